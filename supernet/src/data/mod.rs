@@ -1,0 +1,287 @@
+//! Batches from files: data sets checked at the door, augmentation with a given generator, and loaders whose
+//! batches are a pure function of (seed, step).
+//!
+//! Knows nothing of networks, training phases or devices: tensors are made on the CPU. The test split is
+//! reached only by naming it.
+
+mod augment;
+mod digits;
+mod idx;
+mod image_set;
+mod loader;
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+pub use augment::{Augmentation, plain_view};
+pub use image_set::{Image, ImageSet, Normalisation};
+pub use loader::{Batch, LoaderConfig, TrainLoader, calibration_batches, eval_batches};
+
+use crate::error::{Error, Result};
+
+const FORMS: &str = "digits, idx:FOLDER or folder:FOLDER";
+
+/// A part of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Split {
+    /// What weights and calibration see.
+    Train,
+    /// What choices are made by.
+    Val,
+    /// What a finished result is reported on, once.
+    Test,
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Train => "train",
+            Self::Val => "val",
+            Self::Test => "test",
+        })
+    }
+}
+
+impl FromStr for Split {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "train" => Ok(Self::Train),
+            "val" => Ok(Self::Val),
+            "test" => Ok(Self::Test),
+            _ => Err(Error::invalid("split", "name", "train, val or test", format!("\"{text}\""))),
+        }
+    }
+}
+
+/// The parts of a data set, before [`Dataset::new`] has checked that they belong together.
+#[derive(Debug, Clone)]
+pub struct Splits {
+    /// Images to train and to calibrate on.
+    pub train: ImageSet,
+    /// Images to choose by.
+    pub val: ImageSet,
+    /// Images to report on, if the set has any.
+    pub test: Option<ImageSet>,
+}
+
+/// What is to be known of a data set beside its images.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// A short name.
+    pub name: String,
+    /// One line: where the images come from and under which licence.
+    pub source: String,
+    /// Whether a mirrored image still shows its class, so that a flip is a legal augmentation.
+    pub flip: bool,
+}
+
+/// A data set in memory: images of one size in two or three splits, and the names of their classes.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    origin: Origin,
+    classes: Vec<String>,
+    splits: Splits,
+    normalisation: Normalisation,
+    hash: String,
+}
+
+impl Dataset {
+    /// Opens the data set that `spec` names: `digits` (embedded) or `idx:FOLDER` (files of MNIST's format).
+    ///
+    /// # Errors
+    /// If the form is unknown, or the files are missing or malformed.
+    ///
+    /// ```
+    /// let digits = supernet::data::Dataset::open("digits")?;
+    /// assert_eq!((digits.train().len(), digits.shape()), (1077, [8, 8, 1]));
+    /// # Ok::<(), supernet::error::Error>(())
+    /// ```
+    pub fn open(spec: &str) -> Result<Self> {
+        let quoted = format!("\"{spec}\"");
+        match spec.split_once(':') {
+            None if spec == "digits" => digits::open(),
+            Some(("idx", folder)) if !folder.is_empty() => idx::open(Path::new(folder)),
+            Some(("folder", _)) => Err(Error::invalid("data", "form", "digits or idx:FOLDER", quoted)
+                .and_then_do("folder:FOLDER is not supported yet; use idx:FOLDER")),
+            _ => Err(Error::invalid("data", "form", FORMS, quoted)),
+        }
+    }
+
+    /// A data set of these splits; computes the normalisation from the training images, and the hash.
+    ///
+    /// # Errors
+    /// If the images of the splits differ in shape, or a label has no class name.
+    pub fn new(origin: Origin, classes: Vec<String>, splits: Splits) -> Result<Self> {
+        let shape = splits.train.shape();
+        for (split, set) in splits.present() {
+            if set.shape() != shape {
+                let field = format!("shape of the {split} images");
+                let expected = format!("{shape:?} as in train");
+                return Err(Error::invalid(&origin.name, field, expected, format!("{:?}", set.shape())));
+            }
+            if let Some(label) = set.labels().iter().find(|label| **label as usize >= classes.len()) {
+                let expected = format!("below the number of classes, {}", classes.len());
+                return Err(Error::invalid(&origin.name, format!("labels of {split}"), expected, label));
+            }
+        }
+        let normalisation = Normalisation::of(&splits.train);
+        let hash = splits.hash();
+        Ok(Self { origin, classes, splits, normalisation, hash })
+    }
+
+    /// A short name: `digits`, or that of the folder.
+    pub fn name(&self) -> &str {
+        &self.origin.name
+    }
+
+    /// The names of the classes, by label.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// The images to train and to calibrate on.
+    pub fn train(&self) -> &ImageSet {
+        &self.splits.train
+    }
+
+    /// The images to choose by.
+    pub fn val(&self) -> &ImageSet {
+        &self.splits.val
+    }
+
+    /// The named split; the one way to the test images.
+    ///
+    /// # Errors
+    /// If the set has no test images.
+    pub fn split(&self, split: Split) -> Result<&ImageSet> {
+        match split {
+            Split::Train => Ok(&self.splits.train),
+            Split::Val => Ok(&self.splits.val),
+            Split::Test => self.splits.test.as_ref().ok_or_else(|| {
+                Error::invalid(self.name(), "split test", "test images", "a data set without any")
+                    .and_then_do("use --split val")
+            }),
+        }
+    }
+
+    /// Mean and deviation of each channel of the training images.
+    pub fn normalisation(&self) -> &Normalisation {
+        &self.normalisation
+    }
+
+    /// Height, width and channels of every image.
+    pub fn shape(&self) -> [usize; 3] {
+        self.splits.train.shape()
+    }
+
+    /// Whether a horizontal flip is a legal augmentation.
+    pub fn flip(&self) -> bool {
+        self.origin.flip
+    }
+
+    /// One line: where the images come from and under which licence.
+    pub fn source(&self) -> &str {
+        &self.origin.source
+    }
+
+    /// BLAKE3 of the pixels and labels of all splits, in hexadecimal.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+}
+
+impl Splits {
+    fn present(&self) -> impl Iterator<Item = (Split, &ImageSet)> {
+        [(Split::Train, &self.train), (Split::Val, &self.val)]
+            .into_iter()
+            .chain(self.test.iter().map(|set| (Split::Test, set)))
+    }
+
+    fn hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (split, set) in self.present() {
+            hasher.update(split.to_string().as_bytes());
+            // sizes first, so that different sets never make the same bytes
+            for size in [set.len()].into_iter().chain(set.shape()) {
+                hasher.update(&(size as u64).to_le_bytes());
+            }
+            hasher.update(set.all_pixels());
+            let labels: Vec<u8> = set.labels().iter().flat_map(|label| label.to_le_bytes()).collect();
+            hasher.update(&labels);
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+}
+
+/// The classes `0`, `1`, … of a set that has no better names.
+fn numbered_classes(count: usize) -> Vec<String> {
+    (0..count).map(|class| class.to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(shape: [usize; 3], label: u32) -> ImageSet {
+        ImageSet::new(vec![1; shape.iter().product()], vec![label], shape, 10).unwrap()
+    }
+
+    fn dataset(val: ImageSet) -> Result<Dataset> {
+        let origin = Origin { name: "one".to_owned(), source: String::new(), flip: false };
+        Dataset::new(origin, numbered_classes(2), Splits { train: set([2, 2, 1], 0), val, test: None })
+    }
+
+    #[test]
+    fn unknown_forms_are_refused_with_the_known_ones() {
+        for (spec, expected) in [
+            ("mnist", "data: form: expected digits, idx:FOLDER or folder:FOLDER, got \"mnist\""),
+            ("idx:", "expected digits, idx:FOLDER or folder:FOLDER"),
+            ("digits:x", "expected digits, idx:FOLDER or folder:FOLDER"),
+            ("folder:images", "not supported yet; use idx:FOLDER"),
+            ("idx:/no/such/folder", "/no/such/folder: cannot open"),
+        ] {
+            let message = Dataset::open(spec).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn splits_must_belong_together() {
+        for (val, expected) in [
+            (
+                set([2, 3, 1], 0),
+                "one: shape of the val images: expected [2, 2, 1] as in train, got [2, 3, 1]",
+            ),
+            (set([2, 2, 1], 2), "one: labels of val: expected below the number of classes, 2, got 2"),
+        ] {
+            assert_eq!(dataset(val).unwrap_err().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_missing_test_split_is_an_error() {
+        let message = dataset(set([2, 2, 1], 1)).unwrap().split(Split::Test).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "one: split test: expected test images, got a data set without any; use --split val"
+        );
+    }
+
+    #[test]
+    fn the_hash_tells_sets_apart() {
+        let hash = |label| dataset(set([2, 2, 1], label)).unwrap().hash().to_owned();
+        assert_eq!(hash(0), hash(0));
+        assert_ne!(hash(0), hash(1));
+    }
+
+    #[test]
+    fn splits_are_read_as_they_are_written() {
+        for split in [Split::Train, Split::Val, Split::Test] {
+            assert_eq!(split.to_string().parse::<Split>().unwrap(), split);
+        }
+        assert!("validation".parse::<Split>().is_err());
+    }
+}

@@ -1,0 +1,106 @@
+//! The one error type of the crate: what went wrong, where, what was expected, what was found, what to do.
+
+use std::path::{Path, PathBuf};
+
+/// Result of every fallible function of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong in training, evaluating or describing a supernet.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("{path}: cannot {action}: {source}")]
+    Io {
+        /// What was being done: `read`, `write`, `create the folder`, …
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// A value from a file, a flag or a caller breaks a promise.
+    #[error("{place}: {field}: expected {expected}, got {got}{}", next_step(.next))]
+    Invalid {
+        /// The file, flag or type that holds the value.
+        place: String,
+        /// Which part of it.
+        field: String,
+        /// What would have been right.
+        expected: String,
+        /// What is there.
+        got: String,
+        /// What to do about it; may be empty.
+        next: String,
+    },
+    /// A used run folder, a locked one, or a file that must not be overwritten.
+    #[error("{path}: {reason}; {next}")]
+    Occupied {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why it cannot be used.
+        reason: String,
+        /// What to do about it.
+        next: String,
+    },
+    /// Training produced a loss that is not a finite number.
+    #[error(
+        "step {step} (phase {phase}): the loss is {loss} with sub-network {arch}; the last good checkpoint is kept; lower the learning rate or resume from it"
+    )]
+    Diverged {
+        /// The optimizer step, counted from 0.
+        step: u64,
+        /// The phase's name.
+        phase: String,
+        /// The loss that was seen.
+        loss: f32,
+        /// The sub-network that produced it.
+        arch: String,
+    },
+    /// An inference pass met a batch normalisation without running statistics.
+    #[error("{name}: no running statistics for this sub-network; calibrate it first")]
+    Uncalibrated {
+        /// The batch normalisation's name.
+        name: String,
+    },
+    /// The tensor library refused an operation.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+fn next_step(next: &str) -> String {
+    if next.is_empty() { String::new() } else { format!("; {next}") }
+}
+
+impl Error {
+    /// An [`Error::Io`], for `map_err`.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let path = path.to_path_buf();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// An [`Error::Invalid`] without a next step; add one with [`Error::and_then_do`].
+    pub fn invalid(
+        place: impl ToString,
+        field: impl ToString,
+        expected: impl ToString,
+        got: impl ToString,
+    ) -> Self {
+        Self::Invalid {
+            place: place.to_string(),
+            field: field.to_string(),
+            expected: expected.to_string(),
+            got: got.to_string(),
+            next: String::new(),
+        }
+    }
+
+    /// Says what the reader can do about an [`Error::Invalid`]; other variants carry their own advice.
+    #[must_use]
+    pub fn and_then_do(mut self, advice: impl ToString) -> Self {
+        if let Self::Invalid { next, .. } = &mut self {
+            *next = advice.to_string();
+        }
+        self
+    }
+}

@@ -1,0 +1,6 @@
+//! Trains a once-for-all network: one set of weights that serves every sub-network of a search space.
+
+pub mod error;
+pub mod space;
+
+pub use error::{Error, Result};

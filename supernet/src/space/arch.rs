@@ -1,0 +1,195 @@
+//! A sub-network as a value: ordered, hashable, with one canonical text.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// How many times wider a block is inside than at its input, in hundredths (`Expand::whole(6)` is 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Expand(u32);
+
+impl Expand {
+    /// An expand ratio that is a whole number.
+    pub const fn whole(ratio: u32) -> Self {
+        Self(ratio * 100)
+    }
+
+    /// An expand ratio in hundredths: 35 is 0.35.
+    pub const fn hundredths(hundredths: u32) -> Self {
+        Self(hundredths)
+    }
+
+    /// The ratio as a number.
+    pub fn ratio(self) -> f64 {
+        f64::from(self.0) / 100.0
+    }
+
+    /// `channels` times the ratio, rounded half to even as Python's `round` does.
+    pub fn of(self, channels: usize) -> usize {
+        let product = channels * self.0 as usize;
+        let (whole, rest) = (product / 100, product % 100);
+        if rest > 50 || (rest == 50 && whole % 2 == 1) { whole + 1 } else { whole }
+    }
+}
+
+impl fmt::Display for Expand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.ratio())
+    }
+}
+
+impl FromStr for Expand {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || Error::invalid("expand ratio", "value", "a number above 0 in hundredths", text);
+        let ratio: f64 = text.parse().map_err(|_| wrong())?;
+        let hundredths = (ratio * 100.0).round();
+        if !(1.0..=10_000.0).contains(&hundredths) || (ratio * 100.0 - hundredths).abs() > 1e-6 {
+            return Err(wrong());
+        }
+        Ok(Self(hundredths as u32))
+    }
+}
+
+impl Serialize for Expand {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0 % 100 == 0 {
+            serializer.serialize_u32(self.0 / 100)
+        } else {
+            serializer.serialize_f64(self.ratio())
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Expand {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let ratio = f64::deserialize(deserializer)?;
+        ratio.to_string().parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The choices of one block that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Block {
+    /// Side of the depthwise kernel.
+    pub kernel: usize,
+    /// Inner width over input width.
+    pub expand: Expand,
+}
+
+/// One sub-network: a resolution and, stage by stage, the blocks that exist.
+///
+/// A stage's depth is its number of blocks; choices of absent blocks are no part of the value, so equal
+/// networks are equal values. Whether an `Arch` lies in a space is [`SearchSpace::check`]'s to say.
+///
+/// The canonical text names the resolution, then the stages: `r28:k3e4,k5e6/k7e3,k3e3`.
+///
+/// [`SearchSpace::check`]: super::SearchSpace::check
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Arch {
+    /// Side of the square input image, in pixels.
+    pub resolution: usize,
+    /// The blocks of each stage, in order.
+    pub stages: Vec<Vec<Block>>,
+}
+
+impl Arch {
+    /// The same sub-network at another input resolution.
+    #[must_use]
+    pub fn at(&self, resolution: usize) -> Self {
+        Self { resolution, stages: self.stages.clone() }
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "r{}", self.resolution)?;
+        for (index, stage) in self.stages.iter().enumerate() {
+            f.write_str(if index == 0 { ":" } else { "/" })?;
+            for (position, block) in stage.iter().enumerate() {
+                let comma = if position == 0 { "" } else { "," };
+                write!(f, "{comma}k{}e{}", block.kernel, block.expand)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unreadable(field: &str, got: &str) -> Error {
+    Error::invalid("arch", field, "text like r28:k3e4,k5e6/k7e3", format!("`{got}`"))
+}
+
+impl FromStr for Block {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || unreadable("block", text);
+        let (kernel, expand) =
+            text.strip_prefix('k').and_then(|rest| rest.split_once('e')).ok_or_else(wrong)?;
+        Ok(Self {
+            kernel: kernel.parse().map_err(|_| wrong())?,
+            expand: expand.parse().map_err(|_| wrong())?,
+        })
+    }
+}
+
+impl FromStr for Arch {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (resolution, stages) = text
+            .strip_prefix('r')
+            .and_then(|rest| rest.split_once(':'))
+            .ok_or_else(|| unreadable("text", text))?;
+        let resolution = resolution.parse().map_err(|_| unreadable("resolution", resolution))?;
+        let blocks = |stage: &str| stage.split(',').map(Block::from_str).collect::<Result<Vec<_>>>();
+        Ok(Self { resolution, stages: stages.split('/').map(blocks).collect::<Result<Vec<_>>>()? })
+    }
+}
+
+impl Serialize for Arch {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Arch {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_round_trips() {
+        for text in ["r28:k3e4,k5e6/k7e3,k3e3", "r224:k3e0.35", "r8:k5e6/k3e4/k7e3"] {
+            let arch: Arch = text.parse().expect(text);
+            assert_eq!(arch.to_string(), text);
+            let json = serde_json::to_string(&arch).expect("an arch is plain text");
+            assert_eq!(serde_json::from_str::<Arch>(&json).expect("what was written"), arch);
+        }
+    }
+
+    #[test]
+    fn broken_text_is_refused() {
+        for text in
+            ["", "r28", "28:k3e3", "r28:", "r28:k3", "r28:k3e3,", "r28:k3e-1", "r28:k3e3//k3e3", "rx:k3e3"]
+        {
+            assert!(text.parse::<Arch>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn expand_rounds_half_to_even() {
+        assert_eq!(Expand::hundredths(25).of(10), 2); // 2.5
+        assert_eq!(Expand::hundredths(35).of(10), 4); // 3.5
+        assert_eq!(Expand::whole(6).of(24), 144);
+    }
+}

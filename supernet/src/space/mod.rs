@@ -1,0 +1,20 @@
+//! What can be chosen: search spaces, sub-networks as values, and the one walk that turns them into layers.
+//!
+//! Knows no tensor, no clock, and no randomness that is not passed in.
+
+mod activation;
+mod arch;
+pub mod arch_file;
+mod cost;
+mod layer;
+mod preset;
+pub mod sampler;
+mod search_space;
+mod space_file;
+
+pub use activation::Activation;
+pub use arch::{Arch, Block, Expand};
+pub use cost::{Cost, cost};
+pub use layer::{FeatureMap, LayerSpec, MbConv, Operator, WeightRole, WeightSpec, make_divisible};
+pub use preset::{preset, preset_names};
+pub use search_space::{Choices, Family, FirstBlock, Head, SearchSpace, Stage, Stem};

@@ -1,0 +1,294 @@
+//! A family of networks as checked data.
+
+use num_bigint::BigUint;
+use serde::{Deserialize, Serialize};
+
+use super::activation::Activation;
+use super::space_file::SpaceFile;
+use super::{Arch, Expand, LayerSpec, layer};
+use crate::error::{Error, Result};
+
+/// The structure that a space's networks share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// Inverted residuals with squeeze-and-excite (Howard et al. 2019, made elastic by Cai et al. 2020).
+    #[serde(rename = "mobilenet-v3")]
+    MobileNetV3,
+}
+
+/// What the blocks of a stage can be; each list is sorted, without doubles, and not empty.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choices {
+    /// Sides of the depthwise kernel.
+    pub kernel: Vec<usize>,
+    /// Expand ratios.
+    pub expand: Vec<Expand>,
+    /// Numbers of blocks.
+    pub depth: Vec<usize>,
+}
+
+impl Choices {
+    /// The deepest choice.
+    pub fn max_depth(&self) -> usize {
+        self.depth.last().copied().unwrap_or(0)
+    }
+
+    /// The widest kernel.
+    pub fn max_kernel(&self) -> usize {
+        self.kernel.last().copied().unwrap_or(0)
+    }
+
+    /// How many different stages there are: the sum over depths of (kernels x expand ratios)^depth.
+    fn count(&self) -> BigUint {
+        let per_block = BigUint::from(self.kernel.len() * self.expand.len());
+        self.depth.iter().map(|&depth| per_block.pow(depth as u32)).sum()
+    }
+
+    /// The choices that lie in both.
+    fn intersect(&self, other: &Self) -> Self {
+        fn both<T: PartialEq + Copy>(left: &[T], right: &[T]) -> Vec<T> {
+            left.iter().copied().filter(|choice| right.contains(choice)).collect()
+        }
+        Self {
+            kernel: both(&self.kernel, &other.kernel),
+            expand: both(&self.expand, &other.expand),
+            depth: both(&self.depth, &other.depth),
+        }
+    }
+}
+
+/// The first convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stem {
+    /// Output channels, width multiplier applied.
+    pub channels: usize,
+    /// Stride.
+    pub stride: usize,
+    /// Activation.
+    pub activation: Activation,
+}
+
+/// The block before the stages: kernel 3, no expansion, not elastic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstBlock {
+    /// Output channels, width multiplier applied.
+    pub channels: usize,
+    /// Activation.
+    pub activation: Activation,
+}
+
+/// Blocks of one width, of which the first may halve the map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// Output channels, width multiplier applied.
+    pub channels: usize,
+    /// Stride of the first block.
+    pub stride: usize,
+    /// Activation inside the blocks.
+    pub activation: Activation,
+    /// Whether the blocks have squeeze-and-excite.
+    pub squeeze_excite: bool,
+    /// What can be chosen.
+    pub choices: Choices,
+}
+
+/// What follows the stages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Channels before the pooling, width multiplier applied.
+    pub expand_channels: usize,
+    /// Channels after it, width multiplier applied.
+    pub feature_channels: usize,
+    /// Activation of both.
+    pub activation: Activation,
+}
+
+/// A checked search space: everything that is fixed, and the lists of what is not.
+///
+/// Made from TOML ([`SearchSpace::from_toml`]) or by name ([`preset`](super::preset)); serialized in the
+/// same form.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "SpaceFile", into = "SpaceFile")]
+pub struct SearchSpace {
+    pub(super) file: SpaceFile,
+    pub(super) stem: Stem,
+    pub(super) first_block: FirstBlock,
+    pub(super) stages: Vec<Stage>,
+    pub(super) head: Head,
+}
+
+impl SearchSpace {
+    /// Reads a space from TOML text; `place` names it in messages.
+    ///
+    /// # Errors
+    /// If the text is not TOML, a field is missing, unknown or out of range.
+    pub fn from_toml(place: &str, text: &str) -> Result<Self> {
+        let file: SpaceFile = toml::from_str(text).map_err(|error| {
+            Error::invalid(place, "text", "a search space in TOML", error.to_string().trim_end())
+                .and_then_do("compare with `supernet space tiny --toml`")
+        })?;
+        file.check(place)
+    }
+
+    /// The space as TOML that [`SearchSpace::from_toml`] reads.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(&self.file).expect("a checked space is plain data")
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.file.name
+    }
+
+    /// The structure of its networks.
+    pub fn family(&self) -> Family {
+        self.file.family
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.file.classes
+    }
+
+    /// Channels of the input images.
+    pub fn input_channels(&self) -> usize {
+        self.file.input_channels
+    }
+
+    /// Input resolutions that can be chosen, in rising order.
+    pub fn resolutions(&self) -> &[usize] {
+        &self.file.resolutions
+    }
+
+    /// Added to the variance in batch norms.
+    pub fn batch_norm_epsilon(&self) -> f32 {
+        self.file.batch_norm_epsilon
+    }
+
+    /// Share of the features dropped before the classifier in training.
+    pub fn dropout(&self) -> f32 {
+        self.file.dropout
+    }
+
+    /// The first convolution.
+    pub fn stem(&self) -> Stem {
+        self.stem
+    }
+
+    /// The block before the stages.
+    pub fn first_block(&self) -> FirstBlock {
+        self.first_block
+    }
+
+    /// The elastic stages.
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    /// What follows the stages.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// Number of different sub-networks at one resolution, exactly.
+    pub fn subnetworks(&self) -> BigUint {
+        self.stages.iter().map(|stage| stage.choices.count()).product()
+    }
+
+    /// Sixteen hexadecimal digits that two spaces share only if everything in them is equal but the name.
+    pub fn fingerprint(&self) -> String {
+        let mut file = self.file.clone();
+        file.name = String::new();
+        let text = toml::to_string(&file).expect("a checked space is plain data");
+        blake3::hash(text.as_bytes()).to_hex()[..16].to_string()
+    }
+
+    /// The space with only those choices that `allowed` lists too; its sub-networks lie in this space as well.
+    ///
+    /// # Errors
+    /// If a stage is left with nothing to choose.
+    pub fn restricted(&self, allowed: &Choices) -> Result<Self> {
+        let mut narrowed = self.clone();
+        for (index, stage) in narrowed.stages.iter_mut().enumerate() {
+            stage.choices = stage.choices.intersect(allowed);
+            let Choices { kernel, expand, depth } = &stage.choices;
+            if kernel.is_empty() || expand.is_empty() || depth.is_empty() {
+                let had = &self.stages[index].choices;
+                return Err(Error::invalid(
+                    format!("space {}", self.name()),
+                    format!("choices of stage {}", index + 1),
+                    format!("some of {had:?}"),
+                    format!("only {allowed:?}"),
+                ));
+            }
+        }
+        Ok(narrowed)
+    }
+
+    /// Whether the sub-network lies in this space.
+    ///
+    /// # Errors
+    /// Says the stage, the block and the choice that do not.
+    pub fn check(&self, arch: &Arch) -> Result<()> {
+        self.check_resolution(arch.resolution)?;
+        self.check_blocks(arch)
+    }
+
+    fn check_blocks(&self, arch: &Arch) -> Result<()> {
+        let place = || format!("arch {arch}");
+        if arch.stages.len() != self.stages.len() {
+            let expected = format!("{} (space {})", self.stages.len(), self.name());
+            return Err(Error::invalid(place(), "number of stages", expected, arch.stages.len()));
+        }
+        for (index, (stage, blocks)) in self.stages.iter().zip(&arch.stages).enumerate() {
+            let choices = &stage.choices;
+            one_of(&choices.depth, blocks.len(), || (place(), format!("depth of stage {}", index + 1)))?;
+            for (position, block) in blocks.iter().enumerate() {
+                let at =
+                    |what: &str| (place(), format!("{what} of stage {}, block {}", index + 1, position + 1));
+                one_of(&choices.kernel, block.kernel, || at("kernel"))?;
+                one_of(&choices.expand, block.expand, || at("expand ratio"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether images of this side are among the space's.
+    ///
+    /// # Errors
+    /// Lists the resolutions there are.
+    pub fn check_resolution(&self, resolution: usize) -> Result<()> {
+        one_of(self.resolutions(), resolution, || {
+            (format!("space {}", self.name()), "resolution".to_string())
+        })
+    }
+
+    /// The layers of a sub-network, in the order in which they run.
+    ///
+    /// Any resolution will do, for a network of convolutions takes images of any size; whether it is one that
+    /// the space lists is [`SearchSpace::check`]'s question.
+    ///
+    /// # Errors
+    /// If a block or a depth is not among the choices.
+    pub fn lower(&self, arch: &Arch) -> Result<Vec<LayerSpec>> {
+        self.check_blocks(arch)?;
+        if !(1..=4096).contains(&arch.resolution) {
+            return Err(Error::invalid(format!("arch {arch}"), "resolution", "1 to 4096", arch.resolution));
+        }
+        Ok(layer::lower(self, arch))
+    }
+}
+
+fn one_of<T: PartialEq + std::fmt::Display>(
+    choices: &[T],
+    choice: T,
+    at: impl FnOnce() -> (String, String),
+) -> Result<()> {
+    if choices.contains(&choice) {
+        return Ok(());
+    }
+    let (place, field) = at();
+    let listed: Vec<_> = choices.iter().map(T::to_string).collect();
+    Err(Error::invalid(place, field, format!("one of {}", listed.join(", ")), choice))
+}
