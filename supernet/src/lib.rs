@@ -1,6 +1,17 @@
 //! Trains a once-for-all network: one set of weights that serves every sub-network of a search space.
 
+pub mod checkpoint;
+pub mod data;
+pub mod elastic;
 pub mod error;
+pub mod eval;
+pub mod kernels;
+pub mod nn;
+pub mod random;
 pub mod space;
+pub mod tensor_file;
+pub mod timing;
+#[cfg(feature = "train")]
+pub mod train;
 
 pub use error::{Error, Result};

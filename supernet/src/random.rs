@@ -1,7 +1,7 @@
 //! Where every random number of the crate comes from: a generator named by its purpose, a seed and numbers.
 //!
-//! Two purposes never share a stream, and a stream depends on nothing but its name, so that what a step samples
-//! and sees is a pure function of (seed, step). Knows nothing of what the numbers are used for.
+//! Two purposes never share a stream, and a stream depends on nothing but its name, so that what a step
+//! samples and sees is a pure function of (seed, step). Knows nothing of what the numbers are used for.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -10,8 +10,8 @@ use rand_chacha::ChaCha8Rng;
 /// The generator for `purpose`, a user's `seed` and the `numbers` (an epoch, a step, an image) that tell its
 /// uses apart.
 ///
-/// The 32 bytes of ChaCha8's key are the BLAKE3 hash of the purpose, the seed and the numbers, each preceded by
-/// its length where it has one, so that no two names run together.
+/// The 32 bytes of ChaCha8's key are the BLAKE3 hash of the purpose, the seed and the numbers; purpose and
+/// numbers are preceded by their length, so that no two names run together.
 pub fn rng_for(purpose: &str, seed: u64, numbers: &[u64]) -> ChaCha8Rng {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(purpose.len() as u64).to_le_bytes());
@@ -58,7 +58,7 @@ mod tests {
         assert_eq!(first("order", 3, &[1, 2]), first("order", 3, &[1, 2]));
     }
 
-    /// Trained weights depend on these streams: if this fails, results of one seed are not comparable any more.
+    /// Trained weights depend on these streams: if this fails, a seed no longer repeats older results.
     #[test]
     fn streams_do_not_change_between_versions() {
         // ChaCha8's first two words for the key blake3(le64(5) "order" le64(0) le64(0)), computed in Python

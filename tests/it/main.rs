@@ -1,1 +1,6 @@
-//! x
+//! Tests across modules: numbers of PyTorch, equality of elastic and extracted networks, the two command lines.
+
+mod common;
+mod elastic;
+mod golden;
+mod gradients;

@@ -1,4 +1,4 @@
-//! The embedded data set: 1,797 handwritten digits of 8 x 8 pixels, for tests and first steps without a download.
+//! The embedded data set: 1,797 handwritten digits of 8 x 8 pixels, for tests and first steps.
 //!
 //! `digits.bin.gz` holds 1,797 x 64 pixel values of 0 to 16, then 1,797 labels, a byte each: the test part of
 //! the UCI set, in the order in which scikit-learn ships it. Knows nothing of files. It was made by
@@ -19,7 +19,10 @@ const COMPRESSED: &[u8] = include_bytes!("digits.bin.gz");
 const IMAGES: usize = 1797;
 const SIDE: usize = 8;
 const CLASSES: usize = 10;
-const SOURCE: &str = "E. Alpaydin, C. Kaynak, \"Optical Recognition of Handwritten Digits\", UCI Machine Learning Repository, 1998, CC BY 4.0";
+const SOURCE: &str = concat!(
+    "E. Alpaydin, C. Kaynak, \"Optical Recognition of Handwritten Digits\", ",
+    "UCI Machine Learning Repository, 1998, CC BY 4.0"
+);
 
 /// The digits with their fixed split: of five successive images the first is for test, the second for
 /// validation, three for training.

@@ -1,7 +1,8 @@
 //! Files of MNIST's format (IDX), gzip or not: a security boundary, since a header may claim anything.
 //!
-//! A header is compared with the file's real length before anything is allocated for what it claims. Knows the
-//! format (<http://yann.lecun.com/exdb/mnist/>) and Fashion-MNIST's class names; nothing of what images are for.
+//! A header is compared with the file's real length before anything is allocated for what it claims. Knows
+//! the format (<http://yann.lecun.com/exdb/mnist/>) and Fashion-MNIST's class names; nothing of what images
+//! are for.
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek};
@@ -36,8 +37,8 @@ const FASHION_CLASSES: [&str; 10] = [
 const FASHION_SOURCE: &str =
     "H. Xiao, K. Rasul, R. Vollgraf, \"Fashion-MNIST\", arXiv:1708.07747, Zalando Research, 2017, MIT";
 
-/// The data set in `folder`: `train-*` without a fixed tenth, that tenth as validation images, and `t10k-*`, if
-/// it is there, as test images.
+/// The data set in `folder`: `train-*` without a fixed tenth, that tenth as validation images, and `t10k-*`,
+/// if it is there, as test images.
 pub(super) fn open(folder: &Path) -> Result<Dataset> {
     std::fs::read_dir(folder).map_err(Error::io("open the folder", folder))?;
     let train = Part::read(folder, "train")?.ok_or_else(|| missing(folder, &stem("train", Kind::Images)))?;

@@ -41,7 +41,7 @@ pub struct ImageSet {
 }
 
 impl ImageSet {
-    /// Images `pixels` [N, H, W, C] with `labels` [N]; `shape` is [height, width, channels].
+    /// Images `pixels` [N, H, W, C] with as many `labels`; `shape` is [height, width, channels].
     ///
     /// # Errors
     /// If there is no image, the lengths disagree, or a label is not below `classes`.
@@ -120,7 +120,8 @@ fn check_shape(place: &str, pixels: usize, images: usize, shape: [usize; 3]) -> 
     Ok(())
 }
 
-/// Mean and standard deviation of each channel, of pixel / 255: what a network's input is shifted and scaled by.
+/// Mean and standard deviation of each channel, of pixel / 255: a network's input is shifted and scaled by
+/// them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Normalisation {
     mean: Vec<f32>,
@@ -151,23 +152,7 @@ impl Normalisation {
     ///
     /// A channel without any variation gets a deviation of one grey level, 1/255, instead of 0.
     pub fn of(set: &ImageSet) -> Self {
-        let channels = set.shape[2];
-        let count = (set.pixels.len() / channels) as f64;
-        let (mean, std) = (0..channels)
-            .map(|channel| {
-                let (sum, squares) = set.pixels.iter().skip(channel).step_by(channels).fold(
-                    (0u64, 0u64),
-                    |(sum, squares), pixel| {
-                        let pixel = u64::from(*pixel);
-                        (sum + pixel, squares + pixel * pixel)
-                    },
-                );
-                let mean = sum as f64 / count;
-                let variance = (squares as f64 / count - mean * mean).max(0.0);
-                let deviation = if variance > 0.0 { variance.sqrt() } else { 1.0 };
-                ((mean / 255.0) as f32, (deviation / 255.0) as f32)
-            })
-            .unzip();
+        let (mean, std) = (0..set.shape[2]).map(|channel| mean_and_std(set, channel)).unzip();
         Self { mean, std }
     }
 
@@ -185,6 +170,17 @@ impl Normalisation {
     pub fn channels(&self) -> usize {
         self.mean.len()
     }
+}
+
+fn mean_and_std(set: &ImageSet, channel: usize) -> (f32, f32) {
+    let channels = set.shape[2];
+    let count = (set.pixels.len() / channels) as f64;
+    let pixels = set.pixels.iter().skip(channel).step_by(channels).map(|pixel| u64::from(*pixel));
+    let (sum, squares) = pixels.fold((0, 0), |(sum, squares), pixel| (sum + pixel, squares + pixel * pixel));
+    let mean = sum as f64 / count;
+    let variance = (squares as f64 / count - mean * mean).max(0.0);
+    let deviation = if variance > 0.0 { variance.sqrt() } else { 1.0 };
+    ((mean / 255.0) as f32, (deviation / 255.0) as f32)
 }
 
 #[cfg(test)]

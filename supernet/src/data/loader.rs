@@ -214,8 +214,8 @@ fn panicked(step: u64, panic: &(dyn Any + Send)) -> Error {
     Error::invalid("loader", format!("batch of step {step}"), "a batch", format!("a panic: {text}"))
 }
 
-/// All images of `set` in order, whole and unvaried, `batch` at a time (0 counts as 1); the last batch may be
-/// smaller.
+/// All images of `set` in order, whole and unvaried, `batch` at a time (0 counts as 1); the last batch may
+/// be smaller.
 ///
 /// # Errors
 /// Each item, if `resolution` is 0.
@@ -228,8 +228,8 @@ pub fn eval_batches<'a>(
     plain_batches(set, normalisation, (0..set.len()).collect(), [batch, resolution])
 }
 
-/// `images` training images drawn by `seed` without replacement, or all if there are fewer; whole and unvaried,
-/// `batch` at a time (0 counts as 1).
+/// `images` training images drawn by `seed` without replacement, or all if there are fewer; whole and
+/// unvaried, `batch` at a time (0 counts as 1).
 ///
 /// For the statistics of batch normalisation; OFA takes 2,000 images in batches of 200 to evaluate (its
 /// `set_running_statistics`). Validation and test images are never among them.

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::activation::Activation;
-use super::{Arch, Block, SearchSpace, Stage};
+use super::{Arch, Block, Expand, SearchSpace, Stage};
 
 /// Rounds `value` to a multiple of `divisor` without losing more than a tenth of it (MobileNet's rule).
 pub fn make_divisible(value: f64, divisor: usize) -> usize {
@@ -163,6 +163,16 @@ impl LayerSpec {
         list.weights
     }
 
+    /// Inner channels that a block with this input would have at an expand ratio.
+    pub fn mid_of(&self, expand: Expand) -> usize {
+        make_divisible(expand.of(self.input.channels) as f64, 8)
+    }
+
+    /// Channels inside the squeeze-and-excite of a block with `mid` inner channels.
+    pub fn squeeze_of(mid: usize) -> usize {
+        make_divisible((mid / 4) as f64, 8)
+    }
+
     /// Key of its latency: all that decides how long it takes, and nothing else.
     pub fn key(&self) -> String {
         self.to_string()
@@ -298,7 +308,7 @@ impl Walk {
     fn block(&mut self, stage: &Stage, choice: Block, first: bool, slot: usize) {
         let stride = if first { stage.stride } else { 1 };
         let mid = make_divisible(choice.expand.of(self.map.channels) as f64, 8);
-        let squeeze = stage.squeeze_excite.then(|| make_divisible((mid / 4) as f64, 8));
+        let squeeze = stage.squeeze_excite.then(|| LayerSpec::squeeze_of(mid));
         let residual = stride == 1 && self.map.channels == stage.channels;
         let (kernel, activation) = (choice.kernel, stage.activation);
         let block = MbConv { kernel, stride, mid, expansion: true, activation, squeeze, residual };

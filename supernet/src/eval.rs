@@ -1,0 +1,195 @@
+//! What a sub-network is worth: statistics of its batch norms, then its accuracy.
+
+use std::fmt;
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::data::{Batch, Dataset, Split, calibration_batches, eval_batches};
+use crate::elastic::{SharedWeights, SubnetWeights};
+use crate::error::Result;
+use crate::kernels::Kernels;
+use crate::nn::{Network, Pass, Source, Statistics};
+use crate::space::{Arch, SearchSpace};
+
+/// Images and batch that statistics are gathered with; OFA's are 2,000 in batches of 200.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Training images seen, at most.
+    pub images: usize,
+    /// Images that are normalised together.
+    pub batch: usize,
+    /// Seed that picks the images.
+    pub seed: u64,
+}
+
+impl Default for Calibration {
+    fn default() -> Self {
+        Self { images: 2000, batch: 200, seed: 0 }
+    }
+}
+
+/// Share of images whose class was found.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// Images whose class scored highest.
+    pub correct: usize,
+    /// Images in all.
+    pub n: usize,
+}
+
+impl Accuracy {
+    /// The share, 0 to 1.
+    pub fn top1(&self) -> f64 {
+        self.correct as f64 / self.n.max(1) as f64
+    }
+
+    /// The 95 % interval of the share that the images are a sample of (Wilson 1927).
+    pub fn interval(&self) -> [f64; 2] {
+        let (n, z) = (self.n.max(1) as f64, 1.959_964);
+        let centre = self.top1() + z * z / (2.0 * n);
+        let half = z * (self.top1() * (1.0 - self.top1()) / n + z * z / (4.0 * n * n)).sqrt();
+        let scale = 1.0 + z * z / n;
+        [((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0)]
+    }
+}
+
+/// `91.2 % (n = 6000, 95 % interval 90.5 to 91.9 %)`.
+impl fmt::Display for Accuracy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [low, high] = self.interval().map(|share| 100.0 * share);
+        write!(f, "{:.2} % (n = {}, 95 % interval {low:.2} to {high:.2} %)", 100.0 * self.top1(), self.n)
+    }
+}
+
+/// Statistics of every batch norm of a network on the given images: per-batch means and biased variances,
+/// averaged with the images as weights, each batch norm normalising with the batch's own on the way (as OFA).
+///
+/// # Errors
+/// If there are no images, or they do not fit the network.
+pub fn calibrate(network: &Network, batches: impl Iterator<Item = Result<Batch>>) -> Result<Statistics> {
+    let mut sums: std::collections::BTreeMap<String, Vec<f64>> = Default::default();
+    let mut images = 0.0;
+    for batch in batches {
+        let batch = batch?;
+        let mut seen = Statistics::new();
+        network.forward(&batch.images, Pass::Calibration(&mut seen))?;
+        let weight = batch.len() as f64;
+        images += weight;
+        for (name, statistics) in seen {
+            let values = statistics.flatten_all()?.to_vec1::<f32>()?;
+            let sum = sums.entry(name).or_insert_with(|| vec![0.0; values.len()]);
+            sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * f64::from(value));
+        }
+    }
+    let mean = |(name, sum): (String, Vec<f64>)| {
+        let values: Vec<f32> = sum.iter().map(|sum| (sum / images) as f32).collect();
+        let channels = values.len() / 2;
+        Ok((name, Tensor::from_vec(values, (2, channels), &Device::Cpu)?))
+    };
+    sums.into_iter().map(mean).collect()
+}
+
+/// Accuracy of a network at inference.
+///
+/// # Errors
+/// If it is not calibrated, or the images do not fit.
+pub fn accuracy(network: &Network, batches: impl Iterator<Item = Result<Batch>>) -> Result<Accuracy> {
+    let mut accuracy = Accuracy { correct: 0, n: 0 };
+    for batch in batches {
+        let batch = batch?;
+        let logits = network.forward(&batch.images, Pass::Inference)?.to_vec2::<f32>()?;
+        let hits = logits.iter().zip(&batch.labels).filter(|(row, label)| best(row) == **label as usize);
+        accuracy.correct += hits.count();
+        accuracy.n += batch.len();
+    }
+    Ok(accuracy)
+}
+
+/// Index of the highest score; of equal ones the first.
+pub fn best(scores: &[f32]) -> usize {
+    let mut best = 0;
+    for (index, score) in scores.iter().enumerate() {
+        if score.total_cmp(&scores[best]).is_gt() {
+            best = index;
+        }
+    }
+    best
+}
+
+/// Everything that judging sub-networks of one supernet needs.
+#[derive(Clone, Copy)]
+pub struct Judge<'a> {
+    /// The space that the weights are of.
+    pub space: &'a SearchSpace,
+    /// The shared weights.
+    pub weights: &'a SharedWeights,
+    /// Images to calibrate and to evaluate with.
+    pub dataset: &'a Dataset,
+    /// How to calibrate.
+    pub calibration: Calibration,
+    /// What computes.
+    pub kernels: Kernels,
+}
+
+impl Judge<'_> {
+    /// Statistics of a sub-network on training images at its resolution.
+    ///
+    /// # Errors
+    /// If the images do not fit the space.
+    pub fn calibrate(&self, arch: &Arch) -> Result<Statistics> {
+        let layers = self.space.lower(arch)?;
+        let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
+        let network = Network::new(&layers, &subnet.values())?;
+        let Calibration { images, batch, seed } = self.calibration;
+        calibrate(&network, calibration_batches(self.dataset, images, batch, arch.resolution, seed))
+    }
+
+    /// Accuracy of a sub-network on a split, after calibration on training images.
+    ///
+    /// # Errors
+    /// If the data set lacks the split or does not fit the space.
+    pub fn accuracy(&self, arch: &Arch, split: Split) -> Result<Accuracy> {
+        let statistics = self.calibrate(arch)?;
+        let layers = self.space.lower(arch)?;
+        let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
+        self.accuracy_of(&layers, &subnet.calibrated(&statistics)?, arch.resolution, split)
+    }
+
+    /// Accuracy on a split of a network whose weights and statistics `source` answers with.
+    ///
+    /// # Errors
+    /// If the data set lacks the split or does not fit.
+    pub fn accuracy_of(
+        &self,
+        layers: &[crate::space::LayerSpec],
+        source: &Source,
+        resolution: usize,
+        split: Split,
+    ) -> Result<Accuracy> {
+        let network = Network::new(layers, source)?;
+        let set = self.dataset.split(split)?;
+        let batch = self.calibration.batch;
+        accuracy(&network, eval_batches(set, self.dataset.normalisation(), resolution, batch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interval_is_wilsons() {
+        // 81 of 263: 0.2553 to 0.3662 (Newcombe 1998, table I).
+        let [low, high] = Accuracy { correct: 81, n: 263 }.interval();
+        assert!((low - 0.2553).abs() < 1e-4 && (high - 0.3662).abs() < 1e-4, "{low} {high}");
+        let [low, high] = Accuracy { correct: 10, n: 10 }.interval();
+        assert!(low > 0.7 && high == 1.0, "{low} {high}");
+    }
+
+    #[test]
+    fn of_equal_scores_the_first_is_best() {
+        assert_eq!(best(&[1.0, 3.0, 3.0]), 1);
+        assert_eq!(best(&[]), 0);
+    }
+}

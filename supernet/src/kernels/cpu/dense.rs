@@ -1,0 +1,226 @@
+//! Patches for the few dense k x k convolutions (the stem): im2col and its adjoint.
+//!
+//! A dense convolution is `W [O, C*k*k] x patches [C*k*k, N*Ho*Wo]`; the product is somebody else's.
+
+use super::simd::{Lanes, vectorised};
+use super::{Isa, for_each_group};
+use std::ops::Range;
+
+/// The maps a convolution reads, and how; padding is `kernel / 2`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PatchShape {
+    /// Channels of the input.
+    pub channels: usize,
+    /// Images.
+    pub images: usize,
+    /// Height of the input map.
+    pub height: usize,
+    /// Width of the input map.
+    pub width: usize,
+    /// Side of the square kernel, odd.
+    pub kernel: usize,
+    /// Step in both directions.
+    pub stride: usize,
+}
+
+impl PatchShape {
+    /// Height of the output map.
+    pub fn out_height(&self) -> usize {
+        self.height.div_ceil(self.stride)
+    }
+
+    /// Width of the output map.
+    pub fn out_width(&self) -> usize {
+        self.width.div_ceil(self.stride)
+    }
+
+    /// Values of one channel of the input.
+    fn channel(&self) -> usize {
+        self.images * self.height * self.width
+    }
+
+    /// Values of one row of the patches.
+    fn row(&self) -> usize {
+        self.images * self.out_height() * self.out_width()
+    }
+
+    fn check(&self, x: usize, patches: usize) {
+        assert!(self.stride > 0 && self.kernel % 2 == 1);
+        assert_eq!(x, self.channels * self.channel());
+        assert_eq!(patches, self.channels * self.kernel * self.kernel * self.row());
+    }
+}
+
+/// Along one axis: the outputs for which tap `tap` hits the map, and the place where the first one hits.
+fn hits(tap: usize, kernel: usize, stride: usize, len: usize) -> (Range<usize>, usize) {
+    let padding = kernel / 2;
+    let first = padding.saturating_sub(tap).div_ceil(stride);
+    let end = (len + padding).saturating_sub(tap).div_ceil(stride).min(len.div_ceil(stride));
+    (first..end.max(first), (first * stride + tap).saturating_sub(padding))
+}
+
+/// The values under each tap of the kernel, side by side (im2col); zero outside of the map.
+///
+/// # Shapes
+/// `x` `[C, N, H, W]` to `out` `[C * k * k, N * Ho * Wo]`, rows in the order (c, ky, kx).
+pub fn patches(isa: Isa, shape: &PatchShape, x: &[f32], out: &mut [f32]) {
+    shape.check(x.len(), out.len());
+    let (row, taps) = (shape.row(), shape.kernel * shape.kernel);
+    for_each_group(out, row, 2 * row, |first, out| {
+        for (i, out) in out.chunks_mut(row).enumerate() {
+            let (channel, tap) = ((first + i) / taps, (first + i) % taps);
+            gather_tap(isa, shape, tap, &x[channel * shape.channel()..][..shape.channel()], out);
+        }
+    });
+}
+
+vectorised!(fn gather_tap(shape: &PatchShape, tap: usize, x: &[f32], out: &mut [f32]) = gather_tap_on);
+
+/// One row of the patches, from one channel.
+#[inline(always)]
+fn gather_tap_on<T: Lanes>(shape: &PatchShape, tap: usize, x: &[f32], out: &mut [f32]) {
+    let (ky, kx) = (tap / shape.kernel, tap % shape.kernel);
+    let (rows, top) = hits(ky, shape.kernel, shape.stride, shape.height);
+    let (columns, left) = hits(kx, shape.kernel, shape.stride, shape.width);
+    let (height, width) = (shape.out_height(), shape.out_width());
+    let images = x.chunks(shape.height * shape.width);
+    for (x, out) in images.zip(out.chunks_mut(height * width)) {
+        for (y, out) in out.chunks_mut(width).enumerate() {
+            if !rows.contains(&y) || columns.is_empty() {
+                out.fill(0.0);
+                continue;
+            }
+            out[..columns.start].fill(0.0);
+            out[columns.end..].fill(0.0);
+            let from = (top + (y - rows.start) * shape.stride) * shape.width;
+            gather_row::<T>(&x[from..][left..shape.width], shape.stride, &mut out[columns.clone()]);
+        }
+    }
+}
+
+/// `out[i] = x[i * stride]`.
+#[inline(always)]
+fn gather_row<T: Lanes>(x: &[f32], stride: usize, out: &mut [f32]) {
+    if stride == 1 {
+        return out.copy_from_slice(&x[..out.len()]);
+    }
+    let mut done = 0;
+    if stride == 2 {
+        while done + T::COUNT <= out.len() && 2 * (done + T::COUNT) <= x.len() {
+            // SAFETY: two vectors are left in `x` from `2 * done` on, and one in `out` from `done` on.
+            unsafe {
+                let from = x.as_ptr().add(2 * done);
+                let (even, _) = T::load(from).deinterleave(T::load(from.add(T::COUNT)));
+                even.store(out.as_mut_ptr().add(done));
+            }
+            done += T::COUNT;
+        }
+    }
+    for (i, out) in out.iter_mut().enumerate().skip(done) {
+        *out = x[i * stride];
+    }
+}
+
+/// The gradient of the input of [`patches`]: adds up what each value was copied to (col2im).
+///
+/// # Shapes
+/// `dcols` `[C * k * k, N * Ho * Wo]` to `dx` `[C, N, H, W]`.
+pub fn patches_backward(isa: Isa, shape: &PatchShape, dcols: &[f32], dx: &mut [f32]) {
+    shape.check(dx.len(), dcols.len());
+    let (channel, cols) = (shape.channel(), shape.kernel * shape.kernel * shape.row());
+    for_each_group(dx, channel, 2 * cols, |first, dx| {
+        for (i, dx) in dx.chunks_mut(channel).enumerate() {
+            scatter_taps(isa, shape, &dcols[(first + i) * cols..][..cols], dx);
+        }
+    });
+}
+
+vectorised!(fn scatter_taps(shape: &PatchShape, dcols: &[f32], dx: &mut [f32]) = scatter_taps_on);
+
+/// One channel: the taps one after the other, in the order of the rows.
+#[inline(always)]
+fn scatter_taps_on<T: Lanes>(shape: &PatchShape, dcols: &[f32], dx: &mut [f32]) {
+    dx.fill(0.0);
+    let (height, width) = (shape.out_height(), shape.out_width());
+    for (tap, dcols) in dcols.chunks(shape.row()).enumerate() {
+        let (rows, top) = hits(tap / shape.kernel, shape.kernel, shape.stride, shape.height);
+        let (columns, left) = hits(tap % shape.kernel, shape.kernel, shape.stride, shape.width);
+        let images = dx.chunks_mut(shape.height * shape.width).zip(dcols.chunks(height * width));
+        for (dx, dcols) in images {
+            if columns.is_empty() {
+                continue;
+            }
+            for y in rows.clone() {
+                let to = (top + (y - rows.start) * shape.stride) * shape.width;
+                let dcols = &dcols[y * width..][columns.clone()];
+                scatter_row::<T>(dcols, shape.stride, &mut dx[to..][left..shape.width]);
+            }
+        }
+    }
+}
+
+/// `dx[i * stride] += dcols[i]`.
+#[inline(always)]
+fn scatter_row<T: Lanes>(dcols: &[f32], stride: usize, dx: &mut [f32]) {
+    if stride == 1 {
+        return super::simd::zip_in_place(&mut dx[..dcols.len()], dcols, |dx: T, value| dx.add(value));
+    }
+    for (dx, value) in dx.iter_mut().step_by(stride).zip(dcols) {
+        *dx += value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{assert_close, garbage, on_every_isa, values};
+    use super::*;
+    use crate::kernels::reference::dense as reference;
+
+    /// (channels, images, height, width, kernel, stride)
+    const SHAPES: [[usize; 6]; 9] = [
+        [1, 1, 1, 1, 3, 1],
+        [3, 2, 2, 3, 3, 2],
+        [3, 1, 7, 5, 5, 1],
+        [2, 2, 8, 9, 7, 2],
+        [3, 2, 33, 35, 3, 2],
+        [3, 2, 64, 64, 3, 2],
+        [8, 5, 14, 14, 3, 1],
+        [2, 1, 1, 2, 7, 1],
+        [3, 1, 11, 10, 1, 2],
+    ];
+
+    #[test]
+    fn patches_agree_with_the_reference() {
+        for case in SHAPES {
+            let [channels, images, height, width, kernel, stride] = case;
+            let shape = PatchShape { channels, images, height, width, kernel, stride };
+            let x = values(channels * shape.channel(), 1);
+            let len = channels * kernel * kernel * shape.row();
+            let mut expect = garbage(len);
+            reference::patches(&shape, &x, &mut expect);
+            let run = |isa| {
+                let mut out = garbage(len);
+                patches(isa, &shape, &x, &mut out);
+                out
+            };
+            on_every_isa(run, |isa, out| assert_close(out, &expect, &(isa, shape)));
+        }
+    }
+
+    #[test]
+    fn the_adjoint_agrees_with_the_reference() {
+        for case in SHAPES {
+            let [channels, images, height, width, kernel, stride] = case;
+            let shape = PatchShape { channels, images, height, width, kernel, stride };
+            let dcols = values(channels * kernel * kernel * shape.row(), 1);
+            let mut expect = garbage(channels * shape.channel());
+            reference::patches_backward(&shape, &dcols, &mut expect);
+            let run = |isa| {
+                let mut dx = garbage(expect.len());
+                patches_backward(isa, &shape, &dcols, &mut dx);
+                dx
+            };
+            on_every_isa(run, |isa, dx| assert_close(dx, &expect, &(isa, shape)));
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Depthwise convolution plane by plane: lanes are columns, tiles go down the rows.
+
+use super::super::simd::{Lanes, load_up_to, store_up_to};
+use super::DepthwiseShape;
+use super::tile::{Line, MAX_KERNEL, PHASE_MARGIN, Phase, Taps, correlate, tile, tile_len};
+
+/// Zero columns left of a row and right of it: as many as the longest vector, more than any tap reaches.
+const MARGIN: usize = Line::LEN;
+
+/// A map inside a border of zeros. At stride 2 each row is split into its even and its odd columns, so that
+/// what one tap reads for neighbouring outputs lies side by side.
+struct Padded {
+    lines: Vec<Line>,
+    height: usize,
+    width: usize,
+    /// Zero rows above the map.
+    top: usize,
+    /// Values from the even to the odd columns of a row.
+    half: usize,
+    /// Values from row to row.
+    pitch: usize,
+}
+
+impl Padded {
+    /// A border for maps of `height` x `width`, with `top` and `bottom` zero rows, for reading at stride `S`.
+    fn new<const S: usize>((height, width): (usize, usize), top: usize, bottom: usize) -> Self {
+        let half = MARGIN + width.div_ceil(S).next_multiple_of(Line::LEN);
+        let pitch = S * half;
+        // The last row borrows no left margin from a next one; and a vector may begin anywhere in a margin.
+        let len = (top + height + bottom) * pitch + 2 * MARGIN;
+        Self { lines: Line::zeros(len), height, width, top, half, pitch }
+    }
+
+    /// The first value of the first border row.
+    fn start(&self) -> *const f32 {
+        self.lines.as_ptr().cast()
+    }
+
+    /// Where in a row the column lies that is `shift` columns right of the one `S` times the lane.
+    fn column<const S: usize>(&self, shift: isize) -> usize {
+        let stride = S as isize;
+        let part = shift.rem_euclid(stride) as usize;
+        part * self.half + MARGIN.wrapping_add_signed(shift.div_euclid(stride))
+    }
+
+    /// Copies a map into the border. What lies beyond its width stays zero.
+    #[inline(always)]
+    fn fill<T: Lanes, const S: usize>(&mut self, map: &[f32]) {
+        assert_eq!(map.len(), self.height * self.width);
+        let start: *mut f32 = self.lines.as_mut_ptr().cast();
+        let zero = T::splat(0.0);
+        for y in 0..self.height {
+            for x in (0..self.width.div_ceil(S)).step_by(T::COUNT) {
+                let left = self.width - S * x;
+                let (low, high) = (left.min(T::COUNT), left.saturating_sub(T::COUNT).min(T::COUNT));
+                // SAFETY: `low + high <= left` values are left in row `y` of the map, the second ones are read
+                // only if there are any; both targets lie in row `top + y`, whose parts are rounded up to vectors.
+                unsafe {
+                    let from = map.as_ptr().add(y * self.width + S * x);
+                    let to = start.add((self.top + y) * self.pitch + MARGIN + x);
+                    let first = load_up_to(from, low, zero);
+                    if S == 1 {
+                        first.store(to);
+                    } else {
+                        let second = if high > 0 { load_up_to(from.add(T::COUNT), high, zero) } else { zero };
+                        let (even, odd) = first.deinterleave(second);
+                        even.store(to);
+                        odd.store(to.add(self.half));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Forward; the channels are those of `y`.
+#[inline(always)]
+pub(super) fn forward<T: Lanes, const K: usize, const S: usize>(
+    shape: &DepthwiseShape,
+    x: &[f32],
+    w: &[f32],
+    y: &mut [f32],
+) {
+    let mut padded = Padded::new::<S>((shape.height, shape.width), K / 2, K / 2);
+    let offset = |kx| padded.column::<S>(kx as isize - (K / 2) as isize);
+    let offsets: [usize; K] = std::array::from_fn(offset);
+    let channels = y.chunks_mut(shape.out_channel()).zip(x.chunks(shape.channel()));
+    for ((y, x), w) in channels.zip(w.chunks(K * K)) {
+        let taps = Taps::new((K, K), |kx| offsets[kx], |kx, ky| w[ky * K + kx]);
+        for (y, x) in y.chunks_mut(shape.out_plane()).zip(x.chunks(shape.plane())) {
+            padded.fill::<T, S>(x);
+            sweep::<T, K, S>(&padded, &taps, y, shape.out_width());
+        }
+    }
+}
+
+/// One output map of `width` columns from the padded input.
+#[inline(always)]
+fn sweep<T: Lanes, const K: usize, const S: usize>(
+    padded: &Padded,
+    taps: &Taps,
+    out: &mut [f32],
+    width: usize,
+) {
+    let height = out.len() / width;
+    assert!(width == padded.width.div_ceil(S) && height == padded.height.div_ceil(S) && padded.top == K / 2);
+    for x in (0..width).step_by(T::COUNT) {
+        let mut y = 0;
+        while y < height {
+            let rows = tile_len::<T>(height, height - y);
+            y = y.min(height - rows);
+            // SAFETY: `y + rows <= height`, and row `S * (y + rows - 1) + K - 1` is in the border at most; a
+            // vector at column `x` and any tap ends inside of the row's margins.
+            unsafe {
+                let source = padded.start().add(S * y * padded.pitch + x);
+                let to = (out.as_mut_ptr().add(y * width + x), width, T::COUNT.min(width - x));
+                match rows {
+                    8 => store_rows(tile::<T, K, 8, S>(source, padded.pitch, taps, 0..K), to),
+                    4 => store_rows(tile::<T, K, 4, S>(source, padded.pitch, taps, 0..K), to),
+                    2 => store_rows(tile::<T, K, 2, S>(source, padded.pitch, taps, 0..K), to),
+                    _ => store_rows(tile::<T, K, 1, S>(source, padded.pitch, taps, 0..K), to),
+                }
+            }
+            y += rows;
+        }
+    }
+}
+
+/// Stores the first `count` lanes of each row, `pitch` values apart.
+///
+/// # Safety
+/// `count` values are writable at each of the rows.
+#[inline(always)]
+unsafe fn store_rows<T: Lanes, const R: usize>(rows: [T; R], (to, pitch, count): (*mut f32, usize, usize)) {
+    for (r, row) in rows.into_iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { store_up_to(row, to.add(r * pitch), count) };
+    }
+}
+
+/// The gradient of the input at stride 2: one convolution at stride 1 for each parity of rows and columns.
+/// The channels are those of `dx`.
+#[inline(always)]
+pub(super) fn backward_input<T: Lanes>(shape: &DepthwiseShape, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+    let size = (shape.out_height(), shape.out_width());
+    let mut padded = Padded::new::<1>(size, PHASE_MARGIN, PHASE_MARGIN);
+    let channels = dx.chunks_mut(shape.channel()).zip(dy.chunks(shape.out_channel()));
+    for ((dx, dy), w) in channels.zip(w.chunks(shape.taps())) {
+        let taps = [0, 1].map(|row| [0, 1].map(|column| parity_taps(&padded, shape.kernel, row, column, w)));
+        for (dx, dy) in dx.chunks_mut(shape.plane()).zip(dy.chunks(shape.out_plane())) {
+            padded.fill::<T, 1>(dy);
+            for (parity, taps) in taps.iter().enumerate() {
+                let phase = Phase::new(shape.kernel, parity);
+                let place = (parity, phase.start);
+                match phase.count {
+                    1 => sweep_parity::<T, 1>(&padded, place, taps, dx, shape),
+                    2 => sweep_parity::<T, 2>(&padded, place, taps, dx, shape),
+                    3 => sweep_parity::<T, 3>(&padded, place, taps, dx, shape),
+                    _ => sweep_parity::<T, 4>(&padded, place, taps, dx, shape),
+                }
+            }
+        }
+    }
+}
+
+/// The taps that reach inputs of one parity of rows and one of columns.
+fn parity_taps(padded: &Padded, kernel: usize, row: usize, column: usize, w: &[f32]) -> Taps {
+    let (rows, columns) = (Phase::new(kernel, row), Phase::new(kernel, column));
+    Taps::new(
+        (columns.count, rows.count),
+        |i| padded.column::<1>(columns.start + i as isize),
+        |i, j| w[rows.tap(j) * kernel + columns.tap(i)],
+    )
+}
+
+/// The rows of one parity of one map of `dx`, even and odd columns together; `start` is the phase's.
+#[inline(always)]
+fn sweep_parity<T: Lanes, const K: usize>(
+    padded: &Padded,
+    (parity, start): (usize, isize),
+    taps: &[Taps; 2],
+    dx: &mut [f32],
+    shape: &DepthwiseShape,
+) {
+    let (height, width) = ((shape.height + 1 - parity) / 2, shape.width);
+    assert!(dx.len() == shape.plane() && padded.top == PHASE_MARGIN);
+    assert!(padded.width == width.div_ceil(2) && padded.height == shape.height.div_ceil(2));
+    let top = PHASE_MARGIN.wrapping_add_signed(start);
+    for x in (0..width.div_ceil(2)).step_by(T::COUNT) {
+        let mut y = 0;
+        while y < height {
+            let rows = tile_len::<T>(height, height - y);
+            y = y.min(height - rows);
+            // SAFETY: `y + rows <= height`, the number of rows of this parity; a phase reaches at most
+            // `PHASE_MARGIN` rows over the map, and a vector with any tap ends in the row's margins.
+            unsafe {
+                let source = padded.start().add((top + y) * padded.pitch + x);
+                let to = dx.as_mut_ptr().add((2 * y + parity) * width + 2 * x);
+                let to = (to, 2 * width, width - 2 * x);
+                match rows {
+                    8 => store_columns::<T, K, 8>(source, padded.pitch, taps, to),
+                    4 => store_columns::<T, K, 4>(source, padded.pitch, taps, to),
+                    2 => store_columns::<T, K, 2>(source, padded.pitch, taps, to),
+                    _ => store_columns::<T, K, 1>(source, padded.pitch, taps, to),
+                }
+            }
+            y += rows;
+        }
+    }
+}
+
+/// `R` rows of even and odd columns, stored alternately; `left` columns remain in a row.
+///
+/// # Safety
+/// As for [`tile`] with every outer tap, and `min(left, 2 * COUNT)` values are writable at each of the rows.
+#[inline(always)]
+unsafe fn store_columns<T: Lanes, const K: usize, const R: usize>(
+    source: *const f32,
+    pitch: usize,
+    taps: &[Taps; 2],
+    (to, to_pitch, left): (*mut f32, usize, usize),
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let even = tile::<T, K, R, 1>(source, pitch, &taps[0], 0..taps[0].count);
+        let odd = tile::<T, K, R, 1>(source, pitch, &taps[1], 0..taps[1].count);
+        for r in 0..R {
+            let (low, high) = even[r].interleave(odd[r]);
+            let to = to.add(r * to_pitch);
+            store_up_to(low, to, left.min(T::COUNT));
+            if left > T::COUNT {
+                store_up_to(high, to.add(T::COUNT), (left - T::COUNT).min(T::COUNT));
+            }
+        }
+    }
+}
+
+/// Adds the gradient of the weights; the channels are those of `dw`.
+#[inline(always)]
+pub(super) fn backward_weight<T: Lanes, const K: usize, const S: usize>(
+    shape: &DepthwiseShape,
+    x: &[f32],
+    dy: &[f32],
+    dw: &mut [f32],
+) {
+    let reach = (K - 1) / S;
+    let mut inputs = Padded::new::<S>((shape.height, shape.width), K / 2, S);
+    let mut gradients = Padded::new::<1>((shape.out_height(), shape.out_width()), reach, reach + 1);
+    let channels = x.chunks(shape.channel()).zip(dy.chunks(shape.out_channel()));
+    for ((x, dy), dw) in channels.zip(dw.chunks_mut(K * K)) {
+        let mut sums = [[T::splat(0.0); K]; MAX_KERNEL]; // [kx][ky]
+        for (x, dy) in x.chunks(shape.plane()).zip(dy.chunks(shape.out_plane())) {
+            inputs.fill::<T, S>(x);
+            gradients.fill::<T, 1>(dy);
+            add_products::<T, K, S>(&inputs, &gradients, &mut sums);
+        }
+        for (tap, dw) in dw.iter_mut().enumerate() {
+            *dw += sums[tap % K][tap / K].sum();
+        }
+    }
+}
+
+/// Adds one map's products to the sums of all taps, in blocks of columns that leave their sums in registers.
+#[inline(always)]
+fn add_products<T: Lanes, const K: usize, const S: usize>(
+    inputs: &Padded,
+    gradients: &Padded,
+    sums: &mut [[T; K]; MAX_KERNEL],
+) {
+    let block = if T::WIDE || K == 3 {
+        3
+    } else if K == 5 {
+        2
+    } else {
+        1
+    };
+    for kx in (0..K).step_by(block) {
+        match block.min(K - kx) {
+            3 => add_block::<T, K, 3, S>(inputs, gradients, kx, sums),
+            2 => add_block::<T, K, 2, S>(inputs, gradients, kx, sums),
+            _ => add_block::<T, K, 1, S>(inputs, gradients, kx, sums),
+        }
+    }
+}
+
+/// [`add_products`] for the columns `kx..kx + B` of the kernel.
+#[inline(always)]
+fn add_block<T: Lanes, const K: usize, const B: usize, const S: usize>(
+    inputs: &Padded,
+    gradients: &Padded,
+    kx: usize,
+    sums: &mut [[T; K]; MAX_KERNEL],
+) {
+    assert!(
+        inputs.top == K / 2 && gradients.top == (K - 1) / S && inputs.height.div_ceil(S) == gradients.height
+    );
+    let offsets: [usize; B] =
+        std::array::from_fn(|b| inputs.column::<S>((kx + b) as isize - (K / 2) as isize));
+    // Groups of S input rows, from the first that holds one of the map to the last.
+    let (first, last) = (K / 2 / S, (inputs.height + K / 2 - 1) / S);
+    let mut block = [[T::splat(0.0); K]; B];
+    for x in (0..gradients.width).step_by(T::COUNT) {
+        // SAFETY: rows up to `S * last + S - 1` are in the border of `inputs`, rows `first - reach` to `last`
+        // in that of `gradients`; a vector at column `x` and any tap ends in the row's margins.
+        unsafe {
+            let input = inputs.start().add(S * first * inputs.pitch + x);
+            let gradient = gradients.start().add((first + gradients.top) * gradients.pitch + MARGIN + x);
+            correlate::<T, K, B, S>(
+                offsets.map(|offset| input.add(offset)),
+                gradient,
+                (inputs.pitch, gradients.pitch),
+                last + 1 - first,
+                &mut block,
+            );
+        }
+    }
+    for (sums, block) in sums[kx..].iter_mut().zip(block) {
+        for (sum, value) in sums.iter_mut().zip(block) {
+            *sum = sum.add(value);
+        }
+    }
+}

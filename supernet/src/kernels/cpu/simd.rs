@@ -1,0 +1,709 @@
+//! Vectors of f32 and the choice of instruction set at run time.
+//!
+//! A kernel is written once, generic over [`Lanes`] and `#[inline(always)]`; [`vectorised!`] puts it into
+//! one `#[target_feature]` function per instruction set, where it compiles to that set's instructions
+//! without any build flag. The types that implement [`Lanes`] are named by that macro alone, behind a check
+//! of the CPU, which is what makes their methods sound. Knows nothing of layers.
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{Avx2, Avx512};
+
+/// A vector of [`Lanes::COUNT`] values of f32.
+pub(super) trait Lanes: Copy {
+    /// Values in a vector.
+    const COUNT: usize;
+    /// Whether there are 32 registers (tiles of 8 vectors) rather than 16 (tiles of 4).
+    const WIDE: bool;
+    /// `COUNT` vectors: a square that can be transposed.
+    type Square: AsRef<[Self]> + AsMut<[Self]>;
+
+    /// All lanes equal.
+    fn splat(value: f32) -> Self;
+    /// # Safety
+    /// `COUNT` values are readable at `from`.
+    unsafe fn load(from: *const f32) -> Self;
+    /// The first `count <= COUNT` lanes from memory, the others from `fill`.
+    ///
+    /// # Safety
+    /// `count` values are readable at `from`.
+    unsafe fn load_first(from: *const f32, count: usize, fill: Self) -> Self;
+    /// # Safety
+    /// `COUNT` values are writable at `to`.
+    unsafe fn store(self, to: *mut f32);
+    /// The first `count <= COUNT` lanes to memory.
+    ///
+    /// # Safety
+    /// `count` values are writable at `to`.
+    unsafe fn store_first(self, to: *mut f32, count: usize);
+
+    /// `self + other`.
+    fn add(self, other: Self) -> Self;
+    /// `self - other`.
+    fn sub(self, other: Self) -> Self;
+    /// `self * other`.
+    fn mul(self, other: Self) -> Self;
+    /// `self * factor + addend`.
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+    /// The greater of the two; `self` where it is NaN.
+    fn at_least(self, bound: Self) -> Self;
+    /// The smaller of the two; `self` where it is NaN.
+    fn at_most(self, bound: Self) -> Self;
+    /// `yes` where `self > bound`, else `no`.
+    fn if_above(self, bound: Self, yes: Self, no: Self) -> Self;
+    /// The sum of the lanes, in an order that depends on `COUNT` alone.
+    fn sum(self) -> f32;
+    /// `self[0], odd[0], self[1], odd[1], …` as two vectors.
+    fn interleave(self, odd: Self) -> (Self, Self);
+    /// The values at even and at odd places of `self` followed by `high`.
+    fn deinterleave(self, high: Self) -> (Self, Self);
+    /// A square of zeros.
+    fn square() -> Self::Square;
+    /// Lane `j` of vector `i` to lane `i` of vector `j`.
+    fn transpose(square: Self::Square) -> Self::Square;
+}
+
+/// Defines `fn name(isa: Isa, …)`, which calls the generic `kernel::<T, …>` for the instruction set `isa`.
+macro_rules! vectorised {
+    ($(#[$meta:meta])* $visibility:vis fn $name:ident $(<$(const $parameter:ident),+>)?
+     ($($argument:ident: $kind:ty),* $(,)?) $(-> $output:ty)? = $kernel:ident) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)] // one for each slice of the kernel
+        $visibility fn $name $(<$(const $parameter: usize),+>)?
+        (isa: $crate::kernels::cpu::Isa, $($argument: $kind),*) $(-> $output)? {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f")]
+            #[allow(clippy::too_many_arguments)] // as above
+            fn avx512 $(<$(const $parameter: usize),+>)? ($($argument: $kind),*) $(-> $output)? {
+                $kernel::<$crate::kernels::cpu::simd::Avx512 $($(, $parameter)+)?>($($argument),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            #[allow(clippy::too_many_arguments)] // as above
+            fn avx2 $(<$(const $parameter: usize),+>)? ($($argument: $kind),*) $(-> $output)? {
+                $kernel::<$crate::kernels::cpu::simd::Avx2 $($(, $parameter)+)?>($($argument),*)
+            }
+            match isa.or_portable() {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: `or_portable` has found the features on this CPU.
+                $crate::kernels::cpu::Isa::Avx512 => unsafe {
+                    avx512 $(::<$($parameter),+>)? ($($argument),*)
+                },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                $crate::kernels::cpu::Isa::Avx2 => unsafe {
+                    avx2 $(::<$($parameter),+>)? ($($argument),*)
+                },
+                _ => $kernel::<$crate::kernels::cpu::simd::Portable $($(, $parameter)+)?>($($argument),*),
+            }
+        }
+    };
+}
+pub(super) use vectorised;
+
+/// Values that are summed in f32 before the sum goes into an f64: long rows stay exact to f32 rounding.
+pub(super) const BLOCK: usize = 4096;
+
+/// # Safety
+/// `count <= COUNT` values are readable at `from`.
+#[inline(always)]
+pub(super) unsafe fn load_up_to<T: Lanes>(from: *const f32, count: usize, fill: T) -> T {
+    // SAFETY: the caller's promise; the first branch reads `COUNT == count` values.
+    unsafe { if count == T::COUNT { T::load(from) } else { T::load_first(from, count, fill) } }
+}
+
+/// # Safety
+/// `count <= COUNT` values are writable at `to`.
+#[inline(always)]
+pub(super) unsafe fn store_up_to<T: Lanes>(value: T, to: *mut f32, count: usize) {
+    // SAFETY: the caller's promise; the first branch writes `COUNT == count` values.
+    unsafe { if count == T::COUNT { value.store(to) } else { value.store_first(to, count) } }
+}
+
+/// `out[i] = f(inputs[..][i])`; an input may be `out` itself.
+///
+/// # Safety
+/// `len` values are readable at every input and writable at `out`; an input that overlaps `out` equals it.
+#[inline(always)]
+unsafe fn map_raw<T: Lanes, const I: usize>(
+    inputs: [*const f32; I],
+    out: *mut f32,
+    len: usize,
+    f: impl Fn([T; I]) -> T,
+) {
+    let mut at = 0;
+    while at < len {
+        let count = T::COUNT.min(len - at);
+        // SAFETY: `at + count <= len`; the loads of a round come before its store.
+        unsafe {
+            let values = inputs.map(|input| load_up_to(input.add(at), count, T::splat(0.0)));
+            store_up_to(f(values), out.add(at), count);
+        }
+        at += T::COUNT;
+    }
+}
+
+/// `out[i] = f(inputs[..][i])`.
+#[inline(always)]
+pub(super) fn map<T: Lanes, const I: usize>(inputs: [&[f32]; I], out: &mut [f32], f: impl Fn([T; I]) -> T) {
+    assert!(inputs.iter().all(|input| input.len() == out.len()));
+    // SAFETY: the lengths are equal, and a shared slice cannot overlap a unique one.
+    unsafe { map_raw(inputs.map(<[f32]>::as_ptr), out.as_mut_ptr(), out.len(), f) }
+}
+
+/// `values[i] = f(values[i])`.
+#[inline(always)]
+pub(super) fn map_in_place<T: Lanes>(values: &mut [f32], f: impl Fn(T) -> T) {
+    let (out, len) = (values.as_mut_ptr(), values.len());
+    // SAFETY: the only input is `out` itself.
+    unsafe { map_raw([out.cast_const()], out, len, |[value]| f(value)) }
+}
+
+/// `values[i] = f(values[i], other[i])`.
+#[inline(always)]
+pub(super) fn zip_in_place<T: Lanes>(values: &mut [f32], other: &[f32], f: impl Fn(T, T) -> T) {
+    assert_eq!(values.len(), other.len());
+    let (out, len) = (values.as_mut_ptr(), values.len());
+    // SAFETY: equal lengths; the first input is `out` itself, the second is a shared slice.
+    unsafe { map_raw([out.cast_const(), other.as_ptr()], out, len, |[value, other]| f(value, other)) }
+}
+
+/// The `O` sums of `f(inputs[..][i])` over at most [`BLOCK`] values; what is missing in the last vector is
+/// taken from `fill`, for which `f` must be 0.
+#[inline(always)]
+pub(super) fn block_sums<T: Lanes, const I: usize, const O: usize>(
+    inputs: [&[f32]; I],
+    fill: [T; I],
+    f: impl Fn([T; I]) -> [T; O],
+) -> [f32; O] {
+    /// Chains of additions: enough to hide the latency of one.
+    const CHAINS: usize = 4;
+    let len = inputs[0].len();
+    assert!(inputs.iter().all(|input| input.len() == len));
+    let mut sums = [[T::splat(0.0); CHAINS]; O];
+    let mut at = 0;
+    while at < len {
+        for chain in 0..CHAINS {
+            let start = (at + chain * T::COUNT).min(len);
+            let count = T::COUNT.min(len - start);
+            let mut values = fill;
+            for (value, input) in values.iter_mut().zip(&inputs) {
+                // SAFETY: `start + count <= len`, the length of every input.
+                *value = unsafe { load_up_to(input.as_ptr().add(start), count, *value) };
+            }
+            for (sum, term) in sums.iter_mut().zip(f(values)) {
+                sum[chain] = sum[chain].add(term);
+            }
+        }
+        at += CHAINS * T::COUNT;
+    }
+    sums.map(|[a, b, c, d]| a.add(b).add(c.add(d)).sum())
+}
+
+/// [`block_sums`] over any number of values, added in f64 from block to block.
+#[inline(always)]
+pub(super) fn sums<T: Lanes, const I: usize, const O: usize>(
+    inputs: [&[f32]; I],
+    f: impl Fn([T; I]) -> [T; O],
+) -> [f64; O] {
+    let len = inputs[0].len();
+    let mut totals = [0.0; O];
+    let mut start = 0;
+    while start < len {
+        let end = len.min(start + BLOCK);
+        let block = block_sums(inputs.map(|input| &input[start..end]), [T::splat(0.0); I], &f);
+        for (total, sum) in totals.iter_mut().zip(block) {
+            *total += f64::from(sum);
+        }
+        start = end;
+    }
+    totals
+}
+
+/// Transposes at most `COUNT x COUNT` values: row `i` of the source, at `source + from[i]`, becomes lane `i`
+/// of the rows `target + to[..]`. `lanes` lanes of each target row are written, zero from `from.len()` on.
+///
+/// # Safety
+/// `from` and `to` have at most `COUNT` entries and `lanes` is at most `COUNT`; `to.len()` values are
+/// readable at every source row and `lanes` are writable at every target row.
+#[inline(always)]
+pub(super) unsafe fn transpose<T: Lanes>(
+    source: *const f32,
+    from: &[usize],
+    target: *mut f32,
+    to: &[usize],
+    lanes: usize,
+) {
+    let mut square = T::square();
+    for (row, &offset) in square.as_mut().iter_mut().zip(from) {
+        // SAFETY: the caller's promise.
+        *row = unsafe { load_up_to(source.add(offset), to.len(), T::splat(0.0)) };
+    }
+    let square = T::transpose(square);
+    for (row, &offset) in square.as_ref().iter().zip(to) {
+        // SAFETY: the caller's promise.
+        unsafe { store_up_to(*row, target.add(offset), lanes) };
+    }
+}
+
+/// Eight lanes in plain Rust, for every machine; the compiler makes of it what the target offers.
+#[derive(Clone, Copy)]
+pub(super) struct Portable([f32; 8]);
+
+impl Portable {
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Self(std::array::from_fn(|i| f(self.0[i], other.0[i])))
+    }
+}
+
+impl Lanes for Portable {
+    const COUNT: usize = 8;
+    const WIDE: bool = false;
+    type Square = [Self; 8];
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        Self([value; 8])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller's promise; an array of f32 needs no more alignment than an f32.
+        Self(unsafe { from.cast::<[f32; 8]>().read() })
+    }
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, count: usize, fill: Self) -> Self {
+        // SAFETY: only places below `count` are read.
+        Self(std::array::from_fn(|i| if i < count { unsafe { *from.add(i) } } else { fill.0[i] }))
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: as for `load`.
+        unsafe { to.cast::<[f32; 8]>().write(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut f32, count: usize) {
+        for (i, value) in self.0.iter().enumerate().take(count) {
+            // SAFETY: only places below `count` are written.
+            unsafe { *to.add(i) = *value };
+        }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        // Not `f32::mul_add`: without the instruction that is a call of the C library for each value.
+        self.mul(factor).add(addend)
+    }
+    #[inline(always)]
+    fn at_least(self, bound: Self) -> Self {
+        self.zip(bound, |value, bound| if value < bound { bound } else { value })
+    }
+    #[inline(always)]
+    fn at_most(self, bound: Self) -> Self {
+        self.zip(bound, |value, bound| if value > bound { bound } else { value })
+    }
+    #[inline(always)]
+    fn if_above(self, bound: Self, yes: Self, no: Self) -> Self {
+        Self(std::array::from_fn(|i| if self.0[i] > bound.0[i] { yes.0[i] } else { no.0[i] }))
+    }
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        let [a, b, c, d, e, f, g, h] = self.0;
+        ((a + e) + (c + g)) + ((b + f) + (d + h))
+    }
+    #[inline(always)]
+    fn interleave(self, odd: Self) -> (Self, Self) {
+        let at = |i: usize| if i.is_multiple_of(2) { self.0[i / 2] } else { odd.0[i / 2] };
+        (Self(std::array::from_fn(at)), Self(std::array::from_fn(|i| at(i + 8))))
+    }
+    #[inline(always)]
+    fn deinterleave(self, high: Self) -> (Self, Self) {
+        let at = |i: usize| if i < 8 { self.0[i] } else { high.0[i - 8] };
+        (Self(std::array::from_fn(|i| at(2 * i))), Self(std::array::from_fn(|i| at(2 * i + 1))))
+    }
+    #[inline(always)]
+    fn square() -> Self::Square {
+        [Self([0.0; 8]); 8]
+    }
+    #[inline(always)]
+    fn transpose(square: Self::Square) -> Self::Square {
+        std::array::from_fn(|i| Self(std::array::from_fn(|j| square[j].0[i])))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    //! The two vector types of x86-64.
+    //!
+    //! Every `unsafe` of an arithmetic method has the same reason: the instruction exists, since a value of
+    //! the type is only made inside a function that [`super::vectorised!`] calls after asking the CPU.
+
+    use super::Lanes;
+    use std::arch::x86_64::*;
+
+    /// Sixteen lanes: AVX-512 F.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Avx512(__m512);
+
+    /// The mask of the first `count` lanes.
+    #[inline(always)]
+    fn first(count: usize) -> __mmask16 {
+        ((1u32 << count) - 1) as __mmask16
+    }
+
+    impl Lanes for Avx512 {
+        const COUNT: usize = 16;
+        const WIDE: bool = true;
+        type Square = [Self; 16];
+
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            // SAFETY: see the module.
+            Self(unsafe { _mm512_set1_ps(value) })
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: see the module; the caller promises 16 values.
+            Self(unsafe { _mm512_loadu_ps(from) })
+        }
+        #[inline(always)]
+        unsafe fn load_first(from: *const f32, count: usize, fill: Self) -> Self {
+            // SAFETY: see the module; lanes outside the mask are not read.
+            Self(unsafe { _mm512_mask_loadu_ps(fill.0, first(count), from) })
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: see the module; the caller promises 16 places.
+            unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f32, count: usize) {
+            // SAFETY: see the module; lanes outside the mask are not written.
+            unsafe { _mm512_mask_storeu_ps(to, first(count), self.0) }
+        }
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: see the module.
+            Self(unsafe { _mm512_add_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            // SAFETY: see the module.
+            Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            // SAFETY: see the module.
+            Self(unsafe { _mm512_mul_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn mul_add(self, factor: Self, addend: Self) -> Self {
+            // SAFETY: see the module.
+            Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, addend.0) })
+        }
+        #[inline(always)]
+        fn at_least(self, bound: Self) -> Self {
+            // SAFETY: see the module. The instruction gives its second operand where one is NaN.
+            Self(unsafe { _mm512_max_ps(bound.0, self.0) })
+        }
+        #[inline(always)]
+        fn at_most(self, bound: Self) -> Self {
+            // SAFETY: see the module. The instruction gives its second operand where one is NaN.
+            Self(unsafe { _mm512_min_ps(bound.0, self.0) })
+        }
+        #[inline(always)]
+        fn if_above(self, bound: Self, yes: Self, no: Self) -> Self {
+            // SAFETY: see the module.
+            Self(unsafe {
+                let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, bound.0);
+                _mm512_mask_blend_ps(above, no.0, yes.0)
+            })
+        }
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            // SAFETY: see the module.
+            unsafe { _mm512_reduce_add_ps(self.0) }
+        }
+        #[inline(always)]
+        fn interleave(self, odd: Self) -> (Self, Self) {
+            // SAFETY: see the module. An index from 16 on names a lane of the second operand.
+            unsafe {
+                let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+                let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+                let pick = |places| Self(_mm512_permutex2var_ps(self.0, places, odd.0));
+                (pick(low), pick(high))
+            }
+        }
+        #[inline(always)]
+        fn deinterleave(self, high: Self) -> (Self, Self) {
+            // SAFETY: see the module. An index from 16 on names a lane of the second operand.
+            unsafe {
+                let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+                let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+                let pick = |places| Self(_mm512_permutex2var_ps(self.0, places, high.0));
+                (pick(even), pick(odd))
+            }
+        }
+        #[inline(always)]
+        fn square() -> Self::Square {
+            [Self::splat(0.0); 16]
+        }
+        /// Pairs, then fours within quarters of a vector, then the quarters themselves.
+        #[inline(always)]
+        fn transpose(square: Self::Square) -> Self::Square {
+            let mut fours = square;
+            let mut out = square;
+            // SAFETY: see the module.
+            unsafe {
+                for row in (0..16).step_by(4) {
+                    let pair = |low: bool, i: usize| {
+                        let (a, b) = (square[row + i].0, square[row + i + 1].0);
+                        _mm512_castps_pd(if low {
+                            _mm512_unpacklo_ps(a, b)
+                        } else {
+                            _mm512_unpackhi_ps(a, b)
+                        })
+                    };
+                    let (a, b, c, d) = (pair(true, 0), pair(false, 0), pair(true, 2), pair(false, 2));
+                    fours[row] = Self(_mm512_castpd_ps(_mm512_unpacklo_pd(a, c)));
+                    fours[row + 1] = Self(_mm512_castpd_ps(_mm512_unpackhi_pd(a, c)));
+                    fours[row + 2] = Self(_mm512_castpd_ps(_mm512_unpacklo_pd(b, d)));
+                    fours[row + 3] = Self(_mm512_castpd_ps(_mm512_unpackhi_pd(b, d)));
+                }
+                for column in 0..4 {
+                    let [a, b, c, d] = [0, 4, 8, 12].map(|row| fours[row + column].0);
+                    let (ab, cd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(c, d));
+                    out[column] = Self(_mm512_shuffle_f32x4::<0x88>(ab, cd));
+                    out[column + 8] = Self(_mm512_shuffle_f32x4::<0xdd>(ab, cd));
+                    let (ab, cd) = (_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(c, d));
+                    out[column + 4] = Self(_mm512_shuffle_f32x4::<0x88>(ab, cd));
+                    out[column + 12] = Self(_mm512_shuffle_f32x4::<0xdd>(ab, cd));
+                }
+            }
+            out
+        }
+    }
+
+    /// Eight lanes: AVX2 and FMA.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Avx2(__m256);
+
+    /// The mask of the first `count <= 8` lanes.
+    #[inline(always)]
+    fn first_of_8(count: usize) -> __m256i {
+        // SAFETY: see the module.
+        unsafe {
+            let places = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32), places)
+        }
+    }
+
+    impl Lanes for Avx2 {
+        const COUNT: usize = 8;
+        const WIDE: bool = false;
+        type Square = [Self; 8];
+
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            // SAFETY: see the module.
+            Self(unsafe { _mm256_set1_ps(value) })
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: see the module; the caller promises 8 values.
+            Self(unsafe { _mm256_loadu_ps(from) })
+        }
+        #[inline(always)]
+        unsafe fn load_first(from: *const f32, count: usize, fill: Self) -> Self {
+            // SAFETY: see the module; lanes outside the mask are not read.
+            Self(unsafe {
+                let mask = first_of_8(count);
+                _mm256_blendv_ps(fill.0, _mm256_maskload_ps(from, mask), _mm256_castsi256_ps(mask))
+            })
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: see the module; the caller promises 8 places.
+            unsafe { _mm256_storeu_ps(to, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f32, count: usize) {
+            // SAFETY: see the module; lanes outside the mask are not written.
+            unsafe { _mm256_maskstore_ps(to, first_of_8(count), self.0) }
+        }
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: see the module.
+            Self(unsafe { _mm256_add_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            // SAFETY: see the module.
+            Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            // SAFETY: see the module.
+            Self(unsafe { _mm256_mul_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn mul_add(self, factor: Self, addend: Self) -> Self {
+            // SAFETY: see the module.
+            Self(unsafe { _mm256_fmadd_ps(self.0, factor.0, addend.0) })
+        }
+        #[inline(always)]
+        fn at_least(self, bound: Self) -> Self {
+            // SAFETY: see the module. The instruction gives its second operand where one is NaN.
+            Self(unsafe { _mm256_max_ps(bound.0, self.0) })
+        }
+        #[inline(always)]
+        fn at_most(self, bound: Self) -> Self {
+            // SAFETY: see the module. The instruction gives its second operand where one is NaN.
+            Self(unsafe { _mm256_min_ps(bound.0, self.0) })
+        }
+        #[inline(always)]
+        fn if_above(self, bound: Self, yes: Self, no: Self) -> Self {
+            // SAFETY: see the module.
+            Self(unsafe { _mm256_blendv_ps(no.0, yes.0, _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, bound.0)) })
+        }
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            // SAFETY: see the module.
+            unsafe {
+                let four = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+            }
+        }
+        #[inline(always)]
+        fn interleave(self, odd: Self) -> (Self, Self) {
+            // SAFETY: see the module.
+            unsafe {
+                let (low, high) = (_mm256_unpacklo_ps(self.0, odd.0), _mm256_unpackhi_ps(self.0, odd.0));
+                (
+                    Self(_mm256_permute2f128_ps::<0x20>(low, high)),
+                    Self(_mm256_permute2f128_ps::<0x31>(low, high)),
+                )
+            }
+        }
+        #[inline(always)]
+        fn deinterleave(self, high: Self) -> (Self, Self) {
+            // SAFETY: see the module.
+            unsafe {
+                let order = |halves| {
+                    Self(_mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_castps_pd(halves))))
+                };
+                (
+                    order(_mm256_shuffle_ps::<0x88>(self.0, high.0)),
+                    order(_mm256_shuffle_ps::<0xdd>(self.0, high.0)),
+                )
+            }
+        }
+        #[inline(always)]
+        fn square() -> Self::Square {
+            [Self::splat(0.0); 8]
+        }
+        /// Pairs, then fours within halves of a vector, then the halves themselves.
+        #[inline(always)]
+        fn transpose(square: Self::Square) -> Self::Square {
+            let mut fours = square;
+            let mut out = square;
+            // SAFETY: see the module.
+            unsafe {
+                for row in [0, 4] {
+                    let [a, b, c, d] = [0, 1, 2, 3].map(|i| square[row + i].0);
+                    let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+                    fours[row] = Self(_mm256_shuffle_ps::<0x44>(ab, cd));
+                    fours[row + 1] = Self(_mm256_shuffle_ps::<0xee>(ab, cd));
+                    let (ab, cd) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+                    fours[row + 2] = Self(_mm256_shuffle_ps::<0x44>(ab, cd));
+                    fours[row + 3] = Self(_mm256_shuffle_ps::<0xee>(ab, cd));
+                }
+                for column in 0..4 {
+                    let (a, b) = (fours[column].0, fours[column + 4].0);
+                    out[column] = Self(_mm256_permute2f128_ps::<0x20>(a, b));
+                    out[column + 4] = Self(_mm256_permute2f128_ps::<0x31>(a, b));
+                }
+            }
+            out
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::cpu::Isa;
+
+    #[inline(always)]
+    fn exercise<T: Lanes>() -> Vec<f32> {
+        let values: Vec<f32> = (0..2 * T::COUNT).map(|i| i as f32).collect();
+        let mut out = vec![0.0; 2 * T::COUNT];
+        // SAFETY: both buffers hold two vectors.
+        unsafe {
+            let (low, high) = (T::load(values.as_ptr()), T::load(values.as_ptr().add(T::COUNT)));
+            let (even, odd) = low.deinterleave(high);
+            even.store(out.as_mut_ptr());
+            odd.store(out.as_mut_ptr().add(T::COUNT));
+            assert!((0..T::COUNT).all(|i| out[i] == values[2 * i] && out[T::COUNT + i] == values[2 * i + 1]));
+            let (low, high) = even.interleave(odd);
+            low.store(out.as_mut_ptr());
+            high.store(out.as_mut_ptr().add(T::COUNT));
+        }
+        assert_eq!(out, values);
+        out
+    }
+    vectorised!(fn exercise_on() -> Vec<f32> = exercise);
+
+    #[inline(always)]
+    fn turn<T: Lanes>(rows: usize, columns: usize) {
+        let (rows, columns) = (rows.min(T::COUNT), columns.min(T::COUNT));
+        let source: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
+        let mut target = vec![-1.0; rows * columns];
+        let from: Vec<usize> = (0..rows).map(|i| i * columns).collect();
+        let to: Vec<usize> = (0..columns).map(|i| i * rows).collect();
+        // SAFETY: both buffers hold `rows * columns` values and the offsets stay inside.
+        unsafe { transpose::<T>(source.as_ptr(), &from, target.as_mut_ptr(), &to, rows) };
+        for (i, value) in target.iter().enumerate() {
+            assert_eq!(*value, source[i % rows * columns + i / rows]);
+        }
+    }
+    vectorised!(fn turn_on(rows: usize, columns: usize) = turn);
+
+    #[inline(always)]
+    fn total<T: Lanes>(values: &[f32]) -> f64 {
+        sums::<T, 1, 1>([values], |[value]| [value])[0]
+    }
+    vectorised!(fn total_on(values: &[f32]) -> f64 = total);
+
+    #[test]
+    fn shuffles_keep_every_value() {
+        for isa in Isa::available() {
+            exercise_on(isa);
+            for (rows, columns) in [(1, 1), (3, 8), (8, 5), (16, 16), (13, 4)] {
+                turn_on(isa, rows, columns);
+            }
+        }
+    }
+
+    #[test]
+    fn sums_of_any_length() {
+        for isa in Isa::available() {
+            for len in [1, 7, 16, 63, 65, 4096, 4097, 9000] {
+                let values: Vec<f32> = (0..len).map(|i| i as f32 * 0.5).collect();
+                let expect = (len * (len - 1)) as f64 / 4.0;
+                assert!((total_on(isa, &values) / expect.max(1.0) - expect / expect.max(1.0)).abs() < 1e-6);
+            }
+        }
+    }
+}

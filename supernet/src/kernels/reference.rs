@@ -1,0 +1,399 @@
+//! The definition of every CPU kernel: plain loops over single values, sums in f64.
+//!
+//! Same functions and shapes as in [`super::cpu`], without the instruction set, one module for each of its
+//! modules. Slow on purpose: nothing here is worth reading for its speed, everything for what it computes.
+
+/// Where tap `tap` of the output at `out` reads along an axis of `len` values, if inside; padding `kernel / 2`.
+fn tapped(out: usize, tap: usize, kernel: usize, stride: usize, len: usize) -> Option<usize> {
+    (out * stride + tap).checked_sub(kernel / 2).filter(|&place| place < len)
+}
+
+/// Depthwise convolution.
+pub mod depthwise {
+    use super::tapped;
+    use crate::kernels::cpu::depthwise::DepthwiseShape;
+
+    /// Calls `visit(place in x, place in w, place in y)` for every product of the convolution.
+    fn for_each_product(shape: &DepthwiseShape, mut visit: impl FnMut(usize, usize, usize)) {
+        let DepthwiseShape { channels, images, height, width, kernel, stride } = *shape;
+        let (out_height, out_width) = (shape.out_height(), shape.out_width());
+        for map in 0..channels * images {
+            let channel = map / images;
+            for (oy, ox) in grid(out_height, out_width) {
+                for (ky, kx) in grid(kernel, kernel) {
+                    let iy = tapped(oy, ky, kernel, stride, height);
+                    let ix = tapped(ox, kx, kernel, stride, width);
+                    if let (Some(iy), Some(ix)) = (iy, ix) {
+                        visit(
+                            (map * height + iy) * width + ix,
+                            (channel * kernel + ky) * kernel + kx,
+                            (map * out_height + oy) * out_width + ox,
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn grid(rows: usize, columns: usize) -> impl Iterator<Item = (usize, usize)> {
+        (0..rows).flat_map(move |row| (0..columns).map(move |column| (row, column)))
+    }
+
+    fn store(sums: &[f64], out: &mut [f32]) {
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = *sum as f32;
+        }
+    }
+
+    /// y = x convolved with w.
+    pub fn forward(shape: &DepthwiseShape, x: &[f32], w: &[f32], y: &mut [f32]) {
+        let mut sums = vec![0.0; y.len()];
+        for_each_product(shape, |at_x, at_w, at_y| sums[at_y] += f64::from(x[at_x]) * f64::from(w[at_w]));
+        store(&sums, y);
+    }
+
+    /// dx from dy.
+    pub fn backward_input(shape: &DepthwiseShape, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+        let mut sums = vec![0.0; dx.len()];
+        for_each_product(shape, |at_x, at_w, at_y| sums[at_x] += f64::from(dy[at_y]) * f64::from(w[at_w]));
+        store(&sums, dx);
+    }
+
+    /// Adds dw.
+    pub fn backward_weight(shape: &DepthwiseShape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+        let mut sums: Vec<f64> = dw.iter().map(|dw| f64::from(*dw)).collect();
+        for_each_product(shape, |at_x, at_w, at_y| sums[at_w] += f64::from(dy[at_y]) * f64::from(x[at_x]));
+        store(&sums, dw);
+    }
+}
+
+/// Batch normalisation with activation.
+pub mod batch_norm {
+    use crate::kernels::cpu::batch_norm::Affine;
+
+    /// Mean and biased variance of each row.
+    pub fn statistics(x: &[f32], rows: usize, stats: &mut [f32]) {
+        let row = x.len() / rows;
+        for (i, x) in x.chunks(row).enumerate() {
+            let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / row as f64;
+            let squares: f64 = x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum();
+            stats[i] = mean as f32;
+            stats[rows + i] = (squares / row as f64) as f32;
+        }
+    }
+
+    /// (xhat, z) at place `at` of `x`.
+    fn normalised(x: &[f32], at: usize, stats: &[f32], affine: Affine) -> (f64, f64) {
+        let rows = stats.len() / 2;
+        let row = at / (x.len() / rows);
+        let std = (f64::from(stats[rows + row]) + f64::from(affine.epsilon)).sqrt();
+        let xhat = (f64::from(x[at]) - f64::from(stats[row])) / std;
+        (xhat, f64::from(affine.gamma[row]) * xhat + f64::from(affine.beta[row]))
+    }
+
+    /// y = act(gamma * xhat + beta).
+    pub fn apply(x: &[f32], stats: &[f32], affine: Affine, y: &mut [f32]) {
+        for (at, y) in y.iter_mut().enumerate() {
+            *y = affine.activation.apply(normalised(x, at, stats, affine).1 as f32);
+        }
+    }
+
+    /// [`apply`] in the place of `x`.
+    pub fn apply_in_place(x: &mut [f32], stats: &[f32], affine: Affine) {
+        let input = x.to_vec();
+        apply(&input, stats, affine, x);
+    }
+
+    /// (g, xhat) at place `at`, where g = dy * act'(z).
+    fn gradient(x: &[f32], dy: &[f32], at: usize, stats: &[f32], affine: Affine) -> (f64, f64) {
+        let (xhat, z) = normalised(x, at, stats, affine);
+        (f64::from(dy[at]) * f64::from(affine.activation.derivative(z as f32)), xhat)
+    }
+
+    /// The gradients of gamma, then those of beta.
+    pub fn backward_sums(x: &[f32], dy: &[f32], stats: &[f32], affine: Affine, sums: &mut [f32]) {
+        let rows = stats.len() / 2;
+        let row = x.len() / rows;
+        for i in 0..rows {
+            let (mut gamma, mut beta) = (0.0, 0.0);
+            for at in i * row..(i + 1) * row {
+                let (g, xhat) = gradient(x, dy, at, stats, affine);
+                gamma += g * xhat;
+                beta += g;
+            }
+            sums[i] = gamma as f32;
+            sums[rows + i] = beta as f32;
+        }
+    }
+
+    /// dx = gamma / std * (g - (dbeta + xhat * dgamma) / M).
+    pub fn backward_input(
+        x: &[f32],
+        dy: &[f32],
+        stats: &[f32],
+        sums: &[f32],
+        affine: Affine,
+        dx: &mut [f32],
+    ) {
+        let rows = stats.len() / 2;
+        let row = x.len() / rows;
+        for (at, dx) in dx.iter_mut().enumerate() {
+            let i = at / row;
+            let (g, xhat) = gradient(x, dy, at, stats, affine);
+            let (gamma, beta) = (f64::from(sums[i]), f64::from(sums[rows + i]));
+            let std = (f64::from(stats[rows + i]) + f64::from(affine.epsilon)).sqrt();
+            *dx = (f64::from(affine.gamma[i]) / std * (g - (beta + xhat * gamma) / row as f64)) as f32;
+        }
+    }
+}
+
+/// Planes and rows.
+pub mod planes {
+    use crate::kernels::activation::Activation;
+
+    /// The sum of `f` over the `len` values from `start` on.
+    fn sum(start: usize, len: usize, f: impl Fn(usize) -> f32) -> f64 {
+        (start..start + len).map(|at| f64::from(f(at))).sum()
+    }
+
+    /// The mean of each plane.
+    pub fn mean(x: &[f32], plane: usize, out: &mut [f32]) {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = (sum(i * plane, plane, |at| x[at]) / plane as f64) as f32;
+        }
+    }
+
+    /// dx = dy / plane.
+    pub fn mean_backward(dy: &[f32], plane: usize, dx: &mut [f32]) {
+        for (at, dx) in dx.iter_mut().enumerate() {
+            *dx = dy[at / plane] / plane as f32;
+        }
+    }
+
+    /// y = x * s.
+    pub fn scale(x: &[f32], s: &[f32], plane: usize, y: &mut [f32]) {
+        for (at, y) in y.iter_mut().enumerate() {
+            *y = x[at] * s[at / plane];
+        }
+    }
+
+    /// [`scale`] in the place of `x`.
+    pub fn scale_in_place(x: &mut [f32], s: &[f32], plane: usize) {
+        for (at, x) in x.iter_mut().enumerate() {
+            *x *= s[at / plane];
+        }
+    }
+
+    /// ds = sum of dy * x over the plane.
+    pub fn scale_backward_scale(x: &[f32], dy: &[f32], plane: usize, ds: &mut [f32]) {
+        for (i, ds) in ds.iter_mut().enumerate() {
+            *ds = sum(i * plane, plane, |at| x[at] * dy[at]) as f32;
+        }
+    }
+
+    /// dx = dy * s + dmean / plane.
+    pub fn scale_backward_input(dy: &[f32], s: &[f32], dmean: &[f32], plane: usize, dx: &mut [f32]) {
+        for (at, dx) in dx.iter_mut().enumerate() {
+            *dx = dy[at] * s[at / plane] + dmean[at / plane] / plane as f32;
+        }
+    }
+
+    /// The bias of the row of place `at`.
+    fn bias_at(bias: Option<&[f32]>, at: usize, len: usize, rows: usize) -> f32 {
+        bias.map_or(0.0, |bias| bias[at / (len / rows)])
+    }
+
+    /// y = act(x + bias).
+    pub fn bias_activation(
+        x: &[f32],
+        bias: Option<&[f32]>,
+        rows: usize,
+        activation: Activation,
+        y: &mut [f32],
+    ) {
+        for (at, y) in y.iter_mut().enumerate() {
+            *y = activation.apply(x[at] + bias_at(bias, at, x.len(), rows));
+        }
+    }
+
+    /// dx = dy * act'(x + bias).
+    pub fn bias_activation_backward(
+        x: &[f32],
+        bias: Option<&[f32]>,
+        rows: usize,
+        activation: Activation,
+        dy: &[f32],
+        dx: &mut [f32],
+    ) {
+        for (at, dx) in dx.iter_mut().enumerate() {
+            *dx = dy[at] * activation.derivative(x[at] + bias_at(bias, at, x.len(), rows));
+        }
+    }
+
+    /// Adds the sum of each row.
+    pub fn row_sums(dy: &[f32], rows: usize, out: &mut [f32]) {
+        let row = dy.len() / rows;
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = (f64::from(*out) + sum(i * row, row, |at| dy[at])) as f32;
+        }
+    }
+
+    /// y += x.
+    pub fn add_assign(y: &mut [f32], x: &[f32]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y += x;
+        }
+    }
+}
+
+/// Patches of dense convolutions.
+pub mod dense {
+    use super::tapped;
+    use crate::kernels::cpu::dense::PatchShape;
+
+    /// Calls `visit(place in x if inside, place in the patches)` for every value of the patches.
+    fn for_each_value(shape: &PatchShape, mut visit: impl FnMut(Option<usize>, usize)) {
+        let PatchShape { channels, images, height, width, kernel, stride } = *shape;
+        let (out_height, out_width) = (shape.out_height(), shape.out_width());
+        let plane = out_height * out_width;
+        for at in 0..channels * kernel * kernel * images * plane {
+            let (ox, oy, image) = (at % out_width, at / out_width % out_height, at / plane % images);
+            let row = at / plane / images;
+            let (kx, ky, channel) = (row % kernel, row / kernel % kernel, row / kernel / kernel);
+            let iy = tapped(oy, ky, kernel, stride, height);
+            let ix = tapped(ox, kx, kernel, stride, width);
+            let map = channel * images + image;
+            visit(iy.zip(ix).map(|(iy, ix)| (map * height + iy) * width + ix), at);
+        }
+    }
+
+    /// im2col.
+    pub fn patches(shape: &PatchShape, x: &[f32], out: &mut [f32]) {
+        for_each_value(shape, |from, to| out[to] = from.map_or(0.0, |from| x[from]));
+    }
+
+    /// col2im.
+    pub fn patches_backward(shape: &PatchShape, dcols: &[f32], dx: &mut [f32]) {
+        let mut sums = vec![0.0; dx.len()];
+        for_each_value(shape, |to, from| {
+            if let Some(to) = to {
+                sums[to] += f64::from(dcols[from]);
+            }
+        });
+        for (dx, sum) in dx.iter_mut().zip(sums) {
+            *dx = sum as f32;
+        }
+    }
+}
+
+/// The optimizer.
+pub mod sgd {
+    use crate::kernels::cpu::sgd::SgdStep;
+
+    /// g += wd * p; v = mu * v + g; p -= lr * (g + mu * v).
+    pub fn nesterov(parameter: &mut [f32], gradient: &[f32], velocity: &mut [f32], step: SgdStep) {
+        let [lr, momentum, decay] = [step.lr, step.momentum, step.weight_decay].map(f64::from);
+        for ((p, g), v) in parameter.iter_mut().zip(gradient).zip(velocity) {
+            let g = f64::from(*g) + decay * f64::from(*p);
+            let speed = momentum * f64::from(*v) + g;
+            *v = speed as f32;
+            *p = (f64::from(*p) - lr * (g + momentum * speed)) as f32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::activation::Activation;
+    use crate::kernels::cpu::batch_norm::Affine;
+    use crate::kernels::cpu::depthwise::DepthwiseShape;
+
+    /// Values in -1..1 that depend on `seed`.
+    fn values(len: usize, seed: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i * 7919 + seed * 104_729 + 13) % 2003) as f32 / 1001.5 - 1.0).collect()
+    }
+
+    /// `gradient` against central differences of `loss` at `at`.
+    fn check_differences(at: &[f32], gradient: &[f32], loss: impl Fn(&[f32]) -> f64) {
+        let step = 1.0 / 128.0; // exact in f32 next to the values
+        for i in (0..at.len()).step_by(1 + at.len() / 40) {
+            let [up, down] = [step, -step].map(|step| {
+                let mut moved = at.to_vec();
+                moved[i] += step;
+                (loss(&moved), moved[i])
+            });
+            let slope = (up.0 - down.0) / f64::from(up.1 - down.1);
+            let error = (slope - f64::from(gradient[i])).abs();
+            assert!(error < 2e-3 * (1.0 + slope.abs()), "at {i}: {slope} against {}", gradient[i]);
+        }
+    }
+
+    fn dot(a: &[f32], b: &[f32]) -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    }
+
+    #[test]
+    fn depthwise_gradients_are_differences() {
+        for (height, width, kernel, stride) in [(5, 4, 3, 1), (7, 6, 5, 2), (2, 3, 7, 1), (1, 1, 7, 2)] {
+            let shape = DepthwiseShape { channels: 3, images: 2, height, width, kernel, stride };
+            let (x, w) = (values(6 * height * width, 1), values(3 * kernel * kernel, 2));
+            let dy = values(6 * shape.out_height() * shape.out_width(), 3);
+            let loss = |x: &[f32], w: &[f32]| {
+                let mut y = vec![0.0; dy.len()];
+                depthwise::forward(&shape, x, w, &mut y);
+                dot(&y, &dy)
+            };
+            let (mut dx, mut dw) = (vec![0.0; x.len()], vec![0.0; w.len()]);
+            depthwise::backward_input(&shape, &dy, &w, &mut dx);
+            depthwise::backward_weight(&shape, &x, &dy, &mut dw);
+            check_differences(&x, &dx, |x| loss(x, &w));
+            check_differences(&w, &dw, |w| loss(&x, w));
+        }
+    }
+
+    #[test]
+    fn batch_norm_gradients_are_differences() {
+        for activation in [Activation::None, Activation::HSwish, Activation::HSigmoid] {
+            let (rows, row) = (3, 40);
+            let (x, dy) = (values(rows * row, 1), values(rows * row, 2));
+            let (gamma, beta) = ([0.5, 0.7, -0.4], [0.1, -0.2, 0.3]);
+            let loss = |x: &[f32], gamma: &[f32], beta: &[f32]| {
+                let (mut stats, mut y) = (vec![0.0; 2 * rows], vec![0.0; x.len()]);
+                batch_norm::statistics(x, rows, &mut stats);
+                batch_norm::apply(x, &stats, Affine { gamma, beta, epsilon: 1e-5, activation }, &mut y);
+                dot(&y, &dy)
+            };
+            let affine = Affine { gamma: &gamma, beta: &beta, epsilon: 1e-5, activation };
+            let (mut stats, mut sums) = (vec![0.0; 2 * rows], vec![0.0; 2 * rows]);
+            let mut dx = vec![0.0; x.len()];
+            batch_norm::statistics(&x, rows, &mut stats);
+            batch_norm::backward_sums(&x, &dy, &stats, affine, &mut sums);
+            batch_norm::backward_input(&x, &dy, &stats, &sums, affine, &mut dx);
+            check_differences(&x, &dx, |x| loss(x, &gamma, &beta));
+            check_differences(&gamma, &sums[..rows], |gamma| loss(&x, gamma, &beta));
+            check_differences(&beta, &sums[rows..], |beta| loss(&x, &gamma, beta));
+        }
+    }
+}
+
+/// Matrix products.
+pub mod matrix {
+    use crate::kernels::cpu::product::{Matrix, MatrixMut, Write};
+
+    /// `destination (+)= left x right`.
+    pub fn product(left: Matrix, right: Matrix, destination: MatrixMut, write: Write) {
+        for row in 0..left.rows {
+            for column in 0..right.columns {
+                let term = |i: usize| {
+                    let left = left.values[row * left.row_stride + i * left.column_stride];
+                    let right = right.values[i * right.row_stride + column * right.column_stride];
+                    f64::from(left) * f64::from(right)
+                };
+                let out = &mut destination.values[row * destination.row_stride + column];
+                let start = if write == Write::Accumulate { f64::from(*out) } else { 0.0 };
+                *out = (start + (0..left.columns).map(term).sum::<f64>()) as f32;
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! A static network: the list of layers, run forward, and read in reverse.
+
+use candle_core::{Tensor, bail};
+
+use super::conv::{ConvNorm, Dense, Pointwise};
+use super::linear::{FeatureMix, Linear};
+use super::mbconv::{MbConv, given};
+use super::pass::{Pass, Tape};
+use super::source::Source;
+use crate::error::Result;
+use crate::kernels::Kernels;
+use crate::space::{LayerSpec, Operator};
+
+/// A network with weights; or, from a source of gradients, the gradients of one.
+pub struct Network {
+    layers: Vec<Layer>,
+    kernels: Kernels,
+}
+
+enum Layer {
+    Stem(ConvNorm<Dense>),
+    MbConv(Box<MbConv>),
+    HeadConv(ConvNorm<Pointwise>),
+    Pool,
+    FeatureMix(FeatureMix),
+    Classifier(Linear),
+}
+
+impl Layer {
+    fn new(layer: &LayerSpec, source: &Source) -> Result<Self> {
+        let source = source.pp(&layer.name);
+        let (input, output) = (layer.input.channels, layer.output.channels);
+        Ok(match &layer.operator {
+            Operator::Stem { kernel, stride, activation } => {
+                let convolution = Dense::new([output, input, *kernel], *stride, &source.pp("conv"))?;
+                Self::Stem(ConvNorm::new(convolution, output, *activation, &source)?)
+            }
+            Operator::MbConv(block) => Self::MbConv(Box::new(MbConv::new(block, layer, &source)?)),
+            Operator::HeadConv { activation } => {
+                Self::HeadConv(ConvNorm::pointwise(input, output, *activation, &source)?)
+            }
+            Operator::Pool => Self::Pool,
+            Operator::FeatureMix { activation } => {
+                Self::FeatureMix(FeatureMix::new(input, output, *activation, &source)?)
+            }
+            Operator::Classifier => Self::Classifier(Linear::new(input, output, &source.pp("linear"))?),
+        })
+    }
+}
+
+impl Network {
+    /// Builds the layers; `source` is asked for each weight by its full name and shape.
+    ///
+    /// # Errors
+    /// If a weight is missing or has another shape.
+    pub fn new(layers: &[LayerSpec], source: &Source) -> Result<Self> {
+        let layers = layers.iter().map(|layer| Layer::new(layer, source)).collect::<Result<_>>()?;
+        Ok(Self { layers, kernels: source.kernels() })
+    }
+
+    /// Class scores of images.
+    ///
+    /// # Shapes
+    /// `[N, C, H, W] -> [N, classes]`.
+    ///
+    /// # Errors
+    /// If the shapes do not fit, or at inference without running statistics.
+    pub fn forward(&self, images: &Tensor, mut pass: Pass) -> Result<Tensor> {
+        let x = images.transpose(0, 1)?.contiguous()?; // [C, N, H, W]
+        let logits = self.forward_maps(x, &mut pass)?; // [classes, N, 1, 1]
+        Ok(logits.flatten_from(1)?.t()?.contiguous()?) // [N, classes]
+    }
+
+    /// Runs the layers on channel-major maps: what a layer by itself is measured with.
+    ///
+    /// # Shapes
+    /// `[C, N, H, W] -> [C', N, H', W']` of the first and the last layer.
+    ///
+    /// # Errors
+    /// As [`Network::forward`].
+    pub fn forward_maps(&self, maps: Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let mut x = maps;
+        for layer in &self.layers {
+            x = self.forward_layer(layer, &x, pass)?;
+        }
+        Ok(x)
+    }
+
+    fn forward_layer(&self, layer: &Layer, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        match layer {
+            Layer::Stem(stem) => stem.forward(x, pass),
+            Layer::MbConv(block) => block.forward(x, pass),
+            Layer::HeadConv(conv) => conv.forward(x, pass),
+            Layer::Pool => {
+                pass.save(x);
+                Ok(self.kernels.mean(x)?.unsqueeze(2)?.unsqueeze(3)?) // [C, N, 1, 1]
+            }
+            Layer::FeatureMix(mix) => mix.forward(x, pass),
+            Layer::Classifier(linear) => {
+                let features = x.flatten_from(1)?; // [C, N]
+                let mask = if let Pass::Training(tape) = &*pass { tape.dropout() } else { None };
+                let features = mask.map_or_else(|| Ok(features.clone()), |mask| features.mul(mask))?;
+                Ok(linear.forward(&features, pass)?.unsqueeze(2)?.unsqueeze(3)?) // [classes, N, 1, 1]
+            }
+        }
+    }
+
+    /// Adds the gradients of every weight to `gradients`, the same network over gradients.
+    ///
+    /// # Shapes
+    /// `dlogits` is `[N, classes]`: the loss's gradient at the logits of the training pass that made `tape`.
+    ///
+    /// # Errors
+    /// If the tape or the gradients do not fit.
+    pub fn backward(&self, dlogits: &Tensor, mut tape: Tape, gradients: &Self) -> Result<()> {
+        let dlogits = dlogits.t()?.contiguous()?.unsqueeze(2)?.unsqueeze(3)?; // [classes, N, 1, 1]
+        self.backward_maps(dlogits, &mut tape, gradients)?;
+        Ok(())
+    }
+
+    /// As [`Network::backward`], from the gradient of the last layer's maps; returns the first layer's input
+    /// gradient, which a stem does not give.
+    ///
+    /// # Errors
+    /// If the tape or the gradients do not fit.
+    pub fn backward_maps(&self, dy: Tensor, tape: &mut Tape, gradients: &Self) -> Result<Option<Tensor>> {
+        let mut dy = Some(dy);
+        for (layer, gradient) in self.layers.iter().zip(&gradients.layers).rev() {
+            dy = self.backward_layer(layer, &given(dy)?, tape, gradient)?;
+        }
+        Ok(dy)
+    }
+
+    fn backward_layer(
+        &self,
+        layer: &Layer,
+        dy: &Tensor,
+        tape: &mut Tape,
+        gradient: &Layer,
+    ) -> Result<Option<Tensor>> {
+        Ok(match (layer, gradient) {
+            (Layer::Stem(stem), Layer::Stem(gradient)) => stem.backward(dy, tape, gradient)?,
+            (Layer::MbConv(block), Layer::MbConv(gradient)) => Some(block.backward(dy, tape, gradient)?),
+            (Layer::HeadConv(conv), Layer::HeadConv(gradient)) => conv.backward(dy, tape, gradient)?,
+            (Layer::Pool, Layer::Pool) => {
+                let (_, _, height, width) = tape.pop()?.dims4()?;
+                Some(self.kernels.mean_backward(&dy.flatten_from(1)?, (height, width))?)
+            }
+            (Layer::FeatureMix(mix), Layer::FeatureMix(gradient)) => mix.backward(dy, tape, gradient)?,
+            (Layer::Classifier(linear), Layer::Classifier(gradient)) => {
+                let mut d = linear.backward(&dy.flatten_from(1)?, tape, gradient)?; // [C, N]
+                if let Some(mask) = tape.dropout() {
+                    d = d.mul(mask)?;
+                }
+                Some(d.unsqueeze(2)?.unsqueeze(3)?)
+            }
+            _ => bail_mismatch()?,
+        })
+    }
+}
+
+fn bail_mismatch() -> candle_core::Result<Option<Tensor>> {
+    bail!("the gradients are another network's")
+}

@@ -1,0 +1,98 @@
+//! Who answers when a layer asks for a weight.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Shape, Tensor, bail};
+use candle_nn::VarBuilder;
+use candle_nn::var_builder::SimpleBackend;
+
+use crate::kernels::{Kernels, Normalisation};
+use crate::space::Activation;
+
+/// Where a layer gets its weights, and the kernels that it will compute with.
+#[derive(Clone)]
+pub struct Source<'a> {
+    weights: VarBuilder<'a>,
+    kernels: Kernels,
+    epsilon: f32,
+}
+
+impl<'a> Source<'a> {
+    /// Weights from `weights`; `epsilon` is added to the variance in batch norms.
+    pub fn new(weights: VarBuilder<'a>, kernels: Kernels, epsilon: f32) -> Self {
+        Self { weights, kernels, epsilon }
+    }
+
+    /// The source one level down: names are prefixed with `part.`.
+    #[must_use]
+    pub fn pp(&self, part: &str) -> Self {
+        Self { weights: self.weights.pp(part), ..self.clone() }
+    }
+
+    /// A weight of this shape.
+    pub(super) fn get(&self, shape: impl Into<Shape>, name: &str) -> candle_core::Result<Tensor> {
+        self.weights.get(shape, name)
+    }
+
+    /// A weight that need not be there.
+    pub(super) fn find(&self, shape: impl Into<Shape>, name: &str) -> candle_core::Result<Option<Tensor>> {
+        self.weights.contains_tensor(name).then(|| self.weights.get(shape, name)).transpose()
+    }
+
+    pub(super) fn prefix(&self) -> String {
+        self.weights.prefix()
+    }
+
+    pub(super) fn kernels(&self) -> Kernels {
+        self.kernels
+    }
+
+    pub(super) fn normalisation(
+        &self,
+        channels: usize,
+        activation: Activation,
+    ) -> candle_core::Result<Normalisation> {
+        let (gamma, beta) = (self.get(channels, "weight")?, self.get(channels, "bias")?);
+        Ok(Normalisation { gamma, beta, epsilon: self.epsilon, activation })
+    }
+}
+
+/// Tensors by name that answer for a network's weights; a wrong shape or a missing name is an error.
+pub struct MapSource {
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl MapSource {
+    /// A [`VarBuilder`] over f32 tensors on the CPU.
+    pub fn builder(tensors: BTreeMap<String, Tensor>) -> VarBuilder<'static> {
+        VarBuilder::from_backend(Box::new(Self { tensors }), DType::F32, Device::Cpu)
+    }
+}
+
+impl SimpleBackend for MapSource {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: candle_nn::Init,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let tensor = self.get_unchecked(name, dtype, device)?;
+        if tensor.shape() != &shape {
+            bail!("weight {name}: expected shape {shape:?}, got {:?}", tensor.shape());
+        }
+        Ok(tensor)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+        match self.tensors.get(name) {
+            Some(tensor) => Ok(tensor.clone()),
+            None => bail!("weight {name}: expected, but there is none of that name"),
+        }
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+}

@@ -1,0 +1,61 @@
+//! Squeeze-and-excite (Hu et al. 2018) with a hard sigmoid, as MobileNetV3 has it.
+
+use candle_core::Tensor;
+
+use super::linear::Linear;
+use super::pass::{Pass, Tape};
+use super::source::Source;
+use crate::error::Result;
+use crate::kernels::Kernels;
+use crate::space::Activation;
+
+/// Scales each channel by `h_sigmoid(expand(relu(reduce(mean(x)))))`.
+pub struct SqueezeExcite {
+    reduce: Linear,
+    expand: Linear,
+    kernels: Kernels,
+}
+
+impl SqueezeExcite {
+    /// Asks for `fc.reduce.*` and `fc.expand.*`.
+    ///
+    /// # Errors
+    /// If a weight is missing or has another shape.
+    pub fn new(channels: usize, squeeze: usize, source: &Source) -> Result<Self> {
+        let source = source.pp("fc");
+        Ok(Self {
+            reduce: Linear::pointwise(channels, squeeze, Activation::Relu, &source.pp("reduce"))?,
+            expand: Linear::pointwise(squeeze, channels, Activation::HSigmoid, &source.pp("expand"))?,
+            kernels: source.kernels(),
+        })
+    }
+
+    /// `[C, N, H, W]` in and out; the input may be written over where the pass keeps nothing.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn forward(&self, x: Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let mean = self.kernels.mean(&x)?; // [C, N]
+        let hidden = self.reduce.forward(&mean, pass)?; // [squeeze, N]
+        let factor = self.expand.forward(&hidden, pass)?; // [C, N]
+        if pass.forgets() {
+            self.kernels.scale_in_place(&x, &factor)?;
+            return Ok(x);
+        }
+        pass.save(&x);
+        pass.save(&factor);
+        Ok(self.kernels.scale(&x, &factor)?)
+    }
+
+    /// Adds to `gradient`; returns the input's gradient.
+    ///
+    /// # Errors
+    /// If the tape does not fit.
+    pub fn backward(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Tensor> {
+        let (factor, x) = (tape.pop()?, tape.pop()?);
+        let dfactor = self.kernels.scale_backward_factor(&x, dy)?; // [C, N]
+        let dhidden = self.expand.backward(&dfactor, tape, &gradient.expand)?; // [squeeze, N]
+        let dmean = self.reduce.backward(&dhidden, tape, &gradient.reduce)?; // [C, N]
+        Ok(self.kernels.scale_backward_input(dy, &factor, &dmean)?)
+    }
+}

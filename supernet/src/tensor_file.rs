@@ -1,0 +1,192 @@
+//! Named f32 tensors and one JSON document in a safetensors file: written whole or not at all.
+//!
+//! The document is the only metadata, under the key `once-for-all`, with its keys sorted, so that equal content
+//! gives equal bytes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+
+const KEY: &str = "once-for-all";
+
+/// Writes tensors and their document; the bytes depend on the arguments alone.
+///
+/// # Errors
+/// If the file cannot be written; an old file is then still there.
+pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, document: &impl Serialize) -> Result<()> {
+    write_atomically(path, &to_bytes(path, tensors, document)?)
+}
+
+/// The bytes that [`write`] writes.
+///
+/// # Errors
+/// If a tensor is not f32 or the document is not JSON.
+pub fn to_bytes(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    document: &impl Serialize,
+) -> Result<Vec<u8>> {
+    let mut data = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        data.push((name, tensor.dims().to_vec(), bytes));
+    }
+    let wrong = |error: String| Error::invalid(path.display(), "tensors", "writable tensors", error);
+    let views = data.iter().map(|(name, shape, bytes)| {
+        Ok((
+            *name,
+            TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(|error| wrong(error.to_string()))?,
+        ))
+    });
+    let views = views.collect::<Result<Vec<_>>>()?;
+    let document = sorted_json(document).map_err(|error| wrong(error.to_string()))?;
+    let metadata = HashMap::from([(KEY.to_string(), document)]);
+    safetensors::serialize(views, Some(metadata)).map_err(|error| wrong(error.to_string()))
+}
+
+/// JSON text with the keys of every object sorted.
+///
+/// # Errors
+/// If the value has no JSON form.
+pub fn sorted_json(value: &impl Serialize) -> serde_json::Result<String> {
+    serde_json::to_string(&serde_json::to_value(value)?)
+}
+
+/// Writes a file beside its place, syncs it, and renames it into place.
+///
+/// # Errors
+/// If the folder cannot be written or is full; an old file is then still there.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let failed = |error| Error::io("write", path)(error);
+    let mut file = tempfile::Builder::new().prefix(".once-for-all-").tempfile_in(folder).map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    set_usual_permissions(file.path()).map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+/// Temporary files are private; what takes their place should be readable as other files are.
+#[cfg(unix)]
+fn set_usual_permissions(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn set_usual_permissions(_: &Path) -> std::io::Result<()> {
+    Ok(())
+}
+
+/// What [`read`] finds.
+pub struct TensorFile<D> {
+    /// Tensors by name.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// The document, if it could be read as one.
+    pub document: D,
+    /// blake3 of the whole file, in hexadecimal.
+    pub hash: String,
+}
+
+/// Reads a file that [`write`] wrote.
+///
+/// # Errors
+/// If the file is not there, truncated, no safetensors, holds other types than f32, or its document is missing or
+/// of another form.
+pub fn read<D: DeserializeOwned>(path: &Path) -> Result<TensorFile<D>> {
+    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let wrong =
+        |field: &str, expected: &str, got: String| Error::invalid(path.display(), field, expected, got);
+    let broken =
+        |error: safetensors::SafeTensorError| wrong("content", "a whole safetensors file", error.to_string());
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
+    let text = header.metadata().as_ref().and_then(|metadata| metadata.get(KEY));
+    let text = text.ok_or_else(|| wrong("metadata", "a key `once-for-all`", "none".to_string()))?;
+    let document = serde_json::from_str(text)
+        .map_err(|error| wrong("metadata", "a document that this version reads", error.to_string()))?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in SafeTensors::deserialize(&bytes).map_err(broken)?.iter() {
+        if view.dtype() != Dtype::F32 {
+            return Err(wrong(name, "f32 values", format!("{:?}", view.dtype())));
+        }
+        let chunks = view.data().chunks_exact(4);
+        let values: Vec<f32> = chunks.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        tensors.insert(name.to_string(), Tensor::from_vec(values, view.shape(), &Device::Cpu)?);
+    }
+    Ok(TensorFile { tensors, document, hash: blake3::hash(&bytes).to_hex().to_string() })
+}
+
+/// blake3 of a file, in hexadecimal.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn hash(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    Ok(blake3::hash(&bytes).to_hex().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> BTreeMap<String, Tensor> {
+        let tensor = Tensor::new(&[[1.0f32, -2.5], [0.0, 3.0]], &Device::Cpu).expect("a tensor");
+        BTreeMap::from([("b".to_string(), tensor.clone()), ("a".to_string(), tensor.t().expect("2-d"))])
+    }
+
+    #[test]
+    fn round_trip_with_equal_bytes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.safetensors");
+        let document = BTreeMap::from([("z", 1), ("a", 2)]);
+        write(&path, &sample(), &document).expect("written");
+        let file = read::<BTreeMap<String, i32>>(&path).expect("read");
+        assert_eq!(file.document["z"], 1);
+        assert_eq!(file.tensors["a"].to_vec2::<f32>().expect("f32"), [[1.0, 0.0], [-2.5, 3.0]]);
+        let first = std::fs::read(&path).expect("bytes");
+        write(&path, &sample(), &document).expect("written again");
+        assert_eq!(std::fs::read(&path).expect("bytes"), first);
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing is left beside");
+    }
+
+    #[test]
+    fn broken_files_are_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.safetensors");
+        write(&path, &sample(), &1).expect("written");
+        let bytes = std::fs::read(&path).expect("bytes");
+        let mut huge = bytes.clone();
+        huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+        let table: [(&[u8], &str); 4] = [
+            (&bytes[..bytes.len() - 1], "whole"),
+            (&[], "whole"),
+            (b"not a tensor file at all", "whole"),
+            (&huge, "whole"),
+        ];
+        for (content, part) in table {
+            std::fs::write(&path, content).expect("written");
+            let error = read::<i32>(&path).err().expect("refused").to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        let missing = read::<i32>(&folder.path().join("none")).err().expect("refused").to_string();
+        assert!(missing.contains("cannot read"), "{missing}");
+    }
+
+    #[test]
+    fn an_unwritable_folder_keeps_the_old_file() {
+        let path = Path::new("/nonexistent-folder/x.safetensors");
+        assert!(write_atomically(path, b"x").is_err());
+    }
+}

@@ -1,0 +1,1 @@
+//! Extracted equals elastic, and sorting channels changes nothing.

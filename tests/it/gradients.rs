@@ -1,0 +1,112 @@
+//! The whole network's gradient, through elastic weights, against finite differences.
+
+use candle_core::Tensor;
+use supernet::elastic::{Gradients, SharedWeights, SubnetWeights};
+use supernet::kernels::Kernels;
+use supernet::nn::{Network, Pass, Tape};
+use supernet::random::rng_for;
+use supernet::space::{Arch, SearchSpace, preset};
+
+use crate::common::{formula, unit, values};
+
+/// Shared weights whose every value counts: matrices are not identities, norms not ones.
+fn lively_weights(space: &SearchSpace) -> SharedWeights {
+    let weights = SharedWeights::new(space, &mut rng_for("weights", 1, &[])).expect("weights");
+    let mut tensors = weights.tensors().clone();
+    for (name, tensor) in &mut tensors {
+        let noise = formula(&format!("{name}.bn.bias"), tensor.dims());
+        *tensor = if name.ends_with("_matrix") || name.contains(".bn.") || name.ends_with("bias") {
+            (tensor.clone() + noise).expect("same shapes")
+        } else {
+            formula(name, tensor.dims())
+        };
+    }
+    SharedWeights::from_tensors(space, tensors, "test").expect("the same shapes")
+}
+
+struct Problem {
+    space: SearchSpace,
+    arch: Arch,
+    images: Tensor,
+    kernels: Kernels,
+}
+
+impl Problem {
+    /// A smooth function of the logits: a weighted sum.
+    fn value(&self, weights: &SharedWeights) -> f64 {
+        let layers = self.space.lower(&self.arch).expect("legal");
+        let subnet = SubnetWeights::new(&self.space, weights, &layers, self.kernels).expect("views");
+        let network = Network::new(&layers, &subnet.values()).expect("a network");
+        let logits = network.forward(&self.images, Pass::BatchStatistics).expect("forward");
+        values(&logits)
+            .iter()
+            .enumerate()
+            .map(|(index, &logit)| f64::from(logit) * unit("gradient", index))
+            .sum()
+    }
+
+    fn gradients(&self, weights: &SharedWeights) -> Gradients {
+        let layers = self.space.lower(&self.arch).expect("legal");
+        let subnet = SubnetWeights::new(&self.space, weights, &layers, self.kernels).expect("views");
+        let network = Network::new(&layers, &subnet.values()).expect("a network");
+        let gradients = Gradients::new(weights).expect("zeros");
+        let views = subnet.gradients(&gradients).expect("views");
+        let mut tape = Tape::new();
+        let logits = network.forward(&self.images, Pass::Training(&mut tape)).expect("forward");
+        let upstream = formula("gradient", logits.dims());
+        let into = Network::new(&layers, &views.source()).expect("gradients");
+        network.backward(&upstream, tape, &into).expect("backward");
+        views.finish().expect("pulled back");
+        gradients
+    }
+}
+
+/// The preset without activations in its blocks, whose kinks would disturb finite differences.
+fn smooth_space() -> SearchSpace {
+    let text = preset("tiny").expect("a preset").to_toml();
+    SearchSpace::from_toml("smooth", &text.replace("\"relu\"", "\"none\"").replace("\"h_swish\"", "\"none\""))
+        .expect("a space")
+}
+
+/// Moves all of a tensor along one direction and compares the change with the gradient's projection.
+fn check(kernels: Kernels, arch: &str) {
+    let space = smooth_space();
+    let problem = Problem {
+        arch: arch.parse().expect("an arch"),
+        images: formula("images", &[6, 1, 12, 12]),
+        kernels,
+        space,
+    };
+    let weights = lively_weights(&problem.space);
+    let gradients = problem.gradients(&weights);
+    let touched = gradients.touched();
+    assert!(touched.iter().any(|name| name.ends_with("7to5_matrix")), "{touched:?}");
+    for (name, tensor) in weights.tensors() {
+        let direction = formula(&format!("{name}.running_mean"), tensor.dims());
+        let moved = |step: f64| {
+            let mut tensors = weights.tensors().clone();
+            let change = (&direction * step).expect("a number");
+            tensors.insert(name.clone(), (tensor + change).expect("same shapes"));
+            problem.value(&SharedWeights::from_tensors(&problem.space, tensors, "test").expect("finite"))
+        };
+        let step = 2e-3;
+        let measured = (moved(step) - moved(-step)) / (2.0 * step);
+        let gradient = values(gradients.get(name).expect("every name"));
+        let predicted: f64 =
+            gradient.iter().zip(values(&direction)).map(|(g, d)| f64::from(*g) * f64::from(d)).sum();
+        if !touched.contains(name) {
+            assert_eq!(predicted, 0.0, "{name} takes no part");
+        }
+        assert!(
+            (measured - predicted).abs() <= 0.02 * measured.abs().max(predicted.abs()) + 4e-3,
+            "{name}: {measured} measured, {predicted} predicted"
+        );
+    }
+}
+
+#[test]
+fn elastic_gradients_are_the_slopes() {
+    for kernels in [Kernels::detect(), Kernels::reference()] {
+        check(kernels, "r12:k3e4,k5e3/k7e6,k3e3");
+    }
+}
