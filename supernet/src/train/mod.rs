@@ -1,5 +1,19 @@
-//! Progressive shrinking: schedules, loss, optimizer, trainer.
+//! Progressive shrinking: recipe, plan, loss, optimizer, trainer, and the folder that a run leaves.
 
 mod loss;
+mod plan;
+mod recipe;
+mod record;
+mod run_folder;
+mod sgd;
+mod step;
+mod trainer;
 
 pub use loss::{Target, loss};
+pub use plan::{Plan, PlannedPhase};
+pub use recipe::{Allowed, Phase, Recipe};
+pub use record::{LogLine, StepRecord};
+pub use run_folder::RunFolder;
+pub use sgd::Sgd;
+pub use step::{Pupil, dropout_mask};
+pub use trainer::{Observer, Outcome, TrainConfig, Trainer};

@@ -1,0 +1,198 @@
+//! What a run will do, step by step: a recipe on a data set of a certain size.
+
+use std::f64::consts::PI;
+
+use serde::{Deserialize, Serialize};
+
+use super::recipe::{Phase, Recipe};
+use crate::error::Result;
+use crate::random::rng_for;
+use crate::space::{Arch, Expand, SearchSpace, sampler};
+use crate::tensor_file::sorted_json;
+
+/// One phase with its steps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedPhase {
+    /// The phase of the recipe.
+    #[serde(flatten)]
+    pub phase: Phase,
+    /// First step, counted over the whole run.
+    pub first_step: u64,
+    /// Number of steps, warm-up included.
+    pub steps: u64,
+    /// Steps of warm-up.
+    pub warmup_steps: u64,
+    /// Learning rate after warm-up, scaled to the batch.
+    pub scaled_lr: f64,
+}
+
+impl PlannedPhase {
+    /// Learning rate of a step of this phase: linear from zero in warm-up, then half a cosine down to zero.
+    pub fn lr(&self, step: u64) -> f32 {
+        let within = step - self.first_step;
+        let lr = if within < self.warmup_steps {
+            self.scaled_lr * (within + 1) as f64 / self.warmup_steps as f64
+        } else {
+            let share = (within - self.warmup_steps) as f64 / (self.steps - self.warmup_steps).max(1) as f64;
+            0.5 * self.scaled_lr * (1.0 + (PI * share).cos())
+        };
+        lr as f32
+    }
+
+    /// The step after its last.
+    pub fn end(&self) -> u64 {
+        self.first_step + self.steps
+    }
+}
+
+/// All that decides what a run computes, but for the weights' first values.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The recipe's name.
+    pub recipe: String,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Images a step.
+    pub batch: usize,
+    /// Steps that make one pass over the training images.
+    pub steps_per_epoch: u64,
+    /// Nesterov momentum.
+    pub momentum: f32,
+    /// Decay of kernels and matrices.
+    pub weight_decay: f32,
+    /// Label smoothing.
+    pub label_smoothing: f32,
+    /// The phases; those without a step are left out.
+    pub phases: Vec<PlannedPhase>,
+}
+
+impl Plan {
+    /// Lays a recipe out over an epoch of `steps_per_epoch` steps; a phase of some epochs has at least one step.
+    pub fn new(recipe: &Recipe, steps_per_epoch: u64, seed: u64) -> Self {
+        let steps_of = |epochs: f64| (epochs * steps_per_epoch as f64).round() as u64;
+        let mut first_step = 0;
+        let mut phases = Vec::new();
+        for phase in &recipe.phases {
+            let warmup_steps = steps_of(phase.warmup_epochs);
+            let steps = steps_of(phase.warmup_epochs + phase.epochs).max(u64::from(phase.epochs > 0.0));
+            if steps == 0 {
+                continue;
+            }
+            let scaled_lr = phase.lr * recipe.batch as f64 / recipe.lr_batch as f64;
+            phases.push(PlannedPhase { phase: phase.clone(), first_step, steps, warmup_steps, scaled_lr });
+            first_step += steps;
+        }
+        Self {
+            recipe: recipe.name.clone(),
+            seed,
+            batch: recipe.batch,
+            steps_per_epoch,
+            momentum: recipe.momentum,
+            weight_decay: recipe.weight_decay,
+            label_smoothing: recipe.label_smoothing,
+            phases,
+        }
+    }
+
+    /// Steps in all.
+    pub fn steps(&self) -> u64 {
+        self.phases.last().map_or(0, PlannedPhase::end)
+    }
+
+    /// The phase that a step belongs to, and its number.
+    pub fn phase_at(&self, step: u64) -> Option<(usize, &PlannedPhase)> {
+        self.phases.iter().enumerate().find(|(_, phase)| step < phase.end())
+    }
+
+    /// The image resolution of a step: drawn from the space's, the same for all its sub-networks.
+    pub fn resolution(&self, space: &SearchSpace, step: u64) -> usize {
+        use rand::seq::IndexedRandom;
+        let mut rng = rng_for("resolution", self.seed, &[step]);
+        *space.resolutions().choose(&mut rng).expect("a checked space has a resolution")
+    }
+
+    /// The sub-networks of a step: a function of seed and step alone, so that a resumed run draws the same.
+    ///
+    /// # Errors
+    /// If the phase leaves a stage nothing to choose.
+    pub fn archs(&self, space: &SearchSpace, phase: &PlannedPhase, step: u64) -> Result<Vec<Arch>> {
+        let allowed = phase.phase.allowed.of(space)?;
+        let resolution = self.resolution(space, step);
+        let mut rng = rng_for("sub-networks", self.seed, &[step]);
+        Ok((0..phase.phase.subnetworks).map(|_| sampler::random(&allowed, &mut rng).at(resolution)).collect())
+    }
+
+    /// Expand ratios that were trained before a phase, besides the largest: bounds that sorting must not cross.
+    ///
+    /// # Errors
+    /// If an earlier phase leaves a stage nothing to choose.
+    pub fn nested_expands(&self, space: &SearchSpace, phase: usize) -> Result<Vec<Expand>> {
+        let mut nested = Vec::new();
+        for earlier in &self.phases[..phase] {
+            for stage in earlier.phase.allowed.of(space)?.stages() {
+                nested.extend(&stage.choices.expand);
+            }
+        }
+        nested.sort_unstable();
+        nested.dedup();
+        Ok(nested)
+    }
+
+    /// Hash of all of it.
+    pub fn hash(&self) -> String {
+        let text = sorted_json(self).expect("a plan is plain data");
+        blake3::hash(text.as_bytes()).to_hex().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::space::preset;
+
+    #[test]
+    fn phases_follow_one_another() {
+        let plan = Plan::new(&Recipe::progressive().scaled(0.1), 10, 1);
+        assert_eq!(
+            plan.phases.iter().map(|phase| phase.steps).collect::<Vec<_>>(),
+            [180, 125, 25, 125, 25, 125]
+        );
+        assert_eq!(plan.steps(), 605);
+        assert_eq!(plan.phase_at(180).map(|(index, _)| index), Some(1));
+        assert_eq!(plan.phase_at(605), None);
+        assert_eq!(Plan::new(&Recipe::progressive().scaled(1e-9), 10, 1).steps(), 6, "at least a step each");
+    }
+
+    #[test]
+    fn learning_rate_rises_and_falls() {
+        let plan = Plan::new(&Recipe::progressive(), 10, 1);
+        let kernel = &plan.phases[1];
+        let top = 0.96 * 64.0 / 2048.0;
+        assert!((f64::from(kernel.lr(kernel.first_step)) - top / 50.0).abs() < 1e-9);
+        assert!((f64::from(kernel.lr(kernel.first_step + 50)) - top).abs() < 1e-9);
+        assert!(f64::from(kernel.lr(kernel.end() - 1)) < top * 1e-3);
+    }
+
+    #[test]
+    fn sub_networks_depend_on_seed_and_step_alone() {
+        let space = preset("fashion").expect("a preset");
+        let plan = Plan::new(&Recipe::progressive(), 10, 3);
+        let last = &plan.phases[5];
+        let draw = |step| plan.archs(&space, last, step).expect("something to choose");
+        assert_eq!(draw(last.first_step), draw(last.first_step));
+        assert_ne!(draw(last.first_step), draw(last.first_step + 1));
+        assert_eq!(draw(last.first_step).len(), 4);
+        let full = &plan.phases[0];
+        let largest = sampler::largest(&space);
+        assert_eq!(plan.archs(&space, full, 5).expect("one")[0].at(28), largest);
+    }
+
+    #[test]
+    fn nesting_grows_with_the_phases() {
+        let space = preset("fashion").expect("a preset");
+        let plan = Plan::new(&Recipe::progressive(), 10, 3);
+        let nested = |phase| plan.nested_expands(&space, phase).expect("some");
+        assert_eq!(nested(4), [Expand::whole(6)]);
+        assert_eq!(nested(5), [Expand::whole(4), Expand::whole(6)]);
+    }
+}

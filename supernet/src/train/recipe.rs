@@ -1,0 +1,191 @@
+//! A training recipe as data: phases in order, and what they share.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::space::{Choices, SearchSpace};
+
+/// Version of the form that this code writes and reads.
+const VERSION: u32 = 1;
+
+/// How many of the largest choices a phase allows in each dimension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Allowed {
+    /// Of the kernel sizes.
+    pub kernel: usize,
+    /// Of the depths.
+    pub depth: usize,
+    /// Of the expand ratios.
+    pub expand: usize,
+}
+
+impl Allowed {
+    /// The space with only these choices.
+    ///
+    /// # Errors
+    /// If stages differ so much that one has none of them.
+    pub fn of(self, space: &SearchSpace) -> Result<SearchSpace> {
+        fn top<T: Clone + Ord>(lists: impl Iterator<Item = Vec<T>>, count: usize) -> Vec<T> {
+            let mut all: Vec<T> =
+                lists.flat_map(|list| list[list.len().saturating_sub(count)..].to_vec()).collect();
+            all.sort();
+            all.dedup();
+            all
+        }
+        let choices = || space.stages().iter().map(|stage| &stage.choices);
+        space.restricted(&Choices {
+            kernel: top(choices().map(|choices| choices.kernel.clone()), self.kernel),
+            expand: top(choices().map(|choices| choices.expand.clone()), self.expand),
+            depth: top(choices().map(|choices| choices.depth.clone()), self.depth),
+        })
+    }
+}
+
+/// One phase of a recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Phase {
+    /// What it is called in plans and logs.
+    pub name: String,
+    /// What sub-networks may be drawn.
+    pub allowed: Allowed,
+    /// Sub-networks a step, their gradients summed.
+    pub subnetworks: usize,
+    /// Passes over the training images, warm-up not counted.
+    pub epochs: f64,
+    /// Passes over the training images with a rising learning rate, before the others.
+    pub warmup_epochs: f64,
+    /// Learning rate after warm-up, for [`Recipe::lr_batch`] images a step.
+    pub lr: f64,
+    /// Whether the network after the first phase teaches.
+    pub distill: bool,
+    /// Whether inner channels are sorted by importance before the phase.
+    pub sort_channels: bool,
+}
+
+/// Phases and what they share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    version: u32,
+    /// What it is called.
+    pub name: String,
+    /// Images a step.
+    pub batch: usize,
+    /// Images a step that the learning rates are meant for; they are scaled in proportion (Goyal et al. 2017).
+    pub lr_batch: usize,
+    /// Nesterov momentum.
+    pub momentum: f32,
+    /// Decay of kernels and matrices; batch norms and biases do not decay.
+    pub weight_decay: f32,
+    /// Label smoothing.
+    pub label_smoothing: f32,
+    /// The phases, in order.
+    pub phases: Vec<Phase>,
+}
+
+impl Recipe {
+    /// Once-for-all's progressive shrinking (Cai et al. 2020, section 3.4 and the authors' code): full network,
+    /// kernels, depths in two steps, widths in two steps; batch 64 in place of 2,048, rates scaled in proportion.
+    pub fn progressive() -> Self {
+        Self::from_toml("recipe progressive", include_str!("progressive.toml")).expect("checked by a test")
+    }
+
+    /// Reads a recipe from TOML; `place` names it in messages.
+    ///
+    /// # Errors
+    /// If the text is not TOML, or a field is missing, unknown or out of range.
+    pub fn from_toml(place: &str, text: &str) -> Result<Self> {
+        let recipe: Self = toml::from_str(text).map_err(|error| {
+            Error::invalid(place, "text", "a recipe in TOML", error.to_string().trim_end())
+        })?;
+        recipe.check(place)?;
+        Ok(recipe)
+    }
+
+    /// The recipe with every phase's epochs multiplied.
+    #[must_use]
+    pub fn scaled(&self, factor: f64) -> Self {
+        let mut scaled = self.clone();
+        for phase in &mut scaled.phases {
+            phase.epochs *= factor;
+            phase.warmup_epochs *= factor;
+        }
+        scaled
+    }
+
+    fn check(&self, place: &str) -> Result<()> {
+        let within = |field: &str, value: f64, low: f64, high: f64| {
+            if value.is_finite() && value >= low && value <= high {
+                return Ok(());
+            }
+            Err(Error::invalid(place, field, format!("{low} to {high}"), value))
+        };
+        within("version", f64::from(self.version), f64::from(VERSION), f64::from(VERSION))?;
+        within("batch", self.batch as f64, 1.0, 1e6)?;
+        within("lr_batch", self.lr_batch as f64, 1.0, 1e6)?;
+        within("momentum", f64::from(self.momentum), 0.0, 0.9999)?;
+        within("weight_decay", f64::from(self.weight_decay), 0.0, 1.0)?;
+        within("label_smoothing", f64::from(self.label_smoothing), 0.0, 0.999)?;
+        within("number of phases", self.phases.len() as f64, 1.0, 1000.0)?;
+        for (index, phase) in self.phases.iter().enumerate() {
+            let field = |name: &str| format!("phases[{}] ({}).{name}", index + 1, phase.name);
+            within(&field("epochs"), phase.epochs, 0.0, 1e6)?;
+            within(&field("warmup_epochs"), phase.warmup_epochs, 0.0, 1e6)?;
+            within(&field("lr"), phase.lr, 0.0, 1e3)?;
+            within(&field("subnetworks"), phase.subnetworks as f64, 1.0, 64.0)?;
+            let Allowed { kernel, depth, expand } = phase.allowed;
+            within(&field("allowed"), kernel.min(depth).min(expand) as f64, 1.0, 1e3)?;
+        }
+        if self.phases[0].distill || self.phases[0].allowed != (Allowed { kernel: 1, depth: 1, expand: 1 }) {
+            let expected = "the largest network alone, without a teacher";
+            return Err(Error::invalid(place, "phases[1]", expected, format!("{:?}", self.phases[0])));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::space::preset;
+
+    #[test]
+    fn progressive_is_checked_and_round_trips() {
+        let recipe = Recipe::progressive();
+        let text = toml::to_string(&recipe).expect("plain data");
+        assert_eq!(Recipe::from_toml("text", &text).expect("own text"), recipe);
+        assert_eq!(recipe.phases.len(), 6);
+        let epochs: f64 = recipe.phases.iter().map(|phase| phase.epochs + phase.warmup_epochs).sum();
+        assert_eq!(epochs, 605.0);
+    }
+
+    #[test]
+    fn phases_allow_the_largest_choices() {
+        let space = preset("fashion").expect("a preset");
+        let allowed = Allowed { kernel: 1, depth: 2, expand: 3 }.of(&space).expect("some of each");
+        let choices = &allowed.stages()[0].choices;
+        assert_eq!(
+            (choices.kernel.as_slice(), choices.depth.as_slice(), choices.expand.len()),
+            (&[7][..], &[3, 4][..], 3)
+        );
+    }
+
+    #[test]
+    fn broken_recipes_are_refused() {
+        let good = include_str!("progressive.toml");
+        for (from, to, field) in [
+            ("batch = 64", "batch = 0", "batch"),
+            ("momentum = 0.9", "momentum = nan", "momentum"),
+            ("distill = false", "distill = true", "phases[1]"),
+            ("subnetworks = 4", "subnetworks = 0", "subnetworks"),
+            ("version = 1", "version = 9", "version"),
+            ("epochs = 180", "epochs = -1", "epochs"),
+        ] {
+            assert!(good.contains(from), "{from}");
+            let error = Recipe::from_toml("r.toml", &good.replacen(from, to, 1)).expect_err(to).to_string();
+            assert!(error.starts_with("r.toml: ") && error.contains(field), "{error}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The lines of `log.jsonl`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::eval::Accuracy;
+use crate::space::Arch;
+
+/// What one optimizer step did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// The step, counted over the whole run from 0.
+    pub step: u64,
+    /// The phase's name.
+    pub phase: String,
+    /// Mean loss of the sub-networks.
+    pub loss: f32,
+    /// Learning rate.
+    pub lr: f32,
+    /// Side of the images.
+    pub resolution: usize,
+    /// Milliseconds, waiting for images included.
+    pub ms: f64,
+}
+
+/// One line of the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum LogLine {
+    /// The run was taken up again.
+    Resumed {
+        /// The next step.
+        resumed_from_step: u64,
+        /// Seconds since 1970.
+        time: u64,
+    },
+    /// A step.
+    Step(StepRecord),
+    /// A sub-network was evaluated.
+    Evaluation {
+        /// Steps taken so far.
+        step: u64,
+        /// The phase that ended.
+        phase: String,
+        /// The sub-network.
+        arch: Arch,
+        /// Split of the images.
+        split: String,
+        /// Share of images whose class was found.
+        top1: f64,
+        /// The counts behind it.
+        #[serde(flatten)]
+        accuracy: Accuracy,
+    },
+}
+
+impl LogLine {
+    /// Steps that were taken when the line was written; lines beyond a checkpoint are cut at a resume.
+    pub fn steps_taken(&self) -> u64 {
+        match self {
+            Self::Resumed { resumed_from_step, .. } => *resumed_from_step,
+            Self::Step(record) => record.step + 1,
+            Self::Evaluation { step, .. } => *step,
+        }
+    }
+}

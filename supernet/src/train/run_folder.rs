@@ -1,0 +1,174 @@
+//! The folder of a run: who may use it, and what lies where.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::plan::Plan;
+use super::record::LogLine;
+use crate::error::{Error, Result};
+use crate::tensor_file::write_atomically;
+
+/// A run's folder, locked against other processes while the value lives.
+pub struct RunFolder {
+    path: PathBuf,
+    log: Option<File>,
+    _lock: File,
+}
+
+impl RunFolder {
+    /// Opens a folder for a run; it is made where it is not there.
+    ///
+    /// # Errors
+    /// If it is used and `resume` is false, another process holds it, or it cannot be written.
+    pub fn open(path: &Path, resume: bool) -> Result<Self> {
+        std::fs::create_dir_all(path).map_err(Error::io("create the folder", path))?;
+        let lock = lock(path)?;
+        let folder = Self { path: path.to_path_buf(), log: None, _lock: lock };
+        let used = [folder.plan(), folder.log_path(), folder.checkpoint(), folder.supernet()];
+        if !resume && used.iter().any(|file| file.exists()) {
+            return Err(Error::Occupied {
+                path: path.to_path_buf(),
+                reason: "the folder holds a run".to_string(),
+                next: "add --resume to go on with it, or choose another folder".to_string(),
+            });
+        }
+        Ok(folder)
+    }
+
+    /// What will be done.
+    pub fn plan(&self) -> PathBuf {
+        self.path.join("plan.json")
+    }
+
+    /// One line a step or evaluation.
+    pub fn log_path(&self) -> PathBuf {
+        self.path.join("log.jsonl")
+    }
+
+    /// Weights and state of the last save.
+    pub fn checkpoint(&self) -> PathBuf {
+        self.path.join("checkpoint.safetensors")
+    }
+
+    /// The largest network after the full phase.
+    pub fn teacher(&self) -> PathBuf {
+        self.path.join("teacher.safetensors")
+    }
+
+    /// The finished weights.
+    pub fn supernet(&self) -> PathBuf {
+        self.path.join("supernet.safetensors")
+    }
+
+    /// Writes `plan.json`; `run` holds what may differ between equal runs, such as dates and estimates.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_plan(&self, plan: &Plan, run: &serde_json::Value) -> Result<()> {
+        let document = serde_json::json!({ "version": 1, "hash": plan.hash(), "plan": plan, "run": run });
+        let mut text = serde_json::to_string_pretty(&document).expect("plain data");
+        text.push('\n');
+        write_atomically(&self.plan(), text.as_bytes())
+    }
+
+    /// Cuts the log back to what had happened when `steps` steps were taken; a torn last line goes too.
+    ///
+    /// # Errors
+    /// If it cannot be read or written.
+    pub fn cut_log(&mut self, steps: u64) -> Result<()> {
+        self.log = None;
+        let path = self.log_path();
+        if !path.exists() {
+            return Ok(());
+        }
+        let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        let mut kept = String::new();
+        for line in text.split_inclusive('\n') {
+            let parsed = serde_json::from_str::<LogLine>(line);
+            if line.ends_with('\n') && parsed.is_ok_and(|line| line.steps_taken() <= steps) {
+                kept.push_str(line);
+            }
+        }
+        write_atomically(&path, kept.as_bytes())
+    }
+
+    /// Appends a line to the log.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn log(&mut self, line: &LogLine) -> Result<()> {
+        let path = self.log_path();
+        let failed = |error| Error::io("write", &path)(error);
+        let mut text = serde_json::to_string(line).expect("plain data");
+        text.push('\n');
+        let log = match self.log.take() {
+            Some(log) => log,
+            None => OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?,
+        };
+        self.log.insert(log).write_all(text.as_bytes()).map_err(failed)
+    }
+}
+
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join("run.lock");
+    let file = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io("write", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Occupied {
+            path: folder.to_path_buf(),
+            reason: "another process is training in this folder".to_string(),
+            next: "wait until it ends, or choose another folder".to_string(),
+        }),
+        Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::StepRecord;
+
+    fn step(step: u64) -> LogLine {
+        LogLine::Step(StepRecord {
+            step,
+            phase: "full".to_string(),
+            loss: 1.0,
+            lr: 0.1,
+            resolution: 8,
+            ms: 1.0,
+        })
+    }
+
+    #[test]
+    fn a_used_folder_needs_resume_and_a_locked_one_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut run = RunFolder::open(folder.path(), false).expect("empty");
+        let error = RunFolder::open(folder.path(), true).err().expect("locked").to_string();
+        assert!(error.contains("another process"), "{error}");
+        run.log(&step(0)).expect("written");
+        drop(run);
+        let error = RunFolder::open(folder.path(), false).err().expect("used").to_string();
+        assert!(error.contains("--resume"), "{error}");
+        assert!(RunFolder::open(folder.path(), true).is_ok());
+    }
+
+    #[test]
+    fn the_log_is_cut_back_to_the_checkpoint() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut run = RunFolder::open(folder.path(), false).expect("empty");
+        for at in 0..5 {
+            run.log(&step(at)).expect("written");
+        }
+        let path = run.log_path();
+        let mut text = std::fs::read_to_string(&path).expect("a log");
+        text.push_str("{\"event\":\"st");
+        std::fs::write(&path, text).expect("written");
+        run.cut_log(3).expect("cut");
+        run.log(&step(3)).expect("written");
+        let lines = std::fs::read_to_string(&path).expect("a log");
+        let steps: Vec<_> =
+            lines.lines().map(|l| serde_json::from_str::<LogLine>(l).expect("whole").steps_taken()).collect();
+        assert_eq!(steps, [1, 2, 3, 4]);
+    }
+}

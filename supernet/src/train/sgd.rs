@@ -1,0 +1,75 @@
+//! Stochastic gradient descent with Nesterov's momentum, state kept by name.
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+
+use crate::elastic::{Gradients, SharedWeights};
+use crate::error::Result;
+use crate::kernels::{Kernels, NesterovStep};
+
+/// The optimizer: a velocity for each weight.
+pub struct Sgd {
+    velocities: BTreeMap<String, Tensor>,
+    momentum: f32,
+    weight_decay: f32,
+    kernels: Kernels,
+}
+
+impl Sgd {
+    /// An optimizer at rest.
+    ///
+    /// # Errors
+    /// If a tensor cannot be made.
+    pub fn new(weights: &SharedWeights, momentum: f32, weight_decay: f32, kernels: Kernels) -> Result<Self> {
+        Ok(Self { velocities: weights.zeros_like()?, momentum, weight_decay, kernels })
+    }
+
+    /// The same with the velocities of a checkpoint.
+    #[must_use]
+    pub fn with_velocities(self, velocities: BTreeMap<String, Tensor>) -> Self {
+        Self { velocities, ..self }
+    }
+
+    /// Velocity of each weight by name.
+    pub fn velocities(&self) -> &BTreeMap<String, Tensor> {
+        &self.velocities
+    }
+
+    /// One step on every weight that some sub-network used; one used in part moves as a whole, the others rest.
+    ///
+    /// # Errors
+    /// If the gradients are another space's.
+    pub fn step(&self, weights: &SharedWeights, gradients: &Gradients, lr: f32) -> Result<()> {
+        for name in gradients.touched() {
+            let weight = weights.get(&name)?;
+            let weight_decay = if decays(&name) { self.weight_decay } else { 0.0 };
+            let step = NesterovStep { lr, momentum: self.momentum, weight_decay };
+            self.kernels.nesterov(weight, gradients.get(&name)?, &self.velocities[&name], step)?;
+        }
+        Ok(())
+    }
+}
+
+/// Batch norms and biases do not decay.
+fn decays(name: &str) -> bool {
+    !name.contains(".bn.") && !name.ends_with(".bias")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_decays() {
+        for (name, expected) in [
+            ("first_conv.conv.weight", true),
+            ("blocks.1.conv.depth_conv.conv.7to5_matrix", true),
+            ("blocks.1.conv.depth_conv.bn.weight", false),
+            ("classifier.linear.bias", false),
+            ("classifier.linear.weight", true),
+        ] {
+            assert_eq!(decays(name), expected, "{name}");
+        }
+    }
+}

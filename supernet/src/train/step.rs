@@ -1,0 +1,81 @@
+//! What one sub-network contributes to a step: forward, loss, backward into the shared gradients.
+
+use candle_core::{Device, Tensor};
+use rand::Rng;
+
+use super::loss::{Target, loss};
+use crate::elastic::{Gradients, SharedWeights, SubnetWeights};
+use crate::error::Result;
+use crate::kernels::Kernels;
+use crate::nn::{Network, Pass, Tape};
+use crate::random::rng_for;
+use crate::space::{Arch, SearchSpace};
+
+/// The shared weights of a space, and the kernels that compute with them.
+#[derive(Clone, Copy)]
+pub struct Pupil<'a> {
+    /// What can be chosen.
+    pub space: &'a SearchSpace,
+    /// The weights.
+    pub weights: &'a SharedWeights,
+    /// What computes.
+    pub kernels: Kernels,
+}
+
+impl Pupil<'_> {
+    /// Adds a sub-network's gradients to `gradients` and returns its loss.
+    ///
+    /// # Errors
+    /// If the images do not fit the space.
+    pub fn learn(
+        &self,
+        arch: &Arch,
+        images: &Tensor,
+        target: &Target,
+        dropout: Option<Tensor>,
+        gradients: &Gradients,
+    ) -> Result<f32> {
+        let layers = self.space.lower(arch)?;
+        let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
+        let network = Network::new(&layers, &subnet.values())?;
+        let mut tape = dropout.map_or_else(Tape::new, Tape::with_dropout);
+        let logits = network.forward(images, Pass::Training(&mut tape))?; // [N, classes]
+        let (loss, dlogits) = loss(&logits, target)?;
+        let views = subnet.gradients(gradients)?;
+        network.backward(&dlogits, tape, &Network::new(&layers, &views.source())?)?;
+        views.finish()?;
+        Ok(loss)
+    }
+
+    /// Logits of a sub-network that is not being trained, with the batch's own statistics: a teacher's.
+    ///
+    /// # Errors
+    /// If the images do not fit the space.
+    pub fn teach(&self, arch: &Arch, images: &Tensor) -> Result<Tensor> {
+        let layers = self.space.lower(arch)?;
+        let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
+        Network::new(&layers, &subnet.values())?.forward(images, Pass::BatchStatistics)
+    }
+}
+
+/// Zeros with the space's dropout rate, the rest scaled so that the mean stays: `[features, images]`.
+///
+/// # Errors
+/// If the tensor cannot be made.
+pub fn dropout_mask(
+    space: &SearchSpace,
+    images: usize,
+    seed: u64,
+    place: [u64; 2],
+) -> Result<Option<Tensor>> {
+    let rate = space.dropout();
+    if rate == 0.0 {
+        return Ok(None);
+    }
+    let mut rng = rng_for("dropout", seed, &place);
+    let features = space.head().feature_channels;
+    let kept = 1.0 / (1.0 - rate);
+    let draw = || if rng.random::<f32>() < rate { 0.0 } else { kept };
+    let mask: Vec<f32> = std::iter::repeat_with(draw).take(features * images).collect();
+    Ok(Some(Tensor::from_vec(mask, (features, images), &Device::Cpu)?))
+}

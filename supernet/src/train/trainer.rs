@@ -1,0 +1,383 @@
+//! The training loop: phases in order, a step at a time, saved as it goes.
+//!
+//! Everything a step samples and sees is a function of seed and step, so a run that was killed and resumed from
+//! its last checkpoint ends with the same bytes.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use candle_core::Tensor;
+
+use super::loss::Target;
+use super::plan::{Plan, PlannedPhase};
+use super::recipe::Recipe;
+use super::record::{LogLine, StepRecord};
+use super::run_folder::RunFolder;
+use super::sgd::Sgd;
+use super::step::{Pupil, dropout_mask};
+use crate::checkpoint::{self, Checkpoint, Kind, Provenance, Supernet};
+use crate::data::{Augmentation, Batch, Dataset, LoaderConfig, Split, TrainLoader};
+use crate::elastic::{Gradients, Nesting, SharedWeights, sort_channels};
+use crate::error::{Error, Result};
+use crate::eval::{Accuracy, Calibration, Judge};
+use crate::kernels::Kernels;
+use crate::random::rng_for;
+use crate::space::{Arch, SearchSpace, sampler};
+use crate::timing::{Every, Stopwatch};
+
+/// What a run needs besides space, data and recipe.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainConfig {
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Time between checkpoints within a phase.
+    pub checkpoint_every: Duration,
+    /// What computes.
+    pub kernels: Kernels,
+}
+
+/// Who is told what happens.
+pub trait Observer {
+    /// A phase begins, or is taken up again at `step`.
+    fn phase(&mut self, phase: &PlannedPhase, step: u64);
+    /// A step was taken.
+    fn step(&mut self, record: &StepRecord);
+    /// A sub-network was evaluated at the end of a phase.
+    fn evaluated(&mut self, arch: &Arch, accuracy: Accuracy);
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are taken and the supernet is written.
+    Finished,
+    /// It was asked to stop; the state is saved.
+    Interrupted {
+        /// The next step.
+        step: u64,
+    },
+}
+
+/// A training between two steps.
+pub struct Trainer {
+    space: SearchSpace,
+    dataset: Arc<Dataset>,
+    plan: Plan,
+    config: TrainConfig,
+    folder: RunFolder,
+    weights: SharedWeights,
+    gradients: Gradients,
+    optimizer: Sgd,
+    teacher: Option<Supernet>,
+    step: u64,
+    resumed_from: Option<u64>,
+}
+
+impl Trainer {
+    /// Prepares a run: from its last checkpoint where the folder has one, else from fresh weights.
+    ///
+    /// # Errors
+    /// If data and space do not fit, or the checkpoint is of another space, plan or data set.
+    pub fn new(
+        space: SearchSpace,
+        dataset: Arc<Dataset>,
+        recipe: &Recipe,
+        folder: RunFolder,
+        config: TrainConfig,
+    ) -> Result<Self> {
+        check_fit(&space, &dataset, recipe)?;
+        let plan = Plan::new(recipe, (dataset.train().len() / recipe.batch) as u64, config.seed);
+        let weights = SharedWeights::new(&space, &mut rng_for("weights", config.seed, &[]))?;
+        let optimizer = Sgd::new(&weights, plan.momentum, plan.weight_decay, config.kernels)?;
+        let gradients = Gradients::new(&weights)?;
+        let (teacher, step, resumed_from) = (None, 0, None);
+        let mut trainer = Self {
+            space,
+            dataset,
+            plan,
+            config,
+            folder,
+            weights,
+            gradients,
+            optimizer,
+            teacher,
+            step,
+            resumed_from,
+        };
+        if trainer.folder.checkpoint().exists() {
+            trainer.restore()?;
+        }
+        trainer.folder.cut_log(trainer.step)?;
+        Ok(trainer)
+    }
+
+    /// What will be done.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The run's folder.
+    pub fn folder(&self) -> &RunFolder {
+        &self.folder
+    }
+
+    /// The step that a checkpoint was taken up at, if one was.
+    pub fn resumed_from(&self) -> Option<u64> {
+        self.resumed_from
+    }
+
+    fn restore(&mut self) -> Result<()> {
+        let path = self.folder.checkpoint();
+        let Checkpoint { supernet, velocities } = Checkpoint::read(&path)?;
+        let provenance = &supernet.provenance;
+        let place = path.display();
+        let differs = |field: &str, wanted: &str, got: &str| {
+            if wanted == got {
+                return Ok(());
+            }
+            Err(Error::invalid(&place, field, wanted, got)
+                .and_then_do("resume with the flags the run was started with, or choose another folder"))
+        };
+        differs("space", &self.space.fingerprint(), &supernet.space.fingerprint())?;
+        differs("data", &self.data(), &provenance.data)?;
+        differs("plan", &self.plan.hash(), &provenance.plan)?;
+        if let Some(hash) = &provenance.teacher {
+            self.teacher = Some(read_teacher(&self.folder.teacher(), hash)?);
+        }
+        self.step = provenance.step;
+        self.resumed_from = Some(self.step);
+        self.optimizer =
+            Sgd::new(&supernet.weights, self.plan.momentum, self.plan.weight_decay, self.config.kernels)?
+                .with_velocities(velocities);
+        self.weights = supernet.weights;
+        Ok(())
+    }
+
+    fn data(&self) -> String {
+        format!("{} {}", self.dataset.name(), self.dataset.hash())
+    }
+
+    fn provenance(&self) -> Provenance {
+        Provenance {
+            tool: env!("CARGO_PKG_VERSION").to_string(),
+            kernels: self.config.kernels.name().to_string(),
+            seed: self.config.seed,
+            data: self.data(),
+            plan: self.plan.hash(),
+            step: self.step,
+            teacher: self.teacher.as_ref().map(|teacher| teacher.hash.clone()),
+        }
+    }
+
+    /// Milliseconds that one step of each phase takes now, from one try of each; changes nothing.
+    ///
+    /// # Errors
+    /// If a step fails.
+    pub fn time_phases(&self) -> Result<Vec<f64>> {
+        let loader = self.loader()?;
+        let mut times = Vec::new();
+        for phase in &self.plan.phases {
+            let step = phase.first_step;
+            let batch = loader.batch_at(step, self.plan.resolution(&self.space, step))?;
+            if times.is_empty() {
+                self.learn(phase, step, &batch)?;
+            }
+            let watch = Stopwatch::start();
+            self.learn(phase, step, &batch)?;
+            times.push(watch.elapsed_ms());
+        }
+        self.gradients.clear(self.config.kernels)?;
+        Ok(times)
+    }
+
+    fn loader(&self) -> Result<TrainLoader> {
+        let config = LoaderConfig {
+            batch: self.plan.batch,
+            seed: self.config.seed,
+            augmentation: Augmentation::for_dataset(&self.dataset),
+        };
+        let (plan, space) = (self.plan.clone(), self.space.clone());
+        TrainLoader::new(self.dataset.clone(), config, self.step, move |step| plan.resolution(&space, step))
+    }
+
+    /// Trains until all steps are taken or `stop` is set, whichever comes first.
+    ///
+    /// # Errors
+    /// If the loss is no longer finite ([`Error::Diverged`]) or a file cannot be written; the last checkpoint is
+    /// then still there.
+    pub fn run(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Outcome> {
+        if let Some(step) = self.resumed_from {
+            let time = crate::timing::unix_seconds();
+            self.folder.log(&LogLine::Resumed { resumed_from_step: step, time })?;
+        }
+        let mut loader = self.loader()?;
+        let mut save = Every::new(self.config.checkpoint_every);
+        let mut watch = Stopwatch::start();
+        while let Some((index, phase)) = self.plan.phase_at(self.step) {
+            let phase = phase.clone();
+            if self.step == phase.first_step {
+                self.enter(index, &phase)?;
+            }
+            observer.phase(&phase, self.step);
+            while self.step < phase.end() {
+                if stop.load(Ordering::Relaxed) {
+                    self.save()?;
+                    return Ok(Outcome::Interrupted { step: self.step });
+                }
+                let batch = loader.next()?;
+                let record = self.take_step(&phase, &batch, &mut watch)?;
+                self.folder.log(&LogLine::Step(record.clone()))?;
+                observer.step(&record);
+                if save.due() && self.step < phase.end() {
+                    self.save()?;
+                }
+            }
+            self.leave(index, &phase, observer)?;
+            watch.lap();
+        }
+        let path = self.folder.supernet();
+        checkpoint::write_weights(&path, Kind::Supernet, &self.space, &self.weights, self.provenance())?;
+        Ok(Outcome::Finished)
+    }
+
+    /// Before the first step of a phase: the optimizer rests, and channels are sorted where the phase asks for it.
+    fn enter(&mut self, index: usize, phase: &PlannedPhase) -> Result<()> {
+        if phase.phase.sort_channels {
+            let nested = self.plan.nested_expands(&self.space, index)?;
+            let nesting = if nested.len() > 1 { Nesting::Within(nested) } else { Nesting::None };
+            sort_channels(&self.space, &mut self.weights, &nesting)?;
+        }
+        let Plan { momentum, weight_decay, .. } = self.plan;
+        self.optimizer = Sgd::new(&self.weights, momentum, weight_decay, self.config.kernels)?;
+        Ok(())
+    }
+
+    fn take_step(
+        &mut self,
+        phase: &PlannedPhase,
+        batch: &Batch,
+        watch: &mut Stopwatch,
+    ) -> Result<StepRecord> {
+        let step = self.step;
+        let lr = phase.lr(step);
+        let loss = self.learn(phase, step, batch)?;
+        self.optimizer.step(&self.weights, &self.gradients, lr)?;
+        self.gradients.clear(self.config.kernels)?;
+        self.step += 1;
+        let resolution = batch.images.dim(3)?;
+        let ms = watch.lap().as_secs_f64() * 1e3;
+        Ok(StepRecord { step, phase: phase.phase.name.clone(), loss, lr, resolution, ms })
+    }
+
+    /// Sums the gradients of the step's sub-networks and returns their mean loss.
+    fn learn(&self, phase: &PlannedPhase, step: u64, batch: &Batch) -> Result<f32> {
+        let pupil = Pupil { space: &self.space, weights: &self.weights, kernels: self.config.kernels };
+        let archs = self.plan.archs(&self.space, phase, step)?;
+        let teacher = self.soft_labels(phase, &batch.images)?;
+        let (labels, smoothing) = (&batch.labels, self.plan.label_smoothing);
+        let target = Target { labels, smoothing, teacher: teacher.as_ref() };
+        let mut total = 0.0;
+        for (index, arch) in archs.iter().enumerate() {
+            let dropout = dropout_mask(&self.space, batch.len(), self.config.seed, [step, index as u64])?;
+            let loss = pupil.learn(arch, &batch.images, &target, dropout, &self.gradients)?;
+            if !loss.is_finite() {
+                let (phase, arch) = (phase.phase.name.clone(), arch.to_string());
+                return Err(Error::Diverged { step, phase, loss, arch });
+            }
+            total += loss;
+        }
+        Ok(total / archs.len() as f32)
+    }
+
+    /// The teacher's logits; before there is a teacher (in a timing) the network that will become it answers.
+    fn soft_labels(&self, phase: &PlannedPhase, images: &Tensor) -> Result<Option<Tensor>> {
+        if !phase.phase.distill {
+            return Ok(None);
+        }
+        let weights = self.teacher.as_ref().map_or(&self.weights, |teacher| &teacher.weights);
+        let teacher = Pupil { space: &self.space, weights, kernels: self.config.kernels };
+        let largest = sampler::largest(&self.space).at(images.dim(3)?);
+        teacher.teach(&largest, images).map(Some)
+    }
+
+    /// After the last step of a phase: the first phase's network becomes the teacher, the state is saved, and two
+    /// sub-networks are evaluated.
+    fn leave(&mut self, index: usize, phase: &PlannedPhase, observer: &mut dyn Observer) -> Result<()> {
+        if index == 0 && self.teacher.is_none() {
+            let path = self.folder.teacher();
+            checkpoint::write_weights(&path, Kind::Teacher, &self.space, &self.weights, self.provenance())?;
+            self.teacher = Some(Supernet::read(&path)?);
+        }
+        self.save()?;
+        let allowed = phase.phase.allowed.of(&self.space)?;
+        let high = sampler::largest(&self.space).resolution;
+        let mut archs = vec![sampler::largest(&allowed), sampler::smallest(&allowed).at(high)];
+        archs.dedup();
+        for arch in archs {
+            let accuracy = self.judge().accuracy(&arch, Split::Val)?;
+            observer.evaluated(&arch, accuracy);
+            self.folder.log(&LogLine::Evaluation {
+                step: self.step,
+                phase: phase.phase.name.clone(),
+                arch,
+                split: Split::Val.to_string(),
+                top1: accuracy.top1(),
+                accuracy,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn judge(&self) -> Judge<'_> {
+        Judge {
+            space: &self.space,
+            weights: &self.weights,
+            dataset: &self.dataset,
+            calibration: Calibration::default(),
+            kernels: self.config.kernels,
+        }
+    }
+
+    fn save(&self) -> Result<()> {
+        let (path, velocities) = (self.folder.checkpoint(), self.optimizer.velocities());
+        checkpoint::write_checkpoint(&path, &self.space, &self.weights, velocities, self.provenance())
+    }
+}
+
+fn read_teacher(path: &Path, hash: &str) -> Result<Supernet> {
+    let teacher = Supernet::read(path)?;
+    if teacher.hash != hash {
+        return Err(Error::invalid(path.display(), "hash", hash, &teacher.hash)
+            .and_then_do("put back the file that this run wrote"));
+    }
+    Ok(teacher)
+}
+
+/// Whether images and classes are what the space is made for, and a batch can be filled.
+fn check_fit(space: &SearchSpace, dataset: &Dataset, recipe: &Recipe) -> Result<()> {
+    let place = format!("data {} for space {}", dataset.name(), space.name());
+    let [_, _, channels] = dataset.shape();
+    for (field, expected, got) in [
+        ("channels", space.input_channels(), channels),
+        ("classes", space.classes(), dataset.classes().len()),
+    ] {
+        if expected != got {
+            let advice =
+                "choose another space, or write one in TOML (`supernet space tiny --toml` shows the form)";
+            return Err(Error::invalid(place, field, expected, got).and_then_do(advice));
+        }
+    }
+    let images = dataset.train().len();
+    if images < recipe.batch {
+        return Err(Error::invalid(
+            place,
+            "training images",
+            format!("at least a batch of {}", recipe.batch),
+            images,
+        )
+        .and_then_do("give a recipe with a smaller batch"));
+    }
+    Ok(())
+}
