@@ -1,5 +1,8 @@
 //! Trains a once-for-all network: one set of weights that serves every sub-network of a search space.
 
+pub mod accuracy_file;
+#[cfg(feature = "train")]
+pub mod bench;
 pub mod checkpoint;
 pub mod data;
 pub mod elastic;

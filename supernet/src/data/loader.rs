@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use candle_core::{Device, Tensor};
-use rayon::prelude::*;
 
 use super::Dataset;
 use super::augment::{Augmentation, plain_view};
@@ -47,7 +46,7 @@ impl Batch {
         set: &ImageSet,
         indices: &[usize],
         resolution: usize,
-        view: impl Fn(usize, &mut [f32]) + Sync,
+        view: impl Fn(usize, &mut [f32]),
     ) -> Result<Self> {
         let channels = set.shape()[2];
         let size = channels * resolution * resolution;
@@ -55,8 +54,8 @@ impl Batch {
             return Err(Error::invalid("batch", "resolution", "at least 1", resolution));
         }
         let mut values = vec![0f32; indices.len() * size];
-        // each image is written by itself, so the number of threads cannot show
-        values.par_chunks_exact_mut(size).zip(indices).for_each(|(planes, index)| view(*index, planes));
+        // one thread, and not the pool's: whoever waits for a batch may sit on the pool's only worker
+        values.chunks_exact_mut(size).zip(indices).for_each(|(planes, index)| view(*index, planes));
         let shape = (indices.len(), channels, resolution, resolution);
         let images = Tensor::from_vec(values, shape, &Device::Cpu)?;
         Ok(Self { images, labels: indices.iter().map(|index| set.label(*index)).collect() })

@@ -19,11 +19,13 @@ pub use image_set::{Image, ImageSet, Normalisation};
 pub use loader::{Batch, LoaderConfig, TrainLoader, calibration_batches, eval_batches};
 
 use crate::error::{Error, Result};
+use crate::space::SearchSpace;
 
 const FORMS: &str = "digits, idx:FOLDER or folder:FOLDER";
 
 /// A part of a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Split {
     /// What weights and calibration see.
     Train,
@@ -190,6 +192,26 @@ impl Dataset {
     /// BLAKE3 of the pixels and labels of all splits, in hexadecimal.
     pub fn hash(&self) -> &str {
         &self.hash
+    }
+
+    /// Whether the images have the channels and the classes that a space is made for.
+    ///
+    /// # Errors
+    /// Says which of them differ.
+    pub fn check_fits(&self, space: &SearchSpace) -> Result<()> {
+        let place = format!("data {} for space {}", self.name(), space.name());
+        let [_, _, channels] = self.shape();
+        let pairs = [
+            ("channels", space.input_channels(), channels),
+            ("classes", space.classes(), self.classes().len()),
+        ];
+        for (field, expected, got) in pairs {
+            if expected != got {
+                let advice = "choose another space, or write one in TOML (`supernet space tiny --toml` shows the form)";
+                return Err(Error::invalid(place, field, expected, got).and_then_do(advice));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -355,29 +355,15 @@ fn read_teacher(path: &Path, hash: &str) -> Result<Supernet> {
     Ok(teacher)
 }
 
-/// Whether images and classes are what the space is made for, and a batch can be filled.
+/// Whether the data fit the space, and a batch can be filled.
 fn check_fit(space: &SearchSpace, dataset: &Dataset, recipe: &Recipe) -> Result<()> {
-    let place = format!("data {} for space {}", dataset.name(), space.name());
-    let [_, _, channels] = dataset.shape();
-    for (field, expected, got) in [
-        ("channels", space.input_channels(), channels),
-        ("classes", space.classes(), dataset.classes().len()),
-    ] {
-        if expected != got {
-            let advice =
-                "choose another space, or write one in TOML (`supernet space tiny --toml` shows the form)";
-            return Err(Error::invalid(place, field, expected, got).and_then_do(advice));
-        }
-    }
+    dataset.check_fits(space)?;
     let images = dataset.train().len();
     if images < recipe.batch {
-        return Err(Error::invalid(
-            place,
-            "training images",
-            format!("at least a batch of {}", recipe.batch),
-            images,
-        )
-        .and_then_do("give a recipe with a smaller batch"));
+        let (place, wanted) =
+            (format!("data {}", dataset.name()), format!("at least a batch of {}", recipe.batch));
+        return Err(Error::invalid(place, "training images", wanted, images)
+            .and_then_do("give a recipe with a smaller batch"));
     }
     Ok(())
 }

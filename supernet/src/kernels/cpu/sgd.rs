@@ -1,6 +1,6 @@
 //! The optimizer's step over flat parameters.
 
-use super::simd::{Lanes, vectorised};
+use super::simd::{Lanes, load_up_to, store_up_to, vectorised};
 use super::{Isa, SERIAL_WORK, TASK_WORK};
 use rayon::prelude::*;
 
@@ -46,12 +46,12 @@ fn update_on<T: Lanes>(parameter: &mut [f32], gradient: &[f32], velocity: &mut [
         assert_eq!((count, count), (velocity.len(), gradient.len()));
         // SAFETY: each of the three chunks has `count <= COUNT` values.
         unsafe {
-            let p = T::load_first(parameter.as_ptr(), count, zero);
-            let g = p.mul_add(decay, T::load_first(gradient.as_ptr(), count, zero));
-            let v = T::load_first(velocity.as_ptr(), count, zero).mul_add(momentum, g);
+            let p = load_up_to(parameter.as_ptr(), count, zero);
+            let g = p.mul_add(decay, load_up_to(gradient.as_ptr(), count, zero));
+            let v = load_up_to(velocity.as_ptr(), count, zero).mul_add(momentum, g);
             let direction = v.mul_add(momentum, g);
-            v.store_first(velocity.as_mut_ptr(), count);
-            direction.mul_add(descent, p).store_first(parameter.as_mut_ptr(), count);
+            store_up_to(v, velocity.as_mut_ptr(), count);
+            store_up_to(direction.mul_add(descent, p), parameter.as_mut_ptr(), count);
         }
     }
 }

@@ -36,6 +36,8 @@ pub(super) trait Lanes: Copy {
     /// `count` values are writable at `to`.
     unsafe fn store_first(self, to: *mut f32, count: usize);
 
+    /// Asks for the cache line at `address` ahead of its use; does nothing else.
+    fn prefetch(address: *const f32);
     /// `self + other`.
     fn add(self, other: Self) -> Self;
     /// `self - other`.
@@ -102,6 +104,17 @@ pub(super) use vectorised;
 
 /// Values that are summed in f32 before the sum goes into an f64: long rows stay exact to f32 rounding.
 pub(super) const BLOCK: usize = 4096;
+
+/// Asks for the cache lines of `len` values from `values` on, ahead of their use; does nothing else, so that
+/// they need not exist.
+#[inline(always)]
+pub(super) fn prefetch<T: Lanes>(values: *const f32, len: usize) {
+    /// Values of a cache line.
+    const LINE: usize = 16;
+    for i in (0..len).step_by(LINE) {
+        T::prefetch(values.wrapping_add(i));
+    }
+}
 
 /// # Safety
 /// `count <= COUNT` values are readable at `from`.
@@ -288,6 +301,8 @@ impl Lanes for Portable {
         }
     }
     #[inline(always)]
+    fn prefetch(_: *const f32) {}
+    #[inline(always)]
     fn add(self, other: Self) -> Self {
         self.zip(other, |a, b| a + b)
     }
@@ -390,6 +405,11 @@ mod x86 {
         unsafe fn store_first(self, to: *mut f32, count: usize) {
             // SAFETY: see the module; lanes outside the mask are not written.
             unsafe { _mm512_mask_storeu_ps(to, first(count), self.0) }
+        }
+        #[inline(always)]
+        fn prefetch(address: *const f32) {
+            // SAFETY: a prefetch never faults, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
         }
         #[inline(always)]
         fn add(self, other: Self) -> Self {
@@ -540,6 +560,11 @@ mod x86 {
         unsafe fn store_first(self, to: *mut f32, count: usize) {
             // SAFETY: see the module; lanes outside the mask are not written.
             unsafe { _mm256_maskstore_ps(to, first_of_8(count), self.0) }
+        }
+        #[inline(always)]
+        fn prefetch(address: *const f32) {
+            // SAFETY: a prefetch never faults, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
         }
         #[inline(always)]
         fn add(self, other: Self) -> Self {

@@ -3,18 +3,21 @@
 //! The maps of as many images as a vector has lanes are transposed to `[pixels][images]`. All lanes are in
 //! use, stride 2 costs nothing, and rows of taps that miss the map are left out.
 
-use super::super::simd::{Lanes, store_up_to, transpose};
+use super::super::simd::{Lanes, prefetch, store_up_to, transpose};
 use super::DepthwiseShape;
 use super::tile::{Line, MAX_KERNEL, PHASE_MARGIN, Phase, Taps, correlate, tile, tile_len};
-
-/// The largest map, in values, for which this scheme is taken. Measured: above, turning the map costs more
-/// than full lanes gain.
-const MAX_AREA: usize = 64;
 
 /// Whether this scheme is the faster one.
 #[inline(always)]
 pub(super) fn suits<T: Lanes>(shape: &DepthwiseShape) -> bool {
-    shape.plane() <= MAX_AREA && 2 * shape.images >= T::COUNT
+    // The largest map, in values: measured. Above, turning the maps costs more than full lanes gain, the
+    // later the more taps there are for each value that is turned.
+    let area = match (shape.kernel, shape.stride) {
+        (7, 1) => 100,
+        (7, _) => 196,
+        _ => 64,
+    };
+    shape.plane() <= area && 2 * shape.images >= T::COUNT
 }
 
 /// The maps of up to `COUNT` images with a border of zeros: one vector a pixel.
@@ -67,6 +70,18 @@ impl Pixels {
                 transpose::<T>(maps.as_ptr().add(i * T::COUNT), images, to, places, T::COUNT);
             }
         }
+        // The next maps lie behind these.
+        self.expect::<T>(&maps[maps.len()..]);
+    }
+
+    /// Asks for the memory from the beginning of `maps` on that the next maps will be read from or written to:
+    /// the images' rows are too many and too short for the CPU to foresee.
+    #[inline(always)]
+    fn expect<T: Lanes>(&self, maps: &[f32]) {
+        let plane = self.places.len();
+        if plane > T::COUNT {
+            prefetch::<T>(maps.as_ptr(), T::COUNT * plane);
+        }
     }
 
     /// Gives the maps of up to `COUNT` images.
@@ -116,6 +131,7 @@ pub(super) fn forward<T: Lanes, const K: usize, const S: usize>(
         let maps = y.chunks_mut(T::COUNT * shape.out_plane()).zip(x.chunks(T::COUNT * shape.plane()));
         for (y, x) in maps {
             inputs.fill::<T>(x);
+            outputs.expect::<T>(y);
             for row in 0..shape.out_height() {
                 forward_row::<T, K, S>(&inputs, &taps, row, &mut outputs);
             }
@@ -139,7 +155,7 @@ fn forward_row<T: Lanes, const K: usize, const S: usize>(
     let hit = (K / 2).saturating_sub(S * y)..K.min(inputs.height + K / 2 - S * y);
     let mut x = 0;
     while x < width {
-        let pixels = tile_len::<T>(width, width - x);
+        let pixels = tile_len::<T, S>(width, width - x);
         x = x.min(width - pixels);
         // SAFETY: `x + pixels <= width` and `y` is a row of the output, so that all taps are in the border.
         unsafe {
@@ -168,6 +184,7 @@ pub(super) fn backward_input<T: Lanes>(shape: &DepthwiseShape, dy: &[f32], w: &[
         let maps = dx.chunks_mut(T::COUNT * shape.plane()).zip(dy.chunks(T::COUNT * shape.out_plane()));
         for (dx, dy) in maps {
             inputs.fill::<T>(dy);
+            outputs.expect::<T>(dx);
             for row in 0..shape.height {
                 for (parity, taps) in taps[row % 2].iter().enumerate() {
                     let phases = (Phase::new(kernel, row % 2), Phase::new(kernel, parity));
@@ -211,7 +228,7 @@ fn backward_row<T: Lanes, const K: usize>(
     let hit = PHASE_MARGIN.saturating_sub(top)..rows.count.min(PHASE_MARGIN + inputs.height - top);
     let mut x = 0;
     while x < width {
-        let pixels = tile_len::<T>(width, width - x);
+        let pixels = tile_len::<T, 1>(width, width - x);
         x = x.min(width - pixels);
         let place = (y, 2 * x + parity);
         // SAFETY: `x + pixels <= width`, and a phase reaches at most `PHASE_MARGIN` pixels over the map.

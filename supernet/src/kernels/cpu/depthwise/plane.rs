@@ -1,6 +1,6 @@
 //! Depthwise convolution plane by plane: lanes are columns, tiles go down the rows.
 
-use super::super::simd::{Lanes, load_up_to, store_up_to};
+use super::super::simd::{Lanes, load_up_to, prefetch, store_up_to};
 use super::DepthwiseShape;
 use super::tile::{Line, MAX_KERNEL, PHASE_MARGIN, Phase, Taps, correlate, tile, tile_len};
 
@@ -58,6 +58,8 @@ impl Padded {
                 unsafe {
                     let from = map.as_ptr().add(y * self.width + S * x);
                     let to = start.add((self.top + y) * self.pitch + MARGIN + x);
+                    // The next map lies behind this one, and is needed when this one has been used up.
+                    prefetch::<T>(from.wrapping_add(map.len()), S * T::COUNT);
                     let first = load_up_to(from, low, zero);
                     if S == 1 {
                         first.store(to);
@@ -104,11 +106,11 @@ fn sweep<T: Lanes, const K: usize, const S: usize>(
 ) {
     let height = out.len() / width;
     assert!(width == padded.width.div_ceil(S) && height == padded.height.div_ceil(S) && padded.top == K / 2);
-    for x in (0..width).step_by(T::COUNT) {
-        let mut y = 0;
-        while y < height {
-            let rows = tile_len::<T>(height, height - y);
-            y = y.min(height - rows);
+    let mut y = 0;
+    while y < height {
+        let rows = tile_len::<T, S>(height, height - y);
+        y = y.min(height - rows);
+        for x in (0..width).step_by(T::COUNT) {
             // SAFETY: `y + rows <= height`, and row `S * (y + rows - 1) + K - 1` is in the border at most; a
             // vector at column `x` and any tap ends inside of the row's margins.
             unsafe {
@@ -121,8 +123,8 @@ fn sweep<T: Lanes, const K: usize, const S: usize>(
                     _ => store_rows(tile::<T, K, 1, S>(source, padded.pitch, taps, 0..K), to),
                 }
             }
-            y += rows;
         }
+        y += rows;
     }
 }
 
@@ -186,11 +188,11 @@ fn sweep_parity<T: Lanes, const K: usize>(
     assert!(dx.len() == shape.plane() && padded.top == PHASE_MARGIN);
     assert!(padded.width == width.div_ceil(2) && padded.height == shape.height.div_ceil(2));
     let top = PHASE_MARGIN.wrapping_add_signed(start);
-    for x in (0..width.div_ceil(2)).step_by(T::COUNT) {
-        let mut y = 0;
-        while y < height {
-            let rows = tile_len::<T>(height, height - y);
-            y = y.min(height - rows);
+    let mut y = 0;
+    while y < height {
+        let rows = tile_len::<T, 1>(height, height - y);
+        y = y.min(height - rows);
+        for x in (0..width.div_ceil(2)).step_by(T::COUNT) {
             // SAFETY: `y + rows <= height`, the number of rows of this parity; a phase reaches at most
             // `PHASE_MARGIN` rows over the map, and a vector with any tap ends in the row's margins.
             unsafe {
@@ -204,8 +206,8 @@ fn sweep_parity<T: Lanes, const K: usize>(
                     _ => store_columns::<T, K, 1>(source, padded.pitch, taps, to),
                 }
             }
-            y += rows;
         }
+        y += rows;
     }
 }
 

@@ -55,10 +55,11 @@ impl Taps {
 }
 
 /// How many outputs the next tile computes when `left` of `len` remain: the tile may reach back over outputs
-/// that are there already, which costs less than small tiles with few independent sums.
-pub(super) fn tile_len<T: Lanes>(len: usize, left: usize) -> usize {
+/// that are there already, which costs less than small tiles with few independent sums. At stride `S` 2 the
+/// largest tile would keep its sums in memory.
+pub(super) fn tile_len<T: Lanes, const S: usize>(len: usize, left: usize) -> usize {
     match left {
-        5.. if T::WIDE && len >= 8 => 8,
+        5.. if S == 1 && T::WIDE && len >= 8 => 8,
         3.. if len >= 4 => 4,
         _ if len >= 2 => 2,
         _ => 1,

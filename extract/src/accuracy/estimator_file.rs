@@ -1,0 +1,173 @@
+//! The estimator on disk: layers as safetensors in PyTorch's order, everything else in one metadata key.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use supernet::error::{Error, Result};
+use supernet::space::SearchSpace;
+
+use super::network::{Dense, Network};
+use super::{AccuracyEstimator, FitReport, Model};
+use crate::encode::Encoder;
+use crate::file::{sorted_json, write_atomic};
+
+/// The one metadata key.
+const METADATA: &str = "once-for-all";
+/// What the metadata's `kind` says.
+const KIND: &str = "estimator";
+/// Version of the form that this code writes and reads.
+const VERSION: u32 = 1;
+/// Most layers that a file may have.
+const MOST_LAYERS: usize = 16;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Metadata {
+    kind: String,
+    version: u32,
+    model: Model,
+    space: SearchSpace,
+    report: FitReport,
+    supernet: String,
+}
+
+impl AccuracyEstimator {
+    /// The file's bytes; equal estimators have equal bytes.
+    ///
+    /// # Errors
+    /// If the tensor format refuses the layers.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let metadata = Metadata {
+            kind: KIND.to_string(),
+            version: VERSION,
+            model: self.report.model,
+            space: self.space().clone(),
+            report: self.report.clone(),
+            supernet: self.supernet.clone(),
+        };
+        let value = serde_json::to_value(metadata).expect("checked numbers are finite and keys are text");
+        let metadata = HashMap::from([(METADATA.to_string(), sorted_json(value).to_string())]);
+        let mut tensors = Vec::new();
+        for (index, layer) in self.network.layers.iter().enumerate() {
+            let shape = vec![layer.outputs(), layer.inputs()];
+            tensors.push((format!("layers.{index}.weight"), shape, little_endian(&layer.weight)));
+            tensors.push((format!("layers.{index}.bias"), vec![layer.outputs()], little_endian(&layer.bias)));
+        }
+        tensors.push(("mean".to_string(), vec![1], little_endian(&[self.network.mean])));
+        let view = |(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape, bytes)?));
+        let views = tensors.iter().map(|(name, shape, bytes)| view((name, shape.clone(), bytes)));
+        let views = views.collect::<std::result::Result<Vec<_>, _>>().map_err(refused)?;
+        safetensors::serialize(views, Some(metadata)).map_err(refused)
+    }
+
+    /// Writes the file, all of it or nothing.
+    ///
+    /// # Errors
+    /// If the folder cannot be written to.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        write_atomic(path, &self.to_bytes()?)
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not an estimator of this version, or its layers do not fit its space.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        Self::from_bytes(&path.display().to_string(), &bytes)
+    }
+
+    /// Reads a file's bytes; `place` names them in messages.
+    ///
+    /// # Errors
+    /// As [`AccuracyEstimator::read`].
+    pub fn from_bytes(place: &str, bytes: &[u8]) -> Result<Self> {
+        let unreadable = |error| Error::invalid(place, "format", "safetensors", error);
+        let (_, front) = SafeTensors::read_metadata(bytes).map_err(unreadable)?;
+        let text = front.metadata().as_ref().and_then(|map| map.get(METADATA)).map_or("", String::as_str);
+        let metadata = read_metadata(place, text)?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(unreadable)?;
+        let encoder = Encoder::new(&metadata.space);
+        let (layers, mean) = read_layers(place, &tensors, encoder.len())?;
+        if (layers.len() == 1) != (metadata.model == Model::Linear) {
+            let expected = "one layer of a linear model, several of an mlp";
+            return Err(Error::invalid(place, "number of layers", expected, layers.len()));
+        }
+        let network = Network::new(layers, mean)?;
+        Ok(Self { encoder, network, report: metadata.report, supernet: metadata.supernet })
+    }
+
+    /// BLAKE3 of the file, in hexadecimal.
+    ///
+    /// # Errors
+    /// As [`AccuracyEstimator::to_bytes`].
+    pub fn hash(&self) -> Result<String> {
+        Ok(blake3::hash(&self.to_bytes()?).to_hex().to_string())
+    }
+}
+
+fn refused(error: safetensors::SafeTensorError) -> Error {
+    Error::invalid("estimator", "tensors", "what safetensors can hold", error)
+}
+
+fn little_endian(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn read_metadata(place: &str, text: &str) -> Result<Metadata> {
+    #[derive(Deserialize)]
+    struct Front {
+        kind: String,
+        version: u32,
+    }
+    let unreadable = |error| Error::invalid(place, "metadata", "that of an accuracy estimator", error);
+    let front: Front = serde_json::from_str(text).map_err(unreadable)?;
+    if front.kind != KIND {
+        return Err(Error::invalid(place, "kind", KIND, front.kind));
+    }
+    if front.version != VERSION {
+        return Err(Error::invalid(place, "version", VERSION, front.version)
+            .and_then_do("use the release of this tool that wrote it, or fit again"));
+    }
+    serde_json::from_str(text).map_err(unreadable)
+}
+
+/// The layers, from the one that reads `inputs` features to the one with a single output, and the constant.
+fn read_layers(place: &str, tensors: &SafeTensors, inputs: usize) -> Result<(Vec<Dense>, f32)> {
+    let count = tensors.len().saturating_sub(1) / 2;
+    if tensors.len() % 2 == 0 || !(1..=MOST_LAYERS).contains(&count) {
+        let expected = format!("weight and bias of 1 to {MOST_LAYERS} layers, and the mean");
+        return Err(Error::invalid(place, "number of tensors", expected, tensors.len()));
+    }
+    let mut layers: Vec<Dense> = Vec::with_capacity(count);
+    for index in 0..count {
+        let inputs = layers.last().map_or(inputs, Dense::outputs);
+        let name = format!("layers.{index}.bias");
+        let outputs =
+            if index + 1 == count { 1 } else { tensor(place, tensors, &name)?.shape().iter().product() };
+        let weight = values(place, tensors, &format!("layers.{index}.weight"), &[outputs, inputs])?;
+        layers.push(Dense { weight, bias: values(place, tensors, &name, &[outputs])? });
+    }
+    Ok((layers, values(place, tensors, "mean", &[1])?[0]))
+}
+
+fn tensor<'a>(place: &str, tensors: &SafeTensors<'a>, name: &str) -> Result<TensorView<'a>> {
+    tensors.tensor(name).map_err(|_| Error::invalid(place, name, "a tensor", "none"))
+}
+
+/// A tensor of finite f32 values with this shape, none of whose sizes is 0.
+fn values(place: &str, tensors: &SafeTensors, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    let view = tensor(place, tensors, name)?;
+    if view.dtype() != Dtype::F32 || view.shape() != shape || shape.contains(&0) {
+        let got = format!("{:?} {:?}", view.dtype(), view.shape());
+        return Err(Error::invalid(place, name, format!("F32 {shape:?}"), got));
+    }
+    let value = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let values: Vec<f32> = view.data().chunks_exact(4).map(value).collect();
+    match values.iter().find(|value| !value.is_finite()) {
+        Some(value) => Err(Error::invalid(place, name, "finite numbers", value)),
+        None => Ok(values),
+    }
+}

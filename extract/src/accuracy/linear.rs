@@ -1,0 +1,104 @@
+//! Ridge regression on few features: the estimator that is hard to beat while rows are few.
+
+use supernet::error::{Error, Result};
+
+/// Weights for each feature, and a constant.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Linear {
+    pub weights: Vec<f64>,
+    pub constant: f64,
+}
+
+/// Minimises the squared error plus `penalty` times the squared weights; the constant is free. `active` lists,
+/// row by row, the features that are 1.
+pub(super) fn ridge(active: &[Vec<usize>], targets: &[f64], len: usize, penalty: f64) -> Result<Linear> {
+    let rows = targets.len() as f64;
+    let mean_target = targets.iter().sum::<f64>() / rows;
+    let (mut products, mut sums, mut right) = (vec![0.0; len * len], vec![0.0; len], vec![0.0; len]);
+    for (features, target) in active.iter().zip(targets) {
+        for &row in features {
+            sums[row] += 1.0;
+            right[row] += target - mean_target;
+            for &column in features {
+                products[row * len + column] += 1.0;
+            }
+        }
+    }
+    for row in 0..len {
+        for column in 0..len {
+            products[row * len + column] -= sums[row] * sums[column] / rows;
+        }
+        products[row * len + row] += penalty;
+    }
+    let weights = solve_positive(products, right, len)?;
+    let constant =
+        mean_target - weights.iter().zip(&sums).map(|(weight, sum)| weight * sum / rows).sum::<f64>();
+    Ok(Linear { weights, constant })
+}
+
+/// Solves `matrix x = right` for a positive definite matrix, by Cholesky's factors.
+fn solve_positive(mut matrix: Vec<f64>, mut right: Vec<f64>, len: usize) -> Result<Vec<f64>> {
+    for column in 0..len {
+        for row in column..len {
+            let mut sum = matrix[row * len + column];
+            for k in 0..column {
+                sum -= matrix[row * len + k] * matrix[column * len + k];
+            }
+            if row == column {
+                if !(sum.is_finite() && sum > 0.0) {
+                    return Err(Error::invalid("linear estimator", "features", "finite numbers", sum));
+                }
+                matrix[row * len + row] = sum.sqrt();
+            } else {
+                matrix[row * len + column] = sum / matrix[column * len + column];
+            }
+        }
+    }
+    for row in 0..len {
+        for k in 0..row {
+            right[row] -= matrix[row * len + k] * right[k];
+        }
+        right[row] /= matrix[row * len + row];
+    }
+    for row in (0..len).rev() {
+        for k in row + 1..len {
+            right[row] -= matrix[k * len + row] * right[k];
+        }
+        right[row] /= matrix[row * len + row];
+    }
+    Ok(right)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn predict(model: &Linear, features: &[usize]) -> f64 {
+        model.constant + features.iter().map(|&feature| model.weights[feature]).sum::<f64>()
+    }
+
+    #[test]
+    fn an_additive_function_is_recovered() {
+        // two one-hot groups of two
+        let active: Vec<Vec<usize>> =
+            [[0, 2], [0, 3], [1, 2], [1, 3]].iter().map(|row| row.to_vec()).collect();
+        let targets = [1.0, 2.0, 4.0, 5.0];
+        let model = ridge(&active, &targets, 4, 1e-9).expect("positive definite");
+        for (features, target) in active.iter().zip(targets) {
+            assert!((predict(&model, features) - target).abs() < 1e-6);
+        }
+        let shrunk = ridge(&active, &targets, 4, 1e9).expect("positive definite");
+        assert!((predict(&shrunk, &active[0]) - 3.0).abs() < 1e-6, "only the mean is left");
+    }
+
+    #[test]
+    fn equations_are_solved() {
+        let matrix = vec![4.0, 2.0, 0.6, 2.0, 5.0, 1.0, 0.6, 1.0, 3.0];
+        let x = solve_positive(matrix.clone(), vec![1.0, 2.0, 3.0], 3).expect("positive definite");
+        for (row, expected) in [1.0, 2.0, 3.0].iter().enumerate() {
+            let got: f64 = (0..3).map(|k| matrix[row * 3 + k] * x[k]).sum();
+            assert!((got - expected).abs() < 1e-12);
+        }
+        assert!(solve_positive(vec![-1.0], vec![1.0], 1).is_err());
+    }
+}

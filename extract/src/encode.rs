@@ -1,0 +1,182 @@
+//! Sub-networks as numbers of fixed length, for what learns from them. Knows no weight and no accuracy.
+
+use std::ops::Range;
+
+use supernet::error::{Error, Result};
+use supernet::space::{Arch, Block, Expand, SearchSpace, Stage};
+
+/// Encodes the sub-networks of one space: for every block that can exist a one-hot kernel and a one-hot expand
+/// ratio (zeros where the block is absent), then a one-hot resolution (Cai et al. 2020, section 3.4).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Encoder {
+    space: SearchSpace,
+    /// Where each stage's features begin; the last entry is where the resolution's do.
+    offsets: Vec<usize>,
+}
+
+fn slot_len(stage: &Stage) -> usize {
+    stage.choices.kernel.len() + stage.choices.expand.len()
+}
+
+impl Encoder {
+    /// The encoder of a space.
+    pub fn new(space: &SearchSpace) -> Self {
+        let mut offsets = vec![0];
+        let mut end = 0;
+        for stage in space.stages() {
+            end += stage.choices.max_depth() * slot_len(stage);
+            offsets.push(end);
+        }
+        Self { space: space.clone(), offsets }
+    }
+
+    /// The space whose sub-networks it encodes.
+    pub fn space(&self) -> &SearchSpace {
+        &self.space
+    }
+
+    /// Number of features.
+    pub fn len(&self) -> usize {
+        self.resolution_features().end
+    }
+
+    /// Never: a space has at least one resolution.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn resolution_features(&self) -> Range<usize> {
+        let start = self.offsets.last().copied().unwrap_or(0);
+        start..start + self.space.resolutions().len()
+    }
+
+    /// Writes the features of a sub-network, all of them 0 or 1.
+    ///
+    /// # Errors
+    /// If the sub-network is not in the space, or `features` has not [`Encoder::len`] places.
+    pub fn encode_into(&self, arch: &Arch, features: &mut [f32]) -> Result<()> {
+        if features.len() != self.len() {
+            return Err(Error::invalid("encoder", "number of features", self.len(), features.len()));
+        }
+        features.fill(0.0);
+        self.for_each_feature(arch, |feature| features[feature] = 1.0)
+    }
+
+    /// Calls `visit` with the index of each feature that is 1, in rising order.
+    ///
+    /// # Errors
+    /// If the sub-network is not in the space; some features may have been visited.
+    pub fn for_each_feature(&self, arch: &Arch, mut visit: impl FnMut(usize)) -> Result<()> {
+        self.visit(arch, &mut visit).ok_or_else(|| match self.space.check(arch) {
+            Err(error) => error,
+            Ok(()) => {
+                Error::invalid(format!("arch {arch}"), "choices", "those of the encoder's space", "others")
+            }
+        })
+    }
+
+    /// `None` where a choice is not among the space's.
+    fn visit(&self, arch: &Arch, visit: &mut impl FnMut(usize)) -> Option<()> {
+        let stages = self.space.stages();
+        if arch.stages.len() != stages.len() {
+            return None;
+        }
+        for ((stage, blocks), &start) in stages.iter().zip(&arch.stages).zip(&self.offsets) {
+            if !stage.choices.depth.contains(&blocks.len()) {
+                return None;
+            }
+            for (position, block) in blocks.iter().enumerate() {
+                let (kernel, expand) = choice_indices(stage, block)?;
+                let slot = start + position * slot_len(stage);
+                visit(slot + kernel);
+                visit(slot + stage.choices.kernel.len() + expand);
+            }
+        }
+        let resolution = self.space.resolutions().iter().position(|&side| side == arch.resolution)?;
+        visit(self.resolution_features().start + resolution);
+        Some(())
+    }
+
+    /// What a feature stands for, such as `stage 1, block 2, kernel 5`.
+    pub fn describe(&self, feature: usize) -> Option<String> {
+        let resolutions = self.resolution_features();
+        if let Some(index) = feature.checked_sub(resolutions.start) {
+            return self.space.resolutions().get(index).map(|side| format!("resolution {side}"));
+        }
+        let index = self.offsets.iter().rposition(|&start| start <= feature)?;
+        let stage = self.space.stages().get(index)?;
+        let (position, choice) = (
+            (feature - self.offsets[index]) / slot_len(stage),
+            (feature - self.offsets[index]) % slot_len(stage),
+        );
+        let kernels = &stage.choices.kernel;
+        let choice = match kernels.get(choice) {
+            Some(kernel) => format!("kernel {kernel}"),
+            None => format!("expand {}", stage.choices.expand[choice - kernels.len()]),
+        };
+        Some(format!("stage {}, block {}, {choice}", index + 1, position + 1))
+    }
+}
+
+/// Where a block's kernel and expand ratio stand in its stage's lists.
+pub(crate) fn choice_indices(stage: &Stage, block: &Block) -> Option<(usize, usize)> {
+    let kernel = stage.choices.kernel.iter().position(|&kernel| kernel == block.kernel)?;
+    let expand = stage.choices.expand.iter().position(|&expand: &Expand| expand == block.expand)?;
+    Some((kernel, expand))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+    use std::collections::BTreeMap;
+    use supernet::space::{preset, preset_names, sampler};
+
+    fn encode(space: &SearchSpace, arch: &Arch) -> Result<Vec<f32>> {
+        let encoder = Encoder::new(space);
+        let mut features = vec![9.0; encoder.len()];
+        encoder.encode_into(arch, &mut features)?;
+        Ok(features)
+    }
+
+    #[test]
+    fn absent_blocks_are_zeros() {
+        let space = preset("tiny").expect("a preset");
+        let features = encode(&space, &"r12:k5e4/k3e6,k7e3".parse().expect("an arch")).expect("legal");
+        let expected: [&[u8]; 5] =
+            [&[0, 1, 0, 0, 1, 0], &[0; 6], &[1, 0, 0, 0, 0, 1], &[0, 0, 1, 1, 0, 0], &[0, 1]];
+        let expected: Vec<f32> = expected.concat().into_iter().map(f32::from).collect();
+        assert_eq!(features, expected);
+    }
+
+    #[test]
+    fn different_archs_have_different_features_that_describe_them() {
+        for name in preset_names() {
+            let space = preset(name).expect("a preset");
+            let encoder = Encoder::new(&space);
+            let mut rng = ChaCha8Rng::seed_from_u64(0);
+            let mut seen = BTreeMap::new();
+            for _ in 0..300 {
+                let arch = sampler::random(&space, &mut rng);
+                let text: String =
+                    encode(&space, &arch).expect("legal").iter().map(|f| f.to_string()).collect();
+                assert_eq!(seen.entry(text).or_insert_with(|| arch.clone()), &arch);
+            }
+            let names: std::collections::BTreeSet<_> =
+                (0..encoder.len()).map(|f| encoder.describe(f)).collect();
+            assert_eq!((names.len(), names.contains(&None)), (encoder.len(), false));
+            assert_eq!(encoder.describe(encoder.len()), None);
+        }
+    }
+
+    #[test]
+    fn what_is_not_in_the_space_is_refused() {
+        let space = preset("tiny").expect("a preset");
+        for text in ["r9:k3e3/k3e3", "r8:k3e3", "r8:k3e5/k3e3", "r8:k3e3,k3e3,k3e3/k3e3"] {
+            assert!(encode(&space, &text.parse().expect("an arch")).is_err(), "{text}");
+        }
+        let arch = "r8:k3e3/k3e3".parse().expect("an arch");
+        assert!(Encoder::new(&space).encode_into(&arch, &mut [0.0; 3]).is_err());
+    }
+}

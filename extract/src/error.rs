@@ -1,0 +1,72 @@
+//! The one error type of the crate: what its own steps can meet, around what the supernet's crate can.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use supernet::space::Arch;
+
+/// Result of every fallible function of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong in measuring, estimating, searching and exporting.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file, a value or a tensor operation; see the supernet's own error type.
+    #[error(transparent)]
+    Supernet(#[from] supernet::Error),
+    /// One limit alone rules out every sub-network of the space.
+    #[error(
+        "no sub-network has a {} of at most {limit}: the least there is is {} ({}); ask for at least that",
+        .nearest.quantity, .nearest.text, .nearest.arch
+    )]
+    Infeasible {
+        /// The limit as it was asked for, with its unit.
+        limit: String,
+        /// The least value that any sub-network has.
+        nearest: Box<Nearest>,
+    },
+    /// Each limit can be kept by some sub-network, but none was found that keeps all of them.
+    #[error(
+        "no sub-network found that keeps {limits} together, though each can be kept alone; the closest is {closest} with {got}; relax one of them"
+    )]
+    NotFound {
+        /// The limits, with their units.
+        limits: String,
+        /// The sub-network that breaks them least.
+        closest: Box<Arch>,
+        /// Its values of the limited quantities.
+        got: String,
+    },
+    /// An exported network does not compute what the supernet's sub-network computes.
+    #[error("{path}: {what}: expected {expected}, got {got}; nothing was exported")]
+    VerificationFailed {
+        /// The exported folder.
+        path: PathBuf,
+        /// What was compared.
+        what: String,
+        /// The supernet's value.
+        expected: String,
+        /// The export's value.
+        got: String,
+    },
+}
+
+/// The least value of a limited quantity, and a sub-network that has it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Nearest {
+    /// The quantity's name, such as `latency`.
+    pub quantity: String,
+    /// Its least value: microseconds, multiply-accumulates, parameters or bytes.
+    pub value: f64,
+    /// The value with its unit, rounded up so that it is feasible as a limit.
+    pub text: String,
+    /// A sub-network that has it.
+    pub arch: Arch,
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Supernet(error.into())
+    }
+}

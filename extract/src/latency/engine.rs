@@ -1,0 +1,48 @@
+//! What runs a layer and what times it, as traits, so that exact tests need neither a network nor a clock.
+
+use serde::{Deserialize, Serialize};
+use supernet::space::LayerSpec;
+
+use crate::error::Result;
+
+/// What a table says about the engine that ran the layers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineFacts {
+    /// Its name, such as `native`.
+    pub engine: String,
+    /// Its version.
+    pub engine_version: String,
+    /// Threads that it computes with.
+    pub threads: usize,
+    /// Number type of the activations, such as `f32`.
+    pub dtype: String,
+    /// Images at once.
+    pub batch: usize,
+}
+
+/// One inference of a prepared layer, ready to be called again and again.
+pub type Run<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
+
+/// Something that can run single layers.
+pub trait Engine {
+    /// What the table is to say about it.
+    fn describe(&self) -> EngineFacts;
+
+    /// Makes weights and an input for the layer; the returned closure runs it once.
+    ///
+    /// # Errors
+    /// If the engine cannot run such a layer.
+    fn prepare(&self, layer: &LayerSpec) -> Result<Run<'_>>;
+}
+
+/// The only way in which measuring sees time.
+pub trait Stopwatch {
+    /// Calls `run` once and returns how long that took, in nanoseconds.
+    ///
+    /// # Errors
+    /// Passes on what `run` says.
+    fn time(&mut self, run: &mut dyn FnMut() -> Result<()>) -> Result<u64>;
+
+    /// Length of one tick of the clock, in nanoseconds.
+    fn tick(&self) -> u64;
+}

@@ -1,0 +1,15 @@
+//! How long a network takes on a device: measured layer by layer, kept in a table, summed.
+
+pub mod device;
+pub mod engine;
+pub mod measure;
+pub mod plan;
+pub mod stats;
+pub mod table;
+
+pub use device::DeviceFacts;
+pub use engine::{Engine, EngineFacts, Stopwatch};
+pub use measure::{MeasureConfig, Progress, measure};
+pub use plan::space_layers;
+pub use stats::Row;
+pub use table::{Coverage, LatencyTable, NetworkLatency};

@@ -1,0 +1,253 @@
+//! The limits that a sub-network must keep, as text with units and as numbers.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use supernet::error::Error;
+
+use super::index::{CostIndex, Costs};
+use crate::error::{Nearest, Result};
+
+/// What can be limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quantity {
+    /// Latency, in microseconds.
+    Latency,
+    /// Multiply-accumulates.
+    Macs,
+    /// Parameters.
+    Params,
+    /// Peak activation memory, in bytes.
+    Memory,
+}
+
+/// A unit's name and how many of the quantity's own units it is.
+type Unit = (&'static str, f64);
+
+impl Quantity {
+    /// All of them, in the order in which they are reported.
+    pub const ALL: [Self; 4] = [Self::Latency, Self::Macs, Self::Params, Self::Memory];
+
+    /// Its units, from the smallest; memory counts in powers of 1,000 (`MB`) and of 1,024 (`MiB`).
+    fn units(self) -> &'static [Unit] {
+        match self {
+            Self::Latency => &[("us", 1.0), ("ms", 1e3), ("s", 1e6)],
+            Self::Macs | Self::Params => &[("", 1.0), ("K", 1e3), ("M", 1e6), ("G", 1e9)],
+            Self::Memory => &[
+                ("B", 1.0),
+                ("KB", 1e3),
+                ("KiB", 1024.0),
+                ("MB", 1e6),
+                ("MiB", 1_048_576.0),
+                ("GB", 1e9),
+                ("GiB", 1_073_741_824.0),
+            ],
+        }
+    }
+
+    /// Reads an amount with its unit, such as `12ms`, `200M` or `4MB`.
+    ///
+    /// # Errors
+    /// If it is no number above 0, or has none of the quantity's units.
+    pub fn parse(self, text: &str) -> Result<f64> {
+        let split = text.find(|c: char| c.is_alphabetic()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let number = number.trim().parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
+        let scale = self.units().iter().find(|(name, _)| *name == unit.trim()).map(|(_, scale)| scale);
+        match (number, scale) {
+            (Some(number), Some(scale)) => Ok(number * scale),
+            _ => {
+                let units: Vec<_> = self.units().iter().map(|(name, _)| format!("12{name}")).collect();
+                let expected = format!("an amount such as {}", units.join(", "));
+                Err(Error::invalid(format!("limit on {self}"), "amount", expected, text).into())
+            }
+        }
+    }
+
+    /// An amount with a fitting unit and three decimals, rounded up, so that as a limit it allows the amount.
+    pub fn text(self, amount: f64) -> String {
+        let decimal = |unit: &&Unit| !unit.0.contains('i') && unit.1 <= amount;
+        let (name, scale) = self.units().iter().rfind(decimal).unwrap_or(&self.units()[0]);
+        let decimals = if *scale == 1.0 && self != Self::Latency { 1.0 } else { 1e3 };
+        let mut steps = (amount / scale * decimals).ceil();
+        if steps / decimals * scale < amount {
+            steps += 1.0;
+        }
+        format!("{}{name}", steps / decimals)
+    }
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Latency => "latency",
+            Self::Macs => "MACs",
+            Self::Params => "parameters",
+            Self::Memory => "memory",
+        })
+    }
+}
+
+/// Upper limits, in each quantity's own unit; what is absent is not limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Microseconds, compared with the latency's upper value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_us: Option<f64>,
+    /// Multiply-accumulates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub macs: Option<f64>,
+    /// Parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub params: Option<f64>,
+    /// Bytes of activations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<f64>,
+}
+
+impl Limits {
+    /// The limit on one quantity.
+    pub fn of(&self, quantity: Quantity) -> Option<f64> {
+        match quantity {
+            Quantity::Latency => self.latency_us,
+            Quantity::Macs => self.macs,
+            Quantity::Params => self.params,
+            Quantity::Memory => self.memory_bytes,
+        }
+    }
+
+    /// The quantities that are limited, with their limits.
+    pub fn iter(&self) -> impl Iterator<Item = (Quantity, f64)> + '_ {
+        Quantity::ALL.into_iter().filter_map(|quantity| Some((quantity, self.of(quantity)?)))
+    }
+
+    /// By how much the costs break the limits: the sum of the shares by which each is exceeded; 0 if all are
+    /// kept.
+    pub fn violation(&self, costs: &Costs) -> f64 {
+        self.iter().map(|(quantity, limit)| (costs.of(quantity) / limit - 1.0).max(0.0)).sum()
+    }
+
+    /// Whether the costs keep all limits.
+    pub fn keeps(&self, costs: &Costs) -> bool {
+        self.iter().all(|(quantity, limit)| costs.of(quantity) <= limit)
+    }
+
+    /// Whether each limit is kept by some sub-network, exactly.
+    ///
+    /// # Errors
+    /// [`Error::Infeasible`](crate::Error::Infeasible) with the least value of the first quantity whose limit
+    /// none keeps.
+    pub fn check_each(&self, index: &CostIndex) -> Result<()> {
+        for (quantity, limit) in self.iter() {
+            let (arch, costs) = index.least(quantity);
+            let value = costs.of(quantity);
+            if value <= limit {
+                continue;
+            }
+            let (name, text) = (quantity.to_string(), quantity.text(value));
+            let nearest = Box::new(Nearest { quantity: name, value, text, arch });
+            return Err(crate::Error::Infeasible { limit: amount(quantity, limit), nearest });
+        }
+        Ok(())
+    }
+
+    /// What the costs are of the quantities that are limited, for a message.
+    pub fn describe(&self, costs: &Costs) -> String {
+        self.iter().map(|(q, _)| format!("{q} {}", q.text(costs.of(q)))).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// An amount as it was asked for, not rounded up.
+fn amount(quantity: Quantity, value: f64) -> String {
+    let (name, scale) = quantity
+        .units()
+        .iter()
+        .rfind(|(name, scale)| !name.contains('i') && *scale <= value)
+        .unwrap_or(&quantity.units()[0]);
+    format!("{}{name}", value / scale)
+}
+
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (quantity, limit)) in self.iter().enumerate() {
+            let comma = if place == 0 { "" } else { ", " };
+            write!(f, "{comma}{quantity} {}", amount(quantity, limit))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::latency::table::tests::made_up;
+    use supernet::space::preset;
+
+    #[test]
+    fn amounts_have_units() {
+        use Quantity::{Latency, Macs, Memory, Params};
+        for (quantity, text, expected) in [
+            (Latency, "12ms", Some(12e3)),
+            (Latency, "850us", Some(850.0)),
+            (Latency, "1.5s", Some(1.5e6)),
+            (Latency, "12 ms", Some(12e3)),
+            (Macs, "200M", Some(2e8)),
+            (Params, "5M", Some(5e6)),
+            (Params, "123456", Some(123_456.0)),
+            (Memory, "4MB", Some(4e6)),
+            (Memory, "512KB", Some(512e3)),
+            (Memory, "512KiB", Some(524_288.0)),
+            (Latency, "12", None),
+            (Latency, "-1ms", None),
+            (Latency, "0ms", None),
+            (Latency, "12M", None),
+            (Latency, "nanms", None),
+            (Macs, "200ms", None),
+            (Memory, "4", None),
+            (Memory, "", None),
+        ] {
+            assert_eq!(quantity.parse(text).ok(), expected, "{quantity} {text}");
+        }
+        let error = Latency.parse("12").expect_err("no unit").to_string();
+        assert!(error.contains("12us, 12ms, 12s, got 12"), "{error}");
+    }
+
+    #[test]
+    fn amounts_are_written_so_that_they_are_enough() {
+        for quantity in Quantity::ALL {
+            for amount in [0.1234, 1.0, 999.9996, 1234.5678, 1e6 / 3.0, 5_000_001.0, 7e9 / 11.0] {
+                let text = quantity.text(amount);
+                let back = quantity.parse(&text).expect("own text");
+                assert!(back >= amount && back < amount * 1.01 + 1.0, "{quantity} {amount} {text}");
+            }
+        }
+        assert_eq!(Quantity::Latency.text(1234.5678), "1.235ms");
+        assert_eq!(Quantity::Macs.text(2e8), "200M");
+    }
+
+    #[test]
+    fn an_infeasible_limit_names_the_nearest_feasible() {
+        let space = preset("fashion").expect("a preset");
+        let index = CostIndex::new(&space, &made_up(&space)).expect("covered");
+        for quantity in Quantity::ALL {
+            let least = index.least(quantity).1.of(quantity);
+            let limits = |value| match quantity {
+                Quantity::Latency => Limits { latency_us: Some(value), ..Limits::default() },
+                Quantity::Macs => Limits { macs: Some(value), ..Limits::default() },
+                Quantity::Params => Limits { params: Some(value), ..Limits::default() },
+                Quantity::Memory => Limits { memory_bytes: Some(value), ..Limits::default() },
+            };
+            limits(least).check_each(&index).expect("the least is feasible");
+            match limits(0.99 * least).check_each(&index) {
+                Err(crate::Error::Infeasible { nearest, .. }) => {
+                    assert_eq!(nearest.value, least);
+                    let again = quantity.parse(&nearest.text).expect("an amount");
+                    limits(again).check_each(&index).expect("what the message says is feasible");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+use super::*;
+use crate::accuracy::tests::{made_up as made_up_rows, quick};
+use crate::latency::table::tests::made_up as made_up_table;
+use supernet::space::{SearchSpace, preset};
+
+/// 800 sub-networks: few enough to try them all.
+fn small() -> SearchSpace {
+    let text = preset("tiny").expect("a preset").to_toml();
+    let text = text
+        .replace("kernel = [3, 5, 7]", "kernel = [3, 7]")
+        .replace("expand = [3, 4, 6]", "expand = [3, 6]");
+    SearchSpace::from_toml("small.toml", &text).expect("a space")
+}
+
+fn all(space: &SearchSpace) -> Vec<Arch> {
+    let mut found = BTreeSet::from([sampler::smallest(space)]);
+    let mut open: Vec<Arch> = found.iter().cloned().collect();
+    while let Some(arch) = open.pop() {
+        for next in neighbours(space, &arch) {
+            if found.insert(next.clone()) {
+                open.push(next);
+            }
+        }
+    }
+    found.into_iter().collect()
+}
+
+fn parts(space: &SearchSpace) -> (CostIndex, AccuracyEstimator) {
+    let index = CostIndex::new(space, &made_up_table(space)).expect("covered");
+    let estimator = AccuracyEstimator::fit(&made_up_rows(space, 300, 0.02, 0.0), &quick()).expect("rows");
+    (index, estimator)
+}
+
+fn run(index: &CostIndex, estimator: &AccuracyEstimator, limits: &Limits, seed: u64) -> Result<SearchReport> {
+    let config = SearchConfig { seed, ..SearchConfig::default() };
+    evolve(index, estimator, limits, &config, &AtomicBool::new(false))
+}
+
+/// A latency limit so far between the least and the greatest.
+fn limit(index: &CostIndex, share: f64) -> Limits {
+    let least = index.least(crate::search::Quantity::Latency).1.latency_upper_us;
+    let most = index.costs(&sampler::largest(index.space())).expect("legal").latency_upper_us;
+    Limits { latency_us: Some(least + share * (most - least)), ..Limits::default() }
+}
+
+#[test]
+fn the_optimum_is_found_for_every_seed() {
+    let space = small();
+    let (index, estimator) = parts(&space);
+    let everything = all(&space);
+    assert_eq!(everything.len(), 2 * 20 * 20);
+    let accuracies = estimator.predict(&everything).expect("legal");
+    for share in [0.1, 0.4, 0.8] {
+        let limits = limit(&index, share);
+        let scored = everything.iter().zip(&accuracies).map(|(arch, &accuracy)| Scored {
+            arch: arch.clone(),
+            accuracy,
+            costs: index.costs(arch).expect("legal"),
+        });
+        let best = scored.filter(|scored| limits.keeps(&scored.costs)).min_by(order).expect("feasible");
+        for seed in 0..20 {
+            let report = run(&index, &estimator, &limits, seed).expect("feasible");
+            assert_eq!(report.best.arch, best.arch, "limit {share}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_finds_the_same_at_any_thread_count() {
+    let (index, estimator) = parts(&preset("fashion").expect("a preset"));
+    let limits = Limits { macs: Some(1.5e6), ..limit(&index, 0.3) };
+    let at = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+        let config = SearchConfig { generations: 30, front_limits: 2, ..SearchConfig::default() };
+        let stop = AtomicBool::new(false);
+        pool.install(|| evolve(&index, &estimator, &limits, &config, &stop).expect("feasible"))
+    };
+    let report = at(1);
+    assert_eq!(report, at(2));
+    assert!(report.front.iter().all(|c| c.latency_upper_ms * 1e3 <= limits.latency_us.expect("set") + 1e-6));
+    assert!(report.front.len() > 5 && report.front.last().expect("a front").arch == report.best.arch);
+    assert!(report.best.macs <= 1_500_000);
+}
+
+#[test]
+fn limits_that_cannot_be_kept_are_told_apart() {
+    let (index, estimator) = parts(&small());
+    let tight = Limits { latency_us: Some(1.0), ..Limits::default() };
+    assert!(matches!(run(&index, &estimator, &tight, 0), Err(Error::Infeasible { .. })));
+    // least parameters need the smallest blocks, which is as far as MACs can fall at the other resolution
+    let least = |quantity| index.least(quantity).1.of(quantity);
+    let (macs, latency) = (least(crate::search::Quantity::Macs), least(crate::search::Quantity::Latency));
+    let tightest = Limits { latency_us: Some(latency), macs: Some(macs), ..Limits::default() };
+    let report = run(&index, &estimator, &tightest, 0);
+    assert!(matches!(report, Ok(_) | Err(Error::NotFound { .. })), "{report:?}");
+}
+
+#[test]
+fn a_stop_returns_the_best_so_far_and_another_space_is_refused() {
+    let (index, estimator) = parts(&small());
+    let limits = limit(&index, 0.5);
+    let stopped = AtomicBool::new(true);
+    let report = evolve(&index, &estimator, &limits, &SearchConfig::default(), &stopped).expect("feasible");
+    assert!(report.interrupted && report.candidates > 0);
+    let tiny = preset("tiny").expect("a preset");
+    let other = CostIndex::new(&tiny, &made_up_table(&tiny)).expect("covered");
+    let error = run(&other, &estimator, &Limits::default(), 0).expect_err("another space").to_string();
+    assert!(error.contains("estimator: space: expected tiny"), "{error}");
+}
+
+#[test]
+fn candidates_come_fast() {
+    let space = preset("fashion").expect("a preset");
+    let index = CostIndex::new(&space, &made_up_table(&space)).expect("covered");
+    let rows = made_up_rows(&space, 300, 0.02, 0.0);
+    let mlp = crate::accuracy::MlpConfig { min_steps: 30, epochs: 1, ..Default::default() };
+    let config = crate::accuracy::FitConfig { mlp, penalties: Vec::new(), ..Default::default() };
+    let estimator = AccuracyEstimator::fit(&rows, &config).expect("rows");
+    assert_eq!(estimator.report().model, crate::accuracy::Model::Mlp);
+    let patient = SearchConfig { patience: 500, ..SearchConfig::default() };
+    let started = std::time::Instant::now();
+    let report =
+        evolve(&index, &estimator, &limit(&index, 0.4), &patient, &AtomicBool::new(false)).expect("feasible");
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "{} candidates in {seconds:.3} s: {:.0} a second",
+        report.candidates,
+        report.candidates as f64 / seconds
+    );
+    assert!(report.candidates > 30_000);
+    let archs: Vec<Arch> = (0..100).map(|_| sampler::random(&space, &mut rng(1, Purpose::Search))).collect();
+    let started = std::time::Instant::now();
+    (0..100).for_each(|_| drop(estimator.predict(&archs).expect("legal")));
+    println!("100 predictions in {:?}", started.elapsed() / 100);
+}

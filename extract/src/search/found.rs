@@ -1,0 +1,180 @@
+//! `found.json`: what a search found, for what, and from which inputs.
+//!
+//! The supernet's crate reads `best.arch` from it wherever a sub-network can be given.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use supernet::error::{Error, Result};
+use supernet::space::SearchSpace;
+
+use super::constraint::Limits;
+use super::index::Candidate;
+use crate::file::{sorted_json, write_atomic};
+
+/// What the file's `kind` says.
+const KIND: &str = "found";
+/// Version of the form that this code writes and reads.
+const VERSION: u32 = 1;
+
+/// What a search found, and from which inputs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Found {
+    kind: String,
+    version: u32,
+    /// Name of the space.
+    pub space: String,
+    /// [`SearchSpace::fingerprint`] of the space.
+    pub space_fingerprint: String,
+    /// What the search was asked to keep.
+    pub limits: Limits,
+    /// The seed of its random choices.
+    pub seed: u64,
+    /// The candidate with the highest expected accuracy.
+    pub best: Candidate,
+    /// Accuracy against latency, fastest first; empty unless it was asked for.
+    pub front: Vec<Candidate>,
+    /// BLAKE3 of the estimator's file, in hexadecimal.
+    pub estimator: String,
+    /// BLAKE3 of the latency table without its run, in hexadecimal.
+    pub latency_table: String,
+    /// Hash of the supernet that the estimator's rows came from.
+    pub supernet: String,
+    /// Version of the tool that wrote the file.
+    pub tool_version: String,
+    /// Times and numbers of the run; no part of what was found.
+    #[serde(default)]
+    pub run: BTreeMap<String, Value>,
+}
+
+impl Found {
+    /// A result without hashes of its inputs, which are public fields.
+    pub fn new(space: &SearchSpace, limits: Limits, seed: u64, best: Candidate) -> Self {
+        Self {
+            kind: KIND.to_string(),
+            version: VERSION,
+            space: space.name().to_string(),
+            space_fingerprint: space.fingerprint(),
+            limits,
+            seed,
+            best,
+            front: Vec::new(),
+            estimator: String::new(),
+            latency_table: String::new(),
+            supernet: String::new(),
+            tool_version: env!("CARGO_PKG_VERSION").to_string(),
+            run: BTreeMap::new(),
+        }
+    }
+
+    /// The file's text, keys sorted.
+    pub fn to_json(&self) -> String {
+        let value = serde_json::to_value(self).expect("plain data with text keys");
+        let mut text = serde_json::to_string_pretty(&sorted_json(value)).expect("a JSON value has a text");
+        text.push('\n');
+        text
+    }
+
+    /// Writes the file, all of it or nothing.
+    ///
+    /// # Errors
+    /// If the folder cannot be written to.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        write_atomic(path, self.to_json().as_bytes())
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not a result of this version, or holds numbers that cannot be.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        Self::from_json(&path.display().to_string(), &text)
+    }
+
+    fn from_json(place: &str, text: &str) -> Result<Self> {
+        let unreadable = |error| Error::invalid(place, "text", "a search's result in JSON", error);
+        #[derive(Deserialize)]
+        struct Front {
+            kind: String,
+            version: u32,
+        }
+        let front: Front = serde_json::from_str(text).map_err(unreadable)?;
+        if front.kind != KIND {
+            return Err(Error::invalid(place, "kind", KIND, front.kind));
+        }
+        if front.version != VERSION {
+            return Err(Error::invalid(place, "version", VERSION, front.version)
+                .and_then_do("use the release of this tool that wrote it"));
+        }
+        let found: Self = serde_json::from_str(text).map_err(unreadable)?;
+        for candidate in std::iter::once(&found.best).chain(&found.front) {
+            let latency = candidate.latency_ms > 0.0 && candidate.latency_upper_ms >= candidate.latency_ms;
+            if !latency || !candidate.accuracy.is_finite() {
+                let expected = "a finite accuracy and a latency above 0, at most its upper value";
+                return Err(Error::invalid(
+                    place,
+                    candidate.arch.to_string(),
+                    expected,
+                    format!("{candidate:?}"),
+                ));
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::index::Costs;
+    use supernet::space::{arch_file, preset, sampler};
+
+    fn found() -> Found {
+        let space = preset("tiny").expect("a preset");
+        let costs = Costs {
+            latency_us: 1234.5678,
+            latency_upper_us: 1300.0,
+            macs: 5,
+            params: 6,
+            peak_activation_bytes: 7,
+        };
+        let best = Candidate::new(sampler::largest(&space), 0.912_345_6, &costs);
+        let limits = Limits { latency_us: Some(1500.0), ..Limits::default() };
+        let mut found = Found::new(&space, limits, 3, best.clone());
+        found.front = vec![best];
+        found.run.insert("seconds".to_string(), 0.5.into());
+        found
+    }
+
+    #[test]
+    fn results_round_trip_and_are_read_as_a_sub_network() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("found.json");
+        found().write(&path).expect("writable");
+        assert_eq!(Found::read(&path).expect("own file"), found());
+        let space = preset("tiny").expect("a preset");
+        let arch = arch_file::read(&space, path.to_str().expect("a plain path")).expect("best.arch");
+        assert_eq!(arch, sampler::largest(&space));
+    }
+
+    #[test]
+    fn malformed_results_are_refused() {
+        let good = found().to_json();
+        for (from, to, part) in [
+            ("{", "", "text"),
+            ("\"found\"", "\"lost\"", "kind"),
+            ("\"version\": 1", "\"version\": 2", "version"),
+            ("\"seed\"", "\"sead\"", "text"),
+            ("\"latency_ms\": 1.2345678", "\"latency_ms\": -1", "latency above 0"),
+            ("\"arch\": \"r12:", "\"arch\": \"x12:", "text"),
+        ] {
+            assert!(good.contains(from), "{from} in {good}");
+            let error = Found::from_json("x", &good.replacen(from, to, 1)).expect_err(to).to_string();
+            assert!(error.starts_with("x: ") && error.contains(part), "{to}: {error}");
+        }
+    }
+}

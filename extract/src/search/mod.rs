@@ -1,0 +1,13 @@
+//! Finds the sub-network with the highest expected accuracy that keeps a device's limits.
+
+pub mod constraint;
+mod evolution;
+pub mod found;
+mod genes;
+pub mod index;
+pub mod pareto;
+
+pub use constraint::{Limits, Quantity};
+pub use evolution::{SearchConfig, SearchReport, evolve};
+pub use found::Found;
+pub use index::{Candidate, CostIndex, Costs};

@@ -1,0 +1,333 @@
+//! The data set that `sample` writes and `fit` reads: one header line, then one evaluated sub-network a line.
+//!
+//! Rows are appended one by one, so that an interrupted run loses at most the line it was writing. Knows
+//! nothing of how an accuracy is measured.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::space::{Arch, SearchSpace};
+
+/// What the header's `kind` says.
+const KIND: &str = "accuracy";
+/// Version of the form that this code writes and reads.
+const VERSION: u32 = 1;
+
+pub use crate::data::Split as RowSplit;
+
+/// One evaluated sub-network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccuracyRow {
+    /// The sub-network.
+    pub arch: Arch,
+    /// Share of images classified right, in 0..=1.
+    pub top1: f64,
+    /// Where the images came from.
+    pub split: RowSplit,
+    /// Number of images.
+    pub n: u64,
+}
+
+/// What all rows of a file share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccuracyHeader {
+    /// The space that the sub-networks lie in.
+    pub space: SearchSpace,
+    /// Hash of the supernet that they were taken from.
+    pub supernet: String,
+}
+
+/// A whole file, checked: every row lies in the space, none stands twice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccuracyFile {
+    /// The space that the sub-networks lie in.
+    pub space: SearchSpace,
+    /// Hash of the supernet that they were taken from.
+    pub supernet: String,
+    /// The rows, in the order in which they were written.
+    pub rows: Vec<AccuracyRow>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireHeader {
+    kind: String,
+    version: u32,
+    space: SearchSpace,
+    supernet: String,
+}
+
+/// Reads a file, whole lines only.
+///
+/// # Errors
+/// Names the line: a wrong header, a row that is no row, an accuracy outside 0..=1, no images, a sub-network
+/// that is not in the space, the same sub-network twice on one split.
+pub fn read(path: &Path) -> Result<AccuracyFile> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let file = parse(&path.display().to_string(), &text);
+    file.map_err(|error| {
+        if text.ends_with('\n') { error } else { error.and_then_do("resume the sampling that wrote it") }
+    })
+}
+
+fn parse(place: &str, text: &str) -> Result<AccuracyFile> {
+    let mut lines = text.lines();
+    let header = parse_header(place, lines.next().unwrap_or(""))?;
+    let mut rows = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (index, line) in lines.enumerate() {
+        let place = format!("{place}, line {}", index + 2);
+        let row = parse_row(&place, line, &header.space)?;
+        if !seen.insert((row.arch.clone(), row.split)) {
+            let got = format!("{} on {} again", row.arch, row.split);
+            return Err(Error::invalid(place, "arch", "each sub-network once a split", got));
+        }
+        rows.push(row);
+    }
+    Ok(AccuracyFile { space: header.space, supernet: header.supernet, rows })
+}
+
+fn parse_header(place: &str, line: &str) -> Result<AccuracyHeader> {
+    let place = format!("{place}, line 1");
+    #[derive(Deserialize)]
+    struct Front {
+        kind: String,
+        version: u32,
+    }
+    let expected = "a header {\"kind\":\"accuracy\", …}";
+    let unreadable = |error: serde_json::Error| Error::invalid(&place, "header", expected, error);
+    let front: Front = serde_json::from_str(line).map_err(unreadable)?;
+    if front.kind != KIND {
+        return Err(Error::invalid(&place, "kind", KIND, front.kind));
+    }
+    if front.version != VERSION {
+        return Err(Error::invalid(&place, "version", VERSION, front.version)
+            .and_then_do("use the release of this tool that wrote it"));
+    }
+    let wire: WireHeader = serde_json::from_str(line).map_err(unreadable)?;
+    Ok(AccuracyHeader { space: wire.space, supernet: wire.supernet })
+}
+
+fn parse_row(place: &str, line: &str, space: &SearchSpace) -> Result<AccuracyRow> {
+    let row: AccuracyRow = serde_json::from_str(line)
+        .map_err(|error| Error::invalid(place, "row", "{\"arch\", \"top1\", \"split\", \"n\"}", error))?;
+    check_row(place, &row, space)?;
+    Ok(row)
+}
+
+fn check_row(place: &str, row: &AccuracyRow, space: &SearchSpace) -> Result<()> {
+    if !(0.0..=1.0).contains(&row.top1) {
+        return Err(Error::invalid(place, "top1", "a share from 0 to 1", row.top1));
+    }
+    if row.n == 0 {
+        return Err(Error::invalid(place, "n", "at least one image", row.n));
+    }
+    space.check(&row.arch).map_err(|error| Error::invalid(place, "arch", "one of the header's space", error))
+}
+
+fn header_line(header: &AccuracyHeader) -> String {
+    let wire = WireHeader {
+        kind: KIND.to_string(),
+        version: VERSION,
+        space: header.space.clone(),
+        supernet: header.supernet.clone(),
+    };
+    let mut line = serde_json::to_string(&wire).expect("a checked space is plain data");
+    line.push('\n');
+    line
+}
+
+/// Appends rows to a file; each is one write, flushed to the operating system.
+#[derive(Debug)]
+pub struct Writer {
+    file: File,
+    path: PathBuf,
+    space: SearchSpace,
+    seen: BTreeSet<(Arch, RowSplit)>,
+}
+
+impl Writer {
+    /// Starts a new file.
+    ///
+    /// # Errors
+    /// If there is one already, or it cannot be written.
+    pub fn create(path: &Path, header: &AccuracyHeader) -> Result<Self> {
+        let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(|error| {
+            if error.kind() != ErrorKind::AlreadyExists {
+                return Error::io("create", path)(error);
+            }
+            Error::Occupied {
+                path: path.to_path_buf(),
+                reason: "the file exists".to_string(),
+                next: "resume it, or give another name".to_string(),
+            }
+        })?;
+        let space = header.space.clone();
+        let mut writer = Self { file, path: path.to_path_buf(), space, seen: BTreeSet::new() };
+        writer.write(&header_line(header))?;
+        Ok(writer)
+    }
+
+    /// Continues a file, or starts it if there is none; returns the rows that it holds. What an interrupted
+    /// write left after the last line's end is cut off.
+    ///
+    /// # Errors
+    /// If the file has another header, is damaged before its last line, or cannot be written.
+    pub fn resume(path: &Path, header: &AccuracyHeader) -> Result<(Self, Vec<AccuracyRow>)> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Ok((Self::create(path, header)?, Vec::new()));
+            }
+            Err(error) => return Err(Error::io("read", path)(error)),
+        };
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let rows = rows_of(path, &bytes[..whole], header)?;
+        let file = OpenOptions::new().append(true).open(path).map_err(Error::io("open", path))?;
+        file.set_len(whole as u64).map_err(Error::io("shorten", path))?;
+        let seen = rows.iter().map(|row| (row.arch.clone(), row.split)).collect();
+        let mut writer = Self { file, path: path.to_path_buf(), space: header.space.clone(), seen };
+        if whole == 0 {
+            writer.write(&header_line(header))?;
+        }
+        Ok((writer, rows))
+    }
+
+    /// Appends one row.
+    ///
+    /// # Errors
+    /// If the row is not valid, stands in the file already, or cannot be written.
+    pub fn append(&mut self, row: &AccuracyRow) -> Result<()> {
+        let place = self.path.display().to_string();
+        check_row(&place, row, &self.space)?;
+        if !self.seen.insert((row.arch.clone(), row.split)) {
+            let got = format!("{} on {} again", row.arch, row.split);
+            return Err(Error::invalid(place, "arch", "each sub-network once a split", got));
+        }
+        let mut line = serde_json::to_string(row).expect("a row is plain data");
+        line.push('\n');
+        self.write(&line)
+    }
+
+    fn write(&mut self, line: &str) -> Result<()> {
+        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.flush());
+        written.map_err(Error::io("write", &self.path))
+    }
+}
+
+/// The rows of whole lines that must stand under `header`.
+fn rows_of(path: &Path, bytes: &[u8], header: &AccuracyHeader) -> Result<Vec<AccuracyRow>> {
+    if bytes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let place = path.display().to_string();
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| Error::invalid(&place, "text", "UTF-8", error.to_string()))?;
+    let file = parse(&place, text)?;
+    if file.space == header.space && file.supernet == header.supernet {
+        return Ok(file.rows);
+    }
+    Err(Error::Occupied {
+        path: path.to_path_buf(),
+        reason: format!("it holds rows of supernet {} (space {})", file.supernet, file.space.name()),
+        next: "give another name for this supernet's rows".to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::space::{preset, sampler};
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    fn header() -> AccuracyHeader {
+        AccuracyHeader { space: preset("tiny").expect("a preset"), supernet: "abc".to_string() }
+    }
+
+    fn rows(count: usize) -> Vec<AccuracyRow> {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let space = header().space;
+        let mut seen = BTreeSet::new();
+        while seen.len() < count {
+            seen.insert(sampler::random(&space, &mut rng));
+        }
+        let top1 = |index: usize| 0.5 + index as f64 / 1000.0;
+        let row = |(index, arch)| AccuracyRow { arch, top1: top1(index), split: RowSplit::Val, n: 100 };
+        seen.into_iter().enumerate().map(row).collect()
+    }
+
+    #[test]
+    fn rows_round_trip_and_an_interrupted_file_continues() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("accuracy.jsonl");
+        let rows = rows(5);
+        let mut writer = Writer::create(&path, &header()).expect("a new file");
+        assert!(Writer::create(&path, &header()).is_err(), "an existing file");
+        for row in &rows[..3] {
+            writer.append(row).expect("a valid row");
+        }
+        assert!(writer.append(&rows[0]).is_err(), "a double");
+        drop(writer);
+        let whole = std::fs::read(&path).expect("readable");
+        for torn in [&b""[..], b"{\"arch\": \"r8:", b"{"] {
+            std::fs::write(&path, [&whole[..], torn].concat()).expect("writable");
+            let (mut writer, had) = Writer::resume(&path, &header()).expect("a torn line is dropped");
+            assert_eq!(had, rows[..3]);
+            writer.append(&rows[3]).expect("a valid row");
+            assert_eq!(read(&path).expect("whole").rows, rows[..4]);
+        }
+    }
+
+    #[test]
+    fn resuming_starts_what_is_not_there_and_refuses_another_supernet() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("accuracy.jsonl");
+        for torn in [None, Some(""), Some("{\"kind\": \"acc")] {
+            if let Some(torn) = torn {
+                std::fs::write(&path, torn).expect("writable");
+            }
+            let (_, had) = Writer::resume(&path, &header()).expect("a fresh start");
+            assert!(had.is_empty());
+            assert_eq!(read(&path).expect("a header").supernet, "abc");
+        }
+        let other = AccuracyHeader { supernet: "other".to_string(), ..header() };
+        let error = Writer::resume(&path, &other).expect_err("another supernet").to_string();
+        assert!(error.contains("supernet abc"), "{error}");
+    }
+
+    #[test]
+    fn malformed_files_are_refused_with_the_line() {
+        let good = header_line(&header());
+        let row = |text: &str| format!("{good}{text}\n");
+        let arch = "r8:k3e3/k3e3";
+        let valid = format!("{{\"arch\":\"{arch}\",\"top1\":0.5,\"split\":\"val\",\"n\":9}}");
+        let table = [
+            (String::new(), "line 1: header"),
+            (good.replace("accuracy", "other"), "line 1: kind"),
+            (good.replacen("\"version\":1", "\"version\":9", 1), "line 1: version: expected 1, got 9"),
+            (good.replace("\"classes\":10", "\"classes\":1"), "line 1: header"),
+            (row("nonsense"), "line 2: row"),
+            (row(&valid.replace("0.5", "1.5")), "line 2: top1: expected a share from 0 to 1, got 1.5"),
+            (row(&valid.replace("0.5", "-0.1")), "line 2: top1"),
+            (row(&valid.replace(":9", ":0")), "line 2: n"),
+            (row(&valid.replace("val", "all")), "line 2: row"),
+            (row(&valid.replace("r8", "r9")), "line 2: arch"),
+            (row(&format!("{valid}\n{valid}")), "line 3: arch: expected each sub-network once"),
+            (format!("{good}{}", &valid[..20]), "resume the sampling"),
+        ];
+        for (text, part) in table {
+            let file = tempfile::NamedTempFile::new().expect("a temporary file");
+            std::fs::write(file.path(), &text).expect("writable");
+            let error = read(file.path()).expect_err(part).to_string();
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert_eq!(parse("x", &row(&valid)).expect("valid").rows.len(), 1);
+    }
+}

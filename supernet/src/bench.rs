@@ -1,0 +1,181 @@
+//! Whole steps, timed: what a training or an inference costs on this machine.
+
+use candle_core::{Device, Tensor};
+use rand::Rng;
+use serde::Serialize;
+
+use crate::elastic::{Gradients, SharedWeights, SubnetWeights};
+use crate::error::Result;
+use crate::eval::calibrate;
+use crate::kernels::Kernels;
+use crate::nn::{Network, Pass, Statistics};
+use crate::random::rng_for;
+use crate::space::{Arch, SearchSpace, sampler};
+use crate::timing::{Spread, Stopwatch, peak_rss_mb};
+use crate::train::{Pupil, Sgd, Target, dropout_mask};
+
+/// What a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// One sub-network: forward, loss, backward, optimizer, gradients back to zero.
+    Train,
+    /// A teacher's forward, then four random sub-networks as in [`Mode::Train`] with one optimizer step.
+    Shrink,
+    /// Forward with running statistics.
+    Infer,
+    /// Forward with the batch's statistics gathered.
+    Calibrate,
+}
+
+/// Which sub-network a step trains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// Always this one.
+    Fixed(Arch),
+    /// Another one each step, each gene drawn by itself.
+    Uniform,
+}
+
+/// What to time.
+#[derive(Clone, Debug)]
+pub struct Bench {
+    /// The space.
+    pub space: SearchSpace,
+    /// Which sub-networks.
+    pub subject: Subject,
+    /// Side of the images.
+    pub resolution: usize,
+    /// Images a step.
+    pub batch: usize,
+    /// Steps that are timed.
+    pub steps: usize,
+    /// Steps before, not timed.
+    pub warmup: usize,
+    /// What a step is.
+    pub mode: Mode,
+    /// What computes.
+    pub kernels: Kernels,
+}
+
+/// What it took.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BenchReport {
+    /// Milliseconds a step.
+    pub step_ms: Spread,
+    /// Images a second at the median; each image counts once a sub-network in [`Mode::Shrink`].
+    pub images_per_second: f64,
+    /// Most memory that the process has held, in megabytes, where the system tells.
+    pub peak_rss_mb: Option<f64>,
+}
+
+/// Sub-networks of a [`Mode::Shrink`] step, as in the last phase of progressive shrinking.
+const SHRINK_SUBNETWORKS: usize = 4;
+
+/// Times whole steps on random images.
+///
+/// # Errors
+/// If the sub-network is not in the space, or `report` says so.
+pub fn bench(setup: &Bench, mut report: impl FnMut(usize)) -> Result<BenchReport> {
+    let mut runner = Runner::new(setup)?;
+    let mut times = Vec::with_capacity(setup.steps);
+    for step in 0..setup.warmup + setup.steps {
+        let watch = Stopwatch::start();
+        runner.step(step as u64)?;
+        if step >= setup.warmup {
+            times.push(watch.elapsed_ms());
+        }
+        report(step);
+    }
+    let step_ms = Spread::of(&times);
+    let images = setup.batch * if setup.mode == Mode::Shrink { SHRINK_SUBNETWORKS } else { 1 };
+    let images_per_second = images as f64 / step_ms.median * 1e3;
+    Ok(BenchReport { step_ms, images_per_second, peak_rss_mb: peak_rss_mb() })
+}
+
+struct Runner<'a> {
+    setup: &'a Bench,
+    weights: SharedWeights,
+    gradients: Gradients,
+    optimizer: Sgd,
+    images: Tensor,
+    labels: Vec<u32>,
+    deployed: Option<Network>,
+}
+
+impl<'a> Runner<'a> {
+    fn new(setup: &'a Bench) -> Result<Self> {
+        let Bench { space, batch, resolution, .. } = setup;
+        let weights = SharedWeights::new(space, &mut rng_for("weights", 0, &[]))?;
+        let mut rng = rng_for("bench", 0, &[]);
+        let shape = (*batch, space.input_channels(), *resolution, *resolution);
+        let length = shape.0 * shape.1 * shape.2 * shape.3;
+        let images: Vec<f32> = (0..length).map(|_| rng.random_range(-2.0..2.0)).collect();
+        let images = Tensor::from_vec(images, shape, &Device::Cpu)?;
+        let labels = (0..*batch).map(|_| rng.random_range(0..space.classes() as u32)).collect();
+        let gradients = Gradients::new(&weights)?;
+        let optimizer = Sgd::new(&weights, 0.9, 3e-5, setup.kernels)?;
+        let mut runner = Self { setup, weights, gradients, optimizer, images, labels, deployed: None };
+        if setup.mode == Mode::Infer {
+            runner.deployed = Some(runner.deployed_network()?);
+        }
+        Ok(runner)
+    }
+
+    /// The sub-network as it is deployed: its weights copied out, its statistics fixed.
+    fn deployed_network(&self) -> Result<Network> {
+        let Bench { space, kernels, .. } = self.setup;
+        let layers = space.lower(&self.arch(0, 0))?;
+        let subnet = SubnetWeights::new(space, &self.weights, &layers, *kernels)?;
+        let mut statistics = Statistics::new();
+        let network = Network::new(&layers, &subnet.values())?;
+        network.forward(&self.images, Pass::Calibration(&mut statistics))?;
+        Network::new(&layers, &subnet.calibrated(&statistics)?)
+    }
+
+    fn arch(&self, step: u64, index: u64) -> Arch {
+        match &self.setup.subject {
+            Subject::Fixed(arch) => arch.at(self.setup.resolution),
+            Subject::Uniform => {
+                let mut rng = rng_for("bench sub-networks", 0, &[step, index]);
+                sampler::random(&self.setup.space, &mut rng).at(self.setup.resolution)
+            }
+        }
+    }
+
+    fn step(&mut self, step: u64) -> Result<()> {
+        match self.setup.mode {
+            Mode::Train => self.learn(step, 1, None),
+            Mode::Shrink => {
+                let largest = sampler::largest(&self.setup.space).at(self.setup.resolution);
+                let teacher = self.pupil().teach(&largest, &self.images)?;
+                self.learn(step, SHRINK_SUBNETWORKS as u64, Some(&teacher))
+            }
+            Mode::Infer => match &self.deployed {
+                Some(network) => network.forward(&self.images, Pass::Inference).map(drop),
+                None => Ok(()),
+            },
+            Mode::Calibrate => {
+                let layers = self.setup.space.lower(&self.arch(step, 0))?;
+                let subnet =
+                    SubnetWeights::new(&self.setup.space, &self.weights, &layers, self.setup.kernels)?;
+                let network = Network::new(&layers, &subnet.values())?;
+                let batch = crate::data::Batch { images: self.images.clone(), labels: self.labels.clone() };
+                calibrate(&network, std::iter::once(Ok(batch))).map(drop)
+            }
+        }
+    }
+
+    fn pupil(&self) -> Pupil<'_> {
+        Pupil { space: &self.setup.space, weights: &self.weights, kernels: self.setup.kernels }
+    }
+
+    fn learn(&self, step: u64, subnetworks: u64, teacher: Option<&Tensor>) -> Result<()> {
+        let target = Target { labels: &self.labels, smoothing: 0.1, teacher };
+        for index in 0..subnetworks {
+            let dropout = dropout_mask(&self.setup.space, self.setup.batch, 0, [step, index])?;
+            self.pupil().learn(&self.arch(step, index), &self.images, &target, dropout, &self.gradients)?;
+        }
+        self.optimizer.step(&self.weights, &self.gradients, 1e-3)?;
+        self.gradients.clear(self.setup.kernels)
+    }
+}

@@ -1,0 +1,92 @@
+//! `supernet bench`: what a step costs on this machine.
+
+use serde_json::json;
+use supernet::bench::{Bench, Mode, Subject, bench};
+use supernet::space::arch_file;
+
+use super::Ending;
+use super::arguments::{Common, check_device, kernels, read_space};
+
+/// Time whole steps on random images
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  supernet bench --space ofa-mbv3-w1.0 --arch largest --resolution 64 --batch 32
+  supernet bench --space ofa-mbv3-w1.0 --arch uniform --resolution 64 --batch 32 --mode shrink")]
+pub struct Arguments {
+    /// A preset's name or a TOML file
+    #[arg(long)]
+    space: String,
+    /// As for `eval`, or `uniform` for another random sub-network each step
+    #[arg(long, default_value = "largest")]
+    arch: String,
+    /// Side of the images
+    #[arg(long, value_name = "R")]
+    resolution: usize,
+    /// Images a step
+    #[arg(long, value_name = "N")]
+    batch: usize,
+    /// Steps that are timed
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    steps: usize,
+    /// Steps before, not timed
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    warmup: usize,
+    /// What a step is: train (one sub-network), shrink (teacher and four), infer, or calibrate
+    #[arg(long, default_value = "train")]
+    mode: ModeName,
+    /// Where to compute: `cpu`
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum ModeName {
+    Train,
+    Shrink,
+    Infer,
+    Calibrate,
+}
+
+impl Arguments {
+    pub fn run(&self) -> anyhow::Result<Ending> {
+        check_device(&self.device)?;
+        if self.batch == 0 || self.steps == 0 {
+            anyhow::bail!("--batch and --steps: expected at least 1");
+        }
+        let space = read_space(&self.space)?;
+        let subject = match self.arch.as_str() {
+            "uniform" => Subject::Uniform,
+            text => Subject::Fixed(arch_file::read(&space, text)?),
+        };
+        let mode = match self.mode {
+            ModeName::Train => Mode::Train,
+            ModeName::Shrink => Mode::Shrink,
+            ModeName::Infer => Mode::Infer,
+            ModeName::Calibrate => Mode::Calibrate,
+        };
+        let kernels = kernels()?;
+        let Self { resolution, batch, steps, warmup, .. } = *self;
+        let setup = Bench { space, subject, resolution, batch, steps, warmup, mode, kernels };
+        let bar = self.common.bar((steps + warmup) as u64, "{bar:30} {pos}/{len} steps");
+        let report = bench(&setup, |_| bar.inc(1))?;
+        bar.finish_and_clear();
+        let mut document = json!(report);
+        document["kernels"] = json!(kernels.name());
+        document["threads"] = json!(rayon::current_num_threads());
+        self.common.print(&document, || {
+            let memory = report.peak_rss_mb.map_or_else(String::new, |mb| format!(", peak memory {mb:.0} MB"));
+            format!(
+                "{:.1} ms a step (10 % to 90 %: {:.1} to {:.1}), {:.1} images/s{memory}, {} kernels, {} threads",
+                report.step_ms.median,
+                report.step_ms.p10,
+                report.step_ms.p90,
+                report.images_per_second,
+                kernels.name(),
+                rayon::current_num_threads()
+            )
+        });
+        Ok(Ending::Done)
+    }
+}

@@ -1,0 +1,69 @@
+//! `supernet eval`: accuracy of sub-networks.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use supernet::checkpoint::Supernet;
+use supernet::data::{Dataset, Split};
+use supernet::eval::{Calibration, Judge};
+use supernet::space::arch_file;
+
+use super::Ending;
+use super::arguments::{Common, kernels};
+
+/// Evaluate sub-networks: calibrate batch norms on training images, then top-1 on a split
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  supernet eval --supernet run/supernet.safetensors --data digits --arch largest --arch random:1 --split test")]
+pub struct Arguments {
+    /// The trained weights
+    #[arg(long, value_name = "FILE")]
+    supernet: PathBuf,
+    /// `digits`, or `idx:FOLDER`
+    #[arg(long)]
+    data: String,
+    /// `largest`, `smallest`, `random:SEED`, canonical text, or a file that holds a sub-network; may be repeated
+    #[arg(long, required = true, num_args = 1..)]
+    arch: Vec<String>,
+    /// Which images to count on: `val`, `test` or `train`
+    #[arg(long, default_value = "val")]
+    split: Split,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl Arguments {
+    pub fn run(&self) -> anyhow::Result<Ending> {
+        let supernet = Supernet::read(&self.supernet)?;
+        let archs = self.arch.iter().map(|text| arch_file::read(&supernet.space, text));
+        let archs = archs.collect::<supernet::Result<Vec<_>>>()?;
+        let dataset = Dataset::open(&self.data)?;
+        dataset.check_fits(&supernet.space)?;
+        let judge = Judge {
+            space: &supernet.space,
+            weights: &supernet.weights,
+            dataset: &dataset,
+            calibration: Calibration::default(),
+            kernels: kernels()?,
+        };
+        let mut results = Vec::new();
+        let mut lines = Vec::new();
+        for arch in archs {
+            let accuracy = judge.accuracy(&arch, self.split)?;
+            let line = format!("{} top-1 {accuracy}  {arch}", self.split);
+            self.common.tell(&line);
+            lines.push(line);
+            results.push(json!({
+                "arch": arch,
+                "split": self.split,
+                "n": accuracy.n,
+                "top1": accuracy.top1(),
+                "interval": accuracy.interval(),
+            }));
+        }
+        if self.common.json || self.common.quiet {
+            self.common.print(&json!({ "results": results }), || lines.join("\n"));
+        }
+        Ok(Ending::Done)
+    }
+}

@@ -1,0 +1,106 @@
+//! `supernet sample`: the data set that accuracy is predicted from.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use serde_json::json;
+use supernet::accuracy_file::{AccuracyHeader, AccuracyRow, Writer};
+use supernet::checkpoint::Supernet;
+use supernet::data::{Dataset, Split};
+use supernet::eval::{Calibration, Judge};
+use supernet::random::rng_for;
+use supernet::space::{Arch, SearchSpace, sampler};
+
+use super::Ending;
+use super::arguments::{Common, kernels, stop_flag};
+
+/// Measure the accuracy of random sub-networks on validation images, one row each
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  supernet sample --supernet run/supernet.safetensors --data digits --count 300 --seed 1 --out accuracy.jsonl
+
+A file that is there already is gone on with: rows that it has are not measured again.")]
+pub struct Arguments {
+    /// The trained weights
+    #[arg(long, value_name = "FILE")]
+    supernet: PathBuf,
+    /// `digits`, or `idx:FOLDER`
+    #[arg(long)]
+    data: String,
+    /// Sub-networks in all
+    #[arg(long, value_name = "N")]
+    count: usize,
+    /// Seed that draws them
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Training images to calibrate each with
+    #[arg(long, default_value_t = Calibration::default().images, value_name = "N")]
+    calibration_images: usize,
+    /// Where the rows go
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl Arguments {
+    pub fn run(&self) -> anyhow::Result<Ending> {
+        let supernet = Supernet::read(&self.supernet)?;
+        let dataset = Dataset::open(&self.data)?;
+        dataset.check_fits(&supernet.space)?;
+        let header = AccuracyHeader { space: supernet.space.clone(), supernet: supernet.hash.clone() };
+        let (mut writer, rows) = if self.out.exists() {
+            Writer::resume(&self.out, &header)?
+        } else {
+            (Writer::create(&self.out, &header)?, Vec::new())
+        };
+        let calibration = Calibration { images: self.calibration_images, ..Calibration::default() };
+        let (space, weights, kernels) = (&supernet.space, &supernet.weights, kernels()?);
+        let judge = Judge { space, weights, dataset: &dataset, calibration, kernels };
+        let known: BTreeSet<Arch> = rows.iter().map(|row| row.arch.clone()).collect();
+        let stop = stop_flag()?;
+        let bar = self.common.bar(self.count as u64, "{bar:30} {pos}/{len} sub-networks  {msg}  ETA {eta}");
+        let mut interrupted = false;
+        for arch in draw(space, self.count, self.seed) {
+            if stop.load(Ordering::Relaxed) {
+                interrupted = true;
+                break;
+            }
+            if !known.contains(&arch) {
+                let accuracy = judge.accuracy(&arch, Split::Val)?;
+                bar.set_message(format!("top-1 {:.2} %", 100.0 * accuracy.top1()));
+                let (top1, n) = (accuracy.top1(), accuracy.n as u64);
+                writer.append(&AccuracyRow { arch, top1, split: Split::Val, n })?;
+            }
+            bar.inc(1);
+        }
+        let (resumed, rows) = (rows.len(), bar.position());
+        bar.finish_and_clear();
+        let out = self.out.display().to_string();
+        let document =
+            json!({ "out": out, "rows": rows, "resumed_from_rows": resumed, "finished": !interrupted });
+        self.common.print(&document, || out.clone());
+        Ok(if interrupted { Ending::Interrupted } else { Ending::Done })
+    }
+}
+
+/// Different sub-networks, the largest and the smallest first: they bound what can be expected.
+fn draw(space: &SearchSpace, count: usize, seed: u64) -> Vec<Arch> {
+    let mut rng = rng_for("accuracy rows", seed, &[]);
+    let mut seen = BTreeSet::new();
+    let mut drawn = Vec::new();
+    let mut tries = 0;
+    let ends = [sampler::largest(space), sampler::smallest(space)];
+    for arch in ends.into_iter().chain(std::iter::repeat_with(|| sampler::random(space, &mut rng))) {
+        // A space may hold fewer networks than asked for.
+        if drawn.len() == count || tries > 100 * count {
+            break;
+        }
+        tries += 1;
+        if seen.insert(arch.clone()) {
+            drawn.push(arch);
+        }
+    }
+    drawn
+}

@@ -1,0 +1,132 @@
+//! `supernet space`: what a space holds.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+use supernet::space::{Arch, Cost, SearchSpace, cost, preset_names, sampler};
+
+use super::Ending;
+use super::arguments::{Common, read_space};
+use super::output::grouped;
+
+/// Describe a search space: choices, number of sub-networks, costs of the smallest and the largest
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  supernet space ofa-mbv3-w1.0
+  supernet space tiny --toml > mine.toml     # a start for a space of your own")]
+pub struct Arguments {
+    /// A preset's name or a TOML file
+    #[arg(value_name = "SPACE", required_unless_present = "list")]
+    space: Option<String>,
+    /// Print the names of the presets
+    #[arg(long)]
+    list: bool,
+    /// Print the space as TOML, the form in which your own can be given
+    #[arg(long, conflicts_with = "json")]
+    toml: bool,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl Arguments {
+    pub fn run(&self) -> anyhow::Result<Ending> {
+        let Some(space) = self.space.as_ref().filter(|_| !self.list) else {
+            let names: Vec<_> = preset_names().collect();
+            self.common.print(&json!({ "presets": names }), || names.join("\n"));
+            return Ok(Ending::Done);
+        };
+        let space = read_space(space)?;
+        if self.toml {
+            print!("{}", space.to_toml());
+            return Ok(Ending::Done);
+        }
+        let costs = costs(&space)?;
+        self.common.print(&document(&space, &costs), || text(&space, &costs));
+        Ok(Ending::Done)
+    }
+}
+
+/// Smallest and largest sub-network at a resolution.
+struct Ends {
+    resolution: usize,
+    smallest: (Arch, Cost),
+    largest: (Arch, Cost),
+}
+
+fn costs(space: &SearchSpace) -> anyhow::Result<Vec<Ends>> {
+    let at = |arch: Arch| -> anyhow::Result<(Arch, Cost)> {
+        let cost = cost(&space.lower(&arch)?);
+        Ok((arch, cost))
+    };
+    let ends = |&resolution: &usize| {
+        let smallest = at(sampler::smallest(space).at(resolution))?;
+        let largest = at(sampler::largest(space).at(resolution))?;
+        Ok(Ends { resolution, smallest, largest })
+    };
+    space.resolutions().iter().map(ends).collect()
+}
+
+fn document(space: &SearchSpace, costs: &[Ends]) -> Value {
+    let end = |pick: fn(&Ends) -> &(Arch, Cost)| {
+        let entry = |ends: &Ends| {
+            let (arch, cost) = pick(ends);
+            let mut value = serde_json::to_value(cost).unwrap_or_default();
+            value["arch"] = json!(arch);
+            (ends.resolution.to_string(), value)
+        };
+        costs.iter().map(entry).collect::<serde_json::Map<_, _>>()
+    };
+    json!({
+        "name": space.name(),
+        "subnetworks": space.subnetworks().to_string(),
+        "resolutions": space.resolutions(),
+        "smallest": end(|ends| &ends.smallest),
+        "largest": end(|ends| &ends.largest),
+    })
+}
+
+fn text(space: &SearchSpace, costs: &[Ends]) -> String {
+    let mut text = format!(
+        "{}: {} sub-networks at each of {} resolutions\n{} input channels, {} classes\n\n",
+        space.name(),
+        grouped(space.subnetworks()),
+        space.resolutions().len(),
+        space.input_channels(),
+        space.classes()
+    );
+    for (index, stage) in space.stages().iter().enumerate() {
+        let list = |items: &[String]| items.join(" ");
+        let words = |items: &[usize]| items.iter().map(usize::to_string).collect::<Vec<_>>();
+        let expand: Vec<_> = stage.choices.expand.iter().map(ToString::to_string).collect();
+        let _ = writeln!(
+            text,
+            "stage {}: {} channels, stride {}, {}{}; kernel {}; expand {}; depth {}",
+            index + 1,
+            stage.channels,
+            stage.stride,
+            stage.activation,
+            if stage.squeeze_excite { ", squeeze-and-excite" } else { "" },
+            list(&words(&stage.choices.kernel)),
+            list(&expand),
+            list(&words(&stage.choices.depth)),
+        );
+    }
+    let _ = writeln!(
+        text,
+        "\n{:>10}  {:<8} {:>9} {:>12} {:>16}",
+        "resolution", "", "MMACs", "parameters", "activations kB"
+    );
+    for ends in costs {
+        for (name, (_, cost)) in [("smallest", &ends.smallest), ("largest", &ends.largest)] {
+            let _ = writeln!(
+                text,
+                "{:>10}  {name:<8} {:>9.2} {:>12} {:>16.0}",
+                ends.resolution,
+                cost.macs as f64 / 1e6,
+                grouped(cost.params),
+                cost.peak_activation_bytes as f64 / 1e3
+            );
+        }
+    }
+    text
+}
