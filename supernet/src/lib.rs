@@ -9,6 +9,7 @@ pub mod elastic;
 pub mod error;
 pub mod eval;
 pub mod kernels;
+pub mod model_folder;
 pub mod nn;
 pub mod random;
 pub mod space;

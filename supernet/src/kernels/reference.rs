@@ -3,7 +3,8 @@
 //! Same functions and shapes as in [`super::cpu`], without the instruction set, one module for each of its
 //! modules. Slow on purpose: nothing here is worth reading for its speed, everything for what it computes.
 
-/// Where tap `tap` of the output at `out` reads along an axis of `len` values, if inside; padding `kernel / 2`.
+/// Where tap `tap` of the output at `out` reads along an axis of `len` values, if inside of it; the padding
+/// is `kernel / 2`.
 fn tapped(out: usize, tap: usize, kernel: usize, stride: usize, len: usize) -> Option<usize> {
     (out * stride + tap).checked_sub(kernel / 2).filter(|&place| place < len)
 }

@@ -9,8 +9,16 @@ mod batch;
 mod plane;
 mod tile;
 
-use super::simd::{Lanes, vectorised};
+use super::simd::vectorised;
 use super::{Isa, for_each_group};
+use batch::{
+    backward_input as backward_input_by_batch, backward_weight as backward_weight_by_batch,
+    forward as forward_by_batch,
+};
+use plane::{
+    backward_input as backward_input_by_plane, backward_weight as backward_weight_by_plane,
+    forward as forward_by_plane,
+};
 
 /// The maps of a depthwise convolution; padding is `kernel / 2`, so a map of `height` rows becomes one of
 /// `height / stride` rows, rounded up.
@@ -85,38 +93,34 @@ impl DepthwiseShape {
 /// `x` `[C, N, H, W]`, `w` `[C, k * k]` to `y` `[C, N, Ho, Wo]`.
 pub fn forward(isa: Isa, shape: &DepthwiseShape, x: &[f32], w: &[f32], y: &mut [f32]) {
     shape.check(x, w, y);
-    let kernel = match (shape.kernel, shape.stride) {
-        (3, 1) => forward_channel::<3, 1>,
-        (5, 1) => forward_channel::<5, 1>,
-        (7, 1) => forward_channel::<7, 1>,
-        (3, _) => forward_channel::<3, 2>,
-        (5, _) => forward_channel::<5, 2>,
-        _ => forward_channel::<7, 2>,
+    let kernel = match (shape.kernel, shape.stride, batch::suits(isa, shape)) {
+        (3, 1, false) => plane_forward::<3, 1>,
+        (5, 1, false) => plane_forward::<5, 1>,
+        (7, 1, false) => plane_forward::<7, 1>,
+        (3, _, false) => plane_forward::<3, 2>,
+        (5, _, false) => plane_forward::<5, 2>,
+        (_, _, false) => plane_forward::<7, 2>,
+        (3, 1, true) => batch_forward::<3, 1>,
+        (5, 1, true) => batch_forward::<5, 1>,
+        (7, 1, true) => batch_forward::<7, 1>,
+        (3, _, true) => batch_forward::<3, 2>,
+        (5, _, true) => batch_forward::<5, 2>,
+        (_, _, true) => batch_forward::<7, 2>,
     };
     for_each_group(y, shape.out_channel(), shape.work(), |first, y| {
         kernel(isa, shape, &x[first * shape.channel()..], &w[first * shape.taps()..], y);
     });
 }
 
+// The channels of `y`; `x` and `w` begin with the same channel.
 vectorised!(
-    fn forward_channel<const K, const S>(shape: &DepthwiseShape, x: &[f32], w: &[f32], y: &mut [f32]) =
-        forward_on
+    fn plane_forward<const K, const S>(shape: &DepthwiseShape, x: &[f32], w: &[f32], y: &mut [f32]) =
+        forward_by_plane
 );
-
-/// The channels of `y`; `x` and `w` begin with the same channel.
-#[inline(always)]
-fn forward_on<T: Lanes, const K: usize, const S: usize>(
-    shape: &DepthwiseShape,
-    x: &[f32],
-    w: &[f32],
-    y: &mut [f32],
-) {
-    if batch::suits::<T>(shape) {
-        batch::forward::<T, K, S>(shape, x, w, y);
-    } else {
-        plane::forward::<T, K, S>(shape, x, w, y);
-    }
-}
+vectorised!(
+    fn batch_forward<const K, const S>(shape: &DepthwiseShape, x: &[f32], w: &[f32], y: &mut [f32]) =
+        forward_by_batch
+);
 
 /// The gradient of the input.
 ///
@@ -125,31 +129,27 @@ fn forward_on<T: Lanes, const K: usize, const S: usize>(
 pub fn backward_input(isa: Isa, shape: &DepthwiseShape, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     shape.check(dx, w, dy);
     if shape.stride == 1 {
-        // The sum over the outputs that a value went to is a convolution with the kernel turned by 180 degrees.
+        // The sum over the outputs that a value went to: a convolution with the kernel turned by 180 degrees.
         let mut turned = w.to_vec();
         turned.chunks_mut(shape.taps()).for_each(<[f32]>::reverse);
         return forward(isa, shape, dy, &turned, dx);
     }
+    let kernel = if batch::suits(isa, shape) { batch_backward_input } else { plane_backward_input };
     for_each_group(dx, shape.channel(), shape.work(), |first, dx| {
         let (dy, w) = (&dy[first * shape.out_channel()..], &w[first * shape.taps()..]);
-        backward_input_channel(isa, shape, dy, w, dx);
+        kernel(isa, shape, dy, w, dx);
     });
 }
 
+// The channels of `dx` at stride 2; `dy` and `w` begin with the same channel.
 vectorised!(
-    fn backward_input_channel(shape: &DepthwiseShape, dy: &[f32], w: &[f32], dx: &mut [f32]) =
-        backward_input_on
+    fn plane_backward_input(shape: &DepthwiseShape, dy: &[f32], w: &[f32], dx: &mut [f32]) =
+        backward_input_by_plane
 );
-
-/// The channels of `dx` at stride 2; `dy` and `w` begin with the same channel.
-#[inline(always)]
-fn backward_input_on<T: Lanes>(shape: &DepthwiseShape, dy: &[f32], w: &[f32], dx: &mut [f32]) {
-    if batch::suits::<T>(shape) {
-        batch::backward_input::<T>(shape, dy, w, dx);
-    } else {
-        plane::backward_input::<T>(shape, dy, w, dx);
-    }
-}
+vectorised!(
+    fn batch_backward_input(shape: &DepthwiseShape, dy: &[f32], w: &[f32], dx: &mut [f32]) =
+        backward_input_by_batch
+);
 
 /// Adds the gradient of the weights to `dw`.
 ///
@@ -157,38 +157,36 @@ fn backward_input_on<T: Lanes>(shape: &DepthwiseShape, dy: &[f32], w: &[f32], dx
 /// `x` `[C, N, H, W]`, `dy` `[C, N, Ho, Wo]`, `dw` `[C, k * k]`.
 pub fn backward_weight(isa: Isa, shape: &DepthwiseShape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     shape.check(x, dw, dy);
-    let kernel = match (shape.kernel, shape.stride) {
-        (3, 1) => backward_weight_channel::<3, 1>,
-        (5, 1) => backward_weight_channel::<5, 1>,
-        (7, 1) => backward_weight_channel::<7, 1>,
-        (3, _) => backward_weight_channel::<3, 2>,
-        (5, _) => backward_weight_channel::<5, 2>,
-        _ => backward_weight_channel::<7, 2>,
+    let kernel = match (shape.kernel, shape.stride, batch::suits(isa, shape)) {
+        (3, 1, false) => plane_backward_weight::<3, 1>,
+        (5, 1, false) => plane_backward_weight::<5, 1>,
+        (7, 1, false) => plane_backward_weight::<7, 1>,
+        (3, _, false) => plane_backward_weight::<3, 2>,
+        (5, _, false) => plane_backward_weight::<5, 2>,
+        (_, _, false) => plane_backward_weight::<7, 2>,
+        (3, 1, true) => batch_backward_weight::<3, 1>,
+        (5, 1, true) => batch_backward_weight::<5, 1>,
+        (7, 1, true) => batch_backward_weight::<7, 1>,
+        (3, _, true) => batch_backward_weight::<3, 2>,
+        (5, _, true) => batch_backward_weight::<5, 2>,
+        (_, _, true) => batch_backward_weight::<7, 2>,
     };
     for_each_group(dw, shape.taps(), shape.work(), |first, dw| {
         kernel(isa, shape, &x[first * shape.channel()..], &dy[first * shape.out_channel()..], dw);
     });
 }
 
+// The channels of `dw`; `x` and `dy` begin with the same channel.
 vectorised!(
-    fn backward_weight_channel<const K, const S>(shape: &DepthwiseShape, x: &[f32], dy: &[f32], dw: &mut [f32]) =
-        backward_weight_on
+    fn plane_backward_weight<const K, const S>(
+        shape: &DepthwiseShape, x: &[f32], dy: &[f32], dw: &mut [f32],
+    ) = backward_weight_by_plane
 );
-
-/// The channels of `dw`; `x` and `dy` begin with the same channel.
-#[inline(always)]
-fn backward_weight_on<T: Lanes, const K: usize, const S: usize>(
-    shape: &DepthwiseShape,
-    x: &[f32],
-    dy: &[f32],
-    dw: &mut [f32],
-) {
-    if batch::suits::<T>(shape) {
-        batch::backward_weight::<T, K, S>(shape, x, dy, dw);
-    } else {
-        plane::backward_weight::<T, K, S>(shape, x, dy, dw);
-    }
-}
+vectorised!(
+    fn batch_backward_weight<const K, const S>(
+        shape: &DepthwiseShape, x: &[f32], dy: &[f32], dw: &mut [f32],
+    ) = backward_weight_by_batch
+);
 
 #[cfg(test)]
 mod tests {

@@ -53,6 +53,11 @@ impl Isa {
         self == Self::Portable
     }
 
+    /// Values in a vector.
+    fn lanes(self) -> usize {
+        if self == Self::Avx512 { 16 } else { 8 }
+    }
+
     /// `self` where this CPU has it, else [`Isa::Portable`]: what makes calling a kernel sound.
     fn or_portable(self) -> Self {
         if self.is_available() { self } else { Self::Portable }
@@ -63,7 +68,8 @@ impl Isa {
 /// another thread costs some microseconds, more than the small layers of a batch of one take.
 const SERIAL_WORK: usize = 1 << 16;
 
-/// Work of one task at least: about 3 microseconds in cache and 10 from memory, well above the price of a task.
+/// Work of one task at least: about 3 microseconds in cache and 10 from memory, well above the price of
+/// handing it over.
 const TASK_WORK: usize = 1 << 15;
 
 /// Calls `body(first row, rows)` for groups of whole rows of `data`; one row is `row` values and `work` work.

@@ -3,13 +3,13 @@
 //! The maps of as many images as a vector has lanes are transposed to `[pixels][images]`. All lanes are in
 //! use, stride 2 costs nothing, and rows of taps that miss the map are left out.
 
+use super::super::Isa;
 use super::super::simd::{Lanes, prefetch, store_up_to, transpose};
 use super::DepthwiseShape;
 use super::tile::{Line, MAX_KERNEL, PHASE_MARGIN, Phase, Taps, correlate, tile, tile_len};
 
 /// Whether this scheme is the faster one.
-#[inline(always)]
-pub(super) fn suits<T: Lanes>(shape: &DepthwiseShape) -> bool {
+pub(super) fn suits(isa: Isa, shape: &DepthwiseShape) -> bool {
     // The largest map, in values: measured. Above, turning the maps costs more than full lanes gain, the
     // later the more taps there are for each value that is turned.
     let area = match (shape.kernel, shape.stride) {
@@ -17,7 +17,7 @@ pub(super) fn suits<T: Lanes>(shape: &DepthwiseShape) -> bool {
         (7, _) => 196,
         _ => 64,
     };
-    shape.plane() <= area && 2 * shape.images >= T::COUNT
+    shape.plane() <= area && 2 * shape.images >= isa.lanes()
 }
 
 /// The maps of up to `COUNT` images with a border of zeros: one vector a pixel.
@@ -74,8 +74,8 @@ impl Pixels {
         self.expect::<T>(&maps[maps.len()..]);
     }
 
-    /// Asks for the memory from the beginning of `maps` on that the next maps will be read from or written to:
-    /// the images' rows are too many and too short for the CPU to foresee.
+    /// Asks for the memory, from the beginning of `maps` on, that maps will be read from or written to: the
+    /// images' rows are too many and too short for the CPU to foresee.
     #[inline(always)]
     fn expect<T: Lanes>(&self, maps: &[f32]) {
         let plane = self.places.len();

@@ -1,6 +1,6 @@
 //! Depthwise convolution plane by plane: lanes are columns, tiles go down the rows.
 
-use super::super::simd::{Lanes, load_up_to, prefetch, store_up_to};
+use super::super::simd::{Lanes, load_up_to, store_up_to};
 use super::DepthwiseShape;
 use super::tile::{Line, MAX_KERNEL, PHASE_MARGIN, Phase, Taps, correlate, tile, tile_len};
 
@@ -53,13 +53,14 @@ impl Padded {
             for x in (0..self.width.div_ceil(S)).step_by(T::COUNT) {
                 let left = self.width - S * x;
                 let (low, high) = (left.min(T::COUNT), left.saturating_sub(T::COUNT).min(T::COUNT));
-                // SAFETY: `low + high <= left` values are left in row `y` of the map, the second ones are read
-                // only if there are any; both targets lie in row `top + y`, whose parts are rounded up to vectors.
+                // SAFETY: `low + high <= left` values are left in row `y` of the map, the second ones are
+                // read only if there are any; both targets lie in row `top + y`, whose parts are rounded up
+                // to vectors.
                 unsafe {
                     let from = map.as_ptr().add(y * self.width + S * x);
                     let to = start.add((self.top + y) * self.pitch + MARGIN + x);
                     // The next map lies behind this one, and is needed when this one has been used up.
-                    prefetch::<T>(from.wrapping_add(map.len()), S * T::COUNT);
+                    (0..S).for_each(|part| T::prefetch(from.wrapping_add(map.len() + part * T::COUNT)));
                     let first = load_up_to(from, low, zero);
                     if S == 1 {
                         first.store(to);
@@ -104,39 +105,68 @@ fn sweep<T: Lanes, const K: usize, const S: usize>(
     out: &mut [f32],
     width: usize,
 ) {
+    // The pitches of maps of up to 16 and 32 columns as constants: a known distance between rows is part of
+    // an instruction, an unknown one has to be computed for each row of each tile.
+    match padded.pitch {
+        pitch if T::WIDE && pitch == S * 32 => sweep_at::<T, K, S>(padded, S * 32, taps, out, width),
+        pitch if T::WIDE && pitch == S * 48 => sweep_at::<T, K, S>(padded, S * 48, taps, out, width),
+        pitch => sweep_at::<T, K, S>(padded, pitch, taps, out, width),
+    }
+}
+
+/// [`sweep`], given the pitch.
+#[inline(always)]
+fn sweep_at<T: Lanes, const K: usize, const S: usize>(
+    padded: &Padded,
+    pitch: usize,
+    taps: &Taps,
+    out: &mut [f32],
+    width: usize,
+) {
     let height = out.len() / width;
     assert!(width == padded.width.div_ceil(S) && height == padded.height.div_ceil(S) && padded.top == K / 2);
+    assert_eq!(pitch, padded.pitch);
     let mut y = 0;
     while y < height {
         let rows = tile_len::<T, S>(height, height - y);
         y = y.min(height - rows);
-        for x in (0..width).step_by(T::COUNT) {
-            // SAFETY: `y + rows <= height`, and row `S * (y + rows - 1) + K - 1` is in the border at most; a
-            // vector at column `x` and any tap ends inside of the row's margins.
-            unsafe {
-                let source = padded.start().add(S * y * padded.pitch + x);
-                let to = (out.as_mut_ptr().add(y * width + x), width, T::COUNT.min(width - x));
-                match rows {
-                    8 => store_rows(tile::<T, K, 8, S>(source, padded.pitch, taps, 0..K), to),
-                    4 => store_rows(tile::<T, K, 4, S>(source, padded.pitch, taps, 0..K), to),
-                    2 => store_rows(tile::<T, K, 2, S>(source, padded.pitch, taps, 0..K), to),
-                    _ => store_rows(tile::<T, K, 1, S>(source, padded.pitch, taps, 0..K), to),
-                }
+        // SAFETY: `y + rows <= height`, and row `S * (y + rows - 1) + K - 1` is in the border at most; a
+        // vector at a column below `width` and any tap ends inside of the row's margins.
+        unsafe {
+            let source = padded.start().add(S * y * pitch);
+            let to = (out.as_mut_ptr().add(y * width), width);
+            match rows {
+                8 => sweep_rows::<T, K, 8, S>(source, pitch, taps, to),
+                4 => sweep_rows::<T, K, 4, S>(source, pitch, taps, to),
+                2 => sweep_rows::<T, K, 2, S>(source, pitch, taps, to),
+                _ => sweep_rows::<T, K, 1, S>(source, pitch, taps, to),
             }
         }
         y += rows;
     }
 }
 
-/// Stores the first `count` lanes of each row, `pitch` values apart.
+/// `R` whole rows of the output, so that memory is written in about the order of its addresses.
 ///
 /// # Safety
-/// `count` values are writable at each of the rows.
+/// As for [`tile`] from every vector of the row on; `R * width` values are writable at `to`.
 #[inline(always)]
-unsafe fn store_rows<T: Lanes, const R: usize>(rows: [T; R], (to, pitch, count): (*mut f32, usize, usize)) {
-    for (r, row) in rows.into_iter().enumerate() {
-        // SAFETY: the caller's promise.
-        unsafe { store_up_to(row, to.add(r * pitch), count) };
+unsafe fn sweep_rows<T: Lanes, const K: usize, const R: usize, const S: usize>(
+    source: *const f32,
+    pitch: usize,
+    taps: &Taps,
+    (to, width): (*mut f32, usize),
+) {
+    let mut x = 0;
+    while x < width {
+        // SAFETY: the caller's promise; `width - x` columns are left.
+        unsafe {
+            let rows = tile::<T, K, R, S>(source.add(x), pitch, taps, 0..K);
+            for (r, row) in rows.into_iter().enumerate() {
+                store_up_to(row, to.add(r * width + x), T::COUNT.min(width - x));
+            }
+        }
+        x += T::COUNT;
     }
 }
 
@@ -192,48 +222,50 @@ fn sweep_parity<T: Lanes, const K: usize>(
     while y < height {
         let rows = tile_len::<T, 1>(height, height - y);
         y = y.min(height - rows);
-        for x in (0..width.div_ceil(2)).step_by(T::COUNT) {
-            // SAFETY: `y + rows <= height`, the number of rows of this parity; a phase reaches at most
-            // `PHASE_MARGIN` rows over the map, and a vector with any tap ends in the row's margins.
-            unsafe {
-                let source = padded.start().add((top + y) * padded.pitch + x);
-                let to = dx.as_mut_ptr().add((2 * y + parity) * width + 2 * x);
-                let to = (to, 2 * width, width - 2 * x);
-                match rows {
-                    8 => store_columns::<T, K, 8>(source, padded.pitch, taps, to),
-                    4 => store_columns::<T, K, 4>(source, padded.pitch, taps, to),
-                    2 => store_columns::<T, K, 2>(source, padded.pitch, taps, to),
-                    _ => store_columns::<T, K, 1>(source, padded.pitch, taps, to),
-                }
+        // SAFETY: `y + rows <= height`, the number of rows of this parity; a phase reaches at most
+        // `PHASE_MARGIN` rows over the map, and a vector with any tap ends in the row's margins.
+        unsafe {
+            let source = padded.start().add((top + y) * padded.pitch);
+            let to = (dx.as_mut_ptr().add((2 * y + parity) * width), width);
+            match rows {
+                8 => sweep_columns::<T, K, 8>(source, padded.pitch, taps, to),
+                4 => sweep_columns::<T, K, 4>(source, padded.pitch, taps, to),
+                2 => sweep_columns::<T, K, 2>(source, padded.pitch, taps, to),
+                _ => sweep_columns::<T, K, 1>(source, padded.pitch, taps, to),
             }
         }
         y += rows;
     }
 }
 
-/// `R` rows of even and odd columns, stored alternately; `left` columns remain in a row.
+/// Every other one of `2 * R - 1` rows of `width` columns, from its even and its odd columns.
 ///
 /// # Safety
-/// As for [`tile`] with every outer tap, and `min(left, 2 * COUNT)` values are writable at each of the rows.
+/// As for [`tile`] from every vector of the row on; the rows are writable at `to`.
 #[inline(always)]
-unsafe fn store_columns<T: Lanes, const K: usize, const R: usize>(
+unsafe fn sweep_columns<T: Lanes, const K: usize, const R: usize>(
     source: *const f32,
     pitch: usize,
     taps: &[Taps; 2],
-    (to, to_pitch, left): (*mut f32, usize, usize),
+    (to, width): (*mut f32, usize),
 ) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let even = tile::<T, K, R, 1>(source, pitch, &taps[0], 0..taps[0].count);
-        let odd = tile::<T, K, R, 1>(source, pitch, &taps[1], 0..taps[1].count);
-        for r in 0..R {
-            let (low, high) = even[r].interleave(odd[r]);
-            let to = to.add(r * to_pitch);
-            store_up_to(low, to, left.min(T::COUNT));
-            if left > T::COUNT {
-                store_up_to(high, to.add(T::COUNT), (left - T::COUNT).min(T::COUNT));
+    let mut x = 0;
+    while 2 * x < width {
+        let left = width - 2 * x;
+        // SAFETY: the caller's promise; `left` columns are left.
+        unsafe {
+            let even = tile::<T, K, R, 1>(source.add(x), pitch, &taps[0], 0..taps[0].count);
+            let odd = tile::<T, K, R, 1>(source.add(x), pitch, &taps[1], 0..taps[1].count);
+            for r in 0..R {
+                let (low, high) = even[r].interleave(odd[r]);
+                let to = to.add(2 * (r * width + x));
+                store_up_to(low, to, left.min(T::COUNT));
+                if left > T::COUNT {
+                    store_up_to(high, to.add(T::COUNT), (left - T::COUNT).min(T::COUNT));
+                }
             }
         }
+        x += T::COUNT;
     }
 }
 

@@ -1,0 +1,260 @@
+//! An exported network on disk: `config.json` and `model.safetensors`. Loads without the supernet.
+//!
+//! The weights bear the names of the static networks in PyTorch's `ofa` package, batch norm statistics included;
+//! `config.json` says what they are, what images they take, and where they come from.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::data::Normalisation;
+use crate::error::{Error, Result};
+use crate::kernels::Kernels;
+use crate::nn::{MapSource, Network, Source};
+use crate::space::{Arch, SearchSpace};
+use crate::tensor_file::{self, sorted_json, write_atomically};
+
+/// Version of the form that this code writes and reads.
+const VERSION: u32 = 1;
+
+/// What images the network takes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Channels of an image.
+    pub channels: usize,
+    /// Height and width of an image, in pixels.
+    pub resolution: usize,
+    /// Mean of each channel, of values in 0..=1, to subtract.
+    pub mean: Vec<f32>,
+    /// Deviation of each channel, to divide by.
+    pub std: Vec<f32>,
+}
+
+/// How accurate the network is, as counted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeasuredAccuracy {
+    /// Share of images whose class was found.
+    pub top1: f64,
+    /// Images it was counted on.
+    pub n: usize,
+    /// Split they are of.
+    pub split: String,
+}
+
+/// Where the batch norms' statistics come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum StatisticsOrigin {
+    /// Gathered on training images.
+    Calibrated {
+        /// Number of images.
+        images: usize,
+        /// Name and hash of the data set.
+        data: String,
+        /// Seed that drew them.
+        seed: u64,
+    },
+}
+
+/// Where the network comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// Version of the tool that wrote the folder.
+    pub tool: String,
+    /// Kernels that computed the statistics.
+    pub kernels: String,
+    /// blake3 of the supernet's file.
+    pub supernet: String,
+    /// Where the batch norms' statistics come from.
+    pub statistics: StatisticsOrigin,
+    /// Predicted share of images whose class is found, where a search predicted one.
+    pub predicted_top1: Option<f64>,
+    /// Predicted latency in milliseconds, where a search predicted one.
+    pub predicted_latency_ms: Option<f64>,
+    /// Accuracy as counted after the export.
+    pub measured: Option<MeasuredAccuracy>,
+}
+
+/// `config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    kind: String,
+    version: u32,
+    /// The sub-network.
+    pub arch: Arch,
+    /// The space that it is of.
+    pub space: SearchSpace,
+    /// What images it takes.
+    pub input: Input,
+    /// Names of the classes, in the order of the scores.
+    pub classes: Vec<String>,
+    /// blake3 of `model.safetensors`.
+    pub model_hash: String,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// What may differ between equal exports, such as dates; no hash covers it.
+    pub run: BTreeMap<String, serde_json::Value>,
+}
+
+/// The document inside `model.safetensors`: enough to say what the file is without its folder.
+#[derive(Serialize, Deserialize)]
+struct ModelDocument {
+    kind: String,
+    version: u32,
+    arch: Arch,
+    space: SearchSpace,
+    supernet: String,
+}
+
+/// An exported network.
+pub struct ModelFolder {
+    /// What `config.json` says.
+    pub config: ModelConfig,
+    /// The weights and statistics by name.
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+/// Path of the configuration in a folder.
+pub fn config_path(folder: &Path) -> PathBuf {
+    folder.join("config.json")
+}
+
+/// Path of the weights in a folder.
+pub fn weights_path(folder: &Path) -> PathBuf {
+    folder.join("model.safetensors")
+}
+
+impl ModelFolder {
+    /// A network to be written; its hash is made here.
+    ///
+    /// # Errors
+    /// If a tensor is not f32.
+    pub fn new(
+        (space, arch): (&SearchSpace, &Arch),
+        tensors: BTreeMap<String, Tensor>,
+        input: Input,
+        classes: Vec<String>,
+        origin: Origin,
+    ) -> Result<Self> {
+        let mut folder = Self {
+            config: ModelConfig {
+                kind: "model".to_string(),
+                version: VERSION,
+                arch: arch.clone(),
+                space: space.clone(),
+                input,
+                classes,
+                model_hash: String::new(),
+                origin,
+                run: BTreeMap::new(),
+            },
+            tensors,
+        };
+        folder.config.model_hash = blake3::hash(&folder.weights_bytes()?).to_hex().to_string();
+        Ok(folder)
+    }
+
+    fn weights_bytes(&self) -> Result<Vec<u8>> {
+        let ModelConfig { arch, space, origin, .. } = &self.config;
+        let document = ModelDocument {
+            kind: "model".to_string(),
+            version: VERSION,
+            arch: arch.clone(),
+            space: space.clone(),
+            supernet: origin.supernet.clone(),
+        };
+        tensor_file::to_bytes(Path::new("model.safetensors"), &self.tensors, &document)
+    }
+
+    /// Writes both files into a folder that is there.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        write_atomically(&weights_path(folder), &self.weights_bytes()?)?;
+        let value = serde_json::to_value(&self.config).expect("plain data");
+        let text = format!("{value:#}\n");
+        write_atomically(&config_path(folder), text.as_bytes())
+    }
+
+    /// Reads a folder and checks that its files belong together.
+    ///
+    /// # Errors
+    /// If a file is missing, broken, of another version, or changed since the export.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let config = read_config(folder)?;
+        let path = weights_path(folder);
+        let file = tensor_file::read::<ModelDocument>(&path)?;
+        if file.hash != config.model_hash {
+            return Err(Error::invalid(path.display(), "blake3", &config.model_hash, &file.hash)
+                .and_then_do("the file was changed after the export; export again"));
+        }
+        Ok(Self { config, tensors: file.tensors })
+    }
+
+    /// The network, ready for [`Pass::Inference`](crate::nn::Pass::Inference).
+    ///
+    /// # Errors
+    /// If a weight is missing or has another shape than the sub-network's.
+    pub fn network(&self, kernels: Kernels) -> Result<Network> {
+        let layers = self.config.space.lower(&self.config.arch)?;
+        let builder = MapSource::builder(self.tensors.clone());
+        Network::new(&layers, &Source::new(builder, kernels, self.config.space.batch_norm_epsilon()))
+    }
+
+    /// How images are normalised.
+    ///
+    /// # Errors
+    /// Never for a folder that was read: the numbers were checked.
+    pub fn normalisation(&self) -> Result<Normalisation> {
+        Normalisation::new(self.config.input.mean.clone(), self.config.input.std.clone())
+    }
+}
+
+fn read_config(folder: &Path) -> Result<ModelConfig> {
+    let path = config_path(folder);
+    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let place = path.display().to_string();
+    let json: serde_json::Value =
+        serde_json::from_str(&text).map_err(|error| Error::invalid(&place, "text", "JSON", error))?;
+    for (key, expected) in [("kind", serde_json::json!("model")), ("version", serde_json::json!(VERSION))] {
+        let got = json.get(key).cloned().unwrap_or_default();
+        if got != expected {
+            return Err(Error::invalid(&place, key, expected, got)
+                .and_then_do("give a folder that `extract export` of this version wrote"));
+        }
+    }
+    let config: ModelConfig =
+        serde_json::from_value(json).map_err(|error| Error::invalid(&place, "fields", "a model's", error))?;
+    config.space.check(&config.arch)?;
+    let Input { channels, resolution, mean, std } = &config.input;
+    let checks = [
+        ("input.channels", config.space.input_channels(), *channels),
+        ("input.resolution", config.arch.resolution, *resolution),
+        ("input.mean", *channels, mean.len()),
+        ("input.std", *channels, std.len()),
+        ("classes", config.space.classes(), config.classes.len()),
+    ];
+    for (field, expected, got) in checks {
+        if expected != got {
+            return Err(Error::invalid(&place, field, expected, got));
+        }
+    }
+    Normalisation::new(mean.clone(), std.clone())?;
+    Ok(config)
+}
+
+/// The sorted JSON of a configuration without its `run` object: equal for equal exports.
+///
+/// # Errors
+/// If a number in it is not finite.
+pub fn reproducible_json(config: &ModelConfig) -> Result<String> {
+    let without_run = ModelConfig { run: BTreeMap::new(), ..config.clone() };
+    sorted_json(&without_run).map_err(|error| Error::invalid("config.json", "fields", "plain data", error))
+}
