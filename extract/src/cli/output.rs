@@ -1,0 +1,46 @@
+//! Where a command's words go.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Common;
+
+/// Prints results to stdout and messages to stderr, as the flags say.
+pub struct Output {
+    json: bool,
+    quiet: bool,
+}
+
+impl Output {
+    pub fn new(common: &Common) -> Self {
+        Self { json: common.json, quiet: common.quiet }
+    }
+
+    /// A message for a reader who waits.
+    pub fn say(&self, message: impl Display) {
+        if !self.quiet {
+            eprintln!("{message}");
+        }
+    }
+
+    /// The command's result: as text, or as the one JSON document.
+    pub fn result(&self, text: impl Display, json: &Value) {
+        if self.json {
+            println!("{json}");
+        } else {
+            println!("{text}");
+        }
+    }
+
+    /// Says which file was written.
+    pub fn wrote(&self, path: &Path) {
+        self.say(format_args!("wrote {}", path.display()));
+    }
+
+    /// A progress bar of so many steps, hidden where nobody looks.
+    pub fn bar(&self, steps: u64) -> indicatif::ProgressBar {
+        if self.quiet { indicatif::ProgressBar::hidden() } else { indicatif::ProgressBar::new(steps) }
+    }
+}
