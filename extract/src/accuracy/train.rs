@@ -1,11 +1,11 @@
 //! Fits the multi-layer perceptron of Cai et al. (2020, section 3.4): 3 layers of 400, ReLU, one output.
 
+use crate::error::Result;
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use supernet::error::Result;
 
 use super::network::{Dense, Network};
 use crate::rng::{Purpose, rng};
@@ -39,9 +39,9 @@ impl Default for MlpConfig {
             batch: 128,
             learning_rate: 1e-3,
             weight_decay: 1e-2,
-            epochs: 40,
+            epochs: 60,
             min_steps: 150,
-            max_steps: 1500,
+            max_steps: 2000,
         }
     }
 }

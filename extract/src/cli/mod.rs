@@ -103,10 +103,10 @@ pub fn main() -> ExitCode {
 
 /// Prints an error to stderr, and to stdout what scripts read of it.
 fn report(error: &anyhow::Error, json: bool) -> ExitCode {
-    eprintln!("error: {error:#}");
+    eprintln!("error: {error}");
     let known = error.downcast_ref::<extract::Error>();
     if json {
-        let mut document = json!({ "error": format!("{error:#}") });
+        let mut document = json!({ "error": format!("{error}") });
         match known {
             Some(extract::Error::Infeasible { nearest, .. }) => document["nearest_feasible"] = json!(nearest),
             Some(extract::Error::NotFound { closest, .. }) => document["closest"] = json!(closest),

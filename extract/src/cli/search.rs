@@ -1,5 +1,6 @@
 //! `extract search`: the most accurate sub-network under a device's limits.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -67,12 +68,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let space = read_space(&arguments.space)?;
     let estimator = AccuracyEstimator::read(&arguments.estimator)?;
     let table = LatencyTable::read(&arguments.latency_table)?;
-    let limits = Limits {
-        latency_us: arguments.max_latency,
-        macs: arguments.max_macs,
-        params: arguments.max_params,
-        memory_bytes: arguments.max_memory,
-    };
+    let limits = limits(arguments);
     let front_limits = if arguments.front { FRONT_LIMITS } else { 0 };
     let config = SearchConfig { seed: arguments.seed, front_limits, ..SearchConfig::default() };
     let started = Instant::now();
@@ -86,14 +82,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     found.estimator = estimator.hash()?;
     found.latency_table = table.hash();
     found.supernet = estimator.supernet().to_string();
-    for (key, value) in [
-        ("seconds", json!(seconds)),
-        ("candidates", json!(report.candidates)),
-        ("threads", json!(threads)),
-        ("unix_seconds", json!(unix_seconds())),
-    ] {
-        found.run.insert(key.to_string(), value);
-    }
+    found.run = run_facts(&report, seconds, threads);
     found.write(&arguments.out)?;
     output.wrote(&arguments.out);
     if report.interrupted {
@@ -101,6 +90,25 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     output.result(describe(&report, &found.front, seconds), &document(&report, &found.front, seconds));
     Ok(if report.interrupted { Outcome::Interrupted } else { Outcome::Done })
+}
+
+fn limits(arguments: &Arguments) -> Limits {
+    Limits {
+        latency_us: arguments.max_latency,
+        macs: arguments.max_macs,
+        params: arguments.max_params,
+        memory_bytes: arguments.max_memory,
+    }
+}
+
+fn run_facts(report: &SearchReport, seconds: f64, threads: usize) -> BTreeMap<String, Value> {
+    let facts = [
+        ("seconds", json!(seconds)),
+        ("candidates", json!(report.candidates)),
+        ("threads", json!(threads)),
+        ("unix_seconds", json!(unix_seconds())),
+    ];
+    facts.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
 }
 
 fn document(report: &SearchReport, front: &[Candidate], seconds: f64) -> Value {
