@@ -111,6 +111,10 @@ pub(super) fn fit_mlp(
     config: &MlpConfig,
     seed: u64,
 ) -> Result<Network> {
+    if config.width == 0 || config.batch == 0 {
+        let got = format!("{} and {}", config.width, config.batch);
+        return Err(supernet::Error::invalid("fit", "width and batch", "at least 1", got).into());
+    }
     let rows = targets.len();
     let mean = targets.iter().sum::<f64>() / rows as f64;
     let variance = targets.iter().map(|target| (target - mean).powi(2)).sum::<f64>() / rows as f64;

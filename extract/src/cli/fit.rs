@@ -50,7 +50,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         "inner_rmse": { "linear": report.inner_rmse_linear, "mlp": report.inner_rmse_mlp },
         "seconds": seconds, "estimator": arguments.out,
     });
-    output.result(describe(report), &document);
+    output.result(describe(report), &document)?;
     Ok(Outcome::Done)
 }
 

@@ -91,7 +91,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     table.run.insert("seconds".to_string(), json!(spent.round()));
     table.write(&arguments.out)?;
     output.wrote(&arguments.out);
-    summarize(&output, &table, &unmeasured, spent);
+    summarize(&output, &table, &unmeasured, spent)?;
     Ok(if interrupted { Outcome::Interrupted } else { Outcome::Done })
 }
 
@@ -127,7 +127,7 @@ fn measure_with_bar(
     Ok(measured)
 }
 
-fn summarize(output: &Output, table: &LatencyTable, unmeasured: &[String], spent: f64) {
+fn summarize(output: &Output, table: &LatencyTable, unmeasured: &[String], spent: f64) -> anyhow::Result<()> {
     let (entries, unconverged) = (table.rows().len(), table.unconverged());
     if unconverged > 0 {
         output
@@ -143,5 +143,5 @@ fn summarize(output: &Output, table: &LatencyTable, unmeasured: &[String], spent
     output.result(
         format_args!("{entries} layers in {spent:.1} s of measuring, {unconverged} of them unconverged"),
         &document,
-    );
+    )
 }

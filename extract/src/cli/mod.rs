@@ -140,3 +140,36 @@ fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
     }
     Ok(flag)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parses(line: &str) -> bool {
+        Cli::try_parse_from(line.split_whitespace().filter(|word| *word != "\\")).is_ok()
+    }
+
+    #[test]
+    fn every_command_has_an_example_that_parses() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        for command in command.get_subcommands() {
+            let help = command.get_after_help().expect("an example").to_string();
+            let example = help.strip_prefix("Example:").expect("it says so");
+            assert!(parses(example), "{example}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        let search = "extract search --space tiny --estimator e --latency-table t --out o";
+        assert!(parses(search) && parses(&format!("{search} --max-latency 1.5ms --max-memory 64KiB")));
+        for wrong in ["--max-latency 12", "--max-macs 5ms", "--threads 0", "--seed -1", "--limit 3"] {
+            assert!(!parses(&format!("{search} {wrong}")), "{wrong}");
+        }
+        for wrong in ["extract", "extract fit", "extract measure --space tiny --out t --engine other"] {
+            assert!(!parses(wrong), "{wrong}");
+        }
+    }
+}

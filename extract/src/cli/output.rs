@@ -1,6 +1,7 @@
 //! Where a command's words go.
 
 use std::fmt::Display;
+use std::io::Write;
 use std::path::Path;
 
 use serde_json::Value;
@@ -25,12 +26,14 @@ impl Output {
         }
     }
 
-    /// The command's result: as text, or as the one JSON document.
-    pub fn result(&self, text: impl Display, json: &Value) {
-        if self.json {
-            println!("{json}");
-        } else {
-            println!("{text}");
+    /// The command's result: as text, or as the one JSON document. A reader that has seen enough and closed
+    /// the pipe is no error.
+    pub fn result(&self, text: impl Display, json: &Value) -> anyhow::Result<()> {
+        let mut stdout = std::io::stdout().lock();
+        let written = if self.json { writeln!(stdout, "{json}") } else { writeln!(stdout, "{text}") };
+        match written {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            written => Ok(written?),
         }
     }
 

@@ -88,7 +88,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if report.interrupted {
         output.say("interrupted: this is the best so far");
     }
-    output.result(describe(&report, &found.front, seconds), &document(&report, &found.front, seconds));
+    output.result(describe(&report, &found.front, seconds), &document(&report, &found.front, seconds))?;
     Ok(if report.interrupted { Outcome::Interrupted } else { Outcome::Done })
 }
 

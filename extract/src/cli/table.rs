@@ -33,7 +33,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         "entries": table.rows().len(), "unconverged": table.unconverged(), "device": table.device,
         "engine": table.engine, "hash": table.hash(), "rows": table.rows(), "coverage": coverage,
     });
-    output.result(describe(&table, coverage.as_ref()), &document);
+    output.result(describe(&table, coverage.as_ref()), &document)?;
     Ok(Outcome::Done)
 }
 
