@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use supernet::error::{Error, Result};
+use crate::error::Result;
+use supernet::Error;
 use supernet::space::{Arch, Block, Expand, SearchSpace, Stage};
 
 /// Encodes the sub-networks of one space: for every block that can exist a one-hot kernel and a one-hot expand
@@ -56,7 +57,7 @@ impl Encoder {
     /// If the sub-network is not in the space, or `features` has not [`Encoder::len`] places.
     pub fn encode_into(&self, arch: &Arch, features: &mut [f32]) -> Result<()> {
         if features.len() != self.len() {
-            return Err(Error::invalid("encoder", "number of features", self.len(), features.len()));
+            return Err(Error::invalid("encoder", "number of features", self.len(), features.len()).into());
         }
         features.fill(0.0);
         self.for_each_feature(arch, |feature| features[feature] = 1.0)
@@ -67,12 +68,12 @@ impl Encoder {
     /// # Errors
     /// If the sub-network is not in the space; some features may have been visited.
     pub fn for_each_feature(&self, arch: &Arch, mut visit: impl FnMut(usize)) -> Result<()> {
-        self.visit(arch, &mut visit).ok_or_else(|| match self.space.check(arch) {
-            Err(error) => error,
-            Ok(()) => {
-                Error::invalid(format!("arch {arch}"), "choices", "those of the encoder's space", "others")
-            }
-        })
+        if self.visit(arch, &mut visit).is_some() {
+            return Ok(());
+        }
+        self.space.check(arch)?;
+        let (expected, got) = ("those of the encoder's space", "others");
+        Err(Error::invalid(format!("arch {arch}"), "choices", expected, got).into())
     }
 
     /// `None` where a choice is not among the space's.

@@ -14,10 +14,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// A file, a value or a tensor operation; see the supernet's own error type.
     #[error(transparent)]
-    Supernet(#[from] supernet::Error),
+    Supernet(Box<supernet::Error>),
     /// One limit alone rules out every sub-network of the space.
     #[error(
-        "no sub-network has a {} of at most {limit}: the least there is is {} ({}); ask for at least that",
+        "no sub-network keeps {} within {limit}: the least there is is {} ({}); ask for at least that",
         .nearest.quantity, .nearest.text, .nearest.arch
     )]
     Infeasible {
@@ -65,8 +65,14 @@ pub struct Nearest {
     pub arch: Arch,
 }
 
+impl From<supernet::Error> for Error {
+    fn from(error: supernet::Error) -> Self {
+        Self::Supernet(Box::new(error))
+    }
+}
+
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
-        Self::Supernet(error.into())
+        supernet::Error::from(error).into()
     }
 }

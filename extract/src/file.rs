@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::path::Path;
 
-use supernet::error::{Error, Result};
+use crate::error::Result;
+use supernet::Error;
 
 /// Replaces the file at `path` with `bytes`.
 pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {

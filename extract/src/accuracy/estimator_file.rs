@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use crate::error::Result;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
-use supernet::error::{Error, Result};
+use supernet::Error;
 use supernet::space::SearchSpace;
 
 use super::network::{Dense, Network};
@@ -59,7 +60,7 @@ impl AccuracyEstimator {
         let view = |(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape, bytes)?));
         let views = tensors.iter().map(|(name, shape, bytes)| view((name, shape.clone(), bytes)));
         let views = views.collect::<std::result::Result<Vec<_>, _>>().map_err(refused)?;
-        safetensors::serialize(views, Some(metadata)).map_err(refused)
+        Ok(safetensors::serialize(views, Some(metadata)).map_err(refused)?)
     }
 
     /// Writes the file, all of it or nothing.
@@ -93,7 +94,7 @@ impl AccuracyEstimator {
         let (layers, mean) = read_layers(place, &tensors, encoder.len())?;
         if (layers.len() == 1) != (metadata.model == Model::Linear) {
             let expected = "one layer of a linear model, several of an mlp";
-            return Err(Error::invalid(place, "number of layers", expected, layers.len()));
+            return Err(Error::invalid(place, "number of layers", expected, layers.len()).into());
         }
         let network = Network::new(layers, mean)?;
         Ok(Self { encoder, network, report: metadata.report, supernet: metadata.supernet })
@@ -125,21 +126,22 @@ fn read_metadata(place: &str, text: &str) -> Result<Metadata> {
     let unreadable = |error| Error::invalid(place, "metadata", "that of an accuracy estimator", error);
     let front: Front = serde_json::from_str(text).map_err(unreadable)?;
     if front.kind != KIND {
-        return Err(Error::invalid(place, "kind", KIND, front.kind));
+        return Err(Error::invalid(place, "kind", KIND, front.kind).into());
     }
     if front.version != VERSION {
         return Err(Error::invalid(place, "version", VERSION, front.version)
-            .and_then_do("use the release of this tool that wrote it, or fit again"));
+            .and_then_do("use the release of this tool that wrote it, or fit again")
+            .into());
     }
-    serde_json::from_str(text).map_err(unreadable)
+    Ok(serde_json::from_str(text).map_err(unreadable)?)
 }
 
 /// The layers, from the one that reads `inputs` features to the one with a single output, and the constant.
 fn read_layers(place: &str, tensors: &SafeTensors, inputs: usize) -> Result<(Vec<Dense>, f32)> {
     let count = tensors.len().saturating_sub(1) / 2;
-    if tensors.len() % 2 == 0 || !(1..=MOST_LAYERS).contains(&count) {
+    if tensors.len().is_multiple_of(2) || !(1..=MOST_LAYERS).contains(&count) {
         let expected = format!("weight and bias of 1 to {MOST_LAYERS} layers, and the mean");
-        return Err(Error::invalid(place, "number of tensors", expected, tensors.len()));
+        return Err(Error::invalid(place, "number of tensors", expected, tensors.len()).into());
     }
     let mut layers: Vec<Dense> = Vec::with_capacity(count);
     for index in 0..count {
@@ -154,7 +156,7 @@ fn read_layers(place: &str, tensors: &SafeTensors, inputs: usize) -> Result<(Vec
 }
 
 fn tensor<'a>(place: &str, tensors: &SafeTensors<'a>, name: &str) -> Result<TensorView<'a>> {
-    tensors.tensor(name).map_err(|_| Error::invalid(place, name, "a tensor", "none"))
+    Ok(tensors.tensor(name).map_err(|_| Error::invalid(place, name, "a tensor", "none"))?)
 }
 
 /// A tensor of finite f32 values with this shape, none of whose sizes is 0.
@@ -162,12 +164,12 @@ fn values(place: &str, tensors: &SafeTensors, name: &str, shape: &[usize]) -> Re
     let view = tensor(place, tensors, name)?;
     if view.dtype() != Dtype::F32 || view.shape() != shape || shape.contains(&0) {
         let got = format!("{:?} {:?}", view.dtype(), view.shape());
-        return Err(Error::invalid(place, name, format!("F32 {shape:?}"), got));
+        return Err(Error::invalid(place, name, format!("F32 {shape:?}"), got).into());
     }
     let value = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     let values: Vec<f32> = view.data().chunks_exact(4).map(value).collect();
     match values.iter().find(|value| !value.is_finite()) {
-        Some(value) => Err(Error::invalid(place, name, "finite numbers", value)),
+        Some(value) => Err(Error::invalid(place, name, "finite numbers", value).into()),
         None => Ok(values),
     }
 }

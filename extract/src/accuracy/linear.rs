@@ -1,6 +1,7 @@
 //! Ridge regression on few features: the estimator that is hard to beat while rows are few.
 
-use supernet::error::{Error, Result};
+use crate::error::Result;
+use supernet::Error;
 
 /// Weights for each feature, and a constant.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,7 +47,7 @@ fn solve_positive(mut matrix: Vec<f64>, mut right: Vec<f64>, len: usize) -> Resu
             }
             if row == column {
                 if !(sum.is_finite() && sum > 0.0) {
-                    return Err(Error::invalid("linear estimator", "features", "finite numbers", sum));
+                    return Err(Error::invalid("linear estimator", "features", "finite numbers", sum).into());
                 }
                 matrix[row * len + row] = sum.sqrt();
             } else {

@@ -162,7 +162,7 @@ impl AccuracyEstimator {
     pub fn predict(&self, archs: &[Arch]) -> Result<Vec<f32>> {
         let active = |arch| active_features(&self.encoder, arch);
         let active = archs.iter().map(active).collect::<Result<Vec<_>>>()?;
-        Ok(self.network.predict(&active)?)
+        self.network.predict(&active)
     }
 }
 
@@ -194,6 +194,9 @@ fn usable_rows(file: &AccuracyFile, encoder: &Encoder) -> Result<(RowSplit, Rows
 
 /// Fits both models to `rows` and compares them on `unseen`.
 fn choose(rows: &Rows, unseen: &Rows, config: &FitConfig) -> Result<Choice> {
+    if config.penalties.is_empty() {
+        return Err(supernet::Error::invalid("fit", "penalties", "at least one", "none").into());
+    }
     let (mut penalty, mut rmse_linear) = (1.0, f64::INFINITY);
     for &candidate in &config.penalties {
         let error = error_of(&fit_linear(rows, candidate)?, unseen)?;
@@ -217,7 +220,7 @@ fn fit_model(rows: &Rows, choice: &Choice, config: &FitConfig) -> Result<Network
 fn fit_linear(rows: &Rows, penalty: f64) -> Result<Network> {
     let model = ridge(&rows.active, &rows.targets, rows.len, penalty)?;
     let weight = model.weights.iter().map(|&weight| weight as f32).collect();
-    Ok(Network::new(vec![Dense { weight, bias: vec![0.0] }], model.constant as f32)?)
+    Network::new(vec![Dense { weight, bias: vec![0.0] }], model.constant as f32)
 }
 
 fn predicted(network: &Network, rows: &Rows) -> Result<Vec<f64>> {

@@ -1,11 +1,12 @@
 //! A small fully connected network on one-hot features, evaluated fast: its first layer is a sum of rows.
 
+use crate::error::Result;
 use candle_core::{Device, Tensor};
-use supernet::error::Result;
 
 /// Rows of one matrix product. Always the same number, so that a prediction does not depend on which others
-/// are asked for with it.
-const CHUNK: usize = 32;
+/// are asked for with it; enough that packing the weights is a small part of the work, and just the hundred
+/// candidates of a generation.
+const CHUNK: usize = 100;
 
 /// One layer as PyTorch keeps it.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,11 +1,11 @@
 //! Fits the multi-layer perceptron of Cai et al. (2020, section 3.4): 3 layers of 400, ReLU, one output.
 
+use crate::error::Result;
+use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
-use candle_nn::optim::{AdamW, Optimizer, ParamsAdamW};
 use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use supernet::error::Result;
 
 use super::network::{Dense, Network};
 use crate::rng::{Purpose, rng};
@@ -39,9 +39,9 @@ impl Default for MlpConfig {
             batch: 128,
             learning_rate: 1e-3,
             weight_decay: 1e-2,
-            epochs: 40,
+            epochs: 60,
             min_steps: 150,
-            max_steps: 1500,
+            max_steps: 2000,
         }
     }
 }
@@ -111,27 +111,28 @@ pub(super) fn fit_mlp(
     config: &MlpConfig,
     seed: u64,
 ) -> Result<Network> {
+    if config.width == 0 || config.batch == 0 {
+        let got = format!("{} and {}", config.width, config.batch);
+        return Err(supernet::Error::invalid("fit", "width and batch", "at least 1", got).into());
+    }
     let rows = targets.len();
     let mean = targets.iter().sum::<f64>() / rows as f64;
     let variance = targets.iter().map(|target| (target - mean).powi(2)).sum::<f64>() / rows as f64;
     let scale = variance.sqrt().max(1e-6);
     let widths = [vec![len], vec![config.width; config.hidden], vec![1]].concat();
     let trained = Trained::new(&widths, &mut rng(seed, Purpose::Weights))?;
-    let params =
-        ParamsAdamW { lr: config.learning_rate, weight_decay: config.weight_decay, ..Default::default() };
-    let mut optimizer = AdamW::new(trained.variables(), params)?;
+    let mut optimizer = AdamW::new(trained.variables(), config.weight_decay)?;
     let mut order = Order::new(rows, rng(seed, Purpose::Batches));
     let steps = config.steps(rows);
     for step in 0..steps {
         let progress = step as f64 / steps as f64;
-        optimizer
-            .set_learning_rate(0.5 * config.learning_rate * (1.0 + (std::f64::consts::PI * progress).cos()));
+        let rate = 0.5 * config.learning_rate * (1.0 + (std::f64::consts::PI * progress).cos());
         let batch = order.next(config.batch);
         let features = dense(batch.iter().map(|&row| &active[row]), len)?;
         let wanted: Vec<f32> = batch.iter().map(|&row| ((targets[row] - mean) / scale) as f32).collect();
         let wanted = Tensor::from_vec(wanted, (batch.len(), 1), &Device::Cpu)?;
         let loss = (trained.forward(&features)? - wanted)?.sqr()?.mean_all()?;
-        optimizer.backward_step(&loss)?;
+        optimizer.step(&loss.backward()?, rate)?;
     }
     trained.finish(mean, scale)
 }
@@ -144,6 +145,64 @@ fn dense<'a>(rows: impl ExactSizeIterator<Item = &'a Vec<usize>>, len: usize) ->
         features.iter().for_each(|&feature| row[feature] = 1.0);
     }
     Ok(Tensor::from_vec(values, (count, len), &Device::Cpu)?)
+}
+
+/// AdamW (Loshchilov & Hutter 2019, algorithm 2) with the usual decay rates .9 and .999: one pass over each
+/// weight, where a chain of tensor operations makes fourteen.
+struct AdamW {
+    states: Vec<AdamState>,
+    weight_decay: f64,
+    steps: i32,
+}
+
+struct AdamState {
+    variable: Var,
+    values: Vec<f32>,
+    first: Vec<f32>,
+    second: Vec<f32>,
+}
+
+const FIRST_DECAY: f64 = 0.9;
+const SECOND_DECAY: f64 = 0.999;
+const EPSILON: f32 = 1e-8;
+
+impl AdamW {
+    fn new(variables: Vec<Var>, weight_decay: f64) -> Result<Self> {
+        let mut states = Vec::with_capacity(variables.len());
+        for variable in variables {
+            let values: Vec<f32> = variable.flatten_all()?.to_vec1()?;
+            let zeros = vec![0.0; values.len()];
+            states.push(AdamState { variable, values, first: zeros.clone(), second: zeros });
+        }
+        Ok(Self { states, weight_decay, steps: 0 })
+    }
+
+    fn step(&mut self, gradients: &GradStore, rate: f64) -> Result<()> {
+        self.steps += 1;
+        let keep = (1.0 - rate * self.weight_decay) as f32;
+        let scale = (rate / (1.0 - FIRST_DECAY.powi(self.steps))) as f32;
+        let correction = (1.0 / (1.0 - SECOND_DECAY.powi(self.steps))) as f32;
+        for state in &mut self.states {
+            let Some(gradient) = gradients.get(&state.variable) else { continue };
+            let gradient: Vec<f32> = gradient.flatten_all()?.to_vec1()?;
+            state.update(&gradient, keep, scale, correction);
+            let values = Tensor::from_slice(&state.values, state.variable.shape(), &Device::Cpu)?;
+            state.variable.set(&values)?;
+        }
+        Ok(())
+    }
+}
+
+impl AdamState {
+    fn update(&mut self, gradient: &[f32], keep: f32, scale: f32, correction: f32) {
+        let (a, b) = (FIRST_DECAY as f32, SECOND_DECAY as f32);
+        let moments = self.first.iter_mut().zip(&mut self.second);
+        for ((value, (first, second)), g) in self.values.iter_mut().zip(moments).zip(gradient) {
+            *first = a * *first + (1.0 - a) * g;
+            *second = b * *second + (1.0 - b) * g * g;
+            *value = keep * *value - scale * *first / ((correction * *second).sqrt() + EPSILON);
+        }
+    }
 }
 
 /// Rows in random order, again and again, cut into batches.

@@ -254,7 +254,6 @@ const MOST_RUNS: u64 = 1 << 24;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
     use crate::latency::engine::{EngineFacts, Run};
     use crate::latency::plan::space_layers;
     use std::cell::{Cell, RefCell};
@@ -345,7 +344,8 @@ mod tests {
     #[test]
     fn what_never_settles_is_marked() {
         // every sample of about 200 us is either short or long
-        let cost = |key: &str, runs: u64| if runs / 200 % 2 == 0 { length(key) } else { 3 * length(key) };
+        let cost =
+            |key: &str, runs: u64| if (runs / 200).is_multiple_of(2) { length(key) } else { 3 * length(key) };
         let (measured, _) = run(cost, &MeasureConfig { max_samples: 40, ..MeasureConfig::default() });
         let unsettled = measured.rows.values().filter(|row| !row.converged).count();
         assert!(unsettled > measured.rows.len() / 2, "{unsettled} of {}", measured.rows.len());
@@ -381,7 +381,7 @@ mod tests {
         struct Broken;
         impl Stopwatch for Broken {
             fn time(&mut self, _: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
-                Err(Error::Supernet(supernet::Error::invalid("clock", "time", "some", "none")))
+                Err(supernet::Error::invalid("clock", "time", "some", "none").into())
             }
             fn tick(&self) -> u64 {
                 1

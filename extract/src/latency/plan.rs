@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use supernet::error::Result;
+use crate::error::Result;
 use supernet::space::{Arch, Block, LayerSpec, SearchSpace, Stage};
 
 /// One sub-network of full depth in which every block has the choice of the same index.

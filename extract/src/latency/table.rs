@@ -154,7 +154,7 @@ impl LatencyTable {
     /// # Errors
     /// If the folder cannot be written to.
     pub fn write(&self, path: &Path) -> Result<()> {
-        Ok(write_atomic(path, self.to_json().as_bytes())?)
+        write_atomic(path, self.to_json().as_bytes())
     }
 
     /// BLAKE3 of the table without its `run`, in hexadecimal.

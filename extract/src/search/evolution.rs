@@ -59,6 +59,24 @@ impl Default for SearchConfig {
     }
 }
 
+impl SearchConfig {
+    fn check(&self) -> Result<()> {
+        for (field, share) in [
+            ("parents", self.parents),
+            ("mutated", self.mutated),
+            ("gene_probability", self.gene_probability),
+        ] {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(supernet::Error::invalid("search", field, "a share from 0 to 1", share).into());
+            }
+        }
+        if self.population == 0 {
+            return Err(supernet::Error::invalid("search", "population", "at least 1", 0).into());
+        }
+        Ok(())
+    }
+}
+
 /// What a search found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchReport {
@@ -112,6 +130,7 @@ pub fn evolve(
     stop: &AtomicBool,
 ) -> Result<SearchReport> {
     check_space(index, estimator)?;
+    config.check()?;
     limits.check_each(index)?;
     let (seen, evaluated) = (BTreeSet::new(), Vec::new());
     let rng = rng(config.seed, Purpose::Search);
@@ -315,6 +334,7 @@ impl Search<'_> {
         for step in (1..=steps).rev() {
             let latency = least + (highest - least) * step as f64 / (steps + 1) as f64;
             let tighter = Limits { latency_us: Some(latency), ..*limits };
+            // tighter still is not to be had together with the other limits
             let Ok(anchor) = self.feasible(&tighter) else { break };
             self.evolve(&anchor, &tighter, self.config.front_generations)?;
             self.climb(&tighter)?;

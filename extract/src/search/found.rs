@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::error::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use supernet::error::{Error, Result};
+use supernet::Error;
 use supernet::space::SearchSpace;
 
 use super::constraint::Limits;
@@ -104,23 +105,20 @@ impl Found {
         }
         let front: Front = serde_json::from_str(text).map_err(unreadable)?;
         if front.kind != KIND {
-            return Err(Error::invalid(place, "kind", KIND, front.kind));
+            return Err(Error::invalid(place, "kind", KIND, front.kind).into());
         }
         if front.version != VERSION {
             return Err(Error::invalid(place, "version", VERSION, front.version)
-                .and_then_do("use the release of this tool that wrote it"));
+                .and_then_do("use the release of this tool that wrote it")
+                .into());
         }
         let found: Self = serde_json::from_str(text).map_err(unreadable)?;
         for candidate in std::iter::once(&found.best).chain(&found.front) {
             let latency = candidate.latency_ms > 0.0 && candidate.latency_upper_ms >= candidate.latency_ms;
             if !latency || !candidate.accuracy.is_finite() {
                 let expected = "a finite accuracy and a latency above 0, at most its upper value";
-                return Err(Error::invalid(
-                    place,
-                    candidate.arch.to_string(),
-                    expected,
-                    format!("{candidate:?}"),
-                ));
+                let got = format!("{candidate:?}");
+                return Err(Error::invalid(place, &candidate.arch, expected, got).into());
             }
         }
         Ok(found)

@@ -1,6 +1,8 @@
 use super::*;
 use crate::accuracy::tests::{made_up as made_up_rows, quick};
 use crate::latency::table::tests::made_up as made_up_table;
+use crate::latency::{LatencyTable, Row};
+use crate::search::Quantity;
 use supernet::space::{SearchSpace, preset};
 
 /// 800 sub-networks: few enough to try them all.
@@ -38,7 +40,7 @@ fn run(index: &CostIndex, estimator: &AccuracyEstimator, limits: &Limits, seed: 
 
 /// A latency limit so far between the least and the greatest.
 fn limit(index: &CostIndex, share: f64) -> Limits {
-    let least = index.least(crate::search::Quantity::Latency).1.latency_upper_us;
+    let least = index.least(Quantity::Latency).1.latency_upper_us;
     let most = index.costs(&sampler::largest(index.space())).expect("legal").latency_upper_us;
     Limits { latency_us: Some(least + share * (most - least)), ..Limits::default() }
 }
@@ -87,12 +89,33 @@ fn limits_that_cannot_be_kept_are_told_apart() {
     let (index, estimator) = parts(&small());
     let tight = Limits { latency_us: Some(1.0), ..Limits::default() };
     assert!(matches!(run(&index, &estimator, &tight, 0), Err(Error::Infeasible { .. })));
-    // least parameters need the smallest blocks, which is as far as MACs can fall at the other resolution
+
+    // on a device where big layers are the fast ones, the fastest network is not the smallest
+    let table = made_up_table(&small());
+    let inverted = |row: &Row| {
+        let median_us = 1e3 / row.median_us;
+        Row { median_us, low_us: median_us, high_us: median_us, ..*row }
+    };
+    let rows = table.rows().iter().map(|(key, row)| (key.clone(), inverted(row))).collect();
+    let (device, engine) = (table.device.clone(), table.engine.clone());
+    let table = LatencyTable::new("inverted.json", device, engine, "none", rows).expect("checked numbers");
+    let index = CostIndex::new(&small(), &table).expect("covered");
     let least = |quantity| index.least(quantity).1.of(quantity);
-    let (macs, latency) = (least(crate::search::Quantity::Macs), least(crate::search::Quantity::Latency));
-    let tightest = Limits { latency_us: Some(latency), macs: Some(macs), ..Limits::default() };
-    let report = run(&index, &estimator, &tightest, 0);
-    assert!(matches!(report, Ok(_) | Err(Error::NotFound { .. })), "{report:?}");
+    let (latency_us, macs) = (Some(least(Quantity::Latency)), Some(least(Quantity::Macs)));
+    for (limits, alone) in [
+        (Limits { latency_us, ..Limits::default() }, true),
+        (Limits { macs, ..Limits::default() }, true),
+        (Limits { latency_us, macs, ..Limits::default() }, false),
+    ] {
+        match run(&index, &estimator, &limits, 0) {
+            Ok(report) => assert!(alone && report.best.macs > 0),
+            Err(Error::NotFound { closest, .. }) => {
+                small().check(&closest).expect("the closest is a sub-network");
+                assert!(!alone);
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
 }
 
 #[test]
@@ -114,7 +137,7 @@ fn candidates_come_fast() {
     let index = CostIndex::new(&space, &made_up_table(&space)).expect("covered");
     let rows = made_up_rows(&space, 300, 0.02, 0.0);
     let mlp = crate::accuracy::MlpConfig { min_steps: 30, epochs: 1, ..Default::default() };
-    let config = crate::accuracy::FitConfig { mlp, penalties: Vec::new(), ..Default::default() };
+    let config = crate::accuracy::FitConfig { mlp, penalties: vec![1e9], ..Default::default() };
     let estimator = AccuracyEstimator::fit(&rows, &config).expect("rows");
     assert_eq!(estimator.report().model, crate::accuracy::Model::Mlp);
     let patient = SearchConfig { patience: 500, ..SearchConfig::default() };

@@ -1,0 +1,147 @@
+//! `extract measure`: times every layer of a space on this machine.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use extract::latency::{
+    DeviceFacts, Engine, LatencyTable, MeasureConfig, Progress, measure::Measured, space_layers,
+};
+use serde_json::json;
+use supernet::space::LayerSpec;
+
+use super::clock::{MonotonicStopwatch, unix_seconds};
+use super::{Common, Outcome, Output, Threads, interrupt_flag, read_space};
+
+/// Measure every layer of a space on this machine into a latency table
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  extract measure --space fashion --threads 1 --out table.json")]
+pub struct Arguments {
+    /// Preset name or TOML file
+    #[arg(long)]
+    space: String,
+    /// The table
+    #[arg(long, value_name = "TABLE.json")]
+    out: PathBuf,
+    /// What runs the layers
+    #[arg(long, default_value = "native", value_parser = ["native"])]
+    engine: String,
+    /// Add only the layers that the table lacks
+    #[arg(long)]
+    missing: bool,
+    /// What to call this machine [default: its processor's name]
+    #[arg(long, value_name = "NAME")]
+    device_name: Option<String>,
+    /// Seconds of measuring after which no further sample is begun
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    budget: u64,
+    /// How well each median must be known: half of its 95 % interval, in per cent
+    #[arg(long, value_name = "PERCENT", default_value_t = 3.0, value_parser = per_cent)]
+    precision: f64,
+    /// Decides the order in which layers are visited
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    threads: Threads,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+fn per_cent(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|value| (0.01..=50.0).contains(value));
+    value.ok_or_else(|| "a number from 0.01 to 50".to_string())
+}
+
+/// Our own inference as an engine of `threads` threads.
+fn native_engine(_threads: usize) -> anyhow::Result<Box<dyn Engine>> {
+    anyhow::bail!("engine native: not built yet")
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let output = Output::new(&arguments.common);
+    let threads = arguments.threads.install()?;
+    let stop = interrupt_flag()?;
+    let engine = native_engine(threads)?;
+    let device = DeviceFacts::this_machine(arguments.device_name.as_deref());
+    let config = MeasureConfig {
+        half_width: arguments.precision / 100.0,
+        budget: Duration::from_secs(arguments.budget),
+        seed: arguments.seed,
+        ..MeasureConfig::default()
+    };
+    let mut layers = space_layers(&read_space(&arguments.space)?)?;
+    let present = present_table(arguments, &device, &*engine)?;
+    if let Some(table) = &present {
+        layers.retain(|key, _| !table.rows().contains_key(key));
+    }
+    let measured = measure_with_bar(&output, &layers, &*engine, &config, &stop)?;
+    let spent = measured.spent.as_secs_f64();
+    let (unmeasured, interrupted) = (measured.unmeasured, measured.interrupted);
+    let mut table = match present {
+        Some(mut table) => {
+            table.extend(&device, &engine.describe(), measured.rows)?;
+            table
+        }
+        None => {
+            let place = arguments.out.display().to_string();
+            LatencyTable::new(&place, device, engine.describe(), &config.describe(), measured.rows)?
+        }
+    };
+    table.run.insert("unix_seconds".to_string(), json!(unix_seconds()));
+    table.run.insert("seconds".to_string(), json!(spent.round()));
+    table.write(&arguments.out)?;
+    output.wrote(&arguments.out);
+    summarize(&output, &table, &unmeasured, spent)?;
+    Ok(if interrupted { Outcome::Interrupted } else { Outcome::Done })
+}
+
+/// The table to add to, with `--missing`.
+fn present_table(
+    arguments: &Arguments,
+    device: &DeviceFacts,
+    engine: &dyn Engine,
+) -> anyhow::Result<Option<LatencyTable>> {
+    if !arguments.missing || !arguments.out.exists() {
+        return Ok(None);
+    }
+    let table = LatencyTable::read(&arguments.out)?;
+    table.check_same_setting(device, &engine.describe())?;
+    Ok(Some(table))
+}
+
+fn measure_with_bar(
+    output: &Output,
+    layers: &BTreeMap<String, LayerSpec>,
+    engine: &dyn Engine,
+    config: &MeasureConfig,
+    stop: &std::sync::atomic::AtomicBool,
+) -> anyhow::Result<Measured> {
+    let bar = output.bar(layers.len() as u64);
+    let mut progress = |progress: Progress<'_>| {
+        bar.set_position(progress.finished as u64);
+        bar.set_message(format!("round {}", progress.round));
+    };
+    let mut stopwatch = MonotonicStopwatch::new();
+    let measured = extract::latency::measure(layers, engine, &mut stopwatch, config, &mut progress, stop)?;
+    bar.finish_and_clear();
+    Ok(measured)
+}
+
+fn summarize(output: &Output, table: &LatencyTable, unmeasured: &[String], spent: f64) -> anyhow::Result<()> {
+    let (entries, unconverged) = (table.rows().len(), table.unconverged());
+    if unconverged > 0 {
+        output
+            .say(format_args!("{unconverged} layers are known less well than asked for: give more --budget"));
+    }
+    if !unmeasured.is_empty() {
+        output.say(format_args!("{} layers not measured: run again with --missing", unmeasured.len()));
+    }
+    let document = json!({
+        "entries": entries, "unconverged": unconverged, "unmeasured": unmeasured, "seconds": spent,
+        "hash": table.hash(),
+    });
+    output.result(
+        format_args!("{entries} layers in {spent:.1} s of measuring, {unconverged} of them unconverged"),
+        &document,
+    )
+}

@@ -1,0 +1,175 @@
+//! The command line: parses arguments, calls the library, prints, and turns errors into exit codes.
+//!
+//! Results go to stdout, progress and messages to stderr.
+
+mod clock;
+mod fit;
+mod measure;
+mod output;
+mod search;
+mod table;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::json;
+use supernet::space::{SearchSpace, preset, preset_names};
+
+use output::Output;
+
+/// Chooses a sub-network of a once-for-all supernet for a device.
+#[derive(Parser)]
+#[command(name = "extract", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Measure(measure::Arguments),
+    Table(table::Arguments),
+    Fit(fit::Arguments),
+    Search(search::Arguments),
+}
+
+/// Flags of every command.
+#[derive(Args)]
+struct Common {
+    /// One JSON document on stdout, nothing else there
+    #[arg(long)]
+    json: bool,
+    /// No progress and no messages but errors
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// The number of threads, for commands that compute.
+#[derive(Args)]
+struct Threads {
+    /// Threads to compute with [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+impl Threads {
+    /// Sets the one thread pool up; called once, before anything computes.
+    fn install(&self) -> anyhow::Result<usize> {
+        let mut builder = rayon::ThreadPoolBuilder::new();
+        if let Some(threads) = self.threads {
+            builder = builder.num_threads(usize::from(threads));
+        }
+        builder.build_global()?;
+        Ok(rayon::current_num_threads())
+    }
+}
+
+/// How a command ended without an error.
+enum Outcome {
+    Done,
+    Interrupted,
+}
+
+/// Exit codes beside 0 and 1, as scripts know them.
+const WRONG_USAGE: u8 = 2;
+const INFEASIBLE: u8 = 3;
+const VERIFICATION_FAILED: u8 = 4;
+const INTERRUPTED: u8 = 130;
+
+/// Runs the command that was asked for.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // help and version are no errors; printing can only fail when nobody reads
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(WRONG_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let (json, result) = match cli.command {
+        Command::Measure(arguments) => (arguments.common.json, measure::run(&arguments)),
+        Command::Table(arguments) => (arguments.common.json, table::run(&arguments)),
+        Command::Fit(arguments) => (arguments.common.json, fit::run(&arguments)),
+        Command::Search(arguments) => (arguments.common.json, search::run(&arguments)),
+    };
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Interrupted) => ExitCode::from(INTERRUPTED),
+        Err(error) => report(&error, json),
+    }
+}
+
+/// Prints an error to stderr, and to stdout what scripts read of it.
+fn report(error: &anyhow::Error, json: bool) -> ExitCode {
+    eprintln!("error: {error}");
+    let known = error.downcast_ref::<extract::Error>();
+    if json {
+        let mut document = json!({ "error": format!("{error}") });
+        match known {
+            Some(extract::Error::Infeasible { nearest, .. }) => document["nearest_feasible"] = json!(nearest),
+            Some(extract::Error::NotFound { closest, .. }) => document["closest"] = json!(closest),
+            _ => {}
+        }
+        println!("{document}");
+    }
+    ExitCode::from(match known {
+        Some(extract::Error::Infeasible { .. }) => INFEASIBLE,
+        Some(extract::Error::VerificationFailed { .. }) => VERIFICATION_FAILED,
+        _ => 1,
+    })
+}
+
+/// A space by preset name or from a TOML file.
+fn read_space(text: &str) -> anyhow::Result<SearchSpace> {
+    let path = std::path::Path::new(text);
+    if preset_names().any(|name| name == text) || !path.is_file() {
+        return Ok(preset(text)?);
+    }
+    let toml = std::fs::read_to_string(path).map_err(supernet::Error::io("read", path))?;
+    Ok(SearchSpace::from_toml(text, &toml)?)
+}
+
+/// A flag that Ctrl-C and a request to end set; a second one ends the process at once.
+fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, i32::from(INTERRUPTED), flag.clone())?;
+        signal_hook::flag::register(signal, flag.clone())?;
+    }
+    Ok(flag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parses(line: &str) -> bool {
+        Cli::try_parse_from(line.split_whitespace().filter(|word| *word != "\\")).is_ok()
+    }
+
+    #[test]
+    fn every_command_has_an_example_that_parses() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        for command in command.get_subcommands() {
+            let help = command.get_after_help().expect("an example").to_string();
+            let example = help.strip_prefix("Example:").expect("it says so");
+            assert!(parses(example), "{example}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        let search = "extract search --space tiny --estimator e --latency-table t --out o";
+        assert!(parses(search) && parses(&format!("{search} --max-latency 1.5ms --max-memory 64KiB")));
+        for wrong in ["--max-latency 12", "--max-macs 5ms", "--threads 0", "--seed -1", "--limit 3"] {
+            assert!(!parses(&format!("{search} {wrong}")), "{wrong}");
+        }
+        for wrong in ["extract", "extract fit", "extract measure --space tiny --out t --engine other"] {
+            assert!(!parses(wrong), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Where a command's words go.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Common;
+
+/// Prints results to stdout and messages to stderr, as the flags say.
+pub struct Output {
+    json: bool,
+    quiet: bool,
+}
+
+impl Output {
+    pub fn new(common: &Common) -> Self {
+        Self { json: common.json, quiet: common.quiet }
+    }
+
+    /// A message for a reader who waits.
+    pub fn say(&self, message: impl Display) {
+        if !self.quiet {
+            eprintln!("{message}");
+        }
+    }
+
+    /// The command's result: as text, or as the one JSON document. A reader that has seen enough and closed
+    /// the pipe is no error.
+    pub fn result(&self, text: impl Display, json: &Value) -> anyhow::Result<()> {
+        let mut stdout = std::io::stdout().lock();
+        let written = if self.json { writeln!(stdout, "{json}") } else { writeln!(stdout, "{text}") };
+        match written {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            written => Ok(written?),
+        }
+    }
+
+    /// Says which file was written.
+    pub fn wrote(&self, path: &Path) {
+        self.say(format_args!("wrote {}", path.display()));
+    }
+
+    /// A progress bar of so many steps, hidden where nobody looks.
+    pub fn bar(&self, steps: u64) -> indicatif::ProgressBar {
+        if self.quiet { indicatif::ProgressBar::hidden() } else { indicatif::ProgressBar::new(steps) }
+    }
+}

@@ -1,0 +1,140 @@
+//! `extract search`: the most accurate sub-network under a device's limits.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use extract::accuracy::AccuracyEstimator;
+use extract::latency::LatencyTable;
+use extract::search::{Candidate, CostIndex, Found, Limits, Quantity, SearchConfig, SearchReport, evolve};
+use serde_json::{Value, json};
+
+use super::clock::{seconds_since, unix_seconds};
+use super::{Common, Outcome, Output, Threads, interrupt_flag, read_space};
+
+/// Find the sub-network with the highest expected accuracy under all limits at once
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example:\n  extract search --space fashion --estimator estimator.safetensors --latency-table table.json \\\n    --max-latency 850us --max-params 200K --out found.json"
+)]
+pub struct Arguments {
+    /// Preset name or TOML file
+    #[arg(long)]
+    space: String,
+    /// The estimator that `extract fit` wrote
+    #[arg(long, value_name = "FILE")]
+    estimator: PathBuf,
+    /// The table that `extract measure` wrote
+    #[arg(long, value_name = "TABLE.json")]
+    latency_table: PathBuf,
+    /// Latency limit, such as 12ms or 850us; compared with the upper end of the table's intervals
+    #[arg(long, value_name = "TIME", value_parser = amount(Quantity::Latency))]
+    max_latency: Option<f64>,
+    /// Limit on multiply-accumulates, such as 200M
+    #[arg(long, value_name = "MACS", value_parser = amount(Quantity::Macs))]
+    max_macs: Option<f64>,
+    /// Limit on parameters, such as 5M
+    #[arg(long, value_name = "PARAMS", value_parser = amount(Quantity::Params))]
+    max_params: Option<f64>,
+    /// Limit on peak activation memory, such as 4MB
+    #[arg(long, value_name = "BYTES", value_parser = amount(Quantity::Memory))]
+    max_memory: Option<f64>,
+    /// Decides all random choices
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Search tighter latency limits too, and keep the front of accuracy against latency
+    #[arg(long)]
+    front: bool,
+    /// Where to write what was found
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    threads: Threads,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Latency limits that a front is searched at, beside the one that was asked for.
+const FRONT_LIMITS: usize = 8;
+
+fn amount(quantity: Quantity) -> impl Fn(&str) -> Result<f64, String> + Clone + Send + Sync + 'static {
+    move |text| quantity.parse(text).map_err(|error| error.to_string())
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let output = Output::new(&arguments.common);
+    let threads = arguments.threads.install()?;
+    let stop = interrupt_flag()?;
+    let space = read_space(&arguments.space)?;
+    let estimator = AccuracyEstimator::read(&arguments.estimator)?;
+    let table = LatencyTable::read(&arguments.latency_table)?;
+    let limits = limits(arguments);
+    let front_limits = if arguments.front { FRONT_LIMITS } else { 0 };
+    let config = SearchConfig { seed: arguments.seed, front_limits, ..SearchConfig::default() };
+    let started = Instant::now();
+    let report = evolve(&CostIndex::new(&space, &table)?, &estimator, &limits, &config, &stop)?;
+    let seconds = seconds_since(started);
+
+    let mut found = Found::new(&space, limits, arguments.seed, report.best.clone());
+    if arguments.front {
+        found.front = report.front.clone();
+    }
+    found.estimator = estimator.hash()?;
+    found.latency_table = table.hash();
+    found.supernet = estimator.supernet().to_string();
+    found.run = run_facts(&report, seconds, threads);
+    found.write(&arguments.out)?;
+    output.wrote(&arguments.out);
+    if report.interrupted {
+        output.say("interrupted: this is the best so far");
+    }
+    output.result(describe(&report, &found.front, seconds), &document(&report, &found.front, seconds))?;
+    Ok(if report.interrupted { Outcome::Interrupted } else { Outcome::Done })
+}
+
+fn limits(arguments: &Arguments) -> Limits {
+    Limits {
+        latency_us: arguments.max_latency,
+        macs: arguments.max_macs,
+        params: arguments.max_params,
+        memory_bytes: arguments.max_memory,
+    }
+}
+
+fn run_facts(report: &SearchReport, seconds: f64, threads: usize) -> BTreeMap<String, Value> {
+    let facts = [
+        ("seconds", json!(seconds)),
+        ("candidates", json!(report.candidates)),
+        ("threads", json!(threads)),
+        ("unix_seconds", json!(unix_seconds())),
+    ];
+    facts.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+}
+
+fn document(report: &SearchReport, front: &[Candidate], seconds: f64) -> Value {
+    json!({
+        "best": report.best, "candidates": report.candidates, "seconds": seconds, "front": front,
+        "nearest_feasible": null,
+    })
+}
+
+fn describe(report: &SearchReport, front: &[Candidate], seconds: f64) -> String {
+    let best = &report.best;
+    let mut lines = vec![
+        format!("arch          {}", best.arch),
+        format!("accuracy      {:.2} % expected", 100.0 * best.accuracy),
+        format!("latency       {:.4} ms, at most {:.4} ms", best.latency_ms, best.latency_upper_ms),
+        format!("MACs          {}", best.macs),
+        format!("parameters    {}", best.params),
+        format!("activations   {} bytes at most", best.peak_activation_bytes),
+        format!("candidates    {} in {seconds:.2} s", report.candidates),
+    ];
+    for candidate in front {
+        let accuracy = 100.0 * candidate.accuracy;
+        lines.push(format!(
+            "front         {:.4} ms  {accuracy:.2} %  {}",
+            candidate.latency_ms, candidate.arch
+        ));
+    }
+    lines.join("\n")
+}
