@@ -40,11 +40,9 @@ pub(crate) fn quick() -> FitConfig {
 
 #[test]
 fn held_out_rows_are_ranked_well() {
-    let started = std::time::Instant::now();
     let file = made_up(&space(), 1000, 0.0, 0.002);
     let estimator = AccuracyEstimator::fit(&file, &FitConfig::default()).expect("enough rows");
     let report = estimator.report();
-    println!("{report:?} in {:?}", started.elapsed());
     assert_eq!((report.n, report.held_out), (1000, 200));
     assert!(report.kendall.value > 0.8, "{report:?}");
     assert!(report.rmse.value < 0.004, "{report:?}");
@@ -55,7 +53,6 @@ fn what_does_not_add_up_needs_the_perceptron() {
     let file = made_up(&space(), 1000, 0.02, 0.0005);
     let config = FitConfig { mlp: MlpConfig { width: 100, ..MlpConfig::default() }, ..FitConfig::default() };
     let report = AccuracyEstimator::fit(&file, &config).expect("enough rows").report;
-    println!("{report:?}");
     assert_eq!(report.model, Model::Mlp, "{report:?}");
 }
 

@@ -132,27 +132,24 @@ fn a_stop_returns_the_best_so_far_and_another_space_is_refused() {
 }
 
 #[test]
-fn candidates_come_fast() {
-    let space = preset("fashion").expect("a preset");
-    let index = CostIndex::new(&space, &made_up_table(&space)).expect("covered");
-    let rows = made_up_rows(&space, 300, 0.02, 0.0);
-    let mlp = crate::accuracy::MlpConfig { min_steps: 30, epochs: 1, ..Default::default() };
-    let config = crate::accuracy::FitConfig { mlp, penalties: vec![1e9], ..Default::default() };
-    let estimator = AccuracyEstimator::fit(&rows, &config).expect("rows");
-    assert_eq!(estimator.report().model, crate::accuracy::Model::Mlp);
-    let patient = SearchConfig { patience: 500, ..SearchConfig::default() };
-    let started = std::time::Instant::now();
+fn every_generation_brings_new_candidates() {
+    let (index, estimator) = parts(&preset("fashion").expect("a preset"));
+    let config = SearchConfig { generations: 50, patience: 50, ..SearchConfig::default() };
     let report =
-        evolve(&index, &estimator, &limit(&index, 0.4), &patient, &AtomicBool::new(false)).expect("feasible");
-    let seconds = started.elapsed().as_secs_f64();
-    println!(
-        "{} candidates in {seconds:.3} s: {:.0} a second",
-        report.candidates,
-        report.candidates as f64 / seconds
-    );
-    assert!(report.candidates > 30_000);
-    let archs: Vec<Arch> = (0..100).map(|_| sampler::random(&space, &mut rng(1, Purpose::Search))).collect();
-    let started = std::time::Instant::now();
-    (0..100).for_each(|_| drop(estimator.predict(&archs).expect("legal")));
-    println!("100 predictions in {:?}", started.elapsed() / 100);
+        evolve(&index, &estimator, &limit(&index, 0.4), &config, &AtomicBool::new(false)).expect("feasible");
+    assert!(report.candidates >= 5000, "{}", report.candidates);
+}
+
+#[test]
+fn settings_that_cannot_be_are_refused() {
+    let (index, estimator) = parts(&small());
+    let good = SearchConfig::default();
+    for (config, field) in [
+        (SearchConfig { population: 0, ..good.clone() }, "population"),
+        (SearchConfig { mutated: 1.5, ..good.clone() }, "mutated"),
+        (SearchConfig { gene_probability: f64::NAN, ..good.clone() }, "gene_probability"),
+    ] {
+        let result = evolve(&index, &estimator, &Limits::default(), &config, &AtomicBool::new(false));
+        assert!(result.expect_err(field).to_string().contains(field));
+    }
 }
