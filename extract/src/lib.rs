@@ -1,12 +1,15 @@
-//! Chooses a sub-network of a once-for-all supernet for a device: latency tables, accuracy estimators, search.
+//! Chooses a sub-network of a once-for-all supernet for a device, and exports it: latency tables, accuracy
+//! estimators, search, verified export.
 //!
 //! Reads files and returns values; knows nothing of how the weights were trained.
 
 pub mod accuracy;
 pub mod encode;
 pub mod error;
+pub mod export;
 mod file;
 pub mod latency;
+pub mod predict;
 mod rng;
 pub mod search;
 

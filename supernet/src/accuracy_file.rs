@@ -18,7 +18,7 @@ const KIND: &str = "accuracy";
 /// Version of the form that this code writes and reads.
 const VERSION: u32 = 1;
 
-pub use crate::data::Split as RowSplit;
+use crate::data::Split;
 
 /// One evaluated sub-network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,7 +29,7 @@ pub struct AccuracyRow {
     /// Share of images classified right, in 0..=1.
     pub top1: f64,
     /// Where the images came from.
-    pub split: RowSplit,
+    pub split: Split,
     /// Number of images.
     pub n: u64,
 }
@@ -149,7 +149,7 @@ pub struct Writer {
     file: File,
     path: PathBuf,
     space: SearchSpace,
-    seen: BTreeSet<(Arch, RowSplit)>,
+    seen: BTreeSet<(Arch, Split)>,
 }
 
 impl Writer {
@@ -259,7 +259,7 @@ mod tests {
             seen.insert(sampler::random(&space, &mut rng));
         }
         let top1 = |index: usize| 0.5 + index as f64 / 1000.0;
-        let row = |(index, arch)| AccuracyRow { arch, top1: top1(index), split: RowSplit::Val, n: 100 };
+        let row = |(index, arch)| AccuracyRow { arch, top1: top1(index), split: Split::Val, n: 100 };
         seen.into_iter().enumerate().map(row).collect()
     }
 

@@ -188,13 +188,23 @@ impl ModelFolder {
     /// # Errors
     /// If a file is missing, broken, of another version, or changed since the export.
     pub fn read(folder: &Path) -> Result<Self> {
-        let config = read_config(folder)?;
+        let model = Self::open(folder)?;
         let path = weights_path(folder);
-        let file = tensor_file::read::<ModelDocument>(&path)?;
-        if file.hash != config.model_hash {
-            return Err(Error::invalid(path.display(), "blake3", &config.model_hash, &file.hash)
+        let hash = tensor_file::hash(&path)?;
+        if hash != model.config.model_hash {
+            return Err(Error::invalid(path.display(), "blake3", &model.config.model_hash, hash)
                 .and_then_do("the file was changed after the export; export again"));
         }
+        Ok(model)
+    }
+
+    /// Reads a folder without asking whether its weights were changed: for those who compare them.
+    ///
+    /// # Errors
+    /// If a file is missing, broken or of another version.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let config = read_config(folder)?;
+        let file = tensor_file::read::<ModelDocument>(&weights_path(folder))?;
         Ok(Self { config, tensors: file.tensors })
     }
 

@@ -12,7 +12,9 @@ use supernet::space::SearchSpace;
 use super::network::{Dense, Network};
 use super::{AccuracyEstimator, FitReport, Model};
 use crate::encode::Encoder;
-use crate::file::{sorted_json, write_atomic};
+use supernet::tensor_file::write_atomically;
+
+use crate::file::sorted_json;
 
 /// The one metadata key.
 const METADATA: &str = "once-for-all";
@@ -68,7 +70,7 @@ impl AccuracyEstimator {
     /// # Errors
     /// If the folder cannot be written to.
     pub fn write(&self, path: &Path) -> Result<()> {
-        write_atomic(path, &self.to_bytes()?)
+        Ok(write_atomically(path, &self.to_bytes()?)?)
     }
 
     /// Reads a file.

@@ -11,7 +11,8 @@ mod train;
 
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
-use supernet::accuracy_file::{AccuracyFile, RowSplit};
+use supernet::accuracy_file::AccuracyFile;
+use supernet::data::Split;
 use supernet::space::{Arch, SearchSpace};
 
 use crate::encode::Encoder;
@@ -45,7 +46,7 @@ pub struct FitReport {
     /// Number of rows held out for this report.
     pub held_out: usize,
     /// Which images the accuracies are of.
-    pub split: RowSplit,
+    pub split: Split,
     /// Root mean squared error of the accuracy, as a share.
     pub rmse: Estimate,
     /// Spearman's rank correlation.
@@ -176,9 +177,9 @@ fn share(n: usize, share: f64) -> usize {
     ((n as f64 * share).round() as usize).clamp(1, n - 1)
 }
 
-fn usable_rows(file: &AccuracyFile, encoder: &Encoder) -> Result<(RowSplit, Rows)> {
+fn usable_rows(file: &AccuracyFile, encoder: &Encoder) -> Result<(Split, Rows)> {
     let has = |split| file.rows.iter().any(|row| row.split == split);
-    let split = if has(RowSplit::Val) { RowSplit::Val } else { RowSplit::Train };
+    let split = if has(Split::Val) { Split::Val } else { Split::Train };
     let (mut active, mut targets) = (Vec::new(), Vec::new());
     for row in file.rows.iter().filter(|row| row.split == split) {
         active.push(active_features(encoder, &row.arch)?);
@@ -241,7 +242,7 @@ impl Estimate {
 fn judge(
     network: &Network,
     unseen: &Rows,
-    split: RowSplit,
+    split: Split,
     n: usize,
     choice: &Choice,
     seed: u64,

@@ -22,7 +22,7 @@ pub(crate) fn made_up(space: &SearchSpace, count: usize, curve: f64, noise: f64)
         let sum: f64 = features.iter().map(|&feature| gains[feature]).sum();
         let jitter = noise * rng.random_range(-1.7..1.7);
         let top1 = (0.8 + sum + curve * (sum * 40.0).sin() + jitter).clamp(0.0, 1.0);
-        AccuracyRow { arch, top1, split: RowSplit::Val, n: 6000 }
+        AccuracyRow { arch, top1, split: Split::Val, n: 6000 }
     };
     let rows = archs.into_iter().map(&mut row).collect();
     AccuracyFile { space: space.clone(), supernet: "abc".to_string(), rows }
@@ -100,10 +100,10 @@ fn estimators_round_trip_through_a_file() {
 fn rows_of_the_test_images_are_not_looked_at() {
     let mut file = made_up(&space(), 60, 0.0, 0.001);
     let clean = AccuracyEstimator::fit(&file, &quick()).expect("rows").to_bytes().expect("bytes");
-    let spoilt = AccuracyRow { split: RowSplit::Test, top1: 0.0, ..file.rows[0].clone() };
+    let spoilt = AccuracyRow { split: Split::Test, top1: 0.0, ..file.rows[0].clone() };
     file.rows.push(spoilt);
     assert_eq!(AccuracyEstimator::fit(&file, &quick()).expect("rows").to_bytes().expect("bytes"), clean);
-    file.rows.iter_mut().for_each(|row| row.split = RowSplit::Test);
+    file.rows.iter_mut().for_each(|row| row.split = Split::Test);
     let error = AccuracyEstimator::fit(&file, &quick()).expect_err("no usable rows").to_string();
     assert!(error.contains("got 0; run supernet sample"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! What runs a layer and what times it, as traits, so that exact tests need neither a network nor a clock.
+//! What runs layers and what times them, as traits, so that exact tests need neither a network nor a clock.
 
 use serde::{Deserialize, Serialize};
 use supernet::space::LayerSpec;
@@ -20,19 +20,19 @@ pub struct EngineFacts {
     pub batch: usize,
 }
 
-/// One inference of a prepared layer, ready to be called again and again.
+/// One inference of prepared layers, ready to be called again and again.
 pub type Run<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
 
-/// Something that can run single layers.
+/// Something that can run layers: one by itself, or a whole network's one after the other.
 pub trait Engine {
     /// What the table is to say about it.
     fn describe(&self) -> EngineFacts;
 
-    /// Makes weights and an input for the layer; the returned closure runs it once.
+    /// Makes weights and an input for the layers; the returned closure runs them once.
     ///
     /// # Errors
-    /// If the engine cannot run such a layer.
-    fn prepare(&self, layer: &LayerSpec) -> Result<Run<'_>>;
+    /// If the engine cannot run such layers.
+    fn prepare(&self, layers: &[LayerSpec]) -> Result<Run<'_>>;
 }
 
 /// The only way in which measuring sees time.

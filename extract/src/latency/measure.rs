@@ -109,7 +109,7 @@ pub struct Measured {
 
 struct Entry<'a> {
     key: &'a str,
-    layer: &'a LayerSpec,
+    layers: &'a [LayerSpec],
     /// Runs a sample; 0 until calibrated.
     inner: u64,
     /// Microseconds a run.
@@ -124,12 +124,13 @@ impl Entry<'_> {
     }
 }
 
-/// Measures layers until each is known well enough, the budget is spent, or `stop` is set.
+/// Measures entries, each some layers under a key, until each is known well enough, the budget is spent, or
+/// `stop` is set.
 ///
 /// # Errors
 /// Passes on what the engine says.
 pub fn measure(
-    layers: &BTreeMap<String, LayerSpec>,
+    layers: &BTreeMap<String, Vec<LayerSpec>>,
     engine: &dyn Engine,
     stopwatch: &mut dyn Stopwatch,
     config: &MeasureConfig,
@@ -137,8 +138,8 @@ pub fn measure(
     stop: &AtomicBool,
 ) -> Result<Measured> {
     let mut entries = Vec::with_capacity(layers.len());
-    for (key, layer) in layers {
-        entries.push(Entry { key, layer, inner: 0, samples: Vec::new() });
+    for (key, layers) in layers {
+        entries.push(Entry { key, layers, inner: 0, samples: Vec::new() });
     }
     let mut bench = Bench { engine, stopwatch, config, spent_ns: 0 };
     let mut order_rng = rng(config.seed, Purpose::Measure);
@@ -191,7 +192,7 @@ impl Bench<'_> {
     fn visit(&mut self, entry: &mut Entry) -> Result<()> {
         let (engine, mut run) = (self.engine, None);
         self.spent_ns += self.stopwatch.time(&mut || {
-            run = Some(engine.prepare(entry.layer)?);
+            run = Some(engine.prepare(entry.layers)?);
             Ok(())
         })?;
         let mut run = run.expect("set by the call that was timed");
@@ -248,6 +249,11 @@ impl Bench<'_> {
     }
 }
 
+/// Each layer as an entry of its own.
+pub fn single(layers: BTreeMap<String, LayerSpec>) -> BTreeMap<String, Vec<LayerSpec>> {
+    layers.into_iter().map(|(key, layer)| (key, vec![layer])).collect()
+}
+
 /// Most runs in one sample: ends calibration on a clock that stands still.
 const MOST_RUNS: u64 = 1 << 24;
 
@@ -273,8 +279,8 @@ mod tests {
             EngineFacts { engine, engine_version, threads: 1, dtype: "f32".to_string(), batch: 1 }
         }
 
-        fn prepare(&self, layer: &LayerSpec) -> Result<Run<'_>> {
-            let (key, mut runs) = (layer.key(), 0);
+        fn prepare(&self, layers: &[LayerSpec]) -> Result<Run<'_>> {
+            let (key, mut runs) = (layers[0].key(), 0);
             self.visited.borrow_mut().push(key.clone());
             Ok(Box::new(move || {
                 self.now.set(self.now.get() + (self.cost)(&key, runs));
@@ -299,7 +305,7 @@ mod tests {
     }
 
     fn run(cost: fn(&str, u64) -> u64, config: &MeasureConfig) -> (Measured, Vec<String>) {
-        let layers = space_layers(&preset("tiny").expect("a preset")).expect("a checked space");
+        let layers = single(space_layers(&preset("tiny").expect("a preset")).expect("a checked space"));
         let now = Rc::new(Cell::new(0));
         let engine = FakeEngine { now: now.clone(), visited: RefCell::default(), cost };
         let stop = AtomicBool::new(false);
@@ -364,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_stop_and_an_engine_error_end_it() {
-        let layers = space_layers(&preset("tiny").expect("a preset")).expect("a checked space");
+        let layers = single(space_layers(&preset("tiny").expect("a preset")).expect("a checked space"));
         let now = Rc::new(Cell::new(0));
         let engine = FakeEngine { now: now.clone(), visited: RefCell::default(), cost: |_, _| 1000 };
         let stop = AtomicBool::new(false);

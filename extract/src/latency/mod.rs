@@ -3,13 +3,15 @@
 pub mod device;
 pub mod engine;
 pub mod measure;
+mod native;
 pub mod plan;
 pub mod stats;
 pub mod table;
 
 pub use device::DeviceFacts;
 pub use engine::{Engine, EngineFacts, Stopwatch};
-pub use measure::{MeasureConfig, Progress, measure};
+pub use measure::{MeasureConfig, Progress, measure, single};
+pub use native::NativeEngine;
 pub use plan::space_layers;
 pub use stats::Row;
 pub use table::{Coverage, LatencyTable, NetworkLatency};

@@ -15,7 +15,9 @@ use super::engine::EngineFacts;
 use super::plan::space_layers;
 use super::stats::Row;
 use crate::error::Result;
-use crate::file::{rounded, sorted_json, write_atomic};
+use supernet::tensor_file::write_atomically;
+
+use crate::file::{rounded, sorted_json};
 
 /// What the file's `kind` says.
 const KIND: &str = "latency-table";
@@ -154,7 +156,7 @@ impl LatencyTable {
     /// # Errors
     /// If the folder cannot be written to.
     pub fn write(&self, path: &Path) -> Result<()> {
-        write_atomic(path, self.to_json().as_bytes())
+        Ok(write_atomically(path, self.to_json().as_bytes())?)
     }
 
     /// BLAKE3 of the table without its `run`, in hexadecimal.

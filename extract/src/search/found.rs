@@ -13,7 +13,9 @@ use supernet::space::SearchSpace;
 
 use super::constraint::Limits;
 use super::index::Candidate;
-use crate::file::{sorted_json, write_atomic};
+use supernet::tensor_file::write_atomically;
+
+use crate::file::sorted_json;
 
 /// What the file's `kind` says.
 const KIND: &str = "found";
@@ -84,7 +86,7 @@ impl Found {
     /// # Errors
     /// If the folder cannot be written to.
     pub fn write(&self, path: &Path) -> Result<()> {
-        write_atomic(path, self.to_json().as_bytes())
+        Ok(write_atomically(path, self.to_json().as_bytes())?)
     }
 
     /// Reads a file.

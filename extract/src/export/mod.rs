@@ -1,0 +1,152 @@
+//! From a supernet to a folder that is shipped: weights copied out, statistics gathered, everything verified
+//! before the folder has its name.
+
+mod verify;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::Tensor;
+use serde_json::Value;
+use supernet::checkpoint::Supernet;
+use supernet::data::{Dataset, Split};
+use supernet::elastic::SubnetWeights;
+use supernet::eval::{Calibration, Judge};
+use supernet::kernels::Kernels;
+use supernet::model_folder::{Input, MeasuredAccuracy, ModelFolder, Origin, StatisticsOrigin, config_path};
+use supernet::nn::Statistics;
+use supernet::space::Arch;
+
+pub use verify::{Verification, verify};
+
+use crate::error::Result;
+
+/// What to export.
+pub struct Request<'a> {
+    /// The trained weights.
+    pub supernet: &'a Supernet,
+    /// The sub-network.
+    pub arch: &'a Arch,
+    /// Images to calibrate with, and to count accuracy on (its `val` split).
+    pub dataset: &'a Dataset,
+    /// How to calibrate.
+    pub calibration: Calibration,
+    /// What computes.
+    pub kernels: Kernels,
+    /// Share of images that a search expects to be right.
+    pub predicted_top1: Option<f64>,
+    /// Latency that a search expects, in milliseconds.
+    pub predicted_latency_ms: Option<f64>,
+}
+
+/// What an export wrote, and how it compares with the supernet.
+pub struct Exported {
+    /// The folder's content.
+    pub model: ModelFolder,
+    /// The comparison that it passed.
+    pub verification: Verification,
+}
+
+/// Exports a sub-network into `folder`, which appears only when the export is proved equal to the supernet's
+/// sub-network. A folder of an earlier export is replaced; `run` goes into the configuration as it is.
+///
+/// # Errors
+/// If the folder holds something else, data and space do not fit, a file cannot be written, or the comparison fails
+/// ([`Error::VerificationFailed`](crate::Error::VerificationFailed)); whatever was at `folder` is then still there.
+pub fn export(request: &Request, folder: &Path, run: BTreeMap<String, Value>) -> Result<Exported> {
+    check_destination(folder)?;
+    request.dataset.check_fits(&request.supernet.space)?;
+    request.supernet.space.check(request.arch)?;
+    let mut model = assemble(request)?;
+    model.config.run = run;
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let beside = tempfile::Builder::new().prefix(".export-").tempdir_in(parent);
+    let beside = beside.map_err(supernet::Error::io("create a folder beside", folder))?;
+    let staged = beside.path().join("model");
+    std::fs::create_dir(&staged).map_err(supernet::Error::io("create the folder", &staged))?;
+    model.write(&staged)?;
+    let verification = verify(&staged, request.supernet, Some(request.dataset), request.kernels)?;
+    move_into_place(&staged, folder, beside.path())?;
+    Ok(Exported { model, verification })
+}
+
+/// Only an earlier export or an empty folder may be replaced.
+fn check_destination(folder: &Path) -> Result<()> {
+    let used = folder.exists() && !config_path(folder).is_file();
+    let empty = used && folder.read_dir().is_ok_and(|mut entries| entries.next().is_none());
+    if used && !empty {
+        return Err(supernet::Error::Occupied {
+            path: folder.to_path_buf(),
+            reason: "it is there and holds no earlier export".to_string(),
+            next: "choose another place".to_string(),
+        }
+        .into());
+    }
+    Ok(())
+}
+
+fn move_into_place(staged: &Path, folder: &Path, beside: &Path) -> Result<()> {
+    let failed = |error| supernet::Error::io("rename to", folder)(error);
+    if folder.exists() {
+        std::fs::rename(folder, beside.join("old")).map_err(failed)?;
+    }
+    if let Err(error) = std::fs::rename(staged, folder) {
+        // put the earlier export back; if that fails too, the first error says where
+        let _ = std::fs::rename(beside.join("old"), folder);
+        return Err(failed(error).into());
+    }
+    Ok(())
+}
+
+/// Calibrates, copies the weights out, and counts the accuracy.
+fn assemble(request: &Request) -> Result<ModelFolder> {
+    let Request { supernet, arch, dataset, calibration, kernels, .. } = *request;
+    let judge = Judge { space: &supernet.space, weights: &supernet.weights, dataset, calibration, kernels };
+    let statistics = judge.calibrate(arch)?;
+    let layers = supernet.space.lower(arch)?;
+    let subnet = SubnetWeights::new(&supernet.space, &supernet.weights, &layers, kernels)?;
+    let source = subnet.calibrated(&statistics)?;
+    let accuracy = judge.accuracy_of(&layers, &source, arch.resolution, Split::Val)?;
+    let normalisation = dataset.normalisation();
+    let input = Input {
+        channels: supernet.space.input_channels(),
+        resolution: arch.resolution,
+        mean: normalisation.mean().to_vec(),
+        std: normalisation.std().to_vec(),
+    };
+    let origin = Origin {
+        tool: env!("CARGO_PKG_VERSION").to_string(),
+        kernels: kernels.name().to_string(),
+        supernet: supernet.hash.clone(),
+        statistics: StatisticsOrigin::Calibrated {
+            images: calibration.images.min(dataset.train().len()),
+            data: format!("{} {}", dataset.name(), dataset.hash()),
+            seed: calibration.seed,
+        },
+        predicted_top1: request.predicted_top1,
+        predicted_latency_ms: request.predicted_latency_ms,
+        measured: Some(MeasuredAccuracy {
+            top1: accuracy.top1(),
+            n: accuracy.n,
+            split: Split::Val.to_string(),
+        }),
+    };
+    let tensors = with_statistics(subnet.tensors(), &statistics)?;
+    Ok(ModelFolder::new((&supernet.space, arch), tensors, input, dataset.classes().to_vec(), origin)?)
+}
+
+/// Copies of the weights, and the statistics under their names in PyTorch.
+fn with_statistics(
+    weights: &BTreeMap<String, Tensor>,
+    statistics: &Statistics,
+) -> Result<BTreeMap<String, Tensor>> {
+    let mut tensors = BTreeMap::new();
+    for (name, tensor) in weights {
+        tensors.insert(name.clone(), tensor.copy()?.contiguous()?);
+    }
+    for (name, tensor) in statistics {
+        tensors.insert(format!("{name}.running_mean"), tensor.get(0)?.contiguous()?);
+        tensors.insert(format!("{name}.running_var"), tensor.get(1)?.contiguous()?);
+    }
+    Ok(tensors)
+}

@@ -1,0 +1,159 @@
+//! Is an exported folder the supernet's sub-network? Weights bit for bit, logits bit for bit at the same batch
+//! size, and one image through the reference kernels.
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use rand::Rng;
+use supernet::checkpoint::Supernet;
+use supernet::data::{Dataset, eval_batches};
+use supernet::elastic::SubnetWeights;
+use supernet::kernels::Kernels;
+use supernet::model_folder::{ModelFolder, weights_path};
+use supernet::nn::{Network, Pass, Statistics};
+use supernet::random::rng_for;
+use supernet::space::LayerSpec;
+
+use crate::error::{Error, Result};
+
+/// What was compared, and how far apart it was.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Verification {
+    /// Largest difference of a logit between export and supernet; 0 where the check passed.
+    pub max_abs_difference: f32,
+    /// Largest difference of a logit between the kernels used and the reference, relative to the largest logit.
+    pub reference_difference: f32,
+    /// Images that were compared.
+    pub inputs: usize,
+}
+
+/// How far the kernels may be from the reference, relative to the largest logit: some hundred roundings in f32.
+const REFERENCE_TOLERANCE: f32 = 1e-3;
+
+/// Batch sizes of the random inputs.
+const BATCHES: [usize; 2] = [1, 5];
+
+/// Real images, where there is a data set.
+const REAL_IMAGES: usize = 16;
+
+/// Compares an exported folder with the sub-network of `supernet` that it says it is.
+///
+/// # Errors
+/// [`Error::VerificationFailed`] with the first thing that differs; other errors if a file cannot be read.
+pub fn verify(
+    folder: &Path,
+    supernet: &Supernet,
+    dataset: Option<&Dataset>,
+    kernels: Kernels,
+) -> Result<Verification> {
+    let model = ModelFolder::open(folder)?;
+    let failed = |what: &str, expected: &str, got: &str| Error::VerificationFailed {
+        path: folder.to_path_buf(),
+        what: what.to_string(),
+        expected: expected.to_string(),
+        got: got.to_string(),
+    };
+    let (config, space) = (&model.config, &supernet.space);
+    if config.space.fingerprint() != space.fingerprint() {
+        return Err(failed("space", space.name(), config.space.name()));
+    }
+    let layers = space.lower(&config.arch)?;
+    let subnet = SubnetWeights::new(space, &supernet.weights, &layers, kernels)?;
+    let statistics = compare_weights(&model, &subnet, &failed)?;
+    let hash = supernet::tensor_file::hash(&weights_path(folder))?;
+    if hash != config.model_hash {
+        return Err(failed("blake3 of model.safetensors", &config.model_hash, &hash));
+    }
+    let elastic = Network::new(&layers, &subnet.calibrated(&statistics)?)?;
+    let extracted = model.network(kernels)?;
+    let mut inputs = 0;
+    let batches = batches(&model, dataset)?;
+    for images in &batches {
+        inputs += images.dim(0)?;
+        let pair = [&elastic, &extracted].map(|network| logits(network, images));
+        let [expected, got] = pair;
+        let (expected, got) = (expected?, got?);
+        if let Some(index) = (0..expected.len()).find(|&i| expected[i].to_bits() != got[i].to_bits()) {
+            let what = format!("logit {index} of a batch of {}", images.dim(0)?);
+            return Err(failed(&what, &expected[index].to_string(), &got[index].to_string()));
+        }
+    }
+    let reference_difference = against_reference(&model, &extracted, &batches[0])?;
+    if reference_difference > REFERENCE_TOLERANCE || reference_difference.is_nan() {
+        let expected = format!("within {REFERENCE_TOLERANCE} of the reference kernels");
+        return Err(failed("logits", &expected, &reference_difference.to_string()));
+    }
+    Ok(Verification { max_abs_difference: 0.0, reference_difference, inputs })
+}
+
+/// Compares every weight, and returns the statistics, which the supernet does not have.
+fn compare_weights(
+    model: &ModelFolder,
+    subnet: &SubnetWeights,
+    failed: &impl Fn(&str, &str, &str) -> Error,
+) -> Result<Statistics> {
+    let mut rest = model.tensors.clone();
+    for (name, expected) in subnet.tensors() {
+        let got = rest.remove(name).ok_or_else(|| failed(name, "a tensor of this name", "none"))?;
+        if got.dims() != expected.dims() {
+            return Err(failed(name, &format!("{:?}", expected.dims()), &format!("{:?}", got.dims())));
+        }
+        let (expected, got) = (values(expected)?, values(&got)?);
+        if let Some(index) = (0..expected.len()).find(|&i| expected[i].to_bits() != got[i].to_bits()) {
+            let what = format!("{name}[{index}]");
+            return Err(failed(&what, &expected[index].to_string(), &got[index].to_string()));
+        }
+    }
+    let mut statistics = Statistics::new();
+    for layer in subnet.layers() {
+        for norm in norms(layer) {
+            let [mean, variance] = ["running_mean", "running_var"].map(|statistic| {
+                let name = format!("{norm}.{statistic}");
+                rest.remove(&name).ok_or_else(|| failed(&name, "statistics of this name", "none"))
+            });
+            statistics.insert(norm, Tensor::stack(&[mean?, variance?], 0)?);
+        }
+    }
+    match rest.keys().next() {
+        Some(name) => Err(failed(name, "no such tensor", "one")),
+        None => Ok(statistics),
+    }
+}
+
+/// Names of a layer's batch norms.
+fn norms(layer: &LayerSpec) -> Vec<String> {
+    let names = layer.weights().into_iter().map(|weight| weight.name);
+    names.filter_map(|name| name.strip_suffix(".bn.weight").map(|norm| format!("{norm}.bn"))).collect()
+}
+
+/// Random images, and real ones where there are some.
+fn batches(model: &ModelFolder, dataset: Option<&Dataset>) -> Result<Vec<Tensor>> {
+    let (channels, side) = (model.config.input.channels, model.config.input.resolution);
+    let mut batches = Vec::new();
+    for count in BATCHES {
+        let mut rng = rng_for("verification", 0, &[count as u64]);
+        let length = count * channels * side * side;
+        let pixels: Vec<f32> = (0..length).map(|_| rng.random_range(-2.0..2.0)).collect();
+        batches.push(Tensor::from_vec(pixels, (count, channels, side, side), &Device::Cpu)?);
+    }
+    if let Some(dataset) = dataset {
+        let mut real = eval_batches(dataset.val(), dataset.normalisation(), side, REAL_IMAGES);
+        batches.extend(real.next().transpose()?.map(|batch| batch.images));
+    }
+    Ok(batches)
+}
+
+fn against_reference(model: &ModelFolder, network: &Network, image: &Tensor) -> Result<f32> {
+    let expected = logits(&model.network(Kernels::reference())?, image)?;
+    let got = logits(network, image)?;
+    let largest = expected.iter().fold(f32::MIN_POSITIVE, |largest, logit| largest.max(logit.abs()));
+    Ok(expected.iter().zip(&got).fold(0.0, |worst, (a, b)| f32::max(worst, (a - b).abs() / largest)))
+}
+
+fn logits(network: &Network, images: &Tensor) -> Result<Vec<f32>> {
+    values(&network.forward(images, Pass::Inference)?)
+}
+
+fn values(tensor: &Tensor) -> Result<Vec<f32>> {
+    Ok(tensor.flatten_all()?.to_vec1()?)
+}
