@@ -1,11 +1,11 @@
 //! `extract fit`: an accuracy estimator from evaluated sub-networks.
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use extract::accuracy::{AccuracyEstimator, Estimate, FitConfig, FitReport, Model};
 use serde_json::json;
 use supernet::accuracy_file;
+use supernet::timing::Stopwatch;
 
 use super::clock::seconds_since;
 use super::{Common, Outcome, Output, Threads};
@@ -29,12 +29,17 @@ pub struct Arguments {
     pub common: Common,
 }
 
+impl Arguments {
+    pub fn threads(&self) -> &Threads {
+        &self.threads
+    }
+}
+
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
-    arguments.threads.install()?;
     let file = accuracy_file::read(&arguments.accuracy)?;
     output.say(format_args!("{} rows of space {}", file.rows.len(), file.space.name()));
-    let started = Instant::now();
+    let started = Stopwatch::start();
     let config = FitConfig { seed: arguments.seed, ..FitConfig::default() };
     let estimator = AccuracyEstimator::fit(&file, &config)?;
     let seconds = seconds_since(started);

@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use extract::latency::{
-    DeviceFacts, Engine, LatencyTable, MeasureConfig, Progress, measure::Measured, space_layers,
+    DeviceFacts, Engine, LatencyTable, MeasureConfig, NativeEngine, Progress, measure::Measured, single,
+    space_layers,
 };
 use serde_json::json;
 use supernet::space::LayerSpec;
 
-use super::clock::{MonotonicStopwatch, unix_seconds};
-use super::{Common, Outcome, Output, Threads, interrupt_flag, read_space};
+use supernet::timing::unix_seconds;
+
+use super::clock::MonotonicStopwatch;
+use super::{Common, Outcome, Output, Threads, interrupt_flag, kernels, read_space};
 
 /// Measure every layer of a space on this machine into a latency table
 #[derive(clap::Args)]
@@ -52,16 +55,16 @@ fn per_cent(text: &str) -> Result<f64, String> {
     value.ok_or_else(|| "a number from 0.01 to 50".to_string())
 }
 
-/// Our own inference as an engine of `threads` threads.
-fn native_engine(_threads: usize) -> anyhow::Result<Box<dyn Engine>> {
-    anyhow::bail!("engine native: not built yet")
+impl Arguments {
+    pub fn threads(&self) -> &Threads {
+        &self.threads
+    }
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
-    let threads = arguments.threads.install()?;
     let stop = interrupt_flag()?;
-    let engine = native_engine(threads)?;
+    let engine = NativeEngine::new(kernels()?, rayon::current_num_threads());
     let device = DeviceFacts::this_machine(arguments.device_name.as_deref());
     let config = MeasureConfig {
         half_width: arguments.precision / 100.0,
@@ -70,11 +73,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         ..MeasureConfig::default()
     };
     let mut layers = space_layers(&read_space(&arguments.space)?)?;
-    let present = present_table(arguments, &device, &*engine)?;
+    let present = present_table(arguments, &device, &engine)?;
     if let Some(table) = &present {
         layers.retain(|key, _| !table.rows().contains_key(key));
     }
-    let measured = measure_with_bar(&output, &layers, &*engine, &config, &stop)?;
+    let measured = measure_with_bar(&output, &layers, &engine, &config, &stop)?;
     let spent = measured.spent.as_secs_f64();
     let (unmeasured, interrupted) = (measured.unmeasured, measured.interrupted);
     let mut table = match present {
@@ -122,7 +125,14 @@ fn measure_with_bar(
         bar.set_message(format!("round {}", progress.round));
     };
     let mut stopwatch = MonotonicStopwatch::new();
-    let measured = extract::latency::measure(layers, engine, &mut stopwatch, config, &mut progress, stop)?;
+    let measured = extract::latency::measure(
+        &single(layers.clone()),
+        engine,
+        &mut stopwatch,
+        config,
+        &mut progress,
+        stop,
+    )?;
     bar.finish_and_clear();
     Ok(measured)
 }

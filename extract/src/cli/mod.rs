@@ -3,11 +3,15 @@
 //! Results go to stdout, progress and messages to stderr.
 
 mod clock;
+mod export;
 mod fit;
+mod inspect;
 mod measure;
 mod output;
+mod predict;
 mod search;
 mod table;
+mod verify;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -33,6 +37,52 @@ enum Command {
     Table(table::Arguments),
     Fit(fit::Arguments),
     Search(search::Arguments),
+    Export(export::Arguments),
+    Verify(verify::Arguments),
+    Predict(predict::Arguments),
+    Inspect(inspect::Arguments),
+}
+
+impl Command {
+    fn common(&self) -> &Common {
+        match self {
+            Self::Measure(arguments) => &arguments.common,
+            Self::Table(arguments) => &arguments.common,
+            Self::Fit(arguments) => &arguments.common,
+            Self::Search(arguments) => &arguments.common,
+            Self::Export(arguments) => &arguments.common,
+            Self::Verify(arguments) => &arguments.common,
+            Self::Predict(arguments) => &arguments.common,
+            Self::Inspect(arguments) => &arguments.common,
+        }
+    }
+
+    /// The threads it asks for; commands that compute nothing have no such flag.
+    fn threads(&self) -> Option<&Threads> {
+        match self {
+            Self::Measure(arguments) => Some(arguments.threads()),
+            Self::Table(arguments) => Some(arguments.threads()),
+            Self::Fit(arguments) => Some(arguments.threads()),
+            Self::Search(arguments) => Some(arguments.threads()),
+            Self::Export(arguments) => Some(arguments.threads()),
+            Self::Verify(arguments) => Some(arguments.threads()),
+            Self::Predict(arguments) => Some(arguments.threads()),
+            Self::Inspect(_) => None,
+        }
+    }
+
+    fn run(&self) -> anyhow::Result<Outcome> {
+        match self {
+            Self::Measure(arguments) => measure::run(arguments),
+            Self::Table(arguments) => table::run(arguments),
+            Self::Fit(arguments) => fit::run(arguments),
+            Self::Search(arguments) => search::run(arguments),
+            Self::Export(arguments) => export::run(arguments),
+            Self::Verify(arguments) => verify::run(arguments),
+            Self::Predict(arguments) => predict::run(arguments),
+            Self::Inspect(arguments) => inspect::run(arguments),
+        }
+    }
 }
 
 /// Flags of every command.
@@ -54,15 +104,24 @@ struct Threads {
     threads: Option<u16>,
 }
 
-impl Threads {
-    /// Sets the one thread pool up; called once, before anything computes.
-    fn install(&self) -> anyhow::Result<usize> {
-        let mut builder = rayon::ThreadPoolBuilder::new();
-        if let Some(threads) = self.threads {
-            builder = builder.num_threads(usize::from(threads));
-        }
-        builder.build_global()?;
-        Ok(rayon::current_num_threads())
+/// Runs a command on the one thread pool, set up with the threads it asks for.
+fn run_on_pool(command: &Command) -> anyhow::Result<Outcome> {
+    let mut builder = rayon::ThreadPoolBuilder::new();
+    if let Some(threads) = command.threads().and_then(|threads| threads.threads) {
+        builder = builder.num_threads(usize::from(threads));
+    }
+    builder.build_global()?;
+    let mut outcome = Ok(Outcome::Done);
+    // On one of the pool's own threads: handing each small kernel to the pool from outside costs more.
+    rayon::scope(|_| outcome = command.run());
+    outcome
+}
+
+/// The kernels that the environment asks for, else the fastest.
+fn kernels() -> anyhow::Result<supernet::kernels::Kernels> {
+    match std::env::var("ONCE_FOR_ALL_KERNELS") {
+        Ok(name) => Ok(supernet::kernels::Kernels::named(&name)?),
+        Err(_) => Ok(supernet::kernels::Kernels::detect()),
     }
 }
 
@@ -88,12 +147,7 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(WRONG_USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    let (json, result) = match cli.command {
-        Command::Measure(arguments) => (arguments.common.json, measure::run(&arguments)),
-        Command::Table(arguments) => (arguments.common.json, table::run(&arguments)),
-        Command::Fit(arguments) => (arguments.common.json, fit::run(&arguments)),
-        Command::Search(arguments) => (arguments.common.json, search::run(&arguments)),
-    };
+    let (json, result) = (cli.command.common().json, run_on_pool(&cli.command));
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Interrupted) => ExitCode::from(INTERRUPTED),
@@ -156,8 +210,11 @@ mod tests {
         command.clone().debug_assert();
         for command in command.get_subcommands() {
             let help = command.get_after_help().expect("an example").to_string();
-            let example = help.strip_prefix("Example:").expect("it says so");
-            assert!(parses(example), "{example}");
+            let examples = help.strip_prefix("Example:").expect("it says so");
+            let examples = examples.split("\n\n").next().expect("the first paragraph").replace("\\\n", " ");
+            for example in examples.lines().filter(|line| !line.trim().is_empty()) {
+                assert!(parses(example), "{example}");
+            }
         }
     }
 

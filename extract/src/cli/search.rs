@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use extract::accuracy::AccuracyEstimator;
 use extract::latency::LatencyTable;
 use extract::search::{Candidate, CostIndex, Found, Limits, Quantity, SearchConfig, SearchReport, evolve};
 use serde_json::{Value, json};
 
-use super::clock::{seconds_since, unix_seconds};
+use supernet::timing::{Stopwatch, unix_seconds};
+
+use super::clock::seconds_since;
 use super::{Common, Outcome, Output, Threads, interrupt_flag, read_space};
 
 /// Find the sub-network with the highest expected accuracy under all limits at once
@@ -61,9 +62,15 @@ fn amount(quantity: Quantity) -> impl Fn(&str) -> Result<f64, String> + Clone + 
     move |text| quantity.parse(text).map_err(|error| error.to_string())
 }
 
+impl Arguments {
+    pub fn threads(&self) -> &Threads {
+        &self.threads
+    }
+}
+
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
-    let threads = arguments.threads.install()?;
+    let threads = rayon::current_num_threads();
     let stop = interrupt_flag()?;
     let space = read_space(&arguments.space)?;
     let estimator = AccuracyEstimator::read(&arguments.estimator)?;
@@ -71,7 +78,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let limits = limits(arguments);
     let front_limits = if arguments.front { FRONT_LIMITS } else { 0 };
     let config = SearchConfig { seed: arguments.seed, front_limits, ..SearchConfig::default() };
-    let started = Instant::now();
+    let started = Stopwatch::start();
     let report = evolve(&CostIndex::new(&space, &table)?, &estimator, &limits, &config, &stop)?;
     let seconds = seconds_since(started);
 

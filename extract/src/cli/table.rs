@@ -3,14 +3,19 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use extract::latency::{Coverage, LatencyTable};
+use extract::latency::{
+    Coverage, DeviceFacts, Engine, LatencyTable, MeasureConfig, NativeEngine, Progress, Validation, validate,
+};
 use serde_json::json;
+use supernet::random::rng_for;
+use supernet::space::{arch_file, sampler};
 
-use super::{Common, Outcome, Output, read_space};
+use super::clock::MonotonicStopwatch;
+use super::{Common, Outcome, Output, Threads, interrupt_flag, kernels, read_space};
 
 /// Show a latency table, and which layers of a space it lacks
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  extract table table.json --space fashion")]
+#[command(after_help = "Example:\n  extract table table.json --space fashion --validate 20")]
 pub struct Arguments {
     /// The table that `extract measure` wrote
     #[arg(value_name = "TABLE.json")]
@@ -18,8 +23,22 @@ pub struct Arguments {
     /// Preset name or TOML file: say which of its layers the table lacks
     #[arg(long)]
     space: Option<String>,
+    /// Measure this many random whole sub-networks on this machine, and compare them with the table's sums
+    #[arg(long, value_name = "N", requires = "space", default_value_t = 0)]
+    validate: usize,
+    /// Measure these whole sub-networks too: found.json, canonical text, `largest`, …
+    #[arg(long, requires = "space", num_args = 1..)]
+    arch: Vec<String>,
+    #[command(flatten)]
+    threads: Threads,
     #[command(flatten)]
     pub common: Common,
+}
+
+impl Arguments {
+    pub fn threads(&self) -> &Threads {
+        &self.threads
+    }
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
@@ -29,12 +48,71 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         Some(space) => Some(table.coverage(&read_space(space)?)?),
         None => None,
     };
+    let validation = compare(arguments, &output, &table)?;
     let document = json!({
         "entries": table.rows().len(), "unconverged": table.unconverged(), "device": table.device,
         "engine": table.engine, "hash": table.hash(), "rows": table.rows(), "coverage": coverage,
+        "validation": validation,
     });
-    output.result(describe(&table, coverage.as_ref()), &document)?;
+    let text = match &validation {
+        Some(validation) => describe_validation(validation),
+        None => describe(&table, coverage.as_ref()),
+    };
+    output.result(text, &document)?;
     Ok(Outcome::Done)
+}
+
+/// Measures whole sub-networks, where some were asked for.
+fn compare(
+    arguments: &Arguments,
+    output: &Output,
+    table: &LatencyTable,
+) -> anyhow::Result<Option<Validation>> {
+    let Some(space) = arguments.space.as_deref().filter(|_| arguments.validate + arguments.arch.len() > 0)
+    else {
+        return Ok(None);
+    };
+    let space = read_space(space)?;
+    let mut archs = arguments
+        .arch
+        .iter()
+        .map(|text| arch_file::read(&space, text))
+        .collect::<supernet::Result<Vec<_>>>()?;
+    let mut rng = rng_for("validation", 0, &[]);
+    archs.extend((0..arguments.validate).map(|_| sampler::random(&space, &mut rng)));
+    archs.sort();
+    archs.dedup();
+    let engine = NativeEngine::new(kernels()?, rayon::current_num_threads());
+    table.check_same_setting(&DeviceFacts::this_machine(Some(&table.device.name)), &engine.describe())?;
+    let (config, stop) = (MeasureConfig::default(), interrupt_flag()?);
+    let bar = output.bar(archs.len() as u64);
+    let mut progress = |progress: Progress<'_>| bar.set_position(progress.finished as u64);
+    let mut stopwatch = MonotonicStopwatch::new();
+    let validation =
+        validate((table, &space), &archs, (&engine, &mut stopwatch), &config, &mut progress, &stop)?;
+    bar.finish_and_clear();
+    Ok(Some(validation))
+}
+
+fn describe_validation(validation: &Validation) -> String {
+    let mut text = format!("{:>12} {:>12} {:>8}  sub-network\n", "predicted ms", "measured ms", "error");
+    for network in &validation.networks {
+        let (predicted, measured) = (network.predicted_ms, network.measured_ms);
+        let error = 100.0 * network.relative_error();
+        // writing to a string cannot fail
+        let _ = writeln!(text, "{predicted:>12.4} {measured:>12.4} {error:>+7.1}%  {}", network.arch);
+    }
+    let _ = write!(
+        text,
+        "\n{} networks: mean error {:.1} %, {:.0} % within 5 %, {:.0} % within 10 %, Spearman {:.3}, Kendall {:.3}",
+        validation.n,
+        100.0 * validation.mape,
+        100.0 * validation.within_5pct,
+        100.0 * validation.within_10pct,
+        validation.spearman,
+        validation.kendall
+    );
+    text
 }
 
 fn describe(table: &LatencyTable, coverage: Option<&Coverage>) -> String {

@@ -7,6 +7,7 @@ mod native;
 pub mod plan;
 pub mod stats;
 pub mod table;
+mod validate;
 
 pub use device::DeviceFacts;
 pub use engine::{Engine, EngineFacts, Stopwatch};
@@ -15,3 +16,4 @@ pub use native::NativeEngine;
 pub use plan::space_layers;
 pub use stats::Row;
 pub use table::{Coverage, LatencyTable, NetworkLatency};
+pub use validate::{Compared, Validation, validate};

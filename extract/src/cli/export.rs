@@ -1,0 +1,95 @@
+//! `extract export`: a sub-network as files that are shipped.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use extract::export::{Request, export};
+use extract::search::Found;
+use serde_json::json;
+use supernet::checkpoint::Supernet;
+use supernet::data::Dataset;
+use supernet::eval::Calibration;
+use supernet::space::arch_file;
+use supernet::timing::unix_seconds;
+
+use super::{Common, Outcome, Output, Threads, kernels};
+
+/// Export a sub-network, verified against the supernet before the folder appears
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example:\n  extract export --supernet run/supernet.safetensors --arch found.json --data digits --out model"
+)]
+pub struct Arguments {
+    /// The trained weights
+    #[arg(long, value_name = "FILE")]
+    supernet: PathBuf,
+    /// found.json, or `largest`, `smallest`, `random:SEED`, canonical text, another file that holds a sub-network
+    #[arg(long)]
+    arch: String,
+    /// Images to calibrate with and to count accuracy on: `digits`, or `idx:FOLDER`
+    #[arg(long)]
+    data: String,
+    /// The folder that appears
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+    /// What to write
+    #[arg(long, default_value = "safetensors", value_parser = ["safetensors"])]
+    format: String,
+    /// Training images to gather statistics on
+    #[arg(long, value_name = "N", default_value_t = Calibration::default().images)]
+    calibration_images: usize,
+    #[command(flatten)]
+    threads: Threads,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl Arguments {
+    pub fn threads(&self) -> &Threads {
+        &self.threads
+    }
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let output = Output::new(&arguments.common);
+    if arguments.calibration_images == 0 {
+        anyhow::bail!("--calibration-images: expected at least 1, got 0");
+    }
+    let supernet = Supernet::read(&arguments.supernet)?;
+    let arch = arch_file::read(&supernet.space, &arguments.arch)?;
+    let dataset = Dataset::open(&arguments.data)?;
+    let found = Found::read(Path::new(&arguments.arch)).ok();
+    let request = Request {
+        supernet: &supernet,
+        arch: &arch,
+        dataset: &dataset,
+        calibration: Calibration { images: arguments.calibration_images, ..Calibration::default() },
+        kernels: kernels()?,
+        predicted_top1: found.as_ref().map(|found| found.best.accuracy),
+        predicted_latency_ms: found.as_ref().map(|found| found.best.latency_ms),
+    };
+    let run = BTreeMap::from([("unix_seconds".to_string(), json!(unix_seconds()))]);
+    let exported = export(&request, &arguments.out, run)?;
+    output.wrote(&arguments.out);
+    let (verification, origin) = (exported.verification, &exported.model.config.origin);
+    let folder = arguments.out.display().to_string();
+    let document = json!({
+        "folder": folder, "arch": arch, "inputs": verification.inputs,
+        "max_abs_difference": verification.max_abs_difference,
+        "reference_difference": verification.reference_difference,
+        "measured": origin.measured, "predicted_top1": origin.predicted_top1,
+    });
+    let counted = origin.measured.as_ref().map_or_else(String::new, |measured| {
+        format!("\ntop-1         {:.2} % of {} {} images", 100.0 * measured.top1, measured.n, measured.split)
+    });
+    let predicted =
+        origin.predicted_top1.map_or_else(String::new, |top1| format!(" ({:.2} % expected)", 100.0 * top1));
+    output.result(
+        format_args!(
+            "arch          {arch}{counted}{predicted}\nverified      {} images, all logits equal bit for bit\nfolder        {folder}",
+            verification.inputs
+        ),
+        &document,
+    )?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,48 @@
+//! `extract inspect`: where a file comes from.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use supernet::model_folder::ModelFolder;
+use supernet::tensor_file;
+
+use super::{Common, Outcome, Output};
+
+/// Show what an exported folder or a safetensors file of this toolkit is, and where it comes from
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  extract inspect model\n  extract inspect run/supernet.safetensors")]
+pub struct Arguments {
+    /// An exported folder, or a supernet, checkpoint, estimator or model file
+    #[arg(value_name = "FOLDER|FILE")]
+    path: PathBuf,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let output = Output::new(&arguments.common);
+    let path = &arguments.path;
+    let (hash, mut facts, tensors) = if path.is_dir() {
+        let model = ModelFolder::read(path)?;
+        (model.config.model_hash.clone(), json!(model.config), model.tensors)
+    } else {
+        let file = tensor_file::read::<Value>(path)?;
+        (file.hash, file.document, file.tensors)
+    };
+    let values: usize = tensors.values().map(|tensor| tensor.elem_count()).sum();
+    // the space in full is long; its name says enough to a reader, and --json has all of it
+    let document = json!({ "path": path.display().to_string(), "blake3": hash, "tensors": tensors.len(),
+        "values": values, "facts": facts });
+    if let Some(name) = facts.pointer("/space/name").cloned() {
+        facts["space"] = name;
+    }
+    output.result(
+        format_args!(
+            "{}\nblake3   {hash}\ntensors  {} with {values} values\n{facts:#}",
+            path.display(),
+            tensors.len()
+        ),
+        &document,
+    )?;
+    Ok(Outcome::Done)
+}
