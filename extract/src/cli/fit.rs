@@ -7,7 +7,6 @@ use serde_json::json;
 use supernet::accuracy_file;
 use supernet::timing::Stopwatch;
 
-use super::clock::seconds_since;
 use super::{Common, Outcome, Output, Threads};
 
 /// Fit an accuracy estimator; reports its error on held-out rows
@@ -42,7 +41,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let started = Stopwatch::start();
     let config = FitConfig { seed: arguments.seed, ..FitConfig::default() };
     let estimator = AccuracyEstimator::fit(&file, &config)?;
-    let seconds = seconds_since(started);
+    let seconds = started.elapsed_ms().round() / 1e3;
     estimator.write(&arguments.out)?;
     output.wrote(&arguments.out);
     let report = estimator.report();

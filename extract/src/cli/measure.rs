@@ -5,15 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use extract::latency::{
-    DeviceFacts, Engine, LatencyTable, MeasureConfig, NativeEngine, Progress, measure::Measured, single,
-    space_layers,
+    DeviceFacts, Engine, LatencyTable, MeasureConfig, MonotonicStopwatch, NativeEngine, Progress,
+    measure::Measured, single, space_layers,
 };
 use serde_json::json;
 use supernet::space::LayerSpec;
 
 use supernet::timing::unix_seconds;
 
-use super::clock::MonotonicStopwatch;
 use super::{Common, Outcome, Output, Threads, interrupt_flag, kernels, read_space};
 
 /// Measure every layer of a space on this machine into a latency table

@@ -2,7 +2,6 @@
 //!
 //! Results go to stdout, progress and messages to stderr.
 
-mod clock;
 mod export;
 mod fit;
 mod inspect;

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use supernet::timing::{Stopwatch, unix_seconds};
 
-use super::clock::seconds_since;
 use super::{Common, Outcome, Output, Threads, interrupt_flag, read_space};
 
 /// Find the sub-network with the highest expected accuracy under all limits at once
@@ -80,7 +79,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let config = SearchConfig { seed: arguments.seed, front_limits, ..SearchConfig::default() };
     let started = Stopwatch::start();
     let report = evolve(&CostIndex::new(&space, &table)?, &estimator, &limits, &config, &stop)?;
-    let seconds = seconds_since(started);
+    let seconds = started.elapsed_ms().round() / 1e3;
 
     let mut found = Found::new(&space, limits, arguments.seed, report.best.clone());
     if arguments.front {

@@ -4,13 +4,13 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use extract::latency::{
-    Coverage, DeviceFacts, Engine, LatencyTable, MeasureConfig, NativeEngine, Progress, Validation, validate,
+    Coverage, DeviceFacts, Engine, LatencyTable, MeasureConfig, MonotonicStopwatch, NativeEngine, Progress,
+    Validation, validate,
 };
 use serde_json::json;
 use supernet::random::rng_for;
 use supernet::space::{arch_file, sampler};
 
-use super::clock::MonotonicStopwatch;
 use super::{Common, Outcome, Output, Threads, interrupt_flag, kernels, read_space};
 
 /// Show a latency table, and which layers of a space it lacks

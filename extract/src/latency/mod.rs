@@ -1,5 +1,6 @@
 //! How long a network takes on a device: measured layer by layer, kept in a table, summed.
 
+mod clock;
 pub mod device;
 pub mod engine;
 pub mod measure;
@@ -9,6 +10,7 @@ pub mod stats;
 pub mod table;
 mod validate;
 
+pub use clock::MonotonicStopwatch;
 pub use device::DeviceFacts;
 pub use engine::{Engine, EngineFacts, Stopwatch};
 pub use measure::{MeasureConfig, Progress, measure, single};

@@ -1,7 +1,9 @@
-//! Times calls with the operating system's monotonic clock, for the commands that measure.
+//! The monotonic clock as a [`Stopwatch`].
 
-use extract::latency::Stopwatch;
 use supernet::timing;
+
+use super::engine::Stopwatch;
+use crate::error::Result;
 
 /// A [`Stopwatch`] on the monotonic clock.
 pub struct MonotonicStopwatch {
@@ -25,8 +27,14 @@ impl MonotonicStopwatch {
     }
 }
 
+impl Default for MonotonicStopwatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Stopwatch for MonotonicStopwatch {
-    fn time(&mut self, run: &mut dyn FnMut() -> extract::Result<()>) -> extract::Result<u64> {
+    fn time(&mut self, run: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
         let watch = timing::Stopwatch::start();
         run()?;
         Ok(watch.elapsed().as_nanos() as u64)
@@ -35,9 +43,4 @@ impl Stopwatch for MonotonicStopwatch {
     fn tick(&self) -> u64 {
         self.tick
     }
-}
-
-/// Seconds since `watch` was started, to a millisecond.
-pub fn seconds_since(watch: timing::Stopwatch) -> f64 {
-    watch.elapsed_ms().round() / 1e3
 }

@@ -1,0 +1,193 @@
+//! The two command lines, as scripts use them: files, keys, exit codes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+/// The folder of this build's binaries; those of the other packages are built beside the tests.
+fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a running test has a path");
+    let folder = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
+    let path = folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    assert!(path.is_file(), "{} is built by `cargo test --workspace`", path.display());
+    path
+}
+
+fn run(name: &str, folder: &Path, line: &str) -> Output {
+    let command = &mut Command::new(binary(name));
+    command.current_dir(folder).args(line.split_whitespace()).output().expect("a binary that starts")
+}
+
+/// Runs a command that must succeed, with `--json`, and returns its document.
+fn json(name: &str, folder: &Path, line: &str) -> Value {
+    let output = run(name, folder, &format!("{line} --json"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} {line}: {errors}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{name} {line}: {error}"))
+}
+
+/// Runs a command that must fail with this code, and returns its message.
+fn fails(name: &str, folder: &Path, line: &str, code: i32) -> String {
+    let output = run(name, folder, line);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{name} {line}: {message}");
+    assert!(!message.contains("panicked"), "{message}");
+    message
+}
+
+const TRAIN: &str = "train --space tiny --data digits --seed 3 --scale 0.02";
+
+/// A trained supernet and all that follows from it, made once for all tests here.
+fn pipeline() -> &'static Path {
+    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
+    FOLDER
+        .get_or_init(|| {
+            let folder = tempfile::tempdir().expect("a folder");
+            let at = folder.path();
+            let trained = json("supernet", at, &format!("{TRAIN} --out run"));
+            assert_eq!(trained["supernet"], "run/supernet.safetensors");
+            assert!(trained["step_ms"]["median"].as_f64().expect("a number") > 0.0);
+            let sample = "sample --supernet run/supernet.safetensors --data digits --count 40 --calibration-images 200";
+            json("supernet", at, &format!("{sample} --out accuracy.jsonl"));
+            json("extract", at, "measure --space tiny --out table.json --threads 1 --budget 20 --precision 20");
+            let fit = json("extract", at, "fit --accuracy accuracy.jsonl --out estimator.safetensors");
+            assert_eq!(fit["n"], 40);
+            folder
+        })
+        .path()
+}
+
+const SEARCH: &str = "search --space tiny --estimator estimator.safetensors --latency-table table.json";
+
+#[test]
+fn the_main_job() {
+    let at = pipeline();
+    let found = json("extract", at, &format!("{SEARCH} --max-macs 600K --max-latency 1s --out found.json"));
+    assert!(found["best"]["macs"].as_u64().expect("a number") <= 600_000);
+    let again = json("extract", at, &format!("{SEARCH} --max-macs 600K --max-latency 1s --out again.json --threads 1"));
+    assert_eq!(found["best"], again["best"], "same seed, same result, at any number of threads");
+
+    let export = "export --supernet run/supernet.safetensors --arch found.json --data digits";
+    let exported = json("extract", at, &format!("{export} --out model"));
+    assert_eq!(exported["max_abs_difference"], 0.0);
+    json("extract", at, &format!("{export} --out model2 --threads 1"));
+    let bytes = |folder: &str| std::fs::read(at.join(folder).join("model.safetensors")).expect("weights");
+    assert!(bytes("model") == bytes("model2"), "equal exports have equal bytes");
+    let verified = json("extract", at, "verify model --supernet run/supernet.safetensors --data digits");
+    assert!(verified["inputs"].as_u64().expect("a number") > 6);
+
+    let evaluated = json(
+        "supernet",
+        at,
+        "eval --supernet run/supernet.safetensors --data digits --arch found.json model/config.json",
+    );
+    let results = evaluated["results"].as_array().expect("a list");
+    assert_eq!(results[0], results[1], "found.json and config.json name the same sub-network");
+    assert_eq!(results[0]["top1"], exported["measured"]["top1"]);
+
+    let image = image::GrayImage::from_fn(8, 8, |x, y| image::Luma([(x * y * 4) as u8]));
+    image.save(at.join("digit.png")).expect("written");
+    let predicted = json("extract", at, "predict model digit.png --top 3 --logits");
+    let prediction = &predicted["predictions"][0];
+    assert_eq!(prediction["top"].as_array().map(Vec::len), Some(3));
+    assert_eq!(prediction["logits"].as_array().map(Vec::len), Some(10));
+    let inspected = json("extract", at, "inspect model");
+    assert_eq!(inspected["facts"]["arch"], found["best"]["arch"]);
+    let covered = json("extract", at, "table table.json --space tiny");
+    assert_eq!(covered["coverage"]["missing"], serde_json::json!([]));
+    let validated = json("extract", at, "table table.json --space tiny --validate 2 --threads 1");
+    assert_eq!(validated["validation"]["n"], 2);
+}
+
+#[test]
+fn a_corrupted_weight_fails_verification() {
+    let at = pipeline();
+    let export = "export --supernet run/supernet.safetensors --data digits --calibration-images 200";
+    json("extract", at, &format!("{export} --arch smallest --out spoilt"));
+    let path = at.join("spoilt/model.safetensors");
+    let good = std::fs::read(&path).expect("weights");
+    for place in [good.len() - 1, good.len() / 2] {
+        let mut bytes = good.clone();
+        bytes[place] ^= 1;
+        std::fs::write(&path, &bytes).expect("written");
+        let message = fails("extract", at, "verify spoilt --supernet run/supernet.safetensors", 4);
+        assert!(message.contains("spoilt"), "{message}");
+        let message = fails("extract", at, "predict spoilt nothing.png", 1);
+        assert!(message.contains("changed after the export"), "{message}");
+    }
+    std::fs::write(&path, &good[..good.len() - 5]).expect("written");
+    fails("extract", at, "verify spoilt --supernet run/supernet.safetensors", 1);
+}
+
+#[test]
+fn an_infeasible_limit_exits_3_with_the_nearest_value() {
+    let at = pipeline();
+    let output = run("extract", at, &format!("{SEARCH} --max-macs 1K --out none.json --json"));
+    assert_eq!(output.status.code(), Some(3));
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let nearest = document["nearest_feasible"]["value"].as_f64().expect("a number");
+    let space = json("supernet", at, "space tiny");
+    assert_eq!(nearest, space["smallest"]["8"]["macs"].as_f64().expect("a number"));
+    assert!(!at.join("none.json").exists());
+}
+
+#[test]
+fn messages_say_what_to_do() {
+    let at = pipeline();
+    for (name, line, code, part) in [
+        ("supernet", "space nothing", 1, "a preset (tiny, fashion"),
+        ("supernet", "train --space tiny --data digits --out run", 1, "--resume"),
+        ("supernet", "train --space fashion --data idx:/nowhere --out x", 1, "/nowhere"),
+        ("supernet", "train --space ofa-mbv3-w1.0 --data digits --out x", 1, "channels: expected 3, got 1"),
+        ("supernet", "train --space tiny --data digits --out x --device cuda:0", 1, "cpu"),
+        ("supernet", "train --space tiny", 2, "--data"),
+        ("supernet", "eval --supernet table.json --data digits --arch largest", 1, "table.json"),
+        ("supernet", "eval --supernet run/checkpoint.safetensors --data digits --arch largest", 1, "--resume"),
+        ("supernet", "eval --supernet run/supernet.safetensors --data digits --arch r9:k3e3/k3e3", 1, "one of 8, 12"),
+        ("extract", "verify nowhere --supernet run/supernet.safetensors", 1, "nowhere"),
+        ("extract", "fit --accuracy table.json --out x", 1, "table.json"),
+        ("extract", "export --supernet run/supernet.safetensors --arch smallest --data digits --out run", 1, "run"),
+        ("extract", "search --space fashion --estimator estimator.safetensors --latency-table table.json --out x", 1, "measure"),
+        ("extract", "nonsense", 2, "nonsense"),
+    ] {
+        let message = fails(name, at, line, code);
+        assert!(message.contains(part), "{name} {line}: {message}");
+    }
+}
+
+/// Waits until the run has written a checkpoint within a phase, then kills it.
+fn train_and_kill(at: &Path, signal: &str) -> Option<i32> {
+    let line = format!("{TRAIN} --out killed --resume --checkpoint-seconds 0 --quiet --threads 1");
+    let mut child = Command::new(binary("supernet"))
+        .current_dir(at)
+        .args(line.split_whitespace())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a binary that starts");
+    let (log, before) = (at.join("killed/log.jsonl"), at.join("killed/checkpoint.safetensors"));
+    let lines = || std::fs::read_to_string(&log).map_or(0, |text| text.lines().count());
+    let start = lines();
+    while child.try_wait().expect("a child").is_none() && (!before.exists() || lines() < start + 3) {
+        std::thread::yield_now();
+    }
+    Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill");
+    child.wait().expect("a child").code()
+}
+
+#[test]
+#[cfg(unix)]
+fn a_killed_run_ends_with_the_same_bytes() {
+    let at = pipeline();
+    assert_eq!(train_and_kill(at, "-KILL"), None, "killed by the signal");
+    assert_eq!(train_and_kill(at, "-INT"), Some(130), "saved and said so");
+    let trained = json("supernet", at, &format!("{TRAIN} --out killed --resume"));
+    assert!(trained["resumed_from_step"].as_u64().expect("a step") > 0);
+    let bytes = |run: &str| std::fs::read(at.join(run).join("supernet.safetensors")).expect("weights");
+    assert!(bytes("killed") == bytes("run"), "resumed at other threads, equal bytes");
+    let log = std::fs::read_to_string(at.join("killed/log.jsonl")).expect("a log");
+    let steps = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("whole lines"));
+    let steps: Vec<u64> = steps.filter(|line| line["event"] == "step").filter_map(|line| line["step"].as_u64()).collect();
+    assert!(steps.windows(2).all(|pair| pair[0] + 1 == pair[1]), "each step once, in order");
+}
