@@ -66,7 +66,11 @@ fn the_main_job() {
     let at = pipeline();
     let found = json("extract", at, &format!("{SEARCH} --max-macs 600K --max-latency 1s --out found.json"));
     assert!(found["best"]["macs"].as_u64().expect("a number") <= 600_000);
-    let again = json("extract", at, &format!("{SEARCH} --max-macs 600K --max-latency 1s --out again.json --threads 1"));
+    let again = json(
+        "extract",
+        at,
+        &format!("{SEARCH} --max-macs 600K --max-latency 1s --out again.json --threads 1"),
+    );
     assert_eq!(found["best"], again["best"], "same seed, same result, at any number of threads");
 
     let export = "export --supernet run/supernet.safetensors --arch found.json --data digits";
@@ -144,12 +148,32 @@ fn messages_say_what_to_do() {
         ("supernet", "train --space tiny --data digits --out x --device cuda:0", 1, "cpu"),
         ("supernet", "train --space tiny", 2, "--data"),
         ("supernet", "eval --supernet table.json --data digits --arch largest", 1, "table.json"),
-        ("supernet", "eval --supernet run/checkpoint.safetensors --data digits --arch largest", 1, "--resume"),
-        ("supernet", "eval --supernet run/supernet.safetensors --data digits --arch r9:k3e3/k3e3", 1, "one of 8, 12"),
+        (
+            "supernet",
+            "eval --supernet run/checkpoint.safetensors --data digits --arch largest",
+            1,
+            "--resume",
+        ),
+        (
+            "supernet",
+            "eval --supernet run/supernet.safetensors --data digits --arch r9:k3e3/k3e3",
+            1,
+            "one of 8, 12",
+        ),
         ("extract", "verify nowhere --supernet run/supernet.safetensors", 1, "nowhere"),
         ("extract", "fit --accuracy table.json --out x", 1, "table.json"),
-        ("extract", "export --supernet run/supernet.safetensors --arch smallest --data digits --out run", 1, "run"),
-        ("extract", "search --space fashion --estimator estimator.safetensors --latency-table table.json --out x", 1, "measure"),
+        (
+            "extract",
+            "export --supernet run/supernet.safetensors --arch smallest --data digits --out run",
+            1,
+            "run",
+        ),
+        (
+            "extract",
+            "search --space fashion --estimator estimator.safetensors --latency-table table.json --out x",
+            1,
+            "measure",
+        ),
         ("extract", "nonsense", 2, "nonsense"),
     ] {
         let message = fails(name, at, line, code);
@@ -188,6 +212,7 @@ fn a_killed_run_ends_with_the_same_bytes() {
     assert!(bytes("killed") == bytes("run"), "resumed at other threads, equal bytes");
     let log = std::fs::read_to_string(at.join("killed/log.jsonl")).expect("a log");
     let steps = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("whole lines"));
-    let steps: Vec<u64> = steps.filter(|line| line["event"] == "step").filter_map(|line| line["step"].as_u64()).collect();
+    let steps: Vec<u64> =
+        steps.filter(|line| line["event"] == "step").filter_map(|line| line["step"].as_u64()).collect();
     assert!(steps.windows(2).all(|pair| pair[0] + 1 == pair[1]), "each step once, in order");
 }

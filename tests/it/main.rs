@@ -1,6 +1,9 @@
 //! Tests across modules: numbers of PyTorch, equality of elastic and extracted networks, the two command lines.
 
+mod cli;
 mod common;
 mod elastic;
 mod golden;
 mod gradients;
+mod tables;
+mod tidy;

@@ -38,9 +38,17 @@ fn absent(folder: &str, words: &[&str], except: &[&str]) {
 
 #[test]
 fn modules_use_only_what_stands_to_their_left() {
-    absent("supernet/src/space", &["Tensor", "crate::nn", "crate::elastic", "crate::timing", "crate::data"], &[]);
+    absent(
+        "supernet/src/space",
+        &["Tensor", "crate::nn", "crate::elastic", "crate::timing", "crate::data"],
+        &[],
+    );
     absent("supernet/src/kernels", &["crate::nn", "crate::elastic", "crate::train", "crate::data"], &[]);
-    absent("supernet/src/nn", &["crate::elastic", "crate::train", "crate::data", "SearchSpace", "CpuStorage"], &[]);
+    absent(
+        "supernet/src/nn",
+        &["crate::elastic", "crate::train", "crate::data", "SearchSpace", "CpuStorage"],
+        &[],
+    );
     absent("supernet/src/elastic", &["crate::train", "crate::data", "CpuStorage"], &[]);
     absent("extract/src", &["supernet::train"], &[]);
 }

@@ -4,7 +4,6 @@
 //! views of bigger ones. Gradients of weights are accumulated in place, in views of the big gradient. Knows
 //! nothing of layers, architectures or training.
 
-pub mod activation;
 pub mod cpu;
 mod ops;
 mod reference;

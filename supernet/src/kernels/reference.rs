@@ -150,7 +150,7 @@ pub mod batch_norm {
 
 /// Planes and rows.
 pub mod planes {
-    use crate::kernels::activation::Activation;
+    use crate::space::Activation;
 
     /// The sum of `f` over the `len` values from `start` on.
     fn sum(start: usize, len: usize, f: impl Fn(usize) -> f32) -> f64 {
@@ -272,19 +272,6 @@ pub mod dense {
     pub fn patches(shape: &PatchShape, x: &[f32], out: &mut [f32]) {
         for_each_value(shape, |from, to| out[to] = from.map_or(0.0, |from| x[from]));
     }
-
-    /// col2im.
-    pub fn patches_backward(shape: &PatchShape, dcols: &[f32], dx: &mut [f32]) {
-        let mut sums = vec![0.0; dx.len()];
-        for_each_value(shape, |to, from| {
-            if let Some(to) = to {
-                sums[to] += f64::from(dcols[from]);
-            }
-        });
-        for (dx, sum) in dx.iter_mut().zip(sums) {
-            *dx = sum as f32;
-        }
-    }
 }
 
 /// The optimizer.
@@ -306,9 +293,9 @@ pub mod sgd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::activation::Activation;
     use crate::kernels::cpu::batch_norm::Affine;
     use crate::kernels::cpu::depthwise::DepthwiseShape;
+    use crate::space::Activation;
 
     /// Values in -1..1 that depend on `seed`.
     fn values(len: usize, seed: usize) -> Vec<f32> {

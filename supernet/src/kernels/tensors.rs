@@ -167,7 +167,7 @@ pub(super) fn update<const N: usize>(
     let update = Update { name, write };
     match inputs.as_slice() {
         [] => destination.inplace_op1(&update),
-        [one] => destination.inplace_op2(*one, &update),
+        [one] => destination.inplace_op2(one, &update),
         [one, two] => destination.inplace_op3(one, two, &update),
         _ => bail!("{name}: {N} inputs, at most 2"),
     }

@@ -121,55 +121,6 @@ fn gather_row<T: Lanes>(x: &[f32], stride: usize, out: &mut [f32]) {
     }
 }
 
-/// The gradient of the input of [`patches`]: adds up what each value was copied to (col2im).
-///
-/// # Shapes
-/// `dcols` `[C * k * k, N * Ho * Wo]` to `dx` `[C, N, H, W]`.
-pub fn patches_backward(isa: Isa, shape: &PatchShape, dcols: &[f32], dx: &mut [f32]) {
-    shape.check(dx.len(), dcols.len());
-    let (channel, cols) = (shape.channel(), shape.kernel * shape.kernel * shape.row());
-    for_each_group(dx, channel, 2 * cols, |first, dx| {
-        for (i, dx) in dx.chunks_mut(channel).enumerate() {
-            scatter_taps(isa, shape, &dcols[(first + i) * cols..][..cols], dx);
-        }
-    });
-}
-
-vectorised!(fn scatter_taps(shape: &PatchShape, dcols: &[f32], dx: &mut [f32]) = scatter_taps_on);
-
-/// One channel: the taps one after the other, in the order of the rows.
-#[inline(always)]
-fn scatter_taps_on<T: Lanes>(shape: &PatchShape, dcols: &[f32], dx: &mut [f32]) {
-    dx.fill(0.0);
-    let (height, width) = (shape.out_height(), shape.out_width());
-    for (tap, dcols) in dcols.chunks(shape.row()).enumerate() {
-        let (rows, top) = hits(tap / shape.kernel, shape.kernel, shape.stride, shape.height);
-        let (columns, left) = hits(tap % shape.kernel, shape.kernel, shape.stride, shape.width);
-        let images = dx.chunks_mut(shape.height * shape.width).zip(dcols.chunks(height * width));
-        for (dx, dcols) in images {
-            if columns.is_empty() {
-                continue;
-            }
-            for y in rows.clone() {
-                let to = (top + (y - rows.start) * shape.stride) * shape.width;
-                let dcols = &dcols[y * width..][columns.clone()];
-                scatter_row::<T>(dcols, shape.stride, &mut dx[to..][left..shape.width]);
-            }
-        }
-    }
-}
-
-/// `dx[i * stride] += dcols[i]`.
-#[inline(always)]
-fn scatter_row<T: Lanes>(dcols: &[f32], stride: usize, dx: &mut [f32]) {
-    if stride == 1 {
-        return super::simd::zip_in_place(&mut dx[..dcols.len()], dcols, |dx: T, value| dx.add(value));
-    }
-    for (dx, value) in dx.iter_mut().step_by(stride).zip(dcols) {
-        *dx += value;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::{assert_close, garbage, on_every_isa, values};
@@ -204,23 +155,6 @@ mod tests {
                 out
             };
             on_every_isa(run, |isa, out| assert_close(out, &expect, &(isa, shape)));
-        }
-    }
-
-    #[test]
-    fn the_adjoint_agrees_with_the_reference() {
-        for case in SHAPES {
-            let [channels, images, height, width, kernel, stride] = case;
-            let shape = PatchShape { channels, images, height, width, kernel, stride };
-            let dcols = values(channels * kernel * kernel * shape.row(), 1);
-            let mut expect = garbage(channels * shape.channel());
-            reference::patches_backward(&shape, &dcols, &mut expect);
-            let run = |isa| {
-                let mut dx = garbage(expect.len());
-                patches_backward(isa, &shape, &dcols, &mut dx);
-                dx
-            };
-            on_every_isa(run, |isa, dx| assert_close(dx, &expect, &(isa, shape)));
         }
     }
 }

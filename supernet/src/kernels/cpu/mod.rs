@@ -14,7 +14,7 @@ pub mod product;
 pub mod sgd;
 mod simd;
 
-pub use super::activation::Activation;
+pub use crate::space::Activation;
 use rayon::prelude::*;
 
 /// The instruction set a kernel runs on.
