@@ -90,14 +90,13 @@ fn draw(space: &SearchSpace, count: usize, seed: u64) -> Vec<Arch> {
     let mut rng = rng_for("accuracy rows", seed, &[]);
     let mut seen = BTreeSet::new();
     let mut drawn = Vec::new();
-    let mut tries = 0;
     let ends = [sampler::largest(space), sampler::smallest(space)];
-    for arch in ends.into_iter().chain(std::iter::repeat_with(|| sampler::random(space, &mut rng))) {
-        // A space may hold fewer networks than asked for.
-        if drawn.len() == count || tries > 100 * count {
+    let randoms = std::iter::repeat_with(|| sampler::random(space, &mut rng));
+    // A space may hold fewer networks than asked for: the tries are bounded.
+    for arch in ends.into_iter().chain(randoms).take(100 * count) {
+        if drawn.len() == count {
             break;
         }
-        tries += 1;
         if seen.insert(arch.clone()) {
             drawn.push(arch);
         }
