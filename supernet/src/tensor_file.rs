@@ -24,7 +24,7 @@ pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, document: &impl Se
     write_atomically(path, &to_bytes(path, tensors, document)?)
 }
 
-/// The bytes that [`write`] writes.
+/// The bytes that [`write()`] writes.
 ///
 /// # Errors
 /// If a tensor is not f32 or the document is not JSON.
@@ -100,7 +100,7 @@ pub struct TensorFile<D> {
     pub hash: String,
 }
 
-/// Reads a file that [`write`] wrote.
+/// Reads a file that [`write()`] wrote.
 ///
 /// # Errors
 /// If the file is not there, truncated, no safetensors, holds other types than f32, or its document is missing or
