@@ -4,6 +4,9 @@
 //! one `#[target_feature]` function per instruction set, where it compiles to that set's instructions
 //! without any build flag. The types that implement [`Lanes`] are named by that macro alone, behind a check
 //! of the CPU, which is what makes their methods sound. Knows nothing of layers.
+//!
+//! Vectors are worked on in plain loops, not in closures for `array::map` and the like: what the compiler
+//! does not inline into the `#[target_feature]` function calls each instruction as a function.
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::{Avx2, Avx512};
@@ -148,7 +151,10 @@ unsafe fn map_raw<T: Lanes, const I: usize>(
         let count = T::COUNT.min(len - at);
         // SAFETY: `at + count <= len`; the loads of a round come before its store.
         unsafe {
-            let values = inputs.map(|input| load_up_to(input.add(at), count, T::splat(0.0)));
+            let mut values = [T::splat(0.0); I];
+            for (value, input) in values.iter_mut().zip(&inputs) {
+                *value = load_up_to(input.add(at), count, *value);
+            }
             store_up_to(f(values), out.add(at), count);
         }
         at += T::COUNT;
@@ -209,7 +215,11 @@ pub(super) fn block_sums<T: Lanes, const I: usize, const O: usize>(
         }
         at += CHAINS * T::COUNT;
     }
-    sums.map(|[a, b, c, d]| a.add(b).add(c.add(d)).sum())
+    let mut totals = [0.0; O];
+    for (total, [a, b, c, d]) in totals.iter_mut().zip(sums) {
+        *total = a.add(b).add(c.add(d)).sum();
+    }
+    totals
 }
 
 /// [`block_sums`] over any number of values, added in f64 from block to block.
@@ -264,8 +274,11 @@ pub(super) struct Portable([f32; 8]);
 
 impl Portable {
     #[inline(always)]
-    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
-        Self(std::array::from_fn(|i| f(self.0[i], other.0[i])))
+    fn zip(mut self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        for i in 0..8 {
+            self.0[i] = f(self.0[i], other.0[i]);
+        }
+        self
     }
 }
 
@@ -285,8 +298,12 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     unsafe fn load_first(from: *const f32, count: usize, fill: Self) -> Self {
-        // SAFETY: only places below `count` are read.
-        Self(std::array::from_fn(|i| if i < count { unsafe { *from.add(i) } } else { fill.0[i] }))
+        let mut values = fill;
+        for (i, value) in values.0.iter_mut().enumerate().take(count) {
+            // SAFETY: only places below `count` are read.
+            *value = unsafe { *from.add(i) };
+        }
+        values
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -329,7 +346,11 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     fn if_above(self, bound: Self, yes: Self, no: Self) -> Self {
-        Self(std::array::from_fn(|i| if self.0[i] > bound.0[i] { yes.0[i] } else { no.0[i] }))
+        let mut values = no;
+        for i in 0..8 {
+            values.0[i] = if self.0[i] > bound.0[i] { yes.0[i] } else { no.0[i] };
+        }
+        values
     }
     #[inline(always)]
     fn sum(self) -> f32 {
@@ -338,13 +359,21 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     fn interleave(self, odd: Self) -> (Self, Self) {
-        let at = |i: usize| if i.is_multiple_of(2) { self.0[i / 2] } else { odd.0[i / 2] };
-        (Self(std::array::from_fn(at)), Self(std::array::from_fn(|i| at(i + 8))))
+        let (mut low, mut high) = (self, odd);
+        for i in 0..4 {
+            (low.0[2 * i], low.0[2 * i + 1]) = (self.0[i], odd.0[i]);
+            (high.0[2 * i], high.0[2 * i + 1]) = (self.0[i + 4], odd.0[i + 4]);
+        }
+        (low, high)
     }
     #[inline(always)]
     fn deinterleave(self, high: Self) -> (Self, Self) {
-        let at = |i: usize| if i < 8 { self.0[i] } else { high.0[i - 8] };
-        (Self(std::array::from_fn(|i| at(2 * i))), Self(std::array::from_fn(|i| at(2 * i + 1))))
+        let (mut even, mut odd) = (self, high);
+        for i in 0..4 {
+            (even.0[i], odd.0[i]) = (self.0[2 * i], self.0[2 * i + 1]);
+            (even.0[i + 4], odd.0[i + 4]) = (high.0[2 * i], high.0[2 * i + 1]);
+        }
+        (even, odd)
     }
     #[inline(always)]
     fn square() -> Self::Square {
@@ -352,7 +381,13 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     fn transpose(square: Self::Square) -> Self::Square {
-        std::array::from_fn(|i| Self(std::array::from_fn(|j| square[j].0[i])))
+        let mut out = square;
+        for (i, row) in out.iter_mut().enumerate() {
+            for (j, value) in row.0.iter_mut().enumerate() {
+                *value = square[j].0[i];
+            }
+        }
+        out
     }
 }
 
@@ -460,8 +495,10 @@ mod x86 {
             unsafe {
                 let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
                 let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-                let pick = |places| Self(_mm512_permutex2var_ps(self.0, places, odd.0));
-                (pick(low), pick(high))
+                (
+                    Self(_mm512_permutex2var_ps(self.0, low, odd.0)),
+                    Self(_mm512_permutex2var_ps(self.0, high, odd.0)),
+                )
             }
         }
         #[inline(always)]
@@ -470,8 +507,10 @@ mod x86 {
             unsafe {
                 let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
                 let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-                let pick = |places| Self(_mm512_permutex2var_ps(self.0, places, high.0));
-                (pick(even), pick(odd))
+                (
+                    Self(_mm512_permutex2var_ps(self.0, even, high.0)),
+                    Self(_mm512_permutex2var_ps(self.0, odd, high.0)),
+                )
             }
         }
         #[inline(always)]
@@ -486,22 +525,20 @@ mod x86 {
             // SAFETY: see the module.
             unsafe {
                 for row in (0..16).step_by(4) {
-                    let pair = |low: bool, i: usize| {
-                        let (a, b) = (square[row + i].0, square[row + i + 1].0);
-                        _mm512_castps_pd(if low {
-                            _mm512_unpacklo_ps(a, b)
-                        } else {
-                            _mm512_unpackhi_ps(a, b)
-                        })
-                    };
-                    let (a, b, c, d) = (pair(true, 0), pair(false, 0), pair(true, 2), pair(false, 2));
+                    let (r0, r1) = (square[row].0, square[row + 1].0);
+                    let (r2, r3) = (square[row + 2].0, square[row + 3].0);
+                    let a = _mm512_castps_pd(_mm512_unpacklo_ps(r0, r1));
+                    let b = _mm512_castps_pd(_mm512_unpackhi_ps(r0, r1));
+                    let c = _mm512_castps_pd(_mm512_unpacklo_ps(r2, r3));
+                    let d = _mm512_castps_pd(_mm512_unpackhi_ps(r2, r3));
                     fours[row] = Self(_mm512_castpd_ps(_mm512_unpacklo_pd(a, c)));
                     fours[row + 1] = Self(_mm512_castpd_ps(_mm512_unpackhi_pd(a, c)));
                     fours[row + 2] = Self(_mm512_castpd_ps(_mm512_unpacklo_pd(b, d)));
                     fours[row + 3] = Self(_mm512_castpd_ps(_mm512_unpackhi_pd(b, d)));
                 }
                 for column in 0..4 {
-                    let [a, b, c, d] = [0, 4, 8, 12].map(|row| fours[row + column].0);
+                    let (a, b) = (fours[column].0, fours[column + 4].0);
+                    let (c, d) = (fours[column + 8].0, fours[column + 12].0);
                     let (ab, cd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(c, d));
                     out[column] = Self(_mm512_shuffle_f32x4::<0x88>(ab, cd));
                     out[column + 8] = Self(_mm512_shuffle_f32x4::<0xdd>(ab, cd));
@@ -625,12 +662,11 @@ mod x86 {
         fn deinterleave(self, high: Self) -> (Self, Self) {
             // SAFETY: see the module.
             unsafe {
-                let order = |halves| {
-                    Self(_mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_castps_pd(halves))))
-                };
+                let even = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(self.0, high.0));
+                let odd = _mm256_castps_pd(_mm256_shuffle_ps::<0xdd>(self.0, high.0));
                 (
-                    order(_mm256_shuffle_ps::<0x88>(self.0, high.0)),
-                    order(_mm256_shuffle_ps::<0xdd>(self.0, high.0)),
+                    Self(_mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(even))),
+                    Self(_mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(odd))),
                 )
             }
         }
@@ -646,7 +682,8 @@ mod x86 {
             // SAFETY: see the module.
             unsafe {
                 for row in [0, 4] {
-                    let [a, b, c, d] = [0, 1, 2, 3].map(|i| square[row + i].0);
+                    let (a, b) = (square[row].0, square[row + 1].0);
+                    let (c, d) = (square[row + 2].0, square[row + 3].0);
                     let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
                     fours[row] = Self(_mm256_shuffle_ps::<0x44>(ab, cd));
                     fours[row + 1] = Self(_mm256_shuffle_ps::<0xee>(ab, cd));
