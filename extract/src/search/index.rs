@@ -227,11 +227,11 @@ fn stage_indices(space: &SearchSpace) -> (Vec<StageIndex>, usize) {
 }
 
 impl Candidate {
-    /// A sub-network with what is expected of it.
+    /// A sub-network with what is expected of it; an estimate beyond 0 to 1 is reported as that end.
     pub fn new(arch: Arch, accuracy: f32, costs: &Costs) -> Self {
         Self {
             arch,
-            accuracy: rounded(f64::from(accuracy), 9),
+            accuracy: rounded(f64::from(accuracy.clamp(0.0, 1.0)), 9),
             latency_ms: rounded(costs.latency_us / 1e3, 9),
             latency_upper_ms: rounded(costs.latency_upper_us / 1e3, 9),
             macs: costs.macs,

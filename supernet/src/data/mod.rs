@@ -98,7 +98,7 @@ impl Dataset {
     ///
     /// ```
     /// let digits = supernet::data::Dataset::open("digits")?;
-    /// assert_eq!((digits.train().len(), digits.shape()), (1077, [8, 8, 1]));
+    /// assert_eq!((digits.train().len(), digits.shape()), (1071, [8, 8, 1]));
     /// # Ok::<(), supernet::error::Error>(())
     /// ```
     pub fn open(spec: &str) -> Result<Self> {
