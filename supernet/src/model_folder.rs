@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::kernels::Kernels;
 use crate::nn::{MapSource, Network, Source};
 use crate::space::{Arch, SearchSpace};
-use crate::tensor_file::{self, sorted_json, write_atomically};
+use crate::tensor_file::{self, write_atomically};
 
 /// Version of the form that this code writes and reads.
 const VERSION: u32 = 1;
@@ -258,13 +258,4 @@ fn read_config(folder: &Path) -> Result<ModelConfig> {
     }
     Normalisation::new(mean.clone(), std.clone())?;
     Ok(config)
-}
-
-/// The sorted JSON of a configuration without its `run` object: equal for equal exports.
-///
-/// # Errors
-/// If a number in it is not finite.
-pub fn reproducible_json(config: &ModelConfig) -> Result<String> {
-    let without_run = ModelConfig { run: BTreeMap::new(), ..config.clone() };
-    sorted_json(&without_run).map_err(|error| Error::invalid("config.json", "fields", "plain data", error))
 }

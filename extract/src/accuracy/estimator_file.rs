@@ -14,7 +14,7 @@ use super::{AccuracyEstimator, FitReport, Model};
 use crate::encode::Encoder;
 use supernet::tensor_file::write_atomically;
 
-use crate::file::sorted_json;
+use crate::file::{read_document, sorted_json};
 
 /// The one metadata key.
 const METADATA: &str = "once-for-all";
@@ -120,22 +120,7 @@ fn little_endian(values: &[f32]) -> Vec<u8> {
 }
 
 fn read_metadata(place: &str, text: &str) -> Result<Metadata> {
-    #[derive(Deserialize)]
-    struct Front {
-        kind: String,
-        version: u32,
-    }
-    let unreadable = |error| Error::invalid(place, "metadata", "that of an accuracy estimator", error);
-    let front: Front = serde_json::from_str(text).map_err(unreadable)?;
-    if front.kind != KIND {
-        return Err(Error::invalid(place, "kind", KIND, front.kind).into());
-    }
-    if front.version != VERSION {
-        return Err(Error::invalid(place, "version", VERSION, front.version)
-            .and_then_do("use the release of this tool that wrote it, or fit again")
-            .into());
-    }
-    Ok(serde_json::from_str(text).map_err(unreadable)?)
+    read_document(place, text, (KIND, VERSION), "the metadata of an accuracy estimator")
 }
 
 /// The layers, from the one that reads `inputs` features to the one with a single output, and the constant.

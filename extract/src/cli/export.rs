@@ -12,7 +12,7 @@ use supernet::eval::Calibration;
 use supernet::space::arch_file;
 use supernet::timing::unix_seconds;
 
-use super::{Common, Outcome, Output, Threads, kernels};
+use super::{Common, Outcome, Output, kernels};
 
 /// Export a sub-network, verified against the supernet before the folder appears
 #[derive(clap::Args)]
@@ -39,15 +39,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = Calibration::default().images)]
     calibration_images: usize,
     #[command(flatten)]
-    threads: Threads,
-    #[command(flatten)]
     pub common: Common,
-}
-
-impl Arguments {
-    pub fn threads(&self) -> &Threads {
-        &self.threads
-    }
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {

@@ -7,7 +7,7 @@ use serde_json::json;
 use supernet::accuracy_file;
 use supernet::timing::Stopwatch;
 
-use super::{Common, Outcome, Output, Threads};
+use super::{Common, Outcome, Output};
 
 /// Fit an accuracy estimator; reports its error on held-out rows
 #[derive(clap::Args)]
@@ -23,15 +23,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
-    threads: Threads,
-    #[command(flatten)]
     pub common: Common,
-}
-
-impl Arguments {
-    pub fn threads(&self) -> &Threads {
-        &self.threads
-    }
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {

@@ -9,11 +9,11 @@ use extract::latency::{
     measure::Measured, single, space_layers,
 };
 use serde_json::json;
-use supernet::space::LayerSpec;
+use supernet::space::{self, LayerSpec};
 
 use supernet::timing::unix_seconds;
 
-use super::{Common, Outcome, Output, Threads, interrupt_flag, kernels, read_space};
+use super::{Common, Outcome, Output, interrupt_flag, kernels};
 
 /// Measure every layer of a space on this machine into a latency table
 #[derive(clap::Args)]
@@ -44,20 +44,12 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
-    threads: Threads,
-    #[command(flatten)]
     pub common: Common,
 }
 
 fn per_cent(text: &str) -> Result<f64, String> {
     let value = text.parse::<f64>().ok().filter(|value| (0.01..=50.0).contains(value));
     value.ok_or_else(|| "a number from 0.01 to 50".to_string())
-}
-
-impl Arguments {
-    pub fn threads(&self) -> &Threads {
-        &self.threads
-    }
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
@@ -71,7 +63,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         seed: arguments.seed,
         ..MeasureConfig::default()
     };
-    let mut layers = space_layers(&read_space(&arguments.space)?)?;
+    let mut layers = space_layers(&space::open(&arguments.space)?)?;
     let present = present_table(arguments, &device, &engine)?;
     if let Some(table) = &present {
         layers.retain(|key, _| !table.rows().contains_key(key));

@@ -18,7 +18,6 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
-use supernet::space::{SearchSpace, preset, preset_names};
 
 use output::Output;
 
@@ -56,20 +55,6 @@ impl Command {
         }
     }
 
-    /// The threads it asks for; commands that compute nothing have no such flag.
-    fn threads(&self) -> Option<&Threads> {
-        match self {
-            Self::Measure(arguments) => Some(arguments.threads()),
-            Self::Table(arguments) => Some(arguments.threads()),
-            Self::Fit(arguments) => Some(arguments.threads()),
-            Self::Search(arguments) => Some(arguments.threads()),
-            Self::Export(arguments) => Some(arguments.threads()),
-            Self::Verify(arguments) => Some(arguments.threads()),
-            Self::Predict(arguments) => Some(arguments.threads()),
-            Self::Inspect(_) => None,
-        }
-    }
-
     fn run(&self) -> anyhow::Result<Outcome> {
         match self {
             Self::Measure(arguments) => measure::run(arguments),
@@ -93,11 +78,6 @@ struct Common {
     /// No progress and no messages but errors
     #[arg(long)]
     quiet: bool,
-}
-
-/// The number of threads, for commands that compute.
-#[derive(Args)]
-struct Threads {
     /// Threads to compute with [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -106,7 +86,7 @@ struct Threads {
 /// Runs a command on the one thread pool, set up with the threads it asks for.
 fn run_on_pool(command: &Command) -> anyhow::Result<Outcome> {
     let mut builder = rayon::ThreadPoolBuilder::new();
-    if let Some(threads) = command.threads().and_then(|threads| threads.threads) {
+    if let Some(threads) = command.common().threads {
         builder = builder.num_threads(usize::from(threads));
     }
     builder.build_global()?;
@@ -172,16 +152,6 @@ fn report(error: &anyhow::Error, json: bool) -> ExitCode {
         Some(extract::Error::VerificationFailed { .. }) => VERIFICATION_FAILED,
         _ => 1,
     })
-}
-
-/// A space by preset name or from a TOML file.
-fn read_space(text: &str) -> anyhow::Result<SearchSpace> {
-    let path = std::path::Path::new(text);
-    if preset_names().any(|name| name == text) || !path.is_file() {
-        return Ok(preset(text)?);
-    }
-    let toml = std::fs::read_to_string(path).map_err(supernet::Error::io("read", path))?;
-    Ok(SearchSpace::from_toml(text, &toml)?)
 }
 
 /// A flag that Ctrl-C and a request to end set; a second one ends the process at once.

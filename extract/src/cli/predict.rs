@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use extract::predict::Classifier;
 use serde_json::json;
 
-use super::{Common, Outcome, Output, Threads, kernels};
+use super::{Common, Outcome, Output, kernels};
 
 /// Classify images with an exported model
 #[derive(clap::Args)]
@@ -25,15 +25,7 @@ pub struct Arguments {
     #[arg(long)]
     logits: bool,
     #[command(flatten)]
-    threads: Threads,
-    #[command(flatten)]
     pub common: Common,
-}
-
-impl Arguments {
-    pub fn threads(&self) -> &Threads {
-        &self.threads
-    }
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {

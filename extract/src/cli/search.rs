@@ -8,9 +8,10 @@ use extract::latency::LatencyTable;
 use extract::search::{Candidate, CostIndex, Found, Limits, Quantity, SearchConfig, SearchReport, evolve};
 use serde_json::{Value, json};
 
+use supernet::space;
 use supernet::timing::{Stopwatch, unix_seconds};
 
-use super::{Common, Outcome, Output, Threads, interrupt_flag, read_space};
+use super::{Common, Outcome, Output, interrupt_flag};
 
 /// Find the sub-network with the highest expected accuracy under all limits at once
 #[derive(clap::Args)]
@@ -49,8 +50,6 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
-    threads: Threads,
-    #[command(flatten)]
     pub common: Common,
 }
 
@@ -61,17 +60,11 @@ fn amount(quantity: Quantity) -> impl Fn(&str) -> Result<f64, String> + Clone + 
     move |text| quantity.parse(text).map_err(|error| error.to_string())
 }
 
-impl Arguments {
-    pub fn threads(&self) -> &Threads {
-        &self.threads
-    }
-}
-
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
     let threads = rayon::current_num_threads();
     let stop = interrupt_flag()?;
-    let space = read_space(&arguments.space)?;
+    let space = space::open(&arguments.space)?;
     let estimator = AccuracyEstimator::read(&arguments.estimator)?;
     let table = LatencyTable::read(&arguments.latency_table)?;
     let limits = limits(arguments);

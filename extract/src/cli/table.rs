@@ -9,9 +9,9 @@ use extract::latency::{
 };
 use serde_json::json;
 use supernet::random::rng_for;
-use supernet::space::{arch_file, sampler};
+use supernet::space::{self, arch_file, sampler};
 
-use super::{Common, Outcome, Output, Threads, interrupt_flag, kernels, read_space};
+use super::{Common, Outcome, Output, interrupt_flag, kernels};
 
 /// Show a latency table, and which layers of a space it lacks
 #[derive(clap::Args)]
@@ -30,22 +30,14 @@ pub struct Arguments {
     #[arg(long, requires = "space", num_args = 1..)]
     arch: Vec<String>,
     #[command(flatten)]
-    threads: Threads,
-    #[command(flatten)]
     pub common: Common,
-}
-
-impl Arguments {
-    pub fn threads(&self) -> &Threads {
-        &self.threads
-    }
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
     let table = LatencyTable::read(&arguments.table)?;
     let coverage = match &arguments.space {
-        Some(space) => Some(table.coverage(&read_space(space)?)?),
+        Some(space) => Some(table.coverage(&space::open(space)?)?),
         None => None,
     };
     let validation = compare(arguments, &output, &table)?;
@@ -72,7 +64,7 @@ fn compare(
     else {
         return Ok(None);
     };
-    let space = read_space(space)?;
+    let space = space::open(space)?;
     let mut archs = arguments
         .arch
         .iter()

@@ -6,7 +6,7 @@ use serde_json::json;
 use supernet::checkpoint::Supernet;
 use supernet::data::Dataset;
 
-use super::{Common, Outcome, Output, Threads, kernels};
+use super::{Common, Outcome, Output, kernels};
 
 /// Compare an exported folder with the supernet: every weight and every logit, bit for bit
 #[derive(clap::Args)]
@@ -24,15 +24,7 @@ pub struct Arguments {
     #[arg(long)]
     data: Option<String>,
     #[command(flatten)]
-    threads: Threads,
-    #[command(flatten)]
     pub common: Common,
-}
-
-impl Arguments {
-    pub fn threads(&self) -> &Threads {
-        &self.threads
-    }
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {

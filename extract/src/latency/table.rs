@@ -17,7 +17,7 @@ use super::stats::Row;
 use crate::error::Result;
 use supernet::tensor_file::write_atomically;
 
-use crate::file::{rounded, sorted_json};
+use crate::file::{read_document, rounded, sorted_json};
 
 /// What the file's `kind` says.
 const KIND: &str = "latency-table";
@@ -107,21 +107,7 @@ impl LatencyTable {
     /// # Errors
     /// As [`LatencyTable::read`].
     pub fn from_json(place: &str, text: &str) -> Result<Self> {
-        let unreadable = |error| Error::invalid(place, "text", "a latency table in JSON", error);
-        #[derive(Deserialize)]
-        struct Front {
-            kind: String,
-            version: u32,
-        }
-        let front: Front = serde_json::from_str(text).map_err(unreadable)?;
-        if front.kind != KIND {
-            return Err(Error::invalid(place, "kind", KIND, front.kind).into());
-        }
-        if front.version != VERSION {
-            let error = Error::invalid(place, "version", VERSION, front.version);
-            return Err(error.and_then_do("use the release of this tool that wrote it").into());
-        }
-        let wire: Wire = serde_json::from_str(text).map_err(unreadable)?;
+        let wire: Wire = read_document(place, text, (KIND, VERSION), "a latency table in JSON")?;
         let Wire { engine, engine_version, threads, dtype, batch, .. } = wire;
         let engine = EngineFacts { engine, engine_version, threads, dtype, batch };
         let mut table = Self::new(place, wire.device, engine, &wire.protocol, wire.rows)?;

@@ -15,7 +15,7 @@ use super::constraint::Limits;
 use super::index::Candidate;
 use supernet::tensor_file::write_atomically;
 
-use crate::file::sorted_json;
+use crate::file::{read_document, sorted_json};
 
 /// What the file's `kind` says.
 const KIND: &str = "found";
@@ -99,22 +99,7 @@ impl Found {
     }
 
     fn from_json(place: &str, text: &str) -> Result<Self> {
-        let unreadable = |error| Error::invalid(place, "text", "a search's result in JSON", error);
-        #[derive(Deserialize)]
-        struct Front {
-            kind: String,
-            version: u32,
-        }
-        let front: Front = serde_json::from_str(text).map_err(unreadable)?;
-        if front.kind != KIND {
-            return Err(Error::invalid(place, "kind", KIND, front.kind).into());
-        }
-        if front.version != VERSION {
-            return Err(Error::invalid(place, "version", VERSION, front.version)
-                .and_then_do("use the release of this tool that wrote it")
-                .into());
-        }
-        let found: Self = serde_json::from_str(text).map_err(unreadable)?;
+        let found: Self = read_document(place, text, (KIND, VERSION), "a search's result in JSON")?;
         for candidate in std::iter::once(&found.best).chain(&found.front) {
             let latency = candidate.latency_ms > 0.0 && candidate.latency_upper_ms >= candidate.latency_ms;
             if !latency || !candidate.accuracy.is_finite() {

@@ -1,14 +1,11 @@
 //! What several commands take, and how it is read.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use clap::Args;
-use supernet::Error;
 use supernet::kernels::Kernels;
-use supernet::space::{SearchSpace, preset};
 
 /// Flags that every command has.
 #[derive(Args)]
@@ -22,16 +19,6 @@ pub struct Common {
     /// Threads that compute; 0 for one a core
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
-}
-
-/// A preset by name, or a space from a TOML file.
-pub fn read_space(text: &str) -> anyhow::Result<SearchSpace> {
-    let path = Path::new(text);
-    if !path.is_file() {
-        return Ok(preset(text)?);
-    }
-    let content = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    Ok(SearchSpace::from_toml(text, &content)?)
 }
 
 /// The kernels that the environment asks for, else the fastest.

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 use supernet::bench::{Bench, Mode, Subject, bench};
-use supernet::space::arch_file;
+use supernet::space::{self, arch_file};
 
 use super::Ending;
-use super::arguments::{Common, check_device, kernels, read_space};
+use super::arguments::{Common, check_device, kernels};
 
 /// Time whole steps on random images
 #[derive(clap::Args)]
@@ -55,7 +55,7 @@ impl Arguments {
         if self.batch == 0 || self.steps == 0 {
             anyhow::bail!("--batch and --steps: expected at least 1");
         }
-        let space = read_space(&self.space)?;
+        let space = space::open(&self.space)?;
         let subject = match self.arch.as_str() {
             "uniform" => Subject::Uniform,
             text => Subject::Fixed(arch_file::read(&space, text)?),
@@ -86,7 +86,7 @@ impl Arguments {
                 kernels.name(),
                 rayon::current_num_threads()
             )
-        });
+        })?;
         Ok(Ending::Done)
     }
 }

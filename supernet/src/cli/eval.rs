@@ -10,6 +10,7 @@ use supernet::space::arch_file;
 
 use super::Ending;
 use super::arguments::{Common, kernels};
+use super::output::print_lines;
 
 /// Evaluate sub-networks: calibrate batch norms on training images, then top-1 on a split
 #[derive(clap::Args)]
@@ -47,12 +48,11 @@ impl Arguments {
             kernels: kernels()?,
         };
         let mut results = Vec::new();
-        let mut lines = Vec::new();
         for arch in archs {
             let accuracy = judge.accuracy(&arch, self.split)?;
-            let line = format!("{} top-1 {accuracy}  {arch}", self.split);
-            self.common.tell(&line);
-            lines.push(line);
+            if !self.common.json {
+                print_lines(&format!("{} top-1 {accuracy}  {arch}", self.split))?;
+            }
             results.push(json!({
                 "arch": arch,
                 "split": self.split,
@@ -61,8 +61,8 @@ impl Arguments {
                 "interval": accuracy.interval(),
             }));
         }
-        if self.common.json || self.common.quiet {
-            self.common.print(&json!({ "results": results }), || lines.join("\n"));
+        if self.common.json {
+            print_lines(&format!("{:#}", json!({ "results": results })))?;
         }
         Ok(Ending::Done)
     }

@@ -1,18 +1,18 @@
 //! Where things are printed: results to stdout, everything else to stderr.
 
+use std::io::Write;
+
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use super::arguments::Common;
 
 impl Common {
-    /// Prints a result: the JSON document, or the text for people.
-    pub fn print(&self, json: &Value, text: impl FnOnce() -> String) {
-        if self.json {
-            println!("{json:#}");
-        } else {
-            println!("{}", text().trim_end());
-        }
+    /// Prints a result: the JSON document, or the text for people. A reader that has seen enough and closed the
+    /// pipe is no error.
+    pub fn print(&self, json: &Value, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+        let result = if self.json { format!("{json:#}") } else { text() };
+        print_lines(&result)
     }
 
     /// Tells something on the way.
@@ -29,6 +29,14 @@ impl Common {
         }
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         ProgressBar::new(length).with_style(style)
+    }
+}
+
+/// Writes text and a line's end to stdout.
+pub fn print_lines(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout().lock(), "{}", text.trim_end()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
     }
 }
 

@@ -80,7 +80,7 @@ impl Arguments {
         let out = self.out.display().to_string();
         let document =
             json!({ "out": out, "rows": rows, "resumed_from_rows": resumed, "finished": !interrupted });
-        self.common.print(&document, || out.clone());
+        self.common.print(&document, || out.clone())?;
         Ok(if interrupted { Ending::Interrupted } else { Ending::Done })
     }
 }

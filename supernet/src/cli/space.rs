@@ -3,11 +3,11 @@
 use std::fmt::Write;
 
 use serde_json::{Value, json};
-use supernet::space::{Arch, Cost, SearchSpace, cost, preset_names, sampler};
+use supernet::space::{self, Arch, Cost, SearchSpace, cost, preset_names, sampler};
 
 use super::Ending;
-use super::arguments::{Common, read_space};
-use super::output::grouped;
+use super::arguments::Common;
+use super::output::{grouped, print_lines};
 
 /// Describe a search space: choices, number of sub-networks, costs of the smallest and the largest
 #[derive(clap::Args)]
@@ -32,16 +32,16 @@ impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let Some(space) = self.space.as_ref().filter(|_| !self.list) else {
             let names: Vec<_> = preset_names().collect();
-            self.common.print(&json!({ "presets": names }), || names.join("\n"));
+            self.common.print(&json!({ "presets": names }), || names.join("\n"))?;
             return Ok(Ending::Done);
         };
-        let space = read_space(space)?;
+        let space = space::open(space)?;
         if self.toml {
-            print!("{}", space.to_toml());
+            print_lines(&space.to_toml())?;
             return Ok(Ending::Done);
         }
         let costs = costs(&space)?;
-        self.common.print(&document(&space, &costs), || text(&space, &costs));
+        self.common.print(&document(&space, &costs), || text(&space, &costs))?;
         Ok(Ending::Done)
     }
 }

@@ -10,12 +10,12 @@ use serde_json::json;
 use supernet::Error;
 use supernet::data::Dataset;
 use supernet::eval::Accuracy;
-use supernet::space::Arch;
+use supernet::space::{self, Arch};
 use supernet::timing::{Spread, peak_rss_mb, unix_seconds};
 use supernet::train::{Observer, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
 
 use super::Ending;
-use super::arguments::{Common, check_device, kernels, read_space, stop_flag};
+use super::arguments::{Common, check_device, kernels, stop_flag};
 use super::output::{duration, grouped};
 
 /// Train the weights that all sub-networks of a space share
@@ -58,7 +58,7 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         check_device(&self.device)?;
-        let space = read_space(&self.space)?;
+        let space = space::open(&self.space)?;
         let recipe = self.recipe()?;
         let dataset = Arc::new(Dataset::open(&self.data)?);
         let folder = RunFolder::open(&self.out, self.resume)?;
@@ -69,10 +69,11 @@ impl Arguments {
         };
         let mut trainer = Trainer::new(space, dataset, &recipe, folder, config)?;
         self.announce(&trainer)?;
-        let mut progress = Progress { common: &self.common, bar: ProgressBar::hidden(), times: Vec::new() };
-        let outcome = trainer.run(&*stop_flag()?, &mut progress)?;
         let batch = trainer.plan().batch as f64;
-        Ok(self.conclude(&trainer, outcome, batch, &progress.times))
+        let mut progress =
+            Progress { common: &self.common, bar: ProgressBar::hidden(), times: Vec::new(), batch };
+        let outcome = trainer.run(&*stop_flag()?, &mut progress)?;
+        self.conclude(&trainer, outcome, batch, &progress.times)
     }
 
     fn recipe(&self) -> anyhow::Result<Recipe> {
@@ -133,7 +134,13 @@ impl Arguments {
         Ok(())
     }
 
-    fn conclude(&self, trainer: &Trainer, outcome: Outcome, batch: f64, times: &[f64]) -> Ending {
+    fn conclude(
+        &self,
+        trainer: &Trainer,
+        outcome: Outcome,
+        batch: f64,
+        times: &[f64],
+    ) -> anyhow::Result<Ending> {
         let step_ms = Spread::of(times);
         let images_per_second = if times.is_empty() { 0.0 } else { batch / step_ms.median * 1e3 };
         let supernet = trainer.folder().supernet();
@@ -156,8 +163,8 @@ impl Arguments {
                 "interrupted; {step} of {} steps are saved, go on with --resume",
                 trainer.plan().steps()
             ),
-        });
-        if interrupted.is_some() { Ending::Interrupted } else { Ending::Done }
+        })?;
+        Ok(if interrupted.is_some() { Ending::Interrupted } else { Ending::Done })
     }
 }
 
@@ -166,6 +173,7 @@ struct Progress<'a> {
     common: &'a Common,
     bar: ProgressBar,
     times: Vec<f64>,
+    batch: f64,
 }
 
 impl Observer for Progress<'_> {
@@ -180,8 +188,8 @@ impl Observer for Progress<'_> {
     fn step(&mut self, record: &StepRecord) {
         self.times.push(record.ms);
         let recent = &self.times[self.times.len().saturating_sub(20)..];
-        let rate = recent.len() as f64 / recent.iter().sum::<f64>() * 1e3;
-        self.bar.set_message(format!("loss {:.3}  {rate:.1} steps/s", record.loss));
+        let rate = self.batch * recent.len() as f64 / recent.iter().sum::<f64>() * 1e3;
+        self.bar.set_message(format!("loss {:.3}  {rate:.0} images/s", record.loss));
         self.bar.inc(1);
     }
 

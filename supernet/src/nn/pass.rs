@@ -50,11 +50,6 @@ impl Tape {
     pub(super) fn dropout(&self) -> Option<&Tensor> {
         self.dropout.as_ref()
     }
-
-    /// Bytes of the tensors kept, those that are kept twice counted twice.
-    pub fn bytes(&self) -> usize {
-        self.saved.iter().map(|tensor| 4 * tensor.elem_count()).sum()
-    }
 }
 
 impl Pass<'_> {

@@ -16,5 +16,5 @@ pub use activation::Activation;
 pub use arch::{Arch, Block, Expand};
 pub use cost::{Cost, cost};
 pub use layer::{FeatureMap, LayerSpec, MbConv, Operator, WeightRole, WeightSpec, make_divisible};
-pub use preset::{preset, preset_names};
+pub use preset::{open, preset, preset_names};
 pub use search_space::{Choices, Family, FirstBlock, Head, SearchSpace, Stage, Stem};

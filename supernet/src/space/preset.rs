@@ -1,4 +1,6 @@
-//! The spaces that come with the toolkit.
+//! The spaces that come with the toolkit, and the users' own.
+
+use std::path::Path;
 
 use super::SearchSpace;
 use crate::error::{Error, Result};
@@ -30,4 +32,17 @@ pub fn preset(name: &str) -> Result<SearchSpace> {
         ));
     };
     SearchSpace::from_toml(&format!("preset {name}"), text)
+}
+
+/// A space as users give it: a preset's name, or the path of a TOML file.
+///
+/// # Errors
+/// If it is neither, or the file is no space.
+pub fn open(text: &str) -> Result<SearchSpace> {
+    let path = Path::new(text);
+    if preset_names().any(|name| name == text) || !path.is_file() {
+        return preset(text);
+    }
+    let toml = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    SearchSpace::from_toml(text, &toml)
 }
