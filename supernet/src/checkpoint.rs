@@ -10,6 +10,7 @@ use std::path::Path;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::data::Dataset;
 use crate::elastic::SharedWeights;
 use crate::error::{Error, Result};
 use crate::space::SearchSpace;
@@ -113,6 +114,11 @@ pub fn write_checkpoint(
 }
 
 impl Supernet {
+    /// Whether these are the images that the weights were trained on; on others accuracy means little.
+    pub fn trained_on(&self, dataset: &Dataset) -> bool {
+        self.provenance.data == dataset.identity()
+    }
+
     /// Reads a supernet or a teacher.
     ///
     /// # Errors

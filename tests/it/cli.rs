@@ -91,6 +91,11 @@ fn the_main_job() {
     assert_eq!(results[0], results[1], "found.json and config.json name the same sub-network");
     assert_eq!(results[0]["top1"], exported["measured"]["top1"]);
 
+    let plain =
+        run("supernet", at, "eval --supernet run/supernet.safetensors --data digits --arch found.json");
+    let (out, err) = (String::from_utf8_lossy(&plain.stdout), String::from_utf8_lossy(&plain.stderr));
+    assert!(out.starts_with("val top-1 ") && err.is_empty(), "results on stdout: {out} {err}");
+
     let image = image::GrayImage::from_fn(8, 8, |x, y| image::Luma([(x * y * 4) as u8]));
     image.save(at.join("digit.png")).expect("written");
     let predicted = json("extract", at, "predict model digit.png --top 3 --logits");

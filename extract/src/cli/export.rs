@@ -50,6 +50,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let supernet = Supernet::read(&arguments.supernet)?;
     let arch = arch_file::read(&supernet.space, &arguments.arch)?;
     let dataset = Dataset::open(&arguments.data)?;
+    if !supernet.trained_on(&dataset) {
+        output.say(format_args!("warning: the supernet was trained on other images than {}", dataset.name()));
+    }
     let found = Found::read(Path::new(&arguments.arch)).ok();
     let request = Request {
         supernet: &supernet,

@@ -120,7 +120,7 @@ fn assemble(request: &Request) -> Result<ModelFolder> {
         supernet: supernet.hash.clone(),
         statistics: StatisticsOrigin::Calibrated {
             images: calibration.images.min(dataset.train().len()),
-            data: format!("{} {}", dataset.name(), dataset.hash()),
+            data: dataset.identity(),
             seed: calibration.seed,
         },
         predicted_top1: request.predicted_top1,

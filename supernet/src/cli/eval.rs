@@ -40,6 +40,10 @@ impl Arguments {
         let archs = archs.collect::<supernet::Result<Vec<_>>>()?;
         let dataset = Dataset::open(&self.data)?;
         dataset.check_fits(&supernet.space)?;
+        if !supernet.trained_on(&dataset) {
+            self.common
+                .tell(format!("warning: the supernet was trained on other images than {}", dataset.name()));
+        }
         let judge = Judge {
             space: &supernet.space,
             weights: &supernet.weights,

@@ -49,6 +49,10 @@ impl Arguments {
         let supernet = Supernet::read(&self.supernet)?;
         let dataset = Dataset::open(&self.data)?;
         dataset.check_fits(&supernet.space)?;
+        if !supernet.trained_on(&dataset) {
+            self.common
+                .tell(format!("warning: the supernet was trained on other images than {}", dataset.name()));
+        }
         let header = AccuracyHeader { space: supernet.space.clone(), supernet: supernet.hash.clone() };
         let (mut writer, rows) = if self.out.exists() {
             Writer::resume(&self.out, &header)?

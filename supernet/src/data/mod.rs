@@ -194,6 +194,11 @@ impl Dataset {
         &self.hash
     }
 
+    /// Name and hash: what provenance says of the data.
+    pub fn identity(&self) -> String {
+        format!("{} {}", self.name(), self.hash())
+    }
+
     /// Whether the images have the channels and the classes that a space is made for.
     ///
     /// # Errors

@@ -141,7 +141,7 @@ impl Trainer {
                 .and_then_do("resume with the flags the run was started with, or choose another folder"))
         };
         differs("space", &self.space.fingerprint(), &supernet.space.fingerprint())?;
-        differs("data", &self.data(), &provenance.data)?;
+        differs("data", &self.dataset.identity(), &provenance.data)?;
         differs("plan", &self.plan.hash(), &provenance.plan)?;
         if let Some(hash) = &provenance.teacher {
             self.teacher = Some(read_teacher(&self.folder.teacher(), hash)?);
@@ -155,16 +155,12 @@ impl Trainer {
         Ok(())
     }
 
-    fn data(&self) -> String {
-        format!("{} {}", self.dataset.name(), self.dataset.hash())
-    }
-
     fn provenance(&self) -> Provenance {
         Provenance {
             tool: env!("CARGO_PKG_VERSION").to_string(),
             kernels: self.config.kernels.name().to_string(),
             seed: self.config.seed,
-            data: self.data(),
+            data: self.dataset.identity(),
             plan: self.plan.hash(),
             step: self.step,
             teacher: self.teacher.as_ref().map(|teacher| teacher.hash.clone()),
