@@ -175,7 +175,6 @@ impl<'a> Runner<'a> {
             let dropout = dropout_mask(&self.setup.space, self.setup.batch, 0, [step, index])?;
             self.pupil().learn(&self.arch(step, index), &self.images, &target, dropout, &self.gradients)?;
         }
-        self.optimizer.step(&self.weights, &self.gradients, 1e-3)?;
-        self.gradients.clear(self.setup.kernels)
+        self.optimizer.step(&self.weights, &self.gradients, 1e-3)
     }
 }

@@ -180,9 +180,14 @@ impl Gradients {
             .ok_or_else(|| Error::invalid("gradients", name, "a tensor of this name", "none"))
     }
 
-    /// Names of the tensors that were added to since the last [`Gradients::clear`], in order.
+    /// Names of the tensors that were added to since they were last set back to zero, in order.
     pub fn touched(&self) -> Vec<String> {
         self.touched.borrow().iter().cloned().collect()
+    }
+
+    /// [`Gradients::touched`], forgotten here: the caller sets them back to zero.
+    pub(crate) fn take_touched(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.touched.borrow_mut())
     }
 
     /// Sets what was touched back to zero.
@@ -190,7 +195,7 @@ impl Gradients {
     /// # Errors
     /// If a tensor cannot be written.
     pub fn clear(&self, kernels: crate::kernels::Kernels) -> Result<()> {
-        for name in std::mem::take(&mut *self.touched.borrow_mut()) {
+        for name in self.take_touched() {
             kernels.fill_zero(self.get(&name)?)?;
         }
         Ok(())

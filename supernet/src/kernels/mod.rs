@@ -6,18 +6,22 @@
 
 pub mod cpu;
 mod ops;
+mod profile;
 mod reference;
 mod tensors;
 
 pub use cpu::Isa;
-pub use ops::{NesterovStep, Normalisation};
+pub use ops::{ChainKept, DepthwiseChain, NesterovStep, Normalisation};
+pub use profile::{Profile, ProfileRow};
 
 use crate::error::{Error, Result};
 
-/// Which implementation computes; a value that layers carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which implementation computes, for which kind of layer; a value that layers carry.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Kernels {
     path: Path,
+    layer: &'static str,
+    profile: Option<Profile>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,26 +31,40 @@ enum Path {
 }
 
 impl Kernels {
+    fn on(path: Path) -> Self {
+        Self { path, layer: "", profile: None }
+    }
+
+    /// The same, recording each call.
+    #[must_use]
+    pub fn profiled(self, profile: Profile) -> Self {
+        Self { profile: Some(profile), ..self }
+    }
+
+    /// The same, its calls recorded as this kind of layer's.
+    #[must_use]
+    pub fn for_layer(self, layer: &'static str) -> Self {
+        Self { layer, ..self }
+    }
+
     /// The fastest that this machine's CPU has.
     pub fn detect() -> Self {
-        Self { path: Path::Cpu(Isa::detect()) }
+        Self::on(Path::Cpu(Isa::detect()))
     }
 
     /// Naive loops with sums in double precision, to compare with.
     pub fn reference() -> Self {
-        Self { path: Path::Reference }
+        Self::on(Path::Reference)
     }
 
     /// The kernels by name: `avx512`, `avx2`, `portable` or `reference`.
-    ///
-    /// The matrix product is the `gemm` crate's, which detects the CPU by itself, on all but `reference`.
     ///
     /// # Errors
     /// If there is no such name, or this CPU lacks the instructions.
     pub fn named(name: &str) -> Result<Self> {
         let wanted = |kernels: &Self| kernels.name() == name;
         let all = || {
-            Isa::available().into_iter().map(|isa| Self { path: Path::Cpu(isa) }).chain([Self::reference()])
+            Isa::available().into_iter().map(|isa| Self::on(Path::Cpu(isa))).chain([Self::reference()])
         };
         all().find(wanted).ok_or_else(|| {
             let usable: Vec<_> = all().map(Self::name).collect();

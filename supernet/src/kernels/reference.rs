@@ -73,7 +73,8 @@ pub mod batch_norm {
     use crate::kernels::cpu::batch_norm::Affine;
 
     /// Mean and biased variance of each row.
-    pub fn statistics(x: &[f32], rows: usize, stats: &mut [f32]) {
+    pub fn statistics(x: &[f32], stats: &mut [f32]) {
+        let rows = stats.len() / 2;
         let row = x.len() / rows;
         for (i, x) in x.chunks(row).enumerate() {
             let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / row as f64;
@@ -92,17 +93,24 @@ pub mod batch_norm {
         (xhat, f64::from(affine.gamma[row]) * xhat + f64::from(affine.beta[row]))
     }
 
-    /// y = act(gamma * xhat + beta).
-    pub fn apply(x: &[f32], stats: &[f32], affine: Affine, y: &mut [f32]) {
-        for (at, y) in y.iter_mut().enumerate() {
-            *y = affine.activation.apply(normalised(x, at, stats, affine).1 as f32);
-        }
+    /// y = act(gamma * xhat + beta) + addend, with the batch's own statistics.
+    pub fn forward(x: &[f32], affine: Affine, addend: Option<&[f32]>, stats: &mut [f32], y: &mut [f32]) {
+        y.copy_from_slice(x);
+        forward_in_place(y, affine, addend, stats);
     }
 
-    /// [`apply`] in the place of `x`.
-    pub fn apply_in_place(x: &mut [f32], stats: &[f32], affine: Affine) {
-        let input = x.to_vec();
-        apply(&input, stats, affine, x);
+    /// [`forward`] in the place of `x`.
+    pub fn forward_in_place(x: &mut [f32], affine: Affine, addend: Option<&[f32]>, stats: &mut [f32]) {
+        statistics(x, stats);
+        apply_in_place(x, stats, affine, addend);
+    }
+
+    /// [`forward_in_place`] with given statistics.
+    pub fn apply_in_place(x: &mut [f32], stats: &[f32], affine: Affine, addend: Option<&[f32]>) {
+        for at in 0..x.len() {
+            let activated = affine.activation.apply(normalised(x, at, stats, affine).1 as f32);
+            x[at] = activated + addend.map_or(0.0, |addend| addend[at]);
+        }
     }
 
     /// (g, xhat) at place `at`, where g = dy * act'(z).
@@ -111,8 +119,21 @@ pub mod batch_norm {
         (f64::from(dy[at]) * f64::from(affine.activation.derivative(z as f32)), xhat)
     }
 
-    /// The gradients of gamma, then those of beta.
-    pub fn backward_sums(x: &[f32], dy: &[f32], stats: &[f32], affine: Affine, sums: &mut [f32]) {
+    /// The gradients of gamma, then those of beta, and dx = gamma / std * (g - (dbeta + xhat * dgamma) / M).
+    pub fn backward(
+        x: &[f32],
+        dy: &[f32],
+        stats: &[f32],
+        affine: Affine,
+        sums: &mut [f32],
+        dx: &mut [f32],
+    ) {
+        dx.copy_from_slice(dy);
+        backward_in_place(x, dx, stats, affine, sums);
+    }
+
+    /// [`backward`] with dx in the place of `dy`.
+    pub fn backward_in_place(x: &[f32], dy: &mut [f32], stats: &[f32], affine: Affine, sums: &mut [f32]) {
         let rows = stats.len() / 2;
         let row = x.len() / rows;
         for i in 0..rows {
@@ -122,28 +143,96 @@ pub mod batch_norm {
                 gamma += g * xhat;
                 beta += g;
             }
+            let std = (f64::from(stats[rows + i]) + f64::from(affine.epsilon)).sqrt();
+            for at in i * row..(i + 1) * row {
+                let (g, xhat) = gradient(x, dy, at, stats, affine);
+                dy[at] = (f64::from(affine.gamma[i]) / std * (g - (beta + xhat * gamma) / row as f64)) as f32;
+            }
             sums[i] = gamma as f32;
             sums[rows + i] = beta as f32;
         }
     }
+}
 
-    /// dx = gamma / std * (g - (dbeta + xhat * dgamma) / M).
-    pub fn backward_input(
+/// The chain of batch norm, depthwise convolution, batch norm, one kernel after the other.
+pub mod channelwise {
+    use super::{batch_norm, depthwise, planes};
+    use crate::kernels::cpu::channelwise::{Chain, Kept, Moments, Saved, Slopes};
+    use crate::kernels::cpu::depthwise::DepthwiseShape;
+    use crate::space::Activation;
+
+    /// Everything kept.
+    pub fn forward(chain: &Chain, x: &[f32], kept: Kept) {
+        let mut input = x;
+        if let Some(before) = chain.before {
+            batch_norm::forward(x, before, None, kept.before, kept.expanded);
+            input = kept.expanded;
+        }
+        depthwise::forward(&chain.shape, input, chain.weight, kept.convolved);
+        batch_norm::forward(kept.convolved, chain.after, None, kept.after, kept.output);
+        planes::mean(kept.output, chain.shape.out_height() * chain.shape.out_width(), kept.means);
+    }
+
+    /// Nothing kept.
+    pub fn forward_forgetting(
+        chain: &Chain,
         x: &[f32],
-        dy: &[f32],
-        stats: &[f32],
-        sums: &[f32],
-        affine: Affine,
-        dx: &mut [f32],
+        moments: Moments,
+        [seen_before, seen_after]: [&mut [f32]; 2],
+        output: &mut [f32],
     ) {
-        let rows = stats.len() / 2;
-        let row = x.len() / rows;
-        for (at, dx) in dx.iter_mut().enumerate() {
-            let i = at / row;
-            let (g, xhat) = gradient(x, dy, at, stats, affine);
-            let (gamma, beta) = (f64::from(sums[i]), f64::from(sums[rows + i]));
-            let std = (f64::from(stats[rows + i]) + f64::from(affine.epsilon)).sqrt();
-            *dx = (f64::from(affine.gamma[i]) / std * (g - (beta + xhat * gamma) / row as f64)) as f32;
+        let normalise = |x: &mut [f32], affine, given: Option<&[f32]>, seen: &mut [f32]| {
+            let mut stats = vec![0.0; 2 * chain.shape.channels];
+            match given {
+                Some(given) => stats.copy_from_slice(given),
+                None => batch_norm::statistics(x, &mut stats),
+            }
+            batch_norm::apply_in_place(x, &stats, affine, None);
+            if !seen.is_empty() {
+                seen.copy_from_slice(&stats);
+            }
+        };
+        let [given_before, given_after] = match moments {
+            Moments::OfBatch => [None, None],
+            Moments::Given(before, after) => [Some(before), Some(after)],
+        };
+        let mut input = x.to_vec();
+        if let Some(before) = chain.before {
+            normalise(&mut input, before, given_before, seen_before);
+        }
+        depthwise::forward(&chain.shape, &input, chain.weight, output);
+        normalise(output, chain.after, given_after, seen_after);
+    }
+
+    /// Convolution, shift, activation.
+    pub fn forward_activated(
+        shape: &DepthwiseShape,
+        x: &[f32],
+        weight: &[f32],
+        (shift, activation): (&[f32], Activation),
+        y: &mut [f32],
+    ) {
+        depthwise::forward(shape, x, weight, y);
+        let row = y.len() / shape.channels;
+        for (at, y) in y.iter_mut().enumerate() {
+            *y = activation.apply(*y + shift[at / row]);
+        }
+    }
+
+    /// All gradients.
+    pub fn backward(chain: &Chain, saved: &Saved, slopes: Slopes) {
+        let mut dy = saved.dy.to_vec();
+        if let Some((factor, dmean)) = saved.excite {
+            let plane = chain.shape.out_height() * chain.shape.out_width();
+            planes::scale_backward_input(saved.dy, factor, dmean, plane, &mut dy);
+        }
+        batch_norm::backward_in_place(saved.convolved, &mut dy, saved.after, chain.after, slopes.after);
+        let input = if chain.before.is_some() { saved.expanded } else { saved.x };
+        slopes.weight.fill(0.0);
+        depthwise::backward_weight(&chain.shape, input, &dy, slopes.weight);
+        depthwise::backward_input(&chain.shape, &dy, chain.weight, slopes.dx);
+        if let Some(before) = chain.before {
+            batch_norm::backward_in_place(saved.x, slopes.dx, saved.before, before, slopes.before);
         }
     }
 }
@@ -278,14 +367,15 @@ pub mod dense {
 pub mod sgd {
     use crate::kernels::cpu::sgd::SgdStep;
 
-    /// g += wd * p; v = mu * v + g; p -= lr * (g + mu * v).
-    pub fn nesterov(parameter: &mut [f32], gradient: &[f32], velocity: &mut [f32], step: SgdStep) {
+    /// g += wd * p; v = mu * v + g; p -= lr * (g + mu * v); then g = 0.
+    pub fn nesterov(parameter: &mut [f32], gradient: &mut [f32], velocity: &mut [f32], step: SgdStep) {
         let [lr, momentum, decay] = [step.lr, step.momentum, step.weight_decay].map(f64::from);
-        for ((p, g), v) in parameter.iter_mut().zip(gradient).zip(velocity) {
-            let g = f64::from(*g) + decay * f64::from(*p);
+        for ((p, gradient), v) in parameter.iter_mut().zip(gradient).zip(velocity) {
+            let g = f64::from(*gradient) + decay * f64::from(*p);
             let speed = momentum * f64::from(*v) + g;
             *v = speed as f32;
             *p = (f64::from(*p) - lr * (g + momentum * speed)) as f32;
+            *gradient = 0.0;
         }
     }
 }
@@ -348,16 +438,15 @@ mod tests {
             let (gamma, beta) = ([0.5, 0.7, -0.4], [0.1, -0.2, 0.3]);
             let loss = |x: &[f32], gamma: &[f32], beta: &[f32]| {
                 let (mut stats, mut y) = (vec![0.0; 2 * rows], vec![0.0; x.len()]);
-                batch_norm::statistics(x, rows, &mut stats);
-                batch_norm::apply(x, &stats, Affine { gamma, beta, epsilon: 1e-5, activation }, &mut y);
+                let affine = Affine { gamma, beta, epsilon: 1e-5, activation };
+                batch_norm::forward(x, affine, None, &mut stats, &mut y);
                 dot(&y, &dy)
             };
             let affine = Affine { gamma: &gamma, beta: &beta, epsilon: 1e-5, activation };
             let (mut stats, mut sums) = (vec![0.0; 2 * rows], vec![0.0; 2 * rows]);
             let mut dx = vec![0.0; x.len()];
-            batch_norm::statistics(&x, rows, &mut stats);
-            batch_norm::backward_sums(&x, &dy, &stats, affine, &mut sums);
-            batch_norm::backward_input(&x, &dy, &stats, &sums, affine, &mut dx);
+            batch_norm::statistics(&x, &mut stats);
+            batch_norm::backward(&x, &dy, &stats, affine, &mut sums, &mut dx);
             check_differences(&x, &dx, |x| loss(x, &gamma, &beta));
             check_differences(&gamma, &sums[..rows], |gamma| loss(&x, gamma, &beta));
             check_differences(&beta, &sums[rows..], |beta| loss(&x, &gamma, beta));
@@ -379,8 +468,14 @@ pub mod matrix {
                     f64::from(left) * f64::from(right)
                 };
                 let out = &mut destination.values[row * destination.row_stride + column];
-                let start = if write == Write::Accumulate { f64::from(*out) } else { 0.0 };
-                *out = (start + (0..left.columns).map(term).sum::<f64>()) as f32;
+                let sum: f64 = (0..left.columns).map(term).sum();
+                *out = match write {
+                    Write::Replace => sum as f32,
+                    Write::Accumulate => (f64::from(*out) + sum) as f32,
+                    Write::Activate { shift, activation } => {
+                        activation.apply((sum + f64::from(shift[row])) as f32)
+                    }
+                };
             }
         }
     }

@@ -65,6 +65,22 @@ pub(super) fn compute<const N: usize>(
     Tensor::from_vec(output, shape, &Device::Cpu)
 }
 
+/// [`compute`] with several outputs.
+pub(super) fn compute_many<const N: usize, const M: usize>(
+    inputs: [&Tensor; N],
+    shapes: [Shape; M],
+    compute: impl FnOnce([View<'_>; N], [&mut [f32]; M]) -> candle_core::Result<()>,
+) -> candle_core::Result<[Tensor; M]> {
+    let mut outputs = shapes.each_ref().map(|shape| unfilled(shape.elem_count()));
+    with_views(inputs, |views| compute(views, outputs.each_mut().map(Vec::as_mut_slice)))?;
+    let mut tensors = Vec::with_capacity(M);
+    for (output, shape) in outputs.into_iter().zip(shapes) {
+        tensors.push(Tensor::from_vec(output, shape, &Device::Cpu)?);
+    }
+    let Ok(tensors) = tensors.try_into() else { unreachable!("one tensor a shape") };
+    Ok(tensors)
+}
+
 /// A vector for a kernel to fill. Zeroing the 10 MB outputs first would cost as much as the lighter kernels.
 fn unfilled(length: usize) -> Vec<f32> {
     let mut values: Vec<MaybeUninit<f32>> = Vec::with_capacity(length);

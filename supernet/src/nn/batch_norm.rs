@@ -34,43 +34,65 @@ impl BatchNorm {
             (Some(mean), Some(variance)) => Some(Tensor::stack(&[mean, variance], 0)?),
             _ => None,
         };
-        Ok(Self { name: source.prefix(), with, running, kernels: source.kernels() })
+        Ok(Self { name: source.prefix(), with, running, kernels: source.kernels().for_layer("batch norm") })
     }
 
+    /// The normalisation plus `addend`, where there is one.
+    ///
     /// # Shapes
     /// `[C, N, H, W]` in and out; the input may be written over where the pass keeps nothing.
     ///
     /// # Errors
     /// [`Error::Uncalibrated`] at inference without running statistics.
-    pub fn forward(&self, x: Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let statistics = match pass {
-            Pass::Inference => {
-                self.running.clone().ok_or_else(|| Error::Uncalibrated { name: self.name.clone() })?
+    pub fn forward(&self, x: Tensor, addend: Option<&Tensor>, pass: &mut Pass) -> Result<Tensor> {
+        match pass {
+            Pass::Inference => self.kernels.normalise_with(&x, self.running()?, &self.with, addend)?,
+            Pass::BatchStatistics => drop(self.kernels.normalise_in_place(&x, &self.with, addend)?),
+            Pass::Calibration(seen) => {
+                let statistics = self.kernels.normalise_in_place(&x, &self.with, addend)?;
+                seen.insert(self.name.clone(), statistics);
             }
-            _ => self.kernels.statistics(&x)?,
-        };
-        if let Pass::Calibration(seen) = pass {
-            seen.insert(self.name.clone(), statistics.clone());
+            Pass::Training(tape) => {
+                let (y, statistics) = self.kernels.normalise(&x, &self.with, addend)?;
+                tape.push(&x);
+                tape.push(&statistics);
+                return Ok(y);
+            }
         }
-        if pass.forgets() {
-            self.kernels.normalise_in_place(&x, &statistics, &self.with)?;
-            return Ok(x);
-        }
-        pass.save(&x);
-        pass.save(&statistics);
-        Ok(self.kernels.normalise(&x, &statistics, &self.with)?)
+        Ok(x)
     }
 
-    /// Adds the gradients of scale and shift to `gradient`, and returns the input's.
+    /// Adds the gradients of scale and shift to `gradient`, and returns the input's, in the place of `dy`.
     ///
     /// # Errors
     /// If the tape does not fit.
-    pub fn backward(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Tensor> {
+    pub fn backward(&self, dy: Tensor, tape: &mut Tape, gradient: &Self) -> Result<Tensor> {
         let (statistics, x) = (tape.pop()?, tape.pop()?);
-        let kernels = self.kernels;
-        let sums = kernels.normalise_backward_sums(&x, dy, &statistics, &self.with)?;
-        kernels.add_assign(&gradient.with.gamma, &sums.get(0)?)?;
-        kernels.add_assign(&gradient.with.beta, &sums.get(1)?)?;
-        Ok(kernels.normalise_backward_input(&x, dy, &statistics, &sums, &self.with)?)
+        self.kernels.normalise_backward_in_place(&x, &dy, &statistics, &self.with, &gradient.with)?;
+        Ok(dy)
+    }
+
+    /// [`BatchNorm::backward`] that leaves `dy` as it is.
+    ///
+    /// # Errors
+    /// If the tape does not fit.
+    pub fn backward_keeping(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Tensor> {
+        let (statistics, x) = (tape.pop()?, tape.pop()?);
+        Ok(self.kernels.normalise_backward(&x, dy, &statistics, &self.with, &gradient.with)?)
+    }
+
+    /// Scale, shift and activation.
+    pub(super) fn normalisation(&self) -> &Normalisation {
+        &self.with
+    }
+
+    /// Its name, such as `blocks.3.conv.depth_conv.bn`.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The running statistics, `[2, C]`.
+    pub(super) fn running(&self) -> Result<&Tensor> {
+        self.running.as_ref().ok_or_else(|| Error::Uncalibrated { name: self.name.clone() })
     }
 }

@@ -22,6 +22,9 @@ pub trait Convolution {
     /// # Errors
     /// If the tape does not fit.
     fn backward(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Option<Tensor>>;
+
+    /// What the profile calls it.
+    const NAME: &'static str;
 }
 
 /// 1x1 convolution: one matrix product `W[O, I] x X[I, N H W]`.
@@ -37,11 +40,41 @@ impl Pointwise {
     /// If it is missing or has another shape.
     pub fn new(input: usize, output: usize, source: &Source) -> Result<Self> {
         let weight = source.get((output, input, 1, 1), "weight")?.squeeze(3)?.squeeze(2)?;
-        Ok(Self { weight, kernels: source.kernels() })
+        Ok(Self { weight, kernels: source.kernels().for_layer(Self::NAME) })
+    }
+}
+
+impl Pointwise {
+    /// Adds the weight's gradient to `gradient` and the input's to `skip`, the gradient that reaches the input past the
+    /// convolution.
+    ///
+    /// # Errors
+    /// If the tape does not fit.
+    pub fn backward_adding(
+        &self,
+        dy: &Tensor,
+        tape: &mut Tape,
+        gradient: &Self,
+        skip: &Tensor,
+    ) -> Result<()> {
+        let dy = dy.flatten_from(1)?; // [O, N H W]
+        self.add_gradient(&dy, &tape.pop()?, gradient)?;
+        Ok(self.kernels.add_product(&skip.flatten_from(1)?, &self.weight.t()?, &dy)?)
+    }
+
+    fn add_gradient(&self, dy: &Tensor, x: &Tensor, gradient: &Self) -> Result<()> {
+        Ok(self.kernels.add_product(&gradient.weight, dy, &x.flatten_from(1)?.t()?)?)
+    }
+
+    /// The weight, `[O, I]`.
+    pub(super) fn weight(&self) -> &Tensor {
+        &self.weight
     }
 }
 
 impl Convolution for Pointwise {
+    const NAME: &'static str = "pointwise";
+
     fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         pass.save(x);
         let (_, images, height, width) = x.dims4()?;
@@ -51,42 +84,10 @@ impl Convolution for Pointwise {
 
     fn backward(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Option<Tensor>> {
         let x = tape.pop()?;
-        let (flat, dy) = (x.flatten_from(1)?, dy.flatten_from(1)?); // [I, N H W], [O, N H W]
-        self.kernels.add_product(&gradient.weight, &dy, &flat.t()?)?;
+        let dy = dy.flatten_from(1)?; // [O, N H W]
+        self.add_gradient(&dy, &x, gradient)?;
         let dx = self.kernels.product(&self.weight.t()?, &dy)?;
         Ok(Some(dx.reshape(x.shape())?))
-    }
-}
-
-/// Convolution of each channel with its own k x k kernel, padding k/2.
-pub struct Depthwise {
-    weight: Tensor, // [C, 1, k, k]
-    stride: usize,
-    kernels: Kernels,
-}
-
-impl Depthwise {
-    /// Asks for `weight`, `[C, 1, k, k]`.
-    ///
-    /// # Errors
-    /// If it is missing or has another shape.
-    pub fn new(channels: usize, kernel: usize, stride: usize, source: &Source) -> Result<Self> {
-        let weight = source.get((channels, 1, kernel, kernel), "weight")?;
-        Ok(Self { weight, stride, kernels: source.kernels() })
-    }
-}
-
-impl Convolution for Depthwise {
-    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        pass.save(x);
-        Ok(self.kernels.depthwise(x, &self.weight, self.stride)?)
-    }
-
-    fn backward(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Option<Tensor>> {
-        let x = tape.pop()?;
-        let (_, _, height, width) = x.dims4()?;
-        self.kernels.depthwise_backward_weight(&gradient.weight, &x, dy, self.stride)?;
-        Ok(Some(self.kernels.depthwise_backward_input(dy, &self.weight, self.stride, (height, width))?))
     }
 }
 
@@ -105,11 +106,20 @@ impl Dense {
     /// If it is missing or has another shape.
     pub fn new([output, input, kernel]: [usize; 3], stride: usize, source: &Source) -> Result<Self> {
         let weight = source.get((output, input, kernel, kernel), "weight")?.flatten_from(1)?;
-        Ok(Self { weight, kernel, stride, kernels: source.kernels() })
+        Ok(Self { weight, kernel, stride, kernels: source.kernels().for_layer(Self::NAME) })
+    }
+}
+
+impl Dense {
+    /// The weight, `[O, C k k]`, the kernel's side and the stride.
+    pub(super) fn parts(&self) -> (&Tensor, usize, usize) {
+        (&self.weight, self.kernel, self.stride)
     }
 }
 
 impl Convolution for Dense {
+    const NAME: &'static str = "stem";
+
     fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         pass.save(x);
         let (patches, (height, width)) = self.kernels.patches(x, self.kernel, self.stride)?;
@@ -151,21 +161,39 @@ impl<C: Convolution> ConvNorm<C> {
         Ok(Self { convolution, norm: BatchNorm::new(channels, activation, &source.pp("bn"))? })
     }
 
-    /// `[C, N, H, W] -> [C', N, H', W']`.
+    /// The convolution's batch norm plus `addend`, where there is one: `[C, N, H, W] -> [C', N, H', W']`.
     ///
     /// # Errors
     /// If the shapes do not fit, or at inference without running statistics.
-    pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, addend: Option<&Tensor>, pass: &mut Pass) -> Result<Tensor> {
         let y = self.convolution.forward(x, pass)?;
-        self.norm.forward(y, pass)
+        self.norm.forward(y, addend, pass)
     }
 
-    /// Adds to `gradient`; returns the input's gradient where the convolution gives one.
+    /// Adds to `gradient`; returns the input's gradient where the convolution gives one. Writes over `dy`.
     ///
     /// # Errors
     /// If the tape does not fit.
-    pub fn backward(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Option<Tensor>> {
+    pub fn backward(&self, dy: Tensor, tape: &mut Tape, gradient: &Self) -> Result<Option<Tensor>> {
         let dy = self.norm.backward(dy, tape, &gradient.norm)?;
         self.convolution.backward(&dy, tape, &gradient.convolution)
+    }
+
+    /// [`ConvNorm::backward`] that leaves `dy` as it is.
+    ///
+    /// # Errors
+    /// If the tape does not fit.
+    pub fn backward_keeping(
+        &self,
+        dy: &Tensor,
+        tape: &mut Tape,
+        gradient: &Self,
+    ) -> Result<Option<Tensor>> {
+        let dy = self.norm.backward_keeping(dy, tape, &gradient.norm)?;
+        self.convolution.backward(&dy, tape, &gradient.convolution)
+    }
+
+    pub(super) fn parts(&self) -> (&C, &BatchNorm) {
+        (&self.convolution, &self.norm)
     }
 }

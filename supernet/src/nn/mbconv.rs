@@ -2,7 +2,8 @@
 
 use candle_core::{Tensor, bail};
 
-use super::conv::{ConvNorm, Depthwise, Pointwise};
+use super::conv::{ConvNorm, Convolution, Pointwise};
+use super::inner::Inner;
 use super::pass::{Pass, Tape};
 use super::source::Source;
 use super::squeeze_excite::SqueezeExcite;
@@ -12,8 +13,8 @@ use crate::space::{self, Activation, LayerSpec};
 
 /// `x (+) projection(squeeze_excite(depthwise(expansion(x))))`.
 pub struct MbConv {
-    expansion: Option<ConvNorm<Pointwise>>,
-    depthwise: ConvNorm<Depthwise>,
+    expansion: Option<Pointwise>,
+    inner: Inner,
     squeeze_excite: Option<SqueezeExcite>,
     projection: ConvNorm<Pointwise>,
     residual: bool,
@@ -27,20 +28,16 @@ impl MbConv {
     /// If a weight is missing or has another shape.
     pub fn new(block: &space::MbConv, layer: &LayerSpec, source: &Source) -> Result<Self> {
         let source = source.pp("conv");
-        let (input, output) = (layer.input.channels, layer.output.channels);
-        let (mid, act) = (block.mid, block.activation);
-        let expansion =
-            block.expansion.then(|| ConvNorm::pointwise(input, mid, act, &source.pp("inverted_bottleneck")));
-        let inner = source.pp("depth_conv");
-        let depthwise = Depthwise::new(mid, block.kernel, block.stride, &inner.pp("conv"))?;
-        let squeeze_excite = block.squeeze.map(|squeeze| SqueezeExcite::new(mid, squeeze, &inner.pp("se")));
+        let (input, output, mid) = (layer.input.channels, layer.output.channels, block.mid);
+        let expansion = || Pointwise::new(input, mid, &source.pp("inverted_bottleneck").pp("conv"));
+        let squeeze = |squeeze| SqueezeExcite::new(mid, squeeze, &source.pp("depth_conv").pp("se"));
         Ok(Self {
-            expansion: expansion.transpose()?,
-            depthwise: ConvNorm::new(depthwise, mid, act, &inner)?,
-            squeeze_excite: squeeze_excite.transpose()?,
+            expansion: block.expansion.then(expansion).transpose()?,
+            inner: Inner::new(block, &source)?,
+            squeeze_excite: block.squeeze.map(squeeze).transpose()?,
             projection: ConvNorm::pointwise(mid, output, Activation::None, &source.pp("point_linear"))?,
             residual: block.residual,
-            kernels: source.kernels(),
+            kernels: source.kernels().for_layer("residual"),
         })
     }
 
@@ -49,39 +46,59 @@ impl MbConv {
     /// # Errors
     /// If the shapes do not fit, or at inference without running statistics.
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let expanded = match &self.expansion {
-            Some(expansion) => &expansion.forward(x, pass)?, // [mid, N, H, W]
-            None => x,
+        let (mut inner, means) = match &self.expansion {
+            Some(expansion) => self.inner.forward(&expansion.forward(x, pass)?, pass)?, // [mid, N, H/s, W/s]
+            None => self.inner.forward(x, pass)?,
         };
-        let mut inner = self.depthwise.forward(expanded, pass)?; // [mid, N, H/s, W/s]
-        if let Some(squeeze_excite) = &self.squeeze_excite {
-            inner = squeeze_excite.forward(inner, pass)?;
+        if let (Some(squeeze_excite), Some(means)) = (&self.squeeze_excite, means) {
+            inner = squeeze_excite.forward(inner, &means, pass)?;
         }
-        let y = self.projection.forward(&inner, pass)?; // [C', N, H/s, W/s]
-        if self.residual {
-            self.kernels.add_assign(&y, x)?;
-        }
-        Ok(y)
+        self.projection.forward(&inner, self.residual.then_some(x), pass) // [C', N, H/s, W/s]
     }
 
-    /// Adds to `gradient`; returns the input's gradient.
+    /// Adds to `gradient`; returns the input's gradient. May write over `dy`.
     ///
     /// # Errors
     /// If the tape does not fit.
-    pub fn backward(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Tensor> {
-        let mut d = given(self.projection.backward(dy, tape, &gradient.projection)?)?;
-        if let (Some(squeeze_excite), Some(gradient)) = (&self.squeeze_excite, &gradient.squeeze_excite) {
-            d = squeeze_excite.backward(&d, tape, gradient)?;
+    pub fn backward(&self, dy: Tensor, tape: &mut Tape, gradient: &Self) -> Result<Tensor> {
+        let d = given(self.projection.backward_keeping(&dy, tape, &gradient.projection)?)?;
+        let excited = match (&self.squeeze_excite, &gradient.squeeze_excite) {
+            (Some(squeeze_excite), Some(gradient)) => Some(squeeze_excite.backward(&d, tape, gradient)?),
+            _ => None,
+        };
+        let d = self.inner.backward(&d, excited.as_ref(), tape, &gradient.inner)?;
+        match (&self.expansion, &gradient.expansion) {
+            (Some(expansion), Some(gradient)) if self.residual => {
+                expansion.backward_adding(&d, tape, gradient, &dy)?;
+                Ok(dy)
+            }
+            (Some(expansion), Some(gradient)) => Ok(given(expansion.backward(&d, tape, gradient)?)?),
+            _ if self.residual => {
+                self.kernels.add_assign(&dy, &d)?;
+                Ok(dy)
+            }
+            _ => Ok(d),
         }
-        d = given(self.depthwise.backward(&d, tape, &gradient.depthwise)?)?;
-        if let (Some(expansion), Some(gradient)) = (&self.expansion, &gradient.expansion) {
-            d = given(expansion.backward(&d, tape, gradient)?)?;
-        }
-        if self.residual {
-            self.kernels.add_assign(&d, dy)?;
-        }
-        Ok(d)
     }
+
+    pub(super) fn parts(&self) -> Parts<'_> {
+        Parts {
+            expansion: self.expansion.as_ref(),
+            inner: &self.inner,
+            squeeze_excite: self.squeeze_excite.as_ref(),
+            projection: &self.projection,
+            residual: self.residual,
+        }
+    }
+}
+
+/// The parts of a block, for whoever makes another block of them.
+pub(super) struct Parts<'a> {
+    pub expansion: Option<&'a Pointwise>,
+    pub inner: &'a Inner,
+    pub squeeze_excite: Option<&'a SqueezeExcite>,
+    pub projection: &'a ConvNorm<Pointwise>,
+    pub residual: bool,
 }
 
 /// The gradient of a convolution that is not the first layer.

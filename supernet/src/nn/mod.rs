@@ -9,6 +9,7 @@
 
 mod batch_norm;
 mod conv;
+mod inner;
 mod linear;
 mod mbconv;
 mod network;
@@ -17,7 +18,8 @@ mod source;
 mod squeeze_excite;
 
 pub use batch_norm::{BatchNorm, Statistics};
-pub use conv::{ConvNorm, Convolution, Dense, Depthwise, Pointwise};
+pub use conv::{ConvNorm, Convolution, Dense, Pointwise};
+pub use inner::{Excited, Inner};
 pub use linear::{FeatureMix, Linear};
 pub use mbconv::MbConv;
 pub use network::Network;

@@ -41,9 +41,9 @@ impl Layer {
             }
             Operator::Pool => Self::Pool,
             Operator::FeatureMix { activation } => {
-                Self::FeatureMix(FeatureMix::new(input, output, *activation, &source)?)
+                Self::FeatureMix(FeatureMix::new(input, output, *activation, &source.for_layer("linear"))?)
             }
-            Operator::Classifier => Self::Classifier(Linear::new(input, output, &source.pp("linear"))?),
+            Operator::Classifier => Self::Classifier(Linear::new(input, output, &source.pp("linear").for_layer("linear"))?),
         })
     }
 }
@@ -55,7 +55,7 @@ impl Network {
     /// If a weight is missing or has another shape.
     pub fn new(layers: &[LayerSpec], source: &Source) -> Result<Self> {
         let layers = layers.iter().map(|layer| Layer::new(layer, source)).collect::<Result<_>>()?;
-        Ok(Self { layers, kernels: source.kernels() })
+        Ok(Self { layers, kernels: source.kernels().for_layer("pool") })
     }
 
     /// Class scores of images.
@@ -88,9 +88,9 @@ impl Network {
 
     fn forward_layer(&self, layer: &Layer, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         match layer {
-            Layer::Stem(stem) => stem.forward(x, pass),
+            Layer::Stem(stem) => stem.forward(x, None, pass),
             Layer::MbConv(block) => block.forward(x, pass),
-            Layer::HeadConv(conv) => conv.forward(x, pass),
+            Layer::HeadConv(conv) => conv.forward(x, None, pass),
             Layer::Pool => {
                 pass.save(x);
                 Ok(self.kernels.mean(x)?.unsqueeze(2)?.unsqueeze(3)?) // [C, N, 1, 1]
@@ -118,7 +118,7 @@ impl Network {
         Ok(())
     }
 
-    /// As [`Network::backward`], from the gradient of the last layer's maps; returns the first layer's input
+    /// As [`Network::backward`], from the gradient of the last layer's maps, which may be written over; returns the first layer's input
     /// gradient, which a stem does not give.
     ///
     /// # Errors
@@ -126,7 +126,7 @@ impl Network {
     pub fn backward_maps(&self, dy: Tensor, tape: &mut Tape, gradients: &Self) -> Result<Option<Tensor>> {
         let mut dy = Some(dy);
         for (layer, gradient) in self.layers.iter().zip(&gradients.layers).rev() {
-            dy = self.backward_layer(layer, &given(dy)?, tape, gradient)?;
+            dy = self.backward_layer(layer, given(dy)?, tape, gradient)?;
         }
         Ok(dy)
     }
@@ -134,7 +134,7 @@ impl Network {
     fn backward_layer(
         &self,
         layer: &Layer,
-        dy: &Tensor,
+        dy: Tensor,
         tape: &mut Tape,
         gradient: &Layer,
     ) -> Result<Option<Tensor>> {
@@ -146,7 +146,7 @@ impl Network {
                 let (_, _, height, width) = tape.pop()?.dims4()?;
                 Some(self.kernels.mean_backward(&dy.flatten_from(1)?, (height, width))?)
             }
-            (Layer::FeatureMix(mix), Layer::FeatureMix(gradient)) => mix.backward(dy, tape, gradient)?,
+            (Layer::FeatureMix(mix), Layer::FeatureMix(gradient)) => mix.backward(&dy, tape, gradient)?,
             (Layer::Classifier(linear), Layer::Classifier(gradient)) => {
                 let mut d = linear.backward(&dy.flatten_from(1)?, tape, gradient)?; // [C, N]
                 if let Some(mask) = tape.dropout() {

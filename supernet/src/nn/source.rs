@@ -29,6 +29,11 @@ impl<'a> Source<'a> {
         Self { weights: self.weights.pp(part), ..self.clone() }
     }
 
+    /// The source whose kernels' calls are recorded as this kind of layer's.
+    pub(super) fn for_layer(&self, layer: &'static str) -> Self {
+        Self { kernels: self.kernels.for_layer(layer), ..self.clone() }
+    }
+
     /// A weight of this shape.
     pub(super) fn get(&self, shape: impl Into<Shape>, name: &str) -> candle_core::Result<Tensor> {
         self.weights.get(shape, name)

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use super::inner::Excited;
 use super::linear::Linear;
 use super::pass::{Pass, Tape};
 use super::source::Source;
@@ -22,21 +23,23 @@ impl SqueezeExcite {
     /// # Errors
     /// If a weight is missing or has another shape.
     pub fn new(channels: usize, squeeze: usize, source: &Source) -> Result<Self> {
-        let source = source.pp("fc");
+        let source = source.pp("fc").for_layer("squeeze-excite");
         Ok(Self {
             reduce: Linear::pointwise(channels, squeeze, Activation::Relu, &source.pp("reduce"))?,
             expand: Linear::pointwise(squeeze, channels, Activation::HSigmoid, &source.pp("expand"))?,
-            kernels: source.kernels(),
+            kernels: source.kernels().for_layer("squeeze-excite"),
         })
     }
 
+    /// `x` scaled by factors that come of the mean of each of its maps, `[C, N]`.
+    ///
+    /// # Shapes
     /// `[C, N, H, W]` in and out; the input may be written over where the pass keeps nothing.
     ///
     /// # Errors
     /// If the shapes do not fit.
-    pub fn forward(&self, x: Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let mean = self.kernels.mean(&x)?; // [C, N]
-        let hidden = self.reduce.forward(&mean, pass)?; // [squeeze, N]
+    pub fn forward(&self, x: Tensor, means: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let hidden = self.reduce.forward(means, pass)?; // [squeeze, N]
         let factor = self.expand.forward(&hidden, pass)?; // [C, N]
         if pass.forgets() {
             self.kernels.scale_in_place(&x, &factor)?;
@@ -47,15 +50,15 @@ impl SqueezeExcite {
         Ok(self.kernels.scale(&x, &factor)?)
     }
 
-    /// Adds to `gradient`; returns the input's gradient.
+    /// Adds to `gradient`; returns what the gradient of the input is made of.
     ///
     /// # Errors
     /// If the tape does not fit.
-    pub fn backward(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Tensor> {
+    pub fn backward(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Excited> {
         let (factor, x) = (tape.pop()?, tape.pop()?);
         let dfactor = self.kernels.scale_backward_factor(&x, dy)?; // [C, N]
         let dhidden = self.expand.backward(&dfactor, tape, &gradient.expand)?; // [squeeze, N]
         let dmean = self.reduce.backward(&dhidden, tape, &gradient.reduce)?; // [C, N]
-        Ok(self.kernels.scale_backward_input(dy, &factor, &dmean)?)
+        Ok(Excited { factor, dmean })
     }
 }

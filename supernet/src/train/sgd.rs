@@ -36,12 +36,13 @@ impl Sgd {
         &self.velocities
     }
 
-    /// One step on every weight that some sub-network used; one used in part moves as a whole, the others rest.
+    /// One step on every weight that some sub-network used; one used in part moves as a whole, the others rest. The
+    /// gradients are zero after it.
     ///
     /// # Errors
     /// If the gradients are another space's.
     pub fn step(&self, weights: &SharedWeights, gradients: &Gradients, lr: f32) -> Result<()> {
-        for name in gradients.touched() {
+        for name in gradients.take_touched() {
             let weight = weights.get(&name)?;
             let weight_decay = if decays(&name) { self.weight_decay } else { 0.0 };
             let step = NesterovStep { lr, momentum: self.momentum, weight_decay };

@@ -260,7 +260,6 @@ impl Trainer {
         let lr = phase.lr(step);
         let loss = self.learn(phase, step, batch)?;
         self.optimizer.step(&self.weights, &self.gradients, lr)?;
-        self.gradients.clear(self.config.kernels)?;
         self.step += 1;
         let resolution = batch.images.dim(3)?;
         let ms = watch.lap().as_secs_f64() * 1e3;

@@ -55,27 +55,27 @@ impl DepthwiseShape {
     }
 
     /// Values of one map of the output.
-    fn out_plane(&self) -> usize {
+    pub(super) fn out_plane(&self) -> usize {
         self.out_height() * self.out_width()
     }
 
     /// Values of one channel of the input.
-    fn channel(&self) -> usize {
+    pub(super) fn channel(&self) -> usize {
         self.images * self.plane()
     }
 
     /// Values of one channel of the output.
-    fn out_channel(&self) -> usize {
+    pub(super) fn out_channel(&self) -> usize {
         self.images * self.out_plane()
     }
 
     /// Weights of one channel.
-    fn taps(&self) -> usize {
+    pub(super) fn taps(&self) -> usize {
         self.kernel * self.kernel
     }
 
     /// Work of one channel: its products, six of which take as long as a value from memory, and its values.
-    fn work(&self) -> usize {
+    pub(super) fn work(&self) -> usize {
         self.out_channel() * self.taps() / 6 + self.channel() + self.out_channel()
     }
 
@@ -93,6 +93,13 @@ impl DepthwiseShape {
 /// `x` `[C, N, H, W]`, `w` `[C, k * k]` to `y` `[C, N, Ho, Wo]`.
 pub fn forward(isa: Isa, shape: &DepthwiseShape, x: &[f32], w: &[f32], y: &mut [f32]) {
     shape.check(x, w, y);
+    for_each_group(y, shape.out_channel(), shape.work(), |first, y| {
+        forward_channels(isa, shape, &x[first * shape.channel()..], &w[first * shape.taps()..], y);
+    });
+}
+
+/// [`forward`] for the channels of `y`; `x` and `w` begin with the same channel.
+pub(super) fn forward_channels(isa: Isa, shape: &DepthwiseShape, x: &[f32], w: &[f32], y: &mut [f32]) {
     let kernel = match (shape.kernel, shape.stride, batch::suits(isa, shape)) {
         (3, 1, false) => plane_forward::<3, 1>,
         (5, 1, false) => plane_forward::<5, 1>,
@@ -107,12 +114,9 @@ pub fn forward(isa: Isa, shape: &DepthwiseShape, x: &[f32], w: &[f32], y: &mut [
         (5, _, true) => batch_forward::<5, 2>,
         (_, _, true) => batch_forward::<7, 2>,
     };
-    for_each_group(y, shape.out_channel(), shape.work(), |first, y| {
-        kernel(isa, shape, &x[first * shape.channel()..], &w[first * shape.taps()..], y);
-    });
+    kernel(isa, shape, x, w, y);
 }
 
-// The channels of `y`; `x` and `w` begin with the same channel.
 vectorised!(
     fn plane_forward<const K, const S>(shape: &DepthwiseShape, x: &[f32], w: &[f32], y: &mut [f32]) =
         forward_by_plane
@@ -128,20 +132,32 @@ vectorised!(
 /// `dy` `[C, N, Ho, Wo]`, `w` `[C, k * k]` to `dx` `[C, N, H, W]`.
 pub fn backward_input(isa: Isa, shape: &DepthwiseShape, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     shape.check(dx, w, dy);
-    if shape.stride == 1 {
-        // The sum over the outputs that a value went to: a convolution with the kernel turned by 180 degrees.
-        let mut turned = w.to_vec();
-        turned.chunks_mut(shape.taps()).for_each(<[f32]>::reverse);
-        return forward(isa, shape, dy, &turned, dx);
-    }
-    let kernel = if batch::suits(isa, shape) { batch_backward_input } else { plane_backward_input };
     for_each_group(dx, shape.channel(), shape.work(), |first, dx| {
         let (dy, w) = (&dy[first * shape.out_channel()..], &w[first * shape.taps()..]);
-        kernel(isa, shape, dy, w, dx);
+        backward_input_channels(isa, shape, dy, w, dx);
     });
 }
 
-// The channels of `dx` at stride 2; `dy` and `w` begin with the same channel.
+/// [`backward_input`] for the channels of `dx`; `dy` and `w` begin with the same channel.
+pub(super) fn backward_input_channels(
+    isa: Isa,
+    shape: &DepthwiseShape,
+    dy: &[f32],
+    w: &[f32],
+    dx: &mut [f32],
+) {
+    if shape.stride == 1 {
+        // The sum over the outputs that a value went to: a convolution with the kernel turned by 180 degrees.
+        let mut turned = w[..dx.len() / shape.channel() * shape.taps()].to_vec();
+        turned.chunks_mut(shape.taps()).for_each(<[f32]>::reverse);
+        forward_channels(isa, shape, dy, &turned, dx);
+    } else if batch::suits(isa, shape) {
+        batch_backward_input(isa, shape, dy, w, dx);
+    } else {
+        plane_backward_input(isa, shape, dy, w, dx);
+    }
+}
+
 vectorised!(
     fn plane_backward_input(shape: &DepthwiseShape, dy: &[f32], w: &[f32], dx: &mut [f32]) =
         backward_input_by_plane
@@ -157,6 +173,20 @@ vectorised!(
 /// `x` `[C, N, H, W]`, `dy` `[C, N, Ho, Wo]`, `dw` `[C, k * k]`.
 pub fn backward_weight(isa: Isa, shape: &DepthwiseShape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     shape.check(x, dw, dy);
+    for_each_group(dw, shape.taps(), shape.work(), |first, dw| {
+        let (x, dy) = (&x[first * shape.channel()..], &dy[first * shape.out_channel()..]);
+        backward_weight_channels(isa, shape, x, dy, dw);
+    });
+}
+
+/// [`backward_weight`] for the channels of `dw`; `x` and `dy` begin with the same channel.
+pub(super) fn backward_weight_channels(
+    isa: Isa,
+    shape: &DepthwiseShape,
+    x: &[f32],
+    dy: &[f32],
+    dw: &mut [f32],
+) {
     let kernel = match (shape.kernel, shape.stride, batch::suits(isa, shape)) {
         (3, 1, false) => plane_backward_weight::<3, 1>,
         (5, 1, false) => plane_backward_weight::<5, 1>,
@@ -171,12 +201,9 @@ pub fn backward_weight(isa: Isa, shape: &DepthwiseShape, x: &[f32], dy: &[f32], 
         (5, _, true) => batch_backward_weight::<5, 2>,
         (_, _, true) => batch_backward_weight::<7, 2>,
     };
-    for_each_group(dw, shape.taps(), shape.work(), |first, dw| {
-        kernel(isa, shape, &x[first * shape.channel()..], &dy[first * shape.out_channel()..], dw);
-    });
+    kernel(isa, shape, x, dy, dw);
 }
 
-// The channels of `dw`; `x` and `dy` begin with the same channel.
 vectorised!(
     fn plane_backward_weight<const K, const S>(
         shape: &DepthwiseShape, x: &[f32], dy: &[f32], dw: &mut [f32],

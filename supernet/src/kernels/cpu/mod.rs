@@ -7,10 +7,12 @@
 
 mod activation;
 pub mod batch_norm;
+pub mod channelwise;
 pub mod dense;
 pub mod depthwise;
 pub mod planes;
 pub mod product;
+mod scratch;
 pub mod sgd;
 mod simd;
 
@@ -78,24 +80,33 @@ fn for_each_group(data: &mut [f32], row: usize, work: usize, body: impl Fn(usize
     if rows * work <= SERIAL_WORK {
         return body(0, data);
     }
-    let group = TASK_WORK.div_ceil(work.max(1));
+    let group = group_rows(work);
     data.par_chunks_mut(group * row).enumerate().for_each(|(i, rows)| body(i * group, rows));
 }
 
-/// [`for_each_group`] over two outputs of equal length, one value a row each.
-fn for_each_pair_group(
-    left: &mut [f32],
-    right: &mut [f32],
+/// [`for_each_group`] over `rows` rows of three outputs: `data.0`, whose rows hold `data.1` values, and two of one
+/// value a row that lie one after the other in `pairs`.
+fn for_each_rows(
+    rows: usize,
     work: usize,
-    body: impl Fn(usize, &mut [f32], &mut [f32]) + Send + Sync,
+    data: (&mut [f32], usize),
+    pairs: &mut [f32],
+    body: impl Fn(usize, &mut [f32], &mut [f32], &mut [f32]) + Send + Sync,
 ) {
-    assert_eq!(left.len(), right.len());
-    if left.len() * work <= SERIAL_WORK {
-        return body(0, left, right);
+    assert_eq!((data.0.len(), pairs.len()), (rows * data.1, 2 * rows));
+    let (left, right) = pairs.split_at_mut(rows);
+    if rows * work <= SERIAL_WORK {
+        return body(0, data.0, left, right);
     }
-    let group = TASK_WORK.div_ceil(work.max(1));
-    let groups = left.par_chunks_mut(group).zip(right.par_chunks_mut(group)).enumerate();
-    groups.for_each(|(i, (left, right))| body(i * group, left, right));
+    let group = group_rows(work);
+    let small = left.par_chunks_mut(group).zip(right.par_chunks_mut(group));
+    let groups = data.0.par_chunks_mut(group * data.1).zip(small).enumerate();
+    groups.for_each(|(i, (data, (left, right)))| body(i * group, data, left, right));
+}
+
+/// Rows of a group that are enough work for a task.
+fn group_rows(work: usize) -> usize {
+    TASK_WORK.div_ceil(work.max(1))
 }
 
 #[cfg(test)]

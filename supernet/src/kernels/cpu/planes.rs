@@ -22,7 +22,7 @@ pub fn mean(isa: Isa, x: &[f32], plane: usize, out: &mut [f32]) {
     });
 }
 
-vectorised!(fn plane_sums(x: &[f32], plane: usize, factor: f64, out: &mut [f32]) = plane_sums_on);
+vectorised!(pub(super) fn plane_sums(x: &[f32], plane: usize, factor: f64, out: &mut [f32]) = plane_sums_on);
 
 /// The sum of each plane times `factor`.
 #[inline(always)]
@@ -124,7 +124,7 @@ pub fn scale_backward_input(isa: Isa, dy: &[f32], s: &[f32], dmean: &[f32], plan
 }
 
 vectorised!(
-    fn excite_backward(dy: &[f32], s: &[f32], dmean: &[f32], plane: usize, dx: &mut [f32]) =
+    pub(super) fn excite_backward(dy: &[f32], s: &[f32], dmean: &[f32], plane: usize, dx: &mut [f32]) =
         excite_backward_on
 );
 
@@ -173,6 +173,16 @@ vectorised!(fn activate(x: &[f32], bias: f32, activation: Activation, y: &mut [f
 fn activate_on<T: Lanes>(x: &[f32], bias: f32, activation: Activation, y: &mut [f32]) {
     let bias = T::splat(bias);
     with_activation!(activation, A => map([x], y, |[x]: [T; 1]| A::apply(x.add(bias))));
+}
+
+vectorised!(
+    pub(super) fn activate_in_place(x: &mut [f32], bias: f32, activation: Activation) = activate_in_place_on
+);
+
+#[inline(always)]
+fn activate_in_place_on<T: Lanes>(x: &mut [f32], bias: f32, activation: Activation) {
+    let bias = T::splat(bias);
+    with_activation!(activation, A => map_in_place(x, |x: T| A::apply(x.add(bias))));
 }
 
 /// The gradient of the input of [`bias_activation`]: dx = dy * act'(x + bias).

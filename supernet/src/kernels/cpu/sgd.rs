@@ -16,32 +16,32 @@ pub struct SgdStep {
 }
 
 /// One step of stochastic gradient descent with Nesterov momentum, as `torch.optim.SGD` defines it (no
-/// dampening): g += wd * p; v = mu * v + g; p -= lr * (g + mu * v). The gradient slice is not changed.
+/// dampening): g += wd * p; v = mu * v + g; p -= lr * (g + mu * v). Then the gradient is 0, ready for the next step.
 ///
 /// # Shapes
 /// All three slices have the same length.
-pub fn nesterov(isa: Isa, parameter: &mut [f32], gradient: &[f32], velocity: &mut [f32], step: SgdStep) {
+pub fn nesterov(isa: Isa, parameter: &mut [f32], gradient: &mut [f32], velocity: &mut [f32], step: SgdStep) {
     assert_eq!((parameter.len(), parameter.len()), (gradient.len(), velocity.len()));
-    /// Values of a task; a value is read three times and written twice.
-    const CHUNK: usize = TASK_WORK / 5;
-    if parameter.len() * 5 <= SERIAL_WORK {
+    /// Values of a task; a value is read three times and written three times.
+    const CHUNK: usize = TASK_WORK / 6;
+    if parameter.len() * 6 <= SERIAL_WORK {
         return update(isa, parameter, gradient, velocity, step);
     }
     let chunks = parameter.par_chunks_mut(CHUNK).zip(velocity.par_chunks_mut(CHUNK));
-    let chunks = chunks.zip(gradient.par_chunks(CHUNK));
+    let chunks = chunks.zip(gradient.par_chunks_mut(CHUNK));
     chunks.for_each(|((parameter, velocity), gradient)| update(isa, parameter, gradient, velocity, step));
 }
 
 vectorised!(
-    fn update(parameter: &mut [f32], gradient: &[f32], velocity: &mut [f32], step: SgdStep) = update_on
+    fn update(parameter: &mut [f32], gradient: &mut [f32], velocity: &mut [f32], step: SgdStep) = update_on
 );
 
 #[inline(always)]
-fn update_on<T: Lanes>(parameter: &mut [f32], gradient: &[f32], velocity: &mut [f32], step: SgdStep) {
+fn update_on<T: Lanes>(parameter: &mut [f32], gradient: &mut [f32], velocity: &mut [f32], step: SgdStep) {
     let (momentum, decay, descent) =
         (T::splat(step.momentum), T::splat(step.weight_decay), T::splat(-step.lr));
     let chunks = parameter.chunks_mut(T::COUNT).zip(velocity.chunks_mut(T::COUNT));
-    for ((parameter, velocity), gradient) in chunks.zip(gradient.chunks(T::COUNT)) {
+    for ((parameter, velocity), gradient) in chunks.zip(gradient.chunks_mut(T::COUNT)) {
         let (count, zero) = (parameter.len(), T::splat(0.0));
         assert_eq!((count, count), (velocity.len(), gradient.len()));
         // SAFETY: each of the three chunks has `count <= COUNT` values.
@@ -51,6 +51,7 @@ fn update_on<T: Lanes>(parameter: &mut [f32], gradient: &[f32], velocity: &mut [
             let v = load_up_to(velocity.as_ptr(), count, zero).mul_add(momentum, g);
             let direction = v.mul_add(momentum, g);
             store_up_to(v, velocity.as_mut_ptr(), count);
+            store_up_to(zero, gradient.as_mut_ptr(), count);
             store_up_to(direction.mul_add(descent, p), parameter.as_mut_ptr(), count);
         }
     }
@@ -66,11 +67,13 @@ mod tests {
     fn three_steps_agree_with_the_reference() {
         let step = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.01 };
         for len in [1, 7, 16, 33, 100_003] {
-            type Step<'a> = &'a dyn Fn(&mut [f32], &[f32], &mut [f32]);
+            type Step<'a> = &'a dyn Fn(&mut [f32], &mut [f32], &mut [f32]);
             let run = |nesterov: Step| {
                 let (mut parameter, mut velocity) = (values(len, 1), vec![0.0; len]);
                 for seed in 2..5 {
-                    nesterov(&mut parameter, &values(len, seed), &mut velocity);
+                    let mut gradient = values(len, seed);
+                    nesterov(&mut parameter, &mut gradient, &mut velocity);
+                    assert!(gradient.iter().all(|value| *value == 0.0));
                 }
                 [parameter, velocity].concat()
             };
@@ -92,7 +95,7 @@ mod tests {
         let step = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.01 };
         let (mut parameter, mut velocity) = ([1.0], [0.0]);
         for (gradient, expect) in [(0.5, 0.9031), (-0.25, 0.907_574_1)] {
-            nesterov(Isa::detect(), &mut parameter, &[gradient], &mut velocity, step);
+            nesterov(Isa::detect(), &mut parameter, &mut [gradient], &mut velocity, step);
             assert!((parameter[0] - expect).abs() < 1e-6, "{parameter:?}");
         }
     }

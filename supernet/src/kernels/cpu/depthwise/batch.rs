@@ -4,9 +4,10 @@
 //! use, stride 2 costs nothing, and rows of taps that miss the map are left out.
 
 use super::super::Isa;
+use super::super::scratch::Line;
 use super::super::simd::{Lanes, prefetch, store_up_to, transpose};
 use super::DepthwiseShape;
-use super::tile::{Line, MAX_KERNEL, PHASE_MARGIN, Phase, Taps, correlate, tile, tile_len};
+use super::tile::{MAX_KERNEL, PHASE_MARGIN, Phase, Taps, correlate, tile, tile_len};
 
 /// Whether this scheme is the faster one.
 pub(super) fn suits(isa: Isa, shape: &DepthwiseShape) -> bool {

@@ -1,8 +1,9 @@
 //! Depthwise convolution plane by plane: lanes are columns, tiles go down the rows.
 
+use super::super::scratch::Line;
 use super::super::simd::{Lanes, load_up_to, store_up_to};
 use super::DepthwiseShape;
-use super::tile::{Line, MAX_KERNEL, PHASE_MARGIN, Phase, Taps, correlate, tile, tile_len};
+use super::tile::{MAX_KERNEL, PHASE_MARGIN, Phase, Taps, correlate, tile, tile_len};
 
 /// Zero columns left of a row and right of it: as many as the longest vector, more than any tap reaches.
 const MARGIN: usize = Line::LEN;

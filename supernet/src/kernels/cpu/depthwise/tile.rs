@@ -9,22 +9,6 @@ use std::ops::Range;
 /// The largest kernel side.
 pub(super) const MAX_KERNEL: usize = 7;
 
-/// Sixteen values on a cache line of their own: what scratch memory is made of, so that vectors in it do
-/// not straddle lines.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-pub(super) struct Line(#[expect(dead_code, reason = "read and written through pointers")] [f32; Line::LEN]);
-
-impl Line {
-    /// Values of a line.
-    pub(super) const LEN: usize = 16;
-
-    /// Zeros, for at least `len` values.
-    pub(super) fn zeros(len: usize) -> Vec<Self> {
-        vec![Self([0.0; Self::LEN]); len.div_ceil(Self::LEN)]
-    }
-}
-
 /// The taps of one channel: where each outer tap reads, and its weights along the steps.
 pub(super) struct Taps {
     /// Outer taps.

@@ -1,0 +1,296 @@
+//! Products by outer products: a tile of sums in registers, one step of the inner dimension after the other.
+//!
+//! Each element is one chain of multiply-adds in the order of the inner dimension, so neither the cut nor the
+//! width of vectors changes a bit of it.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::super::activation::{Apply, with_activation};
+use super::super::scratch::with_scratch;
+use super::super::simd::{Lanes, load_up_to, store_up_to, vectorised};
+use super::super::{Activation, Isa};
+use super::pack::{MOST_VECTORS, Panels, pack_left, pack_right};
+use super::{MOST_TASKS, Matrix, Out, SERIAL_MACS, TASK_MACS, Write, part};
+
+/// Length of the inner dimension that is packed at once: three vectors of it stay in the level 2 cache.
+const INNER: usize = 1024;
+
+/// Values of the right operand that a task packs at once: a quarter of a level 2 cache of 1 MiB.
+const SLAB: usize = 1 << 16;
+
+/// Rows that share one packed right operand at least: below, packing costs more than some per cent.
+const GROUP_ROWS: usize = 64;
+
+/// Rows of a tile: with three vectors they fill 32 registers or 16.
+const fn tile_rows(isa: Isa) -> usize {
+    if matches!(isa, Isa::Avx512) { 8 } else { 4 }
+}
+
+/// Vectors of a tile at most. In plain Rust a vector is two registers, of which there are 16.
+const fn tile_vectors(isa: Isa) -> usize {
+    if matches!(isa, Isa::Portable) { 1 } else { MOST_VECTORS }
+}
+
+/// How a product is cut into tasks: groups of rows times groups of columns.
+struct Cut {
+    rows: usize,
+    columns: usize,
+}
+
+impl Cut {
+    fn of(m: usize, n: usize, k: usize, isa: Isa) -> Self {
+        if m * n * k < SERIAL_MACS {
+            return Self { rows: 1, columns: 1 };
+        }
+        let tasks = (m * n * k / TASK_MACS).clamp(2, MOST_TASKS);
+        let columns = n.div_ceil(tile_vectors(isa) * isa.lanes()).min(tasks);
+        let rows = (m / GROUP_ROWS).min(tasks / columns).max(1);
+        Self { rows, columns }
+    }
+}
+
+/// `out (+)= left x right`.
+pub(super) fn product(isa: Isa, left: &Matrix, right: &Matrix, out: Out, write: Write) {
+    let isa = isa.or_portable();
+    let (m, n, k) = (left.rows, right.columns, left.columns);
+    let (step, lanes) = (tile_rows(isa), tile_vectors(isa) * isa.lanes());
+    let cut = Cut::of(m, n, k, isa);
+    with_scratch(m.next_multiple_of(step) * k, |packed| {
+        pack_rows(isa, left, step, packed);
+        let packed = &*packed;
+        let task = |index: usize| {
+            let rows = part(index / cut.columns, cut.rows, m, step);
+            let columns = part(index % cut.columns, cut.columns, n, lanes);
+            let wide = (SLAB / k.clamp(1, INNER)).max(lanes) / lanes * lanes;
+            for first in columns.clone().step_by(wide) {
+                let columns = first..columns.end.min(first + wide);
+                let panels = Panels::new(columns.len(), isa.lanes(), tile_vectors(isa));
+                with_scratch(panels.len(k.min(INNER), isa.lanes()), |scratch| {
+                    slab(isa, packed, right, [rows.clone(), columns], panels, scratch, (out, write));
+                });
+            }
+        };
+        let tasks = cut.rows * cut.columns;
+        if tasks == 1 { task(0) } else { (0..tasks).into_par_iter().for_each(task) }
+    });
+}
+
+/// The left operand as `[block of step rows][inner][step]`.
+fn pack_rows(isa: Isa, left: &Matrix, step: usize, packed: &mut [f32]) {
+    if left.columns == 0 {
+        return;
+    }
+    let block = |(i, packed): (usize, &mut [f32])| match step {
+        8 => pack_8(isa, left, 8 * i, packed),
+        _ => pack_4(isa, left, 4 * i, packed),
+    };
+    let blocks = packed.chunks_mut(step * left.columns);
+    if left.rows * left.columns < super::super::SERIAL_WORK {
+        return blocks.enumerate().for_each(block);
+    }
+    packed.par_chunks_mut(step * left.columns).with_min_len(4).enumerate().for_each(block);
+}
+
+vectorised!(fn pack_8(left: &Matrix, row: usize, packed: &mut [f32]) = pack_8_on);
+vectorised!(fn pack_4(left: &Matrix, row: usize, packed: &mut [f32]) = pack_4_on);
+
+#[inline(always)]
+fn pack_8_on<T: Lanes>(left: &Matrix, row: usize, packed: &mut [f32]) {
+    pack_left::<T, 8>(left, row, packed);
+}
+
+#[inline(always)]
+fn pack_4_on<T: Lanes>(left: &Matrix, row: usize, packed: &mut [f32]) {
+    pack_left::<T, 4>(left, row, packed);
+}
+
+vectorised!(
+    fn slab(
+        left: &[f32],
+        right: &Matrix,
+        place: [Range<usize>; 2],
+        panels: Panels,
+        scratch: &mut [f32],
+        to: (Out, Write),
+    ) = slab_on
+);
+
+/// Some rows and columns of the product; the rows begin with a block of the packed left operand.
+#[inline(always)]
+fn slab_on<T: Lanes>(
+    left: &[f32],
+    right: &Matrix,
+    [rows, columns]: [Range<usize>; 2],
+    panels: Panels,
+    scratch: &mut [f32],
+    (out, write): (Out, Write),
+) {
+    if T::WIDE {
+        blocks::<T, 8>(left, right, [rows, columns], panels, scratch, (out, write));
+    } else {
+        blocks::<T, 4>(left, right, [rows, columns], panels, scratch, (out, write));
+    }
+}
+
+/// [`slab_on`] for blocks of `R` rows.
+#[inline(always)]
+fn blocks<T: Lanes, const R: usize>(
+    left: &[f32],
+    right: &Matrix,
+    [rows, columns]: [Range<usize>; 2],
+    panels: Panels,
+    scratch: &mut [f32],
+    (out, write): (Out, Write),
+) {
+    let k = right.rows;
+    assert!(rows.start % R == 0 && rows.end.next_multiple_of(R) * k <= left.len());
+    let mut first = 0;
+    loop {
+        let inner = first..k.min(first + INNER);
+        let ends = Ends { is_first: first == 0, is_last: inner.end == k };
+        pack_right::<T>(right, inner.clone(), columns.clone(), panels, scratch);
+        for row in rows.clone().step_by(R) {
+            let (shift, rows) = (shifts::<R>(row, write), R.min(rows.end - row));
+            for panel in 0..panels.count {
+                let vectors = panels.vectors(panel);
+                let column = vectors.start * T::COUNT;
+                let width = (vectors.len() * T::COUNT).min(columns.len() - column);
+                // SAFETY: the block begins at `row * k` of the packed rows, each of its steps is R values; the
+                // panel begins after the vectors before it; rows and columns are in the destination.
+                unsafe {
+                    let left = left.as_ptr().add(row * k + R * inner.start);
+                    let right = scratch.as_ptr().add(column * inner.len());
+                    let tile = Tile {
+                        to: out.at(row, columns.start + column),
+                        stride: out.stride,
+                        rows,
+                        columns: width,
+                        write,
+                        ends,
+                    };
+                    match vectors.len() {
+                        3 => tile.compute::<T, R, 3>(left, right, inner.len(), &shift),
+                        2 => tile.compute::<T, R, 2>(left, right, inner.len(), &shift),
+                        _ => tile.compute::<T, R, 1>(left, right, inner.len(), &shift),
+                    }
+                }
+            }
+        }
+        first = inner.end;
+        if first >= k {
+            return;
+        }
+    }
+}
+
+/// What is added to each of `R` rows at the end.
+fn shifts<const R: usize>(row: usize, write: Write) -> [f32; R] {
+    let mut shifts = [0.0; R];
+    if let Write::Activate { shift, .. } = write {
+        shifts.iter_mut().zip(&shift[row..]).for_each(|(to, from)| *to = *from);
+    }
+    shifts
+}
+
+/// Whether a part of the inner dimension is the first or the last one.
+#[derive(Clone, Copy)]
+struct Ends {
+    is_first: bool,
+    is_last: bool,
+}
+
+/// Where a tile goes, and how.
+#[derive(Clone, Copy)]
+struct Tile<'a> {
+    to: *mut f32,
+    stride: usize,
+    rows: usize,
+    columns: usize,
+    write: Write<'a>,
+    ends: Ends,
+}
+
+impl Tile<'_> {
+    /// `R` rows of `V` vectors over `inner` steps.
+    ///
+    /// # Safety
+    /// `R * inner` values are readable at `left` and `V` vectors for each step at `right`; `rows` rows of
+    /// `columns` values, at most `R` and `V` vectors, are writable at `to`.
+    #[inline(always)]
+    unsafe fn compute<T: Lanes, const R: usize, const V: usize>(
+        self,
+        left: *const f32,
+        right: *const f32,
+        inner: usize,
+        shift: &[f32; R],
+    ) {
+        let mut sums = [[T::splat(0.0); V]; R];
+        if !self.ends.is_first || self.write == Write::Accumulate {
+            for (r, sums) in sums.iter_mut().enumerate().take(self.rows) {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    let count = self.columns.saturating_sub(v * T::COUNT).min(T::COUNT);
+                    // SAFETY: the row and the columns are those of the tile.
+                    unsafe { *sum = load_up_to(self.to.add(r * self.stride + v * T::COUNT), count, *sum) };
+                }
+            }
+        }
+        for i in 0..inner {
+            let mut values = [T::splat(0.0); V];
+            for (v, value) in values.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                *value = unsafe { T::load(right.add((i * V + v) * T::COUNT)) };
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                let factor = T::splat(unsafe { *left.add(i * R + r) });
+                for (sum, value) in sums.iter_mut().zip(&values) {
+                    *sum = value.mul_add(factor, *sum);
+                }
+            }
+        }
+        match self.write {
+            Write::Activate { activation, .. } if self.ends.is_last => {
+                let sums = finish(sums, shift, activation);
+                // SAFETY: the caller's promise.
+                unsafe { self.store(&sums) }
+            }
+            // SAFETY: the caller's promise.
+            _ => unsafe { self.store(&sums) },
+        }
+    }
+
+    /// # Safety
+    /// As for [`Tile::compute`].
+    #[inline(always)]
+    unsafe fn store<T: Lanes, const R: usize, const V: usize>(self, sums: &[[T; V]; R]) {
+        for (r, sums) in sums.iter().enumerate() {
+            if r >= self.rows {
+                return;
+            }
+            for (v, sum) in sums.iter().enumerate() {
+                let count = self.columns.saturating_sub(v * T::COUNT).min(T::COUNT);
+                // SAFETY: the row and the columns are those of the tile.
+                unsafe { store_up_to(*sum, self.to.add(r * self.stride + v * T::COUNT), count) };
+            }
+        }
+    }
+}
+
+/// The activation of sums shifted row by row.
+#[inline(always)]
+fn finish<T: Lanes, const R: usize, const V: usize>(
+    mut sums: [[T; V]; R],
+    shift: &[f32; R],
+    activation: Activation,
+) -> [[T; V]; R] {
+    with_activation!(activation, A => {
+        for (sums, shift) in sums.iter_mut().zip(shift) {
+            for sum in sums.iter_mut() {
+                *sum = A::apply(sum.add(T::splat(*shift)));
+            }
+        }
+    });
+    sums
+}

@@ -1,0 +1,259 @@
+//! The channel by channel middle of an inverted residual block as one operation; see
+//! [`crate::kernels::cpu::channelwise`].
+
+use candle_core::{Result, Shape, Tensor, bail};
+
+use super::{Kernels, Normalisation, Op, run};
+use crate::kernels::cpu::channelwise::{Chain, Kept, Moments, Saved, Slopes};
+use crate::kernels::cpu::depthwise::DepthwiseShape;
+use crate::space::Activation;
+
+/// Batch norm and activation, depthwise convolution with padding k/2, batch norm and activation. As gradients: the
+/// same with gradients in the place of weights.
+pub struct DepthwiseChain {
+    /// Before the convolution, where there is an expansion.
+    pub before: Option<Normalisation>,
+    /// The convolution's weight, `[C, 1, k, k]`.
+    pub weight: Tensor,
+    /// The convolution's stride.
+    pub stride: usize,
+    /// After the convolution.
+    pub after: Normalisation,
+    /// Whether the mean of each map of the output is wanted, for squeeze-and-excite.
+    pub with_means: bool,
+}
+
+/// What the chain's backward needs of its forward.
+pub struct ChainKept {
+    /// The convolution's input, where that is not the chain's own.
+    pub expanded: Option<Tensor>,
+    /// Statistics of the batch norm before, `[2, C]`.
+    pub before: Option<Tensor>,
+    /// The convolution's output.
+    pub convolved: Tensor,
+    /// Statistics of the batch norm after, `[2, C]`.
+    pub after: Tensor,
+}
+
+impl DepthwiseChain {
+    /// The convolution's sizes for an input `[C, N, H, W]`.
+    fn shape(&self, x: &Tensor) -> Result<DepthwiseShape> {
+        depthwise_shape(x, &self.weight, self.stride)
+    }
+
+    /// The batch norm before, or the one after where there is none.
+    fn before_or_after(&self) -> &Normalisation {
+        self.before.as_ref().unwrap_or(&self.after)
+    }
+
+    fn op(&self, name: &'static str, shape: &DepthwiseShape, passes: usize) -> Op {
+        let pixels = shape.images * shape.out_height() * shape.out_width();
+        Op::new(name).macs(passes * shape.channels * pixels * shape.kernel * shape.kernel)
+    }
+}
+
+fn depthwise_shape(x: &Tensor, weight: &Tensor, stride: usize) -> Result<DepthwiseShape> {
+    let (channels, images, height, width) = x.dims4()?;
+    let (out, group, kernel, other) = weight.dims4()?;
+    if (out, group) != (channels, 1)
+        || kernel != other
+        || ![3, 5, 7].contains(&kernel)
+        || ![1, 2].contains(&stride)
+    {
+        bail!("depthwise: weight {:?} with stride {stride} for {channels} channels", weight.dims());
+    }
+    Ok(DepthwiseShape { channels, images, height, width, kernel, stride })
+}
+
+fn output(shape: &DepthwiseShape) -> Shape {
+    Shape::from((shape.channels, shape.images, shape.out_height(), shape.out_width()))
+}
+
+/// `shape` where `wanted`, else of no values.
+fn shape_if(wanted: bool, shape: impl Into<Shape>) -> Shape {
+    if wanted { shape.into() } else { Shape::from(0) }
+}
+
+impl Kernels {
+    /// Forward with the batch's own statistics: the output, the mean of each of its maps `[C, N]` where wanted, and
+    /// what backward needs.
+    ///
+    /// # Shapes
+    /// `[C, N, H, W] -> [C, N, H/s, W/s]`.
+    ///
+    /// # Errors
+    /// If the shapes do not fit, or the kernel or the stride is not supported.
+    pub fn chain(self, chain: &DepthwiseChain, x: &Tensor) -> Result<(Tensor, Option<Tensor>, ChainKept)> {
+        let shape = chain.shape(x)?;
+        let (channels, expands) = (shape.channels, chain.before.is_some());
+        let shapes = [
+            shape_if(expands, x.shape()),
+            shape_if(expands, (2, channels)),
+            output(&shape),
+            Shape::from((2, channels)),
+            output(&shape),
+            shape_if(chain.with_means, (channels, shape.images)),
+        ];
+        let (before, after) = (chain.before_or_after(), &chain.after);
+        let inputs = [x, &before.gamma, &before.beta, &chain.weight, &after.gamma, &after.beta];
+        let op = chain.op("norm, depthwise, norm", &shape, 1);
+        let [expanded, before, convolved, after, output, means] =
+            self.compute_many(op, inputs, shapes, |[x, gamma, beta, weight, after_gamma, after_beta], out| {
+                let weight = weight.contiguous()?;
+                let after = chain.after.affine(&after_gamma, &after_beta)?;
+                let before = chain.before.as_ref().map(|before| before.affine(&gamma, &beta)).transpose()?;
+                let chain = Chain { shape, before, weight, after };
+                let [expanded, before, convolved, after, output, means] = out;
+                let kept = Kept { expanded, before, convolved, after, output, means };
+                run!(self, channelwise::forward(&chain, x.contiguous()?, kept));
+                Ok(())
+            })?;
+        let (expanded, before) = (expands.then_some(expanded), expands.then_some(before));
+        let kept = ChainKept { expanded, before, convolved, after };
+        Ok((output, chain.with_means.then_some(means), kept))
+    }
+
+    /// Forward for which nothing is kept: the output, and the statistics, `[2, C]`, that the batch norms before and
+    /// after normalised with: the batch's own, or those that are `given`.
+    ///
+    /// # Errors
+    /// As [`Kernels::chain`].
+    pub fn chain_forgetting(
+        self,
+        chain: &DepthwiseChain,
+        x: &Tensor,
+        given: Option<(Option<&Tensor>, &Tensor)>,
+    ) -> Result<(Tensor, Option<Tensor>, Tensor)> {
+        let shape = chain.shape(x)?;
+        let (channels, expands) = (shape.channels, chain.before.is_some());
+        let shapes = [output(&shape), shape_if(expands, (2, channels)), Shape::from((2, channels))];
+        let (before, after) = (chain.before_or_after(), &chain.after);
+        let (given_before, given_after) = given.unwrap_or((None, &after.beta));
+        let inputs = [
+            x,
+            &before.gamma,
+            &before.beta,
+            &chain.weight,
+            &after.gamma,
+            &after.beta,
+            given_before.unwrap_or(given_after),
+            given_after,
+        ];
+        let op = chain.op("norm, depthwise, norm", &shape, 1);
+        let [output, before, after] = self.compute_many(op, inputs, shapes, |views, out| {
+            let [x, gamma, beta, weight, after_gamma, after_beta, given_before, given_after] = views;
+            let weight = weight.contiguous()?;
+            let after = chain.after.affine(&after_gamma, &after_beta)?;
+            let before = chain.before.as_ref().map(|before| before.affine(&gamma, &beta)).transpose()?;
+            let slices = Chain { shape, before, weight, after };
+            let moments = match given {
+                Some(_) => Moments::Given(given_before.contiguous()?, given_after.contiguous()?),
+                None => Moments::OfBatch,
+            };
+            let [output, before, after] = out;
+            run!(
+                self,
+                channelwise::forward_forgetting(&slices, x.contiguous()?, moments, [before, after], output)
+            );
+            Ok(())
+        })?;
+        Ok((output, expands.then_some(before), after))
+    }
+
+    /// The gradient of [`Kernels::chain`]'s input; adds those of its weights to `gradient`. Where squeeze-and-excite
+    /// follows, `excite` holds its factors and the gradient of the means, `[C, N]` each.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn chain_backward(
+        self,
+        chain: &DepthwiseChain,
+        (x, kept): (&Tensor, &ChainKept),
+        dy: &Tensor,
+        excite: Option<(&Tensor, &Tensor)>,
+        gradient: &DepthwiseChain,
+    ) -> Result<Tensor> {
+        let shape = chain.shape(x)?;
+        let (channels, expands) = (shape.channels, chain.before.is_some());
+        if dy.shape() != &output(&shape) {
+            bail!("depthwise backward: gradient {:?} for {shape:?}", dy.dims());
+        }
+        let shapes = [
+            x.shape().clone(),
+            shape_if(expands, (2, channels)),
+            chain.weight.shape().clone(),
+            Shape::from((2, channels)),
+        ];
+        let (before, after) = (chain.before_or_after(), &chain.after);
+        let (factor, dmean) = excite.unwrap_or((&after.beta, &after.beta));
+        let inputs = [
+            x,
+            kept.expanded.as_ref().unwrap_or(x),
+            kept.before.as_ref().unwrap_or(&kept.after),
+            &kept.convolved,
+            &kept.after,
+            dy,
+            factor,
+            dmean,
+            &before.gamma,
+            &before.beta,
+            &chain.weight,
+            &after.gamma,
+            &after.beta,
+        ];
+        let op = chain.op("norm, depthwise, norm backward", &shape, 2);
+        let [dx, before, weight, after] = self.compute_many(op, inputs, shapes, |views, out| {
+            let [x, expanded, stats_before, convolved, stats_after, dy, factor, dmean, views @ ..] = views;
+            let [gamma, beta, weight, after_gamma, after_beta] = views;
+            let weight = weight.contiguous()?;
+            let after = chain.after.affine(&after_gamma, &after_beta)?;
+            let before = chain.before.as_ref().map(|before| before.affine(&gamma, &beta)).transpose()?;
+            let slices = Chain { shape, before, weight, after };
+            let saved = Saved {
+                x: x.contiguous()?,
+                expanded: expanded.contiguous()?,
+                before: stats_before.contiguous()?,
+                convolved: convolved.contiguous()?,
+                after: stats_after.contiguous()?,
+                dy: dy.contiguous()?,
+                excite: match excite {
+                    Some(_) => Some((factor.contiguous()?, dmean.contiguous()?)),
+                    None => None,
+                },
+            };
+            let [dx, before, weight, after] = out;
+            run!(self, channelwise::backward(&slices, &saved, Slopes { dx, before, weight, after }));
+            Ok(())
+        })?;
+        if let Some(gradient) = &gradient.before {
+            self.add_sums(gradient, &before)?;
+        }
+        self.add_assign(&gradient.weight, &weight)?;
+        self.add_sums(&gradient.after, &after)?;
+        Ok(dx)
+    }
+
+    /// `act(x convolved with weight + shift)`, the shift one value a channel: a chain after its statistics were folded
+    /// into the weights.
+    ///
+    /// # Errors
+    /// As [`Kernels::chain`].
+    pub fn depthwise_activated(
+        self,
+        x: &Tensor,
+        (weight, stride): (&Tensor, usize),
+        shift: &Tensor,
+        activation: Activation,
+    ) -> Result<Tensor> {
+        let shape = depthwise_shape(x, weight, stride)?;
+        if shift.dims() != [shape.channels] {
+            bail!("depthwise_activated: shift {:?} for {} channels", shift.dims(), shape.channels);
+        }
+        let op = Op::new("depthwise activated");
+        self.compute(op, [x, weight, shift], output(&shape), |[x, weight, shift], y| {
+            let (x, weight, shift) = (x.contiguous()?, weight.contiguous()?, shift.contiguous()?);
+            run!(self, channelwise::forward_activated(&shape, x, weight, (shift, activation), y));
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,118 @@
+//! The kernels as methods on tensors: shapes checked, then handed to the implementation, and timed where a profile
+//! asks for it.
+//!
+//! Everything here works on f32 tensors on the CPU; a tensor elsewhere is an error that names its device.
+
+mod batch_norm;
+mod chain;
+mod planes;
+mod product;
+mod updates;
+
+use candle_core::{Result, Shape, Tensor, bail};
+
+use super::tensors::{self, Destination, View};
+use super::{Kernels, Path, cpu, reference};
+use crate::timing::Stopwatch;
+
+pub use batch_norm::Normalisation;
+pub use chain::{ChainKept, DepthwiseChain};
+pub use updates::NesterovStep;
+
+/// Calls a slice kernel on the path that `$self` names.
+macro_rules! run {
+    ($self:expr, $module:ident :: $function:ident ( $($argument:expr),* $(,)? )) => {
+        match $self.path {
+            $crate::kernels::Path::Reference => $crate::kernels::reference::$module::$function($($argument),*),
+            $crate::kernels::Path::Cpu(isa) => $crate::kernels::cpu::$module::$function(isa, $($argument),*),
+        }
+    };
+}
+use run;
+
+/// An operation's name, and how much it multiplies.
+#[derive(Clone, Copy)]
+struct Op {
+    name: &'static str,
+    macs: usize,
+}
+
+impl Op {
+    const fn new(name: &'static str) -> Self {
+        Self { name, macs: 0 }
+    }
+
+    const fn macs(self, macs: usize) -> Self {
+        Self { macs, ..self }
+    }
+}
+
+impl Kernels {
+    /// A new tensor of `shape` that `compute` fills from the inputs' values.
+    fn compute<const N: usize>(
+        self,
+        op: Op,
+        inputs: [&Tensor; N],
+        shape: impl Into<Shape>,
+        compute: impl FnOnce([View<'_>; N], &mut [f32]) -> Result<()>,
+    ) -> Result<Tensor> {
+        let shape = shape.into();
+        let values = elements(&inputs) + shape.elem_count();
+        self.record(op, values, || tensors::compute(inputs, shape, compute))
+    }
+
+    /// [`Kernels::compute`] with several outputs.
+    fn compute_many<const N: usize, const M: usize>(
+        self,
+        op: Op,
+        inputs: [&Tensor; N],
+        shapes: [Shape; M],
+        compute: impl FnOnce([View<'_>; N], [&mut [f32]; M]) -> Result<()>,
+    ) -> Result<[Tensor; M]> {
+        let values = elements(&inputs) + shapes.iter().map(Shape::elem_count).sum::<usize>();
+        self.record(op, values, || tensors::compute_many(inputs, shapes, compute))
+    }
+
+    /// Writes into `destination`, which may be a narrowed view.
+    fn update<const N: usize>(
+        self,
+        op: Op,
+        destination: &Tensor,
+        inputs: [&Tensor; N],
+        write: impl Fn(Destination<'_>, &[View<'_>]) -> Result<()>,
+    ) -> Result<()> {
+        let values = elements(&inputs) + 2 * destination.elem_count();
+        self.record(op, values, || tensors::update(op.name, destination, inputs, write))
+    }
+
+    /// Runs `body`; with a profile, times it. `values` are those read and written.
+    fn record<T>(self, op: Op, values: usize, body: impl FnOnce() -> T) -> T {
+        let Some(profile) = self.profile else { return body() };
+        let watch = Stopwatch::start();
+        let result = body();
+        profile.add((self.layer, op.name), watch.elapsed_ms(), op.macs as u64, 4 * values as u64);
+        result
+    }
+}
+
+fn elements(tensors: &[&Tensor]) -> usize {
+    tensors.iter().map(|tensor| tensor.elem_count()).sum()
+}
+
+fn same_shape(name: &str, left: &Tensor, right: &Tensor) -> Result<()> {
+    if left.dims() != right.dims() {
+        bail!("{name}: shapes differ: {:?} and {:?}", left.dims(), right.dims());
+    }
+    Ok(())
+}
+
+/// Rows of `x`, each of which has one value in `bias`.
+fn bias_rows(x: &Tensor, bias: Option<&Tensor>) -> Result<usize> {
+    let rows = x.dim(0)?;
+    if let Some(bias) = bias
+        && bias.dims() != [rows]
+    {
+        bail!("bias {:?} for {:?}", bias.dims(), x.dims());
+    }
+    Ok(rows)
+}
