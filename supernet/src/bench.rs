@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::elastic::{Gradients, SharedWeights, SubnetWeights};
 use crate::error::Result;
 use crate::eval::calibrate;
-use crate::kernels::Kernels;
+use crate::kernels::{Kernels, Profile, ProfileRow};
 use crate::nn::{Network, Pass, Statistics};
 use crate::random::rng_for;
 use crate::space::{Arch, SearchSpace, sampler};
@@ -30,8 +30,8 @@ pub enum Mode {
 /// Which sub-network a step trains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// Always this one.
-    Fixed(Arch),
+    /// These, one after the other and again from the first.
+    Fixed(Vec<Arch>),
     /// Another one each step, each gene drawn by itself.
     Uniform,
 }
@@ -55,6 +55,8 @@ pub struct Bench {
     pub mode: Mode,
     /// What computes.
     pub kernels: Kernels,
+    /// What the kernels record into, if anything.
+    pub profile: Option<Profile>,
 }
 
 /// What it took.
@@ -66,6 +68,11 @@ pub struct BenchReport {
     pub images_per_second: f64,
     /// Most memory that the process has held, in megabytes, where the system tells.
     pub peak_rss_mb: Option<f64>,
+    /// Milliseconds of all timed steps together.
+    pub total_ms: f64,
+    /// What each kernel took of them, where the steps were recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Vec<ProfileRow>>,
 }
 
 /// Sub-networks of a [`Mode::Shrink`] step, as in the last phase of progressive shrinking.
@@ -79,6 +86,9 @@ pub fn bench(setup: &Bench, mut report: impl FnMut(usize)) -> Result<BenchReport
     let mut runner = Runner::new(setup)?;
     let mut times = Vec::with_capacity(setup.steps);
     for step in 0..setup.warmup + setup.steps {
+        if let (Some(profile), true) = (setup.profile, step == setup.warmup) {
+            profile.clear();
+        }
         let watch = Stopwatch::start();
         runner.step(step as u64)?;
         if step >= setup.warmup {
@@ -89,7 +99,9 @@ pub fn bench(setup: &Bench, mut report: impl FnMut(usize)) -> Result<BenchReport
     let step_ms = Spread::of(&times);
     let images = setup.batch * if setup.mode == Mode::Shrink { SHRINK_SUBNETWORKS } else { 1 };
     let images_per_second = images as f64 / step_ms.median * 1e3;
-    Ok(BenchReport { step_ms, images_per_second, peak_rss_mb: peak_rss_mb() })
+    let profile = setup.profile.map(Profile::rows);
+    let total_ms = times.iter().sum();
+    Ok(BenchReport { step_ms, images_per_second, peak_rss_mb: peak_rss_mb(), total_ms, profile })
 }
 
 struct Runner<'a> {
@@ -134,7 +146,10 @@ impl<'a> Runner<'a> {
 
     fn arch(&self, step: u64, index: u64) -> Arch {
         match &self.setup.subject {
-            Subject::Fixed(arch) => arch.at(self.setup.resolution),
+            Subject::Fixed(archs) => {
+                let index = (step * self.subnetworks() + index) as usize % archs.len().max(1);
+                archs[index].at(self.setup.resolution)
+            }
             Subject::Uniform => {
                 let mut rng = rng_for("bench sub-networks", 0, &[step, index]);
                 sampler::random(&self.setup.space, &mut rng).at(self.setup.resolution)
@@ -142,13 +157,18 @@ impl<'a> Runner<'a> {
         }
     }
 
+    /// Sub-networks that a step trains.
+    fn subnetworks(&self) -> u64 {
+        if self.setup.mode == Mode::Shrink { SHRINK_SUBNETWORKS as u64 } else { 1 }
+    }
+
     fn step(&mut self, step: u64) -> Result<()> {
         match self.setup.mode {
-            Mode::Train => self.learn(step, 1, None),
+            Mode::Train => self.learn(step, None),
             Mode::Shrink => {
                 let largest = sampler::largest(&self.setup.space).at(self.setup.resolution);
                 let teacher = self.pupil().teach(&largest, &self.images)?;
-                self.learn(step, SHRINK_SUBNETWORKS as u64, Some(&teacher))
+                self.learn(step, Some(&teacher))
             }
             Mode::Infer => match &self.deployed {
                 Some(network) => network.forward(&self.images, Pass::Inference).map(drop),
@@ -169,9 +189,9 @@ impl<'a> Runner<'a> {
         Pupil { space: &self.setup.space, weights: &self.weights, kernels: self.setup.kernels }
     }
 
-    fn learn(&self, step: u64, subnetworks: u64, teacher: Option<&Tensor>) -> Result<()> {
+    fn learn(&self, step: u64, teacher: Option<&Tensor>) -> Result<()> {
         let target = Target { labels: &self.labels, smoothing: 0.1, teacher };
-        for index in 0..subnetworks {
+        for index in 0..self.subnetworks() {
             let dropout = dropout_mask(&self.setup.space, self.setup.batch, 0, [step, index])?;
             self.pupil().learn(&self.arch(step, index), &self.images, &target, dropout, &self.gradients)?;
         }

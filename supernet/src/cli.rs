@@ -4,6 +4,7 @@ mod arguments;
 mod bench;
 mod eval;
 mod output;
+mod profile;
 mod sample;
 mod space;
 mod train;

@@ -6,19 +6,21 @@ use supernet::space::{self, arch_file};
 
 use super::Ending;
 use super::arguments::{Common, check_device, kernels};
+use super::profile::{recorded, table};
 
 /// Time whole steps on random images
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   supernet bench --space ofa-mbv3-w1.0 --arch largest --resolution 64 --batch 32
-  supernet bench --space ofa-mbv3-w1.0 --arch uniform --resolution 64 --batch 32 --mode shrink")]
+  supernet bench --space ofa-mbv3-w1.0 --arch uniform --resolution 64 --batch 32 --mode shrink
+  supernet bench --space ofa-mbv3-w1.0 --arch largest --resolution 64 --batch 32 --profile")]
 pub struct Arguments {
     /// A preset's name or a TOML file
     #[arg(long)]
     space: String,
-    /// As for `eval`, or `uniform` for another random sub-network each step
-    #[arg(long, default_value = "largest")]
-    arch: String,
+    /// As for `eval`, taken in turn; or `uniform` for another random sub-network each step
+    #[arg(long, default_value = "largest", num_args = 1..)]
+    arch: Vec<String>,
     /// Side of the images
     #[arg(long, value_name = "R")]
     resolution: usize,
@@ -37,6 +39,9 @@ pub struct Arguments {
     /// Where to compute: `cpu`
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// Print what each kind of layer took in each kernel
+    #[arg(long)]
+    profile: bool,
     #[command(flatten)]
     pub common: Common,
 }
@@ -56,9 +61,12 @@ impl Arguments {
             anyhow::bail!("--batch and --steps: expected at least 1");
         }
         let space = space::open(&self.space)?;
-        let subject = match self.arch.as_str() {
-            "uniform" => Subject::Uniform,
-            text => Subject::Fixed(arch_file::read(&space, text)?),
+        let subject = match self.arch.as_slice() {
+            [uniform] if uniform == "uniform" => Subject::Uniform,
+            texts => {
+                let archs = texts.iter().map(|text| arch_file::read(&space, text));
+                Subject::Fixed(archs.collect::<supernet::Result<_>>()?)
+            }
         };
         let mode = match self.mode {
             ModeName::Train => Mode::Train,
@@ -66,9 +74,9 @@ impl Arguments {
             ModeName::Infer => Mode::Infer,
             ModeName::Calibrate => Mode::Calibrate,
         };
-        let kernels = kernels()?;
+        let (kernels, profile) = recorded(kernels()?, self.profile);
         let Self { resolution, batch, steps, warmup, .. } = *self;
-        let setup = Bench { space, subject, resolution, batch, steps, warmup, mode, kernels };
+        let setup = Bench { space, subject, resolution, batch, steps, warmup, mode, kernels, profile };
         let bar = self.common.bar((steps + warmup) as u64, "{bar:30} {pos}/{len} steps");
         let report = bench(&setup, |_| bar.inc(1))?;
         bar.finish_and_clear();
@@ -77,8 +85,11 @@ impl Arguments {
         document["threads"] = json!(rayon::current_num_threads());
         self.common.print(&document, || {
             let memory = report.peak_rss_mb.map_or_else(String::new, |mb| format!(", peak memory {mb:.0} MB"));
+            let profile = report.profile.as_ref().map_or_else(String::new, |rows| {
+                format!("{}\n", table(rows, steps, report.total_ms))
+            });
             format!(
-                "{:.1} ms a step (10 % to 90 %: {:.1} to {:.1}), {:.1} images/s{memory}, {} kernels, {} threads",
+                "{profile}{:.1} ms a step (10 % to 90 %: {:.1} to {:.1}), {:.1} images/s{memory}, {} kernels, {} threads",
                 report.step_ms.median,
                 report.step_ms.p10,
                 report.step_ms.p90,

@@ -10,6 +10,7 @@ use serde_json::json;
 use supernet::Error;
 use supernet::data::Dataset;
 use supernet::eval::Accuracy;
+use supernet::kernels::{Profile, ProfileRow};
 use supernet::space::{self, Arch};
 use supernet::timing::{Spread, peak_rss_mb, unix_seconds};
 use supernet::train::{Observer, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
@@ -17,6 +18,7 @@ use supernet::train::{Observer, Outcome, PlannedPhase, Recipe, RunFolder, StepRe
 use super::Ending;
 use super::arguments::{Common, check_device, kernels, stop_flag};
 use super::output::{duration, grouped};
+use super::profile::{recorded, table};
 
 /// Train the weights that all sub-networks of a space share
 #[derive(clap::Args)]
@@ -51,6 +53,9 @@ pub struct Arguments {
     /// Go on with the run in the folder
     #[arg(long)]
     resume: bool,
+    /// Print, at the end, what each kind of layer took in each kernel
+    #[arg(long)]
+    profile: bool,
     #[command(flatten)]
     pub common: Common,
 }
@@ -62,18 +67,22 @@ impl Arguments {
         let recipe = self.recipe()?;
         let dataset = Arc::new(Dataset::open(&self.data)?);
         let folder = RunFolder::open(&self.out, self.resume)?;
-        let config = TrainConfig {
-            seed: self.seed,
-            checkpoint_every: Duration::from_secs(self.checkpoint_seconds),
-            kernels: kernels()?,
-        };
+        let (kernels, profile) = recorded(kernels()?, self.profile);
+        let checkpoint_every = Duration::from_secs(self.checkpoint_seconds);
+        let config = TrainConfig { seed: self.seed, checkpoint_every, kernels };
         let mut trainer = Trainer::new(space, dataset, &recipe, folder, config)?;
         self.announce(&trainer)?;
         let batch = trainer.plan().batch as f64;
         let mut progress =
             Progress { common: &self.common, bar: ProgressBar::hidden(), times: Vec::new(), batch };
+        profile.into_iter().for_each(Profile::clear);
         let outcome = trainer.run(&*stop_flag()?, &mut progress)?;
-        self.conclude(&trainer, outcome, batch, &progress.times)
+        let times = progress.times;
+        let profile = profile.map(Profile::rows);
+        if let Some(rows) = &profile {
+            self.common.tell(table(rows, times.len(), times.iter().sum()));
+        }
+        self.conclude(&trainer, outcome, batch, (&times, profile))
     }
 
     fn recipe(&self) -> anyhow::Result<Recipe> {
@@ -139,7 +148,7 @@ impl Arguments {
         trainer: &Trainer,
         outcome: Outcome,
         batch: f64,
-        times: &[f64],
+        (times, profile): (&[f64], Option<Vec<ProfileRow>>),
     ) -> anyhow::Result<Ending> {
         let step_ms = Spread::of(times);
         let images_per_second = if times.is_empty() { 0.0 } else { batch / step_ms.median * 1e3 };
@@ -156,6 +165,7 @@ impl Arguments {
             "images_per_second": images_per_second,
             "peak_rss_mb": peak_rss_mb(),
             "supernet": interrupted.is_none().then(|| supernet.display().to_string()),
+            "profile": profile,
         });
         self.common.print(&document, || match interrupted {
             None => supernet.display().to_string(),

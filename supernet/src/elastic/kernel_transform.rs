@@ -90,7 +90,7 @@ impl KernelTransform {
 
     /// The transformed kernel, `[C, 1, k, k]`.
     pub(super) fn forward(&self, shared: &SharedWeights, kernels: Kernels) -> Result<Tensor> {
-        let steps = self.steps(shared, kernels)?;
+        let steps = self.steps(shared, kernels.for_layer("kernel transform"))?;
         let (_, kernel) = steps.last().expect("a transform has a step");
         let size = *self.sizes.last().expect("a transform has sizes");
         Ok(kernel.reshape((self.channels, 1, size, size))?)
@@ -104,6 +104,7 @@ impl KernelTransform {
         gradients: &Gradients,
         kernels: Kernels,
     ) -> Result<()> {
+        let kernels = kernels.for_layer("kernel transform");
         let steps = self.steps(shared, kernels)?;
         let mut d = dkernel.flatten_from(1)?; // [C, to to]
         for (index, pair) in self.sizes.windows(2).enumerate().rev() {

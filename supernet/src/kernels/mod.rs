@@ -41,6 +41,12 @@ impl Kernels {
         Self { profile: Some(profile), ..self }
     }
 
+    /// The same, recording nothing.
+    #[must_use]
+    pub fn unrecorded(self) -> Self {
+        Self { profile: None, ..self }
+    }
+
     /// The same, its calls recorded as this kind of layer's.
     #[must_use]
     pub fn for_layer(self, layer: &'static str) -> Self {

@@ -22,6 +22,7 @@ impl Sgd {
     /// # Errors
     /// If a tensor cannot be made.
     pub fn new(weights: &SharedWeights, momentum: f32, weight_decay: f32, kernels: Kernels) -> Result<Self> {
+        let kernels = kernels.for_layer("optimizer");
         Ok(Self { velocities: weights.zeros_like()?, momentum, weight_decay, kernels })
     }
 

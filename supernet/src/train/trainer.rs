@@ -331,7 +331,7 @@ impl Trainer {
             weights: &self.weights,
             dataset: &self.dataset,
             calibration: Calibration::default(),
-            kernels: self.config.kernels,
+            kernels: self.config.kernels.unrecorded(),
         }
     }
 
