@@ -1,8 +1,8 @@
 //! Matrix products on strided operands, split over threads by sizes alone.
 //!
 //! Two schemes. `outer` packs both operands and computes tiles of the product, each step of the inner dimension
-//! adding one outer product: its bits depend on nothing but the operands. `dot` reads rows that are contiguous
-//! along a long inner dimension where they lie, as the gradient of a weight has them, and packs nothing.
+//! adding one outer product: its bits depend on nothing but the operands. `dot` takes rows that are contiguous
+//! along a long inner dimension, as the gradient of a weight has them, and turns nothing.
 
 mod dot;
 mod outer;

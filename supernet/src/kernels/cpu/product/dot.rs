@@ -1,27 +1,29 @@
-//! Products of rows that are contiguous along a long inner dimension: tiles of dot products, nothing packed.
+//! Products of rows that are contiguous along a long inner dimension: tiles of dot products, nothing transposed.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::super::Isa;
+use super::super::scratch::with_scratch;
 use super::super::simd::{Lanes, load_up_to, vectorised};
-use super::{MOST_TASKS, Matrix, Out, SERIAL_MACS, TASK_MACS, Write, part};
+use super::{MOST_TASKS, Matrix, Out, SERIAL_MACS, TASK_MACS, Write, part, span};
 
 /// Length of the inner dimension that gets a sum of its own, added to the others in order.
-const PART: usize = 4096;
+const PART: usize = 2048;
 
 /// Shortest inner dimension for which adding up the lanes of a vector at the end costs little.
 const SHORTEST: usize = 1024;
 
-/// Rows, and columns, that one part's operands may have in the level 2 cache: values.
-const SLAB: usize = 1 << 16;
+/// Values of the smaller operand that are copied into the level 2 cache at once. Where they lie, rows are often a
+/// power of two apart, and would push each other out of it.
+const SLAB: usize = 3 << 15;
 
 /// Rows of a tile; with 6 or 3 columns they fill 32 registers or 16.
 const ROWS: usize = 4;
 
 /// Rows of a task at least.
-const GROUP_ROWS: usize = 16;
+const GROUP_ROWS: usize = 24;
 
 /// Whether this scheme can be used, and is the faster one.
 pub(super) fn suits(left: &Matrix, right: &Matrix) -> bool {
@@ -31,30 +33,41 @@ pub(super) fn suits(left: &Matrix, right: &Matrix) -> bool {
     contiguous && (n == 1 || k >= SHORTEST && m * n < 150 * (m + n))
 }
 
+/// Rows that are contiguous along the inner dimension.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    values: &'a [f32],
+    count: usize,
+    stride: usize,
+    length: usize,
+}
+
+impl Rows<'_> {
+    /// The address of a value.
+    ///
+    /// # Safety
+    /// The value is there, and `values` holds all rows.
+    unsafe fn at(&self, row: usize, place: usize) -> *const f32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.values.as_ptr().add(row * self.stride + place) }
+    }
+
+    /// Whether every row lies inside the slice.
+    fn fits(&self) -> bool {
+        span(self.count, self.length, self.stride, 1) <= self.values.len()
+    }
+}
+
 /// `out (+)= left x right`.
 pub(super) fn product(isa: Isa, left: &Matrix, right: &Matrix, out: Out, write: Write) {
     let (m, n, k) = (left.rows, right.columns, left.columns);
-    let parts = k.div_ceil(PART).max(1);
-    let tasks = (m * n * k / TASK_MACS).clamp(1, MOST_TASKS);
-    let groups = if m * n * k < SERIAL_MACS { 1 } else { (tasks / parts).clamp(1, m.div_ceil(GROUP_ROWS)) };
-    let length = k.div_ceil(parts);
-    let mut sums = vec![0.0f32; parts * m * n];
-    let buffer = Out { first: sums.as_mut_ptr(), stride: n };
-    let task = |index: usize| {
-        let (group, piece) = (index / parts, index % parts);
-        let inner = (piece * length).min(k)..((piece + 1) * length).min(k);
-        let rows = part(group, groups, m, ROWS);
-        // SAFETY: each task has rows and a part of its own; `buffer` holds `parts` matrices of m x n.
-        let sums = unsafe {
-            std::slice::from_raw_parts_mut(buffer.at(piece * m + rows.start, 0), rows.len() * n)
-        };
-        dots(isa, left, right, rows, inner, sums);
-    };
-    if m * n * k < SERIAL_MACS {
-        (0..parts * groups).for_each(task);
-    } else {
-        (0..parts * groups).into_par_iter().for_each(task);
-    }
+    let left = Rows { values: left.values, count: m, stride: left.row_stride, length: k };
+    let right = Rows { values: right.values, count: n, stride: right.column_stride, length: k };
+    // The smaller operand is copied and read again and again; sums are `[part][larger][smaller]`.
+    let (large, small) = if m >= n { (left, right) } else { (right, left) };
+    let mut sums = vec![0.0f32; k.div_ceil(PART).max(1) * m * n];
+    in_parts(isa, large, small, &mut sums);
+    let (row_step, column_step) = if m >= n { (n, 1) } else { (1, m) };
     for row in 0..m {
         // SAFETY: the row is in the destination, which nobody else uses.
         let out = unsafe { std::slice::from_raw_parts_mut(out.at(row, 0), n) };
@@ -62,94 +75,173 @@ pub(super) fn product(isa: Isa, left: &Matrix, right: &Matrix, out: Out, write: 
             out.fill(0.0);
         }
         for sums in sums.chunks(m * n) {
-            out.iter_mut().zip(&sums[row * n..]).for_each(|(out, sum)| *out += sum);
+            for (column, out) in out.iter_mut().enumerate() {
+                *out += sums[row * row_step + column * column_step];
+            }
         }
     }
 }
 
+/// The sums of each part of the inner dimension, `[part][large][small]`.
+fn in_parts(isa: Isa, large: Rows, small: Rows, sums: &mut [f32]) {
+    let (m, n, k) = (large.count, small.count, large.length);
+    let parts = sums.len() / (m * n);
+    let length = k.div_ceil(parts);
+    let tasks = (m * n * k / TASK_MACS).clamp(1, MOST_TASKS);
+    let groups = if m * n * k < SERIAL_MACS { 1 } else { (tasks / parts).clamp(1, m.div_ceil(GROUP_ROWS)) };
+    let mut pieces = Vec::with_capacity(parts * groups);
+    for (index, mut sums) in sums.chunks_mut(m * n).enumerate() {
+        let inner = (index * length).min(k)..((index + 1) * length).min(k);
+        for group in 0..groups {
+            let rows = part(group, groups, m, ROWS);
+            let (first, rest) = sums.split_at_mut(rows.len() * n);
+            pieces.push((rows, inner.clone(), first));
+            sums = rest;
+        }
+    }
+    // Steps that a vector of any width divides, so that copies begin on lines of their own.
+    let step = (SLAB / n.max(1)).clamp(256, PART).next_multiple_of(16);
+    let run = |(rows, inner, sums): (Range<usize>, Range<usize>, &mut [f32])| {
+        with_scratch((n + ROWS) * step, |scratch| {
+            dots(isa, large, small, [rows, inner], step, scratch, sums);
+        });
+    };
+    if m * n * k < SERIAL_MACS {
+        pieces.into_iter().for_each(run);
+    } else {
+        pieces.into_par_iter().for_each(run);
+    }
+}
+
 vectorised!(
-    fn dots(left: &Matrix, right: &Matrix, rows: Range<usize>, inner: Range<usize>, sums: &mut [f32]) = dots_on
+    fn dots(
+        large: Rows, small: Rows, place: [Range<usize>; 2], step: usize, scratch: &mut [f32], sums: &mut [f32],
+    ) = dots_on
 );
 
-/// Adds to `sums`, `[rows][n]`, over part of the inner dimension.
+/// Adds to `sums`, `[rows of large][small]`, over part of the inner dimension, `step` values at once.
 #[inline(always)]
 fn dots_on<T: Lanes>(
-    left: &Matrix,
-    right: &Matrix,
-    rows: Range<usize>,
-    inner: Range<usize>,
+    large: Rows,
+    small: Rows,
+    [rows, inner]: [Range<usize>; 2],
+    step: usize,
+    scratch: &mut [f32],
     sums: &mut [f32],
 ) {
-    let n = right.columns;
-    assert_eq!(sums.len(), rows.len() * n);
-    assert!(left.fits() && right.fits() && inner.end <= left.columns && rows.end <= left.rows);
-    assert!(left.column_stride == 1 && (right.row_stride == 1 || right.rows == 1));
-    let length = (SLAB / n.min(rows.len()).max(1)).clamp(512, PART) / T::COUNT * T::COUNT;
-    for start in inner.clone().step_by(length) {
-        let length = length.min(inner.end - start);
+    let n = small.count;
+    assert!(large.fits() && small.fits() && rows.end <= large.count);
+    assert!(inner.end <= large.length && inner.end <= small.length);
+    assert!(sums.len() == rows.len() * n && scratch.len() >= (n + ROWS) * step && step % T::COUNT == 0);
+    let (smalls, larges) = scratch.split_at_mut(n * step);
+    for start in inner.clone().step_by(step) {
+        let inner = start..inner.end.min(start + step);
+        let length = inner.len().next_multiple_of(T::COUNT);
+        let mut column = 0;
+        while column < n {
+            let count = tile_columns::<T>(n - column);
+            copy_rows::<T>(small, [column..column + count, inner.clone()], &mut smalls[column * length..], count);
+            column += count;
+        }
         for row in rows.clone().step_by(ROWS) {
             let count = ROWS.min(rows.end - row);
-            // Rows that are missing are computed twice instead.
-            let lefts: [*const f32; ROWS] = std::array::from_fn(|r| {
-                // SAFETY: in the matrix, which fits.
-                unsafe { left.at(row + r.min(count - 1), start) }
-            });
+            copy_rows::<T>(large, [row..row + count, inner.clone()], larges, ROWS);
             let mut column = 0;
-            while column < n {
-                // SAFETY: the columns are in the matrix; `sums` holds n values for each row.
+            for tile in 0.. {
+                if column >= n {
+                    break;
+                }
+                let ahead = [0, 1].map(|i| ahead(large, row + ROWS + (2 * tile + i) % ROWS, start));
+                // SAFETY: both operands were copied, `length` values a row; those of `larges` from `count` on are
+                // older ones. `sums` holds n values for each row.
                 unsafe {
-                    let rights = right.at(start, column);
-                    let to = sums.as_mut_ptr().add((row - rows.start) * n + column);
-                    let stride = right.column_stride;
-                    column += match n - column {
-                        6.. if T::WIDE => add_dots::<T, 6>(lefts, rights, stride, length, (to, n, count)),
-                        4.. if T::WIDE => add_dots::<T, 4>(lefts, rights, stride, length, (to, n, count)),
-                        3.. => add_dots::<T, 3>(lefts, rights, stride, length, (to, n, count)),
-                        2 => add_dots::<T, 2>(lefts, rights, stride, length, (to, n, count)),
-                        _ => add_dots::<T, 1>(lefts, rights, stride, length, (to, n, count)),
-                    };
+                    let (left, right) = (larges.as_ptr(), smalls.as_ptr().add(column * length));
+                    let place = (sums.as_mut_ptr().add((row - rows.start) * n + column), n, count);
+                    let columns = tile_columns::<T>(n - column);
+                    match columns {
+                        6 => add_dots::<T, 6>(left, right, length, ahead, place),
+                        4 => add_dots::<T, 4>(left, right, length, ahead, place),
+                        3 => add_dots::<T, 3>(left, right, length, ahead, place),
+                        2 => add_dots::<T, 2>(left, right, length, ahead, place),
+                        _ => add_dots::<T, 1>(left, right, length, ahead, place),
+                    }
+                    column += columns;
                 }
             }
         }
     }
 }
 
-/// Adds the products of [`ROWS`] rows with `C` columns to `to[row * n + column]`, the first `count` rows;
-/// returns `C`.
-///
-/// # Safety
-/// `length` values are readable at each row and at each of the columns, `stride` apart.
+/// Where a row that will be copied next lies, to ask for it ahead.
+fn ahead(large: Rows, row: usize, start: usize) -> *const f32 {
+    let row = row.min(large.count - 1);
+    large.values.as_ptr().wrapping_add(row * large.stride + start)
+}
+
+/// Columns of the next tile where `left` are left.
 #[inline(always)]
-unsafe fn add_dots<T: Lanes, const C: usize>(
-    lefts: [*const f32; ROWS],
-    rights: *const f32,
-    stride: usize,
-    length: usize,
-    (to, n, count): (*mut f32, usize, usize),
-) -> usize {
-    let mut sums = [[T::splat(0.0); C]; ROWS];
-    let mut at = 0;
-    while at < length {
-        let lanes = T::COUNT.min(length - at);
-        let mut values = [T::splat(0.0); C];
-        for (c, value) in values.iter_mut().enumerate() {
-            // SAFETY: the caller's promise.
-            *value = unsafe { load_up_to(rights.add(c * stride + at), lanes, *value) };
-        }
-        for (sums, left) in sums.iter_mut().zip(lefts) {
-            // SAFETY: the caller's promise.
-            let left = unsafe { load_up_to(left.add(at), lanes, T::splat(0.0)) };
-            for (sum, value) in sums.iter_mut().zip(&values) {
-                *sum = left.mul_add(*value, *sum);
+fn tile_columns<T: Lanes>(left: usize) -> usize {
+    match left {
+        6.. if T::WIDE => 6,
+        4.. if T::WIDE => 4,
+        3.. => 3,
+        _ => left,
+    }
+}
+
+/// Copies places `inner` of up to `count` rows to `[vector][count]`, zeros up to a whole vector: one stream for all
+/// rows of a tile.
+#[inline(always)]
+fn copy_rows<T: Lanes>(from: Rows, [rows, inner]: [Range<usize>; 2], to: &mut [f32], count: usize) {
+    let length = inner.len();
+    assert!(from.fits() && rows.end <= from.count && inner.end <= from.length && rows.len() <= count);
+    assert!(length.next_multiple_of(T::COUNT) * count <= to.len());
+    for (index, row) in rows.enumerate() {
+        for at in (0..length).step_by(T::COUNT) {
+            // SAFETY: the places are in the row, and in the copy, as checked.
+            unsafe {
+                let value = load_up_to(from.at(row, inner.start + at), T::COUNT.min(length - at), T::splat(0.0));
+                value.store(to.as_mut_ptr().add(at * count + index * T::COUNT));
             }
         }
-        at += T::COUNT;
     }
-    for (r, sums) in sums.iter().enumerate().take(count) {
-        for (c, sum) in sums.iter().enumerate() {
+}
+
+/// Adds the products of [`ROWS`] rows with `C` columns, both as [`copy_rows`] leaves them, to
+/// `to[row * n + column]`, the first `count` rows; asks for the memory at `ahead` on the way.
+///
+/// # Safety
+/// `length` values, a whole number of vectors, are readable for each row and each column.
+#[inline(always)]
+unsafe fn add_dots<T: Lanes, const C: usize>(
+    rows: *const f32,
+    columns: *const f32,
+    length: usize,
+    ahead: [*const f32; 2],
+    (to, n, count): (*mut f32, usize, usize),
+) {
+    // The four rows stay in registers and the columns come one by one: that leaves room for all sums.
+    let mut sums = [[T::splat(0.0); ROWS]; C];
+    for at in (0..length).step_by(T::COUNT) {
+        T::prefetch(ahead[0].wrapping_add(at));
+        T::prefetch(ahead[1].wrapping_add(at));
+        let mut values = [T::splat(0.0); ROWS];
+        for (r, value) in values.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *value = unsafe { T::load(rows.add(at * ROWS + r * T::COUNT)) };
+        }
+        for (c, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            let column = unsafe { T::load(columns.add(at * C + c * T::COUNT)) };
+            for (sum, value) in sums.iter_mut().zip(&values) {
+                *sum = value.mul_add(column, *sum);
+            }
+        }
+    }
+    for (c, sums) in sums.iter().enumerate() {
+        for (r, sum) in sums.iter().enumerate().take(count) {
             // SAFETY: the caller's promise.
             unsafe { *to.add(r * n + c) += sum.sum() };
         }
     }
-    C
 }
