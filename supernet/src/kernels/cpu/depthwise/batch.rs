@@ -15,7 +15,7 @@ pub(super) fn suits(isa: Isa, shape: &DepthwiseShape) -> bool {
     // later the more taps there are for each value that is turned.
     let area = match (shape.kernel, shape.stride) {
         (7, 1) => 100,
-        (7, _) => 196,
+        (7, _) => 256,
         _ => 64,
     };
     shape.plane() <= area && 2 * shape.images >= isa.lanes()

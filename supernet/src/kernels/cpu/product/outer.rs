@@ -23,11 +23,6 @@ const SLAB: usize = 1 << 16;
 /// Rows that share one packed right operand at least: below, packing costs more than some per cent.
 const GROUP_ROWS: usize = 64;
 
-/// Rows of a tile: with three vectors they fill 32 registers or 16.
-const fn tile_rows(isa: Isa) -> usize {
-    if matches!(isa, Isa::Avx512) { 8 } else { 4 }
-}
-
 /// Vectors of a tile at most. In plain Rust a vector is two registers, of which there are 16.
 const fn tile_vectors(isa: Isa) -> usize {
     if matches!(isa, Isa::Portable) { 1 } else { MOST_VECTORS }
@@ -55,7 +50,7 @@ impl Cut {
 pub(super) fn product(isa: Isa, left: &Matrix, right: &Matrix, out: Out, write: Write) {
     let isa = isa.or_portable();
     let (m, n, k) = (left.rows, right.columns, left.columns);
-    let (step, lanes) = (tile_rows(isa), tile_vectors(isa) * isa.lanes());
+    let (step, lanes) = (isa.lanes(), tile_vectors(isa) * isa.lanes());
     let cut = Cut::of(m, n, k, isa);
     with_scratch(m.next_multiple_of(step) * k, |packed| {
         pack_rows(isa, left, step, packed);
@@ -77,34 +72,19 @@ pub(super) fn product(isa: Isa, left: &Matrix, right: &Matrix, out: Out, write: 
     });
 }
 
-/// The left operand as `[block of step rows][inner][step]`.
-fn pack_rows(isa: Isa, left: &Matrix, step: usize, packed: &mut [f32]) {
+/// The left operand as `[block of a vector's lanes of rows][inner][lanes]`.
+fn pack_rows(isa: Isa, left: &Matrix, lanes: usize, packed: &mut [f32]) {
     if left.columns == 0 {
         return;
     }
-    let block = |(i, packed): (usize, &mut [f32])| match step {
-        8 => pack_8(isa, left, 8 * i, packed),
-        _ => pack_4(isa, left, 4 * i, packed),
-    };
-    let blocks = packed.chunks_mut(step * left.columns);
+    let block = |(i, packed): (usize, &mut [f32])| pack_block(isa, left, lanes * i, packed);
     if left.rows * left.columns < super::super::SERIAL_WORK {
-        return blocks.enumerate().for_each(block);
+        return packed.chunks_mut(lanes * left.columns).enumerate().for_each(block);
     }
-    packed.par_chunks_mut(step * left.columns).with_min_len(4).enumerate().for_each(block);
+    packed.par_chunks_mut(lanes * left.columns).with_min_len(4).enumerate().for_each(block);
 }
 
-vectorised!(fn pack_8(left: &Matrix, row: usize, packed: &mut [f32]) = pack_8_on);
-vectorised!(fn pack_4(left: &Matrix, row: usize, packed: &mut [f32]) = pack_4_on);
-
-#[inline(always)]
-fn pack_8_on<T: Lanes>(left: &Matrix, row: usize, packed: &mut [f32]) {
-    pack_left::<T, 8>(left, row, packed);
-}
-
-#[inline(always)]
-fn pack_4_on<T: Lanes>(left: &Matrix, row: usize, packed: &mut [f32]) {
-    pack_left::<T, 4>(left, row, packed);
-}
+vectorised!(fn pack_block(left: &Matrix, row: usize, packed: &mut [f32]) = pack_left);
 
 vectorised!(
     fn slab(
@@ -134,7 +114,7 @@ fn slab_on<T: Lanes>(
     }
 }
 
-/// [`slab_on`] for blocks of `R` rows.
+/// [`slab_on`] for blocks of `R` rows, half a vector's lanes: with three vectors they fill 32 registers or 16.
 #[inline(always)]
 fn blocks<T: Lanes, const R: usize>(
     left: &[f32],
@@ -145,7 +125,7 @@ fn blocks<T: Lanes, const R: usize>(
     (out, write): (Out, Write),
 ) {
     let k = right.rows;
-    assert!(rows.start % R == 0 && rows.end.next_multiple_of(R) * k <= left.len());
+    assert!(2 * R == T::COUNT && rows.start % R == 0 && rows.end.next_multiple_of(T::COUNT) * k <= left.len());
     let mut first = 0;
     loop {
         let inner = first..k.min(first + INNER);
@@ -157,10 +137,11 @@ fn blocks<T: Lanes, const R: usize>(
                 let vectors = panels.vectors(panel);
                 let column = vectors.start * T::COUNT;
                 let width = (vectors.len() * T::COUNT).min(columns.len() - column);
-                // SAFETY: the block begins at `row * k` of the packed rows, each of its steps is R values; the
-                // panel begins after the vectors before it; rows and columns are in the destination.
+                // SAFETY: the block is the first or second half of a packed vector of rows for each step; the panel
+                // begins after the vectors before it; rows and columns are in the destination.
                 unsafe {
-                    let left = left.as_ptr().add(row * k + R * inner.start);
+                    let half = row % T::COUNT;
+                    let left = left.as_ptr().add((row - half) * k + T::COUNT * inner.start + half);
                     let right = scratch.as_ptr().add(column * inner.len());
                     let tile = Tile {
                         to: out.at(row, columns.start + column),
@@ -216,7 +197,7 @@ impl Tile<'_> {
     /// `R` rows of `V` vectors over `inner` steps.
     ///
     /// # Safety
-    /// `R * inner` values are readable at `left` and `V` vectors for each step at `right`; `rows` rows of
+    /// `R` values are readable for each step at `left`, a vector apart, and `V` vectors at `right`; `rows` rows of
     /// `columns` values, at most `R` and `V` vectors, are writable at `to`.
     #[inline(always)]
     unsafe fn compute<T: Lanes, const R: usize, const V: usize>(
@@ -244,7 +225,7 @@ impl Tile<'_> {
             }
             for (r, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: the caller's promise.
-                let factor = T::splat(unsafe { *left.add(i * R + r) });
+                let factor = T::splat(unsafe { *left.add(i * T::COUNT + r) });
                 for (sum, value) in sums.iter_mut().zip(&values) {
                     *sum = value.mul_add(factor, *sum);
                 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::super::simd::{Lanes, load_up_to, prefetch, store_up_to, transpose};
+use super::super::simd::{Lanes, load_up_to, prefetch, transpose};
 use super::Matrix;
 
 /// Vectors that a panel of the right operand is wide, at most.
@@ -107,15 +107,16 @@ fn pack_columns<T: Lanes>(
                 row_stride: right.column_stride,
                 column_stride: right.row_stride,
             };
-            turn::<T>(&group, inner.clone(), &mut packed[to..], (T::COUNT, pitch));
+            turn::<T>(&group, inner.clone(), &mut packed[to..], pitch);
         }
     }
 }
 
-/// Copies the columns `inner` of up to `lanes` rows to `to[column * pitch + row]`; missing rows are zero.
+/// Copies the columns `inner` of up to a vector's lanes of rows to `to[column * pitch + row]`; missing rows are zero.
 #[inline(always)]
-fn turn<T: Lanes>(rows: &Matrix, inner: Range<usize>, to: &mut [f32], (lanes, pitch): (usize, usize)) {
-    assert!(rows.rows <= lanes && lanes <= T::COUNT && inner.end <= rows.columns && rows.fits());
+fn turn<T: Lanes>(rows: &Matrix, inner: Range<usize>, to: &mut [f32], pitch: usize) {
+    let lanes = T::COUNT;
+    assert!(rows.rows <= lanes && inner.end <= rows.columns && rows.fits());
     assert!(inner.is_empty() || to.len() >= (inner.len() - 1) * pitch + lanes);
     if rows.column_stride != 1 {
         for (i, column) in inner.enumerate() {
@@ -143,21 +144,21 @@ fn turn<T: Lanes>(rows: &Matrix, inner: Range<usize>, to: &mut [f32], (lanes, pi
     }
 }
 
-/// Copies `R` rows of the left operand from `row` on to `[column][R]`; missing rows are zero.
+/// Copies a vector's lanes of rows of the left operand, from `row` on, to `[column][lanes]`; missing rows are zero.
 #[inline(always)]
-pub(super) fn pack_left<T: Lanes, const R: usize>(left: &Matrix, row: usize, packed: &mut [f32]) {
-    let (rows, inner) = (R.min(left.rows - row), left.columns);
-    assert!(left.fits() && packed.len() == R * inner && R <= T::COUNT);
+pub(super) fn pack_left<T: Lanes>(left: &Matrix, row: usize, packed: &mut [f32]) {
+    let (rows, inner) = (T::COUNT.min(left.rows - row), left.columns);
+    assert!(left.fits() && packed.len() == T::COUNT * inner);
     if left.row_stride == 1 && left.column_stride != 1 {
         for column in 0..inner {
-            // SAFETY: the rows are in the matrix, which fits; R values for each column are in `packed`.
+            // SAFETY: the rows are in the matrix, which fits; a vector for each column is in `packed`.
             unsafe {
                 let values = load_up_to(left.at(row, column), rows, T::splat(0.0));
-                store_up_to(values, packed.as_mut_ptr().add(column * R), R);
+                values.store(packed.as_mut_ptr().add(column * T::COUNT));
             }
         }
         return;
     }
     let rows = Matrix { values: &left.values[row * left.row_stride..], rows, ..*left };
-    turn::<T>(&rows, 0..inner, packed, (R, R));
+    turn::<T>(&rows, 0..inner, packed, T::COUNT);
 }
