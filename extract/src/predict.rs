@@ -8,14 +8,14 @@ use supernet::Error;
 use supernet::data::{Image, plain_view};
 use supernet::kernels::Kernels;
 use supernet::model_folder::ModelFolder;
-use supernet::nn::{Network, Pass};
+use supernet::nn::FoldedNetwork;
 
 use crate::error::Result;
 
 /// A model that is ready to classify.
 pub struct Classifier {
     model: ModelFolder,
-    network: Network,
+    network: FoldedNetwork,
 }
 
 /// One class with its share of the probability.
@@ -34,7 +34,7 @@ impl Classifier {
     /// If a file of it is missing, broken, or changed since the export.
     pub fn load(folder: &Path, kernels: Kernels) -> Result<Self> {
         let model = ModelFolder::read(folder)?;
-        let network = model.network(kernels)?;
+        let network = FoldedNetwork::new(&model.network(kernels)?)?;
         Ok(Self { model, network })
     }
 
@@ -54,7 +54,7 @@ impl Classifier {
         let npy = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy"));
         let values = if npy { read_npy(path, shape)? } else { self.read_image(path)? };
         let images = Tensor::from_vec(values, (1, shape[0], shape[1], shape[2]), &Device::Cpu)?;
-        Ok(self.network.forward(&images, Pass::Inference)?.flatten_all()?.to_vec1()?)
+        Ok(self.network.forward(&images)?.flatten_all()?.to_vec1()?)
     }
 
     /// The most probable classes, falling; at most `count`.

@@ -8,7 +8,7 @@ use crate::elastic::{Gradients, SharedWeights, SubnetWeights};
 use crate::error::Result;
 use crate::eval::calibrate;
 use crate::kernels::{Kernels, Profile, ProfileRow};
-use crate::nn::{Network, Pass, Statistics};
+use crate::nn::{FoldedNetwork, Network, Pass, Statistics};
 use crate::random::rng_for;
 use crate::space::{Arch, SearchSpace, sampler};
 use crate::timing::{Spread, Stopwatch, peak_rss_mb};
@@ -21,7 +21,7 @@ pub enum Mode {
     Train,
     /// A teacher's forward, then four random sub-networks as in [`Mode::Train`] with one optimizer step.
     Shrink,
-    /// Forward with running statistics.
+    /// Forward as it is deployed: batch norms folded into the weights.
     Infer,
     /// Forward with the batch's statistics gathered.
     Calibrate,
@@ -111,7 +111,7 @@ struct Runner<'a> {
     optimizer: Sgd,
     images: Tensor,
     labels: Vec<u32>,
-    deployed: Option<Network>,
+    deployed: Option<FoldedNetwork>,
 }
 
 impl<'a> Runner<'a> {
@@ -133,15 +133,15 @@ impl<'a> Runner<'a> {
         Ok(runner)
     }
 
-    /// The sub-network as it is deployed: its weights copied out, its statistics fixed.
-    fn deployed_network(&self) -> Result<Network> {
+    /// The sub-network as it is deployed: its statistics fixed and folded into its weights.
+    fn deployed_network(&self) -> Result<FoldedNetwork> {
         let Bench { space, kernels, .. } = self.setup;
         let layers = space.lower(&self.arch(0, 0))?;
         let subnet = SubnetWeights::new(space, &self.weights, &layers, *kernels)?;
         let mut statistics = Statistics::new();
         let network = Network::new(&layers, &subnet.values())?;
         network.forward(&self.images, Pass::Calibration(&mut statistics))?;
-        Network::new(&layers, &subnet.calibrated(&statistics)?)
+        FoldedNetwork::new(&Network::new(&layers, &subnet.calibrated(&statistics)?)?)
     }
 
     fn arch(&self, step: u64, index: u64) -> Arch {
@@ -171,7 +171,7 @@ impl<'a> Runner<'a> {
                 self.learn(step, Some(&teacher))
             }
             Mode::Infer => match &self.deployed {
-                Some(network) => network.forward(&self.images, Pass::Inference).map(drop),
+                Some(network) => network.forward(&self.images).map(drop),
                 None => Ok(()),
             },
             Mode::Calibrate => {

@@ -3,6 +3,7 @@
 mod cli;
 mod common;
 mod elastic;
+mod folded;
 mod golden;
 mod gradients;
 mod tables;

@@ -72,6 +72,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         "folder": folder, "arch": arch, "inputs": verification.inputs,
         "max_abs_difference": verification.max_abs_difference,
         "reference_difference": verification.reference_difference,
+        "folded_difference": verification.folded_difference,
         "measured": origin.measured, "predicted_top1": origin.predicted_top1,
     });
     let counted = origin.measured.as_ref().map_or_else(String::new, |measured| {

@@ -37,6 +37,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         "folder": folder, "inputs": verification.inputs,
         "max_abs_difference": verification.max_abs_difference,
         "reference_difference": verification.reference_difference,
+        "folded_difference": verification.folded_difference,
     });
     output.result(
         format_args!(

@@ -10,7 +10,7 @@ use supernet::data::{Dataset, eval_batches};
 use supernet::elastic::SubnetWeights;
 use supernet::kernels::Kernels;
 use supernet::model_folder::{ModelFolder, weights_path};
-use supernet::nn::{Network, Pass, Statistics};
+use supernet::nn::{FoldedNetwork, Network, Pass, Statistics};
 use supernet::random::rng_for;
 use supernet::space::LayerSpec;
 
@@ -23,12 +23,18 @@ pub struct Verification {
     pub max_abs_difference: f32,
     /// Largest difference of a logit between the kernels used and the reference, relative to the largest logit.
     pub reference_difference: f32,
+    /// Largest difference of a logit between the network and the same with its batch norms folded into its weights, as
+    /// it is deployed, relative to the largest logit.
+    pub folded_difference: f32,
     /// Images that were compared.
     pub inputs: usize,
 }
 
 /// How far the kernels may be from the reference, relative to the largest logit: some hundred roundings in f32.
 const REFERENCE_TOLERANCE: f32 = 1e-3;
+
+/// How far folding may move a logit, relative to the largest: a batch norm's roundings are some 1e-7 each.
+const FOLDED_TOLERANCE: f32 = 1e-4;
 
 /// Batch sizes of the random inputs.
 const BATCHES: [usize; 2] = [1, 5];
@@ -66,6 +72,8 @@ pub fn verify(
     }
     let elastic = Network::new(&layers, &subnet.calibrated(&statistics)?)?;
     let extracted = model.network(kernels)?;
+    let folded = FoldedNetwork::new(&extracted)?;
+    let mut folded_difference = 0.0f32;
     let mut inputs = 0;
     let batches = batches(&model, dataset)?;
     for images in &batches {
@@ -77,13 +85,21 @@ pub fn verify(
             let what = format!("logit {index} of a batch of {}", images.dim(0)?);
             return Err(failed(&what, &expected[index].to_string(), &got[index].to_string()));
         }
+        // not `max`, which would drop a NaN
+        let apart = difference(&expected, &values(&folded.forward(images)?)?);
+        folded_difference = if apart > folded_difference || apart.is_nan() { apart } else { folded_difference };
     }
-    let reference_difference = against_reference(&model, &extracted, &batches[0])?;
+    if folded_difference > FOLDED_TOLERANCE || folded_difference.is_nan() {
+        let expected = format!("within {FOLDED_TOLERANCE} of the unfolded network");
+        return Err(failed("logits of the folded network", &expected, &folded_difference.to_string()));
+    }
+    let reference = logits(&model.network(Kernels::reference())?, &batches[0])?;
+    let reference_difference = difference(&reference, &logits(&extracted, &batches[0])?);
     if reference_difference > REFERENCE_TOLERANCE || reference_difference.is_nan() {
         let expected = format!("within {REFERENCE_TOLERANCE} of the reference kernels");
         return Err(failed("logits", &expected, &reference_difference.to_string()));
     }
-    Ok(Verification { max_abs_difference: 0.0, reference_difference, inputs })
+    Ok(Verification { max_abs_difference: 0.0, reference_difference, folded_difference, inputs })
 }
 
 /// Compares every weight, and returns the statistics, which the supernet does not have.
@@ -143,11 +159,11 @@ fn batches(model: &ModelFolder, dataset: Option<&Dataset>) -> Result<Vec<Tensor>
     Ok(batches)
 }
 
-fn against_reference(model: &ModelFolder, network: &Network, image: &Tensor) -> Result<f32> {
-    let expected = logits(&model.network(Kernels::reference())?, image)?;
-    let got = logits(network, image)?;
+/// The largest difference of a logit relative to the largest expected one; NaN if one is.
+fn difference(expected: &[f32], got: &[f32]) -> f32 {
     let largest = expected.iter().fold(f32::MIN_POSITIVE, |largest, logit| largest.max(logit.abs()));
-    Ok(expected.iter().zip(&got).fold(0.0, |worst, (a, b)| f32::max(worst, (a - b).abs() / largest)))
+    let apart = expected.iter().zip(got).map(|(a, b)| (a - b).abs() / largest);
+    apart.fold(0.0, |worst, apart| if apart > worst || apart.is_nan() { apart } else { worst })
 }
 
 fn logits(network: &Network, images: &Tensor) -> Result<Vec<f32>> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor};
 use rand::Rng;
 use supernet::kernels::Kernels;
-use supernet::nn::{MapSource, Network, Pass, Source};
+use supernet::nn::{FoldedNetwork, MapSource, Network, Source};
 use supernet::random::rng_for;
 use supernet::space::{LayerSpec, WeightRole};
 
@@ -43,14 +43,14 @@ impl Engine for NativeEngine {
 
     fn prepare(&self, layers: &[LayerSpec]) -> Result<Run<'_>> {
         let source = Source::new(MapSource::builder(random_weights(layers)?), self.kernels, EPSILON);
-        let network = Network::new(layers, &source)?;
+        let network = FoldedNetwork::new(&Network::new(layers, &source)?)?;
         let input = layers.first().map_or([1; 4], |layer| {
             let map = layer.input;
             [map.channels, 1, map.height, map.width]
         });
         let input = random(&input, -1.0..1.0, "input")?;
         Ok(Box::new(move || {
-            network.forward_maps(input.clone(), &mut Pass::Inference)?;
+            network.forward_maps(input.clone())?;
             Ok(())
         }))
     }

@@ -36,6 +36,11 @@ impl Linear {
         Ok(Self { weight, bias: source.get(output, "bias")?, activation, kernels: source.kernels() })
     }
 
+    /// Weight, bias and activation.
+    pub(super) fn parts(&self) -> (&Tensor, &Tensor, Activation) {
+        (&self.weight, &self.bias, self.activation)
+    }
+
     /// `[I, N] -> [O, N]`.
     ///
     /// # Errors
@@ -76,6 +81,11 @@ impl FeatureMix {
     pub fn new(input: usize, output: usize, activation: Activation, source: &Source) -> Result<Self> {
         let convolution = Pointwise::new(input, output, &source.pp("conv"))?;
         Ok(Self { convolution, activation, kernels: source.kernels() })
+    }
+
+    /// The convolution and the activation.
+    pub(super) fn parts(&self) -> (&Pointwise, Activation) {
+        (&self.convolution, self.activation)
     }
 
     /// `[I, N, 1, 1] -> [O, N, 1, 1]`.

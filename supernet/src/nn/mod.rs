@@ -9,6 +9,7 @@
 
 mod batch_norm;
 mod conv;
+mod folded;
 mod inner;
 mod linear;
 mod mbconv;
@@ -19,6 +20,7 @@ mod squeeze_excite;
 
 pub use batch_norm::{BatchNorm, Statistics};
 pub use conv::{ConvNorm, Convolution, Dense, Pointwise};
+pub use folded::FoldedNetwork;
 pub use inner::{Excited, Inner};
 pub use linear::{FeatureMix, Linear};
 pub use mbconv::MbConv;

@@ -17,7 +17,7 @@ pub struct Network {
     kernels: Kernels,
 }
 
-enum Layer {
+pub(super) enum Layer {
     Stem(ConvNorm<Dense>),
     MbConv(Box<MbConv>),
     HeadConv(ConvNorm<Pointwise>),
@@ -56,6 +56,14 @@ impl Network {
     pub fn new(layers: &[LayerSpec], source: &Source) -> Result<Self> {
         let layers = layers.iter().map(|layer| Layer::new(layer, source)).collect::<Result<_>>()?;
         Ok(Self { layers, kernels: source.kernels().for_layer("pool") })
+    }
+
+    pub(super) fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    pub(super) fn kernels(&self) -> Kernels {
+        self.kernels
     }
 
     /// Class scores of images.

@@ -31,6 +31,11 @@ impl SqueezeExcite {
         })
     }
 
+    /// The two linear layers.
+    pub(super) fn parts(&self) -> [&Linear; 2] {
+        [&self.reduce, &self.expand]
+    }
+
     /// `x` scaled by factors that come of the mean of each of its maps, `[C, N]`.
     ///
     /// # Shapes

@@ -10,6 +10,7 @@ mod pack;
 
 use std::ops::Range;
 
+use super::scratch::Line;
 use super::{Activation, Isa};
 
 /// A matrix in memory: `values[row * row_stride + column * column_stride]`.
@@ -95,10 +96,50 @@ pub fn product(isa: Isa, left: Matrix, right: Matrix, destination: MatrixMut, wr
         return;
     }
     let out = Out { first: destination.values.as_mut_ptr(), stride: destination.row_stride };
-    if dot::suits(&left, &right) && !matches!(write, Write::Activate { .. }) {
+    if dot::suits(&left, &right) {
         dot::product(isa, &left, &right, out, write);
     } else {
         outer::product(isa, &left, &right, out, write);
+    }
+}
+
+/// `destination (+)= left x right`, where `left` was packed once for many products; the bits are those of
+/// [`product`] where that packs.
+pub fn product_packed(left: &Packed, right: Matrix, destination: MatrixMut, write: Write) {
+    let (m, n) = (left.rows, right.columns);
+    assert_eq!(left.inner, right.rows, "inner dimensions");
+    assert!(right.fits() && span(m, n, destination.row_stride, 1) <= destination.values.len());
+    assert!(m <= 1 || n <= destination.row_stride, "rows of the destination do not overlap");
+    if let Write::Activate { shift, .. } = write {
+        assert_eq!(shift.len(), m, "one shift a row");
+    }
+    if m > 0 && n > 0 {
+        let out = Out { first: destination.values.as_mut_ptr(), stride: destination.row_stride };
+        outer::product_packed(left.isa, left.values(), m, &right, out, write);
+    }
+}
+
+/// A left operand in the order in which tiles read it.
+pub struct Packed {
+    lines: Vec<Line>,
+    rows: usize,
+    inner: usize,
+    isa: Isa,
+}
+
+impl Packed {
+    /// Packs a matrix for products on `isa`.
+    pub fn new(isa: Isa, left: &Matrix) -> Self {
+        assert!(left.fits(), "the operand lies inside its slice");
+        let isa = isa.or_portable();
+        let len = outer::packed_len(isa, left.rows, left.columns);
+        let mut packed = Self { lines: Line::zeros(len), rows: left.rows, inner: left.columns, isa };
+        outer::pack_rows(isa, left, &mut Line::values_mut(&mut packed.lines)[..len]);
+        packed
+    }
+
+    fn values(&self) -> &[f32] {
+        &Line::values(&self.lines)[..outer::packed_len(self.isa, self.rows, self.inner)]
     }
 }
 

@@ -16,6 +16,18 @@ impl Line {
     pub(super) fn zeros(len: usize) -> Vec<Self> {
         vec![Self([0.0; Self::LEN]); len.div_ceil(Self::LEN)]
     }
+
+    /// All values of some lines.
+    pub(super) fn values(lines: &[Self]) -> &[f32] {
+        // SAFETY: a line is 16 f32 and nothing else.
+        unsafe { std::slice::from_raw_parts(lines.as_ptr().cast::<f32>(), lines.len() * Self::LEN) }
+    }
+
+    /// [`Line::values`] to write.
+    pub(super) fn values_mut(lines: &mut [Self]) -> &mut [f32] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<f32>(), lines.len() * Self::LEN) }
+    }
 }
 
 thread_local! {
@@ -30,10 +42,7 @@ pub(super) fn with_scratch<T>(len: usize, body: impl FnOnce(&mut [f32]) -> T) ->
     if lines.len() * Line::LEN < len {
         lines = Line::zeros(len);
     }
-    // SAFETY: a line is 16 f32 and nothing else; the slice borrows `lines`, all of which it covers.
-    let values =
-        unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<f32>(), lines.len() * Line::LEN) };
-    let result = body(&mut values[..len]);
+    let result = body(&mut Line::values_mut(&mut lines)[..len]);
     KEPT.with_borrow_mut(|kept| kept.push(lines));
     result
 }

@@ -17,6 +17,7 @@ use crate::timing::Stopwatch;
 
 pub use batch_norm::Normalisation;
 pub use chain::{ChainKept, DepthwiseChain};
+pub use product::PackedWeight;
 pub use updates::NesterovStep;
 
 /// Calls a slice kernel on the path that `$self` names.

@@ -4,13 +4,20 @@ use candle_core::{Result, Tensor, bail};
 
 use super::{Kernels, Op, Path, View, cpu, reference, run};
 use crate::kernels::cpu::dense::PatchShape;
-use crate::kernels::cpu::product::{Matrix, MatrixMut, Write};
+use crate::kernels::cpu::product::{Matrix, MatrixMut, Packed, Write};
+use crate::kernels::tensors::with_views;
 use crate::space::Activation;
 
 fn matrix<'a>(view: &View<'a>) -> Result<Matrix<'a>> {
     let (rows, columns) = view.layout.shape().dims2()?;
     let stride = view.layout.stride();
     Ok(Matrix { values: view.values, rows, columns, row_stride: stride[0], column_stride: stride[1] })
+}
+
+/// A weight, and the same in the order in which products read it.
+pub struct PackedWeight {
+    weight: Tensor,
+    packed: Option<Packed>,
 }
 
 impl Kernels {
@@ -38,26 +45,45 @@ impl Kernels {
         })
     }
 
-    /// `act(left x right + shift)`, the shift one value a row, `[M]`.
+    /// A weight `[M, K]` made ready for many products.
+    ///
+    /// # Errors
+    /// If it is no matrix of f32.
+    pub fn pack(self, weight: &Tensor) -> Result<PackedWeight> {
+        let packed = with_views([weight], |[weight]| {
+            Ok(match self.path {
+                Path::Reference => None,
+                Path::Cpu(isa) => Some(Packed::new(isa, &matrix(&weight)?)),
+            })
+        })?;
+        Ok(PackedWeight { weight: weight.clone(), packed })
+    }
+
+    /// `act(weight x right + shift)`: `[M, K] x [K, N] -> [M, N]`, the shift one value a row, `[M]`.
     ///
     /// # Errors
     /// If the sizes do not fit.
     pub fn product_activated(
         self,
-        left: &Tensor,
+        left: &PackedWeight,
         right: &Tensor,
         shift: &Tensor,
         activation: Activation,
     ) -> Result<Tensor> {
-        let (m, n) = (left.dim(0)?, right.dim(1)?);
-        if shift.dims() != [m] {
-            bail!("product_activated: shift {:?} for {m} rows", shift.dims());
+        let ((m, k), n) = (left.weight.dims2()?, right.dim(1)?);
+        if shift.dims() != [m] || right.dim(0)? != k {
+            bail!("product_activated: {m}x{k} times {:?} with shift {:?}", right.dims(), shift.dims());
         }
-        let op = Op::new("product activated").macs(left.elem_count() * n);
-        self.compute(op, [left, right, shift], (m, n), |[left, right, shift], out| {
+        let op = Op::new("product activated").macs(m * k * n);
+        self.compute(op, [&left.weight, right, shift], (m, n), |[weight, right, shift], out| {
             let out = MatrixMut { values: out, row_stride: n };
             let write = Write::Activate { shift: shift.contiguous()?, activation };
-            self.product_into(matrix(&left)?, matrix(&right)?, out, write)
+            match &left.packed {
+                // One column is a matrix times a vector, which reads every weight once, where it lies.
+                Some(packed) if n > 1 => cpu::product::product_packed(packed, matrix(&right)?, out, write),
+                _ => self.product_into(matrix(&weight)?, matrix(&right)?, out, write)?,
+            }
+            Ok(())
         })
     }
 

@@ -71,13 +71,16 @@ pub(super) fn product(isa: Isa, left: &Matrix, right: &Matrix, out: Out, write: 
     for row in 0..m {
         // SAFETY: the row is in the destination, which nobody else uses.
         let out = unsafe { std::slice::from_raw_parts_mut(out.at(row, 0), n) };
-        if write == Write::Replace {
+        if write != Write::Accumulate {
             out.fill(0.0);
         }
         for sums in sums.chunks(m * n) {
             for (column, out) in out.iter_mut().enumerate() {
                 *out += sums[row * row_step + column * column_step];
             }
+        }
+        if let Write::Activate { shift, activation } = write {
+            out.iter_mut().for_each(|out| *out = activation.apply(*out + shift[row]));
         }
     }
 }

@@ -49,34 +49,44 @@ impl Cut {
 /// `out (+)= left x right`.
 pub(super) fn product(isa: Isa, left: &Matrix, right: &Matrix, out: Out, write: Write) {
     let isa = isa.or_portable();
-    let (m, n, k) = (left.rows, right.columns, left.columns);
-    let (step, lanes) = (isa.lanes(), tile_vectors(isa) * isa.lanes());
-    let cut = Cut::of(m, n, k, isa);
-    with_scratch(m.next_multiple_of(step) * k, |packed| {
-        pack_rows(isa, left, step, packed);
-        let packed = &*packed;
-        let task = |index: usize| {
-            let rows = part(index / cut.columns, cut.rows, m, step);
-            let columns = part(index % cut.columns, cut.columns, n, lanes);
-            let wide = (SLAB / k.clamp(1, INNER)).max(lanes) / lanes * lanes;
-            for first in columns.clone().step_by(wide) {
-                let columns = first..columns.end.min(first + wide);
-                let panels = Panels::new(columns.len(), isa.lanes(), tile_vectors(isa));
-                with_scratch(panels.len(k.min(INNER), isa.lanes()), |scratch| {
-                    slab(isa, packed, right, [rows.clone(), columns], panels, scratch, (out, write));
-                });
-            }
-        };
-        let tasks = cut.rows * cut.columns;
-        if tasks == 1 { task(0) } else { (0..tasks).into_par_iter().for_each(task) }
+    with_scratch(packed_len(isa, left.rows, left.columns), |packed| {
+        pack_rows(isa, left, packed);
+        product_packed(isa, packed, left.rows, right, out, write);
     });
 }
 
+/// `out (+)= left x right` with a left operand of `m` rows that [`pack_rows`] has packed.
+pub(super) fn product_packed(isa: Isa, packed: &[f32], m: usize, right: &Matrix, out: Out, write: Write) {
+    let (n, k) = (right.columns, right.rows);
+    let lanes = tile_vectors(isa) * isa.lanes();
+    let cut = Cut::of(m, n, k, isa);
+    let task = |index: usize| {
+        let rows = part(index / cut.columns, cut.rows, m, isa.lanes());
+        let columns = part(index % cut.columns, cut.columns, n, lanes);
+        let wide = (SLAB / k.clamp(1, INNER)).max(lanes) / lanes * lanes;
+        for first in columns.clone().step_by(wide) {
+            let columns = first..columns.end.min(first + wide);
+            let panels = Panels::new(columns.len(), isa.lanes(), tile_vectors(isa));
+            with_scratch(panels.len(k.min(INNER), isa.lanes()), |scratch| {
+                slab(isa, packed, right, [rows.clone(), columns], panels, scratch, (out, write));
+            });
+        }
+    };
+    let tasks = cut.rows * cut.columns;
+    if tasks == 1 { task(0) } else { (0..tasks).into_par_iter().for_each(task) }
+}
+
+/// Values of a packed left operand.
+pub(super) fn packed_len(isa: Isa, rows: usize, inner: usize) -> usize {
+    rows.next_multiple_of(isa.lanes()) * inner
+}
+
 /// The left operand as `[block of a vector's lanes of rows][inner][lanes]`.
-fn pack_rows(isa: Isa, left: &Matrix, lanes: usize, packed: &mut [f32]) {
+pub(super) fn pack_rows(isa: Isa, left: &Matrix, packed: &mut [f32]) {
     if left.columns == 0 {
         return;
     }
+    let lanes = isa.lanes();
     let block = |(i, packed): (usize, &mut [f32])| pack_block(isa, left, lanes * i, packed);
     if left.rows * left.columns < super::super::SERIAL_WORK {
         return packed.chunks_mut(lanes * left.columns).enumerate().for_each(block);

@@ -1,0 +1,217 @@
+//! A network for inference alone: batch norms multiplied into the convolutions before them, activations computed as
+//! products are written.
+//!
+//! What it computes differs from the unfolded network by rounding. Files hold unfolded weights; folding is done after
+//! loading.
+
+use candle_core::Tensor;
+
+use super::batch_norm::BatchNorm;
+use super::conv::{ConvNorm, Dense, Pointwise};
+use super::linear::{FeatureMix, Linear};
+use super::mbconv::MbConv;
+use super::network::{Layer, Network};
+use crate::error::Result;
+use crate::kernels::{Kernels, PackedWeight};
+use crate::space::Activation;
+
+/// A network with its batch norms folded into its weights.
+pub struct FoldedNetwork {
+    layers: Vec<Folded>,
+    kernels: Kernels,
+}
+
+enum Folded {
+    Stem { convolution: Product, kernel: usize, stride: usize },
+    Block(Box<Block>),
+    HeadConv(Product),
+    Pool,
+    Mix(Product),
+    Classifier(Product),
+}
+
+/// `act(W x + shift)`.
+struct Product {
+    weight: PackedWeight,
+    shift: Tensor, // [O]
+    activation: Activation,
+}
+
+/// An inverted residual block.
+struct Block {
+    expansion: Option<Product>,
+    depthwise: Tensor, // [C, 1, k, k]
+    stride: usize,
+    shift: Tensor, // [C]
+    activation: Activation,
+    squeeze_excite: Option<[Product; 2]>,
+    projection: Product,
+    residual: bool,
+}
+
+/// What a batch norm multiplies the convolution before it by, and what it adds, `[C]` each.
+fn scale_and_shift(norm: &BatchNorm) -> Result<(Tensor, Tensor)> {
+    let (with, running) = (norm.normalisation(), norm.running()?);
+    let (mean, variance) = (running.get(0)?, running.get(1)?);
+    let deviation = (variance + f64::from(with.epsilon))?.sqrt()?;
+    let scale = (&with.gamma / deviation)?;
+    let shift = (&with.beta - (&scale * mean)?)?;
+    Ok((scale, shift))
+}
+
+impl Product {
+    fn new(weight: &Tensor, shift: Tensor, activation: Activation, kernels: Kernels) -> Result<Self> {
+        Ok(Self { weight: kernels.pack(weight)?, shift, activation })
+    }
+
+    /// A convolution's weight `[O, I]` with the batch norm after it.
+    fn folded(weight: &Tensor, norm: &BatchNorm, kernels: Kernels) -> Result<Self> {
+        let (scale, shift) = scale_and_shift(norm)?;
+        let weight = weight.broadcast_mul(&scale.unsqueeze(1)?)?;
+        Self::new(&weight, shift, norm.normalisation().activation, kernels)
+    }
+
+    fn pointwise(conv: &ConvNorm<Pointwise>, kernels: Kernels) -> Result<Self> {
+        let (convolution, norm) = conv.parts();
+        Self::folded(convolution.weight(), norm, kernels)
+    }
+
+    fn linear(linear: &Linear, kernels: Kernels) -> Result<Self> {
+        let (weight, bias, activation) = linear.parts();
+        Self::new(weight, bias.clone(), activation, kernels)
+    }
+
+    /// `[I, N] -> [O, N]`.
+    fn forward(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        Ok(kernels.product_activated(&self.weight, x, &self.shift, self.activation)?)
+    }
+
+    /// `[I, N, H, W] -> [O, N, H, W]`.
+    fn forward_maps(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        let (_, images, height, width) = x.dims4()?;
+        let y = self.forward(&x.flatten_from(1)?, kernels)?; // [O, N H W]
+        Ok(y.reshape(((), images, height, width))?)
+    }
+}
+
+impl Block {
+    fn new(block: &MbConv, kernels: Kernels) -> Result<Self> {
+        let parts = block.parts();
+        let (before, chain, after) = parts.inner.parts();
+        let expansion = match (parts.expansion, before) {
+            (Some(convolution), Some(norm)) => Some(Product::folded(convolution.weight(), norm, kernels)?),
+            _ => None,
+        };
+        let (scale, shift) = scale_and_shift(after)?;
+        let squeeze_excite = match parts.squeeze_excite {
+            Some(squeeze_excite) => {
+                let [reduce, expand] = squeeze_excite.parts();
+                Some([Product::linear(reduce, kernels)?, Product::linear(expand, kernels)?])
+            }
+            None => None,
+        };
+        Ok(Self {
+            expansion,
+            depthwise: chain.weight.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?,
+            stride: chain.stride,
+            shift,
+            activation: chain.after.activation,
+            squeeze_excite,
+            projection: Product::pointwise(parts.projection, kernels)?,
+            residual: parts.residual,
+        })
+    }
+
+    /// `[C, N, H, W] -> [C', N, H/s, W/s]`.
+    fn forward(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        let expanded = match &self.expansion {
+            Some(expansion) => &expansion.forward_maps(x, kernels)?, // [mid, N, H, W]
+            None => x,
+        };
+        let depthwise = (&self.depthwise, self.stride);
+        let inner = kernels.depthwise_activated(expanded, depthwise, &self.shift, self.activation)?;
+        if let Some([reduce, expand]) = &self.squeeze_excite {
+            let hidden = reduce.forward(&kernels.mean(&inner)?, kernels)?; // [squeeze, N]
+            kernels.scale_in_place(&inner, &expand.forward(&hidden, kernels)?)?;
+        }
+        let y = self.projection.forward_maps(&inner, kernels)?; // [C', N, H/s, W/s]
+        if self.residual {
+            kernels.add_assign(&y, x)?;
+        }
+        Ok(y)
+    }
+}
+
+impl FoldedNetwork {
+    /// Folds the running statistics of a network's batch norms into its weights.
+    ///
+    /// # Errors
+    /// [`crate::Error::Uncalibrated`] where a batch norm has none.
+    pub fn new(network: &Network) -> Result<Self> {
+        let kernels = network.kernels();
+        let fold = |layer: &Layer| -> Result<Folded> {
+            Ok(match layer {
+                Layer::Stem(stem) => Folded::stem(stem, kernels)?,
+                Layer::MbConv(block) => Folded::Block(Box::new(Block::new(block, kernels)?)),
+                Layer::HeadConv(conv) => Folded::HeadConv(Product::pointwise(conv, kernels)?),
+                Layer::Pool => Folded::Pool,
+                Layer::FeatureMix(mix) => Folded::mix(mix, kernels)?,
+                Layer::Classifier(linear) => Folded::Classifier(Product::linear(linear, kernels)?),
+            })
+        };
+        Ok(Self { layers: network.layers().iter().map(fold).collect::<Result<_>>()?, kernels })
+    }
+
+    /// Class scores of images.
+    ///
+    /// # Shapes
+    /// `[N, C, H, W] -> [N, classes]`.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        let x = images.transpose(0, 1)?.contiguous()?; // [C, N, H, W]
+        let logits = self.forward_maps(x)?; // [classes, N, 1, 1]
+        Ok(logits.flatten_from(1)?.t()?.contiguous()?) // [N, classes]
+    }
+
+    /// Runs the layers on channel-major maps: what a layer by itself is measured with.
+    ///
+    /// # Shapes
+    /// `[C, N, H, W] -> [C', N, H', W']` of the first and the last layer.
+    ///
+    /// # Errors
+    /// As [`FoldedNetwork::forward`].
+    pub fn forward_maps(&self, maps: Tensor) -> Result<Tensor> {
+        let (mut x, kernels) = (maps, self.kernels);
+        for layer in &self.layers {
+            x = match layer {
+                Folded::Stem { convolution, kernel, stride } => {
+                    let (patches, (height, width)) = kernels.patches(&x, *kernel, *stride)?;
+                    let y = convolution.forward(&patches, kernels)?; // [O, N H W]
+                    y.reshape(((), x.dim(1)?, height, width))?
+                }
+                Folded::Block(block) => block.forward(&x, kernels)?,
+                Folded::HeadConv(product) | Folded::Mix(product) => product.forward_maps(&x, kernels)?,
+                Folded::Pool => kernels.mean(&x)?.unsqueeze(2)?.unsqueeze(3)?, // [C, N, 1, 1]
+                Folded::Classifier(linear) => linear.forward_maps(&x, kernels)?, // [classes, N, 1, 1]
+            };
+        }
+        Ok(x)
+    }
+}
+
+impl Folded {
+    fn stem(stem: &ConvNorm<Dense>, kernels: Kernels) -> Result<Self> {
+        let (convolution, norm) = stem.parts();
+        let (weight, kernel, stride) = convolution.parts();
+        Ok(Self::Stem { convolution: Product::folded(weight, norm, kernels)?, kernel, stride })
+    }
+
+    fn mix(mix: &FeatureMix, kernels: Kernels) -> Result<Self> {
+        let (convolution, activation) = mix.parts();
+        let weight = convolution.weight();
+        let shift = Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device())?;
+        Ok(Self::Mix(Product::new(weight, shift, activation, kernels)?))
+    }
+}
