@@ -133,6 +133,9 @@ fn dots_on<T: Lanes>(
     sums: &mut [f32],
 ) {
     let n = small.count;
+    if n == 1 {
+        return with_vector::<T>(large, small, [rows, inner], sums);
+    }
     assert!(large.fits() && small.fits() && rows.end <= large.count);
     assert!(inner.end <= large.length && inner.end <= small.length);
     assert!(sums.len() == rows.len() * n && scratch.len() >= (n + ROWS) * step && step % T::COUNT == 0);
@@ -171,6 +174,31 @@ fn dots_on<T: Lanes>(
                     column += columns;
                 }
             }
+        }
+    }
+}
+
+/// [`dots_on`] for a single column: every row is read once, where it lies.
+#[inline(always)]
+fn with_vector<T: Lanes>(large: Rows, small: Rows, [rows, inner]: [Range<usize>; 2], sums: &mut [f32]) {
+    assert!(large.fits() && small.fits() && rows.end <= large.count && sums.len() == rows.len());
+    assert!(inner.end <= large.length && inner.end <= small.length && small.count == 1);
+    for (first, sums) in rows.step_by(ROWS).zip(sums.chunks_mut(ROWS)) {
+        let mut totals = [T::splat(0.0); ROWS];
+        for at in inner.clone().step_by(T::COUNT) {
+            let lanes = T::COUNT.min(inner.end - at);
+            // SAFETY: the places are in the vector and in the rows, as checked; rows that are missing are the last
+            // one again.
+            unsafe {
+                let value = load_up_to(small.at(0, at), lanes, T::splat(0.0));
+                for (r, total) in totals.iter_mut().enumerate() {
+                    let row = first + r.min(sums.len() - 1);
+                    *total = load_up_to(large.at(row, at), lanes, T::splat(0.0)).mul_add(value, *total);
+                }
+            }
+        }
+        for (sum, total) in sums.iter_mut().zip(totals) {
+            *sum += total.sum();
         }
     }
 }
