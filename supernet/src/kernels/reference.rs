@@ -163,12 +163,11 @@ pub mod channelwise {
 
     /// Everything kept.
     pub fn forward(chain: &Chain, x: &[f32], kept: Kept) {
-        let mut input = x;
+        let mut input = x.to_vec();
         if let Some(before) = chain.before {
-            batch_norm::forward(x, before, None, kept.before, kept.expanded);
-            input = kept.expanded;
+            batch_norm::forward_in_place(&mut input, before, None, kept.before);
         }
-        depthwise::forward(&chain.shape, input, chain.weight, kept.convolved);
+        depthwise::forward(&chain.shape, &input, chain.weight, kept.convolved);
         batch_norm::forward(kept.convolved, chain.after, None, kept.after, kept.output);
         planes::mean(kept.output, chain.shape.out_height() * chain.shape.out_width(), kept.means);
     }
@@ -227,9 +226,12 @@ pub mod channelwise {
             planes::scale_backward_input(saved.dy, factor, dmean, plane, &mut dy);
         }
         batch_norm::backward_in_place(saved.convolved, &mut dy, saved.after, chain.after, slopes.after);
-        let input = if chain.before.is_some() { saved.expanded } else { saved.x };
+        let mut input = saved.x.to_vec();
+        if let Some(before) = chain.before {
+            batch_norm::apply_in_place(&mut input, saved.before, before, None);
+        }
         slopes.weight.fill(0.0);
-        depthwise::backward_weight(&chain.shape, input, &dy, slopes.weight);
+        depthwise::backward_weight(&chain.shape, &input, &dy, slopes.weight);
         depthwise::backward_input(&chain.shape, &dy, chain.weight, slopes.dx);
         if let Some(before) = chain.before {
             batch_norm::backward_in_place(saved.x, slopes.dx, saved.before, before, slopes.before);

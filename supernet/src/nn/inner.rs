@@ -80,20 +80,16 @@ impl Inner {
     }
 
     fn push(&self, x: &Tensor, kept: &ChainKept, tape: &mut Tape) {
-        let ChainKept { expanded, before, convolved, after } = kept;
-        tape.push(x);
-        for tensor in [expanded, before].into_iter().flatten() {
+        let ChainKept { before, convolved, after } = kept;
+        for tensor in [Some(x), before.as_ref(), Some(convolved), Some(after)].into_iter().flatten() {
             tape.push(tensor);
         }
-        tape.push(convolved);
-        tape.push(after);
     }
 
     fn pop(&self, tape: &mut Tape) -> Result<(Tensor, ChainKept)> {
         let (after, convolved) = (tape.pop()?, tape.pop()?);
-        let mut pop = || self.before.is_some().then(|| tape.pop()).transpose();
-        let (before, expanded) = (pop()?, pop()?);
-        Ok((tape.pop()?, ChainKept { expanded, before, convolved, after }))
+        let before = self.before.is_some().then(|| tape.pop()).transpose()?;
+        Ok((tape.pop()?, ChainKept { before, convolved, after }))
     }
 
     /// Adds to `gradient`; returns the input's gradient. `dy` is that of the output, or, where squeeze-and-excite

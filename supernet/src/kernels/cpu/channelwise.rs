@@ -32,8 +32,6 @@ pub struct Chain<'a> {
 /// What a training pass keeps and gives: everything is written.
 #[derive(Default)]
 pub struct Kept<'a> {
-    /// The depthwise convolution's input, `[C, N, H, W]`; empty where that is the chain's input.
-    pub expanded: &'a mut [f32],
     /// Statistics of the batch norm before, `[2 C]`, or empty.
     pub before: &'a mut [f32],
     /// The depthwise convolution's output, `[C, N, Ho, Wo]`.
@@ -63,7 +61,6 @@ fn pieces(data: &mut [f32], piece: usize, count: usize) -> Vec<&mut [f32]> {
 struct Group<'a> {
     first: usize,
     channels: usize,
-    expanded: &'a mut [f32],
     before: [&'a mut [f32]; 2],
     convolved: &'a mut [f32],
     after: [&'a mut [f32]; 2],
@@ -93,18 +90,15 @@ fn group_channels(shape: &DepthwiseShape, passes: usize) -> usize {
 pub fn forward(isa: Isa, chain: &Chain, x: &[f32], kept: Kept) {
     let Chain { shape, before, .. } = chain;
     let channels = shape.channels;
-    let expanded = if before.is_some() { x.len() } else { 0 };
     let statistics = if before.is_some() { 2 * channels } else { 0 };
     assert_eq!(x.len(), channels * shape.channel());
-    assert_eq!((kept.expanded.len(), kept.before.len()), (expanded, statistics));
-    assert_eq!(kept.convolved.len(), channels * shape.out_channel());
+    assert_eq!((kept.before.len(), kept.convolved.len()), (statistics, channels * shape.out_channel()));
     assert_eq!((kept.output.len(), kept.after.len()), (kept.convolved.len(), 2 * channels));
     assert!(kept.means.is_empty() || kept.means.len() == channels * shape.images);
     let size = group_channels(shape, 3);
     let count = channels.div_ceil(size);
     let (before_means, before_variances) = kept.before.split_at_mut(statistics / 2);
     let (after_means, after_variances) = kept.after.split_at_mut(channels);
-    let mut expanded = pieces(kept.expanded, size * shape.channel(), count).into_iter();
     let mut before = [before_means, before_variances].map(|half| pieces(half, size, count).into_iter());
     let mut convolved = pieces(kept.convolved, size * shape.out_channel(), count).into_iter();
     let mut after = [after_means, after_variances].map(|half| pieces(half, size, count).into_iter());
@@ -113,7 +107,6 @@ pub fn forward(isa: Isa, chain: &Chain, x: &[f32], kept: Kept) {
     let groups = (0..count).map(|index| Group {
         first: index * size,
         channels: size.min(channels - index * size),
-        expanded: expanded.next().unwrap_or_default(),
         before: before.each_mut().map(|halves| halves.next().unwrap_or_default()),
         convolved: convolved.next().unwrap_or_default(),
         after: after.each_mut().map(|halves| halves.next().unwrap_or_default()),
@@ -127,34 +120,34 @@ fn forward_group(isa: Isa, chain: &Chain, x: &[f32], group: Group) {
     let Chain { shape, before, weight, after } = chain;
     let (row, out_row) = (shape.channel(), shape.out_channel());
     let size = chunk_channels(shape);
-    for start in (0..group.channels).step_by(size) {
-        let chunk = start..group.channels.min(start + size);
-        let channels = group.first + chunk.start..group.first + chunk.end;
-        let x = &x[channels.start * row..channels.end * row];
-        if let Some(before) = before {
-            for (i, channel) in channels.clone().enumerate() {
-                let x = &x[i * row..][..row];
-                let moments = moments_of(isa, x);
-                (group.before[0][start + i], group.before[1][start + i]) = moments;
-                let expanded = &mut group.expanded[(start + i) * row..][..row];
-                apply_row(isa, x, before.channel(channel, moments), expanded);
+    with_scratch(if before.is_some() { size * row } else { 0 }, |scratch| {
+        for start in (0..group.channels).step_by(size) {
+            let chunk = start..group.channels.min(start + size);
+            let channels = group.first + chunk.start..group.first + chunk.end;
+            let mut input = &x[channels.start * row..channels.end * row];
+            if let Some(before) = before {
+                for (i, (x, to)) in input.chunks(row).zip(scratch.chunks_mut(row)).enumerate() {
+                    let moments = moments_of(isa, x);
+                    (group.before[0][start + i], group.before[1][start + i]) = moments;
+                    apply_row(isa, x, before.channel(channels.start + i, moments), to);
+                }
+                input = scratch;
+            }
+            let convolved = &mut group.convolved[chunk.start * out_row..chunk.end * out_row];
+            forward_channels(isa, shape, input, &weight[channels.start * shape.taps()..], convolved);
+            for (i, channel) in channels.enumerate() {
+                let convolved = &convolved[i * out_row..][..out_row];
+                let moments = moments_of(isa, convolved);
+                (group.after[0][start + i], group.after[1][start + i]) = moments;
+                let output = &mut group.output[(start + i) * out_row..][..out_row];
+                apply_row(isa, convolved, after.channel(channel, moments), output);
+                if !group.means.is_empty() {
+                    let means = &mut group.means[(start + i) * shape.images..][..shape.images];
+                    plane_sums(isa, output, shape.out_plane(), 1.0 / shape.out_plane() as f64, means);
+                }
             }
         }
-        let input = if before.is_some() { &group.expanded[chunk.start * row..chunk.end * row] } else { x };
-        let convolved = &mut group.convolved[chunk.start * out_row..chunk.end * out_row];
-        forward_channels(isa, shape, input, &weight[channels.start * shape.taps()..], convolved);
-        for (i, channel) in channels.enumerate() {
-            let convolved = &convolved[i * out_row..][..out_row];
-            let moments = moments_of(isa, convolved);
-            (group.after[0][start + i], group.after[1][start + i]) = moments;
-            let output = &mut group.output[(start + i) * out_row..][..out_row];
-            apply_row(isa, convolved, after.channel(channel, moments), output);
-            if !group.means.is_empty() {
-                let means = &mut group.means[(start + i) * shape.images..][..shape.images];
-                plane_sums(isa, output, shape.out_plane(), 1.0 / shape.out_plane() as f64, means);
-            }
-        }
-    }
+    });
 }
 
 /// Statistics to normalise with.
@@ -276,8 +269,6 @@ pub struct Saved<'a> {
     /// The chain's input, `[C, N, H, W]`.
     pub x: &'a [f32],
     /// As in [`Kept`].
-    pub expanded: &'a [f32],
-    /// As in [`Kept`].
     pub before: &'a [f32],
     /// As in [`Kept`].
     pub convolved: &'a [f32],
@@ -348,30 +339,39 @@ fn backward_group(isa: Isa, chain: &Chain, saved: &Saved, group: SlopeGroup) {
     let Chain { shape, before, weight, after } = chain;
     let (row, out_row, taps) = (shape.channel(), shape.out_channel(), shape.taps());
     let size = chunk_channels(shape);
-    with_scratch(size * out_row, |scratch| {
+    let expanded = if before.is_some() { size * row } else { 0 };
+    with_scratch(size * out_row + expanded, |scratch| {
+        let (dy, expanded) = scratch.split_at_mut(size * out_row);
         for start in (0..group.channels).step_by(size) {
             let count = size.min(group.channels - start);
             let channels = group.first + start..group.first + start + count;
-            let dy = &mut scratch[..count * out_row];
+            let dy = &mut dy[..count * out_row];
             for (i, dy) in dy.chunks_mut(out_row).enumerate() {
                 let channel = channels.start + i;
                 let constants = after.channel(channel, moments_in(saved.after, channel));
                 let sums = differentiate_output(isa, saved, shape, channel, constants, dy);
                 (group.after[0][start + i], group.after[1][start + i]) = sums;
             }
-            let values = channels.start * row..channels.end * row;
-            let input = if before.is_some() { saved.expanded } else { saved.x };
+            let x = &saved.x[channels.start * row..channels.end * row];
+            let constants = |before: &Affine, i| {
+                before.channel(channels.start + i, moments_in(saved.before, channels.start + i))
+            };
+            let mut input = x;
+            if let Some(before) = before {
+                // Computed once more: cheaper than to have kept it.
+                for (i, (x, to)) in x.chunks(row).zip(expanded.chunks_mut(row)).enumerate() {
+                    apply_row(isa, x, constants(before, i), to);
+                }
+                input = expanded;
+            }
             let dw = &mut group.weight[start * taps..(start + count) * taps];
             dw.fill(0.0);
-            backward_weight_channels(isa, shape, &input[values.clone()], dy, dw);
+            backward_weight_channels(isa, shape, input, dy, dw);
             let dx = &mut group.dx[start * row..(start + count) * row];
             backward_input_channels(isa, shape, dy, &weight[channels.start * taps..], dx);
             if let Some(before) = before {
-                let x = &saved.x[values];
                 for (i, (dx, x)) in dx.chunks_mut(row).zip(x.chunks(row)).enumerate() {
-                    let channel = channels.start + i;
-                    let constants = before.channel(channel, moments_in(saved.before, channel));
-                    let sums = differentiate_in_place(isa, x, dx, constants);
+                    let sums = differentiate_in_place(isa, x, dx, constants(before, i));
                     (group.before[0][start + i], group.before[1][start + i]) = sums;
                 }
             }
@@ -453,22 +453,22 @@ mod tests {
         }
 
         /// The lengths of what a training pass keeps.
-        fn lengths(&self) -> [usize; 6] {
+        fn lengths(&self) -> [usize; 5] {
             let channels = self.shape.channels;
-            let [expanded, before] = if self.expands { [self.x.len(), 2 * channels] } else { [0, 0] };
-            [expanded, before, self.dy.len(), 2 * channels, self.dy.len(), channels * self.shape.images]
+            let before = if self.expands { 2 * channels } else { 0 };
+            [before, self.dy.len(), 2 * channels, self.dy.len(), channels * self.shape.images]
         }
 
-        fn forward(&self, run: impl Fn(&Chain, &[f32], Kept)) -> [Vec<f32>; 6] {
+        fn forward(&self, run: impl Fn(&Chain, &[f32], Kept)) -> [Vec<f32>; 5] {
             let mut out = self.lengths().map(garbage);
-            let [expanded, before, convolved, after, output, means] = out.each_mut().map(Vec::as_mut_slice);
-            run(&self.chain(), &self.x, Kept { expanded, before, convolved, after, output, means });
+            let [before, convolved, after, output, means] = out.each_mut().map(Vec::as_mut_slice);
+            run(&self.chain(), &self.x, Kept { before, convolved, after, output, means });
             out
         }
 
         fn backward(
             &self,
-            kept: &[Vec<f32>; 6],
+            kept: &[Vec<f32>; 5],
             excited: bool,
             run: impl Fn(&Chain, &Saved, Slopes),
         ) -> [Vec<f32>; 4] {
@@ -478,10 +478,9 @@ mod tests {
             let [dx, before, weight, after] = out.each_mut().map(Vec::as_mut_slice);
             let saved = Saved {
                 x: &self.x,
-                expanded: &kept[0],
-                before: &kept[1],
-                convolved: &kept[2],
-                after: &kept[3],
+                before: &kept[0],
+                convolved: &kept[1],
+                after: &kept[2],
                 dy: &self.dy,
                 excite: excited.then_some((&self.factors[0], &self.factors[1])),
             };
@@ -527,7 +526,7 @@ mod tests {
     fn forgetting_changes_no_bit() {
         for_each_case(|case| {
             for isa in Isa::available() {
-                let [_, before, _, after, output, _] =
+                let [before, _, after, output, _] =
                     case.forward(|chain, x, kept| forward(isa, chain, x, kept));
                 let mut seen = [garbage(before.len()), garbage(after.len())];
                 let mut got = garbage(output.len());

@@ -25,8 +25,6 @@ pub struct DepthwiseChain {
 
 /// What the chain's backward needs of its forward.
 pub struct ChainKept {
-    /// The convolution's input, where that is not the chain's own.
-    pub expanded: Option<Tensor>,
     /// Statistics of the batch norm before, `[2, C]`.
     pub before: Option<Tensor>,
     /// The convolution's output.
@@ -87,7 +85,6 @@ impl Kernels {
         let shape = chain.shape(x)?;
         let (channels, expands) = (shape.channels, chain.before.is_some());
         let shapes = [
-            shape_if(expands, x.shape()),
             shape_if(expands, (2, channels)),
             output(&shape),
             Shape::from((2, channels)),
@@ -97,19 +94,18 @@ impl Kernels {
         let (before, after) = (chain.before_or_after(), &chain.after);
         let inputs = [x, &before.gamma, &before.beta, &chain.weight, &after.gamma, &after.beta];
         let op = chain.op("norm, depthwise, norm", &shape, 1);
-        let [expanded, before, convolved, after, output, means] =
+        let [before, convolved, after, output, means] =
             self.compute_many(op, inputs, shapes, |[x, gamma, beta, weight, after_gamma, after_beta], out| {
                 let weight = weight.contiguous()?;
                 let after = chain.after.affine(&after_gamma, &after_beta)?;
                 let before = chain.before.as_ref().map(|before| before.affine(&gamma, &beta)).transpose()?;
                 let chain = Chain { shape, before, weight, after };
-                let [expanded, before, convolved, after, output, means] = out;
-                let kept = Kept { expanded, before, convolved, after, output, means };
+                let [before, convolved, after, output, means] = out;
+                let kept = Kept { before, convolved, after, output, means };
                 run!(self, channelwise::forward(&chain, x.contiguous()?, kept));
                 Ok(())
             })?;
-        let (expanded, before) = (expands.then_some(expanded), expands.then_some(before));
-        let kept = ChainKept { expanded, before, convolved, after };
+        let kept = ChainKept { before: expands.then_some(before), convolved, after };
         Ok((output, chain.with_means.then_some(means), kept))
     }
 
@@ -188,7 +184,6 @@ impl Kernels {
         let (factor, dmean) = excite.unwrap_or((&after.beta, &after.beta));
         let inputs = [
             x,
-            kept.expanded.as_ref().unwrap_or(x),
             kept.before.as_ref().unwrap_or(&kept.after),
             &kept.convolved,
             &kept.after,
@@ -203,7 +198,7 @@ impl Kernels {
         ];
         let op = chain.op("norm, depthwise, norm backward", &shape, 2);
         let [dx, before, weight, after] = self.compute_many(op, inputs, shapes, |views, out| {
-            let [x, expanded, stats_before, convolved, stats_after, dy, factor, dmean, views @ ..] = views;
+            let [x, stats_before, convolved, stats_after, dy, factor, dmean, views @ ..] = views;
             let [gamma, beta, weight, after_gamma, after_beta] = views;
             let weight = weight.contiguous()?;
             let after = chain.after.affine(&after_gamma, &after_beta)?;
@@ -211,7 +206,6 @@ impl Kernels {
             let slices = Chain { shape, before, weight, after };
             let saved = Saved {
                 x: x.contiguous()?,
-                expanded: expanded.contiguous()?,
                 before: stats_before.contiguous()?,
                 convolved: convolved.contiguous()?,
                 after: stats_after.contiguous()?,
