@@ -46,7 +46,13 @@ fn limits(criterion: &mut Criterion) {
     group.bench_function("product 1024", |bencher| {
         bencher.iter(|| {
             let destination = MatrixMut { values: &mut out, row_stride: side };
-            product(Isa::detect(), rows(&left, side, side), rows(&right, side, side), destination, Write::Replace);
+            product(
+                Isa::detect(),
+                rows(&left, side, side),
+                rows(&right, side, side),
+                destination,
+                Write::Replace,
+            );
         });
     });
     for megabytes in [1, 12, 64] {
@@ -130,7 +136,8 @@ fn depthwise(criterion: &mut Criterion) {
     for sizes in DEPTHWISE {
         let (shape, row, out_row) = shape(sizes);
         let (channels, side, kernel, stride) = sizes;
-        let (w, x, dy) = (values(channels * kernel * kernel), values(channels * row), values(channels * out_row));
+        let (w, x, dy) =
+            (values(channels * kernel * kernel), values(channels * row), values(channels * out_row));
         let (mut dw, mut dx, mut y) = (w.clone(), x.clone(), dy.clone());
         group.throughput(Throughput::Elements((channels * out_row * kernel * kernel) as u64));
         let name = |pass| BenchmarkId::new(pass, format!("{channels} @{side} k{kernel} s{stride}"));
@@ -151,10 +158,13 @@ fn depthwise(criterion: &mut Criterion) {
 /// The depthwise convolution with its batch norms, channel by channel.
 fn chains(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("chain");
-    for sizes in [(96, 32, 7, 2), (144, 16, 7, 1), (240, 8, 7, 1), (480, 4, 7, 1), (960, 2, 7, 1), (144, 16, 3, 1)] {
+    for sizes in
+        [(96, 32, 7, 2), (144, 16, 7, 1), (240, 8, 7, 1), (480, 4, 7, 1), (960, 2, 7, 1), (144, 16, 3, 1)]
+    {
         let (shape, row, out_row) = shape(sizes);
         let (channels, side, kernel, stride) = sizes;
-        let (w, x, dy) = (values(channels * kernel * kernel), values(channels * row), values(channels * out_row));
+        let (w, x, dy) =
+            (values(channels * kernel * kernel), values(channels * row), values(channels * out_row));
         let (gamma, beta) = (vec![1.0; channels], vec![0.1; channels]);
         let norm = Affine { gamma: &gamma, beta: &beta, epsilon: 1e-5, activation: Activation::HSwish };
         let chain = Chain { shape, before: Some(norm), weight: &w, after: norm };
@@ -174,14 +184,8 @@ fn chains(criterion: &mut Criterion) {
                 channelwise::forward(Isa::detect(), &chain, &x, kept);
             });
         });
-        let saved = Saved {
-            x: &x,
-            before: &before,
-            convolved: &convolved,
-            after: &after,
-            dy: &dy,
-            excite: None,
-        };
+        let saved =
+            Saved { x: &x, before: &before, convolved: &convolved, after: &after, dy: &dy, excite: None };
         let (mut dx, mut dw, mut sums) = (x.clone(), w.clone(), [before.clone(), after.clone()]);
         group.throughput(Throughput::Bytes(4 * (2 * x.len() + 2 * dy.len()) as u64));
         group.bench_function(name("backward"), |bencher| {

@@ -97,14 +97,14 @@ pub fn bench(setup: &Bench, mut report: impl FnMut(usize)) -> Result<BenchReport
         report(step);
     }
     let step_ms = Spread::of(&times);
-    let images = setup.batch * if setup.mode == Mode::Shrink { SHRINK_SUBNETWORKS } else { 1 };
-    let images_per_second = images as f64 / step_ms.median * 1e3;
+    let images_per_second = runner.images_per_step() as f64 / step_ms.median * 1e3;
     let profile = setup.profile.map(Profile::rows);
     let total_ms = times.iter().sum();
     Ok(BenchReport { step_ms, images_per_second, peak_rss_mb: peak_rss_mb(), total_ms, profile })
 }
 
-struct Runner<'a> {
+/// Takes one step after the other.
+pub struct Runner<'a> {
     setup: &'a Bench,
     weights: SharedWeights,
     gradients: Gradients,
@@ -115,7 +115,11 @@ struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    fn new(setup: &'a Bench) -> Result<Self> {
+    /// Random weights and images for a setup.
+    ///
+    /// # Errors
+    /// If the sub-network is not in the space.
+    pub fn new(setup: &'a Bench) -> Result<Self> {
         let Bench { space, batch, resolution, .. } = setup;
         let weights = SharedWeights::new(space, &mut rng_for("weights", 0, &[]))?;
         let mut rng = rng_for("bench", 0, &[]);
@@ -162,7 +166,16 @@ impl<'a> Runner<'a> {
         if self.setup.mode == Mode::Shrink { SHRINK_SUBNETWORKS as u64 } else { 1 }
     }
 
-    fn step(&mut self, step: u64) -> Result<()> {
+    /// Images that a step works on; each counts once a sub-network.
+    pub fn images_per_step(&self) -> usize {
+        self.setup.batch * self.subnetworks() as usize
+    }
+
+    /// Takes a step; its number picks the sub-networks.
+    ///
+    /// # Errors
+    /// If the sub-network is not in the space.
+    pub fn step(&mut self, step: u64) -> Result<()> {
         match self.setup.mode {
             Mode::Train => self.learn(step, None),
             Mode::Shrink => {

@@ -186,6 +186,33 @@ fn messages_say_what_to_do() {
     }
 }
 
+#[test]
+fn kernels_of_every_kind_agree_on_the_command_line() {
+    let at = pipeline();
+    let line = "eval --supernet run/supernet.safetensors --data digits --arch largest --json";
+    let accuracy = |kernels: &str| {
+        let command = &mut Command::new(binary("supernet"));
+        command.current_dir(at).env("ONCE_FOR_ALL_KERNELS", kernels).args(line.split_whitespace());
+        let output = command.output().expect("a binary that starts");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        if !output.status.success() {
+            return Err(message);
+        }
+        let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        Ok(document["results"][0]["top1"].as_f64().expect("a share"))
+    };
+    let expected = accuracy("portable").expect("every CPU has these");
+    for kernels in ["avx512", "avx2", "reference"] {
+        match accuracy(kernels) {
+            // An image on the border between two classes may fall on either side: 1 of some hundred.
+            Ok(top1) => assert!((top1 - expected).abs() < 0.01, "{kernels}: {top1} not {expected}"),
+            Err(message) => assert!(message.contains("one that this CPU has"), "{message}"),
+        }
+    }
+    let message = accuracy("sse9").expect_err("no such kernels");
+    assert!(message.contains("ONCE_FOR_ALL_KERNELS") && message.contains("portable"), "{message}");
+}
+
 /// Waits until the run has written a checkpoint within a phase, then kills it.
 fn train_and_kill(at: &Path, signal: &str) -> Option<i32> {
     let line = format!("{TRAIN} --out killed --resume --checkpoint-seconds 0 --quiet --threads 1");

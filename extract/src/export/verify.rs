@@ -87,7 +87,8 @@ pub fn verify(
         }
         // not `max`, which would drop a NaN
         let apart = difference(&expected, &values(&folded.forward(images)?)?);
-        folded_difference = if apart > folded_difference || apart.is_nan() { apart } else { folded_difference };
+        folded_difference =
+            if apart > folded_difference || apart.is_nan() { apart } else { folded_difference };
     }
     if folded_difference > FOLDED_TOLERANCE || folded_difference.is_nan() {
         let expected = format!("within {FOLDED_TOLERANCE} of the unfolded network");

@@ -16,11 +16,8 @@ pub fn table(rows: &[ProfileRow], steps: usize, total_ms: f64) -> String {
     )];
     let per_step = 1.0 / steps.max(1) as f64;
     for row in rows {
-        let flops = if row.macs > 0 {
-            format!("{:.0}", 2.0 * row.macs as f64 / row.ms / 1e6)
-        } else {
-            String::new()
-        };
+        let flops =
+            if row.macs > 0 { format!("{:.0}", 2.0 * row.macs as f64 / row.ms / 1e6) } else { String::new() };
         lines.push(format!(
             "{:<15} {:<29} {:>10.0} {:>9.2} {:>6.1}% {flops:>8} {:>7.1}",
             row.layer,

@@ -69,9 +69,8 @@ impl Kernels {
     /// If there is no such name, or this CPU lacks the instructions.
     pub fn named(name: &str) -> Result<Self> {
         let wanted = |kernels: &Self| kernels.name() == name;
-        let all = || {
-            Isa::available().into_iter().map(|isa| Self::on(Path::Cpu(isa))).chain([Self::reference()])
-        };
+        let all =
+            || Isa::available().into_iter().map(|isa| Self::on(Path::Cpu(isa))).chain([Self::reference()]);
         all().find(wanted).ok_or_else(|| {
             let usable: Vec<_> = all().map(Self::name).collect();
             Error::invalid("kernels", "name", format!("one that this CPU has: {}", usable.join(", ")), name)

@@ -41,7 +41,10 @@ pub struct ProfileRow {
 
 impl Profile {
     /// An empty record.
-    #[expect(clippy::new_without_default, reason = "it is never freed, so it should be seen where it is made")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "it is never freed, so it should be seen where it is made"
+    )]
     pub fn new() -> Self {
         Self(Box::leak(Box::default()))
     }

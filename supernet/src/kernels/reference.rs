@@ -120,14 +120,7 @@ pub mod batch_norm {
     }
 
     /// The gradients of gamma, then those of beta, and dx = gamma / std * (g - (dbeta + xhat * dgamma) / M).
-    pub fn backward(
-        x: &[f32],
-        dy: &[f32],
-        stats: &[f32],
-        affine: Affine,
-        sums: &mut [f32],
-        dx: &mut [f32],
-    ) {
+    pub fn backward(x: &[f32], dy: &[f32], stats: &[f32], affine: Affine, sums: &mut [f32], dx: &mut [f32]) {
         dx.copy_from_slice(dy);
         backward_in_place(x, dx, stats, affine, sums);
     }

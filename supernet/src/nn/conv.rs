@@ -183,12 +183,7 @@ impl<C: Convolution> ConvNorm<C> {
     ///
     /// # Errors
     /// If the tape does not fit.
-    pub fn backward_keeping(
-        &self,
-        dy: &Tensor,
-        tape: &mut Tape,
-        gradient: &Self,
-    ) -> Result<Option<Tensor>> {
+    pub fn backward_keeping(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Option<Tensor>> {
         let dy = self.norm.backward_keeping(dy, tape, &gradient.norm)?;
         self.convolution.backward(&dy, tape, &gradient.convolution)
     }

@@ -43,7 +43,9 @@ impl Layer {
             Operator::FeatureMix { activation } => {
                 Self::FeatureMix(FeatureMix::new(input, output, *activation, &source.for_layer("linear"))?)
             }
-            Operator::Classifier => Self::Classifier(Linear::new(input, output, &source.pp("linear").for_layer("linear"))?),
+            Operator::Classifier => {
+                Self::Classifier(Linear::new(input, output, &source.pp("linear").for_layer("linear"))?)
+            }
         })
     }
 }

@@ -357,8 +357,7 @@ mod tests {
             let mut expect = garbage(2 * rows);
             reference::statistics(&x, &mut expect);
             let (gamma, beta) = (vec![1.0; rows], vec![0.0; rows]);
-            let affine =
-                Affine { gamma: &gamma, beta: &beta, epsilon: 1e-5, activation: Activation::None };
+            let affine = Affine { gamma: &gamma, beta: &beta, epsilon: 1e-5, activation: Activation::None };
             let kernel = |isa| {
                 let mut stats = garbage(2 * rows);
                 forward_in_place(isa, &mut x.clone(), affine, None, &mut stats);

@@ -7,11 +7,10 @@
 use rayon::prelude::*;
 
 use super::batch_norm::{
-    Affine, Channel, apply_row, apply_row_in_place, differentiate, differentiate_in_place, moments_in, moments_of,
+    Affine, Channel, apply_row, apply_row_in_place, differentiate, differentiate_in_place, moments_in,
+    moments_of,
 };
-use super::depthwise::{
-    DepthwiseShape, backward_input_channels, backward_weight_channels, forward_channels,
-};
+use super::depthwise::{DepthwiseShape, backward_input_channels, backward_weight_channels, forward_channels};
 use super::planes::{activate_in_place, excite_backward, plane_sums};
 use super::scratch::with_scratch;
 use super::{Activation, Isa, SERIAL_WORK, for_each_group, group_rows};
@@ -183,7 +182,8 @@ pub fn forward_forgetting(
     });
     let groups = pieces(output, size * shape.out_channel(), count).into_iter().enumerate();
     let groups = groups.map(|(index, output)| {
-        let seen = [&mut before, &mut after].map(|halves| halves.each_mut().map(|half| half.next().unwrap_or_default()));
+        let seen = [&mut before, &mut after]
+            .map(|halves| halves.each_mut().map(|half| half.next().unwrap_or_default()));
         (index * size, output, seen)
     });
     for_each(groups.collect(), |(first, output, seen)| {
@@ -532,7 +532,14 @@ mod tests {
                 let mut got = garbage(output.len());
                 let [seen_before, seen_after] = seen.each_mut().map(Vec::as_mut_slice);
                 let of_batch = Moments::OfBatch;
-                forward_forgetting(isa, &case.chain(), &case.x, of_batch, [seen_before, seen_after], &mut got);
+                forward_forgetting(
+                    isa,
+                    &case.chain(),
+                    &case.x,
+                    of_batch,
+                    [seen_before, seen_after],
+                    &mut got,
+                );
                 assert!(got == output && seen[0] == before && seen[1] == after, "{isa:?} {:?}", case.shape);
                 let mut given = garbage(output.len());
                 let moments = Moments::Given(&before, &after);
@@ -548,7 +555,13 @@ mod tests {
         for_each_case(|case| {
             let (shift, activation) = (&case.constants[1][..], Activation::Relu);
             let mut expect = garbage(case.dy.len());
-            reference::forward_activated(&case.shape, &case.x, &case.weight, (shift, activation), &mut expect);
+            reference::forward_activated(
+                &case.shape,
+                &case.x,
+                &case.weight,
+                (shift, activation),
+                &mut expect,
+            );
             check_parts(case, &[expect], |isa| {
                 let mut y = garbage(case.dy.len());
                 forward_activated(isa, &case.shape, &case.x, &case.weight, (shift, activation), &mut y);

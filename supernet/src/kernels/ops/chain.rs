@@ -94,8 +94,11 @@ impl Kernels {
         let (before, after) = (chain.before_or_after(), &chain.after);
         let inputs = [x, &before.gamma, &before.beta, &chain.weight, &after.gamma, &after.beta];
         let op = chain.op("norm, depthwise, norm", &shape, 1);
-        let [before, convolved, after, output, means] =
-            self.compute_many(op, inputs, shapes, |[x, gamma, beta, weight, after_gamma, after_beta], out| {
+        let [before, convolved, after, output, means] = self.compute_many(
+            op,
+            inputs,
+            shapes,
+            |[x, gamma, beta, weight, after_gamma, after_beta], out| {
                 let weight = weight.contiguous()?;
                 let after = chain.after.affine(&after_gamma, &after_beta)?;
                 let before = chain.before.as_ref().map(|before| before.affine(&gamma, &beta)).transpose()?;
@@ -104,7 +107,8 @@ impl Kernels {
                 let kept = Kept { before, convolved, after, output, means };
                 run!(self, channelwise::forward(&chain, x.contiguous()?, kept));
                 Ok(())
-            })?;
+            },
+        )?;
         let kept = ChainKept { before: expands.then_some(before), convolved, after };
         Ok((output, chain.with_means.then_some(means), kept))
     }

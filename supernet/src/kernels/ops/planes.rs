@@ -74,11 +74,16 @@ impl Kernels {
     pub fn scale_backward_input(self, dy: &Tensor, factor: &Tensor, dmean: &Tensor) -> Result<Tensor> {
         let plane = plane_of(dy, factor)?;
         same_shape("scale backward", factor, dmean)?;
-        self.compute(Op::new("scale backward input"), [dy, factor, dmean], dy.shape(), |[dy, factor, dmean], dx| {
-            let (factor, dmean) = (factor.contiguous()?, dmean.contiguous()?);
-            run!(self, planes::scale_backward_input(dy.contiguous()?, factor, dmean, plane, dx));
-            Ok(())
-        })
+        self.compute(
+            Op::new("scale backward input"),
+            [dy, factor, dmean],
+            dy.shape(),
+            |[dy, factor, dmean], dx| {
+                let (factor, dmean) = (factor.contiguous()?, dmean.contiguous()?);
+                run!(self, planes::scale_backward_input(dy.contiguous()?, factor, dmean, plane, dx));
+                Ok(())
+            },
+        )
     }
 
     /// `act(x + bias)`, the bias one value a row: `[R, M]`, `[R]`.
@@ -112,12 +117,17 @@ impl Kernels {
     ) -> Result<Tensor> {
         let rows = bias_rows(x, bias)?;
         same_shape("bias_activation backward", x, dy)?;
-        self.compute(Op::new("bias activation backward"), [x, bias.unwrap_or(x), dy], x.shape(), |[x, bias_view, dy], dx| {
-            let bias = bias.map(|_| bias_view.contiguous()).transpose()?;
-            let (x, dy) = (x.contiguous()?, dy.contiguous()?);
-            run!(self, planes::bias_activation_backward(x, bias, rows, activation, dy, dx));
-            Ok(())
-        })
+        self.compute(
+            Op::new("bias activation backward"),
+            [x, bias.unwrap_or(x), dy],
+            x.shape(),
+            |[x, bias_view, dy], dx| {
+                let bias = bias.map(|_| bias_view.contiguous()).transpose()?;
+                let (x, dy) = (x.contiguous()?, dy.contiguous()?);
+                run!(self, planes::bias_activation_backward(x, bias, rows, activation, dy, dx));
+                Ok(())
+            },
+        )
     }
 
     /// Adds the sum of each row of `[R, M]` to `destination`, `[R]`.

@@ -120,5 +120,4 @@ impl Kernels {
         })?;
         Ok((patches, (out_height, out_width)))
     }
-
 }

@@ -80,7 +80,10 @@ impl Kernels {
                     let gradient = RefCell::new(gradient.contiguous()?);
                     update("nesterov", parameter, [], |mut parameter, _| {
                         let (mut velocity, mut gradient) = (velocity.borrow_mut(), gradient.borrow_mut());
-                        run!(self, sgd::nesterov(parameter.contiguous()?, &mut gradient, &mut velocity, step));
+                        run!(
+                            self,
+                            sgd::nesterov(parameter.contiguous()?, &mut gradient, &mut velocity, step)
+                        );
                         Ok(())
                     })
                 })

@@ -138,7 +138,9 @@ fn dots_on<T: Lanes>(
     }
     assert!(large.fits() && small.fits() && rows.end <= large.count);
     assert!(inner.end <= large.length && inner.end <= small.length);
-    assert!(sums.len() == rows.len() * n && scratch.len() >= (n + ROWS) * step && step % T::COUNT == 0);
+    assert!(
+        sums.len() == rows.len() * n && scratch.len() >= (n + ROWS) * step && step.is_multiple_of(T::COUNT)
+    );
     let (smalls, larges) = scratch.split_at_mut(n * step);
     for start in inner.clone().step_by(step) {
         let inner = start..inner.end.min(start + step);
@@ -146,7 +148,12 @@ fn dots_on<T: Lanes>(
         let mut column = 0;
         while column < n {
             let count = tile_columns::<T>(n - column);
-            copy_rows::<T>(small, [column..column + count, inner.clone()], &mut smalls[column * length..], count);
+            copy_rows::<T>(
+                small,
+                [column..column + count, inner.clone()],
+                &mut smalls[column * length..],
+                count,
+            );
             column += count;
         }
         for row in rows.clone().step_by(ROWS) {
@@ -231,7 +238,8 @@ fn copy_rows<T: Lanes>(from: Rows, [rows, inner]: [Range<usize>; 2], to: &mut [f
         for at in (0..length).step_by(T::COUNT) {
             // SAFETY: the places are in the row, and in the copy, as checked.
             unsafe {
-                let value = load_up_to(from.at(row, inner.start + at), T::COUNT.min(length - at), T::splat(0.0));
+                let value =
+                    load_up_to(from.at(row, inner.start + at), T::COUNT.min(length - at), T::splat(0.0));
                 value.store(to.as_mut_ptr().add(at * count + index * T::COUNT));
             }
         }

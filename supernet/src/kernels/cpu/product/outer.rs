@@ -135,7 +135,11 @@ fn blocks<T: Lanes, const R: usize>(
     (out, write): (Out, Write),
 ) {
     let k = right.rows;
-    assert!(2 * R == T::COUNT && rows.start % R == 0 && rows.end.next_multiple_of(T::COUNT) * k <= left.len());
+    assert!(
+        2 * R == T::COUNT
+            && rows.start.is_multiple_of(R)
+            && rows.end.next_multiple_of(T::COUNT) * k <= left.len()
+    );
     let mut first = 0;
     loop {
         let inner = first..k.min(first + INNER);

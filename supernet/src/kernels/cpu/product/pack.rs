@@ -73,7 +73,8 @@ fn pack_rows<T: Lanes>(
             prefetch::<T>(from.wrapping_add(AHEAD * right.row_stride), columns.len());
             for panel in 0..panels.count {
                 let vectors = panels.vectors(panel);
-                let to = packed.as_mut_ptr().add((vectors.start * inner.len() + i * vectors.len()) * T::COUNT);
+                let to =
+                    packed.as_mut_ptr().add((vectors.start * inner.len() + i * vectors.len()) * T::COUNT);
                 for (v, vector) in vectors.enumerate() {
                     let left = columns.len() - vector * T::COUNT;
                     let value = load_up_to(from.add(vector * T::COUNT), left.min(T::COUNT), T::splat(0.0));
