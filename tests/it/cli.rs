@@ -46,8 +46,11 @@ fn pipeline() -> &'static Path {
         .get_or_init(|| {
             let folder = tempfile::tempdir().expect("a folder");
             let at = folder.path();
-            let trained = json("supernet", at, &format!("{TRAIN} --out run"));
+            let trained = json("supernet", at, &format!("{TRAIN} --out run --profile"));
             assert_eq!(trained["supernet"], "run/supernet.safetensors");
+            let profile = trained["profile"].as_array().expect("rows");
+            let layers = |layer: &str| profile.iter().filter(|row| row["layer"] == layer).count();
+            assert!(layers("pointwise") > 0 && layers("depthwise") > 0 && layers("optimizer") == 1, "{profile:?}");
             assert!(trained["step_ms"]["median"].as_f64().expect("a number") > 0.0);
             let sample = "sample --supernet run/supernet.safetensors --data digits --count 40 --calibration-images 200";
             json("supernet", at, &format!("{sample} --out accuracy.jsonl"));
@@ -209,6 +212,12 @@ fn kernels_of_every_kind_agree_on_the_command_line() {
             Err(message) => assert!(message.contains("one that this CPU has"), "{message}"),
         }
     }
+    let bench = "bench --space tiny --arch smallest largest --resolution 8 --batch 2 --steps 2 --json";
+    let command = &mut Command::new(binary("supernet"));
+    command.env("ONCE_FOR_ALL_KERNELS", "portable").args(bench.split_whitespace());
+    let output = command.output().expect("a binary that starts");
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(document["kernels"], "portable", "the variable is heeded");
     let message = accuracy("sse9").expect_err("no such kernels");
     assert!(message.contains("ONCE_FOR_ALL_KERNELS") && message.contains("portable"), "{message}");
 }

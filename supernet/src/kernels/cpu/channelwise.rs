@@ -29,7 +29,6 @@ pub struct Chain<'a> {
 }
 
 /// What a training pass keeps and gives: everything is written.
-#[derive(Default)]
 pub struct Kept<'a> {
     /// Statistics of the batch norm before, `[2 C]`, or empty.
     pub before: &'a mut [f32],
@@ -316,13 +315,12 @@ pub fn backward(isa: Isa, chain: &Chain, saved: &Saved, slopes: Slopes) {
     assert_eq!((slopes.weight.len(), slopes.after.len()), (channels * shape.taps(), 2 * channels));
     let size = group_channels(shape, 6);
     let count = channels.div_ceil(size);
-    let halves = |values: &mut [f32]| values.len() / 2;
-    let (before_half, after_half) = (halves(slopes.before), halves(slopes.after));
     let mut dx = pieces(slopes.dx, size * shape.channel(), count).into_iter();
+    let before_half = slopes.before.len() / 2;
     let (gammas, betas) = slopes.before.split_at_mut(before_half);
     let mut before = [gammas, betas].map(|half| pieces(half, size, count).into_iter());
     let mut weight = pieces(slopes.weight, size * shape.taps(), count).into_iter();
-    let (gammas, betas) = slopes.after.split_at_mut(after_half);
+    let (gammas, betas) = slopes.after.split_at_mut(channels);
     let mut after = [gammas, betas].map(|half| pieces(half, size, count).into_iter());
     let groups = (0..count).map(|index| SlopeGroup {
         first: index * size,

@@ -109,20 +109,8 @@ fn plane_products_on<T: Lanes>(x: &[f32], dy: &[f32], plane: usize, ds: &mut [f3
     }
 }
 
-/// The gradient of the input of squeeze-and-excitation: dx = dy * s + dmean / plane, the path through the
-/// product and the path through the mean that the factors come from.
-///
-/// # Shapes
-/// `dy` and `dx` `[planes, plane]`, `s` and `dmean` `[planes]`.
-pub fn scale_backward_input(isa: Isa, dy: &[f32], s: &[f32], dmean: &[f32], plane: usize, dx: &mut [f32]) {
-    assert_eq!((dy.len(), dx.len()), (s.len() * plane, s.len() * plane));
-    assert_eq!(s.len(), dmean.len());
-    for_each_group(dx, plane, 2 * plane + PLANE_WORK, |first, dx| {
-        let dy = &dy[first * plane..][..dx.len()];
-        excite_backward(isa, dy, &s[first..], &dmean[first..], plane, dx);
-    });
-}
-
+// The gradient of the input of squeeze-and-excitation: dx = dy * s + dmean / plane, the path through the product and
+// the path through the mean that the factors come from. `dy` and `dx` `[planes, plane]`, `s` and `dmean` `[planes]`.
 vectorised!(
     pub(super) fn excite_backward(dy: &[f32], s: &[f32], dmean: &[f32], plane: usize, dx: &mut [f32]) =
         excite_backward_on
@@ -329,7 +317,7 @@ mod tests {
         );
         check(
             ALL,
-            |isa, n, plane, out| scale_backward_input(isa, &dy(n, plane), &s(n), &dmean(n), plane, out),
+            |isa, n, plane, out| excite_backward(isa, &dy(n, plane), &s(n), &dmean(n), plane, out),
             |n, plane, out| reference::scale_backward_input(&dy(n, plane), &s(n), &dmean(n), plane, out),
         );
     }

@@ -57,6 +57,18 @@ pub struct MatrixMut<'a> {
     pub row_stride: usize,
 }
 
+impl MatrixMut<'_> {
+    /// Where tasks write an `m` x `n` product, after checking that there is room for it.
+    fn out(&mut self, m: usize, n: usize, write: Write) -> Out {
+        assert!(span(m, n, self.row_stride, 1) <= self.values.len(), "the product fits");
+        assert!(m <= 1 || n <= self.row_stride, "rows of the destination do not overlap");
+        if let Write::Activate { shift, .. } = write {
+            assert_eq!(shift.len(), m, "one shift a row");
+        }
+        Out { first: self.values.as_mut_ptr(), stride: self.row_stride }
+    }
+}
+
 /// What happens to the values already there.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Write<'a> {
@@ -83,19 +95,14 @@ const TASK_MACS: usize = 1 << 20;
 const MOST_TASKS: usize = 64;
 
 /// `destination (+)= left x right`.
-pub fn product(isa: Isa, left: Matrix, right: Matrix, destination: MatrixMut, write: Write) {
+pub fn product(isa: Isa, left: Matrix, right: Matrix, mut destination: MatrixMut, write: Write) {
     assert_eq!(left.columns, right.rows, "inner dimensions");
     let (m, n) = (left.rows, right.columns);
     assert!(left.fits() && right.fits(), "operands lie inside their slices");
-    assert!(span(m, n, destination.row_stride, 1) <= destination.values.len(), "the product fits");
-    assert!(m <= 1 || n <= destination.row_stride, "rows of the destination do not overlap");
-    if let Write::Activate { shift, .. } = write {
-        assert_eq!(shift.len(), m, "one shift a row");
-    }
+    let out = destination.out(m, n, write);
     if m == 0 || n == 0 {
         return;
     }
-    let out = Out { first: destination.values.as_mut_ptr(), stride: destination.row_stride };
     if dot::suits(&left, &right) {
         dot::product(isa, &left, &right, out, write);
     } else {
@@ -105,16 +112,12 @@ pub fn product(isa: Isa, left: Matrix, right: Matrix, destination: MatrixMut, wr
 
 /// `destination (+)= left x right`, where `left` was packed once for many products; the bits are those of
 /// [`product`] where that packs.
-pub fn product_packed(left: &Packed, right: Matrix, destination: MatrixMut, write: Write) {
+pub fn product_packed(left: &Packed, right: Matrix, mut destination: MatrixMut, write: Write) {
     let (m, n) = (left.rows, right.columns);
     assert_eq!(left.inner, right.rows, "inner dimensions");
-    assert!(right.fits() && span(m, n, destination.row_stride, 1) <= destination.values.len());
-    assert!(m <= 1 || n <= destination.row_stride, "rows of the destination do not overlap");
-    if let Write::Activate { shift, .. } = write {
-        assert_eq!(shift.len(), m, "one shift a row");
-    }
+    assert!(right.fits(), "the operand lies inside its slice");
+    let out = destination.out(m, n, write);
     if m > 0 && n > 0 {
-        let out = Out { first: destination.values.as_mut_ptr(), stride: destination.row_stride };
         outer::product_packed(left.isa, left.values(), m, &right, out, write);
     }
 }
@@ -227,6 +230,23 @@ mod tests {
                 check(sizes, order, Write::Replace);
                 check(sizes, order, Write::Accumulate);
                 check(sizes, order, Write::Activate { shift: &shift, activation: Activation::HSwish });
+            }
+        }
+    }
+
+    #[test]
+    fn a_packed_operand_changes_no_bit() {
+        for (m, n, k) in [(38, 98, 70), (5, 3, 1500), (130, 1000, 40)] {
+            let (left, right) = (values((m + 2) * (k + 2), 1), values((k + 2) * (n + 2), 2));
+            let (left, right) = (matrix(&left, m, k, true), matrix(&right, k, n, true));
+            let shift = values(m, 3);
+            let write = Write::Activate { shift: &shift, activation: Activation::Relu };
+            for isa in Isa::available() {
+                let (mut once, mut packed) = (vec![0.0; m * n], vec![0.0; m * n]);
+                product(isa, left, right, MatrixMut { values: &mut once, row_stride: n }, write);
+                let destination = MatrixMut { values: &mut packed, row_stride: n };
+                product_packed(&Packed::new(isa, &left), right, destination, write);
+                assert!(once == packed, "{isa:?} {m}x{n}x{k}");
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use candle_core::{Result, Shape, Tensor, bail};
 
-use super::{Kernels, Normalisation, Op, run};
+use super::{Kernels, Normalisation, Op, View, run};
 use crate::kernels::cpu::channelwise::{Chain, Kept, Moments, Saved, Slopes};
 use crate::kernels::cpu::depthwise::DepthwiseShape;
 use crate::space::Activation;
@@ -39,9 +39,18 @@ impl DepthwiseChain {
         depthwise_shape(x, &self.weight, self.stride)
     }
 
-    /// The batch norm before, or the one after where there is none.
-    fn before_or_after(&self) -> &Normalisation {
-        self.before.as_ref().unwrap_or(&self.after)
+    /// What the kernel reads of the chain; where there is no batch norm before, the one after stands in for it.
+    fn constants(&self) -> [&Tensor; 5] {
+        let before = self.before.as_ref().unwrap_or(&self.after);
+        [&before.gamma, &before.beta, &self.weight, &self.after.gamma, &self.after.beta]
+    }
+
+    /// The chain over the values of [`DepthwiseChain::constants`].
+    fn over<'a>(&self, shape: DepthwiseShape, constants: [View<'a>; 5]) -> Result<Chain<'a>> {
+        let [gamma, beta, weight, after_gamma, after_beta] = constants;
+        let before = self.before.as_ref().map(|before| before.affine(&gamma, &beta)).transpose()?;
+        let after = self.after.affine(&after_gamma, &after_beta)?;
+        Ok(Chain { shape, before, weight: weight.contiguous()?, after })
     }
 
     fn op(&self, name: &'static str, shape: &DepthwiseShape, passes: usize) -> Op {
@@ -91,24 +100,16 @@ impl Kernels {
             output(&shape),
             shape_if(chain.with_means, (channels, shape.images)),
         ];
-        let (before, after) = (chain.before_or_after(), &chain.after);
-        let inputs = [x, &before.gamma, &before.beta, &chain.weight, &after.gamma, &after.beta];
+        let [gamma, beta, weight, after_gamma, after_beta] = chain.constants();
+        let inputs = [x, gamma, beta, weight, after_gamma, after_beta];
         let op = chain.op("norm, depthwise, norm", &shape, 1);
-        let [before, convolved, after, output, means] = self.compute_many(
-            op,
-            inputs,
-            shapes,
-            |[x, gamma, beta, weight, after_gamma, after_beta], out| {
-                let weight = weight.contiguous()?;
-                let after = chain.after.affine(&after_gamma, &after_beta)?;
-                let before = chain.before.as_ref().map(|before| before.affine(&gamma, &beta)).transpose()?;
-                let chain = Chain { shape, before, weight, after };
+        let [before, convolved, after, output, means] =
+            self.compute_many(op, inputs, shapes, |[x, constants @ ..], out| {
                 let [before, convolved, after, output, means] = out;
                 let kept = Kept { before, convolved, after, output, means };
-                run!(self, channelwise::forward(&chain, x.contiguous()?, kept));
+                run!(self, channelwise::forward(&chain.over(shape, constants)?, x.contiguous()?, kept));
                 Ok(())
-            },
-        )?;
+            })?;
         let kept = ChainKept { before: expands.then_some(before), convolved, after };
         Ok((output, chain.with_means.then_some(means), kept))
     }
@@ -127,25 +128,14 @@ impl Kernels {
         let shape = chain.shape(x)?;
         let (channels, expands) = (shape.channels, chain.before.is_some());
         let shapes = [output(&shape), shape_if(expands, (2, channels)), Shape::from((2, channels))];
-        let (before, after) = (chain.before_or_after(), &chain.after);
-        let (given_before, given_after) = given.unwrap_or((None, &after.beta));
-        let inputs = [
-            x,
-            &before.gamma,
-            &before.beta,
-            &chain.weight,
-            &after.gamma,
-            &after.beta,
-            given_before.unwrap_or(given_after),
-            given_after,
-        ];
+        let [gamma, beta, weight, after_gamma, after_beta] = chain.constants();
+        let (given_before, given_after) = given.unwrap_or((None, after_beta));
+        let given_before = given_before.unwrap_or(given_after);
+        let inputs = [x, given_before, given_after, gamma, beta, weight, after_gamma, after_beta];
         let op = chain.op("norm, depthwise, norm", &shape, 1);
         let [output, before, after] = self.compute_many(op, inputs, shapes, |views, out| {
-            let [x, gamma, beta, weight, after_gamma, after_beta, given_before, given_after] = views;
-            let weight = weight.contiguous()?;
-            let after = chain.after.affine(&after_gamma, &after_beta)?;
-            let before = chain.before.as_ref().map(|before| before.affine(&gamma, &beta)).transpose()?;
-            let slices = Chain { shape, before, weight, after };
+            let [x, given_before, given_after, constants @ ..] = views;
+            let slices = chain.over(shape, constants)?;
             let moments = match given {
                 Some(_) => Moments::Given(given_before.contiguous()?, given_after.contiguous()?),
                 None => Moments::OfBatch,
@@ -184,8 +174,8 @@ impl Kernels {
             chain.weight.shape().clone(),
             Shape::from((2, channels)),
         ];
-        let (before, after) = (chain.before_or_after(), &chain.after);
-        let (factor, dmean) = excite.unwrap_or((&after.beta, &after.beta));
+        let [gamma, beta, weight, after_gamma, after_beta] = chain.constants();
+        let (factor, dmean) = excite.unwrap_or((after_beta, after_beta));
         let inputs = [
             x,
             kept.before.as_ref().unwrap_or(&kept.after),
@@ -194,20 +184,16 @@ impl Kernels {
             dy,
             factor,
             dmean,
-            &before.gamma,
-            &before.beta,
-            &chain.weight,
-            &after.gamma,
-            &after.beta,
+            gamma,
+            beta,
+            weight,
+            after_gamma,
+            after_beta,
         ];
         let op = chain.op("norm, depthwise, norm backward", &shape, 2);
         let [dx, before, weight, after] = self.compute_many(op, inputs, shapes, |views, out| {
-            let [x, stats_before, convolved, stats_after, dy, factor, dmean, views @ ..] = views;
-            let [gamma, beta, weight, after_gamma, after_beta] = views;
-            let weight = weight.contiguous()?;
-            let after = chain.after.affine(&after_gamma, &after_beta)?;
-            let before = chain.before.as_ref().map(|before| before.affine(&gamma, &beta)).transpose()?;
-            let slices = Chain { shape, before, weight, after };
+            let [x, stats_before, convolved, stats_after, dy, factor, dmean, constants @ ..] = views;
+            let slices = chain.over(shape, constants)?;
             let saved = Saved {
                 x: x.contiguous()?,
                 before: stats_before.contiguous()?,

@@ -67,25 +67,6 @@ impl Kernels {
         })
     }
 
-    /// The gradient of what was both averaged and scaled: `dy factor + dmean / (H W)`.
-    ///
-    /// # Errors
-    /// If the shapes do not fit.
-    pub fn scale_backward_input(self, dy: &Tensor, factor: &Tensor, dmean: &Tensor) -> Result<Tensor> {
-        let plane = plane_of(dy, factor)?;
-        same_shape("scale backward", factor, dmean)?;
-        self.compute(
-            Op::new("scale backward input"),
-            [dy, factor, dmean],
-            dy.shape(),
-            |[dy, factor, dmean], dx| {
-                let (factor, dmean) = (factor.contiguous()?, dmean.contiguous()?);
-                run!(self, planes::scale_backward_input(dy.contiguous()?, factor, dmean, plane, dx));
-                Ok(())
-            },
-        )
-    }
-
     /// `act(x + bias)`, the bias one value a row: `[R, M]`, `[R]`.
     ///
     /// # Errors
