@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use serde::Serialize;
 use supernet::Error;
-use supernet::data::{Image, plain_view};
+use supernet::data::{Image, ImageFile, plain_view};
 use supernet::kernels::Kernels;
 use supernet::model_folder::ModelFolder;
 use supernet::nn::FoldedNetwork;
@@ -73,19 +73,12 @@ impl Classifier {
 
     fn read_image(&self, path: &Path) -> Result<Vec<f32>> {
         let input = &self.model.config.input;
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        let image = image::load_from_memory(&bytes).map_err(|error| {
-            Error::invalid(path.display(), "content", "a png or jpeg image, or .npy", error)
+        let file = ImageFile::read(path).map_err(|error| error.and_then_do("or give an array as .npy"))?;
+        let [height, width] = file.size();
+        let pixels = file.into_pixels(input.channels).ok_or_else(|| {
+            let expected = format!("an array of {} channels as .npy", input.channels);
+            Error::invalid(path.display(), "channels", expected, "an image")
         })?;
-        let (height, width) = (image.height() as usize, image.width() as usize);
-        let pixels = match input.channels {
-            1 => image.into_luma8().into_raw(),
-            3 => image.into_rgb8().into_raw(),
-            channels => {
-                let expected = format!("an array of {channels} channels as .npy");
-                return Err(Error::invalid(path.display(), "channels", expected, "an image").into());
-            }
-        };
         let mut values = vec![0.0; input.channels * input.resolution * input.resolution];
         let image = Image::new(&pixels, [height, width, input.channels])?;
         plain_view(image, input.resolution, &self.model.normalisation()?, &mut values);

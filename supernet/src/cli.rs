@@ -6,6 +6,7 @@ mod eval;
 mod output;
 mod profile;
 mod sample;
+mod shell;
 mod space;
 mod train;
 
@@ -14,6 +15,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use arguments::Common;
+use output::print_lines;
+use serde_json::json;
 
 /// Trains a once-for-all network: one set of weights that serves every sub-network of a search space.
 #[derive(Parser)]
@@ -35,6 +38,8 @@ enum Command {
     Eval(eval::Arguments),
     Sample(sample::Arguments),
     Bench(bench::Arguments),
+    Completion(shell::Completion),
+    Man(shell::Man),
 }
 
 /// How a command ended, if it did not fail.
@@ -48,19 +53,28 @@ pub enum Ending {
 /// Runs the command line.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let json = arguments.command.common().is_some_and(|common| common.json);
     match run(&arguments.command) {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Interrupted) => ExitCode::from(130),
         Err(error) => {
             eprintln!("error: {error:#}");
+            if json {
+                // a reader that has closed the pipe has the exit code
+                let _ = print_lines(&json!({ "error": format!("{error:#}") }).to_string());
+            }
             ExitCode::FAILURE
         }
     }
 }
 
+/// Runs a command on the one thread pool, set up with the threads it asks for.
 fn run(command: &Command) -> anyhow::Result<Ending> {
-    let common = command.common();
-    rayon::ThreadPoolBuilder::new().num_threads(common.threads).build_global()?;
+    let mut builder = rayon::ThreadPoolBuilder::new();
+    if let Some(threads) = command.common().and_then(|common| common.threads) {
+        builder = builder.num_threads(usize::from(threads));
+    }
+    builder.build_global()?;
     let mut ending = Ok(Ending::Done);
     // Run on one of the pool's own threads: handing each small kernel to the pool from outside costs more.
     rayon::scope(|_| ending = command.run());
@@ -68,13 +82,14 @@ fn run(command: &Command) -> anyhow::Result<Ending> {
 }
 
 impl Command {
-    fn common(&self) -> &Common {
+    fn common(&self) -> Option<&Common> {
         match self {
-            Self::Space(arguments) => &arguments.common,
-            Self::Train(arguments) => &arguments.common,
-            Self::Eval(arguments) => &arguments.common,
-            Self::Sample(arguments) => &arguments.common,
-            Self::Bench(arguments) => &arguments.common,
+            Self::Space(arguments) => Some(&arguments.common),
+            Self::Train(arguments) => Some(&arguments.common),
+            Self::Eval(arguments) => Some(&arguments.common),
+            Self::Sample(arguments) => Some(&arguments.common),
+            Self::Bench(arguments) => Some(&arguments.common),
+            Self::Completion(_) | Self::Man(_) => None,
         }
     }
 
@@ -85,6 +100,8 @@ impl Command {
             Self::Eval(arguments) => arguments.run(),
             Self::Sample(arguments) => arguments.run(),
             Self::Bench(arguments) => arguments.run(),
+            Self::Completion(arguments) => arguments.run::<Arguments>(),
+            Self::Man(arguments) => arguments.run::<Arguments>(),
         }
     }
 }

@@ -43,19 +43,22 @@ pub enum Error {
         /// What to do about it.
         next: String,
     },
-    /// Training produced a loss that is not a finite number.
+    /// Training produced numbers that no further step can mend.
     #[error(
-        "step {step} (phase {phase}): the loss is {loss} with sub-network {arch}; the last good checkpoint is kept; lower the learning rate or resume from it"
+        "step {step} (phase {phase}): {what} with {archs}; {}; lower the phase's lr in the recipe and train in another folder",
+        kept(.checkpoint)
     )]
     Diverged {
         /// The optimizer step, counted from 0.
         step: u64,
         /// The phase's name.
         phase: String,
-        /// The loss that was seen.
-        loss: f32,
-        /// The sub-network that produced it.
-        arch: String,
+        /// What is wrong: the loss or the weight that was seen.
+        what: String,
+        /// The sub-networks of the step.
+        archs: String,
+        /// Steps that the last good checkpoint holds, if there is one.
+        checkpoint: Option<u64>,
     },
     /// An inference pass met a batch normalisation without running statistics.
     #[error("{name}: no running statistics for this sub-network; calibrate it first")]
@@ -66,6 +69,13 @@ pub enum Error {
     /// The tensor library refused an operation.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+fn kept(checkpoint: &Option<u64>) -> String {
+    match checkpoint {
+        Some(steps) => format!("the checkpoint of {steps} steps is kept"),
+        None => "there was no checkpoint yet".to_string(),
+    }
 }
 
 fn next_step(next: &str) -> String {

@@ -1,6 +1,7 @@
 //! What a sub-network is worth: statistics of its batch norms, then its accuracy.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -138,11 +139,16 @@ impl Judge<'_> {
     /// # Errors
     /// If the images do not fit the space.
     pub fn calibrate(&self, arch: &Arch) -> Result<Statistics> {
+        self.calibrate_unless(&AtomicBool::new(false), arch)
+    }
+
+    fn calibrate_unless(&self, stop: &AtomicBool, arch: &Arch) -> Result<Statistics> {
         let layers = self.space.lower(arch)?;
         let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
         let network = Network::new(&layers, &subnet.values())?;
         let Calibration { images, batch, seed } = self.calibration;
-        calibrate(&network, calibration_batches(self.dataset, images, batch, arch.resolution, seed))
+        let batches = calibration_batches(self.dataset, images, batch, arch.resolution, seed);
+        calibrate(&network, batches.take_while(|_| !stop.load(Ordering::Relaxed)))
     }
 
     /// Accuracy of a sub-network on a split, after calibration on training images.
@@ -150,10 +156,26 @@ impl Judge<'_> {
     /// # Errors
     /// If the data set lacks the split or does not fit the space.
     pub fn accuracy(&self, arch: &Arch, split: Split) -> Result<Accuracy> {
-        let statistics = self.calibrate(arch)?;
+        let counted = self.accuracy_unless(&AtomicBool::new(false), arch, split)?;
+        Ok(counted.expect("nothing asks it to stop"))
+    }
+
+    /// The same, given up between two batches when `stop` is set; `None` then.
+    ///
+    /// # Errors
+    /// If the data set lacks the split or does not fit the space.
+    pub fn accuracy_unless(&self, stop: &AtomicBool, arch: &Arch, split: Split) -> Result<Option<Accuracy>> {
+        let stopped = || stop.load(Ordering::Relaxed);
+        let statistics = self.calibrate_unless(stop, arch)?;
+        if stopped() {
+            return Ok(None);
+        }
         let layers = self.space.lower(arch)?;
         let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
-        self.accuracy_of(&layers, &subnet.calibrated(&statistics)?, arch.resolution, split)
+        let network = Network::new(&layers, &subnet.calibrated(&statistics)?)?;
+        let batches = self.batches(arch.resolution, split)?.take_while(|_| !stopped());
+        let counted = accuracy(&network, batches)?;
+        Ok((!stopped()).then_some(counted))
     }
 
     /// Accuracy on a split of a network whose weights and statistics `source` answers with.
@@ -167,10 +189,12 @@ impl Judge<'_> {
         resolution: usize,
         split: Split,
     ) -> Result<Accuracy> {
-        let network = Network::new(layers, source)?;
+        accuracy(&Network::new(layers, source)?, self.batches(resolution, split)?)
+    }
+
+    fn batches(&self, resolution: usize, split: Split) -> Result<impl Iterator<Item = Result<Batch>>> {
         let set = self.dataset.split(split)?;
-        let batch = self.calibration.batch;
-        accuracy(&network, eval_batches(set, self.dataset.normalisation(), resolution, batch))
+        Ok(eval_batches(set, self.dataset.normalisation(), resolution, self.calibration.batch))
     }
 }
 

@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 use crate::kernels::Kernels;
 use crate::nn::{MapSource, Network, Source};
 use crate::space::{Arch, SearchSpace};
-use crate::tensor_file::{self, write_atomically};
+use crate::file::write_atomically;
+use crate::tensor_file;
 
 /// Version of the form that this code writes and reads.
 const VERSION: u32 = 1;

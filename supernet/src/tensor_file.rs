@@ -4,7 +4,6 @@
 //! gives equal bytes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -13,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
+use crate::file::write_atomically;
 
 const KEY: &str = "once-for-all";
 
@@ -60,36 +60,6 @@ pub fn sorted_json(value: &impl Serialize) -> serde_json::Result<String> {
     serde_json::to_string(&serde_json::to_value(value)?)
 }
 
-/// Writes a file beside its place, syncs it, and renames it into place.
-///
-/// # Errors
-/// If the folder cannot be written or is full; an old file is then still there.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let failed = |error| Error::io("write", path)(error);
-    let mut file = tempfile::Builder::new().prefix(".once-for-all-").tempfile_in(folder).map_err(failed)?;
-    file.write_all(bytes).map_err(failed)?;
-    file.as_file().sync_all().map_err(failed)?;
-    set_usual_permissions(file.path()).map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
-}
-
-/// Temporary files are private; what takes their place should be readable as other files are.
-#[cfg(unix)]
-fn set_usual_permissions(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn set_usual_permissions(_: &Path) -> std::io::Result<()> {
-    Ok(())
-}
-
 /// What [`read`] finds.
 pub struct TensorFile<D> {
     /// Tensors by name.
@@ -103,29 +73,41 @@ pub struct TensorFile<D> {
 /// Reads a file that [`write()`] wrote.
 ///
 /// # Errors
-/// If the file is not there, truncated, no safetensors, holds other types than f32, or its document is missing or
-/// of another form.
+/// If the file is not there, truncated, no safetensors, holds other types than f32 or numbers that are not finite,
+/// or its document is missing or of another form.
 pub fn read<D: DeserializeOwned>(path: &Path) -> Result<TensorFile<D>> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    let wrong =
-        |field: &str, expected: &str, got: String| Error::invalid(path.display(), field, expected, got);
-    let broken =
-        |error: safetensors::SafeTensorError| wrong("content", "a whole safetensors file", error.to_string());
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
+    from_bytes(&path.display().to_string(), &bytes)
+}
+
+/// Reads a file's bytes; `place` names them in messages.
+///
+/// # Errors
+/// As [`read`].
+pub fn from_bytes<D: DeserializeOwned>(place: &str, bytes: &[u8]) -> Result<TensorFile<D>> {
+    let wrong = |field: &str, expected: &str, got: String| Error::invalid(place, field, expected, got);
+    let broken = |error: safetensors::SafeTensorError| {
+        wrong("content", "a whole safetensors file", error.to_string())
+            .and_then_do("the file is cut off or no such file; write it again")
+    };
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(broken)?;
     let text = header.metadata().as_ref().and_then(|metadata| metadata.get(KEY));
     let text = text.ok_or_else(|| wrong("metadata", "a key `once-for-all`", "none".to_string()))?;
     let document = serde_json::from_str(text)
         .map_err(|error| wrong("metadata", "a document that this version reads", error.to_string()))?;
     let mut tensors = BTreeMap::new();
-    for (name, view) in SafeTensors::deserialize(&bytes).map_err(broken)?.iter() {
+    for (name, view) in SafeTensors::deserialize(bytes).map_err(broken)?.iter() {
         if view.dtype() != Dtype::F32 {
             return Err(wrong(name, "f32 values", format!("{:?}", view.dtype())));
         }
         let chunks = view.data().chunks_exact(4);
         let values: Vec<f32> = chunks.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            return Err(wrong(name, "finite values", value.to_string()));
+        }
         tensors.insert(name.to_string(), Tensor::from_vec(values, view.shape(), &Device::Cpu)?);
     }
-    Ok(TensorFile { tensors, document, hash: blake3::hash(&bytes).to_hex().to_string() })
+    Ok(TensorFile { tensors, document, hash: blake3::hash(bytes).to_hex().to_string() })
 }
 
 /// blake3 of a file, in hexadecimal.

@@ -12,7 +12,7 @@ use supernet::space::SearchSpace;
 use super::network::{Dense, Network};
 use super::{AccuracyEstimator, FitReport, Model};
 use crate::encode::Encoder;
-use supernet::tensor_file::write_atomically;
+use supernet::file::write_atomically;
 
 use crate::file::{read_document, sorted_json};
 

@@ -7,12 +7,11 @@ use extract::export::{Request, export};
 use extract::search::Found;
 use serde_json::json;
 use supernet::checkpoint::Supernet;
-use supernet::data::Dataset;
 use supernet::eval::Calibration;
 use supernet::space::arch_file;
 use supernet::timing::unix_seconds;
 
-use super::{Common, Outcome, Output, kernels};
+use super::{Common, Outcome, Output, kernels, open_data};
 
 /// Export a sub-network, verified against the supernet before the folder appears
 #[derive(clap::Args)]
@@ -26,7 +25,7 @@ pub struct Arguments {
     /// found.json, or `largest`, `smallest`, `random:SEED`, canonical text, another file that holds a sub-network
     #[arg(long)]
     arch: String,
-    /// Images to calibrate with and to count accuracy on: `digits`, or `idx:FOLDER`
+    /// Images to calibrate with and to count accuracy on: `digits`, `idx:FOLDER` or `folder:FOLDER`
     #[arg(long)]
     data: String,
     /// The folder that appears
@@ -49,7 +48,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     let supernet = Supernet::read(&arguments.supernet)?;
     let arch = arch_file::read(&supernet.space, &arguments.arch)?;
-    let dataset = Dataset::open(&arguments.data)?;
+    let dataset = open_data(&output, &arguments.data)?;
     if !supernet.trained_on(&dataset) {
         output.say(format_args!("warning: the supernet was trained on other images than {}", dataset.name()));
     }

@@ -9,6 +9,7 @@ mod measure;
 mod output;
 mod predict;
 mod search;
+mod shell;
 mod table;
 mod verify;
 
@@ -20,10 +21,20 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 
 use output::Output;
+use supernet::data::Dataset;
 
 /// Chooses a sub-network of a once-for-all supernet for a device.
 #[derive(Parser)]
 #[command(name = "extract", version, about, max_term_width = 100)]
+#[command(after_help = "Example, after `supernet train` and `supernet sample`:
+  extract fit --accuracy accuracy.jsonl --out estimator.safetensors
+  extract measure --space fashion --threads 1 --out table.json
+  extract search --space fashion --estimator estimator.safetensors --latency-table table.json \\
+    --max-latency 150us --out found.json
+  extract export --supernet run/supernet.safetensors --arch found.json --data digits --out model
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 proved to have no solution, 4 verification failed,
+130 interrupted with the state saved.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -39,19 +50,22 @@ enum Command {
     Verify(verify::Arguments),
     Predict(predict::Arguments),
     Inspect(inspect::Arguments),
+    Completion(shell::Completion),
+    Man(shell::Man),
 }
 
 impl Command {
-    fn common(&self) -> &Common {
+    fn common(&self) -> Option<&Common> {
         match self {
-            Self::Measure(arguments) => &arguments.common,
-            Self::Table(arguments) => &arguments.common,
-            Self::Fit(arguments) => &arguments.common,
-            Self::Search(arguments) => &arguments.common,
-            Self::Export(arguments) => &arguments.common,
-            Self::Verify(arguments) => &arguments.common,
-            Self::Predict(arguments) => &arguments.common,
-            Self::Inspect(arguments) => &arguments.common,
+            Self::Measure(arguments) => Some(&arguments.common),
+            Self::Table(arguments) => Some(&arguments.common),
+            Self::Fit(arguments) => Some(&arguments.common),
+            Self::Search(arguments) => Some(&arguments.common),
+            Self::Export(arguments) => Some(&arguments.common),
+            Self::Verify(arguments) => Some(&arguments.common),
+            Self::Predict(arguments) => Some(&arguments.common),
+            Self::Inspect(arguments) => Some(&arguments.common),
+            Self::Completion(_) | Self::Man(_) => None,
         }
     }
 
@@ -65,6 +79,8 @@ impl Command {
             Self::Verify(arguments) => verify::run(arguments),
             Self::Predict(arguments) => predict::run(arguments),
             Self::Inspect(arguments) => inspect::run(arguments),
+            Self::Completion(arguments) => shell::completion(arguments),
+            Self::Man(arguments) => shell::man(arguments),
         }
     }
 }
@@ -83,10 +99,20 @@ struct Common {
     threads: Option<u16>,
 }
 
+/// Opens a data set; says which of its images are left out.
+fn open_data(output: &Output, spec: &str) -> anyhow::Result<Dataset> {
+    let dataset = Dataset::open(spec)?;
+    if let [first, rest @ ..] = dataset.skipped() {
+        let more = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
+        output.say(format_args!("warning: an image is left out: {}{more}", first.reason));
+    }
+    Ok(dataset)
+}
+
 /// Runs a command on the one thread pool, set up with the threads it asks for.
 fn run_on_pool(command: &Command) -> anyhow::Result<Outcome> {
     let mut builder = rayon::ThreadPoolBuilder::new();
-    if let Some(threads) = command.common().threads {
+    if let Some(threads) = command.common().and_then(|common| common.threads) {
         builder = builder.num_threads(usize::from(threads));
     }
     builder.build_global()?;
@@ -126,7 +152,8 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(WRONG_USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    let (json, result) = (cli.command.common().json, run_on_pool(&cli.command));
+    let json = cli.command.common().is_some_and(|common| common.json);
+    let result = run_on_pool(&cli.command);
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Interrupted) => ExitCode::from(INTERRUPTED),
@@ -145,7 +172,8 @@ fn report(error: &anyhow::Error, json: bool) -> ExitCode {
             Some(extract::Error::NotFound { closest, .. }) => document["closest"] = json!(closest),
             _ => {}
         }
-        println!("{document}");
+        // a reader that has closed the pipe has the exit code
+        let _ = output::print_lines(document);
     }
     ExitCode::from(match known {
         Some(extract::Error::Infeasible { .. }) => INFEASIBLE,

@@ -29,12 +29,7 @@ impl Output {
     /// The command's result: as text, or as the one JSON document. A reader that has seen enough and closed
     /// the pipe is no error.
     pub fn result(&self, text: impl Display, json: &Value) -> anyhow::Result<()> {
-        let mut stdout = std::io::stdout().lock();
-        let written = if self.json { writeln!(stdout, "{json}") } else { writeln!(stdout, "{text}") };
-        match written {
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            written => Ok(written?),
-        }
+        if self.json { print_lines(json) } else { print_lines(text) }
     }
 
     /// Says which file was written.
@@ -45,5 +40,13 @@ impl Output {
     /// A progress bar of so many steps, hidden where nobody looks.
     pub fn bar(&self, steps: u64) -> indicatif::ProgressBar {
         if self.quiet { indicatif::ProgressBar::hidden() } else { indicatif::ProgressBar::new(steps) }
+    }
+}
+
+/// Writes text and a line's end to stdout.
+pub fn print_lines(text: impl Display) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
     }
 }

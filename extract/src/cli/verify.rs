@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use supernet::checkpoint::Supernet;
-use supernet::data::Dataset;
 
-use super::{Common, Outcome, Output, kernels};
+use super::{Common, Outcome, Output, kernels, open_data};
 
 /// Compare an exported folder with the supernet: every weight and every logit, bit for bit
 #[derive(clap::Args)]
@@ -20,7 +19,7 @@ pub struct Arguments {
     /// The trained weights
     #[arg(long, value_name = "FILE")]
     supernet: PathBuf,
-    /// Compare on real images too: `digits`, or `idx:FOLDER`
+    /// Compare on real images too: `digits`, `idx:FOLDER` or `folder:FOLDER`
     #[arg(long)]
     data: Option<String>,
     #[command(flatten)]
@@ -30,7 +29,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
     let supernet = Supernet::read(&arguments.supernet)?;
-    let dataset = arguments.data.as_deref().map(Dataset::open).transpose()?;
+    let dataset = arguments.data.as_deref().map(|data| open_data(&output, data)).transpose()?;
     let verification = extract::export::verify(&arguments.folder, &supernet, dataset.as_ref(), kernels()?)?;
     let folder = arguments.folder.display().to_string();
     let document = json!({

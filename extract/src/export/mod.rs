@@ -12,6 +12,7 @@ use supernet::checkpoint::Supernet;
 use supernet::data::{Dataset, Split};
 use supernet::elastic::SubnetWeights;
 use supernet::eval::{Calibration, Judge};
+use supernet::file::StagedFolder;
 use supernet::kernels::Kernels;
 use supernet::model_folder::{Input, MeasuredAccuracy, ModelFolder, Origin, StatisticsOrigin, config_path};
 use supernet::nn::Statistics;
@@ -59,14 +60,10 @@ pub fn export(request: &Request, folder: &Path, run: BTreeMap<String, Value>) ->
     request.supernet.space.check(request.arch)?;
     let mut model = assemble(request)?;
     model.config.run = run;
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let beside = tempfile::Builder::new().prefix(".export-").tempdir_in(parent);
-    let beside = beside.map_err(supernet::Error::io("create a folder beside", folder))?;
-    let staged = beside.path().join("model");
-    std::fs::create_dir(&staged).map_err(supernet::Error::io("create the folder", &staged))?;
-    model.write(&staged)?;
-    let verification = verify(&staged, request.supernet, Some(request.dataset), request.kernels)?;
-    move_into_place(&staged, folder, beside.path())?;
+    let staged = StagedFolder::beside(folder)?;
+    model.write(&staged.path())?;
+    let verification = verify(&staged.path(), request.supernet, Some(request.dataset), request.kernels)?;
+    staged.put_in_place()?;
     Ok(Exported { model, verification })
 }
 
@@ -81,19 +78,6 @@ fn check_destination(folder: &Path) -> Result<()> {
             next: "choose another place".to_string(),
         }
         .into());
-    }
-    Ok(())
-}
-
-fn move_into_place(staged: &Path, folder: &Path, beside: &Path) -> Result<()> {
-    let failed = |error| supernet::Error::io("rename to", folder)(error);
-    if folder.exists() {
-        std::fs::rename(folder, beside.join("old")).map_err(failed)?;
-    }
-    if let Err(error) = std::fs::rename(staged, folder) {
-        // put the earlier export back; if that fails too, the first error says where
-        let _ = std::fs::rename(beside.join("old"), folder);
-        return Err(failed(error).into());
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use super::engine::EngineFacts;
 use super::plan::space_layers;
 use super::stats::Row;
 use crate::error::Result;
-use supernet::tensor_file::write_atomically;
+use supernet::file::write_atomically;
 
 use crate::file::{read_document, rounded, sorted_json};
 

@@ -13,7 +13,7 @@ use supernet::space::SearchSpace;
 
 use super::constraint::Limits;
 use super::index::Candidate;
-use supernet::tensor_file::write_atomically;
+use supernet::file::write_atomically;
 
 use crate::file::{read_document, sorted_json};
 

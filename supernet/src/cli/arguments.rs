@@ -5,20 +5,44 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use clap::Args;
+use supernet::checkpoint::Supernet;
+use supernet::data::Dataset;
 use supernet::kernels::Kernels;
 
 /// Flags that every command has.
 #[derive(Args)]
 pub struct Common {
-    /// Print one JSON document on stdout, and nothing else there
+    /// One JSON document on stdout, nothing else there
     #[arg(long)]
     pub json: bool,
-    /// Print no progress
+    /// No progress and no messages but errors
     #[arg(long)]
     pub quiet: bool,
-    /// Threads that compute; 0 for one a core
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub threads: usize,
+    /// Threads to compute with [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+impl Common {
+    /// Opens a data set; says which of its images are left out.
+    pub fn open_data(&self, spec: &str) -> anyhow::Result<Dataset> {
+        let dataset = Dataset::open(spec)?;
+        if let [first, rest @ ..] = dataset.skipped() {
+            let more = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
+            self.tell(format!("warning: an image is left out: {}{more}", first.reason));
+        }
+        Ok(dataset)
+    }
+
+    /// Opens the data set that a supernet is judged on; warns where it was trained on another.
+    pub fn open_data_for(&self, supernet: &Supernet, spec: &str) -> anyhow::Result<Dataset> {
+        let dataset = self.open_data(spec)?;
+        dataset.check_fits(&supernet.space)?;
+        if !supernet.trained_on(&dataset) {
+            self.tell(format!("warning: the supernet was trained on other images than {}", dataset.name()));
+        }
+        Ok(dataset)
+    }
 }
 
 /// The kernels that the environment asks for, else the fastest.

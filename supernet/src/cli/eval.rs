@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use supernet::checkpoint::Supernet;
-use supernet::data::{Dataset, Split};
+use supernet::data::Split;
 use supernet::eval::{Calibration, Judge};
 use supernet::space::arch_file;
 
@@ -20,7 +20,7 @@ pub struct Arguments {
     /// The trained weights
     #[arg(long, value_name = "FILE")]
     supernet: PathBuf,
-    /// `digits`, or `idx:FOLDER`
+    /// `digits`, `idx:FOLDER` or `folder:FOLDER`
     #[arg(long)]
     data: String,
     /// `largest`, `smallest`, `random:SEED`, canonical text, or a file that holds a sub-network; may be repeated
@@ -38,12 +38,7 @@ impl Arguments {
         let supernet = Supernet::read(&self.supernet)?;
         let archs = self.arch.iter().map(|text| arch_file::read(&supernet.space, text));
         let archs = archs.collect::<supernet::Result<Vec<_>>>()?;
-        let dataset = Dataset::open(&self.data)?;
-        dataset.check_fits(&supernet.space)?;
-        if !supernet.trained_on(&dataset) {
-            self.common
-                .tell(format!("warning: the supernet was trained on other images than {}", dataset.name()));
-        }
+        let dataset = self.common.open_data_for(&supernet, &self.data)?;
         let judge = Judge {
             space: &supernet.space,
             weights: &supernet.weights,

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 use supernet::accuracy_file::{AccuracyHeader, AccuracyRow, Writer};
 use supernet::checkpoint::Supernet;
-use supernet::data::{Dataset, Split};
+use supernet::data::Split;
 use supernet::eval::{Calibration, Judge};
 use supernet::random::rng_for;
 use supernet::space::{Arch, SearchSpace, sampler};
@@ -25,7 +25,7 @@ pub struct Arguments {
     /// The trained weights
     #[arg(long, value_name = "FILE")]
     supernet: PathBuf,
-    /// `digits`, or `idx:FOLDER`
+    /// `digits`, `idx:FOLDER` or `folder:FOLDER`
     #[arg(long)]
     data: String,
     /// Sub-networks in all
@@ -46,13 +46,9 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
+        let stop = stop_flag()?;
         let supernet = Supernet::read(&self.supernet)?;
-        let dataset = Dataset::open(&self.data)?;
-        dataset.check_fits(&supernet.space)?;
-        if !supernet.trained_on(&dataset) {
-            self.common
-                .tell(format!("warning: the supernet was trained on other images than {}", dataset.name()));
-        }
+        let dataset = self.common.open_data_for(&supernet, &self.data)?;
         let header = AccuracyHeader { space: supernet.space.clone(), supernet: supernet.hash.clone() };
         let (mut writer, rows) = if self.out.exists() {
             Writer::resume(&self.out, &header)?
@@ -63,16 +59,18 @@ impl Arguments {
         let (space, weights, kernels) = (&supernet.space, &supernet.weights, kernels()?);
         let judge = Judge { space, weights, dataset: &dataset, calibration, kernels };
         let known: BTreeSet<Arch> = rows.iter().map(|row| row.arch.clone()).collect();
-        let stop = stop_flag()?;
         let bar = self.common.bar(self.count as u64, "{bar:30} {pos}/{len} sub-networks  {msg}  ETA {eta}");
         let mut interrupted = false;
         for arch in draw(space, self.count, self.seed) {
-            if stop.load(Ordering::Relaxed) {
-                interrupted = true;
+            interrupted = stop.load(Ordering::Relaxed);
+            if interrupted {
                 break;
             }
             if !known.contains(&arch) {
-                let accuracy = judge.accuracy(&arch, Split::Val)?;
+                let Some(accuracy) = judge.accuracy_unless(&stop, &arch, Split::Val)? else {
+                    interrupted = true;
+                    break;
+                };
                 bar.set_message(format!("top-1 {:.2} %", 100.0 * accuracy.top1()));
                 let (top1, n) = (accuracy.top1(), accuracy.n as u64);
                 writer.append(&AccuracyRow { arch, top1, split: Split::Val, n })?;

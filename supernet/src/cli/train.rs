@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::ProgressBar;
 use serde_json::json;
 use supernet::Error;
-use supernet::data::Dataset;
 use supernet::eval::Accuracy;
 use supernet::kernels::{Profile, ProfileRow};
 use supernet::space::{self, Arch};
@@ -29,7 +29,7 @@ pub struct Arguments {
     /// A preset's name or a TOML file
     #[arg(long)]
     space: String,
-    /// `digits`, or `idx:FOLDER` with files in MNIST's format
+    /// `digits`, `idx:FOLDER` (MNIST's format) or `folder:FOLDER` (images, a folder a class)
     #[arg(long)]
     data: String,
     /// Folder for plan, log, checkpoints and the finished supernet
@@ -65,18 +65,19 @@ impl Arguments {
         check_device(&self.device)?;
         let space = space::open(&self.space)?;
         let recipe = self.recipe()?;
-        let dataset = Arc::new(Dataset::open(&self.data)?);
+        let stop = stop_flag()?;
+        let dataset = Arc::new(self.common.open_data(&self.data)?);
         let folder = RunFolder::open(&self.out, self.resume)?;
         let (kernels, profile) = recorded(kernels()?, self.profile);
         let checkpoint_every = Duration::from_secs(self.checkpoint_seconds);
         let config = TrainConfig { seed: self.seed, checkpoint_every, kernels };
         let mut trainer = Trainer::new(space, dataset, &recipe, folder, config)?;
-        self.announce(&trainer)?;
+        self.announce(&trainer, &stop)?;
         let batch = trainer.plan().batch as f64;
         let mut progress =
             Progress { common: &self.common, bar: ProgressBar::hidden(), times: Vec::new(), batch };
         profile.into_iter().for_each(Profile::clear);
-        let outcome = trainer.run(&*stop_flag()?, &mut progress)?;
+        let outcome = trainer.run(&stop, &mut progress)?;
         let times = progress.times;
         let profile = profile.map(Profile::rows);
         if let Some(rows) = &profile {
@@ -101,14 +102,18 @@ impl Arguments {
     }
 
     /// Prints the plan with an estimate, and writes it down.
-    fn announce(&self, trainer: &Trainer) -> anyhow::Result<()> {
+    fn announce(&self, trainer: &Trainer, stop: &AtomicBool) -> anyhow::Result<()> {
         let plan = trainer.plan();
-        let done = trainer.resumed_from().unwrap_or(0);
+        let done = trainer.resumed().map_or(0, |resumed| resumed.from_step);
+        for difference in trainer.resumed().into_iter().flat_map(|resumed| &resumed.differences) {
+            self.common
+                .tell(format!("warning: {difference}: the last bits of the weights may differ from an unbroken run's"));
+        }
         if done >= plan.steps() {
             return Ok(());
         }
         self.common.tell("timing one step of each phase ...");
-        let times = trainer.time_phases()?;
+        let times = trainer.time_phases(stop)?;
         let mut total = 0.0;
         self.common.tell(format!(
             "{:<10} {:>8} {:>14} {:>9} {:>9}",
@@ -160,7 +165,7 @@ impl Arguments {
         let document = json!({
             "finished": interrupted.is_none(),
             "interrupted_at_step": interrupted,
-            "resumed_from_step": trainer.resumed_from(),
+            "resumed_from_step": trainer.resumed().map(|resumed| resumed.from_step),
             "step_ms": step_ms,
             "images_per_second": images_per_second,
             "peak_rss_mb": peak_rss_mb(),

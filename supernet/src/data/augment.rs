@@ -39,7 +39,7 @@ impl Augmentation {
 
     /// What suits a data set: [`Augmentation::for_size`], with a flip where it is legal.
     pub fn for_dataset(dataset: &Dataset) -> Self {
-        Self { flip: dataset.flip(), ..Self::for_size(dataset.shape()[0]) }
+        Self { flip: dataset.flip(), ..Self::for_size(dataset.size()) }
     }
 
     /// A random crop of `image`, resized to `resolution`, perhaps mirrored, normalised, written to `out`.

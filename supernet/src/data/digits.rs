@@ -35,9 +35,9 @@ pub(super) fn open() -> Result<Dataset> {
         part.ok_or_else(|| Error::invalid("digits", name, "some images", "none"))
     };
     let splits = Splits {
-        train: part("train", |place| place > 1)?,
-        val: part("val", |place| place == 1)?,
-        test: Some(part("test", |place| place == 0)?),
+        train: part("train", |place| place > 1)?.into(),
+        val: part("val", |place| place == 1)?.into(),
+        test: Some(part("test", |place| place == 0)?.into()),
     };
     let origin = Origin { name: "digits".to_owned(), source: SOURCE.to_owned(), flip: false };
     Dataset::new(origin, numbered_classes(CLASSES), splits)
@@ -71,7 +71,7 @@ fn unpack(compressed: &[u8]) -> Result<(Vec<u8>, Vec<u32>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Split;
+    use crate::data::{Images, Split};
 
     #[test]
     fn the_split_is_the_documented_one() {
@@ -93,9 +93,10 @@ mod tests {
     fn the_pixels_are_scaled_to_a_byte() {
         // scikit-learn: load_digits().images[0][0] = [0, 0, 5, 13, 9, 1, 0, 0]
         let digits = open().unwrap();
-        let row = &digits.split(Split::Test).unwrap().pixels(0)[..8];
-        assert_eq!(row, [0, 0, 80, 207, 143, 16, 0, 0]);
-        assert_eq!(digits.train().all_pixels().iter().max(), Some(&255));
+        let first = digits.split(Split::Test).unwrap().load(0).unwrap();
+        assert_eq!(first.image().unwrap().pixels()[..8], [0, 0, 80, 207, 143, 16, 0, 0]);
+        let Images::Pixels(train) = digits.train() else { panic!("in memory") };
+        assert_eq!(train.all_pixels().iter().max(), Some(&255));
     }
 
     #[test]
@@ -103,7 +104,7 @@ mod tests {
         let digits = open().unwrap();
         // blake3 of the same bytes, made in Python from scikit-learn's digits.csv.gz
         assert_eq!(digits.hash(), "79bd44380908253f7d783b8f59308de688a4a934594294ef58f00f83005b6f15");
-        assert_eq!((digits.classes().len(), digits.flip(), digits.shape()), (10, false, [8, 8, 1]));
+        assert_eq!((digits.classes().len(), digits.flip(), digits.size(), digits.channels()), (10, false, 8, 1));
     }
 
     #[test]

@@ -20,7 +20,7 @@ const LABELS_MAGIC: u32 = 0x0000_0801;
 const MOST_INFLATION: u64 = 1032;
 
 /// Which images are for validation is a property of the data set, so the seed is not the user's.
-const VALIDATION_SEED: u64 = 0;
+pub(super) const VALIDATION_SEED: u64 = 0;
 
 const FASHION_CLASSES: [&str; 10] = [
     "T-shirt/top",
@@ -54,11 +54,12 @@ pub(super) fn open(folder: &Path) -> Result<Dataset> {
     let all = train.into_set(classes.len())?;
     let test = test.map(|part| part.into_set(classes.len())).transpose()?;
     let (train, val) = split(folder, &all)?;
-    Dataset::new(Origin { name, source, flip: fashion }, classes, Splits { train, val, test })
+    let splits = Splits { train: train.into(), val: val.into(), test: test.map(Into::into) };
+    Dataset::new(Origin { name, source, flip: fashion }, classes, splits)
 }
 
 /// The last part of the path, also where it is written as `.`; where files lie on this machine stays out.
-fn folder_name(folder: &Path) -> String {
+pub(super) fn folder_name(folder: &Path) -> String {
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
     absolute.file_name().map_or_else(|| "idx".to_owned(), |name| name.to_string_lossy().into_owned())
 }
@@ -233,7 +234,7 @@ impl<'a> Source<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Split;
+    use crate::data::{Images, Split};
     use std::io::Write;
 
     const FASHION: &str = "/usr/share/datasets/fashion-mnist";
@@ -282,7 +283,7 @@ mod tests {
         let dotted = [("train-images.idx3-ubyte.gz", gzip(&i)), ("train-labels.idx1-ubyte", gzip(&l))];
         let (plain, dotted) = (open_files("set", &plain).unwrap(), open_files("set", &dotted).unwrap());
         assert_eq!(plain.hash(), dotted.hash());
-        assert_eq!((plain.name(), plain.shape(), plain.flip()), ("set", [2, 3, 1], false));
+        assert_eq!((plain.name(), plain.size(), plain.channels(), plain.flip()), ("set", 2, 1, false));
         assert_eq!(plain.classes(), ["0", "1"]);
         assert!(plain.split(Split::Test).is_err());
     }
@@ -292,7 +293,8 @@ mod tests {
         let files = [("train-images-idx3-ubyte", images(40)), ("train-labels-idx1-ubyte", labels(&[0; 40]))];
         let set = open_files("set", &files).unwrap();
         assert_eq!((set.train().len(), set.val().len()), (36, 4));
-        let pixels = |set: &ImageSet| (0..set.len()).map(|i| set.pixels(i).to_vec()).collect::<Vec<_>>();
+        let load = |set: &Images, i| set.load(i).unwrap().image().unwrap().pixels().to_vec();
+        let pixels = |set: &Images| (0..set.len()).map(|i| load(set, i)).collect::<Vec<_>>();
         let mut both = [pixels(set.train()), pixels(set.val())].concat();
         both.sort();
         both.dedup();
@@ -399,7 +401,7 @@ mod tests {
         let set = open(Path::new(FASHION)).unwrap();
         let test = set.split(Split::Test).unwrap();
         assert_eq!((set.train().len(), set.val().len(), test.len()), (54_000, 6_000, 10_000));
-        assert_eq!((set.shape(), set.classes().len()), ([28, 28, 1], 10));
+        assert_eq!((set.size(), set.channels(), set.classes().len()), (28, 1, 10));
         // the published mean and deviation of all 60,000 are 0.2860 and 0.3530
         assert!((set.normalisation().mean()[0] - 0.2860).abs() < 1e-3);
         assert!((set.normalisation().std()[0] - 0.3530).abs() < 1e-3);

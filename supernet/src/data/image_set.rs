@@ -86,11 +86,6 @@ impl ImageSet {
         &self.pixels
     }
 
-    /// Image `i`, which is below [`ImageSet::len`].
-    pub fn image(&self, i: usize) -> Image<'_> {
-        Image { pixels: self.pixels(i), shape: self.shape }
-    }
-
     /// The images for which `keep` says so, in the same order; `None` if it keeps none.
     pub(super) fn filter(&self, keep: impl Fn(usize) -> bool) -> Option<Self> {
         let kept: Vec<usize> = (0..self.len()).filter(|i| keep(*i)).collect();
@@ -156,6 +151,14 @@ impl Normalisation {
         Self { mean, std }
     }
 
+    /// Mean and deviation of a channel of `count` pixels with this sum of values (0 to 255) and of their squares.
+    pub(super) fn of_sums(count: f64, sum: f64, squares: f64) -> (f32, f32) {
+        let mean = sum / count;
+        let variance = (squares / count - mean * mean).max(0.0);
+        let deviation = if variance > 0.0 { variance.sqrt() } else { 1.0 };
+        ((mean / 255.0) as f32, (deviation / 255.0) as f32)
+    }
+
     /// The mean of each channel.
     pub fn mean(&self) -> &[f32] {
         &self.mean
@@ -177,10 +180,7 @@ fn mean_and_std(set: &ImageSet, channel: usize) -> (f32, f32) {
     let count = (set.pixels.len() / channels) as f64;
     let pixels = set.pixels.iter().skip(channel).step_by(channels).map(|pixel| u64::from(*pixel));
     let (sum, squares) = pixels.fold((0, 0), |(sum, squares), pixel| (sum + pixel, squares + pixel * pixel));
-    let mean = sum as f64 / count;
-    let variance = (squares as f64 / count - mean * mean).max(0.0);
-    let deviation = if variance > 0.0 { variance.sqrt() } else { 1.0 };
-    ((mean / 255.0) as f32, (deviation / 255.0) as f32)
+    Normalisation::of_sums(count, sum as f64, squares as f64)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Batches in order of step, prepared ahead by a worker thread; and the plain batches of evaluation and
+//! Batches in order of step, prepared ahead by worker threads; and the plain batches of evaluation and
 //! calibration.
 //!
-//! What a step sees is a pure function of (seed, step): the thread is there for speed alone. Knows nothing of
+//! What a step sees is a pure function of (seed, step): the threads are there for speed alone. Knows nothing of
 //! networks; which resolution a step has is told by its caller.
 
 use std::any::Any;
@@ -11,14 +11,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 
 use super::Dataset;
 use super::augment::{Augmentation, plain_view};
-use super::image_set::{ImageSet, Normalisation};
+use super::image_set::Normalisation;
+use super::images::Images;
 use crate::error::{Error, Result};
 use crate::random::{permutation, rng_for};
 
-/// How many batches lie ready: one being used, one waiting hides the work without holding much memory.
+/// How many batches of each worker lie ready: one being used, one waiting hides the work without holding much memory.
 const AHEAD: usize = 2;
 
 /// Images with their labels, on the CPU.
@@ -41,24 +43,23 @@ impl Batch {
         self.labels.is_empty()
     }
 
-    /// The images `indices` of `set`, each written by `view(index, planes)`.
+    /// Normalised values of the images `indices`, as `fill` writes them into the planes of each image.
     fn of(
-        set: &ImageSet,
+        set: &Images,
         indices: &[usize],
         resolution: usize,
-        view: impl Fn(usize, &mut [f32]),
+        fill: impl FnOnce(&mut [f32], usize) -> Result<()>,
     ) -> Result<Self> {
-        let channels = set.shape()[2];
+        let channels = set.channels();
         let size = channels * resolution * resolution;
         if size == 0 {
             return Err(Error::invalid("batch", "resolution", "at least 1", resolution));
         }
         let mut values = vec![0f32; indices.len() * size];
-        // one thread, and not the pool's: whoever waits for a batch may sit on the pool's only worker
-        values.chunks_exact_mut(size).zip(indices).for_each(|(planes, index)| view(*index, planes));
+        fill(&mut values, size)?;
         let shape = (indices.len(), channels, resolution, resolution);
         let images = Tensor::from_vec(values, shape, &Device::Cpu)?;
-        Ok(Self { images, labels: indices.iter().map(|index| set.label(*index)).collect() })
+        Ok(Self { images, labels: indices.iter().map(|index| set.labels()[*index]).collect() })
     }
 }
 
@@ -73,14 +74,22 @@ pub struct LoaderConfig {
     pub augmentation: Augmentation,
 }
 
-/// Training batches in order of step, without end. Dropping it stops its thread.
+/// Training batches in order of step, without end. Dropping it stops its threads.
 ///
-/// Each epoch is a new order of the images, cut into batches; the last, incomplete batch is dropped.
+/// Each epoch is a new order of the images, cut into batches; the last, incomplete batch is dropped. Images in memory
+/// are prepared by one thread; image files by as many as compute, each making every so many-th batch.
 #[derive(Debug)]
 pub struct TrainLoader {
     stream: Arc<Stream>,
-    batches: Option<Receiver<Result<Batch>>>,
-    worker: Option<JoinHandle<()>>,
+    workers: Vec<Worker>,
+    /// Whose batch is next.
+    turn: usize,
+}
+
+#[derive(Debug)]
+struct Worker {
+    batches: Receiver<Result<Batch>>,
+    thread: JoinHandle<()>,
 }
 
 impl TrainLoader {
@@ -93,16 +102,22 @@ impl TrainLoader {
         dataset: Arc<Dataset>,
         config: LoaderConfig,
         first_step: u64,
-        resolution_of: impl Fn(u64) -> usize + Send + 'static,
+        resolution_of: impl Fn(u64) -> usize + Clone + Send + 'static,
     ) -> Result<Self> {
+        let workers = if dataset.train().in_memory() { 1 } else { rayon::current_num_threads() };
         let stream = Arc::new(Stream::new(dataset, config)?);
-        let (sender, receiver) = sync_channel(AHEAD);
-        let own = Arc::clone(&stream);
-        let worker = std::thread::Builder::new()
-            .name("batches".to_owned())
-            .spawn(move || own.send_batches(first_step, resolution_of, &sender))
-            .map_err(|error| Error::invalid("loader", "worker", "a thread", error))?;
-        Ok(Self { stream, batches: Some(receiver), worker: Some(worker) })
+        let start = |worker: usize| {
+            let (sender, batches) = sync_channel(AHEAD);
+            let (own, resolution_of) = (Arc::clone(&stream), resolution_of.clone());
+            let steps = (first_step + worker as u64..).step_by(workers);
+            std::thread::Builder::new()
+                .name("batches".to_owned())
+                .spawn(move || own.send_batches(steps, resolution_of, &sender))
+                .map(|thread| Worker { batches, thread })
+                .map_err(|error| Error::invalid("loader", "worker", "a thread", error))
+        };
+        let workers = (0..workers).map(start).collect::<Result<_>>()?;
+        Ok(Self { stream, workers, turn: 0 })
     }
 
     /// The batch of the next step; waits until it is ready.
@@ -111,10 +126,24 @@ impl TrainLoader {
     /// If the batch could not be made. The loader has stopped then, and every later call is an error.
     #[expect(clippy::should_implement_trait, reason = "batches never end, and an error ends them")]
     pub fn next(&mut self) -> Result<Batch> {
-        let received = self.batches.as_ref().and_then(|batches| batches.recv().ok());
-        received.unwrap_or_else(|| {
+        let received = self.workers.get(self.turn).and_then(|worker| worker.batches.recv().ok());
+        let batch = received.unwrap_or_else(|| {
             Err(Error::invalid("loader", "next", "a running loader", "one that stopped after an error"))
-        })
+        });
+        match batch {
+            Ok(_) => self.turn = (self.turn + 1) % self.workers.len(),
+            Err(_) => self.stop(),
+        }
+        batch
+    }
+
+    fn stop(&mut self) {
+        for Worker { batches, thread } in self.workers.drain(..) {
+            // a worker that waits for room in the channel is woken by the receiver's end
+            drop(batches);
+            // its panics were caught and sent; there is nothing left to report
+            let _ = thread.join();
+        }
     }
 
     /// The batch of `step` at `resolution`: what [`TrainLoader::next`] returns when it comes to that step.
@@ -133,12 +162,7 @@ impl TrainLoader {
 
 impl Drop for TrainLoader {
     fn drop(&mut self) {
-        // a worker that waits for room in the channel is woken by the receiver's end
-        drop(self.batches.take());
-        if let Some(worker) = self.worker.take() {
-            // its panics were caught and sent; there is nothing left to report
-            let _ = worker.join();
-        }
+        self.stop();
     }
 }
 
@@ -169,9 +193,15 @@ impl Stream {
         let order = self.order_of(step / self.steps_per_epoch);
         let start = (step % self.steps_per_epoch) as usize * batch;
         let (set, normalisation) = (self.dataset.train(), self.dataset.normalisation());
-        Batch::of(set, &order[start..start + batch], resolution, |index, planes| {
-            let mut rng = rng_for("augmentation", *seed, &[step, index as u64]);
-            augmentation.train_view(set.image(index), resolution, normalisation, &mut rng, planes);
+        let indices = &order[start..start + batch];
+        Batch::of(set, indices, resolution, |values, size| {
+            // on this thread, not the pool's: whoever waits for a batch may sit on the pool's only worker
+            values.chunks_exact_mut(size).zip(indices).try_for_each(|(planes, index)| {
+                let mut rng = rng_for("augmentation", *seed, &[step, *index as u64]);
+                let loaded = set.load(*index)?;
+                augmentation.train_view(loaded.image()?, resolution, normalisation, &mut rng, planes);
+                Ok(())
+            })
         })
     }
 
@@ -189,14 +219,14 @@ impl Stream {
         }
     }
 
-    /// The worker's life: until nobody listens, or a batch fails.
+    /// A worker's life: until nobody listens, or a batch fails.
     fn send_batches(
         &self,
-        first_step: u64,
+        steps: impl Iterator<Item = u64>,
         resolution_of: impl Fn(u64) -> usize,
         sender: &SyncSender<Result<Batch>>,
     ) {
-        for step in first_step.. {
+        for step in steps {
             let batch = catch_unwind(AssertUnwindSafe(|| self.batch_at(step, resolution_of(step))))
                 .unwrap_or_else(|panic| Err(panicked(step, panic.as_ref())));
             let failed = batch.is_err();
@@ -219,7 +249,7 @@ fn panicked(step: u64, panic: &(dyn Any + Send)) -> Error {
 /// # Errors
 /// Each item, if `resolution` is 0.
 pub fn eval_batches<'a>(
-    set: &'a ImageSet,
+    set: &'a Images,
     normalisation: &'a Normalisation,
     resolution: usize,
     batch: usize,
@@ -248,16 +278,22 @@ pub fn calibration_batches(
 }
 
 fn plain_batches<'a>(
-    set: &'a ImageSet,
+    set: &'a Images,
     normalisation: &'a Normalisation,
     indices: Vec<usize>,
     [batch, resolution]: [usize; 2],
 ) -> impl Iterator<Item = Result<Batch>> + 'a {
     let batch = batch.max(1);
+    let view = move |(planes, index): (&mut [f32], &usize)| {
+        plain_view(set.load(*index)?.image()?, resolution, normalisation, planes);
+        Ok(())
+    };
     (0..indices.len()).step_by(batch).map(move |start| {
         let end = (start + batch).min(indices.len());
-        Batch::of(set, &indices[start..end], resolution, |index, planes| {
-            plain_view(set.image(index), resolution, normalisation, planes);
+        let indices = &indices[start..end];
+        Batch::of(set, indices, resolution, |values, size| {
+            // whoever asks for these batches computes on the pool, or waits outside it: the pool is free to decode
+            values.par_chunks_exact_mut(size).zip(indices).try_for_each(view)
         })
     })
 }
@@ -265,7 +301,7 @@ fn plain_batches<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Origin, Splits, numbered_classes};
+    use crate::data::{ImageSet, Origin, Splits, numbered_classes};
 
     fn config(batch: usize, seed: u64) -> LoaderConfig {
         LoaderConfig { batch, seed, augmentation: Augmentation { min_area: 0.5, flip: true } }
@@ -275,7 +311,7 @@ mod tests {
     fn dataset() -> Arc<Dataset> {
         let set = |count: u32| {
             let pixels = (0..count * 16).map(|i| (i * i % 251) as u8).collect();
-            ImageSet::new(pixels, (0..count).collect(), [4, 4, 1], 23).unwrap()
+            Images::from(ImageSet::new(pixels, (0..count).collect(), [4, 4, 1], 23).unwrap())
         };
         let origin = Origin { name: "small".to_owned(), source: String::new(), flip: true };
         let splits = Splits { train: set(23), val: set(1), test: None };
@@ -393,7 +429,9 @@ mod tests {
         let labels: Vec<u32> = batches.iter().flat_map(|(_, labels, _)| labels.clone()).collect();
         assert_eq!(labels, set.labels());
         let (mean, std) = (dataset.normalisation().mean()[0], dataset.normalisation().std()[0]);
-        let expected = set.pixels(0).iter().map(|pixel| (f32::from(*pixel) / 255.0 - mean) / std);
+        let first = set.load(0).unwrap();
+        let pixels = first.image().unwrap().pixels();
+        let expected = pixels.iter().map(|pixel| (f32::from(*pixel) / 255.0 - mean) / std);
         assert_eq!(batches[0].2[..16], expected.collect::<Vec<_>>());
     }
 

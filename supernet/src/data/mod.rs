@@ -6,16 +6,22 @@
 
 mod augment;
 mod digits;
+mod folder;
 mod idx;
+mod image_file;
 mod image_set;
+mod images;
 mod loader;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 pub use augment::{Augmentation, plain_view};
+pub use image_file::ImageFile;
 pub use image_set::{Image, ImageSet, Normalisation};
+pub use images::{ImageFiles, Images, Loaded};
 pub use loader::{Batch, LoaderConfig, TrainLoader, calibration_batches, eval_batches};
 
 use crate::error::{Error, Result};
@@ -62,11 +68,11 @@ impl FromStr for Split {
 #[derive(Debug, Clone)]
 pub struct Splits {
     /// Images to train and to calibrate on.
-    pub train: ImageSet,
+    pub train: Images,
     /// Images to choose by.
-    pub val: ImageSet,
+    pub val: Images,
     /// Images to report on, if the set has any.
-    pub test: Option<ImageSet>,
+    pub test: Option<Images>,
 }
 
 /// What is to be known of a data set beside its images.
@@ -80,58 +86,99 @@ pub struct Origin {
     pub flip: bool,
 }
 
-/// A data set in memory: images of one size in two or three splits, and the names of their classes.
+/// An image that cannot be used and is left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its file.
+    pub path: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// What was counted over the images.
+#[derive(Debug, Clone)]
+struct Facts {
+    normalisation: Normalisation,
+    /// Height, or the usual shorter side where images differ.
+    size: usize,
+    hash: String,
+}
+
+/// A data set: images in two or three splits, and the names of their classes.
 #[derive(Debug, Clone)]
 pub struct Dataset {
     origin: Origin,
     classes: Vec<String>,
     splits: Splits,
-    normalisation: Normalisation,
-    hash: String,
+    facts: Facts,
+    /// Where test images lie that are looked at only when they are asked for.
+    late_test: Option<PathBuf>,
+    looked_at: OnceLock<Images>,
+    skipped: Vec<Skipped>,
 }
 
 impl Dataset {
-    /// Opens the data set that `spec` names: `digits` (embedded) or `idx:FOLDER` (files of MNIST's format).
+    /// Opens the data set that `spec` names: `digits` (embedded), `idx:FOLDER` (files of MNIST's format) or
+    /// `folder:FOLDER` (image files, a folder a class).
     ///
     /// # Errors
     /// If the form is unknown, or the files are missing or malformed.
     ///
     /// ```
     /// let digits = supernet::data::Dataset::open("digits")?;
-    /// assert_eq!((digits.train().len(), digits.shape()), (1071, [8, 8, 1]));
+    /// assert_eq!((digits.train().len(), digits.channels()), (1071, 1));
     /// # Ok::<(), supernet::error::Error>(())
     /// ```
     pub fn open(spec: &str) -> Result<Self> {
-        let quoted = format!("\"{spec}\"");
         match spec.split_once(':') {
             None if spec == "digits" => digits::open(),
             Some(("idx", folder)) if !folder.is_empty() => idx::open(Path::new(folder)),
-            Some(("folder", _)) => Err(Error::invalid("data", "form", "digits or idx:FOLDER", quoted)
-                .and_then_do("folder:FOLDER is not supported yet; use idx:FOLDER")),
-            _ => Err(Error::invalid("data", "form", FORMS, quoted)),
+            Some(("folder", folder)) if !folder.is_empty() => folder::open(Path::new(folder)),
+            _ => Err(Error::invalid("data", "form", FORMS, format!("\"{spec}\""))),
         }
     }
 
     /// A data set of these splits; computes the normalisation from the training images, and the hash.
     ///
     /// # Errors
-    /// If the images of the splits differ in shape, or a label has no class name.
+    /// If the images are not all in memory and of one shape, or a label has no class name.
     pub fn new(origin: Origin, classes: Vec<String>, splits: Splits) -> Result<Self> {
-        let shape = splits.train.shape();
-        for (split, set) in splits.present() {
+        let sets = splits.in_memory(&origin.name)?;
+        let (_, train) = sets[0];
+        let shape = train.shape();
+        for (split, set) in &sets {
             if set.shape() != shape {
                 let field = format!("shape of the {split} images");
                 let expected = format!("{shape:?} as in train");
                 return Err(Error::invalid(&origin.name, field, expected, format!("{:?}", set.shape())));
             }
-            if let Some(label) = set.labels().iter().find(|label| **label as usize >= classes.len()) {
+        }
+        let facts = Facts { normalisation: Normalisation::of(train), size: shape[0], hash: hash(&sets) };
+        Self::assemble(origin, classes, splits, facts)
+    }
+
+    fn assemble(origin: Origin, classes: Vec<String>, splits: Splits, facts: Facts) -> Result<Self> {
+        for (split, images) in splits.present() {
+            if let Some(label) = images.labels().iter().find(|label| **label as usize >= classes.len()) {
                 let expected = format!("below the number of classes, {}", classes.len());
                 return Err(Error::invalid(&origin.name, format!("labels of {split}"), expected, label));
             }
         }
-        let normalisation = Normalisation::of(&splits.train);
-        let hash = splits.hash();
-        Ok(Self { origin, classes, splits, normalisation, hash })
+        let (late_test, looked_at, skipped) = (None, OnceLock::new(), Vec::new());
+        Ok(Self { origin, classes, splits, facts, late_test, looked_at, skipped })
+    }
+
+    fn with_late_test(self, late_test: Option<PathBuf>) -> Self {
+        Self { late_test, ..self }
+    }
+
+    fn with_skipped(self, skipped: Vec<Skipped>) -> Self {
+        Self { skipped, ..self }
+    }
+
+    /// Images of training and validation that cannot be used and are left out.
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
     }
 
     /// A short name: `digits`, or that of the folder.
@@ -145,38 +192,52 @@ impl Dataset {
     }
 
     /// The images to train and to calibrate on.
-    pub fn train(&self) -> &ImageSet {
+    pub fn train(&self) -> &Images {
         &self.splits.train
     }
 
     /// The images to choose by.
-    pub fn val(&self) -> &ImageSet {
+    pub fn val(&self) -> &Images {
         &self.splits.val
     }
 
     /// The named split; the one way to the test images.
     ///
     /// # Errors
-    /// If the set has no test images.
-    pub fn split(&self, split: Split) -> Result<&ImageSet> {
+    /// If the set has no test images, or they cannot be used.
+    pub fn split(&self, split: Split) -> Result<&Images> {
         match split {
             Split::Train => Ok(&self.splits.train),
             Split::Val => Ok(&self.splits.val),
-            Split::Test => self.splits.test.as_ref().ok_or_else(|| {
-                Error::invalid(self.name(), "split test", "test images", "a data set without any")
-                    .and_then_do("use --split val")
-            }),
+            Split::Test => self.test(),
         }
+    }
+
+    fn test(&self) -> Result<&Images> {
+        if let Some(images) = self.splits.test.as_ref().or(self.looked_at.get()) {
+            return Ok(images);
+        }
+        let Some(folder) = &self.late_test else {
+            return Err(Error::invalid(self.name(), "split test", "test images", "a data set without any")
+                .and_then_do("use --split val"));
+        };
+        let images = folder::open_test(folder, &self.classes, self.channels())?;
+        Ok(self.looked_at.get_or_init(|| images))
     }
 
     /// Mean and deviation of each channel of the training images.
     pub fn normalisation(&self) -> &Normalisation {
-        &self.normalisation
+        &self.facts.normalisation
     }
 
-    /// Height, width and channels of every image.
-    pub fn shape(&self) -> [usize; 3] {
-        self.splits.train.shape()
+    /// Channels of every image.
+    pub fn channels(&self) -> usize {
+        self.splits.train.channels()
+    }
+
+    /// Height of the images; where they differ, the median of their shorter sides.
+    pub fn size(&self) -> usize {
+        self.facts.size
     }
 
     /// Whether a horizontal flip is a legal augmentation.
@@ -189,9 +250,9 @@ impl Dataset {
         &self.origin.source
     }
 
-    /// BLAKE3 of the pixels and labels of all splits, in hexadecimal.
+    /// BLAKE3 of the images and labels, in hexadecimal; of image folders without those for test.
     pub fn hash(&self) -> &str {
-        &self.hash
+        &self.facts.hash
     }
 
     /// Name and hash: what provenance says of the data.
@@ -205,9 +266,8 @@ impl Dataset {
     /// Says which of them differ.
     pub fn check_fits(&self, space: &SearchSpace) -> Result<()> {
         let place = format!("data {} for space {}", self.name(), space.name());
-        let [_, _, channels] = self.shape();
         let pairs = [
-            ("channels", space.input_channels(), channels),
+            ("channels", space.input_channels(), self.channels()),
             ("classes", space.classes(), self.classes().len()),
         ];
         for (field, expected, got) in pairs {
@@ -221,26 +281,35 @@ impl Dataset {
 }
 
 impl Splits {
-    fn present(&self) -> impl Iterator<Item = (Split, &ImageSet)> {
+    fn present(&self) -> impl Iterator<Item = (Split, &Images)> {
         [(Split::Train, &self.train), (Split::Val, &self.val)]
             .into_iter()
             .chain(self.test.iter().map(|set| (Split::Test, set)))
     }
 
-    fn hash(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        for (split, set) in self.present() {
-            hasher.update(split.to_string().as_bytes());
-            // sizes first, so that different sets never make the same bytes
-            for size in [set.len()].into_iter().chain(set.shape()) {
-                hasher.update(&(size as u64).to_le_bytes());
-            }
-            hasher.update(set.all_pixels());
-            let labels: Vec<u8> = set.labels().iter().flat_map(|label| label.to_le_bytes()).collect();
-            hasher.update(&labels);
-        }
-        hasher.finalize().to_hex().to_string()
+    /// The splits, training images first.
+    fn in_memory(&self, name: &str) -> Result<Vec<(Split, &ImageSet)>> {
+        let set = |(split, images): (Split, _)| match images {
+            &Images::Pixels(ref set) => Ok((split, set)),
+            Images::Files(_) => Err(Error::invalid(name, split, "images in memory", "files")),
+        };
+        self.present().map(set).collect()
     }
+}
+
+fn hash(sets: &[(Split, &ImageSet)]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (split, set) in sets {
+        hasher.update(split.to_string().as_bytes());
+        // sizes first, so that different sets never make the same bytes
+        for size in [set.len()].into_iter().chain(set.shape()) {
+            hasher.update(&(size as u64).to_le_bytes());
+        }
+        hasher.update(set.all_pixels());
+        let labels: Vec<u8> = set.labels().iter().flat_map(|label| label.to_le_bytes()).collect();
+        hasher.update(&labels);
+    }
+    hasher.finalize().to_hex().to_string()
 }
 
 /// The classes `0`, `1`, … of a set that has no better names.
@@ -252,11 +321,11 @@ fn numbered_classes(count: usize) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn set(shape: [usize; 3], label: u32) -> ImageSet {
-        ImageSet::new(vec![1; shape.iter().product()], vec![label], shape, 10).unwrap()
+    fn set(shape: [usize; 3], label: u32) -> Images {
+        ImageSet::new(vec![1; shape.iter().product()], vec![label], shape, 10).unwrap().into()
     }
 
-    fn dataset(val: ImageSet) -> Result<Dataset> {
+    fn dataset(val: Images) -> Result<Dataset> {
         let origin = Origin { name: "one".to_owned(), source: String::new(), flip: false };
         Dataset::new(origin, numbered_classes(2), Splits { train: set([2, 2, 1], 0), val, test: None })
     }
@@ -267,7 +336,8 @@ mod tests {
             ("mnist", "data: form: expected digits, idx:FOLDER or folder:FOLDER, got \"mnist\""),
             ("idx:", "expected digits, idx:FOLDER or folder:FOLDER"),
             ("digits:x", "expected digits, idx:FOLDER or folder:FOLDER"),
-            ("folder:images", "not supported yet; use idx:FOLDER"),
+            ("folder:", "expected digits, idx:FOLDER or folder:FOLDER"),
+            ("folder:/no/such/folder", "/no/such/folder: cannot open"),
             ("idx:/no/such/folder", "/no/such/folder: cannot open"),
         ] {
             let message = Dataset::open(spec).unwrap_err().to_string();

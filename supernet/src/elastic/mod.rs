@@ -8,5 +8,7 @@ mod shared;
 mod subnet;
 
 pub use reorder::{Nesting, sort_channels};
+#[cfg(feature = "train")]
+pub(crate) use shared::check_finite;
 pub use shared::{Gradients, SharedWeights};
 pub use subnet::{SubnetGradients, SubnetWeights};

@@ -16,4 +16,4 @@ pub use record::{LogLine, StepRecord};
 pub use run_folder::RunFolder;
 pub use sgd::Sgd;
 pub use step::{Pupil, dropout_mask};
-pub use trainer::{Observer, Outcome, TrainConfig, Trainer};
+pub use trainer::{Observer, Outcome, Resumed, TrainConfig, Trainer};

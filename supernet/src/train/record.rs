@@ -33,6 +33,13 @@ pub enum LogLine {
         /// Seconds since 1970.
         time: u64,
     },
+    /// An image that cannot be used and is left out.
+    SkippedImage {
+        /// Its file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A step.
     Step(StepRecord),
     /// A sub-network was evaluated.
@@ -54,10 +61,19 @@ pub enum LogLine {
 }
 
 impl LogLine {
+    /// The sub-network, if the line is an evaluation after so many steps.
+    pub fn evaluated_at(self, steps: u64) -> Option<Arch> {
+        match self {
+            Self::Evaluation { step, arch, .. } if step == steps => Some(arch),
+            _ => None,
+        }
+    }
+
     /// Steps that were taken when the line was written; lines beyond a checkpoint are cut at a resume.
     pub fn steps_taken(&self) -> u64 {
         match self {
             Self::Resumed { resumed_from_step, .. } => *resumed_from_step,
+            Self::SkippedImage { .. } => 0,
             Self::Step(record) => record.step + 1,
             Self::Evaluation { step, .. } => *step,
         }

@@ -1,13 +1,14 @@
 //! The folder of a run: who may use it, and what lies where.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::plan::Plan;
 use super::record::LogLine;
 use crate::error::{Error, Result};
-use crate::tensor_file::write_atomically;
+use crate::file::{self, write_atomically};
+use crate::machine;
 
 /// A run's folder, locked against other processes while the value lives.
 pub struct RunFolder {
@@ -23,7 +24,8 @@ impl RunFolder {
     /// If it is used and `resume` is false, another process holds it, or it cannot be written.
     pub fn open(path: &Path, resume: bool) -> Result<Self> {
         std::fs::create_dir_all(path).map_err(Error::io("create the folder", path))?;
-        let lock = lock(path)?;
+        let busy = "another process is training in this folder";
+        let lock = file::lock(&path.join("run.lock"), path, busy, "wait until it ends, or choose another folder")?;
         let folder = Self { path: path.to_path_buf(), log: None, _lock: lock };
         let used = [folder.plan(), folder.log_path(), folder.checkpoint(), folder.supernet()];
         if !resume && used.iter().any(|file| file.exists()) {
@@ -61,36 +63,59 @@ impl RunFolder {
         self.path.join("supernet.safetensors")
     }
 
-    /// Writes `plan.json`; `run` holds what may differ between equal runs, such as dates and estimates.
+    /// Writes `plan.json`; `run` holds what may differ between equal runs, such as dates and estimates. The
+    /// processor is added to it.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn write_plan(&self, plan: &Plan, run: &serde_json::Value) -> Result<()> {
+        let mut run = run.clone();
+        run["cpu"] = machine::cpu().into();
         let document = serde_json::json!({ "version": 1, "hash": plan.hash(), "plan": plan, "run": run });
         let mut text = serde_json::to_string_pretty(&document).expect("plain data");
         text.push('\n');
         write_atomically(&self.plan(), text.as_bytes())
     }
 
-    /// Cuts the log back to what had happened when `steps` steps were taken; a torn last line goes too.
+    /// The processor that the run was last planned on, where `plan.json` says so.
+    pub fn planned_cpu(&self) -> Option<String> {
+        let text = std::fs::read_to_string(self.plan()).ok()?;
+        let plan: serde_json::Value = serde_json::from_str(&text).ok()?;
+        plan.pointer("/run/cpu")?.as_str().map(str::to_string)
+    }
+
+    /// Cuts the log back to what had happened when `steps` steps were taken, and returns that; a torn last line
+    /// goes too.
     ///
     /// # Errors
     /// If it cannot be read or written.
-    pub fn cut_log(&mut self, steps: u64) -> Result<()> {
+    pub fn cut_log(&mut self, steps: u64) -> Result<Vec<LogLine>> {
         self.log = None;
         let path = self.log_path();
         if !path.exists() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        let mut kept = String::new();
-        for line in text.split_inclusive('\n') {
-            let parsed = serde_json::from_str::<LogLine>(line);
-            if line.ends_with('\n') && parsed.is_ok_and(|line| line.steps_taken() <= steps) {
-                kept.push_str(line);
+        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let (mut kept, mut lines) = (String::new(), Vec::new());
+        for text in String::from_utf8_lossy(&bytes).split_inclusive('\n') {
+            let parsed = serde_json::from_str::<LogLine>(text).ok();
+            let line = parsed.filter(|line| text.ends_with('\n') && line.steps_taken() <= steps);
+            if let Some(line) = line {
+                kept.push_str(text);
+                lines.push(line);
             }
         }
-        write_atomically(&path, kept.as_bytes())
+        write_atomically(&path, kept.as_bytes())?;
+        Ok(lines)
+    }
+
+    /// Makes what was logged outlast a power cut, as the checkpoint that follows does.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn sync_log(&self) -> Result<()> {
+        let synced = self.log.as_ref().map_or(Ok(()), File::sync_data);
+        synced.map_err(Error::io("write", &self.log_path()))
     }
 
     /// Appends a line to the log.
@@ -107,20 +132,6 @@ impl RunFolder {
             None => OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?,
         };
         self.log.insert(log).write_all(text.as_bytes()).map_err(failed)
-    }
-}
-
-fn lock(folder: &Path) -> Result<File> {
-    let path = folder.join("run.lock");
-    let file = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io("write", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Occupied {
-            path: folder.to_path_buf(),
-            reason: "another process is training in this folder".to_string(),
-            next: "wait until it ends, or choose another folder".to_string(),
-        }),
-        Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
     }
 }
 

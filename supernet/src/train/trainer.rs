@@ -1,14 +1,17 @@
-//! The training loop: phases in order, a step at a time, saved as it goes.
+//! The training loop: phases in order, a step at a time, saved as it goes (`state`).
 //!
 //! Everything a step samples and sees is a function of seed and step, so a run that was killed and resumed from
 //! its last checkpoint ends with the same bytes.
 
-use std::path::Path;
+mod state;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use candle_core::Tensor;
+
+pub use state::Resumed;
 
 use super::loss::Target;
 use super::plan::{Plan, PlannedPhase};
@@ -17,7 +20,7 @@ use super::record::{LogLine, StepRecord};
 use super::run_folder::RunFolder;
 use super::sgd::Sgd;
 use super::step::{Pupil, dropout_mask};
-use crate::checkpoint::{self, Checkpoint, Kind, Provenance, Supernet};
+use crate::checkpoint::{self, Kind, Supernet};
 use crate::data::{Augmentation, Batch, Dataset, LoaderConfig, Split, TrainLoader};
 use crate::elastic::{Gradients, Nesting, SharedWeights, sort_channels};
 use crate::error::{Error, Result};
@@ -72,7 +75,9 @@ pub struct Trainer {
     optimizer: Sgd,
     teacher: Option<Supernet>,
     step: u64,
-    resumed_from: Option<u64>,
+    resumed: Option<Resumed>,
+    /// Steps that the checkpoint in the folder holds.
+    saved: Option<u64>,
 }
 
 impl Trainer {
@@ -92,7 +97,6 @@ impl Trainer {
         let weights = SharedWeights::new(&space, &mut rng_for("weights", config.seed, &[]))?;
         let optimizer = Sgd::new(&weights, plan.momentum, plan.weight_decay, config.kernels)?;
         let gradients = Gradients::new(&weights)?;
-        let (teacher, step, resumed_from) = (None, 0, None);
         let mut trainer = Self {
             space,
             dataset,
@@ -102,14 +106,18 @@ impl Trainer {
             weights,
             gradients,
             optimizer,
-            teacher,
-            step,
-            resumed_from,
+            teacher: None,
+            step: 0,
+            resumed: None,
+            saved: None,
         };
         if trainer.folder.checkpoint().exists() {
             trainer.restore()?;
         }
-        trainer.folder.cut_log(trainer.step)?;
+        let happened = trainer.folder.cut_log(trainer.step)?;
+        if let Some(resumed) = &mut trainer.resumed {
+            resumed.evaluated = happened.into_iter().filter_map(|line| line.evaluated_at(trainer.step)).collect();
+        }
         Ok(trainer)
     }
 
@@ -123,58 +131,20 @@ impl Trainer {
         &self.folder
     }
 
-    /// The step that a checkpoint was taken up at, if one was.
-    pub fn resumed_from(&self) -> Option<u64> {
-        self.resumed_from
+    /// The state that was taken up, if there was one.
+    pub fn resumed(&self) -> Option<&Resumed> {
+        self.resumed.as_ref()
     }
 
-    fn restore(&mut self) -> Result<()> {
-        let path = self.folder.checkpoint();
-        let Checkpoint { supernet, velocities } = Checkpoint::read(&path)?;
-        let provenance = &supernet.provenance;
-        let place = path.display();
-        let differs = |field: &str, wanted: &str, got: &str| {
-            if wanted == got {
-                return Ok(());
-            }
-            Err(Error::invalid(&place, field, wanted, got)
-                .and_then_do("resume with the flags the run was started with, or choose another folder"))
-        };
-        differs("space", &self.space.fingerprint(), &supernet.space.fingerprint())?;
-        differs("data", &self.dataset.identity(), &provenance.data)?;
-        differs("plan", &self.plan.hash(), &provenance.plan)?;
-        if let Some(hash) = &provenance.teacher {
-            self.teacher = Some(read_teacher(&self.folder.teacher(), hash)?);
-        }
-        self.step = provenance.step;
-        self.resumed_from = Some(self.step);
-        self.optimizer =
-            Sgd::new(&supernet.weights, self.plan.momentum, self.plan.weight_decay, self.config.kernels)?
-                .with_velocities(velocities);
-        self.weights = supernet.weights;
-        Ok(())
-    }
-
-    fn provenance(&self) -> Provenance {
-        Provenance {
-            tool: env!("CARGO_PKG_VERSION").to_string(),
-            kernels: self.config.kernels.name().to_string(),
-            seed: self.config.seed,
-            data: self.dataset.identity(),
-            plan: self.plan.hash(),
-            step: self.step,
-            teacher: self.teacher.as_ref().map(|teacher| teacher.hash.clone()),
-        }
-    }
-
-    /// Milliseconds that one step of each phase takes now, from one try of each; changes nothing.
+    /// Milliseconds that one step of each phase takes now, from one try of each; changes nothing. Of fewer phases
+    /// if `stop` is set.
     ///
     /// # Errors
     /// If a step fails.
-    pub fn time_phases(&self) -> Result<Vec<f64>> {
+    pub fn time_phases(&self, stop: &AtomicBool) -> Result<Vec<f64>> {
         let loader = self.loader()?;
         let mut times = Vec::new();
-        for phase in &self.plan.phases {
+        for phase in self.plan.phases.iter().take_while(|_| !stop.load(Ordering::Relaxed)) {
             let step = phase.first_step;
             let batch = loader.batch_at(step, self.plan.resolution(&self.space, step))?;
             if times.is_empty() {
@@ -201,41 +171,76 @@ impl Trainer {
     /// Trains until all steps are taken or `stop` is set, whichever comes first.
     ///
     /// # Errors
-    /// If the loss is no longer finite ([`Error::Diverged`]) or a file cannot be written; the last checkpoint is
-    /// then still there.
+    /// If the numbers can no longer be mended ([`Error::Diverged`]), an image or a file cannot be read or written; the
+    /// last good checkpoint is then still there.
     pub fn run(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Outcome> {
-        if let Some(step) = self.resumed_from {
-            let time = crate::timing::unix_seconds();
-            self.folder.log(&LogLine::Resumed { resumed_from_step: step, time })?;
+        self.log_beginning()?;
+        // a kill between a phase's last checkpoint and its evaluations loses none of them
+        let ended = self.plan.phases.iter().position(|phase| self.step > 0 && phase.end() == self.step);
+        if let Some(index) = ended
+            && !self.evaluate(index, stop, observer)?
+        {
+            return Ok(Outcome::Interrupted { step: self.step });
         }
         let mut loader = self.loader()?;
-        let mut save = Every::new(self.config.checkpoint_every);
-        let mut watch = Stopwatch::start();
         while let Some((index, phase)) = self.plan.phase_at(self.step) {
             let phase = phase.clone();
             if self.step == phase.first_step {
                 self.enter(index, &phase)?;
             }
             observer.phase(&phase, self.step);
-            while self.step < phase.end() {
-                if stop.load(Ordering::Relaxed) {
-                    self.save()?;
-                    return Ok(Outcome::Interrupted { step: self.step });
-                }
-                let batch = loader.next()?;
-                let record = self.take_step(&phase, &batch, &mut watch)?;
-                self.folder.log(&LogLine::Step(record.clone()))?;
-                observer.step(&record);
-                if save.due() && self.step < phase.end() {
-                    self.save()?;
-                }
+            let taken = self.take_steps(&phase, &mut loader, stop, observer)?;
+            if !taken || !self.leave(index, stop, observer)? {
+                return Ok(Outcome::Interrupted { step: self.step });
             }
-            self.leave(index, &phase, observer)?;
-            watch.lap();
         }
         let path = self.folder.supernet();
         checkpoint::write_weights(&path, Kind::Supernet, &self.space, &self.weights, self.provenance())?;
         Ok(Outcome::Finished)
+    }
+
+    fn log_beginning(&mut self) -> Result<()> {
+        if let Some(Resumed { from_step, .. }) = self.resumed {
+            let time = crate::timing::unix_seconds();
+            return self.folder.log(&LogLine::Resumed { resumed_from_step: from_step, time });
+        }
+        for skipped in self.dataset.clone().skipped() {
+            let (path, reason) = (skipped.path.clone(), skipped.reason.clone());
+            self.folder.log(&LogLine::SkippedImage { path, reason })?;
+        }
+        Ok(())
+    }
+
+    /// The steps of a phase that are left; whether all were taken, for `stop` saves and ends them.
+    fn take_steps(
+        &mut self,
+        phase: &PlannedPhase,
+        loader: &mut TrainLoader,
+        stop: &AtomicBool,
+        observer: &mut dyn Observer,
+    ) -> Result<bool> {
+        let mut save = Every::new(self.config.checkpoint_every);
+        let mut watch = Stopwatch::start();
+        while self.step < phase.end() {
+            if stop.load(Ordering::Relaxed) {
+                self.save()?;
+                return Ok(false);
+            }
+            let batch = match loader.next() {
+                Ok(batch) => batch,
+                Err(error) => {
+                    self.save()?;
+                    return Err(error);
+                }
+            };
+            let record = self.take_step(phase, &batch, &mut watch)?;
+            self.folder.log(&LogLine::Step(record.clone()))?;
+            observer.step(&record);
+            if save.due() && self.step < phase.end() {
+                self.save()?;
+            }
+        }
+        Ok(true)
     }
 
     /// Before the first step of a phase: the optimizer rests, and channels are sorted where the phase asks for it.
@@ -277,9 +282,8 @@ impl Trainer {
         for (index, arch) in archs.iter().enumerate() {
             let dropout = dropout_mask(&self.space, batch.len(), self.config.seed, [step, index as u64])?;
             let loss = pupil.learn(arch, &batch.images, &target, dropout, &self.gradients)?;
-            if !loss.is_finite() {
-                let (phase, arch) = (phase.phase.name.clone(), arch.to_string());
-                return Err(Error::Diverged { step, phase, loss, arch });
+            if loss.is_nan() || loss > most_loss(self.space.classes()) {
+                return Err(self.diverged(step, format!("the loss is {loss}"), arch.to_string()));
             }
             total += loss;
         }
@@ -298,31 +302,40 @@ impl Trainer {
     }
 
     /// After the last step of a phase: the first phase's network becomes the teacher, the state is saved, and two
-    /// sub-networks are evaluated.
-    fn leave(&mut self, index: usize, phase: &PlannedPhase, observer: &mut dyn Observer) -> Result<()> {
+    /// sub-networks are evaluated. Whether all was done before `stop` was set.
+    fn leave(&mut self, index: usize, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<bool> {
         if index == 0 && self.teacher.is_none() {
             let path = self.folder.teacher();
             checkpoint::write_weights(&path, Kind::Teacher, &self.space, &self.weights, self.provenance())?;
             self.teacher = Some(Supernet::read(&path)?);
         }
         self.save()?;
-        let allowed = phase.phase.allowed.of(&self.space)?;
+        self.evaluate(index, stop, observer)
+    }
+
+    /// Evaluates the largest and the smallest sub-network of a phase that has ended, unless the log has them.
+    fn evaluate(&mut self, index: usize, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<bool> {
+        let phase = self.plan.phases[index].phase.clone();
+        let allowed = phase.allowed.of(&self.space)?;
         let high = sampler::largest(&self.space).resolution;
         let mut archs = vec![sampler::largest(&allowed), sampler::smallest(&allowed).at(high)];
         archs.dedup();
+        let known = self.resumed.as_ref().filter(|resumed| resumed.from_step == self.step);
+        archs.retain(|arch| known.is_none_or(|resumed| !resumed.evaluated.contains(arch)));
         for arch in archs {
-            let accuracy = self.judge().accuracy(&arch, Split::Val)?;
+            let counted = self.judge().accuracy_unless(stop, &arch, Split::Val)?;
+            let Some(accuracy) = counted else { return Ok(false) };
             observer.evaluated(&arch, accuracy);
             self.folder.log(&LogLine::Evaluation {
                 step: self.step,
-                phase: phase.phase.name.clone(),
+                phase: phase.name.clone(),
                 arch,
                 split: Split::Val.to_string(),
                 top1: accuracy.top1(),
                 accuracy,
             })?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn judge(&self) -> Judge<'_> {
@@ -335,19 +348,12 @@ impl Trainer {
         }
     }
 
-    fn save(&self) -> Result<()> {
-        let (path, velocities) = (self.folder.checkpoint(), self.optimizer.velocities());
-        checkpoint::write_checkpoint(&path, &self.space, &self.weights, velocities, self.provenance())
-    }
 }
 
-fn read_teacher(path: &Path, hash: &str) -> Result<Supernet> {
-    let teacher = Supernet::read(path)?;
-    if teacher.hash != hash {
-        return Err(Error::invalid(path.display(), "hash", hash, &teacher.hash)
-            .and_then_do("put back the file that this run wrote"));
-    }
-    Ok(teacher)
+/// A loss beyond this is taken for an explosion: 30 times that of guessing, twice over where a teacher adds its own.
+/// This toolkit's choice; healthy runs stay within a few times that of guessing.
+fn most_loss(classes: usize) -> f32 {
+    60.0 * (classes.max(2) as f32).ln()
 }
 
 /// Whether the data fit the space, and a batch can be filled.

@@ -1,0 +1,145 @@
+//! One image file: png or jpeg, grey or colour, any size. A security boundary: a header may claim anything.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use image::{DynamicImage, ImageFormat, ImageReader, Limits};
+
+use crate::error::{Error, Result};
+
+/// Sides that an image may have, in pixels.
+const SIDES: std::ops::RangeInclusive<u32> = 2..=16_384;
+
+/// Most bytes that decoding one image may take: room for 178,956,970 pixels (Pillow's bound against decompression
+/// bombs) would be .5 GB; a side of at most 16,384 needs no more than this for three channels of 8 bits.
+const MOST_BYTES: u64 = 3 * 16_384 * 16_384;
+
+/// A decoded image.
+#[derive(Debug, Clone)]
+pub struct ImageFile {
+    image: DynamicImage,
+}
+
+impl ImageFile {
+    /// Reads and decodes a file.
+    ///
+    /// # Errors
+    /// If it cannot be read, is cut off or damaged, is no png or jpeg, or has an absurd size.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        Self::from_bytes(&path.display().to_string(), &bytes)
+    }
+
+    /// Decodes a file's bytes; `place` names them in messages.
+    ///
+    /// # Errors
+    /// As [`ImageFile::read`].
+    pub fn from_bytes(place: &str, bytes: &[u8]) -> Result<Self> {
+        let wrong = |field: &str, expected: &str, got: String| Error::invalid(place, field, expected, got);
+        let broken = |error: image::ImageError| wrong("content", "a whole png or jpeg image", error.to_string());
+        let format = image::guess_format(bytes).ok();
+        let Some(format @ (ImageFormat::Png | ImageFormat::Jpeg)) = format else {
+            let got = format.map_or("something else".to_string(), |format| format!("{format:?}"));
+            return Err(wrong("content", "a png or jpeg image", got));
+        };
+        let reader = || ImageReader::with_format(Cursor::new(bytes), format);
+        let (width, height) = reader().into_dimensions().map_err(broken)?;
+        if !SIDES.contains(&width) || !SIDES.contains(&height) {
+            return Err(wrong("size", "sides of 2 to 16384 pixels", format!("{width} x {height}")));
+        }
+        if format == ImageFormat::Jpeg && !has_end(bytes) {
+            return Err(wrong("content", "a whole jpeg image", "one that is cut off".to_string()));
+        }
+        let mut limits = Limits::default();
+        limits.max_alloc = Some(MOST_BYTES);
+        let mut reader = reader();
+        reader.limits(limits);
+        Ok(Self { image: reader.decode().map_err(broken)? })
+    }
+
+    /// Height and width.
+    pub fn size(&self) -> [usize; 2] {
+        [self.image.height() as usize, self.image.width() as usize]
+    }
+
+    /// Whether its pixels have more than a brightness.
+    pub fn is_colour(&self) -> bool {
+        self.image.color().has_color()
+    }
+
+    /// Pixel values `[H, W, C]` of 8 bits: `channels` 1 for grey (colours by their luminance), 3 for colour (grey three
+    /// times); transparency is left out. `None` for other numbers of channels.
+    pub fn into_pixels(self, channels: usize) -> Option<Vec<u8>> {
+        match channels {
+            1 => Some(self.image.into_luma8().into_raw()),
+            3 => Some(self.image.into_rgb8().into_raw()),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a jpeg's end marker follows its last scan; the decoder fills up what is missing without a word. In a scan's
+/// data an FF is followed by 00, so that the pair can be nothing else.
+fn has_end(bytes: &[u8]) -> bool {
+    let pairs = |wanted: [u8; 2]| move |pair: &[u8]| pair == wanted;
+    let start = bytes.windows(2).rposition(pairs([0xff, 0xda])).unwrap_or(0);
+    bytes[start..].windows(2).any(pairs([0xff, 0xd9]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{GrayImage, Luma, Rgb, RgbImage};
+
+    fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        image.into().write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    fn colour() -> RgbImage {
+        RgbImage::from_fn(20, 12, |x, y| Rgb([(x * 12) as u8, (y * 20) as u8, 128]))
+    }
+
+    #[test]
+    fn grey_and_colour_in_both_formats() {
+        let grey = GrayImage::from_fn(5, 7, |x, y| Luma([(x * 7 + y) as u8]));
+        let file = ImageFile::from_bytes("x", &encoded(grey.clone(), ImageFormat::Png)).unwrap();
+        assert_eq!((file.size(), file.is_colour()), ([7, 5], false));
+        assert_eq!(file.clone().into_pixels(1).unwrap(), grey.into_raw());
+        assert_eq!(file.clone().into_pixels(3).unwrap().len(), 105);
+        assert!(file.into_pixels(2).is_none());
+        for format in [ImageFormat::Png, ImageFormat::Jpeg] {
+            let file = ImageFile::from_bytes("x", &encoded(colour(), format)).unwrap();
+            assert_eq!((file.size(), file.is_colour()), ([12, 20], true));
+        }
+    }
+
+    #[test]
+    fn what_is_broken_is_said() {
+        let (png, jpeg) = (encoded(colour(), ImageFormat::Png), encoded(colour(), ImageFormat::Jpeg));
+        let mut huge = png.clone();
+        huge[16..24].copy_from_slice(&[0x7f, 0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff]);
+        let one = encoded(GrayImage::new(1, 9), ImageFormat::Png);
+        for (bytes, expected) in [
+            (&png[..png.len() / 2], "whole png or jpeg"),
+            (&jpeg[..jpeg.len() / 2], "cut off"),
+            (&jpeg[..jpeg.len() - 2], "cut off"),
+            (&jpeg[..20], "whole png or jpeg"),
+            (b"GIF89a and more of it", "expected a png or jpeg image, got Gif"),
+            (b"", "got something else"),
+            (&one[..], "sides of 2 to 16384 pixels, got 1 x 9"),
+            (&huge[..], "x.png: "),
+        ] {
+            let error = ImageFile::from_bytes("x.png", bytes).unwrap_err().to_string();
+            assert!(error.starts_with("x.png: ") && error.contains(expected), "{expected}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_end_marker_in_a_thumbnail_is_not_the_images() {
+        let thumbnail = [0xff, 0xda, 1, 2, 0xff, 0xd9];
+        let cut_off = [&thumbnail[..], &[0xff, 0xda, 3, 4, 0xff, 0x00, 0xd9]].concat();
+        assert!(has_end(&thumbnail) && !has_end(&cut_off));
+    }
+}

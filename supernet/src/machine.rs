@@ -1,0 +1,41 @@
+//! What the operating system tells of the machine.
+
+use std::path::Path;
+
+/// The processor's model, as the operating system gives it; `unknown` where it does not.
+pub fn cpu() -> String {
+    let cpuinfo = std::fs::read_to_string(Path::new("/proc/cpuinfo")).unwrap_or_default();
+    cpu_model(&cpuinfo).unwrap_or("unknown").to_string()
+}
+
+/// The processor's name in the text of Linux's `/proc/cpuinfo`: x86 says `model name`; boards say `Model`,
+/// `Hardware` or only an implementer and a part number.
+fn cpu_model(cpuinfo: &str) -> Option<&str> {
+    ["model name", "Model", "Hardware", "CPU part"].iter().find_map(|wanted| {
+        let value = |line: &'_ str| {
+            let (key, value) = line.split_once(':')?;
+            (key.trim() == *wanted && !value.trim().is_empty()).then_some(())
+        };
+        let line = cpuinfo.lines().find(|line| value(line).is_some())?;
+        line.split_once(':').map(|(_, value)| value.trim())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_named() {
+        let board = "processor\t: 0\nCPU part\t: 0xd08\n\nModel\t\t: Raspberry Pi 4 Model B Rev 1.4\n";
+        for (text, expected) in [
+            ("processor\t: 0\nmodel name\t: AMD EPYC 9B14\nflags : a b\n", Some("AMD EPYC 9B14")),
+            (board, Some("Raspberry Pi 4 Model B Rev 1.4")),
+            ("CPU part\t: 0xd08\n", Some("0xd08")),
+            ("model name\t:\n", None),
+            ("", None),
+        ] {
+            assert_eq!(cpu_model(text), expected);
+        }
+    }
+}

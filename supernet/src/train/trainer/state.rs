@@ -1,0 +1,126 @@
+//! What outlives the process: the checkpoint, what it is checked against, and what a resumed run knows of before.
+
+use std::path::Path;
+
+use super::Trainer;
+use crate::checkpoint::{self, Checkpoint, Provenance, Supernet};
+use crate::elastic::check_finite;
+use crate::error::{Error, Result};
+use crate::machine;
+use crate::space::Arch;
+use crate::train::Sgd;
+
+/// What a run was taken up with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resumed {
+    /// The next step.
+    pub from_step: u64,
+    /// In what this machine differs from the one that took the steps before, so that bits may.
+    pub differences: Vec<String>,
+    /// Kernels that computed the weights so far.
+    kernels: String,
+    /// Sub-networks whose evaluation after the last step is in the log already.
+    pub(super) evaluated: Vec<Arch>,
+}
+
+impl Trainer {
+    pub(super) fn restore(&mut self) -> Result<()> {
+        let path = self.folder.checkpoint();
+        let Checkpoint { supernet, velocities } = Checkpoint::read(&path)?;
+        let provenance = &supernet.provenance;
+        let place = path.display();
+        let differs = |field: &str, wanted: &str, got: &str| {
+            if wanted == got {
+                return Ok(());
+            }
+            Err(Error::invalid(&place, field, wanted, got)
+                .and_then_do("resume with the flags the run was started with, or choose another folder"))
+        };
+        differs("space", &self.space.fingerprint(), &supernet.space.fingerprint())?;
+        differs("data", &self.dataset.identity(), &provenance.data)?;
+        differs("plan", &self.plan.hash(), &provenance.plan)?;
+        if let Some(hash) = &provenance.teacher {
+            self.teacher = Some(read_teacher(&self.folder.teacher(), hash)?);
+        }
+        self.step = provenance.step;
+        self.saved = Some(self.step);
+        self.resumed = Some(Resumed {
+            from_step: self.step,
+            differences: self.differences(&provenance.kernels),
+            kernels: provenance.kernels.clone(),
+            evaluated: Vec::new(),
+        });
+        self.optimizer =
+            Sgd::new(&supernet.weights, self.plan.momentum, self.plan.weight_decay, self.config.kernels)?
+                .with_velocities(velocities);
+        self.weights = supernet.weights;
+        Ok(())
+    }
+
+    /// In what this machine differs from the one that wrote the checkpoint.
+    fn differences(&self, kernels: &str) -> Vec<String> {
+        let (cpu, now) = (machine::cpu(), self.config.kernels.name());
+        let before = self.folder.planned_cpu().filter(|before| *before != cpu);
+        let mut differences: Vec<_> =
+            before.iter().map(|before| format!("processor {before} before, {cpu} now")).collect();
+        if kernels.rsplit(", then ").next() != Some(now) {
+            differences.push(format!("kernels {kernels} before, {now} now"));
+        }
+        differences
+    }
+
+    pub(super) fn provenance(&self) -> Provenance {
+        let now = self.config.kernels.name();
+        let kernels = match &self.resumed {
+            Some(Resumed { kernels, .. }) if kernels.rsplit(", then ").next() == Some(now) => kernels.clone(),
+            Some(Resumed { kernels, .. }) => format!("{kernels}, then {now}"),
+            None => now.to_string(),
+        };
+        Provenance {
+            tool: env!("CARGO_PKG_VERSION").to_string(),
+            kernels,
+            seed: self.config.seed,
+            data: self.dataset.identity(),
+            plan: self.plan.hash(),
+            step: self.step,
+            teacher: self.teacher.as_ref().map(|teacher| teacher.hash.clone()),
+        }
+    }
+
+    /// Saves the state, unless it is spoilt: the last good checkpoint must outlive it.
+    pub(super) fn save(&mut self) -> Result<()> {
+        self.folder.sync_log()?;
+        let velocities = self.optimizer.velocities();
+        for (name, tensor) in self.weights.tensors().iter().chain(velocities) {
+            if check_finite(tensor, "", name).is_err() {
+                let step = self.step.saturating_sub(1);
+                return Err(self.diverged(step, format!("{name} is no longer finite"), self.archs_of(step)?));
+            }
+        }
+        let path = self.folder.checkpoint();
+        checkpoint::write_checkpoint(&path, &self.space, &self.weights, velocities, self.provenance())?;
+        self.saved = Some(self.step);
+        Ok(())
+    }
+
+    fn archs_of(&self, step: u64) -> Result<String> {
+        let Some((_, phase)) = self.plan.phase_at(step) else { return Ok(String::new()) };
+        let archs = self.plan.archs(&self.space, phase, step)?;
+        Ok(archs.iter().map(Arch::to_string).collect::<Vec<_>>().join(" and "))
+    }
+
+    pub(super) fn diverged(&self, step: u64, what: String, archs: String) -> Error {
+        let phase = self.plan.phase_at(step).map_or_else(String::new, |(_, phase)| phase.phase.name.clone());
+        Error::Diverged { step, phase, what, archs, checkpoint: self.saved }
+    }
+}
+
+fn read_teacher(path: &Path, hash: &str) -> Result<Supernet> {
+    let teacher = Supernet::read(path)?;
+    if teacher.hash != hash {
+        return Err(Error::invalid(path.display(), "hash", hash, &teacher.hash)
+            .and_then_do("put back the file that this run wrote"));
+    }
+    Ok(teacher)
+}
+
