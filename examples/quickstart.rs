@@ -55,7 +55,7 @@ fn quickstart() -> anyhow::Result<()> {
     let (engine, mut clock) =
         (NativeEngine::new(kernels, rayon::current_num_threads()), MonotonicStopwatch::new());
     let (measuring, layers) = (MeasureConfig::default(), latency::single(latency::space_layers(&space)?));
-    let rows = latency::measure(&layers, &engine, &mut clock, &measuring, &mut |_| {}, &stop)?.rows;
+    let rows = latency::measure(&layers, &engine, &mut clock, &measuring, &mut |_| Ok(()), &stop)?.rows;
     let (device, protocol) = (DeviceFacts::this_machine(None), measuring.describe());
     let table = LatencyTable::new("quickstart", device, engine.describe(), &protocol, rows)?;
     table.write(&folder.join("table.json"))?;
@@ -77,7 +77,7 @@ fn quickstart() -> anyhow::Result<()> {
     let top1 = exported.model.config.origin.measured.as_ref().map_or(0.0, |measured| measured.top1);
     let (archs, timed) =
         (std::slice::from_ref(arch), (&engine as &dyn Engine, &mut clock as &mut dyn Stopwatch));
-    let whole = latency::validate((&table, &space), archs, timed, &measuring, &mut |_| {}, &stop)?;
+    let whole = latency::validate((&table, &space), archs, timed, &measuring, &mut |_| Ok(()), &stop)?;
 
     let (predicted, measured, limit) = (found.latency_ms, whole.networks[0].measured_ms, 0.5e-3 * slowest);
     println!("sub-network   {arch}\n{:<14}{:>10} {:>10}", "", "predicted", "measured");

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Normalisation;
 use crate::error::{Error, Result};
+use crate::file::write_atomically;
 use crate::kernels::Kernels;
 use crate::nn::{MapSource, Network, Source};
 use crate::space::{Arch, SearchSpace};
-use crate::file::write_atomically;
 use crate::tensor_file;
 
 /// Version of the form that this code writes and reads.

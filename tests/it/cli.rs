@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 /// The folder of this build's binaries; those of the other packages are built beside the tests.
-fn binary(name: &str) -> PathBuf {
+pub(crate) fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
     let folder = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
     let path = folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
@@ -15,13 +15,13 @@ fn binary(name: &str) -> PathBuf {
     path
 }
 
-fn run(name: &str, folder: &Path, line: &str) -> Output {
+pub(crate) fn run(name: &str, folder: &Path, line: &str) -> Output {
     let command = &mut Command::new(binary(name));
     command.current_dir(folder).args(line.split_whitespace()).output().expect("a binary that starts")
 }
 
 /// Runs a command that must succeed, with `--json`, and returns its document.
-fn json(name: &str, folder: &Path, line: &str) -> Value {
+pub(crate) fn json(name: &str, folder: &Path, line: &str) -> Value {
     let output = run(name, folder, &format!("{line} --json"));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name} {line}: {errors}");
@@ -40,7 +40,7 @@ fn fails(name: &str, folder: &Path, line: &str, code: i32) -> String {
 const TRAIN: &str = "train --space tiny --data digits --seed 3 --scale 0.02";
 
 /// A trained supernet and all that follows from it, made once for all tests here.
-fn pipeline() -> &'static Path {
+pub(crate) fn pipeline() -> &'static Path {
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
     FOLDER
         .get_or_init(|| {

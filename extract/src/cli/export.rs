@@ -28,7 +28,7 @@ pub struct Arguments {
     /// Images to calibrate with and to count accuracy on: `digits`, `idx:FOLDER` or `folder:FOLDER`
     #[arg(long)]
     data: String,
-    /// The folder that appears
+    /// The folder that appears; an earlier export there is replaced
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
     /// What to write
@@ -39,6 +39,19 @@ pub struct Arguments {
     calibration_images: usize,
     #[command(flatten)]
     pub common: Common,
+}
+
+/// What a search expected of the sub-network, where it is given as a `found.json` for this supernet.
+fn found(output: &Output, arch: &str, supernet: &Supernet) -> Option<Found> {
+    let found = Found::read(Path::new(arch)).ok()?;
+    if found.supernet == supernet.hash {
+        return Some(found);
+    }
+    let (theirs, ours) = (&found.supernet, &supernet.hash);
+    output.say(format_args!(
+        "warning: {arch} was found for another supernet ({theirs}, not {ours}): what it expects is left out"
+    ));
+    None
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
@@ -52,7 +65,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if !supernet.trained_on(&dataset) {
         output.say(format_args!("warning: the supernet was trained on other images than {}", dataset.name()));
     }
-    let found = Found::read(Path::new(&arguments.arch)).ok();
+    let found = found(&output, &arguments.arch, &supernet);
     let request = Request {
         supernet: &supernet,
         arch: &arch,

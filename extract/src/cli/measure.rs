@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use extract::latency::{
-    DeviceFacts, Engine, LatencyTable, MeasureConfig, MonotonicStopwatch, NativeEngine, Progress,
+    DeviceFacts, Engine, Journal, LatencyTable, MeasureConfig, MonotonicStopwatch, NativeEngine, Progress,
     measure::Measured, single, space_layers,
 };
 use serde_json::json;
@@ -17,7 +17,9 @@ use super::{Common, Outcome, Output, interrupt_flag, kernels};
 
 /// Measure every layer of a space on this machine into a latency table
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  extract measure --space fashion --threads 1 --out table.json")]
+#[command(
+    after_help = "Example:\n  extract measure --space fashion --threads 1 --out table.json\n\nWhat is sampled goes to TABLE.json.samples at once: after a kill or Ctrl-C the same command goes on with it."
+)]
 pub struct Arguments {
     /// Preset name or TOML file
     #[arg(long)]
@@ -57,7 +59,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let stop = interrupt_flag()?;
     let engine = NativeEngine::new(kernels()?, rayon::current_num_threads());
     let device = DeviceFacts::this_machine(arguments.device_name.as_deref());
-    let config = MeasureConfig {
+    let mut config = MeasureConfig {
         half_width: arguments.precision / 100.0,
         budget: Duration::from_secs(arguments.budget),
         seed: arguments.seed,
@@ -68,9 +70,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if let Some(table) = &present {
         layers.retain(|key, _| !table.rows().contains_key(key));
     }
-    let measured = measure_with_bar(&output, &layers, &engine, &config, &stop)?;
+    let config = &mut config;
+    let mut journal = journal(arguments, &output, (&device, &engine), config)?;
+    let measured = measure_with_bar(&output, &layers, &engine, (config, &mut journal), &stop)?;
     let spent = measured.spent.as_secs_f64();
-    let (unmeasured, interrupted) = (measured.unmeasured, measured.interrupted);
+    if measured.interrupted {
+        output.say("interrupted; what was sampled is saved, and the same command goes on with it");
+        let document = json!({ "finished": false, "entries": measured.rows.len(), "seconds": spent });
+        output.result(format_args!("{} layers sampled so far", measured.rows.len()), &document)?;
+        return Ok(Outcome::Interrupted);
+    }
+    let unmeasured = measured.unmeasured;
     let mut table = match present {
         Some(mut table) => {
             table.extend(&device, &engine.describe(), measured.rows)?;
@@ -84,9 +94,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     table.run.insert("unix_seconds".to_string(), json!(unix_seconds()));
     table.run.insert("seconds".to_string(), json!(spent.round()));
     table.write(&arguments.out)?;
+    journal.remove()?;
     output.wrote(&arguments.out);
     summarize(&output, &table, &unmeasured, spent)?;
-    Ok(if interrupted { Outcome::Interrupted } else { Outcome::Done })
+    Ok(Outcome::Done)
 }
 
 /// The table to add to, with `--missing`.
@@ -103,17 +114,35 @@ fn present_table(
     Ok(Some(table))
 }
 
+/// What is sampled goes to a file beside the table, where a run that was killed may have left some.
+fn journal(
+    arguments: &Arguments,
+    output: &Output,
+    (device, engine): (&DeviceFacts, &dyn Engine),
+    config: &mut MeasureConfig,
+) -> anyhow::Result<Journal> {
+    let mut name = arguments.out.clone().into_os_string();
+    name.push(".samples");
+    let (journal, taken) = Journal::open(name.as_ref(), device, &engine.describe(), &config.describe())?;
+    if !taken.is_empty() {
+        output.say(format_args!("going on with what was sampled of {} layers", taken.len()));
+    }
+    config.taken = taken;
+    Ok(journal)
+}
+
 fn measure_with_bar(
     output: &Output,
     layers: &BTreeMap<String, LayerSpec>,
     engine: &dyn Engine,
-    config: &MeasureConfig,
+    (config, journal): (&MeasureConfig, &mut Journal),
     stop: &std::sync::atomic::AtomicBool,
 ) -> anyhow::Result<Measured> {
     let bar = output.bar(layers.len() as u64);
     let mut progress = |progress: Progress<'_>| {
         bar.set_position(progress.finished as u64);
         bar.set_message(format!("round {}", progress.round));
+        journal.append(progress.key, progress.inner, progress.samples)
     };
     let mut stopwatch = MonotonicStopwatch::new();
     let measured = extract::latency::measure(
@@ -139,7 +168,7 @@ fn summarize(output: &Output, table: &LatencyTable, unmeasured: &[String], spent
     }
     let document = json!({
         "entries": entries, "unconverged": unconverged, "unmeasured": unmeasured, "seconds": spent,
-        "hash": table.hash(),
+        "hash": table.hash(), "finished": true,
     });
     output.result(
         format_args!("{entries} layers in {spent:.1} s of measuring, {unconverged} of them unconverged"),

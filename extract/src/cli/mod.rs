@@ -198,6 +198,7 @@ mod tests {
     use clap::CommandFactory;
 
     fn parses(line: &str) -> bool {
+        let line = line.split(" > ").next().unwrap_or(line);
         Cli::try_parse_from(line.split_whitespace().filter(|word| *word != "\\")).is_ok()
     }
 

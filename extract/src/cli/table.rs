@@ -78,7 +78,10 @@ fn compare(
     table.check_same_setting(&DeviceFacts::this_machine(Some(&table.device.name)), &engine.describe())?;
     let (config, stop) = (MeasureConfig::default(), interrupt_flag()?);
     let bar = output.bar(archs.len() as u64);
-    let mut progress = |progress: Progress<'_>| bar.set_position(progress.finished as u64);
+    let mut progress = |progress: Progress<'_>| {
+        bar.set_position(progress.finished as u64);
+        Ok(())
+    };
     let mut stopwatch = MonotonicStopwatch::new();
     let validation =
         validate((table, &space), &archs, (&engine, &mut stopwatch), &config, &mut progress, &stop)?;

@@ -43,6 +43,17 @@ pub struct MeasureConfig {
     pub budget: Duration,
     /// Decides the order of visits.
     pub seed: u64,
+    /// What an earlier, cut short measuring with the same settings sampled.
+    pub taken: BTreeMap<String, Sampled>,
+}
+
+/// Samples of one layer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sampled {
+    /// Runs a sample; 0 until calibrated.
+    pub inner: u64,
+    /// Microseconds a run.
+    pub samples: Vec<f64>,
 }
 
 impl Default for MeasureConfig {
@@ -58,6 +69,7 @@ impl Default for MeasureConfig {
             half_width: 0.03,
             budget: Duration::from_secs(600),
             seed: 0,
+            taken: BTreeMap::new(),
         }
     }
 }
@@ -92,6 +104,10 @@ pub struct Progress<'a> {
     pub layers: usize,
     /// Time that was measured so far.
     pub spent: Duration,
+    /// Runs a sample of this layer.
+    pub inner: u64,
+    /// What the visit sampled.
+    pub samples: &'a [f64],
 }
 
 /// What came of measuring.
@@ -110,17 +126,14 @@ pub struct Measured {
 struct Entry<'a> {
     key: &'a str,
     layers: &'a [LayerSpec],
-    /// Runs a sample; 0 until calibrated.
-    inner: u64,
-    /// Microseconds a run.
-    samples: Vec<f64>,
+    sampled: Sampled,
 }
 
 impl Entry<'_> {
     fn finished(&self, config: &MeasureConfig) -> bool {
-        let len = self.samples.len();
-        len >= config.max_samples
-            || (len >= config.min_samples && stats::converged(&self.samples, config.half_width))
+        let samples = &self.sampled.samples;
+        samples.len() >= config.max_samples
+            || (samples.len() >= config.min_samples && stats::converged(samples, config.half_width))
     }
 }
 
@@ -134,12 +147,12 @@ pub fn measure(
     engine: &dyn Engine,
     stopwatch: &mut dyn Stopwatch,
     config: &MeasureConfig,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut dyn FnMut(Progress<'_>) -> Result<()>,
     stop: &AtomicBool,
 ) -> Result<Measured> {
     let mut entries = Vec::with_capacity(layers.len());
     for (key, layers) in layers {
-        entries.push(Entry { key, layers, inner: 0, samples: Vec::new() });
+        entries.push(Entry { key, layers, sampled: config.taken.get(key).cloned().unwrap_or_default() });
     }
     let mut bench = Bench { engine, stopwatch, config, spent_ns: 0 };
     let mut order_rng = rng(config.seed, Purpose::Measure);
@@ -149,10 +162,13 @@ pub fn measure(
             if stop.load(Ordering::Relaxed) || bench.spent() >= config.budget {
                 return Ok(outcome(entries, config, bench.spent(), stop.load(Ordering::Relaxed)));
             }
+            let before = entries[index].sampled.samples.len();
             bench.visit(&mut entries[index])?;
             let finished = entries.iter().filter(|entry| entry.finished(config)).count();
             let (key, layers, spent) = (entries[index].key, entries.len(), bench.spent());
-            progress(Progress { key, round, finished, layers, spent });
+            let Sampled { inner, samples } = &entries[index].sampled;
+            let (inner, samples) = (*inner, &samples[before..]);
+            progress(Progress { key, round, finished, layers, spent, inner, samples })?;
         }
         if order.is_empty() {
             break;
@@ -170,8 +186,9 @@ fn unfinished(entries: &[Entry], config: &MeasureConfig, rng: &mut ChaCha8Rng) -
 
 fn outcome(entries: Vec<Entry>, config: &MeasureConfig, spent: Duration, interrupted: bool) -> Measured {
     let (measured, unmeasured): (Vec<_>, Vec<_>) =
-        entries.into_iter().partition(|entry| !entry.samples.is_empty());
-    let row = |entry: Entry| (entry.key.to_string(), stats::summarize(&entry.samples, config.half_width));
+        entries.into_iter().partition(|entry| !entry.sampled.samples.is_empty());
+    let row =
+        |entry: Entry| (entry.key.to_string(), stats::summarize(&entry.sampled.samples, config.half_width));
     let unmeasured = unmeasured.into_iter().map(|entry| entry.key.to_string()).collect();
     Measured { rows: measured.into_iter().map(row).collect(), unmeasured, spent, interrupted }
 }
@@ -196,13 +213,14 @@ impl Bench<'_> {
             Ok(())
         })?;
         let mut run = run.expect("set by the call that was timed");
-        if entry.inner == 0 {
-            entry.inner = self.calibrate(&mut *run)?;
+        let Sampled { inner, samples } = &mut entry.sampled;
+        if *inner == 0 {
+            *inner = self.calibrate(&mut *run)?;
         }
-        self.warm_up(entry.inner, &mut *run)?;
-        let wanted = self.config.visit_samples.max(1).min(self.config.max_samples - entry.samples.len());
+        self.warm_up(*inner, &mut *run)?;
+        let wanted = self.config.visit_samples.max(1).min(self.config.max_samples - samples.len());
         for _ in 0..wanted {
-            entry.samples.push(self.sample(entry.inner, &mut *run)?);
+            samples.push(self.sample(*inner, &mut *run)?);
         }
         Ok(())
     }
@@ -309,8 +327,8 @@ mod tests {
         let now = Rc::new(Cell::new(0));
         let engine = FakeEngine { now: now.clone(), visited: RefCell::default(), cost };
         let stop = AtomicBool::new(false);
-        let measured =
-            measure(&layers, &engine, &mut FakeClock(now), config, &mut |_| {}, &stop).expect("no errors");
+        let measured = measure(&layers, &engine, &mut FakeClock(now), config, &mut |_| Ok(()), &stop)
+            .expect("no errors");
         (measured, engine.visited.into_inner())
     }
 
@@ -369,6 +387,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_sampled_before_a_kill_counts() {
+        let config = MeasureConfig::default();
+        let (whole, visited) = run(|key, _| length(key), &config);
+        let sampled = |key: &String| Sampled { inner: 100, samples: vec![length(key) as f64 / 1e3; 20] };
+        let taken =
+            visited.iter().skip(1).filter(|key| **key != visited[0]).map(|key| (key.clone(), sampled(key)));
+        let (rest, again) = run(|key, _| length(key), &MeasureConfig { taken: taken.collect(), ..config });
+        assert_eq!(again, [visited[0].clone(), visited[0].clone()], "only what is not known yet is visited");
+        assert_eq!(rest.rows, whole.rows);
+    }
+
+    #[test]
     fn a_stop_and_an_engine_error_end_it() {
         let layers = single(space_layers(&preset("tiny").expect("a preset")).expect("a checked space"));
         let now = Rc::new(Cell::new(0));
@@ -378,6 +408,7 @@ mod tests {
         let mut progress = |_: Progress<'_>| {
             visits += 1;
             stop.store(visits == 3, Ordering::Relaxed);
+            Ok(())
         };
         let config = MeasureConfig::default();
         let measured =
@@ -394,6 +425,6 @@ mod tests {
             }
         }
         let stop = AtomicBool::new(false);
-        assert!(measure(&layers, &engine, &mut Broken, &config, &mut |_| {}, &stop).is_err());
+        assert!(measure(&layers, &engine, &mut Broken, &config, &mut |_| Ok(()), &stop).is_err());
     }
 }

@@ -3,6 +3,7 @@
 mod clock;
 pub mod device;
 pub mod engine;
+mod journal;
 pub mod measure;
 mod native;
 pub mod plan;
@@ -13,7 +14,8 @@ mod validate;
 pub use clock::MonotonicStopwatch;
 pub use device::DeviceFacts;
 pub use engine::{Engine, EngineFacts, Stopwatch};
-pub use measure::{MeasureConfig, Progress, measure, single};
+pub use journal::Journal;
+pub use measure::{MeasureConfig, Progress, Sampled, measure, single};
 pub use native::NativeEngine;
 pub use plan::space_layers;
 pub use stats::Row;

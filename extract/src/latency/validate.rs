@@ -60,7 +60,7 @@ pub fn validate(
     archs: &[Arch],
     (engine, stopwatch): (&dyn Engine, &mut dyn Stopwatch),
     config: &MeasureConfig,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut dyn FnMut(Progress<'_>) -> Result<()>,
     stop: &AtomicBool,
 ) -> Result<Validation> {
     let mut entries = std::collections::BTreeMap::new();

@@ -43,7 +43,8 @@ impl Man {
     /// Writes the pages of the command line `C`.
     pub fn run<C: CommandFactory>(&self) -> anyhow::Result<Ending> {
         std::fs::create_dir_all(&self.folder).map_err(Error::io("create the folder", &self.folder))?;
-        clap_mangen::generate_to(C::command(), &self.folder).map_err(Error::io("write into", &self.folder))?;
+        clap_mangen::generate_to(C::command(), &self.folder)
+            .map_err(Error::io("write into", &self.folder))?;
         Ok(Ending::Done)
     }
 }

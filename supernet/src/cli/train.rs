@@ -106,8 +106,9 @@ impl Arguments {
         let plan = trainer.plan();
         let done = trainer.resumed().map_or(0, |resumed| resumed.from_step);
         for difference in trainer.resumed().into_iter().flat_map(|resumed| &resumed.differences) {
-            self.common
-                .tell(format!("warning: {difference}: the last bits of the weights may differ from an unbroken run's"));
+            self.common.tell(format!(
+                "warning: {difference}: the last bits of the weights may differ from an unbroken run's"
+            ));
         }
         if done >= plan.steps() {
             return Ok(());

@@ -104,7 +104,10 @@ mod tests {
         let digits = open().unwrap();
         // blake3 of the same bytes, made in Python from scikit-learn's digits.csv.gz
         assert_eq!(digits.hash(), "79bd44380908253f7d783b8f59308de688a4a934594294ef58f00f83005b6f15");
-        assert_eq!((digits.classes().len(), digits.flip(), digits.size(), digits.channels()), (10, false, 8, 1));
+        assert_eq!(
+            (digits.classes().len(), digits.flip(), digits.size(), digits.channels()),
+            (10, false, 8, 1)
+        );
     }
 
     #[test]

@@ -65,7 +65,8 @@ pub(super) fn open(folder: &Path) -> Result<Dataset> {
     let splits = Splits { train: train.into_images(channels), val: val.into_images(channels), test: None };
     let late = folder.join("test").is_dir().then(|| folder.join("test"));
     let origin = Origin { name, source, flip: about.flip };
-    Dataset::assemble(origin, classes, splits, facts).map(|set| set.with_late_test(late).with_skipped(skipped))
+    Dataset::assemble(origin, classes, splits, facts)
+        .map(|set| set.with_late_test(late).with_skipped(skipped))
 }
 
 /// The test images, which are looked at only when they are asked for.
@@ -88,7 +89,8 @@ fn class_names(folder: &Path) -> Result<Vec<String>> {
     let layout = "give a folder with train/<class>/*.png or *.jpg, and optionally val/ and test/ alike";
     let read = std::fs::read_dir(folder).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
-            Error::invalid(folder.display(), "folder", "training images", "no such folder").and_then_do(layout)
+            Error::invalid(folder.display(), "folder", "training images", "no such folder")
+                .and_then_do(layout)
         }
         _ => Error::io("open the folder", folder)(error),
     })?;
@@ -102,7 +104,9 @@ fn class_names(folder: &Path) -> Result<Vec<String>> {
     }
     names.sort();
     if names.is_empty() {
-        return Err(Error::invalid(folder.display(), "classes", "a folder for each", "none").and_then_do(layout));
+        return Err(
+            Error::invalid(folder.display(), "classes", "a folder for each", "none").and_then_do(layout)
+        );
     }
     Ok(names)
 }
@@ -251,8 +255,13 @@ fn hold_out(folder: &Path, classes: &[String], found: Found) -> Result<(Found, F
         let images: Vec<_> = found.images.iter().filter(|image| image.label == label as u32).collect();
         if images.len() < 2 {
             let place = folder.join(class);
-            return Err(Error::invalid(place.display(), "images", "at least 2, to hold one out", images.len())
-                .and_then_do("add images, or give a folder val/"));
+            return Err(Error::invalid(
+                place.display(),
+                "images",
+                "at least 2, to hold one out",
+                images.len(),
+            )
+            .and_then_do("add images, or give a folder val/"));
         }
         let mut rng = rng_for("validation split", idx::VALIDATION_SEED, &[label as u64, images.len() as u64]);
         let mut held_out = vec![false; images.len()];
@@ -268,7 +277,8 @@ fn hold_out(folder: &Path, classes: &[String], found: Found) -> Result<(Found, F
 impl Found {
     /// Mean and deviation of all pixels, from exact sums.
     fn normalisation(&self, channels: usize) -> Result<Normalisation> {
-        let pixels: u64 = self.images.iter().map(|image| image.facts.size.iter().product::<usize>() as u64).sum();
+        let pixels: u64 =
+            self.images.iter().map(|image| image.facts.size.iter().product::<usize>() as u64).sum();
         let mut totals = vec![[0u128; 2]; channels];
         for image in &self.images {
             for (channel, total) in totals.iter_mut().enumerate() {
@@ -277,7 +287,8 @@ impl Found {
                 total.iter_mut().zip(sums).for_each(|(total, sum)| *total += u128::from(sum));
             }
         }
-        let of = |[sum, squares]: &[u128; 2]| Normalisation::of_sums(pixels as f64, *sum as f64, *squares as f64);
+        let of =
+            |[sum, squares]: &[u128; 2]| Normalisation::of_sums(pixels as f64, *sum as f64, *squares as f64);
         let (mean, std) = totals.iter().map(of).unzip();
         Normalisation::new(mean, std)
     }

@@ -25,7 +25,8 @@ impl RunFolder {
     pub fn open(path: &Path, resume: bool) -> Result<Self> {
         std::fs::create_dir_all(path).map_err(Error::io("create the folder", path))?;
         let busy = "another process is training in this folder";
-        let lock = file::lock(&path.join("run.lock"), path, busy, "wait until it ends, or choose another folder")?;
+        let lock =
+            file::lock(&path.join("run.lock"), path, busy, "wait until it ends, or choose another folder")?;
         let folder = Self { path: path.to_path_buf(), log: None, _lock: lock };
         let used = [folder.plan(), folder.log_path(), folder.checkpoint(), folder.supernet()];
         if !resume && used.iter().any(|file| file.exists()) {

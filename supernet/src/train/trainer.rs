@@ -116,7 +116,8 @@ impl Trainer {
         }
         let happened = trainer.folder.cut_log(trainer.step)?;
         if let Some(resumed) = &mut trainer.resumed {
-            resumed.evaluated = happened.into_iter().filter_map(|line| line.evaluated_at(trainer.step)).collect();
+            resumed.evaluated =
+                happened.into_iter().filter_map(|line| line.evaluated_at(trainer.step)).collect();
         }
         Ok(trainer)
     }
@@ -347,7 +348,6 @@ impl Trainer {
             kernels: self.config.kernels.unrecorded(),
         }
     }
-
 }
 
 /// A loss beyond this is taken for an explosion: 30 times that of guessing, twice over where a teacher adds its own.

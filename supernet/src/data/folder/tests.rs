@@ -33,7 +33,11 @@ fn a_folder_with_splits_is_read_as_it_lies() {
     assert_eq!(set.classes(), ["cat", "dog"]);
     assert_eq!(set.train().labels(), [0, 0, 0, 0, 1, 1, 1, 1]);
     assert_eq!((set.val().len(), set.split(Split::Test).unwrap().len()), (6, 6));
-    assert_eq!((set.channels(), set.size(), set.flip()), (3, 6, true), "one colour image makes three channels");
+    assert_eq!(
+        (set.channels(), set.size(), set.flip()),
+        (3, 6, true),
+        "one colour image makes three channels"
+    );
     assert!(set.skipped().is_empty());
     let mean: Vec<f32> = set.normalisation().mean().to_vec();
     assert!(mean[0] > mean[1] && (mean[1] - mean[2]).abs() < 1e-2, "a red image among grey ones: {mean:?}");
@@ -75,12 +79,16 @@ fn a_few_broken_images_are_skipped_and_more_stop() {
     GrayImage::new(1, 30).save(at("0008.png")).unwrap();
     let set = open(data.path()).unwrap();
     assert_eq!(set.train().len() + set.val().len(), 198);
-    let skipped: Vec<_> = set.skipped().iter().map(|skipped| skipped.path.rsplit('/').next().unwrap()).collect();
+    let skipped: Vec<_> =
+        set.skipped().iter().map(|skipped| skipped.path.rsplit('/').next().unwrap()).collect();
     assert_eq!(skipped, ["0007.png", "0008.png"]);
     assert!(set.skipped()[1].reason.contains("got 1 x 30"), "{:?}", set.skipped()[1]);
     std::fs::write(at("0009.png"), "").unwrap();
     let message = refusal(data.path());
-    assert!(message.contains("expected at most 1 %, got 3 of 200") && message.contains("0007.png"), "{message}");
+    assert!(
+        message.contains("expected at most 1 %, got 3 of 200") && message.contains("0007.png"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -89,12 +97,18 @@ fn what_is_missing_is_said_with_what_to_change() {
     let at = |name: &str| data.path().join(name);
     std::fs::rename(at("val/b"), at("val/c")).unwrap();
     let message = refusal(data.path());
-    assert!(message.contains("val: classes: expected a folder `b` as in train, got none; every"), "{message}");
+    assert!(
+        message.contains("val: classes: expected a folder `b` as in train, got none; every"),
+        "{message}"
+    );
     std::fs::create_dir(at("val/b")).unwrap();
     assert!(refusal(data.path()).contains("got a folder `c` besides"));
     std::fs::rename(at("val/c"), at("elsewhere")).unwrap();
     let message = refusal(data.path());
-    assert!(message.contains("val/b: images: expected at least one .png, .jpg or .jpeg, got none"), "{message}");
+    assert!(
+        message.contains("val/b: images: expected at least one .png, .jpg or .jpeg, got none"),
+        "{message}"
+    );
     std::fs::write(at("val/b/x.webp"), "").unwrap();
     assert!(refusal(data.path()).contains("got 1 of type .webp; add images, convert them"));
     std::fs::remove_dir_all(at("val")).unwrap();

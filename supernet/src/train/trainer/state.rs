@@ -123,4 +123,3 @@ fn read_teacher(path: &Path, hash: &str) -> Result<Supernet> {
     }
     Ok(teacher)
 }
-

@@ -1,0 +1,38 @@
+//! An exported folder inside a program of your own: loads it once, then classifies images. Nothing else is needed, not
+//! the supernet, not its data.
+//!
+//! `cargo run --release --example deploy -- FOLDER IMAGE...`, where FOLDER is what `extract export` wrote, and an image
+//! is a png, a jpeg, or a `.npy` array that is normalised already. Prints a line for each: image, class, probability.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use extract::predict::Classifier;
+use supernet::kernels::Kernels;
+
+const USAGE: &str = "usage: deploy FOLDER IMAGE...
+
+FOLDER  what `extract export` wrote
+IMAGE   png, jpeg, or .npy with [C, H, W] f32 values, already normalised";
+
+fn main() -> anyhow::Result<ExitCode> {
+    let mut paths = std::env::args_os().skip(1).map(PathBuf::from);
+    let (folder, images) = (paths.next(), paths.collect::<Vec<_>>());
+    let Some(folder) = folder.filter(|_| !images.is_empty()) else {
+        eprintln!("{USAGE}");
+        return Ok(ExitCode::from(2));
+    };
+    let classifier = Classifier::load(&folder, Kernels::detect())?;
+    for image in &images {
+        println!("{}", classify(&classifier, image)?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `photo.png  sneaker  97.31 %`
+fn classify(classifier: &Classifier, image: &Path) -> anyhow::Result<String> {
+    let logits = classifier.logits(image)?;
+    let best = classifier.top(&logits, 1).pop().context("a network without classes")?;
+    Ok(format!("{}  {}  {:.2} %", image.display(), best.class, 100.0 * best.probability))
+}
