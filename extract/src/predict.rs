@@ -86,12 +86,19 @@ impl Classifier {
     }
 }
 
-/// Reads a `.npy` array of f32 in C order (numpy's format 1 to 3) of exactly this shape.
 fn read_npy(path: &Path, shape: [usize; 3]) -> Result<Vec<f32>> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    let wrong =
-        |field: &str, expected: String, got: String| Error::invalid(path.display(), field, expected, got);
-    let (header, data) = split_npy(&bytes)
+    npy_from_bytes(&path.display().to_string(), &bytes, shape)
+}
+
+/// Values of a `.npy` array of f32 in C order (numpy's format 1 to 3) of exactly this shape; `place` names it in
+/// messages.
+///
+/// # Errors
+/// If the bytes are no such array, or a value is not finite.
+pub fn npy_from_bytes(place: &str, bytes: &[u8], shape: [usize; 3]) -> Result<Vec<f32>> {
+    let wrong = |field: &str, expected: String, got: String| Error::invalid(place, field, expected, got);
+    let (header, data) = split_npy(bytes)
         .ok_or_else(|| wrong("header", "numpy's .npy format".to_string(), "something else".to_string()))?;
     let list = |dims: &[usize]| dims.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
     for (field, expected) in [

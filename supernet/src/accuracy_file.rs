@@ -10,15 +10,16 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::Split;
+use crate::document;
 use crate::error::{Error, Result};
+use crate::file::hold;
 use crate::space::{Arch, SearchSpace};
 
 /// What the header's `kind` says.
 const KIND: &str = "accuracy";
 /// Version of the form that this code writes and reads.
 const VERSION: u32 = 1;
-
-use crate::data::Split;
 
 /// One evaluated sub-network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,8 +71,15 @@ struct WireHeader {
 /// that is not in the space, the same sub-network twice on one split.
 pub fn read(path: &Path) -> Result<AccuracyFile> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let file = parse(&path.display().to_string(), &text);
-    file.map_err(|error| {
+    from_text(&path.display().to_string(), &text)
+}
+
+/// Reads a file's text; `place` names it in messages.
+///
+/// # Errors
+/// As [`read`].
+pub fn from_text(place: &str, text: &str) -> Result<AccuracyFile> {
+    parse(place, text).map_err(|error| {
         if text.ends_with('\n') { error } else { error.and_then_do("resume the sampling that wrote it") }
     })
 }
@@ -95,22 +103,8 @@ fn parse(place: &str, text: &str) -> Result<AccuracyFile> {
 
 fn parse_header(place: &str, line: &str) -> Result<AccuracyHeader> {
     let place = format!("{place}, line 1");
-    #[derive(Deserialize)]
-    struct Front {
-        kind: String,
-        version: u32,
-    }
-    let expected = "a header {\"kind\":\"accuracy\", …}";
-    let unreadable = |error: serde_json::Error| Error::invalid(&place, "header", expected, error);
-    let front: Front = serde_json::from_str(line).map_err(unreadable)?;
-    if front.kind != KIND {
-        return Err(Error::invalid(&place, "kind", KIND, front.kind));
-    }
-    if front.version != VERSION {
-        return Err(Error::invalid(&place, "version", VERSION, front.version)
-            .and_then_do("use the release of this tool that wrote it"));
-    }
-    let wire: WireHeader = serde_json::from_str(line).map_err(unreadable)?;
+    let form = "a header {\"kind\":\"accuracy\", …}";
+    let wire: WireHeader = document::read(&place, line, (KIND, VERSION), form)?;
     Ok(AccuracyHeader { space: wire.space, supernet: wire.supernet })
 }
 
@@ -158,7 +152,7 @@ impl Writer {
     /// # Errors
     /// If there is one already, or it cannot be written.
     pub fn create(path: &Path, header: &AccuracyHeader) -> Result<Self> {
-        let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(|error| {
+        let file = OpenOptions::new().append(true).create_new(true).open(path).map_err(|error| {
             if error.kind() != ErrorKind::AlreadyExists {
                 return Error::io("create", path)(error);
             }
@@ -168,28 +162,25 @@ impl Writer {
                 next: "resume it, or give another name".to_string(),
             }
         })?;
-        let space = header.space.clone();
-        let mut writer = Self { file, path: path.to_path_buf(), space, seen: BTreeSet::new() };
-        writer.write(&header_line(header))?;
-        Ok(writer)
+        Ok(Self::over(file, path, header)?.0)
     }
 
     /// Continues a file, or starts it if there is none; returns the rows that it holds. What an interrupted
     /// write left after the last line's end is cut off.
     ///
     /// # Errors
-    /// If the file has another header, is damaged before its last line, or cannot be written.
+    /// If the file has another header, is damaged before its last line, another process holds it, or it cannot be
+    /// written.
     pub fn resume(path: &Path, header: &AccuracyHeader) -> Result<(Self, Vec<AccuracyRow>)> {
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Ok((Self::create(path, header)?, Vec::new()));
-            }
-            Err(error) => return Err(Error::io("read", path)(error)),
-        };
+        let opened = OpenOptions::new().append(true).create(true).open(path);
+        Self::over(opened.map_err(Error::io("write", path))?, path, header)
+    }
+
+    fn over(file: File, path: &Path, header: &AccuracyHeader) -> Result<(Self, Vec<AccuracyRow>)> {
+        hold(&file, path, path, "another process is sampling into it", "wait until it ends")?;
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         let rows = rows_of(path, &bytes[..whole], header)?;
-        let file = OpenOptions::new().append(true).open(path).map_err(Error::io("open", path))?;
         file.set_len(whole as u64).map_err(Error::io("shorten", path))?;
         let seen = rows.iter().map(|row| (row.arch.clone(), row.split)).collect();
         let mut writer = Self { file, path: path.to_path_buf(), space: header.space.clone(), seen };
@@ -279,6 +270,8 @@ mod tests {
         for torn in [&b""[..], b"{\"arch\": \"r8:", b"{"] {
             std::fs::write(&path, [&whole[..], torn].concat()).expect("writable");
             let (mut writer, had) = Writer::resume(&path, &header()).expect("a torn line is dropped");
+            let error = Writer::resume(&path, &header()).expect_err("held").to_string();
+            assert!(error.contains("another process is sampling"), "{error}");
             assert_eq!(had, rows[..3]);
             writer.append(&rows[3]).expect("a valid row");
             assert_eq!(read(&path).expect("whole").rows, rows[..4]);
@@ -309,10 +302,10 @@ mod tests {
         let arch = "r8:k3e3/k3e3";
         let valid = format!("{{\"arch\":\"{arch}\",\"top1\":0.5,\"split\":\"val\",\"n\":9}}");
         let table = [
-            (String::new(), "line 1: header"),
+            (String::new(), "line 1: text: expected a header"),
             (good.replace("accuracy", "other"), "line 1: kind"),
             (good.replacen("\"version\":1", "\"version\":9", 1), "line 1: version: expected 1, got 9"),
-            (good.replace("\"classes\":10", "\"classes\":1"), "line 1: header"),
+            (good.replace("\"classes\":10", "\"classes\":1"), "line 1: text: expected a header"),
             (row("nonsense"), "line 2: row"),
             (row(&valid.replace("0.5", "1.5")), "line 2: top1: expected a share from 0 to 1, got 1.5"),
             (row(&valid.replace("0.5", "-0.1")), "line 2: top1"),

@@ -11,6 +11,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Dataset;
+use crate::document::check_version;
 use crate::elastic::SharedWeights;
 use crate::error::{Error, Result};
 use crate::space::SearchSpace;
@@ -124,9 +125,18 @@ impl Supernet {
     /// # Errors
     /// If the file is broken, of another kind or version, or its tensors are not its space's.
     pub fn read(path: &Path) -> Result<Self> {
-        let (supernet, kind, velocities) = read(path)?;
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        Self::from_bytes(&path.display().to_string(), &bytes)
+    }
+
+    /// Reads a file's bytes; `place` names them in messages.
+    ///
+    /// # Errors
+    /// As [`Supernet::read`].
+    pub fn from_bytes(place: &str, bytes: &[u8]) -> Result<Self> {
+        let (supernet, kind, velocities) = read(place, bytes)?;
         if kind == Kind::Checkpoint || !velocities.is_empty() {
-            return Err(Error::invalid(path.display(), "kind", "a supernet", "a training's checkpoint")
+            return Err(Error::invalid(place, "kind", "a supernet", "a training's checkpoint")
                 .and_then_do("finish the training with `supernet train --resume`"));
         }
         Ok(supernet)
@@ -139,25 +149,27 @@ impl Checkpoint {
     /// # Errors
     /// If the file is broken, of another kind or version, or its tensors are not its space's.
     pub fn read(path: &Path) -> Result<Self> {
-        let (supernet, kind, velocities) = read(path)?;
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        Self::from_bytes(&path.display().to_string(), &bytes)
+    }
+
+    /// Reads a file's bytes; `place` names them in messages.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`].
+    pub fn from_bytes(place: &str, bytes: &[u8]) -> Result<Self> {
+        let (supernet, kind, velocities) = read(place, bytes)?;
         if kind != Kind::Checkpoint {
-            return Err(Error::invalid(path.display(), "kind", "a checkpoint", format!("{kind:?}")));
+            return Err(Error::invalid(place, "kind", "a checkpoint", format!("{kind:?}")));
         }
-        let checked = SharedWeights::from_tensors(&supernet.space, velocities, &path.display().to_string())?;
+        let checked = SharedWeights::from_tensors(&supernet.space, velocities, place)?;
         Ok(Self { supernet, velocities: checked.tensors().clone() })
     }
 }
 
-fn read(path: &Path) -> Result<(Supernet, Kind, BTreeMap<String, Tensor>)> {
-    let place = path.display().to_string();
-    let file = tensor_file::read::<serde_json::Value>(path)?;
-    let version = file.document.get("version").cloned().unwrap_or_default();
-    if version != VERSION {
-        return Err(Error::invalid(&place, "version", VERSION, version)
-            .and_then_do("use the release of this tool that wrote it"));
-    }
-    let document: Document = serde_json::from_value(file.document)
-        .map_err(|error| Error::invalid(&place, "metadata", "a supernet's", error))?;
+fn read(place: &str, bytes: &[u8]) -> Result<(Supernet, Kind, BTreeMap<String, Tensor>)> {
+    let file = tensor_file::from_bytes(place, bytes)?;
+    let document = read_document(place, &file.document)?;
     let (mut weights, mut velocities) = (BTreeMap::new(), BTreeMap::new());
     for (name, tensor) in file.tensors {
         match name.strip_prefix(VELOCITY) {
@@ -166,8 +178,19 @@ fn read(path: &Path) -> Result<(Supernet, Kind, BTreeMap<String, Tensor>)> {
         };
     }
     let Document { kind, space, provenance, .. } = document;
-    let weights = SharedWeights::from_tensors(&space, weights, &place)?;
+    let weights = SharedWeights::from_tensors(&space, weights, place)?;
     Ok((Supernet { space, weights, provenance, hash: file.hash }, kind, velocities))
+}
+
+fn read_document(place: &str, text: &str) -> Result<Document> {
+    #[derive(Deserialize)]
+    struct Front {
+        version: u32,
+    }
+    let unreadable = |error| Error::invalid(place, "metadata", "a supernet's", error);
+    let front: Front = serde_json::from_str(text).map_err(unreadable)?;
+    check_version(place, front.version, VERSION)?;
+    serde_json::from_str(text).map_err(unreadable)
 }
 
 #[cfg(test)]

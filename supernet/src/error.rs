@@ -105,6 +105,24 @@ impl Error {
         }
     }
 
+    /// Says what the reader can do about an [`Error::Invalid`] that says nothing of it yet.
+    #[must_use]
+    pub fn or_do(self, advice: impl ToString) -> Self {
+        match self {
+            Self::Invalid { ref next, .. } if next.is_empty() => self.and_then_do(advice),
+            told => told,
+        }
+    }
+
+    /// Says in which file the value of an [`Error::Invalid`] stands, before the place that it names itself.
+    #[must_use]
+    pub fn in_place(mut self, outer: impl std::fmt::Display) -> Self {
+        if let Self::Invalid { place, .. } = &mut self {
+            *place = format!("{outer}: {place}");
+        }
+        self
+    }
+
     /// Says what the reader can do about an [`Error::Invalid`]; other variants carry their own advice.
     #[must_use]
     pub fn and_then_do(mut self, advice: impl ToString) -> Self {

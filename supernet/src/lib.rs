@@ -5,6 +5,7 @@ pub mod accuracy_file;
 pub mod bench;
 pub mod checkpoint;
 pub mod data;
+pub mod document;
 pub mod elastic;
 pub mod error;
 pub mod eval;

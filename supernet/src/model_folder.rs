@@ -10,6 +10,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Normalisation;
+use crate::document;
 use crate::error::{Error, Result};
 use crate::file::write_atomically;
 use crate::kernels::Kernels;
@@ -17,6 +18,8 @@ use crate::nn::{MapSource, Network, Source};
 use crate::space::{Arch, SearchSpace};
 use crate::tensor_file;
 
+/// What the `kind` of both files says.
+const KIND: &str = "model";
 /// Version of the form that this code writes and reads.
 const VERSION: u32 = 1;
 
@@ -105,6 +108,7 @@ pub struct ModelConfig {
 
 /// The document inside `model.safetensors`: enough to say what the file is without its folder.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ModelDocument {
     kind: String,
     version: u32,
@@ -145,7 +149,7 @@ impl ModelFolder {
     ) -> Result<Self> {
         let mut folder = Self {
             config: ModelConfig {
-                kind: "model".to_string(),
+                kind: KIND.to_string(),
                 version: VERSION,
                 arch: arch.clone(),
                 space: space.clone(),
@@ -164,7 +168,7 @@ impl ModelFolder {
     fn weights_bytes(&self) -> Result<Vec<u8>> {
         let ModelConfig { arch, space, origin, .. } = &self.config;
         let document = ModelDocument {
-            kind: "model".to_string(),
+            kind: KIND.to_string(),
             version: VERSION,
             arch: arch.clone(),
             space: space.clone(),
@@ -204,8 +208,27 @@ impl ModelFolder {
     /// # Errors
     /// If a file is missing, broken or of another version.
     pub fn open(folder: &Path) -> Result<Self> {
-        let config = read_config(folder)?;
-        let file = tensor_file::read::<ModelDocument>(&weights_path(folder))?;
+        let (config, weights) = (config_path(folder), weights_path(folder));
+        let text = std::fs::read_to_string(&config).map_err(Error::io("read", &config))?;
+        let config = ModelConfig::from_json(&config.display().to_string(), &text)?;
+        let bytes = std::fs::read(&weights).map_err(Error::io("read", &weights))?;
+        Self::from_parts(config, &weights.display().to_string(), &bytes)
+    }
+
+    /// A folder of a configuration and the bytes of its weights; `place` names them in messages.
+    ///
+    /// # Errors
+    /// If the weights are broken, of another version, or another sub-network's.
+    pub fn from_parts(config: ModelConfig, place: &str, bytes: &[u8]) -> Result<Self> {
+        let file = tensor_file::from_bytes(place, bytes)?;
+        let form = "the metadata of a model's weights";
+        let weights: ModelDocument = document::read(place, &file.document, (KIND, VERSION), form)?;
+        if (&weights.arch, &weights.space) != (&config.arch, &config.space) {
+            let named = |arch: &Arch, space: &SearchSpace| format!("{arch} of space {}", space.name());
+            let (expected, got) = (named(&config.arch, &config.space), named(&weights.arch, &weights.space));
+            return Err(Error::invalid(place, "sub-network", expected, got)
+                .and_then_do("config.json belongs to other weights; export again"));
+        }
         Ok(Self { config, tensors: file.tensors })
     }
 
@@ -228,35 +251,30 @@ impl ModelFolder {
     }
 }
 
-fn read_config(folder: &Path) -> Result<ModelConfig> {
-    let path = config_path(folder);
-    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    let place = path.display().to_string();
-    let json: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| Error::invalid(&place, "text", "JSON", error))?;
-    for (key, expected) in [("kind", serde_json::json!("model")), ("version", serde_json::json!(VERSION))] {
-        let got = json.get(key).cloned().unwrap_or_default();
-        if got != expected {
-            return Err(Error::invalid(&place, key, expected, got)
-                .and_then_do("give a folder that `extract export` of this version wrote"));
+impl ModelConfig {
+    /// Reads the text of a `config.json`; `place` names it in messages.
+    ///
+    /// # Errors
+    /// If it is broken, of another kind or version, or its parts contradict each other.
+    pub fn from_json(place: &str, text: &str) -> Result<Self> {
+        let advice = "give a folder that `extract export` wrote";
+        let config: Self = document::read(place, text, (KIND, VERSION), "a model's configuration in JSON")
+            .map_err(|error| error.or_do(advice))?;
+        config.space.check(&config.arch).map_err(|error| error.in_place(place))?;
+        let Input { channels, resolution, mean, std } = &config.input;
+        let checks = [
+            ("input.channels", config.space.input_channels(), *channels),
+            ("input.resolution", config.arch.resolution, *resolution),
+            ("input.mean", *channels, mean.len()),
+            ("input.std", *channels, std.len()),
+            ("classes", config.space.classes(), config.classes.len()),
+        ];
+        for (field, expected, got) in checks {
+            if expected != got {
+                return Err(Error::invalid(place, field, expected, got));
+            }
         }
+        Normalisation::new(mean.clone(), std.clone()).map_err(|error| error.in_place(place))?;
+        Ok(config)
     }
-    let config: ModelConfig =
-        serde_json::from_value(json).map_err(|error| Error::invalid(&place, "fields", "a model's", error))?;
-    config.space.check(&config.arch)?;
-    let Input { channels, resolution, mean, std } = &config.input;
-    let checks = [
-        ("input.channels", config.space.input_channels(), *channels),
-        ("input.resolution", config.arch.resolution, *resolution),
-        ("input.mean", *channels, mean.len()),
-        ("input.std", *channels, std.len()),
-        ("classes", config.space.classes(), config.classes.len()),
-    ];
-    for (field, expected, got) in checks {
-        if expected != got {
-            return Err(Error::invalid(&place, field, expected, got));
-        }
-    }
-    Normalisation::new(mean.clone(), std.clone())?;
-    Ok(config)
 }

@@ -9,7 +9,6 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::file::write_atomically;
@@ -61,11 +60,11 @@ pub fn sorted_json(value: &impl Serialize) -> serde_json::Result<String> {
 }
 
 /// What [`read`] finds.
-pub struct TensorFile<D> {
+pub struct TensorFile {
     /// Tensors by name.
     pub tensors: BTreeMap<String, Tensor>,
-    /// The document, if it could be read as one.
-    pub document: D,
+    /// The document's JSON text.
+    pub document: String,
     /// blake3 of the whole file, in hexadecimal.
     pub hash: String,
 }
@@ -74,8 +73,8 @@ pub struct TensorFile<D> {
 ///
 /// # Errors
 /// If the file is not there, truncated, no safetensors, holds other types than f32 or numbers that are not finite,
-/// or its document is missing or of another form.
-pub fn read<D: DeserializeOwned>(path: &Path) -> Result<TensorFile<D>> {
+/// or its document is missing.
+pub fn read(path: &Path) -> Result<TensorFile> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     from_bytes(&path.display().to_string(), &bytes)
 }
@@ -84,7 +83,7 @@ pub fn read<D: DeserializeOwned>(path: &Path) -> Result<TensorFile<D>> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn from_bytes<D: DeserializeOwned>(place: &str, bytes: &[u8]) -> Result<TensorFile<D>> {
+pub fn from_bytes(place: &str, bytes: &[u8]) -> Result<TensorFile> {
     let wrong = |field: &str, expected: &str, got: String| Error::invalid(place, field, expected, got);
     let broken = |error: safetensors::SafeTensorError| {
         wrong("content", "a whole safetensors file", error.to_string())
@@ -92,9 +91,7 @@ pub fn from_bytes<D: DeserializeOwned>(place: &str, bytes: &[u8]) -> Result<Tens
     };
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(broken)?;
     let text = header.metadata().as_ref().and_then(|metadata| metadata.get(KEY));
-    let text = text.ok_or_else(|| wrong("metadata", "a key `once-for-all`", "none".to_string()))?;
-    let document = serde_json::from_str(text)
-        .map_err(|error| wrong("metadata", "a document that this version reads", error.to_string()))?;
+    let document = text.ok_or_else(|| wrong("metadata", "a key `once-for-all`", "none".to_string()))?.clone();
     let mut tensors = BTreeMap::new();
     for (name, view) in SafeTensors::deserialize(bytes).map_err(broken)?.iter() {
         if view.dtype() != Dtype::F32 {
@@ -134,8 +131,8 @@ mod tests {
         let path = folder.path().join("x.safetensors");
         let document = BTreeMap::from([("z", 1), ("a", 2)]);
         write(&path, &sample(), &document).expect("written");
-        let file = read::<BTreeMap<String, i32>>(&path).expect("read");
-        assert_eq!(file.document["z"], 1);
+        let file = read(&path).expect("read");
+        assert_eq!(file.document, "{\"a\":2,\"z\":1}");
         assert_eq!(file.tensors["a"].to_vec2::<f32>().expect("f32"), [[1.0, 0.0], [-2.5, 3.0]]);
         let first = std::fs::read(&path).expect("bytes");
         write(&path, &sample(), &document).expect("written again");
@@ -159,11 +156,22 @@ mod tests {
         ];
         for (content, part) in table {
             std::fs::write(&path, content).expect("written");
-            let error = read::<i32>(&path).err().expect("refused").to_string();
+            let error = read(&path).err().expect("refused").to_string();
             assert!(error.contains(part), "{error}");
         }
-        let missing = read::<i32>(&folder.path().join("none")).err().expect("refused").to_string();
+        let missing = read(&folder.path().join("none")).err().expect("refused").to_string();
         assert!(missing.contains("cannot read"), "{missing}");
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_are_refused_by_name() {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let spoilt = Tensor::new(&[1.0, value], &Device::Cpu).expect("a tensor");
+            let bytes =
+                to_bytes(Path::new("x"), &BTreeMap::from([("w".to_string(), spoilt)]), &1).expect("bytes");
+            let error = from_bytes("x", &bytes).err().expect("refused").to_string();
+            assert!(error.starts_with("x: w: expected finite values, got "), "{error}");
+        }
     }
 
     #[test]

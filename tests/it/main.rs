@@ -8,5 +8,7 @@ mod examples;
 mod folded;
 mod golden;
 mod gradients;
+mod kills;
+mod readers;
 mod tables;
 mod tidy;

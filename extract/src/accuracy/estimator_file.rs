@@ -14,7 +14,8 @@ use super::{AccuracyEstimator, FitReport, Model};
 use crate::encode::Encoder;
 use supernet::file::write_atomically;
 
-use crate::file::{read_document, sorted_json};
+use crate::file::sorted_json;
+use supernet::document;
 
 /// The one metadata key.
 const METADATA: &str = "once-for-all";
@@ -120,7 +121,7 @@ fn little_endian(values: &[f32]) -> Vec<u8> {
 }
 
 fn read_metadata(place: &str, text: &str) -> Result<Metadata> {
-    read_document(place, text, (KIND, VERSION), "the metadata of an accuracy estimator")
+    Ok(document::read(place, text, (KIND, VERSION), "the metadata of an accuracy estimator")?)
 }
 
 /// The layers, from the one that reads `inputs` features to the one with a single output, and the constant.

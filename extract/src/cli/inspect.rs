@@ -26,8 +26,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         let model = ModelFolder::read(path)?;
         (model.config.model_hash.clone(), json!(model.config), model.tensors)
     } else {
-        let file = tensor_file::read::<Value>(path)?;
-        (file.hash, file.document, file.tensors)
+        let file = tensor_file::read(path)?;
+        let document = serde_json::from_str::<Value>(&file.document)
+            .map_err(|error| supernet::Error::invalid(path.display(), "metadata", "JSON", error))?;
+        (file.hash, document, file.tensors)
     };
     let values: usize = tensors.values().map(|tensor| tensor.elem_count()).sum();
     // the space in full is long; its name says enough to a reader, and --json has all of it

@@ -15,7 +15,7 @@ use super::device::DeviceFacts;
 use super::engine::EngineFacts;
 use super::measure::Sampled;
 use crate::error::Result;
-use crate::file::read_document;
+use supernet::document;
 
 /// What the header's `kind` says.
 const KIND: &str = "latency-samples";
@@ -115,7 +115,7 @@ fn read(path: &Path, bytes: &[u8], header: &Header) -> Result<BTreeMap<String, S
     let mut lines = text.lines();
     let first = lines.next().unwrap_or("");
     let found: Header =
-        read_document(&place, first, (KIND, VERSION), "the header of latency samples in JSON")?;
+        document::read(&place, first, (KIND, VERSION), "the header of latency samples in JSON")?;
     if found != *header {
         return Err(Error::Occupied {
             path: path.to_path_buf(),

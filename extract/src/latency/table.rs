@@ -17,7 +17,8 @@ use super::stats::Row;
 use crate::error::Result;
 use supernet::file::write_atomically;
 
-use crate::file::{read_document, rounded, sorted_json};
+use crate::file::{rounded, sorted_json};
+use supernet::document;
 
 /// What the file's `kind` says.
 const KIND: &str = "latency-table";
@@ -52,6 +53,7 @@ struct Wire {
     dtype: String,
     batch: usize,
     protocol: String,
+    #[serde(deserialize_with = "document::each_key_once")]
     rows: BTreeMap<String, Row>,
     #[serde(default)]
     run: BTreeMap<String, Value>,
@@ -107,7 +109,7 @@ impl LatencyTable {
     /// # Errors
     /// As [`LatencyTable::read`].
     pub fn from_json(place: &str, text: &str) -> Result<Self> {
-        let wire: Wire = read_document(place, text, (KIND, VERSION), "a latency table in JSON")?;
+        let wire: Wire = document::read(place, text, (KIND, VERSION), "a latency table in JSON")?;
         let Wire { engine, engine_version, threads, dtype, batch, .. } = wire;
         let engine = EngineFacts { engine, engine_version, threads, dtype, batch };
         let mut table = Self::new(place, wire.device, engine, &wire.protocol, wire.rows)?;

@@ -15,7 +15,8 @@ use super::constraint::Limits;
 use super::index::Candidate;
 use supernet::file::write_atomically;
 
-use crate::file::{read_document, sorted_json};
+use crate::file::sorted_json;
+use supernet::document;
 
 /// What the file's `kind` says.
 const KIND: &str = "found";
@@ -98,8 +99,12 @@ impl Found {
         Self::from_json(&path.display().to_string(), &text)
     }
 
-    fn from_json(place: &str, text: &str) -> Result<Self> {
-        let found: Self = read_document(place, text, (KIND, VERSION), "a search's result in JSON")?;
+    /// Reads a file's text; `place` names it in messages.
+    ///
+    /// # Errors
+    /// As [`Found::read`].
+    pub fn from_json(place: &str, text: &str) -> Result<Self> {
+        let found: Self = document::read(place, text, (KIND, VERSION), "a search's result in JSON")?;
         for candidate in std::iter::once(&found.best).chain(&found.front) {
             let latency = candidate.latency_ms > 0.0 && candidate.latency_upper_ms >= candidate.latency_ms;
             if !latency || !candidate.accuracy.is_finite() {

@@ -50,11 +50,7 @@ impl Arguments {
         let supernet = Supernet::read(&self.supernet)?;
         let dataset = self.common.open_data_for(&supernet, &self.data)?;
         let header = AccuracyHeader { space: supernet.space.clone(), supernet: supernet.hash.clone() };
-        let (mut writer, rows) = if self.out.exists() {
-            Writer::resume(&self.out, &header)?
-        } else {
-            (Writer::create(&self.out, &header)?, Vec::new())
-        };
+        let (mut writer, rows) = Writer::resume(&self.out, &header)?;
         let calibration = Calibration { images: self.calibration_images, ..Calibration::default() };
         let (space, weights, kernels) = (&supernet.space, &supernet.weights, kernels()?);
         let judge = Judge { space, weights, dataset: &dataset, calibration, kernels };

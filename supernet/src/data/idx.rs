@@ -5,7 +5,7 @@
 //! are for.
 
 use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read, Seek};
+use std::io::{BufRead, BufReader, Cursor, ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use super::image_set::ImageSet;
@@ -140,7 +140,23 @@ fn missing(folder: &Path, names: &[String; 2]) -> Error {
 
 /// Sizes and bytes of an IDX file of unsigned bytes with `D` dimensions.
 fn read_idx<const D: usize>(path: &Path, magic: u32) -> Result<([usize; D], Vec<u8>)> {
-    let mut source = Source::open(path)?;
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let length = file.metadata().map_err(Error::io("read", path))?.len();
+    read_source(Source::new(path, BufReader::new(file), length)?, magic)
+}
+
+/// Sizes and values of the bytes of an IDX file with labels (`D` = 1) or images (`D` = 3), gzip or not; `place` names
+/// it in messages.
+///
+/// # Errors
+/// If the bytes are no such file, are cut off, or are fewer or more than their header says.
+pub fn idx_from_bytes<const D: usize>(place: &str, bytes: &[u8]) -> Result<([usize; D], Vec<u8>)> {
+    let magic = if D == 1 { LABELS_MAGIC } else { IMAGES_MAGIC };
+    read_source(Source::new(Path::new(place), Cursor::new(bytes), bytes.len() as u64)?, magic)
+}
+
+fn read_source<const D: usize>(mut source: Source, magic: u32) -> Result<([usize; D], Vec<u8>)> {
+    let path = source.path;
     let found = source.read_u32("magic number")?;
     if found != magic {
         let expected = format!("{magic:#010x}");
@@ -160,22 +176,19 @@ fn read_idx<const D: usize>(path: &Path, magic: u32) -> Result<([usize; D], Vec<
 /// A file being read, unpacked on the way if it is gzip.
 struct Source<'a> {
     path: &'a Path,
-    reader: Box<dyn Read>,
+    reader: Box<dyn Read + 'a>,
     /// No more bytes than these can be left.
     at_most: u128,
     gzip: bool,
 }
 
 impl<'a> Source<'a> {
-    fn open(path: &'a Path) -> Result<Self> {
-        let mut file = File::open(path).map_err(Error::io("open", path))?;
-        let length = file.metadata().map_err(Error::io("read", path))?.len();
+    fn new(path: &'a Path, mut file: impl BufRead + Seek + 'a, length: u64) -> Result<Self> {
         let mut start = Vec::with_capacity(2);
         file.by_ref().take(2).read_to_end(&mut start).map_err(Error::io("read", path))?;
         file.rewind().map_err(Error::io("read", path))?;
         // by content, not by name: unpacked files are often left with their old names
         let gzip = start == [0x1f, 0x8b];
-        let file = BufReader::new(file);
         let reader: Box<dyn Read> =
             if gzip { Box::new(flate2::bufread::MultiGzDecoder::new(file)) } else { Box::new(file) };
         let at_most = u128::from(length) * if gzip { u128::from(MOST_INFLATION) } else { 1 };

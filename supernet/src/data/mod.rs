@@ -19,6 +19,7 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 pub use augment::{Augmentation, plain_view};
+pub use idx::idx_from_bytes;
 pub use image_file::ImageFile;
 pub use image_set::{Image, ImageSet, Normalisation};
 pub use images::{ImageFiles, Images, Loaded};

@@ -75,19 +75,28 @@ enum OneOrMany {
 
 fn from_file(space: &SearchSpace, path: &Path) -> Result<Arch> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let file = serde_json::from_str(&text).map_err(|error| {
+    from_json(space, &path.display().to_string(), &text)
+}
+
+/// Reads the text of a file that holds a sub-network, which may yet lie outside the space; `place` names it in
+/// messages.
+///
+/// # Errors
+/// If the text holds none.
+pub fn from_json(space: &SearchSpace, place: &str, text: &str) -> Result<Arch> {
+    let file = serde_json::from_str(text).map_err(|error| {
         let expected = "`best.arch` (found.json), `arch` (config.json), or `ks`, `e`, `d`, `r` (ofa)";
         let cause = if error.is_data() {
             "JSON without a readable one of them".to_string()
         } else {
             error.to_string()
         };
-        Error::invalid(path.display(), "arch", expected, cause)
+        Error::invalid(place, "arch", expected, cause)
     })?;
     match file {
         ArchFile::Found { best } => Ok(best.arch),
         ArchFile::Config { arch } => Ok(arch),
-        ArchFile::Ofa(sample) => from_ofa(space, &path.display().to_string(), &sample),
+        ArchFile::Ofa(sample) => from_ofa(space, place, &sample),
     }
 }
 

@@ -4,8 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Expand;
 use super::activation::Activation;
-use super::layer::make_divisible;
+use super::layer::{LayerSpec, make_divisible};
+use super::sampler::largest;
 use super::search_space::{Choices, Family, FirstBlock, Head, SearchSpace, Stage, Stem};
+use crate::document::check_version;
 use crate::error::{Error, Result};
 
 /// Version of the form that this code writes and reads.
@@ -91,6 +93,9 @@ fn default_dropout() -> f32 {
 /// Largest value that a size in a space may have: keeps products of sizes far from overflow.
 const LARGEST: usize = 65_536;
 
+/// Most parameters that the largest sub-network may have: 4 GB of f32.
+const MOST_PARAMETERS: u128 = 1 << 30;
+
 struct Door<'a> {
     place: &'a str,
 }
@@ -101,6 +106,20 @@ impl Door<'_> {
             return Ok(());
         }
         Err(Error::invalid(self.place, field, format!("{least} to {most}"), value))
+    }
+
+    /// A network whose weights no memory holds is a mistake, and better found here than by an allocation.
+    fn parameters(&self, space: &SearchSpace) -> Result<()> {
+        let layers = space.lower(&largest(space))?;
+        let weights = layers.iter().flat_map(LayerSpec::weights);
+        let sizes = weights.map(|weight| weight.shape.iter().map(|&size| size as u128).product::<u128>());
+        let parameters: u128 = sizes.sum();
+        if parameters > MOST_PARAMETERS {
+            let field = "parameters of the largest sub-network";
+            return Err(Error::invalid(self.place, field, format!("at most {MOST_PARAMETERS}"), parameters)
+                .and_then_do("make it narrower or shallower"));
+        }
+        Ok(())
     }
 
     fn share(&self, field: &str, value: f64, above: f64, below: f64) -> Result<()> {
@@ -138,10 +157,7 @@ impl SpaceFile {
     /// Turns the written form into a space that cannot be wrong.
     pub(super) fn check(self, place: &str) -> Result<SearchSpace> {
         let door = Door { place };
-        if self.version != VERSION {
-            return Err(Error::invalid(place, "version", VERSION, self.version)
-                .and_then_do("use the release of this tool that wrote it"));
-        }
+        check_version(place, self.version, VERSION)?;
         if self.name.is_empty() {
             return Err(Error::invalid(place, "name", "some text", "none"));
         }
@@ -176,7 +192,9 @@ impl SpaceFile {
             feature_channels: self.widened(door, "head.feature_channels", self.head.feature_channels)?,
             activation: self.head.activation,
         };
-        Ok(SearchSpace { file: self, stem, first_block, stages, head })
+        let space = SearchSpace { file: self, stem, first_block, stages, head };
+        door.parameters(&space)?;
+        Ok(space)
     }
 
     fn widened(&self, door: &Door, field: &str, channels: usize) -> Result<usize> {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::document::check_version;
 use crate::error::{Error, Result};
 use crate::space::{Choices, SearchSpace};
 
@@ -122,7 +123,7 @@ impl Recipe {
             }
             Err(Error::invalid(place, field, format!("{low} to {high}"), value))
         };
-        within("version", f64::from(self.version), f64::from(VERSION), f64::from(VERSION))?;
+        check_version(place, self.version, VERSION)?;
         within("batch", self.batch as f64, 1.0, 1e6)?;
         within("lr_batch", self.lr_batch as f64, 1.0, 1e6)?;
         within("momentum", f64::from(self.momentum), 0.0, 0.9999)?;

@@ -1,0 +1,158 @@
+//! Every reader of the toolkit over bytes that may be anything. A reader answers with a value or with an error that
+//! names the place; what it accepts, it must be able to write and to read again as the same.
+//!
+//! The fuzz targets call these functions, and so does `tests/it/readers.rs` with inputs that were once trouble.
+
+use extract::accuracy::AccuracyEstimator;
+use extract::latency::LatencyTable;
+use extract::predict::npy_from_bytes;
+use extract::search::Found;
+use supernet::accuracy_file;
+use supernet::checkpoint::{Checkpoint, Supernet};
+use supernet::data::{ImageFile, idx_from_bytes};
+use supernet::model_folder::{ModelConfig, ModelFolder};
+use supernet::space::{Arch, SearchSpace, arch_file, cost, preset, sampler};
+use supernet::train::Recipe;
+
+/// Names the bytes in messages.
+const PLACE: &str = "the input";
+
+/// A reader by name.
+pub type Reader = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const ALL: [Reader; 14] = [
+    ("accuracy", accuracy),
+    ("arch", arch),
+    ("arch_file", arch_json),
+    ("checkpoint", checkpoint),
+    ("config", config),
+    ("estimator", estimator),
+    ("found", found),
+    ("idx", idx),
+    ("image", image),
+    ("npy", npy),
+    ("recipe", recipe),
+    ("space", space),
+    ("supernet", weights),
+    ("table", table),
+];
+
+/// An error must say whose it is.
+fn told<T, E: std::fmt::Display>(read: Result<T, E>) -> Option<T> {
+    match read {
+        Ok(value) => Some(value),
+        Err(error) => {
+            let message = error.to_string();
+            assert!(message.starts_with(PLACE), "names its place: {message}");
+            None
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok()
+}
+
+/// A search space in TOML.
+pub fn space(bytes: &[u8]) {
+    let Some(space) = text(bytes).and_then(|text| told(SearchSpace::from_toml(PLACE, text))) else { return };
+    assert_eq!(told(SearchSpace::from_toml(PLACE, &space.to_toml())), Some(space.clone()));
+    // what a checked space promises
+    for arch in [sampler::largest(&space), sampler::smallest(&space)] {
+        cost(&space.lower(&arch).expect("its own sub-network"));
+    }
+    space.subnetworks();
+}
+
+/// A recipe in TOML.
+pub fn recipe(bytes: &[u8]) {
+    text(bytes).and_then(|text| told(Recipe::from_toml(PLACE, text)));
+}
+
+/// A sub-network's canonical text.
+pub fn arch(bytes: &[u8]) {
+    let Some(arch) = text(bytes).and_then(|text| text.parse::<Arch>().ok()) else { return };
+    assert_eq!(arch.to_string().parse::<Arch>().ok(), Some(arch.clone()));
+    let _ = preset("tiny").expect("a preset").check(&arch);
+}
+
+/// A JSON file that holds a sub-network.
+pub fn arch_json(bytes: &[u8]) {
+    let space = preset("tiny").expect("a preset");
+    let arch = text(bytes).and_then(|text| told(arch_file::from_json(&space, PLACE, text)));
+    if let Some(arch) = arch.filter(|arch| space.check(arch).is_ok()) {
+        space.lower(&arch).expect("it was checked");
+    }
+}
+
+/// A supernet.
+pub fn weights(bytes: &[u8]) {
+    told(Supernet::from_bytes(PLACE, bytes));
+}
+
+/// A training's checkpoint.
+pub fn checkpoint(bytes: &[u8]) {
+    told(Checkpoint::from_bytes(PLACE, bytes));
+}
+
+/// A `config.json`; what follows the first NUL is its `model.safetensors`.
+pub fn config(bytes: &[u8]) {
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    let (front, rest) = (&bytes[..end], bytes.get(end + 1..).unwrap_or_default());
+    let Some(config) = text(front).and_then(|text| told(ModelConfig::from_json(PLACE, text))) else { return };
+    if let Some(model) = told(ModelFolder::from_parts(config, PLACE, rest)) {
+        model.normalisation().expect("it was checked");
+        let _ = model.network(supernet::kernels::Kernels::reference());
+    }
+}
+
+/// A latency table.
+pub fn table(bytes: &[u8]) {
+    let Some(table) = text(bytes).and_then(|text| told(LatencyTable::from_json(PLACE, text))) else { return };
+    let written = table.to_json();
+    assert_eq!(told(LatencyTable::from_json(PLACE, &written)).map(|again| again.to_json()), Some(written));
+}
+
+/// A search's result.
+pub fn found(bytes: &[u8]) {
+    let Some(found) = text(bytes).and_then(|text| told(Found::from_json(PLACE, text))) else { return };
+    assert_eq!(told(Found::from_json(PLACE, &found.to_json())), Some(found));
+}
+
+/// Rows of accuracies.
+pub fn accuracy(bytes: &[u8]) {
+    text(bytes).and_then(|text| told(accuracy_file::from_text(PLACE, text)));
+}
+
+/// An accuracy estimator.
+pub fn estimator(bytes: &[u8]) {
+    let Some(estimator) = told(AccuracyEstimator::from_bytes(PLACE, bytes)) else { return };
+    let largest = sampler::largest(estimator.space());
+    estimator.predict(&[largest]).expect("a sub-network of its space");
+}
+
+/// An IDX file of labels or images.
+pub fn idx(bytes: &[u8]) {
+    if let Some(([count], values)) = told(idx_from_bytes::<1>(PLACE, bytes)) {
+        assert_eq!(count, values.len());
+    }
+    if let Some((sizes, values)) = told(idx_from_bytes::<3>(PLACE, bytes)) {
+        assert_eq!(sizes.iter().product::<usize>(), values.len());
+    }
+}
+
+/// A png or jpeg image.
+pub fn image(bytes: &[u8]) {
+    let Some(image) = told(ImageFile::from_bytes(PLACE, bytes)) else { return };
+    let [height, width] = image.size();
+    assert_eq!(image.clone().into_pixels(1).map(|pixels| pixels.len()), Some(height * width));
+    assert_eq!(image.into_pixels(3).map(|pixels| pixels.len()), Some(3 * height * width));
+}
+
+/// A numpy array as an image.
+pub fn npy(bytes: &[u8]) {
+    if let Some(values) = told(npy_from_bytes(PLACE, bytes, [1, 2, 3])) {
+        assert!(values.len() == 6 && values.iter().all(|value| value.is_finite()));
+    }
+}

@@ -1,0 +1,110 @@
+//! The door of every JSON document: kind and version first, each key once.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::error::{Error, Result};
+
+/// Reads a document of one kind and version; `form` says in words what it should be, `place` whose it is.
+///
+/// # Errors
+/// If it is no JSON, of another kind or version, or a field is missing, unknown or wrong.
+pub fn read<T: DeserializeOwned>(
+    place: &str,
+    text: &str,
+    (kind, version): (&str, u32),
+    form: &str,
+) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Front {
+        kind: String,
+        version: u32,
+    }
+    let unreadable = |error| Error::invalid(place, "text", form, error);
+    let front: Front = serde_json::from_str(text).map_err(unreadable)?;
+    if front.kind != kind {
+        return Err(Error::invalid(place, "kind", kind, front.kind));
+    }
+    check_version(place, front.version, version)?;
+    serde_json::from_str(text).map_err(unreadable)
+}
+
+/// Whether a document is of the version that this code reads.
+///
+/// # Errors
+/// Says what to do about an older and about a newer one.
+pub fn check_version(place: &str, got: u32, expected: u32) -> Result<()> {
+    let advice = match got.cmp(&expected) {
+        std::cmp::Ordering::Equal => return Ok(()),
+        std::cmp::Ordering::Less => "use the older release of this tool that wrote it, or make it anew",
+        std::cmp::Ordering::Greater => "use the newer release of this tool that wrote it",
+    };
+    Err(Error::invalid(place, "version", expected, got).and_then_do(advice))
+}
+
+/// Reads a map and refuses a key that stands in it twice; for serde's `deserialize_with`.
+///
+/// # Errors
+/// Names the key.
+pub fn each_key_once<'de, D: Deserializer<'de>, V: Deserialize<'de>>(
+    deserializer: D,
+) -> std::result::Result<BTreeMap<String, V>, D::Error> {
+    struct Once<V>(PhantomData<V>);
+
+    impl<'de, V: Deserialize<'de>> Visitor<'de> for Once<V> {
+        type Value = BTreeMap<String, V>;
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("a map with each key once")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> std::result::Result<Self::Value, A::Error> {
+            let mut map = BTreeMap::new();
+            while let Some((key, value)) = entries.next_entry::<String, V>()? {
+                if map.contains_key(&key) {
+                    return Err(A::Error::custom(format_args!("the key \"{key}\" stands there twice")));
+                }
+                map.insert(key, value);
+            }
+            Ok(map)
+        }
+    }
+
+    deserializer.deserialize_map(Once(PhantomData))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Rows {
+        #[serde(deserialize_with = "each_key_once")]
+        rows: BTreeMap<String, u32>,
+    }
+
+    fn rows(text: &str) -> Result<Rows> {
+        read("x.json", text, ("rows", 2), "rows in JSON")
+    }
+
+    #[test]
+    fn kind_version_and_keys_are_checked() {
+        let good = r#"{"kind":"rows","version":2,"rows":{"a":1,"b":2}}"#;
+        assert_eq!(rows(good).expect("good").rows["b"], 2);
+        for (from, to, expected) in [
+            ("\"rows\",", "\"other\",", "x.json: kind: expected rows, got other"),
+            ("2,\"rows", "1,\"rows", "version: expected 2, got 1; use the older release"),
+            ("2,\"rows", "3,\"rows", "version: expected 2, got 3; use the newer release"),
+            ("\"b\"", "\"a\"", "the key \"a\" stands there twice"),
+            ("\"rows\":{", "\"rows\":[", "text: expected rows in JSON, got"),
+            ("{\"a\"", "{a", "text: expected rows in JSON, got"),
+        ] {
+            let error = rows(&good.replacen(from, to, 1)).expect_err(to).to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

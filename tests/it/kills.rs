@@ -1,0 +1,213 @@
+//! Commands that are killed at any moment and started again: nothing lost but the row or step they were in, nothing
+//! unreadable, and the same bytes in the end.
+//!
+//! `ONCE_FOR_ALL_KILLS=100 cargo test --test it kills -- --nocapture` kills that often; without it, a few times.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use extract::latency::LatencyTable;
+use extract::search::Found;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
+use supernet::accuracy_file;
+use supernet::checkpoint::{Checkpoint, Supernet};
+use supernet::model_folder::ModelFolder;
+
+use crate::cli::{binary, json, pipeline};
+
+/// A command that is killed, how long it may be let live, and what must hold after each kill.
+struct Victim<'a> {
+    name: &'static str,
+    line: String,
+    most: Duration,
+    readable: &'a dyn Fn(),
+}
+
+/// Kills in all, over the five commands.
+fn kills() -> usize {
+    let asked = std::env::var("ONCE_FOR_ALL_KILLS").ok();
+    asked.map_or(10, |asked| asked.parse().expect("ONCE_FOR_ALL_KILLS is a number"))
+}
+
+fn start(folder: &Path, name: &str, line: &str) -> Child {
+    let command = &mut Command::new(binary(name));
+    let command = command.current_dir(folder).args(line.split_whitespace());
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a binary that starts")
+}
+
+/// Starts the command again and again and kills each after a random time; how many were killed in their work.
+fn kill(folder: &Path, victim: &Victim, count: usize, rng: &mut ChaCha8Rng) -> usize {
+    let mut killed = 0;
+    for _ in 0..count {
+        let mut child = start(folder, victim.name, &victim.line);
+        // waiting is what is tested here: the kill comes at a random moment of the command's life
+        std::thread::park_timeout(victim.most.mul_f64(rng.random::<f64>()));
+        child.kill().expect("a child");
+        killed += usize::from(child.wait().expect("a child").code().is_none());
+        (victim.readable)();
+    }
+    killed
+}
+
+fn bytes(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The paths that are there.
+fn there(paths: &[PathBuf]) -> impl Iterator<Item = &PathBuf> {
+    paths.iter().filter(|path| path.exists())
+}
+
+const TRAIN: &str = "train --space tiny --data digits --seed 5 --scale 0.004";
+
+/// Runs of training that are killed this often each.
+const KILLS_A_RUN: usize = 5;
+
+fn train(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
+    json("supernet", at, &format!("{TRAIN} --out whole"));
+    let wanted = bytes(&at.join("whole/supernet.safetensors"));
+    let mut killed = 0;
+    for (index, start) in (0..count).step_by(KILLS_A_RUN).enumerate() {
+        let run = format!("run{index}");
+        let file = |name: &str| at.join(&run).join(name);
+        let readable = || {
+            there(&[file("checkpoint.safetensors")])
+                .for_each(|path| drop(Checkpoint::read(path).expect("whole")));
+            let weights = [file("teacher.safetensors"), file("supernet.safetensors")];
+            there(&weights).for_each(|path| drop(Supernet::read(path).expect("whole")));
+            there(&[file("plan.json")])
+                .for_each(|path| drop(serde_json::from_slice::<Value>(&bytes(path)).expect("whole")));
+        };
+        let line = format!("{TRAIN} --out {run} --resume --checkpoint-seconds 0");
+        let victim =
+            Victim { name: "supernet", line, most: Duration::from_millis(1500), readable: &readable };
+        killed += kill(at, &victim, KILLS_A_RUN.min(count - start), rng);
+        json("supernet", at, &format!("{TRAIN} --out {run} --resume"));
+        assert!(bytes(&file("supernet.safetensors")) == wanted, "{run} differs");
+        assert_log_is_whole(&file("log.jsonl"), &at.join("whole/log.jsonl"));
+        let left = std::fs::read_dir(at.join(&run)).expect("a folder").count();
+        assert_eq!(left, 6, "plan, log, lock, checkpoint, teacher, supernet and nothing else");
+    }
+    killed
+}
+
+/// The steps and evaluations of a killed run are those of an unbroken one, each once.
+fn assert_log_is_whole(path: &Path, unbroken: &Path) {
+    let events = |path: &Path| -> Vec<String> {
+        let text = std::fs::read_to_string(path).expect("a log");
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("whole lines"));
+        let kept = lines.filter(|line| line["event"] != "resumed");
+        kept.map(|line| format!("{} {} {} {}", line["event"], line["step"], line["arch"], line["loss"]))
+            .collect()
+    };
+    assert_eq!(events(path), events(unbroken));
+}
+
+fn sample(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
+    let line =
+        "sample --supernet whole/supernet.safetensors --data digits --count 25 --calibration-images 100";
+    json("supernet", at, &format!("{line} --out rows.jsonl"));
+    let out = at.join("killed.jsonl");
+    let lines = std::cell::Cell::new(0);
+    let readable = || {
+        let text = if out.exists() { std::fs::read_to_string(&out).expect("text") } else { String::new() };
+        let whole = text.matches('\n').count();
+        assert!(whole >= lines.get(), "no row is lost: {whole} of {}", lines.get());
+        lines.set(whole);
+    };
+    let line = format!("{line} --out killed.jsonl");
+    let victim = Victim { name: "supernet", line, most: Duration::from_millis(400), readable: &readable };
+    let killed = kill(at, &victim, count, rng);
+    json("supernet", at, &victim.line);
+    assert!(bytes(&out) == bytes(&at.join("rows.jsonl")), "rows differ");
+    accuracy_file::read(&out).expect("whole");
+    killed
+}
+
+fn measure(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
+    let (out, samples) = (at.join("table.json"), at.join("table.json.samples"));
+    let visits = std::cell::Cell::new(0);
+    let readable = || {
+        there(std::slice::from_ref(&out)).for_each(|path| drop(LatencyTable::read(path).expect("whole")));
+        let text =
+            if samples.exists() { std::fs::read_to_string(&samples).expect("text") } else { String::new() };
+        assert!(out.exists() || text.matches('\n').count() >= visits.get(), "no visit is lost");
+        visits.set(text.matches('\n').count());
+    };
+    let line = "measure --space tiny --out table.json --threads 1 --budget 20 --precision 50".to_string();
+    let victim = Victim { name: "extract", line, most: Duration::from_millis(400), readable: &readable };
+    let killed = kill(at, &victim, count, rng);
+    json("extract", at, &victim.line);
+    let covered = json("extract", at, "table table.json --space tiny");
+    assert_eq!(covered["coverage"]["missing"], serde_json::json!([]));
+    assert!(!samples.exists(), "the table has taken its place");
+    killed
+}
+
+fn search(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
+    let estimator = pipeline().join("estimator.safetensors");
+    let search = format!(
+        "search --space tiny --estimator {} --latency-table table.json --max-macs 700K --front",
+        estimator.display()
+    );
+    json("extract", at, &format!("{search} --out wanted.json"));
+    let found = |name: &str| {
+        let mut found = Found::read(&at.join(name)).expect("whole");
+        found.run.clear();
+        found.to_json()
+    };
+    let wanted = found("wanted.json");
+    let readable = || there(&[at.join("found.json")]).for_each(|_| assert_eq!(found("found.json"), wanted));
+    let line = format!("{search} --out found.json");
+    let victim = Victim { name: "extract", line, most: Duration::from_millis(250), readable: &readable };
+    let killed = kill(at, &victim, count, rng);
+    json("extract", at, &victim.line);
+    assert_eq!(found("found.json"), wanted);
+    killed
+}
+
+fn export(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
+    let export = "export --supernet whole/supernet.safetensors --arch wanted.json --data digits --calibration-images 200";
+    json("extract", at, &format!("{export} --out wanted"));
+    let wanted = bytes(&at.join("wanted/model.safetensors"));
+    let model = at.join("model");
+    let whole = || {
+        let read = ModelFolder::read(&model).expect("whole");
+        assert_eq!(read.tensors.len(), ModelFolder::read(&at.join("wanted")).expect("whole").tensors.len());
+        assert!(bytes(&model.join("model.safetensors")) == wanted);
+    };
+    let readable = || {
+        if model.exists() {
+            whole();
+        }
+    };
+    let line = format!("{export} --out model");
+    let victim = Victim { name: "extract", line, most: Duration::from_millis(300), readable: &readable };
+    let killed = kill(at, &victim, count, rng);
+    json("extract", at, &victim.line);
+    whole();
+    let names = std::fs::read_dir(at).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    let left: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with(".model")).collect();
+    assert!(left.is_empty(), "what killed exports left is gone: {left:?}");
+    killed
+}
+
+#[test]
+#[cfg(unix)]
+fn nothing_is_lost_to_kills() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (at, mut rng, all) = (folder.path(), ChaCha8Rng::seed_from_u64(7), kills());
+    let share = |part: usize| (all * part).div_ceil(100);
+    let killed = [
+        ("train", train(at, share(35), &mut rng)),
+        ("sample", sample(at, share(20), &mut rng)),
+        ("measure", measure(at, share(15), &mut rng)),
+        ("search", search(at, share(15), &mut rng)),
+        ("export", export(at, share(15), &mut rng)),
+    ];
+    println!("killed in their work: {killed:?}; 0 differences, 0 unreadable files");
+    assert!(killed.iter().any(|(_, count)| *count > 0), "{killed:?}");
+}
