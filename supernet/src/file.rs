@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |error| Error::io("write", path)(error);
     let (folder, prefix) = (folder_of(path), beside_prefix(path));
+    std::fs::metadata(&folder).map_err(failed)?;
     remove_abandoned(&folder, &prefix);
     let mut file = tempfile::Builder::new().prefix(&prefix).tempfile_in(&folder).map_err(failed)?;
     // where locks are not to be had, only the tidying up is lost
@@ -45,6 +46,7 @@ impl StagedFolder {
     pub fn beside(target: &Path) -> Result<Self> {
         let failed = |error| Error::io("create a folder beside", target)(error);
         let (parent, prefix) = (folder_of(target), beside_prefix(target));
+        std::fs::metadata(&parent).map_err(failed)?;
         remove_abandoned(&parent, &prefix);
         let staged = tempfile::Builder::new().prefix(&prefix).tempdir_in(&parent).map_err(failed)?;
         let lock = open_lock(&staged.path().join(LOCK)).map_err(failed)?;

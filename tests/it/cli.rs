@@ -17,7 +17,12 @@ pub(crate) fn binary(name: &str) -> PathBuf {
 
 pub(crate) fn run(name: &str, folder: &Path, line: &str) -> Output {
     let command = &mut Command::new(binary(name));
-    command.current_dir(folder).args(line.split_whitespace()).output().expect("a binary that starts")
+    command
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .args(line.split_whitespace())
+        .output()
+        .expect("a binary that starts")
 }
 
 /// Runs a command that must succeed, with `--json`, and returns its document.
@@ -29,7 +34,7 @@ pub(crate) fn json(name: &str, folder: &Path, line: &str) -> Value {
 }
 
 /// Runs a command that must fail with this code, and returns its message.
-fn fails(name: &str, folder: &Path, line: &str, code: i32) -> String {
+pub(crate) fn fails(name: &str, folder: &Path, line: &str, code: i32) -> String {
     let output = run(name, folder, line);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{name} {line}: {message}");

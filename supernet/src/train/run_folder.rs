@@ -85,6 +85,25 @@ impl RunFolder {
         plan.pointer("/run/cpu")?.as_str().map(str::to_string)
     }
 
+    /// What to say when a run is to be gone on with under another plan than its own.
+    pub fn other_plan(&self, plan: &Plan) -> Error {
+        let path = self.plan();
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let started =
+            serde_json::from_str::<serde_json::Value>(&text).ok().and_then(|file| file.get("plan").cloned());
+        let now = serde_json::to_value(plan).expect("plain data");
+        let difference = started.and_then(|started| first_difference("plan", &started, &now));
+        let (field, expected, got) = difference.unwrap_or_else(|| {
+            (
+                "plan".to_string(),
+                "the one that the checkpoint was made with".to_string(),
+                "another".to_string(),
+            )
+        });
+        Error::invalid(path.display(), field, expected, got)
+            .and_then_do("resume with the flags the run was started with, or choose another folder")
+    }
+
     /// Cuts the log back to what had happened when `steps` steps were taken, and returns that; a torn last line
     /// goes too.
     ///
@@ -133,6 +152,29 @@ impl RunFolder {
             None => OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?,
         };
         self.log.insert(log).write_all(text.as_bytes()).map_err(failed)
+    }
+}
+
+/// The first field in which two documents differ, and its two values.
+fn first_difference(
+    field: &str,
+    before: &serde_json::Value,
+    now: &serde_json::Value,
+) -> Option<(String, String, String)> {
+    use serde_json::Value;
+    match (before, now) {
+        (Value::Object(old), Value::Object(new)) => old.iter().find_map(|(key, old)| {
+            first_difference(&format!("{field}.{key}"), old, new.get(key).unwrap_or(&Value::Null))
+        }),
+        (Value::Array(old), Value::Array(new)) if old.len() == new.len() => old
+            .iter()
+            .zip(new)
+            .enumerate()
+            .find_map(|(at, (old, new))| first_difference(&format!("{field}[{}]", at + 1), old, new)),
+        (Value::Array(old), Value::Array(new)) => {
+            Some((format!("length of {field}"), old.len().to_string(), new.len().to_string()))
+        }
+        _ => (before != now).then(|| (field.to_string(), before.to_string(), now.to_string())),
     }
 }
 

@@ -38,7 +38,9 @@ impl Trainer {
         };
         differs("space", &self.space.fingerprint(), &supernet.space.fingerprint())?;
         differs("data", &self.dataset.identity(), &provenance.data)?;
-        differs("plan", &self.plan.hash(), &provenance.plan)?;
+        if self.plan.hash() != provenance.plan {
+            return Err(self.folder.other_plan(&self.plan));
+        }
         if let Some(hash) = &provenance.teacher {
             self.teacher = Some(read_teacher(&self.folder.teacher(), hash)?);
         }

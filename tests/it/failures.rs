@@ -1,0 +1,302 @@
+//! Runs that go wrong: signals, full disks, diverging losses, odd images, limits that exclude each other.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use image::{GrayImage, Luma, Rgb, RgbImage};
+use serde_json::Value;
+use supernet::checkpoint::Checkpoint;
+use supernet::train::RunFolder;
+
+use crate::cli::{binary, fails, json, pipeline, run};
+
+fn log(folder: &Path, run: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(folder.join(run).join("log.jsonl")).expect("a log");
+    text.lines().map(|line| serde_json::from_str(line).expect("whole lines")).collect()
+}
+
+/// A recipe of two short phases with these learning rates.
+fn recipe(lr: [f64; 2]) -> String {
+    let phase = |name: &str, lr: f64, allowed: usize| {
+        format!(
+            "[[phases]]\nname = \"{name}\"\nallowed = {{ kernel = {allowed}, depth = 1, expand = 1 }}\nsubnetworks = 1\n\
+             epochs = 0.5\nwarmup_epochs = 0\nlr = {lr:?}\ndistill = false\nsort_channels = false\n\n"
+        )
+    };
+    let shared = "version = 1\nname = \"short\"\nbatch = 64\nlr_batch = 64\nmomentum = 0.9\nweight_decay = 3e-5\n\
+                  label_smoothing = 0.1\n\n";
+    format!("{shared}{}{}", phase("calm", lr[0], 1), phase("wild", lr[1], 9))
+}
+
+#[test]
+fn a_diverging_run_stops_and_keeps_its_last_good_checkpoint() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    std::fs::write(at.join("late.toml"), recipe([0.05, 1000.0])).expect("written");
+    std::fs::write(at.join("early.toml"), recipe([1000.0, 0.1])).expect("written");
+    let train = "train --space tiny --data digits --quiet --checkpoint-seconds 0";
+    let message = fails("supernet", at, &format!("{train} --recipe late.toml --out late"), 1);
+    assert!(message.contains("(phase wild)") && message.contains(" with r"), "{message}");
+    assert!(message.contains(" steps is kept; lower the phase's lr"), "{message}");
+    let kept = Checkpoint::read(&at.join("late/checkpoint.safetensors")).expect("sound");
+    assert!(
+        message.contains(&format!("the checkpoint of {} steps", kept.supernet.provenance.step)),
+        "{message}"
+    );
+    assert!(!at.join("late/supernet.safetensors").exists());
+    let document = run("supernet", at, &format!("{train} --recipe early.toml --out early --json"));
+    let error: Value = serde_json::from_slice(&document.stdout).expect("one document");
+    assert!(error["error"].as_str().expect("a message").contains("(phase calm)"), "{error}");
+}
+
+/// Runs a command whose files may not grow beyond so many blocks of 512 bytes, as on a full disk.
+#[cfg(unix)]
+fn cramped(folder: &Path, blocks: u32, name: &str, line: &str) -> (Option<i32>, String) {
+    let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec {} {line}", binary(name).display());
+    let command = &mut Command::new("sh");
+    let output = command.current_dir(folder).args(["-c", &script]).output().expect("a shell");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+#[cfg(unix)]
+fn a_full_disk_is_said_and_the_old_files_stay() {
+    let at = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
+    let to = folder.path();
+    for name in ["accuracy.jsonl", "table.json", "estimator.safetensors", "run/supernet.safetensors"] {
+        let copy = to.join(name);
+        std::fs::create_dir_all(copy.parent().expect("a folder")).expect("made");
+        std::fs::copy(at.join(name), copy).expect("copied");
+    }
+    let train =
+        "train --space tiny --data digits --seed 3 --scale 0.005 --out new --resume --checkpoint-seconds 0";
+    let (code, message) = cramped(to, 20, "supernet", train);
+    assert_eq!(code, Some(1), "{message}");
+    assert!(message.contains("checkpoint.safetensors: cannot write: File too large"), "{message}");
+    let before = json("supernet", to, train);
+    let old = std::fs::read(to.join("new/supernet.safetensors")).expect("weights");
+    let (code, message) = cramped(to, 20, "supernet", train);
+    assert_eq!(code, Some(1), "{message}");
+    assert_eq!(std::fs::read(to.join("new/supernet.safetensors")).expect("weights"), old, "{before}");
+
+    let search =
+        "search --space tiny --estimator estimator.safetensors --latency-table table.json --out found.json";
+    json("extract", to, search);
+    let old = std::fs::read(to.join("found.json")).expect("a file");
+    for line in [search, "fit --accuracy accuracy.jsonl --out estimator.safetensors"] {
+        let (code, message) = cramped(to, 1, "extract", line);
+        assert_eq!(code, Some(1), "{message}");
+        assert!(message.contains("cannot write: File too large"), "{message}");
+    }
+    assert_eq!(std::fs::read(to.join("found.json")).expect("a file"), old);
+    let export = "export --supernet run/supernet.safetensors --data digits --arch smallest --out model";
+    let (code, message) = cramped(to, 20, "extract", export);
+    assert_eq!(code, Some(1), "{message}");
+    let left = std::fs::read_dir(to).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains("model")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_folder_in_use_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let _held = RunFolder::open(&folder.path().join("run"), false).expect("a new folder");
+    let line = "train --space tiny --data digits --out run --resume";
+    let message = fails("supernet", folder.path(), line, 1);
+    assert!(
+        message.contains("run: another process is training in this folder; wait until it ends"),
+        "{message}"
+    );
+}
+
+#[test]
+fn other_kernels_go_on_with_a_run_and_are_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let with = |kernels: &str, line: &str| {
+        let command = &mut Command::new(binary("supernet"));
+        command.current_dir(folder.path()).env("ONCE_FOR_ALL_KERNELS", kernels).args(line.split_whitespace());
+        command.stdin(Stdio::null()).output().expect("a binary that starts")
+    };
+    let line = "train --space tiny --data digits --scale 0.004 --out run --resume";
+    let first = format!("{line} --checkpoint-seconds 0");
+    let mut child = Command::new(binary("supernet"))
+        .current_dir(folder.path())
+        .env("ONCE_FOR_ALL_KERNELS", "reference")
+        .args(first.split_whitespace())
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a binary that starts");
+    while child.try_wait().expect("a child").is_none()
+        && !folder.path().join("run/checkpoint.safetensors").exists()
+    {
+        std::thread::yield_now();
+    }
+    child.kill().expect("a child");
+    child.wait().expect("a child");
+    let output = with("portable", line);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    assert!(message.contains("warning: kernels reference before, portable now: the last bits"), "{message}");
+    let inspected = json("extract", folder.path(), "inspect run/supernet.safetensors");
+    assert_eq!(inspected["facts"]["provenance"]["kernels"], "reference, then portable");
+}
+
+/// Twelve images each of two classes, colour or grey, of several sizes, as png and jpeg.
+fn images(at: &Path, colour: bool) {
+    for (class, shade) in [("dark", 40), ("light", 200)] {
+        let folder = at.join("train").join(class);
+        std::fs::create_dir_all(&folder).expect("made");
+        for i in 0..60u32 {
+            let (width, height) = (12 + i % 7, 10 + i % 5);
+            let path = folder.join(format!("{i:02}.{}", if i % 2 == 0 { "png" } else { "jpg" }));
+            let value = |x: u32, y: u32| (shade + (x * 3 + y * 5 + i) % 30) as u8;
+            if colour {
+                RgbImage::from_fn(width, height, |x, y| Rgb([value(x, y), 10, 250]))
+                    .save(path)
+                    .expect("written");
+            } else {
+                GrayImage::from_fn(width, height, |x, y| Luma([value(x, y)])).save(path).expect("written");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_folder_of_images_is_trained_on_and_a_broken_one_is_named_in_the_log() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    images(&at.join("grey"), false);
+    images(&at.join("colour"), true);
+    std::fs::write(at.join("grey/train/dark/07.jpg"), "no image").expect("written");
+    let space = run("supernet", at, "space tiny --toml");
+    let space = String::from_utf8(space.stdout).expect("text").replace("classes = 10", "classes = 2");
+    std::fs::write(at.join("two.toml"), space).expect("written");
+    std::fs::write(at.join("short.toml"), recipe([0.05, 0.05]).replace("batch = 64\nlr", "batch = 16\nlr"))
+        .expect("written");
+
+    let train = "train --space two.toml --recipe short.toml";
+    let output = run("supernet", at, &format!("{train} --data folder:grey --out run"));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    assert!(message.contains("warning: an image is left out: grey/train/dark/07.jpg: content"), "{message}");
+    let skipped: Vec<_> =
+        log(at, "run").into_iter().filter(|line| line["event"] == "skipped_image").collect();
+    assert_eq!(skipped.len(), 1);
+    assert_eq!(skipped[0]["path"], "grey/train/dark/07.jpg");
+    json("supernet", at, &format!("{train} --data folder:grey --out run1 --threads 1"));
+    let bytes = |run: &str| std::fs::read(at.join(run).join("supernet.safetensors")).expect("weights");
+    assert!(bytes("run") == bytes("run1"), "the same at any number of workers");
+    let judged =
+        json("supernet", at, "eval --supernet run/supernet.safetensors --data folder:grey --arch largest");
+    assert_eq!(judged["results"][0]["n"], 11, "a tenth of each class, of 59 and of 60");
+
+    let message = fails("supernet", at, &format!("{train} --data folder:colour --out x"), 1);
+    assert!(message.contains("channels: expected 1, got 3; choose another space"), "{message}");
+    let message = fails("supernet", at, "train --space two.toml --data folder:grey --out x --batch 9", 2);
+    assert!(message.contains("--batch"), "{message}");
+    std::fs::write(at.join("large.toml"), recipe([0.05, 0.05]).replace("batch = 64\nlr", "batch = 640\nlr"))
+        .expect("written");
+    let line = "train --space two.toml --recipe large.toml --data folder:grey --out y";
+    let message = fails("supernet", at, line, 1);
+    assert!(
+        message.contains("at least a batch of 640, got 108; give a recipe with a smaller batch"),
+        "{message}"
+    );
+    std::fs::write(at.join("grey/train/dark/09.jpg"), "no image").expect("written");
+    let message = fails("supernet", at, &format!("{train} --data folder:grey --out z"), 1);
+    assert!(message.contains("images that cannot be used: expected at most 1 %, got 2 of 120"), "{message}");
+}
+
+/// Sends a signal after a while; the exit code, `None` if it was too late or too early for the command's own handling.
+#[cfg(unix)]
+fn interrupt(at: &Path, name: &str, line: &str, signal: &str, after_ms: u64) -> Option<i32> {
+    let mut child = Command::new(binary(name))
+        .current_dir(at)
+        .args(line.split_whitespace())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a binary that starts");
+    std::thread::park_timeout(std::time::Duration::from_millis(after_ms));
+    Command::new("kill")
+        .args([signal, &child.id().to_string()])
+        .stderr(Stdio::null())
+        .status()
+        .expect("kill");
+    child.wait().expect("a child").code()
+}
+
+#[test]
+#[cfg(unix)]
+fn signals_save_and_end_with_130() {
+    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let at = folder.path();
+    let path = |name: &str| from.join(name).display().to_string();
+    let sample = format!(
+        "sample --supernet {} --data digits --count 400 --out rows.jsonl --quiet",
+        path("run/supernet.safetensors")
+    );
+    let measure = "measure --space tiny --out table.json --threads 1 --precision 0.01 --quiet".to_string();
+    let train = "train --space tiny --data digits --out run --resume --quiet".to_string();
+    for (name, line, left) in [
+        ("supernet", &train, "run/checkpoint.safetensors"),
+        ("supernet", &sample, "rows.jsonl"),
+        ("extract", &measure, "table.json.samples"),
+    ] {
+        for signal in ["-INT", "-TERM"] {
+            assert_eq!(interrupt(at, name, line, signal, 700), Some(130), "{name} {line}");
+            assert!(at.join(left).exists(), "{left}");
+        }
+    }
+    let search = format!(
+        "search --space tiny --estimator {} --latency-table {} --front --out found.json --quiet",
+        path("estimator.safetensors"),
+        path("table.json")
+    );
+    for after in (0..120).step_by(10) {
+        // before the command heeds signals, the system ends it
+        if interrupt(at, "extract", &search, "-INT", after) == Some(130) {
+            let arch = format!(
+                "eval --supernet {} --data digits --arch found.json",
+                path("run/supernet.safetensors")
+            );
+            json("supernet", at, &arch);
+        }
+    }
+}
+
+#[test]
+fn limits_that_exclude_each_other_exit_1_with_the_closest() {
+    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let text = std::fs::read_to_string(from.join("table.json")).expect("a table");
+    let mut table: Value = serde_json::from_str(&text).expect("JSON");
+    // a device on which small kernels are slow: least parameters and least latency are far apart
+    for (key, row) in table["rows"].as_object_mut().expect("rows") {
+        let factor = if key.contains("mbconv") && key.contains(" k3") { 100.0 } else { 1.0 };
+        for field in ["median_us", "low_us", "high_us"] {
+            row[field] = (row[field].as_f64().expect("a number") * factor).into();
+        }
+    }
+    std::fs::write(folder.path().join("table.json"), table.to_string()).expect("written");
+    let estimator = from.join("estimator.safetensors");
+    let search = format!(
+        "search --space tiny --estimator {} --latency-table table.json --out x.json --json",
+        estimator.display()
+    );
+    let nearest = |limit: &str| {
+        let output = run("extract", folder.path(), &format!("{search} {limit}"));
+        assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+        let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        document["nearest_feasible"]["text"].as_str().expect("text").to_string()
+    };
+    let (latency, params) = (nearest("--max-latency 0.001us"), nearest("--max-params 1"));
+    let both = format!("{search} --max-latency {latency} --max-params {params}");
+    let output = run("extract", folder.path(), &both);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("together, though each can be kept alone; the closest is r"), "{message}");
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(document["closest"].as_str().expect("an arch").starts_with('r'), "{document}");
+}

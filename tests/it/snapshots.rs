@@ -1,0 +1,240 @@
+//! What the two command lines say: every help text, and the errors that users meet.
+//!
+//! `INSTA_UPDATE=always cargo test --test it snapshots` writes what they say now; read the difference before it is
+//! committed.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use insta::{Settings, assert_snapshot};
+
+use crate::cli::{binary, pipeline, run};
+
+const SUPERNET: [&str; 8] = ["", "space", "train", "eval", "sample", "bench", "completion", "man"];
+const EXTRACT: [&str; 11] =
+    ["", "measure", "table", "fit", "search", "export", "verify", "predict", "inspect", "completion", "man"];
+
+fn settings() -> Settings {
+    let mut settings = Settings::clone_current();
+    settings.set_snapshot_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/snapshots"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings
+}
+
+#[test]
+fn every_help_text() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, commands) in [("supernet", &SUPERNET[..]), ("extract", &EXTRACT)] {
+        let mut text = String::new();
+        for command in commands {
+            let output = run(name, folder.path(), &format!("{command} --help"));
+            assert!(output.status.success() && output.stderr.is_empty(), "{name} {command}");
+            let help = String::from_utf8(output.stdout).expect("text");
+            assert!(help.contains("Example"), "{name} {command}: an example");
+            let _ = writeln!(text, "$ {name} {command} --help\n{help}");
+        }
+        settings().bind(|| assert_snapshot!(format!("help_{name}"), text));
+    }
+}
+
+/// Files that are broken in one way each.
+fn broken_files(at: &Path) {
+    let good = |name: &str| std::fs::read(at.join(name)).expect("a file");
+    let write = |name: &str, bytes: &[u8]| std::fs::write(at.join(name), bytes).expect("written");
+    let weights = good("run/supernet.safetensors");
+    write("torn.safetensors", &weights[..weights.len() / 2]);
+    write("empty.safetensors", b"");
+    let mut huge = weights.clone();
+    huge[..8].copy_from_slice(&(1u64 << 40).to_le_bytes());
+    write("huge.safetensors", &huge);
+    let text = |name: &str| String::from_utf8(good(name)).expect("text");
+    let altered = |from: &str, to: &str, name: &str, new: &str| {
+        let old = text(name);
+        assert!(old.contains(from), "{name} holds {from}");
+        write(new, old.replacen(from, to, 1).as_bytes());
+    };
+    altered("\"version\": 1", "\"version\": 2", "table.json", "newer.json");
+    altered("\"version\": 1", "\"version\": 0", "table.json", "older.json");
+    altered("\"median_us\": ", "\"median_us\": -", "table.json", "negative.json");
+    altered("\"top1\":", "\"top1\":1", "accuracy.jsonl", "doubtful.jsonl");
+    let rows = text("accuracy.jsonl");
+    let last = rows.lines().last().expect("rows");
+    write("twice.jsonl", format!("{rows}{last}\n").as_bytes());
+    write("few.jsonl", rows.lines().take(9).collect::<Vec<_>>().join("\n").as_bytes());
+    write("torn.jsonl", &rows.as_bytes()[..rows.len() - 9]);
+    let space = String::from_utf8(run("supernet", at, "space tiny --toml").stdout).expect("text");
+    for (name, from, to) in [
+        ("unknown.toml", "classes = 10", "clases = 10"),
+        ("even.toml", "kernel = [3, 5, 7]", "kernel = [3, 4]"),
+        ("vast.toml", "\nchannels = ", "\nchannels = 65535 #"),
+        ("classes.toml", "classes = 10", "classes = 12"),
+    ] {
+        write(name, space.replacen(from, to, if name == "vast.toml" { 9 } else { 1 }).as_bytes());
+    }
+    write("recipe.toml", b"version = 1\nname = \"x\"\n");
+    write("digit.gif", b"GIF89a...");
+    write("digit.npy", b"\x93NUMPY nothing");
+    let folder = at.join("images/train/cat");
+    std::fs::create_dir_all(&folder).expect("made");
+    std::fs::create_dir_all(at.join("images/val/dog")).expect("made");
+    image::GrayImage::new(8, 8).save(folder.join("a.png")).expect("written");
+}
+
+const SEARCH: &str =
+    "search --space tiny --estimator estimator.safetensors --latency-table table.json --out x.json";
+
+/// `TOOL ARGUMENTS`, each of which must fail.
+fn failing() -> Vec<String> {
+    let trained = "--supernet run/supernet.safetensors --data digits";
+    let supernet = [
+        "space nothing",
+        "space unknown.toml",
+        "space even.toml",
+        "space vast.toml",
+        "train --space tiny --data digits --out run",
+        "train --space tiny --data digits --out run --resume",
+        "train --space tiny --data digits --out accuracy.jsonl/x",
+        "train --space tiny --data digits --out x --recipe nothing",
+        "train --space tiny --data digits --out x --recipe recipe.toml",
+        "train --space tiny --data digits --out x --scale 0",
+        "train --space tiny --data digits --out x --device cuda:0",
+        "train --space tiny --data mnist --out x",
+        "train --space tiny --data idx:nowhere --out x",
+        "train --space tiny --data idx:images --out x",
+        "train --space tiny --data folder:nowhere --out x",
+        "train --space tiny --data folder:images --out x",
+        "train --space ofa-mbv3-w1.0 --data digits --out x",
+        "train --space classes.toml --data digits --out x",
+        "train --space tiny",
+        "train --space tiny --data digits --out x --threads 0",
+        "eval --supernet nowhere.safetensors --data digits --arch largest",
+        "eval --supernet torn.safetensors --data digits --arch largest",
+        "eval --supernet empty.safetensors --data digits --arch largest",
+        "eval --supernet huge.safetensors --data digits --arch largest",
+        "eval --supernet table.json --data digits --arch largest",
+        "eval --supernet estimator.safetensors --data digits --arch largest",
+        "eval --supernet run/checkpoint.safetensors --data digits --arch largest",
+        "eval TRAINED --arch r9:k3e3/k3e3",
+        "eval TRAINED --arch r8:k9e3/k3e3",
+        "eval TRAINED --arch r8:k3e3",
+        "eval TRAINED --arch biggest",
+        "eval TRAINED --arch random:many",
+        "eval TRAINED --arch table.json",
+        "eval TRAINED --arch largest --split all",
+        "sample TRAINED --count 5 --out table.json",
+        "sample TRAINED --count 5 --out nowhere/rows.jsonl",
+        "bench --space tiny --resolution 8 --batch 0",
+        "bench --space tiny --resolution 8 --batch 2 --arch smaller",
+        "nonsense",
+        "",
+    ];
+    let extract = [
+        "measure --space tiny --out nowhere/table.json",
+        "measure --space tiny --out older.json --missing",
+        "measure --space tiny --out x.json --precision 0",
+        "measure --space tiny --out x.json --engine gpu",
+        "table newer.json",
+        "table older.json",
+        "table negative.json",
+        "table accuracy.jsonl",
+        "fit --accuracy nowhere.jsonl --out x",
+        "fit --accuracy doubtful.jsonl --out x",
+        "fit --accuracy twice.jsonl --out x",
+        "fit --accuracy few.jsonl --out x",
+        "fit --accuracy torn.jsonl --out x",
+        "fit --accuracy table.json --out x",
+        "SEARCH --max-latency 12",
+        "SEARCH --max-macs 1K",
+        "SEARCH --max-params 1K",
+        "search --space fashion --estimator estimator.safetensors --latency-table table.json --out x",
+        "search --space tiny --estimator run/supernet.safetensors --latency-table table.json --out x",
+        "search --space tiny --estimator estimator.safetensors --latency-table estimator.safetensors --out x",
+        "export TRAINED --arch smallest --out run",
+        "export TRAINED --arch smallest --out nowhere/model",
+        "export TRAINED --arch smallest --out x --calibration-images 0",
+        "export TRAINED --arch smallest --out x --format onnx",
+        "verify nowhere --supernet run/supernet.safetensors",
+        "verify run --supernet run/supernet.safetensors",
+        "predict nowhere digit.png",
+        "predict sound digit.gif",
+        "predict sound digit.npy",
+        "predict sound nowhere.png",
+        "inspect nowhere",
+        "inspect table.json",
+        "man accuracy.jsonl/x",
+        "nonsense",
+        "",
+    ];
+    let line = |tool: &str, line: &str| {
+        format!("{tool} {line}").replace("TRAINED", trained).replace("SEARCH", SEARCH)
+    };
+    let (supernet, extract) =
+        (supernet.map(|rest| line("supernet", rest)), extract.map(|rest| line("extract", rest)));
+    supernet.into_iter().chain(extract).collect()
+}
+
+#[test]
+fn every_error() {
+    // a copy, so that what other tests make beside does not show
+    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let at = folder.path();
+    std::fs::create_dir(at.join("run")).expect("made");
+    for name in [
+        "run/supernet.safetensors",
+        "run/checkpoint.safetensors",
+        "run/teacher.safetensors",
+        "run/log.jsonl",
+        "run/plan.json",
+        "accuracy.jsonl",
+        "table.json",
+        "estimator.safetensors",
+    ] {
+        std::fs::copy(from.join(name), at.join(name)).expect("copied");
+    }
+    let export =
+        "export --supernet run/supernet.safetensors --data digits --arch smallest --out sound --quiet";
+    assert!(run("extract", at, export).status.success());
+    broken_files(at);
+    let mut text = String::new();
+    for line in failing() {
+        let (tool, arguments) = line.split_once(' ').expect("a tool and arguments");
+        let output = run(tool, at, arguments);
+        let code = output.status.code().expect("an exit code");
+        let message = String::from_utf8(output.stderr).expect("text");
+        assert!(code != 0 && output.stdout.is_empty(), "{line}: {code}");
+        assert!(!message.contains('\u{1b}') && !message.contains("panicked"), "{line}: {message}");
+        let _ = writeln!(text, "$ {}\n{code}: {}\n", line.trim_end(), message.trim_end());
+    }
+    let mut settings = settings();
+    for (pattern, words) in BTreeMap::from([
+        (r"[0-9a-f]{64}", "HASH"),
+        (r"\b[0-9a-f]{16}\b", "FINGERPRINT"),
+        (r"at most \d+\.\d+ ms", "at most N ms"),
+        (r"\d+\.\d+(us|ms)", "N$1"),
+        (r"one that this CPU has: [a-z0-9, ]+", "one that this CPU has: KERNELS"),
+    ]) {
+        settings.add_filter(pattern, words);
+    }
+    settings.bind(|| assert_snapshot!("errors", text));
+}
+
+#[test]
+fn shells_and_manuals_are_served() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, commands) in [("supernet", SUPERNET.len()), ("extract", EXTRACT.len())] {
+        for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+            let output = run(name, folder.path(), &format!("completion {shell}"));
+            let script = String::from_utf8(output.stdout).expect("text");
+            assert!(output.status.success() && script.contains(name) && script.contains("quiet"), "{shell}");
+        }
+        let man = folder.path().join(name);
+        assert!(run(name, folder.path(), &format!("man {}", man.display())).status.success());
+        let pages = std::fs::read_dir(&man).expect("a folder").count();
+        assert!(pages >= commands, "{pages} pages");
+        let page = std::fs::read_to_string(man.join(format!("{name}.1"))).expect("the first page");
+        assert!(page.contains(".SH NAME") && page.contains("completion"), "{page}");
+    }
+    assert!(binary("supernet").is_file());
+}
