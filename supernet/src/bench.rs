@@ -1,9 +1,12 @@
 //! Whole steps, timed: what a training or an inference costs on this machine.
 
+use std::sync::Arc;
+
 use candle_core::{Device, Tensor};
 use rand::Rng;
 use serde::Serialize;
 
+use crate::data::{Augmentation, Dataset, LoaderConfig, TrainLoader};
 use crate::elastic::{Gradients, SharedWeights, SubnetWeights};
 use crate::error::Result;
 use crate::eval::calibrate;
@@ -101,6 +104,46 @@ pub fn bench(setup: &Bench, mut report: impl FnMut(usize)) -> Result<BenchReport
     let profile = setup.profile.map(Profile::rows);
     let total_ms = times.iter().sum();
     Ok(BenchReport { step_ms, images_per_second, peak_rss_mb: peak_rss_mb(), total_ms, profile })
+}
+
+/// What to load.
+#[derive(Clone, Debug)]
+pub struct LoadBench {
+    /// Where the images come from.
+    pub dataset: Arc<Dataset>,
+    /// Side of the images after augmentation.
+    pub resolution: usize,
+    /// Images a batch.
+    pub batch: usize,
+    /// Batches that are timed.
+    pub steps: usize,
+    /// Batches before, not timed.
+    pub warmup: usize,
+}
+
+/// Times the making of training batches alone, by as many workers as a training has.
+///
+/// # Errors
+/// If the batch is larger than the set, or an image cannot be read.
+pub fn bench_loader(setup: &LoadBench, mut report: impl FnMut(usize)) -> Result<BenchReport> {
+    let LoadBench { dataset, resolution, batch, steps, warmup } = setup;
+    let augmentation = Augmentation::for_dataset(dataset);
+    let (config, resolution) = (LoaderConfig { batch: *batch, seed: 0, augmentation }, *resolution);
+    let mut loader = TrainLoader::new(dataset.clone(), config, 0, move |_| resolution)?;
+    let mut times = Vec::with_capacity(*steps);
+    for step in 0..warmup + steps {
+        let watch = Stopwatch::start();
+        loader.next()?;
+        if step >= *warmup {
+            times.push(watch.elapsed_ms());
+        }
+        report(step);
+    }
+    // batches of several workers come in bursts: only the sum says how many images a second
+    let total_ms: f64 = times.iter().sum();
+    let images_per_second = (batch * steps) as f64 / total_ms * 1e3;
+    let (step_ms, peak_rss_mb) = (Spread::of(&times), peak_rss_mb());
+    Ok(BenchReport { step_ms, images_per_second, peak_rss_mb, total_ms, profile: None })
 }
 
 /// Takes one step after the other.

@@ -10,6 +10,7 @@ mod folded;
 mod golden;
 mod gradients;
 mod kills;
+mod properties;
 mod readers;
 mod snapshots;
 mod tables;

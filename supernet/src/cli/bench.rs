@@ -1,23 +1,29 @@
 //! `supernet bench`: what a step costs on this machine.
 
+use std::sync::Arc;
+
 use serde_json::json;
-use supernet::bench::{Bench, Mode, Subject, bench};
+use supernet::bench::{Bench, LoadBench, Mode, Subject, bench, bench_loader};
 use supernet::space::{self, arch_file};
 
 use super::Ending;
 use super::arguments::{Common, check_device, kernels};
 use super::profile::{recorded, table};
 
-/// Time whole steps on random images
+/// Time whole steps on random images, or the loading of real ones
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   supernet bench --space ofa-mbv3-w1.0 --arch largest --resolution 64 --batch 32
   supernet bench --space ofa-mbv3-w1.0 --arch uniform --resolution 64 --batch 32 --mode shrink
-  supernet bench --space ofa-mbv3-w1.0 --arch largest --resolution 64 --batch 32 --profile")]
+  supernet bench --space ofa-mbv3-w1.0 --arch largest --resolution 64 --batch 32 --profile
+  supernet bench --data folder:images --resolution 224 --batch 64")]
 pub struct Arguments {
     /// A preset's name or a TOML file
-    #[arg(long)]
-    space: String,
+    #[arg(long, required_unless_present = "data")]
+    space: Option<String>,
+    /// Time the loading of training images alone, decoded and augmented: `idx:FOLDER`, `folder:FOLDER`, …
+    #[arg(long, conflicts_with_all = ["space", "arch", "mode", "profile"])]
+    data: Option<String>,
     /// As for `eval`, taken in turn; or `uniform` for another random sub-network each step
     #[arg(long, default_value = "largest", num_args = 1..)]
     arch: Vec<String>,
@@ -60,7 +66,8 @@ impl Arguments {
         if self.batch == 0 || self.steps == 0 {
             anyhow::bail!("--batch and --steps: expected at least 1");
         }
-        let space = space::open(&self.space)?;
+        let Some(space) = &self.space else { return self.load() };
+        let space = space::open(space)?;
         let subject = match self.arch.as_slice() {
             [uniform] if uniform == "uniform" => Subject::Uniform,
             texts => {
@@ -97,6 +104,23 @@ impl Arguments {
                 kernels.name(),
                 rayon::current_num_threads()
             )
+        })?;
+        Ok(Ending::Done)
+    }
+
+    /// Times the loader by itself.
+    fn load(&self) -> anyhow::Result<Ending> {
+        let dataset = Arc::new(self.common.open_data(self.data.as_deref().unwrap_or_default())?);
+        let Self { resolution, batch, steps, warmup, .. } = *self;
+        let setup = LoadBench { dataset, resolution, batch, steps, warmup };
+        let bar = self.common.bar((steps + warmup) as u64, "{bar:30} {pos}/{len} batches");
+        let report = bench_loader(&setup, |_| bar.inc(1))?;
+        bar.finish_and_clear();
+        let mut document = json!(report);
+        document["threads"] = json!(rayon::current_num_threads());
+        self.common.print(&document, || {
+            let rate = report.images_per_second;
+            format!("{rate:.1} images/s loaded, {} threads", rayon::current_num_threads())
         })?;
         Ok(Ending::Done)
     }

@@ -1,0 +1,155 @@
+//! What is written is read again as the same, whatever it is.
+
+use std::collections::BTreeMap;
+
+use extract::latency::{DeviceFacts, EngineFacts, LatencyTable, Row};
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use supernet::accuracy_file::{self, AccuracyHeader, AccuracyRow, Writer};
+use supernet::data::{Split, idx_from_bytes};
+use supernet::space::{Arch, Block, Expand, SearchSpace, arch_file, preset, preset_names, sampler};
+
+fn expand() -> impl Strategy<Value = Expand> {
+    (1u32..=10_000).prop_map(Expand::hundredths)
+}
+
+fn arch() -> impl Strategy<Value = Arch> {
+    let block = (1usize..12, expand()).prop_map(|(kernel, expand)| Block { kernel, expand });
+    let stages = prop::collection::vec(prop::collection::vec(block, 1..6), 1..7);
+    (1usize..5000, stages).prop_map(|(resolution, stages)| Arch { resolution, stages })
+}
+
+fn choices<T: Ord + Clone + std::fmt::Debug>(
+    all: impl Strategy<Value = T>,
+    most: usize,
+) -> impl Strategy<Value = Vec<T>> {
+    prop::collection::btree_set(all, 1..=most).prop_map(|set| set.into_iter().collect())
+}
+
+/// Any space of small sizes.
+fn space() -> impl Strategy<Value = SearchSpace> {
+    let kernels = choices(prop::sample::select(vec![3usize, 5, 7]), 3);
+    let expands =
+        choices((1u32..=800).prop_map(|hundredths| f64::from(hundredths) / 100.0).prop_map(ordered), 4);
+    let depths = choices(1usize..5, 4);
+    let sides = choices(4usize..64, 4);
+    let stage = (1usize..40, 1usize..3, any::<bool>());
+    let stages = prop::collection::vec(stage, 1..5);
+    let sizes = (2usize..20, 1usize..5, 1u32..30, 1usize..3);
+    (kernels, expands, depths, sides, stages, sizes).prop_map(|(kernel, expand, depth, sides, stages, sizes)| {
+        let (classes, channels, width, stride) = sizes;
+        let expand: Vec<f64> = expand.into_iter().map(|hundredths| f64::from(hundredths) / 100.0).collect();
+        let mut text = format!(
+            "version = 1\nname = \"any\"\nfamily = \"mobilenet-v3\"\nclasses = {classes}\ninput_channels = {channels}\n\
+             resolutions = {sides:?}\nwidth_multiplier = {:?}\nkernel = {kernel:?}\nexpand = {expand:?}\ndepth = {depth:?}\n\
+             [stem]\nchannels = 9\nstride = {stride}\nactivation = \"relu\"\n\
+             [first_block]\nchannels = 7\nactivation = \"relu6\"\n",
+            f64::from(width) / 10.0
+        );
+        for (channels, stride, squeeze) in stages {
+            text += &format!(
+                "[[stages]]\nchannels = {channels}\nstride = {stride}\nactivation = \"h_swish\"\nsqueeze_excite = {squeeze}\n"
+            );
+        }
+        text += "[head]\nexpand_channels = 11\nfeature_channels = 13\nactivation = \"h_swish\"\n";
+        SearchSpace::from_toml("any space", &text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    })
+}
+
+/// Hundredths, which have an order.
+fn ordered(ratio: f64) -> u32 {
+    (ratio * 100.0).round() as u32
+}
+
+fn row() -> impl Strategy<Value = Row> {
+    let time = 1e-6f64..1e9;
+    (time, 0.0f64..0.5, 0.0f64..0.5, 1usize..1000, any::<bool>()).prop_map(
+        |(median_us, below, above, samples, converged)| Row {
+            median_us,
+            low_us: median_us * (1.0 - below),
+            high_us: median_us * (1.0 + above),
+            mad_us: median_us * below,
+            samples,
+            outliers: samples / 3,
+            converged,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn archs_round_trip(arch in arch()) {
+        let text = arch.to_string();
+        prop_assert_eq!(&text.parse::<Arch>().expect("own text"), &arch);
+        let json = serde_json::to_string(&arch).expect("text");
+        prop_assert_eq!(serde_json::from_str::<Arch>(&json).expect("own JSON"), arch);
+    }
+
+    #[test]
+    fn spaces_round_trip_and_keep_their_promises(space in space(), seed in any::<u64>()) {
+        let again = SearchSpace::from_toml("again", &space.to_toml()).expect("own text");
+        prop_assert_eq!(&again, &space);
+        prop_assert_eq!(again.fingerprint(), space.fingerprint());
+        let json = serde_json::to_string(&space).expect("plain data");
+        prop_assert_eq!(&serde_json::from_str::<SearchSpace>(&json).expect("own JSON"), &space);
+        let arch = sampler::random(&space, &mut ChaCha8Rng::seed_from_u64(seed));
+        prop_assert_eq!(arch_file::read(&space, &arch.to_string()).expect("of the space"), arch.clone());
+        let layers = space.lower(&arch).expect("of the space");
+        prop_assert!(layers.iter().all(|layer| layer.output.height > 0));
+    }
+
+    #[test]
+    fn tables_round_trip(rows in prop::collection::btree_map("[a-z0-9 @x-]{1,30}[a-z]", row(), 0..20)) {
+        let text = "x".to_string();
+        let device =
+            DeviceFacts { name: text.clone(), cpu: text.clone(), os: text.clone(), arch: text.clone(), cores: 2 };
+        let engine =
+            EngineFacts { engine: text.clone(), engine_version: text.clone(), threads: 1, dtype: text, batch: 1 };
+        let rows: BTreeMap<String, Row> = rows;
+        let Ok(table) = LatencyTable::new("t", device, engine, "p", rows) else {
+            // rounding to a picosecond may leave a row no time at all
+            return Ok(());
+        };
+        let written = table.to_json();
+        let again = LatencyTable::from_json("t", &written).expect("own text");
+        prop_assert_eq!((again.to_json(), again.hash()), (written, table.hash()));
+    }
+
+    #[test]
+    fn accuracy_rows_round_trip(seeds in prop::collection::btree_set(any::<u64>(), 1..20), top1 in 0.0f64..=1.0) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("rows.jsonl");
+        let space = preset("fashion").expect("a preset");
+        let header = AccuracyHeader { space: space.clone(), supernet: "abc".to_string() };
+        let (mut writer, _) = Writer::resume(&path, &header).expect("a new file");
+        let draw = |seed| sampler::random(&space, &mut ChaCha8Rng::seed_from_u64(seed));
+        let rows: Vec<_> =
+            seeds.into_iter().map(|seed| AccuracyRow { arch: draw(seed), top1, split: Split::Val, n: 7 }).collect();
+        rows.iter().for_each(|row| writer.append(row).expect("a new row"));
+        prop_assert_eq!(accuracy_file::read(&path).expect("own file").rows, rows);
+    }
+
+    #[test]
+    fn idx_files_round_trip(sizes in (1usize..5, 1usize..9, 1usize..9), fill in any::<u8>(), cut in 0usize..50) {
+        let (count, height, width) = sizes;
+        let mut bytes = 0x803u32.to_be_bytes().to_vec();
+        [count, height, width].iter().for_each(|size| bytes.extend((*size as u32).to_be_bytes()));
+        bytes.extend(std::iter::repeat_n(fill, count * height * width));
+        let (found, values) = idx_from_bytes::<3>("x", &bytes).expect("a whole file");
+        prop_assert_eq!(found, [count, height, width]);
+        prop_assert!(values.iter().all(|value| *value == fill));
+        let torn = &bytes[..bytes.len() - 1 - cut.min(bytes.len() - 1)];
+        prop_assert!(idx_from_bytes::<3>("x", torn).is_err());
+    }
+}
+
+#[test]
+fn presets_are_among_what_round_trips() {
+    for name in preset_names() {
+        let space = preset(name).expect("a preset");
+        assert_eq!(SearchSpace::from_toml(name, &space.to_toml()).expect("own text"), space);
+    }
+}
