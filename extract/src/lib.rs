@@ -9,6 +9,7 @@ pub mod error;
 pub mod export;
 mod file;
 pub mod latency;
+pub mod plot;
 pub mod predict;
 mod rng;
 pub mod search;

@@ -262,3 +262,69 @@ fn a_killed_run_ends_with_the_same_bytes() {
         steps.filter(|line| line["event"] == "step").filter_map(|line| line["step"].as_u64()).collect();
     assert!(steps.windows(2).all(|pair| pair[0] + 1 == pair[1]), "each step once, in order");
 }
+
+#[test]
+fn documents_have_the_keys_that_scripts_rely_on() {
+    let at = pipeline();
+    let trained = "--supernet run/supernet.safetensors --data digits";
+    let cost = ["arch", "macs", "params", "peak_activation_bytes"];
+    let costs = |end: &str| cost.map(|key| format!("/{end}/8/{key}"));
+    let flat = |keys: &[&str]| keys.iter().map(|key| format!("/{key}")).collect::<Vec<_>>();
+    let steps = flat(&["step_ms/median", "step_ms/p10", "step_ms/p90", "images_per_second", "peak_rss_mb"]);
+    let space =
+        [flat(&["name", "subnetworks"]), costs("largest").to_vec(), costs("smallest").to_vec()].concat();
+    let verified = flat(&["max_abs_difference", "inputs", "folder"]);
+    let best = ["arch", "accuracy", "latency_ms", "latency_upper_ms", "macs", "params"];
+    let found = best.map(|key| format!("/best/{key}")).to_vec();
+    let found = [found, flat(&["candidates", "seconds", "front/0/arch", "nearest_feasible"])].concat();
+    for (name, line, keys) in [
+        ("supernet", "space tiny".to_string(), space),
+        ("supernet", "space tiny --arch largest".to_string(), cost.map(|key| format!("/archs/0/{key}")).to_vec()),
+        ("supernet", "bench --space tiny --resolution 8 --batch 2 --steps 2".to_string(), steps.clone()),
+        ("supernet", "bench --data digits --resolution 8 --batch 2 --steps 2".to_string(), steps.clone()),
+        (
+            "supernet",
+            format!("{TRAIN} --out keys"),
+            [steps, flat(&["resumed_from_step", "supernet", "finished"])].concat(),
+        ),
+        (
+            "supernet",
+            format!("eval {trained} --arch smallest"),
+            ["arch", "split", "n", "top1", "interval/1"].map(|key| format!("/results/0/{key}")).to_vec(),
+        ),
+        (
+            "extract",
+            "fit --accuracy accuracy.jsonl --out keys.safetensors".to_string(),
+            flat(&["rmse", "spearman", "kendall", "n"]),
+        ),
+        (
+            "extract",
+            "measure --space tiny --out keys.json --precision 50 --budget 20".to_string(),
+            flat(&["entries", "unconverged", "unmeasured", "finished"]),
+        ),
+        (
+            "extract",
+            "table table.json --space tiny".to_string(),
+            flat(&["entries", "unconverged", "coverage/missing", "validation"]),
+        ),
+        ("extract", format!("{SEARCH} --front --out keys-found.json"), found),
+        ("extract", format!("export {trained} --arch smallest --out keys-model"), verified.clone()),
+        ("extract", "verify keys-model --supernet run/supernet.safetensors".to_string(), verified),
+        (
+            "extract",
+            "plot --accuracy accuracy.jsonl --latency-table table.json --found keys-found.json --out keys.svg"
+                .to_string(),
+            flat(&["out", "points", "candidates"]),
+        ),
+    ] {
+        let document = json(name, at, &line);
+        for key in keys {
+            assert!(document.pointer(&key).is_some(), "{name} {line}: {key} in {document}");
+        }
+    }
+    let picture = std::fs::read_to_string(at.join("keys.svg")).expect("a picture");
+    assert!(
+        picture.starts_with("<svg") && picture.matches("<circle").count() > 80,
+        "two panels of 40 points"
+    );
+}

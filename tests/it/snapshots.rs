@@ -12,8 +12,20 @@ use insta::{Settings, assert_snapshot};
 use crate::cli::{binary, pipeline, run};
 
 const SUPERNET: [&str; 8] = ["", "space", "train", "eval", "sample", "bench", "completion", "man"];
-const EXTRACT: [&str; 11] =
-    ["", "measure", "table", "fit", "search", "export", "verify", "predict", "inspect", "completion", "man"];
+const EXTRACT: [&str; 12] = [
+    "",
+    "measure",
+    "table",
+    "fit",
+    "search",
+    "export",
+    "verify",
+    "predict",
+    "inspect",
+    "plot",
+    "completion",
+    "man",
+];
 
 fn settings() -> Settings {
     let mut settings = Settings::clone_current();

@@ -7,6 +7,7 @@ mod fit;
 mod inspect;
 mod measure;
 mod output;
+mod plot;
 mod predict;
 mod search;
 mod shell;
@@ -50,6 +51,7 @@ enum Command {
     Verify(verify::Arguments),
     Predict(predict::Arguments),
     Inspect(inspect::Arguments),
+    Plot(plot::Arguments),
     Completion(shell::Completion),
     Man(shell::Man),
 }
@@ -65,6 +67,7 @@ impl Command {
             Self::Verify(arguments) => Some(&arguments.common),
             Self::Predict(arguments) => Some(&arguments.common),
             Self::Inspect(arguments) => Some(&arguments.common),
+            Self::Plot(arguments) => Some(&arguments.common),
             Self::Completion(_) | Self::Man(_) => None,
         }
     }
@@ -79,6 +82,7 @@ impl Command {
             Self::Verify(arguments) => verify::run(arguments),
             Self::Predict(arguments) => predict::run(arguments),
             Self::Inspect(arguments) => inspect::run(arguments),
+            Self::Plot(arguments) => plot::run(arguments),
             Self::Completion(arguments) => shell::completion(arguments),
             Self::Man(arguments) => shell::man(arguments),
         }

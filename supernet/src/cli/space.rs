@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::{Value, json};
-use supernet::space::{self, Arch, Cost, SearchSpace, cost, preset_names, sampler};
+use supernet::space::{self, Arch, Cost, SearchSpace, arch_file, cost, preset_names, sampler};
 
 use super::Ending;
 use super::arguments::Common;
@@ -13,6 +13,7 @@ use super::output::{grouped, print_lines};
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   supernet space ofa-mbv3-w1.0
+  supernet space tiny --arch random:1 r8:k3e3/k3e3
   supernet space tiny --toml > mine.toml     # a start for a space of your own")]
 pub struct Arguments {
     /// A preset's name or a TOML file
@@ -24,6 +25,9 @@ pub struct Arguments {
     /// Print the space as TOML, the form in which your own can be given
     #[arg(long, conflicts_with = "json")]
     toml: bool,
+    /// Print what these sub-networks cost: `random:SEED`, canonical text, a file, …
+    #[arg(long, num_args = 1.., conflicts_with = "toml")]
+    arch: Vec<String>,
     #[command(flatten)]
     pub common: Common,
 }
@@ -40,8 +44,30 @@ impl Arguments {
             print_lines(&space.to_toml())?;
             return Ok(Ending::Done);
         }
+        if !self.arch.is_empty() {
+            return self.costs_of(&space);
+        }
         let costs = costs(&space)?;
         self.common.print(&document(&space, &costs), || text(&space, &costs))?;
+        Ok(Ending::Done)
+    }
+}
+
+impl Arguments {
+    /// One line for each sub-network: MMACs, parameters, bytes of activations, and the sub-network.
+    fn costs_of(&self, space: &SearchSpace) -> anyhow::Result<Ending> {
+        let (mut text, mut documents) = (String::new(), Vec::new());
+        for written in &self.arch {
+            let arch = arch_file::read(space, written)?;
+            let cost = cost(&space.lower(&arch)?);
+            let Cost { macs, params, peak_activation_bytes } = cost;
+            let _ =
+                writeln!(text, "{:>10.3} {params:>10} {peak_activation_bytes:>10} {arch}", macs as f64 / 1e6);
+            let mut document = json!(cost);
+            document["arch"] = json!(arch);
+            documents.push(document);
+        }
+        self.common.print(&json!({ "archs": documents }), || text)?;
         Ok(Ending::Done)
     }
 }

@@ -290,11 +290,13 @@ impl Splits {
 
     /// The splits, training images first.
     fn in_memory(&self, name: &str) -> Result<Vec<(Split, &ImageSet)>> {
-        let set = |(split, images): (Split, _)| match images {
-            &Images::Pixels(ref set) => Ok((split, set)),
-            Images::Files(_) => Err(Error::invalid(name, split, "images in memory", "files")),
-        };
-        self.present().map(set).collect()
+        fn set<'a>(name: &str, split: Split, images: &'a Images) -> Result<(Split, &'a ImageSet)> {
+            match images {
+                Images::Pixels(set) => Ok((split, set)),
+                Images::Files(_) => Err(Error::invalid(name, split, "images in memory", "files")),
+            }
+        }
+        self.present().map(|(split, images)| set(name, split, images)).collect()
     }
 }
 
