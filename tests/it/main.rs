@@ -13,5 +13,6 @@ mod kills;
 mod properties;
 mod readers;
 mod snapshots;
+mod stops;
 mod tables;
 mod tidy;

@@ -186,6 +186,10 @@ impl Trainer {
         let mut loader = self.loader()?;
         while let Some((index, phase)) = self.plan.phase_at(self.step) {
             let phase = phase.clone();
+            if stop.load(Ordering::Relaxed) {
+                self.save()?;
+                return Ok(Outcome::Interrupted { step: self.step });
+            }
             if self.step == phase.first_step {
                 self.enter(index, &phase)?;
             }
@@ -212,7 +216,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// The steps of a phase that are left; whether all were taken, for `stop` saves and ends them.
+    /// The steps of a phase that are left; whether all were taken, for `stop` saves and ends them. At the first step of
+    /// a phase nothing is saved: what was done on entering it would be done again on a resume.
     fn take_steps(
         &mut self,
         phase: &PlannedPhase,
@@ -223,17 +228,16 @@ impl Trainer {
         let mut save = Every::new(self.config.checkpoint_every);
         let mut watch = Stopwatch::start();
         while self.step < phase.end() {
-            if stop.load(Ordering::Relaxed) {
+            let begun = self.step > phase.first_step;
+            if begun && stop.load(Ordering::Relaxed) {
                 self.save()?;
                 return Ok(false);
             }
-            let batch = match loader.next() {
-                Ok(batch) => batch,
-                Err(error) => {
-                    self.save()?;
-                    return Err(error);
-                }
-            };
+            let batch = loader.next();
+            if begun && batch.is_err() {
+                self.save()?;
+            }
+            let batch = batch?;
             let record = self.take_step(phase, &batch, &mut watch)?;
             self.folder.log(&LogLine::Step(record.clone()))?;
             observer.step(&record);
