@@ -39,7 +39,7 @@ pub enum Error {
         got: String,
     },
     /// An exported network does not compute what the supernet's sub-network computes.
-    #[error("{path}: {what}: expected {expected}, got {got}; nothing was exported")]
+    #[error("{path}: {what}: expected {expected}, got {got}")]
     VerificationFailed {
         /// The exported folder.
         path: PathBuf,

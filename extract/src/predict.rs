@@ -100,14 +100,15 @@ pub fn npy_from_bytes(place: &str, bytes: &[u8], shape: [usize; 3]) -> Result<Ve
     let wrong = |field: &str, expected: String, got: String| Error::invalid(place, field, expected, got);
     let (header, data) = split_npy(bytes)
         .ok_or_else(|| wrong("header", "numpy's .npy format".to_string(), "something else".to_string()))?;
-    let list = |dims: &[usize]| dims.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    let header: String = header.split_whitespace().collect();
+    let list = |dims: &[usize]| dims.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
     for (field, expected) in [
-        ("dtype", "'descr': '<f4'".to_string()),
-        ("order", "'fortran_order': False".to_string()),
-        ("shape", format!("'shape': ({})", list(&shape))),
+        ("dtype", "'descr':'<f4'".to_string()),
+        ("order", "'fortran_order':False".to_string()),
+        ("shape", format!("'shape':({})", list(&shape))),
     ] {
         if !header.contains(&expected) {
-            return Err(wrong(field, expected, header.trim().to_string()).into());
+            return Err(wrong(field, expected, header).into());
         }
     }
     let length: usize = shape.iter().product();
@@ -126,6 +127,9 @@ pub fn npy_from_bytes(place: &str, bytes: &[u8], shape: [usize; 3]) -> Result<Ve
 fn split_npy(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let rest = bytes.strip_prefix(b"\x93NUMPY")?;
     let (&[major, _], rest) = rest.split_first_chunk::<2>()?;
+    if !(1..=3).contains(&major) {
+        return None;
+    }
     let (length, rest) = if major == 1 {
         let (length, rest) = rest.split_first_chunk::<2>()?;
         (usize::from(u16::from_le_bytes(*length)), rest)

@@ -37,6 +37,7 @@ pub enum Kind {
 
 /// Where the weights come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Provenance {
     /// Version of the tool that wrote the file.
     pub tool: String,
@@ -55,6 +56,7 @@ pub struct Provenance {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Document {
     kind: Kind,
     version: u32,
@@ -117,7 +119,8 @@ pub fn write_checkpoint(
 impl Supernet {
     /// Whether these are the images that the weights were trained on; on others accuracy means little.
     pub fn trained_on(&self, dataset: &Dataset) -> bool {
-        self.provenance.data == dataset.identity()
+        // a folder may have been renamed since
+        self.provenance.data.rsplit(' ').next() == Some(dataset.hash())
     }
 
     /// Reads a supernet or a teacher.

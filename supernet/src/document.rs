@@ -33,6 +33,22 @@ pub fn read<T: DeserializeOwned>(
     serde_json::from_str(text).map_err(unreadable)
 }
 
+/// Reads a TOML text of one version; `form` says in words what it should be, `place` whose it is.
+///
+/// # Errors
+/// If it is no TOML, of another version, or a field is missing, unknown or wrong.
+pub fn read_toml<T: DeserializeOwned>(place: &str, text: &str, version: u32, form: &str) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Front {
+        version: u32,
+    }
+    let unreadable =
+        |error: toml::de::Error| Error::invalid(place, "text", form, error.to_string().trim_end());
+    let front: Front = toml::from_str(text).map_err(unreadable)?;
+    check_version(place, front.version, version)?;
+    toml::from_str(text).map_err(unreadable)
+}
+
 /// Whether a document is of the version that this code reads.
 ///
 /// # Errors

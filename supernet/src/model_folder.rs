@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::file::write_atomically;
 use crate::kernels::Kernels;
 use crate::nn::{MapSource, Network, Source};
-use crate::space::{Arch, SearchSpace};
+use crate::space::{Arch, LayerSpec, SearchSpace, WeightRole, WeightSpec};
 use crate::tensor_file;
 
 /// What the `kind` of both files says.
@@ -200,7 +200,43 @@ impl ModelFolder {
             return Err(Error::invalid(path.display(), "blake3", &model.config.model_hash, hash)
                 .and_then_do("the file was changed after the export; export again"));
         }
+        model.check_weights(&path.display().to_string())?;
         Ok(model)
+    }
+
+    /// Whether the tensors are those of the sub-network, all and no others, with variances that can be.
+    ///
+    /// # Errors
+    /// Names the tensor; `place` says whose it is.
+    pub fn check_weights(&self, place: &str) -> Result<()> {
+        let layers = self.config.space.lower(&self.config.arch)?;
+        let mut wanted: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for WeightSpec { name, shape, role } in layers.iter().flat_map(LayerSpec::weights) {
+            if role == WeightRole::NormScale {
+                let norm = name.strip_suffix("weight").unwrap_or(&name);
+                wanted.insert(format!("{norm}running_mean"), shape.clone());
+                wanted.insert(format!("{norm}running_var"), shape.clone());
+            }
+            wanted.insert(name, shape);
+        }
+        for (name, shape) in &wanted {
+            let expected = || format!("a tensor {shape:?}");
+            let tensor =
+                self.tensors.get(name).ok_or_else(|| Error::invalid(place, name, expected(), "none"))?;
+            if tensor.dims() != shape.as_slice() {
+                return Err(Error::invalid(place, name, expected(), format!("{:?}", tensor.dims())));
+            }
+            let negative = |values: Vec<f32>| values.into_iter().find(|value| *value < 0.0);
+            if let (true, Some(value)) =
+                (name.ends_with("running_var"), negative(tensor.flatten_all()?.to_vec1::<f32>()?))
+            {
+                return Err(Error::invalid(place, name, "variances of at least 0", value));
+            }
+        }
+        match self.tensors.keys().find(|name| !wanted.contains_key(*name)) {
+            Some(name) => Err(Error::invalid(place, name, "no such tensor in this sub-network", "one")),
+            None => Ok(()),
+        }
     }
 
     /// Reads a folder without asking whether its weights were changed: for those who compare them.
@@ -275,6 +311,10 @@ impl ModelConfig {
             }
         }
         Normalisation::new(mean.clone(), std.clone()).map_err(|error| error.in_place(place))?;
+        let measured = config.origin.measured.as_ref().map_or(0.0, |measured| measured.top1);
+        if !(0.0..=1.0).contains(&measured) {
+            return Err(Error::invalid(place, "origin.measured.top1", "a share from 0 to 1", measured));
+        }
         Ok(config)
     }
 }

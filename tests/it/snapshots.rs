@@ -225,6 +225,8 @@ fn every_error() {
         (r"\b[0-9a-f]{16}\b", "FINGERPRINT"),
         (r"at most \d+\.\d+ ms", "at most N ms"),
         (r"\d+\.\d+(us|ms)", "N$1"),
+        (r"got -?\d+\.\d+", "got N"),
+        (r"column \d+", "column N"),
         (r"one that this CPU has: [a-z0-9, ]+", "one that this CPU has: KERNELS"),
     ]) {
         settings.add_filter(pattern, words);

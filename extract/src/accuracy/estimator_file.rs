@@ -95,6 +95,10 @@ impl AccuracyEstimator {
         let tensors = SafeTensors::deserialize(bytes).map_err(unreadable)?;
         let encoder = Encoder::new(&metadata.space);
         let (layers, mean) = read_layers(place, &tensors, encoder.len())?;
+        if metadata.report.model != metadata.model {
+            let (expected, got) = (format!("{:?}", metadata.model), format!("{:?}", metadata.report.model));
+            return Err(Error::invalid(place, "report.model", expected, got).into());
+        }
         if (layers.len() == 1) != (metadata.model == Model::Linear) {
             let expected = "one layer of a linear model, several of an mlp";
             return Err(Error::invalid(place, "number of layers", expected, layers.len()).into());

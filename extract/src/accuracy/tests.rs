@@ -114,11 +114,11 @@ fn malformed_files_are_refused() {
     let good = estimator.to_bytes().expect("bytes");
     let header = u64::from_le_bytes(good[..8].try_into().expect("8 bytes")) as usize;
     let text = String::from_utf8(good[8..8 + header].to_vec()).expect("JSON");
-    let with_header = |from: &str, to: &str| {
-        assert!(text.contains(from), "{from} in {text}");
-        let changed = text.replacen(from, to, 1);
+    let with_text = |changed: String| {
+        assert_ne!(changed, text);
         [&(changed.len() as u64).to_le_bytes()[..], changed.as_bytes(), &good[8 + header..]].concat()
     };
+    let with_header = |from: &str, to: &str| with_text(text.replacen(from, to, 1));
     let mut not_finite = good.clone();
     not_finite[8 + header..12 + header].copy_from_slice(&f32::NAN.to_le_bytes());
     let features = estimator.encoder.len();
@@ -132,7 +132,8 @@ fn malformed_files_are_refused() {
             "kind: expected estimator, got x",
         ),
         (with_header("\\\"version\\\":1,\\\"width", "\\\"version\\\":7,\\\"width"), "metadata"),
-        (with_header("linear", "mlp"), "number of layers"),
+        (with_header("linear", "mlp"), "report.model: expected Mlp, got Linear"),
+        (with_text(text.replace("model\\\":\\\"linear", "model\\\":\\\"mlp")), "number of layers"),
         (with_header(&shape, &format!("[{features},1]")), "layers.0.weight: expected F32 [1, "),
         (with_header("layers.0.weight", "layers.1.weight"), "layers.0.weight: expected a tensor"),
         (with_header("F32", "I32"), "I32"),

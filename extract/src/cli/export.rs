@@ -43,10 +43,17 @@ pub struct Arguments {
 
 /// What a search expected of the sub-network, where it is given as a `found.json` for this supernet.
 fn found(output: &Output, arch: &str, supernet: &Supernet) -> Option<Found> {
-    let found = Found::read(Path::new(arch)).ok()?;
-    if found.supernet == supernet.hash {
-        return Some(found);
-    }
+    let holds_found = std::fs::read_to_string(arch).is_ok_and(|text| text.contains("\"found\""));
+    let found = match Found::read(Path::new(arch)) {
+        Ok(found) if found.supernet == supernet.hash => return Some(found),
+        Ok(found) => found,
+        Err(error) => {
+            if holds_found {
+                output.say(format_args!("warning: what the search expects is left out: {error}"));
+            }
+            return None;
+        }
+    };
     let (theirs, ours) = (&found.supernet, &supernet.hash);
     output.say(format_args!(
         "warning: {arch} was found for another supernet ({theirs}, not {ours}): what it expects is left out"

@@ -106,7 +106,7 @@ struct Common {
 /// Opens a data set; says which of its images are left out.
 fn open_data(output: &Output, spec: &str) -> anyhow::Result<Dataset> {
     let dataset = Dataset::open(spec)?;
-    if let [first, rest @ ..] = dataset.skipped() {
+    if let [first, rest @ ..] = dataset.skipped().as_slice() {
         let more = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
         output.say(format_args!("warning: an image is left out: {}{more}", first.reason));
     }

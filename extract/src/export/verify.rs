@@ -63,6 +63,9 @@ pub fn verify(
     if config.space.fingerprint() != space.fingerprint() {
         return Err(failed("space", space.name(), config.space.name()));
     }
+    if config.origin.supernet != supernet.hash {
+        return Err(failed("origin.supernet", &supernet.hash, &config.origin.supernet));
+    }
     let layers = space.lower(&config.arch)?;
     let subnet = SubnetWeights::new(space, &supernet.weights, &layers, kernels)?;
     let statistics = compare_weights(&model, &subnet, &failed)?;

@@ -214,10 +214,15 @@ impl Bench<'_> {
         })?;
         let mut run = run.expect("set by the call that was timed");
         let Sampled { inner, samples } = &mut entry.sampled;
-        if *inner == 0 {
-            *inner = self.calibrate(&mut *run)?;
+        let first = *inner == 0;
+        if first {
+            *inner = self.calibrate(1, &mut *run)?;
         }
         self.warm_up(*inner, &mut *run)?;
+        if first {
+            // a cold run is slow: what sufficed for it may be too few now
+            *inner = self.calibrate(*inner, &mut *run)?;
+        }
         let wanted = self.config.visit_samples.max(1).min(self.config.max_samples - samples.len());
         for _ in 0..wanted {
             samples.push(self.sample(*inner, &mut *run)?);
@@ -238,11 +243,11 @@ impl Bench<'_> {
         Ok((self.time(inner, run)? as f64).max(least) / inner as f64 / 1e3)
     }
 
-    /// The number of runs that makes a sample long enough.
-    fn calibrate(&mut self, run: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
+    /// The number of runs, `start` or more, that makes a sample long enough.
+    fn calibrate(&mut self, start: u64, run: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
         let ticks = self.config.sample_ticks.saturating_mul(self.stopwatch.tick());
         let target = (self.config.sample.as_nanos() as u64).max(ticks).max(1);
-        let mut inner = 1u64;
+        let mut inner = start;
         loop {
             let spent = self.time(inner, run)?;
             if spent >= target || inner >= MOST_RUNS {

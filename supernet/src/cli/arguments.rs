@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context;
 use clap::Args;
 use supernet::checkpoint::Supernet;
-use supernet::data::Dataset;
+use supernet::data::{Dataset, Skipped};
 use supernet::kernels::Kernels;
 
 /// Flags that every command has.
@@ -27,11 +27,16 @@ impl Common {
     /// Opens a data set; says which of its images are left out.
     pub fn open_data(&self, spec: &str) -> anyhow::Result<Dataset> {
         let dataset = Dataset::open(spec)?;
-        if let [first, rest @ ..] = dataset.skipped() {
+        self.tell_skipped(&dataset.skipped());
+        Ok(dataset)
+    }
+
+    /// Says which images are left out.
+    pub fn tell_skipped(&self, skipped: &[&Skipped]) {
+        if let [first, rest @ ..] = skipped {
             let more = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
             self.tell(format!("warning: an image is left out: {}{more}", first.reason));
         }
-        Ok(dataset)
     }
 
     /// Opens the data set that a supernet is judged on; warns where it was trained on another.

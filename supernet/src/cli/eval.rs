@@ -39,6 +39,9 @@ impl Arguments {
         let archs = self.arch.iter().map(|text| arch_file::read(&supernet.space, text));
         let archs = archs.collect::<supernet::Result<Vec<_>>>()?;
         let dataset = self.common.open_data_for(&supernet, &self.data)?;
+        let known = dataset.skipped().len();
+        dataset.split(self.split)?;
+        self.common.tell_skipped(&dataset.skipped()[known..]);
         let judge = Judge {
             space: &supernet.space,
             weights: &supernet.weights,

@@ -70,8 +70,14 @@ pub(super) fn open(folder: &Path) -> Result<Dataset> {
 }
 
 /// The test images, which are looked at only when they are asked for.
-pub(super) fn open_test(folder: &Path, classes: &[String], channels: usize) -> Result<Images> {
-    Ok(scan(folder, classes, &mut Vec::new())?.into_images(channels))
+pub(super) fn open_test(
+    folder: &Path,
+    classes: &[String],
+    channels: usize,
+) -> Result<(Images, Vec<Skipped>)> {
+    let mut skipped = Vec::new();
+    let images = scan(folder, classes, &mut skipped)?.into_images(channels);
+    Ok((images, skipped))
 }
 
 fn about(path: &Path) -> Result<About> {

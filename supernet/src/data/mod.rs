@@ -114,7 +114,7 @@ pub struct Dataset {
     facts: Facts,
     /// Where test images lie that are looked at only when they are asked for.
     late_test: Option<PathBuf>,
-    looked_at: OnceLock<Images>,
+    looked_at: OnceLock<(Images, Vec<Skipped>)>,
     skipped: Vec<Skipped>,
 }
 
@@ -177,9 +177,10 @@ impl Dataset {
         Self { skipped, ..self }
     }
 
-    /// Images of training and validation that cannot be used and are left out.
-    pub fn skipped(&self) -> &[Skipped] {
-        &self.skipped
+    /// Images that cannot be used and are left out: of training and validation, and of test once it was asked for.
+    pub fn skipped(&self) -> Vec<&Skipped> {
+        let late = self.looked_at.get().into_iter().flat_map(|(_, skipped)| skipped);
+        self.skipped.iter().chain(late).collect()
     }
 
     /// A short name: `digits`, or that of the folder.
@@ -215,15 +216,16 @@ impl Dataset {
     }
 
     fn test(&self) -> Result<&Images> {
-        if let Some(images) = self.splits.test.as_ref().or(self.looked_at.get()) {
+        let known = self.looked_at.get().map(|(images, _)| images);
+        if let Some(images) = self.splits.test.as_ref().or(known) {
             return Ok(images);
         }
         let Some(folder) = &self.late_test else {
             return Err(Error::invalid(self.name(), "split test", "test images", "a data set without any")
                 .and_then_do("use --split val"));
         };
-        let images = folder::open_test(folder, &self.classes, self.channels())?;
-        Ok(self.looked_at.get_or_init(|| images))
+        let looked = folder::open_test(folder, &self.classes, self.channels())?;
+        Ok(&self.looked_at.get_or_init(|| looked).0)
     }
 
     /// Mean and deviation of each channel of the training images.

@@ -7,7 +7,11 @@ use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
 use super::{Arch, Block, Expand, SearchSpace, sampler};
+use crate::document::check_version;
 use crate::error::{Error, Result};
+
+/// Version of both `found.json` and `config.json`.
+const VERSION: u32 = 1;
 
 /// Reads a sub-network of `space` from what a user wrote: `largest`, `smallest`, `random:SEED`, the
 /// canonical text, or the path of a `found.json`, an exported `config.json` or a sample of PyTorch's `ofa`.
@@ -93,10 +97,26 @@ pub fn from_json(space: &SearchSpace, place: &str, text: &str) -> Result<Arch> {
         };
         Error::invalid(place, "arch", expected, cause)
     })?;
+    check_front(place, text)?;
     match file {
         ArchFile::Found { best } => Ok(best.arch),
         ArchFile::Config { arch } => Ok(arch),
         ArchFile::Ofa(sample) => from_ofa(space, place, &sample),
+    }
+}
+
+/// Where a file says what it is, as our own do, its version must be one that is known.
+fn check_front(place: &str, text: &str) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Front {
+        kind: Option<String>,
+        version: Option<u32>,
+    }
+    let front: Front = serde_json::from_str(text)
+        .map_err(|error| Error::invalid(place, "kind and version", "those of a file", error))?;
+    match (front.kind, front.version) {
+        (Some(_), version) => check_version(place, version.unwrap_or_default(), VERSION),
+        (None, _) => Ok(()),
     }
 }
 
@@ -122,8 +142,15 @@ fn from_ofa(space: &SearchSpace, place: &str, sample: &OfaSample) -> Result<Arch
     let mut stages = Vec::new();
     for (stage, &depth) in space.stages().iter().zip(&sample.d) {
         let most = stage.choices.max_depth();
-        let blocks =
-            (slot..slot + depth.min(most)).map(|at| Block { kernel: sample.ks[at], expand: sample.e[at] });
+        if depth > most {
+            return Err(Error::invalid(
+                place,
+                "d",
+                format!("at most {most} (space {})", space.name()),
+                depth,
+            ));
+        }
+        let blocks = (slot..slot + depth).map(|at| Block { kernel: sample.ks[at], expand: sample.e[at] });
         stages.push(blocks.collect());
         slot += most;
     }

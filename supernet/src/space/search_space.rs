@@ -4,8 +4,9 @@ use num_bigint::BigUint;
 use serde::{Deserialize, Serialize};
 
 use super::activation::Activation;
-use super::space_file::SpaceFile;
+use super::space_file::{SpaceFile, VERSION};
 use super::{Arch, Expand, LayerSpec, layer};
+use crate::document;
 use crate::error::{Error, Result};
 
 /// The structure that a space's networks share.
@@ -124,10 +125,8 @@ impl SearchSpace {
     /// # Errors
     /// If the text is not TOML, a field is missing, unknown or out of range.
     pub fn from_toml(place: &str, text: &str) -> Result<Self> {
-        let file: SpaceFile = toml::from_str(text).map_err(|error| {
-            Error::invalid(place, "text", "a search space in TOML", error.to_string().trim_end())
-                .and_then_do("compare with `supernet space tiny --toml`")
-        })?;
+        let file: SpaceFile = document::read_toml(place, text, VERSION, "a search space in TOML")
+            .map_err(|error| error.or_do("compare with `supernet space tiny --toml`"))?;
         file.check(place)
     }
 

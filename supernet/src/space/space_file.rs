@@ -11,7 +11,7 @@ use crate::document::check_version;
 use crate::error::{Error, Result};
 
 /// Version of the form that this code writes and reads.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -168,9 +168,11 @@ impl SpaceFile {
             door.within("resolutions", side, 4, 4096)?;
         }
         door.share("width_multiplier", self.width_multiplier, 0.05, 16.0)?;
-        door.share("batch_norm_epsilon", f64::from(self.batch_norm_epsilon), 1e-12, 1.0)?;
+        door.share("batch_norm_epsilon", f64::from(self.batch_norm_epsilon), f64::from(1e-12f32), 1.0)?;
         door.share("dropout", f64::from(self.dropout), 0.0, 1.0)?;
         door.within("number of stages", self.stages.len(), 1, 64)?;
+        let (kernel, expand, depth) = (self.kernel.clone(), self.expand.clone(), self.depth.clone());
+        door.choices("", &Choices { kernel, expand, depth })?;
         self.assemble(&door)
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::document::check_version;
+use crate::document;
 use crate::error::{Error, Result};
 use crate::space::{Choices, SearchSpace};
 
@@ -98,9 +98,7 @@ impl Recipe {
     /// # Errors
     /// If the text is not TOML, or a field is missing, unknown or out of range.
     pub fn from_toml(place: &str, text: &str) -> Result<Self> {
-        let recipe: Self = toml::from_str(text).map_err(|error| {
-            Error::invalid(place, "text", "a recipe in TOML", error.to_string().trim_end())
-        })?;
+        let recipe: Self = document::read_toml(place, text, VERSION, "a recipe in TOML")?;
         recipe.check(place)?;
         Ok(recipe)
     }
@@ -123,7 +121,6 @@ impl Recipe {
             }
             Err(Error::invalid(place, field, format!("{low} to {high}"), value))
         };
-        check_version(place, self.version, VERSION)?;
         within("batch", self.batch as f64, 1.0, 1e6)?;
         within("lr_batch", self.lr_batch as f64, 1.0, 1e6)?;
         within("momentum", f64::from(self.momentum), 0.0, 0.9999)?;
@@ -142,6 +139,10 @@ impl Recipe {
         if self.phases[0].distill || self.phases[0].allowed != (Allowed { kernel: 1, depth: 1, expand: 1 }) {
             let expected = "the largest network alone, without a teacher";
             return Err(Error::invalid(place, "phases[1]", expected, format!("{:?}", self.phases[0])));
+        }
+        if self.phases[0].epochs + self.phases[0].warmup_epochs <= 0.0 {
+            let advice = "it trains the teacher of the others; give it some";
+            return Err(Error::invalid(place, "phases[1].epochs", "above 0", 0).and_then_do(advice));
         }
         Ok(())
     }

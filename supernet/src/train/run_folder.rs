@@ -28,7 +28,8 @@ impl RunFolder {
         let lock =
             file::lock(&path.join("run.lock"), path, busy, "wait until it ends, or choose another folder")?;
         let folder = Self { path: path.to_path_buf(), log: None, _lock: lock };
-        let used = [folder.plan(), folder.log_path(), folder.checkpoint(), folder.supernet()];
+        let used =
+            [folder.plan(), folder.log_path(), folder.checkpoint(), folder.teacher(), folder.supernet()];
         if !resume && used.iter().any(|file| file.exists()) {
             return Err(Error::Occupied {
                 path: path.to_path_buf(),
@@ -127,6 +128,15 @@ impl RunFolder {
         }
         write_atomically(&path, kept.as_bytes())?;
         Ok(lines)
+    }
+
+    /// Forgets what a run logged that was killed before its first checkpoint.
+    ///
+    /// # Errors
+    /// If the log cannot be written.
+    pub fn empty_log(&mut self) -> Result<()> {
+        self.log = None;
+        if self.log_path().exists() { write_atomically(&self.log_path(), b"") } else { Ok(()) }
     }
 
     /// Makes what was logged outlast a power cut, as the checkpoint that follows does.

@@ -114,10 +114,13 @@ impl Trainer {
         if trainer.folder.checkpoint().exists() {
             trainer.restore()?;
         }
-        let happened = trainer.folder.cut_log(trainer.step)?;
-        if let Some(resumed) = &mut trainer.resumed {
-            resumed.evaluated =
-                happened.into_iter().filter_map(|line| line.evaluated_at(trainer.step)).collect();
+        match &mut trainer.resumed {
+            Some(resumed) => {
+                let happened = trainer.folder.cut_log(trainer.step)?;
+                resumed.evaluated =
+                    happened.into_iter().filter_map(|line| line.evaluated_at(trainer.step)).collect();
+            }
+            None => trainer.folder.empty_log()?,
         }
         Ok(trainer)
     }
@@ -209,7 +212,7 @@ impl Trainer {
             let time = crate::timing::unix_seconds();
             return self.folder.log(&LogLine::Resumed { resumed_from_step: from_step, time });
         }
-        for skipped in self.dataset.clone().skipped() {
+        for skipped in Arc::clone(&self.dataset).skipped() {
             let (path, reason) = (skipped.path.clone(), skipped.reason.clone());
             self.folder.log(&LogLine::SkippedImage { path, reason })?;
         }

@@ -36,8 +36,10 @@ impl Trainer {
             Err(Error::invalid(&place, field, wanted, got)
                 .and_then_do("resume with the flags the run was started with, or choose another folder"))
         };
-        differs("space", &self.space.fingerprint(), &supernet.space.fingerprint())?;
-        differs("data", &self.dataset.identity(), &provenance.data)?;
+        differs("space", &supernet.space.fingerprint(), &self.space.fingerprint())?;
+        if !supernet.trained_on(&self.dataset) {
+            differs("data", &provenance.data, &self.dataset.identity())?;
+        }
         if self.plan.hash() != provenance.plan {
             return Err(self.folder.other_plan(&self.plan));
         }
