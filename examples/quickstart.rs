@@ -115,7 +115,8 @@ fn sample(supernet: &Supernet, dataset: &Dataset, kernels: Kernels) -> anyhow::R
         Ok(AccuracyRow { arch, top1: accuracy.top1(), split: Split::Val, n: accuracy.n as u64 })
     };
     let rows = archs.into_iter().map(row).collect::<supernet::Result<_>>()?;
-    Ok(AccuracyFile { space: space.clone(), supernet: hash.clone(), rows })
+    let (space, supernet, data) = (space.clone(), hash.clone(), dataset.hash().to_string());
+    Ok(AccuracyFile { space, supernet, data, calibration: judge.calibration, rows })
 }
 
 /// Eight test images through the exported folder, which needs nothing else.

@@ -164,7 +164,8 @@ fn text(out: &mut String, at: (f64, f64), anchor: &str, more: &str, words: &str)
 }
 
 fn escaped(words: &str) -> String {
-    words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    let printable: String = words.chars().filter(|letter| !letter.is_control()).collect();
+    printable.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 /// A linear scale from values to pixels, with round ticks.

@@ -6,6 +6,7 @@ use candle_core::{Device, Tensor};
 use serde::Serialize;
 use supernet::Error;
 use supernet::data::{Image, ImageFile, plain_view};
+use supernet::file;
 use supernet::kernels::Kernels;
 use supernet::model_folder::ModelFolder;
 use supernet::nn::FoldedNetwork;
@@ -54,7 +55,13 @@ impl Classifier {
         let npy = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy"));
         let values = if npy { read_npy(path, shape)? } else { self.read_image(path)? };
         let images = Tensor::from_vec(values, (1, shape[0], shape[1], shape[2]), &Device::Cpu)?;
-        Ok(self.network.forward(&images)?.flatten_all()?.to_vec1()?)
+        let logits: Vec<f32> = self.network.forward(&images)?.flatten_all()?.to_vec1()?;
+        match logits.iter().find(|logit| !logit.is_finite()) {
+            Some(logit) => Err(Error::invalid(path.display(), "logits", "finite numbers", logit)
+                .and_then_do("the values of the image are too large for the network")
+                .into()),
+            None => Ok(logits),
+        }
     }
 
     /// The most probable classes, falling; at most `count`.
@@ -87,7 +94,7 @@ impl Classifier {
 }
 
 fn read_npy(path: &Path, shape: [usize; 3]) -> Result<Vec<f32>> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let bytes = file::read(path)?;
     npy_from_bytes(&path.display().to_string(), &bytes, shape)
 }
 

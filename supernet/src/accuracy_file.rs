@@ -13,13 +13,14 @@ use serde::{Deserialize, Serialize};
 use crate::data::Split;
 use crate::document;
 use crate::error::{Error, Result};
-use crate::file::hold;
+use crate::eval::Calibration;
+use crate::file::{self, hold};
 use crate::space::{Arch, SearchSpace};
 
 /// What the header's `kind` says.
 const KIND: &str = "accuracy";
 /// Version of the form that this code writes and reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// One evaluated sub-network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +43,10 @@ pub struct AccuracyHeader {
     pub space: SearchSpace,
     /// Hash of the supernet that they were taken from.
     pub supernet: String,
+    /// Hash of the images that they were calibrated with and evaluated on.
+    pub data: String,
+    /// How they were calibrated.
+    pub calibration: Calibration,
 }
 
 /// A whole file, checked: every row lies in the space, none stands twice.
@@ -51,6 +56,10 @@ pub struct AccuracyFile {
     pub space: SearchSpace,
     /// Hash of the supernet that they were taken from.
     pub supernet: String,
+    /// Hash of the images that they were calibrated with and evaluated on.
+    pub data: String,
+    /// How they were calibrated.
+    pub calibration: Calibration,
     /// The rows, in the order in which they were written.
     pub rows: Vec<AccuracyRow>,
 }
@@ -62,6 +71,8 @@ struct WireHeader {
     version: u32,
     space: SearchSpace,
     supernet: String,
+    data: String,
+    calibration: Calibration,
 }
 
 /// Reads a file, whole lines only.
@@ -70,7 +81,7 @@ struct WireHeader {
 /// Names the line: a wrong header, a row that is no row, an accuracy outside 0..=1, no images, a sub-network
 /// that is not in the space, the same sub-network twice on one split.
 pub fn read(path: &Path) -> Result<AccuracyFile> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let text = file::read_text(path)?;
     from_text(&path.display().to_string(), &text)
 }
 
@@ -98,14 +109,16 @@ fn parse(place: &str, text: &str) -> Result<AccuracyFile> {
         }
         rows.push(row);
     }
-    Ok(AccuracyFile { space: header.space, supernet: header.supernet, rows })
+    let AccuracyHeader { space, supernet, data, calibration } = header;
+    Ok(AccuracyFile { space, supernet, data, calibration, rows })
 }
 
 fn parse_header(place: &str, line: &str) -> Result<AccuracyHeader> {
     let place = format!("{place}, line 1");
     let form = "a header {\"kind\":\"accuracy\", …}";
     let wire: WireHeader = document::read(&place, line, (KIND, VERSION), form)?;
-    Ok(AccuracyHeader { space: wire.space, supernet: wire.supernet })
+    let WireHeader { space, supernet, data, calibration, .. } = wire;
+    Ok(AccuracyHeader { space, supernet, data, calibration })
 }
 
 fn parse_row(place: &str, line: &str, space: &SearchSpace) -> Result<AccuracyRow> {
@@ -131,6 +144,8 @@ fn header_line(header: &AccuracyHeader) -> String {
         version: VERSION,
         space: header.space.clone(),
         supernet: header.supernet.clone(),
+        data: header.data.clone(),
+        calibration: header.calibration,
     };
     let mut line = serde_json::to_string(&wire).expect("a checked space is plain data");
     line.push('\n');
@@ -178,8 +193,15 @@ impl Writer {
 
     fn over(file: File, path: &Path, header: &AccuracyHeader) -> Result<(Self, Vec<AccuracyRow>)> {
         hold(&file, path, path, "another process is sampling into it", "wait until it ends")?;
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let bytes = file::read(path)?;
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        if whole == 0 && !header_line(header).as_bytes().starts_with(&bytes) {
+            return Err(Error::Occupied {
+                path: path.to_path_buf(),
+                reason: "it holds something else than rows of accuracies".to_string(),
+                next: "give another name".to_string(),
+            });
+        }
         let rows = rows_of(path, &bytes[..whole], header)?;
         file.set_len(whole as u64).map_err(Error::io("shorten", path))?;
         let seen = rows.iter().map(|row| (row.arch.clone(), row.split)).collect();
@@ -221,14 +243,18 @@ fn rows_of(path: &Path, bytes: &[u8], header: &AccuracyHeader) -> Result<Vec<Acc
     let text = std::str::from_utf8(bytes)
         .map_err(|error| Error::invalid(&place, "text", "UTF-8", error.to_string()))?;
     let file = parse(&place, text)?;
-    if file.space == header.space && file.supernet == header.supernet {
+    let reason = if file.space != header.space || file.supernet != header.supernet {
+        format!("it holds rows of supernet {} (space {})", file.supernet, file.space.name())
+    } else if file.data != header.data {
+        format!("it holds rows that were counted on other images, of hash {}", file.data)
+    } else if file.calibration != header.calibration {
+        let Calibration { images, batch, seed } = file.calibration;
+        format!("it holds rows that were calibrated with {images} images in batches of {batch}, seed {seed}")
+    } else {
         return Ok(file.rows);
-    }
-    Err(Error::Occupied {
-        path: path.to_path_buf(),
-        reason: format!("it holds rows of supernet {} (space {})", file.supernet, file.space.name()),
-        next: "give another name for this supernet's rows".to_string(),
-    })
+    };
+    let next = "give the flags that it was started with, or another name".to_string();
+    Err(Error::Occupied { path: path.to_path_buf(), reason, next })
 }
 
 #[cfg(test)]
@@ -239,7 +265,12 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     fn header() -> AccuracyHeader {
-        AccuracyHeader { space: preset("tiny").expect("a preset"), supernet: "abc".to_string() }
+        AccuracyHeader {
+            space: preset("tiny").expect("a preset"),
+            supernet: "abc".to_string(),
+            data: "d".to_string(),
+            calibration: Calibration::default(),
+        }
     }
 
     fn rows(count: usize) -> Vec<AccuracyRow> {
@@ -282,7 +313,7 @@ mod tests {
     fn resuming_starts_what_is_not_there_and_refuses_another_supernet() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("accuracy.jsonl");
-        for torn in [None, Some(""), Some("{\"kind\": \"acc")] {
+        for torn in [None, Some(""), Some("{\"kind\":\"acc")] {
             if let Some(torn) = torn {
                 std::fs::write(&path, torn).expect("writable");
             }
@@ -293,6 +324,16 @@ mod tests {
         let other = AccuracyHeader { supernet: "other".to_string(), ..header() };
         let error = Writer::resume(&path, &other).expect_err("another supernet").to_string();
         assert!(error.contains("supernet abc"), "{error}");
+        let other = AccuracyHeader { data: "e".to_string(), ..header() };
+        assert!(Writer::resume(&path, &other).expect_err("other data").to_string().contains("other images"));
+        let calibration = Calibration { images: 1, ..Calibration::default() };
+        let other = AccuracyHeader { calibration, ..header() };
+        assert!(Writer::resume(&path, &other).expect_err("else").to_string().contains("with 2000 images"));
+        for foreign in ["my only notes", "my only\nnotes", "{}"] {
+            std::fs::write(&path, foreign).expect("writable");
+            assert!(Writer::resume(&path, &header()).is_err());
+            assert_eq!(std::fs::read_to_string(&path).expect("still there"), foreign);
+        }
     }
 
     #[test]
@@ -304,7 +345,7 @@ mod tests {
         let table = [
             (String::new(), "line 1: text: expected a header"),
             (good.replace("accuracy", "other"), "line 1: kind"),
-            (good.replacen("\"version\":1", "\"version\":9", 1), "line 1: version: expected 1, got 9"),
+            (good.replacen("\"version\":2", "\"version\":9", 1), "line 1: version: expected 2, got 9"),
             (good.replace("\"classes\":10", "\"classes\":1"), "line 1: text: expected a header"),
             (row("nonsense"), "line 2: row"),
             (row(&valid.replace("0.5", "1.5")), "line 2: top1: expected a share from 0 to 1, got 1.5"),

@@ -14,6 +14,7 @@ use crate::data::Dataset;
 use crate::document::check_version;
 use crate::elastic::SharedWeights;
 use crate::error::{Error, Result};
+use crate::file;
 use crate::space::SearchSpace;
 use crate::tensor_file;
 
@@ -128,7 +129,7 @@ impl Supernet {
     /// # Errors
     /// If the file is broken, of another kind or version, or its tensors are not its space's.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let bytes = file::read(path)?;
         Self::from_bytes(&path.display().to_string(), &bytes)
     }
 
@@ -152,7 +153,7 @@ impl Checkpoint {
     /// # Errors
     /// If the file is broken, of another kind or version, or its tensors are not its space's.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let bytes = file::read(path)?;
         Self::from_bytes(&path.display().to_string(), &bytes)
     }
 

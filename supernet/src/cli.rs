@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use arguments::Common;
-use output::print_lines;
+use output::{print_lines, print_message};
 use serde_json::json;
 
 /// Trains a once-for-all network: one set of weights that serves every sub-network of a search space.
@@ -58,7 +58,7 @@ pub fn main() -> ExitCode {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Interrupted) => ExitCode::from(130),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            print_message(&format!("error: {error:#}"));
             if json {
                 // a reader that has closed the pipe has the exit code
                 let _ = print_lines(&json!({ "error": format!("{error:#}") }).to_string());

@@ -4,31 +4,98 @@
 //! behind unlocked; whoever writes the same name next removes it.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempDir};
 
 use crate::error::{Error, Result};
 
-/// Writes a file beside its place, syncs it, and renames it into place.
+/// Writes a file beside its place, syncs it, and renames it into place. Links are followed; what is no regular file, as
+/// a pipe, is written into.
 ///
 /// # Errors
 /// If the folder cannot be written or is full; an old file is then still there.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |error| Error::io("write", path)(error);
-    let (folder, prefix) = (folder_of(path), beside_prefix(path));
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    if std::fs::metadata(&target).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return OpenOptions::new()
+            .write(true)
+            .open(&target)
+            .and_then(|mut file| file.write_all(bytes))
+            .map_err(failed);
+    }
+    let folder = folder_of(&target);
     std::fs::metadata(&folder).map_err(failed)?;
-    remove_abandoned(&folder, &prefix);
-    let mut file = tempfile::Builder::new().prefix(&prefix).tempfile_in(&folder).map_err(failed)?;
-    // where locks are not to be had, only the tidying up is lost
-    let _ = file.as_file().try_lock();
-    file.write_all(bytes).map_err(failed)?;
-    file.as_file().sync_all().map_err(failed)?;
-    set_usual_permissions(&file).map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
+    let mut written = write_beside(&target, &folder, bytes);
+    for _ in 1..TRIES {
+        match &written {
+            // a writer of the same name that had just begun to tidy up took ours for abandoned before it was locked
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                written = write_beside(&target, &folder, bytes)
+            }
+            _ => break,
+        }
+    }
+    written.map_err(failed)?;
     sync_folder(&folder);
     Ok(())
+}
+
+/// How often something is begun that another process's tidying up may disturb.
+const TRIES: usize = 5;
+
+fn write_beside(target: &Path, folder: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let prefix = beside_prefix(target);
+    remove_abandoned(folder, &prefix);
+    let mut file = tempfile::Builder::new().prefix(&prefix).tempfile_in(folder)?;
+    // where locks are not to be had, only the tidying up is lost
+    let _ = file.as_file().try_lock();
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    set_usual_permissions(&file)?;
+    file.persist(target)?;
+    Ok(())
+}
+
+/// Reads a whole file.
+///
+/// # Errors
+/// If it cannot be read, or is a device, which has no end.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let kind = std::fs::metadata(path).map_err(Error::io("read", path))?.file_type();
+    if is_device(kind) {
+        return Err(Error::invalid(path.display(), "kind", "a file", "a device"));
+    }
+    std::fs::read(path).map_err(Error::io("read", path))
+}
+
+/// Reads a whole file of text.
+///
+/// # Errors
+/// As [`read`]; or if it is no UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    let bytes = read(path)?;
+    String::from_utf8(bytes).map_err(|error| {
+        Error::invalid(
+            path.display(),
+            "text",
+            "UTF-8",
+            format!("other bytes after {}", error.utf8_error().valid_up_to()),
+        )
+    })
+}
+
+#[cfg(unix)]
+fn is_device(kind: std::fs::FileType) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    kind.is_char_device() || kind.is_block_device()
+}
+
+#[cfg(not(unix))]
+fn is_device(_: std::fs::FileType) -> bool {
+    false
 }
 
 /// A folder that is being filled beside its place; it vanishes unless it is put there.
@@ -45,13 +112,27 @@ impl StagedFolder {
     /// If the parent folder cannot be written.
     pub fn beside(target: &Path) -> Result<Self> {
         let failed = |error| Error::io("create a folder beside", target)(error);
-        let (parent, prefix) = (folder_of(target), beside_prefix(target));
+        // a link is followed
+        let target = std::fs::canonicalize(target).unwrap_or_else(|_| target.to_path_buf());
+        let parent = folder_of(&target);
         std::fs::metadata(&parent).map_err(failed)?;
-        remove_abandoned(&parent, &prefix);
-        let staged = tempfile::Builder::new().prefix(&prefix).tempdir_in(&parent).map_err(failed)?;
-        let lock = open_lock(&staged.path().join(LOCK)).map_err(failed)?;
+        let mut begun = Self::begin(&target, &parent);
+        for _ in 1..TRIES {
+            match &begun {
+                Err(error) if error.kind() == ErrorKind::NotFound => begun = Self::begin(&target, &parent),
+                _ => break,
+            }
+        }
+        begun.map_err(failed)
+    }
+
+    fn begin(target: &Path, parent: &Path) -> std::io::Result<Self> {
+        let prefix = beside_prefix(target);
+        remove_abandoned(parent, &prefix);
+        let staged = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent)?;
+        let lock = open_lock(&staged.path().join(LOCK))?;
         let _ = lock.try_lock();
-        std::fs::create_dir(staged.path().join(CONTENT)).map_err(failed)?;
+        std::fs::create_dir(staged.path().join(CONTENT))?;
         Ok(Self { target: target.to_path_buf(), staged, _lock: lock })
     }
 

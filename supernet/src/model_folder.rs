@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::Normalisation;
 use crate::document;
 use crate::error::{Error, Result};
-use crate::file::write_atomically;
+use crate::file::{self, write_atomically};
 use crate::kernels::Kernels;
 use crate::nn::{MapSource, Network, Source};
 use crate::space::{Arch, LayerSpec, SearchSpace, WeightRole, WeightSpec};
@@ -245,9 +245,9 @@ impl ModelFolder {
     /// If a file is missing, broken or of another version.
     pub fn open(folder: &Path) -> Result<Self> {
         let (config, weights) = (config_path(folder), weights_path(folder));
-        let text = std::fs::read_to_string(&config).map_err(Error::io("read", &config))?;
+        let text = file::read_text(&config)?;
         let config = ModelConfig::from_json(&config.display().to_string(), &text)?;
-        let bytes = std::fs::read(&weights).map_err(Error::io("read", &weights))?;
+        let bytes = file::read(&weights)?;
         Self::from_parts(config, &weights.display().to_string(), &bytes)
     }
 

@@ -11,7 +11,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::file::write_atomically;
+use crate::file::{self, write_atomically};
 
 const KEY: &str = "once-for-all";
 
@@ -75,7 +75,7 @@ pub struct TensorFile {
 /// If the file is not there, truncated, no safetensors, holds other types than f32 or numbers that are not finite,
 /// or its document is missing.
 pub fn read(path: &Path) -> Result<TensorFile> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let bytes = file::read(path)?;
     from_bytes(&path.display().to_string(), &bytes)
 }
 
@@ -112,7 +112,7 @@ pub fn from_bytes(place: &str, bytes: &[u8]) -> Result<TensorFile> {
 /// # Errors
 /// If it cannot be read.
 pub fn hash(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let bytes = file::read(path)?;
     Ok(blake3::hash(&bytes).to_hex().to_string())
 }
 

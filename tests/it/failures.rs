@@ -69,16 +69,18 @@ fn a_full_disk_is_said_and_the_old_files_stay() {
         std::fs::create_dir_all(copy.parent().expect("a folder")).expect("made");
         std::fs::copy(at.join(name), copy).expect("copied");
     }
-    let train =
-        "train --space tiny --data digits --seed 3 --scale 0.005 --out new --resume --checkpoint-seconds 0";
-    let (code, message) = cramped(to, 20, "supernet", train);
-    assert_eq!(code, Some(1), "{message}");
-    assert!(message.contains("checkpoint.safetensors: cannot write: File too large"), "{message}");
-    let before = json("supernet", to, train);
-    let old = std::fs::read(to.join("new/supernet.safetensors")).expect("weights");
-    let (code, message) = cramped(to, 20, "supernet", train);
-    assert_eq!(code, Some(1), "{message}");
-    assert_eq!(std::fs::read(to.join("new/supernet.safetensors")).expect("weights"), old, "{before}");
+    let train = "train --space tiny --data digits --seed 3 --out new --resume --checkpoint-seconds 0";
+    let full = |checkpoint: bool| {
+        let (code, message) = cramped(to, 20, "supernet", train);
+        assert_eq!(code, Some(1), "{message}");
+        assert!(message.contains("checkpoint.safetensors: cannot write: File too large"), "{message}");
+        assert_eq!(to.join("new/checkpoint.safetensors").exists(), checkpoint);
+    };
+    full(false);
+    assert_eq!(interrupt(to, "supernet", train, "-INT", 1500), Some(130));
+    let old = std::fs::read(to.join("new/checkpoint.safetensors")).expect("a checkpoint");
+    full(true);
+    assert!(std::fs::read(to.join("new/checkpoint.safetensors")).expect("a checkpoint") == old);
 
     let search =
         "search --space tiny --estimator estimator.safetensors --latency-table table.json --out found.json";
@@ -299,4 +301,113 @@ fn limits_that_exclude_each_other_exit_1_with_the_closest() {
     assert!(message.contains("together, though each can be kept alone; the closest is r"), "{message}");
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert!(document["closest"].as_str().expect("an arch").starts_with('r'), "{document}");
+}
+
+#[test]
+fn what_is_not_ours_stays() {
+    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let at = folder.path();
+    for name in ["accuracy.jsonl", "table.json", "estimator.safetensors"] {
+        std::fs::copy(from.join(name), at.join(name)).expect("copied");
+    }
+    let trained = format!("--supernet {} --data digits", from.join("run/supernet.safetensors").display());
+    let export = format!("export {trained} --arch smallest --calibration-images 100 --out model");
+    json("extract", at, &export);
+    std::fs::write(at.join("model/notes.txt"), "mine").expect("written");
+    let message = fails("extract", at, &export, 1);
+    assert!(message.contains("holds `notes.txt`, which is no part of an export"), "{message}");
+    std::fs::create_dir(at.join("bert")).expect("made");
+    std::fs::write(at.join("bert/config.json"), "{\"model_type\":\"bert\"}").expect("written");
+    let message = fails("extract", at, &export.replace("--out model", "--out bert"), 1);
+    assert!(message.contains("bert: it is there and holds no earlier export"), "{message}");
+    assert!(at.join("model/notes.txt").exists() && at.join("bert/config.json").exists());
+
+    let search =
+        "search --space tiny --estimator estimator.safetensors --latency-table table.json --out table.json";
+    for line in [
+        "fit --accuracy accuracy.jsonl --out accuracy.jsonl",
+        search,
+        "plot --accuracy accuracy.jsonl --out ./accuracy.jsonl",
+    ] {
+        assert!(fails("extract", at, line, 1).contains("expected another file than the input"), "{line}");
+    }
+    let measure = "measure --space tiny --out table.json --budget 0";
+    let message = fails("extract", at, measure, 1);
+    assert!(message.contains("layers are not measured yet, and no table is written"), "{message}");
+    for name in ["accuracy.jsonl", "table.json", "estimator.safetensors"] {
+        let bytes = |folder: &Path| std::fs::read(folder.join(name)).expect("a file");
+        assert!(bytes(at) == bytes(from), "{name}");
+    }
+    std::fs::write(at.join("notes.txt"), "my only notes").expect("written");
+    let sample = format!("sample {trained} --count 3 --out notes.txt");
+    assert!(fails("supernet", at, &sample, 1).contains("holds something else than rows"));
+    assert_eq!(std::fs::read_to_string(at.join("notes.txt")).expect("notes"), "my only notes");
+}
+
+#[test]
+fn a_finished_run_stays_as_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let train = "train --space tiny --data digits --scale 0.001 --out run --resume";
+    json("supernet", at, train);
+    let bytes = || std::fs::read(at.join("run/supernet.safetensors")).expect("weights");
+    let before = bytes();
+    let again = Command::new(binary("supernet"))
+        .current_dir(at)
+        .env("ONCE_FOR_ALL_KERNELS", "reference")
+        .args(train.split_whitespace())
+        .output()
+        .expect("a binary that starts");
+    assert!(again.status.success() && bytes() == before, "other kernels, no step, the same file");
+    assert!(!String::from_utf8_lossy(&again.stderr).contains("warning"));
+    std::fs::remove_file(at.join("run/checkpoint.safetensors")).expect("removed");
+    let message = fails("supernet", at, train, 1);
+    assert!(
+        message.contains("the checkpoint that it came from is not; put checkpoint.safetensors back"),
+        "{message}"
+    );
+    assert!(bytes() == before);
+}
+
+#[test]
+#[cfg(unix)]
+fn nobody_reading_the_messages_changes_no_exit_code() {
+    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let search = format!(
+        "search --space tiny --estimator {0}/estimator.safetensors --latency-table {0}/table.json --out x.json",
+        from.display()
+    );
+    let code = |name: &str, line: &str| {
+        let script = format!("{} {line} 2>&-; echo code $? >&3", binary(name).display());
+        let command = &mut Command::new("sh");
+        command.current_dir(folder.path()).args(["-c", &format!("exec 3>codes; {script}")]);
+        command.stdout(Stdio::null()).status().expect("a shell");
+        std::fs::read_to_string(folder.path().join("codes")).expect("a code").trim().to_string()
+    };
+    assert_eq!(code("extract", &format!("{search} --max-macs 1K")), "code 3");
+    assert_eq!(code("extract", &search), "code 0");
+    assert_eq!(code("supernet", "space nothing"), "code 1");
+    assert_eq!(code("supernet", "train --space tiny --data digits --scale 0.001 --out run"), "code 0");
+}
+
+#[test]
+fn absurd_numbers_are_refused_before_anything_is_allocated() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let huge = u64::MAX;
+    for (name, line, code) in [
+        ("supernet", "train --space tiny --data digits --out x --scale 1e300".to_string(), 1),
+        ("supernet", "train --space tiny --data digits --out x --scale nan".to_string(), 1),
+        ("supernet", format!("bench --space tiny --batch 2 --resolution {huge}"), 2),
+        ("supernet", format!("bench --space tiny --batch {huge} --resolution 8"), 2),
+        ("supernet", "bench --space tiny --batch 60000 --resolution 4000".to_string(), 1),
+        ("supernet", format!("bench --space tiny --batch 2 --resolution 8 --steps {huge}"), 2),
+        ("supernet", "bench --data digits --batch 2 --resolution 1000000".to_string(), 2),
+        ("supernet", format!("sample --supernet x --data digits --out y --count {huge}"), 2),
+        ("extract", format!("table x --space tiny --validate {huge}"), 2),
+        ("extract", "measure --space tiny --out .".to_string(), 1),
+        ("extract", "table /dev/zero".to_string(), 1),
+        ("supernet", "eval --supernet /dev/zero --data digits --arch largest".to_string(), 1),
+    ] {
+        fails(name, folder.path(), &line, code);
+    }
 }

@@ -8,6 +8,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use supernet::accuracy_file::{self, AccuracyHeader, AccuracyRow, Writer};
 use supernet::data::{Split, idx_from_bytes};
+use supernet::eval::Calibration;
 use supernet::space::{Arch, Block, Expand, SearchSpace, arch_file, preset, preset_names, sampler};
 
 fn expand() -> impl Strategy<Value = Expand> {
@@ -123,7 +124,12 @@ proptest! {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("rows.jsonl");
         let space = preset("fashion").expect("a preset");
-        let header = AccuracyHeader { space: space.clone(), supernet: "abc".to_string() };
+        let header = AccuracyHeader {
+            space: space.clone(),
+            supernet: "abc".to_string(),
+            data: "d".to_string(),
+            calibration: Calibration { images: 1, batch: 2, seed: 3 },
+        };
         let (mut writer, _) = Writer::resume(&path, &header).expect("a new file");
         let draw = |seed| sampler::random(&space, &mut ChaCha8Rng::seed_from_u64(seed));
         let rows: Vec<_> =

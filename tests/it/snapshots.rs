@@ -227,6 +227,7 @@ fn every_error() {
         (r"\d+\.\d+(us|ms)", "N$1"),
         (r"got -?\d+\.\d+", "got N"),
         (r"column \d+", "column N"),
+        (r"bytes after \d+", "bytes after N"),
         (r"one that this CPU has: [a-z0-9, ]+", "one that this CPU has: KERNELS"),
     ]) {
         settings.add_filter(pattern, words);

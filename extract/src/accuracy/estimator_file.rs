@@ -12,7 +12,7 @@ use supernet::space::SearchSpace;
 use super::network::{Dense, Network};
 use super::{AccuracyEstimator, FitReport, Model};
 use crate::encode::Encoder;
-use supernet::file::write_atomically;
+use supernet::file::{self, write_atomically};
 
 use crate::file::sorted_json;
 use supernet::document;
@@ -79,7 +79,7 @@ impl AccuracyEstimator {
     /// # Errors
     /// If the file cannot be read, is not an estimator of this version, or its layers do not fit its space.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let bytes = file::read(path)?;
         Self::from_bytes(&path.display().to_string(), &bytes)
     }
 

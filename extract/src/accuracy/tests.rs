@@ -25,7 +25,13 @@ pub(crate) fn made_up(space: &SearchSpace, count: usize, curve: f64, noise: f64)
         AccuracyRow { arch, top1, split: Split::Val, n: 6000 }
     };
     let rows = archs.into_iter().map(&mut row).collect();
-    AccuracyFile { space: space.clone(), supernet: "abc".to_string(), rows }
+    AccuracyFile {
+        space: space.clone(),
+        supernet: "abc".to_string(),
+        data: "d".to_string(),
+        calibration: supernet::eval::Calibration::default(),
+        rows,
+    }
 }
 
 fn space() -> SearchSpace {

@@ -7,7 +7,7 @@ use serde_json::json;
 use supernet::accuracy_file;
 use supernet::timing::Stopwatch;
 
-use super::{Common, Outcome, Output};
+use super::{Common, Outcome, Output, not_an_input};
 
 /// Fit an accuracy estimator; reports its error on held-out rows
 #[derive(clap::Args)]
@@ -28,6 +28,7 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
+    not_an_input(&arguments.out, &[&arguments.accuracy])?;
     let file = accuracy_file::read(&arguments.accuracy)?;
     output.say(format_args!("{} rows of space {}", file.rows.len(), file.space.name()));
     let started = Stopwatch::start();
@@ -44,7 +45,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         "spearman_interval": [report.spearman.low, report.spearman.high],
         "kendall": report.kendall.value, "kendall_interval": [report.kendall.low, report.kendall.high],
         "inner_rmse": { "linear": report.inner_rmse_linear, "mlp": report.inner_rmse_mlp },
-        "seconds": seconds, "estimator": arguments.out,
+        "seconds": seconds, "estimator": arguments.out.display().to_string(),
     });
     output.result(describe(report), &document)?;
     Ok(Outcome::Done)

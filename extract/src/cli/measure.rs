@@ -34,7 +34,7 @@ pub struct Arguments {
     #[arg(long)]
     missing: bool,
     /// What to call this machine [default: its processor's name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = name)]
     device_name: Option<String>,
     /// Seconds of measuring after which no further sample is begun
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
@@ -49,6 +49,11 @@ pub struct Arguments {
     pub common: Common,
 }
 
+fn name(text: &str) -> Result<String, String> {
+    let fit = !text.trim().is_empty() && !text.chars().any(char::is_control);
+    fit.then(|| text.to_string()).ok_or_else(|| "some text without control characters".to_string())
+}
+
 fn per_cent(text: &str) -> Result<f64, String> {
     let value = text.parse::<f64>().ok().filter(|value| (0.01..=50.0).contains(value));
     value.ok_or_else(|| "a number from 0.01 to 50".to_string())
@@ -56,6 +61,9 @@ fn per_cent(text: &str) -> Result<f64, String> {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
+    if arguments.out.is_dir() {
+        anyhow::bail!("--out {}: expected a file, got a folder", arguments.out.display());
+    }
     let stop = interrupt_flag()?;
     let engine = NativeEngine::new(kernels()?, rayon::current_num_threads());
     let device = DeviceFacts::this_machine(arguments.device_name.as_deref());
@@ -80,7 +88,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         output.result(format_args!("{} layers sampled so far", measured.rows.len()), &document)?;
         return Ok(Outcome::Interrupted);
     }
-    let unmeasured = measured.unmeasured;
+    if !measured.unmeasured.is_empty() {
+        let (missing, all) = (measured.unmeasured.len(), layers.len());
+        anyhow::bail!(
+            "--budget: {missing} of {all} layers are not measured yet, and no table is written; what was sampled is \
+             saved, and the same command goes on with it"
+        );
+    }
     let mut table = match present {
         Some(mut table) => {
             table.extend(&device, &engine.describe(), measured.rows)?;
@@ -96,7 +110,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     table.write(&arguments.out)?;
     journal.remove()?;
     output.wrote(&arguments.out);
-    summarize(&output, &table, &unmeasured, spent)?;
+    summarize(&output, &table, spent)?;
     Ok(Outcome::Done)
 }
 
@@ -157,17 +171,14 @@ fn measure_with_bar(
     Ok(measured)
 }
 
-fn summarize(output: &Output, table: &LatencyTable, unmeasured: &[String], spent: f64) -> anyhow::Result<()> {
+fn summarize(output: &Output, table: &LatencyTable, spent: f64) -> anyhow::Result<()> {
     let (entries, unconverged) = (table.rows().len(), table.unconverged());
     if unconverged > 0 {
         output
             .say(format_args!("{unconverged} layers are known less well than asked for: give more --budget"));
     }
-    if !unmeasured.is_empty() {
-        output.say(format_args!("{} layers not measured: run again with --missing", unmeasured.len()));
-    }
     let document = json!({
-        "entries": entries, "unconverged": unconverged, "unmeasured": unmeasured, "seconds": spent,
+        "entries": entries, "unconverged": unconverged, "seconds": spent,
         "hash": table.hash(), "finished": true,
     });
     output.result(

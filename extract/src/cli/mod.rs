@@ -14,6 +14,7 @@ mod shell;
 mod table;
 mod verify;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -103,6 +104,18 @@ struct Common {
     threads: Option<u16>,
 }
 
+/// Refuses an output that would take an input's place.
+fn not_an_input(out: &Path, inputs: &[&PathBuf]) -> anyhow::Result<()> {
+    let same = |input: &&&PathBuf| {
+        let real = |path: &Path| std::fs::canonicalize(path).ok();
+        real(out).is_some_and(|out| real(input) == Some(out))
+    };
+    match inputs.iter().find(same) {
+        Some(input) => anyhow::bail!("--out {}: expected another file than the input {0}", input.display()),
+        None => Ok(()),
+    }
+}
+
 /// Opens a data set; says which of its images are left out.
 fn open_data(output: &Output, spec: &str) -> anyhow::Result<Dataset> {
     let dataset = Dataset::open(spec)?;
@@ -167,7 +180,7 @@ pub fn main() -> ExitCode {
 
 /// Prints an error to stderr, and to stdout what scripts read of it.
 fn report(error: &anyhow::Error, json: bool) -> ExitCode {
-    eprintln!("error: {error}");
+    output::print_message(format_args!("error: {error}"));
     let known = error.downcast_ref::<extract::Error>();
     if json {
         let mut document = json!({ "error": format!("{error}") });

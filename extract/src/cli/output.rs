@@ -22,7 +22,7 @@ impl Output {
     /// A message for a reader who waits.
     pub fn say(&self, message: impl Display) {
         if !self.quiet {
-            eprintln!("{message}");
+            print_message(message);
         }
     }
 
@@ -41,6 +41,11 @@ impl Output {
     pub fn bar(&self, steps: u64) -> indicatif::ProgressBar {
         if self.quiet { indicatif::ProgressBar::hidden() } else { indicatif::ProgressBar::new(steps) }
     }
+}
+
+/// Writes a line to stderr; where nobody reads it any more, the work goes on.
+pub fn print_message(message: impl Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{message}");
 }
 
 /// Writes text and a line's end to stdout.

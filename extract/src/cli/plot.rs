@@ -11,7 +11,7 @@ use supernet::accuracy_file::{self, AccuracyFile};
 use supernet::file::write_atomically;
 use supernet::space::cost;
 
-use super::{Common, Outcome, Output};
+use super::{Common, Outcome, Output, not_an_input};
 
 /// Draw the accuracy of evaluated sub-networks against MACs and latency, as SVG
 #[derive(clap::Args)]
@@ -40,6 +40,8 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
+    let inputs = [Some(&arguments.accuracy), arguments.latency_table.as_ref(), arguments.found.as_ref()];
+    not_an_input(&arguments.out, &inputs.into_iter().flatten().collect::<Vec<_>>())?;
     let file = accuracy_file::read(&arguments.accuracy)?;
     let table = arguments.latency_table.as_deref().map(LatencyTable::read).transpose()?;
     let found = arguments.found.as_deref().map(Found::read).transpose()?;
@@ -54,7 +56,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     let title = arguments.title.clone().unwrap_or_else(|| format!("Sub-networks of {}", file.space.name()));
     write_atomically(&arguments.out, svg(&title, &panels).as_bytes())?;
-    let document = json!({ "out": arguments.out, "points": file.rows.len(), "candidates": candidates.len() });
+    let document = json!({ "out": arguments.out.display().to_string(), "points": file.rows.len(), "candidates": candidates.len() });
     output.result(arguments.out.display(), &document)?;
     Ok(Outcome::Done)
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use supernet::space;
 use supernet::timing::{Stopwatch, unix_seconds};
 
-use super::{Common, Outcome, Output, interrupt_flag};
+use super::{Common, Outcome, Output, interrupt_flag, not_an_input};
 
 /// Find the sub-network with the highest expected accuracy under all limits at once
 #[derive(clap::Args)]
@@ -64,6 +64,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
     let threads = rayon::current_num_threads();
     let stop = interrupt_flag()?;
+    not_an_input(&arguments.out, &[&arguments.estimator, &arguments.latency_table])?;
     let space = space::open(&arguments.space)?;
     let estimator = AccuracyEstimator::read(&arguments.estimator)?;
     let table = LatencyTable::read(&arguments.latency_table)?;

@@ -24,8 +24,8 @@ pub struct Arguments {
     #[arg(long)]
     space: Option<String>,
     /// Measure this many random whole sub-networks on this machine, and compare them with the table's sums
-    #[arg(long, value_name = "N", requires = "space", default_value_t = 0)]
-    validate: usize,
+    #[arg(long, value_name = "N", requires = "space", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100_000))]
+    validate: u32,
     /// Measure these whole sub-networks too: found.json, canonical text, `largest`, …
     #[arg(long, requires = "space", num_args = 1..)]
     arch: Vec<String>,
@@ -60,7 +60,8 @@ fn compare(
     output: &Output,
     table: &LatencyTable,
 ) -> anyhow::Result<Option<Validation>> {
-    let Some(space) = arguments.space.as_deref().filter(|_| arguments.validate + arguments.arch.len() > 0)
+    let Some(space) =
+        arguments.space.as_deref().filter(|_| arguments.validate > 0 || !arguments.arch.is_empty())
     else {
         return Ok(None);
     };

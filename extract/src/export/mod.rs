@@ -14,7 +14,9 @@ use supernet::elastic::SubnetWeights;
 use supernet::eval::{Calibration, Judge};
 use supernet::file::StagedFolder;
 use supernet::kernels::Kernels;
-use supernet::model_folder::{Input, MeasuredAccuracy, ModelFolder, Origin, StatisticsOrigin, config_path};
+use supernet::model_folder::{
+    Input, MeasuredAccuracy, ModelConfig, ModelFolder, Origin, StatisticsOrigin, config_path,
+};
 use supernet::nn::Statistics;
 use supernet::space::Arch;
 
@@ -67,19 +69,30 @@ pub fn export(request: &Request, folder: &Path, run: BTreeMap<String, Value>) ->
     Ok(Exported { model, verification })
 }
 
-/// Only an earlier export or an empty folder may be replaced.
+/// What an earlier export may hold: its files, and sums that a pipeline made of them.
+const REPLACEABLE: [&str; 3] = ["config.json", "model.safetensors", "SHA256SUMS"];
+
+/// Only an earlier export by itself or an empty folder may be replaced.
 fn check_destination(folder: &Path) -> Result<()> {
-    let used = folder.exists() && !config_path(folder).is_file();
-    let empty = used && folder.read_dir().is_ok_and(|mut entries| entries.next().is_none());
-    if used && !empty {
-        return Err(supernet::Error::Occupied {
-            path: folder.to_path_buf(),
-            reason: "it is there and holds no earlier export".to_string(),
-            next: "choose another place".to_string(),
-        }
-        .into());
+    if !folder.exists() {
+        return Ok(());
     }
-    Ok(())
+    let refuse = |reason: String| {
+        let (path, next) = (folder.to_path_buf(), "choose another place".to_string());
+        Err(supernet::Error::Occupied { path, reason, next }.into())
+    };
+    let entries = folder.read_dir().map_err(supernet::Error::io("open the folder", folder))?;
+    let mut names: Vec<_> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    if let Some(other) = names.iter().find(|name| !REPLACEABLE.contains(&name.as_str())) {
+        return refuse(format!("it is there and holds `{other}`, which is no part of an export"));
+    }
+    let ours = |text: String| ModelConfig::from_json("config.json", &text).is_ok();
+    if names.is_empty() || std::fs::read_to_string(config_path(folder)).is_ok_and(ours) {
+        return Ok(());
+    }
+    refuse("it is there and holds no earlier export".to_string())
 }
 
 /// Calibrates, copies the weights out, and counts the accuracy.

@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use supernet::Error;
-use supernet::file::hold;
+use supernet::file::{self, hold};
 
 use super::device::DeviceFacts;
 use super::engine::EngineFacts;
@@ -63,12 +63,8 @@ impl Journal {
         let file =
             OpenOptions::new().create(true).append(true).open(path).map_err(Error::io("write", path))?;
         hold(&file, path, path, "another process is measuring into it", "wait until it ends")?;
-        let bytes = match std::fs::read(path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(Error::io("read", path)(error).into());
-            }
-            read => read.unwrap_or_default(),
-        };
+        // the process that held it may have removed it in between
+        let bytes = file::read(path)?;
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         let header = Header {
             kind: KIND.to_string(),
@@ -77,6 +73,13 @@ impl Journal {
             engine: engine.clone(),
             protocol: protocol.to_string(),
         };
+        let own = line_of(&header);
+        if whole == 0 && !own.as_bytes().starts_with(&bytes) {
+            let (reason, next) =
+                ("it holds something else than samples", "move it away, or give another --out");
+            let (reason, next) = (reason.to_string(), next.to_string());
+            return Err(Error::Occupied { path: path.to_path_buf(), reason, next }.into());
+        }
         let taken = if whole == 0 { BTreeMap::new() } else { read(path, &bytes[..whole], &header)? };
         file.set_len(whole as u64).map_err(Error::io("shorten", path))?;
         let mut journal = Self { file, path: path.to_path_buf() };
@@ -103,10 +106,12 @@ impl Journal {
     }
 
     fn write(&mut self, line: &impl Serialize) -> Result<()> {
-        let mut text = serde_json::to_string(line).expect("finite numbers and text");
-        text.push('\n');
-        Ok(self.file.write_all(text.as_bytes()).map_err(Error::io("write", &self.path))?)
+        Ok(self.file.write_all(line_of(line).as_bytes()).map_err(Error::io("write", &self.path))?)
     }
+}
+
+fn line_of(line: &impl Serialize) -> String {
+    serde_json::to_string(line).expect("finite numbers and text") + "\n"
 }
 
 fn read(path: &Path, bytes: &[u8], header: &Header) -> Result<BTreeMap<String, Sampled>> {

@@ -15,7 +15,7 @@ use super::engine::EngineFacts;
 use super::plan::space_layers;
 use super::stats::Row;
 use crate::error::Result;
-use supernet::file::write_atomically;
+use supernet::file::{self, write_atomically};
 
 use crate::file::{rounded, sorted_json};
 use supernet::document;
@@ -100,7 +100,7 @@ impl LatencyTable {
     /// # Errors
     /// If the file cannot be read, is not a table of this version, or a row's numbers cannot be.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let text = file::read_text(path)?;
         Self::from_json(&path.display().to_string(), &text)
     }
 
@@ -187,7 +187,13 @@ impl LatencyTable {
         if renamed == self.device && *engine == self.engine {
             return Ok(());
         }
-        let setting = |device: &DeviceFacts, engine: &EngineFacts| format!("{device:?}, {engine:?}");
+        let setting = |device: &DeviceFacts, engine: &EngineFacts| {
+            let DeviceFacts { cpu, os, arch, cores, .. } = device;
+            let EngineFacts { engine, engine_version, threads, dtype, batch } = engine;
+            format!(
+                "{cpu} ({os} {arch}, {cores} cores), {engine} {engine_version}, {threads} threads, {dtype}, batch {batch}"
+            )
+        };
         let (expected, got) = (setting(&self.device, &self.engine), setting(device, engine));
         Err(Error::invalid(&self.place, "setting", expected, got)
             .and_then_do("measure into a table of its own")

@@ -13,7 +13,7 @@ use supernet::space::SearchSpace;
 
 use super::constraint::Limits;
 use super::index::Candidate;
-use supernet::file::write_atomically;
+use supernet::file::{self, write_atomically};
 
 use crate::file::sorted_json;
 use supernet::document;
@@ -95,7 +95,7 @@ impl Found {
     /// # Errors
     /// If the file cannot be read, is not a result of this version, or holds numbers that cannot be.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let text = file::read_text(path)?;
         Self::from_json(&path.display().to_string(), &text)
     }
 
@@ -107,9 +107,11 @@ impl Found {
         let found: Self = document::read(place, text, (KIND, VERSION), "a search's result in JSON")?;
         for candidate in std::iter::once(&found.best).chain(&found.front) {
             let latency = candidate.latency_ms > 0.0 && candidate.latency_upper_ms >= candidate.latency_ms;
-            if !latency || !candidate.accuracy.is_finite() {
-                let expected = "a finite accuracy and a latency above 0, at most its upper value";
-                let got = format!("{candidate:?}");
+            // a linear estimator may expect a little less than nothing or more than all
+            if !latency || !(-0.5..=1.5).contains(&candidate.accuracy) {
+                let expected = "an accuracy that is a share and a latency above 0, at most its upper value";
+                let Candidate { accuracy, latency_ms, latency_upper_ms, .. } = candidate;
+                let got = format!("{accuracy}, {latency_ms} ms and {latency_upper_ms} ms");
                 return Err(Error::invalid(place, &candidate.arch, expected, got).into());
             }
         }

@@ -50,6 +50,16 @@ impl Common {
     }
 }
 
+/// A reader of numbers within bounds.
+pub fn within(
+    bounds: std::ops::RangeInclusive<usize>,
+) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = text.parse().ok().filter(|number| bounds.contains(number));
+        number.ok_or_else(|| format!("expected a whole number from {} to {}", bounds.start(), bounds.end()))
+    }
+}
+
 /// The kernels that the environment asks for, else the fastest.
 pub fn kernels() -> anyhow::Result<Kernels> {
     match std::env::var("ONCE_FOR_ALL_KERNELS") {

@@ -7,7 +7,7 @@ use supernet::bench::{Bench, LoadBench, Mode, Subject, bench, bench_loader};
 use supernet::space::{self, arch_file};
 
 use super::Ending;
-use super::arguments::{Common, check_device, kernels};
+use super::arguments::{Common, check_device, kernels, within};
 use super::profile::{recorded, table};
 
 /// Time whole steps on random images, or the loading of real ones
@@ -28,16 +28,16 @@ pub struct Arguments {
     #[arg(long, default_value = "largest", num_args = 1..)]
     arch: Vec<String>,
     /// Side of the images
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", value_parser = within(1..=4096))]
     resolution: usize,
     /// Images a step
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(1..=65_536))]
     batch: usize,
     /// Steps that are timed
-    #[arg(long, default_value_t = 20, value_name = "N")]
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = within(1..=1_000_000))]
     steps: usize,
     /// Steps before, not timed
-    #[arg(long, default_value_t = 3, value_name = "N")]
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = within(0..=1_000_000))]
     warmup: usize,
     /// What a step is: train (one sub-network), shrink (teacher and four), infer, or calibrate
     #[arg(long, default_value = "train")]
@@ -60,11 +60,14 @@ enum ModeName {
     Calibrate,
 }
 
+/// Pixels of a step's images: more are a slip of the hand, and no memory holds their activations.
+const MOST_PIXELS: usize = 1 << 30;
+
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         check_device(&self.device)?;
-        if self.batch == 0 || self.steps == 0 {
-            anyhow::bail!("--batch and --steps: expected at least 1");
+        if self.batch * self.resolution * self.resolution > MOST_PIXELS {
+            anyhow::bail!("--batch and --resolution: expected at most {MOST_PIXELS} pixels a step");
         }
         let Some(space) = &self.space else { return self.load() };
         let space = space::open(space)?;

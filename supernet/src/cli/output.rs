@@ -18,7 +18,7 @@ impl Common {
     /// Tells something on the way.
     pub fn tell(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            eprintln!("{}", text.as_ref());
+            print_message(text.as_ref());
         }
     }
 
@@ -30,6 +30,11 @@ impl Common {
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         ProgressBar::new(length).with_style(style)
     }
+}
+
+/// Writes a line to stderr; where nobody reads it any more, the work goes on.
+pub fn print_message(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// Writes text and a line's end to stdout.

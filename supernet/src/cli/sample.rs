@@ -13,7 +13,7 @@ use supernet::random::rng_for;
 use supernet::space::{Arch, SearchSpace, sampler};
 
 use super::Ending;
-use super::arguments::{Common, kernels, stop_flag};
+use super::arguments::{Common, kernels, stop_flag, within};
 
 /// Measure the accuracy of random sub-networks on validation images, one row each
 #[derive(clap::Args)]
@@ -29,13 +29,13 @@ pub struct Arguments {
     #[arg(long)]
     data: String,
     /// Sub-networks in all
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within(1..=1_000_000_000))]
     count: usize,
     /// Seed that draws them
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Training images to calibrate each with
-    #[arg(long, default_value_t = Calibration::default().images, value_name = "N")]
+    #[arg(long, default_value_t = Calibration::default().images, value_name = "N", value_parser = within(1..=1_000_000_000))]
     calibration_images: usize,
     /// Where the rows go
     #[arg(long, value_name = "FILE")]
@@ -49,9 +49,14 @@ impl Arguments {
         let stop = stop_flag()?;
         let supernet = Supernet::read(&self.supernet)?;
         let dataset = self.common.open_data_for(&supernet, &self.data)?;
-        let header = AccuracyHeader { space: supernet.space.clone(), supernet: supernet.hash.clone() };
-        let (mut writer, rows) = Writer::resume(&self.out, &header)?;
         let calibration = Calibration { images: self.calibration_images, ..Calibration::default() };
+        let header = AccuracyHeader {
+            space: supernet.space.clone(),
+            supernet: supernet.hash.clone(),
+            data: dataset.hash().to_string(),
+            calibration,
+        };
+        let (mut writer, rows) = Writer::resume(&self.out, &header)?;
         let (space, weights, kernels) = (&supernet.space, &supernet.weights, kernels()?);
         let judge = Judge { space, weights, dataset: &dataset, calibration, kernels };
         let known: BTreeSet<Arch> = rows.iter().map(|row| row.arch.clone()).collect();
@@ -91,7 +96,7 @@ fn draw(space: &SearchSpace, count: usize, seed: u64) -> Vec<Arch> {
     let ends = [sampler::largest(space), sampler::smallest(space)];
     let randoms = std::iter::repeat_with(|| sampler::random(space, &mut rng));
     // A space may hold fewer networks than asked for: the tries are bounded.
-    for arch in ends.into_iter().chain(randoms).take(100 * count) {
+    for arch in ends.into_iter().chain(randoms).take(count.saturating_mul(100)) {
         if drawn.len() == count {
             break;
         }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::Context;
 use indicatif::ProgressBar;
 use serde_json::json;
-use supernet::Error;
 use supernet::eval::Accuracy;
+use supernet::file;
 use supernet::kernels::{Profile, ProfileRow};
 use supernet::space::{self, Arch};
 use supernet::timing::{Spread, peak_rss_mb, unix_seconds};
@@ -60,6 +60,9 @@ pub struct Arguments {
     pub common: Common,
 }
 
+/// Beyond this an epoch's steps could no longer be counted.
+const MOST_SCALE: f64 = 1e6;
+
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         check_device(&self.device)?;
@@ -87,14 +90,14 @@ impl Arguments {
     }
 
     fn recipe(&self) -> anyhow::Result<Recipe> {
-        if !(self.scale.is_finite() && self.scale > 0.0) {
-            anyhow::bail!("--scale: expected a number above 0, got {}", self.scale);
+        if !(self.scale > 0.0 && self.scale <= MOST_SCALE) {
+            anyhow::bail!("--scale: expected a number above 0, at most {MOST_SCALE}, got {}", self.scale);
         }
         let recipe = if self.recipe == "progressive" {
             Recipe::progressive()
         } else {
             let path = std::path::Path::new(&self.recipe);
-            let text = std::fs::read_to_string(path).map_err(Error::io("read", path));
+            let text = file::read_text(path);
             let text = text.context("--recipe: give `progressive` or the path of a TOML file")?;
             Recipe::from_toml(&self.recipe, &text)?
         };
@@ -115,6 +118,9 @@ impl Arguments {
         }
         self.common.tell("timing one step of each phase ...");
         let times = trainer.time_phases(stop)?;
+        if times.len() < plan.phases.len() {
+            return Ok(());
+        }
         let mut total = 0.0;
         self.common.tell(format!(
             "{:<10} {:>8} {:>14} {:>9} {:>9}",

@@ -15,6 +15,7 @@ use super::image_set::Normalisation;
 use super::images::{ImageFiles, Images};
 use super::{Dataset, Facts, Origin, Skipped, Split, Splits, idx};
 use crate::error::{Error, Result};
+use crate::file;
 use crate::random::{permutation, rng_for};
 
 /// More unusable images than this share stop the command: then it is not a few bad files.
@@ -51,13 +52,13 @@ pub(super) fn open(folder: &Path) -> Result<Dataset> {
     let found = scan(&train, &classes, &mut skipped)?;
     let channels = if found.images.iter().any(|image| image.facts.colour) { 3 } else { 1 };
     let (train, val) = match folder.join("val") {
-        val if val.is_dir() => (found, scan(&val, &classes, &mut skipped)?),
+        val if val.exists() => (found, scan(&val, &classes, &mut skipped)?),
         _ => hold_out(&train, &classes, found)?,
     };
     let facts = Facts {
         normalisation: train.normalisation(channels)?,
         size: train.size(),
-        hash: hash(&classes, [(Split::Train, &train), (Split::Val, &val)]),
+        hash: hash(&classes, about.flip, [(Split::Train, &train), (Split::Val, &val)]),
     };
     let name = idx::folder_name(folder);
     let source =
@@ -84,7 +85,7 @@ fn about(path: &Path) -> Result<About> {
     if !path.is_file() {
         return Ok(About::default());
     }
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let text = file::read_text(path)?;
     toml::from_str(&text).map_err(|error| {
         Error::invalid(path.display(), "text", "`flip` and `source` in TOML", error.to_string().trim_end())
     })
@@ -103,10 +104,14 @@ fn class_names(folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in read {
         let entry = entry.map_err(Error::io("read", folder))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if entry.path().is_dir() && !name.starts_with('.') {
-            names.push(name);
+        let name = entry.file_name();
+        if !entry.path().is_dir() || name.to_string_lossy().starts_with('.') {
+            continue;
         }
+        names.push(name.into_string().map_err(|name| {
+            Error::invalid(folder.display(), "name of a class", "UTF-8", name.display())
+                .and_then_do("rename it")
+        })?);
     }
     names.sort();
     if names.is_empty() {
@@ -160,10 +165,7 @@ fn scan(folder: &Path, classes: &[String], skipped: &mut Vec<Skipped>) -> Result
     for ((path, label), looked) in files.into_iter().zip(looked) {
         match looked {
             Ok(facts) => images.push(FoundImage { path, label, facts }),
-            Err(error @ Error::Invalid { .. }) => {
-                bad.push(Skipped { path: path.display().to_string(), reason: error.to_string() });
-            }
-            Err(error) => return Err(error),
+            Err(error) => bad.push(Skipped { path: path.display().to_string(), reason: error.to_string() }),
         }
     }
     check_share(folder, &bad, total)?;
@@ -223,9 +225,13 @@ fn list(
             continue;
         }
         if path.is_dir() {
-            if depth > 0 {
+            if depth > 0 && !leads_back(&path, folder) {
                 list(&path, depth - 1, images, others)?;
             }
+            continue;
+        }
+        // pipes and devices have no end; a link to nowhere is an image that cannot be read
+        if path.exists() && !path.is_file() {
             continue;
         }
         let kind = path.extension().map(|kind| kind.to_string_lossy().to_lowercase()).unwrap_or_default();
@@ -238,8 +244,14 @@ fn list(
     Ok(())
 }
 
+/// Whether a folder in `folder` is a link to one that it lies in, which would be looked into for ever.
+fn leads_back(path: &Path, folder: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    real(path).zip(real(folder)).is_some_and(|(path, folder)| folder.starts_with(path))
+}
+
 fn look(path: &Path) -> Result<ImageFacts> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let bytes = file::read(path)?;
     let image = ImageFile::from_bytes(&path.display().to_string(), &bytes)?;
     let (colour, size) = (image.is_colour(), image.size());
     let channels = if colour { 3 } else { 1 };
@@ -313,9 +325,11 @@ impl Found {
     }
 }
 
-/// BLAKE3 of class names, labels and the files' contents, in hexadecimal; where the files lie is no part of it.
-fn hash(classes: &[String], splits: [(Split, &Found); 2]) -> String {
+/// BLAKE3 of class names, labels, the files' contents and whether they may be mirrored, in hexadecimal; where the files
+/// lie is no part of it.
+fn hash(classes: &[String], flip: bool, splits: [(Split, &Found); 2]) -> String {
     let mut hasher = blake3::Hasher::new();
+    hasher.update(&[u8::from(flip)]);
     for class in classes {
         hasher.update(&(class.len() as u64).to_le_bytes());
         hasher.update(class.as_bytes());

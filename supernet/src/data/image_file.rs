@@ -6,6 +6,7 @@ use std::path::Path;
 use image::{DynamicImage, ImageFormat, ImageReader, Limits};
 
 use crate::error::{Error, Result};
+use crate::file;
 
 /// Sides that an image may have, in pixels.
 const SIDES: std::ops::RangeInclusive<u32> = 2..=16_384;
@@ -26,7 +27,7 @@ impl ImageFile {
     /// # Errors
     /// If it cannot be read, is cut off or damaged, is no png or jpeg, or has an absurd size.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let bytes = file::read(path)?;
         Self::from_bytes(&path.display().to_string(), &bytes)
     }
 
@@ -79,12 +80,29 @@ impl ImageFile {
     }
 }
 
-/// Whether a jpeg's end marker follows its last scan; the decoder fills up what is missing without a word. In a scan's
-/// data an FF is followed by 00, so that the pair can be nothing else.
+/// Whether a jpeg goes on to its end marker; the decoder fills up what is missing without a word. Walks from segment to
+/// segment (ITU T.81, annex B), so that neither a thumbnail's end nor what is appended counts.
 fn has_end(bytes: &[u8]) -> bool {
-    let pairs = |wanted: [u8; 2]| move |pair: &[u8]| pair == wanted;
-    let start = bytes.windows(2).rposition(pairs([0xff, 0xda])).unwrap_or(0);
-    bytes[start..].windows(2).any(pairs([0xff, 0xd9]))
+    let mut at = 2;
+    while let Some(&[0xff, marker]) = bytes.get(at..at + 2) {
+        at += match marker {
+            0xd9 => return true,
+            0xff => 1,
+            0x01 | 0xd0..=0xd7 => 2,
+            _ => {
+                let Some(&[high, low]) = bytes.get(at + 2..at + 4) else { return false };
+                2 + usize::from(u16::from_be_bytes([high, low]))
+            }
+        };
+        if marker == 0xda {
+            // a scan's data: an FF in it is followed by 00, or by the number of a restart
+            let data = bytes.get(at..).unwrap_or_default();
+            let marker = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xd0..=0xd7);
+            let Some(length) = data.windows(2).position(marker) else { return false };
+            at += length;
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -138,9 +156,16 @@ mod tests {
     }
 
     #[test]
-    fn an_end_marker_in_a_thumbnail_is_not_the_images() {
-        let thumbnail = [0xff, 0xda, 1, 2, 0xff, 0xd9];
-        let cut_off = [&thumbnail[..], &[0xff, 0xda, 3, 4, 0xff, 0x00, 0xd9]].concat();
-        assert!(has_end(&thumbnail) && !has_end(&cut_off));
+    fn neither_a_thumbnail_nor_what_is_appended_ends_an_image() {
+        let thumbnail = [0xff, 0xe1, 0, 8, 0xff, 0xda, 1, 2, 0xff, 0xd9];
+        let scan = [0xff, 0xda, 0, 2, 3, 0xff, 0x00, 4, 0xff, 0xd3, 5];
+        let appended = [b'f', b't', b'y', b'p', 0xff, 0xda, 0, 2, 7];
+        let start = [0xff, 0xd8];
+        let whole = [&start[..], &thumbnail, &scan, &[0xff, 0xd9]].concat();
+        assert!(has_end(&whole) && has_end(&[&whole[..], &appended].concat()));
+        for torn in 0..whole.len() {
+            assert!(!has_end(&whole[..torn]), "{torn}");
+        }
+        assert!(has_end(&encoded(colour(), ImageFormat::Jpeg)));
     }
 }

@@ -23,6 +23,9 @@ use crate::random::{permutation, rng_for};
 /// How many batches of each worker lie ready: one being used, one waiting hides the work without holding much memory.
 const AHEAD: usize = 2;
 
+/// Largest side of an image that a network takes.
+const MOST_SIDE: usize = 4096;
+
 /// Images with their labels, on the CPU.
 #[derive(Debug, Clone)]
 pub struct Batch {
@@ -51,9 +54,9 @@ impl Batch {
         fill: impl FnOnce(&mut [f32], usize) -> Result<()>,
     ) -> Result<Self> {
         let channels = set.channels();
-        let size = channels * resolution * resolution;
-        if size == 0 {
-            return Err(Error::invalid("batch", "resolution", "at least 1", resolution));
+        let size = channels * resolution.min(MOST_SIDE) * resolution.min(MOST_SIDE);
+        if !(1..=MOST_SIDE).contains(&resolution) {
+            return Err(Error::invalid("batch", "resolution", format!("1 to {MOST_SIDE}"), resolution));
         }
         let mut values = vec![0f32; indices.len() * size];
         fill(&mut values, size)?;
@@ -408,7 +411,7 @@ mod tests {
     #[test]
     fn a_resolution_of_zero_is_an_error() {
         let mut loader = TrainLoader::new(dataset(), config(5, 0), 0, |_| 0).unwrap();
-        assert!(loader.next().unwrap_err().to_string().contains("resolution: expected at least 1, got 0"));
+        assert!(loader.next().unwrap_err().to_string().contains("resolution: expected 1 to 4096, got 0"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::{Arch, Block, Expand, SearchSpace, sampler};
 use crate::document::check_version;
 use crate::error::{Error, Result};
+use crate::file;
 
 /// Version of both `found.json` and `config.json`.
 const VERSION: u32 = 1;
@@ -78,7 +79,7 @@ enum OneOrMany {
 }
 
 fn from_file(space: &SearchSpace, path: &Path) -> Result<Arch> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let text = file::read_text(path)?;
     from_json(space, &path.display().to_string(), &text)
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::SearchSpace;
 use crate::error::{Error, Result};
+use crate::file;
 
 const PRESETS: [(&str, &str); 4] = [
     ("tiny", include_str!("presets/tiny.toml")),
@@ -43,6 +44,6 @@ pub fn open(text: &str) -> Result<SearchSpace> {
     if preset_names().any(|name| name == text) || !path.is_file() {
         return preset(text);
     }
-    let toml = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let toml = file::read_text(path)?;
     SearchSpace::from_toml(text, &toml)
 }

@@ -116,7 +116,7 @@ impl RunFolder {
         if !path.exists() {
             return Ok(Vec::new());
         }
-        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let bytes = file::read(&path)?;
         let (mut kept, mut lines) = (String::new(), Vec::new());
         for text in String::from_utf8_lossy(&bytes).split_inclusive('\n') {
             let parsed = serde_json::from_str::<LogLine>(text).ok();

@@ -113,6 +113,12 @@ impl Trainer {
         };
         if trainer.folder.checkpoint().exists() {
             trainer.restore()?;
+        } else if trainer.folder.supernet().exists() {
+            return Err(Error::Occupied {
+                path: trainer.folder.supernet(),
+                reason: "it is there, but the checkpoint that it came from is not".to_string(),
+                next: "put checkpoint.safetensors back, or choose another folder".to_string(),
+            });
         }
         match &mut trainer.resumed {
             Some(resumed) => {
@@ -202,8 +208,10 @@ impl Trainer {
                 return Ok(Outcome::Interrupted { step: self.step });
             }
         }
-        let path = self.folder.supernet();
-        checkpoint::write_weights(&path, Kind::Supernet, &self.space, &self.weights, self.provenance())?;
+        if !self.is_written() {
+            let path = self.folder.supernet();
+            checkpoint::write_weights(&path, Kind::Supernet, &self.space, &self.weights, self.provenance())?;
+        }
         Ok(Outcome::Finished)
     }
 
@@ -312,6 +320,7 @@ impl Trainer {
     /// After the last step of a phase: the first phase's network becomes the teacher, the state is saved, and two
     /// sub-networks are evaluated. Whether all was done before `stop` was set.
     fn leave(&mut self, index: usize, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<bool> {
+        self.check_sound()?;
         if index == 0 && self.teacher.is_none() {
             let path = self.folder.teacher();
             checkpoint::write_weights(&path, Kind::Teacher, &self.space, &self.weights, self.provenance())?;

@@ -50,7 +50,10 @@ impl Trainer {
         self.saved = Some(self.step);
         self.resumed = Some(Resumed {
             from_step: self.step,
-            differences: self.differences(&provenance.kernels),
+            differences: match self.step < self.plan.steps() {
+                true => self.differences(&provenance.kernels),
+                false => Vec::new(),
+            },
             kernels: provenance.kernels.clone(),
             evaluated: Vec::new(),
         });
@@ -93,18 +96,35 @@ impl Trainer {
 
     /// Saves the state, unless it is spoilt: the last good checkpoint must outlive it.
     pub(super) fn save(&mut self) -> Result<()> {
+        self.check_sound()?;
         self.folder.sync_log()?;
         let velocities = self.optimizer.velocities();
-        for (name, tensor) in self.weights.tensors().iter().chain(velocities) {
-            if check_finite(tensor, "", name).is_err() {
-                let step = self.step.saturating_sub(1);
-                return Err(self.diverged(step, format!("{name} is no longer finite"), self.archs_of(step)?));
-            }
-        }
         let path = self.folder.checkpoint();
         checkpoint::write_checkpoint(&path, &self.space, &self.weights, velocities, self.provenance())?;
         self.saved = Some(self.step);
         Ok(())
+    }
+
+    /// Whether all weights and velocities are finite.
+    pub(super) fn check_sound(&self) -> Result<()> {
+        for (name, tensor) in self.weights.tensors().iter().chain(self.optimizer.velocities()) {
+            if check_finite(tensor, "", name).is_err() {
+                let step = self.step.saturating_sub(1);
+                let what = format!("{name} is no longer finite");
+                return Err(self.diverged(step, what, self.archs_of(step)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the finished weights are there already, so that a resume leaves their file as it is.
+    pub(super) fn is_written(&self) -> bool {
+        let path = self.folder.supernet();
+        path.exists()
+            && Supernet::read(&path).is_ok_and(|written| {
+                let Provenance { plan, step, .. } = written.provenance;
+                (plan, step) == (self.plan.hash(), self.step)
+            })
     }
 
     fn archs_of(&self, step: u64) -> Result<String> {
@@ -120,6 +140,10 @@ impl Trainer {
 }
 
 fn read_teacher(path: &Path, hash: &str) -> Result<Supernet> {
+    if !path.exists() {
+        return Err(Error::invalid(path.display(), "file", "the teacher that this run wrote", "none")
+            .and_then_do("put it back; without it the run cannot go on"));
+    }
     let teacher = Supernet::read(path)?;
     if teacher.hash != hash {
         return Err(Error::invalid(path.display(), "hash", hash, &teacher.hash)
