@@ -18,12 +18,14 @@ use supernet::model_folder::ModelFolder;
 
 use crate::cli::{binary, json, pipeline};
 
-/// A command that is killed, how long it may be let live, and what must hold after each kill.
+/// A command that is killed, how long it takes by itself, what must hold after each kill, and what makes it begin anew
+/// when it has ended before the kill came.
 struct Victim<'a> {
     name: &'static str,
     line: String,
-    most: Duration,
+    takes: Duration,
     readable: &'a dyn Fn(),
+    anew: &'a dyn Fn(),
 }
 
 /// Kills in all, over the five commands.
@@ -38,16 +40,35 @@ fn start(folder: &Path, name: &str, line: &str) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a binary that starts")
 }
 
-/// Starts the command again and again and kills each after a random time; how many were killed in their work.
+/// Runs a command to its end; how long it took.
+fn timed(folder: &Path, name: &str, line: &str) -> Duration {
+    let start = std::time::Instant::now();
+    json(name, folder, line);
+    start.elapsed()
+}
+
+/// Starts the command and kills it after a random time; whether it was still at work.
+fn kill_once(folder: &Path, victim: &Victim, rng: &mut ChaCha8Rng) -> bool {
+    let mut child = start(folder, victim.name, &victim.line);
+    // waiting is what is tested here: the kill comes at a random moment of the command's life
+    std::thread::park_timeout(victim.takes.mul_f64(rng.random::<f64>()));
+    child.kill().expect("a child");
+    let killed = child.wait().expect("a child").code().is_none();
+    (victim.readable)();
+    killed
+}
+
+/// Kills the command so often in its work.
 fn kill(folder: &Path, victim: &Victim, count: usize, rng: &mut ChaCha8Rng) -> usize {
     let mut killed = 0;
-    for _ in 0..count {
-        let mut child = start(folder, victim.name, &victim.line);
-        // waiting is what is tested here: the kill comes at a random moment of the command's life
-        std::thread::park_timeout(victim.most.mul_f64(rng.random::<f64>()));
-        child.kill().expect("a child");
-        killed += usize::from(child.wait().expect("a child").code().is_none());
-        (victim.readable)();
+    for _ in 0..10 * count {
+        if killed == count {
+            break;
+        }
+        match kill_once(folder, victim, rng) {
+            true => killed += 1,
+            false => (victim.anew)(),
+        }
     }
     killed
 }
@@ -67,10 +88,13 @@ const TRAIN: &str = "train --space tiny --data digits --seed 5 --scale 0.004";
 const KILLS_A_RUN: usize = 5;
 
 fn train(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
-    json("supernet", at, &format!("{TRAIN} --out whole"));
+    let takes = timed(at, "supernet", &format!("{TRAIN} --out whole"));
     let wanted = bytes(&at.join("whole/supernet.safetensors"));
     let mut killed = 0;
-    for (index, start) in (0..count).step_by(KILLS_A_RUN).enumerate() {
+    for index in 0..3 * count {
+        if killed >= count {
+            break;
+        }
         let run = format!("run{index}");
         let file = |name: &str| at.join(&run).join(name);
         let readable = || {
@@ -82,9 +106,9 @@ fn train(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
                 .for_each(|path| drop(serde_json::from_slice::<Value>(&bytes(path)).expect("whole")));
         };
         let line = format!("{TRAIN} --out {run} --resume --checkpoint-seconds 0");
-        let victim =
-            Victim { name: "supernet", line, most: Duration::from_millis(1500), readable: &readable };
-        killed += kill(at, &victim, KILLS_A_RUN.min(count - start), rng);
+        let victim = Victim { name: "supernet", line, takes, readable: &readable, anew: &|| () };
+        let most = KILLS_A_RUN.min(count - killed);
+        killed += (0..most).take_while(|_| kill_once(at, &victim, rng)).count();
         json("supernet", at, &format!("{TRAIN} --out {run} --resume"));
         assert!(bytes(&file("supernet.safetensors")) == wanted, "{run} differs");
         assert_log_is_whole(&file("log.jsonl"), &at.join("whole/log.jsonl"));
@@ -109,7 +133,7 @@ fn assert_log_is_whole(path: &Path, unbroken: &Path) {
 fn sample(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
     let line =
         "sample --supernet whole/supernet.safetensors --data digits --count 25 --calibration-images 100";
-    json("supernet", at, &format!("{line} --out rows.jsonl"));
+    let takes = timed(at, "supernet", &format!("{line} --out rows.jsonl"));
     let out = at.join("killed.jsonl");
     let lines = std::cell::Cell::new(0);
     let readable = || {
@@ -119,7 +143,12 @@ fn sample(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
         lines.set(whole);
     };
     let line = format!("{line} --out killed.jsonl");
-    let victim = Victim { name: "supernet", line, most: Duration::from_millis(400), readable: &readable };
+    let anew = || {
+        assert!(bytes(&out) == bytes(&at.join("rows.jsonl")), "rows differ");
+        std::fs::remove_file(&out).expect("removed");
+        lines.set(0);
+    };
+    let victim = Victim { name: "supernet", line, takes, readable: &readable, anew: &anew };
     let killed = kill(at, &victim, count, rng);
     json("supernet", at, &victim.line);
     assert!(bytes(&out) == bytes(&at.join("rows.jsonl")), "rows differ");
@@ -138,7 +167,13 @@ fn measure(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
         visits.set(text.matches('\n').count());
     };
     let line = "measure --space tiny --out table.json --threads 1 --budget 20 --precision 50".to_string();
-    let victim = Victim { name: "extract", line, most: Duration::from_millis(400), readable: &readable };
+    let takes = timed(at, "extract", &line);
+    std::fs::remove_file(&out).expect("removed");
+    let anew = || {
+        let _ = std::fs::remove_file(&out);
+        visits.set(0);
+    };
+    let victim = Victim { name: "extract", line, takes, readable: &readable, anew: &anew };
     let killed = kill(at, &victim, count, rng);
     json("extract", at, &victim.line);
     let covered = json("extract", at, "table table.json --space tiny");
@@ -153,7 +188,7 @@ fn search(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
         "search --space tiny --estimator {} --latency-table table.json --max-macs 700K --front",
         estimator.display()
     );
-    json("extract", at, &format!("{search} --out wanted.json"));
+    let takes = timed(at, "extract", &format!("{search} --out wanted.json"));
     let found = |name: &str| {
         let mut found = Found::read(&at.join(name)).expect("whole");
         found.run.clear();
@@ -162,7 +197,8 @@ fn search(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
     let wanted = found("wanted.json");
     let readable = || there(&[at.join("found.json")]).for_each(|_| assert_eq!(found("found.json"), wanted));
     let line = format!("{search} --out found.json");
-    let victim = Victim { name: "extract", line, most: Duration::from_millis(250), readable: &readable };
+    let anew = || std::fs::remove_file(at.join("found.json")).expect("removed");
+    let victim = Victim { name: "extract", line, takes, readable: &readable, anew: &anew };
     let killed = kill(at, &victim, count, rng);
     json("extract", at, &victim.line);
     assert_eq!(found("found.json"), wanted);
@@ -171,7 +207,7 @@ fn search(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
 
 fn export(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
     let export = "export --supernet whole/supernet.safetensors --arch wanted.json --data digits --calibration-images 200";
-    json("extract", at, &format!("{export} --out wanted"));
+    let takes = timed(at, "extract", &format!("{export} --out wanted"));
     let wanted = bytes(&at.join("wanted/model.safetensors"));
     let model = at.join("model");
     let whole = || {
@@ -185,7 +221,7 @@ fn export(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
         }
     };
     let line = format!("{export} --out model");
-    let victim = Victim { name: "extract", line, most: Duration::from_millis(300), readable: &readable };
+    let victim = Victim { name: "extract", line, takes, readable: &readable, anew: &|| () };
     let killed = kill(at, &victim, count, rng);
     json("extract", at, &victim.line);
     whole();
