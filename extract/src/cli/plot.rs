@@ -50,6 +50,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         false => found.front,
     });
     let mut panels = vec![panel(&file, "MMACs", &candidates, macs(&file)?, |found| found.macs as f64 / 1e6)];
+    // a search's front is one of latency; over MACs a line would go to and fro
+    panels[0].series.iter_mut().for_each(|series| series.joined = false);
     if let Some(table) = &table {
         let name = format!("latency on {} [ms]", table.device.name);
         panels.push(panel(&file, &name, &candidates, latency(&file, table)?, |found| found.latency_ms));
