@@ -103,7 +103,9 @@ pub fn config(bytes: &[u8]) {
     let Some(config) = text(front).and_then(|text| told(ModelConfig::from_json(PLACE, text))) else { return };
     if let Some(model) = told(ModelFolder::from_parts(config, PLACE, rest)) {
         model.normalisation().expect("it was checked");
-        let _ = model.network(supernet::kernels::Kernels::reference());
+        if told(model.check_weights(PLACE)).is_some() {
+            model.network(supernet::kernels::Kernels::reference()).expect("its weights were checked");
+        }
     }
 }
 
