@@ -395,8 +395,8 @@ fn absurd_numbers_are_refused_before_anything_is_allocated() {
     let folder = tempfile::tempdir().expect("a folder");
     let huge = u64::MAX;
     for (name, line, code) in [
-        ("supernet", "train --space tiny --data digits --out x --scale 1e300".to_string(), 1),
-        ("supernet", "train --space tiny --data digits --out x --scale nan".to_string(), 1),
+        ("supernet", "train --space tiny --data digits --out x --scale 1e300".to_string(), 2),
+        ("supernet", "train --space tiny --data digits --out x --scale nan".to_string(), 2),
         ("supernet", format!("bench --space tiny --batch 2 --resolution {huge}"), 2),
         ("supernet", format!("bench --space tiny --batch {huge} --resolution 8"), 2),
         ("supernet", "bench --space tiny --batch 60000 --resolution 4000".to_string(), 1),

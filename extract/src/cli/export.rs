@@ -35,7 +35,12 @@ pub struct Arguments {
     #[arg(long, default_value = "safetensors", value_parser = ["safetensors"])]
     format: String,
     /// Training images to gather statistics on
-    #[arg(long, value_name = "N", default_value_t = Calibration::default().images)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = Calibration::default().images,
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..)
+    )]
     calibration_images: usize,
     #[command(flatten)]
     pub common: Common,
@@ -63,9 +68,6 @@ fn found(output: &Output, arch: &str, supernet: &Supernet) -> Option<Found> {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
-    if arguments.calibration_images == 0 {
-        anyhow::bail!("--calibration-images: expected at least 1, got 0");
-    }
     let supernet = Supernet::read(&arguments.supernet)?;
     let arch = arch_file::read(&supernet.space, &arguments.arch)?;
     let dataset = open_data(&output, &arguments.data)?;

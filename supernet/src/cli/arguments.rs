@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use supernet::checkpoint::Supernet;
 use supernet::data::{Dataset, Skipped};
 use supernet::kernels::Kernels;
@@ -50,14 +51,9 @@ impl Common {
     }
 }
 
-/// A reader of numbers within bounds.
-pub fn within(
-    bounds: std::ops::RangeInclusive<usize>,
-) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync + 'static {
-    move |text| {
-        let number = text.parse().ok().filter(|number| bounds.contains(number));
-        number.ok_or_else(|| format!("expected a whole number from {} to {}", bounds.start(), bounds.end()))
-    }
+/// A reader of whole numbers within bounds.
+pub fn within(bounds: std::ops::RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(bounds)
 }
 
 /// The kernels that the environment asks for, else the fastest.

@@ -46,9 +46,9 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
-        let stop = stop_flag()?;
         let supernet = Supernet::read(&self.supernet)?;
         let dataset = self.common.open_data_for(&supernet, &self.data)?;
+        let stop = stop_flag()?;
         let calibration = Calibration { images: self.calibration_images, ..Calibration::default() };
         let header = AccuracyHeader {
             space: supernet.space.clone(),

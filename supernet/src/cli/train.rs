@@ -39,7 +39,7 @@ pub struct Arguments {
     #[arg(long, default_value = "progressive")]
     recipe: String,
     /// Multiply the epochs of every phase
-    #[arg(long, default_value_t = 1.0, value_name = "F")]
+    #[arg(long, default_value_t = 1.0, value_name = "F", value_parser = scale)]
     scale: f64,
     /// Where to compute: `cpu`
     #[arg(long, default_value = "cpu")]
@@ -63,13 +63,19 @@ pub struct Arguments {
 /// Beyond this an epoch's steps could no longer be counted.
 const MOST_SCALE: f64 = 1e6;
 
+fn scale(text: &str) -> Result<f64, String> {
+    let scale = text.parse().ok().filter(|scale| *scale > 0.0 && *scale <= MOST_SCALE);
+    scale.ok_or_else(|| format!("a number above 0, at most {MOST_SCALE}"))
+}
+
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         check_device(&self.device)?;
         let space = space::open(&self.space)?;
         let recipe = self.recipe()?;
-        let stop = stop_flag()?;
         let dataset = Arc::new(self.common.open_data(&self.data)?);
+        // only now: while images are looked through there is nothing to save, and Ctrl-C ends the process at once
+        let stop = stop_flag()?;
         let folder = RunFolder::open(&self.out, self.resume)?;
         let (kernels, profile) = recorded(kernels()?, self.profile);
         let checkpoint_every = Duration::from_secs(self.checkpoint_seconds);
@@ -90,9 +96,6 @@ impl Arguments {
     }
 
     fn recipe(&self) -> anyhow::Result<Recipe> {
-        if !(self.scale > 0.0 && self.scale <= MOST_SCALE) {
-            anyhow::bail!("--scale: expected a number above 0, at most {MOST_SCALE}, got {}", self.scale);
-        }
         let recipe = if self.recipe == "progressive" {
             Recipe::progressive()
         } else {
