@@ -77,7 +77,7 @@ fn a_full_disk_is_said_and_the_old_files_stay() {
         assert_eq!(to.join("new/checkpoint.safetensors").exists(), checkpoint);
     };
     full(false);
-    assert_eq!(interrupt(to, "supernet", train, "-INT", 1500), Some(130));
+    assert_eq!(interrupt(to, "supernet", train, "-INT", When::Changed("new/log.jsonl")), Some(130));
     let old = std::fs::read(to.join("new/checkpoint.safetensors")).expect("a checkpoint");
     full(true);
     assert!(std::fs::read(to.join("new/checkpoint.safetensors")).expect("a checkpoint") == old);
@@ -211,9 +211,20 @@ fn a_folder_of_images_is_trained_on_and_a_broken_one_is_named_in_the_log() {
     assert!(message.contains("images that cannot be used: expected at most 1 %, got 2 of 120"), "{message}");
 }
 
-/// Sends a signal after a while; the exit code, `None` if it was too late or too early for the command's own handling.
+/// When a signal is sent.
 #[cfg(unix)]
-fn interrupt(at: &Path, name: &str, line: &str, signal: &str, after_ms: u64) -> Option<i32> {
+enum When<'a> {
+    /// Once a file that the command writes into has changed: it is at work then, and heeds signals.
+    Changed(&'a str),
+    /// After so many milliseconds, whatever it does.
+    After(u64),
+}
+
+/// Sends a signal to a command; its exit code, `None` if the system ended it.
+#[cfg(unix)]
+fn interrupt(at: &Path, name: &str, line: &str, signal: &str, when: When) -> Option<i32> {
+    let length = |file: &str| std::fs::metadata(at.join(file)).map(|found| found.len()).ok();
+    let before = if let When::Changed(file) = &when { length(file) } else { None };
     let mut child = Command::new(binary(name))
         .current_dir(at)
         .args(line.split_whitespace())
@@ -221,7 +232,16 @@ fn interrupt(at: &Path, name: &str, line: &str, signal: &str, after_ms: u64) -> 
         .stderr(Stdio::null())
         .spawn()
         .expect("a binary that starts");
-    std::thread::park_timeout(std::time::Duration::from_millis(after_ms));
+    match when {
+        When::Changed(file) => {
+            while length(file) == before && child.try_wait().expect("a child").is_none() {
+                std::thread::yield_now();
+            }
+        }
+        When::After(milliseconds) => {
+            std::thread::park_timeout(std::time::Duration::from_millis(milliseconds));
+        }
+    }
     Command::new("kill")
         .args([signal, &child.id().to_string()])
         .stderr(Stdio::null())
@@ -242,16 +262,16 @@ fn signals_save_and_end_with_130() {
     );
     let measure = "measure --space tiny --out table.json --threads 1 --precision 0.01 --quiet".to_string();
     let train = "train --space tiny --data digits --out run --resume --quiet".to_string();
-    for (name, line, left) in [
-        ("supernet", &train, "run/checkpoint.safetensors"),
+    for (name, line, file) in [
+        ("supernet", &train, "run/log.jsonl"),
         ("supernet", &sample, "rows.jsonl"),
         ("extract", &measure, "table.json.samples"),
     ] {
         for signal in ["-INT", "-TERM"] {
-            assert_eq!(interrupt(at, name, line, signal, 700), Some(130), "{name} {line}");
-            assert!(at.join(left).exists(), "{left}");
+            assert_eq!(interrupt(at, name, line, signal, When::Changed(file)), Some(130), "{name} {line}");
         }
     }
+    Checkpoint::read(&at.join("run/checkpoint.safetensors")).expect("saved");
     let search = format!(
         "search --space tiny --estimator {} --latency-table {} --front --out found.json --quiet",
         path("estimator.safetensors"),
@@ -259,7 +279,7 @@ fn signals_save_and_end_with_130() {
     );
     for after in (0..120).step_by(10) {
         // before the command heeds signals, the system ends it
-        if interrupt(at, "extract", &search, "-INT", after) == Some(130) {
+        if interrupt(at, "extract", &search, "-INT", When::After(after)) == Some(130) {
             let arch = format!(
                 "eval --supernet {} --data digits --arch found.json",
                 path("run/supernet.safetensors")
