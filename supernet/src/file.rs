@@ -28,23 +28,24 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     }
     let folder = folder_of(&target);
     std::fs::metadata(&folder).map_err(failed)?;
-    let mut written = write_beside(&target, &folder, bytes);
-    for _ in 1..TRIES {
-        match &written {
-            // a writer of the same name that had just begun to tidy up took ours for abandoned before it was locked
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                written = write_beside(&target, &folder, bytes)
-            }
-            _ => break,
-        }
-    }
-    written.map_err(failed)?;
+    undisturbed(|| write_beside(&target, &folder, bytes)).map_err(failed)?;
     sync_folder(&folder);
     Ok(())
 }
 
 /// How often something is begun that another process's tidying up may disturb.
 const TRIES: usize = 5;
+
+/// Does what another writer of the same name may disturb, for it may take what is not locked yet for abandoned.
+fn undisturbed<T>(mut attempt: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    for _ in 1..TRIES {
+        match attempt() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            done => return done,
+        }
+    }
+    attempt()
+}
 
 fn write_beside(target: &Path, folder: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let prefix = beside_prefix(target);
@@ -116,14 +117,7 @@ impl StagedFolder {
         let target = std::fs::canonicalize(target).unwrap_or_else(|_| target.to_path_buf());
         let parent = folder_of(&target);
         std::fs::metadata(&parent).map_err(failed)?;
-        let mut begun = Self::begin(&target, &parent);
-        for _ in 1..TRIES {
-            match &begun {
-                Err(error) if error.kind() == ErrorKind::NotFound => begun = Self::begin(&target, &parent),
-                _ => break,
-            }
-        }
-        begun.map_err(failed)
+        undisturbed(|| Self::begin(&target, &parent)).map_err(failed)
     }
 
     fn begin(target: &Path, parent: &Path) -> std::io::Result<Self> {
