@@ -42,7 +42,7 @@ impl FeatureMap {
     }
 
     /// What a convolution with padding `kernel / 2` makes of it: sizes divided by the stride, rounded up.
-    fn through(self, channels: usize, stride: usize) -> Self {
+    pub(super) fn through(self, channels: usize, stride: usize) -> Self {
         Self { channels, height: self.height.div_ceil(stride), width: self.width.div_ceil(stride) }
     }
 }

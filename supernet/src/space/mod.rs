@@ -7,6 +7,7 @@ mod arch;
 pub mod arch_file;
 mod cost;
 mod layer;
+mod layer_key;
 mod preset;
 pub mod sampler;
 mod search_space;

@@ -1,0 +1,200 @@
+//! Layers from their keys: what a plan for a device lists, and what a latency table's rows are called by.
+
+use std::str::FromStr;
+
+use super::activation::Activation;
+use super::layer::{FeatureMap, LayerSpec, MbConv, Operator};
+use crate::error::{Error, Result};
+
+/// Most channels, inner ones included.
+const MOST_CHANNELS: usize = 65_536;
+/// Greatest side of a map, as for every sub-network.
+const MOST_SIDE: usize = 4096;
+/// Greatest side of a kernel.
+const MOST_KERNEL: usize = 31;
+/// Most values in a map or a weight: 1 GiB of f32.
+const MOST_VALUES: usize = 1 << 28;
+
+/// The layer that a key names, by itself: its block's number is 0 and it reads the image.
+impl FromStr for LayerSpec {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = |expected: &str| Error::invalid(format!("layer \"{text}\""), "key", expected, text);
+        let example = "a key such as \"mbconv k5 s2 24-96-40 relu se24 skip @56x56\"";
+        let layer = parse(text).ok_or_else(|| wrong(example))?;
+        if layer.to_string() != text {
+            return Err(wrong(&format!("the canonical text \"{layer}\"")));
+        }
+        let weights = layer.weights().into_iter().map(|weight| weight.shape.iter().product::<usize>());
+        let inner = match &layer.operator {
+            Operator::MbConv(block) => block.mid * layer.input.plane(),
+            _ => 0,
+        };
+        if weights.chain([inner, layer.input.len(), layer.output.len()]).any(|values| values > MOST_VALUES) {
+            return Err(wrong(&format!("at most {MOST_VALUES} values in a map or a weight")));
+        }
+        Ok(layer)
+    }
+}
+
+fn parse(text: &str) -> Option<LayerSpec> {
+    let (body, side) = text.rsplit_once(" @")?;
+    let (height, width) = side.split_once('x')?;
+    let (height, width) = (number(height, MOST_SIDE)?, number(width, MOST_SIDE)?);
+    let mut words = body.split(' ');
+    let kind = words.next()?;
+    let rest: Vec<&str> = words.collect();
+    let map = |channels| FeatureMap { channels, height, width };
+    let (name, operator, input, output) = match (kind, rest.as_slice()) {
+        ("stem", [kernel, stride, channels, activation]) => {
+            let ([input, output], stride) = (channel_list(channels)?, stride_of(stride)?);
+            let (kernel, activation) = (kernel_of(kernel)?, activation_of(activation)?);
+            let operator = Operator::Stem { kernel, stride, activation };
+            ("first_conv", operator, map(input), map(input).through(output, stride))
+        }
+        ("mbconv", [kernel, stride, channels, activation, flags @ ..]) => {
+            let [input, mid, output] = channel_list(channels)?;
+            let block = block(kernel_of(kernel)?, stride_of(stride)?, mid, activation_of(activation)?, flags)?;
+            // the shapes of both must be those that lowering gives
+            if (!block.expansion && mid != input) || (block.residual && (block.stride != 1 || input != output)) {
+                return None;
+            }
+            let output = map(input).through(output, block.stride);
+            ("blocks.0", Operator::MbConv(block), map(input), output)
+        }
+        ("conv1x1", [channels, activation]) => {
+            let [input, output] = channel_list(channels)?;
+            let operator = Operator::HeadConv { activation: activation_of(activation)? };
+            ("final_expand_layer", operator, map(input), map(output))
+        }
+        ("pool", [channels]) => {
+            let channels = number(channels, MOST_CHANNELS)?;
+            let pooled = FeatureMap { channels, height: 1, width: 1 };
+            ("pool", Operator::Pool, map(channels), pooled)
+        }
+        ("mix", [channels, activation]) => {
+            let [input, output] = channel_list(channels)?;
+            let operator = Operator::FeatureMix { activation: activation_of(activation)? };
+            ("feature_mix_layer", operator, map(input), map(output))
+        }
+        ("linear", [channels]) => {
+            let [input, output] = channel_list(channels)?;
+            ("classifier", Operator::Classifier, map(input), map(output))
+        }
+        _ => return None,
+    };
+    let slot = matches!(operator, Operator::MbConv(_)).then_some(0);
+    Some(LayerSpec { name: name.to_string(), slot, operator, input, output, inputs: Vec::new() })
+}
+
+fn block(kernel: usize, stride: usize, mid: usize, activation: Activation, flags: &[&str]) -> Option<MbConv> {
+    let mut block = MbConv { kernel, stride, mid, expansion: true, activation, squeeze: None, residual: false };
+    for flag in flags {
+        match *flag {
+            "e1" => block.expansion = false,
+            "skip" => block.residual = true,
+            other => block.squeeze = Some(number(other.strip_prefix("se")?, MOST_CHANNELS)?),
+        }
+    }
+    Some(block)
+}
+
+fn number(text: &str, most: usize) -> Option<usize> {
+    text.parse().ok().filter(|number| (1..=most).contains(number))
+}
+
+fn kernel_of(text: &str) -> Option<usize> {
+    number(text.strip_prefix('k')?, MOST_KERNEL).filter(|kernel| kernel % 2 == 1)
+}
+
+fn stride_of(text: &str) -> Option<usize> {
+    number(text.strip_prefix('s')?, 2)
+}
+
+fn channel_list<const N: usize>(text: &str) -> Option<[usize; N]> {
+    let channels: Vec<usize> =
+        text.split('-').map(|channels| number(channels, MOST_CHANNELS)).collect::<Option<_>>()?;
+    channels.try_into().ok()
+}
+
+fn activation_of(text: &str) -> Option<Activation> {
+    Activation::ALL.into_iter().find(|activation| activation.name() == text)
+}
+
+impl LayerSpec {
+    /// Layers one after the other as a network: blocks are numbered as they stand, and each reads the one before.
+    ///
+    /// # Errors
+    /// Names the first whose input is not what the one before makes.
+    pub fn chain(layers: Vec<Self>) -> Result<Vec<Self>> {
+        let (mut chained, mut blocks) = (Vec::<Self>::with_capacity(layers.len()), 0);
+        for (index, mut layer) in layers.into_iter().enumerate() {
+            if let Some(before) = chained.last().filter(|before| before.output != layer.input) {
+                let (expected, got) = (format!("what \"{before}\" makes"), format!("\"{layer}\""));
+                return Err(Error::invalid("network", format!("layer {}", index + 1), expected, got));
+            }
+            if layer.slot.is_some() {
+                (layer.name, layer.slot) = (format!("blocks.{blocks}"), Some(blocks));
+                blocks += 1;
+            }
+            layer.inputs = index.checked_sub(1).into_iter().collect();
+            chained.push(layer);
+        }
+        Ok(chained)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::space::{preset, preset_names, sampler};
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    #[test]
+    fn every_layer_of_every_preset_comes_back_from_its_key() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for name in preset_names() {
+            let space = preset(name).expect("a preset");
+            for _ in 0..50 {
+                let layers = space.lower(&sampler::random(&space, &mut rng)).expect("legal");
+                let parsed = layers.iter().map(|layer| layer.key().parse()).collect::<Result<Vec<LayerSpec>>>();
+                let chained = LayerSpec::chain(parsed.expect("own keys")).expect("fits");
+                for (chained, layer) in chained.iter().zip(&layers) {
+                    let layer = LayerSpec { slot: chained.slot, ..layer.clone() };
+                    assert_eq!(*chained, layer, "all but the slot in the largest network");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        for (text, part) in [
+            ("", "a key such as"),
+            ("mbconv", "a key such as"),
+            ("mbconv k4 s1 8-16-8 relu @8x8", "a key such as"),
+            ("mbconv k3 s3 8-16-8 relu @8x8", "a key such as"),
+            ("mbconv k3 s1 8-16 relu @8x8", "a key such as"),
+            ("mbconv k3 s1 8-16-8 gelu @8x8", "a key such as"),
+            ("mbconv k3 s1 8-16-8 relu se0 @8x8", "a key such as"),
+            ("mbconv k3 s1 8-16-8 relu e1 @8x8", "a key such as"),
+            ("mbconv k3 s2 8-16-8 relu skip @8x8", "a key such as"),
+            ("mbconv k3 s1 8-16-16 relu skip @8x8", "a key such as"),
+            ("mbconv k3 s1 8-16-8 relu @0x8", "a key such as"),
+            ("pool 8 @8x5000", "a key such as"),
+            ("linear 8-99999999999999999999 @1x1", "a key such as"),
+            ("linear 65536-65536 @1x1", "values in a map or a weight"),
+            ("stem k3 s1 1-65536 relu @4096x4096", "values in a map or a weight"),
+            ("mbconv k3 s1 8-016-8 relu @8x8", "the canonical text \"mbconv k3 s1 8-16-8 relu @8x8\""),
+            ("mbconv k3 s1 8-16-8 relu skip se8 @8x8", "the canonical text"),
+        ] {
+            let error = text.parse::<LayerSpec>().expect_err(text).to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        let layer = |key: &str| key.parse::<LayerSpec>().expect("a key");
+        let error = LayerSpec::chain(vec![layer("pool 8 @4x4"), layer("linear 9-2 @1x1")]);
+        assert!(error.expect_err("9 is not 8").to_string().contains("layer 2: expected what \"pool 8 @4x4\" makes"));
+    }
+}
