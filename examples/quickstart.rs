@@ -8,7 +8,8 @@ use std::{path::Path, sync::Arc, sync::atomic::AtomicBool, time::Duration};
 use extract::accuracy::{AccuracyEstimator, FitConfig};
 use extract::export::{Request, export};
 use extract::latency::{
-    self, DeviceFacts, Engine, LatencyTable, MeasureConfig, MonotonicStopwatch, NativeEngine, Stopwatch,
+    DeviceFacts, Engine, LatencyModel, LatencyTable, MeasureConfig, MonotonicStopwatch, NativeEngine, Plan, RowsLog,
+    carry_out, compare,
 };
 use extract::search::{CostIndex, Limits, SearchConfig, evolve};
 use supernet::accuracy_file::{AccuracyFile, AccuracyRow};
@@ -52,19 +53,15 @@ fn quickstart() -> anyhow::Result<()> {
     let supernet = train(&folder, &space, &dataset, kernels)?;
 
     println!("measuring this machine");
-    let (engine, mut clock) =
-        (NativeEngine::new(kernels, rayon::current_num_threads()), MonotonicStopwatch::new());
-    let (measuring, layers) = (MeasureConfig::default(), latency::single(latency::space_layers(&space)?));
-    let rows = latency::measure(&layers, &engine, &mut clock, &measuring, &mut |_| Ok(()), &stop)?.rows;
-    let (device, protocol) = (DeviceFacts::this_machine(None), measuring.describe());
-    let table = LatencyTable::new("quickstart", device, engine.describe(), &protocol, rows)?;
+    let engine = NativeEngine::new(kernels, rayon::current_num_threads(), 1);
+    let table = measure(&space, &engine)?;
     table.write(&folder.join("table.json"))?;
 
     println!("sampling accuracies and fitting an estimator");
     let estimator = AccuracyEstimator::fit(&sample(&supernet, &dataset, kernels)?, &FitConfig::default())?;
 
     println!("searching, exporting and verifying\n");
-    let slowest = table.network_latency(&space.lower(&sampler::largest(&space))?)?.high_us;
+    let slowest = LatencyModel::new(&table, &space).network(&space.lower(&sampler::largest(&space))?)?.high_us;
     let limits = Limits { latency_us: Some(0.5 * slowest), ..Limits::default() };
     let found =
         evolve(&CostIndex::new(&space, &table)?, &estimator, &limits, &SearchConfig::default(), &stop)?.best;
@@ -75,11 +72,10 @@ fn quickstart() -> anyhow::Result<()> {
         Request { supernet, arch, dataset, calibration, kernels, predicted_top1, predicted_latency_ms };
     let exported = export(&request, &folder.join("model"), BTreeMap::new())?;
     let top1 = exported.model.config.origin.measured.as_ref().map_or(0.0, |measured| measured.top1);
-    let (archs, timed) =
-        (std::slice::from_ref(arch), (&engine as &dyn Engine, &mut clock as &mut dyn Stopwatch));
-    let whole = latency::validate((&table, &space), archs, timed, &measuring, &mut |_| Ok(()), &stop)?;
+    let (archs, mut clock, config) = ([arch.clone()], MonotonicStopwatch::new(), MeasureConfig::default());
+    let whole = compare((&table, &space), &archs, (&engine, &mut clock), &config, &mut |_| (), &stop)?;
 
-    let (predicted, measured, limit) = (found.latency_ms, whole.networks[0].measured_ms, 0.5e-3 * slowest);
+    let (predicted, measured, limit) = (found.latency_ms, whole[0].measured_us() / 1e3, 0.5e-3 * slowest);
     println!("sub-network   {arch}\n{:<14}{:>10} {:>10}", "", "predicted", "measured");
     println!("{:<14}{:>9.2}% {:>9.2}%", "val top-1", 100.0 * found.accuracy, 100.0 * top1);
     println!("{:<14}{predicted:>10.4} {measured:>10.4}  (limit {limit:.4})", "latency ms");
@@ -87,6 +83,15 @@ fn quickstart() -> anyhow::Result<()> {
     classify(&folder.join("model"), dataset, kernels)?;
     println!("files         {}", folder.display());
     Ok(())
+}
+
+/// Every layer, and some whole sub-networks to learn from what sums of layers miss.
+fn measure(space: &SearchSpace, engine: &dyn Engine) -> anyhow::Result<LatencyTable> {
+    let plan = Plan::new(space, &engine.describe(), &MeasureConfig::default(), 40, None)?;
+    let mut log = RowsLog::in_memory(plan.setting(&DeviceFacts::this_machine(None), engine));
+    let (mut clock, stop) = (MonotonicStopwatch::new(), AtomicBool::new(false));
+    carry_out(&plan, (engine, &mut clock), &mut log, &mut |_| (), &stop)?;
+    Ok(LatencyTable::from_rows("quickstart", log.rows(), plan.half_width, Some(space))?)
 }
 
 /// Progressive shrinking, a sixth of the recipe's epochs.

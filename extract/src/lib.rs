@@ -5,6 +5,7 @@
 
 pub mod accuracy;
 pub mod encode;
+mod equations;
 pub mod error;
 pub mod export;
 mod file;

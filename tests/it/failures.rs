@@ -265,7 +265,7 @@ fn signals_save_and_end_with_130() {
     for (name, line, file) in [
         ("supernet", &train, "run/log.jsonl"),
         ("supernet", &sample, "rows.jsonl"),
-        ("extract", &measure, "table.json.samples"),
+        ("extract", &measure, "table.json.rows"),
     ] {
         for signal in ["-INT", "-TERM"] {
             assert_eq!(interrupt(at, name, line, signal, When::Changed(file)), Some(130), "{name} {line}");

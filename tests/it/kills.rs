@@ -157,12 +157,12 @@ fn sample(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
 }
 
 fn measure(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
-    let (out, samples) = (at.join("table.json"), at.join("table.json.samples"));
+    let (out, rows) = (at.join("table.json"), at.join("table.json.rows"));
     let visits = std::cell::Cell::new(0);
     let readable = || {
         there(std::slice::from_ref(&out)).for_each(|path| drop(LatencyTable::read(path).expect("whole")));
         let text =
-            if samples.exists() { std::fs::read_to_string(&samples).expect("text") } else { String::new() };
+            if rows.exists() { std::fs::read_to_string(&rows).expect("text") } else { String::new() };
         assert!(out.exists() || text.matches('\n').count() >= visits.get(), "no visit is lost");
         visits.set(text.matches('\n').count());
     };
@@ -178,7 +178,7 @@ fn measure(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
     json("extract", at, &victim.line);
     let covered = json("extract", at, "table table.json --space tiny");
     assert_eq!(covered["coverage"]["missing"], serde_json::json!([]));
-    assert!(!samples.exists(), "the table has taken its place");
+    assert!(!rows.exists(), "the table has taken its place");
     killed
 }
 

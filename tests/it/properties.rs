@@ -71,8 +71,11 @@ fn row() -> impl Strategy<Value = Row> {
             low_us: median_us * (1.0 - below),
             high_us: median_us * (1.0 + above),
             mad_us: median_us * below,
+            std_us: median_us * above,
             samples,
             outliers: samples / 3,
+            visits: 1 + samples / 5,
+            discarded: samples % 4,
             converged,
         },
     )

@@ -1,7 +1,7 @@
 //! Ridge regression on few features: the estimator that is hard to beat while rows are few.
 
+use crate::equations::solve_positive;
 use crate::error::Result;
-use supernet::Error;
 
 /// Weights for each feature, and a constant.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,39 +37,6 @@ pub(super) fn ridge(active: &[Vec<usize>], targets: &[f64], len: usize, penalty:
     Ok(Linear { weights, constant })
 }
 
-/// Solves `matrix x = right` for a positive definite matrix, by Cholesky's factors.
-fn solve_positive(mut matrix: Vec<f64>, mut right: Vec<f64>, len: usize) -> Result<Vec<f64>> {
-    for column in 0..len {
-        for row in column..len {
-            let mut sum = matrix[row * len + column];
-            for k in 0..column {
-                sum -= matrix[row * len + k] * matrix[column * len + k];
-            }
-            if row == column {
-                if !(sum.is_finite() && sum > 0.0) {
-                    return Err(Error::invalid("linear estimator", "features", "finite numbers", sum).into());
-                }
-                matrix[row * len + row] = sum.sqrt();
-            } else {
-                matrix[row * len + column] = sum / matrix[column * len + column];
-            }
-        }
-    }
-    for row in 0..len {
-        for k in 0..row {
-            right[row] -= matrix[row * len + k] * right[k];
-        }
-        right[row] /= matrix[row * len + row];
-    }
-    for row in (0..len).rev() {
-        for k in row + 1..len {
-            right[row] -= matrix[k * len + row] * right[k];
-        }
-        right[row] /= matrix[row * len + row];
-    }
-    Ok(right)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,16 +57,5 @@ mod tests {
         }
         let shrunk = ridge(&active, &targets, 4, 1e9).expect("positive definite");
         assert!((predict(&shrunk, &active[0]) - 3.0).abs() < 1e-6, "only the mean is left");
-    }
-
-    #[test]
-    fn equations_are_solved() {
-        let matrix = vec![4.0, 2.0, 0.6, 2.0, 5.0, 1.0, 0.6, 1.0, 3.0];
-        let x = solve_positive(matrix.clone(), vec![1.0, 2.0, 3.0], 3).expect("positive definite");
-        for (row, expected) in [1.0, 2.0, 3.0].iter().enumerate() {
-            let got: f64 = (0..3).map(|k| matrix[row * 3 + k] * x[k]).sum();
-            assert!((got - expected).abs() < 1e-12);
-        }
-        assert!(solve_positive(vec![-1.0], vec![1.0], 1).is_err());
     }
 }

@@ -1,43 +1,67 @@
-//! `extract measure`: times every layer of a space on this machine.
+//! `extract measure`: plans what to time of a space, times it on this machine, and folds what was timed into a table.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use extract::accuracy::AccuracyEstimator;
 use extract::latency::{
-    DeviceFacts, Engine, Journal, LatencyTable, MeasureConfig, MonotonicStopwatch, NativeEngine, Progress,
-    measure::Measured, single, space_layers,
+    Campaign, Conditions, DeviceFacts, Engine, EngineFacts, Instruments, LatencyTable, MeasureConfig,
+    MonotonicStopwatch, Plan, Rows, RowsLog, Session, carry_out,
 };
+use extract::search::{CostIndex, Objective, StandIn, measure_promised, promised};
 use serde_json::json;
-use supernet::space::{self, LayerSpec};
-
+use supernet::space::{LayerSpec, SearchSpace};
 use supernet::timing::unix_seconds;
 
-use super::{Common, Outcome, Output, interrupt_flag, kernels};
+use super::engine::{EngineChoice, show};
+use super::table::{describe_fit, space_at};
+use super::{Common, Outcome, Output, interrupt_flag, not_an_input};
 
-/// Measure every layer of a space on this machine into a latency table
+/// Measure every layer of a space on this machine, and some whole sub-networks, into a latency table
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  extract measure --space fashion --threads 1 --out table.json\n\nWhat is sampled goes to TABLE.json.samples at once: after a kill or Ctrl-C the same command goes on with it."
+    after_help = "Example:\n  extract measure --space fashion --threads 1 --out table.json\n  extract measure --space fashion --threads 1 --plan-only plan.jsonl\n  extract measure --space fashion --rows rows.jsonl --out board.json\n\nWhat is sampled goes to TABLE.json.rows at once: after a kill or Ctrl-C the same command goes on with it.\nFor another device: write a plan, run `measure plan.jsonl rows.jsonl` there, and fold the rows here."
 )]
 pub struct Arguments {
     /// Preset name or TOML file
     #[arg(long)]
     space: String,
+    /// Only these of the space's input resolutions
+    #[arg(long, value_name = "PIXELS", value_delimiter = ',')]
+    resolutions: Vec<usize>,
     /// The table
-    #[arg(long, value_name = "TABLE.json")]
-    out: PathBuf,
-    /// What runs the layers
-    #[arg(long, default_value = "native", value_parser = ["native"])]
-    engine: String,
-    /// Add only the layers that the table lacks
+    #[arg(long, value_name = "TABLE.json", required_unless_present = "plan_only")]
+    out: Option<PathBuf>,
+    /// What runs the layers: native, or onnxruntime:LIB with its shared library
+    #[arg(long, default_value = "native")]
+    engine: EngineChoice,
+    /// Images at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch: u16,
+    /// Add to the table what it lacks
     #[arg(long)]
     missing: bool,
+    /// Write what is to be measured, and measure nothing here
+    #[arg(long, value_name = "PLAN.jsonl", conflicts_with = "rows")]
+    plan_only: Option<PathBuf>,
+    /// Fold what was measured elsewhere, and measure nothing here
+    #[arg(long, value_name = "ROWS.jsonl")]
+    rows: Option<PathBuf>,
+    /// Whole sub-networks to measure, twice each: half of them to fit what sums of layers miss, half to judge; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(..=10_000))]
+    networks: u32,
+    /// Latency limits to search sub-networks for, five each, and measure whether they keep them; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
+    limits: u32,
+    /// What those searches look for [default: stand-ins that favour larger choices]
+    #[arg(long, value_name = "FILE", requires = "limits")]
+    estimator: Option<PathBuf>,
     /// What to call this machine [default: its processor's name]
     #[arg(long, value_name = "NAME", value_parser = name)]
     device_name: Option<String>,
     /// Seconds of measuring after which no further sample is begun
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     budget: u64,
     /// How well each median must be known: half of its 95 % interval, in per cent
     #[arg(long, value_name = "PERCENT", default_value_t = 3.0, value_parser = per_cent)]
@@ -48,6 +72,9 @@ pub struct Arguments {
     #[command(flatten)]
     pub common: Common,
 }
+
+/// Searches for each limit, each with an objective of its own unless there is an estimator.
+const SEARCHES_EACH: u64 = 5;
 
 fn name(text: &str) -> Result<String, String> {
     let fit = !text.trim().is_empty() && !text.chars().any(char::is_control);
@@ -61,128 +88,235 @@ fn per_cent(text: &str) -> Result<f64, String> {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
-    if arguments.out.is_dir() {
-        anyhow::bail!("--out {}: expected a file, got a folder", arguments.out.display());
+    let space = space_at(&arguments.space, &arguments.resolutions)?;
+    let out = arguments.out.as_deref();
+    if let Some(out) = out.filter(|out| out.is_dir()) {
+        anyhow::bail!("--out {}: expected a file, got a folder", out.display());
     }
-    let stop = interrupt_flag()?;
-    let engine = NativeEngine::new(kernels()?, rayon::current_num_threads());
-    let device = DeviceFacts::this_machine(arguments.device_name.as_deref());
-    let mut config = MeasureConfig {
+    let present = match out {
+        Some(out) if arguments.missing && out.exists() => Some(LatencyTable::read(out)?),
+        _ => None,
+    };
+    match (out, &arguments.plan_only, &arguments.rows) {
+        (_, Some(plan), _) => write_plan(arguments, &output, &space, (present.as_ref(), plan)),
+        (Some(out), None, Some(rows)) => fold_rows(arguments, &output, &space, (present, rows, out)),
+        (Some(out), None, None) => measure_here(arguments, &output, &space, (present, out)),
+        (None, None, _) => unreachable!("--out is required"),
+    }
+}
+
+fn config(arguments: &Arguments) -> MeasureConfig {
+    MeasureConfig {
         half_width: arguments.precision / 100.0,
         budget: Duration::from_secs(arguments.budget),
         seed: arguments.seed,
         ..MeasureConfig::default()
+    }
+}
+
+/// For another device, which opens its engine itself.
+fn write_plan(
+    arguments: &Arguments,
+    output: &Output,
+    space: &SearchSpace,
+    (present, path): (Option<&LatencyTable>, &Path),
+) -> anyhow::Result<Outcome> {
+    let Some(threads) = arguments.common.threads else {
+        anyhow::bail!("--plan-only: expected --threads, the number that the device is to compute with");
     };
-    let mut layers = space_layers(&space::open(&arguments.space)?)?;
-    let present = present_table(arguments, &device, &engine)?;
-    if let Some(table) = &present {
-        layers.retain(|key, _| !table.rows().contains_key(key));
-    }
-    let config = &mut config;
-    let mut journal = journal(arguments, &output, (&device, &engine), config)?;
-    let measured = measure_with_bar(&output, &layers, &engine, (config, &mut journal), &stop)?;
-    let spent = measured.spent.as_secs_f64();
-    if measured.interrupted {
-        output.say("interrupted; what was sampled is saved, and the same command goes on with it");
-        let document = json!({ "finished": false, "entries": measured.rows.len(), "seconds": spent });
-        output.result(format_args!("{} layers sampled so far", measured.rows.len()), &document)?;
-        return Ok(Outcome::Interrupted);
-    }
-    if !measured.unmeasured.is_empty() {
-        let (missing, all) = (measured.unmeasured.len(), layers.len());
-        anyhow::bail!(
-            "--budget: {missing} of {all} layers are not measured yet, and no table is written; what was sampled is \
-             saved, and the same command goes on with it"
-        );
-    }
-    let mut table = match present {
-        Some(mut table) => {
-            table.extend(&device, &engine.describe(), measured.rows)?;
-            table
-        }
-        None => {
-            let place = arguments.out.display().to_string();
-            LatencyTable::new(&place, device, engine.describe(), &config.describe(), measured.rows)?
-        }
+    let engine = match &arguments.engine {
+        EngineChoice::Native => "native",
+        EngineChoice::OnnxRuntime(_) => "onnxruntime",
     };
-    table.run.insert("unix_seconds".to_string(), json!(unix_seconds()));
-    table.run.insert("seconds".to_string(), json!(spent.round()));
-    table.write(&arguments.out)?;
-    journal.remove()?;
-    output.wrote(&arguments.out);
-    summarize(&output, &table, spent)?;
+    let facts = EngineFacts {
+        engine: engine.to_string(),
+        engine_version: String::new(),
+        threads: usize::from(threads),
+        dtype: "f32".to_string(),
+        batch: usize::from(arguments.batch),
+    };
+    let plan = Plan::new(space, &facts, &config(arguments), arguments.networks as usize, present)?;
+    plan.write(path)?;
+    output.wrote(path);
+    let layers = plan.layers.values().filter(|layer| layer.known_us.is_none()).count();
+    let document = json!({ "layers": layers, "networks": plan.networks, "sentinel": plan.sentinel });
+    output
+        .result(format_args!("{layers} layers and {} sub-networks to measure", plan.networks), &document)?;
     Ok(Outcome::Done)
 }
 
-/// The table to add to, with `--missing`.
-fn present_table(
+fn fold_rows(
     arguments: &Arguments,
-    device: &DeviceFacts,
-    engine: &dyn Engine,
-) -> anyhow::Result<Option<LatencyTable>> {
-    if !arguments.missing || !arguments.out.exists() {
-        return Ok(None);
+    output: &Output,
+    space: &SearchSpace,
+    (present, path, out): (Option<LatencyTable>, &PathBuf, &Path),
+) -> anyhow::Result<Outcome> {
+    not_an_input(out, &[path])?;
+    let rows = Rows::read(path)?;
+    let mut table = folded(present, out, &rows, config(arguments).half_width, space)?;
+    if let Some(name) = &arguments.device_name {
+        table.device.name.clone_from(name);
     }
-    let table = LatencyTable::read(&arguments.out)?;
-    table.check_same_setting(device, &engine.describe())?;
-    Ok(Some(table))
+    table.write(out)?;
+    output.wrote(out);
+    summarize(output, &table, space, None)?;
+    Ok(Outcome::Done)
+}
+
+fn folded(
+    present: Option<LatencyTable>,
+    out: &Path,
+    rows: &Rows,
+    half_width: f64,
+    space: &SearchSpace,
+) -> anyhow::Result<LatencyTable> {
+    Ok(match present {
+        Some(mut table) => {
+            table.add_rows(rows, half_width, Some(space))?;
+            table
+        }
+        None => LatencyTable::from_rows(&out.display().to_string(), rows, half_width, Some(space))?,
+    })
+}
+
+fn measure_here(
+    arguments: &Arguments,
+    output: &Output,
+    space: &SearchSpace,
+    (present, out): (Option<LatencyTable>, &Path),
+) -> anyhow::Result<Outcome> {
+    let stop = interrupt_flag()?;
+    let engine = &*arguments.engine.open(usize::from(arguments.batch))?;
+    let device = DeviceFacts::this_machine(arguments.device_name.as_deref());
+    if let Some(table) = &present {
+        table.check_same_setting(&device, &engine.describe())?;
+    }
+    let networks = arguments.networks as usize;
+    let plan = Plan::new(space, &engine.describe(), &config(arguments), networks, present.as_ref())?;
+    let mut log = open_log(output, out, &plan, &device, engine)?;
+    let mut stopwatch = MonotonicStopwatch::new();
+    let bar = output.bar(plan.layers.len() as u64);
+    let campaign =
+        carry_out(&plan, (engine, &mut stopwatch), &mut log, &mut |progress| show(&bar, &progress), &stop)?;
+    bar.finish_and_clear();
+    if let Some(outcome) = unfinished(output, &plan, &campaign)? {
+        return Ok(outcome);
+    }
+    let mut table = folded(present, out, log.rows(), plan.half_width, space)?;
+    let searched = (arguments, output, space);
+    if !search_limits(searched, &plan, &mut table, (engine, &mut stopwatch, &mut log), &stop)? {
+        output.say("interrupted; what was sampled is saved, and the same command goes on with it");
+        return Ok(Outcome::Interrupted);
+    }
+    let spent = campaign.spent.as_secs_f64();
+    table.run.insert("unix_seconds".to_string(), json!(unix_seconds()));
+    table.run.insert("seconds".to_string(), json!(spent.round()));
+    table.run.insert("conditions".to_string(), json!(Conditions::now()));
+    table.write(out)?;
+    log.remove()?;
+    output.wrote(out);
+    summarize(output, &table, space, Some(spent))?;
+    Ok(Outcome::Done)
 }
 
 /// What is sampled goes to a file beside the table, where a run that was killed may have left some.
-fn journal(
-    arguments: &Arguments,
+fn open_log(
     output: &Output,
-    (device, engine): (&DeviceFacts, &dyn Engine),
-    config: &mut MeasureConfig,
-) -> anyhow::Result<Journal> {
-    let mut name = arguments.out.clone().into_os_string();
-    name.push(".samples");
-    let (journal, taken) = Journal::open(name.as_ref(), device, &engine.describe(), &config.describe())?;
-    if !taken.is_empty() {
-        output.say(format_args!("going on with what was sampled of {} layers", taken.len()));
-    }
-    config.taken = taken;
-    Ok(journal)
-}
-
-fn measure_with_bar(
-    output: &Output,
-    layers: &BTreeMap<String, LayerSpec>,
+    out: &Path,
+    plan: &Plan,
+    device: &DeviceFacts,
     engine: &dyn Engine,
-    (config, journal): (&MeasureConfig, &mut Journal),
-    stop: &std::sync::atomic::AtomicBool,
-) -> anyhow::Result<Measured> {
-    let bar = output.bar(layers.len() as u64);
-    let mut progress = |progress: Progress<'_>| {
-        bar.set_position(progress.finished as u64);
-        bar.set_message(format!("round {}", progress.round));
-        journal.append(progress.key, progress.inner, progress.samples)
-    };
-    let mut stopwatch = MonotonicStopwatch::new();
-    let measured = extract::latency::measure(
-        &single(layers.clone()),
-        engine,
-        &mut stopwatch,
-        config,
-        &mut progress,
-        stop,
-    )?;
-    bar.finish_and_clear();
-    Ok(measured)
+) -> anyhow::Result<RowsLog> {
+    let mut name = out.as_os_str().to_os_string();
+    name.push(".rows");
+    let session = Session { unix_seconds: unix_seconds(), conditions: Conditions::now() };
+    let log = RowsLog::open(name.as_ref(), plan.setting(device, engine), session)?;
+    let visits = log.rows().visits().count();
+    if visits > 0 {
+        output.say(format_args!("going on with {visits} visits that were made already"));
+    }
+    Ok(log)
 }
 
-fn summarize(output: &Output, table: &LatencyTable, spent: f64) -> anyhow::Result<()> {
+/// What to say where the plan was not carried out.
+fn unfinished(output: &Output, plan: &Plan, campaign: &Campaign) -> anyhow::Result<Option<Outcome>> {
+    let layers = plan.layers.values().filter(|layer| layer.known_us.is_none()).count();
+    let done = layers - campaign.unmeasured_layers;
+    if campaign.interrupted {
+        output.say("interrupted; what was sampled is saved, and the same command goes on with it");
+        let document = json!({ "finished": false, "entries": done, "seconds": campaign.spent.as_secs_f64() });
+        output.result(format_args!("{done} layers sampled so far"), &document)?;
+        return Ok(Some(Outcome::Interrupted));
+    }
+    if campaign.unmeasured_layers > 0 {
+        anyhow::bail!(
+            "--budget: {} of {layers} layers are not measured yet, and no table is written; what was sampled is \
+             saved, and the same command goes on with it",
+            campaign.unmeasured_layers
+        );
+    }
+    if campaign.unmeasured_networks > 0 {
+        output.say(format_args!(
+            "{} sub-networks were not measured twice: give more --budget",
+            campaign.unmeasured_networks
+        ));
+    }
+    Ok(None)
+}
+
+/// Searches for limits and measures what is found; false if it was interrupted.
+fn search_limits(
+    (arguments, output, space): (&Arguments, &Output, &SearchSpace),
+    plan: &Plan,
+    table: &mut LatencyTable,
+    (engine, stopwatch, log): (&dyn Engine, &mut MonotonicStopwatch, &mut RowsLog),
+    stop: &AtomicBool,
+) -> anyhow::Result<bool> {
+    let Some(mut fit) = table.fit_of(space).cloned().filter(|_| arguments.limits > 0) else {
+        return Ok(true);
+    };
+    let estimator = arguments.estimator.as_deref().map(AccuracyEstimator::read).transpose()?;
+    let stand_ins: Vec<StandIn> = (0..SEARCHES_EACH).map(|seed| StandIn::new(space, seed)).collect();
+    let objectives: Vec<&dyn Objective> = match &estimator {
+        Some(estimator) => (0..SEARCHES_EACH).map(|_| estimator as &dyn Objective).collect(),
+        None => stand_ins.iter().map(|stand_in| stand_in as &dyn Objective).collect(),
+    };
+    let index = CostIndex::new(space, table)?;
+    let found = promised(&index, &objectives, arguments.limits as usize, arguments.seed, stop)?;
+    let sentinel: LayerSpec = plan.sentinel.parse()?;
+    let instruments = Instruments { engine, stopwatch, sentinel: &sentinel };
+    let bar = output.bar(found.len() as u64);
+    let mut progress = |progress: extract::latency::Progress<'_>| show(&bar, &progress);
+    fit.searched = measure_promised(&index, &found, instruments, &plan.config(), log, &mut progress, stop)?;
+    bar.finish_and_clear();
+    table.set_fit(space, fit);
+    Ok(!stop.load(std::sync::atomic::Ordering::Relaxed))
+}
+
+fn summarize(
+    output: &Output,
+    table: &LatencyTable,
+    space: &SearchSpace,
+    seconds: Option<f64>,
+) -> anyhow::Result<()> {
     let (entries, unconverged) = (table.rows().len(), table.unconverged());
+    let missing = table.coverage(space)?.missing.len();
     if unconverged > 0 {
         output
             .say(format_args!("{unconverged} layers are known less well than asked for: give more --budget"));
     }
+    if missing > 0 {
+        output.say(format_args!("{missing} layers of the space are missing"));
+    }
+    let fit = table.fit_of(space);
     let document = json!({
-        "entries": entries, "unconverged": unconverged, "seconds": spent,
-        "hash": table.hash(), "finished": true,
+        "entries": entries, "unconverged": unconverged, "missing": missing, "seconds": seconds,
+        "hash": table.hash(), "finished": true, "validation": fit.map(|fit| fit.validation()),
     });
-    output.result(
-        format_args!("{entries} layers in {spent:.1} s of measuring, {unconverged} of them unconverged"),
-        &document,
-    )
+    let time = seconds.map_or_else(String::new, |seconds| format!(" in {seconds:.1} s of measuring"));
+    let mut text = format!("{entries} layers{time}, {unconverged} of them unconverged");
+    if let Some(fit) = fit {
+        text += &format!("\n{}", describe_fit(fit));
+    }
+    output.result(text, &document)
 }

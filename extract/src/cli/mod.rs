@@ -2,6 +2,7 @@
 //!
 //! Results go to stdout, progress and messages to stderr.
 
+mod engine;
 mod export;
 mod fit;
 mod inspect;

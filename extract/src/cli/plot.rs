@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use extract::latency::LatencyTable;
+use extract::latency::{LatencyModel, LatencyTable};
 use extract::plot::{Panel, Series, svg};
 use extract::search::{Found, index::Candidate};
 use serde_json::json;
@@ -69,9 +69,9 @@ fn macs(file: &AccuracyFile) -> anyhow::Result<Vec<f64>> {
 }
 
 fn latency(file: &AccuracyFile, table: &LatencyTable) -> anyhow::Result<Vec<f64>> {
-    let of = |row: &accuracy_file::AccuracyRow| {
-        Ok(table.network_latency(&file.space.lower(&row.arch)?)?.median_us / 1e3)
-    };
+    let model = LatencyModel::new(table, &file.space);
+    let of =
+        |row: &accuracy_file::AccuracyRow| Ok(model.network(&file.space.lower(&row.arch)?)?.median_us / 1e3);
     file.rows.iter().map(of).collect()
 }
 

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use extract::accuracy::AccuracyEstimator;
-use extract::latency::LatencyTable;
-use extract::search::{Candidate, CostIndex, Found, Limits, Quantity, SearchConfig, SearchReport, evolve};
+use extract::latency::{LatencyModel, LatencyTable};
+use extract::search::{CostIndex, Found, Limits, Quantity, SearchConfig, SearchReport, evolve};
 use serde_json::{Value, json};
 
-use supernet::space;
 use supernet::timing::{Stopwatch, unix_seconds};
 
+use super::table::space_at;
 use super::{Common, Outcome, Output, interrupt_flag, not_an_input};
 
 /// Find the sub-network with the highest expected accuracy under all limits at once
@@ -22,13 +22,16 @@ pub struct Arguments {
     /// Preset name or TOML file
     #[arg(long)]
     space: String,
+    /// Only these of the space's input resolutions
+    #[arg(long, value_name = "PIXELS", value_delimiter = ',')]
+    resolutions: Vec<usize>,
     /// The estimator that `extract fit` wrote
     #[arg(long, value_name = "FILE")]
     estimator: PathBuf,
     /// The table that `extract measure` wrote
     #[arg(long, value_name = "TABLE.json")]
     latency_table: PathBuf,
-    /// Latency limit, such as 12ms or 850us; compared with the upper end of the table's intervals
+    /// Latency limit, such as 12ms or 850us; compared with the upper end of what the table expects
     #[arg(long, value_name = "TIME", value_parser = amount(Quantity::Latency))]
     max_latency: Option<f64>,
     /// Limit on multiply-accumulates, such as 200M
@@ -65,7 +68,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let threads = rayon::current_num_threads();
     let stop = interrupt_flag()?;
     not_an_input(&arguments.out, &[&arguments.estimator, &arguments.latency_table])?;
-    let space = space::open(&arguments.space)?;
+    let space = space_at(&arguments.space, &arguments.resolutions)?;
     let estimator = AccuracyEstimator::read(&arguments.estimator)?;
     let table = LatencyTable::read(&arguments.latency_table)?;
     let limits = limits(arguments);
@@ -79,16 +82,22 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if arguments.front {
         found.front = report.front.clone();
     }
+    let model = LatencyModel::new(&table, &space);
+    let expected_us = 1e3 * report.best.latency_ms;
+    found.limit_kept = limits.latency_us.and_then(|limit| model.kept(expected_us, limit));
     found.estimator = estimator.hash()?;
     found.latency_table = table.hash();
     found.supernet = estimator.supernet().to_string();
     found.run = run_facts(&report, seconds, threads);
     found.write(&arguments.out)?;
     output.wrote(&arguments.out);
+    if model.fit().is_none() {
+        output.say("note: the table knows no whole sub-networks of the space, so latencies are plain sums of layers; measure it with --networks");
+    }
     if report.interrupted {
         output.say("interrupted: this is the best so far");
     }
-    output.result(describe(&report, &found.front, seconds), &document(&report, &found.front, seconds))?;
+    output.result(describe(&report, &found, seconds), &document(&report, &found, seconds))?;
     Ok(if report.interrupted { Outcome::Interrupted } else { Outcome::Done })
 }
 
@@ -111,14 +120,14 @@ fn run_facts(report: &SearchReport, seconds: f64, threads: usize) -> BTreeMap<St
     facts.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
 }
 
-fn document(report: &SearchReport, front: &[Candidate], seconds: f64) -> Value {
+fn document(report: &SearchReport, found: &Found, seconds: f64) -> Value {
     json!({
-        "best": report.best, "candidates": report.candidates, "seconds": seconds, "front": front,
-        "nearest_feasible": null,
+        "best": report.best, "limit_kept": found.limit_kept, "candidates": report.candidates, "seconds": seconds,
+        "front": found.front, "nearest_feasible": null,
     })
 }
 
-fn describe(report: &SearchReport, front: &[Candidate], seconds: f64) -> String {
+fn describe(report: &SearchReport, found: &Found, seconds: f64) -> String {
     let best = &report.best;
     let mut lines = vec![
         format!("arch          {}", best.arch),
@@ -129,7 +138,10 @@ fn describe(report: &SearchReport, front: &[Candidate], seconds: f64) -> String 
         format!("activations   {} bytes at most", best.peak_activation_bytes),
         format!("candidates    {} in {seconds:.2} s", report.candidates),
     ];
-    for candidate in front {
+    if let Some(share) = found.limit_kept {
+        lines.push(format!("limit         kept with a probability of {:.0} %", 100.0 * share));
+    }
+    for candidate in &found.front {
         let accuracy = 100.0 * candidate.accuracy;
         lines.push(format!(
             "front         {:.4} ms  {accuracy:.2} %  {}",

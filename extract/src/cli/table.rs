@@ -1,19 +1,22 @@
-//! `extract table`: what a latency table holds, and how much of a space it covers.
+//! `extract table`: what a latency table holds, how much of a space it covers, and whether it holds true.
 
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use extract::latency::correction::Form;
+use extract::latency::fitted::validation;
 use extract::latency::{
-    Coverage, DeviceFacts, Engine, LatencyTable, MeasureConfig, MonotonicStopwatch, NativeEngine, Progress,
-    Validation, validate,
+    Coverage, DeviceFacts, LatencyTable, MeasureConfig, MonotonicStopwatch, NetworkRow, Progress, SpaceFit, Validation,
+    compare,
 };
 use serde_json::json;
 use supernet::random::rng_for;
-use supernet::space::{self, arch_file, sampler};
+use supernet::space::{self, Arch, SearchSpace, arch_file, sampler};
 
-use super::{Common, Outcome, Output, interrupt_flag, kernels};
+use super::engine::{EngineChoice, show};
+use super::{Common, Outcome, Output, interrupt_flag};
 
-/// Show a latency table, and which layers of a space it lacks
+/// Show a latency table, which layers of a space it lacks, and how well it predicts whole sub-networks
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  extract table table.json --space fashion --validate 20")]
 pub struct Arguments {
@@ -23,92 +26,135 @@ pub struct Arguments {
     /// Preset name or TOML file: say which of its layers the table lacks
     #[arg(long)]
     space: Option<String>,
-    /// Measure this many random whole sub-networks on this machine, and compare them with the table's sums
+    /// Only these of the space's input resolutions
+    #[arg(long, value_name = "PIXELS", value_delimiter = ',', requires = "space")]
+    resolutions: Vec<usize>,
+    /// Measure this many random whole sub-networks on this machine, and compare them with what the table expects
     #[arg(long, value_name = "N", requires = "space", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100_000))]
     validate: u32,
     /// Measure these whole sub-networks too: found.json, canonical text, `largest`, …
     #[arg(long, requires = "space", num_args = 1..)]
     arch: Vec<String>,
+    /// What runs them: native, or onnxruntime:LIB with its shared library
+    #[arg(long, default_value = "native")]
+    engine: EngineChoice,
     #[command(flatten)]
     pub common: Common,
+}
+
+/// A space, at some of its resolutions or at all.
+pub fn space_at(name: &str, resolutions: &[usize]) -> anyhow::Result<SearchSpace> {
+    let space = space::open(name)?;
+    Ok(if resolutions.is_empty() { space } else { space.at_resolutions(resolutions)? })
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
     let table = LatencyTable::read(&arguments.table)?;
-    let coverage = match &arguments.space {
-        Some(space) => Some(table.coverage(&space::open(space)?)?),
-        None => None,
+    let space = arguments.space.as_deref().map(|name| space_at(name, &arguments.resolutions)).transpose()?;
+    let coverage = space.as_ref().map(|space| table.coverage(space)).transpose()?;
+    let compared = match &space {
+        Some(space) if arguments.validate > 0 || !arguments.arch.is_empty() => {
+            Some(measured(arguments, &output, &table, space)?)
+        }
+        _ => None,
     };
-    let validation = compare(arguments, &output, &table)?;
+    let fits: Vec<_> = table
+        .fits()
+        .map(|fit| json!({ "space": fit.name, "resolutions": fit.resolutions, "correction": fit.correction, "validation": fit.validation() }))
+        .collect();
     let document = json!({
         "entries": table.rows().len(), "unconverged": table.unconverged(), "device": table.device,
         "engine": table.engine, "hash": table.hash(), "rows": table.rows(), "coverage": coverage,
-        "validation": validation,
+        "validation": compared.as_ref().map(|(_, validation)| validation),
+        "networks": compared.as_ref().map(|(networks, _)| networks), "spaces": fits,
     });
-    let text = match &validation {
-        Some(validation) => describe_validation(validation),
+    let text = match &compared {
+        Some((networks, validation)) => describe_networks(networks, validation),
         None => describe(&table, coverage.as_ref()),
     };
     output.result(text, &document)?;
     Ok(Outcome::Done)
 }
 
-/// Measures whole sub-networks, where some were asked for.
-fn compare(
+/// Measures whole sub-networks of this machine.
+fn measured(
     arguments: &Arguments,
     output: &Output,
     table: &LatencyTable,
-) -> anyhow::Result<Option<Validation>> {
-    let Some(space) =
-        arguments.space.as_deref().filter(|_| arguments.validate > 0 || !arguments.arch.is_empty())
-    else {
-        return Ok(None);
-    };
-    let space = space::open(space)?;
-    let mut archs = arguments
-        .arch
-        .iter()
-        .map(|text| arch_file::read(&space, text))
-        .collect::<supernet::Result<Vec<_>>>()?;
-    let mut rng = rng_for("validation", 0, &[]);
-    archs.extend((0..arguments.validate).map(|_| sampler::random(&space, &mut rng)));
-    archs.sort();
-    archs.dedup();
-    let engine = NativeEngine::new(kernels()?, rayon::current_num_threads());
+    space: &SearchSpace,
+) -> anyhow::Result<(Vec<NetworkRow>, Validation)> {
+    let archs = archs(arguments, space)?;
+    let engine = &*arguments.engine.open(table.engine.batch)?;
     table.check_same_setting(&DeviceFacts::this_machine(Some(&table.device.name)), &engine.describe())?;
-    let (config, stop) = (MeasureConfig::default(), interrupt_flag()?);
+    let (mut stopwatch, stop) = (MonotonicStopwatch::new(), interrupt_flag()?);
     let bar = output.bar(archs.len() as u64);
-    let mut progress = |progress: Progress<'_>| {
-        bar.set_position(progress.finished as u64);
-        Ok(())
-    };
-    let mut stopwatch = MonotonicStopwatch::new();
-    let validation =
-        validate((table, &space), &archs, (&engine, &mut stopwatch), &config, &mut progress, &stop)?;
+    let mut progress = |progress: Progress<'_>| show(&bar, &progress);
+    let config = MeasureConfig::default();
+    let networks =
+        compare((table, space), &archs, (engine, &mut stopwatch), &config, &mut progress, &stop)?;
     bar.finish_and_clear();
-    Ok(Some(validation))
+    let summary = validation(&networks.iter().collect::<Vec<_>>(), &[]);
+    Ok((networks, summary))
 }
 
-fn describe_validation(validation: &Validation) -> String {
+/// Those that were named, and random ones.
+fn archs(arguments: &Arguments, space: &SearchSpace) -> anyhow::Result<Vec<Arch>> {
+    let read = |text: &String| arch_file::read(space, text);
+    let mut archs = arguments.arch.iter().map(read).collect::<supernet::Result<Vec<_>>>()?;
+    let mut rng = rng_for("validation", 0, &[]);
+    archs.extend((0..arguments.validate).map(|_| sampler::random(space, &mut rng)));
+    archs.sort();
+    archs.dedup();
+    Ok(archs)
+}
+
+fn describe_networks(networks: &[NetworkRow], validation: &Validation) -> String {
     let mut text = format!("{:>12} {:>12} {:>8}  sub-network\n", "predicted ms", "measured ms", "error");
-    for network in &validation.networks {
-        let (predicted, measured) = (network.predicted_ms, network.measured_ms);
+    for network in networks {
+        let (predicted, measured) = (network.predicted_us / 1e3, network.measured_us() / 1e3);
         let error = 100.0 * network.relative_error();
         // writing to a string cannot fail
         let _ = writeln!(text, "{predicted:>12.4} {measured:>12.4} {error:>+7.1}%  {}", network.arch);
     }
-    let _ = write!(
-        text,
-        "\n{} networks: mean error {:.1} %, {:.0} % within 5 %, {:.0} % within 10 %, Spearman {:.3}, Kendall {:.3}",
+    text + "\n" + &describe_validation(validation)
+}
+
+fn describe_validation(validation: &Validation) -> String {
+    let per_cent = |share: f64| 100.0 * share;
+    let mut text = format!(
+        "{} sub-networks: mean error {:.1} % (of plain sums {:.1} %), {:.0} % within 5 %, {:.0} % within 10 %, Spearman {:.3}, Kendall {:.3}",
         validation.n,
-        100.0 * validation.mape,
-        100.0 * validation.within_5pct,
-        100.0 * validation.within_10pct,
+        per_cent(validation.mape),
+        per_cent(validation.mape_of_sums),
+        per_cent(validation.within_5pct),
+        per_cent(validation.within_10pct),
         validation.spearman,
         validation.kendall
     );
+    let [low, high] = validation.residual_band;
+    let _ = write!(text, "; measured is {low:.3} to {high:.3} times predicted (95 %)");
+    if let Some(repeatability) = validation.repeatability {
+        let _ = write!(text, "; measured twice they differ by {:.1} %", per_cent(repeatability));
+    }
+    if let Some(kept) = validation.limits_kept {
+        let (limits, count) = (validation.limits, (kept * validation.limits as f64).round());
+        let _ = write!(text, "; {count} of {limits} searched sub-networks kept their limit");
+    }
     text
+}
+
+/// What a table knows of the sub-networks of a space, in words.
+pub fn describe_fit(fit: &SpaceFit) -> String {
+    let terms = match fit.correction.form {
+        Form::Sum => "the sum of layers".to_string(),
+        form => format!("the sum of layers, corrected ({})", json!(form).as_str().unwrap_or_default()),
+    };
+    format!(
+        "{}: {terms}; of sub-networks that had no part in it:\n  {}",
+        fit.name,
+        describe_validation(&fit.validation())
+    )
 }
 
 fn describe(table: &LatencyTable, coverage: Option<&Coverage>) -> String {
@@ -130,6 +176,12 @@ fn describe(table: &LatencyTable, coverage: Option<&Coverage>) -> String {
         table.unconverged(),
     );
     // writing to a string cannot fail
+    if let Some(sentinel) = &table.sentinel {
+        let _ = writeln!(text, "sentinel  {:.3} us for {}", sentinel.usual_us, sentinel.layer);
+    }
+    for fit in table.fits() {
+        let _ = writeln!(text, "{}", describe_fit(fit));
+    }
     let _ = writeln!(text, "\n{:>12}  {:>23}  {:>7}  layer", "median us", "95 % interval", "samples");
     for (key, row) in table.rows() {
         let interval = format!("[{:.3}, {:.3}]", row.low_us, row.high_us);

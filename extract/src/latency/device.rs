@@ -1,21 +1,81 @@
 //! What a table says about the machine that it was measured on.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
-/// Facts of a device.
+/// Facts of a device. What an external tool does not tell is empty, or 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceFacts {
     /// What its owner calls it.
     pub name: String,
     /// Processor model as the operating system gives it.
+    #[serde(default)]
     pub cpu: String,
     /// Operating system, such as `linux`.
+    #[serde(default)]
     pub os: String,
     /// Instruction set, such as `x86_64`.
+    #[serde(default)]
     pub arch: String,
     /// Hardware threads that this process may use.
+    #[serde(default)]
     pub cores: usize,
+}
+
+/// What may change from one measuring to the next on the same device, where the operating system tells.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conditions {
+    /// How the first processor's frequency is chosen, such as `performance`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub governor: Option<String>,
+    /// The first processor's frequency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frequency_mhz: Option<f64>,
+    /// Processors that this process may run on, as a list of ranges, such as `0-3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<String>,
+    /// The hottest of the machine's thermal zones, in degrees Celsius.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature_c: Option<f64>,
+    /// Processes that were running or waiting to, on average over the last minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<f64>,
+}
+
+impl Conditions {
+    /// The conditions of this machine, now, as Linux tells them.
+    pub fn now() -> Self {
+        Self::under(Path::new("/"))
+    }
+
+    /// The same from the files under another root.
+    fn under(root: &Path) -> Self {
+        let text = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_default();
+        let cpufreq = |file: &str| text(&format!("sys/devices/system/cpu/cpu0/cpufreq/{file}"));
+        let governor = Some(cpufreq("scaling_governor").trim().to_string()).filter(|name| !name.is_empty());
+        let khz = cpufreq("scaling_cur_freq").trim().parse::<f64>().ok();
+        let frequency_mhz =
+            khz.map(|khz| khz / 1e3).or_else(|| field(&text("proc/cpuinfo"), "cpu MHz")?.parse().ok());
+        let affinity = field(&text("proc/self/status"), "Cpus_allowed_list").map(str::to_string);
+        let zones = std::fs::read_dir(root.join("sys/class/thermal")).into_iter().flatten().flatten();
+        let millidegrees = |zone: std::fs::DirEntry| std::fs::read_to_string(zone.path().join("temp")).ok();
+        let temperature_c = zones
+            .filter_map(|zone| Some(millidegrees(zone)?.trim().parse::<f64>().ok()? / 1e3))
+            .max_by(f64::total_cmp);
+        let load = text("proc/loadavg").split(' ').next().and_then(|load| load.parse().ok());
+        let known = |value: Option<f64>| value.filter(|value| value.is_finite());
+        let (frequency_mhz, temperature_c) = (known(frequency_mhz), known(temperature_c));
+        Self { governor, frequency_mhz, affinity, temperature_c, load: known(load) }
+    }
+}
+
+/// The value after `name` and a colon.
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let value = |line: &'a str| line.split_once(':').filter(|(key, _)| key.trim() == name);
+    text.lines().find_map(value).map(|(_, value)| value.trim())
 }
 
 impl DeviceFacts {
@@ -40,5 +100,32 @@ mod tests {
     fn this_machine_has_a_name_and_cores() {
         let facts = DeviceFacts::this_machine(Some("bench"));
         assert!(facts.cores > 0 && facts.name == "bench" && !facts.cpu.is_empty());
+    }
+
+    #[test]
+    fn conditions_are_read_where_they_are_told() {
+        let root = tempfile::tempdir().expect("a folder");
+        assert_eq!(Conditions::under(root.path()), Conditions::default());
+        for (path, text) in [
+            ("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "ondemand\n"),
+            ("sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "1500000\n"),
+            ("sys/class/thermal/thermal_zone0/temp", "48312\n"),
+            ("sys/class/thermal/thermal_zone1/temp", "51000\n"),
+            ("sys/class/thermal/thermal_zone2/temp", "none\n"),
+            ("proc/self/status", "Name:\tmeasure\nCpus_allowed_list:\t0-3\n"),
+            ("proc/loadavg", "0.25 0.11 0.02 1/123 4567\n"),
+        ] {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            std::fs::write(path, text).expect("written");
+        }
+        let conditions = Conditions {
+            governor: Some("ondemand".to_string()),
+            frequency_mhz: Some(1500.0),
+            affinity: Some("0-3".to_string()),
+            temperature_c: Some(51.0),
+            load: Some(0.25),
+        };
+        assert_eq!(Conditions::under(root.path()), conditions);
     }
 }

@@ -1,23 +1,40 @@
-//! How long a network takes on a device: measured layer by layer, kept in a table, summed.
+//! How long a network takes on a device: measured layer by layer, kept in a table, summed, and corrected by what whole
+//! sub-networks take.
+//!
+//! [`Plan`] says what is to be measured, [`carry_out`] measures it into rows, [`LatencyTable::from_rows`] folds rows
+//! into a table; a [`LatencyModel`] is what the table says of one space.
 
+mod campaign;
 mod clock;
+mod compare;
+pub mod correction;
 pub mod device;
+mod drift;
 pub mod engine;
-mod journal;
+pub mod fitted;
+mod fold;
 pub mod measure;
+mod model;
 mod native;
 pub mod plan;
+mod plan_file;
+pub mod rows;
 pub mod stats;
 pub mod table;
-mod validate;
 
+pub use campaign::{Campaign, carry_out};
 pub use clock::MonotonicStopwatch;
-pub use device::DeviceFacts;
+pub use compare::compare;
+pub use device::{Conditions, DeviceFacts};
+pub use drift::usual_us;
 pub use engine::{Engine, EngineFacts, Stopwatch};
-pub use journal::Journal;
-pub use measure::{MeasureConfig, Progress, Sampled, measure, single};
+pub use fitted::{NetworkRow, SearchedRow, SpaceFit, Validation};
+pub use fold::{Observed, fold, layer_rows, network_times};
+pub use measure::{Instruments, MeasureConfig, Progress, measure, single};
+pub use model::{Latency, LatencyModel};
 pub use native::NativeEngine;
 pub use plan::space_layers;
+pub use plan_file::{Plan, PlannedLayer, stratified};
+pub use rows::{Record, Rows, RowsLog, Session, Setting, Subject, Visit};
 pub use stats::Row;
-pub use table::{Coverage, LatencyTable, NetworkLatency};
-pub use validate::{Compared, Validation, validate};
+pub use table::{Coverage, LatencyTable, Sentinel};

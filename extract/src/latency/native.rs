@@ -12,21 +12,22 @@ use supernet::space::{LayerSpec, WeightRole};
 use super::engine::{Engine, EngineFacts, Run};
 use crate::error::Result;
 
-/// Runs layers with the kernels that deployed networks run with: f32, batch 1, random weights.
+/// Runs layers with the kernels that deployed networks run with: f32, random weights.
 ///
 /// Threads are those of the rayon pool that the engine is called on.
 pub struct NativeEngine {
     kernels: Kernels,
     threads: usize,
+    batch: usize,
 }
 
 /// Added to variances; its value takes no time.
 const EPSILON: f32 = 1e-5;
 
 impl NativeEngine {
-    /// An engine with these kernels on a pool of so many threads.
-    pub fn new(kernels: Kernels, threads: usize) -> Self {
-        Self { kernels, threads }
+    /// An engine with these kernels on a pool of so many threads, for so many images at once.
+    pub fn new(kernels: Kernels, threads: usize, batch: usize) -> Self {
+        Self { kernels, threads, batch }
     }
 }
 
@@ -37,7 +38,7 @@ impl Engine for NativeEngine {
             engine_version: format!("{} {}", env!("CARGO_PKG_VERSION"), self.kernels.name()),
             threads: self.threads,
             dtype: "f32".to_string(),
-            batch: 1,
+            batch: self.batch,
         }
     }
 
@@ -46,7 +47,7 @@ impl Engine for NativeEngine {
         let network = FoldedNetwork::new(&Network::new(layers, &source)?)?;
         let input = layers.first().map_or([1; 4], |layer| {
             let map = layer.input;
-            [map.channels, 1, map.height, map.width]
+            [map.channels, self.batch, map.height, map.width]
         });
         let input = random(&input, -1.0..1.0, "input")?;
         Ok(Box::new(move || {
@@ -96,7 +97,7 @@ mod tests {
     #[test]
     fn every_layer_and_every_network_of_a_space_runs() {
         let space = preset("tiny").expect("a preset");
-        let engine = NativeEngine::new(Kernels::detect(), 1);
+        let engine = NativeEngine::new(Kernels::detect(), 1, 2);
         for layer in space_layers(&space).expect("a checked space").values() {
             let mut run = engine.prepare(std::slice::from_ref(layer)).expect("prepared");
             run().expect("first");

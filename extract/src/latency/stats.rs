@@ -12,13 +12,19 @@ pub struct Row {
     pub low_us: f64,
     /// Upper end of the median's 95 % interval.
     pub high_us: f64,
-    /// Median absolute deviation from the median.
+    /// Median absolute deviation of the samples from the median.
     pub mad_us: f64,
+    /// Standard deviation of the samples, outliers included.
+    pub std_us: f64,
     /// Number of samples, outliers included.
     pub samples: usize,
     /// How many samples [`outliers`] counts.
     pub outliers: usize,
-    /// Whether the interval is as narrow as was asked for.
+    /// Visits that the samples are from.
+    pub visits: usize,
+    /// Visits that do not count, because the machine was disturbed.
+    pub discarded: usize,
+    /// Whether the interval is as narrow as was asked for, and of samples that count.
     pub converged: bool,
 }
 
@@ -107,26 +113,52 @@ pub fn falling(samples: &[f64]) -> bool {
     (score + 1.0) / deviation < -1.645
 }
 
-/// Whether the median is known to within `half_width` of itself: half of the interval's length is at most that.
-pub fn converged(samples: &[f64], half_width: f64) -> bool {
-    median_interval(samples, CONFIDENCE)
-        .is_some_and(|(low, high)| 0.5 * (high - low) <= half_width * median(samples))
+/// Standard deviation, with n - 1; 0 of one sample.
+pub fn deviation(samples: &[f64]) -> f64 {
+    let n = samples.len() as f64;
+    let mean = samples.iter().sum::<f64>() / n;
+    let squares: f64 = samples.iter().map(|sample| (sample - mean).powi(2)).sum();
+    if n > 1.0 { (squares / (n - 1.0)).sqrt() } else { 0.0 }
 }
 
-/// All of the above for one layer; `samples` in microseconds, at least one. With too few samples for an
-/// interval its ends are the least and the greatest.
-pub fn summarize(samples: &[f64], half_width: f64) -> Row {
-    let sorted = sorted(samples);
-    let ends = (sorted.first().copied().unwrap_or(f64::NAN), sorted.last().copied().unwrap_or(f64::NAN));
-    let (low_us, high_us) = median_interval(samples, CONFIDENCE).unwrap_or(ends);
+/// The least number of visits whose medians have a 95 % interval.
+const LEAST_VISITS: usize = 6;
+
+/// What independent observations there are: samples of one visit share its buffers' places in memory and its moment,
+/// so from six visits on each counts once, by its median; of fewer, as other tools may give, every sample does.
+fn observations(visits: &[Vec<f64>]) -> Vec<f64> {
+    if visits.len() < LEAST_VISITS {
+        visits.concat()
+    } else {
+        visits.iter().map(|visit| median(visit)).collect()
+    }
+}
+
+/// Whether the median is known to within `half_width` of itself: half of the interval's length is at most that.
+pub fn converged(visits: &[Vec<f64>], half_width: f64) -> bool {
+    let observations = observations(visits);
+    median_interval(&observations, CONFIDENCE)
+        .is_some_and(|(low, high)| 0.5 * (high - low) <= half_width * median(&observations))
+}
+
+/// All of the above for the visits of one layer; samples in microseconds, at least one. With too few observations for
+/// an interval its ends are the least and the greatest.
+pub fn summarize(visits: &[Vec<f64>], discarded: usize, half_width: f64) -> Row {
+    let (samples, observations) = (visits.concat(), sorted(&observations(visits)));
+    let ends =
+        (observations.first().copied().unwrap_or(f64::NAN), observations.last().copied().unwrap_or(f64::NAN));
+    let (low_us, high_us) = median_interval(&observations, CONFIDENCE).unwrap_or(ends);
     Row {
-        median_us: median_of_sorted(&sorted),
+        median_us: median_of_sorted(&observations),
         low_us,
         high_us,
-        mad_us: mad(samples),
+        mad_us: mad(&samples),
+        std_us: deviation(&samples),
         samples: samples.len(),
-        outliers: outliers(samples),
-        converged: converged(samples, half_width),
+        outliers: outliers(&samples),
+        visits: visits.len(),
+        discarded,
+        converged: converged(visits, half_width),
     }
 }
 
@@ -190,11 +222,23 @@ mod tests {
     #[test]
     fn a_summary_holds_the_lot() {
         let samples: Vec<f64> = (0..40).map(|i| 100.0 + f64::from(i % 5)).chain([900.0]).collect();
-        let row = summarize(&samples, 0.03);
+        let row = summarize(std::slice::from_ref(&samples), 2, 0.03);
         assert_eq!((row.median_us, row.mad_us, row.samples, row.outliers), (102.0, 1.0, 41, 1));
         assert!(row.converged && row.low_us <= 102.0 && row.high_us >= 102.0);
-        let few = summarize(&samples[..3], 0.5);
-        assert_eq!((few.low_us, few.high_us, few.converged), (100.0, 102.0, false));
-        assert!(!converged(&samples[..40], 0.001));
+        assert_eq!((row.visits, row.discarded), (1, 2));
+        let few = summarize(&[samples[..3].to_vec()], 0, 0.5);
+        assert_eq!((few.low_us, few.high_us, few.std_us, few.converged), (100.0, 102.0, 1.0, false));
+        assert!(!converged(&[samples[..40].to_vec()], 0.001));
+    }
+
+    #[test]
+    fn a_visit_counts_once_where_there_are_enough() {
+        // each visit has found another place in memory: its samples agree, but visits do not
+        let visits: Vec<Vec<f64>> = (0..6).map(|i| vec![100.0 + 10.0 * f64::from(i); 50]).collect();
+        let row = summarize(&visits, 0, 0.03);
+        assert_eq!((row.low_us, row.median_us, row.high_us, row.converged), (100.0, 125.0, 150.0, false));
+        assert_eq!((row.visits, row.samples), (6, 300));
+        let few = summarize(&visits[..2], 0, 0.06);
+        assert_eq!((few.median_us, few.converged), (105.0, true), "100 samples, half of them at either");
     }
 }

@@ -1,6 +1,7 @@
 //! The latency table: measured layers of one device, engine and thread count, as a file.
 //!
-//! Rows are keyed by layer, not by space, so that one table serves every space that it covers.
+//! Rows are keyed by layer, not by space, so that one table serves every space that it covers. What whole sub-networks
+//! took is kept for each space beside them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,9 +11,14 @@ use serde_json::Value;
 use supernet::error::Error;
 use supernet::space::{LayerSpec, SearchSpace};
 
+use super::correction::Correction;
 use super::device::DeviceFacts;
+use super::drift::usual_us;
 use super::engine::EngineFacts;
+use super::fitted::{NetworkRow, SearchedRow, SpaceFit, Validation};
+use super::fold::{fold, layer_rows, network_times};
 use super::plan::space_layers;
+use super::rows::Rows;
 use super::stats::Row;
 use crate::error::Result;
 use supernet::file::{self, write_atomically};
@@ -23,7 +29,7 @@ use supernet::document;
 /// What the file's `kind` says.
 const KIND: &str = "latency-table";
 /// Version of the form that this code writes and reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Measured layers of one device, engine and thread count; checked.
 #[derive(Clone, Debug)]
@@ -36,9 +42,23 @@ pub struct LatencyTable {
     pub protocol: String,
     /// When and by what: the only place for dates, left out of [`LatencyTable::hash`].
     pub run: BTreeMap<String, Value>,
+    /// The layer that told how fast the machine was.
+    pub sentinel: Option<Sentinel>,
     rows: BTreeMap<String, Row>,
+    /// By the space's fingerprint at any resolution.
+    spaces: BTreeMap<String, SpaceFit>,
     /// Names the table in messages.
     place: String,
+}
+
+/// A layer by whose time the machine's speed is told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sentinel {
+    /// Its key.
+    pub layer: String,
+    /// Its usual time, in microseconds: all times of the table are at the machine's speed then.
+    pub usual_us: f64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -53,19 +73,50 @@ struct Wire {
     dtype: String,
     batch: usize,
     protocol: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sentinel: Option<Sentinel>,
     #[serde(deserialize_with = "document::each_key_once")]
     rows: BTreeMap<String, Row>,
+    #[serde(default, deserialize_with = "document::each_key_once")]
+    spaces: BTreeMap<String, SpaceWire>,
     #[serde(default)]
     run: BTreeMap<String, Value>,
 }
 
-/// Latency of a whole network, in microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct NetworkLatency {
-    /// Sum of the layers' medians.
-    pub median_us: f64,
-    /// Sum of the upper ends of the medians' intervals.
-    pub high_us: f64,
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SpaceWire {
+    name: String,
+    resolutions: Vec<usize>,
+    correction: Correction,
+    /// Follows from the lists; for a reader.
+    validation: Validation,
+    networks: Vec<NetworkRow>,
+    searched: Vec<SearchedRow>,
+}
+
+impl From<&SpaceFit> for SpaceWire {
+    fn from(fit: &SpaceFit) -> Self {
+        let validation = fit.validation();
+        let SpaceFit { name, resolutions, correction, networks, searched } = fit.clone();
+        Self { name, resolutions, correction, validation, networks, searched }
+    }
+}
+
+impl SpaceWire {
+    fn checked(self, place: &str) -> Result<SpaceFit> {
+        let Self { name, resolutions, correction, validation, networks, searched } = self;
+        let fit = SpaceFit { name, resolutions, correction, networks, searched };
+        fit.check(place)?;
+        let (expected, got) = (fit.validation(), validation);
+        if expected != got {
+            let field = format!("validation of space {}", fit.name);
+            let (expected, got) =
+                (format!("{expected:?}, which follows from the networks"), format!("{got:?}"));
+            return Err(Error::invalid(place, field, expected, got).into());
+        }
+        Ok(fit)
+    }
 }
 
 /// How much of a space a table holds.
@@ -92,7 +143,68 @@ impl LatencyTable {
         let rows = checked_rows(place, rows)?;
         check_setting(place, &engine)?;
         let (place, protocol) = (place.to_string(), protocol.to_string());
-        Ok(Self { device, engine, protocol, run: BTreeMap::new(), rows, place })
+        let (run, spaces) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { device, engine, protocol, run, sentinel: None, rows, spaces, place })
+    }
+
+    /// A table of what rows hold; `place` names it in messages, `half_width` says how well a median must be known.
+    /// Whole sub-networks of `space`, if there are some among the rows, become its correction and validation.
+    ///
+    /// # Errors
+    /// If a row's key is that of no layer, there are no layers, or a sub-network is not in the space.
+    pub fn from_rows(place: &str, rows: &Rows, half_width: f64, space: Option<&SearchSpace>) -> Result<Self> {
+        let setting = &rows.setting;
+        let (device, engine) = (setting.device.clone(), setting.engine.clone());
+        let mut table = Self::new(place, device, engine, &setting.protocol, BTreeMap::new())?;
+        table.sentinel = usual_us(rows)
+            .map(|usual| Sentinel { layer: setting.sentinel.clone(), usual_us: rounded(usual, DECIMALS) });
+        table.add_rows(rows, half_width, space)?;
+        if table.rows.is_empty() {
+            return Err(Error::invalid(place, "rows", "samples of at least one layer", "none").into());
+        }
+        Ok(table)
+    }
+
+    /// Adds what rows of the same setting hold, scaled to the machine's speed at the time of the table; they replace
+    /// rows of the same key, and what is known of the sub-networks of `space`.
+    ///
+    /// # Errors
+    /// As [`LatencyTable::from_rows`]; or if device or engine differ, for their times do not add up.
+    pub fn add_rows(&mut self, rows: &Rows, half_width: f64, space: Option<&SearchSpace>) -> Result<()> {
+        self.check_same_setting(&rows.setting.device, &rows.setting.engine)?;
+        let folded = fold(rows, self.reference_us(&rows.setting.sentinel));
+        let layers = layer_rows(&folded, half_width);
+        for key in layers.keys() {
+            key.parse::<LayerSpec>()?;
+        }
+        self.rows.extend(checked_rows(&self.place, layers)?);
+        let times = network_times(&folded);
+        if let (Some(space), false) = (space, times.is_empty())
+            && let Some(fit) = SpaceFit::new(space, &self.rows, &times)?
+        {
+            self.set_fit(space, fit);
+        }
+        Ok(())
+    }
+
+    /// What the sentinel took when the table was measured, if it is this layer.
+    pub fn reference_us(&self, sentinel: &str) -> Option<f64> {
+        self.sentinel.as_ref().filter(|own| own.layer == sentinel).map(|own| own.usual_us)
+    }
+
+    /// What is known of whole sub-networks of a space, at whatever resolutions.
+    pub fn fit_of(&self, space: &SearchSpace) -> Option<&SpaceFit> {
+        self.spaces.get(&space.fingerprint_at_any_resolution())
+    }
+
+    /// Keeps what is known of whole sub-networks of a space.
+    pub fn set_fit(&mut self, space: &SearchSpace, fit: SpaceFit) {
+        self.spaces.insert(space.fingerprint_at_any_resolution(), fit);
+    }
+
+    /// What is known of whole sub-networks, by space.
+    pub fn fits(&self) -> impl Iterator<Item = &SpaceFit> {
+        self.spaces.values()
     }
 
     /// Reads a table.
@@ -109,11 +221,25 @@ impl LatencyTable {
     /// # Errors
     /// As [`LatencyTable::read`].
     pub fn from_json(place: &str, text: &str) -> Result<Self> {
-        let wire: Wire = document::read(place, text, (KIND, VERSION), "a latency table in JSON")?;
-        let Wire { engine, engine_version, threads, dtype, batch, .. } = wire;
-        let engine = EngineFacts { engine, engine_version, threads, dtype, batch };
+        let mut wire: Wire = document::read(place, text, (KIND, VERSION), "a latency table in JSON")?;
+        let engine = EngineFacts {
+            engine: std::mem::take(&mut wire.engine),
+            engine_version: std::mem::take(&mut wire.engine_version),
+            threads: wire.threads,
+            dtype: std::mem::take(&mut wire.dtype),
+            batch: wire.batch,
+        };
         let mut table = Self::new(place, wire.device, engine, &wire.protocol, wire.rows)?;
-        table.run = wire.run;
+        (table.run, table.sentinel) = (wire.run, wire.sentinel);
+        for (fingerprint, fit) in wire.spaces {
+            table.spaces.insert(fingerprint, fit.checked(place)?);
+        }
+        if let Some(sentinel) =
+            table.sentinel.as_ref().filter(|own| !(own.usual_us.is_finite() && own.usual_us > 0.0))
+        {
+            let got = sentinel.usual_us;
+            return Err(Error::invalid(place, "usual_us of the sentinel", "a time above 0 us", got).into());
+        }
         Ok(table)
     }
 
@@ -130,7 +256,9 @@ impl LatencyTable {
             dtype: engine.dtype,
             batch: engine.batch,
             protocol: self.protocol.clone(),
+            sentinel: self.sentinel.clone(),
             rows: self.rows.clone(),
+            spaces: self.spaces.iter().map(|(print, fit)| (print.clone(), fit.into())).collect(),
             run: self.run.clone(),
         };
         let value = serde_json::to_value(wire).expect("checked numbers are finite and keys are text");
@@ -161,21 +289,6 @@ impl LatencyTable {
     /// Number of rows whose interval is wider than was asked for.
     pub fn unconverged(&self) -> usize {
         self.rows.values().filter(|row| !row.converged).count()
-    }
-
-    /// Adds rows that were measured in the same setting; they replace rows of the same key.
-    ///
-    /// # Errors
-    /// If device or engine differ, for their times do not add up; or if a row's numbers cannot be.
-    pub fn extend(
-        &mut self,
-        device: &DeviceFacts,
-        engine: &EngineFacts,
-        rows: BTreeMap<String, Row>,
-    ) -> Result<()> {
-        self.check_same_setting(device, engine)?;
-        self.rows.extend(checked_rows(&self.place, rows)?);
-        Ok(())
     }
 
     /// Whether times measured on `device` with `engine` may stand in this table.
@@ -213,20 +326,6 @@ impl LatencyTable {
         })
     }
 
-    /// What a network takes: the sum of its layers.
-    ///
-    /// # Errors
-    /// Names the first layer that the table lacks.
-    pub fn network_latency(&self, layers: &[LayerSpec]) -> Result<NetworkLatency> {
-        let mut sum = NetworkLatency::default();
-        for layer in layers {
-            let row = self.layer(layer)?;
-            sum.median_us += row.median_us;
-            sum.high_us += row.high_us;
-        }
-        Ok(sum)
-    }
-
     /// Which layers of a space the table lacks.
     ///
     /// # Errors
@@ -241,6 +340,9 @@ impl LatencyTable {
     }
 }
 
+/// Decimals of times in microseconds: a picosecond.
+const DECIMALS: i32 = 6;
+
 fn check_setting(place: &str, engine: &EngineFacts) -> Result<()> {
     for (field, value) in [("threads", engine.threads), ("batch", engine.batch)] {
         if value == 0 {
@@ -252,8 +354,9 @@ fn check_setting(place: &str, engine: &EngineFacts) -> Result<()> {
 
 fn checked_rows(place: &str, mut rows: BTreeMap<String, Row>) -> Result<BTreeMap<String, Row>> {
     for (key, row) in &mut rows {
-        for value in [&mut row.median_us, &mut row.low_us, &mut row.high_us, &mut row.mad_us] {
-            *value = rounded(*value, 6);
+        for value in [&mut row.median_us, &mut row.low_us, &mut row.high_us, &mut row.mad_us, &mut row.std_us]
+        {
+            *value = rounded(*value, DECIMALS);
         }
         check_row(place, key, row)?;
     }
@@ -276,8 +379,10 @@ fn check_row(place: &str, key: &str, row: &Row) -> Result<()> {
         let got = format!("{} to {} around {}", row.low_us, row.high_us, row.median_us);
         return wrong("interval", "low_us <= median_us <= high_us", &got);
     }
-    if !(row.mad_us.is_finite() && row.mad_us >= 0.0) {
-        return wrong("mad_us", "a finite number from 0", &row.mad_us);
+    for (field, value) in [("mad_us", row.mad_us), ("std_us", row.std_us)] {
+        if !(value.is_finite() && value >= 0.0) {
+            return wrong(field, "a finite number from 0", &value);
+        }
     }
     if row.samples == 0 || row.outliers > row.samples {
         let got = format!("{} samples with {} outliers", row.samples, row.outliers);
@@ -287,112 +392,5 @@ fn check_row(place: &str, key: &str, row: &Row) -> Result<()> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use supernet::space::{preset, sampler};
-
-    /// A table whose every row has made-up but plausible numbers: a fixed cost and one that grows with MACs.
-    pub(crate) fn made_up(space: &SearchSpace) -> LatencyTable {
-        let layers = space_layers(space).expect("a checked space");
-        let row = |layer: &LayerSpec| {
-            let macs = supernet::space::cost(std::slice::from_ref(layer)).macs as f64;
-            let hash = f64::from(blake3::hash(layer.key().as_bytes()).as_bytes()[0]);
-            let median_us = 1.0 + macs / 5000.0 * (1.0 + hash / 1000.0);
-            let (low_us, high_us) = (0.99 * median_us, 1.02 * median_us);
-            Row { median_us, low_us, high_us, mad_us: 0.1, samples: 50, outliers: 1, converged: true }
-        };
-        let rows = layers.iter().map(|(key, layer)| (key.clone(), row(layer))).collect();
-        let device = DeviceFacts::this_machine(Some("made-up"));
-        LatencyTable::new("made-up.json", device, engine(), "none", rows).expect("checked numbers")
-    }
-
-    fn engine() -> EngineFacts {
-        let (engine, engine_version) = ("fake".to_string(), "1".to_string());
-        EngineFacts { engine, engine_version, threads: 1, dtype: "f32".to_string(), batch: 1 }
-    }
-
-    #[test]
-    fn tables_round_trip_through_a_file() {
-        let mut table = made_up(&preset("tiny").expect("a preset"));
-        let hash = table.hash();
-        table.run.insert("date".to_string(), "2024-05-01".into());
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("table.json");
-        table.write(&path).expect("writable");
-        let read = LatencyTable::read(&path).expect("own file");
-        assert_eq!(read.to_json(), table.to_json());
-        assert_eq!(read.rows(), table.rows());
-        assert_eq!(read.hash(), hash, "the run is no part of the hash");
-        assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 1, "no sibling is left");
-    }
-
-    #[test]
-    fn networks_are_sums_and_a_missing_layer_is_named() {
-        let (tiny, fashion) = (preset("tiny").expect("a preset"), preset("fashion").expect("a preset"));
-        let table = made_up(&tiny);
-        let layers = tiny.lower(&sampler::largest(&tiny)).expect("legal");
-        let sum = table.network_latency(&layers).expect("covered");
-        let by_hand: f64 = layers.iter().map(|layer| table.rows()[&layer.key()].median_us).sum();
-        assert_eq!(sum.median_us, by_hand);
-        assert!(sum.high_us > sum.median_us);
-        assert_eq!(table.coverage(&tiny).expect("a space").missing, Vec::<String>::new());
-        let missing = table.coverage(&fashion).expect("a space");
-        assert!(missing.missing.len() > 50 && missing.missing.len() <= missing.layers);
-        let layers = fashion.lower(&sampler::largest(&fashion)).expect("legal");
-        let error = table.network_latency(&layers).expect_err("not covered").to_string();
-        for part in ["made-up.json", &layers[0].key(), "run extract measure --missing"] {
-            assert!(error.contains(part), "{error}");
-        }
-    }
-
-    #[test]
-    fn rows_of_another_setting_are_refused() {
-        let mut table = made_up(&preset("tiny").expect("a preset"));
-        let row = *table.rows().values().next().expect("a row");
-        let rows = BTreeMap::from([("new".to_string(), row)]);
-        let device = DeviceFacts { name: "renamed".to_string(), ..table.device.clone() };
-        table.extend(&device, &engine(), rows.clone()).expect("the same setting");
-        assert!(table.rows().contains_key("new"));
-        let other = EngineFacts { threads: 2, ..engine() };
-        assert!(table.extend(&device, &other, rows).is_err());
-    }
-
-    #[test]
-    fn malformed_tables_are_refused_with_the_field() {
-        let mut table = made_up(&preset("tiny").expect("a preset"));
-        table.rows = table.rows.into_iter().take(1).collect();
-        let row = Row {
-            median_us: 2.5,
-            low_us: 2.25,
-            high_us: 2.75,
-            mad_us: 0.5,
-            samples: 50,
-            outliers: 1,
-            converged: true,
-        };
-        table.rows = table.rows.into_keys().map(|key| (key, row)).collect();
-        let good = table.to_json();
-        for (from, to, part) in [
-            ("{", "[", "text"),
-            ("latency-table", "other", "kind: expected latency-table, got other"),
-            ("\"version\": 1", "\"version\": 2", "version: expected 1, got 2"),
-            ("\"threads\": 1", "\"threads\": 0", "threads"),
-            ("\"batch\": 1", "\"batch\": -1", "text"),
-            ("\"protocol\"", "\"protokol\"", "text"),
-            ("\"median_us\": 2.5", "\"median_us\": 0", "median_us of \""),
-            ("\"median_us\": 2.5", "\"median_us\": 1e999", "text"),
-            ("\"median_us\": 2.5", "\"median_us\": null", "text"),
-            ("\"low_us\": 2.25", "\"low_us\": 2.6", "interval of \""),
-            ("\"high_us\": 2.75", "\"high_us\": 2.4", "interval of \""),
-            ("\"mad_us\": 0.5", "\"mad_us\": -0.5", "mad_us of \""),
-            ("\"samples\": 50", "\"samples\": 0", "samples of \""),
-            ("\"outliers\": 1", "\"outliers\": 51", "samples of \""),
-        ] {
-            assert!(good.contains(from), "{from} in {good}");
-            let error =
-                LatencyTable::from_json("x.json", &good.replacen(from, to, 1)).expect_err(to).to_string();
-            assert!(error.starts_with("x.json: ") && error.contains(part), "{to}: {error}");
-        }
-        LatencyTable::from_json("x.json", &good).expect("unharmed");
-    }
-}
+#[path = "table/tests.rs"]
+pub(crate) mod tests;

@@ -14,8 +14,8 @@ use supernet::space::{Arch, sampler};
 use super::constraint::Limits;
 use super::genes::{corners, neighbours, toward};
 use super::index::{Candidate, CostIndex, Costs};
+use super::objective::Objective;
 use super::pareto;
-use crate::accuracy::AccuracyEstimator;
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, rng};
 
@@ -107,7 +107,7 @@ fn order(a: &Scored, b: &Scored) -> Ordering {
 
 struct Search<'a> {
     index: &'a CostIndex,
-    estimator: &'a AccuracyEstimator,
+    estimator: &'a dyn Objective,
     config: &'a SearchConfig,
     stop: &'a AtomicBool,
     rng: ChaCha8Rng,
@@ -124,7 +124,7 @@ struct Search<'a> {
 /// that keeps all; or if the estimator is of another space.
 pub fn evolve(
     index: &CostIndex,
-    estimator: &AccuracyEstimator,
+    estimator: &dyn Objective,
     limits: &Limits,
     config: &SearchConfig,
     stop: &AtomicBool,
@@ -142,9 +142,10 @@ pub fn evolve(
     Ok(search.report())
 }
 
-fn check_space(index: &CostIndex, estimator: &AccuracyEstimator) -> Result<()> {
+fn check_space(index: &CostIndex, estimator: &dyn Objective) -> Result<()> {
     let (ours, theirs) = (index.space(), estimator.space());
-    if ours.fingerprint() == theirs.fingerprint() {
+    // a search may be of some of the space's resolutions only
+    if theirs.at_resolutions(ours.resolutions()).is_ok_and(|same| same.fingerprint() == ours.fingerprint()) {
         return Ok(());
     }
     let describe =

@@ -21,7 +21,7 @@ use supernet::document;
 /// What the file's `kind` says.
 const KIND: &str = "found";
 /// Version of the form that this code writes and reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What a search found, and from which inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +39,10 @@ pub struct Found {
     pub seed: u64,
     /// The candidate with the highest expected accuracy.
     pub best: Candidate,
+    /// How likely `best` keeps the latency limit; absent without a limit, or where the table knows no whole sub-networks
+    /// of the space.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_kept: Option<f64>,
     /// Accuracy against latency, fastest first; empty unless it was asked for.
     pub front: Vec<Candidate>,
     /// BLAKE3 of the estimator's file, in hexadecimal.
@@ -65,6 +69,7 @@ impl Found {
             limits,
             seed,
             best,
+            limit_kept: None,
             front: Vec::new(),
             estimator: String::new(),
             latency_table: String::new(),
@@ -115,6 +120,9 @@ impl Found {
                 return Err(Error::invalid(place, &candidate.arch, expected, got).into());
             }
         }
+        if let Some(share) = found.limit_kept.filter(|share| !(0.0..=1.0).contains(share)) {
+            return Err(Error::invalid(place, "limit_kept", "a share from 0 to 1", share).into());
+        }
         Ok(found)
     }
 }
@@ -137,7 +145,7 @@ mod tests {
         let best = Candidate::new(sampler::largest(&space), 0.912_345_6, &costs);
         let limits = Limits { latency_us: Some(1500.0), ..Limits::default() };
         let mut found = Found::new(&space, limits, 3, best.clone());
-        found.front = vec![best];
+        (found.front, found.limit_kept) = (vec![best], Some(0.75));
         found.run.insert("seconds".to_string(), 0.5.into());
         found
     }
@@ -159,8 +167,9 @@ mod tests {
         for (from, to, part) in [
             ("{", "", "text"),
             ("\"found\"", "\"lost\"", "kind"),
-            ("\"version\": 1", "\"version\": 2", "version"),
+            ("\"version\": 2", "\"version\": 1", "version"),
             ("\"seed\"", "\"sead\"", "text"),
+            ("\"limit_kept\": 0.75", "\"limit_kept\": 1.5", "limit_kept"),
             ("\"latency_ms\": 1.2345678", "\"latency_ms\": -1", "latency above 0"),
             ("\"arch\": \"r12:", "\"arch\": \"x12:", "text"),
         ] {

@@ -11,15 +11,15 @@ use super::constraint::Quantity;
 use crate::encode::choice_indices;
 use crate::error::Result;
 use crate::file::rounded;
-use crate::latency::LatencyTable;
 use crate::latency::plan::covering;
+use crate::latency::{LatencyModel, LatencyTable};
 
 /// What is known of a sub-network without running it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Costs {
-    /// Sum of the layers' median latencies, in microseconds.
+    /// Expected latency, in microseconds.
     pub latency_us: f64,
-    /// Sum of the upper ends of their intervals, in microseconds.
+    /// The upper end of its interval, in microseconds.
     pub latency_upper_us: f64,
     /// Multiply-accumulates for one image.
     pub macs: u64,
@@ -57,9 +57,9 @@ pub struct Candidate {
     pub arch: Arch,
     /// Expected accuracy, as a share.
     pub accuracy: f64,
-    /// Sum of the layers' median latencies, in milliseconds.
+    /// Expected latency, in milliseconds.
     pub latency_ms: f64,
-    /// Sum of the upper ends of their intervals, in milliseconds: what a limit is compared with.
+    /// The upper end of its interval, in milliseconds: what a limit is compared with.
     pub latency_upper_ms: f64,
     /// Multiply-accumulates for one image.
     pub macs: u64,
@@ -90,11 +90,11 @@ pub struct CostIndex {
     fixed: Vec<Costs>,
 }
 
-fn layer_costs(layer: &LayerSpec, table: &LatencyTable) -> Result<Costs> {
-    let (row, cost) = (table.layer(layer)?, cost(std::slice::from_ref(layer)));
+fn layer_costs(layer: &LayerSpec, model: &LatencyModel<'_>) -> Result<Costs> {
+    let (latency, cost) = (model.layer(layer)?, cost(std::slice::from_ref(layer)));
     Ok(Costs {
-        latency_us: row.median_us,
-        latency_upper_us: row.high_us,
+        latency_us: latency.median_us,
+        latency_upper_us: latency.high_us,
         macs: cost.macs,
         params: cost.params,
         peak_activation_bytes: cost.peak_activation_bytes,
@@ -112,9 +112,10 @@ impl CostIndex {
         let blocks = vec![Costs::default(); resolutions * per_resolution];
         let fixed = vec![Costs::default(); resolutions];
         let mut index = Self { space: space.clone(), stages, per_resolution, blocks, fixed };
+        let model = LatencyModel::new(table, space);
         for network in covering(space) {
             let layers = space.lower(&network.arch)?;
-            index.insert(network.resolution, &network.arch, &layers, table)?;
+            index.insert(network.resolution, &network.arch, &layers, &model)?;
         }
         Ok(index)
     }
@@ -125,14 +126,16 @@ impl CostIndex {
         resolution: usize,
         arch: &Arch,
         layers: &[LayerSpec],
-        table: &LatencyTable,
+        model: &LatencyModel<'_>,
     ) -> Result<()> {
-        let mut fixed = Costs::default();
+        let constant = model.constant();
+        let (latency_us, latency_upper_us) = (constant.median_us, constant.high_us);
+        let mut fixed = Costs { latency_us, latency_upper_us, ..Costs::default() };
         let mut places = arch.stages.iter().enumerate().flat_map(|(stage, blocks)| {
             blocks.iter().enumerate().map(move |(position, block)| (stage, position, block))
         });
         for layer in layers {
-            let costs = layer_costs(layer, table)?;
+            let costs = layer_costs(layer, model)?;
             // slot 0 is the first block, which every sub-network has
             if layer.slot.is_none_or(|slot| slot == 0) {
                 fixed.add(&costs);
@@ -255,11 +258,12 @@ mod tests {
             let space = preset(name).expect("a preset");
             let table = made_up(&space);
             let index = CostIndex::new(&space, &table).expect("covered");
+            let model = LatencyModel::new(&table, &space);
             let mut rng = ChaCha8Rng::seed_from_u64(4);
             for _ in 0..200 {
                 let arch = sampler::random(&space, &mut rng);
                 let layers = space.lower(&arch).expect("legal");
-                let (latency, exact) = (table.network_latency(&layers).expect("covered"), cost(&layers));
+                let (latency, exact) = (model.network(&layers).expect("covered"), cost(&layers));
                 let costs = index.costs(&arch).expect("legal");
                 assert!((costs.latency_us / latency.median_us - 1.0).abs() < 1e-12, "{arch}");
                 assert!((costs.latency_upper_us / latency.high_us - 1.0).abs() < 1e-12, "{arch}");

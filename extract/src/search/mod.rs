@@ -5,9 +5,13 @@ mod evolution;
 pub mod found;
 mod genes;
 pub mod index;
+pub mod objective;
 pub mod pareto;
+mod promise;
 
 pub use constraint::{Limits, Quantity};
 pub use evolution::{SearchConfig, SearchReport, evolve};
 pub use found::Found;
 pub use index::{Candidate, CostIndex, Costs};
+pub use objective::{Objective, StandIn};
+pub use promise::{Promised, measure_promised, promised};

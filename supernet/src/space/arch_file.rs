@@ -11,8 +11,8 @@ use crate::document::check_version;
 use crate::error::{Error, Result};
 use crate::file;
 
-/// Version of both `found.json` and `config.json`.
-const VERSION: u32 = 1;
+/// Kind and version of `found.json` and `config.json`.
+const VERSIONS: [(&str, u32); 2] = [("found", 2), ("model", 1)];
 
 /// Reads a sub-network of `space` from what a user wrote: `largest`, `smallest`, `random:SEED`, the
 /// canonical text, or the path of a `found.json`, an exported `config.json` or a sample of PyTorch's `ofa`.
@@ -116,7 +116,10 @@ fn check_front(place: &str, text: &str) -> Result<()> {
     let front: Front = serde_json::from_str(text)
         .map_err(|error| Error::invalid(place, "kind and version", "those of a file", error))?;
     match (front.kind, front.version) {
-        (Some(_), version) => check_version(place, version.unwrap_or_default(), VERSION),
+        (Some(kind), version) => {
+            let known = VERSIONS.iter().find(|known| known.0 == kind).map_or(1, |known| known.1);
+            check_version(place, version.unwrap_or_default(), known)
+        }
         (None, _) => Ok(()),
     }
 }

@@ -55,9 +55,12 @@ fn parse(text: &str) -> Option<LayerSpec> {
         }
         ("mbconv", [kernel, stride, channels, activation, flags @ ..]) => {
             let [input, mid, output] = channel_list(channels)?;
-            let block = block(kernel_of(kernel)?, stride_of(stride)?, mid, activation_of(activation)?, flags)?;
+            let block =
+                block(kernel_of(kernel)?, stride_of(stride)?, mid, activation_of(activation)?, flags)?;
             // the shapes of both must be those that lowering gives
-            if (!block.expansion && mid != input) || (block.residual && (block.stride != 1 || input != output)) {
+            if (!block.expansion && mid != input)
+                || (block.residual && (block.stride != 1 || input != output))
+            {
                 return None;
             }
             let output = map(input).through(output, block.stride);
@@ -89,7 +92,8 @@ fn parse(text: &str) -> Option<LayerSpec> {
 }
 
 fn block(kernel: usize, stride: usize, mid: usize, activation: Activation, flags: &[&str]) -> Option<MbConv> {
-    let mut block = MbConv { kernel, stride, mid, expansion: true, activation, squeeze: None, residual: false };
+    let mut block =
+        MbConv { kernel, stride, mid, expansion: true, activation, squeeze: None, residual: false };
     for flag in flags {
         match *flag {
             "e1" => block.expansion = false,
@@ -159,7 +163,8 @@ mod tests {
             let space = preset(name).expect("a preset");
             for _ in 0..50 {
                 let layers = space.lower(&sampler::random(&space, &mut rng)).expect("legal");
-                let parsed = layers.iter().map(|layer| layer.key().parse()).collect::<Result<Vec<LayerSpec>>>();
+                let parsed =
+                    layers.iter().map(|layer| layer.key().parse()).collect::<Result<Vec<LayerSpec>>>();
                 let chained = LayerSpec::chain(parsed.expect("own keys")).expect("fits");
                 for (chained, layer) in chained.iter().zip(&layers) {
                     let layer = LayerSpec { slot: chained.slot, ..layer.clone() };
@@ -195,6 +200,11 @@ mod tests {
         }
         let layer = |key: &str| key.parse::<LayerSpec>().expect("a key");
         let error = LayerSpec::chain(vec![layer("pool 8 @4x4"), layer("linear 9-2 @1x1")]);
-        assert!(error.expect_err("9 is not 8").to_string().contains("layer 2: expected what \"pool 8 @4x4\" makes"));
+        assert!(
+            error
+                .expect_err("9 is not 8")
+                .to_string()
+                .contains("layer 2: expected what \"pool 8 @4x4\" makes")
+        );
     }
 }

@@ -199,8 +199,14 @@ impl SearchSpace {
     pub fn fingerprint(&self) -> String {
         let mut file = self.file.clone();
         file.name = String::new();
-        let text = toml::to_string(&file).expect("a checked space is plain data");
-        blake3::hash(text.as_bytes()).to_hex()[..16].to_string()
+        fingerprint_of(&file)
+    }
+
+    /// The same of a space whose resolutions may differ too.
+    pub fn fingerprint_at_any_resolution(&self) -> String {
+        let mut file = self.file.clone();
+        (file.name, file.resolutions) = (String::new(), Vec::new());
+        fingerprint_of(&file)
     }
 
     /// The space with only those choices that `allowed` lists too; its sub-networks lie in this space as well.
@@ -222,6 +228,27 @@ impl SearchSpace {
                 ));
             }
         }
+        Ok(narrowed)
+    }
+
+    /// The space with only these of its input resolutions; its sub-networks lie in this space as well.
+    ///
+    /// # Errors
+    /// If there is none, or one that the space does not list.
+    pub fn at_resolutions(&self, resolutions: &[usize]) -> Result<Self> {
+        if resolutions.is_empty() {
+            return Err(Error::invalid(
+                format!("space {}", self.name()),
+                "resolutions",
+                "at least one",
+                "none",
+            ));
+        }
+        for &resolution in resolutions {
+            self.check_resolution(resolution)?;
+        }
+        let mut narrowed = self.clone();
+        narrowed.file.resolutions.retain(|resolution| resolutions.contains(resolution));
         Ok(narrowed)
     }
 
@@ -277,6 +304,11 @@ impl SearchSpace {
         }
         Ok(layer::lower(self, arch))
     }
+}
+
+fn fingerprint_of(file: &SpaceFile) -> String {
+    let text = toml::to_string(file).expect("a checked space is plain data");
+    blake3::hash(text.as_bytes()).to_hex()[..16].to_string()
 }
 
 fn one_of<T: PartialEq + std::fmt::Display>(

@@ -1,4 +1,5 @@
 use super::*;
+use crate::accuracy::AccuracyEstimator;
 use crate::accuracy::tests::{made_up as made_up_rows, quick};
 use crate::latency::table::tests::made_up as made_up_table;
 use crate::latency::{LatencyTable, Row};

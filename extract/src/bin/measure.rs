@@ -1,0 +1,142 @@
+//! `measure PLAN.jsonl ROWS.jsonl`: the program for a small device. Reads a plan that `extract measure --plan-only`
+//! wrote, times what it lists, and appends a row for each visit; `extract measure --rows` makes a table of them.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+
+use extract::Result;
+use extract::latency::{
+    Campaign, Conditions, DeviceFacts, MonotonicStopwatch, NativeEngine, Plan, Progress, RowsLog, Session,
+    carry_out,
+};
+use supernet::Error;
+use supernet::kernels::Kernels;
+use supernet::timing::unix_seconds;
+
+const HELP: &str = "\
+Times the layers and sub-networks that a plan lists on this device.
+
+Usage: measure PLAN.jsonl ROWS.jsonl [--device-name NAME] [--quiet]
+
+  PLAN.jsonl  what `extract measure --plan-only PLAN.jsonl` wrote
+  ROWS.jsonl  a row is appended and synced when it is done: after a power cut the same command goes on
+
+Then, where extract is: extract measure --space SPACE --rows ROWS.jsonl --out TABLE.json
+The environment variable ONCE_FOR_ALL_KERNELS (avx512, avx2, portable, reference) chooses the kernels by hand.
+Exit codes: 0 done, 1 failed, 2 wrong usage.
+";
+
+/// What the command line says.
+struct Arguments {
+    plan: String,
+    rows: String,
+    device_name: Option<String>,
+    quiet: bool,
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let asks = |flags: [&str; 2]| words.iter().any(|word| flags.contains(&word.as_str()));
+    if asks(["--help", "-h"]) {
+        return said(HELP);
+    }
+    if asks(["--version", "-V"]) {
+        return said(&format!("measure {}\n", env!("CARGO_PKG_VERSION")));
+    }
+    let Some(arguments) = parse(&words) else {
+        tell(&format!("error: expected PLAN.jsonl and ROWS.jsonl, got {words:?}\n\n{HELP}"));
+        return ExitCode::from(2);
+    };
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell(&format!("error: {error}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(words: &[String]) -> Option<Arguments> {
+    let (mut files, mut device_name, mut quiet) = (Vec::new(), None, false);
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--quiet" => quiet = true,
+            "--device-name" => {
+                device_name = Some(words.next().filter(|name| !name.trim().is_empty())?.clone())
+            }
+            flag if flag.starts_with('-') => return None,
+            file => files.push(file.to_string()),
+        }
+    }
+    let [plan, rows] = <[String; 2]>::try_from(files).ok()?;
+    Some(Arguments { plan, rows, device_name, quiet })
+}
+
+/// A message; where nobody reads it, the work goes on.
+fn tell(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+fn said(text: &str) -> ExitCode {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let plan = Plan::read(Path::new(&arguments.plan))?;
+    if plan.engine != "native" {
+        let error = Error::invalid(&arguments.plan, "engine", "native, which this program has", &plan.engine);
+        return Err(error.and_then_do("plan for --engine native").into());
+    }
+    let place = || format!("{}: {} threads", arguments.plan, plan.threads);
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(plan.threads)
+        .build_global()
+        .map_err(|error| Error::invalid(place(), "thread pool", "to be made", error))?;
+    let mut outcome = Ok(());
+    // on one of the pool's own threads: handing each small kernel to the pool from outside costs more
+    rayon::scope(|_| outcome = measure(arguments, &plan));
+    outcome
+}
+
+fn measure(arguments: &Arguments, plan: &Plan) -> Result<()> {
+    let kernels = match std::env::var("ONCE_FOR_ALL_KERNELS") {
+        Ok(name) => Kernels::named(&name)?,
+        Err(_) => Kernels::detect(),
+    };
+    let engine = NativeEngine::new(kernels, plan.threads, plan.batch);
+    let device = DeviceFacts::this_machine(arguments.device_name.as_deref());
+    let session = Session { unix_seconds: unix_seconds(), conditions: Conditions::now() };
+    let mut log = RowsLog::open(Path::new(&arguments.rows), plan.setting(&device, &engine), session)?;
+    let mut shown = None;
+    let mut progress = |progress: Progress<'_>| {
+        let Progress { round, finished, subjects, .. } = progress;
+        if !arguments.quiet && shown != Some((round, subjects)) {
+            shown = Some((round, subjects));
+            tell(&format!("round {round}: {finished} of {subjects} done\n"));
+        }
+    };
+    let (mut stopwatch, stop) = (MonotonicStopwatch::new(), AtomicBool::new(false));
+    let campaign = carry_out(plan, (&engine, &mut stopwatch), &mut log, &mut progress, &stop)?;
+    report(arguments, plan, &campaign);
+    Ok(())
+}
+
+fn report(arguments: &Arguments, plan: &Plan, campaign: &Campaign) {
+    let Campaign { unmeasured_layers, unmeasured_networks, spent, .. } = campaign;
+    if unmeasured_layers + unmeasured_networks > 0 {
+        tell(&format!(
+            "the plan's time is up: {unmeasured_layers} layers and {unmeasured_networks} sub-networks are left; the \
+             same command goes on\n"
+        ));
+    }
+    if !arguments.quiet {
+        let (rows, seconds, space) = (&arguments.rows, spent.as_secs_f64(), &plan.space);
+        tell(&format!(
+            "{seconds:.1} s of measuring; next, where extract is:\n  extract measure --space {space} --rows {rows} --out TABLE.json\n"
+        ));
+    }
+}

@@ -1,0 +1,68 @@
+//! Which engine runs the layers, as the flags say.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use extract::latency::{Engine, NativeEngine, Progress, Subject};
+
+use super::kernels;
+
+/// What `--engine` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// Our own inference.
+    Native,
+    /// ONNX Runtime, from its shared library.
+    OnnxRuntime(PathBuf),
+}
+
+impl FromStr for EngineChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "native" => Ok(Self::Native),
+            Some(("onnxruntime", library)) if !library.is_empty() => Ok(Self::OnnxRuntime(library.into())),
+            _ => Err("native, or onnxruntime: and the path of its shared library".to_string()),
+        }
+    }
+}
+
+impl EngineChoice {
+    /// The engine, for so many images at once, on the threads of the pool.
+    pub fn open(&self, batch: usize) -> anyhow::Result<Box<dyn Engine>> {
+        let threads = rayon::current_num_threads();
+        match self {
+            Self::Native => Ok(Box::new(NativeEngine::new(kernels()?, threads, batch))),
+            Self::OnnxRuntime(library) => open_onnxruntime(library, threads, batch),
+        }
+    }
+}
+
+#[cfg(feature = "onnxruntime")]
+fn open_onnxruntime(
+    library: &std::path::Path,
+    threads: usize,
+    batch: usize,
+) -> anyhow::Result<Box<dyn Engine>> {
+    Ok(Box::new(extract::latency::OnnxRuntimeEngine::new(library, threads, batch)?))
+}
+
+#[cfg(not(feature = "onnxruntime"))]
+fn open_onnxruntime(library: &std::path::Path, _: usize, _: usize) -> anyhow::Result<Box<dyn Engine>> {
+    anyhow::bail!(
+        "--engine onnxruntime:{}: this build is without the feature onnxruntime; build extract with it",
+        library.display()
+    )
+}
+
+/// Shows how far measuring has come.
+pub fn show(bar: &indicatif::ProgressBar, progress: &Progress<'_>) {
+    bar.set_length(progress.subjects as u64);
+    bar.set_position(progress.finished as u64);
+    let what = match progress.subject {
+        Subject::Layer(_) => "layers",
+        Subject::Network(..) => "sub-networks",
+    };
+    bar.set_message(format!("{what}, round {}", progress.round));
+}

@@ -1,0 +1,359 @@
+//! From layers to networks: what the sum of single layers misses, fitted to whole sub-networks.
+//!
+//! A layer that is repeated by itself finds its weights in the nearest cache and pays for one call each time; in a
+//! network it does not. A correction is additive over layers, so that it costs a search nothing.
+
+use serde::{Deserialize, Serialize};
+use supernet::space::{LayerSpec, Operator};
+
+use crate::equations::solve_positive;
+use crate::error::Result;
+use crate::file::rounded;
+
+/// Number of features: time of blocks, of blocks with squeeze-and-excite and of other layers, number of layers, bytes
+/// of weights, bytes of maps, and 1.
+const FEATURES: usize = 7;
+/// Those that are times, whose factors are not negative.
+const TIMES: usize = 3;
+const BYTES_PER_MB: f64 = 1e6;
+
+/// Which terms a correction has, from few to many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// None: the sum of the layers.
+    Sum,
+    /// One factor.
+    Scale,
+    /// One factor and a constant.
+    Affine,
+    /// One factor, a time for each layer, and a constant.
+    PerLayer,
+    /// A factor for each kind of layer, and a constant.
+    Kinds,
+    /// One factor, a time for each layer, for each byte of weights and of maps, and a constant.
+    Traffic,
+    /// All of these.
+    Full,
+}
+
+impl Form {
+    const ALL: [Self; 7] =
+        [Self::Sum, Self::Scale, Self::Affine, Self::PerLayer, Self::Kinds, Self::Traffic, Self::Full];
+
+    /// For each unknown, the features that it multiplies.
+    fn columns(self) -> Vec<&'static [usize]> {
+        match self {
+            Self::Sum => vec![],
+            Self::Scale => vec![&[0, 1, 2]],
+            Self::Affine => vec![&[0, 1, 2], &[6]],
+            Self::PerLayer => vec![&[0, 1, 2], &[3], &[6]],
+            Self::Kinds => vec![&[0], &[1], &[2], &[6]],
+            Self::Traffic => vec![&[0, 1, 2], &[3], &[4], &[5], &[6]],
+            Self::Full => vec![&[0], &[1], &[2], &[3], &[4], &[5], &[6]],
+        }
+    }
+}
+
+/// What to add to, and multiply into, the sum of single layers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Correction {
+    /// Which of the terms were fitted.
+    pub form: Form,
+    /// Factor on blocks without squeeze-and-excite.
+    pub block: f64,
+    /// Factor on blocks with squeeze-and-excite.
+    pub squeeze_block: f64,
+    /// Factor on all other layers.
+    pub other: f64,
+    /// Microseconds for each layer.
+    pub layer_us: f64,
+    /// Microseconds for each megabyte of weights in f32.
+    pub weight_us_per_mb: f64,
+    /// Microseconds for each megabyte of a layer's input and output maps in f32.
+    pub map_us_per_mb: f64,
+    /// Microseconds for the whole network.
+    pub constant_us: f64,
+}
+
+/// What of a network a correction is a linear function of.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Features([f64; FEATURES]);
+
+impl Features {
+    fn of(layer: &LayerSpec, median_us: f64) -> Self {
+        let kind = match &layer.operator {
+            Operator::MbConv(block) if block.squeeze.is_none() => 0,
+            Operator::MbConv(_) => 1,
+            _ => 2,
+        };
+        let weights: usize =
+            layer.weights().iter().map(|weight| weight.shape.iter().product::<usize>()).sum();
+        let megabytes = |values: usize| 4.0 * values as f64 / BYTES_PER_MB;
+        let mut features = [0.0; FEATURES];
+        features[kind] = median_us;
+        features[TIMES..6].copy_from_slice(&[
+            1.0,
+            megabytes(weights),
+            megabytes(layer.input.len() + layer.output.len()),
+        ]);
+        Self(features)
+    }
+
+    /// Those of a network, from its layers and their medians.
+    pub fn sum<'a>(layers: impl IntoIterator<Item = (&'a LayerSpec, f64)>) -> Self {
+        let mut sum = Self::default();
+        for (layer, median_us) in layers {
+            sum.0.iter_mut().zip(Self::of(layer, median_us).0).for_each(|(sum, feature)| *sum += feature);
+        }
+        sum.0[6] = 1.0;
+        sum
+    }
+}
+
+impl Correction {
+    /// The sum as it is.
+    pub const NONE: Self = Self {
+        form: Form::Sum,
+        block: 1.0,
+        squeeze_block: 1.0,
+        other: 1.0,
+        layer_us: 0.0,
+        weight_us_per_mb: 0.0,
+        map_us_per_mb: 0.0,
+        constant_us: 0.0,
+    };
+
+    fn new(form: Form, c: [f64; FEATURES]) -> Self {
+        let [block, squeeze_block, other, layer_us, weight_us_per_mb, map_us_per_mb, constant_us] =
+            c.map(|coefficient| rounded(coefficient, 6));
+        Self { form, block, squeeze_block, other, layer_us, weight_us_per_mb, map_us_per_mb, constant_us }
+    }
+
+    fn coefficients(&self) -> [f64; FEATURES] {
+        let Self {
+            block, squeeze_block, other, layer_us, weight_us_per_mb, map_us_per_mb, constant_us, ..
+        } = *self;
+        [block, squeeze_block, other, layer_us, weight_us_per_mb, map_us_per_mb, constant_us]
+    }
+
+    /// Whether all terms are numbers, and factors not negative.
+    pub fn is_sound(&self) -> bool {
+        let all = self.coefficients();
+        all.iter().all(|term| term.is_finite()) && all[..TIMES].iter().all(|factor| *factor >= 0.0)
+    }
+
+    /// What a layer adds to a network's time, in microseconds: never less than nothing.
+    pub fn layer(&self, layer: &LayerSpec, median_us: f64) -> f64 {
+        self.of(&Features::of(layer, median_us)).max(0.0)
+    }
+
+    fn of(&self, features: &Features) -> f64 {
+        self.coefficients().iter().zip(features.0).map(|(coefficient, feature)| coefficient * feature).sum()
+    }
+}
+
+/// One network that was measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Observation {
+    /// What it consists of.
+    pub features: Features,
+    /// What it took, in microseconds.
+    pub measured_us: f64,
+}
+
+impl Observation {
+    fn error_of(&self, correction: &Correction) -> f64 {
+        (correction.of(&self.features) / self.measured_us - 1.0).abs()
+    }
+}
+
+/// Parts for cross-validation: 10 (Kohavi 1995).
+const FOLDS: usize = 10;
+/// Observations for each unknown, at least.
+const PER_UNKNOWN: usize = 4;
+
+/// The correction with the fewest terms whose cross-validated mean relative error is within one standard error of the
+/// least one (Breiman et al. 1984, section 3.4.3). Minimises squared relative errors; factors on times are not negative.
+///
+/// # Errors
+/// None for finite numbers.
+pub fn fit(observations: &[Observation]) -> Result<Correction> {
+    let mut scored = Vec::new();
+    for form in Form::ALL {
+        if form.columns().len() * PER_UNKNOWN > observations.len() {
+            break;
+        }
+        scored.push((form, cross_validate(form, observations)?));
+    }
+    let least = scored.iter().map(|(_, (mean, _))| *mean).fold(f64::INFINITY, f64::min);
+    let bound =
+        scored.iter().find(|(_, (mean, _))| *mean <= least).map_or(least, |(_, (mean, error))| mean + error);
+    let form = scored.iter().find(|(_, (mean, _))| *mean <= bound).map_or(Form::Sum, |(form, _)| *form);
+    fit_form(form, observations)
+}
+
+/// Mean of the relative errors on parts that were left out, and its standard error.
+fn cross_validate(form: Form, observations: &[Observation]) -> Result<(f64, f64)> {
+    let folds = FOLDS.min(observations.len()).max(1);
+    let mut errors = Vec::with_capacity(observations.len());
+    for fold in 0..folds {
+        let (mut rest, mut out) = (Vec::new(), Vec::new());
+        for (index, observation) in observations.iter().enumerate() {
+            if index % folds == fold { out.push(*observation) } else { rest.push(*observation) }
+        }
+        let correction = fit_form(form, &rest)?;
+        errors.extend(out.iter().map(|observation| observation.error_of(&correction)));
+    }
+    let n = errors.len().max(1) as f64;
+    Ok((errors.iter().sum::<f64>() / n, super::stats::deviation(&errors) / n.sqrt()))
+}
+
+/// Least squares of the relative error. Which time factors are 0 in the best one with none below 0 is found by trying
+/// all possibilities, of which there are eight at most.
+fn fit_form(form: Form, observations: &[Observation]) -> Result<Correction> {
+    let columns = form.columns();
+    let bounded: Vec<usize> = (0..columns.len()).filter(|&column| columns[column][0] < TIMES).collect();
+    let mut best: Option<(f64, Correction)> = None;
+    for zeros in 0..1usize << bounded.len() {
+        let is_zero = |column: &usize| {
+            bounded.iter().position(|b| b == column).is_some_and(|bit| zeros >> bit & 1 == 1)
+        };
+        let kept: Vec<usize> = (0..columns.len()).filter(|column| !is_zero(column)).collect();
+        let solved =
+            least_squares(&kept.iter().map(|&column| columns[column]).collect::<Vec<_>>(), observations)?;
+        let mut terms = Correction::NONE.coefficients();
+        columns.iter().copied().flatten().for_each(|&feature| terms[feature] = 0.0);
+        for (column, value) in kept.iter().zip(solved) {
+            columns[*column].iter().for_each(|&feature| terms[feature] = value);
+        }
+        let correction = Correction::new(form, terms);
+        let squares: f64 =
+            observations.iter().map(|observation| observation.error_of(&correction).powi(2)).sum();
+        if correction.is_sound() && best.as_ref().is_none_or(|(least, _)| squares < *least) {
+            best = Some((squares, correction));
+        }
+    }
+    Ok(best.map_or(Correction::NONE, |(_, correction)| correction))
+}
+
+/// Added to the diagonal of columns of length 1, so that columns that depend on one another share their part.
+const RIDGE: f64 = 1e-6;
+
+fn least_squares(columns: &[&[usize]], observations: &[Observation]) -> Result<Vec<f64>> {
+    let n = columns.len();
+    let value = |observation: &Observation, column: &[usize]| -> f64 {
+        column.iter().map(|&feature| observation.features.0[feature]).sum::<f64>() / observation.measured_us
+    };
+    let length = |column: &[usize]| {
+        let squares: f64 = observations.iter().map(|observation| value(observation, column).powi(2)).sum();
+        if squares > 0.0 { squares.sqrt() } else { 1.0 }
+    };
+    let lengths: Vec<f64> = columns.iter().map(|column| length(column)).collect();
+    let (mut matrix, mut right) = (vec![0.0; n * n], vec![0.0; n]);
+    for observation in observations {
+        let row: Vec<f64> = columns
+            .iter()
+            .zip(&lengths)
+            .map(|(column, length)| value(observation, column) / length)
+            .collect();
+        for i in 0..n {
+            right[i] += row[i];
+            (0..n).for_each(|j| matrix[i * n + j] += row[i] * row[j]);
+        }
+    }
+    (0..n).for_each(|i| matrix[i * n + i] += RIDGE);
+    let solved = solve_positive(matrix, right, n)?;
+    Ok(solved.iter().zip(&lengths).map(|(value, length)| value / length).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+    use supernet::space::{preset, sampler};
+
+    /// Networks of `fashion` whose layers take what their MACs say; what a network takes is up to `truth`.
+    fn observations(
+        n: usize,
+        seed: u64,
+        truth: impl Fn(&Features, &mut ChaCha8Rng) -> f64,
+    ) -> Vec<Observation> {
+        let space = preset("fashion").expect("a preset");
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut observe = |_| {
+            let layers = space.lower(&sampler::random(&space, &mut rng)).expect("legal");
+            let time = |layer: &LayerSpec| {
+                1.0 + supernet::space::cost(std::slice::from_ref(layer)).macs as f64 / 2e4
+            };
+            let features = Features::sum(layers.iter().map(|layer| (layer, time(layer))));
+            Observation { features, measured_us: truth(&features, &mut rng) }
+        };
+        (0..n).map(&mut observe).collect()
+    }
+
+    fn apply(terms: [f64; FEATURES], features: &Features) -> f64 {
+        terms.iter().zip(features.0).map(|(term, feature)| term * feature).sum()
+    }
+
+    #[test]
+    fn terms_that_there_are_come_back() {
+        for (form, terms) in [
+            (Form::Sum, [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]),
+            (Form::Scale, [1.1, 1.1, 1.1, 0.0, 0.0, 0.0, 0.0]),
+            (Form::Affine, [1.1, 1.1, 1.1, 0.0, 0.0, 0.0, 12.0]),
+            (Form::PerLayer, [1.1, 1.1, 1.1, -0.4, 0.0, 0.0, 12.0]),
+            (Form::Kinds, [0.9, 1.2, 1.0, 0.0, 0.0, 0.0, 5.0]),
+            (Form::Full, [0.9, 1.2, 1.0, -0.5, 9.0, -30.0, 5.0]),
+        ] {
+            let exact = observations(60, 1, |features, _| apply(terms, features));
+            let fitted = fit_form(form, &exact).expect("finite");
+            for unseen in observations(60, 2, |features, _| apply(terms, features)) {
+                assert!(unseen.error_of(&fitted) < 1e-3, "{form:?}: {fitted:?}");
+            }
+            let noisy =
+                observations(60, 1, |features, rng| apply(terms, features) * rng.random_range(0.99..1.01));
+            let chosen = fit(&noisy).expect("finite");
+            assert!(chosen.form <= form || form == Form::Kinds, "{form:?}: {chosen:?}");
+            let unseen = observations(60, 2, |features, _| apply(terms, features));
+            let mean = unseen.iter().map(|unseen| unseen.error_of(&chosen)).sum::<f64>() / 60.0;
+            assert!(mean < 0.006, "{form:?}: {mean} with {chosen:?}");
+        }
+    }
+
+    /// Factors below 0 are not to be had: the best without is found, as a search over a grid confirms.
+    #[test]
+    fn factors_are_not_negative_and_still_the_best() {
+        let truth =
+            |features: &Features, _: &mut ChaCha8Rng| apply([1.0, -0.2, 1.0, 0.0, 0.0, 0.0, 60.0], features);
+        let made = observations(40, 3, truth);
+        let fitted = fit_form(Form::Kinds, &made).expect("finite");
+        assert!(fitted.is_sound(), "{fitted:?}");
+        let squares =
+            |c: &Correction| made.iter().map(|observation| observation.error_of(c).powi(2)).sum::<f64>();
+        let least = squares(&fitted);
+        for step in [-0.02, 0.02] {
+            for term in 0..FEATURES {
+                let mut terms = fitted.coefficients();
+                terms[term] = if term < TIMES { (terms[term] + step).max(0.0) } else { terms[term] };
+                terms[6] += if term == 6 { 10.0 * step } else { 0.0 };
+                let other = Correction { form: Form::Kinds, ..Correction::new(Form::Kinds, terms) };
+                assert!(squares(&other) >= least * (1.0 - 1e-6), "{other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn few_networks_allow_few_terms() {
+        let truth =
+            |features: &Features, _: &mut ChaCha8Rng| apply([2.0, 2.0, 2.0, 0.0, 0.0, 0.0, 0.0], features);
+        assert_eq!(fit(&observations(3, 1, truth)).expect("finite"), Correction::NONE);
+        assert_eq!(fit(&observations(5, 1, truth)).expect("finite").form, Form::Scale);
+        let layers = preset("tiny").and_then(|space| space.lower(&sampler::largest(&space))).expect("legal");
+        let negative = Correction { layer_us: -1e9, ..Correction::NONE };
+        assert_eq!(negative.layer(&layers[0], 5.0), 0.0, "never less than nothing");
+        assert_eq!(Correction::NONE.layer(&layers[0], 5.0), 5.0);
+    }
+}

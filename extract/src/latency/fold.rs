@@ -1,0 +1,108 @@
+//! Rows become what is known of each subject: samples that count, scaled to the machine's usual speed.
+
+use std::collections::BTreeMap;
+
+use supernet::space::Arch;
+
+use super::drift::{Verdict, verdicts};
+use super::rows::{Rows, Subject};
+use super::stats::{self, Row};
+
+/// What was sampled of one subject.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// Runs a sample.
+    pub inner: u64,
+    /// Samples of the visits that count, in microseconds a run at the machine's usual speed.
+    pub visits: Vec<Vec<f64>>,
+    /// Samples of those that do not, as they were measured.
+    pub disturbed: Vec<Vec<f64>>,
+}
+
+impl Observed {
+    /// The row of a table. Where no visit counts, the others must do; the row is then unconverged.
+    pub fn row(&self, half_width: f64) -> Row {
+        let discarded = self.disturbed.len();
+        if self.visits.is_empty() {
+            return Row { converged: false, ..stats::summarize(&self.disturbed, discarded, half_width) };
+        }
+        stats::summarize(&self.visits, discarded, half_width)
+    }
+
+    /// Visits in all.
+    pub fn visited(&self) -> usize {
+        self.visits.len() + self.disturbed.len()
+    }
+}
+
+/// What was sampled of each subject; `reference_us` as for [`verdicts`].
+pub fn fold(rows: &Rows, reference_us: Option<f64>) -> BTreeMap<Subject, Observed> {
+    let mut folded: BTreeMap<Subject, Observed> = BTreeMap::new();
+    for (visit, verdict) in rows.visits().zip(verdicts(rows, reference_us)) {
+        let observed = folded.entry(visit.subject.clone()).or_default();
+        observed.inner = visit.inner;
+        match verdict {
+            Verdict::Scaled(scale) => {
+                observed.visits.push(visit.samples_us.iter().map(|sample| sample * scale).collect());
+            }
+            Verdict::Disturbed => observed.disturbed.push(visit.samples_us.clone()),
+        }
+    }
+    folded
+}
+
+/// The rows of the layers among the subjects.
+pub fn layer_rows(folded: &BTreeMap<Subject, Observed>, half_width: f64) -> BTreeMap<String, Row> {
+    let rows = folded.iter().filter_map(|(subject, observed)| match subject {
+        Subject::Layer(key) => Some((key.clone(), observed.row(half_width))),
+        Subject::Network(..) => None,
+    });
+    rows.collect()
+}
+
+/// Medians of the sub-networks among the subjects, in microseconds: in the first pass and in the second, where there
+/// was one.
+pub fn network_times(folded: &BTreeMap<Subject, Observed>) -> BTreeMap<Arch, [Option<f64>; 2]> {
+    let mut times: BTreeMap<Arch, [Option<f64>; 2]> = BTreeMap::new();
+    for (subject, observed) in folded {
+        if let Subject::Network(arch, pass @ (1 | 2)) = subject {
+            let median = observed.row(1.0).median_us;
+            times.entry(arch.clone()).or_default()[usize::from(*pass - 1)] = Some(median);
+        }
+    }
+    times
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::latency::drift::tests::setting;
+    use crate::latency::rows::{Record, Visit};
+
+    #[test]
+    fn samples_are_gathered_by_subject_and_disturbed_ones_set_apart() {
+        let layer = Subject::Layer("a".to_string());
+        let arch: Arch = "r8:k3e3".parse().expect("an arch");
+        let visit = |subject: &Subject, sample: f64, after: f64| {
+            let (subject, samples_us) = (subject.clone(), vec![sample; 2]);
+            Record::Visit(Visit { subject, inner: 3, samples_us, sentinel_us: Some([10.0, after]) })
+        };
+        let (first, second) = (Subject::Network(arch.clone(), 1), Subject::Network(arch.clone(), 2));
+        let records = vec![
+            visit(&layer, 4.0, 10.0),
+            visit(&layer, 9.0, 20.0),
+            visit(&first, 50.0, 10.0),
+            visit(&second, 52.0, 10.0),
+            visit(&layer, 5.0, 10.0),
+        ];
+        let folded = fold(&Rows { setting: setting(), records }, Some(20.0));
+        let observed = &folded[&layer];
+        assert_eq!(observed.visits, [[8.0, 8.0], [10.0, 10.0]], "scaled to a machine half as fast");
+        assert_eq!((&observed.disturbed, observed.visited(), observed.inner), (&vec![vec![9.0, 9.0]], 3, 3));
+        assert_eq!(network_times(&folded)[&arch], [Some(100.0), Some(104.0)]);
+        let rows = layer_rows(&folded, 0.03);
+        assert_eq!((rows.len(), rows["a"].median_us, rows["a"].discarded), (1, 9.0, 1));
+        let only = Observed { visits: Vec::new(), ..observed.clone() };
+        assert_eq!((only.row(0.03).median_us, only.row(0.03).converged), (9.0, false));
+    }
+}

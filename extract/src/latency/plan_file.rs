@@ -1,0 +1,467 @@
+//! `plan.jsonl`: what a device is to measure, as a file that the small program on the device reads.
+//!
+//! A header, a line for each layer, a line for each sub-network that may be chosen. A sub-network is a list of layers,
+//! so that the device needs to know nothing of spaces.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+use supernet::Error;
+use supernet::document;
+use supernet::file::{self, write_atomically};
+use supernet::random::rng_for;
+use supernet::space::{Arch, LayerSpec, SearchSpace, sampler};
+
+use super::engine::EngineFacts;
+use super::measure::{MeasureConfig, sentinel_of};
+use super::plan::space_layers;
+use super::table::LatencyTable;
+use crate::error::Result;
+
+/// What the header's `kind` says.
+const KIND: &str = "latency-plan";
+/// Version of the form that this code writes and reads.
+const VERSION: u32 = 1;
+/// Sub-networks to choose each measured one from, so that they can be spread evenly over latencies.
+const CANDIDATES_EACH: usize = 10;
+/// Most layers and most candidates: a file with more is no plan.
+const MOST: usize = 1_000_000;
+
+/// A layer that a plan lists.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedLayer {
+    /// What is run.
+    pub spec: LayerSpec,
+    /// Resolutions of the space at which it occurs.
+    pub resolutions: Vec<usize>,
+    /// Its median, in microseconds, if a table has it already: it is not measured again.
+    pub known_us: Option<f64>,
+}
+
+/// What is to be measured of a space, with what.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Name of the space.
+    pub space: String,
+    /// [`SearchSpace::fingerprint`] of the space.
+    pub fingerprint: String,
+    /// Resolutions that are covered.
+    pub resolutions: Vec<usize>,
+    /// Name of the engine, such as `native`.
+    pub engine: String,
+    /// Threads that it computes with.
+    pub threads: usize,
+    /// Number type of the activations.
+    pub dtype: String,
+    /// Images at once.
+    pub batch: usize,
+    /// How well each median must be known: half of its 95 % interval over itself.
+    pub half_width: f64,
+    /// Time after which no new visit begins.
+    pub budget: Duration,
+    /// Decides the order of visits.
+    pub seed: u64,
+    /// Key of the layer that tells how fast the machine is.
+    pub sentinel: String,
+    /// The sentinel's usual time in the table that is added to, in microseconds.
+    pub reference_us: Option<f64>,
+    /// Number of sub-networks to measure.
+    pub networks: usize,
+    /// Layers by key.
+    pub layers: BTreeMap<String, PlannedLayer>,
+    /// Keys of the layers of sub-networks to choose from.
+    pub candidates: BTreeMap<Arch, Vec<String>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    kind: String,
+    version: u32,
+    space: String,
+    fingerprint: String,
+    resolutions: Vec<usize>,
+    engine: String,
+    threads: usize,
+    dtype: String,
+    batch: usize,
+    half_width: f64,
+    budget_seconds: f64,
+    seed: u64,
+    sentinel: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reference_us: Option<f64>,
+    networks: usize,
+    /// Number of lines of each kind, so that a file that was cut short is told.
+    layers: usize,
+    candidates: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LayerLine {
+    layer: String,
+    resolutions: Vec<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    known_us: Option<f64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NetworkLine {
+    network: Arch,
+    /// Layers by their place in the file, counted from 0.
+    layers: Vec<usize>,
+}
+
+impl Plan {
+    /// The plan for a space: all its layers but those that `known` has, and candidates for `networks` sub-networks.
+    ///
+    /// # Errors
+    /// If `known` is of another engine; none else for a checked space.
+    pub fn new(
+        space: &SearchSpace,
+        engine: &EngineFacts,
+        config: &MeasureConfig,
+        networks: usize,
+        known: Option<&LatencyTable>,
+    ) -> Result<Self> {
+        let specs = space_layers(space)?;
+        let own_sentinel = sentinel_of(specs.values()).map(LayerSpec::key).unwrap_or_default();
+        let usual = known.and_then(|table| table.sentinel.clone());
+        let mut layers: BTreeMap<String, PlannedLayer> = BTreeMap::new();
+        for (key, spec) in specs {
+            let known_us = known.and_then(|table| table.rows().get(&key)).map(|row| row.median_us);
+            layers.insert(key, PlannedLayer { spec, resolutions: Vec::new(), known_us });
+        }
+        for &resolution in space.resolutions() {
+            for key in space_layers(&space.at_resolutions(&[resolution])?)?.keys() {
+                layers.get_mut(key).expect("a layer of the space").resolutions.push(resolution);
+            }
+        }
+        let mut candidates = BTreeMap::new();
+        for arch in candidate_archs(space, networks * CANDIDATES_EACH, config.seed) {
+            let keys = space.lower(&arch)?.iter().map(LayerSpec::key).collect();
+            candidates.insert(arch, keys);
+        }
+        let EngineFacts { engine, threads, dtype, batch, .. } = engine.clone();
+        Ok(Self {
+            space: space.name().to_string(),
+            fingerprint: space.fingerprint(),
+            resolutions: space.resolutions().to_vec(),
+            engine,
+            threads,
+            dtype,
+            batch,
+            half_width: config.half_width,
+            budget: config.budget,
+            seed: config.seed,
+            reference_us: usual.as_ref().map(|sentinel| sentinel.usual_us),
+            sentinel: usual.map_or(own_sentinel, |sentinel| sentinel.layer),
+            networks,
+            layers,
+            candidates,
+        })
+    }
+
+    /// The protocol that the plan asks for.
+    pub fn config(&self) -> MeasureConfig {
+        MeasureConfig {
+            half_width: self.half_width,
+            budget: self.budget,
+            seed: self.seed,
+            reference_us: self.reference_us,
+            ..MeasureConfig::default()
+        }
+    }
+
+    /// The layers of a candidate, as a network.
+    ///
+    /// # Errors
+    /// If one does not fit the one before.
+    pub fn network(&self, keys: &[String]) -> Result<Vec<LayerSpec>> {
+        let specs = keys.iter().map(|key| self.layers[key].spec.clone()).collect();
+        Ok(LayerSpec::chain(specs)?)
+    }
+
+    /// The file's text.
+    pub fn to_jsonl(&self) -> String {
+        let line = |value: &serde_json::Value| value.to_string() + "\n";
+        let header = Header {
+            kind: KIND.to_string(),
+            version: VERSION,
+            space: self.space.clone(),
+            fingerprint: self.fingerprint.clone(),
+            resolutions: self.resolutions.clone(),
+            engine: self.engine.clone(),
+            threads: self.threads,
+            dtype: self.dtype.clone(),
+            batch: self.batch,
+            half_width: self.half_width,
+            budget_seconds: self.budget.as_secs_f64(),
+            seed: self.seed,
+            sentinel: self.sentinel.clone(),
+            reference_us: self.reference_us,
+            networks: self.networks,
+            layers: self.layers.len(),
+            candidates: self.candidates.len(),
+        };
+        let mut text = serde_json::to_string(&header).expect("plain data") + "\n";
+        let mut places = BTreeMap::new();
+        for (place, (key, PlannedLayer { resolutions, known_us, .. })) in self.layers.iter().enumerate() {
+            places.insert(key, place);
+            let (layer, resolutions, known_us) = (key.clone(), resolutions.clone(), *known_us);
+            let wire = LayerLine { layer, resolutions, known_us };
+            text += &(serde_json::to_string(&wire).expect("plain data") + "\n");
+        }
+        for (arch, keys) in &self.candidates {
+            let layers = keys.iter().map(|key| places[key]).collect::<Vec<_>>();
+            text += &line(&serde_json::json!({ "network": arch, "layers": layers }));
+        }
+        text
+    }
+
+    /// Writes the file, all of it or nothing.
+    ///
+    /// # Errors
+    /// If the folder cannot be written to.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        Ok(write_atomically(path, self.to_jsonl().as_bytes())?)
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// If it cannot be read, is no plan of this version, was cut short, or lists what cannot be.
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::from_jsonl(&path.display().to_string(), &file::read_text(path)?)
+    }
+
+    /// Reads a file's text; `place` names it in messages.
+    ///
+    /// # Errors
+    /// As [`Plan::read`].
+    pub fn from_jsonl(place: &str, text: &str) -> Result<Self> {
+        let mut lines = text.lines();
+        let first = lines.next().unwrap_or("");
+        let header: Header =
+            document::read(place, first, (KIND, VERSION), "the header of a latency plan in JSON")?;
+        check_header(place, &header)?;
+        let got = text.lines().count() - 1;
+        if header.layers.max(header.candidates) > MOST || header.layers + header.candidates != got {
+            let expected = format!("{} layers and {} candidates", header.layers, header.candidates);
+            return Err(Error::invalid(place, "number of lines", expected, format!("{got} lines"))
+                .and_then_do("copy the file again")
+                .into());
+        }
+        let numbered = |(index, line)| (format!("{place}, line {}", index + 2), line);
+        let mut lines = lines.enumerate().map(numbered);
+        let (mut layers, mut keys) = (BTreeMap::new(), Vec::new());
+        for (place, line) in lines.by_ref().take(header.layers) {
+            let (key, layer) = layer_of(&place, line)?;
+            keys.push(key.clone());
+            if layers.insert(key, layer).is_some() {
+                return Err(Error::invalid(&place, "layer", "each layer once", line).into());
+            }
+        }
+        let mut candidates = BTreeMap::new();
+        for (place, line) in lines {
+            let (arch, network) = network_of(&place, line, &keys)?;
+            candidates.insert(arch, network);
+        }
+        let plan = Self::assembled(header, layers, candidates);
+        for keys in plan.candidates.values() {
+            plan.network(keys)?;
+        }
+        Ok(plan)
+    }
+
+    fn assembled(
+        header: Header,
+        layers: BTreeMap<String, PlannedLayer>,
+        candidates: BTreeMap<Arch, Vec<String>>,
+    ) -> Self {
+        Self {
+            space: header.space,
+            fingerprint: header.fingerprint,
+            resolutions: header.resolutions,
+            engine: header.engine,
+            threads: header.threads,
+            dtype: header.dtype,
+            batch: header.batch,
+            half_width: header.half_width,
+            budget: Duration::from_secs_f64(header.budget_seconds),
+            seed: header.seed,
+            sentinel: header.sentinel,
+            reference_us: header.reference_us,
+            networks: header.networks,
+            layers,
+            candidates,
+        }
+    }
+}
+
+fn check_header(place: &str, header: &Header) -> Result<()> {
+    let Header { threads, batch, half_width, budget_seconds, reference_us, .. } = header;
+    let wrong =
+        |field: &str, expected: &str, got: String| Err(Error::invalid(place, field, expected, got).into());
+    if !(1..=4096).contains(threads) || !(1..=65_536).contains(batch) {
+        return wrong(
+            "threads and batch",
+            "at least 1, at most 4096 and 65536",
+            format!("{threads} and {batch}"),
+        );
+    }
+    if !(*half_width > 0.0 && *half_width < 1.0) {
+        return wrong("half_width", "a number between 0 and 1", half_width.to_string());
+    }
+    if !(0.0..=1e9).contains(budget_seconds) {
+        return wrong("budget_seconds", "0 to 1e9", budget_seconds.to_string());
+    }
+    if let Some(reference) = reference_us.filter(|reference| !(reference.is_finite() && *reference > 0.0)) {
+        return wrong("reference_us", "a time above 0 us", reference.to_string());
+    }
+    header.sentinel.parse::<LayerSpec>()?;
+    Ok(())
+}
+
+fn layer_of(place: &str, line: &str) -> Result<(String, PlannedLayer)> {
+    let form = "{\"layer\", \"resolutions\"}";
+    let LayerLine { layer, resolutions, known_us } =
+        serde_json::from_str(line).map_err(|error| Error::invalid(place, "layer", form, error))?;
+    if let Some(known) = known_us.filter(|known| !(known.is_finite() && *known > 0.0)) {
+        return Err(Error::invalid(place, "known_us", "a time above 0 us", known).into());
+    }
+    let spec = layer.parse()?;
+    Ok((layer, PlannedLayer { spec, resolutions, known_us }))
+}
+
+fn network_of(place: &str, line: &str, keys: &[String]) -> Result<(Arch, Vec<String>)> {
+    let form = "{\"network\", \"layers\"}";
+    let NetworkLine { network, layers } =
+        serde_json::from_str(line).map_err(|error| Error::invalid(place, "network", form, error))?;
+    let key = |&index: &usize| keys.get(index).cloned();
+    let Some(network_keys) = layers.iter().map(key).collect::<Option<Vec<_>>>() else {
+        let expected = format!("places below {}", keys.len());
+        return Err(Error::invalid(place, "layers", expected, format!("{layers:?}")).into());
+    };
+    Ok((network, network_keys))
+}
+
+/// Random sub-networks; a third of them led towards the smallest one by as many genes as chance decides, a third
+/// towards the largest, so that the ends of the range of latencies are among them.
+fn candidate_archs(space: &SearchSpace, count: usize, seed: u64) -> BTreeSet<Arch> {
+    let mut rng = rng_for("latency candidates", seed, &[]);
+    let ends = [sampler::smallest(space), sampler::largest(space)];
+    let mut archs = BTreeSet::new();
+    for index in 0..count {
+        let mut arch = sampler::random(space, &mut rng);
+        if let Some(end) = ends.get(index % 3) {
+            let times = rng.random_range(0..8);
+            for _ in 0..times {
+                arch = sampler::crossover(&arch, end, &mut rng);
+            }
+        }
+        archs.insert(arch);
+    }
+    archs
+}
+
+/// So many of the candidates, spread evenly over the range of their latencies: the range is cut into as many equal
+/// strata, and the one nearest to the middle of each is taken that is not taken yet.
+pub fn stratified(latencies: &[(Arch, f64)], count: usize) -> Vec<Arch> {
+    let mut left: Vec<&(Arch, f64)> = latencies.iter().collect();
+    left.sort_by(|a, b| a.1.total_cmp(&b.1).then_with(|| a.0.cmp(&b.0)));
+    let (Some(first), Some(last)) = (left.first(), left.last()) else { return Vec::new() };
+    let (low, width) = (first.1, (last.1 - first.1) / count.max(1) as f64);
+    let mut chosen = Vec::new();
+    for stratum in 0..count.min(left.len()) {
+        let middle = low + (stratum as f64 + 0.5) * width;
+        let distance = |index: &usize| (left[*index].1 - middle).abs();
+        let nearest = (0..left.len()).min_by(|a, b| distance(a).total_cmp(&distance(b)));
+        chosen.push(left.remove(nearest.expect("as many candidates as are asked for")).0.clone());
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::latency::drift::tests::setting;
+    use crate::latency::table::tests::made_up;
+    use supernet::space::preset;
+
+    fn plan(networks: usize) -> Plan {
+        let space = preset("fashion").expect("a preset").at_resolutions(&[20, 28]).expect("listed");
+        Plan::new(&space, &setting().engine, &MeasureConfig::default(), networks, None).expect("a plan")
+    }
+
+    #[test]
+    fn plans_round_trip_and_say_what_is_where() {
+        let plan = plan(4);
+        let again = Plan::from_jsonl("x", &plan.to_jsonl()).expect("own text");
+        assert_eq!(again.to_jsonl(), plan.to_jsonl());
+        assert_eq!((again.layers.len(), again.candidates.len()), (plan.layers.len(), plan.candidates.len()));
+        assert_eq!(again.config(), plan.config());
+        let stem = &plan.layers["stem k3 s2 1-16 h_swish @20x20"];
+        assert_eq!((&stem.resolutions, stem.known_us), (&vec![20], None));
+        let linear = plan.layers.iter().find(|(key, _)| key.starts_with("linear")).expect("a classifier").1;
+        assert_eq!(linear.resolutions, [20, 28]);
+        assert!(plan.candidates.values().all(|keys| keys.iter().all(|key| plan.layers.contains_key(key))));
+        assert!(plan.layers.contains_key(&plan.sentinel));
+    }
+
+    #[test]
+    fn what_a_table_has_is_not_measured_again() {
+        let space = preset("tiny").expect("a preset");
+        let table = made_up(&space);
+        let plan =
+            Plan::new(&space, &table.engine, &MeasureConfig::default(), 2, Some(&table)).expect("a plan");
+        assert!(plan.layers.iter().all(|(key, layer)| layer.known_us == Some(table.rows()[key].median_us)));
+        let sentinel = table.sentinel.clone().expect("made up");
+        assert_eq!((plan.sentinel.clone(), plan.reference_us), (sentinel.layer, Some(sentinel.usual_us)));
+        assert_eq!(Plan::from_jsonl("x", &plan.to_jsonl()).expect("own text").to_jsonl(), plan.to_jsonl());
+    }
+
+    #[test]
+    fn malformed_plans_are_refused_with_the_line() {
+        let good = plan(1).to_jsonl();
+        let lines = good.lines().count();
+        let last = good.lines().last().expect("a network").to_string();
+        for (from, to, part) in [
+            (KIND, "x", "kind: expected latency-plan"),
+            ("\"version\":1", "\"version\":2", "version: expected 1, got 2"),
+            ("\"threads\":1", "\"threads\":0", "threads and batch"),
+            ("\"half_width\":0.03", "\"half_width\":0", "half_width"),
+            ("\"budget_seconds\":1800.0", "\"budget_seconds\":-1", "budget_seconds"),
+            ("{\"layer\":\"conv1x1", "{\"layer\":\"conv9x9", "layer \"conv9x9"),
+            (last.as_str(), "", &format!("{} lines", lines - 2)),
+            (last.as_str(), "{}", &format!("line {lines}: network")),
+            ("\"layers\":[", "\"layers\":[99999,", "places below"),
+            ("\"layers\":[", "\"layers\":[0,", "network: layer 2: expected what"),
+        ] {
+            let text = good.replacen(from, to, 1);
+            let error = Plan::from_jsonl("x", text.trim_end()).expect_err(to).to_string();
+            assert!(error.contains(part), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn strata_are_even() {
+        let arch = |kernel: usize| format!("r8:k{kernel}e3").parse::<Arch>().expect("an arch");
+        // most candidates are in the middle, as random sub-networks are
+        let latencies: Vec<_> =
+            (0..1000).map(|i| (arch(i), 100.0 + 50.0 * ((i as f64 - 500.0) / 500.0).powi(3))).collect();
+        let chosen = stratified(&latencies, 10);
+        let of = |arch: &Arch| latencies.iter().find(|(other, _)| other == arch).expect("a candidate").1;
+        for (index, arch) in chosen.iter().enumerate() {
+            let stratum = 50.0 + 10.0 * index as f64;
+            assert!((stratum..=stratum + 10.0).contains(&of(arch)), "{index}: {}", of(arch));
+        }
+        assert_eq!(stratified(&latencies[..3], 10).len(), 3);
+        assert!(stratified(&[], 10).is_empty());
+    }
+}

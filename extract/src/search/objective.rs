@@ -1,0 +1,101 @@
+//! What a search looks for: the accuracy that an estimator expects, or a stand-in for it.
+
+use rand::Rng;
+use supernet::random::rng_for;
+use supernet::space::{Arch, SearchSpace};
+
+use crate::accuracy::AccuracyEstimator;
+use crate::encode::Encoder;
+use crate::error::Result;
+
+/// What is to be as great as possible.
+pub trait Objective: Sync {
+    /// The space whose sub-networks it knows.
+    fn space(&self) -> &SearchSpace;
+
+    /// A value for each sub-network, the greater the better.
+    ///
+    /// # Errors
+    /// If a sub-network is not in the space.
+    fn predict(&self, archs: &[Arch]) -> Result<Vec<f32>>;
+}
+
+impl Objective for AccuracyEstimator {
+    fn space(&self) -> &SearchSpace {
+        Self::space(self)
+    }
+
+    fn predict(&self, archs: &[Arch]) -> Result<Vec<f32>> {
+        Self::predict(self, archs)
+    }
+}
+
+/// Stands in for an estimator where there is none, to find sub-networks as a search would: the larger every choice, the
+/// better, by amounts that depend on a seed.
+pub struct StandIn {
+    encoder: Encoder,
+    /// For each feature of the encoder.
+    gains: Vec<f32>,
+}
+
+impl StandIn {
+    /// The stand-in of a seed.
+    pub fn new(space: &SearchSpace, seed: u64) -> Self {
+        let mut rng = rng_for("stand-in objective", seed, &[]);
+        let mut gains = Vec::new();
+        // what a choice is worth grows with it, ever more slowly; a block is worth something by itself
+        let mut rising = |first: f32, count: usize| {
+            let mut gain = first;
+            for index in 0..count {
+                gains.push(gain);
+                gain += rng.random_range(0.5..1.5) / (index + 1) as f32;
+            }
+        };
+        for stage in space.stages() {
+            for _ in 0..stage.choices.max_depth() {
+                rising(1.0, stage.choices.kernel.len());
+                rising(1.0, stage.choices.expand.len());
+            }
+        }
+        rising(0.0, space.resolutions().len());
+        let encoder = Encoder::new(space);
+        debug_assert_eq!(gains.len(), encoder.len());
+        Self { encoder, gains: gains.into_iter().map(|gain| SCALE * gain).collect() }
+    }
+}
+
+/// Keeps values of the largest spaces below 1, where accuracies are.
+const SCALE: f32 = 0.004;
+
+impl Objective for StandIn {
+    fn space(&self) -> &SearchSpace {
+        self.encoder.space()
+    }
+
+    fn predict(&self, archs: &[Arch]) -> Result<Vec<f32>> {
+        let value = |arch: &Arch| {
+            let mut sum = 0.0;
+            self.encoder.for_each_feature(arch, |feature| sum += self.gains[feature])?;
+            Ok(sum)
+        };
+        archs.iter().map(value).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use supernet::space::{preset, preset_names, sampler};
+
+    #[test]
+    fn larger_is_better_and_seeds_differ() {
+        for name in preset_names() {
+            let space = preset(name).expect("a preset");
+            let ends = [sampler::smallest(&space), sampler::largest(&space)];
+            let value = |seed: u64| StandIn::new(&space, seed).predict(&ends).expect("of the space");
+            let (first, second) = (value(0), value(1));
+            assert!(first[0] < first[1] && first[0] > 0.0 && first[1] < 1.0, "{name}: {first:?}");
+            assert_ne!(first, second);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Whether limits are kept: sub-networks that searches find for them are measured.
+//!
+//! A search looks for what a table expects too little of, so its sub-networks are harder to be right about than random
+//! ones.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+
+use supernet::space::{Arch, sampler};
+
+use super::constraint::Limits;
+use super::evolution::{SearchConfig, evolve};
+use super::index::CostIndex;
+use super::objective::Objective;
+use crate::error::Result;
+use crate::latency::rows::SEARCHED;
+use crate::latency::{Instruments, MeasureConfig, Progress, RowsLog, SearchedRow, Subject, measure};
+
+/// A sub-network that was found for a limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Promised {
+    /// The limit, in microseconds.
+    pub limit_us: f64,
+    /// The sub-network.
+    pub arch: Arch,
+    /// What is expected of it, in microseconds.
+    pub predicted_us: f64,
+}
+
+/// Generations of each search: what is found later differs little.
+const GENERATIONS: usize = 60;
+
+/// Searches for so many latency limits, evenly spread between the least latency and the largest sub-network's, with
+/// each of the objectives.
+///
+/// # Errors
+/// As [`evolve`].
+pub fn promised(
+    index: &CostIndex,
+    objectives: &[&dyn Objective],
+    limits: usize,
+    seed: u64,
+    stop: &AtomicBool,
+) -> Result<Vec<Promised>> {
+    let least = index.least(super::Quantity::Latency).1.latency_upper_us;
+    let largest = index.costs(&sampler::largest(index.space())).expect("of the space").latency_upper_us;
+    let mut found = Vec::new();
+    for step in 0..limits {
+        let limit_us = least + (largest - least) * (step as f64 + 0.5) / limits as f64;
+        for (number, objective) in objectives.iter().enumerate() {
+            let config = SearchConfig {
+                seed: seed.wrapping_add((step * objectives.len() + number) as u64),
+                generations: GENERATIONS,
+                ..SearchConfig::default()
+            };
+            let limits = Limits { latency_us: Some(limit_us), ..Limits::default() };
+            let best = evolve(index, *objective, &limits, &config, stop)?.best;
+            let predicted_us = 1e3 * best.latency_ms;
+            found.push(Promised { limit_us, arch: best.arch, predicted_us });
+        }
+    }
+    Ok(found)
+}
+
+/// Measures them, each sub-network once; those that there was no time for are left out.
+///
+/// # Errors
+/// Passes on what the engine and the log say.
+pub fn measure_promised(
+    index: &CostIndex,
+    promised: &[Promised],
+    instruments: Instruments<'_>,
+    config: &MeasureConfig,
+    log: &mut RowsLog,
+    progress: &mut dyn FnMut(Progress<'_>),
+    stop: &AtomicBool,
+) -> Result<Vec<SearchedRow>> {
+    let mut subjects = BTreeMap::new();
+    for Promised { arch, .. } in promised {
+        subjects.insert(Subject::Network(arch.clone(), SEARCHED), index.space().lower(arch)?);
+    }
+    let measured = measure(&subjects, instruments, &config.for_networks(), log, progress, stop)?;
+    let row = |Promised { limit_us, arch, predicted_us }: &Promised| {
+        let observed = measured.observed.get(&Subject::Network(arch.clone(), SEARCHED))?;
+        let rounded = |us: f64| crate::file::rounded(us, 6);
+        Some(SearchedRow {
+            limit_us: rounded(*limit_us),
+            arch: arch.clone(),
+            predicted_us: rounded(*predicted_us),
+            measured_us: rounded(observed.row(config.half_width).median_us),
+        })
+    };
+    Ok(promised.iter().filter_map(row).collect())
+}
