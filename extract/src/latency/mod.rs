@@ -6,10 +6,13 @@ pub mod engine;
 mod journal;
 pub mod measure;
 mod native;
+#[cfg(feature = "onnxruntime")]
+mod onnxruntime;
 pub mod plan;
 pub mod stats;
 pub mod table;
 mod validate;
+mod weights;
 
 pub use clock::MonotonicStopwatch;
 pub use device::DeviceFacts;
@@ -17,6 +20,8 @@ pub use engine::{Engine, EngineFacts, Stopwatch};
 pub use journal::Journal;
 pub use measure::{MeasureConfig, Progress, Sampled, measure, single};
 pub use native::NativeEngine;
+#[cfg(feature = "onnxruntime")]
+pub use onnxruntime::OnnxRuntimeEngine;
 pub use plan::space_layers;
 pub use stats::Row;
 pub use table::{Coverage, LatencyTable, NetworkLatency};
