@@ -1,6 +1,7 @@
 //! ONNX Runtime's shared library: found, loaded once in a process, asked for its version.
 
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -89,11 +90,16 @@ fn find(place: &Path) -> Result<PathBuf> {
 fn not_loaded(path: &Path, error: LoadDynamicError) -> supernet::Error {
     match error {
         LoadDynamicError::Dlopen { error, .. } => {
-            library_error(path, "a shared library of this system", error).and_then_do(ADVICE)
+            let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+            library_error(path, "a shared library of this system", cause).and_then_do(ADVICE)
         }
         LoadDynamicError::BadVersion { version_str, .. } => {
             library_error(path, format!("version 1.{} or newer", ort::MINOR_VERSION), version_str)
                 .and_then_do("install a newer version")
+        }
+        LoadDynamicError::MissingApi { .. } => {
+            library_error(path, "a library of ONNX Runtime", "one without `OrtGetApiBase`")
+                .and_then_do(ADVICE)
         }
         error => library_error(path, "a library of ONNX Runtime", error).and_then_do(ADVICE),
     }
