@@ -3,6 +3,7 @@
 use supernet::space::{Activation, LayerSpec, MbConv, Operator};
 
 use super::graph::{Graph, float, int, ints};
+use super::proto::Attribute;
 use super::weights::{LayerWeights, Numbers};
 use crate::error::Result;
 
@@ -87,8 +88,8 @@ fn mean(graph: &mut Graph, name: String) {
 fn classifier(graph: &mut Graph, name: &str, weights: &LayerWeights) -> Result<()> {
     graph.node(format!("{name}.flatten"), "Flatten", &[&graph.tip()], vec![int("axis", 1)]);
     let numbers = [weights.get(".linear.weight")?, weights.get(".linear.bias")?];
-    let operator = Operation { name: format!("{name}.linear"), operator: "Gemm" };
-    weighted(graph, operator, numbers, vec![int("transB", 1)]); // the weight is [classes, C]
+    let attributes = vec![int("transB", 1)]; // the weight is [classes, C]
+    weighted(graph, format!("{name}.linear"), "Gemm", numbers, attributes);
     Ok(())
 }
 
@@ -101,22 +102,17 @@ fn convolution<const N: usize>(graph: &mut Graph, name: String, window: &Window,
         ints("pads", &[kernel / 2; 4]),
         int("group", groups),
     ];
-    weighted(graph, Operation { name, operator: "Conv" }, numbers, attributes);
-}
-
-struct Operation {
-    name: String,
-    operator: &'static str,
+    weighted(graph, name, "Conv", numbers, attributes);
 }
 
 /// A node that reads the tip and constants of its own.
 fn weighted<const N: usize>(
     graph: &mut Graph,
-    operation: Operation,
+    name: String,
+    operator: &str,
     numbers: [Numbers; N],
-    attributes: Vec<super::proto::Attribute>,
+    attributes: Vec<Attribute>,
 ) {
-    let Operation { name, operator } = operation;
     let mut inputs = vec![graph.tip()];
     for (suffix, numbers) in ["weight", "bias"].iter().zip(numbers) {
         inputs.push(graph.constant(format!("{name}.{suffix}"), &numbers.shape, &numbers.values));
