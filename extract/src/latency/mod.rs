@@ -16,11 +16,14 @@ mod fold;
 pub mod measure;
 mod model;
 mod native;
+#[cfg(feature = "onnxruntime")]
+mod onnxruntime;
 pub mod plan;
 mod plan_file;
 pub mod rows;
 pub mod stats;
 pub mod table;
+mod weights;
 
 pub use campaign::{Campaign, carry_out};
 pub use clock::MonotonicStopwatch;
@@ -33,6 +36,8 @@ pub use fold::{Observed, fold, layer_rows, network_times};
 pub use measure::{Instruments, MeasureConfig, Progress, measure, single};
 pub use model::{Latency, LatencyModel};
 pub use native::NativeEngine;
+#[cfg(feature = "onnxruntime")]
+pub use onnxruntime::OnnxRuntimeEngine;
 pub use plan::space_layers;
 pub use plan_file::{Plan, PlannedLayer, stratified};
 pub use rows::{Record, Rows, RowsLog, Session, Setting, Subject, Visit};

@@ -1,15 +1,11 @@
 //! Our own inference as an engine.
 
-use std::collections::BTreeMap;
-
-use candle_core::{Device, Tensor};
-use rand::Rng;
 use supernet::kernels::Kernels;
 use supernet::nn::{FoldedNetwork, MapSource, Network, Source};
-use supernet::random::rng_for;
-use supernet::space::{LayerSpec, WeightRole};
+use supernet::space::LayerSpec;
 
 use super::engine::{Engine, EngineFacts, Run};
+use super::weights::{EPSILON, INPUT_RANGE, random, random_weights};
 use crate::error::Result;
 
 /// Runs layers with the kernels that deployed networks run with: f32, random weights.
@@ -20,9 +16,6 @@ pub struct NativeEngine {
     threads: usize,
     batch: usize,
 }
-
-/// Added to variances; its value takes no time.
-const EPSILON: f32 = 1e-5;
 
 impl NativeEngine {
     /// An engine with these kernels on a pool of so many threads, for so many images at once.
@@ -49,43 +42,12 @@ impl Engine for NativeEngine {
             let map = layer.input;
             [map.channels, self.batch, map.height, map.width]
         });
-        let input = random(&input, -1.0..1.0, "input")?;
+        let input = random(&input, INPUT_RANGE, "input")?;
         Ok(Box::new(move || {
             network.forward_maps(input.clone())?;
             Ok(())
         }))
     }
-}
-
-/// Values that keep activations of ordinary size: denormal numbers would be slow.
-fn random_weights(layers: &[LayerSpec]) -> Result<BTreeMap<String, Tensor>> {
-    let mut tensors = BTreeMap::new();
-    for weight in layers.iter().flat_map(LayerSpec::weights) {
-        let range = match weight.role {
-            WeightRole::NormScale => 0.9..1.1,
-            WeightRole::NormShift | WeightRole::Bias => -0.1..0.1,
-            WeightRole::Kernel => {
-                let fan_in: usize = weight.shape[1..].iter().product();
-                let bound = (3.0 / fan_in as f32).sqrt();
-                -bound..bound
-            }
-        };
-        if weight.role == WeightRole::NormScale {
-            let norm = weight.name.trim_end_matches(".weight");
-            for (statistic, range) in [("running_mean", -0.1..0.1), ("running_var", 0.9..1.1)] {
-                let name = format!("{norm}.{statistic}");
-                tensors.insert(name.clone(), random(&weight.shape, range, &name)?);
-            }
-        }
-        tensors.insert(weight.name.clone(), random(&weight.shape, range, &weight.name)?);
-    }
-    Ok(tensors)
-}
-
-fn random(shape: &[usize], range: std::ops::Range<f32>, name: &str) -> Result<Tensor> {
-    let mut rng = rng_for(name, 0, &[]);
-    let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(range.clone())).collect();
-    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
 }
 
 #[cfg(test)]

@@ -1,0 +1,127 @@
+//! A graph as it grows node by node, and the file that it becomes.
+//!
+//! Knows ONNX and nothing of layers: every node has one output, named as the node is.
+
+use prost::Message;
+
+use super::proto;
+
+/// The operator set that the nodes are of: the first with `HardSwish` is 14.
+const OPERATOR_SET: i64 = 17;
+/// The file format's version that came with that operator set.
+const IR_VERSION: i64 = 8;
+
+/// Name of the graph's input.
+pub(super) const INPUT: &str = "input";
+/// Name of the graph's output.
+pub(super) const OUTPUT: &str = "output";
+
+/// Nodes and constants; [`Graph::tip`] is what the next layer reads.
+pub(super) struct Graph {
+    nodes: Vec<proto::Node>,
+    constants: Vec<proto::Tensor>,
+    tip: String,
+}
+
+impl Graph {
+    pub(super) fn new() -> Self {
+        Self { nodes: Vec::new(), constants: Vec::new(), tip: INPUT.to_string() }
+    }
+
+    /// Name of the newest value.
+    pub(super) fn tip(&self) -> String {
+        self.tip.clone()
+    }
+
+    /// Adds a constant and returns its name.
+    pub(super) fn constant(&mut self, name: String, shape: &[usize], values: &[f32]) -> String {
+        self.constants.push(proto::Tensor {
+            dims: shape.iter().map(|&size| size as i64).collect(),
+            data_type: Some(proto::NumberType::Float as i32),
+            name: Some(name.clone()),
+            raw_data: Some(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        });
+        name
+    }
+
+    /// Whether a constant of this name was added.
+    pub(super) fn has_constant(&self, name: &str) -> bool {
+        self.constants.iter().any(|constant| constant.name() == name)
+    }
+
+    /// Adds a node; its output is the new tip.
+    pub(super) fn node(
+        &mut self,
+        name: String,
+        operator: &str,
+        inputs: &[&str],
+        attributes: Vec<proto::Attribute>,
+    ) {
+        self.nodes.push(proto::Node {
+            input: inputs.iter().map(ToString::to_string).collect(),
+            output: vec![name.clone()],
+            name: Some(name.clone()),
+            op_type: Some(operator.to_string()),
+            attribute: attributes,
+        });
+        self.tip = name;
+    }
+
+    /// The file; what the last node makes is the graph's output. Nothing may read it.
+    ///
+    /// # Shapes
+    /// Those of the input and of the output.
+    pub(super) fn into_file(mut self, name: &str, input: &[usize], output: &[usize]) -> Vec<u8> {
+        if let Some(made) = self.nodes.last_mut().and_then(|node| node.output.first_mut()) {
+            *made = OUTPUT.to_string();
+        }
+        let graph = proto::Graph {
+            node: self.nodes,
+            name: Some(name.to_string()),
+            initializer: self.constants,
+            input: vec![value(INPUT, input)],
+            output: vec![value(OUTPUT, output)],
+        };
+        let model = proto::Model {
+            ir_version: Some(IR_VERSION),
+            producer_name: Some(env!("CARGO_PKG_NAME").to_string()),
+            producer_version: Some(env!("CARGO_PKG_VERSION").to_string()),
+            graph: Some(graph),
+            opset_import: vec![proto::OperatorSet {
+                domain: Some(String::new()),
+                version: Some(OPERATOR_SET),
+            }],
+        };
+        model.encode_to_vec()
+    }
+}
+
+fn value(name: &str, shape: &[usize]) -> proto::Value {
+    let size = |&size: &usize| proto::Dimension { dim_value: Some(size as i64) };
+    let shape = proto::TensorShape { dim: shape.iter().map(size).collect() };
+    let tensor = proto::TensorType { elem_type: Some(proto::NumberType::Float as i32), shape: Some(shape) };
+    proto::Value {
+        name: Some(name.to_string()),
+        r#type: Some(proto::ValueType { tensor_type: Some(tensor) }),
+    }
+}
+
+/// An attribute that is one whole number.
+pub(super) fn int(name: &str, value: usize) -> proto::Attribute {
+    proto::Attribute { i: Some(value as i64), ..attribute(name, proto::AttributeKind::Int) }
+}
+
+/// An attribute that is a list of whole numbers.
+pub(super) fn ints(name: &str, values: &[usize]) -> proto::Attribute {
+    let ints = values.iter().map(|&value| value as i64).collect();
+    proto::Attribute { ints, ..attribute(name, proto::AttributeKind::Ints) }
+}
+
+/// An attribute that is one number.
+pub(super) fn float(name: &str, value: f32) -> proto::Attribute {
+    proto::Attribute { f: Some(value), ..attribute(name, proto::AttributeKind::Float) }
+}
+
+fn attribute(name: &str, kind: proto::AttributeKind) -> proto::Attribute {
+    proto::Attribute { name: Some(name.to_string()), kind: Some(kind as i32), ..Default::default() }
+}

@@ -1,0 +1,226 @@
+use candle_core::{DType, Device};
+use prost::Message;
+use supernet::space::{Activation, MbConv, preset, sampler};
+
+use super::*;
+use crate::latency::space_layers;
+
+/// All weights are a quarter, statistics included.
+fn quarters(layers: &[LayerSpec]) -> BTreeMap<String, Tensor> {
+    let mut tensors = BTreeMap::new();
+    for weight in layers.iter().flat_map(LayerSpec::weights) {
+        let tensor = Tensor::full(0.25f32, weight.shape, &Device::Cpu).expect("a small tensor");
+        if let Some(norm) = weight.name.strip_suffix(".bn.weight") {
+            for statistic in ["running_mean", "running_var"] {
+                tensors.insert(format!("{norm}.bn.{statistic}"), tensor.clone());
+            }
+        }
+        tensors.insert(weight.name, tensor);
+    }
+    tensors
+}
+
+fn decoded(layers: &[LayerSpec], batch: usize) -> proto::Graph {
+    let bytes = model(layers, &quarters(layers), 1e-5, batch).expect("written");
+    let model = proto::Model::decode(bytes.as_slice()).expect("a message");
+    assert_eq!((model.ir_version(), model.opset_import[0].version()), (8, 17));
+    model.graph.expect("a graph")
+}
+
+fn layer(operator: Operator, input: [usize; 2], output: [usize; 2]) -> LayerSpec {
+    let map = |[channels, side]: [usize; 2]| FeatureMap { channels, height: side, width: side };
+    let name = "some.layer".to_string();
+    LayerSpec { name, slot: None, operator, input: map(input), output: map(output), inputs: Vec::new() }
+}
+
+/// The block with all that a block can have.
+fn block(activation: Activation) -> LayerSpec {
+    let block = MbConv {
+        kernel: 5,
+        stride: 1,
+        mid: 24,
+        expansion: true,
+        activation,
+        squeeze: Some(8),
+        residual: true,
+    };
+    layer(Operator::MbConv(block), [8, 14], [8, 14])
+}
+
+fn operators(graph: &proto::Graph) -> Vec<&str> {
+    graph.node.iter().map(proto::Node::op_type).collect()
+}
+
+fn sizes(value: &proto::Value) -> Vec<i64> {
+    let tensor = value.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref()).expect("a tensor");
+    let shape = tensor.shape.as_ref().expect("a shape");
+    shape.dim.iter().map(proto::Dimension::dim_value).collect()
+}
+
+fn constant(graph: &proto::Graph, name: &str) -> (Vec<i64>, Vec<f32>) {
+    let tensor = graph.initializer.iter().find(|tensor| tensor.name() == name).expect(name);
+    let values = tensor.raw_data().chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four")));
+    (tensor.dims.clone(), values.collect())
+}
+
+/// Each node reads what there is by then; no name is made twice; constants have as many values as their shapes say.
+fn assert_sound(what: &str, graph: &proto::Graph) {
+    let mut known = vec![INPUT];
+    for tensor in &graph.initializer {
+        let (shape, values) = constant(graph, tensor.name());
+        assert_eq!(shape.iter().product::<i64>(), values.len() as i64, "{what}: {}", tensor.name());
+        known.push(tensor.name());
+    }
+    for node in &graph.node {
+        for input in &node.input {
+            assert!(known.contains(&input.as_str()), "{what}: {} reads {input}", node.name());
+        }
+        for output in &node.output {
+            assert!(!known.contains(&output.as_str()), "{what}: {output} is made twice");
+            known.push(output);
+        }
+    }
+    assert_eq!(graph.node.last().expect("a node").output, [OUTPUT], "{what}");
+    for tensor in &graph.initializer {
+        let read = graph.node.iter().any(|node| node.input.iter().any(|input| input == tensor.name()));
+        assert!(read, "{what}: nobody reads {}", tensor.name());
+    }
+}
+
+#[test]
+fn every_layer_and_every_network_of_a_space_is_sound() {
+    for name in ["tiny", "ofa-mbv3-w1.0"] {
+        let space = preset(name).expect("a preset");
+        for (key, layer) in space_layers(&space).expect("a checked space").iter().step_by(7) {
+            assert_sound(key, &decoded(std::slice::from_ref(layer), 1));
+        }
+        for arch in [sampler::smallest(&space), sampler::largest(&space)] {
+            assert_sound(name, &decoded(&space.lower(&arch).expect("legal"), 2));
+        }
+    }
+}
+
+#[test]
+fn operators_of_each_kind_of_layer() {
+    let activation = Activation::HSwish;
+    let stem = Operator::Stem { kernel: 3, stride: 2, activation };
+    let bare = MbConv {
+        kernel: 3,
+        stride: 2,
+        mid: 8,
+        expansion: false,
+        activation: Activation::Relu6,
+        squeeze: None,
+        residual: false,
+    };
+    // (layer, operators, output for two images)
+    let table: [(LayerSpec, &str, &[i64]); 6] = [
+        (layer(stem, [3, 28], [16, 14]), "Conv HardSwish", &[2, 16, 14, 14]),
+        (layer(Operator::MbConv(bare), [8, 13], [16, 7]), "Conv Clip Conv", &[2, 16, 7, 7]),
+        (
+            block(Activation::Relu),
+            "Conv Relu Conv Relu GlobalAveragePool Conv Relu Conv HardSigmoid Mul Conv Add",
+            &[2, 8, 14, 14],
+        ),
+        (layer(Operator::HeadConv { activation }, [8, 7], [48, 7]), "Conv HardSwish", &[2, 48, 7, 7]),
+        (layer(Operator::Pool, [48, 7], [48, 1]), "GlobalAveragePool", &[2, 48, 1, 1]),
+        (layer(Operator::Classifier, [48, 1], [10, 1]), "Flatten Gemm", &[2, 10]),
+    ];
+    for (layer, expected, shape) in table {
+        let graph = decoded(std::slice::from_ref(&layer), 2);
+        assert_eq!(operators(&graph).join(" "), expected);
+        let input = layer.input;
+        assert_eq!(sizes(&graph.input[0]), [2, input.channels, input.height, input.width].map(|s| s as i64));
+        assert_eq!(sizes(&graph.output[0]), shape, "{layer}");
+        assert_sound(expected, &graph);
+    }
+}
+
+#[test]
+fn attributes_of_a_block() {
+    let graph = decoded(&[block(Activation::HSwish)], 1);
+    let node = |name: &str| graph.node.iter().find(|node| node.name() == name).expect("a node");
+    let attribute = |node: &proto::Node, name: &str| {
+        node.attribute.iter().find(|attribute| attribute.name() == name).cloned().expect("an attribute")
+    };
+    let depthwise = node("some.layer.depth_conv.conv");
+    assert_eq!(attribute(depthwise, "kernel_shape").ints, [5, 5]);
+    assert_eq!(attribute(depthwise, "strides").ints, [1, 1]);
+    assert_eq!(attribute(depthwise, "pads").ints, [2; 4]);
+    assert_eq!(attribute(depthwise, "group").i(), 24);
+    assert_eq!(constant(&graph, "some.layer.depth_conv.conv.weight").0, [24, 1, 5, 5]);
+    let gate = node("some.layer.depth_conv.se.expand.h_sigmoid");
+    assert_eq!((attribute(gate, "alpha").f(), attribute(gate, "beta").f()), (1.0 / 6.0, 0.5));
+    assert_eq!(attribute(gate, "alpha").kind(), proto::AttributeKind::Float);
+    let scale = node("some.layer.depth_conv.se.scale");
+    assert_eq!(scale.input, ["some.layer.depth_conv.h_swish", "some.layer.depth_conv.se.expand.h_sigmoid"]);
+    let add = node("some.layer.add");
+    assert_eq!(add.input, ["some.layer.point_linear.conv", INPUT]);
+}
+
+#[test]
+fn a_batch_norm_is_multiplied_into_the_convolution_before_it() {
+    let operator = Operator::HeadConv { activation: Activation::Relu };
+    let layers = [layer(operator, [2, 1], [1, 1])];
+    let weights = [
+        ("conv.weight", &[1, 2, 1, 1][..], &[2.0, -4.0][..]),
+        ("bn.weight", &[1], &[3.0]),
+        ("bn.bias", &[1], &[1.0]),
+        ("bn.running_mean", &[1], &[0.5]),
+        ("bn.running_var", &[1], &[3.0]),
+    ];
+    let tensor = |shape: &[usize], values: &[f32]| {
+        Tensor::from_slice(values, shape, &Device::Cpu).expect("sizes agree")
+    };
+    let weights = weights
+        .map(|(name, shape, values)| (format!("some.layer.{name}"), tensor(shape, values)))
+        .into_iter()
+        .collect();
+    let bytes = model(&layers, &weights, 1.0, 1).expect("written");
+    let graph = proto::Model::decode(bytes.as_slice()).expect("a message").graph.expect("a graph");
+    // 3 / sqrt(3 + 1) = 1.5
+    assert_eq!(constant(&graph, "some.layer.conv.weight"), (vec![1, 2, 1, 1], vec![3.0, -6.0]));
+    assert_eq!(constant(&graph, "some.layer.conv.bias"), (vec![1], vec![0.25])); // 1 - 0.5 * 1.5
+}
+
+#[test]
+fn bounds_of_relu6_are_shared() {
+    let graph = decoded(&[block(Activation::Relu6)], 1);
+    assert_eq!(constant(&graph, "zero"), (vec![], vec![0.0]));
+    assert_eq!(constant(&graph, "six"), (vec![], vec![6.0]));
+    let clips: Vec<_> = graph.node.iter().filter(|node| node.op_type() == "Clip").collect();
+    assert_eq!(clips.len(), 2);
+    assert!(clips.iter().all(|clip| clip.input[1..] == ["zero", "six"]));
+}
+
+#[test]
+fn no_layers_are_an_identity() {
+    let graph = decoded(&[], 3);
+    assert_eq!(operators(&graph), ["Identity"]);
+    assert_eq!((sizes(&graph.input[0]), sizes(&graph.output[0])), (vec![3, 1, 1, 1], vec![3, 1, 1, 1]));
+    assert_sound("nothing", &graph);
+}
+
+#[test]
+fn what_cannot_be_written_is_said() {
+    let layers = [block(Activation::Relu)];
+    let refused =
+        |layers: &[LayerSpec], weights| model(layers, &weights, 1e-5, 1).expect_err("refused").to_string();
+    let name = "some.layer.conv.point_linear.bn.running_var";
+    let mut weights = quarters(&layers);
+    weights.remove(name);
+    assert_eq!(
+        refused(&layers, weights.clone()),
+        format!("weights: {name}: expected shape [8], got no such weight")
+    );
+    weights.insert(name.to_string(), Tensor::zeros(9, DType::F32, &Device::Cpu).expect("small"));
+    assert_eq!(
+        refused(&layers, weights),
+        format!("weights: {name}: expected shape [8] of F32, got shape [9] of F32")
+    );
+    let pair = [layers[0].clone(), layer(Operator::Pool, [9, 14], [9, 1])];
+    assert_eq!(
+        refused(&pair, quarters(&pair)),
+        "layer some.layer: input: expected 8x14x14, which some.layer makes, got 9x14x14"
+    );
+}

@@ -1,0 +1,70 @@
+//! The numbers that nodes are made with: weights by name, batch norms multiplied into what stands before them.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Tensor};
+use supernet::space::LayerSpec;
+
+use crate::error::Result;
+
+/// A weight or a bias, row by row.
+pub(super) struct Numbers {
+    pub(super) shape: Vec<usize>,
+    pub(super) values: Vec<f32>,
+}
+
+/// Answers for the weights of one layer, whose specification says what shapes they have.
+pub(super) struct LayerWeights<'a> {
+    tensors: &'a BTreeMap<String, Tensor>,
+    prefix: &'a str,
+    shapes: BTreeMap<String, Vec<usize>>,
+    epsilon: f32,
+}
+
+impl<'a> LayerWeights<'a> {
+    pub(super) fn new(layer: &'a LayerSpec, tensors: &'a BTreeMap<String, Tensor>, epsilon: f32) -> Self {
+        let shapes = layer.weights().into_iter().map(|weight| (weight.name, weight.shape)).collect();
+        Self { tensors, prefix: &layer.name, shapes, epsilon }
+    }
+
+    /// The weight `<layer><suffix>`.
+    pub(super) fn get(&self, suffix: &str) -> Result<Numbers> {
+        let name = format!("{}{suffix}", self.prefix);
+        let shape = self.shapes.get(&name).cloned().ok_or_else(|| {
+            supernet::Error::invalid(self.prefix, "weight", "a weight that the layer has", &name)
+        })?;
+        let values = self.values(&name, &shape)?;
+        Ok(Numbers { shape, values })
+    }
+
+    /// The convolution `<layer><part>.conv` as it is with the batch norm `<layer><part>.bn` after it: each of its
+    /// output channels times `gamma / sqrt(variance + epsilon)`, and `beta - mean` times that as a bias.
+    pub(super) fn folded(&self, part: &str) -> Result<[Numbers; 2]> {
+        let mut weight = self.get(&format!("{part}.conv.weight"))?;
+        let gamma = self.get(&format!("{part}.bn.weight"))?;
+        let mut beta = self.get(&format!("{part}.bn.bias"))?;
+        let statistic = |name| self.values(&format!("{}{part}.bn.{name}", self.prefix), &gamma.shape);
+        let (mean, variance) = (statistic("running_mean")?, statistic("running_var")?);
+        let fan_in = weight.values.len() / gamma.values.len();
+        for (channel, row) in weight.values.chunks_mut(fan_in).enumerate() {
+            let scale = gamma.values[channel] / (variance[channel] + self.epsilon).sqrt();
+            row.iter_mut().for_each(|value| *value *= scale);
+            beta.values[channel] -= mean[channel] * scale;
+        }
+        Ok([weight, beta])
+    }
+
+    fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let expected = || format!("shape {shape:?}");
+        let tensor = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| supernet::Error::invalid("weights", name, expected(), "no such weight"))?;
+        if tensor.dims() != shape || tensor.dtype() != DType::F32 {
+            let got = format!("shape {:?} of {:?}", tensor.dims(), tensor.dtype());
+            let expected = format!("{} of F32", expected());
+            return Err(supernet::Error::invalid("weights", name, expected, got).into());
+        }
+        Ok(tensor.flatten_all()?.to_vec1()?)
+    }
+}
