@@ -6,6 +6,8 @@ pub mod engine;
 mod journal;
 pub mod measure;
 mod native;
+mod ofa_key;
+pub mod ofa_table;
 pub mod plan;
 pub mod stats;
 pub mod table;
