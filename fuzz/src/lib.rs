@@ -5,6 +5,7 @@
 
 use extract::accuracy::AccuracyEstimator;
 use extract::latency::LatencyTable;
+use extract::latency::ofa_table::{OfaTable, ofa_key};
 use extract::predict::npy_from_bytes;
 use extract::search::Found;
 use supernet::accuracy_file;
@@ -21,7 +22,7 @@ const PLACE: &str = "the input";
 pub type Reader = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Reader; 14] = [
+pub const ALL: [Reader; 15] = [
     ("accuracy", accuracy),
     ("arch", arch),
     ("arch_file", arch_json),
@@ -32,6 +33,7 @@ pub const ALL: [Reader; 14] = [
     ("idx", idx),
     ("image", image),
     ("npy", npy),
+    ("ofa_table", ofa_table),
     ("recipe", recipe),
     ("space", space),
     ("supernet", weights),
@@ -114,6 +116,15 @@ pub fn table(bytes: &[u8]) {
     let Some(table) = text(bytes).and_then(|text| told(LatencyTable::from_json(PLACE, text))) else { return };
     let written = table.to_json();
     assert_eq!(told(LatencyTable::from_json(PLACE, &written)).map(|again| again.to_json()), Some(written));
+}
+
+/// A latency table of PyTorch's `ofa`.
+pub fn ofa_table(bytes: &[u8]) {
+    let Some(table) = text(bytes).and_then(|text| told(OfaTable::from_yaml(PLACE, text))) else { return };
+    for (key, (layer, _)) in table.rows().keys().zip(table.layers()) {
+        assert_eq!(ofa_key(&layer).ok().as_ref(), Some(key));
+    }
+    assert_eq!(told(OfaTable::from_yaml(PLACE, &table.to_yaml())), Some(table));
 }
 
 /// A search's result.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use extract::latency::ofa_table::{OfaRow, OfaTable};
 use extract::latency::{DeviceFacts, EngineFacts, LatencyTable, Row};
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -120,6 +121,21 @@ proptest! {
         let written = table.to_json();
         let again = LatencyTable::from_json("t", &written).expect("own text");
         prop_assert_eq!((again.to_json(), again.hash()), (written, table.hash()));
+    }
+
+    #[test]
+    fn ofa_tables_round_trip(
+        sizes in prop::collection::btree_set((1usize..=4096, 1usize..=512, 1usize..=9999), 1..20),
+        count in 1u64..,
+        mean_ms in prop::num::f64::POSITIVE,
+        std_ms in prop::num::f64::POSITIVE | prop::num::f64::ZERO,
+    ) {
+        let row = OfaRow { count, mean_ms, std_ms: std_ms.abs() };
+        let key = |(height, width, channels)| format!("AvgPool2D-input:{height}x{width}x{channels}-output:1x1x{channels}");
+        let rows = sizes.into_iter().map(|size| (key(size), row)).collect();
+        // a map of more values than a layer may have is refused
+        let Ok(table) = OfaTable::new("t", rows) else { return Ok(()) };
+        prop_assert_eq!(OfaTable::from_yaml("t", &table.to_yaml()).expect("own text"), table);
     }
 
     #[test]

@@ -16,6 +16,8 @@ mod fold;
 pub mod measure;
 mod model;
 mod native;
+mod ofa_key;
+pub mod ofa_table;
 #[cfg(feature = "onnxruntime")]
 mod onnxruntime;
 pub mod plan;
