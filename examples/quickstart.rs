@@ -8,8 +8,8 @@ use std::{path::Path, sync::Arc, sync::atomic::AtomicBool, time::Duration};
 use extract::accuracy::{AccuracyEstimator, FitConfig};
 use extract::export::{Request, export};
 use extract::latency::{
-    DeviceFacts, Engine, LatencyModel, LatencyTable, MeasureConfig, MonotonicStopwatch, NativeEngine, Plan, RowsLog,
-    carry_out, compare,
+    DeviceFacts, Engine, LatencyModel, LatencyTable, MeasureConfig, MonotonicStopwatch, NativeEngine, Plan,
+    RowsLog, carry_out, compare,
 };
 use extract::search::{CostIndex, Limits, SearchConfig, evolve};
 use supernet::accuracy_file::{AccuracyFile, AccuracyRow};
@@ -61,7 +61,8 @@ fn quickstart() -> anyhow::Result<()> {
     let estimator = AccuracyEstimator::fit(&sample(&supernet, &dataset, kernels)?, &FitConfig::default())?;
 
     println!("searching, exporting and verifying\n");
-    let slowest = LatencyModel::new(&table, &space).network(&space.lower(&sampler::largest(&space))?)?.high_us;
+    let slowest =
+        LatencyModel::new(&table, &space).network(&space.lower(&sampler::largest(&space))?)?.high_us;
     let limits = Limits { latency_us: Some(0.5 * slowest), ..Limits::default() };
     let found =
         evolve(&CostIndex::new(&space, &table)?, &estimator, &limits, &SearchConfig::default(), &stop)?.best;

@@ -161,8 +161,7 @@ fn measure(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
     let visits = std::cell::Cell::new(0);
     let readable = || {
         there(std::slice::from_ref(&out)).for_each(|path| drop(LatencyTable::read(path).expect("whole")));
-        let text =
-            if rows.exists() { std::fs::read_to_string(&rows).expect("text") } else { String::new() };
+        let text = if rows.exists() { std::fs::read_to_string(&rows).expect("text") } else { String::new() };
         assert!(out.exists() || text.matches('\n').count() >= visits.get(), "no visit is lost");
         visits.set(text.matches('\n').count());
     };

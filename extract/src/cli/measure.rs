@@ -7,11 +7,11 @@ use std::time::Duration;
 use extract::accuracy::AccuracyEstimator;
 use extract::latency::{
     Campaign, Conditions, DeviceFacts, Engine, EngineFacts, Instruments, LatencyTable, MeasureConfig,
-    MonotonicStopwatch, Plan, Rows, RowsLog, Session, carry_out,
+    MonotonicStopwatch, Plan, Rows, RowsLog, Sentinel, Session, carry_out,
 };
 use extract::search::{CostIndex, Objective, StandIn, measure_promised, promised};
 use serde_json::json;
-use supernet::space::{LayerSpec, SearchSpace};
+use supernet::space::SearchSpace;
 use supernet::timing::unix_seconds;
 
 use super::engine::{EngineChoice, show};
@@ -283,8 +283,8 @@ fn search_limits(
     };
     let index = CostIndex::new(space, table)?;
     let found = promised(&index, &objectives, arguments.limits as usize, arguments.seed, stop)?;
-    let sentinel: LayerSpec = plan.sentinel.parse()?;
-    let instruments = Instruments { engine, stopwatch, sentinel: &sentinel };
+    let sentinel = Sentinel::new();
+    let instruments = Instruments { engine, stopwatch, sentinel: &mut || sentinel.run() };
     let bar = output.bar(found.len() as u64);
     let mut progress = |progress: extract::latency::Progress<'_>| show(&bar, &progress);
     fit.searched = measure_promised(&index, &found, instruments, &plan.config(), log, &mut progress, stop)?;

@@ -5,6 +5,7 @@
 mod engine;
 mod export;
 mod fit;
+mod import;
 mod inspect;
 mod measure;
 mod output;
@@ -47,6 +48,7 @@ struct Cli {
 enum Command {
     Measure(measure::Arguments),
     Table(table::Arguments),
+    Import(import::Arguments),
     Fit(fit::Arguments),
     Search(search::Arguments),
     Export(export::Arguments),
@@ -63,6 +65,7 @@ impl Command {
         match self {
             Self::Measure(arguments) => Some(&arguments.common),
             Self::Table(arguments) => Some(&arguments.common),
+            Self::Import(arguments) => Some(arguments.common()),
             Self::Fit(arguments) => Some(&arguments.common),
             Self::Search(arguments) => Some(&arguments.common),
             Self::Export(arguments) => Some(&arguments.common),
@@ -78,6 +81,7 @@ impl Command {
         match self {
             Self::Measure(arguments) => measure::run(arguments),
             Self::Table(arguments) => table::run(arguments),
+            Self::Import(arguments) => import::run(arguments),
             Self::Fit(arguments) => fit::run(arguments),
             Self::Search(arguments) => search::run(arguments),
             Self::Export(arguments) => export::run(arguments),

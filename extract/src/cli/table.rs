@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use extract::latency::correction::Form;
 use extract::latency::fitted::validation;
 use extract::latency::{
-    Coverage, DeviceFacts, LatencyTable, MeasureConfig, MonotonicStopwatch, NetworkRow, Progress, SpaceFit, Validation,
-    compare,
+    Coverage, DeviceFacts, LatencyTable, MeasureConfig, MonotonicStopwatch, NetworkRow, Progress, SpaceFit,
+    Validation, compare, ofa_exchange,
 };
 use serde_json::json;
 use supernet::random::rng_for;
@@ -38,6 +38,9 @@ pub struct Arguments {
     /// What runs them: native, or onnxruntime:LIB with its shared library
     #[arg(long, default_value = "native")]
     engine: EngineChoice,
+    /// Write the space's layers as latency tables of PyTorch's ofa too, a YAML file a resolution
+    #[arg(long, value_name = "FOLDER", requires = "space")]
+    export_ofa: Option<PathBuf>,
     #[command(flatten)]
     pub common: Common,
 }
@@ -59,6 +62,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         }
         _ => None,
     };
+    if let (Some(folder), Some(space)) = (&arguments.export_ofa, &space) {
+        std::fs::create_dir_all(folder).map_err(supernet::Error::io("create", folder))?;
+        for (resolution, ofa) in ofa_exchange::export(&table, space)? {
+            let path = folder.join(format!("{resolution}_lookup_table.yaml"));
+            ofa.write(&path)?;
+            output.wrote(&path);
+        }
+    }
     let fits: Vec<_> = table
         .fits()
         .map(|fit| json!({ "space": fit.name, "resolutions": fit.resolutions, "correction": fit.correction, "validation": fit.validation() }))
@@ -91,8 +102,7 @@ fn measured(
     let bar = output.bar(archs.len() as u64);
     let mut progress = |progress: Progress<'_>| show(&bar, &progress);
     let config = MeasureConfig::default();
-    let networks =
-        compare((table, space), &archs, (engine, &mut stopwatch), &config, &mut progress, &stop)?;
+    let networks = compare((table, space), &archs, (engine, &mut stopwatch), &config, &mut progress, &stop)?;
     bar.finish_and_clear();
     let summary = validation(&networks.iter().collect::<Vec<_>>(), &[]);
     Ok((networks, summary))

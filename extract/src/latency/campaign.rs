@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use supernet::space::{Arch, LayerSpec};
+use supernet::space::Arch;
 
 use super::device::DeviceFacts;
 use super::engine::{Engine, Stopwatch};
@@ -12,6 +12,7 @@ use super::fold::{fold, layer_rows};
 use super::measure::{Instruments, Measured, Progress, measure};
 use super::plan_file::{Plan, stratified};
 use super::rows::{Record, Rows, RowsLog, Setting, Subject};
+use super::sentinel::Sentinel;
 use crate::error::Result;
 
 /// How far a plan was carried out.
@@ -46,14 +47,15 @@ pub fn carry_out(
     progress: &mut dyn FnMut(Progress<'_>),
     stop: &AtomicBool,
 ) -> Result<Campaign> {
-    let sentinel: LayerSpec = plan.sentinel.parse()?;
+    let sentinel = Sentinel::new();
     let mut config = plan.config();
     let layers = plan.layers.iter().filter(|(_, layer)| layer.known_us.is_none());
     let layers = layers.map(|(key, layer)| (Subject::Layer(key.clone()), vec![layer.spec.clone()])).collect();
     let mut campaign =
         Campaign { unmeasured_layers: 0, unmeasured_networks: 0, spent: Duration::ZERO, interrupted: false };
     let mut measured = |subjects: &_, config: &_, log: &mut _| -> Result<Measured> {
-        let instruments = Instruments { engine, stopwatch: &mut *stopwatch, sentinel: &sentinel };
+        let instruments =
+            Instruments { engine, stopwatch: &mut *stopwatch, sentinel: &mut || sentinel.run() };
         measure(subjects, instruments, config, log, progress, stop)
     };
     let of_layers = measured(&layers, &config, log)?;

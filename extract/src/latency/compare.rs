@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
-use supernet::space::{Arch, LayerSpec, SearchSpace, sampler};
+use supernet::space::{Arch, SearchSpace};
 
 use super::correction::Correction;
 use super::engine::{Engine, Stopwatch};
@@ -11,6 +11,7 @@ use super::fitted::{NetworkRow, network_rows};
 use super::fold::{fold, network_times};
 use super::measure::{Instruments, MeasureConfig, Progress, measure};
 use super::rows::{RowsLog, Setting, Subject};
+use super::sentinel::{SENTINEL, Sentinel};
 use super::table::LatencyTable;
 use crate::error::Result;
 
@@ -29,20 +30,18 @@ pub fn compare(
 ) -> Result<Vec<NetworkRow>> {
     let device = table.device.clone();
     table.check_same_setting(&device, &engine.describe())?;
-    let sentinel = match &table.sentinel {
-        Some(sentinel) => sentinel.layer.clone(),
-        None => space.lower(&sampler::largest(space))?[0].key(),
-    };
-    let spec: LayerSpec = sentinel.parse()?;
-    let config = MeasureConfig { reference_us: table.reference_us(&sentinel), ..config.for_networks() };
-    let setting = Setting { device, engine: engine.describe(), protocol: config.describe(), sentinel };
+    let config = MeasureConfig { reference_us: table.reference_us(SENTINEL), ..config.for_networks() };
+    let (engine_facts, protocol) = (engine.describe(), config.describe());
+    let setting = Setting { device, engine: engine_facts, protocol, sentinel: SENTINEL.to_string() };
+    let sentinel = Sentinel::new();
     let mut log = RowsLog::in_memory(setting);
     for pass in [1, 2] {
         let mut subjects = BTreeMap::new();
         for arch in archs {
             subjects.insert(Subject::Network(arch.clone(), pass), space.lower(arch)?);
         }
-        let instruments = Instruments { engine, stopwatch: &mut *stopwatch, sentinel: &spec };
+        let instruments =
+            Instruments { engine, stopwatch: &mut *stopwatch, sentinel: &mut || sentinel.run() };
         measure(&subjects, instruments, &config, &mut log, progress, stop)?;
     }
     let correction = table.fit_of(space).map_or(Correction::NONE, |fit| fit.correction);

@@ -127,8 +127,8 @@ pub struct Instruments<'a> {
     pub engine: &'a dyn Engine,
     /// Times them.
     pub stopwatch: &'a mut dyn Stopwatch,
-    /// Tells how fast the machine is.
-    pub sentinel: &'a LayerSpec,
+    /// Tells how fast the machine is: runs once what takes the same time whenever the machine is as fast.
+    pub sentinel: &'a mut dyn FnMut() -> Result<()>,
 }
 
 /// Measures subjects, each some layers, until each is known well enough, the budget is spent, or `stop` is set. What
@@ -146,7 +146,7 @@ pub fn measure(
 ) -> Result<Measured> {
     let Instruments { engine, stopwatch, sentinel } = instruments;
     let mut timer = Timer { stopwatch, config, spent_ns: 0 };
-    let mut watch = None;
+    let mut watch = Watch { run: sentinel, inner: 0, last_us: 0.0 };
     let mut order_rng = rng(config.seed, Purpose::Measure);
     for round in 1.. {
         let observed = fold(log.rows(), config.reference_us);
@@ -154,28 +154,24 @@ pub fn measure(
         order.shuffle(&mut order_rng);
         let finished = subjects.len() - order.len();
         if order.is_empty() {
-            return Ok(outcome(subjects, log, config, timer.spent(), false));
+            break;
         }
         for (subject, layers) in order {
-            let stopped = stop.load(Ordering::Relaxed);
-            if stopped || timer.spent() >= config.budget {
+            if stop.load(Ordering::Relaxed) || timer.spent() >= config.budget {
+                let stopped = stop.load(Ordering::Relaxed);
                 return Ok(outcome(subjects, log, config, timer.spent(), stopped));
             }
-            let watch = match &mut watch {
-                Some(watch) => watch,
-                none => none.insert(Sentinel::begin(engine, sentinel, &mut timer)?),
-            };
+            watch.begin(&mut timer)?;
             let inner = observed.get(subject).map_or(0, |observed| observed.inner);
             let before = watch.last_us;
             let (inner, samples_us) = timer.visit(engine, layers, inner)?;
             let sentinel_us = Some([before, watch.read(&mut timer)?]);
-            let subject = subject.clone();
-            log.push(Record::Visit(Visit { subject: subject.clone(), inner, samples_us, sentinel_us }))?;
-            let (subject, subjects, spent) = (&subject, subjects.len(), timer.spent());
-            progress(Progress { subject, round, finished, subjects, spent });
+            let visit = Visit { subject: subject.clone(), inner, samples_us, sentinel_us };
+            log.push(Record::Visit(visit))?;
+            progress(Progress { subject, round, finished, subjects: subjects.len(), spent: timer.spent() });
         }
     }
-    unreachable!("rounds are not counted out")
+    Ok(outcome(subjects, log, config, timer.spent(), false))
 }
 
 type Pending<'a> = Vec<(&'a Subject, &'a [LayerSpec])>;
@@ -208,26 +204,27 @@ fn outcome(
     Measured { observed, unmeasured, spent, interrupted }
 }
 
-/// The layer that tells how fast the machine is.
-struct Sentinel<'a> {
-    run: Run<'a>,
+/// The sentinel; not calibrated before it is needed.
+struct Watch<'a> {
+    run: &'a mut dyn FnMut() -> Result<()>,
     inner: u64,
     last_us: f64,
 }
 
-impl<'a> Sentinel<'a> {
-    fn begin(engine: &'a dyn Engine, layer: &LayerSpec, timer: &mut Timer<'_>) -> Result<Self> {
-        let mut run = timer.prepare(engine, std::slice::from_ref(layer))?;
-        let inner = timer.calibrated(0, &mut *run)?;
-        let mut sentinel = Self { run, inner, last_us: 0.0 };
-        sentinel.read(timer)?;
-        Ok(sentinel)
+impl Watch<'_> {
+    /// Calibrates it, the first time, and reads it.
+    fn begin(&mut self, timer: &mut Timer<'_>) -> Result<()> {
+        if self.inner == 0 {
+            self.inner = timer.calibrated(0, self.run)?;
+            self.read(timer)?;
+        }
+        Ok(())
     }
 
     /// The median of some samples, in microseconds a run; a first one, whose caches others have filled, is thrown away.
     fn read(&mut self, timer: &mut Timer<'_>) -> Result<f64> {
-        timer.sample(self.inner, &mut *self.run)?;
-        self.last_us = stats::median(&timer.samples(self.inner, &mut *self.run)?);
+        timer.sample(self.inner, self.run)?;
+        self.last_us = stats::median(&timer.samples(self.inner, self.run)?);
         Ok(self.last_us)
     }
 }
@@ -320,13 +317,6 @@ impl Timer<'_> {
 /// Each layer as a subject of its own.
 pub fn single(layers: BTreeMap<String, LayerSpec>) -> BTreeMap<Subject, Vec<LayerSpec>> {
     layers.into_iter().map(|(key, layer)| (Subject::Layer(key), vec![layer])).collect()
-}
-
-/// The layer that a measuring is watched by: the one whose multiply-accumulates are in the middle.
-pub fn sentinel_of<'a>(layers: impl IntoIterator<Item = &'a LayerSpec>) -> Option<&'a LayerSpec> {
-    let mut layers: Vec<_> = layers.into_iter().collect();
-    layers.sort_by_key(|layer| (supernet::space::cost(std::slice::from_ref(layer)).macs, layer.key()));
-    layers.get(layers.len() / 2).copied()
 }
 
 /// Most runs in one sample: ends calibration on a clock that stands still.

@@ -16,8 +16,9 @@ use supernet::random::rng_for;
 use supernet::space::{Arch, LayerSpec, SearchSpace, sampler};
 
 use super::engine::EngineFacts;
-use super::measure::{MeasureConfig, sentinel_of};
+use super::measure::MeasureConfig;
 use super::plan::space_layers;
+use super::sentinel::SENTINEL;
 use super::table::LatencyTable;
 use crate::error::Result;
 
@@ -64,7 +65,7 @@ pub struct Plan {
     pub budget: Duration,
     /// Decides the order of visits.
     pub seed: u64,
-    /// Key of the layer that tells how fast the machine is.
+    /// Name of the layer that tells how fast the machine is.
     pub sentinel: String,
     /// The sentinel's usual time in the table that is added to, in microseconds.
     pub reference_us: Option<f64>,
@@ -130,8 +131,6 @@ impl Plan {
         known: Option<&LatencyTable>,
     ) -> Result<Self> {
         let specs = space_layers(space)?;
-        let own_sentinel = sentinel_of(specs.values()).map(LayerSpec::key).unwrap_or_default();
-        let usual = known.and_then(|table| table.sentinel.clone());
         let mut layers: BTreeMap<String, PlannedLayer> = BTreeMap::new();
         for (key, spec) in specs {
             let known_us = known.and_then(|table| table.rows().get(&key)).map(|row| row.median_us);
@@ -159,8 +158,8 @@ impl Plan {
             half_width: config.half_width,
             budget: config.budget,
             seed: config.seed,
-            reference_us: usual.as_ref().map(|sentinel| sentinel.usual_us),
-            sentinel: usual.map_or(own_sentinel, |sentinel| sentinel.layer),
+            reference_us: known.and_then(|table| table.reference_us(SENTINEL)),
+            sentinel: SENTINEL.to_string(),
             networks,
             layers,
             candidates,
@@ -324,7 +323,9 @@ fn check_header(place: &str, header: &Header) -> Result<()> {
     if let Some(reference) = reference_us.filter(|reference| !(reference.is_finite() && *reference > 0.0)) {
         return wrong("reference_us", "a time above 0 us", reference.to_string());
     }
-    header.sentinel.parse::<LayerSpec>()?;
+    if header.sentinel != SENTINEL {
+        return wrong("sentinel", SENTINEL, header.sentinel.clone());
+    }
     Ok(())
 }
 
@@ -411,7 +412,6 @@ mod tests {
         let linear = plan.layers.iter().find(|(key, _)| key.starts_with("linear")).expect("a classifier").1;
         assert_eq!(linear.resolutions, [20, 28]);
         assert!(plan.candidates.values().all(|keys| keys.iter().all(|key| plan.layers.contains_key(key))));
-        assert!(plan.layers.contains_key(&plan.sentinel));
     }
 
     #[test]
@@ -421,8 +421,7 @@ mod tests {
         let plan =
             Plan::new(&space, &table.engine, &MeasureConfig::default(), 2, Some(&table)).expect("a plan");
         assert!(plan.layers.iter().all(|(key, layer)| layer.known_us == Some(table.rows()[key].median_us)));
-        let sentinel = table.sentinel.clone().expect("made up");
-        assert_eq!((plan.sentinel.clone(), plan.reference_us), (sentinel.layer, Some(sentinel.usual_us)));
+        assert_eq!(plan.reference_us, Some(table.sentinel.as_ref().expect("made up").usual_us));
         assert_eq!(Plan::from_jsonl("x", &plan.to_jsonl()).expect("own text").to_jsonl(), plan.to_jsonl());
     }
 
@@ -436,6 +435,7 @@ mod tests {
             ("\"version\":1", "\"version\":2", "version: expected 1, got 2"),
             ("\"threads\":1", "\"threads\":0", "threads and batch"),
             ("\"half_width\":0.03", "\"half_width\":0", "half_width"),
+            (SENTINEL, "sum 64", "sentinel: expected product"),
             ("\"budget_seconds\":1800.0", "\"budget_seconds\":-1", "budget_seconds"),
             ("{\"layer\":\"conv1x1", "{\"layer\":\"conv9x9", "layer \"conv9x9"),
             (last.as_str(), "", &format!("{} lines", lines - 2)),

@@ -30,7 +30,7 @@ pub struct Setting {
     pub engine: EngineFacts,
     /// How they were measured, for a reader.
     pub protocol: String,
-    /// Key of the layer that is measured again before and after every visit; empty where none is.
+    /// Name of the layer that is measured again before and after every visit; empty where none is.
     pub sentinel: String,
 }
 

@@ -42,8 +42,8 @@ pub struct LatencyTable {
     pub protocol: String,
     /// When and by what: the only place for dates, left out of [`LatencyTable::hash`].
     pub run: BTreeMap<String, Value>,
-    /// The layer that told how fast the machine was.
-    pub sentinel: Option<Sentinel>,
+    /// What told how fast the machine was.
+    pub sentinel: Option<Watched>,
     rows: BTreeMap<String, Row>,
     /// By the space's fingerprint at any resolution.
     spaces: BTreeMap<String, SpaceFit>,
@@ -51,11 +51,11 @@ pub struct LatencyTable {
     place: String,
 }
 
-/// A layer by whose time the machine's speed is told.
+/// A sentinel, by whose time the machine's speed is told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Sentinel {
-    /// Its key.
+pub struct Watched {
+    /// Its name, or a layer's key.
     pub layer: String,
     /// Its usual time, in microseconds: all times of the table are at the machine's speed then.
     pub usual_us: f64,
@@ -74,7 +74,7 @@ struct Wire {
     batch: usize,
     protocol: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    sentinel: Option<Sentinel>,
+    sentinel: Option<Watched>,
     #[serde(deserialize_with = "document::each_key_once")]
     rows: BTreeMap<String, Row>,
     #[serde(default, deserialize_with = "document::each_key_once")]
@@ -157,7 +157,7 @@ impl LatencyTable {
         let (device, engine) = (setting.device.clone(), setting.engine.clone());
         let mut table = Self::new(place, device, engine, &setting.protocol, BTreeMap::new())?;
         table.sentinel = usual_us(rows)
-            .map(|usual| Sentinel { layer: setting.sentinel.clone(), usual_us: rounded(usual, DECIMALS) });
+            .map(|usual| Watched { layer: setting.sentinel.clone(), usual_us: rounded(usual, DECIMALS) });
         table.add_rows(rows, half_width, space)?;
         if table.rows.is_empty() {
             return Err(Error::invalid(place, "rows", "samples of at least one layer", "none").into());

@@ -55,6 +55,9 @@ struct Outcome {
     visited: Vec<String>,
 }
 
+/// Takes its place here.
+const SENTINEL: &str = "pool 48 @3x3";
+
 fn tiny() -> BTreeMap<String, LayerSpec> {
     space_layers(&preset("tiny").expect("a preset")).expect("a checked space")
 }
@@ -68,8 +71,9 @@ fn run_with(cost: Cost, config: &MeasureConfig, log: &mut RowsLog, stop_after: u
         visits += 1;
         stop.store(visits == stop_after, Ordering::Relaxed);
     };
-    let sentinel = sentinel_of(layers.values()).expect("layers");
-    let instruments = Instruments { engine: &engine, stopwatch: &mut FakeClock(now), sentinel };
+    let mut watched = engine.prepare(std::slice::from_ref(&layers[SENTINEL])).expect("prepared");
+    let instruments =
+        Instruments { engine: &engine, stopwatch: &mut FakeClock(now), sentinel: &mut *watched };
     let subjects = single(layers.clone());
     let measured = measure(&subjects, instruments, config, log, &mut progress, &stop).expect("no errors");
     let rows = layer_rows(&measured.observed, config.half_width);
@@ -193,7 +197,7 @@ fn what_was_sampled_before_a_kill_counts() {
     assert_eq!(rest.visited.len(), whole.visited.len() - 100);
     assert_eq!(rest.rows, whole.rows);
     let again = run_with(steady, &config, &mut log, 0);
-    assert_eq!(again.measured.spent, Duration::ZERO, "not even the sentinel is prepared");
+    assert_eq!(again.measured.spent, Duration::ZERO, "not even the sentinel is run");
 }
 
 #[test]
@@ -209,8 +213,8 @@ fn an_engine_error_ends_it() {
     }
     let layers = tiny();
     let engine = FakeEngine { now: Rc::default(), visited: RefCell::default(), cost: steady };
-    let sentinel = sentinel_of(layers.values()).expect("layers");
-    let instruments = Instruments { engine: &engine, stopwatch: &mut Broken, sentinel };
+    let mut watched = || Ok(());
+    let instruments = Instruments { engine: &engine, stopwatch: &mut Broken, sentinel: &mut watched };
     let (stop, config) = (AtomicBool::new(false), MeasureConfig::default());
     let mut log = RowsLog::in_memory(setting());
     assert!(measure(&single(layers.clone()), instruments, &config, &mut log, &mut |_| (), &stop).is_err());

@@ -1,7 +1,7 @@
 use super::*;
-use crate::latency::LatencyModel;
 use crate::latency::drift::tests::setting;
 use crate::latency::rows::{Record, Setting, Subject, Visit};
+use crate::latency::{LatencyModel, SENTINEL};
 use supernet::space::{preset, sampler};
 
 /// A table whose every row has made-up but plausible numbers: a fixed cost and one that grows with MACs.
@@ -29,8 +29,7 @@ pub(crate) fn made_up(space: &SearchSpace) -> LatencyTable {
     let device = DeviceFacts::this_machine(Some("made-up"));
     let mut table =
         LatencyTable::new("made-up.json", device, engine(), "none", rows).expect("checked numbers");
-    let layer = layers.keys().next().expect("a layer").clone();
-    table.sentinel = Some(Sentinel { layer, usual_us: 5.5 });
+    table.sentinel = Some(Watched { layer: SENTINEL.to_string(), usual_us: 5.5 });
     table
 }
 

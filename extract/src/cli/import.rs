@@ -1,0 +1,78 @@
+//! `extract import`: files of PyTorch's `ofa` package become ours.
+
+use std::path::PathBuf;
+
+use extract::latency::ofa_table::OfaTable;
+use extract::latency::{DeviceFacts, EngineFacts, ofa_exchange};
+use serde_json::json;
+
+use super::{Common, Outcome, Output, not_an_input};
+
+/// Turn files of PyTorch's ofa package into this toolkit's
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example:\n  extract import table note10_160_lookup_table.yaml note10_176_lookup_table.yaml --out note10.json"
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    Table(Table),
+}
+
+/// Latency tables in YAML, one file a resolution, into one table
+#[derive(clap::Args)]
+struct Table {
+    /// The tables of one device
+    #[arg(value_name = "FILE.yaml", required = true)]
+    files: Vec<PathBuf>,
+    /// The table
+    #[arg(long, value_name = "TABLE.json")]
+    out: PathBuf,
+    /// What to call the device
+    #[arg(long, value_name = "NAME", default_value = "unknown")]
+    device_name: String,
+    /// What ran the layers there
+    #[arg(long, value_name = "NAME", default_value = "unknown")]
+    engine_name: String,
+    /// Threads that it computed with there
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    engine_threads: u16,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Arguments {
+    pub fn common(&self) -> &Common {
+        let What::Table(table) = &self.what;
+        &table.common
+    }
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let What::Table(arguments) = &arguments.what;
+    let output = Output::new(&arguments.common);
+    not_an_input(&arguments.out, &arguments.files.iter().collect::<Vec<_>>())?;
+    let tables =
+        arguments.files.iter().map(|file| OfaTable::read(file)).collect::<extract::Result<Vec<_>>>()?;
+    let (cpu, os, arch) = Default::default();
+    let device = DeviceFacts { name: arguments.device_name.clone(), cpu, os, arch, cores: 0 };
+    let engine = EngineFacts {
+        engine: arguments.engine_name.clone(),
+        engine_version: String::new(),
+        threads: usize::from(arguments.engine_threads),
+        dtype: "f32".to_string(),
+        batch: 1,
+    };
+    let place = arguments.out.display().to_string();
+    let table = ofa_exchange::import(&place, &tables, device, engine)?;
+    table.write(&arguments.out)?;
+    output.wrote(&arguments.out);
+    let (entries, unconverged) = (table.rows().len(), table.unconverged());
+    let document = json!({ "entries": entries, "unconverged": unconverged, "hash": table.hash() });
+    output.result(format_args!("{entries} layers of {} files", tables.len()), &document)?;
+    Ok(Outcome::Done)
+}

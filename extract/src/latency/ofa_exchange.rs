@@ -1,0 +1,136 @@
+//! Tables of PyTorch's `ofa` as ours, and ours as those.
+
+use std::collections::BTreeMap;
+
+use supernet::Error;
+use supernet::space::SearchSpace;
+
+use super::device::DeviceFacts;
+use super::engine::EngineFacts;
+use super::ofa_table::{OfaRow, OfaTable, ofa_key};
+use super::plan::space_layers;
+use super::stats::Row;
+use super::table::LatencyTable;
+use crate::error::Result;
+
+/// The normal distribution's 97.5 % quantile.
+const NORMAL_975: f64 = 1.959_963_984_540_054;
+/// The normal distribution's quartile: the MAD of a normal distribution over its standard deviation.
+const NORMAL_QUARTILE: f64 = 0.674_489_750_196_081_7;
+/// Half of the mean's 95 % interval over the mean, up to which a row counts as known well: that of our own measuring.
+const HALF_WIDTH: f64 = 0.03;
+const US_PER_MS: f64 = 1e3;
+const PROTOCOL: &str = "imported from tables of PyTorch's ofa: medians are means, intervals are the mean's, 1.96 standard errors, deviations are of a normal distribution; rows that several files have are pooled";
+
+/// Tables of one device, one a resolution, as one table of ours; `place` names it in messages. A layer that several
+/// of them hold gets the mean of all runs and the deviation around it.
+///
+/// # Errors
+/// If there are none, or numbers cannot be.
+pub fn import(
+    place: &str,
+    tables: &[OfaTable],
+    device: DeviceFacts,
+    engine: EngineFacts,
+) -> Result<LatencyTable> {
+    let mut pooled: BTreeMap<String, OfaRow> = BTreeMap::new();
+    for (layer, row) in tables.iter().flat_map(OfaTable::layers) {
+        pooled.entry(layer.key()).and_modify(|sum| *sum = pool(sum, &row)).or_insert(row);
+    }
+    if pooled.is_empty() {
+        return Err(Error::invalid(place, "tables", "at least one", "none").into());
+    }
+    let rows = pooled.into_iter().map(|(key, row)| (key, own_row(&row))).collect();
+    LatencyTable::new(place, device, engine, PROTOCOL, rows)
+}
+
+fn pool(a: &OfaRow, b: &OfaRow) -> OfaRow {
+    let (na, nb) = (a.count as f64, b.count as f64);
+    let mean_ms = (na * a.mean_ms + nb * b.mean_ms) / (na + nb);
+    let square = |row: &OfaRow| row.std_ms.powi(2) + (row.mean_ms - mean_ms).powi(2);
+    let std_ms = ((na * square(a) + nb * square(b)) / (na + nb)).sqrt();
+    OfaRow { count: a.count.saturating_add(b.count), mean_ms, std_ms }
+}
+
+fn own_row(row: &OfaRow) -> Row {
+    let (mean, std) = (US_PER_MS * row.mean_ms, US_PER_MS * row.std_ms);
+    let half = NORMAL_975 * std / (row.count as f64).sqrt();
+    Row {
+        median_us: mean,
+        // a time is above 0, however little is known of it
+        low_us: (mean - half).max(1e-3 * mean),
+        high_us: mean + half,
+        mad_us: NORMAL_QUARTILE * std,
+        std_us: std,
+        samples: usize::try_from(row.count).unwrap_or(usize::MAX),
+        outliers: 0,
+        visits: 1,
+        discarded: 0,
+        converged: half <= HALF_WIDTH * mean,
+    }
+}
+
+/// A space's layers as tables of PyTorch's `ofa`, by resolution: our medians as its means.
+///
+/// # Errors
+/// Names the first layer that the table lacks, or that such a table cannot name.
+pub fn export(table: &LatencyTable, space: &SearchSpace) -> Result<BTreeMap<usize, OfaTable>> {
+    let mut tables = BTreeMap::new();
+    for &resolution in space.resolutions() {
+        let mut rows = BTreeMap::new();
+        for layer in space_layers(&space.at_resolutions(&[resolution])?)?.values() {
+            let row = table.layer(layer)?;
+            let (mean_ms, std_ms) = (row.median_us / US_PER_MS, row.std_us / US_PER_MS);
+            rows.insert(ofa_key(layer)?, OfaRow { count: row.samples as u64, mean_ms, std_ms });
+        }
+        tables.insert(resolution, OfaTable::new(&format!("resolution {resolution}"), rows)?);
+    }
+    Ok(tables)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::latency::drift::tests::setting;
+    use crate::latency::table::tests::made_up;
+    use supernet::space::preset;
+
+    #[test]
+    fn a_table_goes_out_and_comes_back() {
+        let space = preset("ofa-mbv3-w1.0").expect("a preset").at_resolutions(&[160, 224]).expect("listed");
+        let table = made_up(&space);
+        let tables = export(&table, &space).expect("covered");
+        assert_eq!(tables.keys().copied().collect::<Vec<_>>(), [160, 224]);
+        let setting = setting();
+        let all: Vec<OfaTable> = tables.values().cloned().collect();
+        let back = import("x", &all, setting.device, setting.engine).expect("own tables");
+        assert!(back.coverage(&space).expect("a space").missing.is_empty());
+        let mut shared = 0;
+        for (key, row) in back.rows() {
+            let own = table.rows()[key];
+            assert!((row.median_us - own.median_us).abs() < 1e-5, "{key}");
+            assert!((row.std_us - own.std_us).abs() < 1e-5, "{key}");
+            // both resolutions have the last two layers
+            shared += usize::from(row.samples == 2 * own.samples);
+            assert!(row.samples == own.samples || row.samples == 2 * own.samples);
+        }
+        assert_eq!(shared, 2);
+        let error = export(&table, &preset("tiny").expect("a preset")).expect_err("not covered").to_string();
+        assert!(error.contains("a latency of"), "{error}");
+    }
+
+    #[test]
+    fn pooled_rows_are_those_of_all_runs() {
+        let runs: [&[f64]; 2] = [&[1.0, 2.0, 3.0], &[5.0, 7.0]];
+        let of = |runs: &[f64]| {
+            let (n, mean) = (runs.len() as f64, runs.iter().sum::<f64>() / runs.len() as f64);
+            let variance = runs.iter().map(|run| (run - mean).powi(2)).sum::<f64>() / n;
+            OfaRow { count: runs.len() as u64, mean_ms: mean, std_ms: variance.sqrt() }
+        };
+        let (pooled, all) = (pool(&of(runs[0]), &of(runs[1])), of(&runs.concat()));
+        assert_eq!(pooled.count, all.count);
+        assert!((pooled.mean_ms - all.mean_ms).abs() < 1e-12 && (pooled.std_ms - all.std_ms).abs() < 1e-12);
+        let row = own_row(&OfaRow { count: 4, mean_ms: 0.001, std_ms: 1.0 });
+        assert!(row.low_us > 0.0 && !row.converged);
+    }
+}
