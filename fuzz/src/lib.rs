@@ -4,8 +4,8 @@
 //! The fuzz targets call these functions, and so does `tests/it/readers.rs` with inputs that were once trouble.
 
 use extract::accuracy::AccuracyEstimator;
-use extract::latency::LatencyTable;
 use extract::latency::ofa_table::{OfaTable, ofa_key};
+use extract::latency::{LatencyTable, Plan, Rows};
 use extract::predict::npy_from_bytes;
 use extract::search::Found;
 use supernet::accuracy_file;
@@ -22,7 +22,7 @@ const PLACE: &str = "the input";
 pub type Reader = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Reader; 15] = [
+pub const ALL: [Reader; 17] = [
     ("accuracy", accuracy),
     ("arch", arch),
     ("arch_file", arch_json),
@@ -34,7 +34,9 @@ pub const ALL: [Reader; 15] = [
     ("image", image),
     ("npy", npy),
     ("ofa_table", ofa_table),
+    ("plan", plan),
     ("recipe", recipe),
+    ("rows", rows),
     ("space", space),
     ("supernet", weights),
     ("table", table),
@@ -125,6 +127,21 @@ pub fn ofa_table(bytes: &[u8]) {
         assert_eq!(ofa_key(&layer).ok().as_ref(), Some(key));
     }
     assert_eq!(told(OfaTable::from_yaml(PLACE, &table.to_yaml())), Some(table));
+}
+
+/// What a device is to measure.
+pub fn plan(bytes: &[u8]) {
+    let Some(plan) = text(bytes).and_then(|text| told(Plan::from_jsonl(PLACE, text))) else { return };
+    let written = plan.to_jsonl();
+    assert_eq!(told(Plan::from_jsonl(PLACE, &written)).map(|again| again.to_jsonl()), Some(written));
+}
+
+/// What a device measured.
+pub fn rows(bytes: &[u8]) {
+    let Some(rows) = told(Rows::from_bytes(PLACE, bytes)) else { return };
+    if let Ok(table) = LatencyTable::from_rows(PLACE, &rows, 0.03, None) {
+        table.to_json();
+    }
 }
 
 /// A search's result.

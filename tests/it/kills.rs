@@ -165,7 +165,7 @@ fn measure(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
         assert!(out.exists() || text.matches('\n').count() >= visits.get(), "no visit is lost");
         visits.set(text.matches('\n').count());
     };
-    let line = "measure --space tiny --out table.json --threads 1 --budget 20 --precision 50".to_string();
+    let line = "measure --space tiny --out table.json --threads 1 --precision 50 --networks 8".to_string();
     let takes = timed(at, "extract", &line);
     std::fs::remove_file(&out).expect("removed");
     let anew = || {

@@ -10,6 +10,7 @@ mod folded;
 mod golden;
 mod gradients;
 mod kills;
+mod measure;
 mod ofa_tables;
 mod properties;
 mod readers;

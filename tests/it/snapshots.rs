@@ -67,8 +67,8 @@ fn broken_files(at: &Path) {
         assert!(old.contains(from), "{name} holds {from}");
         write(new, old.replacen(from, to, 1).as_bytes());
     };
-    altered("\"version\": 1", "\"version\": 2", "table.json", "newer.json");
-    altered("\"version\": 1", "\"version\": 0", "table.json", "older.json");
+    altered("\"version\": 2", "\"version\": 3", "table.json", "newer.json");
+    altered("\"version\": 2", "\"version\": 1", "table.json", "older.json");
     altered("\"median_us\": ", "\"median_us\": -", "table.json", "negative.json");
     altered("\"top1\":", "\"top1\":1", "accuracy.jsonl", "doubtful.jsonl");
     let rows = text("accuracy.jsonl");

@@ -283,7 +283,7 @@ fn search_limits(
     };
     let index = CostIndex::new(space, table)?;
     let found = promised(&index, &objectives, arguments.limits as usize, arguments.seed, stop)?;
-    let sentinel = Sentinel::new();
+    let mut sentinel = Sentinel::new();
     let instruments = Instruments { engine, stopwatch, sentinel: &mut || sentinel.run() };
     let bar = output.bar(found.len() as u64);
     let mut progress = |progress: extract::latency::Progress<'_>| show(&bar, &progress);

@@ -47,7 +47,7 @@ pub fn carry_out(
     progress: &mut dyn FnMut(Progress<'_>),
     stop: &AtomicBool,
 ) -> Result<Campaign> {
-    let sentinel = Sentinel::new();
+    let mut sentinel = Sentinel::new();
     let mut config = plan.config();
     let layers = plan.layers.iter().filter(|(_, layer)| layer.known_us.is_none());
     let layers = layers.map(|(key, layer)| (Subject::Layer(key.clone()), vec![layer.spec.clone()])).collect();

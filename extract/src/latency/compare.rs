@@ -33,7 +33,7 @@ pub fn compare(
     let config = MeasureConfig { reference_us: table.reference_us(SENTINEL), ..config.for_networks() };
     let (engine_facts, protocol) = (engine.describe(), config.describe());
     let setting = Setting { device, engine: engine_facts, protocol, sentinel: SENTINEL.to_string() };
-    let sentinel = Sentinel::new();
+    let mut sentinel = Sentinel::new();
     let mut log = RowsLog::in_memory(setting);
     for pass in [1, 2] {
         let mut subjects = BTreeMap::new();

@@ -24,9 +24,15 @@ pub struct EngineFacts {
 pub type Run<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
 
 /// Something that can run layers: one by itself, or a whole network's one after the other.
-pub trait Engine {
+pub trait Engine: Sync {
     /// What the table is to say about it.
     fn describe(&self) -> EngineFacts;
+
+    /// Calls `visit` where the engine's memory is as a program's that has just begun: what was allocated and freed
+    /// before decides where buffers come to lie, and with it a few per cent of the time. By default as it is.
+    fn isolated(&self, visit: &mut (dyn FnMut() + Send)) {
+        visit();
+    }
 
     /// Makes weights and an input for the layers; the returned closure runs them once.
     ///
@@ -36,7 +42,7 @@ pub trait Engine {
 }
 
 /// The only way in which measuring sees time.
-pub trait Stopwatch {
+pub trait Stopwatch: Send {
     /// Calls `run` once and returns how long that took, in nanoseconds.
     ///
     /// # Errors

@@ -13,39 +13,47 @@ use super::stats::{self, Row};
 pub struct Observed {
     /// Runs a sample.
     pub inner: u64,
-    /// Samples of the visits that count, in microseconds a run at the machine's usual speed.
+    /// Samples that count, visit by visit, in microseconds a run at the machine's usual speed.
     pub visits: Vec<Vec<f64>>,
-    /// Samples of those that do not, as they were measured.
-    pub disturbed: Vec<Vec<f64>>,
+    /// Samples that do not, as they were measured.
+    pub disturbed: Vec<f64>,
+    /// Visits in all, those without a sample that counts among them.
+    pub visited: usize,
 }
 
 impl Observed {
-    /// The row of a table. Where no visit counts, the others must do; the row is then unconverged.
+    /// The row of a table. Where no sample counts, the others must do; the row is then unconverged.
     pub fn row(&self, half_width: f64) -> Row {
         let discarded = self.disturbed.len();
         if self.visits.is_empty() {
-            return Row { converged: false, ..stats::summarize(&self.disturbed, discarded, half_width) };
+            let disturbed = std::slice::from_ref(&self.disturbed);
+            return Row { converged: false, ..stats::summarize(disturbed, discarded, half_width) };
         }
         stats::summarize(&self.visits, discarded, half_width)
-    }
-
-    /// Visits in all.
-    pub fn visited(&self) -> usize {
-        self.visits.len() + self.disturbed.len()
     }
 }
 
 /// What was sampled of each subject; `reference_us` as for [`verdicts`].
 pub fn fold(rows: &Rows, reference_us: Option<f64>) -> BTreeMap<Subject, Observed> {
     let mut folded: BTreeMap<Subject, Observed> = BTreeMap::new();
+    let mut counts = false; // whether the visit that goes on has a sample that counts
     for (visit, verdict) in rows.visits().zip(verdicts(rows, reference_us)) {
         let observed = folded.entry(visit.subject.clone()).or_default();
         observed.inner = visit.inner;
+        if !visit.again || observed.visited == 0 {
+            observed.visited += 1;
+            counts = false;
+        }
         match verdict {
+            Verdict::Disturbed => observed.disturbed.extend(&visit.samples_us),
             Verdict::Scaled(scale) => {
-                observed.visits.push(visit.samples_us.iter().map(|sample| sample * scale).collect());
+                if !counts {
+                    observed.visits.push(Vec::new());
+                    counts = true;
+                }
+                let samples = observed.visits.last_mut().expect("one was pushed");
+                samples.extend(visit.samples_us.iter().map(|sample| sample * scale));
             }
-            Verdict::Disturbed => observed.disturbed.push(visit.samples_us.clone()),
         }
     }
     folded
@@ -83,25 +91,28 @@ mod tests {
     fn samples_are_gathered_by_subject_and_disturbed_ones_set_apart() {
         let layer = Subject::Layer("a".to_string());
         let arch: Arch = "r8:k3e3".parse().expect("an arch");
-        let visit = |subject: &Subject, sample: f64, after: f64| {
+        let visit = |subject: &Subject, again: bool, sample: f64, after: f64| {
             let (subject, samples_us) = (subject.clone(), vec![sample; 2]);
-            Record::Visit(Visit { subject, inner: 3, samples_us, sentinel_us: Some([10.0, after]) })
+            Record::Visit(Visit { subject, again, inner: 3, samples_us, sentinel_us: Some([10.0, after]) })
         };
         let (first, second) = (Subject::Network(arch.clone(), 1), Subject::Network(arch.clone(), 2));
         let records = vec![
-            visit(&layer, 4.0, 10.0),
-            visit(&layer, 9.0, 20.0),
-            visit(&first, 50.0, 10.0),
-            visit(&second, 52.0, 10.0),
-            visit(&layer, 5.0, 10.0),
+            visit(&layer, false, 4.0, 10.0),
+            visit(&layer, true, 9.0, 20.0),
+            visit(&layer, true, 4.5, 10.0),
+            visit(&layer, false, 9.0, 20.0),
+            visit(&first, false, 50.0, 10.0),
+            visit(&second, false, 52.0, 10.0),
+            visit(&layer, false, 5.0, 10.0),
         ];
         let folded = fold(&Rows { setting: setting(), records }, Some(20.0));
         let observed = &folded[&layer];
-        assert_eq!(observed.visits, [[8.0, 8.0], [10.0, 10.0]], "scaled to a machine half as fast");
-        assert_eq!((&observed.disturbed, observed.visited(), observed.inner), (&vec![vec![9.0, 9.0]], 3, 3));
+        let visits = [vec![8.0, 8.0, 9.0, 9.0], vec![10.0, 10.0]];
+        assert_eq!(observed.visits, visits, "scaled to a machine half as fast");
+        assert_eq!((&observed.disturbed, observed.visited, observed.inner), (&vec![9.0; 4], 3, 3));
         assert_eq!(network_times(&folded)[&arch], [Some(100.0), Some(104.0)]);
         let rows = layer_rows(&folded, 0.03);
-        assert_eq!((rows.len(), rows["a"].median_us, rows["a"].discarded), (1, 9.0, 1));
+        assert_eq!((rows.len(), rows["a"].median_us, rows["a"].discarded), (1, 9.0, 4));
         let only = Observed { visits: Vec::new(), ..observed.clone() };
         assert_eq!((only.row(0.03).median_us, only.row(0.03).converged), (9.0, false));
     }

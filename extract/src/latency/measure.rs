@@ -2,19 +2,20 @@
 //!
 //! Every visit prepares its subject afresh, so that a table averages over where its buffers happen to lie, and memory
 //! stays that of one subject. All unfinished subjects are visited once a round, in random order, so that slow drift of
-//! the machine hits all alike; a sentinel layer that stays prepared is measured again between any two visits, so that
-//! drift is seen, and what was disturbed is visited again.
+//! the machine hits all alike. A sentinel is read before and after samples are taken: sampling waits until the machine
+//! is undisturbed, and what was disturbed meanwhile is sampled again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rand::seq::SliceRandom;
 use supernet::space::LayerSpec;
 
+use super::drift::{is_quiet, undisturbed_us};
 use super::engine::{Engine, Run, Stopwatch};
 use super::fold::{Observed, fold};
-use super::rows::{Record, RowsLog, Subject, Visit};
+use super::rows::{Record, Rows, RowsLog, Subject, Visit};
 use super::stats;
 use crate::error::Result;
 use crate::rng::{Purpose, rng};
@@ -32,8 +33,13 @@ pub struct MeasureConfig {
     pub warmup_window: usize,
     /// Warm-up ends after this many samples anyway.
     pub max_warmup: usize,
-    /// Samples of one visit, and of the sentinel between two.
+    /// Samples that a visit should have of an undisturbed machine: 5.
     pub visit_samples: usize,
+    /// Samples for one between two readings of the sentinel, as many as fit into this: 2 ms, some six times what a
+    /// reading takes.
+    pub between_readings: Duration,
+    /// Tries to get those samples, over their number.
+    pub patience: usize,
     /// Least number of visits that count: 6, the least whose medians have a 95 % interval.
     pub min_visits: usize,
     /// Visits that count after which a subject is left as it is.
@@ -58,9 +64,11 @@ impl Default for MeasureConfig {
             warmup_window: 8,
             max_warmup: 40,
             visit_samples: 5,
+            between_readings: Duration::from_millis(2),
+            patience: 4,
             min_visits: 6,
             max_visits: 20,
-            most_visits: 60,
+            most_visits: 30,
             half_width: 0.03,
             budget: Duration::from_secs(1800),
             seed: 0,
@@ -73,13 +81,13 @@ impl MeasureConfig {
     /// The protocol in words, for the table.
     pub fn describe(&self) -> String {
         format!(
-            "inner loop of at least {} us or {} ticks a sample; warm-up until {} samples show no falling trend (Mann-Kendall, 5 %), at most {}; visits of {} samples, each prepared afresh, in rounds over all in random order; the sentinel's median of {} between any two, by which visits of a disturbed machine are discarded and slow drift is divided out; {} to {} visits until the 95 % order-statistic interval of their medians is within {} % of the median; outliers by modified z-score above 3.5 are counted, not removed",
+            "inner loop of at least {} us or {} ticks a sample; warm-up until {} samples show no falling trend (Mann-Kendall, 5 %), at most {}; visits of {} samples, each prepared afresh, in rounds over all in random order; a sentinel is read before and after samples of {} ms, by which those of a disturbed machine are discarded and slow drift is divided out; {} to {} visits until the 95 % order-statistic interval of their medians is within {} % of the median; outliers by modified z-score above 3.5 are counted, not removed",
             self.sample.as_micros(),
             self.sample_ticks,
             self.warmup_window,
             self.max_warmup,
             self.visit_samples,
-            self.visit_samples,
+            self.between_readings.as_millis(),
             self.min_visits,
             self.max_visits,
             100.0 * self.half_width,
@@ -89,7 +97,7 @@ impl MeasureConfig {
     /// The same for whole sub-networks, which need fewer visits: they are compared in number, not one by one.
     #[must_use]
     pub fn for_networks(&self) -> Self {
-        Self { min_visits: 3, max_visits: 10, most_visits: 30, ..self.clone() }
+        Self { min_visits: 2, max_visits: 6, most_visits: 12, ..self.clone() }
     }
 }
 
@@ -128,7 +136,7 @@ pub struct Instruments<'a> {
     /// Times them.
     pub stopwatch: &'a mut dyn Stopwatch,
     /// Tells how fast the machine is: runs once what takes the same time whenever the machine is as fast.
-    pub sentinel: &'a mut dyn FnMut() -> Result<()>,
+    pub sentinel: &'a mut (dyn FnMut() -> Result<()> + Send),
 }
 
 /// Measures subjects, each some layers, until each is known well enough, the budget is spent, or `stop` is set. What
@@ -146,7 +154,7 @@ pub fn measure(
 ) -> Result<Measured> {
     let Instruments { engine, stopwatch, sentinel } = instruments;
     let mut timer = Timer { stopwatch, config, spent_ns: 0 };
-    let mut watch = Watch { run: sentinel, inner: 0, last_us: 0.0 };
+    let mut watch = Watch::new(sentinel, log.rows());
     let mut order_rng = rng(config.seed, Purpose::Measure);
     for round in 1.. {
         let observed = fold(log.rows(), config.reference_us);
@@ -161,13 +169,10 @@ pub fn measure(
                 let stopped = stop.load(Ordering::Relaxed);
                 return Ok(outcome(subjects, log, config, timer.spent(), stopped));
             }
-            watch.begin(&mut timer)?;
             let inner = observed.get(subject).map_or(0, |observed| observed.inner);
-            let before = watch.last_us;
-            let (inner, samples_us) = timer.visit(engine, layers, inner)?;
-            let sentinel_us = Some([before, watch.read(&mut timer)?]);
-            let visit = Visit { subject: subject.clone(), inner, samples_us, sentinel_us };
-            log.push(Record::Visit(visit))?;
+            let mut visited = Ok(());
+            engine.isolated(&mut || visited = timer.visit(engine, (subject, layers), inner, &mut watch, log));
+            visited?;
             progress(Progress { subject, round, finished, subjects: subjects.len(), spent: timer.spent() });
         }
     }
@@ -184,7 +189,7 @@ fn unfinished<'a>(
     let finished = |observed: &Observed| {
         let visits = observed.visits.len();
         visits >= config.max_visits
-            || observed.visited() >= config.most_visits
+            || observed.visited >= config.most_visits
             || (visits >= config.min_visits && stats::converged(&observed.visits, config.half_width))
     };
     let pending = subjects.iter().filter(|(subject, _)| !observed.get(subject).is_some_and(finished));
@@ -204,28 +209,68 @@ fn outcome(
     Measured { observed, unmeasured, spent, interrupted }
 }
 
-/// The sentinel; not calibrated before it is needed.
+/// The sentinel, and what it took of late; not calibrated before it is needed.
 struct Watch<'a> {
-    run: &'a mut dyn FnMut() -> Result<()>,
+    run: &'a mut (dyn FnMut() -> Result<()> + Send),
     inner: u64,
     last_us: f64,
+    recent: VecDeque<f64>,
 }
 
-impl Watch<'_> {
+/// Readings by which the present speed of an undisturbed machine is told.
+const RECENT: usize = 200;
+/// Samples of one reading, of which the median counts; the one before them, whose caches others have filled, does not.
+const READING: usize = 3;
+/// Readings to wait for an undisturbed machine before sampling goes on all the same: about a third of a second.
+const WAIT: usize = 1000;
+
+impl<'a> Watch<'a> {
+    fn new(run: &'a mut (dyn FnMut() -> Result<()> + Send), rows: &Rows) -> Self {
+        let readings: Vec<f64> = rows.visits().filter_map(|visit| visit.sentinel_us).flatten().collect();
+        let recent = readings[readings.len().saturating_sub(RECENT)..].iter().copied().collect();
+        Self { run, inner: 0, last_us: 0.0, recent }
+    }
+
     /// Calibrates it, the first time, and reads it.
     fn begin(&mut self, timer: &mut Timer<'_>) -> Result<()> {
         if self.inner == 0 {
-            self.inner = timer.calibrated(0, self.run)?;
+            timer.warm_up(1, self.run)?;
+            self.inner = 1;
+            let shortest = timer.config.sample_ticks.saturating_mul(timer.stopwatch.tick());
+            while timer.time(self.inner, self.run)? < shortest && self.inner < MOST_RUNS {
+                self.inner *= 2;
+            }
             self.read(timer)?;
         }
         Ok(())
     }
 
-    /// The median of some samples, in microseconds a run; a first one, whose caches others have filled, is thrown away.
+    /// The sentinel's time now, in microseconds a run.
     fn read(&mut self, timer: &mut Timer<'_>) -> Result<f64> {
         timer.sample(self.inner, self.run)?;
-        self.last_us = stats::median(&timer.samples(self.inner, self.run)?);
+        let samples = (0..READING).map(|_| timer.sample(self.inner, self.run)).collect::<Result<Vec<_>>>()?;
+        self.last_us = stats::median(&samples);
+        self.recent.push_back(self.last_us);
+        if self.recent.len() > RECENT {
+            self.recent.pop_front();
+        }
         Ok(self.last_us)
+    }
+
+    /// Whether the last reading is of an undisturbed machine.
+    fn is_quiet(&self) -> bool {
+        undisturbed_us(self.recent.iter().copied().collect()).is_none_or(|us| is_quiet(self.last_us, us))
+    }
+
+    /// Reads it until the machine is undisturbed, or patience is at an end.
+    fn wait(&mut self, timer: &mut Timer<'_>) -> Result<()> {
+        for _ in 0..WAIT {
+            if self.is_quiet() {
+                break;
+            }
+            self.read(timer)?;
+        }
+        Ok(())
     }
 }
 
@@ -249,11 +294,54 @@ impl Timer<'_> {
         Ok(run.expect("set by the call that was timed"))
     }
 
-    /// Prepares layers, warms them up and takes a visit's samples; `inner` runs each, if that is known already.
-    fn visit(&mut self, engine: &dyn Engine, layers: &[LayerSpec], inner: u64) -> Result<(u64, Vec<f64>)> {
+    /// Prepares a subject, warms it up and samples it; `inner` runs a sample, if that is known already.
+    fn visit(
+        &mut self,
+        engine: &dyn Engine,
+        (subject, layers): (&Subject, &[LayerSpec]),
+        inner: u64,
+        watch: &mut Watch<'_>,
+        log: &mut RowsLog,
+    ) -> Result<()> {
+        watch.begin(self)?;
         let mut run = self.prepare(engine, layers)?;
         let inner = self.calibrated(inner, &mut *run)?;
-        Ok((inner, self.samples(inner, &mut *run)?))
+        self.sample_quietly((subject, inner), &mut *run, watch, log)
+    }
+
+    /// Takes samples between readings of the sentinel until there are enough of an undisturbed machine, or patience is
+    /// at an end.
+    fn sample_quietly(
+        &mut self,
+        (subject, inner): (&Subject, u64),
+        run: &mut dyn FnMut() -> Result<()>,
+        watch: &mut Watch<'_>,
+        log: &mut RowsLog,
+    ) -> Result<()> {
+        let wanted = self.config.visit_samples.max(1);
+        let (mut good, mut taken, mut again) = (0, 0, false);
+        while good < wanted && taken < self.config.patience.max(1) * wanted {
+            watch.wait(self)?;
+            let (before, began) = (watch.last_us, self.spent());
+            let mut samples_us = Vec::new();
+            while samples_us.len() < wanted
+                && (samples_us.is_empty() || self.spent() - began < self.config.between_readings)
+            {
+                samples_us.push(self.sample(inner, run)?);
+            }
+            let sentinel_us = Some([before, watch.read(self)?]);
+            taken += samples_us.len();
+            good += if watch.is_quiet() { samples_us.len() } else { 0 };
+            log.push(Record::Visit(Visit {
+                subject: subject.clone(),
+                again,
+                inner,
+                samples_us,
+                sentinel_us,
+            }))?;
+            again = true;
+        }
+        Ok(())
     }
 
     /// Warms up; the number of runs in a sample, found out where it is 0.
@@ -279,10 +367,6 @@ impl Timer<'_> {
     fn sample(&mut self, inner: u64, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
         let least = 1e-3 * self.stopwatch.tick().max(1) as f64;
         Ok((self.time(inner, run)? as f64).max(least) / inner as f64 / 1e3)
-    }
-
-    fn samples(&mut self, inner: u64, run: &mut dyn FnMut() -> Result<()>) -> Result<Vec<f64>> {
-        (0..self.config.visit_samples.max(1)).map(|_| self.sample(inner, run)).collect()
     }
 
     /// The number of runs, `start` or more, that makes a sample long enough.

@@ -10,7 +10,7 @@ use crate::error::Result;
 
 /// Runs layers with the kernels that deployed networks run with: f32, random weights.
 ///
-/// Threads are those of the rayon pool that the engine is called on.
+/// Threads are those of the rayon pool that it is called on; [`Engine::isolated`] makes one.
 pub struct NativeEngine {
     kernels: Kernels,
     threads: usize,
@@ -32,6 +32,15 @@ impl Engine for NativeEngine {
             threads: self.threads,
             dtype: "f32".to_string(),
             batch: self.batch,
+        }
+    }
+
+    /// On threads of their own, for the allocator keeps what it has for each thread.
+    fn isolated(&self, visit: &mut (dyn FnMut() + Send)) {
+        match rayon::ThreadPoolBuilder::new().num_threads(self.threads).build() {
+            Ok(pool) => pool.install(visit),
+            // no further threads are to be had: it is measured all the same
+            Err(_) => visit(),
         }
     }
 

@@ -182,8 +182,11 @@ impl Plan {
     /// # Errors
     /// If one does not fit the one before.
     pub fn network(&self, keys: &[String]) -> Result<Vec<LayerSpec>> {
-        let specs = keys.iter().map(|key| self.layers[key].spec.clone()).collect();
-        Ok(LayerSpec::chain(specs)?)
+        Ok(self.chained(keys)?)
+    }
+
+    fn chained(&self, keys: &[String]) -> supernet::Result<Vec<LayerSpec>> {
+        LayerSpec::chain(keys.iter().map(|key| self.layers[key].spec.clone()).collect())
     }
 
     /// The file's text.
@@ -273,7 +276,7 @@ impl Plan {
         }
         let plan = Self::assembled(header, layers, candidates);
         for keys in plan.candidates.values() {
-            plan.network(keys)?;
+            plan.chained(keys).map_err(|error| error.in_place(place))?;
         }
         Ok(plan)
     }
@@ -336,7 +339,7 @@ fn layer_of(place: &str, line: &str) -> Result<(String, PlannedLayer)> {
     if let Some(known) = known_us.filter(|known| !(known.is_finite() && *known > 0.0)) {
         return Err(Error::invalid(place, "known_us", "a time above 0 us", known).into());
     }
-    let spec = layer.parse()?;
+    let spec = layer.parse::<LayerSpec>().map_err(|error| error.in_place(place))?;
     Ok((layer, PlannedLayer { spec, resolutions, known_us }))
 }
 

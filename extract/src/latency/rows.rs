@@ -60,11 +60,13 @@ pub enum Subject {
 /// The pass in which sub-networks are measured that were searched for a limit.
 pub const SEARCHED: u8 = 3;
 
-/// Samples that were taken one after the other of a subject that was prepared afresh.
+/// Samples that were taken one after the other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Visit {
     /// Of what.
     pub subject: Subject,
+    /// Whether the subject was prepared for the line before, and not afresh: both are of one visit then.
+    pub again: bool,
     /// Runs a sample.
     pub inner: u64,
     /// Microseconds a run.
@@ -105,6 +107,8 @@ struct Line {
     network: Option<Arch>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pass: Option<u8>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    again: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     inner: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -196,7 +200,8 @@ fn record(place: &str, line: &str) -> Result<Record> {
     if let Some(pair) = line.sentinel_us.filter(|pair| !pair.iter().all(above)) {
         return Err(wrong("sentinel_us", "two times above 0 us", &format!("{pair:?}")));
     }
-    Ok(Record::Visit(Visit { subject, inner, samples_us, sentinel_us: line.sentinel_us }))
+    let (again, sentinel_us) = (line.again, line.sentinel_us);
+    Ok(Record::Visit(Visit { subject, again, inner, samples_us, sentinel_us }))
 }
 
 impl From<&Record> for Line {
@@ -210,7 +215,8 @@ impl From<&Record> for Line {
             Subject::Network(arch, pass) => (None, Some(arch.clone()), Some(*pass)),
         };
         let (inner, samples_us) = (Some(visit.inner), Some(visit.samples_us.clone()));
-        Self { session: None, layer, network, pass, inner, samples_us, sentinel_us: visit.sentinel_us }
+        let (again, sentinel_us) = (visit.again, visit.sentinel_us);
+        Self { session: None, layer, network, pass, again, inner, samples_us, sentinel_us }
     }
 }
 
@@ -323,8 +329,8 @@ mod tests {
     }
 
     fn visit(subject: Subject, samples_us: &[f64]) -> Record {
-        let sentinel_us = Some([1.0, 1.5]);
-        Record::Visit(Visit { subject, inner: 7, samples_us: samples_us.to_vec(), sentinel_us })
+        let (again, sentinel_us) = (samples_us.len() > 1, Some([1.0, 1.5]));
+        Record::Visit(Visit { subject, again, inner: 7, samples_us: samples_us.to_vec(), sentinel_us })
     }
 
     #[test]

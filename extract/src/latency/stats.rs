@@ -22,7 +22,7 @@ pub struct Row {
     pub outliers: usize,
     /// Visits that the samples are from.
     pub visits: usize,
-    /// Visits that do not count, because the machine was disturbed.
+    /// Samples that do not count, because the machine was disturbed.
     pub discarded: usize,
     /// Whether the interval is as narrow as was asked for, and of samples that count.
     pub converged: bool,

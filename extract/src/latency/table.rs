@@ -175,7 +175,7 @@ impl LatencyTable {
         let folded = fold(rows, self.reference_us(&rows.setting.sentinel));
         let layers = layer_rows(&folded, half_width);
         for key in layers.keys() {
-            key.parse::<LayerSpec>()?;
+            key.parse::<LayerSpec>().map_err(|error| error.in_place(&self.place))?;
         }
         self.rows.extend(checked_rows(&self.place, layers)?);
         let times = network_times(&folded);

@@ -80,7 +80,7 @@ fn rows_of_networks(networks: usize, sentinel_us: f64) -> Rows {
     let speed = sentinel_us / 5.5;
     let visit = |subject: Subject, us: f64| {
         let (samples_us, sentinel_us) = (vec![us * speed; 6], Some([sentinel_us; 2]));
-        Record::Visit(Visit { subject, inner: 1, samples_us, sentinel_us })
+        Record::Visit(Visit { subject, again: false, inner: 1, samples_us, sentinel_us })
     };
     let mut records: Vec<Record> =
         table.rows().iter().map(|(key, row)| visit(Subject::Layer(key.clone()), row.median_us)).collect();

@@ -1,0 +1,186 @@
+//! Latency tables from plan to search, on this machine and by way of files.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use extract::latency::{LatencyTable, Plan, Rows};
+use serde_json::Value;
+
+use super::cli::{binary, fails, json, pipeline, run};
+
+/// The program for small devices, with a plan and rows.
+fn device(at: &Path, words: &[&str]) -> Output {
+    Command::new(binary("measure")).current_dir(at).args(words).output().expect("a binary that starts")
+}
+
+const MEASURE: &str = "measure --space tiny --resolutions 8 --precision 50";
+
+#[test]
+fn a_plan_goes_to_a_device_and_rows_come_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let planned = json("extract", at, &format!("{MEASURE} --threads 1 --networks 16 --plan-only plan.jsonl"));
+    let plan = Plan::read(&at.join("plan.jsonl")).expect("a plan");
+    assert_eq!(planned["layers"], plan.layers.len());
+    assert_eq!((plan.networks, plan.threads, plan.half_width), (16, 1, 0.5));
+
+    let done = device(at, &["plan.jsonl", "rows.jsonl", "--device-name", "board"]);
+    let message = String::from_utf8_lossy(&done.stderr);
+    assert!(
+        done.status.success() && message.contains("extract measure --space tiny --rows rows.jsonl"),
+        "{message}"
+    );
+    let rows = Rows::read(&at.join("rows.jsonl")).expect("rows");
+    let again = device(at, &["plan.jsonl", "rows.jsonl", "--device-name", "board", "--quiet"]);
+    assert!(again.status.success() && again.stderr.is_empty());
+    let visits = |rows: &Rows| rows.visits().count();
+    let after = Rows::read(&at.join("rows.jsonl")).expect("rows");
+    assert_eq!(visits(&after), visits(&rows), "what is there is not measured again");
+
+    // a power cut: the last line is torn, and the one before had just been written
+    let text = std::fs::read_to_string(at.join("rows.jsonl")).expect("text");
+    let lines: Vec<&str> = text.lines().collect();
+    std::fs::write(at.join("rows.jsonl"), lines[..lines.len() - 9].join("\n") + "\n{\"netw")
+        .expect("written");
+    let resumed = device(at, &["plan.jsonl", "rows.jsonl", "--device-name", "board"]);
+    assert!(resumed.status.success());
+    assert!(visits(&Rows::read(&at.join("rows.jsonl")).expect("rows")) >= visits(&rows));
+
+    let folded =
+        json("extract", at, "measure --space tiny --resolutions 8 --rows rows.jsonl --out board.json");
+    assert_eq!((folded["missing"].as_u64(), folded["validation"]["n"].as_u64()), (Some(0), Some(8)));
+    let table = LatencyTable::read(&at.join("board.json")).expect("a table");
+    assert_eq!((table.device.name.as_str(), table.rows().len()), ("board", plan.layers.len()));
+    let other = device(at, &["plan.jsonl", "rows.jsonl", "--device-name", "other"]);
+    let message = String::from_utf8_lossy(&other.stderr);
+    assert!(
+        other.status.code() == Some(1) && message.contains("on another machine or with other flags"),
+        "{message}"
+    );
+}
+
+#[test]
+fn the_device_s_program_says_what_is_wrong() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let help = device(at, &["--help"]);
+    assert!(
+        help.status.success()
+            && String::from_utf8_lossy(&help.stdout).contains("measure PLAN.jsonl ROWS.jsonl")
+    );
+    assert!(String::from_utf8_lossy(&device(at, &["--version"]).stdout).starts_with("measure 0."));
+    json("extract", at, &format!("{MEASURE} --threads 1 --networks 0 --plan-only plan.jsonl"));
+    let text = std::fs::read_to_string(at.join("plan.jsonl")).expect("text");
+    std::fs::write(at.join("short.jsonl"), &text[..text.len() / 2]).expect("written");
+    std::fs::write(at.join("gpu.jsonl"), text.replace("\"native\"", "\"onnxruntime\"")).expect("written");
+    std::fs::write(at.join("something"), "else").expect("written");
+    for (words, code, part) in [
+        (&["plan.jsonl"][..], 2, "expected PLAN.jsonl and ROWS.jsonl"),
+        (&["plan.jsonl", "rows.jsonl", "--fast"], 2, "Usage: measure"),
+        (&["nowhere.jsonl", "rows.jsonl"], 1, "nowhere.jsonl"),
+        (&["short.jsonl", "rows.jsonl"], 1, "copy the file again"),
+        (&["gpu.jsonl", "rows.jsonl"], 1, "plan for --engine native"),
+        (&["plan.jsonl", "something"], 1, "it holds something else than rows"),
+    ] {
+        let output = device(at, words);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(code) && message.contains(part), "{words:?}: {message}");
+    }
+    assert_eq!(std::fs::read_to_string(at.join("something")).expect("still there"), "else");
+    let message = fails("extract", at, &format!("{MEASURE} --plan-only plan.jsonl"), 1);
+    assert!(message.contains("expected --threads"), "{message}");
+}
+
+#[test]
+fn rows_of_any_tool_become_a_table_that_serves_a_search() {
+    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let at = folder.path();
+    let planned = format!("{MEASURE} --threads 4 --networks 0 --plan-only plan.jsonl");
+    json("extract", at, &planned.replace("--resolutions 8 ", ""));
+    let plan = Plan::read(&at.join("plan.jsonl")).expect("a plan");
+    let mut text = concat!(
+        "{\"kind\":\"latency-rows\",\"version\":1,\"device\":{\"name\":\"phone\"},\"engine\":{\"engine\":\"tflite\",",
+        "\"engine_version\":\"2.17\",\"threads\":4,\"dtype\":\"f32\",\"batch\":1}}\n"
+    )
+    .to_string();
+    for key in plan.layers.keys() {
+        text += &format!("{{\"layer\":\"{key}\",\"samples_us\":[{0},{0}.5,{0}.25]}}\n", 10 + key.len());
+    }
+    std::fs::write(at.join("phone.jsonl"), &text).expect("written");
+    let folded = json("extract", at, "measure --space tiny --rows phone.jsonl --out phone.json");
+    assert_eq!((folded["missing"].as_u64(), &folded["validation"]), (Some(0), &Value::Null));
+    let estimator = from.join("estimator.safetensors");
+    let search = format!(
+        "search --space tiny --estimator {} --latency-table phone.json --max-latency 1s --out found.json",
+        estimator.display()
+    );
+    let found = run("extract", at, &search);
+    let message = String::from_utf8_lossy(&found.stderr);
+    assert!(found.status.success() && message.contains("plain sums of layers"), "{message}");
+    let typo = text.replacen("\"layer\":\"conv1x1", "\"layer\":\"conv1", 1);
+    std::fs::write(at.join("phone.jsonl"), typo).expect("written");
+    let message = fails("extract", at, "measure --space tiny --rows phone.jsonl --out new.json", 1);
+    assert!(message.contains("layer \"conv1 "), "{message}");
+}
+
+#[test]
+fn a_table_is_added_to_and_knows_its_networks() {
+    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let at = folder.path();
+    let measured =
+        json("extract", at, &format!("{MEASURE} --threads 1 --networks 16 --limits 2 --out table.json"));
+    let validation = &measured["validation"];
+    assert_eq!((validation["n"].as_u64(), validation["limits"].as_u64()), (Some(8), Some(10)), "{measured}");
+    for key in ["within_5pct", "within_10pct", "mape", "spearman", "kendall", "repeatability", "limits_kept"]
+    {
+        assert!(validation[key].is_number(), "{key} in {validation}");
+    }
+    let before = LatencyTable::read(&at.join("table.json")).expect("a table");
+    let more = "measure --space tiny --precision 50 --threads 1 --networks 8 --out table.json --missing";
+    json("extract", at, more);
+    let table = LatencyTable::read(&at.join("table.json")).expect("a table");
+    assert!(table.rows().len() > before.rows().len());
+    assert!(
+        before.rows().iter().all(|(key, row)| table.rows()[key] == *row),
+        "what there was is not touched"
+    );
+    assert_eq!(table.sentinel, before.sentinel);
+
+    let estimator = from.join("estimator.safetensors");
+    let line = format!(
+        "search --space tiny --estimator {} --latency-table table.json --max-latency 1s --out found.json",
+        estimator.display()
+    );
+    let found = json("extract", at, &line);
+    let number = |key: &str| found["best"][key].as_f64().expect("a number");
+    assert!(number("latency_upper_ms") >= number("latency_ms"));
+    assert_eq!(found["limit_kept"].as_f64(), Some(4.0 / 5.0), "all four that judge, of one more");
+    let one = json("extract", at, &format!("{line} --resolutions 8"));
+    assert!(one["best"]["arch"].as_str().expect("text").starts_with("r8:"));
+    let message = fails("extract", at, &format!("{line} --resolutions 9"), 1);
+    assert!(message.contains("resolution"), "{message}");
+
+    let shown = run("extract", at, "table table.json --space tiny");
+    let text = String::from_utf8_lossy(&shown.stdout);
+    assert!(text.contains("sub-networks that had no part in it") && text.contains("sentinel"), "{text}");
+}
+
+#[test]
+fn tables_of_ofa_come_in_and_go_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let yaml = "Logits-input:1x1x64-output:10:\n  count: 40\n  mean: 0.5\n  std: 0.01\n";
+    std::fs::write(at.join("a.yaml"), yaml).expect("written");
+    std::fs::write(at.join("b.yaml"), yaml.replace("0.5", "0.7")).expect("written");
+    let imported = json("extract", at, "import table a.yaml b.yaml --out phone.json --device-name phone");
+    assert_eq!(imported["entries"], 1);
+    let table = LatencyTable::read(&at.join("phone.json")).expect("a table");
+    let (key, row) = table.rows().first_key_value().expect("a row");
+    assert_eq!((key.as_str(), row.median_us, row.samples), ("linear 64-10 @1x1", 600.0, 80));
+    let message = fails("extract", at, "import table a.yaml nothing.yaml --out x.json", 1);
+    assert!(message.contains("nothing.yaml"), "{message}");
+    let message = fails("extract", at, "import table a.yaml --out a.yaml", 1);
+    assert!(message.contains("expected another file"), "{message}");
+    let message = fails("extract", at, "table phone.json --space ofa-mbv3-w1.0 --export-ofa out", 1);
+    assert!(message.contains("a latency of"), "{message}");
+}
