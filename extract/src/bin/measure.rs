@@ -15,6 +15,10 @@ use supernet::Error;
 use supernet::kernels::Kernels;
 use supernet::timing::unix_seconds;
 
+// as a deployed program has it: the allocator decides where buffers come to lie
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const HELP: &str = "\
 Times the layers and sub-networks that a plan lists on this device.
 
