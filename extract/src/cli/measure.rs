@@ -54,7 +54,7 @@ pub struct Arguments {
     /// Latency limits to search sub-networks for, five each, and measure whether they keep them; 0 for none
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
     limits: u32,
-    /// What those searches look for [default: stand-ins that favour larger choices]
+    /// What one of each five searches looks for; the others' stand-ins favour larger choices
     #[arg(long, value_name = "FILE", requires = "limits")]
     estimator: Option<PathBuf>,
     /// What to call this machine [default: its processor's name]
@@ -73,7 +73,7 @@ pub struct Arguments {
     pub common: Common,
 }
 
-/// Searches for each limit, each with an objective of its own unless there is an estimator.
+/// Searches for each limit, each with an objective of its own.
 const SEARCHES_EACH: u64 = 5;
 
 fn name(text: &str) -> Result<String, String> {
@@ -277,10 +277,10 @@ fn search_limits(
     };
     let estimator = arguments.estimator.as_deref().map(AccuracyEstimator::read).transpose()?;
     let stand_ins: Vec<StandIn> = (0..SEARCHES_EACH).map(|seed| StandIn::new(space, seed)).collect();
-    let objectives: Vec<&dyn Objective> = match &estimator {
-        Some(estimator) => (0..SEARCHES_EACH).map(|_| estimator as &dyn Objective).collect(),
-        None => stand_ins.iter().map(|stand_in| stand_in as &dyn Objective).collect(),
-    };
+    // one estimator finds the same again and again, so that stand-ins keep it company
+    let own = estimator.iter().map(|estimator| estimator as &dyn Objective);
+    let others = stand_ins.iter().map(|stand_in| stand_in as &dyn Objective);
+    let objectives: Vec<&dyn Objective> = own.chain(others).take(SEARCHES_EACH as usize).collect();
     let index = CostIndex::new(space, table)?;
     let found = promised(&index, &objectives, arguments.limits as usize, arguments.seed, stop)?;
     let mut sentinel = Sentinel::new();

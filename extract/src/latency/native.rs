@@ -37,11 +37,14 @@ impl Engine for NativeEngine {
 
     /// On threads of their own, for the allocator keeps what it has for each thread.
     fn isolated(&self, visit: &mut (dyn FnMut() + Send)) {
-        match rayon::ThreadPoolBuilder::new().num_threads(self.threads).build() {
-            Ok(pool) => pool.install(visit),
+        let Ok(pool) = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build() else {
             // no further threads are to be had: it is measured all the same
-            Err(_) => visit(),
-        }
+            return visit();
+        };
+        // handed over by a thread of no pool, which sleeps meanwhile: one of a pool looks for work and disturbs
+        std::thread::scope(|scope| {
+            scope.spawn(|| pool.install(visit));
+        });
     }
 
     fn prepare(&self, layers: &[LayerSpec]) -> Result<Run<'_>> {
