@@ -76,7 +76,8 @@ fn quickstart() -> anyhow::Result<()> {
     let (archs, mut clock, config) = ([arch.clone()], MonotonicStopwatch::new(), MeasureConfig::default());
     let whole = compare((&table, &space), &archs, (&engine, &mut clock), &config, &mut |_| (), &stop)?;
 
-    let (predicted, measured, limit) = (found.latency_ms, whole[0].measured_us() / 1e3, 0.5e-3 * slowest);
+    let (predicted, measured, limit) =
+        (found.latency_ms, whole.networks[0].measured_us() / 1e3, 0.5e-3 * slowest);
     println!("sub-network   {arch}\n{:<14}{:>10} {:>10}", "", "predicted", "measured");
     println!("{:<14}{:>9.2}% {:>9.2}%", "val top-1", 100.0 * found.accuracy, 100.0 * top1);
     println!("{:<14}{predicted:>10.4} {measured:>10.4}  (limit {limit:.4})", "latency ms");

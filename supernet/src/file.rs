@@ -214,6 +214,11 @@ fn beside_prefix(path: &Path) -> String {
     format!(".{name}.partial-")
 }
 
+/// Syncs the folder that a file lies in, so that a new file's name outlives a power cut, where the system can.
+pub fn sync_folder_of(path: &Path) {
+    sync_folder(&folder_of(path));
+}
+
 fn folder_of(path: &Path) -> PathBuf {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),

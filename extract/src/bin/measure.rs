@@ -29,7 +29,7 @@ Usage: measure PLAN.jsonl ROWS.jsonl [--device-name NAME] [--quiet]
 
 Then, where extract is: extract measure --space SPACE --rows ROWS.jsonl --out TABLE.json
 The environment variable ONCE_FOR_ALL_KERNELS (avx512, avx2, portable, reference) chooses the kernels by hand.
-Exit codes: 0 done, 1 failed, 2 wrong usage.
+Exit codes: 0 done, 1 failed or the plan's time is up before all is measured, 2 wrong usage.
 ";
 
 /// What the command line says.
@@ -41,7 +41,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<String> =
+        std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let asks = |flags: [&str; 2]| words.iter().any(|word| flags.contains(&word.as_str()));
     if asks(["--help", "-h"]) {
         return said(HELP);
@@ -54,7 +55,8 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             tell(&format!("error: {error}\n"));
             ExitCode::FAILURE
@@ -89,24 +91,14 @@ fn said(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn run(arguments: &Arguments) -> Result<()> {
+/// Whether all was measured.
+fn run(arguments: &Arguments) -> Result<bool> {
     let plan = Plan::read(Path::new(&arguments.plan))?;
     if plan.engine != "native" {
         let error = Error::invalid(&arguments.plan, "engine", "native, which this program has", &plan.engine);
         return Err(error.and_then_do("plan for --engine native").into());
     }
-    let place = || format!("{}: {} threads", arguments.plan, plan.threads);
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(plan.threads)
-        .build_global()
-        .map_err(|error| Error::invalid(place(), "thread pool", "to be made", error))?;
-    let mut outcome = Ok(());
-    // on one of the pool's own threads: handing each small kernel to the pool from outside costs more
-    rayon::scope(|_| outcome = measure(arguments, &plan));
-    outcome
-}
-
-fn measure(arguments: &Arguments, plan: &Plan) -> Result<()> {
+    let plan = &plan;
     let kernels = match std::env::var("ONCE_FOR_ALL_KERNELS") {
         Ok(name) => Kernels::named(&name)?,
         Err(_) => Kernels::detect(),
@@ -126,21 +118,23 @@ fn measure(arguments: &Arguments, plan: &Plan) -> Result<()> {
     let (mut stopwatch, stop) = (MonotonicStopwatch::new(), AtomicBool::new(false));
     let campaign = carry_out(plan, (&engine, &mut stopwatch), &mut log, &mut progress, &stop)?;
     report(arguments, plan, &campaign);
-    Ok(())
+    Ok(campaign.unfinished == 0)
 }
 
 fn report(arguments: &Arguments, plan: &Plan, campaign: &Campaign) {
-    let Campaign { unmeasured_layers, unmeasured_networks, spent, .. } = campaign;
-    if unmeasured_layers + unmeasured_networks > 0 {
+    let Campaign { unfinished, spent, .. } = campaign;
+    if *unfinished > 0 {
         tell(&format!(
-            "the plan's time is up: {unmeasured_layers} layers and {unmeasured_networks} sub-networks are left; the \
-             same command goes on\n"
+            "the plan's time is up: {unfinished} layers and sub-networks are not known well enough yet; the same \
+             command goes on\n"
         ));
     }
     if !arguments.quiet {
+        let known = plan.layers.values().any(|layer| layer.known_us.is_some());
+        let missing = if known { " --missing" } else { "" };
         let (rows, seconds, space) = (&arguments.rows, spent.as_secs_f64(), &plan.space);
         tell(&format!(
-            "{seconds:.1} s of measuring; next, where extract is:\n  extract measure --space {space} --rows {rows} --out TABLE.json\n"
+            "{seconds:.1} s of measuring; next, where extract is:\n  extract measure --space {space} --rows {rows} --out TABLE.json{missing}\n"
         ));
     }
 }

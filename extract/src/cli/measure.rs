@@ -5,11 +5,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use extract::accuracy::AccuracyEstimator;
+use extract::latency::fitted::LEAST_NETWORKS;
 use extract::latency::{
     Campaign, Conditions, DeviceFacts, Engine, EngineFacts, Instruments, LatencyTable, MeasureConfig,
-    MonotonicStopwatch, Plan, Rows, RowsLog, Sentinel, Session, carry_out,
+    MonotonicStopwatch, Plan, Rows, RowsLog, SENTINEL, Sentinel, Session, carry_out, is_searched,
 };
-use extract::search::{CostIndex, Objective, StandIn, measure_promised, promised};
+use extract::search::{CostIndex, Kept, Objective, StandIn, measure_promised, promised};
 use serde_json::json;
 use supernet::space::SearchSpace;
 use supernet::timing::unix_seconds;
@@ -39,17 +40,17 @@ pub struct Arguments {
     /// Images at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: u16,
-    /// Add to the table what it lacks
-    #[arg(long)]
+    /// Add to the table what it lacks or does not know well
+    #[arg(long, requires = "out")]
     missing: bool,
     /// Write what is to be measured, and measure nothing here
-    #[arg(long, value_name = "PLAN.jsonl", conflicts_with = "rows")]
+    #[arg(long, value_name = "PLAN.jsonl", conflicts_with_all = ["rows", "limits"])]
     plan_only: Option<PathBuf>,
     /// Fold what was measured elsewhere, and measure nothing here
-    #[arg(long, value_name = "ROWS.jsonl")]
+    #[arg(long, value_name = "ROWS.jsonl", conflicts_with = "limits")]
     rows: Option<PathBuf>,
     /// Whole sub-networks to measure, twice each: half of them to fit what sums of layers miss, half to judge; 0 for none
-    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 80, value_parser = networks)]
     networks: u32,
     /// Latency limits to search sub-networks for, five each, and measure whether they keep them; 0 for none
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
@@ -61,7 +62,7 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME", value_parser = name)]
     device_name: Option<String>,
     /// Seconds of measuring after which no further sample is begun
-    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800, value_parser = clap::value_parser!(u64).range(..=1_000_000_000))]
     budget: u64,
     /// How well each median must be known: half of its 95 % interval, in per cent
     #[arg(long, value_name = "PERCENT", default_value_t = 3.0, value_parser = per_cent)]
@@ -81,6 +82,12 @@ fn name(text: &str) -> Result<String, String> {
     fit.then(|| text.to_string()).ok_or_else(|| "some text without control characters".to_string())
 }
 
+fn networks(text: &str) -> Result<u32, String> {
+    let value =
+        text.parse::<u32>().ok().filter(|n| *n == 0 || (LEAST_NETWORKS..=10_000).contains(&(*n as usize)));
+    value.ok_or_else(|| format!("0, or {LEAST_NETWORKS} to 10000"))
+}
+
 fn per_cent(text: &str) -> Result<f64, String> {
     let value = text.parse::<f64>().ok().filter(|value| (0.01..=50.0).contains(value));
     value.ok_or_else(|| "a number from 0.01 to 50".to_string())
@@ -90,6 +97,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
     let space = space_at(&arguments.space, &arguments.resolutions)?;
     let out = arguments.out.as_deref();
+    if arguments.limits > 0 && arguments.networks == 0 {
+        anyhow::bail!(
+            "--limits: expected --networks above 0, for a search needs to know how far off sums are"
+        );
+    }
     if let Some(out) = out.filter(|out| out.is_dir()) {
         anyhow::bail!("--out {}: expected a file, got a folder", out.display());
     }
@@ -199,23 +211,34 @@ fn measure_here(
     let campaign =
         carry_out(&plan, (engine, &mut stopwatch), &mut log, &mut |progress| show(&bar, &progress), &stop)?;
     bar.finish_and_clear();
-    if let Some(outcome) = unfinished(output, &plan, &campaign)? {
+    if let Some(outcome) = cut_short(output, &plan, &campaign)? {
         return Ok(outcome);
     }
-    let mut table = folded(present, out, log.rows(), plan.half_width, space)?;
-    let searched = (arguments, output, space);
-    if !search_limits(searched, &plan, &mut table, (engine, &mut stopwatch, &mut log), &stop)? {
-        output.say("interrupted; what was sampled is saved, and the same command goes on with it");
-        return Ok(Outcome::Interrupted);
+    // what was sampled later has no part in the table, so that a run that was killed goes on with the same
+    let rows = log.rows().before(is_searched);
+    let mut table = folded(present, out, &rows, plan.half_width, space)?;
+    let mut spent = campaign.spent;
+    let budget = plan.budget.saturating_sub(spent);
+    let instruments = (engine, &mut stopwatch, &mut log);
+    if let Some(kept) = search_limits(arguments, output, space, (&mut table, budget), instruments, &stop)? {
+        spent += kept.spent;
+        if kept.interrupted {
+            return interrupted(output, plan.layers.len(), spent);
+        }
     }
-    let spent = campaign.spent.as_secs_f64();
     table.run.insert("unix_seconds".to_string(), json!(unix_seconds()));
-    table.run.insert("seconds".to_string(), json!(spent.round()));
-    table.run.insert("conditions".to_string(), json!(Conditions::now()));
+    table.run.insert("seconds".to_string(), json!(spent.as_secs_f64().round()));
     table.write(out)?;
-    log.remove()?;
     output.wrote(out);
-    summarize(output, &table, space, Some(spent))?;
+    if campaign.unfinished > 0 {
+        output.say(format_args!(
+            "--budget: {} layers and sub-networks are not known well enough yet; the same command goes on",
+            campaign.unfinished
+        ));
+    } else {
+        log.remove()?;
+    }
+    summarize(output, &table, space, Some(spent.as_secs_f64()))?;
     Ok(Outcome::Done)
 }
 
@@ -231,22 +254,18 @@ fn open_log(
     name.push(".rows");
     let session = Session { unix_seconds: unix_seconds(), conditions: Conditions::now() };
     let log = RowsLog::open(name.as_ref(), plan.setting(device, engine), session)?;
-    let visits = log.rows().visits().count();
-    if visits > 0 {
-        output.say(format_args!("going on with {visits} visits that were made already"));
+    let lines = log.rows().visits().count();
+    if lines > 0 {
+        output.say(format_args!("going on with {lines} lines of samples that were taken already"));
     }
     Ok(log)
 }
 
 /// What to say where the plan was not carried out.
-fn unfinished(output: &Output, plan: &Plan, campaign: &Campaign) -> anyhow::Result<Option<Outcome>> {
+fn cut_short(output: &Output, plan: &Plan, campaign: &Campaign) -> anyhow::Result<Option<Outcome>> {
     let layers = plan.layers.values().filter(|layer| layer.known_us.is_none()).count();
-    let done = layers - campaign.unmeasured_layers;
     if campaign.interrupted {
-        output.say("interrupted; what was sampled is saved, and the same command goes on with it");
-        let document = json!({ "finished": false, "entries": done, "seconds": campaign.spent.as_secs_f64() });
-        output.result(format_args!("{done} layers sampled so far"), &document)?;
-        return Ok(Some(Outcome::Interrupted));
+        return interrupted(output, layers - campaign.unmeasured_layers, campaign.spent).map(Some);
     }
     if campaign.unmeasured_layers > 0 {
         anyhow::bail!(
@@ -256,24 +275,29 @@ fn unfinished(output: &Output, plan: &Plan, campaign: &Campaign) -> anyhow::Resu
         );
     }
     if campaign.unmeasured_networks > 0 {
-        output.say(format_args!(
-            "{} sub-networks were not measured twice: give more --budget",
-            campaign.unmeasured_networks
-        ));
+        output.say(format_args!("{} sub-networks were not measured twice", campaign.unmeasured_networks));
     }
     Ok(None)
 }
 
-/// Searches for limits and measures what is found; false if it was interrupted.
+fn interrupted(output: &Output, layers: usize, spent: Duration) -> anyhow::Result<Outcome> {
+    output.say("interrupted; what was sampled is saved, and the same command goes on with it");
+    let document = json!({ "finished": false, "entries": layers, "seconds": spent.as_secs_f64() });
+    output.result(format_args!("{layers} layers sampled so far"), &document)?;
+    Ok(Outcome::Interrupted)
+}
+
+/// Searches for limits and measures what is found.
 fn search_limits(
-    (arguments, output, space): (&Arguments, &Output, &SearchSpace),
-    plan: &Plan,
-    table: &mut LatencyTable,
+    arguments: &Arguments,
+    output: &Output,
+    space: &SearchSpace,
+    (table, budget): (&mut LatencyTable, Duration),
     (engine, stopwatch, log): (&dyn Engine, &mut MonotonicStopwatch, &mut RowsLog),
     stop: &AtomicBool,
-) -> anyhow::Result<bool> {
+) -> anyhow::Result<Option<Kept>> {
     let Some(mut fit) = table.fit_of(space).cloned().filter(|_| arguments.limits > 0) else {
-        return Ok(true);
+        return Ok(None);
     };
     let estimator = arguments.estimator.as_deref().map(AccuracyEstimator::read).transpose()?;
     let stand_ins: Vec<StandIn> = (0..SEARCHES_EACH).map(|seed| StandIn::new(space, seed)).collect();
@@ -285,12 +309,21 @@ fn search_limits(
     let found = promised(&index, &objectives, arguments.limits as usize, arguments.seed, stop)?;
     let mut sentinel = Sentinel::new();
     let instruments = Instruments { engine, stopwatch, sentinel: &mut || sentinel.run() };
+    let config = MeasureConfig { reference_us: table.reference_us(SENTINEL), budget, ..config(arguments) };
     let bar = output.bar(found.len() as u64);
     let mut progress = |progress: extract::latency::Progress<'_>| show(&bar, &progress);
-    fit.searched = measure_promised(&index, &found, instruments, &plan.config(), log, &mut progress, stop)?;
+    let mut kept = measure_promised(&index, &found, instruments, &config, log, &mut progress, stop)?;
     bar.finish_and_clear();
+    if kept.searched.len() < found.len() {
+        output.say(format_args!(
+            "{} searched sub-networks were not measured",
+            found.len() - kept.searched.len()
+        ));
+    }
+    kept.interrupted |= stop.load(std::sync::atomic::Ordering::Relaxed);
+    fit.searched.clone_from(&kept.searched);
     table.set_fit(space, fit);
-    Ok(!stop.load(std::sync::atomic::Ordering::Relaxed))
+    Ok(Some(kept))
 }
 
 fn summarize(
@@ -302,13 +335,17 @@ fn summarize(
     let (entries, unconverged) = (table.rows().len(), table.unconverged());
     let missing = table.coverage(space)?.missing.len();
     if unconverged > 0 {
-        output
-            .say(format_args!("{unconverged} layers are known less well than asked for: give more --budget"));
+        output.say(format_args!(
+            "{unconverged} layers are known less well than asked for; --missing tries them again"
+        ));
     }
     if missing > 0 {
         output.say(format_args!("{missing} layers of the space are missing"));
     }
     let fit = table.fit_of(space);
+    if fit.is_none() {
+        output.say("too few whole sub-networks were measured to correct and judge sums of layers");
+    }
     let document = json!({
         "entries": entries, "unconverged": unconverged, "missing": missing, "seconds": seconds,
         "hash": table.hash(), "finished": true, "validation": fit.map(|fit| fit.validation()),

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use extract::latency::correction::Form;
 use extract::latency::fitted::validation;
 use extract::latency::{
-    Coverage, DeviceFacts, LatencyTable, MeasureConfig, MonotonicStopwatch, NetworkRow, Progress, SpaceFit,
-    Validation, compare, ofa_exchange,
+    Compared, Coverage, DeviceFacts, LatencyTable, MeasureConfig, MonotonicStopwatch, NetworkRow, Progress,
+    SpaceFit, Validation, compare, ofa_exchange,
 };
 use serde_json::json;
 use supernet::random::rng_for;
@@ -63,8 +63,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         _ => None,
     };
     if let (Some(folder), Some(space)) = (&arguments.export_ofa, &space) {
+        let tables = ofa_exchange::export(&table, space)?;
         std::fs::create_dir_all(folder).map_err(supernet::Error::io("create", folder))?;
-        for (resolution, ofa) in ofa_exchange::export(&table, space)? {
+        for (resolution, ofa) in tables {
             let path = folder.join(format!("{resolution}_lookup_table.yaml"));
             ofa.write(&path)?;
             output.wrote(&path);
@@ -77,15 +78,20 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let document = json!({
         "entries": table.rows().len(), "unconverged": table.unconverged(), "device": table.device,
         "engine": table.engine, "hash": table.hash(), "rows": table.rows(), "coverage": coverage,
-        "validation": compared.as_ref().map(|(_, validation)| validation),
-        "networks": compared.as_ref().map(|(networks, _)| networks), "spaces": fits,
+        "validation": compared.as_ref().map(summary),
+        "networks": compared.as_ref().map(|compared| &compared.networks), "spaces": fits,
     });
     let text = match &compared {
-        Some((networks, validation)) => describe_networks(networks, validation),
+        Some(compared) => describe_networks(&compared.networks, &summary(compared)),
         None => describe(&table, coverage.as_ref()),
     };
     output.result(text, &document)?;
-    Ok(Outcome::Done)
+    let interrupted = compared.is_some_and(|compared| compared.interrupted);
+    Ok(if interrupted { Outcome::Interrupted } else { Outcome::Done })
+}
+
+fn summary(compared: &Compared) -> Validation {
+    validation(&compared.networks.iter().collect::<Vec<_>>(), &[])
 }
 
 /// Measures whole sub-networks of this machine.
@@ -94,7 +100,7 @@ fn measured(
     output: &Output,
     table: &LatencyTable,
     space: &SearchSpace,
-) -> anyhow::Result<(Vec<NetworkRow>, Validation)> {
+) -> anyhow::Result<Compared> {
     let archs = archs(arguments, space)?;
     let engine = &*arguments.engine.open(table.engine.batch)?;
     table.check_same_setting(&DeviceFacts::this_machine(Some(&table.device.name)), &engine.describe())?;
@@ -102,10 +108,12 @@ fn measured(
     let bar = output.bar(archs.len() as u64);
     let mut progress = |progress: Progress<'_>| show(&bar, &progress);
     let config = MeasureConfig::default();
-    let networks = compare((table, space), &archs, (engine, &mut stopwatch), &config, &mut progress, &stop)?;
+    let compared = compare((table, space), &archs, (engine, &mut stopwatch), &config, &mut progress, &stop)?;
     bar.finish_and_clear();
-    let summary = validation(&networks.iter().collect::<Vec<_>>(), &[]);
-    Ok((networks, summary))
+    if compared.networks.len() < archs.len() {
+        output.say(format_args!("{} sub-networks were not measured", archs.len() - compared.networks.len()));
+    }
+    Ok(compared)
 }
 
 /// Those that were named, and random ones.
@@ -143,7 +151,8 @@ fn describe_validation(validation: &Validation) -> String {
         validation.kendall
     );
     let [low, high] = validation.residual_band;
-    let _ = write!(text, "; measured is {low:.3} to {high:.3} times predicted (95 %)");
+    let level = per_cent(validation.band_level);
+    let _ = write!(text, "; measured is {low:.3} to {high:.3} times predicted ({level:.0} %)");
     if let Some(repeatability) = validation.repeatability {
         let _ = write!(text, "; measured twice they differ by {:.1} %", per_cent(repeatability));
     }
@@ -187,7 +196,7 @@ fn describe(table: &LatencyTable, coverage: Option<&Coverage>) -> String {
     );
     // writing to a string cannot fail
     if let Some(sentinel) = &table.sentinel {
-        let _ = writeln!(text, "sentinel  {:.3} us for {}", sentinel.usual_us, sentinel.layer);
+        let _ = writeln!(text, "sentinel  {:.3} us for {}", sentinel.usual_us, sentinel.name);
     }
     for fit in table.fits() {
         let _ = writeln!(text, "{}", describe_fit(fit));

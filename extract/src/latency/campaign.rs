@@ -4,24 +4,26 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use supernet::space::Arch;
+use supernet::space::{Arch, LayerSpec};
 
 use super::device::DeviceFacts;
 use super::engine::{Engine, Stopwatch};
 use super::fold::{fold, layer_rows};
 use super::measure::{Instruments, Measured, Progress, measure};
 use super::plan_file::{Plan, stratified};
-use super::rows::{Record, Rows, RowsLog, Setting, Subject};
+use super::rows::{Rows, RowsLog, SEARCHED, Setting, Subject};
 use super::sentinel::Sentinel;
 use crate::error::Result;
 
 /// How far a plan was carried out.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Campaign {
     /// Layers that were not visited yet.
     pub unmeasured_layers: usize,
     /// Sub-networks of which the budget did not suffice for two passes.
     pub unmeasured_networks: usize,
+    /// Layers and sub-networks that are not known as well as was asked for, because the budget was spent.
+    pub unfinished: usize,
     /// Time that was measured.
     pub spent: Duration,
     /// Whether `stop` ended it.
@@ -32,11 +34,12 @@ impl Plan {
     /// What the rows of this plan say at their beginning.
     pub fn setting(&self, device: &DeviceFacts, engine: &dyn Engine) -> Setting {
         let (device, engine, sentinel) = (device.clone(), engine.describe(), self.sentinel.clone());
-        Setting { device, engine, protocol: self.config().describe(), sentinel }
+        Setting { device, engine, protocol: self.config().describe(), sentinel, plan: self.id() }
     }
 }
 
-/// Measures what a plan lists and the log does not hold yet.
+/// Measures what a plan lists and the log does not hold yet. Once sub-networks that were searched for are in the log, a
+/// plan has been carried out.
 ///
 /// # Errors
 /// Passes on what the engine and the log say.
@@ -47,34 +50,28 @@ pub fn carry_out(
     progress: &mut dyn FnMut(Progress<'_>),
     stop: &AtomicBool,
 ) -> Result<Campaign> {
+    let mut campaign = Campaign::default();
+    let before = log.rows().before(is_searched);
+    if before.records.len() < log.rows().records.len() {
+        return Ok(campaign);
+    }
     let mut sentinel = Sentinel::new();
     let mut config = plan.config();
-    let layers = plan.layers.iter().filter(|(_, layer)| layer.known_us.is_none());
-    let layers = layers.map(|(key, layer)| (Subject::Layer(key.clone()), vec![layer.spec.clone()])).collect();
-    let mut campaign =
-        Campaign { unmeasured_layers: 0, unmeasured_networks: 0, spent: Duration::ZERO, interrupted: false };
     let mut measured = |subjects: &_, config: &_, log: &mut _| -> Result<Measured> {
         let instruments =
             Instruments { engine, stopwatch: &mut *stopwatch, sentinel: &mut || sentinel.run() };
         measure(subjects, instruments, config, log, progress, stop)
     };
-    let of_layers = measured(&layers, &config, log)?;
-    (campaign.spent, campaign.interrupted) = (of_layers.spent, of_layers.interrupted);
-    campaign.unmeasured_layers = of_layers.unmeasured.len();
+    campaign.add(&measured(&layers(plan), &config, log)?);
+    campaign.unmeasured_layers = campaign.unmeasured_networks;
+    campaign.unmeasured_networks = 0;
     if campaign.interrupted || campaign.unmeasured_layers > 0 {
         return Ok(campaign);
     }
     let chosen = chosen(plan, log.rows());
     for pass in [1, 2] {
         config.budget = plan.budget.saturating_sub(campaign.spent);
-        let mut subjects = BTreeMap::new();
-        for arch in &chosen {
-            subjects.insert(Subject::Network(arch.clone(), pass), plan.network(&plan.candidates[arch])?);
-        }
-        let of_networks = measured(&subjects, &config.for_networks(), log)?;
-        campaign.spent += of_networks.spent;
-        campaign.interrupted |= of_networks.interrupted;
-        campaign.unmeasured_networks = of_networks.unmeasured.len();
+        campaign.add(&measured(&networks(plan, &chosen, pass)?, &config.for_networks(), log)?);
         if campaign.interrupted {
             break;
         }
@@ -82,12 +79,37 @@ pub fn carry_out(
     Ok(campaign)
 }
 
+impl Campaign {
+    fn add(&mut self, measured: &Measured) {
+        self.unmeasured_networks = self.unmeasured_networks.max(measured.unmeasured.len());
+        self.unfinished += measured.unfinished;
+        self.spent += measured.spent;
+        self.interrupted |= measured.interrupted;
+    }
+}
+
+/// Whether it is a sub-network that was searched for a limit.
+pub fn is_searched(subject: &Subject) -> bool {
+    matches!(subject, Subject::Network(_, SEARCHED))
+}
+
+type Subjects = BTreeMap<Subject, Vec<LayerSpec>>;
+
+fn layers(plan: &Plan) -> Subjects {
+    let layers = plan.layers.iter().filter(|(_, layer)| layer.known_us.is_none());
+    layers.map(|(key, layer)| (Subject::Layer(key.clone()), vec![layer.spec.clone()])).collect()
+}
+
+fn networks(plan: &Plan, chosen: &[Arch], pass: u8) -> Result<Subjects> {
+    let network =
+        |arch: &Arch| Ok((Subject::Network(arch.clone(), pass), plan.network(&plan.candidates[arch])?));
+    chosen.iter().map(network).collect()
+}
+
 /// The sub-networks to measure: decided by what was known of the layers when the first of them was measured, so that
 /// it is the same after a kill.
 fn chosen(plan: &Plan, rows: &Rows) -> Vec<Arch> {
-    let is_network = |record: &Record| matches!(record, Record::Visit(visit) if matches!(visit.subject, Subject::Network(..)));
-    let until = rows.records.iter().position(is_network).unwrap_or(rows.records.len());
-    let before = Rows { setting: rows.setting.clone(), records: rows.records[..until].to_vec() };
+    let before = rows.before(|subject| matches!(subject, Subject::Network(..)));
     let measured = layer_rows(&fold(&before, plan.reference_us), plan.half_width);
     let time = |key: &String| plan.layers[key].known_us.or_else(|| Some(measured.get(key)?.median_us));
     let sum = |(arch, keys): (&Arch, &Vec<String>)| {

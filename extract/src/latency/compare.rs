@@ -15,6 +15,15 @@ use super::sentinel::{SENTINEL, Sentinel};
 use super::table::LatencyTable;
 use crate::error::Result;
 
+/// What came of a comparison.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compared {
+    /// The sub-networks, by rising sum of their layers.
+    pub networks: Vec<NetworkRow>,
+    /// Whether `stop` ended it.
+    pub interrupted: bool,
+}
+
 /// Measures whole sub-networks, twice each, some time apart, at the machine's speed at the time of the table. One for
 /// which the budget did not suffice is left out.
 ///
@@ -27,14 +36,21 @@ pub fn compare(
     config: &MeasureConfig,
     progress: &mut dyn FnMut(Progress<'_>),
     stop: &AtomicBool,
-) -> Result<Vec<NetworkRow>> {
+) -> Result<Compared> {
     let device = table.device.clone();
     table.check_same_setting(&device, &engine.describe())?;
     let config = MeasureConfig { reference_us: table.reference_us(SENTINEL), ..config.for_networks() };
     let (engine_facts, protocol) = (engine.describe(), config.describe());
-    let setting = Setting { device, engine: engine_facts, protocol, sentinel: SENTINEL.to_string() };
+    let setting = Setting {
+        device,
+        engine: engine_facts,
+        protocol,
+        sentinel: SENTINEL.to_string(),
+        plan: String::new(),
+    };
     let mut sentinel = Sentinel::new();
     let mut log = RowsLog::in_memory(setting);
+    let mut interrupted = false;
     for pass in [1, 2] {
         let mut subjects = BTreeMap::new();
         for arch in archs {
@@ -42,9 +58,11 @@ pub fn compare(
         }
         let instruments =
             Instruments { engine, stopwatch: &mut *stopwatch, sentinel: &mut || sentinel.run() };
-        measure(&subjects, instruments, &config, &mut log, progress, stop)?;
+        let measured = measure(&subjects, instruments, &config, &mut log, progress, stop)?;
+        interrupted |= measured.interrupted;
     }
     let correction = table.fit_of(space).map_or(Correction::NONE, |fit| fit.correction);
     let times = network_times(&fold(log.rows(), config.reference_us));
-    network_rows(space, table.rows(), &times, &correction)
+    let networks = network_rows(space, table.rows(), &times, &correction)?;
+    Ok(Compared { networks, interrupted })
 }

@@ -1,5 +1,5 @@
-//! How fast the machine was at each visit, by a sentinel layer that is measured again before and after it: what ran
-//! while the machine was disturbed is thrown away, slow drift is divided out. Knows no clock.
+//! How fast the machine was when samples were taken, by a sentinel that is measured again before and after: what ran
+//! while the machine was disturbed does not count, slow drift is divided out. Knows no clock.
 
 use super::rows::{Record, Rows};
 
@@ -76,7 +76,7 @@ pub(crate) mod tests {
         let device = DeviceFacts::this_machine(Some("made-up"));
         let (engine, engine_version, dtype) = (text("fake"), text("1"), text("f32"));
         let engine = EngineFacts { engine, engine_version, threads: 1, dtype, batch: 1 };
-        Setting { device, engine, protocol: text("none"), sentinel: text("pool 8 @2x2") }
+        Setting { device, engine, protocol: text("none"), sentinel: text("sentinel"), plan: String::new() }
     }
 
     fn rows(pairs: &[Option<[f64; 2]>]) -> Rows {

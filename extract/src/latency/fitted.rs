@@ -93,8 +93,10 @@ pub struct Validation {
     pub kendall: f64,
     /// Median difference of a network's two measurements, relative to the first; absent where there was one.
     pub repeatability: Option<f64>,
-    /// Measurement over prediction: the ends of the 95 % prediction interval.
+    /// Measurement over prediction: the ends of the prediction interval.
     pub residual_band: [f64; 2],
+    /// Level of that interval: .95, or what there are networks enough for.
+    pub band_level: f64,
     /// Number of sub-networks that were searched for a limit and measured.
     pub limits: usize,
     /// Share of these that kept it; absent where there are none.
@@ -139,12 +141,14 @@ impl SpaceFit {
         if networks.len() < LEAST_NETWORKS {
             return Ok(None);
         }
+        networks.iter_mut().step_by(2).for_each(|network| network.part = Part::Fit);
         let fitted = networks.iter().filter(|network| network.part == Part::Fit);
         let observe = |network: &NetworkRow| -> Result<Observation> {
             let features = features(space, rows, &network.arch)?;
             Ok(Observation { features, measured_us: network.measured_us() })
         };
-        let correction = fit(&fitted.map(observe).collect::<Result<Vec<_>>>()?)?;
+        let observations = fitted.map(observe).collect::<Result<Vec<_>>>()?;
+        let correction = fit(&observations, &layer_features(space, rows, &networks)?)?;
         predict(space, rows, &correction, &mut networks)?;
         let (name, resolutions) = (space.name().to_string(), space.resolutions().to_vec());
         Ok(Some(Self { name, resolutions, correction, networks, searched: Vec::new() }))
@@ -157,7 +161,7 @@ impl SpaceFit {
         validation(&checked, &self.searched)
     }
 
-    /// What a prediction is multiplied by for the upper end of its 95 % interval; at least 1.
+    /// What a prediction is multiplied by for the upper end of its interval; at least 1.
     pub fn upper_factor(&self) -> f64 {
         self.validation().residual_band[1].max(1.0)
     }
@@ -196,7 +200,7 @@ impl SpaceFit {
     }
 }
 
-/// Sums of single layers and measurements, by rising sum, every other one to fit; predicted by `correction`.
+/// Sums of single layers and measurements, by rising sum, all of them to check; predicted by `correction`.
 ///
 /// # Errors
 /// If one is not in the space, or a layer has no row.
@@ -224,11 +228,11 @@ pub fn network_rows(
     }
     predict(space, rows, correction, &mut networks)?;
     networks.sort_by(|a, b| a.sum_us.total_cmp(&b.sum_us).then_with(|| a.arch.cmp(&b.arch)));
-    networks.iter_mut().step_by(2).for_each(|network| network.part = Part::Fit);
     Ok(networks)
 }
 
 fn features(space: &SearchSpace, rows: &BTreeMap<String, Row>, arch: &Arch) -> Result<Features> {
+    space.check(arch)?;
     let layers = space.lower(arch)?;
     let mut timed = Vec::with_capacity(layers.len());
     for layer in &layers {
@@ -241,6 +245,22 @@ fn features(space: &SearchSpace, rows: &BTreeMap<String, Row>, arch: &Arch) -> R
         timed.push((layer, row.median_us));
     }
     Ok(Features::sum(timed))
+}
+
+/// Those of each layer of the networks.
+fn layer_features(
+    space: &SearchSpace,
+    rows: &BTreeMap<String, Row>,
+    networks: &[NetworkRow],
+) -> Result<Vec<Features>> {
+    let mut layers = BTreeMap::new();
+    for network in networks {
+        for layer in space.lower(&network.arch)? {
+            let median_us = rows[&layer.key()].median_us;
+            layers.entry(layer.key()).or_insert_with(|| Features::of(&layer, median_us));
+        }
+    }
+    Ok(layers.into_values().collect())
 }
 
 fn predict(
@@ -290,6 +310,7 @@ pub fn validation(networks: &[&NetworkRow], searched: &[SearchedRow]) -> Validat
         kendall: rounded(rank::kendall(&predicted, &measured), DECIMALS),
         repeatability,
         residual_band: band(ratios),
+        band_level: rounded(CONFIDENCE.min((n as f64 - 1.0).max(0.0) / (n as f64 + 1.0)), DECIMALS),
         limits: searched.len(),
         limits_kept: (!searched.is_empty()).then(|| rounded(kept as f64 / searched.len() as f64, DECIMALS)),
     }
@@ -338,7 +359,7 @@ mod tests {
         assert!(validation.spearman > 0.98 && validation.repeatability == Some(0.01));
         let [low, high] = validation.residual_band;
         assert!((0.97..0.99).contains(&low) && (1.01..1.03).contains(&high), "{low} {high}");
-        assert_eq!(fit.upper_factor(), high);
+        assert_eq!((fit.upper_factor(), validation.band_level), (high, 0.95));
         let kept: Vec<f64> =
             [90.0, 99.0, 100.0, 101.0, 110.0].iter().map(|limit| fit.kept(100.0, *limit)).collect();
         assert!(kept.is_sorted() && kept[0] == 0.0 && kept[4] == 60.0 / 61.0, "{kept:?}");
@@ -385,5 +406,9 @@ mod tests {
         assert_eq!((validation.spearman, validation.kendall), (1.0, 1.0));
         assert_eq!((validation.repeatability, validation.within_noise), (Some(0.0), third(1.0)));
         assert_eq!((validation.limits, validation.limits_kept), (2, Some(0.5)));
+        assert_eq!(
+            validation.band_level, 0.5,
+            "of three, one more is between the least and the greatest half of the time"
+        );
     }
 }

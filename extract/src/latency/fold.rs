@@ -36,14 +36,16 @@ impl Observed {
 /// What was sampled of each subject; `reference_us` as for [`verdicts`].
 pub fn fold(rows: &Rows, reference_us: Option<f64>) -> BTreeMap<Subject, Observed> {
     let mut folded: BTreeMap<Subject, Observed> = BTreeMap::new();
+    let mut before: Option<&Subject> = None;
     let mut counts = false; // whether the visit that goes on has a sample that counts
     for (visit, verdict) in rows.visits().zip(verdicts(rows, reference_us)) {
         let observed = folded.entry(visit.subject.clone()).or_default();
         observed.inner = visit.inner;
-        if !visit.again || observed.visited == 0 {
+        if !visit.again || before != Some(&visit.subject) {
             observed.visited += 1;
             counts = false;
         }
+        before = Some(&visit.subject);
         match verdict {
             Verdict::Disturbed => observed.disturbed.extend(&visit.samples_us),
             Verdict::Scaled(scale) => {
@@ -69,11 +71,12 @@ pub fn layer_rows(folded: &BTreeMap<Subject, Observed>, half_width: f64) -> BTre
 }
 
 /// Medians of the sub-networks among the subjects, in microseconds: in the first pass and in the second, where there
-/// was one.
+/// was one. Those of which no sample counts are left out.
 pub fn network_times(folded: &BTreeMap<Subject, Observed>) -> BTreeMap<Arch, [Option<f64>; 2]> {
     let mut times: BTreeMap<Arch, [Option<f64>; 2]> = BTreeMap::new();
     for (subject, observed) in folded {
-        if let Subject::Network(arch, pass @ (1 | 2)) = subject {
+        let counts = !observed.visits.is_empty();
+        if let (Subject::Network(arch, pass @ (1 | 2)), true) = (subject, counts) {
             let median = observed.row(1.0).median_us;
             times.entry(arch.clone()).or_default()[usize::from(*pass - 1)] = Some(median);
         }
@@ -96,6 +99,7 @@ mod tests {
             Record::Visit(Visit { subject, again, inner: 3, samples_us, sentinel_us: Some([10.0, after]) })
         };
         let (first, second) = (Subject::Network(arch.clone(), 1), Subject::Network(arch.clone(), 2));
+        let third = Subject::Network("r8:k5e3".parse().expect("an arch"), 1);
         let records = vec![
             visit(&layer, false, 4.0, 10.0),
             visit(&layer, true, 9.0, 20.0),
@@ -104,15 +108,23 @@ mod tests {
             visit(&first, false, 50.0, 10.0),
             visit(&second, false, 52.0, 10.0),
             visit(&layer, false, 5.0, 10.0),
+            visit(&layer, false, 5.0, 20.0),
+            visit(&third, false, 60.0, 20.0),
+            // of no visit that went before: another subject was prepared in between
+            visit(&layer, true, 5.0, 10.0),
         ];
         let folded = fold(&Rows { setting: setting(), records }, Some(20.0));
         let observed = &folded[&layer];
-        let visits = [vec![8.0, 8.0, 9.0, 9.0], vec![10.0, 10.0]];
+        let visits = [vec![8.0, 8.0, 9.0, 9.0], vec![10.0, 10.0], vec![10.0, 10.0]];
         assert_eq!(observed.visits, visits, "scaled to a machine half as fast");
-        assert_eq!((&observed.disturbed, observed.visited, observed.inner), (&vec![9.0; 4], 3, 3));
-        assert_eq!(network_times(&folded)[&arch], [Some(100.0), Some(104.0)]);
+        assert_eq!(
+            (&observed.disturbed, observed.visited, observed.inner),
+            (&vec![9.0, 9.0, 9.0, 9.0, 5.0, 5.0], 5, 3)
+        );
+        let times = network_times(&folded);
+        assert_eq!((times.len(), times[&arch]), (1, [Some(100.0), Some(104.0)]), "the third was disturbed");
         let rows = layer_rows(&folded, 0.03);
-        assert_eq!((rows.len(), rows["a"].median_us, rows["a"].discarded), (1, 9.0, 4));
+        assert_eq!((rows.len(), rows["a"].median_us, rows["a"].discarded), (1, 10.0, 6));
         let only = Observed { visits: Vec::new(), ..observed.clone() };
         assert_eq!((only.row(0.03).median_us, only.row(0.03).converged), (9.0, false));
     }

@@ -5,18 +5,18 @@
 //! the machine hits all alike. A sentinel is read before and after samples are taken: sampling waits until the machine
 //! is undisturbed, and what was disturbed meanwhile is sampled again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rand::seq::SliceRandom;
 use supernet::space::LayerSpec;
 
-use super::drift::{is_quiet, undisturbed_us};
-use super::engine::{Engine, Run, Stopwatch};
+use super::engine::{Engine, Stopwatch};
 use super::fold::{Observed, fold};
-use super::rows::{Record, Rows, RowsLog, Subject, Visit};
+use super::rows::{RowsLog, Subject};
 use super::stats;
+use super::timer::{Timer, Watch};
 use crate::error::Result;
 use crate::rng::{Purpose, rng};
 
@@ -94,10 +94,11 @@ impl MeasureConfig {
         )
     }
 
-    /// The same for whole sub-networks, which need fewer visits: they are compared in number, not one by one.
+    /// The same for whole sub-networks, with two visits that count, whatever their spread: they are judged in number, not
+    /// one by one.
     #[must_use]
     pub fn for_networks(&self) -> Self {
-        Self { min_visits: 2, max_visits: 6, most_visits: 12, ..self.clone() }
+        Self { min_visits: 2, max_visits: 2, most_visits: 10, ..self.clone() }
     }
 }
 
@@ -123,6 +124,8 @@ pub struct Measured {
     pub observed: BTreeMap<Subject, Observed>,
     /// Those for which the budget did not suffice.
     pub unmeasured: Vec<Subject>,
+    /// How many are not known as well as was asked for, because the budget was spent or `stop` set.
+    pub unfinished: usize,
     /// Time that was measured.
     pub spent: Duration,
     /// Whether `stop` ended it.
@@ -153,7 +156,7 @@ pub fn measure(
     stop: &AtomicBool,
 ) -> Result<Measured> {
     let Instruments { engine, stopwatch, sentinel } = instruments;
-    let mut timer = Timer { stopwatch, config, spent_ns: 0 };
+    let mut timer = Timer::new(stopwatch, config);
     let mut watch = Watch::new(sentinel, log.rows());
     let mut order_rng = rng(config.seed, Purpose::Measure);
     for round in 1.. {
@@ -206,205 +209,9 @@ fn outcome(
     let mut observed = fold(log.rows(), config.reference_us);
     observed.retain(|subject, _| subjects.contains_key(subject));
     let unmeasured = subjects.keys().filter(|subject| !observed.contains_key(subject)).cloned().collect();
-    Measured { observed, unmeasured, spent, interrupted }
+    let unfinished = unfinished(subjects, &observed, config).len();
+    Measured { observed, unmeasured, unfinished, spent, interrupted }
 }
-
-/// The sentinel, and what it took of late; not calibrated before it is needed.
-struct Watch<'a> {
-    run: &'a mut (dyn FnMut() -> Result<()> + Send),
-    inner: u64,
-    last_us: f64,
-    recent: VecDeque<f64>,
-}
-
-/// Readings by which the present speed of an undisturbed machine is told.
-const RECENT: usize = 200;
-/// Samples of one reading, of which the median counts; the one before them, whose caches others have filled, does not.
-const READING: usize = 3;
-/// Readings to wait for an undisturbed machine before sampling goes on all the same: about a third of a second.
-const WAIT: usize = 1000;
-
-impl<'a> Watch<'a> {
-    fn new(run: &'a mut (dyn FnMut() -> Result<()> + Send), rows: &Rows) -> Self {
-        let readings: Vec<f64> = rows.visits().filter_map(|visit| visit.sentinel_us).flatten().collect();
-        let recent = readings[readings.len().saturating_sub(RECENT)..].iter().copied().collect();
-        Self { run, inner: 0, last_us: 0.0, recent }
-    }
-
-    /// Calibrates it, the first time, and reads it.
-    fn begin(&mut self, timer: &mut Timer<'_>) -> Result<()> {
-        if self.inner == 0 {
-            timer.warm_up(1, self.run)?;
-            self.inner = 1;
-            let shortest = timer.config.sample_ticks.saturating_mul(timer.stopwatch.tick());
-            while timer.time(self.inner, self.run)? < shortest && self.inner < MOST_RUNS {
-                self.inner *= 2;
-            }
-            self.read(timer)?;
-        }
-        Ok(())
-    }
-
-    /// The sentinel's time now, in microseconds a run.
-    fn read(&mut self, timer: &mut Timer<'_>) -> Result<f64> {
-        timer.sample(self.inner, self.run)?;
-        let samples = (0..READING).map(|_| timer.sample(self.inner, self.run)).collect::<Result<Vec<_>>>()?;
-        self.last_us = stats::median(&samples);
-        self.recent.push_back(self.last_us);
-        if self.recent.len() > RECENT {
-            self.recent.pop_front();
-        }
-        Ok(self.last_us)
-    }
-
-    /// Whether the last reading is of an undisturbed machine.
-    fn is_quiet(&self) -> bool {
-        undisturbed_us(self.recent.iter().copied().collect()).is_none_or(|us| is_quiet(self.last_us, us))
-    }
-
-    /// Reads it until the machine is undisturbed, or patience is at an end.
-    fn wait(&mut self, timer: &mut Timer<'_>) -> Result<()> {
-        for _ in 0..WAIT {
-            if self.is_quiet() {
-                break;
-            }
-            self.read(timer)?;
-        }
-        Ok(())
-    }
-}
-
-struct Timer<'a> {
-    stopwatch: &'a mut dyn Stopwatch,
-    config: &'a MeasureConfig,
-    spent_ns: u64,
-}
-
-impl Timer<'_> {
-    fn spent(&self) -> Duration {
-        Duration::from_nanos(self.spent_ns)
-    }
-
-    fn prepare<'e>(&mut self, engine: &'e dyn Engine, layers: &[LayerSpec]) -> Result<Run<'e>> {
-        let mut run = None;
-        self.spent_ns += self.stopwatch.time(&mut || {
-            run = Some(engine.prepare(layers)?);
-            Ok(())
-        })?;
-        Ok(run.expect("set by the call that was timed"))
-    }
-
-    /// Prepares a subject, warms it up and samples it; `inner` runs a sample, if that is known already.
-    fn visit(
-        &mut self,
-        engine: &dyn Engine,
-        (subject, layers): (&Subject, &[LayerSpec]),
-        inner: u64,
-        watch: &mut Watch<'_>,
-        log: &mut RowsLog,
-    ) -> Result<()> {
-        watch.begin(self)?;
-        let mut run = self.prepare(engine, layers)?;
-        let inner = self.calibrated(inner, &mut *run)?;
-        self.sample_quietly((subject, inner), &mut *run, watch, log)
-    }
-
-    /// Takes samples between readings of the sentinel until there are enough of an undisturbed machine, or patience is
-    /// at an end.
-    fn sample_quietly(
-        &mut self,
-        (subject, inner): (&Subject, u64),
-        run: &mut dyn FnMut() -> Result<()>,
-        watch: &mut Watch<'_>,
-        log: &mut RowsLog,
-    ) -> Result<()> {
-        let wanted = self.config.visit_samples.max(1);
-        let (mut good, mut taken, mut again) = (0, 0, false);
-        while good < wanted && taken < self.config.patience.max(1) * wanted {
-            watch.wait(self)?;
-            let (before, began) = (watch.last_us, self.spent());
-            let mut samples_us = Vec::new();
-            while samples_us.len() < wanted
-                && (samples_us.is_empty() || self.spent() - began < self.config.between_readings)
-            {
-                samples_us.push(self.sample(inner, run)?);
-            }
-            let sentinel_us = Some([before, watch.read(self)?]);
-            taken += samples_us.len();
-            good += if watch.is_quiet() { samples_us.len() } else { 0 };
-            log.push(Record::Visit(Visit {
-                subject: subject.clone(),
-                again,
-                inner,
-                samples_us,
-                sentinel_us,
-            }))?;
-            again = true;
-        }
-        Ok(())
-    }
-
-    /// Warms up; the number of runs in a sample, found out where it is 0.
-    fn calibrated(&mut self, inner: u64, run: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
-        if inner > 0 {
-            self.warm_up(inner, run)?;
-            return Ok(inner);
-        }
-        let inner = self.calibrate(1, run)?;
-        self.warm_up(inner, run)?;
-        // a cold run is slow: what sufficed for it may be too few now
-        self.calibrate(inner, run)
-    }
-
-    /// Nanoseconds of `inner` runs.
-    fn time(&mut self, inner: u64, run: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
-        let spent = self.stopwatch.time(&mut || (0..inner).try_for_each(|_| run()))?;
-        self.spent_ns += spent;
-        Ok(spent)
-    }
-
-    /// Microseconds a run; at least a thousandth of a tick, so that a clock that stood still gives no zero.
-    fn sample(&mut self, inner: u64, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
-        let least = 1e-3 * self.stopwatch.tick().max(1) as f64;
-        Ok((self.time(inner, run)? as f64).max(least) / inner as f64 / 1e3)
-    }
-
-    /// The number of runs, `start` or more, that makes a sample long enough.
-    fn calibrate(&mut self, start: u64, run: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
-        let ticks = self.config.sample_ticks.saturating_mul(self.stopwatch.tick());
-        let target = (self.config.sample.as_nanos() as u64).max(ticks).max(1);
-        let mut inner = start;
-        loop {
-            let spent = self.time(inner, run)?;
-            if spent >= target || inner >= MOST_RUNS {
-                return Ok(inner);
-            }
-            let wanted = 1.1 * inner as f64 * target as f64 / spent.max(1) as f64;
-            inner = (wanted.ceil() as u64).clamp(inner + 1, 10 * inner).min(MOST_RUNS);
-        }
-    }
-
-    /// Throws samples away until the last few do not fall any more.
-    fn warm_up(&mut self, inner: u64, run: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-        let window = self.config.warmup_window;
-        let mut samples = Vec::with_capacity(self.config.max_warmup);
-        while samples.len() < self.config.max_warmup {
-            samples.push(self.sample(inner, run)?);
-            if samples.len() >= window && !stats::falling(&samples[samples.len() - window..]) {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Each layer as a subject of its own.
-pub fn single(layers: BTreeMap<String, LayerSpec>) -> BTreeMap<Subject, Vec<LayerSpec>> {
-    layers.into_iter().map(|(key, layer)| (Subject::Layer(key), vec![layer])).collect()
-}
-
-/// Most runs in one sample: ends calibration on a clock that stands still.
-const MOST_RUNS: u64 = 1 << 24;
 
 #[cfg(test)]
 #[path = "measure/tests.rs"]

@@ -27,17 +27,18 @@ pub mod rows;
 mod sentinel;
 pub mod stats;
 pub mod table;
+mod timer;
 mod weights;
 
-pub use campaign::{Campaign, carry_out};
+pub use campaign::{Campaign, carry_out, is_searched};
 pub use clock::MonotonicStopwatch;
-pub use compare::compare;
+pub use compare::{Compared, compare};
 pub use device::{Conditions, DeviceFacts};
 pub use drift::usual_us;
 pub use engine::{Engine, EngineFacts, Stopwatch};
 pub use fitted::{NetworkRow, SearchedRow, SpaceFit, Validation};
 pub use fold::{Observed, fold, layer_rows, network_times};
-pub use measure::{Instruments, MeasureConfig, Progress, measure, single};
+pub use measure::{Instruments, MeasureConfig, Progress, measure};
 pub use model::{Latency, LatencyModel};
 pub use native::NativeEngine;
 #[cfg(feature = "onnxruntime")]

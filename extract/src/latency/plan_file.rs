@@ -30,6 +30,8 @@ const VERSION: u32 = 1;
 const CANDIDATES_EACH: usize = 10;
 /// Most layers and most candidates: a file with more is no plan.
 const MOST: usize = 1_000_000;
+/// Longest budget: 30 years.
+const MOST_SECONDS: f64 = 1e9;
 
 /// A layer that a plan lists.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,7 +67,7 @@ pub struct Plan {
     pub budget: Duration,
     /// Decides the order of visits.
     pub seed: u64,
-    /// Name of the layer that tells how fast the machine is.
+    /// Name of what tells how fast the machine is.
     pub sentinel: String,
     /// The sentinel's usual time in the table that is added to, in microseconds.
     pub reference_us: Option<f64>,
@@ -130,22 +132,11 @@ impl Plan {
         networks: usize,
         known: Option<&LatencyTable>,
     ) -> Result<Self> {
-        let specs = space_layers(space)?;
-        let mut layers: BTreeMap<String, PlannedLayer> = BTreeMap::new();
-        for (key, spec) in specs {
-            let known_us = known.and_then(|table| table.rows().get(&key)).map(|row| row.median_us);
-            layers.insert(key, PlannedLayer { spec, resolutions: Vec::new(), known_us });
+        if let Some(table) = known {
+            check_engine(table, engine)?;
         }
-        for &resolution in space.resolutions() {
-            for key in space_layers(&space.at_resolutions(&[resolution])?)?.keys() {
-                layers.get_mut(key).expect("a layer of the space").resolutions.push(resolution);
-            }
-        }
-        let mut candidates = BTreeMap::new();
-        for arch in candidate_archs(space, networks * CANDIDATES_EACH, config.seed) {
-            let keys = space.lower(&arch)?.iter().map(LayerSpec::key).collect();
-            candidates.insert(arch, keys);
-        }
+        let candidates = candidates(space, networks * CANDIDATES_EACH, config.seed)?;
+        let layers = planned_layers(space, known)?;
         let EngineFacts { engine, threads, dtype, batch, .. } = engine.clone();
         Ok(Self {
             space: space.name().to_string(),
@@ -164,6 +155,12 @@ impl Plan {
             layers,
             candidates,
         })
+    }
+
+    /// Sixteen hexadecimal digits that rows of different plans do not share; the budget has no part in it.
+    pub fn id(&self) -> String {
+        let timeless = Self { budget: Duration::ZERO, ..self.clone() };
+        blake3::hash(timeless.to_jsonl().as_bytes()).to_hex()[..16].to_string()
     }
 
     /// The protocol that the plan asks for.
@@ -320,7 +317,7 @@ fn check_header(place: &str, header: &Header) -> Result<()> {
     if !(*half_width > 0.0 && *half_width < 1.0) {
         return wrong("half_width", "a number between 0 and 1", half_width.to_string());
     }
-    if !(0.0..=1e9).contains(budget_seconds) {
+    if !(0.0..=MOST_SECONDS).contains(budget_seconds) {
         return wrong("budget_seconds", "0 to 1e9", budget_seconds.to_string());
     }
     if let Some(reference) = reference_us.filter(|reference| !(reference.is_finite() && *reference > 0.0)) {
@@ -353,6 +350,42 @@ fn network_of(place: &str, line: &str, keys: &[String]) -> Result<(Arch, Vec<Str
         return Err(Error::invalid(place, "layers", expected, format!("{layers:?}")).into());
     };
     Ok((network, network_keys))
+}
+
+/// Whether a table's layers may stand for what `engine` would measure; a plan does not know its version yet.
+fn check_engine(table: &LatencyTable, engine: &EngineFacts) -> Result<()> {
+    let engine_version = if engine.engine_version.is_empty() {
+        table.engine.engine_version.clone()
+    } else {
+        engine.engine_version.clone()
+    };
+    table.check_same_setting(&table.device, &EngineFacts { engine_version, ..engine.clone() })
+}
+
+/// The layers of a space, each with the resolutions at which it occurs. Those that a table knows well enough need not be
+/// measured.
+fn planned_layers(
+    space: &SearchSpace,
+    known: Option<&LatencyTable>,
+) -> Result<BTreeMap<String, PlannedLayer>> {
+    let mut layers: BTreeMap<String, PlannedLayer> = BTreeMap::new();
+    for &resolution in space.resolutions() {
+        for (key, spec) in space_layers(&space.at_resolutions(&[resolution])?)? {
+            let row = known.and_then(|table| table.rows().get(&key)).filter(|row| row.converged);
+            let planned =
+                PlannedLayer { spec, resolutions: Vec::new(), known_us: row.map(|row| row.median_us) };
+            layers.entry(key).or_insert(planned).resolutions.push(resolution);
+        }
+    }
+    Ok(layers)
+}
+
+fn candidates(space: &SearchSpace, count: usize, seed: u64) -> Result<BTreeMap<Arch, Vec<String>>> {
+    let keys = |arch: Arch| {
+        let keys = space.lower(&arch)?.iter().map(LayerSpec::key).collect();
+        Ok((arch, keys))
+    };
+    candidate_archs(space, count, seed).into_iter().map(keys).collect()
 }
 
 /// Random sub-networks; a third of them led towards the smallest one by as many genes as chance decides, a third

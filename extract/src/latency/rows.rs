@@ -30,8 +30,10 @@ pub struct Setting {
     pub engine: EngineFacts,
     /// How they were measured, for a reader.
     pub protocol: String,
-    /// Name of the layer that is measured again before and after every visit; empty where none is.
+    /// Name of what is measured again before and after samples are taken; empty where nothing is.
     pub sentinel: String,
+    /// [`Plan::id`](super::Plan::id) of the plan that they are of; empty where there is none.
+    pub plan: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +47,8 @@ struct Header {
     protocol: String,
     #[serde(default)]
     sentinel: String,
+    #[serde(default)]
+    plan: String,
 }
 
 /// What was measured.
@@ -59,6 +63,12 @@ pub enum Subject {
 
 /// The pass in which sub-networks are measured that were searched for a limit.
 pub const SEARCHED: u8 = 3;
+
+/// Times that can be: a picosecond to eleven days.
+const LEAST_US: f64 = 1e-6;
+const MOST_US: f64 = 1e12;
+/// Most runs in one sample.
+pub(super) const MOST_RUNS: u64 = 1 << 24;
 
 /// Samples that were taken one after the other.
 #[derive(Clone, Debug, PartialEq)]
@@ -153,7 +163,7 @@ impl Rows {
         let first = lines.next().unwrap_or("");
         let header: Header =
             document::read(place, first, (KIND, VERSION), "the header of latency rows in JSON")?;
-        let Header { device, engine, protocol, sentinel, .. } = header;
+        let Header { device, engine, protocol, sentinel, plan, .. } = header;
         for (field, value) in [("threads", engine.threads), ("batch", engine.batch)] {
             if value == 0 {
                 return Err(Error::invalid(place, field, "at least 1", value).into());
@@ -161,10 +171,18 @@ impl Rows {
         }
         let parse = |(index, line): (usize, &str)| record(&format!("{place}, line {}", index + 2), line);
         let records = lines.enumerate().map(parse).collect::<Result<_>>()?;
-        Ok(Self { setting: Setting { device, engine, protocol, sentinel }, records })
+        Ok(Self { setting: Setting { device, engine, protocol, sentinel, plan }, records })
     }
 
-    /// Visits in order.
+    /// What was written before the first line that is of such a subject.
+    #[must_use]
+    pub fn before(&self, is_of: impl Fn(&Subject) -> bool) -> Self {
+        let is_first = |record: &Record| matches!(record, Record::Visit(visit) if is_of(&visit.subject));
+        let end = self.records.iter().position(is_first).unwrap_or(self.records.len());
+        Self { setting: self.setting.clone(), records: self.records[..end].to_vec() }
+    }
+
+    /// The lines of samples, in order.
     pub fn visits(&self) -> impl Iterator<Item = &Visit> {
         self.records.iter().filter_map(|record| match record {
             Record::Visit(visit) => Some(visit),
@@ -192,13 +210,17 @@ fn record(place: &str, line: &str) -> Result<Record> {
         _ => return Err(wrong("visit", form, &"something else")),
     };
     let (inner, samples_us) = (line.inner.unwrap_or(1), line.samples_us.unwrap_or_default());
-    let above = |time: &f64| time.is_finite() && *time > 0.0;
-    if inner == 0 || samples_us.is_empty() || !samples_us.iter().all(above) {
+    let above = |time: &f64| (LEAST_US..=MOST_US).contains(time);
+    if !(1..=MOST_RUNS).contains(&inner) || samples_us.is_empty() || !samples_us.iter().all(above) {
         let got = format!("{inner} runs a sample, {samples_us:?}");
-        return Err(wrong("samples_us", "at least one, all above 0 us, and runs above 0", &got));
+        return Err(wrong(
+            "samples_us",
+            "at least one, each of 1e-6 to 1e12 us, and 1 to 2^24 runs a sample",
+            &got,
+        ));
     }
     if let Some(pair) = line.sentinel_us.filter(|pair| !pair.iter().all(above)) {
-        return Err(wrong("sentinel_us", "two times above 0 us", &format!("{pair:?}")));
+        return Err(wrong("sentinel_us", "two times of 1e-6 to 1e12 us", &format!("{pair:?}")));
     }
     let (again, sentinel_us) = (line.again, line.sentinel_us);
     Ok(Record::Visit(Visit { subject, again, inner, samples_us, sentinel_us }))
@@ -222,8 +244,8 @@ impl From<&Record> for Line {
 
 impl From<&Setting> for Header {
     fn from(setting: &Setting) -> Self {
-        let Setting { device, engine, protocol, sentinel } = setting.clone();
-        Self { kind: KIND.to_string(), version: VERSION, device, engine, protocol, sentinel }
+        let Setting { device, engine, protocol, sentinel, plan } = setting.clone();
+        Self { kind: KIND.to_string(), version: VERSION, device, engine, protocol, sentinel, plan }
     }
 }
 
@@ -264,6 +286,7 @@ impl RowsLog {
         let mut log = Self { rows, file: Some((file, path.to_path_buf())) };
         if whole == 0 {
             log.write(&header)?;
+            file::sync_folder_of(path);
         }
         log.push(Record::Session(session))?;
         Ok(log)
@@ -321,7 +344,13 @@ mod tests {
         let device = DeviceFacts { name, cpu, os, arch, cores: 4 };
         let (engine, engine_version, dtype) = (text("fake"), text("1"), text("f32"));
         let engine = EngineFacts { engine, engine_version, threads: 1, dtype, batch: 1 };
-        Setting { device, engine, protocol: text(protocol), sentinel: text("pool 8 @2x2") }
+        Setting {
+            device,
+            engine,
+            protocol: text(protocol),
+            sentinel: text("pool 8 @2x2"),
+            plan: text("none"),
+        }
     }
 
     fn open(path: &Path, protocol: &str) -> Result<RowsLog> {
@@ -400,8 +429,8 @@ mod tests {
             (format!("{header}nonsense\n"), "line 3: visit"),
             (format!("{header}{{\"layer\":\"a\"}}\n"), "line 3: samples_us: expected at least one"),
             (format!("{header}{{\"layer\":\" \",\"samples_us\":[1]}}\n"), "line 3: visit"),
-            (format!("{header}{{\"layer\":\"a\",\"inner\":0,\"samples_us\":[1]}}\n"), "runs above 0"),
-            (format!("{header}{{\"layer\":\"a\",\"samples_us\":[-1]}}\n"), "above 0"),
+            (format!("{header}{{\"layer\":\"a\",\"inner\":0,\"samples_us\":[1]}}\n"), "2^24 runs"),
+            (format!("{header}{{\"layer\":\"a\",\"samples_us\":[-1]}}\n"), "each of 1e-6"),
             (
                 format!("{header}{{\"layer\":\"a\",\"samples_us\":[1],\"sentinel_us\":[0,1]}}\n"),
                 "sentinel_us",

@@ -121,17 +121,10 @@ pub fn deviation(samples: &[f64]) -> f64 {
     if n > 1.0 { (squares / (n - 1.0)).sqrt() } else { 0.0 }
 }
 
-/// The least number of visits whose medians have a 95 % interval.
-const LEAST_VISITS: usize = 6;
-
 /// What independent observations there are: samples of one visit share its buffers' places in memory and its moment,
-/// so from six visits on each counts once, by its median; of fewer, as other tools may give, every sample does.
+/// so each visit counts once, by its median; of one visit alone, as other tools may give, every sample does.
 fn observations(visits: &[Vec<f64>]) -> Vec<f64> {
-    if visits.len() < LEAST_VISITS {
-        visits.concat()
-    } else {
-        visits.iter().map(|visit| median(visit)).collect()
-    }
+    if visits.len() == 1 { visits.concat() } else { visits.iter().map(|visit| median(visit)).collect() }
 }
 
 /// Whether the median is known to within `half_width` of itself: half of the interval's length is at most that.
@@ -239,6 +232,6 @@ mod tests {
         assert_eq!((row.low_us, row.median_us, row.high_us, row.converged), (100.0, 125.0, 150.0, false));
         assert_eq!((row.visits, row.samples), (6, 300));
         let few = summarize(&visits[..2], 0, 0.06);
-        assert_eq!((few.median_us, few.converged), (105.0, true), "100 samples, half of them at either");
+        assert_eq!((few.median_us, few.low_us, few.high_us, few.converged), (105.0, 100.0, 110.0, false));
     }
 }

@@ -18,7 +18,7 @@ use super::engine::EngineFacts;
 use super::fitted::{NetworkRow, SearchedRow, SpaceFit, Validation};
 use super::fold::{fold, layer_rows, network_times};
 use super::plan::space_layers;
-use super::rows::Rows;
+use super::rows::{Record, Rows};
 use super::stats::Row;
 use crate::error::Result;
 use supernet::file::{self, write_atomically};
@@ -55,8 +55,8 @@ pub struct LatencyTable {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Watched {
-    /// Its name, or a layer's key.
-    pub layer: String,
+    /// Its name.
+    pub name: String,
     /// Its usual time, in microseconds: all times of the table are at the machine's speed then.
     pub usual_us: f64,
 }
@@ -157,7 +157,7 @@ impl LatencyTable {
         let (device, engine) = (setting.device.clone(), setting.engine.clone());
         let mut table = Self::new(place, device, engine, &setting.protocol, BTreeMap::new())?;
         table.sentinel = usual_us(rows)
-            .map(|usual| Watched { layer: setting.sentinel.clone(), usual_us: rounded(usual, DECIMALS) });
+            .map(|usual| Watched { name: setting.sentinel.clone(), usual_us: rounded(usual, DECIMALS) });
         table.add_rows(rows, half_width, space)?;
         if table.rows.is_empty() {
             return Err(Error::invalid(place, "rows", "samples of at least one layer", "none").into());
@@ -165,31 +165,46 @@ impl LatencyTable {
         Ok(table)
     }
 
-    /// Adds what rows of the same setting hold, scaled to the machine's speed at the time of the table; they replace
-    /// rows of the same key, and what is known of the sub-networks of `space`.
+    /// Adds what rows of the same setting hold, scaled to the machine's speed at the time of the table. A layer that the
+    /// table knows well enough stays as it is; what is known of the sub-networks of `space` is replaced.
     ///
     /// # Errors
     /// As [`LatencyTable::from_rows`]; or if device or engine differ, for their times do not add up.
     pub fn add_rows(&mut self, rows: &Rows, half_width: f64, space: Option<&SearchSpace>) -> Result<()> {
         self.check_same_setting(&rows.setting.device, &rows.setting.engine)?;
         let folded = fold(rows, self.reference_us(&rows.setting.sentinel));
-        let layers = layer_rows(&folded, half_width);
+        let mut layers = layer_rows(&folded, half_width);
         for key in layers.keys() {
             key.parse::<LayerSpec>().map_err(|error| error.in_place(&self.place))?;
         }
+        layers.retain(|key, _| !self.rows.get(key).is_some_and(|row| row.converged));
         self.rows.extend(checked_rows(&self.place, layers)?);
+        self.note_sessions(rows);
         let times = network_times(&folded);
         if let (Some(space), false) = (space, times.is_empty())
             && let Some(fit) = SpaceFit::new(space, &self.rows, &times)?
         {
+            fit.check(&self.place)?;
             self.set_fit(space, fit);
         }
         Ok(())
     }
 
+    /// When and in which conditions the rows were measured.
+    fn note_sessions(&mut self, rows: &Rows) {
+        let sessions = self.run.entry("sessions".to_string()).or_insert_with(|| Value::Array(Vec::new()));
+        let told = rows.records.iter().filter_map(|record| match record {
+            Record::Session(session) => serde_json::to_value(session).ok(),
+            Record::Visit(_) => None,
+        });
+        if let Value::Array(sessions) = sessions {
+            sessions.extend(told);
+        }
+    }
+
     /// What the sentinel took when the table was measured, if it is this layer.
     pub fn reference_us(&self, sentinel: &str) -> Option<f64> {
-        self.sentinel.as_ref().filter(|own| own.layer == sentinel).map(|own| own.usual_us)
+        self.sentinel.as_ref().filter(|own| own.name == sentinel).map(|own| own.usual_us)
     }
 
     /// What is known of whole sub-networks of a space, at whatever resolutions.
@@ -309,7 +324,7 @@ impl LatencyTable {
         };
         let (expected, got) = (setting(&self.device, &self.engine), setting(device, engine));
         Err(Error::invalid(&self.place, "setting", expected, got)
-            .and_then_do("measure into a table of its own")
+            .and_then_do("measure there, with its flags, or into a table of its own")
             .into())
     }
 

@@ -4,7 +4,8 @@
 //! ones.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use supernet::space::{Arch, sampler};
 
@@ -48,6 +49,9 @@ pub fn promised(
     for step in 0..limits {
         let limit_us = least + (largest - least) * (step as f64 + 0.5) / limits as f64;
         for (number, objective) in objectives.iter().enumerate() {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(found);
+            }
             let config = SearchConfig {
                 seed: seed.wrapping_add((step * objectives.len() + number) as u64),
                 generations: GENERATIONS,
@@ -62,7 +66,18 @@ pub fn promised(
     Ok(found)
 }
 
-/// Measures them, each sub-network once; those that there was no time for are left out.
+/// What came of measuring them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    /// Those that there was time for, and of which some samples count.
+    pub searched: Vec<SearchedRow>,
+    /// Time that was measured.
+    pub spent: Duration,
+    /// Whether `stop` ended it.
+    pub interrupted: bool,
+}
+
+/// Measures them, each sub-network once.
 ///
 /// # Errors
 /// Passes on what the engine and the log say.
@@ -74,7 +89,7 @@ pub fn measure_promised(
     log: &mut RowsLog,
     progress: &mut dyn FnMut(Progress<'_>),
     stop: &AtomicBool,
-) -> Result<Vec<SearchedRow>> {
+) -> Result<Kept> {
     let mut subjects = BTreeMap::new();
     for Promised { arch, .. } in promised {
         subjects.insert(Subject::Network(arch.clone(), SEARCHED), index.space().lower(arch)?);
@@ -82,6 +97,9 @@ pub fn measure_promised(
     let measured = measure(&subjects, instruments, &config.for_networks(), log, progress, stop)?;
     let row = |Promised { limit_us, arch, predicted_us }: &Promised| {
         let observed = measured.observed.get(&Subject::Network(arch.clone(), SEARCHED))?;
+        if observed.visits.is_empty() {
+            return None;
+        }
         let rounded = |us: f64| crate::file::rounded(us, 6);
         Some(SearchedRow {
             limit_us: rounded(*limit_us),
@@ -90,5 +108,6 @@ pub fn measure_promised(
             measured_us: rounded(observed.row(config.half_width).median_us),
         })
     };
-    Ok(promised.iter().filter_map(row).collect())
+    let searched = promised.iter().filter_map(row).collect();
+    Ok(Kept { searched, spent: measured.spent, interrupted: measured.interrupted })
 }

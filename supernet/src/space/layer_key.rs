@@ -44,51 +44,58 @@ fn parse(text: &str) -> Option<LayerSpec> {
     let (height, width) = (number(height, MOST_SIDE)?, number(width, MOST_SIDE)?);
     let mut words = body.split(' ');
     let kind = words.next()?;
-    let rest: Vec<&str> = words.collect();
-    let map = |channels| FeatureMap { channels, height, width };
-    let (name, operator, input, output) = match (kind, rest.as_slice()) {
-        ("stem", [kernel, stride, channels, activation]) => {
-            let ([input, output], stride) = (channel_list(channels)?, stride_of(stride)?);
-            let (kernel, activation) = (kernel_of(kernel)?, activation_of(activation)?);
-            let operator = Operator::Stem { kernel, stride, activation };
-            ("first_conv", operator, map(input), map(input).through(output, stride))
-        }
-        ("mbconv", [kernel, stride, channels, activation, flags @ ..]) => {
-            let [input, mid, output] = channel_list(channels)?;
-            let block =
-                block(kernel_of(kernel)?, stride_of(stride)?, mid, activation_of(activation)?, flags)?;
-            // the shapes of both must be those that lowering gives
-            if (!block.expansion && mid != input)
-                || (block.residual && (block.stride != 1 || input != output))
-            {
-                return None;
-            }
-            let output = map(input).through(output, block.stride);
-            ("blocks.0", Operator::MbConv(block), map(input), output)
-        }
-        ("conv1x1", [channels, activation]) => {
-            let [input, output] = channel_list(channels)?;
-            let operator = Operator::HeadConv { activation: activation_of(activation)? };
-            ("final_expand_layer", operator, map(input), map(output))
-        }
-        ("pool", [channels]) => {
-            let channels = number(channels, MOST_CHANNELS)?;
-            let pooled = FeatureMap { channels, height: 1, width: 1 };
-            ("pool", Operator::Pool, map(channels), pooled)
-        }
-        ("mix", [channels, activation]) => {
-            let [input, output] = channel_list(channels)?;
-            let operator = Operator::FeatureMix { activation: activation_of(activation)? };
-            ("feature_mix_layer", operator, map(input), map(output))
-        }
-        ("linear", [channels]) => {
-            let [input, output] = channel_list(channels)?;
-            ("classifier", Operator::Classifier, map(input), map(output))
-        }
-        _ => return None,
+    let words: Vec<&str> = words.collect();
+    let (name, operator, [input, output]) = match kind {
+        "mbconv" => mbconv(&words)?,
+        "stem" => stem(&words)?,
+        _ => head(kind, &words)?,
+    };
+    let input = FeatureMap { channels: input, height, width };
+    let output = match &operator {
+        Operator::Stem { stride, .. } => input.through(output, *stride),
+        Operator::MbConv(block) => input.through(output, block.stride),
+        Operator::Pool => FeatureMap { channels: output, height: 1, width: 1 },
+        _ => FeatureMap { channels: output, ..input },
     };
     let slot = matches!(operator, Operator::MbConv(_)).then_some(0);
     Some(LayerSpec { name: name.to_string(), slot, operator, input, output, inputs: Vec::new() })
+}
+
+/// Name, operator, and channels of input and output.
+type Parts = (&'static str, Operator, [usize; 2]);
+
+fn stem(words: &[&str]) -> Option<Parts> {
+    let [kernel, stride, channels, activation] = words else { return None };
+    let (kernel, stride) = (kernel_of(kernel)?, stride_of(stride)?);
+    let operator = Operator::Stem { kernel, stride, activation: activation_of(activation)? };
+    Some(("first_conv", operator, channel_list(channels)?))
+}
+
+fn mbconv(words: &[&str]) -> Option<Parts> {
+    let [kernel, stride, channels, activation, flags @ ..] = words else { return None };
+    let [input, mid, output] = channel_list(channels)?;
+    let block = block(kernel_of(kernel)?, stride_of(stride)?, mid, activation_of(activation)?, flags)?;
+    // only shapes that lowering gives
+    let expands = block.expansion || mid == input;
+    let adds = !block.residual || (block.stride == 1 && input == output);
+    (expands && adds).then_some(("blocks.0", Operator::MbConv(block), [input, output]))
+}
+
+/// What follows the blocks.
+fn head(kind: &str, words: &[&str]) -> Option<Parts> {
+    Some(match (kind, words) {
+        ("conv1x1", [channels, activation]) => {
+            let operator = Operator::HeadConv { activation: activation_of(activation)? };
+            ("final_expand_layer", operator, channel_list(channels)?)
+        }
+        ("pool", [channels]) => ("pool", Operator::Pool, [number(channels, MOST_CHANNELS)?; 2]),
+        ("mix", [channels, activation]) => {
+            let operator = Operator::FeatureMix { activation: activation_of(activation)? };
+            ("feature_mix_layer", operator, channel_list(channels)?)
+        }
+        ("linear", [channels]) => ("classifier", Operator::Classifier, channel_list(channels)?),
+        _ => return None,
+    })
 }
 
 fn block(kernel: usize, stride: usize, mid: usize, activation: Activation, flags: &[&str]) -> Option<MbConv> {

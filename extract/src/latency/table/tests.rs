@@ -29,7 +29,7 @@ pub(crate) fn made_up(space: &SearchSpace) -> LatencyTable {
     let device = DeviceFacts::this_machine(Some("made-up"));
     let mut table =
         LatencyTable::new("made-up.json", device, engine(), "none", rows).expect("checked numbers");
-    table.sentinel = Some(Watched { layer: SENTINEL.to_string(), usual_us: 5.5 });
+    table.sentinel = Some(Watched { name: SENTINEL.to_string(), usual_us: 5.5 });
     table
 }
 
@@ -92,7 +92,7 @@ fn rows_of_networks(networks: usize, sentinel_us: f64) -> Rows {
         records.push(visit(Subject::Network(arch.clone(), 1), 1.2 * sum + 3.0));
         records.push(visit(Subject::Network(arch, 2), 1.2 * sum + 3.0));
     }
-    let layer = table.sentinel.expect("made up").layer;
+    let layer = table.sentinel.expect("made up").name;
     Rows { setting: Setting { sentinel: layer, engine: engine(), ..setting() }, records }
 }
 
@@ -130,10 +130,15 @@ fn rows_are_folded_and_networks_corrected() {
 fn rows_are_added_at_the_table_s_speed_and_in_its_setting_only() {
     let mut table = made_up(&preset("tiny").expect("a preset"));
     let before = table.rows().clone();
+    // one is lacking, and one is not known well
+    let (lost, vague) = (before.keys().next().expect("a row"), before.keys().nth(1).expect("a row"));
+    table.rows.remove(lost);
+    table.rows.get_mut(vague).expect("a row").converged = false;
     // the machine is a tenth slower now
     table.add_rows(&rows_of_networks(0, 6.05), 0.03, None).expect("the same setting");
     for (key, row) in table.rows() {
         assert!((row.median_us / before[key].median_us - 1.0).abs() < 1e-5, "{key}");
+        assert_eq!(*row == before[key], key != lost && key != vague, "{key}: what was known well stays");
     }
     let mut renamed = rows_of_networks(0, 5.5);
     renamed.setting.device.name = "renamed".to_string();
