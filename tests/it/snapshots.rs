@@ -12,10 +12,12 @@ use insta::{Settings, assert_snapshot};
 use crate::cli::{binary, pipeline, run};
 
 const SUPERNET: [&str; 8] = ["", "space", "train", "eval", "sample", "bench", "completion", "man"];
-const EXTRACT: [&str; 12] = [
+const EXTRACT: [&str; 14] = [
     "",
     "measure",
     "table",
+    "import",
+    "import table",
     "fit",
     "search",
     "export",
@@ -147,6 +149,15 @@ fn failing() -> Vec<String> {
         "measure --space tiny --out older.json --missing",
         "measure --space tiny --out x.json --precision 0",
         "measure --space tiny --out x.json --engine gpu",
+        "measure --space tiny --out x.json --engine onnxruntime:nowhere.so",
+        "measure --space tiny --out x.json --networks 3",
+        "measure --space tiny --out x.json --resolutions 9",
+        "measure --space tiny --out x.json --limits 2 --networks 0",
+        "measure --space tiny --plan-only x.jsonl",
+        "measure --space tiny --missing --plan-only x.jsonl --threads 1",
+        "measure --space tiny --rows accuracy.jsonl --out x.json",
+        "table table.json --space tiny --export-ofa table.json",
+        "import table table.json --out x.json",
         "table newer.json",
         "table older.json",
         "table negative.json",

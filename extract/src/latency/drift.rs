@@ -7,8 +7,8 @@ use super::rows::{Record, Rows};
 const NEIGHBOURS: usize = 50;
 /// That speed is at this quantile of the readings, so that up to three quarters of them may be disturbed.
 const USUAL: f64 = 0.25;
-/// How far either reading of a line may lie from that: 5 %, where readings of a machine at rest vary by less than 1 %.
-const SUDDEN: f64 = 0.05;
+/// How far either reading of a line may lie from that: 3 %, where readings of a machine at rest vary by less than 1 %.
+const SUDDEN: f64 = 0.03;
 /// How much slower than usual the machine may be around a line: 25 %. Beyond, it does not drift, it shares its core.
 const SLOW: f64 = 1.25;
 

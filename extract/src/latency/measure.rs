@@ -94,11 +94,11 @@ impl MeasureConfig {
         )
     }
 
-    /// The same for whole sub-networks, with two visits that count, whatever their spread: they are judged in number, not
-    /// one by one.
+    /// The same for whole sub-networks, with three visits that count, whatever their spread: they are judged in number,
+    /// not one by one.
     #[must_use]
     pub fn for_networks(&self) -> Self {
-        Self { min_visits: 2, max_visits: 2, most_visits: 10, ..self.clone() }
+        Self { min_visits: 3, max_visits: 3, most_visits: 12, ..self.clone() }
     }
 }
 
