@@ -57,7 +57,11 @@ fn modules_use_only_what_stands_to_their_left() {
 fn one_clock_one_printer_one_place_for_unsafe() {
     for source in ["supernet/src", "extract/src"] {
         absent(source, &["Instant", "SystemTime"], &["timing.rs"]);
-        absent(source, &["println!", "eprintln!", "std::env::var(", "process::exit"], &["cli", "main.rs", "src/bin/"]);
+        absent(
+            source,
+            &["println!", "eprintln!", "std::env::var(", "process::exit"],
+            &["cli", "main.rs", "src/bin/"],
+        );
         absent(source, &["unsafe "], &["kernels"]);
         absent(source, &["todo!(", "unimplemented!("], &[]);
     }

@@ -1,16 +1,16 @@
 //! `extract measure`: plans what to time of a space, times it on this machine, and folds what was timed into a table.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use extract::accuracy::AccuracyEstimator;
-use extract::latency::fitted::LEAST_NETWORKS;
+use extract::latency::fitted::{LEAST_NETWORKS, Part};
 use extract::latency::{
     Campaign, Conditions, DeviceFacts, Engine, EngineFacts, Instruments, LatencyTable, MeasureConfig,
     MonotonicStopwatch, Plan, Rows, RowsLog, SENTINEL, Sentinel, Session, carry_out, is_searched,
 };
-use extract::search::{CostIndex, Kept, Objective, StandIn, measure_promised, promised};
+use extract::search::{CostIndex, Kept, Objective, Promised, StandIn, measure_promised, promised};
 use serde_json::json;
 use supernet::space::SearchSpace;
 use supernet::timing::unix_seconds;
@@ -52,7 +52,8 @@ pub struct Arguments {
     /// Whole sub-networks to measure, twice each: half of them to fit what sums of layers miss, half to judge; 0 for none
     #[arg(long, value_name = "N", default_value_t = 80, value_parser = networks)]
     networks: u32,
-    /// Latency limits to search sub-networks for, five each, and measure whether they keep them; 0 for none
+    /// Latency limits to search sub-networks for, ten each, half to set the margin and half to see whether limits are
+    /// kept; 0 for none
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
     limits: u32,
     /// What one of each five searches looks for; the others' stand-ins favour larger choices
@@ -287,43 +288,62 @@ fn interrupted(output: &Output, layers: usize, spent: Duration) -> anyhow::Resul
     Ok(Outcome::Interrupted)
 }
 
-/// Searches for limits and measures what is found.
+/// Searches for limits and measures what is found, in two rounds: the first sets the upper end of intervals, the second
+/// judges it.
 fn search_limits(
     arguments: &Arguments,
     output: &Output,
     space: &SearchSpace,
-    (table, budget): (&mut LatencyTable, Duration),
+    (table, mut budget): (&mut LatencyTable, Duration),
     (engine, stopwatch, log): (&dyn Engine, &mut MonotonicStopwatch, &mut RowsLog),
     stop: &AtomicBool,
 ) -> anyhow::Result<Option<Kept>> {
     let Some(mut fit) = table.fit_of(space).cloned().filter(|_| arguments.limits > 0) else {
         return Ok(None);
     };
+    let mut all = Kept { searched: Vec::new(), spent: Duration::ZERO, interrupted: false };
+    for (round, part) in [Part::Fit, Part::Check].into_iter().enumerate() {
+        let found = found_for_limits(arguments, space, table, round as u64, stop)?;
+        let index = CostIndex::new(space, table)?;
+        let mut sentinel = Sentinel::new();
+        let instruments =
+            Instruments { engine, stopwatch: &mut *stopwatch, sentinel: &mut || sentinel.run() };
+        let config =
+            MeasureConfig { reference_us: table.reference_us(SENTINEL), budget, ..config(arguments) };
+        let bar = output.bar(found.len() as u64);
+        let mut progress = |progress: extract::latency::Progress<'_>| show(&bar, &progress);
+        let kept = measure_promised(&index, (&found, part), instruments, &config, log, &mut progress, stop)?;
+        bar.finish_and_clear();
+        if kept.searched.len() < found.len() {
+            let lost = found.len() - kept.searched.len();
+            output.say(format_args!("{lost} searched sub-networks were not measured"));
+        }
+        budget = budget.saturating_sub(kept.spent);
+        all.spent += kept.spent;
+        all.interrupted |= kept.interrupted || stop.load(Ordering::Relaxed);
+        fit.searched.extend(kept.searched);
+        table.set_fit(space, fit.clone());
+    }
+    Ok(Some(all))
+}
+
+/// What searches find for the limits, with other objectives each round.
+fn found_for_limits(
+    arguments: &Arguments,
+    space: &SearchSpace,
+    table: &LatencyTable,
+    round: u64,
+    stop: &AtomicBool,
+) -> anyhow::Result<Vec<Promised>> {
     let estimator = arguments.estimator.as_deref().map(AccuracyEstimator::read).transpose()?;
-    let stand_ins: Vec<StandIn> = (0..SEARCHES_EACH).map(|seed| StandIn::new(space, seed)).collect();
+    let seeds = SEARCHES_EACH * round..SEARCHES_EACH * (round + 1);
+    let stand_ins: Vec<StandIn> = seeds.map(|seed| StandIn::new(space, seed)).collect();
     // one estimator finds the same again and again, so that stand-ins keep it company
     let own = estimator.iter().map(|estimator| estimator as &dyn Objective);
     let others = stand_ins.iter().map(|stand_in| stand_in as &dyn Objective);
     let objectives: Vec<&dyn Objective> = own.chain(others).take(SEARCHES_EACH as usize).collect();
     let index = CostIndex::new(space, table)?;
-    let found = promised(&index, &objectives, arguments.limits as usize, arguments.seed, stop)?;
-    let mut sentinel = Sentinel::new();
-    let instruments = Instruments { engine, stopwatch, sentinel: &mut || sentinel.run() };
-    let config = MeasureConfig { reference_us: table.reference_us(SENTINEL), budget, ..config(arguments) };
-    let bar = output.bar(found.len() as u64);
-    let mut progress = |progress: extract::latency::Progress<'_>| show(&bar, &progress);
-    let mut kept = measure_promised(&index, &found, instruments, &config, log, &mut progress, stop)?;
-    bar.finish_and_clear();
-    if kept.searched.len() < found.len() {
-        output.say(format_args!(
-            "{} searched sub-networks were not measured",
-            found.len() - kept.searched.len()
-        ));
-    }
-    kept.interrupted |= stop.load(std::sync::atomic::Ordering::Relaxed);
-    fit.searched.clone_from(&kept.searched);
-    table.set_fit(space, fit);
-    Ok(Some(kept))
+    Ok(promised(&index, &objectives, arguments.limits as usize, arguments.seed.wrapping_add(round), stop)?)
 }
 
 fn summarize(

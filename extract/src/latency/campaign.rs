@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use supernet::space::{Arch, LayerSpec};
 
+use super::candidates::stratified;
 use super::device::DeviceFacts;
 use super::engine::{Engine, Stopwatch};
 use super::fold::{fold, layer_rows};
 use super::measure::{Instruments, Measured, Progress, measure};
-use super::plan_file::{Plan, stratified};
-use super::rows::{Rows, RowsLog, SEARCHED, Setting, Subject};
+use super::plan_file::Plan;
+use super::rows::{Rows, RowsLog, SEARCHED, SEARCHED_AGAIN, Setting, Subject};
 use super::sentinel::Sentinel;
 use crate::error::Result;
 
@@ -90,7 +91,7 @@ impl Campaign {
 
 /// Whether it is a sub-network that was searched for a limit.
 pub fn is_searched(subject: &Subject) -> bool {
-    matches!(subject, Subject::Network(_, SEARCHED))
+    matches!(subject, Subject::Network(_, SEARCHED | SEARCHED_AGAIN))
 }
 
 type Subjects = BTreeMap<Subject, Vec<LayerSpec>>;

@@ -1,6 +1,8 @@
 //! What whole sub-networks of one space took, beside what a table says of them: one half is fitted to, the other half
 //! judges.
 
+pub(super) mod wire;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -50,6 +52,8 @@ pub struct SearchedRow {
     pub limit_us: f64,
     /// The sub-network.
     pub arch: Arch,
+    /// Whether the upper end of intervals is set by it, or it judges that.
+    pub part: Part,
     /// What was expected.
     pub predicted_us: f64,
     /// Median of the whole network.
@@ -161,21 +165,36 @@ impl SpaceFit {
         validation(&checked, &self.searched)
     }
 
-    /// What a prediction is multiplied by for the upper end of its interval; at least 1.
+    /// What a prediction is multiplied by for the upper end of its interval; at least 1. A search finds what is expected
+    /// to take less than it does, so where searched sub-networks were measured to learn that, the interval is as wide as
+    /// 95 % of them need.
     pub fn upper_factor(&self) -> f64 {
-        self.validation().residual_band[1].max(1.0)
+        let of_random = self.validation().residual_band[1].max(1.0);
+        let mut ratios = self.searched_ratios();
+        ratios.sort_by(f64::total_cmp);
+        // split conformal, one-sided: rank (n + 1) .95
+        let rank = (CONFIDENCE * (ratios.len() + 1) as f64).ceil() as usize;
+        let of_searched = ratios.get(rank.min(ratios.len()).wrapping_sub(1)).copied().unwrap_or(1.0);
+        of_random.max(of_searched)
     }
 
-    /// How likely a network with this prediction keeps a limit: the share of the judging networks that would have, were
-    /// their measurements as far above or below their predictions.
+    /// Measurement over prediction of the searched sub-networks to learn from.
+    fn searched_ratios(&self) -> Vec<f64> {
+        let learnt = self.searched.iter().filter(|row| row.part == Part::Fit);
+        learnt.map(|row| row.measured_us / row.predicted_us).collect()
+    }
+
+    /// How likely a network that a search found with this prediction keeps a limit: the share of the searched
+    /// sub-networks to learn from that would, were their measurements as far from their predictions; of the judging ones,
+    /// where none were searched for. One more that does not is counted among them.
     pub fn kept(&self, predicted_us: f64, limit_us: f64) -> f64 {
-        let checked = self.networks.iter().filter(|network| network.part == Part::Check);
-        let (mut n, mut kept) = (0, 0);
-        for network in checked {
-            n += 1;
-            kept += usize::from(predicted_us * network.measured_us() / network.predicted_us <= limit_us);
+        let mut ratios = self.searched_ratios();
+        if ratios.is_empty() {
+            let checked = self.networks.iter().filter(|network| network.part == Part::Check);
+            ratios = checked.map(|network| network.measured_us() / network.predicted_us).collect();
         }
-        kept as f64 / (n + 1) as f64
+        let kept = ratios.iter().filter(|ratio| predicted_us * **ratio <= limit_us).count();
+        kept as f64 / (ratios.len() + 1) as f64
     }
 
     /// Whether all numbers can be; `place` names the file in messages.
@@ -190,7 +209,7 @@ impl SpaceFit {
         for network in self.networks.iter().filter(|network| !network.numbers().iter().all(sound)) {
             return wrong(format!("network {}", network.arch), format!("{:?}", network.numbers()));
         }
-        for SearchedRow { limit_us, arch, predicted_us, measured_us } in &self.searched {
+        for SearchedRow { limit_us, arch, predicted_us, measured_us, .. } in &self.searched {
             let numbers = [*limit_us, *predicted_us, *measured_us];
             if !numbers.iter().all(sound) {
                 return wrong(format!("searched {arch}"), format!("{numbers:?}"));
@@ -298,7 +317,8 @@ pub fn validation(networks: &[&NetworkRow], searched: &[SearchedRow]) -> Validat
         .collect();
     let repeatability = (!twice.is_empty()).then(|| rounded(stats::median(&twice), DECIMALS));
     let ratios = predicted.iter().zip(&measured).map(|(predicted, measured)| measured / predicted).collect();
-    let kept = searched.iter().filter(|row| row.measured_us <= row.limit_us).count();
+    let judging: Vec<&SearchedRow> = searched.iter().filter(|row| row.part == Part::Check).collect();
+    let kept = judging.iter().filter(|row| row.measured_us <= row.limit_us).count();
     Validation {
         n,
         within_5pct: share(0.05),
@@ -311,8 +331,8 @@ pub fn validation(networks: &[&NetworkRow], searched: &[SearchedRow]) -> Validat
         repeatability,
         residual_band: band(ratios),
         band_level: rounded(CONFIDENCE.min((n as f64 - 1.0).max(0.0) / (n as f64 + 1.0)), DECIMALS),
-        limits: searched.len(),
-        limits_kept: (!searched.is_empty()).then(|| rounded(kept as f64 / searched.len() as f64, DECIMALS)),
+        limits: judging.len(),
+        limits_kept: (!judging.is_empty()).then(|| rounded(kept as f64 / judging.len() as f64, DECIMALS)),
     }
 }
 
@@ -365,6 +385,20 @@ mod tests {
         assert!(kept.is_sorted() && kept[0] == 0.0 && kept[4] == 60.0 / 61.0, "{kept:?}");
         assert!((0.2..0.8).contains(&kept[2]), "{kept:?}");
         fit.check("x").expect("sound");
+        // searches found networks that take 4 % more than expected, and two of forty even more
+        let mut fit = fit;
+        let searched = |index: usize| SearchedRow {
+            limit_us: 100.0,
+            arch: fit.networks[index].arch.clone(),
+            part: Part::Fit,
+            predicted_us: 100.0,
+            measured_us: if index < 2 { 120.0 + index as f64 } else { 104.0 },
+        };
+        fit.searched = (0..40).map(searched).collect();
+        assert_eq!((fit.upper_factor(), fit.validation().limits), (1.2, 0), "rank 39 of 40");
+        fit.searched.remove(0);
+        assert_eq!(fit.upper_factor(), 1.04, "rank 38 of 39");
+        assert_eq!((fit.kept(100.0, 103.0), fit.kept(100.0, 104.0)), (0.0, 38.0 / 40.0));
         assert!(fitted(LEAST_NETWORKS - 1, |sum, _| sum).is_none());
     }
 
@@ -395,6 +429,7 @@ mod tests {
         let searched = |measured_us| SearchedRow {
             limit_us: 100.0,
             arch: "r8:k3e3".parse().expect("an arch"),
+            part: Part::Check,
             predicted_us: 99.0,
             measured_us,
         };

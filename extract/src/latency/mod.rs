@@ -5,6 +5,7 @@
 //! into a table; a [`LatencyModel`] is what the table says of one space.
 
 mod campaign;
+mod candidates;
 mod clock;
 mod compare;
 pub mod correction;
@@ -31,6 +32,7 @@ mod timer;
 mod weights;
 
 pub use campaign::{Campaign, carry_out, is_searched};
+pub use candidates::stratified;
 pub use clock::MonotonicStopwatch;
 pub use compare::{Compared, compare};
 pub use device::{Conditions, DeviceFacts};
@@ -44,7 +46,7 @@ pub use native::NativeEngine;
 #[cfg(feature = "onnxruntime")]
 pub use onnxruntime::OnnxRuntimeEngine;
 pub use plan::space_layers;
-pub use plan_file::{Plan, PlannedLayer, stratified};
+pub use plan_file::{Plan, PlannedLayer};
 pub use rows::{Record, Rows, RowsLog, Session, Setting, Subject, Visit};
 pub use sentinel::{SENTINEL, Sentinel};
 pub use stats::Row;

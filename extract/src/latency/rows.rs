@@ -56,16 +56,18 @@ struct Header {
 pub enum Subject {
     /// One layer by itself, by its key.
     Layer(String),
-    /// A whole sub-network, in the first or the second of two passes that are apart in time; or, as the third, one
-    /// that was searched for a limit.
+    /// A whole sub-network, in the first or the second of two passes that are apart in time; or one that was searched
+    /// for a limit, in the third to learn from it and in the fourth to judge.
     Network(Arch, u8),
 }
 
-/// The pass in which sub-networks are measured that were searched for a limit.
+/// The pass in which sub-networks are measured that were searched for a limit, to learn from them.
 pub const SEARCHED: u8 = 3;
+/// The same for those that judge what was learnt.
+pub const SEARCHED_AGAIN: u8 = 4;
 
 /// Times that can be: a picosecond to eleven days.
-const LEAST_US: f64 = 1e-6;
+pub(super) const LEAST_US: f64 = 1e-6;
 const MOST_US: f64 = 1e12;
 /// Most runs in one sample.
 pub(super) const MOST_RUNS: u64 = 1 << 24;
@@ -204,7 +206,7 @@ fn record(place: &str, line: &str) -> Result<Record> {
     let subject = match (line.session, line.layer, line.network, line.pass) {
         (Some(session), None, None, None) => return Ok(Record::Session(session)),
         (None, Some(layer), None, None) if !layer.trim().is_empty() => Subject::Layer(layer),
-        (None, None, Some(arch), pass @ (None | Some(1..=SEARCHED))) => {
+        (None, None, Some(arch), pass @ (None | Some(1..=SEARCHED_AGAIN))) => {
             Subject::Network(arch, pass.unwrap_or(1))
         }
         _ => return Err(wrong("visit", form, &"something else")),
@@ -436,7 +438,7 @@ mod tests {
                 "sentinel_us",
             ),
             (format!("{header}{{\"layer\":\"a\",\"network\":\"r8:k3e3\",\"samples_us\":[1]}}\n"), "visit"),
-            (format!("{header}{{\"network\":\"r8:k3e3\",\"pass\":4,\"samples_us\":[1]}}\n"), "visit"),
+            (format!("{header}{{\"network\":\"r8:k3e3\",\"pass\":5,\"samples_us\":[1]}}\n"), "visit"),
         ] {
             let error = refused(&text, "p");
             assert!(error.contains(part), "{part}: {error}");

@@ -11,11 +11,11 @@ use serde_json::Value;
 use supernet::error::Error;
 use supernet::space::{LayerSpec, SearchSpace};
 
-use super::correction::Correction;
 use super::device::DeviceFacts;
 use super::drift::usual_us;
 use super::engine::EngineFacts;
-use super::fitted::{NetworkRow, SearchedRow, SpaceFit, Validation};
+use super::fitted::SpaceFit;
+use super::fitted::wire::SpaceWire;
 use super::fold::{fold, layer_rows, network_times};
 use super::plan::space_layers;
 use super::rows::{Record, Rows};
@@ -81,42 +81,6 @@ struct Wire {
     spaces: BTreeMap<String, SpaceWire>,
     #[serde(default)]
     run: BTreeMap<String, Value>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SpaceWire {
-    name: String,
-    resolutions: Vec<usize>,
-    correction: Correction,
-    /// Follows from the lists; for a reader.
-    validation: Validation,
-    networks: Vec<NetworkRow>,
-    searched: Vec<SearchedRow>,
-}
-
-impl From<&SpaceFit> for SpaceWire {
-    fn from(fit: &SpaceFit) -> Self {
-        let validation = fit.validation();
-        let SpaceFit { name, resolutions, correction, networks, searched } = fit.clone();
-        Self { name, resolutions, correction, validation, networks, searched }
-    }
-}
-
-impl SpaceWire {
-    fn checked(self, place: &str) -> Result<SpaceFit> {
-        let Self { name, resolutions, correction, validation, networks, searched } = self;
-        let fit = SpaceFit { name, resolutions, correction, networks, searched };
-        fit.check(place)?;
-        let (expected, got) = (fit.validation(), validation);
-        if expected != got {
-            let field = format!("validation of space {}", fit.name);
-            let (expected, got) =
-                (format!("{expected:?}, which follows from the networks"), format!("{got:?}"));
-            return Err(Error::invalid(place, field, expected, got).into());
-        }
-        Ok(fit)
-    }
 }
 
 /// How much of a space a table holds.

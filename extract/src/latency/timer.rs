@@ -8,7 +8,7 @@ use supernet::space::LayerSpec;
 use super::drift::{is_quiet, undisturbed_us};
 use super::engine::{Engine, Run, Stopwatch};
 use super::measure::MeasureConfig;
-use super::rows::{MOST_RUNS, Record, Rows, RowsLog, Subject, Visit};
+use super::rows::{LEAST_US, MOST_RUNS, Record, Rows, RowsLog, Subject, Visit};
 use super::stats;
 use crate::error::Result;
 
@@ -107,10 +107,9 @@ impl<'a> Timer<'a> {
         Ok(spent)
     }
 
-    /// Microseconds a run; at least a thousandth of a tick, so that a clock that stood still gives no zero.
+    /// Microseconds a run; at least the least that rows may hold, so that a clock that stood still gives no zero.
     fn sample(&mut self, inner: u64, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
-        let least = 1e-3 * self.stopwatch.tick().max(1) as f64;
-        Ok((self.time(inner, run)? as f64).max(least) / inner as f64 / 1e3)
+        Ok((self.time(inner, run)? as f64 / inner as f64 / 1e3).max(LEAST_US))
     }
 
     /// The number of runs, `start` or more, that makes a sample long enough.

@@ -14,7 +14,8 @@ use super::evolution::{SearchConfig, evolve};
 use super::index::CostIndex;
 use super::objective::Objective;
 use crate::error::Result;
-use crate::latency::rows::SEARCHED;
+use crate::latency::fitted::Part;
+use crate::latency::rows::{SEARCHED, SEARCHED_AGAIN};
 use crate::latency::{Instruments, MeasureConfig, Progress, RowsLog, SearchedRow, Subject, measure};
 
 /// A sub-network that was found for a limit.
@@ -77,26 +78,28 @@ pub struct Kept {
     pub interrupted: bool,
 }
 
-/// Measures them, each sub-network once.
+/// Measures them, each sub-network once: to learn from them how far a search's sub-networks exceed what is expected of
+/// them, or to judge that.
 ///
 /// # Errors
 /// Passes on what the engine and the log say.
 pub fn measure_promised(
     index: &CostIndex,
-    promised: &[Promised],
+    (promised, part): (&[Promised], Part),
     instruments: Instruments<'_>,
     config: &MeasureConfig,
     log: &mut RowsLog,
     progress: &mut dyn FnMut(Progress<'_>),
     stop: &AtomicBool,
 ) -> Result<Kept> {
+    let pass = if part == Part::Fit { SEARCHED } else { SEARCHED_AGAIN };
     let mut subjects = BTreeMap::new();
     for Promised { arch, .. } in promised {
-        subjects.insert(Subject::Network(arch.clone(), SEARCHED), index.space().lower(arch)?);
+        subjects.insert(Subject::Network(arch.clone(), pass), index.space().lower(arch)?);
     }
     let measured = measure(&subjects, instruments, &config.for_networks(), log, progress, stop)?;
     let row = |Promised { limit_us, arch, predicted_us }: &Promised| {
-        let observed = measured.observed.get(&Subject::Network(arch.clone(), SEARCHED))?;
+        let observed = measured.observed.get(&Subject::Network(arch.clone(), pass))?;
         if observed.visits.is_empty() {
             return None;
         }
@@ -104,6 +107,7 @@ pub fn measure_promised(
         Some(SearchedRow {
             limit_us: rounded(*limit_us),
             arch: arch.clone(),
+            part,
             predicted_us: rounded(*predicted_us),
             measured_us: rounded(observed.row(config.half_width).median_us),
         })
