@@ -42,9 +42,10 @@ fn a_plan_goes_to_a_device_and_rows_come_back() {
     let lines: Vec<&str> = text.lines().collect();
     std::fs::write(at.join("rows.jsonl"), lines[..lines.len() - 9].join("\n") + "\n{\"netw")
         .expect("written");
+    let cut = visits(&Rows::read(&at.join("rows.jsonl")).expect("the torn line is passed over"));
     let resumed = device(at, &["plan.jsonl", "rows.jsonl", "--device-name", "board"]);
     assert!(resumed.status.success());
-    assert!(visits(&Rows::read(&at.join("rows.jsonl")).expect("rows")) >= visits(&rows));
+    assert!(visits(&Rows::read(&at.join("rows.jsonl")).expect("rows")) > cut);
 
     let folded =
         json("extract", at, "measure --space tiny --resolutions 8 --rows rows.jsonl --out board.json");

@@ -25,6 +25,9 @@ enum What {
 
 /// Latency tables in YAML, one file a resolution, into one table
 #[derive(clap::Args)]
+#[command(
+    after_help = "Example:\n  extract import table note10_160_lookup_table.yaml note10_176_lookup_table.yaml --out note10.json"
+)]
 struct Table {
     /// The tables of one device
     #[arg(value_name = "FILE.yaml", required = true)]
