@@ -206,7 +206,7 @@ impl SpaceFit {
             return wrong(format!("correction of space {}", self.name), format!("{:?}", self.correction));
         }
         let sound = |value: &f64| value.is_finite() && *value > 0.0;
-        for network in self.networks.iter().filter(|network| !network.numbers().iter().all(sound)) {
+        if let Some(network) = self.networks.iter().find(|network| !network.numbers().iter().all(sound)) {
             return wrong(format!("network {}", network.arch), format!("{:?}", network.numbers()));
         }
         for SearchedRow { limit_us, arch, predicted_us, measured_us, .. } in &self.searched {
