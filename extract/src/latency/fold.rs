@@ -33,7 +33,8 @@ impl Observed {
     }
 }
 
-/// What was sampled of each subject; `reference_us` as for [`verdicts`].
+/// What was sampled of each subject, scaled to what it would be if the sentinel took `reference_us`, or its usual time in
+/// these rows.
 pub fn fold(rows: &Rows, reference_us: Option<f64>) -> BTreeMap<Subject, Observed> {
     let mut folded: BTreeMap<Subject, Observed> = BTreeMap::new();
     let mut before: Option<&Subject> = None;
