@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs what board/build.sh built under qemu (apt-get install qemu-user-static): a plan there and rows back into a table.
 # The times mean nothing there; that every layer and whole sub-networks run, that a kill is survived and that the table
-# is whole does. Needs `extract`, built for this machine: EXTRACT=target/release/extract.
+# is whole does; some six minutes. Needs `extract`, built for this machine: EXTRACT=target/release/extract.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -177,6 +177,7 @@ fn measure(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
     json("extract", at, &victim.line);
     let covered = json("extract", at, "table table.json --space tiny");
     assert_eq!(covered["coverage"]["missing"], serde_json::json!([]));
+    assert!(covered["spaces"][0]["validation"]["n"].as_u64() > Some(0), "sub-networks were measured too");
     assert!(!rows.exists(), "the table has taken its place");
     killed
 }

@@ -63,16 +63,18 @@ pub fn carry_out(
             Instruments { engine, stopwatch: &mut *stopwatch, sentinel: &mut || sentinel.run() };
         measure(subjects, instruments, config, log, progress, stop)
     };
-    campaign.add(&measured(&layers(plan), &config, log)?);
-    campaign.unmeasured_layers = campaign.unmeasured_networks;
-    campaign.unmeasured_networks = 0;
+    let of_layers = measured(&layers(plan), &config, log)?;
+    campaign.add(&of_layers);
+    campaign.unmeasured_layers = of_layers.unmeasured.len();
     if campaign.interrupted || campaign.unmeasured_layers > 0 {
         return Ok(campaign);
     }
     let chosen = chosen(plan, log.rows());
     for pass in [1, 2] {
         config.budget = plan.budget.saturating_sub(campaign.spent);
-        campaign.add(&measured(&networks(plan, &chosen, pass)?, &config.for_networks(), log)?);
+        let of_networks = measured(&networks(plan, &chosen, pass)?, &config.for_networks(), log)?;
+        campaign.add(&of_networks);
+        campaign.unmeasured_networks = campaign.unmeasured_networks.max(of_networks.unmeasured.len());
         if campaign.interrupted {
             break;
         }
@@ -82,7 +84,6 @@ pub fn carry_out(
 
 impl Campaign {
     fn add(&mut self, measured: &Measured) {
-        self.unmeasured_networks = self.unmeasured_networks.max(measured.unmeasured.len());
         self.unfinished += measured.unfinished;
         self.spent += measured.spent;
         self.interrupted |= measured.interrupted;

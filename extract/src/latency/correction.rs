@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use supernet::space::{LayerSpec, Operator};
 
+use super::stats;
 use crate::equations::solve_positive;
 use crate::error::Result;
 use crate::file::rounded;
@@ -216,15 +217,13 @@ fn cross_validate(form: Form, observations: &[Observation]) -> Result<(f64, f64)
         errors.extend(out.iter().map(|observation| observation.error_of(&correction)));
     }
     let n = errors.len().max(1) as f64;
-    Ok((errors.iter().sum::<f64>() / n, super::stats::deviation(&errors) / n.sqrt()))
+    Ok((errors.iter().sum::<f64>() / n, stats::deviation(&errors) / n.sqrt()))
 }
 
 /// Rounds of reweighting; weights hardly change after five.
 const ROUNDS: usize = 6;
 /// Residuals beyond so many deviations count less: 95 % efficient where errors are normal (Holland & Welsch 1977).
 const HUBER: f64 = 1.345;
-/// Deviation of a normal distribution over its MAD.
-const NORMAL_MAD: f64 = 1.482_602_218_505_602;
 /// Least deviation of relative errors, so that perfect fits have one.
 const LEAST_DEVIATION: f64 = 1e-4;
 
@@ -235,7 +234,7 @@ fn fit_form(form: Form, observations: &[Observation]) -> Result<Correction> {
     for _ in 1..ROUNDS {
         let errors: Vec<f64> =
             observations.iter().map(|observation| observation.error_of(&correction)).collect();
-        let bound = HUBER * (NORMAL_MAD * super::stats::median(&errors)).max(LEAST_DEVIATION);
+        let bound = HUBER * (stats::median(&errors) / stats::NORMAL_QUARTILE).max(LEAST_DEVIATION);
         weights = errors.iter().map(|error| (bound / error.max(bound)).min(1.0)).collect();
         correction = fit_weighted(form, observations, &weights)?;
     }

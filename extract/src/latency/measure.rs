@@ -132,7 +132,7 @@ pub struct Measured {
     pub interrupted: bool,
 }
 
-/// What runs and times the subjects, and the layer that is measured between any two visits.
+/// What runs and times the subjects, and what is read before and after samples are taken.
 pub struct Instruments<'a> {
     /// Runs them.
     pub engine: &'a dyn Engine,

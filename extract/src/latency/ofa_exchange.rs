@@ -9,14 +9,12 @@ use super::device::DeviceFacts;
 use super::engine::EngineFacts;
 use super::ofa_table::{OfaRow, OfaTable, ofa_key};
 use super::plan::space_layers;
-use super::stats::Row;
+use super::stats::{NORMAL_QUARTILE, Row};
 use super::table::LatencyTable;
 use crate::error::Result;
 
 /// The normal distribution's 97.5 % quantile.
 const NORMAL_975: f64 = 1.959_963_984_540_054;
-/// The normal distribution's quartile: the MAD of a normal distribution over its standard deviation.
-const NORMAL_QUARTILE: f64 = 0.674_489_750_196_081_7;
 /// Half of the mean's 95 % interval over the mean, up to which a row counts as known well: that of our own measuring.
 const HALF_WIDTH: f64 = 0.03;
 const US_PER_MS: f64 = 1e3;

@@ -35,7 +35,7 @@ pub const CONFIDENCE: f64 = 0.95;
 /// Outliers"; the identifier is Hampel's 1974).
 const OUTLIER_SCORE: f64 = 3.5;
 /// The normal distribution's quartile: what makes the MAD comparable with a standard deviation.
-const NORMAL_QUARTILE: f64 = 0.674_489_750_196_081_7;
+pub(super) const NORMAL_QUARTILE: f64 = 0.674_489_750_196_081_7;
 
 /// Sorts by value.
 fn sorted(samples: &[f64]) -> Vec<f64> {
