@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::error::Result;
 use supernet::Error;
-use supernet::space::{Arch, Block, Expand, SearchSpace, Stage};
+use supernet::space::{Arch, Block, Ratio, SearchSpace, Stage};
 
 /// Encodes the sub-networks of one space: for every block that can exist a one-hot kernel and a one-hot expand
 /// ratio (zeros where the block is absent), then a one-hot resolution (Cai et al. 2020, section 3.4).
@@ -122,7 +122,7 @@ impl Encoder {
 /// Where a block's kernel and expand ratio stand in its stage's lists.
 pub(crate) fn choice_indices(stage: &Stage, block: &Block) -> Option<(usize, usize)> {
     let kernel = stage.choices.kernel.iter().position(|&kernel| kernel == block.kernel)?;
-    let expand = stage.choices.expand.iter().position(|&expand: &Expand| expand == block.expand)?;
+    let expand = stage.choices.expand.iter().position(|&expand: &Ratio| expand == block.expand)?;
     Some((kernel, expand))
 }
 

@@ -248,8 +248,9 @@ impl<'a> Runner<'a> {
     fn learn(&self, step: u64, teacher: Option<&Tensor>) -> Result<()> {
         let target = Target { labels: &self.labels, smoothing: 0.1, teacher };
         for index in 0..self.subnetworks() {
-            let dropout = dropout_mask(&self.setup.space, self.setup.batch, 0, [step, index])?;
-            self.pupil().learn(&self.arch(step, index), &self.images, &target, dropout, &self.gradients)?;
+            let arch = self.arch(step, index);
+            let dropout = dropout_mask(&self.setup.space, &arch, self.setup.batch, 0, [step, index])?;
+            self.pupil().learn(&arch, &self.images, &target, dropout, &self.gradients)?;
         }
         self.optimizer.step(&self.weights, &self.gradients, 1e-3)
     }

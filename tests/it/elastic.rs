@@ -9,7 +9,7 @@ use supernet::elastic::{Gradients, Nesting, SharedWeights, SubnetWeights, sort_c
 use supernet::kernels::Kernels;
 use supernet::nn::{MapSource, Network, Pass, Source, Statistics};
 use supernet::random::rng_for;
-use supernet::space::{Arch, Expand, SearchSpace, preset, sampler};
+use supernet::space::{Arch, Ratio, SearchSpace, preset, sampler};
 use supernet::train::{Pupil, Target};
 
 use crate::common::{assert_close, formula, values};
@@ -100,7 +100,7 @@ fn sorting_channels_leaves_the_largest_network_as_it_was() {
     changed =
         SharedWeights::from_tensors(&space, bumped.into_iter().map(noisy).collect(), "test").expect("finite");
     let (before, narrow_before) = (logits(&changed, &arch), logits(&changed, &narrow));
-    sort_channels(&space, &mut changed, &Nesting::Within(vec![Expand::whole(4), Expand::whole(6)]))
+    sort_channels(&space, &mut changed, &Nesting::Within(vec![Ratio::whole(4), Ratio::whole(6)]))
         .expect("sorted");
     assert_close("largest, sorted in groups", &logits(&changed, &arch), &before, 1e-5);
     assert_close("ratio 4, sorted in groups", &logits(&changed, &narrow), &narrow_before, 1e-5);

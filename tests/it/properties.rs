@@ -10,16 +10,16 @@ use rand_chacha::ChaCha8Rng;
 use supernet::accuracy_file::{self, AccuracyHeader, AccuracyRow, Writer};
 use supernet::data::{Split, idx_from_bytes};
 use supernet::eval::Calibration;
-use supernet::space::{Arch, Block, Expand, SearchSpace, arch_file, preset, preset_names, sampler};
+use supernet::space::{Arch, Block, Ratio, SearchSpace, arch_file, preset, preset_names, sampler};
 
-fn expand() -> impl Strategy<Value = Expand> {
-    (1u32..=10_000).prop_map(Expand::hundredths)
+fn expand() -> impl Strategy<Value = Ratio> {
+    (1u32..=10_000).prop_map(Ratio::hundredths)
 }
 
 fn arch() -> impl Strategy<Value = Arch> {
     let block = (1usize..12, expand()).prop_map(|(kernel, expand)| Block { kernel, expand });
     let stages = prop::collection::vec(prop::collection::vec(block, 1..6), 1..7);
-    (1usize..5000, stages).prop_map(|(resolution, stages)| Arch { resolution, stages })
+    (1usize..5000, stages).prop_map(|(resolution, stages)| Arch { resolution, stages, widths: Vec::new() })
 }
 
 fn choices<T: Ord + Clone + std::fmt::Debug>(

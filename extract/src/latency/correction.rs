@@ -88,6 +88,7 @@ impl Features {
         let kind = match &layer.operator {
             Operator::MbConv(block) if block.squeeze.is_none() => 0,
             Operator::MbConv(_) => 1,
+            Operator::Bottleneck(_) => 0,
             _ => 2,
         };
         let weights: usize =

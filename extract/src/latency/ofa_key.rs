@@ -58,6 +58,10 @@ impl fmt::Display for Key<'_> {
             Operator::HeadConv { .. } => "Conv_1",
             Operator::Pool => "AvgPool2D",
             Operator::FeatureMix { .. } => "Conv_2",
+            // OFA has no latency tables of ResNets; these words mean nothing to it, and so are refused
+            Operator::Conv { .. } => "no key: Conv of a stem",
+            Operator::MaxPool => "no key: MaxPool",
+            Operator::Bottleneck(_) => "no key: Bottleneck",
             Operator::Classifier => "Logits",
         })?;
         write!(f, "-input:{}-output:", side(input))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::Result;
-use supernet::space::{Arch, Block, LayerSpec, SearchSpace, Stage};
+use supernet::space::{Arch, Block, LayerSpec, SearchSpace, Stage, sampler};
 
 /// One sub-network of full depth in which every block has the choice of the same index.
 pub(crate) struct Covering {
@@ -27,7 +27,11 @@ pub(crate) fn covering(space: &SearchSpace) -> Vec<Covering> {
         for kernel in 0..kernels {
             for expand in 0..expands {
                 let blocks = |stage: &Stage| vec![block(stage, kernel, expand); stage.choices.max_depth()];
-                let arch = Arch { resolution: side, stages: space.stages().iter().map(blocks).collect() };
+                let arch = Arch {
+                    resolution: side,
+                    stages: space.stages().iter().map(blocks).collect(),
+                    widths: sampler::largest(space).widths,
+                };
                 all.push(Covering { resolution, arch });
             }
         }
@@ -62,7 +66,7 @@ mod tests {
     use super::*;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
-    use supernet::space::{preset, preset_names, sampler};
+    use supernet::space::{preset, preset_names};
 
     #[test]
     fn every_layer_of_random_networks_is_planned() {

@@ -37,6 +37,9 @@ pub(super) fn append(graph: &mut Graph, layer: &LayerSpec, weights: &LayerWeight
             activate(graph, name, *activation);
         }
         Operator::MbConv(block) => inverted_residual(graph, name, block, weights)?,
+        Operator::Conv { .. } | Operator::MaxPool | Operator::Bottleneck(_) => {
+            return Err(supernet::Error::invalid("onnx", "layer", "one that has a graph", layer).into());
+        }
         Operator::Pool => mean(graph, name.clone()),
         Operator::Classifier => classifier(graph, name, weights)?,
     }

@@ -30,7 +30,15 @@ fn decoded(layers: &[LayerSpec], batch: usize) -> proto::Graph {
 fn layer(operator: Operator, input: [usize; 2], output: [usize; 2]) -> LayerSpec {
     let map = |[channels, side]: [usize; 2]| FeatureMap { channels, height: side, width: side };
     let name = "some.layer".to_string();
-    LayerSpec { name, slot: None, operator, input: map(input), output: map(output), inputs: Vec::new() }
+    LayerSpec {
+        name,
+        slot: None,
+        place: None,
+        operator,
+        input: map(input),
+        output: map(output),
+        inputs: Vec::new(),
+    }
 }
 
 /// The block with all that a block can have.

@@ -5,7 +5,7 @@
 //! so the sums are exact, not estimates.
 
 use serde::{Deserialize, Serialize};
-use supernet::space::{Arch, Block, LayerSpec, SearchSpace, Stage, cost};
+use supernet::space::{Arch, Block, LayerSpec, SearchSpace, Stage, cost, sampler};
 
 use super::constraint::Quantity;
 use crate::encode::choice_indices;
@@ -136,8 +136,7 @@ impl CostIndex {
         });
         for layer in layers {
             let costs = layer_costs(layer, model)?;
-            // slot 0 is the first block, which every sub-network has
-            if layer.slot.is_none_or(|slot| slot == 0) {
+            if layer.place.is_none() {
                 fixed.add(&costs);
                 continue;
             }
@@ -187,7 +186,11 @@ impl CostIndex {
         let mut best: Option<(f64, Arch, Costs)> = None;
         for (resolution, &side) in self.space.resolutions().iter().enumerate() {
             let stage = |stage: usize| self.least_stage(resolution, stage, quantity);
-            let arch = Arch { resolution: side, stages: (0..self.stages.len()).map(stage).collect() };
+            let arch = Arch {
+                resolution: side,
+                stages: (0..self.stages.len()).map(stage).collect(),
+                widths: sampler::smallest(&self.space).widths,
+            };
             let costs = self.costs(&arch).expect("made of the space's own choices");
             let value = costs.of(quantity);
             if best.as_ref().is_none_or(|(least, ..)| value < *least) {
@@ -250,7 +253,7 @@ mod tests {
     use crate::latency::table::tests::made_up;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
-    use supernet::space::{preset, preset_names, sampler};
+    use supernet::space::{preset, preset_names};
 
     #[test]
     fn an_index_says_what_lowering_says() {

@@ -19,32 +19,19 @@ fn matrix_name(block: &str, from: usize, to: usize) -> String {
     format!("{}.{from}to{to}_matrix", depthwise_name(block))
 }
 
-/// Kernel sizes from the largest down to `target`.
-fn chain(space: &SearchSpace, slot: usize, target: usize) -> Vec<usize> {
-    let sizes = kernels_of_slot(space, slot);
-    sizes.iter().rev().copied().take_while(|&size| size >= target).collect()
-}
-
-/// The kernel choices of the block at this place of the largest network; the first block has none.
-fn kernels_of_slot(space: &SearchSpace, slot: usize) -> &[usize] {
-    let mut first = 1;
-    for stage in space.stages() {
-        let end = first + stage.choices.max_depth();
-        if (first..end).contains(&slot) {
-            return &stage.choices.kernel;
-        }
-        first = end;
+/// The kernel choices of a layer's place; none where it is no elastic block with a depthwise convolution.
+fn kernel_choices<'a>(space: &'a SearchSpace, layer: &LayerSpec) -> &'a [usize] {
+    match (&layer.operator, layer.place) {
+        (Operator::MbConv(_), Some(place)) => &space.stages()[place.stage].choices.kernel,
+        _ => &[],
     }
-    &[]
 }
 
 /// The matrices of every block of the largest network.
 pub(super) fn matrix_specs(space: &SearchSpace, largest: &[LayerSpec]) -> Vec<WeightSpec> {
     let mut specs = Vec::new();
     for layer in largest {
-        let Some(slot) = layer.slot else { continue };
-        let sizes = kernels_of_slot(space, slot);
-        for pair in sizes.windows(2).rev() {
+        for pair in kernel_choices(space, layer).windows(2).rev() {
             let name = matrix_name(&layer.name, pair[1], pair[0]);
             specs.push(WeightSpec { name, shape: vec![pair[0].pow(2); 2], role: WeightRole::Kernel });
         }
@@ -64,8 +51,9 @@ pub(super) struct KernelTransform {
 impl KernelTransform {
     /// The transform that a layer needs; `None` where it takes the shared kernel as it is.
     pub(super) fn of(space: &SearchSpace, layer: &LayerSpec) -> Option<Self> {
-        let (Operator::MbConv(block), Some(slot)) = (&layer.operator, layer.slot) else { return None };
-        let sizes = chain(space, slot, block.kernel);
+        let Operator::MbConv(block) = &layer.operator else { return None };
+        let sizes: Vec<usize> = kernel_choices(space, layer).iter().rev().copied().collect();
+        let sizes: Vec<usize> = sizes.into_iter().take_while(|&size| size >= block.kernel).collect();
         (sizes.len() > 1).then(|| Self { block: layer.shared_name(), channels: block.mid, sizes })
     }
 

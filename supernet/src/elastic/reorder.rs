@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 
 use super::shared::SharedWeights;
 use crate::error::Result;
-use crate::space::{Expand, LayerSpec, Operator, SearchSpace, sampler};
+use crate::space::{LayerSpec, Operator, Ratio, SearchSpace, sampler};
 
 /// Which channels may change places.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,12 +15,12 @@ pub enum Nesting {
     /// All of a block's.
     None,
     /// Only those between the widths of these expand ratios, which have been trained already.
-    Within(Vec<Expand>),
+    Within(Vec<Ratio>),
 }
 
 impl Nesting {
     /// Bounds of the groups: rising channel counts, the last being all of them.
-    fn bounds(&self, inner: usize, width_of: impl Fn(Expand) -> usize) -> Vec<usize> {
+    fn bounds(&self, inner: usize, width_of: impl Fn(Ratio) -> usize) -> Vec<usize> {
         let mut bounds = match self {
             Self::None => Vec::new(),
             Self::Within(expands) => expands.iter().map(|&expand| width_of(expand).min(inner)).collect(),
@@ -38,10 +38,10 @@ impl Nesting {
 /// If the weights are another space's.
 pub fn sort_channels(space: &SearchSpace, shared: &mut SharedWeights, nesting: &Nesting) -> Result<()> {
     for layer in space.lower(&sampler::largest(space))? {
-        if let Operator::MbConv(block) = &layer.operator
-            && block.expansion
-        {
-            sort_block(shared, &layer, block.squeeze, nesting)?;
+        match &layer.operator {
+            Operator::MbConv(block) if block.expansion => sort_block(shared, &layer, block.squeeze, nesting)?,
+            Operator::Bottleneck(block) => sort_bottleneck(shared, &layer, block.mid, nesting)?,
+            _ => {}
         }
     }
     Ok(())
@@ -76,12 +76,35 @@ fn sort_block(
     permute(shared, &fc("reduce.bias"), 0, &order)
 }
 
-/// L1 norm of each column of a weight `[O, I, 1, 1]`.
+/// First the channels between the dense convolution and the expansion, then those before it, as the expansion's and
+/// then the dense convolution's weights value them.
+fn sort_bottleneck(
+    shared: &mut SharedWeights,
+    layer: &LayerSpec,
+    mid: usize,
+    nesting: &Nesting,
+) -> Result<()> {
+    let bounds = nesting.bounds(mid, |expand| layer.mid_of(expand));
+    for (from, to) in [("conv2", "conv3"), ("conv1", "conv2")] {
+        let name = |tensor: &str| format!("{}.{tensor}", layer.name);
+        let reads = name(&format!("{to}.conv.weight"));
+        let order = sorted(&column_norms(shared.get(&reads)?)?, &bounds);
+        permute(shared, &reads, 1, &order)?;
+        for tensor in ["conv.weight", "bn.weight", "bn.bias"] {
+            permute(shared, &name(&format!("{from}.{tensor}")), 0, &order)?;
+        }
+    }
+    Ok(())
+}
+
+/// L1 norm of all that a weight `[O, I, k, k]` has for each of its inputs.
 fn column_norms(weight: &Tensor) -> Result<Vec<f64>> {
-    let rows = weight.flatten_from(1)?.to_vec2::<f32>()?;
+    let rows = weight.flatten_from(2)?.to_vec3::<f32>()?; // [O, I, k k]
     let mut norms = vec![0.0; weight.dim(1)?];
     for row in &rows {
-        norms.iter_mut().zip(row).for_each(|(norm, value)| *norm += f64::from(value.abs()));
+        for (norm, values) in norms.iter_mut().zip(row) {
+            values.iter().for_each(|value| *norm += f64::from(value.abs()));
+        }
     }
     Ok(norms)
 }

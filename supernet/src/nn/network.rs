@@ -7,7 +7,7 @@ use super::linear::{FeatureMix, Linear};
 use super::mbconv::{MbConv, given};
 use super::pass::{Pass, Tape};
 use super::source::Source;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::Kernels;
 use crate::space::{LayerSpec, Operator};
 
@@ -38,6 +38,9 @@ impl Layer {
             Operator::MbConv(block) => Self::MbConv(Box::new(MbConv::new(block, layer, &source)?)),
             Operator::HeadConv { activation } => {
                 Self::HeadConv(ConvNorm::pointwise(input, output, *activation, &source)?)
+            }
+            Operator::Conv { .. } | Operator::MaxPool | Operator::Bottleneck(_) => {
+                return Err(Error::invalid("network", "layer", "one with kernels", layer));
             }
             Operator::Pool => Self::Pool,
             Operator::FeatureMix { activation } => {

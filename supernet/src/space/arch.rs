@@ -7,17 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// How many times wider a block is inside than at its input, in hundredths (`Expand::whole(6)` is 6).
+/// An expand ratio or a width multiplier, in hundredths (`Ratio::whole(6)` is 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Expand(u32);
+pub struct Ratio(u32);
 
-impl Expand {
-    /// An expand ratio that is a whole number.
+impl Ratio {
+    /// A ratio that is a whole number.
     pub const fn whole(ratio: u32) -> Self {
         Self(ratio * 100)
     }
 
-    /// An expand ratio in hundredths: 35 is 0.35.
+    /// A ratio in hundredths: 35 is 0.35.
     pub const fn hundredths(hundredths: u32) -> Self {
         Self(hundredths)
     }
@@ -35,17 +35,17 @@ impl Expand {
     }
 }
 
-impl fmt::Display for Expand {
+impl fmt::Display for Ratio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.ratio())
     }
 }
 
-impl FromStr for Expand {
+impl FromStr for Ratio {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || Error::invalid("expand ratio", "value", "a number above 0 in hundredths", text);
+        let wrong = || Error::invalid("ratio", "value", "a number above 0 in hundredths", text);
         let ratio: f64 = text.parse().map_err(|_| wrong())?;
         let hundredths = (ratio * 100.0).round();
         if !(1.0..=10_000.0).contains(&hundredths) || (ratio * 100.0 - hundredths).abs() > 1e-6 {
@@ -55,7 +55,7 @@ impl FromStr for Expand {
     }
 }
 
-impl Serialize for Expand {
+impl Serialize for Ratio {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if self.0.is_multiple_of(100) {
             serializer.serialize_u32(self.0 / 100)
@@ -65,7 +65,7 @@ impl Serialize for Expand {
     }
 }
 
-impl<'de> Deserialize<'de> for Expand {
+impl<'de> Deserialize<'de> for Ratio {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let ratio = f64::deserialize(deserializer)?;
         ratio.to_string().parse().map_err(serde::de::Error::custom)
@@ -77,8 +77,8 @@ impl<'de> Deserialize<'de> for Expand {
 pub struct Block {
     /// Side of the depthwise kernel.
     pub kernel: usize,
-    /// Inner width over input width.
-    pub expand: Expand,
+    /// Inner width over input width; in a bottleneck, over output width.
+    pub expand: Ratio,
 }
 
 /// One sub-network: a resolution and, stage by stage, the blocks that exist.
@@ -86,7 +86,9 @@ pub struct Block {
 /// A stage's depth is its number of blocks; choices of absent blocks are no part of the value, so equal
 /// networks are equal values. Whether an `Arch` lies in a space is [`SearchSpace::check`]'s to say.
 ///
-/// The canonical text names the resolution, then the stages: `r28:k3e4,k5e6/k7e3,k3e3`.
+/// The canonical text names the resolution, then the stages: `r28:k3e4,k5e6/k7e3,k3e3`. Where a space is elastic in
+/// the width of its stages, each begins with its multiplier: `r224:w0.8:/w1:k3e1/w0.65:k3e0.2,k3e0.35`; the first
+/// stage there has no block.
 ///
 /// [`SearchSpace::check`]: super::SearchSpace::check
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,13 +97,15 @@ pub struct Arch {
     pub resolution: usize,
     /// The blocks of each stage, in order.
     pub stages: Vec<Vec<Block>>,
+    /// The width multiplier of each stage; none at all where the space is not elastic in them.
+    pub widths: Vec<Ratio>,
 }
 
 impl Arch {
     /// The same sub-network at another input resolution.
     #[must_use]
     pub fn at(&self, resolution: usize) -> Self {
-        Self { resolution, stages: self.stages.clone() }
+        Self { resolution, ..self.clone() }
     }
 }
 
@@ -110,6 +114,9 @@ impl fmt::Display for Arch {
         write!(f, "r{}", self.resolution)?;
         for (index, stage) in self.stages.iter().enumerate() {
             f.write_str(if index == 0 { ":" } else { "/" })?;
+            if let Some(width) = self.widths.get(index) {
+                write!(f, "w{width}:")?;
+            }
             for (position, block) in stage.iter().enumerate() {
                 let comma = if position == 0 { "" } else { "," };
                 write!(f, "{comma}k{}e{}", block.kernel, block.expand)?;
@@ -137,6 +144,14 @@ impl FromStr for Block {
     }
 }
 
+/// The blocks of a stage; only one with a width may have none.
+fn blocks_of(text: &str, may_be_empty: bool) -> Result<Vec<Block>> {
+    if text.is_empty() && may_be_empty {
+        return Ok(Vec::new());
+    }
+    text.split(',').map(Block::from_str).collect()
+}
+
 impl FromStr for Arch {
     type Err = Error;
 
@@ -146,8 +161,20 @@ impl FromStr for Arch {
             .and_then(|rest| rest.split_once(':'))
             .ok_or_else(|| unreadable("text", text))?;
         let resolution = resolution.parse().map_err(|_| unreadable("resolution", resolution))?;
-        let blocks = |stage: &str| stage.split(',').map(Block::from_str).collect::<Result<Vec<_>>>();
-        Ok(Self { resolution, stages: stages.split('/').map(blocks).collect::<Result<Vec<_>>>()? })
+        let (mut blocks, mut widths) = (Vec::new(), Vec::new());
+        for stage in stages.split('/') {
+            let (width, list) =
+                stage.split_once(':').map_or((None, stage), |(width, list)| (Some(width), list));
+            if let Some(width) = width {
+                let ratio = width.strip_prefix('w').ok_or_else(|| unreadable("width", width))?;
+                widths.push(ratio.parse().map_err(|_| unreadable("width", width))?);
+            }
+            blocks.push(blocks_of(list, width.is_some())?);
+        }
+        if !widths.is_empty() && widths.len() != blocks.len() {
+            return Err(unreadable("widths (of all stages or none)", text));
+        }
+        Ok(Self { resolution, stages: blocks, widths })
     }
 }
 
@@ -169,7 +196,9 @@ mod tests {
 
     #[test]
     fn text_round_trips() {
-        for text in ["r28:k3e4,k5e6/k7e3,k3e3", "r224:k3e0.35", "r8:k5e6/k3e4/k7e3"] {
+        for text in
+            ["r28:k3e4,k5e6/k7e3,k3e3", "r224:k3e0.35", "r8:k5e6/k3e4/k7e3", "r32:w0.8:/w1:k3e0.2,k3e1"]
+        {
             let arch: Arch = text.parse().expect(text);
             assert_eq!(arch.to_string(), text);
             let json = serde_json::to_string(&arch).expect("an arch is plain text");
@@ -184,12 +213,17 @@ mod tests {
         {
             assert!(text.parse::<Arch>().is_err(), "{text}");
         }
+        for text in
+            ["r8:w1:k3e3/k3e3", "r8:k3e3/w1:k3e3", "r8:x1:k3e3", "r8:w:k3e3", "r8:w-1:k3e3", "r8:w1:,"]
+        {
+            assert!(text.parse::<Arch>().is_err(), "{text}");
+        }
     }
 
     #[test]
     fn expand_rounds_half_to_even() {
-        assert_eq!(Expand::hundredths(25).of(10), 2); // 2.5
-        assert_eq!(Expand::hundredths(35).of(10), 4); // 3.5
-        assert_eq!(Expand::whole(6).of(24), 144);
+        assert_eq!(Ratio::hundredths(25).of(10), 2); // 2.5
+        assert_eq!(Ratio::hundredths(35).of(10), 4); // 3.5
+        assert_eq!(Ratio::whole(6).of(24), 144);
     }
 }

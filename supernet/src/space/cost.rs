@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::layer::{LayerSpec, MbConv, Operator};
+use super::layer::{Bottleneck, LayerSpec, MbConv, Operator};
 
 /// Exact costs of one sub-network for one image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,9 +35,11 @@ fn macs(layer: &LayerSpec) -> usize {
     let (input, output) = (layer.input, layer.output);
     match &layer.operator {
         Operator::Stem { kernel, .. } => output.len() * kernel * kernel * input.channels,
+        Operator::Conv { kernel, .. } => output.len() * kernel * kernel * input.channels,
         Operator::MbConv(block) => mbconv_macs(block, layer),
+        Operator::Bottleneck(block) => bottleneck_macs(block, layer),
         Operator::HeadConv { .. } => output.len() * input.channels,
-        Operator::Pool => 0,
+        Operator::Pool | Operator::MaxPool => 0,
         Operator::FeatureMix { .. } | Operator::Classifier => output.channels * input.channels,
     }
 }
@@ -50,9 +52,39 @@ fn mbconv_macs(block: &MbConv, layer: &LayerSpec) -> usize {
     expansion + depthwise + squeeze + block.mid * output.len()
 }
 
+fn bottleneck_macs(block: &Bottleneck, layer: &LayerSpec) -> usize {
+    let (input, output) = (layer.input, layer.output);
+    let mid = block.mid * output.plane();
+    let downsample = if block.downsample { output.len() * input.channels } else { 0 };
+    block.mid * input.len()
+        + mid * block.kernel * block.kernel * block.mid
+        + mid * output.channels
+        + downsample
+}
+
 fn peak_values(layer: &LayerSpec) -> usize {
+    match &layer.operator {
+        Operator::MbConv(block) => mbconv_peak(block, layer),
+        Operator::Bottleneck(block) => bottleneck_peak(block, layer),
+        _ => layer.input.len() + layer.output.len(),
+    }
+}
+
+/// The input lives until the shortcut has been computed.
+fn bottleneck_peak(block: &Bottleneck, layer: &LayerSpec) -> usize {
     let (input, output) = (layer.input.len(), layer.output.len());
-    let Operator::MbConv(block) = &layer.operator else { return input + output };
+    let (reduced, mid) = (block.mid * layer.input.plane(), block.mid * layer.output.plane());
+    let pooled = if block.stride > 1 { layer.input.channels * layer.output.plane() } else { 0 };
+    let shortcut = match (block.downsample, pooled) {
+        (false, _) => input + output,
+        (true, 0) => input + 2 * output,
+        (true, pooled) => (input + output + pooled).max(pooled + 2 * output),
+    };
+    input + (reduced + mid).max(mid + output).max(shortcut - input)
+}
+
+fn mbconv_peak(block: &MbConv, layer: &LayerSpec) -> usize {
+    let (input, output) = (layer.input.len(), layer.output.len());
     let kept = if block.residual { input } else { 0 };
     let (before, after) = (block.mid * layer.input.plane(), block.mid * layer.output.plane());
     let expansion = if block.expansion { input + before } else { 0 };

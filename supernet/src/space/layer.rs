@@ -1,17 +1,22 @@
-//! The one shape walk: a space and a sub-network become a plain list of layers.
+//! Layers with everything concrete: what they compute, the names and shapes of their weights, their latency keys.
 //!
-//! Feature-map sizes, strides and channel rounding are computed here and nowhere else.
+//! Feature-map sizes and channel rounding are defined here and used by the one shape walk (`walk`).
 
 use std::fmt;
 
+use super::Ratio;
 use super::activation::Activation;
-use super::{Arch, Block, Expand, SearchSpace, Stage};
 
 /// Rounds `value` to a multiple of `divisor` without losing more than a tenth of it (MobileNet's rule).
 pub fn make_divisible(value: f64, divisor: usize) -> usize {
     let rounded = ((value + divisor as f64 / 2.0) / divisor as f64).floor() as usize * divisor;
     let rounded = rounded.max(divisor);
     if (rounded as f64) < 0.9 * value { rounded + divisor } else { rounded }
+}
+
+/// Inner channels of a block whose expand ratio is of so many channels.
+pub(super) fn inner_channels(expand: Ratio, channels: usize) -> usize {
+    make_divisible(expand.of(channels) as f64, 8)
 }
 
 /// Channels, height and width of what flows between layers, for one image.
@@ -66,6 +71,22 @@ pub struct MbConv {
     pub residual: bool,
 }
 
+/// Residual bottleneck: 1x1 reduction, dense convolution, 1x1 expansion, shortcut, activation.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bottleneck {
+    /// Side of the dense kernel.
+    pub kernel: usize,
+    /// Stride of the dense convolution.
+    pub stride: usize,
+    /// Channels between reduction and expansion.
+    pub mid: usize,
+    /// Activation after reduction, dense convolution and addition.
+    pub activation: Activation,
+    /// Whether the shortcut is a mean over `stride x stride` (of what there is, at the edge) and a 1x1 convolution;
+    /// else it is the input.
+    pub downsample: bool,
+}
+
 /// What a layer computes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operator {
@@ -80,6 +101,19 @@ pub enum Operator {
     },
     /// An inverted residual block.
     MbConv(MbConv),
+    /// Dense convolution on maps, batch norm, activation; stride 1.
+    Conv {
+        /// Side of the kernel.
+        kernel: usize,
+        /// Activation at the end.
+        activation: Activation,
+        /// Whether the input is added to the output.
+        residual: bool,
+    },
+    /// Greatest of 3 x 3, stride 2, padding 1.
+    MaxPool,
+    /// A residual bottleneck.
+    Bottleneck(Bottleneck),
     /// 1x1 convolution, batch norm, activation.
     HeadConv {
         /// Activation at the end.
@@ -120,13 +154,24 @@ pub struct WeightSpec {
     pub role: WeightRole,
 }
 
+/// Which elastic block of a space a layer is; both count from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The stage.
+    pub stage: usize,
+    /// The block within the stage.
+    pub position: usize,
+}
+
 /// One layer with everything concrete: sizes, strides, channels, and which layers it reads.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LayerSpec {
     /// Prefix of its weights' names in a static network, such as `blocks.3`; blocks are numbered as they stand.
     pub name: String,
-    /// The block's number in the largest network of the space; `None` for layers that are not blocks.
+    /// Its number in the largest network of the space, where layers are numbered (blocks, the stem's convolutions).
     pub slot: Option<usize>,
+    /// Which elastic block it is, if it is one.
+    pub place: Option<Place>,
     /// What it computes.
     pub operator: Operator,
     /// What it reads.
@@ -140,7 +185,10 @@ pub struct LayerSpec {
 impl LayerSpec {
     /// Prefix of its weights' names in the supernet.
     pub fn shared_name(&self) -> String {
-        self.slot.map_or_else(|| self.name.clone(), |slot| format!("blocks.{slot}"))
+        match (self.slot, self.name.rsplit_once('.')) {
+            (Some(slot), Some((list, _))) => format!("{list}.{slot}"),
+            _ => self.name.clone(),
+        }
     }
 
     /// Its trainable weights, in forward order, under [`LayerSpec::name`].
@@ -151,7 +199,11 @@ impl LayerSpec {
             Operator::Stem { kernel, .. } => list.conv_norm("", [output, input, *kernel, *kernel]),
             Operator::HeadConv { .. } => list.conv_norm("", [output, input, 1, 1]),
             Operator::MbConv(block) => list.mbconv(block, input, output),
-            Operator::Pool => {}
+            Operator::Conv { kernel, residual, .. } => {
+                list.conv_norm(if *residual { ".conv" } else { "" }, [output, input, *kernel, *kernel]);
+            }
+            Operator::Bottleneck(block) => list.bottleneck(block, input, output),
+            Operator::Pool | Operator::MaxPool => {}
             Operator::FeatureMix { .. } => {
                 list.push(".conv.weight", &[output, input, 1, 1], WeightRole::Kernel)
             }
@@ -163,9 +215,10 @@ impl LayerSpec {
         list.weights
     }
 
-    /// Inner channels that a block with this input would have at an expand ratio.
-    pub fn mid_of(&self, expand: Expand) -> usize {
-        make_divisible(expand.of(self.input.channels) as f64, 8)
+    /// Inner channels that the block would have at an expand ratio: of its input, or, of a bottleneck, of its output.
+    pub fn mid_of(&self, expand: Ratio) -> usize {
+        let of = if matches!(self.operator, Operator::Bottleneck(_)) { self.output } else { self.input };
+        inner_channels(expand, of.channels)
     }
 
     /// Channels inside the squeeze-and-excite of a block with `mid` inner channels.
@@ -200,6 +253,16 @@ impl fmt::Display for LayerSpec {
                     f.write_str(" skip")?;
                 }
             }
+            Operator::Conv { kernel, activation, residual } => {
+                write!(f, "conv k{kernel} {input}-{output} {activation}")?;
+                f.write_str(if *residual { " skip" } else { "" })?;
+            }
+            Operator::MaxPool => write!(f, "maxpool {input}")?,
+            Operator::Bottleneck(block) => {
+                let Bottleneck { kernel, stride, mid, activation, downsample } = block;
+                write!(f, "bottleneck k{kernel} s{stride} {input}-{mid}-{output} {activation}")?;
+                f.write_str(if *downsample { " down" } else { "" })?;
+            }
             Operator::HeadConv { activation } => write!(f, "conv1x1 {input}-{output} {activation}")?,
             Operator::Pool => write!(f, "pool {input}")?,
             Operator::FeatureMix { activation } => write!(f, "mix {input}-{output} {activation}")?,
@@ -227,6 +290,16 @@ impl WeightList {
         self.push(&format!("{part}.bn.bias"), &shape[..1], WeightRole::NormShift);
     }
 
+    fn bottleneck(&mut self, block: &Bottleneck, input: usize, output: usize) {
+        let &Bottleneck { kernel, mid, .. } = block;
+        self.conv_norm(".conv1", [mid, input, 1, 1]);
+        self.conv_norm(".conv2", [mid, mid, kernel, kernel]);
+        self.conv_norm(".conv3", [output, mid, 1, 1]);
+        if block.downsample {
+            self.conv_norm(".downsample", [output, input, 1, 1]);
+        }
+    }
+
     fn mbconv(&mut self, block: &MbConv, input: usize, output: usize) {
         let mid = block.mid;
         if block.expansion {
@@ -241,91 +314,6 @@ impl WeightList {
             }
         }
         self.conv_norm(".conv.point_linear", [output, mid, 1, 1]);
-    }
-}
-
-/// Lowers a sub-network of `space`, already checked, to its layers in the order in which they run.
-pub(super) fn lower(space: &SearchSpace, arch: &Arch) -> Vec<LayerSpec> {
-    let side = arch.resolution;
-    let mut walk = Walk::new(FeatureMap { channels: space.input_channels(), height: side, width: side });
-    let stem = space.stem();
-    let operator = Operator::Stem { kernel: 3, stride: stem.stride, activation: stem.activation };
-    walk.push("first_conv", operator, walk.map.through(stem.channels, stem.stride));
-    walk.first_block(space);
-    let mut slot = 1;
-    for (stage, blocks) in space.stages().iter().zip(&arch.stages) {
-        for (position, block) in blocks.iter().enumerate() {
-            walk.block(stage, *block, position == 0, slot + position);
-        }
-        slot += stage.choices.max_depth();
-    }
-    walk.head(space);
-    walk.layers
-}
-
-struct Walk {
-    map: FeatureMap,
-    layers: Vec<LayerSpec>,
-    blocks: usize,
-}
-
-impl Walk {
-    fn new(image: FeatureMap) -> Self {
-        Self { map: image, layers: Vec::new(), blocks: 0 }
-    }
-
-    fn push(&mut self, name: &str, operator: Operator, output: FeatureMap) {
-        let inputs = self.layers.len().checked_sub(1).into_iter().collect();
-        let name = name.to_string();
-        self.layers.push(LayerSpec { name, slot: None, operator, input: self.map, output, inputs });
-        self.map = output;
-    }
-
-    fn push_block(&mut self, block: MbConv, channels: usize, slot: usize) {
-        let output = self.map.through(channels, block.stride);
-        self.push(&format!("blocks.{}", self.blocks), Operator::MbConv(block), output);
-        if let Some(layer) = self.layers.last_mut() {
-            layer.slot = Some(slot);
-        }
-        self.blocks += 1;
-    }
-
-    /// The one block that is not elastic: kernel 3, no expansion.
-    fn first_block(&mut self, space: &SearchSpace) {
-        let (first, mid) = (space.first_block(), self.map.channels);
-        let block = MbConv {
-            kernel: 3,
-            stride: 1,
-            mid,
-            expansion: false,
-            activation: first.activation,
-            squeeze: None,
-            residual: mid == first.channels,
-        };
-        self.push_block(block, first.channels, 0);
-    }
-
-    fn block(&mut self, stage: &Stage, choice: Block, first: bool, slot: usize) {
-        let stride = if first { stage.stride } else { 1 };
-        let mid = make_divisible(choice.expand.of(self.map.channels) as f64, 8);
-        let squeeze = stage.squeeze_excite.then(|| LayerSpec::squeeze_of(mid));
-        let residual = stride == 1 && self.map.channels == stage.channels;
-        let (kernel, activation) = (choice.kernel, stage.activation);
-        let block = MbConv { kernel, stride, mid, expansion: true, activation, squeeze, residual };
-        self.push_block(block, stage.channels, slot);
-    }
-
-    fn head(&mut self, space: &SearchSpace) {
-        let head = space.head();
-        let activation = head.activation;
-        let expanded = self.map.through(head.expand_channels, 1);
-        self.push("final_expand_layer", Operator::HeadConv { activation }, expanded);
-        let pooled = FeatureMap { channels: head.expand_channels, height: 1, width: 1 };
-        self.push("pool", Operator::Pool, pooled);
-        let mixed = FeatureMap { channels: head.feature_channels, ..pooled };
-        self.push("feature_mix_layer", Operator::FeatureMix { activation }, mixed);
-        let logits = FeatureMap { channels: space.classes(), ..pooled };
-        self.push("classifier", Operator::Classifier, logits);
     }
 }
 
@@ -348,21 +336,5 @@ mod tests {
         for (value, expected) in table {
             assert_eq!(make_divisible(value, 8), expected, "{value}");
         }
-    }
-
-    #[test]
-    fn layers_chain_and_blocks_are_numbered_as_they_stand() {
-        let space = crate::space::preset("ofa-mbv3-w1.0").expect("a preset");
-        let arch = crate::space::sampler::smallest(&space).at(160);
-        let layers = space.lower(&arch).expect("legal");
-        for (index, pair) in layers.windows(2).enumerate() {
-            assert_eq!(pair[0].output, pair[1].input, "layer {index}");
-            assert_eq!(pair[1].inputs, [index]);
-        }
-        let slots: Vec<_> = layers.iter().filter_map(|layer| layer.slot).collect();
-        assert_eq!(slots, [0, 1, 2, 5, 6, 9, 10, 13, 14, 17, 18]);
-        assert_eq!(layers[4].key(), "mbconv k3 s2 24-72-40 relu se24 @40x40");
-        assert_eq!(layers[4].name, "blocks.3");
-        assert_eq!(layers[4].shared_name(), "blocks.5");
     }
 }

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::activation::Activation;
-use super::layer::{FeatureMap, LayerSpec, MbConv, Operator};
+use super::layer::{Bottleneck, FeatureMap, LayerSpec, MbConv, Operator};
 use crate::error::{Error, Result};
 
 /// Most channels, inner ones included.
@@ -29,6 +29,7 @@ impl FromStr for LayerSpec {
         let weights = layer.weights().into_iter().map(|weight| weight.shape.iter().product::<usize>());
         let inner = match &layer.operator {
             Operator::MbConv(block) => block.mid * layer.input.plane(),
+            Operator::Bottleneck(block) => block.mid * layer.input.plane(),
             _ => 0,
         };
         if weights.chain([inner, layer.input.len(), layer.output.len()]).any(|values| values > MOST_VALUES) {
@@ -47,6 +48,8 @@ fn parse(text: &str) -> Option<LayerSpec> {
     let words: Vec<&str> = words.collect();
     let (name, operator, [input, output]) = match kind {
         "mbconv" => mbconv(&words)?,
+        "bottleneck" => bottleneck(&words)?,
+        "conv" => conv(&words)?,
         "stem" => stem(&words)?,
         _ => head(kind, &words)?,
     };
@@ -54,11 +57,14 @@ fn parse(text: &str) -> Option<LayerSpec> {
     let output = match &operator {
         Operator::Stem { stride, .. } => input.through(output, *stride),
         Operator::MbConv(block) => input.through(output, block.stride),
+        Operator::Bottleneck(block) => input.through(output, block.stride),
+        Operator::MaxPool => input.through(output, 2),
         Operator::Pool => FeatureMap { channels: output, height: 1, width: 1 },
         _ => FeatureMap { channels: output, ..input },
     };
-    let slot = matches!(operator, Operator::MbConv(_)).then_some(0);
-    Some(LayerSpec { name: name.to_string(), slot, operator, input, output, inputs: Vec::new() })
+    let slot = name.contains('.').then_some(0);
+    let (name, inputs) = (name.to_string(), Vec::new());
+    Some(LayerSpec { name, slot, place: None, operator, input, output, inputs })
 }
 
 /// Name, operator, and channels of input and output.
@@ -81,13 +87,44 @@ fn mbconv(words: &[&str]) -> Option<Parts> {
     (expands && adds).then_some(("blocks.0", Operator::MbConv(block), [input, output]))
 }
 
-/// What follows the blocks.
+fn bottleneck(words: &[&str]) -> Option<Parts> {
+    let [kernel, stride, channels, activation, flags @ ..] = words else { return None };
+    let [input, mid, output] = channel_list(channels)?;
+    let (kernel, stride) = (kernel_of(kernel)?, stride_of(stride)?);
+    let downsample = flag(flags, "down")?;
+    let activation = activation_of(activation)?;
+    let block = Bottleneck { kernel, stride, mid, activation, downsample };
+    // only shapes that lowering gives
+    let adds = downsample || (stride == 1 && input == output);
+    adds.then_some(("blocks.0", Operator::Bottleneck(block), [input, output]))
+}
+
+fn conv(words: &[&str]) -> Option<Parts> {
+    let [kernel, channels, activation, flags @ ..] = words else { return None };
+    let [input, output] = channel_list(channels)?;
+    let (kernel, activation) = (kernel_of(kernel)?, activation_of(activation)?);
+    let residual = flag(flags, "skip")?;
+    let operator = Operator::Conv { kernel, activation, residual };
+    (!residual || input == output).then_some(("input_stem.0", operator, [input, output]))
+}
+
+/// Whether the one flag that may follow does.
+fn flag(flags: &[&str], name: &str) -> Option<bool> {
+    match flags {
+        [] => Some(false),
+        [flag] if *flag == name => Some(true),
+        _ => None,
+    }
+}
+
+/// What stands between the blocks or follows them.
 fn head(kind: &str, words: &[&str]) -> Option<Parts> {
     Some(match (kind, words) {
         ("conv1x1", [channels, activation]) => {
             let operator = Operator::HeadConv { activation: activation_of(activation)? };
             ("final_expand_layer", operator, channel_list(channels)?)
         }
+        ("maxpool", [channels]) => ("max_pooling", Operator::MaxPool, [number(channels, MOST_CHANNELS)?; 2]),
         ("pool", [channels]) => ("pool", Operator::Pool, [number(channels, MOST_CHANNELS)?; 2]),
         ("mix", [channels, activation]) => {
             let operator = Operator::FeatureMix { activation: activation_of(activation)? };
@@ -134,20 +171,23 @@ fn activation_of(text: &str) -> Option<Activation> {
 }
 
 impl LayerSpec {
-    /// Layers one after the other as a network: blocks are numbered as they stand, and each reads the one before.
+    /// Layers one after the other as a network: blocks are numbered as they stand, the convolutions of a stem by
+    /// themselves, and each reads the one before.
     ///
     /// # Errors
     /// Names the first whose input is not what the one before makes.
     pub fn chain(layers: Vec<Self>) -> Result<Vec<Self>> {
-        let (mut chained, mut blocks) = (Vec::<Self>::with_capacity(layers.len()), 0);
+        let mut chained = Vec::<Self>::with_capacity(layers.len());
+        let mut numbers = std::collections::BTreeMap::<String, usize>::new();
         for (index, mut layer) in layers.into_iter().enumerate() {
             if let Some(before) = chained.last().filter(|before| before.output != layer.input) {
                 let (expected, got) = (format!("what \"{before}\" makes"), format!("\"{layer}\""));
                 return Err(Error::invalid("network", format!("layer {}", index + 1), expected, got));
             }
-            if layer.slot.is_some() {
-                (layer.name, layer.slot) = (format!("blocks.{blocks}"), Some(blocks));
-                blocks += 1;
+            if let (Some(_), Some((list, _))) = (layer.slot, layer.name.rsplit_once('.')) {
+                let next = numbers.entry(list.to_string()).or_default();
+                (layer.name, layer.slot) = (format!("{list}.{next}"), Some(*next));
+                *next += 1;
             }
             layer.inputs = index.checked_sub(1).into_iter().collect();
             chained.push(layer);
@@ -174,8 +214,9 @@ mod tests {
                     layers.iter().map(|layer| layer.key().parse()).collect::<Result<Vec<LayerSpec>>>();
                 let chained = LayerSpec::chain(parsed.expect("own keys")).expect("fits");
                 for (chained, layer) in chained.iter().zip(&layers) {
-                    let layer = LayerSpec { slot: chained.slot, ..layer.clone() };
-                    assert_eq!(*chained, layer, "all but the slot in the largest network");
+                    let LayerSpec { name, slot, .. } = chained.clone();
+                    let layer = LayerSpec { name, slot, place: None, ..layer.clone() };
+                    assert_eq!(*chained, layer, "all but where it stands in the largest network");
                 }
             }
         }
@@ -199,6 +240,11 @@ mod tests {
             ("linear 8-99999999999999999999 @1x1", "a key such as"),
             ("linear 65536-65536 @1x1", "values in a map or a weight"),
             ("stem k3 s1 1-65536 relu @4096x4096", "values in a map or a weight"),
+            ("bottleneck k3 s2 8-16-8 relu @8x8", "a key such as"),
+            ("bottleneck k3 s1 8-16-16 relu @8x8", "a key such as"),
+            ("bottleneck k3 s1 8-16-8 relu skip @8x8", "a key such as"),
+            ("conv k3 8-16 relu skip @8x8", "a key such as"),
+            ("maxpool 8-8 @8x8", "a key such as"),
             ("mbconv k3 s1 8-016-8 relu @8x8", "the canonical text \"mbconv k3 s1 8-16-8 relu @8x8\""),
             ("mbconv k3 s1 8-16-8 relu skip se8 @8x8", "the canonical text"),
         ] {

@@ -12,10 +12,13 @@ mod preset;
 pub mod sampler;
 mod search_space;
 mod space_file;
+mod walk;
 
 pub use activation::Activation;
-pub use arch::{Arch, Block, Expand};
+pub use arch::{Arch, Block, Ratio};
 pub use cost::{Cost, cost};
-pub use layer::{FeatureMap, LayerSpec, MbConv, Operator, WeightRole, WeightSpec, make_divisible};
+pub use layer::{
+    Bottleneck, FeatureMap, LayerSpec, MbConv, Operator, Place, WeightRole, WeightSpec, make_divisible,
+};
 pub use preset::{open, preset, preset_names};
-pub use search_space::{Choices, Family, FirstBlock, Head, SearchSpace, Stage, Stem};
+pub use search_space::{Choices, Counts, Family, FirstBlock, Head, SearchSpace, Stage, Stem};

@@ -6,11 +6,14 @@ use super::SearchSpace;
 use crate::error::{Error, Result};
 use crate::file;
 
-const PRESETS: [(&str, &str); 4] = [
+const PRESETS: [(&str, &str); 7] = [
     ("tiny", include_str!("presets/tiny.toml")),
     ("fashion", include_str!("presets/fashion.toml")),
     ("ofa-mbv3-w1.0", include_str!("presets/ofa-mbv3-w1.0.toml")),
     ("ofa-mbv3-w1.2", include_str!("presets/ofa-mbv3-w1.2.toml")),
+    ("ofa-proxyless-w1.0", include_str!("presets/ofa-proxyless-w1.0.toml")),
+    ("ofa-proxyless-w1.3", include_str!("presets/ofa-proxyless-w1.3.toml")),
+    ("ofa-resnet50", include_str!("presets/ofa-resnet50.toml")),
 ];
 
 /// Names of the presets.

@@ -4,7 +4,7 @@ use rand::Rng;
 use rand::seq::IndexedRandom;
 
 use super::search_space::{Choices, Stage};
-use super::{Arch, Block, SearchSpace};
+use super::{Arch, Block, Ratio, SearchSpace};
 
 const NOT_EMPTY: &str = "a checked space has at least one choice everywhere";
 
@@ -41,13 +41,21 @@ fn at_end(space: &SearchSpace, end: End) -> Arch {
     corner(space, end.of(space.resolutions()), end, end, end)
 }
 
-/// The sub-network whose depths, expand ratios and kernels all lie at the given ends.
+/// The sub-network whose depths, expand ratios and kernels all lie at the given ends; widths of stages lie where the
+/// expand ratios do.
 pub fn corner(space: &SearchSpace, resolution: usize, depth: End, expand: End, kernel: End) -> Arch {
     let stage = |stage: &Stage| {
-        let Choices { kernel: kernels, expand: expands, depth: depths } = &stage.choices;
+        let Choices { kernel: kernels, expand: expands, depth: depths, .. } = &stage.choices;
         vec![Block { kernel: kernel.of(kernels), expand: expand.of(expands) }; depth.of(depths)]
     };
-    Arch { resolution, stages: space.stages().iter().map(stage).collect() }
+    let stages = space.stages().iter().map(stage).collect();
+    Arch { resolution, stages, widths: widths(space, |choices| expand.of(choices)) }
+}
+
+/// A width multiplier for each stage, where the space is elastic in them.
+fn widths(space: &SearchSpace, choose: impl FnMut(&[Ratio]) -> Ratio) -> Vec<Ratio> {
+    let lists = space.stages().iter().map(|stage| stage.choices.width.as_slice());
+    lists.filter(|list| !list.is_empty()).map(choose).collect()
 }
 
 fn pick<T: Copy>(choices: &[T], rng: &mut impl Rng) -> T {
@@ -58,7 +66,7 @@ fn random_block(stage: &Stage, rng: &mut impl Rng) -> Block {
     Block { kernel: pick(&stage.choices.kernel, rng), expand: pick(&stage.choices.expand, rng) }
 }
 
-/// Draws each gene (resolution, depths, kernels, expand ratios) by itself and uniformly.
+/// Draws each gene (resolution, depths, kernels, expand ratios, widths) by itself and uniformly.
 ///
 /// This is what Once-for-All trains with; it is not uniform over networks, for a deep stage has more variants
 /// than a shallow one.
@@ -69,7 +77,7 @@ pub fn random(space: &SearchSpace, rng: &mut impl Rng) -> Arch {
         let depth = pick(&stage.choices.depth, rng);
         stages.push((0..depth).map(|_| random_block(stage, rng)).collect());
     }
-    Arch { resolution, stages }
+    Arch { resolution, stages, widths: widths(space, |choices| pick(choices, rng)) }
 }
 
 /// Redraws each gene with the given probability; a stage that grows gets random blocks.
@@ -95,6 +103,11 @@ pub fn mutate(space: &SearchSpace, arch: &Arch, probability: f64, rng: &mut impl
             }
         }
     }
+    for (stage, width) in space.stages().iter().zip(&mut child.widths) {
+        if rng.random_bool(probability) {
+            *width = pick(&stage.choices.width, rng);
+        }
+    }
     child
 }
 
@@ -107,7 +120,9 @@ pub fn crossover(left: &Arch, right: &Arch, rng: &mut impl Rng) -> Arch {
         stages
             .push((0..depth).map(|position| cross(ours.get(position), theirs.get(position), rng)).collect());
     }
-    Arch { resolution, stages }
+    let pairs = left.widths.iter().zip(&right.widths);
+    let widths = pairs.map(|(&ours, &theirs)| if rng.random() { ours } else { theirs }).collect();
+    Arch { resolution, stages, widths }
 }
 
 fn cross(ours: Option<&Block>, theirs: Option<&Block>, rng: &mut impl Rng) -> Block {
@@ -154,6 +169,7 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let (left, right) = (smallest(&space), largest(&space));
         let child = crossover(&left, &right, &mut rng);
+        assert!(child.widths.is_empty());
         for (stage, (ours, theirs)) in child.stages.iter().zip(left.stages.iter().zip(&right.stages)) {
             assert!(stage.len() == ours.len() || stage.len() == theirs.len());
             assert!(stage.iter().all(|block| [3, 7].contains(&block.kernel)));

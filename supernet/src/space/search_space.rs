@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::activation::Activation;
 use super::space_file::{SpaceFile, VERSION};
-use super::{Arch, Expand, LayerSpec, layer};
+use super::{Arch, LayerSpec, Ratio, walk};
 use crate::document;
 use crate::error::{Error, Result};
 
@@ -16,6 +16,14 @@ pub enum Family {
     /// Inverted residuals with squeeze-and-excite (Howard et al. 2019, made elastic by Cai et al. 2020).
     #[serde(rename = "mobilenet-v3")]
     MobileNetV3,
+    /// Inverted residuals without squeeze-and-excite, one 1x1 convolution before the pooling (Cai et al. 2019, made
+    /// elastic by Cai et al. 2020).
+    #[serde(rename = "proxyless-nas")]
+    ProxylessNas,
+    /// Bottlenecks whose shortcut is averaged where it shrinks (He et al. 2016; the variant D of He et al. 2019, made
+    /// elastic in PyPI's `ofa`). Its stem is two stages: the convolution that can be skipped, and the one after it.
+    #[serde(rename = "resnet-d")]
+    ResNetD,
 }
 
 /// What the blocks of a stage can be; each list is sorted, without doubles, and not empty.
@@ -24,12 +32,19 @@ pub struct Choices {
     /// Sides of the depthwise kernel.
     pub kernel: Vec<usize>,
     /// Expand ratios.
-    pub expand: Vec<Expand>,
+    pub expand: Vec<Ratio>,
     /// Numbers of blocks.
     pub depth: Vec<usize>,
+    /// Width multipliers; none at all where the width is not elastic.
+    pub width: Vec<Ratio>,
 }
 
 impl Choices {
+    /// The shallowest choice.
+    pub fn min_depth(&self) -> usize {
+        self.depth.first().copied().unwrap_or(0)
+    }
+
     /// The deepest choice.
     pub fn max_depth(&self) -> usize {
         self.depth.last().copied().unwrap_or(0)
@@ -40,23 +55,38 @@ impl Choices {
         self.kernel.last().copied().unwrap_or(0)
     }
 
-    /// How many different stages there are: the sum over depths of (kernels x expand ratios)^depth.
+    /// How many different stages there are: widths times the sum over depths of (kernels x expand ratios)^depth.
     fn count(&self) -> BigUint {
         let per_block = BigUint::from(self.kernel.len() * self.expand.len());
-        self.depth.iter().map(|&depth| per_block.pow(depth as u32)).sum()
+        let blocks: BigUint = self.depth.iter().map(|&depth| per_block.pow(depth as u32)).sum();
+        blocks * self.width.len().max(1)
     }
 
-    /// The choices that lie in both.
-    fn intersect(&self, other: &Self) -> Self {
-        fn both<T: PartialEq + Copy>(left: &[T], right: &[T]) -> Vec<T> {
-            left.iter().copied().filter(|choice| right.contains(choice)).collect()
+    /// So many of the largest of each list, but at least one of what there is.
+    fn largest(&self, counts: Counts) -> Self {
+        fn top<T: Clone>(list: &[T], count: usize) -> Vec<T> {
+            list[list.len().saturating_sub(count.max(1))..].to_vec()
         }
         Self {
-            kernel: both(&self.kernel, &other.kernel),
-            expand: both(&self.expand, &other.expand),
-            depth: both(&self.depth, &other.depth),
+            kernel: top(&self.kernel, counts.kernel),
+            expand: top(&self.expand, counts.expand),
+            depth: top(&self.depth, counts.depth),
+            width: top(&self.width, counts.width),
         }
     }
+}
+
+/// How many choices of each dimension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Of the kernel sizes.
+    pub kernel: usize,
+    /// Of the expand ratios.
+    pub expand: usize,
+    /// Of the depths.
+    pub depth: usize,
+    /// Of the width multipliers.
+    pub width: usize,
 }
 
 /// The first convolution.
@@ -82,8 +112,10 @@ pub struct FirstBlock {
 /// Blocks of one width, of which the first may halve the map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage {
-    /// Output channels, width multiplier applied.
+    /// Output channels of the widest, the space's width multiplier applied.
     pub channels: usize,
+    /// Output channels at each width multiplier that the space lists, rising; none where the width is not elastic.
+    pub channels_by_width: Vec<(Ratio, usize)>,
     /// Stride of the first block.
     pub stride: usize,
     /// Activation inside the blocks.
@@ -94,13 +126,28 @@ pub struct Stage {
     pub choices: Choices,
 }
 
+impl Stage {
+    /// Output channels at a chosen width multiplier; of the widest, where there is none.
+    pub fn channels_at(&self, width: Option<Ratio>) -> usize {
+        let listed = self.channels_by_width.iter().find(|(ratio, _)| Some(*ratio) == width);
+        listed.map_or(self.channels, |(_, channels)| *channels)
+    }
+
+    /// The largest multiplier that gives as many channels: of equal networks it is the one that is chosen.
+    pub(super) fn canonical(&self, width: Ratio) -> Ratio {
+        let channels = self.channels_at(Some(width));
+        let equals = self.channels_by_width.iter().filter(|(_, other)| *other == channels);
+        equals.map(|(ratio, _)| *ratio).max().unwrap_or(width)
+    }
+}
+
 /// What follows the stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Channels before the pooling, width multiplier applied.
+    /// Channels of the convolution before the pooling, width multiplier applied.
     pub expand_channels: usize,
-    /// Channels after it, width multiplier applied.
-    pub feature_channels: usize,
+    /// Channels of the one after it, width multiplier applied; `None` where there is none.
+    pub feature_channels: Option<usize>,
     /// Activation of both.
     pub activation: Activation,
 }
@@ -114,9 +161,9 @@ pub struct Head {
 pub struct SearchSpace {
     pub(super) file: SpaceFile,
     pub(super) stem: Stem,
-    pub(super) first_block: FirstBlock,
+    pub(super) first_block: Option<FirstBlock>,
     pub(super) stages: Vec<Stage>,
-    pub(super) head: Head,
+    pub(super) head: Option<Head>,
 }
 
 impl SearchSpace {
@@ -175,8 +222,8 @@ impl SearchSpace {
         self.stem
     }
 
-    /// The block before the stages.
-    pub fn first_block(&self) -> FirstBlock {
+    /// The block before the stages; only families of inverted residuals have one.
+    pub fn first_block(&self) -> Option<FirstBlock> {
         self.first_block
     }
 
@@ -185,8 +232,8 @@ impl SearchSpace {
         &self.stages
     }
 
-    /// What follows the stages.
-    pub fn head(&self) -> Head {
+    /// What stands between the stages and the classifier, besides the pooling; `None` in a ResNet.
+    pub fn head(&self) -> Option<Head> {
         self.head
     }
 
@@ -209,26 +256,19 @@ impl SearchSpace {
         fingerprint_of(&file)
     }
 
-    /// The space with only those choices that `allowed` lists too; its sub-networks lie in this space as well.
-    ///
-    /// # Errors
-    /// If a stage is left with nothing to choose.
-    pub fn restricted(&self, allowed: &Choices) -> Result<Self> {
+    /// Whether the width of its stages can be chosen.
+    pub fn elastic_width(&self) -> bool {
+        self.stages.iter().any(|stage| !stage.choices.width.is_empty())
+    }
+
+    /// The space with only so many of the largest choices of every stage; its sub-networks lie in this space as well.
+    #[must_use]
+    pub fn restricted(&self, counts: Counts) -> Self {
         let mut narrowed = self.clone();
-        for (index, stage) in narrowed.stages.iter_mut().enumerate() {
-            stage.choices = stage.choices.intersect(allowed);
-            let Choices { kernel, expand, depth } = &stage.choices;
-            if kernel.is_empty() || expand.is_empty() || depth.is_empty() {
-                let had = &self.stages[index].choices;
-                return Err(Error::invalid(
-                    format!("space {}", self.name()),
-                    format!("choices of stage {}", index + 1),
-                    format!("some of {had:?}"),
-                    format!("only {allowed:?}"),
-                ));
-            }
+        for stage in &mut narrowed.stages {
+            stage.choices = stage.choices.largest(counts);
         }
-        Ok(narrowed)
+        narrowed
     }
 
     /// The space with only these of its input resolutions; its sub-networks lie in this space as well.
@@ -267,6 +307,7 @@ impl SearchSpace {
             let expected = format!("{} (space {})", self.stages.len(), self.name());
             return Err(Error::invalid(place(), "number of stages", expected, arch.stages.len()));
         }
+        self.check_widths(arch)?;
         for (index, (stage, blocks)) in self.stages.iter().zip(&arch.stages).enumerate() {
             let choices = &stage.choices;
             one_of(&choices.depth, blocks.len(), || (place(), format!("depth of stage {}", index + 1)))?;
@@ -276,6 +317,19 @@ impl SearchSpace {
                 one_of(&choices.kernel, block.kernel, || at("kernel"))?;
                 one_of(&choices.expand, block.expand, || at("expand ratio"))?;
             }
+        }
+        Ok(())
+    }
+
+    fn check_widths(&self, arch: &Arch) -> Result<()> {
+        let place = || format!("arch {arch}");
+        let expected = if self.elastic_width() { self.stages.len() } else { 0 };
+        if arch.widths.len() != expected {
+            let expected = format!("{expected} (space {})", self.name());
+            return Err(Error::invalid(place(), "number of widths", expected, arch.widths.len()));
+        }
+        for (index, (stage, &width)) in self.stages.iter().zip(&arch.widths).enumerate() {
+            one_of(&stage.choices.width, width, || (place(), format!("width of stage {}", index + 1)))?;
         }
         Ok(())
     }
@@ -302,7 +356,7 @@ impl SearchSpace {
         if !(1..=4096).contains(&arch.resolution) {
             return Err(Error::invalid(format!("arch {arch}"), "resolution", "1 to 4096", arch.resolution));
         }
-        Ok(layer::lower(self, arch))
+        Ok(walk::lower(self, arch))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Expand;
+use super::Ratio;
 use super::activation::Activation;
 use super::layer::{LayerSpec, make_divisible};
 use super::sampler::largest;
@@ -25,8 +25,11 @@ pub(super) struct SpaceFile {
     #[serde(default = "one")]
     pub width_multiplier: f64,
     pub kernel: Vec<usize>,
-    pub expand: Vec<Expand>,
+    pub expand: Vec<Ratio>,
     pub depth: Vec<usize>,
+    /// Multipliers of each stage's width that can be chosen; a ResNet's only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<Vec<Ratio>>,
     /// PyTorch's default, which OFA's MobileNetV3 keeps.
     #[serde(default = "default_epsilon")]
     pub batch_norm_epsilon: f32,
@@ -34,9 +37,11 @@ pub(super) struct SpaceFile {
     #[serde(default = "default_dropout")]
     pub dropout: f32,
     pub stem: StemFile,
-    pub first_block: FirstBlockFile,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_block: Option<FirstBlockFile>,
     pub stages: Vec<StageFile>,
-    pub head: HeadFile,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<HeadFile>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +50,9 @@ pub(super) struct StemFile {
     pub channels: usize,
     pub stride: usize,
     pub activation: Activation,
+    /// Numbers of convolutions between its first and its last, 0 or 1; a ResNet's only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<Vec<usize>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,21 +68,25 @@ pub(super) struct StageFile {
     pub channels: usize,
     pub stride: usize,
     pub activation: Activation,
+    #[serde(default)]
     pub squeeze_excite: bool,
     /// Where it differs from the space's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<Vec<usize>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expand: Option<Vec<Expand>>,
+    pub expand: Option<Vec<Ratio>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth: Option<Vec<usize>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<Vec<Ratio>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HeadFile {
     pub expand_channels: usize,
-    pub feature_channels: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feature_channels: Option<usize>,
     pub activation: Activation,
 }
 
@@ -149,7 +161,21 @@ impl Door<'_> {
         for &depth in &choices.depth {
             self.within(&format!("{stage}depth"), depth, 1, 64)?;
         }
+        if !choices.width.is_empty() {
+            self.rising(&format!("{stage}width"), &choices.width)?;
+        }
         Ok(())
+    }
+
+    /// A field that the space's family has, or has not.
+    fn belongs(&self, family: Family, field: &str, given: bool, belongs: bool) -> Result<()> {
+        let name =
+            toml::Value::try_from(family).map_or_else(|_| format!("{family:?}"), |name| name.to_string());
+        match (given, belongs) {
+            (true, false) => Err(Error::invalid(self.place, field, format!("none in family {name}"), "one")),
+            (false, true) => Err(Error::invalid(self.place, field, format!("one in family {name}"), "none")),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -171,32 +197,100 @@ impl SpaceFile {
         door.share("batch_norm_epsilon", f64::from(self.batch_norm_epsilon), f64::from(1e-12f32), 1.0)?;
         door.share("dropout", f64::from(self.dropout), 0.0, 1.0)?;
         door.within("number of stages", self.stages.len(), 1, 64)?;
-        let (kernel, expand, depth) = (self.kernel.clone(), self.expand.clone(), self.depth.clone());
-        door.choices("", &Choices { kernel, expand, depth })?;
+        self.check_family(&door)?;
+        door.choices("", &self.choices())?;
         self.assemble(&door)
     }
 
+    fn choices(&self) -> Choices {
+        let (kernel, expand, depth) = (self.kernel.clone(), self.expand.clone(), self.depth.clone());
+        Choices { kernel, expand, depth, width: self.widths() }
+    }
+
+    /// The width multipliers of every stage; a ResNet has one at least.
+    fn widths(&self) -> Vec<Ratio> {
+        let all = || vec![Ratio::whole(1)];
+        if self.family == Family::ResNetD { self.width.clone().unwrap_or_else(all) } else { Vec::new() }
+    }
+
+    /// Refuses fields of another family: a network that is half of each would be none.
+    fn check_family(&self, door: &Door) -> Result<()> {
+        let family = self.family;
+        let (resnet, mixes) = (family == Family::ResNetD, family == Family::MobileNetV3);
+        door.belongs(family, "first_block", self.first_block.is_some(), !resnet)?;
+        door.belongs(family, "head", self.head.is_some(), !resnet)?;
+        if let Some(head) = &self.head {
+            door.belongs(family, "head.feature_channels", head.feature_channels.is_some(), mixes)?;
+        }
+        door.belongs(family, "width", self.width.is_some(), resnet && self.width.is_some())?;
+        door.belongs(family, "stem.depth", self.stem.depth.is_some(), resnet)?;
+        for (index, stage) in self.stages.iter().enumerate() {
+            let field = |name: &str| format!("stages[{}].{name}", index + 1);
+            door.belongs(family, &field("width"), stage.width.is_some(), resnet && stage.width.is_some())?;
+            if resnet {
+                door.belongs(family, &field("squeeze_excite"), stage.squeeze_excite, false)?;
+                let kernels = stage.kernel.as_ref().unwrap_or(&self.kernel);
+                door.within(&format!("{} (number of choices)", field("kernel")), kernels.len(), 1, 1)?;
+            }
+        }
+        Ok(())
+    }
+
     fn assemble(self, door: &Door) -> Result<SearchSpace> {
-        let stages = self.stages.iter().enumerate();
-        let stages = stages.map(|(index, stage)| self.stage(door, index, stage)).collect::<Result<_>>()?;
         door.within("stem.stride", self.stem.stride, 1, 2)?;
         let stem = Stem {
             channels: self.widened(door, "stem.channels", self.stem.channels)?,
             stride: self.stem.stride,
             activation: self.stem.activation,
         };
-        let first_block = FirstBlock {
-            channels: self.widened(door, "first_block.channels", self.first_block.channels)?,
-            activation: self.first_block.activation,
-        };
-        let head = Head {
-            expand_channels: self.widened(door, "head.expand_channels", self.head.expand_channels)?,
-            feature_channels: self.widened(door, "head.feature_channels", self.head.feature_channels)?,
-            activation: self.head.activation,
-        };
+        let mut stages = self.stem_stages(door)?;
+        for (index, stage) in self.stages.iter().enumerate() {
+            stages.push(self.stage(door, index, stage)?);
+        }
+        let (first_block, head) = (self.checked_first_block(door)?, self.checked_head(door)?);
         let space = SearchSpace { file: self, stem, first_block, stages, head };
         door.parameters(&space)?;
         Ok(space)
+    }
+
+    fn checked_first_block(&self, door: &Door) -> Result<Option<FirstBlock>> {
+        let Some(first) = &self.first_block else { return Ok(None) };
+        let channels = self.widened(door, "first_block.channels", first.channels)?;
+        Ok(Some(FirstBlock { channels, activation: first.activation }))
+    }
+
+    fn checked_head(&self, door: &Door) -> Result<Option<Head>> {
+        let Some(head) = &self.head else { return Ok(None) };
+        let features = |channels| self.widened(door, "head.feature_channels", channels);
+        Ok(Some(Head {
+            expand_channels: self.widened(door, "head.expand_channels", head.expand_channels)?,
+            feature_channels: head.feature_channels.map(features).transpose()?,
+            activation: head.activation,
+        }))
+    }
+
+    /// The two stages of a ResNet's stem: the convolution that can be skipped, half as wide as the one after it.
+    fn stem_stages(&self, door: &Door) -> Result<Vec<Stage>> {
+        let Some(depth) = &self.stem.depth else { return Ok(Vec::new()) };
+        door.rising("stem.depth", depth)?;
+        for &depth in depth {
+            door.within("stem.depth", depth, 0, 1)?;
+        }
+        door.within("stem.channels", self.stem.channels, 1, LARGEST)?;
+        let out = |width: Ratio| self.at_width(self.stem.channels, width);
+        let stage = |depth: &[usize], channels: &dyn Fn(Ratio) -> usize| {
+            let widths = self.widths();
+            let by_width = widths.iter().map(|&width| (width, channels(width))).collect();
+            let (kernel, expand) = (vec![3], vec![Ratio::whole(1)]);
+            let choices = Choices { kernel, expand, depth: depth.to_vec(), width: widths };
+            elastic(by_width, 1, self.stem.activation, choices)
+        };
+        Ok(vec![stage(depth, &|width| make_divisible((out(width) / 2) as f64, 8)), stage(&[1], &out)])
+    }
+
+    /// Channels at one of the widths that can be chosen.
+    fn at_width(&self, channels: usize, width: Ratio) -> usize {
+        make_divisible(channels as f64 * self.width_multiplier * width.ratio(), 8)
     }
 
     fn widened(&self, door: &Door, field: &str, channels: usize) -> Result<usize> {
@@ -206,21 +300,46 @@ impl SpaceFile {
 
     fn stage(&self, door: &Door, index: usize, stage: &StageFile) -> Result<Stage> {
         let prefix = format!("stages[{}].", index + 1);
+        let all = self.choices();
         let choices = Choices {
-            kernel: stage.kernel.clone().unwrap_or_else(|| self.kernel.clone()),
-            expand: stage.expand.clone().unwrap_or_else(|| self.expand.clone()),
-            depth: stage.depth.clone().unwrap_or_else(|| self.depth.clone()),
+            kernel: stage.kernel.clone().unwrap_or(all.kernel),
+            expand: stage.expand.clone().unwrap_or(all.expand),
+            depth: stage.depth.clone().unwrap_or(all.depth),
+            width: stage.width.clone().unwrap_or(all.width),
         };
         door.choices(&prefix, &choices)?;
         door.within(&format!("{prefix}stride"), stage.stride, 1, 2)?;
-        Ok(Stage {
-            channels: self.widened(door, &format!("{prefix}channels"), stage.channels)?,
-            stride: stage.stride,
-            activation: stage.activation,
-            squeeze_excite: stage.squeeze_excite,
-            choices,
-        })
+        let channels = self.widened(door, &format!("{prefix}channels"), stage.channels)?;
+        let by_width = choices.width.iter().map(|&width| (width, self.at_width(stage.channels, width)));
+        let by_width: Vec<_> = by_width.collect();
+        let squeeze_excite = stage.squeeze_excite;
+        if by_width.is_empty() {
+            let (stride, activation) = (stage.stride, stage.activation);
+            return Ok(Stage {
+                channels,
+                channels_by_width: by_width,
+                stride,
+                activation,
+                squeeze_excite,
+                choices,
+            });
+        }
+        Ok(elastic(by_width, stage.stride, stage.activation, choices))
     }
+}
+
+/// A stage whose width can be chosen; of widths that give as many channels only the largest is a choice.
+fn elastic(
+    channels_by_width: Vec<(Ratio, usize)>,
+    stride: usize,
+    activation: Activation,
+    choices: Choices,
+) -> Stage {
+    let channels = channels_by_width.iter().map(|(_, channels)| *channels).max().unwrap_or(0);
+    let mut stage = Stage { channels, channels_by_width, stride, activation, squeeze_excite: false, choices };
+    let widths = stage.choices.width.clone();
+    stage.choices.width = widths.into_iter().filter(|&width| stage.canonical(width) == width).collect();
+    stage
 }
 
 impl TryFrom<SpaceFile> for SearchSpace {
@@ -267,6 +386,18 @@ mod tests {
             ("dropout = 0.0", "dropout = nan", "dropout"),
             ("name = \"tiny\"", "name = \"\"", "name"),
             ("classes = 10", "clases = 10", "text"),
+            (
+                "dropout = 0.0",
+                "dropout = 0.0\nwidth = [1]",
+                "width: expected none in family \"mobilenet-v3\", got one",
+            ),
+            (
+                "family = \"mobilenet-v3\"",
+                "family = \"proxyless-nas\"",
+                "head.feature_channels: expected none",
+            ),
+            ("family = \"mobilenet-v3\"", "family = \"resnet-d\"", "first_block: expected none"),
+            ("feature_channels = 128", "", "head.feature_channels: expected one in family"),
         ];
         for (from, to, field) in table {
             assert!(good.contains(from), "{from} in\n{good}");

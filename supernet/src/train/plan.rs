@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::recipe::{Phase, Recipe};
 use crate::error::Result;
 use crate::random::rng_for;
-use crate::space::{Arch, Expand, SearchSpace, sampler};
+use crate::space::{Arch, Ratio, SearchSpace, sampler};
 use crate::tensor_file::sorted_json;
 
 /// One phase with its steps.
@@ -67,7 +67,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Lays a recipe out over an epoch of `steps_per_epoch` steps; a phase of some epochs has at least one step.
+    /// Lays a recipe, suited to its space, out over an epoch of `steps_per_epoch` steps; a phase of some epochs has at least one step.
     pub fn new(recipe: &Recipe, steps_per_epoch: u64, seed: u64) -> Self {
         let steps_of = |epochs: f64| (epochs * steps_per_epoch as f64).round() as u64;
         let mut first_step = 0;
@@ -116,20 +116,20 @@ impl Plan {
     /// # Errors
     /// If the phase leaves a stage nothing to choose.
     pub fn archs(&self, space: &SearchSpace, phase: &PlannedPhase, step: u64) -> Result<Vec<Arch>> {
-        let allowed = phase.phase.allowed.of(space)?;
+        let allowed = phase.phase.allowed.of(space);
         let resolution = self.resolution(space, step);
         let mut rng = rng_for("sub-networks", self.seed, &[step]);
         Ok((0..phase.phase.subnetworks).map(|_| sampler::random(&allowed, &mut rng).at(resolution)).collect())
     }
 
-    /// Expand ratios that were trained before a phase, besides the largest: bounds that sorting must not cross.
+    /// Ratio ratios that were trained before a phase, besides the largest: bounds that sorting must not cross.
     ///
     /// # Errors
     /// If an earlier phase leaves a stage nothing to choose.
-    pub fn nested_expands(&self, space: &SearchSpace, phase: usize) -> Result<Vec<Expand>> {
+    pub fn nested_expands(&self, space: &SearchSpace, phase: usize) -> Result<Vec<Ratio>> {
         let mut nested = Vec::new();
         for earlier in &self.phases[..phase] {
-            for stage in earlier.phase.allowed.of(space)?.stages() {
+            for stage in earlier.phase.allowed.of(space).stages() {
                 nested.extend(&stage.choices.expand);
             }
         }
@@ -150,9 +150,13 @@ mod tests {
     use super::*;
     use crate::space::preset;
 
+    fn recipe() -> Recipe {
+        Recipe::progressive().suited_to(&preset("fashion").expect("a preset"))
+    }
+
     #[test]
     fn phases_follow_one_another() {
-        let plan = Plan::new(&Recipe::progressive().scaled(0.1), 10, 1);
+        let plan = Plan::new(&recipe().scaled(0.1), 10, 1);
         assert_eq!(
             plan.phases.iter().map(|phase| phase.steps).collect::<Vec<_>>(),
             [180, 125, 25, 125, 25, 125]
@@ -160,12 +164,12 @@ mod tests {
         assert_eq!(plan.steps(), 605);
         assert_eq!(plan.phase_at(180).map(|(index, _)| index), Some(1));
         assert_eq!(plan.phase_at(605), None);
-        assert_eq!(Plan::new(&Recipe::progressive().scaled(1e-9), 10, 1).steps(), 6, "at least a step each");
+        assert_eq!(Plan::new(&recipe().scaled(1e-9), 10, 1).steps(), 6, "at least a step each");
     }
 
     #[test]
     fn learning_rate_rises_and_falls() {
-        let plan = Plan::new(&Recipe::progressive(), 10, 1);
+        let plan = Plan::new(&recipe(), 10, 1);
         let kernel = &plan.phases[1];
         let top = 0.96 * 64.0 / 2048.0;
         assert!((f64::from(kernel.lr(kernel.first_step)) - top / 50.0).abs() < 1e-9);
@@ -176,7 +180,7 @@ mod tests {
     #[test]
     fn sub_networks_depend_on_seed_and_step_alone() {
         let space = preset("fashion").expect("a preset");
-        let plan = Plan::new(&Recipe::progressive(), 10, 3);
+        let plan = Plan::new(&recipe(), 10, 3);
         let last = &plan.phases[5];
         let draw = |step| plan.archs(&space, last, step).expect("something to choose");
         assert_eq!(draw(last.first_step), draw(last.first_step));
@@ -190,9 +194,9 @@ mod tests {
     #[test]
     fn nesting_grows_with_the_phases() {
         let space = preset("fashion").expect("a preset");
-        let plan = Plan::new(&Recipe::progressive(), 10, 3);
+        let plan = Plan::new(&recipe(), 10, 3);
         let nested = |phase| plan.nested_expands(&space, phase).expect("some");
-        assert_eq!(nested(4), [Expand::whole(6)]);
-        assert_eq!(nested(5), [Expand::whole(4), Expand::whole(6)]);
+        assert_eq!(nested(4), [Ratio::whole(6)]);
+        assert_eq!(nested(5), [Ratio::whole(4), Ratio::whole(6)]);
     }
 }

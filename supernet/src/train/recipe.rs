@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::document;
 use crate::error::{Error, Result};
-use crate::space::{Choices, SearchSpace};
+use crate::space::{Choices, Counts, SearchSpace};
 
 /// Version of the form that this code writes and reads.
 const VERSION: u32 = 1;
@@ -19,27 +19,37 @@ pub struct Allowed {
     pub depth: usize,
     /// Of the expand ratios.
     pub expand: usize,
+    /// Of the width multipliers of stages, where a space has those.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub width: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(count: &usize) -> bool {
+    *count == 1
 }
 
 impl Allowed {
     /// The space with only these choices.
-    ///
-    /// # Errors
-    /// If stages differ so much that one has none of them.
-    pub fn of(self, space: &SearchSpace) -> Result<SearchSpace> {
-        fn top<T: Clone + Ord>(lists: impl Iterator<Item = Vec<T>>, count: usize) -> Vec<T> {
-            let mut all: Vec<T> =
-                lists.flat_map(|list| list[list.len().saturating_sub(count)..].to_vec()).collect();
-            all.sort();
-            all.dedup();
-            all
-        }
-        let choices = || space.stages().iter().map(|stage| &stage.choices);
-        space.restricted(&Choices {
-            kernel: top(choices().map(|choices| choices.kernel.clone()), self.kernel),
-            expand: top(choices().map(|choices| choices.expand.clone()), self.expand),
-            depth: top(choices().map(|choices| choices.depth.clone()), self.depth),
-        })
+    #[must_use]
+    pub fn of(self, space: &SearchSpace) -> SearchSpace {
+        let Self { kernel, depth, expand, width } = self;
+        space.restricted(Counts { kernel, expand, depth, width })
+    }
+
+    /// Whether it allows as much as `before`, or more of something that the space has a choice in.
+    fn adds_to(self, before: Self, space: &SearchSpace) -> bool {
+        let elastic = |len: fn(&Choices) -> usize| space.stages().iter().any(|stage| len(&stage.choices) > 1);
+        let more = [
+            (self.kernel > before.kernel, elastic(|choices| choices.kernel.len())),
+            (self.depth > before.depth, elastic(|choices| choices.depth.len())),
+            (self.expand > before.expand, elastic(|choices| choices.expand.len())),
+            (self.width > before.width, elastic(|choices| choices.width.len())),
+        ];
+        more.iter().all(|(more, _)| !more) || more.contains(&(true, true))
     }
 }
 
@@ -114,6 +124,21 @@ impl Recipe {
         scaled
     }
 
+    /// The recipe without the phases that allow more only of what the space has no choice in: a kernel phase trains
+    /// nothing new where there is one kernel.
+    #[must_use]
+    pub fn suited_to(&self, space: &SearchSpace) -> Self {
+        let mut suited = Self { phases: Vec::new(), ..self.clone() };
+        let mut before = None;
+        for phase in &self.phases {
+            if before.is_none_or(|before| phase.allowed.adds_to(before, space)) {
+                suited.phases.push(phase.clone());
+            }
+            before = Some(phase.allowed);
+        }
+        suited
+    }
+
     fn check(&self, place: &str) -> Result<()> {
         let within = |field: &str, value: f64, low: f64, high: f64| {
             if value.is_finite() && value >= low && value <= high {
@@ -133,10 +158,12 @@ impl Recipe {
             within(&field("warmup_epochs"), phase.warmup_epochs, 0.0, 1e6)?;
             within(&field("lr"), phase.lr, 0.0, 1e3)?;
             within(&field("subnetworks"), phase.subnetworks as f64, 1.0, 64.0)?;
-            let Allowed { kernel, depth, expand } = phase.allowed;
-            within(&field("allowed"), kernel.min(depth).min(expand) as f64, 1.0, 1e3)?;
+            let Allowed { kernel, depth, expand, width } = phase.allowed;
+            within(&field("allowed"), kernel.min(depth).min(expand).min(width) as f64, 1.0, 1e3)?;
         }
-        if self.phases[0].distill || self.phases[0].allowed != (Allowed { kernel: 1, depth: 1, expand: 1 }) {
+        if self.phases[0].distill
+            || self.phases[0].allowed != (Allowed { kernel: 1, depth: 1, expand: 1, width: 1 })
+        {
             let expected = "the largest network alone, without a teacher";
             return Err(Error::invalid(place, "phases[1]", expected, format!("{:?}", self.phases[0])));
         }
@@ -158,15 +185,27 @@ mod tests {
         let recipe = Recipe::progressive();
         let text = toml::to_string(&recipe).expect("plain data");
         assert_eq!(Recipe::from_toml("text", &text).expect("own text"), recipe);
-        assert_eq!(recipe.phases.len(), 6);
-        let epochs: f64 = recipe.phases.iter().map(|phase| phase.epochs + phase.warmup_epochs).sum();
-        assert_eq!(epochs, 605.0);
+        assert_eq!(recipe.phases.len(), 8);
+    }
+
+    #[test]
+    fn phases_of_what_a_space_lacks_are_left_out() {
+        for (space, names, epochs) in [
+            ("ofa-mbv3-w1.0", "full, kernel, depth 1, depth 2, width 1, width 2", 605.0),
+            ("tiny", "full, kernel, depth 1, depth 2, width 1, width 2", 605.0),
+            ("ofa-resnet50", "full, depth 1, depth 2, width 1, width 2, stage width 1, stage width 2", 630.0),
+        ] {
+            let recipe = Recipe::progressive().suited_to(&preset(space).expect("a preset"));
+            let phases: Vec<_> = recipe.phases.iter().map(|phase| phase.name.as_str()).collect();
+            let sum: f64 = recipe.phases.iter().map(|phase| phase.epochs + phase.warmup_epochs).sum();
+            assert_eq!((phases.join(", ").as_str(), sum), (names, epochs), "{space}");
+        }
     }
 
     #[test]
     fn phases_allow_the_largest_choices() {
         let space = preset("fashion").expect("a preset");
-        let allowed = Allowed { kernel: 1, depth: 2, expand: 3 }.of(&space).expect("some of each");
+        let allowed = Allowed { kernel: 1, depth: 2, expand: 3, width: 1 }.of(&space);
         let choices = &allowed.stages()[0].choices;
         assert_eq!(
             (choices.kernel.as_slice(), choices.depth.as_slice(), choices.expand.len()),

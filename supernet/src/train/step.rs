@@ -58,12 +58,14 @@ impl Pupil<'_> {
     }
 }
 
-/// Zeros with the space's dropout rate, the rest scaled so that the mean stays: `[features, images]`.
+/// Zeros with the space's dropout rate, the rest scaled so that the mean stays: `[features, images]`, as many features
+/// as the sub-network's classifier reads.
 ///
 /// # Errors
 /// If the tensor cannot be made.
 pub fn dropout_mask(
     space: &SearchSpace,
+    arch: &Arch,
     images: usize,
     seed: u64,
     place: [u64; 2],
@@ -73,7 +75,7 @@ pub fn dropout_mask(
         return Ok(None);
     }
     let mut rng = rng_for("dropout", seed, &place);
-    let features = space.head().feature_channels;
+    let features = space.lower(arch)?.last().map_or(0, |classifier| classifier.input.channels);
     let kept = 1.0 / (1.0 - rate);
     let draw = || if rng.random::<f32>() < rate { 0.0 } else { kept };
     let mask: Vec<f32> = std::iter::repeat_with(draw).take(features * images).collect();

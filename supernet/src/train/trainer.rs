@@ -93,7 +93,8 @@ impl Trainer {
         config: TrainConfig,
     ) -> Result<Self> {
         check_fit(&space, &dataset, recipe)?;
-        let plan = Plan::new(recipe, (dataset.train().len() / recipe.batch) as u64, config.seed);
+        let steps_per_epoch = (dataset.train().len() / recipe.batch) as u64;
+        let plan = Plan::new(&recipe.suited_to(&space), steps_per_epoch, config.seed);
         let weights = SharedWeights::new(&space, &mut rng_for("weights", config.seed, &[]))?;
         let optimizer = Sgd::new(&weights, plan.momentum, plan.weight_decay, config.kernels)?;
         let gradients = Gradients::new(&weights)?;
@@ -296,7 +297,8 @@ impl Trainer {
         let target = Target { labels, smoothing, teacher: teacher.as_ref() };
         let mut total = 0.0;
         for (index, arch) in archs.iter().enumerate() {
-            let dropout = dropout_mask(&self.space, batch.len(), self.config.seed, [step, index as u64])?;
+            let place = [step, index as u64];
+            let dropout = dropout_mask(&self.space, arch, batch.len(), self.config.seed, place)?;
             let loss = pupil.learn(arch, &batch.images, &target, dropout, &self.gradients)?;
             if loss.is_nan() || loss > most_loss(self.space.classes()) {
                 return Err(self.diverged(step, format!("the loss is {loss}"), arch.to_string()));
@@ -333,7 +335,7 @@ impl Trainer {
     /// Evaluates the largest and the smallest sub-network of a phase that has ended, unless the log has them.
     fn evaluate(&mut self, index: usize, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<bool> {
         let phase = self.plan.phases[index].phase.clone();
-        let allowed = phase.allowed.of(&self.space)?;
+        let allowed = phase.allowed.of(&self.space);
         let high = sampler::largest(&self.space).resolution;
         let mut archs = vec![sampler::largest(&allowed), sampler::smallest(&allowed).at(high)];
         archs.dedup();
