@@ -94,7 +94,8 @@ fn check(kernels: Kernels, space: &str, arch: &str) {
             tensors.insert(name.clone(), (tensor + change).expect("same shapes"));
             problem.value(&SharedWeights::from_tensors(&problem.space, tensors, "test").expect("finite"))
         };
-        let step = 2e-3;
+        // a max pool's choices change with what stands before it; a small step meets few of those kinks
+        let step = if name.starts_with("input_stem") { 5e-4 } else { 2e-3 };
         let measured = (moved(step) - moved(-step)) / (2.0 * step);
         let gradient = values(gradients.get(name).expect("every name"));
         let predicted: f64 =

@@ -116,6 +116,9 @@ fn scatter_tap_on<T: Lanes>(shape: &PatchShape, tap: usize, patches: &[f32], dx:
     let (rows, top) = hits(ky, shape.kernel, shape.stride, shape.height);
     let (columns, left) = hits(kx, shape.kernel, shape.stride, shape.width);
     let width = shape.out_width();
+    if columns.is_empty() {
+        return;
+    }
     for (dx, patches) in dx.chunks_mut(shape.plane()).zip(patches.chunks(shape.out_plane())) {
         for y in rows.clone() {
             let from = &patches[y * width..][columns.clone()];
