@@ -1,5 +1,7 @@
-//! Progressive shrinking: recipe, plan, loss, optimizer, trainer, and the folder that a run leaves.
+//! Progressive shrinking: recipe, plan, loss, optimizer, trainer, and the folder that a run leaves; and the fine-tuning
+//! of one exported network with the same parts.
 
+mod finetune;
 mod loss;
 mod plan;
 mod recipe;
@@ -11,6 +13,10 @@ mod step;
 mod steps;
 mod trainer;
 
+pub use finetune::{
+    FineTuneCheckpoint, FineTunePlan, FineTuneSettings, FineTuneTask, FineTuner, StaticNetwork,
+    open_fine_tune_folder,
+};
 pub use loss::{Target, loss};
 pub use plan::{Plan, PlannedPhase};
 pub use recipe::{Allowed, Phase, Recipe};
