@@ -6,6 +6,7 @@ mod common;
 mod elastic;
 mod examples;
 mod failures;
+mod finetune;
 mod folded;
 mod golden;
 mod gradients;

@@ -25,8 +25,8 @@ use super::progress::{Steps, interrupted, tell_differences};
   supernet finetune model --data digits --out tuned --epochs 10 --resume
   extract predict tuned digit.png
 
-The learning rate rises over the first twenty-fifth of the steps and then falls along a cosine to 0. In the end the
-batch norms are calibrated afresh on training images, and top-1 is counted on the val split.")]
+The learning rate rises over the first twenty-fifth of the steps and then falls along a cosine to 0.
+In the end batch norms are calibrated afresh on training images, and top-1 is counted on val.")]
 pub struct Arguments {
     /// The exported network: what `extract export` or `supernet finetune` wrote
     #[arg(value_name = "FOLDER")]

@@ -178,7 +178,7 @@ impl FineTuner {
             return Ok(Outcome::Finished);
         }
         log_beginning(&mut self.folder, self.resumed.as_ref(), &self.dataset)?;
-        let mut done = self.count_before(stop, told)?;
+        let mut done = self.count_before(stop, told)? && !Self::stopped(stop);
         if done && self.step < self.plan.steps {
             let mut loader = self.loader()?;
             let pace = Pace { steps: 0..self.plan.steps, every: self.config.checkpoint_every, stop };
@@ -242,3 +242,6 @@ impl Learner for FineTuner {
         &mut self.folder
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -131,3 +131,112 @@ fn zeros_like(tensors: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Ten
     let zeros = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.zeros_like()?));
     tensors.iter().map(zeros).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use rand::Rng;
+
+    use super::*;
+    use crate::elastic::{Gradients, SharedWeights};
+    use crate::random::rng_for;
+    use crate::space::{preset, sampler};
+    use crate::train::{Pupil, dropout_mask};
+
+    const IMAGES: usize = 6;
+
+    /// `tiny` with one choice of each.
+    fn one_network() -> (SearchSpace, Arch) {
+        let space = preset("tiny").expect("a preset");
+        let mut choices = space.stages()[0].choices.clone();
+        choices.kernel.truncate(1);
+        choices.expand.truncate(1);
+        choices.depth.truncate(1);
+        let space = space.restricted(&choices).expect("in every stage");
+        let arch = sampler::largest(&space);
+        (space, arch)
+    }
+
+    fn uniform(name: &str, shape: &[usize]) -> Tensor {
+        let mut rng = rng_for(name, 1, &[]);
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
+        Tensor::from_vec(values, shape, &Device::Cpu).expect("sizes agree")
+    }
+
+    fn bits(tensor: &Tensor) -> Vec<u32> {
+        values(tensor).iter().map(|value| value.to_bits()).collect()
+    }
+
+    fn values(tensor: &Tensor) -> Vec<f32> {
+        tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("f32 on the CPU")
+    }
+
+    const LABELS: [u32; IMAGES] = [0, 1, 2, 3, 9, 9];
+
+    #[test]
+    fn steps_are_the_supernets_where_the_network_is_all_there_is() {
+        let (space, arch) = one_network();
+        let kernels = Kernels::detect();
+        let logits = uniform("teacher", &[IMAGES, 10]);
+        for teacher in [None, Some(&logits)] {
+            let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
+            let copies = weights.detached().expect("copies").tensors().clone();
+            let network = StaticNetwork::new((&space, &arch), copies, kernels).expect("the same names");
+            let gradients = Gradients::new(&weights).expect("zeros");
+            let optimizers = [0, 1].map(|_| Sgd::new(&weights, 0.9, 3e-5, kernels).expect("at rest"));
+            let pupil = Pupil { space: &space, weights: &weights, kernels };
+            for step in 0..3 {
+                let images = uniform(&format!("images {step}"), &[IMAGES, 1, 8, 8]);
+                let target = Target { labels: &LABELS, smoothing: 0.1, teacher };
+                let mask = || dropout_mask(&space, IMAGES, 1, [step, 0]).expect("a mask");
+                let losses = [
+                    pupil.learn(&arch, &images, &target, mask(), &gradients).expect("it fits"),
+                    network.learn(&images, &target, mask()).expect("it fits"),
+                ];
+                assert_eq!(losses[0].to_bits(), losses[1].to_bits(), "step {step}");
+                optimizers[0].step(&weights, &gradients, 0.1).expect("its own");
+                network.step(&optimizers[1], 0.1).expect("its own");
+                for (name, weight) in network.weights() {
+                    assert!(bits(weight) == bits(weights.get(name).expect("the same names")), "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_gradient_is_the_slope_with_a_teacher_and_without() {
+        let (space, arch) = one_network();
+        let weights = SharedWeights::new(&space, &mut rng_for("weights", 2, &[])).expect("weights");
+        let (images, logits) = (uniform("images", &[IMAGES, 1, 8, 8]), uniform("teacher", &[IMAGES, 10]));
+        for teacher in [None, Some(&logits)] {
+            let target = Target { labels: &LABELS, smoothing: 0.1, teacher };
+            let of = |tensors: &BTreeMap<String, Tensor>| {
+                let copies =
+                    tensors.iter().map(|(name, tensor)| (name.clone(), tensor.copy().expect("a copy")));
+                StaticNetwork::new((&space, &arch), copies.collect(), Kernels::reference())
+                    .expect("a network")
+            };
+            let network = of(weights.tensors());
+            network.learn(&images, &target, None).expect("it fits");
+            let square = |tensor: &Tensor| values(tensor).iter().map(|g| f64::from(*g).powi(2)).sum::<f64>();
+            let norm = network.gradients.values().map(square).sum::<f64>().sqrt();
+            let loss_at = |distance: f64| {
+                let moved = weights.tensors().iter().map(|(name, weight)| {
+                    let along = network.gradients[name].affine(distance / norm, 0.0).expect("a product");
+                    (name.clone(), weight.add(&along).expect("a sum"))
+                });
+                of(&moved.collect()).learn(&images, &target, None).expect("it fits")
+            };
+            let slope = f64::from(loss_at(5e-3) - loss_at(-5e-3)) / 1e-2;
+            assert!((slope / norm - 1.0).abs() < 0.02, "slope {slope}, norm of the gradient {norm}");
+        }
+    }
+
+    #[test]
+    fn weights_of_another_network_are_refused() {
+        let (space, arch) = one_network();
+        let error = StaticNetwork::new((&space, &arch), BTreeMap::new(), Kernels::reference());
+        let error = error.err().expect("refused").to_string();
+        assert!(error.starts_with("network: ") && error.ends_with("got none"), "{error}");
+    }
+}
