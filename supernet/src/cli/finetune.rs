@@ -43,7 +43,7 @@ pub struct Arguments {
     /// Passes over the training images
     #[arg(long, default_value_t = FineTuneSettings::default().epochs, value_name = "F")]
     epochs: f64,
-    /// Learning rate after warm-up [default: 0.08 for 2,048 images a step, in proportion to the batch]
+    /// Learning rate after warm-up [default: 0.24 for 2,048 images a step, in proportion to the batch]
     #[arg(long, value_name = "F")]
     lr: Option<f64>,
     /// Images a step

@@ -12,10 +12,10 @@ use crate::train::plan::{hash_of, scheduled_lr};
 const MOST_EPOCHS: f64 = 1e6;
 /// Batch that [`LR`] is meant for; the rate is scaled in proportion (Goyal et al. 2017).
 const LR_BATCH: f64 = 2048.0;
-/// Learning rate of once-for-all's own phases of 25 epochs (Cai et al. 2020, the authors' code). For fine-tuning they
-/// published numbers of epochs, 25 and 75, and nothing else.
-const LR: f64 = 0.08;
-/// Share of the steps that warms up: that of once-for-all's last phase, 5 of 125 epochs.
+/// Learning rate of once-for-all's last phase (Cai et al. 2020, the authors' code). Of their fine-tuning only numbers of
+/// epochs are published, 25 and 75.
+const LR: f64 = 0.24;
+/// Share of the steps that warms up: that of the same phase, 5 of 125 epochs.
 const WARMUP: f64 = 5.0 / 125.0;
 
 /// What can be chosen of a fine-tuning.
@@ -25,7 +25,7 @@ pub struct FineTuneSettings {
     pub epochs: f64,
     /// Images a step.
     pub batch: usize,
-    /// Learning rate after warm-up; without one, 0.08 for 2,048 images, in proportion to the batch.
+    /// Learning rate after warm-up; without one, 0.24 for 2,048 images, in proportion to the batch.
     pub lr: Option<f64>,
     /// Nesterov momentum.
     pub momentum: f32,
