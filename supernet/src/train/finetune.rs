@@ -199,7 +199,7 @@ impl FineTuner {
         let teacher = self.soft_labels(&batch.images)?;
         let (labels, smoothing) = (&batch.labels, self.plan.label_smoothing);
         let target = Target { labels, smoothing, teacher: teacher.as_ref() };
-        let dropout = dropout_mask(space, batch.len(), self.plan.seed, [step, 0])?;
+        let dropout = dropout_mask(space, &self.model.config.arch, batch.len(), self.plan.seed, [step, 0])?;
         let loss = self.network.learn(&batch.images, &target, dropout)?;
         if loss.is_nan() || loss > most_loss(space.classes()) {
             return Err(self.diverged(step, format!("the loss is {loss}")));

@@ -140,7 +140,7 @@ mod tests {
     use super::*;
     use crate::elastic::{Gradients, SharedWeights};
     use crate::random::rng_for;
-    use crate::space::{preset, sampler};
+    use crate::space::{Counts, preset, sampler};
     use crate::train::{Pupil, dropout_mask};
 
     const IMAGES: usize = 6;
@@ -148,11 +148,7 @@ mod tests {
     /// `tiny` with one choice of each.
     fn one_network() -> (SearchSpace, Arch) {
         let space = preset("tiny").expect("a preset");
-        let mut choices = space.stages()[0].choices.clone();
-        choices.kernel.truncate(1);
-        choices.expand.truncate(1);
-        choices.depth.truncate(1);
-        let space = space.restricted(&choices).expect("in every stage");
+        let space = space.restricted(Counts { kernel: 1, expand: 1, depth: 1, width: 1 });
         let arch = sampler::largest(&space);
         (space, arch)
     }
@@ -188,7 +184,7 @@ mod tests {
             for step in 0..3 {
                 let images = uniform(&format!("images {step}"), &[IMAGES, 1, 8, 8]);
                 let target = Target { labels: &LABELS, smoothing: 0.1, teacher };
-                let mask = || dropout_mask(&space, IMAGES, 1, [step, 0]).expect("a mask");
+                let mask = || dropout_mask(&space, &arch, IMAGES, 1, [step, 0]).expect("a mask");
                 let losses = [
                     pupil.learn(&arch, &images, &target, mask(), &gradients).expect("it fits"),
                     network.learn(&images, &target, mask()).expect("it fits"),
