@@ -13,7 +13,7 @@ use supernet::checkpoint::{Checkpoint, Supernet};
 use supernet::data::{ImageFile, idx_from_bytes};
 use supernet::model_folder::{ModelConfig, ModelFolder};
 use supernet::space::{Arch, SearchSpace, arch_file, cost, preset, sampler};
-use supernet::train::Recipe;
+use supernet::train::{FineTuneCheckpoint, Recipe};
 
 /// Names the bytes in messages.
 const PLACE: &str = "the input";
@@ -22,13 +22,14 @@ const PLACE: &str = "the input";
 pub type Reader = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Reader; 17] = [
+pub const ALL: [Reader; 18] = [
     ("accuracy", accuracy),
     ("arch", arch),
     ("arch_file", arch_json),
     ("checkpoint", checkpoint),
     ("config", config),
     ("estimator", estimator),
+    ("fine_tuning", fine_tuning),
     ("found", found),
     ("idx", idx),
     ("image", image),
@@ -98,6 +99,11 @@ pub fn weights(bytes: &[u8]) {
 /// A training's checkpoint.
 pub fn checkpoint(bytes: &[u8]) {
     told(Checkpoint::from_bytes(PLACE, bytes));
+}
+
+/// A fine-tuning's checkpoint.
+pub fn fine_tuning(bytes: &[u8]) {
+    told(FineTuneCheckpoint::from_bytes(PLACE, bytes));
 }
 
 /// A `config.json`; what follows the first NUL is its `model.safetensors`.

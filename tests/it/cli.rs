@@ -273,6 +273,8 @@ fn documents_have_the_keys_that_scripts_rely_on() {
     let steps = flat(&["step_ms/median", "step_ms/p10", "step_ms/p90", "images_per_second", "peak_rss_mb"]);
     let space =
         [flat(&["name", "subnetworks"]), costs("largest").to_vec(), costs("smallest").to_vec()].concat();
+    let counted =
+        |when: &str| ["split", "n", "top1", "interval/1"].map(|key| format!("/{when}/{key}")).to_vec();
     let verified = flat(&["max_abs_difference", "inputs", "folder"]);
     let best = ["arch", "accuracy", "latency_ms", "latency_upper_ms", "macs", "params"];
     let found = best.map(|key| format!("/best/{key}")).to_vec();
@@ -285,7 +287,7 @@ fn documents_have_the_keys_that_scripts_rely_on() {
         (
             "supernet",
             format!("{TRAIN} --out keys"),
-            [steps, flat(&["resumed_from_step", "supernet", "finished"])].concat(),
+            [steps.clone(), flat(&["resumed_from_step", "supernet", "finished"])].concat(),
         ),
         (
             "supernet",
@@ -310,6 +312,11 @@ fn documents_have_the_keys_that_scripts_rely_on() {
         ("extract", format!("{SEARCH} --front --out keys-found.json"), found),
         ("extract", format!("export {trained} --arch smallest --out keys-model"), verified.clone()),
         ("extract", "verify keys-model --supernet run/supernet.safetensors".to_string(), verified),
+        (
+            "supernet",
+            "finetune keys-model --data digits --out keys-tuned --epochs 1".to_string(),
+            [steps, flat(&["resumed_from_step", "folder", "finished"]), counted("before"), counted("after")].concat(),
+        ),
         (
             "extract",
             "plot --accuracy accuracy.jsonl --latency-table table.json --found keys-found.json --out keys.svg"

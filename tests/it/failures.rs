@@ -213,7 +213,7 @@ fn a_folder_of_images_is_trained_on_and_a_broken_one_is_named_in_the_log() {
 
 /// When a signal is sent.
 #[cfg(unix)]
-enum When<'a> {
+pub(crate) enum When<'a> {
     /// Once a file that the command writes into has changed: it is at work then, and heeds signals.
     Changed(&'a str),
     /// After so many milliseconds, whatever it does.
@@ -222,7 +222,7 @@ enum When<'a> {
 
 /// Sends a signal to a command; its exit code, `None` if the system ended it.
 #[cfg(unix)]
-fn interrupt(at: &Path, name: &str, line: &str, signal: &str, when: When) -> Option<i32> {
+pub(crate) fn interrupt(at: &Path, name: &str, line: &str, signal: &str, when: When) -> Option<i32> {
     let length = |file: &str| std::fs::metadata(at.join(file)).map(|found| found.len()).ok();
     let before = if let When::Changed(file) = &when { length(file) } else { None };
     let mut child = Command::new(binary(name))

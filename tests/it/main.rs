@@ -7,6 +7,7 @@ mod elastic;
 mod examples;
 mod failures;
 mod families;
+mod finetune;
 mod folded;
 mod golden;
 mod gradients;

@@ -6,7 +6,6 @@ mod verify;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::Tensor;
 use serde_json::Value;
 use supernet::checkpoint::Supernet;
 use supernet::data::{Dataset, Split};
@@ -15,9 +14,8 @@ use supernet::eval::{Calibration, Judge};
 use supernet::file::StagedFolder;
 use supernet::kernels::Kernels;
 use supernet::model_folder::{
-    Input, MeasuredAccuracy, ModelConfig, ModelFolder, Origin, StatisticsOrigin, config_path,
+    Input, MeasuredAccuracy, ModelConfig, ModelFolder, Origin, StatisticsOrigin, config_path, with_statistics,
 };
-use supernet::nn::Statistics;
 use supernet::space::Arch;
 
 pub use verify::{Verification, verify};
@@ -127,23 +125,8 @@ fn assemble(request: &Request) -> Result<ModelFolder> {
             n: accuracy.n,
             split: Split::Val.to_string(),
         }),
+        fine_tuned: Vec::new(),
     };
     let tensors = with_statistics(subnet.tensors(), &statistics)?;
     Ok(ModelFolder::new((&supernet.space, arch), tensors, input, dataset.classes().to_vec(), origin)?)
-}
-
-/// Copies of the weights, and the statistics under their names in PyTorch.
-fn with_statistics(
-    weights: &BTreeMap<String, Tensor>,
-    statistics: &Statistics,
-) -> Result<BTreeMap<String, Tensor>> {
-    let mut tensors = BTreeMap::new();
-    for (name, tensor) in weights {
-        tensors.insert(name.clone(), tensor.copy()?.contiguous()?);
-    }
-    for (name, tensor) in statistics {
-        tensors.insert(format!("{name}.running_mean"), tensor.get(0)?.contiguous()?);
-        tensors.insert(format!("{name}.running_var"), tensor.get(1)?.contiguous()?);
-    }
-    Ok(tensors)
 }

@@ -60,6 +60,13 @@ pub fn verify(
         got: got.to_string(),
     };
     let (config, space) = (&model.config, &supernet.space);
+    if let Some(last) = config.origin.fine_tuned.last() {
+        let got = format!(
+            "one that was fine-tuned since ({} steps on {}, from model {}), and is the supernet's no longer",
+            last.steps, last.data, last.from.model
+        );
+        return Err(failed("origin.fine_tuned", "the sub-network as it was exported", &got));
+    }
     if config.space.fingerprint() != space.fingerprint() {
         return Err(failed("space", space.name(), config.space.name()));
     }

@@ -7,12 +7,12 @@ use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
 use super::{Arch, Block, Family, Ratio, SearchSpace, Stage, sampler};
-use crate::document::check_version;
+use crate::document::check_one_of;
 use crate::error::{Error, Result};
 use crate::file;
 
-/// Kind and version of `found.json` and `config.json`.
-const VERSIONS: [(&str, u32); 2] = [("found", 2), ("model", 1)];
+/// Kind and known versions of `found.json` and `config.json`.
+const VERSIONS: [(&str, &[u32]); 2] = [("found", &[2]), ("model", &[1, 2])];
 
 /// Reads a sub-network of `space` from what a user wrote: `largest`, `smallest`, `random:SEED`, the
 /// canonical text, or the path of a `found.json`, an exported `config.json` or a sample of PyTorch's `ofa`.
@@ -122,8 +122,8 @@ fn check_front(place: &str, text: &str) -> Result<()> {
         .map_err(|error| Error::invalid(place, "kind and version", "those of a file", error))?;
     match (front.kind, front.version) {
         (Some(kind), version) => {
-            let known = VERSIONS.iter().find(|known| known.0 == kind).map_or(1, |known| known.1);
-            check_version(place, version.unwrap_or_default(), known)
+            let known = VERSIONS.iter().find(|known| known.0 == kind).map_or(&[1][..], |known| known.1);
+            check_one_of(place, version.unwrap_or_default(), known)
         }
         (None, _) => Ok(()),
     }
