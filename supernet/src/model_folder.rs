@@ -62,6 +62,9 @@ pub enum StatisticsOrigin {
         /// Seed that drew them.
         seed: u64,
     },
+    /// Those of the supernet's largest network, as they lie in its file, for the leading channels that the network
+    /// has.
+    Inherited,
 }
 
 /// Where the network comes from.

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::{Dtype, SafeTensors};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -32,23 +32,16 @@ pub fn to_bytes(
     tensors: &BTreeMap<String, Tensor>,
     document: &impl Serialize,
 ) -> Result<Vec<u8>> {
-    let mut data = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        data.push((name, tensor.dims().to_vec(), bytes));
-    }
     let wrong = |error: String| Error::invalid(path.display(), "tensors", "writable tensors", error);
-    let views = data.iter().map(|(name, shape, bytes)| {
-        Ok((
-            *name,
-            TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(|error| wrong(error.to_string()))?,
-        ))
-    });
-    let views = views.collect::<Result<Vec<_>>>()?;
+    for (name, tensor) in tensors {
+        let dtype = Tensor::dtype(tensor);
+        if dtype != DType::F32 {
+            return Err(Error::invalid(path.display(), name, "f32 values", dtype.as_str()));
+        }
+    }
     let document = sorted_json(document).map_err(|error| wrong(error.to_string()))?;
     let metadata = HashMap::from([(KEY.to_string(), document)]);
-    safetensors::serialize(views, Some(metadata)).map_err(|error| wrong(error.to_string()))
+    safetensors::serialize(tensors, Some(metadata)).map_err(|error| wrong(error.to_string()))
 }
 
 /// JSON text with the keys of every object sorted.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Trainer;
-use crate::checkpoint::{self, Checkpoint, Provenance, Supernet};
+use crate::checkpoint::{self, Checkpoint, Provenance, Supernet, Training};
 use crate::elastic::check_finite;
 use crate::error::{Error, Result};
 use crate::machine;
@@ -26,8 +26,7 @@ pub struct Resumed {
 impl Trainer {
     pub(super) fn restore(&mut self) -> Result<()> {
         let path = self.folder.checkpoint();
-        let Checkpoint { supernet, velocities } = Checkpoint::read(&path)?;
-        let provenance = &supernet.provenance;
+        let Checkpoint { supernet, training, velocities } = Checkpoint::read(&path)?;
         let place = path.display();
         let differs = |field: &str, wanted: &str, got: &str| {
             if wanted == got {
@@ -37,24 +36,24 @@ impl Trainer {
                 .and_then_do("resume with the flags the run was started with, or choose another folder"))
         };
         differs("space", &supernet.space.fingerprint(), &self.space.fingerprint())?;
-        if !supernet.trained_on(&self.dataset) {
-            differs("data", &provenance.data, &self.dataset.identity())?;
+        if !training.trained_on(&self.dataset) {
+            differs("data", &training.data, &self.dataset.identity())?;
         }
-        if self.plan.hash() != provenance.plan {
+        if self.plan.hash() != training.plan {
             return Err(self.folder.other_plan(&self.plan));
         }
-        if let Some(hash) = &provenance.teacher {
+        if let Some(hash) = &training.teacher {
             self.teacher = Some(read_teacher(&self.folder.teacher(), hash)?);
         }
-        self.step = provenance.step;
+        self.step = training.step;
         self.saved = Some(self.step);
         self.resumed = Some(Resumed {
             from_step: self.step,
             differences: match self.step < self.plan.steps() {
-                true => self.differences(&provenance.kernels),
+                true => self.differences(&training.kernels),
                 false => Vec::new(),
             },
-            kernels: provenance.kernels.clone(),
+            kernels: training.kernels.clone(),
             evaluated: Vec::new(),
         });
         self.optimizer =
@@ -76,14 +75,14 @@ impl Trainer {
         differences
     }
 
-    pub(super) fn provenance(&self) -> Provenance {
+    pub(super) fn training(&self) -> Training {
         let now = self.config.kernels.name();
         let kernels = match &self.resumed {
             Some(Resumed { kernels, .. }) if kernels.rsplit(", then ").next() == Some(now) => kernels.clone(),
             Some(Resumed { kernels, .. }) => format!("{kernels}, then {now}"),
             None => now.to_string(),
         };
-        Provenance {
+        Training {
             tool: env!("CARGO_PKG_VERSION").to_string(),
             kernels,
             seed: self.config.seed,
@@ -100,7 +99,7 @@ impl Trainer {
         self.folder.sync_log()?;
         let velocities = self.optimizer.velocities();
         let path = self.folder.checkpoint();
-        checkpoint::write_checkpoint(&path, &self.space, &self.weights, velocities, self.provenance())?;
+        checkpoint::write_checkpoint(&path, &self.space, &self.weights, velocities, self.training())?;
         self.saved = Some(self.step);
         Ok(())
     }
@@ -121,9 +120,11 @@ impl Trainer {
     pub(super) fn is_written(&self) -> bool {
         let path = self.folder.supernet();
         path.exists()
-            && Supernet::read(&path).is_ok_and(|written| {
-                let Provenance { plan, step, .. } = written.provenance;
-                (plan, step) == (self.plan.hash(), self.step)
+            && Supernet::read(&path).is_ok_and(|written| match written.provenance {
+                Provenance::Trained(Training { plan, step, .. }) => {
+                    (plan, step) == (self.plan.hash(), self.step)
+                }
+                Provenance::Imported(_) => false,
             })
     }
 
