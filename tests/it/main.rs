@@ -13,6 +13,7 @@ mod kills;
 mod measure;
 mod ofa_tables;
 mod properties;
+mod pytorch;
 mod readers;
 mod snapshots;
 mod stops;

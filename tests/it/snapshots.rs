@@ -11,7 +11,7 @@ use insta::{Settings, assert_snapshot};
 
 use crate::cli::{binary, pipeline, run};
 
-const SUPERNET: [&str; 8] = ["", "space", "train", "eval", "sample", "bench", "completion", "man"];
+const SUPERNET: [&str; 9] = ["", "space", "train", "eval", "sample", "import", "bench", "completion", "man"];
 const EXTRACT: [&str; 14] = [
     "",
     "measure",
@@ -139,6 +139,11 @@ fn failing() -> Vec<String> {
         "eval TRAINED --arch largest --split all",
         "sample TRAINED --count 5 --out table.json",
         "sample TRAINED --count 5 --out nowhere/rows.jsonl",
+        "import nowhere.pth --space tiny --out x",
+        "import table.json --space tiny --out x",
+        "import run/supernet.safetensors --space fashion --out x",
+        "import run/supernet.safetensors --space tiny --out run/supernet.safetensors",
+        "eval TRAINED --arch largest --inherit-bn",
         "bench --space tiny --resolution 8 --batch 0",
         "bench --space tiny --resolution 8 --batch 2 --arch smaller",
         "nonsense",
@@ -178,6 +183,8 @@ fn failing() -> Vec<String> {
         "export TRAINED --arch smallest --out nowhere/model",
         "export TRAINED --arch smallest --out x --calibration-images 0",
         "export TRAINED --arch smallest --out x --format onnx",
+        "export TRAINED --arch smallest --out x --inherit-bn",
+        "export --supernet run/supernet.safetensors --arch smallest --out x",
         "verify nowhere --supernet run/supernet.safetensors",
         "verify run --supernet run/supernet.safetensors",
         "predict nowhere digit.png",

@@ -87,3 +87,6 @@ impl TorchFile<'_> {
         tensor.decode(&self.bytes[self.storages[&tensor.storage.key].clone()])
     }
 }
+
+#[cfg(test)]
+mod tests;
