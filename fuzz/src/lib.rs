@@ -12,6 +12,7 @@ use supernet::accuracy_file;
 use supernet::checkpoint::{Checkpoint, Supernet};
 use supernet::data::{ImageFile, idx_from_bytes};
 use supernet::model_folder::{ModelConfig, ModelFolder};
+use supernet::pytorch::{StateDict, import};
 use supernet::space::{Arch, SearchSpace, arch_file, cost, preset, sampler};
 use supernet::train::{FineTuneCheckpoint, Recipe};
 
@@ -36,6 +37,7 @@ pub const ALL: [Reader; 18] = [
     ("npy", npy),
     ("ofa_table", ofa_table),
     ("plan", plan),
+    ("pytorch", pytorch),
     ("recipe", recipe),
     ("rows", rows),
     ("space", space),
@@ -94,6 +96,16 @@ pub fn arch_json(bytes: &[u8]) {
 /// A supernet.
 pub fn weights(bytes: &[u8]) {
     told(Supernet::from_bytes(PLACE, bytes));
+}
+
+/// A file of PyTorch, or another tool's safetensors.
+pub fn pytorch(bytes: &[u8]) {
+    let Some(state) = told(StateDict::from_bytes(PLACE, bytes)) else { return };
+    for name in state.names() {
+        let tensor = state.tensor(name).expect("its place in the file was checked");
+        assert_eq!(tensor.dims(), state.get(name).expect("it was listed").shape());
+    }
+    told(import(&preset("tiny").expect("a preset"), &state));
 }
 
 /// A training's checkpoint.

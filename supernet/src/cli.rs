@@ -4,6 +4,7 @@ mod arguments;
 mod bench;
 mod eval;
 mod finetune;
+mod import;
 mod output;
 mod profile;
 mod progress;
@@ -40,6 +41,7 @@ enum Command {
     Eval(eval::Arguments),
     Sample(sample::Arguments),
     Finetune(finetune::Arguments),
+    Import(import::Arguments),
     Bench(bench::Arguments),
     Completion(shell::Completion),
     Man(shell::Man),
@@ -92,6 +94,7 @@ impl Command {
             Self::Eval(arguments) => Some(&arguments.common),
             Self::Sample(arguments) => Some(&arguments.common),
             Self::Finetune(arguments) => Some(&arguments.common),
+            Self::Import(arguments) => Some(&arguments.common),
             Self::Bench(arguments) => Some(&arguments.common),
             Self::Completion(_) | Self::Man(_) => None,
         }
@@ -104,6 +107,7 @@ impl Command {
             Self::Eval(arguments) => arguments.run(),
             Self::Sample(arguments) => arguments.run(),
             Self::Finetune(arguments) => arguments.run(),
+            Self::Import(arguments) => arguments.run(),
             Self::Bench(arguments) => arguments.run(),
             Self::Completion(arguments) => arguments.run::<Arguments>(),
             Self::Man(arguments) => arguments.run::<Arguments>(),

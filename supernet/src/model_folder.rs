@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Normalisation;
 use crate::document;
+use crate::elastic::statistics_to_tensors;
 use crate::error::{Error, Result};
 use crate::file::{self, write_atomically};
 use crate::kernels::Kernels;
@@ -66,6 +67,9 @@ pub enum StatisticsOrigin {
         /// Seed that drew them.
         seed: u64,
     },
+    /// Those of the supernet's largest network, as they lie in its file, for the leading channels that the network
+    /// has.
+    Inherited,
 }
 
 /// Where the network comes from.
@@ -417,9 +421,6 @@ pub fn with_statistics(
     for (name, tensor) in weights {
         tensors.insert(name.clone(), tensor.copy()?.contiguous()?);
     }
-    for (name, tensor) in statistics {
-        tensors.insert(format!("{name}.running_mean"), tensor.get(0)?.contiguous()?);
-        tensors.insert(format!("{name}.running_var"), tensor.get(1)?.contiguous()?);
-    }
+    tensors.extend(statistics_to_tensors(statistics)?);
     Ok(tensors)
 }

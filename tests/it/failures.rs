@@ -39,10 +39,7 @@ fn a_diverging_run_stops_and_keeps_its_last_good_checkpoint() {
     assert!(message.contains("(phase wild)") && message.contains(" with r"), "{message}");
     assert!(message.contains(" steps is kept; lower the phase's lr"), "{message}");
     let kept = Checkpoint::read(&at.join("late/checkpoint.safetensors")).expect("sound");
-    assert!(
-        message.contains(&format!("the checkpoint of {} steps", kept.supernet.provenance.step)),
-        "{message}"
-    );
+    assert!(message.contains(&format!("the checkpoint of {} steps", kept.training.step)), "{message}");
     assert!(!at.join("late/supernet.safetensors").exists());
     let document = run("supernet", at, &format!("{train} --recipe early.toml --out early --json"));
     let error: Value = serde_json::from_slice(&document.stdout).expect("one document");

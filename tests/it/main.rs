@@ -15,6 +15,7 @@ mod kills;
 mod measure;
 mod ofa_tables;
 mod properties;
+mod pytorch;
 mod readers;
 mod snapshots;
 mod stops;

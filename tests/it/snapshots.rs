@@ -11,8 +11,8 @@ use insta::{Settings, assert_snapshot};
 
 use crate::cli::{binary, pipeline, run};
 
-const SUPERNET: [&str; 9] =
-    ["", "space", "train", "eval", "sample", "finetune", "bench", "completion", "man"];
+const SUPERNET: [&str; 10] =
+    ["", "space", "train", "eval", "sample", "import", "finetune", "bench", "completion", "man"];
 const EXTRACT: [&str; 14] = [
     "",
     "measure",
@@ -159,6 +159,11 @@ fn failing() -> Vec<String> {
         "finetune sound --data digits --out x --batch 0",
         "finetune sound --data digits --out y --batch 2000",
         "finetune two --data digits --out y",
+        "import nowhere.pth --space tiny --out x",
+        "import table.json --space tiny --out x",
+        "import run/supernet.safetensors --space fashion --out x",
+        "import run/supernet.safetensors --space tiny --out run/supernet.safetensors",
+        "eval TRAINED --arch largest --inherit-bn",
         "bench --space tiny --resolution 8 --batch 0",
         "bench --space tiny --resolution 8 --batch 2 --arch smaller",
         "nonsense",
@@ -198,6 +203,8 @@ fn failing() -> Vec<String> {
         "export TRAINED --arch smallest --out nowhere/model",
         "export TRAINED --arch smallest --out x --calibration-images 0",
         "export TRAINED --arch smallest --out x --format onnx",
+        "export TRAINED --arch smallest --out x --inherit-bn",
+        "export --supernet run/supernet.safetensors --arch smallest --out x",
         "verify nowhere --supernet run/supernet.safetensors",
         "verify run --supernet run/supernet.safetensors",
         "predict nowhere digit.png",

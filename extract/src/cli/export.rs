@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use extract::export::{Request, export};
+use extract::export::{NormStatistics, Request, export};
 use extract::search::Found;
 use serde_json::json;
 use supernet::checkpoint::Supernet;
@@ -16,7 +16,7 @@ use super::{Common, Outcome, Output, kernels, open_data};
 /// Export a sub-network, verified against the supernet before the folder appears
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  extract export --supernet run/supernet.safetensors --arch found.json --data digits --out model"
+    after_help = "Example:\n  extract export --supernet run/supernet.safetensors --arch found.json --data digits --out model\n  extract export --supernet imported.safetensors --arch found.json --inherit-bn --out model"
 )]
 pub struct Arguments {
     /// The trained weights
@@ -26,8 +26,8 @@ pub struct Arguments {
     #[arg(long)]
     arch: String,
     /// Images to calibrate with and to count accuracy on: `digits`, `idx:FOLDER` or `folder:FOLDER`
-    #[arg(long)]
-    data: String,
+    #[arg(long, required_unless_present = "inherit_bn")]
+    data: Option<String>,
     /// The folder that appears; an earlier export there is replaced
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
@@ -42,6 +42,11 @@ pub struct Arguments {
         value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..)
     )]
     calibration_images: usize,
+    /// Take the batch norms' statistics that lie in an imported supernet, those of its largest network, instead of
+    /// gathering them. Colour images are then normalised as ImageNet's; without --data no accuracy is counted and
+    /// classes are numbered
+    #[arg(long, conflicts_with = "calibration_images")]
+    inherit_bn: bool,
     #[command(flatten)]
     pub common: Common,
 }
@@ -70,16 +75,20 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
     let supernet = Supernet::read(&arguments.supernet)?;
     let arch = arch_file::read(&supernet.space, &arguments.arch)?;
-    let dataset = open_data(&output, &arguments.data)?;
-    if !supernet.trained_on(&dataset) {
+    let dataset = arguments.data.as_deref().map(|data| open_data(&output, data)).transpose()?;
+    if let Some(dataset) = dataset.as_ref().filter(|dataset| supernet.trained_on(dataset) == Some(false)) {
         output.say(format_args!("warning: the supernet was trained on other images than {}", dataset.name()));
     }
+    let calibration = Calibration { images: arguments.calibration_images, ..Calibration::default() };
+    let statistics = match &dataset {
+        Some(dataset) if !arguments.inherit_bn => NormStatistics::Calibrated { dataset, calibration },
+        dataset => NormStatistics::Inherited { dataset: dataset.as_ref() },
+    };
     let found = found(&output, &arguments.arch, &supernet);
     let request = Request {
         supernet: &supernet,
         arch: &arch,
-        dataset: &dataset,
-        calibration: Calibration { images: arguments.calibration_images, ..Calibration::default() },
+        statistics,
         kernels: kernels()?,
         predicted_top1: found.as_ref().map(|found| found.best.accuracy),
         predicted_latency_ms: found.as_ref().map(|found| found.best.latency_ms),

@@ -9,7 +9,7 @@ use supernet::checkpoint::Supernet;
 use supernet::data::{Dataset, eval_batches};
 use supernet::elastic::SubnetWeights;
 use supernet::kernels::Kernels;
-use supernet::model_folder::{ModelFolder, weights_path};
+use supernet::model_folder::{ModelFolder, StatisticsOrigin, weights_path};
 use supernet::nn::{FoldedNetwork, Network, Pass, Statistics};
 use supernet::random::rng_for;
 use supernet::space::LayerSpec;
@@ -76,6 +76,9 @@ pub fn verify(
     let layers = space.lower(&config.arch)?;
     let subnet = SubnetWeights::new(space, &supernet.weights, &layers, kernels)?;
     let statistics = compare_weights(&model, &subnet, &failed)?;
+    if config.origin.statistics == StatisticsOrigin::Inherited {
+        compare_inherited(&statistics, supernet, &subnet, &failed)?;
+    }
     let hash = supernet::tensor_file::hash(&weights_path(folder))?;
     if hash != config.model_hash {
         return Err(failed("blake3 of model.safetensors", &config.model_hash, &hash));
@@ -113,7 +116,7 @@ pub fn verify(
     Ok(Verification { max_abs_difference: 0.0, reference_difference, folded_difference, inputs })
 }
 
-/// Compares every weight, and returns the statistics, which the supernet does not have.
+/// Compares every weight, and returns the statistics, which the supernet does not have unless they are inherited.
 fn compare_weights(
     model: &ModelFolder,
     subnet: &SubnetWeights,
@@ -122,14 +125,7 @@ fn compare_weights(
     let mut rest = model.tensors.clone();
     for (name, expected) in subnet.tensors() {
         let got = rest.remove(name).ok_or_else(|| failed(name, "a tensor of this name", "none"))?;
-        if got.dims() != expected.dims() {
-            return Err(failed(name, &format!("{:?}", expected.dims()), &format!("{:?}", got.dims())));
-        }
-        let (expected, got) = (values(expected)?, values(&got)?);
-        if let Some(index) = (0..expected.len()).find(|&i| expected[i].to_bits() != got[i].to_bits()) {
-            let what = format!("{name}[{index}]");
-            return Err(failed(&what, &expected[index].to_string(), &got[index].to_string()));
-        }
+        compare_tensors(name, expected, &got, failed)?;
     }
     let mut statistics = Statistics::new();
     for layer in subnet.layers() {
@@ -145,6 +141,37 @@ fn compare_weights(
         Some(name) => Err(failed(name, "no such tensor", "one")),
         None => Ok(statistics),
     }
+}
+
+/// Compares the statistics with those that the supernet holds of its largest network.
+fn compare_inherited(
+    statistics: &Statistics,
+    supernet: &Supernet,
+    subnet: &SubnetWeights,
+    failed: &impl Fn(&str, &str, &str) -> Error,
+) -> Result<()> {
+    for (norm, expected) in subnet.inherit(supernet.statistics()?)? {
+        compare_tensors(&norm, &expected, &statistics[&norm], failed)?;
+    }
+    Ok(())
+}
+
+/// Whether two tensors are equal bit for bit.
+fn compare_tensors(
+    name: &str,
+    expected: &Tensor,
+    got: &Tensor,
+    failed: &impl Fn(&str, &str, &str) -> Error,
+) -> Result<()> {
+    if got.dims() != expected.dims() {
+        return Err(failed(name, &format!("{:?}", expected.dims()), &format!("{:?}", got.dims())));
+    }
+    let (expected, got) = (values(expected)?, values(got)?);
+    if let Some(index) = (0..expected.len()).find(|&i| expected[i].to_bits() != got[i].to_bits()) {
+        let what = format!("{name}[{index}]");
+        return Err(failed(&what, &expected[index].to_string(), &got[index].to_string()));
+    }
+    Ok(())
 }
 
 /// Names of a layer's batch norms.

@@ -214,7 +214,7 @@ impl Trainer {
         }
         if !self.is_written() {
             let path = self.folder.supernet();
-            checkpoint::write_weights(&path, Kind::Supernet, &self.space, &self.weights, self.provenance())?;
+            checkpoint::write_weights(&path, Kind::Supernet, &self.space, &self.weights, self.training())?;
         }
         Ok(Outcome::Finished)
     }
@@ -284,7 +284,7 @@ impl Trainer {
         self.check_sound()?;
         if index == 0 && self.teacher.is_none() {
             let path = self.folder.teacher();
-            checkpoint::write_weights(&path, Kind::Teacher, &self.space, &self.weights, self.provenance())?;
+            checkpoint::write_weights(&path, Kind::Teacher, &self.space, &self.weights, self.training())?;
             self.teacher = Some(Supernet::read(&path)?);
         }
         self.save()?;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::*;
-use crate::checkpoint::{self, Kind, Provenance};
+use crate::checkpoint::{self, Kind, Training};
 use crate::elastic::{SharedWeights, SubnetWeights};
 use crate::eval::{Calibration, Judge};
 use crate::kernels::Kernels;
@@ -53,7 +53,7 @@ fn model() -> ModelFolder {
 
 fn teacher(at: &Path, space: &SearchSpace) -> Supernet {
     let weights = SharedWeights::new(space, &mut rng_for("weights", 9, &[])).expect("weights");
-    let provenance = Provenance {
+    let training = Training {
         tool: String::new(),
         kernels: String::new(),
         seed: 0,
@@ -63,7 +63,7 @@ fn teacher(at: &Path, space: &SearchSpace) -> Supernet {
         teacher: None,
     };
     let path = at.join("teacher.safetensors");
-    checkpoint::write_weights(&path, Kind::Teacher, space, &weights, provenance).expect("written");
+    checkpoint::write_weights(&path, Kind::Teacher, space, &weights, training).expect("written");
     Supernet::read(&path).expect("read")
 }
 

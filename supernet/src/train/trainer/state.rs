@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Trainer;
-use crate::checkpoint::{self, Checkpoint, Provenance, Supernet};
+use crate::checkpoint::{self, Checkpoint, Provenance, Supernet, Training};
 use crate::error::{Error, Result};
 use crate::space::Arch;
 use crate::train::Sgd;
@@ -13,8 +13,7 @@ use crate::train::step::unsound;
 impl Trainer {
     pub(super) fn restore(&mut self) -> Result<()> {
         let path = self.folder.checkpoint();
-        let Checkpoint { supernet, velocities } = Checkpoint::read(&path)?;
-        let provenance = &supernet.provenance;
+        let Checkpoint { supernet, training, velocities } = Checkpoint::read(&path)?;
         let place = path.display();
         let differs = |field: &str, wanted: &str, got: &str| {
             if wanted == got {
@@ -24,18 +23,18 @@ impl Trainer {
                 .and_then_do("resume with the flags the run was started with, or choose another folder"))
         };
         differs("space", &supernet.space.fingerprint(), &self.space.fingerprint())?;
-        if !supernet.trained_on(&self.dataset) {
-            differs("data", &provenance.data, &self.dataset.identity())?;
+        if !training.trained_on(&self.dataset) {
+            differs("data", &training.data, &self.dataset.identity())?;
         }
-        if self.plan.hash() != provenance.plan {
+        if self.plan.hash() != training.plan {
             return Err(self.folder.other_plan(&self.plan));
         }
-        if let Some(hash) = &provenance.teacher {
+        if let Some(hash) = &training.teacher {
             self.teacher = Some(read_teacher(&self.folder.teacher(), hash)?);
         }
-        self.step = provenance.step;
+        self.step = training.step;
         self.saved = Some(self.step);
-        let resumed = Resumed::new(self.step, &provenance.kernels);
+        let resumed = Resumed::new(self.step, &training.kernels);
         self.resumed = Some(match self.step < self.plan.steps() {
             true => resumed.compared(&self.folder, self.config.kernels),
             false => resumed,
@@ -47,8 +46,8 @@ impl Trainer {
         Ok(())
     }
 
-    pub(super) fn provenance(&self) -> Provenance {
-        Provenance {
+    pub(super) fn training(&self) -> Training {
+        Training {
             tool: env!("CARGO_PKG_VERSION").to_string(),
             kernels: Resumed::kernels(self.resumed.as_ref(), self.config.kernels),
             seed: self.config.seed,
@@ -65,7 +64,7 @@ impl Trainer {
         self.folder.sync_log()?;
         let velocities = self.optimizer.velocities();
         let path = self.folder.checkpoint();
-        checkpoint::write_checkpoint(&path, &self.space, &self.weights, velocities, self.provenance())?;
+        checkpoint::write_checkpoint(&path, &self.space, &self.weights, velocities, self.training())?;
         self.saved = Some(self.step);
         Ok(())
     }
@@ -83,9 +82,11 @@ impl Trainer {
     pub(super) fn is_written(&self) -> bool {
         let path = self.folder.supernet();
         path.exists()
-            && Supernet::read(&path).is_ok_and(|written| {
-                let Provenance { plan, step, .. } = written.provenance;
-                (plan, step) == (self.plan.hash(), self.step)
+            && Supernet::read(&path).is_ok_and(|written| match written.provenance {
+                Provenance::Trained(Training { plan, step, .. }) => {
+                    (plan, step) == (self.plan.hash(), self.step)
+                }
+                Provenance::Imported(_) => false,
             })
     }
 
