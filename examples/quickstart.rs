@@ -67,10 +67,18 @@ fn quickstart() -> anyhow::Result<()> {
     let found =
         evolve(&CostIndex::new(&space, &table)?, &estimator, &limits, &SearchConfig::default(), &stop)?.best;
     let (predicted_top1, predicted_latency_ms) = (Some(found.accuracy), Some(found.latency_ms));
-    let (supernet, arch, calibration) = (&supernet, &found.arch, Calibration::default());
+    let (supernet, arch, calibration, formats) = (&supernet, &found.arch, Calibration::default(), &[]);
     let dataset = &*dataset;
-    let request =
-        Request { supernet, arch, dataset, calibration, kernels, predicted_top1, predicted_latency_ms };
+    let request = Request {
+        supernet,
+        arch,
+        dataset,
+        calibration,
+        kernels,
+        predicted_top1,
+        predicted_latency_ms,
+        formats,
+    };
     let exported = export(&request, &folder.join("model"), BTreeMap::new())?;
     let top1 = exported.model.config.origin.measured.as_ref().map_or(0.0, |measured| measured.top1);
     let (archs, mut clock, config) = ([arch.clone()], MonotonicStopwatch::new(), MeasureConfig::default());

@@ -100,6 +100,9 @@ pub struct ModelConfig {
     pub classes: Vec<String>,
     /// blake3 of `model.safetensors`.
     pub model_hash: String,
+    /// blake3 of each further file, for programs that are not ours, by its name in the folder.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
     /// Where it comes from.
     pub origin: Origin,
     /// What may differ between equal exports, such as dates; no hash covers it.
@@ -156,6 +159,7 @@ impl ModelFolder {
                 input,
                 classes,
                 model_hash: String::new(),
+                files: BTreeMap::new(),
                 origin,
                 run: BTreeMap::new(),
             },
@@ -310,6 +314,9 @@ impl ModelConfig {
                 return Err(Error::invalid(place, field, expected, got));
             }
         }
+        if let Some(name) = config.files.keys().find(|name| !is_plain_name(name)) {
+            return Err(Error::invalid(place, "files", "names of files in the folder", name));
+        }
         Normalisation::new(mean.clone(), std.clone()).map_err(|error| error.in_place(place))?;
         let measured = config.origin.measured.as_ref().map_or(0.0, |measured| measured.top1);
         if !(0.0..=1.0).contains(&measured) {
@@ -317,4 +324,9 @@ impl ModelConfig {
         }
         Ok(config)
     }
+}
+
+/// Whether a name is of a file that lies in the folder itself.
+fn is_plain_name(name: &str) -> bool {
+    Path::new(name).file_name().is_some_and(|file| file == name)
 }

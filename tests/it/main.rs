@@ -11,6 +11,7 @@ mod golden;
 mod gradients;
 mod kills;
 mod measure;
+mod ofa_configs;
 mod ofa_tables;
 mod properties;
 mod readers;

@@ -177,7 +177,7 @@ fn failing() -> Vec<String> {
         "export TRAINED --arch smallest --out run",
         "export TRAINED --arch smallest --out nowhere/model",
         "export TRAINED --arch smallest --out x --calibration-images 0",
-        "export TRAINED --arch smallest --out x --format onnx",
+        "export TRAINED --arch smallest --out x --format keras",
         "verify nowhere --supernet run/supernet.safetensors",
         "verify run --supernet run/supernet.safetensors",
         "predict nowhere digit.png",
