@@ -67,9 +67,10 @@ fn quickstart() -> anyhow::Result<()> {
     let found =
         evolve(&CostIndex::new(&space, &table)?, &estimator, &limits, &SearchConfig::default(), &stop)?.best;
     let (predicted_top1, predicted_latency_ms) = (Some(found.accuracy), Some(found.latency_ms));
-    let (supernet, arch, dataset) = (&supernet, &found.arch, &*dataset);
+    let (supernet, arch, dataset, formats) = (&supernet, &found.arch, &*dataset, &[]);
     let statistics = NormStatistics::Calibrated { dataset, calibration: Calibration::default() };
-    let request = Request { supernet, arch, statistics, kernels, predicted_top1, predicted_latency_ms };
+    let request =
+        Request { supernet, arch, statistics, kernels, predicted_top1, predicted_latency_ms, formats };
     let exported = export(&request, &folder.join("model"), BTreeMap::new())?;
     let top1 = exported.model.config.origin.measured.as_ref().map_or(0.0, |measured| measured.top1);
     let (archs, mut clock, config) = ([arch.clone()], MonotonicStopwatch::new(), MeasureConfig::default());

@@ -3,6 +3,8 @@
 //!
 //! The fuzz targets call these functions, and so does `tests/it/readers.rs` with inputs that were once trouble.
 
+use std::sync::OnceLock;
+
 use extract::accuracy::AccuracyEstimator;
 use extract::latency::ofa_table::{OfaTable, ofa_key};
 use extract::latency::{LatencyTable, Plan, Rows};
@@ -23,7 +25,7 @@ const PLACE: &str = "the input";
 pub type Reader = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Reader; 18] = [
+pub const ALL: [Reader; 19] = [
     ("accuracy", accuracy),
     ("arch", arch),
     ("arch_file", arch_json),
@@ -84,12 +86,29 @@ pub fn arch(bytes: &[u8]) {
     let _ = preset("tiny").expect("a preset").check(&arch);
 }
 
+/// Spaces of every family, at one resolution, with which a `net.config` needs no other file.
+fn families() -> &'static [SearchSpace] {
+    static SPACES: OnceLock<Vec<SearchSpace>> = OnceLock::new();
+    SPACES.get_or_init(|| {
+        let at_lowest = |name: &str| {
+            let space = preset(name).expect("a preset");
+            space.at_resolutions(&space.resolutions()[..1]).expect("one of its own")
+        };
+        ["tiny", "ofa-proxyless-w1.0", "ofa-resnet50"].map(at_lowest).to_vec()
+    })
+}
+
 /// A JSON file that holds a sub-network.
 pub fn arch_json(bytes: &[u8]) {
-    let space = preset("tiny").expect("a preset");
-    let arch = text(bytes).and_then(|text| told(arch_file::from_json(&space, PLACE, text)));
-    if let Some(arch) = arch.filter(|arch| space.check(arch).is_ok()) {
-        space.lower(&arch).expect("it was checked");
+    for space in families() {
+        let arch = text(bytes).and_then(|text| told(arch_file::from_json(space, PLACE, text)));
+        if let Some(arch) = arch.filter(|arch| space.check(arch).is_ok()) {
+            space.lower(&arch).expect("it was checked");
+            if let Ok(config) = arch_file::net_config(space, &arch) {
+                let again = arch_file::from_json(space, PLACE, &config.to_string());
+                assert_eq!(again.ok().map(|again| again.stages), Some(arch.stages));
+            }
+        }
     }
 }
 

@@ -157,6 +157,9 @@ pub struct ModelConfig {
     pub classes: Vec<String>,
     /// blake3 of `model.safetensors`.
     pub model_hash: String,
+    /// blake3 of each further file, for programs that are not ours, by its name in the folder.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
     /// Where it comes from.
     pub origin: Origin,
     /// What may differ between equal exports, such as dates; no hash covers it.
@@ -216,6 +219,7 @@ impl ModelFolder {
                 input,
                 classes,
                 model_hash: String::new(),
+                files: BTreeMap::new(),
                 origin,
                 run: BTreeMap::new(),
             },
@@ -375,6 +379,9 @@ impl ModelConfig {
                 return Err(Error::invalid(place, field, expected, got));
             }
         }
+        if let Some(name) = config.files.keys().find(|name| !is_plain_name(name)) {
+            return Err(Error::invalid(place, "files", "names of files in the folder", name));
+        }
         Normalisation::new(mean.clone(), std.clone()).map_err(|error| error.in_place(place))?;
         check_share(place, "origin.measured", config.origin.measured.as_ref())?;
         for FineTuned { from, .. } in fine_tuned {
@@ -407,6 +414,11 @@ fn check_share(place: &str, field: &str, accuracy: Option<&MeasuredAccuracy>) ->
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a name is of a file that lies in the folder itself.
+fn is_plain_name(name: &str) -> bool {
+    Path::new(name).file_name().is_some_and(|file| file == name)
 }
 
 /// Copies of the weights, and the statistics under their names in PyTorch: the tensors of a [`ModelFolder`].

@@ -13,6 +13,7 @@ mod golden;
 mod gradients;
 mod kills;
 mod measure;
+mod ofa_configs;
 mod ofa_tables;
 mod properties;
 mod pytorch;

@@ -202,7 +202,7 @@ fn failing() -> Vec<String> {
         "export TRAINED --arch smallest --out run",
         "export TRAINED --arch smallest --out nowhere/model",
         "export TRAINED --arch smallest --out x --calibration-images 0",
-        "export TRAINED --arch smallest --out x --format onnx",
+        "export TRAINED --arch smallest --out x --format keras",
         "export TRAINED --arch smallest --out x --inherit-bn",
         "export --supernet run/supernet.safetensors --arch smallest --out x",
         "verify nowhere --supernet run/supernet.safetensors",

@@ -1,6 +1,7 @@
 //! From a supernet to a folder that is shipped: weights copied out, statistics gathered, everything verified
 //! before the folder has its name.
 
+mod formats;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use supernet::checkpoint::Supernet;
 use supernet::data::{Dataset, Normalisation, Split};
 use supernet::elastic::SubnetWeights;
 use supernet::eval::{Accuracy, Calibration, Judge, imported_normalisation};
-use supernet::file::StagedFolder;
+use supernet::file::{StagedFolder, write_atomically};
 use supernet::kernels::Kernels;
 use supernet::model_folder::{
     Input, MeasuredAccuracy, ModelConfig, ModelFolder, Origin, StatisticsOrigin, config_path, with_statistics,
@@ -19,6 +20,7 @@ use supernet::model_folder::{
 use supernet::nn::Statistics;
 use supernet::space::Arch;
 
+pub use formats::{Format, ONNX_MODEL};
 pub use verify::{Verification, verify};
 
 use crate::error::Result;
@@ -37,6 +39,8 @@ pub struct Request<'a> {
     pub predicted_top1: Option<f64>,
     /// Latency that a search expects, in milliseconds.
     pub predicted_latency_ms: Option<f64>,
+    /// What to write for other programs, beside the folder's own two files.
+    pub formats: &'a [Format],
 }
 
 /// Where the statistics of a sub-network's batch norms come from, and which images accuracy is counted on (those of
@@ -87,14 +91,20 @@ pub fn export(request: &Request, folder: &Path, run: BTreeMap<String, Value>) ->
     request.supernet.space.check(request.arch)?;
     let mut model = assemble(request)?;
     model.config.run = run;
+    let files = formats::contents(&model, request.formats)?;
+    let hash = |bytes: &Vec<u8>| blake3::hash(bytes).to_hex().to_string();
+    model.config.files = files.iter().map(|(name, bytes)| (name.to_string(), hash(bytes))).collect();
     let staged = StagedFolder::beside(folder)?;
     model.write(&staged.path())?;
+    for (name, bytes) in &files {
+        write_atomically(&staged.path().join(name), bytes)?;
+    }
     let verification = verify(&staged.path(), request.supernet, dataset, request.kernels)?;
     staged.put_in_place()?;
     Ok(Exported { model, verification })
 }
 
-/// What an earlier export may hold: its files, and sums that a pipeline made of them.
+/// What an earlier export may hold beside the files of its formats: its own, and sums that a pipeline made of them.
 const REPLACEABLE: [&str; 3] = ["config.json", "model.safetensors", "SHA256SUMS"];
 
 /// Only an earlier export by itself or an empty folder may be replaced.
@@ -110,7 +120,9 @@ fn check_destination(folder: &Path) -> Result<()> {
     let mut names: Vec<_> =
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
-    if let Some(other) = names.iter().find(|name| !REPLACEABLE.contains(&name.as_str())) {
+    let files = Format::ALL.iter().flat_map(|format| format.files());
+    let replaceable: Vec<_> = REPLACEABLE.iter().chain(files).copied().collect();
+    if let Some(other) = names.iter().find(|name| !replaceable.contains(&name.as_str())) {
         return refuse(format!("it is there and holds `{other}`, which is no part of an export"));
     }
     let ours = |text: String| ModelConfig::from_json("config.json", &text).is_ok();

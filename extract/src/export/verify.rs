@@ -1,5 +1,5 @@
 //! Is an exported folder the supernet's sub-network? Weights bit for bit, logits bit for bit at the same batch
-//! size, and one image through the reference kernels.
+//! size, and one image through the reference kernels; further files by their hashes and the sub-network they name.
 
 use std::path::Path;
 
@@ -14,6 +14,7 @@ use supernet::nn::{FoldedNetwork, Network, Pass, Statistics};
 use supernet::random::rng_for;
 use supernet::space::LayerSpec;
 
+use super::formats;
 use crate::error::{Error, Result};
 
 /// What was compared, and how far apart it was.
@@ -83,6 +84,7 @@ pub fn verify(
     if hash != config.model_hash {
         return Err(failed("blake3 of model.safetensors", &config.model_hash, &hash));
     }
+    formats::check(folder, &model, &failed)?;
     let elastic = Network::new(&layers, &subnet.calibrated(&statistics)?)?;
     let extracted = model.network(kernels)?;
     let folded = FoldedNetwork::new(&extracted)?;

@@ -101,7 +101,7 @@ impl Arguments {
         let model = ModelFolder::read(&self.model)?;
         let teacher = self.teacher.as_deref().map(Supernet::read).transpose()?;
         let dataset = self.common.open_data(&self.data)?;
-        if teacher.as_ref().is_some_and(|teacher| !teacher.trained_on(&dataset)) {
+        if teacher.as_ref().is_some_and(|teacher| teacher.trained_on(&dataset) == Some(false)) {
             self.common
                 .tell(format!("warning: the teacher was trained on other images than {}", dataset.name()));
         }
