@@ -1,5 +1,6 @@
 //! Sub-networks as numbers of fixed length, for what learns from them. Knows no weight and no accuracy.
 
+use std::fmt;
 use std::ops::Range;
 
 use crate::error::Result;
@@ -13,6 +14,55 @@ pub struct Encoder {
     space: SearchSpace,
     /// Where each stage's features begin; the last entry is where the resolution's do.
     offsets: Vec<usize>,
+}
+
+/// Sub-networks as the features that are 1, one list behind the other in one vector: a batch is filled again and again
+/// without an allocation for each of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Encoded {
+    features: Vec<u32>,
+    /// Where each list ends.
+    ends: Vec<usize>,
+}
+
+impl Encoded {
+    /// Number of sub-networks.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Forgets all of them, but not the memory.
+    pub fn clear(&mut self) {
+        self.features.clear();
+        self.ends.clear();
+    }
+
+    /// Adds one, as the features that are 1, in rising order.
+    pub fn push(&mut self, features: impl IntoIterator<Item = u32>) {
+        self.features.extend(features);
+        self.ends.push(self.features.len());
+    }
+
+    /// The features of all, one list behind the other.
+    pub fn features(&self) -> &[u32] {
+        &self.features
+    }
+
+    /// The features of one.
+    pub fn get(&self, index: usize) -> &[u32] {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.features[start..self.ends[index]]
+    }
+
+    /// The features of each.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u32]> {
+        (0..self.len()).map(|index| self.get(index))
+    }
 }
 
 fn slot_len(stage: &Stage) -> usize {
@@ -63,6 +113,22 @@ impl Encoder {
         self.for_each_feature(arch, |feature| features[feature] = 1.0)
     }
 
+    /// Adds a sub-network to a list of encoded ones.
+    ///
+    /// # Errors
+    /// If the sub-network is not in the space; the list is then as it was.
+    pub fn append(&self, arch: &Arch, encoded: &mut Encoded) -> Result<()> {
+        let first = encoded.features.len();
+        match self.for_each_feature(arch, |feature| encoded.features.push(feature as u32)) {
+            Ok(()) => encoded.ends.push(encoded.features.len()),
+            Err(error) => {
+                encoded.features.truncate(first);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     /// Calls `visit` with the index of each feature that is 1, in rising order.
     ///
     /// # Errors
@@ -98,24 +164,66 @@ impl Encoder {
         Some(())
     }
 
-    /// What a feature stands for, such as `stage 1, block 2, kernel 5`.
-    pub fn describe(&self, feature: usize) -> Option<String> {
+    /// What a feature stands for; `None` if there are not so many.
+    pub fn feature(&self, index: usize) -> Option<Feature> {
         let resolutions = self.resolution_features();
-        if let Some(index) = feature.checked_sub(resolutions.start) {
-            return self.space.resolutions().get(index).map(|side| format!("resolution {side}"));
+        if let Some(place) = index.checked_sub(resolutions.start) {
+            return self.space.resolutions().get(place).copied().map(Feature::Resolution);
         }
-        let index = self.offsets.iter().rposition(|&start| start <= feature)?;
-        let stage = self.space.stages().get(index)?;
-        let (position, choice) = (
-            (feature - self.offsets[index]) / slot_len(stage),
-            (feature - self.offsets[index]) % slot_len(stage),
-        );
-        let kernels = &stage.choices.kernel;
-        let choice = match kernels.get(choice) {
-            Some(kernel) => format!("kernel {kernel}"),
-            None => format!("expand {}", stage.choices.expand[choice - kernels.len()]),
-        };
-        Some(format!("stage {}, block {}, {choice}", index + 1, position + 1))
+        let stage = self.offsets.iter().rposition(|&start| start <= index)?;
+        let slot = slot_len(self.space.stages().get(stage)?);
+        let (position, choice) = ((index - self.offsets[stage]) / slot, (index - self.offsets[stage]) % slot);
+        let choices = &self.space.stages()[stage].choices;
+        Some(match choices.kernel.get(choice) {
+            Some(&kernel) => Feature::Kernel { stage, position, kernel },
+            None => {
+                Feature::Expand { stage, position, expand: choices.expand[choice - choices.kernel.len()] }
+            }
+        })
+    }
+
+    /// What a feature stands for in words, such as `stage 1, block 2, kernel 5`.
+    pub fn describe(&self, feature: usize) -> Option<String> {
+        self.feature(feature).map(|feature| feature.to_string())
+    }
+}
+
+/// What one feature stands for; stages and blocks are counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// A block exists and has this kernel.
+    Kernel {
+        /// Its stage.
+        stage: usize,
+        /// Its place in the stage.
+        position: usize,
+        /// Side of the kernel.
+        kernel: usize,
+    },
+    /// A block exists and has this expand ratio.
+    Expand {
+        /// Its stage.
+        stage: usize,
+        /// Its place in the stage.
+        position: usize,
+        /// The ratio.
+        expand: Expand,
+    },
+    /// Side of the input image, in pixels.
+    Resolution(usize),
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernel { stage, position, kernel } => {
+                write!(f, "stage {}, block {}, kernel {kernel}", stage + 1, position + 1)
+            }
+            Self::Expand { stage, position, expand } => {
+                write!(f, "stage {}, block {}, expand {expand}", stage + 1, position + 1)
+            }
+            Self::Resolution(side) => write!(f, "resolution {side}"),
+        }
     }
 }
 
