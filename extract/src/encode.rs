@@ -8,7 +8,8 @@ use supernet::Error;
 use supernet::space::{Arch, Block, Ratio, SearchSpace, Stage};
 
 /// Encodes the sub-networks of one space: for every block that can exist a one-hot kernel and a one-hot expand
-/// ratio (zeros where the block is absent), then a one-hot resolution (Cai et al. 2020, section 3.4).
+/// ratio (zeros where the block is absent), then a one-hot resolution (Cai et al. 2020, section 3.4). A stage whose
+/// width can be chosen begins with a one-hot width.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Encoder {
     space: SearchSpace,
@@ -75,7 +76,7 @@ impl Encoder {
         let mut offsets = vec![0];
         let mut end = 0;
         for stage in space.stages() {
-            end += stage.choices.max_depth() * slot_len(stage);
+            end += stage.choices.width.len() + stage.choices.max_depth() * slot_len(stage);
             offsets.push(end);
         }
         Self { space: space.clone(), offsets }
@@ -145,23 +146,47 @@ impl Encoder {
     /// `None` where a choice is not among the space's.
     fn visit(&self, arch: &Arch, visit: &mut impl FnMut(usize)) -> Option<()> {
         let stages = self.space.stages();
-        if arch.stages.len() != stages.len() {
+        let widths = if self.space.elastic_width() { stages.len() } else { 0 };
+        if arch.stages.len() != stages.len() || arch.widths.len() != widths {
             return None;
         }
-        for ((stage, blocks), &start) in stages.iter().zip(&arch.stages).zip(&self.offsets) {
+        for (index, (stage, blocks)) in stages.iter().zip(&arch.stages).enumerate() {
             if !stage.choices.depth.contains(&blocks.len()) {
                 return None;
             }
+            if let Some(width) = arch.widths.get(index) {
+                visit(self.width_feature(index, place_of(&stage.choices.width, width)?));
+            }
             for (position, block) in blocks.iter().enumerate() {
-                let (kernel, expand) = choice_indices(stage, block)?;
-                let slot = start + position * slot_len(stage);
-                visit(slot + kernel);
-                visit(slot + stage.choices.kernel.len() + expand);
+                self.block_features(index, position, choice_indices(stage, block)?)
+                    .into_iter()
+                    .for_each(&mut *visit);
             }
         }
-        let resolution = self.space.resolutions().iter().position(|&side| side == arch.resolution)?;
-        visit(self.resolution_features().start + resolution);
+        visit(self.resolution_feature(arch.resolution)?);
         Some(())
+    }
+
+    /// The feature of a stage's width, by its place in the list of choices.
+    pub(crate) fn width_feature(&self, stage: usize, width: usize) -> usize {
+        self.offsets[stage] + width
+    }
+
+    /// The features of a block, by the places of kernel and expand ratio in their lists.
+    pub(crate) fn block_features(
+        &self,
+        stage: usize,
+        position: usize,
+        (kernel, expand): (usize, usize),
+    ) -> [usize; 2] {
+        let (start, stage) = (self.offsets[stage], &self.space.stages()[stage]);
+        let slot = start + stage.choices.width.len() + position * slot_len(stage);
+        [slot + kernel, slot + stage.choices.kernel.len() + expand]
+    }
+
+    /// The feature of a resolution; `None` if the space does not have it.
+    pub(crate) fn resolution_feature(&self, side: usize) -> Option<usize> {
+        Some(self.resolution_features().start + place_of(self.space.resolutions(), &side)?)
     }
 
     /// What a feature stands for; `None` if there are not so many.
@@ -171,9 +196,13 @@ impl Encoder {
             return self.space.resolutions().get(place).copied().map(Feature::Resolution);
         }
         let stage = self.offsets.iter().rposition(|&start| start <= index)?;
-        let slot = slot_len(self.space.stages().get(stage)?);
-        let (position, choice) = ((index - self.offsets[stage]) / slot, (index - self.offsets[stage]) % slot);
-        let choices = &self.space.stages()[stage].choices;
+        let (choices, slot) =
+            (&self.space.stages().get(stage)?.choices, slot_len(&self.space.stages()[stage]));
+        let within = index - self.offsets[stage];
+        let Some(within) = within.checked_sub(choices.width.len()) else {
+            return Some(Feature::Width { stage, width: choices.width[within] });
+        };
+        let (position, choice) = (within / slot, within % slot);
         Some(match choices.kernel.get(choice) {
             Some(&kernel) => Feature::Kernel { stage, position, kernel },
             None => {
@@ -207,7 +236,14 @@ pub enum Feature {
         /// Its place in the stage.
         position: usize,
         /// The ratio.
-        expand: Expand,
+        expand: Ratio,
+    },
+    /// A stage has this width.
+    Width {
+        /// The stage.
+        stage: usize,
+        /// The multiplier.
+        width: Ratio,
     },
     /// Side of the input image, in pixels.
     Resolution(usize),
@@ -222,6 +258,7 @@ impl fmt::Display for Feature {
             Self::Expand { stage, position, expand } => {
                 write!(f, "stage {}, block {}, expand {expand}", stage + 1, position + 1)
             }
+            Self::Width { stage, width } => write!(f, "stage {}, width {width}", stage + 1),
             Self::Resolution(side) => write!(f, "resolution {side}"),
         }
     }
@@ -229,9 +266,14 @@ impl fmt::Display for Feature {
 
 /// Where a block's kernel and expand ratio stand in its stage's lists.
 pub(crate) fn choice_indices(stage: &Stage, block: &Block) -> Option<(usize, usize)> {
-    let kernel = stage.choices.kernel.iter().position(|&kernel| kernel == block.kernel)?;
-    let expand = stage.choices.expand.iter().position(|&expand: &Ratio| expand == block.expand)?;
+    let kernel = place_of(&stage.choices.kernel, &block.kernel)?;
+    let expand = place_of(&stage.choices.expand, &block.expand)?;
     Some((kernel, expand))
+}
+
+/// Where a choice stands in its list.
+pub(crate) fn place_of<T: PartialEq>(choices: &[T], choice: &T) -> Option<usize> {
+    choices.iter().position(|listed| listed == choice)
 }
 
 #[cfg(test)]

@@ -8,17 +8,22 @@ use std::fmt;
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 use supernet::Error;
-use supernet::space::{Expand, SearchSpace, Stage};
+use supernet::space::{Family, Ratio, SearchSpace};
 
 use super::network::{Dense, Network};
 use super::{AccuracyEstimator, MOST_LAYERS, Model, Origin};
-use crate::encode::{Encoder, Feature};
+use crate::encode::{Encoder, Feature, place_of};
 use crate::error::Result;
 
 /// Kernels of which each block has a one-hot choice, in the order of the columns: the package's default.
 const KERNELS: [usize; 3] = [3, 5, 7];
 /// Expand ratios likewise.
-const EXPANDS: [Expand; 3] = [Expand::whole(3), Expand::whole(4), Expand::whole(6)];
+const EXPANDS: [Ratio; 3] = [Ratio::whole(3), Ratio::whole(4), Ratio::whole(6)];
+/// Expand ratios of a ResNet's blocks, and its width multipliers.
+const RESNET_EXPANDS: [Ratio; 3] = [Ratio::hundredths(20), Ratio::hundredths(25), Ratio::hundredths(35)];
+const RESNET_WIDTHS: [Ratio; 3] = [Ratio::hundredths(65), Ratio::hundredths(80), Ratio::whole(1)];
+/// Stages of ours that a ResNet's stem is; they have no blocks in the predictor's features.
+const RESNET_STEM: usize = 2;
 /// Stages that the tutorial's predictor knows, and blocks of each.
 const TUTORIAL_BLOCKS: [usize; 2] = [5, 4];
 /// Input sizes that the tutorial's eight columns begin at; a size in between counts as the one below.
@@ -122,7 +127,7 @@ impl AccuracyEstimator {
             OfaPredictor::Library => known_resolutions(space, &columns.resolutions)?,
         };
         let encoder = Encoder::new(&space);
-        layers[0].weight = columns.permute(&encoder, &layers[0])?;
+        layers[0] = columns.permute(&encoder, &layers[0])?;
         let mean = match kind {
             OfaPredictor::Tutorial => 0.0,
             OfaPredictor::Library => read(&file, "base_acc", &[Some(1)])?.1[0],
@@ -198,11 +203,20 @@ fn read(file: &PredictorFile<'_>, name: &str, expected: &[Option<usize>]) -> Res
 /// Where a predictor's columns are.
 struct Columns {
     kind: OfaPredictor,
-    /// Blocks that a stage has at most, for counting; of the last stage there may be fewer.
-    stage: usize,
-    /// Blocks in all.
+    family: Family,
+    /// Place of each stage's first block among all that can exist, and how many there are.
+    first_blocks: Vec<usize>,
     blocks: usize,
     resolutions: Vec<usize>,
+}
+
+/// What a feature of ours is made of.
+enum Source {
+    /// The predictor does not look at it.
+    Nothing,
+    Column(usize),
+    /// One column where it is 1, the other where it is 0.
+    Either(usize, usize),
 }
 
 impl Columns {
@@ -213,68 +227,82 @@ impl Columns {
         file: &PredictorFile<'_>,
         resolutions: &[usize],
     ) -> Result<Self> {
-        let (stage, blocks) = match kind {
-            OfaPredictor::Tutorial => (TUTORIAL_BLOCKS[1], TUTORIAL_BLOCKS[0] * TUTORIAL_BLOCKS[1]),
-            OfaPredictor::Library => library_blocks(space.stages())?,
-        };
-        let places =
-            space.stages().iter().enumerate().map(|(index, it)| index * stage + it.choices.max_depth());
-        let fits = space.stages().iter().all(|it| it.choices.max_depth() <= stage);
-        if !fits || places.max().is_none_or(|last| last > blocks) {
-            let expected =
-                format!("at most {blocks} blocks, {stage} a stage, as the {kind}'s predictor knows them");
-            let depths: Vec<_> = space.stages().iter().map(|it| it.choices.max_depth()).collect();
-            return Err(Error::invalid(
-                format!("space {}", space.name()),
-                "depths",
-                expected,
-                format!("{depths:?}"),
-            )
-            .into());
-        }
-        let name = kind.names(0, usize::MAX).0;
-        let choices = (KERNELS.len() + EXPANDS.len()) * blocks;
+        let (first_blocks, blocks) = block_places(kind, space)?;
         let known = match kind {
             OfaPredictor::Tutorial => TUTORIAL_RESOLUTIONS.to_vec(),
             OfaPredictor::Library if resolutions.is_empty() => space.resolutions().to_vec(),
             OfaPredictor::Library => resolutions.to_vec(),
         };
-        if first.inputs() != choices + known.len() {
-            let expected = format!("F32 [{}, {choices} + {}]", first.outputs(), known.len());
-            let got = format!("F32 [{}, {}]", first.outputs(), first.inputs());
-            let error = Error::invalid(file.place, name, expected, got);
-            return Err(match (kind, first.inputs().checked_sub(choices)) {
-                (OfaPredictor::Library, Some(sizes @ 1..)) => error.and_then_do(format!(
-                    "it knows {sizes} input sizes and does not say which: list its image_size_list in --resolutions"
-                )),
-                _ => error,
-            }
-            .into());
+        let columns = Self { kind, family: space.family(), first_blocks, blocks, resolutions: known };
+        let (choices, sizes) = (columns.choices(), columns.resolutions.len());
+        if first.inputs() == choices + sizes {
+            return Ok(columns);
         }
-        Ok(Self { kind, stage, blocks, resolutions: known })
+        let name = kind.names(0, usize::MAX).0;
+        let expected = format!("F32 [{}, {}], {sizes} of them input sizes", first.outputs(), choices + sizes);
+        let got = format!("F32 [{}, {}]", first.outputs(), first.inputs());
+        let error = Error::invalid(file.place, name, expected, got);
+        Err(match (kind, first.inputs().checked_sub(choices)) {
+            (OfaPredictor::Library, Some(sizes @ 1..)) => error.and_then_do(format!(
+                "it knows {sizes} input sizes and does not say which: list its image_size_list in --resolutions"
+            )),
+            _ => error,
+        }
+        .into())
     }
 
-    /// The column of a feature; `None` where the predictor does not know the choice.
-    fn of(&self, feature: Feature) -> Option<usize> {
-        let (kernels, expands) = (KERNELS.len(), EXPANDS.len());
-        let (first_kernel, first_expand, first_resolution) = match self.kind {
-            OfaPredictor::Tutorial => (0, kernels * self.blocks, (kernels + expands) * self.blocks),
-            OfaPredictor::Library => {
-                let sizes = self.resolutions.len();
-                (sizes, sizes + kernels * self.blocks, 0)
-            }
+    fn is_resnet(&self) -> bool {
+        self.family == Family::ResNetD
+    }
+
+    /// Columns of everything but input sizes.
+    fn choices(&self) -> usize {
+        match self.is_resnet() {
+            true => 2 + RESNET_WIDTHS.len() * self.first_blocks.len() + RESNET_EXPANDS.len() * self.blocks,
+            false => (KERNELS.len() + EXPANDS.len()) * self.blocks,
+        }
+    }
+
+    /// What a feature is made of; `None` where the predictor does not know the choice.
+    fn of(&self, feature: Feature) -> Option<Source> {
+        let sizes = self.resolutions.len();
+        let (first_choice, first_resolution) = match self.kind {
+            OfaPredictor::Tutorial => (0, self.choices()),
+            OfaPredictor::Library => (sizes, 0),
         };
-        match feature {
+        let block = |stage: usize, position: usize| self.first_blocks[stage] + position;
+        let column = match feature {
+            Feature::Resolution(side) => first_resolution + self.resolution(side)?,
+            _ if self.is_resnet() => return self.of_resnet(feature, first_choice),
             Feature::Kernel { stage, position, kernel } => {
-                let choice = KERNELS.iter().position(|known| *known == kernel)?;
-                Some(first_kernel + (stage * self.stage + position) * kernels + choice)
+                first_choice + block(stage, position) * KERNELS.len() + place_of(&KERNELS, &kernel)?
             }
             Feature::Expand { stage, position, expand } => {
-                let choice = EXPANDS.iter().position(|known| *known == expand)?;
-                Some(first_expand + (stage * self.stage + position) * expands + choice)
+                let first = first_choice + KERNELS.len() * self.blocks;
+                first + block(stage, position) * EXPANDS.len() + place_of(&EXPANDS, &expand)?
             }
-            Feature::Resolution(side) => Some(first_resolution + self.resolution(side)?),
-        }
+            Feature::Width { .. } => return None,
+        };
+        Some(Source::Column(column))
+    }
+
+    /// Behind the input sizes: whether the stem's second convolution is skipped or not, the widths of the stem's stages
+    /// and of the others, the expand ratios of all blocks.
+    fn of_resnet(&self, feature: Feature, first: usize) -> Option<Source> {
+        let (widths, stages) = (first + 2, self.first_blocks.len());
+        Some(match feature {
+            Feature::Kernel { stage: 0, .. } => Source::Either(first + 1, first),
+            Feature::Width { stage, width } => {
+                Source::Column(widths + stage * RESNET_WIDTHS.len() + place_of(&RESNET_WIDTHS, &width)?)
+            }
+            Feature::Expand { stage: RESNET_STEM.., expand, .. } => {
+                let Feature::Expand { stage, position, .. } = feature else { return None };
+                let first = widths + stages * RESNET_WIDTHS.len();
+                let block = self.first_blocks[stage] + position;
+                Source::Column(first + block * RESNET_EXPANDS.len() + place_of(&RESNET_EXPANDS, &expand)?)
+            }
+            _ => Source::Nothing,
+        })
     }
 
     fn resolution(&self, side: usize) -> Option<usize> {
@@ -283,40 +311,88 @@ impl Columns {
                 let (first, last) = (TUTORIAL_RESOLUTIONS[0], *TUTORIAL_RESOLUTIONS.last()?);
                 (first..=last).contains(&side).then(|| (side - first) / 16)
             }
-            OfaPredictor::Library => self.resolutions.iter().position(|known| *known == side),
+            OfaPredictor::Library => place_of(&self.resolutions, &side),
         }
     }
 
-    /// The first layer's weight with a column for each of the encoder's features.
-    fn permute(&self, encoder: &Encoder, first: &Dense) -> Result<Vec<f32>> {
+    /// The first layer with a column for each of the encoder's features.
+    fn permute(&self, encoder: &Encoder, first: &Dense) -> Result<Dense> {
         let mut sources = Vec::with_capacity(encoder.len());
         for index in 0..encoder.len() {
             let feature = encoder.feature(index).expect("below the number of features");
-            let column = self.of(feature).ok_or_else(|| {
-                let expected = match feature {
-                    Feature::Kernel { .. } => format!("{KERNELS:?}"),
-                    Feature::Expand { .. } => EXPANDS.map(|expand| expand.to_string()).join(", "),
-                    Feature::Resolution(_) if self.kind == OfaPredictor::Tutorial => "112 to 224".to_string(),
-                    Feature::Resolution(_) => format!("{:?}", self.resolutions),
-                };
-                let place = format!("space {}", encoder.space().name());
-                Error::invalid(place, "choice", format!("what the predictor knows ({expected})"), feature)
-            })?;
-            sources.push(column);
+            sources.push(self.of(feature).ok_or_else(|| self.unknown(encoder.space(), feature))?);
         }
         let rows = first.weight.chunks_exact(first.inputs());
-        Ok(rows.flat_map(|row| sources.iter().map(|column| row[*column])).collect())
+        let value = |row: &[f32], source: &Source| match *source {
+            Source::Nothing => 0.0,
+            Source::Column(column) => row[column],
+            Source::Either(one, zero) => row[one] - row[zero],
+        };
+        let weight =
+            rows.clone().flat_map(|row| sources.iter().map(move |source| value(row, source))).collect();
+        let zeros = |row: &[f32]| -> f32 {
+            let zero = |source: &Source| if let Source::Either(_, zero) = source { row[*zero] } else { 0.0 };
+            sources.iter().map(zero).sum()
+        };
+        let bias = rows.zip(&first.bias).map(|(row, bias)| bias + zeros(row)).collect();
+        Ok(Dense { weight, bias })
+    }
+
+    fn unknown(&self, space: &SearchSpace, feature: Feature) -> Error {
+        let list = |ratios: &[Ratio]| ratios.iter().map(Ratio::to_string).collect::<Vec<_>>().join(", ");
+        let known = match (feature, self.is_resnet()) {
+            (Feature::Kernel { .. }, _) => "3, 5, 7".to_string(),
+            (Feature::Expand { .. }, false) => list(&EXPANDS),
+            (Feature::Expand { .. }, true) => list(&RESNET_EXPANDS),
+            (Feature::Width { .. }, _) => list(&RESNET_WIDTHS),
+            (Feature::Resolution(_), _) if self.kind == OfaPredictor::Tutorial => "112 to 224".to_string(),
+            (Feature::Resolution(_), _) => format!("{:?}", self.resolutions),
+        };
+        let expected = format!("one that the predictor knows ({known})");
+        Error::invalid(format!("space {}", space.name()), "choices", expected, feature)
     }
 }
 
-/// Blocks that a stage has at most, and of all stages, as the library counts them: all stages alike but the last.
-fn library_blocks(stages: &[Stage]) -> Result<(usize, usize)> {
-    let depths: Vec<_> = stages.iter().map(|stage| stage.choices.max_depth()).collect();
-    let (last, others) = depths.split_last().expect("a checked space has stages");
-    let deepest = *depths.iter().max().unwrap_or(last);
-    if others.iter().any(|depth| *depth != deepest) {
-        let expected = "stages of one greatest depth, but for the last";
-        return Err(Error::invalid("space", "depths", expected, format!("{depths:?}")).into());
+/// Place of each stage's first block among those that the predictor counts, and their number.
+fn block_places(kind: OfaPredictor, space: &SearchSpace) -> Result<(Vec<usize>, usize)> {
+    let depths: Vec<_> = space.stages().iter().map(|stage| stage.choices.max_depth()).collect();
+    let deepest = depths.iter().copied().max().unwrap_or(0);
+    let even = |depth: usize| (0..depths.len()).map(|stage| stage * depth).collect();
+    let wrong = |field: &str, expected: String, got: String| {
+        Err(Error::invalid(format!("space {}", space.name()), field, expected, got).into())
+    };
+    match (kind, space.family()) {
+        (OfaPredictor::Tutorial, Family::MobileNetV3) => {
+            let [stages, blocks] = TUTORIAL_BLOCKS;
+            if depths.len() != stages || deepest > blocks {
+                return wrong(
+                    "depths",
+                    format!("{stages} stages of at most {blocks}"),
+                    format!("{depths:?}"),
+                );
+            }
+            Ok((even(blocks), stages * blocks))
+        }
+        (OfaPredictor::Tutorial, family) => wrong(
+            "family",
+            "mobilenet-v3, for which the tutorial's predictor is".to_string(),
+            format!("{family:?}"),
+        ),
+        (OfaPredictor::Library, Family::MobileNetV3) => Ok((even(deepest), depths.len() * deepest)),
+        (OfaPredictor::Library, Family::ProxylessNas) if depths.last() != Some(&1) => {
+            wrong("depths", "a last stage of one block".to_string(), format!("{depths:?}"))
+        }
+        (OfaPredictor::Library, Family::ProxylessNas) => {
+            Ok((even(deepest), (depths.len() - 1) * deepest + 1))
+        }
+        (OfaPredictor::Library, Family::ResNetD) => {
+            let mut places = vec![0; RESNET_STEM];
+            let mut end = 0;
+            for depth in &depths[RESNET_STEM..] {
+                places.push(end);
+                end += depth;
+            }
+            Ok((places, end))
+        }
     }
-    Ok((deepest, others.len() * deepest + last))
 }

@@ -170,6 +170,11 @@ impl AccuracyEstimator {
         self.encoder.space()
     }
 
+    /// How sub-networks are put to it.
+    pub fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
     /// Which model it is.
     pub fn model(&self) -> Model {
         self.model
