@@ -10,7 +10,7 @@ use supernet::Error;
 use supernet::space::SearchSpace;
 
 use super::network::{Dense, Network};
-use super::{AccuracyEstimator, FitReport, Model};
+use super::{AccuracyEstimator, FitReport, Fitted, MOST_LAYERS, Model, Origin};
 use crate::encode::Encoder;
 use supernet::file::{self, write_atomically};
 
@@ -22,9 +22,9 @@ const METADATA: &str = "once-for-all";
 /// What the metadata's `kind` says.
 const KIND: &str = "estimator";
 /// Version of the form that this code writes and reads.
-const VERSION: u32 = 1;
-/// Most layers that a file may have.
-const MOST_LAYERS: usize = 16;
+const VERSION: u32 = 2;
+/// The form before it, which knew fitted estimators only; it is still read.
+const FITTED_VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,8 +33,27 @@ struct Metadata {
     version: u32,
     model: Model,
     space: SearchSpace,
+    origin: Origin,
+}
+
+/// Version 1.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FittedMetadata {
+    kind: String,
+    #[serde(rename = "version")]
+    _version: u32,
+    model: Model,
+    space: SearchSpace,
     report: FitReport,
     supernet: String,
+}
+
+impl From<FittedMetadata> for Metadata {
+    fn from(old: FittedMetadata) -> Self {
+        let FittedMetadata { kind, model, space, report, supernet, .. } = old;
+        Self { kind, version: VERSION, model, space, origin: Origin::Fitted(Fitted { report, supernet }) }
+    }
 }
 
 impl AccuracyEstimator {
@@ -46,10 +65,9 @@ impl AccuracyEstimator {
         let metadata = Metadata {
             kind: KIND.to_string(),
             version: VERSION,
-            model: self.report.model,
+            model: self.model,
             space: self.space().clone(),
-            report: self.report.clone(),
-            supernet: self.supernet.clone(),
+            origin: self.origin.clone(),
         };
         let value = serde_json::to_value(metadata).expect("checked numbers are finite and keys are text");
         let metadata = HashMap::from([(METADATA.to_string(), sorted_json(value).to_string())]);
@@ -95,8 +113,10 @@ impl AccuracyEstimator {
         let tensors = SafeTensors::deserialize(bytes).map_err(unreadable)?;
         let encoder = Encoder::new(&metadata.space);
         let (layers, mean) = read_layers(place, &tensors, encoder.len())?;
-        if metadata.report.model != metadata.model {
-            let (expected, got) = (format!("{:?}", metadata.model), format!("{:?}", metadata.report.model));
+        if let Origin::Fitted(Fitted { report, .. }) = &metadata.origin
+            && report.model != metadata.model
+        {
+            let (expected, got) = (format!("{:?}", metadata.model), format!("{:?}", report.model));
             return Err(Error::invalid(place, "report.model", expected, got).into());
         }
         if (layers.len() == 1) != (metadata.model == Model::Linear) {
@@ -104,7 +124,7 @@ impl AccuracyEstimator {
             return Err(Error::invalid(place, "number of layers", expected, layers.len()).into());
         }
         let network = Network::new(layers, mean)?;
-        Ok(Self { encoder, network, report: metadata.report, supernet: metadata.supernet })
+        Ok(Self { encoder, network, model: metadata.model, origin: metadata.origin })
     }
 
     /// BLAKE3 of the file, in hexadecimal.
@@ -125,7 +145,15 @@ fn little_endian(values: &[f32]) -> Vec<u8> {
 }
 
 fn read_metadata(place: &str, text: &str) -> Result<Metadata> {
-    Ok(document::read(place, text, (KIND, VERSION), "the metadata of an accuracy estimator")?)
+    const FORM: &str = "the metadata of an accuracy estimator";
+    #[derive(Deserialize)]
+    struct Front {
+        version: u32,
+    }
+    if serde_json::from_str::<Front>(text).is_ok_and(|front| front.version == FITTED_VERSION) {
+        return Ok(document::read::<FittedMetadata>(place, text, (KIND, FITTED_VERSION), FORM)?.into());
+    }
+    Ok(document::read(place, text, (KIND, VERSION), FORM)?)
 }
 
 /// The layers, from the one that reads `inputs` features to the one with a single output, and the constant.

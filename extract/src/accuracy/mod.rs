@@ -4,8 +4,10 @@
 //! and the perceptron of Once-for-All. Knows nothing of how accuracies were measured.
 
 mod estimator_file;
+mod import;
 mod linear;
 mod network;
+mod predictor_file;
 pub mod rank;
 mod train;
 
@@ -15,10 +17,11 @@ use supernet::accuracy_file::AccuracyFile;
 use supernet::data::Split;
 use supernet::space::{Arch, SearchSpace};
 
-use crate::encode::Encoder;
+use crate::encode::{Encoded, Encoder};
 use crate::error::Result;
 use crate::file::rounded;
 use crate::rng::{Purpose, rng};
+pub use import::{Imported, OfaPredictor, PredictorFile};
 use linear::ridge;
 use network::{Dense, Network};
 pub use rank::Estimate;
@@ -59,6 +62,26 @@ pub struct FitReport {
     pub inner_rmse_mlp: f64,
 }
 
+/// Where an estimator comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// Fitted to sub-networks that were evaluated.
+    Fitted(Fitted),
+    /// Taken over from another program.
+    Imported(Imported),
+}
+
+/// What is known of an estimator that was fitted here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fitted {
+    /// How good it is on rows that it was not fitted to.
+    pub report: FitReport,
+    /// Hash of the supernet whose sub-networks were evaluated.
+    pub supernet: String,
+}
+
 /// How an estimator is fitted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FitConfig {
@@ -90,24 +113,25 @@ const LEAST_ROWS: usize = 25;
 pub struct AccuracyEstimator {
     encoder: Encoder,
     network: Network,
-    report: FitReport,
-    supernet: String,
+    model: Model,
+    origin: Origin,
 }
+
+/// Most layers that an estimator may have.
+const MOST_LAYERS: usize = 16;
 
 /// Rows as the models see them.
 struct Rows {
-    active: Vec<Vec<usize>>,
+    active: Encoded,
     targets: Vec<f64>,
     len: usize,
 }
 
 impl Rows {
     fn pick(&self, rows: &[usize]) -> Self {
-        Self {
-            active: rows.iter().map(|&row| self.active[row].clone()).collect(),
-            targets: rows.iter().map(|&row| self.targets[row]).collect(),
-            len: self.len,
-        }
+        let mut active = Encoded::default();
+        rows.iter().for_each(|&row| active.push(self.active.get(row).iter().copied()));
+        Self { active, targets: rows.iter().map(|&row| self.targets[row]).collect(), len: self.len }
     }
 }
 
@@ -137,7 +161,8 @@ impl AccuracyEstimator {
         let judged = fit_model(&rows.pick(rest), &choice, config)?;
         let report = judge(&judged, &rows.pick(held_out), split, n, &choice, config.seed)?;
         let network = fit_model(&rows, &choice, config)?;
-        Ok(Self { encoder, network, report, supernet: file.supernet.clone() })
+        let origin = Origin::Fitted(Fitted { report, supernet: file.supernet.clone() });
+        Ok(Self { encoder, network, model: choice.model, origin })
     }
 
     /// The space whose sub-networks it knows.
@@ -145,14 +170,35 @@ impl AccuracyEstimator {
         self.encoder.space()
     }
 
-    /// How good it is on rows that it was not fitted to.
-    pub fn report(&self) -> &FitReport {
-        &self.report
+    /// How sub-networks are put to it.
+    pub fn encoder(&self) -> &Encoder {
+        &self.encoder
     }
 
-    /// Hash of the supernet whose sub-networks were evaluated.
-    pub fn supernet(&self) -> &str {
-        &self.supernet
+    /// Which model it is.
+    pub fn model(&self) -> Model {
+        self.model
+    }
+
+    /// Where it comes from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// How good it is on rows that it was not fitted to; `None` where that is not known.
+    pub fn report(&self) -> Option<&FitReport> {
+        match &self.origin {
+            Origin::Fitted(fitted) => Some(&fitted.report),
+            Origin::Imported(_) => None,
+        }
+    }
+
+    /// Hash of the supernet whose sub-networks were evaluated; `None` where it is not known.
+    pub fn supernet(&self) -> Option<&str> {
+        match &self.origin {
+            Origin::Fitted(fitted) => Some(&fitted.supernet),
+            Origin::Imported(_) => None,
+        }
     }
 
     /// The expected accuracy of each sub-network, as a share; not forced into 0..=1. A prediction does not
@@ -161,16 +207,19 @@ impl AccuracyEstimator {
     /// # Errors
     /// If a sub-network is not in the space.
     pub fn predict(&self, archs: &[Arch]) -> Result<Vec<f32>> {
-        let active = |arch| active_features(&self.encoder, arch);
-        let active = archs.iter().map(active).collect::<Result<Vec<_>>>()?;
-        self.network.predict(&active)
+        let mut encoded = Encoded::default();
+        archs.iter().try_for_each(|arch| self.encoder.append(arch, &mut encoded))?;
+        self.predict_encoded(&encoded)
     }
-}
 
-fn active_features(encoder: &Encoder, arch: &Arch) -> Result<Vec<usize>> {
-    let mut features = Vec::with_capacity(2 * arch.stages.iter().map(Vec::len).sum::<usize>() + 1);
-    encoder.for_each_feature(arch, |feature| features.push(feature))?;
-    Ok(features)
+    /// The expected accuracy of sub-networks that [`Encoder`] has encoded; otherwise as
+    /// [`AccuracyEstimator::predict`].
+    ///
+    /// # Errors
+    /// If a feature is not among the encoder's.
+    pub fn predict_encoded(&self, encoded: &Encoded) -> Result<Vec<f32>> {
+        self.network.predict(encoded)
+    }
 }
 
 fn share(n: usize, share: f64) -> usize {
@@ -180,9 +229,9 @@ fn share(n: usize, share: f64) -> usize {
 fn usable_rows(file: &AccuracyFile, encoder: &Encoder) -> Result<(Split, Rows)> {
     let has = |split| file.rows.iter().any(|row| row.split == split);
     let split = if has(Split::Val) { Split::Val } else { Split::Train };
-    let (mut active, mut targets) = (Vec::new(), Vec::new());
+    let (mut active, mut targets) = (Encoded::default(), Vec::new());
     for row in file.rows.iter().filter(|row| row.split == split) {
-        active.push(active_features(encoder, &row.arch)?);
+        encoder.append(&row.arch, &mut active)?;
         targets.push(row.top1);
     }
     if targets.len() < LEAST_ROWS {

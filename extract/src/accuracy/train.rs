@@ -8,6 +8,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::network::{Dense, Network};
+use crate::encode::Encoded;
 use crate::rng::{Purpose, rng};
 
 /// How the perceptron is fitted.
@@ -103,9 +104,9 @@ impl Trained {
     }
 }
 
-/// Fits a perceptron of `len` features to the rows: `active` lists the features that are 1.
+/// Fits a perceptron of `len` features to the rows.
 pub(super) fn fit_mlp(
-    active: &[Vec<usize>],
+    active: &Encoded,
     targets: &[f64],
     len: usize,
     config: &MlpConfig,
@@ -128,7 +129,7 @@ pub(super) fn fit_mlp(
         let progress = step as f64 / steps as f64;
         let rate = 0.5 * config.learning_rate * (1.0 + (std::f64::consts::PI * progress).cos());
         let batch = order.next(config.batch);
-        let features = dense(batch.iter().map(|&row| &active[row]), len)?;
+        let features = dense(batch.iter().map(|&row| active.get(row)), len)?;
         let wanted: Vec<f32> = batch.iter().map(|&row| ((targets[row] - mean) / scale) as f32).collect();
         let wanted = Tensor::from_vec(wanted, (batch.len(), 1), &Device::Cpu)?;
         let loss = (trained.forward(&features)? - wanted)?.sqr()?.mean_all()?;
@@ -138,11 +139,11 @@ pub(super) fn fit_mlp(
 }
 
 /// `[rows, len]` of zeros and ones.
-fn dense<'a>(rows: impl ExactSizeIterator<Item = &'a Vec<usize>>, len: usize) -> Result<Tensor> {
+fn dense<'a>(rows: impl ExactSizeIterator<Item = &'a [u32]>, len: usize) -> Result<Tensor> {
     let count = rows.len();
     let mut values = vec![0.0f32; count * len];
     for (features, row) in rows.zip(values.chunks_exact_mut(len)) {
-        features.iter().for_each(|&feature| row[feature] = 1.0);
+        features.iter().for_each(|&feature| row[feature as usize] = 1.0);
     }
     Ok(Tensor::from_vec(values, (count, len), &Device::Cpu)?)
 }

@@ -71,6 +71,12 @@ fn found(output: &Output, arch: &str, supernet: &Supernet) -> Option<Found> {
             return None;
         }
     };
+    if found.supernet.is_empty() {
+        output.say(format_args!(
+            "note: {arch} was found with an imported estimator, of no supernet that is known: what it expects is left out"
+        ));
+        return None;
+    }
     let (theirs, ours) = (&found.supernet, &supernet.hash);
     output.say(format_args!(
         "warning: {arch} was found for another supernet ({theirs}, not {ours}): what it expects is left out"

@@ -37,7 +37,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let seconds = started.elapsed_ms().round() / 1e3;
     estimator.write(&arguments.out)?;
     output.wrote(&arguments.out);
-    let report = estimator.report();
+    let report = estimator.report().expect("it was fitted just now");
     let document = json!({
         "model": report.model, "n": report.n, "held_out": report.held_out, "split": report.split,
         "rmse": report.rmse.value, "rmse_interval": [report.rmse.low, report.rmse.high],

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use extract::accuracy::{AccuracyEstimator, Imported, Origin};
 use extract::latency::ofa_table::OfaTable;
 use extract::latency::{DeviceFacts, EngineFacts, ofa_exchange};
 use serde_json::json;
@@ -11,7 +12,7 @@ use super::{Common, Outcome, Output, not_an_input};
 /// Turn files of PyTorch's ofa package into this toolkit's
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  extract import table note10_160_lookup_table.yaml note10_176_lookup_table.yaml --out note10.json"
+    after_help = "Example:\n  extract import table note10_160_lookup_table.yaml note10_176_lookup_table.yaml --out note10.json\n  extract import predictor acc_predictor.safetensors --space ofa-mbv3-w1.2 --out estimator.safetensors"
 )]
 pub struct Arguments {
     #[command(subcommand)]
@@ -21,6 +22,29 @@ pub struct Arguments {
 #[derive(clap::Subcommand)]
 enum What {
     Table(Table),
+    Predictor(Predictor),
+}
+
+/// An accuracy predictor, of ofa.tutorial or of ofa.nas, into an estimator
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example:\n  extract import predictor acc_predictor.safetensors --space ofa-mbv3-w1.2 --out estimator.safetensors"
+)]
+struct Predictor {
+    /// Its state_dict, as a safetensors file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Preset name or TOML file of the space whose sub-networks it knows
+    #[arg(long)]
+    space: String,
+    /// Input sizes that a predictor of ofa.nas was made with, as its image_size_list has them [default: the space's]
+    #[arg(long, value_name = "PIXELS", value_delimiter = ',')]
+    resolutions: Vec<usize>,
+    /// The estimator's file
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Latency tables in YAML, one file a resolution, into one table
@@ -50,13 +74,48 @@ struct Table {
 
 impl Arguments {
     pub fn common(&self) -> &Common {
-        let What::Table(table) = &self.what;
-        &table.common
+        match &self.what {
+            What::Table(table) => &table.common,
+            What::Predictor(predictor) => &predictor.common,
+        }
     }
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let What::Table(arguments) = &arguments.what;
+    match &arguments.what {
+        What::Table(table) => run_table(table),
+        What::Predictor(predictor) => run_predictor(predictor),
+    }
+}
+
+fn run_predictor(arguments: &Predictor) -> anyhow::Result<Outcome> {
+    let output = Output::new(&arguments.common);
+    not_an_input(&arguments.out, &[&arguments.file])?;
+    let space = supernet::space::open(&arguments.space)?;
+    let estimator = AccuracyEstimator::import_file(&space, &arguments.file, &arguments.resolutions)?;
+    estimator.write(&arguments.out)?;
+    output.wrote(&arguments.out);
+    let document = json!({ "space": space.name(), "origin": estimator.origin(), "hash": estimator.hash()? });
+    output.result(describe(&estimator), &document)?;
+    Ok(Outcome::Done)
+}
+
+fn describe(estimator: &AccuracyEstimator) -> String {
+    let Origin::Imported(Imported { kind, file, blake3, resolutions }) = estimator.origin() else {
+        return String::new();
+    };
+    let sizes: Vec<_> = resolutions.iter().map(usize::to_string).collect();
+    [
+        format!("predictor    {kind} of ofa, {file}"),
+        format!("blake3       {blake3}"),
+        format!("space        {}", estimator.space().name()),
+        format!("input sizes  {}", sizes.join(" ")),
+        "             (no rows came with it, so its error is not known)".to_string(),
+    ]
+    .join("\n")
+}
+
+fn run_table(arguments: &Table) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
     not_an_input(&arguments.out, &arguments.files.iter().collect::<Vec<_>>())?;
     let tables =

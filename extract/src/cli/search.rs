@@ -87,12 +87,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     found.limit_kept = limits.latency_us.and_then(|limit| model.kept(expected_us, limit));
     found.estimator = estimator.hash()?;
     found.latency_table = table.hash();
-    found.supernet = estimator.supernet().to_string();
+    found.supernet = estimator.supernet().unwrap_or_default().to_string();
     found.run = run_facts(&report, seconds, threads);
     found.write(&arguments.out)?;
     output.wrote(&arguments.out);
     if model.fit().is_none() {
         output.say("note: the table knows no whole sub-networks of the space, so latencies are plain sums of layers; measure it with --networks");
+    }
+    if estimator.report().is_none() {
+        output.say(
+            "note: the estimator was imported, so how wrong it is, and about which supernet, is not known",
+        );
     }
     if report.interrupted {
         output.say("interrupted: this is the best so far");

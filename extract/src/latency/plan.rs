@@ -3,46 +3,56 @@
 use std::collections::BTreeMap;
 
 use crate::error::Result;
-use supernet::space::{Arch, Block, LayerSpec, SearchSpace, Stage, sampler};
+use supernet::space::{Arch, Block, LayerSpec, Ratio, SearchSpace, Stage};
 
-/// One sub-network of full depth in which every block has the choice of the same index.
-pub(crate) struct Covering {
-    /// Index of the resolution.
-    pub resolution: usize,
-    /// The sub-network.
-    pub arch: Arch,
-}
-
-/// Sub-networks that between them contain every layer of the space.
+/// Sub-networks of full depth that between them contain every layer of the space.
 ///
-/// A layer depends on its own choices, the resolution and whether it is the first of its stage; never on
-/// another block's choices, because all blocks of a stage have the same outputs. So it is enough to see each
-/// resolution, kernel and expand ratio once in every place.
-pub(crate) fn covering(space: &SearchSpace) -> Vec<Covering> {
+/// A layer depends on its own choices, the resolution, whether it is the first of its stage, the width of its stage
+/// and, the first one, of the stage before; never on another block's choices, because all blocks of a stage have the
+/// same outputs. So it is enough to see each resolution, kernel and expand ratio once in every place at each pair of
+/// widths of neighbouring stages.
+pub(crate) fn covering(space: &SearchSpace) -> Vec<Arch> {
     let longest = |len: fn(&Stage) -> usize| space.stages().iter().map(len).max().unwrap_or(0);
     let (kernels, expands) =
         (longest(|stage| stage.choices.kernel.len()), longest(|stage| stage.choices.expand.len()));
+    let widths = width_pairs(space, longest(|stage| stage.choices.width.len()));
     let mut all = Vec::new();
-    for (resolution, &side) in space.resolutions().iter().enumerate() {
+    for &resolution in space.resolutions() {
         for kernel in 0..kernels {
             for expand in 0..expands {
                 let blocks = |stage: &Stage| vec![block(stage, kernel, expand); stage.choices.max_depth()];
-                let arch = Arch {
-                    resolution: side,
-                    stages: space.stages().iter().map(blocks).collect(),
-                    widths: sampler::largest(space).widths,
-                };
-                all.push(Covering { resolution, arch });
+                let stages: Vec<_> = space.stages().iter().map(blocks).collect();
+                for widths in &widths {
+                    all.push(Arch { resolution, stages: stages.clone(), widths: widths.clone() });
+                }
             }
         }
     }
     all
 }
 
-/// The block with these choices; a shorter list gives its last.
+/// Widths of all stages, so often that each pair of choices stands in each pair of neighbours: one width in the first,
+/// third and so on, another in those between.
+fn width_pairs(space: &SearchSpace, most: usize) -> Vec<Vec<Ratio>> {
+    let pairs = (0..most.max(1)).flat_map(|even| (0..most.max(1)).map(move |odd| [even, odd]));
+    let width = |(index, stage): (usize, &Stage), pair: [usize; 2]| at(&stage.choices.width, pair[index % 2]);
+    pairs
+        .map(|pair| space.stages().iter().enumerate().filter_map(|stage| width(stage, pair)).collect())
+        .collect()
+}
+
+/// The block with these choices.
 fn block(stage: &Stage, kernel: usize, expand: usize) -> Block {
-    let (kernels, expands) = (&stage.choices.kernel, &stage.choices.expand);
-    Block { kernel: kernels[kernel.min(kernels.len() - 1)], expand: expands[expand.min(expands.len() - 1)] }
+    let listed = "a checked space has choices";
+    Block {
+        kernel: at(&stage.choices.kernel, kernel).expect(listed),
+        expand: at(&stage.choices.expand, expand).expect(listed),
+    }
+}
+
+/// A choice by its index; a shorter list gives its last.
+fn at<T: Copy>(choices: &[T], index: usize) -> Option<T> {
+    choices.get(index).or(choices.last()).copied()
 }
 
 /// The distinct layers of all sub-networks of a space, by latency key.
@@ -54,7 +64,7 @@ fn block(stage: &Stage, kernel: usize, expand: usize) -> Block {
 pub fn space_layers(space: &SearchSpace) -> Result<BTreeMap<String, LayerSpec>> {
     let mut layers = BTreeMap::new();
     for network in covering(space) {
-        for layer in space.lower(&network.arch)? {
+        for layer in space.lower(&network)? {
             layers.entry(layer.key()).or_insert(layer);
         }
     }
@@ -66,7 +76,7 @@ mod tests {
     use super::*;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
-    use supernet::space::{preset, preset_names};
+    use supernet::space::{preset, preset_names, sampler};
 
     #[test]
     fn every_layer_of_random_networks_is_planned() {

@@ -1,19 +1,23 @@
-//! Evolutionary search (Real et al. 2019, as Once-for-All uses it), with bounded work for every candidate.
+//! Search by climbers: each goes from a sub-network to the best of its neighbours, of pairs of steps and of longer jumps,
+//! until nothing there is better; then it starts anew from a mixture of the best that were found (a memetic search,
+//! Moscato 1989, with the mutations and crossovers of Real et al. 2019, as Once-for-All uses them).
 //!
-//! Every candidate keeps the limits: one that does not is led towards a feasible one, gene by gene, instead of
-//! being drawn again. What is found depends on the seed and the inputs alone, not on time or threads.
+//! Every candidate keeps the limits: a start that does not is led towards a feasible one, gene by gene, instead of being
+//! drawn again. Work is bounded by a number of candidates. What is found depends on the seed and the inputs alone, not on
+//! time or threads.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::atomic::{self, AtomicBool};
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use supernet::space::{Arch, sampler};
 
+use super::climb::propose;
 use super::constraint::Limits;
-use super::genes::{corners, neighbours, toward};
-use super::index::{Candidate, CostIndex, Costs};
+use super::genes::{Gene, GeneFeatures, Genome, Move, hash};
+use super::index::{Candidate, CostIndex};
+use super::known::{Known, Point, Rows, Scored};
 use super::objective::Objective;
 use super::pareto;
 use crate::error::{Error, Result};
@@ -24,54 +28,52 @@ use crate::rng::{Purpose, rng};
 pub struct SearchConfig {
     /// Decides every random choice.
     pub seed: u64,
-    /// Candidates of a generation: 100 (Cai et al. 2020).
+    /// Sub-networks that climb side by side: 8, so that one round of them is work for several threads.
     pub population: usize,
-    /// Most generations: 500 (Cai et al. 2020).
-    pub generations: usize,
-    /// Share of the population that has children: .25 (Cai et al. 2020).
-    pub parents: f64,
-    /// Share of children by mutation, the others by crossover: .5 (Cai et al. 2020).
+    /// Most candidates; a round that has begun is ended. TODO
+    pub candidates: usize,
+    /// Ends of climbs that starts are made from.
+    pub parents: usize,
+    /// Share of starts by mutation, the others by crossover: .5 (Cai et al. 2020).
     pub mutated: f64,
     /// Probability with which a mutation redraws a gene: .1 (Cai et al. 2020).
     pub gene_probability: f64,
-    /// Generations without a better candidate after which a search ends.
+    /// Climbs without a better candidate after which a search ends.
     pub patience: usize,
     /// Further latency limits, evenly spaced between the least latency and the limit, that are searched for
     /// the front; 0 for none.
     pub front_limits: usize,
-    /// Most generations for each of those.
-    pub front_generations: usize,
+    /// Most candidates for each of those.
+    pub front_candidates: usize,
 }
 
 impl Default for SearchConfig {
     fn default() -> Self {
         Self {
             seed: 0,
-            population: 100,
-            generations: 500,
-            parents: 0.25,
+            population: 8,
+            candidates: 60_000,
+            parents: 16,
             mutated: 0.5,
             gene_probability: 0.1,
-            patience: 40,
+            patience: 100,
             front_limits: 0,
-            front_generations: 40,
+            front_candidates: 20_000,
         }
     }
 }
 
 impl SearchConfig {
     fn check(&self) -> Result<()> {
-        for (field, share) in [
-            ("parents", self.parents),
-            ("mutated", self.mutated),
-            ("gene_probability", self.gene_probability),
-        ] {
+        for (field, share) in [("mutated", self.mutated), ("gene_probability", self.gene_probability)] {
             if !(0.0..=1.0).contains(&share) {
                 return Err(supernet::Error::invalid("search", field, "a share from 0 to 1", share).into());
             }
         }
-        if self.population == 0 {
-            return Err(supernet::Error::invalid("search", "population", "at least 1", 0).into());
+        for (field, number) in [("population", self.population), ("parents", self.parents)] {
+            if number == 0 {
+                return Err(supernet::Error::invalid("search", field, "at least 1", 0).into());
+            }
         }
         Ok(())
     }
@@ -90,29 +92,46 @@ pub struct SearchReport {
     pub interrupted: bool,
 }
 
+/// A sub-network on its way up.
 #[derive(Clone, Debug)]
-struct Scored {
-    arch: Arch,
-    accuracy: f32,
-    costs: Costs,
+struct Climber {
+    genes: Vec<Gene>,
+    scored: Scored,
+    /// How many pairs of steps are looked at; more where fewer led nowhere.
+    pairs: usize,
 }
 
-/// Best first: accuracy, then latency, then the architecture's own order, so that no two are equal.
-fn order(a: &Scored, b: &Scored) -> Ordering {
+/// Best first: accuracy, then latency, then the genes' own order, so that no two are equal.
+fn order((a, ours): (&Scored, &[Gene]), (b, theirs): (&Scored, &[Gene])) -> Ordering {
     b.accuracy
         .total_cmp(&a.accuracy)
         .then(a.costs.latency_us.total_cmp(&b.costs.latency_us))
-        .then_with(|| a.arch.cmp(&b.arch))
+        .then_with(|| ours.cmp(theirs))
 }
+
+/// Pairs of steps that a climber looks at first, and at last.
+const FEW_PAIRS: usize = 48;
+const MANY_PAIRS: usize = 192;
+/// Most neighbours that are looked at; spaces with more choices show a random part of them.
+const MOST_MOVES: usize = 2048;
+/// Rounds that a climber at each resolution gets before the best go on.
+const TRIAL_ROUNDS: usize = 2;
 
 struct Search<'a> {
     index: &'a CostIndex,
-    estimator: &'a dyn Objective,
     config: &'a SearchConfig,
     stop: &'a AtomicBool,
     rng: ChaCha8Rng,
-    seen: BTreeSet<Arch>,
-    evaluated: Vec<Scored>,
+    known: Known<'a>,
+    /// Where climbs ended under the present limits, best first.
+    ends: Vec<Climber>,
+    /// What is led back while there are none: something feasible at each resolution.
+    anchors: Vec<Climber>,
+    /// Hashes of what climbs began at.
+    begun: HashSet<u64>,
+    /// Rows and scores of neighbours, and of what is proposed beyond them.
+    rows: [Rows; 2],
+    scores: [Vec<Scored>; 2],
 }
 
 /// Searches the index's space for the highest accuracy that the estimator expects under the limits.
@@ -132,12 +151,11 @@ pub fn evolve(
     check_space(index, estimator)?;
     config.check()?;
     limits.check_each(index)?;
-    let (seen, evaluated) = (BTreeSet::new(), Vec::new());
-    let rng = rng(config.seed, Purpose::Search);
-    let mut search = Search { index, estimator, config, stop, rng, seen, evaluated };
-    let anchor = search.feasible(limits)?;
-    search.evolve(&anchor, limits, config.generations)?;
-    search.climb(limits)?;
+    let features = GeneFeatures::new(index.genome(), index.space(), estimator.encoder());
+    let features = features.expect("the estimator has the space's resolutions");
+    let mut search = Search::new(index, Known::new(index, estimator, features, limits), config, stop);
+    let starts = search.starts(limits)?;
+    search.climb_from(starts, limits, config.candidates)?;
     search.explore_front(limits)?;
     Ok(search.report())
 }
@@ -154,207 +172,269 @@ fn check_space(index: &CostIndex, estimator: &dyn Objective) -> Result<()> {
     Err(error.and_then_do("fit an estimator to sub-networks of the searched space").into())
 }
 
-impl Search<'_> {
-    fn costs(&self, arch: &Arch) -> Costs {
-        self.index.costs(arch).expect("every step stays in the space")
+/// Starts.
+impl<'a> Search<'a> {
+    fn new(index: &'a CostIndex, known: Known<'a>, config: &'a SearchConfig, stop: &'a AtomicBool) -> Self {
+        let width = index.genome().len();
+        let (rng, rows) = (rng(config.seed, Purpose::Search), [Rows::new(width), Rows::new(width)]);
+        let (ends, anchors, begun) = (Vec::new(), Vec::new(), HashSet::new());
+        let scores = [Vec::new(), Vec::new()];
+        Self { index, config, stop, rng, known, ends, anchors, begun, rows, scores }
+    }
+
+    fn genome(&self) -> &'a Genome {
+        self.index.genome()
     }
 
     fn stopped(&self) -> bool {
         self.stop.load(atomic::Ordering::Relaxed)
     }
 
-    /// A sub-network that keeps all limits, by steepest descent from the one with the least of each quantity.
-    fn feasible(&self, limits: &Limits) -> Result<Arch> {
-        let mut closest: Option<(f64, Arch)> = None;
-        let starts = limits.iter().map(|(quantity, _)| self.index.least(quantity).0);
-        for start in starts.chain([sampler::smallest(self.index.space())]) {
-            let (violation, arch) = self.descend(start, limits);
+    /// A sub-network at each resolution that keeps all limits, where there is one to be found.
+    fn starts(&self, limits: &Limits) -> Result<Vec<Vec<Gene>>> {
+        let mut closest: Option<(f64, Vec<Gene>)> = None;
+        let mut starts = Vec::new();
+        for resolution in 0..self.genome().resolutions {
+            let (violation, genes) = self.feasible(resolution, limits);
             if violation == 0.0 {
-                return Ok(arch);
-            }
-            if closest.as_ref().is_none_or(|(least, _)| violation < *least) {
-                closest = Some((violation, arch));
+                starts.push(genes);
+            } else if closest.as_ref().is_none_or(|(least, _)| violation < *least) {
+                closest = Some((violation, genes));
             }
         }
-        let (_, arch) = closest.expect("there is at least one start");
-        let got = limits.describe(&self.costs(&arch));
-        Err(Error::NotFound { limits: limits.to_string(), closest: Box::new(arch), got })
+        match closest {
+            Some((_, genes)) if starts.is_empty() => {
+                let closest = Box::new(self.genome().decode(self.index.space(), &genes));
+                let got = limits.describe(&self.index.costs_of(&genes));
+                Err(Error::NotFound { limits: limits.to_string(), closest, got })
+            }
+            _ => Ok(starts),
+        }
     }
 
-    fn descend(&self, mut arch: Arch, limits: &Limits) -> (f64, Arch) {
-        let violation = |arch: &Arch| limits.violation(&self.costs(arch));
-        let mut least = violation(&arch);
+    /// What breaks the limits least at a resolution, by steepest descent from the one with the least of each quantity.
+    fn feasible(&self, resolution: usize, limits: &Limits) -> (f64, Vec<Gene>) {
+        let least = |(quantity, _)| self.index.least_at(resolution, quantity);
+        let smallest = self.index.least_at(resolution, super::Quantity::Macs);
+        let starts = limits.iter().map(least).chain([smallest]);
+        let ends = starts.map(|start| self.descend(start, limits));
+        ends.min_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1))).expect("at least one start")
+    }
+
+    fn descend(&self, mut genes: Vec<Gene>, limits: &Limits) -> (f64, Vec<Gene>) {
+        let mut moves = Vec::new();
+        let mut least = limits.violation(&self.index.costs_of(&genes));
         while least > 0.0 {
-            let steps =
-                neighbours(self.index.space(), &arch).into_iter().map(|next| (violation(&next), next));
-            let Some((next, step)) = steps.min_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)))
-            else {
-                break;
-            };
-            if next >= least {
-                break;
+            self.genome().moves(&genes, &mut moves);
+            let mut best: Option<(f64, Move)> = None;
+            for &step in &moves {
+                let mut next = genes.clone();
+                step.apply(&mut next);
+                let violation = limits.violation(&self.index.costs_of(&next));
+                if violation < best.map_or(least, |best| best.0) {
+                    best = Some((violation, step));
+                }
             }
-            (least, arch) = (next, step);
+            let Some((violation, step)) = best else { break };
+            step.apply(&mut genes);
+            least = violation;
         }
-        (least, arch)
+        (least, genes)
     }
 
-    /// Predicts those that are new and keep the limits.
-    fn evaluate(&mut self, archs: Vec<Arch>, limits: &Limits) -> Result<()> {
-        let mut fresh = Vec::with_capacity(archs.len());
-        for arch in archs {
-            if limits.keeps(&self.costs(&arch)) && self.seen.insert(arch.clone()) {
-                fresh.push(arch);
-            }
-        }
-        let accuracies = self.estimator.predict(&fresh)?;
-        for (arch, accuracy) in fresh.into_iter().zip(accuracies) {
-            let costs = self.costs(&arch);
-            self.evaluated.push(Scored { arch, accuracy, costs });
-        }
-        Ok(())
-    }
-
-    /// The best of what was evaluated under the limits, best first.
-    fn survivors(&self, from: impl Iterator<Item = usize>, limits: &Limits) -> Vec<usize> {
-        let mut all: Vec<usize> = from.filter(|&at| limits.keeps(&self.evaluated[at].costs)).collect();
-        all.sort_unstable_by(|&a, &b| order(&self.evaluated[a], &self.evaluated[b]));
-        all.truncate(self.config.population);
-        all
-    }
-
-    fn evolve(&mut self, anchor: &Arch, limits: &Limits, generations: usize) -> Result<()> {
-        let first = self.first_generation(anchor, limits);
-        self.evaluate(first, limits)?;
-        let mut population = self.survivors(0..self.evaluated.len(), limits);
-        let mut idle = 0;
-        for _ in 0..generations {
-            if idle >= self.config.patience || self.stopped() {
-                break;
-            }
-            let children = self.children(&population, anchor, limits);
-            let before = self.evaluated.len();
-            self.evaluate(children, limits)?;
-            if self.evaluated.len() == before {
-                break;
-            }
-            let best = population.first().copied();
-            let candidates = population.iter().copied().chain(before..self.evaluated.len());
-            population = self.survivors(candidates, limits);
-            idle = if population.first().copied() == best { idle + 1 } else { 0 };
-        }
-        Ok(())
-    }
-
-    /// The corners of the space and random sub-networks, led towards `anchor` until they are feasible, and
-    /// `anchor` itself.
-    fn first_generation(&mut self, anchor: &Arch, limits: &Limits) -> Vec<Arch> {
-        let mut archs = vec![anchor.clone()];
-        for corner in corners(self.index.space()) {
-            archs.push(self.repaired(corner, anchor, limits));
-        }
-        let mut distinct: BTreeSet<Arch> = archs.iter().cloned().collect();
-        for _ in 0..10 * self.config.population {
-            if distinct.len() >= self.config.population {
-                break;
-            }
-            let random = sampler::random(self.index.space(), &mut self.rng);
-            let arch = self.repaired(random, anchor, limits);
-            if distinct.insert(arch.clone()) {
-                archs.push(arch);
-            }
-        }
-        archs
-    }
-
-    fn repaired(&mut self, mut arch: Arch, anchor: &Arch, limits: &Limits) -> Arch {
-        let index = self.index;
-        let keeps = |arch: &Arch| index.costs(arch).is_some_and(|costs| limits.keeps(&costs));
-        if !keeps(&arch) {
-            toward(&mut arch, anchor, &mut self.rng, keeps);
-        }
-        arch
-    }
-
-    /// New sub-networks from the best of the population; where those run out, random ones.
-    fn children(&mut self, population: &[usize], anchor: &Arch, limits: &Limits) -> Vec<Arch> {
-        let wanted = self.config.population;
-        let parents = ((wanted as f64 * self.config.parents) as usize).clamp(1, population.len());
-        let mut children = BTreeSet::new();
-        for attempt in 0..10 * wanted {
-            if children.len() >= wanted {
-                break;
-            }
-            let child = if attempt < 5 * wanted {
-                self.child(&population[..parents], limits)
+    /// Something new to begin at: a mutation of an end or a mixture of two, while there are none a random sub-network, led
+    /// back until it is feasible. `None` if ten tries gave nothing that was not begun at before.
+    fn another(&mut self, limits: &Limits) -> Option<Vec<Gene>> {
+        for _ in 0..10 {
+            let from = if self.ends.is_empty() { &self.anchors } else { &self.ends };
+            let [parent, other] = [(); 2].map(|()| &from[self.rng.random_range(0..from.len())].genes);
+            let (mut genes, mutated) = (parent.clone(), self.rng.random_bool(self.config.mutated));
+            if self.ends.is_empty() {
+                self.genome().mutate(&mut genes, 1.0, &mut self.rng);
+            } else if parent == other || mutated {
+                self.genome().mutate(&mut genes, self.config.gene_probability, &mut self.rng);
             } else {
-                let random = sampler::random(self.index.space(), &mut self.rng);
-                self.repaired(random, anchor, limits)
-            };
-            if !self.seen.contains(&child) {
-                children.insert(child);
+                self.genome().cross(&mut genes, other, &mut self.rng);
+            }
+            let parent = parent.clone();
+            let index = self.index;
+            self.genome()
+                .toward(&mut genes, &parent, &mut self.rng, |genes| limits.keeps(&index.costs_of(genes)));
+            if self.begun.insert(hash(&genes)) {
+                return Some(genes);
             }
         }
-        children.into_iter().collect()
+        None
     }
+}
 
-    fn child(&mut self, parents: &[usize], limits: &Limits) -> Arch {
-        let space = self.index.space();
-        let parent = self.evaluated[parents[self.rng.random_range(0..parents.len())]].arch.clone();
-        let child = if self.rng.random_bool(self.config.mutated) {
-            sampler::mutate(space, &parent, self.config.gene_probability, &mut self.rng)
-        } else {
-            let other = &self.evaluated[parents[self.rng.random_range(0..parents.len())]].arch;
-            sampler::crossover(&parent, other, &mut self.rng)
-        };
-        self.repaired(child, &parent, limits)
-    }
-
-    /// From the best, always to the best of what differs in one gene, until nothing there is better.
-    fn climb(&mut self, limits: &Limits) -> Result<()> {
-        while !self.stopped() {
-            let best = self.best(limits).cloned();
-            let Some(best) = best else { break };
-            self.evaluate(neighbours(self.index.space(), &best.arch), limits)?;
-            if self.best(limits).is_some_and(|now| now.arch == best.arch) {
+/// Climbs.
+impl Search<'_> {
+    /// Climbs from the starts, then from mixtures of the ends, until so many more candidates were looked at or nothing
+    /// better was found for long.
+    fn climb_from(&mut self, starts: Vec<Vec<Gene>>, limits: &Limits, candidates: usize) -> Result<()> {
+        let most = self.known.count() + candidates;
+        self.ends.clear();
+        let mut climbers = self.placed(starts)?;
+        self.anchors = climbers.clone();
+        for _ in 0..TRIAL_ROUNDS {
+            if climbers.len() > self.config.population && !self.stopped() {
+                climbers = self.round(climbers, limits)?;
+            }
+        }
+        climbers.sort_by(|a, b| order((&a.scored, &a.genes), (&b.scored, &b.genes)));
+        climbers.truncate(self.config.population);
+        let mut idle = 0;
+        while !self.stopped() && self.known.count() < most && idle < self.config.patience {
+            let best = self.ends.first().map(|end| end.scored.accuracy);
+            let before = climbers.len();
+            climbers = self.round(climbers, limits)?;
+            let better = self.ends.first().map(|end| end.scored.accuracy) != best;
+            idle = if better { 0 } else { idle + before - climbers.len() };
+            let wanted = self.config.population - climbers.len();
+            let starts: Vec<_> = (0..wanted).map_while(|_| self.another(limits)).collect();
+            if climbers.is_empty() && starts.is_empty() {
                 break;
             }
+            climbers.extend(self.placed(starts)?);
         }
+        self.ends.extend(climbers);
         Ok(())
     }
 
-    fn best(&self, limits: &Limits) -> Option<&Scored> {
-        self.evaluated.iter().filter(|scored| limits.keeps(&scored.costs)).min_by(|a, b| order(a, b))
+    fn placed(&mut self, starts: Vec<Vec<Gene>>) -> Result<Vec<Climber>> {
+        let [rows, _] = &mut self.rows;
+        rows.clear();
+        for genes in &starts {
+            rows.push(genes);
+        }
+        self.known.look(rows, &mut self.scores[0])?;
+        let scored = starts.into_iter().zip(&self.scores[0]);
+        Ok(scored.map(|(genes, scored)| Climber { genes, scored: *scored, pairs: FEW_PAIRS }).collect())
+    }
+
+    /// One step of each climber; those for whom nothing is better are ends and do not come back.
+    fn round(&mut self, climbers: Vec<Climber>, limits: &Limits) -> Result<Vec<Climber>> {
+        let moves = self.look_around(&climbers)?;
+        let places = self.look_further(&climbers, &moves, limits)?;
+        let mut going = Vec::with_capacity(climbers.len());
+        let mut first = 0;
+        for ((climber, moves), far) in climbers.into_iter().zip(&moves).zip(places) {
+            let near = first..first + moves.len();
+            first = near.end;
+            let better = [(0, near), (1, far)]
+                .into_iter()
+                .flat_map(|(which, places)| places.map(move |place| (which, place)));
+            let mut best: (Scored, &[Gene]) = (climber.scored, &climber.genes);
+            for (which, place) in better {
+                let candidate = (self.scores[which][place], self.rows[which].get(place));
+                if limits.keeps(&candidate.0.costs)
+                    && order((&candidate.0, candidate.1), (&best.0, best.1)).is_lt()
+                {
+                    best = candidate;
+                }
+            }
+            let (scored, genes) = (best.0, best.1.to_vec());
+            if genes != climber.genes {
+                going.push(Climber { genes, scored, pairs: FEW_PAIRS });
+            } else if climber.pairs < MANY_PAIRS {
+                going.push(Climber { pairs: MANY_PAIRS, ..climber });
+            } else {
+                end(&mut self.ends, climber, self.config.parents);
+            }
+        }
+        Ok(going)
+    }
+
+    /// Looks at all neighbours, of one climber after the other.
+    fn look_around(&mut self, climbers: &[Climber]) -> Result<Vec<Vec<Move>>> {
+        let mut all = Vec::with_capacity(climbers.len());
+        self.rows[0].clear();
+        for climber in climbers {
+            let mut moves = Vec::new();
+            self.genome().moves(&climber.genes, &mut moves);
+            while moves.len() > MOST_MOVES {
+                let out = self.rng.random_range(0..moves.len());
+                moves.swap_remove(out);
+            }
+            for step in &moves {
+                step.apply(self.rows[0].push(&climber.genes));
+            }
+            all.push(moves);
+        }
+        self.known.look(&self.rows[0], &mut self.scores[0])?;
+        Ok(all)
+    }
+
+    /// Looks at several steps at once; where the rows of each climber are.
+    fn look_further(
+        &mut self,
+        climbers: &[Climber],
+        moves: &[Vec<Move>],
+        limits: &Limits,
+    ) -> Result<Vec<std::ops::Range<usize>>> {
+        let [_, rows] = &mut self.rows;
+        rows.clear();
+        let (mut first, mut places) = (0, Vec::with_capacity(climbers.len()));
+        for (climber, moves) in climbers.iter().zip(moves) {
+            let start = rows.len();
+            let near = &self.scores[0][first..first + moves.len()];
+            let from = (&climber.genes[..], &climber.scored);
+            propose((self.index, limits), from, (moves, near), climber.pairs, rows);
+            first += moves.len();
+            places.push(start..rows.len());
+        }
+        self.known.look(&self.rows[1], &mut self.scores[1])?;
+        Ok(places)
     }
 
     /// Searches under tighter latency limits as well, from the loosest to the tightest.
     fn explore_front(&mut self, limits: &Limits) -> Result<()> {
         let steps = self.config.front_limits;
-        let highest = self.evaluated.iter().map(|scored| scored.costs.latency_upper_us).fold(0.0, f64::max);
+        let front = self.known.front();
+        let highest = front.iter().map(|point| point.scored.costs.latency_upper_us).fold(0.0, f64::max);
         let least = self.index.least(super::Quantity::Latency).1.latency_upper_us;
         for step in (1..=steps).rev() {
             let latency = least + (highest - least) * step as f64 / (steps + 1) as f64;
             let tighter = Limits { latency_us: Some(latency), ..*limits };
-            // tighter still is not to be had together with the other limits
-            let Ok(anchor) = self.feasible(&tighter) else { break };
-            self.evolve(&anchor, &tighter, self.config.front_generations)?;
-            self.climb(&tighter)?;
+            let keeps = |point: &&Point| tighter.keeps(&point.scored.costs);
+            let seen = self.known.front().iter().rev().filter(keeps).take(self.config.population);
+            let mut starts: Vec<_> = seen.map(|point| point.genes.clone()).collect();
+            if starts.is_empty() {
+                // tighter still is not to be had together with the other limits
+                let Ok(feasible) = self.starts(&tighter) else { break };
+                starts = feasible;
+            }
+            self.climb_from(starts, &tighter, self.config.front_candidates)?;
         }
         Ok(())
     }
 
     fn report(self) -> SearchReport {
         let interrupted = self.stopped();
-        let best = self.best(&Limits::default()).expect("the anchor was evaluated");
-        let candidate = |scored: &Scored| Candidate::new(scored.arch.clone(), scored.accuracy, &scored.costs);
+        let candidate = |point: &Point| {
+            let arch = self.genome().decode(self.index.space(), &point.genes);
+            Candidate::new(arch, point.scored.accuracy, &point.scored.costs)
+        };
+        let front = self.known.front();
         SearchReport {
-            best: candidate(best),
-            candidates: self.evaluated.len() as u64,
-            front: pareto::front(self.evaluated.iter().map(candidate)),
+            best: candidate(front.last().expect("a feasible start was looked at")),
+            candidates: self.known.count() as u64,
+            front: pareto::front(front.iter().map(candidate)),
             interrupted,
         }
     }
 }
 
+/// Enters where a climb ended, if it is new and among the best.
+fn end(ends: &mut Vec<Climber>, climber: Climber, most: usize) {
+    let place = ends
+        .partition_point(|end| order((&end.scored, &end.genes), (&climber.scored, &climber.genes)).is_lt());
+    if ends.get(place).is_none_or(|end| end.genes != climber.genes) {
+        ends.insert(place, climber);
+        ends.truncate(most);
+    }
+}
+
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

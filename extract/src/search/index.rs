@@ -1,14 +1,14 @@
 //! Costs of any sub-network as a few additions: everything that does not depend on the candidate is looked up
 //! once.
 //!
-//! A block's costs depend on its own choices, on the resolution and on whether it is the first of its stage,
-//! so the sums are exact, not estimates.
+//! A block's costs depend on its own choices, on the resolution, on its stage's width and, if it is the first of its
+//! stage, on the width of the stage before, so the sums are exact, not estimates.
 
 use serde::{Deserialize, Serialize};
-use supernet::space::{Arch, Block, LayerSpec, SearchSpace, Stage, cost, sampler};
+use supernet::space::{Arch, LayerSpec, SearchSpace, cost};
 
 use super::constraint::Quantity;
-use crate::encode::choice_indices;
+use super::genes::{Gene, Genome};
 use crate::error::Result;
 use crate::file::rounded;
 use crate::latency::plan::covering;
@@ -72,22 +72,23 @@ pub struct Candidate {
 /// Where a stage's entries lie within those of one resolution.
 #[derive(Clone, Debug)]
 struct StageIndex {
-    start: usize,
-    kernels: usize,
-    expands: usize,
+    /// The first block's: by width of the stage before, own width, position, kernel and expand ratio.
+    blocks: usize,
+    /// The fixed layers', by own width; `None` where the stage has no such layers.
+    fixed: Option<usize>,
 }
 
 /// Costs of every block in every place of a space, for one latency table.
 #[derive(Clone, Debug)]
 pub struct CostIndex {
     space: SearchSpace,
+    genome: Genome,
     stages: Vec<StageIndex>,
     /// Entries of one resolution.
     per_resolution: usize,
-    /// By resolution, stage, position, kernel, expand ratio.
-    blocks: Vec<Costs>,
-    /// The layers that every sub-network has, by resolution.
-    fixed: Vec<Costs>,
+    /// By resolution, then as the stages say. Layers before the first elastic block count as the first stage's, others
+    /// that every sub-network has as those of the last stage before them.
+    entries: Vec<Costs>,
 }
 
 fn layer_costs(layer: &LayerSpec, model: &LatencyModel<'_>) -> Result<Costs> {
@@ -107,52 +108,73 @@ impl CostIndex {
     /// # Errors
     /// Names the first layer that the table lacks.
     pub fn new(space: &SearchSpace, table: &LatencyTable) -> Result<Self> {
-        let (stages, per_resolution) = stage_indices(space);
-        let resolutions = space.resolutions().len();
-        let blocks = vec![Costs::default(); resolutions * per_resolution];
-        let fixed = vec![Costs::default(); resolutions];
-        let mut index = Self { space: space.clone(), stages, per_resolution, blocks, fixed };
+        let genome = Genome::new(space);
+        let (mut stages, mut end) = (Vec::new(), 0);
+        for (index, stage) in genome.stages.iter().enumerate() {
+            let before = genome.stages[index.saturating_sub(1)].widths;
+            // where nothing has a width, all fixed layers are the first stage's
+            let fixed = (index == 0 || stage.width.is_some()).then_some(end);
+            let blocks = end + fixed.map_or(0, |_| stage.widths);
+            stages.push(StageIndex { blocks, fixed });
+            end = blocks + before * stage.widths * stage.places() * stage.choices();
+        }
+        let entries = vec![Costs::default(); space.resolutions().len() * end];
+        let mut index = Self { space: space.clone(), genome, stages, per_resolution: end, entries };
         let model = LatencyModel::new(table, space);
         for network in covering(space) {
-            let layers = space.lower(&network.arch)?;
-            index.insert(network.resolution, &network.arch, &layers, &model)?;
+            index.insert(&network, &space.lower(&network)?, &model)?;
         }
         Ok(index)
     }
 
     /// Enters the layers of one sub-network of full depth.
-    fn insert(
-        &mut self,
-        resolution: usize,
-        arch: &Arch,
-        layers: &[LayerSpec],
-        model: &LatencyModel<'_>,
-    ) -> Result<()> {
+    fn insert(&mut self, arch: &Arch, layers: &[LayerSpec], model: &LatencyModel<'_>) -> Result<()> {
+        let mut genes = vec![0; self.genome.len()];
+        self.genome.encode(&self.space, arch, &mut genes).expect("the space's own sub-network");
         let constant = model.constant();
         let (latency_us, latency_upper_us) = (constant.median_us, constant.high_us);
-        let mut fixed = Costs { latency_us, latency_upper_us, ..Costs::default() };
-        let mut places = arch.stages.iter().enumerate().flat_map(|(stage, blocks)| {
-            blocks.iter().enumerate().map(move |(position, block)| (stage, position, block))
-        });
+        let mut fixed = vec![Costs::default(); self.stages.len()];
+        fixed[0] = Costs { latency_us, latency_upper_us, ..Costs::default() };
+        let mut latest = 0;
         for layer in layers {
             let costs = layer_costs(layer, model)?;
-            if layer.place.is_none() {
-                fixed.add(&costs);
+            let Some(place) = layer.place else {
+                let stage = if self.stages[latest].fixed.is_some() { latest } else { 0 };
+                fixed[stage].add(&costs);
                 continue;
-            }
-            let (stage, position, block) = places.next().expect("one elastic layer for each block");
-            let entry = self.entry(resolution, stage, position, block).expect("the space's own block");
-            self.blocks[entry] = costs;
+            };
+            latest = place.stage;
+            let entry = self.block_entry(&genes, place.stage, place.position);
+            self.entries[entry] = costs;
         }
-        self.fixed[resolution] = fixed;
+        for (stage, costs) in fixed.into_iter().enumerate() {
+            if let Some(entry) = self.fixed_entry(&genes, stage) {
+                self.entries[entry] = costs;
+            }
+        }
         Ok(())
     }
 
-    fn entry(&self, resolution: usize, stage: usize, position: usize, block: &Block) -> Option<usize> {
-        let (kernel, expand) = choice_indices(self.space.stages().get(stage)?, block)?;
-        let StageIndex { start, kernels, expands } = self.stages[stage];
-        let within = start + (position * kernels + kernel) * expands + expand;
-        Some(resolution * self.per_resolution + within)
+    fn of_resolution(&self, genes: &[Gene]) -> usize {
+        usize::from(genes[self.genome.resolution()]) * self.per_resolution
+    }
+
+    fn width(&self, genes: &[Gene], stage: usize) -> usize {
+        self.genome.stages[stage].width.map_or(0, |width| usize::from(genes[width]))
+    }
+
+    fn fixed_entry(&self, genes: &[Gene], stage: usize) -> Option<usize> {
+        Some(self.of_resolution(genes) + self.stages[stage].fixed? + self.width(genes, stage))
+    }
+
+    /// The entry of a block that is there. A stage's later blocks read its own width and lie as if the first one's
+    /// width were before them, and so do all of the first stage.
+    fn block_entry(&self, genes: &[Gene], stage: usize, position: usize) -> usize {
+        let genome = &self.genome.stages[stage];
+        let before = if position == 0 && stage > 0 { self.width(genes, stage - 1) } else { 0 };
+        let choice = usize::from(genes[genome.blocks + position]) - 1;
+        let within = (before * genome.widths + self.width(genes, stage)) * genome.places() + position;
+        self.of_resolution(genes) + self.stages[stage].blocks + within * genome.choices() + choice
     }
 
     /// The space whose sub-networks it knows.
@@ -160,76 +182,98 @@ impl CostIndex {
         &self.space
     }
 
+    /// How its sub-networks are written as genes.
+    pub(super) fn genome(&self) -> &Genome {
+        &self.genome
+    }
+
     /// The costs of a sub-network; `None` if it is not in the space.
     pub fn costs(&self, arch: &Arch) -> Option<Costs> {
-        let resolution = self.space.resolutions().iter().position(|&side| side == arch.resolution)?;
-        if arch.stages.len() != self.stages.len() {
-            return None;
-        }
-        let mut sum = self.fixed[resolution];
-        for (stage, blocks) in arch.stages.iter().enumerate() {
-            if !self.space.stages()[stage].choices.depth.contains(&blocks.len()) {
-                return None;
+        let mut genes = vec![0; self.genome.len()];
+        self.genome.encode(&self.space, arch, &mut genes)?;
+        Some(self.costs_of(&genes))
+    }
+
+    /// The costs of a row of genes.
+    pub(super) fn costs_of(&self, genes: &[Gene]) -> Costs {
+        let mut sum = Costs::default();
+        for stage in 0..self.stages.len() {
+            if let Some(entry) = self.fixed_entry(genes, stage) {
+                sum.add(&self.entries[entry]);
             }
-            for (position, block) in blocks.iter().enumerate() {
-                sum.add(&self.blocks[self.entry(resolution, stage, position, block)?]);
+            for position in 0..self.genome.stages[stage].depth(genes) {
+                sum.add(&self.entries[self.block_entry(genes, stage, position)]);
             }
         }
-        Some(sum)
+        sum
     }
 
     /// The sub-network with the least of a quantity, exactly, and its costs.
     ///
-    /// Sums are least where each block is and each stage's depth is; the greatest of some values likewise. So
-    /// every part can be chosen by itself, for each resolution.
+    /// Sums are least where each block is and each stage's depth is; the greatest of some values likewise. So blocks can
+    /// be chosen by themselves, for each resolution and each pair of neighbouring widths, and widths from the first
+    /// stage to the last.
     pub fn least(&self, quantity: Quantity) -> (Arch, Costs) {
-        let mut best: Option<(f64, Arch, Costs)> = None;
-        for (resolution, &side) in self.space.resolutions().iter().enumerate() {
-            let stage = |stage: usize| self.least_stage(resolution, stage, quantity);
-            let arch = Arch {
-                resolution: side,
-                stages: (0..self.stages.len()).map(stage).collect(),
-                widths: sampler::smallest(&self.space).widths,
-            };
-            let costs = self.costs(&arch).expect("made of the space's own choices");
-            let value = costs.of(quantity);
-            if best.as_ref().is_none_or(|(least, ..)| value < *least) {
-                best = Some((value, arch, costs));
-            }
-        }
-        let (_, arch, costs) = best.expect("a checked space has a resolution");
-        (arch, costs)
+        let (genes, costs) = self.least_genes(quantity);
+        (self.genome.decode(&self.space, &genes), costs)
     }
 
-    fn least_stage(&self, resolution: usize, stage: usize, quantity: Quantity) -> Vec<Block> {
-        let choices = &self.space.stages()[stage].choices;
-        let value = |position: usize, block: &Block| {
-            let entry = self.entry(resolution, stage, position, block).expect("the space's own block");
-            self.blocks[entry].of(quantity)
+    /// [`CostIndex::least`] as genes.
+    pub(super) fn least_genes(&self, quantity: Quantity) -> (Vec<Gene>, Costs) {
+        let of_resolution = |resolution: usize| {
+            let genes = self.least_at(resolution, quantity);
+            let costs = self.costs_of(&genes);
+            (genes, costs)
         };
-        let mut blocks = Vec::new();
-        for position in 0..choices.max_depth() {
-            let all = choices
-                .kernel
-                .iter()
-                .flat_map(|&kernel| choices.expand.iter().map(move |&expand| Block { kernel, expand }));
-            let least = all.min_by(|a, b| value(position, a).total_cmp(&value(position, b)));
-            blocks.push(least.expect("a checked space has choices"));
-        }
-        // each quantity grows with depth or stays, so the shallowest stage has the least
-        blocks.truncate(choices.depth.first().copied().unwrap_or(0));
-        blocks
+        let all = (0..self.genome.resolutions).map(of_resolution);
+        let least = all.min_by(|a, b| a.1.of(quantity).total_cmp(&b.1.of(quantity)));
+        least.expect("a checked space has a resolution")
     }
-}
 
-fn stage_indices(space: &SearchSpace) -> (Vec<StageIndex>, usize) {
-    let (mut indices, mut start) = (Vec::new(), 0);
-    for Stage { choices, .. } in space.stages() {
-        let (kernels, expands) = (choices.kernel.len(), choices.expand.len());
-        indices.push(StageIndex { start, kernels, expands });
-        start += choices.max_depth() * kernels * expands;
+    /// The same of one resolution.
+    pub(super) fn least_at(&self, resolution: usize, quantity: Quantity) -> Vec<Gene> {
+        let mut start = vec![0; self.genome.len()];
+        start[self.genome.resolution()] = resolution as Gene;
+        // the least so far for each width of the latest stage, and its genes
+        let mut ends: Vec<(f64, Vec<Gene>)> = vec![(0.0, start)];
+        for (stage, genome) in self.genome.stages.iter().enumerate() {
+            let with_width = |width: usize| {
+                let least = |(value, genes): &(f64, Vec<Gene>)| {
+                    let mut genes = genes.clone();
+                    genome.width.into_iter().for_each(|at| genes[at] = width as Gene);
+                    (self.least_stage(*value, &mut genes, stage, quantity), genes)
+                };
+                ends.iter().map(least).min_by(|a, b| a.0.total_cmp(&b.0)).expect("at least one width")
+            };
+            ends = (0..genome.widths).map(with_width).collect();
+        }
+        ends.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).expect("at least one width").1
     }
-    (indices, start)
+
+    /// Gives a stage whose widths are chosen its least blocks; the quantity then, if it was `value` before.
+    fn least_stage(&self, value: f64, genes: &mut [Gene], stage: usize, quantity: Quantity) -> f64 {
+        let together = |sum: f64, entry: usize| {
+            let more = self.entries[entry].of(quantity);
+            if quantity == Quantity::Memory { sum.max(more) } else { sum + more }
+        };
+        let genome = &self.genome.stages[stage];
+        let mut value = self.fixed_entry(genes, stage).map_or(value, |entry| together(value, entry));
+        // each quantity grows with depth or stays, so the shallowest stage has the least
+        for position in 0..genome.depths.first().copied().unwrap_or(0) {
+            let at = genome.blocks + position;
+            let mut least = (f64::INFINITY, 1);
+            for choice in 1..=genome.choices() as Gene {
+                genes[at] = choice;
+                let own = self.entries[self.block_entry(genes, stage, position)].of(quantity);
+                if own < least.0 {
+                    least = (own, choice);
+                }
+            }
+            genes[at] = least.1;
+            value = together(value, self.block_entry(genes, stage, position));
+        }
+        value
+    }
 }
 
 impl Candidate {
@@ -253,7 +297,7 @@ mod tests {
     use crate::latency::table::tests::made_up;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
-    use supernet::space::{preset, preset_names};
+    use supernet::space::{preset, preset_names, sampler};
 
     #[test]
     fn an_index_says_what_lowering_says() {
@@ -268,7 +312,7 @@ mod tests {
                 let layers = space.lower(&arch).expect("legal");
                 let (latency, exact) = (model.network(&layers).expect("covered"), cost(&layers));
                 let costs = index.costs(&arch).expect("legal");
-                assert!((costs.latency_us / latency.median_us - 1.0).abs() < 1e-12, "{arch}");
+                assert!((costs.latency_us / latency.median_us - 1.0).abs() < 1e-12, "{name}: {arch}");
                 assert!((costs.latency_upper_us / latency.high_us - 1.0).abs() < 1e-12, "{arch}");
                 assert_eq!(
                     (costs.macs, costs.params, costs.peak_activation_bytes),
@@ -295,5 +339,49 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A ResNet of 2 x 2 x (1 + 1 x 1) x 3 x ... sub-networks, on a device where wide layers can be the fast ones.
+    #[test]
+    fn the_least_of_a_small_resnet_is_that_of_all_its_networks() {
+        let text = preset("ofa-resnet50").expect("a preset").to_toml();
+        let (front, _) = text.split_once("[[stages]]").expect("stages");
+        let front = front.split_once("resolutions = [").map(|(before, rest)| {
+            let (_, after) = rest.split_once(']').expect("the end of a list");
+            format!("{before}resolutions = [32, 64]{after}")
+        });
+        let stage = |channels: usize| {
+            format!(
+                "[[stages]]\nchannels = {channels}\nstride = 2\nactivation = \"relu\"\ndepth = [1, 2]\nexpand = [0.2, 0.35]\n"
+            )
+        };
+        let text = format!("{}{}{}", front.expect("resolutions"), stage(32), stage(64));
+        let space = SearchSpace::from_toml("small.toml", &text).expect("a space");
+        let table = made_up(&space);
+        let rows = table.rows().iter().map(|(key, row)| {
+            let hash = blake3::hash(key.as_bytes()).as_bytes()[1];
+            let median_us = row.median_us * (0.2 + f64::from(hash) / 64.0);
+            (key.clone(), crate::latency::Row { median_us, low_us: median_us, high_us: median_us, ..*row })
+        });
+        let (device, engine) = (table.device.clone(), table.engine.clone());
+        let table =
+            LatencyTable::new("x.json", device, engine, "none", rows.collect()).expect("checked numbers");
+        let index = CostIndex::new(&space, &table).expect("covered");
+        let everything = crate::search::evolution::tests::all(&index);
+        assert_eq!(num_bigint(&space), everything.len());
+        for quantity in Quantity::ALL {
+            let least = everything.iter().map(|arch| index.costs(arch).expect("legal").of(quantity));
+            assert_eq!(
+                index.least(quantity).1.of(quantity),
+                least.fold(f64::INFINITY, f64::min),
+                "{quantity}"
+            );
+        }
+    }
+
+    /// Number of sub-networks at all resolutions.
+    fn num_bigint(space: &SearchSpace) -> usize {
+        let at_one: usize = space.subnetworks().to_string().parse().expect("few");
+        at_one * space.resolutions().len()
     }
 }

@@ -1,10 +1,12 @@
 //! Finds the sub-network with the highest expected accuracy that keeps a device's limits.
 
+mod climb;
 pub mod constraint;
 mod evolution;
 pub mod found;
 mod genes;
 pub mod index;
+mod known;
 pub mod objective;
 pub mod pareto;
 mod promise;

@@ -5,28 +5,43 @@ use supernet::random::rng_for;
 use supernet::space::{Arch, SearchSpace};
 
 use crate::accuracy::AccuracyEstimator;
-use crate::encode::Encoder;
+use crate::encode::{Encoded, Encoder};
 use crate::error::Result;
 
 /// What is to be as great as possible.
 pub trait Objective: Sync {
-    /// The space whose sub-networks it knows.
-    fn space(&self) -> &SearchSpace;
+    /// How it is told of the sub-networks that it knows.
+    fn encoder(&self) -> &Encoder;
 
-    /// A value for each sub-network, the greater the better.
+    /// A value for each sub-network, the greater the better; it does not depend on which others are asked for with it.
+    ///
+    /// # Errors
+    /// If a feature is none of the encoder's.
+    fn predict_encoded(&self, encoded: &Encoded) -> Result<Vec<f32>>;
+
+    /// The space whose sub-networks it knows.
+    fn space(&self) -> &SearchSpace {
+        self.encoder().space()
+    }
+
+    /// [`Objective::predict_encoded`] of sub-networks as they are.
     ///
     /// # Errors
     /// If a sub-network is not in the space.
-    fn predict(&self, archs: &[Arch]) -> Result<Vec<f32>>;
+    fn predict(&self, archs: &[Arch]) -> Result<Vec<f32>> {
+        let mut encoded = Encoded::default();
+        archs.iter().try_for_each(|arch| self.encoder().append(arch, &mut encoded))?;
+        self.predict_encoded(&encoded)
+    }
 }
 
 impl Objective for AccuracyEstimator {
-    fn space(&self) -> &SearchSpace {
-        Self::space(self)
+    fn encoder(&self) -> &Encoder {
+        Self::encoder(self)
     }
 
-    fn predict(&self, archs: &[Arch]) -> Result<Vec<f32>> {
-        Self::predict(self, archs)
+    fn predict_encoded(&self, encoded: &Encoded) -> Result<Vec<f32>> {
+        Self::predict_encoded(self, encoded)
     }
 }
 
@@ -52,6 +67,7 @@ impl StandIn {
             }
         };
         for stage in space.stages() {
+            rising(1.0, stage.choices.width.len());
             for _ in 0..stage.choices.max_depth() {
                 rising(1.0, stage.choices.kernel.len());
                 rising(1.0, stage.choices.expand.len());
@@ -68,17 +84,17 @@ impl StandIn {
 const SCALE: f32 = 0.004;
 
 impl Objective for StandIn {
-    fn space(&self) -> &SearchSpace {
-        self.encoder.space()
+    fn encoder(&self) -> &Encoder {
+        &self.encoder
     }
 
-    fn predict(&self, archs: &[Arch]) -> Result<Vec<f32>> {
-        let value = |arch: &Arch| {
-            let mut sum = 0.0;
-            self.encoder.for_each_feature(arch, |feature| sum += self.gains[feature])?;
-            Ok(sum)
-        };
-        archs.iter().map(value).collect()
+    fn predict_encoded(&self, encoded: &Encoded) -> Result<Vec<f32>> {
+        let gain = |feature: &u32| self.gains.get(*feature as usize).copied();
+        let value = |features: &[u32]| features.iter().map(gain).sum::<Option<f32>>();
+        encoded.iter().map(value).collect::<Option<_>>().ok_or_else(|| {
+            let expected = format!("below {}", self.gains.len());
+            supernet::Error::invalid("stand-in objective", "features", expected, "others").into()
+        })
     }
 }
 

@@ -29,8 +29,8 @@ pub struct Promised {
     pub predicted_us: f64,
 }
 
-/// Generations of each search: what is found later differs little.
-const GENERATIONS: usize = 60;
+/// Candidates of each search: what is found later differs little.
+const CANDIDATES: usize = 6000;
 
 /// Searches for so many latency limits, evenly spread between the least latency and the largest sub-network's, with
 /// each of the objectives.
@@ -55,7 +55,7 @@ pub fn promised(
             }
             let config = SearchConfig {
                 seed: seed.wrapping_add((step * objectives.len() + number) as u64),
-                generations: GENERATIONS,
+                candidates: CANDIDATES,
                 ..SearchConfig::default()
             };
             let limits = Limits { latency_us: Some(limit_us), ..Limits::default() };

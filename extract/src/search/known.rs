@@ -1,0 +1,180 @@
+//! What a search knows of the sub-networks that it has looked at: each is predicted once, and the best against latency
+//! are kept.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use rayon::prelude::*;
+
+use super::constraint::Limits;
+use super::genes::{Gene, GeneFeatures, hash};
+use super::index::{CostIndex, Costs};
+use super::objective::Objective;
+use crate::encode::Encoded;
+use crate::error::Result;
+
+/// Rows of genes, one behind the other.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rows {
+    genes: Vec<Gene>,
+    /// Genes of a row.
+    width: usize,
+}
+
+impl Rows {
+    pub fn new(width: usize) -> Self {
+        Self { genes: Vec::new(), width }
+    }
+
+    pub fn len(&self) -> usize {
+        self.genes.len() / self.width
+    }
+
+    pub fn clear(&mut self) {
+        self.genes.clear();
+    }
+
+    /// Adds a copy of a row, for the caller to change.
+    pub fn push(&mut self, genes: &[Gene]) -> &mut [Gene] {
+        let start = self.genes.len();
+        self.genes.extend_from_slice(genes);
+        &mut self.genes[start..]
+    }
+
+    /// Takes the last row back.
+    pub fn pop(&mut self) {
+        self.genes.truncate(self.genes.len() - self.width);
+    }
+
+    pub fn get(&self, row: usize) -> &[Gene] {
+        &self.genes[row * self.width..(row + 1) * self.width]
+    }
+}
+
+/// What is known of one sub-network.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Scored {
+    pub accuracy: f32,
+    pub costs: Costs,
+}
+
+/// A sub-network on the front.
+#[derive(Clone, Debug)]
+pub(super) struct Point {
+    pub genes: Vec<Gene>,
+    pub scored: Scored,
+}
+
+/// Keys are hashes already.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys are u64");
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+}
+
+/// See the module.
+pub(super) struct Known<'a> {
+    pub index: &'a CostIndex,
+    objective: &'a dyn Objective,
+    features: GeneFeatures,
+    /// The widest limits: what breaks them is no candidate for the front.
+    limits: &'a Limits,
+    accuracies: HashMap<u64, f32, BuildHasherDefault<AsItIs>>,
+    front: Vec<Point>,
+    encoded: Encoded,
+    keys: Vec<u64>,
+    fresh: Vec<usize>,
+}
+
+impl<'a> Known<'a> {
+    pub fn new(
+        index: &'a CostIndex,
+        objective: &'a dyn Objective,
+        features: GeneFeatures,
+        limits: &'a Limits,
+    ) -> Self {
+        let (accuracies, front) = (HashMap::default(), Vec::new());
+        let (encoded, keys, fresh) = (Encoded::default(), Vec::new(), Vec::new());
+        Self { index, objective, features, limits, accuracies, front, encoded, keys, fresh }
+    }
+
+    /// Number of sub-networks that were predicted.
+    pub fn count(&self) -> usize {
+        self.accuracies.len()
+    }
+
+    /// What nothing that was looked at and keeps the widest limits is better than, fastest first.
+    pub fn front(&self) -> &[Point] {
+        &self.front
+    }
+
+    /// Looks at each row: its costs, and its accuracy, which is predicted if it is not known yet.
+    pub fn look(&mut self, rows: &Rows, scores: &mut Vec<Scored>) -> Result<()> {
+        debug_assert!((0..rows.len()).all(|row| self.index.genome().is_whole(rows.get(row))));
+        scores.clear();
+        self.keys.clear();
+        scores.resize(rows.len(), Scored::default());
+        self.keys.resize(rows.len(), 0);
+        let index = self.index;
+        let price = |row: usize, (scored, key): (&mut Scored, &mut u64)| {
+            (scored.costs, *key) = (index.costs_of(rows.get(row)), hash(rows.get(row)));
+        };
+        let pairs = scores.par_iter_mut().zip(&mut self.keys).enumerate().with_min_len(PRICED_AT_ONCE);
+        pairs.for_each(|(row, pair)| price(row, pair));
+        self.encoded.clear();
+        self.fresh.clear();
+        for (row, key) in self.keys.iter().enumerate() {
+            // the value stands in for the accuracy until that is known
+            if let std::collections::hash_map::Entry::Vacant(place) = self.accuracies.entry(*key) {
+                place.insert(f32::NEG_INFINITY);
+                self.encoded.push(self.features.of(rows.get(row)));
+                self.fresh.push(row);
+            }
+        }
+        let accuracies = self.objective.predict_encoded(&self.encoded)?;
+        for (row, accuracy) in self.fresh.iter().zip(&accuracies) {
+            self.accuracies.insert(self.keys[*row], *accuracy);
+        }
+        for (scored, key) in scores.iter_mut().zip(&self.keys) {
+            scored.accuracy = self.accuracies[key];
+        }
+        for row in self.fresh.drain(..) {
+            if self.limits.keeps(&scores[row].costs) {
+                enter(&mut self.front, rows.get(row), scores[row]);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rows that one thread prices at a time.
+const PRICED_AT_ONCE: usize = 256;
+
+/// Enters what nothing on the front is better than, and drops what it is better than. The front is sorted by latency,
+/// and so by accuracy; of equals it keeps the row that comes first.
+fn enter(front: &mut Vec<Point>, genes: &[Gene], scored: Scored) {
+    let latency = |point: &Point| point.scored.costs.latency_us;
+    let end = front.partition_point(|point| latency(point) <= scored.costs.latency_us);
+    if let Some(before) = end.checked_sub(1).map(|before| &front[before]) {
+        let equal = before.scored.accuracy == scored.accuracy && latency(before) == scored.costs.latency_us;
+        if before.scored.accuracy > scored.accuracy
+            || (before.scored.accuracy == scored.accuracy && !(equal && genes < &before.genes[..]))
+        {
+            return;
+        }
+    }
+    let start = front[..end].partition_point(|point| latency(point) < scored.costs.latency_us);
+    let beaten = front[end..].iter().take_while(|point| point.scored.accuracy <= scored.accuracy).count();
+    front.splice(start..end + beaten, [Point { genes: genes.to_vec(), scored }]);
+}
