@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::{path::Path, sync::Arc, sync::atomic::AtomicBool, time::Duration};
 
 use extract::accuracy::{AccuracyEstimator, FitConfig};
-use extract::export::{Request, export};
+use extract::export::{NormStatistics, Request, export};
 use extract::latency::{
     DeviceFacts, Engine, LatencyModel, LatencyTable, MeasureConfig, MonotonicStopwatch, NativeEngine, Plan,
     RowsLog, carry_out, compare,
@@ -67,10 +67,10 @@ fn quickstart() -> anyhow::Result<()> {
     let found =
         evolve(&CostIndex::new(&space, &table)?, &estimator, &limits, &SearchConfig::default(), &stop)?.best;
     let (predicted_top1, predicted_latency_ms) = (Some(found.accuracy), Some(found.latency_ms));
-    let (supernet, arch, calibration) = (&supernet, &found.arch, Calibration::default());
-    let dataset = &*dataset;
+    let (supernet, arch, dataset, formats) = (&supernet, &found.arch, &*dataset, &[]);
+    let statistics = NormStatistics::Calibrated { dataset, calibration: Calibration::default() };
     let request =
-        Request { supernet, arch, dataset, calibration, kernels, predicted_top1, predicted_latency_ms };
+        Request { supernet, arch, statistics, kernels, predicted_top1, predicted_latency_ms, formats };
     let exported = export(&request, &folder.join("model"), BTreeMap::new())?;
     let top1 = exported.model.config.origin.measured.as_ref().map_or(0.0, |measured| measured.top1);
     let (archs, mut clock, config) = ([arch.clone()], MonotonicStopwatch::new(), MeasureConfig::default());

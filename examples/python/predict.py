@@ -33,8 +33,8 @@ class Network:
         self.config = json.loads((folder / "config.json").read_text())
         self.space = self.config["space"]
         kind = [self.config["kind"], self.config["version"], self.space["family"]]
-        if kind != ["model", 1, "mobilenet-v3"]:
-            sys.exit(f"{folder}: expected a mobilenet-v3 model of version 1, got {kind}")
+        if kind not in (["model", 1, "mobilenet-v3"], ["model", 2, "mobilenet-v3"]):
+            sys.exit(f"{folder}: expected a mobilenet-v3 model of version 1 or 2, got {kind}")
         self.weights = load_file(folder / "model.safetensors")
 
     def convolution(self, x, name, stride=1):

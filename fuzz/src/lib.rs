@@ -3,6 +3,8 @@
 //!
 //! The fuzz targets call these functions, and so does `tests/it/readers.rs` with inputs that were once trouble.
 
+use std::sync::OnceLock;
+
 use extract::accuracy::AccuracyEstimator;
 use extract::latency::ofa_table::{OfaTable, ofa_key};
 use extract::latency::{LatencyTable, Plan, Rows};
@@ -12,8 +14,9 @@ use supernet::accuracy_file;
 use supernet::checkpoint::{Checkpoint, Supernet};
 use supernet::data::{ImageFile, idx_from_bytes};
 use supernet::model_folder::{ModelConfig, ModelFolder};
+use supernet::pytorch::{StateDict, import};
 use supernet::space::{Arch, SearchSpace, arch_file, cost, preset, sampler};
-use supernet::train::Recipe;
+use supernet::train::{FineTuneCheckpoint, Recipe};
 
 /// Names the bytes in messages.
 const PLACE: &str = "the input";
@@ -22,19 +25,21 @@ const PLACE: &str = "the input";
 pub type Reader = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Reader; 17] = [
+pub const ALL: [Reader; 19] = [
     ("accuracy", accuracy),
     ("arch", arch),
     ("arch_file", arch_json),
     ("checkpoint", checkpoint),
     ("config", config),
     ("estimator", estimator),
+    ("fine_tuning", fine_tuning),
     ("found", found),
     ("idx", idx),
     ("image", image),
     ("npy", npy),
     ("ofa_table", ofa_table),
     ("plan", plan),
+    ("pytorch", pytorch),
     ("recipe", recipe),
     ("rows", rows),
     ("space", space),
@@ -81,12 +86,29 @@ pub fn arch(bytes: &[u8]) {
     let _ = preset("tiny").expect("a preset").check(&arch);
 }
 
+/// Spaces of every family, at one resolution, with which a `net.config` needs no other file.
+fn families() -> &'static [SearchSpace] {
+    static SPACES: OnceLock<Vec<SearchSpace>> = OnceLock::new();
+    SPACES.get_or_init(|| {
+        let at_lowest = |name: &str| {
+            let space = preset(name).expect("a preset");
+            space.at_resolutions(&space.resolutions()[..1]).expect("one of its own")
+        };
+        ["tiny", "ofa-proxyless-w1.0", "ofa-resnet50"].map(at_lowest).to_vec()
+    })
+}
+
 /// A JSON file that holds a sub-network.
 pub fn arch_json(bytes: &[u8]) {
-    let space = preset("tiny").expect("a preset");
-    let arch = text(bytes).and_then(|text| told(arch_file::from_json(&space, PLACE, text)));
-    if let Some(arch) = arch.filter(|arch| space.check(arch).is_ok()) {
-        space.lower(&arch).expect("it was checked");
+    for space in families() {
+        let arch = text(bytes).and_then(|text| told(arch_file::from_json(space, PLACE, text)));
+        if let Some(arch) = arch.filter(|arch| space.check(arch).is_ok()) {
+            space.lower(&arch).expect("it was checked");
+            if let Ok(config) = arch_file::net_config(space, &arch) {
+                let again = arch_file::from_json(space, PLACE, &config.to_string());
+                assert_eq!(again.ok().map(|again| again.stages), Some(arch.stages));
+            }
+        }
     }
 }
 
@@ -95,9 +117,24 @@ pub fn weights(bytes: &[u8]) {
     told(Supernet::from_bytes(PLACE, bytes));
 }
 
+/// A file of PyTorch, or another tool's safetensors.
+pub fn pytorch(bytes: &[u8]) {
+    let Some(state) = told(StateDict::from_bytes(PLACE, bytes)) else { return };
+    for name in state.names() {
+        let tensor = state.tensor(name).expect("its place in the file was checked");
+        assert_eq!(tensor.dims(), state.get(name).expect("it was listed").shape());
+    }
+    told(import(&preset("tiny").expect("a preset"), &state));
+}
+
 /// A training's checkpoint.
 pub fn checkpoint(bytes: &[u8]) {
     told(Checkpoint::from_bytes(PLACE, bytes));
+}
+
+/// A fine-tuning's checkpoint.
+pub fn fine_tuning(bytes: &[u8]) {
+    told(FineTuneCheckpoint::from_bytes(PLACE, bytes));
 }
 
 /// A `config.json`; what follows the first NUL is its `model.safetensors`.

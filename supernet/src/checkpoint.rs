@@ -1,8 +1,9 @@
 //! Shared weights and the state of a training in one safetensors file.
 //!
 //! A *supernet* holds the weights of every sub-network; a *teacher* is the same after the full phase; a
-//! *checkpoint* holds the optimizer's velocities and the next step besides. The space lies in the file, so that
-//! whoever has the file needs nothing else.
+//! *checkpoint* holds the optimizer's velocities and the next step besides. A supernet that was imported may hold
+//! statistics of its largest network's batch norms. The space lies in the file, so that whoever has the file needs
+//! nothing else.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,14 +13,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Dataset;
 use crate::document::check_version;
-use crate::elastic::SharedWeights;
+use crate::elastic::{SharedWeights, is_running, statistics_from_tensors, statistics_to_tensors};
 use crate::error::{Error, Result};
 use crate::file;
+use crate::nn::Statistics;
+use crate::pytorch::Container;
 use crate::space::SearchSpace;
 use crate::tensor_file;
 
 /// Version of the form that this code writes and reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Version before there were imported supernets, which is read too.
+const TRAINED_ONLY: u32 = 1;
 
 /// Prefix of the velocities' names.
 const VELOCITY: &str = "velocity.";
@@ -37,9 +42,18 @@ pub enum Kind {
 }
 
 /// Where the weights come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Provenance {
+    /// They were trained with this toolkit.
+    Trained(Training),
+    /// They were trained with another, and read from its file.
+    Imported(Imported),
+}
+
+/// What weights were trained with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Provenance {
+pub struct Training {
     /// Version of the tool that wrote the file.
     pub tool: String,
     /// Kernels that computed the weights; other kernels round differently.
@@ -56,13 +70,45 @@ pub struct Provenance {
     pub teacher: Option<String>,
 }
 
+/// What weights were read from. Seed, data and steps of their training are not known.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Imported {
+    /// Version of the tool that read the file.
+    pub tool: String,
+    /// The file's name, without its folder.
+    pub file: String,
+    /// blake3 of the file, in hexadecimal.
+    pub blake3: String,
+    /// How the file is made.
+    pub container: Container,
+    /// Kernel-transform matrices that the file held.
+    pub matrices_read: usize,
+    /// Matrices that are the identity, for the file held none.
+    pub matrices_identity: usize,
+}
+
+/// One of `provenance` and `imported` is there.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
     kind: Kind,
     version: u32,
     space: SearchSpace,
-    provenance: Provenance,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    provenance: Option<Training>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    imported: Option<Imported>,
+}
+
+impl Document {
+    fn new(kind: Kind, space: &SearchSpace, provenance: Provenance) -> Self {
+        let (provenance, imported) = match provenance {
+            Provenance::Trained(training) => (Some(training), None),
+            Provenance::Imported(imported) => (None, Some(imported)),
+        };
+        Self { kind, version: VERSION, space: space.clone(), provenance, imported }
+    }
 }
 
 /// Weights with their space and their origin.
@@ -71,6 +117,8 @@ pub struct Supernet {
     pub space: SearchSpace,
     /// The shared weights.
     pub weights: SharedWeights,
+    /// Statistics of the largest network's batch norms; an imported supernet may have them.
+    pub statistics: Option<Statistics>,
     /// Where they come from.
     pub provenance: Provenance,
     /// blake3 of the file, in hexadecimal.
@@ -79,8 +127,10 @@ pub struct Supernet {
 
 /// State of a training between two steps.
 pub struct Checkpoint {
-    /// Weights, and the next step in the provenance.
+    /// Weights as they are so far.
     pub supernet: Supernet,
+    /// What they are trained with, and the next step.
+    pub training: Training,
     /// The optimizer's velocity of each weight.
     pub velocities: BTreeMap<String, Tensor>,
 }
@@ -94,10 +144,29 @@ pub fn write_weights(
     kind: Kind,
     space: &SearchSpace,
     weights: &SharedWeights,
-    provenance: Provenance,
+    training: Training,
 ) -> Result<()> {
-    let document = Document { kind, version: VERSION, space: space.clone(), provenance };
+    let document = Document::new(kind, space, Provenance::Trained(training));
     tensor_file::write(path, weights.tensors(), &document)
+}
+
+/// Writes a supernet that was read from another tool's file.
+///
+/// # Errors
+/// If the file cannot be written; an old one is then still there.
+pub fn write_imported(
+    path: &Path,
+    space: &SearchSpace,
+    weights: &SharedWeights,
+    statistics: Option<&Statistics>,
+    imported: Imported,
+) -> Result<()> {
+    let mut tensors = weights.tensors().clone();
+    if let Some(statistics) = statistics {
+        tensors.extend(statistics_to_tensors(statistics)?);
+    }
+    let document = Document::new(Kind::Supernet, space, Provenance::Imported(imported));
+    tensor_file::write(path, &tensors, &document)
 }
 
 /// Writes weights and training state.
@@ -109,19 +178,39 @@ pub fn write_checkpoint(
     space: &SearchSpace,
     weights: &SharedWeights,
     velocities: &BTreeMap<String, Tensor>,
-    provenance: Provenance,
+    training: Training,
 ) -> Result<()> {
     let mut tensors = weights.tensors().clone();
     tensors.extend(velocities.iter().map(|(name, tensor)| (format!("{VELOCITY}{name}"), tensor.clone())));
-    let document = Document { kind: Kind::Checkpoint, version: VERSION, space: space.clone(), provenance };
+    let document = Document::new(Kind::Checkpoint, space, Provenance::Trained(training));
     tensor_file::write(path, &tensors, &document)
 }
 
 impl Supernet {
-    /// Whether these are the images that the weights were trained on; on others accuracy means little.
-    pub fn trained_on(&self, dataset: &Dataset) -> bool {
-        // a folder may have been renamed since
-        self.provenance.data.rsplit(' ').next() == Some(dataset.hash())
+    /// Whether these are the images that the weights were trained on; on others accuracy means little. Of an imported
+    /// supernet that is not known.
+    pub fn trained_on(&self, dataset: &Dataset) -> Option<bool> {
+        match &self.provenance {
+            Provenance::Trained(training) => Some(training.trained_on(dataset)),
+            Provenance::Imported(_) => None,
+        }
+    }
+
+    /// The statistics of the largest network's batch norms.
+    ///
+    /// # Errors
+    /// If the file has none.
+    pub fn statistics(&self) -> Result<&Statistics> {
+        self.statistics.as_ref().ok_or_else(|| {
+            let got = match self.provenance {
+                Provenance::Trained(_) => {
+                    "none: it was trained with this toolkit, which gathers them for each export"
+                }
+                Provenance::Imported(_) => "none: the file that it was imported from had none",
+            };
+            Error::invalid("supernet", "running statistics of its batch norms", "some", got)
+                .and_then_do("calibrate on images instead: leave out --inherit-bn")
+        })
     }
 
     /// Reads a supernet or a teacher.
@@ -147,6 +236,14 @@ impl Supernet {
     }
 }
 
+impl Training {
+    /// Whether these are the images that the weights were trained on.
+    pub fn trained_on(&self, dataset: &Dataset) -> bool {
+        // a folder may have been renamed since
+        self.data.rsplit(' ').next() == Some(dataset.hash())
+    }
+}
+
 impl Checkpoint {
     /// Reads a checkpoint.
     ///
@@ -166,24 +263,34 @@ impl Checkpoint {
         if kind != Kind::Checkpoint {
             return Err(Error::invalid(place, "kind", "a checkpoint", format!("{kind:?}")));
         }
+        let Provenance::Trained(training) = supernet.provenance.clone() else {
+            return Err(Error::invalid(place, "provenance", "a training's", "an import's"));
+        };
         let checked = SharedWeights::from_tensors(&supernet.space, velocities, place)?;
-        Ok(Self { supernet, velocities: checked.tensors().clone() })
+        Ok(Self { supernet, training, velocities: checked.tensors().clone() })
     }
 }
 
 fn read(place: &str, bytes: &[u8]) -> Result<(Supernet, Kind, BTreeMap<String, Tensor>)> {
     let file = tensor_file::from_bytes(place, bytes)?;
     let document = read_document(place, &file.document)?;
-    let (mut weights, mut velocities) = (BTreeMap::new(), BTreeMap::new());
+    let (mut weights, mut velocities, mut running) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for (name, tensor) in file.tensors {
         match name.strip_prefix(VELOCITY) {
             Some(name) => velocities.insert(name.to_string(), tensor),
+            None if is_running(&name) => running.insert(name, tensor),
             None => weights.insert(name, tensor),
         };
     }
-    let Document { kind, space, provenance, .. } = document;
+    let Document { kind, space, provenance, imported, .. } = document;
+    let provenance = match (provenance, imported) {
+        (Some(training), None) => Provenance::Trained(training),
+        (None, Some(imported)) => Provenance::Imported(imported),
+        _ => return Err(Error::invalid(place, "metadata", "one of provenance and imported", "none or both")),
+    };
     let weights = SharedWeights::from_tensors(&space, weights, place)?;
-    Ok((Supernet { space, weights, provenance, hash: file.hash }, kind, velocities))
+    let statistics = statistics_from_tensors(&space, running, place)?;
+    Ok((Supernet { space, weights, statistics, provenance, hash: file.hash }, kind, velocities))
 }
 
 fn read_document(place: &str, text: &str) -> Result<Document> {
@@ -193,7 +300,9 @@ fn read_document(place: &str, text: &str) -> Result<Document> {
     }
     let unreadable = |error| Error::invalid(place, "metadata", "a supernet's", error);
     let front: Front = serde_json::from_str(text).map_err(unreadable)?;
-    check_version(place, front.version, VERSION)?;
+    if front.version != TRAINED_ONLY {
+        check_version(place, front.version, VERSION)?;
+    }
     serde_json::from_str(text).map_err(unreadable)
 }
 
@@ -203,8 +312,8 @@ mod tests {
     use crate::random::rng_for;
     use crate::space::preset;
 
-    fn provenance() -> Provenance {
-        Provenance {
+    fn training() -> Training {
+        Training {
             tool: "0.1.0".to_string(),
             kernels: "reference".to_string(),
             seed: 7,
@@ -222,11 +331,13 @@ mod tests {
         let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
         let velocities = weights.zeros_like().expect("zeros");
         let [plain, full] = ["plain", "full"].map(|name| folder.path().join(name));
-        write_weights(&plain, Kind::Supernet, &space, &weights, provenance()).expect("written");
-        write_checkpoint(&full, &space, &weights, &velocities, provenance()).expect("written");
+        write_weights(&plain, Kind::Supernet, &space, &weights, training()).expect("written");
+        write_checkpoint(&full, &space, &weights, &velocities, training()).expect("written");
         let supernet = Supernet::read(&plain).expect("read");
-        assert_eq!((&supernet.space, &supernet.provenance), (&space, &provenance()));
+        assert_eq!((&supernet.space, &supernet.provenance), (&space, &Provenance::Trained(training())));
+        assert!(supernet.statistics().is_err());
         let checkpoint = Checkpoint::read(&full).expect("read");
+        assert_eq!(checkpoint.training, training());
         assert_eq!(checkpoint.velocities.len(), velocities.len());
         let sum = |tensors: &BTreeMap<String, Tensor>| {
             tensors
@@ -238,5 +349,44 @@ mod tests {
         let error = Supernet::read(&full).err().expect("refused").to_string();
         assert!(error.contains("supernet train --resume"), "{error}");
         assert!(Checkpoint::read(&plain).is_err());
+    }
+
+    #[test]
+    fn an_imported_supernet_keeps_its_statistics() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("imported");
+        let space = preset("tiny").expect("a preset");
+        let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
+        let layers = space.lower(&crate::space::sampler::largest(&space)).expect("legal");
+        let mut statistics = Statistics::new();
+        for spec in layers.iter().flat_map(crate::space::LayerSpec::weights) {
+            if let Some(norm) = spec.name.strip_suffix(".bn.weight") {
+                let values =
+                    Tensor::ones((2, spec.shape[0]), candle_core::DType::F32, &candle_core::Device::Cpu);
+                statistics.insert(format!("{norm}.bn"), values.expect("a tensor"));
+            }
+        }
+        let imported = Imported {
+            tool: "0.1.0".to_string(),
+            file: "net.pth".to_string(),
+            blake3: "0".repeat(64),
+            container: Container::Legacy,
+            matrices_read: 0,
+            matrices_identity: 4,
+        };
+        let write = |statistics: Option<&Statistics>| {
+            write_imported(&path, &space, &weights, statistics, imported.clone()).expect("written");
+            Supernet::read(&path)
+        };
+        let supernet = write(Some(&statistics)).expect("read");
+        assert_eq!(supernet.provenance, Provenance::Imported(imported.clone()));
+        let read = supernet.statistics().expect("some");
+        assert_eq!(read.keys().collect::<Vec<_>>(), statistics.keys().collect::<Vec<_>>());
+        let refused = write(None).expect("read").statistics().err().expect("refused").to_string();
+        assert!(refused.contains("had none; calibrate on images instead"), "{refused}");
+        let (name, _) = statistics.pop_first().expect("some");
+        let error = write(Some(&statistics)).err().expect("refused").to_string();
+        assert!(error.contains(&format!("{name}.running_mean: expected a tensor")), "{error}");
+        assert!(Checkpoint::read(&path).is_err());
     }
 }

@@ -3,8 +3,11 @@
 mod arguments;
 mod bench;
 mod eval;
+mod finetune;
+mod import;
 mod output;
 mod profile;
+mod progress;
 mod sample;
 mod shell;
 mod space;
@@ -37,6 +40,8 @@ enum Command {
     Train(train::Arguments),
     Eval(eval::Arguments),
     Sample(sample::Arguments),
+    Finetune(finetune::Arguments),
+    Import(import::Arguments),
     Bench(bench::Arguments),
     Completion(shell::Completion),
     Man(shell::Man),
@@ -88,6 +93,8 @@ impl Command {
             Self::Train(arguments) => Some(&arguments.common),
             Self::Eval(arguments) => Some(&arguments.common),
             Self::Sample(arguments) => Some(&arguments.common),
+            Self::Finetune(arguments) => Some(&arguments.common),
+            Self::Import(arguments) => Some(&arguments.common),
             Self::Bench(arguments) => Some(&arguments.common),
             Self::Completion(_) | Self::Man(_) => None,
         }
@@ -99,6 +106,8 @@ impl Command {
             Self::Train(arguments) => arguments.run(),
             Self::Eval(arguments) => arguments.run(),
             Self::Sample(arguments) => arguments.run(),
+            Self::Finetune(arguments) => arguments.run(),
+            Self::Import(arguments) => arguments.run(),
             Self::Bench(arguments) => arguments.run(),
             Self::Completion(arguments) => arguments.run::<Arguments>(),
             Self::Man(arguments) => arguments.run::<Arguments>(),

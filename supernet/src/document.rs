@@ -19,6 +19,19 @@ pub fn read<T: DeserializeOwned>(
     (kind, version): (&str, u32),
     form: &str,
 ) -> Result<T> {
+    read_one_of(place, text, (kind, &[version]), form)
+}
+
+/// Reads a document of one kind and one of some versions, the newest last.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_one_of<T: DeserializeOwned>(
+    place: &str,
+    text: &str,
+    (kind, versions): (&str, &[u32]),
+    form: &str,
+) -> Result<T> {
     #[derive(Deserialize)]
     struct Front {
         kind: String,
@@ -29,7 +42,7 @@ pub fn read<T: DeserializeOwned>(
     if front.kind != kind {
         return Err(Error::invalid(place, "kind", kind, front.kind));
     }
-    check_version(place, front.version, version)?;
+    check_one_of(place, front.version, versions)?;
     serde_json::from_str(text).map_err(unreadable)
 }
 
@@ -60,6 +73,17 @@ pub fn check_version(place: &str, got: u32, expected: u32) -> Result<()> {
         std::cmp::Ordering::Greater => "use the newer release of this tool that wrote it",
     };
     Err(Error::invalid(place, "version", expected, got).and_then_do(advice))
+}
+
+/// Whether a document is of one of the versions that this code reads, the newest last.
+///
+/// # Errors
+/// As [`check_version`], which compares with the newest.
+pub fn check_one_of(place: &str, got: u32, versions: &[u32]) -> Result<()> {
+    match versions.last() {
+        Some(newest) if !versions.contains(&got) => check_version(place, got, *newest),
+        _ => Ok(()),
+    }
 }
 
 /// Reads a map and refuses a key that stands in it twice; for serde's `deserialize_with`.
@@ -121,6 +145,17 @@ mod tests {
         ] {
             let error = rows(&good.replacen(from, to, 1)).expect_err(to).to_string();
             assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn some_versions_may_be_read() {
+        let of = |version: u32| format!("{{\"kind\":\"rows\",\"version\":{version},\"rows\":{{}}}}");
+        let read = |version| read_one_of::<Rows>("x.json", &of(version), ("rows", &[2, 3]), "rows in JSON");
+        assert!(read(2).is_ok() && read(3).is_ok());
+        for (version, advice) in [(1, "older"), (4, "newer")] {
+            let error = read(version).expect_err("unknown").to_string();
+            assert!(error.contains(&format!("expected 3, got {version}; use the {advice}")), "{error}");
         }
     }
 }

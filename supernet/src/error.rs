@@ -45,7 +45,7 @@ pub enum Error {
     },
     /// Training produced numbers that no further step can mend.
     #[error(
-        "step {step} (phase {phase}): {what} with {archs}; {}; lower the phase's lr in the recipe and train in another folder",
+        "step {step} (phase {phase}): {what} with {archs}; {}; {next}",
         kept(.checkpoint)
     )]
     Diverged {
@@ -59,6 +59,8 @@ pub enum Error {
         archs: String,
         /// Steps that the last good checkpoint holds, if there is one.
         checkpoint: Option<u64>,
+        /// What to do about it.
+        next: &'static str,
     },
     /// An inference pass met a batch normalisation without running statistics.
     #[error("{name}: no running statistics for this sub-network; calibrate it first")]

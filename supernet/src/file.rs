@@ -17,18 +17,26 @@ use crate::error::{Error, Result};
 /// # Errors
 /// If the folder cannot be written or is full; an old file is then still there.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomically_with(path, |file| file.write_all(bytes))
+}
+
+/// The same, piece by piece: `write` writes the content, and may be asked to do so again.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub fn write_atomically_with(path: &Path, write: impl Fn(&mut File) -> std::io::Result<()>) -> Result<()> {
     let failed = |error| Error::io("write", path)(error);
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     if std::fs::metadata(&target).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
         return OpenOptions::new()
             .write(true)
             .open(&target)
-            .and_then(|mut file| file.write_all(bytes))
+            .and_then(|mut file| write(&mut file))
             .map_err(failed);
     }
     let folder = folder_of(&target);
     std::fs::metadata(&folder).map_err(failed)?;
-    undisturbed(|| write_beside(&target, &folder, bytes)).map_err(failed)?;
+    undisturbed(|| write_beside(&target, &folder, &write)).map_err(failed)?;
     sync_folder(&folder);
     Ok(())
 }
@@ -47,13 +55,17 @@ fn undisturbed<T>(mut attempt: impl FnMut() -> std::io::Result<T>) -> std::io::R
     attempt()
 }
 
-fn write_beside(target: &Path, folder: &Path, bytes: &[u8]) -> std::io::Result<()> {
+fn write_beside(
+    target: &Path,
+    folder: &Path,
+    write: impl Fn(&mut File) -> std::io::Result<()>,
+) -> std::io::Result<()> {
     let prefix = beside_prefix(target);
     remove_abandoned(folder, &prefix);
     let mut file = tempfile::Builder::new().prefix(&prefix).tempfile_in(folder)?;
     // where locks are not to be had, only the tidying up is lost
     let _ = file.as_file().try_lock();
-    file.write_all(bytes)?;
+    write(file.as_file_mut())?;
     file.as_file().sync_all()?;
     set_usual_permissions(&file)?;
     file.persist(target)?;

@@ -14,6 +14,7 @@ pub mod kernels;
 pub mod machine;
 pub mod model_folder;
 pub mod nn;
+pub mod pytorch;
 pub mod random;
 pub mod space;
 pub mod tensor_file;

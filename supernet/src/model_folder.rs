@@ -11,17 +11,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Normalisation;
 use crate::document;
+use crate::elastic::statistics_to_tensors;
 use crate::error::{Error, Result};
 use crate::file::{self, write_atomically};
 use crate::kernels::Kernels;
-use crate::nn::{MapSource, Network, Source};
+use crate::nn::{MapSource, Network, Source, Statistics};
 use crate::space::{Arch, LayerSpec, SearchSpace, WeightRole, WeightSpec};
 use crate::tensor_file;
 
 /// What the `kind` of both files says.
 const KIND: &str = "model";
-/// Version of the form that this code writes and reads.
+/// Version of the form that an exported sub-network is written in.
 const VERSION: u32 = 1;
+/// Version of the form of a network that was fine-tuned since: it says so, which older readers must not miss.
+const FINE_TUNED_VERSION: u32 = 2;
+/// All that this code reads.
+const VERSIONS: &[u32] = &[VERSION, FINE_TUNED_VERSION];
 
 /// What images the network takes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,6 +67,9 @@ pub enum StatisticsOrigin {
         /// Seed that drew them.
         seed: u64,
     },
+    /// Those of the supernet's largest network, as they lie in its file, for the leading channels that the network
+    /// has.
+    Inherited,
 }
 
 /// Where the network comes from.
@@ -80,8 +88,57 @@ pub struct Origin {
     pub predicted_top1: Option<f64>,
     /// Predicted latency in milliseconds, where a search predicted one.
     pub predicted_latency_ms: Option<f64>,
-    /// Accuracy as counted after the export.
+    /// Accuracy as counted after the export, or after the last fine-tuning.
     pub measured: Option<MeasuredAccuracy>,
+    /// What changed the weights since the export, in order; empty for a sub-network as the supernet has it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fine_tuned: Vec<FineTuned>,
+}
+
+/// One fine-tuning: from which model, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FineTuned {
+    /// What the model was before.
+    pub from: FineTunedFrom,
+    /// Version of the tool that trained.
+    pub tool: String,
+    /// Kernels that computed the weights.
+    pub kernels: String,
+    /// Name and hash of the training data.
+    pub data: String,
+    /// Hash of the plan, which holds all that follows and what the optimizer was set to.
+    pub plan: String,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Passes over the training images.
+    pub epochs: f64,
+    /// Images a step.
+    pub batch: usize,
+    /// Learning rate after warm-up.
+    pub lr: f64,
+    /// Steps taken.
+    pub steps: u64,
+    /// blake3 of the file of the supernet whose largest network taught, if one did.
+    pub teacher: Option<String>,
+}
+
+/// What a fine-tuning began with, and what it replaced in [`Origin`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FineTunedFrom {
+    /// blake3 of its `model.safetensors`.
+    pub model: String,
+    /// Version of the tool that wrote it.
+    pub tool: String,
+    /// Kernels that computed its statistics.
+    pub kernels: String,
+    /// Where its batch norms' statistics came from.
+    pub statistics: StatisticsOrigin,
+    /// Accuracy as counted when it was written.
+    pub measured: Option<MeasuredAccuracy>,
+    /// Accuracy as counted before the first step, on the images of [`Origin::measured`].
+    pub counted: MeasuredAccuracy,
 }
 
 /// `config.json`.
@@ -100,6 +157,9 @@ pub struct ModelConfig {
     pub classes: Vec<String>,
     /// blake3 of `model.safetensors`.
     pub model_hash: String,
+    /// blake3 of each further file, for programs that are not ours, by its name in the folder.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
     /// Where it comes from.
     pub origin: Origin,
     /// What may differ between equal exports, such as dates; no hash covers it.
@@ -115,6 +175,9 @@ struct ModelDocument {
     arch: Arch,
     space: SearchSpace,
     supernet: String,
+    /// blake3 of the weights that the last fine-tuning began with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fine_tuned_from: Option<String>,
 }
 
 /// An exported network.
@@ -150,12 +213,13 @@ impl ModelFolder {
         let mut folder = Self {
             config: ModelConfig {
                 kind: KIND.to_string(),
-                version: VERSION,
+                version: version_of(&origin),
                 arch: arch.clone(),
                 space: space.clone(),
                 input,
                 classes,
                 model_hash: String::new(),
+                files: BTreeMap::new(),
                 origin,
                 run: BTreeMap::new(),
             },
@@ -169,10 +233,11 @@ impl ModelFolder {
         let ModelConfig { arch, space, origin, .. } = &self.config;
         let document = ModelDocument {
             kind: KIND.to_string(),
-            version: VERSION,
+            version: version_of(origin),
             arch: arch.clone(),
             space: space.clone(),
             supernet: origin.supernet.clone(),
+            fine_tuned_from: origin.fine_tuned.last().map(|last| last.from.model.clone()),
         };
         tensor_file::to_bytes(Path::new("model.safetensors"), &self.tensors, &document)
     }
@@ -258,13 +323,14 @@ impl ModelFolder {
     pub fn from_parts(config: ModelConfig, place: &str, bytes: &[u8]) -> Result<Self> {
         let file = tensor_file::from_bytes(place, bytes)?;
         let form = "the metadata of a model's weights";
-        let weights: ModelDocument = document::read(place, &file.document, (KIND, VERSION), form)?;
+        let weights: ModelDocument = document::read_one_of(place, &file.document, (KIND, VERSIONS), form)?;
         if (&weights.arch, &weights.space) != (&config.arch, &config.space) {
             let named = |arch: &Arch, space: &SearchSpace| format!("{arch} of space {}", space.name());
             let (expected, got) = (named(&config.arch, &config.space), named(&weights.arch, &weights.space));
             return Err(Error::invalid(place, "sub-network", expected, got)
                 .and_then_do("config.json belongs to other weights; export again"));
         }
+        check_form(place, weights.version, "fine_tuned_from", weights.fine_tuned_from.is_some())?;
         Ok(Self { config, tensors: file.tensors })
     }
 
@@ -294,8 +360,11 @@ impl ModelConfig {
     /// If it is broken, of another kind or version, or its parts contradict each other.
     pub fn from_json(place: &str, text: &str) -> Result<Self> {
         let advice = "give a folder that `extract export` wrote";
-        let config: Self = document::read(place, text, (KIND, VERSION), "a model's configuration in JSON")
+        let form = "a model's configuration in JSON";
+        let config: Self = document::read_one_of(place, text, (KIND, VERSIONS), form)
             .map_err(|error| error.or_do(advice))?;
+        let fine_tuned = &config.origin.fine_tuned;
+        check_form(place, config.version, "origin.fine_tuned", !fine_tuned.is_empty())?;
         config.space.check(&config.arch).map_err(|error| error.in_place(place))?;
         let Input { channels, resolution, mean, std } = &config.input;
         let checks = [
@@ -310,11 +379,60 @@ impl ModelConfig {
                 return Err(Error::invalid(place, field, expected, got));
             }
         }
+        if let Some(name) = config.files.keys().find(|name| !is_plain_name(name)) {
+            return Err(Error::invalid(place, "files", "names of files in the folder", name));
+        }
         Normalisation::new(mean.clone(), std.clone()).map_err(|error| error.in_place(place))?;
-        let measured = config.origin.measured.as_ref().map_or(0.0, |measured| measured.top1);
-        if !(0.0..=1.0).contains(&measured) {
-            return Err(Error::invalid(place, "origin.measured.top1", "a share from 0 to 1", measured));
+        check_share(place, "origin.measured", config.origin.measured.as_ref())?;
+        for FineTuned { from, .. } in fine_tuned {
+            check_share(place, "origin.fine_tuned.from.measured", from.measured.as_ref())?;
+            check_share(place, "origin.fine_tuned.from.counted", Some(&from.counted))?;
         }
         Ok(config)
     }
+}
+
+/// The version that a network of this origin is written in.
+fn version_of(origin: &Origin) -> u32 {
+    if origin.fine_tuned.is_empty() { VERSION } else { FINE_TUNED_VERSION }
+}
+
+/// Whether a document says that its network was fine-tuned in the version that has a word for it, and in no other.
+fn check_form(place: &str, version: u32, field: &str, fine_tuned: bool) -> Result<()> {
+    if fine_tuned == (version == FINE_TUNED_VERSION) {
+        return Ok(());
+    }
+    let expected = if fine_tuned { "none" } else { "one" };
+    let got = if fine_tuned { "one" } else { "none" };
+    Err(Error::invalid(place, field, format!("{expected} in version {version}"), got))
+}
+
+fn check_share(place: &str, field: &str, accuracy: Option<&MeasuredAccuracy>) -> Result<()> {
+    match accuracy {
+        Some(MeasuredAccuracy { top1, .. }) if !(0.0..=1.0).contains(top1) => {
+            Err(Error::invalid(place, format!("{field}.top1"), "a share from 0 to 1", top1))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a name is of a file that lies in the folder itself.
+fn is_plain_name(name: &str) -> bool {
+    Path::new(name).file_name().is_some_and(|file| file == name)
+}
+
+/// Copies of the weights, and the statistics under their names in PyTorch: the tensors of a [`ModelFolder`].
+///
+/// # Errors
+/// If a tensor cannot be copied, or statistics are not `[2, C]`.
+pub fn with_statistics(
+    weights: &BTreeMap<String, Tensor>,
+    statistics: &Statistics,
+) -> Result<BTreeMap<String, Tensor>> {
+    let mut tensors = BTreeMap::new();
+    for (name, tensor) in weights {
+        tensors.insert(name.clone(), tensor.copy()?.contiguous()?);
+    }
+    tensors.extend(statistics_to_tensors(statistics)?);
+    Ok(tensors)
 }

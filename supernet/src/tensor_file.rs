@@ -4,23 +4,28 @@
 //! gives equal bytes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo, View};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::file::{self, write_atomically};
+use crate::file::{self, write_atomically_with};
 
 const KEY: &str = "once-for-all";
 
-/// Writes tensors and their document; the bytes depend on the arguments alone.
+/// Writes tensors and their document; the bytes depend on the arguments alone. One tensor at a time is copied.
 ///
 /// # Errors
-/// If the file cannot be written; an old file is then still there.
+/// If a tensor is not f32, the document is not JSON, or the file cannot be written; an old file is then still there.
 pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, document: &impl Serialize) -> Result<()> {
-    write_atomically(path, &to_bytes(path, tensors, document)?)
+    let front = front(path, tensors, document)?;
+    write_atomically_with(path, |file| {
+        file.write_all(&front)?;
+        tensors.values().try_for_each(|tensor| file.write_all(&tensor.data()))
+    })
 }
 
 /// The bytes that [`write()`] writes.
@@ -32,23 +37,32 @@ pub fn to_bytes(
     tensors: &BTreeMap<String, Tensor>,
     document: &impl Serialize,
 ) -> Result<Vec<u8>> {
-    let mut data = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        data.push((name, tensor.dims().to_vec(), bytes));
-    }
+    let mut bytes = front(path, tensors, document)?;
+    tensors.values().for_each(|tensor| bytes.extend_from_slice(&tensor.data()));
+    Ok(bytes)
+}
+
+/// What stands before the tensors' values: the length of the header, and the header, to a multiple of 8 bytes.
+fn front(path: &Path, tensors: &BTreeMap<String, Tensor>, document: &impl Serialize) -> Result<Vec<u8>> {
     let wrong = |error: String| Error::invalid(path.display(), "tensors", "writable tensors", error);
-    let views = data.iter().map(|(name, shape, bytes)| {
-        Ok((
-            *name,
-            TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(|error| wrong(error.to_string()))?,
-        ))
-    });
-    let views = views.collect::<Result<Vec<_>>>()?;
+    let mut infos = Vec::with_capacity(tensors.len());
+    let mut end = 0;
+    for (name, tensor) in tensors {
+        let dtype = Tensor::dtype(tensor);
+        if dtype != DType::F32 {
+            return Err(Error::invalid(path.display(), name, "f32 values", dtype.as_str()));
+        }
+        let start = end;
+        end += tensor.data_len();
+        let shape = tensor.dims().to_vec();
+        infos.push((name.clone(), TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) }));
+    }
     let document = sorted_json(document).map_err(|error| wrong(error.to_string()))?;
     let metadata = HashMap::from([(KEY.to_string(), document)]);
-    safetensors::serialize(views, Some(metadata)).map_err(|error| wrong(error.to_string()))
+    let metadata = Metadata::new(Some(metadata), infos).map_err(|error| wrong(error.to_string()))?;
+    let mut header = serde_json::to_vec(&metadata).map_err(|error| wrong(error.to_string()))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok([(header.len() as u64).to_le_bytes().as_slice(), &header].concat())
 }
 
 /// JSON text with the keys of every object sorted.
@@ -135,6 +149,10 @@ mod tests {
         assert_eq!(file.document, "{\"a\":2,\"z\":1}");
         assert_eq!(file.tensors["a"].to_vec2::<f32>().expect("f32"), [[1.0, 0.0], [-2.5, 3.0]]);
         let first = std::fs::read(&path).expect("bytes");
+        let metadata = HashMap::from([(KEY.to_string(), file.document)]);
+        let theirs = safetensors::serialize(&sample(), Some(metadata)).expect("bytes");
+        assert_eq!(first, theirs, "as the format's own crate writes it");
+        assert_eq!(first, to_bytes(&path, &sample(), &document).expect("bytes"));
         write(&path, &sample(), &document).expect("written again");
         assert_eq!(std::fs::read(&path).expect("bytes"), first);
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing is left beside");
@@ -177,6 +195,6 @@ mod tests {
     #[test]
     fn an_unwritable_folder_keeps_the_old_file() {
         let path = Path::new("/nonexistent-folder/x.safetensors");
-        assert!(write_atomically(path, b"x").is_err());
+        assert!(write(path, &sample(), &1).is_err());
     }
 }

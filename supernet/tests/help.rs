@@ -5,7 +5,7 @@ use std::process::Command;
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["space", "train", "eval", "sample", "bench"] {
+    for command in ["space", "train", "eval", "sample", "finetune", "bench"] {
         let output = Command::new(env!("CARGO_BIN_EXE_supernet"))
             .args([command, "--help"])
             .output()

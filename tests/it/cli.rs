@@ -139,6 +139,39 @@ fn a_corrupted_weight_fails_verification() {
 }
 
 #[test]
+fn forms_for_other_programs_are_part_of_the_export() {
+    let at = pipeline();
+    let export = "export --supernet run/supernet.safetensors --data digits --calibration-images 200";
+    let exported =
+        json("extract", at, &format!("{export} --arch largest --format safetensors,ofa,onnx --out forms"));
+    assert_eq!(exported["files"], serde_json::json!(["model.onnx", "net.config", "run.config"]));
+    let verify = "verify forms --supernet run/supernet.safetensors";
+    json("extract", at, verify);
+    json("extract", at, &format!("{export} --arch forms/net.config --out again"));
+    let bytes = |folder: &str| std::fs::read(at.join(folder).join("model.safetensors")).expect("weights");
+    assert!(bytes("forms") == bytes("again"), "net.config names the same sub-network");
+    let named = json("supernet", at, "space tiny --arch forms/net.config");
+    assert_eq!(named["archs"][0]["arch"], exported["arch"]);
+    for file in ["model.onnx", "net.config", "run.config"] {
+        let path = at.join("forms").join(file);
+        let good = std::fs::read(&path).expect("a file");
+        let mut bytes = good.clone();
+        bytes[good.len() / 2] ^= 1;
+        std::fs::write(&path, &bytes).expect("written");
+        let message = fails("extract", at, verify, 4);
+        assert!(message.contains(&format!("blake3 of {file}")), "{message}");
+        std::fs::remove_file(&path).expect("removed");
+        let message = fails("extract", at, verify, 1);
+        assert!(message.contains(file), "{message}");
+        std::fs::write(&path, &good).expect("written");
+    }
+    // an export without them takes the place of one with them
+    json("extract", at, &format!("{export} --arch largest --out forms"));
+    let names = std::fs::read_dir(at.join("forms")).expect("a folder");
+    assert_eq!(names.count(), 2, "config.json and model.safetensors");
+}
+
+#[test]
 fn an_infeasible_limit_exits_3_with_the_nearest_value() {
     let at = pipeline();
     let output = run("extract", at, &format!("{SEARCH} --max-macs 1K --out none.json --json"));
@@ -273,6 +306,8 @@ fn documents_have_the_keys_that_scripts_rely_on() {
     let steps = flat(&["step_ms/median", "step_ms/p10", "step_ms/p90", "images_per_second", "peak_rss_mb"]);
     let space =
         [flat(&["name", "subnetworks"]), costs("largest").to_vec(), costs("smallest").to_vec()].concat();
+    let counted =
+        |when: &str| ["split", "n", "top1", "interval/1"].map(|key| format!("/{when}/{key}")).to_vec();
     let verified = flat(&["max_abs_difference", "inputs", "folder"]);
     let best = ["arch", "accuracy", "latency_ms", "latency_upper_ms", "macs", "params"];
     let found = best.map(|key| format!("/best/{key}")).to_vec();
@@ -285,7 +320,7 @@ fn documents_have_the_keys_that_scripts_rely_on() {
         (
             "supernet",
             format!("{TRAIN} --out keys"),
-            [steps, flat(&["resumed_from_step", "supernet", "finished"])].concat(),
+            [steps.clone(), flat(&["resumed_from_step", "supernet", "finished"])].concat(),
         ),
         (
             "supernet",
@@ -310,6 +345,11 @@ fn documents_have_the_keys_that_scripts_rely_on() {
         ("extract", format!("{SEARCH} --front --out keys-found.json"), found),
         ("extract", format!("export {trained} --arch smallest --out keys-model"), verified.clone()),
         ("extract", "verify keys-model --supernet run/supernet.safetensors".to_string(), verified),
+        (
+            "supernet",
+            "finetune keys-model --data digits --out keys-tuned --epochs 1".to_string(),
+            [steps, flat(&["resumed_from_step", "folder", "finished"]), counted("before"), counted("after")].concat(),
+        ),
         (
             "extract",
             "plot --accuracy accuracy.jsonl --latency-table table.json --found keys-found.json --out keys.svg"

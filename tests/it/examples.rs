@@ -147,15 +147,20 @@ fn nothing_broken_is_shipped() {
 
 /// A Python that can run predict.py: the one that the environment names, which then must, or `python3` if it can.
 fn python() -> Option<String> {
-    let named = std::env::var("ONCE_FOR_ALL_PYTHON").ok();
-    let name = named.clone().unwrap_or_else(|| "python3".to_string());
-    let reason = match Command::new(&name).args(["-c", "import numpy, safetensors"]).output() {
+    let python = python_with("predict.py", "numpy, safetensors");
+    assert!(python.is_some() || std::env::var("ONCE_FOR_ALL_PYTHON").is_err(), "it cannot run predict.py");
+    python
+}
+
+/// The Python that the environment names, or `python3`, if it has what a script imports.
+fn python_with(script: &str, modules: &str) -> Option<String> {
+    let name = std::env::var("ONCE_FOR_ALL_PYTHON").unwrap_or_else(|_| "python3".to_string());
+    let reason = match Command::new(&name).args(["-c", &format!("import {modules}")]).output() {
         Ok(output) if output.status.success() => return Some(name),
         Ok(output) => text(&output.stderr),
         Err(error) => error.to_string(),
     };
-    assert!(named.is_none(), "ONCE_FOR_ALL_PYTHON={name} cannot run predict.py: {reason}");
-    println!("skipped: {name} cannot run predict.py: {reason}");
+    println!("skipped: {name} cannot run {script}: {reason}");
     None
 }
 
@@ -199,18 +204,52 @@ fn numpy_computes_the_same_logits() {
         write_npy(&at.join("random.npy"), side);
         let predicted = json("extract", at, &format!("predict numpy{case} random.npy --logits"));
         let expected = logits(&predicted["predictions"][0]["logits"]);
-        let command = &mut Command::new(&python);
-        command
-            .current_dir(at)
-            .arg(example("python/predict.py"))
-            .args([&format!("numpy{case}"), "random.npy"]);
-        let output = command.output().expect("Python");
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        let got = logits(&serde_json::from_slice(&output.stdout).expect("JSON"));
-        let largest = expected.iter().fold(0.0f64, |largest, logit| largest.max(logit.abs()));
-        assert_eq!(got.len(), expected.len());
-        for (got, expected) in got.iter().zip(&expected) {
-            assert!((got - expected).abs() <= 1e-4 * largest, "{arch}: {got} not {expected}");
+        let got = run_script(at, &python, "predict.py", &format!("numpy{case}"));
+        assert_logits(arch, &got, &expected);
+    }
+}
+
+/// What a script makes of random.npy.
+fn run_script(at: &Path, python: &str, script: &str, folder: &str) -> Vec<f64> {
+    let command = &mut Command::new(python);
+    command.current_dir(at).arg(example("python").join(script)).args([folder, "random.npy"]);
+    let output = command.output().expect("Python");
+    assert!(output.status.success(), "{script}: {}", text(&output.stderr));
+    logits(&serde_json::from_slice(&output.stdout).expect("JSON"))
+}
+
+fn assert_logits(what: &str, got: &[f64], expected: &[f64]) {
+    let largest = expected.iter().fold(0.0f64, |largest, logit| largest.max(logit.abs()));
+    assert_eq!(got.len(), expected.len());
+    for (got, expected) in got.iter().zip(expected) {
+        assert!((got - expected).abs() <= 1e-4 * largest, "{what}: {got} not {expected}");
+    }
+}
+
+#[test]
+fn other_runtimes_compute_the_same_logits() {
+    let at = pipeline();
+    let scripts = [
+        ("run_pytorch.py", "numpy, safetensors, torch, ofa.imagenet_classification.networks"),
+        ("run_onnx.py", "numpy, onnxruntime"),
+    ];
+    let runtimes = scripts.map(|(script, modules)| (script, python_with(script, modules)));
+    if runtimes.iter().all(|(_, python)| python.is_none()) {
+        return;
+    }
+    for arch in ["largest", "r8:k5e4/k3e3,k7e6"] {
+        let export = format!("export --supernet run/supernet.safetensors --arch {arch} --data digits");
+        let exported = json("extract", at, &format!("{export} --format ofa,onnx --out elsewhere"));
+        let resolution = exported["arch"].as_str().and_then(|arch| arch[1..].split(':').next());
+        write_npy(
+            &at.join("random.npy"),
+            resolution.and_then(|side| side.parse().ok()).expect("a resolution"),
+        );
+        let predicted = json("extract", at, "predict elsewhere random.npy --logits");
+        let expected = logits(&predicted["predictions"][0]["logits"]);
+        for (script, python) in &runtimes {
+            let Some(python) = python else { continue };
+            assert_logits(script, &run_script(at, python, script, "elsewhere"), &expected);
         }
     }
 }

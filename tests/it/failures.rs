@@ -39,10 +39,7 @@ fn a_diverging_run_stops_and_keeps_its_last_good_checkpoint() {
     assert!(message.contains("(phase wild)") && message.contains(" with r"), "{message}");
     assert!(message.contains(" steps is kept; lower the phase's lr"), "{message}");
     let kept = Checkpoint::read(&at.join("late/checkpoint.safetensors")).expect("sound");
-    assert!(
-        message.contains(&format!("the checkpoint of {} steps", kept.supernet.provenance.step)),
-        "{message}"
-    );
+    assert!(message.contains(&format!("the checkpoint of {} steps", kept.training.step)), "{message}");
     assert!(!at.join("late/supernet.safetensors").exists());
     let document = run("supernet", at, &format!("{train} --recipe early.toml --out early --json"));
     let error: Value = serde_json::from_slice(&document.stdout).expect("one document");
@@ -213,7 +210,7 @@ fn a_folder_of_images_is_trained_on_and_a_broken_one_is_named_in_the_log() {
 
 /// When a signal is sent.
 #[cfg(unix)]
-enum When<'a> {
+pub(crate) enum When<'a> {
     /// Once a file that the command writes into has changed: it is at work then, and heeds signals.
     Changed(&'a str),
     /// After so many milliseconds, whatever it does.
@@ -222,7 +219,7 @@ enum When<'a> {
 
 /// Sends a signal to a command; its exit code, `None` if the system ended it.
 #[cfg(unix)]
-fn interrupt(at: &Path, name: &str, line: &str, signal: &str, when: When) -> Option<i32> {
+pub(crate) fn interrupt(at: &Path, name: &str, line: &str, signal: &str, when: When) -> Option<i32> {
     let length = |file: &str| std::fs::metadata(at.join(file)).map(|found| found.len()).ok();
     let before = if let When::Changed(file) = &when { length(file) } else { None };
     let mut child = Command::new(binary(name))

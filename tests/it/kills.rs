@@ -15,6 +15,7 @@ use serde_json::Value;
 use supernet::accuracy_file;
 use supernet::checkpoint::{Checkpoint, Supernet};
 use supernet::model_folder::ModelFolder;
+use supernet::train::FineTuneCheckpoint;
 
 use crate::cli::{binary, json, pipeline};
 
@@ -28,7 +29,7 @@ struct Victim<'a> {
     anew: &'a dyn Fn(),
 }
 
-/// Kills in all, over the five commands.
+/// Kills in all, over the six commands.
 fn kills() -> usize {
     let asked = std::env::var("ONCE_FOR_ALL_KILLS").ok();
     asked.map_or(10, |asked| asked.parse().expect("ONCE_FOR_ALL_KILLS is a number"))
@@ -231,6 +232,37 @@ fn export(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
     killed
 }
 
+/// Of the model that [`export`] left.
+fn finetune(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
+    let line = "finetune wanted --data digits --epochs 10 --batch 32";
+    let takes = timed(at, "supernet", &format!("{line} --out whole-tuned"));
+    let wanted = bytes(&at.join("whole-tuned/model.safetensors"));
+    let tuned = at.join("tuned");
+    let readable = || {
+        there(&[tuned.join("checkpoint.safetensors")])
+            .for_each(|path| drop(FineTuneCheckpoint::read(path).expect("whole")));
+        there(&[tuned.join("plan.json")])
+            .for_each(|path| drop(serde_json::from_slice::<Value>(&bytes(path)).expect("whole")));
+        there(&[tuned.join("config.json")]).for_each(|_| drop(ModelFolder::read(&tuned).expect("whole")));
+    };
+    let finished = || {
+        assert!(bytes(&tuned.join("model.safetensors")) == wanted, "the model differs");
+        assert_log_is_whole(&tuned.join("log.jsonl"), &at.join("whole-tuned/log.jsonl"));
+        let left = std::fs::read_dir(&tuned).expect("a folder").count();
+        assert_eq!(left, 5, "plan, log, lock, configuration, weights and nothing else");
+    };
+    let anew = || {
+        finished();
+        std::fs::remove_dir_all(&tuned).expect("removed");
+    };
+    let line = format!("{line} --out tuned --resume --checkpoint-seconds 0");
+    let victim = Victim { name: "supernet", line, takes, readable: &readable, anew: &anew };
+    let killed = kill(at, &victim, count, rng);
+    json("supernet", at, &victim.line);
+    finished();
+    killed
+}
+
 #[test]
 #[cfg(unix)]
 fn nothing_is_lost_to_kills() {
@@ -239,10 +271,11 @@ fn nothing_is_lost_to_kills() {
     let share = |part: usize| (all * part).div_ceil(100);
     let killed = [
         ("train", train(at, share(35), &mut rng)),
-        ("sample", sample(at, share(20), &mut rng)),
+        ("sample", sample(at, share(15), &mut rng)),
         ("measure", measure(at, share(15), &mut rng)),
         ("search", search(at, share(15), &mut rng)),
-        ("export", export(at, share(15), &mut rng)),
+        ("export", export(at, share(10), &mut rng)),
+        ("finetune", finetune(at, share(10), &mut rng)),
     ];
     println!("killed in their work: {killed:?}; 0 differences, 0 unreadable files");
     assert!(killed.iter().any(|(_, count)| *count > 0), "{killed:?}");

@@ -11,7 +11,8 @@ use insta::{Settings, assert_snapshot};
 
 use crate::cli::{binary, pipeline, run};
 
-const SUPERNET: [&str; 8] = ["", "space", "train", "eval", "sample", "bench", "completion", "man"];
+const SUPERNET: [&str; 10] =
+    ["", "space", "train", "eval", "sample", "import", "finetune", "bench", "completion", "man"];
 const EXTRACT: [&str; 14] = [
     "",
     "measure",
@@ -89,6 +90,11 @@ fn broken_files(at: &Path) {
     }
     write("recipe.toml", b"version = 1\nname = \"x\"\n");
     write("digit.gif", b"GIF89a...");
+    // the names of other classes than the digits'
+    let config = text("sound/config.json").replacen("\"2\",", "\"two\",", 1);
+    std::fs::create_dir_all(at.join("two")).expect("made");
+    write("two/config.json", config.as_bytes());
+    write("two/model.safetensors", &good("sound/model.safetensors"));
     write("digit.npy", b"\x93NUMPY nothing");
     let folder = at.join("images/train/cat");
     std::fs::create_dir_all(&folder).expect("made");
@@ -139,6 +145,25 @@ fn failing() -> Vec<String> {
         "eval TRAINED --arch largest --split all",
         "sample TRAINED --count 5 --out table.json",
         "sample TRAINED --count 5 --out nowhere/rows.jsonl",
+        "finetune nowhere --data digits --out x",
+        "finetune run --data digits --out x",
+        "finetune sound --data mnist --out x",
+        "finetune sound --data digits --out ./sound",
+        "finetune sound --data digits --out run",
+        "finetune sound --data digits --out run --resume",
+        "finetune sound --data digits --out accuracy.jsonl/x",
+        "finetune sound --data digits --out x --teacher torn.safetensors",
+        "finetune sound --data digits --out x --teacher run/checkpoint.safetensors",
+        "finetune sound --data digits --out y --epochs 0",
+        "finetune sound --data digits --out y --lr nan",
+        "finetune sound --data digits --out x --batch 0",
+        "finetune sound --data digits --out y --batch 2000",
+        "finetune two --data digits --out y",
+        "import nowhere.pth --space tiny --out x",
+        "import table.json --space tiny --out x",
+        "import run/supernet.safetensors --space fashion --out x",
+        "import run/supernet.safetensors --space tiny --out run/supernet.safetensors",
+        "eval TRAINED --arch largest --inherit-bn",
         "bench --space tiny --resolution 8 --batch 0",
         "bench --space tiny --resolution 8 --batch 2 --arch smaller",
         "nonsense",
@@ -177,7 +202,9 @@ fn failing() -> Vec<String> {
         "export TRAINED --arch smallest --out run",
         "export TRAINED --arch smallest --out nowhere/model",
         "export TRAINED --arch smallest --out x --calibration-images 0",
-        "export TRAINED --arch smallest --out x --format onnx",
+        "export TRAINED --arch smallest --out x --format keras",
+        "export TRAINED --arch smallest --out x --inherit-bn",
+        "export --supernet run/supernet.safetensors --arch smallest --out x",
         "verify nowhere --supernet run/supernet.safetensors",
         "verify run --supernet run/supernet.safetensors",
         "predict nowhere digit.png",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use extract::export::{Request, export};
+use extract::export::{Format, NormStatistics, Request, export};
 use extract::search::Found;
 use serde_json::json;
 use supernet::checkpoint::Supernet;
@@ -16,7 +16,7 @@ use super::{Common, Outcome, Output, kernels, open_data};
 /// Export a sub-network, verified against the supernet before the folder appears
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  extract export --supernet run/supernet.safetensors --arch found.json --data digits --out model"
+    after_help = "Example:\n  extract export --supernet run/supernet.safetensors --arch found.json --data digits --out model\n  extract export --supernet run/supernet.safetensors --arch net.config --data digits --format ofa,onnx --out model\n  extract export --supernet imported.safetensors --arch found.json --inherit-bn --out model"
 )]
 pub struct Arguments {
     /// The trained weights
@@ -26,14 +26,21 @@ pub struct Arguments {
     #[arg(long)]
     arch: String,
     /// Images to calibrate with and to count accuracy on: `digits`, `idx:FOLDER` or `folder:FOLDER`
-    #[arg(long)]
-    data: String,
+    #[arg(long, required_unless_present = "inherit_bn")]
+    data: Option<String>,
     /// The folder that appears; an earlier export there is replaced
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-    /// What to write
-    #[arg(long, default_value = "safetensors", value_parser = ["safetensors"])]
-    format: String,
+    /// What to write, separated by commas; safetensors, which `extract predict` reads, is always written. ofa:
+    /// net.config and run.config beside it, for PyTorch's package; onnx: model.onnx
+    #[arg(
+        long,
+        value_name = "FORMAT,…",
+        default_value = "safetensors",
+        value_delimiter = ',',
+        value_parser = ["safetensors", "ofa", "onnx"]
+    )]
+    format: Vec<String>,
     /// Training images to gather statistics on
     #[arg(
         long,
@@ -42,6 +49,11 @@ pub struct Arguments {
         value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..)
     )]
     calibration_images: usize,
+    /// Take the batch norms' statistics that lie in an imported supernet, those of its largest network, instead of
+    /// gathering them. Colour images are then normalised as ImageNet's; without --data no accuracy is counted and
+    /// classes are numbered
+    #[arg(long, conflicts_with = "calibration_images")]
+    inherit_bn: bool,
     #[command(flatten)]
     pub common: Common,
 }
@@ -76,19 +88,28 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
     let supernet = Supernet::read(&arguments.supernet)?;
     let arch = arch_file::read(&supernet.space, &arguments.arch)?;
-    let dataset = open_data(&output, &arguments.data)?;
-    if !supernet.trained_on(&dataset) {
+    let dataset = arguments.data.as_deref().map(|data| open_data(&output, data)).transpose()?;
+    if let Some(dataset) = dataset.as_ref().filter(|dataset| supernet.trained_on(dataset) == Some(false)) {
         output.say(format_args!("warning: the supernet was trained on other images than {}", dataset.name()));
     }
+    let calibration = Calibration { images: arguments.calibration_images, ..Calibration::default() };
+    let statistics = match &dataset {
+        Some(dataset) if !arguments.inherit_bn => NormStatistics::Calibrated { dataset, calibration },
+        dataset => NormStatistics::Inherited { dataset: dataset.as_ref() },
+    };
+    let formats: Vec<_> = Format::ALL
+        .into_iter()
+        .filter(|format| arguments.format.iter().any(|name| name == format.name()))
+        .collect();
     let found = found(&output, &arguments.arch, &supernet);
     let request = Request {
         supernet: &supernet,
         arch: &arch,
-        dataset: &dataset,
-        calibration: Calibration { images: arguments.calibration_images, ..Calibration::default() },
+        statistics,
         kernels: kernels()?,
         predicted_top1: found.as_ref().map(|found| found.best.accuracy),
         predicted_latency_ms: found.as_ref().map(|found| found.best.latency_ms),
+        formats: &formats,
     };
     let run = BTreeMap::from([("unix_seconds".to_string(), json!(unix_seconds()))]);
     let exported = export(&request, &arguments.out, run)?;
@@ -101,6 +122,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         "reference_difference": verification.reference_difference,
         "folded_difference": verification.folded_difference,
         "measured": origin.measured, "predicted_top1": origin.predicted_top1,
+        "files": exported.model.config.files.keys().collect::<Vec<_>>(),
     });
     let counted = origin.measured.as_ref().map_or_else(String::new, |measured| {
         format!("\ntop-1         {:.2} % of {} {} images", 100.0 * measured.top1, measured.n, measured.split)

@@ -1,25 +1,26 @@
 //! From a supernet to a folder that is shipped: weights copied out, statistics gathered, everything verified
 //! before the folder has its name.
 
+mod formats;
 mod verify;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::Tensor;
 use serde_json::Value;
 use supernet::checkpoint::Supernet;
-use supernet::data::{Dataset, Split};
+use supernet::data::{Dataset, Normalisation, Split};
 use supernet::elastic::SubnetWeights;
-use supernet::eval::{Calibration, Judge};
-use supernet::file::StagedFolder;
+use supernet::eval::{Accuracy, Calibration, Judge, imported_normalisation};
+use supernet::file::{StagedFolder, write_atomically};
 use supernet::kernels::Kernels;
 use supernet::model_folder::{
-    Input, MeasuredAccuracy, ModelConfig, ModelFolder, Origin, StatisticsOrigin, config_path,
+    Input, MeasuredAccuracy, ModelConfig, ModelFolder, Origin, StatisticsOrigin, config_path, with_statistics,
 };
 use supernet::nn::Statistics;
 use supernet::space::Arch;
 
+pub use formats::{Format, ONNX_MODEL};
 pub use verify::{Verification, verify};
 
 use crate::error::Result;
@@ -30,16 +31,43 @@ pub struct Request<'a> {
     pub supernet: &'a Supernet,
     /// The sub-network.
     pub arch: &'a Arch,
-    /// Images to calibrate with, and to count accuracy on (its `val` split).
-    pub dataset: &'a Dataset,
-    /// How to calibrate.
-    pub calibration: Calibration,
+    /// Where its batch norms' statistics come from.
+    pub statistics: NormStatistics<'a>,
     /// What computes.
     pub kernels: Kernels,
     /// Share of images that a search expects to be right.
     pub predicted_top1: Option<f64>,
     /// Latency that a search expects, in milliseconds.
     pub predicted_latency_ms: Option<f64>,
+    /// What to write for other programs, beside the folder's own two files.
+    pub formats: &'a [Format],
+}
+
+/// Where the statistics of a sub-network's batch norms come from, and which images accuracy is counted on (those of
+/// the `val` split).
+#[derive(Clone, Copy)]
+pub enum NormStatistics<'a> {
+    /// Gathered on training images.
+    Calibrated {
+        /// The images.
+        dataset: &'a Dataset,
+        /// How many, and how.
+        calibration: Calibration,
+    },
+    /// The largest network's, as an imported supernet holds them.
+    Inherited {
+        /// Without images no accuracy is counted.
+        dataset: Option<&'a Dataset>,
+    },
+}
+
+impl<'a> NormStatistics<'a> {
+    fn dataset(&self) -> Option<&'a Dataset> {
+        match *self {
+            Self::Calibrated { dataset, .. } => Some(dataset),
+            Self::Inherited { dataset } => dataset,
+        }
+    }
 }
 
 /// What an export wrote, and how it compares with the supernet.
@@ -58,18 +86,25 @@ pub struct Exported {
 /// ([`Error::VerificationFailed`](crate::Error::VerificationFailed)); whatever was at `folder` is then still there.
 pub fn export(request: &Request, folder: &Path, run: BTreeMap<String, Value>) -> Result<Exported> {
     check_destination(folder)?;
-    request.dataset.check_fits(&request.supernet.space)?;
+    let dataset = request.statistics.dataset();
+    dataset.map_or(Ok(()), |dataset| dataset.check_fits(&request.supernet.space))?;
     request.supernet.space.check(request.arch)?;
     let mut model = assemble(request)?;
     model.config.run = run;
+    let files = formats::contents(&model, request.formats)?;
+    let hash = |bytes: &Vec<u8>| blake3::hash(bytes).to_hex().to_string();
+    model.config.files = files.iter().map(|(name, bytes)| (name.to_string(), hash(bytes))).collect();
     let staged = StagedFolder::beside(folder)?;
     model.write(&staged.path())?;
-    let verification = verify(&staged.path(), request.supernet, Some(request.dataset), request.kernels)?;
+    for (name, bytes) in &files {
+        write_atomically(&staged.path().join(name), bytes)?;
+    }
+    let verification = verify(&staged.path(), request.supernet, dataset, request.kernels)?;
     staged.put_in_place()?;
     Ok(Exported { model, verification })
 }
 
-/// What an earlier export may hold: its files, and sums that a pipeline made of them.
+/// What an earlier export may hold beside the files of its formats: its own, and sums that a pipeline made of them.
 const REPLACEABLE: [&str; 3] = ["config.json", "model.safetensors", "SHA256SUMS"];
 
 /// Only an earlier export by itself or an empty folder may be replaced.
@@ -85,7 +120,9 @@ fn check_destination(folder: &Path) -> Result<()> {
     let mut names: Vec<_> =
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
-    if let Some(other) = names.iter().find(|name| !REPLACEABLE.contains(&name.as_str())) {
+    let files = Format::ALL.iter().flat_map(|format| format.files());
+    let replaceable: Vec<_> = REPLACEABLE.iter().chain(files).copied().collect();
+    if let Some(other) = names.iter().find(|name| !replaceable.contains(&name.as_str())) {
         return refuse(format!("it is there and holds `{other}`, which is no part of an export"));
     }
     let ours = |text: String| ModelConfig::from_json("config.json", &text).is_ok();
@@ -95,55 +132,74 @@ fn check_destination(folder: &Path) -> Result<()> {
     refuse("it is there and holds no earlier export".to_string())
 }
 
-/// Calibrates, copies the weights out, and counts the accuracy.
+/// Gathers or inherits the statistics, copies the weights out, and counts the accuracy.
 fn assemble(request: &Request) -> Result<ModelFolder> {
-    let Request { supernet, arch, dataset, calibration, kernels, .. } = *request;
-    let judge = Judge { space: &supernet.space, weights: &supernet.weights, dataset, calibration, kernels };
-    let statistics = judge.calibrate(arch)?;
-    let layers = supernet.space.lower(arch)?;
-    let subnet = SubnetWeights::new(&supernet.space, &supernet.weights, &layers, kernels)?;
-    let source = subnet.calibrated(&statistics)?;
-    let accuracy = judge.accuracy_of(&layers, &source, arch.resolution, Split::Val)?;
-    let normalisation = dataset.normalisation();
+    let Request { supernet, arch, kernels, .. } = *request;
+    let space = &supernet.space;
+    let layers = space.lower(arch)?;
+    let subnet = SubnetWeights::new(space, &supernet.weights, &layers, kernels)?;
+    let Gathered { statistics, origin, normalisation, accuracy } = gather(request, &subnet)?;
     let input = Input {
-        channels: supernet.space.input_channels(),
+        channels: space.input_channels(),
         resolution: arch.resolution,
         mean: normalisation.mean().to_vec(),
         std: normalisation.std().to_vec(),
     };
+    let measured = accuracy.map(|accuracy| MeasuredAccuracy {
+        top1: accuracy.top1(),
+        n: accuracy.n,
+        split: Split::Val.to_string(),
+    });
     let origin = Origin {
         tool: env!("CARGO_PKG_VERSION").to_string(),
         kernels: kernels.name().to_string(),
         supernet: supernet.hash.clone(),
-        statistics: StatisticsOrigin::Calibrated {
-            images: calibration.images.min(dataset.train().len()),
-            data: dataset.identity(),
-            seed: calibration.seed,
-        },
+        statistics: origin,
         predicted_top1: request.predicted_top1,
         predicted_latency_ms: request.predicted_latency_ms,
-        measured: Some(MeasuredAccuracy {
-            top1: accuracy.top1(),
-            n: accuracy.n,
-            split: Split::Val.to_string(),
-        }),
+        measured,
+        fine_tuned: Vec::new(),
     };
     let tensors = with_statistics(subnet.tensors(), &statistics)?;
-    Ok(ModelFolder::new((&supernet.space, arch), tensors, input, dataset.classes().to_vec(), origin)?)
+    let numbered = || (0..space.classes()).map(|class| class.to_string()).collect();
+    let classes = request.statistics.dataset().map_or_else(numbered, |dataset| dataset.classes().to_vec());
+    Ok(ModelFolder::new((space, arch), tensors, input, classes, origin)?)
 }
 
-/// Copies of the weights, and the statistics under their names in PyTorch.
-fn with_statistics(
-    weights: &BTreeMap<String, Tensor>,
-    statistics: &Statistics,
-) -> Result<BTreeMap<String, Tensor>> {
-    let mut tensors = BTreeMap::new();
-    for (name, tensor) in weights {
-        tensors.insert(name.clone(), tensor.copy()?.contiguous()?);
+/// Statistics, and what depends on where they come from.
+struct Gathered {
+    statistics: Statistics,
+    origin: StatisticsOrigin,
+    normalisation: Normalisation,
+    accuracy: Option<Accuracy>,
+}
+
+fn gather(request: &Request, subnet: &SubnetWeights) -> Result<Gathered> {
+    let Request { supernet, arch, kernels, .. } = *request;
+    let (space, weights) = (&supernet.space, &supernet.weights);
+    let judge = |dataset, calibration| Judge { space, weights, dataset, calibration, kernels };
+    match request.statistics {
+        NormStatistics::Calibrated { dataset, calibration } => {
+            let judge = judge(dataset, calibration);
+            let statistics = judge.calibrate(arch)?;
+            let source = subnet.calibrated(&statistics)?;
+            let accuracy = judge.accuracy_of(subnet.layers(), &source, arch.resolution, Split::Val)?;
+            let origin = StatisticsOrigin::Calibrated {
+                images: calibration.images.min(dataset.train().len()),
+                data: dataset.identity(),
+                seed: calibration.seed,
+            };
+            let (normalisation, accuracy) = (dataset.normalisation().clone(), Some(accuracy));
+            Ok(Gathered { statistics, origin, normalisation, accuracy })
+        }
+        NormStatistics::Inherited { dataset } => {
+            let largest = supernet.statistics()?;
+            let normalisation = imported_normalisation(space, dataset)?;
+            let accuracy = dataset.map(|dataset| {
+                judge(dataset, Calibration::default()).accuracy_inheriting(arch, largest, Split::Val)
+            });
+            let (statistics, origin) = (subnet.inherit(largest)?, StatisticsOrigin::Inherited);
+            Ok(Gathered { statistics, origin, normalisation, accuracy: accuracy.transpose()? })
+        }
     }
-    for (name, tensor) in statistics {
-        tensors.insert(format!("{name}.running_mean"), tensor.get(0)?.contiguous()?);
-        tensors.insert(format!("{name}.running_var"), tensor.get(1)?.contiguous()?);
-    }
-    Ok(tensors)
 }

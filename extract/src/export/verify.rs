@@ -1,5 +1,5 @@
 //! Is an exported folder the supernet's sub-network? Weights bit for bit, logits bit for bit at the same batch
-//! size, and one image through the reference kernels.
+//! size, and one image through the reference kernels; further files by their hashes and the sub-network they name.
 
 use std::path::Path;
 
@@ -9,11 +9,12 @@ use supernet::checkpoint::Supernet;
 use supernet::data::{Dataset, eval_batches};
 use supernet::elastic::SubnetWeights;
 use supernet::kernels::Kernels;
-use supernet::model_folder::{ModelFolder, weights_path};
+use supernet::model_folder::{ModelFolder, StatisticsOrigin, weights_path};
 use supernet::nn::{FoldedNetwork, Network, Pass, Statistics};
 use supernet::random::rng_for;
 use supernet::space::LayerSpec;
 
+use super::formats;
 use crate::error::{Error, Result};
 
 /// What was compared, and how far apart it was.
@@ -60,6 +61,13 @@ pub fn verify(
         got: got.to_string(),
     };
     let (config, space) = (&model.config, &supernet.space);
+    if let Some(last) = config.origin.fine_tuned.last() {
+        let got = format!(
+            "one that was fine-tuned since ({} steps on {}, from model {}), and is the supernet's no longer",
+            last.steps, last.data, last.from.model
+        );
+        return Err(failed("origin.fine_tuned", "the sub-network as it was exported", &got));
+    }
     if config.space.fingerprint() != space.fingerprint() {
         return Err(failed("space", space.name(), config.space.name()));
     }
@@ -69,10 +77,14 @@ pub fn verify(
     let layers = space.lower(&config.arch)?;
     let subnet = SubnetWeights::new(space, &supernet.weights, &layers, kernels)?;
     let statistics = compare_weights(&model, &subnet, &failed)?;
+    if config.origin.statistics == StatisticsOrigin::Inherited {
+        compare_inherited(&statistics, supernet, &subnet, &failed)?;
+    }
     let hash = supernet::tensor_file::hash(&weights_path(folder))?;
     if hash != config.model_hash {
         return Err(failed("blake3 of model.safetensors", &config.model_hash, &hash));
     }
+    formats::check(folder, &model, &failed)?;
     let elastic = Network::new(&layers, &subnet.calibrated(&statistics)?)?;
     let extracted = model.network(kernels)?;
     let folded = FoldedNetwork::new(&extracted)?;
@@ -106,7 +118,7 @@ pub fn verify(
     Ok(Verification { max_abs_difference: 0.0, reference_difference, folded_difference, inputs })
 }
 
-/// Compares every weight, and returns the statistics, which the supernet does not have.
+/// Compares every weight, and returns the statistics, which the supernet does not have unless they are inherited.
 fn compare_weights(
     model: &ModelFolder,
     subnet: &SubnetWeights,
@@ -115,14 +127,7 @@ fn compare_weights(
     let mut rest = model.tensors.clone();
     for (name, expected) in subnet.tensors() {
         let got = rest.remove(name).ok_or_else(|| failed(name, "a tensor of this name", "none"))?;
-        if got.dims() != expected.dims() {
-            return Err(failed(name, &format!("{:?}", expected.dims()), &format!("{:?}", got.dims())));
-        }
-        let (expected, got) = (values(expected)?, values(&got)?);
-        if let Some(index) = (0..expected.len()).find(|&i| expected[i].to_bits() != got[i].to_bits()) {
-            let what = format!("{name}[{index}]");
-            return Err(failed(&what, &expected[index].to_string(), &got[index].to_string()));
-        }
+        compare_tensors(name, expected, &got, failed)?;
     }
     let mut statistics = Statistics::new();
     for layer in subnet.layers() {
@@ -138,6 +143,37 @@ fn compare_weights(
         Some(name) => Err(failed(name, "no such tensor", "one")),
         None => Ok(statistics),
     }
+}
+
+/// Compares the statistics with those that the supernet holds of its largest network.
+fn compare_inherited(
+    statistics: &Statistics,
+    supernet: &Supernet,
+    subnet: &SubnetWeights,
+    failed: &impl Fn(&str, &str, &str) -> Error,
+) -> Result<()> {
+    for (norm, expected) in subnet.inherit(supernet.statistics()?)? {
+        compare_tensors(&norm, &expected, &statistics[&norm], failed)?;
+    }
+    Ok(())
+}
+
+/// Whether two tensors are equal bit for bit.
+fn compare_tensors(
+    name: &str,
+    expected: &Tensor,
+    got: &Tensor,
+    failed: &impl Fn(&str, &str, &str) -> Error,
+) -> Result<()> {
+    if got.dims() != expected.dims() {
+        return Err(failed(name, &format!("{:?}", expected.dims()), &format!("{:?}", got.dims())));
+    }
+    let (expected, got) = (values(expected)?, values(got)?);
+    if let Some(index) = (0..expected.len()).find(|&i| expected[i].to_bits() != got[i].to_bits()) {
+        let what = format!("{name}[{index}]");
+        return Err(failed(&what, &expected[index].to_string(), &got[index].to_string()));
+    }
+    Ok(())
 }
 
 /// Names of a layer's batch norms.

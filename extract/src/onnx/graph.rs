@@ -2,6 +2,8 @@
 //!
 //! Knows ONNX and nothing of layers: every node has one output, named as the node is.
 
+use std::collections::BTreeMap;
+
 use prost::Message;
 
 use super::proto;
@@ -31,6 +33,11 @@ impl Graph {
     /// Name of the newest value.
     pub(super) fn tip(&self) -> String {
         self.tip.clone()
+    }
+
+    /// Makes another value what the next layer reads.
+    pub(super) fn set_tip(&mut self, value: String) {
+        self.tip = value;
     }
 
     /// Adds a constant and returns its name.
@@ -68,20 +75,18 @@ impl Graph {
     }
 
     /// The file; what the last node makes is the graph's output. Nothing may read it.
-    ///
-    /// # Shapes
-    /// Those of the input and of the output.
-    pub(super) fn into_file(mut self, name: &str, input: &[usize], output: &[usize]) -> Vec<u8> {
+    pub(super) fn into_file(mut self, [input, output]: [Sizes; 2], properties: Properties) -> Vec<u8> {
         if let Some(made) = self.nodes.last_mut().and_then(|node| node.output.first_mut()) {
             *made = OUTPUT.to_string();
         }
         let graph = proto::Graph {
             node: self.nodes,
-            name: Some(name.to_string()),
+            name: Some("network".to_string()),
             initializer: self.constants,
             input: vec![value(INPUT, input)],
             output: vec![value(OUTPUT, output)],
         };
+        let property = |(key, value)| proto::Property { key: Some(key), value: Some(value) };
         let model = proto::Model {
             ir_version: Some(IR_VERSION),
             producer_name: Some(env!("CARGO_PKG_NAME").to_string()),
@@ -91,14 +96,35 @@ impl Graph {
                 domain: Some(String::new()),
                 version: Some(OPERATOR_SET),
             }],
+            metadata_props: properties.into_iter().map(property).collect(),
         };
         model.encode_to_vec()
     }
 }
 
-fn value(name: &str, shape: &[usize]) -> proto::Value {
-    let size = |&size: &usize| proto::Dimension { dim_value: Some(size as i64) };
-    let shape = proto::TensorShape { dim: shape.iter().map(size).collect() };
+/// What a model says of itself, by key.
+pub(super) type Properties = BTreeMap<String, String>;
+
+/// The sizes of a value; the first may be open, and then has a name.
+pub(super) struct Sizes(Vec<proto::Dimension>);
+
+impl Sizes {
+    pub(super) fn fixed(sizes: &[usize]) -> Self {
+        let size = |&size: &usize| proto::Dimension { dim_value: Some(size as i64), dim_param: None };
+        Self(sizes.iter().map(size).collect())
+    }
+
+    /// The same, whatever the first is.
+    pub(super) fn with_open_first(mut self, name: &str) -> Self {
+        if let Some(first) = self.0.first_mut() {
+            *first = proto::Dimension { dim_value: None, dim_param: Some(name.to_string()) };
+        }
+        self
+    }
+}
+
+fn value(name: &str, sizes: Sizes) -> proto::Value {
+    let shape = proto::TensorShape { dim: sizes.0 };
     let tensor = proto::TensorType { elem_type: Some(proto::NumberType::Float as i32), shape: Some(shape) };
     proto::Value {
         name: Some(name.to_string()),

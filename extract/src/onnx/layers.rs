@@ -1,6 +1,6 @@
 //! What each kind of layer is in ONNX's operators.
 
-use supernet::space::{Activation, LayerSpec, MbConv, Operator};
+use supernet::space::{Activation, Bottleneck, LayerSpec, MbConv, Operator};
 
 use super::graph::{Graph, float, int, ints};
 use super::proto::Attribute;
@@ -37,9 +37,22 @@ pub(super) fn append(graph: &mut Graph, layer: &LayerSpec, weights: &LayerWeight
             activate(graph, name, *activation);
         }
         Operator::MbConv(block) => inverted_residual(graph, name, block, weights)?,
-        Operator::Conv { .. } | Operator::MaxPool | Operator::Bottleneck(_) => {
-            return Err(supernet::Error::invalid("onnx", "layer", "one that has a graph", layer).into());
+        Operator::Conv { kernel, activation, residual } => {
+            let input = graph.tip();
+            let window = Window { kernel: *kernel, stride: 1, groups: 1 };
+            let part = if *residual { ".conv" } else { "" };
+            convolution(graph, format!("{name}.conv"), &window, weights.folded(part)?);
+            activate(graph, name, *activation);
+            if *residual {
+                add(graph, name, &input);
+            }
         }
+        Operator::MaxPool => {
+            let attributes =
+                vec![ints("kernel_shape", &[3; 2]), ints("strides", &[2; 2]), ints("pads", &[1; 4])];
+            graph.node(name.clone(), "MaxPool", &[&graph.tip()], attributes);
+        }
+        Operator::Bottleneck(block) => bottleneck(graph, name, block, weights)?,
         Operator::Pool => mean(graph, name.clone()),
         Operator::Classifier => classifier(graph, name, weights)?,
     }
@@ -64,9 +77,51 @@ fn inverted_residual(graph: &mut Graph, name: &str, block: &MbConv, weights: &La
     let folded = weights.folded(".conv.point_linear")?;
     convolution(graph, format!("{name}.point_linear.conv"), &Window::POINT, folded);
     if block.residual {
-        graph.node(format!("{name}.add"), "Add", &[&graph.tip(), &input], Vec::new());
+        add(graph, name, &input);
     }
     Ok(())
+}
+
+fn bottleneck(graph: &mut Graph, name: &str, block: &Bottleneck, weights: &LayerWeights) -> Result<()> {
+    let &Bottleneck { kernel, stride, activation, .. } = block;
+    let input = graph.tip();
+    let dense = Window { kernel, stride, groups: 1 };
+    for (part, window) in [("conv1", &Window::POINT), ("conv2", &dense)] {
+        convolution(graph, format!("{name}.{part}.conv"), window, weights.folded(&format!(".{part}"))?);
+        activate(graph, &format!("{name}.{part}"), activation);
+    }
+    convolution(graph, format!("{name}.conv3.conv"), &Window::POINT, weights.folded(".conv3")?);
+    if block.downsample {
+        let main = graph.tip();
+        if stride > 1 {
+            mean_of_squares(graph, format!("{name}.downsample.avg_pool"), &input, stride);
+        } else {
+            graph.set_tip(input);
+        }
+        let folded = weights.folded(".downsample")?;
+        convolution(graph, format!("{name}.downsample.conv"), &Window::POINT, folded);
+        add(graph, name, &main);
+    } else {
+        add(graph, name, &input);
+    }
+    activate(graph, name, activation);
+    Ok(())
+}
+
+/// Means over squares beside one another; of one that is cut off at the edge, over what there is of it.
+fn mean_of_squares(graph: &mut Graph, name: String, input: &str, side: usize) {
+    let attributes = vec![
+        ints("kernel_shape", &[side; 2]),
+        ints("strides", &[side; 2]),
+        int("ceil_mode", 1),
+        int("count_include_pad", 0),
+    ];
+    graph.node(name, "AveragePool", &[input], attributes);
+}
+
+/// The sum of the tip and another value.
+fn add(graph: &mut Graph, name: &str, other: &str) {
+    graph.node(format!("{name}.add"), "Add", &[&graph.tip(), other], Vec::new());
 }
 
 /// The tip, each of its channels times `h_sigmoid(expand(relu(reduce(mean))))`.

@@ -13,16 +13,20 @@ mod weights;
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
+use prost::Message;
 use supernet::space::{FeatureMap, LayerSpec, Operator};
 
 use crate::error::Result;
-use graph::Graph;
+use graph::{Graph, Sizes};
 use weights::LayerWeights;
 
 /// Name of a model's only input.
 pub const INPUT: &str = graph::INPUT;
 /// Name of a model's only output.
 pub const OUTPUT: &str = graph::OUTPUT;
+
+/// Name of a number of images that is open.
+const BATCH: &str = "N";
 
 /// Shapes of what layers read and make, for a number of images.
 ///
@@ -58,6 +62,43 @@ pub fn model(
     epsilon: f32,
     batch: usize,
 ) -> Result<Vec<u8>> {
+    let sizes = shapes(layers, batch).map(|shape| Sizes::fixed(&shape));
+    Ok(graph(layers, weights, epsilon)?.into_file(sizes, BTreeMap::new()))
+}
+
+/// The bytes of an ONNX file as [`model`] makes, for any number of images at once, whose size is named `N`;
+/// `properties` lie in it as `metadata_props`.
+///
+/// # Shapes
+/// As [`shapes`] says, of [`INPUT`] and [`OUTPUT`].
+///
+/// # Errors
+/// As [`model`].
+pub fn model_for_any_batch(
+    layers: &[LayerSpec],
+    weights: &BTreeMap<String, Tensor>,
+    epsilon: f32,
+    properties: BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
+    let sizes = shapes(layers, 1).map(|shape| Sizes::fixed(&shape).with_open_first(BATCH));
+    Ok(graph(layers, weights, epsilon)?.into_file(sizes, properties))
+}
+
+/// The `metadata_props` of an ONNX file; `place` names it in messages.
+///
+/// # Errors
+/// If the bytes are no ONNX file, or one without a graph.
+pub fn properties_of(place: &str, bytes: &[u8]) -> Result<BTreeMap<String, String>> {
+    let wrong = |got: String| supernet::Error::invalid(place, "content", "a whole ONNX file", got);
+    let model = proto::Model::decode(bytes).map_err(|error| wrong(error.to_string()))?;
+    if model.graph.is_none() {
+        return Err(wrong("one without a graph".to_string()).into());
+    }
+    let pair = |property: proto::Property| (property.key().to_string(), property.value().to_string());
+    Ok(model.metadata_props.into_iter().map(pair).collect())
+}
+
+fn graph(layers: &[LayerSpec], weights: &BTreeMap<String, Tensor>, epsilon: f32) -> Result<Graph> {
     check_chain(layers)?;
     let mut graph = Graph::new();
     for layer in layers {
@@ -66,8 +107,7 @@ pub fn model(
     if layers.is_empty() {
         graph.node("identity".to_string(), "Identity", &[INPUT], Vec::new());
     }
-    let [input, output] = shapes(layers, batch);
-    Ok(graph.into_file("network", &input, &output))
+    Ok(graph)
 }
 
 fn check_chain(layers: &[LayerSpec]) -> Result<()> {

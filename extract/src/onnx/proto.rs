@@ -15,6 +15,17 @@ pub struct Model {
     pub graph: Option<Graph>,
     #[prost(message, repeated, tag = "8")]
     pub opset_import: Vec<OperatorSet>,
+    #[prost(message, repeated, tag = "14")]
+    pub metadata_props: Vec<Property>,
+}
+
+/// What a model says of itself, a key and a text at a time.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Property {
+    #[prost(string, optional, tag = "1")]
+    pub key: Option<String>,
+    #[prost(string, optional, tag = "2")]
+    pub value: Option<String>,
 }
 
 /// A version of a set of operators; ONNX's own have an empty domain.
@@ -134,9 +145,11 @@ pub struct TensorShape {
     pub dim: Vec<Dimension>,
 }
 
-/// One size.
+/// One size, or the name of one that is open.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Dimension {
     #[prost(int64, optional, tag = "1")]
     pub dim_value: Option<i64>,
+    #[prost(string, optional, tag = "2")]
+    pub dim_param: Option<String>,
 }

@@ -1,6 +1,6 @@
 use candle_core::{DType, Device};
 use prost::Message;
-use supernet::space::{Activation, MbConv, preset, sampler};
+use supernet::space::{Activation, Bottleneck, MbConv, preset, sampler};
 
 use super::*;
 use crate::latency::space_layers;
@@ -97,7 +97,7 @@ fn assert_sound(what: &str, graph: &proto::Graph) {
 
 #[test]
 fn every_layer_and_every_network_of_a_space_is_sound() {
-    for name in ["tiny", "ofa-mbv3-w1.0"] {
+    for name in ["tiny", "ofa-mbv3-w1.0", "ofa-proxyless-w1.0", "ofa-resnet50"] {
         let space = preset(name).expect("a preset");
         for (key, layer) in space_layers(&space).expect("a checked space").iter().step_by(7) {
             assert_sound(key, &decoded(std::slice::from_ref(layer), 1));
@@ -121,14 +121,33 @@ fn operators_of_each_kind_of_layer() {
         squeeze: None,
         residual: false,
     };
+    let relu = Activation::Relu;
+    let dense = |residual| Operator::Conv { kernel: 3, activation: relu, residual };
+    let bottleneck = |stride, downsample| {
+        Operator::Bottleneck(Bottleneck { kernel: 3, stride, mid: 8, activation: relu, downsample })
+    };
     // (layer, operators, output for two images)
-    let table: [(LayerSpec, &str, &[i64]); 6] = [
+    let table: [(LayerSpec, &str, &[i64]); 12] = [
         (layer(stem, [3, 28], [16, 14]), "Conv HardSwish", &[2, 16, 14, 14]),
         (layer(Operator::MbConv(bare), [8, 13], [16, 7]), "Conv Clip Conv", &[2, 16, 7, 7]),
         (
             block(Activation::Relu),
             "Conv Relu Conv Relu GlobalAveragePool Conv Relu Conv HardSigmoid Mul Conv Add",
             &[2, 8, 14, 14],
+        ),
+        (layer(dense(false), [8, 7], [16, 7]), "Conv Relu", &[2, 16, 7, 7]),
+        (layer(dense(true), [8, 7], [8, 7]), "Conv Relu Add", &[2, 8, 7, 7]),
+        (layer(Operator::MaxPool, [8, 7], [8, 4]), "MaxPool", &[2, 8, 4, 4]),
+        (layer(bottleneck(1, false), [32, 7], [32, 7]), "Conv Relu Conv Relu Conv Add Relu", &[2, 32, 7, 7]),
+        (
+            layer(bottleneck(1, true), [16, 7], [32, 7]),
+            "Conv Relu Conv Relu Conv Conv Add Relu",
+            &[2, 32, 7, 7],
+        ),
+        (
+            layer(bottleneck(2, true), [16, 7], [32, 4]),
+            "Conv Relu Conv Relu Conv AveragePool Conv Add Relu",
+            &[2, 32, 4, 4],
         ),
         (layer(Operator::HeadConv { activation }, [8, 7], [48, 7]), "Conv HardSwish", &[2, 48, 7, 7]),
         (layer(Operator::Pool, [48, 7], [48, 1]), "GlobalAveragePool", &[2, 48, 1, 1]),
@@ -164,6 +183,40 @@ fn attributes_of_a_block() {
     assert_eq!(scale.input, ["some.layer.depth_conv.h_swish", "some.layer.depth_conv.se.expand.h_sigmoid"]);
     let add = node("some.layer.add");
     assert_eq!(add.input, ["some.layer.point_linear.conv", INPUT]);
+}
+
+#[test]
+fn a_shortcut_that_shrinks_is_a_mean_of_what_there_is() {
+    let operator =
+        Bottleneck { kernel: 3, stride: 2, mid: 8, activation: Activation::Relu, downsample: true };
+    let graph = decoded(&[layer(Operator::Bottleneck(operator), [16, 7], [32, 4])], 1);
+    let node = |name: &str| graph.node.iter().find(|node| node.name() == name).expect(name);
+    let pool = node("some.layer.downsample.avg_pool");
+    assert_eq!(pool.input, [INPUT]);
+    let attribute =
+        |name: &str| pool.attribute.iter().find(|attribute| attribute.name() == name).expect("an attribute");
+    assert_eq!((attribute("ceil_mode").i(), attribute("count_include_pad").i()), (1, 0));
+    assert_eq!((&attribute("kernel_shape").ints, &attribute("strides").ints), (&vec![2, 2], &vec![2, 2]));
+    assert_eq!(node("some.layer.downsample.conv").input[0], "some.layer.downsample.avg_pool");
+    assert_eq!(node("some.layer.add").input, ["some.layer.downsample.conv", "some.layer.conv3.conv"]);
+}
+
+#[test]
+fn a_model_for_any_batch_says_what_it_is() {
+    let layers = [layer(Operator::Pool, [48, 7], [48, 1])];
+    let properties = BTreeMap::from([("arch".to_string(), "r8:k3e3/k3e3".to_string())]);
+    let bytes = model_for_any_batch(&layers, &BTreeMap::new(), 1e-5, properties.clone()).expect("written");
+    assert_eq!(properties_of("x.onnx", &bytes).expect("read"), properties);
+    let graph = proto::Model::decode(bytes.as_slice()).expect("a message").graph.expect("a graph");
+    for value in [&graph.input[0], &graph.output[0]] {
+        let tensor = value.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref()).expect("a tensor");
+        let first = &tensor.shape.as_ref().expect("a shape").dim[0];
+        assert_eq!((first.dim_param(), first.dim_value), ("N", None));
+    }
+    for bytes in [&bytes[..bytes.len() - 1], b"", b"\x08\x08"] {
+        let error = properties_of("x.onnx", bytes).expect_err("no file").to_string();
+        assert!(error.starts_with("x.onnx: content: expected a whole ONNX file"), "{error}");
+    }
 }
 
 #[test]

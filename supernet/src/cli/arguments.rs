@@ -44,7 +44,7 @@ impl Common {
     pub fn open_data_for(&self, supernet: &Supernet, spec: &str) -> anyhow::Result<Dataset> {
         let dataset = self.open_data(spec)?;
         dataset.check_fits(&supernet.space)?;
-        if !supernet.trained_on(&dataset) {
+        if supernet.trained_on(&dataset) == Some(false) {
             self.tell(format!("warning: the supernet was trained on other images than {}", dataset.name()));
         }
         Ok(dataset)

@@ -29,6 +29,9 @@ pub struct Arguments {
     /// Which images to count on: `val`, `test` or `train`
     #[arg(long, default_value = "val")]
     split: Split,
+    /// Take the batch norms' statistics that lie in an imported supernet instead of calibrating
+    #[arg(long)]
+    inherit_bn: bool,
     #[command(flatten)]
     pub common: Common,
 }
@@ -49,9 +52,13 @@ impl Arguments {
             calibration: Calibration::default(),
             kernels: kernels()?,
         };
+        let inherited = self.inherit_bn.then(|| supernet.statistics()).transpose()?;
         let mut results = Vec::new();
         for arch in archs {
-            let accuracy = judge.accuracy(&arch, self.split)?;
+            let accuracy = match inherited {
+                Some(statistics) => judge.accuracy_inheriting(&arch, statistics, self.split)?,
+                None => judge.accuracy(&arch, self.split)?,
+            };
             if !self.common.json {
                 print_lines(&format!("{} top-1 {accuracy}  {arch}", self.split))?;
             }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::{Value, json};
-use supernet::space::{self, Arch, Cost, SearchSpace, arch_file, cost, preset_names, sampler};
+use supernet::space::{self, Arch, Cost, Ratio, SearchSpace, arch_file, cost, preset_names, sampler};
 
 use super::Ending;
 use super::arguments::Common;
@@ -123,17 +123,21 @@ fn text(space: &SearchSpace, costs: &[Ends]) -> String {
     for (index, stage) in space.stages().iter().enumerate() {
         let list = |items: &[String]| items.join(" ");
         let words = |items: &[usize]| items.iter().map(usize::to_string).collect::<Vec<_>>();
-        let expand: Vec<_> = stage.choices.expand.iter().map(ToString::to_string).collect();
+        let ratios = |ratios: &[Ratio]| ratios.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let width = match ratios(&stage.choices.width) {
+            none if none.is_empty() => String::new(),
+            widths => format!("; width {}", list(&widths)),
+        };
         let _ = writeln!(
             text,
-            "stage {}: {} channels, stride {}, {}{}; kernel {}; expand {}; depth {}",
+            "stage {}: {} channels, stride {}, {}{}; kernel {}; expand {}; depth {}{width}",
             index + 1,
             stage.channels,
             stage.stride,
             stage.activation,
             if stage.squeeze_excite { ", squeeze-and-excite" } else { "" },
             list(&words(&stage.choices.kernel)),
-            list(&expand),
+            list(&ratios(&stage.choices.expand)),
             list(&words(&stage.choices.depth)),
         );
     }

@@ -6,19 +6,19 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
-use indicatif::ProgressBar;
-use serde_json::json;
+use serde_json::{Value, json};
 use supernet::eval::Accuracy;
 use supernet::file;
 use supernet::kernels::{Profile, ProfileRow};
 use supernet::space::{self, Arch};
-use supernet::timing::{Spread, peak_rss_mb, unix_seconds};
+use supernet::timing::{peak_rss_mb, unix_seconds};
 use supernet::train::{Observer, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
 
 use super::Ending;
 use super::arguments::{Common, check_device, kernels, stop_flag};
 use super::output::{duration, grouped};
 use super::profile::{recorded, table};
+use super::progress::{Steps, interrupted, tell_differences};
 
 /// Train the weights that all sub-networks of a space share
 #[derive(clap::Args)]
@@ -82,17 +82,15 @@ impl Arguments {
         let config = TrainConfig { seed: self.seed, checkpoint_every, kernels };
         let mut trainer = Trainer::new(space, dataset, &recipe, folder, config)?;
         self.announce(&trainer, &stop)?;
-        let batch = trainer.plan().batch as f64;
-        let mut progress =
-            Progress { common: &self.common, bar: ProgressBar::hidden(), times: Vec::new(), batch };
+        let mut progress = Progress { steps: Steps::new(&self.common, trainer.plan().batch) };
         profile.into_iter().for_each(Profile::clear);
         let outcome = trainer.run(&stop, &mut progress)?;
-        let times = progress.times;
         let profile = profile.map(Profile::rows);
         if let Some(rows) = &profile {
+            let times = &progress.steps.times;
             self.common.tell(table(rows, times.len(), times.iter().sum()));
         }
-        self.conclude(&trainer, outcome, batch, (&times, profile))
+        self.conclude(&trainer, outcome, &progress.steps, profile)
     }
 
     fn recipe(&self) -> anyhow::Result<Recipe> {
@@ -111,11 +109,7 @@ impl Arguments {
     fn announce(&self, trainer: &Trainer, stop: &AtomicBool) -> anyhow::Result<()> {
         let plan = trainer.plan();
         let done = trainer.resumed().map_or(0, |resumed| resumed.from_step);
-        for difference in trainer.resumed().into_iter().flat_map(|resumed| &resumed.differences) {
-            self.common.tell(format!(
-                "warning: {difference}: the last bits of the weights may differ from an unbroken run's"
-            ));
-        }
+        tell_differences(&self.common, trainer.resumed());
         if done >= plan.steps() {
             return Ok(());
         }
@@ -162,63 +156,42 @@ impl Arguments {
         &self,
         trainer: &Trainer,
         outcome: Outcome,
-        batch: f64,
-        (times, profile): (&[f64], Option<Vec<ProfileRow>>),
+        steps: &Steps,
+        profile: Option<Vec<ProfileRow>>,
     ) -> anyhow::Result<Ending> {
-        let step_ms = Spread::of(times);
-        let images_per_second = if times.is_empty() { 0.0 } else { batch / step_ms.median * 1e3 };
         let supernet = trainer.folder().supernet();
-        let interrupted = match outcome {
+        let stopped = match outcome {
             Outcome::Finished => None,
             Outcome::Interrupted { step } => Some(step),
         };
-        let document = json!({
-            "finished": interrupted.is_none(),
-            "interrupted_at_step": interrupted,
-            "resumed_from_step": trainer.resumed().map(|resumed| resumed.from_step),
-            "step_ms": step_ms,
-            "images_per_second": images_per_second,
-            "peak_rss_mb": peak_rss_mb(),
-            "supernet": interrupted.is_none().then(|| supernet.display().to_string()),
-            "profile": profile,
-        });
-        self.common.print(&document, || match interrupted {
+        let mut document = steps.document(stopped, trainer.resumed());
+        let written = stopped.is_none().then(|| supernet.display().to_string());
+        document.insert("supernet".to_string(), json!(written));
+        document.insert("profile".to_string(), json!(profile));
+        self.common.print(&Value::Object(document), || match stopped {
             None => supernet.display().to_string(),
-            Some(step) => format!(
-                "interrupted; {step} of {} steps are saved, go on with --resume",
-                trainer.plan().steps()
-            ),
+            Some(step) => interrupted(step, trainer.plan().steps()),
         })?;
-        Ok(if interrupted.is_some() { Ending::Interrupted } else { Ending::Done })
+        Ok(if stopped.is_some() { Ending::Interrupted } else { Ending::Done })
     }
 }
 
 /// One bar a phase.
 struct Progress<'a> {
-    common: &'a Common,
-    bar: ProgressBar,
-    times: Vec<f64>,
-    batch: f64,
+    steps: Steps<'a>,
 }
 
 impl Observer for Progress<'_> {
     fn phase(&mut self, phase: &PlannedPhase, step: u64) {
-        self.bar.finish_and_clear();
-        self.common.tell(format!("phase {}: {} steps", phase.phase.name, phase.steps));
-        self.bar = self.common.bar(phase.steps, "{bar:30} {pos}/{len}  {msg}  ETA {eta}");
-        self.bar.set_position(step - phase.first_step);
-        self.bar.reset_eta();
+        self.steps.tell(format!("phase {}: {} steps", phase.phase.name, phase.steps));
+        self.steps.begin(phase.steps, step - phase.first_step);
     }
 
     fn step(&mut self, record: &StepRecord) {
-        self.times.push(record.ms);
-        let recent = &self.times[self.times.len().saturating_sub(20)..];
-        let rate = self.batch * recent.len() as f64 / recent.iter().sum::<f64>() * 1e3;
-        self.bar.set_message(format!("loss {:.3}  {rate:.0} images/s", record.loss));
-        self.bar.inc(1);
+        self.steps.step(record);
     }
 
     fn evaluated(&mut self, arch: &Arch, accuracy: Accuracy) {
-        self.bar.suspend(|| self.common.tell(format!("  val top-1 {accuracy}  {arch}")));
+        self.steps.tell(format!("  val top-1 {accuracy}  {arch}"));
     }
 }

@@ -143,6 +143,11 @@ impl Normalisation {
         Ok(Self { mean, std })
     }
 
+    /// The mean and deviation of ImageNet's training images that PyTorch's models are trained with.
+    pub fn imagenet() -> Self {
+        Self { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] }
+    }
+
     /// The statistics of the images of `set`; exact integer sums, so the order of the images does not matter.
     ///
     /// A channel without any variation gets a deviation of one grey level, 1/255, instead of 0.

@@ -169,6 +169,19 @@ impl Dataset {
         Ok(Self { origin, classes, splits, facts, late_test, looked_at, skipped })
     }
 
+    /// The same images as a network sees them that was made for another normalisation.
+    ///
+    /// # Errors
+    /// If it is for another number of channels.
+    pub fn normalised_as(mut self, normalisation: Normalisation) -> Result<Self> {
+        if normalisation.channels() != self.channels() {
+            let place = format!("data {}", self.name());
+            return Err(Error::invalid(place, "channels", normalisation.channels(), self.channels()));
+        }
+        self.facts.normalisation = normalisation;
+        Ok(self)
+    }
+
     fn with_late_test(self, late_test: Option<PathBuf>) -> Self {
         Self { late_test, ..self }
     }

@@ -5,10 +5,14 @@
 mod kernel_transform;
 mod reorder;
 mod shared;
+mod statistics;
 mod subnet;
 
 pub use reorder::{Nesting, sort_channels};
 #[cfg(feature = "train")]
 pub(crate) use shared::check_finite;
 pub use shared::{Gradients, SharedWeights};
+pub(crate) use shared::{is_matrix, shared_specs};
+pub use statistics::statistics_to_tensors;
+pub(crate) use statistics::{is_running, running_names, statistics_from_tensors};
 pub use subnet::{SubnetGradients, SubnetWeights};

@@ -22,7 +22,7 @@ pub struct SharedWeights {
 }
 
 /// Names, shapes and roles of a space's shared tensors.
-fn specs(space: &SearchSpace) -> Result<Vec<WeightSpec>> {
+pub(crate) fn shared_specs(space: &SearchSpace) -> Result<Vec<WeightSpec>> {
     let layers = space.lower(&sampler::largest(space))?;
     let mut specs: Vec<_> = layers.iter().flat_map(crate::space::LayerSpec::weights).collect();
     specs.extend(matrix_specs(space, &layers));
@@ -37,7 +37,7 @@ impl SharedWeights {
     /// If a tensor cannot be made.
     pub fn new(space: &SearchSpace, rng: &mut ChaCha8Rng) -> Result<Self> {
         let mut tensors = BTreeMap::new();
-        for spec in specs(space)? {
+        for spec in shared_specs(space)? {
             let tensor = Tensor::from_vec(initial(&spec, rng), spec.shape.as_slice(), &Device::Cpu)?;
             tensors.insert(spec.name, tensor);
         }
@@ -54,7 +54,7 @@ impl SharedWeights {
         place: &str,
     ) -> Result<Self> {
         let mut checked = BTreeMap::new();
-        for WeightSpec { name, shape, .. } in specs(space)? {
+        for WeightSpec { name, shape, .. } in shared_specs(space)? {
             let wanted = || format!("a tensor {shape:?} for space {}", space.name());
             let tensor =
                 tensors.remove(&name).ok_or_else(|| Error::invalid(place, &name, wanted(), "none"))?;
@@ -113,6 +113,11 @@ impl SharedWeights {
         debug_assert_eq!(self.tensors.get(name).map(Tensor::dims), Some(tensor.dims()));
         self.tensors.insert(name.to_string(), tensor);
     }
+}
+
+/// Whether this is one of the matrices that turn a depthwise kernel into a smaller one.
+pub(crate) fn is_matrix(spec: &WeightSpec) -> bool {
+    spec.role == WeightRole::Kernel && spec.name.ends_with("_matrix")
 }
 
 /// Whether every value of a tensor is a finite number.
@@ -214,7 +219,7 @@ mod tests {
         let count = |specs: &[WeightSpec]| {
             specs.iter().map(|spec| spec.shape.iter().product::<usize>()).sum::<usize>()
         };
-        assert_eq!(count(&specs(&space).expect("a checked space")), 7_678_880);
+        assert_eq!(count(&shared_specs(&space).expect("a checked space")), 7_678_880);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use candle_nn::VarBuilder;
 
 use super::kernel_transform::{KernelTransform, depthwise_name};
 use super::shared::{Gradients, SharedWeights};
+use super::statistics::statistics_to_tensors;
 use crate::error::Result;
 use crate::kernels::Kernels;
 use crate::nn::{MapSource, Source, Statistics};
@@ -100,10 +101,7 @@ impl<'a> SubnetWeights<'a> {
     /// If statistics are not `[2, C]`.
     pub fn calibrated(&self, statistics: &Statistics) -> Result<Source<'static>> {
         let mut tensors = self.values.clone();
-        for (name, tensor) in statistics {
-            tensors.insert(format!("{name}.running_mean"), tensor.get(0)?);
-            tensors.insert(format!("{name}.running_var"), tensor.get(1)?);
-        }
+        tensors.extend(statistics_to_tensors(statistics)?);
         Ok(self.source(MapSource::builder(tensors)))
     }
 

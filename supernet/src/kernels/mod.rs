@@ -11,7 +11,7 @@ mod reference;
 mod tensors;
 
 pub use cpu::Isa;
-pub use ops::{ChainKept, DepthwiseChain, NesterovStep, Normalisation, PackedWeight};
+pub use ops::{ChainKept, DepthwiseChain, NesterovStep, Normalisation, PackedWeight, Window};
 pub use profile::{Profile, ProfileRow};
 
 use crate::error::{Error, Result};

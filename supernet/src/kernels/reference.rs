@@ -333,17 +333,20 @@ pub mod planes {
 
 /// Patches of dense convolutions.
 pub mod dense {
+    use std::ops::Range;
+
     use super::tapped;
     use crate::kernels::cpu::dense::PatchShape;
 
-    /// Calls `visit(place in x if inside, place in the patches)` for every value of the patches.
-    fn for_each_value(shape: &PatchShape, mut visit: impl FnMut(Option<usize>, usize)) {
+    /// Calls `visit(place in x if inside, place in the patches)` for every value of some images' patches.
+    fn for_each_value(shape: &PatchShape, of: Range<usize>, mut visit: impl FnMut(Option<usize>, usize)) {
         let PatchShape { channels, images, height, width, kernel, stride } = *shape;
         let (out_height, out_width) = (shape.out_height(), shape.out_width());
         let plane = out_height * out_width;
-        for at in 0..channels * kernel * kernel * images * plane {
-            let (ox, oy, image) = (at % out_width, at / out_width % out_height, at / plane % images);
-            let row = at / plane / images;
+        for at in 0..channels * kernel * kernel * of.len() * plane {
+            let (ox, oy, image) =
+                (at % out_width, at / out_width % out_height, of.start + at / plane % of.len());
+            let row = at / plane / of.len();
             let (kx, ky, channel) = (row % kernel, row / kernel % kernel, row / kernel / kernel);
             let iy = tapped(oy, ky, kernel, stride, height);
             let ix = tapped(ox, kx, kernel, stride, width);
@@ -353,8 +356,80 @@ pub mod dense {
     }
 
     /// im2col.
-    pub fn patches(shape: &PatchShape, x: &[f32], out: &mut [f32]) {
-        for_each_value(shape, |from, to| out[to] = from.map_or(0.0, |from| x[from]));
+    pub fn patches(shape: &PatchShape, images: Range<usize>, x: &[f32], out: &mut [f32]) {
+        for_each_value(shape, images, |from, to| out[to] = from.map_or(0.0, |from| x[from]));
+    }
+
+    /// The adjoint of im2col.
+    pub fn fold_patches(shape: &PatchShape, images: Range<usize>, patches: &[f32], dx: &mut [f32]) {
+        let mut sums = vec![None; dx.len()];
+        for_each_value(shape, images.clone(), |to, from| {
+            if let Some(to) = to {
+                *sums[to].get_or_insert(0.0) += f64::from(patches[from]);
+            }
+        });
+        let plane = shape.height * shape.width;
+        for (at, (dx, sum)) in dx.iter_mut().zip(sums).enumerate() {
+            if images.contains(&(at / plane % shape.images)) {
+                *dx = sum.unwrap_or(0.0) as f32;
+            }
+        }
+    }
+}
+
+/// Pooling over windows.
+pub mod pool {
+    use crate::kernels::cpu::pool::Pool;
+
+    /// Places in the map that a window covers, row by row.
+    fn window(pool: &Pool, map: usize, oy: usize, ox: usize) -> Vec<usize> {
+        let Pool { height, width, side, stride, padding } = *pool;
+        let axis = |out: usize, len: usize| {
+            (0..side).filter_map(move |tap| (out * stride + tap).checked_sub(padding).filter(|at| *at < len))
+        };
+        axis(oy, height).flat_map(|y| axis(ox, width).map(move |x| (map * height + y) * width + x)).collect()
+    }
+
+    fn for_each_window(pool: &Pool, windows: usize, mut visit: impl FnMut(usize, Vec<usize>)) {
+        let (height, width) = (pool.out_height(), pool.out_width());
+        for at in 0..windows {
+            visit(at, window(pool, at / width / height, at / width % height, at % width));
+        }
+    }
+
+    fn greatest(x: &[f32], window: &[usize]) -> usize {
+        window
+            .iter()
+            .copied()
+            .reduce(|best, at| if x[at] > x[best] || x[at].is_nan() { at } else { best })
+            .expect("a window holds a value")
+    }
+
+    /// y = greatest of each window.
+    pub fn max(pool: &Pool, x: &[f32], y: &mut [f32]) {
+        for_each_window(pool, y.len(), |at, window| y[at] = x[greatest(x, &window)]);
+    }
+
+    /// dx: each dy at the first of its window's greatest.
+    pub fn max_backward(pool: &Pool, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        dx.fill(0.0);
+        for_each_window(pool, dy.len(), |at, window| dx[greatest(x, &window)] += dy[at]);
+    }
+
+    /// y = mean of what there is of each window.
+    pub fn average(pool: &Pool, x: &[f32], y: &mut [f32]) {
+        for_each_window(pool, y.len(), |at, window| {
+            let sum: f64 = window.iter().map(|&from| f64::from(x[from])).sum();
+            y[at] = (sum / window.len() as f64) as f32;
+        });
+    }
+
+    /// dx: each dy spread over its window.
+    pub fn average_backward(pool: &Pool, dy: &[f32], dx: &mut [f32]) {
+        dx.fill(0.0);
+        for_each_window(pool, dy.len(), |at, window| {
+            window.iter().for_each(|&to| dx[to] += dy[at] / window.len() as f32);
+        });
     }
 }
 

@@ -82,7 +82,7 @@ pub(super) fn compute_many<const N: usize, const M: usize>(
 }
 
 /// A vector for a kernel to fill. Zeroing the 10 MB outputs first would cost as much as the lighter kernels.
-fn unfilled(length: usize) -> Vec<f32> {
+pub(super) fn unfilled(length: usize) -> Vec<f32> {
     let mut values: Vec<MaybeUninit<f32>> = Vec::with_capacity(length);
     // SAFETY: `MaybeUninit` needs no initial value, and the capacity is `length`.
     unsafe { values.set_len(length) };

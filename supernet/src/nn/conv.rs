@@ -6,7 +6,7 @@ use super::batch_norm::BatchNorm;
 use super::pass::{Pass, Tape};
 use super::source::Source;
 use crate::error::Result;
-use crate::kernels::Kernels;
+use crate::kernels::{Kernels, Window};
 use crate::space::Activation;
 
 /// A convolution: what it computes forward, and what it gives back.
@@ -91,47 +91,56 @@ impl Convolution for Pointwise {
     }
 }
 
-/// Dense k x k convolution on the image, padding k/2; nobody asks for its input's gradient.
+/// Dense k x k convolution, padding k/2.
 pub struct Dense {
-    weight: Tensor, // [O, C k k]
-    kernel: usize,
-    stride: usize,
+    weight: Tensor, // [O, I, k, k]
+    window: Window,
+    /// The image's gradient is nobody's.
+    on_image: bool,
     kernels: Kernels,
 }
 
 impl Dense {
-    /// Asks for `weight`, `[O, C, k, k]`.
+    /// A convolution on maps; asks for `weight`, `[O, I, k, k]`.
     ///
     /// # Errors
     /// If it is missing or has another shape.
-    pub fn new([output, input, kernel]: [usize; 3], stride: usize, source: &Source) -> Result<Self> {
-        let weight = source.get((output, input, kernel, kernel), "weight")?.flatten_from(1)?;
-        Ok(Self { weight, kernel, stride, kernels: source.kernels().for_layer(Self::NAME) })
+    pub fn new([output, input]: [usize; 2], window: Window, source: &Source) -> Result<Self> {
+        let weight = source.get((output, input, window.kernel, window.kernel), "weight")?;
+        Ok(Self { weight, window, on_image: false, kernels: source.kernels().for_layer(Self::NAME) })
     }
-}
 
-impl Dense {
-    /// The weight, `[O, C k k]`, the kernel's side and the stride.
-    pub(super) fn parts(&self) -> (&Tensor, usize, usize) {
-        (&self.weight, self.kernel, self.stride)
+    /// A convolution on the image, whose gradient nobody asks for.
+    ///
+    /// # Errors
+    /// As [`Dense::new`].
+    pub fn on_image(channels: [usize; 2], window: Window, source: &Source) -> Result<Self> {
+        let kernels = source.kernels().for_layer("stem");
+        Ok(Self { on_image: true, kernels, ..Self::new(channels, window, source)? })
+    }
+
+    /// The weight, `[O, I, k, k]`, and what it looks through.
+    pub(super) fn parts(&self) -> (&Tensor, Window) {
+        (&self.weight, self.window)
     }
 }
 
 impl Convolution for Dense {
-    const NAME: &'static str = "stem";
+    const NAME: &'static str = "dense";
 
     fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         pass.save(x);
-        let (patches, (height, width)) = self.kernels.patches(x, self.kernel, self.stride)?;
-        let y = self.kernels.product(&self.weight, &patches)?; // [O, N H W]
-        Ok(y.reshape((y.dim(0)?, x.dim(1)?, height, width))?)
+        Ok(self.kernels.convolve(&self.weight, x, self.window.stride)?)
     }
 
     fn backward(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Option<Tensor>> {
-        let x = tape.pop()?;
-        let (patches, _) = self.kernels.patches(&x, self.kernel, self.stride)?;
-        self.kernels.add_product(&gradient.weight, &dy.flatten_from(1)?, &patches.t()?)?;
-        Ok(None)
+        let (x, stride) = (tape.pop()?, self.window.stride);
+        self.kernels.add_convolve_weight(&gradient.weight, &x, dy, stride)?;
+        if self.on_image {
+            return Ok(None);
+        }
+        let (_, _, height, width) = x.dims4()?;
+        Ok(Some(self.kernels.convolve_backward_input(&self.weight, dy, stride, (height, width))?))
     }
 }
 

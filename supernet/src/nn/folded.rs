@@ -7,12 +7,13 @@
 use candle_core::Tensor;
 
 use super::batch_norm::BatchNorm;
-use super::conv::{ConvNorm, Dense, Pointwise};
+use super::conv::{self, ConvNorm, Pointwise};
 use super::linear::{FeatureMix, Linear};
 use super::mbconv::MbConv;
 use super::network::{Layer, Network};
 use crate::error::Result;
-use crate::kernels::{Kernels, PackedWeight};
+use crate::kernels::{Kernels, PackedWeight, Window};
+use crate::nn;
 use crate::space::Activation;
 
 /// A network with its batch norms folded into its weights.
@@ -22,8 +23,11 @@ pub struct FoldedNetwork {
 }
 
 enum Folded {
-    Stem { convolution: Product, kernel: usize, stride: usize },
+    Dense(Dense),
+    Residual(Dense),
     Block(Box<Block>),
+    MaxPool,
+    Bottleneck(Box<Bottleneck>),
     HeadConv(Product),
     Pool,
     Mix(Product),
@@ -34,6 +38,22 @@ enum Folded {
 struct Product {
     weight: PackedWeight,
     shift: Tensor, // [O]
+    activation: Activation,
+}
+
+/// A dense convolution.
+struct Dense {
+    filters: Product, // [O, I k k]
+    window: Window,
+}
+
+/// A residual bottleneck.
+struct Bottleneck {
+    reduction: Product,
+    dense: Dense,
+    expansion: Product,
+    /// The shortcut's convolution, and its stride.
+    downsample: Option<(Product, usize)>,
     activation: Activation,
 }
 
@@ -94,6 +114,53 @@ impl Product {
     }
 }
 
+impl Dense {
+    fn new(conv: &ConvNorm<conv::Dense>, kernels: Kernels) -> Result<Self> {
+        let (convolution, norm) = conv.parts();
+        let (weight, window) = convolution.parts();
+        Ok(Self { filters: Product::folded(&weight.flatten_from(1)?, norm, kernels)?, window })
+    }
+
+    /// `[I, N, H, W] -> [O, N, H/s, W/s]`.
+    fn forward(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        let Product { weight, shift, activation } = &self.filters;
+        Ok(kernels.convolve_activated(weight, x, self.window, shift, *activation)?)
+    }
+}
+
+impl Bottleneck {
+    fn new(block: &nn::Bottleneck, kernels: Kernels) -> Result<Self> {
+        let parts = block.parts();
+        let downsample = match parts.downsample {
+            Some((convolution, stride)) => Some((Product::pointwise(convolution, kernels)?, stride)),
+            None => None,
+        };
+        Ok(Self {
+            reduction: Product::pointwise(parts.reduction, kernels)?,
+            dense: Dense::new(parts.dense, kernels)?,
+            expansion: Product::pointwise(parts.expansion, kernels)?,
+            downsample,
+            activation: parts.activation,
+        })
+    }
+
+    /// `[C, N, H, W] -> [C', N, H/s, W/s]`.
+    fn forward(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        let inner = self.reduction.forward_maps(x, kernels)?; // [mid, N, H, W]
+        let inner = self.dense.forward(&inner, kernels)?; // [mid, N, H/s, W/s]
+        let y = self.expansion.forward_maps(&inner, kernels)?; // [C', N, H/s, W/s]
+        match &self.downsample {
+            Some((convolution, 1)) => kernels.add_assign(&y, &convolution.forward_maps(x, kernels)?)?,
+            Some((convolution, stride)) => {
+                let shortcut = convolution.forward_maps(&kernels.average_pool(x, *stride)?, kernels)?;
+                kernels.add_assign(&y, &shortcut)?;
+            }
+            None => kernels.add_assign(&y, x)?,
+        }
+        Ok(kernels.bias_activation(&y, None, self.activation)?)
+    }
+}
+
 impl Block {
     fn new(block: &MbConv, kernels: Kernels) -> Result<Self> {
         let parts = block.parts();
@@ -151,7 +218,12 @@ impl FoldedNetwork {
         let kernels = network.kernels();
         let fold = |layer: &Layer| -> Result<Folded> {
             Ok(match layer {
-                Layer::Stem(stem) => Folded::stem(stem, kernels)?,
+                Layer::Stem(conv) | Layer::Conv { conv, residual: false } => {
+                    Folded::Dense(Dense::new(conv, kernels)?)
+                }
+                Layer::Conv { conv, residual: true } => Folded::Residual(Dense::new(conv, kernels)?),
+                Layer::MaxPool => Folded::MaxPool,
+                Layer::Bottleneck(block) => Folded::Bottleneck(Box::new(Bottleneck::new(block, kernels)?)),
                 Layer::MbConv(block) => Folded::Block(Box::new(Block::new(block, kernels)?)),
                 Layer::HeadConv(conv) => Folded::HeadConv(Product::pointwise(conv, kernels)?),
                 Layer::Pool => Folded::Pool,
@@ -186,11 +258,14 @@ impl FoldedNetwork {
         let (mut x, kernels) = (maps, self.kernels);
         for layer in &self.layers {
             x = match layer {
-                Folded::Stem { convolution, kernel, stride } => {
-                    let (patches, (height, width)) = kernels.patches(&x, *kernel, *stride)?;
-                    let y = convolution.forward(&patches, kernels)?; // [O, N H W]
-                    y.reshape(((), x.dim(1)?, height, width))?
+                Folded::Dense(dense) => dense.forward(&x, kernels)?,
+                Folded::Residual(dense) => {
+                    let y = dense.forward(&x, kernels)?;
+                    kernels.add_assign(&y, &x)?;
+                    y
                 }
+                Folded::MaxPool => kernels.max_pool(&x)?, // [C, N, H/2, W/2]
+                Folded::Bottleneck(block) => block.forward(&x, kernels)?,
                 Folded::Block(block) => block.forward(&x, kernels)?,
                 Folded::HeadConv(product) | Folded::Mix(product) => product.forward_maps(&x, kernels)?,
                 Folded::Pool => kernels.mean(&x)?.unsqueeze(2)?.unsqueeze(3)?, // [C, N, 1, 1]
@@ -202,12 +277,6 @@ impl FoldedNetwork {
 }
 
 impl Folded {
-    fn stem(stem: &ConvNorm<Dense>, kernels: Kernels) -> Result<Self> {
-        let (convolution, norm) = stem.parts();
-        let (weight, kernel, stride) = convolution.parts();
-        Ok(Self::Stem { convolution: Product::folded(weight, norm, kernels)?, kernel, stride })
-    }
-
     fn mix(mix: &FeatureMix, kernels: Kernels) -> Result<Self> {
         let (convolution, activation) = mix.parts();
         let weight = convolution.weight();

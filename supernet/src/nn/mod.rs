@@ -8,6 +8,7 @@
 //! gradients. `backward` adds into them in place.
 
 mod batch_norm;
+mod bottleneck;
 mod conv;
 mod folded;
 mod inner;
@@ -19,6 +20,7 @@ mod source;
 mod squeeze_excite;
 
 pub use batch_norm::{BatchNorm, Statistics};
+pub use bottleneck::Bottleneck;
 pub use conv::{ConvNorm, Convolution, Dense, Pointwise};
 pub use folded::FoldedNetwork;
 pub use inner::{Excited, Inner};

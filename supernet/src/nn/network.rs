@@ -2,13 +2,14 @@
 
 use candle_core::{Tensor, bail};
 
+use super::bottleneck::Bottleneck;
 use super::conv::{ConvNorm, Dense, Pointwise};
 use super::linear::{FeatureMix, Linear};
 use super::mbconv::{MbConv, given};
 use super::pass::{Pass, Tape};
 use super::source::Source;
-use crate::error::{Error, Result};
-use crate::kernels::Kernels;
+use crate::error::Result;
+use crate::kernels::{Kernels, Window};
 use crate::space::{LayerSpec, Operator};
 
 /// A network with weights; or, from a source of gradients, the gradients of one.
@@ -20,6 +21,9 @@ pub struct Network {
 pub(super) enum Layer {
     Stem(ConvNorm<Dense>),
     MbConv(Box<MbConv>),
+    Conv { conv: ConvNorm<Dense>, residual: bool },
+    MaxPool,
+    Bottleneck(Box<Bottleneck>),
     HeadConv(ConvNorm<Pointwise>),
     Pool,
     FeatureMix(FeatureMix),
@@ -32,15 +36,24 @@ impl Layer {
         let (input, output) = (layer.input.channels, layer.output.channels);
         Ok(match &layer.operator {
             Operator::Stem { kernel, stride, activation } => {
-                let convolution = Dense::new([output, input, *kernel], *stride, &source.pp("conv"))?;
+                let window = Window { kernel: *kernel, stride: *stride };
+                let convolution = Dense::on_image([output, input], window, &source.pp("conv"))?;
                 Self::Stem(ConvNorm::new(convolution, output, *activation, &source)?)
             }
             Operator::MbConv(block) => Self::MbConv(Box::new(MbConv::new(block, layer, &source)?)),
             Operator::HeadConv { activation } => {
                 Self::HeadConv(ConvNorm::pointwise(input, output, *activation, &source)?)
             }
-            Operator::Conv { .. } | Operator::MaxPool | Operator::Bottleneck(_) => {
-                return Err(Error::invalid("network", "layer", "one with kernels", layer));
+            Operator::Conv { kernel, activation, residual } => {
+                let source = if *residual { source.pp("conv") } else { source };
+                let window = Window { kernel: *kernel, stride: 1 };
+                let convolution = Dense::new([output, input], window, &source.pp("conv"))?;
+                let conv = ConvNorm::new(convolution, output, *activation, &source)?;
+                Self::Conv { conv, residual: *residual }
+            }
+            Operator::MaxPool => Self::MaxPool,
+            Operator::Bottleneck(block) => {
+                Self::Bottleneck(Box::new(Bottleneck::new(block, layer, &source)?))
             }
             Operator::Pool => Self::Pool,
             Operator::FeatureMix { activation } => {
@@ -103,6 +116,12 @@ impl Network {
         match layer {
             Layer::Stem(stem) => stem.forward(x, None, pass),
             Layer::MbConv(block) => block.forward(x, pass),
+            Layer::Conv { conv, residual } => conv.forward(x, residual.then_some(x), pass),
+            Layer::MaxPool => {
+                pass.save(x);
+                Ok(self.kernels.max_pool(x)?) // [C, N, H/2, W/2]
+            }
+            Layer::Bottleneck(block) => block.forward(x, pass),
             Layer::HeadConv(conv) => conv.forward(x, None, pass),
             Layer::Pool => {
                 pass.save(x);
@@ -154,6 +173,18 @@ impl Network {
         Ok(match (layer, gradient) {
             (Layer::Stem(stem), Layer::Stem(gradient)) => stem.backward(dy, tape, gradient)?,
             (Layer::MbConv(block), Layer::MbConv(gradient)) => Some(block.backward(dy, tape, gradient)?),
+            (Layer::Conv { conv, residual: false }, Layer::Conv { conv: gradient, .. }) => {
+                conv.backward(dy, tape, gradient)?
+            }
+            (Layer::Conv { conv, residual: true }, Layer::Conv { conv: gradient, .. }) => {
+                let d = given(conv.backward_keeping(&dy, tape, gradient)?)?;
+                self.kernels.add_assign(&d, &dy)?;
+                Some(d)
+            }
+            (Layer::MaxPool, Layer::MaxPool) => Some(self.kernels.max_pool_backward(&tape.pop()?, &dy)?),
+            (Layer::Bottleneck(block), Layer::Bottleneck(gradient)) => {
+                Some(block.backward(dy, tape, gradient)?)
+            }
             (Layer::HeadConv(conv), Layer::HeadConv(gradient)) => conv.backward(dy, tape, gradient)?,
             (Layer::Pool, Layer::Pool) => {
                 let (_, _, height, width) = tape.pop()?.dims4()?;

@@ -1,5 +1,7 @@
 //! Every written form of a sub-network: words, canonical text, and the files that hold one.
 
+mod ofa_config;
+
 use std::path::Path;
 
 use rand::SeedableRng;
@@ -7,15 +9,18 @@ use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
 use super::{Arch, Block, Family, Ratio, SearchSpace, Stage, sampler};
-use crate::document::check_version;
+use crate::document::check_one_of;
 use crate::error::{Error, Result};
 use crate::file;
 
-/// Kind and version of `found.json` and `config.json`.
-const VERSIONS: [(&str, u32); 2] = [("found", 2), ("model", 1)];
+pub use ofa_config::{NET_CONFIG, RUN_CONFIG, net_config, run_config};
+
+/// Kind and known versions of `found.json` and `config.json`.
+const VERSIONS: [(&str, &[u32]); 2] = [("found", &[2]), ("model", &[1, 2])];
 
 /// Reads a sub-network of `space` from what a user wrote: `largest`, `smallest`, `random:SEED`, the
-/// canonical text, or the path of a `found.json`, an exported `config.json` or a sample of PyTorch's `ofa`.
+/// canonical text, or the path of a `found.json`, an exported `config.json`, or what PyTorch's `ofa` writes: a sample,
+/// or a `net.config`, for which a `run.config` beside it gives the resolution.
 ///
 /// # Errors
 /// If the text has none of these forms, the file cannot be read, or the sub-network is not in the space.
@@ -84,18 +89,28 @@ enum OneOrMany {
 }
 
 fn from_file(space: &SearchSpace, path: &Path) -> Result<Arch> {
-    let text = file::read_text(path)?;
-    from_json(space, &path.display().to_string(), &text)
+    let (place, text) = (path.display().to_string(), file::read_text(path)?);
+    if !ofa_config::is_net_config(&text) {
+        return from_json(space, &place, &text);
+    }
+    let run = path.with_file_name(RUN_CONFIG);
+    let size = |run: &Path| ofa_config::image_size(&run.display().to_string(), &file::read_text(run)?);
+    let resolution = run.is_file().then(|| size(&run)).transpose()?;
+    ofa_config::from_text(space, &place, &text, resolution)
 }
 
 /// Reads the text of a file that holds a sub-network, which may yet lie outside the space; `place` names it in
 /// messages.
 ///
 /// # Errors
-/// If the text holds none.
+/// If the text holds none, or is a `net.config` and the space has more than one resolution.
 pub fn from_json(space: &SearchSpace, place: &str, text: &str) -> Result<Arch> {
+    if ofa_config::is_net_config(text) {
+        return ofa_config::from_text(space, place, text, None);
+    }
     let file = serde_json::from_str(text).map_err(|error| {
-        let expected = "`best.arch` (found.json), `arch` (config.json), or `ks`, `e`, `d`, `r` (ofa)";
+        let expected = "`best.arch` (found.json), `arch` (config.json), or of ofa `ks`, `e`, `d`, `r`, or `blocks` \
+                        and `classifier` (net.config)";
         let cause = if error.is_data() {
             "JSON without a readable one of them".to_string()
         } else {
@@ -122,8 +137,8 @@ fn check_front(place: &str, text: &str) -> Result<()> {
         .map_err(|error| Error::invalid(place, "kind and version", "those of a file", error))?;
     match (front.kind, front.version) {
         (Some(kind), version) => {
-            let known = VERSIONS.iter().find(|known| known.0 == kind).map_or(1, |known| known.1);
-            check_version(place, version.unwrap_or_default(), known)
+            let known = VERSIONS.iter().find(|known| known.0 == kind).map_or(&[1][..], |known| known.1);
+            check_one_of(place, version.unwrap_or_default(), known)
         }
         (None, _) => Ok(()),
     }

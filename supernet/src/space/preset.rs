@@ -6,8 +6,9 @@ use super::SearchSpace;
 use crate::error::{Error, Result};
 use crate::file;
 
-const PRESETS: [(&str, &str); 7] = [
+const PRESETS: [(&str, &str); 8] = [
     ("tiny", include_str!("presets/tiny.toml")),
+    ("tiny-resnet", include_str!("presets/tiny-resnet.toml")),
     ("fashion", include_str!("presets/fashion.toml")),
     ("ofa-mbv3-w1.0", include_str!("presets/ofa-mbv3-w1.0.toml")),
     ("ofa-mbv3-w1.2", include_str!("presets/ofa-mbv3-w1.2.toml")),

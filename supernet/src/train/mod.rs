@@ -1,19 +1,28 @@
-//! Progressive shrinking: recipe, plan, loss, optimizer, trainer, and the folder that a run leaves.
+//! Progressive shrinking: recipe, plan, loss, optimizer, trainer, and the folder that a run leaves; and the fine-tuning
+//! of one exported network with the same parts.
 
+mod finetune;
 mod loss;
 mod plan;
 mod recipe;
 mod record;
+mod resumed;
 mod run_folder;
 mod sgd;
 mod step;
+mod steps;
 mod trainer;
 
+pub use finetune::{
+    FineTuneCheckpoint, FineTunePlan, FineTuneSettings, FineTuneTask, FineTuner, StaticNetwork,
+    open_fine_tune_folder,
+};
 pub use loss::{Target, loss};
 pub use plan::{Plan, PlannedPhase};
 pub use recipe::{Allowed, Phase, Recipe};
 pub use record::{LogLine, StepRecord};
+pub use resumed::Resumed;
 pub use run_folder::RunFolder;
 pub use sgd::Sgd;
 pub use step::{Pupil, dropout_mask};
-pub use trainer::{Observer, Outcome, Resumed, TrainConfig, Trainer};
+pub use trainer::{Observer, Outcome, TrainConfig, Trainer};

@@ -29,20 +29,30 @@ pub struct PlannedPhase {
 impl PlannedPhase {
     /// Learning rate of a step of this phase: linear from zero in warm-up, then half a cosine down to zero.
     pub fn lr(&self, step: u64) -> f32 {
-        let within = step - self.first_step;
-        let lr = if within < self.warmup_steps {
-            self.scaled_lr * (within + 1) as f64 / self.warmup_steps as f64
-        } else {
-            let share = (within - self.warmup_steps) as f64 / (self.steps - self.warmup_steps).max(1) as f64;
-            0.5 * self.scaled_lr * (1.0 + (PI * share).cos())
-        };
-        lr as f32
+        scheduled_lr(self.scaled_lr, step - self.first_step, self.warmup_steps, self.steps)
     }
 
     /// The step after its last.
     pub fn end(&self) -> u64 {
         self.first_step + self.steps
     }
+}
+
+/// Learning rate of the step `within` `steps`: linear from zero up to `lr` in warm-up, then half a cosine down to zero.
+pub(super) fn scheduled_lr(lr: f64, within: u64, warmup_steps: u64, steps: u64) -> f32 {
+    let scheduled = if within < warmup_steps {
+        lr * (within + 1) as f64 / warmup_steps as f64
+    } else {
+        let share = (within - warmup_steps) as f64 / (steps - warmup_steps).max(1) as f64;
+        0.5 * lr * (1.0 + (PI * share).cos())
+    };
+    scheduled as f32
+}
+
+/// Hash of a plan: of its JSON text with sorted keys.
+pub(super) fn hash_of(plan: &impl Serialize) -> String {
+    let text = sorted_json(plan).expect("a plan is plain data");
+    blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
 /// All that decides what a run computes, but for the weights' first values.
@@ -140,8 +150,7 @@ impl Plan {
 
     /// Hash of all of it.
     pub fn hash(&self) -> String {
-        let text = sorted_json(self).expect("a plan is plain data");
-        blake3::hash(text.as_bytes()).to_hex().to_string()
+        hash_of(self)
     }
 }
 

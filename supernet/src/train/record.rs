@@ -69,6 +69,14 @@ impl LogLine {
         }
     }
 
+    /// The accuracy, if the line is an evaluation after so many steps.
+    pub fn accuracy_at(&self, steps: u64) -> Option<Accuracy> {
+        match self {
+            Self::Evaluation { step, accuracy, .. } if *step == steps => Some(*accuracy),
+            _ => None,
+        }
+    }
+
     /// Steps that were taken when the line was written; lines beyond a checkpoint are cut at a resume.
     pub fn steps_taken(&self) -> u64 {
         match self {

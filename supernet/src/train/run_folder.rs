@@ -4,7 +4,9 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::plan::Plan;
+use serde::Serialize;
+
+use super::plan::hash_of;
 use super::record::LogLine;
 use crate::error::{Error, Result};
 use crate::file::{self, write_atomically};
@@ -23,14 +25,22 @@ impl RunFolder {
     /// # Errors
     /// If it is used and `resume` is false, another process holds it, or it cannot be written.
     pub fn open(path: &Path, resume: bool) -> Result<Self> {
+        Self::open_for(path, resume, &["teacher.safetensors", "supernet.safetensors"])
+    }
+
+    /// Opens a folder for a run that leaves `results` beside plan, log and checkpoint.
+    ///
+    /// # Errors
+    /// As [`RunFolder::open`].
+    pub(super) fn open_for(path: &Path, resume: bool, results: &[&str]) -> Result<Self> {
         std::fs::create_dir_all(path).map_err(Error::io("create the folder", path))?;
         let busy = "another process is training in this folder";
         let lock =
             file::lock(&path.join("run.lock"), path, busy, "wait until it ends, or choose another folder")?;
         let folder = Self { path: path.to_path_buf(), log: None, _lock: lock };
-        let used =
-            [folder.plan(), folder.log_path(), folder.checkpoint(), folder.teacher(), folder.supernet()];
-        if !resume && used.iter().any(|file| file.exists()) {
+        let state = [folder.plan(), folder.log_path(), folder.checkpoint()];
+        let mut used = state.into_iter().chain(results.iter().map(|name| path.join(name)));
+        if !resume && used.any(|file| file.exists()) {
             return Err(Error::Occupied {
                 path: path.to_path_buf(),
                 reason: "the folder holds a run".to_string(),
@@ -38,6 +48,11 @@ impl RunFolder {
             });
         }
         Ok(folder)
+    }
+
+    /// The folder.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What will be done.
@@ -70,10 +85,10 @@ impl RunFolder {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn write_plan(&self, plan: &Plan, run: &serde_json::Value) -> Result<()> {
+    pub fn write_plan(&self, plan: &impl Serialize, run: &serde_json::Value) -> Result<()> {
         let mut run = run.clone();
         run["cpu"] = machine::cpu().into();
-        let document = serde_json::json!({ "version": 1, "hash": plan.hash(), "plan": plan, "run": run });
+        let document = serde_json::json!({ "version": 1, "hash": hash_of(plan), "plan": plan, "run": run });
         let mut text = serde_json::to_string_pretty(&document).expect("plain data");
         text.push('\n');
         write_atomically(&self.plan(), text.as_bytes())
@@ -87,7 +102,7 @@ impl RunFolder {
     }
 
     /// What to say when a run is to be gone on with under another plan than its own.
-    pub fn other_plan(&self, plan: &Plan) -> Error {
+    pub fn other_plan(&self, plan: &impl Serialize) -> Error {
         let path = self.plan();
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         let started =

@@ -22,8 +22,17 @@ impl Sgd {
     /// # Errors
     /// If a tensor cannot be made.
     pub fn new(weights: &SharedWeights, momentum: f32, weight_decay: f32, kernels: Kernels) -> Result<Self> {
-        let kernels = kernels.for_layer("optimizer");
-        Ok(Self { velocities: weights.zeros_like()?, momentum, weight_decay, kernels })
+        Ok(Self::moving(weights.zeros_like()?, momentum, weight_decay, kernels))
+    }
+
+    /// An optimizer with these velocities, one for each weight.
+    pub(super) fn moving(
+        velocities: BTreeMap<String, Tensor>,
+        momentum: f32,
+        weight_decay: f32,
+        kernels: Kernels,
+    ) -> Self {
+        Self { velocities, momentum, weight_decay, kernels: kernels.for_layer("optimizer") }
     }
 
     /// The same with the velocities of a checkpoint.
@@ -44,12 +53,19 @@ impl Sgd {
     /// If the gradients are another space's.
     pub fn step(&self, weights: &SharedWeights, gradients: &Gradients, lr: f32) -> Result<()> {
         for name in gradients.take_touched() {
-            let weight = weights.get(&name)?;
-            let weight_decay = if decays(&name) { self.weight_decay } else { 0.0 };
-            let step = NesterovStep { lr, momentum: self.momentum, weight_decay };
-            self.kernels.nesterov(weight, gradients.get(&name)?, &self.velocities[&name], step)?;
+            self.move_weight(&name, weights.get(&name)?, gradients.get(&name)?, lr)?;
         }
         Ok(())
+    }
+
+    /// One step on one weight, whose gradient is zero after it.
+    ///
+    /// # Errors
+    /// If the shapes differ.
+    pub(super) fn move_weight(&self, name: &str, weight: &Tensor, gradient: &Tensor, lr: f32) -> Result<()> {
+        let weight_decay = if decays(name) { self.weight_decay } else { 0.0 };
+        let step = NesterovStep { lr, momentum: self.momentum, weight_decay };
+        Ok(self.kernels.nesterov(weight, gradient, &self.velocities[name], step)?)
     }
 }
 

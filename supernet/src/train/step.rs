@@ -4,12 +4,12 @@ use candle_core::{Device, Tensor};
 use rand::Rng;
 
 use super::loss::{Target, loss};
-use crate::elastic::{Gradients, SharedWeights, SubnetWeights};
+use crate::elastic::{Gradients, SharedWeights, SubnetWeights, check_finite};
 use crate::error::Result;
 use crate::kernels::Kernels;
-use crate::nn::{Network, Pass, Tape};
+use crate::nn::{Network, Pass, Source, Tape};
 use crate::random::rng_for;
-use crate::space::{Arch, SearchSpace};
+use crate::space::{Arch, LayerSpec, SearchSpace};
 
 /// The shared weights of a space, and the kernels that compute with them.
 #[derive(Clone, Copy)]
@@ -37,12 +37,8 @@ impl Pupil<'_> {
     ) -> Result<f32> {
         let layers = self.space.lower(arch)?;
         let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
-        let network = Network::new(&layers, &subnet.values())?;
-        let mut tape = dropout.map_or_else(Tape::new, Tape::with_dropout);
-        let logits = network.forward(images, Pass::Training(&mut tape))?; // [N, classes]
-        let (loss, dlogits) = loss(&logits, target)?;
         let views = subnet.gradients(gradients)?;
-        network.backward(&dlogits, tape, &Network::new(&layers, &views.source())?)?;
+        let loss = learn(&layers, [&subnet.values(), &views.source()], images, target, dropout)?;
         views.finish()?;
         Ok(loss)
     }
@@ -56,6 +52,35 @@ impl Pupil<'_> {
         let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
         Network::new(&layers, &subnet.values())?.forward(images, Pass::BatchStatistics)
     }
+}
+
+/// Adds the gradients of a network, whose weights the first source answers with, to what the second answers with;
+/// returns the loss.
+pub(super) fn learn(
+    layers: &[LayerSpec],
+    [values, gradients]: [&Source; 2],
+    images: &Tensor,
+    target: &Target,
+    dropout: Option<Tensor>,
+) -> Result<f32> {
+    let network = Network::new(layers, values)?;
+    let mut tape = dropout.map_or_else(Tape::new, Tape::with_dropout);
+    let logits = network.forward(images, Pass::Training(&mut tape))?; // [N, classes]
+    let (loss, dlogits) = loss(&logits, target)?;
+    network.backward(&dlogits, tape, &Network::new(layers, gradients)?)?;
+    Ok(loss)
+}
+
+/// A loss beyond this is taken for an explosion: 30 times that of guessing, twice over where a teacher adds its own.
+/// This toolkit's choice; healthy runs stay within a few times that of guessing.
+pub(super) fn most_loss(classes: usize) -> f32 {
+    60.0 * (classes.max(2) as f32).ln()
+}
+
+/// Name of the first of these tensors that holds a number that is not finite.
+pub(super) fn unsound<'a>(tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>) -> Option<&'a String> {
+    let mut tensors = tensors.into_iter();
+    tensors.find(|(name, tensor)| check_finite(tensor, "", name).is_err()).map(|(name, _)| name)
 }
 
 /// Zeros with the space's dropout rate, the rest scaled so that the mean stays: `[features, images]`, as many features

@@ -11,15 +11,15 @@ use std::time::Duration;
 
 use candle_core::Tensor;
 
-pub use state::Resumed;
-
 use super::loss::Target;
 use super::plan::{Plan, PlannedPhase};
 use super::recipe::Recipe;
 use super::record::{LogLine, StepRecord};
+use super::resumed::{Resumed, log_beginning};
 use super::run_folder::RunFolder;
 use super::sgd::Sgd;
-use super::step::{Pupil, dropout_mask};
+use super::step::{Pupil, dropout_mask, most_loss};
+use super::steps::{Learner, Pace, take_steps};
 use crate::checkpoint::{self, Kind, Supernet};
 use crate::data::{Augmentation, Batch, Dataset, LoaderConfig, Split, TrainLoader};
 use crate::elastic::{Gradients, Nesting, SharedWeights, sort_channels};
@@ -28,7 +28,7 @@ use crate::eval::{Accuracy, Calibration, Judge};
 use crate::kernels::Kernels;
 use crate::random::rng_for;
 use crate::space::{Arch, SearchSpace, sampler};
-use crate::timing::{Every, Stopwatch};
+use crate::timing::Stopwatch;
 
 /// What a run needs besides space, data and recipe.
 #[derive(Clone, Copy, Debug)]
@@ -185,7 +185,7 @@ impl Trainer {
     /// If the numbers can no longer be mended ([`Error::Diverged`]), an image or a file cannot be read or written; the
     /// last good checkpoint is then still there.
     pub fn run(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Outcome> {
-        self.log_beginning()?;
+        log_beginning(&mut self.folder, self.resumed.as_ref(), &self.dataset)?;
         // a kill between a phase's last checkpoint and its evaluations loses none of them
         let ended = self.plan.phases.iter().position(|phase| self.step > 0 && phase.end() == self.step);
         if let Some(index) = ended
@@ -204,60 +204,19 @@ impl Trainer {
                 self.enter(index, &phase)?;
             }
             observer.phase(&phase, self.step);
-            let taken = self.take_steps(&phase, &mut loader, stop, observer)?;
+            let pace =
+                Pace { steps: phase.first_step..phase.end(), every: self.config.checkpoint_every, stop };
+            let learner = &mut InPhase { trainer: self, phase: &phase };
+            let taken = take_steps(learner, &pace, &mut loader, &mut |record| observer.step(record))?;
             if !taken || !self.leave(index, stop, observer)? {
                 return Ok(Outcome::Interrupted { step: self.step });
             }
         }
         if !self.is_written() {
             let path = self.folder.supernet();
-            checkpoint::write_weights(&path, Kind::Supernet, &self.space, &self.weights, self.provenance())?;
+            checkpoint::write_weights(&path, Kind::Supernet, &self.space, &self.weights, self.training())?;
         }
         Ok(Outcome::Finished)
-    }
-
-    fn log_beginning(&mut self) -> Result<()> {
-        if let Some(Resumed { from_step, .. }) = self.resumed {
-            let time = crate::timing::unix_seconds();
-            return self.folder.log(&LogLine::Resumed { resumed_from_step: from_step, time });
-        }
-        for skipped in Arc::clone(&self.dataset).skipped() {
-            let (path, reason) = (skipped.path.clone(), skipped.reason.clone());
-            self.folder.log(&LogLine::SkippedImage { path, reason })?;
-        }
-        Ok(())
-    }
-
-    /// The steps of a phase that are left; whether all were taken, for `stop` saves and ends them. At the first step of
-    /// a phase nothing is saved: what was done on entering it would be done again on a resume.
-    fn take_steps(
-        &mut self,
-        phase: &PlannedPhase,
-        loader: &mut TrainLoader,
-        stop: &AtomicBool,
-        observer: &mut dyn Observer,
-    ) -> Result<bool> {
-        let mut save = Every::new(self.config.checkpoint_every);
-        let mut watch = Stopwatch::start();
-        while self.step < phase.end() {
-            let begun = self.step > phase.first_step;
-            if begun && stop.load(Ordering::Relaxed) {
-                self.save()?;
-                return Ok(false);
-            }
-            let batch = loader.next();
-            if begun && batch.is_err() {
-                self.save()?;
-            }
-            let batch = batch?;
-            let record = self.take_step(phase, &batch, &mut watch)?;
-            self.folder.log(&LogLine::Step(record.clone()))?;
-            observer.step(&record);
-            if save.due() && self.step < phase.end() {
-                self.save()?;
-            }
-        }
-        Ok(true)
     }
 
     /// Before the first step of a phase: the optimizer rests, and channels are sorted where the phase asks for it.
@@ -325,7 +284,7 @@ impl Trainer {
         self.check_sound()?;
         if index == 0 && self.teacher.is_none() {
             let path = self.folder.teacher();
-            checkpoint::write_weights(&path, Kind::Teacher, &self.space, &self.weights, self.provenance())?;
+            checkpoint::write_weights(&path, Kind::Teacher, &self.space, &self.weights, self.training())?;
             self.teacher = Some(Supernet::read(&path)?);
         }
         self.save()?;
@@ -368,10 +327,28 @@ impl Trainer {
     }
 }
 
-/// A loss beyond this is taken for an explosion: 30 times that of guessing, twice over where a teacher adds its own.
-/// This toolkit's choice; healthy runs stay within a few times that of guessing.
-fn most_loss(classes: usize) -> f32 {
-    60.0 * (classes.max(2) as f32).ln()
+/// A trainer at work on one of its phases.
+struct InPhase<'a> {
+    trainer: &'a mut Trainer,
+    phase: &'a PlannedPhase,
+}
+
+impl Learner for InPhase<'_> {
+    fn next_step(&self) -> u64 {
+        self.trainer.step
+    }
+
+    fn take_step(&mut self, batch: &Batch, watch: &mut Stopwatch) -> Result<StepRecord> {
+        self.trainer.take_step(self.phase, batch, watch)
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.trainer.save()
+    }
+
+    fn folder(&mut self) -> &mut RunFolder {
+        &mut self.trainer.folder
+    }
 }
 
 /// Whether the data fit the space, and a batch can be filled.

@@ -1,8 +1,8 @@
-//! Patches for the few dense k x k convolutions (the stem): im2col and its adjoint.
+//! Patches for the dense k x k convolutions (stems, bottlenecks): im2col and its adjoint, for some images of a batch.
 //!
 //! A dense convolution is `W [O, C*k*k] x patches [C*k*k, N*Ho*Wo]`; the product is somebody else's.
 
-use super::simd::{Lanes, vectorised};
+use super::simd::{Lanes, vectorised, zip_in_place};
 use super::{Isa, for_each_group};
 use std::ops::Range;
 
@@ -34,20 +34,30 @@ impl PatchShape {
         self.width.div_ceil(self.stride)
     }
 
+    /// Values of one row of the patches for each image.
+    pub fn out_plane(&self) -> usize {
+        self.out_height() * self.out_width()
+    }
+
+    /// Rows of the patches.
+    pub fn taps(&self) -> usize {
+        self.channels * self.kernel * self.kernel
+    }
+
+    /// Values of one channel of one image.
+    fn plane(&self) -> usize {
+        self.height * self.width
+    }
+
     /// Values of one channel of the input.
     fn channel(&self) -> usize {
-        self.images * self.height * self.width
+        self.images * self.plane()
     }
 
-    /// Values of one row of the patches.
-    fn row(&self) -> usize {
-        self.images * self.out_height() * self.out_width()
-    }
-
-    fn check(&self, x: usize, patches: usize) {
-        assert!(self.stride > 0 && self.kernel % 2 == 1);
+    fn check(&self, images: &Range<usize>, x: usize, patches: usize) {
+        assert!(self.stride > 0 && self.kernel % 2 == 1 && images.end <= self.images);
         assert_eq!(x, self.channels * self.channel());
-        assert_eq!(patches, self.channels * self.kernel * self.kernel * self.row());
+        assert_eq!(patches, self.taps() * images.len() * self.out_plane());
     }
 }
 
@@ -59,19 +69,67 @@ fn hits(tap: usize, kernel: usize, stride: usize, len: usize) -> (Range<usize>, 
     (first..end.max(first), (first * stride + tap).saturating_sub(padding))
 }
 
-/// The values under each tap of the kernel, side by side (im2col); zero outside of the map.
+/// The values under each tap of the kernel, side by side (im2col), of `n` images; zero outside of the map.
 ///
 /// # Shapes
-/// `x` `[C, N, H, W]` to `out` `[C * k * k, N * Ho * Wo]`, rows in the order (c, ky, kx).
-pub fn patches(isa: Isa, shape: &PatchShape, x: &[f32], out: &mut [f32]) {
-    shape.check(x.len(), out.len());
-    let (row, taps) = (shape.row(), shape.kernel * shape.kernel);
+/// `x` `[C, N, H, W]` to `out` `[C * k * k, n * Ho * Wo]`, rows in the order (c, ky, kx).
+pub fn patches(isa: Isa, shape: &PatchShape, images: Range<usize>, x: &[f32], out: &mut [f32]) {
+    shape.check(&images, x.len(), out.len());
+    let (row, taps) = (images.len() * shape.out_plane(), shape.kernel * shape.kernel);
+    let within = images.start * shape.plane()..images.end * shape.plane();
     for_each_group(out, row, 2 * row, |first, out| {
         for (i, out) in out.chunks_mut(row).enumerate() {
             let (channel, tap) = ((first + i) / taps, (first + i) % taps);
-            gather_tap(isa, shape, tap, &x[channel * shape.channel()..][..shape.channel()], out);
+            let x = &x[channel * shape.channel()..][within.clone()];
+            gather_tap(isa, shape, tap, x, out);
         }
     });
+}
+
+/// The adjoint of [`patches`]: adds each value of the patches up where it came from. Writes the `n` images of `dx` and
+/// no other.
+///
+/// # Shapes
+/// `patches` `[C * k * k, n * Ho * Wo]` to `dx` `[C, N, H, W]`.
+pub fn fold_patches(isa: Isa, shape: &PatchShape, images: Range<usize>, patches: &[f32], dx: &mut [f32]) {
+    shape.check(&images, dx.len(), patches.len());
+    let (row, taps) = (images.len() * shape.out_plane(), shape.kernel * shape.kernel);
+    let within = images.start * shape.plane()..images.end * shape.plane();
+    let work = images.len() * shape.plane() + 2 * taps * row;
+    for_each_group(dx, shape.channel(), work, |first, dx| {
+        for (i, dx) in dx.chunks_mut(shape.channel()).enumerate() {
+            let dx = &mut dx[within.clone()];
+            dx.fill(0.0);
+            for (tap, patches) in patches[(first + i) * taps * row..].chunks(row).take(taps).enumerate() {
+                scatter_tap(isa, shape, tap, patches, dx);
+            }
+        }
+    });
+}
+
+vectorised!(fn scatter_tap(shape: &PatchShape, tap: usize, patches: &[f32], dx: &mut [f32]) = scatter_tap_on);
+
+/// Adds one row of the patches to one channel.
+#[inline(always)]
+fn scatter_tap_on<T: Lanes>(shape: &PatchShape, tap: usize, patches: &[f32], dx: &mut [f32]) {
+    let (ky, kx) = (tap / shape.kernel, tap % shape.kernel);
+    let (rows, top) = hits(ky, shape.kernel, shape.stride, shape.height);
+    let (columns, left) = hits(kx, shape.kernel, shape.stride, shape.width);
+    let width = shape.out_width();
+    if columns.is_empty() {
+        return;
+    }
+    for (dx, patches) in dx.chunks_mut(shape.plane()).zip(patches.chunks(shape.out_plane())) {
+        for y in rows.clone() {
+            let from = &patches[y * width..][columns.clone()];
+            let to = &mut dx[(top + (y - rows.start) * shape.stride) * shape.width..][left..shape.width];
+            if shape.stride == 1 {
+                zip_in_place::<T>(&mut to[..from.len()], from, T::add);
+            } else {
+                to.iter_mut().step_by(shape.stride).zip(from).for_each(|(to, from)| *to += from);
+            }
+        }
+    }
 }
 
 vectorised!(fn gather_tap(shape: &PatchShape, tap: usize, x: &[f32], out: &mut [f32]) = gather_tap_on);
@@ -146,15 +204,38 @@ mod tests {
             let [channels, images, height, width, kernel, stride] = case;
             let shape = PatchShape { channels, images, height, width, kernel, stride };
             let x = values(channels * shape.channel(), 1);
-            let len = channels * kernel * kernel * shape.row();
-            let mut expect = garbage(len);
-            reference::patches(&shape, &x, &mut expect);
-            let run = |isa| {
-                let mut out = garbage(len);
-                patches(isa, &shape, &x, &mut out);
-                out
-            };
-            on_every_isa(run, |isa, out| assert_close(out, &expect, &(isa, shape)));
+            for images in [0..images, images - 1..images] {
+                let len = shape.taps() * images.len() * shape.out_plane();
+                let mut expect = garbage(len);
+                reference::patches(&shape, images.clone(), &x, &mut expect);
+                let run = |isa| {
+                    let mut out = garbage(len);
+                    patches(isa, &shape, images.clone(), &x, &mut out);
+                    out
+                };
+                on_every_isa(run, |isa, out| assert_close(out, &expect, &(isa, shape)));
+            }
+        }
+    }
+
+    #[test]
+    fn folded_patches_agree_with_the_reference() {
+        for case in SHAPES {
+            let [channels, images, height, width, kernel, stride] = case;
+            let shape = PatchShape { channels, images, height, width, kernel, stride };
+            for images in [0..images, images - 1..images] {
+                let columns = values(shape.taps() * images.len() * shape.out_plane(), 2);
+                // what other images' maps hold stays
+                let before = values(channels * shape.channel(), 3);
+                let mut expect = before.clone();
+                reference::fold_patches(&shape, images.clone(), &columns, &mut expect);
+                let run = |isa| {
+                    let mut dx = before.clone();
+                    fold_patches(isa, &shape, images.clone(), &columns, &mut dx);
+                    dx
+                };
+                on_every_isa(run, |isa, dx| assert_close(dx, &expect, &(isa, shape)));
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod channelwise;
 pub mod dense;
 pub mod depthwise;
 pub mod planes;
+pub mod pool;
 pub mod product;
 mod scratch;
 pub mod sgd;

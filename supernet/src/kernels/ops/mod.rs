@@ -5,7 +5,9 @@
 
 mod batch_norm;
 mod chain;
+mod dense;
 mod planes;
+mod pool;
 mod product;
 mod updates;
 
@@ -17,6 +19,7 @@ use crate::timing::Stopwatch;
 
 pub use batch_norm::Normalisation;
 pub use chain::{ChainKept, DepthwiseChain};
+pub use dense::Window;
 pub use product::PackedWeight;
 pub use updates::NesterovStep;
 

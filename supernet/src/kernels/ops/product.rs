@@ -1,9 +1,8 @@
-//! Matrix products, and the patches that make one of a dense convolution.
+//! Matrix products.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Layout, Result, Tensor, bail};
 
-use super::{Kernels, Op, Path, View, cpu, reference, run};
-use crate::kernels::cpu::dense::PatchShape;
+use super::{Kernels, Op, Path, View, cpu, reference};
 use crate::kernels::cpu::product::{Matrix, MatrixMut, Packed, Write};
 use crate::kernels::tensors::with_views;
 use crate::space::Activation;
@@ -14,14 +13,38 @@ fn matrix<'a>(view: &View<'a>) -> Result<Matrix<'a>> {
     Ok(Matrix { values: view.values, rows, columns, row_stride: stride[0], column_stride: stride[1] })
 }
 
+/// The filters of a dense convolution `[O, I, k, k]` as a matrix `[O, I k k]`; leading channels of a larger weight are
+/// rows that lie further apart.
+pub(super) fn filters<'a>(view: &View<'a>) -> Result<Matrix<'a>> {
+    let (rows, columns, row_stride) = filter_rows(view.layout)?;
+    Ok(Matrix { values: view.values, rows, columns, row_stride, column_stride: 1 })
+}
+
+/// Number and length of a dense convolution's filters, and how far apart they begin.
+pub(super) fn filter_rows(layout: &Layout) -> Result<(usize, usize, usize)> {
+    let (output, input, height, width) = layout.shape().dims4()?;
+    let stride = layout.stride();
+    if stride[1..] != [height * width, width, 1] {
+        bail!("filters: expected each contiguous, got strides {stride:?} for {:?}", layout.dims());
+    }
+    let length = input * height * width;
+    Ok((output, length, stride[0].max(length)))
+}
+
 /// A weight, and the same in the order in which products read it.
 pub struct PackedWeight {
-    weight: Tensor,
+    pub(super) weight: Tensor,
     packed: Option<Packed>,
 }
 
 impl Kernels {
-    fn product_into(self, left: Matrix, right: Matrix, out: MatrixMut, write: Write) -> Result<()> {
+    pub(super) fn product_into(
+        self,
+        left: Matrix,
+        right: Matrix,
+        out: MatrixMut,
+        write: Write,
+    ) -> Result<()> {
         if left.columns != right.rows {
             bail!("product: {}x{} times {}x{}", left.rows, left.columns, right.rows, right.columns);
         }
@@ -78,13 +101,25 @@ impl Kernels {
         self.compute(op, [&left.weight, right, shift], (m, n), |[weight, right, shift], out| {
             let out = MatrixMut { values: out, row_stride: n };
             let write = Write::Activate { shift: shift.contiguous()?, activation };
-            match &left.packed {
-                // One column is a matrix times a vector, which reads every weight once, where it lies.
-                Some(packed) if n > 1 => cpu::product::product_packed(packed, matrix(&right)?, out, write),
-                _ => self.product_into(matrix(&weight)?, matrix(&right)?, out, write)?,
-            }
-            Ok(())
+            self.packed_into(left, matrix(&weight)?, matrix(&right)?, out, write)
         })
+    }
+
+    /// `weight` is the view of what was packed.
+    pub(super) fn packed_into(
+        self,
+        left: &PackedWeight,
+        weight: Matrix,
+        right: Matrix,
+        out: MatrixMut,
+        write: Write,
+    ) -> Result<()> {
+        match &left.packed {
+            // One column is a matrix times a vector, which reads every weight once, where it lies.
+            Some(packed) if right.columns > 1 => cpu::product::product_packed(packed, right, out, write),
+            _ => self.product_into(weight, right, out, write)?,
+        }
+        Ok(())
     }
 
     /// `destination += left x right`; `destination` is a view `[M, N]` whose columns are contiguous.
@@ -102,22 +137,5 @@ impl Kernels {
             let out = MatrixMut { values: destination.values, row_stride };
             self.product_into(matrix(&views[0])?, matrix(&views[1])?, out, Write::Accumulate)
         })
-    }
-
-    /// Patches under a dense convolution's kernel, padding k/2: `[C, N, H, W] -> [C k k, N Ho Wo]`, with the
-    /// output's height and width.
-    ///
-    /// # Errors
-    /// If the tensor is not contiguous.
-    pub fn patches(self, x: &Tensor, kernel: usize, stride: usize) -> Result<(Tensor, (usize, usize))> {
-        let (channels, images, height, width) = x.dims4()?;
-        let shape = PatchShape { channels, images, height, width, kernel, stride };
-        let (out_height, out_width) = (height.div_ceil(stride), width.div_ceil(stride));
-        let sizes = (channels * kernel * kernel, images * out_height * out_width);
-        let patches = self.compute(Op::new("patches"), [x], sizes, |[x], out| {
-            run!(self, dense::patches(&shape, x.contiguous()?, out));
-            Ok(())
-        })?;
-        Ok((patches, (out_height, out_width)))
     }
 }

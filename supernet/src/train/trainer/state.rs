@@ -1,33 +1,19 @@
-//! What outlives the process: the checkpoint, what it is checked against, and what a resumed run knows of before.
+//! What outlives the process: the checkpoint, and what it is checked against.
 
 use std::path::Path;
 
 use super::Trainer;
-use crate::checkpoint::{self, Checkpoint, Provenance, Supernet};
-use crate::elastic::check_finite;
+use crate::checkpoint::{self, Checkpoint, Provenance, Supernet, Training};
 use crate::error::{Error, Result};
-use crate::machine;
 use crate::space::Arch;
 use crate::train::Sgd;
-
-/// What a run was taken up with.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Resumed {
-    /// The next step.
-    pub from_step: u64,
-    /// In what this machine differs from the one that took the steps before, so that bits may.
-    pub differences: Vec<String>,
-    /// Kernels that computed the weights so far.
-    kernels: String,
-    /// Sub-networks whose evaluation after the last step is in the log already.
-    pub(super) evaluated: Vec<Arch>,
-}
+use crate::train::resumed::Resumed;
+use crate::train::step::unsound;
 
 impl Trainer {
     pub(super) fn restore(&mut self) -> Result<()> {
         let path = self.folder.checkpoint();
-        let Checkpoint { supernet, velocities } = Checkpoint::read(&path)?;
-        let provenance = &supernet.provenance;
+        let Checkpoint { supernet, training, velocities } = Checkpoint::read(&path)?;
         let place = path.display();
         let differs = |field: &str, wanted: &str, got: &str| {
             if wanted == got {
@@ -37,25 +23,21 @@ impl Trainer {
                 .and_then_do("resume with the flags the run was started with, or choose another folder"))
         };
         differs("space", &supernet.space.fingerprint(), &self.space.fingerprint())?;
-        if !supernet.trained_on(&self.dataset) {
-            differs("data", &provenance.data, &self.dataset.identity())?;
+        if !training.trained_on(&self.dataset) {
+            differs("data", &training.data, &self.dataset.identity())?;
         }
-        if self.plan.hash() != provenance.plan {
+        if self.plan.hash() != training.plan {
             return Err(self.folder.other_plan(&self.plan));
         }
-        if let Some(hash) = &provenance.teacher {
+        if let Some(hash) = &training.teacher {
             self.teacher = Some(read_teacher(&self.folder.teacher(), hash)?);
         }
-        self.step = provenance.step;
+        self.step = training.step;
         self.saved = Some(self.step);
-        self.resumed = Some(Resumed {
-            from_step: self.step,
-            differences: match self.step < self.plan.steps() {
-                true => self.differences(&provenance.kernels),
-                false => Vec::new(),
-            },
-            kernels: provenance.kernels.clone(),
-            evaluated: Vec::new(),
+        let resumed = Resumed::new(self.step, &training.kernels);
+        self.resumed = Some(match self.step < self.plan.steps() {
+            true => resumed.compared(&self.folder, self.config.kernels),
+            false => resumed,
         });
         self.optimizer =
             Sgd::new(&supernet.weights, self.plan.momentum, self.plan.weight_decay, self.config.kernels)?
@@ -64,28 +46,10 @@ impl Trainer {
         Ok(())
     }
 
-    /// In what this machine differs from the one that wrote the checkpoint.
-    fn differences(&self, kernels: &str) -> Vec<String> {
-        let (cpu, now) = (machine::cpu(), self.config.kernels.name());
-        let before = self.folder.planned_cpu().filter(|before| *before != cpu);
-        let mut differences: Vec<_> =
-            before.iter().map(|before| format!("processor {before} before, {cpu} now")).collect();
-        if kernels.rsplit(", then ").next() != Some(now) {
-            differences.push(format!("kernels {kernels} before, {now} now"));
-        }
-        differences
-    }
-
-    pub(super) fn provenance(&self) -> Provenance {
-        let now = self.config.kernels.name();
-        let kernels = match &self.resumed {
-            Some(Resumed { kernels, .. }) if kernels.rsplit(", then ").next() == Some(now) => kernels.clone(),
-            Some(Resumed { kernels, .. }) => format!("{kernels}, then {now}"),
-            None => now.to_string(),
-        };
-        Provenance {
+    pub(super) fn training(&self) -> Training {
+        Training {
             tool: env!("CARGO_PKG_VERSION").to_string(),
-            kernels,
+            kernels: Resumed::kernels(self.resumed.as_ref(), self.config.kernels),
             seed: self.config.seed,
             data: self.dataset.identity(),
             plan: self.plan.hash(),
@@ -100,30 +64,29 @@ impl Trainer {
         self.folder.sync_log()?;
         let velocities = self.optimizer.velocities();
         let path = self.folder.checkpoint();
-        checkpoint::write_checkpoint(&path, &self.space, &self.weights, velocities, self.provenance())?;
+        checkpoint::write_checkpoint(&path, &self.space, &self.weights, velocities, self.training())?;
         self.saved = Some(self.step);
         Ok(())
     }
 
     /// Whether all weights and velocities are finite.
     pub(super) fn check_sound(&self) -> Result<()> {
-        for (name, tensor) in self.weights.tensors().iter().chain(self.optimizer.velocities()) {
-            if check_finite(tensor, "", name).is_err() {
-                let step = self.step.saturating_sub(1);
-                let what = format!("{name} is no longer finite");
-                return Err(self.diverged(step, what, self.archs_of(step)?));
-            }
-        }
-        Ok(())
+        let Some(name) = unsound(self.weights.tensors().iter().chain(self.optimizer.velocities())) else {
+            return Ok(());
+        };
+        let step = self.step.saturating_sub(1);
+        Err(self.diverged(step, format!("{name} is no longer finite"), self.archs_of(step)?))
     }
 
     /// Whether the finished weights are there already, so that a resume leaves their file as it is.
     pub(super) fn is_written(&self) -> bool {
         let path = self.folder.supernet();
         path.exists()
-            && Supernet::read(&path).is_ok_and(|written| {
-                let Provenance { plan, step, .. } = written.provenance;
-                (plan, step) == (self.plan.hash(), self.step)
+            && Supernet::read(&path).is_ok_and(|written| match written.provenance {
+                Provenance::Trained(Training { plan, step, .. }) => {
+                    (plan, step) == (self.plan.hash(), self.step)
+                }
+                Provenance::Imported(_) => false,
             })
     }
 
@@ -135,7 +98,8 @@ impl Trainer {
 
     pub(super) fn diverged(&self, step: u64, what: String, archs: String) -> Error {
         let phase = self.plan.phase_at(step).map_or_else(String::new, |(_, phase)| phase.phase.name.clone());
-        Error::Diverged { step, phase, what, archs, checkpoint: self.saved }
+        let next = "lower the phase's lr in the recipe and train in another folder";
+        Error::Diverged { step, phase, what, archs, checkpoint: self.saved, next }
     }
 }
 

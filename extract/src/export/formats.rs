@@ -1,0 +1,127 @@
+//! What an exported folder holds for programs that are not ours, beside its own two files.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::Value;
+use supernet::file;
+use supernet::model_folder::ModelFolder;
+use supernet::space::arch_file::{self, NET_CONFIG, RUN_CONFIG, net_config, run_config};
+
+use crate::error::{Error, Result};
+use crate::onnx;
+
+/// Name of the ONNX file in a folder.
+pub const ONNX_MODEL: &str = "model.onnx";
+
+/// A form that other programs read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Format {
+    /// `net.config` and `run.config`: PyTorch's `ofa` builds the network from them, and `model.safetensors` has the
+    /// weights under its names.
+    Ofa,
+    /// `model.onnx`: the whole network, its batch norms multiplied into its weights, for any number of images at once.
+    Onnx,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Ofa, Self::Onnx];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ofa => "ofa",
+            Self::Onnx => "onnx",
+        }
+    }
+
+    /// Names of its files.
+    pub fn files(self) -> &'static [&'static str] {
+        match self {
+            Self::Ofa => &[NET_CONFIG, RUN_CONFIG],
+            Self::Onnx => &[ONNX_MODEL],
+        }
+    }
+}
+
+/// The files of these formats by name.
+pub(super) fn contents(model: &ModelFolder, formats: &[Format]) -> Result<BTreeMap<&'static str, Vec<u8>>> {
+    let mut files = BTreeMap::new();
+    for format in formats {
+        match format {
+            Format::Ofa => {
+                let config = &model.config;
+                files.insert(NET_CONFIG, json_bytes(&net_config(&config.space, &config.arch)?));
+                files.insert(RUN_CONFIG, json_bytes(&run_config(&config.arch)));
+            }
+            Format::Onnx => {
+                files.insert(ONNX_MODEL, onnx_bytes(model)?);
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn json_bytes(value: &Value) -> Vec<u8> {
+    format!("{value:#}\n").into_bytes()
+}
+
+fn onnx_bytes(model: &ModelFolder) -> Result<Vec<u8>> {
+    let config = &model.config;
+    let layers = config.space.lower(&config.arch)?;
+    onnx::model_for_any_batch(
+        &layers,
+        &model.tensors,
+        config.space.batch_norm_epsilon(),
+        onnx_properties(model),
+    )
+}
+
+/// What the model says of itself: enough to prepare its images and to name its classes.
+fn onnx_properties(model: &ModelFolder) -> BTreeMap<String, String> {
+    fn json(value: &impl Serialize) -> String {
+        serde_json::to_string(value).expect("plain data")
+    }
+    let config = &model.config;
+    let properties = [
+        ("arch", config.arch.to_string()),
+        ("space", config.space.name().to_string()),
+        ("resolution", config.input.resolution.to_string()),
+        ("mean", json(&config.input.mean)),
+        ("std", json(&config.input.std)),
+        ("classes", json(&config.classes)),
+        ("model_hash", config.model_hash.clone()),
+    ];
+    properties.map(|(key, value)| (key.to_string(), value)).into()
+}
+
+/// Whether each further file of a folder is as it was exported, and tells of the folder's sub-network.
+pub(super) fn check(
+    folder: &Path,
+    model: &ModelFolder,
+    failed: &impl Fn(&str, &str, &str) -> Error,
+) -> Result<()> {
+    let config = &model.config;
+    for (name, expected) in &config.files {
+        let path = folder.join(name);
+        let bytes = file::read(&path)?;
+        let hash = blake3::hash(&bytes).to_hex().to_string();
+        if hash != *expected {
+            return Err(failed(&format!("blake3 of {name}"), expected, &hash));
+        }
+        let arch = match name.as_str() {
+            NET_CONFIG => arch_file::read(&config.space, &path.to_string_lossy())?.to_string(),
+            ONNX_MODEL => {
+                let properties = onnx::properties_of(&path.display().to_string(), &bytes)?;
+                properties.get("arch").cloned().unwrap_or_default()
+            }
+            _ => continue,
+        };
+        if arch != config.arch.to_string() {
+            return Err(failed(&format!("sub-network of {name}"), &config.arch.to_string(), &arch));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! `supernet finetune`: an exported network trained further.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use supernet::checkpoint::Supernet;
+use supernet::data::Split;
+use supernet::eval::Accuracy;
+use supernet::model_folder::ModelFolder;
+use supernet::timing::{peak_rss_mb, unix_seconds};
+use supernet::train::{
+    FineTuneSettings, FineTuneTask, FineTuner, LogLine, Outcome, TrainConfig, open_fine_tune_folder,
+};
+
+use super::Ending;
+use super::arguments::{Common, kernels, stop_flag, within};
+use super::output::{duration, grouped};
+use super::progress::{Steps, interrupted, tell_differences};
+
+/// Train an exported network further, into a folder of the same kind
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  supernet finetune model --data digits --out tuned --epochs 10
+  supernet finetune model --data digits --out tuned --epochs 10 --resume
+  extract predict tuned digit.png
+
+The learning rate rises over the first twenty-fifth of the steps and then falls along a cosine to 0.
+In the end batch norms are calibrated afresh on training images, and top-1 is counted on val.")]
+pub struct Arguments {
+    /// The exported network: what `extract export` or `supernet finetune` wrote
+    #[arg(value_name = "FOLDER")]
+    model: PathBuf,
+    /// Images of the network's classes: `digits`, `idx:FOLDER` or `folder:FOLDER`
+    #[arg(long)]
+    data: String,
+    /// Folder for plan, log and checkpoints, and in the end for the fine-tuned network
+    #[arg(long, value_name = "FOLDER2")]
+    out: PathBuf,
+    /// A supernet or teacher file whose largest network teaches besides the labels
+    #[arg(long, value_name = "FILE")]
+    teacher: Option<PathBuf>,
+    /// Passes over the training images
+    #[arg(long, default_value_t = FineTuneSettings::default().epochs, value_name = "F")]
+    epochs: f64,
+    /// Learning rate after warm-up [default: 0.24 for 2,048 images a step, in proportion to the batch]
+    #[arg(long, value_name = "F")]
+    lr: Option<f64>,
+    /// Images a step
+    #[arg(long, default_value_t = FineTuneSettings::default().batch, value_name = "N", value_parser = within(1..=1_000_000))]
+    batch: usize,
+    /// Seed of batches, augmentation and dropout
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Save the state this often
+    #[arg(long, default_value_t = 300, value_name = "N")]
+    checkpoint_seconds: u64,
+    /// Go on with the run in the folder
+    #[arg(long)]
+    resume: bool,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl Arguments {
+    pub fn run(&self) -> anyhow::Result<Ending> {
+        let task = self.task()?;
+        self.check_out()?;
+        let settings = FineTuneSettings {
+            epochs: self.epochs,
+            batch: self.batch,
+            lr: self.lr,
+            ..FineTuneSettings::default()
+        };
+        let config = TrainConfig {
+            seed: self.seed,
+            checkpoint_every: Duration::from_secs(self.checkpoint_seconds),
+            kernels: kernels()?,
+        };
+        // only now: while images are looked through there is nothing to save, and Ctrl-C ends the process at once
+        let stop = stop_flag()?;
+        let folder = open_fine_tune_folder(&self.out, self.resume)?;
+        let mut tuner = FineTuner::new(task, &settings, folder, config)?;
+        self.announce(&tuner)?;
+        let mut progress = Steps::new(&self.common, self.batch);
+        let (done, steps) = (tuner.resumed().map_or(0, |resumed| resumed.from_step), tuner.plan().steps);
+        progress.begin(steps, done);
+        let outcome = tuner.run(&stop, &mut |line| match line {
+            LogLine::Step(record) => progress.step(record),
+            LogLine::Evaluation { step, accuracy, .. } => {
+                let when = if *step == 0 { "before" } else { "after" };
+                progress.tell(format!("val top-1 {when} {accuracy}"));
+            }
+            _ => {}
+        })?;
+        self.conclude(&tuner, outcome, &progress)
+    }
+
+    /// Everything that is read, before the folder is made.
+    fn task(&self) -> anyhow::Result<FineTuneTask> {
+        let model = ModelFolder::read(&self.model)?;
+        let teacher = self.teacher.as_deref().map(Supernet::read).transpose()?;
+        let dataset = self.common.open_data(&self.data)?;
+        if teacher.as_ref().is_some_and(|teacher| teacher.trained_on(&dataset) == Some(false)) {
+            self.common
+                .tell(format!("warning: the teacher was trained on other images than {}", dataset.name()));
+        }
+        Ok(FineTuneTask { model, dataset, teacher })
+    }
+
+    /// The network itself must not be overwritten.
+    fn check_out(&self) -> anyhow::Result<()> {
+        if std::fs::canonicalize(&self.out).ok() == Some(std::fs::canonicalize(&self.model)?) {
+            anyhow::bail!("--out {}: expected another folder than the network's", self.out.display());
+        }
+        Ok(())
+    }
+
+    /// Prints what will be done with an estimate, and writes it down.
+    fn announce(&self, tuner: &FineTuner) -> anyhow::Result<()> {
+        let (plan, resumed) = (tuner.plan(), tuner.resumed());
+        tell_differences(&self.common, resumed);
+        let left = plan.steps - resumed.map_or(0, |resumed| resumed.from_step);
+        if left == 0 {
+            return Ok(());
+        }
+        let step_ms = tuner.time_step()?;
+        let seconds = left as f64 * step_ms / 1e3;
+        let memory = peak_rss_mb().map_or_else(String::new, |mb| format!(", about {mb:.0} MB of memory"));
+        self.common.tell(format!(
+            "{} steps of {} images, {step_ms:.1} ms each, about {}{memory}",
+            grouped(left),
+            plan.batch,
+            duration(seconds)
+        ));
+        let run = json!({
+            "started": unix_seconds(),
+            "estimated_seconds": seconds,
+            "step_ms": step_ms,
+            "peak_rss_mb": peak_rss_mb(),
+        });
+        Ok(tuner.folder().write_plan(plan, &run)?)
+    }
+
+    fn conclude(&self, tuner: &FineTuner, outcome: Outcome, progress: &Steps) -> anyhow::Result<Ending> {
+        let stopped = match outcome {
+            Outcome::Finished => None,
+            Outcome::Interrupted { step } => Some(step),
+        };
+        let folder = self.out.display().to_string();
+        let (before, after) = (tuner.before(), tuner.after());
+        let mut document = progress.document(stopped, tuner.resumed());
+        document.insert("folder".to_string(), json!(stopped.is_none().then_some(&folder)));
+        document.insert("before".to_string(), json!(before.map(counted)));
+        document.insert("after".to_string(), json!(after.map(counted)));
+        self.common.print(&Value::Object(document), || match (stopped, before, after) {
+            (Some(step), ..) => interrupted(step, tuner.plan().steps),
+            (None, Some(before), Some(after)) => {
+                format!("before   val top-1 {before}\nafter    val top-1 {after}\nfolder   {folder}")
+            }
+            _ => folder.clone(),
+        })?;
+        Ok(if stopped.is_some() { Ending::Interrupted } else { Ending::Done })
+    }
+}
+
+/// An accuracy as `supernet eval` writes it.
+fn counted(accuracy: Accuracy) -> Value {
+    json!({
+        "split": Split::Val,
+        "n": accuracy.n,
+        "top1": accuracy.top1(),
+        "interval": accuracy.interval(),
+    })
+}

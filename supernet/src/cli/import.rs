@@ -1,0 +1,100 @@
+//! `supernet import`: a supernet of PyTorch's `ofa` package as one of ours.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use supernet::checkpoint::{Imported, write_imported};
+use supernet::pytorch::{Import, StateDict, import};
+use supernet::space;
+use supernet::timing::{Stopwatch, peak_rss_mb};
+
+use super::Ending;
+use super::arguments::Common;
+use super::output::grouped;
+
+/// Read the weights of a supernet of PyTorch's ofa package
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  supernet import ofa_mbv3_d234_e346_k357_w1.0 --space ofa-mbv3-w1.0 --out supernet.safetensors
+  extract export --supernet supernet.safetensors --arch random:1 --inherit-bn --out model
+
+FILE is what torch.save wrote, in the zip or the legacy container, or safetensors with the same names. Nothing in it is
+executed.")]
+pub struct Arguments {
+    /// The file
+    #[arg(value_name = "FILE.pth")]
+    file: PathBuf,
+    /// The space that the weights were trained in: a preset's name or a TOML file
+    #[arg(long)]
+    space: String,
+    /// The supernet
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl Arguments {
+    pub fn run(&self) -> anyhow::Result<Ending> {
+        let watch = Stopwatch::start();
+        let space = space::open(&self.space)?;
+        not_the_input(&self.out, &self.file)?;
+        let state = StateDict::read(&self.file)?;
+        let read = import(&space, &state)?;
+        let imported = Imported {
+            tool: env!("CARGO_PKG_VERSION").to_string(),
+            file: self.file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            blake3: state.hash(),
+            container: state.container(),
+            matrices_read: read.matrices_read,
+            matrices_identity: read.matrices_identity,
+        };
+        // the file's bytes are no longer needed: the written ones take their place in memory
+        drop(state);
+        write_imported(&self.out, &space, &read.weights, read.statistics.as_ref(), imported.clone())?;
+        self.tell(space.name(), &read, &imported, watch.elapsed().as_secs_f64())?;
+        Ok(Ending::Done)
+    }
+
+    fn tell(&self, space: &str, read: &Import, imported: &Imported, seconds: f64) -> anyhow::Result<()> {
+        let weights = read.weights.tensors();
+        let parameters: usize = weights.values().map(|tensor| tensor.elem_count()).sum();
+        let norms = read.statistics.as_ref().map_or(0, |statistics| statistics.len());
+        let out = self.out.display().to_string();
+        let document = json!({
+            "file": imported.file, "blake3": imported.blake3, "container": imported.container, "space": space,
+            "tensors": weights.len(), "parameters": parameters, "statistics": norms, "dropped": read.dropped,
+            "matrices_read": read.matrices_read, "matrices_identity": read.matrices_identity,
+            "seconds": seconds, "peak_rss_mb": peak_rss_mb(), "supernet": out,
+        });
+        self.common.print(&document, || {
+            let matrices = match (read.matrices_read, read.matrices_identity) {
+                (0, 0) => "none in this space".to_string(),
+                (read, 0) => format!("{read} read"),
+                (_, identity) => format!("{identity} identities: the file has none, it is a static network's"),
+            };
+            let statistics = match norms {
+                0 => "none: sub-networks must be calibrated on images".to_string(),
+                norms => format!("of {norms} batch norms of the largest network"),
+            };
+            format!(
+                "read        {} ({})\nspace       {space}\ntensors     {} with {} parameters\nmatrices    {matrices}\n\
+                 statistics  {statistics}\nleft out    {} counters of batches\nsupernet    {out}, after {seconds:.2} s",
+                imported.file,
+                imported.container,
+                weights.len(),
+                grouped(parameters),
+                read.dropped,
+            )
+        })
+    }
+}
+
+/// Refuses an output that would take the input's place.
+fn not_the_input(out: &Path, input: &Path) -> anyhow::Result<()> {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    if real(out).is_some_and(|out| real(input) == Some(out)) {
+        anyhow::bail!("--out {}: expected another file than the input", out.display());
+    }
+    Ok(())
+}

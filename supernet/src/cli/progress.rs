@@ -1,0 +1,79 @@
+//! What commands that take steps tell of them.
+
+use indicatif::ProgressBar;
+use serde_json::{Map, Value, json};
+use supernet::timing::{Spread, peak_rss_mb};
+use supernet::train::{Resumed, StepRecord};
+
+use super::arguments::Common;
+
+/// Steps that the rate on the bar is the mean of.
+const RECENT: usize = 20;
+
+/// A bar of steps, and the time that each took.
+pub struct Steps<'a> {
+    common: &'a Common,
+    bar: ProgressBar,
+    /// Milliseconds a step.
+    pub times: Vec<f64>,
+    batch: usize,
+}
+
+impl<'a> Steps<'a> {
+    /// No bar yet; steps are of so many images.
+    pub fn new(common: &'a Common, batch: usize) -> Self {
+        Self { common, bar: ProgressBar::hidden(), times: Vec::new(), batch }
+    }
+
+    /// Begins a bar of `steps`, of which `done` are taken.
+    pub fn begin(&mut self, steps: u64, done: u64) {
+        self.bar.finish_and_clear();
+        self.bar = self.common.bar(steps, "{bar:30} {pos}/{len}  {msg}  ETA {eta}");
+        self.bar.set_position(done);
+        self.bar.reset_eta();
+    }
+
+    /// A step was taken.
+    pub fn step(&mut self, record: &StepRecord) {
+        self.times.push(record.ms);
+        let recent = &self.times[self.times.len().saturating_sub(RECENT)..];
+        let rate = self.batch as f64 * recent.len() as f64 / recent.iter().sum::<f64>() * 1e3;
+        self.bar.set_message(format!("loss {:.3}  {rate:.0} images/s", record.loss));
+        self.bar.inc(1);
+    }
+
+    /// Tells something beside the bar.
+    pub fn tell(&self, text: impl AsRef<str>) {
+        self.bar.suspend(|| self.common.tell(text));
+    }
+
+    /// What `--json` says of a run: whether and where it ended, and how fast it was.
+    pub fn document(&self, interrupted: Option<u64>, resumed: Option<&Resumed>) -> Map<String, Value> {
+        let step_ms = Spread::of(&self.times);
+        let images_per_second =
+            if self.times.is_empty() { 0.0 } else { self.batch as f64 / step_ms.median * 1e3 };
+        let fields = [
+            ("finished", json!(interrupted.is_none())),
+            ("interrupted_at_step", json!(interrupted)),
+            ("resumed_from_step", json!(resumed.map(|resumed| resumed.from_step))),
+            ("step_ms", json!(step_ms)),
+            ("images_per_second", json!(images_per_second)),
+            ("peak_rss_mb", json!(peak_rss_mb())),
+        ];
+        fields.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+    }
+}
+
+/// Says in what the machine differs from the one that took the steps before.
+pub fn tell_differences(common: &Common, resumed: Option<&Resumed>) {
+    for difference in resumed.into_iter().flat_map(|resumed| &resumed.differences) {
+        common.tell(format!(
+            "warning: {difference}: the last bits of the weights may differ from an unbroken run's"
+        ));
+    }
+}
+
+/// What is said of a run that was stopped.
+pub fn interrupted(step: u64, steps: u64) -> String {
+    format!("interrupted; {step} of {steps} steps are saved, go on with --resume")
+}

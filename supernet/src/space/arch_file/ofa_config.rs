@@ -1,0 +1,98 @@
+//! The two files that PyTorch's `ofa` describes a network by: `net.config` layer by layer, `run.config` with the size
+//! of its images.
+//!
+//! A `net.config` is read by what tells one sub-network of a space from another, written again from that, and compared
+//! with what was written, field by field; so what is read is exactly the network that the package would build.
+
+mod compare;
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::space::{Arch, Family, SearchSpace};
+
+pub use write::net_config;
+
+/// Name of the network's file in a folder.
+pub const NET_CONFIG: &str = "net.config";
+/// Name of the file beside it.
+pub const RUN_CONFIG: &str = "run.config";
+
+/// What `run.config` holds of a sub-network: `{"image_size": 224}`.
+pub fn run_config(arch: &Arch) -> Value {
+    json!({ "image_size": arch.resolution })
+}
+
+/// The class of the package that builds a family's networks.
+fn class_of(family: Family) -> &'static str {
+    match family {
+        Family::MobileNetV3 => "MobileNetV3",
+        Family::ProxylessNas => "ProxylessNASNets",
+        Family::ResNetD => "ResNets",
+    }
+}
+
+/// Whether a JSON text is a `net.config`, which alone has these fields.
+pub(super) fn is_net_config(text: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Front {
+        #[serde(rename = "blocks")]
+        _blocks: IgnoredAny,
+        #[serde(rename = "classifier")]
+        _classifier: IgnoredAny,
+    }
+    serde_json::from_str::<Front>(text).is_ok()
+}
+
+/// The resolution that a `run.config` names.
+pub(super) fn image_size(place: &str, text: &str) -> Result<usize> {
+    #[derive(Deserialize)]
+    struct RunConfig {
+        image_size: usize,
+    }
+    let run: RunConfig = serde_json::from_str(text)
+        .map_err(|error| Error::invalid(place, "image_size", "{\"image_size\": PIXELS}", error))?;
+    Ok(run.image_size)
+}
+
+/// The sub-network of a `net.config` at the resolution of the `run.config` beside it; without one the space must have
+/// a single resolution.
+pub(super) fn from_text(
+    space: &SearchSpace,
+    place: &str,
+    text: &str,
+    resolution: Option<usize>,
+) -> Result<Arch> {
+    let config: Value = serde_json::from_str(text)
+        .map_err(|error| Error::invalid(place, "text", "a net.config of ofa in JSON", error))?;
+    let (class, name) = (class_of(space.family()), config.get("name").unwrap_or(&Value::Null));
+    if name != class {
+        let expected = format!("{class}, the family of space {}", space.name());
+        return Err(Error::invalid(place, "name", expected, compare::shown(name))
+            .and_then_do("give the --space that the network is of"));
+    }
+    let resolution = match (resolution, space.resolutions()) {
+        (Some(resolution), _) | (None, &[resolution]) => resolution,
+        (None, _) => {
+            return Err(Error::invalid(place, "resolution", format!("a {RUN_CONFIG} beside it"), "none")
+                .and_then_do("write {\"image_size\": PIXELS} into one"));
+        }
+    };
+    let config = compare::normal(config);
+    let arch = read::arch(space, place, &config, resolution)?;
+    space.check(&arch).map_err(|error| error.in_place(place))?;
+    let expected = net_config(space, &arch).map_err(|error| error.in_place(place))?;
+    match compare::first_difference(&compare::normal(expected), &config) {
+        Some((field, expected, got)) => {
+            let expected = format!("{expected} (space {})", space.name());
+            Err(Error::invalid(place, field, expected, got))
+        }
+        None => Ok(arch),
+    }
+}

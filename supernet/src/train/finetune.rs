@@ -1,0 +1,247 @@
+//! Fine-tuning: one exported network trained further, from a model folder to a folder of the same kind.
+//!
+//! While it runs, its folder holds `plan.json`, `log.jsonl` and `checkpoint.safetensors`, as any run's; in the end
+//! `model.safetensors` and `config.json` appear (`result`) and the checkpoint goes. What a step sees is a function of seed
+//! and step, so that a run that was killed and resumed ends with the same bytes.
+
+mod network;
+mod plan;
+mod result;
+mod state;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::Tensor;
+
+pub use network::StaticNetwork;
+pub use plan::{FineTunePlan, FineTuneSettings};
+pub use state::FineTuneCheckpoint;
+
+use super::loss::Target;
+use super::record::{LogLine, StepRecord};
+use super::resumed::{Resumed, log_beginning};
+use super::run_folder::RunFolder;
+use super::sgd::Sgd;
+use super::step::{Pupil, dropout_mask, most_loss};
+use super::steps::{Learner, Pace, take_steps};
+use super::trainer::{Outcome, TrainConfig};
+use crate::checkpoint::Supernet;
+use crate::data::{Augmentation, Batch, Dataset, LoaderConfig, TrainLoader};
+use crate::error::{Error, Result};
+use crate::eval::Accuracy;
+use crate::model_folder::{ModelFolder, config_path, weights_path};
+use crate::space::sampler;
+use crate::timing::Stopwatch;
+
+/// What the log calls the one phase.
+const PHASE: &str = "fine-tune";
+
+/// What is fine-tuned, on what, and who teaches.
+pub struct FineTuneTask {
+    /// The exported network.
+    pub model: ModelFolder,
+    /// Images of its classes.
+    pub dataset: Dataset,
+    /// A supernet whose largest network teaches.
+    pub teacher: Option<Supernet>,
+}
+
+/// A fine-tuning between two steps.
+pub struct FineTuner {
+    model: ModelFolder,
+    dataset: Arc<Dataset>,
+    teacher: Option<Supernet>,
+    plan: FineTunePlan,
+    config: TrainConfig,
+    folder: RunFolder,
+    network: StaticNetwork,
+    optimizer: Sgd,
+    step: u64,
+    resumed: Option<Resumed>,
+    /// Steps that the checkpoint in the folder holds.
+    saved: Option<u64>,
+    /// Accuracy before the first step, once it is counted.
+    before: Option<Accuracy>,
+    /// Accuracy of the network in the folder, once it is there.
+    after: Option<Accuracy>,
+}
+
+/// Opens a folder for a fine-tuning; it is made where it is not there.
+///
+/// # Errors
+/// If it holds a model that no fine-tuning wrote there, is used and `resume` is false, another process holds it, or it
+/// cannot be written.
+pub fn open_fine_tune_folder(path: &Path, resume: bool) -> Result<RunFolder> {
+    let results = [config_path(path), weights_path(path)];
+    if results.iter().any(|file| file.exists()) && !path.join("plan.json").exists() {
+        return Err(Error::Occupied {
+            path: path.to_path_buf(),
+            reason: "the folder holds a model that no fine-tuning wrote there".to_string(),
+            next: "choose another folder".to_string(),
+        });
+    }
+    RunFolder::open_for(path, resume, &["config.json", "model.safetensors"])
+}
+
+impl FineTuner {
+    /// Prepares a run: from its last checkpoint where the folder has one, else from the model's weights. Images are
+    /// normalised as the model's `config.json` says.
+    ///
+    /// # Errors
+    /// If data or teacher do not fit the model, a setting is out of range, or the folder holds another run.
+    pub fn new(
+        task: FineTuneTask,
+        settings: &FineTuneSettings,
+        folder: RunFolder,
+        config: TrainConfig,
+    ) -> Result<Self> {
+        let plan = FineTunePlan::new(&task, settings, config.seed)?;
+        let FineTuneTask { model, dataset, teacher } = task;
+        let dataset = Arc::new(dataset.normalised_as(model.normalisation()?)?);
+        let network = StaticNetwork::of_model(&model, config.kernels)?;
+        let optimizer = Sgd::moving(network.zeros_like()?, plan.momentum, plan.weight_decay, config.kernels);
+        let mut tuner = Self {
+            model,
+            dataset,
+            teacher,
+            plan,
+            config,
+            folder,
+            network,
+            optimizer,
+            step: 0,
+            resumed: None,
+            saved: None,
+            before: None,
+            after: None,
+        };
+        tuner.take_up()?;
+        Ok(tuner)
+    }
+
+    /// What will be done.
+    pub fn plan(&self) -> &FineTunePlan {
+        &self.plan
+    }
+
+    /// The run's folder, where the fine-tuned model will lie.
+    pub fn folder(&self) -> &RunFolder {
+        &self.folder
+    }
+
+    /// The state that was taken up, if there was one.
+    pub fn resumed(&self) -> Option<&Resumed> {
+        self.resumed.as_ref()
+    }
+
+    /// Accuracy on the `val` split before the first step, once it is counted: of the model as its folder has it.
+    pub fn before(&self) -> Option<Accuracy> {
+        self.before
+    }
+
+    /// Accuracy on the `val` split of the fine-tuned model, once it is written.
+    pub fn after(&self) -> Option<Accuracy> {
+        self.after
+    }
+
+    /// Milliseconds that one step takes now, from one try; changes nothing.
+    ///
+    /// # Errors
+    /// If a step fails.
+    pub fn time_step(&self) -> Result<f64> {
+        let batch = self.loader()?.batch_at(self.step, self.model.config.arch.resolution)?;
+        self.learn(self.step, &batch)?;
+        let watch = Stopwatch::start();
+        self.learn(self.step, &batch)?;
+        let ms = watch.elapsed_ms();
+        self.network.clear()?;
+        Ok(ms)
+    }
+
+    fn loader(&self) -> Result<TrainLoader> {
+        let augmentation = Augmentation::for_dataset(&self.dataset);
+        let config = LoaderConfig { batch: self.plan.batch, seed: self.plan.seed, augmentation };
+        let resolution = self.model.config.arch.resolution;
+        TrainLoader::new(self.dataset.clone(), config, self.step, move |_| resolution)
+    }
+
+    /// Trains until all steps are taken and the model is written, or `stop` is set, whichever comes first; `told` is
+    /// given each step and evaluation as the log has it.
+    ///
+    /// # Errors
+    /// If the numbers can no longer be mended ([`Error::Diverged`]), an image or a file cannot be read or written; the
+    /// last good checkpoint is then still there.
+    pub fn run(&mut self, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<Outcome> {
+        if self.after.is_some() {
+            return Ok(Outcome::Finished);
+        }
+        log_beginning(&mut self.folder, self.resumed.as_ref(), &self.dataset)?;
+        let mut done = self.count_before(stop, told)? && !Self::stopped(stop);
+        if done && self.step < self.plan.steps {
+            let mut loader = self.loader()?;
+            let pace = Pace { steps: 0..self.plan.steps, every: self.config.checkpoint_every, stop };
+            done = take_steps(self, &pace, &mut loader, &mut |record| told(&LogLine::Step(record.clone())))?;
+            if done {
+                self.save()?;
+            }
+        }
+        if done && self.finish(stop, told)? {
+            return Ok(Outcome::Finished);
+        }
+        Ok(Outcome::Interrupted { step: self.step })
+    }
+
+    /// Adds the gradients of a step and returns its loss.
+    fn learn(&self, step: u64, batch: &Batch) -> Result<f32> {
+        let space = &self.model.config.space;
+        let teacher = self.soft_labels(&batch.images)?;
+        let (labels, smoothing) = (&batch.labels, self.plan.label_smoothing);
+        let target = Target { labels, smoothing, teacher: teacher.as_ref() };
+        let dropout = dropout_mask(space, &self.model.config.arch, batch.len(), self.plan.seed, [step, 0])?;
+        let loss = self.network.learn(&batch.images, &target, dropout)?;
+        if loss.is_nan() || loss > most_loss(space.classes()) {
+            return Err(self.diverged(step, format!("the loss is {loss}")));
+        }
+        Ok(loss)
+    }
+
+    /// The logits of the teacher's largest network, on the images that the model sees.
+    fn soft_labels(&self, images: &Tensor) -> Result<Option<Tensor>> {
+        let Some(Supernet { space, weights, .. }) = &self.teacher else { return Ok(None) };
+        let teacher = Pupil { space, weights, kernels: self.config.kernels };
+        teacher.teach(&sampler::largest(space).at(images.dim(3)?), images).map(Some)
+    }
+
+    fn stopped(stop: &AtomicBool) -> bool {
+        stop.load(Ordering::Relaxed)
+    }
+}
+
+impl Learner for FineTuner {
+    fn next_step(&self) -> u64 {
+        self.step
+    }
+
+    fn take_step(&mut self, batch: &Batch, watch: &mut Stopwatch) -> Result<StepRecord> {
+        let (step, lr) = (self.step, self.plan.lr_of(self.step));
+        let loss = self.learn(step, batch)?;
+        self.network.step(&self.optimizer, lr)?;
+        self.step += 1;
+        let resolution = self.model.config.arch.resolution;
+        let ms = watch.lap().as_secs_f64() * 1e3;
+        Ok(StepRecord { step, phase: PHASE.to_string(), loss, lr, resolution, ms })
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.write_checkpoint()
+    }
+
+    fn folder(&mut self) -> &mut RunFolder {
+        &mut self.folder
+    }
+}
+
+#[cfg(test)]
+mod tests;

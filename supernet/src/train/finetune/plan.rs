@@ -1,0 +1,190 @@
+//! What a fine-tuning will do: checked settings on a model and its data.
+
+use serde::Serialize;
+
+use super::FineTuneTask;
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::model_folder::{Input, ModelConfig};
+use crate::train::plan::{hash_of, scheduled_lr};
+
+/// Most passes over the images; beyond this steps could no longer be counted.
+const MOST_EPOCHS: f64 = 1e6;
+/// Batch that [`LR`] is meant for; the rate is scaled in proportion (Goyal et al. 2017).
+const LR_BATCH: f64 = 2048.0;
+/// Learning rate of once-for-all's last phase (Cai et al. 2020, the authors' code). Of their fine-tuning only numbers of
+/// epochs are published, 25 and 75.
+const LR: f64 = 0.24;
+/// Share of the steps that warms up: that of the same phase, 5 of 125 epochs.
+const WARMUP: f64 = 5.0 / 125.0;
+
+/// What can be chosen of a fine-tuning.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FineTuneSettings {
+    /// Passes over the training images, warm-up included.
+    pub epochs: f64,
+    /// Images a step.
+    pub batch: usize,
+    /// Learning rate after warm-up; without one, 0.24 for 2,048 images, in proportion to the batch.
+    pub lr: Option<f64>,
+    /// Nesterov momentum.
+    pub momentum: f32,
+    /// Decay of kernels and matrices; batch norms and biases do not decay.
+    pub weight_decay: f32,
+    /// Label smoothing.
+    pub label_smoothing: f32,
+}
+
+/// 25 epochs, as once-for-all's published models (names that end in `finetune-25`); all else as
+/// [`Recipe::progressive`](crate::train::Recipe::progressive).
+impl Default for FineTuneSettings {
+    fn default() -> Self {
+        Self { epochs: 25.0, batch: 64, lr: None, momentum: 0.9, weight_decay: 3e-5, label_smoothing: 0.1 }
+    }
+}
+
+impl FineTuneSettings {
+    fn check(&self) -> Result<()> {
+        let Self { epochs, batch, lr, momentum, weight_decay, label_smoothing } = *self;
+        let least = f64::MIN_POSITIVE;
+        let bounds = [
+            ("epochs", epochs, least, MOST_EPOCHS),
+            ("batch", batch as f64, 1.0, 1e6),
+            ("lr", lr.unwrap_or(LR), least, 1e3),
+            ("momentum", f64::from(momentum), 0.0, 0.9999),
+            ("weight_decay", f64::from(weight_decay), 0.0, 1.0),
+            ("label_smoothing", f64::from(label_smoothing), 0.0, 0.999),
+        ];
+        for (field, value, low, high) in bounds {
+            if !(low..=high).contains(&value) {
+                let low = if low == least { "above 0".to_string() } else { low.to_string() };
+                return Err(Error::invalid("fine-tuning", field, format!("{low} to {high}"), value));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All that decides what a fine-tuning computes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FineTunePlan {
+    /// blake3 of the weights that it begins with.
+    pub model: String,
+    /// What images the network takes.
+    pub input: Input,
+    /// Hash of the training data.
+    pub data: String,
+    /// blake3 of the teacher's file, if there is one.
+    pub teacher: Option<String>,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Passes over the training images.
+    pub epochs: f64,
+    /// Images a step.
+    pub batch: usize,
+    /// Steps that make one pass over the training images.
+    pub steps_per_epoch: u64,
+    /// Steps in all, warm-up included; at least one.
+    pub steps: u64,
+    /// Steps of warm-up.
+    pub warmup_steps: u64,
+    /// Learning rate after warm-up.
+    pub lr: f64,
+    /// Nesterov momentum.
+    pub momentum: f32,
+    /// Decay of kernels and matrices.
+    pub weight_decay: f32,
+    /// Label smoothing.
+    pub label_smoothing: f32,
+}
+
+impl FineTunePlan {
+    /// Lays settings out over the data.
+    ///
+    /// # Errors
+    /// If data or teacher do not fit the model, a setting is out of range, or a batch cannot be filled.
+    pub(super) fn new(task: &FineTuneTask, settings: &FineTuneSettings, seed: u64) -> Result<Self> {
+        settings.check()?;
+        let FineTuneTask { model, dataset, teacher } = task;
+        check_data(&model.config, dataset)?;
+        if let Some(teacher) = teacher {
+            check_teacher(&model.config, teacher)?;
+        }
+        let FineTuneSettings { epochs, batch, lr, momentum, weight_decay, label_smoothing } = *settings;
+        let images = dataset.train().len();
+        if images < batch {
+            let (place, wanted) =
+                (format!("data {}", dataset.name()), format!("at least a batch of {batch}"));
+            return Err(Error::invalid(place, "training images", wanted, images)
+                .and_then_do("choose a smaller batch"));
+        }
+        let steps_per_epoch = (images / batch) as u64;
+        let steps = ((epochs * steps_per_epoch as f64).round() as u64).max(1);
+        Ok(Self {
+            model: model.config.model_hash.clone(),
+            input: model.config.input.clone(),
+            data: dataset.hash().to_string(),
+            teacher: teacher.as_ref().map(|teacher| teacher.hash.clone()),
+            seed,
+            epochs,
+            batch,
+            steps_per_epoch,
+            steps,
+            warmup_steps: (WARMUP * steps as f64).round() as u64,
+            lr: lr.unwrap_or(LR * batch as f64 / LR_BATCH),
+            momentum,
+            weight_decay,
+            label_smoothing,
+        })
+    }
+
+    /// Learning rate of a step: linear from zero in warm-up, then half a cosine down to zero.
+    pub fn lr_of(&self, step: u64) -> f32 {
+        scheduled_lr(self.lr, step, self.warmup_steps, self.steps)
+    }
+
+    /// Hash of all of it.
+    pub fn hash(&self) -> String {
+        hash_of(self)
+    }
+}
+
+/// Whether the images are of the model's channels and classes.
+fn check_data(model: &ModelConfig, dataset: &Dataset) -> Result<()> {
+    let place = || format!("data {} for the model", dataset.name());
+    let pairs = [
+        ("channels", model.input.channels, dataset.channels()),
+        ("classes", model.classes.len(), dataset.classes().len()),
+    ];
+    for (field, expected, got) in pairs {
+        if expected != got {
+            return Err(Error::invalid(place(), field, expected, got)
+                .and_then_do("give images of the classes that the model knows"));
+        }
+    }
+    let mut names = model.classes.iter().zip(dataset.classes()).enumerate();
+    match names.find(|(_, (expected, got))| expected != got) {
+        Some((index, (expected, got))) => {
+            Err(Error::invalid(place(), format!("class {}", index + 1), expected, got)
+                .and_then_do("name the classes as the model's config.json does"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether the teacher's logits can be compared with the model's.
+fn check_teacher(model: &ModelConfig, teacher: &crate::checkpoint::Supernet) -> Result<()> {
+    let space = &teacher.space;
+    let pairs = [
+        ("channels", model.input.channels, space.input_channels()),
+        ("classes", model.classes.len(), space.classes()),
+    ];
+    for (field, expected, got) in pairs {
+        if expected != got {
+            let place = format!("teacher of space {}", space.name());
+            return Err(Error::invalid(place, field, expected, got)
+                .and_then_do("give a supernet of the model's classes, or none"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! What a fine-tuning counts and leaves: accuracy before and after, and the folder's two files.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+
+use candle_core::Tensor;
+
+use super::{FineTuner, PHASE};
+use crate::data::{Split, calibration_batches, eval_batches};
+use crate::error::Result;
+use crate::eval::{Accuracy, Calibration, accuracy, calibrate};
+use crate::model_folder::{
+    FineTuned, FineTunedFrom, MeasuredAccuracy, ModelConfig, ModelFolder, Origin, StatisticsOrigin,
+    with_statistics,
+};
+use crate::nn::Network;
+use crate::timing::unix_seconds;
+use crate::train::record::LogLine;
+
+impl MeasuredAccuracy {
+    /// What was counted on a split.
+    fn of(accuracy: Accuracy, split: Split) -> Self {
+        Self { top1: accuracy.top1(), n: accuracy.n, split: split.to_string() }
+    }
+
+    /// The counts behind it.
+    pub(super) fn accuracy(&self) -> Accuracy {
+        Accuracy { correct: (self.top1 * self.n as f64).round() as usize, n: self.n }
+    }
+}
+
+impl FineTuner {
+    /// Counts how accurate the model is as its folder has it, unless the log says; whether it was done before `stop`.
+    pub(super) fn count_before(&mut self, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<bool> {
+        if self.before.is_none() {
+            let network = self.model.network(self.config.kernels)?;
+            self.before = self.count(&network, stop)?;
+            if let Some(accuracy) = self.before {
+                self.log_accuracy(0, accuracy, told)?;
+            }
+        }
+        Ok(self.before.is_some())
+    }
+
+    /// Calibrates, counts, and writes the folder's files; whether all was done before `stop` was set.
+    pub(super) fn finish(&mut self, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<bool> {
+        let Some(tensors) = self.calibrated(stop)? else { return Ok(false) };
+        let mut model = self.fine_tuned(tensors)?;
+        let Some(after) = self.count(&model.network(self.config.kernels)?, stop)? else { return Ok(false) };
+        if self.resumed.as_ref().is_none_or(|resumed| resumed.evaluated.is_empty()) {
+            self.log_accuracy(self.step, after, told)?;
+        }
+        model.config.origin.measured = Some(MeasuredAccuracy::of(after, Split::Val));
+        model.config.run = BTreeMap::from([("unix_seconds".to_string(), unix_seconds().into())]);
+        self.folder.sync_log()?;
+        // config.json comes last: a folder that has one is finished
+        model.write(self.folder.path())?;
+        self.after = Some(after);
+        self.remove_checkpoint()?;
+        Ok(true)
+    }
+
+    /// The weights with statistics gathered on training images, as an export gathers them; `None` if `stop` was set.
+    fn calibrated(&self, stop: &AtomicBool) -> Result<Option<BTreeMap<String, Tensor>>> {
+        let Calibration { images, batch, seed } = Calibration::default();
+        let resolution = self.model.config.arch.resolution;
+        let batches = calibration_batches(&self.dataset, images, batch, resolution, seed);
+        let batches = batches.take_while(|_| !Self::stopped(stop));
+        let statistics = calibrate(&self.network.network()?, batches)?;
+        match Self::stopped(stop) {
+            true => Ok(None),
+            false => with_statistics(self.network.weights(), &statistics).map(Some),
+        }
+    }
+
+    /// Accuracy on the `val` split; `None` if `stop` was set.
+    fn count(&self, network: &Network, stop: &AtomicBool) -> Result<Option<Accuracy>> {
+        let (set, resolution) = (self.dataset.val(), self.model.config.arch.resolution);
+        let batches =
+            eval_batches(set, self.dataset.normalisation(), resolution, Calibration::default().batch);
+        let counted = accuracy(network, batches.take_while(|_| !Self::stopped(stop)))?;
+        Ok((!Self::stopped(stop)).then_some(counted))
+    }
+
+    fn log_accuracy(&mut self, step: u64, accuracy: Accuracy, told: &mut dyn FnMut(&LogLine)) -> Result<()> {
+        let line = LogLine::Evaluation {
+            step,
+            phase: PHASE.to_string(),
+            arch: self.model.config.arch.clone(),
+            split: Split::Val.to_string(),
+            top1: accuracy.top1(),
+            accuracy,
+        };
+        told(&line);
+        self.folder.log(&line)
+    }
+
+    /// The model to be written, not measured yet.
+    fn fine_tuned(&self, tensors: BTreeMap<String, Tensor>) -> Result<ModelFolder> {
+        let ModelConfig { arch, space, input, classes, origin, .. } = &self.model.config;
+        let calibration = Calibration::default();
+        let mut fine_tuned = origin.fine_tuned.clone();
+        fine_tuned.push(self.provenance(origin));
+        let origin = Origin {
+            tool: env!("CARGO_PKG_VERSION").to_string(),
+            kernels: self.config.kernels.name().to_string(),
+            statistics: StatisticsOrigin::Calibrated {
+                images: calibration.images.min(self.dataset.train().len()),
+                data: self.dataset.identity(),
+                seed: calibration.seed,
+            },
+            measured: None,
+            fine_tuned,
+            ..origin.clone()
+        };
+        ModelFolder::new((space, arch), tensors, input.clone(), classes.clone(), origin)
+    }
+
+    /// What this run adds to the model's history.
+    fn provenance(&self, before: &Origin) -> FineTuned {
+        let counted = self.before.expect("counted before the first step");
+        FineTuned {
+            from: FineTunedFrom {
+                model: self.plan.model.clone(),
+                tool: before.tool.clone(),
+                kernels: before.kernels.clone(),
+                statistics: before.statistics.clone(),
+                measured: before.measured.clone(),
+                counted: MeasuredAccuracy::of(counted, Split::Val),
+            },
+            tool: env!("CARGO_PKG_VERSION").to_string(),
+            kernels: self.kernels(),
+            data: self.dataset.identity(),
+            plan: self.plan.hash(),
+            seed: self.plan.seed,
+            epochs: self.plan.epochs,
+            batch: self.plan.batch,
+            lr: self.plan.lr,
+            steps: self.plan.steps,
+            teacher: self.plan.teacher.clone(),
+        }
+    }
+}

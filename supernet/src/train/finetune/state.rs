@@ -1,0 +1,196 @@
+//! What outlives the process: the checkpoint, and what a run is taken up with.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::network::{StaticNetwork, trained};
+use super::{FineTuner, PHASE};
+use crate::document;
+use crate::error::{Error, Result};
+use crate::file;
+use crate::model_folder::{ModelFolder, config_path, weights_path};
+use crate::space::{Arch, SearchSpace};
+use crate::tensor_file;
+use crate::train::Sgd;
+use crate::train::resumed::Resumed;
+use crate::train::step::unsound;
+
+/// What the `kind` of a checkpoint says.
+const KIND: &str = "fine_tuning";
+/// Version of the form that this code writes and reads.
+const VERSION: u32 = 1;
+/// Prefix of the velocities' names.
+const VELOCITY: &str = "velocity.";
+
+/// The document inside `checkpoint.safetensors`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    kind: String,
+    version: u32,
+    tool: String,
+    arch: Arch,
+    space: SearchSpace,
+    kernels: String,
+    plan: String,
+    step: u64,
+}
+
+/// State of a fine-tuning between two steps.
+pub struct FineTuneCheckpoint {
+    /// Kernels that computed the weights.
+    pub kernels: String,
+    /// Hash of the plan.
+    pub plan: String,
+    /// The next step.
+    pub step: u64,
+    /// The weights by name.
+    pub weights: BTreeMap<String, Tensor>,
+    /// The optimizer's velocity of each weight.
+    pub velocities: BTreeMap<String, Tensor>,
+}
+
+impl FineTuneCheckpoint {
+    /// Reads a checkpoint.
+    ///
+    /// # Errors
+    /// If the file is broken, of another kind or version, or its tensors are not its sub-network's.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = file::read(path)?;
+        Self::from_bytes(&path.display().to_string(), &bytes)
+    }
+
+    /// Reads a file's bytes; `place` names them in messages.
+    ///
+    /// # Errors
+    /// As [`FineTuneCheckpoint::read`].
+    pub fn from_bytes(place: &str, bytes: &[u8]) -> Result<Self> {
+        let file = tensor_file::from_bytes(place, bytes)?;
+        let form = "the metadata of a fine-tuning's checkpoint";
+        let document: Document = document::read(place, &file.document, (KIND, VERSION), form)?;
+        let Document { arch, space, kernels, plan, step, .. } = document;
+        let layers = space.lower(&arch).map_err(|error| error.in_place(place))?;
+        let count = file.tensors.len();
+        let (mut weights, mut velocities) = (BTreeMap::new(), BTreeMap::new());
+        for (name, tensor) in file.tensors {
+            match name.strip_prefix(VELOCITY) {
+                Some(name) => velocities.insert(name.to_string(), tensor),
+                None => weights.insert(name, tensor),
+            };
+        }
+        let weights = trained(&layers, weights, place)?;
+        let velocities = trained(&layers, velocities, &format!("{place}: velocities"))?;
+        if count != weights.len() + velocities.len() {
+            let expected = weights.len() + velocities.len();
+            return Err(Error::invalid(place, "number of tensors", expected, count));
+        }
+        Ok(Self { kernels, plan, step, weights, velocities })
+    }
+}
+
+impl FineTuner {
+    /// Takes up what the folder holds: a finished model, a checkpoint, or nothing.
+    pub(super) fn take_up(&mut self) -> Result<()> {
+        let path = self.folder.path();
+        if config_path(path).exists() {
+            return self.take_up_finished();
+        }
+        if self.folder.checkpoint().exists() {
+            return self.restore();
+        }
+        if weights_path(path).exists() {
+            return Err(Error::Occupied {
+                path: weights_path(path),
+                reason: "it is there, but neither its config.json nor the checkpoint that it came from is"
+                    .to_string(),
+                next: "choose another folder".to_string(),
+            });
+        }
+        self.folder.empty_log()
+    }
+
+    /// A finished run is left as it is, but for a checkpoint that a kill left.
+    fn take_up_finished(&mut self) -> Result<()> {
+        let written = ModelFolder::read(self.folder.path())?;
+        let origin = &written.config.origin;
+        let last = origin.fine_tuned.last().filter(|last| last.plan == self.plan.hash());
+        let (Some(last), Some(measured)) = (last, &origin.measured) else {
+            return Err(self.folder.other_plan(&self.plan));
+        };
+        self.step = self.plan.steps;
+        self.resumed = Some(Resumed::new(self.step, &last.kernels));
+        self.before = Some(last.from.counted.accuracy());
+        self.after = Some(measured.accuracy());
+        self.remove_checkpoint()
+    }
+
+    fn restore(&mut self) -> Result<()> {
+        let checkpoint = FineTuneCheckpoint::read(&self.folder.checkpoint())?;
+        if checkpoint.plan != self.plan.hash() {
+            return Err(self.folder.other_plan(&self.plan));
+        }
+        let FineTuneCheckpoint { kernels, step, weights, velocities, .. } = checkpoint;
+        let (config, now) = (&self.model.config, self.config.kernels);
+        self.network = StaticNetwork::new((&config.space, &config.arch), weights, now)?;
+        self.optimizer = Sgd::moving(velocities, self.plan.momentum, self.plan.weight_decay, now);
+        self.step = step;
+        self.saved = Some(step);
+        let mut resumed = Resumed::new(step, &kernels);
+        let happened = self.folder.cut_log(step)?;
+        self.before = happened.iter().find_map(|line| line.accuracy_at(0));
+        resumed.evaluated = happened.into_iter().filter_map(|line| line.evaluated_at(step)).collect();
+        self.resumed = Some(match step < self.plan.steps {
+            true => resumed.compared(&self.folder, now),
+            false => resumed,
+        });
+        Ok(())
+    }
+
+    /// Saves the state, unless it is spoilt: the last good checkpoint must outlive it.
+    pub(super) fn write_checkpoint(&mut self) -> Result<()> {
+        let velocities = self.optimizer.velocities();
+        if let Some(name) = unsound(self.network.weights().iter().chain(velocities)) {
+            let step = self.step.saturating_sub(1);
+            return Err(self.diverged(step, format!("{name} is no longer finite")));
+        }
+        self.folder.sync_log()?;
+        let document = Document {
+            kind: KIND.to_string(),
+            version: VERSION,
+            tool: env!("CARGO_PKG_VERSION").to_string(),
+            arch: self.model.config.arch.clone(),
+            space: self.model.config.space.clone(),
+            kernels: self.kernels(),
+            plan: self.plan.hash(),
+            step: self.step,
+        };
+        let mut tensors = self.network.weights().clone();
+        tensors.extend(velocities.iter().map(|(name, tensor)| (format!("{VELOCITY}{name}"), tensor.clone())));
+        tensor_file::write(&self.folder.checkpoint(), &tensors, &document)?;
+        self.saved = Some(self.step);
+        Ok(())
+    }
+
+    /// The checkpoint has served when the model is there.
+    pub(super) fn remove_checkpoint(&self) -> Result<()> {
+        let path = self.folder.checkpoint();
+        if path.exists() {
+            std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    /// All kernels that computed the weights.
+    pub(super) fn kernels(&self) -> String {
+        Resumed::kernels(self.resumed.as_ref(), self.config.kernels)
+    }
+
+    pub(super) fn diverged(&self, step: u64, what: String) -> Error {
+        let (phase, archs) = (PHASE.to_string(), self.model.config.arch.to_string());
+        let next = "give a lower learning rate and another folder";
+        Error::Diverged { step, phase, what, archs, checkpoint: self.saved, next }
+    }
+}

@@ -1,0 +1,73 @@
+//! What a resumed run knows of before, and how a run begins its part of the log.
+
+use super::record::LogLine;
+use super::run_folder::RunFolder;
+use crate::data::Dataset;
+use crate::error::Result;
+use crate::kernels::Kernels;
+use crate::machine;
+use crate::space::Arch;
+
+/// What a run was taken up with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resumed {
+    /// The next step.
+    pub from_step: u64,
+    /// In what this machine differs from the one that took the steps before, so that bits may.
+    pub differences: Vec<String>,
+    /// Kernels that computed the weights so far.
+    kernels: String,
+    /// Sub-networks whose evaluation after the last step is in the log already.
+    pub(super) evaluated: Vec<Arch>,
+}
+
+impl Resumed {
+    /// A run taken up at a step, whose weights these kernels computed.
+    pub(super) fn new(from_step: u64, kernels: &str) -> Self {
+        Self { from_step, differences: Vec::new(), kernels: kernels.to_string(), evaluated: Vec::new() }
+    }
+
+    /// Notes in what this machine differs from the one that wrote the checkpoint.
+    pub(super) fn compared(mut self, folder: &RunFolder, kernels: Kernels) -> Self {
+        let (cpu, now) = (machine::cpu(), kernels.name());
+        let before = folder.planned_cpu().filter(|before| *before != cpu);
+        self.differences =
+            before.iter().map(|before| format!("processor {before} before, {cpu} now")).collect();
+        if !self.ends_with(now) {
+            self.differences.push(format!("kernels {} before, {now} now", self.kernels));
+        }
+        self
+    }
+
+    /// Whether these kernels computed the last part of the weights.
+    fn ends_with(&self, kernels: &str) -> bool {
+        self.kernels.rsplit(", then ").next() == Some(kernels)
+    }
+
+    /// All kernels that computed a run's weights, in order: `avx2, then avx512`.
+    pub(super) fn kernels(resumed: Option<&Self>, now: Kernels) -> String {
+        let now = now.name();
+        match resumed {
+            Some(resumed) if resumed.ends_with(now) => resumed.kernels.clone(),
+            Some(Self { kernels, .. }) => format!("{kernels}, then {now}"),
+            None => now.to_string(),
+        }
+    }
+}
+
+/// The first lines of a run: that it was taken up again, or which images are left out.
+pub(super) fn log_beginning(
+    folder: &mut RunFolder,
+    resumed: Option<&Resumed>,
+    dataset: &Dataset,
+) -> Result<()> {
+    if let Some(Resumed { from_step, .. }) = resumed {
+        let time = crate::timing::unix_seconds();
+        return folder.log(&LogLine::Resumed { resumed_from_step: *from_step, time });
+    }
+    for skipped in dataset.skipped() {
+        let (path, reason) = (skipped.path.clone(), skipped.reason.clone());
+        folder.log(&LogLine::SkippedImage { path, reason })?;
+    }
+    Ok(())
+}
