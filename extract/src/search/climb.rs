@@ -1,13 +1,61 @@
-//! Where to go from one sub-network: its neighbours say what each step gains and costs, and steps that fit together are
-//! proposed with one another.
+//! Where to go from one sub-network: what each choice is worth there, learnt from its neighbours, and several steps at
+//! once that seem to gain most for what is left of the limits.
 //!
-//! Costs add up over the blocks, so what a step costs is known before it is made; what two steps gain together is about
-//! the sum, and only the most promising sums are looked at.
+//! Costs add up over the blocks, so what a step costs is known before it is made; what steps gain together is about the
+//! sum of what they gain alone, and only the most promising sums are looked at.
 
 use super::constraint::{Limits, Quantity};
-use super::genes::{Gene, Move};
-use super::index::CostIndex;
+use super::genes::{Gene, Genome, Move};
+use super::index::{CostIndex, Costs};
 use super::known::{Rows, Scored};
+
+/// What each gene's values are worth around one sub-network, compared with the values it has.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Worth {
+    values: Vec<f32>,
+}
+
+impl Worth {
+    pub fn new(genome: &Genome) -> Self {
+        Self { values: vec![0.0; genome.values()] }
+    }
+
+    /// Learns from all neighbours of a sub-network. What a step to another depth gains is the sum of what its blocks do.
+    pub fn learn(
+        &mut self,
+        genome: &Genome,
+        (genes, from): (&[Gene], &Scored),
+        (moves, scores): (&[Move], &[Scored]),
+    ) {
+        self.values.fill(0.0);
+        let mut learnt = vec![false; self.values.len()];
+        let mut order: Vec<usize> = (0..moves.len()).collect();
+        order.sort_by_key(|&at| moves[at].last - moves[at].first);
+        for at in order {
+            let Move { first, last, value, .. } = moves[at];
+            let places = || (first..=last).map(|gene| genome.value(gene, value));
+            let (mut rest, mut new) = (scores[at].accuracy - from.accuracy, 0);
+            for place in places() {
+                new += usize::from(!learnt[place]);
+                rest -= self.values[place];
+            }
+            for place in places().filter(|&place| !std::mem::replace(&mut learnt[place], true)) {
+                self.values[place] = rest / new as f32;
+            }
+        }
+        debug_assert!(genes.iter().enumerate().all(|(gene, &value)| self.of(genome, gene, value) == 0.0));
+    }
+
+    fn of(&self, genome: &Genome, gene: usize, value: Gene) -> f32 {
+        self.values[genome.value(gene, value)]
+    }
+
+    /// What a step seems to gain.
+    fn gain(&self, genome: &Genome, genes: &[Gene], step: Move) -> f32 {
+        let gain = |gene| self.of(genome, gene, step.value) - self.of(genome, gene, genes[gene]);
+        (step.first..=step.last).map(gain).sum()
+    }
+}
 
 /// A step with what it changes.
 #[derive(Clone, Copy, Debug)]
@@ -20,11 +68,6 @@ struct Step {
     cost: f32,
 }
 
-/// Greatest numbers of steps that are made at once besides pairs.
-const JUMPS: [usize; 5] = [3, 4, 6, 10, usize::MAX];
-/// Halvings of the price of cost for a jump.
-const HALVINGS: usize = 14;
-
 /// What is limited, and how much of it is left, as shares of the limits.
 struct Room {
     quantities: Vec<(usize, Quantity, f64)>,
@@ -32,23 +75,15 @@ struct Room {
 }
 
 impl Room {
-    fn new(limits: &Limits, from: &Scored) -> Self {
+    fn new(limits: &Limits, from: &Costs) -> Self {
         let places = Quantity::ALL.iter().enumerate();
         let limited = places.filter_map(|(place, &quantity)| Some((place, quantity, limits.of(quantity)?)));
         let quantities: Vec<_> = limited.collect();
         let mut left = [f32::INFINITY; Quantity::ALL.len()];
         for &(place, quantity, limit) in &quantities {
-            left[place] = (1.0 - from.costs.of(quantity) / limit) as f32;
+            left[place] = (1.0 - from.of(quantity) / limit) as f32;
         }
         Self { quantities, left }
-    }
-
-    fn step(&self, step: Move, from: &Scored, to: &Scored) -> Step {
-        let mut costs = [0.0; Quantity::ALL.len()];
-        for &(place, quantity, limit) in &self.quantities {
-            costs[place] = ((to.costs.of(quantity) - from.costs.of(quantity)) / limit) as f32;
-        }
-        Step { step, gain: to.accuracy - from.accuracy, costs, cost: costs.iter().sum() }
     }
 
     /// Whether steps that cost so much together seem to fit; the exact costs are asked for when they are made. Memory
@@ -61,36 +96,81 @@ impl Room {
     }
 }
 
-/// Adds to `rows` what several steps from `genes` lead to: at most `pairs` pairs of them, and some jumps. All of them
-/// keep the limits.
-pub(super) fn propose(
-    (index, limits): (&CostIndex, &Limits),
-    (genes, from): (&[Gene], &Scored),
-    (moves, scores): (&[Move], &[Scored]),
-    pairs: usize,
-    rows: &mut Rows,
-) {
-    let room = Room::new(limits, from);
-    let steps: Vec<Step> = moves.iter().zip(scores).map(|(step, to)| room.step(*step, from, to)).collect();
-    let mut add = |chosen: &[Move]| {
-        let row = rows.push(genes);
-        chosen.iter().for_each(|step| step.apply(row));
-        if !limits.keeps(&index.costs_of(row)) {
-            rows.pop();
-        }
-    };
-    for [left, right] in best_pairs(&steps, &room, pairs) {
-        add(&[steps[left].step, steps[right].step]);
+/// A place to go from.
+pub(super) struct Place<'a> {
+    pub index: &'a CostIndex,
+    pub limits: &'a Limits,
+    pub genes: &'a [Gene],
+    pub worth: &'a Worth,
+}
+
+/// Greatest numbers of steps that are made at once besides pairs.
+const JUMPS: [usize; 5] = [3, 4, 6, 10, usize::MAX];
+/// Halvings of the price of cost for a jump.
+const HALVINGS: usize = 14;
+
+impl Place<'_> {
+    /// All steps but those that change one of the genes in `locked`.
+    fn steps(&self, locked: &[bool]) -> (Vec<Step>, Room) {
+        let genome = self.index.genome();
+        let mut moves = Vec::new();
+        genome.moves(self.genes, &mut moves);
+        moves.retain(|step| !locked.iter().take(step.last + 1).skip(step.first).any(|locked| *locked));
+        let from = self.index.costs_of(self.genes);
+        let room = Room::new(self.limits, &from);
+        let mut genes = self.genes.to_vec();
+        let step = |step: Move| {
+            genes.copy_from_slice(self.genes);
+            step.apply(&mut genes);
+            let to = self.index.costs_of(&genes);
+            let mut costs = [0.0; Quantity::ALL.len()];
+            for &(place, quantity, limit) in &room.quantities {
+                costs[place] = ((to.of(quantity) - from.of(quantity)) / limit) as f32;
+            }
+            let gain = self.worth.gain(genome, self.genes, step);
+            Step { step, gain, costs, cost: costs.iter().sum() }
+        };
+        (moves.into_iter().map(step).collect(), room)
     }
-    for most in JUMPS {
-        add(&jump(&steps, &room, most));
+
+    /// Adds to `rows` where the `most` most promising single steps and pairs lead, and some jumps: all that keep the
+    /// limits.
+    pub fn propose(&self, most: usize, rows: &mut Rows) {
+        let (steps, room) = self.steps(&[]);
+        let mut add = |chosen: &[Move]| {
+            let row = rows.push(self.genes);
+            chosen.iter().for_each(|step| step.apply(row));
+            if !self.limits.keeps(&self.index.costs_of(row)) {
+                rows.pop();
+            }
+        };
+        for [left, right] in promising(&steps, &room, most) {
+            match left == right {
+                true => add(&[steps[left].step]),
+                false => add(&[steps[left].step, steps[right].step]),
+            }
+        }
+        for most in JUMPS {
+            add(&jump(&steps, &room, most));
+        }
+    }
+
+    /// The longest jump that changes no gene in `locked`, if it ends within the limits.
+    pub fn repaired(&self, locked: &[bool]) -> Option<Vec<Gene>> {
+        let (steps, room) = self.steps(locked);
+        let mut genes = self.genes.to_vec();
+        jump(&steps, &room, usize::MAX).into_iter().for_each(|step| step.apply(&mut genes));
+        self.limits.keeps(&self.index.costs_of(&genes)).then_some(genes)
     }
 }
 
-/// The pairs that seem to gain most, of those that seem to fit.
-fn best_pairs(steps: &[Step], room: &Room, most: usize) -> Vec<[usize; 2]> {
+/// Single steps and pairs that seem to gain most, of those that seem to fit; a single one is paired with itself.
+fn promising(steps: &[Step], room: &Room, most: usize) -> Vec<[usize; 2]> {
     let mut found: Vec<(f32, [usize; 2])> = Vec::new();
     for (left, a) in steps.iter().enumerate() {
+        if a.gain > 0.0 && room.holds(|place| a.costs[place]) {
+            found.push((a.gain, [left, left]));
+        }
         for (right, b) in steps.iter().enumerate().skip(left + 1) {
             let gain = a.gain + b.gain;
             if gain > 0.0 && a.step.is_apart(b.step) && room.holds(|place| a.costs[place] + b.costs[place]) {
@@ -110,13 +190,14 @@ fn best_pairs(steps: &[Step], room: &Room, most: usize) -> Vec<[usize; 2]> {
 /// At most `most` steps apart from one another that gain most for what is left: the best by gain less price times cost,
 /// at the lowest price at which they fit (Lagrange's relaxation, the price found by halving).
 fn jump(steps: &[Step], room: &Room, most: usize) -> Vec<Move> {
-    let mut best = at_price(steps, 0.0, most);
-    if fits(&best, room) {
-        return best.into_iter().map(|step| step.step).collect();
+    let moves = |steps: Vec<Step>| steps.into_iter().map(|step| step.step).collect();
+    let free = at_price(steps, 0.0, most);
+    if fits(&free, room) {
+        return moves(free);
     }
-    let worth = |step: &Step| if step.cost > 0.0 { step.gain / step.cost } else { 0.0 };
-    let (mut low, mut high) = (0.0, steps.iter().map(worth).fold(0.0, f32::max).max(f32::MIN_POSITIVE));
-    best.clear();
+    let ratio = |step: &Step| if step.cost == 0.0 { 0.0 } else { (step.gain / step.cost).abs() };
+    let (mut low, mut high) = (0.0, 1.01 * steps.iter().map(ratio).fold(f32::MIN_POSITIVE, f32::max));
+    let mut best = at_price(steps, high, most);
     for _ in 0..HALVINGS {
         let price = 0.5 * (low + high);
         let chosen = at_price(steps, price, most);
@@ -126,7 +207,7 @@ fn jump(steps: &[Step], room: &Room, most: usize) -> Vec<Move> {
             low = price;
         }
     }
-    best.into_iter().map(|step| step.step).collect()
+    moves(best)
 }
 
 fn fits(chosen: &[Step], room: &Room) -> bool {
@@ -136,10 +217,11 @@ fn fits(chosen: &[Step], room: &Room) -> bool {
 /// The steps that are worth their price, best first, each apart from those before.
 fn at_price(steps: &[Step], price: f32, most: usize) -> Vec<Step> {
     let worth = |step: &Step| step.gain - price * step.cost;
-    let mut worthy: Vec<Step> = steps.iter().filter(|step| worth(step) > 0.0).copied().collect();
-    worthy.sort_by(|a, b| worth(b).total_cmp(&worth(a)));
+    let mut worthy: Vec<(f32, Step)> =
+        steps.iter().map(|step| (worth(step), *step)).filter(|(worth, _)| *worth > 0.0).collect();
+    worthy.sort_by(|a, b| b.0.total_cmp(&a.0));
     let mut chosen: Vec<Step> = Vec::new();
-    for step in worthy {
+    for (_, step) in worthy {
         if chosen.len() >= most {
             break;
         }

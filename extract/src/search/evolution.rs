@@ -1,19 +1,21 @@
 //! Search by climbers: each goes from a sub-network to the best of its neighbours, of pairs of steps and of longer jumps,
-//! until nothing there is better; then it starts anew from a mixture of the best that were found (a memetic search,
-//! Moscato 1989, with the mutations and crossovers of Real et al. 2019, as Once-for-All uses them).
+//! until nothing there is better; then it starts anew from a mutation or a mixture of the best that were found (a memetic
+//! search, Moscato 1989, with Once-for-All's mutations and crossovers).
 //!
-//! Every candidate keeps the limits: a start that does not is led towards a feasible one, gene by gene, instead of being
-//! drawn again. Work is bounded by a number of candidates. What is found depends on the seed and the inputs alone, not on
+//! What is found keeps the limits: a start that does not is changed where it costs most for what it gains, else led
+//! towards a feasible one gene by gene, instead of being drawn again. Work is bounded by a number of candidates. What is found depends on the seed and the inputs alone, not on
 //! time or threads.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::atomic::{self, AtomicBool};
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
-use super::climb::propose;
+use super::climb::{Place, Worth};
 use super::constraint::Limits;
 use super::genes::{Gene, GeneFeatures, Genome, Move, hash};
 use super::index::{Candidate, CostIndex};
@@ -28,15 +30,17 @@ use crate::rng::{Purpose, rng};
 pub struct SearchConfig {
     /// Decides every random choice.
     pub seed: u64,
-    /// Sub-networks that climb side by side: 8, so that one round of them is work for several threads.
+    /// Sub-networks that climb side by side: 8, so that a round of them is work for several threads.
     pub population: usize,
-    /// Most candidates; a round that has begun is ended. TODO
+    /// Candidates after which no further round begins: 50,000, as many as Once-for-All's search looks at (500
+    /// generations of 100, Cai et al. 2020).
     pub candidates: usize,
-    /// Ends of climbs that starts are made from.
+    /// Ends of climbs, the best ones, that others begin at: 16.
     pub parents: usize,
-    /// Share of starts by mutation, the others by crossover: .5 (Cai et al. 2020).
+    /// Share of those by mutation, the others by crossover: .5 (Cai et al. 2020).
     pub mutated: f64,
-    /// Probability with which a mutation redraws a gene: .1 (Cai et al. 2020).
+    /// Probability with which a mutation redraws a gene: .3. It is not .1 as in a search without climbs, for a climb from
+    /// near an end leads back to it.
     pub gene_probability: f64,
     /// Climbs without a better candidate after which a search ends.
     pub patience: usize,
@@ -52,13 +56,13 @@ impl Default for SearchConfig {
         Self {
             seed: 0,
             population: 8,
-            candidates: 60_000,
+            candidates: 50_000,
             parents: 16,
             mutated: 0.5,
-            gene_probability: 0.1,
-            patience: 100,
+            gene_probability: 0.3,
+            patience: 300,
             front_limits: 0,
-            front_candidates: 20_000,
+            front_candidates: 5_000,
         }
     }
 }
@@ -97,8 +101,9 @@ pub struct SearchReport {
 struct Climber {
     genes: Vec<Gene>,
     scored: Scored,
-    /// How many pairs of steps are looked at; more where fewer led nowhere.
-    pairs: usize,
+    worth: Worth,
+    /// Whether the worth was learnt somewhere else.
+    stale: bool,
 }
 
 /// Best first: accuracy, then latency, then the genes' own order, so that no two are equal.
@@ -109,9 +114,12 @@ fn order((a, ours): (&Scored, &[Gene]), (b, theirs): (&Scored, &[Gene])) -> Orde
         .then_with(|| ours.cmp(theirs))
 }
 
-/// Pairs of steps that a climber looks at first, and at last.
+/// Steps and pairs of steps that a climber looks at by what it learnt somewhere else, and by what it learnt where it
+/// stands.
 const FEW_PAIRS: usize = 48;
-const MANY_PAIRS: usize = 192;
+const MANY_PAIRS: usize = 160;
+/// Mutations and mixtures that are looked at for each climb; the best begins it.
+const VARIANTS: usize = 4;
 /// Most neighbours that are looked at; spaces with more choices show a random part of them.
 const MOST_MOVES: usize = 2048;
 /// Rounds that a climber at each resolution gets before the best go on.
@@ -242,29 +250,45 @@ impl<'a> Search<'a> {
         (least, genes)
     }
 
-    /// Something new to begin at: a mutation of an end or a mixture of two, while there are none a random sub-network, led
-    /// back until it is feasible. `None` if ten tries gave nothing that was not begun at before.
-    fn another(&mut self, limits: &Limits) -> Option<Vec<Gene>> {
-        for _ in 0..10 {
-            let from = if self.ends.is_empty() { &self.anchors } else { &self.ends };
-            let [parent, other] = [(); 2].map(|()| &from[self.rng.random_range(0..from.len())].genes);
-            let (mut genes, mutated) = (parent.clone(), self.rng.random_bool(self.config.mutated));
-            if self.ends.is_empty() {
-                self.genome().mutate(&mut genes, 1.0, &mut self.rng);
-            } else if parent == other || mutated {
-                self.genome().mutate(&mut genes, self.config.gene_probability, &mut self.rng);
-            } else {
-                self.genome().cross(&mut genes, other, &mut self.rng);
-            }
-            let parent = parent.clone();
-            let index = self.index;
-            self.genome()
-                .toward(&mut genes, &parent, &mut self.rng, |genes| limits.keeps(&index.costs_of(genes)));
-            if self.begun.insert(hash(&genes)) {
-                return Some(genes);
-            }
+    /// So many places to begin at that were not begun at before: mutations of ends or mixtures of two, while there are
+    /// none random sub-networks, changed elsewhere until they are feasible. Fewer, where ten tries for each gave nothing.
+    fn others(&mut self, wanted: usize, limits: &Limits) -> Vec<Climber> {
+        let mut drawn = Vec::with_capacity(wanted);
+        for _ in 0..wanted * VARIANTS {
+            drawn.push(self.drawn());
         }
-        None
+        let (index, seed) = (self.index, self.rng.random::<u64>());
+        let repaired = |(place, (genes, parent)): (usize, (Vec<Gene>, Climber))| {
+            let locked: Vec<bool> =
+                genes.iter().zip(&parent.genes).map(|(ours, theirs)| ours != theirs).collect();
+            let place_from = Place { index, limits, genes: &genes, worth: &parent.worth };
+            let genes = place_from.repaired(&locked).unwrap_or_else(|| {
+                let mut genes = genes.clone();
+                let mut rng = rng(seed.wrapping_add(place as u64), Purpose::Search);
+                let keeps = |genes: &[Gene]| limits.keeps(&index.costs_of(genes));
+                index.genome().toward(&mut genes, &parent.genes, &mut rng, keeps);
+                genes
+            });
+            Climber { genes, stale: true, ..parent }
+        };
+        let all: Vec<Climber> = drawn.into_par_iter().enumerate().map(repaired).collect();
+        all.into_iter().filter(|climber| self.begun.insert(hash(&climber.genes))).collect()
+    }
+
+    /// A mutation or a mixture, and what it was made of.
+    fn drawn(&mut self) -> (Vec<Gene>, Climber) {
+        let from = if self.ends.is_empty() { &self.anchors } else { &self.ends };
+        let [parent, other] = [(); 2].map(|()| &from[self.rng.random_range(0..from.len())]);
+        let (mut genes, mutated) = (parent.genes.clone(), self.rng.random_bool(self.config.mutated));
+        let genome = self.index.genome();
+        if self.ends.is_empty() {
+            genome.mutate(&mut genes, 1.0, &mut self.rng);
+        } else if parent.genes == other.genes || mutated {
+            genome.mutate(&mut genes, self.config.gene_probability, &mut self.rng);
+        } else {
+            genome.cross(&mut genes, &other.genes, &mut self.rng);
+        }
+        (genes, parent.clone())
     }
 }
 
@@ -275,14 +299,16 @@ impl Search<'_> {
     fn climb_from(&mut self, starts: Vec<Vec<Gene>>, limits: &Limits, candidates: usize) -> Result<()> {
         let most = self.known.count() + candidates;
         self.ends.clear();
-        let mut climbers = self.placed(starts)?;
+        let worth = Worth::new(self.genome());
+        let start = |genes| Climber { genes, scored: Scored::default(), worth: worth.clone(), stale: false };
+        let mut climbers = self.placed(starts.into_iter().map(start).collect())?;
         self.anchors = climbers.clone();
         for _ in 0..TRIAL_ROUNDS {
             if climbers.len() > self.config.population && !self.stopped() {
                 climbers = self.round(climbers, limits)?;
             }
         }
-        climbers.sort_by(|a, b| order((&a.scored, &a.genes), (&b.scored, &b.genes)));
+        sort(&mut climbers);
         climbers.truncate(self.config.population);
         let mut idle = 0;
         while !self.stopped() && self.known.count() < most && idle < self.config.patience {
@@ -292,99 +318,103 @@ impl Search<'_> {
             let better = self.ends.first().map(|end| end.scored.accuracy) != best;
             idle = if better { 0 } else { idle + before - climbers.len() };
             let wanted = self.config.population - climbers.len();
-            let starts: Vec<_> = (0..wanted).map_while(|_| self.another(limits)).collect();
-            if climbers.is_empty() && starts.is_empty() {
+            if wanted > 0 {
+                let others = self.others(wanted, limits);
+                let mut others = self.placed(others)?;
+                sort(&mut others);
+                others.truncate(wanted);
+                climbers.extend(others);
+            }
+            if climbers.is_empty() {
                 break;
             }
-            climbers.extend(self.placed(starts)?);
         }
-        self.ends.extend(climbers);
+        for climber in climbers {
+            end(&mut self.ends, climber, self.config.parents);
+        }
         Ok(())
     }
 
-    fn placed(&mut self, starts: Vec<Vec<Gene>>) -> Result<Vec<Climber>> {
+    /// The climbers with what is known of where they stand.
+    fn placed(&mut self, mut climbers: Vec<Climber>) -> Result<Vec<Climber>> {
         let [rows, _] = &mut self.rows;
         rows.clear();
-        for genes in &starts {
-            rows.push(genes);
+        for climber in &climbers {
+            rows.push(&climber.genes);
         }
         self.known.look(rows, &mut self.scores[0])?;
-        let scored = starts.into_iter().zip(&self.scores[0]);
-        Ok(scored.map(|(genes, scored)| Climber { genes, scored: *scored, pairs: FEW_PAIRS }).collect())
+        climbers.iter_mut().zip(&self.scores[0]).for_each(|(climber, scored)| climber.scored = *scored);
+        Ok(climbers)
     }
 
     /// One step of each climber; those for whom nothing is better are ends and do not come back.
-    fn round(&mut self, climbers: Vec<Climber>, limits: &Limits) -> Result<Vec<Climber>> {
-        let moves = self.look_around(&climbers)?;
-        let places = self.look_further(&climbers, &moves, limits)?;
+    fn round(&mut self, mut climbers: Vec<Climber>, limits: &Limits) -> Result<Vec<Climber>> {
+        self.learn(&mut climbers)?;
+        let places = self.look_further(&climbers, limits)?;
         let mut going = Vec::with_capacity(climbers.len());
-        let mut first = 0;
-        for ((climber, moves), far) in climbers.into_iter().zip(&moves).zip(places) {
-            let near = first..first + moves.len();
-            first = near.end;
-            let better = [(0, near), (1, far)]
-                .into_iter()
-                .flat_map(|(which, places)| places.map(move |place| (which, place)));
-            let mut best: (Scored, &[Gene]) = (climber.scored, &climber.genes);
-            for (which, place) in better {
-                let candidate = (self.scores[which][place], self.rows[which].get(place));
-                if limits.keeps(&candidate.0.costs)
-                    && order((&candidate.0, candidate.1), (&best.0, best.1)).is_lt()
-                {
-                    best = candidate;
+        for (climber, places) in climbers.into_iter().zip(places) {
+            let candidates = places.map(|place| (&self.scores[1][place], self.rows[1].get(place)));
+            let best = candidates.min_by(|a, b| order(*a, *b));
+            match best.filter(|best| order(*best, (&climber.scored, &climber.genes)).is_lt()) {
+                Some((scored, genes)) => {
+                    let (genes, scored) = (genes.to_vec(), *scored);
+                    going.push(Climber { genes, scored, stale: true, ..climber });
                 }
-            }
-            let (scored, genes) = (best.0, best.1.to_vec());
-            if genes != climber.genes {
-                going.push(Climber { genes, scored, pairs: FEW_PAIRS });
-            } else if climber.pairs < MANY_PAIRS {
-                going.push(Climber { pairs: MANY_PAIRS, ..climber });
-            } else {
-                end(&mut self.ends, climber, self.config.parents);
+                None if climber.stale => going.push(Climber { stale: false, ..climber }),
+                None => end(&mut self.ends, climber, self.config.parents),
             }
         }
         Ok(going)
     }
 
-    /// Looks at all neighbours, of one climber after the other.
-    fn look_around(&mut self, climbers: &[Climber]) -> Result<Vec<Vec<Move>>> {
-        let mut all = Vec::with_capacity(climbers.len());
-        self.rows[0].clear();
-        for climber in climbers {
+    /// Looks at all neighbours of the climbers that know of no better place.
+    fn learn(&mut self, climbers: &mut [Climber]) -> Result<()> {
+        let genome = self.index.genome();
+        let [rows, _] = &mut self.rows;
+        rows.clear();
+        let mut all = Vec::new();
+        for climber in climbers.iter().filter(|climber| !climber.stale) {
             let mut moves = Vec::new();
-            self.genome().moves(&climber.genes, &mut moves);
+            genome.moves(&climber.genes, &mut moves);
             while moves.len() > MOST_MOVES {
                 let out = self.rng.random_range(0..moves.len());
                 moves.swap_remove(out);
             }
             for step in &moves {
-                step.apply(self.rows[0].push(&climber.genes));
+                step.apply(rows.push(&climber.genes));
             }
             all.push(moves);
         }
-        self.known.look(&self.rows[0], &mut self.scores[0])?;
-        Ok(all)
+        self.known.look(rows, &mut self.scores[0])?;
+        let mut scores = &self.scores[0][..];
+        for (climber, moves) in climbers.iter_mut().filter(|climber| !climber.stale).zip(&all) {
+            let (near, rest) = scores.split_at(moves.len());
+            climber.worth.learn(genome, (&climber.genes, &climber.scored), (moves, near));
+            scores = rest;
+        }
+        Ok(())
     }
 
     /// Looks at several steps at once; where the rows of each climber are.
-    fn look_further(
-        &mut self,
-        climbers: &[Climber],
-        moves: &[Vec<Move>],
-        limits: &Limits,
-    ) -> Result<Vec<std::ops::Range<usize>>> {
+    fn look_further(&mut self, climbers: &[Climber], limits: &Limits) -> Result<Vec<Range<usize>>> {
+        let (index, width) = (self.index, self.genome().len());
+        let proposed = |climber: &Climber| {
+            let mut rows = Rows::new(width);
+            let Climber { genes, worth, .. } = climber;
+            Place { index, limits, genes, worth }
+                .propose(if climber.stale { FEW_PAIRS } else { MANY_PAIRS }, &mut rows);
+            rows
+        };
+        let proposed: Vec<Rows> = climbers.par_iter().map(proposed).collect();
         let [_, rows] = &mut self.rows;
         rows.clear();
-        let (mut first, mut places) = (0, Vec::with_capacity(climbers.len()));
-        for (climber, moves) in climbers.iter().zip(moves) {
+        let mut places = Vec::with_capacity(climbers.len());
+        for proposed in proposed {
             let start = rows.len();
-            let near = &self.scores[0][first..first + moves.len()];
-            let from = (&climber.genes[..], &climber.scored);
-            propose((self.index, limits), from, (moves, near), climber.pairs, rows);
-            first += moves.len();
+            rows.extend(&proposed);
             places.push(start..rows.len());
         }
-        self.known.look(&self.rows[1], &mut self.scores[1])?;
+        self.known.look(rows, &mut self.scores[1])?;
         Ok(places)
     }
 
@@ -424,6 +454,10 @@ impl Search<'_> {
             interrupted,
         }
     }
+}
+
+fn sort(climbers: &mut [Climber]) {
+    climbers.sort_by(|a, b| order((&a.scored, &a.genes), (&b.scored, &b.genes)));
 }
 
 /// Enters where a climb ended, if it is new and among the best.

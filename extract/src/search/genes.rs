@@ -50,7 +50,8 @@ pub(super) struct Genome {
     pub stages: Vec<StageGenes>,
     /// Number of resolutions.
     pub resolutions: usize,
-    len: usize,
+    /// Where each gene's values begin among all genes' values; the last entry is the number of all.
+    values: Vec<usize>,
 }
 
 /// One step from a sub-network: the genes from `first` to `last` take a value.
@@ -76,12 +77,14 @@ impl Move {
 
 impl Genome {
     pub fn new(space: &SearchSpace) -> Self {
-        let mut at = 0;
+        let (mut at, mut counts) = (0, Vec::new());
         let stage = |stage: &Stage| {
             let choices = &stage.choices;
             let width = (!choices.width.is_empty()).then_some(at);
             let blocks = at + usize::from(width.is_some());
             at = blocks + choices.max_depth();
+            counts.resize(blocks, choices.width.len());
+            counts.resize(at, 1 + choices.kernel.len() * choices.expand.len());
             StageGenes {
                 width,
                 blocks,
@@ -92,17 +95,32 @@ impl Genome {
             }
         };
         let stages = space.stages().iter().map(stage).collect();
-        Self { stages, resolutions: space.resolutions().len(), len: at + 1 }
+        counts.push(space.resolutions().len());
+        let mut values = vec![0];
+        for count in counts {
+            values.push(values.last().expect("it began with one") + count);
+        }
+        Self { stages, resolutions: space.resolutions().len(), values }
     }
 
     /// Genes of a sub-network.
     pub fn len(&self) -> usize {
-        self.len
+        self.values.len() - 1
+    }
+
+    /// Values of all genes together.
+    pub fn values(&self) -> usize {
+        self.values[self.len()]
+    }
+
+    /// The place of a gene's value among all genes' values.
+    pub fn value(&self, gene: usize, value: Gene) -> usize {
+        self.values[gene] + usize::from(value)
     }
 
     /// Where the resolution's gene lies.
     pub fn resolution(&self) -> usize {
-        self.len - 1
+        self.len() - 1
     }
 
     /// Writes a sub-network's genes; `None` if it is not in the space, which is the genome's.
@@ -242,7 +260,7 @@ impl Genome {
         rng: &mut ChaCha8Rng,
         keeps: impl Fn(&[Gene]) -> bool,
     ) {
-        let mut order: Vec<usize> = (0..self.len).collect();
+        let mut order: Vec<usize> = (0..self.len()).collect();
         order.shuffle(rng);
         for at in order {
             if keeps(genes) {

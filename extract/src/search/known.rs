@@ -41,6 +41,11 @@ impl Rows {
         &mut self.genes[start..]
     }
 
+    /// Adds copies of other rows.
+    pub fn extend(&mut self, other: &Self) {
+        self.genes.extend_from_slice(&other.genes);
+    }
+
     /// Takes the last row back.
     pub fn pop(&mut self) {
         self.genes.truncate(self.genes.len() - self.width);
