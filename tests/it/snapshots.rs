@@ -203,7 +203,7 @@ fn failing() -> Vec<String> {
         "export TRAINED --arch smallest --out nowhere/model",
         "export TRAINED --arch smallest --out x --calibration-images 0",
         "export TRAINED --arch smallest --out x --format keras",
-        "export TRAINED --arch smallest --out x --inherit-bn",
+        "export TRAINED --arch smallest --out inherited --inherit-bn",
         "export --supernet run/supernet.safetensors --arch smallest --out x",
         "verify nowhere --supernet run/supernet.safetensors",
         "verify run --supernet run/supernet.safetensors",

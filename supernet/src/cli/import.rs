@@ -18,8 +18,8 @@ use super::output::grouped;
   supernet import ofa_mbv3_d234_e346_k357_w1.0 --space ofa-mbv3-w1.0 --out supernet.safetensors
   extract export --supernet supernet.safetensors --arch random:1 --inherit-bn --out model
 
-FILE is what torch.save wrote, in the zip or the legacy container, or safetensors with the same names. Nothing in it is
-executed.")]
+FILE is what torch.save wrote, zipped or before PyTorch 1.6, or safetensors with the same names.
+Nothing in it is executed.")]
 pub struct Arguments {
     /// The file
     #[arg(value_name = "FILE.pth")]

@@ -61,26 +61,34 @@ pub(super) fn open_zip(place: &str, bytes: &[u8]) -> Result<Opened> {
             .and_then_do("give a file that torch.save wrote"));
         }
     };
-    if let Some(order) = entries.get(&format!("{root}byteorder")) {
-        let order = &bytes[order.checked(place, bytes)?];
-        if order.trim_ascii() != b"little" {
-            let got = String::from_utf8_lossy(&order[..order.len().min(20)]).into_owned();
-            return Err(Error::invalid(place, "byteorder", "little", got)
-                .and_then_do("save it again on a little-endian machine"));
-        }
-    }
+    check_byte_order(place, bytes, entries.get(&format!("{root}byteorder")))?;
     let pickle = &bytes[entries[&format!("{root}data.pkl")].checked(place, bytes)?];
     let Unpickled { value, storages, .. } = pickle::run(place, pickle, bytes.len())?;
-    let mut ranges = BTreeMap::new();
+    let (mut ranges, mut left) = (BTreeMap::new(), bytes.len());
     for (key, storage) in storages {
         let name = format!("{root}data/{key}");
         let entry =
             entries.get(&name).ok_or_else(|| Error::invalid(place, &name, "a file of data", "none"))?;
+        // files that lie over one another could be read for ever
+        left = left.checked_sub(entry.range.len()).ok_or_else(|| {
+            Error::invalid(place, &name, "data of its own", "data that other files of the archive have too")
+        })?;
         let range = entry.checked(place, bytes)?;
         check_length(place, &storage, range.len())?;
         ranges.insert(key, range);
     }
     Ok(Opened { value, storages: ranges })
+}
+
+fn check_byte_order(place: &str, bytes: &[u8], entry: Option<&Entry>) -> Result<()> {
+    let Some(entry) = entry else { return Ok(()) };
+    let order = &bytes[entry.checked(place, bytes)?];
+    if order.trim_ascii() == b"little" {
+        return Ok(());
+    }
+    let got = String::from_utf8_lossy(&order[..order.len().min(20)]).into_owned();
+    Err(Error::invalid(place, "byteorder", "little", got)
+        .and_then_do("save it again on a little-endian machine"))
 }
 
 /// A file in an archive.

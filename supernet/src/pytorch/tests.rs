@@ -257,6 +257,22 @@ fn broken_archives_are_refused() {
 }
 
 #[test]
+fn files_of_an_archive_that_lie_over_one_another_are_refused() {
+    let elements = 9000;
+    let pickle = Pickle::new().then(b"}").text("v").storage("CharStorage", "0", elements).then(b"0");
+    let pickle = pickle.storage("CharStorage", "1", elements).then(b"0N").then(b"s").end();
+    let content = vec![7; elements as usize];
+    let mut file = zipped(&[("x/data.pkl", &pickle), ("x/data/0", &content), ("x/data/1", b"a")]);
+    let entries: Vec<usize> = (0..file.len() - 4).filter(|at| &file[*at..*at + 4] == b"PK\x01\x02").collect();
+    let (first, second) = (entries[1], entries[2]);
+    // checksum and sizes, then where the file lies
+    for part in [16..28, 42..46] {
+        file.copy_within(first + part.start..first + part.end, second + part.start);
+    }
+    assert!(refused(&file).contains("x/data/1: expected data of its own"));
+}
+
+#[test]
 fn broken_legacy_files_are_refused() {
     let whole = legacy(&good(), 6);
     let other = legacy(&one_tensor(5, 0, &[5], &[1]), 6);
