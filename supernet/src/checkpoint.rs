@@ -382,7 +382,7 @@ mod tests {
         assert_eq!(supernet.provenance, Provenance::Imported(imported.clone()));
         let read = supernet.statistics().expect("some");
         assert_eq!(read.keys().collect::<Vec<_>>(), statistics.keys().collect::<Vec<_>>());
-        let refused = write(None).expect("read").statistics().err().expect("refused").to_string();
+        let refused = write(None).expect("read").statistics().expect_err("refused").to_string();
         assert!(refused.contains("had none; calibrate on images instead"), "{refused}");
         let (name, _) = statistics.pop_first().expect("some");
         let error = write(Some(&statistics)).err().expect("refused").to_string();

@@ -7,6 +7,7 @@ use extract::export::{Format, NormStatistics, Request, export};
 use extract::search::Found;
 use serde_json::json;
 use supernet::checkpoint::Supernet;
+use supernet::data::Dataset;
 use supernet::eval::Calibration;
 use supernet::space::arch_file;
 use supernet::timing::unix_seconds;
@@ -84,19 +85,34 @@ fn found(output: &Output, arch: &str, supernet: &Supernet) -> Option<Found> {
     None
 }
 
+/// The images, where there are any; warns where the supernet was trained on others.
+fn open_dataset(
+    output: &Output,
+    arguments: &Arguments,
+    supernet: &Supernet,
+) -> anyhow::Result<Option<Dataset>> {
+    let Some(data) = &arguments.data else { return Ok(None) };
+    let dataset = open_data(output, data)?;
+    if supernet.trained_on(&dataset) == Some(false) {
+        output.say(format_args!("warning: the supernet was trained on other images than {}", dataset.name()));
+    }
+    Ok(Some(dataset))
+}
+
+/// Where the statistics come from; without images only the supernet is left.
+fn statistics<'a>(arguments: &Arguments, dataset: Option<&'a Dataset>) -> NormStatistics<'a> {
+    let calibration = Calibration { images: arguments.calibration_images, ..Calibration::default() };
+    match dataset {
+        Some(dataset) if !arguments.inherit_bn => NormStatistics::Calibrated { dataset, calibration },
+        dataset => NormStatistics::Inherited { dataset },
+    }
+}
+
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
     let supernet = Supernet::read(&arguments.supernet)?;
     let arch = arch_file::read(&supernet.space, &arguments.arch)?;
-    let dataset = arguments.data.as_deref().map(|data| open_data(&output, data)).transpose()?;
-    if let Some(dataset) = dataset.as_ref().filter(|dataset| supernet.trained_on(dataset) == Some(false)) {
-        output.say(format_args!("warning: the supernet was trained on other images than {}", dataset.name()));
-    }
-    let calibration = Calibration { images: arguments.calibration_images, ..Calibration::default() };
-    let statistics = match &dataset {
-        Some(dataset) if !arguments.inherit_bn => NormStatistics::Calibrated { dataset, calibration },
-        dataset => NormStatistics::Inherited { dataset: dataset.as_ref() },
-    };
+    let dataset = open_dataset(&output, arguments, &supernet)?;
     let formats: Vec<_> = Format::ALL
         .into_iter()
         .filter(|format| arguments.format.iter().any(|name| name == format.name()))
@@ -105,7 +121,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let request = Request {
         supernet: &supernet,
         arch: &arch,
-        statistics,
+        statistics: statistics(arguments, dataset.as_ref()),
         kernels: kernels()?,
         predicted_top1: found.as_ref().map(|found| found.best.accuracy),
         predicted_latency_ms: found.as_ref().map(|found| found.best.latency_ms),

@@ -8,6 +8,7 @@ use serde_json::Value;
 use supernet::file;
 use supernet::model_folder::ModelFolder;
 use supernet::space::arch_file::{self, NET_CONFIG, RUN_CONFIG, net_config, run_config};
+use supernet::tensor_file;
 
 use crate::error::{Error, Result};
 use crate::onnx;
@@ -105,18 +106,15 @@ pub(super) fn check(
 ) -> Result<()> {
     let config = &model.config;
     for (name, expected) in &config.files {
-        let path = folder.join(name);
-        let bytes = file::read(&path)?;
-        let hash = blake3::hash(&bytes).to_hex().to_string();
+        let hash = tensor_file::hash(&folder.join(name))?;
         if hash != *expected {
             return Err(failed(&format!("blake3 of {name}"), expected, &hash));
         }
+    }
+    for name in config.files.keys() {
         let arch = match name.as_str() {
-            NET_CONFIG => arch_file::read(&config.space, &path.to_string_lossy())?.to_string(),
-            ONNX_MODEL => {
-                let properties = onnx::properties_of(&path.display().to_string(), &bytes)?;
-                properties.get("arch").cloned().unwrap_or_default()
-            }
+            NET_CONFIG => arch_file::read(&config.space, &folder.join(name).to_string_lossy())?.to_string(),
+            ONNX_MODEL => arch_of_onnx(&folder.join(name))?,
             _ => continue,
         };
         if arch != config.arch.to_string() {
@@ -124,4 +122,10 @@ pub(super) fn check(
         }
     }
     Ok(())
+}
+
+/// The sub-network that an ONNX file says it is; no text where it does not say.
+fn arch_of_onnx(path: &Path) -> Result<String> {
+    let properties = onnx::properties_of(&path.display().to_string(), &file::read(path)?)?;
+    Ok(properties.get("arch").cloned().unwrap_or_default())
 }

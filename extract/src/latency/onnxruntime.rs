@@ -200,9 +200,16 @@ mod tests {
             for arch in [sampler::smallest(&space), sampler::largest(&space)] {
                 assert_agrees(&engine, "tiny", &space.lower(&arch).expect("legal"));
             }
-            let space = preset("ofa-mbv3-w1.0").expect("a preset");
-            let layers = space.lower(&sampler::smallest(&space).at(128)).expect("legal");
-            assert_agrees(&engine, "ofa", &layers);
+            for (name, side) in [("ofa-mbv3-w1.0", 128), ("ofa-proxyless-w1.0", 100), ("ofa-resnet50", 100)] {
+                let space = preset(name).expect("a preset");
+                let layers = space.lower(&sampler::smallest(&space).at(side)).expect("legal");
+                assert_agrees(&engine, name, &layers);
+            }
+            // odd sizes, with every kind of layer that a ResNet has
+            let space = preset("ofa-resnet50").expect("a preset");
+            for layer in &space.lower(&sampler::largest(&space).at(100)).expect("legal")[..12] {
+                assert_agrees(&engine, &layer.key(), std::slice::from_ref(layer));
+            }
         }
     }
 

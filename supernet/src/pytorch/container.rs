@@ -159,7 +159,7 @@ pub(super) fn open_legacy(place: &str, bytes: &[u8]) -> Result<Opened> {
         at += pickle.length;
         Ok::<_, Error>(pickle)
     };
-    let foreign = |error: Error| error.or_do("give a file that torch.save wrote, or safetensors");
+    let foreign = |error: Error| error.and_then_do("give a file that torch.save wrote, or safetensors");
     for (field, expected) in [("magic number", MAGIC), ("protocol", PROTOCOL)] {
         let value = next().map_err(foreign)?.value;
         if value != Value::Int(expected) {
@@ -173,7 +173,7 @@ pub(super) fn open_legacy(place: &str, bytes: &[u8]) -> Result<Opened> {
     }
     let object = next()?;
     let keys = next()?.value;
-    let storages = legacy_storages(place, &bytes[..], at, &object, &keys)?;
+    let storages = legacy_storages(place, bytes, at, &object, &keys)?;
     Ok(Opened { value: object.value, storages })
 }
 

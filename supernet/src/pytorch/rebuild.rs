@@ -63,9 +63,9 @@ impl Machine<'_> {
     /// A storage by `("storage", type, key, device, elements)`; old files add what part of it is meant.
     pub(super) fn push_storage(&mut self) -> Result<()> {
         let id = self.pop()?;
-        let (kind, element, key, elements, view) = match self.tuple(id)? {
-            &[kind, element, key, _, elements] => (kind, element, key, elements, None),
-            &[kind, element, key, _, elements, view] => (kind, element, key, elements, Some(view)),
+        let (kind, element, key, elements, view) = match *self.tuple(id)? {
+            [kind, element, key, _, elements] => (kind, element, key, elements, None),
+            [kind, element, key, _, elements, view] => (kind, element, key, elements, Some(view)),
             _ => return Err(self.wrong("a storage by five or six values", "another number of them")),
         };
         let Node::Global(Global::Storage(element)) = self.nodes[element] else {

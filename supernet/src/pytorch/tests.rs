@@ -155,7 +155,6 @@ fn what_a_pickle_must_not_do_is_refused() {
         (start().global("torch", "FloatTensor").end(), "got torch.FloatTensor"),
         (start().then(b"i").end(), "an instruction that checkpoints use, got 0x69"),
         (vec![0x80, 1, b'N', b'.'], "pickle's protocol 2 to 5, got 1"),
-        (start().then(b"N").0, "the file is cut off"),
         (start().then(b"X\xff\xff\xff\xff").end(), "4294967295 more bytes"),
         (start().then(b"X\x01\0\0\0\xff").end(), "text in UTF-8"),
         (start().global("collections", "OrderedDict").end(), "a function or class"),
@@ -173,7 +172,6 @@ fn what_a_pickle_must_not_do_is_refused() {
         (start().then([0x8a, 17]).end(), "a number of at most 16 bytes"),
         (start().then(b"]q\0h\0a").end(), "deep in one another"),
         (start().then(vec![b']'; 100]).then(vec![b'a'; 99]).end(), "deep in one another"),
-        (start().then(b"cposix").end(), "a line's end"),
         (start().then(b"(").text("module").then(b"NNNNtQ").end(), "a storage's type"),
     ];
     for (pickle, part) in table {
@@ -181,6 +179,11 @@ fn what_a_pickle_must_not_do_is_refused() {
         assert!(error.contains(part), "{part}: {error}");
         let error = refused(&legacy(&pickle, 6));
         assert!(error.contains(part), "{part}: {error}");
+    }
+    for (pickle, part) in
+        [(start().then(b"N"), "the file is cut off"), (start().then(b"cposix"), "a line's end")]
+    {
+        assert!(refused(&archive(&pickle.0)).contains(part), "{part}");
     }
 }
 
@@ -310,7 +313,10 @@ fn imported(bytes: &[u8]) -> crate::Result<Import> {
 #[test]
 fn every_generation_of_names_is_imported() {
     let own = imported(&tiny(|name| Some(name.to_string()))).expect("our own names");
-    let older = |name: &str| name.replacen(".conv.", ".mobile_inverted_conv.", 1);
+    let older = |name: &str| match name.starts_with("blocks.") {
+        true => name.replacen(".conv.", ".mobile_inverted_conv.", 1),
+        false => name.to_string(),
+    };
     let elastic = |name: &str| match name.starts_with("blocks.") && !name.ends_with("_matrix") {
         true => name.replace(".bn.", ".bn.bn.").replace("conv.weight", "conv.conv.weight"),
         false => name.to_string(),
@@ -356,7 +362,7 @@ fn what_is_missing_left_over_or_of_another_shape_is_told() {
     let classes = import(&space, &state).err().expect("refused").to_string();
     assert!(classes.contains("classifier.linear.weight: expected shape [12, "), "{classes}");
     assert!(classes.contains("and 1 more of other shapes; the file has other classes"), "{classes}");
-    let error = state.tensor("nothing").err().expect("refused").to_string();
+    let error = state.tensor("nothing").expect_err("refused").to_string();
     assert!(error.contains("nothing: expected a tensor of this name"), "{error}");
 }
 

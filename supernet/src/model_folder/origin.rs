@@ -1,0 +1,102 @@
+//! Where an exported network comes from, and what was done to it since.
+
+use serde::{Deserialize, Serialize};
+
+/// How accurate the network is, as counted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeasuredAccuracy {
+    /// Share of images whose class was found.
+    pub top1: f64,
+    /// Images it was counted on.
+    pub n: usize,
+    /// Split they are of.
+    pub split: String,
+}
+
+/// Where the batch norms' statistics come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum StatisticsOrigin {
+    /// Gathered on training images.
+    Calibrated {
+        /// Number of images.
+        images: usize,
+        /// Name and hash of the data set.
+        data: String,
+        /// Seed that drew them.
+        seed: u64,
+    },
+    /// Those of the supernet's largest network, as they lie in its file, for the leading channels that the network
+    /// has.
+    Inherited,
+}
+
+/// Where the network comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// Version of the tool that wrote the folder.
+    pub tool: String,
+    /// Kernels that computed the statistics.
+    pub kernels: String,
+    /// blake3 of the supernet's file.
+    pub supernet: String,
+    /// Where the batch norms' statistics come from.
+    pub statistics: StatisticsOrigin,
+    /// Predicted share of images whose class is found, where a search predicted one.
+    pub predicted_top1: Option<f64>,
+    /// Predicted latency in milliseconds, where a search predicted one.
+    pub predicted_latency_ms: Option<f64>,
+    /// Accuracy as counted after the export, or after the last fine-tuning.
+    pub measured: Option<MeasuredAccuracy>,
+    /// What changed the weights since the export, in order; empty for a sub-network as the supernet has it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fine_tuned: Vec<FineTuned>,
+}
+
+/// One fine-tuning: from which model, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FineTuned {
+    /// What the model was before.
+    pub from: FineTunedFrom,
+    /// Version of the tool that trained.
+    pub tool: String,
+    /// Kernels that computed the weights.
+    pub kernels: String,
+    /// Name and hash of the training data.
+    pub data: String,
+    /// Hash of the plan, which holds all that follows and what the optimizer was set to.
+    pub plan: String,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Passes over the training images.
+    pub epochs: f64,
+    /// Images a step.
+    pub batch: usize,
+    /// Learning rate after warm-up.
+    pub lr: f64,
+    /// Steps taken.
+    pub steps: u64,
+    /// blake3 of the file of the supernet whose largest network taught, if one did.
+    pub teacher: Option<String>,
+}
+
+/// What a fine-tuning began with, and what it replaced in [`Origin`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FineTunedFrom {
+    /// blake3 of its `model.safetensors`.
+    pub model: String,
+    /// Version of the tool that wrote it.
+    pub tool: String,
+    /// Kernels that computed its statistics.
+    pub kernels: String,
+    /// Where its batch norms' statistics came from.
+    pub statistics: StatisticsOrigin,
+    /// Accuracy as counted when it was written.
+    pub measured: Option<MeasuredAccuracy>,
+    /// Accuracy as counted before the first step, on the images of [`Origin::measured`].
+    pub counted: MeasuredAccuracy,
+}
