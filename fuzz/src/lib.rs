@@ -25,7 +25,7 @@ const PLACE: &str = "the input";
 pub type Reader = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Reader; 19] = [
+pub const ALL: [Reader; 20] = [
     ("accuracy", accuracy),
     ("arch", arch),
     ("arch_file", arch_json),
@@ -39,6 +39,7 @@ pub const ALL: [Reader; 19] = [
     ("npy", npy),
     ("ofa_table", ofa_table),
     ("plan", plan),
+    ("predictor", predictor),
     ("pytorch", pytorch),
     ("recipe", recipe),
     ("rows", rows),
@@ -197,6 +198,17 @@ pub fn estimator(bytes: &[u8]) {
     let Some(estimator) = told(AccuracyEstimator::from_bytes(PLACE, bytes)) else { return };
     let largest = sampler::largest(estimator.space());
     estimator.predict(&[largest]).expect("a sub-network of its space");
+}
+
+/// An accuracy predictor of PyTorch's `ofa`.
+pub fn predictor(bytes: &[u8]) {
+    let space = preset("tiny").expect("a preset");
+    let read = AccuracyEstimator::import_bytes(&space, (PLACE, "x.pth"), bytes, &[]);
+    let Some(imported) = told(read) else { return };
+    let written = imported.to_bytes().expect("checked layers");
+    let again = told(AccuracyEstimator::from_bytes(PLACE, &written)).expect("own bytes");
+    assert_eq!(again.to_bytes().expect("the same layers"), written);
+    imported.predict(&[sampler::largest(imported.space())]).expect("a sub-network of its space");
 }
 
 /// An IDX file of labels or images.

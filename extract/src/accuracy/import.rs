@@ -121,13 +121,15 @@ impl AccuracyEstimator {
     pub fn import(space: &SearchSpace, file: PredictorFile<'_>, resolutions: &[usize]) -> Result<Self> {
         let kind = OfaPredictor::of(file.place, file.tensors)?;
         let mut layers = read_layers(&file, kind)?;
-        let columns = Columns::new(kind, space, &layers[0], &file, resolutions)?;
+        let in_file = |error: Error| error.in_place(file.place);
+        let blocks = block_places(kind, space).map_err(in_file)?;
+        let columns = Columns::new((kind, blocks), space, &layers[0], &file, resolutions)?;
         let space = match kind {
             OfaPredictor::Tutorial => space.clone(),
-            OfaPredictor::Library => known_resolutions(space, &columns.resolutions)?,
+            OfaPredictor::Library => known_resolutions(space, &columns.resolutions).map_err(in_file)?,
         };
         let encoder = Encoder::new(&space);
-        layers[0] = columns.permute(&encoder, &layers[0])?;
+        layers[0] = columns.permute(&encoder, &layers[0]).map_err(in_file)?;
         let mean = match kind {
             OfaPredictor::Tutorial => 0.0,
             OfaPredictor::Library => read(&file, "base_acc", &[Some(1)])?.1[0],
@@ -144,20 +146,20 @@ impl AccuracyEstimator {
 }
 
 /// The space at those of its resolutions that a predictor knows.
-fn known_resolutions(space: &SearchSpace, known: &[usize]) -> Result<SearchSpace> {
+fn known_resolutions(space: &SearchSpace, known: &[usize]) -> supernet::error::Result<SearchSpace> {
     let both: Vec<_> = space.resolutions().iter().copied().filter(|side| known.contains(side)).collect();
     if both.is_empty() {
         let (expected, got) = (format!("some of {:?}", space.resolutions()), format!("{known:?}"));
-        return Err(Error::invalid("predictor", "resolutions", expected, got).into());
+        return Err(Error::invalid("predictor", "resolutions", expected, got));
     }
-    Ok(space.at_resolutions(&both)?)
+    space.at_resolutions(&both)
 }
 
 fn read_layers(file: &PredictorFile<'_>, kind: OfaPredictor) -> Result<Vec<Dense>> {
     let count = kind.layers(file.tensors);
     let constants = usize::from(kind == OfaPredictor::Library);
     let tensors = 2 * count;
-    if count < 2 || file.tensors.len() != tensors {
+    if !(2..=MOST_LAYERS).contains(&count) || file.tensors.len() != tensors {
         let expected = format!(
             "those of 2 to {MOST_LAYERS} layers{}",
             [" and no more", ", base_acc and no more"][constants]
@@ -221,13 +223,12 @@ enum Source {
 
 impl Columns {
     fn new(
-        kind: OfaPredictor,
+        (kind, (first_blocks, blocks)): (OfaPredictor, (Vec<usize>, usize)),
         space: &SearchSpace,
         first: &Dense,
         file: &PredictorFile<'_>,
         resolutions: &[usize],
     ) -> Result<Self> {
-        let (first_blocks, blocks) = block_places(kind, space)?;
         let known = match kind {
             OfaPredictor::Tutorial => TUTORIAL_RESOLUTIONS.to_vec(),
             OfaPredictor::Library if resolutions.is_empty() => space.resolutions().to_vec(),
@@ -316,7 +317,7 @@ impl Columns {
     }
 
     /// The first layer with a column for each of the encoder's features.
-    fn permute(&self, encoder: &Encoder, first: &Dense) -> Result<Dense> {
+    fn permute(&self, encoder: &Encoder, first: &Dense) -> supernet::error::Result<Dense> {
         let mut sources = Vec::with_capacity(encoder.len());
         for index in 0..encoder.len() {
             let feature = encoder.feature(index).expect("below the number of features");
@@ -335,7 +336,11 @@ impl Columns {
             sources.iter().map(zero).sum()
         };
         let bias = rows.zip(&first.bias).map(|(row, bias)| bias + zeros(row)).collect();
-        Ok(Dense { weight, bias })
+        let layer: Dense = Dense { weight, bias };
+        match layer.weight.iter().chain(&layer.bias).find(|value| !value.is_finite()) {
+            Some(value) => Err(Error::invalid("first layer", "sums of columns", "finite numbers", value)),
+            None => Ok(layer),
+        }
     }
 
     fn unknown(&self, space: &SearchSpace, feature: Feature) -> Error {
@@ -354,12 +359,12 @@ impl Columns {
 }
 
 /// Place of each stage's first block among those that the predictor counts, and their number.
-fn block_places(kind: OfaPredictor, space: &SearchSpace) -> Result<(Vec<usize>, usize)> {
+fn block_places(kind: OfaPredictor, space: &SearchSpace) -> supernet::error::Result<(Vec<usize>, usize)> {
     let depths: Vec<_> = space.stages().iter().map(|stage| stage.choices.max_depth()).collect();
     let deepest = depths.iter().copied().max().unwrap_or(0);
     let even = |depth: usize| (0..depths.len()).map(|stage| stage * depth).collect();
     let wrong = |field: &str, expected: String, got: String| {
-        Err(Error::invalid(format!("space {}", space.name()), field, expected, got).into())
+        Err(Error::invalid(format!("space {}", space.name()), field, expected, got))
     };
     match (kind, space.family()) {
         (OfaPredictor::Tutorial, Family::MobileNetV3) => {

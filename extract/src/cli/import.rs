@@ -12,7 +12,7 @@ use super::{Common, Outcome, Output, not_an_input};
 /// Turn files of PyTorch's ofa package into this toolkit's
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  extract import table note10_160_lookup_table.yaml note10_176_lookup_table.yaml --out note10.json\n  extract import predictor acc_predictor.safetensors --space ofa-mbv3-w1.2 --out estimator.safetensors"
+    after_help = "Example:\n  extract import table note10_160_lookup_table.yaml note10_176_lookup_table.yaml --out note10.json\n  extract import predictor acc_predictor.pth --space ofa-mbv3-w1.2 --out estimator.safetensors"
 )]
 pub struct Arguments {
     #[command(subcommand)]
@@ -28,10 +28,10 @@ enum What {
 /// An accuracy predictor, of ofa.tutorial or of ofa.nas, into an estimator
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  extract import predictor acc_predictor.safetensors --space ofa-mbv3-w1.2 --out estimator.safetensors"
+    after_help = "Example:\n  extract import predictor acc_predictor.pth --space ofa-mbv3-w1.2 --out estimator.safetensors"
 )]
 struct Predictor {
-    /// Its state_dict, as a safetensors file
+    /// What torch.save wrote of it, or a safetensors file with the same names
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Preset name or TOML file of the space whose sub-networks it knows

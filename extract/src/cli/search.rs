@@ -74,8 +74,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let limits = limits(arguments);
     let front_limits = if arguments.front { FRONT_LIMITS } else { 0 };
     let config = SearchConfig { seed: arguments.seed, front_limits, ..SearchConfig::default() };
+    let index = CostIndex::new(&space, &table)?;
     let started = Stopwatch::start();
-    let report = evolve(&CostIndex::new(&space, &table)?, &estimator, &limits, &config, &stop)?;
+    let report = evolve(&index, &estimator, &limits, &config, &stop)?;
     let seconds = started.elapsed_ms().round() / 1e3;
 
     let mut found = Found::new(&space, limits, arguments.seed, report.best.clone());
@@ -128,8 +129,13 @@ fn run_facts(report: &SearchReport, seconds: f64, threads: usize) -> BTreeMap<St
 fn document(report: &SearchReport, found: &Found, seconds: f64) -> Value {
     json!({
         "best": report.best, "limit_kept": found.limit_kept, "candidates": report.candidates, "seconds": seconds,
-        "front": found.front, "nearest_feasible": null,
+        "candidates_per_second": per_second(report, seconds).round(), "front": found.front, "nearest_feasible": null,
     })
+}
+
+/// Candidates a second; times are in whole milliseconds.
+fn per_second(report: &SearchReport, seconds: f64) -> f64 {
+    report.candidates as f64 / seconds.max(1e-3)
 }
 
 fn describe(report: &SearchReport, found: &Found, seconds: f64) -> String {
@@ -141,7 +147,11 @@ fn describe(report: &SearchReport, found: &Found, seconds: f64) -> String {
         format!("MACs          {}", best.macs),
         format!("parameters    {}", best.params),
         format!("activations   {} bytes at most", best.peak_activation_bytes),
-        format!("candidates    {} in {seconds:.2} s", report.candidates),
+        format!(
+            "candidates    {} in {seconds:.2} s, {:.0} a second",
+            report.candidates,
+            per_second(report, seconds)
+        ),
     ];
     if let Some(share) = found.limit_kept {
         lines.push(format!("limit         kept with a probability of {:.0} %", 100.0 * share));

@@ -335,3 +335,102 @@ pub(super) fn hash(genes: &[Gene]) -> u64 {
     };
     genes.iter().fold(0x243f_6a88_85a3_08d3, step)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use std::collections::BTreeSet;
+    use supernet::space::{preset, preset_names, sampler};
+
+    /// Calls `check` with the genome of each preset, its space and some random sub-networks' genes.
+    fn on_every_preset(check: impl Fn(&Genome, &SearchSpace, &[Vec<Gene>], &mut ChaCha8Rng)) {
+        for name in preset_names() {
+            let space = preset(name).expect("a preset");
+            let genome = Genome::new(&space);
+            let mut rng = ChaCha8Rng::seed_from_u64(6);
+            let mut random = || {
+                let mut genes = vec![0; genome.len()];
+                let arch = sampler::random(&space, &mut rng);
+                genome.encode(&space, &arch, &mut genes).expect("legal");
+                assert_eq!(genome.decode(&space, &genes), arch, "{name}");
+                genes
+            };
+            let all: Vec<_> = (0..40).map(|_| random()).collect();
+            check(&genome, &space, &all, &mut rng);
+        }
+    }
+
+    #[test]
+    fn genes_and_features_are_those_of_the_sub_network() {
+        on_every_preset(|genome, space, all, _| {
+            let encoder = Encoder::new(space);
+            let features = GeneFeatures::new(genome, space, &encoder).expect("the same resolutions");
+            for genes in all {
+                let mut expected = Vec::new();
+                let arch = genome.decode(space, genes);
+                encoder.for_each_feature(&arch, |feature| expected.push(feature as u32)).expect("legal");
+                assert_eq!(features.of(genes).collect::<Vec<_>>(), expected, "{arch}");
+            }
+        });
+        let tiny = preset("tiny").expect("a preset");
+        let (genome, mut genes) = (Genome::new(&tiny), vec![0; 5]);
+        for text in
+            ["r9:k3e3/k3e3", "r8:k3e3", "r8:k3e5/k3e3", "r8:k3e3,k3e3,k3e3/k3e3", "r8:w1:k3e3/w1:k3e3"]
+        {
+            let arch = text.parse().expect("an arch");
+            assert_eq!(genome.encode(&tiny, &arch, &mut genes), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn moves_are_all_there_and_fit_together() {
+        let space = preset("tiny").expect("a preset");
+        let (genome, mut genes, mut moves) = (Genome::new(&space), vec![0; 5], Vec::new());
+        genome.encode(&space, &"r8:k3e3/k5e4,k7e6".parse().expect("an arch"), &mut genes).expect("legal");
+        genome.moves(&genes, &mut moves);
+        // 8 for each of 3 blocks, 9 ways to grow, 1 to shrink
+        assert_eq!(moves.len(), 24 + 9 + 1);
+        on_every_preset(|genome, space, all, _| {
+            for genes in all.iter().take(4) {
+                let (mut moves, mut seen) = (Vec::new(), BTreeSet::new());
+                genome.moves(genes, &mut moves);
+                for (index, step) in moves.iter().enumerate() {
+                    let mut one = genes.clone();
+                    step.apply(&mut one);
+                    assert!(seen.insert(one.clone()) && one != *genes);
+                    space.check(&genome.decode(space, &one)).expect("legal");
+                    for other in moves[..index].iter().filter(|other| other.is_apart(*step)) {
+                        let (mut two, mut turned) = (one.clone(), genes.clone());
+                        [*other].into_iter().for_each(|step| step.apply(&mut two));
+                        [*other, *step].into_iter().for_each(|step| step.apply(&mut turned));
+                        assert!(two == turned && genome.is_whole(&two));
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn children_are_legal_and_the_way_ends_at_the_anchor() {
+        on_every_preset(|genome, space, all, rng| {
+            for pair in all.windows(2) {
+                let (mut mutant, mut child) = (pair[0].clone(), pair[0].clone());
+                genome.mutate(&mut mutant, 0.3, rng);
+                genome.cross(&mut child, &pair[1], rng);
+                for genes in [&mutant, &child] {
+                    assert!(genome.is_whole(genes));
+                    space.check(&genome.decode(space, genes)).expect("legal");
+                }
+                let (mut still, mut way) = (mutant.clone(), mutant.clone());
+                genome.toward(&mut still, &pair[1], rng, |_| true);
+                genome.toward(&mut way, &pair[1], rng, |genes| {
+                    assert!(genome.is_whole(genes));
+                    false
+                });
+                genome.mutate(&mut child, 0.0, rng);
+                assert_eq!((&still, &way), (&mutant, &pair[1]));
+            }
+        });
+    }
+}

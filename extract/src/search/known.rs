@@ -183,3 +183,62 @@ fn enter(front: &mut Vec<Point>, genes: &[Gene], scored: Scored) {
     let beaten = front[end..].iter().take_while(|point| point.scored.accuracy <= scored.accuracy).count();
     front.splice(start..end + beaten, [Point { genes: genes.to_vec(), scored }]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::pareto;
+    use crate::search::{Candidate, StandIn};
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+    use supernet::space::{preset, sampler};
+
+    #[test]
+    fn the_front_is_that_of_all_that_was_entered() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        for _ in 0..200 {
+            let (mut front, mut all) = (Vec::new(), Vec::new());
+            for _ in 0..rng.random_range(1..30) {
+                let (block, latency) = (rng.random_range(1..4), rng.random_range(1..8));
+                let costs = Costs { latency_us: 1e3 * f64::from(latency), ..Costs::default() };
+                let scored = Scored { accuracy: rng.random_range(0..8) as f32 / 8.0, costs };
+                enter(&mut front, &[block, 0], scored);
+                all.push(scored);
+            }
+            let arch: supernet::space::Arch = "r8:k3e3/k3e3".parse().expect("an arch");
+            let candidate = |scored: &Scored| Candidate::new(arch.clone(), scored.accuracy, &scored.costs);
+            let entered: Vec<_> = front.iter().map(|point| candidate(&point.scored)).collect();
+            assert_eq!(entered, pareto::front(all.iter().map(candidate)));
+        }
+    }
+
+    #[test]
+    fn each_is_predicted_once_and_only_what_keeps_the_limits_is_on_the_front() {
+        let space = preset("fashion").expect("a preset");
+        let index = CostIndex::new(&space, &crate::latency::table::tests::made_up(&space)).expect("covered");
+        let objective = StandIn::new(&space, 0);
+        let features = GeneFeatures::new(index.genome(), &space, objective.encoder()).expect("the same");
+        let largest = index.costs(&sampler::largest(&space)).expect("legal");
+        let limits = Limits { latency_us: Some(0.5 * largest.latency_upper_us), ..Limits::default() };
+        let mut known = Known::new(&index, &objective, features, &limits);
+        let (mut rows, mut scores) = (Rows::new(index.genome().len()), Vec::new());
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let archs: Vec<_> = (0..50).map(|_| sampler::random(&space, &mut rng)).collect();
+        for arch in archs.iter().chain(&archs) {
+            let mut genes = vec![0; index.genome().len()];
+            index.genome().encode(&space, arch, &mut genes).expect("legal");
+            rows.push(&genes);
+        }
+        for _ in 0..2 {
+            known.look(&rows, &mut scores).expect("of the space");
+            assert_eq!(known.count(), 50);
+            let expected = objective.predict(&archs).expect("of the space");
+            for (at, scored) in scores.iter().enumerate() {
+                assert_eq!(scored.accuracy, expected[at % 50]);
+                assert_eq!(Some(scored.costs), index.costs(&archs[at % 50]));
+            }
+        }
+        assert!(!known.front().is_empty());
+        assert!(known.front().iter().all(|point| limits.keeps(&point.scored.costs)));
+    }
+}

@@ -1,0 +1,207 @@
+//! Accuracy predictors of PyTorch's `ofa`, imported: what the package itself predicts (`tests/golden/make_predictors.py`).
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Tensor};
+use extract::accuracy::{AccuracyEstimator, OfaPredictor, Origin, PredictorFile};
+use serde_json::Value;
+use supernet::space::{Arch, SearchSpace, arch_file, preset};
+
+use crate::cli::{fails, json};
+use crate::common::formula;
+
+const HIDDEN: usize = 24;
+/// The list of input sizes that the script's predictors of the library have.
+const SIZES: [usize; 4] = [192, 128, 224, 160];
+
+type Tensors = BTreeMap<String, Tensor>;
+
+/// The script's predictor with so many features.
+fn predictor(kind: OfaPredictor, features: usize) -> Tensors {
+    let parts = match kind {
+        OfaPredictor::Tutorial => ["0", "2", "4"],
+        OfaPredictor::Library => ["layers.0.0", "layers.1.0", "layers.2"],
+    };
+    let sizes = [features, HIDDEN, HIDDEN, 1];
+    let mut tensors = Tensors::new();
+    for (part, pair) in parts.iter().zip(sizes.windows(2)) {
+        let mut add = |name: String, shape: &[usize]| tensors.insert(name.clone(), formula(&name, shape));
+        add(format!("{part}.weight"), &[pair[1], pair[0]]);
+        if kind == OfaPredictor::Tutorial || pair[1] > 1 {
+            add(format!("{part}.bias"), &pair[1..]);
+        }
+    }
+    if kind == OfaPredictor::Library {
+        let base = Tensor::new(&[0.75f32], &Device::Cpu).expect("a number");
+        tensors.insert("base_acc".to_string(), base);
+    }
+    tensors
+}
+
+fn import(
+    space: &SearchSpace,
+    tensors: &Tensors,
+    resolutions: &[usize],
+) -> extract::Result<AccuracyEstimator> {
+    let file = PredictorFile { place: "a/x.pth", name: "x.pth", blake3: "abc", tensors };
+    AccuracyEstimator::import(space, file, resolutions)
+}
+
+/// The spaces of the golden lines, with their predictors and how many features these have.
+const CASES: [(&str, OfaPredictor, usize); 4] = [
+    ("ofa-mbv3-w1.2", OfaPredictor::Tutorial, 128),
+    ("ofa-mbv3-w1.0", OfaPredictor::Library, 4 + 6 * 20),
+    ("ofa-proxyless-w1.3", OfaPredictor::Library, 4 + 6 * 21),
+    ("ofa-resnet50", OfaPredictor::Library, 4 + 2 + 3 * 6 + 3 * 18),
+];
+
+#[test]
+fn imported_predictors_predict_what_the_package_does() {
+    let lines: Vec<Value> = include_str!("../golden/predictors.jsonl")
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    for (name, kind, features) in CASES {
+        let space = preset(name).expect("a preset");
+        let resolutions: &[usize] = if kind == OfaPredictor::Library { &SIZES } else { &[] };
+        let estimator = import(&space, &predictor(kind, features), resolutions).expect("a predictor");
+        let lines: Vec<_> = lines.iter().filter(|line| line["space"] == name).collect();
+        assert_eq!(lines.len(), 12, "{name}");
+        let arch = |line: &&Value| {
+            arch_file::from_json(&space, "sample", &line["sample"].to_string()).expect("a sample")
+        };
+        let archs: Vec<Arch> = lines.iter().map(arch).collect();
+        let got = estimator.predict(&archs).expect("of the space");
+        for ((line, arch), got) in lines.iter().zip(&archs).zip(got) {
+            let expected = line["accuracy"].as_f64().expect("a number");
+            assert!((f64::from(got) - expected).abs() < 1e-6, "{name} {arch}: {got}, not {expected}");
+        }
+    }
+}
+
+#[test]
+fn where_a_predictor_comes_from_is_kept() {
+    let space = preset("ofa-mbv3-w1.0").expect("a preset");
+    let estimator = import(&space, &predictor(OfaPredictor::Library, 124), &SIZES).expect("a predictor");
+    assert_eq!(estimator.space().resolutions(), [128, 160, 192, 224]);
+    let read = AccuracyEstimator::from_bytes("x", &estimator.to_bytes().expect("bytes")).expect("own bytes");
+    assert_eq!(read.to_bytes().expect("bytes"), estimator.to_bytes().expect("bytes"));
+    let Origin::Imported(imported) = read.origin() else { panic!("{:?}", read.origin()) };
+    assert_eq!(
+        (imported.kind, &imported.file[..], &imported.blake3[..]),
+        (OfaPredictor::Library, "x.pth", "abc")
+    );
+    assert_eq!(imported.resolutions, SIZES);
+    assert!(read.report().is_none() && read.supernet().is_none());
+}
+
+#[test]
+fn other_files_and_spaces_are_refused() {
+    let with = |change: &dyn Fn(&mut Tensors)| {
+        let mut tensors = predictor(OfaPredictor::Tutorial, 128);
+        change(&mut tensors);
+        tensors
+    };
+    let replaced = |name: &'static str, shape: &'static [usize]| {
+        with(&move |tensors| drop(tensors.insert(name.to_string(), formula(name, shape))))
+    };
+    let library = predictor(OfaPredictor::Library, 124);
+    let not_finite = with(&|tensors| {
+        let values = Tensor::new(&[f32::NAN], &Device::Cpu).expect("a number");
+        tensors.insert("4.bias".to_string(), values);
+    });
+    let whole = with(&|tensors| {
+        let zeros = Tensor::zeros(HIDDEN, DType::U32, &Device::Cpu).expect("a vector");
+        tensors.insert("2.bias".to_string(), zeros);
+    });
+    for (space, tensors, resolutions, message) in [
+        (
+            "ofa-mbv3-w1.2",
+            Tensors::new(),
+            &[][..],
+            "a/x.pth: tensors: expected 0.weight or layers.0.0.weight",
+        ),
+        (
+            "ofa-mbv3-w1.2",
+            replaced("0.weight", &[24, 120]),
+            &[],
+            "0.weight: expected F32 [24, 128], 8 of them",
+        ),
+        (
+            "ofa-mbv3-w1.2",
+            replaced("2.weight", &[24, 25]),
+            &[],
+            "2.weight: expected F32 [N, 24], got F32 [24, 25]",
+        ),
+        (
+            "ofa-mbv3-w1.2",
+            replaced("4.weight", &[2, 24]),
+            &[],
+            "4.weight: expected F32 [1, 24], got F32 [2, 24]",
+        ),
+        ("ofa-mbv3-w1.2", replaced("2.bias", &[24, 1]), &[], "2.bias: expected F32 [24], got F32 [24, 1]"),
+        (
+            "ofa-mbv3-w1.2",
+            replaced("x.bias", &[1]),
+            &[],
+            "tensors: expected those of 2 to 16 layers and no more",
+        ),
+        (
+            "ofa-mbv3-w1.2",
+            with(&|tensors| drop(tensors.remove("2.bias"))),
+            &[],
+            "and no more, got 0.bias, 0.weight",
+        ),
+        ("ofa-mbv3-w1.2", not_finite, &[], "4.bias: expected finite numbers, got NaN"),
+        ("ofa-mbv3-w1.2", whole, &[], "2.bias: expected F32 [24], got U32 [24]"),
+        ("ofa-resnet50", with(&|_| {}), &[], "family: expected mobilenet-v3"),
+        ("tiny", with(&|_| {}), &[], "space tiny: depths: expected 5 stages of at most 4"),
+        ("ofa-mbv3-w1.0", library.clone(), &[], "it knows 4 input sizes and does not say which"),
+        ("ofa-mbv3-w1.0", library.clone(), &[160, 192], "[24, 122], 2 of them input sizes"),
+        ("ofa-mbv3-w1.0", library, &[32, 64, 96, 112], "resolutions: expected some of [128"),
+    ] {
+        let space = preset(space).expect("a preset");
+        let error = import(&space, &tensors, resolutions).expect_err(message).to_string();
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn choices_that_a_predictor_does_not_know_are_refused() {
+    let text = preset("ofa-mbv3-w1.2").expect("a preset").to_toml();
+    for (from, to, message) in [
+        (
+            "160,",
+            "96, 160,",
+            "choices: expected one that the predictor knows (112 to 224), got resolution 96",
+        ),
+        ("expand = [3, 4, 6]", "expand = [3, 5]", "(3, 4, 6), got stage 1, block 1, expand 5"),
+    ] {
+        let (at, _) = text.match_indices(from).next().expect("it is there");
+        let changed = format!("{}{to}{}", &text[..at], &text[at + from.len()..]);
+        let space = SearchSpace::from_toml("x", &changed).expect("a space");
+        let error =
+            import(&space, &predictor(OfaPredictor::Tutorial, 128), &[]).expect_err(message).to_string();
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn the_command_imports_a_file_and_says_what_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let tensors: std::collections::HashMap<_, _> =
+        predictor(OfaPredictor::Library, 124).into_iter().collect();
+    candle_core::safetensors::save(&tensors, at.join("p.safetensors")).expect("writable");
+    let import = "import predictor p.safetensors --space ofa-mbv3-w1.0 --out e.safetensors";
+    let error = fails("extract", at, import, 1);
+    assert!(error.contains("list its image_size_list in --resolutions"), "{error}");
+    let document = json("extract", at, &format!("{import} --resolutions 192,128,224,160"));
+    let imported = &document["origin"]["imported"];
+    assert_eq!((&imported["kind"], &imported["file"]), (&"library".into(), &"p.safetensors".into()));
+    let hash = supernet::tensor_file::hash(&at.join("p.safetensors")).expect("readable");
+    assert_eq!(imported["blake3"], hash);
+    let facts = &json("extract", at, "inspect e.safetensors")["facts"];
+    assert_eq!(facts["origin"], document["origin"]);
+    assert_eq!(facts["version"], 2);
+}
