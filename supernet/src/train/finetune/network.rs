@@ -145,9 +145,9 @@ mod tests {
 
     const IMAGES: usize = 6;
 
-    /// `tiny` with one choice of each.
-    fn one_network() -> (SearchSpace, Arch) {
-        let space = preset("tiny").expect("a preset");
+    /// A preset with one choice of each.
+    fn one_network(name: &str) -> (SearchSpace, Arch) {
+        let space = preset(name).expect("a preset");
         let space = space.restricted(Counts { kernel: 1, expand: 1, depth: 1, width: 1 });
         let arch = sampler::largest(&space);
         (space, arch)
@@ -171,7 +171,11 @@ mod tests {
 
     #[test]
     fn steps_are_the_supernets_where_the_network_is_all_there_is() {
-        let (space, arch) = one_network();
+        ["tiny", "tiny-resnet"].into_iter().for_each(assert_steps_are_the_supernets);
+    }
+
+    fn assert_steps_are_the_supernets(preset: &str) {
+        let (space, arch) = one_network(preset);
         let kernels = Kernels::detect();
         let logits = uniform("teacher", &[IMAGES, 10]);
         for teacher in [None, Some(&logits)] {
@@ -193,7 +197,10 @@ mod tests {
                 optimizers[0].step(&weights, &gradients, 0.1).expect("its own");
                 network.step(&optimizers[1], 0.1).expect("its own");
                 for (name, weight) in network.weights() {
-                    assert!(bits(weight) == bits(weights.get(name).expect("the same names")), "{name}");
+                    assert!(
+                        bits(weight) == bits(weights.get(name).expect("the same names")),
+                        "{preset}: {name}"
+                    );
                 }
             }
         }
@@ -201,7 +208,7 @@ mod tests {
 
     #[test]
     fn the_gradient_is_the_slope_with_a_teacher_and_without() {
-        let (space, arch) = one_network();
+        let (space, arch) = one_network("tiny");
         let weights = SharedWeights::new(&space, &mut rng_for("weights", 2, &[])).expect("weights");
         let (images, logits) = (uniform("images", &[IMAGES, 1, 8, 8]), uniform("teacher", &[IMAGES, 10]));
         for teacher in [None, Some(&logits)] {
@@ -230,7 +237,7 @@ mod tests {
 
     #[test]
     fn weights_of_another_network_are_refused() {
-        let (space, arch) = one_network();
+        let (space, arch) = one_network("tiny");
         let error = StaticNetwork::new((&space, &arch), BTreeMap::new(), Kernels::reference());
         let error = error.err().expect("refused").to_string();
         assert!(error.starts_with("network: ") && error.ends_with("got none"), "{error}");
