@@ -181,8 +181,8 @@ impl Genome {
                 moves.extend(others.map(|value| Move { first: at, last: at, value, end: at }));
             }
             let (depth, kinds) = (stage.depth(genes), 1..=stage.choices() as Gene);
-            for at in stage.blocks..stage.blocks + depth {
-                let others = kinds.clone().filter(|value| *value != genes[at]);
+            for (at, gene) in genes.iter().enumerate().skip(stage.blocks).take(depth) {
+                let others = kinds.clone().filter(|value| value != gene);
                 moves.extend(others.map(|value| Move { first: at, last: at, value, end: at }));
             }
             for &other in &stage.depths {
