@@ -103,7 +103,7 @@ fn a_config_of_another_network_is_refused_with_block_and_field() {
     let many = vec![config["blocks"][2].clone(); 200];
     more["blocks"] = json!(many);
     let error = read(space, &more).expect_err("many").to_string();
-    assert!(error.contains("at most 64 blocks in a stage"), "{error}");
+    assert!(error.contains("blocks.1.conv.mid_channels: expected one of 48, 64, 96, got 144"), "{error}");
 }
 
 #[test]
