@@ -39,7 +39,7 @@ FAMILIES = {
     "resnet50": ("ofa-resnet50", lambda n: OFAResNets(n_classes=n, dropout_rate=0, **RESNET)),
 }
 
-RESOLUTIONS = [128, 160, 192, 224]
+RESOLUTIONS = [160, 176, 192, 224]
 CLASSES = 10  # of the image folder to calibrate on
 
 

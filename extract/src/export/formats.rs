@@ -8,6 +8,7 @@ use serde_json::Value;
 use supernet::file;
 use supernet::model_folder::ModelFolder;
 use supernet::space::arch_file::{self, NET_CONFIG, RUN_CONFIG, net_config, run_config};
+use supernet::space::{Arch, SearchSpace};
 use supernet::tensor_file;
 
 use crate::error::{Error, Result};
@@ -45,6 +46,14 @@ impl Format {
             Self::Onnx => &[ONNX_MODEL],
         }
     }
+}
+
+/// Whether the sub-network has these forms; asked before the long work.
+pub(super) fn check_possible(space: &SearchSpace, arch: &Arch, formats: &[Format]) -> Result<()> {
+    if formats.contains(&Format::Ofa) {
+        net_config(space, arch)?;
+    }
+    Ok(())
 }
 
 /// The files of these formats by name.

@@ -89,6 +89,7 @@ pub fn export(request: &Request, folder: &Path, run: BTreeMap<String, Value>) ->
     let dataset = request.statistics.dataset();
     dataset.map_or(Ok(()), |dataset| dataset.check_fits(&request.supernet.space))?;
     request.supernet.space.check(request.arch)?;
+    formats::check_possible(&request.supernet.space, request.arch, request.formats)?;
     let mut model = assemble(request)?;
     model.config.run = run;
     let files = formats::contents(&model, request.formats)?;

@@ -9,7 +9,7 @@ use supernet::checkpoint::Supernet;
 use supernet::data::{Dataset, eval_batches};
 use supernet::elastic::SubnetWeights;
 use supernet::kernels::Kernels;
-use supernet::model_folder::{ModelFolder, StatisticsOrigin, weights_path};
+use supernet::model_folder::{ModelConfig, ModelFolder, StatisticsOrigin, weights_path};
 use supernet::nn::{FoldedNetwork, Network, Pass, Statistics};
 use supernet::random::rng_for;
 use supernet::space::LayerSpec;
@@ -60,20 +60,8 @@ pub fn verify(
         expected: expected.to_string(),
         got: got.to_string(),
     };
+    check_origin(&model.config, supernet, &failed)?;
     let (config, space) = (&model.config, &supernet.space);
-    if let Some(last) = config.origin.fine_tuned.last() {
-        let got = format!(
-            "one that was fine-tuned since ({} steps on {}, from model {}), and is the supernet's no longer",
-            last.steps, last.data, last.from.model
-        );
-        return Err(failed("origin.fine_tuned", "the sub-network as it was exported", &got));
-    }
-    if config.space.fingerprint() != space.fingerprint() {
-        return Err(failed("space", space.name(), config.space.name()));
-    }
-    if config.origin.supernet != supernet.hash {
-        return Err(failed("origin.supernet", &supernet.hash, &config.origin.supernet));
-    }
     let layers = space.lower(&config.arch)?;
     let subnet = SubnetWeights::new(space, &supernet.weights, &layers, kernels)?;
     let statistics = compare_weights(&model, &subnet, &failed)?;
@@ -86,16 +74,47 @@ pub fn verify(
     }
     formats::check(folder, &model, &failed)?;
     let elastic = Network::new(&layers, &subnet.calibrated(&statistics)?)?;
+    compare_logits(&model, &elastic, &batches(&model, dataset)?, kernels, &failed)
+}
+
+/// Whether the folder says that it is of this supernet, and still as it was exported.
+fn check_origin(
+    config: &ModelConfig,
+    supernet: &Supernet,
+    failed: &impl Fn(&str, &str, &str) -> Error,
+) -> Result<()> {
+    if let Some(last) = config.origin.fine_tuned.last() {
+        let got = format!(
+            "one that was fine-tuned since ({} steps on {}, from model {}), and is the supernet's no longer",
+            last.steps, last.data, last.from.model
+        );
+        return Err(failed("origin.fine_tuned", "the sub-network as it was exported", &got));
+    }
+    let space = &supernet.space;
+    if config.space.fingerprint() != space.fingerprint() {
+        return Err(failed("space", space.name(), config.space.name()));
+    }
+    if config.origin.supernet != supernet.hash {
+        return Err(failed("origin.supernet", &supernet.hash, &config.origin.supernet));
+    }
+    Ok(())
+}
+
+/// Compares the logits of the exported network with the supernet's bit for bit, with its folded form's, and for the first
+/// batch with those of the reference kernels.
+fn compare_logits(
+    model: &ModelFolder,
+    elastic: &Network,
+    batches: &[Tensor],
+    kernels: Kernels,
+    failed: &impl Fn(&str, &str, &str) -> Error,
+) -> Result<Verification> {
     let extracted = model.network(kernels)?;
     let folded = FoldedNetwork::new(&extracted)?;
-    let mut folded_difference = 0.0f32;
-    let mut inputs = 0;
-    let batches = batches(&model, dataset)?;
-    for images in &batches {
+    let (mut folded_difference, mut inputs) = (0.0f32, 0);
+    for images in batches {
         inputs += images.dim(0)?;
-        let pair = [&elastic, &extracted].map(|network| logits(network, images));
-        let [expected, got] = pair;
-        let (expected, got) = (expected?, got?);
+        let (expected, got) = (logits(elastic, images)?, logits(&extracted, images)?);
         if let Some(index) = (0..expected.len()).find(|&i| expected[i].to_bits() != got[i].to_bits()) {
             let what = format!("logit {index} of a batch of {}", images.dim(0)?);
             return Err(failed(&what, &expected[index].to_string(), &got[index].to_string()));

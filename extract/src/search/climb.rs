@@ -104,10 +104,13 @@ pub(super) struct Place<'a> {
     pub worth: &'a Worth,
 }
 
-/// Greatest numbers of steps that are made at once besides pairs.
+/// Greatest numbers of steps that are made at once besides pairs; the last is all that fit.
 const JUMPS: [usize; 5] = [3, 4, 6, 10, usize::MAX];
-/// Halvings of the price of cost for a jump.
-const HALVINGS: usize = 14;
+/// Prices of cost that jumps are tried at, each so much lower than the one before, and how often the range in which the
+/// longest jump begins to fit is halved then.
+const PRICES: usize = 16;
+const FALL: f32 = 0.6;
+const HALVINGS: usize = 6;
 
 impl Place<'_> {
     /// All steps but those that change one of the genes in `locked`.
@@ -150,8 +153,8 @@ impl Place<'_> {
                 false => add(&[steps[left].step, steps[right].step]),
             }
         }
-        for most in JUMPS {
-            add(&jump(&steps, &room, most));
+        for jump in Jumps::of(&steps, &room).found {
+            add(&jump.iter().map(|&at| steps[at].step).collect::<Vec<_>>());
         }
     }
 
@@ -159,7 +162,8 @@ impl Place<'_> {
     pub fn repaired(&self, locked: &[bool]) -> Option<Vec<Gene>> {
         let (steps, room) = self.steps(locked);
         let mut genes = self.genes.to_vec();
-        jump(&steps, &room, usize::MAX).into_iter().for_each(|step| step.apply(&mut genes));
+        let [.., longest] = Jumps::of(&steps, &room).found;
+        longest.into_iter().for_each(|at| steps[at].step.apply(&mut genes));
         self.limits.keeps(&self.index.costs_of(&genes)).then_some(genes)
     }
 }
@@ -187,47 +191,85 @@ fn promising(steps: &[Step], room: &Room, most: usize) -> Vec<[usize; 2]> {
     found.into_iter().map(|(_, pair)| pair).collect()
 }
 
-/// At most `most` steps apart from one another that gain most for what is left: the best by gain less price times cost,
-/// at the lowest price at which they fit (Lagrange's relaxation, the price found by halving).
-fn jump(steps: &[Step], room: &Room, most: usize) -> Vec<Move> {
-    let moves = |steps: Vec<Step>| steps.into_iter().map(|step| step.step).collect();
-    let free = at_price(steps, 0.0, most);
-    if fits(&free, room) {
-        return moves(free);
-    }
-    let ratio = |step: &Step| if step.cost == 0.0 { 0.0 } else { (step.gain / step.cost).abs() };
-    let (mut low, mut high) = (0.0, 1.01 * steps.iter().map(ratio).fold(f32::MIN_POSITIVE, f32::max));
-    let mut best = at_price(steps, high, most);
-    for _ in 0..HALVINGS {
-        let price = 0.5 * (low + high);
-        let chosen = at_price(steps, price, most);
-        if fits(&chosen, room) {
-            (best, high) = (chosen, price);
-        } else {
-            low = price;
-        }
-    }
-    moves(best)
+/// For each of [`JUMPS`] so many steps, apart from one another, that gain most for what is left: the best by gain less
+/// price times cost, at the lowest price at which they fit (Lagrange's relaxation). A price is tried once for all.
+struct Jumps {
+    found: [Vec<usize>; JUMPS.len()],
+    prices: [f32; JUMPS.len()],
+    /// What is worth its price, best first, and what was chosen of it.
+    worthy: Vec<(f32, usize)>,
+    chosen: Vec<usize>,
+    taken: Vec<bool>,
 }
 
-fn fits(chosen: &[Step], room: &Room) -> bool {
-    room.holds(|place| chosen.iter().map(|step| step.costs[place]).sum())
-}
-
-/// The steps that are worth their price, best first, each apart from those before.
-fn at_price(steps: &[Step], price: f32, most: usize) -> Vec<Step> {
-    let worth = |step: &Step| step.gain - price * step.cost;
-    let mut worthy: Vec<(f32, Step)> =
-        steps.iter().map(|step| (worth(step), *step)).filter(|(worth, _)| *worth > 0.0).collect();
-    worthy.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let mut chosen: Vec<Step> = Vec::new();
-    for (_, step) in worthy {
-        if chosen.len() >= most {
-            break;
+impl Jumps {
+    fn of(steps: &[Step], room: &Room) -> Self {
+        let genes = steps.iter().map(|step| step.step.end + 1).max().unwrap_or(0);
+        let mut jumps = Self {
+            found: Default::default(),
+            prices: [f32::INFINITY; JUMPS.len()],
+            worthy: Vec::with_capacity(steps.len()),
+            chosen: Vec::with_capacity(genes),
+            taken: vec![false; genes],
+        };
+        if !jumps.try_price(steps, room, 0.0) {
+            jumps.lower_prices(steps, room);
         }
-        if chosen.iter().all(|other| other.step.is_apart(step.step)) {
-            chosen.push(step);
+        jumps
+    }
+
+    /// Tries prices from the one at which nothing is worth its cost downwards.
+    fn lower_prices(&mut self, steps: &[Step], room: &Room) {
+        let ratio = |step: &Step| if step.cost == 0.0 { 0.0 } else { (step.gain / step.cost).abs() };
+        let (mut low, mut high) = (0.0, 1.01 * steps.iter().map(ratio).fold(f32::MIN_POSITIVE, f32::max));
+        // what saves most, where nothing fits
+        self.choose(steps, high);
+        let unset = self.found.iter_mut().zip(&self.prices).filter(|(_, price)| price.is_infinite());
+        unset.for_each(|(found, _)| found.clone_from(&self.chosen));
+        for _ in 0..PRICES {
+            if !self.try_price(steps, room, high) {
+                low = high;
+                break;
+            }
+            high *= FALL;
+        }
+        high /= FALL;
+        for _ in 0..HALVINGS {
+            let price = 0.5 * (low + high);
+            if self.try_price(steps, room, price) { high = price } else { low = price }
         }
     }
-    chosen
+
+    /// Enters the jumps that fit at a price lower than before; whether the longest does.
+    fn try_price(&mut self, steps: &[Step], room: &Room, price: f32) -> bool {
+        self.choose(steps, price);
+        let mut fits = false;
+        for (at, most) in JUMPS.into_iter().enumerate() {
+            let jump = &self.chosen[..most.min(self.chosen.len())];
+            fits = room.holds(|place| jump.iter().map(|&step| steps[step].costs[place]).sum());
+            if fits && price < self.prices[at] {
+                self.prices[at] = price;
+                self.found[at].clear();
+                self.found[at].extend_from_slice(jump);
+            }
+        }
+        fits
+    }
+
+    /// Chooses the steps that are worth the price, best first, each apart from those before.
+    fn choose(&mut self, steps: &[Step], price: f32) {
+        let worth = steps.iter().enumerate().map(|(at, step)| (step.gain - price * step.cost, at));
+        self.worthy.clear();
+        self.worthy.extend(worth.filter(|(worth, _)| *worth > 0.0));
+        self.worthy.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        self.chosen.clear();
+        self.taken.fill(false);
+        for &(_, at) in &self.worthy {
+            let taken = &mut self.taken[steps[at].step.first..=steps[at].step.end];
+            if taken.iter().all(|taken| !taken) {
+                taken.fill(true);
+                self.chosen.push(at);
+            }
+        }
+    }
 }

@@ -180,7 +180,8 @@ impl Walk {
         // decided by what the stages can be, not by what was chosen: all sub-networks share the block's weights
         let same = stride == 1
             && before.channels == stage.channels
-            && before.channels_by_width == stage.channels_by_width;
+            && before.channels_by_width.len() <= 1
+            && stage.channels_by_width.len() <= 1;
         let block = Bottleneck {
             kernel,
             stride,
@@ -231,5 +232,27 @@ mod tests {
         let layers = space.lower(&sampler::largest(&space)).expect("legal");
         assert_eq!(layers[4].key(), "bottleneck k3 s1 64-88-256 relu down @56x56");
         assert_eq!(layers[5].key(), "bottleneck k3 s1 256-88-256 relu @56x56");
+    }
+
+    #[test]
+    fn a_shortcut_between_elastic_widths_is_never_the_identity() {
+        let text = include_str!("presets/tiny-resnet.toml");
+        let twins = text.replace("channels = 64\nstride = 2", "channels = 80\nstride = 1");
+        let space = SearchSpace::from_toml("twins", &twins).expect("a space");
+        for arch in [sampler::smallest(&space), sampler::largest(&space)] {
+            let layers = space.lower(&arch).expect("legal");
+            let first = layers
+                .iter()
+                .find(|layer| layer.place == Some(Place { stage: STEM_STAGES + 1, position: 0 }))
+                .expect("the second stage");
+            assert!(matches!(first.operator, Operator::Bottleneck(Bottleneck { downsample: true, .. })));
+        }
+        let even = twins.replace("width = [0.5, 0.75, 1]\n", "");
+        let space = SearchSpace::from_toml("even", &even).expect("a space");
+        let layers = space.lower(&sampler::largest(&space)).expect("legal");
+        let downs = layers.iter().filter(|layer| {
+            matches!(layer.operator, Operator::Bottleneck(Bottleneck { downsample: true, .. }))
+        });
+        assert_eq!(downs.count(), 1, "after the stem alone");
     }
 }

@@ -15,11 +15,14 @@ const PART: usize = 2048;
 /// Shortest inner dimension for which adding up the lanes of a vector at the end costs little.
 const SHORTEST: usize = 1024;
 
-/// Values of the smaller operand that are copied into the level 2 cache at once. Where they lie, rows are often a
-/// power of two apart, and would push each other out of it.
-const SLAB: usize = 3 << 15;
+/// Values of the smaller operand that are copied into the level 2 cache at once, or nearly into the level 1 cache where a
+/// tile is so small that it reads a value for every two multiply-adds. Where they lie, rows are often a power of two apart,
+/// and would push each other out of it.
+const fn slab(isa: Isa) -> usize {
+    if matches!(isa, Isa::Avx2) { 1 << 14 } else { 3 << 15 }
+}
 
-/// Rows of a tile; with 6 or 3 columns they fill 32 registers or 16.
+/// Rows of a tile; with 6 or 2 columns and the operands they fill 29 of 32 registers or 13 of 16.
 const ROWS: usize = 4;
 
 /// Rows of a task at least.
@@ -103,7 +106,7 @@ fn in_parts(isa: Isa, large: Rows, small: Rows, sums: &mut [f32]) {
         }
     }
     // Steps that a vector of any width divides, so that copies begin on lines of their own.
-    let step = (SLAB / n.max(1)).clamp(256, PART).next_multiple_of(16);
+    let step = (slab(isa) / n.max(1)).clamp(256, PART).next_multiple_of(16);
     let run = |(rows, inner, sums): (Range<usize>, Range<usize>, &mut [f32])| {
         with_scratch((n + ROWS) * step, |scratch| {
             dots(isa, large, small, [rows, inner], step, scratch, sums);
@@ -222,7 +225,8 @@ fn tile_columns<T: Lanes>(left: usize) -> usize {
     match left {
         6.. if T::WIDE => 6,
         4.. if T::WIDE => 4,
-        3.. => 3,
+        3 if T::WIDE => 3,
+        2.. => 2,
         _ => left,
     }
 }

@@ -23,9 +23,14 @@ const SLAB: usize = 1 << 16;
 /// Rows that share one packed right operand at least: below, packing costs more than some per cent.
 const GROUP_ROWS: usize = 64;
 
-/// Vectors of a tile at most. In plain Rust a vector is two registers, of which there are 16.
+/// Vectors of a tile at most: with half a vector's lanes of rows they and the operands fill 32 registers, or 11 of 16. In
+/// plain Rust a vector is two registers. (Three vectors would fill the 16 exactly, and the compiler spills some.)
 const fn tile_vectors(isa: Isa) -> usize {
-    if matches!(isa, Isa::Portable) { 1 } else { MOST_VECTORS }
+    match isa {
+        Isa::Portable => 1,
+        Isa::Avx2 => 2,
+        Isa::Avx512 => MOST_VECTORS,
+    }
 }
 
 /// How a product is cut into tasks: groups of rows times groups of columns.
@@ -124,7 +129,7 @@ fn slab_on<T: Lanes>(
     }
 }
 
-/// [`slab_on`] for blocks of `R` rows, half a vector's lanes: with three vectors they fill 32 registers or 16.
+/// [`slab_on`] for blocks of `R` rows, half a vector's lanes.
 #[inline(always)]
 fn blocks<T: Lanes, const R: usize>(
     left: &[f32],
