@@ -5,6 +5,8 @@
 //! nothing of layers, architectures or training.
 
 pub mod cpu;
+#[cfg(test)] // until there is a device to launch them on
+mod cuda;
 mod ops;
 mod profile;
 mod reference;

@@ -60,17 +60,17 @@ impl DepthwiseShape {
     }
 
     /// Values of one channel of the input.
-    pub(super) fn channel(&self) -> usize {
+    pub(in crate::kernels) fn channel(&self) -> usize {
         self.images * self.plane()
     }
 
     /// Values of one channel of the output.
-    pub(super) fn out_channel(&self) -> usize {
+    pub(in crate::kernels) fn out_channel(&self) -> usize {
         self.images * self.out_plane()
     }
 
     /// Weights of one channel.
-    pub(super) fn taps(&self) -> usize {
+    pub(in crate::kernels) fn taps(&self) -> usize {
         self.kernel * self.kernel
     }
 

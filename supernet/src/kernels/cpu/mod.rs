@@ -111,7 +111,7 @@ fn group_rows(work: usize) -> usize {
 }
 
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 
 #[cfg(test)]
 mod tests {

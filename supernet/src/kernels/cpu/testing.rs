@@ -3,7 +3,7 @@
 use super::Isa;
 
 /// `len` values in -1..1 from a xorshift generator.
-pub(super) fn values(len: usize, seed: u32) -> Vec<f32> {
+pub(in crate::kernels) fn values(len: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761) | 1;
     let mut next = || {
         state ^= state << 13;

@@ -1,0 +1,85 @@
+//! Batch norms over rows: a channel of `[C, N, H, W]` is a row.
+
+use super::{Activation, Argument, Launch, Place, add_splits, int, long, number, splits};
+
+/// Rows and what a batch norm does to them.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm {
+    /// Channels.
+    pub rows: usize,
+    /// Values of each.
+    pub length: usize,
+    /// Scale, `[rows]`.
+    pub gamma: Place,
+    /// Shift, `[rows]`.
+    pub beta: Place,
+    /// Added to the variance.
+    pub epsilon: f32,
+    /// What follows.
+    pub activation: Activation,
+}
+
+impl Norm {
+    fn splits(&self) -> usize {
+        splits(self.rows, self.length)
+    }
+
+    /// Values of f32 that [`Norm::statistics`] and [`Norm::backward`] work in.
+    pub fn scratch(&self) -> usize {
+        2 * self.splits() * self.rows
+    }
+
+    fn sizes(&self) -> [Argument; 5] {
+        [long(self.rows), long(self.length), int(self.splits()), self.epsilon.into(), number(self.activation)]
+    }
+
+    fn launch(&self, kernel: &str, places: &[Argument], sizes: &[Argument]) -> Launch {
+        Launch::new("batch_norm", kernel, self.rows * self.splits(), [places, sizes].concat())
+    }
+
+    /// Mean and biased variance of each row, `[2, rows]`.
+    pub fn statistics(&self, x: Place, stats: Place, scratch: Place) -> Vec<Launch> {
+        let (splits, sizes) = (self.splits(), self.sizes());
+        let to = if splits == 1 { stats } else { scratch };
+        let mut launches = vec![self.launch("row_moments", &[x.into(), to.into()], &sizes[..3])];
+        if splits > 1 {
+            let places = [scratch.into(), stats.into()];
+            let blocks = self.rows.div_ceil(super::THREADS);
+            let arguments = [&places[..], &sizes[..3]].concat();
+            launches.push(Launch::new("batch_norm", "join_moments", blocks, arguments));
+        }
+        launches
+    }
+
+    /// y = act(gamma xhat + beta) + addend; y may be x.
+    pub fn apply(&self, x: Place, stats: Place, addend: Option<Place>, y: Place) -> Launch {
+        let places = [x, stats, self.gamma, self.beta].map(Argument::from);
+        self.launch("normalise", &[&places[..], &[addend.into(), y.into()]].concat(), &self.sizes())
+    }
+
+    /// The gradients of gamma and beta, `[2, rows]`, and dx, which may be dy.
+    pub fn backward(
+        &self,
+        [x, dy, stats]: [Place; 3],
+        sums: Place,
+        dx: Place,
+        scratch: Place,
+    ) -> Vec<Launch> {
+        let (splits, sizes) = (self.splits(), self.sizes());
+        let partial = if splits == 1 { sums } else { scratch };
+        let given = [x, dy, stats, self.gamma, self.beta].map(Argument::from);
+        let first = self.launch("normalise_sums", &[&given[..], &[partial.into()]].concat(), &sizes);
+        let last =
+            self.launch("normalise_backward", &[&given[..], &[sums.into(), dx.into()]].concat(), &sizes);
+        let join = (splits > 1).then(|| add_splits(partial, sums, 2 * self.rows, splits, false));
+        [first].into_iter().chain(join).chain([last]).collect()
+    }
+}
+
+/// Adds the sum of each of `rows` rows of `length` values to `out`; `scratch` is `splits(rows, length) * rows` values.
+pub fn add_row_sums(x: Place, (rows, length): (usize, usize), out: Place, scratch: Place) -> [Launch; 2] {
+    let splits = splits(rows, length);
+    let arguments = [x.into(), scratch.into(), long(rows), long(length), int(splits)];
+    let sums = Launch::new("batch_norm", "row_sums", rows * splits, arguments);
+    [sums, add_splits(scratch, out, rows, splits, true)]
+}

@@ -1,0 +1,132 @@
+//! Depthwise convolutions, cut into rectangles that a block's shared memory holds.
+
+use super::{Argument, BUSY, Launch, Place, add_splits, i32_of, int, long};
+use crate::kernels::cpu::depthwise::DepthwiseShape;
+
+/// Values of the input that a block holds, `TILE` in the source.
+const TILE: usize = 6144;
+/// Values of the gradient beside them, `GRADIENT_TILE`.
+const GRADIENT_TILE: usize = 4096;
+
+/// Which maps are cut into rectangles, and what a rectangle reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// The output's; read is the input around it.
+    Forward,
+    /// The input's, at stride 2; read are the outputs that it reaches.
+    Input,
+    /// The output's; read is the input around it, and the rectangle of the gradient.
+    Weight,
+}
+
+/// Rectangles of `rows x columns`, and so many maps of a channel together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cut {
+    maps: usize,
+    rows: usize,
+    columns: usize,
+    tiles: [usize; 2],
+}
+
+impl Cut {
+    fn of(shape: &DepthwiseShape, pass: Pass) -> Self {
+        let (height, width) = match pass {
+            Pass::Input => (shape.height, shape.width),
+            Pass::Forward | Pass::Weight => (shape.out_height(), shape.out_width()),
+        };
+        let reads = |rows: usize, columns: usize| {
+            let along = |len: usize| match pass {
+                Pass::Input => (len + shape.kernel) / 2 + 1,
+                Pass::Forward | Pass::Weight => (len - 1) * shape.stride + shape.kernel,
+            };
+            along(rows) * along(columns)
+        };
+        let fits = |rows: usize, columns: usize| {
+            reads(rows, columns) <= TILE && (pass != Pass::Weight || rows * columns <= GRADIENT_TILE)
+        };
+        // rectangles of the gradient of the input begin at even places
+        let step = if pass == Pass::Input { 2 } else { 1 };
+        let part = |len: usize, parts: usize| len.div_ceil(parts).next_multiple_of(step);
+        let (mut across, mut along) = (1, 1);
+        while !fits(part(height, across), part(width, along)) {
+            if part(height, across) >= part(width, along) { across += 1 } else { along += 1 }
+        }
+        let (rows, columns) = (part(height, across), part(width, along));
+        let tiles = [height.div_ceil(rows), width.div_ceil(columns)];
+        let mut most = TILE / reads(rows, columns);
+        if pass == Pass::Weight {
+            most = most.min(GRADIENT_TILE / (rows * columns));
+        }
+        // enough blocks for all multiprocessors, if there is enough to do
+        let rectangles = shape.channels * shape.images * tiles[0] * tiles[1];
+        let maps = most.min(rectangles / BUSY).clamp(1, shape.images.max(1));
+        Self { maps, rows, columns, tiles }
+    }
+
+    /// Rectangles of a channel, the maps of a group together.
+    fn count(&self, images: usize) -> usize {
+        images.div_ceil(self.maps) * self.tiles[0] * self.tiles[1]
+    }
+
+    /// `struct Cut` of the source.
+    fn argument(&self, shape: &DepthwiseShape) -> Argument {
+        let sizes = [shape.images, shape.height, shape.width, shape.out_height(), shape.out_width()];
+        let cut = [self.maps, self.rows, self.columns, self.tiles[0], self.tiles[1]];
+        Argument::Ints(sizes.into_iter().chain(cut).map(i32_of).collect())
+    }
+}
+
+fn kernel(name: &str, shape: &DepthwiseShape) -> String {
+    format!("{name}_k{}_s{}", shape.kernel, shape.stride)
+}
+
+/// y = x convolved with w.
+pub fn forward(shape: &DepthwiseShape, x: Place, w: Place, y: Place) -> Launch {
+    convolution(shape, [x, w, y], false)
+}
+
+fn convolution(shape: &DepthwiseShape, places: [Place; 3], flipped: bool) -> Launch {
+    let cut = Cut::of(shape, Pass::Forward);
+    let mut arguments: Vec<_> = places.map(Argument::from).into();
+    arguments.extend([cut.argument(shape), int(usize::from(flipped))]);
+    let blocks = shape.channels * cut.count(shape.images);
+    Launch::new("depthwise", kernel("depthwise", shape), blocks, arguments)
+}
+
+/// dx from dy.
+pub fn backward_input(shape: &DepthwiseShape, dy: Place, w: Place, dx: Place) -> Launch {
+    if shape.stride == 1 {
+        return convolution(shape, [dy, w, dx], true);
+    }
+    let cut = Cut::of(shape, Pass::Input);
+    let arguments = [dy.into(), w.into(), dx.into(), cut.argument(shape)];
+    let blocks = shape.channels * cut.count(shape.images);
+    Launch::new("depthwise", kernel("depthwise_input", shape), blocks, arguments)
+}
+
+/// Blocks that share the gradient of a channel's weights.
+fn weight_splits(shape: &DepthwiseShape) -> usize {
+    let tiles = Cut::of(shape, Pass::Weight).count(shape.images);
+    BUSY.div_ceil(shape.channels.max(1)).clamp(1, tiles.max(1))
+}
+
+/// Values of f32 that [`backward_weight`] works in.
+pub fn weight_scratch(shape: &DepthwiseShape) -> usize {
+    weight_splits(shape) * shape.channels * shape.taps()
+}
+
+/// Adds dw.
+pub fn backward_weight(
+    shape: &DepthwiseShape,
+    x: Place,
+    dy: Place,
+    dw: Place,
+    scratch: Place,
+) -> [Launch; 2] {
+    let (cut, splits) = (Cut::of(shape, Pass::Weight), weight_splits(shape));
+    let arguments =
+        [x.into(), dy.into(), scratch.into(), cut.argument(shape), long(shape.channels), int(splits)];
+    let blocks = shape.channels * splits;
+    let sums = Launch::new("depthwise", kernel("depthwise_weight", shape), blocks, arguments);
+    [sums, add_splits(scratch, dw, shape.channels * shape.taps(), splits, true)]
+}

@@ -1,0 +1,105 @@
+// What a step does beside the layers: the loss's gradient, and the optimizer over all parameters at once.
+
+#include "common.cuh"
+
+// Values of a parameter that a block takes.
+#define CHUNK 4096
+
+// One parameter tensor with what belongs to it.
+struct Parameter {
+    float *value, *gradient, *velocity;
+    long long length;
+    float weight_decay;
+};
+
+// Nesterov's step as PyTorch takes it: g += decay * p; v = momentum * v + g; p -= lr * (g + momentum * v); g = 0. Block b
+// works on chunk `chunks[b].index` of parameter `chunks[b].parameter`: one launch for all of them.
+struct Chunk {
+    int parameter, index;
+};
+
+KERNEL nesterov(const Parameter *parameters, const Chunk *chunks, float lr, float momentum) {
+    EACH_THREAD {
+        Chunk chunk = chunks[BLOCK];
+        Parameter parameter = parameters[chunk.parameter];
+        long long first = (long long)chunk.index * CHUNK, last = smaller(first + CHUNK, parameter.length);
+        for (long long at = first + thread; at < last; at += THREADS) {
+            float value = parameter.value[at];
+            float g = parameter.gradient[at] + parameter.weight_decay * value;
+            float v = momentum * parameter.velocity[at] + g;
+            parameter.velocity[at] = v;
+            parameter.value[at] = value - lr * (g + momentum * v);
+            parameter.gradient[at] = 0.0f;
+        }
+    }
+}
+EXPORT(nesterov)
+
+// The greatest of a row's logits, and the logarithm of the sum of exponentials of what they are below it, left in the
+// first places of `shared` by all threads of the block.
+INLINE void log_sum(const float *row, int classes, float (*shared)[THREADS]) {
+    PRIVATE(float, greatest, 1);
+    EACH_THREAD {
+        float most = float_of(0xff800000);  // -infinity
+        for (int i = thread; i < classes; i += THREADS) {
+            float value = row[i];
+            // a NaN stays
+            if (!(value <= most)) most = value;
+        }
+        shared[0][thread] = most;
+    }
+    for (int half = THREADS / 2; half > 0; half /= 2) {
+        EACH_THREAD {
+            if (thread < half && !(shared[0][thread + half] <= shared[0][thread])) {
+                shared[0][thread] = shared[0][thread + half];
+            }
+        }
+    }
+    EACH_THREAD { MINE(greatest)[0] = shared[0][0]; }
+    EACH_THREAD {
+        float sum = 0.0f;
+        for (int i = thread; i < classes; i += THREADS) sum += expf(row[i] - MINE(greatest)[0]);
+        shared[0][thread] = sum;
+    }
+    add_up<1>(shared);
+    EACH_THREAD {
+        shared[1][thread] = MINE(greatest)[0];
+        if (thread == 0) shared[0][0] = logf(shared[0][0]);
+    }
+}
+
+// Cross-entropy of logits [N, classes] with smoothed labels, plus the soft cross-entropy with a teacher's logits where
+// there are any (both of weight 1): each image's loss, and the gradient of their mean. One block an image.
+KERNEL cross_entropy(const float *logits, const unsigned int *labels, const float *teacher, float *losses,
+                     float *gradient, int images, int classes, float smoothing) {
+    SHARED float sums[2][THREADS];
+    SHARED float soft[2][THREADS];
+    const long long start = BLOCK * classes;
+    log_sum(logits + start, classes, sums);
+    if (teacher) log_sum(teacher + start, classes, soft);
+    PRIVATE(float, base, 2);
+    EACH_THREAD {
+        MINE(base)[0] = sums[1][0] + sums[0][0];
+        MINE(base)[1] = teacher ? soft[1][0] + soft[0][0] : 0.0f;
+    }
+    EACH_THREAD {
+        float loss = 0.0f;
+        for (int i = thread; i < classes; i += THREADS) {
+            float log_probability = logits[start + i] - MINE(base)[0];
+            float wanted = smoothing / classes + (i == (int)labels[BLOCK] ? 1.0f - smoothing : 0.0f);
+            float weight = 1.0f;
+            if (teacher) {
+                wanted += expf(teacher[start + i] - MINE(base)[1]);
+                weight = 2.0f;
+            }
+            loss -= wanted * log_probability;
+            gradient[start + i] = (weight * expf(log_probability) - wanted) / images;
+        }
+        sums[0][thread] = loss;
+    }
+    add_up<1>(sums);
+    EACH_THREAD {
+        if (thread == 0) losses[BLOCK] = sums[0][0];
+    }
+}
+EXPORT(cross_entropy)

@@ -1,0 +1,44 @@
+//! The loss and the optimizer.
+
+use super::{Argument, Launch, Place, int};
+
+/// Values of a parameter that a block takes, `CHUNK` in the source.
+const CHUNK: usize = 4096;
+
+/// One parameter tensor, as `struct Parameter` of the source.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Parameter {
+    pub value: Place,
+    pub gradient: Place,
+    pub velocity: Place,
+    pub length: i64,
+    pub weight_decay: f32,
+}
+
+/// Which parts of which parameters the blocks of [`nesterov`] take, pairs as `struct Chunk` of the source.
+pub fn chunks(lengths: &[usize]) -> Vec<[i32; 2]> {
+    let of = |(parameter, length): (usize, &usize)| {
+        (0..length.div_ceil(CHUNK)).map(move |index| [parameter as i32, index as i32])
+    };
+    lengths.iter().enumerate().flat_map(of).collect()
+}
+
+/// Nesterov's step over all parameters at once: tables of [`Parameter`] and of [`chunks`] on the device.
+pub fn nesterov(parameters: Place, chunks: Place, count: usize, lr: f32, momentum: f32) -> Launch {
+    Launch::new("training", "nesterov", count, [parameters.into(), chunks.into(), lr.into(), momentum.into()])
+}
+
+/// Each image's cross-entropy, and the gradient of their mean at the logits, all f32, `[N, classes]`.
+pub fn cross_entropy(
+    [logits, labels]: [Place; 2],
+    teacher: Option<Place>,
+    [losses, gradient]: [Place; 2],
+    [images, classes]: [usize; 2],
+    smoothing: f32,
+) -> Launch {
+    let mut arguments: Vec<Argument> = [logits, labels].map(Argument::from).into();
+    arguments.extend([teacher.into(), losses.into(), gradient.into()]);
+    arguments.extend([int(images), int(classes), smoothing.into()]);
+    Launch::new("training", "cross_entropy", images, arguments)
+}
