@@ -1,6 +1,7 @@
 //! Depthwise convolutions, cut into rectangles that a block's shared memory holds.
 
-use super::{Argument, BUSY, Launch, Place, add_splits, i32_of, int, long};
+use super::batch_norm::Norm;
+use super::{Activation, Argument, BUSY, Launch, Place, add_splits, i32_of, int, long, number};
 use crate::kernels::cpu::depthwise::DepthwiseShape;
 
 /// Values of the input that a block holds, `TILE` in the source.
@@ -80,15 +81,34 @@ fn kernel(name: &str, shape: &DepthwiseShape) -> String {
     format!("{name}_k{}_s{}", shape.kernel, shape.stride)
 }
 
-/// y = x convolved with w.
-pub fn forward(shape: &DepthwiseShape, x: Place, w: Place, y: Place) -> Launch {
-    convolution(shape, [x, w, y], false)
+/// A batch norm with its activation before a convolution, and its statistics.
+pub type Before = Option<(Norm, Place)>;
+
+/// `struct Before` of the source, as arguments.
+fn before_arguments(before: Before) -> [Argument; 6] {
+    match before {
+        Some((norm, stats)) => [
+            stats.into(),
+            norm.gamma.into(),
+            norm.beta.into(),
+            long(norm.rows),
+            norm.epsilon.into(),
+            number(norm.activation),
+        ],
+        None => [None.into(), None.into(), None.into(), long(0), 0.0.into(), number(Activation::None)],
+    }
 }
 
-fn convolution(shape: &DepthwiseShape, places: [Place; 3], flipped: bool) -> Launch {
+/// y = x convolved with w; or what `before` makes of x.
+pub fn forward(shape: &DepthwiseShape, x: Place, before: Before, w: Place, y: Place) -> Launch {
+    convolution(shape, [x, w, y], before, false)
+}
+
+fn convolution(shape: &DepthwiseShape, places: [Place; 3], before: Before, flipped: bool) -> Launch {
     let cut = Cut::of(shape, Pass::Forward);
     let mut arguments: Vec<_> = places.map(Argument::from).into();
     arguments.extend([cut.argument(shape), int(usize::from(flipped))]);
+    arguments.extend(before_arguments(before));
     let blocks = shape.channels * cut.count(shape.images);
     Launch::new("depthwise", kernel("depthwise", shape), blocks, arguments)
 }
@@ -96,7 +116,7 @@ fn convolution(shape: &DepthwiseShape, places: [Place; 3], flipped: bool) -> Lau
 /// dx from dy.
 pub fn backward_input(shape: &DepthwiseShape, dy: Place, w: Place, dx: Place) -> Launch {
     if shape.stride == 1 {
-        return convolution(shape, [dy, w, dx], true);
+        return convolution(shape, [dy, w, dx], None, true);
     }
     let cut = Cut::of(shape, Pass::Input);
     let arguments = [dy.into(), w.into(), dx.into(), cut.argument(shape)];
@@ -115,17 +135,19 @@ pub fn weight_scratch(shape: &DepthwiseShape) -> usize {
     weight_splits(shape) * shape.channels * shape.taps()
 }
 
-/// Adds dw.
+/// Adds dw, from x or from what `before` makes of it.
 pub fn backward_weight(
     shape: &DepthwiseShape,
     x: Place,
+    before: Before,
     dy: Place,
     dw: Place,
     scratch: Place,
 ) -> [Launch; 2] {
     let (cut, splits) = (Cut::of(shape, Pass::Weight), weight_splits(shape));
-    let arguments =
-        [x.into(), dy.into(), scratch.into(), cut.argument(shape), long(shape.channels), int(splits)];
+    let mut arguments =
+        vec![x.into(), dy.into(), scratch.into(), cut.argument(shape), long(shape.channels), int(splits)];
+    arguments.extend(before_arguments(before));
     let blocks = shape.channels * splits;
     let sums = Launch::new("depthwise", kernel("depthwise_weight", shape), blocks, arguments);
     [sums, add_splits(scratch, dw, shape.channels * shape.taps(), splits, true)]

@@ -5,6 +5,7 @@
 //! so does every sum's order: no atomics, the same bits on every GPU of one kind.
 
 mod batch_norm;
+mod chain;
 mod dense;
 mod depthwise;
 #[cfg(test)]

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::batch_norm::{Norm, add_row_sums};
 use super::host::{Host, Values, place};
-use super::{Launch, Storage, dense, depthwise, planes, pool, splits, training};
+use super::{Launch, Storage, chain, dense, depthwise, planes, pool, splits, training};
+use crate::kernels::cpu;
 use crate::kernels::cpu::batch_norm::Affine;
 use crate::kernels::cpu::dense::PatchShape;
 use crate::kernels::cpu::depthwise::DepthwiseShape;
@@ -95,9 +96,9 @@ fn check_depthwise(host: &Host, judge: &mut Judge, storage: Storage, shape: &Dep
     reference::depthwise::backward_weight(shape, &x_read, &dy_read, &mut dw_expected);
     let mut scratch = vec![f32::NAN; depthwise::weight_scratch(shape)];
     let (at_w, at_scratch) = (place(&mut w), place(&mut scratch));
-    host.run(storage, [depthwise::forward(shape, x.place(), at_w, y.place())]);
+    host.run(storage, [depthwise::forward(shape, x.place(), None, at_w, y.place())]);
     host.run(storage, [depthwise::backward_input(shape, dy.place(), at_w, dx.place())]);
-    let add = depthwise::backward_weight(shape, x.place(), dy.place(), place(&mut dw), at_scratch);
+    let add = depthwise::backward_weight(shape, x.place(), None, dy.place(), place(&mut dw), at_scratch);
     host.run(storage, add);
     judge.close(storage, &y.read(), &y_expected, shape);
     judge.close(storage, &dx.read(), &dx_expected, shape);
@@ -186,6 +187,160 @@ fn check_batch_norm(
     // at a corner of the activation a rounding of z turns a slope on or off: one value of a sum
     judge.close(Storage::F32, &sums, &expected.2, &case);
     judge.close(storage, &dy.read(), &expected.3, &case);
+}
+
+/// The chain of a block beside the reference, with and without an expansion and squeeze-and-excite.
+#[test]
+fn chains_of_blocks() {
+    let Some(host) = Host::get() else { return };
+    let mut judge = Judge::new("chains");
+    for (channels, images, side, kernel, stride) in
+        [(3, 2, 12, 3, 1), (2, 3, 9, 5, 2), (5, 2, 7, 7, 1), (1, 2, 80, 7, 2), (40, 16, 4, 5, 1)]
+    {
+        let shape = DepthwiseShape { channels, images, height: side, width: side, kernel, stride };
+        for expansion in [false, true] {
+            for excited in [false, true] {
+                check_chain(host, &mut judge, &shape, expansion, excited);
+            }
+        }
+    }
+}
+
+/// Gammas around 1, so that no channel is faint, and betas.
+fn norm_constants(channels: usize, seed: u32) -> [Vec<f32>; 2] {
+    let gammas = values(channels, seed).iter().map(|value| 1.0 + 0.5 * value).collect();
+    [gammas, values(channels, seed + 1)]
+}
+
+fn check_chain(host: &Host, judge: &mut Judge, shape: &DepthwiseShape, expansion: bool, excited: bool) {
+    let (case, channels) = ((*shape, expansion, excited), shape.channels);
+    let (len, out) = (channels * shape.channel(), channels * shape.out_channel());
+    let (mut x, mut dy) = (values(len, 1), values(out, 2));
+    let mut weight = values(channels * shape.taps(), 3);
+    let [mut factors, mut dmeans] = [4, 5].map(|seed| values(channels * shape.images, seed));
+    let ([mut gamma, mut beta], [mut gamma_after, mut beta_after]) =
+        (norm_constants(channels, 6), norm_constants(channels, 8));
+    let activation = Activation::HSwish;
+
+    let mut naive = NaiveChain::new(shape, expansion);
+    let affine = |gamma, beta| Affine { gamma, beta, epsilon: 1e-3, activation };
+    let chain = cpu::channelwise::Chain {
+        shape: *shape,
+        before: expansion.then_some(affine(&gamma, &beta)),
+        weight: &weight,
+        after: affine(&gamma_after, &beta_after),
+    };
+    naive.run(&chain, &x, &dy, excited.then_some((&factors, &dmeans)));
+
+    let norm = |gamma, beta, length| Norm { rows: channels, length, gamma, beta, epsilon: 1e-3, activation };
+    let (at_gamma, at_beta) = (place(&mut gamma), place(&mut beta));
+    let (at_gamma_after, at_beta_after) = (place(&mut gamma_after), place(&mut beta_after));
+    let launched = chain::Chain {
+        shape: *shape,
+        before: expansion.then(|| norm(at_gamma, at_beta, shape.channel())),
+        weight: place(&mut weight),
+        after: norm(at_gamma_after, at_beta_after, shape.out_channel()),
+    };
+    let mut got = NaiveChain::new(shape, expansion);
+    let mut scratch = vec![f32::NAN; launched.scratch()];
+    let kept = chain::Kept {
+        before: place(&mut got.before),
+        convolved: place(&mut got.convolved),
+        after: place(&mut got.after),
+        output: place(&mut got.output),
+        means: Some(place(&mut got.means)),
+    };
+    let slopes = chain::Slopes {
+        dx: place(&mut got.dx),
+        before: place(&mut got.slopes_before),
+        weight: place(&mut got.slopes_weight),
+        after: place(&mut got.slopes_after),
+    };
+    let (at_x, at_scratch) = (place(&mut x), place(&mut scratch));
+    host.run(Storage::F32, launched.forward(at_x, kept, at_scratch));
+    let excite = excited.then(|| [place(&mut factors), place(&mut dmeans)]);
+    host.run(Storage::F32, launched.backward(at_x, kept, place(&mut dy), excite, slopes, at_scratch));
+    for (got, expected) in got.all().into_iter().zip(naive.all()) {
+        judge.close(Storage::F32, got, expected, &case);
+    }
+}
+
+/// All that a chain writes.
+struct NaiveChain {
+    before: Vec<f32>,
+    convolved: Vec<f32>,
+    after: Vec<f32>,
+    output: Vec<f32>,
+    means: Vec<f32>,
+    dx: Vec<f32>,
+    slopes_before: Vec<f32>,
+    slopes_weight: Vec<f32>,
+    slopes_after: Vec<f32>,
+}
+
+impl NaiveChain {
+    fn new(shape: &DepthwiseShape, expansion: bool) -> Self {
+        let channels = shape.channels;
+        let zeros = |len| vec![0.0; len];
+        Self {
+            before: zeros(if expansion { 2 * channels } else { 0 }),
+            convolved: zeros(channels * shape.out_channel()),
+            after: zeros(2 * channels),
+            output: zeros(channels * shape.out_channel()),
+            means: zeros(channels * shape.images),
+            dx: zeros(channels * shape.channel()),
+            slopes_before: zeros(if expansion { 2 * channels } else { 0 }),
+            slopes_weight: zeros(channels * shape.taps()),
+            slopes_after: zeros(2 * channels),
+        }
+    }
+
+    fn run(
+        &mut self,
+        chain: &cpu::channelwise::Chain,
+        x: &[f32],
+        dy: &[f32],
+        excite: Option<(&Vec<f32>, &Vec<f32>)>,
+    ) {
+        use cpu::channelwise::{Kept, Saved, Slopes};
+        let kept = Kept {
+            before: &mut self.before,
+            convolved: &mut self.convolved,
+            after: &mut self.after,
+            output: &mut self.output,
+            means: &mut self.means,
+        };
+        reference::channelwise::forward(chain, x, kept);
+        let saved = Saved {
+            x,
+            before: &self.before,
+            convolved: &self.convolved,
+            after: &self.after,
+            dy,
+            excite: excite.map(|(factors, dmeans)| (&factors[..], &dmeans[..])),
+        };
+        let slopes = Slopes {
+            dx: &mut self.dx,
+            before: &mut self.slopes_before,
+            weight: &mut self.slopes_weight,
+            after: &mut self.slopes_after,
+        };
+        reference::channelwise::backward(chain, &saved, slopes);
+    }
+
+    fn all(&self) -> [&[f32]; 9] {
+        [
+            &self.before,
+            &self.convolved,
+            &self.after,
+            &self.output,
+            &self.means,
+            &self.dx,
+            &self.slopes_before,
+            &self.slopes_weight,
+            &self.slopes_after,
+        ]
+    }
 }
 
 #[test]

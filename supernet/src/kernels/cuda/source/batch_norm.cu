@@ -74,17 +74,6 @@ KERNEL join_moments(const float *parts, float *stats, long long rows, long long 
 }
 EXPORT(join_moments)
 
-// What a batch norm does to the values of one row.
-struct Affine {
-    float mean, scale, gamma, beta;
-};
-
-INLINE Affine affine_of(const float *stats, const float *gamma, const float *beta, long long rows, long long row,
-                        float epsilon) {
-    Affine affine = {stats[row], 1.0f / sqrtf(stats[rows + row] + epsilon), gamma[row], beta[row]};
-    return affine;
-}
-
 // y = act(gamma * xhat + beta) + addend, which may be null; y may be x.
 KERNEL normalise(const value_t *x, const float *stats, const float *gamma, const float *beta, const value_t *addend,
                  value_t *y, long long rows, long long length, int splits, float epsilon, int activation) {
@@ -93,8 +82,7 @@ KERNEL normalise(const value_t *x, const float *stats, const float *gamma, const
         Affine affine = affine_of(stats, gamma, beta, rows, part.row, epsilon);
         for (long long i = part.first + thread; i < part.last; i += THREADS) {
             long long at = part.row * length + i;
-            float z = affine.gamma * ((load(x, at) - affine.mean) * affine.scale) + affine.beta;
-            float value = activate(activation, z);
+            float value = apply(affine, activation, load(x, at));
             store(y, at, addend ? value + load(addend, at) : value);
         }
     }

@@ -74,6 +74,21 @@ INLINE float slope(int activation, float z) {
     }
 }
 
+// What a batch norm does to the values of one row.
+struct Affine {
+    float mean, scale, gamma, beta;
+};
+
+INLINE Affine affine_of(const float *stats, const float *gamma, const float *beta, long long rows, long long row,
+                        float epsilon) {
+    Affine affine = {stats[row], 1.0f / sqrtf(stats[rows + row] + epsilon), gamma[row], beta[row]};
+    return affine;
+}
+
+INLINE float apply(Affine affine, int activation, float x) {
+    return activate(activation, affine.gamma * ((x - affine.mean) * affine.scale) + affine.beta);
+}
+
 // Adds up the threads' values of `count` arrays, each in its first place.
 template <int COUNT> INLINE void add_up(float (*sums)[THREADS]) {
     for (int half = THREADS / 2; half > 0; half /= 2) {

@@ -3,6 +3,9 @@
 // A block takes a rectangle of the output of some maps of one channel. It copies what that reads, zeros around it, to
 // shared memory, and each thread computes ROWS outputs in a column: neighbouring threads read neighbouring columns, and a
 // value that was read serves up to K of a thread's outputs.
+//
+// Where a batch norm with its activation stands before the convolution, it is applied to what is copied: what it gives is
+// never in memory, neither forward nor when the gradient of the weights needs it again.
 
 #include "common.cuh"
 
@@ -35,10 +38,22 @@ INLINE Spot spot_of(Cut cut, long long block) {
     return spot;
 }
 
+// The batch norm before a convolution of `channels` channels; none where `stats` is null.
+struct Before {
+    const float *stats, *gamma, *beta;
+    long long channels;
+    float epsilon;
+    int activation;
+};
+
 // Copies a rectangle of `rows` x `columns` from (y, x) on of maps of `height` x `width`, zeros outside of them; only the
-// first `left` maps are there. Teams of threads take a row each, so that places are divided once a row.
+// first `left` maps are there. `before` is applied to what is copied. Teams of threads take a row each, so that places are divided once a row.
 INLINE void copy(const value_t *from, float *to, int thread, long long first_map, int maps, int left, int y, int x,
-                 int rows, int columns, int height, int width) {
+                 int rows, int columns, int height, int width, Before before, long long channel) {
+    Affine affine = {0.0f, 1.0f, 1.0f, 0.0f};
+    if (before.stats) {
+        affine = affine_of(before.stats, before.gamma, before.beta, before.channels, channel, before.epsilon);
+    }
     int shift = columns > 16 ? 5 : columns > 8 ? 4 : 3, team = 1 << shift;
     for (int line = thread >> shift; line < maps * rows; line += THREADS >> shift) {
         int map = line / rows, row = y + line % rows;
@@ -46,14 +61,20 @@ INLINE void copy(const value_t *from, float *to, int thread, long long first_map
         long long start = ((first_map + map) * height + row) * width + x;
         for (int column = thread & (team - 1); column < columns; column += team) {
             bool there = inside && x + column >= 0 && x + column < width;
-            to[line * columns + column] = there ? load(from, start + column) : 0.0f;
+            float value = there ? load(from, start + column) : 0.0f;
+            to[line * columns + column] = there && before.stats ? apply(affine, before.activation, value) : value;
         }
     }
 }
 
+INLINE Before nothing() {
+    Before before = {0, 0, 0, 0, 0.0f, NONE};
+    return before;
+}
+
 // `flipped` turns the kernel by half a circle: at stride 1 that is the gradient of the input.
 template <int K, int S, int ROWS>
-INLINE void forward(const value_t *x, const float *w, value_t *y, Cut cut, int flipped) {
+INLINE void forward(const value_t *x, const float *w, value_t *y, Cut cut, int flipped, Before before) {
     SHARED float tile[TILE];
     SHARED float weights[K * K];
     Spot spot = spot_of(cut, BLOCK);
@@ -63,7 +84,7 @@ INLINE void forward(const value_t *x, const float *w, value_t *y, Cut cut, int f
     EACH_THREAD {
         if (thread < K * K) weights[thread] = w[spot.channel * K * K + (flipped ? K * K - 1 - thread : thread)];
         copy(x, tile, thread, map, cut.maps, left, spot.y * S - K / 2, spot.x * S - K / 2, rows, columns, cut.height,
-             cut.width);
+             cut.width, before, spot.channel);
     }
     int stacks = (cut.tile_height + ROWS - 1) / ROWS;
     EACH_THREAD {
@@ -108,7 +129,7 @@ template <int K> INLINE void backward_input(const value_t *dy, const float *w, v
     int left = cut.images - spot.first_image;
     EACH_THREAD {
         if (thread < K * K) weights[thread] = w[spot.channel * K * K + thread];
-        copy(dy, tile, thread, map, cut.maps, left, y, x, rows, columns, cut.out_height, cut.out_width);
+        copy(dy, tile, thread, map, cut.maps, left, y, x, rows, columns, cut.out_height, cut.out_width, nothing(), 0);
     }
     int values = cut.tile_height * cut.tile_width;
     EACH_THREAD {
@@ -136,7 +157,7 @@ template <int K> INLINE void backward_input(const value_t *dy, const float *w, v
 // registers.
 template <int K, int S>
 INLINE void backward_weight(const value_t *x, const value_t *dy, float *partials, Cut cut, long long channels,
-                            int splits) {
+                            int splits, Before before) {
     SHARED float tile[TILE];
     SHARED float gradients[GRADIENT_TILE];
     PRIVATE(float, sums, K);
@@ -153,9 +174,9 @@ INLINE void backward_weight(const value_t *x, const value_t *dy, float *partials
         int left = cut.images - spot.first_image;
         EACH_THREAD {
             copy(x, tile, thread, map, cut.maps, left, spot.y * S - K / 2, spot.x * S - K / 2, rows, columns, cut.height,
-                 cut.width);
+                 cut.width, before, channel);
             copy(dy, gradients, thread, map, cut.maps, left, spot.y, spot.x, cut.tile_height, cut.tile_width,
-                 cut.out_height, cut.out_width);
+                 cut.out_height, cut.out_width, nothing(), 0);
         }
         EACH_THREAD {
             int kx = thread / lanes;
@@ -187,14 +208,19 @@ INLINE void backward_weight(const value_t *x, const value_t *dy, float *partials
     }
 }
 
+#define BEFORE                                                                                                         \
+    const float *stats, const float *gamma, const float *beta, long long norm_channels, float epsilon, int activation
+#define GIVEN                                                                                                          \
+    Before { stats, gamma, beta, norm_channels, epsilon, activation }
+
 #define DEPTHWISE(K, S, ROWS)                                                                                          \
-    KERNEL depthwise_k##K##_s##S(const value_t *x, const float *w, value_t *y, Cut cut, int flipped) {                 \
-        forward<K, S, ROWS>(x, w, y, cut, flipped);                                                                    \
+    KERNEL depthwise_k##K##_s##S(const value_t *x, const float *w, value_t *y, Cut cut, int flipped, BEFORE) {          \
+        forward<K, S, ROWS>(x, w, y, cut, flipped, GIVEN);                                                             \
     }                                                                                                                  \
     EXPORT(depthwise_k##K##_s##S)                                                                                      \
     KERNEL depthwise_weight_k##K##_s##S(const value_t *x, const value_t *dy, float *partials, Cut cut,                 \
-                                        long long channels, int splits) {                                              \
-        backward_weight<K, S>(x, dy, partials, cut, channels, splits);                                                 \
+                                        long long channels, int splits, BEFORE) {                                      \
+        backward_weight<K, S>(x, dy, partials, cut, channels, splits, GIVEN);                                          \
     }                                                                                                                  \
     EXPORT(depthwise_weight_k##K##_s##S)
 #define DEPTHWISE_INPUT(K)                                                                                             \
