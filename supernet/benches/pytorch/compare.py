@@ -31,6 +31,8 @@ KEEPING = {
 class Arch:
     """A sub-network of OFA's MobileNetV3 space: for each stage a list of (kernel, expand ratio)."""
 
+    space = "ofa-mbv3-w1.0"
+
     def __init__(self, stages):
         self.stages = stages
 
@@ -57,6 +59,18 @@ class Arch:
         }
 
 
+class LargestResNet:
+    """The largest of OFA's ResNet50D space."""
+
+    space = "ofa-resnet50"
+
+    def text(self):
+        return "largest"
+
+    def settings(self):
+        return {"d": 2, "e": 0.35, "w": 2}
+
+
 LARGEST, SMALLEST = Arch.uniform(7, 6, 4), Arch.uniform(3, 3, 2)
 
 
@@ -71,6 +85,7 @@ CASES = {
     "random": ("train", random_archs(10), 64, 32, 2, 10, 2.5),
     "smallest": ("train", [SMALLEST], 64, 32, 2, 10, 2.0),
     "largest-128": ("train", [LARGEST], 128, 16, 2, 5, 2.5),
+    "resnet50": ("train", [LargestResNet()], 128, 8, 2, 4, 1.0),
     "shrink": ("shrink", random_archs(16), 64, 32, 2, 4, 3.0),
     "calibrate": ("calibrate", [LARGEST], 128, 100, 2, 4, 50 / 12),
     "infer": ("infer", [LARGEST], 224, 1, 1, 60, 1 / 1.3),
@@ -87,15 +102,19 @@ def smoothed_cross_entropy(logits, labels, smoothing=0.1):
 class Torch:
     """One way to run PyTorch, ready to time steps of one case."""
 
-    def __init__(self, mode, resolution, batch, threads, channels_last):
+    def __init__(self, space, mode, resolution, batch, threads, channels_last):
         import torch
-        from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
+        from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3, OFAResNets
         from ofa.imagenet_classification.networks import MobileNetV3Large
         torch.set_num_threads(threads)
         torch.manual_seed(0)
         self.torch, self.mode = torch, mode
-        self.net = OFAMobileNetV3(dropout_rate=0.1, width_mult=1.0, ks_list=KERNELS, expand_ratio_list=EXPANDS,
-                                  depth_list=DEPTHS).train()
+        if space == LargestResNet.space:
+            self.net = OFAResNets(dropout_rate=0, depth_list=[0, 1, 2], expand_ratio_list=[0.2, 0.25, 0.35],
+                                  width_mult_list=[0.65, 0.8, 1.0]).train()
+        else:
+            self.net = OFAMobileNetV3(dropout_rate=0.1, width_mult=1.0, ks_list=KERNELS, expand_ratio_list=EXPANDS,
+                                      depth_list=DEPTHS).train()
         self.images = torch.randn(batch, 3, resolution, resolution)
         self.labels = torch.randint(0, 1000, (batch,))
         self.teacher = MobileNetV3Large(dropout_rate=0, width_mult=1.0, ks=7, expand_ratio=6, depth_param=4).train()
@@ -155,14 +174,14 @@ class Onnx:
         self.session.run(None, self.feed)
 
 
-def serve(mode, resolution, batch, threads, variant):
+def serve(space, mode, resolution, batch, threads, variant):
     """Answers each line of steps (a list of lists of sub-networks) with a line of milliseconds and memory."""
     import resource
     import time
     if mode == "infer":
         peer = Onnx(resolution, batch, threads)
     else:
-        peer = Torch(mode, resolution, batch, threads, "channels_last" in variant)
+        peer = Torch(space, mode, resolution, batch, threads, "channels_last" in variant)
     print("ready", flush=True)
     for line in sys.stdin:
         times = []
@@ -178,11 +197,12 @@ class Peer:
     """A process that serves one variant."""
 
     def __init__(self, case, variant):
-        mode, _, resolution, batch, threads, _, _ = CASES[case]
+        mode, archs, resolution, batch, threads, _, _ = CASES[case]
         environment = dict(os.environ, OMP_NUM_THREADS=str(threads), PYTHONWARNINGS="ignore")
         if "keeping" in variant:
             environment.update(KEEPING)
-        command = [sys.executable, __file__, "--serve", mode, str(resolution), str(batch), str(threads), variant]
+        command = [sys.executable, __file__, "--serve", archs[0].space, mode, str(resolution), str(batch), str(threads),
+                   variant]
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.DEVNULL, text=True)
         while (line := self.process.stdout.readline().strip()) != "ready":
@@ -205,7 +225,7 @@ class Peer:
 
 def ours(binary, case, steps):
     mode, archs, resolution, batch, threads, _, _ = CASES[case]
-    command = [binary, "bench", "--json", "--quiet", "--space", "ofa-mbv3-w1.0", "--mode", mode, "--resolution",
+    command = [binary, "bench", "--json", "--quiet", "--space", archs[0].space, "--mode", mode, "--resolution",
                str(resolution), "--batch", str(batch), "--threads", str(threads), "--steps", str(steps), "--arch",
                *[arch.text() for arch in archs]]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -246,8 +266,8 @@ def compare(binary, case, rounds):
 
 def main():
     if sys.argv[1:2] == ["--serve"]:
-        mode, resolution, batch, threads, variant = sys.argv[2:]
-        return serve(mode, int(resolution), int(batch), int(threads), variant)
+        space, mode, resolution, batch, threads, variant = sys.argv[2:]
+        return serve(space, mode, int(resolution), int(batch), int(threads), variant)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES))

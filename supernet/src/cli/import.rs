@@ -37,6 +37,7 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let watch = Stopwatch::start();
+        plain_pages();
         let space = space::open(&self.space)?;
         not_the_input(&self.out, &self.file)?;
         let state = StateDict::read(&self.file)?;
@@ -88,6 +89,13 @@ impl Arguments {
             )
         })
     }
+}
+
+/// Asks for pages of the usual size from here on, if it can be had: of huge ones the allocator would use a part, which costs
+/// as much memory again as a small file.
+fn plain_pages() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 /// Refuses an output that would take the input's place.

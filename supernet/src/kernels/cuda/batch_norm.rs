@@ -61,11 +61,16 @@ impl Norm {
     pub fn backward(
         &self,
         [x, dy, stats]: [Place; 3],
+        excite: Option<Excite>,
         sums: Place,
         dx: Place,
         scratch: Place,
     ) -> Vec<Launch> {
-        let (splits, sizes) = (self.splits(), self.sizes());
+        let splits = self.splits();
+        let [factors, dmeans] = [excite.map(|excite| excite.factors), excite.map(|excite| excite.dmeans)];
+        let plane = excite.map_or(1, |excite| excite.plane);
+        let more = [factors.into(), dmeans.into(), int(plane)];
+        let sizes = [&self.sizes()[..], &more].concat();
         let partial = if splits == 1 { sums } else { scratch };
         let given = [x, dy, stats, self.gamma, self.beta].map(Argument::from);
         let first = self.launch("normalise_sums", &[&given[..], &[partial.into()]].concat(), &sizes);
@@ -74,6 +79,17 @@ impl Norm {
         let join = (splits > 1).then(|| add_splits(partial, sums, 2 * self.rows, splits, false));
         [first].into_iter().chain(join).chain([last]).collect()
     }
+}
+
+/// Squeeze-and-excite after a batch norm: its output's gradient is `dy * factor + dmean / plane`.
+#[derive(Clone, Copy, Debug)]
+pub struct Excite {
+    /// What each plane was multiplied with.
+    pub factors: Place,
+    /// The gradient of each plane's mean.
+    pub dmeans: Place,
+    /// Values of a plane.
+    pub plane: usize,
 }
 
 /// Adds the sum of each of `rows` rows of `length` values to `out`; `scratch` is `splits(rows, length) * rows` values.

@@ -3,7 +3,7 @@
 //!
 //! The first batch norm is applied where the convolution reads, so the activated expansion is never in memory.
 
-use super::batch_norm::Norm;
+use super::batch_norm::{Excite, Norm};
 use super::depthwise::{self, Before};
 use super::{Launch, Place, planes};
 use crate::kernels::cpu::depthwise::DepthwiseShape;
@@ -95,11 +95,10 @@ impl Chain {
         scratch: Place,
     ) -> Vec<Launch> {
         let Self { shape, before, weight, after } = self;
-        let mut launches = Vec::new();
-        if let Some(excite) = excite {
-            launches.push(planes::scale_backward_input(dy, excite.map(Some), self.out_planes(), dy));
-        }
-        launches.extend(after.backward([kept.convolved, dy, kept.after], slopes.after, dy, scratch));
+        let plane = self.out_planes().1;
+        let excite = excite.map(|[factors, dmeans]| Excite { factors, dmeans, plane });
+        let given = [kept.convolved, dy, kept.after];
+        let mut launches = after.backward(given, excite, slopes.after, dy, scratch);
         launches.extend(depthwise::backward_weight(
             shape,
             x,
@@ -110,7 +109,13 @@ impl Chain {
         ));
         launches.push(depthwise::backward_input(shape, dy, *weight, slopes.dx));
         if let Some(before) = before {
-            launches.extend(before.backward([x, slopes.dx, kept.before], slopes.before, slopes.dx, scratch));
+            launches.extend(before.backward(
+                [x, slopes.dx, kept.before],
+                None,
+                slopes.before,
+                slopes.dx,
+                scratch,
+            ));
         }
         launches
     }

@@ -89,19 +89,43 @@ KERNEL normalise(const value_t *x, const float *stats, const float *gamma, const
 }
 EXPORT(normalise)
 
+// Squeeze-and-excite after a batch norm: with its factors and the gradient of the means, one value a plane each, the
+// output's gradient is dy * factor + dmean / plane. Without one `factors` is null.
+struct Excite {
+    const value_t *factors, *dmeans;
+    unsigned int plane;
+    long long first_plane;
+};
+
+INLINE Excite excite_of(const value_t *factors, const value_t *dmeans, unsigned int plane, long long row,
+                        long long length) {
+    Excite excite = {factors, dmeans, plane, factors ? row * (length / plane) : 0};
+    return excite;
+}
+
+// The gradient at place i of the row.
+INLINE float excited(Excite excite, float dy, long long i) {
+    if (!excite.factors) return dy;
+    long long plane = excite.first_plane + (unsigned int)i / excite.plane;
+    return dy * load(excite.factors, plane) + load(excite.dmeans, plane) * (1.0f / excite.plane);
+}
+
 // For each part of each row the sums of g * xhat and of g, where g = dy * act'(z), [splits][2][rows]: the gradients of
 // gamma and beta.
 KERNEL normalise_sums(const value_t *x, const value_t *dy, const float *stats, const float *gamma, const float *beta,
-                      float *out, long long rows, long long length, int splits, float epsilon, int activation) {
+                      float *out, long long rows, long long length, int splits, float epsilon, int activation,
+                      const value_t *factors, const value_t *dmeans, unsigned int plane) {
     SHARED float sums[2][THREADS];
     Part part = part_of(length, splits);
+    Excite excite = excite_of(factors, dmeans, plane, part.row, length);
     EACH_THREAD {
         Affine affine = affine_of(stats, gamma, beta, rows, part.row, epsilon);
         float products = 0.0f, slopes = 0.0f;
         for (long long i = part.first + thread; i < part.last; i += THREADS) {
             long long at = part.row * length + i;
             float xhat = (load(x, at) - affine.mean) * affine.scale;
-            float g = load(dy, at) * slope(activation, affine.gamma * xhat + affine.beta);
+            float above = excited(excite, load(dy, at), i);
+            float g = above * slope(activation, affine.gamma * xhat + affine.beta);
             products += g * xhat;
             slopes += g;
         }
@@ -118,15 +142,18 @@ EXPORT(normalise_sums)
 // dx = gamma / std * (g - (dbeta + xhat * dgamma) / length), `sums` being dgamma and dbeta, [2][rows]; dx may be dy.
 KERNEL normalise_backward(const value_t *x, const value_t *dy, const float *stats, const float *gamma,
                           const float *beta, const float *sums, value_t *dx, long long rows, long long length,
-                          int splits, float epsilon, int activation) {
+                          int splits, float epsilon, int activation, const value_t *factors, const value_t *dmeans,
+                          unsigned int plane) {
     Part part = part_of(length, splits);
+    Excite excite = excite_of(factors, dmeans, plane, part.row, length);
     EACH_THREAD {
         Affine affine = affine_of(stats, gamma, beta, rows, part.row, epsilon);
         float products = sums[part.row] / length, slopes = sums[rows + part.row] / length;
         for (long long i = part.first + thread; i < part.last; i += THREADS) {
             long long at = part.row * length + i;
             float xhat = (load(x, at) - affine.mean) * affine.scale;
-            float g = load(dy, at) * slope(activation, affine.gamma * xhat + affine.beta);
+            float above = excited(excite, load(dy, at), i);
+            float g = above * slope(activation, affine.gamma * xhat + affine.beta);
             store(dx, at, affine.gamma * affine.scale * (g - (slopes + xhat * products)));
         }
     }
