@@ -5,9 +5,9 @@ use super::{Activation, Argument, BUSY, Launch, Place, add_splits, i32_of, int, 
 use crate::kernels::cpu::depthwise::DepthwiseShape;
 
 /// Values of the input that a block holds, `TILE` in the source.
-const TILE: usize = 6144;
+pub const TILE: usize = 6144;
 /// Values of the gradient beside them, `GRADIENT_TILE`.
-const GRADIENT_TILE: usize = 4096;
+pub const GRADIENT_TILE: usize = 4096;
 
 /// Which maps are cut into rectangles, and what a rectangle reads.
 #[derive(Clone, Copy, PartialEq, Eq)]

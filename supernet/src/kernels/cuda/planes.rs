@@ -3,9 +3,9 @@
 use super::{Activation, Argument, Launch, Place, THREADS, int, long, number};
 
 /// Values that a block of an elementwise kernel takes.
-const EACH_BLOCK: usize = 4 * THREADS;
+pub const EACH_BLOCK: usize = 4 * THREADS;
 /// Planes that a block adds up.
-const PLANES: usize = THREADS / 32;
+pub const PLANES: usize = THREADS / 32;
 
 fn each(kernel: &str, count: usize, places: &[Argument], rest: &[Argument]) -> Launch {
     assert!(u32::try_from(count + EACH_BLOCK).is_ok(), "a tensor has less than 2^32 values");

@@ -601,6 +601,22 @@ fn by_definition(
     (losses, gradient)
 }
 
+/// What source and plan both count with.
+#[test]
+fn sources_and_plans_agree_on_sizes() {
+    let defined = |text: &str, name: &str| -> usize {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("#define {name} ")));
+        line.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("no {name}"))
+    };
+    let source = |name| super::SOURCES.iter().find(|(other, _)| *other == name).expect("a source").1;
+    assert_eq!(defined(super::COMMON, "THREADS"), super::THREADS);
+    assert_eq!(defined(source("depthwise"), "TILE"), depthwise::TILE);
+    assert_eq!(defined(source("depthwise"), "GRADIENT_TILE"), depthwise::GRADIENT_TILE);
+    assert_eq!(defined(source("training"), "CHUNK"), training::CHUNK);
+    assert_eq!(defined(source("planes"), "EACH") * super::THREADS, planes::EACH_BLOCK);
+    assert_eq!(super::THREADS / defined(source("planes"), "TEAM"), planes::PLANES);
+}
+
 /// bfloat16 rounds to the nearest, to the even of two as near, and keeps what is no number.
 #[test]
 fn bfloat16_is_rounded_as_elsewhere() {

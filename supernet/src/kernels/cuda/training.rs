@@ -3,7 +3,7 @@
 use super::{Argument, Launch, Place, int};
 
 /// Values of a parameter that a block takes, `CHUNK` in the source.
-const CHUNK: usize = 4096;
+pub const CHUNK: usize = 4096;
 
 /// One parameter tensor, as `struct Parameter` of the source.
 #[derive(Clone, Copy, Debug)]
