@@ -8,8 +8,6 @@ mod batch_norm;
 mod chain;
 mod dense;
 mod depthwise;
-#[cfg(test)]
-mod host;
 mod planes;
 mod pool;
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! Every kernel, compiled for the host, beside the reference.
 
+mod host;
+
 use std::collections::BTreeSet;
 
+use host::{Host, Values, place};
+
 use super::batch_norm::{Norm, add_row_sums};
-use super::host::{Host, Values, place};
 use super::{Launch, Storage, chain, dense, depthwise, planes, pool, splits, training};
 use crate::kernels::cpu;
 use crate::kernels::cpu::batch_norm::Affine;

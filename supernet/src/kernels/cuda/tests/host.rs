@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use libloading::Library;
 
-use super::{Argument, COMMON, Launch, Place, SOURCES, Storage};
+use super::super::{Argument, COMMON, Launch, Place, SOURCES, Storage};
 
 /// All sources for both kinds of storage, as libraries of this process.
 pub struct Host {
@@ -16,7 +16,7 @@ pub struct Host {
 }
 
 /// The part of CUDA C that the sources use.
-const SHIM: &str = include_str!("source/host.hpp");
+const SHIM: &str = include_str!("../source/host.hpp");
 
 impl Host {
     /// Compiles the kernels once; `None`, and a word why, where there is no C++ compiler.
