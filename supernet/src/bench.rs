@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use rand::Rng;
 use serde::Serialize;
 
-use crate::data::{Augmentation, Dataset, LoaderConfig, TrainLoader};
+use crate::data::{Augmentation, Batch, Dataset, LoaderConfig, TrainLoader};
 use crate::elastic::{Gradients, SharedWeights, SubnetWeights};
 use crate::error::Result;
 use crate::eval::calibrate;
@@ -15,7 +15,7 @@ use crate::nn::{FoldedNetwork, Network, Pass, Statistics};
 use crate::random::rng_for;
 use crate::space::{Arch, SearchSpace, sampler};
 use crate::timing::{Spread, Stopwatch, peak_rss_mb};
-use crate::train::{Pupil, Sgd, Target, dropout_mask};
+use crate::train::{Feeder, Pupil, Sgd, Target, dropout_mask};
 
 /// What a step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,12 @@ pub struct BenchReport {
     pub peak_rss_mb: Option<f64>,
     /// Milliseconds of all timed steps together.
     pub total_ms: f64,
+    /// Kernels and products that a GPU was given for each step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launches_per_step: Option<[f64; 2]>,
+    /// Memory of the GPU that is taken after the steps, in megabytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_memory_mb: Option<f64>,
     /// What each kernel took of them, where the steps were recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<Vec<ProfileRow>>,
@@ -88,9 +94,13 @@ const SHRINK_SUBNETWORKS: usize = 4;
 pub fn bench(setup: &Bench, mut report: impl FnMut(usize)) -> Result<BenchReport> {
     let mut runner = Runner::new(setup)?;
     let mut times = Vec::with_capacity(setup.steps);
+    let mut launched = None;
     for step in 0..setup.warmup + setup.steps {
         if let (Some(profile), true) = (setup.profile, step == setup.warmup) {
             profile.clear();
+        }
+        if step == setup.warmup {
+            launched = setup.kernels.launches();
         }
         let watch = Stopwatch::start();
         runner.step(step as u64)?;
@@ -99,11 +109,27 @@ pub fn bench(setup: &Bench, mut report: impl FnMut(usize)) -> Result<BenchReport
         }
         report(step);
     }
+    let counts = launched.zip(setup.kernels.launches());
+    let per_step = |index: usize| {
+        counts
+            .map_or(0.0, |(before, after)| (after[index] - before[index]) as f64 / setup.steps.max(1) as f64)
+    };
+    let launches_per_step = counts.map(|_| [per_step(0), per_step(1)]);
     let step_ms = Spread::of(&times);
     let images_per_second = runner.images_per_step() as f64 / step_ms.median * 1e3;
     let profile = setup.profile.map(Profile::rows);
     let total_ms = times.iter().sum();
-    Ok(BenchReport { step_ms, images_per_second, peak_rss_mb: peak_rss_mb(), total_ms, profile })
+    let gpu_memory_mb = setup.kernels.gpu_memory_mb();
+    let peak_rss_mb = peak_rss_mb();
+    Ok(BenchReport {
+        step_ms,
+        images_per_second,
+        peak_rss_mb,
+        total_ms,
+        launches_per_step,
+        gpu_memory_mb,
+        profile,
+    })
 }
 
 /// What to load.
@@ -121,14 +147,19 @@ pub struct LoadBench {
     pub warmup: usize,
 }
 
+impl LoadBench {
+    fn config(&self) -> LoaderConfig {
+        LoaderConfig { batch: self.batch, seed: 0, augmentation: Augmentation::for_dataset(&self.dataset) }
+    }
+}
+
 /// Times the making of training batches alone, by as many workers as a training has.
 ///
 /// # Errors
 /// If the batch is larger than the set, or an image cannot be read.
 pub fn bench_loader(setup: &LoadBench, mut report: impl FnMut(usize)) -> Result<BenchReport> {
     let LoadBench { dataset, resolution, batch, steps, warmup } = setup;
-    let augmentation = Augmentation::for_dataset(dataset);
-    let (config, resolution) = (LoaderConfig { batch: *batch, seed: 0, augmentation }, *resolution);
+    let (config, resolution) = (setup.config(), *resolution);
     let mut loader = TrainLoader::new(dataset.clone(), config, 0, move |_| resolution)?;
     let mut times = Vec::with_capacity(*steps);
     for step in 0..warmup + steps {
@@ -143,7 +174,51 @@ pub fn bench_loader(setup: &LoadBench, mut report: impl FnMut(usize)) -> Result<
     let total_ms: f64 = times.iter().sum();
     let images_per_second = (batch * steps) as f64 / total_ms * 1e3;
     let (step_ms, peak_rss_mb) = (Spread::of(&times), peak_rss_mb());
-    Ok(BenchReport { step_ms, images_per_second, peak_rss_mb, total_ms, profile: None })
+    Ok(BenchReport {
+        step_ms,
+        images_per_second,
+        peak_rss_mb,
+        total_ms,
+        launches_per_step: None,
+        gpu_memory_mb: None,
+        profile: None,
+    })
+}
+
+/// Times steps on real images as a training takes them, loaded and brought to where they are computed with meanwhile.
+///
+/// # Errors
+/// If data and space do not fit, or `report` says so.
+pub fn bench_fed(setup: &Bench, load: &LoadBench, mut report: impl FnMut(usize)) -> Result<BenchReport> {
+    let LoadBench { dataset, resolution, batch, .. } = load;
+    dataset.check_fits(&setup.space)?;
+    let (config, side) = (load.config(), *resolution);
+    let loader = TrainLoader::new(dataset.clone(), config, 0, move |_| side)?;
+    let values = batch * setup.space.input_channels() * side * side;
+    let mut batches = Feeder::new(loader, setup.kernels, values)?;
+    let mut runner = Runner::new(setup)?;
+    let mut times = Vec::with_capacity(setup.steps);
+    for step in 0..setup.warmup + setup.steps {
+        let watch = Stopwatch::start();
+        let Batch { images, labels } = batches.next()?;
+        (runner.images, runner.labels) = (images, labels);
+        runner.step(step as u64)?;
+        if step >= setup.warmup {
+            times.push(watch.elapsed_ms());
+        }
+        report(step);
+    }
+    let total_ms: f64 = times.iter().sum();
+    let images_per_second = (runner.images_per_step() * setup.steps) as f64 / total_ms * 1e3;
+    Ok(BenchReport {
+        step_ms: Spread::of(&times),
+        images_per_second,
+        peak_rss_mb: peak_rss_mb(),
+        total_ms,
+        launches_per_step: None,
+        gpu_memory_mb: setup.kernels.gpu_memory_mb(),
+        profile: None,
+    })
 }
 
 /// Takes one step after the other.
@@ -164,12 +239,12 @@ impl<'a> Runner<'a> {
     /// If the sub-network is not in the space.
     pub fn new(setup: &'a Bench) -> Result<Self> {
         let Bench { space, batch, resolution, .. } = setup;
-        let weights = SharedWeights::new(space, &mut rng_for("weights", 0, &[]))?;
+        let weights = SharedWeights::new(space, &mut rng_for("weights", 0, &[]))?.on(setup.kernels)?;
         let mut rng = rng_for("bench", 0, &[]);
         let shape = (*batch, space.input_channels(), *resolution, *resolution);
         let length = shape.0 * shape.1 * shape.2 * shape.3;
         let images: Vec<f32> = (0..length).map(|_| rng.random_range(-2.0..2.0)).collect();
-        let images = Tensor::from_vec(images, shape, &Device::Cpu)?;
+        let images = Tensor::from_vec(images, shape, &Device::Cpu)?.to_device(&setup.kernels.device())?;
         let labels = (0..*batch).map(|_| rng.random_range(0..space.classes() as u32)).collect();
         let gradients = Gradients::new(&weights)?;
         let optimizer = Sgd::new(&weights, 0.9, 3e-5, setup.kernels)?;
@@ -188,7 +263,7 @@ impl<'a> Runner<'a> {
         let mut statistics = Statistics::new();
         let network = Network::new(&layers, &subnet.values())?;
         network.forward(&self.images, Pass::Calibration(&mut statistics))?;
-        FoldedNetwork::new(&Network::new(&layers, &subnet.calibrated(&statistics)?)?)
+        FoldedNetwork::from_source(&layers, subnet.calibrated(&statistics)?)
     }
 
     fn arch(&self, step: u64, index: u64) -> Arch {
@@ -227,7 +302,10 @@ impl<'a> Runner<'a> {
                 self.learn(step, Some(&teacher))
             }
             Mode::Infer => match &self.deployed {
-                Some(network) => network.forward(&self.images).map(drop),
+                Some(network) => {
+                    network.forward(&self.images)?;
+                    self.setup.kernels.synchronise()
+                }
                 None => Ok(()),
             },
             Mode::Calibrate => {
@@ -247,11 +325,15 @@ impl<'a> Runner<'a> {
 
     fn learn(&self, step: u64, teacher: Option<&Tensor>) -> Result<()> {
         let target = Target { labels: &self.labels, smoothing: 0.1, teacher };
+        let mut losses = Vec::new();
         for index in 0..self.subnetworks() {
             let arch = self.arch(step, index);
             let dropout = dropout_mask(&self.setup.space, &arch, self.setup.batch, 0, [step, index])?;
-            self.pupil().learn(&arch, &self.images, &target, dropout, &self.gradients)?;
+            losses.push(self.pupil().learn(&arch, &self.images, &target, dropout, &self.gradients)?);
         }
-        self.optimizer.step(&self.weights, &self.gradients, 1e-3)
+        // as a training does, which looks at them before it moves a weight
+        losses.iter().try_for_each(|loss| loss.read().map(drop))?;
+        self.optimizer.step(&self.weights, &self.gradients, 1e-3)?;
+        self.setup.kernels.synchronise()
     }
 }

@@ -16,6 +16,7 @@ use crate::document::check_version;
 use crate::elastic::{SharedWeights, is_running, statistics_from_tensors, statistics_to_tensors};
 use crate::error::{Error, Result};
 use crate::file;
+use crate::kernels::Kernels;
 use crate::nn::Statistics;
 use crate::pytorch::Container;
 use crate::space::SearchSpace;
@@ -123,6 +124,16 @@ pub struct Supernet {
     pub provenance: Provenance,
     /// blake3 of the file, in hexadecimal.
     pub hash: String,
+}
+
+impl Supernet {
+    /// The same with its weights where these kernels compute.
+    ///
+    /// # Errors
+    /// If there is no room for them.
+    pub fn on(self, kernels: Kernels) -> Result<Self> {
+        Ok(Self { weights: self.weights.on(kernels)?, ..self })
+    }
 }
 
 /// State of a training between two steps.

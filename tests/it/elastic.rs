@@ -121,8 +121,11 @@ fn gradients_are_the_same_at_any_number_of_threads() {
             let labels: Vec<u32> = (0..32).map(|label| label % 10).collect();
             let target = Target { labels: &labels, smoothing: 0.1, teacher: None };
             let arch = sampler::largest(&space);
-            let loss =
-                pupil.learn(&arch, &images(&space, 28, 32), &target, None, &gradients).expect("a step");
+            let loss = pupil
+                .learn(&arch, &images(&space, 28, 32), &target, None, &gradients)
+                .expect("a step")
+                .read()
+                .expect("known");
             let all: Vec<f32> = gradients
                 .touched()
                 .iter()

@@ -141,10 +141,9 @@ fn a_table_is_added_to_and_knows_its_networks() {
     json("extract", at, more);
     let table = LatencyTable::read(&at.join("table.json")).expect("a table");
     assert!(table.rows().len() > before.rows().len());
-    assert!(
-        before.rows().iter().all(|(key, row)| table.rows()[key] == *row),
-        "what there was is not touched"
-    );
+    // what had not converged, as happens beside other programs, is measured again
+    let mut kept = before.rows().iter().filter(|(_, row)| row.converged);
+    assert!(kept.all(|(key, row)| table.rows()[key] == *row), "what there was is not touched");
     assert_eq!(table.sentinel, before.sentinel);
 
     let estimator = from.join("estimator.safetensors");

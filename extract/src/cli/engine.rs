@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use extract::latency::{Engine, NativeEngine, Progress, Subject};
-
-use super::kernels;
+use supernet::kernels::Kernels;
 
 /// What `--engine` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,10 +29,13 @@ impl FromStr for EngineChoice {
 
 impl EngineChoice {
     /// The engine, for so many images at once, on the threads of the pool.
-    pub fn open(&self, batch: usize) -> anyhow::Result<Box<dyn Engine>> {
+    pub fn open(&self, kernels: Kernels, batch: usize) -> anyhow::Result<Box<dyn Engine>> {
         let threads = rayon::current_num_threads();
         match self {
-            Self::Native => Ok(Box::new(NativeEngine::new(kernels()?, threads, batch))),
+            Self::Native => Ok(Box::new(NativeEngine::new(kernels, threads, batch))),
+            Self::OnnxRuntime(_) if kernels.gpu().is_some() => {
+                anyhow::bail!("--engine: expected native with --device cuda, for ours is what runs there")
+            }
             Self::OnnxRuntime(library) => open_onnxruntime(library, threads, batch),
         }
     }

@@ -9,10 +9,11 @@ use serde_json::json;
 use supernet::checkpoint::Supernet;
 use supernet::data::Dataset;
 use supernet::eval::Calibration;
+use supernet::kernels::Precision;
 use supernet::space::arch_file;
 use supernet::timing::unix_seconds;
 
-use super::{Common, Outcome, Output, kernels, open_data};
+use super::{Common, OnDevice, Outcome, Output, open_data};
 
 /// Export a sub-network, verified against the supernet before the folder appears
 #[derive(clap::Args)]
@@ -55,6 +56,8 @@ pub struct Arguments {
     /// classes are numbered
     #[arg(long, conflicts_with = "calibration_images")]
     inherit_bn: bool,
+    #[command(flatten)]
+    on: OnDevice,
     #[command(flatten)]
     pub common: Common,
 }
@@ -110,6 +113,7 @@ fn statistics<'a>(arguments: &Arguments, dataset: Option<&'a Dataset>) -> NormSt
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
+    let kernels = arguments.on.kernels(Precision::F32)?;
     let supernet = Supernet::read(&arguments.supernet)?;
     let arch = arch_file::read(&supernet.space, &arguments.arch)?;
     let dataset = open_dataset(&output, arguments, &supernet)?;
@@ -122,7 +126,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         supernet: &supernet,
         arch: &arch,
         statistics: statistics(arguments, dataset.as_ref()),
-        kernels: kernels()?,
+        kernels,
         predicted_top1: found.as_ref().map(|found| found.best.accuracy),
         predicted_latency_ms: found.as_ref().map(|found| found.best.latency_ms),
         formats: &formats,

@@ -7,17 +7,18 @@ use std::time::Duration;
 use extract::accuracy::AccuracyEstimator;
 use extract::latency::fitted::{LEAST_NETWORKS, Part};
 use extract::latency::{
-    Campaign, Conditions, DeviceFacts, Engine, EngineFacts, Instruments, LatencyTable, MeasureConfig,
-    MonotonicStopwatch, Plan, Rows, RowsLog, SENTINEL, Sentinel, Session, carry_out, is_searched,
+    Campaign, Conditions, DeviceFacts, Engine, EngineFacts, Instruments, LatencyTable, MeasureConfig, Plan,
+    Rows, RowsLog, SENTINEL, Sentinel, Session, Stopwatch, carry_out, is_searched, stopwatch_of,
 };
 use extract::search::{CostIndex, Kept, Objective, Promised, StandIn, measure_promised, promised};
 use serde_json::json;
+use supernet::kernels::Precision;
 use supernet::space::SearchSpace;
 use supernet::timing::unix_seconds;
 
 use super::engine::{EngineChoice, show};
 use super::table::{describe_fit, space_at};
-use super::{Common, Outcome, Output, interrupt_flag, not_an_input};
+use super::{Common, OnDevice, Outcome, Output, interrupt_flag, not_an_input};
 
 /// Measure every layer of a space on this machine, and some whole sub-networks, into a latency table
 #[derive(clap::Args)]
@@ -37,6 +38,11 @@ pub struct Arguments {
     /// What runs the layers: native, or onnxruntime:LIB with its shared library
     #[arg(long, default_value = "native")]
     engine: EngineChoice,
+    #[command(flatten)]
+    on: OnDevice,
+    /// What a GPU computes with: f32; tf32, which rounds what products read; or bf16, which keeps activations so too
+    #[arg(long, value_name = "f32|tf32|bf16", default_value_t = Precision::F32)]
+    dtype: Precision,
     /// Images at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: u16,
@@ -134,6 +140,9 @@ fn write_plan(
     space: &SearchSpace,
     (present, path): (Option<&LatencyTable>, &Path),
 ) -> anyhow::Result<Outcome> {
+    if arguments.on.device != "cpu" {
+        anyhow::bail!("--plan-only: expected --device cpu, which the program for small devices has");
+    }
     let Some(threads) = arguments.common.threads else {
         anyhow::bail!("--plan-only: expected --threads, the number that the device is to compute with");
     };
@@ -199,18 +208,20 @@ fn measure_here(
     (present, out): (Option<LatencyTable>, &Path),
 ) -> anyhow::Result<Outcome> {
     let stop = interrupt_flag()?;
-    let engine = &*arguments.engine.open(usize::from(arguments.batch))?;
-    let device = DeviceFacts::this_machine(arguments.device_name.as_deref());
+    let kernels = arguments.on.kernels(arguments.dtype)?;
+    let engine = &*arguments.engine.open(kernels, usize::from(arguments.batch))?;
+    let device = DeviceFacts::this_machine(arguments.device_name.as_deref())
+        .computing_with(kernels, arguments.device_name.is_none());
     if let Some(table) = &present {
         table.check_same_setting(&device, &engine.describe())?;
     }
     let networks = arguments.networks as usize;
     let plan = Plan::new(space, &engine.describe(), &config(arguments), networks, present.as_ref())?;
     let mut log = open_log(output, out, &plan, &device, engine)?;
-    let mut stopwatch = MonotonicStopwatch::new();
+    let mut stopwatch = stopwatch_of(kernels);
     let bar = output.bar(plan.layers.len() as u64);
     let campaign =
-        carry_out(&plan, (engine, &mut stopwatch), &mut log, &mut |progress| show(&bar, &progress), &stop)?;
+        carry_out(&plan, (engine, &mut *stopwatch), &mut log, &mut |progress| show(&bar, &progress), &stop)?;
     bar.finish_and_clear();
     if let Some(outcome) = cut_short(output, &plan, &campaign)? {
         return Ok(outcome);
@@ -220,7 +231,7 @@ fn measure_here(
     let mut table = folded(present, out, &rows, plan.half_width, space)?;
     let mut spent = campaign.spent;
     let budget = plan.budget.saturating_sub(spent);
-    let instruments = (engine, &mut stopwatch, &mut log);
+    let instruments = (engine, stopwatch.as_mut(), &mut log);
     if let Some(kept) = search_limits(arguments, output, space, (&mut table, budget), instruments, &stop)? {
         spent += kept.spent;
         if kept.interrupted {
@@ -295,7 +306,7 @@ fn search_limits(
     output: &Output,
     space: &SearchSpace,
     (table, mut budget): (&mut LatencyTable, Duration),
-    (engine, stopwatch, log): (&dyn Engine, &mut MonotonicStopwatch, &mut RowsLog),
+    (engine, stopwatch, log): (&dyn Engine, &mut (dyn Stopwatch + 'static), &mut RowsLog),
     stop: &AtomicBool,
 ) -> anyhow::Result<Option<Kept>> {
     let Some(mut fit) = table.fit_of(space).cloned().filter(|_| arguments.limits > 0) else {

@@ -26,6 +26,7 @@ use serde_json::json;
 
 use output::Output;
 use supernet::data::Dataset;
+use supernet::kernels::{Kernels, Precision};
 
 /// Chooses a sub-network of a once-for-all supernet for a device.
 #[derive(Parser)]
@@ -144,11 +145,27 @@ fn run_on_pool(command: &Command) -> anyhow::Result<Outcome> {
     outcome
 }
 
+/// Where to compute.
+#[derive(clap::Args)]
+struct OnDevice {
+    /// Where to compute: `cpu`, or `cuda:0` and so on for an NVIDIA GPU
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+impl OnDevice {
+    /// The device's kernels; on a CPU those that the environment asks for, else the fastest.
+    fn kernels(&self, precision: Precision) -> anyhow::Result<Kernels> {
+        let chosen = Kernels::on_device(&self.device, precision)?;
+        if chosen.gpu().is_some() { Ok(chosen) } else { kernels() }
+    }
+}
+
 /// The kernels that the environment asks for, else the fastest.
-fn kernels() -> anyhow::Result<supernet::kernels::Kernels> {
+fn kernels() -> anyhow::Result<Kernels> {
     match std::env::var("ONCE_FOR_ALL_KERNELS") {
-        Ok(name) => Ok(supernet::kernels::Kernels::named(&name)?),
-        Err(_) => Ok(supernet::kernels::Kernels::detect()),
+        Ok(name) => Ok(Kernels::named(&name)?),
+        Err(_) => Ok(Kernels::detect()),
     }
 }
 

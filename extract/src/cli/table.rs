@@ -6,15 +6,15 @@ use std::path::PathBuf;
 use extract::latency::correction::Form;
 use extract::latency::fitted::validation;
 use extract::latency::{
-    Compared, Coverage, DeviceFacts, LatencyTable, MeasureConfig, MonotonicStopwatch, NetworkRow, Progress,
-    SpaceFit, Validation, compare, ofa_exchange,
+    Compared, Coverage, DeviceFacts, LatencyTable, MeasureConfig, NetworkRow, Progress, SpaceFit, Validation,
+    compare, ofa_exchange, stopwatch_of,
 };
 use serde_json::json;
 use supernet::random::rng_for;
 use supernet::space::{self, Arch, SearchSpace, arch_file, sampler};
 
 use super::engine::{EngineChoice, show};
-use super::{Common, Outcome, Output, interrupt_flag};
+use super::{Common, OnDevice, Outcome, Output, interrupt_flag};
 
 /// Show a latency table, which layers of a space it lacks, and how well it predicts whole sub-networks
 #[derive(clap::Args)]
@@ -38,6 +38,8 @@ pub struct Arguments {
     /// What runs them: native, or onnxruntime:LIB with its shared library
     #[arg(long, default_value = "native")]
     engine: EngineChoice,
+    #[command(flatten)]
+    on: OnDevice,
     /// Write the space's layers as latency tables of PyTorch's ofa too, a YAML file a resolution
     #[arg(long, value_name = "FOLDER", requires = "space")]
     export_ofa: Option<PathBuf>,
@@ -102,13 +104,15 @@ fn measured(
     space: &SearchSpace,
 ) -> anyhow::Result<Compared> {
     let archs = archs(arguments, space)?;
-    let engine = &*arguments.engine.open(table.engine.batch)?;
-    table.check_same_setting(&DeviceFacts::this_machine(Some(&table.device.name)), &engine.describe())?;
-    let (mut stopwatch, stop) = (MonotonicStopwatch::new(), interrupt_flag()?);
+    let kernels = arguments.on.kernels(table.engine.dtype.parse().unwrap_or_default())?;
+    let engine = &*arguments.engine.open(kernels, table.engine.batch)?;
+    let device = DeviceFacts::this_machine(Some(&table.device.name)).computing_with(kernels, false);
+    table.check_same_setting(&device, &engine.describe())?;
+    let (mut stopwatch, stop) = (stopwatch_of(kernels), interrupt_flag()?);
     let bar = output.bar(archs.len() as u64);
     let mut progress = |progress: Progress<'_>| show(&bar, &progress);
     let config = MeasureConfig::default();
-    let compared = compare((table, space), &archs, (engine, &mut stopwatch), &config, &mut progress, &stop)?;
+    let compared = compare((table, space), &archs, (engine, &mut *stopwatch), &config, &mut progress, &stop)?;
     bar.finish_and_clear();
     if compared.networks.len() < archs.len() {
         output.say(format_args!("{} sub-networks were not measured", archs.len() - compared.networks.len()));

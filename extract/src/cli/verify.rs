@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use supernet::checkpoint::Supernet;
+use supernet::kernels::Precision;
 
-use super::{Common, Outcome, Output, kernels, open_data};
+use super::{Common, OnDevice, Outcome, Output, open_data};
 
 /// Compare an exported folder with the supernet: every weight and every logit, bit for bit
 #[derive(clap::Args)]
@@ -23,14 +24,17 @@ pub struct Arguments {
     #[arg(long)]
     data: Option<String>,
     #[command(flatten)]
+    on: OnDevice,
+    #[command(flatten)]
     pub common: Common,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
+    let kernels = arguments.on.kernels(Precision::F32)?;
     let supernet = Supernet::read(&arguments.supernet)?;
     let dataset = arguments.data.as_deref().map(|data| open_data(&output, data)).transpose()?;
-    let verification = extract::export::verify(&arguments.folder, &supernet, dataset.as_ref(), kernels()?)?;
+    let verification = extract::export::verify(&arguments.folder, &supernet, dataset.as_ref(), kernels)?;
     let folder = arguments.folder.display().to_string();
     let document = json!({
         "folder": folder, "inputs": verification.inputs,

@@ -138,7 +138,8 @@ fn assemble(request: &Request) -> Result<ModelFolder> {
     let Request { supernet, arch, kernels, .. } = *request;
     let space = &supernet.space;
     let layers = space.lower(arch)?;
-    let subnet = SubnetWeights::new(space, &supernet.weights, &layers, kernels)?;
+    // weights come out of the CPU, whatever computes with them: a check on another machine makes the same
+    let subnet = SubnetWeights::new(space, &supernet.weights, &layers, kernels.on_cpu())?;
     let Gathered { statistics, origin, normalisation, accuracy } = gather(request, &subnet)?;
     let input = Input {
         channels: space.input_channels(),
@@ -183,7 +184,7 @@ fn gather(request: &Request, subnet: &SubnetWeights) -> Result<Gathered> {
         NormStatistics::Calibrated { dataset, calibration } => {
             let judge = judge(dataset, calibration);
             let statistics = judge.calibrate(arch)?;
-            let source = subnet.calibrated(&statistics)?;
+            let source = subnet.calibrated_for(&statistics, kernels)?;
             let accuracy = judge.accuracy_of(subnet.layers(), &source, arch.resolution, Split::Val)?;
             let origin = StatisticsOrigin::Calibrated {
                 images: calibration.images.min(dataset.train().len()),

@@ -10,7 +10,7 @@ use supernet::data::{Dataset, eval_batches};
 use supernet::elastic::SubnetWeights;
 use supernet::kernels::Kernels;
 use supernet::model_folder::{ModelConfig, ModelFolder, StatisticsOrigin, weights_path};
-use supernet::nn::{FoldedNetwork, Network, Pass, Statistics};
+use supernet::nn::{FoldedNetwork, Network, Pass, Source, Statistics};
 use supernet::random::rng_for;
 use supernet::space::LayerSpec;
 
@@ -63,7 +63,7 @@ pub fn verify(
     check_origin(&model.config, supernet, &failed)?;
     let (config, space) = (&model.config, &supernet.space);
     let layers = space.lower(&config.arch)?;
-    let subnet = SubnetWeights::new(space, &supernet.weights, &layers, kernels)?;
+    let subnet = SubnetWeights::new(space, &supernet.weights, &layers, kernels.on_cpu())?;
     let statistics = compare_weights(&model, &subnet, &failed)?;
     if config.origin.statistics == StatisticsOrigin::Inherited {
         compare_inherited(&statistics, supernet, &subnet, &failed)?;
@@ -73,8 +73,21 @@ pub fn verify(
         return Err(failed("blake3 of model.safetensors", &config.model_hash, &hash));
     }
     formats::check(folder, &model, &failed)?;
-    let elastic = Network::new(&layers, &subnet.calibrated(&statistics)?)?;
+    let elastic = Network::new(&layers, &supernet_source(&subnet, &statistics, kernels)?)?;
     compare_logits(&model, &elastic, &batches(&model, dataset)?, kernels, &failed)
+}
+
+/// The supernet's views; for a GPU copies of them, which its products take for what the export's are: how far apart rows
+/// lie decides how some are summed.
+fn supernet_source(
+    subnet: &SubnetWeights,
+    statistics: &Statistics,
+    kernels: Kernels,
+) -> Result<Source<'static>> {
+    Ok(match kernels.gpu() {
+        Some(_) => subnet.calibrated_for(statistics, kernels)?,
+        None => subnet.calibrated(statistics)?,
+    })
 }
 
 /// Whether the folder says that it is of this supernet, and still as it was exported.

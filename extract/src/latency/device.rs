@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use supernet::kernels::Kernels;
 
 /// Facts of a device. What an external tool does not tell is empty, or 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +90,19 @@ impl DeviceFacts {
             arch: std::env::consts::ARCH.to_string(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
         }
+    }
+
+    /// The same for what computes with these kernels: a GPU's name stands for the processor's, and, where `named_by_it`,
+    /// for the machine's.
+    #[must_use]
+    pub fn computing_with(mut self, kernels: Kernels, named_by_it: bool) -> Self {
+        if let Some(gpu) = kernels.gpu() {
+            if named_by_it {
+                self.name.clone_from(&gpu);
+            }
+            self.cpu = format!("{gpu}, {}", self.cpu);
+        }
+        self
     }
 }
 

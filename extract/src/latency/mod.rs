@@ -33,7 +33,7 @@ mod weights;
 
 pub use campaign::{Campaign, carry_out, is_searched};
 pub use candidates::stratified;
-pub use clock::MonotonicStopwatch;
+pub use clock::{EventStopwatch, MonotonicStopwatch, stopwatch_of};
 pub use compare::{Compared, compare};
 pub use device::{Conditions, DeviceFacts};
 pub use drift::usual_us;

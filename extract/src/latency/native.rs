@@ -1,14 +1,14 @@
 //! Our own inference as an engine.
 
 use supernet::kernels::Kernels;
-use supernet::nn::{FoldedNetwork, MapSource, Network, Source};
+use supernet::nn::{FoldedNetwork, MapSource, Source};
 use supernet::space::LayerSpec;
 
 use super::engine::{Engine, EngineFacts, Run};
 use super::weights::{EPSILON, INPUT_RANGE, random, random_weights};
 use crate::error::Result;
 
-/// Runs layers with the kernels that deployed networks run with: f32, random weights.
+/// Runs layers with the kernels that deployed networks run with: random weights, f32 but on a GPU that is to round.
 ///
 /// Threads are those of the rayon pool that it is called on; [`Engine::isolated`] makes one.
 pub struct NativeEngine {
@@ -27,10 +27,10 @@ impl NativeEngine {
 impl Engine for NativeEngine {
     fn describe(&self) -> EngineFacts {
         EngineFacts {
-            engine: "native".to_string(),
+            engine: if self.kernels.gpu().is_some() { "native-cuda" } else { "native" }.to_string(),
             engine_version: format!("{} {}", env!("CARGO_PKG_VERSION"), self.kernels.name()),
             threads: self.threads,
-            dtype: "f32".to_string(),
+            dtype: self.kernels.precision().to_string(),
             batch: self.batch,
         }
     }
@@ -49,12 +49,12 @@ impl Engine for NativeEngine {
 
     fn prepare(&self, layers: &[LayerSpec]) -> Result<Run<'_>> {
         let source = Source::new(MapSource::builder(random_weights(layers)?), self.kernels, EPSILON);
-        let network = FoldedNetwork::new(&Network::new(layers, &source)?)?;
+        let network = FoldedNetwork::from_source(layers, source)?;
         let input = layers.first().map_or([1; 4], |layer| {
             let map = layer.input;
             [map.channels, self.batch, map.height, map.width]
         });
-        let input = random(&input, INPUT_RANGE, "input")?;
+        let input = self.kernels.activations(&random(&input, INPUT_RANGE, "input")?)?;
         Ok(Box::new(move || {
             network.forward_maps(input.clone())?;
             Ok(())

@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use supernet::checkpoint::Supernet;
 use supernet::data::{Dataset, Skipped};
-use supernet::kernels::Kernels;
+use supernet::kernels::{Kernels, Precision};
 
 /// Flags that every command has.
 #[derive(Args)]
@@ -56,20 +56,28 @@ pub fn within(bounds: std::ops::RangeInclusive<u64>) -> RangedU64ValueParser<usi
     RangedU64ValueParser::new().range(bounds)
 }
 
-/// The kernels that the environment asks for, else the fastest.
-pub fn kernels() -> anyhow::Result<Kernels> {
-    match std::env::var("ONCE_FOR_ALL_KERNELS") {
-        Ok(name) => Kernels::named(&name).context("environment variable ONCE_FOR_ALL_KERNELS"),
-        Err(_) => Ok(Kernels::detect()),
-    }
+/// Where to compute, and with what.
+#[derive(Args)]
+pub struct Compute {
+    /// Where to compute: `cpu`, or `cuda:0` and so on for an NVIDIA GPU
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// What a GPU computes with: f32; tf32, which rounds what products read; or bf16, which keeps activations so too
+    #[arg(long, value_name = "f32|tf32|bf16", default_value_t = Precision::F32)]
+    precision: Precision,
 }
 
-/// Only the CPU computes in this build.
-pub fn check_device(device: &str) -> anyhow::Result<()> {
-    if device != "cpu" {
-        anyhow::bail!("device {device}: this build computes on `cpu` only");
+impl Compute {
+    /// The kernels of the device; on a CPU those that the environment asks for, else the fastest.
+    pub fn kernels(&self) -> anyhow::Result<Kernels> {
+        let kernels = Kernels::on_device(&self.device, self.precision)?;
+        match std::env::var("ONCE_FOR_ALL_KERNELS") {
+            Ok(name) if kernels.gpu().is_none() => {
+                Kernels::named(&name).context("environment variable ONCE_FOR_ALL_KERNELS")
+            }
+            _ => Ok(kernels),
+        }
     }
-    Ok(())
 }
 
 /// A flag that Ctrl-C and SIGTERM set; a second signal ends the process at once.

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use supernet::bench::{Bench, LoadBench, Mode, Subject, bench, bench_loader};
+use supernet::bench::{Bench, BenchReport, LoadBench, Mode, Subject, bench, bench_fed, bench_loader};
+use supernet::kernels::Kernels;
 use supernet::space::{self, arch_file};
+use supernet::timing::Spread;
 
 use super::Ending;
-use super::arguments::{Common, check_device, kernels, within};
+use super::arguments::{Common, Compute, within};
 use super::profile::{recorded, table};
 
 /// Time whole steps on random images, or the loading of real ones
@@ -16,13 +18,15 @@ use super::profile::{recorded, table};
   supernet bench --space ofa-mbv3-w1.0 --arch largest --resolution 64 --batch 32
   supernet bench --space ofa-mbv3-w1.0 --arch uniform --resolution 64 --batch 32 --mode shrink
   supernet bench --space ofa-mbv3-w1.0 --arch largest --resolution 64 --batch 32 --profile
-  supernet bench --data folder:images --resolution 224 --batch 64")]
+  supernet bench --data folder:images --resolution 224 --batch 64
+  supernet bench --space ofa-mbv3-w1.0 --data folder:images --resolution 224 --batch 256 --device cuda:0")]
 pub struct Arguments {
     /// A preset's name or a TOML file
     #[arg(long, required_unless_present = "data")]
     space: Option<String>,
-    /// Time the loading of training images alone, decoded and augmented: `idx:FOLDER`, `folder:FOLDER`, …
-    #[arg(long, conflicts_with_all = ["space", "arch", "mode", "profile"])]
+    /// Time the loading of training images, decoded and augmented: `idx:FOLDER`, `folder:FOLDER`, … With --space also
+    /// steps on random images and steps on these, and say which of the two is the limit
+    #[arg(long, conflicts_with = "profile")]
     data: Option<String>,
     /// As for `eval`, taken in turn; or `uniform` for another random sub-network each step
     #[arg(long, default_value = "largest", num_args = 1..)]
@@ -42,9 +46,8 @@ pub struct Arguments {
     /// What a step is: train (one sub-network), shrink (teacher and four), infer, or calibrate
     #[arg(long, default_value = "train")]
     mode: ModeName,
-    /// Where to compute: `cpu`
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    compute: Compute,
     /// Print what each kind of layer took in each kernel
     #[arg(long)]
     profile: bool,
@@ -65,11 +68,14 @@ const MOST_PIXELS: usize = 1 << 30;
 
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
-        check_device(&self.device)?;
+        let kernels = self.compute.kernels()?;
         if self.batch * self.resolution * self.resolution > MOST_PIXELS {
             anyhow::bail!("--batch and --resolution: expected at most {MOST_PIXELS} pixels a step");
         }
-        let Some(space) = &self.space else { return self.load() };
+        let Some(space) = &self.space else {
+            let report = self.load()?;
+            return self.tell_loaded(&report);
+        };
         let space = space::open(space)?;
         let subject = match self.arch.as_slice() {
             [uniform] if uniform == "uniform" => Subject::Uniform,
@@ -84,41 +90,45 @@ impl Arguments {
             ModeName::Infer => Mode::Infer,
             ModeName::Calibrate => Mode::Calibrate,
         };
-        let (kernels, profile) = recorded(kernels()?, self.profile);
+        let (kernels, profile) = recorded(kernels, self.profile);
         let Self { resolution, batch, steps, warmup, .. } = *self;
         let setup = Bench { space, subject, resolution, batch, steps, warmup, mode, kernels, profile };
+        if self.data.is_some() {
+            return self.compare(&setup);
+        }
         let bar = self.common.bar((steps + warmup) as u64, "{bar:30} {pos}/{len} steps");
         let report = bench(&setup, |_| bar.inc(1))?;
         bar.finish_and_clear();
         let mut document = json!(report);
         document["kernels"] = json!(kernels.name());
         document["threads"] = json!(rayon::current_num_threads());
+        document["gpu"] = json!(kernels.gpu());
         self.common.print(&document, || {
-            let memory = report.peak_rss_mb.map_or_else(String::new, |mb| format!(", peak memory {mb:.0} MB"));
-            let profile = report.profile.as_ref().map_or_else(String::new, |rows| {
-                format!("{}\n", table(rows, steps, report.total_ms))
-            });
-            format!(
-                "{profile}{:.1} ms a step (10 % to 90 %: {:.1} to {:.1}), {:.1} images/s{memory}, {} kernels, {} threads",
-                report.step_ms.median,
-                report.step_ms.p10,
-                report.step_ms.p90,
-                report.images_per_second,
-                kernels.name(),
-                rayon::current_num_threads()
-            )
+            let profile = report
+                .profile
+                .as_ref()
+                .map_or_else(String::new, |rows| format!("{}\n", table(rows, steps, report.total_ms)));
+            format!("{profile}{}, {}", in_words(&report), computed_by(kernels))
         })?;
         Ok(Ending::Done)
     }
 
-    /// Times the loader by itself.
-    fn load(&self) -> anyhow::Result<Ending> {
+    fn load_setup(&self) -> anyhow::Result<LoadBench> {
         let dataset = Arc::new(self.common.open_data(self.data.as_deref().unwrap_or_default())?);
         let Self { resolution, batch, steps, warmup, .. } = *self;
-        let setup = LoadBench { dataset, resolution, batch, steps, warmup };
-        let bar = self.common.bar((steps + warmup) as u64, "{bar:30} {pos}/{len} batches");
+        Ok(LoadBench { dataset, resolution, batch, steps, warmup })
+    }
+
+    /// Times the loader by itself.
+    fn load(&self) -> anyhow::Result<BenchReport> {
+        let setup = self.load_setup()?;
+        let bar = self.common.bar((self.steps + self.warmup) as u64, "{bar:30} {pos}/{len} batches");
         let report = bench_loader(&setup, |_| bar.inc(1))?;
         bar.finish_and_clear();
+        Ok(report)
+    }
+
+    fn tell_loaded(&self, report: &BenchReport) -> anyhow::Result<Ending> {
         let mut document = json!(report);
         document["threads"] = json!(rayon::current_num_threads());
         self.common.print(&document, || {
@@ -126,5 +136,53 @@ impl Arguments {
             format!("{rate:.1} images/s loaded, {} threads", rayon::current_num_threads())
         })?;
         Ok(Ending::Done)
+    }
+
+    /// Times the loader by itself, steps by themselves, and steps as a training takes them.
+    fn compare(&self, setup: &Bench) -> anyhow::Result<Ending> {
+        let load = self.load_setup()?;
+        let bar =
+            self.common.bar(3 * (self.steps + self.warmup) as u64, "{bar:30} {pos}/{len} batches and steps");
+        let loaded = bench_loader(&load, |_| bar.inc(1))?;
+        let computed = bench(setup, |_| bar.inc(1))?;
+        let fed = bench_fed(setup, &load, |_| bar.inc(1))?;
+        bar.finish_and_clear();
+        let of_batch = |report: &BenchReport| report.total_ms / self.steps as f64;
+        let (loading, computing, both) = (of_batch(&loaded), of_batch(&computed), of_batch(&fed));
+        let limit = if loading > computing { "loader" } else { "computing" };
+        let document = json!({
+            "loading": loaded, "computing": computed, "both": fed, "limit": limit,
+            "kernels": setup.kernels.name(), "gpu": setup.kernels.gpu(), "threads": rayon::current_num_threads(),
+        });
+        self.common.print(&document, || {
+            let by = computed_by(setup.kernels);
+            format!(
+                "{loading:.1} ms a batch loaded, {computing:.1} ms a step computed, {both:.1} ms both at once: \
+                 the limit is {limit}, {by}",
+                limit = if limit == "loader" { "the loader" } else { "what computes" }
+            )
+        })?;
+        Ok(Ending::Done)
+    }
+}
+
+fn in_words(report: &BenchReport) -> String {
+    let Spread { median, p10, p90 } = report.step_ms;
+    let rate = report.images_per_second;
+    let memory = report.peak_rss_mb.map_or_else(String::new, |mb| format!(", peak memory {mb:.0} MB"));
+    let of_gpu = report.gpu_memory_mb.map_or_else(String::new, |mb| format!(", {mb:.0} MB of the GPU's"));
+    let launches = report.launches_per_step.map_or_else(String::new, |[kernels, products]| {
+        format!(", {kernels:.0} kernels and {products:.0} products a step")
+    });
+    format!(
+        "{median:.1} ms a step (10 % to 90 %: {p10:.1} to {p90:.1}), {rate:.1} images/s{memory}{of_gpu}{launches}"
+    )
+}
+
+fn computed_by(kernels: Kernels) -> String {
+    let name = kernels.name();
+    match kernels.gpu() {
+        Some(gpu) => format!("{name} kernels on {gpu}"),
+        None => format!("{name} kernels, {} threads", rayon::current_num_threads()),
     }
 }

@@ -9,7 +9,7 @@ use supernet::eval::{Calibration, Judge};
 use supernet::space::arch_file;
 
 use super::Ending;
-use super::arguments::{Common, kernels};
+use super::arguments::{Common, Compute};
 use super::output::print_lines;
 
 /// Evaluate sub-networks: calibrate batch norms on training images, then top-1 on a split
@@ -33,12 +33,15 @@ pub struct Arguments {
     #[arg(long)]
     inherit_bn: bool,
     #[command(flatten)]
+    compute: Compute,
+    #[command(flatten)]
     pub common: Common,
 }
 
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
-        let supernet = Supernet::read(&self.supernet)?;
+        let kernels = self.compute.kernels()?;
+        let supernet = Supernet::read(&self.supernet)?.on(kernels)?;
         let archs = self.arch.iter().map(|text| arch_file::read(&supernet.space, text));
         let archs = archs.collect::<supernet::Result<Vec<_>>>()?;
         let dataset = self.common.open_data_for(&supernet, &self.data)?;
@@ -50,7 +53,7 @@ impl Arguments {
             weights: &supernet.weights,
             dataset: &dataset,
             calibration: Calibration::default(),
-            kernels: kernels()?,
+            kernels,
         };
         let inherited = self.inherit_bn.then(|| supernet.statistics()).transpose()?;
         let mut results = Vec::new();

@@ -14,7 +14,7 @@ use supernet::train::{
 };
 
 use super::Ending;
-use super::arguments::{Common, kernels, stop_flag, within};
+use super::arguments::{Common, Compute, stop_flag, within};
 use super::output::{duration, grouped};
 use super::progress::{Steps, interrupted, tell_differences};
 
@@ -59,11 +59,14 @@ pub struct Arguments {
     #[arg(long)]
     resume: bool,
     #[command(flatten)]
+    compute: Compute,
+    #[command(flatten)]
     pub common: Common,
 }
 
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
+        let kernels = self.compute.kernels()?;
         let task = self.task()?;
         self.check_out()?;
         let settings = FineTuneSettings {
@@ -75,7 +78,7 @@ impl Arguments {
         let config = TrainConfig {
             seed: self.seed,
             checkpoint_every: Duration::from_secs(self.checkpoint_seconds),
-            kernels: kernels()?,
+            kernels,
         };
         // only now: while images are looked through there is nothing to save, and Ctrl-C ends the process at once
         let stop = stop_flag()?;

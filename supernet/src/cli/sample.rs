@@ -13,7 +13,7 @@ use supernet::random::rng_for;
 use supernet::space::{Arch, SearchSpace, sampler};
 
 use super::Ending;
-use super::arguments::{Common, kernels, stop_flag, within};
+use super::arguments::{Common, Compute, stop_flag, within};
 
 /// Measure the accuracy of random sub-networks on validation images, one row each
 #[derive(clap::Args)]
@@ -41,12 +41,15 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
+    compute: Compute,
+    #[command(flatten)]
     pub common: Common,
 }
 
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
-        let supernet = Supernet::read(&self.supernet)?;
+        let kernels = self.compute.kernels()?;
+        let supernet = Supernet::read(&self.supernet)?.on(kernels)?;
         let dataset = self.common.open_data_for(&supernet, &self.data)?;
         let stop = stop_flag()?;
         let calibration = Calibration { images: self.calibration_images, ..Calibration::default() };
@@ -57,7 +60,7 @@ impl Arguments {
             calibration,
         };
         let (mut writer, rows) = Writer::resume(&self.out, &header)?;
-        let (space, weights, kernels) = (&supernet.space, &supernet.weights, kernels()?);
+        let (space, weights) = (&supernet.space, &supernet.weights);
         let judge = Judge { space, weights, dataset: &dataset, calibration, kernels };
         let known: BTreeSet<Arch> = rows.iter().map(|row| row.arch.clone()).collect();
         let bar = self.common.bar(self.count as u64, "{bar:30} {pos}/{len} sub-networks  {msg}  ETA {eta}");

@@ -15,7 +15,7 @@ use supernet::timing::{peak_rss_mb, unix_seconds};
 use supernet::train::{Observer, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
 
 use super::Ending;
-use super::arguments::{Common, check_device, kernels, stop_flag};
+use super::arguments::{Common, Compute, stop_flag};
 use super::output::{duration, grouped};
 use super::profile::{recorded, table};
 use super::progress::{Steps, interrupted, tell_differences};
@@ -41,9 +41,8 @@ pub struct Arguments {
     /// Multiply the epochs of every phase
     #[arg(long, default_value_t = 1.0, value_name = "F", value_parser = scale)]
     scale: f64,
-    /// Where to compute: `cpu`
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    compute: Compute,
     /// Seed of weights, batches and sub-networks
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -70,14 +69,14 @@ fn scale(text: &str) -> Result<f64, String> {
 
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
-        check_device(&self.device)?;
+        let kernels = self.compute.kernels()?;
         let space = space::open(&self.space)?;
         let recipe = self.recipe()?;
         let dataset = Arc::new(self.common.open_data(&self.data)?);
         // only now: while images are looked through there is nothing to save, and Ctrl-C ends the process at once
         let stop = stop_flag()?;
         let folder = RunFolder::open(&self.out, self.resume)?;
-        let (kernels, profile) = recorded(kernels()?, self.profile);
+        let (kernels, profile) = recorded(kernels, self.profile);
         let checkpoint_every = Duration::from_secs(self.checkpoint_seconds);
         let config = TrainConfig { seed: self.seed, checkpoint_every, kernels };
         let mut trainer = Trainer::new(space, dataset, &recipe, folder, config)?;

@@ -18,6 +18,7 @@ use super::augment::{Augmentation, plain_view};
 use super::image_set::Normalisation;
 use super::images::Images;
 use crate::error::{Error, Result};
+use crate::kernels::Kernels;
 use crate::random::{permutation, rng_for};
 
 /// How many batches of each worker lie ready: one being used, one waiting hides the work without holding much memory.
@@ -39,6 +40,14 @@ impl Batch {
     /// How many images there are.
     pub fn len(&self) -> usize {
         self.labels.len()
+    }
+
+    /// The same where these kernels compute.
+    ///
+    /// # Errors
+    /// If there is no room for it.
+    pub fn on(self, kernels: Kernels) -> Result<Self> {
+        Ok(Self { images: self.images.to_device(&kernels.device())?, ..self })
     }
 
     /// Whether there is no image; no function of this crate returns such a batch.

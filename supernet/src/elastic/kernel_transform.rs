@@ -67,7 +67,7 @@ impl KernelTransform {
         let mut steps = Vec::new();
         for pair in self.sizes.windows(2) {
             let (from, to) = (pair[0], pair[1]);
-            let crop = centre(&current, from, to)?.contiguous()?.reshape((self.channels, to * to))?;
+            let crop = kernels.numbers(&centre(&current, from, to)?)?.reshape((self.channels, to * to))?;
             let matrix = shared.get(&matrix_name(&self.block, from, to))?;
             let kernel = kernels.product(&crop, &matrix.t()?)?; // [C, to to]
             current = kernel.reshape((self.channels, 1, to, to))?;

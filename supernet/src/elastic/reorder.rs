@@ -99,7 +99,7 @@ fn sort_bottleneck(
 
 /// L1 norm of all that a weight `[O, I, k, k]` has for each of its inputs.
 fn column_norms(weight: &Tensor) -> Result<Vec<f64>> {
-    let rows = weight.flatten_from(2)?.to_vec3::<f32>()?; // [O, I, k k]
+    let rows = weight.to_device(&Device::Cpu)?.flatten_from(2)?.to_vec3::<f32>()?; // [O, I, k k]
     let mut norms = vec![0.0; weight.dim(1)?];
     for row in &rows {
         for (norm, values) in norms.iter_mut().zip(row) {
@@ -121,8 +121,9 @@ fn sorted(importance: &[f64], bounds: &[usize]) -> Vec<u32> {
 }
 
 fn permute(shared: &mut SharedWeights, name: &str, dimension: usize, order: &[u32]) -> Result<()> {
-    let index = Tensor::new(order, &Device::Cpu)?;
-    let permuted = shared.get(name)?.contiguous()?.index_select(&index, dimension)?;
+    let (index, tensor) = (Tensor::new(order, &Device::Cpu)?, shared.get(name)?);
+    let permuted = tensor.to_device(&Device::Cpu)?.contiguous()?.index_select(&index, dimension)?;
+    let permuted = permuted.to_device(tensor.device())?;
     shared.replace(name, permuted);
     Ok(())
 }

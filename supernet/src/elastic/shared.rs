@@ -10,6 +10,7 @@ use rand_distr::StandardNormal;
 
 use super::kernel_transform::matrix_specs;
 use crate::error::{Error, Result};
+use crate::kernels::Kernels;
 use crate::space::{SearchSpace, WeightRole, WeightSpec, sampler};
 
 /// All trainable tensors of a supernet by name: those of its largest network, and the matrices that turn a
@@ -90,6 +91,16 @@ impl SharedWeights {
         &self.tensors
     }
 
+    /// The weights where these kernels compute; the same memory if they lie there.
+    ///
+    /// # Errors
+    /// If there is no room for them.
+    pub fn on(&self, kernels: Kernels) -> Result<Self> {
+        let device = kernels.device();
+        let moved = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_device(&device)?));
+        Ok(Self { tensors: self.tensors.iter().map(moved).collect::<Result<_>>()? })
+    }
+
     /// A copy that shares no memory.
     ///
     /// # Errors
@@ -125,6 +136,7 @@ pub(crate) fn is_matrix(spec: &WeightSpec) -> bool {
 /// # Errors
 /// Names the tensor.
 pub(crate) fn check_finite(tensor: &Tensor, place: &str, name: &str) -> Result<()> {
+    let tensor = &tensor.to_device(&Device::Cpu)?;
     // a sum takes no copy; it may overflow, but what is not finite never leaves it finite
     if tensor.sum_all()?.to_scalar::<f32>()?.is_finite() {
         return Ok(());
@@ -203,7 +215,7 @@ impl Gradients {
     ///
     /// # Errors
     /// If a tensor cannot be written.
-    pub fn clear(&self, kernels: crate::kernels::Kernels) -> Result<()> {
+    pub fn clear(&self, kernels: Kernels) -> Result<()> {
         for name in self.take_touched() {
             kernels.fill_zero(self.get(&name)?)?;
         }

@@ -80,6 +80,19 @@ impl<'a> SubnetWeights<'a> {
         Ok(())
     }
 
+    /// A source that answers with compact copies of the weights and with the running statistics of every batch norm, for
+    /// other kernels to compute with.
+    ///
+    /// # Errors
+    /// If statistics are not `[2, C]`, or there is no room for the copies.
+    pub fn calibrated_for(&self, statistics: &Statistics, kernels: Kernels) -> Result<Source<'static>> {
+        let mut tensors = statistics_to_tensors(statistics)?;
+        for (name, weight) in &self.values {
+            tensors.insert(name.clone(), weight.contiguous()?);
+        }
+        Ok(Source::new(MapSource::builder(tensors), kernels, self.epsilon))
+    }
+
     /// The sub-network's layers.
     pub fn layers(&self) -> &'a [LayerSpec] {
         self.layers
@@ -121,7 +134,7 @@ impl<'a> SubnetWeights<'a> {
         for layer in self.layers {
             for weight in layer.weights() {
                 let tensor = if self.transforms.contains_key(&weight.name) {
-                    Tensor::zeros(weight.shape.as_slice(), DType::F32, &candle_core::Device::Cpu)?
+                    Tensor::zeros(weight.shape.as_slice(), DType::F32, &self.kernels.device())?
                 } else {
                     leading(gradients.touch(&shared_name(layer, &weight.name))?, &weight.shape)?
                 };
@@ -142,7 +155,7 @@ pub struct SubnetGradients<'a> {
 impl SubnetGradients<'_> {
     /// A source that answers with the gradients.
     pub fn source(&self) -> Source<'static> {
-        self.subnet.source(MapSource::builder(self.tensors.clone()))
+        self.subnet.source(MapSource::builder(self.tensors.clone())).as_they_are()
     }
 
     /// Pulls the gradients of transformed kernels back to the shared kernels and the matrices.

@@ -31,7 +31,10 @@ impl BatchNorm {
         let mean = source.find(channels, "running_mean")?;
         let variance = source.find(channels, "running_var")?;
         let running = match (mean, variance) {
-            (Some(mean), Some(variance)) => Some(Tensor::stack(&[mean, variance], 0)?),
+            (Some(mean), Some(variance)) => {
+                // as they come, from the CPU as a rule, then where the kernels compute
+                Some(Tensor::stack(&[mean, variance], 0)?.to_device(&source.kernels().device())?)
+            }
             _ => None,
         };
         Ok(Self { name: source.prefix(), with, running, kernels: source.kernels().for_layer("batch norm") })

@@ -39,7 +39,7 @@ impl Pointwise {
     /// # Errors
     /// If it is missing or has another shape.
     pub fn new(input: usize, output: usize, source: &Source) -> Result<Self> {
-        let weight = source.get((output, input, 1, 1), "weight")?.squeeze(3)?.squeeze(2)?;
+        let weight = source.operand((output, input, 1, 1), "weight")?.squeeze(3)?.squeeze(2)?;
         Ok(Self { weight, kernels: source.kernels().for_layer(Self::NAME) })
     }
 }
@@ -106,7 +106,7 @@ impl Dense {
     /// # Errors
     /// If it is missing or has another shape.
     pub fn new([output, input]: [usize; 2], window: Window, source: &Source) -> Result<Self> {
-        let weight = source.get((output, input, window.kernel, window.kernel), "weight")?;
+        let weight = source.operand((output, input, window.kernel, window.kernel), "weight")?;
         Ok(Self { weight, window, on_image: false, kernels: source.kernels().for_layer(Self::NAME) })
     }
 

@@ -4,17 +4,18 @@
 //! What it computes differs from the unfolded network by rounding. Files hold unfolded weights; folding is done after
 //! loading.
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 
 use super::batch_norm::BatchNorm;
 use super::conv::{self, ConvNorm, Pointwise};
 use super::linear::{FeatureMix, Linear};
 use super::mbconv::MbConv;
 use super::network::{Layer, Network};
+use super::source::Source;
 use crate::error::Result;
 use crate::kernels::{Kernels, PackedWeight, Window};
 use crate::nn;
-use crate::space::Activation;
+use crate::space::{Activation, LayerSpec};
 
 /// A network with its batch norms folded into its weights.
 pub struct FoldedNetwork {
@@ -69,25 +70,31 @@ struct Block {
     residual: bool,
 }
 
-/// What a batch norm multiplies the convolution before it by, and what it adds, `[C]` each.
+/// What a batch norm multiplies the convolution before it by, and what it adds, `[C]` each. Folding is done on the CPU.
 fn scale_and_shift(norm: &BatchNorm) -> Result<(Tensor, Tensor)> {
-    let (with, running) = (norm.normalisation(), norm.running()?);
+    let (with, running) = (norm.normalisation(), on_cpu(norm.running()?)?);
     let (mean, variance) = (running.get(0)?, running.get(1)?);
     let deviation = (variance + f64::from(with.epsilon))?.sqrt()?;
-    let scale = (&with.gamma / deviation)?;
-    let shift = (&with.beta - (&scale * mean)?)?;
+    let scale = (on_cpu(&with.gamma)? / deviation)?;
+    let shift = (on_cpu(&with.beta)? - (&scale * mean)?)?;
     Ok((scale, shift))
+}
+
+fn on_cpu(tensor: &Tensor) -> candle_core::Result<Tensor> {
+    tensor.to_device(&Device::Cpu)
 }
 
 impl Product {
     fn new(weight: &Tensor, shift: Tensor, activation: Activation, kernels: Kernels) -> Result<Self> {
-        Ok(Self { weight: kernels.pack(weight)?, shift, activation })
+        let device = kernels.device();
+        let weight = kernels.pack(&weight.to_device(&device)?)?;
+        Ok(Self { weight, shift: shift.to_device(&device)?, activation })
     }
 
     /// A convolution's weight `[O, I]` with the batch norm after it.
     fn folded(weight: &Tensor, norm: &BatchNorm, kernels: Kernels) -> Result<Self> {
         let (scale, shift) = scale_and_shift(norm)?;
-        let weight = weight.broadcast_mul(&scale.unsqueeze(1)?)?;
+        let weight = on_cpu(weight)?.broadcast_mul(&scale.unsqueeze(1)?)?;
         Self::new(&weight, shift, norm.normalisation().activation, kernels)
     }
 
@@ -169,7 +176,7 @@ impl Block {
             (Some(convolution), Some(norm)) => Some(Product::folded(convolution.weight(), norm, kernels)?),
             _ => None,
         };
-        let (scale, shift) = scale_and_shift(after)?;
+        let ((scale, shift), device) = (scale_and_shift(after)?, kernels.device());
         let squeeze_excite = match parts.squeeze_excite {
             Some(squeeze_excite) => {
                 let [reduce, expand] = squeeze_excite.parts();
@@ -179,9 +186,11 @@ impl Block {
         };
         Ok(Self {
             expansion,
-            depthwise: chain.weight.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?,
+            depthwise: on_cpu(&chain.weight)?
+                .broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?
+                .to_device(&device)?,
             stride: chain.stride,
-            shift,
+            shift: shift.to_device(&device)?,
             activation: chain.after.activation,
             squeeze_excite,
             projection: Product::pointwise(parts.projection, kernels)?,
@@ -210,7 +219,16 @@ impl Block {
 }
 
 impl FoldedNetwork {
-    /// Folds the running statistics of a network's batch norms into its weights.
+    /// The network of these layers with its running statistics folded into its weights; `source` is asked for each by its
+    /// full name and shape.
+    ///
+    /// # Errors
+    /// If a weight is missing or has another shape, or [`crate::Error::Uncalibrated`] where a batch norm has no statistics.
+    pub fn from_source(layers: &[LayerSpec], source: Source) -> Result<Self> {
+        Self::new(&Network::new(layers, &source.as_they_are())?)
+    }
+
+    /// Folds the running statistics of a network's batch norms into its weights, which must be f32.
     ///
     /// # Errors
     /// [`crate::Error::Uncalibrated`] where a batch norm has none.
@@ -242,9 +260,9 @@ impl FoldedNetwork {
     /// # Errors
     /// If the shapes do not fit.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        let x = images.transpose(0, 1)?.contiguous()?; // [C, N, H, W]
+        let x = self.kernels.activations(&images.transpose(0, 1)?)?; // [C, N, H, W]
         let logits = self.forward_maps(x)?; // [classes, N, 1, 1]
-        Ok(logits.flatten_from(1)?.t()?.contiguous()?) // [N, classes]
+        Ok(self.kernels.numbers(&logits.flatten_from(1)?.t()?)?) // [N, classes]
     }
 
     /// Runs the layers on channel-major maps: what a layer by itself is measured with.
@@ -280,7 +298,7 @@ impl Folded {
     fn mix(mix: &FeatureMix, kernels: Kernels) -> Result<Self> {
         let (convolution, activation) = mix.parts();
         let weight = convolution.weight();
-        let shift = Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device())?;
+        let shift = Tensor::zeros(weight.dim(0)?, DType::F32, &Device::Cpu)?;
         Ok(Self::Mix(Product::new(weight, shift, activation, kernels)?))
     }
 }

@@ -23,7 +23,7 @@ impl Linear {
     /// # Errors
     /// If a weight is missing or has another shape.
     pub fn new(input: usize, output: usize, source: &Source) -> Result<Self> {
-        let (weight, bias) = (source.get((output, input), "weight")?, source.get(output, "bias")?);
+        let (weight, bias) = (source.operand((output, input), "weight")?, source.get(output, "bias")?);
         Ok(Self { weight, bias, activation: Activation::None, kernels: source.kernels() })
     }
 
@@ -32,7 +32,7 @@ impl Linear {
     /// # Errors
     /// If a weight is missing or has another shape.
     pub fn pointwise(input: usize, output: usize, activation: Activation, source: &Source) -> Result<Self> {
-        let weight = source.get((output, input, 1, 1), "weight")?.squeeze(3)?.squeeze(2)?;
+        let weight = source.operand((output, input, 1, 1), "weight")?.squeeze(3)?.squeeze(2)?;
         Ok(Self { weight, bias: source.get(output, "bias")?, activation, kernels: source.kernels() })
     }
 

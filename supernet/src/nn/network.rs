@@ -92,9 +92,9 @@ impl Network {
     /// # Errors
     /// If the shapes do not fit, or at inference without running statistics.
     pub fn forward(&self, images: &Tensor, mut pass: Pass) -> Result<Tensor> {
-        let x = images.transpose(0, 1)?.contiguous()?; // [C, N, H, W]
+        let x = self.kernels.activations(&images.transpose(0, 1)?)?; // [C, N, H, W]
         let logits = self.forward_maps(x, &mut pass)?; // [classes, N, 1, 1]
-        Ok(logits.flatten_from(1)?.t()?.contiguous()?) // [N, classes]
+        Ok(self.kernels.numbers(&logits.flatten_from(1)?.t()?)?) // [N, classes]
     }
 
     /// Runs the layers on channel-major maps: what a layer by itself is measured with.
@@ -129,10 +129,9 @@ impl Network {
             }
             Layer::FeatureMix(mix) => mix.forward(x, pass),
             Layer::Classifier(linear) => {
-                let features = x.flatten_from(1)?; // [C, N]
                 let mask = if let Pass::Training(tape) = &*pass { tape.dropout() } else { None };
-                let features = mask.map_or_else(|| Ok(features.clone()), |mask| features.mul(mask))?;
-                Ok(linear.forward(&features, pass)?.unsqueeze(2)?.unsqueeze(3)?) // [classes, N, 1, 1]
+                let features = mask.map_or_else(|| Ok(x.clone()), |mask| self.kernels.scale(x, mask))?;
+                Ok(linear.forward(&features.flatten_from(1)?, pass)?.unsqueeze(2)?.unsqueeze(3)?) // [classes, N, 1, 1]
             }
         }
     }
@@ -145,7 +144,7 @@ impl Network {
     /// # Errors
     /// If the tape or the gradients do not fit.
     pub fn backward(&self, dlogits: &Tensor, mut tape: Tape, gradients: &Self) -> Result<()> {
-        let dlogits = dlogits.t()?.contiguous()?.unsqueeze(2)?.unsqueeze(3)?; // [classes, N, 1, 1]
+        let dlogits = self.kernels.activations(&dlogits.t()?)?.unsqueeze(2)?.unsqueeze(3)?; // [classes, N, 1, 1]
         self.backward_maps(dlogits, &mut tape, gradients)?;
         Ok(())
     }
@@ -192,11 +191,9 @@ impl Network {
             }
             (Layer::FeatureMix(mix), Layer::FeatureMix(gradient)) => mix.backward(&dy, tape, gradient)?,
             (Layer::Classifier(linear), Layer::Classifier(gradient)) => {
-                let mut d = linear.backward(&dy.flatten_from(1)?, tape, gradient)?; // [C, N]
-                if let Some(mask) = tape.dropout() {
-                    d = d.mul(mask)?;
-                }
-                Some(d.unsqueeze(2)?.unsqueeze(3)?)
+                let d = linear.backward(&dy.flatten_from(1)?, tape, gradient)?; // [C, N]
+                let d = d.unsqueeze(2)?.unsqueeze(3)?;
+                Some(tape.dropout().map_or_else(|| Ok(d.clone()), |mask| self.kernels.scale(&d, mask))?)
             }
             _ => bail_mismatch()?,
         })

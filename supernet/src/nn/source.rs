@@ -15,12 +15,21 @@ pub struct Source<'a> {
     weights: VarBuilder<'a>,
     kernels: Kernels,
     epsilon: f32,
+    /// Whether what products read may be another tensor than the weight.
+    as_operands: bool,
 }
 
 impl<'a> Source<'a> {
     /// Weights from `weights`; `epsilon` is added to the variance in batch norms.
     pub fn new(weights: VarBuilder<'a>, kernels: Kernels, epsilon: f32) -> Self {
-        Self { weights, kernels, epsilon }
+        Self { weights, kernels, epsilon, as_operands: true }
+    }
+
+    /// The source whose weights are given as they are, whatever products read: gradients, which are added to, and
+    /// weights that will be changed before a product reads them.
+    #[must_use]
+    pub fn as_they_are(self) -> Self {
+        Self { as_operands: false, ..self }
     }
 
     /// The source one level down: names are prefixed with `part.`.
@@ -34,9 +43,15 @@ impl<'a> Source<'a> {
         Self { kernels: self.kernels.for_layer(layer), ..self.clone() }
     }
 
-    /// A weight of this shape.
+    /// A weight of this shape, where the kernels compute.
     pub(super) fn get(&self, shape: impl Into<Shape>, name: &str) -> candle_core::Result<Tensor> {
-        self.weights.get(shape, name)
+        self.weights.get(shape, name)?.to_device(&self.kernels.device())
+    }
+
+    /// A weight that products read, a matrix or filters.
+    pub(super) fn operand(&self, shape: impl Into<Shape>, name: &str) -> candle_core::Result<Tensor> {
+        let weight = self.get(shape, name)?;
+        if self.as_operands { self.kernels.operand(&weight) } else { Ok(weight) }
     }
 
     /// A weight that need not be there.

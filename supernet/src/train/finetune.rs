@@ -19,6 +19,7 @@ pub use network::StaticNetwork;
 pub use plan::{FineTunePlan, FineTuneSettings};
 pub use state::FineTuneCheckpoint;
 
+use super::feeder::Feeder;
 use super::loss::Target;
 use super::record::{LogLine, StepRecord};
 use super::resumed::{Resumed, log_beginning};
@@ -99,9 +100,10 @@ impl FineTuner {
     ) -> Result<Self> {
         let plan = FineTunePlan::new(&task, settings, config.seed)?;
         let FineTuneTask { model, dataset, teacher } = task;
+        let teacher = teacher.map(|teacher| teacher.on(config.kernels)).transpose()?;
         let dataset = Arc::new(dataset.normalised_as(model.normalisation()?)?);
         let network = StaticNetwork::of_model(&model, config.kernels)?;
-        let optimizer = Sgd::moving(network.zeros_like()?, plan.momentum, plan.weight_decay, config.kernels);
+        let optimizer = Sgd::moving(network.zeros_like()?, plan.momentum, plan.weight_decay, config.kernels)?;
         let mut tuner = Self {
             model,
             dataset,
@@ -152,6 +154,7 @@ impl FineTuner {
     /// If a step fails.
     pub fn time_step(&self) -> Result<f64> {
         let batch = self.loader()?.batch_at(self.step, self.model.config.arch.resolution)?;
+        let batch = batch.on(self.config.kernels)?;
         self.learn(self.step, &batch)?;
         let watch = Stopwatch::start();
         self.learn(self.step, &batch)?;
@@ -180,9 +183,11 @@ impl FineTuner {
         log_beginning(&mut self.folder, self.resumed.as_ref(), &self.dataset)?;
         let mut done = self.count_before(stop, told)? && !Self::stopped(stop);
         if done && self.step < self.plan.steps {
-            let mut loader = self.loader()?;
+            let side = self.model.config.arch.resolution;
+            let values = self.plan.batch * self.model.config.space.input_channels() * side * side;
+            let mut batches = Feeder::new(self.loader()?, self.config.kernels, values)?;
             let pace = Pace { steps: 0..self.plan.steps, every: self.config.checkpoint_every, stop };
-            done = take_steps(self, &pace, &mut loader, &mut |record| told(&LogLine::Step(record.clone())))?;
+            done = take_steps(self, &pace, &mut batches, &mut |record| told(&LogLine::Step(record.clone())))?;
             if done {
                 self.save()?;
             }
@@ -200,7 +205,7 @@ impl FineTuner {
         let (labels, smoothing) = (&batch.labels, self.plan.label_smoothing);
         let target = Target { labels, smoothing, teacher: teacher.as_ref() };
         let dropout = dropout_mask(space, &self.model.config.arch, batch.len(), self.plan.seed, [step, 0])?;
-        let loss = self.network.learn(&batch.images, &target, dropout)?;
+        let loss = self.network.learn(&batch.images, &target, dropout)?.read()?;
         if loss.is_nan() || loss > most_loss(space.classes()) {
             return Err(self.diverged(step, format!("the loss is {loss}")));
         }

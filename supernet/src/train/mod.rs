@@ -1,6 +1,7 @@
 //! Progressive shrinking: recipe, plan, loss, optimizer, trainer, and the folder that a run leaves; and the fine-tuning
 //! of one exported network with the same parts.
 
+mod feeder;
 mod finetune;
 mod loss;
 mod plan;
@@ -13,11 +14,12 @@ mod step;
 mod steps;
 mod trainer;
 
+pub(crate) use feeder::Feeder;
 pub use finetune::{
     FineTuneCheckpoint, FineTunePlan, FineTuneSettings, FineTuneTask, FineTuner, StaticNetwork,
     open_fine_tune_folder,
 };
-pub use loss::{Target, loss};
+pub use loss::{Loss, Target, loss};
 pub use plan::{Plan, PlannedPhase};
 pub use recipe::{Allowed, Phase, Recipe};
 pub use record::{LogLine, StepRecord};

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use crate::elastic::{Gradients, SharedWeights};
 use crate::error::Result;
-use crate::kernels::{Kernels, NesterovStep};
+use crate::kernels::{Kernels, Moved};
 
 /// The optimizer: a velocity for each weight.
 pub struct Sgd {
@@ -22,23 +22,23 @@ impl Sgd {
     /// # Errors
     /// If a tensor cannot be made.
     pub fn new(weights: &SharedWeights, momentum: f32, weight_decay: f32, kernels: Kernels) -> Result<Self> {
-        Ok(Self::moving(weights.zeros_like()?, momentum, weight_decay, kernels))
+        Self::moving(weights.zeros_like()?, momentum, weight_decay, kernels)
     }
 
-    /// An optimizer with these velocities, one for each weight.
-    pub(super) fn moving(
+    /// An optimizer with these velocities, one for each weight, moved to where the kernels compute.
+    ///
+    /// # Errors
+    /// If there is no room for them.
+    pub fn moving(
         velocities: BTreeMap<String, Tensor>,
         momentum: f32,
         weight_decay: f32,
         kernels: Kernels,
-    ) -> Self {
-        Self { velocities, momentum, weight_decay, kernels: kernels.for_layer("optimizer") }
-    }
-
-    /// The same with the velocities of a checkpoint.
-    #[must_use]
-    pub fn with_velocities(self, velocities: BTreeMap<String, Tensor>) -> Self {
-        Self { velocities, ..self }
+    ) -> Result<Self> {
+        let device = kernels.device();
+        let moved = velocities.into_iter().map(|(name, velocity)| Ok((name, velocity.to_device(&device)?)));
+        let velocities = moved.collect::<Result<_>>()?;
+        Ok(Self { velocities, momentum, weight_decay, kernels: kernels.for_layer("optimizer") })
     }
 
     /// Velocity of each weight by name.
@@ -52,20 +52,26 @@ impl Sgd {
     /// # Errors
     /// If the gradients are another space's.
     pub fn step(&self, weights: &SharedWeights, gradients: &Gradients, lr: f32) -> Result<()> {
-        for name in gradients.take_touched() {
-            self.move_weight(&name, weights.get(&name)?, gradients.get(&name)?, lr)?;
-        }
-        Ok(())
+        let touched = gradients.take_touched();
+        let parts = touched.iter().map(|name| Ok((name.as_str(), weights.get(name)?, gradients.get(name)?)));
+        self.move_weights(parts.collect::<Result<Vec<_>>>()?, lr)
     }
 
-    /// One step on one weight, whose gradient is zero after it.
+    /// One step on weights by name, each with its gradient, which is zero after it.
     ///
     /// # Errors
     /// If the shapes differ.
-    pub(super) fn move_weight(&self, name: &str, weight: &Tensor, gradient: &Tensor, lr: f32) -> Result<()> {
-        let weight_decay = if decays(name) { self.weight_decay } else { 0.0 };
-        let step = NesterovStep { lr, momentum: self.momentum, weight_decay };
-        Ok(self.kernels.nesterov(weight, gradient, &self.velocities[name], step)?)
+    pub(super) fn move_weights<'a>(
+        &'a self,
+        weights: impl IntoIterator<Item = (&'a str, &'a Tensor, &'a Tensor)>,
+        lr: f32,
+    ) -> Result<()> {
+        let moved = |(name, parameter, gradient): (&str, &'a Tensor, &'a Tensor)| {
+            let weight_decay = if decays(name) { self.weight_decay } else { 0.0 };
+            Moved { parameter, gradient, velocity: &self.velocities[name], weight_decay }
+        };
+        let moved: Vec<_> = weights.into_iter().map(moved).collect();
+        Ok(self.kernels.nesterov(&moved, lr, self.momentum)?)
     }
 }
 

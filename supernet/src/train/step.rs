@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use rand::Rng;
 
-use super::loss::{Target, loss};
+use super::loss::{Loss, Target, loss};
 use crate::elastic::{Gradients, SharedWeights, SubnetWeights, check_finite};
 use crate::error::Result;
 use crate::kernels::Kernels;
@@ -34,11 +34,12 @@ impl Pupil<'_> {
         target: &Target,
         dropout: Option<Tensor>,
         gradients: &Gradients,
-    ) -> Result<f32> {
+    ) -> Result<Loss> {
         let layers = self.space.lower(arch)?;
         let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
         let views = subnet.gradients(gradients)?;
-        let loss = learn(&layers, [&subnet.values(), &views.source()], images, target, dropout)?;
+        let sources = [&subnet.values(), &views.source()];
+        let loss = learn(&layers, sources, self.kernels, images, target, dropout)?;
         views.finish()?;
         Ok(loss)
     }
@@ -59,14 +60,16 @@ impl Pupil<'_> {
 pub(super) fn learn(
     layers: &[LayerSpec],
     [values, gradients]: [&Source; 2],
+    kernels: Kernels,
     images: &Tensor,
     target: &Target,
     dropout: Option<Tensor>,
-) -> Result<f32> {
+) -> Result<Loss> {
     let network = Network::new(layers, values)?;
+    let dropout = dropout.map(|mask| kernels.activations(&mask)).transpose()?;
     let mut tape = dropout.map_or_else(Tape::new, Tape::with_dropout);
     let logits = network.forward(images, Pass::Training(&mut tape))?; // [N, classes]
-    let (loss, dlogits) = loss(&logits, target)?;
+    let (loss, dlogits) = loss(&logits, target, kernels)?;
     network.backward(&dlogits, tape, &Network::new(layers, gradients)?)?;
     Ok(loss)
 }

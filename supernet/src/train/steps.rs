@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::feeder::Feeder;
 use super::record::{LogLine, StepRecord};
 use super::run_folder::RunFolder;
-use crate::data::{Batch, TrainLoader};
+use crate::data::Batch;
 use crate::error::Result;
 use crate::timing::{Every, Stopwatch};
 
@@ -37,7 +38,7 @@ pub(super) struct Pace<'a> {
 pub(super) fn take_steps(
     learner: &mut impl Learner,
     pace: &Pace,
-    loader: &mut TrainLoader,
+    batches: &mut Feeder,
     told: &mut dyn FnMut(&StepRecord),
 ) -> Result<bool> {
     let mut save = Every::new(pace.every);
@@ -48,7 +49,7 @@ pub(super) fn take_steps(
             learner.save()?;
             return Ok(false);
         }
-        let batch = loader.next();
+        let batch = batches.next();
         if begun && batch.is_err() {
             learner.save()?;
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use candle_core::Tensor;
 
+use super::feeder::Feeder;
 use super::loss::Target;
 use super::plan::{Plan, PlannedPhase};
 use super::recipe::Recipe;
@@ -95,7 +96,8 @@ impl Trainer {
         check_fit(&space, &dataset, recipe)?;
         let steps_per_epoch = (dataset.train().len() / recipe.batch) as u64;
         let plan = Plan::new(&recipe.suited_to(&space), steps_per_epoch, config.seed);
-        let weights = SharedWeights::new(&space, &mut rng_for("weights", config.seed, &[]))?;
+        let weights =
+            SharedWeights::new(&space, &mut rng_for("weights", config.seed, &[]))?.on(config.kernels)?;
         let optimizer = Sgd::new(&weights, plan.momentum, plan.weight_decay, config.kernels)?;
         let gradients = Gradients::new(&weights)?;
         let mut trainer = Self {
@@ -157,7 +159,8 @@ impl Trainer {
         let mut times = Vec::new();
         for phase in self.plan.phases.iter().take_while(|_| !stop.load(Ordering::Relaxed)) {
             let step = phase.first_step;
-            let batch = loader.batch_at(step, self.plan.resolution(&self.space, step))?;
+            let batch =
+                loader.batch_at(step, self.plan.resolution(&self.space, step))?.on(self.config.kernels)?;
             if times.is_empty() {
                 self.learn(phase, step, &batch)?;
             }
@@ -193,7 +196,9 @@ impl Trainer {
         {
             return Ok(Outcome::Interrupted { step: self.step });
         }
-        let mut loader = self.loader()?;
+        let side = sampler::largest(&self.space).resolution;
+        let values = self.plan.batch * self.space.input_channels() * side * side;
+        let mut batches = Feeder::new(self.loader()?, self.config.kernels, values)?;
         while let Some((index, phase)) = self.plan.phase_at(self.step) {
             let phase = phase.clone();
             if stop.load(Ordering::Relaxed) {
@@ -207,7 +212,7 @@ impl Trainer {
             let pace =
                 Pace { steps: phase.first_step..phase.end(), every: self.config.checkpoint_every, stop };
             let learner = &mut InPhase { trainer: self, phase: &phase };
-            let taken = take_steps(learner, &pace, &mut loader, &mut |record| observer.step(record))?;
+            let taken = take_steps(learner, &pace, &mut batches, &mut |record| observer.step(record))?;
             if !taken || !self.leave(index, stop, observer)? {
                 return Ok(Outcome::Interrupted { step: self.step });
             }
@@ -254,11 +259,16 @@ impl Trainer {
         let teacher = self.soft_labels(phase, &batch.images)?;
         let (labels, smoothing) = (&batch.labels, self.plan.label_smoothing);
         let target = Target { labels, smoothing, teacher: teacher.as_ref() };
-        let mut total = 0.0;
+        let mut losses = Vec::with_capacity(archs.len());
         for (index, arch) in archs.iter().enumerate() {
             let place = [step, index as u64];
             let dropout = dropout_mask(&self.space, arch, batch.len(), self.config.seed, place)?;
-            let loss = pupil.learn(arch, &batch.images, &target, dropout, &self.gradients)?;
+            losses.push(pupil.learn(arch, &batch.images, &target, dropout, &self.gradients)?);
+        }
+        // all at once: a GPU is given the whole step before it is asked for anything
+        let mut total = 0.0;
+        for (loss, arch) in losses.iter().zip(&archs) {
+            let loss = loss.read()?;
             if loss.is_nan() || loss > most_loss(self.space.classes()) {
                 return Err(self.diverged(step, format!("the loss is {loss}"), arch.to_string()));
             }
@@ -285,7 +295,7 @@ impl Trainer {
         if index == 0 && self.teacher.is_none() {
             let path = self.folder.teacher();
             checkpoint::write_weights(&path, Kind::Teacher, &self.space, &self.weights, self.training())?;
-            self.teacher = Some(Supernet::read(&path)?);
+            self.teacher = Some(Supernet::read(&path)?.on(self.config.kernels)?);
         }
         self.save()?;
         self.evaluate(index, stop, observer)

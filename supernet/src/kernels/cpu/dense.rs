@@ -44,6 +44,14 @@ impl PatchShape {
         self.channels * self.kernel * self.kernel
     }
 
+    /// Groups of images whose patches are made together, of `most` values unless one image has more: a function of sizes
+    /// alone.
+    pub fn groups(&self, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let images = self.images;
+        let group = (most / (self.taps() * self.out_plane()).max(1)).clamp(1, images.max(1));
+        (0..images).step_by(group).map(move |first| first..(first + group).min(images))
+    }
+
     /// Values of one channel of one image.
     fn plane(&self) -> usize {
         self.height * self.width

@@ -57,12 +57,13 @@ impl Norm {
         self.launch("normalise", &[&places[..], &[addend.into(), y.into()]].concat(), &self.sizes())
     }
 
-    /// The gradients of gamma and beta, `[2, rows]`, and dx, which may be dy.
+    /// Adds the gradients of gamma and beta to `slopes`, `[rows]` each, and gives dx, which may be dy; works in `sums`,
+    /// `[2, rows]`.
     pub fn backward(
         &self,
         [x, dy, stats]: [Place; 3],
         excite: Option<Excite>,
-        sums: Place,
+        (sums, slopes): (Place, [Place; 2]),
         dx: Place,
         scratch: Place,
     ) -> Vec<Launch> {
@@ -74,6 +75,7 @@ impl Norm {
         let partial = if splits == 1 { sums } else { scratch };
         let given = [x, dy, stats, self.gamma, self.beta].map(Argument::from);
         let first = self.launch("normalise_sums", &[&given[..], &[partial.into()]].concat(), &sizes);
+        let sizes = [&sizes[..], &slopes.map(Argument::from)].concat();
         let last =
             self.launch("normalise_backward", &[&given[..], &[sums.into(), dx.into()]].concat(), &sizes);
         let join = (splits > 1).then(|| add_splits(partial, sums, 2 * self.rows, splits, false));
@@ -93,9 +95,15 @@ pub struct Excite {
 }
 
 /// Adds the sum of each of `rows` rows of `length` values to `out`; `scratch` is `splits(rows, length) * rows` values.
-pub fn add_row_sums(x: Place, (rows, length): (usize, usize), out: Place, scratch: Place) -> [Launch; 2] {
+pub fn add_row_sums(
+    x: Place,
+    (rows, length): (usize, usize),
+    out: Place,
+    scratch: Place,
+) -> impl Iterator<Item = Launch> {
     let splits = splits(rows, length);
-    let arguments = [x.into(), scratch.into(), long(rows), long(length), int(splits)];
+    let to = if splits == 1 { out } else { scratch };
+    let arguments = [x.into(), to.into(), long(rows), long(length), int(splits)];
     let sums = Launch::new("batch_norm", "row_sums", rows * splits, arguments);
-    [sums, add_splits(scratch, out, rows, splits, true)]
+    [sums].into_iter().chain((splits > 1).then(|| add_splits(scratch, out, rows, splits, true)))
 }

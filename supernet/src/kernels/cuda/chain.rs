@@ -41,12 +41,12 @@ pub struct Kept {
 pub struct Slopes {
     /// Of the chain's input.
     pub dx: Place,
-    /// Of gamma and beta before, `[2, C]`.
-    pub before: Place,
-    /// Of the weight, added to what is there.
+    /// Of gamma and beta before, `[C]` each, added to what is there, as the others are.
+    pub before: [Place; 2],
+    /// Of the weight.
     pub weight: Place,
-    /// Of gamma and beta after, `[2, C]`.
-    pub after: Place,
+    /// Of gamma and beta after, `[C]` each.
+    pub after: [Place; 2],
 }
 
 impl Chain {
@@ -83,36 +83,36 @@ impl Chain {
         launches
     }
 
-    /// Backward of a forward that left `kept`. `dy` is overwritten; `excite` are the factors of squeeze-and-excite and the
-    /// gradient of the means.
+    /// Backward of a forward that left `kept`. The gradient of what the convolution gave is left in `inner`, which may be
+    /// `dy`; `excite` are the factors of squeeze-and-excite and the gradient of the means. Works in `sums`, `[2, C]`, too.
     pub fn backward(
         &self,
         x: Place,
         kept: Kept,
-        dy: Place,
+        [dy, inner]: [Place; 2],
         excite: Option<[Place; 2]>,
         slopes: Slopes,
-        scratch: Place,
+        [sums, scratch]: [Place; 2],
     ) -> Vec<Launch> {
         let Self { shape, before, weight, after } = self;
         let plane = self.out_planes().1;
         let excite = excite.map(|[factors, dmeans]| Excite { factors, dmeans, plane });
         let given = [kept.convolved, dy, kept.after];
-        let mut launches = after.backward(given, excite, slopes.after, dy, scratch);
+        let mut launches = after.backward(given, excite, (sums, slopes.after), inner, scratch);
         launches.extend(depthwise::backward_weight(
             shape,
             x,
             self.read(kept.before),
-            dy,
+            inner,
             slopes.weight,
             scratch,
         ));
-        launches.push(depthwise::backward_input(shape, dy, *weight, slopes.dx));
+        launches.push(depthwise::backward_input(shape, inner, *weight, slopes.dx));
         if let Some(before) = before {
             launches.extend(before.backward(
                 [x, slopes.dx, kept.before],
                 None,
-                slopes.before,
+                (sums, slopes.before),
                 slopes.dx,
                 scratch,
             ));

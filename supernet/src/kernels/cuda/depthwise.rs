@@ -143,12 +143,14 @@ pub fn backward_weight(
     dy: Place,
     dw: Place,
     scratch: Place,
-) -> [Launch; 2] {
+) -> impl Iterator<Item = Launch> {
     let (cut, splits) = (Cut::of(shape, Pass::Weight), weight_splits(shape));
+    let to = if splits == 1 { dw } else { scratch };
     let mut arguments =
-        vec![x.into(), dy.into(), scratch.into(), cut.argument(shape), long(shape.channels), int(splits)];
+        vec![x.into(), dy.into(), to.into(), cut.argument(shape), long(shape.channels), int(splits)];
     arguments.extend(before_arguments(before));
     let blocks = shape.channels * splits;
     let sums = Launch::new("depthwise", kernel("depthwise_weight", shape), blocks, arguments);
-    [sums, add_splits(scratch, dw, shape.channels * shape.taps(), splits, true)]
+    let add = add_splits(scratch, dw, shape.channels * shape.taps(), splits, true);
+    [sums].into_iter().chain((splits > 1).then_some(add))
 }

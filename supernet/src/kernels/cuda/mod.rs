@@ -5,14 +5,27 @@
 //! so does every sum's order: no atomics, the same bits on every GPU of one kind.
 
 mod batch_norm;
+mod card;
 mod chain;
 mod dense;
 mod depthwise;
+#[cfg(feature = "cuda")]
+pub mod device;
+mod layers;
 mod planes;
 mod pool;
+mod product;
 #[cfg(test)]
 mod tests;
 mod training;
+mod updates;
+
+pub use card::{Card, Mark, Ring};
+#[cfg(test)]
+pub use {
+    card::Executor,
+    product::{Operand, Product},
+};
 
 use crate::space::Activation;
 
@@ -59,6 +72,24 @@ pub enum Argument {
     Ints(Vec<i32>),
     Long(i64),
     Float(f32),
+}
+
+impl Argument {
+    /// Its bytes in words, as a driver reads them.
+    fn words(&self) -> Vec<u64> {
+        match self {
+            Self::Place(Place(place)) => vec![*place],
+            Self::Long(value) => vec![value.cast_unsigned()],
+            Self::Float(value) => vec![u64::from(value.to_bits())],
+            Self::Ints(values) => {
+                let word = |pair: &[i32]| {
+                    let low = u64::from(pair[0].cast_unsigned());
+                    low | u64::from(pair.get(1).map_or(0, |high| high.cast_unsigned())) << 32
+                };
+                values.chunks(2).map(word).collect()
+            }
+        }
+    }
 }
 
 impl From<Place> for Argument {

@@ -1,6 +1,6 @@
 //! Planes: means, scales, biases, sums of maps, and pixels.
 
-use super::{Activation, Argument, Launch, Place, THREADS, int, long, number};
+use super::{Activation, Argument, Launch, Place, Storage, THREADS, int, long, number};
 
 /// Values that a block of an elementwise kernel takes.
 pub const EACH_BLOCK: usize = 4 * THREADS;
@@ -74,16 +74,75 @@ pub fn add(y: Place, x: Place, count: usize) -> Launch {
     each("add", count, &[y.into(), x.into()], &[])
 }
 
-/// Pixels `[N, C, H, W]`, bytes -> `[C, N, H, W]`, normalised by channel.
-pub fn prepare_pixels(
-    pixels: Place,
-    [mean, std]: [Place; 2],
-    out: Place,
-    [images, channels, plane]: [usize; 3],
-) -> Launch {
-    let count = images * channels * plane;
-    assert!(u32::try_from(count + EACH_BLOCK).is_ok(), "a batch has less than 2^32 values");
-    let mut arguments: Vec<_> = [pixels, mean, std, out].map(Argument::from).into();
-    arguments.extend([images, channels, plane].map(int));
-    Launch::new("planes", "prepare_pixels", count.div_ceil(EACH_BLOCK), arguments)
+/// What a copy makes of values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copying {
+    /// Activations stay what they are.
+    Activations,
+    /// f32 stays f32.
+    Numbers,
+    /// f32 becomes what activations are kept as.
+    ToActivations,
+    /// Activations become f32.
+    ToNumbers,
+}
+
+/// How to copy from one storage to another, and whose sources do it: they know one kind of activations at a time.
+pub fn copying(from: Storage, to: Storage) -> (Copying, Storage) {
+    match (from, to) {
+        (Storage::F32, Storage::F32) => (Copying::Numbers, Storage::F32),
+        (Storage::F32, Storage::Bf16) => (Copying::ToActivations, Storage::Bf16),
+        (Storage::Bf16, Storage::F32) => (Copying::ToNumbers, Storage::Bf16),
+        (Storage::Bf16, Storage::Bf16) => (Copying::Activations, Storage::Bf16),
+    }
+}
+
+/// Sizes and strides of a view of at most four axes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strided<'a> {
+    /// Values along each axis.
+    pub sizes: &'a [usize],
+    /// How far apart they are.
+    pub strides: &'a [usize],
+}
+
+impl Strided<'_> {
+    fn count(&self) -> usize {
+        self.sizes.iter().product()
+    }
+
+    /// `struct View` of the source: axes of one value go first.
+    fn argument(&self) -> Argument {
+        let filled = |values: &[usize], filling: usize| {
+            let missing = std::iter::repeat_n(filling, 4_usize.saturating_sub(values.len()));
+            missing.chain(values.iter().copied()).map(super::i32_of).collect::<Vec<_>>()
+        };
+        Argument::Ints([filled(self.sizes, 1), filled(self.strides, 0)].concat())
+    }
+}
+
+/// y = the values of a view of x, one after the other.
+pub fn copy(x: Place, view: &Strided, y: Place, copying: Copying) -> Launch {
+    let kernel = match copying {
+        Copying::Activations => "copy_activations",
+        Copying::Numbers => "copy_numbers",
+        Copying::ToActivations => "to_activations",
+        Copying::ToNumbers => "to_numbers",
+    };
+    strided(kernel, [x, y], view)
+}
+
+/// A view of y += x, all f32.
+pub fn add_to_view(y: Place, view: &Strided, x: Place) -> Launch {
+    strided("add_to_view", [y, x], view)
+}
+
+fn strided(kernel: &str, places: [Place; 2], view: &Strided) -> Launch {
+    let count = view.count();
+    assert!(
+        view.sizes.len() <= 4 && u32::try_from(count + EACH_BLOCK).is_ok(),
+        "a view of less than 2^32 values"
+    );
+    let arguments = [places[0].into(), places[1].into(), view.argument(), long(count)];
+    Launch::new("planes", kernel, count.div_ceil(EACH_BLOCK), arguments)
 }

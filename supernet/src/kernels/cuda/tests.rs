@@ -1,6 +1,7 @@
 //! Every kernel, compiled for the host, beside the reference.
 
 mod host;
+mod networks;
 
 use std::collections::BTreeSet;
 
@@ -177,14 +178,20 @@ fn check_batch_norm(
     reference::batch_norm::forward_in_place(&mut expected.1, affine, Some(&addend_read), &mut expected.0);
     reference::batch_norm::backward_in_place(&x_read, &mut expected.3, &expected.0, affine, &mut expected.2);
     let mut stats = vec![f32::NAN; 2 * rows];
-    let mut sums = stats.clone();
+    let mut room = stats.clone();
+    // gradients of gamma and beta are added to what is there
+    let mut sums = values(2 * rows, 6);
+    expected.2.iter_mut().zip(&sums).for_each(|(sum, there)| *sum += there);
+    let at_sums = place(&mut sums);
+    let slopes = [at_sums, super::Place(at_sums.0 + 4 * rows as u64)];
     let mut scratch = vec![f32::NAN; norm.scratch()];
     let mut y = Values::garbage(storage, rows * length);
     let (at_stats, at_scratch) = (place(&mut stats), place(&mut scratch));
     host.run(storage, norm.statistics(x.place(), at_stats, at_scratch));
     host.run(storage, [norm.apply(x.place(), at_stats, Some(addend.place()), y.place())]);
     let at_dy = dy.place();
-    host.run(storage, norm.backward([x.place(), at_dy, at_stats], None, place(&mut sums), at_dy, at_scratch));
+    let given = [x.place(), at_dy, at_stats];
+    host.run(storage, norm.backward(given, None, (place(&mut room), slopes), at_dy, at_scratch));
     judge.close(Storage::F32, &stats, &expected.0, &case);
     judge.close(storage, &y.read(), &expected.1, &case);
     // at a corner of the activation a rounding of z turns a slope on or off: one value of a sum
@@ -253,16 +260,22 @@ fn check_chain(host: &Host, judge: &mut Judge, shape: &DepthwiseShape, expansion
         output: place(&mut got.output),
         means: Some(place(&mut got.means)),
     };
+    let halves = |values: &mut [f32]| {
+        let (gamma, beta) = values.split_at_mut(values.len() / 2);
+        [place(gamma), place(beta)]
+    };
     let slopes = chain::Slopes {
         dx: place(&mut got.dx),
-        before: place(&mut got.slopes_before),
+        before: halves(&mut got.slopes_before),
         weight: place(&mut got.slopes_weight),
-        after: place(&mut got.slopes_after),
+        after: halves(&mut got.slopes_after),
     };
     let (at_x, at_scratch) = (place(&mut x), place(&mut scratch));
     host.run(Storage::F32, launched.forward(at_x, kept, at_scratch));
     let excite = excited.then(|| [place(&mut factors), place(&mut dmeans)]);
-    host.run(Storage::F32, launched.backward(at_x, kept, place(&mut dy), excite, slopes, at_scratch));
+    let (mut inner, mut sums) = (vec![f32::NAN; dy.len()], vec![f32::NAN; 2 * channels]);
+    let (given, rooms) = ([place(&mut dy), place(&mut inner)], [place(&mut sums), at_scratch]);
+    host.run(Storage::F32, launched.backward(at_x, kept, given, excite, slopes, rooms));
     for (got, expected) in got.all().into_iter().zip(naive.all()) {
         judge.close(Storage::F32, got, expected, &case);
     }
@@ -431,29 +444,50 @@ fn planes_and_biases() {
     }
 }
 
+/// Views of f32 and of activations: turned, narrowed, of less than four axes.
 #[test]
-fn pixels_are_turned_and_normalised() {
+fn copies_of_views() {
     let Some(host) = Host::get() else { return };
-    let mut judge = Judge::new("pixels");
-    for (images, channels, plane) in [(1, 1, 1), (3, 3, 35), (5, 3, 1024)] {
-        for storage in BOTH {
-            let len = images * channels * plane;
-            let mut pixels: Vec<u8> = (0..len).map(|at| (at * 37 % 256) as u8).collect();
-            let (mut mean, mut std) = (vec![0.2, 0.4, 0.6], vec![0.5, 0.25, 0.125]);
-            let expected: Vec<f32> = (0..len)
-                .map(|at| {
-                    let (channel, image) = (at / plane / images, at / plane % images);
-                    let pixel = pixels[(image * channels + channel) * plane + at % plane];
-                    (f32::from(pixel) / 255.0 - mean[channel]) / std[channel]
-                })
-                .collect();
-            let mut out = Values::garbage(storage, len);
-            let constants = [place(&mut mean), place(&mut std)];
-            let sizes = [images, channels, plane];
-            let launch = planes::prepare_pixels(place(&mut pixels), constants, out.place(), sizes);
-            host.run(storage, [launch]);
-            judge.close(storage, &out.read(), &expected, &(storage, sizes));
+    let mut judge = Judge::new("copies of views");
+    let views: [(&[usize], &[usize]); 5] = [
+        (&[3, 5, 7, 11], &[77, 231, 11, 1]),
+        (&[4, 1, 3, 3], &[49, 49, 7, 1]),
+        (&[1000, 33], &[1, 1000]),
+        (&[5], &[2]),
+        (&[], &[]),
+    ];
+    for (sizes, strides) in views {
+        let (count, furthest) = (
+            sizes.iter().product::<usize>(),
+            1 + sizes.iter().zip(strides).map(|(size, stride)| (size - 1) * stride).sum::<usize>(),
+        );
+        let view = planes::Strided { sizes, strides };
+        let at = |mut index: usize| {
+            let mut place = 0;
+            for (size, stride) in sizes.iter().zip(strides).rev() {
+                place += index % size * stride;
+                index /= size;
+            }
+            place
+        };
+        let given = values(furthest, 1);
+        for from in BOTH {
+            for to in BOTH {
+                let (mut x, mut y) = (Values::new(from, &given), Values::garbage(to, count));
+                let read = x.read();
+                let expected: Vec<f32> = (0..count).map(|index| read[at(index)]).collect();
+                let expected = Values::new(to, &expected).read();
+                let (copying, storage) = planes::copying(from, to);
+                host.run(storage, [planes::copy(x.place(), &view, y.place(), copying)]);
+                assert_eq!(y.read(), expected);
+                judge.compared += 1;
+            }
         }
+        let (mut sums, mut more) = (given.clone(), values(count, 2));
+        let mut expected = given;
+        (0..count).for_each(|index| expected[at(index)] += more[index]);
+        host.run(Storage::F32, [planes::add_to_view(place(&mut sums), &view, place(&mut more))]);
+        judge.close(Storage::F32, &sums, &expected, &view);
     }
 }
 
@@ -537,7 +571,8 @@ fn one_step_of_all_parameters() {
         reference::sgd::nesterov(p, g, v, SgdStep { weight_decay, ..step });
         let length = value.len() as i64;
         let [value, gradient, velocity] = [value, gradient, velocity].map(|values| place(values));
-        parameters.push(training::Parameter { value, gradient, velocity, length, weight_decay });
+        let parameter = training::Parameter { value, gradient, velocity, length, weight_decay };
+        parameters.extend(parameter.words());
     }
     let mut chunks = training::chunks(&lengths);
     assert_eq!(chunks.len(), 6);

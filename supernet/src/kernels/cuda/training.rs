@@ -7,13 +7,24 @@ pub const CHUNK: usize = 4096;
 
 /// One parameter tensor, as `struct Parameter` of the source.
 #[derive(Clone, Copy, Debug)]
-#[repr(C)]
 pub struct Parameter {
     pub value: Place,
     pub gradient: Place,
     pub velocity: Place,
     pub length: i64,
     pub weight_decay: f32,
+}
+
+impl Parameter {
+    /// Words of 8 bytes.
+    pub const WORDS: usize = 5;
+
+    /// The struct as it lies in memory.
+    pub fn words(&self) -> [i64; Self::WORDS] {
+        let [value, gradient, velocity] =
+            [self.value, self.gradient, self.velocity].map(|place| place.0.cast_signed());
+        [value, gradient, velocity, self.length, i64::from(self.weight_decay.to_bits())]
+    }
 }
 
 /// Which parts of which parameters the blocks of [`nesterov`] take, pairs as `struct Chunk` of the source.

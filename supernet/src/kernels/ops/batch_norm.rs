@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use candle_core::{Result, Shape, Tensor};
 
-use super::{Kernels, Op, View, run, same_shape};
+use super::{Kernels, Op, View, on_gpu, run, same_shape};
 use crate::kernels::cpu::batch_norm::Affine;
 use crate::kernels::tensors::{update, with_views};
 use crate::space::Activation;
@@ -42,6 +42,11 @@ impl Kernels {
         addend: Option<&Tensor>,
     ) -> Result<(Tensor, Tensor)> {
         same_shape("normalise", x, addend.unwrap_or(x))?;
+        on_gpu!(self, Op::new("batch norm"), [x, x, x], card => {
+            let y = card.alike(x)?;
+            let statistics = card.normalise(x, with, addend, None, &y)?;
+            Ok((y, statistics))
+        });
         let shapes = [x.shape().clone(), Shape::from((2, x.dim(0)?))];
         let inputs = [x, &with.gamma, &with.beta, addend.unwrap_or(&with.beta)];
         let [y, statistics] =
@@ -68,6 +73,7 @@ impl Kernels {
         same_shape("normalise", x, addend.unwrap_or(x))?;
         let inputs = [&with.gamma, &with.beta, addend.unwrap_or(&with.beta)];
         let op = Op::new("batch norm in place");
+        on_gpu!(self, op, [x, x, x], card => card.normalise(x, with, addend, None, x));
         self.compute(op, inputs, (2, x.dim(0)?), |[gamma, beta, more], statistics| {
             let statistics = RefCell::new(statistics);
             let addend = addend.map(|_| more.contiguous()).transpose()?;
@@ -93,6 +99,9 @@ impl Kernels {
     ) -> Result<()> {
         same_shape("normalise", x, addend.unwrap_or(x))?;
         let inputs = [statistics, addend.unwrap_or(statistics)];
+        on_gpu!(self, Op::new("batch norm in place"), [x, x], card => {
+            card.normalise(x, with, addend, Some(statistics), x).map(drop)
+        });
         self.update(Op::new("batch norm in place"), x, inputs, |mut x, views| {
             let statistics = views[0].contiguous()?;
             let addend = addend.map(|_| views[1].contiguous()).transpose()?;
@@ -120,6 +129,11 @@ impl Kernels {
         let shapes = [x.shape().clone(), statistics.shape().clone()];
         let inputs = [x, dy, statistics, &with.gamma, &with.beta];
         let op = Op::new("batch norm backward");
+        on_gpu!(self, op, [x, dy, x, dy, dy], card => {
+            let dx = card.alike(x)?;
+            card.normalise_backward([x, dy, statistics], with, gradient, &dx)?;
+            Ok(dx)
+        });
         let [dx, sums] = self.compute_many(op, inputs, shapes, |[x, dy, statistics, gamma, beta], out| {
             let [dx, sums] = out;
             let (x, dy, statistics) = (x.contiguous()?, dy.contiguous()?, statistics.contiguous()?);
@@ -145,6 +159,9 @@ impl Kernels {
         same_shape("normalise backward", x, dy)?;
         let inputs = [x, statistics, &with.gamma, &with.beta];
         let op = Op::new("batch norm backward");
+        on_gpu!(self, op, [x, dy, x, dy, dy], card => {
+            card.normalise_backward([x, dy, statistics], with, gradient, dy)
+        });
         let sums = self.compute(op, inputs, statistics.shape(), |[x, statistics, gamma, beta], sums| {
             let sums = RefCell::new(sums);
             update("normalise_backward_in_place", dy, [], |mut dy, _| {

@@ -3,7 +3,7 @@
 
 use candle_core::{Result, Shape, Tensor, bail};
 
-use super::{Kernels, Normalisation, Op, View, run};
+use super::{Kernels, Normalisation, Op, View, on_gpu, run};
 use crate::kernels::cpu::channelwise::{Chain, Kept, Moments, Saved, Slopes};
 use crate::kernels::cpu::depthwise::DepthwiseShape;
 use crate::space::Activation;
@@ -93,6 +93,8 @@ impl Kernels {
     pub fn chain(self, chain: &DepthwiseChain, x: &Tensor) -> Result<(Tensor, Option<Tensor>, ChainKept)> {
         let shape = chain.shape(x)?;
         let (channels, expands) = (shape.channels, chain.before.is_some());
+        let op = chain.op("norm, depthwise, norm", &shape, 1);
+        on_gpu!(self, op, [x, x], card => card.chain(chain, &shape, x));
         let shapes = [
             shape_if(expands, (2, channels)),
             output(&shape),
@@ -102,7 +104,6 @@ impl Kernels {
         ];
         let [gamma, beta, weight, after_gamma, after_beta] = chain.constants();
         let inputs = [x, gamma, beta, weight, after_gamma, after_beta];
-        let op = chain.op("norm, depthwise, norm", &shape, 1);
         let [before, convolved, after, output, means] =
             self.compute_many(op, inputs, shapes, |[x, constants @ ..], out| {
                 let [before, convolved, after, output, means] = out;
@@ -127,12 +128,13 @@ impl Kernels {
     ) -> Result<(Tensor, Option<Tensor>, Tensor)> {
         let shape = chain.shape(x)?;
         let (channels, expands) = (shape.channels, chain.before.is_some());
+        let op = chain.op("norm, depthwise, norm", &shape, 1);
+        on_gpu!(self, op, [x, x], card => card.chain_forgetting(chain, &shape, x, given));
         let shapes = [output(&shape), shape_if(expands, (2, channels)), Shape::from((2, channels))];
         let [gamma, beta, weight, after_gamma, after_beta] = chain.constants();
         let (given_before, given_after) = given.unwrap_or((None, after_beta));
         let given_before = given_before.unwrap_or(given_after);
         let inputs = [x, given_before, given_after, gamma, beta, weight, after_gamma, after_beta];
-        let op = chain.op("norm, depthwise, norm", &shape, 1);
         let [output, before, after] = self.compute_many(op, inputs, shapes, |views, out| {
             let [x, given_before, given_after, constants @ ..] = views;
             let slices = chain.over(shape, constants)?;
@@ -168,6 +170,10 @@ impl Kernels {
         if dy.shape() != &output(&shape) {
             bail!("depthwise backward: gradient {:?} for {shape:?}", dy.dims());
         }
+        let op = chain.op("norm, depthwise, norm backward", &shape, 2);
+        on_gpu!(self, op, [x, x, dy, dy], card => {
+            card.chain_backward((chain, &shape), (x, kept), dy, excite, gradient)
+        });
         let shapes = [
             x.shape().clone(),
             shape_if(expands, (2, channels)),
@@ -190,7 +196,6 @@ impl Kernels {
             after_gamma,
             after_beta,
         ];
-        let op = chain.op("norm, depthwise, norm backward", &shape, 2);
         let [dx, before, weight, after] = self.compute_many(op, inputs, shapes, |views, out| {
             let [x, stats_before, convolved, stats_after, dy, factor, dmean, constants @ ..] = views;
             let slices = chain.over(shape, constants)?;
@@ -234,6 +239,7 @@ impl Kernels {
             bail!("depthwise_activated: shift {:?} for {} channels", shift.dims(), shape.channels);
         }
         let op = Op::new("depthwise activated");
+        on_gpu!(self, op, [x, x], card => card.depthwise_activated(x, (weight, &shape), shift, activation));
         self.compute(op, [x, weight, shift], output(&shape), |[x, weight, shift], y| {
             let (x, weight, shift) = (x.contiguous()?, weight.contiguous()?, shift.contiguous()?);
             run!(self, channelwise::forward_activated(&shape, x, weight, (shift, activation), y));

@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::{Result, Tensor, bail};
 
 use super::product::{filter_rows, filters};
-use super::{Kernels, Op, PackedWeight, run};
+use super::{Kernels, Op, PackedWeight, on_gpu, run};
 use crate::kernels::cpu::dense::PatchShape;
 use crate::kernels::cpu::product::{Matrix, MatrixMut, Write};
 use crate::kernels::tensors::unfilled;
@@ -34,13 +34,6 @@ impl Window {
     }
 }
 
-/// Groups of images whose patches are made together: a function of sizes alone.
-fn groups(shape: &PatchShape) -> impl Iterator<Item = Range<usize>> {
-    let images = shape.images;
-    let group = (PATCH_VALUES / (shape.taps() * shape.out_plane()).max(1)).clamp(1, images.max(1));
-    (0..images).step_by(group).map(move |first| first..(first + group).min(images))
-}
-
 /// The patches of some images as a matrix.
 fn columns<'a>(shape: &PatchShape, images: &Range<usize>, values: &'a [f32]) -> Matrix<'a> {
     let columns = images.len() * shape.out_plane();
@@ -49,7 +42,7 @@ fn columns<'a>(shape: &PatchShape, images: &Range<usize>, values: &'a [f32]) -> 
 
 /// Room for the patches of the largest group.
 fn room(shape: &PatchShape) -> Vec<f32> {
-    let most = groups(shape).map(|images| images.len()).max().unwrap_or(0);
+    let most = shape.groups(PATCH_VALUES).map(|images| images.len()).max().unwrap_or(0);
     unfilled(most * shape.taps() * shape.out_plane())
 }
 
@@ -67,7 +60,7 @@ impl Kernels {
         mut visit: impl FnMut(Range<usize>, Matrix<'_>) -> Result<()>,
     ) -> Result<()> {
         let mut values = room(shape);
-        for images in groups(shape) {
+        for images in shape.groups(PATCH_VALUES) {
             let values = &mut values[..shape.taps() * images.len() * shape.out_plane()];
             run!(self, dense::patches(shape, images.clone(), x, values));
             visit(images.clone(), columns(shape, &images, values))?;
@@ -83,6 +76,7 @@ impl Kernels {
     pub fn convolve(self, weight: &Tensor, x: &Tensor, stride: usize) -> Result<Tensor> {
         let (shape, outputs) = fitting(weight.dims(), x.dims(), stride)?;
         let op = Op::new("convolve").macs(outputs * shape.taps() * shape.images * shape.out_plane());
+        on_gpu!(self, op, [weight, x], card => card.convolve(weight, x, &shape));
         self.compute(op, [weight, x], &maps_of(&shape, outputs), |[weight, x], y| {
             let weight = filters(&weight)?;
             let row_stride = shape.images * shape.out_plane();
@@ -110,6 +104,11 @@ impl Kernels {
             bail!("convolve_activated: {outputs}x{taps} on {:?} with shift {:?}", x.dims(), shift.dims());
         }
         let op = Op::new("convolve activated").macs(outputs * taps * shape.images * shape.out_plane());
+        on_gpu!(self, op, [&weight.weight, x], card => {
+            let y = card.convolve_rows(&weight.weight, x, &shape)?;
+            card.activate(&y, shift, activation)?;
+            Ok(y)
+        });
         self.compute(op, [&weight.weight, x, shift], &maps_of(&shape, outputs), |[filters, x, shift], y| {
             let (write, row_stride) = (
                 Write::Activate { shift: shift.contiguous()?, activation },
@@ -141,9 +140,10 @@ impl Kernels {
             bail!("convolve_backward_input: {:?} for {maps:?} at stride {stride}", dy.dims());
         }
         let op = Op::new("convolve backward input").macs(dy.elem_count() * shape.taps());
+        on_gpu!(self, op, [weight, dy], card => card.convolve_backward_input(weight, dy, &shape));
         self.compute(op, [weight, dy], &maps, |[weight, dy], dx| {
             let (weight, mut values) = (transposed(filters(&weight)?), room(&shape));
-            for images in groups(&shape) {
+            for images in shape.groups(PATCH_VALUES) {
                 let dy = output(&shape, &images, outputs, dy.contiguous()?);
                 let values = &mut values[..shape.taps() * dy.columns];
                 let out = MatrixMut { values, row_stride: dy.columns };
@@ -171,6 +171,7 @@ impl Kernels {
             bail!("add_convolve_weight: {:?} for {:?} at stride {stride}", dy.dims(), x.dims());
         }
         let op = Op::new("add convolve weight").macs(dy.elem_count() * shape.taps());
+        on_gpu!(self, op, [x, dy], card => card.add_convolve_weight(destination, x, dy, &shape));
         self.update(op, destination, [x, dy], |destination, views| {
             let (_, _, row_stride) = filter_rows(destination.layout)?;
             let dy = views[1].contiguous()?;

@@ -1,7 +1,8 @@
 //! The kernels as methods on tensors: shapes checked, then handed to the implementation, and timed where a profile
 //! asks for it.
 //!
-//! Everything here works on f32 tensors on the CPU; a tensor elsewhere is an error that names its device.
+//! The CPU's work on f32 tensors in its memory; those of a GPU on tensors there, f32 or, activations, bfloat16. A tensor
+//! elsewhere is an error that names its device.
 
 mod batch_norm;
 mod chain;
@@ -13,6 +14,8 @@ mod updates;
 
 use candle_core::{Result, Shape, Tensor, bail};
 
+#[cfg(any(test, feature = "cuda"))]
+use super::cuda;
 use super::tensors::{self, Destination, View};
 use super::{Kernels, Path, cpu, reference};
 use crate::timing::Stopwatch;
@@ -21,7 +24,7 @@ pub use batch_norm::Normalisation;
 pub use chain::{ChainKept, DepthwiseChain};
 pub use dense::Window;
 pub use product::PackedWeight;
-pub use updates::NesterovStep;
+pub use updates::{CrossEntropy, Moved};
 
 /// Calls a slice kernel on the path that `$self` names.
 macro_rules! run {
@@ -29,10 +32,23 @@ macro_rules! run {
         match $self.path {
             $crate::kernels::Path::Reference => $crate::kernels::reference::$module::$function($($argument),*),
             $crate::kernels::Path::Cpu(isa) => $crate::kernels::cpu::$module::$function(isa, $($argument),*),
+            #[cfg(any(test, feature = "cuda"))]
+            $crate::kernels::Path::Cuda(_) => unreachable!("a GPU has taken this already"),
         }
     };
 }
 use run;
+
+/// Returns what a GPU makes of it, where `$self` is one: `on_gpu!(self, op, [tensors it touches], card => call)`.
+macro_rules! on_gpu {
+    ($self:expr, $op:expr, $tensors:expr, $card:ident => $call:expr) => {
+        #[cfg(any(test, feature = "cuda"))]
+        if let $crate::kernels::Path::Cuda($card) = $self.path {
+            return $self.record($op, $crate::kernels::ops::elements(&$tensors), || $call);
+        }
+    };
+}
+use on_gpu;
 
 /// An operation's name, and how much it multiplies.
 #[derive(Clone, Copy)]
@@ -94,6 +110,8 @@ impl Kernels {
         let Some(profile) = self.profile else { return body() };
         let watch = Stopwatch::start();
         let result = body();
+        // an error of what was begun comes again with whatever is asked of the GPU next
+        let _ = self.synchronise();
         profile.add((self.layer, op.name), watch.elapsed_ms(), op.macs as u64, 4 * values as u64);
         result
     }

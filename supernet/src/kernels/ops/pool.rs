@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor, bail};
 
-use super::{Kernels, Op, run};
+use super::{Kernels, Op, on_gpu, run};
 use crate::kernels::cpu::pool::Pool;
 
 /// The pooling of maps `[C, N, H, W]`.
@@ -25,6 +25,7 @@ impl Kernels {
     /// If the tensor is not contiguous.
     pub fn max_pool(self, x: &Tensor) -> Result<Tensor> {
         let (pool, maps) = pool_of(x.dims(), MAX_POOL)?;
+        on_gpu!(self, Op::new("max pool"), [x], card => card.max_pool(x, &pool, &maps));
         self.compute(Op::new("max pool"), [x], &maps, |[x], y| {
             run!(self, pool::max(&pool, x.contiguous()?, y));
             Ok(())
@@ -40,6 +41,7 @@ impl Kernels {
         if dy.dims() != maps {
             bail!("max_pool_backward: {:?} for {:?}", dy.dims(), x.dims());
         }
+        on_gpu!(self, Op::new("max pool backward"), [x, dy], card => card.max_pool_backward(x, dy, &pool));
         self.compute(Op::new("max pool backward"), [x, dy], x.shape(), |[x, dy], dx| {
             run!(self, pool::max_backward(&pool, x.contiguous()?, dy.contiguous()?, dx));
             Ok(())
@@ -52,6 +54,7 @@ impl Kernels {
     /// If the tensor is not contiguous.
     pub fn average_pool(self, x: &Tensor, stride: usize) -> Result<Tensor> {
         let (pool, maps) = pool_of(x.dims(), [stride, stride, 0])?;
+        on_gpu!(self, Op::new("average pool"), [x], card => card.average_pool(x, &pool, &maps));
         self.compute(Op::new("average pool"), [x], &maps, |[x], y| {
             run!(self, pool::average(&pool, x.contiguous()?, y));
             Ok(())
@@ -73,6 +76,9 @@ impl Kernels {
         if dy.dims() != maps {
             bail!("average_pool_backward: {:?} for {input:?} at stride {stride}", dy.dims());
         }
+        on_gpu!(self, Op::new("average pool backward"), [dy], card => {
+            card.average_pool_backward(dy, &pool, &input)
+        });
         self.compute(Op::new("average pool backward"), [dy], &input, |[dy], dx| {
             run!(self, pool::average_backward(&pool, dy.contiguous()?, dx));
             Ok(())

@@ -2,7 +2,7 @@
 
 use candle_core::{Layout, Result, Tensor, bail};
 
-use super::{Kernels, Op, Path, View, cpu, reference};
+use super::{Kernels, Op, Path, View, cpu, on_gpu, reference};
 use crate::kernels::cpu::product::{Matrix, MatrixMut, Packed, Write};
 use crate::kernels::tensors::with_views;
 use crate::space::Activation;
@@ -51,6 +51,8 @@ impl Kernels {
         match self.path {
             Path::Reference => reference::matrix::product(left, right, out, write),
             Path::Cpu(isa) => cpu::product::product(isa, left, right, out, write),
+            #[cfg(any(test, feature = "cuda"))]
+            Path::Cuda(_) => unreachable!("a GPU has taken this already"),
         }
         Ok(())
     }
@@ -62,6 +64,7 @@ impl Kernels {
     pub fn product(self, left: &Tensor, right: &Tensor) -> Result<Tensor> {
         let (m, n) = (left.dim(0)?, right.dim(1)?);
         let op = Op::new("product").macs(left.elem_count() * n);
+        on_gpu!(self, op, [left, right], card => card.product(left, right));
         self.compute(op, [left, right], (m, n), |[left, right], out| {
             let out = MatrixMut { values: out, row_stride: n };
             self.product_into(matrix(&left)?, matrix(&right)?, out, Write::Replace)
@@ -73,10 +76,16 @@ impl Kernels {
     /// # Errors
     /// If it is no matrix of f32.
     pub fn pack(self, weight: &Tensor) -> Result<PackedWeight> {
+        #[cfg(any(test, feature = "cuda"))]
+        if let Path::Cuda(card) = self.path {
+            return Ok(PackedWeight { weight: card.copy(weight, card.activations())?, packed: None });
+        }
         let packed = with_views([weight], |[weight]| {
             Ok(match self.path {
                 Path::Reference => None,
                 Path::Cpu(isa) => Some(Packed::new(isa, &matrix(&weight)?)),
+                #[cfg(any(test, feature = "cuda"))]
+                Path::Cuda(_) => None,
             })
         })?;
         Ok(PackedWeight { weight: weight.clone(), packed })
@@ -98,6 +107,11 @@ impl Kernels {
             bail!("product_activated: {m}x{k} times {:?} with shift {:?}", right.dims(), shift.dims());
         }
         let op = Op::new("product activated").macs(m * k * n);
+        on_gpu!(self, op, [&left.weight, right], card => {
+            let y = card.product(&left.weight, right)?;
+            card.activate(&y, shift, activation)?;
+            Ok(y)
+        });
         self.compute(op, [&left.weight, right, shift], (m, n), |[weight, right, shift], out| {
             let out = MatrixMut { values: out, row_stride: n };
             let write = Write::Activate { shift: shift.contiguous()?, activation };
@@ -132,6 +146,7 @@ impl Kernels {
             bail!("add_product: destination {:?} for a product {sizes:?}", destination.layout());
         }
         let op = Op::new("add product").macs(left.elem_count() * sizes.1);
+        on_gpu!(self, op, [destination, left, right], card => card.add_product(destination, left, right));
         self.update(op, destination, [left, right], |destination, views| {
             let row_stride = destination.layout.stride()[0].max(sizes.1);
             let out = MatrixMut { values: destination.values, row_stride };

@@ -2,21 +2,33 @@
 
 use std::cell::RefCell;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
-use super::{Kernels, Op, run, same_shape};
+use super::{Kernels, Op, on_gpu, run, same_shape};
+#[cfg(any(test, feature = "cuda"))]
+use super::{Path, cuda};
 use crate::kernels::cpu::sgd::SgdStep;
 use crate::kernels::tensors::update;
 
-/// One step of stochastic gradient descent with Nesterov's momentum, as PyTorch takes it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct NesterovStep {
-    /// Learning rate.
-    pub lr: f32,
-    /// Momentum.
-    pub momentum: f32,
+/// A parameter that the optimizer moves, with what belongs to it: contiguous tensors of one shape.
+#[derive(Clone, Copy, Debug)]
+pub struct Moved<'a> {
+    /// The parameter.
+    pub parameter: &'a Tensor,
+    /// Its gradient, set to zero by the step.
+    pub gradient: &'a Tensor,
+    /// Its velocity.
+    pub velocity: &'a Tensor,
     /// Weight decay, added to the gradient.
     pub weight_decay: f32,
+}
+
+/// Each image's loss, where it was computed, and the gradient of their mean at the logits.
+pub struct CrossEntropy {
+    /// `[N]`.
+    pub losses: Tensor,
+    /// `[N, classes]`.
+    pub gradient: Tensor,
 }
 
 impl Kernels {
@@ -26,6 +38,7 @@ impl Kernels {
     /// If the shapes differ.
     pub fn add_assign(self, destination: &Tensor, x: &Tensor) -> Result<()> {
         same_shape("add_assign", destination, x)?;
+        on_gpu!(self, Op::new("add assign"), [destination, x, x], card => card.add_assign(destination, x));
         self.update(Op::new("add assign"), destination, [x], |mut destination, views| {
             run!(self, planes::add_assign(destination.contiguous()?, views[0].contiguous()?));
             Ok(())
@@ -38,6 +51,7 @@ impl Kernels {
     /// If the shapes differ.
     pub fn add_to_view(self, destination: &Tensor, x: &Tensor) -> Result<()> {
         same_shape("add_to_view", destination, x)?;
+        on_gpu!(self, Op::new("add to view"), [x, x, x], card => card.add_to_view(destination, x));
         self.update(Op::new("add to view"), destination, [x], |destination, views| {
             let (dims, strides) = (destination.layout.dims(), destination.layout.stride());
             for (index, value) in views[0].contiguous()?.iter().enumerate() {
@@ -52,43 +66,106 @@ impl Kernels {
     /// # Errors
     /// If it is not contiguous.
     pub fn fill_zero(self, destination: &Tensor) -> Result<()> {
+        on_gpu!(self, Op::new("fill zero"), [destination], card => card.clear(destination));
         self.update(Op::new("fill zero"), destination, [], |mut destination, _| {
             destination.contiguous()?.fill(0.0);
             Ok(())
         })
     }
 
-    /// One step on a parameter and its velocity, in place; the gradient is 0 after it.
+    /// One step of stochastic gradient descent with Nesterov's momentum, as PyTorch takes it, on each parameter and its
+    /// velocity, in place; the gradients are 0 after it.
     ///
     /// # Errors
-    /// If the shapes differ.
-    pub fn nesterov(
-        self,
-        parameter: &Tensor,
-        gradient: &Tensor,
-        velocity: &Tensor,
-        step: NesterovStep,
-    ) -> Result<()> {
-        same_shape("nesterov", parameter, gradient)?;
-        same_shape("nesterov", parameter, velocity)?;
-        let NesterovStep { lr, momentum, weight_decay } = step;
-        let step = SgdStep { lr, momentum, weight_decay };
-        self.record(Op::new("nesterov"), 6 * parameter.elem_count(), || {
-            update("nesterov", velocity, [], |mut velocity, _| {
-                let velocity = RefCell::new(velocity.contiguous()?);
-                update("nesterov", gradient, [], |mut gradient, _| {
-                    let gradient = RefCell::new(gradient.contiguous()?);
-                    update("nesterov", parameter, [], |mut parameter, _| {
-                        let (mut velocity, mut gradient) = (velocity.borrow_mut(), gradient.borrow_mut());
-                        run!(
-                            self,
-                            sgd::nesterov(parameter.contiguous()?, &mut gradient, &mut velocity, step)
-                        );
-                        Ok(())
-                    })
+    /// If shapes differ.
+    pub fn nesterov(self, moved: &[Moved], lr: f32, momentum: f32) -> Result<()> {
+        for Moved { parameter, gradient, velocity, .. } in moved {
+            same_shape("nesterov", parameter, gradient)?;
+            same_shape("nesterov", parameter, velocity)?;
+        }
+        let values = moved.iter().map(|moved| 6 * moved.parameter.elem_count()).sum();
+        self.record(Op::new("nesterov"), values, || {
+            #[cfg(any(test, feature = "cuda"))]
+            if let Path::Cuda(card) = self.path {
+                return card.nesterov(moved, lr, momentum);
+            }
+            moved.iter().try_for_each(|moved| {
+                self.move_one(moved, SgdStep { lr, momentum, weight_decay: moved.weight_decay })
+            })
+        })
+    }
+
+    fn move_one(self, moved: &Moved, step: SgdStep) -> Result<()> {
+        update("nesterov", moved.velocity, [], |mut velocity, _| {
+            let velocity = RefCell::new(velocity.contiguous()?);
+            update("nesterov", moved.gradient, [], |mut gradient, _| {
+                let gradient = RefCell::new(gradient.contiguous()?);
+                update("nesterov", moved.parameter, [], |mut parameter, _| {
+                    let (mut velocity, mut gradient) = (velocity.borrow_mut(), gradient.borrow_mut());
+                    run!(self, sgd::nesterov(parameter.contiguous()?, &mut gradient, &mut velocity, step));
+                    Ok(())
                 })
             })
         })
+    }
+
+    /// Cross-entropy of logits `[N, classes]` with labels, smoothed, plus that with a teacher's logits, as a GPU
+    /// computes it in f32; `None` on a CPU, whose losses are summed in double precision by whoever asks. Labels must
+    /// be below the classes.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn cross_entropy(
+        self,
+        logits: &Tensor,
+        labels: &[u32],
+        teacher: Option<&Tensor>,
+        smoothing: f32,
+    ) -> Result<Option<CrossEntropy>> {
+        same_shape("cross_entropy", logits, teacher.unwrap_or(logits))?;
+        if labels.len() != logits.dim(0)? {
+            bail!("cross_entropy: {} labels for {:?}", labels.len(), logits.dims());
+        }
+        on_gpu!(self, Op::new("cross entropy"), [logits, logits], card => {
+            let (losses, gradient) = card.cross_entropy(logits, labels, teacher, smoothing)?;
+            Ok(Some(CrossEntropy { losses, gradient }))
+        });
+        let _ = smoothing;
+        Ok(None)
+    }
+
+    /// A contiguous copy of a view as activations are kept; where there is nothing to change, the same. Views of what
+    /// lies on the CPU go to where the kernels compute.
+    ///
+    /// # Errors
+    /// If the values are neither f32 nor activations.
+    pub fn activations(self, view: &Tensor) -> Result<Tensor> {
+        on_gpu!(self, Op::new("activations"), [view, view], card => {
+            let view = &view.to_device(card.device())?;
+            card.kept(view, card.activations())
+        });
+        view.contiguous()
+    }
+
+    /// A weight as products read it, a view of it where they read it as it is.
+    ///
+    /// # Errors
+    /// If it is not f32 where the kernels compute.
+    pub fn operand(self, weight: &Tensor) -> Result<Tensor> {
+        on_gpu!(self, Op::new("operand"), [weight], card => match card.activations() {
+            cuda::Storage::F32 => Ok(weight.clone()),
+            wanted => card.copy(weight, wanted),
+        });
+        Ok(weight.clone())
+    }
+
+    /// A contiguous copy of a view as f32; where there is nothing to change, the same.
+    ///
+    /// # Errors
+    /// If the values are neither f32 nor activations.
+    pub fn numbers(self, view: &Tensor) -> Result<Tensor> {
+        on_gpu!(self, Op::new("numbers"), [view, view], card => card.kept(view, cuda::Storage::F32));
+        view.contiguous()
     }
 }
 

@@ -10,7 +10,7 @@ use crate::model_folder::ModelFolder;
 use crate::nn::{MapSource, Network, Source};
 use crate::space::{Arch, LayerSpec, SearchSpace};
 use crate::train::Sgd;
-use crate::train::loss::Target;
+use crate::train::loss::{Loss, Target};
 use crate::train::step::learn;
 
 /// A network whose weights are nobody else's.
@@ -53,7 +53,10 @@ impl StaticNetwork {
         kernels: Kernels,
     ) -> Result<Self> {
         let layers = space.lower(arch)?;
-        let weights = trained(&layers, weights, "network")?;
+        let device = kernels.device();
+        let weights = trained(&layers, weights, "network")?.into_iter();
+        let weights =
+            weights.map(|(name, weight)| Ok((name, weight.to_device(&device)?))).collect::<Result<_>>()?;
         let gradients = zeros_like(&weights)?;
         Ok(Self { layers, epsilon: space.batch_norm_epsilon(), weights, gradients, kernels })
     }
@@ -90,9 +93,9 @@ impl StaticNetwork {
     ///
     /// # Errors
     /// If the images do not fit.
-    pub fn learn(&self, images: &Tensor, target: &Target, dropout: Option<Tensor>) -> Result<f32> {
-        let sources = [&self.source(&self.weights), &self.source(&self.gradients)];
-        learn(&self.layers, sources, images, target, dropout)
+    pub fn learn(&self, images: &Tensor, target: &Target, dropout: Option<Tensor>) -> Result<Loss> {
+        let sources = [&self.source(&self.weights), &self.source(&self.gradients).as_they_are()];
+        learn(&self.layers, sources, self.kernels, images, target, dropout)
     }
 
     /// One step on every weight; the gradients are zero after it.
@@ -100,10 +103,8 @@ impl StaticNetwork {
     /// # Errors
     /// If the optimizer is another network's.
     pub fn step(&self, optimizer: &Sgd, lr: f32) -> Result<()> {
-        for (name, weight) in &self.weights {
-            optimizer.move_weight(name, weight, &self.gradients[name], lr)?;
-        }
-        Ok(())
+        let parts = self.weights.iter().map(|(name, weight)| (name.as_str(), weight, &self.gradients[name]));
+        optimizer.move_weights(parts, lr)
     }
 
     /// Sets the gradients back to zero.
@@ -190,8 +191,11 @@ mod tests {
                 let target = Target { labels: &LABELS, smoothing: 0.1, teacher };
                 let mask = || dropout_mask(&space, &arch, IMAGES, 1, [step, 0]).expect("a mask");
                 let losses = [
-                    pupil.learn(&arch, &images, &target, mask(), &gradients).expect("it fits"),
-                    network.learn(&images, &target, mask()).expect("it fits"),
+                    pupil
+                        .learn(&arch, &images, &target, mask(), &gradients)
+                        .and_then(|loss| loss.read())
+                        .expect("it fits"),
+                    network.learn(&images, &target, mask()).and_then(|loss| loss.read()).expect("it fits"),
                 ];
                 assert_eq!(losses[0].to_bits(), losses[1].to_bits(), "step {step}");
                 optimizers[0].step(&weights, &gradients, 0.1).expect("its own");
@@ -228,7 +232,10 @@ mod tests {
                     let along = network.gradients[name].affine(distance / norm, 0.0).expect("a product");
                     (name.clone(), weight.add(&along).expect("a sum"))
                 });
-                of(&moved.collect()).learn(&images, &target, None).expect("it fits")
+                of(&moved.collect())
+                    .learn(&images, &target, None)
+                    .and_then(|loss| loss.read())
+                    .expect("it fits")
             };
             let slope = f64::from(loss_at(5e-3) - loss_at(-5e-3)) / 1e-2;
             assert!((slope / norm - 1.0).abs() < 0.02, "slope {slope}, norm of the gradient {norm}");

@@ -135,7 +135,7 @@ impl FineTuner {
         let FineTuneCheckpoint { kernels, step, weights, velocities, .. } = checkpoint;
         let (config, now) = (&self.model.config, self.config.kernels);
         self.network = StaticNetwork::new((&config.space, &config.arch), weights, now)?;
-        self.optimizer = Sgd::moving(velocities, self.plan.momentum, self.plan.weight_decay, now);
+        self.optimizer = Sgd::moving(velocities, self.plan.momentum, self.plan.weight_decay, now)?;
         self.step = step;
         self.saved = Some(step);
         let mut resumed = Resumed::new(step, &kernels);

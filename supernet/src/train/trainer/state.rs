@@ -30,7 +30,7 @@ impl Trainer {
             return Err(self.folder.other_plan(&self.plan));
         }
         if let Some(hash) = &training.teacher {
-            self.teacher = Some(read_teacher(&self.folder.teacher(), hash)?);
+            self.teacher = Some(read_teacher(&self.folder.teacher(), hash)?.on(self.config.kernels)?);
         }
         self.step = training.step;
         self.saved = Some(self.step);
@@ -39,10 +39,9 @@ impl Trainer {
             true => resumed.compared(&self.folder, self.config.kernels),
             false => resumed,
         });
+        self.weights = supernet.weights.on(self.config.kernels)?;
         self.optimizer =
-            Sgd::new(&supernet.weights, self.plan.momentum, self.plan.weight_decay, self.config.kernels)?
-                .with_velocities(velocities);
-        self.weights = supernet.weights;
+            Sgd::moving(velocities, self.plan.momentum, self.plan.weight_decay, self.config.kernels)?;
         Ok(())
     }
 

@@ -139,16 +139,21 @@ KERNEL normalise_sums(const value_t *x, const value_t *dy, const float *stats, c
 }
 EXPORT(normalise_sums)
 
-// dx = gamma / std * (g - (dbeta + xhat * dgamma) / length), `sums` being dgamma and dbeta, [2][rows]; dx may be dy.
+// dx = gamma / std * (g - (dbeta + xhat * dgamma) / length), `sums` being dgamma and dbeta, [2][rows], which are added to
+// `slopes_gamma` and `slopes_beta`; dx may be dy.
 KERNEL normalise_backward(const value_t *x, const value_t *dy, const float *stats, const float *gamma,
                           const float *beta, const float *sums, value_t *dx, long long rows, long long length,
                           int splits, float epsilon, int activation, const value_t *factors, const value_t *dmeans,
-                          unsigned int plane) {
+                          unsigned int plane, float *slopes_gamma, float *slopes_beta) {
     Part part = part_of(length, splits);
     Excite excite = excite_of(factors, dmeans, plane, part.row, length);
     EACH_THREAD {
         Affine affine = affine_of(stats, gamma, beta, rows, part.row, epsilon);
         float products = sums[part.row] / length, slopes = sums[rows + part.row] / length;
+        if (thread == 0 && part.split == 0) {
+            slopes_gamma[part.row] += sums[part.row];
+            slopes_beta[part.row] += sums[rows + part.row];
+        }
         for (long long i = part.first + thread; i < part.last; i += THREADS) {
             long long at = part.row * length + i;
             float xhat = (load(x, at) - affine.mean) * affine.scale;
@@ -160,7 +165,7 @@ KERNEL normalise_backward(const value_t *x, const value_t *dy, const float *stat
 }
 EXPORT(normalise_backward)
 
-// The sum of each part of each row, [splits][rows].
+// The sum of each part of each row, [splits][rows]; with one split they are added to what is there.
 KERNEL row_sums(const value_t *x, float *out, long long rows, long long length, int splits) {
     SHARED float sums[1][THREADS];
     Part part = part_of(length, splits);
@@ -171,7 +176,10 @@ KERNEL row_sums(const value_t *x, float *out, long long rows, long long length, 
     }
     add_up<1>(sums);
     EACH_THREAD {
-        if (thread == 0) out[part.split * rows + part.row] = sums[0][0];
+        if (thread == 0) {
+            float *to = out + part.split * rows + part.row;
+            *to = splits == 1 ? *to + sums[0][0] : sums[0][0];
+        }
     }
 }
 EXPORT(row_sums)

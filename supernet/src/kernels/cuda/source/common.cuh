@@ -20,6 +20,7 @@ typedef unsigned short bits16;
 #define EACH_THREAD for (int thread = threadIdx.x, once = 1; once; once = 0, __syncthreads())
 #define BLOCK ((long long)blockIdx.x)
 #define UNROLL _Pragma("unroll")
+#define EXPORT(kernel)
 INLINE unsigned int bits_of(float value) { return __float_as_uint(value); }
 INLINE float float_of(unsigned int bits) { return __uint_as_float(bits); }
 #else

@@ -152,7 +152,7 @@ template <int K> INLINE void backward_input(const value_t *dy, const float *w, v
     }
 }
 
-// The gradient of the weights, as partial sums [splits][C][K * K]. A block takes the rectangles of one channel whose number
+// The gradient of the weights, as partial sums [splits][C][K * K]; with one split it is added to what is there. A block takes the rectangles of one channel whose number
 // is its split's; each thread one column of taps and every so many columns of a rectangle, down which K inputs stay in
 // registers.
 template <int K, int S>
@@ -203,7 +203,8 @@ INLINE void backward_weight(const value_t *x, const value_t *dy, float *partials
             int ky = thread / K, kx = thread % K;
             float sum = 0.0f;
             for (int lane = 0; lane < lanes; lane++) sum += tile[(kx * lanes + lane) * K + ky];
-            partials[((BLOCK % splits) * channels + channel) * K * K + thread] = sum;
+            float *to = partials + ((BLOCK % splits) * channels + channel) * K * K + thread;
+            *to = splits == 1 ? *to + sum : sum;
         }
     }
 }

@@ -86,17 +86,46 @@ KERNEL add(value_t *y, const value_t *x, long long count) {
 }
 EXPORT(add)
 
-// Pixels [N, C, H, W] of 0 to 255 as they come from the loader -> [C, N, H, W], (pixel / 255 - mean) / std.
-KERNEL prepare_pixels(const unsigned char *pixels, const float *mean, const float *std, value_t *out, int images,
-                      int channels, unsigned int plane) {
-    EACH_VALUE((long long)images * channels * plane, {
-        unsigned int image = at / plane % images;
-        unsigned int channel = at / plane / images;
-        float value = pixels[((long long)image * channels + channel) * plane + at % plane] * (1.0f / 255.0f);
-        store(out, at, (value - mean[channel]) / std[channel]);
-    })
+// Some of a tensor's values: up to four sizes, and how far apart neighbours are in each.
+struct View {
+    int sizes[4], strides[4];
+};
+
+INLINE long long place_in(View view, unsigned int at) {
+    unsigned int place = 0;
+    for (int axis = 3; axis >= 0; axis--) {
+        place += at % view.sizes[axis] * view.strides[axis];
+        at /= view.sizes[axis];
+    }
+    return place;
 }
-EXPORT(prepare_pixels)
+
+// A view's values one after the other: as activations are kept, as numbers, and from one to the other.
+KERNEL copy_activations(const value_t *x, value_t *y, View view, long long count) {
+    EACH_VALUE(count, store(y, at, load(x, place_in(view, at)));)
+}
+EXPORT(copy_activations)
+
+KERNEL copy_numbers(const float *x, float *y, View view, long long count) {
+    EACH_VALUE(count, y[at] = x[place_in(view, at)];)
+}
+EXPORT(copy_numbers)
+
+KERNEL to_activations(const float *x, value_t *y, View view, long long count) {
+    EACH_VALUE(count, store(y, at, x[place_in(view, at)]);)
+}
+EXPORT(to_activations)
+
+KERNEL to_numbers(const value_t *x, float *y, View view, long long count) {
+    EACH_VALUE(count, y[at] = load(x, place_in(view, at));)
+}
+EXPORT(to_numbers)
+
+// view += x.
+KERNEL add_to_view(float *y, const float *x, View view, long long count) {
+    EACH_VALUE(count, y[place_in(view, at)] += x[at];)
+}
+EXPORT(add_to_view)
 
 // out[i] (+)= sum over splits of partials[split][i]: what blocks that shared a sum left, in order.
 KERNEL add_splits(const float *partials, float *out, long long count, int splits, int accumulate) {

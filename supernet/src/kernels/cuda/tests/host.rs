@@ -1,16 +1,23 @@
 //! The kernels compiled for the host by a C++ compiler, and run there.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
+use candle_core::{Device, Tensor};
 use libloading::Library;
 
-use super::super::{Argument, COMMON, Launch, Place, SOURCES, Storage};
+use super::super::{
+    Argument, COMMON, Card, Executor, Launch, Mark, Operand, Place, Product, Ring, SOURCES, Storage,
+};
+use crate::kernels::{Kernels, Path as KernelPath, Precision};
+use crate::timing::Stopwatch;
 
 /// All sources for both kinds of storage, as libraries of this process.
+#[derive(Debug)]
 pub struct Host {
     libraries: HashMap<(&'static str, Storage), Library>,
 }
@@ -64,7 +71,7 @@ impl Host {
     fn launch(&self, storage: Storage, launch: &Launch) {
         let library = &self.libraries[&(launch.module, storage)];
         let name = format!("host_{}", launch.kernel);
-        let mut values: Vec<Vec<u64>> = launch.arguments.iter().map(words).collect();
+        let mut values: Vec<Vec<u64>> = launch.arguments.iter().map(Argument::words).collect();
         let mut pointers: Vec<*mut c_void> =
             values.iter_mut().map(|words| words.as_mut_ptr().cast()).collect();
         // SAFETY: the shim exports every kernel with this signature. It reads each argument where its pointer says, as the
@@ -96,18 +103,117 @@ fn library(compiler: &str, folder: &Path, name: &str, storage: Storage) -> Libra
     unsafe { Library::new(&out) }.expect("a library that was just made")
 }
 
-/// An argument's bytes in words, as the driver reads them.
-fn words(argument: &Argument) -> Vec<u64> {
-    match argument {
-        Argument::Place(Place(place)) => vec![*place],
-        Argument::Long(value) => vec![value.cast_unsigned()],
-        Argument::Float(value) => vec![u64::from(value.to_bits())],
-        Argument::Ints(values) => {
-            let word = |pair: &[i32]| {
-                let low = u64::from(pair[0].cast_unsigned());
-                low | u64::from(pair.get(1).map_or(0, |high| high.cast_unsigned())) << 32
-            };
-            values.chunks(2).map(word).collect()
+/// Kernels that run on the host what a GPU would be given, on tensors of the CPU.
+pub fn kernels(precision: Precision) -> Option<Kernels> {
+    let executor = OnHost(Host::get()?);
+    Some(Kernels::on(KernelPath::Cuda(Card::new(Box::new(executor), precision))))
+}
+
+#[derive(Debug)]
+struct OnHost(&'static Host);
+
+impl Executor for OnHost {
+    fn device(&self) -> &Device {
+        &Device::Cpu
+    }
+
+    fn launch(&self, storage: Storage, launch: &Launch) -> candle_core::Result<()> {
+        self.0.launch(storage, launch);
+        Ok(())
+    }
+
+    fn multiply(&self, product: &Product, _: Precision) -> candle_core::Result<()> {
+        multiply(product);
+        Ok(())
+    }
+
+    fn clear(&self, place: Place, bytes: usize) -> candle_core::Result<()> {
+        // SAFETY: a tensor's values, so many bytes of them, which nobody else uses while an operation writes.
+        unsafe { std::ptr::write_bytes(place.0 as *mut u8, 0, bytes) };
+        Ok(())
+    }
+
+    fn synchronise(&self) -> candle_core::Result<()> {
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        "host".to_string()
+    }
+
+    fn memory(&self) -> candle_core::Result<usize> {
+        Ok(0)
+    }
+
+    fn mark(&self) -> candle_core::Result<Box<dyn Mark>> {
+        Ok(Box::new(Now(Stopwatch::start())))
+    }
+
+    fn ring(&self, values: usize) -> candle_core::Result<Box<dyn Ring>> {
+        Ok(Box::new(Copies(values)))
+    }
+}
+
+#[derive(Debug)]
+struct Now(Stopwatch);
+
+impl Mark for Now {
+    fn ms_since(&self, earlier: &dyn Mark) -> candle_core::Result<f64> {
+        let earlier = (earlier as &dyn Any).downcast_ref::<Self>().expect("a mark of the host");
+        Ok(earlier.0.elapsed_ms() - self.0.elapsed_ms())
+    }
+}
+
+/// Copies, each in memory of its own.
+struct Copies(usize);
+
+impl Ring for Copies {
+    fn fill(&mut self, values: &[f32]) -> candle_core::Result<Tensor> {
+        assert!(values.len() <= self.0);
+        Tensor::from_slice(values, values.len(), &Device::Cpu)
+    }
+}
+
+/// What a library multiplies, by definition; sums in double precision.
+fn multiply(product: &Product) {
+    let Product { sizes: [rows, inner, columns], left, right, out: (out, lead), .. } = *product;
+    let fetch = |operand: Operand, rows: usize, columns: usize| -> Vec<f64> {
+        let Operand { place, lead, transposed } = operand;
+        let at = |row, column| if transposed { column * lead + row } else { row * lead + column };
+        let value = |index| f64::from(read(product.given, place, at(index / columns, index % columns)));
+        (0..rows * columns).map(value).collect()
+    };
+    let (left, right) = (fetch(left, rows, inner), fetch(right, inner, columns));
+    let mut sums = vec![0.0; columns];
+    for (row, factors) in left.chunks_exact(inner).enumerate() {
+        sums.fill(0.0);
+        for (factor, values) in factors.iter().zip(right.chunks_exact(columns)) {
+            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += factor * value);
+        }
+        for (column, sum) in sums.iter().enumerate() {
+            let at = row * lead + column;
+            let there = if product.accumulate { f64::from(read(product.wanted, out, at)) } else { 0.0 };
+            write(product.wanted, out, at, (there + sum) as f32);
+        }
+    }
+}
+
+fn read(storage: Storage, place: Place, at: usize) -> f32 {
+    // SAFETY: places are of tensors of the CPU, of the sizes that the product was planned for.
+    unsafe {
+        match storage {
+            Storage::F32 => *(place.0 as *const f32).add(at),
+            Storage::Bf16 => (*(place.0 as *const half::bf16).add(at)).to_f32(),
+        }
+    }
+}
+
+fn write(storage: Storage, place: Place, at: usize, value: f32) {
+    // SAFETY: as in `read`; the result is written by nobody else meanwhile.
+    unsafe {
+        match storage {
+            Storage::F32 => *(place.0 as *mut f32).add(at) = value,
+            Storage::Bf16 => *(place.0 as *mut half::bf16).add(at) = half::bf16::from_f32(value),
         }
     }
 }

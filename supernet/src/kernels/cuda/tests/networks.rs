@@ -1,0 +1,246 @@
+//! Whole networks and whole trainings with what a GPU would be given, run on the host, beside the CPU's kernels.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use candle_core::{Device, Tensor};
+use rand::Rng;
+
+use super::host::kernels;
+use crate::checkpoint::{Checkpoint, Supernet};
+use crate::data::Dataset;
+use crate::elastic::{Gradients, SharedWeights, SubnetWeights};
+use crate::eval::Accuracy;
+use crate::kernels::{Kernels, Precision};
+use crate::nn::{FoldedNetwork, Network, Pass, Statistics};
+use crate::random::rng_for;
+use crate::space::{Arch, SearchSpace, preset, sampler};
+use crate::train::{
+    Observer, Outcome, PlannedPhase, Pupil, Recipe, RunFolder, Sgd, StepRecord, Target, TrainConfig, Trainer,
+    dropout_mask,
+};
+
+fn flat(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().and_then(|flat| flat.to_vec1()).expect("f32")
+}
+
+/// Length of the difference, relative to that of what is expected.
+fn apart(got: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(got.len(), expected.len());
+    let length = |values: &mut dyn Iterator<Item = f32>| {
+        values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt()
+    };
+    let difference = length(&mut got.iter().zip(expected).map(|(got, expected)| got - expected));
+    difference / length(&mut expected.iter().copied()).max(1e-20)
+}
+
+/// All that a step and an inference of one sub-network give.
+struct Outputs {
+    loss: f32,
+    deployed: Vec<f32>,
+    folded: Vec<f32>,
+    statistics: Vec<(String, Vec<f32>)>,
+    gradients: Vec<(String, Vec<f32>)>,
+    moved: Vec<f32>,
+}
+
+const IMAGES: usize = 4;
+
+/// A step with a teacher and dropout on seeded weights, then inference with gathered statistics.
+fn outputs(space: &SearchSpace, arch: &Arch, kernels: Kernels) -> Outputs {
+    let mut rng = rng_for("images", 0, &[]);
+    let sides = (IMAGES, space.input_channels(), arch.resolution, arch.resolution);
+    let pixels: Vec<f32> =
+        (0..sides.0 * sides.1 * sides.2 * sides.3).map(|_| rng.random_range(-2.0..2.0)).collect();
+    let images = Tensor::from_vec(pixels, sides, &Device::Cpu).expect("images");
+    let weights = SharedWeights::new(space, &mut rng_for("weights", 0, &[])).expect("weights");
+    let weights = weights.detached().and_then(|copy| copy.on(kernels)).expect("copied");
+    let (gradients, pupil) =
+        (Gradients::new(&weights).expect("zeros"), Pupil { space, weights: &weights, kernels });
+
+    let teacher = pupil.teach(&sampler::largest(space).at(arch.resolution), &images).expect("a teacher");
+    let labels: Vec<u32> = (0..IMAGES).map(|image| (image % space.classes()) as u32).collect();
+    let target = Target { labels: &labels, smoothing: 0.1, teacher: Some(&teacher) };
+    let dropout = dropout_mask(space, arch, IMAGES, 0, [0, 0]).expect("a mask");
+    let loss = pupil.learn(arch, &images, &target, dropout, &gradients).expect("a step");
+    let loss = loss.read().expect("a loss");
+    let read = |name: String| {
+        let values = flat(gradients.get(&name).expect("there"));
+        (name, values)
+    };
+    let by_name = gradients.touched().into_iter().map(read).collect();
+    let optimizer = Sgd::new(&weights, 0.9, 3e-5, kernels).expect("an optimizer");
+    optimizer.step(&weights, &gradients, 0.01).expect("a step");
+    let moved = weights.tensors().values().flat_map(flat).collect();
+
+    let layers = space.lower(arch).expect("legal");
+    let subnet = SubnetWeights::new(space, &weights, &layers, kernels).expect("views");
+    let mut statistics = Statistics::new();
+    let network = Network::new(&layers, &subnet.values()).expect("a network");
+    network.forward(&images, Pass::Calibration(&mut statistics)).expect("statistics");
+    let statistics: Statistics = statistics
+        .into_iter()
+        .map(|(name, tensor)| (name, tensor.to_device(&Device::Cpu).expect("fetched")))
+        .collect();
+    let calibrated = || subnet.calibrated(&statistics).expect("statistics fit");
+    let network = Network::new(&layers, &calibrated()).expect("a network");
+    let deployed = flat(&network.forward(&images, Pass::Inference).expect("inference"));
+    let folded = FoldedNetwork::from_source(&layers, calibrated()).expect("calibrated");
+    let folded = flat(&folded.forward(&images).expect("inference"));
+    let statistics = statistics.into_iter().map(|(name, tensor)| (name, flat(&tensor))).collect();
+    Outputs { loss, deployed, folded, statistics, gradients: by_name, moved }
+}
+
+/// The families, as small as they come, and the larger ones at a small resolution: sub-networks whose gradients no
+/// rounding turns at a corner of an activation, as an input that is a millionth larger can.
+const CASES: [(&str, usize, &[&str]); 5] = [
+    ("tiny", 12, &["largest", "random"]),
+    ("tiny-resnet", 16, &["largest", "random"]),
+    ("fashion", 28, &["largest", "random"]),
+    ("ofa-mbv3-w1.0", 64, &["smallest", "random"]),
+    ("ofa-proxyless-w1.3", 64, &["smallest"]),
+];
+
+fn named(space: &SearchSpace, name: &str) -> Arch {
+    match name {
+        "largest" => sampler::largest(space),
+        "smallest" => sampler::smallest(space),
+        _ => sampler::random(space, &mut rng_for("arch", 3, &[])),
+    }
+}
+
+/// Differences of two runs, the worst of each kind.
+fn differences(got: &Outputs, expected: &Outputs) -> [(&'static str, f64); 6] {
+    let by_name = |got: &[(String, Vec<f32>)], expected: &[(String, Vec<f32>)]| {
+        assert!(got.iter().map(|(name, _)| name).eq(expected.iter().map(|(name, _)| name)));
+        // what is zero in exact arithmetic, such as a gradient before a batch norm, is judged beside the rest
+        let all = |parts: &[(String, Vec<f32>)]| -> Vec<f32> {
+            parts.iter().flat_map(|(_, values)| values.iter().copied()).collect()
+        };
+        apart(&all(got), &all(expected))
+    };
+    [
+        ("loss", f64::from((got.loss - expected.loss).abs() / expected.loss)),
+        ("logits", apart(&got.deployed, &expected.deployed)),
+        ("folded logits", apart(&got.folded, &expected.folded)),
+        ("statistics", by_name(&got.statistics, &expected.statistics)),
+        ("gradients", by_name(&got.gradients, &expected.gradients)),
+        ("weights", apart(&got.moved, &expected.moved)),
+    ]
+}
+
+fn compare(precision: Precision, cases: &[(&str, usize, &[&str])], bounds: [f64; 6]) {
+    let Some(gpu) = kernels(precision) else { return };
+    let mut worst = [0.0f64; 6];
+    for &(name, resolution, archs) in cases {
+        let space = preset(name).expect("a preset");
+        for arch in archs.iter().map(|arch| named(&space, arch).at(resolution)) {
+            let (got, expected) = (outputs(&space, &arch, gpu), outputs(&space, &arch, Kernels::detect()));
+            for ((worst, (what, apart)), bound) in
+                worst.iter_mut().zip(differences(&got, &expected)).zip(bounds)
+            {
+                assert!(
+                    apart <= bound,
+                    "{name} {arch}: {what} {apart:.1e} apart, at most {bound:.0e} wanted"
+                );
+                *worst = worst.max(apart);
+            }
+        }
+    }
+    println!(
+        "whole networks, {}: loss, logits, folded, statistics, gradients, weights {}",
+        precision.name(),
+        worst.map(|apart| format!("{apart:.1e}")).join(" ")
+    );
+}
+
+#[test]
+fn whole_networks_in_f32() {
+    compare(Precision::F32, &CASES, [1e-6, 1e-3, 1e-3, 1e-4, 1e-4, 1e-6]);
+}
+
+/// bfloat16 has 8 bits of mantissa, and a network rounds at every layer; what is wrong in kind is 1 apart or more.
+#[test]
+fn whole_networks_in_bfloat16() {
+    let shallow: Vec<_> = CASES.into_iter().filter(|(name, ..)| ["tiny", "fashion"].contains(name)).collect();
+    compare(Precision::Bf16, &shallow, [1e-3, 0.1, 0.1, 0.05, 0.2, 1e-3]);
+    compare(Precision::Bf16, &CASES, [1e-2, f64::MAX, f64::MAX, f64::MAX, f64::MAX, 5e-2]);
+}
+
+/// Losses of the steps, as they are taken; stops after some.
+struct Losses<'a> {
+    seen: Vec<f32>,
+    stop: &'a AtomicBool,
+    after: usize,
+}
+
+impl Observer for Losses<'_> {
+    fn phase(&mut self, _: &PlannedPhase, _: u64) {}
+
+    fn step(&mut self, record: &StepRecord) {
+        self.seen.push(record.loss);
+        if self.seen.len() == self.after {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn evaluated(&mut self, _: &Arch, _: Accuracy) {}
+}
+
+fn train(folder: &Path, kernels: Kernels, steps: usize) -> (Outcome, Vec<f32>) {
+    let config = TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), kernels };
+    let (space, dataset) = (preset("tiny").expect("a preset"), Dataset::open("digits").expect("embedded"));
+    let run = RunFolder::open(folder, true).expect("a folder");
+    let mut recipe = Recipe::progressive().scaled(0.002);
+    // the whole network, then all that shrinks
+    recipe.phases.drain(1..recipe.phases.len() - 1);
+    let mut trainer = Trainer::new(space, Arc::new(dataset), &recipe, run, config).expect("it fits");
+    let stop = AtomicBool::new(false);
+    let mut losses = Losses { seen: Vec::new(), stop: &stop, after: steps };
+    let outcome = trainer.run(&stop, &mut losses).expect("no errors");
+    (outcome, losses.seen)
+}
+
+/// The losses of a GPU's run follow the CPU's, and a run that goes from one to the other and back ends as either does.
+#[test]
+fn trainings_follow_the_cpu_and_change_places() {
+    let Some(gpu) = kernels(Precision::F32) else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let (cpu, all) = (Kernels::detect(), usize::MAX);
+    let (outcome, expected) = train(&at("cpu"), cpu, all);
+    assert_eq!(outcome, Outcome::Finished);
+    let (outcome, losses) = train(&at("gpu"), gpu, all);
+    assert_eq!((outcome, losses.len()), (Outcome::Finished, expected.len()));
+    let third = expected.len() / 3;
+    let mut changing = Vec::new();
+    for (kernels, steps) in [(cpu, third), (gpu, third), (cpu, all)] {
+        changing.extend(train(&at("changing"), kernels, steps).1);
+    }
+    let mut worst = 0.0f32;
+    for (step, expected) in expected.iter().enumerate() {
+        for loss in [losses[step], changing[step]] {
+            worst = worst.max((loss - expected).abs() / expected);
+        }
+    }
+    println!("{} steps of training: losses at most {worst:.1e} apart", expected.len());
+    // roundings grow from step to step
+    assert!(worst < 5e-3, "{losses:?} and {changing:?} for {expected:?}");
+    let weights = |name: &str| {
+        let supernet = Supernet::read(&at(name).join("supernet.safetensors")).expect("weights");
+        supernet.weights.tensors().values().flat_map(flat).collect::<Vec<_>>()
+    };
+    for name in ["gpu", "changing"] {
+        let apart = apart(&weights(name), &weights("cpu"));
+        println!("{name}: weights {apart:.1e} apart");
+        assert!(apart < 1e-2, "{name}: weights {apart} apart");
+    }
+    let Some(rounding) = kernels(Precision::Bf16) else { return };
+    for (loss, expected) in train(&at("bf16"), rounding, third).1.iter().zip(&expected) {
+        assert!((loss - expected).abs() / expected < 0.05, "{loss} for {expected} in bfloat16");
+    }
+    let kept = Checkpoint::read(&at("changing").join("checkpoint.safetensors")).expect("a checkpoint");
+    assert!(kept.training.kernels.contains("cuda-f32"), "{}", kept.training.kernels);
+}

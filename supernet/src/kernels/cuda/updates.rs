@@ -1,0 +1,96 @@
+//! What writes into tensors that live on, what copies, and what a step does once: on tensors.
+
+use candle_core::{Result, Tensor, bail};
+
+use super::card::{Card, contiguous, kept_as, numbers, place, spot};
+use super::planes::{self, Strided};
+use super::training::{self, Parameter};
+use super::{Place, Storage};
+use crate::kernels::Moved;
+
+impl Card {
+    /// `destination += x`.
+    pub fn add_assign(self, destination: &Tensor, x: &Tensor) -> Result<()> {
+        let to = contiguous(destination)?;
+        self.run(to.storage, [planes::add(to.place, kept_as(x, to.storage)?, x.elem_count())])
+    }
+
+    /// `destination += x`, any view, all f32.
+    pub fn add_to_view(self, destination: &Tensor, x: &Tensor) -> Result<()> {
+        let to = spot(destination)?;
+        if to.storage != Storage::F32 {
+            bail!("add_to_view: expected f32 values, got {:?}", to.storage);
+        }
+        let view = strided(destination)?;
+        self.run(Storage::F32, [planes::add_to_view(to.place, &view, numbers(x)?)])
+    }
+
+    /// [`Card::copy`] where there is something to change.
+    pub fn kept(self, view: &Tensor, wanted: Storage) -> Result<Tensor> {
+        if view.is_contiguous() && Storage::of(view)? == wanted {
+            Ok(view.clone())
+        } else {
+            self.copy(view, wanted)
+        }
+    }
+
+    /// A contiguous copy of a view, kept as asked for.
+    pub fn copy(self, view: &Tensor, wanted: Storage) -> Result<Tensor> {
+        let (from, out) = (spot(view)?, self.unfilled(view.shape(), wanted)?);
+        let (copying, storage) = planes::copying(from.storage, wanted);
+        let launch = planes::copy(from.place, &strided(view)?, contiguous(&out)?.place, copying);
+        self.run(storage, [launch])?;
+        Ok(out)
+    }
+
+    /// One step of Nesterov's on all parameters; their gradients are zero after it.
+    pub fn nesterov(self, moved: &[Moved], lr: f32, momentum: f32) -> Result<()> {
+        let mut parameters = Vec::with_capacity(moved.len() * Parameter::WORDS);
+        for Moved { parameter, gradient, velocity, weight_decay } in moved {
+            let [value, gradient, velocity] = [numbers(parameter)?, numbers(gradient)?, numbers(velocity)?];
+            let length = parameter.elem_count() as i64;
+            let parameter = Parameter { value, gradient, velocity, length, weight_decay: *weight_decay };
+            parameters.extend(parameter.words());
+        }
+        let lengths: Vec<_> = moved.iter().map(|moved| moved.parameter.elem_count()).collect();
+        let chunks = training::chunks(&lengths);
+        let words: Vec<_> = chunks.iter().map(|[parameter, index]| word(*parameter, *index)).collect();
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        let (parameters, table) = (self.upload(&parameters)?, self.upload(&words)?);
+        let launch = training::nesterov(place(&parameters)?, place(&table)?, chunks.len(), lr, momentum);
+        self.run(Storage::F32, [launch])
+    }
+
+    /// Each image's loss `[N]` and the gradient of their mean `[N, classes]` at the logits, all f32.
+    pub fn cross_entropy(
+        self,
+        logits: &Tensor,
+        labels: &[u32],
+        teacher: Option<&Tensor>,
+        smoothing: f32,
+    ) -> Result<(Tensor, Tensor)> {
+        let (images, classes) = logits.dims2()?;
+        let losses = self.unfilled(images, Storage::F32)?;
+        let gradient = self.unfilled((images, classes), Storage::F32)?;
+        let labels = self.upload(labels)?;
+        let given = [numbers(logits)?, place(&labels)?];
+        let teacher: Option<Place> = teacher.map(numbers).transpose()?;
+        let to = [numbers(&losses)?, numbers(&gradient)?];
+        self.run(Storage::F32, [training::cross_entropy(given, teacher, to, [images, classes], smoothing)])?;
+        Ok((losses, gradient))
+    }
+}
+
+fn strided(view: &Tensor) -> Result<Strided<'_>> {
+    if view.rank() > 4 {
+        bail!("a view of {} axes, at most 4", view.rank());
+    }
+    Ok(Strided { sizes: view.dims(), strides: view.stride() })
+}
+
+/// Two integers as a struct of theirs lies in memory.
+fn word(first: i32, second: i32) -> i64 {
+    i64::from(first.cast_unsigned()) | i64::from(second) << 32
+}

@@ -1,0 +1,90 @@
+//! Between the CPU and where the kernels compute: batches that go there, and moments in what is done there.
+
+use candle_core::Tensor;
+
+use super::Kernels;
+#[cfg(any(test, feature = "cuda"))]
+use super::{Path, cuda};
+use crate::error::Result;
+use crate::timing::Stopwatch;
+
+/// Brings batches to where the kernels compute. To a GPU they go by buffers of their own, while it computes with others.
+pub struct Feed {
+    #[cfg(any(test, feature = "cuda"))]
+    ring: Option<Box<dyn cuda::Ring>>,
+}
+
+impl Feed {
+    /// Buffers for batches of up to `values` numbers.
+    ///
+    /// # Errors
+    /// If there is no room for them.
+    pub fn new(kernels: Kernels, values: usize) -> Result<Self> {
+        #[cfg(any(test, feature = "cuda"))]
+        let feed = match kernels.path {
+            Path::Cuda(card) => Self { ring: Some(card.ring(values)?) },
+            _ => Self { ring: None },
+        };
+        #[cfg(not(any(test, feature = "cuda")))]
+        let feed = {
+            let _ = (kernels, values);
+            Self {}
+        };
+        Ok(feed)
+    }
+
+    /// A batch that lies where the kernels compute. Its memory may be another batch's after two more were brought: whoever
+    /// computes with one must be done with the one before.
+    ///
+    /// # Errors
+    /// If the batch is no f32 tensor on the CPU, has too many values, or the copy fails.
+    pub fn bring(&mut self, batch: &Tensor) -> Result<Tensor> {
+        #[cfg(any(test, feature = "cuda"))]
+        if let Some(ring) = &mut self.ring {
+            let flat = super::tensors::with_views([batch], |[view]| ring.fill(view.contiguous()?))?;
+            return Ok(flat.reshape(batch.shape())?);
+        }
+        Ok(batch.clone())
+    }
+}
+
+/// A moment in what the kernels do: on a GPU an event, which is reached when all before it is done.
+#[derive(Debug)]
+pub struct Moment(Clock);
+
+#[derive(Debug)]
+enum Clock {
+    Cpu(Stopwatch),
+    #[cfg(any(test, feature = "cuda"))]
+    Gpu(Box<dyn cuda::Mark>),
+}
+
+impl Kernels {
+    /// The moment at which all that was begun so far is done.
+    ///
+    /// # Errors
+    /// If something that was begun failed.
+    pub fn moment(self) -> Result<Moment> {
+        #[cfg(any(test, feature = "cuda"))]
+        if let Path::Cuda(card) = self.path {
+            return Ok(Moment(Clock::Gpu(card.mark()?)));
+        }
+        Ok(Moment(Clock::Cpu(Stopwatch::start())))
+    }
+}
+
+impl Moment {
+    /// Milliseconds since an earlier moment of the same kernels; waits for this one.
+    ///
+    /// # Errors
+    /// If something before it failed.
+    pub fn ms_since(&self, earlier: &Self) -> Result<f64> {
+        match (&self.0, &earlier.0) {
+            (Clock::Cpu(now), Clock::Cpu(earlier)) => Ok(earlier.elapsed_ms() - now.elapsed_ms()),
+            #[cfg(any(test, feature = "cuda"))]
+            (Clock::Gpu(now), Clock::Gpu(earlier)) => Ok(now.ms_since(earlier.as_ref())?),
+            #[cfg(any(test, feature = "cuda"))]
+            _ => Err(crate::error::Error::invalid("timing", "moments", "two of the same kernels", "others")),
+        }
+    }
+}
