@@ -261,7 +261,7 @@ impl<'a> Runner<'a> {
         let layers = space.lower(&self.arch(0, 0))?;
         let subnet = SubnetWeights::new(space, &self.weights, &layers, *kernels)?;
         let mut statistics = Statistics::new();
-        let network = Network::new(&layers, &subnet.values())?;
+        let network = Network::new(&layers, &subnet.values()?)?;
         network.forward(&self.images, Pass::Calibration(&mut statistics))?;
         FoldedNetwork::from_source(&layers, subnet.calibrated(&statistics)?)
     }
@@ -312,7 +312,7 @@ impl<'a> Runner<'a> {
                 let layers = self.setup.space.lower(&self.arch(step, 0))?;
                 let subnet =
                     SubnetWeights::new(&self.setup.space, &self.weights, &layers, self.setup.kernels)?;
-                let network = Network::new(&layers, &subnet.values())?;
+                let network = Network::new(&layers, &subnet.values()?)?;
                 let batch = crate::data::Batch { images: self.images.clone(), labels: self.labels.clone() };
                 calibrate(&network, std::iter::once(Ok(batch))).map(drop)
             }

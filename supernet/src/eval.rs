@@ -159,7 +159,7 @@ impl Judge<'_> {
     fn calibrate_unless(&self, stop: &AtomicBool, arch: &Arch) -> Result<Statistics> {
         let layers = self.space.lower(arch)?;
         let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
-        let network = Network::new(&layers, &subnet.values())?;
+        let network = Network::new(&layers, &subnet.values()?)?;
         let Calibration { images, batch, seed } = self.calibration;
         let batches = calibration_batches(self.dataset, images, batch, arch.resolution, seed);
         calibrate(&network, batches.take_while(|_| !stop.load(Ordering::Relaxed)))

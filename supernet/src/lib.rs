@@ -2,6 +2,8 @@
 
 pub mod accuracy_file;
 #[cfg(feature = "train")]
+pub mod agreement;
+#[cfg(feature = "train")]
 pub mod bench;
 pub mod checkpoint;
 pub mod data;

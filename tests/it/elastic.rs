@@ -28,7 +28,7 @@ fn both(space: &SearchSpace, weights: &SharedWeights, arch: &Arch, images: &Tens
     let layers = space.lower(arch).expect("legal");
     let subnet = SubnetWeights::new(space, weights, &layers, kernels).expect("views");
     let mut statistics = Statistics::new();
-    let network = Network::new(&layers, &subnet.values()).expect("a network");
+    let network = Network::new(&layers, &subnet.values().expect("views")).expect("a network");
     network.forward(images, Pass::Calibration(&mut statistics)).expect("forward");
     let elastic =
         Network::new(&layers, &subnet.calibrated(&statistics).expect("statistics")).expect("a network");

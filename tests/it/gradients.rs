@@ -36,7 +36,7 @@ impl Problem {
     fn value(&self, weights: &SharedWeights) -> f64 {
         let layers = self.space.lower(&self.arch).expect("legal");
         let subnet = SubnetWeights::new(&self.space, weights, &layers, self.kernels).expect("views");
-        let network = Network::new(&layers, &subnet.values()).expect("a network");
+        let network = Network::new(&layers, &subnet.values().expect("views")).expect("a network");
         let logits = network.forward(&self.images, Pass::BatchStatistics).expect("forward");
         values(&logits)
             .iter()
@@ -48,7 +48,7 @@ impl Problem {
     fn gradients(&self, weights: &SharedWeights) -> Gradients {
         let layers = self.space.lower(&self.arch).expect("legal");
         let subnet = SubnetWeights::new(&self.space, weights, &layers, self.kernels).expect("views");
-        let network = Network::new(&layers, &subnet.values()).expect("a network");
+        let network = Network::new(&layers, &subnet.values().expect("views")).expect("a network");
         let gradients = Gradients::new(weights).expect("zeros");
         let views = subnet.gradients(&gradients).expect("views");
         let mut tape = Tape::new();

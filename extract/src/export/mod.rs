@@ -178,7 +178,7 @@ struct Gathered {
 
 fn gather(request: &Request, subnet: &SubnetWeights) -> Result<Gathered> {
     let Request { supernet, arch, kernels, .. } = *request;
-    let (space, weights) = (&supernet.space, &supernet.weights);
+    let (space, weights) = (&supernet.space, &supernet.weights.on(kernels)?);
     let judge = |dataset, calibration| Judge { space, weights, dataset, calibration, kernels };
     match request.statistics {
         NormStatistics::Calibrated { dataset, calibration } => {

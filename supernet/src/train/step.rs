@@ -38,7 +38,7 @@ impl Pupil<'_> {
         let layers = self.space.lower(arch)?;
         let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
         let views = subnet.gradients(gradients)?;
-        let sources = [&subnet.values(), &views.source()];
+        let sources = [&subnet.values()?, &views.source()];
         let loss = learn(&layers, sources, self.kernels, images, target, dropout)?;
         views.finish()?;
         Ok(loss)
@@ -51,7 +51,7 @@ impl Pupil<'_> {
     pub fn teach(&self, arch: &Arch, images: &Tensor) -> Result<Tensor> {
         let layers = self.space.lower(arch)?;
         let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
-        Network::new(&layers, &subnet.values())?.forward(images, Pass::BatchStatistics)
+        Network::new(&layers, &subnet.values()?)?.forward(images, Pass::BatchStatistics)
     }
 }
 

@@ -92,7 +92,8 @@ fn load_libraries() -> std::result::Result<(), (&'static str, String)> {
                 }
                 Err(error) => {
                     if failed.is_empty() {
-                        failed = error.to_string();
+                        failed = std::error::Error::source(&error)
+                            .map_or_else(|| error.to_string(), ToString::to_string);
                     }
                     false
                 }

@@ -1,6 +1,6 @@
 //! The loss and the optimizer.
 
-use super::{Argument, Launch, Place, int};
+use super::{Argument, Launch, Place, i32_of, int};
 
 /// Values of a parameter that a block takes, `CHUNK` in the source.
 pub const CHUNK: usize = 4096;
@@ -38,6 +38,34 @@ pub fn chunks(lengths: &[usize]) -> Vec<[i32; 2]> {
 /// Nesterov's step over all parameters at once: tables of [`Parameter`] and of [`chunks`] on the device.
 pub fn nesterov(parameters: Place, chunks: Place, count: usize, lr: f32, momentum: f32) -> Launch {
     Launch::new("training", "nesterov", count, [parameters.into(), chunks.into(), lr.into(), momentum.into()])
+}
+
+/// A weight that products read, as `struct Weight` of the source.
+#[derive(Clone, Copy, Debug)]
+pub struct Weight {
+    pub from: Place,
+    pub to: Place,
+    pub count: usize,
+    pub columns: usize,
+    pub stride: usize,
+}
+
+impl Weight {
+    /// The struct in words, as it lies in memory.
+    pub fn words(&self) -> [i64; 4] {
+        let [from, to] = [self.from, self.to].map(|place| place.0.cast_signed());
+        [from, to, self.count as i64, pair(i32_of(self.columns), i32_of(self.stride))]
+    }
+}
+
+/// Two integers as they lie in memory one after the other.
+pub fn pair(first: i32, second: i32) -> i64 {
+    i64::from(first.cast_unsigned()) | i64::from(second) << 32
+}
+
+/// Weights as activations are kept: tables of [`Weight`] and of [`chunks`] on the device.
+pub fn take_weights(weights: Place, chunks: Place, count: usize) -> Launch {
+    Launch::new("training", "take_weights", count, [weights.into(), chunks.into()])
 }
 
 /// Each image's cross-entropy, and the gradient of their mean at the logits, all f32, `[N, classes]`.

@@ -4,8 +4,8 @@ use candle_core::{Result, Tensor, bail};
 
 use super::card::{Card, contiguous, kept_as, numbers, place, spot};
 use super::planes::{self, Strided};
-use super::training::{self, Parameter};
-use super::{Place, Storage};
+use super::training::{self, Parameter, Weight, pair};
+use super::{Launch, Place, Storage};
 use crate::kernels::Moved;
 
 impl Card {
@@ -53,14 +53,62 @@ impl Card {
             parameters.extend(parameter.words());
         }
         let lengths: Vec<_> = moved.iter().map(|moved| moved.parameter.elem_count()).collect();
-        let chunks = training::chunks(&lengths);
-        let words: Vec<_> = chunks.iter().map(|[parameter, index]| word(*parameter, *index)).collect();
+        self.run_chunks(Storage::F32, &parameters, &lengths, |parameters, chunks, count| {
+            training::nesterov(parameters, chunks, count, lr, momentum)
+        })
+    }
+
+    /// One launch over the chunks of tensors of these lengths, each described by some words of `table`.
+    fn run_chunks(
+        self,
+        storage: Storage,
+        table: &[i64],
+        lengths: &[usize],
+        plan: impl FnOnce(Place, Place, usize) -> Launch,
+    ) -> Result<()> {
+        let chunks = training::chunks(lengths);
         if chunks.is_empty() {
             return Ok(());
         }
-        let (parameters, table) = (self.upload(&parameters)?, self.upload(&words)?);
-        let launch = training::nesterov(place(&parameters)?, place(&table)?, chunks.len(), lr, momentum);
-        self.run(Storage::F32, [launch])
+        let words: Vec<_> = chunks.iter().map(|[tensor, index]| pair(*tensor, *index)).collect();
+        let (table, words) = (self.upload(table)?, self.upload(&words)?);
+        self.run(storage, [plan(place(&table)?, place(&words)?, chunks.len())])
+    }
+
+    /// Whether products read a weight as it is.
+    pub fn is_operand(self, weight: &Tensor) -> Result<bool> {
+        Ok(Storage::of(weight)? == self.activations())
+    }
+
+    /// Weights as products read them: f32 as they are, else copies, all made by one launch. Each is rows of contiguous
+    /// values.
+    pub fn operands(self, weights: &[&Tensor]) -> Result<Vec<Tensor>> {
+        let wanted = self.activations();
+        if wanted == Storage::F32 {
+            return Ok(weights.iter().map(|weight| (*weight).clone()).collect());
+        }
+        // each begins where any vector of the GPU's may
+        let room = |weight: &Tensor| weight.elem_count().next_multiple_of(64);
+        let copies =
+            self.unfilled(weights.iter().map(|weight| room(weight)).sum::<usize>().max(1), wanted)?;
+        let (at, mut begin) = (contiguous(&copies)?, 0);
+        let (mut table, mut operands) = (Vec::new(), Vec::with_capacity(weights.len()));
+        for weight in weights {
+            let (count, stride) = (weight.elem_count(), weight.stride());
+            let columns = count / weight.dim(0)?.max(1);
+            let compact = weight.get(0)?.is_contiguous();
+            let from = spot(weight)?;
+            if !compact || from.storage != Storage::F32 {
+                bail!("operands: expected rows of f32, got strides {stride:?} for {:?}", weight.dims());
+            }
+            let (to, stride) = (at.offset(begin), stride[0].max(columns));
+            table.extend(Weight { from: from.place, to, count, columns, stride }.words());
+            operands.push(copies.narrow(0, begin, count)?.reshape(weight.shape())?);
+            begin += room(weight);
+        }
+        let lengths: Vec<_> = weights.iter().map(|weight| weight.elem_count()).collect();
+        self.run_chunks(wanted, &table, &lengths, training::take_weights)?;
+        Ok(operands)
     }
 
     /// Each image's loss `[N]` and the gradient of their mean `[N, classes]` at the logits, all f32.
@@ -88,9 +136,4 @@ fn strided(view: &Tensor) -> Result<Strided<'_>> {
         bail!("a view of {} axes, at most 4", view.rank());
     }
     Ok(Strided { sizes: view.dims(), strides: view.stride() })
-}
-
-/// Two integers as a struct of theirs lies in memory.
-fn word(first: i32, second: i32) -> i64 {
-    i64::from(first.cast_unsigned()) | i64::from(second) << 32
 }

@@ -44,7 +44,7 @@ macro_rules! on_gpu {
     ($self:expr, $op:expr, $tensors:expr, $card:ident => $call:expr) => {
         #[cfg(any(test, feature = "cuda"))]
         if let $crate::kernels::Path::Cuda($card) = $self.path {
-            return $self.record($op, $crate::kernels::ops::elements(&$tensors), || $call);
+            return $self.record($op, $crate::kernels::ops::elements($tensors), || $call);
         }
     };
 }
@@ -77,7 +77,7 @@ impl Kernels {
         compute: impl FnOnce([View<'_>; N], &mut [f32]) -> Result<()>,
     ) -> Result<Tensor> {
         let shape = shape.into();
-        let values = elements(&inputs) + shape.elem_count();
+        let values = elements(inputs) + shape.elem_count();
         self.record(op, values, || tensors::compute(inputs, shape, compute))
     }
 
@@ -89,7 +89,7 @@ impl Kernels {
         shapes: [Shape; M],
         compute: impl FnOnce([View<'_>; N], [&mut [f32]; M]) -> Result<()>,
     ) -> Result<[Tensor; M]> {
-        let values = elements(&inputs) + shapes.iter().map(Shape::elem_count).sum::<usize>();
+        let values = elements(inputs) + shapes.iter().map(Shape::elem_count).sum::<usize>();
         self.record(op, values, || tensors::compute_many(inputs, shapes, compute))
     }
 
@@ -101,7 +101,7 @@ impl Kernels {
         inputs: [&Tensor; N],
         write: impl Fn(Destination<'_>, &[View<'_>]) -> Result<()>,
     ) -> Result<()> {
-        let values = elements(&inputs) + 2 * destination.elem_count();
+        let values = elements(inputs) + 2 * destination.elem_count();
         self.record(op, values, || tensors::update(op.name, destination, inputs, write))
     }
 
@@ -117,8 +117,8 @@ impl Kernels {
     }
 }
 
-fn elements(tensors: &[&Tensor]) -> usize {
-    tensors.iter().map(|tensor| tensor.elem_count()).sum()
+fn elements<'a>(tensors: impl AsRef<[&'a Tensor]>) -> usize {
+    tensors.as_ref().iter().map(|tensor| tensor.elem_count()).sum()
 }
 
 fn same_shape(name: &str, left: &Tensor, right: &Tensor) -> Result<()> {

@@ -147,16 +147,29 @@ impl Kernels {
         view.contiguous()
     }
 
-    /// A weight as products read it, a view of it where they read it as it is.
+    /// Weights as products read them: views of them where they read them as they are, which are f32 and rows of contiguous
+    /// values, or given to this before.
     ///
     /// # Errors
-    /// If it is not f32 where the kernels compute.
+    /// If they are not, or do not lie where the kernels compute.
+    pub fn operands(self, weights: &[&Tensor]) -> Result<Vec<Tensor>> {
+        on_gpu!(self, Op::new("operands"), weights, card => card.operands(weights));
+        Ok(weights.iter().map(|weight| (*weight).clone()).collect())
+    }
+
+    /// [`Kernels::operands`] of one weight.
+    ///
+    /// # Errors
+    /// As those.
     pub fn operand(self, weight: &Tensor) -> Result<Tensor> {
-        on_gpu!(self, Op::new("operand"), [weight], card => match card.activations() {
-            cuda::Storage::F32 => Ok(weight.clone()),
-            wanted => card.copy(weight, wanted),
-        });
-        Ok(weight.clone())
+        #[cfg(any(test, feature = "cuda"))]
+        if let Path::Cuda(card) = self.path
+            && card.is_operand(weight)?
+        {
+            return Ok(weight.clone());
+        }
+        let mut operands = self.operands(&[weight])?;
+        Ok(operands.swap_remove(0))
     }
 
     /// A contiguous copy of a view as f32; where there is nothing to change, the same.

@@ -35,6 +35,29 @@ KERNEL nesterov(const Parameter *parameters, const Chunk *chunks, float lr, floa
 }
 EXPORT(nesterov)
 
+// A weight that products read: rows of `columns` values, `stride` apart, and where they go without gaps.
+struct Weight {
+    const float *from;
+    value_t *to;
+    long long count;
+    int columns, stride;
+};
+
+// Weights as activations are kept, chunk by chunk as the optimizer takes them: one launch for a network.
+KERNEL take_weights(const Weight *weights, const Chunk *chunks) {
+    EACH_THREAD {
+        Chunk chunk = chunks[BLOCK];
+        Weight weight = weights[chunk.parameter];
+        unsigned int first = (unsigned int)chunk.index * CHUNK;
+        unsigned int last = (unsigned int)smaller(first + (long long)CHUNK, weight.count);
+        for (unsigned int at = first + thread; at < last; at += THREADS) {
+            long long row = at / weight.columns;
+            store(weight.to, at, weight.from[row * weight.stride + at % weight.columns]);
+        }
+    }
+}
+EXPORT(take_weights)
+
 // The greatest of a row's logits, and the logarithm of the sum of exponentials of what they are below it, left in the
 // first places of `shared` by all threads of the block.
 INLINE void log_sum(const float *row, int classes, float (*shared)[THREADS]) {

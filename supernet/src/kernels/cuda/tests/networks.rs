@@ -1,96 +1,48 @@
 //! Whole networks and whole trainings with what a GPU would be given, run on the host, beside the CPU's kernels.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use candle_core::{Device, Tensor};
-use rand::Rng;
+use candle_core::Tensor;
 
 use super::host::kernels;
+use crate::agreement::{apart, of_layer, of_network};
 use crate::checkpoint::{Checkpoint, Supernet};
 use crate::data::Dataset;
-use crate::elastic::{Gradients, SharedWeights, SubnetWeights};
 use crate::eval::Accuracy;
 use crate::kernels::{Kernels, Precision};
-use crate::nn::{FoldedNetwork, Network, Pass, Statistics};
 use crate::random::rng_for;
 use crate::space::{Arch, SearchSpace, preset, sampler};
-use crate::train::{
-    Observer, Outcome, PlannedPhase, Pupil, Recipe, RunFolder, Sgd, StepRecord, Target, TrainConfig, Trainer,
-    dropout_mask,
-};
+use crate::train::{Observer, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
 
 fn flat(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().and_then(|flat| flat.to_vec1()).expect("f32")
 }
 
-/// Length of the difference, relative to that of what is expected.
-fn apart(got: &[f32], expected: &[f32]) -> f64 {
-    assert_eq!(got.len(), expected.len());
-    let length = |values: &mut dyn Iterator<Item = f32>| {
-        values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt()
-    };
-    let difference = length(&mut got.iter().zip(expected).map(|(got, expected)| got - expected));
-    difference / length(&mut expected.iter().copied()).max(1e-20)
-}
-
-/// All that a step and an inference of one sub-network give.
-struct Outputs {
-    loss: f32,
-    deployed: Vec<f32>,
-    folded: Vec<f32>,
-    statistics: Vec<(String, Vec<f32>)>,
-    gradients: Vec<(String, Vec<f32>)>,
-    moved: Vec<f32>,
-}
-
-const IMAGES: usize = 4;
-
-/// A step with a teacher and dropout on seeded weights, then inference with gathered statistics.
-fn outputs(space: &SearchSpace, arch: &Arch, kernels: Kernels) -> Outputs {
-    let mut rng = rng_for("images", 0, &[]);
-    let sides = (IMAGES, space.input_channels(), arch.resolution, arch.resolution);
-    let pixels: Vec<f32> =
-        (0..sides.0 * sides.1 * sides.2 * sides.3).map(|_| rng.random_range(-2.0..2.0)).collect();
-    let images = Tensor::from_vec(pixels, sides, &Device::Cpu).expect("images");
-    let weights = SharedWeights::new(space, &mut rng_for("weights", 0, &[])).expect("weights");
-    let weights = weights.detached().and_then(|copy| copy.on(kernels)).expect("copied");
-    let (gradients, pupil) =
-        (Gradients::new(&weights).expect("zeros"), Pupil { space, weights: &weights, kernels });
-
-    let teacher = pupil.teach(&sampler::largest(space).at(arch.resolution), &images).expect("a teacher");
-    let labels: Vec<u32> = (0..IMAGES).map(|image| (image % space.classes()) as u32).collect();
-    let target = Target { labels: &labels, smoothing: 0.1, teacher: Some(&teacher) };
-    let dropout = dropout_mask(space, arch, IMAGES, 0, [0, 0]).expect("a mask");
-    let loss = pupil.learn(arch, &images, &target, dropout, &gradients).expect("a step");
-    let loss = loss.read().expect("a loss");
-    let read = |name: String| {
-        let values = flat(gradients.get(&name).expect("there"));
-        (name, values)
-    };
-    let by_name = gradients.touched().into_iter().map(read).collect();
-    let optimizer = Sgd::new(&weights, 0.9, 3e-5, kernels).expect("an optimizer");
-    optimizer.step(&weights, &gradients, 0.01).expect("a step");
-    let moved = weights.tensors().values().flat_map(flat).collect();
-
-    let layers = space.lower(arch).expect("legal");
-    let subnet = SubnetWeights::new(space, &weights, &layers, kernels).expect("views");
-    let mut statistics = Statistics::new();
-    let network = Network::new(&layers, &subnet.values()).expect("a network");
-    network.forward(&images, Pass::Calibration(&mut statistics)).expect("statistics");
-    let statistics: Statistics = statistics
-        .into_iter()
-        .map(|(name, tensor)| (name, tensor.to_device(&Device::Cpu).expect("fetched")))
-        .collect();
-    let calibrated = || subnet.calibrated(&statistics).expect("statistics fit");
-    let network = Network::new(&layers, &calibrated()).expect("a network");
-    let deployed = flat(&network.forward(&images, Pass::Inference).expect("inference"));
-    let folded = FoldedNetwork::from_source(&layers, calibrated()).expect("calibrated");
-    let folded = flat(&folded.forward(&images).expect("inference"));
-    let statistics = statistics.into_iter().map(|(name, tensor)| (name, flat(&tensor))).collect();
-    Outputs { loss, deployed, folded, statistics, gradients: by_name, moved }
+/// Every layer of the small spaces' sub-networks, forward and backward.
+#[test]
+fn layers_by_themselves() {
+    let precisions = [(Precision::F32, 1e-5), (Precision::Bf16, 0.1)];
+    for (precision, bound) in precisions {
+        let Some(gpu) = kernels(precision) else { return };
+        let (mut compared, mut worst) = (0, 0.0f64);
+        for name in ["tiny", "tiny-resnet", "fashion"] {
+            let space = preset(name).expect("a preset");
+            let archs = ["largest", "smallest", "random"].map(|arch| named(&space, arch));
+            let layers = archs.iter().flat_map(|arch| space.lower(arch).expect("legal"));
+            let layers: BTreeMap<_, _> = layers.map(|layer| (layer.key(), layer)).collect();
+            for (key, layer) in layers {
+                for (what, apart) in of_layer(&layer, gpu, Kernels::detect()).expect("it runs") {
+                    assert!(apart <= bound, "{key}: {what} {apart:.1e} apart, at most {bound:.0e} wanted");
+                    (compared, worst) = (compared + 1, worst.max(apart));
+                }
+            }
+        }
+        println!("layers, {precision}: {compared} comparisons, worst difference {worst:.1e}");
+    }
 }
 
 /// The families, as small as they come, and the larger ones at a small resolution: sub-networks whose gradients no
@@ -111,36 +63,14 @@ fn named(space: &SearchSpace, name: &str) -> Arch {
     }
 }
 
-/// Differences of two runs, the worst of each kind.
-fn differences(got: &Outputs, expected: &Outputs) -> [(&'static str, f64); 6] {
-    let by_name = |got: &[(String, Vec<f32>)], expected: &[(String, Vec<f32>)]| {
-        assert!(got.iter().map(|(name, _)| name).eq(expected.iter().map(|(name, _)| name)));
-        // what is zero in exact arithmetic, such as a gradient before a batch norm, is judged beside the rest
-        let all = |parts: &[(String, Vec<f32>)]| -> Vec<f32> {
-            parts.iter().flat_map(|(_, values)| values.iter().copied()).collect()
-        };
-        apart(&all(got), &all(expected))
-    };
-    [
-        ("loss", f64::from((got.loss - expected.loss).abs() / expected.loss)),
-        ("logits", apart(&got.deployed, &expected.deployed)),
-        ("folded logits", apart(&got.folded, &expected.folded)),
-        ("statistics", by_name(&got.statistics, &expected.statistics)),
-        ("gradients", by_name(&got.gradients, &expected.gradients)),
-        ("weights", apart(&got.moved, &expected.moved)),
-    ]
-}
-
 fn compare(precision: Precision, cases: &[(&str, usize, &[&str])], bounds: [f64; 6]) {
     let Some(gpu) = kernels(precision) else { return };
     let mut worst = [0.0f64; 6];
     for &(name, resolution, archs) in cases {
         let space = preset(name).expect("a preset");
         for arch in archs.iter().map(|arch| named(&space, arch).at(resolution)) {
-            let (got, expected) = (outputs(&space, &arch, gpu), outputs(&space, &arch, Kernels::detect()));
-            for ((worst, (what, apart)), bound) in
-                worst.iter_mut().zip(differences(&got, &expected)).zip(bounds)
-            {
+            let differences = of_network(&space, &arch, gpu, Kernels::detect()).expect("it runs");
+            for ((worst, (what, apart)), bound) in worst.iter_mut().zip(differences).zip(bounds) {
                 assert!(
                     apart <= bound,
                     "{name} {arch}: {what} {apart:.1e} apart, at most {bound:.0e} wanted"

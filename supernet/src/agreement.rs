@@ -1,0 +1,156 @@
+//! How far two implementations of the kernels are apart: on layers, on whole networks, on a step and an inference.
+//!
+//! Differences are lengths of difference vectors over the lengths of what was expected, so that a single rounding at a
+//! corner of an activation counts little, and what is wrong in kind is 1 or more.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+use rand::Rng;
+
+use crate::elastic::{Gradients, SharedWeights, SubnetWeights};
+use crate::error::Result;
+use crate::kernels::Kernels;
+use crate::nn::{FoldedNetwork, MapSource, Network, Pass, Source, Statistics, Tape};
+use crate::random::rng_for;
+use crate::space::{Arch, LayerSpec, SearchSpace, WeightRole, sampler};
+use crate::train::{Pupil, Sgd, Target, dropout_mask};
+
+/// What was compared, and how far apart it was.
+pub type Differences = Vec<(&'static str, f64)>;
+
+/// Images that are computed with.
+const IMAGES: usize = 4;
+
+/// Added to variances.
+const EPSILON: f32 = 1e-3;
+
+/// Length of the difference relative to that of what is expected; infinite where something is no number.
+pub fn apart(got: &[f32], expected: &[f32]) -> f64 {
+    let length = |values: &mut dyn Iterator<Item = f32>| {
+        values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt()
+    };
+    let difference = length(&mut got.iter().zip(expected).map(|(got, expected)| got - expected));
+    let relative = difference / length(&mut expected.iter().copied()).max(1e-20);
+    if got.len() == expected.len() && relative.is_finite() { relative } else { f64::INFINITY }
+}
+
+fn flat(tensor: &Tensor) -> Result<Vec<f32>> {
+    Ok(tensor.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?)
+}
+
+fn random(name: &str, shape: &[usize], range: std::ops::Range<f32>) -> Result<Tensor> {
+    let mut rng = rng_for(name, 0, &[]);
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(range.clone())).collect();
+    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+}
+
+/// A layer by itself with random weights: the differences of its output in training, of its input's gradient where it
+/// has one, and of its weights' gradients together.
+///
+/// # Errors
+/// If the kernels refuse such a layer.
+pub fn of_layer(layer: &LayerSpec, kernels: Kernels, expected: Kernels) -> Result<Differences> {
+    let (got, expected) = (layer_outputs(layer, kernels)?, layer_outputs(layer, expected)?);
+    let what = ["output", "input's gradient", "weights' gradients"];
+    let pairs = what.into_iter().zip(got.iter().zip(&expected));
+    Ok(pairs.map(|(what, (got, expected))| (what, apart(got, expected))).collect())
+}
+
+fn layer_outputs(layer: &LayerSpec, kernels: Kernels) -> Result<[Vec<f32>; 3]> {
+    let (mut weights, mut gradients) = (BTreeMap::new(), BTreeMap::new());
+    for spec in layer.weights() {
+        let fan_in: usize = spec.shape.iter().skip(1).product();
+        let range = match spec.role {
+            WeightRole::NormScale => 0.5..1.5,
+            WeightRole::NormShift | WeightRole::Bias => -0.5..0.5,
+            WeightRole::Kernel => {
+                let bound = (3.0 / fan_in as f32).sqrt();
+                -bound..bound
+            }
+        };
+        let zeros = Tensor::zeros(spec.shape.as_slice(), candle_core::DType::F32, &kernels.device())?;
+        gradients.insert(spec.name.clone(), zeros);
+        weights.insert(spec.name.clone(), random(&spec.name, &spec.shape, range)?);
+    }
+    let layers = std::slice::from_ref(layer);
+    let source = |tensors: &BTreeMap<String, Tensor>| {
+        Source::new(MapSource::builder(tensors.clone()), kernels, EPSILON)
+    };
+    let network = Network::new(layers, &source(&weights))?;
+    let slopes = Network::new(layers, &source(&gradients).as_they_are())?;
+    let maps = |name, map: &crate::space::FeatureMap| {
+        let maps = random(name, &[map.channels, IMAGES, map.height, map.width], -1.0..1.0)?;
+        Ok::<_, crate::Error>(kernels.activations(&maps)?)
+    };
+    let mut tape = Tape::new();
+    let y = network.forward_maps(maps("input", &layer.input)?, &mut Pass::Training(&mut tape))?;
+    let output = flat(&y)?;
+    let dx = network.backward_maps(maps("gradient", &layer.output)?, &mut tape, &slopes)?;
+    let dx = dx.map_or_else(|| Ok(Vec::new()), |dx| flat(&dx))?;
+    let all = gradients.values().map(flat).collect::<Result<Vec<_>>>()?.concat();
+    Ok([output, dx, all])
+}
+
+/// All that a step and an inference of one sub-network give.
+struct Outputs {
+    loss: f32,
+    deployed: Vec<f32>,
+    folded: Vec<f32>,
+    statistics: Vec<f32>,
+    gradients: Vec<f32>,
+    moved: Vec<f32>,
+}
+
+/// A sub-network on seeded weights and images: the differences of a step (with a teacher and dropout), of the weights after
+/// it, and of inference with statistics gathered then.
+///
+/// # Errors
+/// If the sub-network is not in the space, or the kernels refuse it.
+pub fn of_network(
+    space: &SearchSpace,
+    arch: &Arch,
+    kernels: Kernels,
+    expected: Kernels,
+) -> Result<Differences> {
+    let (got, expected) = (outputs(space, arch, kernels)?, outputs(space, arch, expected)?);
+    Ok(vec![
+        ("loss", f64::from((got.loss - expected.loss).abs() / expected.loss)),
+        ("logits", apart(&got.deployed, &expected.deployed)),
+        ("folded logits", apart(&got.folded, &expected.folded)),
+        ("statistics", apart(&got.statistics, &expected.statistics)),
+        ("gradients", apart(&got.gradients, &expected.gradients)),
+        ("weights", apart(&got.moved, &expected.moved)),
+    ])
+}
+
+fn outputs(space: &SearchSpace, arch: &Arch, kernels: Kernels) -> Result<Outputs> {
+    let sides = [IMAGES, space.input_channels(), arch.resolution, arch.resolution];
+    let images = random("images", &sides, -2.0..2.0)?;
+    let weights = SharedWeights::new(space, &mut rng_for("weights", 0, &[]))?.on(kernels)?;
+    let (gradients, pupil) = (Gradients::new(&weights)?, Pupil { space, weights: &weights, kernels });
+
+    let teacher = pupil.teach(&sampler::largest(space).at(arch.resolution), &images)?;
+    let labels: Vec<u32> = (0..IMAGES).map(|image| (image % space.classes()) as u32).collect();
+    let target = Target { labels: &labels, smoothing: 0.1, teacher: Some(&teacher) };
+    let dropout = dropout_mask(space, arch, IMAGES, 0, [0, 0])?;
+    let loss = pupil.learn(arch, &images, &target, dropout, &gradients)?.read()?;
+    let touched = gradients.touched();
+    let read = touched.iter().map(|name| flat(gradients.get(name)?));
+    let all = read.collect::<Result<Vec<_>>>()?.concat();
+    Sgd::new(&weights, 0.9, 3e-5, kernels)?.step(&weights, &gradients, 0.01)?;
+    let moved = weights.tensors().values().map(flat).collect::<Result<Vec<_>>>()?.concat();
+
+    let layers = space.lower(arch)?;
+    let subnet = SubnetWeights::new(space, &weights, &layers, kernels)?;
+    let mut seen = Statistics::new();
+    Network::new(&layers, &subnet.values()?)?.forward(&images, Pass::Calibration(&mut seen))?;
+    let fetched = |(name, tensor): (String, Tensor)| Ok((name, tensor.to_device(&Device::Cpu)?));
+    let statistics: Statistics = seen.into_iter().map(fetched).collect::<Result<_>>()?;
+    let network = Network::new(&layers, &subnet.calibrated(&statistics)?)?;
+    let deployed = flat(&network.forward(&images, Pass::Inference)?)?;
+    let folded = FoldedNetwork::from_source(&layers, subnet.calibrated(&statistics)?)?;
+    let folded = flat(&folded.forward(&images)?)?;
+    let statistics = statistics.values().map(flat).collect::<Result<Vec<_>>>()?.concat();
+    Ok(Outputs { loss, deployed, folded, statistics, gradients: all, moved })
+}

@@ -1,0 +1,207 @@
+//! `gpu-check [cuda:N]`: whether a GPU computes what the CPU does, and how near its kernels come to its memory's speed.
+//! Prints Markdown; exit code 1 if something is further apart than it may be.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::ExitCode;
+
+use candle_core::{DType, Device, Tensor};
+use supernet::Result;
+use supernet::agreement::{of_layer, of_network};
+use supernet::kernels::{DepthwiseChain, Kernels, Normalisation, Precision};
+use supernet::random::rng_for;
+use supernet::space::{Activation, Arch, LayerSpec, SearchSpace, preset, sampler};
+
+/// How far layers and networks may be from the CPU's. TF32 and bfloat16 keep 10 and 7 bits of a product's operands.
+fn bounds(precision: Precision) -> [f64; 2] {
+    match precision {
+        Precision::F32 => [1e-5, 1e-2],
+        Precision::Tf32 => [5e-3, 0.5],
+        Precision::Bf16 => [0.1, 0.5],
+    }
+}
+
+fn main() -> ExitCode {
+    let device = std::env::args().nth(1).unwrap_or_else(|| "cuda:0".to_string());
+    let mut out = std::io::stdout().lock();
+    match check(&device, &mut out) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A line of what is printed.
+fn tell(out: &mut impl Write, line: &str) -> Result<()> {
+    writeln!(out, "{line}").map_err(supernet::Error::io("write", std::path::Path::new("standard output")))
+}
+
+fn check(device: &str, out: &mut impl Write) -> Result<bool> {
+    let all = Precision::ALL.map(|precision| Kernels::on_device(device, precision));
+    let all: Vec<Kernels> = all.into_iter().collect::<Result<_>>()?;
+    tell(out, &format!("{}\n", all[0].gpu().unwrap_or_default()))?;
+    tell(out, "| what | precision | compared | worst difference | at most |\n|---|---|---|---|---|")?;
+    let mut good = true;
+    for kernels in &all {
+        let [of_layers, of_networks] = bounds(kernels.precision());
+        for name in ["tiny", "tiny-resnet", "fashion", "ofa-mbv3-w1.0", "ofa-resnet50"] {
+            let (compared, worst) = compare_layers(&preset(name)?, *kernels)?;
+            good &= row(out, &format!("layers of {name}"), *kernels, (compared, worst), of_layers)?;
+        }
+        for (name, resolution) in [("tiny", 12), ("tiny-resnet", 32), ("fashion", 28), ("ofa-mbv3-w1.0", 128)]
+        {
+            let space = preset(name)?;
+            for arch in [sampler::largest(&space), sampler::smallest(&space), random(&space, 3)] {
+                let arch = arch.at(resolution);
+                let differences = of_network(&space, &arch, *kernels, Kernels::detect())?;
+                // what stands behind many batch norms over few values is told, and not judged, where roundings are coarse
+                let judged =
+                    |what: &str| kernels.precision() == Precision::F32 || ["loss", "weights"].contains(&what);
+                for (what, apart) in differences {
+                    let bound = if judged(what) { of_networks } else { f64::INFINITY };
+                    good &= row(out, &format!("{name} {arch}: {what}"), *kernels, (1, apart), bound)?;
+                }
+            }
+        }
+    }
+    for kernels in &all {
+        if kernels.precision() != Precision::Tf32 {
+            bandwidths(out, *kernels)?;
+        }
+    }
+    Ok(good)
+}
+
+fn row(
+    out: &mut impl Write,
+    what: &str,
+    kernels: Kernels,
+    (compared, worst): (usize, f64),
+    bound: f64,
+) -> Result<bool> {
+    let good = worst <= bound;
+    let (mark, precision) = (if good { "" } else { " **too far**" }, kernels.precision());
+    tell(out, &format!("| {what} | {precision} | {compared} | {worst:.1e}{mark} | {bound:.0e} |"))?;
+    Ok(good)
+}
+
+fn random(space: &SearchSpace, seed: u64) -> Arch {
+    sampler::random(space, &mut rng_for("gpu check", seed, &[]))
+}
+
+/// Every layer of the largest, the smallest and some other sub-networks at the least and the greatest resolution.
+fn compare_layers(space: &SearchSpace, kernels: Kernels) -> Result<(usize, f64)> {
+    let mut layers: BTreeMap<String, LayerSpec> = BTreeMap::new();
+    let archs = [sampler::largest(space), sampler::smallest(space), random(space, 0), random(space, 1)];
+    let ends = [space.resolutions().iter().min(), space.resolutions().iter().max()];
+    for arch in archs {
+        for resolution in ends.into_iter().flatten() {
+            layers.extend(space.lower(&arch.at(*resolution))?.into_iter().map(|layer| (layer.key(), layer)));
+        }
+    }
+    let (mut compared, mut worst) = (0, 0.0f64);
+    for layer in layers.values() {
+        for (_, apart) in of_layer(layer, kernels, Kernels::detect())? {
+            (compared, worst) = (compared + 1, worst.max(apart));
+        }
+    }
+    Ok((compared, worst))
+}
+
+/// Median milliseconds of a call, by the GPU's events around ten of them.
+fn time(kernels: Kernels, mut call: impl FnMut() -> candle_core::Result<()>) -> Result<f64> {
+    const CALLS: usize = 10;
+    let mut times = Vec::new();
+    for round in 0..12 {
+        let before = kernels.moment()?;
+        for _ in 0..CALLS {
+            call()?;
+        }
+        let ms = kernels.moment()?.ms_since(&before)? / CALLS as f64;
+        if round >= 2 {
+            times.push(ms);
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
+}
+
+/// Channels, side, kernel and stride of some of `ofa-mbv3-w1.0`'s chains at 224 pixels.
+const CHAINS: [(usize, usize, usize, usize); 5] =
+    [(16, 112, 3, 1), (96, 112, 7, 2), (144, 56, 7, 1), (480, 14, 7, 1), (960, 7, 7, 1)];
+
+/// Images a batch.
+const BATCH: usize = 128;
+
+/// What kernels move at least in a second, beside a copy.
+fn bandwidths(out: &mut impl Write, kernels: Kernels) -> Result<()> {
+    let bytes = if kernels.precision() == Precision::Bf16 { 2.0 } else { 4.0 };
+    let maps = |channels: usize, side: usize| -> Result<Tensor> {
+        let values = Tensor::rand(-1.0f32, 1.0, (channels, BATCH, side, side), &Device::Cpu)?;
+        Ok(kernels.activations(&values)?)
+    };
+    let norm = |channels: usize| -> Result<Normalisation> {
+        let ones = Tensor::ones(channels, DType::F32, &Device::Cpu)?.to_device(&kernels.device())?;
+        let zeros = Tensor::zeros(channels, DType::F32, &kernels.device())?;
+        Ok(Normalisation { gamma: ones, beta: zeros, epsilon: 1e-3, activation: Activation::HSwish })
+    };
+    tell(out, &format!("\n{} kernels, {BATCH} images\n", kernels.precision()))?;
+    tell(out, "| kernel | ms | GB/s | of copy's |\n|---|---|---|---|")?;
+    let (to, from) = (maps(256, 56)?, maps(256, 56)?);
+    // reads two, writes one
+    let copy =
+        3.0 * bytes * from.elem_count() as f64 / time(kernels, || kernels.add_assign(&to, &from))? / 1e6;
+    tell(out, &format!("| y += x | | {copy:.0} | 1.00 |"))?;
+    let mut told = |name: String, passes: f64, values: usize, ms: f64| {
+        let rate = passes * bytes * values as f64 / ms / 1e6;
+        tell(out, &format!("| {name} | {ms:.3} | {rate:.0} | {:.2} |", rate / copy))
+    };
+    for (channels, side, kernel, stride) in CHAINS {
+        let (x, with) = (maps(channels, side)?, norm(channels)?);
+        let weight = Tensor::ones((channels, 1, kernel, kernel), DType::F32, &Device::Cpu)?;
+        let weight = (weight / (kernel * kernel) as f64)?.to_device(&kernels.device())?;
+        let shift = Tensor::zeros(channels, DType::F32, &kernels.device())?;
+        let size = format!("{channels} x {side} x {side}, k{kernel} s{stride}");
+        let (len, outputs) = (x.elem_count(), x.elem_count() / (stride * stride));
+        let ms = time(kernels, || {
+            kernels.depthwise_activated(&x, (&weight, stride), &shift, Activation::None).map(drop)
+        })?;
+        // reads the input, writes the output; the shift in place after it reads and writes that
+        told(format!("depthwise and shift, {size}"), 1.0, len + 3 * outputs, ms)?;
+        let ms = time(kernels, || kernels.normalise(&x, &with, None).map(drop))?;
+        // statistics read it once, normalising reads and writes it
+        told(format!("batch norm forward, {size}"), 3.0, len, ms)?;
+        let (_, statistics) = kernels.normalise(&x, &with, None)?;
+        let (dy, gradient) = (maps(channels, side)?, norm(channels)?);
+        let ms =
+            time(kernels, || kernels.normalise_backward(&x, &dy, &statistics, &with, &gradient).map(drop))?;
+        // two kernels read x and dy, the second writes dx
+        told(format!("batch norm backward, {size}"), 5.0, len, ms)?;
+        let chain = DepthwiseChain {
+            before: Some(with.clone()),
+            weight: weight.clone(),
+            stride,
+            after: with.clone(),
+            with_means: false,
+        };
+        let into = DepthwiseChain {
+            before: Some(gradient.clone()),
+            weight: weight.zeros_like()?,
+            stride,
+            after: gradient,
+            with_means: false,
+        };
+        let ms = time(kernels, || kernels.chain(&chain, &x).map(drop))?;
+        // statistics and convolution read x; the convolution's output is written, read twice, and written normalised
+        told(format!("chain forward, {size}"), 1.0, 2 * len + 4 * outputs, ms)?;
+        let (y, _, kept) = kernels.chain(&chain, &x)?;
+        let ms = time(kernels, || kernels.chain_backward(&chain, (&x, &kept), &y, None, &into).map(drop))?;
+        // behind the convolution five passes over its output; then the weights' gradient reads x and dy, the input's dy,
+        // and the batch norm before it makes six more over x and dx
+        told(format!("chain backward, {size}"), 1.0, 7 * len + 7 * outputs, ms)?;
+    }
+    Ok(())
+}
