@@ -5,7 +5,8 @@
 #
 # Needs NVIDIA's driver and CUDA 13's libraries: those of PyTorch's packages do, and are found by Python. The comparison
 # with PyTorch needs the packages torch and ofa; compute-sanitizer and ncu are used where they are. CUDA_DEVICE (default
-# cuda:0) is the GPU. Some ten minutes.
+# cuda:0) is the GPU. PARTS="trainings pipeline" runs only these of the parts (layers, trainings, pipeline, sanitizer, peer,
+# profile): all of them take over half an hour, most of it beside PyTorch; ROUNDS (default 2) are the rounds there.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 folder=$(cd "${1:-target/gpu}" && pwd) || exit 1
@@ -14,10 +15,13 @@ device=${CUDA_DEVICE:-cuda:0}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0
+root=$PWD
 
 say() { printf '%s\n' "$*" | tee -a "$report"; }
 # Runs a part of the check; what it prints goes into the report.
-part() { local name=$1; shift; say "" "## $name" ""
+part() { local short=$1 name=$2; shift 2
+    case " ${PARTS:-$short} " in *" $short "*) ;; *) return ;; esac
+    say "" "## $name" ""
     if ! "$@" >"$work/out" 2>"$work/err"; then failed=1; say "**failed**" "" '```'; tail -30 "$work/err" | tee -a "$report"; say '```'; fi
     tee -a "$report" <"$work/out"; }
 
@@ -32,14 +36,8 @@ export LD_LIBRARY_PATH="$packages${LD_LIBRARY_PATH:-}"
 say "# $(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | head -1)" "" \
     "Programs built without a GPU, $((size / 1000000)) MB packed. $(nproc) CPU cores."
 
-part "Layers and networks beside the CPU, and the kernels' bandwidth" gpu-check "$device"
+part layers "Layers and networks beside the CPU, and the kernels' bandwidth" gpu-check "$device"
 
-losses() { python3 -c '
-import json, sys
-for line in open(sys.argv[1] + "/log.jsonl"):
-    record = json.loads(line)
-    if record.get("event") == "step":
-        print(record["loss"])' "$1"; }
 trainings() (
     set -e
     cd "$work"
@@ -49,28 +47,26 @@ trainings() (
     supernet $train --out again --device "$device" >&2
     supernet $train --out bf16 --device "$device" --precision bf16 >&2
     # from one to the other and back, each stopped after a third of the steps
-    steps=$(losses cpu | wc -l)
+    taken() { cat "$1/log.jsonl" 2>/dev/null | grep -c '"event":"step"' || true; }
+    steps=$(taken cpu)
     for where in cpu "$device" cpu; do
-        until=$(($(losses changing 2>/dev/null | wc -l) + steps / 3))
+        until=$(($(taken changing) + steps / 3))
         supernet $train --out changing --resume --device "$where" >&2 & process=$!
         if [ "$where" = "$device" ] || [ ! -e turned ]; then
-            while [ "$(losses changing 2>/dev/null | wc -l)" -lt "$until" ] && kill -0 $process 2>/dev/null; do sleep 0.01; done
-            kill -INT $process 2>/dev/null || true
+            while [ "$(taken changing)" -lt "$until" ] && kill -0 $process 2>/dev/null; do sleep 0.01; done
+            kill -TERM $process 2>/dev/null || true
         fi
         [ "$where" = "$device" ] && touch turned
         wait $process || [ $? = 130 ]
     done
-    echo "| run | steps | losses beside the CPU's, at most apart |"
-    echo "|---|---|---|"
-    for run in gpu changing bf16; do
-        paste <(losses $run) <(losses cpu) | awk -v run=$run '
-            NF != 2 { exit 1 }
-            { apart = ($1 - $2) / $2; if (apart < 0) apart = -apart; if (apart > worst) worst = apart }
-            END { printf "| %s | %d | %.1e |\n", run, NR, worst; exit !(worst <= (run == "bf16" ? .1 : .02)) }'
-    done
+    echo "| run | steps | first 20 losses beside the CPU's, at most apart | means of the last quarter |"
+    echo "|---|---|---|---|"
+    python3 "$root/gpu/losses.py" gpu cpu --markdown
+    python3 "$root/gpu/losses.py" changing cpu --markdown
+    python3 "$root/gpu/losses.py" bf16 cpu --early 0.05 --markdown
     cmp gpu/supernet.safetensors again/supernet.safetensors && echo && echo "The same training twice: the same bytes."
 )
-part "Trainings" trainings
+part trainings "Trainings" trainings
 
 pipeline() (
     set -e
@@ -79,7 +75,7 @@ pipeline() (
     extract verify model --supernet gpu/supernet.safetensors
     extract measure --space tiny --threads 1 --networks 16 --budget 60 --batch 32 --device "$device" --out table.json
 )
-part "Export and measuring" pipeline
+part pipeline "Export and measuring" pipeline
 
 sanitized() (
     set -e
@@ -90,9 +86,9 @@ sanitized() (
         echo "$tool: $(tail -1 "$work/sanitizer")"
     done
 )
-part "compute-sanitizer" sanitized
+part sanitizer "compute-sanitizer" sanitized
 
-part "Beside PyTorch" python3 gpu/compare.py --supernet "$work/supernet" --device "$device"
+part peer "Beside PyTorch" python3 gpu/compare.py --supernet "$work/supernet" --device "$device" --rounds "${ROUNDS:-2}"
 
 profiled() {
     supernet bench --space ofa-mbv3-w1.0 --resolution 224 --batch 128 --steps 5 --device "$device" --precision bf16 \
@@ -104,6 +100,6 @@ profiled() {
         >"$work/ncu.csv" || return 1
     python3 gpu/dearest.py "$work/ncu.csv"
 }
-part "Where a step's time goes, and what the dearest kernels move" profiled
+part profile "Where a step's time goes, and what the dearest kernels move" profiled
 [ $failed = 0 ] || echo "gpu/check.sh: something failed, see $report" >&2
 exit $failed

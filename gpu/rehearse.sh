@@ -16,18 +16,7 @@ cd "$work"
 supernet() { LD_LIBRARY_PATH="$work/driver" "$programs/supernet" "$@"; }
 extract() { LD_LIBRARY_PATH="$work/driver" "$programs/extract" "$@"; }
 say() { printf '%s\n' "$*" >&2; }
-# The losses of a run, one a line.
-losses() { python3 -c '
-import json, sys
-for line in open(sys.argv[1] + "/log.jsonl"):
-    record = json.loads(line)
-    if record.get("event") == "step":
-        print(record["loss"])' "$1"; }
-# Fails unless two runs have the same number of losses, none further apart than a share of it.
-close() { paste <(losses "$1") <(losses "$2") | awk -v share="$3" -v names="$1 and $2" '
-    NF != 2 { print names ": not as many steps"; exit 1 }
-    { apart = ($1 - $2) / $2; if (apart < 0) apart = -apart; if (apart > worst) worst = apart }
-    END { printf "%s: %d steps, losses at most %.1e apart\n", names, NR, worst; exit !(NR > 0 && worst <= share) }' >&2; }
+close() { python3 "$root/gpu/losses.py" "$@"; }
 # Fails unless the command fails and says the words.
 refused() { local words=$1 said; shift
     if said=$("$@" 2>&1); then say "expected a refusal: $*"; exit 1; fi
@@ -38,24 +27,24 @@ say "training"
 supernet $train --out cpu >/dev/null
 STANDIN_REPORT=1 supernet $train --out gpu --device cuda:0 >/dev/null 2>report || { cat report >&2; exit 1; }
 tail -20 report >&2
-close gpu cpu 5e-3
+close gpu cpu --early 5e-3
 supernet $train --out bf16 --device cuda:0 --precision bf16 >/dev/null
-close bf16 cpu 0.1
+close bf16 cpu --early 0.05
 
 say "stopped, and gone on with elsewhere: CPU, GPU, CPU"
 mkdir changing
 train="train --space tiny --data digits --scale 0.02 --seed 3 --quiet"
 supernet $train --out whole >/dev/null
-steps=$(losses whole | wc -l)
+steps=$(grep -c '"event":"step"' whole/log.jsonl)
 # Steps that the changing run's log has.
 taken() { cat changing/log.jsonl 2>/dev/null | grep -c '"event":"step"' || true; }
 # A run that is asked to stop some steps further on, wherever it is then; fails if that is where it began, or the end.
 stopped() {
     local before after process
     before=$(taken)
-    supernet $train --threads 1 --out changing --resume --checkpoint-seconds 0 "$@" >/dev/null & process=$!
+    env LD_LIBRARY_PATH="$work/driver" "$programs/supernet" $train --out changing --resume "$@" >/dev/null & process=$!
     while [ "$(taken)" -lt $((before + 3)) ] && kill -0 $process 2>/dev/null; do sleep 0.002; done
-    kill -INT $process 2>/dev/null || true
+    kill -TERM $process 2>/dev/null || true
     wait $process || [ $? = 130 ]
     after=$(taken)
     say "steps $before to $after"
@@ -64,7 +53,7 @@ stopped() {
 stopped
 stopped --device cuda:0
 supernet $train --out changing --resume >/dev/null
-close changing whole 2e-2
+close changing whole --early 5e-3 --late 0.1
 
 say "evaluation, sampling, fine-tuning, export, measuring"
 weights=gpu/supernet.safetensors
@@ -76,7 +65,7 @@ done
 extract export --supernet $weights --arch smallest --data digits --out model --device cuda:0 --format safetensors,onnx
 extract verify model --supernet $weights --device cuda:0
 extract verify model --supernet $weights
-supernet finetune --model model --data digits --out tuned --epochs 1 --device cuda:0 --quiet >/dev/null
+supernet finetune model --data digits --out tuned --epochs 1 --device cuda:0 --quiet >/dev/null
 extract measure --space tiny --threads 1 --networks 0 --precision 50 --batch 4 --device cuda:0 --dtype bf16 --out table.json
 supernet bench --space ofa-mbv3-w1.0 --resolution 32 --batch 2 --steps 2 --warmup 1 --device cuda:0
 supernet bench --space ofa-mbv3-w1.0 --resolution 32 --batch 2 --steps 2 --warmup 1 --device cuda:0 --precision bf16

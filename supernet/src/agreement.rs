@@ -143,10 +143,8 @@ fn outputs(space: &SearchSpace, arch: &Arch, kernels: Kernels) -> Result<Outputs
 
     let layers = space.lower(arch)?;
     let subnet = SubnetWeights::new(space, &weights, &layers, kernels)?;
-    let mut seen = Statistics::new();
-    Network::new(&layers, &subnet.values()?)?.forward(&images, Pass::Calibration(&mut seen))?;
-    let fetched = |(name, tensor): (String, Tensor)| Ok((name, tensor.to_device(&Device::Cpu)?));
-    let statistics: Statistics = seen.into_iter().map(fetched).collect::<Result<_>>()?;
+    let mut statistics = Statistics::new();
+    Network::new(&layers, &subnet.values()?)?.forward(&images, Pass::Calibration(&mut statistics))?;
     let network = Network::new(&layers, &subnet.calibrated(&statistics)?)?;
     let deployed = flat(&network.forward(&images, Pass::Inference)?)?;
     let folded = FoldedNetwork::from_source(&layers, subnet.calibrated(&statistics)?)?;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::shared::{check_finite, shared_specs};
 use super::subnet::SubnetWeights;
@@ -40,6 +40,8 @@ pub(crate) fn is_running(name: &str) -> bool {
 pub fn statistics_to_tensors(statistics: &Statistics) -> Result<BTreeMap<String, Tensor>> {
     let mut tensors = BTreeMap::new();
     for (norm, tensor) in statistics {
+        // a GPU's come one by one, and go back in one piece
+        let tensor = tensor.to_device(&Device::Cpu)?;
         for (row, last) in RUNNING.iter().enumerate() {
             tensors.insert(format!("{norm}.{last}"), tensor.get(row)?.contiguous()?);
         }
