@@ -69,8 +69,25 @@ pub enum Error {
         name: String,
     },
     /// The tensor library refused an operation.
-    #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    #[error("{}", explained(.0))]
+    Candle(candle_core::Error),
+}
+
+// not by `#[from]`, which would make it its own cause and say it twice
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Candle(error)
+    }
+}
+
+/// What can be done about it is said of the one refusal that a user can mend.
+fn explained(error: &candle_core::Error) -> String {
+    let text = error.to_string();
+    if text.contains("OUT_OF_MEMORY") {
+        return "the GPU has no room left (CUDA_ERROR_OUT_OF_MEMORY); take a smaller batch or resolution"
+            .to_string();
+    }
+    text
 }
 
 fn kept(checkpoint: &Option<u64>) -> String {

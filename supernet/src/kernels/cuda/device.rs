@@ -222,9 +222,7 @@ fn compile(name: &str, text: &str, storage: Storage, architecture: &'static str)
 }
 
 fn wrong(error: DriverError) -> candle_core::Error {
-    let text = told(&error);
-    let more = if text.contains("OUT_OF_MEMORY") { "; take a smaller batch or resolution" } else { "" };
-    candle_core::Error::msg(format!("the GPU: {text}{more}"))
+    candle_core::Error::msg(format!("the GPU: {}", told(&error)))
 }
 
 impl Executor for Gpu {
