@@ -1,5 +1,5 @@
-// The stand-in's compiler: CUDA C is compiled as C++ for the host, and what is handed back as PTX names the library
-// made.
+// The stand-in's compiler: CUDA C is compiled as C++ for the host, and what is handed back as a GPU's code names the
+// library made.
 //
 // The texts include host.hpp where `__CUDACC__` is not defined: it is taken from the folder that build.sh gives, or
 // that the environment variable STANDIN_SOURCE names. The compiler is $CXX, or c++. What was made is removed at exit.
@@ -24,7 +24,7 @@ extern char **environ;
 enum Status { SUCCESS = 0, INVALID_INPUT = 3, INVALID_PROGRAM = 4, INVALID_OPTION = 5, COMPILATION = 6, INTERNAL = 11 };
 
 struct Program {
-    std::string source, log, ptx;
+    std::string source, log, code;
 };
 
 typedef std::vector<std::string> Words;
@@ -33,7 +33,7 @@ typedef std::vector<std::string> Words;
 struct State {
     std::mutex mutex;
     Words folders;
-    std::map<std::string, std::string> compiled;  // PTX by options and source
+    std::map<std::string, std::string> compiled;  // code by options and source
 };
 static State &state = *new State;
 
@@ -112,7 +112,7 @@ static Status compile(Program &program, const Words &defines) {
     const int status = run(words, folder + "/log");
     program.log = text_of(folder + "/log");
     if (status) return COMPILATION;
-    program.ptx = MADE_HERE + made + "\n";
+    program.code = MADE_HERE + made + "\n";
     return SUCCESS;
 }
 
@@ -151,22 +151,22 @@ API Status nvrtcCompileProgram(Program *program, int count, const char *const *o
     {
         std::lock_guard<std::mutex> guard(state.mutex);
         auto found = state.compiled.find(key);
-        if (found != state.compiled.end()) return program->ptx = found->second, SUCCESS;
+        if (found != state.compiled.end()) return program->code = found->second, SUCCESS;
     }
     const Status status = compile(*program, defines);
     std::lock_guard<std::mutex> guard(state.mutex);
-    if (status == SUCCESS) state.compiled[key] = program->ptx;
+    if (status == SUCCESS) state.compiled[key] = program->code;
     return status;
 }
 
 // Sizes are with the 0 at the end.
 static Status size_of(const std::string &text, size_t *size) { return *size = text.size() + 1, SUCCESS; }
 static Status copy(const std::string &text, char *to) { return memcpy(to, text.c_str(), text.size() + 1), SUCCESS; }
-API Status nvrtcGetPTXSize(Program *program, size_t *size) {
-    return !program || program->ptx.empty() ? INVALID_PROGRAM : size_of(program->ptx, size);
+API Status nvrtcGetCUBINSize(Program *program, size_t *size) {
+    return !program || program->code.empty() ? INVALID_PROGRAM : size_of(program->code, size);
 }
-API Status nvrtcGetPTX(Program *program, char *to) {
-    return !program || program->ptx.empty() ? INVALID_PROGRAM : copy(program->ptx, to);
+API Status nvrtcGetCUBIN(Program *program, char *to) {
+    return !program || program->code.empty() ? INVALID_PROGRAM : copy(program->code, to);
 }
 API Status nvrtcGetProgramLogSize(Program *program, size_t *size) {
     return program ? size_of(program->log, size) : INVALID_PROGRAM;

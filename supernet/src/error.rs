@@ -83,11 +83,11 @@ impl From<candle_core::Error> for Error {
 /// What can be done about it is said of the one refusal that a user can mend.
 fn explained(error: &candle_core::Error) -> String {
     let text = error.to_string();
-    if text.contains("OUT_OF_MEMORY") {
-        return "the GPU has no room left (CUDA_ERROR_OUT_OF_MEMORY); take a smaller batch or resolution"
-            .to_string();
+    let full = ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"];
+    match full.into_iter().find(|code| text.contains(code)) {
+        Some(code) => format!("the GPU has no room left ({code}); take a smaller batch or resolution"),
+        None => text,
     }
-    text
 }
 
 fn kept(checkpoint: &Option<u64>) -> String {

@@ -8,7 +8,7 @@ use extract::accuracy::AccuracyEstimator;
 use extract::latency::fitted::{LEAST_NETWORKS, Part};
 use extract::latency::{
     Campaign, Conditions, DeviceFacts, Engine, EngineFacts, Instruments, LatencyTable, MeasureConfig, Plan,
-    Rows, RowsLog, SENTINEL, Sentinel, Session, Stopwatch, carry_out, is_searched, stopwatch_of,
+    Rows, RowsLog, Session, Stopwatch, carry_out, is_searched, stopwatch_of,
 };
 use extract::search::{CostIndex, Kept, Objective, Promised, StandIn, measure_promised, promised};
 use serde_json::json;
@@ -316,11 +316,11 @@ fn search_limits(
     for (round, part) in [Part::Fit, Part::Check].into_iter().enumerate() {
         let found = found_for_limits(arguments, space, table, round as u64, stop)?;
         let index = CostIndex::new(space, table)?;
-        let mut sentinel = Sentinel::new();
+        let mut sentinel = engine.sentinel()?;
+        let name = sentinel.name();
         let instruments =
             Instruments { engine, stopwatch: &mut *stopwatch, sentinel: &mut || sentinel.run() };
-        let config =
-            MeasureConfig { reference_us: table.reference_us(SENTINEL), budget, ..config(arguments) };
+        let config = MeasureConfig { reference_us: table.reference_us(name), budget, ..config(arguments) };
         let bar = output.bar(found.len() as u64);
         let mut progress = |progress: extract::latency::Progress<'_>| show(&bar, &progress);
         let kept = measure_promised(&index, (&found, part), instruments, &config, log, &mut progress, stop)?;

@@ -13,7 +13,6 @@ use super::fold::{fold, layer_rows};
 use super::measure::{Instruments, Measured, Progress, measure};
 use super::plan_file::Plan;
 use super::rows::{Rows, RowsLog, SEARCHED, SEARCHED_AGAIN, Setting, Subject};
-use super::sentinel::Sentinel;
 use crate::error::Result;
 
 /// How far a plan was carried out.
@@ -56,7 +55,7 @@ pub fn carry_out(
     if before.records.len() < log.rows().records.len() {
         return Ok(campaign);
     }
-    let mut sentinel = Sentinel::new();
+    let mut sentinel = engine.sentinel()?;
     let mut config = plan.config();
     let mut measured = |subjects: &_, config: &_, log: &mut _| -> Result<Measured> {
         let instruments =

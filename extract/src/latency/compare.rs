@@ -11,7 +11,6 @@ use super::fitted::{NetworkRow, network_rows};
 use super::fold::{fold, network_times};
 use super::measure::{Instruments, MeasureConfig, Progress, measure};
 use super::rows::{RowsLog, Setting, Subject};
-use super::sentinel::{SENTINEL, Sentinel};
 use super::table::LatencyTable;
 use crate::error::Result;
 
@@ -39,16 +38,16 @@ pub fn compare(
 ) -> Result<Compared> {
     let device = table.device.clone();
     table.check_same_setting(&device, &engine.describe())?;
-    let config = MeasureConfig { reference_us: table.reference_us(SENTINEL), ..config.for_networks() };
+    let mut sentinel = engine.sentinel()?;
+    let config = MeasureConfig { reference_us: table.reference_us(sentinel.name()), ..config.for_networks() };
     let (engine_facts, protocol) = (engine.describe(), config.describe());
     let setting = Setting {
         device,
         engine: engine_facts,
         protocol,
-        sentinel: SENTINEL.to_string(),
+        sentinel: sentinel.name().to_string(),
         plan: String::new(),
     };
-    let mut sentinel = Sentinel::new();
     let mut log = RowsLog::in_memory(setting);
     let mut interrupted = false;
     for pass in [1, 2] {

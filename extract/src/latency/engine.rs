@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use supernet::space::LayerSpec;
 
+use super::sentinel::Sentinel;
 use crate::error::Result;
 
 /// What a table says about the engine that ran the layers.
@@ -32,6 +33,14 @@ pub trait Engine: Sync {
     /// before decides where buffers come to lie, and with it a few per cent of the time. By default as it is.
     fn isolated(&self, visit: &mut (dyn FnMut() + Send)) {
         visit();
+    }
+
+    /// By what the speed of what computes is told: a layer on the CPU, unless it is another device.
+    ///
+    /// # Errors
+    /// If that device has no room for it.
+    fn sentinel(&self) -> Result<Sentinel> {
+        Ok(Sentinel::new())
     }
 
     /// Makes weights and an input for the layers; the returned closure runs them once.

@@ -5,6 +5,7 @@ use supernet::nn::{FoldedNetwork, MapSource, Source};
 use supernet::space::LayerSpec;
 
 use super::engine::{Engine, EngineFacts, Run};
+use super::sentinel::{GPU_ENGINE, Sentinel};
 use super::weights::{EPSILON, INPUT_RANGE, random, random_weights};
 use crate::error::Result;
 
@@ -27,12 +28,16 @@ impl NativeEngine {
 impl Engine for NativeEngine {
     fn describe(&self) -> EngineFacts {
         EngineFacts {
-            engine: if self.kernels.gpu().is_some() { "native-cuda" } else { "native" }.to_string(),
+            engine: if self.kernels.gpu().is_some() { GPU_ENGINE } else { "native" }.to_string(),
             engine_version: format!("{} {}", env!("CARGO_PKG_VERSION"), self.kernels.name()),
             threads: self.threads,
             dtype: self.kernels.precision().to_string(),
             batch: self.batch,
         }
+    }
+
+    fn sentinel(&self) -> Result<Sentinel> {
+        Sentinel::of(self.kernels)
     }
 
     /// On threads of their own, for the allocator keeps what it has for each thread.

@@ -17,7 +17,7 @@ use super::candidates::candidates;
 use super::engine::EngineFacts;
 use super::measure::MeasureConfig;
 use super::plan::space_layers;
-use super::sentinel::SENTINEL;
+use super::sentinel::sentinel_of;
 use super::table::LatencyTable;
 use crate::error::Result;
 
@@ -141,6 +141,8 @@ impl Plan {
             space: space.name().to_string(),
             fingerprint: space.fingerprint(),
             resolutions: space.resolutions().to_vec(),
+            reference_us: known.and_then(|table| table.reference_us(sentinel_of(&engine))),
+            sentinel: sentinel_of(&engine).to_string(),
             engine,
             threads,
             dtype,
@@ -148,8 +150,6 @@ impl Plan {
             half_width: config.half_width,
             budget: config.budget,
             seed: config.seed,
-            reference_us: known.and_then(|table| table.reference_us(SENTINEL)),
-            sentinel: SENTINEL.to_string(),
             networks,
             layers,
             candidates,
@@ -322,8 +322,9 @@ fn check_header(place: &str, header: &Header) -> Result<()> {
     if let Some(reference) = reference_us.filter(|reference| !(reference.is_finite() && *reference > 0.0)) {
         return wrong("reference_us", "a time above 0 us", reference.to_string());
     }
-    if header.sentinel != SENTINEL {
-        return wrong("sentinel", SENTINEL, header.sentinel.clone());
+    let sentinel = sentinel_of(&header.engine);
+    if header.sentinel != sentinel {
+        return wrong("sentinel", sentinel, header.sentinel.clone());
     }
     Ok(())
 }
@@ -426,7 +427,7 @@ mod tests {
             ("\"version\":1", "\"version\":2", "version: expected 1, got 2"),
             ("\"threads\":1", "\"threads\":0", "threads and batch"),
             ("\"half_width\":0.03", "\"half_width\":0", "half_width"),
-            (SENTINEL, "sum 64", "sentinel: expected product"),
+            (crate::latency::SENTINEL, "sum 64", "sentinel: expected product"),
             ("\"budget_seconds\":1800.0", "\"budget_seconds\":-1", "budget_seconds"),
             ("{\"layer\":\"conv1x1", "{\"layer\":\"conv9x9", "layer \"conv9x9"),
             (last.as_str(), "", &format!("{} lines", lines - 2)),

@@ -1,15 +1,28 @@
 //! The layer that every measuring is watched by: a pointwise convolution of 64 channels on an 8 x 8 map, in plain
-//! loops, on buffers that stay where they are.
+//! loops, on buffers that stay where they are; on a GPU a chain of multiply-adds, which its clock alone decides about.
 //!
 //! It is no layer of the engine that is measured: an engine's buffers may lie elsewhere each time, which alone changes a
 //! layer's time by a fifth. What this one takes depends on the speed of the cores, and on nothing else that changes.
 
 use std::hint::black_box;
 
+use supernet::kernels::{Kernels, Metronome};
+
 use crate::error::Result;
 
-/// Its name in plans, rows and tables.
+/// Its name in plans, rows and tables, where a CPU is measured.
 pub const SENTINEL: &str = "product 64x64x64 f32";
+
+/// Its name where a GPU is.
+pub const GPU_SENTINEL: &str = "chain of 65536 multiply-adds on the GPU";
+
+/// Name of what an engine is watched by.
+pub fn sentinel_of(engine: &str) -> &'static str {
+    if engine == GPU_ENGINE { GPU_SENTINEL } else { SENTINEL }
+}
+
+/// The engine of this toolkit on a GPU.
+pub const GPU_ENGINE: &str = "native-cuda";
 
 const SIDE: usize = 64;
 /// Products in one run: about a tenth of a millisecond.
@@ -17,25 +30,63 @@ const PRODUCTS: usize = 4;
 
 /// The layer, on the thread that measures. (On several threads at once it would tell how the system places them: a
 /// thread that was just woken often waits for the one that woke it.)
-pub struct Sentinel {
+pub struct Sentinel(Work);
+
+enum Work {
+    Cpu(Layer),
+    Gpu(Metronome),
+}
+
+struct Layer {
     weight: Vec<f32>,
     maps: Vec<f32>,
     result: Vec<f32>,
 }
 
 impl Sentinel {
-    /// The layer with made-up weights and maps.
+    /// What a CPU is watched by.
     pub fn new() -> Self {
+        Self(Work::Cpu(Layer::new()))
+    }
+
+    /// What these kernels are watched by.
+    ///
+    /// # Errors
+    /// If a GPU has no room for it.
+    pub fn of(kernels: Kernels) -> Result<Self> {
+        Ok(Metronome::new(kernels)?.map_or_else(Self::new, |metronome| Self(Work::Gpu(metronome))))
+    }
+
+    /// Its name in plans, rows and tables.
+    pub fn name(&self) -> &'static str {
+        match &self.0 {
+            Work::Cpu(_) => SENTINEL,
+            Work::Gpu(_) => GPU_SENTINEL,
+        }
+    }
+
+    /// Runs it once.
+    ///
+    /// # Errors
+    /// If a GPU refuses.
+    pub fn run(&mut self) -> Result<()> {
+        match &mut self.0 {
+            Work::Cpu(layer) => layer.run(),
+            Work::Gpu(metronome) => metronome.run()?,
+        }
+        Ok(())
+    }
+}
+
+impl Layer {
+    /// Made-up weights and maps.
+    fn new() -> Self {
         // values of ordinary size: denormal numbers would be slow
         let values = |step: usize| (0..SIDE * SIDE).map(|i| (i * step % 17) as f32 / 17.0 - 0.5).collect();
         Self { weight: values(5), maps: values(7), result: vec![0.0; SIDE * SIDE] }
     }
 
-    /// Runs the layer once.
-    ///
-    /// # Errors
-    /// None: the type is that of what is measured.
-    pub fn run(&mut self) -> Result<()> {
+    fn run(&mut self) {
         for _ in 0..PRODUCTS {
             for (row, result) in self.result.chunks_exact_mut(SIDE).enumerate() {
                 result.fill(0.0);
@@ -46,7 +97,6 @@ impl Sentinel {
             }
             black_box(&mut self.result);
         }
-        Ok(())
     }
 }
 
@@ -62,9 +112,9 @@ mod tests {
 
     #[test]
     fn it_computes_the_product() {
-        let mut sentinel = Sentinel::new();
-        sentinel.run().expect("no errors");
-        let Sentinel { weight, maps, result } = &sentinel;
+        let mut layer = Layer::new();
+        layer.run();
+        let Layer { weight, maps, result } = &layer;
         let exact: f32 = (0..SIDE).map(|i| weight[2 * SIDE + i] * maps[i * SIDE + 5]).sum();
         assert!((result[2 * SIDE + 5] - exact).abs() < 1e-4, "{} {exact}", result[2 * SIDE + 5]);
     }

@@ -10,7 +10,7 @@ mod subnet;
 
 pub use reorder::{Nesting, sort_channels};
 #[cfg(feature = "train")]
-pub(crate) use shared::check_finite;
+pub(crate) use shared::infinite;
 pub use shared::{Gradients, SharedWeights};
 pub(crate) use shared::{is_matrix, shared_specs};
 pub use statistics::statistics_to_tensors;

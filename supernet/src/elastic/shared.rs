@@ -136,16 +136,24 @@ pub(crate) fn is_matrix(spec: &WeightSpec) -> bool {
 /// # Errors
 /// Names the tensor.
 pub(crate) fn check_finite(tensor: &Tensor, place: &str, name: &str) -> Result<()> {
-    let tensor = &tensor.to_device(&Device::Cpu)?;
-    // a sum takes no copy; it may overflow, but what is not finite never leaves it finite
-    if tensor.sum_all()?.to_scalar::<f32>()?.is_finite() {
-        return Ok(());
-    }
-    let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-    match values.iter().find(|value| !value.is_finite()) {
+    match infinite(tensor)? {
         Some(value) => Err(Error::invalid(place, name, "finite values", value)),
         None => Ok(()),
     }
+}
+
+/// The first value that is not finite, if there is one.
+///
+/// # Errors
+/// If the tensor cannot be read.
+pub(crate) fn infinite(tensor: &Tensor) -> Result<Option<f32>> {
+    let tensor = &tensor.to_device(&Device::Cpu)?;
+    // a sum takes no copy; it may overflow, but what is not finite never leaves it finite
+    if tensor.sum_all()?.to_scalar::<f32>()?.is_finite() {
+        return Ok(None);
+    }
+    let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+    Ok(values.into_iter().find(|value| !value.is_finite()))
 }
 
 fn initial(spec: &WeightSpec, rng: &mut ChaCha8Rng) -> Vec<f32> {

@@ -10,8 +10,8 @@ use super::shared::{Gradients, SharedWeights};
 use super::statistics::statistics_to_tensors;
 use crate::error::Result;
 use crate::kernels::Kernels;
-use crate::nn::{MapSource, Source, Statistics};
-use crate::space::{LayerSpec, SearchSpace, WeightRole, WeightSpec};
+use crate::nn::{MapSource, Source, Statistics, with_operands};
+use crate::space::{LayerSpec, SearchSpace};
 
 /// A sub-network's weights under the names of a static network: leading channels of the shared tensors, and
 /// transformed depthwise kernels.
@@ -108,21 +108,8 @@ impl<'a> SubnetWeights<'a> {
     /// # Errors
     /// If there is no room for copies of them.
     pub fn values(&self) -> Result<Source<'static>> {
-        Ok(self.source(MapSource::builder(self.with_operands()?)))
-    }
-
-    /// The weights with those that products read replaced by what they read, all made at once.
-    fn with_operands(&self) -> Result<BTreeMap<String, Tensor>> {
-        let mut tensors = self.values.clone();
-        let of_products = |weight: &WeightSpec| {
-            weight.role == WeightRole::Kernel && !weight.name.ends_with(".depth_conv.conv.weight")
-        };
-        let weights = self.layers.iter().flat_map(LayerSpec::weights).filter(of_products);
-        let names: Vec<String> = weights.map(|weight| weight.name).collect();
-        let given: Vec<&Tensor> = names.iter().map(|name| &self.values[name]).collect();
-        let operands = self.kernels.operands(&given)?;
-        tensors.extend(names.into_iter().zip(operands));
-        Ok(tensors)
+        let tensors = with_operands(self.values.clone(), self.layers, self.kernels)?;
+        Ok(self.source(MapSource::builder(tensors)))
     }
 
     /// A source that answers with the weights and with the running statistics of every batch norm.

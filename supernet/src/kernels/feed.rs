@@ -1,4 +1,5 @@
-//! Between the CPU and where the kernels compute: batches that go there, and moments in what is done there.
+//! Between the CPU and where the kernels compute: batches that go there, moments in what is done there, and what tells how
+//! fast it is done.
 
 use candle_core::Tensor;
 
@@ -45,6 +46,42 @@ impl Feed {
             return Ok(flat.reshape(batch.shape())?);
         }
         Ok(batch.clone())
+    }
+}
+
+/// Work for a GPU whose time its clock alone decides, as what measures on one watches it by.
+#[derive(Debug)]
+pub struct Metronome {
+    #[cfg(any(test, feature = "cuda"))]
+    on: (cuda::Card, Tensor),
+}
+
+impl Metronome {
+    /// The work of the GPU that these kernels compute on; `None` on a CPU.
+    ///
+    /// # Errors
+    /// If the GPU has no room for a few numbers.
+    pub fn new(kernels: Kernels) -> Result<Option<Self>> {
+        #[cfg(any(test, feature = "cuda"))]
+        if let Path::Cuda(card) = kernels.path {
+            let values = vec![0.5f32; cuda::THREADS];
+            return Ok(Some(Self { on: (card, Tensor::from_vec(values, cuda::THREADS, card.device())?) }));
+        }
+        let _ = kernels;
+        Ok(None)
+    }
+
+    /// Gives the GPU the work once.
+    ///
+    /// # Errors
+    /// If it is not taken.
+    pub fn run(&self) -> Result<()> {
+        #[cfg(any(test, feature = "cuda"))]
+        {
+            let (card, values) = &self.on;
+            card.chain_of_products(values)?;
+        }
+        Ok(())
     }
 }
 

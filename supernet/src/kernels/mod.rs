@@ -14,7 +14,7 @@ mod reference;
 mod tensors;
 
 pub use cpu::Isa;
-pub use feed::{Feed, Moment};
+pub use feed::{Feed, Metronome, Moment};
 pub use ops::{ChainKept, CrossEntropy, DepthwiseChain, Moved, Normalisation, PackedWeight, Window};
 pub use profile::{Profile, ProfileRow};
 

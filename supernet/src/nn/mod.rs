@@ -28,5 +28,5 @@ pub use linear::{FeatureMix, Linear};
 pub use mbconv::MbConv;
 pub use network::Network;
 pub use pass::{Pass, Tape};
-pub use source::{MapSource, Source};
+pub use source::{MapSource, Source, with_operands};
 pub use squeeze_excite::SqueezeExcite;

@@ -7,7 +7,7 @@ use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 
 use crate::kernels::{Kernels, Normalisation};
-use crate::space::Activation;
+use crate::space::{Activation, LayerSpec, WeightRole, WeightSpec};
 
 /// Where a layer gets its weights, and the kernels that it will compute with.
 #[derive(Clone)]
@@ -75,6 +75,29 @@ impl<'a> Source<'a> {
         let (gamma, beta) = (self.get(channels, "weight")?, self.get(channels, "bias")?);
         Ok(Normalisation { gamma, beta, epsilon: self.epsilon, activation })
     }
+}
+
+/// The weights of a network's layers, those that products read replaced by what they read, all made at once.
+///
+/// # Errors
+/// If there is no room for copies of them.
+pub fn with_operands(
+    mut tensors: BTreeMap<String, Tensor>,
+    layers: &[LayerSpec],
+    kernels: Kernels,
+) -> candle_core::Result<BTreeMap<String, Tensor>> {
+    let of_products = |weight: &WeightSpec| {
+        weight.role == WeightRole::Kernel && !weight.name.ends_with(".depth_conv.conv.weight")
+    };
+    let weights = layers.iter().flat_map(LayerSpec::weights).filter(of_products);
+    let names: Vec<String> = weights.map(|weight| weight.name).collect();
+    let given: Vec<&Tensor> = names.iter().filter_map(|name| tensors.get(name)).collect();
+    // one that is missing is told of by the layer that asks for it
+    if given.len() == names.len() {
+        let operands = kernels.operands(&given)?;
+        tensors.extend(names.into_iter().zip(operands));
+    }
+    Ok(tensors)
 }
 
 /// Tensors by name that answer for a network's weights; a wrong shape or a missing name is an error.

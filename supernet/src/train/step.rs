@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use rand::Rng;
 
 use super::loss::{Loss, Target, loss};
-use crate::elastic::{Gradients, SharedWeights, SubnetWeights, check_finite};
+use crate::elastic::{Gradients, SharedWeights, SubnetWeights, infinite};
 use crate::error::Result;
 use crate::kernels::Kernels;
 use crate::nn::{Network, Pass, Source, Tape};
@@ -66,7 +66,7 @@ pub(super) fn learn(
     dropout: Option<Tensor>,
 ) -> Result<Loss> {
     let network = Network::new(layers, values)?;
-    let dropout = dropout.map(|mask| kernels.activations(&mask)).transpose()?;
+    let dropout = dropout.map(|mask| kernels.mask(&mask)).transpose()?;
     let mut tape = dropout.map_or_else(Tape::new, Tape::with_dropout);
     let logits = network.forward(images, Pass::Training(&mut tape))?; // [N, classes]
     let (loss, dlogits) = loss(&logits, target, kernels)?;
@@ -81,9 +81,18 @@ pub(super) fn most_loss(classes: usize) -> f32 {
 }
 
 /// Name of the first of these tensors that holds a number that is not finite.
-pub(super) fn unsound<'a>(tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>) -> Option<&'a String> {
-    let mut tensors = tensors.into_iter();
-    tensors.find(|(name, tensor)| check_finite(tensor, "", name).is_err()).map(|(name, _)| name)
+///
+/// # Errors
+/// If a tensor cannot be read: a GPU has failed, which says nothing of the numbers.
+pub(super) fn unsound<'a>(
+    tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>,
+) -> Result<Option<&'a String>> {
+    for (name, tensor) in tensors {
+        if infinite(tensor)?.is_some() {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// Zeros with the space's dropout rate, the rest scaled so that the mean stays: `[features, images]`, as many features

@@ -49,11 +49,17 @@ pub(super) fn take_steps(
             learner.save()?;
             return Ok(false);
         }
-        let batch = batches.next();
-        if begun && batch.is_err() {
-            learner.save()?;
-        }
-        let record = learner.take_step(&batch?, &mut watch)?;
+        let batch = match batches.next() {
+            Ok(batch) => batch,
+            Err(error) => {
+                // what was learnt is kept, if it can be; why it ended is the batch
+                if begun {
+                    let _ = learner.save();
+                }
+                return Err(error);
+            }
+        };
+        let record = learner.take_step(&batch, &mut watch)?;
         learner.folder().log(&LogLine::Step(record.clone()))?;
         told(&record);
         if save.due() && learner.next_step() < pace.steps.end {

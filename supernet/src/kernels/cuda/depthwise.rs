@@ -35,28 +35,39 @@ impl Cut {
             Pass::Input => (shape.height, shape.width),
             Pass::Forward | Pass::Weight => (shape.out_height(), shape.out_width()),
         };
-        let reads = |rows: usize, columns: usize| {
-            let along = |len: usize| match pass {
-                Pass::Input => (len + shape.kernel) / 2 + 1,
-                Pass::Forward | Pass::Weight => (len - 1) * shape.stride + shape.kernel,
-            };
-            along(rows) * along(columns)
+        // as the kernels lay their tiles out
+        let reads = |rows: usize, columns: usize| match pass {
+            Pass::Input => {
+                let window = shape.kernel.div_ceil(2);
+                (rows / 2 + window - 1) * pitch(columns.div_ceil(4) * 2 + window)
+            }
+            Pass::Forward | Pass::Weight => {
+                let along = |len: usize| (len - 1) * shape.stride + shape.kernel;
+                along(rows) * pitch(along(columns.next_multiple_of(4)))
+            }
+        };
+        let gradient = |rows: usize, columns: usize| match pass {
+            Pass::Weight => rows * pitch(columns),
+            Pass::Forward | Pass::Input => 0,
         };
         let fits = |rows: usize, columns: usize| {
-            reads(rows, columns) <= TILE && (pass != Pass::Weight || rows * columns <= GRADIENT_TILE)
+            reads(rows, columns) <= TILE && gradient(rows, columns) <= GRADIENT_TILE
         };
-        // rectangles of the gradient of the input begin at even places
+        // rectangles of the gradient of the input begin at even places, those that are cut across at places for packs
         let step = if pass == Pass::Input { 2 } else { 1 };
         let part = |len: usize, parts: usize| len.div_ceil(parts).next_multiple_of(step);
+        let width_part = |parts: usize| {
+            if parts == 1 { part(width, 1) } else { width.div_ceil(parts).next_multiple_of(4) }
+        };
         let (mut across, mut along) = (1, 1);
-        while !fits(part(height, across), part(width, along)) {
-            if part(height, across) >= part(width, along) { across += 1 } else { along += 1 }
+        while !fits(part(height, across), width_part(along)) {
+            if part(height, across) >= width_part(along) { across += 1 } else { along += 1 }
         }
-        let (rows, columns) = (part(height, across), part(width, along));
+        let (rows, columns) = (part(height, across), width_part(along));
         let tiles = [height.div_ceil(rows), width.div_ceil(columns)];
         let mut most = TILE / reads(rows, columns);
         if pass == Pass::Weight {
-            most = most.min(GRADIENT_TILE / (rows * columns));
+            most = most.min(GRADIENT_TILE / gradient(rows, columns));
         }
         // enough blocks for all multiprocessors, if there is enough to do
         let rectangles = shape.channels * shape.images * tiles[0] * tiles[1];
@@ -75,6 +86,11 @@ impl Cut {
         let cut = [self.maps, self.rows, self.columns, self.tiles[0], self.tiles[1]];
         Argument::Ints(sizes.into_iter().chain(cut).map(i32_of).collect())
     }
+}
+
+/// Values from row to row of a tile, `pitch_of` in the source.
+fn pitch(columns: usize) -> usize {
+    (columns.div_ceil(4) | 1) * 4
 }
 
 fn kernel(name: &str, shape: &DepthwiseShape) -> String {

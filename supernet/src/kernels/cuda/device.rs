@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::cuda_backend::cudarc::cublas::{result as cublas, sys as blas};
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaContext, CudaEvent, CudaFunction, CudaStream, DevicePtrMut, DriverError, PinnedHostSlice, result, sys,
+    CudaContext, CudaEvent, CudaFunction, CudaModule, CudaStream, DevicePtrMut, DriverError, PinnedHostSlice,
+    result, sys,
 };
-use candle_core::cuda_backend::cudarc::nvrtc::{CompileError, CompileOptions, compile_ptx_with_opts};
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice};
 use candle_core::{Device, Result, Tensor, bail};
 
 use super::card::{Card, Executor, Mark, Ring, place};
 use super::product::{Operand, Product};
-use super::{COMMON, Launch, Place, SOURCES, Storage, THREADS};
+use super::{Launch, Place, SOURCES, Storage, THREADS, compiler};
 use crate::error::Error;
 use crate::kernels::Precision;
 
@@ -43,6 +43,9 @@ pub fn open(index: usize, precision: Precision) -> crate::error::Result<Card> {
         refused(format!("CUDA's {library}"), error)
             .and_then_do("install NVIDIA's driver and CUDA's libraries, or compute on `cpu`")
     })?;
+    check_driver().map_err(|(expected, got)| {
+        refused(expected, got).and_then_do("install a newer driver, or compute on `cpu`")
+    })?;
     let found = result::init().and_then(|()| CudaContext::device_count());
     let count = found.map_err(|error| {
         refused("a GPU that the driver can use".to_string(), told(&error))
@@ -57,6 +60,22 @@ pub fn open(index: usize, precision: Precision) -> crate::error::Result<Card> {
     let executor = Gpu::new(index, precision)
         .map_err(|error| refused("kernels for this GPU".to_string(), error.to_string()))?;
     Ok(Card::new(Box::new(executor), precision))
+}
+
+/// A driver of the compiler's major version takes its code, whatever the minor ones; else what was expected and found.
+fn check_driver() -> std::result::Result<(), (String, String)> {
+    let (major, _) =
+        compiler::version().map_err(|error| ("NVRTC's version".to_string(), error.to_string()))?;
+    let expected = || format!("a driver for CUDA {major} or newer, as the NVRTC that was found is");
+    let mut version = 0;
+    // SAFETY: it is written before the call returns, and needs nothing to be initialised.
+    unsafe { sys::cuDriverGetVersion(&raw mut version) }
+        .result()
+        .map_err(|error| (expected(), told(&error)))?;
+    if version / 1000 < major {
+        return Err((expected(), format!("one for CUDA {}.{}", version / 1000, version % 1000 / 10)));
+    }
+    Ok(())
 }
 
 fn told(error: &DriverError) -> String {
@@ -117,16 +136,9 @@ struct Gpu {
     device: Device,
     cuda: CudaDevice,
     stream: Arc<CudaStream>,
-    /// Kernels by storage and name.
-    kernels: HashMap<(Storage, &'static str), Module>,
+    /// Sources, compiled and loaded.
+    modules: HashMap<(Storage, &'static str), Arc<CudaModule>>,
     functions: Mutex<HashMap<(Storage, String), CudaFunction>>,
-}
-
-/// A source, compiled.
-#[derive(Debug)]
-struct Module {
-    name: String,
-    ptx: String,
 }
 
 impl Gpu {
@@ -142,11 +154,13 @@ impl Gpu {
             Precision::Bf16 => &[Storage::F32, Storage::Bf16],
         };
         let architecture = architecture(stream.context())?;
-        let kernels = std::thread::scope(|scope| {
+        let compiled: Vec<_> = std::thread::scope(|scope| {
             let wanted = kinds.iter().flat_map(|kind| SOURCES.map(|source| (*kind, source)));
+            let architecture = &architecture;
             let threads: Vec<_> = wanted
                 .map(|(kind, (name, text))| {
-                    scope.spawn(move || Ok(((kind, name), compile(name, text, kind, architecture)?)))
+                    scope
+                        .spawn(move || Ok(((kind, name), compiler::compile(name, text, kind, architecture)?)))
                 })
                 .collect();
             let joined = threads.into_iter().map(|thread| match thread.join() {
@@ -155,8 +169,10 @@ impl Gpu {
             });
             joined.collect::<Result<_>>()
         })?;
+        let load = |(key, code)| Ok((key, stream.context().load_module(code).map_err(wrong)?));
+        let modules = compiled.into_iter().map(load).collect::<Result<_>>()?;
         let device = Device::Cuda(cuda.clone());
-        Ok(Self { device, cuda, stream, kernels, functions: Mutex::default() })
+        Ok(Self { device, cuda, stream, modules, functions: Mutex::default() })
     }
 
     fn function(&self, storage: Storage, launch: &Launch) -> Result<CudaFunction> {
@@ -165,10 +181,10 @@ impl Gpu {
         if let Some(function) = functions.get(&key) {
             return Ok(function.clone());
         }
-        let Some(Module { name, ptx }) = self.kernels.get(&(storage, launch.module)) else {
+        let Some(module) = self.modules.get(&(storage, launch.module)) else {
             bail!("{}: {storage:?} kernels were not compiled for this precision", launch.kernel)
         };
-        let function = self.cuda.get_or_load_custom_func(&launch.kernel, name, ptx)?.into_cuda_function();
+        let function = module.load_function(&launch.kernel).map_err(wrong)?;
         functions.insert(key, function.clone());
         Ok(function)
     }
@@ -198,27 +214,10 @@ fn keep_sums_exact(cuda: &CudaDevice) -> Result<()> {
         .map_err(|error| candle_core::Error::msg(format!("cuBLAS: {error:?}")))
 }
 
-/// What the compiler of kernels calls the GPU, such as `compute_90`.
-fn architecture(context: &CudaContext) -> Result<&'static str> {
+/// What the compiler of kernels calls the GPU, such as `sm_90`.
+fn architecture(context: &CudaContext) -> Result<String> {
     let (major, minor) = context.compute_capability().map_err(wrong)?;
-    // opened once a process or a few times: names that are never freed
-    Ok(Box::leak(format!("compute_{major}{minor}").into_boxed_str()))
-}
-
-fn compile(name: &str, text: &str, storage: Storage, architecture: &'static str) -> Result<Module> {
-    let whole = text.replace("#include \"common.cuh\"", COMMON);
-    let options = match storage {
-        Storage::F32 => vec![],
-        Storage::Bf16 => vec!["--define-macro=BF16".to_string()],
-    };
-    let options = CompileOptions { arch: Some(architecture), options, ..CompileOptions::default() };
-    match compile_ptx_with_opts(&whole, options) {
-        Ok(ptx) => Ok(Module { name: format!("{name} {storage:?}"), ptx: ptx.to_src() }),
-        Err(CompileError::CompileError { log, .. }) => {
-            bail!("{name}.cu does not compile for {architecture}: {}", log.to_string_lossy())
-        }
-        Err(error) => bail!("{name}.cu does not compile for {architecture}: {error}"),
-    }
+    Ok(format!("sm_{major}{minor}"))
 }
 
 fn wrong(error: DriverError) -> candle_core::Error {

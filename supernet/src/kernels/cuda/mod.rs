@@ -7,6 +7,8 @@
 mod batch_norm;
 mod card;
 mod chain;
+#[cfg(feature = "cuda")]
+mod compiler;
 mod dense;
 mod depthwise;
 #[cfg(feature = "cuda")]
@@ -30,8 +32,9 @@ pub use {
 use crate::space::Activation;
 
 /// A file of kernels by name.
-pub const SOURCES: [(&str, &str); 6] = [
+pub const SOURCES: [(&str, &str); 7] = [
     ("batch_norm", include_str!("source/batch_norm.cu")),
+    ("clock", include_str!("source/clock.cu")),
     ("dense", include_str!("source/dense.cu")),
     ("depthwise", include_str!("source/depthwise.cu")),
     ("planes", include_str!("source/planes.cu")),
@@ -43,7 +46,7 @@ pub const SOURCES: [(&str, &str); 6] = [
 pub const COMMON: &str = include_str!("source/common.cuh");
 
 /// Threads of a block, in every kernel.
-const THREADS: usize = 256;
+pub const THREADS: usize = 256;
 
 /// Blocks that keep the largest GPU busy: two for each of 132 multiprocessors. Sums over less than so many rows are shared
 /// out to several blocks each.

@@ -2,8 +2,8 @@
 
 use super::{Activation, Argument, Launch, Place, Storage, THREADS, int, long, number};
 
-/// Values that a block of an elementwise kernel takes.
-pub const EACH_BLOCK: usize = 4 * THREADS;
+/// Values that a block of an elementwise kernel takes, `EACH_BLOCK` in the source.
+pub const EACH_BLOCK: usize = 16 * THREADS;
 /// Planes that a block adds up.
 pub const PLANES: usize = THREADS / 32;
 
@@ -67,6 +67,11 @@ pub fn bias_activation_backward(
 ) -> Launch {
     let places = [x.into(), bias.into(), dy.into(), dx.into()];
     each("bias_activation_backward", rows * length, &places, &[int(length), number(activation)])
+}
+
+/// out = the factor where a bit of `bits`, 32 a word, is set, else 0.
+pub fn mask(bits: Place, factor: f32, out: Place, count: usize) -> Launch {
+    each("mask", count, &[bits.into(), out.into()], &[factor.into()])
 }
 
 /// y += x.

@@ -204,9 +204,14 @@ fn check_batch_norm(
 fn chains_of_blocks() {
     let Some(host) = Host::get() else { return };
     let mut judge = Judge::new("chains");
-    for (channels, images, side, kernel, stride) in
-        [(3, 2, 12, 3, 1), (2, 3, 9, 5, 2), (5, 2, 7, 7, 1), (1, 2, 80, 7, 2), (40, 16, 4, 5, 1)]
-    {
+    for (channels, images, side, kernel, stride) in [
+        (3, 2, 12, 3, 1),
+        (2, 3, 9, 5, 2),
+        (5, 2, 7, 7, 1),
+        (2, 8, 7, 3, 1),
+        (1, 2, 80, 7, 2),
+        (40, 16, 4, 5, 1),
+    ] {
         let shape = DepthwiseShape { channels, images, height: side, width: side, kernel, stride };
         for expansion in [false, true] {
             for excited in [false, true] {
@@ -398,7 +403,7 @@ fn check_one(
 fn planes_and_biases() {
     let Some(host) = Host::get() else { return };
     let mut judge = Judge::new("planes and biases");
-    for (rows, plane) in [(1, 1), (7, 49), (130, 16), (3, 5000)] {
+    for (rows, plane) in [(1, 1), (7, 49), (8, 49), (64, 2), (130, 16), (3, 5000)] {
         for storage in BOTH {
             let (case, len) = ((storage, rows, plane), rows * plane);
             let ((mut x, xs), (mut dy, dys)) = (input(storage, len, 1), input(storage, len, 2));

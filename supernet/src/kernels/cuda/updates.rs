@@ -5,8 +5,11 @@ use candle_core::{Result, Tensor, bail};
 use super::card::{Card, contiguous, kept_as, numbers, place, spot};
 use super::planes::{self, Strided};
 use super::training::{self, Parameter, Weight, pair};
-use super::{Launch, Place, Storage};
+use super::{Launch, Place, Storage, THREADS, int};
 use crate::kernels::Moved;
+
+/// Steps of [`Card::chain_of_products`]: of four clocks each, about a sixth of a millisecond.
+const CHAIN: usize = 65_536;
 
 impl Card {
     /// `destination += x`.
@@ -41,6 +44,32 @@ impl Card {
         let launch = planes::copy(from.place, &strided(view)?, contiguous(&out)?.place, copying);
         self.run(storage, [launch])?;
         Ok(out)
+    }
+
+    /// A tensor on the CPU that holds zeros and one other number, as activations. It goes to the card as bits: 64 KB and
+    /// more from memory that is not page-locked would wait for all that was launched before.
+    pub fn mask(self, mask: &Tensor) -> Result<Tensor> {
+        let values = mask.flatten_all()?.to_vec1::<f32>()?;
+        let factor = values.iter().copied().find(|value| *value != 0.0).unwrap_or(0.0);
+        if let Some(other) = values.iter().find(|value| **value != 0.0 && **value != factor) {
+            bail!("mask: expected zeros and {factor} alone, got {other}");
+        }
+        let word = |values: &[f32]| {
+            values.iter().enumerate().fold(0, |word, (bit, value)| word | u32::from(*value != 0.0) << bit)
+        };
+        let words: Vec<u32> = values.chunks(32).map(word).collect();
+        let (bits, out) = (self.upload(&words)?, self.unfilled(mask.shape(), self.activations())?);
+        let launch = planes::mask(place(&bits)?, factor, contiguous(&out)?.place, values.len());
+        self.run(self.activations(), [launch])?;
+        Ok(out)
+    }
+
+    /// Keeps one multiprocessor busy for a time that its clock alone decides; `values` are numbers for a block's threads.
+    pub fn chain_of_products(self, values: &Tensor) -> Result<()> {
+        if values.elem_count() != THREADS {
+            bail!("chain: expected {THREADS} values, got {:?}", values.dims());
+        }
+        self.run(Storage::F32, [Launch::new("clock", "chain", 1, [numbers(values)?.into(), int(CHAIN)])])
     }
 
     /// One step of Nesterov's on all parameters; their gradients are zero after it.

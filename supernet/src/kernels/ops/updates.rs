@@ -147,6 +147,15 @@ impl Kernels {
         view.contiguous()
     }
 
+    /// A mask made on the CPU, of zeros and one other number, as activations where the kernels compute.
+    ///
+    /// # Errors
+    /// If there are other numbers in it.
+    pub fn mask(self, mask: &Tensor) -> Result<Tensor> {
+        on_gpu!(self, Op::new("mask"), [mask, mask], card => card.mask(mask));
+        mask.contiguous()
+    }
+
     /// Weights as products read them: views of them where they read them as they are, which are f32 and rows of contiguous
     /// values, or given to this before.
     ///

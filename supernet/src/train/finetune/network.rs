@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
 use crate::model_folder::ModelFolder;
-use crate::nn::{MapSource, Network, Source};
+use crate::nn::{MapSource, Network, Source, with_operands};
 use crate::space::{Arch, LayerSpec, SearchSpace};
 use crate::train::Sgd;
 use crate::train::loss::{Loss, Target};
@@ -94,7 +94,7 @@ impl StaticNetwork {
     /// # Errors
     /// If the images do not fit.
     pub fn learn(&self, images: &Tensor, target: &Target, dropout: Option<Tensor>) -> Result<Loss> {
-        let sources = [&self.source(&self.weights), &self.source(&self.gradients).as_they_are()];
+        let sources = [&self.values()?, &self.source(&self.gradients).as_they_are()];
         learn(&self.layers, sources, self.kernels, images, target, dropout)
     }
 
@@ -120,7 +120,12 @@ impl StaticNetwork {
     /// # Errors
     /// Never: the weights were checked.
     pub fn network(&self) -> Result<Network> {
-        Network::new(&self.layers, &self.source(&self.weights))
+        Network::new(&self.layers, &self.values()?)
+    }
+
+    /// The weights, those that products read as they read them.
+    fn values(&self) -> Result<Source<'static>> {
+        Ok(self.source(&with_operands(self.weights.clone(), &self.layers, self.kernels)?))
     }
 
     fn source(&self, tensors: &BTreeMap<String, Tensor>) -> Source<'static> {

@@ -152,7 +152,7 @@ impl FineTuner {
     /// Saves the state, unless it is spoilt: the last good checkpoint must outlive it.
     pub(super) fn write_checkpoint(&mut self) -> Result<()> {
         let velocities = self.optimizer.velocities();
-        if let Some(name) = unsound(self.network.weights().iter().chain(velocities)) {
+        if let Some(name) = unsound(self.network.weights().iter().chain(velocities))? {
             let step = self.step.saturating_sub(1);
             return Err(self.diverged(step, format!("{name} is no longer finite")));
         }

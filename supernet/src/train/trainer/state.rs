@@ -70,7 +70,7 @@ impl Trainer {
 
     /// Whether all weights and velocities are finite.
     pub(super) fn check_sound(&self) -> Result<()> {
-        let Some(name) = unsound(self.weights.tensors().iter().chain(self.optimizer.velocities())) else {
+        let Some(name) = unsound(self.weights.tensors().iter().chain(self.optimizer.velocities()))? else {
             return Ok(());
         };
         let step = self.step.saturating_sub(1);

@@ -1,8 +1,9 @@
 // Depthwise convolution of maps [C, N, H, W], one K x K kernel a channel, padding K / 2.
 //
 // A block takes a rectangle of the output of some maps of one channel. It copies what that reads, zeros around it, to
-// shared memory, and each thread computes ROWS outputs in a column: neighbouring threads read neighbouring columns, and a
-// value that was read serves up to K of a thread's outputs.
+// shared memory, and each thread computes ROWS outputs in each of COLUMNS columns: a value that was read serves many of
+// a thread's outputs. Where rows are of a multiple of four values, a thread takes four columns, reads the rectangle 16
+// bytes at a time, and stores four values at once; else one, so that neighbouring threads store neighbours.
 //
 // Where a batch norm with its activation stands before the convolution, it is applied to what is copied: what it gives is
 // never in memory, neither forward nor when the gradient of the weights needs it again.
@@ -13,6 +14,9 @@
 #define TILE 6144
 // Values of the output's gradient that a block holds beside them.
 #define GRADIENT_TILE 4096
+
+// Rows that a thread copies ahead of their use.
+#define LINES 8
 
 // How the output is cut: blocks run over channels, groups of `maps` images, rows of rectangles, rectangles.
 struct Cut {
@@ -26,8 +30,9 @@ struct Spot {
     int first_image, y, x;
 };
 
-INLINE Spot spot_of(Cut cut, long long block) {
-    int groups = (cut.images + cut.maps - 1) / cut.maps;
+INLINE Spot spot_of(Cut cut, long long index) {
+    unsigned int block = (unsigned int)index;
+    unsigned int groups = (cut.images + cut.maps - 1) / cut.maps;
     Spot spot;
     spot.x = (int)(block % cut.tiles_x) * cut.tile_width;
     block /= cut.tiles_x;
@@ -46,149 +51,274 @@ struct Before {
     int activation;
 };
 
-// Copies a rectangle of `rows` x `columns` from (y, x) on of maps of `height` x `width`, zeros outside of them; only the
-// first `left` maps are there. `before` is applied to what is copied. Teams of threads take a row each, so that places are divided once a row.
-INLINE void copy(const value_t *from, float *to, int thread, long long first_map, int maps, int left, int y, int x,
-                 int rows, int columns, int height, int width, Before before, long long channel) {
-    Affine affine = {0.0f, 1.0f, 1.0f, 0.0f};
-    if (before.stats) {
-        affine = affine_of(before.stats, before.gamma, before.beta, before.channels, channel, before.epsilon);
-    }
-    int shift = columns > 16 ? 5 : columns > 8 ? 4 : 3, team = 1 << shift;
-    for (int line = thread >> shift; line < maps * rows; line += THREADS >> shift) {
-        int map = line / rows, row = y + line % rows;
-        bool inside = map < left && row >= 0 && row < height;
-        long long start = ((first_map + map) * height + row) * width + x;
-        for (int column = thread & (team - 1); column < columns; column += team) {
-            bool there = inside && x + column >= 0 && x + column < width;
-            float value = there ? load(from, start + column) : 0.0f;
-            to[line * columns + column] = there && before.stats ? apply(affine, before.activation, value) : value;
-        }
-    }
-}
-
 INLINE Before nothing() {
     Before before = {0, 0, 0, 0, 0.0f, NONE};
     return before;
 }
 
-// `flipped` turns the kernel by half a circle: at stride 1 that is the gradient of the input.
-template <int K, int S, int ROWS>
-INLINE void forward(const value_t *x, const float *w, value_t *y, Cut cut, int flipped, Before before) {
-    SHARED float tile[TILE];
-    SHARED float weights[K * K];
-    Spot spot = spot_of(cut, BLOCK);
-    int rows = (cut.tile_height - 1) * S + K, columns = (cut.tile_width - 1) * S + K;
-    long long map = spot.channel * cut.images + spot.first_image;
-    int left = cut.images - spot.first_image;
-    EACH_THREAD {
-        if (thread < K * K) weights[thread] = w[spot.channel * K * K + (flipped ? K * K - 1 - thread : thread)];
-        copy(x, tile, thread, map, cut.maps, left, spot.y * S - K / 2, spot.x * S - K / 2, rows, columns, cut.height,
-             cut.width, before, spot.channel);
+// A rectangle in shared memory: `maps` times `rows` rows that begin `pitch` values apart, their first at (y, x) of maps of
+// `height` x `width`, of which `left` are there.
+struct Tile {
+    float *to;
+    int maps, rows, columns, pitch;
+    int y, x, height, width, left;
+};
+
+// An odd number of 16 bytes: rows four apart are in other banks.
+INLINE int pitch_of(int columns) { return (((columns + 3) / 4) | 1) * 4; }
+
+// Sets it to zero.
+INLINE void clear(Tile tile, int thread) {
+    const unsigned int zeros[4] = {0, 0, 0, 0};
+    for (int at = thread * 4; at < tile.maps * tile.rows * tile.pitch; at += THREADS * 4) put16(tile.to + at, zeros);
+}
+
+// Copies what lies in the maps, with `before` applied; `from` is the first map. Teams of threads take a row each; several
+// rows are under way before the first is used.
+INLINE void copy(Tile tile, const value_t *from, int thread, Before before, long long channel) {
+    const int top = tile.y < 0 ? -tile.y : 0, side = tile.x < 0 ? -tile.x : 0;
+    const int bottom = tile.y + tile.rows > tile.height ? tile.height - tile.y : tile.rows;
+    const int end = tile.x + tile.columns > tile.width ? tile.width - tile.x : tile.columns;
+    const int maps = tile.maps < tile.left ? tile.maps : tile.left;
+    if (bottom <= top || end <= side) return;
+    Affine affine = {};
+    if (before.stats) {
+        affine = affine_of(before.stats, before.gamma, before.beta, before.channels, channel, before.epsilon,
+                           before.activation);
     }
-    int stacks = (cut.tile_height + ROWS - 1) / ROWS;
+    const unsigned int height = bottom - top, lines = maps * height;
+    const int shift = end - side > 16 ? 5 : end - side > 8 ? 4 : 3, team = 1 << shift, teams = THREADS >> shift;
+    // from line to line of a thread, in rows and maps
+    const unsigned int row_step = teams % height, map_step = teams / height;
+    const unsigned int first = thread >> shift, first_row = first % height, first_map = first / height;
+    const int area = tile.height * tile.width;
+    for (int column = side + (thread & (team - 1)); column < end; column += team) {
+        unsigned int row = first_row;
+        int source = first_map * area + (tile.y + top + (int)row) * tile.width + tile.x + column;
+        int target = (first_map * tile.rows + top + row) * tile.pitch + column;
+        for (unsigned int line = first; line < lines; line += LINES * teams) {
+            Pack<1> values[LINES];
+            int targets[LINES];
+            UNROLL for (int j = 0; j < LINES; j++) {
+                targets[j] = target;
+                if (line + j * teams < lines) values[j].fetch(from + source);
+                row += row_step;
+                source += map_step * area + row_step * tile.width;
+                target += (map_step * tile.rows + row_step) * tile.pitch;
+                if (row >= height) {
+                    row -= height;
+                    source += area - (int)height * tile.width;
+                    target += (tile.rows - (int)height) * tile.pitch;
+                }
+            }
+            UNROLL for (int j = 0; j < LINES; j++) {
+                if (line + j * teams < lines) {
+                    float value = values[j].value(0);
+                    tile.to[targets[j]] = before.stats ? affine.apply(value) : value;
+                }
+            }
+        }
+    }
+}
+
+// The rectangle of the input that outputs of the cut read.
+INLINE Tile input_tile(float *to, Cut cut, Spot spot, int kernel, int stride) {
+    int columns = (cut.tile_width - 1) * stride + kernel, quads = (cut.tile_width + 3) / 4;
+    return {to,
+            cut.maps,
+            (cut.tile_height - 1) * stride + kernel,
+            columns,
+            pitch_of((quads * 4 - 1) * stride + kernel),
+            spot.y * stride - kernel / 2,
+            spot.x * stride - kernel / 2,
+            cut.height,
+            cut.width,
+            cut.images - spot.first_image};
+}
+
+// Reads COUNT neighbours of shared memory, so many at a time, of which the first place is a multiple.
+template <int COUNT, int TOGETHER> INLINE void read_line(const float *from, float (&line)[COUNT]) {
+    static_assert(COUNT % TOGETHER == 0, "all of the line");
+    UNROLL for (int i = 0; i < COUNT; i += TOGETHER) {
+        unsigned int words[TOGETHER];
+        if constexpr (TOGETHER == 4) fetch16(from + i, words);
+        if constexpr (TOGETHER == 2) fetch8(from + i, words);
+        if constexpr (TOGETHER == 1) words[0] = bits_of(from[i]);
+        UNROLL for (int k = 0; k < TOGETHER; k++) line[i + k] = float_of(words[k]);
+    }
+}
+
+template <int K, int S, int ROWS, int COLUMNS>
+INLINE void outputs(const float *weights, value_t *y, Cut cut, Spot spot, Tile tile) {
+    const int stacks = (cut.tile_height + ROWS - 1) / ROWS, across = (cut.tile_width + COLUMNS - 1) / COLUMNS;
+    value_t *to = y + (spot.channel * cut.images + spot.first_image) * cut.out_height * cut.out_width;
     EACH_THREAD {
-        for (int at = thread; at < cut.maps * stacks * cut.tile_width; at += THREADS) {
-            int column = at % cut.tile_width, stack = at / cut.tile_width % stacks, m = at / cut.tile_width / stacks;
-            // the last rows may be below the rectangle: they read its last ones again and are not stored
-            int top = stack * ROWS;
-            const float *source = tile + m * rows * columns + column * S;
-            float sums[ROWS];
-            for (int r = 0; r < ROWS; r++) sums[r] = 0.0f;
-            UNROLL for (int kx = 0; kx < K; kx++) {
-                UNROLL for (int i = 0; i < S * (ROWS - 1) + K; i++) {
-                    int row = top * S + i < rows ? top * S + i : rows - 1;
-                    float value = source[row * columns + kx];
-                    UNROLL for (int r = 0; r < ROWS; r++) {
-                        int ky = i - S * r;
-                        if (ky >= 0 && ky < K) sums[r] += value * weights[ky * K + kx];
+        for (unsigned int at = thread; at < (unsigned int)(cut.maps * stacks * across); at += THREADS) {
+            const unsigned int line_of = at / across, column = at % across * COLUMNS;
+            const int m = line_of / stacks, top = line_of % stacks * ROWS;
+            const float *source = tile.to + m * tile.rows * tile.pitch + column * S;
+            float sums[ROWS][COLUMNS];
+            UNROLL for (int r = 0; r < ROWS; r++) {
+                UNROLL for (int c = 0; c < COLUMNS; c++) sums[r][c] = 0.0f;
+            }
+            UNROLL for (int i = 0; i < S * (ROWS - 1) + K; i++) {
+                constexpr int NEEDED = (COLUMNS - 1) * S + K, READ = COLUMNS == 1 ? NEEDED : (NEEDED + 3) / 4 * 4;
+                // the last rows may be below the rectangle: they read its last ones again and are not stored
+                int row = top * S + i < tile.rows ? top * S + i : tile.rows - 1;
+                float line[READ];
+                read_line<READ, COLUMNS == 4 ? 4 : 1>(source + row * tile.pitch, line);
+                UNROLL for (int r = 0; r < ROWS; r++) {
+                    const int ky = i - S * r;
+                    if (ky < 0 || ky >= K) continue;
+                    UNROLL for (int kx = 0; kx < K; kx++) {
+                        UNROLL for (int c = 0; c < COLUMNS; c++) sums[r][c] += line[c * S + kx] * weights[ky * K + kx];
                     }
                 }
             }
-            for (int r = 0; r < ROWS; r++) {
+            if (m >= tile.left || (int)(spot.x + column) >= cut.out_width) continue;
+            UNROLL for (int r = 0; r < ROWS; r++) {
                 int row = spot.y + top + r;
-                if (m < left && top + r < cut.tile_height && row < cut.out_height && spot.x + column < cut.out_width) {
-                    store(y, ((map + m) * cut.out_height + row) * cut.out_width + spot.x + column, sums[r]);
+                if (top + r < cut.tile_height && row < cut.out_height) {
+                    store_values(to + (m * cut.out_height + row) * cut.out_width + spot.x + column, sums[r]);
                 }
             }
         }
     }
 }
 
-// The gradient of the input at stride 2. The cut is of the input, its rectangles begin at even places, and `out_height`
-// and `out_width` are those of dy; each value gathers the taps of its own parity.
-template <int K> INLINE void backward_input(const value_t *dy, const float *w, value_t *dx, Cut cut) {
-    SHARED float tile[TILE];
+// `flipped` turns the kernel by half a circle: at stride 1 that is the gradient of the input.
+template <int K, int S, int ROWS>
+INLINE void forward(const value_t *x, const float *w, value_t *y, Cut cut, int flipped, Before before) {
+    SHARED float values[TILE];
     SHARED float weights[K * K];
     Spot spot = spot_of(cut, BLOCK);
-    // the outputs that reach the rectangle: (first + P - K + 1) / 2 rounded up to (last + P) / 2 rounded down
-    int y = (spot.y + K / 2 - K + 2) >> 1, x = (spot.x + K / 2 - K + 2) >> 1;
-    int rows = ((spot.y + cut.tile_height - 1 + K / 2) >> 1) - y + 1;
-    int columns = ((spot.x + cut.tile_width - 1 + K / 2) >> 1) - x + 1;
-    long long map = spot.channel * cut.images + spot.first_image;
-    int left = cut.images - spot.first_image;
+    Tile tile = input_tile(values, cut, spot, K, S);
     EACH_THREAD {
-        if (thread < K * K) weights[thread] = w[spot.channel * K * K + thread];
-        copy(dy, tile, thread, map, cut.maps, left, y, x, rows, columns, cut.out_height, cut.out_width, nothing(), 0);
+        if (thread < K * K) weights[thread] = w[spot.channel * K * K + (flipped ? K * K - 1 - thread : thread)];
+        clear(tile, thread);
     }
-    int values = cut.tile_height * cut.tile_width;
+    const value_t *from = x + (spot.channel * cut.images + spot.first_image) * cut.height * cut.width;
+    EACH_THREAD { copy(tile, from, thread, before, spot.channel); }
+    if (cut.out_width % 4 == 0 && even(y)) {
+        outputs<K, S, 4, 4>(weights, y, cut, spot, tile);
+    } else {
+        outputs<K, S, ROWS, 1>(weights, y, cut, spot, tile);
+    }
+}
+
+// Of inputs at stride 2, in pairs of rows and COLUMNS columns that begin at even places: the rows of dy that reach a pair are
+// its half and FIRST on, WINDOW of them; columns alike.
+template <int K, int COLUMNS> INLINE void inputs(const float *weights, value_t *dx, Cut cut, Spot spot, Tile tile) {
+    constexpr int WINDOW = (K + 1) / 2, FIRST = -((K / 2) / 2), READ = (WINDOW + COLUMNS / 2) / 2 * 2;
+    const int pairs = cut.tile_height / 2, across = (cut.tile_width + COLUMNS - 1) / COLUMNS;
+    value_t *to = dx + (spot.channel * cut.images + spot.first_image) * cut.height * cut.width;
     EACH_THREAD {
-        for (int at = thread; at < cut.maps * values; at += THREADS) {
-            int m = at / values, row = spot.y + at % values / cut.tile_width, column = spot.x + at % cut.tile_width;
-            if (m >= left || row >= cut.height || column >= cut.width) continue;
-            const float *source = tile + m * rows * columns;
-            float sum = 0.0f;
-            UNROLL for (int i = 0; i < (K + 1) / 2; i++) {
-                int ky = ((row + K / 2) & 1) + 2 * i;
-                if (ky >= K) continue;
-                const float *line = source + (((row + K / 2 - ky) >> 1) - y) * columns;
-                UNROLL for (int j = 0; j < (K + 1) / 2; j++) {
-                    int kx = ((column + K / 2) & 1) + 2 * j;
-                    if (kx < K) sum += line[((column + K / 2 - kx) >> 1) - x] * weights[ky * K + kx];
+        for (unsigned int at = thread; at < (unsigned int)(cut.maps * pairs * across); at += THREADS) {
+            const unsigned int line_of = at / across, column = at % across * COLUMNS;
+            const int m = line_of / pairs, pair = line_of % pairs;
+            const float *source = tile.to + (m * tile.rows + pair) * tile.pitch + column / 2;
+            float sums[2][COLUMNS];
+            UNROLL for (int r = 0; r < 2; r++) {
+                UNROLL for (int c = 0; c < COLUMNS; c++) sums[r][c] = 0.0f;
+            }
+            UNROLL for (int i = 0; i < WINDOW; i++) {
+                float line[READ];
+                read_line<READ, COLUMNS == 4 ? 2 : 1>(source + i * tile.pitch, line);
+                UNROLL for (int r = 0; r < 2; r++) {
+                    const int ky = r + K / 2 - 2 * (i + FIRST);
+                    if (ky < 0 || ky >= K) continue;
+                    UNROLL for (int c = 0; c < COLUMNS; c++) {
+                        UNROLL for (int j = 0; j < WINDOW; j++) {
+                            const int kx = c % 2 + K / 2 - 2 * (j + FIRST);
+                            if (kx >= 0 && kx < K) sums[r][c] += line[c / 2 + j] * weights[ky * K + kx];
+                        }
+                    }
                 }
             }
-            store(dx, ((map + m) * cut.height + row) * cut.width + column, sum);
+            const int left = cut.width - spot.x - (int)column;
+            if (m >= tile.left || left <= 0) continue;
+            UNROLL for (int r = 0; r < 2; r++) {
+                int row = spot.y + 2 * pair + r;
+                if (row >= cut.height) continue;
+                value_t *line = to + (m * cut.height + row) * cut.width + spot.x + column;
+                if (cut.width % COLUMNS == 0 && even(dx)) {
+                    store_values(line, sums[r]);
+                } else {
+                    UNROLL for (int c = 0; c < COLUMNS; c++) {
+                        if (c < left) store(line, c, sums[r][c]);
+                    }
+                }
+            }
         }
     }
 }
 
-// The gradient of the weights, as partial sums [splits][C][K * K]; with one split it is added to what is there. A block takes the rectangles of one channel whose number
-// is its split's; each thread one column of taps and every so many columns of a rectangle, down which K inputs stay in
-// registers.
+// The gradient of the input at stride 2. The cut is of the input, its rectangles begin at even places and have even
+// heights, and `out_height` and `out_width` are those of dy.
+template <int K> INLINE void backward_input(const value_t *dy, const float *w, value_t *dx, Cut cut) {
+    SHARED float values[TILE];
+    SHARED float weights[K * K];
+    constexpr int WINDOW = (K + 1) / 2, FIRST = -((K / 2) / 2);
+    Spot spot = spot_of(cut, BLOCK);
+    const int rows = cut.tile_height / 2 + WINDOW - 1, columns = (cut.tile_width + 1) / 2 + WINDOW - 1;
+    const int pitch = pitch_of((cut.tile_width + 3) / 4 * 2 + WINDOW);
+    Tile tile = {values,     cut.maps,        rows,          columns, pitch, spot.y / 2 + FIRST, spot.x / 2 + FIRST,
+                 cut.out_height, cut.out_width, cut.images - spot.first_image};
+    EACH_THREAD {
+        if (thread < K * K) weights[thread] = w[spot.channel * K * K + thread];
+        clear(tile, thread);
+    }
+    const value_t *from = dy + (spot.channel * cut.images + spot.first_image) * cut.out_height * cut.out_width;
+    EACH_THREAD { copy(tile, from, thread, nothing(), 0); }
+    if (cut.width % 4 == 0) {
+        inputs<K, 4>(weights, dx, cut, spot, tile);
+    } else {
+        inputs<K, 2>(weights, dx, cut, spot, tile);
+    }
+}
+
+// The gradient of the weights, as partial sums [splits][C][K * K]; with one split it is added to what is there. A block
+// takes the rectangles of one channel whose number is its split's; each thread one column of taps and every so many columns
+// of a rectangle, down which K inputs stay in registers.
 template <int K, int S>
 INLINE void backward_weight(const value_t *x, const value_t *dy, float *partials, Cut cut, long long channels,
                             int splits, Before before) {
-    SHARED float tile[TILE];
+    SHARED float values[TILE];
     SHARED float gradients[GRADIENT_TILE];
     PRIVATE(float, sums, K);
     const int lanes = THREADS / K;
-    long long channel = BLOCK / splits;
+    const unsigned int block = (unsigned int)BLOCK;
+    const long long channel = block / (unsigned int)splits;
+    const int split = (int)(block % (unsigned int)splits);
     int groups = (cut.images + cut.maps - 1) / cut.maps, tiles = groups * cut.tiles_y * cut.tiles_x;
-    int rows = (cut.tile_height - 1) * S + K, columns = (cut.tile_width - 1) * S + K;
     EACH_THREAD {
         for (int k = 0; k < K; k++) MINE(sums)[k] = 0.0f;
     }
-    for (int index = (int)(BLOCK % splits); index < tiles; index += splits) {
+    for (int index = split; index < tiles; index += splits) {
         Spot spot = spot_of(cut, channel * tiles + index);
-        long long map = channel * cut.images + spot.first_image;
-        int left = cut.images - spot.first_image;
+        Tile tile = input_tile(values, cut, spot, K, S);
+        Tile slopes = {gradients, cut.maps, cut.tile_height,  cut.tile_width, pitch_of(cut.tile_width),
+                       spot.y,    spot.x,   cut.out_height,   cut.out_width,  tile.left};
         EACH_THREAD {
-            copy(x, tile, thread, map, cut.maps, left, spot.y * S - K / 2, spot.x * S - K / 2, rows, columns, cut.height,
-                 cut.width, before, channel);
-            copy(dy, gradients, thread, map, cut.maps, left, spot.y, spot.x, cut.tile_height, cut.tile_width,
-                 cut.out_height, cut.out_width, nothing(), 0);
+            clear(tile, thread);
+            clear(slopes, thread);
+        }
+        EACH_THREAD {
+            const long long map = channel * cut.images + spot.first_image;
+            copy(tile, x + map * cut.height * cut.width, thread, before, channel);
+            copy(slopes, dy + map * cut.out_height * cut.out_width, thread, nothing(), 0);
         }
         EACH_THREAD {
             int kx = thread / lanes;
-            for (int at = thread % lanes; kx < K && at < cut.maps * cut.tile_width; at += lanes) {
-                int m = at / cut.tile_width, column = at % cut.tile_width;
-                const float *source = tile + m * rows * columns + column * S + kx;
-                const float *gradient = gradients + m * cut.tile_height * cut.tile_width + column;
+            for (unsigned int at = thread % lanes; kx < K && at < (unsigned int)(cut.maps * cut.tile_width); at += lanes) {
+                unsigned int m = at / cut.tile_width, column = at % cut.tile_width;
+                const float *source = values + m * tile.rows * tile.pitch + column * S + kx;
+                const float *gradient = gradients + m * slopes.rows * slopes.pitch + column;
                 float window[K];
-                UNROLL for (int k = 0; k < K; k++) window[k] = k < K - S ? source[k * columns] : 0.0f;
+                UNROLL for (int k = 0; k < K; k++) window[k] = k < K - S ? source[k * tile.pitch] : 0.0f;
                 for (int row = 0; row < cut.tile_height; row++) {
-                    UNROLL for (int s = 0; s < S; s++) window[K - S + s] = source[(row * S + K - S + s) * columns];
-                    float slope = gradient[row * cut.tile_width];
+                    UNROLL for (int s = 0; s < S; s++) window[K - S + s] = source[(row * S + K - S + s) * tile.pitch];
+                    float slope = gradient[row * slopes.pitch];
                     UNROLL for (int k = 0; k < K; k++) MINE(sums)[k] += slope * window[k];
                     UNROLL for (int k = 0; k + S < K; k++) window[k] = window[k + S];
                 }
@@ -196,14 +326,14 @@ INLINE void backward_weight(const value_t *x, const value_t *dy, float *partials
         }
     }
     EACH_THREAD {
-        for (int k = 0; k < K; k++) tile[thread * K + k] = MINE(sums)[k];
+        for (int k = 0; k < K; k++) values[thread * K + k] = MINE(sums)[k];
     }
     EACH_THREAD {
         if (thread < K * K) {
             int ky = thread / K, kx = thread % K;
             float sum = 0.0f;
-            for (int lane = 0; lane < lanes; lane++) sum += tile[(kx * lanes + lane) * K + ky];
-            float *to = partials + ((BLOCK % splits) * channels + channel) * K * K + thread;
+            for (int lane = 0; lane < lanes; lane++) sum += values[(kx * lanes + lane) * K + ky];
+            float *to = partials + (split * channels + channel) * K * K + thread;
             *to = splits == 1 ? *to + sum : sum;
         }
     }

@@ -3,6 +3,9 @@
 
 #pragma once
 #include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -10,7 +13,8 @@ typedef unsigned short bits16;
 static thread_local long long block_index;
 #define KERNEL static void
 #define INLINE static inline
-#define SHARED static thread_local
+#define INLINE_MEMBER inline
+#define SHARED alignas(16) static thread_local
 #define PRIVATE(type, name, count) type name[THREADS][count]
 #define MINE(name) name[thread]
 #define EACH_THREAD for (int thread = 0; thread < THREADS; thread++)
@@ -27,6 +31,25 @@ INLINE float float_of(unsigned int bits) {
     memcpy(&value, &bits, sizeof value);
     return value;
 }
+INLINE unsigned int half_of(float value) {
+    unsigned int bits = bits_of(value);
+    // no number stays none when its lower half is gone
+    return value != value ? (bits >> 16) | 64 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+INLINE unsigned int halves_of(float low, float high) { return half_of(low) | half_of(high) << 16; }
+// A GPU faults where several bytes are asked for at a place that is no multiple of as many; so does the host.
+INLINE void move(void *to, const void *from, size_t bytes, const void *place) {
+    if (reinterpret_cast<uintptr_t>(place) % bytes != 0) {
+        fprintf(stderr, "%zu bytes at once at a place that is no multiple of them\n", bytes);
+        abort();
+    }
+    memcpy(to, from, bytes);
+}
+INLINE void fetch16(const void *from, unsigned int *words) { move(words, from, 16, from); }
+INLINE void put16(void *to, const unsigned int *words) { move(to, words, 16, to); }
+INLINE void fetch8(const void *from, unsigned int *words) { move(words, from, 8, from); }
+INLINE void put8(void *to, const unsigned int *words) { move(to, words, 8, to); }
+INLINE void put4(void *to, const unsigned int *words) { move(to, words, 4, to); }
 
 // Calls a kernel with arguments as the driver takes them: pointers to their values.
 template <typename... A, size_t... I>
