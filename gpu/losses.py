@@ -4,7 +4,7 @@
     python gpu/losses.py RUN REFERENCE [--early 1e-3] [--late 0.05] [--markdown]
 
 Roundings grow from step to step, so that two runs part in the end. Of the first 20 steps none may be further apart than
---early; after that only means over a quarter of the steps are compared, the last one with --late.
+--early; of the rest only the means over the last quarter are compared, with --late.
 """
 
 import argparse
@@ -41,7 +41,8 @@ def main():
     else:
         print(f"{given.run} beside {given.reference}: {len(got)} steps, the first {steps} at most {early:.1e} apart, "
               f"means of the last {last} {late:.1e}", file=sys.stderr)
-    if early > given.early or late > given.late:
+    # so that no number is too far
+    if not (early <= given.early and late <= given.late):
         sys.exit(f"{given.run} and {given.reference} are too far apart")
 
 

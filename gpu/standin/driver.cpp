@@ -13,7 +13,8 @@
 //
 // Environment: STANDIN_DEVICES=0 (no device), STANDIN_MEMORY=bytes (the device's memory; 80e9 otherwise),
 // STANDIN_CHECK=1 (looks for stray writes after every kernel, not only at waits and frees), STANDIN_REPORT=1 (says at
-// exit what was done), STANDIN_SOURCE (see nvrtc.cpp).
+// exit what was done), STANDIN_IDLE=1 (kernels and products are taken and not computed: what is left of a step's time is
+// the host's), STANDIN_SOURCE (see nvrtc.cpp).
 
 #include "standin.hpp"
 
@@ -104,7 +105,7 @@ struct State {
     std::atomic<size_t> to_device{0}, from_device{0}, on_device{0};
     size_t used = 0, peak = 0, pinned = 0, pinned_peak = 0, allocated = 0, freed = 0;
     size_t memory = 80'000'000'000;
-    bool none = false, check = false, report = false;
+    bool none = false, check = false, report = false, idle = false;
 
     State() {
         const char *devices = getenv("STANDIN_DEVICES"), *bytes = getenv("STANDIN_MEMORY");
@@ -112,6 +113,7 @@ struct State {
         if (bytes) memory = strtoull(bytes, nullptr, 10);
         check = getenv("STANDIN_CHECK");
         report = getenv("STANDIN_REPORT");
+        idle = getenv("STANDIN_IDLE");
     }
 };
 
@@ -224,7 +226,7 @@ static Result allocate(Address *address, size_t bytes, bool pinned) {
     }
     char *first = static_cast<char *>(block) + LEAD;
     memset(first - GUARDS, GUARD, GUARDS);
-    memset(first, FRESH, bytes);
+    if (!state.idle) memset(first, FRESH, bytes);
     memset(first + bytes, GUARD, GUARDS);
     *address = reinterpret_cast<Address>(first);
     state.allocations[*address] = {bytes, pinned, static_cast<char *>(block)};
@@ -564,12 +566,13 @@ API Result cuLaunchKernel(void *handle, unsigned int blocks, unsigned int grid_y
         return INVALID_VALUE;
     }
     ON(stream);
-    function.kernel(blocks, arguments);
+    if (!state.idle) function.kernel(blocks, arguments);
     ++*function.launches;
     if (state.check) look_at_all(("after kernel " + function.name).c_str());
     return SUCCESS;
 }
 
+API bool standin_idle() { return state.idle; }
 API void standin_product(const char *what) {
     {
         Guard guard(state.mutex);

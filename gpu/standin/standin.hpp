@@ -28,6 +28,8 @@ API void standin_range(unsigned long long address, unsigned long long bytes, con
 // Work on one stream is in order, whichever threads bring it. `standin_enter` is false for what is no stream.
 API bool standin_enter(void *stream);
 API void standin_leave(void *stream);
+// Whether products are taken and not computed.
+API bool standin_idle();
 // Counts a matrix product that was just made.
 API void standin_product(const char *what);
 

@@ -68,11 +68,13 @@ impl fmt::Display for Accuracy {
 ///
 /// # Errors
 /// If there are no images, or they do not fit the network.
-pub fn calibrate(network: &Network, batches: impl Iterator<Item = Result<Batch>>) -> Result<Statistics> {
+pub fn calibrate(
+    network: &Network,
+    batches: impl Iterator<Item = Result<Batch>> + Send,
+) -> Result<Statistics> {
     let mut sums: std::collections::BTreeMap<String, Vec<f64>> = Default::default();
     let mut images = 0.0;
-    for batch in batches {
-        let batch = batch?;
+    each_batch(network, batches, |batch| {
         let mut seen = Statistics::new();
         network.forward(&batch.images, Pass::Calibration(&mut seen))?;
         let weight = batch.len() as f64;
@@ -82,7 +84,8 @@ pub fn calibrate(network: &Network, batches: impl Iterator<Item = Result<Batch>>
             let sum = sums.entry(name).or_insert_with(|| vec![0.0; values.len()]);
             sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * f64::from(value));
         }
-    }
+        Ok(())
+    })?;
     let mean = |(name, sum): (String, Vec<f64>)| {
         let values: Vec<f32> = sum.iter().map(|sum| (sum / images) as f32).collect();
         let channels = values.len() / 2;
@@ -95,16 +98,40 @@ pub fn calibrate(network: &Network, batches: impl Iterator<Item = Result<Batch>>
 ///
 /// # Errors
 /// If it is not calibrated, or the images do not fit.
-pub fn accuracy(network: &Network, batches: impl Iterator<Item = Result<Batch>>) -> Result<Accuracy> {
+pub fn accuracy(network: &Network, batches: impl Iterator<Item = Result<Batch>> + Send) -> Result<Accuracy> {
     let mut accuracy = Accuracy { correct: 0, n: 0 };
-    for batch in batches {
-        let batch = batch?;
+    each_batch(network, batches, |batch| {
         let logits = network.forward(&batch.images, Pass::Inference)?.to_vec2::<f32>()?;
         let hits = logits.iter().zip(&batch.labels).filter(|(row, label)| best(row) == **label as usize);
         accuracy.correct += hits.count();
         accuracy.n += batch.len();
-    }
+        Ok(())
+    })?;
     Ok(accuracy)
+}
+
+/// Visits the batches in order. While a GPU computes with one, a thread makes the next; a CPU's cores make it themselves.
+fn each_batch(
+    network: &Network,
+    batches: impl Iterator<Item = Result<Batch>> + Send,
+    mut visit: impl FnMut(&Batch) -> Result<()>,
+) -> Result<()> {
+    if network.kernels().gpu().is_none() {
+        return batches.into_iter().try_for_each(|batch| visit(&batch?));
+    }
+    let (sender, made) = std::sync::mpsc::sync_channel(1);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for batch in batches {
+                // nobody waits for another: one before has failed
+                if sender.send(batch).is_err() {
+                    break;
+                }
+            }
+        });
+        // taken by value, so that the thread ends where a visit fails
+        made.into_iter().try_for_each(|batch| visit(&batch?))
+    })
 }
 
 /// Index of the highest score; of equal ones the first.
@@ -221,7 +248,7 @@ impl Judge<'_> {
         accuracy(&Network::new(layers, source)?, self.batches(resolution, split)?)
     }
 
-    fn batches(&self, resolution: usize, split: Split) -> Result<impl Iterator<Item = Result<Batch>>> {
+    fn batches(&self, resolution: usize, split: Split) -> Result<impl Iterator<Item = Result<Batch>> + Send> {
         let set = self.dataset.split(split)?;
         Ok(eval_batches(set, self.dataset.normalisation(), resolution, self.calibration.batch))
     }

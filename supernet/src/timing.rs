@@ -28,6 +28,11 @@ impl Stopwatch {
         self.elapsed().as_secs_f64() * 1e3
     }
 
+    /// Milliseconds from another's start to this one's.
+    pub fn ms_since(&self, earlier: &Self) -> f64 {
+        (self.start - earlier.start).as_secs_f64() * 1e3
+    }
+
     /// Time since the start or the last lap, and starts anew.
     pub fn lap(&mut self) -> Duration {
         let now = Instant::now();

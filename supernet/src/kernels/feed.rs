@@ -111,13 +111,18 @@ impl Kernels {
 }
 
 impl Moment {
+    /// Whether it was there when it was asked for: a CPU's.
+    pub(super) fn has_come(&self) -> bool {
+        matches!(self.0, Clock::Cpu(_))
+    }
+
     /// Milliseconds since an earlier moment of the same kernels; waits for this one.
     ///
     /// # Errors
     /// If something before it failed.
     pub fn ms_since(&self, earlier: &Self) -> Result<f64> {
         match (&self.0, &earlier.0) {
-            (Clock::Cpu(now), Clock::Cpu(earlier)) => Ok(earlier.elapsed_ms() - now.elapsed_ms()),
+            (Clock::Cpu(now), Clock::Cpu(earlier)) => Ok(now.ms_since(earlier)),
             #[cfg(any(test, feature = "cuda"))]
             (Clock::Gpu(now), Clock::Gpu(earlier)) => Ok(now.ms_since(earlier.as_ref())?),
             #[cfg(any(test, feature = "cuda"))]

@@ -125,7 +125,7 @@ impl Dense {
     fn new(conv: &ConvNorm<conv::Dense>, kernels: Kernels) -> Result<Self> {
         let (convolution, norm) = conv.parts();
         let (weight, window) = convolution.parts();
-        Ok(Self { filters: Product::folded(&weight.flatten_from(1)?, norm, kernels)?, window })
+        Ok(Self { filters: Product::folded(&on_cpu(weight)?.flatten_from(1)?, norm, kernels)?, window })
     }
 
     /// `[I, N, H, W] -> [O, N, H/s, W/s]`.

@@ -80,7 +80,7 @@ impl Network {
         &self.layers
     }
 
-    pub(super) fn kernels(&self) -> Kernels {
+    pub(crate) fn kernels(&self) -> Kernels {
         self.kernels
     }
 

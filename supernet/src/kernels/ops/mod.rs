@@ -18,7 +18,6 @@ use candle_core::{Result, Shape, Tensor, bail};
 use super::cuda;
 use super::tensors::{self, Destination, View};
 use super::{Kernels, Path, cpu, reference};
-use crate::timing::Stopwatch;
 
 pub use batch_norm::Normalisation;
 pub use chain::{ChainKept, DepthwiseChain};
@@ -44,7 +43,7 @@ macro_rules! on_gpu {
     ($self:expr, $op:expr, $tensors:expr, $card:ident => $call:expr) => {
         #[cfg(any(test, feature = "cuda"))]
         if let $crate::kernels::Path::Cuda($card) = $self.path {
-            return $self.record($op, $crate::kernels::ops::elements($tensors), || $call);
+            return $self.record($op, $crate::kernels::ops::bytes($tensors), || $call);
         }
     };
 }
@@ -77,8 +76,8 @@ impl Kernels {
         compute: impl FnOnce([View<'_>; N], &mut [f32]) -> Result<()>,
     ) -> Result<Tensor> {
         let shape = shape.into();
-        let values = elements(inputs) + shape.elem_count();
-        self.record(op, values, || tensors::compute(inputs, shape, compute))
+        let moved = bytes(inputs) + VALUE * shape.elem_count();
+        self.record(op, moved, || tensors::compute(inputs, shape, compute))
     }
 
     /// [`Kernels::compute`] with several outputs.
@@ -89,8 +88,8 @@ impl Kernels {
         shapes: [Shape; M],
         compute: impl FnOnce([View<'_>; N], [&mut [f32]; M]) -> Result<()>,
     ) -> Result<[Tensor; M]> {
-        let values = elements(inputs) + shapes.iter().map(Shape::elem_count).sum::<usize>();
-        self.record(op, values, || tensors::compute_many(inputs, shapes, compute))
+        let moved = bytes(inputs) + VALUE * shapes.iter().map(Shape::elem_count).sum::<usize>();
+        self.record(op, moved, || tensors::compute_many(inputs, shapes, compute))
     }
 
     /// Writes into `destination`, which may be a narrowed view.
@@ -101,24 +100,28 @@ impl Kernels {
         inputs: [&Tensor; N],
         write: impl Fn(Destination<'_>, &[View<'_>]) -> Result<()>,
     ) -> Result<()> {
-        let values = elements(inputs) + 2 * destination.elem_count();
-        self.record(op, values, || tensors::update(op.name, destination, inputs, write))
+        let moved = bytes(inputs) + 2 * VALUE * destination.elem_count();
+        self.record(op, moved, || tensors::update(op.name, destination, inputs, write))
     }
 
-    /// Runs `body`; with a profile, times it. `values` are those read and written.
-    fn record<T>(self, op: Op, values: usize, body: impl FnOnce() -> T) -> T {
+    /// Runs `body`; with a profile, times it, on a GPU by its events and without waiting. `moved` are the bytes read and
+    /// written.
+    fn record<T>(self, op: Op, moved: usize, body: impl FnOnce() -> T) -> T {
         let Some(profile) = self.profile else { return body() };
-        let watch = Stopwatch::start();
-        let result = body();
-        // an error of what was begun comes again with whatever is asked of the GPU next
-        let _ = self.synchronise();
-        profile.add((self.layer, op.name), watch.elapsed_ms(), op.macs as u64, 4 * values as u64);
+        let (before, result, after) = (self.moment(), body(), self.moment());
+        // without moments there is no time; why there are none comes again with what is asked of the GPU next
+        if let (Ok(before), Ok(after)) = (before, after) {
+            profile.add((self.layer, op.name), [before, after], op.macs as u64, moved as u64);
+        }
         result
     }
 }
 
-fn elements<'a>(tensors: impl AsRef<[&'a Tensor]>) -> usize {
-    tensors.as_ref().iter().map(|tensor| tensor.elem_count()).sum()
+/// Bytes of a value in f32.
+const VALUE: usize = 4;
+
+fn bytes<'a>(tensors: impl AsRef<[&'a Tensor]>) -> usize {
+    tensors.as_ref().iter().map(|tensor| tensor.elem_count() * tensor.dtype().size_in_bytes()).sum()
 }
 
 fn same_shape(name: &str, left: &Tensor, right: &Tensor) -> Result<()> {

@@ -83,8 +83,10 @@ impl Kernels {
             same_shape("nesterov", parameter, gradient)?;
             same_shape("nesterov", parameter, velocity)?;
         }
-        let values = moved.iter().map(|moved| 6 * moved.parameter.elem_count()).sum();
-        self.record(Op::new("nesterov"), values, || {
+        // each of the three is read and written
+        let three = |moved: &Moved| super::bytes([moved.parameter, moved.gradient, moved.velocity]);
+        let bytes = 2 * moved.iter().map(three).sum::<usize>();
+        self.record(Op::new("nesterov"), bytes, || {
             #[cfg(any(test, feature = "cuda"))]
             if let Path::Cuda(card) = self.path {
                 return card.nesterov(moved, lr, momentum);

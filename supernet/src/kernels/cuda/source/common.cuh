@@ -6,7 +6,8 @@
 // thread keeps from one such part to the next is PRIVATE, what it shares with its block is SHARED. So a barrier never
 // stands in a branch that threads take differently, and nothing depends on which thread is first.
 //
-// Sums are in f32 and in an order that depends on sizes alone: no atomics.
+// Sums are in f32 and in an order that depends on sizes alone, and on whether a tensor begins at a multiple of 16 bytes, as
+// those of an allocation do: no atomics.
 
 #define THREADS 256
 

@@ -17,7 +17,11 @@ static thread_local long long block_index;
 #define SHARED alignas(16) static thread_local
 #define PRIVATE(type, name, count) type name[THREADS][count]
 #define MINE(name) name[thread]
-#define EACH_THREAD for (int thread = 0; thread < THREADS; thread++)
+// Every other launch runs threads and blocks from the last to the first: what a thread reads of another's work between two
+// barriers, and a GPU may have done or not, shows as a wrong result in one of the two.
+static thread_local bool reversed;
+#define EACH_THREAD                                                                                                   \
+    for (int turn = 0, thread = reversed ? THREADS - 1 : 0; turn < THREADS; turn++, thread += reversed ? -1 : 1)
 #define BLOCK block_index
 #define UNROLL
 
@@ -57,7 +61,9 @@ static void call(void (*kernel)(A...), void **arguments, std::index_sequence<I..
     kernel(*static_cast<std::remove_const_t<A> *>(arguments[I])...);
 }
 template <typename... A> static void launch(void (*kernel)(A...), long long blocks, void **arguments) {
-    for (block_index = 0; block_index < blocks; block_index++) {
+    reversed = !reversed;
+    for (long long turn = 0; turn < blocks; turn++) {
+        block_index = reversed ? blocks - 1 - turn : turn;
         call(kernel, arguments, std::index_sequence_for<A...>());
     }
 }

@@ -66,7 +66,7 @@ INLINE void log_sum(const float *row, int classes, float (*shared)[THREADS]) {
         float most = float_of(0xff800000);  // -infinity
         for (int i = thread; i < classes; i += THREADS) {
             float value = row[i];
-            // a NaN stays
+            // a NaN takes its place, so that the sum of exponentials is none either
             if (!(value <= most)) most = value;
         }
         shared[0][thread] = most;
