@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compiles every CUDA kernel for real GPUs, without one: `gpu/kernels.sh [ARCH ...]`, default sm_80 sm_90. Prints what each
-# takes of a multiprocessor, and fails on an error of the compiler or where a kernel keeps values in memory that should be
-# in registers (spills over 32 bytes). Needs CUDA's nvcc, from 12.0 on, on PATH (PyPI's nvidia-cuda-nvcc, nvidia-nvvm,
+# takes of a multiprocessor, and fails on an error of the compiler or where a kernel keeps more in memory than a few
+# constants that should be in registers (spills over 80 bytes). Needs CUDA's nvcc, from 12.0 on, on PATH (PyPI's nvidia-cuda-nvcc, nvidia-nvvm,
 # nvidia-cuda-crt, nvidia-cuda-runtime and nvidia-cuda-cccl are enough).
 set -euo pipefail
 cd "$(dirname "$0")/../supernet/src/kernels/cuda/source"
@@ -29,7 +29,7 @@ for arch in "${@:-sm_80 sm_90}"; do
                             if ($i ~ /^smem/) shared = $(i - 2)
                         }
                         printf "| `%s` | %s | %d | %d | %d |\n", name, where, registers, shared, spill
-                        if (spill > 32) { bad = 1 }
+                        if (spill > 80) { bad = 1 }
                     }
                     END { exit bad }' "$out/log" || failed=1
             done

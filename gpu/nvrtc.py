@@ -7,6 +7,7 @@ The library is that of PyPI's nvidia-cuda-nvrtc; the numbers are compute capabil
 """
 
 import ctypes
+import re
 import sys
 import time
 from pathlib import Path
@@ -26,10 +27,10 @@ def compiled(nvrtc, name, text, options):
     nvrtc.nvrtcGetProgramLog(program, log)
     if failed:
         sys.exit(f"{name} {' '.join(options)}:\n{log.value.decode()}")
-    nvrtc.nvrtcGetPTXSize(program, ctypes.byref(size))
-    ptx = ctypes.create_string_buffer(size.value)
-    nvrtc.nvrtcGetPTX(program, ptx)
-    return ptx.value.decode()
+    nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size))
+    code = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetCUBIN(program, code)
+    return code.raw
 
 
 def main():
@@ -40,10 +41,12 @@ def main():
             began, kernels = time.monotonic(), 0
             for path in sorted(SOURCE.glob("*.cu")):
                 text = path.read_text().replace('#include "common.cuh"', common)
-                ptx = compiled(nvrtc, path.name, text, [*define, f"--gpu-architecture=compute_{capability}"])
-                kernels += ptx.count(".visible .entry")
+                options = ["--std=c++17", *define, f"--gpu-architecture=sm_{capability}"]
+                # a section of its own for each kernel's code, and its name again in the table of names
+                names = set(re.findall(rb"\0\.text\.(\w+)", compiled(nvrtc, path.name, text, options)))
+                kernels += len(names)
             kind = "bf16" if define else "f32"
-            print(f"compute_{capability} {kind}: {kernels} kernels in {time.monotonic() - began:.1f} s")
+            print(f"sm_{capability} {kind}: {kernels} kernels in {time.monotonic() - began:.1f} s")
 
 
 if __name__ == "__main__":

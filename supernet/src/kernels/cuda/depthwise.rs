@@ -93,8 +93,13 @@ fn pitch(columns: usize) -> usize {
     (columns.div_ceil(4) | 1) * 4
 }
 
-fn kernel(name: &str, shape: &DepthwiseShape) -> String {
-    format!("{name}_k{}_s{}", shape.kernel, shape.stride)
+fn launch(name: &str, shape: &DepthwiseShape, blocks: usize, arguments: Vec<Argument>) -> Launch {
+    let module = match shape.kernel {
+        3 => "depthwise_3",
+        5 => "depthwise_5",
+        _ => "depthwise_7",
+    };
+    Launch::new(module, format!("{name}_k{}_s{}", shape.kernel, shape.stride), blocks, arguments)
 }
 
 /// A batch norm with its activation before a convolution, and its statistics.
@@ -126,7 +131,7 @@ fn convolution(shape: &DepthwiseShape, places: [Place; 3], before: Before, flipp
     arguments.extend([cut.argument(shape), int(usize::from(flipped))]);
     arguments.extend(before_arguments(before));
     let blocks = shape.channels * cut.count(shape.images);
-    Launch::new("depthwise", kernel("depthwise", shape), blocks, arguments)
+    launch("depthwise", shape, blocks, arguments)
 }
 
 /// dx from dy.
@@ -137,7 +142,7 @@ pub fn backward_input(shape: &DepthwiseShape, dy: Place, w: Place, dx: Place) ->
     let cut = Cut::of(shape, Pass::Input);
     let arguments = [dy.into(), w.into(), dx.into(), cut.argument(shape)];
     let blocks = shape.channels * cut.count(shape.images);
-    Launch::new("depthwise", kernel("depthwise_input", shape), blocks, arguments)
+    launch("depthwise_input", shape, blocks, arguments.into())
 }
 
 /// Blocks that share the gradient of a channel's weights.
@@ -166,7 +171,7 @@ pub fn backward_weight(
         vec![x.into(), dy.into(), to.into(), cut.argument(shape), long(shape.channels), int(splits)];
     arguments.extend(before_arguments(before));
     let blocks = shape.channels * splits;
-    let sums = Launch::new("depthwise", kernel("depthwise_weight", shape), blocks, arguments);
+    let sums = launch("depthwise_weight", shape, blocks, arguments);
     let add = add_splits(scratch, dw, shape.channels * shape.taps(), splits, true);
     [sums].into_iter().chain((splits > 1).then_some(add))
 }

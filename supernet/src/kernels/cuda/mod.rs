@@ -32,11 +32,14 @@ pub use {
 use crate::space::Activation;
 
 /// A file of kernels by name.
-pub const SOURCES: [(&str, &str); 7] = [
+/// The depthwise ones are compiled side by side, one size of kernel each: together they take as long as all the rest twice.
+pub const SOURCES: [(&str, &str); 9] = [
     ("batch_norm", include_str!("source/batch_norm.cu")),
     ("clock", include_str!("source/clock.cu")),
     ("dense", include_str!("source/dense.cu")),
-    ("depthwise", include_str!("source/depthwise.cu")),
+    ("depthwise_3", concat!("#define SIDE 3\n", include_str!("source/depthwise.cu"))),
+    ("depthwise_5", concat!("#define SIDE 5\n", include_str!("source/depthwise.cu"))),
+    ("depthwise_7", concat!("#define SIDE 7\n", include_str!("source/depthwise.cu"))),
     ("planes", include_str!("source/planes.cu")),
     ("pool", include_str!("source/pool.cu")),
     ("training", include_str!("source/training.cu")),

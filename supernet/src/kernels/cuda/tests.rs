@@ -5,6 +5,7 @@ mod networks;
 
 use std::collections::BTreeSet;
 
+use candle_core::{Device, Tensor};
 use host::{Host, Values, place};
 
 use super::batch_norm::{Norm, add_row_sums};
@@ -16,7 +17,7 @@ use crate::kernels::cpu::depthwise::DepthwiseShape;
 use crate::kernels::cpu::pool::Pool;
 use crate::kernels::cpu::sgd::SgdStep;
 use crate::kernels::cpu::testing::values;
-use crate::kernels::reference;
+use crate::kernels::{Precision, reference};
 use crate::space::{Activation, Operator, preset, sampler};
 
 const BOTH: [Storage; 2] = [Storage::F32, Storage::Bf16];
@@ -644,6 +645,25 @@ fn by_definition(
     (losses, gradient)
 }
 
+/// Masks go as bits and come out as they were; what is no mask is refused.
+#[test]
+fn masks_go_as_bits() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let Some(kernels) = host::kernels(precision) else { return };
+        for (rows, columns) in [(1, 1), (3, 31), (4, 8), (1280, 7)] {
+            let kept = |index: usize| if index * 7 % 10 < 3 { 0.0 } else { 1.25f32 };
+            let values: Vec<f32> = (0..rows * columns).map(kept).collect();
+            let mask = Tensor::from_slice(&values, (rows, columns), &Device::Cpu).expect("a tensor");
+            let got = kernels.mask(&mask).and_then(|mask| kernels.numbers(&mask)).expect("a mask");
+            assert_eq!(got.dims(), mask.dims());
+            assert_eq!(got.flatten_all().and_then(|got| got.to_vec1::<f32>()).expect("f32"), values);
+        }
+        let other = Tensor::new(&[0.0f32, 1.25, 2.0], &Device::Cpu).expect("a tensor");
+        let error = kernels.mask(&other).expect_err("two numbers beside zero").to_string();
+        assert!(error.contains("zeros and 1.25 alone, got 2"), "{error}");
+    }
+}
+
 /// What source and plan both count with.
 #[test]
 fn sources_and_plans_agree_on_sizes() {
@@ -653,8 +673,8 @@ fn sources_and_plans_agree_on_sizes() {
     };
     let source = |name| super::SOURCES.iter().find(|(other, _)| *other == name).expect("a source").1;
     assert_eq!(defined(super::COMMON, "THREADS"), super::THREADS);
-    assert_eq!(defined(source("depthwise"), "TILE"), depthwise::TILE);
-    assert_eq!(defined(source("depthwise"), "GRADIENT_TILE"), depthwise::GRADIENT_TILE);
+    assert_eq!(defined(source("depthwise_3"), "TILE"), depthwise::TILE);
+    assert_eq!(defined(source("depthwise_3"), "GRADIENT_TILE"), depthwise::GRADIENT_TILE);
     assert_eq!(defined(source("training"), "CHUNK"), training::CHUNK);
     assert_eq!(defined(source("planes"), "EACH") * super::THREADS, planes::EACH_BLOCK);
     assert_eq!(super::THREADS / defined(source("planes"), "TEAM"), planes::PLANES);

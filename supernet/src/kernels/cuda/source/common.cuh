@@ -14,6 +14,8 @@
 #ifdef __CUDACC__
 typedef unsigned short bits16;
 #define KERNEL extern "C" __global__ void __launch_bounds__(THREADS)
+// One of which a multiprocessor is to have room for so many blocks.
+#define KERNEL_OF(blocks) extern "C" __global__ void __launch_bounds__(THREADS, blocks)
 #define INLINE static __device__ __forceinline__
 #define INLINE_MEMBER __device__ __forceinline__
 #define SHARED __shared__ __align__(16)

@@ -344,28 +344,38 @@ INLINE void backward_weight(const value_t *x, const value_t *dy, float *partials
 #define GIVEN                                                                                                          \
     Before { stats, gamma, beta, norm_channels, epsilon, activation }
 
-#define DEPTHWISE(K, S, ROWS)                                                                                          \
-    KERNEL depthwise_k##K##_s##S(const value_t *x, const float *w, value_t *y, Cut cut, int flipped, BEFORE) {          \
+// While a block waits for what it copies, others compute: for a kernel of 7 three that keep a few constants in memory are
+// worth more than two that do not.
+#define DEPTHWISE(K, S, ROWS, BLOCKS)                                                                                  \
+    KERNEL_OF(BLOCKS) depthwise_k##K##_s##S(const value_t *x, const float *w, value_t *y, Cut cut, int flipped,        \
+                                            BEFORE) {                                                                  \
         forward<K, S, ROWS>(x, w, y, cut, flipped, GIVEN);                                                             \
     }                                                                                                                  \
     EXPORT(depthwise_k##K##_s##S)                                                                                      \
-    KERNEL depthwise_weight_k##K##_s##S(const value_t *x, const value_t *dy, float *partials, Cut cut,                 \
-                                        long long channels, int splits, BEFORE) {                                      \
+    KERNEL_OF(4) depthwise_weight_k##K##_s##S(const value_t *x, const value_t *dy, float *partials, Cut cut,           \
+                                              long long channels, int splits, BEFORE) {                                \
         backward_weight<K, S>(x, dy, partials, cut, channels, splits, GIVEN);                                          \
     }                                                                                                                  \
     EXPORT(depthwise_weight_k##K##_s##S)
-#define DEPTHWISE_INPUT(K)                                                                                             \
-    KERNEL depthwise_input_k##K##_s2(const value_t *dy, const float *w, value_t *dx, Cut cut) {                        \
+#define DEPTHWISE_INPUT(K, BLOCKS)                                                                                     \
+    KERNEL_OF(BLOCKS) depthwise_input_k##K##_s2(const value_t *dy, const float *w, value_t *dx, Cut cut) {              \
         backward_input<K>(dy, w, dx, cut);                                                                             \
     }                                                                                                                  \
     EXPORT(depthwise_input_k##K##_s2)
 
-DEPTHWISE(3, 1, 4)
-DEPTHWISE(5, 1, 4)
-DEPTHWISE(7, 1, 8)
-DEPTHWISE(3, 2, 4)
-DEPTHWISE(5, 2, 4)
-DEPTHWISE(7, 2, 4)
-DEPTHWISE_INPUT(3)
-DEPTHWISE_INPUT(5)
-DEPTHWISE_INPUT(7)
+// Of all sizes, or of one.
+#if !defined(SIDE) || SIDE == 3
+DEPTHWISE(3, 1, 4, 4)
+DEPTHWISE(3, 2, 4, 4)
+DEPTHWISE_INPUT(3, 4)
+#endif
+#if !defined(SIDE) || SIDE == 5
+DEPTHWISE(5, 1, 4, 4)
+DEPTHWISE(5, 2, 4, 4)
+DEPTHWISE_INPUT(5, 4)
+#endif
+#if !defined(SIDE) || SIDE == 7
+DEPTHWISE(7, 1, 8, 3)
+DEPTHWISE(7, 2, 4, 3)
+DEPTHWISE_INPUT(7, 3)
+#endif

@@ -12,6 +12,7 @@
 typedef unsigned short bits16;
 static thread_local long long block_index;
 #define KERNEL static void
+#define KERNEL_OF(blocks) static void
 #define INLINE static inline
 #define INLINE_MEMBER inline
 #define SHARED alignas(16) static thread_local
