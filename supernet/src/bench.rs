@@ -331,9 +331,9 @@ impl<'a> Runner<'a> {
             let dropout = dropout_mask(&self.setup.space, &arch, self.setup.batch, 0, [step, index])?;
             losses.push(self.pupil().learn(&arch, &self.images, &target, dropout, &self.gradients)?);
         }
-        // as a training does, which looks at them before it moves a weight
-        losses.iter().try_for_each(|loss| loss.read().map(drop))?;
         self.optimizer.step(&self.weights, &self.gradients, 1e-3)?;
+        // as a training does, which looks at them when it has given the whole step away
+        losses.iter().try_for_each(|loss| loss.read().map(drop))?;
         self.setup.kernels.synchronise()
     }
 }

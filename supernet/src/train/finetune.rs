@@ -20,7 +20,7 @@ pub use plan::{FineTunePlan, FineTuneSettings};
 pub use state::FineTuneCheckpoint;
 
 use super::feeder::Feeder;
-use super::loss::Target;
+use super::loss::{Loss, Target};
 use super::record::{LogLine, StepRecord};
 use super::resumed::{Resumed, log_beginning};
 use super::run_folder::RunFolder;
@@ -155,9 +155,10 @@ impl FineTuner {
     pub fn time_step(&self) -> Result<f64> {
         let batch = self.loader()?.batch_at(self.step, self.model.config.arch.resolution)?;
         let batch = batch.on(self.config.kernels)?;
-        self.learn(self.step, &batch)?;
+        let learn = || self.read(self.step, &self.learn(self.step, &batch)?);
+        learn()?;
         let watch = Stopwatch::start();
-        self.learn(self.step, &batch)?;
+        learn()?;
         let ms = watch.elapsed_ms();
         self.network.clear()?;
         Ok(ms)
@@ -199,14 +200,19 @@ impl FineTuner {
     }
 
     /// Adds the gradients of a step and returns its loss.
-    fn learn(&self, step: u64, batch: &Batch) -> Result<f32> {
+    fn learn(&self, step: u64, batch: &Batch) -> Result<Loss> {
         let space = &self.model.config.space;
         let teacher = self.soft_labels(&batch.images)?;
         let (labels, smoothing) = (&batch.labels, self.plan.label_smoothing);
         let target = Target { labels, smoothing, teacher: teacher.as_ref() };
         let dropout = dropout_mask(space, &self.model.config.arch, batch.len(), self.plan.seed, [step, 0])?;
-        let loss = self.network.learn(&batch.images, &target, dropout)?.read()?;
-        if loss.is_nan() || loss > most_loss(space.classes()) {
+        self.network.learn(&batch.images, &target, dropout)
+    }
+
+    /// The loss, unless it has exploded.
+    fn read(&self, step: u64, loss: &Loss) -> Result<f32> {
+        let loss = loss.read()?;
+        if loss.is_nan() || loss > most_loss(self.model.config.space.classes()) {
             return Err(self.diverged(step, format!("the loss is {loss}")));
         }
         Ok(loss)
@@ -233,6 +239,8 @@ impl Learner for FineTuner {
         let (step, lr) = (self.step, self.plan.lr_of(self.step));
         let loss = self.learn(step, batch)?;
         self.network.step(&self.optimizer, lr)?;
+        // read last, as in a supernet's training
+        let loss = self.read(step, &loss)?;
         self.step += 1;
         let resolution = self.model.config.arch.resolution;
         let ms = watch.lap().as_secs_f64() * 1e3;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use candle_core::Tensor;
 
 use super::feeder::Feeder;
-use super::loss::Target;
+use super::loss::{Loss, Target};
 use super::plan::{Plan, PlannedPhase};
 use super::recipe::Recipe;
 use super::record::{LogLine, StepRecord};
@@ -161,11 +161,12 @@ impl Trainer {
             let step = phase.first_step;
             let batch =
                 loader.batch_at(step, self.plan.resolution(&self.space, step))?.on(self.config.kernels)?;
+            let learn = || self.mean(step, &self.learn(phase, step, &batch)?);
             if times.is_empty() {
-                self.learn(phase, step, &batch)?;
+                learn()?;
             }
             let watch = Stopwatch::start();
-            self.learn(phase, step, &batch)?;
+            learn()?;
             times.push(watch.elapsed_ms());
         }
         self.gradients.clear(self.config.kernels)?;
@@ -244,16 +245,18 @@ impl Trainer {
     ) -> Result<StepRecord> {
         let step = self.step;
         let lr = phase.lr(step);
-        let loss = self.learn(phase, step, batch)?;
+        let losses = self.learn(phase, step, batch)?;
         self.optimizer.step(&self.weights, &self.gradients, lr)?;
+        // read last: a GPU is given the whole step before it is asked for anything. What a bad loss has spoilt is not saved
+        let loss = self.mean(step, &losses)?;
         self.step += 1;
         let resolution = batch.images.dim(3)?;
         let ms = watch.lap().as_secs_f64() * 1e3;
         Ok(StepRecord { step, phase: phase.phase.name.clone(), loss, lr, resolution, ms })
     }
 
-    /// Sums the gradients of the step's sub-networks and returns their mean loss.
-    fn learn(&self, phase: &PlannedPhase, step: u64, batch: &Batch) -> Result<f32> {
+    /// Sums the gradients of the step's sub-networks and returns each one's loss.
+    fn learn(&self, phase: &PlannedPhase, step: u64, batch: &Batch) -> Result<Vec<(Arch, Loss)>> {
         let pupil = Pupil { space: &self.space, weights: &self.weights, kernels: self.config.kernels };
         let archs = self.plan.archs(&self.space, phase, step)?;
         let teacher = self.soft_labels(phase, &batch.images)?;
@@ -263,18 +266,23 @@ impl Trainer {
         for (index, arch) in archs.iter().enumerate() {
             let place = [step, index as u64];
             let dropout = dropout_mask(&self.space, arch, batch.len(), self.config.seed, place)?;
-            losses.push(pupil.learn(arch, &batch.images, &target, dropout, &self.gradients)?);
+            let loss = pupil.learn(arch, &batch.images, &target, dropout, &self.gradients)?;
+            losses.push((arch.clone(), loss));
         }
-        // all at once: a GPU is given the whole step before it is asked for anything
+        Ok(losses)
+    }
+
+    /// The mean of a step's losses, if none has exploded.
+    fn mean(&self, step: u64, losses: &[(Arch, Loss)]) -> Result<f32> {
         let mut total = 0.0;
-        for (loss, arch) in losses.iter().zip(&archs) {
+        for (arch, loss) in losses {
             let loss = loss.read()?;
             if loss.is_nan() || loss > most_loss(self.space.classes()) {
                 return Err(self.diverged(step, format!("the loss is {loss}"), arch.to_string()));
             }
             total += loss;
         }
-        Ok(total / archs.len() as f32)
+        Ok(total / losses.len() as f32)
     }
 
     /// The teacher's logits; before there is a teacher (in a timing) the network that will become it answers.
