@@ -53,6 +53,13 @@ fn main() -> ExitCode {
     let device = arguments.next().unwrap_or_else(|| "cuda:0".to_string());
     let spaces: Vec<String> = arguments.collect();
     let mut out = std::io::stdout().lock();
+    if ["-h", "--help"].contains(&device.as_str()) {
+        return if out.write_all(usage().as_bytes()).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if let Some(unknown) = spaces.iter().find(|space| !SPACES.contains(&space.as_str())) {
+        let _ = write!(std::io::stderr(), "error: no space {unknown} to check\n\n{}", usage());
+        return ExitCode::from(2);
+    }
     match check(&device, &spaces, &mut out) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -61,6 +68,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The spaces whose layers are compared.
+const SPACES: [&str; 5] = ["tiny", "tiny-resnet", "fashion", "ofa-mbv3-w1.0", "ofa-resnet50"];
+
+fn usage() -> String {
+    format!(
+        "usage: gpu-check [cuda:N [SPACE ...]]\n\nCompares layers and networks on a GPU with the CPU, and its kernels' \
+         speed with a copy's.\nWith names of spaces ({}) only their layers and networks.\nExit code: 0 all is as near as \
+         it may be; 1 something is not, or failed; 2 wrong usage.\n",
+        SPACES.join(", ")
+    )
 }
 
 /// A line of what is printed.
@@ -77,8 +96,7 @@ fn check(device: &str, spaces: &[String], out: &mut impl Write) -> Result<bool> 
     let mut good = true;
     for kernels in &all {
         let bounds = bounds(kernels.precision());
-        let all = ["tiny", "tiny-resnet", "fashion", "ofa-mbv3-w1.0", "ofa-resnet50"];
-        for name in all.into_iter().filter(|name| asked(name)) {
+        for name in SPACES.into_iter().filter(|name| asked(name)) {
             let [outputs, gradients] = compare_layers(&preset(name)?, *kernels)?;
             good &= row(out, &format!("layers of {name}"), *kernels, outputs, bounds.outputs)?;
             good &= row(out, &format!("their gradients, {name}"), *kernels, gradients, bounds.gradients)?;
