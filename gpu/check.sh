@@ -112,7 +112,7 @@ pipeline() (
     extract export --supernet f32/supernet.safetensors --arch smallest --data digits --out model --device "$device"
     extract verify model --supernet f32/supernet.safetensors
     extract verify model --supernet f32/supernet.safetensors --device "$device"
-    extract measure --space tiny --threads 1 --networks 16 --budget 60 --batch 32 --device "$device" --out table.json
+    extract measure --space tiny --threads 1 --networks 16 --budget 120 --batch 32 --device "$device" --out table.json
 )
 part pipeline "Export and measuring" pipeline
 
