@@ -6,7 +6,7 @@
 # Needs NVIDIA's driver and CUDA 13's libraries: PyTorch's packages have them (and PyPI's nvidia-curand), and are found by
 # Python. The comparison needs PyTorch; compute-sanitizer and ncu are used where they are. CUDA_DEVICE (default cuda:0) is
 # the GPU; no setting of it is touched. PARTS="trainings pipeline" runs only these of the parts: layers, trainings,
-# pipeline, sanitizer, profile (together some eight minutes), peer (begins nothing after PEER_SECONDS, 420 by default;
+# pipeline, sanitizer, profile (reckoned at eight minutes together), peer (begins nothing after PEER_SECONDS, 420 by default;
 # CASES and PRECISIONS choose its rows, ROUNDS, 2 by default, are taken of each).
 set -uo pipefail
 cd "$(dirname "$0")/.."

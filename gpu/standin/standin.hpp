@@ -18,7 +18,7 @@ __attribute__((format(printf, 1, 2))) static inline void say(const char *format,
     fputs((std::string("stand-in: ") + text + "\n").c_str(), stderr);
 }
 
-// First line of what the compiler makes in place of PTX, before the path of a shared library.
+// First line of what the compiler makes in place of a GPU's code, before the path of a shared library.
 static const char MADE_HERE[] = "// kernels of the stand-in: ";
 
 // Of libcuda, for the others.

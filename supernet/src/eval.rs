@@ -113,11 +113,11 @@ pub fn accuracy(network: &Network, batches: impl Iterator<Item = Result<Batch>> 
 /// Visits the batches in order. While a GPU computes with one, a thread makes the next; a CPU's cores make it themselves.
 fn each_batch(
     network: &Network,
-    batches: impl Iterator<Item = Result<Batch>> + Send,
+    mut batches: impl Iterator<Item = Result<Batch>> + Send,
     mut visit: impl FnMut(&Batch) -> Result<()>,
 ) -> Result<()> {
     if network.kernels().gpu().is_none() {
-        return batches.into_iter().try_for_each(|batch| visit(&batch?));
+        return batches.try_for_each(|batch| visit(&batch?));
     }
     let (sender, made) = std::sync::mpsc::sync_channel(1);
     std::thread::scope(|scope| {

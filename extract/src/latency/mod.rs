@@ -48,6 +48,6 @@ pub use onnxruntime::OnnxRuntimeEngine;
 pub use plan::space_layers;
 pub use plan_file::{Plan, PlannedLayer};
 pub use rows::{Record, Rows, RowsLog, Session, Setting, Subject, Visit};
-pub use sentinel::{GPU_SENTINEL, SENTINEL, Sentinel, sentinel_of};
+pub use sentinel::{GPU_SENTINEL, SENTINEL, Sentinel};
 pub use stats::Row;
 pub use table::{Coverage, LatencyTable, Watched};

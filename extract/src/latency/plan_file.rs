@@ -428,6 +428,7 @@ mod tests {
             ("\"threads\":1", "\"threads\":0", "threads and batch"),
             ("\"half_width\":0.03", "\"half_width\":0", "half_width"),
             (crate::latency::SENTINEL, "sum 64", "sentinel: expected product"),
+            ("\"engine\":\"fake\"", "\"engine\":\"native-cuda\"", "sentinel: expected chain of"),
             ("\"budget_seconds\":1800.0", "\"budget_seconds\":-1", "budget_seconds"),
             ("{\"layer\":\"conv1x1", "{\"layer\":\"conv9x9", "layer \"conv9x9"),
             (last.as_str(), "", &format!("{} lines", lines - 2)),

@@ -14,7 +14,7 @@ use crate::error::Result;
 pub const SENTINEL: &str = "product 64x64x64 f32";
 
 /// Its name where a GPU is.
-pub const GPU_SENTINEL: &str = "chain of 65536 multiply-adds on the GPU";
+pub const GPU_SENTINEL: &str = Metronome::NAME;
 
 /// Name of what an engine is watched by.
 pub fn sentinel_of(engine: &str) -> &'static str {

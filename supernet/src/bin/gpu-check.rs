@@ -189,83 +189,102 @@ const VALUES: usize = 1 << 26;
 /// What a kernel is to reach of a copy's speed.
 const WANTED: f64 = 0.7;
 
+/// A table of what kernels move at least in a second, beside a copy.
+struct Rates<'a, W: Write> {
+    out: &'a mut W,
+    kernels: Kernels,
+    /// Bytes of a value.
+    bytes: f64,
+    /// What a copy moves, in GB/s.
+    copy: f64,
+}
+
 /// What kernels move at least in a second, beside a copy.
 fn bandwidths(out: &mut impl Write, kernels: Kernels) -> Result<()> {
     let bytes = if kernels.precision() == Precision::Bf16 { 2.0 } else { 4.0 };
-    // as many images as it takes, one map's numbers again and again
-    let maps = |channels: usize, side: usize| -> Result<Tensor> {
-        let images = VALUES.div_ceil(channels * side * side).next_multiple_of(8);
-        let values = Tensor::rand(-1.0f32, 1.0, 1 << 16, &Device::Cpu)?.to_vec1::<f32>()?;
-        let values = values.into_iter().cycle().take(channels * images * side * side).collect();
-        let values = Tensor::from_vec::<_, f32>(values, (channels, images, side, side), &Device::Cpu)?;
-        Ok(kernels.activations(&values)?)
-    };
-    let norm = |channels: usize| -> Result<Normalisation> {
-        let ones = Tensor::ones(channels, DType::F32, &Device::Cpu)?.to_device(&kernels.device())?;
-        let zeros = Tensor::zeros(channels, DType::F32, &kernels.device())?;
-        Ok(Normalisation { gamma: ones, beta: zeros, epsilon: 1e-3, activation: Activation::HSwish })
-    };
-    tell(
-        out,
-        &format!("\n{} kernels beside a copy, of whose speed {WANTED} is wanted\n", kernels.precision()),
-    )?;
+    let precision = kernels.precision();
+    tell(out, &format!("\n{precision} kernels beside a copy, of whose speed {WANTED} is wanted\n"))?;
     tell(out, "| kernel | ms | GB/s | of copy's |\n|---|---|---|---|")?;
-    let (to, from) = (maps(256, 56)?, maps(256, 56)?);
+    let (to, from) = (maps(kernels, 256, 56)?, maps(kernels, 256, 56)?);
     // the driver's copy: reads one, writes one
     let moved = 2.0 * bytes * from.elem_count() as f64;
     let copy = moved / time(kernels, || from.copy().map(drop))? / 1e6;
     tell(out, &format!("| copy | | {copy:.0} | 1.00 |"))?;
-    let mut told = |name: String, passes: f64, values: usize, ms: f64| {
-        let rate = passes * bytes * values as f64 / ms / 1e6;
-        let mark = if rate < WANTED * copy { " (below)" } else { "" };
-        tell(out, &format!("| {name} | {ms:.3} | {rate:.0} | {:.2}{mark} |", rate / copy))
-    };
+    let mut rates = Rates { out, kernels, bytes, copy };
     // reads two, writes one
-    let ms = time(kernels, || kernels.add_assign(&to, &from))?;
-    told("y += x, 256 x 56 x 56".to_string(), 3.0, from.elem_count(), ms)?;
-    for (channels, side, kernel, stride) in CHAINS {
-        let (x, with) = (maps(channels, side)?, norm(channels)?);
+    rates.time("y += x, 256 x 56 x 56", 3 * from.elem_count(), || kernels.add_assign(&to, &from))?;
+    CHAINS.into_iter().try_for_each(|chain| rates.chain(chain))
+}
+
+/// As many images as it takes, some numbers again and again.
+fn maps(kernels: Kernels, channels: usize, side: usize) -> Result<Tensor> {
+    let images = VALUES.div_ceil(channels * side * side).next_multiple_of(8);
+    let values = Tensor::rand(-1.0f32, 1.0, 1 << 16, &Device::Cpu)?.to_vec1::<f32>()?;
+    let values = values.into_iter().cycle().take(channels * images * side * side).collect();
+    let values = Tensor::from_vec::<_, f32>(values, (channels, images, side, side), &Device::Cpu)?;
+    Ok(kernels.activations(&values)?)
+}
+
+fn norm(kernels: Kernels, channels: usize) -> Result<Normalisation> {
+    let gamma = Tensor::ones(channels, DType::F32, &Device::Cpu)?.to_device(&kernels.device())?;
+    let beta = Tensor::zeros(channels, DType::F32, &kernels.device())?;
+    Ok(Normalisation { gamma, beta, epsilon: 1e-3, activation: Activation::HSwish })
+}
+
+impl<W: Write> Rates<'_, W> {
+    /// A row: a call that reads and writes so many values.
+    fn time(
+        &mut self,
+        name: &str,
+        values: usize,
+        call: impl FnMut() -> candle_core::Result<()>,
+    ) -> Result<()> {
+        let ms = time(self.kernels, call)?;
+        let rate = self.bytes * values as f64 / ms / 1e6;
+        let mark = if rate < WANTED * self.copy { " (below)" } else { "" };
+        tell(self.out, &format!("| {name} | {ms:.3} | {rate:.0} | {:.2}{mark} |", rate / self.copy))
+    }
+
+    /// A depthwise convolution and what stands around it in a block, together and apart.
+    fn chain(&mut self, (channels, side, kernel, stride): (usize, usize, usize, usize)) -> Result<()> {
+        let kernels = self.kernels;
+        let (x, with) = (maps(kernels, channels, side)?, norm(kernels, channels)?);
         let weight = Tensor::ones((channels, 1, kernel, kernel), DType::F32, &Device::Cpu)?;
         let weight = (weight / (kernel * kernel) as f64)?.to_device(&kernels.device())?;
         let shift = Tensor::zeros(channels, DType::F32, &kernels.device())?;
         let size = format!("{channels} x {side} x {side}, k{kernel} s{stride}");
         let (len, outputs) = (x.elem_count(), x.elem_count() / (stride * stride));
-        let ms = time(kernels, || {
+        // reads the input, writes the output; the shift in place after it reads and writes that
+        self.time(&format!("depthwise and shift, {size}"), len + 3 * outputs, || {
             kernels.depthwise_activated(&x, (&weight, stride), &shift, Activation::None).map(drop)
         })?;
-        // reads the input, writes the output; the shift in place after it reads and writes that
-        told(format!("depthwise and shift, {size}"), 1.0, len + 3 * outputs, ms)?;
-        let ms = time(kernels, || kernels.normalise(&x, &with, None).map(drop))?;
         // statistics read it once, normalising reads and writes it
-        told(format!("batch norm forward, {size}"), 3.0, len, ms)?;
+        self.time(&format!("batch norm forward, {size}"), 3 * len, || {
+            kernels.normalise(&x, &with, None).map(drop)
+        })?;
         let (_, statistics) = kernels.normalise(&x, &with, None)?;
-        let (dy, gradient) = (maps(channels, side)?, norm(channels)?);
-        let ms =
-            time(kernels, || kernels.normalise_backward(&x, &dy, &statistics, &with, &gradient).map(drop))?;
+        let (dy, gradient) = (maps(kernels, channels, side)?, norm(kernels, channels)?);
         // two kernels read x and dy, the second writes dx
-        told(format!("batch norm backward, {size}"), 5.0, len, ms)?;
-        let chain = DepthwiseChain {
-            before: Some(with.clone()),
-            weight: weight.clone(),
+        self.time(&format!("batch norm backward, {size}"), 5 * len, || {
+            kernels.normalise_backward(&x, &dy, &statistics, &with, &gradient).map(drop)
+        })?;
+        let chain = |norm: &Normalisation, weight: Tensor| DepthwiseChain {
+            before: Some(norm.clone()),
+            weight,
             stride,
-            after: with.clone(),
+            after: norm.clone(),
             with_means: false,
         };
-        let into = DepthwiseChain {
-            before: Some(gradient.clone()),
-            weight: weight.zeros_like()?,
-            stride,
-            after: gradient,
-            with_means: false,
-        };
-        let ms = time(kernels, || kernels.chain(&chain, &x).map(drop))?;
+        let (chain, into) = (chain(&with, weight.clone()), chain(&gradient, weight.zeros_like()?));
         // statistics and convolution read x; the convolution's output is written, read twice, and written normalised
-        told(format!("chain forward, {size}"), 1.0, 2 * len + 4 * outputs, ms)?;
+        self.time(&format!("chain forward, {size}"), 2 * len + 4 * outputs, || {
+            kernels.chain(&chain, &x).map(drop)
+        })?;
         let (y, _, kept) = kernels.chain(&chain, &x)?;
-        let ms = time(kernels, || kernels.chain_backward(&chain, (&x, &kept), &y, None, &into).map(drop))?;
         // behind the convolution five passes over its output; then the weights' gradient reads x and dy, the input's dy,
         // and the batch norm before it makes six more over x and dx
-        told(format!("chain backward, {size}"), 1.0, 7 * len + 7 * outputs, ms)?;
+        self.time(&format!("chain backward, {size}"), 7 * len + 7 * outputs, || {
+            kernels.chain_backward(&chain, (&x, &kept), &y, None, &into).map(drop)
+        })
     }
-    Ok(())
 }

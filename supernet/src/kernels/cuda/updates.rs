@@ -8,9 +8,6 @@ use super::training::{self, Parameter, Weight, pair};
 use super::{Launch, Place, Storage, THREADS, int};
 use crate::kernels::Moved;
 
-/// Steps of [`Card::chain_of_products`]: of four clocks each, about a sixth of a millisecond.
-const CHAIN: usize = 65_536;
-
 impl Card {
     /// `destination += x`.
     pub fn add_assign(self, destination: &Tensor, x: &Tensor) -> Result<()> {
@@ -65,11 +62,11 @@ impl Card {
     }
 
     /// Keeps one multiprocessor busy for a time that its clock alone decides; `values` are numbers for a block's threads.
-    pub fn chain_of_products(self, values: &Tensor) -> Result<()> {
+    pub fn chain_of_products(self, values: &Tensor, steps: usize) -> Result<()> {
         if values.elem_count() != THREADS {
             bail!("chain: expected {THREADS} values, got {:?}", values.dims());
         }
-        self.run(Storage::F32, [Launch::new("clock", "chain", 1, [numbers(values)?.into(), int(CHAIN)])])
+        self.run(Storage::F32, [Launch::new("clock", "chain", 1, [numbers(values)?.into(), int(steps)])])
     }
 
     /// One step of Nesterov's on all parameters; their gradients are zero after it.
