@@ -59,7 +59,7 @@ pub(crate) fn pipeline() -> &'static Path {
             assert!(trained["step_ms"]["median"].as_f64().expect("a number") > 0.0);
             let sample = "sample --supernet run/supernet.safetensors --data digits --count 40 --calibration-images 200";
             json("supernet", at, &format!("{sample} --out accuracy.jsonl"));
-            json("extract", at, "measure --space tiny --out table.json --threads 1 --precision 20 --networks 0");
+            json("extract", at, "measure --space tiny --out table.json --threads 1 --half-width 20 --budget 20 --networks 0");
             let fit = json("extract", at, "fit --accuracy accuracy.jsonl --out estimator.safetensors");
             assert_eq!(fit["n"], 40);
             folder
@@ -334,7 +334,7 @@ fn documents_have_the_keys_that_scripts_rely_on() {
         ),
         (
             "extract",
-            "measure --space tiny --out keys.json --precision 50 --networks 0".to_string(),
+            "measure --space tiny --out keys.json --half-width 50 --budget 16 --networks 0".to_string(),
             flat(&["entries", "unconverged", "finished"]),
         ),
         (

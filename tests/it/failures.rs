@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use extract::latency::LatencyTable;
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use serde_json::Value;
 use supernet::checkpoint::Checkpoint;
@@ -257,7 +258,7 @@ fn signals_save_and_end_with_130() {
         "sample --supernet {} --data digits --count 400 --out rows.jsonl --quiet",
         path("run/supernet.safetensors")
     );
-    let measure = "measure --space tiny --out table.json --threads 1 --precision 0.01 --quiet".to_string();
+    let measure = "measure --space tiny --out table.json --threads 1 --half-width 0.01 --quiet".to_string();
     let train = "train --space tiny --data digits --out run --resume --quiet".to_string();
     for (name, line, file) in [
         ("supernet", &train, "run/log.jsonl"),
@@ -267,6 +268,10 @@ fn signals_save_and_end_with_130() {
         for signal in ["-INT", "-TERM"] {
             assert_eq!(interrupt(at, name, line, signal, When::Changed(file)), Some(130), "{name} {line}");
         }
+    }
+    if at.join("table.json").exists() {
+        let table = LatencyTable::read(&at.join("table.json")).expect("what was measured before the signal");
+        assert!(!table.rows().is_empty());
     }
     Checkpoint::read(&at.join("run/checkpoint.safetensors")).expect("saved");
     let search = format!(
@@ -290,15 +295,20 @@ fn signals_save_and_end_with_130() {
 fn limits_that_exclude_each_other_exit_1_with_the_closest() {
     let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
     let text = std::fs::read_to_string(from.join("table.json")).expect("a table");
-    let mut table: Value = serde_json::from_str(&text).expect("JSON");
+    let table: Value = serde_json::from_str(&text).expect("JSON");
+    let mut text = concat!(
+        "{\"kind\":\"latency-rows\",\"version\":2,\"device\":{\"name\":\"phone\"},\"engine\":{\"engine\":\"tflite\",",
+        "\"engine_version\":\"2.17\",\"threads\":4,\"dtype\":\"f32\",\"batch\":1}}\n"
+    )
+    .to_string();
     // a device on which small kernels are slow: least parameters and least latency are far apart
-    for (key, row) in table["rows"].as_object_mut().expect("rows") {
+    for (key, row) in table["rows"].as_object().expect("rows") {
         let factor = if key.contains("mbconv") && key.contains(" k3") { 100.0 } else { 1.0 };
-        for field in ["median_us", "low_us", "high_us"] {
-            row[field] = (row[field].as_f64().expect("a number") * factor).into();
-        }
+        let us = row["row"]["us"].as_f64().expect("a number") * factor;
+        text += &format!("{{\"layer\":\"{key}\",\"samples_us\":[{us}]}}\n");
     }
-    std::fs::write(folder.path().join("table.json"), table.to_string()).expect("written");
+    std::fs::write(folder.path().join("rows.jsonl"), text).expect("written");
+    json("extract", folder.path(), "measure --space tiny --rows rows.jsonl --out table.json");
     let estimator = from.join("estimator.safetensors");
     let search = format!(
         "search --space tiny --estimator {} --latency-table table.json --out x.json --json",
@@ -348,9 +358,10 @@ fn what_is_not_ours_stays() {
     ] {
         assert!(fails("extract", at, line, 1).contains("expected another file than the input"), "{line}");
     }
-    let measure = "measure --space tiny --out table.json --budget 0";
-    let message = fails("extract", at, measure, 1);
-    assert!(message.contains("layers are not measured yet, and no table is written"), "{message}");
+    let message = fails("extract", at, "measure --space tiny --out new.json --budget 0", 1);
+    assert!(message.contains("layers are not measured yet"), "{message}");
+    let message = fails("extract", at, "measure --space tiny --out table.json --threads 3 --budget 0", 1);
+    assert!(message.contains("3 threads") && message.contains("--replace"), "{message}");
     for name in ["accuracy.jsonl", "table.json", "estimator.safetensors"] {
         let bytes = |folder: &Path| std::fs::read(folder.join(name)).expect("a file");
         assert!(bytes(at) == bytes(from), "{name}");

@@ -67,17 +67,17 @@ fn ordered(ratio: f64) -> u32 {
 fn row() -> impl Strategy<Value = Row> {
     let time = 1e-6f64..1e9;
     (time, 0.0f64..0.5, 0.0f64..0.5, 1usize..1000, any::<bool>()).prop_map(
-        |(median_us, below, above, samples, converged)| Row {
-            median_us,
-            low_us: median_us * (1.0 - below),
-            high_us: median_us * (1.0 + above),
-            mad_us: median_us * below,
-            std_us: median_us * above,
+        |(us, below, above, samples, accepted)| Row {
+            us,
+            interval_us: accepted.then_some([us * (1.0 - below), us * (1.0 + above)]),
+            typical_us: us * (1.0 + above),
+            mad_us: us * below,
             samples,
-            outliers: samples / 3,
             visits: 1 + samples / 5,
-            discarded: samples % 4,
-            converged,
+            confirmed: 0,
+            undisturbed: false,
+            accepted,
+            converged: accepted,
         },
     )
 }

@@ -70,9 +70,9 @@ fn broken_files(at: &Path) {
         assert!(old.contains(from), "{name} holds {from}");
         write(new, old.replacen(from, to, 1).as_bytes());
     };
-    altered("\"version\": 2", "\"version\": 3", "table.json", "newer.json");
-    altered("\"version\": 2", "\"version\": 1", "table.json", "older.json");
-    altered("\"median_us\": ", "\"median_us\": -", "table.json", "negative.json");
+    altered("\"version\": 3", "\"version\": 4", "table.json", "newer.json");
+    altered("\"version\": 3", "\"version\": 1", "table.json", "older.json");
+    altered("\"us\": ", "\"us\": -", "table.json", "negative.json");
     altered("\"top1\":", "\"top1\":1", "accuracy.jsonl", "doubtful.jsonl");
     let rows = text("accuracy.jsonl");
     let last = rows.lines().last().expect("rows");
@@ -172,7 +172,7 @@ fn failing() -> Vec<String> {
     let extract = [
         "measure --space tiny --out nowhere/table.json",
         "measure --space tiny --out older.json --missing",
-        "measure --space tiny --out x.json --precision 0",
+        "measure --space tiny --out x.json --half-width 0",
         "measure --space tiny --out x.json --engine gpu",
         "measure --space tiny --out x.json --engine onnxruntime:nowhere.so",
         "measure --space tiny --out x.json --networks 3",

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use extract::latency::LatencyTable;
+use extract::latency::{LatencyTable, SpaceFit};
 use supernet::space::preset;
 
 #[test]
@@ -24,25 +24,30 @@ fn every_shipped_table_is_whole_and_holds_on_whole_networks() {
         for fit in table.fits() {
             let space = preset(&fit.name).and_then(|space| space.at_resolutions(&fit.resolutions));
             let space = space.unwrap_or_else(|error| panic!("{name}: {error}"));
-            assert_eq!(
-                table.coverage(&space).expect("a checked space").missing,
-                Vec::<String>::new(),
-                "{name}"
-            );
+            let missing = table.coverage(&space).expect("a checked space").missing;
+            assert_eq!(missing, Vec::<String>::new(), "{name}");
             assert_eq!(table.fit_of(&space), Some(fit), "{name}: the space has changed");
-            let validation = fit.validation();
-            assert!(validation.n >= 60 && validation.limits == 40, "{name}: {validation:?}");
-            assert!(
-                validation.within_noise >= 0.85 && validation.repeatability.is_some(),
-                "{name}: {validation:?}"
-            );
-            if engine.threads == 1 {
-                let shares = (validation.within_5pct, validation.within_10pct, validation.limits_kept);
-                assert!(shares.0 >= 0.85 && shares.1 >= 0.97 && shares.2 >= Some(0.95), "{name}: {shares:?}");
-                assert!(validation.spearman >= 0.98, "{name}: {validation:?}");
-            }
+            if table.is_undisturbed() { holds(name, &table, fit) } else { held_in_one_session(name, fit) }
         }
         tables += 1;
     }
     assert!(tables > 0);
+}
+
+/// A table of several sessions: each was judged by networks that others predicted.
+fn holds(name: &str, table: &LatencyTable, fit: &SpaceFit) {
+    let validation = fit.validation();
+    assert!(table.sessions().len() >= 3, "{name}: sessions");
+    assert!(validation.n >= 60 && validation.sessions >= 2, "{name}: {validation:?}");
+    assert!(validation.within_10pct >= 0.95 && validation.spearman >= 0.98, "{name}: {validation:?}");
+    assert!(validation.limits_kept.is_none_or(|share| share >= 0.9), "{name}: {validation:?}");
+}
+
+/// A table of version 2: medians of one session, as its own rules judged them.
+fn held_in_one_session(name: &str, fit: &SpaceFit) {
+    let validation = fit.validation();
+    assert!(validation.n >= 60 && validation.sessions == 1, "{name}: {validation:?}");
+    assert!(validation.within_10pct >= 0.97 && validation.spearman >= 0.98, "{name}: {validation:?}");
+    // of the forty that judged the margin some stand there twice, or had set it
+    assert!((15..40).contains(&validation.limits), "{name}: {validation:?}");
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 
 use extract::Result;
 use extract::latency::{
-    Campaign, Conditions, DeviceFacts, MonotonicStopwatch, NativeEngine, Plan, Progress, RowsLog, Session,
-    carry_out,
+    Bench, Campaign, Conditions, DeviceFacts, MonotonicStopwatch, NativeEngine, Plan, Progress, RowsLog,
+    Session, carry_out,
 };
 use supernet::Error;
 use supernet::kernels::Kernels;
@@ -25,7 +25,7 @@ Times the layers and sub-networks that a plan lists on this device.
 Usage: measure PLAN.jsonl ROWS.jsonl [--device-name NAME] [--quiet]
 
   PLAN.jsonl  what `extract measure --plan-only PLAN.jsonl` wrote
-  ROWS.jsonl  a row is appended and synced when it is done: after a power cut the same command goes on
+  ROWS.jsonl  a row is appended when it is done, and synced once a second: after a power cut the same command goes on
 
 Then, where extract is: extract measure --space SPACE --rows ROWS.jsonl --out TABLE.json
 The environment variable ONCE_FOR_ALL_KERNELS (avx512, avx2, portable, reference) chooses the kernels by hand.
@@ -116,7 +116,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
         }
     };
     let (mut stopwatch, stop) = (MonotonicStopwatch::new(), AtomicBool::new(false));
-    let campaign = carry_out(plan, (&engine, &mut stopwatch), &mut log, &mut progress, &stop)?;
+    let mut bench = Bench { engine: &engine, stopwatch: &mut stopwatch, conditions: Conditions::now };
+    let campaign = carry_out(plan, &mut bench, &mut log, &mut progress, &stop)?;
     report(arguments, plan, &campaign);
     Ok(campaign.unfinished == 0)
 }
@@ -130,11 +131,11 @@ fn report(arguments: &Arguments, plan: &Plan, campaign: &Campaign) {
         ));
     }
     if !arguments.quiet {
-        let known = plan.layers.values().any(|layer| layer.known_us.is_some());
+        let known = plan.layers.values().any(|layer| layer.known);
         let missing = if known { " --missing" } else { "" };
         let (rows, seconds, space) = (&arguments.rows, spent.as_secs_f64(), &plan.space);
         tell(&format!(
-            "{seconds:.1} s of measuring; next, where extract is:\n  extract measure --space {space} --rows {rows} --out TABLE.json{missing}\n"
+            "{seconds:.1} s; next, where extract is:\n  extract measure --space {space} --rows {rows} --out TABLE.json{missing}\n"
         ));
     }
 }

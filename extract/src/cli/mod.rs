@@ -65,7 +65,7 @@ impl Command {
     fn common(&self) -> Option<&Common> {
         match self {
             Self::Measure(arguments) => Some(&arguments.common),
-            Self::Table(arguments) => Some(&arguments.common),
+            Self::Table(arguments) => Some(arguments.common()),
             Self::Import(arguments) => Some(arguments.common()),
             Self::Fit(arguments) => Some(&arguments.common),
             Self::Search(arguments) => Some(&arguments.common),

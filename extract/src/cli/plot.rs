@@ -70,8 +70,7 @@ fn macs(file: &AccuracyFile) -> anyhow::Result<Vec<f64>> {
 
 fn latency(file: &AccuracyFile, table: &LatencyTable) -> anyhow::Result<Vec<f64>> {
     let model = LatencyModel::new(table, &file.space);
-    let of =
-        |row: &accuracy_file::AccuracyRow| Ok(model.network(&file.space.lower(&row.arch)?)?.median_us / 1e3);
+    let of = |row: &accuracy_file::AccuracyRow| Ok(model.network(&file.space.lower(&row.arch)?)?.us / 1e3);
     file.rows.iter().map(of).collect()
 }
 

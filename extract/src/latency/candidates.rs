@@ -4,28 +4,32 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::Rng;
 use supernet::random::rng_for;
-use supernet::space::{Arch, LayerSpec, SearchSpace, sampler};
+use supernet::space::{Arch, LayerSpec, SearchSpace, cost, sampler};
 
 use crate::error::Result;
 
-/// Random sub-networks of a space, each with the keys of its layers.
+/// Sub-networks to choose each measured one from, so that they can be spread evenly over MACs.
+const CANDIDATES_EACH: usize = 10;
+
+/// Random sub-networks of a space, spread evenly over MACs, each with the keys of its layers.
 ///
 /// # Errors
 /// None for a checked space.
-pub(super) fn candidates(
-    space: &SearchSpace,
-    count: usize,
-    seed: u64,
-) -> Result<BTreeMap<Arch, Vec<String>>> {
-    let keys = |arch: Arch| {
-        let keys = space.lower(&arch)?.iter().map(LayerSpec::key).collect();
-        Ok((arch, keys))
-    };
-    candidate_archs(space, count, seed).into_iter().map(keys).collect()
+pub(super) fn networks(space: &SearchSpace, count: usize, seed: u64) -> Result<BTreeMap<Arch, Vec<String>>> {
+    let mut all = BTreeMap::new();
+    let mut macs = Vec::new();
+    for arch in candidate_archs(space, count * CANDIDATES_EACH, seed) {
+        let layers = space.lower(&arch)?;
+        macs.push((arch.clone(), cost(&layers).macs as f64));
+        all.insert(arch, layers.iter().map(LayerSpec::key).collect());
+    }
+    let chosen: BTreeSet<Arch> = stratified(&macs, count).into_iter().collect();
+    all.retain(|arch, _| chosen.contains(arch));
+    Ok(all)
 }
 
 /// Random sub-networks; a third of them led towards the smallest one by as many genes as chance decides, a third
-/// towards the largest, so that the ends of the range of latencies are among them.
+/// towards the largest, so that the ends of the range are among them.
 fn candidate_archs(space: &SearchSpace, count: usize, seed: u64) -> BTreeSet<Arch> {
     let mut rng = rng_for("latency candidates", seed, &[]);
     let ends = [sampler::smallest(space), sampler::largest(space)];
@@ -43,10 +47,10 @@ fn candidate_archs(space: &SearchSpace, count: usize, seed: u64) -> BTreeSet<Arc
     archs
 }
 
-/// So many of the candidates, spread evenly over the range of their latencies: the range is cut into as many equal
+/// So many of the candidates, spread evenly over the range of their costs: the range is cut into as many equal
 /// strata, and the one nearest to the middle of each is taken that is not taken yet.
-pub fn stratified(latencies: &[(Arch, f64)], count: usize) -> Vec<Arch> {
-    let mut left: Vec<&(Arch, f64)> = latencies.iter().collect();
+pub fn stratified(costs: &[(Arch, f64)], count: usize) -> Vec<Arch> {
+    let mut left: Vec<&(Arch, f64)> = costs.iter().collect();
     left.sort_by(|a, b| a.1.total_cmp(&b.1).then_with(|| a.0.cmp(&b.0)));
     let (Some(first), Some(last)) = (left.first(), left.last()) else { return Vec::new() };
     let (low, width) = (first.1, (last.1 - first.1) / count.max(1) as f64);

@@ -9,10 +9,13 @@ use crate::error::Result;
 /// A [`Stopwatch`] on the monotonic clock.
 pub struct MonotonicStopwatch {
     tick: u64,
+    /// What reading the clock adds to a time, in nanoseconds.
+    cost: u64,
+    made: timing::Stopwatch,
 }
 
 impl MonotonicStopwatch {
-    /// Finds the clock's resolution: the least step that it was seen to take.
+    /// Finds the clock's resolution, the least step that it was seen to take, and what reading it costs.
     pub fn new() -> Self {
         let step = || {
             let watch = timing::Stopwatch::start();
@@ -24,7 +27,9 @@ impl MonotonicStopwatch {
             }
         };
         let tick = (0..100).map(|_| step()).min().unwrap_or(1);
-        Self { tick }
+        let nothing = || timing::Stopwatch::start().elapsed().as_nanos() as u64;
+        let cost = (0..1000).map(|_| nothing()).min().unwrap_or(0);
+        Self { tick, cost, made: timing::Stopwatch::start() }
     }
 }
 
@@ -38,11 +43,15 @@ impl Stopwatch for MonotonicStopwatch {
     fn time(&mut self, run: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
         let watch = timing::Stopwatch::start();
         run()?;
-        Ok(watch.elapsed().as_nanos() as u64)
+        Ok((watch.elapsed().as_nanos() as u64).saturating_sub(self.cost))
     }
 
     fn tick(&self) -> u64 {
         self.tick
+    }
+
+    fn now(&mut self) -> u64 {
+        self.made.elapsed().as_nanos() as u64
     }
 }
 
@@ -50,12 +59,13 @@ impl Stopwatch for MonotonicStopwatch {
 /// given meanwhile.
 pub struct EventStopwatch {
     kernels: Kernels,
+    made: timing::Stopwatch,
 }
 
 impl EventStopwatch {
     /// Events of the GPU of these kernels.
     pub fn new(kernels: Kernels) -> Self {
-        Self { kernels }
+        Self { kernels, made: timing::Stopwatch::start() }
     }
 }
 
@@ -70,6 +80,10 @@ impl Stopwatch for EventStopwatch {
     /// Half a microsecond, as CUDA's documentation of events says.
     fn tick(&self) -> u64 {
         500
+    }
+
+    fn now(&mut self) -> u64 {
+        self.made.elapsed().as_nanos() as u64
     }
 }
 

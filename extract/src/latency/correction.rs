@@ -147,9 +147,10 @@ impl Correction {
         all.iter().all(|term| term.is_finite()) && all[..TIMES].iter().all(|factor| *factor >= 0.0)
     }
 
-    /// What a layer adds to a network's time, in microseconds: never less than nothing.
-    pub fn layer(&self, layer: &LayerSpec, median_us: f64) -> f64 {
-        self.of(&Features::of(layer, median_us)).max(0.0)
+    /// What a layer adds to a network's time, in microseconds; never less than nothing where the layer was among those of
+    /// the fit.
+    pub fn layer(&self, layer: &LayerSpec, us: f64) -> f64 {
+        self.of(&Features::of(layer, us))
     }
 
     fn of(&self, features: &Features) -> f64 {
@@ -395,8 +396,22 @@ mod tests {
         assert_eq!(fit(&observations(3, 1, truth), &[]).expect("finite"), Correction::NONE);
         assert_eq!(fit(&observations(5, 1, truth), &[]).expect("finite").form, Form::Scale);
         let layers = preset("tiny").and_then(|space| space.lower(&sampler::largest(&space))).expect("legal");
-        let negative = Correction { layer_us: -1e9, ..Correction::NONE };
-        assert_eq!(negative.layer(&layers[0], 5.0), 0.0, "never less than nothing");
         assert_eq!(Correction::NONE.layer(&layers[0], 5.0), 5.0);
+    }
+
+    /// What is fitted is what is used: a form that would give a layer less than nothing is not chosen.
+    #[test]
+    fn no_layer_of_the_space_takes_less_than_nothing() {
+        let truth =
+            |features: &Features, _: &mut ChaCha8Rng| apply([1.1, 1.1, 1.1, -2.0, 0.0, 0.0, 60.0], features);
+        let made = observations(60, 1, truth);
+        assert!(fit(&made, &[]).expect("finite").layer_us < -1.9);
+        let space = preset("fashion").expect("a preset");
+        let layers = space.lower(&sampler::smallest(&space)).expect("legal");
+        let short: Vec<Features> = layers.iter().map(|layer| Features::of(layer, 1.0)).collect();
+        let fitted = fit(&made, &short).expect("finite");
+        for layer in &layers {
+            assert!(fitted.layer(layer, 1.0) >= 0.0, "{fitted:?}");
+        }
     }
 }

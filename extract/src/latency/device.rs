@@ -44,6 +44,12 @@ pub struct Conditions {
     /// Processes that were running or waiting to, on average over the last minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<f64>,
+    /// Time that all processors have been counted for since the machine started, in the system's ticks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_ticks: Option<u64>,
+    /// Time of that in which a virtual machine's processors waited while its host did something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steal_ticks: Option<u64>,
 }
 
 impl Conditions {
@@ -69,8 +75,26 @@ impl Conditions {
         let load = text("proc/loadavg").split(' ').next().and_then(|load| load.parse().ok());
         let known = |value: Option<f64>| value.filter(|value| value.is_finite());
         let (frequency_mhz, temperature_c) = (known(frequency_mhz), known(temperature_c));
-        Self { governor, frequency_mhz, affinity, temperature_c, load: known(load) }
+        let ticks = processor_ticks(&text("proc/stat"));
+        let (cpu_ticks, steal_ticks) = (ticks.map(|ticks| ticks[0]), ticks.map(|ticks| ticks[1]));
+        let load = known(load);
+        Self { governor, frequency_mhz, affinity, temperature_c, load, cpu_ticks, steal_ticks }
     }
+
+    /// Share of the processors' time from `earlier` to these that a host took away.
+    pub fn steal_since(&self, earlier: &Self) -> Option<f64> {
+        let all = self.cpu_ticks?.checked_sub(earlier.cpu_ticks?)?;
+        let stolen = self.steal_ticks?.checked_sub(earlier.steal_ticks?)?;
+        (all > 0).then(|| stolen as f64 / all as f64)
+    }
+}
+
+/// All ticks and the stolen ones, from the first line of Linux' `/proc/stat`: user, nice, system, idle, iowait, irq,
+/// softirq, steal; guests' time is among the user's.
+fn processor_ticks(stat: &str) -> Option<[u64; 2]> {
+    let line = stat.lines().next()?.strip_prefix("cpu ")?;
+    let ticks: Vec<u64> = line.split_whitespace().take(8).map(str::parse).collect::<Result<_, _>>().ok()?;
+    Some([ticks.iter().sum(), *ticks.get(7)?])
 }
 
 /// The value after `name` and a colon.
@@ -128,6 +152,7 @@ mod tests {
             ("sys/class/thermal/thermal_zone2/temp", "none\n"),
             ("proc/self/status", "Name:\tmeasure\nCpus_allowed_list:\t0-3\n"),
             ("proc/loadavg", "0.25 0.11 0.02 1/123 4567\n"),
+            ("proc/stat", "cpu  10 20 30 400 5 6 7 22 0 0\ncpu0 1 2 3\n"),
         ] {
             let path = root.path().join(path);
             std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
@@ -139,7 +164,12 @@ mod tests {
             affinity: Some("0-3".to_string()),
             temperature_c: Some(51.0),
             load: Some(0.25),
+            cpu_ticks: Some(500),
+            steal_ticks: Some(22),
         };
+        let later = Conditions { cpu_ticks: Some(700), steal_ticks: Some(32), ..conditions.clone() };
+        assert_eq!(later.steal_since(&conditions), Some(0.05));
+        assert_eq!(conditions.steal_since(&later), None);
         assert_eq!(Conditions::under(root.path()), conditions);
     }
 }

@@ -24,6 +24,9 @@ pub struct EngineFacts {
 /// One inference of prepared layers, ready to be called again and again.
 pub type Run<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
 
+/// One inference of prepared layers that calls what it is given after each of them.
+pub type Stepped<'a> = Box<dyn FnMut(&mut dyn FnMut()) -> Result<()> + 'a>;
+
 /// Something that can run layers: one by itself, or a whole network's one after the other.
 pub trait Engine: Sync {
     /// What the table is to say about it.
@@ -48,6 +51,16 @@ pub trait Engine: Sync {
     /// # Errors
     /// If the engine cannot run such layers.
     fn prepare(&self, layers: &[LayerSpec]) -> Result<Run<'_>>;
+
+    /// The same for a network whose layers are to be timed in place; `None` where the engine does not tell when a layer
+    /// is done, as by default.
+    ///
+    /// # Errors
+    /// As [`Engine::prepare`].
+    fn prepare_stepped(&self, layers: &[LayerSpec]) -> Result<Option<Stepped<'_>>> {
+        let _ = layers;
+        Ok(None)
+    }
 }
 
 /// The only way in which measuring sees time.
@@ -60,4 +73,7 @@ pub trait Stopwatch: Send {
 
     /// Length of one tick of the clock, in nanoseconds.
     fn tick(&self) -> u64;
+
+    /// Nanoseconds since the stopwatch was made, as a user of the machine sees them pass.
+    fn now(&mut self) -> u64;
 }

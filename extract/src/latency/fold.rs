@@ -1,132 +1,305 @@
-//! Rows become what is known of each subject: samples that count, scaled to the machine's usual speed.
+//! Rows become what each session says of each subject.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use supernet::space::Arch;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use super::drift::{Verdict, verdicts};
-use super::rows::{Rows, Subject};
-use super::stats::{self, Row};
+use super::device::Conditions;
+use super::row::{Measurement, Row, is_as_fast, pool};
+use super::rows::{Record, Rows, Samples, Session, Subject, Visit};
+use super::stats;
+use super::undisturbed::{self, Estimate, Look, Pace};
+use crate::file::rounded;
 
-/// What was sampled of one subject.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Observed {
-    /// Runs a sample.
-    pub inner: u64,
-    /// Samples that count, visit by visit, in microseconds a run at the machine's usual speed.
-    pub visits: Vec<Vec<f64>>,
-    /// Samples that do not, as they were measured.
-    pub disturbed: Vec<f64>,
-    /// Visits in all, those without a sample that counts among them.
-    pub visited: usize,
+/// What is known of a time of measuring.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionFacts {
+    /// The sentinel's fast time, in microseconds; absent where none was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentinel_fast_us: Option<f64>,
+    /// Share of the sentinel's readings within 5 % of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fast_share: Option<f64>,
+    /// Whether the fast state was met.
+    pub met: bool,
+    /// Visits in all.
+    pub visits: usize,
+    /// Seconds that it took, as far as is known.
+    pub seconds: f64,
 }
 
-impl Observed {
-    /// The row of a table. Where no sample counts, the others must do; the row is then unconverged.
-    pub fn row(&self, half_width: f64) -> Row {
-        let discarded = self.disturbed.len();
-        if self.visits.is_empty() {
-            let disturbed = std::slice::from_ref(&self.disturbed);
-            return Row { converged: false, ..stats::summarize(disturbed, discarded, half_width) };
-        }
-        stats::summarize(&self.visits, discarded, half_width)
-    }
+/// One time of measuring: what processes wrote of which each began within ten minutes of the end of the one before.
+pub struct SessionFold<'a> {
+    /// Says which it is: eight hexadecimal digits that follow from when it began, or from what it holds.
+    pub id: String,
+    /// When the processes began, and in which conditions.
+    pub begun: Vec<&'a Session>,
+    /// What the operating system told, in order.
+    pub conditions: Vec<&'a Conditions>,
+    /// The sentinel's.
+    pub pace: Option<Pace>,
+    /// Its visits by subject, each with whether the sentinel was fast.
+    pub observed: BTreeMap<&'a Subject, Vec<(&'a Visit, bool)>>,
+    seconds: f64,
 }
 
-/// What was sampled of each subject, scaled to what it would be if the sentinel took `reference_us`, or its usual time in
-/// these rows.
-pub fn fold(rows: &Rows, reference_us: Option<f64>) -> BTreeMap<Subject, Observed> {
-    let mut folded: BTreeMap<Subject, Observed> = BTreeMap::new();
-    let mut before: Option<&Subject> = None;
-    let mut counts = false; // whether the visit that goes on has a sample that counts
-    for (visit, verdict) in rows.visits().zip(verdicts(rows, reference_us)) {
-        let observed = folded.entry(visit.subject.clone()).or_default();
-        observed.inner = visit.inner;
-        if !visit.again || before != Some(&visit.subject) {
-            observed.visited += 1;
-            counts = false;
-        }
-        before = Some(&visit.subject);
-        match verdict {
-            Verdict::Disturbed => observed.disturbed.extend(&visit.samples_us),
-            Verdict::Scaled(scale) => {
-                if !counts {
-                    observed.visits.push(Vec::new());
-                    counts = true;
+/// Processes of which the next begins so many seconds after the end of the one before are sessions of their own.
+const GAP_SECONDS: f64 = 600.0;
+
+/// The sessions in rows; `kept_us` is the sentinel's fast time in earlier ones, if it is known.
+pub fn fold(rows: &Rows, kept_us: Option<f64>) -> Vec<SessionFold<'_>> {
+    let mut parts: Vec<Part<'_>> = Vec::new();
+    for record in &rows.records {
+        match record {
+            Record::Session(session) => match parts.last_mut() {
+                Some(last) if last.goes_on_with(session) => last.begin(session),
+                _ => {
+                    parts.push(Part::default());
+                    parts.last_mut().expect("just pushed").begin(session);
                 }
-                let samples = observed.visits.last_mut().expect("one was pushed");
-                samples.extend(visit.samples_us.iter().map(|sample| sample * scale));
+            },
+            other => {
+                if parts.is_empty() {
+                    parts.push(Part::default());
+                }
+                parts.last_mut().expect("not empty").add(other);
             }
         }
     }
-    folded
+    parts.retain(|part| !part.visits.is_empty());
+    parts.into_iter().map(|part| part.folded(kept_us)).collect()
 }
 
-/// The rows of the layers among the subjects.
-pub fn layer_rows(folded: &BTreeMap<Subject, Observed>, half_width: f64) -> BTreeMap<String, Row> {
-    let rows = folded.iter().filter_map(|(subject, observed)| match subject {
-        Subject::Layer(key) => Some((key.clone(), observed.row(half_width))),
-        Subject::Network(..) => None,
-    });
-    rows.collect()
+/// Lines of one session.
+#[derive(Default)]
+struct Part<'a> {
+    begun: Vec<&'a Session>,
+    conditions: Vec<&'a Conditions>,
+    visits: Vec<&'a Visit>,
+    /// Seconds of the processes that have ended, and of the latest.
+    ended: f64,
+    latest: f64,
 }
 
-/// Medians of the sub-networks among the subjects, in microseconds: in the first pass and in the second, where there
-/// was one. Those of which no sample counts are left out.
-pub fn network_times(folded: &BTreeMap<Subject, Observed>) -> BTreeMap<Arch, [Option<f64>; 2]> {
-    let mut times: BTreeMap<Arch, [Option<f64>; 2]> = BTreeMap::new();
-    for (subject, observed) in folded {
-        let counts = !observed.visits.is_empty();
-        if let (Subject::Network(arch, pass @ (1 | 2)), true) = (subject, counts) {
-            let median = observed.row(1.0).median_us;
-            times.entry(arch.clone()).or_default()[usize::from(*pass - 1)] = Some(median);
+impl<'a> Part<'a> {
+    fn goes_on_with(&self, next: &Session) -> bool {
+        self.begun.last().is_none_or(|last| {
+            let end = last.unix_seconds as f64 + self.latest;
+            (next.unix_seconds as f64 - end).abs() < GAP_SECONDS
+        })
+    }
+
+    fn begin(&mut self, session: &'a Session) {
+        self.ended += std::mem::take(&mut self.latest);
+        self.conditions.push(&session.conditions);
+        self.begun.push(session);
+    }
+
+    fn add(&mut self, record: &'a Record) {
+        match record {
+            Record::Visit(visit) => {
+                self.latest = self.latest.max(visit.at_seconds.unwrap_or(0.0));
+                self.visits.push(visit);
+            }
+            Record::Conditions(conditions) => self.conditions.push(conditions),
+            Record::Session(session) => self.begin(session),
         }
     }
-    times
+
+    fn id(&self) -> String {
+        let said = match self.begun.first().filter(|first| first.unix_seconds > 0) {
+            Some(first) => first.unix_seconds.to_string(),
+            None => format!("{:?}", self.visits),
+        };
+        blake3::hash(said.as_bytes()).to_hex()[..8].to_string()
+    }
+
+    fn folded(self, kept_us: Option<f64>) -> SessionFold<'a> {
+        // readings that were waited for say nothing about how often the machine is fast
+        let reading = |visit: &&Visit| match (visit.arrival_us, visit.sentinel_us) {
+            (Some(arrival), _) => vec![arrival],
+            (None, pair) => pair.into_iter().flatten().collect(),
+        };
+        let readings: Vec<f64> = self.visits.iter().flat_map(|visit| reading(visit)).collect();
+        let pace = Pace::of(&readings, kept_us);
+        let mut observed: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for &visit in &self.visits {
+            let lowest = visit.sentinel_us.map(|[before, after]| before.min(after));
+            let fast = lowest.zip(pace).is_some_and(|(reading, pace)| pace.is_fast(reading));
+            observed.entry(&visit.subject).or_default().push((visit, fast));
+        }
+        let (id, seconds) = (self.id(), self.ended + self.latest);
+        SessionFold { id, begun: self.begun, conditions: self.conditions, pace, observed, seconds }
+    }
+}
+
+impl SessionFold<'_> {
+    /// What a table keeps of it.
+    pub fn facts(&self) -> SessionFacts {
+        let visits = self.observed.values().map(Vec::len).sum();
+        SessionFacts {
+            sentinel_fast_us: self.pace.map(|pace| rounded(pace.fast_us, 6)),
+            fast_share: self.pace.map(|pace| rounded(pace.share, 6)),
+            met: self.pace.is_some_and(|pace| pace.met),
+            visits,
+            seconds: rounded(self.seconds, 3),
+        }
+    }
+
+    /// When it was, and what the operating system told: for a reader.
+    pub fn circumstances(&self) -> serde_json::Value {
+        let unix_seconds: Vec<u64> = self.begun.iter().map(|session| session.unix_seconds).collect();
+        json!({ "id": self.id, "unix_seconds": unix_seconds, "conditions": self.conditions })
+    }
+
+    /// What it says of each subject; `asked` is how narrow an interval is to be where no sentinel was read.
+    pub fn measurements(&self, asked: f64) -> BTreeMap<Subject, Measurement> {
+        let measured = self.observed.iter().filter_map(|(subject, visits)| {
+            Some(((*subject).clone(), measurement(&self.id, visits, asked)?))
+        });
+        measured.collect()
+    }
+}
+
+/// What all sessions of some rows say together.
+pub struct Folded<'a> {
+    /// The sessions.
+    pub sessions: Vec<SessionFold<'a>>,
+    /// What each measured, by subject.
+    pub measured: BTreeMap<Subject, Vec<Measurement>>,
+    /// Those that met the fast state.
+    pub comparable: BTreeSet<String>,
+    asked: f64,
+}
+
+impl<'a> Folded<'a> {
+    /// The sessions in rows; `kept_us` is the sentinel's fast time in earlier ones, if it is known, `asked` how narrow an
+    /// interval is to be.
+    pub fn new(rows: &'a Rows, kept_us: Option<f64>, asked: f64) -> Self {
+        let sessions = fold(rows, kept_us);
+        let mut measured: BTreeMap<Subject, Vec<Measurement>> = BTreeMap::new();
+        let mut comparable = BTreeSet::new();
+        let mut folded = Self { sessions, measured: BTreeMap::new(), comparable: BTreeSet::new(), asked };
+        let fast_us = folded.fast_us();
+        for session in &folded.sessions {
+            let met = session.pace.filter(|pace| pace.met);
+            if met.zip(fast_us).is_some_and(|(pace, fast)| is_as_fast(pace.fast_us, fast)) {
+                comparable.insert(session.id.clone());
+            }
+            for (subject, one) in session.measurements(asked) {
+                measured.entry(subject).or_default().push(one);
+            }
+        }
+        (folded.measured, folded.comparable) = (measured, comparable);
+        folded
+    }
+
+    /// The sentinel's fast time in those that met the fast state, in microseconds.
+    pub fn fast_us(&self) -> Option<f64> {
+        let met = self.sessions.iter().filter_map(|session| session.pace).filter(|pace| pace.met);
+        met.map(|pace| pace.fast_us).min_by(f64::total_cmp)
+    }
+
+    /// What is known of a subject.
+    pub fn row(&self, subject: &Subject) -> Option<Row> {
+        pool(self.measured.get(subject)?, |id| self.comparable.contains(id), self.asked)
+    }
+
+    /// Seconds of all sessions.
+    pub fn seconds(&self) -> f64 {
+        self.sessions.iter().map(|session| session.seconds).sum()
+    }
+}
+
+/// What visits say of one subject; `None` if they hold nothing that goes together.
+pub fn measurement(session: &str, visits: &[(&Visit, bool)], asked: f64) -> Option<Measurement> {
+    let watched = visits.iter().any(|(visit, _)| visit.sentinel_us.is_some());
+    let in_place = matches!(visits.first()?.0.samples, Samples::InPlace(_));
+    let wholes: Vec<(Vec<f64>, bool)> = visits
+        .iter()
+        .filter_map(|(visit, fast)| match &visit.samples {
+            Samples::Whole(samples) if !in_place => Some((samples.clone(), *fast)),
+            Samples::InPlace(runs) if in_place => {
+                Some((runs.iter().map(|run| run.iter().sum()).collect(), *fast))
+            }
+            _ => None,
+        })
+        .collect();
+    let all: Vec<f64> = wholes.iter().flat_map(|(samples, _)| samples).copied().collect();
+    let (typical_us, mad_us) = (stats::median(&all), stats::mad(&all));
+    let estimate = if in_place {
+        in_place_estimate(visits)?
+    } else {
+        let looks: Vec<Look<'_>> =
+            wholes.iter().map(|(samples, fast)| Look { samples, fast: *fast }).collect();
+        undisturbed::estimate(&looks)?
+    };
+    let Estimate { us, confirmed, spread } = estimate;
+    let mut measured = Measurement {
+        session: session.to_string(),
+        us,
+        interval_us: Some(undisturbed::interval(us, confirmed, spread)),
+        typical_us,
+        mad_us,
+        spread,
+        samples: all.len(),
+        visits: wholes.len(),
+        confirmed,
+        watched,
+        in_place,
+        narrow: false,
+    };
+    if !watched {
+        let visits: Vec<Vec<f64>> = wholes.into_iter().map(|(samples, _)| samples).collect();
+        let (median, interval) = stats::median_of_visits(&visits);
+        (measured.us, measured.typical_us, measured.spread) = (median, median, 0.0);
+        measured.narrow = interval.is_some_and(|[low, high]| 0.5 * (high - low) <= asked * median);
+        measured.interval_us = interval;
+    }
+    Some(measured.rounded())
+}
+
+/// Share of a network's time in layers that as many visits confirm at least.
+const CONFIRMED_SHARE: f64 = 0.9;
+
+/// A network whose layers were timed in place: the fast mode of each layer, added up. As many visits confirm it as
+/// confirm layers that take nine tenths of its time.
+fn in_place_estimate(visits: &[(&Visit, bool)]) -> Option<Estimate> {
+    let runs: Vec<(&[Vec<f64>], bool)> = visits
+        .iter()
+        .filter_map(|(visit, fast)| match &visit.samples {
+            Samples::InPlace(runs) => Some((runs.as_slice(), *fast)),
+            Samples::Whole(_) => None,
+        })
+        .collect();
+    let layers = runs.first()?.0.first()?.len();
+    let mut positions = Vec::with_capacity(layers);
+    for layer in 0..layers {
+        let column = |(runs, fast): &(&[Vec<f64>], bool)| {
+            let samples: Vec<f64> = runs.iter().filter_map(|run| run.get(layer)).copied().collect();
+            (samples, *fast)
+        };
+        let columns: Vec<(Vec<f64>, bool)> = runs.iter().map(column).collect();
+        let looks: Vec<Look<'_>> =
+            columns.iter().map(|(samples, fast)| Look { samples, fast: *fast }).collect();
+        positions.push(undisturbed::estimate(&looks)?);
+    }
+    let us: f64 = positions.iter().map(|position| position.us).sum();
+    // layers lie in memory apart from each other, so that their deviations are their own
+    let squares: f64 = positions.iter().map(|position| (position.us * position.spread).powi(2)).sum();
+    positions.sort_by_key(|position| std::cmp::Reverse(position.confirmed));
+    let (mut share, mut confirmed) = (0.0, 0);
+    for position in &positions {
+        if share < CONFIRMED_SHARE {
+            confirmed = position.confirmed;
+        }
+        share += position.us / us;
+    }
+    Some(Estimate { us, confirmed, spread: squares.sqrt() / us })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::latency::drift::tests::setting;
-    use crate::latency::rows::{Record, Visit};
-
-    #[test]
-    fn samples_are_gathered_by_subject_and_disturbed_ones_set_apart() {
-        let layer = Subject::Layer("a".to_string());
-        let arch: Arch = "r8:k3e3".parse().expect("an arch");
-        let visit = |subject: &Subject, again: bool, sample: f64, after: f64| {
-            let (subject, samples_us) = (subject.clone(), vec![sample; 2]);
-            Record::Visit(Visit { subject, again, inner: 3, samples_us, sentinel_us: Some([10.0, after]) })
-        };
-        let (first, second) = (Subject::Network(arch.clone(), 1), Subject::Network(arch.clone(), 2));
-        let third = Subject::Network("r8:k5e3".parse().expect("an arch"), 1);
-        let records = vec![
-            visit(&layer, false, 4.0, 10.0),
-            visit(&layer, true, 9.0, 20.0),
-            visit(&layer, true, 4.5, 10.0),
-            visit(&layer, false, 9.0, 20.0),
-            visit(&first, false, 50.0, 10.0),
-            visit(&second, false, 52.0, 10.0),
-            visit(&layer, false, 5.0, 10.0),
-            visit(&layer, false, 5.0, 20.0),
-            visit(&third, false, 60.0, 20.0),
-            // of no visit that went before: another subject was prepared in between
-            visit(&layer, true, 5.0, 10.0),
-        ];
-        let folded = fold(&Rows { setting: setting(), records }, Some(20.0));
-        let observed = &folded[&layer];
-        let visits = [vec![8.0, 8.0, 9.0, 9.0], vec![10.0, 10.0], vec![10.0, 10.0]];
-        assert_eq!(observed.visits, visits, "scaled to a machine half as fast");
-        assert_eq!(
-            (&observed.disturbed, observed.visited, observed.inner),
-            (&vec![9.0, 9.0, 9.0, 9.0, 5.0, 5.0], 5, 3)
-        );
-        let times = network_times(&folded);
-        assert_eq!((times.len(), times[&arch]), (1, [Some(100.0), Some(104.0)]), "the third was disturbed");
-        let rows = layer_rows(&folded, 0.03);
-        assert_eq!((rows.len(), rows["a"].median_us, rows["a"].discarded), (1, 10.0, 6));
-        let only = Observed { visits: Vec::new(), ..observed.clone() };
-        assert_eq!((only.row(0.03).median_us, only.row(0.03).converged), (9.0, false));
-    }
-}
+#[path = "fold/tests.rs"]
+mod tests;

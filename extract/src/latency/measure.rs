@@ -1,9 +1,9 @@
 //! The protocol of measuring: what when, how often, and when to stop. Sees time only through a [`Stopwatch`].
 //!
 //! Every visit prepares its subject afresh, so that a table averages over where its buffers happen to lie, and memory
-//! stays that of one subject. All unfinished subjects are visited once a round, in random order, so that slow drift of
-//! the machine hits all alike. A sentinel is read before and after samples are taken: sampling waits until the machine
-//! is undisturbed, and what was disturbed meanwhile is sampled again.
+//! stays that of one subject. All unfinished subjects are visited once a round, layers and sub-networks alike, in random
+//! order. A sentinel is read just before and after samples are taken; what counts of them is decided by
+//! [`undisturbed`](super::undisturbed) from all rows, anew each round and after a kill.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,67 +12,59 @@ use std::time::Duration;
 use rand::seq::SliceRandom;
 use supernet::space::LayerSpec;
 
+use super::device::Conditions;
 use super::engine::{Engine, Stopwatch};
-use super::fold::{Observed, fold};
-use super::rows::{RowsLog, Subject};
-use super::stats;
-use super::timer::{Timer, Watch};
+use super::fold::Folded;
+use super::row::Row;
+use super::rows::{Record, Rows, RowsLog, Samples, Subject};
+use super::timer::{Timer, Visited, Watch};
+use super::undisturbed;
 use crate::error::Result;
 use crate::rng::{Purpose, rng};
 
 /// How subjects are measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MeasureConfig {
-    /// Least length of one sample: a run shorter than this is repeated in an inner loop. 200 us, well above
-    /// the cost of reading a clock (tens of ns).
+    /// Least length of one sample: a run shorter than this is repeated in an inner loop. 25 us, far shorter than the fast
+    /// state of a shared machine lasts (170 us in the median), and well above the cost of reading a clock (tens of ns).
     pub sample: Duration,
-    /// Least length of one sample in ticks of the clock: 1,000, so that its resolution is .1 %.
+    /// Least length of one sample in ticks of the clock: 500, so that its resolution is .2 %.
     pub sample_ticks: u64,
-    /// Warm-up ends when this many samples in a row show no falling trend: 8, the least with which the trend
-    /// test finds a moderate one.
-    pub warmup_window: usize,
-    /// Warm-up ends after this many samples anyway.
-    pub max_warmup: usize,
-    /// Samples that a visit should have of an undisturbed machine: 5.
-    pub visit_samples: usize,
-    /// Samples for one between two readings of the sentinel, as many as fit into this: 2 ms, some six times what a
-    /// reading takes.
-    pub between_readings: Duration,
-    /// Tries to get those samples, over their number.
-    pub patience: usize,
-    /// Least number of visits that count: 6, the least whose medians have a 95 % interval.
-    pub min_visits: usize,
-    /// Visits that count after which a subject is left as it is.
-    pub max_visits: usize,
-    /// Visits after which it is left as it is even if the machine was disturbed at most of them.
+    /// How long a subject is run before its samples count: 1 ms.
+    pub warm_up: Duration,
+    /// Length of a visit's samples: 3 ms; something longer is run ten times.
+    pub visit: Duration,
+    /// Sub-networks whose inference takes this or longer are timed layer by layer: 1 ms, which the fast state of a shared
+    /// machine hardly ever lasts.
+    pub in_place_from: Duration,
+    /// Visits after which a subject is left as it is: 150.
     pub most_visits: usize,
-    /// How well the median must be known: half of its 95 % interval over itself; 3 %.
+    /// How well a latency must be known: half of its 95 % interval over itself; 5 %.
     pub half_width: f64,
-    /// Time after which no new visit begins, as the stopwatch sees it.
+    /// Time after which no new visit begins.
     pub budget: Duration,
+    /// Share of the budget through which visits are spread at least: a half.
+    pub spread: f64,
     /// Decides the order of visits.
     pub seed: u64,
-    /// The sentinel's usual time in an earlier measuring, in microseconds, to whose speed this one is scaled.
-    pub reference_us: Option<f64>,
+    /// The sentinel's fast time in earlier sessions, in microseconds.
+    pub kept_us: Option<f64>,
 }
 
 impl Default for MeasureConfig {
     fn default() -> Self {
         Self {
-            sample: Duration::from_micros(200),
-            sample_ticks: 1000,
-            warmup_window: 8,
-            max_warmup: 40,
-            visit_samples: 5,
-            between_readings: Duration::from_millis(2),
-            patience: 4,
-            min_visits: 6,
-            max_visits: 20,
-            most_visits: 30,
-            half_width: 0.03,
-            budget: Duration::from_secs(1800),
+            sample: Duration::from_micros(25),
+            sample_ticks: 500,
+            warm_up: Duration::from_millis(1),
+            visit: Duration::from_millis(3),
+            in_place_from: Duration::from_millis(1),
+            most_visits: 150,
+            half_width: 0.05,
+            budget: Duration::from_secs(120),
+            spread: 0.5,
             seed: 0,
-            reference_us: None,
+            kept_us: None,
         }
     }
 }
@@ -81,26 +73,22 @@ impl MeasureConfig {
     /// The protocol in words, for the table.
     pub fn describe(&self) -> String {
         format!(
-            "inner loop of at least {} us or {} ticks a sample; warm-up until {} samples show no falling trend (Mann-Kendall, 5 %), at most {}; visits of {} samples, each prepared afresh, in rounds over all in random order; a sentinel is read before and after samples of {} ms, by which those of a disturbed machine are discarded and slow drift is divided out; {} to {} visits until the 95 % order-statistic interval of their medians is within {} % of the median; outliers by modified z-score above 3.5 are counted, not removed",
+            "fast mode (median of the samples within 8 % of their .5 % quantile) of samples of at least {} us or {} ticks, {} ms per visit after {} ms of warming up, each visit prepared afresh, in rounds over all in random order; accepted when at least {} visits, of which {} confirm it by a sample within 5 % and a reading of the sentinel within 5 % of its own fast time; left when {} confirm it and half of its 95 % interval is within {} %; sub-networks of {} ms and more layer by layer in place, summed",
             self.sample.as_micros(),
             self.sample_ticks,
-            self.warmup_window,
-            self.max_warmup,
-            self.visit_samples,
-            self.between_readings.as_millis(),
-            self.min_visits,
-            self.max_visits,
+            self.visit.as_millis(),
+            self.warm_up.as_millis(),
+            undisturbed::LEAST_VISITS,
+            undisturbed::LEAST_CONFIRMED,
+            undisturbed::ENOUGH_CONFIRMED,
             100.0 * self.half_width,
+            self.in_place_from.as_millis(),
         )
     }
-
-    /// The same for whole sub-networks, with three visits that count, whatever their spread: they are judged in number,
-    /// not one by one.
-    #[must_use]
-    pub fn for_networks(&self) -> Self {
-        Self { min_visits: 3, max_visits: 3, most_visits: 12, ..self.clone() }
-    }
 }
+
+/// What is measured: layers of one subject, and the space that a sub-network is of.
+pub type Subjects = BTreeMap<Subject, Vec<LayerSpec>>;
 
 /// How far measuring has come; reported after each visit.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -109,30 +97,30 @@ pub struct Progress<'a> {
     pub subject: &'a Subject,
     /// The round, counted from 1.
     pub round: usize,
-    /// Subjects that need no further visit, as of the round's beginning.
+    /// Subjects that count already, as of the round's beginning.
     pub finished: usize,
     /// Subjects in all.
     pub subjects: usize,
-    /// Time that was measured so far.
+    /// Time since measuring began.
     pub spent: Duration,
 }
 
-/// What came of measuring.
-#[derive(Clone, Debug, PartialEq)]
+/// How far measuring came.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Measured {
-    /// What is known of each subject that was visited.
-    pub observed: BTreeMap<Subject, Observed>,
-    /// Those for which the budget did not suffice.
+    /// Subjects that were never visited.
     pub unmeasured: Vec<Subject>,
-    /// How many are not known as well as was asked for, because the budget was spent or `stop` set.
+    /// How many do not count: too few visits, or too few that confirm them.
+    pub unaccepted: usize,
+    /// How many would have been visited again, had the budget not been spent or `stop` been set.
     pub unfinished: usize,
-    /// Time that was measured.
+    /// Time that it took.
     pub spent: Duration,
     /// Whether `stop` ended it.
     pub interrupted: bool,
 }
 
-/// What runs and times the subjects, and what is read before and after samples are taken.
+/// What runs and times the subjects, and what is looked at beside.
 pub struct Instruments<'a> {
     /// Runs them.
     pub engine: &'a dyn Engine,
@@ -140,77 +128,121 @@ pub struct Instruments<'a> {
     pub stopwatch: &'a mut dyn Stopwatch,
     /// Tells how fast the machine is: runs once what takes the same time whenever the machine is as fast.
     pub sentinel: &'a mut (dyn FnMut() -> Result<()> + Send),
+    /// What the operating system tells of the machine.
+    pub conditions: fn() -> Conditions,
 }
 
-/// Measures subjects, each some layers, until each is known well enough, the budget is spent, or `stop` is set. What
-/// the log holds already counts; what is sampled is appended to it.
+/// Seconds after which the conditions are looked at again.
+const CONDITIONS_SECONDS: f64 = 5.0;
+
+/// Measures subjects until each is known well enough, the budget is spent, or `stop` is set; `space` is the fingerprint of
+/// the space that sub-networks are of. What the log holds already counts; what is sampled is appended to it. Those that
+/// were visited least come first.
 ///
 /// # Errors
 /// Passes on what the engine and the log say.
 pub fn measure(
-    subjects: &BTreeMap<Subject, Vec<LayerSpec>>,
+    (subjects, space): (&Subjects, Option<&str>),
     instruments: Instruments<'_>,
     config: &MeasureConfig,
     log: &mut RowsLog,
     progress: &mut dyn FnMut(Progress<'_>),
     stop: &AtomicBool,
 ) -> Result<Measured> {
-    let Instruments { engine, stopwatch, sentinel } = instruments;
+    let Instruments { engine, stopwatch, sentinel, conditions } = instruments;
     let mut timer = Timer::new(stopwatch, config);
-    let mut watch = Watch::new(sentinel, log.rows());
+    let mut watch = Watch::new(sentinel);
     let mut order_rng = rng(config.seed, Purpose::Measure);
+    let mut looked_at = 0.0;
     for round in 1.. {
-        let observed = fold(log.rows(), config.reference_us);
-        let mut order = unfinished(subjects, &observed, config);
+        let state = State::of(log.rows(), config);
+        watch.fast_us = state.fast_us;
+        let mut order: Vec<_> =
+            subjects.iter().filter(|(subject, _)| !state.is_finished(subject, config)).collect();
         order.shuffle(&mut order_rng);
-        let finished = subjects.len() - order.len();
+        order.sort_by_key(|(subject, _)| state.visits(subject));
+        let finished = subjects.keys().filter(|subject| state.is_accepted(subject)).count();
         if order.is_empty() {
             break;
         }
         for (subject, layers) in order {
-            if stop.load(Ordering::Relaxed) || timer.spent() >= config.budget {
-                let stopped = stop.load(Ordering::Relaxed);
-                return Ok(outcome(subjects, log, config, timer.spent(), stopped));
+            let spent = timer.elapsed();
+            if stop.load(Ordering::Relaxed) || spent >= config.budget {
+                let interrupted = stop.load(Ordering::Relaxed);
+                log.push(Record::Conditions(conditions()))?;
+                return Ok(outcome(subjects, log.rows(), config, (spent, interrupted)));
             }
-            let inner = observed.get(subject).map_or(0, |observed| observed.inner);
-            let mut visited = Ok(());
-            engine.isolated(&mut || visited = timer.visit(engine, (subject, layers), inner, &mut watch, log));
-            visited?;
-            progress(Progress { subject, round, finished, subjects: subjects.len(), spent: timer.spent() });
+            if spent.as_secs_f64() >= looked_at + CONDITIONS_SECONDS {
+                looked_at = spent.as_secs_f64();
+                log.push(Record::Conditions(conditions()))?;
+            }
+            let space = space.filter(|_| matches!(subject, Subject::Network(_)));
+            let in_place = state.in_place.get(subject).copied();
+            let visited = Visited { subject, layers, space, in_place };
+            let mut done = Ok(());
+            engine.isolated(&mut || done = timer.visit(engine, &visited, &mut watch, log));
+            done?;
+            progress(Progress { subject, round, finished, subjects: subjects.len(), spent: timer.elapsed() });
         }
     }
-    Ok(outcome(subjects, log, config, timer.spent(), false))
+    let spent = timer.elapsed();
+    if looked_at > 0.0 {
+        log.push(Record::Conditions(conditions()))?;
+    }
+    Ok(outcome(subjects, log.rows(), config, (spent, false)))
 }
 
-type Pending<'a> = Vec<(&'a Subject, &'a [LayerSpec])>;
+/// What the rows say so far.
+struct State {
+    rows: BTreeMap<Subject, Row>,
+    in_place: BTreeMap<Subject, bool>,
+    fast_us: Option<f64>,
+    seconds: f64,
+}
 
-fn unfinished<'a>(
-    subjects: &'a BTreeMap<Subject, Vec<LayerSpec>>,
-    observed: &BTreeMap<Subject, Observed>,
-    config: &MeasureConfig,
-) -> Pending<'a> {
-    let finished = |observed: &Observed| {
-        let visits = observed.visits.len();
-        visits >= config.max_visits
-            || observed.visited >= config.most_visits
-            || (visits >= config.min_visits && stats::converged(&observed.visits, config.half_width))
-    };
-    let pending = subjects.iter().filter(|(subject, _)| !observed.get(subject).is_some_and(finished));
-    pending.map(|(subject, layers)| (subject, layers.as_slice())).collect()
+impl State {
+    fn of(rows: &Rows, config: &MeasureConfig) -> Self {
+        let folded = Folded::new(rows, config.kept_us, config.half_width);
+        let known =
+            folded.measured.keys().filter_map(|subject| Some((subject.clone(), folded.row(subject)?)));
+        let in_place =
+            rows.visits().map(|visit| (visit.subject.clone(), matches!(visit.samples, Samples::InPlace(_))));
+        Self {
+            rows: known.collect(),
+            in_place: in_place.collect(),
+            fast_us: folded.fast_us(),
+            seconds: folded.seconds(),
+        }
+    }
+
+    fn visits(&self, subject: &Subject) -> usize {
+        self.rows.get(subject).map_or(0, |row| row.visits)
+    }
+
+    fn is_accepted(&self, subject: &Subject) -> bool {
+        self.rows.get(subject).is_some_and(|row| row.accepted)
+    }
+
+    fn is_finished(&self, subject: &Subject, config: &MeasureConfig) -> bool {
+        let spread = self.seconds >= config.spread * config.budget.as_secs_f64();
+        self.rows.get(subject).is_some_and(|row| {
+            let enough = row.converged && row.confirmed >= undisturbed::ENOUGH_CONFIRMED;
+            (enough && spread) || row.visits >= config.most_visits
+        })
+    }
 }
 
 fn outcome(
-    subjects: &BTreeMap<Subject, Vec<LayerSpec>>,
-    log: &RowsLog,
+    subjects: &Subjects,
+    rows: &Rows,
     config: &MeasureConfig,
-    spent: Duration,
-    interrupted: bool,
+    (spent, interrupted): (Duration, bool),
 ) -> Measured {
-    let mut observed = fold(log.rows(), config.reference_us);
-    observed.retain(|subject, _| subjects.contains_key(subject));
-    let unmeasured = subjects.keys().filter(|subject| !observed.contains_key(subject)).cloned().collect();
-    let unfinished = unfinished(subjects, &observed, config).len();
-    Measured { observed, unmeasured, unfinished, spent, interrupted }
+    let state = State::of(rows, config);
+    let unmeasured = subjects.keys().filter(|subject| state.visits(subject) == 0).cloned().collect();
+    let unaccepted = subjects.keys().filter(|subject| !state.is_accepted(subject)).count();
+    let unfinished = subjects.keys().filter(|subject| !state.is_finished(subject, config)).count();
+    Measured { unmeasured, unaccepted, unfinished, spent, interrupted }
 }
 
 #[cfg(test)]

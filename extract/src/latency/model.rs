@@ -1,26 +1,48 @@
 //! What a table expects of the sub-networks of one space: the sum over their layers, corrected where whole
 //! sub-networks of the space were measured.
 
+use serde::{Deserialize, Serialize};
 use supernet::space::{LayerSpec, SearchSpace};
 
 use super::correction::Correction;
 use super::fitted::SpaceFit;
+use super::stats;
 use super::table::LatencyTable;
 use crate::error::Result;
+
+/// Which latency is meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LatencyKind {
+    /// What it takes while nothing shares the device: a property of the device.
+    #[default]
+    Undisturbed,
+    /// What was met when the table was measured, its neighbours included.
+    Typical,
+}
+
+impl std::fmt::Display for LatencyKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Undisturbed => "undisturbed",
+            Self::Typical => "typical",
+        })
+    }
+}
 
 /// A latency, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Latency {
-    /// What is expected.
-    pub median_us: f64,
-    /// What it is at most: the upper end of the 95 % prediction interval of the space's validation; without one, of
-    /// the medians' intervals.
+    /// What is predicted.
+    pub us: f64,
+    /// What it is at most: the upper end of the prediction interval of the space's validation; without one, of
+    /// the layers' intervals.
     pub high_us: f64,
 }
 
 impl Latency {
     fn add(&mut self, other: Self) {
-        self.median_us += other.median_us;
+        self.us += other.us;
         self.high_us += other.high_us;
     }
 }
@@ -31,15 +53,34 @@ pub struct LatencyModel<'a> {
     table: &'a LatencyTable,
     fit: Option<&'a SpaceFit>,
     correction: Correction,
+    kind: LatencyKind,
+    /// What makes an undisturbed latency the kind that is meant.
+    factor: f64,
     upper_factor: Option<f64>,
 }
 
 impl<'a> LatencyModel<'a> {
-    /// Looks up what the table knows of the space's sub-networks.
+    /// The undisturbed latencies of a space, or the typical ones where the table knows no others.
     pub fn new(table: &'a LatencyTable, space: &SearchSpace) -> Self {
+        Self::of_kind(table, space, LatencyKind::Undisturbed)
+    }
+
+    /// The latencies of this kind; typical ones where the table knows no others.
+    pub fn of_kind(table: &'a LatencyTable, space: &SearchSpace, kind: LatencyKind) -> Self {
         let fit = table.fit_of(space);
         let correction = fit.map_or(Correction::NONE, |fit| fit.correction);
-        Self { table, fit, correction, upper_factor: fit.map(SpaceFit::upper_factor) }
+        let (mut factor, mut upper_factor) = (1.0, fit.map(SpaceFit::upper_factor));
+        let kind = if table.is_undisturbed() { kind } else { LatencyKind::Typical };
+        if kind == LatencyKind::Typical && table.is_undisturbed() {
+            factor = fit.map_or_else(|| typical_factor(table), SpaceFit::typical_factor);
+            upper_factor = fit.map(SpaceFit::typical_upper_factor);
+        }
+        Self { table, fit, correction, kind, factor, upper_factor }
+    }
+
+    /// Which latency it is.
+    pub fn kind(&self) -> LatencyKind {
+        self.kind
     }
 
     /// What the table knows of whole sub-networks of the space, if it does.
@@ -53,14 +94,15 @@ impl<'a> LatencyModel<'a> {
     /// If the table lacks it.
     pub fn layer(&self, layer: &LayerSpec) -> Result<Latency> {
         let row = self.table.layer(layer)?;
-        let median_us = self.correction.layer(layer, row.median_us);
-        Ok(Latency { median_us, high_us: self.upper_factor.map_or(row.high_us, |factor| factor * median_us) })
+        let us = self.correction.layer(layer, row.us);
+        let high_us = self.upper_factor.map_or(self.factor * row.high_us(), |factor| factor * us);
+        Ok(Latency { us: self.factor * us, high_us })
     }
 
     /// What every network has beside its layers.
     pub fn constant(&self) -> Latency {
-        let median_us = self.correction.constant_us;
-        Latency { median_us, high_us: self.upper_factor.unwrap_or(1.0) * median_us }
+        let us = self.correction.constant_us;
+        Latency { us: self.factor * us, high_us: self.upper_factor.unwrap_or(self.factor) * us }
     }
 
     /// What a network takes.
@@ -75,9 +117,45 @@ impl<'a> LatencyModel<'a> {
         Ok(sum)
     }
 
-    /// How likely a network of which `expected_us` is expected keeps a limit; `None` where no sub-networks of the
-    /// space were measured.
-    pub fn kept(&self, expected_us: f64, limit_us: f64) -> Option<f64> {
-        self.fit.map(|fit| fit.kept(expected_us, limit_us))
+    /// How likely a network of which `predicted_us` is predicted keeps a limit; `None` where no sub-networks of the
+    /// space were measured, or typical latencies are meant: those are the neighbours'.
+    pub fn kept(&self, predicted_us: f64, limit_us: f64) -> Option<f64> {
+        let undisturbed = self.factor == 1.0;
+        self.fit.filter(|_| undisturbed).map(|fit| fit.kept(predicted_us, limit_us))
     }
+
+    /// What of a sub-network lies outside of what the fit saw, in words: its margin was not measured there.
+    pub fn extrapolated(&self, resolution: usize, predicted_us: f64) -> Vec<String> {
+        let Some(fit) = self.fit else { return Vec::new() };
+        let mut outside = Vec::new();
+        let seen = |network: &super::NetworkRow| network.arch.resolution;
+        let (low, high) = range(fit.networks.iter().map(|network| seen(network) as f64));
+        if !(low..=high).contains(&(resolution as f64)) {
+            outside.push(format!("resolution {resolution} (measured: {low} to {high})"));
+        }
+        let (low, high) = range(fit.networks.iter().map(|network| self.factor * network.predicted_us));
+        if !(low * (1.0 - OUTSIDE)..=high * (1.0 + OUTSIDE)).contains(&predicted_us) {
+            outside.push(format!(
+                "latency {:.4} ms (measured: {:.4} to {:.4})",
+                predicted_us / 1e3,
+                low / 1e3,
+                high / 1e3
+            ));
+        }
+        outside
+    }
+}
+
+/// How far beyond the measured latencies one still counts as measured.
+const OUTSIDE: f64 = 0.05;
+
+fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    values.fold((f64::INFINITY, 0.0), |(low, high), value| (low.min(value), high.max(value)))
+}
+
+/// The median ratio of typical and undisturbed latencies of layers.
+fn typical_factor(table: &LatencyTable) -> f64 {
+    let rows = table.rows().values().filter(|row| row.undisturbed);
+    let ratios: Vec<f64> = rows.map(|row| row.typical_us / row.us).collect();
+    if ratios.is_empty() { 1.0 } else { stats::median(&ratios) }
 }

@@ -1,10 +1,11 @@
 //! Our own inference as an engine.
 
+use candle_core::Tensor;
 use supernet::kernels::Kernels;
 use supernet::nn::{FoldedNetwork, MapSource, Source};
 use supernet::space::LayerSpec;
 
-use super::engine::{Engine, EngineFacts, Run};
+use super::engine::{Engine, EngineFacts, Run, Stepped};
 use super::sentinel::{GPU_ENGINE, Sentinel};
 use super::weights::{EPSILON, INPUT_RANGE, random, random_weights};
 use crate::error::Result;
@@ -22,6 +23,17 @@ impl NativeEngine {
     /// An engine with these kernels on a pool of so many threads, for so many images at once.
     pub fn new(kernels: Kernels, threads: usize, batch: usize) -> Self {
         Self { kernels, threads, batch }
+    }
+
+    /// The layers with random weights, and an input.
+    fn network(&self, layers: &[LayerSpec]) -> Result<(FoldedNetwork, Tensor)> {
+        let source = Source::new(MapSource::builder(random_weights(layers)?), self.kernels, EPSILON);
+        let network = FoldedNetwork::from_source(layers, source)?;
+        let input = layers.first().map_or([1; 4], |layer| {
+            let map = layer.input;
+            [map.channels, self.batch, map.height, map.width]
+        });
+        Ok((network, self.kernels.activations(&random(&input, INPUT_RANGE, "input")?)?))
     }
 }
 
@@ -53,17 +65,23 @@ impl Engine for NativeEngine {
     }
 
     fn prepare(&self, layers: &[LayerSpec]) -> Result<Run<'_>> {
-        let source = Source::new(MapSource::builder(random_weights(layers)?), self.kernels, EPSILON);
-        let network = FoldedNetwork::from_source(layers, source)?;
-        let input = layers.first().map_or([1; 4], |layer| {
-            let map = layer.input;
-            [map.channels, self.batch, map.height, map.width]
-        });
-        let input = self.kernels.activations(&random(&input, INPUT_RANGE, "input")?)?;
+        let (network, input) = self.network(layers)?;
         Ok(Box::new(move || {
             network.forward_maps(input.clone())?;
             Ok(())
         }))
+    }
+
+    /// On a CPU only: a GPU is given a whole network's work before the first layer is done.
+    fn prepare_stepped(&self, layers: &[LayerSpec]) -> Result<Option<Stepped<'_>>> {
+        if self.kernels.gpu().is_some() {
+            return Ok(None);
+        }
+        let (network, input) = self.network(layers)?;
+        Ok(Some(Box::new(move |done: &mut dyn FnMut()| {
+            network.forward_layers(input.clone(), done)?;
+            Ok(())
+        })))
     }
 }
 
@@ -84,5 +102,10 @@ mod tests {
         }
         let layers = space.lower(&sampler::largest(&space)).expect("legal");
         engine.prepare(&layers).expect("prepared")().expect("a network");
+        let mut steps = 0;
+        let mut stepped = engine.prepare_stepped(&layers).expect("prepared").expect("on a CPU");
+        stepped(&mut || steps += 1).expect("a network");
+        drop(stepped);
+        assert_eq!(steps, layers.len());
     }
 }

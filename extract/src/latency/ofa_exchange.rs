@@ -9,7 +9,8 @@ use super::device::DeviceFacts;
 use super::engine::EngineFacts;
 use super::ofa_table::{OfaRow, OfaTable, ofa_key};
 use super::plan::space_layers;
-use super::stats::{NORMAL_QUARTILE, Row};
+use super::row::Row;
+use super::stats::NORMAL_QUARTILE;
 use super::table::LatencyTable;
 use crate::error::Result;
 
@@ -53,18 +54,23 @@ fn pool(a: &OfaRow, b: &OfaRow) -> OfaRow {
 fn own_row(row: &OfaRow) -> Row {
     let (mean, std) = (US_PER_MS * row.mean_ms, US_PER_MS * row.std_ms);
     let half = NORMAL_975 * std / (row.count as f64).sqrt();
-    Row {
-        median_us: mean,
+    // one run is no interval
+    let interval_us = (row.count > 1).then(|| {
         // a time is above 0, however little is known of it
-        low_us: (mean - half).max(1e-3 * mean),
-        high_us: mean + half,
+        [(mean - half).max(1e-3 * mean), mean + half]
+    });
+    let narrow = row.count > 1 && half <= HALF_WIDTH * mean;
+    Row {
+        us: mean,
+        interval_us,
+        typical_us: mean,
         mad_us: NORMAL_QUARTILE * std,
-        std_us: std,
         samples: usize::try_from(row.count).unwrap_or(usize::MAX),
-        outliers: 0,
         visits: 1,
-        discarded: 0,
-        converged: half <= HALF_WIDTH * mean,
+        confirmed: 0,
+        undisturbed: false,
+        accepted: narrow,
+        converged: narrow,
     }
 }
 
@@ -78,7 +84,7 @@ pub fn export(table: &LatencyTable, space: &SearchSpace) -> Result<BTreeMap<usiz
         let mut rows = BTreeMap::new();
         for layer in space_layers(&space.at_resolutions(&[resolution])?)?.values() {
             let row = table.layer(layer)?;
-            let (mean_ms, std_ms) = (row.median_us / US_PER_MS, row.std_us / US_PER_MS);
+            let (mean_ms, std_ms) = (row.us / US_PER_MS, row.mad_us / NORMAL_QUARTILE / US_PER_MS);
             rows.insert(ofa_key(layer)?, OfaRow { count: row.samples as u64, mean_ms, std_ms });
         }
         tables.insert(resolution, OfaTable::new(&format!("resolution {resolution}"), rows)?);
@@ -89,7 +95,7 @@ pub fn export(table: &LatencyTable, space: &SearchSpace) -> Result<BTreeMap<usiz
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::latency::drift::tests::setting;
+    use crate::latency::rows::tests::setting;
     use crate::latency::table::tests::made_up;
     use supernet::space::preset;
 
@@ -106,8 +112,8 @@ mod tests {
         let mut shared = 0;
         for (key, row) in back.rows() {
             let own = table.rows()[key];
-            assert!((row.median_us - own.median_us).abs() < 1e-5, "{key}");
-            assert!((row.std_us - own.std_us).abs() < 1e-5, "{key}");
+            assert!((row.us - own.us).abs() < 1e-5, "{key}");
+            assert!((row.mad_us - own.mad_us).abs() < 1e-5, "{key}");
             // both resolutions have the last two layers
             shared += usize::from(row.samples == 2 * own.samples);
             assert!(row.samples == own.samples || row.samples == 2 * own.samples);
@@ -129,6 +135,11 @@ mod tests {
         assert_eq!(pooled.count, all.count);
         assert!((pooled.mean_ms - all.mean_ms).abs() < 1e-12 && (pooled.std_ms - all.std_ms).abs() < 1e-12);
         let row = own_row(&OfaRow { count: 4, mean_ms: 0.001, std_ms: 1.0 });
-        assert!(row.low_us > 0.0 && !row.converged);
+        assert!(row.interval_us.expect("four runs")[0] > 0.0 && !row.converged);
+        assert_eq!(
+            own_row(&OfaRow { count: 1, mean_ms: 1.0, std_ms: 0.0 }).interval_us,
+            None,
+            "one run is none"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! `plan.jsonl`: what a device is to measure, as a file that the small program on the device reads.
 //!
-//! A header, a line for each layer, a line for each sub-network that may be chosen. A sub-network is a list of layers,
+//! A header, a line for each layer, a line for each sub-network. A sub-network is a list of layers,
 //! so that the device needs to know nothing of spaces.
 
 use std::collections::BTreeMap;
@@ -13,10 +13,11 @@ use supernet::document;
 use supernet::file::{self, write_atomically};
 use supernet::space::{Arch, LayerSpec, SearchSpace};
 
-use super::candidates::candidates;
+use super::candidates;
 use super::engine::EngineFacts;
-use super::measure::MeasureConfig;
+use super::measure::{MeasureConfig, Subjects};
 use super::plan::space_layers;
+use super::rows::Subject;
 use super::sentinel::sentinel_of;
 use super::table::LatencyTable;
 use crate::error::Result;
@@ -24,10 +25,8 @@ use crate::error::Result;
 /// What the header's `kind` says.
 const KIND: &str = "latency-plan";
 /// Version of the form that this code writes and reads.
-const VERSION: u32 = 1;
-/// Sub-networks to choose each measured one from, so that they can be spread evenly over latencies.
-const CANDIDATES_EACH: usize = 10;
-/// Most layers and most candidates: a file with more is no plan.
+const VERSION: u32 = 2;
+/// Most layers and most sub-networks: a file with more is no plan.
 const MOST: usize = 1_000_000;
 /// Longest budget: 30 years.
 const MOST_SECONDS: f64 = 1e9;
@@ -39,8 +38,8 @@ pub struct PlannedLayer {
     pub spec: LayerSpec,
     /// Resolutions of the space at which it occurs.
     pub resolutions: Vec<usize>,
-    /// Its median, in microseconds, if a table has it already: it is not measured again.
-    pub known_us: Option<f64>,
+    /// Whether a table knows it well enough: it is not measured again.
+    pub known: bool,
 }
 
 /// What is to be measured of a space, with what.
@@ -48,7 +47,7 @@ pub struct PlannedLayer {
 pub struct Plan {
     /// Name of the space.
     pub space: String,
-    /// [`SearchSpace::fingerprint`] of the space.
+    /// [`SearchSpace::fingerprint_at_any_resolution`] of the space.
     pub fingerprint: String,
     /// Resolutions that are covered.
     pub resolutions: Vec<usize>,
@@ -60,7 +59,7 @@ pub struct Plan {
     pub dtype: String,
     /// Images at once.
     pub batch: usize,
-    /// How well each median must be known: half of its 95 % interval over itself.
+    /// How well each latency must be known: half of its 95 % interval over itself.
     pub half_width: f64,
     /// Time after which no new visit begins.
     pub budget: Duration,
@@ -68,14 +67,12 @@ pub struct Plan {
     pub seed: u64,
     /// Name of what tells how fast the machine is.
     pub sentinel: String,
-    /// The sentinel's usual time in the table that is added to, in microseconds.
-    pub reference_us: Option<f64>,
-    /// Number of sub-networks to measure.
-    pub networks: usize,
+    /// The sentinel's fast time in the table that is added to, in microseconds.
+    pub kept_us: Option<f64>,
     /// Layers by key.
     pub layers: BTreeMap<String, PlannedLayer>,
-    /// Keys of the layers of sub-networks to choose from.
-    pub candidates: BTreeMap<Arch, Vec<String>>,
+    /// Sub-networks to measure, each with the keys of its layers.
+    pub networks: BTreeMap<Arch, Vec<String>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -95,11 +92,10 @@ struct Header {
     seed: u64,
     sentinel: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    reference_us: Option<f64>,
-    networks: usize,
+    kept_us: Option<f64>,
     /// Number of lines of each kind, so that a file that was cut short is told.
     layers: usize,
-    candidates: usize,
+    networks: usize,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -107,8 +103,8 @@ struct Header {
 struct LayerLine {
     layer: String,
     resolutions: Vec<usize>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    known_us: Option<f64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    known: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -120,7 +116,8 @@ struct NetworkLine {
 }
 
 impl Plan {
-    /// The plan for a space: all its layers but those that `known` has, and candidates for `networks` sub-networks.
+    /// The plan for a space: all its layers, those that `known` has only if they are among its anchors, and so many
+    /// sub-networks.
     ///
     /// # Errors
     /// If `known` is of another engine; none else for a checked space.
@@ -134,15 +131,16 @@ impl Plan {
         if let Some(table) = known {
             check_engine(table, engine)?;
         }
-        let candidates = candidates(space, networks * CANDIDATES_EACH, config.seed)?;
+        let networks = candidates::networks(space, networks, config.seed)?;
         let layers = planned_layers(space, known)?;
         let EngineFacts { engine, threads, dtype, batch, .. } = engine.clone();
+        let sentinel = sentinel_of(&engine).to_string();
         Ok(Self {
             space: space.name().to_string(),
-            fingerprint: space.fingerprint(),
+            fingerprint: space.fingerprint_at_any_resolution(),
             resolutions: space.resolutions().to_vec(),
-            reference_us: known.and_then(|table| table.reference_us(sentinel_of(&engine))),
-            sentinel: sentinel_of(&engine).to_string(),
+            kept_us: config.kept_us.or_else(|| known?.kept_us(&sentinel)),
+            sentinel,
             engine,
             threads,
             dtype,
@@ -150,15 +148,18 @@ impl Plan {
             half_width: config.half_width,
             budget: config.budget,
             seed: config.seed,
-            networks,
             layers,
-            candidates,
+            networks,
         })
     }
 
-    /// Sixteen hexadecimal digits that rows of different plans do not share; the budget has no part in it.
+    /// Sixteen hexadecimal digits that rows of different plans do not share; neither the budget has a part in it nor what
+    /// a table knew when the plan was made, so that a measuring that was interrupted goes on.
     pub fn id(&self) -> String {
-        let timeless = Self { budget: Duration::ZERO, ..self.clone() };
+        let mut timeless = Self { budget: Duration::ZERO, kept_us: None, ..self.clone() };
+        // anchors of other spaces
+        timeless.layers.retain(|_, layer| !layer.resolutions.is_empty());
+        timeless.layers.values_mut().for_each(|layer| layer.known = false);
         blake3::hash(timeless.to_jsonl().as_bytes()).to_hex()[..16].to_string()
     }
 
@@ -168,12 +169,26 @@ impl Plan {
             half_width: self.half_width,
             budget: self.budget,
             seed: self.seed,
-            reference_us: self.reference_us,
+            kept_us: self.kept_us,
             ..MeasureConfig::default()
         }
     }
 
-    /// The layers of a candidate, as a network.
+    /// The layers to measure, and the sub-networks.
+    ///
+    /// # Errors
+    /// If layers of a sub-network do not fit each other.
+    pub fn subjects(&self) -> Result<Subjects> {
+        let layers = self.layers.iter().filter(|(_, layer)| !layer.known);
+        let mut subjects: Subjects =
+            layers.map(|(key, layer)| (Subject::Layer(key.clone()), vec![layer.spec.clone()])).collect();
+        for (arch, keys) in &self.networks {
+            subjects.insert(Subject::Network(arch.clone()), self.network(keys)?);
+        }
+        Ok(subjects)
+    }
+
+    /// The layers of a sub-network.
     ///
     /// # Errors
     /// If one does not fit the one before.
@@ -202,20 +217,19 @@ impl Plan {
             budget_seconds: self.budget.as_secs_f64(),
             seed: self.seed,
             sentinel: self.sentinel.clone(),
-            reference_us: self.reference_us,
-            networks: self.networks,
+            kept_us: self.kept_us,
             layers: self.layers.len(),
-            candidates: self.candidates.len(),
+            networks: self.networks.len(),
         };
         let mut text = serde_json::to_string(&header).expect("plain data") + "\n";
         let mut places = BTreeMap::new();
-        for (place, (key, PlannedLayer { resolutions, known_us, .. })) in self.layers.iter().enumerate() {
+        for (place, (key, PlannedLayer { resolutions, known, .. })) in self.layers.iter().enumerate() {
             places.insert(key, place);
-            let (layer, resolutions, known_us) = (key.clone(), resolutions.clone(), *known_us);
-            let wire = LayerLine { layer, resolutions, known_us };
+            let (layer, resolutions, known) = (key.clone(), resolutions.clone(), *known);
+            let wire = LayerLine { layer, resolutions, known };
             text += &(serde_json::to_string(&wire).expect("plain data") + "\n");
         }
-        for (arch, keys) in &self.candidates {
+        for (arch, keys) in &self.networks {
             let layers = keys.iter().map(|key| places[key]).collect::<Vec<_>>();
             text += &line(&serde_json::json!({ "network": arch, "layers": layers }));
         }
@@ -249,8 +263,8 @@ impl Plan {
             document::read(place, first, (KIND, VERSION), "the header of a latency plan in JSON")?;
         check_header(place, &header)?;
         let got = text.lines().count() - 1;
-        if header.layers.max(header.candidates) > MOST || header.layers + header.candidates != got {
-            let expected = format!("{} layers and {} candidates", header.layers, header.candidates);
+        if header.layers.max(header.networks) > MOST || header.layers + header.networks != got {
+            let expected = format!("{} layers and {} sub-networks", header.layers, header.networks);
             return Err(Error::invalid(place, "number of lines", expected, format!("{got} lines"))
                 .and_then_do("copy the file again")
                 .into());
@@ -265,13 +279,13 @@ impl Plan {
                 return Err(Error::invalid(&place, "layer", "each layer once", line).into());
             }
         }
-        let mut candidates = BTreeMap::new();
+        let mut networks = BTreeMap::new();
         for (place, line) in lines {
             let (arch, network) = network_of(&place, line, &keys)?;
-            candidates.insert(arch, network);
+            networks.insert(arch, network);
         }
-        let plan = Self::assembled(header, layers, candidates);
-        for keys in plan.candidates.values() {
+        let plan = Self::assembled(header, layers, networks);
+        for keys in plan.networks.values() {
             plan.chained(keys).map_err(|error| error.in_place(place))?;
         }
         Ok(plan)
@@ -280,7 +294,7 @@ impl Plan {
     fn assembled(
         header: Header,
         layers: BTreeMap<String, PlannedLayer>,
-        candidates: BTreeMap<Arch, Vec<String>>,
+        networks: BTreeMap<Arch, Vec<String>>,
     ) -> Self {
         Self {
             space: header.space,
@@ -294,16 +308,15 @@ impl Plan {
             budget: Duration::from_secs_f64(header.budget_seconds),
             seed: header.seed,
             sentinel: header.sentinel,
-            reference_us: header.reference_us,
-            networks: header.networks,
+            kept_us: header.kept_us,
             layers,
-            candidates,
+            networks,
         }
     }
 }
 
 fn check_header(place: &str, header: &Header) -> Result<()> {
-    let Header { threads, batch, half_width, budget_seconds, reference_us, .. } = header;
+    let Header { threads, batch, half_width, budget_seconds, kept_us, .. } = header;
     let wrong =
         |field: &str, expected: &str, got: String| Err(Error::invalid(place, field, expected, got).into());
     if !(1..=4096).contains(threads) || !(1..=65_536).contains(batch) {
@@ -319,8 +332,8 @@ fn check_header(place: &str, header: &Header) -> Result<()> {
     if !(0.0..=MOST_SECONDS).contains(budget_seconds) {
         return wrong("budget_seconds", "0 to 1e9", budget_seconds.to_string());
     }
-    if let Some(reference) = reference_us.filter(|reference| !(reference.is_finite() && *reference > 0.0)) {
-        return wrong("reference_us", "a time above 0 us", reference.to_string());
+    if let Some(kept) = kept_us.filter(|kept| !(kept.is_finite() && *kept > 0.0)) {
+        return wrong("kept_us", "a time above 0 us", kept.to_string());
     }
     let sentinel = sentinel_of(&header.engine);
     if header.sentinel != sentinel {
@@ -331,13 +344,10 @@ fn check_header(place: &str, header: &Header) -> Result<()> {
 
 fn layer_of(place: &str, line: &str) -> Result<(String, PlannedLayer)> {
     let form = "{\"layer\", \"resolutions\"}";
-    let LayerLine { layer, resolutions, known_us } =
+    let LayerLine { layer, resolutions, known } =
         serde_json::from_str(line).map_err(|error| Error::invalid(place, "layer", form, error))?;
-    if let Some(known) = known_us.filter(|known| !(known.is_finite() && *known > 0.0)) {
-        return Err(Error::invalid(place, "known_us", "a time above 0 us", known).into());
-    }
     let spec = layer.parse::<LayerSpec>().map_err(|error| error.in_place(place))?;
-    Ok((layer, PlannedLayer { spec, resolutions, known_us }))
+    Ok((layer, PlannedLayer { spec, resolutions, known }))
 }
 
 fn network_of(place: &str, line: &str, keys: &[String]) -> Result<(Arch, Vec<String>)> {
@@ -362,20 +372,29 @@ fn check_engine(table: &LatencyTable, engine: &EngineFacts) -> Result<()> {
     table.check_same_setting(&table.device, &EngineFacts { engine_version, ..engine.clone() })
 }
 
-/// The layers of a space, each with the resolutions at which it occurs. Those that a table knows well enough need not be
-/// measured.
+/// Layers of a table that are measured again before others are added to it.
+const ANCHORS: usize = 10;
+
+/// The layers of a space, each with the resolutions at which it occurs. Those that a table knows well need not be measured,
+/// but for its anchors.
 fn planned_layers(
     space: &SearchSpace,
     known: Option<&LatencyTable>,
 ) -> Result<BTreeMap<String, PlannedLayer>> {
+    let anchors = known.map_or_else(Vec::new, |table| table.anchors(ANCHORS));
     let mut layers: BTreeMap<String, PlannedLayer> = BTreeMap::new();
     for &resolution in space.resolutions() {
         for (key, spec) in space_layers(&space.at_resolutions(&[resolution])?)? {
             let row = known.and_then(|table| table.rows().get(&key)).filter(|row| row.converged);
-            let planned =
-                PlannedLayer { spec, resolutions: Vec::new(), known_us: row.map(|row| row.median_us) };
+            let known = row.is_some() && !anchors.contains(&key);
+            let planned = PlannedLayer { spec, resolutions: Vec::new(), known };
             layers.entry(key).or_insert(planned).resolutions.push(resolution);
         }
+    }
+    for key in anchors {
+        // those of other spaces than this one too
+        let spec = key.parse().map_err(|error: Error| error.in_place("anchor"))?;
+        layers.entry(key).or_insert(PlannedLayer { spec, resolutions: Vec::new(), known: false });
     }
     Ok(layers)
 }
@@ -383,7 +402,7 @@ fn planned_layers(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::latency::drift::tests::setting;
+    use crate::latency::rows::tests::setting;
     use crate::latency::table::tests::made_up;
     use supernet::space::preset;
 
@@ -397,24 +416,35 @@ mod tests {
         let plan = plan(4);
         let again = Plan::from_jsonl("x", &plan.to_jsonl()).expect("own text");
         assert_eq!(again.to_jsonl(), plan.to_jsonl());
-        assert_eq!((again.layers.len(), again.candidates.len()), (plan.layers.len(), plan.candidates.len()));
+        assert_eq!((again.layers.len(), again.networks.len()), (plan.layers.len(), 4));
         assert_eq!(again.config(), plan.config());
         let stem = &plan.layers["stem k3 s2 1-16 h_swish @20x20"];
-        assert_eq!((&stem.resolutions, stem.known_us), (&vec![20], None));
+        assert_eq!((&stem.resolutions, stem.known), (&vec![20], false));
         let linear = plan.layers.iter().find(|(key, _)| key.starts_with("linear")).expect("a classifier").1;
         assert_eq!(linear.resolutions, [20, 28]);
-        assert!(plan.candidates.values().all(|keys| keys.iter().all(|key| plan.layers.contains_key(key))));
+        assert!(plan.networks.values().all(|keys| keys.iter().all(|key| plan.layers.contains_key(key))));
+        let subjects = plan.subjects().expect("whole networks");
+        assert_eq!(subjects.len(), plan.layers.len() + 4);
     }
 
     #[test]
-    fn what_a_table_has_is_not_measured_again() {
+    fn what_a_table_has_is_not_measured_again_but_for_anchors() {
         let space = preset("tiny").expect("a preset");
         let table = made_up(&space);
-        let plan =
-            Plan::new(&space, &table.engine, &MeasureConfig::default(), 2, Some(&table)).expect("a plan");
-        assert!(plan.layers.iter().all(|(key, layer)| layer.known_us == Some(table.rows()[key].median_us)));
-        assert_eq!(plan.reference_us, Some(table.sentinel.as_ref().expect("made up").usual_us));
+        let new =
+            |known| Plan::new(&space, &table.engine, &MeasureConfig::default(), 2, known).expect("a plan");
+        let plan = new(Some(&table));
+        let again: Vec<&String> =
+            plan.layers.iter().filter(|(_, layer)| !layer.known).map(|(key, _)| key).collect();
+        assert_eq!(again.len(), ANCHORS);
+        assert_eq!(plan.kept_us, table.kept_us(&plan.sentinel));
         assert_eq!(Plan::from_jsonl("x", &plan.to_jsonl()).expect("own text").to_jsonl(), plan.to_jsonl());
+        assert_eq!(plan.id(), new(None).id(), "what was measured meanwhile makes no other plan");
+        // into a table of another space: its anchors come along
+        let other = preset("fashion").expect("a preset");
+        let plan =
+            Plan::new(&other, &table.engine, &MeasureConfig::default(), 2, Some(&table)).expect("a plan");
+        assert_eq!(plan.layers.values().filter(|layer| layer.resolutions.is_empty()).count(), ANCHORS);
     }
 
     #[test]
@@ -424,12 +454,12 @@ mod tests {
         let last = good.lines().last().expect("a network").to_string();
         for (from, to, part) in [
             (KIND, "x", "kind: expected latency-plan"),
-            ("\"version\":1", "\"version\":2", "version: expected 1, got 2"),
+            ("\"version\":2", "\"version\":1", "version: expected 2, got 1"),
             ("\"threads\":1", "\"threads\":0", "threads and batch"),
-            ("\"half_width\":0.03", "\"half_width\":0", "half_width"),
+            ("\"half_width\":0.05", "\"half_width\":0", "half_width"),
             (crate::latency::SENTINEL, "sum 64", "sentinel: expected product"),
             ("\"engine\":\"fake\"", "\"engine\":\"native-cuda\"", "sentinel: expected chain of"),
-            ("\"budget_seconds\":1800.0", "\"budget_seconds\":-1", "budget_seconds"),
+            ("\"budget_seconds\":120.0", "\"budget_seconds\":-1", "budget_seconds"),
             ("{\"layer\":\"conv1x1", "{\"layer\":\"conv9x9", "layer \"conv9x9"),
             (last.as_str(), "", &format!("{} lines", lines - 2)),
             (last.as_str(), "{}", &format!("line {lines}: network")),

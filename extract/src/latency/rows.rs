@@ -1,16 +1,18 @@
-//! `rows.jsonl`: what was sampled so far, one line a visit, so that a power cut loses the visit it was in.
+//! `rows.jsonl`: what was sampled so far, one line per visit, so that a power cut loses the last second at most.
 //!
 //! The native engines write it while they measure; any other tool can write it too and have it folded into a table.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use supernet::Error;
 use supernet::document;
 use supernet::file::{self, hold};
 use supernet::space::Arch;
+use supernet::timing::Every;
 
 use super::device::{Conditions, DeviceFacts};
 use super::engine::EngineFacts;
@@ -18,8 +20,9 @@ use crate::error::Result;
 
 /// What the header's `kind` says.
 const KIND: &str = "latency-rows";
-/// Version of the form that this code writes and reads.
-const VERSION: u32 = 1;
+/// Version of the form that this code writes; 1 is read too.
+const VERSION: u32 = 2;
+const VERSIONS: [u32; 2] = [1, VERSION];
 
 /// What must be the same for visits to belong together.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,15 +59,13 @@ struct Header {
 pub enum Subject {
     /// One layer by itself, by its key.
     Layer(String),
-    /// A whole sub-network, in the first or the second of two passes that are apart in time; or one that was searched
-    /// for a limit, in the third to learn from it and in the fourth to judge.
-    Network(Arch, u8),
+    /// A whole sub-network.
+    Network(Arch),
 }
 
-/// The pass in which sub-networks are measured that were searched for a limit, to learn from them.
-pub const SEARCHED: u8 = 3;
-/// The same for those that judge what was learnt.
-pub const SEARCHED_AGAIN: u8 = 4;
+/// Greatest number of a pass, which lines of version 1 have: networks were measured in two passes, and searched ones in
+/// two more. It says nothing any more.
+const LAST_PASS: u8 = 4;
 
 /// Times that can be: a picosecond to eleven days.
 pub(super) const LEAST_US: f64 = 1e-6;
@@ -72,19 +73,36 @@ const MOST_US: f64 = 1e12;
 /// Most runs in one sample.
 pub(super) const MOST_RUNS: u64 = 1 << 24;
 
+/// Samples of one visit, in microseconds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Samples {
+    /// Of one run each.
+    Whole(Vec<f64>),
+    /// Of a network's layers in place: for each run the time of each of its layers, in order.
+    InPlace(Vec<Vec<f64>>),
+}
+
 /// Samples that were taken one after the other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Visit {
     /// Of what.
     pub subject: Subject,
-    /// Whether the subject was prepared for the line before, and not afresh: both are of one visit then.
+    /// [`SearchSpace::fingerprint_at_any_resolution`](supernet::space::SearchSpace::fingerprint_at_any_resolution) of the
+    /// space that a sub-network is of; other tools may leave it out.
+    pub space: Option<String>,
+    /// Whether the subject was prepared for the line before, and not afresh.
     pub again: bool,
-    /// Runs a sample.
+    /// Runs per sample.
     pub inner: u64,
-    /// Microseconds a run.
-    pub samples_us: Vec<f64>,
-    /// Microseconds a run of the sentinel just before and just after.
+    /// What a run took.
+    pub samples: Samples,
+    /// Microseconds per run of the sentinel when the visit began, before it waited for anything: how often the machine is
+    /// fast is told by these alone.
+    pub arrival_us: Option<f64>,
+    /// Microseconds per run of the sentinel just before and just after: the lowest of a few runs each.
     pub sentinel_us: Option<[f64; 2]>,
+    /// Seconds since the session began.
+    pub at_seconds: Option<f64>,
 }
 
 /// When and how a process began to measure.
@@ -104,6 +122,8 @@ pub struct Session {
 pub enum Record {
     /// A process began.
     Session(Session),
+    /// What the operating system told meanwhile or at the end.
+    Conditions(Conditions),
     /// It visited something.
     Visit(Visit),
 }
@@ -114,11 +134,15 @@ struct Line {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     session: Option<Session>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    conditions: Option<Conditions>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     layer: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     network: Option<Arch>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pass: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    space: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     again: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,7 +150,13 @@ struct Line {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     samples_us: Option<Vec<f64>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    layers_us: Option<Vec<Vec<f64>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    arrival_us: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     sentinel_us: Option<[f64; 2]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    at_seconds: Option<f64>,
 }
 
 /// A setting and all that was sampled in it, in order.
@@ -142,7 +172,11 @@ pub struct Rows {
 pub struct RowsLog {
     rows: Rows,
     file: Option<(File, PathBuf)>,
+    sync: Every,
 }
+
+/// How often a file is synced: a sync takes as long as a visit, and a power cut loses no more than this.
+const SYNC: Duration = Duration::from_secs(1);
 
 impl Rows {
     /// Reads a file; what a power cut left after the last line's end is passed over.
@@ -158,13 +192,14 @@ impl Rows {
     /// # Errors
     /// As [`Rows::read`].
     pub fn from_bytes(place: &str, bytes: &[u8]) -> Result<Self> {
+        let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
         let whole = &bytes[..whole_lines(bytes)];
         let text =
             std::str::from_utf8(whole).map_err(|error| Error::invalid(place, "text", "UTF-8", error))?;
         let mut lines = text.lines();
         let first = lines.next().unwrap_or("");
-        let header: Header =
-            document::read(place, first, (KIND, VERSION), "the header of latency rows in JSON")?;
+        let form = "the header of latency rows in JSON";
+        let header: Header = document::read_one_of(place, first, (KIND, &VERSIONS), form)?;
         let Header { device, engine, protocol, sentinel, plan, .. } = header;
         for (field, value) in [("threads", engine.threads), ("batch", engine.batch)] {
             if value == 0 {
@@ -172,75 +207,124 @@ impl Rows {
             }
         }
         let parse = |(index, line): (usize, &str)| record(&format!("{place}, line {}", index + 2), line);
-        let records = lines.enumerate().map(parse).collect::<Result<_>>()?;
+        let written = lines.enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let records = written.map(parse).collect::<Result<_>>()?;
         Ok(Self { setting: Setting { device, engine, protocol, sentinel, plan }, records })
-    }
-
-    /// What was written before the first line that is of such a subject.
-    #[must_use]
-    pub fn before(&self, is_of: impl Fn(&Subject) -> bool) -> Self {
-        let is_first = |record: &Record| matches!(record, Record::Visit(visit) if is_of(&visit.subject));
-        let end = self.records.iter().position(is_first).unwrap_or(self.records.len());
-        Self { setting: self.setting.clone(), records: self.records[..end].to_vec() }
     }
 
     /// The lines of samples, in order.
     pub fn visits(&self) -> impl Iterator<Item = &Visit> {
         self.records.iter().filter_map(|record| match record {
             Record::Visit(visit) => Some(visit),
-            Record::Session(_) => None,
+            Record::Session(_) | Record::Conditions(_) => None,
         })
     }
 }
 
+/// What some systems' editors write before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Where the last line that was written as a whole ends. One without a line's end is whole if it is JSON: other tools may
+/// leave the end out, but a line that was torn is none.
 fn whole_lines(bytes: &[u8]) -> usize {
-    bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1)
+    let ended = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    let is_json = serde_json::from_slice::<serde_json::Map<_, _>>(&bytes[ended..]).is_ok();
+    if is_json { bytes.len() } else { ended }
 }
 
 fn record(place: &str, line: &str) -> Result<Record> {
     let wrong = |field: &str, expected: &str, got: &dyn std::fmt::Display| -> crate::Error {
         Error::invalid(place, field, expected, got).into()
     };
-    let form = "{\"layer\" or \"network\" and \"pass\", \"samples_us\"}";
+    let form = "{\"layer\" or \"network\", \"samples_us\"}";
     let line: Line = serde_json::from_str(line).map_err(|error| wrong("visit", form, &error))?;
-    let subject = match (line.session, line.layer, line.network, line.pass) {
+    let (session, conditions, space) = (line.session, line.conditions, line.space);
+    let Line { layer, network, pass, again, inner, .. } = line;
+    let subject = match (session, conditions, layer, network) {
         (Some(session), None, None, None) => return Ok(Record::Session(session)),
-        (None, Some(layer), None, None) if !layer.trim().is_empty() => Subject::Layer(layer),
-        (None, None, Some(arch), pass @ (None | Some(1..=SEARCHED_AGAIN))) => {
-            Subject::Network(arch, pass.unwrap_or(1))
+        (None, Some(conditions), None, None) => return Ok(Record::Conditions(conditions)),
+        (None, None, Some(layer), None) if pass.is_none() && !layer.trim().is_empty() => {
+            Subject::Layer(layer)
+        }
+        (None, None, None, Some(arch)) if pass.is_none_or(|pass| (1..=LAST_PASS).contains(&pass)) => {
+            Subject::Network(arch)
         }
         _ => return Err(wrong("visit", form, &"something else")),
     };
-    let (inner, samples_us) = (line.inner.unwrap_or(1), line.samples_us.unwrap_or_default());
-    let above = |time: &f64| (LEAST_US..=MOST_US).contains(time);
-    if !(1..=MOST_RUNS).contains(&inner) || samples_us.is_empty() || !samples_us.iter().all(above) {
-        let got = format!("{inner} runs a sample, {samples_us:?}");
-        return Err(wrong(
-            "samples_us",
-            "at least one, each of 1e-6 to 1e12 us, and 1 to 2^24 runs a sample",
-            &got,
-        ));
+    let samples = match (line.samples_us, line.layers_us) {
+        (Some(whole), None) => Samples::Whole(whole),
+        (None, Some(in_place)) if matches!(subject, Subject::Network(_)) => Samples::InPlace(in_place),
+        _ => return Err(wrong("visit", form, &"another field, or none, for samples")),
+    };
+    let (inner, possible) = (inner.unwrap_or(1), |time: &f64| (LEAST_US..=MOST_US).contains(time));
+    if !(1..=MOST_RUNS).contains(&inner) || !samples.are_some_of(&possible) {
+        let expected = "at least one, each of 1e-6 to 1e12 us, as many layers in each run, and 1 to 2^24 runs per sample";
+        return Err(wrong("samples_us", expected, &format!("{inner} runs per sample, {samples:?}")));
     }
-    if let Some(pair) = line.sentinel_us.filter(|pair| !pair.iter().all(above)) {
-        return Err(wrong("sentinel_us", "two times of 1e-6 to 1e12 us", &format!("{pair:?}")));
+    let readings = line.sentinel_us.iter().flatten().chain(&line.arrival_us);
+    if let Some(reading) = readings.copied().find(|reading| !possible(reading)) {
+        return Err(wrong("sentinel_us and arrival_us", "times of 1e-6 to 1e12 us", &reading));
     }
-    let (again, sentinel_us) = (line.again, line.sentinel_us);
-    Ok(Record::Visit(Visit { subject, again, inner, samples_us, sentinel_us }))
+    let Line { arrival_us, sentinel_us, at_seconds, .. } = line;
+    Ok(Record::Visit(Visit { subject, space, again, inner, samples, arrival_us, sentinel_us, at_seconds }))
+}
+
+impl Samples {
+    /// Whether there is at least one, all are possible, and all runs have as many layers.
+    fn are_some_of(&self, possible: &impl Fn(&f64) -> bool) -> bool {
+        match self {
+            Self::Whole(samples) => !samples.is_empty() && samples.iter().all(possible),
+            Self::InPlace(runs) => {
+                let layers = runs.first().map_or(0, Vec::len);
+                layers > 0 && runs.iter().all(|run| run.len() == layers && run.iter().all(possible))
+            }
+        }
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Whole(samples) => samples.len(),
+            Self::InPlace(runs) => runs.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl From<&Record> for Line {
     fn from(record: &Record) -> Self {
         let visit = match record {
             Record::Session(session) => return Self { session: Some(session.clone()), ..Self::default() },
+            Record::Conditions(conditions) => {
+                return Self { conditions: Some(conditions.clone()), ..Self::default() };
+            }
             Record::Visit(visit) => visit,
         };
-        let (layer, network, pass) = match &visit.subject {
-            Subject::Layer(key) => (Some(key.clone()), None, None),
-            Subject::Network(arch, pass) => (None, Some(arch.clone()), Some(*pass)),
+        let (layer, network) = match &visit.subject {
+            Subject::Layer(key) => (Some(key.clone()), None),
+            Subject::Network(arch) => (None, Some(arch.clone())),
         };
-        let (inner, samples_us) = (Some(visit.inner), Some(visit.samples_us.clone()));
-        let (again, sentinel_us) = (visit.again, visit.sentinel_us);
-        Self { session: None, layer, network, pass, again, inner, samples_us, sentinel_us }
+        let (samples_us, layers_us) = match &visit.samples {
+            Samples::Whole(samples) => (Some(samples.clone()), None),
+            Samples::InPlace(runs) => (None, Some(runs.clone())),
+        };
+        Self {
+            layer,
+            network,
+            samples_us,
+            layers_us,
+            space: visit.space.clone(),
+            again: visit.again,
+            inner: Some(visit.inner),
+            arrival_us: visit.arrival_us,
+            sentinel_us: visit.sentinel_us,
+            at_seconds: visit.at_seconds,
+            ..Self::default()
+        }
     }
 }
 
@@ -254,7 +338,7 @@ impl From<&Setting> for Header {
 impl RowsLog {
     /// Rows without a file.
     pub fn in_memory(setting: Setting) -> Self {
-        Self { rows: Rows { setting, records: Vec::new() }, file: None }
+        Self { rows: Rows { setting, records: Vec::new() }, file: None, sync: Every::new(SYNC) }
     }
 
     /// Starts a file, or goes on with one of the same setting, and notes that a session begins. What a kill left after
@@ -285,10 +369,12 @@ impl RowsLog {
             return Err(occupied(path, "it holds something else than rows"));
         };
         file.set_len(whole as u64).map_err(Error::io("shorten", path))?;
-        let mut log = Self { rows, file: Some((file, path.to_path_buf())) };
+        let mut log = Self { rows, file: Some((file, path.to_path_buf())), sync: Every::new(SYNC) };
         if whole == 0 {
-            log.write(&header)?;
+            log.write(&header, true)?;
             file::sync_folder_of(path);
+        } else if bytes[whole - 1] != b'\n' {
+            log.write("\n", true)?;
         }
         log.push(Record::Session(session))?;
         Ok(log)
@@ -299,12 +385,13 @@ impl RowsLog {
         &self.rows
     }
 
-    /// Appends a record; a file is synced.
+    /// Appends a record. A file is synced once a second, and when it is no visit.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn push(&mut self, record: Record) -> Result<()> {
-        self.write(&line_of(&Line::from(&record)))?;
+        let synced = !matches!(record, Record::Visit(_));
+        self.write(&line_of(&Line::from(&record)), synced)?;
         self.rows.records.push(record);
         Ok(())
     }
@@ -318,12 +405,12 @@ impl RowsLog {
         Ok(std::fs::remove_file(&path).map_err(Error::io("remove", &path))?)
     }
 
-    fn write(&mut self, line: &str) -> Result<()> {
+    fn write(&mut self, line: &str, synced: bool) -> Result<()> {
         let Some((file, path)) = &mut self.file else { return Ok(()) };
-        Ok(file
-            .write_all(line.as_bytes())
-            .and_then(|()| file.sync_data())
-            .map_err(Error::io("write", path))?)
+        let synced = self.sync.due() || synced;
+        let written = file.write_all(line.as_bytes());
+        let done = written.and_then(|()| if synced { file.sync_data() } else { Ok(()) });
+        Ok(done.map_err(Error::io("write", path))?)
     }
 }
 
@@ -337,111 +424,5 @@ fn line_of(line: &impl Serialize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn setting(protocol: &str) -> Setting {
-        let text = str::to_string;
-        let (name, cpu, os, arch) = (text("board"), text("a76"), text("linux"), text("aarch64"));
-        let device = DeviceFacts { name, cpu, os, arch, cores: 4 };
-        let (engine, engine_version, dtype) = (text("fake"), text("1"), text("f32"));
-        let engine = EngineFacts { engine, engine_version, threads: 1, dtype, batch: 1 };
-        Setting {
-            device,
-            engine,
-            protocol: text(protocol),
-            sentinel: text("pool 8 @2x2"),
-            plan: text("none"),
-        }
-    }
-
-    fn open(path: &Path, protocol: &str) -> Result<RowsLog> {
-        RowsLog::open(path, setting(protocol), Session::default())
-    }
-
-    fn visit(subject: Subject, samples_us: &[f64]) -> Record {
-        let (again, sentinel_us) = (samples_us.len() > 1, Some([1.0, 1.5]));
-        Record::Visit(Visit { subject, again, inner: 7, samples_us: samples_us.to_vec(), sentinel_us })
-    }
-
-    #[test]
-    fn rows_outlive_a_kill_and_a_torn_line() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("rows.jsonl");
-        let mut log = open(&path, "p").expect("a new file");
-        let layer = |key: &str| Subject::Layer(key.to_string());
-        let arch: Arch = "r8:k3e3".parse().expect("an arch");
-        for record in [
-            visit(layer("a"), &[1.5, 2.5]),
-            visit(Subject::Network(arch, 2), &[3.0]),
-            visit(layer("a"), &[4.0]),
-        ] {
-            log.push(record).expect("written");
-        }
-        let error = open(&path, "p").err().expect("held").to_string();
-        assert!(error.contains("another process is measuring"), "{error}");
-        let rows = log.rows().clone();
-        drop(log);
-        assert_eq!(Rows::read(&path).expect("own file"), rows);
-        let whole = std::fs::read(&path).expect("a file");
-        for torn in [&b""[..], b"{\"layer\":\"a\",\"inn", b"\xff\xfe"] {
-            std::fs::write(&path, [&whole[..], torn].concat()).expect("written");
-            assert_eq!(Rows::read(&path).expect("passed over"), rows);
-            let log = open(&path, "p").expect("gone on with");
-            assert_eq!(log.rows().records[..4], rows.records);
-            assert_eq!(log.rows().records.len(), 5, "one session more");
-        }
-        open(&path, "p").expect("gone on with").remove().expect("removed");
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn another_tool_needs_to_say_little() {
-        let text = concat!(
-            "{\"kind\":\"latency-rows\",\"version\":1,\"device\":{\"name\":\"phone\"},",
-            "\"engine\":{\"engine\":\"tflite\",\"engine_version\":\"2.17\",\"threads\":1,\"dtype\":\"f32\",\"batch\":1}}\n",
-            "{\"layer\":\"pool 8 @2x2\",\"samples_us\":[2.5,2.6]}\n",
-            "{\"network\":\"r8:k3e3\",\"samples_us\":[40]}\n",
-        );
-        let rows = Rows::from_bytes("x", text.as_bytes()).expect("rows");
-        let visits: Vec<_> = rows.visits().collect();
-        assert_eq!((rows.setting.device.name.as_str(), visits.len()), ("phone", 2));
-        assert_eq!((visits[0].inner, visits[0].sentinel_us), (1, None));
-        assert_eq!(visits[1].subject, Subject::Network("r8:k3e3".parse().expect("an arch"), 1));
-    }
-
-    #[test]
-    fn other_settings_and_damage_are_refused() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("rows.jsonl");
-        drop(open(&path, "p").expect("a new file"));
-        let header = std::fs::read_to_string(&path).expect("a file");
-        let refused = |text: &str, protocol: &str| {
-            std::fs::write(&path, text).expect("written");
-            let error = open(&path, protocol).err().expect("refused").to_string();
-            assert_eq!(std::fs::read_to_string(&path).expect("still there"), text, "nothing is lost");
-            error
-        };
-        assert!(refused(&header, "other").contains("with other flags; finish that one"));
-        for (text, part) in [
-            ("nonsense".to_string(), "something else than rows"),
-            (header.replace("\"version\":1", "\"version\":2"), "version: expected 1, got 2"),
-            (header.replace("\"threads\":1", "\"threads\":0"), "threads: expected at least 1"),
-            (header.replace(KIND, "x"), "kind: expected latency-rows"),
-            (format!("{header}nonsense\n"), "line 3: visit"),
-            (format!("{header}{{\"layer\":\"a\"}}\n"), "line 3: samples_us: expected at least one"),
-            (format!("{header}{{\"layer\":\" \",\"samples_us\":[1]}}\n"), "line 3: visit"),
-            (format!("{header}{{\"layer\":\"a\",\"inner\":0,\"samples_us\":[1]}}\n"), "2^24 runs"),
-            (format!("{header}{{\"layer\":\"a\",\"samples_us\":[-1]}}\n"), "each of 1e-6"),
-            (
-                format!("{header}{{\"layer\":\"a\",\"samples_us\":[1],\"sentinel_us\":[0,1]}}\n"),
-                "sentinel_us",
-            ),
-            (format!("{header}{{\"layer\":\"a\",\"network\":\"r8:k3e3\",\"samples_us\":[1]}}\n"), "visit"),
-            (format!("{header}{{\"network\":\"r8:k3e3\",\"pass\":5,\"samples_us\":[1]}}\n"), "visit"),
-        ] {
-            let error = refused(&text, "p");
-            assert!(error.contains(part), "{part}: {error}");
-        }
-    }
-}
+#[path = "rows/tests.rs"]
+pub(crate) mod tests;

@@ -1,214 +1,283 @@
-//! One visit: prepare, calibrate, warm up, and sample between readings of the sentinel.
+//! One visit: prepare, warm up, read the sentinel, sample, read it again.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use supernet::space::LayerSpec;
 
-use super::drift::{is_quiet, undisturbed_us};
-use super::engine::{Engine, Run, Stopwatch};
+use super::engine::{Engine, Run, Stepped, Stopwatch};
 use super::measure::MeasureConfig;
-use super::rows::{LEAST_US, MOST_RUNS, Record, Rows, RowsLog, Subject, Visit};
-use super::stats;
+use super::rows::{LEAST_US, MOST_RUNS, Record, RowsLog, Samples, Subject, Visit};
+use super::undisturbed::NEAR;
 use crate::error::Result;
 
-/// Times runs, and adds up what it timed.
+/// Times runs, and knows how long it has been doing so.
 pub(super) struct Timer<'a> {
     stopwatch: &'a mut dyn Stopwatch,
     config: &'a MeasureConfig,
-    spent_ns: u64,
+    began_ns: u64,
+    waited_ns: u64,
+}
+
+/// What is visited.
+pub(super) struct Visited<'a> {
+    pub subject: &'a Subject,
+    pub layers: &'a [LayerSpec],
+    /// Fingerprint of the space that a sub-network is of.
+    pub space: Option<&'a str>,
+    /// Whether it is timed layer by layer, if an earlier visit has shown that.
+    pub in_place: Option<bool>,
+}
+
+/// Least and most samples of a visit.
+const LEAST_SAMPLES: usize = 10;
+const MOST_SAMPLES: usize = 100;
+/// Calls that warm up at least.
+const WARM_UP_CALLS: usize = 3;
+/// A visit of something long ends after so many times its usual length.
+const LONG_VISIT: u64 = 8;
+/// Runs of a network that is timed layer by layer, each a line of its own, for one preparation.
+const RUNS_IN_PLACE: usize = 4;
+
+/// How the run of a whole network is called.
+enum Prepared<'e> {
+    Whole(Run<'e>),
+    InPlace(Stepped<'e>),
 }
 
 impl<'a> Timer<'a> {
     pub fn new(stopwatch: &'a mut dyn Stopwatch, config: &'a MeasureConfig) -> Self {
-        Self { stopwatch, config, spent_ns: 0 }
+        let began_ns = stopwatch.now();
+        Self { stopwatch, config, began_ns, waited_ns: 0 }
     }
 
-    /// All that was timed so far.
-    pub fn spent(&self) -> Duration {
-        Duration::from_nanos(self.spent_ns)
+    /// Time since measuring began.
+    pub fn elapsed(&mut self) -> Duration {
+        Duration::from_nanos(self.elapsed_ns())
     }
 
-    fn prepare<'e>(&mut self, engine: &'e dyn Engine, layers: &[LayerSpec]) -> Result<Run<'e>> {
-        let mut run = None;
-        self.spent_ns += self.stopwatch.time(&mut || {
-            run = Some(engine.prepare(layers)?);
-            Ok(())
-        })?;
-        Ok(run.expect("set by the call that was timed"))
+    fn elapsed_ns(&mut self) -> u64 {
+        self.stopwatch.now() - self.began_ns
     }
 
-    /// Prepares a subject, warms it up and samples it; `inner` runs a sample, if that is known already.
+    /// Prepares a subject, warms it up and samples it; appends what it took to the log.
     pub fn visit(
         &mut self,
         engine: &dyn Engine,
-        (subject, layers): (&Subject, &[LayerSpec]),
-        inner: u64,
+        visited: &Visited<'_>,
         watch: &mut Watch<'_>,
         log: &mut RowsLog,
     ) -> Result<()> {
         watch.begin(self)?;
-        let mut run = self.prepare(engine, layers)?;
-        let inner = self.calibrated(inner, &mut *run)?;
-        self.sample_quietly((subject, inner), &mut *run, watch, log)
-    }
-
-    /// Takes samples between readings of the sentinel until there are enough of an undisturbed machine, or patience is
-    /// at an end.
-    fn sample_quietly(
-        &mut self,
-        (subject, inner): (&Subject, u64),
-        run: &mut dyn FnMut() -> Result<()>,
-        watch: &mut Watch<'_>,
-        log: &mut RowsLog,
-    ) -> Result<()> {
-        let wanted = self.config.visit_samples.max(1);
-        let (mut good, mut taken, mut again) = (0, 0, false);
-        while good < wanted && taken < self.config.patience.max(1) * wanted {
-            watch.wait(self)?;
-            let (before, began) = (watch.last_us, self.spent());
-            let mut samples_us = Vec::new();
-            while samples_us.len() < wanted
-                && (samples_us.is_empty() || self.spent() - began < self.config.between_readings)
-            {
-                samples_us.push(self.sample(inner, run)?);
+        match self.prepare(engine, visited)? {
+            (Prepared::Whole(mut run), shortest_ns) => {
+                let inner = self.inner(shortest_ns);
+                let waited = watch.wait(self)?;
+                let samples = Samples::Whole(self.sample(inner, &mut *run)?);
+                let after = watch.read(self)?.lowest;
+                self.write(visited, Line { inner, samples, waited, after, again: false }, log)
             }
-            let sentinel_us = Some([before, watch.read(self)?]);
-            taken += samples_us.len();
-            good += if watch.is_quiet() { samples_us.len() } else { 0 };
-            log.push(Record::Visit(Visit {
-                subject: subject.clone(),
-                again,
-                inner,
-                samples_us,
-                sentinel_us,
-            }))?;
-            again = true;
+            (Prepared::InPlace(mut run), _) => self.sample_in_place(visited, &mut *run, watch, log),
         }
-        Ok(())
     }
 
-    /// Warms up; the number of runs in a sample, found out where it is 0.
-    fn calibrated(&mut self, inner: u64, run: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
-        if inner > 0 {
-            self.warm_up(inner, run)?;
-            return Ok(inner);
+    /// The subject, warmed up, and the shortest time of a run, in nanoseconds. A network that takes longer than the fast
+    /// state of a shared machine lasts is timed layer by layer, where the engine can do that.
+    fn prepare<'e>(&mut self, engine: &'e dyn Engine, visited: &Visited<'_>) -> Result<(Prepared<'e>, u64)> {
+        if visited.in_place != Some(true) {
+            let mut run = engine.prepare(visited.layers)?;
+            let shortest = self.warm_up(&mut *run)?;
+            let long = matches!(visited.subject, Subject::Network(_))
+                && shortest >= self.config.in_place_from.as_nanos() as u64;
+            if visited.in_place.is_some() || !long {
+                return Ok((Prepared::Whole(run), shortest));
+            }
         }
-        let inner = self.calibrate(1, run)?;
-        self.warm_up(inner, run)?;
-        // a cold run is slow: what sufficed for it may be too few now
-        self.calibrate(inner, run)
+        match engine.prepare_stepped(visited.layers)? {
+            Some(mut run) => {
+                run(&mut || ())?;
+                Ok((Prepared::InPlace(run), 0))
+            }
+            None => {
+                let mut run = engine.prepare(visited.layers)?;
+                let shortest = self.warm_up(&mut *run)?;
+                Ok((Prepared::Whole(run), shortest))
+            }
+        }
+    }
+
+    /// Runs it until it is warm; the shortest run, in nanoseconds.
+    fn warm_up(&mut self, run: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
+        let (start, most) = (self.elapsed_ns(), self.config.warm_up.as_nanos() as u64);
+        let (mut shortest, mut calls) = (u64::MAX, 0);
+        while calls < WARM_UP_CALLS || self.elapsed_ns() - start < most {
+            shortest = shortest.min(self.stopwatch.time(run)?);
+            calls += 1;
+            // a clock that stands still warms nothing up
+            if calls as u64 >= MOST_RUNS {
+                break;
+            }
+        }
+        Ok(shortest)
+    }
+
+    /// Runs per sample.
+    fn inner(&self, shortest_ns: u64) -> u64 {
+        let ticks = self.config.sample_ticks.saturating_mul(self.stopwatch.tick());
+        let target = (self.config.sample.as_nanos() as u64).max(ticks);
+        target.div_ceil(shortest_ns.max(1)).clamp(1, MOST_RUNS)
+    }
+
+    /// Samples, in microseconds per run. The first one, whose caches the sentinel has filled, does not count.
+    fn sample(&mut self, inner: u64, run: &mut dyn FnMut() -> Result<()>) -> Result<Vec<f64>> {
+        self.time(inner, run)?;
+        let (start, visit) = (self.elapsed_ns(), self.config.visit.as_nanos() as u64);
+        let mut samples = Vec::with_capacity(MOST_SAMPLES);
+        loop {
+            samples.push(significant(self.time(inner, run)? as f64 / inner as f64 / 1e3));
+            let spent = self.elapsed_ns() - start;
+            let enough = spent >= visit && samples.len() >= LEAST_SAMPLES;
+            if enough || samples.len() >= MOST_SAMPLES || spent >= LONG_VISIT * visit {
+                return Ok(samples);
+            }
+        }
     }
 
     /// Nanoseconds of `inner` runs.
     fn time(&mut self, inner: u64, run: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
-        let spent = self.stopwatch.time(&mut || (0..inner).try_for_each(|_| run()))?;
-        self.spent_ns += spent;
-        Ok(spent)
+        self.stopwatch.time(&mut || (0..inner).try_for_each(|_| run()))
     }
 
-    /// Microseconds a run; at least the least that rows may hold, so that a clock that stood still gives no zero.
-    fn sample(&mut self, inner: u64, run: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
-        Ok((self.time(inner, run)? as f64 / inner as f64 / 1e3).max(LEAST_US))
-    }
-
-    /// The number of runs, `start` or more, that makes a sample long enough.
-    fn calibrate(&mut self, start: u64, run: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
-        let ticks = self.config.sample_ticks.saturating_mul(self.stopwatch.tick());
-        let target = (self.config.sample.as_nanos() as u64).max(ticks).max(1);
-        let mut inner = start;
-        loop {
-            let spent = self.time(inner, run)?;
-            if spent >= target || inner >= MOST_RUNS {
-                return Ok(inner);
-            }
-            let wanted = 1.1 * inner as f64 * target as f64 / spent.max(1) as f64;
-            inner = (wanted.ceil() as u64).clamp(inner + 1, 10 * inner).min(MOST_RUNS);
-        }
-    }
-
-    /// Throws samples away until the last few do not fall any more.
-    fn warm_up(&mut self, inner: u64, run: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-        let window = self.config.warmup_window;
-        let mut samples = Vec::with_capacity(self.config.max_warmup);
-        while samples.len() < self.config.max_warmup {
-            samples.push(self.sample(inner, run)?);
-            if samples.len() >= window && !stats::falling(&samples[samples.len() - window..]) {
-                break;
-            }
+    /// Times the layers of some runs, each between readings of the sentinel.
+    fn sample_in_place(
+        &mut self,
+        visited: &Visited<'_>,
+        run: &mut dyn FnMut(&mut dyn FnMut()) -> Result<()>,
+        watch: &mut Watch<'_>,
+        log: &mut RowsLog,
+    ) -> Result<()> {
+        for index in 0..RUNS_IN_PLACE {
+            let waited = watch.wait(self)?;
+            let mut laps = Vec::with_capacity(visited.layers.len());
+            let (stopwatch, mut last) = (&mut *self.stopwatch, 0);
+            last += stopwatch.now();
+            run(&mut || {
+                let now = stopwatch.now();
+                laps.push(significant((now - last) as f64 / 1e3));
+                last = now;
+            })?;
+            let after = watch.read(self)?.lowest;
+            let (samples, again) = (Samples::InPlace(vec![laps]), index > 0);
+            self.write(visited, Line { inner: 1, samples, waited, after, again }, log)?;
         }
         Ok(())
     }
+
+    fn write(&mut self, visited: &Visited<'_>, line: Line, log: &mut RowsLog) -> Result<()> {
+        let Line { inner, samples, waited, after, again } = line;
+        log.push(Record::Visit(Visit {
+            subject: visited.subject.clone(),
+            space: visited.space.map(str::to_string),
+            again,
+            inner,
+            samples,
+            arrival_us: Some(waited.arrival),
+            sentinel_us: Some([waited.before, after]),
+            at_seconds: Some(self.elapsed().as_millis() as f64 / 1e3),
+        }))
+    }
 }
 
-/// The sentinel, and what it took of late; not calibrated before it is needed.
+/// What a visit adds to the log.
+struct Line {
+    inner: u64,
+    samples: Samples,
+    waited: Waited,
+    after: f64,
+    again: bool,
+}
+
+/// What the sentinel took before a visit, in microseconds.
+#[derive(Clone, Copy)]
+struct Waited {
+    /// When the visit arrived: whatever the machine did then.
+    arrival: f64,
+    /// Just before the samples, when waiting was over.
+    before: f64,
+}
+
+/// One reading of the sentinel, in microseconds per run.
+struct Reading {
+    lowest: f64,
+    middle: f64,
+}
+
+/// A time to five significant digits: finer than any is known. At least the least that rows may hold, so that a clock
+/// that stood still gives no zero.
+fn significant(us: f64) -> f64 {
+    let us = us.max(LEAST_US);
+    let scale = 10f64.powi(4 - us.log10().floor() as i32);
+    (us * scale).round() / scale
+}
+
+/// The sentinel, and how fast it is known to be.
 pub(super) struct Watch<'a> {
     run: &'a mut (dyn FnMut() -> Result<()> + Send),
     inner: u64,
-    last_us: f64,
-    recent: VecDeque<f64>,
+    /// Its fast time, in microseconds, once that is known.
+    pub fast_us: Option<f64>,
 }
 
-/// Readings by which the present speed of an undisturbed machine is told.
-const RECENT: usize = 200;
-/// Samples of one reading, of which the median counts; the one before them, whose caches others have filled, does not.
+/// Runs of one reading.
 const READING: usize = 3;
-/// Readings to wait for an undisturbed machine before sampling goes on all the same: about a fifth of a second.
-const WAIT: usize = 600;
+/// Runs to wait for the fast state: about as long as the visit itself takes.
+const WAIT: usize = 40;
 
 impl<'a> Watch<'a> {
-    pub fn new(run: &'a mut (dyn FnMut() -> Result<()> + Send), rows: &Rows) -> Self {
-        let readings: Vec<f64> = rows.visits().filter_map(|visit| visit.sentinel_us).flatten().collect();
-        let recent = readings[readings.len().saturating_sub(RECENT)..].iter().copied().collect();
-        Self { run, inner: 0, last_us: 0.0, recent }
+    pub fn new(run: &'a mut (dyn FnMut() -> Result<()> + Send)) -> Self {
+        Self { run, inner: 0, fast_us: None }
     }
 
-    /// Calibrates it, the first time, and reads it.
+    /// Finds out how many runs are long enough for the clock, the first time.
     fn begin(&mut self, timer: &mut Timer<'_>) -> Result<()> {
         if self.inner == 0 {
-            timer.warm_up(1, self.run)?;
             self.inner = 1;
             let shortest = timer.config.sample_ticks.saturating_mul(timer.stopwatch.tick());
             while timer.time(self.inner, self.run)? < shortest && self.inner < MOST_RUNS {
                 self.inner *= 2;
             }
-            self.read(timer)?;
         }
         Ok(())
     }
 
-    /// The sentinel's time now, in microseconds a run.
     fn look(&mut self, timer: &mut Timer<'_>) -> Result<f64> {
-        timer.sample(self.inner, self.run)?;
-        let samples = (0..READING).map(|_| timer.sample(self.inner, self.run)).collect::<Result<Vec<_>>>()?;
-        self.last_us = stats::median(&samples);
-        Ok(self.last_us)
+        Ok(significant(timer.time(self.inner, self.run)? as f64 / self.inner as f64 / 1e3))
     }
 
-    /// The same, remembered: it tells what is usual.
-    fn read(&mut self, timer: &mut Timer<'_>) -> Result<f64> {
-        self.look(timer)?;
-        self.recent.push_back(self.last_us);
-        if self.recent.len() > RECENT {
-            self.recent.pop_front();
+    /// The sentinel's time now.
+    fn read(&mut self, timer: &mut Timer<'_>) -> Result<Reading> {
+        let mut runs = [0.0; READING];
+        for run in &mut runs {
+            *run = self.look(timer)?;
         }
-        Ok(self.last_us)
+        runs.sort_by(f64::total_cmp);
+        Ok(Reading { lowest: runs[0], middle: runs[READING / 2] })
     }
 
-    /// Whether the last reading is of an undisturbed machine.
-    fn is_quiet(&self) -> bool {
-        undisturbed_us(self.recent.iter().copied().collect()).is_none_or(|us| is_quiet(self.last_us, us))
-    }
-
-    /// Looks at it until the machine is undisturbed, or patience is at an end. What is seen meanwhile is not remembered:
-    /// a long disturbance would become what is usual.
-    fn wait(&mut self, timer: &mut Timer<'_>) -> Result<()> {
+    /// Waits until the fast state is met, or patience is at an end: a visit that begins in it is likely to see it. Half of
+    /// the time at most is spent waiting.
+    fn wait(&mut self, timer: &mut Timer<'_>) -> Result<Waited> {
+        let Reading { lowest, middle: arrival } = self.read(timer)?;
+        let mut before = lowest;
+        let Some(fast) = self.fast_us else { return Ok(Waited { arrival, before }) };
+        let start = timer.elapsed_ns();
         for _ in 0..WAIT {
-            if self.is_quiet() {
+            let waited = timer.waited_ns + (timer.elapsed_ns() - start);
+            if before <= (1.0 + NEAR) * fast || 2 * waited > timer.elapsed_ns() {
                 break;
             }
-            self.look(timer)?;
+            before = self.look(timer)?;
         }
-        Ok(())
+        timer.waited_ns += timer.elapsed_ns() - start;
+        Ok(Waited { arrival, before })
     }
 }

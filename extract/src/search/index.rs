@@ -94,7 +94,7 @@ pub struct CostIndex {
 fn layer_costs(layer: &LayerSpec, model: &LatencyModel<'_>) -> Result<Costs> {
     let (latency, cost) = (model.layer(layer)?, cost(std::slice::from_ref(layer)));
     Ok(Costs {
-        latency_us: latency.median_us,
+        latency_us: latency.us,
         latency_upper_us: latency.high_us,
         macs: cost.macs,
         params: cost.params,
@@ -132,7 +132,7 @@ impl CostIndex {
         let mut genes = vec![0; self.genome.len()];
         self.genome.encode(&self.space, arch, &mut genes).expect("the space's own sub-network");
         let constant = model.constant();
-        let (latency_us, latency_upper_us) = (constant.median_us, constant.high_us);
+        let (latency_us, latency_upper_us) = (constant.us, constant.high_us);
         let mut fixed = vec![Costs::default(); self.stages.len()];
         fixed[0] = Costs { latency_us, latency_upper_us, ..Costs::default() };
         let mut latest = 0;
@@ -312,7 +312,7 @@ mod tests {
                 let layers = space.lower(&arch).expect("legal");
                 let (latency, exact) = (model.network(&layers).expect("covered"), cost(&layers));
                 let costs = index.costs(&arch).expect("legal");
-                assert!((costs.latency_us / latency.median_us - 1.0).abs() < 1e-12, "{name}: {arch}");
+                assert!((costs.latency_us / latency.us - 1.0).abs() < 1e-12, "{name}: {arch}");
                 assert!((costs.latency_upper_us / latency.high_us - 1.0).abs() < 1e-12, "{arch}");
                 assert_eq!(
                     (costs.macs, costs.params, costs.peak_activation_bytes),
@@ -360,8 +360,8 @@ mod tests {
         let table = made_up(&space);
         let rows = table.rows().iter().map(|(key, row)| {
             let hash = blake3::hash(key.as_bytes()).as_bytes()[1];
-            let median_us = row.median_us * (0.2 + f64::from(hash) / 64.0);
-            (key.clone(), crate::latency::Row { median_us, low_us: median_us, high_us: median_us, ..*row })
+            let us = row.us * (0.2 + f64::from(hash) / 64.0);
+            (key.clone(), crate::latency::Row { us, interval_us: Some([us, us]), ..*row })
         });
         let (device, engine) = (table.device.clone(), table.engine.clone());
         let table =

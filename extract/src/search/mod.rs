@@ -16,4 +16,4 @@ pub use evolution::{SearchConfig, SearchReport, evolve};
 pub use found::Found;
 pub use index::{Candidate, CostIndex, Costs};
 pub use objective::{Objective, StandIn};
-pub use promise::{Kept, Promised, measure_promised, promised};
+pub use promise::{Promised, Wanted, promised, searched, subjects};

@@ -1,11 +1,10 @@
 //! Whether limits are kept: sub-networks that searches find for them are measured.
 //!
-//! A search looks for what a table expects too little of, so its sub-networks are harder to be right about than random
+//! A search looks for what a table predicts too little for, so its sub-networks are harder to be right about than random
 //! ones.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use supernet::space::{Arch, sampler};
 
@@ -15,8 +14,7 @@ use super::index::CostIndex;
 use super::objective::Objective;
 use crate::error::Result;
 use crate::latency::fitted::Part;
-use crate::latency::rows::{SEARCHED, SEARCHED_AGAIN};
-use crate::latency::{Instruments, MeasureConfig, Progress, RowsLog, SearchedRow, Subject, measure};
+use crate::latency::{Folded, SearchedRow, Subject, Subjects};
 
 /// A sub-network that was found for a limit.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,93 +23,83 @@ pub struct Promised {
     pub limit_us: f64,
     /// The sub-network.
     pub arch: Arch,
-    /// What is expected of it, in microseconds.
+    /// What is predicted for it, in microseconds.
     pub predicted_us: f64,
 }
 
 /// Candidates of each search: what is found later differs little.
 const CANDIDATES: usize = 6000;
 
-/// Searches for so many latency limits, evenly spread between the least latency and the largest sub-network's, with
-/// each of the objectives.
+/// Which limits are searched for, and what is of no use.
+pub struct Wanted<'a> {
+    /// Latency limits, evenly spread between the least latency and the largest sub-network's.
+    pub limits: usize,
+    /// Sub-networks for each limit, all distinct.
+    pub each: usize,
+    /// Sub-networks that had a part in the prediction.
+    pub spent: &'a BTreeSet<Arch>,
+    /// Decides the searches' random choices.
+    pub seed: u64,
+}
+
+/// Searches for latency limits with one objective after the other, until there are as many sub-networks as are wanted for
+/// each limit; fewer where the objectives find no others.
 ///
 /// # Errors
 /// As [`evolve`].
 pub fn promised(
     index: &CostIndex,
     objectives: &[&dyn Objective],
-    limits: usize,
-    seed: u64,
+    wanted: &Wanted<'_>,
     stop: &AtomicBool,
 ) -> Result<Vec<Promised>> {
     let least = index.least(super::Quantity::Latency).1.latency_upper_us;
     let largest = index.costs(&sampler::largest(index.space())).expect("of the space").latency_upper_us;
-    let mut found = Vec::new();
-    for step in 0..limits {
-        let limit_us = least + (largest - least) * (step as f64 + 0.5) / limits as f64;
+    let (mut found, mut seen) = (Vec::new(), wanted.spent.clone());
+    for step in 0..wanted.limits {
+        let limit_us = least + (largest - least) * (step as f64 + 0.5) / wanted.limits as f64;
+        let limits = Limits { latency_us: Some(limit_us), ..Limits::default() };
+        let mut left = wanted.each;
         for (number, objective) in objectives.iter().enumerate() {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(found);
+            if left == 0 || stop.load(Ordering::Relaxed) {
+                break;
             }
-            let config = SearchConfig {
-                seed: seed.wrapping_add((step * objectives.len() + number) as u64),
-                candidates: CANDIDATES,
-                ..SearchConfig::default()
-            };
-            let limits = Limits { latency_us: Some(limit_us), ..Limits::default() };
+            let seed = wanted.seed.wrapping_add((step * objectives.len() + number) as u64);
+            let config = SearchConfig { seed, candidates: CANDIDATES, ..SearchConfig::default() };
             let best = evolve(index, *objective, &limits, &config, stop)?.best;
-            let predicted_us = 1e3 * best.latency_ms;
-            found.push(Promised { limit_us, arch: best.arch, predicted_us });
+            if seen.insert(best.arch.clone()) {
+                found.push(Promised { limit_us, arch: best.arch, predicted_us: 1e3 * best.latency_ms });
+                left -= 1;
+            }
         }
     }
     Ok(found)
 }
 
-/// What came of measuring them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Kept {
-    /// Those that there was time for, and of which some samples count.
-    pub searched: Vec<SearchedRow>,
-    /// Time that was measured.
-    pub spent: Duration,
-    /// Whether `stop` ended it.
-    pub interrupted: bool,
-}
-
-/// Measures them, each sub-network once: to learn from them how far a search's sub-networks exceed what is expected of
-/// them, or to judge that.
+/// The sub-networks as subjects to measure.
 ///
 /// # Errors
-/// Passes on what the engine and the log say.
-pub fn measure_promised(
-    index: &CostIndex,
-    (promised, part): (&[Promised], Part),
-    instruments: Instruments<'_>,
-    config: &MeasureConfig,
-    log: &mut RowsLog,
-    progress: &mut dyn FnMut(Progress<'_>),
-    stop: &AtomicBool,
-) -> Result<Kept> {
-    let pass = if part == Part::Fit { SEARCHED } else { SEARCHED_AGAIN };
-    let mut subjects = BTreeMap::new();
-    for Promised { arch, .. } in promised {
-        subjects.insert(Subject::Network(arch.clone(), pass), index.space().lower(arch)?);
-    }
-    let measured = measure(&subjects, instruments, &config.for_networks(), log, progress, stop)?;
+/// If one is not in the space.
+pub fn subjects(index: &CostIndex, promised: &[Promised]) -> Result<Subjects> {
+    let subject =
+        |Promised { arch, .. }: &Promised| Ok((Subject::Network(arch.clone()), index.space().lower(arch)?));
+    promised.iter().map(subject).collect()
+}
+
+/// What was measured of them: to learn from them how far a search's sub-networks exceed what is predicted for them, or to
+/// judge that. Those without a sample are left out.
+pub fn searched(promised: &[Promised], part: Part, folded: &Folded<'_>) -> Vec<SearchedRow> {
+    let rounded = |us: f64| crate::file::rounded(us, 6);
     let row = |Promised { limit_us, arch, predicted_us }: &Promised| {
-        let observed = measured.observed.get(&Subject::Network(arch.clone(), pass))?;
-        if observed.visits.is_empty() {
-            return None;
-        }
-        let rounded = |us: f64| crate::file::rounded(us, 6);
+        let subject = Subject::Network(arch.clone());
         Some(SearchedRow {
             limit_us: rounded(*limit_us),
             arch: arch.clone(),
             part,
             predicted_us: rounded(*predicted_us),
-            measured_us: rounded(observed.row(config.half_width).median_us),
+            took: folded.row(&subject)?,
+            sessions: folded.measured.get(&subject)?.clone(),
         })
     };
-    let searched = promised.iter().filter_map(row).collect();
-    Ok(Kept { searched, spent: measured.spent, interrupted: measured.interrupted })
+    promised.iter().filter_map(row).collect()
 }

@@ -273,28 +273,42 @@ impl FoldedNetwork {
     /// # Errors
     /// As [`FoldedNetwork::forward`].
     pub fn forward_maps(&self, maps: Tensor) -> Result<Tensor> {
-        let (mut x, kernels) = (maps, self.kernels);
+        self.forward_layers(maps, &mut || ())
+    }
+
+    /// As [`FoldedNetwork::forward_maps`]; calls `done` after each layer, so that layers can be timed in place.
+    ///
+    /// # Errors
+    /// As [`FoldedNetwork::forward`].
+    pub fn forward_layers(&self, maps: Tensor, done: &mut dyn FnMut()) -> Result<Tensor> {
+        let mut x = maps;
         for layer in &self.layers {
-            x = match layer {
-                Folded::Dense(dense) => dense.forward(&x, kernels)?,
-                Folded::Residual(dense) => {
-                    let y = dense.forward(&x, kernels)?;
-                    kernels.add_assign(&y, &x)?;
-                    y
-                }
-                Folded::MaxPool => kernels.max_pool(&x)?, // [C, N, H/2, W/2]
-                Folded::Bottleneck(block) => block.forward(&x, kernels)?,
-                Folded::Block(block) => block.forward(&x, kernels)?,
-                Folded::HeadConv(product) | Folded::Mix(product) => product.forward_maps(&x, kernels)?,
-                Folded::Pool => kernels.mean(&x)?.unsqueeze(2)?.unsqueeze(3)?, // [C, N, 1, 1]
-                Folded::Classifier(linear) => linear.forward_maps(&x, kernels)?, // [classes, N, 1, 1]
-            };
+            x = layer.forward(&x, self.kernels)?;
+            done();
         }
         Ok(x)
     }
 }
 
 impl Folded {
+    /// `[C, N, H, W] -> [C', N, H', W']`.
+    fn forward(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        match self {
+            Self::Dense(dense) => dense.forward(x, kernels),
+            Self::Residual(dense) => {
+                let y = dense.forward(x, kernels)?;
+                kernels.add_assign(&y, x)?;
+                Ok(y)
+            }
+            Self::MaxPool => Ok(kernels.max_pool(x)?), // [C, N, H/2, W/2]
+            Self::Bottleneck(block) => block.forward(x, kernels),
+            Self::Block(block) => block.forward(x, kernels),
+            Self::HeadConv(product) | Self::Mix(product) => product.forward_maps(x, kernels),
+            Self::Pool => Ok(kernels.mean(x)?.unsqueeze(2)?.unsqueeze(3)?), // [C, N, 1, 1]
+            Self::Classifier(linear) => linear.forward_maps(x, kernels),    // [classes, N, 1, 1]
+        }
+    }
+
     fn mix(mix: &FeatureMix, kernels: Kernels) -> Result<Self> {
         let (convolution, activation) = mix.parts();
         let weight = convolution.weight();

@@ -292,6 +292,17 @@ impl SearchSpace {
         Ok(narrowed)
     }
 
+    /// The space with the input resolutions of `other` as well: the smallest in which the sub-networks of both lie, if
+    /// they differ in resolutions only.
+    #[must_use]
+    pub fn at_resolutions_of(&self, other: &Self) -> Self {
+        let mut wider = self.clone();
+        wider.file.resolutions.extend(&other.file.resolutions);
+        wider.file.resolutions.sort_unstable();
+        wider.file.resolutions.dedup();
+        wider
+    }
+
     /// Whether the sub-network lies in this space.
     ///
     /// # Errors

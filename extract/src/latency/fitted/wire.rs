@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use supernet::Error;
+use supernet::space::SearchSpace;
 
-use super::{NetworkRow, SearchedRow, SpaceFit, Validation};
+use super::{NetworkRow, SearchedRow, SpaceFit, Validation, ValidationTypical};
 use crate::error::Result;
 use crate::latency::correction::Correction;
 
@@ -11,34 +12,39 @@ use crate::latency::correction::Correction;
 #[serde(deny_unknown_fields)]
 pub(in crate::latency) struct SpaceWire {
     name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    space: Option<SearchSpace>,
     resolutions: Vec<usize>,
     correction: Correction,
-    /// Follows from the lists; for a reader.
+    /// Both follow from the lists; for a reader.
     validation: Validation,
+    validation_typical: ValidationTypical,
     networks: Vec<NetworkRow>,
     searched: Vec<SearchedRow>,
 }
 
 impl From<&SpaceFit> for SpaceWire {
     fn from(fit: &SpaceFit) -> Self {
-        let validation = fit.validation();
-        let SpaceFit { name, resolutions, correction, networks, searched } = fit.clone();
-        Self { name, resolutions, correction, validation, networks, searched }
+        let (validation, validation_typical) = (fit.validation(), fit.validation_typical());
+        let SpaceFit { name, space, resolutions, correction, networks, searched } = fit.clone();
+        Self { name, space, resolutions, correction, validation, validation_typical, networks, searched }
     }
 }
 
 impl SpaceWire {
     /// What is known, if the numbers can be and the validation follows from the lists; `place` names the file.
     pub fn checked(self, place: &str) -> Result<SpaceFit> {
-        let Self { name, resolutions, correction, validation, networks, searched } = self;
-        let fit = SpaceFit { name, resolutions, correction, networks, searched };
+        let Self { name, space, resolutions, correction, validation, validation_typical, networks, searched } =
+            self;
+        let fit = SpaceFit { name, space, resolutions, correction, networks, searched };
         fit.check(place)?;
-        let (expected, got) = (fit.validation(), validation);
+        let (expected, got) =
+            ((fit.validation(), fit.validation_typical()), (validation, validation_typical));
         if expected != got {
             let field = format!("validation of space {}", fit.name);
-            let (expected, got) =
-                (format!("{expected:?}, which follows from the networks"), format!("{got:?}"));
-            return Err(Error::invalid(place, field, expected, got).into());
+            return Err(Error::invalid(place, field, "what follows from the networks", "something else")
+                .and_then_do("undo what was edited, or measure it again")
+                .into());
         }
         Ok(fit)
     }

@@ -1,8 +1,9 @@
 use super::*;
-use crate::latency::drift::tests::setting;
-use crate::latency::rows::{Record, Setting, Subject, Visit};
-use crate::latency::{LatencyModel, SENTINEL};
-use supernet::space::{preset, sampler};
+use crate::latency::fitted::tests::measured;
+use crate::latency::rows::tests::{setting, visit_of};
+use crate::latency::rows::{Record, Session, Setting, Subject, Visit};
+use crate::latency::{LatencyKind, LatencyModel, SENTINEL};
+use supernet::space::{Arch, preset, sampler};
 
 /// A table whose every row has made-up but plausible numbers: a fixed cost and one that grows with MACs.
 pub(crate) fn made_up(space: &SearchSpace) -> LatencyTable {
@@ -10,18 +11,17 @@ pub(crate) fn made_up(space: &SearchSpace) -> LatencyTable {
     let row = |layer: &LayerSpec| {
         let macs = supernet::space::cost(std::slice::from_ref(layer)).macs as f64;
         let hash = f64::from(blake3::hash(layer.key().as_bytes()).as_bytes()[0]);
-        let median_us = 1.0 + macs / 5000.0 * (1.0 + hash / 1000.0);
-        let (low_us, high_us) = (0.99 * median_us, 1.02 * median_us);
+        let us = 1.0 + macs / 5000.0 * (1.0 + hash / 1000.0);
         Row {
-            median_us,
-            low_us,
-            high_us,
+            us,
+            interval_us: Some([us / 1.016, 1.016 * us]),
+            typical_us: 1.5 * us,
             mad_us: 0.1,
-            std_us: 0.15,
-            samples: 50,
-            outliers: 1,
-            visits: 10,
-            discarded: 2,
+            samples: 500,
+            visits: 25,
+            confirmed: 8,
+            undisturbed: true,
+            accepted: true,
             converged: true,
         }
     };
@@ -29,7 +29,7 @@ pub(crate) fn made_up(space: &SearchSpace) -> LatencyTable {
     let device = DeviceFacts::this_machine(Some("made-up"));
     let mut table =
         LatencyTable::new("made-up.json", device, engine(), "none", rows).expect("checked numbers");
-    table.sentinel = Some(Watched { name: SENTINEL.to_string(), usual_us: 5.5 });
+    table.sentinel = Some(Watched { name: SENTINEL.to_string(), fast_us: Some(5.5) });
     table
 }
 
@@ -60,9 +60,9 @@ fn networks_are_sums_and_a_missing_layer_is_named() {
     let layers = tiny.lower(&sampler::largest(&tiny)).expect("legal");
     let model = LatencyModel::new(&table, &tiny);
     let sum = model.network(&layers).expect("covered");
-    let by_hand: f64 = layers.iter().map(|layer| table.rows()[&layer.key()].median_us).sum();
-    assert!((sum.median_us / by_hand - 1.0).abs() < 1e-12);
-    assert!(sum.high_us > sum.median_us && model.kept(1.0, 2.0).is_none());
+    let by_hand: f64 = layers.iter().map(|layer| table.rows()[&layer.key()].us).sum();
+    assert!((sum.us / by_hand - 1.0).abs() < 1e-12);
+    assert!(sum.high_us > sum.us && model.kept(1.0, 2.0).is_none());
     assert_eq!(table.coverage(&tiny).expect("a space").missing, Vec::<String>::new());
     let missing = table.coverage(&fashion).expect("a space");
     assert!(missing.missing.len() > 50 && missing.missing.len() <= missing.layers);
@@ -73,129 +73,300 @@ fn networks_are_sums_and_a_missing_layer_is_named() {
     }
 }
 
-/// Rows of all layers of `tiny`, a visit each, and of networks that take 1.2 times the sum and 3 us.
-fn rows_of_networks(networks: usize, sentinel_us: f64) -> Rows {
-    let space = preset("tiny").expect("a preset");
-    let table = made_up(&space);
-    let speed = sentinel_us / 5.5;
-    let visit = |subject: Subject, us: f64| {
-        let (samples_us, sentinel_us) = (vec![us * speed; 6], Some([sentinel_us; 2]));
-        Record::Visit(Visit { subject, again: false, inner: 1, samples_us, sentinel_us })
-    };
-    let mut records: Vec<Record> =
-        table.rows().iter().map(|(key, row)| visit(Subject::Layer(key.clone()), row.median_us)).collect();
-    let mut rng = supernet::random::rng_for("test", 0, &[]);
-    for _ in 0..networks {
-        let arch = sampler::random(&space, &mut rng);
-        let layers = space.lower(&arch).expect("legal");
-        let sum = LatencyModel::new(&table, &space).network(&layers).expect("covered").median_us;
-        records.push(visit(Subject::Network(arch.clone(), 1), 1.2 * sum + 3.0));
-        records.push(visit(Subject::Network(arch, 2), 1.2 * sum + 3.0));
+/// Twenty visits of each layer of `tiny`, and of networks that take 1.2 times the sum and 3 us, in a session that began at
+/// this time; everything takes `factor` times as long, the sentinel too.
+struct MadeRows {
+    unix_seconds: u64,
+    networks: usize,
+    factor: f64,
+    sentinel_us: f64,
+}
+
+impl MadeRows {
+    fn rows(&self) -> Rows {
+        let space = preset("tiny").expect("a preset");
+        let table = made_up(&space);
+        let fingerprint = space.fingerprint_at_any_resolution();
+        let begun = Session { unix_seconds: self.unix_seconds, ..Session::default() };
+        let mut records = vec![Record::Session(begun)];
+        for (key, row) in table.rows() {
+            self.visits(&mut records, Subject::Layer(key.clone()), row.us);
+        }
+        let mut rng = supernet::random::rng_for("test", self.unix_seconds, &[]);
+        for _ in 0..self.networks {
+            let arch = sampler::random(&space, &mut rng);
+            let layers = space.lower(&arch).expect("legal");
+            let sum = LatencyModel::new(&table, &space).network(&layers).expect("covered").us;
+            self.visits(&mut records, Subject::Network(arch), 1.2 * sum + 3.0);
+        }
+        for record in &mut records {
+            if let Record::Visit(visit @ Visit { subject: Subject::Network(_), .. }) = record {
+                visit.space = Some(fingerprint.clone());
+            }
+        }
+        let setting = Setting { sentinel: SENTINEL.to_string(), engine: engine(), ..setting() };
+        Rows { setting, records }
     }
-    let layer = table.sentinel.expect("made up").name;
-    Rows { setting: Setting { sentinel: layer, engine: engine(), ..setting() }, records }
+
+    fn visits(&self, records: &mut Vec<Record>, subject: Subject, us: f64) {
+        for _ in 0..20 {
+            let sentinel = Some([self.sentinel_us; 2]);
+            records.push(visit_of(subject.clone(), &[us * self.factor; 3], sentinel));
+        }
+    }
+}
+
+fn made_rows(unix_seconds: u64, networks: usize) -> MadeRows {
+    MadeRows { unix_seconds, networks, factor: 1.0, sentinel_us: 5.5 }
+}
+
+fn tiny_table(rows: &Rows) -> LatencyTable {
+    LatencyTable::from_rows("x", rows, 0.05, Some(&preset("tiny").expect("a preset"))).expect("sound")
 }
 
 #[test]
 fn rows_are_folded_and_networks_corrected() {
     let space = preset("tiny").expect("a preset");
-    let rows = rows_of_networks(40, 5.5);
-    let table = LatencyTable::from_rows("x", &rows, 0.03, Some(&space)).expect("sound");
+    let table = tiny_table(&made_rows(1, 40).rows());
     assert_eq!(table.sentinel, made_up(&space).sentinel);
     let fit = table.fit_of(&space).expect("fitted");
     let validation = fit.validation();
     assert!(validation.within_5pct == 1.0 && validation.mape < 0.001, "{validation:?}");
-    assert!(validation.mape_of_sums > 0.15 && validation.repeatability == Some(0.0));
+    assert!(validation.mape_of_sums > 0.15 && validation.repeatability.is_none());
     let one = space.at_resolutions(&space.resolutions()[..1]).expect("listed");
     let model = LatencyModel::new(&table, &one);
     assert!(model.fit().is_some(), "the same networks at fewer resolutions");
     let layers = one.lower(&sampler::smallest(&one)).expect("legal");
-    let expected = model.network(&layers).expect("covered");
-    let sum: f64 = layers.iter().map(|layer| table.rows()[&layer.key()].median_us).sum();
-    assert!((expected.median_us / (1.2 * sum + 3.0) - 1.0).abs() < 0.01);
-    assert!(expected.high_us >= expected.median_us);
+    let predicted = model.network(&layers).expect("covered");
+    let sum: f64 = layers.iter().map(|layer| table.rows()[&layer.key()].us).sum();
+    assert!((predicted.us / (1.2 * sum + 3.0) - 1.0).abs() < 0.01);
+    assert!(predicted.high_us >= predicted.us);
     assert_eq!(model.kept(100.0, 50.0), Some(0.0));
     let read = LatencyTable::from_json("x", &table.to_json()).expect("own text");
     assert_eq!(read.to_json(), table.to_json());
     assert_eq!(read.fit_of(&space), table.fit_of(&space));
-    let lie = table.to_json().replacen("\"within_5pct\": 1.0", "\"within_5pct\": 0.5", 1);
-    let error = LatencyTable::from_json("x", &lie).expect_err("does not follow").to_string();
-    assert!(
-        error.contains("validation of space tiny") && error.contains("follows from the networks"),
-        "{error}"
-    );
+    assert!(table.is_undisturbed() && table.unaccepted() == 0);
 }
 
 #[test]
-fn rows_are_added_at_the_table_s_speed_and_in_its_setting_only() {
-    let mut table = made_up(&preset("tiny").expect("a preset"));
-    let before = table.rows().clone();
-    // one is lacking, and one is not known well
-    let (lost, vague) = (before.keys().next().expect("a row"), before.keys().nth(1).expect("a row"));
-    table.rows.remove(lost);
-    table.rows.get_mut(vague).expect("a row").converged = false;
-    // the machine is a tenth slower now
-    table.add_rows(&rows_of_networks(0, 6.05), 0.03, None).expect("the same setting");
+fn sessions_are_pooled_and_nothing_is_lost() {
+    let space = preset("tiny").expect("a preset");
+    let first = made_rows(1, 40).rows();
+    let mut table = tiny_table(&first);
+    let before = table.clone();
+    // the same rows again are the same session
+    table.add_rows(&first, Some(&space), None).expect("the same");
+    assert_eq!(table.to_json(), before.to_json());
+    // 2 % slower an hour later
+    let later = MadeRows { factor: 1.02, ..made_rows(5000, 20) };
+    let added = table.add_rows(&later.rows(), Some(&space), None).expect("comparable");
+    assert_eq!((added.sessions.len(), added.assumed, table.sessions().len()), (1, 0, 2));
     for (key, row) in table.rows() {
-        assert!((row.median_us / before[key].median_us - 1.0).abs() < 1e-5, "{key}");
-        assert_eq!(*row == before[key], key != lost && key != vague, "{key}: what was known well stays");
+        let old = before.rows()[key];
+        assert!((row.us / old.us - 1.01).abs() < 1e-4, "{key}: the mean of both");
+        assert_eq!((row.visits, row.confirmed, row.accepted), (40, 40, true));
     }
-    let mut renamed = rows_of_networks(0, 5.5);
-    renamed.setting.device.name = "renamed".to_string();
-    table.add_rows(&renamed, 0.03, None).expect("the same setting");
-    let mut other = rows_of_networks(0, 5.5);
+    let fit = table.fit_of(&space).expect("fitted");
+    assert_eq!((fit.networks.len(), fit.validation().sessions), (fit.spent().len(), 2));
+    assert!(fit.networks.len() > 55, "those of both sessions");
+    assert_eq!(fit.validation().between, crate::latency::Between::Sessions);
+    // a disturbed session changes nothing but what was met
+    let slow = MadeRows { factor: 1.4, sentinel_us: 8.0, ..made_rows(9000, 0) };
+    let known = table.rows().clone();
+    table.add_rows(&slow.rows(), Some(&space), None).expect("of no weight");
+    for (key, row) in table.rows() {
+        assert_eq!((row.us, row.confirmed), (known[key].us, known[key].confirmed), "{key}");
+        assert!(row.typical_us > known[key].typical_us, "{key}");
+    }
+    // one that is faster than all before makes them disturbed
+    let fast = MadeRows { factor: 1.0, sentinel_us: 4.0, ..made_rows(20_000, 0) };
+    table.add_rows(&fast.rows(), Some(&space), None).expect("comparable");
+    assert_eq!(table.sentinel.as_ref().and_then(|own| own.fast_us), Some(4.0));
+    assert!(table.rows().iter().all(|(key, row)| row.us == before.rows()[key].us && row.confirmed == 20));
+}
+
+#[test]
+fn a_machine_in_another_state_and_other_settings_are_refused() {
+    let space = preset("tiny").expect("a preset");
+    let mut table = tiny_table(&made_rows(1, 0).rows());
+    let before = table.to_json();
+    let mut refused = |rows: &Rows| {
+        let error = table.add_rows(rows, Some(&space), None).expect_err("refused").to_string();
+        assert_eq!(table.to_json(), before, "it stays as it was");
+        error
+    };
+    let apart = refused(&MadeRows { factor: 1.08, ..made_rows(5000, 0) }.rows());
+    assert!(apart.contains("within 5 % of") && apart.contains("1.080 times as long"), "{apart}");
+    let mut other = made_rows(5000, 0).rows();
     other.setting.engine.threads = 2;
-    assert!(table.add_rows(&other, 0.03, None).is_err());
-    let mut typo = rows_of_networks(0, 5.5);
-    typo.records.truncate(1);
-    typo.records.extend(typo.records.clone().into_iter().map(|record| match record {
-        Record::Visit(visit) => {
-            Record::Visit(Visit { subject: Subject::Layer("convolution".into()), ..visit })
+    let error = refused(&other);
+    assert!(error.contains("2 threads") && error.contains("--replace"), "{error}");
+    let mut other = made_rows(5000, 10).rows();
+    for record in &mut other.records {
+        if let Record::Visit(visit) = record {
+            visit.space = visit.space.as_ref().map(|_| "0123456789abcdef".to_string());
         }
-        other => other,
-    }));
-    let error = table.add_rows(&typo, 0.03, None).expect_err("no layer").to_string();
+    }
+    let error = refused(&other);
+    assert!(error.contains("space of sub-network") && error.contains("got 0123456789abcdef"), "{error}");
+    let mut typo = made_rows(5000, 0).rows();
+    typo.records.push(visit_of(Subject::Layer("convolution".into()), &[1.0], None));
+    let error = refused(&typo);
     assert!(error.contains("layer \"convolution\""), "{error}");
+    let mut renamed = made_rows(5000, 0).rows();
+    renamed.setting.device.name = "renamed".to_string();
+    table.add_rows(&renamed, Some(&space), None).expect("the same machine");
+}
+
+#[test]
+fn lines_that_do_not_say_their_space_are_counted() {
+    let space = preset("tiny").expect("a preset");
+    let mut rows = made_rows(1, 10).rows();
+    for record in &mut rows.records {
+        if let Record::Visit(visit) = record {
+            visit.space = None;
+        }
+    }
+    let device = rows.setting.device.clone();
+    let mut table = LatencyTable::empty("x", device, engine(), "none").expect("a table");
+    let added = table.add_rows(&rows, Some(&space), None).expect("rows");
+    assert_eq!(added.assumed, table.fit_of(&space).expect("fitted").networks.len());
+}
+
+#[test]
+fn tables_are_merged_and_compared() {
+    let space = preset("tiny").expect("a preset");
+    let first = tiny_table(&made_rows(1, 20).rows());
+    let second = tiny_table(&MadeRows { factor: 1.02, ..made_rows(5000, 20) }.rows());
+    let mut both = first.clone();
+    both.merge(&second).expect("comparable");
+    let mut at_once = first.clone();
+    let later = MadeRows { factor: 1.02, ..made_rows(5000, 20) }.rows();
+    at_once.add_rows(&later, Some(&space), None).expect("comparable");
+    assert_eq!(both.rows(), at_once.rows());
+    let archs = |table: &LatencyTable| -> Vec<Arch> {
+        table.fit_of(&space).expect("fitted").networks.iter().map(|network| network.arch.clone()).collect()
+    };
+    assert_eq!(archs(&both), archs(&at_once));
+    let changes = first.changes(&second);
+    assert_eq!(changes.len(), first.rows().len());
+    assert!(changes.iter().all(|change| (change.ratio() - 1.02).abs() < 1e-4));
+    let apart = tiny_table(&MadeRows { factor: 1.2, ..made_rows(5000, 0) }.rows());
+    assert!(both.clone().merge(&apart).is_err());
+}
+
+#[test]
+fn typical_latencies_are_the_undisturbed_ones_times_a_factor() {
+    let space = preset("tiny").expect("a preset");
+    let table = made_up(&space);
+    let layers = space.lower(&sampler::largest(&space)).expect("legal");
+    let of = |kind| LatencyModel::of_kind(&table, &space, kind).network(&layers).expect("covered");
+    let (undisturbed, typical) = (of(LatencyKind::Undisturbed), of(LatencyKind::Typical));
+    assert!((typical.us / undisturbed.us - 1.5).abs() < 1e-9);
+    assert!(typical.high_us > undisturbed.high_us);
+}
+
+#[test]
+fn what_no_fit_saw_is_told() {
+    let space = preset("tiny").expect("a preset");
+    let narrow = space.at_resolutions(&[8]).expect("listed");
+    let mut rows = made_rows(1, 60).rows();
+    rows.records.retain(|record| {
+        !matches!(record, Record::Visit(Visit { subject: Subject::Network(arch), .. }) if arch.resolution != 8)
+    });
+    let table = LatencyTable::from_rows("x", &rows, 0.05, Some(&narrow)).expect("sound");
+    let model = LatencyModel::new(&table, &space);
+    let fit = model.fit().expect("fitted");
+    let middle = fit.networks[fit.networks.len() / 2].predicted_us;
+    assert_eq!(model.extrapolated(8, middle), Vec::<String>::new());
+    assert!(model.extrapolated(12, middle)[0].starts_with("resolution 12"));
+    assert!(model.extrapolated(8, 100.0 * middle)[0].starts_with("latency "));
+    assert_eq!(
+        LatencyModel::new(&made_up(&space), &space).extrapolated(12, 1.0).len(),
+        0,
+        "nothing was fitted"
+    );
+}
+
+/// A table of version 2, as it was written before undisturbed latencies were told from typical ones.
+const OLD: &str = r#"{ "kind": "latency-table", "version": 2, "device": { "name": "old" }, "engine": "native",
+  "engine_version": "0.1.0 avx2", "threads": 1, "dtype": "f32", "batch": 1, "protocol": "medians",
+  "sentinel": { "name": "product 64x64x64 f32", "usual_us": 127.0 },
+  "rows": { "pool 8 @2x2": { "median_us": 2.5, "low_us": 2.25, "high_us": 2.75, "mad_us": 0.5, "std_us": 0.75,
+    "samples": 50, "outliers": 1, "visits": 10, "discarded": 3, "converged": true } },
+  "spaces": { "0123456789abcdef": { "name": "lost", "resolutions": [8], "validation": {},
+    "correction": { "form": "scale", "block": 1.1, "squeeze_block": 1.1, "other": 1.1, "layer_us": 0.0,
+      "weight_us_per_mb": 0.0, "map_us_per_mb": 0.0, "constant_us": 0.0 },
+    "networks": [ { "arch": "r8:k3e3", "part": "check", "sum_us": 10.0, "predicted_us": 11.0, "first_us": 12.0, "second_us": 13.0 } ],
+    "searched": [ { "limit_us": 20.0, "arch": "r8:k5e3", "part": "check", "predicted_us": 19.0, "measured_us": 21.0 } ] } },
+  "run": {} }"#;
+
+#[test]
+fn an_old_table_is_typical_and_of_one_session() {
+    let table = LatencyTable::from_json("old.json", OLD).expect("read");
+    assert!(!table.is_undisturbed() && table.sessions().len() == 1);
+    let row = table.rows()["pool 8 @2x2"];
+    assert_eq!((row.us, row.typical_us, row.interval_us), (2.5, 2.5, Some([2.25, 2.75])));
+    assert!(row.accepted && !row.undisturbed);
+    assert_eq!(table.kept_us(SENTINEL), None, "a lower quartile is no fast time");
+    let fit = table.spaces.values().next().expect("a space");
+    assert_eq!((fit.networks[0].took.us, fit.searched[0].took.us), (12.5, 21.0));
+    let again = LatencyTable::from_json("new.json", &table.to_json()).expect("own text");
+    assert_eq!(again.to_json(), table.to_json());
+    let kinds = LatencyModel::new(&table, &preset("tiny").expect("a preset")).kind();
+    assert_eq!(kinds, LatencyKind::Typical);
+}
+
+#[test]
+fn anchors_are_well_known_and_spread() {
+    let table = made_up(&preset("fashion").expect("a preset"));
+    let anchors = table.anchors(10);
+    let times: Vec<f64> = anchors.iter().map(|key| table.rows()[key].us).collect();
+    assert!(anchors.len() == 10 && times.is_sorted() && times[9] > 5.0 * times[0], "{times:?}");
+    let old = LatencyTable::from_json("old.json", OLD).expect("read");
+    assert_eq!(old.anchors(10), Vec::<String>::new(), "typical ones are none");
 }
 
 #[test]
 fn malformed_tables_are_refused_with_the_field() {
     let mut table = made_up(&preset("tiny").expect("a preset"));
-    table.rows = table.rows.into_iter().take(1).collect();
-    let row = Row {
-        median_us: 2.5,
-        low_us: 2.25,
-        high_us: 2.75,
-        mad_us: 0.5,
-        std_us: 0.75,
-        samples: 50,
-        outliers: 1,
-        visits: 10,
-        discarded: 0,
-        converged: true,
-    };
-    table.rows = table.rows.into_keys().map(|key| (key, row)).collect();
+    let key = table.layers.keys().next().expect("a layer").clone();
+    let one = Measurement { session: GIVEN.to_string(), ..measured("x", 2.5) };
+    table.layers = [(key, vec![one])].into();
+    table.pool_rows().expect("sound");
     let good = table.to_json();
     for (from, to, part) in [
         ("{", "[", "text"),
         ("latency-table", "other", "kind: expected latency-table, got other"),
-        ("\"version\": 2", "\"version\": 1", "version: expected 2, got 1"),
+        ("\"version\": 3", "\"version\": 1", "version: expected 3, got 1"),
         ("\"threads\": 1", "\"threads\": 0", "threads"),
         ("\"batch\": 1", "\"batch\": -1", "text"),
+        ("\"half_width\": 0.05", "\"half_width\": 0.0", "half_width"),
         ("\"protocol\"", "\"protokol\"", "text"),
-        ("\"median_us\": 2.5", "\"median_us\": 0", "median_us of \""),
-        ("\"median_us\": 2.5", "\"median_us\": 1e999", "text"),
-        ("\"median_us\": 2.5", "\"median_us\": null", "text"),
-        ("\"low_us\": 2.25", "\"low_us\": 2.6", "interval of \""),
-        ("\"high_us\": 2.75", "\"high_us\": 2.4", "interval of \""),
-        ("\"mad_us\": 0.5", "\"mad_us\": -0.5", "mad_us of \""),
-        ("\"std_us\": 0.75", "\"std_us\": -1", "std_us of \""),
-        ("\"usual_us\": 5.5", "\"usual_us\": 0", "usual_us of the sentinel"),
-        ("\"samples\": 50", "\"samples\": 0", "samples of \""),
-        ("\"outliers\": 1", "\"outliers\": 51", "samples of \""),
+        ("\"us\": 2.5", "\"us\": 2.6", "row of \""),
+        ("\"us\": 2.5", "\"us\": 1e999", "text"),
+        ("\"us\": 2.5", "\"us\": null", "text"),
+        ("\"confirmed\": 8", "\"confirmed\": 7", "row of \""),
+        ("\"fast_us\": 5.5", "\"fast_us\": 0.0", "fast time of the sentinel"),
+        ("\"session\": \"given\"", "\"session\": \"lost\"", "session of \""),
     ] {
         assert!(good.contains(from), "{from} in {good}");
         let error = LatencyTable::from_json("x.json", &good.replacen(from, to, 1)).expect_err(to).to_string();
+        assert!(error.starts_with("x.json: ") && error.contains(part), "{to}: {error}");
+    }
+    let sessions = good.rfind("\"sessions\": [").expect("a list");
+    for (from, to, part) in [
+        ("\"us\": 2.5", "\"us\": 0", "us of \""),
+        ("\"mad_us\": 0.1", "\"mad_us\": -0.1", "mad_us of \""),
+        ("\"spread\": 0.01", "\"spread\": -1", "spread of \""),
+        ("\"samples\": 500", "\"samples\": 0", "samples of \""),
+        ("\"visits\": 25", "\"visits\": 7", "samples of \""),
+        ("2.45", "2.6", "interval_us of \""),
+    ] {
+        let at = good[..sessions].len()
+            + good[sessions..].find(from).unwrap_or_else(|| panic!("{from} in {good}"));
+        let text = format!("{}{to}{}", &good[..at], &good[at + from.len()..]);
+        let error = LatencyTable::from_json("x.json", &text).expect_err(to).to_string();
         assert!(error.starts_with("x.json: ") && error.contains(part), "{to}: {error}");
     }
     LatencyTable::from_json("x.json", &good).expect("unharmed");

@@ -1,0 +1,210 @@
+//! Measuring this machine: anchors, the plan, limits, the table.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use extract::latency::{
+    Bench, Campaign, Conditions, DeviceFacts, Engine, Folded, LatencyTable, Plan, RowsLog, Session, Subject,
+    Subjects, carry_out, stopwatch_of,
+};
+use serde_json::json;
+use supernet::space::SearchSpace;
+use supernet::timing::unix_seconds;
+
+use super::limits::search_limits;
+use super::{Arguments, plan, say_stale, summarize};
+use crate::cli::engine::show;
+use crate::cli::{Outcome, Output, interrupt_flag};
+
+/// What a measuring works with.
+pub struct Here<'a> {
+    pub arguments: &'a Arguments,
+    pub output: &'a Output,
+    pub space: &'a SearchSpace,
+    pub plan: &'a Plan,
+    pub stop: &'a AtomicBool,
+}
+
+pub fn measure(
+    arguments: &Arguments,
+    output: &Output,
+    space: &SearchSpace,
+    (present, out): (Option<LatencyTable>, &Path),
+) -> anyhow::Result<Outcome> {
+    let stop = interrupt_flag()?;
+    let kernels = arguments.on.kernels(arguments.dtype)?;
+    let engine = &*arguments.engine.open(kernels, usize::from(arguments.batch))?;
+    let device = DeviceFacts::this_machine(arguments.device_name.as_deref())
+        .computing_with(kernels, arguments.device_name.is_none());
+    if let Some(table) = &present {
+        table.check_same_setting(&device, &engine.describe())?;
+    }
+    let plan = plan(arguments, space, &engine.describe(), present.as_ref())?;
+    let mut log = open_log(output, out, &plan, &device, engine)?;
+    let mut stopwatch = stopwatch_of(kernels);
+    let mut bench = Bench { engine, stopwatch: stopwatch.as_mut(), conditions: Conditions::now };
+    let here = Here { arguments, output, space, plan: &plan, stop: &stop };
+    if let Some(table) = &present {
+        here.check_state(table, &mut bench, &mut log)?;
+    }
+    let bar = output.bar(plan.layers.len() as u64);
+    let campaign = carry_out(&plan, &mut bench, &mut log, &mut |progress| show(&bar, &progress), &stop)?;
+    bar.finish_and_clear();
+    let mut table = match present {
+        Some(table) => table,
+        None => LatencyTable::empty(
+            &out.display().to_string(),
+            device,
+            engine.describe(),
+            &log.rows().setting.protocol,
+        )?,
+    };
+    if table.rows().is_empty() {
+        table.half_width = plan.half_width;
+    }
+    here.finish(&mut table, &mut bench, log, &campaign, out)
+}
+
+/// What is sampled goes to a file beside the table, where a run that was killed may have left some.
+fn open_log(
+    output: &Output,
+    out: &Path,
+    plan: &Plan,
+    device: &DeviceFacts,
+    engine: &dyn Engine,
+) -> anyhow::Result<RowsLog> {
+    let mut name = out.as_os_str().to_os_string();
+    name.push(".rows");
+    let session = Session { unix_seconds: unix_seconds(), conditions: Conditions::now() };
+    let log = RowsLog::open(name.as_ref(), plan.setting(device, engine), session)?;
+    let lines = log.rows().visits().count();
+    if lines > 0 {
+        output.say(format_args!("going on with {lines} lines of samples that were taken already"));
+    }
+    Ok(log)
+}
+
+/// Share of the budget for telling whether the machine is in a comparable state.
+const STATE_SHARE: f64 = 0.25;
+/// Anchors that must count.
+const LEAST_ANCHORS: usize = 3;
+
+impl Here<'_> {
+    /// Measures some layers of the table again. Where they are not what they were, nothing is added to it.
+    fn check_state(
+        &self,
+        table: &LatencyTable,
+        bench: &mut Bench<'_>,
+        log: &mut RowsLog,
+    ) -> anyhow::Result<()> {
+        let keys = table.anchors(10);
+        if keys.len() < LEAST_ANCHORS {
+            return Ok(()); // an old table, or one of another program: nothing can be compared
+        }
+        let mut anchors = Subjects::new();
+        for key in keys {
+            anchors.insert(Subject::Layer(key.clone()), vec![key.parse()?]);
+        }
+        let mut config = self.plan.config();
+        config.budget = config.budget.mul_f64(STATE_SHARE);
+        let bar = self.output.bar(anchors.len() as u64);
+        let mut progress = |progress: extract::latency::Progress<'_>| show(&bar, &progress);
+        let config = extract::latency::MeasureConfig { spread: 0.0, ..config };
+        bench.measure((&anchors, None), &config, log, &mut progress, self.stop)?;
+        bar.finish_and_clear();
+        let folded = Folded::new(log.rows(), self.plan.kept_us, self.plan.half_width);
+        let known = |subject: &&Subject| folded.row(subject).is_some_and(|row| row.accepted);
+        let accepted = anchors.keys().filter(known).count();
+        if accepted < LEAST_ANCHORS {
+            let pace = folded.sessions.last().and_then(|session| session.pace);
+            let readings = pace.map_or_else(String::new, |pace| {
+                format!(
+                    " ({:.0} % of the sentinel's readings within 5 % of {:.1} us)",
+                    100.0 * pace.share,
+                    pace.fast_us
+                )
+            });
+            anyhow::bail!(
+                "{}: the machine is not in a comparable state now: of {} layers of the table that were measured again {accepted} were met \
+                 undisturbed{readings}; what was sampled is saved, and the same command goes on with it when the machine is quieter",
+                self.arguments.out.as_deref().unwrap_or(Path::new("")).display(),
+                anchors.len(),
+            );
+        }
+        table.clone().add_rows(log.rows(), None, None)?;
+        Ok(())
+    }
+
+    /// Folds what was sampled into the table, also where it is not all.
+    fn finish(
+        &self,
+        table: &mut LatencyTable,
+        bench: &mut Bench<'_>,
+        mut log: RowsLog,
+        campaign: &Campaign,
+        out: &Path,
+    ) -> anyhow::Result<Outcome> {
+        if log.rows().visits().next().is_none() && campaign.interrupted {
+            return self.interrupted(campaign);
+        }
+        if log.rows().visits().next().is_none() {
+            anyhow::bail!(
+                "--budget: {} layers are not measured yet; give it more seconds",
+                campaign.unmeasured_layers
+            );
+        }
+        // without all layers no sub-network can be predicted
+        let networks = if campaign.unmeasured_layers > 0 {
+            Default::default()
+        } else {
+            self.plan.networks.keys().cloned().collect()
+        };
+        let added = table.add_rows(log.rows(), Some(self.space), Some(&networks))?;
+        say_stale(self.output, &added.stale);
+        let mut spent = campaign.spent;
+        let mut interrupted = campaign.interrupted;
+        if !interrupted && campaign.unmeasured_layers == 0 && self.arguments.limits > 0 {
+            let searched = search_limits(self, table, spent, (bench, &mut log))?;
+            spent += searched.spent;
+            interrupted = searched.interrupted;
+        }
+        self.write(table, spent, out)?;
+        if interrupted {
+            return self.interrupted(campaign);
+        }
+        if campaign.unmeasured_layers > 0 {
+            anyhow::bail!(
+                "--budget: {} layers are not measured yet; what was is in the table and its rows, and the same command goes on",
+                campaign.unmeasured_layers
+            );
+        }
+        if campaign.unfinished > 0 {
+            self.output.say(format_args!(
+                "--budget: {} layers and sub-networks are not known well enough yet; the same command goes on",
+                campaign.unfinished
+            ));
+        } else {
+            log.remove()?;
+        }
+        summarize(self.output, table, self.space, Some(spent.as_secs_f64()))?;
+        Ok(Outcome::Done)
+    }
+
+    fn write(&self, table: &mut LatencyTable, spent: Duration, out: &Path) -> anyhow::Result<()> {
+        table.run.insert("unix_seconds".to_string(), json!(unix_seconds()));
+        table.run.insert("seconds".to_string(), json!(spent.as_secs_f64().round()));
+        table.write(out)?;
+        self.output.wrote(out);
+        Ok(())
+    }
+
+    fn interrupted(&self, campaign: &Campaign) -> anyhow::Result<Outcome> {
+        self.output.say("interrupted; what was sampled is saved, and the same command goes on with it");
+        let layers = self.plan.layers.len() - campaign.unmeasured_layers;
+        let document =
+            json!({ "finished": false, "entries": layers, "seconds": campaign.spent.as_secs_f64() });
+        self.output.result(format_args!("{layers} layers sampled so far"), &document)?;
+        Ok(Outcome::Interrupted)
+    }
+}

@@ -1,0 +1,149 @@
+//! Whole sub-networks of this machine against a table that was made before; then they are a session of it.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use extract::latency::fitted::validation_of;
+use extract::latency::{
+    Bench, Compared, Conditions, DeviceFacts, LatencyTable, MeasureConfig, NetworkRow, Progress, Session,
+    Validation, compare, stopwatch_of,
+};
+use serde_json::json;
+use supernet::random::rng_for;
+use supernet::space::{Arch, SearchSpace, arch_file, sampler};
+use supernet::timing::unix_seconds;
+
+use super::Arguments;
+use super::describe::{describe_validation, document};
+use crate::cli::engine::show;
+use crate::cli::{Outcome, Output, interrupt_flag};
+
+/// Seconds for each sub-network, and at least in all.
+const SECONDS_EACH: f64 = 1.0;
+const LEAST_SECONDS: f64 = 30.0;
+
+pub fn validate(
+    arguments: &Arguments,
+    output: &Output,
+    (mut table, path): (LatencyTable, &Path),
+    space: &SearchSpace,
+) -> anyhow::Result<Outcome> {
+    let compared = measured(arguments, output, &table, space)?;
+    let (judges, validation) = judged(&compared);
+    if !compared.met {
+        output.say("warning: the machine was never met undisturbed, so what was measured says nothing about the table");
+    }
+    let mut document = document(&table);
+    document["validation"] = json!(validation);
+    document["validation_typical"] = json!(typical(&table, space, &judges));
+    document["networks"] = json!(compared.networks);
+    document["met"] = json!(compared.met);
+    let text = describe_networks(&compared.networks, &validation);
+    if !arguments.no_add && !compared.interrupted {
+        add(output, (&mut table, path), &compared, space)?;
+    }
+    output.result(text, &document)?;
+    Ok(if compared.interrupted { Outcome::Interrupted } else { Outcome::Done })
+}
+
+/// The session becomes one of the table, unless the file may not be written.
+fn add(
+    output: &Output,
+    (table, path): (&mut LatencyTable, &Path),
+    compared: &Compared,
+    space: &SearchSpace,
+) -> anyhow::Result<()> {
+    let read_only = std::fs::metadata(path).is_ok_and(|found| found.permissions().readonly());
+    if read_only || !compared.met {
+        let reason =
+            if read_only { "it may not be written" } else { "the machine was never met undisturbed" };
+        output.say(format_args!("{}: the session is not added, for {reason}", path.display()));
+        return Ok(());
+    }
+    table.add_judges(compared.log.rows(), space)?;
+    table.write(path)?;
+    output.say(format_args!("{}: the session was added", path.display()));
+    Ok(())
+}
+
+/// Sub-networks whose measurement counts; all, where none does.
+fn judged(compared: &Compared) -> (Vec<&NetworkRow>, Validation) {
+    let all: Vec<&NetworkRow> = compared.networks.iter().collect();
+    let accepted: Vec<&NetworkRow> = all.iter().filter(|network| network.took.accepted).copied().collect();
+    let lost = all.len() - accepted.len();
+    let judges = if accepted.is_empty() { all } else { accepted };
+    let validation = Validation { unaccepted: lost, ..validation_of(&judges) };
+    (judges, validation)
+}
+
+/// What was met next to what the table calls typical.
+fn typical(table: &LatencyTable, space: &SearchSpace, judges: &[&NetworkRow]) -> serde_json::Value {
+    let Some(fit) = table.fit_of(space) else { return serde_json::Value::Null };
+    let factor = fit.typical_factor();
+    let ratio = |network: &&NetworkRow| (factor * network.predicted_us / network.took.typical_us - 1.0).abs();
+    let errors: Vec<f64> = judges.iter().map(ratio).collect();
+    let n = errors.len().max(1) as f64;
+    let within = |bound: f64| errors.iter().filter(|error| **error <= bound).count() as f64 / n;
+    json!({
+        "n": errors.len(), "factor": factor, "mape": errors.iter().sum::<f64>() / n,
+        "within_5pct": within(0.05), "within_10pct": within(0.1),
+    })
+}
+
+fn measured(
+    arguments: &Arguments,
+    output: &Output,
+    table: &LatencyTable,
+    space: &SearchSpace,
+) -> anyhow::Result<Compared> {
+    let archs = archs(arguments, space)?;
+    let kernels = arguments.on.kernels(table.engine.dtype.parse().unwrap_or_default())?;
+    let engine = &*arguments.engine.open(kernels, table.engine.batch)?;
+    let device = DeviceFacts::this_machine(Some(&table.device.name)).computing_with(kernels, false);
+    table.check_same_setting(&device, &engine.describe())?;
+    let (mut stopwatch, stop) = (stopwatch_of(kernels), interrupt_flag()?);
+    let mut bench = Bench { engine, stopwatch: stopwatch.as_mut(), conditions: Conditions::now };
+    let bar = output.bar(archs.len() as u64);
+    let mut progress = |progress: Progress<'_>| show(&bar, &progress);
+    let usual = (SECONDS_EACH * archs.len() as f64).max(LEAST_SECONDS);
+    let budget = arguments.budget.map_or(Duration::from_secs_f64(usual), Duration::from_secs);
+    let config = MeasureConfig { half_width: table.half_width, budget, ..MeasureConfig::default() };
+    let session = Session { unix_seconds: unix_seconds(), conditions: Conditions::now() };
+    let compared = compare((table, space), &archs, &mut bench, (&config, session), &mut progress, &stop)?;
+    bar.finish_and_clear();
+    if compared.networks.len() < archs.len() {
+        output.say(format_args!("{} sub-networks were not measured", archs.len() - compared.networks.len()));
+    }
+    Ok(compared)
+}
+
+/// Those that were named, and random ones.
+fn archs(arguments: &Arguments, space: &SearchSpace) -> anyhow::Result<Vec<Arch>> {
+    let read = |text: &String| arch_file::read(space, text);
+    let mut archs = arguments.arch.iter().map(read).collect::<supernet::Result<Vec<_>>>()?;
+    let mut rng = rng_for("validation", arguments.seed, &[]);
+    archs.extend((0..arguments.validate).map(|_| sampler::random(space, &mut rng)));
+    archs.sort();
+    archs.dedup();
+    Ok(archs)
+}
+
+fn describe_networks(networks: &[NetworkRow], validation: &Validation) -> String {
+    let mut text = format!(
+        "{:>12} {:>12} {:>8} {:>12} {:>9}  sub-network\n",
+        "predicted ms", "measured ms", "error", "typical ms", "confirmed"
+    );
+    for network in networks {
+        let (predicted, measured) = (network.predicted_us / 1e3, network.took.us / 1e3);
+        let (error, typical) = (100.0 * network.relative_error(), network.took.typical_us / 1e3);
+        let mark = if network.took.accepted { "" } else { "  (does not count)" };
+        // writing to a string cannot fail
+        let _ = writeln!(
+            text,
+            "{predicted:>12.4} {measured:>12.4} {error:>+7.1}% {typical:>12.4} {:>9}  {}{mark}",
+            network.took.confirmed, network.arch
+        );
+    }
+    text + "\n" + &describe_validation(validation, None)
+}
