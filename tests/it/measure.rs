@@ -175,9 +175,76 @@ fn a_table_is_added_to_and_knows_its_networks() {
     let message = fails("extract", at, &format!("{line} --resolutions 9"), 1);
     assert!(message.contains("resolution"), "{message}");
 
+    let bytes = || std::fs::read(at.join("table.json")).expect("a table");
+    let before = bytes();
+    let check = "table table.json --space tiny --validate 6 --budget 8";
+    let judged = json("extract", at, &format!("{check} --no-add"));
+    assert!(bytes() == before && judged["networks"].as_array().is_some_and(|networks| networks.len() == 6));
+    let judged = json("extract", at, check);
+    let sessions = LatencyTable::read(&at.join("table.json")).expect("a table").sessions().len();
+    assert_eq!(sessions > table.sessions().len(), judged["met"] == true, "{judged}");
+
     let shown = run("extract", at, "table table.json --space tiny");
     let text = String::from_utf8_lossy(&shown.stdout);
     assert!(text.contains("sub-networks that had no part in it") && text.contains("sentinel"), "{text}");
+}
+
+/// Rows of another tool for all layers of `tiny`, everything `factor` times as long.
+fn phone_rows(at: &Path, name: &str, factor: f64) {
+    let plan = format!("{MEASURE} --threads 4 --networks 0 --plan-only plan.jsonl");
+    json("extract", at, &plan.replace("--resolutions 8 ", ""));
+    let mut text = concat!(
+        "{\"kind\":\"latency-rows\",\"version\":2,\"device\":{\"name\":\"phone\"},\"engine\":{\"engine\":\"tflite\",",
+        "\"engine_version\":\"2.17\",\"threads\":4,\"dtype\":\"f32\",\"batch\":1}}\n"
+    )
+    .to_string();
+    for key in Plan::read(&at.join("plan.jsonl")).expect("a plan").layers.keys() {
+        let us = factor * (10 + key.len()) as f64;
+        text += &format!("{{\"layer\":\"{key}\",\"samples_us\":[{us},{us},{us},{us},{us},{us}]}}\n");
+    }
+    std::fs::write(at.join(name), text).expect("written");
+}
+
+#[test]
+fn tables_are_put_together_and_side_by_side() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    for (rows, table, factor) in
+        [("a.jsonl", "a.json", 1.0), ("b.jsonl", "b.json", 1.02), ("c.jsonl", "c.json", 3.0)]
+    {
+        phone_rows(at, rows, factor);
+        json("extract", at, &format!("measure --space tiny --rows {rows} --out {table}"));
+    }
+    let both = json("extract", at, "table merge a.json b.json --out both.json");
+    assert_eq!(both["sessions"].as_object().expect("sessions").len(), 2);
+    assert_eq!(both["latency"], "typical");
+    let table = LatencyTable::read(&at.join("both.json")).expect("a table");
+    let first = LatencyTable::read(&at.join("a.json")).expect("a table");
+    for (key, row) in first.rows() {
+        assert!((table.rows()[key].us / row.us - 1.01).abs() < 1e-5, "{key}");
+    }
+    let diff = json("extract", at, "table diff a.json b.json");
+    assert_eq!(diff["layers"].as_array().expect("layers").len(), first.rows().len());
+    assert!((diff["ratio"]["median"].as_f64().expect("a number") - 1.02).abs() < 1e-5, "{diff}");
+    let shown = run("extract", at, "table diff a.json c.json");
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("x 3.000"));
+    let message = fails("extract", at, "table merge a.json b.json --out a.json", 1);
+    assert!(message.contains("expected another file"), "{message}");
+    // into a table that is there: the session is pooled, and counts once however often it is added
+    for _ in 0..2 {
+        let pooled = json("extract", at, "measure --space tiny --rows b.jsonl --out a.json");
+        assert_eq!(pooled["sessions"].as_object().expect("sessions").len(), 2);
+    }
+    assert_eq!(LatencyTable::read(&at.join("a.json")).expect("a table").rows(), table.rows());
+    // another engine's are refused, and nothing is lost
+    let text = std::fs::read_to_string(at.join("b.jsonl")).expect("text");
+    std::fs::write(at.join("b.jsonl"), text.replace("\"threads\":4", "\"threads\":2")).expect("written");
+    let before = std::fs::read(at.join("a.json")).expect("a table");
+    let message = fails("extract", at, "measure --space tiny --rows b.jsonl --out a.json", 1);
+    assert!(message.contains("2 threads") && message.contains("--replace"), "{message}");
+    assert_eq!(std::fs::read(at.join("a.json")).expect("a table"), before);
+    let replaced = json("extract", at, "measure --space tiny --rows b.jsonl --out a.json --replace");
+    assert_eq!(replaced["sessions"].as_object().expect("sessions").len(), 1);
 }
 
 #[test]

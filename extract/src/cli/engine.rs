@@ -28,9 +28,8 @@ impl FromStr for EngineChoice {
 }
 
 impl EngineChoice {
-    /// The engine, for so many images at once, on the threads of the pool.
-    pub fn open(&self, kernels: Kernels, batch: usize) -> anyhow::Result<Box<dyn Engine>> {
-        let threads = rayon::current_num_threads();
+    /// The engine, with so many threads of its own, for so many images at once.
+    pub fn open(&self, kernels: Kernels, threads: usize, batch: usize) -> anyhow::Result<Box<dyn Engine>> {
         match self {
             Self::Native => Ok(Box::new(NativeEngine::new(kernels, threads, batch))),
             Self::OnnxRuntime(_) if kernels.gpu().is_some() => {

@@ -34,7 +34,8 @@ pub fn measure(
 ) -> anyhow::Result<Outcome> {
     let stop = interrupt_flag()?;
     let kernels = arguments.on.kernels(arguments.dtype)?;
-    let engine = &*arguments.engine.open(kernels, usize::from(arguments.batch))?;
+    let engine =
+        &*arguments.engine.open(kernels, rayon::current_num_threads(), usize::from(arguments.batch))?;
     let device = DeviceFacts::this_machine(arguments.device_name.as_deref())
         .computing_with(kernels, arguments.device_name.is_none());
     if let Some(table) = &present {

@@ -15,7 +15,7 @@ use crate::cli::engine::show;
 /// Sub-networks for each limit in each of two rounds.
 const EACH: usize = 5;
 /// Objectives that are tried for them: many find the same.
-const OBJECTIVES: u64 = 20;
+const OBJECTIVES: u64 = 60;
 /// Seconds for each sub-network.
 const SECONDS_EACH: f64 = 0.6;
 

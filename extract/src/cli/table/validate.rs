@@ -99,7 +99,8 @@ fn measured(
 ) -> anyhow::Result<Compared> {
     let archs = archs(arguments, space)?;
     let kernels = arguments.on.kernels(table.engine.dtype.parse().unwrap_or_default())?;
-    let engine = &*arguments.engine.open(kernels, table.engine.batch)?;
+    let threads = arguments.common.threads.map_or(table.engine.threads, usize::from);
+    let engine = &*arguments.engine.open(kernels, threads, table.engine.batch)?;
     let device = DeviceFacts::this_machine(Some(&table.device.name)).computing_with(kernels, false);
     table.check_same_setting(&device, &engine.describe())?;
     let (mut stopwatch, stop) = (stopwatch_of(kernels), interrupt_flag()?);
