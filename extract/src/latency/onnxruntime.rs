@@ -43,17 +43,20 @@ impl OnnxRuntimeEngine {
         Ok(Self { environment, version, threads, batch })
     }
 
-    /// A session of the model, with an input that stays where it is.
-    fn session(&self, layers: &[LayerSpec], model: &[u8], input: &Tensor) -> ort::Result<Prepared> {
-        let session = Session::builder(&self.environment)?
+    fn load(&self, model: &[u8]) -> ort::Result<Session> {
+        Session::builder(&self.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(self.threads)?
             .with_inter_threads(1)?
             .with_parallel_execution(false)?
-            .commit_from_memory(model)?;
+            .commit_from_memory(model)
+    }
+
+    /// A session of the model, with an input that stays where it is.
+    fn session(&self, layers: &[LayerSpec], model: &[u8], input: &Tensor) -> ort::Result<Prepared> {
+        let session = self.load(model)?;
         let [_, made] = onnx::shapes(layers, self.batch);
-        let values = input.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).map_err(ort::Error::wrap)?;
-        let input = ort::value::Tensor::from_array((input.dims(), values))?;
+        let input = value(input)?;
         let mut binding = session.create_binding()?;
         binding.bind_input(onnx::INPUT, &input)?;
         binding.bind_output(onnx::OUTPUT, ort::value::Tensor::<f32>::new(&Allocator::default(), made)?)?;
@@ -83,6 +86,28 @@ impl Engine for OnnxRuntimeEngine {
             Ok(())
         }))
     }
+}
+
+impl onnx::OnnxRuntime for OnnxRuntimeEngine {
+    fn describe(&self) -> String {
+        format!("onnxruntime {}", self.version)
+    }
+
+    fn run_model(&self, model: &[u8], inputs: &[Tensor]) -> Result<Vec<Vec<f32>>> {
+        let mut session = self.load(model).map_err(refused("a model that it can load"))?;
+        let mut run = |input: &Tensor| -> ort::Result<Vec<f32>> {
+            let outputs = session.run(ort::inputs![onnx::INPUT => value(input)?])?;
+            let output =
+                outputs.get(onnx::OUTPUT).ok_or_else(|| ort::Error::new("no output of this name"))?;
+            Ok(output.try_extract_tensor::<f32>()?.1.to_vec())
+        };
+        inputs.iter().map(|input| run(input).map_err(refused("a model that it can run"))).collect()
+    }
+}
+
+fn value(tensor: &Tensor) -> ort::Result<ort::value::Tensor<f32>> {
+    let values = tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).map_err(ort::Error::wrap)?;
+    ort::value::Tensor::from_array((tensor.dims(), values))
 }
 
 /// A session with its input and its output, both in place: a run makes no tensor.
