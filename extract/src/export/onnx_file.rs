@@ -20,8 +20,8 @@ use super::verify::{difference, values};
 use crate::error::{Error, Result};
 use crate::onnx::{self, OnnxModel, OnnxRuntime};
 
-/// How far logits of `model.onnx` may be from the network's, relative to the largest of an image batch: as far as those of
-/// the folded network, for the weights are the same and only sums are taken in another order. Seen are 1e-7 to 3e-6.
+/// How far logits of `model.onnx` may be from the network's, relative to the largest of a batch: as far as those of the
+/// folded network, for the weights are the same and only sums are taken in another order. Seen are 1e-7 to 1e-6.
 const TOLERANCE: f32 = 1e-4;
 
 /// What was compared of `model.onnx`.

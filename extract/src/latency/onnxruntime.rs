@@ -239,6 +239,30 @@ mod tests {
     }
 
     #[test]
+    fn a_model_runs_on_any_number_of_images() {
+        use crate::onnx::OnnxRuntime;
+        let Some(engine) = engine(1, 1) else { return };
+        let space = preset("tiny").expect("a preset");
+        let layers = space.lower(&sampler::smallest(&space)).expect("legal");
+        let weights = random_weights(&layers).expect("weights");
+        let model = onnx::model_for_any_batch(&layers, &weights, EPSILON, Default::default());
+        let model = model.expect("written");
+        let inputs = [1, 3]
+            .map(|batch| random(&onnx::shapes(&layers, batch)[0], INPUT_RANGE, "images").expect("an input"));
+        let got = engine.run_model(&model, &inputs).expect("run");
+        for (input, got) in inputs.iter().zip(&got) {
+            let expected = ours(&layers, input);
+            assert_eq!(got.len(), expected.len());
+            let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+            for (got, expected) in got.iter().zip(&expected) {
+                assert!((got - expected).abs() <= TOLERANCE * largest, "{got} not {expected}");
+            }
+        }
+        let error = engine.run_model(&model[..model.len() / 2], &inputs).expect_err("refused").to_string();
+        assert!(error.starts_with("ONNX Runtime: model: expected a model that it can load, got "), "{error}");
+    }
+
+    #[test]
     fn it_runs_what_it_prepared_and_says_what_it_is() {
         let Some(engine) = engine(1, 1) else { return };
         let mut nothing = engine.prepare(&[]).expect("prepared");

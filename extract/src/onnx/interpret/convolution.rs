@@ -14,14 +14,7 @@ pub(super) fn conv(call: &mut Call) -> Result<Array> {
     let (input, weight, bias) = (call.input(0)?, call.input(1)?, call.optional(2));
     let [images, channels, height, width] = call.sizes(input)?;
     let [filters, fan_in, rows, columns] = call.sizes(weight)?;
-    let group = call.int("group", 1)?;
-    let groups = usize::try_from(group).ok().filter(|&groups| {
-        groups > 0 && filters.is_multiple_of(groups) && fan_in.checked_mul(groups) == Some(channels)
-    });
-    let Some(groups) = groups else {
-        let expected = format!("one that makes {filters} filters of {fan_in} channels read {channels}");
-        return Err(call.wrong("group", expected, group));
-    };
+    let groups = groups(call, channels, [filters, fan_in])?;
     if bias.is_some_and(|bias| bias.shape != [filters]) {
         let got = format!("{:?}", bias.map(|bias| &bias.shape));
         return Err(call.wrong("bias", format!("shape [{filters}]"), got));
@@ -50,6 +43,18 @@ pub(super) fn conv(call: &mut Call) -> Result<Array> {
         }
     });
     Ok(Array { shape, values })
+}
+
+/// The number of groups: each reads as many channels as a filter has, and makes as many filters as the others.
+fn groups(call: &Call, channels: usize, [filters, fan_in]: [usize; 2]) -> Result<usize> {
+    let group = call.int("group", 1)?;
+    let fits = |&groups: &usize| {
+        groups > 0 && filters.is_multiple_of(groups) && fan_in.checked_mul(groups) == Some(channels)
+    };
+    usize::try_from(group).ok().filter(fits).ok_or_else(|| {
+        let expected = format!("one that makes {filters} filters of {fan_in} channels read {channels}");
+        call.wrong("group", expected, group)
+    })
 }
 
 /// Sizes of the maps that are read and made.

@@ -25,7 +25,7 @@ impl OnnxModel {
     /// With the node, where the input or a value has another shape than the file declares or an operator takes, where an
     /// operator or an attribute is not supported, or where a value would be out of all proportion to the input.
     pub fn run(&self, shape: &[usize], input: &[f32]) -> Result<Vec<f32>> {
-        let numbers = self.input.check(&self.place, shape)?;
+        let open = self.input.check(&self.place, shape)?;
         if elements(shape) != Some(input.len()) {
             let expected = format!("values of shape {shape:?}");
             return Err(invalid(&self.place, &self.input.name, expected, format!("{} values", input.len())));
@@ -47,14 +47,19 @@ impl OnnxModel {
         }
         let missing = || invalid(&self.place, &self.output.name, "a value that was made", "none");
         let output = values.remove(self.output.name.as_str()).ok_or_else(missing)?;
-        let got = self.output.check(&self.place, &output.shape)?;
-        match got.iter().find(|(name, size)| numbers.get(*name).is_some_and(|number| number != *size)) {
-            Some((name, size)) => {
-                let expected = format!("size {name} of {}, as the input has", numbers[name]);
-                Err(invalid(&self.place, &self.output.name, expected, size))
+        self.check_output(&open, &output)?;
+        Ok(output.values)
+    }
+
+    /// Whether the output has the declared shape, and the input's sizes wherever both name an open one.
+    fn check_output(&self, open: &HashMap<&str, usize>, output: &Array) -> Result<()> {
+        for (name, size) in self.output.check(&self.place, &output.shape)? {
+            if let Some(&expected) = open.get(name).filter(|&&expected| expected != size) {
+                let expected = format!("size {name} of {expected}, as the input has");
+                return Err(invalid(&self.place, &self.output.name, expected, size));
             }
-            None => Ok(output.values),
         }
+        Ok(())
     }
 
     /// The last node that reads each value; the graph's output is kept to the end.
