@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use extract::accuracy::AccuracyEstimator;
 use extract::latency::ofa_table::{OfaTable, ofa_key};
 use extract::latency::{LatencyTable, Plan, Rows};
+use extract::onnx::OnnxModel;
 use extract::predict::npy_from_bytes;
 use extract::search::Found;
 use supernet::accuracy_file;
@@ -25,7 +26,7 @@ const PLACE: &str = "the input";
 pub type Reader = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Reader; 20] = [
+pub const ALL: [Reader; 21] = [
     ("accuracy", accuracy),
     ("arch", arch),
     ("arch_file", arch_json),
@@ -38,6 +39,7 @@ pub const ALL: [Reader; 20] = [
     ("image", image),
     ("npy", npy),
     ("ofa_table", ofa_table),
+    ("onnx", onnx),
     ("plan", plan),
     ("predictor", predictor),
     ("pytorch", pytorch),
@@ -165,6 +167,17 @@ pub fn ofa_table(bytes: &[u8]) {
         assert_eq!(ofa_key(&layer).ok().as_ref(), Some(key));
     }
     assert_eq!(told(OfaTable::from_yaml(PLACE, &table.to_yaml())), Some(table));
+}
+
+/// An ONNX file, which is run too.
+pub fn onnx(bytes: &[u8]) {
+    let Some(model) = told(OnnxModel::from_bytes(PLACE, bytes)) else { return };
+    told(model.compare(&model)).expect("it equals itself");
+    let shape = model.input_shape(2);
+    let size = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+    if let Some(size) = size.filter(|&size| size <= 1024) {
+        told(model.run(&shape, &vec![0.5; size]));
+    }
 }
 
 /// What a device is to measure.

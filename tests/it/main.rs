@@ -15,6 +15,7 @@ mod kills;
 mod measure;
 mod ofa_configs;
 mod ofa_tables;
+mod onnx;
 mod predictors;
 mod properties;
 mod pytorch;

@@ -134,9 +134,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let run = BTreeMap::from([("unix_seconds".to_string(), json!(unix_seconds()))]);
     let exported = export(&request, &arguments.out, run)?;
     output.wrote(&arguments.out);
-    let (verification, origin) = (exported.verification, &exported.model.config.origin);
+    let (verification, origin) = (&exported.verification, &exported.model.config.origin);
     let folder = arguments.out.display().to_string();
-    let document = json!({
+    let mut document = json!({
         "folder": folder, "arch": arch, "inputs": verification.inputs,
         "max_abs_difference": verification.max_abs_difference,
         "reference_difference": verification.reference_difference,
@@ -144,6 +144,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         "measured": origin.measured, "predicted_top1": origin.predicted_top1,
         "files": exported.model.config.files.keys().collect::<Vec<_>>(),
     });
+    let mut onnx = String::new();
+    if let Some(compared) = &verification.onnx {
+        document["onnx"] = json!(compared);
+        onnx = format!("\n              {}", super::verify::compared(compared));
+    }
     let counted = origin.measured.as_ref().map_or_else(String::new, |measured| {
         format!("\ntop-1         {:.2} % of {} {} images", 100.0 * measured.top1, measured.n, measured.split)
     });
@@ -151,7 +156,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         origin.predicted_top1.map_or_else(String::new, |top1| format!(" ({:.2} % expected)", 100.0 * top1));
     output.result(
         format_args!(
-            "arch          {arch}{counted}{predicted}\nverified      {} images, all logits equal bit for bit\nfolder        {folder}",
+            "arch          {arch}{counted}{predicted}\nverified      {} images, all logits equal bit for bit{onnx}\nfolder        {folder}",
             verification.inputs
         ),
         &document,

@@ -1,17 +1,20 @@
 //! `extract verify`: is an exported folder the supernet's sub-network?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use extract::export::{OnnxVerification, verify};
+use extract::onnx::OnnxRuntime;
 use serde_json::json;
 use supernet::checkpoint::Supernet;
 use supernet::kernels::Precision;
 
 use super::{Common, OnDevice, Outcome, Output, open_data};
 
-/// Compare an exported folder with the supernet: every weight and every logit, bit for bit
+/// Compare an exported folder with the supernet: every weight and every logit, bit for bit; model.onnx weight for
+/// weight, and by running it
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  extract verify model --supernet run/supernet.safetensors\n\nExit code 4 if anything differs; the message says what."
+    after_help = "Example:\n  extract verify model --supernet run/supernet.safetensors\n  extract verify model --supernet run/supernet.safetensors --data digits --onnxruntime libonnxruntime.so\n\nExit code 4 if anything differs; the message says what."
 )]
 pub struct Arguments {
     /// The exported folder
@@ -23,6 +26,9 @@ pub struct Arguments {
     /// Compare on real images too: `digits`, `idx:FOLDER` or `folder:FOLDER`
     #[arg(long)]
     data: Option<String>,
+    /// Run model.onnx with ONNX Runtime too: its shared library, or the folder that it lies in
+    #[arg(long, value_name = "LIB")]
+    onnxruntime: Option<PathBuf>,
     #[command(flatten)]
     on: OnDevice,
     #[command(flatten)]
@@ -34,20 +40,42 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let kernels = arguments.on.kernels(Precision::F32)?;
     let supernet = Supernet::read(&arguments.supernet)?;
     let dataset = arguments.data.as_deref().map(|data| open_data(&output, data)).transpose()?;
-    let verification = extract::export::verify(&arguments.folder, &supernet, dataset.as_ref(), kernels)?;
+    let runtime = arguments.onnxruntime.as_deref().map(open_runtime).transpose()?;
+    let verification = verify(&arguments.folder, &supernet, dataset.as_ref(), kernels, runtime.as_deref())?;
     let folder = arguments.folder.display().to_string();
-    let document = json!({
-        "folder": folder, "inputs": verification.inputs,
-        "max_abs_difference": verification.max_abs_difference,
-        "reference_difference": verification.reference_difference,
-        "folded_difference": verification.folded_difference,
-    });
+    let mut document = json!(verification);
+    document["folder"] = json!(folder);
+    let onnx = verification.onnx.as_ref().map_or_else(String::new, |onnx| format!("\n{}", compared(onnx)));
     output.result(
         format_args!(
-            "{folder} is the supernet's sub-network: all weights and the logits of {} images are equal bit for bit",
+            "{folder} is the supernet's sub-network: all weights and the logits of {} images are equal bit for bit{onnx}",
             verification.inputs
         ),
         &document,
     )?;
     Ok(Outcome::Done)
+}
+
+/// A line that says what was compared of `model.onnx`.
+pub fn compared(onnx: &OnnxVerification) -> String {
+    let OnnxVerification { weights, inputs, max_relative_difference, runtime } = onnx;
+    let runtime = runtime.as_ref().map_or_else(String::new, |runtime| {
+        format!(", by {} within {:.1e}", runtime.name, runtime.max_relative_difference)
+    });
+    format!(
+        "model.onnx: {weights} weights equal bit for bit, logits of {inputs} images within {max_relative_difference:.1e}{runtime}"
+    )
+}
+
+#[cfg(feature = "onnxruntime")]
+fn open_runtime(library: &Path) -> anyhow::Result<Box<dyn OnnxRuntime>> {
+    Ok(Box::new(extract::latency::OnnxRuntimeEngine::new(library, rayon::current_num_threads(), 1)?))
+}
+
+#[cfg(not(feature = "onnxruntime"))]
+fn open_runtime(library: &Path) -> anyhow::Result<Box<dyn OnnxRuntime>> {
+    anyhow::bail!(
+        "--onnxruntime {}: this build is without the feature onnxruntime; build extract with it",
+        library.display()
+    )
 }

@@ -3,16 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Serialize;
 use serde_json::Value;
-use supernet::file;
 use supernet::model_folder::ModelFolder;
 use supernet::space::arch_file::{self, NET_CONFIG, RUN_CONFIG, net_config, run_config};
 use supernet::space::{Arch, SearchSpace};
 use supernet::tensor_file;
 
+use super::onnx_file;
 use crate::error::{Error, Result};
-use crate::onnx;
 
 /// Name of the ONNX file in a folder.
 pub const ONNX_MODEL: &str = "model.onnx";
@@ -67,7 +65,7 @@ pub(super) fn contents(model: &ModelFolder, formats: &[Format]) -> Result<BTreeM
                 files.insert(RUN_CONFIG, json_bytes(&run_config(&config.arch)));
             }
             Format::Onnx => {
-                files.insert(ONNX_MODEL, onnx_bytes(model)?);
+                files.insert(ONNX_MODEL, onnx_file::contents(model)?);
             }
         }
     }
@@ -78,36 +76,7 @@ fn json_bytes(value: &Value) -> Vec<u8> {
     format!("{value:#}\n").into_bytes()
 }
 
-fn onnx_bytes(model: &ModelFolder) -> Result<Vec<u8>> {
-    let config = &model.config;
-    let layers = config.space.lower(&config.arch)?;
-    onnx::model_for_any_batch(
-        &layers,
-        &model.tensors,
-        config.space.batch_norm_epsilon(),
-        onnx_properties(model),
-    )
-}
-
-/// What the model says of itself: enough to prepare its images and to name its classes.
-fn onnx_properties(model: &ModelFolder) -> BTreeMap<String, String> {
-    fn json(value: &impl Serialize) -> String {
-        serde_json::to_string(value).expect("plain data")
-    }
-    let config = &model.config;
-    let properties = [
-        ("arch", config.arch.to_string()),
-        ("space", config.space.name().to_string()),
-        ("resolution", config.input.resolution.to_string()),
-        ("mean", json(&config.input.mean)),
-        ("std", json(&config.input.std)),
-        ("classes", json(&config.classes)),
-        ("model_hash", config.model_hash.clone()),
-    ];
-    properties.map(|(key, value)| (key.to_string(), value)).into()
-}
-
-/// Whether each further file of a folder is as it was exported, and tells of the folder's sub-network.
+/// Whether each further file of a folder is as it was exported, and `net.config` names the folder's sub-network.
 pub(super) fn check(
     folder: &Path,
     model: &ModelFolder,
@@ -120,21 +89,12 @@ pub(super) fn check(
             return Err(failed(&format!("blake3 of {name}"), expected, &hash));
         }
     }
-    for name in config.files.keys() {
-        let arch = match name.as_str() {
-            NET_CONFIG => arch_file::read(&config.space, &folder.join(name).to_string_lossy())?.to_string(),
-            ONNX_MODEL => arch_of_onnx(&folder.join(name))?,
-            _ => continue,
-        };
-        if arch != config.arch.to_string() {
-            return Err(failed(&format!("sub-network of {name}"), &config.arch.to_string(), &arch));
+    if config.files.contains_key(NET_CONFIG) {
+        let named = arch_file::read(&config.space, &folder.join(NET_CONFIG).to_string_lossy())?;
+        let [expected, got] = [&config.arch, &named].map(ToString::to_string);
+        if expected != got {
+            return Err(failed(&format!("sub-network of {NET_CONFIG}"), &expected, &got));
         }
     }
     Ok(())
-}
-
-/// The sub-network that an ONNX file says it is; no text where it does not say.
-fn arch_of_onnx(path: &Path) -> Result<String> {
-    let properties = onnx::properties_of(&path.display().to_string(), &file::read(path)?)?;
-    Ok(properties.get("arch").cloned().unwrap_or_default())
 }

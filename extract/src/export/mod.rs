@@ -2,6 +2,7 @@
 //! before the folder has its name.
 
 mod formats;
+mod onnx_file;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use supernet::nn::Statistics;
 use supernet::space::Arch;
 
 pub use formats::{Format, ONNX_MODEL};
+pub use onnx_file::{OnnxVerification, RuntimeVerification};
 pub use verify::{Verification, verify};
 
 use crate::error::Result;
@@ -100,7 +102,7 @@ pub fn export(request: &Request, folder: &Path, run: BTreeMap<String, Value>) ->
     for (name, bytes) in &files {
         write_atomically(&staged.path().join(name), bytes)?;
     }
-    let verification = verify(&staged.path(), request.supernet, dataset, request.kernels)?;
+    let verification = verify(&staged.path(), request.supernet, dataset, request.kernels, None)?;
     staged.put_in_place()?;
     Ok(Exported { model, verification })
 }

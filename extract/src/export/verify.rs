@@ -1,5 +1,6 @@
 //! Is an exported folder the supernet's sub-network? Weights bit for bit, logits bit for bit at the same batch
-//! size, and one image through the reference kernels; further files by their hashes and the sub-network they name.
+//! size, and one image through the reference kernels; `model.onnx` number by number and by running it; further files by
+//! their hashes and the sub-network they name.
 
 use std::path::Path;
 
@@ -14,11 +15,13 @@ use supernet::nn::{FoldedNetwork, Network, Pass, Source, Statistics};
 use supernet::random::rng_for;
 use supernet::space::LayerSpec;
 
-use super::formats;
+use super::formats::{self, ONNX_MODEL};
+use super::onnx_file::{OnnxFile, OnnxVerification};
 use crate::error::{Error, Result};
+use crate::onnx::OnnxRuntime;
 
 /// What was compared, and how far apart it was.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Verification {
     /// Largest difference of a logit between export and supernet; 0 where the check passed.
     pub max_abs_difference: f32,
@@ -29,6 +32,9 @@ pub struct Verification {
     pub folded_difference: f32,
     /// Images that were compared.
     pub inputs: usize,
+    /// What was compared of `model.onnx`, where the folder has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub onnx: Option<OnnxVerification>,
 }
 
 /// How far the kernels may be from the reference, relative to the largest logit: some hundred roundings in f32.
@@ -43,15 +49,18 @@ const BATCHES: [usize; 2] = [1, 5];
 /// Real images, where there is a data set.
 const REAL_IMAGES: usize = 16;
 
-/// Compares an exported folder with the sub-network of `supernet` that it says it is.
+/// Compares an exported folder with the sub-network of `supernet` that it says it is, and its `model.onnx`, if it has one,
+/// with the folder's network; by `runtime` too, where one is given.
 ///
 /// # Errors
-/// [`Error::VerificationFailed`] with the first thing that differs; other errors if a file cannot be read.
+/// [`Error::VerificationFailed`] with the first thing that differs; other errors if a file cannot be read, or if there is a
+/// runtime and nothing for it to run.
 pub fn verify(
     folder: &Path,
     supernet: &Supernet,
     dataset: Option<&Dataset>,
     kernels: Kernels,
+    runtime: Option<&dyn OnnxRuntime>,
 ) -> Result<Verification> {
     let model = ModelFolder::open(folder)?;
     let failed = |what: &str, expected: &str, got: &str| Error::VerificationFailed {
@@ -73,8 +82,18 @@ pub fn verify(
         return Err(failed("blake3 of model.safetensors", &config.model_hash, &hash));
     }
     formats::check(folder, &model, &failed)?;
+    let onnx = OnnxFile::open(folder, &model)?;
+    if onnx.is_none() && runtime.is_some() {
+        let error = supernet::Error::invalid(folder.display(), "files", ONNX_MODEL, "none");
+        return Err(error.and_then_do("export with --format onnx").into());
+    }
     let elastic = Network::new(&layers, &supernet_source(&subnet, &statistics, kernels)?)?;
-    compare_logits(&model, &elastic, &batches(&model, dataset)?, kernels, &failed)
+    let batches = batches(&model, dataset)?;
+    let (mut verification, logits) = compare_logits(&model, &elastic, &batches, kernels, &failed)?;
+    if let Some(onnx) = onnx {
+        verification.onnx = Some(onnx.verify(folder, &batches, &logits, runtime)?);
+    }
+    Ok(verification)
 }
 
 /// The supernet's views; for a GPU copies of them, which its products take for what the export's are: how far apart rows
@@ -114,17 +133,18 @@ fn check_origin(
 }
 
 /// Compares the logits of the exported network with the supernet's bit for bit, with its folded form's, and for the first
-/// batch with those of the reference kernels.
+/// batch with those of the reference kernels; returns them batch by batch.
 fn compare_logits(
     model: &ModelFolder,
     elastic: &Network,
     batches: &[Tensor],
     kernels: Kernels,
     failed: &impl Fn(&str, &str, &str) -> Error,
-) -> Result<Verification> {
+) -> Result<(Verification, Vec<Vec<f32>>)> {
     let extracted = model.network(kernels)?;
     let folded = FoldedNetwork::new(&extracted)?;
     let (mut folded_difference, mut inputs) = (0.0f32, 0);
+    let mut known = Vec::with_capacity(batches.len());
     for images in batches {
         inputs += images.dim(0)?;
         let (expected, got) = (logits(elastic, images)?, logits(&extracted, images)?);
@@ -136,18 +156,31 @@ fn compare_logits(
         let apart = difference(&expected, &values(&folded.forward(images)?)?);
         folded_difference =
             if apart > folded_difference || apart.is_nan() { apart } else { folded_difference };
+        known.push(got);
     }
     if folded_difference > FOLDED_TOLERANCE || folded_difference.is_nan() {
         let expected = format!("within {FOLDED_TOLERANCE} of the unfolded network");
         return Err(failed("logits of the folded network", &expected, &folded_difference.to_string()));
     }
-    let reference = logits(&model.network(Kernels::reference())?, &batches[0])?;
-    let reference_difference = difference(&reference, &logits(&extracted, &batches[0])?);
-    if reference_difference > REFERENCE_TOLERANCE || reference_difference.is_nan() {
+    let reference_difference = compare_with_reference(model, &batches[0], &known[0], failed)?;
+    let verification =
+        Verification { max_abs_difference: 0.0, reference_difference, folded_difference, inputs, onnx: None };
+    Ok((verification, known))
+}
+
+/// How far the logits are from those of the reference kernels.
+fn compare_with_reference(
+    model: &ModelFolder,
+    images: &Tensor,
+    got: &[f32],
+    failed: &impl Fn(&str, &str, &str) -> Error,
+) -> Result<f32> {
+    let apart = difference(&logits(&model.network(Kernels::reference())?, images)?, got);
+    if apart > REFERENCE_TOLERANCE || apart.is_nan() {
         let expected = format!("within {REFERENCE_TOLERANCE} of the reference kernels");
-        return Err(failed("logits", &expected, &reference_difference.to_string()));
+        return Err(failed("logits", &expected, &apart.to_string()));
     }
-    Ok(Verification { max_abs_difference: 0.0, reference_difference, folded_difference, inputs })
+    Ok(apart)
 }
 
 /// Compares every weight, and returns the statistics, which the supernet does not have unless they are inherited.
@@ -232,7 +265,7 @@ fn batches(model: &ModelFolder, dataset: Option<&Dataset>) -> Result<Vec<Tensor>
 }
 
 /// The largest difference of a logit relative to the largest expected one; NaN if one is.
-fn difference(expected: &[f32], got: &[f32]) -> f32 {
+pub(super) fn difference(expected: &[f32], got: &[f32]) -> f32 {
     let largest = expected.iter().fold(f32::MIN_POSITIVE, |largest, logit| largest.max(logit.abs()));
     let apart = expected.iter().zip(got).map(|(a, b)| (a - b).abs() / largest);
     apart.fold(0.0, |worst, apart| if apart > worst || apart.is_nan() { apart } else { worst })
@@ -242,6 +275,6 @@ fn logits(network: &Network, images: &Tensor) -> Result<Vec<f32>> {
     values(&network.forward(images, Pass::Inference)?)
 }
 
-fn values(tensor: &Tensor) -> Result<Vec<f32>> {
+pub(super) fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(tensor.flatten_all()?.to_vec1()?)
 }

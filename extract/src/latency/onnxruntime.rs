@@ -43,17 +43,20 @@ impl OnnxRuntimeEngine {
         Ok(Self { environment, version, threads, batch })
     }
 
-    /// A session of the model, with an input that stays where it is.
-    fn session(&self, layers: &[LayerSpec], model: &[u8], input: &Tensor) -> ort::Result<Prepared> {
-        let session = Session::builder(&self.environment)?
+    fn load(&self, model: &[u8]) -> ort::Result<Session> {
+        Session::builder(&self.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(self.threads)?
             .with_inter_threads(1)?
             .with_parallel_execution(false)?
-            .commit_from_memory(model)?;
+            .commit_from_memory(model)
+    }
+
+    /// A session of the model, with an input that stays where it is.
+    fn session(&self, layers: &[LayerSpec], model: &[u8], input: &Tensor) -> ort::Result<Prepared> {
+        let session = self.load(model)?;
         let [_, made] = onnx::shapes(layers, self.batch);
-        let values = input.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).map_err(ort::Error::wrap)?;
-        let input = ort::value::Tensor::from_array((input.dims(), values))?;
+        let input = value(input)?;
         let mut binding = session.create_binding()?;
         binding.bind_input(onnx::INPUT, &input)?;
         binding.bind_output(onnx::OUTPUT, ort::value::Tensor::<f32>::new(&Allocator::default(), made)?)?;
@@ -83,6 +86,28 @@ impl Engine for OnnxRuntimeEngine {
             Ok(())
         }))
     }
+}
+
+impl onnx::OnnxRuntime for OnnxRuntimeEngine {
+    fn describe(&self) -> String {
+        format!("onnxruntime {}", self.version)
+    }
+
+    fn run_model(&self, model: &[u8], inputs: &[Tensor]) -> Result<Vec<Vec<f32>>> {
+        let mut session = self.load(model).map_err(refused("a model that it can load"))?;
+        let mut run = |input: &Tensor| -> ort::Result<Vec<f32>> {
+            let outputs = session.run(ort::inputs![onnx::INPUT => value(input)?])?;
+            let output =
+                outputs.get(onnx::OUTPUT).ok_or_else(|| ort::Error::new("no output of this name"))?;
+            Ok(output.try_extract_tensor::<f32>()?.1.to_vec())
+        };
+        inputs.iter().map(|input| run(input).map_err(refused("a model that it can run"))).collect()
+    }
+}
+
+fn value(tensor: &Tensor) -> ort::Result<ort::value::Tensor<f32>> {
+    let values = tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).map_err(ort::Error::wrap)?;
+    ort::value::Tensor::from_array((tensor.dims(), values))
 }
 
 /// A session with its input and its output, both in place: a run makes no tensor.
@@ -211,6 +236,30 @@ mod tests {
                 assert_agrees(&engine, &layer.key(), std::slice::from_ref(layer));
             }
         }
+    }
+
+    #[test]
+    fn a_model_runs_on_any_number_of_images() {
+        use crate::onnx::OnnxRuntime;
+        let Some(engine) = engine(1, 1) else { return };
+        let space = preset("tiny").expect("a preset");
+        let layers = space.lower(&sampler::smallest(&space)).expect("legal");
+        let weights = random_weights(&layers).expect("weights");
+        let model = onnx::model_for_any_batch(&layers, &weights, EPSILON, Default::default());
+        let model = model.expect("written");
+        let inputs = [1, 3]
+            .map(|batch| random(&onnx::shapes(&layers, batch)[0], INPUT_RANGE, "images").expect("an input"));
+        let got = engine.run_model(&model, &inputs).expect("run");
+        for (input, got) in inputs.iter().zip(&got) {
+            let expected = ours(&layers, input);
+            assert_eq!(got.len(), expected.len());
+            let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+            for (got, expected) in got.iter().zip(&expected) {
+                assert!((got - expected).abs() <= TOLERANCE * largest, "{got} not {expected}");
+            }
+        }
+        let error = engine.run_model(&model[..model.len() / 2], &inputs).expect_err("refused").to_string();
+        assert!(error.starts_with("ONNX Runtime: model: expected a model that it can load, got "), "{error}");
     }
 
     #[test]

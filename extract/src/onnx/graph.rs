@@ -9,9 +9,9 @@ use prost::Message;
 use super::proto;
 
 /// The operator set that the nodes are of: the first with `HardSwish` is 14.
-const OPERATOR_SET: i64 = 17;
+pub(super) const OPERATOR_SET: i64 = 17;
 /// The file format's version that came with that operator set.
-const IR_VERSION: i64 = 8;
+pub(super) const IR_VERSION: i64 = 8;
 
 /// Name of the graph's input.
 pub(super) const INPUT: &str = "input";

@@ -1,11 +1,14 @@
 //! Layers as an ONNX model, for runtimes that are not ours.
 //!
 //! Batch norms are multiplied into the convolutions before them. Knows nothing of how weights came to be, nor of
-//! who runs the model.
+//! who runs the model. An [`OnnxModel`] is such a file read again, to be compared and run.
 
+mod compare;
+mod decoded;
 mod graph;
+mod interpret;
 mod layers;
-mod proto;
+pub(crate) mod proto;
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -13,10 +16,10 @@ mod weights;
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use prost::Message;
 use supernet::space::{FeatureMap, LayerSpec, Operator};
 
 use crate::error::Result;
+pub use decoded::OnnxModel;
 use graph::{Graph, Sizes};
 use weights::LayerWeights;
 
@@ -84,18 +87,16 @@ pub fn model_for_any_batch(
     Ok(graph(layers, weights, epsilon)?.into_file(sizes, properties))
 }
 
-/// The `metadata_props` of an ONNX file; `place` names it in messages.
-///
-/// # Errors
-/// If the bytes are no ONNX file, or one without a graph.
-pub fn properties_of(place: &str, bytes: &[u8]) -> Result<BTreeMap<String, String>> {
-    let wrong = |got: String| supernet::Error::invalid(place, "content", "a whole ONNX file", got);
-    let model = proto::Model::decode(bytes).map_err(|error| wrong(error.to_string()))?;
-    if model.graph.is_none() {
-        return Err(wrong("one without a graph".to_string()).into());
-    }
-    let pair = |property: proto::Property| (property.key().to_string(), property.value().to_string());
-    Ok(model.metadata_props.into_iter().map(pair).collect())
+/// A program that runs ONNX files.
+pub trait OnnxRuntime {
+    /// Its name and its version.
+    fn describe(&self) -> String;
+
+    /// The model's outputs for these inputs, row by row.
+    ///
+    /// # Errors
+    /// If it refuses the model.
+    fn run_model(&self, model: &[u8], inputs: &[Tensor]) -> Result<Vec<Vec<f32>>>;
 }
 
 fn graph(layers: &[LayerSpec], weights: &BTreeMap<String, Tensor>, epsilon: f32) -> Result<Graph> {

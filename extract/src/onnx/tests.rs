@@ -206,7 +206,7 @@ fn a_model_for_any_batch_says_what_it_is() {
     let layers = [layer(Operator::Pool, [48, 7], [48, 1])];
     let properties = BTreeMap::from([("arch".to_string(), "r8:k3e3/k3e3".to_string())]);
     let bytes = model_for_any_batch(&layers, &BTreeMap::new(), 1e-5, properties.clone()).expect("written");
-    assert_eq!(properties_of("x.onnx", &bytes).expect("read"), properties);
+    assert_eq!(OnnxModel::from_bytes("x.onnx", &bytes).expect("read").properties(), &properties);
     let graph = proto::Model::decode(bytes.as_slice()).expect("a message").graph.expect("a graph");
     for value in [&graph.input[0], &graph.output[0]] {
         let tensor = value.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref()).expect("a tensor");
@@ -214,7 +214,7 @@ fn a_model_for_any_batch_says_what_it_is() {
         assert_eq!((first.dim_param(), first.dim_value), ("N", None));
     }
     for bytes in [&bytes[..bytes.len() - 1], b"", b"\x08\x08"] {
-        let error = properties_of("x.onnx", bytes).expect_err("no file").to_string();
+        let error = OnnxModel::from_bytes("x.onnx", bytes).expect_err("no file").to_string();
         assert!(error.starts_with("x.onnx: content: expected a whole ONNX file"), "{error}");
     }
 }

@@ -1,0 +1,127 @@
+//! `model.onnx`: run from its bytes it computes what the network computes, and `extract verify` finds faults in it.
+
+use std::path::Path;
+
+use extract::onnx::{OnnxModel, model_for_any_batch};
+use serde_json::Value;
+use supernet::kernels::Kernels;
+use supernet::nn::{MapSource, Network, Pass, Source};
+use supernet::random::rng_for;
+use supernet::space::{preset, sampler};
+
+use crate::cli::{fails, json, pipeline, run};
+use crate::common::{formula, formula_weights, values};
+
+/// Relative to the largest logit; what is seen is printed.
+const TOLERANCE: f32 = 1e-5;
+
+#[test]
+fn networks_of_each_family_run_as_ours_do() {
+    // (space, resolution, sub-networks, images)
+    for (name, resolution, count, batch) in [
+        ("tiny", 8, 6, 3),
+        ("tiny", 12, 3, 1),
+        ("fashion", 28, 2, 2),
+        ("tiny-resnet", 8, 4, 3),
+        ("tiny-resnet", 12, 4, 1),
+        ("ofa-mbv3-w1.0", 64, 1, 1),
+        ("ofa-proxyless-w1.0", 64, 1, 1),
+        ("ofa-resnet50", 64, 1, 1),
+    ] {
+        let space = preset(name).expect("a preset");
+        for index in 0..count {
+            let arch = sampler::random(&space, &mut rng_for("onnx", 1, &[index])).at(resolution);
+            let layers = space.lower(&arch).expect("legal");
+            let (weights, epsilon) = (formula_weights(&layers), space.batch_norm_epsilon());
+            let bytes = model_for_any_batch(&layers, &weights, epsilon, Default::default()).expect("written");
+            let model = OnnxModel::from_bytes("model.onnx", &bytes).expect("sound");
+            let images = formula("images", &[batch, space.input_channels(), resolution, resolution]);
+            assert_eq!(model.input_shape(batch), images.dims());
+            let got = model.run(images.dims(), &values(&images)).expect("run");
+            let source = Source::new(MapSource::builder(weights), Kernels::detect(), epsilon);
+            let network = Network::new(&layers, &source).expect("a network");
+            let expected = values(&network.forward(&images, Pass::Inference).expect("forward"));
+            assert_eq!(got.len(), expected.len(), "{name}");
+            let largest = expected.iter().fold(0.0f32, |largest, logit| largest.max(logit.abs()));
+            let apart = expected.iter().zip(&got).map(|(a, b)| (a - b).abs() / largest);
+            let worst = apart.fold(0.0f32, |worst, apart| if apart <= worst { worst } else { apart });
+            println!("{name} {arch}: {worst:.1e}");
+            assert!(worst <= TOLERANCE, "{name} {arch}: {worst}");
+        }
+    }
+}
+
+const SUPERNET: &str = "--supernet run/supernet.safetensors";
+
+/// Writes `model.onnx`, and its hash as if it had been exported so.
+fn put(folder: &Path, bytes: &[u8]) {
+    let (file, config) = (folder.join("model.onnx"), folder.join("config.json"));
+    std::fs::write(&file, bytes).expect("written");
+    let text = std::fs::read_to_string(&config).expect("a configuration");
+    let mut document: Value = serde_json::from_str(&text).expect("JSON");
+    document["files"]["model.onnx"] = supernet::tensor_file::hash(&file).expect("a hash").into();
+    std::fs::write(&config, document.to_string()).expect("written");
+}
+
+#[test]
+fn faults_in_model_onnx_fail_the_verification() {
+    let (at, verify) = (pipeline(), format!("verify graph {SUPERNET}"));
+    let export =
+        format!("export {SUPERNET} --data digits --calibration-images 200 --arch largest --out graph");
+    let exported = json("extract", at, &format!("{export} --format onnx"));
+    assert_eq!(exported["onnx"]["inputs"], exported["inputs"]);
+    let folder = at.join("graph");
+    let good = std::fs::read(folder.join("model.onnx")).expect("a file");
+    put(&folder, &good);
+    let verified = json("extract", at, &verify);
+    let onnx = &verified["onnx"];
+    assert!(onnx["weights"].as_u64().expect("a number") > 40 && onnx["runtime"].is_null(), "{onnx}");
+    assert!(onnx["max_relative_difference"].as_f64().expect("a number") < 1e-5, "{onnx}");
+
+    let changed = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = good.clone();
+        change(&mut bytes);
+        bytes
+    };
+    let middle = good.len() / 2;
+    for (bytes, said) in [
+        (changed(&|bytes| bytes[middle..middle + 4000].fill(0)), "model.onnx: "),
+        (changed(&|bytes| bytes[middle] ^= 1), "model.onnx: "),
+        (changed(&|bytes| bytes.truncate(middle)), "model.onnx: content: expected a whole ONNX file"),
+        (changed(&|bytes| bytes.clear()), "model.onnx: content: expected a whole ONNX file"),
+        (changed(&|bytes| bytes.extend([0x7a, 1, b'x'])), "expected only fields that are written here"),
+    ] {
+        put(&folder, &bytes);
+        let message = fails("extract", at, &verify, 4);
+        assert!(message.contains(said), "{message}");
+    }
+    // a file that config.json does not list is compared all the same
+    put(&folder, &good);
+    json("extract", at, &format!("{export} --format safetensors"));
+    assert!(json("extract", at, &verify).get("onnx").is_none());
+    let message = fails("extract", at, &format!("{verify} --onnxruntime nowhere"), 1);
+    assert!(message.contains("nowhere"), "{message}");
+    std::fs::write(folder.join("model.onnx"), &good[..middle]).expect("written");
+    fails("extract", at, &verify, 4);
+}
+
+#[test]
+fn onnx_runtime_computes_the_same() {
+    let Ok(library) = std::env::var("ONNXRUNTIME_LIB") else {
+        println!("skipped: ONNXRUNTIME_LIB does not name a library of ONNX Runtime");
+        return;
+    };
+    let at = pipeline();
+    let export = format!("export {SUPERNET} --data digits --calibration-images 200 --arch smallest");
+    json("extract", at, &format!("{export} --format onnx --out run-graph"));
+    let line = format!("verify run-graph {SUPERNET} --data digits --onnxruntime {library}");
+    let runtime = &json("extract", at, &line)["onnx"]["runtime"];
+    assert!(runtime["name"].as_str().is_some_and(|name| name.starts_with("onnxruntime 1.")), "{runtime}");
+    assert!(runtime["max_relative_difference"].as_f64().is_some_and(|apart| apart < 1e-5), "{runtime}");
+    let said = run("extract", at, &line);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("model.onnx: ") && said.contains(", by onnxruntime 1."), "{said}");
+    json("extract", at, &format!("{export} --out bare-graph"));
+    let message = fails("extract", at, &line.replace("run-graph", "bare-graph"), 1);
+    assert!(message.contains("expected model.onnx, got none; export with --format onnx"), "{message}");
+}
