@@ -1,7 +1,6 @@
 //! Which model predicts rows best that it was not fitted to.
 
 use rand::seq::SliceRandom;
-use rayon::prelude::*;
 
 use super::Model;
 use super::fit::{FitConfig, Rows, fit_linear, fit_mlp};
@@ -101,7 +100,8 @@ fn predict_folds(
         let predict = |recipe: &Recipe| recipe.fit(&rest, config)?.predict(&unseen.active);
         recipes.iter().map(predict).collect::<Result<Vec<_>>>()
     };
-    let by_fold = folds.par_iter().map(of_fold).collect::<Result<Vec<_>>>()?;
+    // one after the other: each product of a perceptron is work for all threads already
+    let by_fold = folds.iter().map(of_fold).collect::<Result<Vec<_>>>()?;
     let of_recipe = |(place, recipe): (usize, &Recipe)| {
         let mut predicted = vec![0.0; rows.targets.len()];
         for (fold, outputs) in folds.iter().zip(&by_fold) {

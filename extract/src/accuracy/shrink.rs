@@ -9,9 +9,10 @@
 /// Quantile of the normal distribution that leaves 2.5 % above it.
 pub const NORMAL_95: f64 = 1.959_964;
 
-/// Rows' worth of weight that the cross-validated error has beside what the found ones show of it. They are few, and near
-/// one another.
-const PRIOR_ROWS: f64 = 4.0;
+/// Evaluated sub-networks from which on their own spread alone says how wrong the predictor is among them; the
+/// cross-validated error stands in for those that fewer lack. It is that of sub-networks from all over the space, which
+/// differ more than the best of a search.
+const ENOUGH: f64 = 5.0;
 
 /// What is known of sub-networks before and after they are evaluated.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +36,8 @@ pub struct Shrunk {
     pub weight: f64,
     /// Expected accuracies, on images such as these.
     pub accuracies: Vec<f64>,
-    /// Variance of each.
-    pub variance: f64,
+    /// Variance of each, on images such as these.
+    pub variances: Vec<f64>,
 }
 
 /// Combines predictions and counts.
@@ -47,7 +48,7 @@ pub fn shrink(counted: &Counted<'_>) -> Shrunk {
     let mean = residuals.iter().sum::<f64>() / count.max(1.0);
     let squares: f64 = residuals.iter().map(|residual| (residual - mean).powi(2)).sum();
     // variance of a residual about the others, chance included
-    let (prior, prior_rows) = error.map_or((0.0, 0.0), |error| (error, PRIOR_ROWS));
+    let (prior, prior_rows) = error.map_or((0.0, 0.0), |error| (error, (ENOUGH - count).max(0.0)));
     let degrees = count - 1.0 + prior_rows;
     let spread = if degrees > 0.0 { (squares + prior_rows * prior) / degrees } else { 0.0 };
     let believed = if spread > 0.0 { (1.0 - noise / spread).max(0.0) } else { 0.0 };
@@ -57,8 +58,12 @@ pub fn shrink(counted: &Counted<'_>) -> Shrunk {
     let of_offset = if precision > 0.0 { spread / precision } else { 0.0 };
     let accuracy = |(expected, residual): (&f64, &f64)| expected + offset + believed * (residual - offset);
     let accuracies = expected.iter().zip(&residuals).map(accuracy).collect();
-    let variance = believed * noise.min(spread) + (1.0 - believed).powi(2) * of_offset;
-    Shrunk { offset, weight: believed, accuracies, variance }
+    let doubted = (1.0 - believed).powi(2);
+    let known = believed * noise.min(spread) + doubted * of_offset;
+    // the weight is an estimate too (Morris 1983, section 5)
+    let of_weight = |residual: &f64| 2.0 * doubted * (residual - offset).powi(2) / (degrees - 2.0).max(1.0);
+    let variances = residuals.iter().map(|residual| known + of_weight(residual)).collect();
+    Shrunk { offset, weight: believed, accuracies, variances }
 }
 
 /// Variance that the choice of images gives the difference of two sub-networks' shares, halved: which images each
@@ -116,7 +121,7 @@ mod tests {
             let slope = variance / (variance + error * error);
             let expected: Vec<f64> = wrong.iter().map(|wrong| 0.904 + slope * (wrong - 0.904)).collect();
             let prior = variance * (1.0 - slope);
-            let Shrunk { accuracies, variance, .. } = shrink(&Counted {
+            let Shrunk { accuracies, variances, .. } = shrink(&Counted {
                 expected: &expected,
                 top1: &top1,
                 noise: chance * chance,
@@ -129,13 +134,13 @@ mod tests {
             counted += top1[by_count] - truth[by_count];
             let off = accuracies[by_both] - truth[by_both];
             shrunk_excess += off;
-            inside += usize::from(off.abs() < NORMAL_95 * variance.sqrt());
+            inside += usize::from(off.abs() < NORMAL_95 * variances[by_both].sqrt());
         }
         let [raw, counted, shrunk] = [raw, counted, shrunk_excess].map(|sum| sum / f64::from(rounds));
         assert!(raw > 0.006 && counted > 0.0015, "{raw} {counted}");
         assert!(shrunk.abs() < 0.0003, "{shrunk}");
         let inside = inside as f64 / f64::from(rounds);
-        assert!((0.9..0.99).contains(&inside), "{inside}");
+        assert!((0.88..0.99).contains(&inside), "{inside}");
     }
 
     #[test]

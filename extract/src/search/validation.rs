@@ -280,7 +280,7 @@ fn judge_round(round: &Round, number: usize, noise: f64) -> (Vec<(Candidate, Eva
             (count.candidate.clone(), shrunk.accuracies[place], count.hits.len() as u64);
         // of new images, which all of these share, there is a variance more
         let shared = (binomial(accuracy, n) - noise).max(0.0);
-        let deviation = (shrunk.variance + shared).sqrt();
+        let deviation = (shrunk.variances[place] + shared).sqrt();
         give(&mut candidate, accuracy, Some(deviation), AccuracyFrom::PredictorAndValidation);
         let [expected, top1] = [expected[place], top1[place]].map(|share| rounded(share, DECIMALS));
         let (arch, accuracy) = (candidate.arch.clone(), candidate.accuracy);

@@ -135,7 +135,7 @@ fn the_expected_accuracy_of_a_winner_is_what_it_has() {
     );
     assert!(by_predictor > 0.5 && by_both.abs() < 0.4 * by_predictor, "{by_predictor} {by_both}");
     assert!(by_both < by_count, "{by_both} {by_count}");
-    assert!(inside >= 21, "{inside} of 24 within the interval");
+    assert!(inside >= 20, "{inside} of 24 within the interval");
 }
 
 #[test]
