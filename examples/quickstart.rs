@@ -11,12 +11,14 @@ use extract::latency::{
     Bench, Conditions, DeviceFacts, Engine, LatencyModel, LatencyTable, MeasureConfig, MonotonicStopwatch,
     NativeEngine, Plan, RowsLog, Session, carry_out, compare,
 };
-use extract::search::{CostIndex, Limits, SearchConfig, evolve};
+use extract::search::{
+    Candidate, CostIndex, Limits, Problem, SearchConfig, ValidationPlan, search_validated,
+};
 use supernet::accuracy_file::{AccuracyFile, AccuracyRow};
 use supernet::checkpoint::Supernet;
 use supernet::data::{Dataset, Split, eval_batches};
-use supernet::eval::{Accuracy, Calibration, Judge, best};
-use supernet::model_folder::ModelFolder;
+use supernet::eval::{Accuracy, Calibration, Judge, accuracy, best};
+use supernet::model_folder::{ModelFolder, SelectedOn};
 use supernet::nn::Pass;
 use supernet::space::{Arch, SearchSpace, preset, sampler};
 use supernet::train::{Observer, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
@@ -64,15 +66,26 @@ fn quickstart() -> anyhow::Result<()> {
     let slowest =
         LatencyModel::new(&table, &space).network(&space.lower(&sampler::largest(&space))?)?.high_us;
     let limits = Limits { latency_us: Some(0.5 * slowest), ..Limits::default() };
-    let found =
-        evolve(&CostIndex::new(&space, &table)?, &estimator, &limits, &SearchConfig::default(), &stop)?.best;
+    let index = CostIndex::new(&space, &table)?;
+    let found = search(&index, &limits, &estimator, judge(&supernet, &dataset, kernels))?;
     let (predicted_top1, predicted_latency_ms) = (Some(found.accuracy), Some(found.latency_ms));
+    let selected_on =
+        Some(SelectedOn { split: "val".into(), n: dataset.val().len() as u64, how: "best of 20".into() });
     let (supernet, arch, dataset, formats) = (&supernet, &found.arch, &*dataset, &[]);
     let statistics = NormStatistics::Calibrated { dataset, calibration: Calibration::default() };
-    let request =
-        Request { supernet, arch, statistics, kernels, predicted_top1, predicted_latency_ms, formats };
+    let request = Request {
+        supernet,
+        arch,
+        statistics,
+        kernels,
+        predicted_top1,
+        predicted_latency_ms,
+        selected_on,
+        formats,
+    };
     let exported = export(&request, &folder.join("model"), BTreeMap::new())?;
     let top1 = exported.model.config.origin.measured.as_ref().map_or(0.0, |measured| measured.top1);
+    let test = test_accuracy(&exported.model, dataset, kernels)?;
     let (archs, mut clock) = ([arch.clone()], MonotonicStopwatch::new());
     let mut bench = Bench { engine: &engine, stopwatch: &mut clock, conditions: Conditions::now };
     let config = (&MeasureConfig { budget: CHECKING, ..MeasureConfig::default() }, Session::default());
@@ -82,6 +95,7 @@ fn quickstart() -> anyhow::Result<()> {
     let measured = took.us / 1e3;
     println!("sub-network   {arch}\n{:<14}{:>10} {:>10}", "", "predicted", "measured");
     println!("{:<14}{:>9.2}% {:>9.2}%", "val top-1", 100.0 * found.accuracy, 100.0 * top1);
+    println!("{:<14}{:>10} {:>9.2}%  (chosen without these images)", "test top-1", "", 100.0 * test.top1());
     println!("{:<14}{predicted:>10.4} {measured:>10.4}  (limit {limit:.4})", "latency ms");
     let verdict = match (took.accepted, measured <= limit) {
         (false, _) => "not known: the machine was too disturbed to tell",
@@ -132,8 +146,7 @@ fn train(
 
 /// Accuracies of random sub-networks on validation images.
 fn sample(supernet: &Supernet, dataset: &Dataset, kernels: Kernels) -> anyhow::Result<AccuracyFile> {
-    let Supernet { space, weights, hash, .. } = supernet;
-    let judge = Judge { space, weights, dataset, calibration: Calibration::default(), kernels };
+    let (Supernet { space, hash, .. }, judge) = (supernet, judge(supernet, dataset, kernels));
     let mut rng = rng_for("quickstart", 0, &[]);
     let archs: BTreeSet<Arch> = (0..150).map(|_| sampler::random(space, &mut rng)).collect();
     let row = |arch: Arch| {
@@ -143,6 +156,33 @@ fn sample(supernet: &Supernet, dataset: &Dataset, kernels: Kernels) -> anyhow::R
     let rows = archs.into_iter().map(row).collect::<supernet::Result<_>>()?;
     let (space, supernet, data) = (space.clone(), hash.clone(), dataset.hash().to_string());
     Ok(AccuracyFile { space, supernet, data, calibration: judge.calibration, rows })
+}
+
+/// What evaluates sub-networks.
+fn judge<'a>(supernet: &'a Supernet, dataset: &'a Dataset, kernels: Kernels) -> Judge<'a> {
+    let Supernet { space, weights, .. } = supernet;
+    Judge { space, weights, dataset, calibration: Calibration::default(), kernels }
+}
+
+/// Evaluates the 20 that the estimator expects most of on validation images, and chooses by both.
+fn search(
+    index: &CostIndex,
+    limits: &Limits,
+    estimator: &AccuracyEstimator,
+    judge: Judge<'_>,
+) -> anyhow::Result<Candidate> {
+    let (config, stop) = (SearchConfig::default(), AtomicBool::new(false));
+    let problem = Problem { index, limits, config: &config, least_top1: None, stop: &stop };
+    let plan = ValidationPlan { candidates: 20, rounds: 1, rows: None, fit: FitConfig::default() };
+    let mut evaluate = |arch: &Arch| Ok(judge.hits_unless(&stop, arch, Split::Val)?);
+    Ok(search_validated(&problem, estimator, &plan, &mut evaluate)?.report.best)
+}
+
+/// The exported network on images that nothing was trained on or chosen by.
+fn test_accuracy(model: &ModelFolder, dataset: &Dataset, kernels: Kernels) -> anyhow::Result<Accuracy> {
+    let (normalisation, side) = (model.normalisation()?, model.config.input.resolution);
+    let batches = eval_batches(dataset.split(Split::Test)?, &normalisation, side, 200);
+    Ok(accuracy(&model.network(kernels)?, batches)?)
 }
 
 /// Eight test images through the exported folder, which needs nothing else.

@@ -19,5 +19,5 @@ for row in results:
     print(f"| `{arch}` | {cost['macs'] / 1e6:.2f} | {cost['params']:,} | {share(row)} | {own} |")
 fit = read("fit.json")
 low, high = fit["kendall_interval"]
-print(f"\nEstimator ({fit['model']}, {fit['n']} rows, {fit['held_out']} held out): Kendall {fit['kendall']:.3f} "
+print(f"\nEstimator ({fit['model']}, {fit['n']} rows, {fit['folds']} folds): Kendall {fit['kendall']:.3f} "
       f"[{low:.3f}, {high:.3f}], Spearman {fit['spearman']:.3f}, RMSE {100 * fit['rmse']:.3f} %")

@@ -38,6 +38,23 @@ pub enum Error {
         /// Its values of the limited quantities.
         got: String,
     },
+    /// No sub-network was found whose accuracy reaches a limit for certain.
+    #[error(
+        "no sub-network found whose accuracy is at least {:.2} % at the lower end of its 95 % interval: the closest is {closest} with {:.2} to {:.2} %, {:.2} % expected; ask for less, relax the other limits, or train longer",
+        100.0 * .least, 100.0 * .low, 100.0 * .high, 100.0 * .accuracy
+    )]
+    NotAccurate {
+        /// The least accuracy, as a share.
+        least: f64,
+        /// The sub-network whose interval's lower end is highest.
+        closest: Box<Arch>,
+        /// Its expected accuracy.
+        accuracy: f64,
+        /// Lower end of the interval.
+        low: f64,
+        /// Upper end of the interval.
+        high: f64,
+    },
     /// An exported network does not compute what the supernet's sub-network computes.
     #[error("{path}: {what}: expected {expected}, got {got}")]
     VerificationFailed {

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 /// What random numbers are used for; each purpose draws from a stream of its own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Purpose {
-    /// Which rows are held out.
+    /// How rows are cut into folds.
     Split = 1,
     /// First weights of the estimator.
     Weights = 2,

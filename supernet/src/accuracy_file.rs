@@ -130,7 +130,11 @@ fn parse_row(place: &str, line: &str, space: &SearchSpace) -> Result<AccuracyRow
 
 fn check_row(place: &str, row: &AccuracyRow, space: &SearchSpace) -> Result<()> {
     if !(0.0..=1.0).contains(&row.top1) {
-        return Err(Error::invalid(place, "top1", "a share from 0 to 1", row.top1));
+        let error = Error::invalid(place, "top1", "a share from 0 to 1", row.top1);
+        return Err(match row.top1 {
+            1.0..=100.0 => error.and_then_do("if it is per cent, divide all by 100"),
+            _ => error,
+        });
     }
     if row.n == 0 {
         return Err(Error::invalid(place, "n", "at least one image", row.n));
@@ -349,6 +353,7 @@ mod tests {
             (good.replace("\"classes\":10", "\"classes\":1"), "line 1: text: expected a header"),
             (row("nonsense"), "line 2: row"),
             (row(&valid.replace("0.5", "1.5")), "line 2: top1: expected a share from 0 to 1, got 1.5"),
+            (row(&valid.replace("0.5", "97.2")), "got 97.2; if it is per cent, divide all by 100"),
             (row(&valid.replace("0.5", "-0.1")), "line 2: top1"),
             (row(&valid.replace(":9", ":0")), "line 2: n"),
             (row(&valid.replace("val", "all")), "line 2: row"),

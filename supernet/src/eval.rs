@@ -99,15 +99,22 @@ pub fn calibrate(
 /// # Errors
 /// If it is not calibrated, or the images do not fit.
 pub fn accuracy(network: &Network, batches: impl Iterator<Item = Result<Batch>> + Send) -> Result<Accuracy> {
-    let mut accuracy = Accuracy { correct: 0, n: 0 };
+    let hits = hits(network, batches)?;
+    Ok(Accuracy { correct: hits.iter().filter(|hit| **hit).count(), n: hits.len() })
+}
+
+/// Whether a network at inference finds the class of each image, in order.
+///
+/// # Errors
+/// As [`accuracy`].
+pub fn hits(network: &Network, batches: impl Iterator<Item = Result<Batch>> + Send) -> Result<Vec<bool>> {
+    let mut hits = Vec::new();
     each_batch(network, batches, |batch| {
         let logits = network.forward(&batch.images, Pass::Inference)?.to_vec2::<f32>()?;
-        let hits = logits.iter().zip(&batch.labels).filter(|(row, label)| best(row) == **label as usize);
-        accuracy.correct += hits.count();
-        accuracy.n += batch.len();
+        hits.extend(logits.iter().zip(&batch.labels).map(|(row, label)| best(row) == *label as usize));
         Ok(())
     })?;
-    Ok(accuracy)
+    Ok(hits)
 }
 
 /// Visits the batches in order. While a GPU computes with one, a thread makes the next; a CPU's cores make it themselves.
@@ -206,6 +213,17 @@ impl Judge<'_> {
     /// # Errors
     /// If the data set lacks the split or does not fit the space.
     pub fn accuracy_unless(&self, stop: &AtomicBool, arch: &Arch, split: Split) -> Result<Option<Accuracy>> {
+        let hits = self.hits_unless(stop, arch, split)?;
+        let count = |hits: &Vec<bool>| hits.iter().filter(|hit| **hit).count();
+        Ok(hits.map(|hits| Accuracy { correct: count(&hits), n: hits.len() }))
+    }
+
+    /// Whether a sub-network finds the class of each image of a split, after calibration on training images; `None` when
+    /// `stop` is set meanwhile.
+    ///
+    /// # Errors
+    /// If the data set lacks the split or does not fit the space.
+    pub fn hits_unless(&self, stop: &AtomicBool, arch: &Arch, split: Split) -> Result<Option<Vec<bool>>> {
         let stopped = || stop.load(Ordering::Relaxed);
         let statistics = self.calibrate_unless(stop, arch)?;
         if stopped() {
@@ -215,8 +233,8 @@ impl Judge<'_> {
         let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
         let network = Network::new(&layers, &subnet.calibrated(&statistics)?)?;
         let batches = self.batches(arch.resolution, split)?.take_while(|_| !stopped());
-        let counted = accuracy(&network, batches)?;
-        Ok((!stopped()).then_some(counted))
+        let hits = hits(&network, batches)?;
+        Ok((!stopped()).then_some(hits))
     }
 
     /// Accuracy of a sub-network of an imported supernet on a split, with the largest network's statistics where they

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-pub use origin::{FineTuned, FineTunedFrom, MeasuredAccuracy, Origin, StatisticsOrigin};
+pub use origin::{FineTuned, FineTunedFrom, MeasuredAccuracy, Origin, SelectedOn, StatisticsOrigin};
 
 use crate::data::Normalisation;
 use crate::document;

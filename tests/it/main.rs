@@ -1,6 +1,7 @@
 //! Tests across modules: numbers of PyTorch, equality of elastic and extracted networks, the two command lines, the
 //! examples.
 
+mod accuracy;
 mod cli;
 mod common;
 mod elastic;

@@ -203,5 +203,48 @@ fn the_command_imports_a_file_and_says_what_it_is() {
     assert_eq!(imported["blake3"], hash);
     let facts = &json("extract", at, "inspect e.safetensors")["facts"];
     assert_eq!(facts["origin"], document["origin"]);
-    assert_eq!(facts["version"], 2);
+    assert_eq!(facts["version"], 3);
+}
+
+#[test]
+fn a_predictor_in_per_cent_is_converted() {
+    for (name, kind, features) in CASES {
+        let space = preset(name).expect("a preset");
+        let resolutions: &[usize] = if kind == OfaPredictor::Library { &SIZES } else { &[] };
+        let mut shares = predictor(kind, features);
+        if kind == OfaPredictor::Tutorial {
+            shares.insert("4.bias".to_string(), Tensor::new(&[0.75f32], &Device::Cpu).expect("a number"));
+        }
+        let last = |name: &str| ["4.weight", "4.bias", "layers.2.weight", "base_acc"].contains(&name);
+        let times = |factor: f64| {
+            let scaled = |(name, tensor): (&String, &Tensor)| {
+                let tensor = if last(name) { (tensor * factor).expect("small") } else { tensor.clone() };
+                (name.clone(), tensor)
+            };
+            shares.iter().map(scaled).collect::<Tensors>()
+        };
+        let plain = import(&space, &shares, resolutions).expect("a predictor");
+        let converted = import(&space, &times(100.0), resolutions).expect("a predictor");
+        let of = |estimator: &AccuracyEstimator| match estimator.origin() {
+            Origin::Imported(imported) => imported.per_cent,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((of(&plain), of(&converted)), (false, true), "{name}");
+        let known = plain.space();
+        let archs: Vec<Arch> = (0..50)
+            .map(|seed| arch_file::read(known, &format!("random:{seed}")).expect("of the space"))
+            .collect();
+        let predicted = |estimator: &AccuracyEstimator| estimator.predict(&archs).expect("of the space");
+        for (share, converted) in predicted(&plain).into_iter().zip(predicted(&converted)) {
+            assert!((share - converted).abs() < 1e-5, "{name}: {share} {converted}");
+        }
+        let again =
+            AccuracyEstimator::from_bytes("x", &converted.to_bytes().expect("bytes")).expect("own bytes");
+        assert_eq!(again.origin(), converted.origin());
+        let error = import(&space, &times(1e5), resolutions).expect_err("neither").to_string();
+        assert!(
+            error.contains("predictions: expected accuracies from 0 to 1, or from 0 to 100 %"),
+            "{error}"
+        );
+    }
 }

@@ -10,7 +10,8 @@ use supernet::Error;
 use supernet::space::SearchSpace;
 
 use super::network::{Dense, Network};
-use super::{AccuracyEstimator, FitReport, Fitted, MOST_LAYERS, Model, Origin};
+use super::report::HeldOutReport;
+use super::{AccuracyEstimator, Fitted, Imported, MOST_LAYERS, Model, Origin};
 use crate::encode::Encoder;
 use supernet::file::{self, write_atomically};
 
@@ -22,8 +23,10 @@ const METADATA: &str = "once-for-all";
 /// What the metadata's `kind` says.
 const KIND: &str = "estimator";
 /// Version of the form that this code writes and reads.
-const VERSION: u32 = 2;
-/// The form before it, which knew fitted estimators only; it is still read.
+const VERSION: u32 = 3;
+/// The form before it, whose reports are of rows that were held out; it is still read.
+const HELD_OUT_VERSION: u32 = 2;
+/// The first form, which knew fitted estimators only; it is still read.
 const FITTED_VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -36,6 +39,45 @@ struct Metadata {
     origin: Origin,
 }
 
+/// Version 2.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeldOutMetadata {
+    kind: String,
+    #[serde(rename = "version")]
+    _version: u32,
+    model: Model,
+    space: SearchSpace,
+    origin: HeldOutOrigin,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum HeldOutOrigin {
+    Fitted(HeldOutFitted),
+    Imported(Imported),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeldOutFitted {
+    report: HeldOutReport,
+    supernet: String,
+}
+
+impl From<HeldOutMetadata> for Metadata {
+    fn from(old: HeldOutMetadata) -> Self {
+        let HeldOutMetadata { kind, model, space, origin, .. } = old;
+        let origin = match origin {
+            HeldOutOrigin::Fitted(HeldOutFitted { report, supernet }) => {
+                Origin::Fitted(Fitted { report: report.into(), supernet, unseen: None })
+            }
+            HeldOutOrigin::Imported(imported) => Origin::Imported(imported),
+        };
+        Self { kind, version: VERSION, model, space, origin }
+    }
+}
+
 /// Version 1.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,14 +87,15 @@ struct FittedMetadata {
     _version: u32,
     model: Model,
     space: SearchSpace,
-    report: FitReport,
+    report: HeldOutReport,
     supernet: String,
 }
 
 impl From<FittedMetadata> for Metadata {
     fn from(old: FittedMetadata) -> Self {
         let FittedMetadata { kind, model, space, report, supernet, .. } = old;
-        Self { kind, version: VERSION, model, space, origin: Origin::Fitted(Fitted { report, supernet }) }
+        let origin = Origin::Fitted(Fitted { report: report.into(), supernet, unseen: None });
+        Self { kind, version: VERSION, model, space, origin }
     }
 }
 
@@ -113,12 +156,7 @@ impl AccuracyEstimator {
         let tensors = SafeTensors::deserialize(bytes).map_err(unreadable)?;
         let encoder = Encoder::new(&metadata.space);
         let (layers, mean) = read_layers(place, &tensors, encoder.len())?;
-        if let Origin::Fitted(Fitted { report, .. }) = &metadata.origin
-            && report.model != metadata.model
-        {
-            let (expected, got) = (format!("{:?}", metadata.model), format!("{:?}", report.model));
-            return Err(Error::invalid(place, "report.model", expected, got).into());
-        }
+        check_fitted(place, &metadata, &encoder)?;
         if (layers.len() == 1) != (metadata.model == Model::Linear) {
             let expected = "one layer of a linear model, several of an mlp";
             return Err(Error::invalid(place, "number of layers", expected, layers.len()).into());
@@ -136,6 +174,15 @@ impl AccuracyEstimator {
     }
 }
 
+fn check_fitted(place: &str, metadata: &Metadata, encoder: &Encoder) -> Result<()> {
+    let Origin::Fitted(Fitted { report, unseen, .. }) = &metadata.origin else { return Ok(()) };
+    if report.model != metadata.model {
+        let (expected, got) = (format!("{:?}", metadata.model), format!("{:?}", report.model));
+        return Err(Error::invalid(place, "report.model", expected, got).into());
+    }
+    Ok(unseen.as_ref().map_or(Ok(()), |unseen| unseen.check(place, encoder))?)
+}
+
 fn refused(error: safetensors::SafeTensorError) -> Error {
     Error::invalid("estimator", "tensors", "what safetensors can hold", error)
 }
@@ -150,10 +197,15 @@ fn read_metadata(place: &str, text: &str) -> Result<Metadata> {
     struct Front {
         version: u32,
     }
-    if serde_json::from_str::<Front>(text).is_ok_and(|front| front.version == FITTED_VERSION) {
-        return Ok(document::read::<FittedMetadata>(place, text, (KIND, FITTED_VERSION), FORM)?.into());
+    match serde_json::from_str::<Front>(text).map(|front| front.version) {
+        Ok(FITTED_VERSION) => {
+            Ok(document::read::<FittedMetadata>(place, text, (KIND, FITTED_VERSION), FORM)?.into())
+        }
+        Ok(HELD_OUT_VERSION) => {
+            Ok(document::read::<HeldOutMetadata>(place, text, (KIND, HELD_OUT_VERSION), FORM)?.into())
+        }
+        _ => Ok(document::read(place, text, (KIND, VERSION), FORM)?),
     }
-    Ok(document::read(place, text, (KIND, VERSION), FORM)?)
 }
 
 /// The layers, from the one that reads `inputs` features to the one with a single output, and the constant.

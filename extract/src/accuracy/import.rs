@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use supernet::Error;
 use supernet::space::{Family, Ratio, SearchSpace};
 
-use super::network::{Dense, Network};
+use super::network::Dense;
+use super::unit::in_shares;
 use super::{AccuracyEstimator, MOST_LAYERS, Model, Origin};
 use crate::encode::{Encoder, Feature, place_of};
 use crate::error::Result;
@@ -94,6 +95,9 @@ pub struct Imported {
     pub blake3: String,
     /// What the columns for input sizes stand for, in their order.
     pub resolutions: Vec<usize>,
+    /// Whether it predicts per cent, so that the last layer was divided by 100.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub per_cent: bool,
 }
 
 /// A predictor's tensors, and the file that they are from.
@@ -116,8 +120,11 @@ impl AccuracyEstimator {
     /// `resolutions` must list them in the order of its `image_size_list`. Only those of them that the space has can be
     /// asked for afterwards.
     ///
+    /// One that predicts per cent, as its predictions of random sub-networks show, is made to predict shares.
+    ///
     /// # Errors
-    /// If the file is no such predictor, or the space has choices that it does not know.
+    /// If the file is no such predictor, predicts neither shares nor per cent, or the space has choices that it does not
+    /// know.
     pub fn import(space: &SearchSpace, file: PredictorFile<'_>, resolutions: &[usize]) -> Result<Self> {
         let kind = OfaPredictor::of(file.place, file.tensors)?;
         let mut layers = read_layers(&file, kind)?;
@@ -134,13 +141,14 @@ impl AccuracyEstimator {
             OfaPredictor::Tutorial => 0.0,
             OfaPredictor::Library => read(&file, "base_acc", &[Some(1)])?.1[0],
         };
+        let (network, per_cent) = in_shares(layers, mean, &encoder, file.place)?;
         let imported = Imported {
             kind,
             file: file.name.to_string(),
             blake3: file.blake3.to_string(),
             resolutions: columns.resolutions,
+            per_cent,
         };
-        let network = Network::new(layers, mean)?;
         Ok(Self { encoder, network, model: Model::Mlp, origin: Origin::Imported(imported) })
     }
 }

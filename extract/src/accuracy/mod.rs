@@ -1,31 +1,33 @@
 //! What accuracy a sub-network is expected to have, learnt from those that were evaluated.
 //!
-//! Two models compete on rows that neither has seen: a ridge regression, which is hard to beat with few rows,
+//! Two models compete on rows that neither was fitted to: a ridge regression, which is hard to beat with few rows,
 //! and the perceptron of Once-for-All. Knows nothing of how accuracies were measured.
 
+mod coverage;
+mod cross_validation;
 mod estimator_file;
+mod fit;
 mod import;
 mod linear;
 mod network;
 mod predictor_file;
 pub mod rank;
+mod report;
+pub mod shrink;
 mod train;
+mod unit;
 
-use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
-use supernet::accuracy_file::AccuracyFile;
-use supernet::data::Split;
 use supernet::space::{Arch, SearchSpace};
 
 use crate::encode::{Encoded, Encoder};
 use crate::error::Result;
-use crate::file::rounded;
-use crate::rng::{Purpose, rng};
+pub use coverage::Unseen;
+pub use fit::FitConfig;
 pub use import::{Imported, OfaPredictor, PredictorFile};
-use linear::ridge;
-use network::{Dense, Network};
+use network::Network;
 pub use rank::Estimate;
-use rank::{bootstrap, kendall, rmse, spearman};
+pub use report::{Calibration, FitReport, Trust, WEAK_SPEARMAN, noise_floor};
 pub use train::MlpConfig;
 
 /// Which model an estimator is.
@@ -36,30 +38,6 @@ pub enum Model {
     Linear,
     /// A multi-layer perceptron.
     Mlp,
-}
-
-/// How well an estimator predicts rows that had no part in making it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FitReport {
-    /// The model that was better on the inner validation rows.
-    pub model: Model,
-    /// Number of rows in all.
-    pub n: usize,
-    /// Number of rows held out for this report.
-    pub held_out: usize,
-    /// Which images the accuracies are of.
-    pub split: Split,
-    /// Root mean squared error of the accuracy, as a share.
-    pub rmse: Estimate,
-    /// Spearman's rank correlation.
-    pub spearman: Estimate,
-    /// Kendall's tau-b.
-    pub kendall: Estimate,
-    /// Error of the linear model on the inner validation rows.
-    pub inner_rmse_linear: f64,
-    /// Error of the perceptron on the inner validation rows.
-    pub inner_rmse_mlp: f64,
 }
 
 /// Where an estimator comes from.
@@ -80,33 +58,10 @@ pub struct Fitted {
     pub report: FitReport,
     /// Hash of the supernet whose sub-networks were evaluated.
     pub supernet: String,
+    /// Choices that no row had; `None` in files of older versions, where they are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<Unseen>,
 }
-
-/// How an estimator is fitted.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FitConfig {
-    /// Decides which rows are held out, first weights and the order of rows.
-    pub seed: u64,
-    /// Share of rows held out for the report, and of the rest for choosing the model: a fifth.
-    pub held_out: f64,
-    /// Penalties among which the ridge regression chooses.
-    pub penalties: Vec<f64>,
-    /// The perceptron.
-    pub mlp: MlpConfig,
-}
-
-impl Default for FitConfig {
-    fn default() -> Self {
-        let penalties = vec![0.01, 0.1, 1.0, 10.0, 100.0];
-        Self { seed: 0, held_out: 0.2, penalties, mlp: MlpConfig::default() }
-    }
-}
-
-/// Decimals of the numbers in a report.
-const DECIMALS: i32 = 9;
-
-/// Least number of rows: with fewer, a fifth of a fifth is no sample.
-const LEAST_ROWS: usize = 25;
 
 /// Predicts the accuracy of the sub-networks of one space.
 #[derive(Clone, Debug)]
@@ -120,51 +75,7 @@ pub struct AccuracyEstimator {
 /// Most layers that an estimator may have.
 const MOST_LAYERS: usize = 16;
 
-/// Rows as the models see them.
-struct Rows {
-    active: Encoded,
-    targets: Vec<f64>,
-    len: usize,
-}
-
-impl Rows {
-    fn pick(&self, rows: &[usize]) -> Self {
-        let mut active = Encoded::default();
-        rows.iter().for_each(|&row| active.push(self.active.get(row).iter().copied()));
-        Self { active, targets: rows.iter().map(|&row| self.targets[row]).collect(), len: self.len }
-    }
-}
-
-/// What was decided on the inner validation rows.
-struct Choice {
-    model: Model,
-    penalty: f64,
-    rmse_linear: f64,
-    rmse_mlp: f64,
-}
-
 impl AccuracyEstimator {
-    /// Fits an estimator to the rows of a file: those of `val`, or of `train` where there are none; never
-    /// those of `test`. The report is of held-out rows; the estimator itself is refitted to all.
-    ///
-    /// # Errors
-    /// If there are fewer than 25 rows.
-    pub fn fit(file: &AccuracyFile, config: &FitConfig) -> Result<Self> {
-        let encoder = Encoder::new(&file.space);
-        let (split, rows) = usable_rows(file, &encoder)?;
-        let n = rows.targets.len();
-        let mut order: Vec<usize> = (0..n).collect();
-        order.shuffle(&mut rng(config.seed, Purpose::Split));
-        let (held_out, rest) = order.split_at(share(n, config.held_out));
-        let (inner_held_out, inner) = rest.split_at(share(rest.len(), config.held_out));
-        let choice = choose(&rows.pick(inner), &rows.pick(inner_held_out), config)?;
-        let judged = fit_model(&rows.pick(rest), &choice, config)?;
-        let report = judge(&judged, &rows.pick(held_out), split, n, &choice, config.seed)?;
-        let network = fit_model(&rows, &choice, config)?;
-        let origin = Origin::Fitted(Fitted { report, supernet: file.supernet.clone() });
-        Ok(Self { encoder, network, model: choice.model, origin })
-    }
-
     /// The space whose sub-networks it knows.
     pub fn space(&self) -> &SearchSpace {
         self.encoder.space()
@@ -201,6 +112,29 @@ impl AccuracyEstimator {
         }
     }
 
+    /// Names of the choices that no row had, of those that `space` has: this estimator's at some of its resolutions.
+    /// None where that is not known.
+    pub fn unseen(&self, space: &SearchSpace) -> Vec<String> {
+        match &self.origin {
+            Origin::Fitted(Fitted { unseen: Some(unseen), .. }) => unseen.names(&self.encoder, space),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether rows had all choices of `space`, as far as that is known.
+    ///
+    /// # Errors
+    /// Names those that none had.
+    pub fn check_covers(&self, space: &SearchSpace) -> Result<()> {
+        coverage::refuse(&self.unseen(space))
+    }
+
+    /// What is to be expected of a sub-network for which [`AccuracyEstimator::predict`] gives this much: of the highest
+    /// predictions less than they say, as far as cross-validated rows show it. The order of predictions stays.
+    pub fn expected(&self, predicted: f64) -> f64 {
+        self.report().map_or(predicted, |report| report.expected(predicted))
+    }
+
     /// The expected accuracy of each sub-network, as a share; not forced into 0..=1. A prediction does not
     /// depend on which others are asked for with it, nor on the number of threads.
     ///
@@ -220,96 +154,6 @@ impl AccuracyEstimator {
     pub fn predict_encoded(&self, encoded: &Encoded) -> Result<Vec<f32>> {
         self.network.predict(encoded)
     }
-}
-
-fn share(n: usize, share: f64) -> usize {
-    ((n as f64 * share).round() as usize).clamp(1, n - 1)
-}
-
-fn usable_rows(file: &AccuracyFile, encoder: &Encoder) -> Result<(Split, Rows)> {
-    let has = |split| file.rows.iter().any(|row| row.split == split);
-    let split = if has(Split::Val) { Split::Val } else { Split::Train };
-    let (mut active, mut targets) = (Encoded::default(), Vec::new());
-    for row in file.rows.iter().filter(|row| row.split == split) {
-        encoder.append(&row.arch, &mut active)?;
-        targets.push(row.top1);
-    }
-    if targets.len() < LEAST_ROWS {
-        let expected = format!("at least {LEAST_ROWS} on one of val and train");
-        let error = supernet::Error::invalid("accuracy rows", "number", expected, targets.len());
-        return Err(error.and_then_do("run supernet sample with a larger --count").into());
-    }
-    Ok((split, Rows { active, targets, len: encoder.len() }))
-}
-
-/// Fits both models to `rows` and compares them on `unseen`.
-fn choose(rows: &Rows, unseen: &Rows, config: &FitConfig) -> Result<Choice> {
-    if config.penalties.is_empty() {
-        return Err(supernet::Error::invalid("fit", "penalties", "at least one", "none").into());
-    }
-    let (mut penalty, mut rmse_linear) = (1.0, f64::INFINITY);
-    for &candidate in &config.penalties {
-        let error = error_of(&fit_linear(rows, candidate)?, unseen)?;
-        if error < rmse_linear {
-            (penalty, rmse_linear) = (candidate, error);
-        }
-    }
-    let mlp = train::fit_mlp(&rows.active, &rows.targets, rows.len, &config.mlp, config.seed)?;
-    let rmse_mlp = error_of(&mlp, unseen)?;
-    let model = if rmse_mlp < rmse_linear { Model::Mlp } else { Model::Linear };
-    Ok(Choice { model, penalty, rmse_linear, rmse_mlp })
-}
-
-fn fit_model(rows: &Rows, choice: &Choice, config: &FitConfig) -> Result<Network> {
-    match choice.model {
-        Model::Linear => fit_linear(rows, choice.penalty),
-        Model::Mlp => Ok(train::fit_mlp(&rows.active, &rows.targets, rows.len, &config.mlp, config.seed)?),
-    }
-}
-
-fn fit_linear(rows: &Rows, penalty: f64) -> Result<Network> {
-    let model = ridge(&rows.active, &rows.targets, rows.len, penalty)?;
-    let weight = model.weights.iter().map(|&weight| weight as f32).collect();
-    Network::new(vec![Dense { weight, bias: vec![0.0] }], model.constant as f32)
-}
-
-fn predicted(network: &Network, rows: &Rows) -> Result<Vec<f64>> {
-    Ok(network.predict(&rows.active)?.into_iter().map(f64::from).collect())
-}
-
-fn error_of(network: &Network, rows: &Rows) -> Result<f64> {
-    Ok(rmse(&predicted(network, rows)?, &rows.targets))
-}
-
-impl Estimate {
-    fn rounded(self) -> Self {
-        let Self { value, low, high } = self;
-        Self { value: rounded(value, DECIMALS), low: rounded(low, DECIMALS), high: rounded(high, DECIMALS) }
-    }
-}
-
-fn judge(
-    network: &Network,
-    unseen: &Rows,
-    split: Split,
-    n: usize,
-    choice: &Choice,
-    seed: u64,
-) -> Result<FitReport> {
-    let predicted = predicted(network, unseen)?;
-    let mut rng = rng(seed, Purpose::Bootstrap);
-    let mut with_interval = |statistic| bootstrap(&predicted, &unseen.targets, statistic, &mut rng).rounded();
-    Ok(FitReport {
-        model: choice.model,
-        n,
-        held_out: unseen.targets.len(),
-        split,
-        rmse: with_interval(rmse),
-        spearman: with_interval(spearman),
-        kendall: with_interval(kendall),
-        inner_rmse_linear: rounded(choice.rmse_linear, DECIMALS),
-        inner_rmse_mlp: rounded(choice.rmse_mlp, DECIMALS),
-    })
 }
 
 #[cfg(test)]

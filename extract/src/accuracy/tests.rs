@@ -3,9 +3,12 @@ use std::collections::BTreeSet;
 use rand::Rng;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use supernet::accuracy_file::AccuracyRow;
+use supernet::accuracy_file::{AccuracyFile, AccuracyRow};
+use supernet::data::Split;
 use supernet::space::{preset, sampler};
 
+use super::cross_validation::Recipe;
+use super::fit::Rows;
 use super::*;
 
 /// Rows of a made-up accuracy: a gain for each feature, `curve` for what does not add up, and noise.
@@ -45,11 +48,11 @@ pub(crate) fn quick() -> FitConfig {
 }
 
 #[test]
-fn held_out_rows_are_ranked_well() {
+fn rows_that_had_no_part_are_ranked_well() {
     let file = made_up(&space(), 1000, 0.0, 0.002);
     let estimator = AccuracyEstimator::fit(&file, &FitConfig::default()).expect("enough rows");
     let report = estimator.report().expect("fitted");
-    assert_eq!((report.n, report.held_out), (1000, 200));
+    assert_eq!((report.n, report.folds, report.images), (1000, 5, Some(6000)));
     assert!(report.kendall.value > 0.8, "{report:?}");
     assert!(report.rmse.value < 0.004, "{report:?}");
 }
@@ -90,8 +93,8 @@ fn estimators_round_trip_through_a_file() {
         let mut active = Encoded::default();
         [[0], [1]].into_iter().for_each(|row| active.push(row));
         let rows = Rows { active, targets: vec![0.5, 0.7], len: estimator.encoder.len() };
-        let choice = Choice { model, penalty: 1.0, rmse_linear: 0.0, rmse_mlp: 0.0 };
-        estimator.network = fit_model(&rows, &choice, &quick()).expect("a model of the wanted kind");
+        let recipe = if model == Model::Mlp { Recipe::Mlp } else { Recipe::Linear(1.0) };
+        estimator.network = recipe.fit(&rows, &quick()).expect("a model of the wanted kind");
         estimator.model = model;
         let Origin::Fitted(fitted) = &mut estimator.origin else { panic!("it was fitted") };
         fitted.report.model = model;
@@ -150,5 +153,122 @@ fn malformed_files_are_refused() {
     ] {
         let error = AccuracyEstimator::from_bytes("x", &bytes).expect_err(part).to_string();
         assert!(error.starts_with("x: ") && error.contains(part), "{part}: {error}");
+    }
+}
+
+/// The report of made-up rows after a change.
+fn report_of(change: impl FnOnce(&mut Vec<AccuracyRow>)) -> FitReport {
+    let mut file = made_up(&preset("tiny").expect("a preset"), 120, 0.0, 0.002);
+    change(&mut file.rows);
+    AccuracyEstimator::fit(&file, &quick()).expect("rows").report().expect("fitted").clone()
+}
+
+#[test]
+fn what_ranks_nothing_is_refused_and_what_ranks_little_is_warned_of() {
+    let sound = report_of(|_| ());
+    assert_eq!((sound.trust(), sound.warning()), (Trust::Sound, None));
+    sound.check_ranks("x").expect("it ranks");
+    let mut passed = 0;
+    for seed in 0..8 {
+        let shuffled = report_of(|rows| {
+            let mut top1: Vec<f64> = rows.iter().map(|row| row.top1).collect();
+            rand::seq::SliceRandom::shuffle(&mut top1[..], &mut ChaCha8Rng::seed_from_u64(seed));
+            rows.iter_mut().zip(top1).for_each(|(row, top1)| row.top1 = top1);
+        });
+        // one in forty passes by chance, and is warned of then
+        if shuffled.trust() != Trust::None {
+            passed += 1;
+            assert_eq!(shuffled.trust(), Trust::Weak, "{shuffled:?}");
+            continue;
+        }
+        let error = shuffled.check_ranks("x").expect_err("chance").to_string();
+        assert!(error.starts_with("x: rank correlation") && error.contains("--force"), "{error}");
+    }
+    assert!(passed <= 1, "{passed} of 8");
+    let constant = report_of(|rows| rows.iter_mut().for_each(|row| row.top1 = 0.97));
+    assert_eq!(constant.trust(), Trust::None);
+    let weak = FitReport { spearman: Estimate { value: 0.25, low: 0.1, high: 0.4 }, ..sound };
+    assert!(weak.warning().is_some_and(|words| words.contains("weakly: Spearman 0.25 (0.10 to 0.40)")));
+    weak.check_ranks("x").expect("above chance");
+}
+
+#[test]
+fn the_noise_floor_is_what_images_allow() {
+    let report = report_of(|_| ());
+    let floor = report.noise_floor.expect("of this version");
+    // accuracies near .9 on 6,000 images
+    assert!((0.002..0.005).contains(&floor), "{floor}");
+    let fewer = report_of(|rows| rows.iter_mut().for_each(|row| row.n = 60));
+    assert!((fewer.noise_floor.expect("of this version") / floor - 10.0).abs() < 1e-6);
+    assert!(fewer.variance() > 0.9 * fewer.noise_floor.expect("of this version").powi(2));
+}
+
+#[test]
+fn choices_that_no_row_had_are_named() {
+    let space = preset("fashion").expect("a preset");
+    let whole = made_up(&space, 150, 0.0, 0.001);
+    let names = |keep: &dyn Fn(&Arch) -> bool, space: &SearchSpace| {
+        let rows = whole.rows.iter().filter(|row| keep(&row.arch)).cloned().collect();
+        let file = AccuracyFile { rows, ..whole.clone() };
+        let estimator = AccuracyEstimator::fit(&file, &quick()).expect("rows");
+        let again = AccuracyEstimator::from_bytes("x", &estimator.to_bytes().expect("bytes")).expect("own");
+        assert_eq!(again.unseen(space), estimator.unseen(space));
+        assert_eq!(estimator.check_covers(space).is_ok(), estimator.unseen(space).is_empty());
+        estimator.unseen(space)
+    };
+    assert!(names(&|_| true, &space).is_empty());
+    let side = space.resolutions()[0];
+    let one = names(&|arch| arch.resolution == side, &space);
+    assert_eq!(one.len(), space.resolutions().len() - 1);
+    assert_eq!(one[0], format!("resolution {}", space.resolutions()[1]));
+    let only = space.at_resolutions(&[side]).expect("one of them");
+    assert!(names(&|arch| arch.resolution == side, &only).is_empty(), "nothing else is searched");
+    let deepest = space.stages()[0].choices.max_depth();
+    assert!(
+        names(&|arch| arch.stages[0].len() < deepest, &space)
+            .iter()
+            .eq([&format!("stage 1, depth {deepest}")])
+    );
+    let shallow = names(&|arch| arch.stages[1].len() == deepest, &space);
+    assert!(shallow[0].starts_with("stage 2, depth ") && !shallow.iter().any(|name| name.contains("block")));
+    let kernel = names(&|arch| arch.stages[0][0].kernel != 5, &space);
+    assert_eq!(kernel, ["stage 1, block 1, kernel 5"]);
+}
+
+#[test]
+fn estimators_of_older_versions_are_read() {
+    let estimator = AccuracyEstimator::fit(&made_up(&space(), 60, 0.0, 0.001), &quick()).expect("rows");
+    let good = estimator.to_bytes().expect("bytes");
+    let header = u64::from_le_bytes(good[..8].try_into().expect("8 bytes")) as usize;
+    let mut outer: serde_json::Value = serde_json::from_slice(&good[8..8 + header]).expect("JSON");
+    let text = outer["__metadata__"]["once-for-all"].as_str().expect("text").to_string();
+    let mut document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let interval = |value: f64| serde_json::json!({ "value": value, "low": 0.1, "high": 0.9 });
+    let report = serde_json::json!({ "model": "linear", "n": 60, "held_out": 12, "split": "val",
+        "rmse": interval(0.2), "spearman": interval(0.5), "kendall": interval(0.4), "inner_rmse_linear": 0.01,
+        "inner_rmse_mlp": 0.02 });
+    let mut read = |version: u32, change: &dyn Fn(&mut serde_json::Value)| {
+        document["version"] = version.into();
+        change(&mut document);
+        outer["__metadata__"]["once-for-all"] = document.to_string().into();
+        let front = outer.to_string();
+        let bytes = [&(front.len() as u64).to_le_bytes()[..], front.as_bytes(), &good[8 + header..]].concat();
+        AccuracyEstimator::from_bytes("x", &bytes).expect("an older version")
+    };
+    let second = read(2, &|document| {
+        document["origin"] = serde_json::json!({ "fitted": { "report": report, "supernet": "abc" } });
+    });
+    let first = read(1, &|document| {
+        document.as_object_mut().expect("an object").remove("origin");
+        document["report"] = report.clone();
+        document["supernet"] = "abc".into();
+    });
+    for old in [first, second] {
+        let read = old.report().expect("fitted");
+        assert_eq!((read.n, read.folds, read.noise_floor, read.rmse_linear), (60, 0, None, 0.01));
+        assert_eq!((old.supernet(), read.trust(), read.expected(0.7)), (Some("abc"), Trust::Sound, 0.7));
+        assert!(old.unseen(&space()).is_empty(), "not known, so nothing is refused");
+        let archs = [sampler::largest(&space())];
+        assert_eq!(old.predict(&archs).expect("legal"), estimator.predict(&archs).expect("legal"));
     }
 }

@@ -129,6 +129,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         kernels,
         predicted_top1: found.as_ref().map(|found| found.best.accuracy),
         predicted_latency_ms: found.as_ref().map(|found| found.best.latency_ms),
+        selected_on: found.as_ref().and_then(|found| found.selected_on.clone()),
         formats: &formats,
     };
     let run = BTreeMap::from([("unix_seconds".to_string(), json!(unix_seconds()))]);
@@ -150,7 +151,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         onnx = format!("\n              {}", super::verify::compared(compared));
     }
     let counted = origin.measured.as_ref().map_or_else(String::new, |measured| {
-        format!("\ntop-1         {:.2} % of {} {} images", 100.0 * measured.top1, measured.n, measured.split)
+        let selected = measured.selected_on.as_ref().map_or("", |_| ", which it was selected by");
+        let top1 = 100.0 * measured.top1;
+        format!("\ntop-1         {top1:.2} % of {} {} images{selected}", measured.n, measured.split)
     });
     let predicted =
         origin.predicted_top1.map_or_else(String::new, |top1| format!(" ({:.2} % expected)", 100.0 * top1));

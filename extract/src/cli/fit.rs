@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use extract::accuracy::{AccuracyEstimator, Estimate, FitConfig, FitReport, Model};
-use serde_json::json;
+use serde_json::{Value, json};
 use supernet::accuracy_file;
 use supernet::timing::Stopwatch;
 
 use super::{Common, Outcome, Output, not_an_input};
 
-/// Fit an accuracy estimator; reports its error on held-out rows
+/// Fit an accuracy estimator, chosen and judged by cross-validation
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  extract fit --accuracy accuracy.jsonl --out estimator.safetensors")]
 pub struct Arguments {
@@ -19,9 +19,12 @@ pub struct Arguments {
     /// The estimator's file
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Decides which rows are held out, and first weights
+    /// Decides how rows are cut into folds, and first weights
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Write an estimator that ranks sub-networks no better than chance, too
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     pub common: Common,
 }
@@ -35,20 +38,38 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let config = FitConfig { seed: arguments.seed, ..FitConfig::default() };
     let estimator = AccuracyEstimator::fit(&file, &config)?;
     let seconds = started.elapsed_ms().round() / 1e3;
+    let report = estimator.report().expect("it was fitted just now");
+    if !arguments.force {
+        report.check_ranks(&arguments.accuracy.display().to_string())?;
+    }
+    if let Some(warning) = report.warning() {
+        output.say(warning);
+    }
     estimator.write(&arguments.out)?;
     output.wrote(&arguments.out);
-    let report = estimator.report().expect("it was fitted just now");
-    let document = json!({
-        "model": report.model, "n": report.n, "held_out": report.held_out, "split": report.split,
-        "rmse": report.rmse.value, "rmse_interval": [report.rmse.low, report.rmse.high],
-        "spearman": report.spearman.value,
-        "spearman_interval": [report.spearman.low, report.spearman.high],
-        "kendall": report.kendall.value, "kendall_interval": [report.kendall.low, report.kendall.high],
-        "inner_rmse": { "linear": report.inner_rmse_linear, "mlp": report.inner_rmse_mlp },
-        "seconds": seconds, "estimator": arguments.out.display().to_string(),
-    });
-    output.result(describe(report), &document)?;
+    let names = estimator.unseen(estimator.space());
+    let (places, out) = (names.len(), arguments.out.display().to_string());
+    if let Some(first) = names.first() {
+        output.say(format_args!(
+            "warning: no row has {first}{}: search refuses it without --extrapolate",
+            if places > 1 { format!(", nor {} other choices", places - 1) } else { String::new() }
+        ));
+    }
+    output.result(describe(report), &document(report, &names, seconds, &out))?;
     Ok(Outcome::Done)
+}
+
+fn document(report: &FitReport, unseen: &[String], seconds: f64, out: &str) -> Value {
+    let interval = |estimate: Estimate| [estimate.low, estimate.high];
+    json!({
+        "model": report.model, "n": report.n, "folds": report.folds, "split": report.split,
+        "rmse": report.rmse.value, "rmse_interval": interval(report.rmse),
+        "spearman": report.spearman.value, "spearman_interval": interval(report.spearman),
+        "kendall": report.kendall.value, "kendall_interval": interval(report.kendall),
+        "noise_floor": report.noise_floor, "images": report.images,
+        "cross_validated_rmse": { "linear": report.rmse_linear, "mlp": report.rmse_mlp },
+        "calibration": report.calibration, "unseen": unseen, "seconds": seconds, "estimator": out,
+    })
 }
 
 fn describe(report: &FitReport) -> String {
@@ -59,18 +80,22 @@ fn describe(report: &FitReport) -> String {
     let line = |name: &str, scale: f64, unit: &str, Estimate { value, low, high }: Estimate| {
         format!("{name:<12} {:.3}{unit}  [{:.3}, {:.3}]", scale * value, scale * low, scale * high)
     };
+    let floor = report.noise_floor.map_or_else(String::new, |floor| {
+        let images = report.images.unwrap_or_default();
+        format!("\nnoise floor  {:.3} %  (binomial deviation of a row, of {images} images)", 100.0 * floor)
+    });
     [
         format!("model        {model}"),
         format!(
-            "             chosen by error on inner validation rows: linear {:.3} %, perceptron {:.3} %",
-            100.0 * report.inner_rmse_linear,
-            100.0 * report.inner_rmse_mlp
+            "             chosen by cross-validated error: linear {:.3} %, perceptron {:.3} %",
+            100.0 * report.rmse_linear,
+            100.0 * report.rmse_mlp
         ),
-        format!("rows         {} on {}, of which {} held out", report.n, report.split, report.held_out),
-        line("RMSE", 100.0, " %", report.rmse),
+        format!("rows         {} on {}, {} folds", report.n, report.split, report.folds),
+        line("RMSE", 100.0, " %", report.rmse) + &floor,
         line("Spearman", 1.0, "", report.spearman),
         line("Kendall", 1.0, "", report.kendall),
-        "             (held-out rows, 95 % bootstrap intervals)".to_string(),
+        "             (of rows that had no part in a model, 95 % bootstrap intervals)".to_string(),
     ]
     .join("\n")
 }

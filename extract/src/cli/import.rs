@@ -101,15 +101,17 @@ fn run_predictor(arguments: &Predictor) -> anyhow::Result<Outcome> {
 }
 
 fn describe(estimator: &AccuracyEstimator) -> String {
-    let Origin::Imported(Imported { kind, file, blake3, resolutions }) = estimator.origin() else {
+    let Origin::Imported(Imported { kind, file, blake3, resolutions, per_cent }) = estimator.origin() else {
         return String::new();
     };
     let sizes: Vec<_> = resolutions.iter().map(usize::to_string).collect();
+    let unit = if *per_cent { "per cent; its last layer was divided by 100" } else { "shares" };
     [
         format!("predictor    {kind} of ofa, {file}"),
         format!("blake3       {blake3}"),
         format!("space        {}", estimator.space().name()),
         format!("input sizes  {}", sizes.join(" ")),
+        format!("predicts     {unit}"),
         "             (no rows came with it, so its error is not known)".to_string(),
     ]
     .join("\n")

@@ -208,7 +208,9 @@ fn report(error: &anyhow::Error, json: bool) -> ExitCode {
         let mut document = json!({ "error": format!("{error}") });
         match known {
             Some(extract::Error::Infeasible { nearest, .. }) => document["nearest_feasible"] = json!(nearest),
-            Some(extract::Error::NotFound { closest, .. }) => document["closest"] = json!(closest),
+            Some(extract::Error::NotFound { closest, .. } | extract::Error::NotAccurate { closest, .. }) => {
+                document["closest"] = json!(closest);
+            }
             _ => {}
         }
         // a reader that has closed the pipe has the exit code

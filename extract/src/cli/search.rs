@@ -1,13 +1,20 @@
 //! `extract search`: the most accurate sub-network under a device's limits.
 
+mod validation;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use extract::accuracy::AccuracyEstimator;
+use extract::accuracy::{AccuracyEstimator, FitReport};
 use extract::latency::{LatencyModel, LatencyTable};
-use extract::search::{CostIndex, Found, Limits, Quantity, SearchConfig, SearchReport, evolve};
+use extract::search::{
+    AccuracyFrom, Candidate, CostIndex, Evaluated, Found, Limits, Problem, Quantity, SearchConfig,
+    SearchReport, Validated, evolve, judge_by_predictor,
+};
 use serde_json::{Value, json};
 
+use supernet::model_folder::SelectedOn;
+use supernet::space::SearchSpace;
 use supernet::timing::{Stopwatch, unix_seconds};
 
 use super::table::space_at;
@@ -16,7 +23,7 @@ use super::{Common, Outcome, Output, interrupt_flag, not_an_input};
 /// Find the sub-network with the highest expected accuracy under all limits at once
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  extract search --space fashion --estimator estimator.safetensors --latency-table table.json \\\n    --max-latency 850us --max-params 200K --out found.json"
+    after_help = "Example:\n  extract search --space fashion --estimator estimator.safetensors --latency-table table.json \\\n    --max-latency 850us --max-params 200K --out found.json\n  extract search --space fashion --estimator estimator.safetensors --latency-table table.json \\\n    --max-latency 850us --supernet run/supernet.safetensors --data digits --min top1=0.9 --out found.json"
 )]
 pub struct Arguments {
     /// Preset name or TOML file
@@ -49,6 +56,8 @@ pub struct Arguments {
     /// Search tighter latency limits too, and keep the front of accuracy against latency
     #[arg(long)]
     front: bool,
+    #[command(flatten)]
+    validation: validation::Arguments,
     /// Where to write what was found
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -67,35 +76,42 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
     let threads = rayon::current_num_threads();
     let stop = interrupt_flag()?;
-    not_an_input(&arguments.out, &[&arguments.estimator, &arguments.latency_table])?;
+    let inputs = [&arguments.estimator, &arguments.latency_table];
+    not_an_input(
+        &arguments.out,
+        &inputs.into_iter().chain(arguments.validation.inputs()).collect::<Vec<_>>(),
+    )?;
     let space = space_at(&arguments.space, &arguments.resolutions)?;
     let estimator = AccuracyEstimator::read(&arguments.estimator)?;
+    check_estimator(&output, arguments, &estimator, &space)?;
     let table = LatencyTable::read(&arguments.latency_table)?;
     let limits = limits(arguments);
     let front_limits = if arguments.front { FRONT_LIMITS } else { 0 };
     let config = SearchConfig { seed: arguments.seed, front_limits, ..SearchConfig::default() };
     let index = CostIndex::new(&space, &table)?;
+    let least_top1 = arguments.validation.least;
+    let problem = Problem { index: &index, limits: &limits, config: &config, least_top1, stop: &stop };
     let started = Stopwatch::start();
-    let report = evolve(&index, &estimator, &limits, &config, &stop)?;
+    let Searched { report, evaluated, selected_on, supernet } =
+        searched(&output, arguments, &problem, &estimator)?;
     let seconds = started.elapsed_ms().round() / 1e3;
 
     let mut found = Found::new(&space, limits, arguments.seed, report.best.clone());
     if arguments.front {
         found.front = report.front.clone();
     }
+    (found.min_top1, found.evaluated, found.selected_on) = (least_top1, evaluated, selected_on);
     let model = LatencyModel::new(&table, &space);
     let expected_us = 1e3 * report.best.latency_ms;
     found.limit_kept = limits.latency_us.and_then(|limit| model.kept(expected_us, limit));
-    found.estimator = estimator.hash()?;
-    found.latency_table = table.hash();
-    found.supernet = estimator.supernet().unwrap_or_default().to_string();
+    (found.estimator, found.latency_table, found.supernet) = (estimator.hash()?, table.hash(), supernet);
     found.run = run_facts(&report, seconds, threads);
     found.write(&arguments.out)?;
     output.wrote(&arguments.out);
     if model.fit().is_none() {
         output.say("note: the table knows no whole sub-networks of the space, so latencies are plain sums of layers; measure it with --networks");
     }
-    if estimator.report().is_none() {
+    if estimator.report().is_none() && found.evaluated.is_empty() {
         output.say(
             "note: the estimator was imported, so how wrong it is, and about which supernet, is not known",
         );
@@ -105,6 +121,54 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     output.result(describe(&report, &found, seconds), &document(&report, &found, seconds))?;
     Ok(if report.interrupted { Outcome::Interrupted } else { Outcome::Done })
+}
+
+/// What was found, and what it was chosen by.
+struct Searched {
+    report: SearchReport,
+    evaluated: Vec<Evaluated>,
+    selected_on: Option<SelectedOn>,
+    /// Hash of the supernet whose sub-networks they are, where it is known.
+    supernet: String,
+}
+
+/// Searches, and evaluates what is found where weights and images were given.
+fn searched(
+    output: &Output,
+    arguments: &Arguments,
+    problem: &Problem<'_>,
+    estimator: &AccuracyEstimator,
+) -> anyhow::Result<Searched> {
+    let of_rows = estimator.supernet().unwrap_or_default().to_string();
+    if let Some((validated, supernet)) = arguments.validation.search(output, problem, estimator)? {
+        let selected_on = validation::selected_on(Some(&validated), estimator.report());
+        let Validated { report, evaluated, .. } = validated;
+        return Ok(Searched { report, evaluated, selected_on, supernet });
+    }
+    let Problem { index, limits, config, least_top1, stop } = *problem;
+    let mut report = evolve(index, estimator, limits, config, stop)?;
+    judge_by_predictor(&mut report, estimator, least_top1)?;
+    let selected_on = validation::selected_on(None, estimator.report());
+    Ok(Searched { report, evaluated: Vec::new(), selected_on, supernet: of_rows })
+}
+
+/// Refuses choices that the estimator's rows did not have, and repeats what was said of it when it was fitted.
+fn check_estimator(
+    output: &Output,
+    arguments: &Arguments,
+    estimator: &AccuracyEstimator,
+    space: &SearchSpace,
+) -> anyhow::Result<()> {
+    if !arguments.validation.extrapolate {
+        estimator.check_covers(space)?;
+    }
+    if let Some(first) = estimator.unseen(space).first() {
+        output.say(format_args!("warning: extrapolating: no row of the estimator has {first}"));
+    }
+    if let Some(warning) = estimator.report().and_then(FitReport::warning) {
+        output.say(warning);
+    }
+    Ok(())
 }
 
 fn limits(arguments: &Arguments) -> Limits {
@@ -128,7 +192,8 @@ fn run_facts(report: &SearchReport, seconds: f64, threads: usize) -> BTreeMap<St
 
 fn document(report: &SearchReport, found: &Found, seconds: f64) -> Value {
     json!({
-        "best": report.best, "limit_kept": found.limit_kept, "candidates": report.candidates, "seconds": seconds,
+        "best": report.best, "selected_on": found.selected_on, "min_top1": found.min_top1,
+        "evaluated": found.evaluated, "limit_kept": found.limit_kept, "candidates": report.candidates, "seconds": seconds,
         "candidates_per_second": per_second(report, seconds).round(), "front": found.front, "nearest_feasible": null,
     })
 }
@@ -138,26 +203,51 @@ fn per_second(report: &SearchReport, seconds: f64) -> f64 {
     report.candidates as f64 / seconds.max(1e-3)
 }
 
+/// What is expected, as a share of images it is 100 % at most; and what it is from.
+fn accuracy(best: &Candidate, found: &Found) -> String {
+    let per_cent = |share: f64| 100.0 * share.clamp(0.0, 1.0);
+    let mut line = format!("accuracy      {:.2} % expected", per_cent(best.accuracy));
+    if let (Some(low), Some(high)) = (best.accuracy_low, best.accuracy_high) {
+        line += &format!(", {:.2} to {:.2} % (95 %)", per_cent(low), per_cent(high));
+    }
+    let of_best = found.evaluated.iter().find(|evaluated| evaluated.arch == best.arch);
+    match (best.accuracy_from, of_best) {
+        (Some(AccuracyFrom::PredictorAndValidation), Some(counted)) => {
+            let count = found.evaluated.len();
+            let (top1, n) = (per_cent(counted.top1), counted.n);
+            line += &format!(
+                "\n              best of {count} evaluated: {top1:.2} % of {n} validation images, shrunk for the choice"
+            );
+        }
+        _ => line += "\n              by the predictor alone",
+    }
+    line
+}
+
+fn candidates(report: &SearchReport, found: &Found, seconds: f64) -> String {
+    let line = format!("candidates    {} in {seconds:.2} s", report.candidates);
+    match found.evaluated.len() {
+        0 => format!("{line}, {:.0} a second", per_second(report, seconds)),
+        count => format!("{line}, {count} of them evaluated"),
+    }
+}
+
 fn describe(report: &SearchReport, found: &Found, seconds: f64) -> String {
     let best = &report.best;
     let mut lines = vec![
         format!("arch          {}", best.arch),
-        format!("accuracy      {:.2} % expected", 100.0 * best.accuracy),
+        accuracy(best, found),
         format!("latency       {:.4} ms, at most {:.4} ms", best.latency_ms, best.latency_upper_ms),
         format!("MACs          {}", best.macs),
         format!("parameters    {}", best.params),
         format!("activations   {} bytes at most", best.peak_activation_bytes),
-        format!(
-            "candidates    {} in {seconds:.2} s, {:.0} a second",
-            report.candidates,
-            per_second(report, seconds)
-        ),
+        candidates(report, found, seconds),
     ];
     if let Some(share) = found.limit_kept {
         lines.push(format!("limit         kept with a probability of {:.0} %", 100.0 * share));
     }
     for candidate in &found.front {
-        let accuracy = 100.0 * candidate.accuracy;
+        let accuracy = 100.0 * candidate.accuracy.clamp(0.0, 1.0);
         lines.push(format!(
             "front         {:.4} ms  {accuracy:.2} %  {}",
             candidate.latency_ms, candidate.arch

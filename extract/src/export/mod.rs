@@ -16,7 +16,8 @@ use supernet::eval::{Accuracy, Calibration, Judge, imported_normalisation};
 use supernet::file::{StagedFolder, write_atomically};
 use supernet::kernels::Kernels;
 use supernet::model_folder::{
-    Input, MeasuredAccuracy, ModelConfig, ModelFolder, Origin, StatisticsOrigin, config_path, with_statistics,
+    Input, MeasuredAccuracy, ModelConfig, ModelFolder, Origin, SelectedOn, StatisticsOrigin, config_path,
+    with_statistics,
 };
 use supernet::nn::Statistics;
 use supernet::space::Arch;
@@ -41,6 +42,8 @@ pub struct Request<'a> {
     pub predicted_top1: Option<f64>,
     /// Latency that a search expects, in milliseconds.
     pub predicted_latency_ms: Option<f64>,
+    /// What a search selected it on, where it did.
+    pub selected_on: Option<SelectedOn>,
     /// What to write for other programs, beside the folder's own two files.
     pub formats: &'a [Format],
 }
@@ -153,6 +156,7 @@ fn assemble(request: &Request) -> Result<ModelFolder> {
         top1: accuracy.top1(),
         n: accuracy.n,
         split: Split::Val.to_string(),
+        selected_on: request.selected_on.clone().filter(|selected| selected.split == Split::Val.to_string()),
     });
     let origin = Origin {
         tool: env!("CARGO_PKG_VERSION").to_string(),

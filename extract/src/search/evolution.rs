@@ -92,6 +92,8 @@ pub struct SearchReport {
     pub candidates: u64,
     /// What nothing seen is better than in both accuracy and latency, fastest first.
     pub front: Vec<Candidate>,
+    /// The candidates with the highest expected accuracies, best first: [`TOP`](super::TOP) of them where there are so many.
+    pub top: Vec<Candidate>,
     /// Whether `stop` ended it.
     pub interrupted: bool,
 }
@@ -451,6 +453,7 @@ impl Search<'_> {
             best: candidate(front.last().expect("a feasible start was looked at")),
             candidates: self.known.count() as u64,
             front: pareto::front(front.iter().map(candidate)),
+            top: self.known.best().iter().map(candidate).collect(),
             interrupted,
         }
     }

@@ -13,15 +13,19 @@ use supernet::space::SearchSpace;
 
 use super::constraint::Limits;
 use super::index::Candidate;
+use super::validation::Evaluated;
 use supernet::file::{self, write_atomically};
 
 use crate::file::sorted_json;
 use supernet::document;
+use supernet::model_folder::SelectedOn;
 
 /// What the file's `kind` says.
 const KIND: &str = "found";
-/// Version of the form that this code writes and reads.
-const VERSION: u32 = 2;
+/// Version of the form that this code writes.
+const VERSION: u32 = 3;
+/// All that it reads: version 2 knew neither intervals of accuracies nor evaluated sub-networks.
+const VERSIONS: &[u32] = &[2, VERSION];
 
 /// What a search found, and from which inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +49,15 @@ pub struct Found {
     pub limit_kept: Option<f64>,
     /// Accuracy against latency, fastest first; empty unless it was asked for.
     pub front: Vec<Candidate>,
+    /// Least accuracy that was asked for: what the lower end of the interval of `best` reaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_top1: Option<f64>,
+    /// Sub-networks that were evaluated on validation images, best first; `best` is one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evaluated: Vec<Evaluated>,
+    /// What `best` was selected on, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selected_on: Option<SelectedOn>,
     /// BLAKE3 of the estimator's file, in hexadecimal.
     pub estimator: String,
     /// BLAKE3 of the latency table without its run, in hexadecimal.
@@ -71,6 +84,9 @@ impl Found {
             best,
             limit_kept: None,
             front: Vec::new(),
+            min_top1: None,
+            evaluated: Vec::new(),
+            selected_on: None,
             estimator: String::new(),
             latency_table: String::new(),
             supernet: String::new(),
@@ -109,28 +125,44 @@ impl Found {
     /// # Errors
     /// As [`Found::read`].
     pub fn from_json(place: &str, text: &str) -> Result<Self> {
-        let found: Self = document::read(place, text, (KIND, VERSION), "a search's result in JSON")?;
-        for candidate in std::iter::once(&found.best).chain(&found.front) {
-            let latency = candidate.latency_ms > 0.0 && candidate.latency_upper_ms >= candidate.latency_ms;
-            // a linear estimator may expect a little less than nothing or more than all
-            if !latency || !(-0.5..=1.5).contains(&candidate.accuracy) {
-                let expected = "an accuracy that is a share and a latency above 0, at most its upper value";
-                let Candidate { accuracy, latency_ms, latency_upper_ms, .. } = candidate;
-                let got = format!("{accuracy}, {latency_ms} ms and {latency_upper_ms} ms");
-                return Err(Error::invalid(place, &candidate.arch, expected, got).into());
-            }
-        }
+        let form = "a search's result in JSON";
+        let mut found: Self = document::read_one_of(place, text, (KIND, VERSIONS), form)?;
+        found.version = VERSION;
+        found.check_numbers(place)?;
         if let Some(share) = found.limit_kept.filter(|share| !(0.0..=1.0).contains(share)) {
             return Err(Error::invalid(place, "limit_kept", "a share from 0 to 1", share).into());
         }
         Ok(found)
+    }
+
+    fn check_numbers(&self, place: &str) -> Result<()> {
+        for candidate in std::iter::once(&self.best).chain(&self.front) {
+            let Candidate { accuracy, latency_ms, latency_upper_ms, .. } = candidate;
+            let latency = *latency_ms > 0.0 && latency_upper_ms >= latency_ms;
+            let (low, high) = (candidate.accuracy_low, candidate.accuracy_high);
+            let within = low.is_none_or(|low| low <= *accuracy) && high.is_none_or(|high| high >= *accuracy);
+            // a linear estimator may expect a little less than nothing or more than all
+            if !latency || !within || !(-0.5..=1.5).contains(accuracy) {
+                let expected = "an accuracy that is a share within its interval and a latency above 0, at most its upper value";
+                let got = format!("{accuracy}, {latency_ms} ms and {latency_upper_ms} ms");
+                return Err(Error::invalid(place, &candidate.arch, expected, got).into());
+            }
+        }
+        let share = |evaluated: &&Evaluated| !(0.0..=1.0).contains(&evaluated.top1) || evaluated.n == 0;
+        match self.evaluated.iter().find(share) {
+            Some(Evaluated { arch, top1, n, .. }) => {
+                let (expected, got) = ("a share of at least one image", format!("{top1} of {n}"));
+                Err(Error::invalid(place, arch, expected, got).into())
+            }
+            None => Ok(()),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::index::Costs;
+    use crate::search::index::{AccuracyFrom, Costs};
     use supernet::space::{arch_file, preset, sampler};
 
     fn found() -> Found {
@@ -142,10 +174,16 @@ mod tests {
             params: 6,
             peak_activation_bytes: 7,
         };
-        let best = Candidate::new(sampler::largest(&space), 0.912_345_6, &costs);
+        let mut best = Candidate::new(sampler::largest(&space), 0.912_345_6, &costs);
+        (best.accuracy_low, best.accuracy_high) = (Some(0.9), Some(0.92));
+        best.accuracy_from = Some(AccuracyFrom::PredictorAndValidation);
         let limits = Limits { latency_us: Some(1500.0), ..Limits::default() };
         let mut found = Found::new(&space, limits, 3, best.clone());
-        (found.front, found.limit_kept) = (vec![best], Some(0.75));
+        let (arch, round, expected, top1, n) = (best.arch.clone(), 1, 0.93, 0.91, 100);
+        found.evaluated = vec![Evaluated { arch, round, expected, top1, n, accuracy: best.accuracy }];
+        (found.front, found.limit_kept, found.min_top1) = (vec![best], Some(0.75), Some(0.9));
+        let (split, how) = ("val".to_string(), "the best of 1".to_string());
+        found.selected_on = Some(SelectedOn { split, n: 100, how });
         found.run.insert("seconds".to_string(), 0.5.into());
         found
     }
@@ -162,12 +200,31 @@ mod tests {
     }
 
     #[test]
+    fn version_2_is_read() {
+        let mut old = found();
+        old.version = 2;
+        (old.min_top1, old.selected_on) = (None, None);
+        old.evaluated.clear();
+        for candidate in std::iter::once(&mut old.best).chain(&mut old.front) {
+            (candidate.accuracy_low, candidate.accuracy_high, candidate.accuracy_from) = (None, None, None);
+        }
+        let text = old.to_json();
+        assert!(["accuracy_", "evaluated", "selected_on", "min_top1"].iter().all(|key| !text.contains(key)));
+        let read = Found::from_json("x", &text).expect("an older version");
+        assert_eq!((read.version, &read.best), (VERSION, &old.best));
+        let space = preset("tiny").expect("a preset");
+        assert_eq!(arch_file::from_json(&space, "x", &text).expect("best.arch"), old.best.arch);
+    }
+
+    #[test]
     fn malformed_results_are_refused() {
         let good = found().to_json();
         for (from, to, part) in [
             ("{", "", "text"),
             ("\"found\"", "\"lost\"", "kind"),
-            ("\"version\": 2", "\"version\": 1", "version"),
+            ("\"version\": 3", "\"version\": 1", "version: expected 3, got 1"),
+            ("\"accuracy_low\": 0.9", "\"accuracy_low\": 0.95", "within its interval"),
+            ("\"top1\": 0.91", "\"top1\": 91.0", "a share of at least one image"),
             ("\"seed\"", "\"sead\"", "text"),
             ("\"limit_kept\": 0.75", "\"limit_kept\": 1.5", "limit_kept"),
             ("\"latency_ms\": 1.2345678", "\"latency_ms\": -1", "latency above 0"),

@@ -49,14 +49,34 @@ impl Costs {
     }
 }
 
+/// What an expected accuracy is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AccuracyFrom {
+    /// A predictor alone.
+    #[serde(rename = "predictor")]
+    Predictor,
+    /// A predictor and a count of validation images.
+    #[serde(rename = "predictor+validation")]
+    PredictorAndValidation,
+}
+
 /// A sub-network with its expected accuracy and its costs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Candidate {
     /// The sub-network.
     pub arch: Arch,
-    /// Expected accuracy, as a share.
+    /// Expected accuracy, as a share; not forced into 0..=1, so that an order stays.
     pub accuracy: f64,
+    /// Lower end of its 95 % interval, for new images; absent where the predictor's error is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy_low: Option<f64>,
+    /// Upper end of the interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy_high: Option<f64>,
+    /// What the accuracy is from; absent in files of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy_from: Option<AccuracyFrom>,
     /// Expected latency, in milliseconds.
     pub latency_ms: f64,
     /// The upper end of its interval, in milliseconds: what a limit is compared with.
@@ -277,11 +297,14 @@ impl CostIndex {
 }
 
 impl Candidate {
-    /// A sub-network with what is expected of it; an estimate beyond 0 to 1 is reported as that end.
+    /// A sub-network with what a predictor says of it.
     pub fn new(arch: Arch, accuracy: f32, costs: &Costs) -> Self {
         Self {
             arch,
-            accuracy: rounded(f64::from(accuracy.clamp(0.0, 1.0)), 9),
+            accuracy: rounded(f64::from(accuracy), 9),
+            accuracy_low: None,
+            accuracy_high: None,
+            accuracy_from: None,
             latency_ms: rounded(costs.latency_us / 1e3, 9),
             latency_upper_ms: rounded(costs.latency_upper_us / 1e3, 9),
             macs: costs.macs,

@@ -6,6 +6,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use rayon::prelude::*;
 
+use super::archive::Best;
 use super::constraint::Limits;
 use super::genes::{Gene, GeneFeatures, hash};
 use super::index::{CostIndex, Costs};
@@ -97,6 +98,7 @@ pub(super) struct Known<'a> {
     limits: &'a Limits,
     accuracies: HashMap<u64, f32, BuildHasherDefault<AsItIs>>,
     front: Vec<Point>,
+    best: Best,
     encoded: Encoded,
     keys: Vec<u64>,
     fresh: Vec<usize>,
@@ -109,9 +111,9 @@ impl<'a> Known<'a> {
         features: GeneFeatures,
         limits: &'a Limits,
     ) -> Self {
-        let (accuracies, front) = (HashMap::default(), Vec::new());
+        let (accuracies, front, best) = (HashMap::default(), Vec::new(), Best::default());
         let (encoded, keys, fresh) = (Encoded::default(), Vec::new(), Vec::new());
-        Self { index, objective, features, limits, accuracies, front, encoded, keys, fresh }
+        Self { index, objective, features, limits, accuracies, front, best, encoded, keys, fresh }
     }
 
     /// Number of sub-networks that were predicted.
@@ -122,6 +124,11 @@ impl<'a> Known<'a> {
     /// What nothing that was looked at and keeps the widest limits is better than, fastest first.
     pub fn front(&self) -> &[Point] {
         &self.front
+    }
+
+    /// The best of all that was looked at and keeps the widest limits, best first.
+    pub fn best(&self) -> &[Point] {
+        self.best.points()
     }
 
     /// Looks at each row: its costs, and its accuracy, which is predicted if it is not known yet.
@@ -157,6 +164,7 @@ impl<'a> Known<'a> {
         for row in self.fresh.drain(..) {
             if self.limits.keeps(&scores[row].costs) {
                 enter(&mut self.front, rows.get(row), scores[row]);
+                self.best.enter(rows.get(row), scores[row]);
             }
         }
         Ok(())

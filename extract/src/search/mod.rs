@@ -1,5 +1,6 @@
 //! Finds the sub-network with the highest expected accuracy that keeps a device's limits.
 
+mod archive;
 mod climb;
 pub mod constraint;
 mod evolution;
@@ -10,10 +11,13 @@ mod known;
 pub mod objective;
 pub mod pareto;
 mod promise;
+mod validation;
 
+pub use archive::TOP;
 pub use constraint::{Limits, Quantity};
 pub use evolution::{SearchConfig, SearchReport, evolve};
 pub use found::Found;
-pub use index::{Candidate, CostIndex, Costs};
+pub use index::{AccuracyFrom, Candidate, CostIndex, Costs};
 pub use objective::{Objective, StandIn};
 pub use promise::{Promised, Wanted, promised, searched, subjects};
+pub use validation::{Evaluated, Problem, Validated, ValidationPlan, judge_by_predictor, search_validated};

@@ -12,6 +12,21 @@ pub struct MeasuredAccuracy {
     pub n: usize,
     /// Split they are of.
     pub split: String,
+    /// What the network was selected by, where it was by images of that split: it then looks better on them than it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selected_on: Option<SelectedOn>,
+}
+
+/// What a search selected a network by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SelectedOn {
+    /// Split that the images are of.
+    pub split: String,
+    /// Number of images.
+    pub n: u64,
+    /// How, in words.
+    pub how: String,
 }
 
 /// Where the batch norms' statistics come from.

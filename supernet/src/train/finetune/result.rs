@@ -20,7 +20,7 @@ use crate::train::record::LogLine;
 impl MeasuredAccuracy {
     /// What was counted on a split.
     fn of(accuracy: Accuracy, split: Split) -> Self {
-        Self { top1: accuracy.top1(), n: accuracy.n, split: split.to_string() }
+        Self { top1: accuracy.top1(), n: accuracy.n, split: split.to_string(), selected_on: None }
     }
 
     /// The counts behind it.
@@ -50,7 +50,11 @@ impl FineTuner {
         if self.resumed.as_ref().is_none_or(|resumed| resumed.evaluated.is_empty()) {
             self.log_accuracy(self.step, after, told)?;
         }
-        model.config.origin.measured = Some(MeasuredAccuracy::of(after, Split::Val));
+        // what its architecture was selected by stays so
+        let before = model.config.origin.fine_tuned.last().and_then(|last| last.from.measured.as_ref());
+        let selected_on = before.and_then(|measured| measured.selected_on.clone());
+        let measured = MeasuredAccuracy { selected_on, ..MeasuredAccuracy::of(after, Split::Val) };
+        model.config.origin.measured = Some(measured);
         model.config.run = BTreeMap::from([("unix_seconds".to_string(), unix_seconds().into())]);
         self.folder.sync_log()?;
         // config.json comes last: a folder that has one is finished

@@ -1,0 +1,272 @@
+//! How good a fitted estimator is on rows that it was not fitted to, and how far its predictions can be trusted.
+
+use serde::{Deserialize, Serialize};
+use supernet::Error;
+use supernet::data::Split;
+
+use super::Model;
+use super::rank::{Estimate, bootstrap, kendall, rmse, spearman};
+use crate::error::Result;
+use crate::file::rounded;
+use crate::rng::{Purpose, rng};
+
+/// How well an estimator predicts rows that had no part in making it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FitReport {
+    /// The model that cross-validation chose.
+    pub model: Model,
+    /// Number of rows.
+    pub n: usize,
+    /// Parts that the rows were cut into, each predicted by what was fitted to the others; 0 in files of older versions,
+    /// whose figures are of one fifth of the rows that was held out.
+    pub folds: usize,
+    /// Which images the accuracies are of.
+    pub split: Split,
+    /// Number of images of each row, the fewest where they differ; `None` in files of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<u64>,
+    /// Root mean squared error of the accuracy, as a share.
+    pub rmse: Estimate,
+    /// Spearman's rank correlation.
+    pub spearman: Estimate,
+    /// Kendall's tau-b.
+    pub kendall: Estimate,
+    /// Binomial standard deviation of the rows, as [`noise_floor`] says; `None` in files of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise_floor: Option<f64>,
+    /// Cross-validated error of the linear model.
+    pub rmse_linear: f64,
+    /// Cross-validated error of the perceptron.
+    pub rmse_mlp: f64,
+    /// How measured accuracies depend on predicted ones; `None` in files of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
+}
+
+/// The form of [`FitReport`] in estimators of versions 1 and 2.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HeldOutReport {
+    model: Model,
+    n: usize,
+    #[serde(rename = "held_out")]
+    _held_out: usize,
+    split: Split,
+    rmse: Estimate,
+    spearman: Estimate,
+    kendall: Estimate,
+    inner_rmse_linear: f64,
+    inner_rmse_mlp: f64,
+}
+
+impl From<HeldOutReport> for FitReport {
+    fn from(old: HeldOutReport) -> Self {
+        let HeldOutReport { model, n, split, rmse, spearman, kendall, .. } = old;
+        let (rmse_linear, rmse_mlp) = (old.inner_rmse_linear, old.inner_rmse_mlp);
+        let (folds, images, noise_floor, calibration) = (0, None, None, None);
+        Self {
+            model,
+            n,
+            folds,
+            split,
+            images,
+            rmse,
+            spearman,
+            kendall,
+            noise_floor,
+            rmse_linear,
+            rmse_mlp,
+            calibration,
+        }
+    }
+}
+
+/// How far an estimator's order of sub-networks can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Its rank correlation is not above 0 at 95 %.
+    None,
+    /// Its rank correlation is above 0, but below [`WEAK_SPEARMAN`].
+    Weak,
+    /// Neither of these.
+    Sound,
+}
+
+/// Spearman's correlation below which an estimator says little about which of two sub-networks is better: at .3 the
+/// higher of two predictions belongs to the better one in about 60 % of pairs (Kendall's tau is near .2).
+pub const WEAK_SPEARMAN: f64 = 0.3;
+
+impl FitReport {
+    /// How far the estimator's order can be trusted.
+    pub fn trust(&self) -> Trust {
+        // a NaN is no correlation either
+        if self.spearman.low.is_nan() || self.spearman.low <= 0.0 {
+            Trust::None
+        } else if self.spearman.value < WEAK_SPEARMAN {
+            Trust::Weak
+        } else {
+            Trust::Sound
+        }
+    }
+
+    /// Refuses an estimator of [`Trust::None`]; `place` names its rows.
+    ///
+    /// # Errors
+    /// Says what the correlation is, and what would help.
+    pub fn check_ranks(&self, place: &str) -> Result<()> {
+        if self.trust() != Trust::None {
+            return Ok(());
+        }
+        let Estimate { value, low, high } = self.spearman;
+        let got = format!("{value:.3} ({low:.3} to {high:.3}) from {} rows", self.n);
+        let error =
+            Error::invalid(place, "rank correlation of cross-validated predictions", "above 0 at 95 %", got);
+        let next = "such an estimator says nothing about which sub-network is better: sample more sub-networks, or on more images; --force goes on";
+        Err(error.and_then_do(next).into())
+    }
+
+    /// The words of a warning, where the estimator's order says little or nothing.
+    pub fn warning(&self) -> Option<String> {
+        let Estimate { value, low, high } = self.spearman;
+        let range = format!("{value:.2} ({low:.2} to {high:.2})");
+        match self.trust() {
+            Trust::Sound => None,
+            Trust::Weak => Some(format!(
+                "warning: the estimator ranks sub-networks weakly: Spearman {range}, below {WEAK_SPEARMAN}; sample more of them, or on more images"
+            )),
+            Trust::None => Some(format!(
+                "warning: the estimator ranks sub-networks no better than chance: Spearman {range}; what it expects says nothing"
+            )),
+        }
+    }
+
+    /// What is expected of a sub-network for which the model predicts this much.
+    pub fn expected(&self, predicted: f64) -> f64 {
+        self.calibration.map_or(predicted, |calibration| calibration.apply(predicted))
+    }
+
+    /// Variance of a sub-network's accuracy on new images about what is expected: the error's square, and that of the
+    /// images that rows are counted on, which the error does not show where all rows share them.
+    pub fn variance(&self) -> f64 {
+        self.rmse.value.powi(2) + self.noise_floor.unwrap_or(0.0).powi(2)
+    }
+}
+
+/// A line from predictions to measured accuracies, fitted by least squares to cross-validated predictions. A slope below
+/// 1 says that high predictions are too high and low ones too low, as they are where a model has learnt noise; those of a
+/// search are the highest.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// Mean of the predictions.
+    pub mean_predicted: f64,
+    /// Mean of the measured accuracies.
+    pub mean_measured: f64,
+    /// Slope; in use at least [`Calibration::LEAST_SLOPE`] and at most 1.
+    pub slope: f64,
+}
+
+impl Calibration {
+    /// Keeps the order of predictions where the slope is 0 or less.
+    pub const LEAST_SLOPE: f64 = 0.1;
+
+    fn of(predicted: &[f64], measured: &[f64]) -> Self {
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        let (mean_predicted, mean_measured) = (mean(predicted), mean(measured));
+        let (mut products, mut squares) = (0.0, 0.0);
+        for (p, m) in predicted.iter().zip(measured) {
+            products += (p - mean_predicted) * (m - mean_measured);
+            squares += (p - mean_predicted).powi(2);
+        }
+        let slope = if squares > 0.0 { products / squares } else { 0.0 };
+        let [mean_predicted, mean_measured, slope] =
+            [mean_predicted, mean_measured, slope].map(|value| rounded(value, DECIMALS));
+        Self { mean_predicted, mean_measured, slope }
+    }
+
+    /// What is to be expected of a prediction. An order of predictions stays, and so do their distances or they shrink.
+    pub fn apply(&self, predicted: f64) -> f64 {
+        let slope = self.slope.clamp(Self::LEAST_SLOPE, 1.0);
+        self.mean_measured + slope * (predicted - self.mean_predicted)
+    }
+}
+
+/// Decimals of the numbers in a report.
+const DECIMALS: i32 = 9;
+
+impl Estimate {
+    fn rounded(self) -> Self {
+        let Self { value, low, high } = self;
+        Self { value: rounded(value, DECIMALS), low: rounded(low, DECIMALS), high: rounded(high, DECIMALS) }
+    }
+}
+
+/// Standard deviation of accuracies that were counted on so many images each, for the images' sake alone: the root of the
+/// mean of p (1 - p) / n. No predictor of such rows is nearer to the accuracy on other images than this. Its error on the
+/// rows can be smaller, for all of them share their images.
+pub fn noise_floor(rows: impl ExactSizeIterator<Item = (f64, u64)>) -> f64 {
+    let count = rows.len() as f64;
+    let variances: f64 = rows.map(|(top1, n)| top1 * (1.0 - top1) / n as f64).sum();
+    (variances / count).sqrt()
+}
+
+/// What a report is made of beside cross-validated predictions.
+pub(super) struct Judged<'a> {
+    pub predicted: &'a [f64],
+    pub measured: &'a [f64],
+    pub images: &'a [u64],
+    pub split: Split,
+    pub folds: usize,
+    /// The chosen model, and the errors of both.
+    pub model: Model,
+    pub rmse_linear: f64,
+    pub rmse_mlp: f64,
+}
+
+/// Errors and correlations with their intervals.
+pub(super) fn judge(judged: &Judged<'_>, seed: u64) -> FitReport {
+    let Judged { predicted, measured, images, split, folds, model, .. } = *judged;
+    let mut rng = rng(seed, Purpose::Bootstrap);
+    let mut with_interval = |statistic| bootstrap(predicted, measured, statistic, &mut rng).rounded();
+    let rows = measured.iter().copied().zip(images.iter().copied());
+    FitReport {
+        model,
+        n: measured.len(),
+        folds,
+        split,
+        images: images.iter().copied().min(),
+        rmse: with_interval(rmse),
+        spearman: with_interval(spearman),
+        kendall: with_interval(kendall),
+        noise_floor: Some(rounded(noise_floor(rows), DECIMALS)),
+        rmse_linear: rounded(judged.rmse_linear, DECIMALS),
+        rmse_mlp: rounded(judged.rmse_mlp, DECIMALS),
+        calibration: Some(Calibration::of(predicted, measured)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_noise_floor_is_the_pooled_binomial_deviation() {
+        let rows = [(0.5, 100), (0.9, 100)];
+        // (0.25 + 0.09) / 2 / 100
+        assert!((noise_floor(rows.into_iter()) - 0.0017f64.sqrt()).abs() < 1e-15);
+        assert_eq!(noise_floor([(1.0, 10)].into_iter()), 0.0);
+    }
+
+    #[test]
+    fn a_calibration_shrinks_and_keeps_the_order() {
+        let predicted = [0.1, 0.2, 0.3, 0.4];
+        for (slope, used) in [(0.5, 0.5), (2.0, 1.0), (-1.0, Calibration::LEAST_SLOPE), (1.0, 1.0)] {
+            let measured = predicted.map(|p| 0.7 + slope * (p - 0.25));
+            let calibration = Calibration::of(&predicted, &measured);
+            assert!((calibration.slope - slope).abs() < 1e-8, "{calibration:?}");
+            assert!((calibration.apply(1.25) - (0.7 + used)).abs() < 1e-8, "{calibration:?}");
+        }
+        assert_eq!(Calibration::of(&[0.5; 3], &[0.1, 0.2, 0.3]).slope, 0.0);
+    }
+}

@@ -1,0 +1,172 @@
+//! What accuracy to expect of sub-networks that a search found and that were evaluated: neither what the predictor says,
+//! which the search chose them by, nor what was counted, of which the greatest is great by chance, but both, weighted by
+//! their variances (the normal-normal model of Efron and Morris 1975).
+//!
+//! A count is the predictor's value, plus what the predictor is wrong by for all that were found together, plus what it is
+//! wrong by for one of them, plus chance. The first is learnt from all, the second is shrunk. Of such figures the greatest
+//! needs no further correction: they are expectations given all that was seen.
+
+/// Quantile of the normal distribution that leaves 2.5 % above it.
+pub const NORMAL_95: f64 = 1.959_964;
+
+/// Evaluated sub-networks from which on their own spread alone says how wrong the predictor is among them; the
+/// cross-validated error stands in for those that fewer lack. It is that of sub-networks from all over the space, which
+/// differ more than the best of a search.
+const ENOUGH: f64 = 5.0;
+
+/// What is known of sub-networks before and after they are evaluated.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted<'a> {
+    /// Accuracies that are expected of them.
+    pub expected: &'a [f64],
+    /// Shares of images that were classified right.
+    pub top1: &'a [f64],
+    /// Variance of one of these against the others, for the choice of images alone ([`variance_between`]).
+    pub noise: f64,
+    /// Mean squared error of the predictor on rows that it was not fitted to, where it is known.
+    pub error: Option<f64>,
+}
+
+/// What is expected of them afterwards.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shrunk {
+    /// What the predictor is wrong by for all of them.
+    pub offset: f64,
+    /// Share of a count's distance from the corrected prediction that is believed.
+    pub weight: f64,
+    /// Expected accuracies, on images such as these.
+    pub accuracies: Vec<f64>,
+    /// Variance of each, on images such as these.
+    pub variances: Vec<f64>,
+}
+
+/// Combines predictions and counts.
+pub fn shrink(counted: &Counted<'_>) -> Shrunk {
+    let Counted { expected, top1, noise, error } = *counted;
+    let count = top1.len() as f64;
+    let residuals: Vec<f64> = top1.iter().zip(expected).map(|(top1, expected)| top1 - expected).collect();
+    let mean = residuals.iter().sum::<f64>() / count.max(1.0);
+    let squares: f64 = residuals.iter().map(|residual| (residual - mean).powi(2)).sum();
+    // variance of a residual about the others, chance included
+    let (prior, prior_rows) = error.map_or((0.0, 0.0), |error| (error, (ENOUGH - count).max(0.0)));
+    let degrees = count - 1.0 + prior_rows;
+    let spread = if degrees > 0.0 { (squares + prior_rows * prior) / degrees } else { 0.0 };
+    let believed = if spread > 0.0 { (1.0 - noise / spread).max(0.0) } else { 0.0 };
+    // a predictor is about as wrong for a region as for a row of it
+    let precision = count + if prior > 0.0 { spread / prior } else { 0.0 };
+    let offset = if precision > 0.0 { mean * count / precision } else { 0.0 };
+    let of_offset = if precision > 0.0 { spread / precision } else { 0.0 };
+    let accuracy = |(expected, residual): (&f64, &f64)| expected + offset + believed * (residual - offset);
+    let accuracies = expected.iter().zip(&residuals).map(accuracy).collect();
+    let doubted = (1.0 - believed).powi(2);
+    let known = believed * noise.min(spread) + doubted * of_offset;
+    // the weight is an estimate too (Morris 1983, section 5)
+    let of_weight = |residual: &f64| 2.0 * doubted * (residual - offset).powi(2) / (degrees - 2.0).max(1.0);
+    let variances = residuals.iter().map(|residual| known + of_weight(residual)).collect();
+    Shrunk { offset, weight: believed, accuracies, variances }
+}
+
+/// Variance that the choice of images gives the difference of two sub-networks' shares, halved: which images each
+/// classifies right, of the same images all. An image that all classify alike says nothing about which is better, so it is
+/// less than the binomial variance, which is taken where there is one sub-network alone.
+pub fn variance_between(hits: &[&[bool]]) -> f64 {
+    let images = hits.first().map_or(0, |first| first.len());
+    if images == 0 {
+        return 0.0;
+    }
+    let n = images as f64;
+    let share = |hits: &[bool]| hits.iter().filter(|hit| **hit).count() as f64 / n;
+    let (mut sum, mut pairs) = (0.0, 0.0);
+    for (place, ours) in hits.iter().enumerate() {
+        for theirs in &hits[..place] {
+            let differ = ours.iter().zip(*theirs).filter(|(a, b)| a != b).count() as f64 / n;
+            sum += (differ - (share(ours) - share(theirs)).powi(2)) / (2.0 * n);
+            pairs += 1.0;
+        }
+    }
+    match hits {
+        [only] => binomial(share(only), images as u64),
+        _ => sum / pairs,
+    }
+}
+
+/// Variance of a share of so many images.
+pub fn binomial(share: f64, images: u64) -> f64 {
+    let share = share.clamp(0.0, 1.0);
+    share * (1.0 - share) / images.max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    fn normal(rng: &mut ChaCha8Rng) -> f64 {
+        (0..12).map(|_| rng.random_range(-0.5..0.5)).sum()
+    }
+
+    #[test]
+    fn the_chosen_one_is_as_good_as_is_said() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        // predictor 40 points too high in the region, wrong by 30 for each, 20 of chance
+        let (bias, error, chance) = (0.004, 0.003, 0.002);
+        let (mut raw, mut counted, mut shrunk_excess, mut inside) = (0.0, 0.0, 0.0, 0);
+        let rounds = 2000;
+        for _ in 0..rounds {
+            let truth: Vec<f64> = (0..20).map(|_| 0.9 + 0.002 * normal(&mut rng)).collect();
+            let wrong: Vec<f64> = truth.iter().map(|truth| truth + bias + error * normal(&mut rng)).collect();
+            let top1: Vec<f64> = truth.iter().map(|truth| truth + chance * normal(&mut rng)).collect();
+            let variance = f64::powi(0.002, 2);
+            let slope = variance / (variance + error * error);
+            let expected: Vec<f64> = wrong.iter().map(|wrong| 0.904 + slope * (wrong - 0.904)).collect();
+            let prior = variance * (1.0 - slope);
+            let Shrunk { accuracies, variances, .. } = shrink(&Counted {
+                expected: &expected,
+                top1: &top1,
+                noise: chance * chance,
+                error: Some(prior + chance * chance),
+            });
+            let best =
+                |values: &[f64]| (0..20).max_by(|&a, &b| values[a].total_cmp(&values[b])).expect("some");
+            let (by_predictor, by_count, by_both) = (best(&wrong), best(&top1), best(&accuracies));
+            raw += wrong[by_predictor] - truth[by_predictor];
+            counted += top1[by_count] - truth[by_count];
+            let off = accuracies[by_both] - truth[by_both];
+            shrunk_excess += off;
+            inside += usize::from(off.abs() < NORMAL_95 * variances[by_both].sqrt());
+        }
+        let [raw, counted, shrunk] = [raw, counted, shrunk_excess].map(|sum| sum / f64::from(rounds));
+        assert!(raw > 0.006 && counted > 0.0015, "{raw} {counted}");
+        assert!(shrunk.abs() < 0.0003, "{shrunk}");
+        let inside = inside as f64 / f64::from(rounds);
+        assert!((0.88..0.99).contains(&inside), "{inside}");
+    }
+
+    #[test]
+    fn counts_without_chance_are_believed_and_mere_chance_is_not() {
+        let (expected, top1) = ([0.8, 0.9, 0.7, 0.85], [0.82, 0.89, 0.74, 0.8]);
+        let exact = shrink(&Counted { expected: &expected, top1: &top1, noise: 0.0, error: Some(1e-4) });
+        assert_eq!(exact.weight, 1.0);
+        assert!(exact.accuracies.iter().zip(top1).all(|(shrunk, top1)| (shrunk - top1).abs() < 1e-12));
+        let chance = shrink(&Counted { expected: &expected, top1: &top1, noise: 1.0, error: Some(1e-4) });
+        let differs = |(a, b): (&f64, f64)| (a - b - chance.offset).abs() > 1e-12;
+        assert!(chance.weight == 0.0 && !chance.accuracies.iter().zip(expected).any(differs));
+        // one alone, of which nothing is known but its count
+        let one = shrink(&Counted { expected: &[0.9], top1: &[0.8], noise: 1e-4, error: None });
+        assert!((one.accuracies[0] - 0.8).abs() < 1e-12);
+        // one alone, half way between what is expected and what is counted
+        let one = shrink(&Counted { expected: &[0.9], top1: &[0.8], noise: 1e-4, error: Some(1e-4) });
+        assert!((one.accuracies[0] - 0.85).abs() < 1e-9, "{one:?}");
+    }
+
+    #[test]
+    fn images_that_all_classify_alike_say_nothing_about_the_better_one() {
+        let (first, second) = ([true, true, false, true], [true, true, false, false]);
+        // they differ on one of four: (1/4 - 1/16) / 8
+        assert!((variance_between(&[&first, &second]) - 0.1875 / 8.0).abs() < 1e-15);
+        assert_eq!(variance_between(&[&first, &first, &first]), 0.0);
+        assert!((variance_between(&[&first]) - 0.75 * 0.25 / 4.0).abs() < 1e-15);
+        assert_eq!(variance_between(&[]), 0.0);
+    }
+}

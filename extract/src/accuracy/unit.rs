@@ -1,0 +1,54 @@
+//! Whether another program's predictor says accuracies as shares or in per cent.
+
+use supernet::Error;
+use supernet::random::rng_for;
+use supernet::space::sampler;
+
+use super::network::{Dense, Network};
+use crate::encode::{Encoded, Encoder};
+use crate::error::Result;
+
+/// Random sub-networks that are asked for.
+const ASKED: usize = 256;
+/// A predictor may be wrong: so far beyond 0 and 1 its shares can lie, at the median of all.
+const SHARES: std::ops::RangeInclusive<f32> = -0.5..=1.5;
+/// What is no share and can be per cent.
+const PER_CENT: std::ops::RangeInclusive<f32> = 1.5..=100.0;
+
+/// The network of these layers and of the constant that is added to their output, made to predict shares, and whether it
+/// had predicted per cent.
+///
+/// # Errors
+/// If its predictions are neither.
+pub(super) fn in_shares(
+    mut layers: Vec<Dense>,
+    constant: f32,
+    encoder: &Encoder,
+    place: &str,
+) -> Result<(Network, bool)> {
+    let network = Network::new(layers.clone(), constant)?;
+    let median = median(&network, encoder)?;
+    if SHARES.contains(&median) {
+        return Ok((network, false));
+    }
+    if !PER_CENT.contains(&median) {
+        let expected = "accuracies from 0 to 1, or from 0 to 100 %";
+        let got = format!("{median} as the median of {ASKED} random sub-networks");
+        return Err(Error::invalid(place, "predictions", expected, got).into());
+    }
+    if let Some(last) = layers.last_mut() {
+        last.weight.iter_mut().chain(&mut last.bias).for_each(|value| *value /= 100.0);
+    }
+    Ok((Network::new(layers, constant / 100.0)?, true))
+}
+
+fn median(network: &Network, encoder: &Encoder) -> Result<f32> {
+    let mut rng = rng_for("unit of predictions", 0, &[]);
+    let mut encoded = Encoded::default();
+    for _ in 0..ASKED {
+        encoder.append(&sampler::random(encoder.space(), &mut rng), &mut encoded)?;
+    }
+    let mut predicted = network.predict(&encoded)?;
+    predicted.sort_by(f32::total_cmp);
+    Ok(predicted[ASKED / 2])
+}

@@ -1,0 +1,156 @@
+//! What `extract search` is told about evaluating what it finds.
+
+use std::path::PathBuf;
+
+use extract::accuracy::{AccuracyEstimator, FitConfig, FitReport};
+use extract::search::{Problem, Validated, ValidationPlan, search_validated};
+use supernet::accuracy_file::{self, AccuracyFile};
+use supernet::checkpoint::Supernet;
+use supernet::data::{Dataset, Split};
+use supernet::eval::{Calibration, Judge};
+use supernet::model_folder::SelectedOn;
+
+use super::super::{Output, kernels, open_data};
+
+/// Sub-networks that are evaluated in a round.
+const CANDIDATES: usize = 20;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Evaluate the 20 best of what is found on validation images and choose by that: the trained weights
+    #[arg(long, value_name = "FILE", requires = "data")]
+    supernet: Option<PathBuf>,
+    /// The images: `digits`, `idx:FOLDER` or `folder:FOLDER`; training images for batch norms, then those of `val`
+    #[arg(long, requires = "supernet")]
+    data: Option<String>,
+    /// Rounds of searching and evaluating; after each, the estimator is fitted again to --accuracy and what was evaluated
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        requires = "supernet",
+        value_parser = clap::value_parser!(u8).range(1..=10)
+    )]
+    rounds: u8,
+    /// The rows that the estimator was fitted to, for more than one round
+    #[arg(long, value_name = "FILE", requires = "supernet")]
+    accuracy: Option<PathBuf>,
+    /// Least accuracy, such as top1=0.91; compared with the lower end of the 95 % interval
+    #[arg(long = "min", value_name = "METRIC=AMOUNT", value_parser = least)]
+    pub least: Option<f64>,
+    /// Search choices too that none of the estimator's rows had
+    #[arg(long)]
+    pub extrapolate: bool,
+}
+
+fn least(text: &str) -> Result<f64, String> {
+    let expected = "expected top1=AMOUNT, a share such as top1=0.91";
+    let (metric, amount) = text.split_once('=').ok_or(expected)?;
+    if metric != "top1" {
+        return Err(format!("{expected}; got the metric {metric}"));
+    }
+    match amount.parse::<f64>() {
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        Ok(share) if share > 1.0 && share <= 100.0 => {
+            Err(format!("{expected}; {amount} as per cent is top1={}", share / 100.0))
+        }
+        _ => Err(format!("{expected}; got {amount}")),
+    }
+}
+
+impl Arguments {
+    /// The files that are read.
+    pub fn inputs(&self) -> impl Iterator<Item = &PathBuf> {
+        self.supernet.iter().chain(&self.accuracy)
+    }
+
+    /// Searches and evaluates, and says which supernet's sub-networks these are; `None` where nothing is to be evaluated.
+    pub fn search(
+        &self,
+        output: &Output,
+        problem: &Problem<'_>,
+        estimator: &AccuracyEstimator,
+    ) -> anyhow::Result<Option<(Validated, String)>> {
+        let (Some(supernet), Some(data)) = (&self.supernet, &self.data) else { return Ok(None) };
+        let kernels = kernels()?;
+        let supernet = Supernet::read(supernet)?.on(kernels)?;
+        let dataset = open_data(output, data)?;
+        dataset.check_fits(&supernet.space)?;
+        check_supernet(estimator, &supernet)?;
+        let rows = self.rows(&supernet, &dataset)?;
+        let calibration = rows.as_ref().map_or_else(Calibration::default, |rows| rows.calibration);
+        let judge = Judge {
+            space: &supernet.space,
+            weights: &supernet.weights,
+            dataset: &dataset,
+            calibration,
+            kernels,
+        };
+        let rounds = usize::from(self.rounds);
+        let plan =
+            ValidationPlan { candidates: CANDIDATES, rounds, rows: rows.as_ref(), fit: FitConfig::default() };
+        let bar = output.bar((CANDIDATES * rounds) as u64);
+        let validated = search_validated(problem, estimator, &plan, &mut |arch| {
+            let hits = judge.hits_unless(problem.stop, arch, Split::Val)?;
+            bar.inc(1);
+            Ok(hits)
+        });
+        bar.finish_and_clear();
+        Ok(Some((validated?, supernet.hash)))
+    }
+
+    fn rows(&self, supernet: &Supernet, dataset: &Dataset) -> anyhow::Result<Option<AccuracyFile>> {
+        let Some(path) = &self.accuracy else { return Ok(None) };
+        let rows = accuracy_file::read(path)?;
+        let place = path.display();
+        if rows.supernet != supernet.hash {
+            let error = supernet::Error::invalid(place, "supernet", &supernet.hash, &rows.supernet);
+            return Err(error.and_then_do("give the rows that were sampled from --supernet").into());
+        }
+        if rows.data != dataset.hash() {
+            let error = supernet::Error::invalid(place, "data", dataset.hash(), &rows.data);
+            return Err(error.and_then_do("give the images that its rows were counted on as --data").into());
+        }
+        Ok(Some(rows))
+    }
+}
+
+/// Refuses to evaluate sub-networks of another supernet than the estimator's; an imported one may be of any.
+fn check_supernet(estimator: &AccuracyEstimator, supernet: &Supernet) -> anyhow::Result<()> {
+    match estimator.supernet() {
+        Some(theirs) if theirs != supernet.hash => {
+            let error = supernet::Error::invalid("estimator", "supernet", &supernet.hash, theirs);
+            Err(error.and_then_do("fit an estimator to rows of --supernet").into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the best sub-network was selected on: the images that were counted, else those of the estimator's rows.
+pub fn selected_on(validated: Option<&Validated>, report: Option<&FitReport>) -> Option<SelectedOn> {
+    let evaluated = validated.filter(|validated| !validated.evaluated.is_empty());
+    if let Some(Validated { evaluated, rounds, .. }) = evaluated {
+        let rounds = if *rounds > 1 { format!(" in {rounds} rounds") } else { String::new() };
+        let how = format!("best of {} that a predictor expected most of, evaluated{rounds}", evaluated.len());
+        return Some(SelectedOn { split: Split::Val.to_string(), n: evaluated.first()?.n, how });
+    }
+    let report = report?;
+    let how = format!("highest of a predictor that was fitted to {} sub-networks", report.n);
+    Some(SelectedOn { split: report.split.to_string(), n: report.images?, how })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_least_accuracy_is_a_share() {
+        for (text, expected) in
+            [("top1=0.91", Some(0.91)), ("top1=1", Some(1.0)), ("top1=0", None), ("loss=0.1", None)]
+        {
+            assert_eq!(least(text).ok(), expected, "{text}");
+        }
+        assert!(least("top1=91").expect_err("per cent").ends_with("91 as per cent is top1=0.91"));
+        assert!(least("0.91").is_err() && least("top1=nan").is_err() && least("top1=-1").is_err());
+    }
+}
