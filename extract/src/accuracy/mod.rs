@@ -15,6 +15,7 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 use supernet::accuracy_file::AccuracyFile;
 use supernet::data::Split;
+use supernet::kernels::Kernels;
 use supernet::space::{Arch, SearchSpace};
 
 use crate::encode::{Encoded, Encoder};
@@ -93,12 +94,14 @@ pub struct FitConfig {
     pub penalties: Vec<f64>,
     /// The perceptron.
     pub mlp: MlpConfig,
+    /// What predictions are computed with.
+    pub kernels: Kernels,
 }
 
 impl Default for FitConfig {
     fn default() -> Self {
         let penalties = vec![0.01, 0.1, 1.0, 10.0, 100.0];
-        Self { seed: 0, held_out: 0.2, penalties, mlp: MlpConfig::default() }
+        Self { seed: 0, held_out: 0.2, penalties, mlp: MlpConfig::default(), kernels: Kernels::detect() }
     }
 }
 
@@ -163,6 +166,14 @@ impl AccuracyEstimator {
         let network = fit_model(&rows, &choice, config)?;
         let origin = Origin::Fitted(Fitted { report, supernet: file.supernet.clone() });
         Ok(Self { encoder, network, model: choice.model, origin })
+    }
+
+    /// The same estimator, its predictions computed with other kernels; they differ by rounding.
+    ///
+    /// # Errors
+    /// If the kernels cannot pack its weights.
+    pub fn with_kernels(self, kernels: Kernels) -> Result<Self> {
+        Ok(Self { network: self.network.with_kernels(kernels)?, ..self })
     }
 
     /// The space whose sub-networks it knows.
@@ -254,7 +265,7 @@ fn choose(rows: &Rows, unseen: &Rows, config: &FitConfig) -> Result<Choice> {
             (penalty, rmse_linear) = (candidate, error);
         }
     }
-    let mlp = train::fit_mlp(&rows.active, &rows.targets, rows.len, &config.mlp, config.seed)?;
+    let mlp = fit_mlp(rows, config)?;
     let rmse_mlp = error_of(&mlp, unseen)?;
     let model = if rmse_mlp < rmse_linear { Model::Mlp } else { Model::Linear };
     Ok(Choice { model, penalty, rmse_linear, rmse_mlp })
@@ -263,8 +274,13 @@ fn choose(rows: &Rows, unseen: &Rows, config: &FitConfig) -> Result<Choice> {
 fn fit_model(rows: &Rows, choice: &Choice, config: &FitConfig) -> Result<Network> {
     match choice.model {
         Model::Linear => fit_linear(rows, choice.penalty),
-        Model::Mlp => Ok(train::fit_mlp(&rows.active, &rows.targets, rows.len, &config.mlp, config.seed)?),
+        Model::Mlp => fit_mlp(rows, config),
     }
+}
+
+fn fit_mlp(rows: &Rows, config: &FitConfig) -> Result<Network> {
+    train::fit_mlp(&rows.active, &rows.targets, rows.len, &config.mlp, config.seed)?
+        .with_kernels(config.kernels)
 }
 
 fn fit_linear(rows: &Rows, penalty: f64) -> Result<Network> {

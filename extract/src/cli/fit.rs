@@ -7,7 +7,7 @@ use serde_json::json;
 use supernet::accuracy_file;
 use supernet::timing::Stopwatch;
 
-use super::{Common, Outcome, Output, not_an_input};
+use super::{Common, Outcome, Output, kernels, not_an_input};
 
 /// Fit an accuracy estimator; reports its error on held-out rows
 #[derive(clap::Args)]
@@ -32,7 +32,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let file = accuracy_file::read(&arguments.accuracy)?;
     output.say(format_args!("{} rows of space {}", file.rows.len(), file.space.name()));
     let started = Stopwatch::start();
-    let config = FitConfig { seed: arguments.seed, ..FitConfig::default() };
+    let config = FitConfig { seed: arguments.seed, kernels: kernels()?, ..FitConfig::default() };
     let estimator = AccuracyEstimator::fit(&file, &config)?;
     let seconds = started.elapsed_ms().round() / 1e3;
     estimator.write(&arguments.out)?;

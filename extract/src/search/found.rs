@@ -21,7 +21,9 @@ use supernet::document;
 /// What the file's `kind` says.
 const KIND: &str = "found";
 /// Version of the form that this code writes and reads.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// Versions that it reads: 2 knows neither a search without a latency table nor an interrupted one.
+const VERSIONS: [u32; 2] = [2, VERSION];
 
 /// What a search found, and from which inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,8 +49,12 @@ pub struct Found {
     pub front: Vec<Candidate>,
     /// BLAKE3 of the estimator's file, in hexadecimal.
     pub estimator: String,
-    /// BLAKE3 of the latency table without its run, in hexadecimal.
-    pub latency_table: String,
+    /// Whether the search was interrupted: `best` is the best until then.
+    #[serde(default)]
+    pub interrupted: bool,
+    /// BLAKE3 of the latency table without its run, in hexadecimal; absent where none was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_table: Option<String>,
     /// Hash of the supernet that the estimator's rows came from.
     pub supernet: String,
     /// Version of the tool that wrote the file.
@@ -72,7 +78,8 @@ impl Found {
             limit_kept: None,
             front: Vec::new(),
             estimator: String::new(),
-            latency_table: String::new(),
+            interrupted: false,
+            latency_table: None,
             supernet: String::new(),
             tool_version: env!("CARGO_PKG_VERSION").to_string(),
             run: BTreeMap::new(),
@@ -109,20 +116,27 @@ impl Found {
     /// # Errors
     /// As [`Found::read`].
     pub fn from_json(place: &str, text: &str) -> Result<Self> {
-        let found: Self = document::read(place, text, (KIND, VERSION), "a search's result in JSON")?;
+        let mut found: Self =
+            document::read_one_of(place, text, (KIND, &VERSIONS), "a search's result in JSON")?;
         for candidate in std::iter::once(&found.best).chain(&found.front) {
-            let latency = candidate.latency_ms > 0.0 && candidate.latency_upper_ms >= candidate.latency_ms;
+            let latency = match (candidate.latency_ms, candidate.latency_upper_ms) {
+                (Some(latency), Some(upper)) => latency > 0.0 && upper >= latency,
+                (latency, upper) => latency.is_none() && upper.is_none() && found.limits.latency_us.is_none(),
+            };
             // a linear estimator may expect a little less than nothing or more than all
             if !latency || !(-0.5..=1.5).contains(&candidate.accuracy) {
                 let expected = "an accuracy that is a share and a latency above 0, at most its upper value";
                 let Candidate { accuracy, latency_ms, latency_upper_ms, .. } = candidate;
-                let got = format!("{accuracy}, {latency_ms} ms and {latency_upper_ms} ms");
+                let [latency, upper] =
+                    [latency_ms, latency_upper_ms].map(|ms| ms.map_or("no".to_string(), |ms| ms.to_string()));
+                let got = format!("{accuracy}, {latency} ms and {upper} ms");
                 return Err(Error::invalid(place, &candidate.arch, expected, got).into());
             }
         }
         if let Some(share) = found.limit_kept.filter(|share| !(0.0..=1.0).contains(share)) {
             return Err(Error::invalid(place, "limit_kept", "a share from 0 to 1", share).into());
         }
+        found.version = VERSION;
         Ok(found)
     }
 }
@@ -167,7 +181,7 @@ mod tests {
         for (from, to, part) in [
             ("{", "", "text"),
             ("\"found\"", "\"lost\"", "kind"),
-            ("\"version\": 2", "\"version\": 1", "version"),
+            ("\"version\": 3", "\"version\": 1", "version"),
             ("\"seed\"", "\"sead\"", "text"),
             ("\"limit_kept\": 0.75", "\"limit_kept\": 1.5", "limit_kept"),
             ("\"latency_ms\": 1.2345678", "\"latency_ms\": -1", "latency above 0"),

@@ -1,5 +1,6 @@
 //! Finds the sub-network with the highest expected accuracy that keeps a device's limits.
 
+mod bound;
 mod climb;
 pub mod constraint;
 mod evolution;
@@ -10,6 +11,7 @@ mod known;
 pub mod objective;
 pub mod pareto;
 mod promise;
+mod start;
 
 pub use constraint::{Limits, Quantity};
 pub use evolution::{SearchConfig, SearchReport, evolve};

@@ -60,7 +60,7 @@ pub fn promised(
             };
             let limits = Limits { latency_us: Some(limit_us), ..Limits::default() };
             let best = evolve(index, *objective, &limits, &config, stop)?.best;
-            let predicted_us = 1e3 * best.latency_ms;
+            let predicted_us = 1e3 * best.latency_ms.expect("a latency was limited, so there is a table");
             found.push(Promised { limit_us, arch: best.arch, predicted_us });
         }
     }
