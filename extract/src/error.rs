@@ -26,6 +26,22 @@ pub enum Error {
         /// The least value that any sub-network has.
         nearest: Box<Nearest>,
     },
+    /// Each limit can be kept by some sub-network, but it is proved that none keeps all of them.
+    #[error(
+        "no sub-network keeps {limits} together, though each can be kept alone: as shares of the limits, {weights} would be at most 1, and is at least {factor:.4}; with all limits {} there is {}; ask for that, or relax one",
+        .nearest.text, .nearest.arch
+    )]
+    InfeasibleTogether {
+        /// The limits, with their units.
+        limits: String,
+        /// The weighted sum of the costs that proves it.
+        weights: String,
+        /// The least that the sum is.
+        factor: f64,
+        /// What the limits have to be multiplied by for a sub-network that was met; there may be one for which less is
+        /// enough.
+        nearest: Box<Nearest>,
+    },
     /// Each limit can be kept by some sub-network, but none was found that keeps all of them.
     #[error(
         "no sub-network found that keeps {limits} together, though each can be kept alone; the closest is {closest} with {got}; relax one of them"
@@ -74,7 +90,7 @@ pub enum Error {
 pub struct Nearest {
     /// The quantity's name, such as `latency`.
     pub quantity: String,
-    /// Its least value: microseconds, multiply-accumulates, parameters or bytes.
+    /// Its least value: microseconds, multiply-accumulates, parameters or bytes; of limits together, the factor of all.
     pub value: f64,
     /// The value with its unit, rounded up so that it is feasible as a limit.
     pub text: String,

@@ -4,15 +4,37 @@
 
 use std::fmt::Write;
 
+/// A point with what is known of how far off it can be.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Point {
+    /// Its place, in the units of the panel's axes.
+    pub at: (f64, f64),
+    /// The ends of its interval to the right and left.
+    pub across: Option<(f64, f64)>,
+    /// The ends of its interval upwards and downwards.
+    pub up: Option<(f64, f64)>,
+}
+
+/// How a series is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Dots.
+    Dots,
+    /// Dots in rising x, joined by a line.
+    Joined,
+    /// Rings that stand out from the dots.
+    Rings,
+}
+
 /// Points of one kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
     /// What the legend calls it; series of one name share a colour over all panels.
     pub name: String,
-    /// Places as (x, y) in the units of the panel's axes.
-    pub points: Vec<(f64, f64)>,
-    /// Whether a line joins the points, which then come in rising x.
-    pub joined: bool,
+    /// Where they are.
+    pub points: Vec<Point>,
+    /// How they are drawn.
+    pub style: Style,
 }
 
 /// One coordinate system.
@@ -22,7 +44,9 @@ pub struct Panel {
     pub x: String,
     /// What runs upwards, with its unit.
     pub y: String,
-    /// What is drawn.
+    /// A limit on what runs to the right.
+    pub limit: Option<f64>,
+    /// What is drawn, the last on top.
     pub series: Vec<Series>,
 }
 
@@ -71,58 +95,116 @@ fn colour(names: &[&str], name: &str) -> &'static str {
     COLOURS[place % COLOURS.len()]
 }
 
-fn draw(out: &mut String, panel: &Panel, left: f64, names: &[&str]) {
-    let finite = |(x, y): &(f64, f64)| x.is_finite() && y.is_finite();
-    let points: Vec<_> =
-        panel.series.iter().flat_map(|series| &series.points).copied().filter(finite).collect();
-    let across = Axis::over(points.iter().map(|point| point.0), (left, left + PLOT.0));
-    let up = Axis::over(points.iter().map(|point| point.1), (TOP + PLOT.1, TOP));
-    for tick in across.ticks() {
-        let x = across.place(tick);
-        line(out, (x, TOP), (x, TOP + PLOT.1), "#e4e4e4");
-        text(out, (x, TOP + PLOT.1 + 16.0), "middle", "", &across.label(tick));
-    }
-    for tick in up.ticks() {
-        let y = up.place(tick);
-        line(out, (left, y), (left + PLOT.0, y), "#e4e4e4");
-        text(out, (left - 6.0, y + 4.0), "end", "", &up.label(tick));
-    }
-    line(out, (left, TOP), (left, TOP + PLOT.1), "#222");
-    line(out, (left, TOP + PLOT.1), (left + PLOT.0, TOP + PLOT.1), "#222");
-    text(out, (left + PLOT.0 / 2.0, TOP + PLOT.1 + 34.0), "middle", "", &panel.x);
-    let middle = (left - 44.0, TOP + PLOT.1 / 2.0);
-    let turned = format!("transform=\"rotate(-90 {} {})\"", middle.0, middle.1);
-    text(out, middle, "middle", &turned, &panel.y);
-    for series in &panel.series {
-        let colour = colour(names, &series.name);
-        let places: Vec<_> = series
-            .points
-            .iter()
-            .filter(|point| finite(point))
-            .map(|point| (across.place(point.0), up.place(point.1)))
-            .collect();
-        if series.joined {
-            let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-            let _ = writeln!(
-                out,
-                "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"/>",
-                path.join(" ")
-            );
-        }
-        for (x, y) in places {
-            let _ = writeln!(
-                out,
-                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.8\" fill=\"{colour}\" fill-opacity=\".75\"/>"
-            );
+/// A panel's scales.
+struct Axes {
+    across: Axis,
+    up: Axis,
+}
+
+impl Axes {
+    /// Scales that hold all points with their intervals.
+    fn of(panel: &Panel, left: f64) -> Self {
+        let points: Vec<Point> = panel.series.iter().flat_map(|series| finite(&series.points)).collect();
+        let held = |at: fn(&Point) -> f64, ends: fn(&Point) -> Option<(f64, f64)>| {
+            let both = |point: &Point| ends(point).map_or([at(point); 2], |(low, high)| [low, high]);
+            let all: Vec<f64> =
+                points.iter().flat_map(|point| [both(point), [at(point); 2]]).flatten().collect();
+            all.into_iter()
+        };
+        let limit = panel.limit.filter(|limit| limit.is_finite());
+        let across = held(|point| point.at.0, |point| point.across).chain(limit);
+        Self {
+            across: Axis::over(across, (left, left + PLOT.0)),
+            up: Axis::over(held(|point| point.at.1, |point| point.up), (TOP + PLOT.1, TOP)),
         }
     }
 }
 
+/// The points whose numbers are all finite.
+fn finite(points: &[Point]) -> impl Iterator<Item = Point> + '_ {
+    let whole = |(a, b): (f64, f64)| a.is_finite() && b.is_finite();
+    let is_finite =
+        move |point: &Point| whole(point.at) && point.across.is_none_or(whole) && point.up.is_none_or(whole);
+    points.iter().copied().filter(is_finite)
+}
+
+fn draw(out: &mut String, panel: &Panel, left: f64, names: &[&str]) {
+    let axes = Axes::of(panel, left);
+    grid(out, panel, left, &axes);
+    if let Some(limit) = panel.limit.filter(|limit| limit.is_finite()) {
+        let x = axes.across.place(limit);
+        let dashed = "stroke=\"#222\" stroke-dasharray=\"4 3\"";
+        line(out, (x, TOP), (x, TOP + PLOT.1), dashed);
+        text(out, (x - 4.0, TOP + 11.0), "end", "fill=\"#555\"", "limit");
+    }
+    for series in &panel.series {
+        draw_series(out, series, &axes, colour(names, &series.name));
+    }
+}
+
+/// Lines, numbers and names of the scales.
+fn grid(out: &mut String, panel: &Panel, left: f64, axes: &Axes) {
+    let (light, dark) = ("stroke=\"#e4e4e4\"", "stroke=\"#222\"");
+    for tick in axes.across.ticks() {
+        let x = axes.across.place(tick);
+        line(out, (x, TOP), (x, TOP + PLOT.1), light);
+        text(out, (x, TOP + PLOT.1 + 16.0), "middle", "", &axes.across.label(tick));
+    }
+    for tick in axes.up.ticks() {
+        let y = axes.up.place(tick);
+        line(out, (left, y), (left + PLOT.0, y), light);
+        text(out, (left - 6.0, y + 4.0), "end", "", &axes.up.label(tick));
+    }
+    line(out, (left, TOP), (left, TOP + PLOT.1), dark);
+    line(out, (left, TOP + PLOT.1), (left + PLOT.0, TOP + PLOT.1), dark);
+    text(out, (left + PLOT.0 / 2.0, TOP + PLOT.1 + 34.0), "middle", "", &panel.x);
+    let middle = (left - 44.0, TOP + PLOT.1 / 2.0);
+    let turned = format!("transform=\"rotate(-90 {} {})\"", middle.0, middle.1);
+    text(out, middle, "middle", &turned, &panel.y);
+}
+
+fn draw_series(out: &mut String, series: &Series, axes: &Axes, colour: &str) {
+    let points: Vec<Point> = finite(&series.points).collect();
+    let place = |(x, y): (f64, f64)| (axes.across.place(x), axes.up.place(y));
+    // intervals of dots, which are many, lie pale behind them
+    let pale = if series.style == Style::Dots { ".25" } else { ".9" };
+    let bar = format!("stroke=\"{colour}\" stroke-opacity=\"{pale}\"");
+    for Point { at: (x, y), across, up } in &points {
+        if let Some((low, high)) = across {
+            line(out, place((*low, *y)), place((*high, *y)), &bar);
+        }
+        if let Some((low, high)) = up {
+            line(out, place((*x, *low)), place((*x, *high)), &bar);
+        }
+    }
+    if series.style == Style::Joined {
+        let corner = |point: &Point| place(point.at);
+        let path: Vec<String> = points.iter().map(corner).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let path = path.join(" ");
+        let _ = writeln!(
+            out,
+            "<polyline points=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"/>"
+        );
+    }
+    for point in &points {
+        marker(out, place(point.at), series.style, colour);
+    }
+}
+
+fn marker(out: &mut String, (x, y): (f64, f64), style: Style, colour: &str) {
+    let look = match style {
+        Style::Rings => format!("r=\"5.5\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\""),
+        Style::Dots | Style::Joined => format!("r=\"2.8\" fill=\"{colour}\" fill-opacity=\".75\""),
+    };
+    let _ = writeln!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" {look}/>");
+}
+
 fn legend(out: &mut String, panels: &[Panel], names: &[&str]) {
-    let mut x = MARGIN;
-    let y = TOP + PLOT.1 + BOTTOM - 8.0;
+    let (mut x, y) = (MARGIN, TOP + PLOT.1 + BOTTOM - 8.0);
     for name in names {
-        let joined = panels.iter().flat_map(|panel| &panel.series).any(|s| s.name == *name && s.joined);
+        let mut styles = panels.iter().flat_map(|panel| &panel.series).filter(|series| series.name == *name);
+        let joined = styles.clone().any(|series| series.style == Style::Joined);
+        let style = styles.next().map_or(Style::Dots, |series| series.style);
         let colour = colour(names, name);
         if joined {
             let _ = writeln!(
@@ -132,22 +214,17 @@ fn legend(out: &mut String, panels: &[Panel], names: &[&str]) {
                 y - 4.0
             );
         }
-        let _ = writeln!(
-            out,
-            "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\" fill=\"{colour}\"/>",
-            x + 3.0,
-            y - 4.0
-        );
+        marker(out, (x + 3.0, y - 4.0), style, colour);
         text(out, (x + 13.0, y), "start", "", name);
         // no font is at hand to measure with: letters of this size are 6 pixels wide on average
         x += 30.0 + 6.0 * name.chars().count() as f64;
     }
 }
 
-fn line(out: &mut String, from: (f64, f64), to: (f64, f64), colour: &str) {
+fn line(out: &mut String, from: (f64, f64), to: (f64, f64), look: &str) {
     let _ = writeln!(
         out,
-        "<line x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\" stroke=\"{colour}\"/>",
+        "<line x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\" {look}/>",
         from.0, from.1, to.0, to.1
     );
 }
@@ -217,9 +294,31 @@ fn round_step(step: f64) -> f64 {
 mod tests {
     use super::*;
 
-    fn panel(points: Vec<(f64, f64)>, joined: bool) -> Panel {
-        let series = vec![Series { name: "a < b".to_string(), points, joined }];
-        Panel { x: "MACs & more".to_string(), y: "top-1 [%]".to_string(), series }
+    fn panel(points: &[(f64, f64)], style: Style) -> Panel {
+        let points = points.iter().map(|at| Point { at: *at, ..Point::default() }).collect();
+        let series = vec![Series { name: "a < b".to_string(), points, style }];
+        Panel { x: "MACs & more".to_string(), y: "top-1 [%]".to_string(), limit: None, series }
+    }
+
+    #[test]
+    fn intervals_and_limits_are_within_the_picture() {
+        let mut one = panel(&[(1.0, 50.0), (2.0, 60.0)], Style::Rings);
+        one.series[0].points[0].across = Some((0.5, 30.0));
+        one.series[0].points[1].up = Some((10.0, 90.0));
+        one.limit = Some(45.0);
+        let picture = svg("t", &[one.clone()]);
+        // one line for each tick and both edges, then the limit and two intervals
+        let ticks = Axis::over([0.5, 45.0].into_iter(), (0.0, 1.0)).ticks().count()
+            + Axis::over([10.0, 90.0].into_iter(), (0.0, 1.0)).ticks().count();
+        assert_eq!(picture.matches("<line").count(), ticks + 2 + 1 + 2, "{picture}");
+        assert_eq!(picture.matches("stroke-dasharray").count(), 1);
+        assert!(
+            picture.contains(">0</text>")
+                && picture.contains(">50</text>")
+                && picture.contains(">100</text>")
+        );
+        one.series[0].points[0].across = Some((0.5, f64::INFINITY));
+        assert_eq!(svg("t", &[one]).matches("<circle").count(), 2, "one is left out, one is the legend's");
     }
 
     #[test]
@@ -240,14 +339,14 @@ mod tests {
         for points in
             [vec![], vec![(1.0, 1.0)], vec![(0.0, f64::NAN), (2.0, 3.0)], vec![(1e-9, 1e12), (2e-9, 3e12)]]
         {
-            for joined in [false, true] {
+            for style in [Style::Dots, Style::Joined, Style::Rings] {
                 let finite = points.iter().filter(|point| point.1.is_finite()).count();
-                let picture = svg("t < u", &[panel(points.clone(), joined), panel(points.clone(), false)]);
+                let picture = svg("t < u", &[panel(&points, style), panel(&points, Style::Dots)]);
                 assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
                 assert!(picture.contains("t &lt; u") && picture.contains("MACs &amp; more"));
                 assert!(!picture.contains("NaN") && !picture.contains("inf"), "{picture}");
                 assert_eq!(picture.matches("<circle").count(), 2 * finite + 1, "points and a legend's");
-                assert_eq!(picture.matches("<polyline").count(), usize::from(joined));
+                assert_eq!(picture.matches("<polyline").count(), usize::from(style == Style::Joined));
             }
         }
     }

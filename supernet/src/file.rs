@@ -84,12 +84,22 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(Error::io("read", path))
 }
 
-/// Reads a whole file of text.
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Reads a whole file of text; a byte order mark before it, as some editors write one, is no part of it.
 ///
 /// # Errors
 /// As [`read`]; or if it is no UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
-    let bytes = read(path)?;
+    let mut bytes = read(path)?;
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
+    }
+    if [[0xff, 0xfe], [0xfe, 0xff]].iter().any(|mark| bytes.starts_with(mark)) {
+        let error = Error::invalid(path.display(), "text", "UTF-8", "UTF-16, by its byte order mark");
+        return Err(error.and_then_do("save it as UTF-8"));
+    }
     String::from_utf8(bytes).map_err(|error| {
         Error::invalid(
             path.display(),

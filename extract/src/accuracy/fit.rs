@@ -2,6 +2,7 @@
 
 use supernet::accuracy_file::AccuracyFile;
 use supernet::data::Split;
+use supernet::kernels::Kernels;
 use supernet::space::Arch;
 
 use super::coverage::Unseen;
@@ -23,11 +24,14 @@ pub struct FitConfig {
     pub penalties: Vec<f64>,
     /// The perceptron.
     pub mlp: MlpConfig,
+    /// What predictions are computed with.
+    pub kernels: Kernels,
 }
 
 impl Default for FitConfig {
     fn default() -> Self {
-        Self { seed: 0, penalties: vec![0.01, 0.1, 1.0, 10.0, 100.0], mlp: MlpConfig::default() }
+        let penalties = vec![0.01, 0.1, 1.0, 10.0, 100.0];
+        Self { seed: 0, penalties, mlp: MlpConfig::default(), kernels: Kernels::detect() }
     }
 }
 
@@ -114,5 +118,5 @@ pub(super) fn fit_linear(rows: &Rows, penalty: f64) -> Result<Network> {
 }
 
 pub(super) fn fit_mlp(rows: &Rows, config: &FitConfig) -> Result<Network> {
-    train::fit_mlp(&rows.active, &rows.targets, rows.len, &config.mlp, config.seed)
+    train::fit_mlp(&rows.active, &rows.targets, rows.len, &config.mlp, config.seed)?.with_kernels(config.kernels)
 }

@@ -18,6 +18,7 @@ mod train;
 mod unit;
 
 use serde::{Deserialize, Serialize};
+use supernet::kernels::Kernels;
 use supernet::space::{Arch, SearchSpace};
 
 use crate::encode::{Encoded, Encoder};
@@ -76,6 +77,14 @@ pub struct AccuracyEstimator {
 const MOST_LAYERS: usize = 16;
 
 impl AccuracyEstimator {
+    /// The same estimator, its predictions computed with other kernels; they differ by rounding.
+    ///
+    /// # Errors
+    /// If the kernels cannot pack its weights.
+    pub fn with_kernels(self, kernels: Kernels) -> Result<Self> {
+        Ok(Self { network: self.network.with_kernels(kernels)?, ..self })
+    }
+
     /// The space whose sub-networks it knows.
     pub fn space(&self) -> &SearchSpace {
         self.encoder.space()

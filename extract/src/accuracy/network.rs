@@ -63,9 +63,17 @@ impl fmt::Debug for Network {
 }
 
 impl Network {
-    /// Takes layers whose sizes fit one another and whose last has one output.
+    /// Takes layers whose sizes fit one another and whose last has one output; for the fastest kernels.
     pub fn new(layers: Vec<Dense>, mean: f32) -> Result<Self> {
-        let kernels = Kernels::detect();
+        Self::on(layers, mean, Kernels::detect())
+    }
+
+    /// The same network for other kernels.
+    pub fn with_kernels(self, kernels: Kernels) -> Result<Self> {
+        if kernels == self.kernels { Ok(self) } else { Self::on(self.layers, self.mean, kernels) }
+    }
+
+    fn on(layers: Vec<Dense>, mean: f32, kernels: Kernels) -> Result<Self> {
         let (inputs, outputs) = (layers[0].inputs(), layers[0].outputs());
         let width = outputs.next_multiple_of(SUMS);
         let (mut first, mut first_bias) = (vec![0.0; inputs * width], layers[0].bias.clone());
@@ -180,6 +188,11 @@ mod tests {
             }
             let together = network.predict(&active).expect("sizes fit");
             assert_eq!(together.len(), active.len());
+            let naive = network.clone().with_kernels(Kernels::reference()).expect("the same sizes");
+            assert_eq!(naive.kernels, Kernels::reference());
+            for (naive, fast) in naive.predict(&active).expect("sizes fit").iter().zip(&together) {
+                assert!((naive - fast).abs() < 1e-4 * fast.abs().max(1.0));
+            }
             for (index, together) in together.into_iter().enumerate().step_by(7) {
                 let features = active.get(index);
                 let exact = by_definition(&network, features);

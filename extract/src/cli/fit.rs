@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use supernet::accuracy_file;
 use supernet::timing::Stopwatch;
 
-use super::{Common, Outcome, Output, not_an_input};
+use super::{Common, Outcome, Output, kernels, not_an_input};
 
 /// Fit an accuracy estimator, chosen and judged by cross-validation
 #[derive(clap::Args)]
@@ -35,7 +35,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let file = accuracy_file::read(&arguments.accuracy)?;
     output.say(format_args!("{} rows of space {}", file.rows.len(), file.space.name()));
     let started = Stopwatch::start();
-    let config = FitConfig { seed: arguments.seed, ..FitConfig::default() };
+    let config = FitConfig { seed: arguments.seed, kernels: kernels()?, ..FitConfig::default() };
     let estimator = AccuracyEstimator::fit(&file, &config)?;
     let seconds = started.elapsed_ms().round() / 1e3;
     let report = estimator.report().expect("it was fitted just now");

@@ -207,7 +207,10 @@ fn report(error: &anyhow::Error, json: bool) -> ExitCode {
     if json {
         let mut document = json!({ "error": format!("{error}") });
         match known {
-            Some(extract::Error::Infeasible { nearest, .. }) => document["nearest_feasible"] = json!(nearest),
+            Some(
+                extract::Error::Infeasible { nearest, .. }
+                | extract::Error::InfeasibleTogether { nearest, .. },
+            ) => document["nearest_feasible"] = json!(nearest),
             Some(extract::Error::NotFound { closest, .. } | extract::Error::NotAccurate { closest, .. }) => {
                 document["closest"] = json!(closest);
             }
@@ -217,7 +220,7 @@ fn report(error: &anyhow::Error, json: bool) -> ExitCode {
         let _ = output::print_lines(document);
     }
     ExitCode::from(match known {
-        Some(extract::Error::Infeasible { .. }) => INFEASIBLE,
+        Some(extract::Error::Infeasible { .. } | extract::Error::InfeasibleTogether { .. }) => INFEASIBLE,
         Some(extract::Error::VerificationFailed { .. }) => VERIFICATION_FAILED,
         _ => 1,
     })
@@ -261,6 +264,21 @@ mod tests {
     fn wrong_usage_is_refused() {
         let search = "extract search --space tiny --estimator e --latency-table t --out o";
         assert!(parses(search) && parses(&format!("{search} --max-latency 1.5ms --max-memory 64KiB")));
+        let bare = "extract search --space tiny --estimator e --out o";
+        assert!(
+            parses(bare)
+                && parses(&format!("{bare} --max-macs 500_000 --max-params 5e6 --max-memory 4000000"))
+        );
+        assert!(!parses(&format!("{bare} --max-latency 1ms")) && !parses(&format!("{bare} --front")));
+        let refused = |amount: &str| {
+            let words = format!("{search} --max-latency {amount}");
+            Cli::try_parse_from(words.split_whitespace()).err().map(|error| error.to_string())
+        };
+        let negative = refused("-1ms").expect("below 0");
+        assert!(
+            negative.contains("expected an amount above 0") && negative.contains("got -1ms"),
+            "{negative}"
+        );
         for wrong in ["--max-latency 12", "--max-macs 5ms", "--threads 0", "--seed -1", "--limit 3"] {
             assert!(!parses(&format!("{search} {wrong}")), "{wrong}");
         }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use extract::latency::{LatencyModel, LatencyTable};
-use extract::plot::{Panel, Series, svg};
-use extract::search::{Found, index::Candidate};
+use extract::plot::{Panel, Point, Series, Style, svg};
+use extract::search::{Candidate, Found, Limits};
 use serde_json::json;
-use supernet::accuracy_file::{self, AccuracyFile};
+use supernet::accuracy_file::{self, AccuracyFile, AccuracyRow};
+use supernet::eval::Accuracy;
 use supernet::file::write_atomically;
 use supernet::space::cost;
 
@@ -45,58 +46,89 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let file = accuracy_file::read(&arguments.accuracy)?;
     let table = arguments.latency_table.as_deref().map(LatencyTable::read).transpose()?;
     let found = arguments.found.as_deref().map(Found::read).transpose()?;
-    let candidates = found.map_or_else(Vec::new, |found| match found.front.is_empty() {
-        true => vec![found.best],
-        false => found.front,
-    });
-    let mut panels = vec![panel(&file, "MMACs", &candidates, macs(&file)?, |found| found.macs as f64 / 1e6)];
+    let limits = found.as_ref().map_or_else(Limits::default, |found| found.limits);
+    let mut panels =
+        vec![Panel { limit: limits.macs.map(|macs| macs / 1e6), ..panel("MMACs", &file, macs(&file)?) }];
     // a search's front is one of latency; over MACs a line would go to and fro
-    panels[0].series.iter_mut().for_each(|series| series.joined = false);
+    panels[0]
+        .series
+        .extend(searched(found.as_ref(), Style::Dots, |found| Some((found.macs as f64 / 1e6, None))));
     if let Some(table) = &table {
         let name = format!("latency on {} [ms]", table.device.name);
-        panels.push(panel(&file, &name, &candidates, latency(&file, table)?, |found| found.latency_ms));
+        let mut panel = panel(&name, &file, latency(&file, table)?);
+        panel.limit = limits.latency_us.map(|us| us / 1e3);
+        panel.series.extend(searched(found.as_ref(), Style::Joined, |found| {
+            let (latency, upper) = (found.latency_ms?, found.latency_upper_ms?);
+            Some((latency, Some((latency, upper))))
+        }));
+        panels.push(panel);
     }
+    let candidates = found.as_ref().map_or(0, |found| found.front.len().max(1));
     let title = arguments.title.clone().unwrap_or_else(|| format!("Sub-networks of {}", file.space.name()));
     write_atomically(&arguments.out, svg(&title, &panels).as_bytes())?;
-    let document = json!({ "out": arguments.out.display().to_string(), "points": file.rows.len(), "candidates": candidates.len() });
+    let document = json!({ "out": arguments.out.display().to_string(), "points": file.rows.len(), "candidates": candidates });
     output.result(arguments.out.display(), &document)?;
     Ok(Outcome::Done)
 }
 
-fn macs(file: &AccuracyFile) -> anyhow::Result<Vec<f64>> {
-    let of = |row: &accuracy_file::AccuracyRow| Ok(cost(&file.space.lower(&row.arch)?).macs as f64 / 1e6);
+/// A cost, and the ends of its interval where it has one.
+type Cost = (f64, Option<(f64, f64)>);
+
+fn macs(file: &AccuracyFile) -> anyhow::Result<Vec<Cost>> {
+    let of = |row: &AccuracyRow| Ok((cost(&file.space.lower(&row.arch)?).macs as f64 / 1e6, None));
     file.rows.iter().map(of).collect()
 }
 
-fn latency(file: &AccuracyFile, table: &LatencyTable) -> anyhow::Result<Vec<f64>> {
+fn latency(file: &AccuracyFile, table: &LatencyTable) -> anyhow::Result<Vec<Cost>> {
     let model = LatencyModel::new(table, &file.space);
-    let of = |row: &accuracy_file::AccuracyRow| Ok(model.network(&file.space.lower(&row.arch)?)?.us / 1e3);
+    let of = |row: &AccuracyRow| {
+        let latency = model.network(&file.space.lower(&row.arch)?)?;
+        let (median, high) = (latency.us / 1e3, latency.high_us / 1e3);
+        Ok((median, Some((median, high))))
+    };
     file.rows.iter().map(of).collect()
 }
 
-/// A series a resolution, and what a search expects.
-fn panel(
-    file: &AccuracyFile,
-    x: &str,
-    candidates: &[Candidate],
-    costs: Vec<f64>,
-    of: impl Fn(&Candidate) -> f64,
-) -> Panel {
-    let mut by_side: BTreeMap<usize, Vec<(f64, f64)>> = BTreeMap::new();
-    for (row, cost) in file.rows.iter().zip(costs) {
-        by_side.entry(row.arch.resolution).or_default().push((cost, 100.0 * row.top1));
+/// What was evaluated, a series for each resolution.
+fn panel(x: &str, file: &AccuracyFile, costs: Vec<Cost>) -> Panel {
+    let mut by_side: BTreeMap<usize, Vec<Point>> = BTreeMap::new();
+    for (row, (cost, across)) in file.rows.iter().zip(costs) {
+        let correct = (row.top1 * row.n as f64).round() as usize;
+        let up = Accuracy { correct, n: row.n as usize }.interval();
+        let point = Point { at: (cost, 100.0 * row.top1), across, up: Some((100.0 * up[0], 100.0 * up[1])) };
+        by_side.entry(row.arch.resolution).or_default().push(point);
     }
-    let name = |side| format!("{side} x {side}");
-    let series = |(side, points)| Series { name: name(side), points, joined: false };
-    let mut series: Vec<Series> = by_side.into_iter().map(series).collect();
-    let expected = candidates.iter().map(|found| (of(found), 100.0 * found.accuracy));
-    let mut points: Vec<_> = expected.collect();
-    points.sort_by(|a, b| a.0.total_cmp(&b.0));
-    if !points.is_empty() {
-        let joined = points.len() > 1;
-        let name = if joined { "front of the search, as expected" } else { "found, as expected" };
-        series.push(Series { name: name.to_string(), points, joined });
-    }
+    let series = |(side, points)| Series { name: format!("{side} x {side}"), points, style: Style::Dots };
     let split = file.rows.first().map_or_else(String::new, |row| format!("{} ", row.split));
-    Panel { x: x.to_string(), y: format!("{split}top-1 [%]"), series }
+    let y = format!("{split}top-1 [%]");
+    Panel { x: x.to_string(), y, limit: None, series: by_side.into_iter().map(series).collect() }
+}
+
+/// What a search expects: its front, and what it chose.
+fn searched(
+    found: Option<&Found>,
+    front: Style,
+    of: impl Fn(&Candidate) -> Option<Cost>,
+) -> impl Iterator<Item = Series> {
+    let point = |candidate: &Candidate| {
+        let (cost, across) = of(candidate)?;
+        Some(Point { at: (cost, 100.0 * candidate.accuracy), across, up: None })
+    };
+    let mut series = Vec::new();
+    if let Some(found) = found {
+        let mut points: Vec<Point> = found.front.iter().filter_map(point).collect();
+        points.sort_by(|a, b| a.at.0.total_cmp(&b.at.0));
+        if !points.is_empty() {
+            series.push(Series {
+                name: "front of the search, as expected".to_string(),
+                points,
+                style: front,
+            });
+        }
+        let points: Vec<Point> = point(&found.best).into_iter().collect();
+        if !points.is_empty() {
+            series.push(Series { name: "found, as expected".to_string(), points, style: Style::Rings });
+        }
+    }
+    series.into_iter()
 }

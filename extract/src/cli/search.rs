@@ -18,7 +18,7 @@ use supernet::space::SearchSpace;
 use supernet::timing::{Stopwatch, unix_seconds};
 
 use super::table::space_at;
-use super::{Common, Outcome, Output, interrupt_flag, not_an_input};
+use super::{Common, Outcome, Output, interrupt_flag, kernels, not_an_input};
 
 /// Find the sub-network with the highest expected accuracy under all limits at once
 #[derive(clap::Args)]
@@ -35,26 +35,26 @@ pub struct Arguments {
     /// The estimator that `extract fit` wrote
     #[arg(long, value_name = "FILE")]
     estimator: PathBuf,
-    /// The table that `extract measure` wrote
+    /// The table that `extract measure` wrote; needed where a latency is limited or a front is asked for
     #[arg(long, value_name = "TABLE.json")]
-    latency_table: PathBuf,
+    latency_table: Option<PathBuf>,
     /// Latency limit, such as 12ms or 850us; compared with the upper end of what the table expects
-    #[arg(long, value_name = "TIME", value_parser = amount(Quantity::Latency))]
+    #[arg(long, value_name = "TIME", requires = "latency_table", value_parser = amount(Quantity::Latency), allow_hyphen_values = true)]
     max_latency: Option<f64>,
     /// Limit on multiply-accumulates, such as 200M
-    #[arg(long, value_name = "MACS", value_parser = amount(Quantity::Macs))]
+    #[arg(long, value_name = "MACS", value_parser = amount(Quantity::Macs), allow_hyphen_values = true)]
     max_macs: Option<f64>,
     /// Limit on parameters, such as 5M
-    #[arg(long, value_name = "PARAMS", value_parser = amount(Quantity::Params))]
+    #[arg(long, value_name = "PARAMS", value_parser = amount(Quantity::Params), allow_hyphen_values = true)]
     max_params: Option<f64>,
     /// Limit on peak activation memory, such as 4MB
-    #[arg(long, value_name = "BYTES", value_parser = amount(Quantity::Memory))]
+    #[arg(long, value_name = "BYTES", value_parser = amount(Quantity::Memory), allow_hyphen_values = true)]
     max_memory: Option<f64>,
     /// Decides all random choices
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Search tighter latency limits too, and keep the front of accuracy against latency
-    #[arg(long)]
+    #[arg(long, requires = "latency_table")]
     front: bool,
     #[command(flatten)]
     validation: validation::Arguments,
@@ -76,19 +76,19 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
     let threads = rayon::current_num_threads();
     let stop = interrupt_flag()?;
-    let inputs = [&arguments.estimator, &arguments.latency_table];
-    not_an_input(
-        &arguments.out,
-        &inputs.into_iter().chain(arguments.validation.inputs()).collect::<Vec<_>>(),
-    )?;
+    let inputs = [Some(&arguments.estimator), arguments.latency_table.as_ref()].into_iter().flatten();
+    not_an_input(&arguments.out, &inputs.chain(arguments.validation.inputs()).collect::<Vec<_>>())?;
     let space = space_at(&arguments.space, &arguments.resolutions)?;
-    let estimator = AccuracyEstimator::read(&arguments.estimator)?;
+    let estimator = AccuracyEstimator::read(&arguments.estimator)?.with_kernels(kernels()?)?;
     check_estimator(&output, arguments, &estimator, &space)?;
-    let table = LatencyTable::read(&arguments.latency_table)?;
+    let table = arguments.latency_table.as_deref().map(LatencyTable::read).transpose()?;
     let limits = limits(arguments);
     let front_limits = if arguments.front { FRONT_LIMITS } else { 0 };
     let config = SearchConfig { seed: arguments.seed, front_limits, ..SearchConfig::default() };
-    let index = CostIndex::new(&space, &table)?;
+    let index = match &table {
+        Some(table) => CostIndex::new(&space, table)?,
+        None => CostIndex::without_latency(&space)?,
+    };
     let least_top1 = arguments.validation.least;
     let problem = Problem { index: &index, limits: &limits, config: &config, least_top1, stop: &stop };
     let started = Stopwatch::start();
@@ -101,14 +101,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         found.front = report.front.clone();
     }
     (found.min_top1, found.evaluated, found.selected_on) = (least_top1, evaluated, selected_on);
-    let model = LatencyModel::new(&table, &space);
-    let expected_us = 1e3 * report.best.latency_ms;
-    found.limit_kept = limits.latency_us.and_then(|limit| model.kept(expected_us, limit));
-    (found.estimator, found.latency_table, found.supernet) = (estimator.hash()?, table.hash(), supernet);
+    let model = table.as_ref().map(|table| LatencyModel::new(table, &space));
+    found.limit_kept = model.and_then(|model| model.kept(1e3 * report.best.latency_ms?, limits.latency_us?));
+    found.interrupted = report.interrupted;
+    found.latency_table = table.as_ref().map(LatencyTable::hash);
+    (found.estimator, found.supernet) = (estimator.hash()?, supernet);
     found.run = run_facts(&report, seconds, threads);
     found.write(&arguments.out)?;
     output.wrote(&arguments.out);
-    if model.fit().is_none() {
+    if model.is_some_and(|model| model.fit().is_none()) {
         output.say("note: the table knows no whole sub-networks of the space, so latencies are plain sums of layers; measure it with --networks");
     }
     if estimator.report().is_none() && found.evaluated.is_empty() {
@@ -195,6 +196,7 @@ fn document(report: &SearchReport, found: &Found, seconds: f64) -> Value {
         "best": report.best, "selected_on": found.selected_on, "min_top1": found.min_top1,
         "evaluated": found.evaluated, "limit_kept": found.limit_kept, "candidates": report.candidates, "seconds": seconds,
         "candidates_per_second": per_second(report, seconds).round(), "front": found.front, "nearest_feasible": null,
+        "interrupted": found.interrupted,
     })
 }
 
@@ -237,7 +239,10 @@ fn describe(report: &SearchReport, found: &Found, seconds: f64) -> String {
     let mut lines = vec![
         format!("arch          {}", best.arch),
         accuracy(best, found),
-        format!("latency       {:.4} ms, at most {:.4} ms", best.latency_ms, best.latency_upper_ms),
+        match (best.latency_ms, best.latency_upper_ms) {
+            (Some(latency), Some(upper)) => format!("latency       {latency:.4} ms, at most {upper:.4} ms"),
+            _ => "latency       not known, for no table was given".to_string(),
+        },
         format!("MACs          {}", best.macs),
         format!("parameters    {}", best.params),
         format!("activations   {} bytes at most", best.peak_activation_bytes),
@@ -250,7 +255,8 @@ fn describe(report: &SearchReport, found: &Found, seconds: f64) -> String {
         let accuracy = 100.0 * candidate.accuracy.clamp(0.0, 1.0);
         lines.push(format!(
             "front         {:.4} ms  {accuracy:.2} %  {}",
-            candidate.latency_ms, candidate.arch
+            candidate.latency_ms.unwrap_or_default(),
+            candidate.arch
         ));
     }
     lines.join("\n")

@@ -3,7 +3,11 @@
 //! Their form is what `MBv3LatencyTable.query` of PyPI's `ofa` asks for (`ofa/nas/efficiency_predictor/
 //! latency_lookup_table.py`). A key leaves out what all of OFA's MobileNetV3 have in common: the stem's kernel of 3, the
 //! activation h_swish of stem and head, the channels inside squeeze-and-excite, and that a block expands unless its
-//! inner channels are as many as it reads. Knows nothing of times.
+//! inner channels are as many as it reads.
+//!
+//! ProxylessNAS's tables (`ProxylessNASLatencyTable` there) have keys of the same kinds: a block's end with `idskip`, for
+//! they know neither squeeze-and-excite nor h_swish, their `expand` is a ratio, their activation is relu6 everywhere, and
+//! their `Logits` pools the map that it reads. Knows nothing of times.
 
 use std::fmt;
 use std::str::Split;
@@ -15,10 +19,14 @@ use crate::error::Result;
 
 /// Activation of stem, head convolution and feature mix in OFA's MobileNetV3 (`ofa_mbv3.py`).
 const OUTER_ACTIVATION: Activation = Activation::HSwish;
-/// Side of the stem's kernel there.
+/// Activation everywhere in ProxylessNAS's networks.
+const PROXYLESS_ACTIVATION: Activation = Activation::Relu6;
+/// Side of the stem's kernel in both.
 const STEM_KERNEL: usize = 3;
 /// Greatest number in a key: channels; layers themselves allow less of most.
 const MOST: usize = 65_536;
+/// Greatest expand ratio of a ProxylessNAS block; its networks have up to 6.
+const MOST_RATIO: usize = 16;
 /// Greatest side of a kernel, as for every layer.
 const MOST_KERNEL: usize = 31;
 
@@ -77,11 +85,101 @@ impl fmt::Display for Key<'_> {
     }
 }
 
+/// Whose keys a table has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyForm {
+    /// OFA's MobileNetV3.
+    MobileNetV3,
+    /// ProxylessNAS.
+    ProxylessNas,
+}
+
+impl KeyForm {
+    /// The form that a key has by itself; `None` where both write it alike.
+    pub(super) fn of(key: &str) -> Option<Self> {
+        if key.starts_with("expanded_conv-") {
+            let squeeze = key.contains("-se:") || key.contains("-hs:");
+            return Some(if squeeze { Self::MobileNetV3 } else { Self::ProxylessNas });
+        }
+        if key.starts_with("AvgPool2D-") || key.starts_with("Conv_2-") {
+            return Some(Self::MobileNetV3);
+        }
+        let logits = key.strip_prefix("Logits-input:")?;
+        Some(if logits.starts_with("1x1x") { Self::MobileNetV3 } else { Self::ProxylessNas })
+    }
+}
+
+/// The layers that a key of a form means, each with its share of the key's time. It is one layer, but for ProxylessNAS's
+/// `Logits`, which pools too: the pool's part is that of the values that it reads among those that both read.
+///
+/// # Errors
+/// As [`layer_of`].
+pub fn layers_of(key: &str, form: KeyForm) -> Result<Vec<(LayerSpec, f64)>> {
+    Ok(match form {
+        KeyForm::MobileNetV3 => vec![(parse(key)?, 1.0)],
+        KeyForm::ProxylessNas => parse_proxyless(key)?,
+    })
+}
+
+pub(super) fn parse_proxyless(key: &str) -> Checked<Vec<(LayerSpec, f64)>> {
+    let mut fields = Fields::new(key);
+    let (kind, [height, width, input]) = (fields.kind, fields.sizes("input")?);
+    let activation = PROXYLESS_ACTIVATION;
+    let words = match kind {
+        "Conv" => stem(&mut fields, [height, width, input], activation)?,
+        "expanded_conv" => proxyless_block(&mut fields, input)?,
+        "Conv_1" => format!("conv1x1 {input}-{} {activation}", fields.channels("output")?),
+        "Logits" => {
+            let classes = fields.number("output")?;
+            fields.end()?;
+            let spec = |words: String| words.parse().map_err(|error: Error| error.in_place(fields.place()));
+            let pool = (height * width) as f64 / (height * width + classes) as f64;
+            let linear = (spec(format!("linear {input}-{classes} @1x1"))?, 1.0 - pool);
+            return Ok(vec![(spec(format!("pool {input} @{height}x{width}"))?, pool), linear]);
+        }
+        other => {
+            let kinds = "Conv, expanded_conv, Conv_1 or Logits, as the table is one of ProxylessNAS";
+            return Err(fields.wrong("kind", kinds, format!("\"{}\"", shown(other))));
+        }
+    };
+    fields.end()?;
+    if let Some(padded) =
+        key.split(['-', ':', 'x']).find(|part| part.len() > 1 && part.starts_with(['0', '+']))
+    {
+        return Err(fields.wrong("numbers", "no sign and no 0 before them", shown(padded)));
+    }
+    let layer = format!("{words} @{height}x{width}").parse::<LayerSpec>();
+    let layer = layer.map_err(|error| error.in_place(fields.place()))?;
+    let written = Fields::new(key).output()?;
+    let output = [layer.output.height, layer.output.width, layer.output.channels];
+    if written != output {
+        let [height, width, channels] = output;
+        return Err(fields.wrong("output", format!("{height}x{width}x{channels}"), "another"));
+    }
+    Ok(vec![(layer, 1.0)])
+}
+
+/// `expand` is a ratio: the inner channels are so many times those that the block reads.
+fn proxyless_block(fields: &mut Fields, input: usize) -> Checked<String> {
+    let output = fields.channels("output")?;
+    let [ratio, kernel, stride] =
+        [fields.number("expand")?, fields.number("kernel")?, fields.number("stride")?];
+    let residual = fields.flag("idskip")?;
+    if ratio > MOST_RATIO {
+        let error = fields.wrong("expand", format!("a ratio from 1 to {MOST_RATIO}"), ratio);
+        return Err(
+            error.and_then_do("a key without se and hs is one of ProxylessNAS's, whose expand is a ratio")
+        );
+    }
+    let shape = Shape { input, mid: input * ratio, output, kernel, stride, residual };
+    shape.words(fields, PROXYLESS_ACTIVATION, false)
+}
+
 pub(super) fn parse(key: &str) -> Checked<LayerSpec> {
     let mut fields = Fields::new(key);
     let (kind, [height, width, input]) = (fields.kind, fields.sizes("input")?);
     let words = match kind {
-        "Conv" => stem(&mut fields, [height, width, input])?,
+        "Conv" => stem(&mut fields, [height, width, input], OUTER_ACTIVATION)?,
         "expanded_conv" => block(&mut fields, input)?,
         "Conv_1" => format!("conv1x1 {input}-{} {OUTER_ACTIVATION}", fields.channels("output")?),
         "AvgPool2D" => {
@@ -110,11 +208,11 @@ pub(super) fn parse(key: &str) -> Checked<LayerSpec> {
 }
 
 /// OFA's stem always has stride 2; a key tells another by its sizes.
-fn stem(fields: &mut Fields, [height, width, input]: [usize; 3]) -> Checked<String> {
+fn stem(fields: &mut Fields, [height, width, input]: [usize; 3], activation: Activation) -> Checked<String> {
     let [out_height, out_width, output] = fields.sizes("output")?;
     let same = (out_height, out_width) == (height, width) && height * width > 1;
     let stride = if same { 1 } else { 2 };
-    Ok(format!("stem k{STEM_KERNEL} s{stride} {input}-{output} {OUTER_ACTIVATION}"))
+    Ok(format!("stem k{STEM_KERNEL} s{stride} {input}-{output} {activation}"))
 }
 
 fn block(fields: &mut Fields, input: usize) -> Checked<String> {
@@ -122,27 +220,45 @@ fn block(fields: &mut Fields, input: usize) -> Checked<String> {
     let [mid, kernel, stride] =
         [fields.number("expand")?, fields.number("kernel")?, fields.number("stride")?];
     let [residual, squeeze, h_swish] = [fields.flag("idskip")?, fields.flag("se")?, fields.flag("hs")?];
-    if kernel % 2 == 0 || kernel > MOST_KERNEL {
-        return Err(fields.wrong("kernel", format!("an odd number up to {MOST_KERNEL}"), kernel));
-    }
-    if stride > 2 {
-        return Err(fields.wrong("stride", "1 or 2", stride));
-    }
-    if residual && (stride != 1 || input != output) {
-        return Err(fields.wrong("idskip", "0 where channels change or the stride is not 1", 1));
-    }
     let activation = if h_swish { Activation::HSwish } else { Activation::Relu };
-    let mut words = format!("mbconv k{kernel} s{stride} {input}-{mid}-{output} {activation}");
-    if mid == input {
-        words += " e1";
+    Shape { input, mid, output, kernel, stride, residual }.words(fields, activation, squeeze)
+}
+
+/// A block's numbers.
+struct Shape {
+    input: usize,
+    mid: usize,
+    output: usize,
+    kernel: usize,
+    stride: usize,
+    residual: bool,
+}
+
+impl Shape {
+    /// The block as a layer's text says it.
+    fn words(&self, fields: &Fields, activation: Activation, squeeze: bool) -> Checked<String> {
+        let Self { input, mid, output, kernel, stride, residual } = *self;
+        if kernel % 2 == 0 || kernel > MOST_KERNEL {
+            return Err(fields.wrong("kernel", format!("an odd number up to {MOST_KERNEL}"), kernel));
+        }
+        if stride > 2 {
+            return Err(fields.wrong("stride", "1 or 2", stride));
+        }
+        if residual && (stride != 1 || input != output) {
+            return Err(fields.wrong("idskip", "0 where channels change or the stride is not 1", 1));
+        }
+        let mut words = format!("mbconv k{kernel} s{stride} {input}-{mid}-{output} {activation}");
+        if mid == input {
+            words += " e1";
+        }
+        if squeeze {
+            words += &format!(" se{}", LayerSpec::squeeze_of(mid));
+        }
+        if residual {
+            words += " skip";
+        }
+        Ok(words)
     }
-    if squeeze {
-        words += &format!(" se{}", LayerSpec::squeeze_of(mid));
-    }
-    if residual {
-        words += " skip";
-    }
-    Ok(words)
 }
 
 /// A key's parts, `KIND-NAME:VALUE-NAME:VALUE…`, taken one after the other.
@@ -201,6 +317,12 @@ impl<'a> Fields<'a> {
         sizes.and_then(|sizes| sizes.try_into().ok()).ok_or_else(|| {
             self.wrong(name, format!("HEIGHTxWIDTHxCHANNELS, each from 1 to {MOST}"), shown(text))
         })
+    }
+
+    /// The output's sizes of a key that was not begun yet.
+    fn output(mut self) -> Checked<[usize; 3]> {
+        self.sizes("input")?;
+        self.sizes("output")
     }
 
     fn channels(&mut self, name: &str) -> Checked<usize> {
@@ -275,6 +397,92 @@ mod tests {
             assert_eq!(layer_of(key).unwrap_or_else(|error| panic!("{error}")).key(), layer);
             let layer: LayerSpec = layer.parse().expect("a layer");
             assert_eq!(ofa_key(&layer).unwrap_or_else(|error| panic!("{error}")), key);
+        }
+    }
+
+    #[test]
+    fn keys_of_proxyless_nas_and_layers_side_by_side() {
+        for (key, layers) in [
+            ("Conv-input:224x224x3-output:112x112x32", &[("stem k3 s2 3-32 relu6 @224x224", 1.0)][..]),
+            (
+                "expanded_conv-input:112x112x32-output:112x112x16-expand:1-kernel:3-stride:1-idskip:0",
+                &[("mbconv k3 s1 32-32-16 relu6 e1 @112x112", 1.0)],
+            ),
+            (
+                "expanded_conv-input:7x7x192-output:7x7x320-expand:6-kernel:5-stride:1-idskip:0",
+                &[("mbconv k5 s1 192-1152-320 relu6 @7x7", 1.0)],
+            ),
+            (
+                "expanded_conv-input:15x15x80-output:15x15x80-expand:3-kernel:7-stride:1-idskip:1",
+                &[("mbconv k7 s1 80-240-80 relu6 skip @15x15", 1.0)],
+            ),
+            ("Conv_1-input:7x7x320-output:7x7x1280", &[("conv1x1 320-1280 relu6 @7x7", 1.0)]),
+            (
+                "Logits-input:7x7x1280-output:951",
+                &[("pool 1280 @7x7", 0.049), ("linear 1280-951 @1x1", 0.951)],
+            ),
+        ] {
+            let found = layers_of(key, KeyForm::ProxylessNas).unwrap_or_else(|error| panic!("{error}"));
+            let found: Vec<_> = found.iter().map(|(layer, share)| (layer.key(), *share)).collect();
+            assert_eq!(found.len(), layers.len());
+            for ((found, share), (layer, expected)) in found.iter().zip(layers) {
+                assert!(found == layer && (share - expected).abs() < 1e-12, "{key}: {found} {share}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_layer_of_ofas_proxyless_nas_has_a_key_there() {
+        let space = preset("ofa-proxyless-w1.3").expect("a preset");
+        let mut pooled = 0;
+        for layer in space_layers(&space).expect("a checked space").values() {
+            let side = |map: &FeatureMap| format!("{}x{}x{}", map.height, map.width, map.channels);
+            let key = match &layer.operator {
+                Operator::MbConv(block) => {
+                    let ratio = block.mid / layer.input.channels;
+                    let (kernel, stride, skip) = (block.kernel, block.stride, u8::from(block.residual));
+                    let sizes = format!("input:{}-output:{}", side(&layer.input), side(&layer.output));
+                    format!(
+                        "expanded_conv-{sizes}-expand:{ratio}-kernel:{kernel}-stride:{stride}-idskip:{skip}"
+                    )
+                }
+                Operator::Pool => {
+                    pooled += 1;
+                    format!("Logits-input:{}-output:1000", side(&layer.input))
+                }
+                Operator::Classifier => format!("Logits-input:1x1x{}-output:1000", layer.input.channels),
+                _ => Key(layer).to_string(),
+            };
+            let means = layers_of(&key, KeyForm::ProxylessNas).unwrap_or_else(|error| panic!("{error}"));
+            assert!(means.iter().any(|(found, _)| found.key() == layer.key()), "{key} for {layer}");
+        }
+        assert!(pooled > 1);
+    }
+
+    #[test]
+    fn other_keys_of_proxyless_nas_are_refused_with_the_part() {
+        let good = "expanded_conv-input:8x8x8-output:8x8x8-expand:6-kernel:5-stride:1-idskip:1";
+        for (from, to, part) in [
+            (
+                "expand:6",
+                "expand:48",
+                "expand: expected a ratio from 1 to 16, got 48; a key without se and hs",
+            ),
+            ("output:8x8x8", "output:4x4x8", "output: expected 8x8x8"),
+            ("idskip:1", "idskip:1-se:0-hs:0", "end: expected no further part, got se:0"),
+            ("input:8x8x8", "input:08x8x8", "numbers: expected no sign and no 0 before them, got 08"),
+            ("stride:1", "stride:2", "idskip: expected 0"),
+            (
+                good,
+                "AvgPool2D-input:8x8x8-output:1x1x8",
+                "kind: expected Conv, expanded_conv, Conv_1 or Logits",
+            ),
+            (good, "Logits-input:7x7x8-output:1x1x8", "output: expected a number"),
+            (good, "Conv-input:8x8x3-output:3x3x8", "output: expected 4x4x8"),
+        ] {
+            let key = good.replacen(from, to, 1);
+            let error = layers_of(&key, KeyForm::ProxylessNas).expect_err(to).to_string();
+            assert!(error.starts_with("OFA's key \"") && error.contains(part), "{to}: {error}");
         }
     }
 

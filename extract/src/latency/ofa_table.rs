@@ -1,7 +1,8 @@
 //! Latency tables as PyTorch's `ofa` package (Cai et al. 2020) reads them: YAML, one file a resolution.
 //!
 //! Each row is a layer's mean in milliseconds, its standard deviation and how many runs they are of. OFA's code takes a
-//! network's latency as the sum of the means. Which layer a key means is [`layer_of`]'s to say.
+//! network's latency as the sum of the means. ProxylessNAS's tables, in which such files were first written, hold a
+//! variance (`var`) in place of the deviation. Which layers a key means is [`layers_of`]'s to say.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,30 +14,58 @@ use supernet::error::Error;
 use supernet::file::{self, write_atomically};
 use supernet::space::LayerSpec;
 
-pub use super::ofa_key::{layer_of, ofa_key};
-use super::ofa_key::{one_line, parse};
+pub use super::ofa_key::{KeyForm, layer_of, layers_of, ofa_key};
+use super::ofa_key::{one_line, parse, parse_proxyless};
 use crate::error::Result;
 
 /// Longest text that is read, in bytes: a thousand times a table of one resolution.
 const MOST_BYTES: usize = 16 << 20;
 
 /// What a table says of one layer.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OfaRow {
     /// Number of runs.
     pub count: u64,
     /// Their mean, in milliseconds a run.
-    #[serde(rename = "mean")]
     pub mean_ms: f64,
     /// Their standard deviation, in milliseconds; OFA does not say by what it was divided.
-    #[serde(rename = "std")]
     pub std_ms: f64,
+}
+
+/// A row as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireRow {
+    count: u64,
+    mean: f64,
+    std: Option<f64>,
+    var: Option<f64>,
+}
+
+impl WireRow {
+    /// The row of a key, with the root of a variance as its deviation.
+    fn checked(self, place: &str, key: &str) -> Result<OfaRow> {
+        let field = |name: &str| format!("{name} of \"{}\"", one_line(key, 120));
+        let std_ms = match (self.std, self.var) {
+            (Some(std), None) => std,
+            (None, Some(var)) if var.is_finite() && var >= 0.0 => var.sqrt(),
+            (None, Some(var)) => {
+                let expected = "a finite number of square milliseconds from 0";
+                return Err(Error::invalid(place, field("var"), expected, var).into());
+            }
+            (both, _) => {
+                let got = if both.is_some() { "both" } else { "none" };
+                return Err(Error::invalid(place, field("std"), "it, or var in its place", got).into());
+            }
+        };
+        Ok(OfaRow { count: self.count, mean_ms: self.mean, std_ms })
+    }
 }
 
 /// One resolution's table, by OFA's keys; each is a layer's, and the numbers are checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OfaTable {
+    form: KeyForm,
     rows: BTreeMap<String, OfaRow>,
 }
 
@@ -49,11 +78,12 @@ impl OfaTable {
         if rows.is_empty() {
             return Err(Error::invalid(place, "rows", "at least one", "none").into());
         }
+        let form = form(place, &rows)?;
         for (key, row) in &rows {
-            parse(key).map_err(|error| error.in_place(place))?;
+            check_key(key, form).map_err(|error| error.in_place(place))?;
             check_row(place, key, row)?;
         }
-        Ok(Self { rows })
+        Ok(Self { form, rows })
     }
 
     /// Reads a table.
@@ -75,13 +105,15 @@ impl OfaTable {
             return Err(wrong(&format!("at most {MOST_BYTES} bytes"), text.len().to_string()).into());
         }
         // straight into rows: untyped values could be multiplied without end by YAML's aliases
-        let rows = document::each_key_once(serde_norway::Deserializer::from_str(text)).map_err(|error| {
-            wrong(
-                "OFA's latency table in YAML, each key with count, mean and std",
-                one_line(&error.to_string(), 300),
-            )
-        })?;
-        Self::new(place, rows)
+        let rows: BTreeMap<String, WireRow> =
+            document::each_key_once(serde_norway::Deserializer::from_str(text)).map_err(|error| {
+                wrong(
+                    "OFA's latency table in YAML, each key with count, mean and std or var",
+                    one_line(&error.to_string(), 300),
+                )
+            })?;
+        let checked = |(key, row): (String, WireRow)| Ok((key.clone(), row.checked(place, &key)?));
+        Self::new(place, rows.into_iter().map(checked).collect::<Result<_>>()?)
     }
 
     /// The table as YAML, byte for byte what PyYAML, in which OFA's tables are written, makes of the same numbers.
@@ -108,9 +140,42 @@ impl OfaTable {
         &self.rows
     }
 
-    /// The rows by the layers that their keys mean.
+    /// Whose keys it has.
+    pub fn form(&self) -> KeyForm {
+        self.form
+    }
+
+    /// The rows by the layers that their keys mean; a key of two layers gives each its share.
     pub fn layers(&self) -> impl Iterator<Item = (LayerSpec, OfaRow)> + '_ {
-        self.rows.iter().map(|(key, row)| (layer_of(key).expect("its keys were checked"), *row))
+        self.rows.iter().flat_map(|(key, row)| {
+            let layers = layers_of(key, self.form).expect("its keys were checked");
+            let of = |share| OfaRow { mean_ms: share * row.mean_ms, std_ms: share * row.std_ms, ..*row };
+            layers.into_iter().map(move |(layer, share)| (layer, of(share)))
+        })
+    }
+}
+
+/// Whose keys a table has: ProxylessNAS's if one is, for stems and last convolutions look alike in both.
+fn form(place: &str, rows: &BTreeMap<String, OfaRow>) -> Result<KeyForm> {
+    let first = |form| rows.keys().find(|key| KeyForm::of(key) == Some(form));
+    match (first(KeyForm::ProxylessNas), first(KeyForm::MobileNetV3)) {
+        (Some(ours), Some(theirs)) => {
+            let got = format!(
+                "\"{}\" of ProxylessNAS and \"{}\" of MobileNetV3",
+                one_line(ours, 120),
+                one_line(theirs, 120)
+            );
+            Err(Error::invalid(place, "keys", "those of one family of networks", got).into())
+        }
+        (Some(_), None) => Ok(KeyForm::ProxylessNas),
+        (None, _) => Ok(KeyForm::MobileNetV3),
+    }
+}
+
+fn check_key(key: &str, form: KeyForm) -> supernet::Result<()> {
+    match form {
+        KeyForm::MobileNetV3 => parse(key).map(|_| ()),
+        KeyForm::ProxylessNas => parse_proxyless(key).map(|_| ()),
     }
 }
 
@@ -172,6 +237,49 @@ Logits-input:1x1x1536-output:1000:
         assert!(OfaTable::read(folder.path()).is_err());
     }
 
+    #[test]
+    fn tables_of_proxyless_nas_are_read() {
+        let text = "\
+Conv-input:224x224x3-output:112x112x32:
+  count: 154
+  mean: 5.25
+  var: 0.0625
+Logits-input:7x7x1280-output:951:
+  count: 100
+  mean: 2.0
+  var: 0.0
+expanded_conv-input:7x7x192-output:7x7x320-expand:6-kernel:5-stride:1-idskip:0:
+  count: 7
+  mean: 1.5
+  std: 0.25
+";
+        let table = OfaTable::from_yaml("x.yaml", text).expect("a table");
+        assert_eq!(table.form(), KeyForm::ProxylessNas);
+        let rows: BTreeMap<_, _> = table.layers().map(|(layer, row)| (layer.key(), row)).collect();
+        let stem = rows["stem k3 s2 3-32 relu6 @224x224"];
+        assert_eq!((stem.count, stem.mean_ms, stem.std_ms), (154, 5.25, 0.25));
+        let sum: f64 = rows.values().map(|row| row.mean_ms).sum();
+        assert!(rows.len() == 4 && (sum - 8.75).abs() < 1e-12, "no time is lost: {sum}");
+        for (from, to, part) in [
+            ("var: 0.0625", "var: -0.5", "expected a finite number of square milliseconds from 0, got -0.5"),
+            (
+                "var: 0.0625",
+                "var: .inf",
+                "var of \"Conv-input:224x224x3-output:112x112x32\": expected a finite",
+            ),
+            ("var: 0.0625", "var: 1\n  std: 1", "expected it, or var in its place, got both"),
+            (
+                "idskip:0",
+                "idskip:0-se:0-hs:0",
+                "keys: expected those of one family of networks, got \"Logits-",
+            ),
+        ] {
+            assert!(text.contains(from));
+            let error = OfaTable::from_yaml("x.yaml", &text.replacen(from, to, 1)).expect_err(to).to_string();
+            assert!(error.contains(part), "{to}: {error}");
+        }
+    }
+
     /// The right column is what PyYAML 6.0.3 writes.
     #[test]
     fn numbers_are_written_as_pyyaml_writes_them() {
@@ -213,7 +321,11 @@ Logits-input:1x1x1536-output:1000:
             ("mean: 0.008482688391038698", "mean: [1]", [pool, "mean: invalid type: sequence"]),
             ("std: 0.0006733248071883371", "std: -0.5", ["std of \"AvgPool2D-", "from 0, got -0.5"]),
             ("std: 0.0006733248071883371", "std: .nan", ["std of \"AvgPool2D-", "got NaN"]),
-            ("  std: 0.0006733248071883371\n", "", [pool, "missing field `std`"]),
+            (
+                "  std: 0.0006733248071883371\n",
+                "",
+                ["std of \"AvgPool2D-", "expected it, or var in its place, got none"],
+            ),
             ("  std: 0.0006733248071883371", "  std: 1\n  median: 2", [pool, "unknown field `median`"]),
             ("Logits-input:1x1x1536-output:1000", pool, [pool, "stands there twice"]),
             ("Logits-", "Softmax-", ["OFA's key \"Softmax-", "kind: expected Conv"]),

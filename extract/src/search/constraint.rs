@@ -46,23 +46,39 @@ impl Quantity {
         }
     }
 
-    /// Reads an amount with its unit, such as `12ms`, `200M` or `4MB`.
+    /// How many of its own units one of a name is. Times are told apart by their letters' case (`ms`); of the others
+    /// `m` is a million as `M` is. A micro is written as `u` or as either of Unicode's signs for it, and plain numbers
+    /// are bytes where memory is meant.
+    fn scale(self, unit: &str) -> Option<f64> {
+        let name = match (self, unit) {
+            (Self::Latency, "\u{b5}s" | "\u{3bc}s") => "us",
+            (Self::Memory, "") => "B",
+            _ => unit,
+        };
+        let same = |known: &str| match self {
+            Self::Latency => known == name,
+            _ => known.eq_ignore_ascii_case(name),
+        };
+        self.units().iter().find(|(known, _)| same(known)).map(|(_, scale)| *scale)
+    }
+
+    /// Reads an amount with its unit, such as `12ms`, `200M`, `500_000` or `4MB`.
     ///
     /// # Errors
     /// If it is no number above 0, or has none of the quantity's units.
     pub fn parse(self, text: &str) -> Result<f64> {
-        let split = text.find(|c: char| c.is_alphabetic()).unwrap_or(text.len());
-        let (number, unit) = text.split_at(split);
-        let number = number.trim().parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
-        let scale = self.units().iter().find(|(name, _)| *name == unit.trim()).map(|(_, scale)| scale);
-        match (number, scale) {
-            (Some(number), Some(scale)) => Ok(number * scale),
-            _ => {
-                let units: Vec<_> = self.units().iter().map(|(name, _)| format!("12{name}")).collect();
-                let expected = format!("an amount such as {}", units.join(", "));
-                Err(Error::invalid(format!("limit on {self}"), "amount", expected, text).into())
-            }
-        }
+        let amount = |(split, _)| {
+            let (number, unit) = text.split_at(split);
+            Some(decimal(number.trim())? * self.scale(unit.trim())?)
+        };
+        let whole = std::iter::once((text.len(), ' '));
+        // the number is the longest beginning that is one, for `5e6` has a letter of its own
+        let found = whole.chain(text.char_indices().rev()).find_map(amount);
+        found.filter(|amount| amount.is_finite() && *amount > 0.0).ok_or_else(|| {
+            let units: Vec<_> = self.units().iter().map(|(name, _)| format!("12{name}")).collect();
+            let expected = format!("an amount above 0 such as {}", units.join(", "));
+            Error::invalid(format!("limit on {self}"), "amount", expected, text).into()
+        })
     }
 
     /// An amount with a fitting unit and three decimals, rounded up, so that as a limit it allows the amount.
@@ -87,6 +103,16 @@ impl fmt::Display for Quantity {
             Self::Memory => "memory",
         })
     }
+}
+
+/// A finite number, with underscores between digits if it has any.
+fn decimal(text: &str) -> Option<f64> {
+    let digit = |at: Option<usize>| at.and_then(|at| text.as_bytes().get(at)).is_some_and(u8::is_ascii_digit);
+    let between = |(at, _): (usize, &str)| digit(at.checked_sub(1)) && digit(Some(at + 1));
+    if !text.match_indices('_').all(between) {
+        return None;
+    }
+    text.replace('_', "").parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 /// Upper limits, in each quantity's own unit; what is absent is not limited.
@@ -127,6 +153,11 @@ impl Limits {
     /// kept.
     pub fn violation(&self, costs: &Costs) -> f64 {
         self.iter().map(|(quantity, limit)| (costs.of(quantity) / limit - 1.0).max(0.0)).sum()
+    }
+
+    /// What all limits have to be multiplied by for the costs to keep them.
+    pub fn factor(&self, costs: &Costs) -> f64 {
+        self.iter().map(|(quantity, limit)| costs.of(quantity) / limit).fold(0.0, f64::max)
     }
 
     /// Whether the costs keep all limits.
@@ -205,13 +236,45 @@ mod tests {
             (Latency, "12M", None),
             (Latency, "nanms", None),
             (Macs, "200ms", None),
-            (Memory, "4", None),
+            (Params, "500k", Some(5e5)),
+            (Params, "500_000", Some(5e5)),
+            (Macs, "1_200.5K", Some(1_200_500.0)),
+            (Macs, "5e6", Some(5e6)),
+            (Macs, "5E6", Some(5e6)),
+            (Macs, "5e1M", Some(5e7)),
+            (Macs, "200m", Some(2e8)),
+            (Macs, "1g", Some(1e9)),
+            (Latency, "1000\u{b5}s", Some(1e3)),
+            (Latency, "1000\u{3bc}s", Some(1e3)),
+            (Latency, "1e-3s", Some(1e3)),
+            (Latency, "1_0ms", Some(1e4)),
+            (Latency, ".5ms", Some(500.0)),
+            (Memory, "4000000", Some(4e6)),
+            (Memory, "4_000_000", Some(4e6)),
+            (Memory, "4e6", Some(4e6)),
+            (Memory, "4mb", Some(4e6)),
+            (Memory, "64kib", Some(65_536.0)),
+            (Latency, "12MS", None),
+            (Latency, "12m", None),
+            (Latency, "1,5ms", None),
+            (Latency, "-1e-3s", None),
+            (Latency, "infs", None),
+            (Latency, "1e400s", None),
+            (Latency, "--max-macs", None),
+            (Macs, "_5", None),
+            (Macs, "5_", None),
+            (Macs, "5__0", None),
+            (Macs, "5_e6", None),
+            (Macs, "5e", None),
+            (Macs, "-5M", None),
+            (Memory, "4 B B", None),
+            (Memory, "-4", None),
             (Memory, "", None),
         ] {
             assert_eq!(quantity.parse(text).ok(), expected, "{quantity} {text}");
         }
         let error = Latency.parse("12").expect_err("no unit").to_string();
-        assert!(error.contains("12us, 12ms, 12s, got 12"), "{error}");
+        assert!(error.contains("an amount above 0 such as 12us, 12ms, 12s, got 12"), "{error}");
     }
 
     #[test]

@@ -17,12 +17,13 @@ use rayon::prelude::*;
 
 use super::climb::{Place, Worth};
 use super::constraint::Limits;
-use super::genes::{Gene, GeneFeatures, Genome, Move, hash};
+use super::genes::{Gene, GeneFeatures, Genome, hash};
 use super::index::{Candidate, CostIndex};
 use super::known::{Known, Point, Rows, Scored};
 use super::objective::Objective;
 use super::pareto;
-use crate::error::{Error, Result};
+use super::start;
+use crate::error::Result;
 use crate::rng::{Purpose, rng};
 
 /// How candidates are made.
@@ -149,8 +150,8 @@ struct Search<'a> {
 /// When `stop` is set it returns what was best until then.
 ///
 /// # Errors
-/// [`Error::Infeasible`] if one limit alone rules everything out; [`Error::NotFound`] if nothing was found
-/// that keeps all; or if the estimator is of another space.
+/// [`Error::Infeasible`] if one limit alone rules everything out; [`Error::InfeasibleTogether`] if several together are
+/// proved to; [`Error::NotFound`] if nothing was found that keeps all; or if the estimator is of another space.
 pub fn evolve(
     index: &CostIndex,
     estimator: &dyn Objective,
@@ -159,15 +160,25 @@ pub fn evolve(
     stop: &AtomicBool,
 ) -> Result<SearchReport> {
     check_space(index, estimator)?;
+    check_latency(index, limits, config)?;
     config.check()?;
     limits.check_each(index)?;
     let features = GeneFeatures::new(index.genome(), index.space(), estimator.encoder());
     let features = features.expect("the estimator has the space's resolutions");
     let mut search = Search::new(index, Known::new(index, estimator, features, limits), config, stop);
-    let starts = search.starts(limits)?;
+    let starts = start::starts(index, limits)?;
     search.climb_from(starts, limits, config.candidates)?;
     search.explore_front(limits)?;
     Ok(search.report())
+}
+
+/// A latency can be limited only where there is a table.
+fn check_latency(index: &CostIndex, limits: &Limits, config: &SearchConfig) -> Result<()> {
+    if index.has_latency() || (limits.latency_us.is_none() && config.front_limits == 0) {
+        return Ok(());
+    }
+    let expected = "a latency table, for a limit on latency and for a front";
+    Err(supernet::Error::invalid("search", "latency", expected, "none").into())
 }
 
 fn check_space(index: &CostIndex, estimator: &dyn Objective) -> Result<()> {
@@ -198,58 +209,6 @@ impl<'a> Search<'a> {
 
     fn stopped(&self) -> bool {
         self.stop.load(atomic::Ordering::Relaxed)
-    }
-
-    /// A sub-network at each resolution that keeps all limits, where there is one to be found.
-    fn starts(&self, limits: &Limits) -> Result<Vec<Vec<Gene>>> {
-        let mut closest: Option<(f64, Vec<Gene>)> = None;
-        let mut starts = Vec::new();
-        for resolution in 0..self.genome().resolutions {
-            let (violation, genes) = self.feasible(resolution, limits);
-            if violation == 0.0 {
-                starts.push(genes);
-            } else if closest.as_ref().is_none_or(|(least, _)| violation < *least) {
-                closest = Some((violation, genes));
-            }
-        }
-        match closest {
-            Some((_, genes)) if starts.is_empty() => {
-                let closest = Box::new(self.genome().decode(self.index.space(), &genes));
-                let got = limits.describe(&self.index.costs_of(&genes));
-                Err(Error::NotFound { limits: limits.to_string(), closest, got })
-            }
-            _ => Ok(starts),
-        }
-    }
-
-    /// What breaks the limits least at a resolution, by steepest descent from the one with the least of each quantity.
-    fn feasible(&self, resolution: usize, limits: &Limits) -> (f64, Vec<Gene>) {
-        let least = |(quantity, _)| self.index.least_at(resolution, quantity);
-        let smallest = self.index.least_at(resolution, super::Quantity::Macs);
-        let starts = limits.iter().map(least).chain([smallest]);
-        let ends = starts.map(|start| self.descend(start, limits));
-        ends.min_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1))).expect("at least one start")
-    }
-
-    fn descend(&self, mut genes: Vec<Gene>, limits: &Limits) -> (f64, Vec<Gene>) {
-        let mut moves = Vec::new();
-        let mut least = limits.violation(&self.index.costs_of(&genes));
-        while least > 0.0 {
-            self.genome().moves(&genes, &mut moves);
-            let mut best: Option<(f64, Move)> = None;
-            for &step in &moves {
-                let mut next = genes.clone();
-                step.apply(&mut next);
-                let violation = limits.violation(&self.index.costs_of(&next));
-                if violation < best.map_or(least, |best| best.0) {
-                    best = Some((violation, step));
-                }
-            }
-            let Some((violation, step)) = best else { break };
-            step.apply(&mut genes);
-            least = violation;
-        }
-        (least, genes)
     }
 
     /// So many places to begin at that were not begun at before: mutations of ends or mixtures of two, while there are
@@ -434,7 +393,7 @@ impl Search<'_> {
             let mut starts: Vec<_> = seen.map(|point| point.genes.clone()).collect();
             if starts.is_empty() {
                 // tighter still is not to be had together with the other limits
-                let Ok(feasible) = self.starts(&tighter) else { break };
+                let Ok(feasible) = start::starts(self.index, &tighter) else { break };
                 starts = feasible;
             }
             self.climb_from(starts, &tighter, self.config.front_candidates)?;
@@ -446,7 +405,7 @@ impl Search<'_> {
         let interrupted = self.stopped();
         let candidate = |point: &Point| {
             let arch = self.genome().decode(self.index.space(), &point.genes);
-            Candidate::new(arch, point.scored.accuracy, &point.scored.costs)
+            self.index.candidate(arch, point.scored.accuracy, &point.scored.costs)
         };
         let front = self.known.front();
         SearchReport {

@@ -24,7 +24,8 @@ use supernet::model_folder::SelectedOn;
 const KIND: &str = "found";
 /// Version of the form that this code writes.
 const VERSION: u32 = 3;
-/// All that it reads: version 2 knew neither intervals of accuracies nor evaluated sub-networks.
+/// All that it reads: version 2 knew neither intervals of accuracies, evaluated sub-networks, a search without a
+/// latency table nor an interrupted one.
 const VERSIONS: &[u32] = &[2, VERSION];
 
 /// What a search found, and from which inputs.
@@ -60,8 +61,12 @@ pub struct Found {
     pub selected_on: Option<SelectedOn>,
     /// BLAKE3 of the estimator's file, in hexadecimal.
     pub estimator: String,
-    /// BLAKE3 of the latency table without its run, in hexadecimal.
-    pub latency_table: String,
+    /// Whether the search was interrupted: `best` is the best until then.
+    #[serde(default)]
+    pub interrupted: bool,
+    /// BLAKE3 of the latency table without its run, in hexadecimal; absent where none was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_table: Option<String>,
     /// Hash of the supernet that the estimator's rows came from.
     pub supernet: String,
     /// Version of the tool that wrote the file.
@@ -88,7 +93,8 @@ impl Found {
             evaluated: Vec::new(),
             selected_on: None,
             estimator: String::new(),
-            latency_table: String::new(),
+            interrupted: false,
+            latency_table: None,
             supernet: String::new(),
             tool_version: env!("CARGO_PKG_VERSION").to_string(),
             run: BTreeMap::new(),
@@ -138,13 +144,18 @@ impl Found {
     fn check_numbers(&self, place: &str) -> Result<()> {
         for candidate in std::iter::once(&self.best).chain(&self.front) {
             let Candidate { accuracy, latency_ms, latency_upper_ms, .. } = candidate;
-            let latency = *latency_ms > 0.0 && latency_upper_ms >= latency_ms;
+            let latency = match (latency_ms, latency_upper_ms) {
+                (Some(latency), Some(upper)) => *latency > 0.0 && upper >= latency,
+                (latency, upper) => latency.is_none() && upper.is_none() && self.limits.latency_us.is_none(),
+            };
             let (low, high) = (candidate.accuracy_low, candidate.accuracy_high);
             let within = low.is_none_or(|low| low <= *accuracy) && high.is_none_or(|high| high >= *accuracy);
             // a linear estimator may expect a little less than nothing or more than all
             if !latency || !within || !(-0.5..=1.5).contains(accuracy) {
                 let expected = "an accuracy that is a share within its interval and a latency above 0, at most its upper value";
-                let got = format!("{accuracy}, {latency_ms} ms and {latency_upper_ms} ms");
+                let [latency, upper] =
+                    [latency_ms, latency_upper_ms].map(|ms| ms.map_or("no".to_string(), |ms| ms.to_string()));
+                let got = format!("{accuracy}, {latency} ms and {upper} ms");
                 return Err(Error::invalid(place, &candidate.arch, expected, got).into());
             }
         }

@@ -17,9 +17,9 @@ use crate::latency::{LatencyModel, LatencyTable};
 /// What is known of a sub-network without running it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Costs {
-    /// Expected latency, in microseconds.
+    /// Expected latency, in microseconds; 0 where an index has no latency table.
     pub latency_us: f64,
-    /// The upper end of its interval, in microseconds.
+    /// The upper end of its interval, in microseconds; 0 where an index has no latency table.
     pub latency_upper_us: f64,
     /// Multiply-accumulates for one image.
     pub macs: u64,
@@ -77,10 +77,12 @@ pub struct Candidate {
     /// What the accuracy is from; absent in files of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy_from: Option<AccuracyFrom>,
-    /// Expected latency, in milliseconds.
-    pub latency_ms: f64,
-    /// The upper end of its interval, in milliseconds: what a limit is compared with.
-    pub latency_upper_ms: f64,
+    /// Expected latency, in milliseconds; absent where no table was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<f64>,
+    /// The upper end of its interval, in milliseconds: what a limit is compared with; absent where no table was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_upper_ms: Option<f64>,
     /// Multiply-accumulates for one image.
     pub macs: u64,
     /// Trainable parameters.
@@ -98,10 +100,19 @@ struct StageIndex {
     fixed: Option<usize>,
 }
 
-/// Costs of every block in every place of a space, for one latency table.
+/// What a sub-network is to have the least of: a value of each entry, and how two come together.
+pub(super) struct Aim<'a> {
+    /// Infinite for what must not be chosen.
+    pub of: &'a dyn Fn(&Costs) -> f64,
+    /// Grows with both.
+    pub together: fn(f64, f64) -> f64,
+}
+
+/// Costs of every block in every place of a space, for one latency table or none.
 #[derive(Clone, Debug)]
 pub struct CostIndex {
     space: SearchSpace,
+    has_latency: bool,
     genome: Genome,
     stages: Vec<StageIndex>,
     /// Entries of one resolution.
@@ -111,8 +122,9 @@ pub struct CostIndex {
     entries: Vec<Costs>,
 }
 
-fn layer_costs(layer: &LayerSpec, model: &LatencyModel<'_>) -> Result<Costs> {
-    let (latency, cost) = (model.layer(layer)?, cost(std::slice::from_ref(layer)));
+fn layer_costs(layer: &LayerSpec, model: Option<&LatencyModel<'_>>) -> Result<Costs> {
+    let latency = model.map(|model| model.layer(layer)).transpose()?.unwrap_or_default();
+    let cost = cost(std::slice::from_ref(layer));
     Ok(Costs {
         latency_us: latency.us,
         latency_upper_us: latency.high_us,
@@ -128,6 +140,18 @@ impl CostIndex {
     /// # Errors
     /// Names the first layer that the table lacks.
     pub fn new(space: &SearchSpace, table: &LatencyTable) -> Result<Self> {
+        Self::build(space, Some(&LatencyModel::new(table, space)))
+    }
+
+    /// The costs that need no latency table. Latencies are 0, and none can be limited.
+    ///
+    /// # Errors
+    /// If the space cannot be lowered.
+    pub fn without_latency(space: &SearchSpace) -> Result<Self> {
+        Self::build(space, None)
+    }
+
+    fn build(space: &SearchSpace, model: Option<&LatencyModel<'_>>) -> Result<Self> {
         let genome = Genome::new(space);
         let (mut stages, mut end) = (Vec::new(), 0);
         for (index, stage) in genome.stages.iter().enumerate() {
@@ -139,19 +163,20 @@ impl CostIndex {
             end = blocks + before * stage.widths * stage.places() * stage.choices();
         }
         let entries = vec![Costs::default(); space.resolutions().len() * end];
-        let mut index = Self { space: space.clone(), genome, stages, per_resolution: end, entries };
-        let model = LatencyModel::new(table, space);
+        let has_latency = model.is_some();
+        let mut index =
+            Self { space: space.clone(), has_latency, genome, stages, per_resolution: end, entries };
         for network in covering(space) {
-            index.insert(&network, &space.lower(&network)?, &model)?;
+            index.insert(&network, &space.lower(&network)?, model)?;
         }
         Ok(index)
     }
 
     /// Enters the layers of one sub-network of full depth.
-    fn insert(&mut self, arch: &Arch, layers: &[LayerSpec], model: &LatencyModel<'_>) -> Result<()> {
+    fn insert(&mut self, arch: &Arch, layers: &[LayerSpec], model: Option<&LatencyModel<'_>>) -> Result<()> {
         let mut genes = vec![0; self.genome.len()];
         self.genome.encode(&self.space, arch, &mut genes).expect("the space's own sub-network");
-        let constant = model.constant();
+        let constant = model.map(LatencyModel::constant).unwrap_or_default();
         let (latency_us, latency_upper_us) = (constant.us, constant.high_us);
         let mut fixed = vec![Costs::default(); self.stages.len()];
         fixed[0] = Costs { latency_us, latency_upper_us, ..Costs::default() };
@@ -202,6 +227,20 @@ impl CostIndex {
         &self.space
     }
 
+    /// Whether a latency table is part of it.
+    pub fn has_latency(&self) -> bool {
+        self.has_latency
+    }
+
+    /// A sub-network with what is expected of it.
+    pub fn candidate(&self, arch: Arch, accuracy: f32, costs: &Costs) -> Candidate {
+        let candidate = Candidate::new(arch, accuracy, costs);
+        if self.has_latency {
+            return candidate;
+        }
+        Candidate { latency_ms: None, latency_upper_ms: None, ..candidate }
+    }
+
     /// How its sub-networks are written as genes.
     pub(super) fn genome(&self) -> &Genome {
         &self.genome
@@ -230,9 +269,8 @@ impl CostIndex {
 
     /// The sub-network with the least of a quantity, exactly, and its costs.
     ///
-    /// Sums are least where each block is and each stage's depth is; the greatest of some values likewise. So blocks can
-    /// be chosen by themselves, for each resolution and each pair of neighbouring widths, and widths from the first
-    /// stage to the last.
+    /// Sums are least where each block is; the greatest of some values likewise. So blocks and depths can be chosen by
+    /// themselves, for each resolution and each pair of neighbouring widths, and widths from the first stage to the last.
     pub fn least(&self, quantity: Quantity) -> (Arch, Costs) {
         let (genes, costs) = self.least_genes(quantity);
         (self.genome.decode(&self.space, &genes), costs)
@@ -250,8 +288,16 @@ impl CostIndex {
         least.expect("a checked space has a resolution")
     }
 
-    /// The same of one resolution.
+    /// The genes with the least of a quantity at one resolution.
     pub(super) fn least_at(&self, resolution: usize, quantity: Quantity) -> Vec<Gene> {
+        let of = |costs: &Costs| costs.of(quantity);
+        let together: fn(f64, f64) -> f64 =
+            if quantity == Quantity::Memory { f64::max } else { |sum, more| sum + more };
+        self.least_by(resolution, &Aim { of: &of, together }).1
+    }
+
+    /// The least value of an aim at one resolution, exactly, and genes that have it.
+    pub(super) fn least_by(&self, resolution: usize, aim: &Aim<'_>) -> (f64, Vec<Gene>) {
         let mut start = vec![0; self.genome.len()];
         start[self.genome.resolution()] = resolution as Gene;
         // the least so far for each width of the latest stage, and its genes
@@ -261,38 +307,46 @@ impl CostIndex {
                 let least = |(value, genes): &(f64, Vec<Gene>)| {
                     let mut genes = genes.clone();
                     genome.width.into_iter().for_each(|at| genes[at] = width as Gene);
-                    (self.least_stage(*value, &mut genes, stage, quantity), genes)
+                    (self.least_stage(*value, &mut genes, stage, aim), genes)
                 };
                 ends.iter().map(least).min_by(|a, b| a.0.total_cmp(&b.0)).expect("at least one width")
             };
             ends = (0..genome.widths).map(with_width).collect();
         }
-        ends.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).expect("at least one width").1
+        ends.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).expect("at least one width")
     }
 
-    /// Gives a stage whose widths are chosen its least blocks; the quantity then, if it was `value` before.
-    fn least_stage(&self, value: f64, genes: &mut [Gene], stage: usize, quantity: Quantity) -> f64 {
-        let together = |sum: f64, entry: usize| {
-            let more = self.entries[entry].of(quantity);
-            if quantity == Quantity::Memory { sum.max(more) } else { sum + more }
-        };
+    /// Gives a stage whose widths are chosen its least blocks and depth; the value then, if it was `value` before.
+    fn least_stage(&self, value: f64, genes: &mut [Gene], stage: usize, aim: &Aim<'_>) -> f64 {
         let genome = &self.genome.stages[stage];
+        let together = |value: f64, entry: usize| (aim.together)(value, (aim.of)(&self.entries[entry]));
         let mut value = self.fixed_entry(genes, stage).map_or(value, |entry| together(value, entry));
-        // each quantity grows with depth or stays, so the shallowest stage has the least
-        for position in 0..genome.depths.first().copied().unwrap_or(0) {
-            let at = genome.blocks + position;
-            let mut least = (f64::INFINITY, 1);
-            for choice in 1..=genome.choices() as Gene {
-                genes[at] = choice;
-                let own = self.entries[self.block_entry(genes, stage, position)].of(quantity);
-                if own < least.0 {
-                    least = (own, choice);
-                }
+        let mut least = (f64::INFINITY, genome.depths.first().copied().unwrap_or(0));
+        for position in 0..=genome.places() {
+            if genome.depths.contains(&position) && value < least.0 {
+                least = (value, position);
             }
-            genes[at] = least.1;
-            value = together(value, self.block_entry(genes, stage, position));
+            if position < genome.places() {
+                let entry = self.least_block(genes, stage, position, aim);
+                value = together(value, entry);
+            }
         }
-        value
+        genes[genome.blocks + least.1..genome.blocks + genome.places()].fill(0);
+        least.0
+    }
+
+    /// Gives a place its least block; the block's entry.
+    fn least_block(&self, genes: &mut [Gene], stage: usize, position: usize, aim: &Aim<'_>) -> usize {
+        let (at, mut least) = (self.genome.stages[stage].blocks + position, (f64::INFINITY, 1));
+        for choice in 1..=self.genome.stages[stage].choices() as Gene {
+            genes[at] = choice;
+            let own = (aim.of)(&self.entries[self.block_entry(genes, stage, position)]);
+            if own < least.0 {
+                least = (own, choice);
+            }
+        }
+        genes[at] = least.1;
+        self.block_entry(genes, stage, position)
     }
 }
 
@@ -305,8 +359,8 @@ impl Candidate {
             accuracy_low: None,
             accuracy_high: None,
             accuracy_from: None,
-            latency_ms: rounded(costs.latency_us / 1e3, 9),
-            latency_upper_ms: rounded(costs.latency_upper_us / 1e3, 9),
+            latency_ms: Some(rounded(costs.latency_us / 1e3, 9)),
+            latency_upper_ms: Some(rounded(costs.latency_upper_us / 1e3, 9)),
             macs: costs.macs,
             params: costs.params,
             peak_activation_bytes: costs.peak_activation_bytes,

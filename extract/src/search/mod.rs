@@ -1,6 +1,7 @@
 //! Finds the sub-network with the highest expected accuracy that keeps a device's limits.
 
 mod archive;
+mod bound;
 mod climb;
 pub mod constraint;
 mod evolution;
@@ -11,6 +12,7 @@ mod known;
 pub mod objective;
 pub mod pareto;
 mod promise;
+mod start;
 mod validation;
 
 pub use archive::TOP;

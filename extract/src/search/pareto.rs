@@ -5,10 +5,12 @@ use super::index::Candidate;
 /// The front of accuracy against median latency, fastest first: each candidate is more accurate than every
 /// faster one.
 pub fn front(candidates: impl IntoIterator<Item = Candidate>) -> Vec<Candidate> {
+    // without a table all are as fast, and the front is the most accurate one
+    let latency = |candidate: &Candidate| candidate.latency_ms.unwrap_or(0.0);
     let mut sorted: Vec<Candidate> = candidates.into_iter().collect();
     sorted.sort_by(|a, b| {
-        a.latency_ms
-            .total_cmp(&b.latency_ms)
+        latency(a)
+            .total_cmp(&latency(b))
             .then(b.accuracy.total_cmp(&a.accuracy))
             .then_with(|| a.arch.cmp(&b.arch))
     });
@@ -33,7 +35,8 @@ mod tests {
             Candidate::new("r8:k3e3/k3e3".parse().expect("an arch"), accuracy, &costs)
         };
         let all = [(3.0, 0.75), (1.0, 0.5), (2.0, 0.5), (2.0, 0.625), (2.5, 0.5625), (3.0, 0.75), (4.0, 0.7)];
-        let points: Vec<_> = front(all.map(candidate)).iter().map(|c| (c.latency_ms, c.accuracy)).collect();
+        let points: Vec<_> =
+            front(all.map(candidate)).iter().map(|c| (c.latency_ms.expect("known"), c.accuracy)).collect();
         assert_eq!(points, [(1.0, 0.5), (2.0, 0.625), (3.0, 0.75)]);
         assert!(front([]).is_empty());
     }

@@ -68,7 +68,8 @@ pub fn promised(
             let config = SearchConfig { seed, candidates: CANDIDATES, ..SearchConfig::default() };
             let best = evolve(index, *objective, &limits, &config, stop)?.best;
             if seen.insert(best.arch.clone()) {
-                found.push(Promised { limit_us, arch: best.arch, predicted_us: 1e3 * best.latency_ms });
+                let predicted_us = 1e3 * best.latency_ms.expect("a latency was limited, so there is a table");
+                found.push(Promised { limit_us, arch: best.arch, predicted_us });
                 left -= 1;
             }
         }

@@ -256,7 +256,7 @@ fn conclude(problem: &Problem<'_>, mut report: SearchReport, rounds: Vec<Round>)
     judged.sort_by(|(a, _), (b, _)| {
         b.accuracy
             .total_cmp(&a.accuracy)
-            .then(a.latency_ms.total_cmp(&b.latency_ms))
+            .then(a.latency_ms.unwrap_or(0.0).total_cmp(&b.latency_ms.unwrap_or(0.0)))
             .then_with(|| a.arch.cmp(&b.arch))
     });
     let (candidates, evaluated): (Vec<Candidate>, Vec<Evaluated>) = judged.into_iter().unzip();

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Error;
 use crate::accuracy::AccuracyEstimator;
 use crate::accuracy::tests::{made_up as made_up_rows, quick};
 use crate::latency::table::tests::made_up as made_up_table;
@@ -87,7 +88,12 @@ fn the_same_seed_finds_the_same_at_any_thread_count() {
     };
     let report = at(1);
     assert_eq!(report, at(2));
-    assert!(report.front.iter().all(|c| c.latency_upper_ms * 1e3 <= limits.latency_us.expect("set") + 1e-6));
+    assert!(
+        report
+            .front
+            .iter()
+            .all(|c| c.latency_upper_ms.expect("known") * 1e3 <= limits.latency_us.expect("set") + 1e-6)
+    );
     assert!(report.front.len() > 5 && report.front.last().expect("a front").arch == report.best.arch);
     assert!(report.best.macs <= 1_500_000);
 }
@@ -117,6 +123,9 @@ fn limits_that_cannot_be_kept_are_told_apart() {
     ] {
         match run(&index, &estimator, &limits, 0) {
             Ok(report) => assert!(alone && report.best.macs > 0),
+            Err(Error::InfeasibleTogether { factor, nearest, .. }) => {
+                assert!(!alone && factor > 1.0 && nearest.value >= factor);
+            }
             Err(Error::NotFound { closest, .. }) => {
                 small().check(&closest).expect("the closest is a sub-network");
                 assert!(!alone);

@@ -1,0 +1,124 @@
+//! A lower bound on limits together: what every sub-network exceeds them by, at least.
+//!
+//! For multipliers that are not negative and sum to 1, a sub-network that keeps all limits has a weighted sum of its
+//! costs, each as a share of its limit, of at most 1. The least weighted sum of all sub-networks is exact
+//! ([`CostIndex::least_by`]); where it is above 1, no sub-network keeps the limits (Lagrange's relaxation). The best
+//! multipliers are found by cutting planes: each minimiser is a plane above the bound, and the multipliers that are best
+//! by the planes so far are tried next (Kelley 1960). Memory is the greatest of the blocks' and no sum: what exceeds its
+//! limit is forbidden, which is exact too.
+
+use super::constraint::{Limits, Quantity};
+use super::genes::Gene;
+use super::index::{Aim, CostIndex, Costs};
+
+/// What the bound says of one resolution.
+#[derive(Clone, Debug)]
+pub(super) struct Bound {
+    /// The least weighted sum of costs as shares of their limits; infinite if memory rules all out. Every sub-network
+    /// that keeps the memory has at least one cost that is so many times its limit.
+    pub factor: f64,
+    /// The multipliers that say so.
+    pub multipliers: Vec<(Quantity, f64)>,
+    /// The sub-networks with the least weighted sums that were met on the way: good places to look for one that keeps
+    /// the limits.
+    pub minimisers: Vec<Vec<Gene>>,
+}
+
+/// Beyond rounding, a factor above this is a proof.
+const PROVED: f64 = 1.0 + 1e-9;
+/// Planes after which the bound is good enough; it is exact after about 10.
+const MOST_PLANES: usize = 64;
+/// How close the bound comes to the best that planes allow.
+const CLOSE: f64 = 1e-10;
+/// Steps of the simplex method; it takes about as many as there are planes.
+const MOST_PIVOTS: usize = 1000;
+
+impl Bound {
+    /// Whether no sub-network of the resolution keeps the limits.
+    pub fn is_proof(&self) -> bool {
+        self.factor > PROVED
+    }
+
+    /// The best bound of a resolution.
+    pub fn of(index: &CostIndex, resolution: usize, limits: &Limits) -> Self {
+        let sums: Vec<_> = limits.iter().filter(|(quantity, _)| *quantity != Quantity::Memory).collect();
+        let mut best = Self { factor: 0.0, multipliers: Vec::new(), minimisers: Vec::new() };
+        if sums.is_empty() {
+            return best;
+        }
+        let (mut planes, mut ceiling) = (Vec::new(), f64::INFINITY);
+        let mut multipliers = vec![1.0 / sums.len() as f64; sums.len()];
+        while planes.len() < MOST_PLANES {
+            let (value, genes) = least(index, resolution, limits, &multipliers);
+            if planes.is_empty() || value > best.factor {
+                best.factor = value;
+                best.multipliers =
+                    sums.iter().zip(&multipliers).map(|(sum, share)| (sum.0, *share)).collect();
+            }
+            if value.is_infinite() || value >= ceiling - CLOSE {
+                best.minimisers.push(genes);
+                break;
+            }
+            let costs = index.costs_of(&genes);
+            planes.push(sums.iter().map(|(quantity, limit)| costs.of(*quantity) / limit).collect());
+            best.minimisers.push(genes);
+            (ceiling, multipliers) = game(&planes);
+        }
+        best.minimisers.sort();
+        best.minimisers.dedup();
+        best
+    }
+}
+
+/// The least weighted sum of costs as shares of their limits, of what keeps the limit on memory, and who has it.
+fn least(index: &CostIndex, resolution: usize, limits: &Limits, multipliers: &[f64]) -> (f64, Vec<Gene>) {
+    let sums = limits.iter().filter(|(quantity, _)| *quantity != Quantity::Memory);
+    let weights: Vec<_> =
+        sums.zip(multipliers).map(|((quantity, limit), share)| (quantity, share / limit)).collect();
+    let memory = limits.of(Quantity::Memory).unwrap_or(f64::INFINITY);
+    let of = |costs: &Costs| match costs.of(Quantity::Memory) > memory {
+        true => f64::INFINITY,
+        false => weights.iter().map(|(quantity, weight)| weight * costs.of(*quantity)).sum(),
+    };
+    index.least_by(resolution, &Aim { of: &of, together: |sum, more| sum + more })
+}
+
+/// The multipliers with the greatest least weighted sum of the planes, and that sum: the value of a matrix game for the
+/// player who chooses rows (von Neumann), by the simplex method on the other player's side.
+fn game(planes: &[Vec<f64>]) -> (f64, Vec<f64>) {
+    let (rows, columns) = (planes[0].len(), planes.len());
+    // all entries above 0: the value then is, and the game stays the same
+    let lowest = planes.iter().flatten().fold(f64::INFINITY, |low, entry| low.min(*entry));
+    let shift = 1.0 - lowest.min(1.0);
+    let last = columns + rows;
+    // maximize the sum of the columns' variables, each row's sum at most 1: [columns | slacks | right side]
+    let mut tableau = vec![vec![0.0; last + 1]; rows + 1];
+    for row in 0..rows {
+        (0..columns).for_each(|column| tableau[row][column] = planes[column][row] + shift);
+        (tableau[row][columns + row], tableau[row][last]) = (1.0, 1.0);
+    }
+    tableau[rows][..columns].fill(-1.0);
+    // Bland's rule: the first column that improves, which all but never goes in circles
+    for _ in 0..MOST_PIVOTS {
+        let Some(column) = (0..last).find(|column| tableau[rows][*column] < -1e-12) else { break };
+        let ratio = |row: &usize| tableau[*row][last] / tableau[*row][column];
+        let leaving = (0..rows).filter(|row| tableau[*row][column] > 1e-12);
+        let Some(row) = leaving.min_by(|a, b| ratio(a).total_cmp(&ratio(b))) else { break };
+        pivot(&mut tableau, row, column);
+    }
+    let total = tableau[rows][last];
+    let multipliers: Vec<f64> =
+        tableau[rows][columns..last].iter().map(|share| (share / total).max(0.0)).collect();
+    let sum: f64 = multipliers.iter().sum();
+    (1.0 / total - shift, multipliers.into_iter().map(|share| share / sum).collect())
+}
+
+fn pivot(tableau: &mut [Vec<f64>], row: usize, column: usize) {
+    let scale = tableau[row][column];
+    tableau[row].iter_mut().for_each(|entry| *entry /= scale);
+    let pivot = tableau[row].clone();
+    for (_, other) in tableau.iter_mut().enumerate().filter(|(index, _)| *index != row) {
+        let factor = other[column];
+        other.iter_mut().zip(&pivot).for_each(|(entry, pivot)| *entry -= factor * pivot);
+    }
+}

@@ -1,0 +1,209 @@
+//! Where a search begins: something that keeps all limits, or a proof that nothing does.
+//!
+//! Knows nothing of accuracies.
+
+use super::bound::Bound;
+use super::constraint::{Limits, Quantity};
+use super::genes::{Gene, Move};
+use super::index::CostIndex;
+use crate::error::{Error, Nearest, Result};
+
+/// A sub-network at each resolution that keeps all limits, where there is one to be found.
+///
+/// # Errors
+/// [`Error::InfeasibleTogether`] if the bound rules out every resolution, [`Error::NotFound`] if it does not and still
+/// nothing was found.
+pub(super) fn starts(index: &CostIndex, limits: &Limits) -> Result<Vec<Vec<Gene>>> {
+    let (mut bounds, mut starts, mut missed) = (Vec::new(), Vec::new(), Vec::new());
+    for resolution in 0..index.genome().resolutions {
+        let bound = Bound::of(index, resolution, limits);
+        let (violation, genes) = feasible(index, (resolution, &bound), limits);
+        if violation == 0.0 {
+            starts.push(genes);
+        } else {
+            missed.push(genes);
+            bounds.push(bound);
+        }
+    }
+    if starts.is_empty() { Err(refusal(index, limits, &bounds, &missed)) } else { Ok(starts) }
+}
+
+/// What breaks the limits least at a resolution, by steepest descent from the bound's minimisers and from the one with
+/// the least of each quantity.
+fn feasible(index: &CostIndex, (resolution, bound): (usize, &Bound), limits: &Limits) -> (f64, Vec<Gene>) {
+    let least = |(quantity, _)| index.least_at(resolution, quantity);
+    let smallest = index.least_at(resolution, Quantity::Macs);
+    let mut starts: Vec<_> = limits.iter().map(least).chain([smallest]).collect();
+    if limits.iter().count() > 1 {
+        starts.extend(bound.minimisers.iter().cloned());
+    }
+    let ends = starts.into_iter().map(|start| descend(index, start, limits));
+    ends.min_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1))).expect("at least one start")
+}
+
+fn descend(index: &CostIndex, mut genes: Vec<Gene>, limits: &Limits) -> (f64, Vec<Gene>) {
+    let mut moves = Vec::new();
+    let mut least = limits.violation(&index.costs_of(&genes));
+    while least > 0.0 {
+        index.genome().moves(&genes, &mut moves);
+        let mut best: Option<(f64, Move)> = None;
+        for &step in &moves {
+            let mut next = genes.clone();
+            step.apply(&mut next);
+            let violation = limits.violation(&index.costs_of(&next));
+            if violation < best.map_or(least, |best| best.0) {
+                best = Some((violation, step));
+            }
+        }
+        let Some((violation, step)) = best else { break };
+        step.apply(&mut genes);
+        least = violation;
+    }
+    (least, genes)
+}
+
+/// Says that the limits cannot be kept, or that nothing was found that keeps them, with what comes closest.
+fn refusal(index: &CostIndex, limits: &Limits, bounds: &[Bound], missed: &[Vec<Gene>]) -> Error {
+    let excess = |genes: &Vec<Gene>| limits.factor(&index.costs_of(genes));
+    let closest = missed.iter().min_by(|a, b| excess(a).total_cmp(&excess(b)).then_with(|| a.cmp(b)));
+    let closest = closest.expect("a checked space has a resolution");
+    let arch = index.genome().decode(index.space(), closest);
+    let weakest = bounds.iter().min_by(|a, b| a.factor.total_cmp(&b.factor)).expect("as many");
+    if weakest.is_proof() {
+        let value = excess(closest);
+        let text = format!("{:.4} times as large", (1e4 * value).ceil() / 1e4);
+        let nearest = Box::new(Nearest { quantity: "all limits".to_string(), value, text, arch });
+        let share = |(quantity, share): &(Quantity, f64)| format!("{share:.2} {quantity}");
+        let sum = weakest.multipliers.iter().map(share).collect::<Vec<_>>().join(" + ");
+        let of = if limits.memory_bytes.is_some() { " of what keeps the memory" } else { "" };
+        let weights = sum + of;
+        return Error::InfeasibleTogether {
+            limits: limits.to_string(),
+            weights,
+            factor: weakest.factor,
+            nearest,
+        };
+    }
+    let got = limits.describe(&index.costs_of(closest));
+    Error::NotFound { limits: limits.to_string(), closest: Box::new(arch), got }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::latency::table::tests::made_up;
+    use crate::latency::{LatencyTable, Row};
+    use crate::search::Costs;
+    use crate::search::evolution::tests::all;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+    use supernet::space::{SearchSpace, preset};
+
+    /// A device on which big layers are the fast ones, more or less.
+    fn conflicting(space: &SearchSpace, seed: u64) -> CostIndex {
+        let table = made_up(space);
+        let inverted = |(key, row): (&String, &Row)| {
+            let mut rng =
+                ChaCha8Rng::seed_from_u64(seed ^ u64::from(blake3::hash(key.as_bytes()).as_bytes()[0]));
+            let us = 1e3 / row.us.powf(rng.random_range(0.3..1.0));
+            (key.clone(), Row { us, interval_us: Some([us, 1.05 * us]), ..*row })
+        };
+        let rows = table.rows().iter().map(inverted).collect();
+        let (device, engine) = (table.device.clone(), table.engine.clone());
+        let table =
+            LatencyTable::new("conflicting.json", device, engine, "none", rows).expect("checked numbers");
+        CostIndex::new(space, &table).expect("covered")
+    }
+
+    fn limits(costs: &Costs, share: f64, which: usize) -> Limits {
+        let of = |quantity| Some(share * costs.of(quantity));
+        let mut limits =
+            Limits { latency_us: of(Quantity::Latency), macs: of(Quantity::Macs), ..Limits::default() };
+        if which % 2 == 1 {
+            limits.params = of(Quantity::Params);
+        }
+        if which % 4 >= 2 {
+            limits.memory_bytes = of(Quantity::Memory);
+        }
+        limits
+    }
+
+    /// What was tried, and what came of it.
+    #[derive(Debug, Default)]
+    struct Tally {
+        feasible: usize,
+        found: usize,
+        infeasible: usize,
+        proved: usize,
+    }
+
+    impl Tally {
+        fn count(&mut self, (index, everything): (&CostIndex, &[Costs]), limits: &Limits) {
+            let least = everything.iter().map(|costs| limits.factor(costs)).fold(f64::INFINITY, f64::min);
+            let kept = everything.iter().any(|costs| limits.keeps(costs));
+            if kept {
+                self.feasible += 1
+            } else {
+                self.infeasible += 1
+            }
+            match starts(index, limits) {
+                Ok(starts) => {
+                    assert!(starts.iter().all(|genes| limits.keeps(&index.costs_of(genes))));
+                    self.found += 1;
+                }
+                Err(Error::InfeasibleTogether { factor, nearest, .. }) => {
+                    assert!(!kept, "a wrong proof for {limits}");
+                    let bounded = limits.memory_bytes.is_some() || factor <= least + 1e-9;
+                    assert!(bounded && least <= nearest.value + 1e-9, "{factor} {least} {nearest:?}");
+                    self.proved += 1;
+                }
+                Err(Error::NotFound { .. }) => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+
+    /// All costs, and the place of one that no other is better than in each limited quantity.
+    fn on_the_edge(everything: &[Costs], which: usize, rng: &mut ChaCha8Rng) -> usize {
+        let beats = |a: &Costs, b: &Limits| {
+            b.iter().all(|(quantity, value)| a.of(quantity) <= value)
+                && b.iter().any(|(quantity, value)| a.of(quantity) < value)
+        };
+        let mut at = rng.random_range(0..everything.len());
+        while let Some(better) =
+            everything.iter().position(|costs| beats(costs, &limits(&everything[at], 1.0, which)))
+        {
+            at = better;
+        }
+        at
+    }
+
+    #[test]
+    fn on_a_conflicting_device_what_is_feasible_is_found_and_no_proof_is_wrong() {
+        let space = preset("tiny").expect("a preset");
+        let (mut random, mut edge) = (Tally::default(), Tally::default());
+        for device in 0..5 {
+            let index = conflicting(&space, device);
+            let everything: Vec<Costs> =
+                all(&index).iter().map(|arch| index.costs(arch).expect("legal")).collect();
+            assert_eq!(everything.len(), 16_200);
+            let mut rng = ChaCha8Rng::seed_from_u64(device);
+            for problem in 0..100 {
+                let of = &everything[rng.random_range(0..everything.len())];
+                let limits = limits(of, rng.random_range(0.8..1.02), problem);
+                if limits.check_each(&index).is_ok() {
+                    random.count((&index, &everything), &limits);
+                }
+            }
+            // the only sub-network that keeps its limits, or one of few
+            for problem in 0..20 {
+                let at = on_the_edge(&everything, problem, &mut rng);
+                edge.count((&index, &everything), &limits(&everything[at], 1.0, problem));
+            }
+        }
+        println!("{random:?} {edge:?}");
+        assert!(random.found == random.feasible && random.feasible >= 30, "{random:?}");
+        assert!(random.proved > 30 && 10 * random.proved >= 9 * random.infeasible, "{random:?}");
+        assert!(edge.feasible == 100 && edge.found == 100, "{edge:?}");
+    }
+}
