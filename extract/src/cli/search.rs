@@ -1,15 +1,16 @@
 //! `extract search`: the most accurate sub-network under a device's limits.
 
+mod about_table;
 mod validation;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use extract::accuracy::{AccuracyEstimator, FitReport};
-use extract::latency::{LatencyModel, LatencyTable};
+use extract::latency::{LatencyKind, LatencyModel, LatencyTable};
 use extract::search::{
-    AccuracyFrom, Candidate, CostIndex, Evaluated, Found, Limits, Problem, Quantity, SearchConfig,
-    SearchReport, Validated, evolve, judge_by_predictor,
+    AccuracyFrom, Candidate, CostIndex, Evaluated, Found, LatencyFrom, Limits, Problem, Quantity,
+    SearchConfig, SearchReport, Validated, evolve, judge_by_predictor,
 };
 use serde_json::{Value, json};
 
@@ -50,6 +51,10 @@ pub struct Arguments {
     /// Limit on peak activation memory, such as 4MB
     #[arg(long, value_name = "BYTES", value_parser = amount(Quantity::Memory), allow_hyphen_values = true)]
     max_memory: Option<f64>,
+    /// Which latency is limited: undisturbed, what the device takes by itself; or typical, what was met when it was
+    /// measured, its neighbours included
+    #[arg(long, value_name = "undisturbed|typical", default_value_t, requires = "latency_table", value_parser = kind)]
+    latency: LatencyKind,
     /// Decides all random choices
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -67,6 +72,14 @@ pub struct Arguments {
 
 /// Latency limits that a front is searched at, beside the one that was asked for.
 const FRONT_LIMITS: usize = 8;
+
+fn kind(text: &str) -> Result<LatencyKind, String> {
+    match text {
+        "undisturbed" => Ok(LatencyKind::Undisturbed),
+        "typical" => Ok(LatencyKind::Typical),
+        _ => Err("undisturbed or typical".to_string()),
+    }
+}
 
 fn amount(quantity: Quantity) -> impl Fn(&str) -> Result<f64, String> + Clone + Send + Sync + 'static {
     move |text| quantity.parse(text).map_err(|error| error.to_string())
@@ -86,7 +99,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let front_limits = if arguments.front { FRONT_LIMITS } else { 0 };
     let config = SearchConfig { seed: arguments.seed, front_limits, ..SearchConfig::default() };
     let index = match &table {
-        Some(table) => CostIndex::new(&space, table)?,
+        Some(table) => CostIndex::of_kind(&space, table, arguments.latency)?,
         None => CostIndex::without_latency(&space)?,
     };
     let least_top1 = arguments.validation.least;
@@ -101,8 +114,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         found.front = report.front.clone();
     }
     (found.min_top1, found.evaluated, found.selected_on) = (least_top1, evaluated, selected_on);
-    let model = table.as_ref().map(|table| LatencyModel::new(table, &space));
+    let model = table.as_ref().map(|table| LatencyModel::of_kind(table, &space, arguments.latency));
     found.limit_kept = model.and_then(|model| model.kept(1e3 * report.best.latency_ms?, limits.latency_us?));
+    if let (Some(table), Some(model)) = (&table, &model) {
+        found.latency = Some(LatencyFrom::new(table, model.kind()));
+        let best = &report.best;
+        found.extrapolated =
+            model.extrapolated(best.arch.resolution, 1e3 * best.latency_ms.unwrap_or_default());
+        about_table::say(&output, (table, model), &space, (arguments.latency, &found))?;
+    }
     found.interrupted = report.interrupted;
     found.latency_table = table.as_ref().map(LatencyTable::hash);
     (found.estimator, found.supernet) = (estimator.hash()?, supernet);
@@ -196,7 +216,7 @@ fn document(report: &SearchReport, found: &Found, seconds: f64) -> Value {
         "best": report.best, "selected_on": found.selected_on, "min_top1": found.min_top1,
         "evaluated": found.evaluated, "limit_kept": found.limit_kept, "candidates": report.candidates, "seconds": seconds,
         "candidates_per_second": per_second(report, seconds).round(), "front": found.front, "nearest_feasible": null,
-        "interrupted": found.interrupted,
+        "interrupted": found.interrupted, "latency": found.latency, "extrapolated": found.extrapolated,
     })
 }
 
@@ -240,7 +260,10 @@ fn describe(report: &SearchReport, found: &Found, seconds: f64) -> String {
         format!("arch          {}", best.arch),
         accuracy(best, found),
         match (best.latency_ms, best.latency_upper_ms) {
-            (Some(latency), Some(upper)) => format!("latency       {latency:.4} ms, at most {upper:.4} ms"),
+            (Some(latency), Some(upper)) => {
+                let from = found.latency.as_ref().map_or_else(String::new, |from| format!(" ({from})"));
+                format!("latency       {latency:.4} ms, at most {upper:.4} ms{from}")
+            }
             _ => "latency       not known, for no table was given".to_string(),
         },
         format!("MACs          {}", best.macs),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::Result;
+use crate::latency::{EngineFacts, LatencyKind, LatencyTable};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use supernet::Error;
@@ -48,6 +49,12 @@ pub struct Found {
     /// of the space.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_kept: Option<f64>,
+    /// Which latency it is, and what measured it; absent without a table, and in files of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyFrom>,
+    /// What of `best` lies outside of what the table's margin was measured for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extrapolated: Vec<String>,
     /// Accuracy against latency, fastest first; empty unless it was asked for.
     pub front: Vec<Candidate>,
     /// Least accuracy that was asked for: what the lower end of the interval of `best` reaches.
@@ -76,6 +83,35 @@ pub struct Found {
     pub run: BTreeMap<String, Value>,
 }
 
+/// Which latency is stated, and what measured it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LatencyFrom {
+    /// Undisturbed or typical.
+    pub kind: LatencyKind,
+    /// The device's name.
+    pub device: String,
+    /// What ran the layers, and with how many threads, which numbers and how many images at once.
+    pub engine: EngineFacts,
+}
+
+impl LatencyFrom {
+    /// What a table says of this kind of latency.
+    pub fn new(table: &LatencyTable, kind: LatencyKind) -> Self {
+        Self { kind, device: table.device.name.clone(), engine: table.engine.clone() }
+    }
+}
+
+impl std::fmt::Display for LatencyFrom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kind, device, engine } = self;
+        let EngineFacts { engine, threads, dtype, batch, .. } = engine;
+        let threads = if *threads == 1 { "1 thread".to_string() } else { format!("{threads} threads") };
+        write!(f, "{kind}, {device}, {engine}, {threads}, {dtype}")?;
+        if *batch > 1 { write!(f, ", batch of {batch}") } else { Ok(()) }
+    }
+}
+
 impl Found {
     /// A result without hashes of its inputs, which are public fields.
     pub fn new(space: &SearchSpace, limits: Limits, seed: u64, best: Candidate) -> Self {
@@ -88,6 +124,8 @@ impl Found {
             seed,
             best,
             limit_kept: None,
+            latency: None,
+            extrapolated: Vec::new(),
             front: Vec::new(),
             min_top1: None,
             evaluated: Vec::new(),

@@ -12,7 +12,7 @@ use super::genes::{Gene, Genome};
 use crate::error::Result;
 use crate::file::rounded;
 use crate::latency::plan::covering;
-use crate::latency::{LatencyModel, LatencyTable};
+use crate::latency::{LatencyKind, LatencyModel, LatencyTable};
 
 /// What is known of a sub-network without running it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -140,7 +140,15 @@ impl CostIndex {
     /// # Errors
     /// Names the first layer that the table lacks.
     pub fn new(space: &SearchSpace, table: &LatencyTable) -> Result<Self> {
-        Self::build(space, Some(&LatencyModel::new(table, space)))
+        Self::of_kind(space, table, LatencyKind::Undisturbed)
+    }
+
+    /// The same for a kind of latency; typical ones, where the table knows no others.
+    ///
+    /// # Errors
+    /// As [`CostIndex::new`].
+    pub fn of_kind(space: &SearchSpace, table: &LatencyTable, kind: LatencyKind) -> Result<Self> {
+        Self::build(space, Some(&LatencyModel::of_kind(table, space, kind)))
     }
 
     /// The costs that need no latency table. Latencies are 0, and none can be limited.

@@ -18,7 +18,7 @@ mod validation;
 pub use archive::TOP;
 pub use constraint::{Limits, Quantity};
 pub use evolution::{SearchConfig, SearchReport, evolve};
-pub use found::Found;
+pub use found::{Found, LatencyFrom};
 pub use index::{AccuracyFrom, Candidate, CostIndex, Costs};
 pub use objective::{Objective, StandIn};
 pub use promise::{Promised, Wanted, promised, searched, subjects};
