@@ -24,8 +24,8 @@ fn a_fast_state_is_told_from_the_edge_of_a_slow_one() {
     let fast: Vec<f64> = (0..60).map(|i| 100.0 + 0.05 * f64::from(i)).collect();
     let both = [&fast[..], &hump[..]].concat();
     let pace = Pace::of(&both, None).expect("readings");
-    assert!(pace.met && (pace.fast_us - 100.25).abs() < 0.1, "{pace:?}");
-    assert!(pace.is_fast(104.0) && !pace.is_fast(106.0));
+    assert!(pace.met && (pace.fast_us - 101.5).abs() < 0.5, "{pace:?}");
+    assert!(pace.is_fast(106.0) && !pace.is_fast(108.0));
     let never = Pace::of(&hump, None).expect("readings");
     assert!(!never.met && !never.is_fast(120.0), "{never:?}");
     // an earlier session tells what fast is
@@ -33,6 +33,9 @@ fn a_fast_state_is_told_from_the_edge_of_a_slow_one() {
     assert!(!known.met && known.fast_us == 100.0, "{known:?}");
     assert!(Pace::of(&vec![120.0; 500], Some(119.0)).expect("readings").met);
     assert!(!Pace::of(&vec![140.0; 500], Some(119.0)).expect("readings").met);
+    // a processor that is faster for moments is not to be waited for
+    let boosted = [&[94.0; 20][..], &vec![100.0; 800], &vec![140.0; 180]].concat();
+    assert_eq!(Pace::of(&boosted, None).map(|pace| (pace.fast_us, pace.met)), Some((100.0, true)));
     // a steady machine is fast all the time; of none nothing is known
     assert!(Pace::of(&vec![120.0; 500], None).expect("readings").met);
     assert_eq!(Pace::of(&[], Some(3.0)), None);
