@@ -116,3 +116,29 @@ fn layers_in_place_are_estimated_one_by_one() {
     assert!((one.typical_us - 5000.0).abs() < 501.0, "whole runs take more: {one:?}");
     assert_eq!((one.visits, one.confirmed), (40, 20));
 }
+
+/// Two sessions of a shared machine, 23 minutes apart, while others compiled on it: nine layers and five sub-networks of
+/// `micro` in 24 visits each, nine samples of each visit, written by `measure`.
+#[test]
+fn two_sessions_of_a_shared_machine_agree() {
+    let rows = Rows::from_bytes("traces", include_bytes!("traces.jsonl")).expect("own rows");
+    let sessions = fold(&rows, None);
+    assert_eq!(sessions.len(), 2);
+    assert!(sessions.iter().all(|session| session.facts().met));
+    let [first, second] = [0, 1].map(|index| sessions[index].measurements(0.05));
+    assert_eq!(first.len(), 14);
+    let mut apart: Vec<f64> =
+        first.iter().map(|(subject, one)| (second[subject].us / one.us).ln().abs()).collect();
+    apart.sort_by(f64::total_cmp);
+    eprintln!("{apart:.4?}");
+    assert!(stats::median(&apart) <= 0.015 && apart[12] <= 0.04, "{apart:?}");
+    let folded = Folded::new(&rows, None, 0.05);
+    assert!(first.keys().all(|subject| folded.row(subject).is_some_and(|row| row.accepted && row.visits == 48)));
+    // without the visits of the fast state nothing counts, however well the rest agrees
+    let fast = |visit: &Visit| visit.sentinel_us.is_some_and(|pair| pair[0].min(pair[1]) < 108.0);
+    let slow = |record: &Record| !matches!(record, Record::Visit(visit) if fast(visit));
+    let left: Vec<Record> = rows.records.iter().filter(|record| slow(record)).cloned().collect();
+    let folded_slow = Rows { setting: rows.setting.clone(), records: left };
+    let folded = Folded::new(&folded_slow, Some(103.0), 0.05);
+    assert!(first.keys().all(|subject| folded.row(subject).is_none_or(|row| !row.accepted)));
+}
