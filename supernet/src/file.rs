@@ -285,6 +285,27 @@ fn set_usual_permissions(_: &NamedTempFile) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn byte_order_marks_are_no_text() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.json");
+        for (bytes, expected) in [
+            (&b"\xef\xbb\xbf{}"[..], Ok("{}")),
+            (b"{}\xef\xbb\xbf", Ok("{}\u{feff}")),
+            (b"\xef\xbb\xbf", Ok("")),
+            (b"\xff\xfe{\0", Err("got UTF-16, by its byte order mark; save it as UTF-8")),
+            (b"\xfe\xff\0{", Err("got UTF-16")),
+            (b"{\xff}", Err("other bytes after 1")),
+        ] {
+            std::fs::write(&path, bytes).expect("written");
+            match (read_text(&path), expected) {
+                (Ok(text), Ok(expected)) => assert_eq!(text, expected),
+                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+                (got, expected) => panic!("{got:?}, not {expected:?}"),
+            }
+        }
+    }
+
     fn names(folder: &Path) -> Vec<String> {
         let name = |entry: std::io::Result<std::fs::DirEntry>| entry.expect("an entry").file_name();
         let mut names: Vec<_> = std::fs::read_dir(folder)

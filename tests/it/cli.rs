@@ -228,6 +228,49 @@ fn messages_say_what_to_do() {
 }
 
 #[test]
+fn a_search_needs_a_table_only_for_latencies() {
+    let at = pipeline();
+    let search = "search --space tiny --estimator estimator.safetensors --out untimed.json";
+    let found =
+        json("extract", at, &format!("{search} --max-macs 600_000 --max-params 5e6 --max-memory 4000000"));
+    let best = found["best"].as_object().expect("an object");
+    assert!(!best.contains_key("latency_ms") && best["macs"].as_u64() <= Some(600_000), "{found}");
+    assert_eq!(found["interrupted"], false);
+    let file = extract::search::Found::read(&at.join("untimed.json")).expect("own file");
+    assert!(file.latency_table.is_none() && file.best.latency_ms.is_none() && !file.interrupted);
+    json("extract", at, "plot --accuracy accuracy.jsonl --found untimed.json --out untimed.svg");
+    let export = "export --supernet run/supernet.safetensors --arch untimed.json --data digits --out untimed";
+    json("extract", at, export);
+    for (limit, part) in [
+        ("--max-latency 1ms", "--latency-table <TABLE.json>"),
+        ("--front", "--latency-table <TABLE.json>"),
+        ("--latency-table table.json --max-latency -1ms", "expected an amount above 0"),
+    ] {
+        let message = fails("extract", at, &format!("{search} {limit}"), 2);
+        assert!(message.contains(part), "{limit}: {message}");
+    }
+}
+
+#[test]
+fn fit_and_search_compute_with_the_kernels_of_the_environment() {
+    let at = pipeline();
+    let fit = "fit --accuracy accuracy.jsonl --out kernels.safetensors";
+    let search = "search --space tiny --estimator estimator.safetensors --out kernels.json";
+    for line in [fit, search] {
+        let run = |kernels: &str| {
+            let command = &mut Command::new(binary("extract"));
+            command.current_dir(at).env("ONCE_FOR_ALL_KERNELS", kernels).args(line.split_whitespace());
+            command.output().expect("a binary that starts")
+        };
+        assert!(run("reference").status.success(), "{line}");
+        let refused = run("sse9");
+        assert_eq!(refused.status.code(), Some(1), "{line}");
+        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(message.contains("portable") && message.contains("sse9"), "{message}");
+    }
+}
+
+#[test]
 fn kernels_of_every_kind_agree_on_the_command_line() {
     let at = pipeline();
     let line = "eval --supernet run/supernet.safetensors --data digits --arch largest --json";

@@ -324,10 +324,20 @@ fn limits_that_exclude_each_other_exit_1_with_the_closest() {
     let both = format!("{search} --max-latency {latency} --max-params {params}");
     let output = run("extract", folder.path(), &both);
     let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{message}");
-    assert!(message.contains("together, though each can be kept alone; the closest is r"), "{message}");
+    assert_eq!(output.status.code(), Some(3), "{message}");
+    assert!(
+        message.contains("together, though each can be kept alone: as shares of the limits, 0."),
+        "{message}"
+    );
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert!(document["closest"].as_str().expect("an arch").starts_with('r'), "{document}");
+    let nearest = &document["nearest_feasible"];
+    assert_eq!(nearest["quantity"], "all limits");
+    // what the message says is enough
+    let factor = nearest["value"].as_f64().expect("a factor");
+    let params: f64 = params.trim_end_matches('K').parse().expect("thousands");
+    let latency: f64 = latency.trim_end_matches("us").parse().expect("microseconds");
+    let (latency, params) = (1.001 * factor * latency, 1.001 * factor * params);
+    json("extract", folder.path(), &format!("{search} --max-latency {latency}us --max-params {params}k"));
 }
 
 #[test]

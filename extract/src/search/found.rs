@@ -266,6 +266,20 @@ mod tests {
     }
 
     #[test]
+    fn a_search_without_a_table_has_no_latencies() {
+        let mut one = found();
+        one.limits = Limits { macs: Some(5.0), ..Limits::default() };
+        one.front.clear();
+        (one.best.latency_ms, one.best.latency_upper_ms, one.interrupted) = (None, None, true);
+        let text = one.to_json();
+        assert!(!text.contains("latency_ms") && text.contains("\"interrupted\": true"), "{text}");
+        assert_eq!(Found::from_json("x", &text).expect("own text"), one);
+        let upper_alone = text.replacen("\"macs\": 5,", "\"latency_upper_ms\": 1.5, \"macs\": 5,", 1);
+        let error = Found::from_json("x", &upper_alone).expect_err("half of it").to_string();
+        assert!(error.contains("no ms and 1.5 ms"), "{error}");
+    }
+
+    #[test]
     fn malformed_results_are_refused() {
         let good = found().to_json();
         for (from, to, part) in [

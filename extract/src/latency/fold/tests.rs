@@ -133,7 +133,9 @@ fn two_sessions_of_a_shared_machine_agree() {
     eprintln!("{apart:.4?}");
     assert!(stats::median(&apart) <= 0.015 && apart[12] <= 0.04, "{apart:?}");
     let folded = Folded::new(&rows, None, 0.05);
-    assert!(first.keys().all(|subject| folded.row(subject).is_some_and(|row| row.accepted && row.visits == 48)));
+    assert!(
+        first.keys().all(|subject| folded.row(subject).is_some_and(|row| row.accepted && row.visits == 48))
+    );
     // without the visits of the fast state nothing counts, however well the rest agrees
     let fast = |visit: &Visit| visit.sentinel_us.is_some_and(|pair| pair[0].min(pair[1]) < 108.0);
     let slow = |record: &Record| !matches!(record, Record::Visit(visit) if fast(visit));
