@@ -2,7 +2,6 @@
 //! examples.
 
 mod accuracy;
-mod accuracy;
 mod cli;
 mod common;
 mod elastic;
