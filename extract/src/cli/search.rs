@@ -62,7 +62,7 @@ pub struct Arguments {
     #[arg(long, requires = "latency_table")]
     front: bool,
     #[command(flatten)]
-    validation: validation::Arguments,
+    validation: validation::Validation,
     /// Where to write what was found
     #[arg(long, value_name = "FILE")]
     out: PathBuf,

@@ -16,7 +16,7 @@ use super::super::{Output, kernels, open_data};
 const CANDIDATES: usize = 20;
 
 #[derive(clap::Args)]
-pub struct Arguments {
+pub struct Validation {
     /// Evaluate the 20 best of what is found on validation images and choose by that: the trained weights
     #[arg(long, value_name = "FILE", requires = "data")]
     supernet: Option<PathBuf>,
@@ -58,7 +58,7 @@ fn least(text: &str) -> Result<f64, String> {
     }
 }
 
-impl Arguments {
+impl Validation {
     /// The files that are read.
     pub fn inputs(&self) -> impl Iterator<Item = &PathBuf> {
         self.supernet.iter().chain(&self.accuracy)
