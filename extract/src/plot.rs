@@ -135,7 +135,7 @@ fn draw(out: &mut String, panel: &Panel, left: f64, names: &[&str]) {
         let x = axes.across.place(limit);
         let dashed = "stroke=\"#222\" stroke-dasharray=\"4 3\"";
         line(out, (x, TOP), (x, TOP + PLOT.1), dashed);
-        text(out, (x - 4.0, TOP + 11.0), "end", "fill=\"#555\"", "limit");
+        text(out, (x - 4.0, TOP + PLOT.1 - 6.0), "end", "fill=\"#555\"", "limit");
     }
     for series in &panel.series {
         draw_series(out, series, &axes, colour(names, &series.name));

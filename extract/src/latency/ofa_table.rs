@@ -34,7 +34,7 @@ pub struct OfaRow {
 
 /// A row as it is written.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a layer's count, mean and std or var")]
 struct WireRow {
     count: u64,
     mean: f64,
