@@ -162,6 +162,9 @@ impl Here<'_> {
             self.plan.networks.keys().cloned().collect()
         };
         let added = table.add_rows(log.rows(), Some(self.space), Some(&networks))?;
+        if table.rows().is_empty() {
+            return self.interrupted(campaign); // a sub-network or two, of which a table says nothing
+        }
         say_stale(self.output, &added.stale);
         let mut spent = campaign.spent;
         let mut interrupted = campaign.interrupted;
