@@ -55,7 +55,7 @@ fn quickstart() -> anyhow::Result<()> {
     let supernet = train(&folder, &space, &dataset, kernels)?;
 
     println!("measuring this machine");
-    let engine = NativeEngine::new(kernels, rayon::current_num_threads(), 1);
+    let engine = NativeEngine::new(kernels, 1, 1); // one thread, one image at once
     let table = measure(&space, &engine)?;
     table.write(&folder.join("table.json"))?;
 
@@ -68,7 +68,7 @@ fn quickstart() -> anyhow::Result<()> {
     let limits = Limits { latency_us: Some(0.5 * slowest), ..Limits::default() };
     let index = CostIndex::new(&space, &table)?;
     let found = search(&index, &limits, &estimator, judge(&supernet, &dataset, kernels))?;
-    let (predicted_top1, predicted_latency_ms) = (Some(found.accuracy), Some(found.latency_ms));
+    let (predicted_top1, predicted_latency_ms) = (Some(found.accuracy), found.latency_ms);
     let selected_on =
         Some(SelectedOn { split: "val".into(), n: dataset.val().len() as u64, how: "best of 20".into() });
     let (supernet, arch, dataset, formats) = (&supernet, &found.arch, &*dataset, &[]);
@@ -91,7 +91,8 @@ fn quickstart() -> anyhow::Result<()> {
     let config = (&MeasureConfig { budget: CHECKING, ..MeasureConfig::default() }, Session::default());
     let whole = compare((&table, &space), &archs, &mut bench, config, &mut |_| (), &stop)?;
 
-    let (predicted, limit, took) = (found.latency_ms, 0.5e-3 * slowest, whole.networks[0].took);
+    let (predicted, limit) = (found.latency_ms.unwrap_or_default(), 0.5e-3 * slowest);
+    let took = whole.networks[0].took;
     let measured = took.us / 1e3;
     println!("sub-network   {arch}\n{:<14}{:>10} {:>10}", "", "predicted", "measured");
     println!("{:<14}{:>9.2}% {:>9.2}%", "val top-1", 100.0 * found.accuracy, 100.0 * top1);

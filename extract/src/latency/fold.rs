@@ -122,7 +122,7 @@ impl<'a> Part<'a> {
             (Some(arrival), _) => vec![arrival],
             (None, pair) => pair.into_iter().flatten().collect(),
         };
-        let readings: Vec<f64> = self.visits.iter().flat_map(|visit| reading(visit)).collect();
+        let readings: Vec<f64> = self.visits.iter().flat_map(reading).collect();
         let pace = Pace::of(&readings, kept_us);
         let mut observed: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for &visit in &self.visits {

@@ -102,7 +102,7 @@ fn layers_in_place_are_estimated_one_by_one() {
         Record::Visit(Visit {
             subject: arch.clone(),
             space: None,
-            again: index % 4 > 0,
+            again: !index.is_multiple_of(4),
             inner: 1,
             samples,
             arrival_us: None,
