@@ -3,7 +3,7 @@
 //! Every visit prepares its subject afresh, so that a table averages over where its buffers happen to lie, and memory
 //! stays that of one subject. All unfinished subjects are visited once a round, layers and sub-networks alike, in random
 //! order. A sentinel is read just before and after samples are taken; what counts of them is decided by
-//! [`undisturbed`](super::undisturbed) from all rows, anew each round and after a kill.
+//! [`undisturbed`] from all rows, anew each round and after a kill.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -150,8 +150,8 @@ struct Search<'a> {
 /// When `stop` is set it returns what was best until then.
 ///
 /// # Errors
-/// [`Error::Infeasible`] if one limit alone rules everything out; [`Error::InfeasibleTogether`] if several together are
-/// proved to; [`Error::NotFound`] if nothing was found that keeps all; or if the estimator is of another space.
+/// [`crate::Error::Infeasible`] if one limit alone rules everything out; [`crate::Error::InfeasibleTogether`] if several together are
+/// proved to; [`crate::Error::NotFound`] if nothing was found that keeps all; or if the estimator is of another space.
 pub fn evolve(
     index: &CostIndex,
     estimator: &dyn Objective,
