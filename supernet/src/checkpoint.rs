@@ -307,6 +307,9 @@ fn read(place: &str, bytes: &[u8]) -> Result<(Supernet, Kind, BTreeMap<String, T
 fn read_document(place: &str, text: &str) -> Result<Document> {
     #[derive(Deserialize)]
     struct Front {
+        // another kind of file may have any version
+        #[serde(rename = "kind")]
+        _kind: Kind,
         version: u32,
     }
     let unreadable = |error| Error::invalid(place, "metadata", "a supernet's", error);

@@ -2,9 +2,10 @@
 //! which the search chose them by, nor what was counted, of which the greatest is great by chance, but both, weighted by
 //! their variances (the normal-normal model of Efron and Morris 1975).
 //!
-//! A count is the predictor's value, plus what the predictor is wrong by for all that were found together, plus what it is
-//! wrong by for one of them, plus chance. The first is learnt from all, the second is shrunk. Of such figures the greatest
-//! needs no further correction: they are expectations given all that was seen.
+//! A count is a line through the predictor's values, plus what the predictor is wrong by for one of them, plus chance. The
+//! line is learnt from all: a predictor that expects too much of a region, or exaggerates differences there, as one does
+//! that adds up what saturates. What it is wrong by for one is shrunk. Of such figures the greatest needs no further
+//! correction: they are expectations given all that was seen.
 
 /// Quantile of the normal distribution that leaves 2.5 % above it.
 pub const NORMAL_95: f64 = 1.959_964;
@@ -13,6 +14,10 @@ pub const NORMAL_95: f64 = 1.959_964;
 /// cross-validated error stands in for those that fewer lack. It is that of sub-networks from all over the space, which
 /// differ more than the best of a search.
 const ENOUGH: f64 = 5.0;
+
+/// Standard deviation that the line's slope has about 1 before anything is counted: anything between an order that says
+/// nothing (0) and one that says all (1) is plausible.
+const SLOPE_DEVIATION: f64 = 1.0;
 
 /// What is known of sub-networks before and after they are evaluated.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +37,9 @@ pub struct Counted<'a> {
 pub struct Shrunk {
     /// What the predictor is wrong by for all of them.
     pub offset: f64,
-    /// Share of a count's distance from the corrected prediction that is believed.
+    /// Slope of the line through the predictor's values.
+    pub slope: f64,
+    /// Share of a count's distance from the line that is believed.
     pub weight: f64,
     /// Expected accuracies, on images such as these.
     pub accuracies: Vec<f64>,
@@ -44,26 +51,77 @@ pub struct Shrunk {
 pub fn shrink(counted: &Counted<'_>) -> Shrunk {
     let Counted { expected, top1, noise, error } = *counted;
     let count = top1.len() as f64;
-    let residuals: Vec<f64> = top1.iter().zip(expected).map(|(top1, expected)| top1 - expected).collect();
-    let mean = residuals.iter().sum::<f64>() / count.max(1.0);
-    let squares: f64 = residuals.iter().map(|residual| (residual - mean).powi(2)).sum();
-    // variance of a residual about the others, chance included
-    let (prior, prior_rows) = error.map_or((0.0, 0.0), |error| (error, (ENOUGH - count).max(0.0)));
-    let degrees = count - 1.0 + prior_rows;
-    let spread = if degrees > 0.0 { (squares + prior_rows * prior) / degrees } else { 0.0 };
-    let believed = if spread > 0.0 { (1.0 - noise / spread).max(0.0) } else { 0.0 };
+    let differences: Vec<f64> = top1.iter().zip(expected).map(|(top1, expected)| top1 - expected).collect();
+    let line = Line::new(expected, &differences, error);
+    let distances: Vec<f64> = expected.iter().map(|expected| expected - line.mean_expected).collect();
+    let residual = |(difference, distance): (&f64, &f64)| difference - line.steepness * distance;
+    let residuals: Vec<f64> = differences.iter().zip(&distances).map(residual).collect();
+    // variance of a residual, chance included; two numbers of the line were fitted
+    let fitted = if count > 2.0 { 2.0 } else { 1.0 };
+    let spread = Spread::of(&residuals, fitted, error);
+    let believed = if spread.variance > 0.0 { (1.0 - noise / spread.variance).max(0.0) } else { 0.0 };
     // a predictor is about as wrong for a region as for a row of it
-    let precision = count + if prior > 0.0 { spread / prior } else { 0.0 };
-    let offset = if precision > 0.0 { mean * count / precision } else { 0.0 };
-    let of_offset = if precision > 0.0 { spread / precision } else { 0.0 };
-    let accuracy = |(expected, residual): (&f64, &f64)| expected + offset + believed * (residual - offset);
-    let accuracies = expected.iter().zip(&residuals).map(accuracy).collect();
+    let precision = count + error.filter(|error| *error > 0.0).map_or(0.0, |error| spread.variance / error);
+    let (offset, of_offset) = (mean(&differences) * count / precision, spread.variance / precision);
     let doubted = (1.0 - believed).powi(2);
-    let known = believed * noise.min(spread) + doubted * of_offset;
-    // the weight is an estimate too (Morris 1983, section 5)
-    let of_weight = |residual: &f64| 2.0 * doubted * (residual - offset).powi(2) / (degrees - 2.0).max(1.0);
-    let variances = residuals.iter().map(|residual| known + of_weight(residual)).collect();
-    Shrunk { offset, weight: believed, accuracies, variances }
+    let (mut accuracies, mut variances) = (Vec::new(), Vec::new());
+    for ((top1, residual), distance) in top1.iter().zip(&residuals).zip(&distances) {
+        let beside = residual - offset;
+        accuracies.push(top1 - (1.0 - believed) * beside);
+        // the weight is an estimate too (Morris 1983, section 5)
+        let of_weight = 2.0 * beside.powi(2) / (spread.degrees - 2.0).max(1.0);
+        let of_line = of_offset + line.variance * distance.powi(2);
+        variances.push(believed * noise.min(spread.variance) + doubted * (of_line + of_weight));
+    }
+    Shrunk { offset, slope: 1.0 + line.steepness, weight: believed, accuracies, variances }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+/// How differences of counts and predictions change with predictions.
+struct Line {
+    mean_expected: f64,
+    /// Slope of the differences: 0 where predictions are right, -1 where they say nothing.
+    steepness: f64,
+    /// Its variance.
+    variance: f64,
+}
+
+impl Line {
+    fn new(expected: &[f64], differences: &[f64], error: Option<f64>) -> Self {
+        let (mean_expected, mean_difference) = (mean(expected), mean(differences));
+        let (mut squares, mut products) = (0.0, 0.0);
+        for (expected, difference) in expected.iter().zip(differences) {
+            squares += (expected - mean_expected).powi(2);
+            products += (expected - mean_expected) * (difference - mean_difference);
+        }
+        let spread = Spread::of(differences, 1.0, error).variance;
+        let precision = squares + spread / SLOPE_DEVIATION.powi(2);
+        let (steepness, variance) = match precision > 0.0 {
+            true => ((products / precision).clamp(-1.0, 0.0), spread / precision),
+            false => (0.0, 0.0),
+        };
+        Self { mean_expected, steepness, variance }
+    }
+}
+
+/// A variance, and how many independent numbers it is of.
+struct Spread {
+    variance: f64,
+    degrees: f64,
+}
+
+impl Spread {
+    fn of(values: &[f64], fitted: f64, error: Option<f64>) -> Self {
+        let (count, mean) = (values.len() as f64, mean(values));
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        let (error, missing) = error.map_or((0.0, 0.0), |error| (error, (ENOUGH - count).max(0.0)));
+        let degrees = (count - fitted).max(0.0) + missing;
+        let variance = if degrees > 0.0 { (squares + missing * error) / degrees } else { 0.0 };
+        Self { variance, degrees }
+    }
 }
 
 /// Variance that the choice of images gives the difference of two sub-networks' shares, halved: which images each
@@ -138,7 +196,7 @@ mod tests {
         }
         let [raw, counted, shrunk] = [raw, counted, shrunk_excess].map(|sum| sum / f64::from(rounds));
         assert!(raw > 0.006 && counted > 0.0015, "{raw} {counted}");
-        assert!(shrunk.abs() < 0.0003, "{shrunk}");
+        assert!(shrunk.abs() < 0.0004, "{shrunk}");
         let inside = inside as f64 / f64::from(rounds);
         assert!((0.88..0.99).contains(&inside), "{inside}");
     }
@@ -147,17 +205,37 @@ mod tests {
     fn counts_without_chance_are_believed_and_mere_chance_is_not() {
         let (expected, top1) = ([0.8, 0.9, 0.7, 0.85], [0.82, 0.89, 0.74, 0.8]);
         let exact = shrink(&Counted { expected: &expected, top1: &top1, noise: 0.0, error: Some(1e-4) });
-        assert_eq!(exact.weight, 1.0);
+        assert_eq!(exact.weight, 1.0, "{exact:?}");
         assert!(exact.accuracies.iter().zip(top1).all(|(shrunk, top1)| (shrunk - top1).abs() < 1e-12));
         let chance = shrink(&Counted { expected: &expected, top1: &top1, noise: 1.0, error: Some(1e-4) });
-        let differs = |(a, b): (&f64, f64)| (a - b - chance.offset).abs() > 1e-12;
-        assert!(chance.weight == 0.0 && !chance.accuracies.iter().zip(expected).any(differs));
+        let line = |expected: f64| 0.8125 + chance.slope * (expected - 0.8125) + chance.offset;
+        let differs = |(a, b): (&f64, f64)| (a - line(b)).abs() > 1e-12;
+        assert!(chance.weight == 0.0 && !chance.accuracies.iter().zip(expected).any(differs), "{chance:?}");
         // one alone, of which nothing is known but its count
         let one = shrink(&Counted { expected: &[0.9], top1: &[0.8], noise: 1e-4, error: None });
         assert!((one.accuracies[0] - 0.8).abs() < 1e-12);
         // one alone, half way between what is expected and what is counted
         let one = shrink(&Counted { expected: &[0.9], top1: &[0.8], noise: 1e-4, error: Some(1e-4) });
         assert!((one.accuracies[0] - 0.85).abs() < 1e-9, "{one:?}");
+    }
+
+    #[test]
+    fn exaggerated_differences_are_learnt() {
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let (mut slope, mut excess) = (0.0, 0.0);
+        for _ in 0..1000 {
+            let truth: Vec<f64> = (0..20).map(|_| 0.9 + 0.002 * normal(&mut rng)).collect();
+            let expected: Vec<f64> = truth.iter().map(|truth| 0.93 + 4.0 * (truth - 0.9)).collect();
+            let top1: Vec<f64> = truth.iter().map(|truth| truth + 0.002 * normal(&mut rng)).collect();
+            let shrunk =
+                shrink(&Counted { expected: &expected, top1: &top1, noise: 4e-6, error: Some(2e-4) });
+            let best =
+                (0..20).max_by(|&a, &b| shrunk.accuracies[a].total_cmp(&shrunk.accuracies[b])).expect("some");
+            slope += shrunk.slope / 1000.0;
+            excess += (shrunk.accuracies[best] - truth[best]) / 1000.0;
+        }
+        assert!((slope - 0.25).abs() < 0.05, "{slope}");
+        assert!(excess.abs() < 0.0007, "{excess}");
     }
 
     #[test]

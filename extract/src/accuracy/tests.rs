@@ -169,7 +169,7 @@ fn what_ranks_nothing_is_refused_and_what_ranks_little_is_warned_of() {
     assert_eq!((sound.trust(), sound.warning()), (Trust::Sound, None));
     sound.check_ranks("x").expect("it ranks");
     let mut passed = 0;
-    for seed in 0..8 {
+    for seed in 0..40 {
         let shuffled = report_of(|rows| {
             let mut top1: Vec<f64> = rows.iter().map(|row| row.top1).collect();
             rand::seq::SliceRandom::shuffle(&mut top1[..], &mut ChaCha8Rng::seed_from_u64(seed));
@@ -184,7 +184,7 @@ fn what_ranks_nothing_is_refused_and_what_ranks_little_is_warned_of() {
         let error = shuffled.check_ranks("x").expect_err("chance").to_string();
         assert!(error.starts_with("x: rank correlation") && error.contains("--force"), "{error}");
     }
-    assert!(passed <= 1, "{passed} of 8");
+    assert!(passed <= 4, "{passed} of 40");
     let constant = report_of(|rows| rows.iter_mut().for_each(|row| row.top1 = 0.97));
     assert_eq!(constant.trust(), Trust::None);
     let weak = FitReport { spearman: Estimate { value: 0.25, low: 0.1, high: 0.4 }, ..sound };
