@@ -9,7 +9,7 @@ use super::device::Conditions;
 use super::row::{Measurement, Row, is_as_fast, pool};
 use super::rows::{Record, Rows, Samples, Session, Subject, Visit};
 use super::stats;
-use super::undisturbed::{self, Estimate, Look, Pace};
+use super::undisturbed::{self, Estimate, Look, Pace, State};
 use crate::file::rounded;
 
 /// What is known of a time of measuring.
@@ -40,8 +40,8 @@ pub struct SessionFold<'a> {
     pub conditions: Vec<&'a Conditions>,
     /// The sentinel's.
     pub pace: Option<Pace>,
-    /// Its visits by subject, each with whether the sentinel was fast.
-    pub observed: BTreeMap<&'a Subject, Vec<(&'a Visit, bool)>>,
+    /// Its visits by subject, each with what the sentinel said.
+    pub observed: BTreeMap<&'a Subject, Vec<(&'a Visit, State)>>,
     seconds: f64,
 }
 
@@ -126,9 +126,9 @@ impl<'a> Part<'a> {
         let pace = Pace::of(&readings, kept_us);
         let mut observed: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for &visit in &self.visits {
-            let lowest = visit.sentinel_us.map(|[before, after]| before.min(after));
-            let fast = lowest.zip(pace).is_some_and(|(reading, pace)| pace.is_fast(reading));
-            observed.entry(&visit.subject).or_default().push((visit, fast));
+            let known = visit.sentinel_us.zip(pace);
+            let state = known.map_or(State::Slow, |(readings, pace)| pace.state(readings));
+            observed.entry(&visit.subject).or_default().push((visit, state));
         }
         let (id, seconds) = (self.id(), self.ended + self.latest);
         SessionFold { id, begun: self.begun, conditions: self.conditions, pace, observed, seconds }
@@ -213,47 +213,36 @@ impl<'a> Folded<'a> {
     }
 }
 
-/// What visits say of one subject; `None` if they hold nothing that goes together.
-pub fn measurement(session: &str, visits: &[(&Visit, bool)], asked: f64) -> Option<Measurement> {
+/// What visits say of one subject; `None` if they hold nothing that goes together. Those of a processor that was faster
+/// than usual for a moment have no part in the fast mode, unless there are no others.
+pub fn measurement(session: &str, visits: &[(&Visit, State)], asked: f64) -> Option<Measurement> {
     let watched = visits.iter().any(|(visit, _)| visit.sentinel_us.is_some());
     let in_place = matches!(visits.first()?.0.samples, Samples::InPlace(_));
-    let wholes: Vec<(Vec<f64>, bool)> = visits
-        .iter()
-        .filter_map(|(visit, fast)| match &visit.samples {
-            Samples::Whole(samples) if !in_place => Some((samples.clone(), *fast)),
-            Samples::InPlace(runs) if in_place => {
-                Some((runs.iter().map(|run| run.iter().sum()).collect(), *fast))
-            }
-            _ => None,
-        })
-        .collect();
-    let all: Vec<f64> = wholes.iter().flat_map(|(samples, _)| samples).copied().collect();
-    let (typical_us, mad_us) = (stats::median(&all), stats::mad(&all));
-    let estimate = if in_place {
-        in_place_estimate(visits)?
-    } else {
-        let looks: Vec<Look<'_>> =
-            wholes.iter().map(|(samples, fast)| Look { samples, fast: *fast }).collect();
-        undisturbed::estimate(&looks)?
-    };
-    let Estimate { us, confirmed, spread } = estimate;
+    let of_kind = |(visit, _): &&(&Visit, State)| matches!(visit.samples, Samples::InPlace(_)) == in_place;
+    let all: Vec<(&Visit, State)> = visits.iter().filter(of_kind).copied().collect();
+    let usual: Vec<(&Visit, State)> =
+        all.iter().filter(|(_, state)| *state != State::Boosted).copied().collect();
+    let counting = if usual.is_empty() { &all } else { &usual };
+    let Estimate { us, confirmed, spread } =
+        if in_place { in_place_estimate(counting)? } else { whole_estimate(counting)? };
+    let wholes: Vec<Vec<f64>> = all.iter().map(|(visit, _)| visit.samples.of_wholes()).collect();
+    let samples = wholes.concat();
     let mut measured = Measurement {
         session: session.to_string(),
         us,
         interval_us: Some(undisturbed::interval(us, confirmed, spread)),
-        typical_us,
-        mad_us,
+        typical_us: stats::median(&samples),
+        mad_us: stats::mad(&samples),
         spread,
-        samples: all.len(),
-        visits: wholes.len(),
+        samples: samples.len(),
+        visits: all.len(),
         confirmed,
         watched,
         in_place,
         narrow: false,
     };
     if !watched {
-        let visits: Vec<Vec<f64>> = wholes.into_iter().map(|(samples, _)| samples).collect();
-        let (median, interval) = stats::median_of_visits(&visits);
+        let (median, interval) = stats::median_of_visits(&wholes);
         (measured.us, measured.typical_us, measured.spread) = (median, median, 0.0);
         measured.narrow = interval.is_some_and(|[low, high]| 0.5 * (high - low) <= asked * median);
         measured.interval_us = interval;
@@ -261,19 +250,25 @@ pub fn measurement(session: &str, visits: &[(&Visit, bool)], asked: f64) -> Opti
     Some(measured.rounded())
 }
 
+fn whole_estimate(visits: &[(&Visit, State)]) -> Option<Estimate> {
+    let looks = visits.iter().filter_map(|(visit, state)| match &visit.samples {
+        Samples::Whole(samples) => Some(Look { samples, fast: *state == State::Fast }),
+        Samples::InPlace(_) => None,
+    });
+    undisturbed::estimate(&looks.collect::<Vec<_>>())
+}
+
 /// Share of a network's time in layers that as many visits confirm at least.
 const CONFIRMED_SHARE: f64 = 0.9;
 
 /// A network whose layers were timed in place: the fast mode of each layer, added up. As many visits confirm it as
 /// confirm layers that take nine tenths of its time.
-fn in_place_estimate(visits: &[(&Visit, bool)]) -> Option<Estimate> {
-    let runs: Vec<(&[Vec<f64>], bool)> = visits
-        .iter()
-        .filter_map(|(visit, fast)| match &visit.samples {
-            Samples::InPlace(runs) => Some((runs.as_slice(), *fast)),
-            Samples::Whole(_) => None,
-        })
-        .collect();
+fn in_place_estimate(visits: &[(&Visit, State)]) -> Option<Estimate> {
+    let runs = visits.iter().filter_map(|(visit, state)| match &visit.samples {
+        Samples::InPlace(runs) => Some((runs.as_slice(), *state == State::Fast)),
+        Samples::Whole(_) => None,
+    });
+    let runs: Vec<(&[Vec<f64>], bool)> = runs.collect();
     let layers = runs.first()?.0.first()?.len();
     let mut positions = Vec::with_capacity(layers);
     for layer in 0..layers {

@@ -281,6 +281,14 @@ impl Samples {
         }
     }
 
+    /// Times of whole runs, in microseconds.
+    pub fn of_wholes(&self) -> Vec<f64> {
+        match self {
+            Self::Whole(samples) => samples.clone(),
+            Self::InPlace(runs) => runs.iter().map(|run| run.iter().sum()).collect(),
+        }
+    }
+
     /// Number of samples.
     pub fn len(&self) -> usize {
         match self {

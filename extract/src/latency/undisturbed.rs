@@ -17,7 +17,9 @@ const MODE_WIDTH: f64 = 0.08;
 /// How near to the estimate a sample, and to its fast time a reading of the sentinel, must be to confirm it.
 pub const NEAR: f64 = 0.05;
 /// Least share of the sentinel's readings that must be near its fast time.
-const LEAST_SHARE: f64 = 0.02;
+const LEAST_SHARE: f64 = 0.04;
+/// Lower modes that fewer readings share are moments in which the processor is faster than usual; so many are passed over.
+const MOST_BOOSTS: usize = 4;
 /// Half of the width of the sentinel's fast mode.
 const CORE: f64 = 0.025;
 /// Between the fast state and the slow one there is a gap, above the lower edge of the slow one there is none: readings of
@@ -57,32 +59,68 @@ pub struct Pace {
     pub met: bool,
 }
 
+/// What a reading of the sentinel says of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Faster than usual, for a moment.
+    Boosted,
+    /// Undisturbed.
+    Fast,
+    /// Shared with a neighbour.
+    Slow,
+}
+
+fn share(readings: &[f64], from: f64, to: f64) -> f64 {
+    let within = readings.iter().filter(|reading| **reading > from && **reading <= to).count();
+    within as f64 / readings.len() as f64
+}
+
 impl Pace {
     /// What readings of a sentinel say, all of one session; `kept_us` is its fast time in earlier ones, if it is known.
-    /// `None` without readings. The fast time is the mode of the lowest readings, not the lowest: a processor may be faster
-    /// than usual for moments.
+    /// `None` without readings.
     pub fn of(readings: &[f64], kept_us: Option<f64>) -> Option<Self> {
         if readings.is_empty() {
             return None;
         }
-        let own = fast_mode(readings);
-        let share = |from: f64, to: f64| {
-            let within = readings.iter().filter(|reading| **reading > from && **reading <= to).count();
-            within as f64 / readings.len() as f64
-        };
+        let own = lowest_mode(readings);
         let known = kept_us.filter(|kept| own >= (1.0 - NEAR) * kept);
         let fast_us = known.map_or(own, |kept| kept.min(own));
-        let near = share(0.0, (1.0 + NEAR) * fast_us);
-        let core = share((1.0 - CORE) * fast_us, (1.0 + CORE) * fast_us);
-        let gap = share((1.0 + NEAR) * fast_us, (1.0 + GAP_END) * fast_us);
+        let near = share(readings, (1.0 - NEAR) * fast_us, (1.0 + NEAR) * fast_us);
+        let core = share(readings, (1.0 - CORE) * fast_us, (1.0 + CORE) * fast_us);
+        let gap = share(readings, (1.0 + NEAR) * fast_us, (1.0 + GAP_END) * fast_us);
         let met = near >= LEAST_SHARE && (known.is_some() || core >= LEAST_RATIO * gap);
         Some(Self { fast_us, share: near, met })
     }
 
-    /// Whether a reading is of the fast state.
-    pub fn is_fast(&self, reading_us: f64) -> bool {
-        self.met && reading_us <= (1.0 + NEAR) * self.fast_us
+    /// What readings around a visit say: the most unusual of them counts for a boost, any for the fast state.
+    pub fn state(&self, readings_us: [f64; 2]) -> State {
+        let lowest = readings_us[0].min(readings_us[1]);
+        if self.met && lowest < (1.0 - NEAR) * self.fast_us {
+            State::Boosted
+        } else if self.met && lowest <= (1.0 + NEAR) * self.fast_us {
+            State::Fast
+        } else {
+            State::Slow
+        }
     }
+}
+
+/// The lowest mode that enough readings share: a processor may be faster than usual for moments.
+fn lowest_mode(readings: &[f64]) -> f64 {
+    let lowest = fast_mode(readings);
+    let mut mode = lowest;
+    for _ in 0..MOST_BOOSTS {
+        if share(readings, (1.0 - NEAR) * mode, (1.0 + NEAR) * mode) >= LEAST_SHARE {
+            return mode;
+        }
+        let above: Vec<f64> =
+            readings.iter().copied().filter(|reading| *reading > (1.0 + NEAR) * mode).collect();
+        if above.is_empty() {
+            break;
+        }
+        mode = fast_mode(&above);
+    }
+    lowest
 }
 
 /// Samples of one visit, and whether the sentinel was fast just before or after them.
