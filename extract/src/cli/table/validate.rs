@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use extract::latency::fitted::validation_of;
+use extract::latency::fitted::{Between, validation_of};
 use extract::latency::{
     Bench, Compared, Conditions, DeviceFacts, LatencyTable, MeasureConfig, NetworkRow, Progress, Session,
     Validation, compare, stopwatch_of,
@@ -73,7 +73,8 @@ fn judged(compared: &Compared) -> (Vec<&NetworkRow>, Validation) {
     let accepted: Vec<&NetworkRow> = all.iter().filter(|network| network.took.accepted).copied().collect();
     let lost = all.len() - accepted.len();
     let judges = if accepted.is_empty() { all } else { accepted };
-    let validation = Validation { unaccepted: lost, ..validation_of(&judges) };
+    // the table is of other sessions than these measurements
+    let validation = Validation { unaccepted: lost, between: Between::Sessions, ..validation_of(&judges) };
     (judges, validation)
 }
 
