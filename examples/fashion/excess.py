@@ -1,15 +1,17 @@
 """How much more a search expects of its sub-networks than they have, on validation and on test images.
 
-python3 examples/fashion/excess.py RUN [--old SUPERNET EXTRACT] searches RUN for five latency limits with four seeds, by
-the predictor alone and with --supernet, evaluates what is found on both splits, and prints a row a way of choosing. RUN
-holds run/supernet.safetensors, accuracy.jsonl and table.json (examples/fashion/run.sh makes them). With --old an older
-release's binary searches too, with its own estimator. SUPERNET, EXTRACT and DATA name binaries and images as in run.sh.
+python3 examples/fashion/excess.py RUN [--old EXTRACT] [--rounds] searches RUN for five latency limits with four seeds, by
+the predictor alone and with --supernet, evaluates what is found on both splits, and prints one row per way of choosing.
+RUN holds run/supernet.safetensors, accuracy.jsonl, estimator.safetensors and table.json (examples/fashion/run.sh makes
+them). With --old the binary of an older release searches too, with estimator-old.safetensors, which it has fitted; with
+--rounds three rounds are made too. SUPERNET, EXTRACT and DATA name binaries and images as in run.sh. What was found
+stays in RUN and is not searched again.
 """
 
+import argparse
 import json
 import os
 import subprocess
-import sys
 
 SUPERNET, EXTRACT = os.environ.get("SUPERNET", "supernet"), os.environ.get("EXTRACT", "extract")
 DATA = os.environ.get("DATA", "idx:/usr/share/datasets/fashion-mnist")
@@ -45,16 +47,21 @@ def counted(archs, split):
 
 
 def main():
-    os.chdir(sys.argv[1])
-    old = sys.argv[3] if len(sys.argv) > 3 and sys.argv[2] == "--old" else None
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run")
+    parser.add_argument("--old")
+    parser.add_argument("--rounds", action="store_true")
+    arguments = parser.parse_args()
+    os.chdir(arguments.run)
     largest = call(EXTRACT, "search", "--space", "fashion", "--estimator", "estimator.safetensors",
                    "--latency-table", "table.json", "--out", "excess-free.json")["best"]["latency_upper_ms"]
     ways = [("predictor alone", EXTRACT, "estimator.safetensors", ()),
-            ("20 best evaluated", EXTRACT, "estimator.safetensors", ("--supernet", TRAINED, "--data", DATA)),
-            ("three rounds of 20", EXTRACT, "estimator.safetensors",
-             ("--supernet", TRAINED, "--data", DATA, "--rounds", "3", "--accuracy", "accuracy.jsonl"))]
-    if old:
-        ways.insert(0, ("before", old, "estimator-old.safetensors", ()))
+            ("20 best evaluated", EXTRACT, "estimator.safetensors", ("--supernet", TRAINED, "--data", DATA))]
+    if arguments.rounds:
+        more = ("--rounds", "3", "--accuracy", "accuracy.jsonl")
+        ways.append(("three rounds of 20", EXTRACT, "estimator.safetensors", (*ways[-1][3], *more)))
+    if arguments.old:
+        ways.insert(0, ("before", arguments.old, "estimator-old.safetensors", ()))
     found = {}
     for name, extract, estimator, more in ways:
         found[name] = [search(extract, estimator, 1e3 * share * largest, seed, more) for share in SHARES for seed in SEEDS]
