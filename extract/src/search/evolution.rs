@@ -168,7 +168,10 @@ pub fn evolve(
     let mut search = Search::new(index, Known::new(index, estimator, features, limits), config, stop);
     let starts = start::starts(index, limits)?;
     search.climb_from(starts, limits, config.candidates)?;
-    search.explore_front(limits)?;
+    if config.front_limits > 0 {
+        search.explore_front(limits)?;
+        search.look_around_front()?;
+    }
     Ok(search.report())
 }
 
@@ -397,6 +400,36 @@ impl Search<'_> {
                 starts = feasible;
             }
             self.climb_from(starts, &tighter, self.config.front_candidates)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at all neighbours of what is on the front, the fastest first, until none of them is new there or the
+    /// candidates of one more latency limit are spent: tight limits lie closer together than those that were searched.
+    fn look_around_front(&mut self) -> Result<()> {
+        let most = self.known.count() + self.config.front_candidates;
+        let (mut seen, mut moves) = (HashSet::new(), Vec::new());
+        while !self.stopped() && self.known.count() < most {
+            let fresh = |point: &&Point| seen.insert(hash(&point.genes));
+            let fresh: Vec<Vec<Gene>> = self
+                .known
+                .front()
+                .iter()
+                .filter(fresh)
+                .take(self.config.population)
+                .map(|point| point.genes.clone())
+                .collect();
+            if fresh.is_empty() {
+                break;
+            }
+            let [rows, _] = &mut self.rows;
+            rows.clear();
+            for genes in &fresh {
+                self.index.genome().moves(genes, &mut moves);
+                moves.truncate(MOST_MOVES);
+                moves.iter().for_each(|step| step.apply(rows.push(genes)));
+            }
+            self.known.look(rows, &mut self.scores[0])?;
         }
         Ok(())
     }

@@ -97,7 +97,7 @@ mod tests {
     use crate::search::evolution::tests::all;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
-    use supernet::space::{SearchSpace, preset};
+    use supernet::space::{SearchSpace, preset, sampler};
 
     /// A device on which big layers are the fast ones, more or less.
     fn conflicting(space: &SearchSpace, seed: u64) -> CostIndex {
@@ -205,5 +205,27 @@ mod tests {
         assert!(random.found == random.feasible && random.feasible >= 30, "{random:?}");
         assert!(random.proved > 30 && 10 * random.proved >= 9 * random.infeasible, "{random:?}");
         assert!(edge.feasible == 100 && edge.found == 100, "{edge:?}");
+    }
+
+    /// 3 spaces, each with an ordinary and a conflicting device, x 50 problems.
+    #[test]
+    fn four_limits_at_once_are_kept() {
+        let ofa =
+            preset("ofa-mbv3-w1.0").expect("a preset").at_resolutions(&[128, 176, 224]).expect("listed");
+        let spaces = [preset("tiny").expect("a preset"), preset("fashion").expect("a preset"), ofa];
+        let mut kept = 0;
+        for space in &spaces {
+            let ordinary = CostIndex::new(space, &made_up(space)).expect("covered");
+            for index in [ordinary, conflicting(space, 7)] {
+                let mut rng = ChaCha8Rng::seed_from_u64(9);
+                for _ in 0..50 {
+                    let costs = index.costs(&sampler::random(space, &mut rng)).expect("legal");
+                    let limits = limits(&costs, rng.random_range(1.0..1.05), 3);
+                    assert_eq!(limits.iter().count(), 4);
+                    kept += usize::from(starts(&index, &limits).is_ok());
+                }
+            }
+        }
+        assert_eq!(kept, 300);
     }
 }

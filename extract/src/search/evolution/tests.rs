@@ -2,9 +2,10 @@ use super::*;
 use crate::Error;
 use crate::accuracy::AccuracyEstimator;
 use crate::accuracy::tests::{made_up as made_up_rows, quick};
+use crate::encode::{Encoded, Encoder};
 use crate::latency::table::tests::made_up as made_up_table;
 use crate::latency::{LatencyTable, Row};
-use crate::search::{Costs, Quantity};
+use crate::search::{Costs, Quantity, StandIn};
 use std::collections::BTreeSet;
 use supernet::space::{Arch, SearchSpace, preset, sampler};
 
@@ -169,5 +170,192 @@ fn settings_that_cannot_be_are_refused() {
     ] {
         let result = evolve(&index, &estimator, &Limits::default(), &config, &AtomicBool::new(false));
         assert!(result.expect_err(field).to_string().contains(field));
+    }
+}
+
+/// Gains of features, and of pairs of them, which make hills and valleys.
+struct Rugged {
+    encoder: Encoder,
+    gains: Vec<f32>,
+    pairs: Vec<(usize, usize, f32)>,
+}
+
+impl Rugged {
+    fn new(space: &SearchSpace, seed: u64, strength: f32) -> Self {
+        let (encoder, additive) = (Encoder::new(space), StandIn::new(space, seed));
+        let mut single = Encoded::default();
+        (0..encoder.len() as u32).for_each(|feature| single.push([feature]));
+        let gains = additive.predict_encoded(&single).expect("its features");
+        let mut rng = rng(seed, Purpose::Weights);
+        let mut pairs = Vec::new();
+        for right in 0..encoder.len() {
+            for left in 0..right {
+                pairs.push((left, right, 0.004 * strength * rng.random_range(-1.0..1.0f32)));
+            }
+        }
+        Self { encoder, gains, pairs }
+    }
+}
+
+impl Objective for Rugged {
+    fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    fn predict_encoded(&self, encoded: &Encoded) -> Result<Vec<f32>> {
+        let value = |features: &[u32]| {
+            let mut on = vec![false; self.gains.len()];
+            features.iter().for_each(|feature| on[*feature as usize] = true);
+            let alone: f32 = features.iter().map(|feature| self.gains[*feature as usize]).sum();
+            let pairs = self.pairs.iter().filter(|(left, right, _)| on[*left] && on[*right]);
+            0.4 + alone + pairs.map(|(_, _, gain)| gain).sum::<f32>()
+        };
+        Ok(encoded.iter().map(value).collect())
+    }
+}
+
+/// 5 ruggednesses x 6 landscapes x 4 limits x 3 seeds.
+#[test]
+fn on_tiny_no_run_misses_the_best_of_all() {
+    let tiny = preset("tiny").expect("a preset");
+    let index = CostIndex::new(&tiny, &made_up_table(&tiny)).expect("covered");
+    let everything = all(&index);
+    assert_eq!(everything.len(), 16_200);
+    let latencies: Vec<f64> =
+        everything.iter().map(|arch| index.costs(arch).expect("legal").latency_upper_us).collect();
+    let landscapes: Vec<(f32, u64)> = [0.0, 0.5, 1.0, 2.0, 4.0]
+        .into_iter()
+        .flat_map(|rugged| (0..6).map(move |seed| (rugged, seed)))
+        .collect();
+    let missed = landscapes.into_par_iter().map(|(rugged, landscape)| {
+        let objective = Rugged::new(&tiny, landscape, rugged);
+        let values = objective.predict(&everything).expect("legal");
+        let mut missed = 0;
+        for share in [0.1, 0.3, 0.5, 0.8] {
+            let limits = limit(&index, share);
+            let most = limits.latency_us.expect("set");
+            let feasible = values.iter().zip(&latencies).filter(|(_, latency)| **latency <= most);
+            let best = feasible.map(|(value, _)| *value).fold(f32::NEG_INFINITY, f32::max);
+            for seed in 0..3 {
+                let config = SearchConfig { seed, ..SearchConfig::default() };
+                let report = evolve(&index, &objective, &limits, &config, &AtomicBool::new(false));
+                let found = objective.predict(&[report.expect("feasible").best.arch]).expect("legal")[0];
+                missed += usize::from(found < best);
+            }
+        }
+        missed
+    });
+    assert_eq!(missed.sum::<usize>(), 0, "of 360 runs");
+}
+
+/// Latencies in whole numbers of a unit, few enough to try each sum.
+fn coarse(space: &SearchSpace, units: f64) -> CostIndex {
+    let table = made_up_table(space);
+    let largest = space.lower(&sampler::largest(space)).expect("legal");
+    let sum: f64 = largest.iter().map(|layer| table.layer(layer).expect("covered").median_us).sum();
+    let whole = |row: &Row| {
+        let median_us = (row.median_us / sum * units).round().max(1.0);
+        Row { median_us, low_us: median_us, high_us: median_us, ..*row }
+    };
+    let rows = table.rows().iter().map(|(key, row)| (key.clone(), whole(row))).collect();
+    let (device, engine) = (table.device.clone(), table.engine.clone());
+    let table = LatencyTable::new("coarse.json", device, engine, "none", rows).expect("checked numbers");
+    CostIndex::new(space, &table).expect("covered")
+}
+
+/// The greatest sums of gains within each latency up to `most`, by dynamic programming over the blocks.
+fn best_sums(index: &CostIndex, objective: &Rugged, most: usize) -> Vec<f64> {
+    let (genome, space) = (index.genome(), index.space());
+    let features = GeneFeatures::new(genome, space, objective.encoder()).expect("the same");
+    let gain = |genes: &[Gene]| -> f64 {
+        0.4 + features.of(genes).map(|feature| f64::from(objective.gains[feature as usize])).sum::<f64>()
+    };
+    let of = |genes: &[Gene]| (index.costs_of(genes).latency_upper_us.round() as usize, gain(genes));
+    let mut best = vec![f64::NEG_INFINITY; most + 1];
+    for resolution in 0..genome.resolutions {
+        let mut genes = vec![0; genome.len()];
+        genes[genome.resolution()] = resolution as Gene;
+        let (constant, front) = of(&genes);
+        let mut sums = vec![f64::NEG_INFINITY; most + 1];
+        sums[constant] = front;
+        for stage in &genome.stages {
+            let (mut deeper, mut ends) = (sums.clone(), vec![f64::NEG_INFINITY; most + 1]);
+            for position in 0..stage.places() {
+                let mut next = vec![f64::NEG_INFINITY; most + 1];
+                let before = of(&genes);
+                for choice in 1..=stage.choices() as Gene {
+                    genes[stage.blocks + position] = choice;
+                    let with = of(&genes);
+                    let (latency, gain) = (with.0 - before.0, with.1 - before.1);
+                    for at in latency..=most {
+                        next[at] = next[at].max(deeper[at - latency] + gain);
+                    }
+                }
+                deeper = next;
+                if stage.depths.contains(&(position + 1)) {
+                    ends.iter_mut().zip(&deeper).for_each(|(end, sum)| *end = end.max(*sum));
+                }
+            }
+            genes[stage.blocks..stage.blocks + stage.places()].fill(0);
+            sums = ends;
+        }
+        best.iter_mut().zip(&sums).for_each(|(best, sum)| *best = best.max(*sum));
+    }
+    (1..=most).for_each(|at| best[at] = best[at].max(best[at - 1]));
+    best
+}
+
+/// 2 spaces x 6 shares of latency x 8 landscapes x 3 seeds.
+#[test]
+fn what_adds_up_is_found_as_by_dynamic_programming() {
+    let ofa = preset("ofa-mbv3-w1.0").expect("a preset").at_resolutions(&[128, 176, 224]).expect("listed");
+    for space in [preset("fashion").expect("a preset"), ofa] {
+        let index = coarse(&space, 3000.0);
+        let share = |share| limit(&index, share).latency_us.expect("set").floor();
+        let most = share(0.8) as usize;
+        let missed = (0..8u64).into_par_iter().map(|landscape| {
+            let objective = Rugged::new(&space, landscape, 0.0);
+            let best = best_sums(&index, &objective, most);
+            let mut missed = 0;
+            for latency in [0.05, 0.1, 0.2, 0.35, 0.5, 0.8].map(share) {
+                let limits = Limits { latency_us: Some(latency), ..Limits::default() };
+                for seed in 0..3 {
+                    let config = SearchConfig { seed, ..SearchConfig::default() };
+                    let report = evolve(&index, &objective, &limits, &config, &AtomicBool::new(false));
+                    let found = objective.predict(&[report.expect("feasible").best.arch]).expect("legal")[0];
+                    // sums in f32 and in f64 differ by rounding
+                    missed += usize::from(f64::from(found) < best[latency as usize] - 2e-6);
+                }
+            }
+            missed
+        });
+        assert_eq!(missed.sum::<usize>(), 0, "{}: of 144 runs", space.name());
+    }
+}
+
+#[test]
+fn the_front_of_tiny_is_the_exact_one() {
+    let tiny = preset("tiny").expect("a preset");
+    let (index, estimator) = parts(&tiny);
+    let everything = all(&index);
+    let rugged = |(seed, strength)| Rugged::new(&tiny, seed, strength);
+    let landscapes = [(0, 0.0), (1, 0.5), (2, 1.0), (3, 2.0)].map(rugged);
+    let objectives = landscapes.iter().map(|landscape| landscape as &dyn Objective).chain([&estimator as _]);
+    for (number, objective) in objectives.enumerate() {
+        let values = objective.predict(&everything).expect("legal");
+        let candidate = |(arch, value): (&Arch, &f32)| {
+            index.candidate(arch.clone(), *value, &index.costs(arch).expect("legal"))
+        };
+        let exact = pareto::front(everything.iter().zip(&values).map(candidate));
+        let config = SearchConfig { front_limits: 8, ..SearchConfig::default() };
+        let limits = limit(&index, 1.0);
+        let report = evolve(&index, objective, &limits, &config, &AtomicBool::new(false)).expect("feasible");
+        let missed: Vec<_> = exact.iter().filter(|point| !report.front.contains(point)).collect();
+        let (missed, found) = (missed.len(), report.front.len());
+        assert!(
+            missed == 0 && found == exact.len(),
+            "{number}: {missed} of {} missed, {found} found",
+            exact.len()
+        );
     }
 }
