@@ -13,7 +13,7 @@ use supernet::space::{Arch, SearchSpace};
 
 use super::correction::{Correction, Features, Observation, fit};
 use super::plan::space_layers;
-use super::row::{DECIMALS, Measurement, Row, pool};
+use super::row::{DECIMALS, GIVEN, Measurement, Row, pool};
 use crate::error::Result;
 use crate::file::rounded;
 pub use validation::{Between, Validation, ValidationTypical, of as validation_of};
@@ -112,7 +112,10 @@ pub struct Evidence<'a> {
 impl Evidence<'_> {
     /// What measurements say together.
     pub fn row(&self, measured: &[Measurement]) -> Option<Row> {
-        pool(measured, |id| self.comparable.contains(id), self.asked)
+        let row = pool(measured, |id| self.comparable.contains(id), self.asked)?;
+        // what another program gave stays as it gave it
+        let given = measured.first().filter(|one| measured.len() == 1 && one.session == GIVEN);
+        Some(given.map_or(row, |one| Row { interval_us: one.interval_us, ..row }))
     }
 
     /// The rows of all layers but for what one session measured.

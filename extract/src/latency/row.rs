@@ -75,6 +75,8 @@ impl Row {
     }
 }
 
+/// Id of the session of rows that were given as they are.
+pub(super) const GIVEN: &str = "given";
 /// Decimals of times in microseconds: a picosecond.
 pub(super) const DECIMALS: i32 = 6;
 

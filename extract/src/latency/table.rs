@@ -19,7 +19,7 @@ use super::engine::EngineFacts;
 use super::fitted::{Evidence, SpaceFit};
 use super::fold::SessionFacts;
 use super::plan::space_layers;
-use super::row::{Measurement, Row, is_as_fast};
+use super::row::{GIVEN, Measurement, Row, is_as_fast};
 use super::rows::Rows;
 use crate::error::Result;
 use supernet::file::{self, write_atomically};
@@ -285,9 +285,6 @@ impl LatencyTable {
         })
     }
 }
-
-/// Id of the session of rows that were given as they are.
-const GIVEN: &str = "given";
 
 fn check_setting(place: &str, engine: &EngineFacts) -> Result<()> {
     for (field, value) in [("threads", engine.threads), ("batch", engine.batch)] {

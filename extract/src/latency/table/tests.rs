@@ -14,7 +14,7 @@ pub(crate) fn made_up(space: &SearchSpace) -> LatencyTable {
         let us = 1.0 + macs / 5000.0 * (1.0 + hash / 1000.0);
         Row {
             us,
-            interval_us: Some([us / 1.016, 1.016 * us]),
+            interval_us: Some([0.99 * us, 1.02 * us]),
             typical_us: 1.5 * us,
             mad_us: 0.1,
             samples: 500,

@@ -252,10 +252,10 @@ fn on_tiny_no_run_misses_the_best_of_all() {
 fn coarse(space: &SearchSpace, units: f64) -> CostIndex {
     let table = made_up_table(space);
     let largest = space.lower(&sampler::largest(space)).expect("legal");
-    let sum: f64 = largest.iter().map(|layer| table.layer(layer).expect("covered").median_us).sum();
+    let sum: f64 = largest.iter().map(|layer| table.layer(layer).expect("covered").us).sum();
     let whole = |row: &Row| {
-        let median_us = (row.median_us / sum * units).round().max(1.0);
-        Row { median_us, low_us: median_us, high_us: median_us, ..*row }
+        let us = (row.us / sum * units).round().max(1.0);
+        Row { us, interval_us: Some([us, us]), ..*row }
     };
     let rows = table.rows().iter().map(|(key, row)| (key.clone(), whole(row))).collect();
     let (device, engine) = (table.device.clone(), table.engine.clone());
