@@ -77,8 +77,7 @@ fn too_far(
 ) -> Option<String> {
     let differences = of_network(space, arch, gpu, Kernels::detect()).expect("it runs");
     for ((what, apart), bound) in differences.iter().zip(bounds) {
-        // not `>`, which a NaN passes
-        if !(*apart <= bound) {
+        if *apart > bound || apart.is_nan() {
             return Some(format!("{arch}: {what} {apart:.1e} apart, at most {bound:.0e} wanted"));
         }
     }
