@@ -213,8 +213,8 @@ impl<'a> Folded<'a> {
     }
 }
 
-/// What visits say of one subject; `None` if they hold nothing that goes together. Those of a processor that was faster
-/// than usual for a moment have no part in the fast mode, unless there are no others.
+/// The measurement that visits of one subject give; `None` if they hold no samples of one kind. Visits of a processor that
+/// was faster than usual for a moment have no part in the fast mode, unless there are no others.
 pub fn measurement(session: &str, visits: &[(&Visit, State)], asked: f64) -> Option<Measurement> {
     let watched = visits.iter().any(|(visit, _)| visit.sentinel_us.is_some());
     let in_place = matches!(visits.first()?.0.samples, Samples::InPlace(_));

@@ -39,7 +39,7 @@ pub struct Validation {
     pub within_noise: f64,
     /// Mean absolute error relative to the measurement.
     pub mape: f64,
-    /// The same of the plain sums.
+    /// Mean absolute error of the plain sums, relative to the measurement.
     pub mape_of_sums: f64,
     /// Spearman's rank correlation of predictions and measurements.
     pub spearman: f64,
