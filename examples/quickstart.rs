@@ -9,7 +9,7 @@ use extract::accuracy::{AccuracyEstimator, FitConfig};
 use extract::export::{NormStatistics, Request, export};
 use extract::latency::{
     Bench, Conditions, DeviceFacts, Engine, LatencyModel, LatencyTable, MeasureConfig, MonotonicStopwatch,
-    NativeEngine, Plan, RowsLog, Session, carry_out, compare,
+    NativeEngine, Plan, Row, RowsLog, Session, carry_out, compare,
 };
 use extract::search::{
     Candidate, CostIndex, Limits, Problem, SearchConfig, ValidationPlan, search_validated,
@@ -91,12 +91,19 @@ fn quickstart() -> anyhow::Result<()> {
     let config = (&MeasureConfig { budget: CHECKING, ..MeasureConfig::default() }, Session::default());
     let whole = compare((&table, &space), &archs, &mut bench, config, &mut |_| (), &stop)?;
 
-    let (predicted, limit) = (found.latency_ms.unwrap_or_default(), 0.5e-3 * slowest);
-    let took = whole.networks[0].took;
-    let measured = took.us / 1e3;
     println!("sub-network   {arch}\n{:<14}{:>10} {:>10}", "", "predicted", "measured");
     println!("{:<14}{:>9.2}% {:>9.2}%", "val top-1", 100.0 * found.accuracy, 100.0 * top1);
     println!("{:<14}{:>10} {:>9.2}%  (chosen without these images)", "test top-1", "", 100.0 * test.top1());
+    report_latency(&table, found.latency_ms.unwrap_or_default(), 0.5e-3 * slowest, &whole.networks[0].took);
+    println!("verified      {} images, logits equal bit for bit", exported.verification.inputs);
+    classify(&folder.join("model"), dataset, kernels)?;
+    println!("files         {}", folder.display());
+    Ok(())
+}
+
+/// The latency that was predicted and the one that was measured, in milliseconds, and how steady the machine was.
+fn report_latency(table: &LatencyTable, predicted: f64, limit: f64, took: &Row) {
+    let measured = took.us / 1e3;
     println!("{:<14}{predicted:>10.4} {measured:>10.4}  (limit {limit:.4})", "latency ms");
     let verdict = match (took.accepted, measured <= limit) {
         (false, _) => "not known: the machine was too disturbed to tell",
@@ -109,10 +116,6 @@ fn quickstart() -> anyhow::Result<()> {
     println!(
         "limit         {verdict}; machine undisturbed {share:.0} % of the time (typical: {typical:.4} ms)"
     );
-    println!("verified      {} images, logits equal bit for bit", exported.verification.inputs);
-    classify(&folder.join("model"), dataset, kernels)?;
-    println!("files         {}", folder.display());
-    Ok(())
 }
 
 /// Most time for measuring layers and sub-networks, of which half is spent in any case, and the one that was found.
