@@ -18,6 +18,8 @@ pub(crate) enum Purpose {
     Measure = 5,
     /// Candidates of a search.
     Search = 6,
+    /// Chains of a search.
+    Annealing = 7,
 }
 
 /// The generator of one purpose under a user's seed.

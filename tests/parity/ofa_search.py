@@ -8,6 +8,10 @@ Both search with the same predictor and the same latency tables (DIR/note10_160_
 192, 208 and 224), two threads each, one after the other. `ofa`'s finder runs as its tutorial sets it: 500 generations of
 100. Its tables are read here, for its own reader calls yaml.load without a Loader, which PyYAML has refused since 6.0.
 Needs torch, numpy, PyYAML and `ofa`; CI does not run it. Run it on a quiet machine.
+
+    python ofa_search.py --tools ../../target/release … --beside OLD/target/release --our-seeds 10
+
+compares two builds of `extract` instead, which take turns seed by seed, at six latency limits; it needs none of those.
 """
 
 import argparse
@@ -24,22 +28,19 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
-import numpy as np
-import torch
-import yaml
-from ofa.tutorial.accuracy_predictor import AccuracyPredictor
-from ofa.tutorial.evolution_finder import EvolutionFinder
-from ofa.tutorial.latency_table import LatencyEstimator
-
 SIZES = [160, 176, 192, 208, 224]
 LIMIT_MS = 25
 GENERATIONS, POPULATION = 500, 100
+LIMITS_MS = 15, 20, 25, 35, 45, 60
 
 
 class Tables:
     """The tutorial's latency of a sample, by its own look-up."""
 
     def __init__(self, folder):
+        import yaml
+        from ofa.tutorial.latency_table import LatencyEstimator
+
         self.tables = {}
         for size in SIZES:
             table = LatencyEstimator.__new__(LatencyEstimator)
@@ -51,6 +52,12 @@ class Tables:
 
 
 def theirs(arguments):
+    import numpy as np
+    import torch
+    from ofa.tutorial.accuracy_predictor import AccuracyPredictor
+    from ofa.tutorial.evolution_finder import EvolutionFinder
+
+    torch.set_num_threads(2)
     predictor = AccuracyPredictor(pretrained=False, device="cpu")
     predictor.model.load_state_dict(torch.load(arguments.predictor, map_location="cpu"))
     tables, runs = Tables(arguments.tables), []
@@ -67,16 +74,16 @@ def theirs(arguments):
     return runs
 
 
-def ours(arguments, folder, extra=(), limit=LIMIT_MS):
+def ours(arguments, folder, extra=(), limit=LIMIT_MS, tools=None, seeds=None):
     estimator, table = folder / "estimator.safetensors", folder / "table.json"
-    extract = arguments.tools / "extract"
+    extract = (tools or arguments.tools) / "extract"
     space = ["--space", "ofa-mbv3-w1.2"]
     files = [arguments.tables / f"note10_{size}_lookup_table.yaml" for size in SIZES]
     quiet = dict(check=True, capture_output=True, text=True)
     subprocess.run([extract, "import", "predictor", arguments.predictor, *space, "--out", estimator], **quiet)
     subprocess.run([extract, "import", "table", *files, "--out", table], **quiet)
     runs = []
-    for seed in range(arguments.our_seeds):
+    for seed in range(arguments.our_seeds) if seeds is None else seeds:
         command = [extract, "search", *space, "--resolutions", ",".join(map(str, SIZES)), "--estimator", estimator]
         command += ["--latency-table", table, "--max-latency", f"{limit}ms", "--seed", seed, "--threads", 2]
         command += ["--out", folder / "found.json", "--quiet", "--json", *extra]
@@ -95,6 +102,19 @@ def row(name, runs):
     )
 
 
+def beside(arguments, folder):
+    print("| limit, ms | expected top-1 %, min / median / max: before | now | s, median: before | now |")
+    print("|---|---|---|---|---|")
+    for limit in LIMITS_MS:
+        runs = [[], []]
+        for seed in range(arguments.our_seeds):
+            for tools, run in zip((arguments.beside, arguments.tools), runs):
+                run += ours(arguments, folder, limit=limit, tools=tools, seeds=[seed])
+        (before, then, _), (now, today, _) = (list(zip(*run)) for run in runs)
+        spread = lambda values: f"{min(values):.2f} / {statistics.median(values):.2f} / {max(values):.2f}"
+        print(f"| {limit} | {spread(before)} | {spread(now)} | {statistics.median(then):.2f} | {statistics.median(today):.2f} |")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tools", type=Path, required=True)
@@ -102,8 +122,11 @@ def main():
     parser.add_argument("--tables", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--our-seeds", type=int, default=50)
+    parser.add_argument("--beside", type=Path, help="another build's folder of binaries, to take turns with")
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
+    if arguments.beside:
+        with tempfile.TemporaryDirectory() as folder:
+            return beside(arguments, Path(folder))
     print("| search | seeds | expected top-1 %, min / median / max | s, median | s, max | candidates | a second |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:

@@ -163,6 +163,15 @@ impl AccuracyEstimator {
     pub fn predict_encoded(&self, encoded: &Encoded) -> Result<Vec<f32>> {
         self.network.predict(encoded)
     }
+
+    /// The derivatives of [`AccuracyEstimator::predict_encoded`] by the encoder's features: one row of all of them for
+    /// each sub-network.
+    ///
+    /// # Errors
+    /// If a feature is not among the encoder's.
+    pub fn slopes(&self, encoded: &Encoded) -> Result<Vec<f32>> {
+        self.network.slopes(encoded)
+    }
 }
 
 #[cfg(test)]

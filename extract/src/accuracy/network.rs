@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use supernet::kernels::{Kernels, PackedWeight};
 use supernet::space::Activation;
@@ -53,6 +53,8 @@ pub(super) struct Network {
     first: Vec<f32>,
     first_bias: Vec<f32>,
     middle: Arc<[Middle]>,
+    /// The way back, for slopes: the transposed weights of the layers between, and the first layer's, `[inputs, outputs]`.
+    back: Arc<[Middle]>,
     kernels: Kernels,
 }
 
@@ -87,8 +89,15 @@ impl Network {
             let bias = Tensor::from_slice(&layer.bias, layer.outputs(), &Device::Cpu)?;
             Ok(Middle { weight: kernels.pack(&weight)?, bias })
         };
-        let middle = layers[between].iter().map(pack).collect::<candle_core::Result<_>>()?;
-        Ok(Self { layers, mean, first, first_bias, middle, kernels })
+        let middle = layers[between.clone()].iter().map(pack).collect::<candle_core::Result<_>>()?;
+        let transposed = |layer: &Dense| {
+            let (outputs, inputs) = (layer.outputs(), layer.inputs());
+            let weight = Tensor::from_slice(&layer.weight, (outputs, inputs), &Device::Cpu)?;
+            let bias = Tensor::zeros(inputs, DType::F32, &Device::Cpu)?;
+            Ok(Middle { weight: kernels.pack(&weight.t()?.contiguous()?)?, bias })
+        };
+        let back = layers[..between.end].iter().map(transposed).collect::<candle_core::Result<_>>()?;
+        Ok(Self { layers, mean, first, first_bias, middle, back, kernels })
     }
 
     /// One output for each sub-network.
@@ -96,34 +105,96 @@ impl Network {
     /// # Errors
     /// If a feature is none of the first layer's.
     pub fn predict(&self, encoded: &Encoded) -> Result<Vec<f32>> {
-        let inputs = self.layers[0].inputs();
-        if let Some(feature) = encoded.features().iter().find(|feature| **feature as usize >= inputs) {
-            return Err(
-                supernet::Error::invalid("estimator", "feature", format!("below {inputs}"), feature).into()
-            );
-        }
+        self.check(encoded)?;
         let mut outputs = vec![self.mean; encoded.len()];
         let chunks = outputs.par_chunks_mut(CHUNK).enumerate();
         chunks.try_for_each(|(chunk, outputs)| self.predict_chunk(encoded, chunk * CHUNK, outputs))?;
         Ok(outputs)
     }
 
-    /// Adds the network's output to the outputs of the sub-networks from `start` on.
-    fn predict_chunk(&self, encoded: &Encoded, start: usize, outputs: &mut [f32]) -> Result<()> {
-        let width = self.first_bias.len();
-        // a product with one column alone would be another kernel, whose sums have another order
-        let rows = outputs.len().max(2);
-        let mut hidden = vec![0.0; rows * width];
-        for (index, sums) in hidden.chunks_exact_mut(width).take(outputs.len()).enumerate() {
-            self.first_layer(encoded.get(start + index), sums);
-        }
+    fn check(&self, encoded: &Encoded) -> Result<()> {
+        let inputs = self.layers[0].inputs();
+        let unknown = encoded.features().iter().find(|feature| **feature as usize >= inputs);
+        unknown.map_or(Ok(()), |feature| {
+            let expected = format!("below {inputs}");
+            Err(supernet::Error::invalid("estimator", "feature", expected, feature).into())
+        })
+    }
+
+    /// The derivatives of the output by the features, one row of all features for each sub-network, where each feature
+    /// that it has is 1 and the others 0. Of a ReLU at 0 it is 0.
+    ///
+    /// # Errors
+    /// If a feature is none of the first layer's.
+    pub fn slopes(&self, encoded: &Encoded) -> Result<Vec<f32>> {
+        self.check(encoded)?;
+        let inputs = self.layers[0].inputs();
+        let mut slopes = vec![0.0; inputs * encoded.len()];
+        let chunks = slopes.par_chunks_mut(CHUNK * inputs).enumerate();
+        chunks.try_for_each(|(chunk, slopes)| self.slopes_chunk(encoded, chunk * CHUNK, slopes))?;
+        Ok(slopes)
+    }
+
+    fn slopes_chunk(&self, encoded: &Encoded, start: usize, slopes: &mut [f32]) -> Result<()> {
         let [first, .., last] = &self.layers[..] else {
-            outputs.iter_mut().zip(hidden.chunks_exact(width)).for_each(|(output, sums)| *output += sums[0]);
+            slopes
+                .chunks_exact_mut(self.layers[0].inputs())
+                .for_each(|row| row.copy_from_slice(&self.layers[0].weight));
             return Ok(());
         };
+        let inputs = first.inputs();
+        let (hidden, rows) = self.hidden(encoded, start, slopes.len() / inputs)?;
+        let mut active = vec![hidden];
+        for Middle { weight, bias } in self.middle.iter() {
+            let before = active.last().expect("it began with one");
+            active.push(self.kernels.product_activated(weight, before, bias, Activation::Relu)?);
+        }
+        let mut back: Option<Vec<f32>> = None;
+        for (layer, active) in self.back.iter().zip(&active).rev() {
+            let active: Vec<f32> = active.contiguous()?.flatten_all()?.to_vec1()?;
+            let mut slope = back.take().unwrap_or_else(|| {
+                last.weight.iter().flat_map(|weight| std::iter::repeat_n(*weight, rows)).collect()
+            });
+            slope
+                .iter_mut()
+                .zip(&active)
+                .for_each(|(slope, value)| *slope = if *value > 0.0 { *slope } else { 0.0 });
+            let slope = Tensor::from_vec(slope, (active.len() / rows, rows), &Device::Cpu)?;
+            let to = self.kernels.product_activated(&layer.weight, &slope, &layer.bias, Activation::None)?;
+            back = Some(to.contiguous()?.flatten_all()?.to_vec1()?);
+        }
+        let back = back.expect("at least one layer before the last");
+        for (row, slopes) in slopes.chunks_exact_mut(inputs).enumerate() {
+            slopes.iter_mut().zip(back.chunks_exact(rows)).for_each(|(slope, of)| *slope = of[row]);
+        }
+        Ok(())
+    }
+
+    /// What the first layer gives for so many sub-networks from `start` on, activated, `[outputs, columns]`, and the number
+    /// of columns, which is at least 2: a product with one column alone would be another kernel, whose sums have another
+    /// order.
+    fn hidden(&self, encoded: &Encoded, start: usize, count: usize) -> Result<(Tensor, usize)> {
+        let (width, rows) = (self.first_bias.len(), count.max(2));
+        let mut hidden = vec![0.0; rows * width];
+        for (index, sums) in hidden.chunks_exact_mut(width).take(count).enumerate() {
+            self.first_layer(encoded.get(start + index), sums);
+        }
         hidden.iter_mut().for_each(|sum| *sum = sum.max(0.0));
         let hidden = Tensor::from_vec(hidden, (rows, width), &Device::Cpu)?;
-        let mut hidden = hidden.narrow(1, 0, first.outputs())?.t()?; // [width, rows]
+        Ok((hidden.narrow(1, 0, self.layers[0].outputs())?.t()?, rows))
+    }
+
+    /// Adds the network's output to the outputs of the sub-networks from `start` on.
+    fn predict_chunk(&self, encoded: &Encoded, start: usize, outputs: &mut [f32]) -> Result<()> {
+        let [_, .., last] = &self.layers[..] else {
+            let mut sums = vec![0.0; self.first_bias.len()];
+            for (index, output) in outputs.iter_mut().enumerate() {
+                self.first_layer(encoded.get(start + index), &mut sums);
+                *output += sums[0];
+            }
+            return Ok(());
+        };
+        let (mut hidden, rows) = self.hidden(encoded, start, outputs.len())?;
         for Middle { weight, bias } in self.middle.iter() {
             hidden = self.kernels.product_activated(weight, &hidden, bias, Activation::Relu)?;
         }
@@ -161,9 +232,13 @@ mod tests {
         Network::new(widths.windows(2).map(layer).collect(), 0.5).expect("sizes fit")
     }
 
-    fn by_definition(network: &Network, features: &[u32]) -> f64 {
+    fn inputs(network: &Network, features: &[u32]) -> Vec<f64> {
         let mut values = vec![0.0; network.layers[0].inputs()];
         features.iter().for_each(|&feature| values[feature as usize] = 1.0);
+        values
+    }
+
+    fn by_definition(network: &Network, mut values: Vec<f64>) -> f64 {
         for (index, layer) in network.layers.iter().enumerate() {
             let row = |output: usize| {
                 let weights = &layer.weight[output * layer.inputs()..][..layer.inputs()];
@@ -195,7 +270,7 @@ mod tests {
             }
             for (index, together) in together.into_iter().enumerate().step_by(7) {
                 let features = active.get(index);
-                let exact = by_definition(&network, features);
+                let exact = by_definition(&network, inputs(&network, features));
                 assert!((f64::from(together) - exact).abs() < 1e-4 * exact.abs().max(1.0));
                 for company in 1..4 {
                     let mut few = Encoded::default();
@@ -205,9 +280,44 @@ mod tests {
             }
         }
         let network = random(&[3, 1], &mut rng);
+        assert!(network.slopes(&Encoded::default()).expect("nothing").is_empty());
         assert!(network.predict(&Encoded::default()).expect("nothing").is_empty());
         let mut wrong = Encoded::default();
         wrong.push([3]);
         assert!(network.predict(&wrong).expect_err("no such feature").to_string().contains("below 3"));
+    }
+
+    /// Central differences in f64; between two kinks of the activations they are exact.
+    #[test]
+    fn slopes_are_the_derivatives_and_do_not_depend_on_company() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        for widths in [&[7, 1][..], &[7, 5, 1], &[9, 40, 30, 1], &[54, 100, 100, 100, 1]] {
+            let network = random(widths, &mut rng);
+            let mut active = Encoded::default();
+            for _ in 0..CHUNK + 5 {
+                let features: Vec<u32> = (0..widths[0] as u32).filter(|_| rng.random_bool(0.3)).collect();
+                active.push(features);
+            }
+            let slopes = network.slopes(&active).expect("sizes fit");
+            assert_eq!(slopes.len(), active.len() * widths[0]);
+            for (index, slopes) in slopes.chunks_exact(widths[0]).enumerate().step_by(39) {
+                let at = inputs(&network, active.get(index));
+                let largest = slopes.iter().fold(0.0f32, |most, slope| most.max(slope.abs()));
+                for (feature, slope) in slopes.iter().enumerate() {
+                    let moved = |by: f64| {
+                        let mut values = at.clone();
+                        values[feature] += by;
+                        by_definition(&network, values)
+                    };
+                    let exact = (moved(1e-7) - moved(-1e-7)) / 2e-7;
+                    assert!((f64::from(*slope) - exact).abs() < 1e-4 * f64::from(largest), "{slope} {exact}");
+                }
+                let mut alone = Encoded::default();
+                alone.push(active.get(index).iter().copied());
+                assert_eq!(network.slopes(&alone).expect("sizes fit"), slopes);
+            }
+            active.push([widths[0] as u32]);
+            assert!(network.slopes(&active).expect_err("no such feature").to_string().contains("below"));
+        }
     }
 }

@@ -9,6 +9,7 @@ use supernet::space::{preset, sampler};
 
 use super::cross_validation::Recipe;
 use super::fit::Rows;
+use super::network::Dense;
 use super::*;
 
 /// Rows of a made-up accuracy: a gain for each feature, `curve` for what does not add up, and noise.
@@ -39,6 +40,28 @@ pub(crate) fn made_up(space: &SearchSpace, count: usize, curve: f64, noise: f64)
 
 fn space() -> SearchSpace {
     preset("fashion").expect("a preset")
+}
+
+/// A perceptron that was never fitted: hills and valleys of a few per cent.
+pub(crate) fn never_fitted(space: &SearchSpace, seed: u64) -> AccuracyEstimator {
+    let (encoder, mut rng) = (Encoder::new(space), ChaCha8Rng::seed_from_u64(seed));
+    let mut layer = |inputs: usize, outputs: usize, scale: f32| {
+        let mut draw =
+            |len: usize| (0..len).map(|_| scale * rng.random_range(-1.0f32..1.0)).collect::<Vec<_>>();
+        Dense { weight: draw(inputs * outputs), bias: draw(outputs) }
+    };
+    // as He et al. 2015 begin, three times as steep at first: choices then bend each other
+    let layers =
+        vec![layer(encoder.len(), 96, 1.0), layer(96, 96, 0.25), layer(96, 96, 0.25), layer(96, 1, 0.02)];
+    let network = Network::new(layers, 0.7).expect("sizes fit");
+    let imported = Imported {
+        kind: OfaPredictor::Tutorial,
+        file: "none".to_string(),
+        blake3: "none".to_string(),
+        resolutions: space.resolutions().to_vec(),
+        per_cent: false,
+    };
+    AccuracyEstimator { encoder, network, model: Model::Mlp, origin: Origin::Imported(imported) }
 }
 
 /// Quick, for tests of everything but the quality.

@@ -5,7 +5,7 @@
 //! sum of what they gain alone, and only the most promising sums are looked at.
 
 use super::constraint::{Limits, Quantity};
-use super::genes::{Gene, Genome, Move};
+use super::genes::{Gene, GeneFeatures, Genome, Move};
 use super::index::{CostIndex, Costs};
 use super::known::{Rows, Scored};
 
@@ -18,6 +18,13 @@ pub(super) struct Worth {
 impl Worth {
     pub fn new(genome: &Genome) -> Self {
         Self { values: vec![0.0; genome.values()] }
+    }
+
+    /// What each value adds by the objective's slopes, more or less.
+    pub fn of_slopes(features: &GeneFeatures, slopes: &[f32]) -> Self {
+        let values =
+            features.of_values().map(|features| features.map(|feature| slopes[feature as usize]).sum());
+        Self { values: values.collect() }
     }
 
     /// Learns from all neighbours of a sub-network. What a step to another depth gains is the sum of what its blocks do.
@@ -59,17 +66,18 @@ impl Worth {
 
 /// A step with what it changes.
 #[derive(Clone, Copy, Debug)]
-struct Step {
-    step: Move,
-    gain: f32,
+pub(super) struct Step {
+    pub step: Move,
+    pub gain: f32,
     /// By how much each limited quantity grows, as a share of its limit.
-    costs: [f32; Quantity::ALL.len()],
+    pub costs: [f32; Quantity::ALL.len()],
     /// Their sum.
-    cost: f32,
+    pub cost: f32,
 }
 
 /// What is limited, and how much of it is left, as shares of the limits.
-struct Room {
+#[derive(Clone, Debug)]
+pub(super) struct Room {
     quantities: Vec<(usize, Quantity, f64)>,
     left: [f32; Quantity::ALL.len()],
 }
@@ -88,7 +96,7 @@ impl Room {
 
     /// Whether steps that cost so much together seem to fit; the exact costs are asked for when they are made. Memory
     /// is the greatest of the blocks' and no sum, so it is left to that.
-    fn holds(&self, costs: impl Fn(usize) -> f32) -> bool {
+    pub fn holds(&self, costs: impl Fn(usize) -> f32) -> bool {
         let fits = |&(place, quantity, _): &(usize, Quantity, f64)| {
             quantity == Quantity::Memory || costs(place) <= self.left[place]
         };
@@ -114,7 +122,7 @@ const HALVINGS: usize = 6;
 
 impl Place<'_> {
     /// All steps but those that change one of the genes in `locked`.
-    fn steps(&self, locked: &[bool]) -> (Vec<Step>, Room) {
+    pub fn steps(&self, locked: &[bool]) -> (Vec<Step>, Room) {
         let genome = self.index.genome();
         let mut moves = Vec::new();
         genome.moves(self.genes, &mut moves);
@@ -123,12 +131,14 @@ impl Place<'_> {
         let room = Room::new(self.limits, &from);
         let mut genes = self.genes.to_vec();
         let step = |step: Move| {
-            genes.copy_from_slice(self.genes);
-            step.apply(&mut genes);
-            let to = self.index.costs_of(&genes);
             let mut costs = [0.0; Quantity::ALL.len()];
             for &(place, quantity, limit) in &room.quantities {
-                costs[place] = ((to.of(quantity) - from.of(quantity)) / limit) as f32;
+                let added = self.index.added(self.genes, step, quantity).unwrap_or_else(|| {
+                    genes.copy_from_slice(self.genes);
+                    step.apply(&mut genes);
+                    self.index.costs_of(&genes).of(quantity) - from.of(quantity)
+                });
+                costs[place] = (added / limit) as f32;
             }
             let gain = self.worth.gain(genome, self.genes, step);
             Step { step, gain, costs, cost: costs.iter().sum() }

@@ -1,6 +1,7 @@
-//! Search by climbers: each goes from a sub-network to the best of its neighbours, of pairs of steps and of longer jumps,
-//! until nothing there is better; then it starts anew from a mutation or a mixture of the best that were found (a memetic
-//! search, Moscato 1989, with Once-for-All's mutations and crossovers).
+//! The search as a whole: chains of random steps, where the objective has slopes ([`super::anneal`]), then climbers. Each
+//! goes from a sub-network to the best of its neighbours, of pairs of steps and of longer jumps, until nothing there is
+//! better; then it starts anew from a mutation or a mixture of the best that were found (a memetic search, Moscato 1989,
+//! with Once-for-All's mutations and crossovers).
 //!
 //! What is found keeps the limits: a start that does not is changed where it costs most for what it gains, else led
 //! towards a feasible one gene by gene, instead of being drawn again. Work is bounded by a number of candidates. What is
@@ -15,6 +16,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use super::anneal::{Problem, anneal};
 use super::climb::{Place, Worth};
 use super::constraint::Limits;
 use super::genes::{Gene, GeneFeatures, Genome, hash};
@@ -33,9 +35,11 @@ pub struct SearchConfig {
     pub seed: u64,
     /// Sub-networks that climb side by side: 8, so that a round of them is work for several threads.
     pub population: usize,
-    /// Candidates after which no further round begins: 36,000; Once-for-All's search looks at 50,000 (500 generations of
+    /// Candidates after which no further round begins: 60,000; Once-for-All's search looks at 50,000 (500 generations of
     /// 100, Cai et al. 2020).
     pub candidates: usize,
+    /// Share of those by annealing, before the climbs, where the objective has slopes: .9.
+    pub annealed: f64,
     /// Ends of climbs, the best ones, that others begin at: 16.
     pub parents: usize,
     /// Share of those by mutation, the others by crossover: .5 (Cai et al. 2020).
@@ -57,7 +61,8 @@ impl Default for SearchConfig {
         Self {
             seed: 0,
             population: 8,
-            candidates: 36_000,
+            candidates: 60_000,
+            annealed: 0.9,
             parents: 16,
             mutated: 0.5,
             gene_probability: 0.3,
@@ -70,7 +75,12 @@ impl Default for SearchConfig {
 
 impl SearchConfig {
     fn check(&self) -> Result<()> {
-        for (field, share) in [("mutated", self.mutated), ("gene_probability", self.gene_probability)] {
+        let shares = [
+            ("annealed", self.annealed),
+            ("mutated", self.mutated),
+            ("gene_probability", self.gene_probability),
+        ];
+        for (field, share) in shares {
             if !(0.0..=1.0).contains(&share) {
                 return Err(supernet::Error::invalid("search", field, "a share from 0 to 1", share).into());
             }
@@ -165,9 +175,17 @@ pub fn evolve(
     limits.check_each(index)?;
     let features = GeneFeatures::new(index.genome(), index.space(), estimator.encoder());
     let features = features.expect("the estimator has the space's resolutions");
-    let mut search = Search::new(index, Known::new(index, estimator, features, limits), config, stop);
-    let starts = start::starts(index, limits)?;
-    search.climb_from(starts, limits, config.candidates)?;
+    let mut search = Search::new(index, Known::new(index, estimator, features.clone(), limits), config, stop);
+    let mut starts = start::starts(index, limits)?;
+    let problem = Problem { index, limits, objective: estimator, features: &features };
+    let annealed = (config.annealed * config.candidates as f64) as usize;
+    let stopped = || stop.load(atomic::Ordering::Relaxed);
+    if let Some(met) = anneal(&mut search.known, problem, (&starts, annealed), config.seed, stopped)? {
+        starts = met;
+        starts.truncate(config.population);
+    }
+    let left = config.candidates.saturating_sub(search.known.count());
+    search.climb_from(starts, limits, left)?;
     if config.front_limits > 0 {
         search.explore_front(limits)?;
         search.look_around_front()?;

@@ -118,6 +118,12 @@ impl Genome {
         self.values[gene] + usize::from(value)
     }
 
+    /// The stage and position of a block's gene; `None` for a width and the resolution.
+    pub fn block(&self, gene: usize) -> Option<(usize, usize)> {
+        let stage = self.stages.iter().position(|stage| gene < stage.blocks + stage.places())?;
+        Some((stage, gene.checked_sub(self.stages[stage].blocks)?))
+    }
+
     /// Where the resolution's gene lies.
     pub fn resolution(&self) -> usize {
         self.len() - 1
@@ -281,6 +287,7 @@ impl Genome {
 }
 
 /// The encoder's features of each gene's values.
+#[derive(Clone)]
 pub(super) struct GeneFeatures {
     /// Where each gene's values begin.
     starts: Vec<usize>,
@@ -317,6 +324,11 @@ impl GeneFeatures {
     fn push(&mut self, values: impl IntoIterator<Item = [u32; 2]>) {
         self.starts.push(self.features.len());
         self.features.extend(values);
+    }
+
+    /// The features of each value of each gene, in [`Genome::value`]'s order.
+    pub fn of_values(&self) -> impl Iterator<Item = impl Iterator<Item = u32>> {
+        self.features.iter().map(|features| features.iter().copied().filter(|feature| *feature != NO_FEATURE))
     }
 
     /// The features that are 1, in rising order.

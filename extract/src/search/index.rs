@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use supernet::space::{Arch, LayerSpec, SearchSpace, cost};
 
 use super::constraint::Quantity;
-use super::genes::{Gene, Genome};
+use super::genes::{Gene, Genome, Move};
 use crate::error::Result;
 use crate::file::rounded;
 use crate::latency::plan::covering;
@@ -223,9 +223,14 @@ impl CostIndex {
     /// The entry of a block that is there. A stage's later blocks read its own width and lie as if the first one's
     /// width were before them, and so do all of the first stage.
     fn block_entry(&self, genes: &[Gene], stage: usize, position: usize) -> usize {
+        self.block_entry_of(genes, stage, position, genes[self.genome.stages[stage].blocks + position])
+    }
+
+    /// The same for another value of the block's own gene.
+    fn block_entry_of(&self, genes: &[Gene], stage: usize, position: usize, value: Gene) -> usize {
         let genome = &self.genome.stages[stage];
         let before = if position == 0 && stage > 0 { self.width(genes, stage - 1) } else { 0 };
-        let choice = usize::from(genes[genome.blocks + position]) - 1;
+        let choice = usize::from(value) - 1;
         let within = (before * genome.widths + self.width(genes, stage)) * genome.places() + position;
         self.of_resolution(genes) + self.stages[stage].blocks + within * genome.choices() + choice
     }
@@ -273,6 +278,18 @@ impl CostIndex {
             }
         }
         sum
+    }
+
+    /// By how much a step adds to a quantity; `None` where that is no sum of blocks: for a step that changes a width,
+    /// which other blocks cost by, and for memory.
+    pub(super) fn added(&self, genes: &[Gene], step: Move, quantity: Quantity) -> Option<f64> {
+        let (stage, position) = self.genome.block(step.first).filter(|_| quantity != Quantity::Memory)?;
+        let of = |place: usize, value: Gene| match value {
+            0 => 0.0,
+            _ => self.entries[self.block_entry_of(genes, stage, position + place, value)].of(quantity),
+        };
+        let places = genes[step.first..=step.last].iter().enumerate();
+        Some(places.map(|(place, value)| of(place, step.value) - of(place, *value)).sum())
     }
 
     /// The sub-network with the least of a quantity, exactly, and its costs.

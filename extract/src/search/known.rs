@@ -73,7 +73,7 @@ pub(super) struct Point {
 
 /// Keys are hashes already.
 #[derive(Default)]
-struct AsItIs(u64);
+pub(super) struct AsItIs(u64);
 
 impl Hasher for AsItIs {
     fn finish(&self) -> u64 {
@@ -129,6 +129,18 @@ impl<'a> Known<'a> {
     /// The best of all that was looked at and keeps the widest limits, best first.
     pub fn best(&self) -> &[Point] {
         self.best.points()
+    }
+
+    /// Enters rows that keep the limits and were predicted elsewhere.
+    pub fn enter(&mut self, rows: &Rows, accuracies: &[f32]) {
+        for (row, accuracy) in accuracies.iter().enumerate() {
+            let genes = rows.get(row);
+            if self.accuracies.insert(hash(genes), *accuracy).is_none() {
+                let scored = Scored { accuracy: *accuracy, costs: self.index.costs_of(genes) };
+                enter(&mut self.front, genes, scored);
+                self.best.enter(genes, scored);
+            }
+        }
     }
 
     /// Looks at each row: its costs, and its accuracy, which is predicted if it is not known yet.

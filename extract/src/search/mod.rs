@@ -1,5 +1,6 @@
 //! Finds the sub-network with the highest expected accuracy that keeps a device's limits.
 
+mod anneal;
 mod archive;
 mod bound;
 mod climb;

@@ -19,6 +19,15 @@ pub trait Objective: Sync {
     /// If a feature is none of the encoder's.
     fn predict_encoded(&self, encoded: &Encoded) -> Result<Vec<f32>>;
 
+    /// About what each feature would add to each sub-network's value: its derivatives, one row of all the encoder's
+    /// features for each sub-network; `None` where there are none, and a search looks at neighbours instead.
+    ///
+    /// # Errors
+    /// If a feature is none of the encoder's.
+    fn slopes(&self, _encoded: &Encoded) -> Result<Option<Vec<f32>>> {
+        Ok(None)
+    }
+
     /// The space whose sub-networks it knows.
     fn space(&self) -> &SearchSpace {
         self.encoder().space()
@@ -42,6 +51,10 @@ impl Objective for AccuracyEstimator {
 
     fn predict_encoded(&self, encoded: &Encoded) -> Result<Vec<f32>> {
         Self::predict_encoded(self, encoded)
+    }
+
+    fn slopes(&self, encoded: &Encoded) -> Result<Option<Vec<f32>>> {
+        Self::slopes(self, encoded).map(Some)
     }
 }
 
@@ -86,6 +99,10 @@ const SCALE: f32 = 0.004;
 impl Objective for StandIn {
     fn encoder(&self) -> &Encoder {
         &self.encoder
+    }
+
+    fn slopes(&self, encoded: &Encoded) -> Result<Option<Vec<f32>>> {
+        Ok(Some(self.gains.repeat(encoded.len())))
     }
 
     fn predict_encoded(&self, encoded: &Encoded) -> Result<Vec<f32>> {
