@@ -14,6 +14,7 @@ mod golden;
 mod gradients;
 mod kills;
 mod measure;
+mod memory;
 mod ofa_configs;
 mod ofa_tables;
 mod onnx;
