@@ -13,7 +13,7 @@ use supernet::kernels::Kernels;
 use supernet::model_folder::{ModelConfig, ModelFolder, StatisticsOrigin, weights_path};
 use supernet::nn::{FoldedNetwork, Network, Pass, Source, Statistics};
 use supernet::random::rng_for;
-use supernet::space::LayerSpec;
+use supernet::space::{LayerSpec, cost};
 
 use super::formats::{self, ONNX_MODEL};
 use super::onnx_file::{OnnxFile, OnnxVerification};
@@ -91,7 +91,7 @@ pub fn verify(
     let batches = batches(&model, dataset)?;
     let (mut verification, logits) = compare_logits(&model, &elastic, &batches, kernels, &failed)?;
     if let Some(onnx) = onnx {
-        verification.onnx = Some(onnx.verify(folder, &batches, &logits, runtime)?);
+        verification.onnx = Some(onnx.verify(folder, (&batches, cost(&layers).macs), &logits, runtime)?);
     }
     Ok(verification)
 }
