@@ -42,7 +42,7 @@ fn space() -> SearchSpace {
     preset("fashion").expect("a preset")
 }
 
-/// A perceptron that was never fitted: hills and valleys of a few per cent.
+/// A perceptron that was never fitted: hills and valleys, at values of no meaning.
 pub(crate) fn never_fitted(space: &SearchSpace, seed: u64) -> AccuracyEstimator {
     let (encoder, mut rng) = (Encoder::new(space), ChaCha8Rng::seed_from_u64(seed));
     let mut layer = |inputs: usize, outputs: usize, scale: f32| {

@@ -91,7 +91,7 @@ pub fn verify(
     let batches = batches(&model, dataset)?;
     let (mut verification, logits) = compare_logits(&model, &elastic, &batches, kernels, &failed)?;
     if let Some(onnx) = onnx {
-        verification.onnx = Some(onnx.verify(folder, (&batches, cost(&layers).macs), &logits, runtime)?);
+        verification.onnx = Some(onnx.verify(folder, &batches, cost(&layers).macs, &logits, runtime)?);
     }
     Ok(verification)
 }

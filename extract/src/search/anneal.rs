@@ -19,7 +19,7 @@ use super::climb::{Place, Room, Step, Worth};
 use super::constraint::Limits;
 use super::genes::{Gene, GeneFeatures, hash};
 use super::index::CostIndex;
-use super::known::{AsItIs, Known, Rows};
+use super::known::{AsItIs, Known, Rows, Scored};
 use super::objective::Objective;
 use crate::encode::Encoded;
 use crate::error::Result;
@@ -28,8 +28,9 @@ use crate::rng::{Purpose, rng};
 /// Groups of chains, each of which one thread looks after between two draws.
 const GROUPS: u64 = 2;
 /// Chains of a group, at least and at most; what they propose is one product for a predictor. Fewer candidates are shared
-/// by fewer chains, for a chain needs time.
+/// by fewer chains.
 const CHAINS: [usize; 2] = [8, 48];
+/// Rounds that a chain should have, proposals all of them.
 const ROUNDS: usize = 500;
 /// Rounds in all, below which nothing is gained.
 const LEAST_ROUNDS: usize = 100;
@@ -140,6 +141,11 @@ impl Chain {
     }
 }
 
+/// The generator of a group, or of what is drawn for all, which is 0.
+fn generator(seed: u64, of: u64) -> ChaCha8Rng {
+    rng(seed.wrapping_mul(GROUPS + 1).wrapping_add(of), Purpose::Annealing)
+}
+
 /// Chains that one thread looks after.
 struct Group<'a> {
     problem: Problem<'a>,
@@ -155,7 +161,20 @@ struct Group<'a> {
 /// A chain's place, and where it may go.
 type Proposal = (usize, u64, Vec<Gene>);
 
-impl Group<'_> {
+impl<'a> Group<'a> {
+    fn new(problem: Problem<'a>, chains: Vec<Chain>, rng: ChaCha8Rng) -> Self {
+        let (accuracies, met) = (HashMap::default(), Rows::new(problem.index.genome().len()));
+        Self {
+            problem,
+            chains,
+            rng,
+            accuracies,
+            met,
+            met_accuracies: Vec::new(),
+            encoded: Encoded::default(),
+        }
+    }
+
     /// A round at each temperature.
     fn phase(&mut self, temperatures: &[f64], stopped: &(impl Fn() -> bool + Sync)) -> Result<()> {
         self.chains.iter_mut().for_each(|chain| chain.weigh(temperatures[0]));
@@ -234,12 +253,13 @@ impl Group<'_> {
 }
 
 /// The best that each chain met, best first, after about so many candidates; `None` if these are too few, or the objective
-/// has no slopes or the same ones everywhere, so that climbs find what is best. Chains
-/// begin at `starts`, as many at each; what is predicted is entered in `known`.
+/// has no slopes or the same ones everywhere, so that climbs find what is best. Chains begin at `starts`, as many at each;
+/// what is predicted is entered in `known`.
 pub(super) fn anneal(
     known: &mut Known<'_>,
     problem: Problem<'_>,
-    (starts, candidates): (&[Vec<Gene>], usize),
+    starts: &[Vec<Gene>],
+    candidates: usize,
     seed: u64,
     stopped: impl Fn() -> bool + Sync,
 ) -> Result<Option<Vec<Vec<Gene>>>> {
@@ -248,28 +268,12 @@ pub(super) fn anneal(
     if rounds * PHASES < LEAST_ROUNDS {
         return Ok(None);
     }
-    let mut rng = rng(seed.wrapping_mul(GROUPS + 1), Purpose::Annealing);
+    let mut rng = generator(seed, 0);
     let Some(states) = begin(known, &problem, starts, &mut rng)? else { return Ok(None) };
-    let squares = states.iter().flat_map(|chain| chain.steps.iter().map(|step| f64::from(step.gain).powi(2)));
-    let (sum, count) = squares.fold((0.0, 0.0), |(sum, count), square| (sum + square, count + 1.0));
-    if sum == 0.0 {
-        return Ok(None);
-    }
-    let unit = f64::sqrt(sum / count);
-    let group = |group: u64| Group {
-        problem,
-        chains: states
-            .iter()
-            .cycle()
-            .skip(group as usize * size % states.len())
-            .take(size)
-            .cloned()
-            .collect(),
-        rng: crate::rng::rng(seed.wrapping_mul(GROUPS + 1).wrapping_add(1 + group), Purpose::Annealing),
-        accuracies: HashMap::default(),
-        met: Rows::new(problem.index.genome().len()),
-        met_accuracies: Vec::new(),
-        encoded: Encoded::default(),
+    let Some(unit) = unit(&states) else { return Ok(None) };
+    let group = |group: u64| {
+        let begun = states.iter().cycle().skip(group as usize * size % states.len()).take(size);
+        Group::new(problem, begun.cloned().collect(), generator(seed, 1 + group))
     };
     let mut groups: Vec<Group> = (0..GROUPS).map(group).collect();
     let temperature = |round: usize| {
@@ -298,6 +302,13 @@ pub(super) fn anneal(
     Ok(Some(best.into_iter().map(|(genes, _)| genes).collect()))
 }
 
+/// What steps gain or lose from where chains begin: the root of the mean square; `None` if all gain nothing.
+fn unit(chains: &[Chain]) -> Option<f64> {
+    let squares = chains.iter().flat_map(|chain| chain.steps.iter().map(|step| f64::from(step.gain).powi(2)));
+    let (sum, count) = squares.fold((0.0, 0.0), |(sum, count), square| (sum + square, count + 1.0));
+    (sum != 0.0).then(|| f64::sqrt(sum / count))
+}
+
 /// A chain at each start.
 fn begin(
     known: &mut Known<'_>,
@@ -323,7 +334,7 @@ fn begin(
         return Ok(None);
     }
     known.look(&rows, &mut scores)?;
-    let chain = |((genes, scored), slopes): ((&Vec<Gene>, &super::known::Scored), _)| {
+    let chain = |((genes, scored), slopes): ((&Vec<Gene>, &Scored), _)| {
         let (steps, room) = problem.steps(genes, slopes);
         let (genes, accuracy) = (genes.clone(), scored.accuracy);
         Chain {

@@ -180,7 +180,7 @@ pub fn evolve(
     let problem = Problem { index, limits, objective: estimator, features: &features };
     let annealed = (config.annealed * config.candidates as f64) as usize;
     let stopped = || stop.load(atomic::Ordering::Relaxed);
-    if let Some(met) = anneal(&mut search.known, problem, (&starts, annealed), config.seed, stopped)? {
+    if let Some(met) = anneal(&mut search.known, problem, &starts, annealed, config.seed, stopped)? {
         starts = met;
         starts.truncate(config.population);
     }

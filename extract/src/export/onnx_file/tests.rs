@@ -79,7 +79,7 @@ impl Sample {
     fn verify(&self, bytes: &[u8]) -> Result<OnnxVerification> {
         let folder = Path::new("some-folder");
         let file = OnnxFile::from_bytes(folder, &self.model, bytes.to_vec())?;
-        file.verify(folder, (std::slice::from_ref(&self.images), 0), std::slice::from_ref(&self.logits), None)
+        file.verify(folder, std::slice::from_ref(&self.images), 0, std::slice::from_ref(&self.logits), None)
     }
 
     /// Whether running the bytes, with nothing to compare them with, finds a fault.
@@ -99,7 +99,7 @@ fn a_large_network_is_interpreted_on_the_first_images_only() {
     let (batches, logits) =
         ([case.images.clone(), case.images.clone()], [case.logits.clone(), case.logits.clone()]);
     for (macs, inputs) in [(0, 4), (MOST_MACS / 4, 4), (MOST_MACS / 4 + 1, 2), (u64::MAX, 2)] {
-        let verification = file.verify(Path::new("x"), (&batches, macs), &logits, None).expect("equal");
+        let verification = file.verify(Path::new("x"), &batches, macs, &logits, None).expect("equal");
         assert_eq!(verification.inputs, inputs, "{macs}");
     }
 }

@@ -408,10 +408,16 @@ fn worst_and_best(
     (worst, found.into_iter().chain([find(1000, wide, usize::MAX)]).fold(worst, f64::max))
 }
 
-/// Two rugged objectives over 10^19 sub-networks, at latency shares of .3 and .7.
-fn rugged_problems(check: impl Fn(&str, f64, &CostIndex, &dyn Objective, &Limits)) {
+/// A space of 10^19 sub-networks.
+fn vast() -> (SearchSpace, CostIndex) {
     let space = preset("ofa-mbv3-w1.0").expect("a preset").at_resolutions(&[160, 192, 224]).expect("listed");
     let index = CostIndex::new(&space, &made_up_table(&space)).expect("covered");
+    (space, index)
+}
+
+/// Two rugged objectives at latency shares of .3 and .7.
+fn rugged_problems(check: impl Fn(&str, f64, &CostIndex, &dyn Objective, &Limits)) {
+    let (space, index) = vast();
     let (pairs, perceptron) = (Rugged::new(&space, 5, 1.0), never_fitted(&space, 5));
     for share in [0.3, 0.7] {
         check("pairs", share, &index, &pairs, &limit(&index, share));
@@ -422,8 +428,7 @@ fn rugged_problems(check: impl Fn(&str, f64, &CostIndex, &dyn Objective, &Limits
 /// The figures at length are in docs/BENCHMARKS.md.
 #[test]
 fn on_a_rugged_objective_slopes_lead_every_seed_to_the_best() {
-    let space = preset("ofa-mbv3-w1.0").expect("a preset").at_resolutions(&[160, 192, 224]).expect("listed");
-    let index = CostIndex::new(&space, &made_up_table(&space)).expect("covered");
+    let (space, index) = vast();
     let (perceptron, limits) = (never_fitted(&space, 5), limit(&index, 0.7));
     let find = |objective: &dyn Objective, seed: u64| {
         let config = SearchConfig { seed, ..SearchConfig::default() };
@@ -443,7 +448,7 @@ fn on_a_rugged_objective_slopes_lead_every_seed_to_the_best() {
 }
 
 #[test]
-#[ignore = "takes minutes: cargo test --release -p extract --lib rugged_objectives_at_length -- --ignored --nocapture"]
+#[ignore = "takes minutes: cargo test -p extract --lib rugged_objectives_at_length -- --ignored --nocapture"]
 fn rugged_objectives_at_length() {
     rugged_problems(|name, share, index, objective, limits| {
         for (way, objective) in [("slopes", objective), ("none", &Opaque(objective))] {
