@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use supernet::elastic::{Gradients, Nesting, SharedWeights, SubnetWeights, sort_channels};
+use supernet::elastic::{Gradients, SharedWeights, SubnetWeights, sort_channels};
 use supernet::kernels::Kernels;
 use supernet::nn::{MapSource, Network, Pass, Source, Statistics};
 use supernet::random::rng_for;
-use supernet::space::{Arch, Ratio, SearchSpace, preset, sampler};
-use supernet::train::{Pupil, Target};
+use supernet::space::{Arch, Counts, SearchSpace, preset, sampler};
+use supernet::train::{Plan, Pupil, Recipe, Target};
 
 use crate::common::{assert_close, formula, values};
 
@@ -74,39 +74,89 @@ fn extracted_equals_elastic_bit_for_bit() {
     }
 }
 
+/// Logits with the statistics of the batch.
+fn logits(space: &SearchSpace, weights: &SharedWeights, arch: &Arch) -> Tensor {
+    let pupil = Pupil { space, weights, kernels: Kernels::detect() };
+    pupil.teach(arch, &images(space, arch.resolution, 8)).expect("logits")
+}
+
+/// Weights that differ from others in every value, as training leaves them.
+fn noisy(space: &SearchSpace, weights: &SharedWeights) -> SharedWeights {
+    let noisy = |(name, tensor): (&String, &Tensor)| {
+        let noise = (formula(name, tensor.dims()) * 0.3).expect("a number");
+        (name.clone(), (tensor + noise).expect("same shapes"))
+    };
+    let tensors = weights.tensors().iter().map(noisy).collect();
+    SharedWeights::from_tensors(space, tensors, "test").expect("finite")
+}
+
+/// Corners and random sub-networks of a space.
+fn some_of(space: &SearchSpace) -> Vec<Arch> {
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    let random = (0..12).map(|_| sampler::random(space, &mut rng));
+    [sampler::largest(space), sampler::smallest(space)].into_iter().chain(random).collect()
+}
+
+/// A space whose stages have different expand ratios: 40 channels are a width of the second stage alone.
+fn uneven() -> SearchSpace {
+    let text = preset("tiny").expect("a preset").to_toml();
+    let (first, last) = text.rsplit_once("[[stages]]\n").expect("two stages");
+    SearchSpace::from_toml("uneven", &format!("{first}[[stages]]\nexpand = [2, 2.5]\n{last}"))
+        .expect("a space")
+}
+
 #[test]
 fn sorting_channels_leaves_the_largest_network_as_it_was() {
     let space = preset("fashion").expect("a preset");
     let mut weights = weights(&space);
     let arch = sampler::largest(&space);
-    let images = images(&space, arch.resolution, 8);
-    let logits = |weights: &SharedWeights, arch: &Arch| {
-        let pupil = Pupil { space: &space, weights, kernels: Kernels::detect() };
-        pupil.teach(arch, &images).expect("logits")
-    };
-    let before = logits(&weights, &arch);
-    let narrow: Arch = arch.to_string().replace("e6", "e4").parse().expect("an arch");
-    sort_channels(&space, &mut weights, &Nesting::None).expect("sorted");
-    assert_close("largest, sorted", &logits(&weights, &arch), &before, 1e-5);
+    let before = logits(&space, &weights, &arch);
+    sort_channels(&space, &mut weights, &[]).expect("sorted");
+    assert_close("largest, sorted", &logits(&space, &weights, &arch), &before, 1e-5);
+}
 
-    // The second width phase keeps what is nested: the network of ratio 4 stays as it is, too.
-    let nested = logits(&weights, &narrow);
-    let mut changed = weights.detached().expect("a copy");
-    let bumped = changed.tensors().clone();
-    let noisy = |(name, tensor): (String, Tensor)| {
-        let noise = (formula(&name, tensor.dims()) * 0.3).expect("a number");
-        (name, (tensor + noise).expect("same shapes"))
-    };
-    changed =
-        SharedWeights::from_tensors(&space, bumped.into_iter().map(noisy).collect(), "test").expect("finite");
-    let (before, narrow_before) = (logits(&changed, &arch), logits(&changed, &narrow));
-    sort_channels(&space, &mut changed, &Nesting::Within(vec![Ratio::whole(4), Ratio::whole(6)]))
-        .expect("sorted");
-    assert_close("largest, sorted in groups", &logits(&changed, &arch), &before, 1e-5);
-    assert_close("ratio 4, sorted in groups", &logits(&changed, &narrow), &narrow_before, 1e-5);
-    assert_ne!(values(&nested), values(&narrow_before), "the weights did change between");
-    let name = "blocks.2.conv.point_linear.conv.weight";
-    assert_ne!(values(changed.get(name).expect("there")), values(weights.get(name).expect("there")));
+#[test]
+fn sorting_channels_leaves_what_was_trained_as_it_was() {
+    let per_stage = uneven();
+    for space in
+        [&preset("fashion").expect("a preset"), &preset("tiny-resnet").expect("a preset"), &per_stage]
+    {
+        // every later phase sorts, those of stages' widths too
+        let mut recipe = Recipe::progressive().suited_to(space);
+        for phase in &mut recipe.phases[1..] {
+            phase.sort_channels = true;
+        }
+        let plan = Plan::new(&recipe, 1, 1);
+        for index in 1..plan.phases.len() {
+            let what = format!("{} before {}", space.name(), plan.phases[index].phase.name);
+            let trained = plan.trained_before(space, index);
+            let mut weights = noisy(space, &weights(space));
+            let archs: Vec<Arch> = trained.iter().flat_map(some_of).collect();
+            let before: Vec<Tensor> = archs.iter().map(|arch| logits(space, &weights, arch)).collect();
+            let unsorted = weights.detached().expect("a copy");
+            sort_channels(space, &mut weights, &trained).expect("sorted");
+            for (arch, before) in archs.iter().zip(&before) {
+                assert_close(&format!("{what}: {arch}"), &logits(space, &weights, arch), before, 1e-5);
+            }
+            let moved = |name: &String| values(&weights.tensors()[name]) != values(&unsorted.tensors()[name]);
+            assert!(weights.tensors().keys().any(moved), "{what}: nothing was sorted");
+        }
+    }
+}
+
+#[test]
+fn a_sort_minds_the_widths_of_its_own_stage_alone() {
+    let (space, mut weights) = (uneven(), weights(&uneven()));
+    let trained = space.restricted(Counts { kernel: 9, expand: 1, depth: 9, width: 1 });
+    sort_channels(&space, &mut weights, &[trained]).expect("sorted");
+    // of the first block's 96 channels the next phase uses 64, which must be the most important ones
+    let projection = weights.get("blocks.1.conv.point_linear.conv.weight").expect("there");
+    let columns = projection.flatten_from(1).and_then(|flat| flat.to_vec2::<f32>()).expect("f32"); // [O, I]
+    let norms: Vec<f32> = (0..96).map(|column| columns.iter().map(|row| row[column].abs()).sum()).collect();
+    let mut falling = norms.clone();
+    falling.sort_by(|a, b| b.total_cmp(a));
+    assert!(norms[..64].iter().all(|norm| *norm >= falling[63]), "{norms:?}");
+    assert_eq!(norms, falling);
 }
 
 #[test]

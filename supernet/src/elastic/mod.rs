@@ -8,7 +8,7 @@ mod shared;
 mod statistics;
 mod subnet;
 
-pub use reorder::{Nesting, sort_channels};
+pub use reorder::sort_channels;
 #[cfg(feature = "train")]
 pub(crate) use shared::infinite;
 pub use shared::{Gradients, SharedWeights};

@@ -215,12 +215,6 @@ impl LayerSpec {
         list.weights
     }
 
-    /// Inner channels that the block would have at an expand ratio: of its input, or, of a bottleneck, of its output.
-    pub fn mid_of(&self, expand: Ratio) -> usize {
-        let of = if matches!(self.operator, Operator::Bottleneck(_)) { self.output } else { self.input };
-        inner_channels(expand, of.channels)
-    }
-
     /// Channels inside the squeeze-and-excite of a block with `mid` inner channels.
     pub fn squeeze_of(mid: usize) -> usize {
         make_divisible((mid / 4) as f64, 8)

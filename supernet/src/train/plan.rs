@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::recipe::{Phase, Recipe};
 use crate::error::Result;
 use crate::random::rng_for;
-use crate::space::{Arch, Ratio, SearchSpace, sampler};
+use crate::space::{Arch, SearchSpace, sampler};
 use crate::tensor_file::sorted_json;
 
 /// One phase with its steps.
@@ -132,20 +132,10 @@ impl Plan {
         Ok((0..phase.phase.subnetworks).map(|_| sampler::random(&allowed, &mut rng).at(resolution)).collect())
     }
 
-    /// Ratio ratios that were trained before a phase, besides the largest: bounds that sorting must not cross.
-    ///
-    /// # Errors
-    /// If an earlier phase leaves a stage nothing to choose.
-    pub fn nested_expands(&self, space: &SearchSpace, phase: usize) -> Result<Vec<Ratio>> {
-        let mut nested = Vec::new();
-        for earlier in &self.phases[..phase] {
-            for stage in earlier.phase.allowed.of(space).stages() {
-                nested.extend(&stage.choices.expand);
-            }
-        }
-        nested.sort_unstable();
-        nested.dedup();
-        Ok(nested)
+    /// What the phases before one allowed, as restrictions of the space: sorting channels must leave their sub-networks
+    /// as they are.
+    pub fn trained_before(&self, space: &SearchSpace, phase: usize) -> Vec<SearchSpace> {
+        self.phases[..phase].iter().map(|earlier| earlier.phase.allowed.of(space)).collect()
     }
 
     /// Hash of all of it.
@@ -157,7 +147,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::space::preset;
+    use crate::space::{Ratio, preset};
 
     fn recipe() -> Recipe {
         Recipe::progressive().suited_to(&preset("fashion").expect("a preset"))
@@ -201,11 +191,16 @@ mod tests {
     }
 
     #[test]
-    fn nesting_grows_with_the_phases() {
+    fn trained_spaces_grow_with_the_phases() {
         let space = preset("fashion").expect("a preset");
         let plan = Plan::new(&recipe(), 10, 3);
-        let nested = |phase| plan.nested_expands(&space, phase).expect("some");
-        assert_eq!(nested(4), [Ratio::whole(6)]);
-        assert_eq!(nested(5), [Ratio::whole(4), Ratio::whole(6)]);
+        let ratios = |phase| {
+            let trained = plan.trained_before(&space, phase);
+            let last = trained.last().expect("an earlier phase").clone();
+            (trained.len(), last.stages()[0].choices.expand.clone())
+        };
+        assert!(plan.trained_before(&space, 0).is_empty());
+        assert_eq!(ratios(4), (4, vec![Ratio::whole(6)]));
+        assert_eq!(ratios(5), (5, vec![Ratio::whole(4), Ratio::whole(6)]));
     }
 }

@@ -23,7 +23,7 @@ use super::step::{Pupil, dropout_mask, most_loss};
 use super::steps::{Learner, Pace, take_steps};
 use crate::checkpoint::{self, Kind, Supernet};
 use crate::data::{Augmentation, Batch, Dataset, LoaderConfig, Split, TrainLoader};
-use crate::elastic::{Gradients, Nesting, SharedWeights, sort_channels};
+use crate::elastic::{Gradients, SharedWeights, sort_channels};
 use crate::error::{Error, Result};
 use crate::eval::{Accuracy, Calibration, Judge};
 use crate::kernels::Kernels;
@@ -228,9 +228,8 @@ impl Trainer {
     /// Before the first step of a phase: the optimizer rests, and channels are sorted where the phase asks for it.
     fn enter(&mut self, index: usize, phase: &PlannedPhase) -> Result<()> {
         if phase.phase.sort_channels {
-            let nested = self.plan.nested_expands(&self.space, index)?;
-            let nesting = if nested.len() > 1 { Nesting::Within(nested) } else { Nesting::None };
-            sort_channels(&self.space, &mut self.weights, &nesting)?;
+            let trained = self.plan.trained_before(&self.space, index);
+            sort_channels(&self.space, &mut self.weights, &trained)?;
         }
         let Plan { momentum, weight_decay, .. } = self.plan;
         self.optimizer = Sgd::new(&self.weights, momentum, weight_decay, self.config.kernels)?;
