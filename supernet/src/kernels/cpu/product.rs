@@ -31,7 +31,8 @@ pub struct Matrix<'a> {
 impl Matrix<'_> {
     /// Whether every element lies inside the slice.
     fn fits(&self) -> bool {
-        span(self.rows, self.columns, self.row_stride, self.column_stride) <= self.values.len()
+        let span = span(self.rows, self.columns, self.row_stride, self.column_stride);
+        span.is_some_and(|span| span <= self.values.len())
     }
 
     /// The address of an element.
@@ -44,9 +45,15 @@ impl Matrix<'_> {
     }
 }
 
-/// Number of values from the first to the last element.
-fn span(rows: usize, columns: usize, row_stride: usize, column_stride: usize) -> usize {
-    if rows == 0 || columns == 0 { 0 } else { (rows - 1) * row_stride + (columns - 1) * column_stride + 1 }
+/// Number of values from the first to the last element; `None` if no address space has as many. The checks before
+/// `unsafe` code stand on this number, so that it must not wrap around.
+fn span(rows: usize, columns: usize, row_stride: usize, column_stride: usize) -> Option<usize> {
+    if rows == 0 || columns == 0 {
+        return Some(0);
+    }
+    let down = (rows - 1).checked_mul(row_stride)?;
+    let across = (columns - 1).checked_mul(column_stride)?;
+    down.checked_add(across)?.checked_add(1)
 }
 
 /// Where a product goes: rows of contiguous columns.
@@ -60,7 +67,8 @@ pub struct MatrixMut<'a> {
 impl MatrixMut<'_> {
     /// Where tasks write an `m` x `n` product, after checking that there is room for it.
     fn out(&mut self, m: usize, n: usize, write: Write) -> Out {
-        assert!(span(m, n, self.row_stride, 1) <= self.values.len(), "the product fits");
+        let span = span(m, n, self.row_stride, 1);
+        assert!(span.is_some_and(|span| span <= self.values.len()), "the product fits");
         assert!(m <= 1 || n <= self.row_stride, "rows of the destination do not overlap");
         if let Write::Activate { shift, .. } = write {
             assert_eq!(shift.len(), m, "one shift a row");
@@ -264,6 +272,43 @@ mod tests {
         for isa in &with_fused {
             assert!(run(*isa) == run(with_fused[0]), "{isa:?} rounds as {:?}", with_fused[0]);
         }
+    }
+
+    /// Sizes whose product is 2^64, which would be 0 if it wrapped around.
+    const HUGE: usize = 1 << 32;
+
+    fn repeated(rows: usize, columns: usize) -> Matrix<'static> {
+        Matrix { values: &[1.0], rows, columns, row_stride: 0, column_stride: 0 }
+    }
+
+    #[test]
+    fn spans_do_not_wrap_around() {
+        assert_eq!(span(3, 4, 10, 2), Some(27));
+        assert_eq!(span(0, usize::MAX, 1, usize::MAX), Some(0));
+        for (rows, columns, row_stride, column_stride) in [
+            (HUGE + 1, 1, HUGE, 1),
+            (1, HUGE + 1, 1, HUGE),
+            (2, 2, usize::MAX, 1),
+            (HUGE + 1, HUGE + 1, HUGE - 1, HUGE - 1),
+            (2, 1, usize::MAX, 1),
+        ] {
+            assert_eq!(span(rows, columns, row_stride, column_stride), None, "{rows} x {columns}");
+            let matrix = Matrix { values: &[1.0], rows, columns, row_stride, column_stride };
+            assert!(!matrix.fits(), "{rows} x {columns}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "the product fits")]
+    fn a_destination_that_no_memory_holds_is_refused() {
+        let destination = MatrixMut { values: &mut [], row_stride: HUGE };
+        product(Isa::Portable, repeated(HUGE, 1), repeated(1, HUGE), destination, Write::Replace);
+    }
+
+    #[test]
+    #[should_panic(expected = "a packed operand fits in memory")]
+    fn an_operand_that_no_memory_holds_is_refused() {
+        Packed::new(Isa::Portable, &repeated(HUGE, HUGE));
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Rows<'_> {
 
     /// Whether every row lies inside the slice.
     fn fits(&self) -> bool {
-        span(self.count, self.length, self.stride, 1) <= self.values.len()
+        span(self.count, self.length, self.stride, 1).is_some_and(|span| span <= self.values.len())
     }
 }
 

@@ -83,7 +83,8 @@ pub(super) fn product_packed(isa: Isa, packed: &[f32], m: usize, right: &Matrix,
 
 /// Values of a packed left operand.
 pub(super) fn packed_len(isa: Isa, rows: usize, inner: usize) -> usize {
-    rows.next_multiple_of(isa.lanes()) * inner
+    let rows = rows.checked_next_multiple_of(isa.lanes());
+    rows.and_then(|rows| rows.checked_mul(inner)).expect("a packed operand fits in memory")
 }
 
 /// The left operand as `[block of a vector's lanes of rows][inner][lanes]`.
