@@ -196,7 +196,9 @@ fn classify(folder: &Path, dataset: &Dataset, kernels: Kernels) -> anyhow::Resul
     let batch = eval_batches(dataset.split(Split::Test)?, &normalisation, side, 8).next();
     let batch = batch.ok_or_else(|| anyhow::anyhow!("the test split is empty"))??;
     let logits = model.network(kernels)?.forward(&batch.images, Pass::Inference)?.to_vec2::<f32>()?;
-    let classes: Vec<_> = logits.iter().map(|scores| best(scores)).collect();
+    let best =
+        |scores: &Vec<f32>| best(scores).ok_or_else(|| anyhow::anyhow!("logits are no numbers: {scores:?}"));
+    let classes = logits.iter().map(best).collect::<anyhow::Result<Vec<_>>>()?;
     println!("classified    {classes:?}, truth {:?}", batch.labels);
     Ok(())
 }

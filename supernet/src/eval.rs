@@ -88,16 +88,26 @@ pub fn calibrate(
     })?;
     let mean = |(name, sum): (String, Vec<f64>)| {
         let values: Vec<f32> = sum.iter().map(|sum| (sum / images) as f32).collect();
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            return Err(spoilt(format!("statistics of {name}"), value));
+        }
         let channels = values.len() / 2;
         Ok((name, Tensor::from_vec(values, (2, channels), &Device::Cpu)?))
     };
     sums.into_iter().map(mean).collect()
 }
 
+/// What is said of a network that has no accuracy, for its numbers have left the range of f32.
+fn spoilt(field: impl ToString, value: &f32) -> Error {
+    let advice = "the network has no accuracy, for its weights or statistics are too large; train it again with a lower \
+                  learning rate, or get the file again";
+    Error::invalid("network", field, "finite numbers", value).and_then_do(advice)
+}
+
 /// Accuracy of a network at inference.
 ///
 /// # Errors
-/// If it is not calibrated, or the images do not fit.
+/// If it is not calibrated, the images do not fit, or a logit is not finite.
 pub fn accuracy(network: &Network, batches: impl Iterator<Item = Result<Batch>> + Send) -> Result<Accuracy> {
     let hits = hits(network, batches)?;
     Ok(Accuracy { correct: hits.iter().filter(|hit| **hit).count(), n: hits.len() })
@@ -111,7 +121,12 @@ pub fn hits(network: &Network, batches: impl Iterator<Item = Result<Batch>> + Se
     let mut hits = Vec::new();
     each_batch(network, batches, |batch| {
         let logits = network.forward(&batch.images, Pass::Inference)?.to_vec2::<f32>()?;
-        hits.extend(logits.iter().zip(&batch.labels).map(|(row, label)| best(row) == *label as usize));
+        for (row, label) in logits.iter().zip(&batch.labels) {
+            if let Some(value) = row.iter().find(|value| !value.is_finite()) {
+                return Err(spoilt(format!("logits of image {}", hits.len() + 1), value));
+            }
+            hits.push(best(row) == Some(*label as usize));
+        }
         Ok(())
     })?;
     Ok(hits)
@@ -141,12 +156,16 @@ fn each_batch(
     })
 }
 
-/// Index of the highest score; of equal ones the first.
-pub fn best(scores: &[f32]) -> usize {
-    let mut best = 0;
-    for (index, score) in scores.iter().enumerate() {
-        if score.total_cmp(&scores[best]).is_gt() {
-            best = index;
+/// Index of the highest score; of equal ones the first. `None` if there is none or one is not a number: no class is the
+/// best then.
+pub fn best(scores: &[f32]) -> Option<usize> {
+    let mut best = None;
+    for (index, &score) in scores.iter().enumerate() {
+        if score.is_nan() {
+            return None;
+        }
+        if best.is_none_or(|best: usize| score > scores[best]) {
+            best = Some(index);
         }
     }
     best
@@ -197,6 +216,7 @@ impl Judge<'_> {
         let Calibration { images, batch, seed } = self.calibration;
         let batches = calibration_batches(self.dataset, images, batch, arch.resolution, seed);
         calibrate(&network, batches.take_while(|_| !stop.load(Ordering::Relaxed)))
+            .map_err(|error| error.in_place(format!("arch {arch}")))
     }
 
     /// Accuracy of a sub-network on a split, after calibration on training images.
@@ -233,7 +253,7 @@ impl Judge<'_> {
         let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
         let network = Network::new(&layers, &subnet.calibrated(&statistics)?)?;
         let batches = self.batches(arch.resolution, split)?.take_while(|_| !stopped());
-        let hits = hits(&network, batches)?;
+        let hits = hits(&network, batches).map_err(|error| error.in_place(format!("arch {arch}")))?;
         Ok((!stopped()).then_some(hits))
     }
 
@@ -250,6 +270,7 @@ impl Judge<'_> {
         let set = self.dataset.split(split)?;
         let batches = eval_batches(set, &normalisation, arch.resolution, self.calibration.batch);
         accuracy(&Network::new(&layers, &source)?, batches)
+            .map_err(|error| error.in_place(format!("arch {arch}")))
     }
 
     /// Accuracy on a split of a network whose weights and statistics `source` answers with.
@@ -287,7 +308,45 @@ mod tests {
 
     #[test]
     fn of_equal_scores_the_first_is_best() {
-        assert_eq!(best(&[1.0, 3.0, 3.0]), 1);
-        assert_eq!(best(&[]), 0);
+        assert_eq!(best(&[1.0, 3.0, 3.0]), Some(1));
+        assert_eq!(best(&[f32::NEG_INFINITY]), Some(0));
+        assert_eq!(best(&[]), None);
+    }
+
+    #[test]
+    fn without_a_number_there_is_no_best() {
+        assert_eq!(best(&[f32::NAN, 3.0]), None);
+        assert_eq!(best(&[3.0, -f32::NAN]), None);
+    }
+
+    /// Weights of `tiny` whose batch norm `norm` leaves the range of f32, though each of its weights is finite.
+    fn exploded(space: &SearchSpace, norm: &str) -> SharedWeights {
+        let fresh =
+            SharedWeights::new(space, &mut crate::random::rng_for("weights", 1, &[])).expect("weights");
+        let mut tensors = fresh.tensors().clone();
+        let scale = tensors.get_mut(&format!("{norm}.bn.weight")).expect("a batch norm");
+        *scale = Tensor::full(3e38f32, scale.dims(), &Device::Cpu).expect("a tensor");
+        SharedWeights::from_tensors(space, tensors, "test").expect("finite")
+    }
+
+    #[test]
+    fn a_network_without_numbers_has_no_accuracy() {
+        let (space, dataset) =
+            (crate::space::preset("tiny").expect("a preset"), Dataset::open("digits").expect("embedded"));
+        let arch = crate::space::sampler::smallest(&space);
+        for (norm, part) in [
+            ("final_expand_layer", "network: logits of image 1: expected finite numbers, got "),
+            ("first_conv", "network: statistics of "),
+        ] {
+            let weights = exploded(&space, norm);
+            let calibration = Calibration { images: 100, batch: 50, seed: 0 };
+            let kernels = Kernels::detect();
+            let judge = Judge { space: &space, weights: &weights, dataset: &dataset, calibration, kernels };
+            let refused = |result: Result<Accuracy>| result.expect_err("no accuracy").to_string();
+            let error = refused(judge.accuracy(&arch, Split::Val));
+            assert!(error.starts_with(&format!("arch {arch}: {part}")), "{error}");
+            assert!(error.contains("the network has no accuracy"), "{error}");
+            assert!(judge.hits_unless(&AtomicBool::new(false), &arch, Split::Val).is_err());
+        }
     }
 }

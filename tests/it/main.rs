@@ -15,6 +15,7 @@ mod gradients;
 mod kills;
 mod measure;
 mod memory;
+mod no_numbers;
 mod ofa_configs;
 mod ofa_tables;
 mod onnx;

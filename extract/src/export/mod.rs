@@ -191,7 +191,9 @@ fn gather(request: &Request, subnet: &SubnetWeights) -> Result<Gathered> {
             let judge = judge(dataset, calibration);
             let statistics = judge.calibrate(arch)?;
             let source = subnet.calibrated_for(&statistics, kernels)?;
-            let accuracy = judge.accuracy_of(subnet.layers(), &source, arch.resolution, Split::Val)?;
+            let accuracy = judge
+                .accuracy_of(subnet.layers(), &source, arch.resolution, Split::Val)
+                .map_err(|error| error.in_place(format!("arch {arch}")))?;
             let origin = StatisticsOrigin::Calibrated {
                 images: calibration.images.min(dataset.train().len()),
                 data: dataset.identity(),

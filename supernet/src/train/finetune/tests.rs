@@ -280,3 +280,18 @@ fn a_checkpoint_of_another_kind_or_network_is_refused() {
     let text = Supernet::read(&path).err().expect("no supernet").to_string();
     assert!(text.contains("metadata"), "{text}");
 }
+
+#[test]
+fn a_model_without_numbers_is_not_counted() {
+    let mut model = model();
+    let name = "final_expand_layer.bn.weight";
+    let scale = &model.tensors[name];
+    let large = candle_core::Tensor::full(3e38f32, scale.dims(), scale.device()).expect("a tensor");
+    model.tensors.insert(name.to_string(), large);
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path().join("tuned");
+    let mut tuner = tuner(&at, false, model, &settings()).expect("it fits");
+    let error = tuner.run(&AtomicBool::new(false), &mut |_| {}).expect_err("no accuracy").to_string();
+    assert!(error.contains("logits of image 1: expected finite numbers, got "), "{error}");
+    assert!(!at.join("config.json").exists(), "nothing was finished");
+}
