@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use crate::error::{Error, Result};
 
@@ -38,6 +39,7 @@ pub fn read_one_of<T: DeserializeOwned>(
         version: u32,
     }
     let unreadable = |error| Error::invalid(place, "text", form, error);
+    let text = without_mark(text);
     let front: Front = serde_json::from_str(text).map_err(unreadable)?;
     if front.kind != kind {
         return Err(Error::invalid(place, "kind", kind, front.kind));
@@ -57,9 +59,93 @@ pub fn read_toml<T: DeserializeOwned>(place: &str, text: &str, version: u32, for
     }
     let unreadable =
         |error: toml::de::Error| Error::invalid(place, "text", form, error.to_string().trim_end());
+    let text = without_mark(text);
     let front: Front = toml::from_str(text).map_err(unreadable)?;
     check_version(place, front.version, version)?;
     toml::from_str(text).map_err(unreadable)
+}
+
+/// A text without the byte order mark before it, which some editors write and no parser takes.
+pub fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// A JSON value in which no object has a key twice; for forms that differ too much for one type.
+///
+/// # Errors
+/// Where the text is no JSON, or names the key.
+pub fn value_of(text: &str) -> serde_json::Result<Value> {
+    serde_json::from_str::<Once>(text).map(|once| once.0)
+}
+
+/// A value as it was checked.
+struct Once(Value);
+
+impl<'de> Deserialize<'de> for Once {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Values;
+
+        impl<'de> Visitor<'de> for Values {
+            type Value = Once;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("JSON")
+            }
+
+            fn visit_bool<E>(self, value: bool) -> std::result::Result<Once, E> {
+                Ok(Once(value.into()))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> std::result::Result<Once, E> {
+                Ok(Once(value.into()))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> std::result::Result<Once, E> {
+                Ok(Once(value.into()))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> std::result::Result<Once, E> {
+                Ok(Once(value.into()))
+            }
+
+            fn visit_str<E>(self, value: &str) -> std::result::Result<Once, E> {
+                Ok(Once(value.into()))
+            }
+
+            fn visit_unit<E>(self) -> std::result::Result<Once, E> {
+                Ok(Once(Value::Null))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Once, A::Error> {
+                let mut list = Vec::new();
+                while let Some(Once(item)) = items.next_element()? {
+                    list.push(item);
+                }
+                Ok(Once(Value::Array(list)))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, entries: A) -> std::result::Result<Once, A::Error> {
+                let entries = once_each::<A, Once>(entries)?;
+                Ok(Once(Value::Object(entries.into_iter().map(|(key, Once(value))| (key, value)).collect())))
+            }
+        }
+
+        deserializer.deserialize_any(Values)
+    }
+}
+
+/// The entries of a map whose keys differ.
+fn once_each<'de, A: MapAccess<'de>, V: Deserialize<'de>>(
+    mut entries: A,
+) -> std::result::Result<BTreeMap<String, V>, A::Error> {
+    let mut map = BTreeMap::new();
+    while let Some((key, value)) = entries.next_entry::<String, V>()? {
+        if map.contains_key(&key) {
+            return Err(A::Error::custom(format_args!("the key \"{key}\" stands there twice")));
+        }
+        map.insert(key, value);
+    }
+    Ok(map)
 }
 
 /// Whether a document is of the version that this code reads.
@@ -93,28 +179,21 @@ pub fn check_one_of(place: &str, got: u32, versions: &[u32]) -> Result<()> {
 pub fn each_key_once<'de, D: Deserializer<'de>, V: Deserialize<'de>>(
     deserializer: D,
 ) -> std::result::Result<BTreeMap<String, V>, D::Error> {
-    struct Once<V>(PhantomData<V>);
+    struct Map<V>(PhantomData<V>);
 
-    impl<'de, V: Deserialize<'de>> Visitor<'de> for Once<V> {
+    impl<'de, V: Deserialize<'de>> Visitor<'de> for Map<V> {
         type Value = BTreeMap<String, V>;
 
         fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
             f.write_str("a map with each key once")
         }
 
-        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> std::result::Result<Self::Value, A::Error> {
-            let mut map = BTreeMap::new();
-            while let Some((key, value)) = entries.next_entry::<String, V>()? {
-                if map.contains_key(&key) {
-                    return Err(A::Error::custom(format_args!("the key \"{key}\" stands there twice")));
-                }
-                map.insert(key, value);
-            }
-            Ok(map)
+        fn visit_map<A: MapAccess<'de>>(self, entries: A) -> std::result::Result<Self::Value, A::Error> {
+            once_each(entries)
         }
     }
 
-    deserializer.deserialize_map(Once(PhantomData))
+    deserializer.deserialize_map(Map(PhantomData))
 }
 
 #[cfg(test)]
@@ -135,6 +214,7 @@ mod tests {
     fn kind_version_and_keys_are_checked() {
         let good = r#"{"kind":"rows","version":2,"rows":{"a":1,"b":2}}"#;
         assert_eq!(rows(good).expect("good").rows["b"], 2);
+        assert_eq!(rows(&format!("\u{feff}{good}")).expect("a byte order mark").rows["b"], 2);
         for (from, to, expected) in [
             ("\"rows\",", "\"other\",", "x.json: kind: expected rows, got other"),
             ("2,\"rows", "1,\"rows", "version: expected 2, got 1; use the older release"),
@@ -146,6 +226,23 @@ mod tests {
             let error = rows(&good.replacen(from, to, 1)).expect_err(to).to_string();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn values_have_each_key_once() {
+        let text = r#"{"a":[1,-2,2.5,null,true,"x",{"b":{}}],"c":{"a":1}}"#;
+        assert_eq!(value_of(text).expect("good"), serde_json::from_str::<Value>(text).expect("JSON"));
+        for text in [r#"{"a":1,"a":2}"#, r#"[{"a":{"b":1,"b":1}}]"#] {
+            let error = value_of(text).expect_err("a key twice").to_string();
+            assert!(error.contains("stands there twice"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_toml() {
+        let read = |text: &str| read_toml::<BTreeMap<String, u32>>("x.toml", text, 2, "TOML");
+        assert_eq!(read("\u{feff}version = 2\na = 1\n").expect("good")["a"], 1);
+        assert!(read("version = 2\n\u{feff}a = 1\n").is_err());
     }
 
     #[test]

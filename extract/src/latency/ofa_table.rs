@@ -5,10 +5,11 @@
 //! variance (`var`) in place of the deviation. Which layers a key means is [`layers_of`]'s to say.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer};
 use supernet::document;
 use supernet::error::Error;
 use supernet::file::{self, write_atomically};
@@ -36,10 +37,39 @@ pub struct OfaRow {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a layer's count, mean and std or var")]
 struct WireRow {
+    #[serde(deserialize_with = "whole")]
     count: u64,
     mean: f64,
     std: Option<f64>,
     var: Option<f64>,
+}
+
+/// A whole number, which may be written as a float, as pandas does.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<u64, D::Error> {
+    struct Whole;
+
+    impl Visitor<'_> for Whole {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("a whole number")
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> std::result::Result<u64, E> {
+            Ok(number)
+        }
+
+        fn visit_f64<E: de::Error>(self, number: f64) -> std::result::Result<u64, E> {
+            // up to 2^53 every whole number has a float of its own
+            let is_count = number.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&number);
+            match is_count {
+                true => Ok(number as u64),
+                false => Err(E::invalid_value(de::Unexpected::Float(number), &self)),
+            }
+        }
+    }
+
+    deserializer.deserialize_any(Whole)
 }
 
 impl WireRow {
@@ -106,12 +136,13 @@ impl OfaTable {
         }
         // straight into rows: untyped values could be multiplied without end by YAML's aliases
         let rows: BTreeMap<String, WireRow> =
-            document::each_key_once(serde_norway::Deserializer::from_str(text)).map_err(|error| {
-                wrong(
-                    "OFA's latency table in YAML, each key with count, mean and std or var",
-                    one_line(&error.to_string(), 300),
-                )
-            })?;
+            document::each_key_once(serde_norway::Deserializer::from_str(document::without_mark(text)))
+                .map_err(|error| {
+                    wrong(
+                        "OFA's latency table in YAML, each key with count, mean and std or var",
+                        one_line(&error.to_string(), 300),
+                    )
+                })?;
         let checked = |(key, row): (String, WireRow)| Ok((key.clone(), row.checked(place, &key)?));
         Self::new(place, rows.into_iter().map(checked).collect::<Result<_>>()?)
     }
@@ -228,6 +259,9 @@ Logits-input:1x1x1536-output:1000:
     fn tables_round_trip_through_a_file() {
         let table = OfaTable::from_yaml("x.yaml", GOOD).expect("a table");
         assert_eq!(table.to_yaml(), GOOD);
+        for same in [format!("\u{feff}{GOOD}"), GOOD.replace("491", "491.0"), GOOD.replace('\n', "\r\n")] {
+            assert_eq!(OfaTable::from_yaml("x.yaml", &same).expect("a table"), table, "{same:?}");
+        }
         let keys: Vec<_> = table.layers().map(|(layer, row)| (layer.key(), row.count)).collect();
         assert_eq!(keys, [("pool 1152 @5x5".to_string(), 491), ("linear 1536-1000 @1x1".to_string(), 499)]);
         let folder = tempfile::tempdir().expect("a folder");
@@ -309,8 +343,13 @@ expanded_conv-input:7x7x192-output:7x7x320-expand:6-kernel:5-stride:1-idskip:0:
         let huge = " ".repeat(MOST_BYTES + 1);
         for (from, to, parts) in [
             ("count: 491", "count: 0", ["count of \"AvgPool2D-", "expected at least 1, got 0"]),
-            ("count: 491", "count: -1", [pool, "count: invalid type: integer `-1`, expected u64"]),
-            ("count: 491", "count: 4.5", [pool, "count: invalid type: floating point `4.5`, expected u64"]),
+            ("count: 491", "count: -1", [pool, "count: invalid type: integer `-1`, expected a whole number"]),
+            (
+                "count: 491",
+                "count: 4.5",
+                [pool, "count: invalid value: floating point `4.5`, expected a whole"],
+            ),
+            ("count: 491", "count: 1e300", [pool, "count: invalid value: floating point"]),
             ("count: 491", "count: 5\n  count: 6", [pool, "duplicate field `count`"]),
             ("mean: 0.008482688391038698", "mean: 0", ["mean of \"AvgPool2D-", "above 0, got 0"]),
             ("mean: 0.008482688391038698", "mean: -1e-3", ["mean of \"AvgPool2D-", "got -0.001"]),

@@ -228,7 +228,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// leave the end out, but a line that was torn is none.
 fn whole_lines(bytes: &[u8]) -> usize {
     let ended = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-    let is_json = serde_json::from_slice::<serde_json::Map<_, _>>(&bytes[ended..]).is_ok();
+    let rest = bytes[ended..].strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes[ended..]);
+    let is_json = serde_json::from_slice::<serde_json::Map<_, _>>(rest).is_ok();
     if is_json { bytes.len() } else { ended }
 }
 

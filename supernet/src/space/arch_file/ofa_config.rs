@@ -47,7 +47,8 @@ pub(super) fn is_net_config(text: &str) -> bool {
         #[serde(rename = "classifier")]
         _classifier: IgnoredAny,
     }
-    serde_json::from_str::<Front>(text).is_ok()
+    // a list would be taken for the fields in their order
+    text.trim_start().starts_with('{') && serde_json::from_str::<Front>(text).is_ok()
 }
 
 /// The resolution that a `run.config` names.
