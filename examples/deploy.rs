@@ -14,7 +14,7 @@ use supernet::kernels::Kernels;
 const USAGE: &str = "usage: deploy FOLDER IMAGE...
 
 FOLDER  what `extract export` wrote
-IMAGE   png, jpeg, or .npy with [C, H, W] f32 values, already normalised";
+IMAGE   png, jpeg, or .npy with [C, H, W] floats, already normalised";
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut paths = std::env::args_os().skip(1).map(PathBuf::from);

@@ -10,6 +10,7 @@ pub mod error;
 pub mod export;
 mod file;
 pub mod latency;
+pub mod npy;
 pub mod onnx;
 pub mod plot;
 pub mod predict;

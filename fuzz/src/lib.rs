@@ -9,7 +9,6 @@ use extract::accuracy::AccuracyEstimator;
 use extract::latency::ofa_table::{OfaTable, ofa_key};
 use extract::latency::{LatencyTable, Plan, Rows};
 use extract::onnx::OnnxModel;
-use extract::predict::npy_from_bytes;
 use extract::search::Found;
 use supernet::accuracy_file;
 use supernet::checkpoint::{Checkpoint, Supernet};
@@ -244,7 +243,7 @@ pub fn image(bytes: &[u8]) {
 
 /// A numpy array as an image.
 pub fn npy(bytes: &[u8]) {
-    if let Some(values) = told(npy_from_bytes(PLACE, bytes, [1, 2, 3])) {
+    if let Some(values) = told(extract::npy::from_bytes(PLACE, bytes, [1, 2, 3])) {
         assert!(values.len() == 6 && values.iter().all(|value| value.is_finite()));
     }
 }

@@ -15,7 +15,7 @@ pub struct Arguments {
     /// The exported folder
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
-    /// png, jpeg, or .npy with [C, H, W] f32 values, already normalised
+    /// png, jpeg, or .npy with [C, H, W] or [1, C, H, W] floats, already normalised
     #[arg(value_name = "IMAGE", required = true, num_args = 1..)]
     images: Vec<PathBuf>,
     /// Classes to name
