@@ -5,6 +5,7 @@ use std::path::Path;
 
 use image::{DynamicImage, ImageFormat, ImageReader, Limits};
 
+use super::jpeg_repair::without_stray_bytes;
 use crate::error::{Error, Result};
 use crate::file;
 
@@ -44,6 +45,11 @@ impl ImageFile {
             let got = format.map_or("something else".to_string(), |format| format!("{format:?}"));
             return Err(wrong("content", "a png or jpeg image", got));
         };
+        let repaired = match format {
+            ImageFormat::Jpeg => without_stray_bytes(bytes),
+            _ => bytes.into(),
+        };
+        let bytes = &*repaired;
         let reader = || ImageReader::with_format(Cursor::new(bytes), format);
         let (width, height) = reader().into_dimensions().map_err(broken)?;
         if !SIDES.contains(&width) || !SIDES.contains(&height) {

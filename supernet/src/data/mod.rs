@@ -11,6 +11,7 @@ mod idx;
 mod image_file;
 mod image_set;
 mod images;
+mod jpeg_repair;
 mod loader;
 
 use std::fmt;
