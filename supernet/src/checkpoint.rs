@@ -87,6 +87,9 @@ pub struct Imported {
     pub matrices_read: usize,
     /// Matrices that are the identity, for the file held none.
     pub matrices_identity: usize,
+    /// Entry of the file that was asked for by name; `None` where the usual one was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// One of `provenance` and `imported` is there.
@@ -387,6 +390,7 @@ mod tests {
             container: Container::Legacy,
             matrices_read: 0,
             matrices_identity: 4,
+            key: None,
         };
         let write = |statistics: Option<&Statistics>| {
             write_imported(&path, &space, &weights, statistics, imported.clone()).expect("written");

@@ -12,6 +12,7 @@ pub mod elastic;
 pub mod error;
 pub mod eval;
 pub mod file;
+mod foreign;
 pub mod kernels;
 pub mod machine;
 pub mod model_folder;

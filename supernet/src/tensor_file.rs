@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::file::{self, write_atomically_with};
+use crate::foreign;
 
 const KEY: &str = "once-for-all";
 
@@ -103,6 +104,7 @@ pub fn from_bytes(place: &str, bytes: &[u8]) -> Result<TensorFile> {
         wrong("content", "a whole safetensors file", error.to_string())
             .and_then_do("the file is cut off or no such file; write it again")
     };
+    foreign::refuse(place, "a whole safetensors file", bytes)?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(broken)?;
     let text = header.metadata().as_ref().and_then(|metadata| metadata.get(KEY));
     let document = text.ok_or_else(|| wrong("metadata", "a key `once-for-all`", "none".to_string()))?.clone();

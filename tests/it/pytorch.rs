@@ -50,7 +50,7 @@ fn every_type_and_view_is_read_as_torch_wrote_it() {
     ];
     let base = |row: usize, column: usize| expected("base", "f32", 6 * row + column);
     for (file, container) in FILES {
-        let state = StateDict::read(&golden(file)).expect("a network");
+        let state = StateDict::read(&golden(file), None).expect("a network");
         assert_eq!((state.container(), state.names().count()), (container, 16), "{file}");
         let read = |name: &str| values(&state.tensor(name).expect("a tensor"));
         for (name, shape) in table {
@@ -141,6 +141,28 @@ fn an_imported_supernet_is_evaluated_and_exported_with_its_statistics() {
             json("extract", at, "inspect model")["facts"]["origin"]["statistics"]["calibrated"].is_object()
         );
     }
+}
+
+#[test]
+fn an_import_says_what_it_chose_and_stripped() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    foreign_supernet(at, 1);
+    let tensors = candle_core::safetensors::load(at.join("net.safetensors"), &candle_core::Device::Cpu);
+    let wrapped: HashMap<_, _> = tensors
+        .expect("readable")
+        .into_iter()
+        .map(|(name, tensor)| (format!("module._orig_mod.{name}"), tensor))
+        .collect();
+    candle_core::safetensors::save(&wrapped, at.join("wrapped.safetensors")).expect("written");
+    let import = "import wrapped.safetensors --space space.toml --out supernet.safetensors";
+    let said = json("supernet", at, import);
+    assert_eq!((&said["prefix"], &said["entry"]), (&"module._orig_mod.".into(), &"".into()));
+    let output = crate::cli::run("supernet", at, import);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("\nprefix      module._orig_mod. stripped from every name\n"), "{text}");
+    let message = fails("supernet", at, &format!("{import} --key state_dict_ema"), 1);
+    assert!(message.contains("safetensors, which have no entries; leave --key out"), "{message}");
 }
 
 proptest! {

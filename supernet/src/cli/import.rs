@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use supernet::checkpoint::{Imported, write_imported};
-use supernet::pytorch::{Import, StateDict, import};
+use supernet::pytorch::{Entries, Import, StateDict, import};
 use supernet::space;
 use supernet::timing::{Stopwatch, peak_rss_mb};
 
@@ -19,6 +19,7 @@ use super::output::grouped;
   extract export --supernet supernet.safetensors --arch random:1 --inherit-bn --out model
 
 FILE is what torch.save wrote, zipped or before PyTorch 1.6, or safetensors with the same names.
+What wraps the network (DataParallel, torch.compile, a trainer) is stripped from the names.
 Nothing in it is executed.")]
 pub struct Arguments {
     /// The file
@@ -27,6 +28,9 @@ pub struct Arguments {
     /// The space that the weights were trained in: a preset's name or a TOML file
     #[arg(long)]
     space: String,
+    /// Entry of a checkpoint that holds the network, such as state_dict_ema [default: the first that is usual]
+    #[arg(long, value_name = "NAME")]
+    key: Option<String>,
     /// The supernet
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -40,7 +44,7 @@ impl Arguments {
         plain_pages();
         let space = space::open(&self.space)?;
         not_the_input(&self.out, &self.file)?;
-        let state = StateDict::read(&self.file)?;
+        let state = StateDict::read(&self.file, self.key.as_deref())?;
         let read = import(&space, &state)?;
         let imported = Imported {
             tool: env!("CARGO_PKG_VERSION").to_string(),
@@ -49,21 +53,29 @@ impl Arguments {
             container: state.container(),
             matrices_read: read.matrices_read,
             matrices_identity: read.matrices_identity,
+            key: self.key.clone(),
         };
+        let (entries, prefix) = (state.entries().clone(), state.prefix().to_string());
         // the file's bytes are no longer needed: the written ones take their place in memory
         drop(state);
         write_imported(&self.out, &space, &read.weights, read.statistics.as_ref(), imported.clone())?;
-        self.tell(space.name(), &read, &imported, watch.elapsed().as_secs_f64())?;
+        self.tell((space.name(), &read, &imported), (&entries, &prefix), watch.elapsed().as_secs_f64())?;
         Ok(Ending::Done)
     }
 
-    fn tell(&self, space: &str, read: &Import, imported: &Imported, seconds: f64) -> anyhow::Result<()> {
+    fn tell(
+        &self,
+        (space, read, imported): (&str, &Import, &Imported),
+        (entries, prefix): (&Entries, &str),
+        seconds: f64,
+    ) -> anyhow::Result<()> {
         let weights = read.weights.tensors();
         let parameters: usize = weights.values().map(|tensor| tensor.elem_count()).sum();
         let norms = read.statistics.as_ref().map_or(0, |statistics| statistics.len());
         let out = self.out.display().to_string();
         let document = json!({
             "file": imported.file, "blake3": imported.blake3, "container": imported.container, "space": space,
+            "entry": entries.path.join("."), "other_networks": entries.others, "prefix": prefix,
             "tensors": weights.len(), "parameters": parameters, "statistics": norms, "dropped": read.dropped,
             "matrices_read": read.matrices_read, "matrices_identity": read.matrices_identity,
             "seconds": seconds, "peak_rss_mb": peak_rss_mb(), "supernet": out,
@@ -79,16 +91,33 @@ impl Arguments {
                 norms => format!("of {norms} batch norms of the largest network"),
             };
             format!(
-                "read        {} ({})\nspace       {space}\ntensors     {} with {} parameters\nmatrices    {matrices}\n\
+                "read        {} ({})\n{}space       {space}\ntensors     {} with {} parameters\nmatrices    {matrices}\n\
                  statistics  {statistics}\nleft out    {} counters of batches\nsupernet    {out}, after {seconds:.2} s",
                 imported.file,
                 imported.container,
+                network_lines(entries, prefix),
                 weights.len(),
                 grouped(parameters),
                 read.dropped,
             )
         })
     }
+}
+
+/// What was chosen in a checkpoint and left out of the names; nothing, where there was nothing to choose and to leave out.
+fn network_lines(entries: &Entries, prefix: &str) -> String {
+    let mut lines = String::new();
+    if !entries.path.is_empty() {
+        lines = format!("network     entry {}", entries.path.join("."));
+        if !entries.others.is_empty() {
+            lines.push_str(&format!("; the file has more, choose with --key: {}", entries.others.join(", ")));
+        }
+        lines.push('\n');
+    }
+    if !prefix.is_empty() {
+        lines.push_str(&format!("prefix      {prefix} stripped from every name\n"));
+    }
+    lines
 }
 
 /// Asks for pages of the usual size from here on, if it can be had: of huge ones the allocator would use a part, which costs

@@ -1,13 +1,12 @@
-//! The two containers of `torch.save`: where in a file the pickle lies, and where each storage.
+//! The two containers of `torch.save`, and the older of them: where in a file the pickles lie, and where each storage.
+//! The newer one is in `archive`.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Cursor;
 use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::{self, Unpickled};
 use super::value::{Storage, Value};
@@ -35,112 +34,16 @@ impl fmt::Display for Container {
     }
 }
 
-/// An object, and where in the file each storage lies.
+/// An object, and where in the file each storage lies; where in `unpacked`, if there is such.
 pub(super) struct Opened {
     pub value: Value,
     pub storages: BTreeMap<Arc<str>, Range<usize>>,
+    /// The files of an archive that was compressed, one after another.
+    pub unpacked: Option<Vec<u8>>,
 }
 
-/// A zip's first bytes.
-pub(super) const ZIP: &[u8] = b"PK\x03\x04";
-
-/// Opens a zip archive: `<name>/data.pkl`, `<name>/data/<key>` and `<name>/byteorder`, none of them compressed.
-pub(super) fn open_zip(place: &str, bytes: &[u8]) -> Result<Opened> {
-    let entries = entries(place, bytes)?;
-    let pickles: Vec<_> = entries.keys().filter_map(|name| name.strip_suffix("data.pkl")).collect();
-    let root = match pickles.as_slice() {
-        [root] if root.ends_with('/') => *root,
-        _ => {
-            let got = format!("{} of them among {} files", pickles.len(), entries.len());
-            return Err(Error::invalid(
-                place,
-                "archive",
-                "one data.pkl in a folder, as torch.save writes",
-                got,
-            )
-            .and_then_do("give a file that torch.save wrote"));
-        }
-    };
-    check_byte_order(place, bytes, entries.get(&format!("{root}byteorder")))?;
-    let pickle = &bytes[entries[&format!("{root}data.pkl")].checked(place, bytes)?];
-    let Unpickled { value, storages, .. } = pickle::run(place, pickle, bytes.len())?;
-    let (mut ranges, mut left) = (BTreeMap::new(), bytes.len());
-    for (key, storage) in storages {
-        let name = format!("{root}data/{key}");
-        let entry =
-            entries.get(&name).ok_or_else(|| Error::invalid(place, &name, "a file of data", "none"))?;
-        // files that lie over one another could be read for ever
-        left = left.checked_sub(entry.range.len()).ok_or_else(|| {
-            Error::invalid(place, &name, "data of its own", "data that other files of the archive have too")
-        })?;
-        let range = entry.checked(place, bytes)?;
-        check_length(place, &storage, range.len())?;
-        ranges.insert(key, range);
-    }
-    Ok(Opened { value, storages: ranges })
-}
-
-fn check_byte_order(place: &str, bytes: &[u8], entry: Option<&Entry>) -> Result<()> {
-    let Some(entry) = entry else { return Ok(()) };
-    let order = &bytes[entry.checked(place, bytes)?];
-    if order.trim_ascii() == b"little" {
-        return Ok(());
-    }
-    let got = String::from_utf8_lossy(&order[..order.len().min(20)]).into_owned();
-    Err(Error::invalid(place, "byteorder", "little", got)
-        .and_then_do("save it again on a little-endian machine"))
-}
-
-/// A file in an archive.
-struct Entry {
-    name: String,
-    range: Range<usize>,
-    crc32: u32,
-}
-
-impl Entry {
-    /// Where its bytes lie, once they are what they were when they were written.
-    fn checked(&self, place: &str, bytes: &[u8]) -> Result<Range<usize>> {
-        let crc32 = crc32fast::hash(&bytes[self.range.clone()]);
-        if crc32 != self.crc32 {
-            let [expected, got] = [self.crc32, crc32].map(|crc| format!("{crc:08x}"));
-            return Err(Error::invalid(place, format!("crc32 of {}", self.name), expected, got)
-                .and_then_do("the file is damaged, or was saved without checksums; get or save it again"));
-        }
-        Ok(self.range.clone())
-    }
-}
-
-fn entries(place: &str, bytes: &[u8]) -> Result<BTreeMap<String, Entry>> {
-    let broken = |error: zip::result::ZipError| {
-        Error::invalid(place, "archive", "a whole zip archive", error)
-            .and_then_do("the file is cut off or no such file; get or save it again")
-    };
-    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(broken)?;
-    let mut entries = BTreeMap::new();
-    for index in 0..archive.len() {
-        let file = archive.by_index_raw(index).map_err(broken)?;
-        let name = file.name().map_err(broken)?.into_owned();
-        if file.is_dir() {
-            continue;
-        }
-        if file.compression() != CompressionMethod::Stored || file.encrypted() {
-            return Err(Error::invalid(place, name, "a file that is not compressed", "a compressed one")
-                .and_then_do("give the file as torch.save wrote it"));
-        }
-        let start = file.data_start().and_then(|start| usize::try_from(start).ok());
-        let end = start.zip(usize::try_from(file.size()).ok()).and_then(|(at, size)| at.checked_add(size));
-        let range = start.zip(end).map(|(start, end)| start..end).filter(|range| range.end <= bytes.len());
-        let range = range.ok_or_else(|| Error::invalid(place, &name, "data within the file", "beyond it"))?;
-        let entry = Entry { name: name.clone(), range, crc32: file.crc32() };
-        if entries.insert(name.clone(), entry).is_some() {
-            return Err(Error::invalid(place, name, "each name once", "two files of it"));
-        }
-    }
-    Ok(entries)
-}
-
-fn check_length(place: &str, storage: &Storage, bytes: usize) -> Result<()> {
+/// Whether a storage's data are as long as its elements.
+pub(super) fn check_length(place: &str, storage: &Storage, bytes: usize) -> Result<()> {
     if storage.elements.checked_mul(storage.element.size()) != Some(bytes) {
         let expected = format!("{} elements of {} bytes", storage.elements, storage.element.size());
         return Err(Error::invalid(
@@ -182,7 +85,7 @@ pub(super) fn open_legacy(place: &str, bytes: &[u8]) -> Result<Opened> {
     let object = next()?;
     let keys = next()?.value;
     let storages = legacy_storages(place, bytes, at, &object, &keys)?;
-    Ok(Opened { value: object.value, storages })
+    Ok(Opened { value: object.value, storages, unpacked: None })
 }
 
 fn legacy_storages(

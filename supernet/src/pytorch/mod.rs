@@ -4,7 +4,9 @@
 //! A file is a pickle (a program that builds an object) and raw data. [`TorchFile`] runs the few instructions that
 //! building a checkpoint takes, and refuses every other. Knows nothing of training.
 
+mod archive;
 mod container;
+mod entries;
 mod import;
 mod ofa_names;
 mod pickle;
@@ -20,20 +22,33 @@ use std::sync::Arc;
 
 pub use container::Container;
 pub use import::{Import, import};
-pub use state_dict::StateDict;
+pub use state_dict::{Entries, StateDict};
 pub use value::{ElementType, Storage, StoredTensor, Value};
 
 use crate::error::Result;
-use crate::file;
+use crate::{file, foreign};
 
 /// A file that `torch.save` wrote.
 pub struct TorchFile<'a> {
     place: String,
-    bytes: Cow<'a, [u8]>,
+    content: Content<'a>,
     container: Container,
     value: Value,
-    /// Where in the bytes each storage lies.
+    /// Where in the content's data each storage lies.
     storages: BTreeMap<Arc<str>, Range<usize>>,
+}
+
+/// A file's bytes, and what they are when they are unpacked, where they are compressed.
+struct Content<'a> {
+    bytes: Cow<'a, [u8]>,
+    unpacked: Option<Vec<u8>>,
+}
+
+impl Content<'_> {
+    /// The bytes that tensors lie in.
+    fn data(&self) -> &[u8] {
+        self.unpacked.as_deref().unwrap_or(&self.bytes)
+    }
 }
 
 /// Reads a file that `torch.save` wrote, in the zip or the legacy container.
@@ -51,21 +66,23 @@ pub fn read(path: &Path) -> Result<TorchFile<'static>> {
 /// As [`read`].
 pub fn from_bytes<'a>(place: &str, bytes: impl Into<Cow<'a, [u8]>>) -> Result<TorchFile<'a>> {
     let bytes = bytes.into();
-    let (container, opened) = match bytes.starts_with(container::ZIP) {
-        true => (Container::Zip, container::open_zip(place, &bytes)?),
+    foreign::refuse(place, "a file of torch.save, or safetensors", &bytes)?;
+    let (container, opened) = match bytes.starts_with(archive::ZIP) {
+        true => (Container::Zip, archive::open_zip(place, &bytes)?),
         false => (Container::Legacy, container::open_legacy(place, &bytes)?),
     };
-    let container::Opened { value, storages } = opened;
-    Ok(TorchFile { place: place.to_string(), bytes, container, value, storages })
+    let container::Opened { value, storages, unpacked } = opened;
+    let content = Content { bytes, unpacked };
+    Ok(TorchFile { place: place.to_string(), content, container, value, storages })
 }
 
 /// The tensors of a checkpoint's network: the object itself, or the first of its entries `state_dict`,
-/// `model_state_dict`, `model`, `net`, `state_dict_ema` and `model_ema`, without `DataParallel`'s prefix `module.`.
+/// `model_state_dict`, `model`, `net`, `state_dict_ema` and `model_ema`, without the prefix that all names share.
 ///
 /// # Errors
 /// If there are none.
 pub fn state_dict(file: TorchFile<'_>) -> Result<StateDict<'_>> {
-    StateDict::of(file)
+    StateDict::of(file, None)
 }
 
 impl TorchFile<'_> {
@@ -84,7 +101,7 @@ impl TorchFile<'_> {
     /// # Panics
     /// If it is another file's.
     pub fn values(&self, tensor: &StoredTensor) -> Vec<f32> {
-        tensor.decode(&self.bytes[self.storages[&tensor.storage.key].clone()])
+        tensor.decode(&self.content.data()[self.storages[&tensor.storage.key].clone()])
     }
 }
 

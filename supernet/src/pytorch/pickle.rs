@@ -42,6 +42,7 @@ pub(super) type Id = usize;
 pub(super) enum Node {
     Plain(Value),
     List(Vec<Id>),
+    Set(Vec<Id>),
     Tuple(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     Global(Global),
@@ -82,15 +83,24 @@ impl Machine<'_> {
             b'X' => self.push_text::<4>()?,
             0x8c => self.push_text::<1>()?,
             0x8d => self.push_text::<8>()?,
+            b'C' => self.push_bytes::<1>()?,
+            b'B' => self.push_bytes::<4>()?,
+            // of the last protocol: bytes, and such that can be changed
+            0x8e | 0x96 => self.push_bytes::<8>()?,
             b']' => self.push(Node::List(Vec::new()))?,
             b'}' => self.push(Node::Dict(Vec::new()))?,
             b')' => self.push(Node::Tuple(Vec::new()))?,
+            0x8f => self.push(Node::Set(Vec::new()))?,
+            0x91 => {
+                let items = self.pop_mark()?;
+                self.push(Node::Set(items))?;
+            }
             b't' => {
                 let items = self.pop_mark()?;
                 self.push(Node::Tuple(items))?;
             }
             0x85..=0x87 => self.short_tuple(usize::from(code - 0x84))?,
-            b'a' | b'e' | b's' | b'u' => self.fill(code)?,
+            b'a' | b'e' | b's' | b'u' | 0x90 => self.fill(code)?,
             b'h' | b'j' | b'q' | b'r' | 0x94 => self.remember(code)?,
             b'c' => self.push_global_lines()?,
             0x93 => self.push_global_texts()?,
@@ -200,13 +210,19 @@ impl Machine<'_> {
         self.push(Node::Plain(Value::Text(text)))
     }
 
+    fn push_bytes<const N: usize>(&mut self) -> Result<()> {
+        let length = usize::try_from(self.number::<N>()?).unwrap_or(usize::MAX);
+        let bytes = Value::Bytes(Arc::from(self.take(length)?));
+        self.push(Node::Plain(bytes))
+    }
+
     fn short_tuple(&mut self, length: usize) -> Result<()> {
         let mut items = (0..length).map(|_| self.pop()).collect::<Result<Vec<_>>>()?;
         items.reverse();
         self.push(Node::Tuple(items))
     }
 
-    /// Appends to the list, or sets keys of the dictionary, that lies below the values.
+    /// Appends to the list or set, or sets keys of the dictionary, that lies below the values.
     fn fill(&mut self, code: u8) -> Result<()> {
         let values = match code {
             b'a' => vec![self.pop()?],
@@ -218,11 +234,11 @@ impl Machine<'_> {
         };
         let target = self.top()?;
         match (&mut self.nodes[target], code) {
-            (Node::List(items), b'a' | b'e') => items.extend(values),
+            (Node::List(items), b'a' | b'e') | (Node::Set(items), 0x90) => items.extend(values),
             (Node::Dict(entries), b's' | b'u') if values.len().is_multiple_of(2) => {
                 entries.extend(values.chunks_exact(2).map(|pair| (pair[0], pair[1])));
             }
-            _ => return Err(self.wrong("a list or dictionary to fill", "something else")),
+            _ => return Err(self.wrong("a list, dictionary or set to fill", "something else")),
         }
         Ok(())
     }
@@ -276,7 +292,10 @@ impl Machine<'_> {
             let got = format!("{module:.80}.{name:.80}");
             self.wrong("names that a checkpoint of tensors needs", got).and_then_do(advice)
         })?;
-        self.push(Node::Global(known))
+        match known {
+            Global::Type(name) => self.push(Node::Plain(Value::Text(Arc::from(name)))),
+            known => self.push(Node::Global(known)),
+        }
     }
 
     pub(super) fn text(&self, id: Id) -> Result<Arc<str>> {
@@ -307,6 +326,7 @@ impl Machine<'_> {
         Ok(match &self.nodes[id] {
             Node::Plain(value) => value.clone(),
             Node::List(items) => Value::List(items.iter().map(|id| inner(*id)).collect::<Result<_>>()?),
+            Node::Set(items) => Value::Set(items.iter().map(|id| inner(*id)).collect::<Result<_>>()?),
             Node::Tuple(items) => Value::Tuple(items.iter().map(|id| inner(*id)).collect::<Result<_>>()?),
             Node::Dict(entries) => {
                 let entry = |(key, value): &(Id, Id)| Ok((inner(*key)?, inner(*value)?));
@@ -332,6 +352,17 @@ impl Machine<'_> {
                 let tensor = Arc::new(stored_tensor(self, arguments)?);
                 self.push(Node::Plain(Value::Tensor(tensor)))
             }
+            (Node::Global(Global::Set), arguments) => {
+                let items = self.set_items(arguments)?;
+                self.push(Node::Set(items))
+            }
+            (Node::Global(Global::Complex), &[_, _]) => self.push(Node::Tuple(arguments)),
+            (Node::Global(Global::Encode), &[text, _]) => {
+                let bytes = self.latin1(text)?;
+                self.push(Node::Plain(Value::Bytes(bytes)))
+            }
+            (Node::Global(Global::Bytes), []) => self.push(Node::Plain(Value::Bytes(Arc::from([])))),
+            (Node::Global(Global::Bytes), &[bytes]) if self.is_bytes(bytes) => self.push_again(bytes),
             _ => Err(self.wrong("a call that a checkpoint of tensors needs", "another")),
         }
     }

@@ -17,7 +17,53 @@ pub(super) enum Global {
     Parameter,
     Size,
     Device,
+    Set,
+    Complex,
+    /// Bytes that can be changed.
+    Bytes,
+    /// Bytes out of a text; old protocols have no others.
+    Encode,
+    /// A type of elements; a value, no function.
+    Type(&'static str),
     Storage(ElementType),
+}
+
+/// PyTorch's types of elements, by the names that it saves them under.
+const TYPES: [&str; 30] = [
+    "torch.bfloat16",
+    "torch.bits16",
+    "torch.bits1x8",
+    "torch.bits2x4",
+    "torch.bits4x2",
+    "torch.bits8",
+    "torch.bool",
+    "torch.complex128",
+    "torch.complex32",
+    "torch.complex64",
+    "torch.float16",
+    "torch.float32",
+    "torch.float4_e2m1fn_x2",
+    "torch.float64",
+    "torch.float8_e4m3fn",
+    "torch.float8_e4m3fnuz",
+    "torch.float8_e5m2",
+    "torch.float8_e5m2fnuz",
+    "torch.float8_e8m0fnu",
+    "torch.int16",
+    "torch.int32",
+    "torch.int64",
+    "torch.int8",
+    "torch.qint32",
+    "torch.qint8",
+    "torch.quint8",
+    "torch.uint16",
+    "torch.uint32",
+    "torch.uint64",
+    "torch.uint8",
+];
+
+fn element_type(name: &str) -> Option<&'static str> {
+    TYPES.into_iter().find(|known| known.strip_prefix("torch.") == Some(name))
 }
 
 impl Global {
@@ -28,7 +74,13 @@ impl Global {
             ("torch._utils", "_rebuild_parameter") => Some(Self::Parameter),
             ("torch", "Size") => Some(Self::Size),
             ("torch", "device") => Some(Self::Device),
-            ("torch", storage) => ElementType::of_storage(storage).map(Self::Storage),
+            ("__builtin__" | "builtins", "set" | "frozenset") => Some(Self::Set),
+            ("__builtin__" | "builtins", "complex") => Some(Self::Complex),
+            ("__builtin__" | "builtins", "bytearray") => Some(Self::Bytes),
+            ("_codecs", "encode") => Some(Self::Encode),
+            ("torch", name) => ElementType::of_storage(name)
+                .map(Self::Storage)
+                .or_else(|| element_type(name).map(Self::Type)),
             _ => None,
         }
     }
@@ -40,6 +92,29 @@ impl Machine<'_> {
             Node::Tuple(items) => Ok(items),
             _ => Err(self.wrong("a tuple", "something else")),
         }
+    }
+
+    /// The items of a set, which is made of a list of them or of nothing.
+    pub(super) fn set_items(&self, arguments: &[Id]) -> Result<Vec<Id>> {
+        match arguments {
+            [] => Ok(Vec::new()),
+            [list] => match &self.nodes[*list] {
+                Node::List(items) | Node::Tuple(items) => Ok(items.clone()),
+                _ => Err(self.wrong("a set's items in a list", "something else")),
+            },
+            _ => Err(self.wrong("a set's items in one list", "more")),
+        }
+    }
+
+    /// The bytes that a text of characters below 256 stands for.
+    pub(super) fn latin1(&self, id: Id) -> Result<Arc<[u8]>> {
+        let text = self.text(id)?;
+        let bytes: Option<Vec<u8>> = text.chars().map(|letter| u8::try_from(letter).ok()).collect();
+        bytes.map(Arc::from).ok_or_else(|| self.wrong("bytes as letters of Latin-1", "other letters"))
+    }
+
+    pub(super) fn is_bytes(&self, id: Id) -> bool {
+        matches!(self.nodes[id], Node::Plain(Value::Bytes(_)))
     }
 
     /// A whole number that counts something.

@@ -11,31 +11,40 @@ use safetensors::tensor::{Dtype, SafeTensors};
 
 use super::container::Container;
 use super::value::{ElementType, Storage, StoredTensor, Value};
-use super::{TorchFile, from_bytes};
+use super::{Content, TorchFile, entries, from_bytes};
 use crate::error::{Error, Result};
 use crate::file;
 
-/// Where a checkpoint keeps its network: the first of these entries that is there.
-const ENTRIES: [&str; 6] = ["state_dict", "model_state_dict", "model", "net", "state_dict_ema", "model_ema"];
-
-/// Prefix of every name where a network was saved inside `DataParallel`.
-const PARALLEL: &str = "module.";
+/// What holds a network inside another module, each with the name that it gives to the network: `DataParallel`,
+/// `torch.compile`, and what people call theirs.
+const WRAPPERS: [&str; 6] = ["module", "_orig_mod", "model", "backbone", "net", "network"];
 
 /// Tensors by name, read from the file's bytes when they are asked for.
 pub struct StateDict<'a> {
     place: String,
-    bytes: Cow<'a, [u8]>,
+    content: Content<'a>,
     container: Container,
+    entries: Entries,
+    prefix: String,
     tensors: BTreeMap<String, (Arc<StoredTensor>, Range<usize>)>,
 }
 
+/// Where in a checkpoint's object a network was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entries {
+    /// The keys that lead to it, outermost first; none where the object is the network itself.
+    pub path: Vec<String>,
+    /// Keys of further networks beside it.
+    pub others: Vec<String>,
+}
+
 impl StateDict<'static> {
-    /// Reads a file of `torch.save`, or safetensors.
+    /// Reads a file of `torch.save`, or safetensors; of a checkpoint the network of the entry `key`, where one is given.
     ///
     /// # Errors
-    /// As [`StateDict::from_bytes`]; or if the file cannot be read.
-    pub fn read(path: &Path) -> Result<Self> {
-        Self::new(&path.display().to_string(), Cow::Owned(file::read(path)?))
+    /// As [`StateDict::from_bytes`]; or if the file cannot be read, or has no network under `key`.
+    pub fn read(path: &Path, key: Option<&str>) -> Result<Self> {
+        Self::new(&path.display().to_string(), Cow::Owned(file::read(path)?), key)
     }
 }
 
@@ -46,25 +55,39 @@ impl<'a> StateDict<'a> {
     /// If the file is broken or holds no network: no tensors by name, neither by themselves nor in an entry
     /// `state_dict`, `model_state_dict`, `model`, `net`, `state_dict_ema` or `model_ema`.
     pub fn from_bytes(place: &str, bytes: &'a [u8]) -> Result<Self> {
-        Self::new(place, Cow::Borrowed(bytes))
+        Self::new(place, Cow::Borrowed(bytes), None)
     }
 
-    fn new(place: &str, bytes: Cow<'a, [u8]>) -> Result<Self> {
+    /// [`StateDict::from_bytes`] of the network in the entry `key` of a checkpoint.
+    ///
+    /// # Errors
+    /// As there; or if the checkpoint has no network under that key.
+    pub fn entry_from_bytes(place: &str, bytes: &'a [u8], key: &str) -> Result<Self> {
+        Self::new(place, Cow::Borrowed(bytes), Some(key))
+    }
+
+    fn new(place: &str, bytes: Cow<'a, [u8]>, key: Option<&str>) -> Result<Self> {
         // safetensors begin with the length of a JSON object
-        match bytes.get(8) {
-            Some(b'{') => Self::from_safetensors(place, bytes),
-            _ => Self::of(from_bytes(place, bytes)?),
+        match (bytes.get(8..).is_some_and(|rest| rest.trim_ascii_start().starts_with(b"{")), key) {
+            (true, None) => Self::from_safetensors(place, bytes),
+            (true, Some(key)) => {
+                let expected = format!("a checkpoint with an entry {key}");
+                Err(Error::invalid(place, "content", expected, "safetensors, which have no entries")
+                    .and_then_do("leave --key out"))
+            }
+            _ => Self::of(from_bytes(place, bytes)?, key),
         }
     }
 
-    /// The network of a file that was read.
+    /// The network of a file that was read, under a key or where networks usually are.
     ///
     /// # Errors
     /// If it holds none.
-    pub(super) fn of(file: TorchFile<'a>) -> Result<Self> {
-        let TorchFile { place, bytes, container, value, storages } = file;
+    pub(super) fn of(file: TorchFile<'a>, key: Option<&str>) -> Result<Self> {
+        let TorchFile { place, content, container, value, storages } = file;
         let mut tensors = BTreeMap::new();
-        for (name, value) in entries_of(&place, &value)? {
+        let (entries, named) = entries::network(&place, &value, key)?;
+        for (name, value) in named {
             let Value::Tensor(tensor) = value else {
                 return Err(Error::invalid(place, name, "a tensor", "something else"));
             };
@@ -73,7 +96,7 @@ impl<'a> StateDict<'a> {
                 return Err(Error::invalid(place, name, "each name once", "two tensors of it"));
             }
         }
-        Self { place, bytes, container, tensors }.checked()
+        Self { place, content, container, entries, prefix: String::new(), tensors }.checked()
     }
 
     fn from_safetensors(place: &str, bytes: Cow<'a, [u8]>) -> Result<Self> {
@@ -99,23 +122,45 @@ impl<'a> StateDict<'a> {
             let tensor = StoredTensor { storage: Arc::new(storage), offset: 0, shape, strides };
             tensors.insert(name.to_string(), (Arc::new(tensor), start..start + view.data().len()));
         }
-        Self { place: place.to_string(), bytes, container: Container::Safetensors, tensors }.checked()
+        Self {
+            place: place.to_string(),
+            content: Content { bytes, unpacked: None },
+            container: Container::Safetensors,
+            entries: Entries::default(),
+            prefix: String::new(),
+            tensors,
+        }
+        .checked()
     }
 
-    /// The same without `DataParallel`'s prefix. All tensors together may have as many elements as the file has bytes:
-    /// a few bytes can claim to be seen as many tensors.
+    /// The same without a prefix. All tensors together may have as many elements as the file has bytes: a few bytes can
+    /// claim to be seen as many tensors.
     fn checked(mut self) -> Result<Self> {
         let elements = self.tensors.values().map(|(tensor, _)| tensor.elements());
         let total = elements.fold(0usize, usize::saturating_add);
-        if total > self.bytes.len() {
-            let expected = format!("at most {} elements, as the file has bytes", self.bytes.len());
+        let bytes = self.content.data().len();
+        if total > bytes {
+            let expected = format!("at most {bytes} elements, as the file has bytes");
             return Err(Error::invalid(&self.place, "tensors", expected, total));
         }
-        if self.tensors.keys().all(|name| name.starts_with(PARALLEL)) {
-            let stripped = |(name, tensor): (String, _)| (name[PARALLEL.len()..].to_string(), tensor);
+        while let Some(wrapper) = self.wrapper() {
+            let stripped = |(name, tensor): (String, _)| (name[wrapper.len()..].to_string(), tensor);
             self.tensors = self.tensors.into_iter().map(stripped).collect();
+            self.prefix.push_str(&wrapper);
         }
         Ok(self)
+    }
+
+    /// The first part of the names, with its point, where it is the same in all of them. What numbers follow is a list of
+    /// modules and not one that holds the network, unless its name says so.
+    fn wrapper(&self) -> Option<String> {
+        let mut names = self.names();
+        let (first, _) = names.next()?.split_once('.')?;
+        let prefix = format!("{first}.");
+        let rest: Option<Vec<&str>> = self.names().map(|name| name.strip_prefix(&prefix)).collect();
+        let numbered = |rest: &&str| rest.starts_with(|first: char| first.is_ascii_digit());
+        let wraps = WRAPPERS.contains(&first) || !rest.as_ref()?.iter().all(numbered);
+        (rest?.iter().all(|rest| !rest.is_empty()) && wraps).then_some(prefix)
     }
 
     /// The file's name in messages.
@@ -130,7 +175,17 @@ impl<'a> StateDict<'a> {
 
     /// blake3 of the file, in hexadecimal.
     pub fn hash(&self) -> String {
-        blake3::hash(&self.bytes).to_hex().to_string()
+        blake3::hash(&self.content.bytes).to_hex().to_string()
+    }
+
+    /// Where in the file the network was.
+    pub fn entries(&self) -> &Entries {
+        &self.entries
+    }
+
+    /// What stood before every name in the file and is left out, such as `module._orig_mod.`; may be empty.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// Names of the tensors, in order.
@@ -152,35 +207,9 @@ impl<'a> StateDict<'a> {
             .tensors
             .get(name)
             .ok_or_else(|| Error::invalid(&self.place, name, "a tensor of this name", "none"))?;
-        let values = tensor.decode(&self.bytes[range.clone()]);
+        let values = tensor.decode(&self.content.data()[range.clone()]);
         Ok(Tensor::from_vec(values, tensor.shape(), &Device::Cpu)?)
     }
-}
-
-/// The dictionary of tensors in an object: itself, or the first of its entries that may hold a network.
-fn entries_of<'v>(place: &str, value: &'v Value) -> Result<Vec<(&'v str, &'v Value)>> {
-    let chosen = ENTRIES.iter().find_map(|entry| match value.get(entry) {
-        Some(Value::Tensor(_)) | None => None,
-        found => found,
-    });
-    let Value::Dict(entries) = chosen.unwrap_or(value) else {
-        return Err(no_network(place, "no dictionary"));
-    };
-    let mut named = Vec::with_capacity(entries.len());
-    for (key, value) in entries {
-        let Value::Text(name) = key else { return Err(no_network(place, "a dictionary of other keys")) };
-        named.push((&**name, value));
-    }
-    if !named.iter().any(|(_, value)| matches!(value, Value::Tensor(_))) {
-        return Err(no_network(place, "a dictionary without tensors"));
-    }
-    Ok(named)
-}
-
-fn no_network(place: &str, got: &str) -> Error {
-    let expected = format!("tensors by name, by themselves or in an entry {}", ENTRIES.join(", "));
-    Error::invalid(place, "object", expected, got)
-        .and_then_do("save the network: torch.save(network.state_dict(), FILE)")
 }
 
 fn element_of(dtype: Dtype) -> Option<ElementType> {

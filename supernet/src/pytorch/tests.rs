@@ -10,6 +10,8 @@ use crate::elastic::SharedWeights;
 use crate::random::rng_for;
 use crate::space::preset;
 
+mod forms;
+
 /// A pickle of protocol 2.
 #[derive(Clone)]
 struct Pickle(Vec<u8>);
@@ -164,8 +166,8 @@ fn what_a_pickle_must_not_do_is_refused() {
         (start().then(b"N(s").end(), "a value on the stack"),
         (start().then(b"Nt").end(), "a mark on the stack"),
         (start().then(b"h\x07").end(), "value 7 to be known"),
-        (start().then(b"NNa").end(), "a list or dictionary to fill"),
-        (start().then(b"}(Nu").end(), "a list or dictionary to fill"),
+        (start().then(b"NNa").end(), "a list, dictionary or set to fill"),
+        (start().then(b"}(Nu").end(), "a list, dictionary or set to fill"),
         (start().then(b"NNR").end(), "arguments in a tuple"),
         (start().then(b"N)R").end(), "a call that a checkpoint of tensors needs"),
         (start().then(b"NNb").end(), "a dictionary that gets a state"),
@@ -277,7 +279,8 @@ fn broken_legacy_files_are_refused() {
     let whole = legacy(&good(), 6);
     let other = legacy(&one_tensor(5, 0, &[5], &[1]), 6);
     let table: Vec<(Vec<u8>, &str)> = vec![
-        (Vec::new(), "the file is cut off; give a file that torch.save wrote"),
+        (Vec::new(), "got an empty file; get or save it again"),
+        (Pickle::new().0, "the file is cut off; give a file that torch.save wrote"),
         (b"what is this?".to_vec(), "give a file that torch.save wrote"),
         (Pickle::new().then(b"N").end(), "magic number"),
         (whole[..whole.len() - 1].to_vec(), "storage 0: expected its data, got none"),

@@ -15,11 +15,15 @@ pub enum Value {
     Int(i128),
     /// A float.
     Float(f64),
-    /// A text, or the name of a device.
+    /// A text, the name of a device, or of a type of elements such as `torch.float16`.
     Text(Arc<str>),
+    /// Bytes.
+    Bytes(Arc<[u8]>),
     /// A list.
     List(Vec<Value>),
-    /// A tuple, or the size of a tensor.
+    /// A set, in the order of the file.
+    Set(Vec<Value>),
+    /// A tuple, the size of a tensor, or the two parts of a complex number.
     Tuple(Vec<Value>),
     /// A dictionary, in its order; of equal keys the last counts.
     Dict(Vec<(Value, Value)>),
