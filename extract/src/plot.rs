@@ -166,9 +166,9 @@ fn grid(out: &mut String, panel: &Panel, left: f64, axes: &Axes) {
 fn draw_series(out: &mut String, series: &Series, axes: &Axes, colour: &str) {
     let points: Vec<Point> = finite(&series.points).collect();
     let place = |(x, y): (f64, f64)| (axes.across.place(x), axes.up.place(y));
-    // intervals of dots, which are many, lie pale behind them
-    let pale = if series.style == Style::Dots { ".25" } else { ".9" };
-    let bar = format!("stroke=\"{colour}\" stroke-opacity=\"{pale}\"");
+    // the intervals of dots and of a front, which are many, are pale
+    let opacity = if series.style == Style::Rings { ".9" } else { ".25" };
+    let bar = format!("stroke=\"{colour}\" stroke-opacity=\"{opacity}\"");
     for Point { at: (x, y), across, up } in &points {
         if let Some((low, high)) = across {
             line(out, place((*low, *y)), place((*high, *y)), &bar);

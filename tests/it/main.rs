@@ -20,6 +20,7 @@ mod ofa_configs;
 mod ofa_tables;
 mod onnx;
 mod predictors;
+mod plots;
 mod properties;
 mod pytorch;
 mod readers;

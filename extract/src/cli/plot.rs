@@ -107,12 +107,20 @@ fn panel(x: &str, file: &AccuracyFile, costs: Vec<Cost>) -> Panel {
 /// What a search expects: its front, and what it chose.
 fn searched(
     found: Option<&Found>,
+/// The interval of a candidate's accuracy in per cent, as far as a share of images can be: from 0 to 100 %.
+fn interval(candidate: &Candidate) -> Option<(f64, f64)> {
+    let Candidate { accuracy, accuracy_low, accuracy_high, .. } = candidate;
+    // a linear predictor may expect more than all, and an interval holds its point
+    let (low, high) = (accuracy_low.as_ref()?.max(0.0), accuracy_high.as_ref()?.min(1.0));
+    Some((100.0 * low.min(*accuracy), 100.0 * high.max(*accuracy)))
+}
+
     front: Style,
     of: impl Fn(&Candidate) -> Option<Cost>,
 ) -> impl Iterator<Item = Series> {
     let point = |candidate: &Candidate| {
         let (cost, across) = of(candidate)?;
-        Some(Point { at: (cost, 100.0 * candidate.accuracy), across, up: None })
+        Some(Point { at: (cost, 100.0 * candidate.accuracy), across, up: interval(candidate) })
     };
     let mut series = Vec::new();
     if let Some(found) = found {
