@@ -14,15 +14,20 @@ const HIDDEN: usize = 24;
 /// The list of input sizes that the script's predictors of the library have.
 const SIZES: [usize; 4] = [192, 128, 224, 160];
 
-type Tensors = BTreeMap<String, Tensor>;
+pub(crate) type Tensors = BTreeMap<String, Tensor>;
 
 /// The script's predictor with so many features.
 fn predictor(kind: OfaPredictor, features: usize) -> Tensors {
+    wide_predictor(kind, features, HIDDEN)
+}
+
+/// A predictor of the package's form with so many features and hidden units, its weights by formula.
+pub(crate) fn wide_predictor(kind: OfaPredictor, features: usize, hidden: usize) -> Tensors {
     let parts = match kind {
         OfaPredictor::Tutorial => ["0", "2", "4"],
         OfaPredictor::Library => ["layers.0.0", "layers.1.0", "layers.2"],
     };
-    let sizes = [features, HIDDEN, HIDDEN, 1];
+    let sizes = [features, hidden, hidden, 1];
     let mut tensors = Tensors::new();
     for (part, pair) in parts.iter().zip(sizes.windows(2)) {
         let mut add = |name: String, shape: &[usize]| tensors.insert(name.clone(), formula(&name, shape));

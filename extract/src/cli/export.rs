@@ -116,6 +116,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let kernels = arguments.on.kernels(Precision::F32)?;
     let supernet = Supernet::read(&arguments.supernet)?;
     let arch = arch_file::read(&supernet.space, &arguments.arch)?;
+    output.tell_interrupted([&arguments.arch]);
     let dataset = open_dataset(&output, arguments, &supernet)?;
     let formats: Vec<_> = Format::ALL
         .into_iter()

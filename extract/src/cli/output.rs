@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use serde_json::Value;
+use supernet::space::arch_file;
 
 use super::Common;
 
@@ -35,6 +36,13 @@ impl Output {
     /// Says which file was written.
     pub fn wrote(&self, path: &Path) {
         self.say(format_args!("wrote {}", path.display()));
+    }
+
+    /// Warns of each path among these texts at which an interrupted search wrote its best sub-network until then.
+    pub fn tell_interrupted<'a>(&self, texts: impl IntoIterator<Item = &'a String>) {
+        for text in texts.into_iter().filter(|text| arch_file::is_interrupted(text)) {
+            self.say(format_args!("warning: {text}: {}", arch_file::INTERRUPTED));
+        }
     }
 
     /// A progress bar of so many steps, hidden where nobody looks.

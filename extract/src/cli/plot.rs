@@ -46,6 +46,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let file = accuracy_file::read(&arguments.accuracy)?;
     let table = arguments.latency_table.as_deref().map(LatencyTable::read).transpose()?;
     let found = arguments.found.as_deref().map(Found::read).transpose()?;
+    if let Some(path) = &arguments.found {
+        output.tell_interrupted(std::slice::from_ref(&path.display().to_string()));
+    }
     let limits = found.as_ref().map_or_else(Limits::default, |found| found.limits);
     let mut panels =
         vec![Panel { limit: limits.macs.map(|macs| macs / 1e6), ..panel("MMACs", &file, macs(&file)?) }];
@@ -104,9 +107,6 @@ fn panel(x: &str, file: &AccuracyFile, costs: Vec<Cost>) -> Panel {
     Panel { x: x.to_string(), y, limit: None, series: by_side.into_iter().map(series).collect() }
 }
 
-/// What a search expects: its front, and what it chose.
-fn searched(
-    found: Option<&Found>,
 /// The interval of a candidate's accuracy in per cent, as far as a share of images can be: from 0 to 100 %.
 fn interval(candidate: &Candidate) -> Option<(f64, f64)> {
     let Candidate { accuracy, accuracy_low, accuracy_high, .. } = candidate;
@@ -115,6 +115,9 @@ fn interval(candidate: &Candidate) -> Option<(f64, f64)> {
     Some((100.0 * low.min(*accuracy), 100.0 * high.max(*accuracy)))
 }
 
+/// What a search expects: its front, and what it chose.
+fn searched(
+    found: Option<&Found>,
     front: Style,
     of: impl Fn(&Candidate) -> Option<Cost>,
 ) -> impl Iterator<Item = Series> {

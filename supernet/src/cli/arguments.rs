@@ -9,6 +9,7 @@ use clap::builder::RangedU64ValueParser;
 use supernet::checkpoint::Supernet;
 use supernet::data::{Dataset, Skipped};
 use supernet::kernels::{Kernels, Precision};
+use supernet::space::{Arch, SearchSpace, arch_file};
 
 /// Flags that every command has.
 #[derive(Args)]
@@ -38,6 +39,18 @@ impl Common {
             let more = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
             self.tell(format!("warning: an image is left out: {}{more}", first.reason));
         }
+    }
+
+    /// Reads the sub-networks that a user wrote; warns of files of interrupted searches.
+    pub fn read_archs(&self, space: &SearchSpace, texts: &[String]) -> anyhow::Result<Vec<Arch>> {
+        let mut archs = Vec::with_capacity(texts.len());
+        for text in texts {
+            archs.push(arch_file::read(space, text)?);
+            if arch_file::is_interrupted(text) {
+                self.tell(format!("warning: {text}: {}", arch_file::INTERRUPTED));
+            }
+        }
+        Ok(archs)
     }
 
     /// Opens the data set that a supernet is judged on; warns where it was trained on another.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 use supernet::bench::{Bench, BenchReport, LoadBench, Mode, Subject, bench, bench_fed, bench_loader};
 use supernet::kernels::Kernels;
-use supernet::space::{self, arch_file};
+use supernet::space;
 use supernet::timing::Spread;
 
 use super::Ending;
@@ -79,10 +79,7 @@ impl Arguments {
         let space = space::open(space)?;
         let subject = match self.arch.as_slice() {
             [uniform] if uniform == "uniform" => Subject::Uniform,
-            texts => {
-                let archs = texts.iter().map(|text| arch_file::read(&space, text));
-                Subject::Fixed(archs.collect::<supernet::Result<_>>()?)
-            }
+            texts => Subject::Fixed(self.common.read_archs(&space, texts)?),
         };
         let mode = match self.mode {
             ModeName::Train => Mode::Train,

@@ -6,7 +6,6 @@ use serde_json::json;
 use supernet::checkpoint::Supernet;
 use supernet::data::Split;
 use supernet::eval::{Calibration, Judge};
-use supernet::space::arch_file;
 
 use super::Ending;
 use super::arguments::{Common, Compute};
@@ -42,8 +41,7 @@ impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let kernels = self.compute.kernels()?;
         let supernet = Supernet::read(&self.supernet)?.on(kernels)?;
-        let archs = self.arch.iter().map(|text| arch_file::read(&supernet.space, text));
-        let archs = archs.collect::<supernet::Result<Vec<_>>>()?;
+        let archs = self.common.read_archs(&supernet.space, &self.arch)?;
         let dataset = self.common.open_data_for(&supernet, &self.data)?;
         let known = dataset.skipped().len();
         dataset.split(self.split)?;

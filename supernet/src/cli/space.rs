@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::{Value, json};
-use supernet::space::{self, Arch, Cost, Ratio, SearchSpace, arch_file, cost, preset_names, sampler};
+use supernet::space::{self, Arch, Cost, Ratio, SearchSpace, cost, preset_names, sampler};
 
 use super::Ending;
 use super::arguments::Common;
@@ -57,8 +57,7 @@ impl Arguments {
     /// One line for each sub-network: MMACs, parameters, bytes of activations, and the sub-network.
     fn costs_of(&self, space: &SearchSpace) -> anyhow::Result<Ending> {
         let (mut text, mut documents) = (String::new(), Vec::new());
-        for written in &self.arch {
-            let arch = arch_file::read(space, written)?;
+        for arch in self.common.read_archs(space, &self.arch)? {
             let cost = cost(&space.lower(&arch)?);
             let Cost { macs, params, peak_activation_bytes } = cost;
             let _ =

@@ -47,6 +47,22 @@ pub fn read(space: &SearchSpace, text: &str) -> Result<Arch> {
     Ok(arch)
 }
 
+/// What is to be said of a file for which [`is_interrupted`] holds.
+pub const INTERRUPTED: &str =
+    "the search that wrote it was interrupted; its sub-network is the best until then";
+
+/// Whether a text as [`read`] takes it is the path of a `found.json` of a search that was interrupted.
+pub fn is_interrupted(text: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Mark {
+        #[serde(default)]
+        interrupted: bool,
+    }
+    let path = Path::new(text);
+    let text = if path.is_file() { file::read_text(path).ok() } else { None };
+    text.and_then(|text| serde_json::from_str(&text).ok()).is_some_and(|mark: Mark| mark.interrupted)
+}
+
 fn random(space: &SearchSpace, seed: &str) -> Result<Arch> {
     let seed = seed
         .parse()

@@ -99,6 +99,7 @@ fn measured(
     space: &SearchSpace,
 ) -> anyhow::Result<Compared> {
     let archs = archs(arguments, space)?;
+    output.tell_interrupted(&arguments.arch);
     let kernels = arguments.on.kernels(table.engine.dtype.parse().unwrap_or_default())?;
     let threads = arguments.common.threads.map_or(table.engine.threads, usize::from);
     let engine = &*arguments.engine.open(kernels, threads, table.engine.batch)?;
