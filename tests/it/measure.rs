@@ -140,8 +140,6 @@ fn a_table_is_added_to_and_knows_its_networks() {
     let judges: Vec<_> = fits.searched_judges().iter().map(|row| row.arch.clone()).collect();
     assert!(judges.iter().all(|arch| !fits.spent().contains(arch)), "no judge had a part in anything");
 
-    // left where the budget was spent before all was known well
-    let _ = std::fs::remove_file(at.join("table.json.rows"));
     let more = "measure --space tiny --half-width 50 --budget 24 --threads 1 --networks 8 --out table.json --missing";
     let added = run("extract", at, more);
     let message = String::from_utf8_lossy(&added.stderr).into_owned();
@@ -188,6 +186,29 @@ fn a_table_is_added_to_and_knows_its_networks() {
     let shown = run("extract", at, "table table.json --space tiny");
     let text = String::from_utf8_lossy(&shown.stdout);
     assert!(text.contains("sub-networks that had no part in it") && text.contains("sentinel"), "{text}");
+}
+
+#[test]
+fn samples_of_other_flags_are_set_aside_and_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let measure = "measure --space tiny --resolutions 8 --threads 1 --networks 0 --out table.json";
+    // a precision that no machine reaches in this time, so that samples are left
+    run("extract", at, &format!("{measure} --half-width 0.01 --budget 2"));
+    let left = std::fs::read(at.join("table.json.rows")).expect("samples are left");
+    assert!(Rows::read(&at.join("table.json.rows")).expect("rows").visits().count() > 0);
+    for flags in ["--half-width 50 --budget 4 --missing", "--half-width 49 --budget 4 --missing"] {
+        let output = run("extract", at, &format!("{measure} {flags}"));
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!message.contains("move the file away"), "{flags}: {message}");
+        if flags.contains("50") {
+            assert!(message.contains("they are kept in table.json.rows.1"), "{message}");
+        }
+        assert!(std::fs::read(at.join("table.json.rows.1")).expect("kept") == left, "{flags}: every byte");
+    }
+    let folded =
+        json("extract", at, "measure --space tiny --resolutions 8 --rows table.json.rows.1 --out b.json");
+    assert!(folded["entries"].as_u64() > Some(0), "{folded}");
 }
 
 /// Rows of another tool for all layers of `tiny`, everything `factor` times as long.

@@ -2,21 +2,21 @@
 //!
 //! The native engines write it while they measure; any other tool can write it too and have it folded into a table.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+mod log;
+
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use supernet::Error;
 use supernet::document;
-use supernet::file::{self, hold};
+use supernet::file;
 use supernet::space::Arch;
-use supernet::timing::Every;
 
 use super::device::{Conditions, DeviceFacts};
 use super::engine::EngineFacts;
 use crate::error::Result;
+
+pub use log::RowsLog;
 
 /// What the header's `kind` says.
 const KIND: &str = "latency-rows";
@@ -167,16 +167,6 @@ pub struct Rows {
     /// Line by line.
     pub records: Vec<Record>,
 }
-
-/// Rows that grow, and with them a file, if there is one, which is locked against other processes.
-pub struct RowsLog {
-    rows: Rows,
-    file: Option<(File, PathBuf)>,
-    sync: Every,
-}
-
-/// How often a file is synced: a sync takes as long as a visit, and a power cut loses no more than this.
-const SYNC: Duration = Duration::from_secs(1);
 
 impl Rows {
     /// Reads a file; what a power cut left after the last line's end is passed over.
@@ -342,94 +332,6 @@ impl From<&Setting> for Header {
         let Setting { device, engine, protocol, sentinel, plan } = setting.clone();
         Self { kind: KIND.to_string(), version: VERSION, device, engine, protocol, sentinel, plan }
     }
-}
-
-impl RowsLog {
-    /// Rows without a file.
-    pub fn in_memory(setting: Setting) -> Self {
-        Self { rows: Rows { setting, records: Vec::new() }, file: None, sync: Every::new(SYNC) }
-    }
-
-    /// Starts a file, or goes on with one of the same setting, and notes that a session begins. What a kill left after
-    /// the last line's end is cut off.
-    ///
-    /// # Errors
-    /// If it holds rows of another setting, is damaged, another process holds it, or it cannot be written.
-    pub fn open(path: &Path, setting: Setting, session: Session) -> Result<Self> {
-        let file =
-            OpenOptions::new().create(true).append(true).open(path).map_err(Error::io("write", path))?;
-        hold(&file, path, path, "another process is measuring into it", "wait until it ends")?;
-        // the process that held it may have removed it in between
-        let bytes = file::read(path)?;
-        let whole = whole_lines(&bytes);
-        let header = line_of(&Header::from(&setting));
-        let rows = if whole > 0 {
-            let rows = Rows::from_bytes(&path.display().to_string(), &bytes)?;
-            if rows.setting != setting {
-                return Err(occupied(
-                    path,
-                    "it holds rows of a measuring on another machine or with other flags",
-                ));
-            }
-            rows
-        } else if header.as_bytes().starts_with(&bytes) {
-            Rows { setting, records: Vec::new() }
-        } else {
-            return Err(occupied(path, "it holds something else than rows"));
-        };
-        file.set_len(whole as u64).map_err(Error::io("shorten", path))?;
-        let mut log = Self { rows, file: Some((file, path.to_path_buf())), sync: Every::new(SYNC) };
-        if whole == 0 {
-            log.write(&header, true)?;
-            file::sync_folder_of(path);
-        } else if bytes[whole - 1] != b'\n' {
-            log.write("\n", true)?;
-        }
-        log.push(Record::Session(session))?;
-        Ok(log)
-    }
-
-    /// All so far.
-    pub fn rows(&self) -> &Rows {
-        &self.rows
-    }
-
-    /// Appends a record. A file is synced once a second, and when it is no visit.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn push(&mut self, record: Record) -> Result<()> {
-        let synced = !matches!(record, Record::Visit(_));
-        self.write(&line_of(&Line::from(&record)), synced)?;
-        self.rows.records.push(record);
-        Ok(())
-    }
-
-    /// Removes the file, if there is one: its samples stand in a table now.
-    ///
-    /// # Errors
-    /// If it cannot be removed.
-    pub fn remove(self) -> Result<()> {
-        let Some((_, path)) = self.file else { return Ok(()) };
-        Ok(std::fs::remove_file(&path).map_err(Error::io("remove", &path))?)
-    }
-
-    fn write(&mut self, line: &str, synced: bool) -> Result<()> {
-        let Some((file, path)) = &mut self.file else { return Ok(()) };
-        let synced = self.sync.due() || synced;
-        let written = file.write_all(line.as_bytes());
-        let done = written.and_then(|()| if synced { file.sync_data() } else { Ok(()) });
-        Ok(done.map_err(Error::io("write", path))?)
-    }
-}
-
-fn occupied(path: &Path, reason: &str) -> crate::Error {
-    let next = "finish that one with its flags, or move the file away".to_string();
-    Error::Occupied { path: path.to_path_buf(), reason: reason.to_string(), next }.into()
-}
-
-fn line_of(line: &impl Serialize) -> String {
-    serde_json::to_string(line).expect("finite numbers and text") + "\n"
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Measuring this machine: anchors, the plan, limits, the table.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -78,7 +78,14 @@ fn open_log(
     let mut name = out.as_os_str().to_os_string();
     name.push(".rows");
     let session = Session { unix_seconds: unix_seconds(), conditions: Conditions::now() };
-    let log = RowsLog::open(name.as_ref(), plan.setting(device, engine), session)?;
+    let path = PathBuf::from(name);
+    let (log, aside) = RowsLog::open_or_set_aside(&path, plan.setting(device, engine), session)?;
+    if let Some(aside) = aside {
+        let (path, aside) = (path.display(), aside.display());
+        output.say(format_args!(
+            "{path} held samples taken with other flags: they are kept in {aside}, and `--rows {aside}` adds them to a table"
+        ));
+    }
     let lines = log.rows().visits().count();
     if lines > 0 {
         output.say(format_args!("going on with {lines} lines of samples that were taken already"));

@@ -161,3 +161,34 @@ fn other_settings_and_damage_are_refused() {
         assert!(error.contains(part), "{part}: {error}");
     }
 }
+
+#[test]
+fn samples_of_another_setting_are_set_aside_and_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("t.json.rows");
+    let copy = |number: u32| folder.path().join(format!("t.json.rows.{number}"));
+    let begin = |protocol: &str| RowsLog::open_or_set_aside(&path, of(protocol), Session::default());
+    let mut texts = Vec::new();
+    for (number, protocol) in ["p", "q", "p"].into_iter().enumerate() {
+        let (mut log, aside) = begin(protocol).expect("a new file");
+        assert_eq!(aside, (number > 0).then(|| copy(number as u32)));
+        assert_eq!(log.rows().visits().count(), 0, "none of other flags");
+        assert_eq!(log.rows().setting, of(protocol));
+        log.push(visit(Subject::Layer("a".to_string()), &[1.0 + number as f64])).expect("written");
+        if number == 0 {
+            assert!(begin("q").is_err(), "another process is at work, whatever its flags");
+        }
+        drop(log);
+        texts.push(std::fs::read(&path).expect("a file"));
+    }
+    for number in [1, 2] {
+        assert!(std::fs::read(copy(number)).expect("kept") == texts[number as usize - 1], "{number}");
+        Rows::read(&copy(number)).expect("rows that a table takes");
+    }
+    let (log, aside) = begin("p").expect("the same flags");
+    assert_eq!((log.rows().visits().count(), aside), (1, None), "gone on with");
+    drop(log);
+    std::fs::write(&path, "nonsense").expect("written");
+    assert!(begin("p").is_err() && std::fs::read(&path).expect("still there") == b"nonsense");
+    assert!(!copy(3).exists());
+}

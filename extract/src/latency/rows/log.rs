@@ -1,0 +1,156 @@
+//! Rows that grow while a process measures, and the file that holds them.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use supernet::Error;
+use supernet::file::{self, hold};
+use supernet::timing::Every;
+
+use super::{Header, Line, Record, Rows, Session, Setting, whole_lines};
+use crate::error::Result;
+
+/// Rows that grow, and with them a file, if there is one, which is locked against other processes.
+pub struct RowsLog {
+    rows: Rows,
+    file: Option<(File, PathBuf)>,
+    sync: Every,
+}
+
+/// How often a file is synced: a sync takes as long as a visit, and a power cut loses no more than this.
+const SYNC: Duration = Duration::from_secs(1);
+
+impl RowsLog {
+    /// Rows without a file.
+    pub fn in_memory(setting: Setting) -> Self {
+        Self { rows: Rows { setting, records: Vec::new() }, file: None, sync: Every::new(SYNC) }
+    }
+
+    /// Starts a file, or goes on with one of the same setting, and notes that a session begins. What a kill left after
+    /// the last line's end is cut off.
+    ///
+    /// # Errors
+    /// If it holds rows of another setting, is damaged, another process holds it, or it cannot be written.
+    pub fn open(path: &Path, setting: Setting, session: Session) -> Result<Self> {
+        let (log, _) = Self::begin(path, setting, session, |_| {
+            Err(occupied(path, "it holds rows of a measuring on another machine or with other flags"))
+        })?;
+        Ok(log)
+    }
+
+    /// [`RowsLog::open`], but samples of another setting are copied to a file with a number after its name, and the
+    /// file starts anew. Returns the path of that copy.
+    ///
+    /// # Errors
+    /// If it is damaged, another process holds it, or one of the two files cannot be written.
+    pub fn open_or_set_aside(
+        path: &Path,
+        setting: Setting,
+        session: Session,
+    ) -> Result<(Self, Option<PathBuf>)> {
+        Self::begin(path, setting, session, |bytes| set_aside(path, bytes))
+    }
+
+    /// Opens the file; `other` decides about samples of another setting, given the whole file.
+    fn begin(
+        path: &Path,
+        setting: Setting,
+        session: Session,
+        other: impl FnOnce(&[u8]) -> Result<PathBuf>,
+    ) -> Result<(Self, Option<PathBuf>)> {
+        let file =
+            OpenOptions::new().create(true).append(true).open(path).map_err(Error::io("write", path))?;
+        hold(&file, path, path, "another process is measuring into it", "wait until it ends")?;
+        // the process that held it may have removed it in between
+        let bytes = file::read(path)?;
+        let header = line_of(&Header::from(&setting));
+        let (mut whole, mut aside) = (whole_lines(&bytes), None);
+        let mut rows = Rows { setting, records: Vec::new() };
+        if whole > 0 {
+            let found = Rows::from_bytes(&path.display().to_string(), &bytes)?;
+            if found.setting == rows.setting {
+                rows = found;
+            } else {
+                // copied, not renamed: the lock is one of this file, which stays where it is
+                aside = Some(other(&bytes)?);
+                whole = 0;
+            }
+        } else if !header.as_bytes().starts_with(&bytes) {
+            return Err(occupied(path, "it holds something else than rows"));
+        }
+        file.set_len(whole as u64).map_err(Error::io("shorten", path))?;
+        let mut log = Self { rows, file: Some((file, path.to_path_buf())), sync: Every::new(SYNC) };
+        if whole == 0 {
+            log.write(&header, true)?;
+            file::sync_folder_of(path);
+        } else if bytes[whole - 1] != b'\n' {
+            log.write("\n", true)?;
+        }
+        log.push(Record::Session(session))?;
+        Ok((log, aside))
+    }
+
+    /// All so far.
+    pub fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
+    /// Appends a record. A file is synced once a second, and when it is no visit.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn push(&mut self, record: Record) -> Result<()> {
+        let synced = !matches!(record, Record::Visit(_));
+        self.write(&line_of(&Line::from(&record)), synced)?;
+        self.rows.records.push(record);
+        Ok(())
+    }
+
+    /// Removes the file, if there is one: its samples stand in a table now.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn remove(self) -> Result<()> {
+        let Some((_, path)) = self.file else { return Ok(()) };
+        Ok(std::fs::remove_file(&path).map_err(Error::io("remove", &path))?)
+    }
+
+    fn write(&mut self, line: &str, synced: bool) -> Result<()> {
+        let Some((file, path)) = &mut self.file else { return Ok(()) };
+        let synced = self.sync.due() || synced;
+        let written = file.write_all(line.as_bytes());
+        let done = written.and_then(|()| if synced { file.sync_data() } else { Ok(()) });
+        Ok(done.map_err(Error::io("write", path))?)
+    }
+}
+
+/// Copies a file's bytes to the first free name of the form `FILE.1`, `FILE.2` and so on.
+fn set_aside(path: &Path, bytes: &[u8]) -> Result<PathBuf> {
+    for number in 1u32.. {
+        let mut name = path.as_os_str().to_os_string();
+        name.push(format!(".{number}"));
+        let copy = PathBuf::from(name);
+        let mut file = match OpenOptions::new().create_new(true).write(true).open(&copy) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+            Err(error) => return Err(Error::io("write", &copy)(error).into()),
+        };
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        written.map_err(Error::io("write", &copy))?;
+        file::sync_folder_of(&copy);
+        return Ok(copy);
+    }
+    Err(occupied(path, "it and every numbered copy hold rows of other flags"))
+}
+
+fn occupied(path: &Path, reason: &str) -> crate::Error {
+    let next = "finish that one with its flags, or move the file away".to_string();
+    Error::Occupied { path: path.to_path_buf(), reason: reason.to_string(), next }.into()
+}
+
+fn line_of(line: &impl Serialize) -> String {
+    serde_json::to_string(line).expect("finite numbers and text") + "\n"
+}
