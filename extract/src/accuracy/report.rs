@@ -110,7 +110,8 @@ impl FitReport {
         }
     }
 
-    /// Refuses an estimator of [`Trust::None`]; `place` names its rows.
+    /// Refuses an estimator of [`Trust::None`]; `place` names its rows. The level is 5 %: of rows that say nothing about
+    /// sub-networks, such as shuffled ones, up to one in twenty passes by chance.
     ///
     /// # Errors
     /// Says what the correlation is, and what would help.

@@ -2,7 +2,9 @@ use std::collections::BTreeSet;
 
 use rand::Rng;
 use rand::SeedableRng;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use supernet::accuracy_file::{AccuracyFile, AccuracyRow};
 use supernet::data::Split;
 use supernet::space::{preset, sampler};
@@ -293,5 +295,32 @@ fn estimators_of_older_versions_are_read() {
         assert!(old.unseen(&space()).is_empty(), "not known, so nothing is refused");
         let archs = [sampler::largest(&space())];
         assert_eq!(old.predict(&archs).expect("legal"), estimator.predict(&archs).expect("legal"));
+    }
+}
+
+/// Rows whose accuracies are dealt out anew say nothing; how often they are taken for an order is the level of the check.
+/// The lower end of a 95 % interval is above 0 for 2.5 % of such rows if intervals are exact; `fit` promises 5 % at most.
+#[test]
+fn shuffled_accuracies_pass_no_more_often_than_the_level_says() {
+    const RUNS: u64 = 400;
+    let passed = |rows: usize| {
+        let file = made_up(&preset("tiny").expect("a preset"), rows, 0.0, 0.002);
+        let passes = |run: &u64| {
+            let (mut shuffled, mut rng) = (file.clone(), ChaCha8Rng::seed_from_u64(1000 + run));
+            let mut top1: Vec<f64> = shuffled.rows.iter().map(|row| row.top1).collect();
+            top1.shuffle(&mut rng);
+            shuffled.rows.iter_mut().zip(top1).for_each(|(row, top1)| row.top1 = top1);
+            let config = FitConfig { seed: *run, ..quick() };
+            let estimator = AccuracyEstimator::fit(&shuffled, &config).expect("enough rows");
+            estimator.report().expect("fitted").check_ranks("x").is_ok()
+        };
+        (0..RUNS).into_par_iter().filter(passes).count() as f64 / RUNS as f64
+    };
+    for rows in [40, 100] {
+        let share = passed(rows);
+        println!("{rows} rows: {share:.4} of {RUNS} shuffled files pass");
+        // three standard deviations of a share of 5 %
+        let error = 3.0 * (0.05 * 0.95 / RUNS as f64).sqrt();
+        assert!(share <= 0.05 + error, "{rows} rows: {share}");
     }
 }
