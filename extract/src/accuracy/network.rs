@@ -16,8 +16,8 @@ use crate::error::Result;
 /// several threads. No bit depends on it, for a product's elements are sums of their own.
 const CHUNK: usize = 192;
 
-/// Sums that one sub-network's first layer keeps in registers.
-const SUMS: usize = 32;
+/// Sub-networks below which slopes are summed one by one: a dense product is padded to a tile's columns.
+const FEW: usize = 8;
 
 /// One layer as PyTorch keeps it.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,9 +49,8 @@ struct Middle {
 pub(super) struct Network {
     pub layers: Vec<Dense>,
     pub mean: f32,
-    /// The first layer's weight, `[inputs, width]`, and its bias; `width` is a whole number of [`SUMS`].
-    first: Vec<f32>,
-    first_bias: Vec<f32>,
+    /// The weights of all layers but the last, transposed: `[inputs, outputs]`.
+    transposed: Arc<[Vec<f32>]>,
     middle: Arc<[Middle]>,
     /// The way back, for slopes: the transposed weights of the layers between, and the first layer's, `[inputs, outputs]`.
     back: Arc<[Middle]>,
@@ -76,13 +75,6 @@ impl Network {
     }
 
     fn on(layers: Vec<Dense>, mean: f32, kernels: Kernels) -> Result<Self> {
-        let (inputs, outputs) = (layers[0].inputs(), layers[0].outputs());
-        let width = outputs.next_multiple_of(SUMS);
-        let (mut first, mut first_bias) = (vec![0.0; inputs * width], layers[0].bias.clone());
-        first_bias.resize(width, 0.0);
-        for (output, weights) in layers[0].weight.chunks_exact(inputs).enumerate() {
-            weights.iter().enumerate().for_each(|(input, weight)| first[input * width + output] = *weight);
-        }
         let between = 1..layers.len().max(2) - 1;
         let pack = |layer: &Dense| {
             let weight = Tensor::from_slice(&layer.weight, (layer.outputs(), layer.inputs()), &Device::Cpu)?;
@@ -97,7 +89,13 @@ impl Network {
             Ok(Middle { weight: kernels.pack(&weight.t()?.contiguous()?)?, bias })
         };
         let back = layers[..between.end].iter().map(transposed).collect::<candle_core::Result<_>>()?;
-        Ok(Self { layers, mean, first, first_bias, middle, back, kernels })
+        let transposed = |layer: &Dense| {
+            let (inputs, outputs) = (layer.inputs(), layer.outputs());
+            let value = |place: usize| layer.weight[place % outputs * inputs + place / outputs];
+            (0..inputs * outputs).map(value).collect()
+        };
+        let transposed = layers[..between.end].iter().map(transposed).collect();
+        Ok(Self { layers, mean, transposed, middle, back, kernels })
     }
 
     /// One output for each sub-network.
@@ -122,7 +120,7 @@ impl Network {
     }
 
     /// The derivatives of the output by the features, one row of all features for each sub-network, where each feature
-    /// that it has is 1 and the others 0. Of a ReLU at 0 it is 0.
+    /// that it has is 1 and the others 0. Of a ReLU at 0 it is 0. Rounding depends on whether there are few of them.
     ///
     /// # Errors
     /// If a feature is none of the first layer's.
@@ -143,6 +141,12 @@ impl Network {
             return Ok(());
         };
         let inputs = first.inputs();
+        if slopes.len() < FEW * inputs {
+            for (index, slopes) in slopes.chunks_exact_mut(inputs).enumerate() {
+                self.slopes_at(encoded.get(start + index), slopes);
+            }
+            return Ok(());
+        }
         let (hidden, rows) = self.hidden(encoded, start, slopes.len() / inputs)?;
         let mut active = vec![hidden];
         for Middle { weight, bias } in self.middle.iter() {
@@ -170,27 +174,49 @@ impl Network {
         Ok(())
     }
 
+    /// The derivatives for one sub-network. Forward and back, outputs that a ReLU makes 0 have no part in the next layer.
+    fn slopes_at(&self, features: &[u32], slopes: &mut [f32]) {
+        let [hidden @ .., last] = &self.layers[..] else { unreachable!("a network has a layer") };
+        let mut active: Vec<Vec<(u32, f32)>> = Vec::with_capacity(hidden.len());
+        let mut terms: Vec<(u32, f32)> = features.iter().map(|feature| (*feature, 1.0)).collect();
+        for (layer, transposed) in hidden.iter().zip(self.transposed.iter()) {
+            let mut sums = layer.bias.clone();
+            self.kernels.add_rows(transposed, &terms, &mut sums);
+            let units = sums.iter().enumerate().filter(|(_, sum)| **sum > 0.0);
+            terms = units.map(|(unit, sum)| (unit as u32, *sum)).collect();
+            active.push(terms.clone());
+        }
+        let mut slope = last.weight.clone();
+        for (layer, active) in hidden.iter().zip(&active).rev() {
+            let terms: Vec<(u32, f32)> =
+                active.iter().map(|(unit, _)| (*unit, slope[*unit as usize])).collect();
+            slope = vec![0.0; layer.inputs()];
+            self.kernels.add_rows(&layer.weight, &terms, &mut slope);
+        }
+        slopes.copy_from_slice(&slope);
+    }
+
     /// What the first layer gives for so many sub-networks from `start` on, activated, `[outputs, columns]`, and the number
     /// of columns, which is at least 2: a product with one column alone would be another kernel, whose sums have another
     /// order.
     fn hidden(&self, encoded: &Encoded, start: usize, count: usize) -> Result<(Tensor, usize)> {
-        let (width, rows) = (self.first_bias.len(), count.max(2));
-        let mut hidden = vec![0.0; rows * width];
+        let (width, rows) = (self.layers[0].outputs(), count.max(2));
+        let (mut hidden, mut terms) = (vec![0.0; rows * width], Vec::new());
         for (index, sums) in hidden.chunks_exact_mut(width).take(count).enumerate() {
-            self.first_layer(encoded.get(start + index), sums);
+            self.first_layer(encoded.get(start + index), &mut terms, sums);
         }
         hidden.iter_mut().for_each(|sum| *sum = sum.max(0.0));
-        let hidden = Tensor::from_vec(hidden, (rows, width), &Device::Cpu)?;
-        Ok((hidden.narrow(1, 0, self.layers[0].outputs())?.t()?, rows))
+        Ok((Tensor::from_vec(hidden, (rows, width), &Device::Cpu)?.t()?, rows))
     }
 
     /// Adds the network's output to the outputs of the sub-networks from `start` on.
     fn predict_chunk(&self, encoded: &Encoded, start: usize, outputs: &mut [f32]) -> Result<()> {
         let [_, .., last] = &self.layers[..] else {
-            let mut sums = vec![0.0; self.first_bias.len()];
+            let mut terms = Vec::new();
             for (index, output) in outputs.iter_mut().enumerate() {
-                self.first_layer(encoded.get(start + index), &mut sums);
-                *output += sums[0];
+                let mut sum = [0.0];
+                self.first_layer(encoded.get(start + index), &mut terms, &mut sum);
+                *output += sum[0];
             }
             return Ok(());
         };
@@ -206,17 +232,12 @@ impl Network {
         Ok(())
     }
 
-    /// The bias and a row of weights for each feature, before the activation.
-    fn first_layer(&self, features: &[u32], sums: &mut [f32]) {
-        let width = self.first_bias.len();
-        for (block, to) in sums.chunks_exact_mut(SUMS).enumerate() {
-            let mut sums: [f32; SUMS] = std::array::from_fn(|lane| self.first_bias[block * SUMS + lane]);
-            for &feature in features {
-                let weights = &self.first[feature as usize * width + block * SUMS..][..SUMS];
-                sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight);
-            }
-            to.copy_from_slice(&sums);
-        }
+    /// The bias and a row of weights for each feature, before the activation; `terms` is room for these.
+    fn first_layer(&self, features: &[u32], terms: &mut Vec<(u32, f32)>, sums: &mut [f32]) {
+        terms.clear();
+        terms.extend(features.iter().map(|feature| (*feature, 1.0)));
+        sums.copy_from_slice(&self.layers[0].bias);
+        self.kernels.add_rows(&self.transposed[0], terms, sums);
     }
 }
 
@@ -289,7 +310,7 @@ mod tests {
 
     /// Central differences in f64; between two kinks of the activations they are exact.
     #[test]
-    fn slopes_are_the_derivatives_and_do_not_depend_on_company() {
+    fn slopes_are_the_derivatives_in_any_company() {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         for widths in [&[7, 1][..], &[7, 5, 1], &[9, 40, 30, 1], &[54, 100, 100, 100, 1]] {
             let network = random(widths, &mut rng);
@@ -312,9 +333,19 @@ mod tests {
                     let exact = (moved(1e-7) - moved(-1e-7)) / 2e-7;
                     assert!((f64::from(*slope) - exact).abs() < 1e-4 * f64::from(largest), "{slope} {exact}");
                 }
-                let mut alone = Encoded::default();
-                alone.push(active.get(index).iter().copied());
-                assert_eq!(network.slopes(&alone).expect("sizes fit"), slopes);
+                for company in [1, FEW - 1, FEW] {
+                    let mut few = Encoded::default();
+                    (0..company).for_each(|_| few.push(active.get(index).iter().copied()));
+                    let few = network.slopes(&few).expect("sizes fit");
+                    let (first, rest) = few.split_at(widths[0]);
+                    assert!(
+                        rest.chunks_exact(widths[0]).all(|other| other == first),
+                        "the same in any place"
+                    );
+                    for (few, many) in first.iter().zip(slopes) {
+                        assert!((few - many).abs() <= 1e-5 * largest, "{company}: {few} {many}");
+                    }
+                }
             }
             active.push([widths[0] as u32]);
             assert!(network.slopes(&active).expect_err("no such feature").to_string().contains("below"));

@@ -6,16 +6,19 @@
 //! drawn anew, each by how much more probable it is at the colder temperature (population annealing, Hukushima and Iba
 //! 2003), which is also how resolutions are chosen.
 
+mod chain;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::BuildHasherDefault;
 use std::mem;
+use std::sync::Arc;
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::climb::{Place, Room, Step, Worth};
+use super::climb::{Place, Worth};
 use super::constraint::Limits;
 use super::genes::{Gene, GeneFeatures, hash};
 use super::index::CostIndex;
@@ -24,6 +27,7 @@ use super::objective::Objective;
 use crate::encode::Encoded;
 use crate::error::Result;
 use crate::rng::{Purpose, rng};
+use chain::{Chain, Ways, draw_anew};
 
 /// Groups of chains, each of which one thread looks after between two draws.
 const GROUPS: u64 = 2;
@@ -36,17 +40,17 @@ const ROUNDS: usize = 500;
 const LEAST_ROUNDS: usize = 100;
 /// Parts of the way, after each of which chains are drawn anew.
 const PHASES: usize = 24;
+/// Share of a phase's proposals that must be new for another phase to follow: below it chains go to and fro between places
+/// that are known, and climbs from the best of these find the rest.
+const LEAST_FRESH: f64 = 0.05;
+/// Places whose steps a group keeps at most: some 30 MB.
+const MOST_WAYS: usize = 2048;
 /// The highest and the lowest temperature, as multiples of what steps gain or lose where chains begin (the root of the
 /// mean square).
 const HOT: f64 = 0.25;
 const COLD: f64 = 0.1;
-/// A proposal's weight is e to the power of this share of its gain over the temperature, at most of [`MOST_EXPONENT`].
-const BELIEF: f64 = 0.7;
-const MOST_EXPONENT: f32 = 60.0;
 /// Proposals of a chain that are drawn until one keeps the limits.
 const TRIES: usize = 8;
-/// Steps that may make room for another.
-const REPAIRS: usize = 2;
 
 /// What is searched for.
 #[derive(Clone, Copy)]
@@ -58,86 +62,16 @@ pub(super) struct Problem<'a> {
 }
 
 impl Problem<'_> {
-    /// The steps from a sub-network with what slopes say of them.
-    fn steps(&self, genes: &[Gene], slopes: &[f32]) -> (Vec<Step>, Room) {
+    /// The steps from a sub-network.
+    fn ways(&self, genes: &[Gene], slopes: &[f32]) -> Arc<Ways> {
         let Self { index, limits, features, .. } = *self;
         let worth = Worth::of_slopes(features, slopes);
-        Place { index, limits, genes, worth: &worth }.steps(&[])
+        let (steps, room) = Place { index, limits, genes, worth: &worth }.steps(&[]);
+        Arc::new(Ways { steps, room })
     }
 
     fn keeps(&self, genes: &[Gene]) -> bool {
         self.limits.keeps(&self.index.costs_of(genes))
-    }
-}
-
-/// A sub-network on its way.
-#[derive(Clone)]
-struct Chain {
-    genes: Vec<Gene>,
-    accuracy: f32,
-    /// The best that it, or who it was copied from, has been.
-    best: (Vec<Gene>, f32),
-    steps: Vec<Step>,
-    room: Room,
-    /// How much each step is favoured, and the sums of these so far.
-    weights: Vec<f32>,
-    sums: Vec<f32>,
-}
-
-impl Chain {
-    fn weigh(&mut self, temperature: f64) {
-        let scale = (BELIEF / temperature) as f32;
-        let mut sum = 0.0;
-        self.weights.clear();
-        self.sums.clear();
-        for step in &self.steps {
-            // beyond this a step is as good as certain
-            let weight = (scale * step.gain).min(MOST_EXPONENT).exp();
-            sum += weight;
-            self.weights.push(weight);
-            self.sums.push(sum);
-        }
-    }
-
-    /// Draws a step by its weight.
-    fn draw(&self, rng: &mut ChaCha8Rng) -> Option<Step> {
-        let place = self.sums.last()? * rng.random::<f32>();
-        let at = self.sums.partition_point(|sum| *sum < place);
-        self.steps.get(at.min(self.steps.len() - 1)).copied()
-    }
-
-    /// Draws one of the steps that `suits` allows, by its weight.
-    fn draw_of(&self, suits: impl Fn(&Step) -> bool, rng: &mut ChaCha8Rng) -> Option<Step> {
-        let (mut sum, mut suiting) = (0.0, Vec::with_capacity(self.steps.len()));
-        for (step, weight) in self.steps.iter().zip(&self.weights).filter(|(step, _)| suits(step)) {
-            sum += weight;
-            suiting.push((sum, step));
-        }
-        let place = sum * rng.random::<f32>();
-        let at = suiting.partition_point(|(sum, _)| *sum < place);
-        suiting.get(at).or(suiting.last()).map(|(_, step)| **step)
-    }
-
-    /// Makes a step, and others that make room for it; whether all fit then.
-    fn propose(&self, next: &mut [Gene], rng: &mut ChaCha8Rng) -> bool {
-        let Some(first) = self.draw(rng) else { return false };
-        first.step.apply(next);
-        let (mut changed, mut costs) = ([Some(first.step), None, None], first.costs);
-        for changes in 1..=REPAIRS {
-            if self.room.holds(|place| costs[place]) {
-                return true;
-            }
-            let apart = |step: &Step| changed.iter().flatten().all(|other| step.step.is_apart(*other));
-            let fits = |step: &Step| self.room.holds(|place| costs[place] + step.costs[place]) && apart(step);
-            let saves = |step: &Step| step.cost < 0.0 && apart(step);
-            let Some(other) = self.draw_of(fits, rng).or_else(|| self.draw_of(saves, rng)) else {
-                return false;
-            };
-            other.step.apply(next);
-            costs.iter_mut().zip(other.costs).for_each(|(cost, more)| *cost += more);
-            changed[changes] = Some(other.step);
-        }
-        self.room.holds(|place| costs[place])
     }
 }
 
@@ -156,6 +90,10 @@ struct Group<'a> {
     met: Rows,
     met_accuracies: Vec<f32>,
     encoded: Encoded,
+    /// Where chains have been since the last draw.
+    ways: HashMap<u64, Arc<Ways>, BuildHasherDefault<AsItIs>>,
+    /// Proposals since the last draw.
+    proposed: usize,
 }
 
 /// A chain's place, and where it may go.
@@ -172,6 +110,8 @@ impl<'a> Group<'a> {
             met,
             met_accuracies: Vec::new(),
             encoded: Encoded::default(),
+            ways: HashMap::default(),
+            proposed: 0,
         }
     }
 
@@ -192,12 +132,13 @@ impl<'a> Group<'a> {
     /// A proposal for each chain that has one, all of them predicted.
     fn proposals(&mut self) -> Result<Vec<Proposal>> {
         let (mut proposals, mut fresh) = (Vec::with_capacity(self.chains.len()), Vec::new());
+        let mut suiting = Vec::new();
         self.encoded.clear();
         for (at, chain) in self.chains.iter().enumerate() {
             let mut next = chain.genes.clone();
             let mut kept = || {
                 next.copy_from_slice(&chain.genes);
-                chain.propose(&mut next, &mut self.rng) && self.problem.keeps(&next)
+                chain.propose(&mut next, &mut suiting, &mut self.rng) && self.problem.keeps(&next)
             };
             if !(0..TRIES).any(|_| kept()) {
                 continue;
@@ -212,14 +153,15 @@ impl<'a> Group<'a> {
             }
             proposals.push((at, key, next));
         }
+        self.proposed += proposals.len();
         let accuracies = self.problem.objective.predict_encoded(&self.encoded)?;
         self.accuracies.extend(fresh.into_iter().zip(accuracies.iter().copied()));
         self.met_accuracies.extend(accuracies);
         Ok(proposals)
     }
 
-    /// Goes where the temperature allows; the chains that went.
-    fn decide(&mut self, proposals: Vec<Proposal>, temperature: f64) -> Vec<usize> {
+    /// Goes where the temperature allows; the chains that went, and the hashes of where they went.
+    fn decide(&mut self, proposals: Vec<Proposal>, temperature: f64) -> Vec<(usize, u64)> {
         let mut moved = Vec::with_capacity(proposals.len());
         for (at, key, next) in proposals {
             let (accuracy, chain) = (self.accuracies[&key], &mut self.chains[at]);
@@ -229,23 +171,34 @@ impl<'a> Group<'a> {
                 if accuracy > chain.best.1 {
                     chain.best = (chain.genes.clone(), accuracy);
                 }
-                moved.push(at);
+                moved.push((at, key));
             }
         }
         moved
     }
 
-    /// Asks for the slopes where chains went.
-    fn learn(&mut self, moved: &[usize], temperature: f64) -> Result<()> {
-        if moved.is_empty() {
-            return Ok(());
-        }
+    /// Asks for the slopes where chains went, unless one of them was there lately.
+    fn learn(&mut self, moved: &[(usize, u64)], temperature: f64) -> Result<()> {
         self.encoded.clear();
-        moved.iter().for_each(|at| self.encoded.push(self.problem.features.of(&self.chains[*at].genes)));
-        let slopes = self.problem.objective.slopes(&self.encoded)?.expect("it has slopes");
-        for (at, slopes) in moved.iter().zip(slopes.chunks_exact(slopes.len() / moved.len())) {
+        if self.ways.len() >= MOST_WAYS {
+            self.ways.clear();
+        }
+        let mut fresh: Vec<(usize, u64)> = Vec::with_capacity(moved.len());
+        for &(at, key) in moved {
+            if !self.ways.contains_key(&key) && fresh.iter().all(|(_, other)| *other != key) {
+                self.encoded.push(self.problem.features.of(&self.chains[at].genes));
+                fresh.push((at, key));
+            }
+        }
+        if !fresh.is_empty() {
+            let slopes = self.problem.objective.slopes(&self.encoded)?.expect("it has slopes");
+            for ((at, key), slopes) in fresh.iter().zip(slopes.chunks_exact(slopes.len() / fresh.len())) {
+                self.ways.insert(*key, self.problem.ways(&self.chains[*at].genes, slopes));
+            }
+        }
+        for (at, key) in moved {
             let chain = &mut self.chains[*at];
-            (chain.steps, chain.room) = self.problem.steps(&chain.genes, slopes);
+            chain.ways = self.ways[key].clone();
             chain.weigh(temperature);
         }
         Ok(())
@@ -287,8 +240,11 @@ pub(super) fn anneal(
         for group in &mut groups {
             known.enter(&group.met, &mem::take(&mut group.met_accuracies));
             group.met.clear();
+            group.ways.clear();
         }
-        if stopped() || known.count() == before {
+        let proposed: usize = groups.iter_mut().map(|group| mem::take(&mut group.proposed)).sum();
+        let fresh = known.count() - before;
+        if stopped() || fresh as f64 <= LEAST_FRESH * proposed as f64 {
             break;
         }
         let colder = 1.0 / temperature((phase + 1) * rounds) - 1.0 / temperature(phase * rounds);
@@ -304,7 +260,8 @@ pub(super) fn anneal(
 
 /// What steps gain or lose from where chains begin: the root of the mean square; `None` if all gain nothing.
 fn unit(chains: &[Chain]) -> Option<f64> {
-    let squares = chains.iter().flat_map(|chain| chain.steps.iter().map(|step| f64::from(step.gain).powi(2)));
+    let squares =
+        chains.iter().flat_map(|chain| chain.ways.steps.iter().map(|step| f64::from(step.gain).powi(2)));
     let (sum, count) = squares.fold((0.0, 0.0), |(sum, count), square| (sum + square, count + 1.0));
     (sum != 0.0).then(|| f64::sqrt(sum / count))
 }
@@ -335,71 +292,7 @@ fn begin(
     }
     known.look(&rows, &mut scores)?;
     let chain = |((genes, scored), slopes): ((&Vec<Gene>, &Scored), _)| {
-        let (steps, room) = problem.steps(genes, slopes);
-        let (genes, accuracy) = (genes.clone(), scored.accuracy);
-        Chain {
-            best: (genes.clone(), accuracy),
-            genes,
-            accuracy,
-            steps,
-            room,
-            weights: Vec::new(),
-            sums: Vec::new(),
-        }
+        Chain::new(genes.clone(), scored.accuracy, problem.ways(genes, slopes))
     };
     Ok(Some(starts.iter().zip(&scores).zip(slopes).map(chain).collect()))
-}
-
-/// Draws chains by how much more probable they are where temperatures' inverses differ by so much, evenly (systematic
-/// resampling), from where a share between 0 and 1 says.
-fn draw_anew(chains: &mut [&mut Chain], colder: f64, offset: f64) {
-    let highest = chains.iter().map(|chain| f64::from(chain.accuracy)).fold(f64::MIN, f64::max);
-    let weight = |chain: &&mut Chain| (colder * (f64::from(chain.accuracy) - highest)).exp();
-    let weights: Vec<f64> = chains.iter().map(weight).collect();
-    let copies = copies(&weights, offset);
-    let mut lost: Vec<usize> = (0..copies.len()).filter(|at| copies[*at] == 0).collect();
-    for (from, copies) in copies.into_iter().enumerate() {
-        for _ in 1..copies {
-            let to = lost.pop().expect("as many are lost as are copied");
-            *chains[to] = chains[from].clone();
-        }
-    }
-}
-
-/// How often each is drawn, in as many draws as there are weights: within 1 of what the weights ask for.
-fn copies(weights: &[f64], offset: f64) -> Vec<usize> {
-    let (sum, count) = (weights.iter().sum::<f64>(), weights.len());
-    let (mut copies, mut at, mut end) = (vec![0; count], 0, weights[0]);
-    for draw in 0..count {
-        let place = (draw as f64 + offset) / count as f64 * sum;
-        while end < place && at + 1 < count {
-            at += 1;
-            end += weights[at];
-        }
-        copies[at] += 1;
-    }
-    copies
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rand::SeedableRng;
-
-    #[test]
-    fn copies_are_what_weights_ask_for_to_within_one() {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        for count in [1, 2, 7, 96] {
-            for _ in 0..50 {
-                let mut weights: Vec<f64> = (0..count).map(|_| rng.random::<f64>().powi(6)).collect();
-                weights[count / 2] = if count > 1 { 0.0 } else { 1.0 };
-                let copies = copies(&weights, rng.random());
-                assert_eq!(copies.iter().sum::<usize>(), count);
-                let wanted = count as f64 / weights.iter().sum::<f64>();
-                for (copies, weight) in copies.into_iter().zip(weights) {
-                    assert!((copies as f64 - wanted * weight).abs() <= 1.0 && (copies == 0 || weight > 0.0));
-                }
-            }
-        }
-    }
 }

@@ -38,7 +38,8 @@ pub struct SearchConfig {
     /// Candidates after which no further round begins: 60,000; Once-for-All's search looks at 50,000 (500 generations of
     /// 100, Cai et al. 2020).
     pub candidates: usize,
-    /// Share of those by annealing, before the climbs, where the objective has slopes: .9.
+    /// Share of those by annealing, before the climbs, where the objective has slopes: .9. The rest is for the climbs, also
+    /// where annealing ends before its share is spent.
     pub annealed: f64,
     /// Ends of climbs, the best ones, that others begin at: 16.
     pub parents: usize,
@@ -180,11 +181,13 @@ pub fn evolve(
     let problem = Problem { index, limits, objective: estimator, features: &features };
     let annealed = (config.annealed * config.candidates as f64) as usize;
     let stopped = || stop.load(atomic::Ordering::Relaxed);
+    let mut left = config.candidates;
     if let Some(met) = anneal(&mut search.known, problem, &starts, annealed, config.seed, stopped)? {
         starts = met;
         starts.truncate(config.population);
+        left -= annealed;
     }
-    let left = config.candidates.saturating_sub(search.known.count());
+    left = left.min(config.candidates.saturating_sub(search.known.count()));
     search.climb_from(starts, limits, left)?;
     if config.front_limits > 0 {
         search.explore_front(limits)?;

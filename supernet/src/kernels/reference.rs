@@ -528,6 +528,17 @@ mod tests {
 pub mod matrix {
     use crate::kernels::cpu::product::{Matrix, MatrixMut, Write};
 
+    /// `sums += factor * row` for each term `(row, factor)`.
+    pub fn add_rows(matrix: &[f32], terms: &[(u32, f32)], sums: &mut [f32]) {
+        let width = sums.len();
+        for (column, sum) in sums.iter_mut().enumerate() {
+            let term = |(row, factor): &(u32, f32)| {
+                f64::from(*factor) * f64::from(matrix[*row as usize * width + column])
+            };
+            *sum = (f64::from(*sum) + terms.iter().map(term).sum::<f64>()) as f32;
+        }
+    }
+
     /// `destination (+)= left x right`.
     pub fn product(left: Matrix, right: Matrix, destination: MatrixMut, write: Write) {
         for row in 0..left.rows {

@@ -16,6 +16,7 @@ pub mod product;
 mod scratch;
 pub mod sgd;
 mod simd;
+pub mod weighted_rows;
 
 pub use crate::space::Activation;
 use rayon::prelude::*;

@@ -136,6 +136,20 @@ impl Kernels {
         Ok(())
     }
 
+    /// `sums += factor * row` of a matrix of rows as long as `sums`, for each term `(row, factor)`: a product with a vector
+    /// that is mostly zeros, on the calling thread. It is not recorded in a profile.
+    ///
+    /// # Panics
+    /// If a row is not in the matrix.
+    pub fn add_rows(self, matrix: &[f32], terms: &[(u32, f32)], sums: &mut [f32]) {
+        match self.path {
+            Path::Reference => reference::matrix::add_rows(matrix, terms, sums),
+            Path::Cpu(isa) => cpu::weighted_rows::add(isa, matrix, terms, sums),
+            #[cfg(any(test, feature = "cuda"))]
+            Path::Cuda(_) => cpu::weighted_rows::add(cpu::Isa::detect(), matrix, terms, sums),
+        }
+    }
+
     /// `destination += left x right`; `destination` is a view `[M, N]` whose columns are contiguous.
     ///
     /// # Errors
