@@ -184,16 +184,16 @@ fn search(
 
 /// The exported network on images that nothing was trained on or chosen by.
 fn test_accuracy(model: &ModelFolder, dataset: &Dataset, kernels: Kernels) -> anyhow::Result<Accuracy> {
-    let (normalisation, side) = (model.normalisation()?, model.config.input.resolution);
-    let batches = eval_batches(dataset.split(Split::Test)?, &normalisation, side, 200);
+    let (dataset, side) = (model.see(dataset)?, model.config.input.resolution);
+    let batches = eval_batches(dataset.split(Split::Test)?, dataset.preprocess(), side, 200);
     Ok(accuracy(&model.network(kernels)?, batches)?)
 }
 
 /// Eight test images through the exported folder, which needs nothing else.
 fn classify(folder: &Path, dataset: &Dataset, kernels: Kernels) -> anyhow::Result<()> {
     let model = ModelFolder::read(folder)?;
-    let (normalisation, side) = (model.normalisation()?, model.config.input.resolution);
-    let batch = eval_batches(dataset.split(Split::Test)?, &normalisation, side, 8).next();
+    let (dataset, side) = (model.see(dataset)?, model.config.input.resolution);
+    let batch = eval_batches(dataset.split(Split::Test)?, dataset.preprocess(), side, 8).next();
     let batch = batch.ok_or_else(|| anyhow::anyhow!("the test split is empty"))??;
     let logits = model.network(kernels)?.forward(&batch.images, Pass::Inference)?.to_vec2::<f32>()?;
     let best =

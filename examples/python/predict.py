@@ -1,7 +1,7 @@
-"""Runs an exported folder with numpy alone: `python predict.py FOLDER IMAGE.npy` prints the logits as JSON.
+"""Runs an exported folder with numpy alone: `python predict.py FOLDER IMAGE` prints the logits as JSON.
 
-IMAGE.npy is [C, H, W] f32, already normalised (config.json has mean and deviation under `input`). What the weights do
-not tell by their shapes, that is strides and activations, comes from the space in config.json. One thing is left out
+IMAGE is a file that Pillow reads, or a .npy of [C, H, W] f32 that is normalised already. What the weights do not tell
+by their shapes, that is strides and activations, comes from the space in config.json. One thing is left out
 that `extract predict` does: it refuses weights whose blake3 is not the one in config.json.
 """
 
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import preprocess
 from safetensors.numpy import load_file
 
 ACTIVATIONS = {
@@ -25,7 +26,7 @@ def patches(x, kernel, stride):
     """What each output pixel sees, with padding kernel/2: [C, H, W] -> [C, H/stride, W/stride, kernel, kernel]."""
     pad = kernel // 2
     padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad)))
-    return np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (1, 2))[:, ::stride, ::stride]
+    return np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (1, 2, 3))[:, ::stride, ::stride]
 
 
 class Network:
@@ -34,7 +35,7 @@ class Network:
         self.space = self.config["space"]
         kind = [self.config["kind"], self.config["version"], self.space["family"]]
         if kind not in (["model", 1, "mobilenet-v3"], ["model", 2, "mobilenet-v3"]):
-            sys.exit(f"{folder}: expected a mobilenet-v3 model of version 1 or 2, got {kind}")
+            sys.exit(f"{folder}: expected a mobilenet-v3 model of version 1 to 3, got {kind}")
         self.weights = load_file(folder / "model.safetensors")
 
     def convolution(self, x, name, stride=1):
@@ -52,7 +53,7 @@ class Network:
         return ACTIVATIONS[activation]((x - mean) / np.sqrt(var + self.space["batch_norm_epsilon"]) * gamma + beta)
 
     def squeeze_excite(self, x, name):
-        factor = x.mean((1, 2), keepdims=True)  # [C, 1, 1]
+        factor = x.mean((1, 2, 3), keepdims=True)  # [C, 1, 1]
         for part, activation in (("reduce", "relu"), ("expand", "h_sigmoid")):
             bias = self.weights[f"{name}.{part}.bias"][:, None, None]
             factor = ACTIVATIONS[activation](self.convolution(factor, f"{name}.{part}") + bias)
@@ -86,20 +87,16 @@ class Network:
         for index, (activation, stride) in enumerate(self.blocks()):
             x = self.block(x, f"blocks.{index}.conv", activation, stride)
         x = self.norm(self.convolution(x, "final_expand_layer.conv"), "final_expand_layer.bn", head)
-        x = x.mean((1, 2), keepdims=True)
+        x = x.mean((1, 2, 3), keepdims=True)
         x = ACTIVATIONS[head](self.convolution(x, "feature_mix_layer.conv"))
         return self.weights["classifier.linear.weight"] @ x[:, 0, 0] + self.weights["classifier.linear.bias"]
 
 
 def main():
     if len(sys.argv) != 3:
-        sys.exit("usage: python predict.py FOLDER IMAGE.npy")
-    network, image = Network(Path(sys.argv[1])), np.load(sys.argv[2])
-    side = network.config["input"]["resolution"]
-    shape = (network.config["input"]["channels"], side, side)
-    if image.dtype != np.float32 or image.shape != shape:
-        sys.exit(f"{sys.argv[2]}: expected f32 {shape}, got {image.dtype} {image.shape}")
-    print(json.dumps(network.logits(image).tolist()))
+        sys.exit("usage: python predict.py FOLDER IMAGE")
+    network = Network(Path(sys.argv[1]))
+    print(json.dumps(network.logits(preprocess.array(sys.argv[2], network.config["input"])).tolist()))
 
 
 if __name__ == "__main__":

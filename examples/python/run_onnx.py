@@ -1,15 +1,17 @@
-"""Runs an exported folder with ONNX Runtime: `python run_onnx.py FOLDER IMAGE.npy` prints the logits as JSON.
-FOLDER is of `extract export --format onnx`; IMAGE.npy is [C, H, W] f32, already normalised."""
+"""Runs an exported folder with ONNX Runtime: `python run_onnx.py FOLDER IMAGE` prints the logits as JSON.
+FOLDER is of `extract export --format onnx`; IMAGE is a file that Pillow reads, or a .npy of [C, H, W] f32 that is
+normalised already. The file model.onnx holds all that is needed."""
 
 import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
+import preprocess
 
 session = onnxruntime.InferenceSession(Path(sys.argv[1]) / "model.onnx", providers=["CPUExecutionProvider"])
-facts = session.get_modelmeta().custom_metadata_map  # arch, space, resolution, mean, std, classes, model_hash
-(logits,) = session.run(None, {"input": np.load(sys.argv[2])[None]})  # any number of images: [N, C, H, W]
+facts = session.get_modelmeta().custom_metadata_map  # arch, space, input, classes, model_hash
+image = preprocess.array(sys.argv[2], json.loads(facts["input"]))
+(logits,) = session.run(None, {"input": image[None]})  # any number of images: [N, C, H, W]
 print(f"{facts['arch']}: {json.loads(facts['classes'])[logits[0].argmax()]}", file=sys.stderr)
 print(json.dumps(logits[0].tolist()))

@@ -84,15 +84,17 @@ impl Classifier {
 
     fn read_image(&self, path: &Path) -> Result<Vec<f32>> {
         let input = &self.model.config.input;
+        let preprocess = self.model.preprocess()?;
         let file = ImageFile::read(path).map_err(|error| error.and_then_do("or give an array as .npy"))?;
+        let file = file.oriented(preprocess.orient);
         let [height, width] = file.size();
-        let pixels = file.into_pixels(input.channels).ok_or_else(|| {
+        let pixels = file.into_pixels(input.channels, preprocess.grey).ok_or_else(|| {
             let expected = format!("an array of {} channels as .npy", input.channels);
             Error::invalid(path.display(), "channels", expected, "an image")
         })?;
         let mut values = vec![0.0; input.channels * input.resolution * input.resolution];
         let image = Image::new(&pixels, [height, width, input.channels])?;
-        plain_view(image, input.resolution, &self.model.normalisation()?, &mut values);
+        plain_view(image, input.resolution, &preprocess, &mut values);
         Ok(values)
     }
 }

@@ -12,7 +12,7 @@ use extract::onnx::OnnxModel;
 use extract::search::Found;
 use supernet::accuracy_file;
 use supernet::checkpoint::{Checkpoint, Supernet};
-use supernet::data::{ImageFile, idx_from_bytes};
+use supernet::data::{Grey, ImageFile, Orient, idx_from_bytes};
 use supernet::model_folder::{ModelConfig, ModelFolder};
 use supernet::pytorch::{StateDict, import};
 use supernet::space::{Arch, SearchSpace, arch_file, cost, preset, sampler};
@@ -145,7 +145,7 @@ pub fn config(bytes: &[u8]) {
     let (front, rest) = (&bytes[..end], bytes.get(end + 1..).unwrap_or_default());
     let Some(config) = text(front).and_then(|text| told(ModelConfig::from_json(PLACE, text))) else { return };
     if let Some(model) = told(ModelFolder::from_parts(config, PLACE, rest)) {
-        model.normalisation().expect("it was checked");
+        model.preprocess().expect("it was checked");
         if told(model.check_weights(PLACE)).is_some() {
             model.network(supernet::kernels::Kernels::reference()).expect("its weights were checked");
         }
@@ -237,8 +237,11 @@ pub fn idx(bytes: &[u8]) {
 pub fn image(bytes: &[u8]) {
     let Some(image) = told(ImageFile::from_bytes(PLACE, bytes)) else { return };
     let [height, width] = image.size();
-    assert_eq!(image.clone().into_pixels(1).map(|pixels| pixels.len()), Some(height * width));
-    assert_eq!(image.into_pixels(3).map(|pixels| pixels.len()), Some(3 * height * width));
+    assert_eq!(
+        image.clone().oriented(Orient::Exif).into_pixels(1, Grey::Rec601).map(|pixels| pixels.len()),
+        Some(height * width)
+    );
+    assert_eq!(image.into_pixels(3, Grey::Rec709).map(|pixels| pixels.len()), Some(3 * height * width));
 }
 
 /// A numpy array as an image.

@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use rand::Rng;
 use serde::Serialize;
 
-use crate::data::{Augmentation, Batch, Dataset, LoaderConfig, TrainLoader};
+use crate::data::{Augmentation, AugmentationSettings, Batch, Dataset, LoaderConfig, TrainLoader};
 use crate::elastic::{Gradients, SharedWeights, SubnetWeights};
 use crate::error::Result;
 use crate::eval::calibrate;
@@ -149,7 +149,11 @@ pub struct LoadBench {
 
 impl LoadBench {
     fn config(&self) -> LoaderConfig {
-        LoaderConfig { batch: self.batch, seed: 0, augmentation: Augmentation::for_dataset(&self.dataset) }
+        LoaderConfig {
+            batch: self.batch,
+            seed: 0,
+            augmentation: Augmentation::for_dataset(&self.dataset, AugmentationSettings::default()),
+        }
     }
 }
 

@@ -5,14 +5,18 @@
 //! statistics of its largest network's batch norms. The space lies in the file, so that whoever has the file needs
 //! nothing else.
 
+mod interface;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::data::Dataset;
-use crate::document::check_version;
+pub use interface::Interface;
+
+use crate::data::{Dataset, Preprocess};
+use crate::document::check_one_of;
 use crate::elastic::{SharedWeights, is_running, statistics_from_tensors, statistics_to_tensors};
 use crate::error::{Error, Result};
 use crate::file;
@@ -22,10 +26,12 @@ use crate::pytorch::Container;
 use crate::space::SearchSpace;
 use crate::tensor_file;
 
-/// Version of the form that this code writes and reads.
-const VERSION: u32 = 2;
-/// Version before there were imported supernets, which is read too.
-const TRAINED_ONLY: u32 = 1;
+/// Version of the form that says what images the network takes.
+const VERSION: u32 = 3;
+/// Version of files that do not say it.
+const UNSAID: u32 = 2;
+/// All that this code reads; the first is of before there were imported supernets.
+const VERSIONS: &[u32] = &[1, UNSAID, VERSION];
 
 /// Prefix of the velocities' names.
 const VELOCITY: &str = "velocity.";
@@ -103,15 +109,21 @@ struct Document {
     provenance: Option<Training>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     imported: Option<Imported>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    preprocess: Option<Preprocess>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    classes: Option<Vec<String>>,
 }
 
 impl Document {
-    fn new(kind: Kind, space: &SearchSpace, provenance: Provenance) -> Self {
+    fn new(kind: Kind, space: &SearchSpace, provenance: Provenance, interface: &Interface) -> Self {
         let (provenance, imported) = match provenance {
             Provenance::Trained(training) => (Some(training), None),
             Provenance::Imported(imported) => (None, Some(imported)),
         };
-        Self { kind, version: VERSION, space: space.clone(), provenance, imported }
+        let Interface { preprocess, classes } = interface.clone();
+        let version = if preprocess.is_some() || classes.is_some() { VERSION } else { UNSAID };
+        Self { kind, version, space: space.clone(), provenance, imported, preprocess, classes }
     }
 }
 
@@ -125,6 +137,8 @@ pub struct Supernet {
     pub statistics: Option<Statistics>,
     /// Where they come from.
     pub provenance: Provenance,
+    /// What images it takes, and what its scores mean.
+    pub interface: Interface,
     /// blake3 of the file, in hexadecimal.
     pub hash: String,
 }
@@ -156,11 +170,11 @@ pub struct Checkpoint {
 pub fn write_weights(
     path: &Path,
     kind: Kind,
-    space: &SearchSpace,
+    (space, interface): (&SearchSpace, &Interface),
     weights: &SharedWeights,
     training: Training,
 ) -> Result<()> {
-    let document = Document::new(kind, space, Provenance::Trained(training));
+    let document = Document::new(kind, space, Provenance::Trained(training), interface);
     tensor_file::write(path, weights.tensors(), &document)
 }
 
@@ -170,7 +184,7 @@ pub fn write_weights(
 /// If the file cannot be written; an old one is then still there.
 pub fn write_imported(
     path: &Path,
-    space: &SearchSpace,
+    (space, interface): (&SearchSpace, &Interface),
     weights: &SharedWeights,
     statistics: Option<&Statistics>,
     imported: Imported,
@@ -179,7 +193,7 @@ pub fn write_imported(
     if let Some(statistics) = statistics {
         tensors.extend(statistics_to_tensors(statistics)?);
     }
-    let document = Document::new(Kind::Supernet, space, Provenance::Imported(imported));
+    let document = Document::new(Kind::Supernet, space, Provenance::Imported(imported), interface);
     tensor_file::write(path, &tensors, &document)
 }
 
@@ -189,14 +203,14 @@ pub fn write_imported(
 /// If the file cannot be written; an old one is then still there.
 pub fn write_checkpoint(
     path: &Path,
-    space: &SearchSpace,
+    (space, interface): (&SearchSpace, &Interface),
     weights: &SharedWeights,
     velocities: &BTreeMap<String, Tensor>,
     training: Training,
 ) -> Result<()> {
     let mut tensors = weights.tensors().clone();
     tensors.extend(velocities.iter().map(|(name, tensor)| (format!("{VELOCITY}{name}"), tensor.clone())));
-    let document = Document::new(Kind::Checkpoint, space, Provenance::Trained(training));
+    let document = Document::new(Kind::Checkpoint, space, Provenance::Trained(training), interface);
     tensor_file::write(path, &tensors, &document)
 }
 
@@ -296,7 +310,9 @@ fn read(place: &str, bytes: &[u8]) -> Result<(Supernet, Kind, BTreeMap<String, T
             None => weights.insert(name, tensor),
         };
     }
-    let Document { kind, space, provenance, imported, .. } = document;
+    let Document { kind, space, provenance, imported, preprocess, classes, .. } = document;
+    let interface = Interface { preprocess, classes };
+    interface.check(place, space.input_channels(), space.classes())?;
     let provenance = match (provenance, imported) {
         (Some(training), None) => Provenance::Trained(training),
         (None, Some(imported)) => Provenance::Imported(imported),
@@ -304,7 +320,7 @@ fn read(place: &str, bytes: &[u8]) -> Result<(Supernet, Kind, BTreeMap<String, T
     };
     let weights = SharedWeights::from_tensors(&space, weights, place)?;
     let statistics = statistics_from_tensors(&space, running, place)?;
-    Ok((Supernet { space, weights, statistics, provenance, hash: file.hash }, kind, velocities))
+    Ok((Supernet { space, weights, statistics, provenance, interface, hash: file.hash }, kind, velocities))
 }
 
 fn read_document(place: &str, text: &str) -> Result<Document> {
@@ -317,9 +333,7 @@ fn read_document(place: &str, text: &str) -> Result<Document> {
     }
     let unreadable = |error| Error::invalid(place, "metadata", "a supernet's", error);
     let front: Front = serde_json::from_str(text).map_err(unreadable)?;
-    if front.version != TRAINED_ONLY {
-        check_version(place, front.version, VERSION)?;
-    }
+    check_one_of(place, front.version, VERSIONS)?;
     serde_json::from_str(text).map_err(unreadable)
 }
 
@@ -347,12 +361,14 @@ mod tests {
         let space = preset("tiny").expect("a preset");
         let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
         let velocities = weights.zeros_like().expect("zeros");
+        let seen = Interface::of(&Dataset::open("digits").expect("embedded"));
         let [plain, full] = ["plain", "full"].map(|name| folder.path().join(name));
-        write_weights(&plain, Kind::Supernet, &space, &weights, training()).expect("written");
-        write_checkpoint(&full, &space, &weights, &velocities, training()).expect("written");
+        write_weights(&plain, Kind::Supernet, (&space, &seen), &weights, training()).expect("written");
+        write_checkpoint(&full, (&space, &seen), &weights, &velocities, training()).expect("written");
         let supernet = Supernet::read(&plain).expect("read");
         assert_eq!((&supernet.space, &supernet.provenance), (&space, &Provenance::Trained(training())));
         assert!(supernet.statistics().is_err());
+        assert_eq!(supernet.interface, seen);
         let checkpoint = Checkpoint::read(&full).expect("read");
         assert_eq!(checkpoint.training, training());
         assert_eq!(checkpoint.velocities.len(), velocities.len());
@@ -393,7 +409,8 @@ mod tests {
             key: None,
         };
         let write = |statistics: Option<&Statistics>| {
-            write_imported(&path, &space, &weights, statistics, imported.clone()).expect("written");
+            write_imported(&path, (&space, &Interface::default()), &weights, statistics, imported.clone())
+                .expect("written");
             Supernet::read(&path)
         };
         let supernet = write(Some(&statistics)).expect("read");

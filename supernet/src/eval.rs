@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Batch, Dataset, Normalisation, Split, calibration_batches, eval_batches};
+use crate::data::{Batch, Dataset, Split, calibration_batches, eval_batches};
 use crate::elastic::{SharedWeights, SubnetWeights};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::Kernels;
 use crate::nn::{Network, Pass, Source, Statistics};
 use crate::space::{Arch, SearchSpace};
@@ -171,20 +171,6 @@ pub fn best(scores: &[f32]) -> Option<usize> {
     best
 }
 
-/// How images are normalised for a network that was trained elsewhere and keeps its statistics: colour images by
-/// ImageNet's mean and deviation, as OFA's networks are trained, others as the data set says.
-///
-/// # Errors
-/// If the network takes no colour images and there is no data set.
-pub fn imported_normalisation(space: &SearchSpace, dataset: Option<&Dataset>) -> Result<Normalisation> {
-    match (space.input_channels(), dataset) {
-        (3, _) => Ok(Normalisation::imagenet()),
-        (_, Some(dataset)) => Ok(dataset.normalisation().clone()),
-        (channels, None) => Err(Error::invalid("images", "channels", 3, channels)
-            .and_then_do("say with --data which images the network takes, for their normalisation")),
-    }
-}
-
 /// Everything that judging sub-networks of one supernet needs.
 #[derive(Clone, Copy)]
 pub struct Judge<'a> {
@@ -192,7 +178,8 @@ pub struct Judge<'a> {
     pub space: &'a SearchSpace,
     /// The shared weights.
     pub weights: &'a SharedWeights,
-    /// Images to calibrate and to evaluate with.
+    /// Images to calibrate and to evaluate with, seen as the supernet sees them
+    /// ([`Supernet::see`](crate::checkpoint::Supernet::see)).
     pub dataset: &'a Dataset,
     /// How to calibrate.
     pub calibration: Calibration,
@@ -258,7 +245,7 @@ impl Judge<'_> {
     }
 
     /// Accuracy of a sub-network of an imported supernet on a split, with the largest network's statistics where they
-    /// reach, and images as [`imported_normalisation`] says.
+    /// reach.
     ///
     /// # Errors
     /// If the data set lacks the split or does not fit the space.
@@ -266,10 +253,7 @@ impl Judge<'_> {
         let layers = self.space.lower(arch)?;
         let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
         let source = subnet.calibrated(&subnet.inherit(largest)?)?;
-        let normalisation = imported_normalisation(self.space, Some(self.dataset))?;
-        let set = self.dataset.split(split)?;
-        let batches = eval_batches(set, &normalisation, arch.resolution, self.calibration.batch);
-        accuracy(&Network::new(&layers, &source)?, batches)
+        accuracy(&Network::new(&layers, &source)?, self.batches(arch.resolution, split)?)
             .map_err(|error| error.in_place(format!("arch {arch}")))
     }
 
@@ -289,7 +273,7 @@ impl Judge<'_> {
 
     fn batches(&self, resolution: usize, split: Split) -> Result<impl Iterator<Item = Result<Batch>> + Send> {
         let set = self.dataset.split(split)?;
-        Ok(eval_batches(set, self.dataset.normalisation(), resolution, self.calibration.batch))
+        Ok(eval_batches(set, self.dataset.preprocess(), resolution, self.calibration.batch))
     }
 }
 

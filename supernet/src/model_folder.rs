@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use origin::{FineTuned, FineTunedFrom, MeasuredAccuracy, Origin, SelectedOn, StatisticsOrigin};
 
-use crate::data::Normalisation;
+use crate::data::{Dataset, Filter, Grey, Normalisation, Orient, Preprocess, Resize};
 use crate::document;
 use crate::elastic::statistics_to_tensors;
 use crate::error::{Error, Result};
@@ -29,8 +29,10 @@ const KIND: &str = "model";
 const VERSION: u32 = 1;
 /// Version of the form of a network that was fine-tuned since: it says so, which older readers must not miss.
 const FINE_TUNED_VERSION: u32 = 2;
+/// Version of the form of a network that says what happens to images before it sees them, fine-tuned or not.
+const SAID_VERSION: u32 = 3;
 /// All that this code reads.
-const VERSIONS: &[u32] = &[VERSION, FINE_TUNED_VERSION];
+const VERSIONS: &[u32] = &[VERSION, FINE_TUNED_VERSION, SAID_VERSION];
 
 /// What images the network takes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,6 +46,61 @@ pub struct Input {
     pub mean: Vec<f32>,
     /// Deviation of each channel, to divide by.
     pub std: Vec<f32>,
+    /// Which way up images are; this and the next three are there together, or none of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orient: Option<Orient>,
+    /// How colours become grey.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grey: Option<Grey>,
+    /// What of an image is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resize: Option<Resize>,
+    /// How it is resized.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
+}
+
+impl Input {
+    /// Of a network at this resolution.
+    pub fn new(resolution: usize, preprocess: &Preprocess) -> Self {
+        let Preprocess { orient, grey, resize, filter, normalisation } = preprocess;
+        let unsaid = *preprocess == Preprocess::unsaid(normalisation.clone());
+        Self {
+            channels: normalisation.channels(),
+            resolution,
+            mean: normalisation.mean().to_vec(),
+            std: normalisation.std().to_vec(),
+            orient: (!unsaid).then_some(*orient),
+            grey: (!unsaid).then_some(*grey),
+            resize: (!unsaid).then_some(*resize),
+            filter: (!unsaid).then_some(*filter),
+        }
+    }
+
+    /// What happens to an image before the network sees it; `place` names the file.
+    ///
+    /// # Errors
+    /// If mean and deviation are none, or some of what belongs together is missing.
+    pub fn preprocess(&self, place: &str) -> Result<Preprocess> {
+        let normalisation = Normalisation::new(self.mean.clone(), self.std.clone());
+        let normalisation = normalisation.map_err(|error| error.in_place(place))?;
+        let preprocess = match (self.orient, self.grey, self.resize, self.filter) {
+            (None, None, None, None) => Preprocess::unsaid(normalisation),
+            (Some(orient), Some(grey), Some(resize), Some(filter)) => {
+                Preprocess { orient, grey, resize, filter, normalisation }
+            }
+            _ => {
+                let expected = "all of orient, grey, resize and filter, or none";
+                return Err(Error::invalid(place, "input", expected, "some"));
+            }
+        };
+        preprocess.check(place)?;
+        Ok(preprocess)
+    }
+
+    fn is_said(&self) -> bool {
+        self.orient.is_some()
+    }
 }
 
 /// `config.json`.
@@ -118,7 +175,7 @@ impl ModelFolder {
         let mut folder = Self {
             config: ModelConfig {
                 kind: KIND.to_string(),
-                version: version_of(&origin),
+                version: version_of(&input, &origin),
                 arch: arch.clone(),
                 space: space.clone(),
                 input,
@@ -135,10 +192,10 @@ impl ModelFolder {
     }
 
     fn weights_bytes(&self) -> Result<Vec<u8>> {
-        let ModelConfig { arch, space, origin, .. } = &self.config;
+        let ModelConfig { arch, space, input, origin, .. } = &self.config;
         let document = ModelDocument {
             kind: KIND.to_string(),
-            version: version_of(origin),
+            version: version_of(input, origin),
             arch: arch.clone(),
             space: space.clone(),
             supernet: origin.supernet.clone(),
@@ -249,12 +306,20 @@ impl ModelFolder {
         Network::new(&layers, &Source::new(builder, kernels, self.config.space.batch_norm_epsilon()))
     }
 
-    /// How images are normalised.
+    /// What happens to an image before the network sees it.
     ///
     /// # Errors
-    /// Never for a folder that was read: the numbers were checked.
-    pub fn normalisation(&self) -> Result<Normalisation> {
-        Normalisation::new(self.config.input.mean.clone(), self.config.input.std.clone())
+    /// Never for a folder that was read: it was checked.
+    pub fn preprocess(&self) -> Result<Preprocess> {
+        self.config.input.preprocess("config.json")
+    }
+
+    /// The images as this network sees them, with labels in the order of its scores.
+    ///
+    /// # Errors
+    /// If the classes are not the network's, or the channels that it takes cannot be made of those of the images.
+    pub fn see(&self, dataset: &Dataset) -> Result<Dataset> {
+        dataset.labelled_as(&self.config.classes)?.seen_as(self.preprocess()?)
     }
 }
 
@@ -271,7 +336,7 @@ impl ModelConfig {
         let fine_tuned = &config.origin.fine_tuned;
         check_form(place, config.version, "origin.fine_tuned", !fine_tuned.is_empty())?;
         config.space.check(&config.arch).map_err(|error| error.in_place(place))?;
-        let Input { channels, resolution, mean, std } = &config.input;
+        let Input { channels, resolution, mean, std, .. } = &config.input;
         let checks = [
             ("input.channels", config.space.input_channels(), *channels),
             ("input.resolution", config.arch.resolution, *resolution),
@@ -287,7 +352,17 @@ impl ModelConfig {
         if let Some(name) = config.files.keys().find(|name| !is_plain_name(name)) {
             return Err(Error::invalid(place, "files", "names of files in the folder", name));
         }
-        Normalisation::new(mean.clone(), std.clone()).map_err(|error| error.in_place(place))?;
+        config.input.preprocess(place)?;
+        if config.input.is_said() != (config.version == SAID_VERSION) {
+            let expected = if config.input.is_said() { "none" } else { "orient, grey, resize and filter" };
+            let field = format!("input in version {}", config.version);
+            return Err(Error::invalid(
+                place,
+                field,
+                expected,
+                if config.input.is_said() { "some" } else { "none" },
+            ));
+        }
         check_share(place, "origin.measured", config.origin.measured.as_ref())?;
         for FineTuned { from, .. } in fine_tuned {
             check_share(place, "origin.fine_tuned.from.measured", from.measured.as_ref())?;
@@ -297,14 +372,18 @@ impl ModelConfig {
     }
 }
 
-/// The version that a network of this origin is written in.
-fn version_of(origin: &Origin) -> u32 {
-    if origin.fine_tuned.is_empty() { VERSION } else { FINE_TUNED_VERSION }
+/// The version that a network of this input and origin is written in.
+fn version_of(input: &Input, origin: &Origin) -> u32 {
+    match (input.is_said(), origin.fine_tuned.is_empty()) {
+        (true, _) => SAID_VERSION,
+        (false, true) => VERSION,
+        (false, false) => FINE_TUNED_VERSION,
+    }
 }
 
 /// Whether a document says that its network was fine-tuned in the version that has a word for it, and in no other.
 fn check_form(place: &str, version: u32, field: &str, fine_tuned: bool) -> Result<()> {
-    if fine_tuned == (version == FINE_TUNED_VERSION) {
+    if version == SAID_VERSION || fine_tuned == (version == FINE_TUNED_VERSION) {
         return Ok(());
     }
     let expected = if fine_tuned { "none" } else { "one" };

@@ -190,7 +190,12 @@ fn messages_say_what_to_do() {
         ("supernet", "space nothing", 1, "a preset (tiny, tiny-resnet, fashion"),
         ("supernet", "train --space tiny --data digits --out run", 1, "--resume"),
         ("supernet", "train --space fashion --data idx:/nowhere --out x", 1, "/nowhere"),
-        ("supernet", "train --space ofa-mbv3-w1.0 --data digits --out x", 1, "channels: expected 3, got 1"),
+        (
+            "supernet",
+            "train --space ofa-mbv3-w1.0 --data digits --out x",
+            1,
+            "classes: expected 1000, got 10",
+        ),
         ("supernet", "train --space tiny --data digits --out x --device cuda:0", 1, "cpu"),
         ("supernet", "train --space tiny", 2, "--data"),
         ("supernet", "eval --supernet table.json --data digits --arch largest", 1, "table.json"),

@@ -153,7 +153,7 @@ fn python() -> Option<String> {
 }
 
 /// The Python that the environment names, or `python3`, if it has what a script imports.
-fn python_with(script: &str, modules: &str) -> Option<String> {
+pub(crate) fn python_with(script: &str, modules: &str) -> Option<String> {
     let name = std::env::var("ONCE_FOR_ALL_PYTHON").unwrap_or_else(|_| "python3".to_string());
     let reason = match Command::new(&name).args(["-c", &format!("import {modules}")]).output() {
         Ok(output) if output.status.success() => return Some(name),
@@ -175,7 +175,7 @@ fn write_npy(path: &Path, side: u64) {
     std::fs::write(path, bytes).expect("written");
 }
 
-fn logits(list: &Value) -> Vec<f64> {
+pub(crate) fn logits(list: &Value) -> Vec<f64> {
     list.as_array().expect("a list").iter().map(|logit| logit.as_f64().expect("a number")).collect()
 }
 
@@ -204,21 +204,21 @@ fn numpy_computes_the_same_logits() {
         write_npy(&at.join("random.npy"), side);
         let predicted = json("extract", at, &format!("predict numpy{case} random.npy --logits"));
         let expected = logits(&predicted["predictions"][0]["logits"]);
-        let got = run_script(at, &python, "predict.py", &format!("numpy{case}"));
+        let got = run_script(at, &python, "predict.py", &[&format!("numpy{case}"), "random.npy"]);
         assert_logits(arch, &got, &expected);
     }
 }
 
-/// What a script makes of random.npy.
-fn run_script(at: &Path, python: &str, script: &str, folder: &str) -> Vec<f64> {
+/// What a script makes of a folder and an image.
+pub(crate) fn run_script(at: &Path, python: &str, script: &str, arguments: &[&str; 2]) -> Vec<f64> {
     let command = &mut Command::new(python);
-    command.current_dir(at).arg(example("python").join(script)).args([folder, "random.npy"]);
+    command.current_dir(at).arg(example("python").join(script)).args(arguments);
     let output = command.output().expect("Python");
     assert!(output.status.success(), "{script}: {}", text(&output.stderr));
     logits(&serde_json::from_slice(&output.stdout).expect("JSON"))
 }
 
-fn assert_logits(what: &str, got: &[f64], expected: &[f64]) {
+pub(crate) fn assert_logits(what: &str, got: &[f64], expected: &[f64]) {
     let largest = expected.iter().fold(0.0f64, |largest, logit| largest.max(logit.abs()));
     assert_eq!(got.len(), expected.len());
     for (got, expected) in got.iter().zip(expected) {
@@ -249,7 +249,7 @@ fn other_runtimes_compute_the_same_logits() {
         let expected = logits(&predicted["predictions"][0]["logits"]);
         for (script, python) in &runtimes {
             let Some(python) = python else { continue };
-            assert_logits(script, &run_script(at, python, script, "elsewhere"), &expected);
+            assert_logits(script, &run_script(at, python, script, &["elsewhere", "random.npy"]), &expected);
         }
     }
 }

@@ -30,6 +30,9 @@ pub struct Arguments {
     /// Images to calibrate with and to count accuracy on: `digits`, `idx:FOLDER` or `folder:FOLDER`
     #[arg(long, required_unless_present = "inherit_bn")]
     data: Option<String>,
+    /// What to know of the images beside themselves (flip, class names) [default: dataset.toml in their folder]
+    #[arg(long, value_name = "FILE", requires = "data")]
+    dataset_toml: Option<PathBuf>,
     /// The folder that appears; an earlier export there is replaced
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
@@ -95,7 +98,7 @@ fn open_dataset(
     supernet: &Supernet,
 ) -> anyhow::Result<Option<Dataset>> {
     let Some(data) = &arguments.data else { return Ok(None) };
-    let dataset = open_data(output, data)?;
+    let dataset = open_data(output, data, arguments.dataset_toml.as_deref())?;
     if supernet.trained_on(&dataset) == Some(false) {
         output.say(format_args!("warning: the supernet was trained on other images than {}", dataset.name()));
     }

@@ -122,9 +122,10 @@ fn not_an_input(out: &Path, inputs: &[&PathBuf]) -> anyhow::Result<()> {
     }
 }
 
-/// Opens a data set; says which of its images are left out.
-fn open_data(output: &Output, spec: &str) -> anyhow::Result<Dataset> {
-    let dataset = Dataset::open(spec)?;
+/// Opens a data set; says how many images there are, and which are left out.
+fn open_data(output: &Output, spec: &str, dataset_toml: Option<&Path>) -> anyhow::Result<Dataset> {
+    let dataset = Dataset::open_with(spec, dataset_toml)?;
+    output.say(format_args!("{}", dataset.in_words()));
     if let [first, rest @ ..] = dataset.skipped().as_slice() {
         let more = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
         output.say(format_args!("warning: an image is left out: {}{more}", first.reason));

@@ -26,6 +26,9 @@ pub struct Arguments {
     /// Compare on real images too: `digits`, `idx:FOLDER` or `folder:FOLDER`
     #[arg(long)]
     data: Option<String>,
+    /// What to know of the images beside themselves (flip, class names) [default: dataset.toml in their folder]
+    #[arg(long, value_name = "FILE", requires = "data")]
+    dataset_toml: Option<PathBuf>,
     /// Run model.onnx with ONNX Runtime too: its shared library, or the folder that it lies in
     #[arg(long, value_name = "LIB")]
     onnxruntime: Option<PathBuf>,
@@ -39,7 +42,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
     let kernels = arguments.on.kernels(Precision::F32)?;
     let supernet = Supernet::read(&arguments.supernet)?;
-    let dataset = arguments.data.as_deref().map(|data| open_data(&output, data)).transpose()?;
+    let open = |data| open_data(&output, data, arguments.dataset_toml.as_deref());
+    let dataset = arguments.data.as_deref().map(open).transpose()?;
     let runtime = arguments.onnxruntime.as_deref().map(open_runtime).transpose()?;
     let verification = verify(&arguments.folder, &supernet, dataset.as_ref(), kernels, runtime.as_deref())?;
     let folder = arguments.folder.display().to_string();

@@ -10,9 +10,9 @@ use std::path::Path;
 
 use serde_json::Value;
 use supernet::checkpoint::Supernet;
-use supernet::data::{Dataset, Normalisation, Split};
+use supernet::data::{Dataset, Preprocess, Split};
 use supernet::elastic::SubnetWeights;
-use supernet::eval::{Accuracy, Calibration, Judge, imported_normalisation};
+use supernet::eval::{Accuracy, Calibration, Judge};
 use supernet::file::{StagedFolder, write_atomically};
 use supernet::kernels::Kernels;
 use supernet::model_folder::{
@@ -67,6 +67,10 @@ pub enum NormStatistics<'a> {
 }
 
 impl<'a> NormStatistics<'a> {
+    fn are_inherited(&self) -> bool {
+        matches!(self, Self::Inherited { .. })
+    }
+
     fn dataset(&self) -> Option<&'a Dataset> {
         match *self {
             Self::Calibrated { dataset, .. } => Some(dataset),
@@ -91,11 +95,11 @@ pub struct Exported {
 /// ([`Error::VerificationFailed`](crate::Error::VerificationFailed)); whatever was at `folder` is then still there.
 pub fn export(request: &Request, folder: &Path, run: BTreeMap<String, Value>) -> Result<Exported> {
     check_destination(folder)?;
-    let dataset = request.statistics.dataset();
-    dataset.map_or(Ok(()), |dataset| dataset.check_fits(&request.supernet.space))?;
+    let (inherits, dataset) = (request.statistics.are_inherited(), request.statistics.dataset());
+    let dataset = dataset.map(|dataset| request.supernet.see(dataset, inherits)).transpose()?;
     request.supernet.space.check(request.arch)?;
     formats::check_possible(&request.supernet.space, request.arch, request.formats)?;
-    let mut model = assemble(request)?;
+    let mut model = assemble(request, dataset.as_ref())?;
     model.config.run = run;
     let files = formats::contents(&model, request.formats)?;
     let hash = |bytes: &Vec<u8>| blake3::hash(bytes).to_hex().to_string();
@@ -105,7 +109,7 @@ pub fn export(request: &Request, folder: &Path, run: BTreeMap<String, Value>) ->
     for (name, bytes) in &files {
         write_atomically(&staged.path().join(name), bytes)?;
     }
-    let verification = verify(&staged.path(), request.supernet, dataset, request.kernels, None)?;
+    let verification = verify(&staged.path(), request.supernet, dataset.as_ref(), request.kernels, None)?;
     staged.put_in_place()?;
     Ok(Exported { model, verification })
 }
@@ -139,19 +143,14 @@ fn check_destination(folder: &Path) -> Result<()> {
 }
 
 /// Gathers or inherits the statistics, copies the weights out, and counts the accuracy.
-fn assemble(request: &Request) -> Result<ModelFolder> {
+fn assemble(request: &Request, dataset: Option<&Dataset>) -> Result<ModelFolder> {
     let Request { supernet, arch, kernels, .. } = *request;
     let space = &supernet.space;
     let layers = space.lower(arch)?;
     // weights come out of the CPU, whatever computes with them: a check on another machine makes the same
     let subnet = SubnetWeights::new(space, &supernet.weights, &layers, kernels.on_cpu())?;
-    let Gathered { statistics, origin, normalisation, accuracy } = gather(request, &subnet)?;
-    let input = Input {
-        channels: space.input_channels(),
-        resolution: arch.resolution,
-        mean: normalisation.mean().to_vec(),
-        std: normalisation.std().to_vec(),
-    };
+    let Gathered { statistics, origin, preprocess, accuracy } = gather(request, dataset, &subnet)?;
+    let input = Input::new(arch.resolution, &preprocess);
     let measured = accuracy.map(|accuracy| MeasuredAccuracy {
         top1: accuracy.top1(),
         n: accuracy.n,
@@ -170,7 +169,8 @@ fn assemble(request: &Request) -> Result<ModelFolder> {
     };
     let tensors = with_statistics(subnet.tensors(), &statistics)?;
     let numbered = || (0..space.classes()).map(|class| class.to_string()).collect();
-    let classes = request.statistics.dataset().map_or_else(numbered, |dataset| dataset.classes().to_vec());
+    let known = supernet.classes().or(dataset.map(Dataset::classes)).map(<[String]>::to_vec);
+    let classes = known.unwrap_or_else(numbered);
     Ok(ModelFolder::new((space, arch), tensors, input, classes, origin)?)
 }
 
@@ -178,16 +178,18 @@ fn assemble(request: &Request) -> Result<ModelFolder> {
 struct Gathered {
     statistics: Statistics,
     origin: StatisticsOrigin,
-    normalisation: Normalisation,
+    preprocess: Preprocess,
     accuracy: Option<Accuracy>,
 }
 
-fn gather(request: &Request, subnet: &SubnetWeights) -> Result<Gathered> {
+/// `dataset` is what the supernet sees of the images that the request names.
+fn gather(request: &Request, dataset: Option<&Dataset>, subnet: &SubnetWeights) -> Result<Gathered> {
     let Request { supernet, arch, kernels, .. } = *request;
     let (space, weights) = (&supernet.space, &supernet.weights.on(kernels)?);
     let judge = |dataset, calibration| Judge { space, weights, dataset, calibration, kernels };
     match request.statistics {
-        NormStatistics::Calibrated { dataset, calibration } => {
+        NormStatistics::Calibrated { dataset: given, calibration } => {
+            let dataset = dataset.unwrap_or(given);
             let judge = judge(dataset, calibration);
             let statistics = judge.calibrate(arch)?;
             let source = subnet.calibrated_for(&statistics, kernels)?;
@@ -199,17 +201,18 @@ fn gather(request: &Request, subnet: &SubnetWeights) -> Result<Gathered> {
                 data: dataset.identity(),
                 seed: calibration.seed,
             };
-            let (normalisation, accuracy) = (dataset.normalisation().clone(), Some(accuracy));
-            Ok(Gathered { statistics, origin, normalisation, accuracy })
+            let (preprocess, accuracy) = (dataset.preprocess().clone(), Some(accuracy));
+            Ok(Gathered { statistics, origin, preprocess, accuracy })
         }
-        NormStatistics::Inherited { dataset } => {
+        NormStatistics::Inherited { .. } => {
             let largest = supernet.statistics()?;
-            let normalisation = imported_normalisation(space, dataset)?;
+            let seen = dataset.map(|dataset| dataset.preprocess().clone());
+            let preprocess = seen.map_or_else(|| supernet.preprocess_alone(), Ok)?;
             let accuracy = dataset.map(|dataset| {
                 judge(dataset, Calibration::default()).accuracy_inheriting(arch, largest, Split::Val)
             });
             let (statistics, origin) = (subnet.inherit(largest)?, StatisticsOrigin::Inherited);
-            Ok(Gathered { statistics, origin, normalisation, accuracy: accuracy.transpose()? })
+            Ok(Gathered { statistics, origin, preprocess, accuracy: accuracy.transpose()? })
         }
     }
 }

@@ -59,6 +59,8 @@ fn properties(model: &ModelFolder) -> BTreeMap<String, String> {
         serde_json::to_string(value).expect("plain data")
     }
     let config = &model.config;
+    // a file of before there was a word for it has none, and is still what its folder says
+    let input = config.input.orient.map(|_| ("input", json(&config.input)));
     let properties = [
         ("arch", config.arch.to_string()),
         ("space", config.space.name().to_string()),
@@ -68,7 +70,7 @@ fn properties(model: &ModelFolder) -> BTreeMap<String, String> {
         ("classes", json(&config.classes)),
         ("model_hash", config.model_hash.clone()),
     ];
-    properties.map(|(key, value)| (key.to_string(), value)).into()
+    properties.into_iter().chain(input).map(|(key, value)| (key.to_string(), value)).collect()
 }
 
 /// Multiply-accumulates that the interpreter's plain loops are given: 13 s of them, at 1.5 GMAC a second.

@@ -258,7 +258,8 @@ fn batches(model: &ModelFolder, dataset: Option<&Dataset>) -> Result<Vec<Tensor>
         batches.push(Tensor::from_vec(pixels, (count, channels, side, side), &Device::Cpu)?);
     }
     if let Some(dataset) = dataset {
-        let mut real = eval_batches(dataset.val(), dataset.normalisation(), side, REAL_IMAGES);
+        let dataset = model.see(dataset)?;
+        let mut real = eval_batches(dataset.val(), dataset.preprocess(), side, REAL_IMAGES);
         batches.extend(real.next().transpose()?.map(|batch| batch.images));
     }
     Ok(batches)

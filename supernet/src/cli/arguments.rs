@@ -1,5 +1,6 @@
 //! What several commands take, and how it is read.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -7,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use supernet::checkpoint::Supernet;
-use supernet::data::{Dataset, Skipped};
+use supernet::data::{Dataset, MIDDLE_SHARE, Preprocess, Resize, Skipped};
 use supernet::kernels::{Kernels, Precision};
 use supernet::space::{Arch, SearchSpace, arch_file};
 
@@ -26,13 +27,6 @@ pub struct Common {
 }
 
 impl Common {
-    /// Opens a data set; says which of its images are left out.
-    pub fn open_data(&self, spec: &str) -> anyhow::Result<Dataset> {
-        let dataset = Dataset::open(spec)?;
-        self.tell_skipped(&dataset.skipped());
-        Ok(dataset)
-    }
-
     /// Says which images are left out.
     pub fn tell_skipped(&self, skipped: &[&Skipped]) {
         if let [first, rest @ ..] = skipped {
@@ -52,15 +46,66 @@ impl Common {
         }
         Ok(archs)
     }
+}
 
-    /// Opens the data set that a supernet is judged on; warns where it was trained on another.
-    pub fn open_data_for(&self, supernet: &Supernet, spec: &str) -> anyhow::Result<Dataset> {
-        let dataset = self.open_data(spec)?;
-        dataset.check_fits(&supernet.space)?;
-        if supernet.trained_on(&dataset) == Some(false) {
-            self.tell(format!("warning: the supernet was trained on other images than {}", dataset.name()));
-        }
+/// Which images.
+#[derive(Args)]
+pub struct Data {
+    /// `digits`, `idx:FOLDER` (MNIST's format) or `folder:FOLDER` (images, a folder a class)
+    #[arg(long)]
+    pub data: String,
+    /// What to know of the images beside themselves (flip, class names) [default: dataset.toml in their folder]
+    #[arg(long, value_name = "FILE")]
+    pub dataset_toml: Option<PathBuf>,
+}
+
+/// What of an image is shown.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Shown {
+    Middle,
+    Stretch,
+}
+
+impl Shown {
+    /// The preprocessing with it.
+    pub fn of(self, preprocess: Preprocess) -> Preprocess {
+        let resize = match self {
+            Self::Middle => Resize::Middle(MIDDLE_SHARE),
+            Self::Stretch => Resize::Stretch,
+        };
+        Preprocess { resize, ..preprocess }
+    }
+}
+
+impl Data {
+    /// Opens the data set; says how many images there are, and which are left out.
+    pub fn open(&self, common: &Common) -> anyhow::Result<Dataset> {
+        let dataset = Dataset::open_with(&self.data, self.dataset_toml.as_deref())?;
+        common.tell(dataset.in_words());
+        common.tell_skipped(&dataset.skipped());
         Ok(dataset)
+    }
+
+    /// Opens the data set that a supernet of a space is trained on.
+    pub fn open_to_train(
+        &self,
+        common: &Common,
+        space: &SearchSpace,
+        shown: Option<Shown>,
+    ) -> anyhow::Result<Dataset> {
+        let dataset = self.open(common)?;
+        dataset.check_fits(space)?;
+        let preprocess = dataset.preprocess_for(space)?;
+        Ok(dataset.seen_as(shown.map_or(preprocess.clone(), |shown| shown.of(preprocess)))?)
+    }
+
+    /// Opens the data set that a supernet is judged on, as it sees images; warns where it was trained on others.
+    pub fn open_for(&self, common: &Common, supernet: &Supernet, inherits: bool) -> anyhow::Result<Dataset> {
+        let dataset = self.open(common)?;
+        if supernet.trained_on(&dataset) == Some(false) {
+            common.tell(format!("warning: the supernet was trained on other images than {}", dataset.name()));
+        }
+        Ok(supernet.see(&dataset, inherits)?)
     }
 }
 

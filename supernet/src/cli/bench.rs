@@ -9,7 +9,7 @@ use supernet::space;
 use supernet::timing::Spread;
 
 use super::Ending;
-use super::arguments::{Common, Compute, within};
+use super::arguments::{Common, Compute, Data, within};
 use super::profile::{recorded, table};
 
 /// Time whole steps on random images, or the loading of real ones
@@ -111,7 +111,8 @@ impl Arguments {
     }
 
     fn load_setup(&self) -> anyhow::Result<LoadBench> {
-        let dataset = Arc::new(self.common.open_data(self.data.as_deref().unwrap_or_default())?);
+        let data = Data { data: self.data.clone().unwrap_or_default(), dataset_toml: None };
+        let dataset = Arc::new(data.open(&self.common)?);
         let Self { resolution, batch, steps, warmup, .. } = *self;
         Ok(LoadBench { dataset, resolution, batch, steps, warmup })
     }

@@ -8,7 +8,7 @@ use supernet::data::Split;
 use supernet::eval::{Calibration, Judge};
 
 use super::Ending;
-use super::arguments::{Common, Compute};
+use super::arguments::{Common, Compute, Data};
 use super::output::print_lines;
 
 /// Evaluate sub-networks: calibrate batch norms on training images, then top-1 on a split
@@ -19,9 +19,8 @@ pub struct Arguments {
     /// The trained weights
     #[arg(long, value_name = "FILE")]
     supernet: PathBuf,
-    /// `digits`, `idx:FOLDER` or `folder:FOLDER`
-    #[arg(long)]
-    data: String,
+    #[command(flatten)]
+    data: Data,
     /// `largest`, `smallest`, `random:SEED`, canonical text, or a file that holds a sub-network; may be repeated
     #[arg(long, required = true, num_args = 1..)]
     arch: Vec<String>,
@@ -42,7 +41,7 @@ impl Arguments {
         let kernels = self.compute.kernels()?;
         let supernet = Supernet::read(&self.supernet)?.on(kernels)?;
         let archs = self.common.read_archs(&supernet.space, &self.arch)?;
-        let dataset = self.common.open_data_for(&supernet, &self.data)?;
+        let dataset = self.data.open_for(&self.common, &supernet, self.inherit_bn)?;
         let known = dataset.skipped().len();
         dataset.split(self.split)?;
         self.common.tell_skipped(&dataset.skipped()[known..]);

@@ -14,7 +14,7 @@ use supernet::train::{
 };
 
 use super::Ending;
-use super::arguments::{Common, Compute, stop_flag, within};
+use super::arguments::{Common, Compute, Data, stop_flag, within};
 use super::output::{duration, grouped};
 use super::progress::{Steps, interrupted, tell_differences};
 
@@ -31,9 +31,8 @@ pub struct Arguments {
     /// The exported network: what `extract export` or `supernet finetune` wrote
     #[arg(value_name = "FOLDER")]
     model: PathBuf,
-    /// Images of the network's classes: `digits`, `idx:FOLDER` or `folder:FOLDER`
-    #[arg(long)]
-    data: String,
+    #[command(flatten)]
+    data: Data,
     /// Folder for plan, log and checkpoints, and in the end for the fine-tuned network
     #[arg(long, value_name = "FOLDER2")]
     out: PathBuf,
@@ -103,7 +102,7 @@ impl Arguments {
     fn task(&self) -> anyhow::Result<FineTuneTask> {
         let model = ModelFolder::read(&self.model)?;
         let teacher = self.teacher.as_deref().map(Supernet::read).transpose()?;
-        let dataset = self.common.open_data(&self.data)?;
+        let dataset = self.data.open(&self.common)?;
         if teacher.as_ref().is_some_and(|teacher| teacher.trained_on(&dataset) == Some(false)) {
             self.common
                 .tell(format!("warning: the teacher was trained on other images than {}", dataset.name()));

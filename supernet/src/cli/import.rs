@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use supernet::checkpoint::{Imported, write_imported};
+use supernet::checkpoint::{Imported, Interface, write_imported};
+use supernet::data::{Normalisation, Preprocess};
 use supernet::pytorch::{Entries, Import, StateDict, import};
 use supernet::space;
 use supernet::timing::{Stopwatch, peak_rss_mb};
 
 use super::Ending;
-use super::arguments::Common;
+use super::arguments::{Common, Shown};
 use super::output::grouped;
 
 /// Read the weights of a supernet of PyTorch's ofa package
@@ -31,6 +32,10 @@ pub struct Arguments {
     /// Entry of a checkpoint that holds the network, such as state_dict_ema [default: the first that is usual]
     #[arg(long, value_name = "NAME")]
     key: Option<String>,
+    /// What evaluation shows of an image: its `middle` square, or all of it (`stretch`) [default: middle, as the authors
+    /// evaluate]
+    #[arg(long, value_name = "middle|stretch")]
+    resize: Option<Shown>,
     /// The supernet
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -58,7 +63,14 @@ impl Arguments {
         let (entries, prefix) = (state.entries().clone(), state.prefix().to_string());
         // the file's bytes are no longer needed: the written ones take their place in memory
         drop(state);
-        write_imported(&self.out, &space, &read.weights, read.statistics.as_ref(), imported.clone())?;
+        // as the authors evaluate; in another number of channels their images are not known
+        let preprocess = (space.input_channels() == 3).then(|| {
+            let preprocess = Preprocess::photographs(Normalisation::imagenet());
+            self.resize.map_or(preprocess.clone(), |shown| shown.of(preprocess))
+        });
+        let interface = Interface { preprocess, classes: None };
+        let form = (&space, &interface);
+        write_imported(&self.out, form, &read.weights, read.statistics.as_ref(), imported.clone())?;
         self.tell((space.name(), &read, &imported), (&entries, &prefix), watch.elapsed().as_secs_f64())?;
         Ok(Ending::Done)
     }

@@ -15,7 +15,7 @@ use supernet::timing::{peak_rss_mb, unix_seconds};
 use supernet::train::{Observer, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
 
 use super::Ending;
-use super::arguments::{Common, Compute, stop_flag};
+use super::arguments::{Common, Compute, Data, Shown, stop_flag};
 use super::output::{duration, grouped};
 use super::profile::{recorded, table};
 use super::progress::{Steps, interrupted, tell_differences};
@@ -29,9 +29,12 @@ pub struct Arguments {
     /// A preset's name or a TOML file
     #[arg(long)]
     space: String,
-    /// `digits`, `idx:FOLDER` (MNIST's format) or `folder:FOLDER` (images, a folder a class)
-    #[arg(long)]
-    data: String,
+    #[command(flatten)]
+    data: Data,
+    /// What evaluation shows of an image: its `middle` square, or all of it (`stretch`) [default: middle for image files
+    /// and the ofa spaces]
+    #[arg(long, value_name = "middle|stretch")]
+    resize: Option<Shown>,
     /// Folder for plan, log, checkpoints and the finished supernet
     #[arg(long, value_name = "RUN")]
     out: PathBuf,
@@ -72,7 +75,7 @@ impl Arguments {
         let kernels = self.compute.kernels()?;
         let space = space::open(&self.space)?;
         let recipe = self.recipe()?;
-        let dataset = Arc::new(self.common.open_data(&self.data)?);
+        let dataset = Arc::new(self.data.open_to_train(&self.common, &space, self.resize)?);
         // only now: while images are looked through there is nothing to save, and Ctrl-C ends the process at once
         let stop = stop_flag()?;
         let folder = RunFolder::open(&self.out, self.resume)?;

@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use serde::Deserialize;
 
+use super::about::About;
 use super::image_file::ImageFile;
-use super::image_set::Normalisation;
 use super::images::{ImageFiles, Images};
+use super::preprocess::{Decoding, Grey, Orient, Preprocess};
+use super::sums::{ChannelSums, ImageSums};
 use super::{Dataset, Facts, Origin, Skipped, Split, Splits, idx};
 use crate::error::{Error, Result};
 use crate::file;
@@ -27,68 +28,53 @@ const DEEPEST: usize = 8;
 /// Unusable images that a message names.
 const NAMED: usize = 3;
 
-/// What `dataset.toml` may say.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct About {
-    source: String,
-    flip: bool,
-}
-
-impl Default for About {
-    /// Natural images may be mirrored.
-    fn default() -> Self {
-        Self { source: String::new(), flip: true }
-    }
-}
-
-/// The data set in `folder`.
-pub(super) fn open(folder: &Path) -> Result<Dataset> {
+/// The data set in `folder`. Natural images may be mirrored where nothing else is said.
+pub(super) fn open(folder: &Path, about: impl Fn(&str) -> Result<About>) -> Result<Dataset> {
     std::fs::read_dir(folder).map_err(Error::io("open the folder", folder))?;
-    let about = about(&folder.join("dataset.toml"))?;
+    let about = about(&folder.to_string_lossy())?;
+    if let (Some(_), Some(path)) = (&about.classes, &about.path) {
+        return Err(Error::invalid(path.display(), "classes", "none: the folders' names are theirs", "some")
+            .and_then_do("rename the folders, or leave it out"));
+    }
+    let flip = about.flip.unwrap_or(true);
     let train = folder.join("train");
     let classes = class_names(&train)?;
     let mut skipped = Vec::new();
     let found = scan(&train, &classes, &mut skipped)?;
     let channels = if found.images.iter().any(|image| image.facts.colour) { 3 } else { 1 };
-    let (train, val) = match folder.join("val") {
-        val if val.exists() => (found, scan(&val, &classes, &mut skipped)?),
-        _ => hold_out(&train, &classes, found)?,
+    let ((train, val), val_from) = match folder.join("val") {
+        val if val.exists() => ((found, scan(&val, &classes, &mut skipped)?), "from val/"),
+        _ => (hold_out(&train, &classes, found)?, "a fixed tenth of each class of train/"),
     };
+    let sums = train.sums();
+    let normalisation = sums.normalisation(channels, Grey::Rec601);
+    let normalisation =
+        normalisation.ok_or_else(|| Error::invalid(folder.display(), "images", "some", "none"))?;
+    let preprocess = Preprocess::photographs(normalisation);
     let facts = Facts {
-        normalisation: train.normalisation(channels)?,
+        sums: Some(sums),
         size: train.size(),
-        hash: hash(&classes, about.flip, [(Split::Train, &train), (Split::Val, &val)]),
+        hash: hash(&classes, flip, [(Split::Train, &train), (Split::Val, &val)]),
     };
-    let name = idx::folder_name(folder);
-    let source =
-        if about.source.is_empty() { format!("image files in a folder {name}") } else { about.source };
-    let splits = Splits { train: train.into_images(channels), val: val.into_images(channels), test: None };
+    let name = about.name.unwrap_or_else(|| idx::folder_name(folder));
+    let source = about.source.unwrap_or_else(|| format!("image files in a folder {name}"));
+    let decoding = preprocess.decoding();
+    let splits = Splits { train: train.into_images(decoding), val: val.into_images(decoding), test: None };
     let late = folder.join("test").is_dir().then(|| folder.join("test"));
-    let origin = Origin { name, source, flip: about.flip };
-    Dataset::assemble(origin, classes, splits, facts)
-        .map(|set| set.with_late_test(late).with_skipped(skipped))
+    let origin = Origin { name, source, flip };
+    Dataset::assemble(origin, classes, splits, facts, preprocess)
+        .map(|set| set.with_late_test(late).with_skipped(skipped).with_val_from(val_from))
 }
 
 /// The test images, which are looked at only when they are asked for.
 pub(super) fn open_test(
     folder: &Path,
     classes: &[String],
-    channels: usize,
+    decoding: Decoding,
 ) -> Result<(Images, Vec<Skipped>)> {
     let mut skipped = Vec::new();
-    let images = scan(folder, classes, &mut skipped)?.into_images(channels);
+    let images = scan(folder, classes, &mut skipped)?.into_images(decoding);
     Ok((images, skipped))
-}
-
-fn about(path: &Path) -> Result<About> {
-    if !path.is_file() {
-        return Ok(About::default());
-    }
-    let text = file::read_text(path)?;
-    toml::from_str(&text).map_err(|error| {
-        Error::invalid(path.display(), "text", "`flip` and `source` in TOML", error.to_string().trim_end())
-    })
 }
 
 /// The folders in `folder`, by name; hidden ones are none of ours.
@@ -128,8 +114,7 @@ struct ImageFacts {
     colour: bool,
     size: [usize; 2],
     hash: [u8; 32],
-    /// Sum of the values of each channel of its own, and of their squares.
-    sums: Vec<[u64; 2]>,
+    sums: ImageSums,
 }
 
 #[derive(Debug, Clone)]
@@ -252,17 +237,10 @@ fn leads_back(path: &Path, folder: &Path) -> bool {
 
 fn look(path: &Path) -> Result<ImageFacts> {
     let bytes = file::read(path)?;
-    let image = ImageFile::from_bytes(&path.display().to_string(), &bytes)?;
+    let image = ImageFile::from_bytes(&path.display().to_string(), &bytes)?.oriented(Orient::Exif);
     let (colour, size) = (image.is_colour(), image.size());
-    let channels = if colour { 3 } else { 1 };
-    let mut sums = vec![[0; 2]; channels];
-    for pixel in image.into_pixels(channels).unwrap_or_default().chunks_exact(channels) {
-        for (sums, value) in sums.iter_mut().zip(pixel) {
-            let value = u64::from(*value);
-            sums[0] += value;
-            sums[1] += value * value;
-        }
-    }
+    let pixels = image.into_pixels(if colour { 3 } else { 1 }, Grey::Rec601).unwrap_or_default();
+    let sums = if colour { ImageSums::of_colours(&pixels) } else { ImageSums::of_greys(&pixels) };
     Ok(ImageFacts { colour, size, hash: *blake3::hash(&bytes).as_bytes(), sums })
 }
 
@@ -293,22 +271,11 @@ fn hold_out(folder: &Path, classes: &[String], found: Found) -> Result<(Found, F
 }
 
 impl Found {
-    /// Mean and deviation of all pixels, from exact sums.
-    fn normalisation(&self, channels: usize) -> Result<Normalisation> {
-        let pixels: u64 =
-            self.images.iter().map(|image| image.facts.size.iter().product::<usize>() as u64).sum();
-        let mut totals = vec![[0u128; 2]; channels];
-        for image in &self.images {
-            for (channel, total) in totals.iter_mut().enumerate() {
-                // a grey image among coloured ones is its brightness three times
-                let sums = image.facts.sums[channel.min(image.facts.sums.len() - 1)];
-                total.iter_mut().zip(sums).for_each(|(total, sum)| *total += u128::from(sum));
-            }
-        }
-        let of =
-            |[sum, squares]: &[u128; 2]| Normalisation::of_sums(pixels as f64, *sum as f64, *squares as f64);
-        let (mean, std) = totals.iter().map(of).unzip();
-        Normalisation::new(mean, std)
+    /// Sums over all pixels.
+    fn sums(&self) -> ChannelSums {
+        let mut total = ChannelSums::default();
+        self.images.iter().for_each(|image| total.add(&image.facts.sums));
+        total
     }
 
     /// The median of the shorter sides.
@@ -319,9 +286,9 @@ impl Found {
         sides[sides.len() / 2]
     }
 
-    fn into_images(self, channels: usize) -> Images {
+    fn into_images(self, decoding: Decoding) -> Images {
         let files = self.images.into_iter().map(|image| (image.path, image.label)).collect();
-        Images::Files(ImageFiles::new(files, channels))
+        Images::Files(ImageFiles::new(files, decoding))
     }
 }
 

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use super::about::{About, NAME};
 use super::image_set::ImageSet;
 use super::{Dataset, Origin, Splits, numbered_classes};
 use crate::error::{Error, Result};
@@ -22,6 +23,8 @@ const MOST_INFLATION: u64 = 1032;
 /// Which images are for validation is a property of the data set, so the seed is not the user's.
 pub(super) const VALIDATION_SEED: u64 = 0;
 
+/// blake3 of the labels of Fashion-MNIST's 60,000 training images, a byte each.
+const FASHION_LABELS: &str = "32fcc5c992292ad2bdad03c701be466e8fba20b38d37a4f59514aba5d872dc07";
 const FASHION_CLASSES: [&str; 10] = [
     "T-shirt/top",
     "Trouser",
@@ -38,24 +41,38 @@ const FASHION_SOURCE: &str =
     "H. Xiao, K. Rasul, R. Vollgraf, \"Fashion-MNIST\", arXiv:1708.07747, Zalando Research, 2017, MIT";
 
 /// The data set in `folder`: `train-*` without a fixed tenth, that tenth as validation images, and `t10k-*`,
-/// if it is there, as test images.
-pub(super) fn open(folder: &Path) -> Result<Dataset> {
+/// if it is there, as test images. What the classes are called and whether a flip is legal is told by `about`, or known of
+/// the labels themselves; never by the folder's name.
+pub(super) fn open(folder: &Path, about: impl Fn(&str) -> Result<About>) -> Result<Dataset> {
     std::fs::read_dir(folder).map_err(Error::io("open the folder", folder))?;
+    let about = about(&folder.to_string_lossy())?;
     let train = Part::read(folder, "train")?.ok_or_else(|| missing(folder, &stem("train", Kind::Images)))?;
     let test = Part::read(folder, "t10k")?;
     let name = folder_name(folder);
-    let fashion = name.to_lowercase().contains("fashion");
-    let classes = if fashion {
-        FASHION_CLASSES.map(str::to_owned).to_vec()
-    } else {
-        numbered_classes(train.labels.iter().max().map_or(0, |label| usize::from(*label) + 1))
+    let by_name = name.to_lowercase().contains("fashion");
+    let fashion = blake3::hash(&train.labels).to_hex().as_str() == FASHION_LABELS;
+    let told_by = match (&about.path, fashion) {
+        (Some(path), _) => path.display().to_string(),
+        (None, true) => "the labels, which are Fashion-MNIST's".to_owned(),
+        (None, false) => {
+            format!("nothing: there is no {NAME}, so classes are numbers and nothing is mirrored")
+        }
     };
-    let source = if fashion { FASHION_SOURCE.to_owned() } else { format!("IDX files in a folder {name}") };
+    let known = fashion.then(|| FASHION_CLASSES.map(str::to_owned).to_vec());
+    let numbers = || numbered_classes(train.labels.iter().max().map_or(0, |label| usize::from(*label) + 1));
+    let classes = about.classes.or(known).unwrap_or_else(numbers);
+    let source = about.source.unwrap_or_else(|| match fashion {
+        true => FASHION_SOURCE.to_owned(),
+        false => format!("IDX files in a folder {name}"),
+    });
+    let name = about.name.unwrap_or_else(|| if fashion { "fashion-mnist".to_owned() } else { name });
+    let flip = about.flip.unwrap_or(fashion);
     let all = train.into_set(classes.len())?;
     let test = test.map(|part| part.into_set(classes.len())).transpose()?;
     let (train, val) = split(folder, &all)?;
     let splits = Splits { train: train.into(), val: val.into(), test: test.map(Into::into) };
-    Dataset::new(Origin { name, source, flip: fashion }, classes, splits)
+    let set = Dataset::new(Origin { name, source, flip }, classes, splits)?;
+    Ok(set.told_by(told_by, by_name).with_val_from("a fixed tenth of train"))
 }
 
 /// The last part of the path, also where it is written as `.`; where files lie on this machine stays out.
@@ -278,7 +295,7 @@ mod tests {
         let folder = parent.path().join(name);
         std::fs::create_dir(&folder).unwrap();
         files.iter().for_each(|(file, bytes)| std::fs::write(folder.join(file), bytes).unwrap());
-        open(&folder)
+        open(&folder, |folder| About::read(Path::new(folder), None))
     }
 
     /// The refusal of a folder whose training files hold these bytes.
@@ -315,18 +332,37 @@ mod tests {
     }
 
     #[test]
-    fn a_fashion_folder_has_fashion_names() {
-        let files = [
+    fn names_and_flip_come_from_the_data_and_never_from_the_folders_name() {
+        let about =
+            "name = \"two\"\nflip = true\nclasses = [\"left\", \"right\", \"never\"]\nsource = \"mine\"\n";
+        let mut files = vec![
             ("train-images-idx3-ubyte", images(2)),
             ("train-labels-idx1-ubyte", labels(&[0, 1])),
             ("t10k-images-idx3-ubyte", images(1)),
-            ("t10k-labels-idx1-ubyte", labels(&[9])),
+            ("t10k-labels-idx1-ubyte", labels(&[1])),
         ];
-        let set = open_files("Fashion", &files).unwrap();
-        assert_eq!((set.classes()[9].as_str(), set.flip()), ("Ankle boot", true));
-        assert_eq!(set.split(Split::Test).unwrap().labels(), [9]);
+        let [fashion, other] = ["fashion", "other"].map(|name| open_files(name, &files).unwrap());
+        assert_eq!((fashion.classes(), fashion.flip()), (other.classes(), other.flip()));
+        assert_eq!((fashion.hash(), fashion.flip()), (other.hash(), false));
+        assert!(fashion.names_and_flip_from().starts_with("nothing: there is no dataset.toml"));
+        files.push((NAME, about.as_bytes().to_vec()));
+        let set = open_files("other", &files).unwrap();
+        assert_eq!((set.name(), set.flip(), set.source()), ("two", true, "mine"));
+        assert_eq!(set.classes(), ["left", "right", "never"]);
+        assert!(set.names_and_flip_from().ends_with(NAME));
+        assert_eq!(set.hash(), other.hash(), "the images are the same");
+        files[3] = ("t10k-labels-idx1-ubyte", labels(&[3]));
         let message = open_files("other", &files).unwrap_err().to_string();
         assert!(message.contains("t10k-labels-idx1-ubyte: label 0: expected below the number"), "{message}");
+        for (text, expected) in [
+            ("classes = [\"a\", \"a\"]", "classes: expected each name once, got `a` twice"),
+            ("classes = []", "classes: expected a name for each, got none"),
+            ("classes = 3", "text: expected `name`, `source`, `flip` and `classes` in TOML"),
+        ] {
+            *files.last_mut().unwrap() = (NAME, text.as_bytes().to_vec());
+            let message = open_files("other", &files).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
     }
 
     #[test]
@@ -379,7 +415,12 @@ mod tests {
     #[test]
     fn a_label_out_of_range() {
         let files = [("train-images-idx3-ubyte", images(2)), ("train-labels-idx1-ubyte", labels(&[9, 10]))];
-        let message = open_files("fashion", &files).unwrap_err().to_string();
+        let about = (
+            NAME,
+            b"classes = [\"0\", \"1\", \"2\", \"3\", \"4\", \"5\", \"6\", \"7\", \"8\", \"9\"]".to_vec(),
+        );
+        let [images, labels] = files;
+        let message = open_files("set", &[images, labels, about]).unwrap_err().to_string();
         assert!(message.contains("label 1: expected below the number of classes, 10, got 10"), "{message}");
     }
 
@@ -411,7 +452,12 @@ mod tests {
             eprintln!("skipped: no {FASHION} (Debian's package dataset-fashion-mnist)");
             return;
         }
-        let set = open(Path::new(FASHION)).unwrap();
+        let set = open(Path::new(FASHION), |folder| About::read(Path::new(folder), None)).unwrap();
+        assert_eq!(
+            (set.name(), set.classes()[9].as_str(), set.flip()),
+            ("fashion-mnist", "Ankle boot", true)
+        );
+        assert_eq!(set.names_and_flip_from(), "the labels, which are Fashion-MNIST's");
         let test = set.split(Split::Test).unwrap();
         assert_eq!((set.train().len(), set.val().len(), test.len()), (54_000, 6_000, 10_000));
         assert_eq!((set.size(), set.channels(), set.classes().len()), (28, 1, 10));

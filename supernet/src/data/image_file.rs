@@ -3,9 +3,11 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{DynamicImage, ImageFormat, ImageReader, Limits};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::jpeg_repair::without_stray_bytes;
+use super::preprocess::{Grey, Orient};
 use crate::error::{Error, Result};
 use crate::file;
 
@@ -20,6 +22,7 @@ const MOST_BYTES: u64 = 3 * 16_384 * 16_384;
 #[derive(Debug, Clone)]
 pub struct ImageFile {
     image: DynamicImage,
+    orientation: Orientation,
 }
 
 impl ImageFile {
@@ -62,7 +65,21 @@ impl ImageFile {
         limits.max_alloc = Some(MOST_BYTES);
         let mut reader = reader();
         reader.limits(limits);
-        Ok(Self { image: reader.decode().map_err(broken)? })
+        let mut decoder = reader.into_decoder().map_err(broken)?;
+        // a damaged note says nothing: viewers show such an image as it is stored
+        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let image = DynamicImage::from_decoder(decoder).map_err(broken)?;
+        Ok(Self { image, orientation })
+    }
+
+    /// The image this way up.
+    #[must_use]
+    pub fn oriented(mut self, orient: Orient) -> Self {
+        if orient == Orient::Exif {
+            self.image.apply_orientation(self.orientation);
+            self.orientation = Orientation::NoTransforms;
+        }
+        self
     }
 
     /// Height and width.
@@ -75,11 +92,12 @@ impl ImageFile {
         self.image.color().has_color()
     }
 
-    /// Pixel values `[H, W, C]` of 8 bits: `channels` 1 for grey (colours by their luminance), 3 for colour (grey three
+    /// Pixel values `[H, W, C]` of 8 bits: `channels` 1 for grey (colours by their brightness), 3 for colour (grey three
     /// times); transparency is left out. `None` for other numbers of channels.
-    pub fn into_pixels(self, channels: usize) -> Option<Vec<u8>> {
+    pub fn into_pixels(self, channels: usize, grey: Grey) -> Option<Vec<u8>> {
         match channels {
-            1 => Some(self.image.into_luma8().into_raw()),
+            1 if !self.is_colour() || grey == Grey::Rec709 => Some(self.image.into_luma8().into_raw()),
+            1 => Some(self.image.into_rgb8().pixels().map(|pixel| grey.of(pixel.0)).collect()),
             3 => Some(self.image.into_rgb8().into_raw()),
             _ => None,
         }
@@ -131,9 +149,9 @@ mod tests {
         let grey = GrayImage::from_fn(5, 7, |x, y| Luma([(x * 7 + y) as u8]));
         let file = ImageFile::from_bytes("x", &encoded(grey.clone(), ImageFormat::Png)).unwrap();
         assert_eq!((file.size(), file.is_colour()), ([7, 5], false));
-        assert_eq!(file.clone().into_pixels(1).unwrap(), grey.into_raw());
-        assert_eq!(file.clone().into_pixels(3).unwrap().len(), 105);
-        assert!(file.into_pixels(2).is_none());
+        assert_eq!(file.clone().into_pixels(1, Grey::Rec601).unwrap(), grey.into_raw());
+        assert_eq!(file.clone().into_pixels(3, Grey::Rec601).unwrap().len(), 105);
+        assert!(file.into_pixels(2, Grey::Rec601).is_none());
         for format in [ImageFormat::Png, ImageFormat::Jpeg] {
             let file = ImageFile::from_bytes("x", &encoded(colour(), format)).unwrap();
             assert_eq!((file.size(), file.is_colour()), ([12, 20], true));

@@ -2,6 +2,9 @@
 //!
 //! Does not know where the images came from, nor what the classes are called.
 
+use serde::{Deserialize, Serialize};
+
+use super::preprocess::Grey;
 use crate::error::{Error, Result};
 
 /// One image, borrowed: rows of pixels, the channels of a pixel side by side.
@@ -95,6 +98,25 @@ impl ImageSet {
         (!labels.is_empty()).then_some(Self { pixels, labels, shape: self.shape })
     }
 
+    /// The same images with 1 channel or 3: a brightness is three equal colours, colours become their brightness. `None`
+    /// where a number is neither.
+    pub(super) fn with_channels(&self, channels: usize, grey: Grey) -> Option<Self> {
+        let [height, width, own] = self.shape;
+        let pixels = match (own, channels) {
+            _ if own == channels => self.pixels.clone(),
+            (1, 3) => self.pixels.iter().flat_map(|value| [*value; 3]).collect(),
+            (3, 1) => self.pixels.chunks_exact(3).map(|rgb| grey.of([rgb[0], rgb[1], rgb[2]])).collect(),
+            _ => return None,
+        };
+        Some(Self { pixels, labels: self.labels.clone(), shape: [height, width, channels] })
+    }
+
+    /// The same images with each label replaced by what it is in `labels`.
+    pub(super) fn relabelled(&self, labels: &[u32]) -> Self {
+        let labels = self.labels.iter().map(|label| labels[*label as usize]).collect();
+        Self { labels, ..self.clone() }
+    }
+
     fn image_size(&self) -> usize {
         self.shape.iter().product()
     }
@@ -117,10 +139,27 @@ fn check_shape(place: &str, pixels: usize, images: usize, shape: [usize; 3]) -> 
 
 /// Mean and standard deviation of each channel, of pixel / 255: a network's input is shifted and scaled by
 /// them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "MeanAndStd")]
 pub struct Normalisation {
     mean: Vec<f32>,
     std: Vec<f32>,
+}
+
+/// The same before it is checked.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MeanAndStd {
+    mean: Vec<f32>,
+    std: Vec<f32>,
+}
+
+impl TryFrom<MeanAndStd> for Normalisation {
+    type Error = Error;
+
+    fn try_from(MeanAndStd { mean, std }: MeanAndStd) -> Result<Self> {
+        Self::new(mean, std)
+    }
 }
 
 impl Normalisation {

@@ -2,16 +2,18 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::image_file::ImageFile;
 use super::image_set::{Image, ImageSet};
+use super::preprocess::Decoding;
 use crate::error::{Error, Result};
 
 /// Labelled images of a split; never empty.
 #[derive(Debug, Clone)]
 pub enum Images {
     /// Of one size, in memory.
-    Pixels(ImageSet),
+    Pixels(Arc<ImageSet>),
     /// Of any size, in files.
     Files(ImageFiles),
 }
@@ -19,9 +21,9 @@ pub enum Images {
 /// Labelled image files.
 #[derive(Debug, Clone)]
 pub struct ImageFiles {
-    paths: Vec<PathBuf>,
-    labels: Vec<u32>,
-    channels: usize,
+    paths: Arc<Vec<PathBuf>>,
+    labels: Arc<Vec<u32>>,
+    decoding: Decoding,
 }
 
 /// One image that was asked for.
@@ -42,30 +44,60 @@ impl Loaded<'_> {
 }
 
 impl ImageFiles {
-    /// Files with their labels, to be decoded to so many channels (1 or 3). The caller has seen to it that there is at
-    /// least one.
-    pub(super) fn new(files: Vec<(PathBuf, u32)>, channels: usize) -> Self {
-        let (paths, labels) = files.into_iter().unzip();
-        Self { paths, labels, channels }
+    /// Files with their labels, and how they are decoded. The caller has seen to it that there is at least one.
+    pub(super) fn new(files: Vec<(PathBuf, u32)>, decoding: Decoding) -> Self {
+        let (paths, labels): (Vec<_>, Vec<_>) = files.into_iter().unzip();
+        Self { paths: paths.into(), labels: labels.into(), decoding }
     }
 
     fn load(&self, i: usize) -> Result<Loaded<'static>> {
         let path: &Path = &self.paths[i];
-        let file = ImageFile::read(path)?;
+        let Decoding { orient, grey, channels } = self.decoding;
+        let file = ImageFile::read(path)?.oriented(orient);
         let [height, width] = file.size();
-        let wrong = || Error::invalid(path.display(), "channels", "1 or 3", self.channels);
-        let pixels = file.into_pixels(self.channels).ok_or_else(wrong)?;
-        Ok(Loaded { pixels: Cow::Owned(pixels), shape: [height, width, self.channels] })
+        let wrong = || Error::invalid(path.display(), "channels", "1 or 3", channels);
+        let pixels = file.into_pixels(channels, grey).ok_or_else(wrong)?;
+        Ok(Loaded { pixels: Cow::Owned(pixels), shape: [height, width, channels] })
     }
 }
 
 impl From<ImageSet> for Images {
     fn from(set: ImageSet) -> Self {
-        Self::Pixels(set)
+        Self::Pixels(Arc::new(set))
     }
 }
 
 impl Images {
+    /// The same images, decoded so.
+    ///
+    /// # Errors
+    /// If there are no such channels to be made of theirs.
+    pub(super) fn decoded_as(&self, place: &str, decoding: Decoding) -> Result<Self> {
+        let wrong = || {
+            let expected = format!("{} for the network, or 1 or 3", decoding.channels);
+            Error::invalid(place, "channels", expected, self.channels())
+        };
+        match self {
+            Self::Pixels(_) if decoding.channels == self.channels() => Ok(self.clone()),
+            Self::Pixels(set) => {
+                set.with_channels(decoding.channels, decoding.grey).map(Self::from).ok_or_else(wrong)
+            }
+            Self::Files(_) if ![1, 3].contains(&decoding.channels) => Err(wrong()),
+            Self::Files(files) => Ok(Self::Files(ImageFiles { decoding, ..files.clone() })),
+        }
+    }
+
+    /// The same images with each label replaced by what it is in `labels`.
+    pub(super) fn relabelled(&self, labels: &[u32]) -> Self {
+        match self {
+            Self::Pixels(set) => set.relabelled(labels).into(),
+            Self::Files(files) => {
+                let labels = files.labels.iter().map(|label| labels[*label as usize]).collect();
+                Self::Files(ImageFiles { labels: Arc::new(labels), ..files.clone() })
+            }
+        }
+    }
+
     /// How many images there are; at least 1.
     #[expect(clippy::len_without_is_empty, reason = "a split is never empty")]
     pub fn len(&self) -> usize {
@@ -84,7 +116,7 @@ impl Images {
     pub fn channels(&self) -> usize {
         match self {
             Self::Pixels(set) => set.shape()[2],
-            Self::Files(files) => files.channels,
+            Self::Files(files) => files.decoding.channels,
         }
     }
 

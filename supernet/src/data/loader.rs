@@ -15,8 +15,8 @@ use rayon::prelude::*;
 
 use super::Dataset;
 use super::augment::{Augmentation, plain_view};
-use super::image_set::Normalisation;
 use super::images::Images;
+use super::preprocess::Preprocess;
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
 use crate::random::{permutation, rng_for};
@@ -204,14 +204,14 @@ impl Stream {
         let LoaderConfig { batch, seed, augmentation } = &self.config;
         let order = self.order_of(step / self.steps_per_epoch);
         let start = (step % self.steps_per_epoch) as usize * batch;
-        let (set, normalisation) = (self.dataset.train(), self.dataset.normalisation());
+        let (set, preprocess) = (self.dataset.train(), self.dataset.preprocess());
         let indices = &order[start..start + batch];
         Batch::of(set, indices, resolution, |values, size| {
             // on this thread, not the pool's: whoever waits for a batch may sit on the pool's only worker
             values.chunks_exact_mut(size).zip(indices).try_for_each(|(planes, index)| {
                 let mut rng = rng_for("augmentation", *seed, &[step, *index as u64]);
                 let loaded = set.load(*index)?;
-                augmentation.train_view(loaded.image()?, resolution, normalisation, &mut rng, planes);
+                augmentation.train_view(loaded.image()?, resolution, preprocess, &mut rng, planes);
                 Ok(())
             })
         })
@@ -255,25 +255,28 @@ fn panicked(step: u64, panic: &(dyn Any + Send)) -> Error {
     Error::invalid("loader", format!("batch of step {step}"), "a batch", format!("a panic: {text}"))
 }
 
-/// All images of `set` in order, whole and unvaried, `batch` at a time (0 counts as 1); the last batch may
+/// All images of `set` in order, unvaried, as `preprocess` says, `batch` at a time (0 counts as 1); the last batch may
 /// be smaller.
 ///
 /// # Errors
 /// Each item, if `resolution` is 0.
 pub fn eval_batches<'a>(
     set: &'a Images,
-    normalisation: &'a Normalisation,
+    preprocess: &'a Preprocess,
     resolution: usize,
     batch: usize,
 ) -> impl Iterator<Item = Result<Batch>> + 'a {
-    plain_batches(set, normalisation, (0..set.len()).collect(), [batch, resolution])
+    plain_batches(set, preprocess, (0..set.len()).collect(), [batch, resolution])
 }
 
-/// `images` training images drawn by `seed` without replacement, or all if there are fewer; whole and
-/// unvaried, `batch` at a time (0 counts as 1).
+/// `images` training images drawn by `seed` without replacement, or all if there are fewer; unvaried, seen as evaluation
+/// sees images, `batch` at a time (0 counts as 1).
 ///
 /// For the statistics of batch normalisation; OFA takes 2,000 images in batches of 200 to evaluate (its
-/// `set_running_statistics`). Validation and test images are never among them.
+/// `set_running_statistics`), as random crops with varied colours. Here they are what evaluation shows: objects in a random
+/// crop appear larger than in the middle square (Touvron et al. 2019, FixRes), so that statistics of crops are not those
+/// of the images to be classified; and nothing random need be stored to check an export. Validation and test images are
+/// never among them.
 ///
 /// # Errors
 /// Each item, if `resolution` is 0.
@@ -286,18 +289,18 @@ pub fn calibration_batches(
 ) -> impl Iterator<Item = Result<Batch>> + '_ {
     let mut drawn = permutation(dataset.train().len(), &mut rng_for("calibration images", seed, &[]));
     drawn.truncate(images);
-    plain_batches(dataset.train(), dataset.normalisation(), drawn, [batch, resolution])
+    plain_batches(dataset.train(), dataset.preprocess(), drawn, [batch, resolution])
 }
 
 fn plain_batches<'a>(
     set: &'a Images,
-    normalisation: &'a Normalisation,
+    preprocess: &'a Preprocess,
     indices: Vec<usize>,
     [batch, resolution]: [usize; 2],
 ) -> impl Iterator<Item = Result<Batch>> + 'a {
     let batch = batch.max(1);
     let view = move |(planes, index): (&mut [f32], &usize)| {
-        plain_view(set.load(*index)?.image()?, resolution, normalisation, planes);
+        plain_view(set.load(*index)?.image()?, resolution, preprocess, planes);
         Ok(())
     };
     (0..indices.len()).step_by(batch).map(move |start| {
@@ -315,8 +318,13 @@ mod tests {
     use super::*;
     use crate::data::{ImageSet, Origin, Splits, numbered_classes};
 
+    fn varied() -> Augmentation {
+        let ratio = [3.0 / 4.0, 4.0 / 3.0];
+        Augmentation { min_area: 0.5, ratio, flip: true, brightness: 0.0, saturation: 0.0 }
+    }
+
     fn config(batch: usize, seed: u64) -> LoaderConfig {
-        LoaderConfig { batch, seed, augmentation: Augmentation { min_area: 0.5, flip: true } }
+        LoaderConfig { batch, seed, augmentation: varied() }
     }
 
     /// 23 training images of 4 x 4 pixels; image i has label i.
@@ -436,7 +444,7 @@ mod tests {
     fn evaluation_sees_all_images_in_order() {
         let dataset = dataset();
         let set = dataset.train();
-        let batches: Vec<Content> = eval_batches(set, dataset.normalisation(), 4, 10).map(content).collect();
+        let batches: Vec<Content> = eval_batches(set, dataset.preprocess(), 4, 10).map(content).collect();
         assert_eq!(batches.iter().map(|(dims, ..)| dims[0]).collect::<Vec<_>>(), [10, 10, 3]);
         let labels: Vec<u32> = batches.iter().flat_map(|(_, labels, _)| labels.clone()).collect();
         assert_eq!(labels, set.labels());

@@ -88,7 +88,7 @@ pub fn open_fine_tune_folder(path: &Path, resume: bool) -> Result<RunFolder> {
 
 impl FineTuner {
     /// Prepares a run: from its last checkpoint where the folder has one, else from the model's weights. Images are
-    /// normalised as the model's `config.json` says.
+    /// seen as the model's `config.json` says, and labelled in the order of its classes.
     ///
     /// # Errors
     /// If data or teacher do not fit the model, a setting is out of range, or the folder holds another run.
@@ -100,8 +100,9 @@ impl FineTuner {
     ) -> Result<Self> {
         let plan = FineTunePlan::new(&task, settings, config.seed)?;
         let FineTuneTask { model, dataset, teacher } = task;
+        let dataset = model.see(&dataset)?;
         let teacher = teacher.map(|teacher| teacher.on(config.kernels)).transpose()?;
-        let dataset = Arc::new(dataset.normalised_as(model.normalisation()?)?);
+        let dataset = Arc::new(dataset);
         let network = StaticNetwork::of_model(&model, config.kernels)?;
         let optimizer = Sgd::moving(network.zeros_like()?, plan.momentum, plan.weight_decay, config.kernels)?;
         let mut tuner = Self {
@@ -165,7 +166,7 @@ impl FineTuner {
     }
 
     fn loader(&self) -> Result<TrainLoader> {
-        let augmentation = Augmentation::for_dataset(&self.dataset);
+        let augmentation = self.plan.augmentation.unwrap_or_else(|| Augmentation::unsaid(&self.dataset));
         let config = LoaderConfig { batch: self.plan.batch, seed: self.plan.seed, augmentation };
         let resolution = self.model.config.arch.resolution;
         TrainLoader::new(self.dataset.clone(), config, self.step, move |_| resolution)

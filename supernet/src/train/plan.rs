@@ -5,6 +5,7 @@ use std::f64::consts::PI;
 use serde::{Deserialize, Serialize};
 
 use super::recipe::{Phase, Recipe};
+use crate::data::Augmentation;
 use crate::error::Result;
 use crate::random::rng_for;
 use crate::space::{Arch, SearchSpace, sampler};
@@ -72,6 +73,9 @@ pub struct Plan {
     pub weight_decay: f32,
     /// Label smoothing.
     pub label_smoothing: f32,
+    /// How images are varied; plans of before it was said have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augmentation: Option<Augmentation>,
     /// The phases; those without a step are left out.
     pub phases: Vec<PlannedPhase>,
 }
@@ -100,8 +104,15 @@ impl Plan {
             momentum: recipe.momentum,
             weight_decay: recipe.weight_decay,
             label_smoothing: recipe.label_smoothing,
+            augmentation: None,
             phases,
         }
+    }
+
+    /// The plan with images varied so.
+    #[must_use]
+    pub fn varying(self, augmentation: Augmentation) -> Self {
+        Self { augmentation: Some(augmentation), ..self }
     }
 
     /// Steps in all.

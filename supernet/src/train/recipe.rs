@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::AugmentationSettings;
 use crate::document;
 use crate::error::{Error, Result};
 use crate::space::{Choices, Counts, SearchSpace};
@@ -30,6 +31,10 @@ fn one() -> usize {
 
 fn is_one(count: &usize) -> bool {
     *count == 1
+}
+
+fn is_default(settings: &AugmentationSettings) -> bool {
+    *settings == AugmentationSettings::default()
 }
 
 impl Allowed {
@@ -92,6 +97,9 @@ pub struct Recipe {
     pub weight_decay: f32,
     /// Label smoothing.
     pub label_smoothing: f32,
+    /// How images are varied, where it does not follow from the data.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub augmentation: AugmentationSettings,
     /// The phases, in order.
     pub phases: Vec<Phase>,
 }
@@ -151,6 +159,7 @@ impl Recipe {
         within("momentum", f64::from(self.momentum), 0.0, 0.9999)?;
         within("weight_decay", f64::from(self.weight_decay), 0.0, 1.0)?;
         within("label_smoothing", f64::from(self.label_smoothing), 0.0, 0.999)?;
+        self.augmentation.check(place)?;
         within("number of phases", self.phases.len() as f64, 1.0, 1000.0)?;
         for (index, phase) in self.phases.iter().enumerate() {
             let field = |name: &str| format!("phases[{}] ({}).{name}", index + 1, phase.name);

@@ -21,7 +21,7 @@ use super::run_folder::RunFolder;
 use super::sgd::Sgd;
 use super::step::{Pupil, dropout_mask, most_loss};
 use super::steps::{Learner, Pace, take_steps};
-use crate::checkpoint::{self, Kind, Supernet};
+use crate::checkpoint::{self, Checkpoint, Interface, Kind, Supernet};
 use crate::data::{Augmentation, Batch, Dataset, LoaderConfig, Split, TrainLoader};
 use crate::elastic::{Gradients, SharedWeights, sort_channels};
 use crate::error::{Error, Result};
@@ -70,6 +70,10 @@ pub struct Trainer {
     dataset: Arc<Dataset>,
     plan: Plan,
     config: TrainConfig,
+    /// What the weights' files say of images and classes.
+    interface: Interface,
+    /// Name and hash of the images, as the first file of the run has them.
+    data: String,
     folder: RunFolder,
     weights: SharedWeights,
     gradients: Gradients,
@@ -82,7 +86,8 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Prepares a run: from its last checkpoint where the folder has one, else from fresh weights.
+    /// Prepares a run: from its last checkpoint where the folder has one, else from fresh weights. The supernet will see
+    /// images as the data set is seen ([`Dataset::seen_as`]).
     ///
     /// # Errors
     /// If data and space do not fit, or the checkpoint is of another space, plan or data set.
@@ -96,15 +101,35 @@ impl Trainer {
         check_fit(&space, &dataset, recipe)?;
         let steps_per_epoch = (dataset.train().len() / recipe.batch) as u64;
         let plan = Plan::new(&recipe.suited_to(&space), steps_per_epoch, config.seed);
+        let saved =
+            folder.checkpoint().exists().then(|| Checkpoint::read(&folder.checkpoint())).transpose()?;
+        let (dataset, plan, interface) = match &saved {
+            // a run of before files said what they see goes on as it began
+            Some(saved) if saved.supernet.interface.preprocess.is_none() => {
+                let dataset = dataset.seen_as(dataset.preprocess_unsaid(&space)?)?;
+                (Arc::new(dataset), plan, Interface::default())
+            }
+            _ => {
+                let fits = dataset.channels() == space.input_channels();
+                let seen = if fits { None } else { Some(dataset.seen_as(dataset.preprocess_for(&space)?)?) };
+                let dataset = seen.map_or(dataset, Arc::new);
+                let augmentation = Augmentation::for_dataset(&dataset, recipe.augmentation);
+                let interface = Interface::of(&dataset);
+                (dataset, plan.varying(augmentation), interface)
+            }
+        };
         let weights =
             SharedWeights::new(&space, &mut rng_for("weights", config.seed, &[]))?.on(config.kernels)?;
         let optimizer = Sgd::new(&weights, plan.momentum, plan.weight_decay, config.kernels)?;
         let gradients = Gradients::new(&weights)?;
+        let data = saved.as_ref().map_or_else(|| dataset.identity(), |saved| saved.training.data.clone());
         let mut trainer = Self {
             space,
             dataset,
             plan,
             config,
+            interface,
+            data,
             folder,
             weights,
             gradients,
@@ -114,8 +139,8 @@ impl Trainer {
             resumed: None,
             saved: None,
         };
-        if trainer.folder.checkpoint().exists() {
-            trainer.restore()?;
+        if let Some(saved) = saved {
+            trainer.restore(saved)?;
         } else if trainer.folder.supernet().exists() {
             return Err(Error::Occupied {
                 path: trainer.folder.supernet(),
@@ -177,7 +202,7 @@ impl Trainer {
         let config = LoaderConfig {
             batch: self.plan.batch,
             seed: self.config.seed,
-            augmentation: Augmentation::for_dataset(&self.dataset),
+            augmentation: self.plan.augmentation.unwrap_or_else(|| Augmentation::unsaid(&self.dataset)),
         };
         let (plan, space) = (self.plan.clone(), self.space.clone());
         TrainLoader::new(self.dataset.clone(), config, self.step, move |step| plan.resolution(&space, step))
@@ -220,7 +245,8 @@ impl Trainer {
         }
         if !self.is_written() {
             let path = self.folder.supernet();
-            checkpoint::write_weights(&path, Kind::Supernet, &self.space, &self.weights, self.training())?;
+            let form = (&self.space, &self.interface);
+            checkpoint::write_weights(&path, Kind::Supernet, form, &self.weights, self.training())?;
         }
         Ok(Outcome::Finished)
     }
@@ -301,7 +327,8 @@ impl Trainer {
         self.check_sound()?;
         if index == 0 && self.teacher.is_none() {
             let path = self.folder.teacher();
-            checkpoint::write_weights(&path, Kind::Teacher, &self.space, &self.weights, self.training())?;
+            let form = (&self.space, &self.interface);
+            checkpoint::write_weights(&path, Kind::Teacher, form, &self.weights, self.training())?;
             self.teacher = Some(Supernet::read(&path)?.on(self.config.kernels)?);
         }
         self.save()?;

@@ -23,6 +23,9 @@ pub struct Validation {
     /// The images: `digits`, `idx:FOLDER` or `folder:FOLDER`; training images for batch norms, then those of `val`
     #[arg(long, requires = "supernet")]
     data: Option<String>,
+    /// What to know of the images beside themselves (flip, class names) [default: dataset.toml in their folder]
+    #[arg(long, value_name = "FILE", requires = "data")]
+    dataset_toml: Option<PathBuf>,
     /// Rounds of searching and evaluating; after each, the estimator is fitted again to --accuracy and what was evaluated
     #[arg(
         long,
@@ -74,8 +77,8 @@ impl Validation {
         let (Some(supernet), Some(data)) = (&self.supernet, &self.data) else { return Ok(None) };
         let kernels = kernels()?;
         let supernet = Supernet::read(supernet)?.on(kernels)?;
-        let dataset = open_data(output, data)?;
-        dataset.check_fits(&supernet.space)?;
+        let dataset = open_data(output, data, self.dataset_toml.as_deref())?;
+        let dataset = supernet.see(&dataset, false)?;
         check_supernet(estimator, &supernet)?;
         let rows = self.rows(&supernet, &dataset)?;
         let calibration = rows.as_ref().map_or_else(Calibration::default, |rows| rows.calibration);

@@ -4,6 +4,7 @@ use candle_core::{DType, Device};
 use prost::Message;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+use supernet::data::{Normalisation, Preprocess};
 use supernet::kernels::Kernels;
 use supernet::model_folder::{Input, Origin, StatisticsOrigin, with_statistics};
 use supernet::nn::{Pass, Statistics};
@@ -65,7 +66,8 @@ impl Sample {
             fine_tuned: Vec::new(),
         };
         let (mean, std) = (vec![0.5; channels], vec![0.25; channels]);
-        let input = Input { channels, resolution, mean, std };
+        let normalisation = Normalisation::new(mean, std).expect("positive");
+        let input = Input::new(resolution, &Preprocess::photographs(normalisation));
         let classes = (0..space.classes()).map(|class| class.to_string()).collect();
         let tensors = random_weights(&layers, &mut rng);
         let model = ModelFolder::new((&space, &arch), tensors, input, classes, origin).expect("f32");

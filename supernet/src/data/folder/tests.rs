@@ -1,6 +1,9 @@
 use super::*;
+use crate::data::Normalisation;
 use crate::data::eval_batches;
-use image::{GrayImage, Luma, Rgb, RgbImage};
+use crate::data::{Filter, Orient, Resize};
+use crate::space::preset;
+use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 
 /// A folder with `count` grey images of 8 x 6 in each class of each split.
 fn folder(splits: &[&str], classes: &[&str], count: u32) -> tempfile::TempDir {
@@ -16,8 +19,12 @@ fn folder(splits: &[&str], classes: &[&str], count: u32) -> tempfile::TempDir {
     folder
 }
 
+fn opened(folder: &Path) -> Result<Dataset> {
+    open(folder, |folder| About::read(Path::new(folder), None))
+}
+
 fn refusal(folder: &Path) -> String {
-    open(folder).expect_err("refused").to_string()
+    opened(folder).expect_err("refused").to_string()
 }
 
 #[test]
@@ -29,7 +36,7 @@ fn a_folder_with_splits_is_read_as_it_lies() {
     std::fs::create_dir(&nested).unwrap();
     std::fs::copy(data.path().join("train/cat/0000.png"), nested.join("a.PNG")).unwrap();
     std::fs::write(data.path().join("train/cat/notes.txt"), "no image").unwrap();
-    let set = open(data.path()).unwrap();
+    let set = opened(data.path()).unwrap();
     assert_eq!(set.classes(), ["cat", "dog"]);
     assert_eq!(set.train().labels(), [0, 0, 0, 0, 1, 1, 1, 1]);
     assert_eq!((set.val().len(), set.split(Split::Test).unwrap().len()), (6, 6));
@@ -42,7 +49,7 @@ fn a_folder_with_splits_is_read_as_it_lies() {
     let mean: Vec<f32> = set.normalisation().mean().to_vec();
     assert!(mean[0] > mean[1] && (mean[1] - mean[2]).abs() < 1e-2, "a red image among grey ones: {mean:?}");
     let batches: Vec<_> =
-        eval_batches(set.train(), set.normalisation(), 8, 3).map(|batch| batch.unwrap()).collect();
+        eval_batches(set.train(), set.preprocess(), 8, 3).map(|batch| batch.unwrap()).collect();
     assert_eq!(batches.iter().map(|batch| batch.len()).collect::<Vec<_>>(), [3, 3, 2]);
     assert_eq!(batches[0].images.dims(), [3, 3, 8, 8]);
 }
@@ -50,22 +57,25 @@ fn a_folder_with_splits_is_read_as_it_lies() {
 #[test]
 fn without_val_a_tenth_of_each_class_is_held_out() {
     let data = folder(&["train"], &["a", "b"], 20);
-    let set = open(data.path()).unwrap();
+    let set = opened(data.path()).unwrap();
     let of = |images: &Images, class| images.labels().iter().filter(|label| **label == class).count();
     assert_eq!([of(set.train(), 0), of(set.train(), 1), of(set.val(), 0), of(set.val(), 1)], [18, 18, 2, 2]);
-    assert_eq!(set.hash(), open(data.path()).unwrap().hash());
+    assert_eq!(set.hash(), opened(data.path()).unwrap().hash());
     assert!(set.split(Split::Test).is_err());
     std::fs::write(data.path().join("dataset.toml"), "flip = false\nsource = \"mine, CC0\"\n").unwrap();
-    let told = open(data.path()).unwrap();
+    let told = opened(data.path()).unwrap();
     assert_eq!((told.flip(), told.source()), (false, "mine, CC0"));
     std::fs::write(data.path().join("dataset.toml"), "flop = false").unwrap();
-    assert!(refusal(data.path()).contains("dataset.toml: text: expected `flip` and `source`"));
+    assert!(
+        refusal(data.path())
+            .contains("dataset.toml: text: expected `name`, `source`, `flip` and `classes` in TOML")
+    );
 }
 
 #[test]
 fn the_hash_is_of_the_contents() {
     let (one, two) = (folder(&["train"], &["a", "b"], 20), folder(&["train"], &["a", "b"], 20));
-    let hash = |folder: &tempfile::TempDir| open(folder.path()).unwrap().hash().to_string();
+    let hash = |folder: &tempfile::TempDir| opened(folder.path()).unwrap().hash().to_string();
     assert_eq!(hash(&one), hash(&two), "wherever it lies");
     GrayImage::new(8, 6).save(two.path().join("train/b/0000.png")).unwrap();
     assert_ne!(hash(&one), hash(&two));
@@ -77,7 +87,7 @@ fn a_few_broken_images_are_skipped_and_more_stop() {
     let at = |name: &str| data.path().join("train/a").join(name);
     std::fs::write(at("0007.png"), b"\x89PNG\r\n\x1a\nbroken").unwrap();
     GrayImage::new(1, 30).save(at("0008.png")).unwrap();
-    let set = open(data.path()).unwrap();
+    let set = opened(data.path()).unwrap();
     assert_eq!(set.train().len() + set.val().len(), 198);
     let skipped: Vec<_> =
         set.skipped().iter().map(|skipped| skipped.path.rsplit('/').next().unwrap()).collect();
@@ -124,10 +134,140 @@ fn what_is_missing_is_said_with_what_to_change() {
 #[test]
 fn an_image_that_breaks_later_is_an_error_that_names_it() {
     let data = folder(&["train"], &["a"], 20);
-    let set = open(data.path()).unwrap();
+    let set = opened(data.path()).unwrap();
     for i in 0..20 {
         std::fs::write(data.path().join(format!("train/a/{i:04}.png")), "gone bad").unwrap();
     }
-    let error = eval_batches(set.train(), set.normalisation(), 8, 4).next().unwrap().unwrap_err().to_string();
+    let error = eval_batches(set.train(), set.preprocess(), 8, 4).next().unwrap().unwrap_err().to_string();
     assert!(error.contains("0000.png") && error.contains("put it back and resume"), "{error}");
+}
+
+/// A JPEG with this orientation in its EXIF data.
+fn turned_jpeg(image: &RgbImage, orientation: u8) -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    DynamicImage::from(image.clone()).write_to(&mut bytes, ImageFormat::Jpeg).unwrap();
+    let tiff =
+        [&b"II\x2a\0\x08\0\0\0"[..], &[1, 0, 0x12, 0x01, 3, 0, 1, 0, 0, 0, orientation, 0, 0, 0, 0, 0, 0, 0]];
+    let exif = [&b"Exif\0\0"[..], &tiff.concat()].concat();
+    let segment = [&[0xff, 0xe1], &(exif.len() as u16 + 2).to_be_bytes()[..], &exif].concat();
+    let bytes = bytes.into_inner();
+    [&bytes[..2], &segment, &bytes[2..]].concat()
+}
+
+/// Left half red, right half blue, 16 x 8.
+fn red_and_blue() -> RgbImage {
+    RgbImage::from_fn(16, 8, |x, _| if x < 8 { Rgb([255, 0, 0]) } else { Rgb([0, 0, 255]) })
+}
+
+#[test]
+fn images_are_seen_the_way_up_that_their_exif_data_say() {
+    let data = folder(&["train"], &["a"], 20);
+    let at = data.path().join("train/a/0000.jpg");
+    let seen = |orientation, orient| {
+        std::fs::write(&at, turned_jpeg(&red_and_blue(), orientation)).unwrap();
+        let set = opened(data.path()).unwrap();
+        let set = set.seen_as(Preprocess { orient, ..set.preprocess().clone() }).unwrap();
+        // the largest image by far: the only one in colour
+        let images = [set.train(), set.val()];
+        let all = images.iter().flat_map(|images| (0..images.len()).map(|i| images.load(i).unwrap()));
+        let loaded = all.max_by_key(|loaded| loaded.image().unwrap().pixels().len()).unwrap();
+        let image = loaded.image().unwrap();
+        let [height, width, _] = image.shape();
+        let first = image.pixels()[..3].to_vec();
+        let last = image.pixels()[(height * width - 1) * 3..].to_vec();
+        ([height, width], first[0] > first[2], last[0] > last[2])
+    };
+    // orientation -> height and width, and whether the first pixel and the last are red
+    for (orientation, expected) in [
+        (1, ([8, 16], true, false)),
+        (2, ([8, 16], false, true)),
+        (3, ([8, 16], false, true)),
+        (4, ([8, 16], true, false)),
+        (5, ([16, 8], true, false)),
+        (6, ([16, 8], true, false)),
+        (7, ([16, 8], false, true)),
+        (8, ([16, 8], false, true)),
+    ] {
+        assert_eq!(seen(orientation, Orient::Exif), expected, "orientation {orientation}");
+        assert_eq!(seen(orientation, Orient::Stored), ([8, 16], true, false), "orientation {orientation}");
+    }
+}
+
+#[test]
+fn the_space_decides_the_channels() {
+    let data = folder(&["train"], &["a", "b"], 20);
+    let grey_set = opened(data.path()).unwrap();
+    let [colour_space, grey_space] = ["ofa-mbv3-w1.0", "tiny"].map(|name| preset(name).expect("a preset"));
+    let seen = |set: &Dataset, space| set.seen_as(set.preprocess_for(space).unwrap()).unwrap();
+    let set = seen(&grey_set, &colour_space);
+    assert_eq!((set.channels(), set.normalisation().mean().len()), (3, 3));
+    let loaded = set.train().load(0).unwrap();
+    let pixels = loaded.image().unwrap().pixels();
+    assert!(pixels.as_chunks::<3>().0.iter().all(|[r, g, b]| r == g && g == b));
+    // colours become Rec. 601's grey, in the pixels and in mean and deviation
+    for class in ["a", "b"] {
+        for i in 0..20 {
+            red_and_blue().save(data.path().join(format!("train/{class}/{i:04}.png"))).unwrap();
+        }
+    }
+    let colours = opened(data.path()).unwrap();
+    assert_eq!(colours.channels(), 3);
+    let set = seen(&colours, &grey_space);
+    let loaded = set.train().load(0).unwrap();
+    let row = &loaded.image().unwrap().pixels()[..16];
+    assert_eq!((row[0], row[15], set.channels()), (76, 29, 1));
+    assert!((set.normalisation().mean()[0] - (76.0 + 29.0) / 510.0).abs() < 1e-6);
+    let unsaid = colours.seen_as(colours.preprocess_unsaid(&grey_space).unwrap()).unwrap();
+    let loaded = unsaid.train().load(0).unwrap();
+    assert_eq!(loaded.image().unwrap().pixels()[..16], [[54; 8], [18; 8]].concat());
+    assert!((unsaid.normalisation().mean()[0] - 36.0 / 255.0).abs() < 1e-6);
+    let two = Normalisation::new(vec![0.0; 2], vec![1.0; 2]).unwrap();
+    let refused = colours.seen_as(Preprocess::whole(two)).unwrap_err().to_string();
+    assert!(refused.contains("channels: expected 2 for the network, or 1 or 3, got 3"), "{refused}");
+}
+
+#[test]
+fn photographs_are_seen_as_torchvision_evaluates_them() {
+    let data = folder(&["train"], &["a"], 20);
+    let set = opened(data.path()).unwrap();
+    let preprocess = set.preprocess_for(&preset("tiny").expect("a preset")).unwrap();
+    assert_eq!(
+        (preprocess.resize, preprocess.filter, preprocess.orient),
+        (Resize::Middle(0.875), Filter::BilinearRounded, Orient::Exif)
+    );
+    let digits = Dataset::open("digits").unwrap();
+    let resize = |name| digits.preprocess_for(&preset(name).expect("a preset")).unwrap().resize;
+    assert_eq!((resize("tiny"), resize("ofa-mbv3-w1.0")), (Resize::Stretch, Resize::Middle(0.875)));
+}
+
+#[test]
+fn labels_follow_the_order_of_a_networks_classes() {
+    let classes: Vec<String> = (0..12).map(|class| class.to_string()).collect();
+    let names: Vec<&str> = classes.iter().map(String::as_str).collect();
+    let data = folder(&["train", "val", "test"], &names, 1);
+    let set = opened(data.path()).unwrap();
+    assert_eq!(set.classes()[..3], ["0", "1", "10"], "a folder's order is that of the text");
+    let labelled = set.labelled_as(&classes).unwrap();
+    assert_eq!(labelled.classes(), classes);
+    let by_label = |images: &Images| {
+        let mut found = vec![String::new(); 12];
+        let Images::Files(_) = images else { panic!("in files") };
+        for (index, label) in images.labels().iter().enumerate() {
+            found[*label as usize] = set.classes()[set.train().labels()[index] as usize].clone();
+        }
+        found
+    };
+    assert_eq!(by_label(labelled.train()), classes);
+    assert_eq!(by_label(labelled.val()), classes);
+    assert_eq!(labelled.split(Split::Test).unwrap().labels(), (0..12).collect::<Vec<u32>>());
+    assert_eq!((labelled.hash(), labelled.train().len()), (set.hash(), 12));
+    let mut others = classes.clone();
+    others[3] = "cat".to_string();
+    let refused = set.labelled_as(&others).unwrap_err().to_string();
+    assert!(refused.contains("class 6: expected `cat` or another of its, got `3`"), "{refused}");
+    let numbers = folder(&["train", "val"], &["cat", "dog"], 1);
+    let numbered = opened(numbers.path()).unwrap().labelled_as(&classes[..2]).unwrap();
+    assert_eq!((numbered.train().labels(), numbered.classes()), (&[0, 1][..], &classes[..2]));
+    let refused = set.labelled_as(&others[1..]).unwrap_err().to_string();
+    assert!(refused.contains("classes: expected 11, got 12"), "{refused}");
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::FineTuneTask;
-use crate::data::Dataset;
+use crate::data::{Augmentation, AugmentationSettings};
 use crate::error::{Error, Result};
 use crate::model_folder::{Input, ModelConfig};
 use crate::train::plan::{hash_of, scheduled_lr};
@@ -96,6 +96,9 @@ pub struct FineTunePlan {
     pub weight_decay: f32,
     /// Label smoothing.
     pub label_smoothing: f32,
+    /// How images are varied; it is not said for a model that does not say what it sees.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub augmentation: Option<Augmentation>,
 }
 
 impl FineTunePlan {
@@ -106,7 +109,7 @@ impl FineTunePlan {
     pub(super) fn new(task: &FineTuneTask, settings: &FineTuneSettings, seed: u64) -> Result<Self> {
         settings.check()?;
         let FineTuneTask { model, dataset, teacher } = task;
-        check_data(&model.config, dataset)?;
+        let dataset = &model.see(dataset)?;
         if let Some(teacher) = teacher {
             check_teacher(&model.config, teacher)?;
         }
@@ -118,6 +121,7 @@ impl FineTunePlan {
             return Err(Error::invalid(place, "training images", wanted, images)
                 .and_then_do("choose a smaller batch"));
         }
+        let said = model.config.input.orient.is_some();
         let steps_per_epoch = (images / batch) as u64;
         let steps = ((epochs * steps_per_epoch as f64).round() as u64).max(1);
         Ok(Self {
@@ -135,6 +139,7 @@ impl FineTunePlan {
             momentum,
             weight_decay,
             label_smoothing,
+            augmentation: said.then(|| Augmentation::for_dataset(dataset, AugmentationSettings::default())),
         })
     }
 
@@ -146,29 +151,6 @@ impl FineTunePlan {
     /// Hash of all of it.
     pub fn hash(&self) -> String {
         hash_of(self)
-    }
-}
-
-/// Whether the images are of the model's channels and classes.
-fn check_data(model: &ModelConfig, dataset: &Dataset) -> Result<()> {
-    let place = || format!("data {} for the model", dataset.name());
-    let pairs = [
-        ("channels", model.input.channels, dataset.channels()),
-        ("classes", model.classes.len(), dataset.classes().len()),
-    ];
-    for (field, expected, got) in pairs {
-        if expected != got {
-            return Err(Error::invalid(place(), field, expected, got)
-                .and_then_do("give images of the classes that the model knows"));
-        }
-    }
-    let mut names = model.classes.iter().zip(dataset.classes()).enumerate();
-    match names.find(|(_, (expected, got))| expected != got) {
-        Some((index, (expected, got))) => {
-            Err(Error::invalid(place(), format!("class {}", index + 1), expected, got)
-                .and_then_do("name the classes as the model's config.json does"))
-        }
-        None => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Trainer;
-use crate::checkpoint::{self, Checkpoint, Provenance, Supernet, Training};
+use crate::checkpoint::{self, Checkpoint, Interface, Provenance, Supernet, Training};
 use crate::error::{Error, Result};
 use crate::space::Arch;
 use crate::train::Sgd;
@@ -11,9 +11,9 @@ use crate::train::resumed::Resumed;
 use crate::train::step::unsound;
 
 impl Trainer {
-    pub(super) fn restore(&mut self) -> Result<()> {
+    pub(super) fn restore(&mut self, saved: Checkpoint) -> Result<()> {
         let path = self.folder.checkpoint();
-        let Checkpoint { supernet, training, velocities } = Checkpoint::read(&path)?;
+        let Checkpoint { supernet, training, velocities } = saved;
         let place = path.display();
         let differs = |field: &str, wanted: &str, got: &str| {
             if wanted == got {
@@ -25,6 +25,15 @@ impl Trainer {
         differs("space", &supernet.space.fingerprint(), &self.space.fingerprint())?;
         if !training.trained_on(&self.dataset) {
             differs("data", &training.data, &self.dataset.identity())?;
+        }
+        if supernet.interface != self.interface {
+            let said = |interface: &Interface| serde_json::json!(interface.preprocess).to_string();
+            differs("preprocess", &said(&supernet.interface), &said(&self.interface))?;
+            differs(
+                "classes",
+                &format!("{:?}", supernet.classes()),
+                &format!("{:?}", self.interface.classes),
+            )?;
         }
         if self.plan.hash() != training.plan {
             return Err(self.folder.other_plan(&self.plan));
@@ -50,7 +59,7 @@ impl Trainer {
             tool: env!("CARGO_PKG_VERSION").to_string(),
             kernels: Resumed::kernels(self.resumed.as_ref(), self.config.kernels),
             seed: self.config.seed,
-            data: self.dataset.identity(),
+            data: self.data.clone(),
             plan: self.plan.hash(),
             step: self.step,
             teacher: self.teacher.as_ref().map(|teacher| teacher.hash.clone()),
@@ -63,7 +72,8 @@ impl Trainer {
         self.folder.sync_log()?;
         let velocities = self.optimizer.velocities();
         let path = self.folder.checkpoint();
-        checkpoint::write_checkpoint(&path, &self.space, &self.weights, velocities, self.training())?;
+        let form = (&self.space, &self.interface);
+        checkpoint::write_checkpoint(&path, form, &self.weights, velocities, self.training())?;
         self.saved = Some(self.step);
         Ok(())
     }
