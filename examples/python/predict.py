@@ -34,7 +34,7 @@ class Network:
         self.config = json.loads((folder / "config.json").read_text())
         self.space = self.config["space"]
         kind = [self.config["kind"], self.config["version"], self.space["family"]]
-        if kind not in (["model", 1, "mobilenet-v3"], ["model", 2, "mobilenet-v3"]):
+        if kind not in [["model", version, "mobilenet-v3"] for version in (1, 2, 3)]:
             sys.exit(f"{folder}: expected a mobilenet-v3 model of version 1 to 3, got {kind}")
         self.weights = load_file(folder / "model.safetensors")
 

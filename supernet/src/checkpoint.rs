@@ -75,6 +75,19 @@ pub struct Training {
     pub step: u64,
     /// Hash of the teacher's file, once there is one.
     pub teacher: Option<String>,
+    /// What the run began with, where that was no fresh weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<StartedFrom>,
+}
+
+/// Weights that a run began with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartedFrom {
+    /// blake3 of their file.
+    pub weights: String,
+    /// Whether the classifier was made afresh, for other classes than theirs.
+    pub fresh_classifier: bool,
 }
 
 /// What weights were read from. Seed, data and steps of their training are not known.
@@ -250,6 +263,15 @@ impl Supernet {
         Self::from_bytes(&path.display().to_string(), &bytes)
     }
 
+    /// Reads the weights of a supernet, a teacher or a checkpoint.
+    ///
+    /// # Errors
+    /// If the file is broken, of another kind or version, or its tensors are not its space's.
+    pub fn read_any(path: &Path) -> Result<Self> {
+        let (supernet, ..) = read(&path.display().to_string(), &file::read(path)?)?;
+        Ok(supernet)
+    }
+
     /// Reads a file's bytes; `place` names them in messages.
     ///
     /// # Errors
@@ -352,6 +374,7 @@ mod tests {
             plan: "p".to_string(),
             step: 12,
             teacher: None,
+            start: None,
         }
     }
 

@@ -27,6 +27,7 @@ mod properties;
 mod pytorch;
 mod readers;
 mod snapshots;
+mod start;
 mod stops;
 mod tables;
 mod tidy;

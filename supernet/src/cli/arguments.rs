@@ -67,13 +67,17 @@ pub enum Shown {
 }
 
 impl Shown {
-    /// The preprocessing with it.
-    pub fn of(self, preprocess: Preprocess) -> Preprocess {
-        let resize = match self {
+    /// As data.
+    pub fn resize(self) -> Resize {
+        match self {
             Self::Middle => Resize::Middle(MIDDLE_SHARE),
             Self::Stretch => Resize::Stretch,
-        };
-        Preprocess { resize, ..preprocess }
+        }
+    }
+
+    /// The preprocessing with it.
+    pub fn of(self, preprocess: Preprocess) -> Preprocess {
+        Preprocess { resize: self.resize(), ..preprocess }
     }
 }
 
@@ -84,19 +88,6 @@ impl Data {
         common.tell(dataset.in_words());
         common.tell_skipped(&dataset.skipped());
         Ok(dataset)
-    }
-
-    /// Opens the data set that a supernet of a space is trained on.
-    pub fn open_to_train(
-        &self,
-        common: &Common,
-        space: &SearchSpace,
-        shown: Option<Shown>,
-    ) -> anyhow::Result<Dataset> {
-        let dataset = self.open(common)?;
-        dataset.check_fits(space)?;
-        let preprocess = dataset.preprocess_for(space)?;
-        Ok(dataset.seen_as(shown.map_or(preprocess.clone(), |shown| shown.of(preprocess)))?)
     }
 
     /// Opens the data set that a supernet is judged on, as it sees images; warns where it was trained on others.

@@ -24,6 +24,7 @@ use super::progress::{Steps, interrupted, tell_differences};
   supernet finetune model --data digits --out tuned --epochs 10
   supernet finetune model --data digits --out tuned --epochs 10 --resume
   extract predict tuned digit.png
+  supernet finetune model --new-head --data folder:images --out mine
 
 The learning rate rises over the first twenty-fifth of the steps and then falls along a cosine to 0.
 In the end batch norms are calibrated afresh on training images, and top-1 is counted on val.")]
@@ -39,6 +40,9 @@ pub struct Arguments {
     /// A supernet or teacher file whose largest network teaches besides the labels
     #[arg(long, value_name = "FILE")]
     teacher: Option<PathBuf>,
+    /// Make a new classifier for the classes of the images; it is trained first, a tenth of the steps, all else frozen
+    #[arg(long)]
+    new_head: bool,
     /// Passes over the training images
     #[arg(long, default_value_t = FineTuneSettings::default().epochs, value_name = "F")]
     epochs: f64,
@@ -72,6 +76,7 @@ impl Arguments {
             epochs: self.epochs,
             batch: self.batch,
             lr: self.lr,
+            new_head: self.new_head,
             ..FineTuneSettings::default()
         };
         let config = TrainConfig {

@@ -12,7 +12,9 @@ use supernet::file;
 use supernet::kernels::{Profile, ProfileRow};
 use supernet::space::{self, Arch};
 use supernet::timing::{peak_rss_mb, unix_seconds};
-use supernet::train::{Observer, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
+use supernet::train::{
+    Observer, Outcome, PlannedPhase, Recipe, RunFolder, Start, StepRecord, TrainConfig, Trainer,
+};
 
 use super::Ending;
 use super::arguments::{Common, Compute, Data, Shown, stop_flag};
@@ -24,11 +26,16 @@ use super::progress::{Steps, interrupted, tell_differences};
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   supernet train --space fashion --data idx:/usr/share/datasets/fashion-mnist --out run --scale 0.05
-  supernet train --space fashion --data idx:/usr/share/datasets/fashion-mnist --out run --scale 0.05 --resume")]
+  supernet train --space fashion --data idx:/usr/share/datasets/fashion-mnist --out run --scale 0.05 --resume
+  supernet train --start imported.safetensors --data folder:images --out mine --scale 0.1")]
 pub struct Arguments {
-    /// A preset's name or a TOML file
-    #[arg(long)]
-    space: String,
+    /// A preset's name or a TOML file; with --start it may be left out
+    #[arg(long, required_unless_present = "start")]
+    space: Option<String>,
+    /// Begin with these weights: an imported supernet, a teacher, an earlier run's file or folder. For other classes than
+    /// theirs a new classifier is made, and trained first with all else frozen
+    #[arg(long, value_name = "FILE")]
+    start: Option<PathBuf>,
     #[command(flatten)]
     data: Data,
     /// What evaluation shows of an image: its `middle` square, or all of it (`stretch`) [default: middle for image files
@@ -73,16 +80,33 @@ fn scale(text: &str) -> Result<f64, String> {
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let kernels = self.compute.kernels()?;
-        let space = space::open(&self.space)?;
+        let space = self.space.as_deref().map(space::open).transpose()?;
+        let start = self.start.as_deref().map(Start::read).transpose()?;
         let recipe = self.recipe()?;
-        let dataset = Arc::new(self.data.open_to_train(&self.common, &space, self.resize)?);
+        let dataset = self.data.open(&self.common)?;
+        let space = match (&start, space) {
+            (Some(start), given) => start.space_for(given.as_ref(), &dataset)?,
+            (None, given) => given.context("--space: give one, or --start")?,
+        };
+        dataset.check_fits(&space)?;
         // only now: while images are looked through there is nothing to save, and Ctrl-C ends the process at once
         let stop = stop_flag()?;
         let folder = RunFolder::open(&self.out, self.resume)?;
         let (kernels, profile) = recorded(kernels, self.profile);
         let checkpoint_every = Duration::from_secs(self.checkpoint_seconds);
         let config = TrainConfig { seed: self.seed, checkpoint_every, kernels };
-        let mut trainer = Trainer::new(space, dataset, &recipe, folder, config)?;
+        let mut trainer = match &start {
+            Some(start) => {
+                let resize = self.resize.map(Shown::resize);
+                Trainer::starting(start, (space, &dataset), resize, &recipe, folder, config)?
+            }
+            None => {
+                let preprocess = dataset.preprocess_for(&space)?;
+                let preprocess = self.resize.map_or(preprocess.clone(), |shown| shown.of(preprocess));
+                Trainer::new(space, Arc::new(dataset.seen_as(preprocess)?), &recipe, folder, config)?
+            }
+        };
+        drop(start);
         self.announce(&trainer, &stop)?;
         let mut progress = Progress { steps: Steps::new(&self.common, trainer.plan().batch) };
         profile.into_iter().for_each(Profile::clear);

@@ -197,7 +197,7 @@ impl Dataset {
         let place = || format!("data {} for the network", self.name());
         if classes.len() != self.classes.len() {
             return Err(Error::invalid(place(), "classes", classes.len(), self.classes.len()).and_then_do(
-                "give images of the classes that the network knows, or train a new classifier",
+                "give images of its classes, or make a new classifier: `supernet train --start` or `finetune --new-head`",
             ));
         }
         let numbered = numbered_classes(classes.len());
@@ -376,8 +376,8 @@ impl Dataset {
             return Ok(());
         }
         let place = format!("data {} for space {}", self.name(), space.name());
-        let advice =
-            "choose another space, or write one in TOML (`supernet space tiny --toml` shows the form)";
+        let advice = "give --start FILE, which makes a classifier for other classes from trained weights, choose another \
+                      space, or write one in TOML (`supernet space tiny --toml` shows the form)";
         Err(Error::invalid(place, "classes", expected, got).and_then_do(advice))
     }
 }

@@ -9,9 +9,10 @@ mod statistics;
 mod subnet;
 
 pub use reorder::sort_channels;
+pub(crate) use shared::fresh_classifier;
 #[cfg(feature = "train")]
 pub(crate) use shared::infinite;
-pub use shared::{Gradients, SharedWeights};
+pub use shared::{Gradients, SharedWeights, is_classifier};
 pub(crate) use shared::{is_matrix, shared_specs};
 pub use statistics::statistics_to_tensors;
 pub(crate) use statistics::{is_running, running_names, statistics_from_tensors};

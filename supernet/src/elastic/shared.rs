@@ -76,6 +76,17 @@ impl SharedWeights {
         Ok(Self { tensors: checked })
     }
 
+    /// The same weights with a fresh classifier, of as many classes as this space has; all else is that of the weights'
+    /// space.
+    ///
+    /// # Errors
+    /// If a tensor cannot be made, or the spaces differ in something else.
+    pub fn with_fresh_classifier(&self, space: &SearchSpace, rng: &mut ChaCha8Rng) -> Result<Self> {
+        let mut tensors = self.tensors.clone();
+        tensors.extend(fresh_classifier(&space.lower(&sampler::largest(space))?, rng)?);
+        Self::from_tensors(space, tensors, "weights to start from")
+    }
+
     /// The tensor of this name.
     ///
     /// # Errors
@@ -124,6 +135,27 @@ impl SharedWeights {
         debug_assert_eq!(self.tensors.get(name).map(Tensor::dims), Some(tensor.dims()));
         self.tensors.insert(name.to_string(), tensor);
     }
+}
+
+/// Whether a tensor belongs to the classifier: to what depends on the classes.
+pub fn is_classifier(name: &str) -> bool {
+    name.starts_with("classifier.")
+}
+
+/// Fresh values of a network's classifier by name.
+///
+/// # Errors
+/// If a tensor cannot be made.
+pub(crate) fn fresh_classifier(
+    layers: &[crate::space::LayerSpec],
+    rng: &mut ChaCha8Rng,
+) -> Result<Vec<(String, Tensor)>> {
+    let specs = layers.iter().flat_map(crate::space::LayerSpec::weights);
+    let fresh = |spec: WeightSpec| {
+        let tensor = Tensor::from_vec(initial(&spec, rng), spec.shape.as_slice(), &Device::Cpu)?;
+        Ok((spec.name, tensor))
+    };
+    specs.filter(|spec| is_classifier(&spec.name)).map(fresh).collect()
 }
 
 /// Whether this is one of the matrices that turn a depthwise kernel into a smaller one.

@@ -96,6 +96,9 @@ pub struct FineTuned {
     pub steps: u64,
     /// blake3 of the file of the supernet whose largest network taught, if one did.
     pub teacher: Option<String>,
+    /// Whether the classifier was made afresh, for other classes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub new_head: bool,
 }
 
 /// What a fine-tuning began with, and what it replaced in [`Origin`].

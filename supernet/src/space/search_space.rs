@@ -256,6 +256,16 @@ impl SearchSpace {
         fingerprint_of(&file)
     }
 
+    /// The same space with so many classes.
+    ///
+    /// # Errors
+    /// If there may not be so many.
+    pub fn with_classes(&self, classes: usize) -> Result<Self> {
+        let mut file = self.file.clone();
+        file.classes = classes;
+        file.check(&format!("space {}", self.name()))
+    }
+
     /// Whether the width of its stages can be chosen.
     pub fn elastic_width(&self) -> bool {
         self.stages.iter().any(|stage| !stage.choices.width.is_empty())

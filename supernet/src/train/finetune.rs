@@ -30,9 +30,11 @@ use super::steps::{Learner, Pace, take_steps};
 use super::trainer::{Outcome, TrainConfig};
 use crate::checkpoint::Supernet;
 use crate::data::{Augmentation, Batch, Dataset, LoaderConfig, TrainLoader};
+use crate::elastic::fresh_classifier;
 use crate::error::{Error, Result};
 use crate::eval::Accuracy;
 use crate::model_folder::{ModelFolder, config_path, weights_path};
+use crate::random::rng_for;
 use crate::space::sampler;
 use crate::timing::Stopwatch;
 
@@ -47,6 +49,19 @@ pub struct FineTuneTask {
     pub dataset: Dataset,
     /// A supernet whose largest network teaches.
     pub teacher: Option<Supernet>,
+}
+
+impl FineTuneTask {
+    /// The model with a fresh classifier for the classes of the images; it keeps the hash of what it was made of.
+    fn with_fresh_classifier(self, seed: u64) -> Result<Self> {
+        let Self { mut model, dataset, teacher } = self;
+        let config = &mut model.config;
+        config.classes = dataset.classes().to_vec();
+        config.space = config.space.with_classes(config.classes.len())?;
+        let layers = config.space.lower(&config.arch)?;
+        model.tensors.extend(fresh_classifier(&layers, &mut rng_for("classifier", seed, &[]))?);
+        Ok(Self { model, dataset, teacher })
+    }
 }
 
 /// A fine-tuning between two steps.
@@ -98,6 +113,7 @@ impl FineTuner {
         folder: RunFolder,
         config: TrainConfig,
     ) -> Result<Self> {
+        let task = if settings.new_head { task.with_fresh_classifier(config.seed)? } else { task };
         let plan = FineTunePlan::new(&task, settings, config.seed)?;
         let FineTuneTask { model, dataset, teacher } = task;
         let dataset = model.see(&dataset)?;
@@ -239,7 +255,10 @@ impl Learner for FineTuner {
     fn take_step(&mut self, batch: &Batch, watch: &mut Stopwatch) -> Result<StepRecord> {
         let (step, lr) = (self.step, self.plan.lr_of(self.step));
         let loss = self.learn(step, batch)?;
-        self.network.step(&self.optimizer, lr)?;
+        match step < self.plan.head_steps {
+            true => self.network.step_head(&self.optimizer, lr)?,
+            false => self.network.step(&self.optimizer, lr)?,
+        }
         // read last, as in a supernet's training
         let loss = self.read(step, &loss)?;
         self.step += 1;

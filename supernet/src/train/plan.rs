@@ -76,6 +76,9 @@ pub struct Plan {
     /// How images are varied; plans of before it was said have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub augmentation: Option<Augmentation>,
+    /// blake3 of the file of weights that the run begins with, where it does not begin with fresh ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
     /// The phases; those without a step are left out.
     pub phases: Vec<PlannedPhase>,
 }
@@ -105,6 +108,7 @@ impl Plan {
             weight_decay: recipe.weight_decay,
             label_smoothing: recipe.label_smoothing,
             augmentation: None,
+            start: None,
             phases,
         }
     }
@@ -113,6 +117,11 @@ impl Plan {
     #[must_use]
     pub fn varying(self, augmentation: Augmentation) -> Self {
         Self { augmentation: Some(augmentation), ..self }
+    }
+
+    /// The phase whose network becomes the teacher: the first that trains all of it.
+    pub fn teaching(&self) -> usize {
+        self.phases.iter().position(|phase| !phase.phase.head_only).unwrap_or(0)
     }
 
     /// Steps in all.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 
-use crate::elastic::{Gradients, SharedWeights};
+use crate::elastic::{Gradients, SharedWeights, is_classifier};
 use crate::error::Result;
 use crate::kernels::{Kernels, Moved};
 
@@ -54,6 +54,19 @@ impl Sgd {
     pub fn step(&self, weights: &SharedWeights, gradients: &Gradients, lr: f32) -> Result<()> {
         let touched = gradients.take_touched();
         let parts = touched.iter().map(|name| Ok((name.as_str(), weights.get(name)?, gradients.get(name)?)));
+        self.move_weights(parts.collect::<Result<Vec<_>>>()?, lr)
+    }
+
+    /// The same on the classifier alone: all else rests, and its gradients are set back to zero.
+    ///
+    /// # Errors
+    /// If the gradients are another space's.
+    pub fn step_head(&self, weights: &SharedWeights, gradients: &Gradients, lr: f32) -> Result<()> {
+        let (head, rest): (Vec<_>, Vec<_>) =
+            gradients.take_touched().into_iter().partition(|name| is_classifier(name));
+        rest.iter()
+            .try_for_each(|name| Ok::<_, crate::Error>(self.kernels.fill_zero(gradients.get(name)?)?))?;
+        let parts = head.iter().map(|name| Ok((name.as_str(), weights.get(name)?, gradients.get(name)?)));
         self.move_weights(parts.collect::<Result<Vec<_>>>()?, lr)
     }
 

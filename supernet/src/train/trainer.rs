@@ -19,10 +19,11 @@ use super::record::{LogLine, StepRecord};
 use super::resumed::{Resumed, log_beginning};
 use super::run_folder::RunFolder;
 use super::sgd::Sgd;
+use super::start::Start;
 use super::step::{Pupil, dropout_mask, most_loss};
 use super::steps::{Learner, Pace, take_steps};
-use crate::checkpoint::{self, Checkpoint, Interface, Kind, Supernet};
-use crate::data::{Augmentation, Batch, Dataset, LoaderConfig, Split, TrainLoader};
+use crate::checkpoint::{self, Checkpoint, Interface, Kind, StartedFrom, Supernet};
+use crate::data::{Augmentation, Batch, Dataset, LoaderConfig, Preprocess, Resize, Split, TrainLoader};
 use crate::elastic::{Gradients, SharedWeights, sort_channels};
 use crate::error::{Error, Result};
 use crate::eval::{Accuracy, Calibration, Judge};
@@ -74,6 +75,8 @@ pub struct Trainer {
     interface: Interface,
     /// Name and hash of the images, as the first file of the run has them.
     data: String,
+    /// What it began with, where that was no fresh weights.
+    started: Option<StartedFrom>,
     folder: RunFolder,
     weights: SharedWeights,
     gradients: Gradients,
@@ -98,9 +101,48 @@ impl Trainer {
         folder: RunFolder,
         config: TrainConfig,
     ) -> Result<Self> {
+        Self::prepare(space, dataset, &recipe.from_scratch(), None, folder, config)
+    }
+
+    /// Prepares a run that begins with given weights in place of fresh ones, or goes on from its last checkpoint. Images
+    /// are seen as the weights were trained to see them, unless `resize` says otherwise. Where their classes are others
+    /// than the weights', the classifier is made afresh and trained first, with all else frozen.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`], and if the space differs from the weights' in more than classes and resolutions.
+    pub fn starting(
+        start: &Start,
+        (space, dataset): (SearchSpace, &Dataset),
+        resize: Option<Resize>,
+        recipe: &Recipe,
+        folder: RunFolder,
+        config: TrainConfig,
+    ) -> Result<Self> {
+        let space = start.space_for(Some(&space), dataset)?;
+        let (mut dataset, keeps_classifier) = start.see(dataset)?;
+        if let Some(resize) = resize {
+            dataset = dataset.seen_as(Preprocess { resize, ..dataset.preprocess().clone() })?;
+        }
+        let recipe = recipe.starting(!keeps_classifier);
+        let started = Started {
+            weights: start.weights(&space, keeps_classifier, config.seed)?,
+            from: StartedFrom { weights: start.supernet().hash.clone(), fresh_classifier: !keeps_classifier },
+        };
+        Self::prepare(space, Arc::new(dataset), &recipe, Some(started), folder, config)
+    }
+
+    fn prepare(
+        space: SearchSpace,
+        dataset: Arc<Dataset>,
+        recipe: &Recipe,
+        started: Option<Started>,
+        folder: RunFolder,
+        config: TrainConfig,
+    ) -> Result<Self> {
         check_fit(&space, &dataset, recipe)?;
         let steps_per_epoch = (dataset.train().len() / recipe.batch) as u64;
-        let plan = Plan::new(&recipe.suited_to(&space), steps_per_epoch, config.seed);
+        let mut plan = Plan::new(&recipe.suited_to(&space), steps_per_epoch, config.seed);
+        plan.start = started.as_ref().map(|started| started.from.weights.clone());
         let saved =
             folder.checkpoint().exists().then(|| Checkpoint::read(&folder.checkpoint())).transpose()?;
         let (dataset, plan, interface) = match &saved {
@@ -118,8 +160,11 @@ impl Trainer {
                 (dataset, plan.varying(augmentation), interface)
             }
         };
-        let weights =
-            SharedWeights::new(&space, &mut rng_for("weights", config.seed, &[]))?.on(config.kernels)?;
+        let (weights, started) = match started {
+            Some(Started { weights, from }) => (weights, Some(from)),
+            None => (SharedWeights::new(&space, &mut rng_for("weights", config.seed, &[]))?, None),
+        };
+        let weights = weights.on(config.kernels)?;
         let optimizer = Sgd::new(&weights, plan.momentum, plan.weight_decay, config.kernels)?;
         let gradients = Gradients::new(&weights)?;
         let data = saved.as_ref().map_or_else(|| dataset.identity(), |saved| saved.training.data.clone());
@@ -130,6 +175,7 @@ impl Trainer {
             config,
             interface,
             data,
+            started,
             folder,
             weights,
             gradients,
@@ -271,7 +317,10 @@ impl Trainer {
         let step = self.step;
         let lr = phase.lr(step);
         let losses = self.learn(phase, step, batch)?;
-        self.optimizer.step(&self.weights, &self.gradients, lr)?;
+        match phase.phase.head_only {
+            true => self.optimizer.step_head(&self.weights, &self.gradients, lr)?,
+            false => self.optimizer.step(&self.weights, &self.gradients, lr)?,
+        }
         // read last: a GPU is given the whole step before it is asked for anything. What a bad loss has spoilt is not saved
         let loss = self.mean(step, &losses)?;
         self.step += 1;
@@ -321,11 +370,11 @@ impl Trainer {
         teacher.teach(&largest, images).map(Some)
     }
 
-    /// After the last step of a phase: the first phase's network becomes the teacher, the state is saved, and two
+    /// After the last step of a phase: the network of the first phase that trains all of it becomes the teacher, the state is saved, and two
     /// sub-networks are evaluated. Whether all was done before `stop` was set.
     fn leave(&mut self, index: usize, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<bool> {
         self.check_sound()?;
-        if index == 0 && self.teacher.is_none() {
+        if index == self.plan.teaching() && self.teacher.is_none() {
             let path = self.folder.teacher();
             let form = (&self.space, &self.interface);
             checkpoint::write_weights(&path, Kind::Teacher, form, &self.weights, self.training())?;
@@ -369,6 +418,12 @@ impl Trainer {
             kernels: self.config.kernels.unrecorded(),
         }
     }
+}
+
+/// Weights to begin with.
+struct Started {
+    weights: SharedWeights,
+    from: StartedFrom,
 }
 
 /// A trainer at work on one of its phases.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 
+use crate::elastic::is_classifier;
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
 use crate::model_folder::ModelFolder;
@@ -105,6 +106,17 @@ impl StaticNetwork {
     pub fn step(&self, optimizer: &Sgd, lr: f32) -> Result<()> {
         let parts = self.weights.iter().map(|(name, weight)| (name.as_str(), weight, &self.gradients[name]));
         optimizer.move_weights(parts, lr)
+    }
+
+    /// The same on the classifier alone; all else rests.
+    ///
+    /// # Errors
+    /// If the optimizer is another network's.
+    pub fn step_head(&self, optimizer: &Sgd, lr: f32) -> Result<()> {
+        let parts = self.weights.iter().filter(|(name, _)| is_classifier(name));
+        optimizer
+            .move_weights(parts.map(|(name, weight)| (name.as_str(), weight, &self.gradients[name])), lr)?;
+        self.clear()
     }
 
     /// Sets the gradients back to zero.

@@ -15,8 +15,16 @@ const LR_BATCH: f64 = 2048.0;
 /// Learning rate of once-for-all's last phase (Cai et al. 2020, the authors' code). Of their fine-tuning only numbers of
 /// epochs are published, 25 and 75.
 const LR: f64 = 0.24;
-/// Share of the steps that warms up: that of the same phase, 5 of 125 epochs.
+/// Learning rate of fresh weights: that of the authors' first phase.
+const FRESH_LR: f64 = 2.6;
+/// Share of the steps that trains a fresh classifier alone.
+const HEAD: f64 = 0.1;
+/// Share of the other steps that warms up: that of the same phase, 5 of 125 epochs.
 const WARMUP: f64 = 5.0 / 125.0;
+
+fn is_zero(steps: &u64) -> bool {
+    *steps == 0
+}
 
 /// What can be chosen of a fine-tuning.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,19 +41,30 @@ pub struct FineTuneSettings {
     pub weight_decay: f32,
     /// Label smoothing.
     pub label_smoothing: f32,
+    /// Whether the classifier is made afresh, for the classes of the images. It is then trained first with all else
+    /// frozen, a tenth of the steps, at the rate of fresh weights.
+    pub new_head: bool,
 }
 
 /// 25 epochs, as once-for-all's published models (names that end in `finetune-25`); all else as
 /// [`Recipe::progressive`](crate::train::Recipe::progressive).
 impl Default for FineTuneSettings {
     fn default() -> Self {
-        Self { epochs: 25.0, batch: 64, lr: None, momentum: 0.9, weight_decay: 3e-5, label_smoothing: 0.1 }
+        Self {
+            epochs: 25.0,
+            batch: 64,
+            lr: None,
+            momentum: 0.9,
+            weight_decay: 3e-5,
+            label_smoothing: 0.1,
+            new_head: false,
+        }
     }
 }
 
 impl FineTuneSettings {
     fn check(&self) -> Result<()> {
-        let Self { epochs, batch, lr, momentum, weight_decay, label_smoothing } = *self;
+        let Self { epochs, batch, lr, momentum, weight_decay, label_smoothing, new_head: _ } = *self;
         let least = f64::MIN_POSITIVE;
         let bounds = [
             ("epochs", epochs, least, MOST_EPOCHS),
@@ -96,6 +115,12 @@ pub struct FineTunePlan {
     pub weight_decay: f32,
     /// Label smoothing.
     pub label_smoothing: f32,
+    /// Steps at the beginning in which a fresh classifier is trained alone; 0 where the model's is kept.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub head_steps: u64,
+    /// Learning rate at the beginning of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head_lr: Option<f64>,
     /// How images are varied; it is not said for a model that does not say what it sees.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augmentation: Option<Augmentation>,
@@ -113,7 +138,8 @@ impl FineTunePlan {
         if let Some(teacher) = teacher {
             check_teacher(&model.config, teacher)?;
         }
-        let FineTuneSettings { epochs, batch, lr, momentum, weight_decay, label_smoothing } = *settings;
+        let FineTuneSettings { epochs, batch, lr, momentum, weight_decay, label_smoothing, new_head } =
+            *settings;
         let images = dataset.train().len();
         if images < batch {
             let (place, wanted) =
@@ -124,6 +150,7 @@ impl FineTunePlan {
         let said = model.config.input.orient.is_some();
         let steps_per_epoch = (images / batch) as u64;
         let steps = ((epochs * steps_per_epoch as f64).round() as u64).max(1);
+        let head_steps = if new_head { (HEAD * steps as f64).round() as u64 } else { 0 };
         Ok(Self {
             model: model.config.model_hash.clone(),
             input: model.config.input.clone(),
@@ -134,18 +161,27 @@ impl FineTunePlan {
             batch,
             steps_per_epoch,
             steps,
-            warmup_steps: (WARMUP * steps as f64).round() as u64,
+            warmup_steps: (WARMUP * (steps - head_steps) as f64).round() as u64,
             lr: lr.unwrap_or(LR * batch as f64 / LR_BATCH),
             momentum,
             weight_decay,
             label_smoothing,
+            head_steps,
+            head_lr: new_head.then_some(FRESH_LR * batch as f64 / LR_BATCH),
             augmentation: said.then(|| Augmentation::for_dataset(dataset, AugmentationSettings::default())),
         })
     }
 
-    /// Learning rate of a step: linear from zero in warm-up, then half a cosine down to zero.
+    /// Learning rate of a step: linear from zero in warm-up, then half a cosine down to zero; half a cosine of its own
+    /// while a fresh classifier is trained alone.
     pub fn lr_of(&self, step: u64) -> f32 {
-        scheduled_lr(self.lr, step, self.warmup_steps, self.steps)
+        match (step.checked_sub(self.head_steps), self.head_lr) {
+            (None, Some(lr)) => scheduled_lr(lr, step, 0, self.head_steps),
+            (within, _) => {
+                let within = within.unwrap_or_default();
+                scheduled_lr(self.lr, within, self.warmup_steps, self.steps - self.head_steps)
+            }
+        }
     }
 
     /// Hash of all of it.

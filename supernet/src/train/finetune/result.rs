@@ -141,6 +141,7 @@ impl FineTuner {
             lr: self.plan.lr,
             steps: self.plan.steps,
             teacher: self.plan.teacher.clone(),
+            new_head: self.plan.head_lr.is_some(),
         }
     }
 }

@@ -114,11 +114,15 @@ impl FineTuner {
 
     /// A finished run is left as it is, but for a checkpoint that a kill left.
     fn take_up_finished(&mut self) -> Result<()> {
-        let written = ModelFolder::read(self.folder.path())?;
+        let path = self.folder.path();
+        let written = ModelFolder::read(path)?;
         let origin = &written.config.origin;
         let last = origin.fine_tuned.last().filter(|last| last.plan == self.plan.hash());
         let (Some(last), Some(measured)) = (last, &origin.measured) else {
-            return Err(self.folder.other_plan(&self.plan));
+            let folder = path.display();
+            return Err(self.folder.other_plan(&self.plan).and_then_do(format!(
+                "it has finished: `supernet finetune {folder} --out ANOTHER` trains it further"
+            )));
         };
         self.step = self.plan.steps;
         self.resumed = Some(Resumed::new(self.step, &last.kernels));

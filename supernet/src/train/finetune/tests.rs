@@ -55,6 +55,7 @@ fn teacher(at: &Path, space: &SearchSpace) -> Supernet {
         plan: String::new(),
         step: 0,
         teacher: None,
+        start: None,
     };
     let path = at.join("teacher.safetensors");
     checkpoint::write_weights(&path, Kind::Teacher, (space, &Interface::default()), &weights, training)

@@ -63,6 +63,7 @@ impl Trainer {
             plan: self.plan.hash(),
             step: self.step,
             teacher: self.teacher.as_ref().map(|teacher| teacher.hash.clone()),
+            start: self.started.clone(),
         }
     }
 
