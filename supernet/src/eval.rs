@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{Batch, Dataset, Split, calibration_batches, eval_batches};
 use crate::elastic::{SharedWeights, SubnetWeights};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::Kernels;
 use crate::nn::{Network, Pass, Source, Statistics};
 use crate::space::{Arch, SearchSpace};

@@ -186,7 +186,7 @@ impl Dataset {
 
     /// The same images with labels that follow `classes`, the names in the order of a network's scores.
     ///
-    /// Where one of them has numbers for names, from 0 on in order, that order counts.
+    /// Where one of them has numbers for names, from 0 on in order, and the other has none of these, that order counts.
     ///
     /// # Errors
     /// If the names are not the same, whatever their order.
@@ -201,10 +201,11 @@ impl Dataset {
             ));
         }
         let numbered = numbered_classes(classes.len());
-        let at: BTreeMap<&String, u32> = match self.classes == numbered || classes == numbered {
+        let numbers = self.classes == numbered || classes == numbered;
+        let at: BTreeMap<&String, u32> = match numbers && !share_names(&self.classes, classes) {
             // numbers instead of names say the order
-            true if !same_names(&self.classes, classes) => self.classes.iter().zip(0..).collect(),
-            _ => classes.iter().zip(0..).collect(),
+            true => self.classes.iter().zip(0..).collect(),
+            false => classes.iter().zip(0..).collect(),
         };
         let labels = self.classes.iter().enumerate().map(|(index, name)| {
             at.get(name).copied().ok_or_else(|| {
@@ -382,9 +383,9 @@ impl Dataset {
     }
 }
 
-fn same_names(one: &[String], other: &[String]) -> bool {
-    let sorted = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
-    sorted(one) == sorted(other)
+fn share_names(one: &[String], other: &[String]) -> bool {
+    let names: BTreeSet<_> = one.iter().collect();
+    other.iter().any(|name| names.contains(name))
 }
 
 fn hash(sets: &[(Split, &ImageSet)]) -> String {
