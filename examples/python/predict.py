@@ -26,7 +26,7 @@ def patches(x, kernel, stride):
     """What each output pixel sees, with padding kernel/2: [C, H, W] -> [C, H/stride, W/stride, kernel, kernel]."""
     pad = kernel // 2
     padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad)))
-    return np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (1, 2, 3))[:, ::stride, ::stride]
+    return np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (1, 2))[:, ::stride, ::stride]
 
 
 class Network:
@@ -53,7 +53,7 @@ class Network:
         return ACTIVATIONS[activation]((x - mean) / np.sqrt(var + self.space["batch_norm_epsilon"]) * gamma + beta)
 
     def squeeze_excite(self, x, name):
-        factor = x.mean((1, 2, 3), keepdims=True)  # [C, 1, 1]
+        factor = x.mean((1, 2), keepdims=True)  # [C, 1, 1]
         for part, activation in (("reduce", "relu"), ("expand", "h_sigmoid")):
             bias = self.weights[f"{name}.{part}.bias"][:, None, None]
             factor = ACTIVATIONS[activation](self.convolution(factor, f"{name}.{part}") + bias)
@@ -87,7 +87,7 @@ class Network:
         for index, (activation, stride) in enumerate(self.blocks()):
             x = self.block(x, f"blocks.{index}.conv", activation, stride)
         x = self.norm(self.convolution(x, "final_expand_layer.conv"), "final_expand_layer.bn", head)
-        x = x.mean((1, 2, 3), keepdims=True)
+        x = x.mean((1, 2), keepdims=True)
         x = ACTIVATIONS[head](self.convolution(x, "feature_mix_layer.conv"))
         return self.weights["classifier.linear.weight"] @ x[:, 0, 0] + self.weights["classifier.linear.bias"]
 
