@@ -59,6 +59,21 @@ pub struct Data {
     pub dataset_toml: Option<PathBuf>,
 }
 
+/// How many validation images are counted on.
+#[derive(Args)]
+pub struct ValImages {
+    /// Count on at most so many validation images, drawn with a constant seed [default: all]
+    #[arg(long, value_name = "N", value_parser = within(1..=1_000_000_000))]
+    val_images: Option<usize>,
+}
+
+impl ValImages {
+    /// The data set with as many.
+    pub fn of(&self, dataset: Dataset) -> Dataset {
+        self.val_images.map_or(dataset.clone(), |most| dataset.with_val_images(most))
+    }
+}
+
 /// What of an image is shown.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Shown {

@@ -8,7 +8,7 @@ use supernet::data::Split;
 use supernet::eval::{Calibration, Judge};
 
 use super::Ending;
-use super::arguments::{Common, Compute, Data};
+use super::arguments::{Common, Compute, Data, ValImages};
 use super::output::print_lines;
 
 /// Evaluate sub-networks: calibrate batch norms on training images, then top-1 on a split
@@ -21,6 +21,8 @@ pub struct Arguments {
     supernet: PathBuf,
     #[command(flatten)]
     data: Data,
+    #[command(flatten)]
+    val_images: ValImages,
     /// `largest`, `smallest`, `random:SEED`, canonical text, or a file that holds a sub-network; may be repeated
     #[arg(long, required = true, num_args = 1..)]
     arch: Vec<String>,
@@ -41,7 +43,7 @@ impl Arguments {
         let kernels = self.compute.kernels()?;
         let supernet = Supernet::read(&self.supernet)?.on(kernels)?;
         let archs = self.common.read_archs(&supernet.space, &self.arch)?;
-        let dataset = self.data.open_for(&self.common, &supernet, self.inherit_bn)?;
+        let dataset = self.val_images.of(self.data.open_for(&self.common, &supernet, self.inherit_bn)?);
         let known = dataset.skipped().len();
         dataset.split(self.split)?;
         self.common.tell_skipped(&dataset.skipped()[known..]);

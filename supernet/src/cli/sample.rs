@@ -13,7 +13,7 @@ use supernet::random::rng_for;
 use supernet::space::{Arch, SearchSpace, sampler};
 
 use super::Ending;
-use super::arguments::{Common, Compute, Data, stop_flag, within};
+use super::arguments::{Common, Compute, Data, ValImages, stop_flag, within};
 
 /// Measure the accuracy of random sub-networks on validation images, one row each
 #[derive(clap::Args)]
@@ -27,6 +27,8 @@ pub struct Arguments {
     supernet: PathBuf,
     #[command(flatten)]
     data: Data,
+    #[command(flatten)]
+    val_images: ValImages,
     /// Sub-networks in all
     #[arg(long, value_name = "N", value_parser = within(1..=1_000_000_000))]
     count: usize,
@@ -49,7 +51,7 @@ impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let kernels = self.compute.kernels()?;
         let supernet = Supernet::read(&self.supernet)?.on(kernels)?;
-        let dataset = self.data.open_for(&self.common, &supernet, false)?;
+        let dataset = self.val_images.of(self.data.open_for(&self.common, &supernet, false)?);
         let stop = stop_flag()?;
         let calibration = Calibration { images: self.calibration_images, ..Calibration::default() };
         let header = AccuracyHeader {

@@ -189,10 +189,15 @@ impl Augmentation {
 /// # Panics
 /// If `out` or `preprocess` does not have that size.
 pub fn plain_view(image: Image<'_>, resolution: usize, preprocess: &Preprocess, out: &mut [f32]) {
+    show(image, resolution, preprocess, out);
+    normalise(out, resolution, &preprocess.normalisation);
+}
+
+/// The same before it is normalised, in pixel units.
+pub(super) fn show(image: Image<'_>, resolution: usize, preprocess: &Preprocess, out: &mut [f32]) {
     let [height, width, _] = image.shape();
     let lines = shown(preprocess.resize, [height, width], resolution);
     draw(image, preprocess.filter, &lines, false, out);
-    normalise(out, resolution, &preprocess.normalisation);
 }
 
 /// A part of an image, in whole pixels.
@@ -235,7 +240,7 @@ impl Crop {
 }
 
 /// Pixel values to what the network expects: (value / 255 - mean) / std, channel by channel.
-fn normalise(planes: &mut [f32], resolution: usize, normalisation: &Normalisation) {
+pub(super) fn normalise(planes: &mut [f32], resolution: usize, normalisation: &Normalisation) {
     let size = resolution * resolution;
     assert_eq!(planes.len(), normalisation.channels() * size, "one mean and deviation a channel");
     let statistics = normalisation.mean().iter().zip(normalisation.std());

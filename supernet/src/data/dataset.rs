@@ -11,6 +11,7 @@ use super::preprocess::{Grey, Preprocess};
 use super::sums::ChannelSums;
 use super::{Origin, Skipped, Split, Splits, digits, folder, idx, numbered_classes};
 use crate::error::{Error, Result};
+use crate::random::{permutation, rng_for};
 use crate::space::SearchSpace;
 
 const FORMS: &str = "digits, idx:FOLDER or folder:FOLDER";
@@ -174,7 +175,9 @@ impl Dataset {
     pub fn seen_as(&self, preprocess: Preprocess) -> Result<Self> {
         let (place, decoding) = (format!("data {}", self.name()), preprocess.decoding());
         preprocess.check(&place)?;
-        let seen = |images: &Images| images.decoded_as(&place, decoding);
+        let views =
+            (preprocess.resize, preprocess.filter) == (self.preprocess.resize, self.preprocess.filter);
+        let seen = |images: &Images| images.decoded_as(&place, decoding, views);
         let splits = Splits {
             train: seen(&self.splits.train)?,
             val: seen(&self.splits.val)?,
@@ -223,6 +226,20 @@ impl Dataset {
             test: self.splits.test.as_ref().map(|images| images.relabelled(&labels)),
         };
         Ok(Self { splits, classes: classes.to_vec(), looked_at: OnceLock::new(), ..self.clone() })
+    }
+
+    /// The same with at most so many validation images, drawn with a constant seed: a quicker, coarser judgement.
+    #[must_use]
+    pub fn with_val_images(&self, most: usize) -> Self {
+        let count = self.val().len();
+        if most >= count {
+            return self.clone();
+        }
+        let mut places = permutation(count, &mut rng_for("validation images", 0, &[count as u64]));
+        places.truncate(most.max(1));
+        places.sort_unstable();
+        let splits = Splits { val: self.splits.val.only(&places), ..self.splits.clone() };
+        Self { splits, ..self.clone() }
     }
 
     pub(super) fn told_by(self, told_by: String, flip_by_name: bool) -> Self {

@@ -4,9 +4,11 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::augment::{normalise, show};
 use super::image_file::ImageFile;
 use super::image_set::{Image, ImageSet};
-use super::preprocess::Decoding;
+use super::preprocess::{Decoding, Filter, Preprocess};
+use super::view_cache::ViewCache;
 use crate::error::{Error, Result};
 
 /// Labelled images of a split; never empty.
@@ -24,6 +26,7 @@ pub struct ImageFiles {
     paths: Arc<Vec<PathBuf>>,
     labels: Arc<Vec<u32>>,
     decoding: Decoding,
+    views: Arc<ViewCache>,
 }
 
 /// One image that was asked for.
@@ -47,7 +50,7 @@ impl ImageFiles {
     /// Files with their labels, and how they are decoded. The caller has seen to it that there is at least one.
     pub(super) fn new(files: Vec<(PathBuf, u32)>, decoding: Decoding) -> Self {
         let (paths, labels): (Vec<_>, Vec<_>) = files.into_iter().unzip();
-        Self { paths: paths.into(), labels: labels.into(), decoding }
+        Self { paths: paths.into(), labels: labels.into(), decoding, views: Arc::default() }
     }
 
     fn load(&self, i: usize) -> Result<Loaded<'static>> {
@@ -68,11 +71,11 @@ impl From<ImageSet> for Images {
 }
 
 impl Images {
-    /// The same images, decoded so.
+    /// The same images, decoded so; `views` says whether what was shown of them is shown again, so that it may be kept.
     ///
     /// # Errors
     /// If there are no such channels to be made of theirs.
-    pub(super) fn decoded_as(&self, place: &str, decoding: Decoding) -> Result<Self> {
+    pub(super) fn decoded_as(&self, place: &str, decoding: Decoding, views: bool) -> Result<Self> {
         let wrong = || {
             let expected = format!("{} for the network, or 1 or 3", decoding.channels);
             Error::invalid(place, "channels", expected, self.channels())
@@ -83,7 +86,10 @@ impl Images {
                 set.with_channels(decoding.channels, decoding.grey).map(Self::from).ok_or_else(wrong)
             }
             Self::Files(_) if ![1, 3].contains(&decoding.channels) => Err(wrong()),
-            Self::Files(files) => Ok(Self::Files(ImageFiles { decoding, ..files.clone() })),
+            Self::Files(files) if views && files.decoding == decoding => Ok(self.clone()),
+            Self::Files(files) => {
+                Ok(Self::Files(ImageFiles { decoding, views: Arc::default(), ..files.clone() }))
+            }
         }
     }
 
@@ -123,6 +129,49 @@ impl Images {
     /// Whether an image is there at once; else it takes a worker's time to decode.
     pub fn in_memory(&self) -> bool {
         matches!(self, Self::Pixels(_))
+    }
+
+    /// What evaluation shows of image `i` at a resolution, normalised, written to `out` [C, resolution, resolution].
+    /// Views of files that are rounded to 8 bits are kept, as many as there is room for, and not decoded again.
+    ///
+    /// # Errors
+    /// As [`Images::load`].
+    pub(super) fn plain_view(
+        &self,
+        i: usize,
+        resolution: usize,
+        preprocess: &Preprocess,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let views = match (self, preprocess.filter) {
+            (Self::Files(files), Filter::BilinearRounded) => Some(&files.views),
+            _ => None,
+        };
+        match views.and_then(|views| views.get(i, resolution)) {
+            Some(view) => out.iter_mut().zip(view.iter()).for_each(|(out, value)| *out = f32::from(*value)),
+            None => {
+                show(self.load(i)?.image()?, resolution, preprocess, out);
+                if let Some(views) = views {
+                    views.keep(i, resolution, out);
+                }
+            }
+        }
+        normalise(out, resolution, &preprocess.normalisation);
+        Ok(())
+    }
+
+    /// Some of the images, in the same order: those of these places, which rise.
+    pub(super) fn only(&self, places: &[usize]) -> Self {
+        match self {
+            Self::Pixels(set) => {
+                let kept = set.filter(|i| places.binary_search(&i).is_ok());
+                kept.map_or_else(|| self.clone(), Self::from)
+            }
+            Self::Files(files) => {
+                let kept = places.iter().map(|i| (files.paths[*i].clone(), files.labels[*i]));
+                Self::Files(ImageFiles::new(kept.collect(), files.decoding))
+            }
+        }
     }
 
     /// Image `i`, which is below [`Images::len`].

@@ -97,7 +97,9 @@ mod tests {
         let whole = jpeg();
         assert!(matches!(without_stray_bytes(&whole), Cow::Borrowed(_)));
         let pixels = |bytes: &[u8]| {
-            ImageFile::from_bytes("x.jpg", bytes).map(|file| file.into_pixels(3, Grey::Rec601)).map_err(|e| e.to_string())
+            ImageFile::from_bytes("x.jpg", bytes)
+                .map(|file| file.into_pixels(3, Grey::Rec601))
+                .map_err(|e| e.to_string())
         };
         let expected = pixels(&whole);
         assert!(expected.is_ok());

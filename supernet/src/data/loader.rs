@@ -14,7 +14,7 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::Dataset;
-use super::augment::{Augmentation, plain_view};
+use super::augment::Augmentation;
 use super::images::Images;
 use super::preprocess::Preprocess;
 use crate::error::{Error, Result};
@@ -299,10 +299,8 @@ fn plain_batches<'a>(
     [batch, resolution]: [usize; 2],
 ) -> impl Iterator<Item = Result<Batch>> + 'a {
     let batch = batch.max(1);
-    let view = move |(planes, index): (&mut [f32], &usize)| {
-        plain_view(set.load(*index)?.image()?, resolution, preprocess, planes);
-        Ok(())
-    };
+    let view =
+        move |(planes, index): (&mut [f32], &usize)| set.plain_view(*index, resolution, preprocess, planes);
     (0..indices.len()).step_by(batch).map(move |start| {
         let end = (start + batch).min(indices.len());
         let indices = &indices[start..end];

@@ -18,6 +18,7 @@ mod loader;
 mod preprocess;
 mod resize;
 mod sums;
+mod view_cache;
 
 use std::fmt;
 use std::str::FromStr;

@@ -271,3 +271,34 @@ fn labels_follow_the_order_of_a_networks_classes() {
     let refused = set.labelled_as(&others[1..]).unwrap_err().to_string();
     assert!(refused.contains("classes: expected 11, got 12"), "{refused}");
 }
+
+#[test]
+fn images_are_decoded_once_for_all_sub_networks_of_a_resolution() {
+    let data = folder(&["train", "val"], &["a", "b"], 6);
+    let set = opened(data.path()).unwrap();
+    let values = |set: &Dataset, resolution| -> Result<Vec<f32>> {
+        let batches = eval_batches(set.val(), set.preprocess(), resolution, 5);
+        let batches = batches.map(|batch| Ok(batch?.images.flatten_all()?.to_vec1::<f32>()?));
+        Ok(batches.collect::<Result<Vec<_>>>()?.concat())
+    };
+    let first = values(&set, 8).unwrap();
+    std::fs::remove_dir_all(data.path().join("val")).unwrap();
+    assert_eq!(values(&set, 8).unwrap(), first, "the files are gone");
+    assert!(values(&set, 9).is_err(), "another resolution shows other pixels");
+    let whole = Preprocess { resize: Resize::Stretch, ..set.preprocess().clone() };
+    assert_eq!(values(&set.seen_as(set.preprocess().clone()).unwrap(), 8).unwrap(), first);
+    // what is shown differs, though images are decoded alike: not what was kept
+    assert!(values(&set.seen_as(whole).unwrap(), 8).is_err());
+}
+
+#[test]
+fn some_validation_images_stand_for_all() {
+    let data = folder(&["train", "val"], &["a", "b"], 6);
+    let set = opened(data.path()).unwrap();
+    let few = set.with_val_images(5);
+    assert_eq!((few.val().len(), few.train().len(), few.hash()), (5, 12, set.hash()));
+    assert_eq!(few.val().labels(), set.with_val_images(5).val().labels(), "the same ones each time");
+    assert_eq!(set.with_val_images(50).val().len(), 12);
+    let digits = Dataset::open("digits").unwrap().with_val_images(7);
+    assert_eq!(digits.val().len(), 7);
+}
