@@ -1,11 +1,11 @@
 //! Classifies images with an exported model.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use serde::Serialize;
 use supernet::Error;
-use supernet::data::{Image, ImageFile, plain_view};
+use supernet::data::{Image, ImageFile, images_in, plain_view};
 use supernet::file;
 use supernet::kernels::Kernels;
 use supernet::model_folder::ModelFolder;
@@ -18,6 +18,30 @@ use crate::npy;
 pub struct Classifier {
     model: ModelFolder,
     network: FoldedNetwork,
+}
+
+/// The images that `paths` name: files as they stand, and of a folder all images in it and in its folders, by path. Files
+/// that are no images are counted, in words, with their folder.
+///
+/// # Errors
+/// If a folder cannot be read, or holds no image.
+pub fn images_at(paths: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<String>)> {
+    let (mut images, mut passed_over) = (Vec::new(), Vec::new());
+    for path in paths {
+        if !path.is_dir() {
+            images.push(path.clone());
+            continue;
+        }
+        let found = images_in(path, &["npy"])?;
+        if found.images.is_empty() {
+            let got = found.passed_over.unwrap_or_else(|| "none".to_string());
+            return Err(Error::invalid(path.display(), "images", "at least one", got).into());
+        }
+        images.extend(found.images);
+        passed_over
+            .extend(found.passed_over.map(|words| format!("passed over in {}: {words}", path.display())));
+    }
+    Ok((images, passed_over))
 }
 
 /// One class with its share of the probability.
@@ -45,8 +69,8 @@ impl Classifier {
         &self.model
     }
 
-    /// Logits, one a class, of an image file: png or jpeg of any size, or `.npy` with `[C, H, W]` values that are
-    /// normalised already.
+    /// Logits, one a class, of an image file of any size and format that is read, or `.npy` with `[C, H, W]` values that
+    /// are normalised already.
     ///
     /// # Errors
     /// If the file is no such image, or an array of another shape than the model's input.

@@ -12,7 +12,7 @@ use extract::onnx::OnnxModel;
 use extract::search::Found;
 use supernet::accuracy_file;
 use supernet::checkpoint::{Checkpoint, Supernet};
-use supernet::data::{Grey, ImageFile, Orient, idx_from_bytes};
+use supernet::data::{Grey, ImageFile, ListedImage, Orient, idx_from_bytes, list_from_text};
 use supernet::model_folder::{ModelConfig, ModelFolder};
 use supernet::pytorch::{StateDict, import};
 use supernet::space::{Arch, SearchSpace, arch_file, cost, preset, sampler};
@@ -25,7 +25,7 @@ const PLACE: &str = "the input";
 pub type Reader = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Reader; 21] = [
+pub const ALL: [Reader; 22] = [
     ("accuracy", accuracy),
     ("arch", arch),
     ("arch_file", arch_json),
@@ -36,6 +36,7 @@ pub const ALL: [Reader; 21] = [
     ("found", found),
     ("idx", idx),
     ("image", image),
+    ("list", list),
     ("npy", npy),
     ("ofa_table", ofa_table),
     ("onnx", onnx),
@@ -233,7 +234,22 @@ pub fn idx(bytes: &[u8]) {
     }
 }
 
-/// A png or jpeg image.
+/// A list of images, their classes and splits.
+pub fn list(bytes: &[u8]) {
+    let Some(images) = told(list_from_text(PLACE, &String::from_utf8_lossy(bytes))) else { return };
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let mut text = "path,label,split\n".to_string();
+    for image in &images {
+        let path = quoted(&image.path.to_string_lossy());
+        text.push_str(&format!("{path},{},{}\n", quoted(&image.class), image.split));
+    }
+    let again = list_from_text(PLACE, &text).expect("what was read can be read again");
+    let parts =
+        |images: Vec<ListedImage>| images.into_iter().map(|i| (i.path, i.class, i.split)).collect::<Vec<_>>();
+    assert_eq!(parts(again), parts(images));
+}
+
+/// An image of any format that is read.
 pub fn image(bytes: &[u8]) {
     let Some(image) = told(ImageFile::from_bytes(PLACE, bytes)) else { return };
     let [height, width] = image.size();

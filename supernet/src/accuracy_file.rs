@@ -247,9 +247,8 @@ fn rows_of(path: &Path, bytes: &[u8], header: &AccuracyHeader) -> Result<Vec<Acc
     let text = std::str::from_utf8(bytes)
         .map_err(|error| Error::invalid(&place, "text", "UTF-8", error.to_string()))?;
     let file = parse(&place, text)?;
-    let reason = if file.space != header.space || file.supernet != header.supernet {
-        format!("it holds rows of supernet {} (space {})", file.supernet, file.space.name())
-    } else if file.data != header.data {
+    check_supernet(path, &file, &header.space, &header.supernet)?;
+    let reason = if file.data != header.data {
         format!("it holds rows that were counted on other images, of hash {}", file.data)
     } else if file.calibration != header.calibration {
         let Calibration { images, batch, seed } = file.calibration;
@@ -257,8 +256,38 @@ fn rows_of(path: &Path, bytes: &[u8], header: &AccuracyHeader) -> Result<Vec<Acc
     } else {
         return Ok(file.rows);
     };
+    Err(occupied(path, reason))
+}
+
+fn occupied(path: &Path, reason: String) -> Error {
     let next = "give the flags that it was started with, or another name".to_string();
-    Err(Error::Occupied { path: path.to_path_buf(), reason, next })
+    Error::Occupied { path: path.to_path_buf(), reason, next }
+}
+
+fn check_supernet(path: &Path, file: &AccuracyFile, space: &SearchSpace, supernet: &str) -> Result<()> {
+    if file.space == *space && file.supernet == supernet {
+        return Ok(());
+    }
+    let (theirs, name) = (&file.supernet, file.space.name());
+    Err(occupied(path, format!("it holds rows of supernet {theirs} (space {name})")))
+}
+
+/// Whether rows of a supernet can be written to a file, as far as that can be told before images are looked at.
+///
+/// # Errors
+/// If there is no folder for it, or it holds something else, or rows of another supernet.
+pub fn check_appendable(path: &Path, space: &SearchSpace, supernet: &str) -> Result<()> {
+    if !path.is_file() {
+        return file::check_place(path);
+    }
+    OpenOptions::new().append(true).open(path).map_err(Error::io("write", path))?;
+    let bytes = file::read(path)?;
+    let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    match std::str::from_utf8(&bytes[..whole]) {
+        Ok("") => Ok(()),
+        Ok(text) => check_supernet(path, &parse(&path.display().to_string(), text)?, space, supernet),
+        Err(_) => Err(occupied(path, "it holds something else than rows of accuracies".to_string())),
+    }
 }
 
 #[cfg(test)]

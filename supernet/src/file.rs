@@ -84,6 +84,28 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(Error::io("read", path))
 }
 
+/// Whether a file can lie there, as far as that can be told before it is written: what takes long begins with this.
+///
+/// # Errors
+/// If its folder is not there, is none or cannot be written, or a folder has its name.
+pub fn check_place(path: &Path) -> Result<()> {
+    let failed = |error| Error::io("write", path)(error);
+    if path.is_dir() {
+        return Err(failed(ErrorKind::IsADirectory.into()));
+    }
+    if path.exists() && !path.is_file() {
+        return Ok(()); // a pipe or a device is written into as it is
+    }
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let folder = folder_of(&target);
+    if !std::fs::metadata(&folder).map_err(failed)?.is_dir() {
+        return Err(failed(ErrorKind::NotADirectory.into()));
+    }
+    // no rights, a read-only mount, a full disk: what all of them have in common is that this fails
+    tempfile::Builder::new().prefix(&beside_prefix(&target)).tempfile_in(&folder).map_err(failed)?;
+    Ok(())
+}
+
 /// U+FEFF in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 

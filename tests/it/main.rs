@@ -13,6 +13,7 @@ mod folded;
 mod former;
 mod golden;
 mod gradients;
+mod images;
 mod interrupted;
 mod kills;
 mod measure;

@@ -175,7 +175,7 @@ fn a_started_run_that_is_stopped_ends_with_the_same_bytes() {
         let config =
             TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), kernels: Kernels::detect() };
         let folder = RunFolder::open(&at.join(run), true).expect("a folder");
-        let space = start.space_for(None, &dataset).expect("its own");
+        let space = start.space_for(None, dataset.classes().len()).expect("its own");
         let mut trainer =
             Trainer::starting(&start, (space, &dataset), None, &recipe, folder, config).expect("it fits");
         let stop = AtomicBool::new(false);

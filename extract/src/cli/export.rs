@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use extract::export::{Format, NormStatistics, Request, export};
+use extract::export::{Format, NormStatistics, Request, check_destination, export};
 use extract::search::Found;
 use serde_json::json;
 use supernet::checkpoint::Supernet;
@@ -27,7 +27,7 @@ pub struct Arguments {
     /// found.json, or `largest`, `smallest`, `random:SEED`, canonical text, another file that holds a sub-network
     #[arg(long)]
     arch: String,
-    /// Images to calibrate with and to count accuracy on: `digits`, `idx:FOLDER` or `folder:FOLDER`
+    /// Images to calibrate with and to count accuracy on: `digits`, `idx:FOLDER`, `folder:FOLDER` or `list:FILE.csv`
     #[arg(long, required_unless_present = "inherit_bn")]
     data: Option<String>,
     /// What to know of the images beside themselves (flip, class names) [default: dataset.toml in their folder]
@@ -98,7 +98,7 @@ fn open_dataset(
     supernet: &Supernet,
 ) -> anyhow::Result<Option<Dataset>> {
     let Some(data) = &arguments.data else { return Ok(None) };
-    let dataset = open_data(output, data, arguments.dataset_toml.as_deref())?;
+    let dataset = open_data(output, (data, arguments.dataset_toml.as_deref()), supernet)?;
     if supernet.trained_on(&dataset) == Some(false) {
         output.say(format_args!("warning: the supernet was trained on other images than {}", dataset.name()));
     }
@@ -120,6 +120,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let supernet = Supernet::read(&arguments.supernet)?;
     let arch = arch_file::read(&supernet.space, &arguments.arch)?;
     output.tell_interrupted([&arguments.arch]);
+    if arguments.inherit_bn {
+        supernet.statistics()?;
+    }
+    check_destination(&arguments.out)?;
     let dataset = open_dataset(&output, arguments, &supernet)?;
     let formats: Vec<_> = Format::ALL
         .into_iter()

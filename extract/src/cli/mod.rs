@@ -25,7 +25,8 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 
 use output::Output;
-use supernet::data::Dataset;
+use supernet::checkpoint::Supernet;
+use supernet::data::{Catalogue, Dataset};
 use supernet::kernels::{Kernels, Precision};
 
 /// Chooses a sub-network of a once-for-all supernet for a device.
@@ -122,14 +123,18 @@ fn not_an_input(out: &Path, inputs: &[&PathBuf]) -> anyhow::Result<()> {
     }
 }
 
-/// Opens a data set; says how many images there are, and which are left out.
-fn open_data(output: &Output, spec: &str, dataset_toml: Option<&Path>) -> anyhow::Result<Dataset> {
-    let dataset = Dataset::open_with(spec, dataset_toml)?;
+/// Opens a data set for a supernet; says how many images there are, and which are left out. Other classes than the
+/// supernet's are refused before any image is decoded.
+fn open_data(
+    output: &Output,
+    (spec, dataset_toml): (&str, Option<&Path>),
+    supernet: &Supernet,
+) -> anyhow::Result<Dataset> {
+    let catalogue = Catalogue::open(spec, dataset_toml)?;
+    supernet.check_classes(&catalogue)?;
+    let dataset = catalogue.look()?;
     output.say(format_args!("{}", dataset.in_words()));
-    if let [first, rest @ ..] = dataset.skipped().as_slice() {
-        let more = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
-        output.say(format_args!("warning: an image is left out: {}{more}", first.reason));
-    }
+    dataset.warnings().iter().for_each(|warning| output.say(format_args!("warning: {warning}")));
     Ok(dataset)
 }
 
@@ -173,6 +178,8 @@ fn kernels() -> anyhow::Result<Kernels> {
 /// How a command ended without an error.
 enum Outcome {
     Done,
+    /// What could be done is done, and what failed is said.
+    Partly,
     Interrupted,
 }
 
@@ -196,6 +203,7 @@ pub fn main() -> ExitCode {
     let result = run_on_pool(&cli.command);
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Partly) => ExitCode::FAILURE,
         Ok(Outcome::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => report(&error, json),
     }

@@ -27,6 +27,11 @@ impl Output {
         }
     }
 
+    /// What failed of several things; an error, which is said to those too who want no messages.
+    pub fn warn_of_failure(&self, error: impl Display) {
+        print_message(format_args!("error: {error}"));
+    }
+
     /// The command's result: as text, or as the one JSON document. A reader that has seen enough and closed
     /// the pipe is no error.
     pub fn result(&self, text: impl Display, json: &Value) -> anyhow::Result<()> {

@@ -3,19 +3,22 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use extract::predict::Classifier;
+use extract::predict::{Classifier, images_at};
 use serde_json::json;
 
 use super::{Common, Outcome, Output, kernels};
 
 /// Classify images with an exported model
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  extract predict model photo.png --top 3")]
+#[command(
+    after_help = "Example:\n  extract predict model photo.png --top 3\n  extract predict model photos\n\nAn image that cannot be classified is named; the others are classified all the same. Exit code 1 if there is one."
+)]
 pub struct Arguments {
     /// The exported folder
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
-    /// png, jpeg, or .npy with [C, H, W] or [1, C, H, W] floats, already normalised
+    /// Images (png, jpeg, webp, bmp, tiff, gif, ppm), .npy with [C, H, W] or [1, C, H, W] floats, already normalised, or
+    /// folders of them
     #[arg(value_name = "IMAGE", required = true, num_args = 1..)]
     images: Vec<PathBuf>,
     /// Classes to name
@@ -31,13 +34,21 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
     let classifier = Classifier::load(&arguments.folder, kernels()?)?;
-    let mut predictions = Vec::new();
-    let mut text = String::new();
-    for path in &arguments.images {
-        let logits = classifier.logits(path)?;
+    let (images, passed_over) = images_at(&arguments.images)?;
+    passed_over.iter().for_each(|words| output.say(format_args!("warning: {words}")));
+    let (mut predictions, mut failed, mut text) = (Vec::new(), Vec::new(), String::new());
+    for path in &images {
+        let image = path.display().to_string();
+        let logits = match classifier.logits(path) {
+            Ok(logits) => logits,
+            Err(error) => {
+                failed.push((image, error));
+                continue;
+            }
+        };
         let top = classifier.top(&logits, arguments.top);
         // writing to a string cannot fail
-        let _ = writeln!(text, "{}", path.display());
+        let _ = writeln!(text, "{image}");
         for score in &top {
             let _ = writeln!(text, "  {:>6.2} %  {}", 100.0 * score.probability, score.class);
         }
@@ -45,8 +56,31 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             let _ = writeln!(text, "  logits {logits:?}");
         }
         let logits = arguments.logits.then_some(logits);
-        predictions.push(json!({ "image": path.display().to_string(), "top": top, "logits": logits }));
+        predictions.push(json!({ "image": image, "top": top, "logits": logits }));
     }
-    output.result(text.trim_end(), &json!({ "predictions": predictions }))?;
-    Ok(Outcome::Done)
+    for (_, error) in &failed {
+        output.warn_of_failure(error);
+    }
+    let named = failed.iter().map(|(image, error)| json!({ "image": image, "error": error.to_string() }));
+    let mut document = json!({ "predictions": predictions, "failed": named.collect::<Vec<_>>() });
+    let summary = match failed.as_slice() {
+        [] => None,
+        [(_, error)] if images.len() == 1 => Some(error.to_string()),
+        failed => Some(format!("{} of {} images could not be classified", failed.len(), images.len())),
+    };
+    if let Some(summary) = &summary {
+        document["error"] = json!(summary);
+    }
+    if arguments.common.json || !predictions.is_empty() {
+        output.result(text.trim_end(), &document)?;
+    }
+    match summary {
+        None => Ok(Outcome::Done),
+        Some(summary) => {
+            if images.len() > 1 {
+                output.warn_of_failure(summary);
+            }
+            Ok(Outcome::Partly)
+        }
+    }
 }

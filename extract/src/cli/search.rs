@@ -14,6 +14,7 @@ use extract::search::{
 };
 use serde_json::{Value, json};
 
+use supernet::file::check_place;
 use supernet::model_folder::SelectedOn;
 use supernet::space::SearchSpace;
 use supernet::timing::{Stopwatch, unix_seconds};
@@ -91,6 +92,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let stop = interrupt_flag()?;
     let inputs = [Some(&arguments.estimator), arguments.latency_table.as_ref()].into_iter().flatten();
     not_an_input(&arguments.out, &inputs.chain(arguments.validation.inputs()).collect::<Vec<_>>())?;
+    check_place(&arguments.out)?;
     let space = space_at(&arguments.space, &arguments.resolutions)?;
     let estimator = AccuracyEstimator::read(&arguments.estimator)?.with_kernels(kernels()?)?;
     check_estimator(&output, arguments, &estimator, &space)?;

@@ -23,7 +23,7 @@ pub struct Arguments {
     /// The trained weights
     #[arg(long, value_name = "FILE")]
     supernet: PathBuf,
-    /// Compare on real images too: `digits`, `idx:FOLDER` or `folder:FOLDER`
+    /// Compare on real images too: `digits`, `idx:FOLDER`, `folder:FOLDER` or `list:FILE.csv`
     #[arg(long)]
     data: Option<String>,
     /// What to know of the images beside themselves (flip, class names) [default: dataset.toml in their folder]
@@ -42,7 +42,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
     let kernels = arguments.on.kernels(Precision::F32)?;
     let supernet = Supernet::read(&arguments.supernet)?;
-    let open = |data| open_data(&output, data, arguments.dataset_toml.as_deref());
+    let open = |data| open_data(&output, (data, arguments.dataset_toml.as_deref()), &supernet);
     let dataset = arguments.data.as_deref().map(open).transpose()?;
     let runtime = arguments.onnxruntime.as_deref().map(open_runtime).transpose()?;
     let verification = verify(&arguments.folder, &supernet, dataset.as_ref(), kernels, runtime.as_deref())?;

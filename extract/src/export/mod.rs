@@ -13,7 +13,7 @@ use supernet::checkpoint::Supernet;
 use supernet::data::{Dataset, Preprocess, Split};
 use supernet::elastic::SubnetWeights;
 use supernet::eval::{Accuracy, Calibration, Judge};
-use supernet::file::{StagedFolder, write_atomically};
+use supernet::file::{StagedFolder, check_place, write_atomically};
 use supernet::kernels::Kernels;
 use supernet::model_folder::{
     Input, MeasuredAccuracy, ModelConfig, ModelFolder, Origin, SelectedOn, StatisticsOrigin, config_path,
@@ -117,10 +117,13 @@ pub fn export(request: &Request, folder: &Path, run: BTreeMap<String, Value>) ->
 /// What an earlier export may hold beside the files of its formats: its own, and sums that a pipeline made of them.
 const REPLACEABLE: [&str; 3] = ["config.json", "model.safetensors", "SHA256SUMS"];
 
-/// Only an earlier export by itself or an empty folder may be replaced.
-fn check_destination(folder: &Path) -> Result<()> {
+/// Whether an export may take this place: only an earlier export by itself or an empty folder may be replaced.
+///
+/// # Errors
+/// If something else is there, or the folder to hold it is not.
+pub fn check_destination(folder: &Path) -> Result<()> {
     if !folder.exists() {
-        return Ok(());
+        return Ok(check_place(folder)?);
     }
     let refuse = |reason: String| {
         let (path, next) = (folder.to_path_buf(), "choose another place".to_string());

@@ -1,7 +1,7 @@
 //! What a network takes, and what its scores mean: it lies beside the weights, so that no folder at hand decides it.
 
 use super::{Provenance, Supernet};
-use crate::data::{Dataset, Normalisation, Preprocess};
+use crate::data::{Catalogue, Dataset, Normalisation, Preprocess};
 use crate::error::{Error, Result};
 
 /// What a supernet takes, and what its scores mean.
@@ -52,6 +52,15 @@ impl Supernet {
             None => dataset.preprocess_unsaid(&self.space)?,
         })?;
         self.interface.classes.as_ref().map_or(Ok(seen.clone()), |classes| seen.labelled_as(classes))
+    }
+
+    /// Whether the classes of a data set are the supernet's, which can be told before its images are looked at.
+    ///
+    /// # Errors
+    /// Says which class is missing, or how many there are.
+    pub fn check_classes(&self, catalogue: &Catalogue) -> Result<()> {
+        catalogue.check_fits(&self.space)?;
+        self.interface.classes.as_ref().map_or(Ok(()), |classes| catalogue.check_classes(classes))
     }
 
     /// What happens to images where there is no data set.

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use supernet::checkpoint::Supernet;
-use supernet::data::{Dataset, MIDDLE_SHARE, Preprocess, Resize, Skipped};
+use supernet::data::{Catalogue, Dataset, MIDDLE_SHARE, Preprocess, Resize};
 use supernet::kernels::{Kernels, Precision};
 use supernet::space::{Arch, SearchSpace, arch_file};
 
@@ -27,12 +27,9 @@ pub struct Common {
 }
 
 impl Common {
-    /// Says which images are left out.
-    pub fn tell_skipped(&self, skipped: &[&Skipped]) {
-        if let [first, rest @ ..] = skipped {
-            let more = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
-            self.tell(format!("warning: an image is left out: {}{more}", first.reason));
-        }
+    /// Warns of images that are left out and files that are passed over.
+    pub fn warn(&self, warnings: &[String]) {
+        warnings.iter().for_each(|warning| self.tell(format!("warning: {warning}")));
     }
 
     /// Reads the sub-networks that a user wrote; warns of files of interrupted searches.
@@ -51,7 +48,8 @@ impl Common {
 /// Which images.
 #[derive(Args)]
 pub struct Data {
-    /// `digits`, `idx:FOLDER` (MNIST's format) or `folder:FOLDER` (images, a folder a class)
+    /// `digits`, `idx:FOLDER` (MNIST's format), `folder:FOLDER` (images, one folder per class) or `list:FILE.csv` (columns
+    /// path, label and split)
     #[arg(long)]
     pub data: String,
     /// What to know of the images beside themselves (flip, class names) [default: dataset.toml in their folder]
@@ -97,17 +95,35 @@ impl Shown {
 }
 
 impl Data {
-    /// Opens the data set; says how many images there are, and which are left out.
-    pub fn open(&self, common: &Common) -> anyhow::Result<Dataset> {
-        let dataset = Dataset::open_with(&self.data, self.dataset_toml.as_deref())?;
+    /// Lists the data set's files and classes; no image is decoded yet, so that what is wrong can be told at once.
+    pub fn list(&self) -> anyhow::Result<Catalogue> {
+        Ok(Catalogue::open(&self.data, self.dataset_toml.as_deref())?)
+    }
+
+    /// Looks at the images; says how many there are, and which are left out.
+    pub fn look(&self, common: &Common, catalogue: Catalogue) -> anyhow::Result<Dataset> {
+        let dataset = catalogue.look()?;
         common.tell(dataset.in_words());
-        common.tell_skipped(&dataset.skipped());
+        common.warn(&dataset.warnings());
         Ok(dataset)
     }
 
-    /// Opens the data set that a supernet is judged on, as it sees images; warns where it was trained on others.
-    pub fn open_for(&self, common: &Common, supernet: &Supernet, inherits: bool) -> anyhow::Result<Dataset> {
-        let dataset = self.open(common)?;
+    /// Lists the data set that a supernet is judged on.
+    pub fn list_for(&self, supernet: &Supernet) -> anyhow::Result<Catalogue> {
+        let catalogue = self.list()?;
+        supernet.check_classes(&catalogue)?;
+        Ok(catalogue)
+    }
+
+    /// Looks at the images that a supernet is judged on, as it sees them; warns where it was trained on others.
+    pub fn look_for(
+        &self,
+        common: &Common,
+        catalogue: Catalogue,
+        supernet: &Supernet,
+        inherits: bool,
+    ) -> anyhow::Result<Dataset> {
+        let dataset = self.look(common, catalogue)?;
         if supernet.trained_on(&dataset) == Some(false) {
             common.tell(format!("warning: the supernet was trained on other images than {}", dataset.name()));
         }

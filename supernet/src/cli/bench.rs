@@ -112,7 +112,7 @@ impl Arguments {
 
     fn load_setup(&self) -> anyhow::Result<LoadBench> {
         let data = Data { data: self.data.clone().unwrap_or_default(), dataset_toml: None };
-        let dataset = Arc::new(data.open(&self.common)?);
+        let dataset = Arc::new(data.look(&self.common, data.list()?)?);
         let Self { resolution, batch, steps, warmup, .. } = *self;
         Ok(LoadBench { dataset, resolution, batch, steps, warmup })
     }

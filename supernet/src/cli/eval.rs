@@ -43,10 +43,17 @@ impl Arguments {
         let kernels = self.compute.kernels()?;
         let supernet = Supernet::read(&self.supernet)?.on(kernels)?;
         let archs = self.common.read_archs(&supernet.space, &self.arch)?;
-        let dataset = self.val_images.of(self.data.open_for(&self.common, &supernet, self.inherit_bn)?);
-        let known = dataset.skipped().len();
-        dataset.split(self.split)?;
-        self.common.tell_skipped(&dataset.skipped()[known..]);
+        let inherited = self.inherit_bn.then(|| supernet.statistics()).transpose()?;
+        let catalogue = self.data.list_for(&supernet)?;
+        catalogue.check_split(self.split)?;
+        let dataset = self.data.look_for(&self.common, catalogue, &supernet, self.inherit_bn)?;
+        let dataset = self.val_images.of(dataset);
+        let known = dataset.warnings().len();
+        let count = dataset.split(self.split)?.len();
+        if self.split == Split::Test {
+            self.common.tell(format!("{count} test images"));
+        }
+        self.common.warn(&dataset.warnings()[known..]);
         let judge = Judge {
             space: &supernet.space,
             weights: &supernet.weights,
@@ -54,7 +61,6 @@ impl Arguments {
             calibration: Calibration::default(),
             kernels,
         };
-        let inherited = self.inherit_bn.then(|| supernet.statistics()).transpose()?;
         let mut results = Vec::new();
         for arch in archs {
             let accuracy = match inherited {

@@ -10,7 +10,8 @@ use supernet::eval::Accuracy;
 use supernet::model_folder::ModelFolder;
 use supernet::timing::{peak_rss_mb, unix_seconds};
 use supernet::train::{
-    FineTuneSettings, FineTuneTask, FineTuner, LogLine, Outcome, TrainConfig, open_fine_tune_folder,
+    FineTuneSettings, FineTuneTask, FineTuner, LogLine, Outcome, RunFolder, TrainConfig,
+    open_fine_tune_folder,
 };
 
 use super::Ending;
@@ -70,8 +71,7 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let kernels = self.compute.kernels()?;
-        let task = self.task()?;
-        self.check_out()?;
+        let (task, folder) = self.task()?;
         let settings = FineTuneSettings {
             epochs: self.epochs,
             batch: self.batch,
@@ -86,7 +86,6 @@ impl Arguments {
         };
         // only now: while images are looked through there is nothing to save, and Ctrl-C ends the process at once
         let stop = stop_flag()?;
-        let folder = open_fine_tune_folder(&self.out, self.resume)?;
         let mut tuner = FineTuner::new(task, &settings, folder, config)?;
         self.announce(&tuner)?;
         let mut progress = Steps::new(&self.common, self.batch);
@@ -103,16 +102,22 @@ impl Arguments {
         self.conclude(&tuner, outcome, &progress)
     }
 
-    /// Everything that is read, before the folder is made.
-    fn task(&self) -> anyhow::Result<FineTuneTask> {
+    /// Everything that is read, and the folder, which is made before images are looked through.
+    fn task(&self) -> anyhow::Result<(FineTuneTask, RunFolder)> {
         let model = ModelFolder::read(&self.model)?;
         let teacher = self.teacher.as_deref().map(Supernet::read).transpose()?;
-        let dataset = self.data.open(&self.common)?;
+        let catalogue = self.data.list()?;
+        if !self.new_head {
+            catalogue.check_classes(&model.config.classes)?;
+        }
+        self.check_out()?;
+        let folder = open_fine_tune_folder(&self.out, self.resume)?;
+        let dataset = self.data.look(&self.common, catalogue)?;
         if teacher.as_ref().is_some_and(|teacher| teacher.trained_on(&dataset) == Some(false)) {
             self.common
                 .tell(format!("warning: the teacher was trained on other images than {}", dataset.name()));
         }
-        Ok(FineTuneTask { model, dataset, teacher })
+        Ok((FineTuneTask { model, dataset, teacher }, folder))
     }
 
     /// The network itself must not be overwritten.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use serde_json::json;
-use supernet::accuracy_file::{AccuracyHeader, AccuracyRow, Writer};
+use supernet::accuracy_file::{AccuracyHeader, AccuracyRow, Writer, check_appendable};
 use supernet::checkpoint::Supernet;
 use supernet::data::Split;
 use supernet::eval::{Calibration, Judge};
@@ -51,7 +51,10 @@ impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let kernels = self.compute.kernels()?;
         let supernet = Supernet::read(&self.supernet)?.on(kernels)?;
-        let dataset = self.val_images.of(self.data.open_for(&self.common, &supernet, false)?);
+        let catalogue = self.data.list_for(&supernet)?;
+        check_appendable(&self.out, &supernet.space, &supernet.hash)?;
+        let dataset = self.data.look_for(&self.common, catalogue, &supernet, false)?;
+        let dataset = self.val_images.of(dataset);
         let stop = stop_flag()?;
         let calibration = Calibration { images: self.calibration_images, ..Calibration::default() };
         let header = AccuracyHeader {

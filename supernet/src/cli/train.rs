@@ -83,15 +83,17 @@ impl Arguments {
         let space = self.space.as_deref().map(space::open).transpose()?;
         let start = self.start.as_deref().map(Start::read).transpose()?;
         let recipe = self.recipe()?;
-        let dataset = self.data.open(&self.common)?;
+        let catalogue = self.data.list()?;
         let space = match (&start, space) {
-            (Some(start), given) => start.space_for(given.as_ref(), &dataset)?,
+            (Some(start), given) => start.space_for(given.as_ref(), catalogue.classes().len())?,
             (None, given) => given.context("--space: give one, or --start")?,
         };
-        dataset.check_fits(&space)?;
+        catalogue.check_fits(&space)?;
+        // before images are looked through, which may take minutes
+        let folder = RunFolder::open(&self.out, self.resume)?;
+        let dataset = self.data.look(&self.common, catalogue)?;
         // only now: while images are looked through there is nothing to save, and Ctrl-C ends the process at once
         let stop = stop_flag()?;
-        let folder = RunFolder::open(&self.out, self.resume)?;
         let (kernels, profile) = recorded(kernels, self.profile);
         let checkpoint_every = Duration::from_secs(self.checkpoint_seconds);
         let config = TrainConfig { seed: self.seed, checkpoint_every, kernels };

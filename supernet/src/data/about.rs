@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::Origin;
 use crate::error::{Error, Result};
 use crate::file;
 
@@ -28,6 +29,21 @@ pub(super) struct About {
 }
 
 impl About {
+    /// What is known of image files, whose classes have names already; natural images may be mirrored.
+    pub fn into_origin(self, name: String, source: String) -> Result<Origin> {
+        if let (Some(_), Some(path)) = (&self.classes, &self.path) {
+            return Err(Error::invalid(
+                path.display(),
+                "classes",
+                "none: the images' classes have names",
+                "some",
+            )
+            .and_then_do("rename the classes there, or leave it out"));
+        }
+        let (source, flip) = (self.source.unwrap_or(source), self.flip.unwrap_or(true));
+        Ok(Origin { name, source, flip })
+    }
+
     /// What `file` says, or `dataset.toml` in the folder, if there is one.
     pub fn read(folder: &Path, file: Option<&Path>) -> Result<Self> {
         let path = file.map_or_else(|| folder.join(NAME), Path::to_path_buf);

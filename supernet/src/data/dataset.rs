@@ -1,20 +1,19 @@
 //! A data set as a whole: its splits, the names of its classes, and how a network sees its images.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::about::About;
+use super::catalogue::{Catalogue, no_test};
+use super::classes::{check_count, labels_for};
 use super::image_set::{ImageSet, Normalisation};
 use super::images::Images;
+use super::look::{Listed, in_both, left_out};
 use super::preprocess::{Grey, Preprocess};
 use super::sums::ChannelSums;
-use super::{Origin, Skipped, Split, Splits, digits, folder, idx, numbered_classes};
+use super::{Origin, Skipped, Split, Splits, folder};
 use crate::error::{Error, Result};
 use crate::random::{permutation, rng_for};
 use crate::space::SearchSpace;
-
-const FORMS: &str = "digits, idx:FOLDER or folder:FOLDER";
 
 /// What was counted over the images.
 #[derive(Debug, Clone)]
@@ -38,18 +37,37 @@ pub struct Dataset {
     /// What names and flip were taken from, in words.
     told_by: String,
     /// Where validation images come from, in words.
-    val_from: &'static str,
+    val_from: String,
     /// Whether a flip was held to be legal by the folder's name, before the data were asked.
     flip_by_name: bool,
     /// Where test images lie that are looked at only when they are asked for.
-    late_test: Option<PathBuf>,
-    looked_at: OnceLock<(Images, Vec<Skipped>)>,
+    late_test: Option<Late>,
+    /// The classes by name as they were listed, and the label of each today.
+    late_classes: Vec<String>,
+    late_labels: Vec<u32>,
+    looked_at: OnceLock<LateImages>,
     skipped: Vec<Skipped>,
+    warnings: Vec<String>,
+}
+
+/// Test images that are looked at only when they are asked for.
+#[derive(Debug, Clone)]
+pub(super) enum Late {
+    Folder(PathBuf),
+    Files(Listed),
+}
+
+/// The same once they were asked for.
+#[derive(Debug, Clone)]
+struct LateImages {
+    images: Images,
+    skipped: Vec<Skipped>,
+    warnings: Vec<String>,
 }
 
 impl Dataset {
-    /// Opens the data set that `spec` names: `digits` (embedded), `idx:FOLDER` (files of MNIST's format) or
-    /// `folder:FOLDER` (image files, a folder a class).
+    /// Opens the data set that `spec` names: `digits` (embedded), `idx:FOLDER` (files of MNIST's format), `folder:FOLDER`
+    /// (image files, one folder per class) or `list:FILE.csv` (image files that a list names).
     ///
     /// # Errors
     /// If the form is unknown, or the files are missing or malformed.
@@ -68,13 +86,7 @@ impl Dataset {
     /// # Errors
     /// As [`Dataset::open`].
     pub fn open_with(spec: &str, dataset_toml: Option<&Path>) -> Result<Self> {
-        let about = |folder: &str| About::read(Path::new(folder), dataset_toml);
-        match spec.split_once(':') {
-            None if spec == "digits" => digits::open(),
-            Some(("idx", folder)) if !folder.is_empty() => idx::open(Path::new(folder), about),
-            Some(("folder", folder)) if !folder.is_empty() => folder::open(Path::new(folder), about),
-            _ => Err(Error::invalid("data", "form", FORMS, format!("\"{spec}\""))),
-        }
+        Catalogue::open(spec, dataset_toml)?.look()
     }
 
     /// A data set of these splits; computes the normalisation from the training images, and the hash.
@@ -110,20 +122,23 @@ impl Dataset {
                 return Err(Error::invalid(&origin.name, format!("labels of {split}"), expected, label));
             }
         }
-        let (late_test, looked_at, skipped) = (None, OnceLock::new(), Vec::new());
-        let (told_by, flip_by_name) = (String::new(), origin.flip);
+        let (late_classes, flip_by_name) = (classes.clone(), origin.flip);
+        let late_labels = (0..classes.len() as u32).collect();
         Ok(Self {
             origin,
             classes,
             splits,
             facts,
             preprocess,
-            told_by,
-            val_from: "",
+            told_by: String::new(),
+            val_from: String::new(),
             flip_by_name,
-            late_test,
-            looked_at,
-            skipped,
+            late_test: None,
+            late_classes,
+            late_labels,
+            looked_at: OnceLock::new(),
+            skipped: Vec::new(),
+            warnings: Vec::new(),
         })
     }
 
@@ -197,35 +212,21 @@ impl Dataset {
         if self.classes == classes {
             return Ok(self.clone());
         }
-        let place = || format!("data {} for the network", self.name());
-        if classes.len() != self.classes.len() {
-            return Err(Error::invalid(place(), "classes", classes.len(), self.classes.len()).and_then_do(
-                "give images of its classes, or make a new classifier: `supernet train --start` or `finetune --new-head`",
-            ));
-        }
-        let numbered = numbered_classes(classes.len());
-        let numbers = self.classes == numbered || classes == numbered;
-        let at: BTreeMap<&String, u32> = match numbers && !share_names(&self.classes, classes) {
-            // numbers instead of names say the order
-            true => self.classes.iter().zip(0..).collect(),
-            false => classes.iter().zip(0..).collect(),
-        };
-        let labels = self.classes.iter().enumerate().map(|(index, name)| {
-            at.get(name).copied().ok_or_else(|| {
-                let missing = classes.iter().find(|class| !self.classes.contains(class));
-                let expected =
-                    missing.map_or("another".to_string(), |class| format!("`{class}` or another of its"));
-                Error::invalid(place(), format!("class {}", index + 1), expected, format!("`{name}`"))
-                    .and_then_do("name the classes as the network does")
-            })
-        });
-        let labels = labels.collect::<Result<Vec<u32>>>()?;
+        let labels = labels_for(self.name(), &self.classes, classes)?;
+        let relabelled = |images: &Images| images.relabelled(&labels);
         let splits = Splits {
-            train: self.splits.train.relabelled(&labels),
-            val: self.splits.val.relabelled(&labels),
-            test: self.splits.test.as_ref().map(|images| images.relabelled(&labels)),
+            train: relabelled(&self.splits.train),
+            val: relabelled(&self.splits.val),
+            test: self.splits.test.as_ref().map(relabelled),
         };
-        Ok(Self { splits, classes: classes.to_vec(), looked_at: OnceLock::new(), ..self.clone() })
+        let late_labels = self.late_labels.iter().map(|label| labels[*label as usize]).collect();
+        Ok(Self {
+            splits,
+            classes: classes.to_vec(),
+            late_labels,
+            looked_at: OnceLock::new(),
+            ..self.clone()
+        })
     }
 
     /// The same with at most so many validation images, drawn with a constant seed: a quicker, coarser judgement.
@@ -246,8 +247,8 @@ impl Dataset {
         Self { told_by, flip_by_name, ..self }
     }
 
-    pub(super) fn with_val_from(self, val_from: &'static str) -> Self {
-        Self { val_from, ..self }
+    pub(super) fn with_val_from(self, val_from: impl Into<String>) -> Self {
+        Self { val_from: val_from.into(), ..self }
     }
 
     /// What it is, in a line or two: numbers of images and classes, where validation images come from, and what the names
@@ -266,7 +267,7 @@ impl Dataset {
     fn summary(&self) -> String {
         let (train, val, classes) = (self.train().len(), self.val().len(), self.classes.len());
         let from = if self.val_from.is_empty() { String::new() } else { format!(" ({})", self.val_from) };
-        let looked_at = self.looked_at.get().map(|(images, _)| images);
+        let looked_at = self.looked_at.get().map(|late| &late.images);
         let test = match (self.splits.test.as_ref().or(looked_at), &self.late_test) {
             (Some(images), _) => format!("{} test", images.len()),
             (None, Some(_)) => "test not opened".to_string(),
@@ -284,7 +285,20 @@ impl Dataset {
         self.flip_by_name
     }
 
-    pub(super) fn with_late_test(self, late_test: Option<PathBuf>) -> Self {
+    pub(super) fn with_warnings(self, warnings: Vec<String>) -> Self {
+        Self { warnings, ..self }
+    }
+
+    /// What to warn of: images that are left out, files that are passed over, images that are in two splits. Once test
+    /// images were asked for, what is to be said of them follows.
+    pub fn warnings(&self) -> Vec<String> {
+        let late = self.looked_at.get();
+        let late = late.map(|late| left_out(&late.skipped).into_iter().chain(late.warnings.clone()));
+        let own = left_out(&self.skipped).into_iter().chain(self.warnings.clone());
+        own.chain(late.into_iter().flatten()).collect()
+    }
+
+    pub(super) fn with_late_test(self, late_test: Option<Late>) -> Self {
         Self { late_test, ..self }
     }
 
@@ -294,7 +308,7 @@ impl Dataset {
 
     /// Images that cannot be used and are left out: of training and validation, and of test once it was asked for.
     pub fn skipped(&self) -> Vec<&Skipped> {
-        let late = self.looked_at.get().into_iter().flat_map(|(_, skipped)| skipped);
+        let late = self.looked_at.get().into_iter().flat_map(|late| &late.skipped);
         self.skipped.iter().chain(late).collect()
     }
 
@@ -330,17 +344,32 @@ impl Dataset {
         }
     }
 
+    pub(super) fn has_test(&self) -> bool {
+        self.splits.test.is_some() || self.late_test.is_some()
+    }
+
     fn test(&self) -> Result<&Images> {
-        let known = self.looked_at.get().map(|(images, _)| images);
+        let known = self.looked_at.get().map(|late| &late.images);
         if let Some(images) = self.splits.test.as_ref().or(known) {
             return Ok(images);
         }
-        let Some(folder) = &self.late_test else {
-            return Err(Error::invalid(self.name(), "split test", "test images", "a data set without any")
-                .and_then_do("use --split val"));
+        let late = self.late_test.as_ref().ok_or_else(|| no_test(self.name()))?;
+        let looked = self.look_at_test(late)?;
+        Ok(&self.looked_at.get_or_init(|| looked).images)
+    }
+
+    fn look_at_test(&self, late: &Late) -> Result<LateImages> {
+        let (classes, mut skipped, mut warnings) = (&self.late_classes, Vec::new(), Vec::new());
+        let listed = match late {
+            Late::Folder(folder) => folder::list_split((Split::Test, folder), classes, &mut warnings)?,
+            Late::Files(listed) => listed.clone(),
         };
-        let looked = folder::open_test(folder, &self.classes, self.preprocess.decoding())?;
-        Ok(&self.looked_at.get_or_init(|| looked).0)
+        let found = listed.look(classes, &mut skipped)?;
+        let images = found.into_images(self.preprocess.decoding()).relabelled(&self.late_labels);
+        for (split, others) in self.splits.present() {
+            warnings.extend(in_both([(Split::Test, &images), (split, others)]));
+        }
+        Ok(LateImages { images, skipped, warnings })
     }
 
     /// How a network sees the images.
@@ -389,20 +418,8 @@ impl Dataset {
     /// # Errors
     /// Says how many there are, and should be.
     pub fn check_fits(&self, space: &SearchSpace) -> Result<()> {
-        let (expected, got) = (space.classes(), self.classes().len());
-        if expected == got {
-            return Ok(());
-        }
-        let place = format!("data {} for space {}", self.name(), space.name());
-        let advice = "give --start FILE, which makes a classifier for other classes from trained weights, choose another \
-                      space, or write one in TOML (`supernet space tiny --toml` shows the form)";
-        Err(Error::invalid(place, "classes", expected, got).and_then_do(advice))
+        check_count(self.name(), self.classes.len(), space)
     }
-}
-
-fn share_names(one: &[String], other: &[String]) -> bool {
-    let names: BTreeSet<_> = one.iter().collect();
-    other.iter().any(|name| names.contains(name))
 }
 
 fn hash(sets: &[(Split, &ImageSet)]) -> String {

@@ -1,6 +1,8 @@
-//! One image file: png or jpeg, grey or colour, any size. A security boundary: a header may claim anything.
+//! One image file: png, jpeg, webp, bmp, tiff, gif or one of the portable maps (ppm and its kin), grey or colour, any size;
+//! its content says which. A security boundary: a header may claim anything.
 
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{Cursor, Read};
 use std::path::Path;
 
 use image::metadata::Orientation;
@@ -18,6 +20,30 @@ const SIDES: std::ops::RangeInclusive<u32> = 2..=16_384;
 /// bombs) would be .5 GB; a side of at most 16,384 needs no more than this for three channels of 8 bits.
 const MOST_BYTES: u64 = 3 * 16_384 * 16_384;
 
+/// What is read, by content; of what moves, the first frame.
+const FORMATS: [ImageFormat; 7] = [
+    ImageFormat::Png,
+    ImageFormat::Jpeg,
+    ImageFormat::WebP,
+    ImageFormat::Bmp,
+    ImageFormat::Tiff,
+    ImageFormat::Gif,
+    ImageFormat::Pnm,
+];
+
+/// The same for messages.
+const KINDS: &str = "a png, jpeg, webp, bmp, tiff, gif or ppm image";
+
+/// Bytes that a format is told by.
+const START: u64 = 16;
+
+/// Whether a file begins as one of the formats does; one that cannot be read does not.
+pub(super) fn begins_as_image(path: &Path) -> bool {
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(START).read_to_end(&mut start));
+    read.is_ok() && image::guess_format(&start).is_ok_and(|format| FORMATS.contains(&format))
+}
+
 /// A decoded image.
 #[derive(Debug, Clone)]
 pub struct ImageFile {
@@ -29,7 +55,7 @@ impl ImageFile {
     /// Reads and decodes a file.
     ///
     /// # Errors
-    /// If it cannot be read, is cut off or damaged, is no png or jpeg, or has an absurd size.
+    /// If it cannot be read, is cut off or damaged, is of no format that is read, or has an absurd size.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = file::read(path)?;
         Self::from_bytes(&path.display().to_string(), &bytes)
@@ -41,12 +67,11 @@ impl ImageFile {
     /// As [`ImageFile::read`].
     pub fn from_bytes(place: &str, bytes: &[u8]) -> Result<Self> {
         let wrong = |field: &str, expected: &str, got: String| Error::invalid(place, field, expected, got);
-        let broken =
-            |error: image::ImageError| wrong("content", "a whole png or jpeg image", error.to_string());
+        let broken = |error: image::ImageError| wrong("content", "a whole image", error.to_string());
         let format = image::guess_format(bytes).ok();
-        let Some(format @ (ImageFormat::Png | ImageFormat::Jpeg)) = format else {
+        let Some(format) = format.filter(|format| FORMATS.contains(format)) else {
             let got = format.map_or("something else".to_string(), |format| format!("{format:?}"));
-            return Err(wrong("content", "a png or jpeg image", got));
+            return Err(wrong("content", KINDS, got));
         };
         let repaired = match format {
             ImageFormat::Jpeg => without_stray_bytes(bytes),
@@ -69,6 +94,10 @@ impl ImageFile {
         // a damaged note says nothing: viewers show such an image as it is stored
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         let image = DynamicImage::from_decoder(decoder).map_err(broken)?;
+        if matches!(image, DynamicImage::ImageRgb32F(_) | DynamicImage::ImageRgba32F(_)) {
+            // what is black and white in it nothing says
+            return Err(wrong("content", "whole numbers as pixels", "floating point".to_string()));
+        }
         Ok(Self { image, orientation })
     }
 
@@ -159,17 +188,60 @@ mod tests {
     }
 
     #[test]
+    fn other_formats_are_told_by_their_content() {
+        let (colour, grey) = (colour(), GrayImage::from_fn(5, 7, |x, y| Luma([(x * 7 + y) as u8])));
+        for format in [ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::Pnm] {
+            let bytes = encoded(colour.clone(), format);
+            let file = ImageFile::from_bytes("x", &bytes).unwrap();
+            assert_eq!((file.size(), file.is_colour()), ([12, 20], true), "{format:?}");
+            assert_eq!(&file.into_pixels(3, Grey::Rec601).unwrap(), colour.as_raw(), "{format:?}");
+            let error = ImageFile::from_bytes("x", &bytes[..bytes.len() * 2 / 3]).unwrap_err().to_string();
+            assert!(error.contains("x: content: expected a whole image"), "{format:?}: {error}");
+        }
+        for format in [ImageFormat::Tiff, ImageFormat::Pnm] {
+            let file = ImageFile::from_bytes("x", &encoded(grey.clone(), format)).unwrap();
+            assert!(!file.is_colour(), "{format:?}");
+            assert_eq!(&file.into_pixels(1, Grey::Rec601).unwrap(), grey.as_raw(), "{format:?}");
+        }
+        // portable maps by hand: two grey levels, and white and black, whose 1 is black
+        for (bytes, pixels) in
+            [(&b"P5 2 2 3\n\0\x01\x02\x03"[..], [0, 85, 170, 255]), (b"P1 2 2\n0 1 1 0\n", [255, 0, 0, 255])]
+        {
+            let file = ImageFile::from_bytes("x", bytes).unwrap();
+            assert_eq!(file.into_pixels(1, Grey::Rec601).unwrap(), pixels);
+        }
+    }
+
+    #[test]
+    fn of_what_moves_the_first_frame_is_seen() {
+        use image::codecs::gif::GifEncoder;
+        let [red, blue] = [[255, 0, 0, 255], [0, 0, 255, 255]]
+            .map(|pixel| image::Frame::new(image::RgbaImage::from_pixel(6, 4, image::Rgba(pixel))));
+        let mut bytes = Vec::new();
+        GifEncoder::new(&mut bytes).encode_frames([red, blue]).unwrap();
+        let file = ImageFile::from_bytes("x", &bytes).unwrap();
+        assert_eq!(file.size(), [4, 6]);
+        assert_eq!(file.into_pixels(3, Grey::Rec601).unwrap(), [255, 0, 0].repeat(24));
+        let error = ImageFile::from_bytes("x", &bytes[..40]).unwrap_err().to_string();
+        assert!(error.contains("a whole image"), "{error}");
+    }
+
+    #[test]
     fn what_is_broken_is_said() {
         let (png, jpeg) = (encoded(colour(), ImageFormat::Png), encoded(colour(), ImageFormat::Jpeg));
         let mut huge = png.clone();
         huge[16..24].copy_from_slice(&[0x7f, 0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff]);
         let one = encoded(GrayImage::new(1, 9), ImageFormat::Png);
         for (bytes, expected) in [
-            (&png[..png.len() / 2], "whole png or jpeg"),
+            (&png[..png.len() / 2], "a whole image"),
             (&jpeg[..jpeg.len() - 40], "cut off"),
             (&jpeg[..jpeg.len() - 2], "cut off"),
-            (&jpeg[..20], "whole png or jpeg"),
-            (b"GIF89a and more of it", "expected a png or jpeg image, got Gif"),
+            (&jpeg[..20], "a whole image"),
+            (b"GIF89a\x08\0\x08\0\0\0\0 and more", "a whole image"),
+            (
+                b"\0\0\0\x20ftypavif and more",
+                "expected a png, jpeg, webp, bmp, tiff, gif or ppm image, got Avif",
+            ),
             (b"", "got something else"),
             (&one[..], "sides of 2 to 16384 pixels, got 1 x 9"),
             (&huge[..], "x.png: "),

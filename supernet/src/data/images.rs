@@ -25,6 +25,8 @@ pub enum Images {
 pub struct ImageFiles {
     paths: Arc<Vec<PathBuf>>,
     labels: Arc<Vec<u32>>,
+    /// BLAKE3 of each file.
+    hashes: Arc<Vec<[u8; 32]>>,
     decoding: Decoding,
     views: Arc<ViewCache>,
 }
@@ -47,10 +49,21 @@ impl Loaded<'_> {
 }
 
 impl ImageFiles {
-    /// Files with their labels, and how they are decoded. The caller has seen to it that there is at least one.
-    pub(super) fn new(files: Vec<(PathBuf, u32)>, decoding: Decoding) -> Self {
+    /// Files with their labels and hashes, and how they are decoded. The caller has seen to it that there is at least one.
+    pub(super) fn new(files: Vec<(PathBuf, u32)>, hashes: Vec<[u8; 32]>, decoding: Decoding) -> Self {
         let (paths, labels): (Vec<_>, Vec<_>) = files.into_iter().unzip();
-        Self { paths: paths.into(), labels: labels.into(), decoding, views: Arc::default() }
+        Self {
+            paths: paths.into(),
+            labels: labels.into(),
+            hashes: hashes.into(),
+            decoding,
+            views: Arc::default(),
+        }
+    }
+
+    /// Each file with the hash of its content.
+    pub(super) fn contents(&self) -> impl Iterator<Item = (&PathBuf, &[u8; 32])> {
+        self.paths.iter().zip(self.hashes.iter())
     }
 
     fn load(&self, i: usize) -> Result<Loaded<'static>> {
@@ -168,8 +181,9 @@ impl Images {
                 kept.map_or_else(|| self.clone(), Self::from)
             }
             Self::Files(files) => {
-                let kept = places.iter().map(|i| (files.paths[*i].clone(), files.labels[*i]));
-                Self::Files(ImageFiles::new(kept.collect(), files.decoding))
+                let kept = places.iter().map(|i| (files.paths[*i].clone(), files.labels[*i])).collect();
+                let hashes = places.iter().map(|i| files.hashes[*i]).collect();
+                Self::Files(ImageFiles::new(kept, hashes, files.decoding))
             }
         }
     }

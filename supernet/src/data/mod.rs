@@ -6,6 +6,9 @@
 
 mod about;
 mod augment;
+mod catalogue;
+mod classes;
+mod csv;
 mod dataset;
 mod digits;
 mod folder;
@@ -14,7 +17,10 @@ mod image_file;
 mod image_set;
 mod images;
 mod jpeg_repair;
+mod list;
 mod loader;
+mod look;
+mod passed_over;
 mod preprocess;
 mod resize;
 mod sums;
@@ -24,15 +30,16 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use augment::{Augmentation, AugmentationSettings, plain_view};
+pub use catalogue::Catalogue;
 pub use dataset::Dataset;
+pub use folder::{ImagesIn, images_in};
 pub use idx::idx_from_bytes;
 pub use image_file::ImageFile;
 pub use image_set::{Image, ImageSet, Normalisation};
 pub use images::{ImageFiles, Images, Loaded};
+pub use list::{ListedImage, list_from_text};
 pub use loader::{Batch, LoaderConfig, TrainLoader, calibration_batches, eval_batches};
 pub use preprocess::{Filter, Grey, MIDDLE_SHARE, Orient, Preprocess, Resize};
-
-use dataset::Facts;
 
 use crate::error::{Error, Result};
 
@@ -142,10 +149,13 @@ mod tests {
     #[test]
     fn unknown_forms_are_refused_with_the_known_ones() {
         for (spec, expected) in [
-            ("mnist", "data: form: expected digits, idx:FOLDER or folder:FOLDER, got \"mnist\""),
-            ("idx:", "expected digits, idx:FOLDER or folder:FOLDER"),
-            ("digits:x", "expected digits, idx:FOLDER or folder:FOLDER"),
-            ("folder:", "expected digits, idx:FOLDER or folder:FOLDER"),
+            (
+                "mnist",
+                "data: form: expected digits, idx:FOLDER, folder:FOLDER or list:FILE.csv, got \"mnist\"",
+            ),
+            ("idx:", "expected digits, idx:FOLDER, folder:FOLDER or list:FILE.csv"),
+            ("digits:x", "expected digits, idx:FOLDER, folder:FOLDER or list:FILE.csv"),
+            ("folder:", "expected digits, idx:FOLDER, folder:FOLDER or list:FILE.csv"),
             ("folder:/no/such/folder", "/no/such/folder: cannot open"),
             ("idx:/no/such/folder", "/no/such/folder: cannot open"),
         ] {

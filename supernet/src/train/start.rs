@@ -40,13 +40,13 @@ impl Start {
         &self.supernet
     }
 
-    /// The space of a run on these images: the one that is `given`, which may differ in classes and resolutions only, or
-    /// that of the weights, with the classes of the images.
+    /// The space of a run on images of so many classes: the one that is `given`, which may differ in classes and resolutions only, or
+    /// that of the weights, with these classes.
     ///
     /// # Errors
     /// If the given space differs in something else.
-    pub fn space_for(&self, given: Option<&SearchSpace>, dataset: &Dataset) -> Result<SearchSpace> {
-        let (own, classes) = (&self.supernet.space, dataset.classes().len());
+    pub fn space_for(&self, given: Option<&SearchSpace>, classes: usize) -> Result<SearchSpace> {
+        let own = &self.supernet.space;
         let Some(given) = given else { return own.with_classes(classes) };
         let wanted = own.with_classes(given.classes())?;
         if wanted.fingerprint_at_any_resolution() != given.fingerprint_at_any_resolution() {

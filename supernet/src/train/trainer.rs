@@ -118,7 +118,7 @@ impl Trainer {
         folder: RunFolder,
         config: TrainConfig,
     ) -> Result<Self> {
-        let space = start.space_for(Some(&space), dataset)?;
+        let space = start.space_for(Some(&space), dataset.classes().len())?;
         let (mut dataset, keeps_classifier) = start.see(dataset)?;
         if let Some(resize) = resize {
             dataset = dataset.seen_as(Preprocess { resize, ..dataset.preprocess().clone() })?;

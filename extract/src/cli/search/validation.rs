@@ -20,7 +20,7 @@ pub struct Validation {
     /// Evaluate the 20 best of what is found on validation images and choose by that: the trained weights
     #[arg(long, value_name = "FILE", requires = "data")]
     supernet: Option<PathBuf>,
-    /// The images: `digits`, `idx:FOLDER` or `folder:FOLDER`; training images for batch norms, then those of `val`
+    /// The images, as for `supernet eval`: training images for batch norms, then those of `val`
     #[arg(long, requires = "supernet")]
     data: Option<String>,
     /// What to know of the images beside themselves (flip, class names) [default: dataset.toml in their folder]
@@ -77,9 +77,9 @@ impl Validation {
         let (Some(supernet), Some(data)) = (&self.supernet, &self.data) else { return Ok(None) };
         let kernels = kernels()?;
         let supernet = Supernet::read(supernet)?.on(kernels)?;
-        let dataset = open_data(output, data, self.dataset_toml.as_deref())?;
-        let dataset = supernet.see(&dataset, false)?;
         check_supernet(estimator, &supernet)?;
+        let dataset = open_data(output, (data, self.dataset_toml.as_deref()), &supernet)?;
+        let dataset = supernet.see(&dataset, false)?;
         let rows = self.rows(&supernet, &dataset)?;
         let calibration = rows.as_ref().map_or_else(Calibration::default, |rows| rows.calibration);
         let judge = Judge {

@@ -1,26 +1,26 @@
 use super::*;
-use crate::data::Normalisation;
-use crate::data::eval_batches;
-use crate::data::{Filter, Orient, Resize};
+use crate::data::images::Images;
+use crate::data::{Dataset, Filter, Normalisation, Orient, Preprocess, Resize, eval_batches};
 use crate::space::preset;
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 
-/// A folder with `count` grey images of 8 x 6 in each class of each split.
+/// A folder with `count` grey images of 8 x 6 in each class of each split, each another.
 fn folder(splits: &[&str], classes: &[&str], count: u32) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
+    let mut made = 0;
     for (split, class) in splits.iter().flat_map(|split| classes.iter().map(move |class| (split, class))) {
         let at = folder.path().join(split).join(class);
         std::fs::create_dir_all(&at).unwrap();
         for i in 0..count {
-            let image = GrayImage::from_fn(8, 6, |x, y| Luma([(x * 10 + y + i) as u8]));
-            image.save(at.join(format!("{i:04}.png"))).unwrap();
+            made += 1;
+            save(&at.join(format!("{i:04}.png")), made);
         }
     }
     folder
 }
 
 fn opened(folder: &Path) -> Result<Dataset> {
-    open(folder, |folder| About::read(Path::new(folder), None))
+    Dataset::open(&format!("folder:{}", folder.display()))
 }
 
 fn refusal(folder: &Path) -> String {
@@ -115,17 +115,20 @@ fn what_is_missing_is_said_with_what_to_change() {
     assert!(refusal(data.path()).contains("got a folder `c` besides"));
     std::fs::rename(at("val/c"), at("elsewhere")).unwrap();
     let message = refusal(data.path());
+    assert!(message.contains("val/b: images: expected at least one, got none"), "{message}");
+    std::fs::write(at("val/b/x.avif"), "").unwrap();
+    let message = refusal(data.path());
     assert!(
-        message.contains("val/b: images: expected at least one .png, .jpg or .jpeg, got none"),
+        message.contains("got 1 image of a kind that is not read (1 .avif); add images, convert them"),
         "{message}"
     );
-    std::fs::write(at("val/b/x.webp"), "").unwrap();
-    assert!(refusal(data.path()).contains("got 1 of type .webp; add images, convert them"));
     std::fs::remove_dir_all(at("val")).unwrap();
     std::fs::remove_file(at("train/a/0001.png")).unwrap();
     assert!(refusal(data.path()).contains("at least 2, to hold one out, got 1"));
     std::fs::remove_dir_all(at("train")).unwrap();
-    assert!(refusal(data.path()).contains("got no such folder; give a folder with train/<class>"));
+    assert!(
+        refusal(data.path()).contains("got no such folder, only elsewhere/; give a folder with train/CLASS/")
+    );
     std::fs::create_dir(at("train")).unwrap();
     assert!(refusal(data.path()).contains("classes: expected a folder for each, got none"));
     assert!(refusal(&at("nowhere")).contains("cannot open the folder"));
@@ -259,7 +262,7 @@ fn labels_follow_the_order_of_a_networks_classes() {
     };
     assert_eq!(by_label(labelled.train()), classes);
     assert_eq!(by_label(labelled.val()), classes);
-    assert_eq!(labelled.split(Split::Test).unwrap().labels(), (0..12).collect::<Vec<u32>>());
+    assert_eq!(by_label(labelled.split(Split::Test).unwrap()), classes);
     assert_eq!((labelled.hash(), labelled.train().len()), (set.hash(), 12));
     let mut others = classes.clone();
     others[3] = "cat".to_string();
@@ -301,4 +304,197 @@ fn some_validation_images_stand_for_all() {
     assert_eq!(set.with_val_images(50).val().len(), 12);
     let digits = Dataset::open("digits").unwrap().with_val_images(7);
     assert_eq!(digits.val().len(), 7);
+}
+
+/// A grey image that no other number makes.
+fn save(path: &Path, i: u32) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    GrayImage::from_fn(8, 6, |x, y| Luma([(x * 10 + y + i) as u8])).save(path).unwrap();
+}
+
+#[test]
+fn splits_are_known_by_the_names_in_use() {
+    for (val, test) in [("valid", "testing"), ("validation", "Test"), ("Val", "TEST"), ("VALID", "test")] {
+        let data = folder(&["training", val, test], &["a", "b"], 2);
+        let set = opened(data.path()).unwrap();
+        assert_eq!((set.train().len(), set.val().len()), (4, 4), "{val}");
+        let expected = format!("4 train, 4 val (from {val}/), test not opened images of 2 classes");
+        assert!(set.in_words().ends_with(&expected), "{}", set.in_words());
+        assert_eq!(set.split(Split::Test).unwrap().len(), 4, "{test}");
+    }
+    let data = folder(&["train", "dev"], &["a", "b"], 20);
+    let set = opened(data.path()).unwrap();
+    assert!(set.in_words().contains("4 val (a fixed tenth of each class of train/)"), "{}", set.in_words());
+    assert_eq!(set.warnings(), ["not looked into: dev/; name a folder val or test if it holds such images"]);
+    std::fs::create_dir_all(data.path().join("Validation")).unwrap();
+    std::fs::create_dir_all(data.path().join("valid")).unwrap();
+    assert!(
+        refusal(data.path()).contains("folders of validation images: expected one, got Validation and valid")
+    );
+    std::fs::remove_dir(data.path().join("valid")).unwrap();
+    std::fs::remove_dir(data.path().join("Validation")).unwrap();
+    std::fs::write(data.path().join("val"), "").unwrap();
+    assert!(refusal(data.path()).contains("val: kind: expected a folder of images, got a file"));
+}
+
+#[test]
+fn nothing_is_passed_over_in_silence() {
+    let data = folder(&["train", "val"], &["a", "b"], 3);
+    let at = |name: &str| data.path().join("train").join(name);
+    let colour = RgbImage::from_fn(20, 40, |x, y| Rgb([255, x as u8, y as u8]));
+    for (name, format) in [
+        ("a/x.webp", ImageFormat::WebP),
+        ("a/x.bmp", ImageFormat::Bmp),
+        ("a/x.TIF", ImageFormat::Tiff),
+        ("a/x.jfif", ImageFormat::Jpeg),
+        ("a/x.ppm", ImageFormat::Pnm),
+        ("a/y.jpg", ImageFormat::Gif),
+        ("b/none", ImageFormat::Png),
+    ] {
+        colour.save_with_format(at(name), format).unwrap();
+    }
+    assert_eq!(opened(data.path()).unwrap().train().len(), 13);
+    assert_eq!(opened(data.path()).unwrap().warnings(), [""; 0]);
+    for name in ["a/1.txt", "b/2.txt", "b/README", "a/x.avif", "a/.hidden", "loose.png"] {
+        std::fs::write(at(name), "no image").unwrap();
+    }
+    let mut deep = at("b");
+    for _ in 0..8 {
+        deep.push("d");
+    }
+    save(&deep.join("in.png"), 77);
+    save(&deep.join("d/out.png"), 78);
+    save(&deep.join("d/d/out.png"), 79);
+    let expected = "3 files that are no images (2 .txt, 1 without ending), 1 image of a kind that is not read \
+                    (1 .avif), 2 files deeper than 8 folders, 1 image beside the folders of the classes";
+    let set = opened(data.path()).unwrap();
+    assert_eq!(set.train().len(), 14);
+    assert_eq!(set.warnings(), [format!("passed over in train: {expected}")]);
+    assert!(set.skipped().is_empty());
+}
+
+#[test]
+#[cfg(unix)]
+fn links_to_nowhere_and_back_are_counted() {
+    let data = folder(&["train", "val"], &["a"], 3);
+    let at = data.path().join("val/a");
+    std::os::unix::fs::symlink("nowhere.png", at.join("x.png")).unwrap();
+    std::os::unix::fs::symlink("..", at.join("up")).unwrap();
+    std::os::unix::fs::symlink("y.png", at.join("y.png")).unwrap();
+    let set = opened(data.path()).unwrap();
+    assert_eq!(
+        set.warnings(),
+        ["passed over in val: 2 dangling links, 1 pipe, device or link that leads back"]
+    );
+    assert_eq!((set.val().len(), set.skipped().len()), (3, 0));
+}
+
+#[test]
+fn images_that_are_in_two_splits_are_named() {
+    let data = tempfile::tempdir().unwrap();
+    let mut next = 0;
+    for (split, class) in
+        ["train", "val", "test"].iter().flat_map(|split| ["a", "b"].map(|class| (split, class)))
+    {
+        for i in 0..5 {
+            next += 1;
+            save(&data.path().join(format!("{split}/{class}/{i}.png")), next);
+        }
+    }
+    let set = opened(data.path()).unwrap();
+    set.split(Split::Test).unwrap();
+    assert!(set.warnings().is_empty(), "{:?}", set.warnings());
+    let copy = |from: &str, to: &str| std::fs::copy(data.path().join(from), data.path().join(to)).unwrap();
+    copy("train/a/0.png", "val/a/twin.png");
+    copy("val/b/2.png", "test/b/2.png");
+    for i in 0..5 {
+        copy(&format!("train/b/{i}.png"), &format!("test/b/t{i}.png"));
+    }
+    let set = opened(data.path()).unwrap();
+    let at = |path: &str| data.path().join(path).display().to_string();
+    let many = "which makes accuracy look better than it is";
+    let one =
+        format!("1 image of val in train too, {many}: {} is {}", at("val/a/twin.png"), at("train/a/0.png"));
+    assert_eq!(set.warnings(), [one.clone()]);
+    set.split(Split::Test).unwrap();
+    let warnings = set.warnings();
+    assert_eq!((warnings.len(), &warnings[0]), (3, &one));
+    assert!(
+        warnings[1]
+            .starts_with(&format!("5 images of test in train too, {many}: {} is", at("test/b/t0.png")))
+    );
+    assert!(warnings[1].ends_with(", and 2 more"), "{}", warnings[1]);
+    assert_eq!(
+        warnings[2],
+        format!("1 image of test in val too, {many}: {} is {}", at("test/b/2.png"), at("val/b/2.png"))
+    );
+}
+
+#[test]
+fn two_ways_to_write_a_letter_are_one_class() {
+    let (composed, apart) = ("caf\u{e9}", "cafe\u{301}");
+    let data = tempfile::tempdir().unwrap();
+    for (i, at) in ["train/1", "train/2", "val/2"].iter().enumerate() {
+        let at = at.replace('1', composed).replace('2', apart);
+        save(&data.path().join(at).join(format!("{i}.png")), i as u32);
+    }
+    save(&data.path().join("train/dog/3.png"), 3);
+    save(&data.path().join("val/dog/4.png"), 4);
+    let set = opened(data.path()).unwrap();
+    assert_eq!(set.classes(), [composed, "dog"]);
+    assert_eq!((set.train().labels(), set.val().labels()), (&[0, 0, 1][..], &[0, 1][..]));
+    // as a network has it that was trained where names are written apart
+    let network = ["dog".to_string(), apart.to_string()];
+    assert_eq!(set.labelled_as(&network).unwrap().train().labels(), [1, 1, 0]);
+}
+
+#[test]
+fn validation_images_may_lie_flat_beside_a_list_of_their_classes() {
+    let data = folder(&["train"], &["n01", "n02"], 3);
+    let at = |name: &str| data.path().join(name);
+    let flat = |folder: &str| (0..4).for_each(|i| save(&at(&format!("{folder}/V_{i}.JPEG.png")), 50 + i));
+    flat("val");
+    (0..4).for_each(|i| {
+        std::fs::rename(at(&format!("val/V_{i}.JPEG.png")), at(&format!("val/V_{i}.JPEG"))).unwrap()
+    });
+    let message = refusal(data.path());
+    assert!(
+        message
+            .contains("val: classes: expected a folder for each, or a list labels.csv, LOC_val_solution.csv"),
+        "{message}"
+    );
+    assert!(message.contains("got 4 images without any; write labels.csv"), "{message}");
+    std::fs::write(at("val/ILSVRC2012_validation_ground_truth.txt"), "1\n2\n1\n2\n").unwrap();
+    assert!(refusal(data.path()).contains("whose numbers only the devkit's meta.mat explains"));
+    std::fs::remove_file(at("val/ILSVRC2012_validation_ground_truth.txt")).unwrap();
+
+    let labels = |set: &Dataset| set.val().labels().to_vec();
+    std::fs::write(at("val/labels.csv"), "path,label\nV_1.JPEG,n01\nV_0.JPEG,n02\nV_2.JPEG,n02\n").unwrap();
+    let set = opened(data.path()).unwrap();
+    assert_eq!(labels(&set), [0, 1, 1]);
+    assert_eq!(set.warnings(), ["passed over in val: 1 image that the list of labels does not name"]);
+    std::fs::write(at("val/labels.csv"), "path,label\nV_1.JPEG,n03\n").unwrap();
+    assert!(refusal(data.path()).contains("labels.csv: line 2: expected a class of train, got `n03`"));
+    std::fs::write(at("val/labels.csv"), "path,label\nV_1.JPEG,n01\nV_0.JPEG,n02\nV_1.JPEG,n01\n").unwrap();
+    assert!(refusal(data.path()).contains("expected each once, got "));
+    std::fs::write(at("val/labels.csv"), "path,label\nV_1.JPEG,n01\n").unwrap();
+    assert!(refusal(data.path()).contains("expected some of class `n02`, got none"));
+
+    // as on Kaggle: several objects, and no ending
+    let solution = "ImageId,PredictionString\nV_0,n01 1 2 3 4 n01 5 6 7 8 \nV_1,n01 1 2 3 4 \nV_2,n02 1 2 3 4 \nV_3,n02 1 2 3 4 \n";
+    std::fs::write(at("LOC_val_solution.csv"), solution).unwrap();
+    assert!(refusal(data.path()).contains("lists of labels: expected one, got "));
+    std::fs::remove_file(at("val/labels.csv")).unwrap();
+    let set = opened(data.path()).unwrap();
+    assert_eq!((labels(&set), set.warnings().len()), (vec![0, 0, 1, 1], 0));
+    std::fs::remove_file(at("LOC_val_solution.csv")).unwrap();
+
+    // as Tiny ImageNet: in a folder of their own
+    std::fs::create_dir(at("val/images")).unwrap();
+    (0..4).for_each(|i| {
+        std::fs::rename(at(&format!("val/V_{i}.JPEG")), at(&format!("val/images/V_{i}.JPEG"))).unwrap()
+    });
+    std::fs::write(at("val/val_annotations.txt"), "V_0.JPEG\tn02\t0\t0\t5\t5\nV_1.JPEG\tn01\t0\t0\t5\t5\nV_2.JPEG\tn01\t0\t0\t5\t5\nV_3.JPEG\tn01\t0\t0\t5\t5\n").unwrap();
+    let set = opened(data.path()).unwrap();
+    assert_eq!((labels(&set), set.warnings().len()), (vec![0, 0, 0, 1], 0), "{:?}", set.warnings());
 }
