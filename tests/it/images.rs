@@ -135,3 +135,32 @@ fn what_is_wrong_is_told_before_any_image_is_decoded() {
     let message = fails("supernet", at, &format!("eval {judged} folder:named --arch smallest"), 1);
     assert!(message.contains("images that cannot be used"), "{message}");
 }
+
+#[test]
+fn a_resume_says_where_nothing_is_resumed_and_refuses_a_lost_checkpoint() {
+    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let at = folder.path();
+    std::fs::create_dir(at.join("lost")).expect("made");
+    for name in ["plan.json", "log.jsonl", "teacher.safetensors"] {
+        std::fs::copy(from.join("run").join(name), at.join("lost").join(name)).expect("copied");
+    }
+    let log = std::fs::read(at.join("lost/log.jsonl")).expect("a log");
+    let train = "train --space tiny --data digits --seed 3 --scale 0.02 --resume --out";
+    let message = fails("supernet", at, &format!("{train} lost"), 1);
+    assert!(
+        message.contains(
+            "lost/checkpoint.safetensors: file: expected the run's checkpoint, got none, though log.jsonl"
+        ),
+        "{message}"
+    );
+    assert!(message.contains("put it back, or train in another folder"), "{message}");
+    assert_eq!(std::fs::read(at.join("lost/log.jsonl")).expect("a log"), log, "nothing is lost");
+
+    let begun = run("supernet", at, "train --space tiny --data digits --scale 0.002 --resume --out new");
+    let message = String::from_utf8_lossy(&begun.stderr);
+    assert!(begun.status.success(), "{message}");
+    let expected = "nothing to resume in new: no checkpoint was written yet; the run begins at step 0";
+    assert_eq!(message.matches(expected).count(), 1, "{message}");
+    let again = run("supernet", at, "train --space tiny --data digits --scale 0.002 --resume --out new");
+    assert!(again.status.success() && !String::from_utf8_lossy(&again.stderr).contains("nothing to resume"));
+}

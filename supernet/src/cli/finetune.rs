@@ -17,7 +17,7 @@ use supernet::train::{
 use super::Ending;
 use super::arguments::{Common, Compute, Data, stop_flag, within};
 use super::output::{duration, grouped};
-use super::progress::{Steps, interrupted, tell_differences};
+use super::progress::{Steps, interrupted, tell_beginning, tell_differences};
 
 /// Train an exported network further, into a folder of the same kind
 #[derive(clap::Args)]
@@ -87,6 +87,7 @@ impl Arguments {
         // only now: while images are looked through there is nothing to save, and Ctrl-C ends the process at once
         let stop = stop_flag()?;
         let mut tuner = FineTuner::new(task, &settings, folder, config)?;
+        tell_beginning(&self.common, &self.out, self.resume, tuner.resumed());
         self.announce(&tuner)?;
         let mut progress = Steps::new(&self.common, self.batch);
         let (done, steps) = (tuner.resumed().map_or(0, |resumed| resumed.from_step), tuner.plan().steps);

@@ -1,5 +1,7 @@
 //! What commands that take steps tell of them.
 
+use std::path::Path;
+
 use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
 use supernet::timing::{Spread, peak_rss_mb};
@@ -69,6 +71,16 @@ pub fn tell_differences(common: &Common, resumed: Option<&Resumed>) {
     for difference in resumed.into_iter().flat_map(|resumed| &resumed.differences) {
         common.tell(format!(
             "warning: {difference}: the last bits of the weights may differ from an unbroken run's"
+        ));
+    }
+}
+
+/// Says that a run begins where there was nothing to resume.
+pub fn tell_beginning(common: &Common, out: &Path, resume: bool, resumed: Option<&Resumed>) {
+    if resume && resumed.is_none() {
+        let out = out.display();
+        common.tell(format!(
+            "nothing to resume in {out}: no checkpoint was written yet; the run begins at step 0"
         ));
     }
 }

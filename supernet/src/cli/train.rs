@@ -20,7 +20,7 @@ use super::Ending;
 use super::arguments::{Common, Compute, Data, Shown, stop_flag};
 use super::output::{duration, grouped};
 use super::profile::{recorded, table};
-use super::progress::{Steps, interrupted, tell_differences};
+use super::progress::{Steps, interrupted, tell_beginning, tell_differences};
 
 /// Train the weights that all sub-networks of a space share
 #[derive(clap::Args)]
@@ -109,6 +109,7 @@ impl Arguments {
             }
         };
         drop(start);
+        tell_beginning(&self.common, &self.out, self.resume, trainer.resumed());
         self.announce(&trainer, &stop)?;
         let mut progress = Progress { steps: Steps::new(&self.common, trainer.plan().batch) };
         profile.into_iter().for_each(Profile::clear);

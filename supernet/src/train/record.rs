@@ -33,6 +33,11 @@ pub enum LogLine {
         /// Seconds since 1970.
         time: u64,
     },
+    /// The first checkpoint since the run began or was taken up again was written.
+    Checkpoint {
+        /// Steps that it holds.
+        step: u64,
+    },
     /// An image that cannot be used and is left out.
     SkippedImage {
         /// Its file.
@@ -83,7 +88,16 @@ impl LogLine {
             Self::Resumed { resumed_from_step, .. } => *resumed_from_step,
             Self::SkippedImage { .. } => 0,
             Self::Step(record) => record.step + 1,
-            Self::Evaluation { step, .. } => *step,
+            Self::Evaluation { step, .. } | Self::Checkpoint { step } => *step,
+        }
+    }
+
+    /// Whether a checkpoint was there when the line was written.
+    pub fn shows_checkpoint(&self) -> bool {
+        match self {
+            Self::Resumed { .. } | Self::Checkpoint { .. } => true,
+            Self::Evaluation { step, .. } => *step > 0,
+            Self::SkippedImage { .. } | Self::Step(_) => false,
         }
     }
 }

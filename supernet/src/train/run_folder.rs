@@ -16,6 +16,8 @@ use crate::machine;
 pub struct RunFolder {
     path: PathBuf,
     log: Option<File>,
+    /// Whether the log says that there is a checkpoint.
+    checkpoint_noted: bool,
     _lock: File,
 }
 
@@ -37,7 +39,7 @@ impl RunFolder {
         let busy = "another process is training in this folder";
         let lock =
             file::lock(&path.join("run.lock"), path, busy, "wait until it ends, or choose another folder")?;
-        let folder = Self { path: path.to_path_buf(), log: None, _lock: lock };
+        let folder = Self { path: path.to_path_buf(), log: None, checkpoint_noted: false, _lock: lock };
         let state = [folder.plan(), folder.log_path(), folder.checkpoint()];
         let mut used = state.into_iter().chain(results.iter().map(|name| path.join(name)));
         if !resume && used.any(|file| file.exists()) {
@@ -148,10 +150,36 @@ impl RunFolder {
     /// Forgets what a run logged that was killed before its first checkpoint.
     ///
     /// # Errors
-    /// If the log cannot be written.
+    /// If the log says that there was a checkpoint, or cannot be read or written.
     pub fn empty_log(&mut self) -> Result<()> {
         self.log = None;
-        if self.log_path().exists() { write_atomically(&self.log_path(), b"") } else { Ok(()) }
+        let path = self.log_path();
+        if !path.exists() {
+            return Ok(());
+        }
+        let bytes = file::read(&path)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<LogLine>(line).ok());
+        let shown = lines.filter(LogLine::shows_checkpoint).map(|line| line.steps_taken()).max();
+        if let Some(step) = shown {
+            let got = format!("none, though log.jsonl says that one of {step} steps was written");
+            return Err(Error::invalid(self.checkpoint().display(), "file", "the run's checkpoint", got)
+                .and_then_do("put it back, or train in another folder"));
+        }
+        write_atomically(&path, b"")
+    }
+
+    /// Notes in the log that there is a checkpoint of so many steps, once for each time that the folder is opened.
+    ///
+    /// # Errors
+    /// If the log cannot be written.
+    pub fn note_checkpoint(&mut self, step: u64) -> Result<()> {
+        if self.checkpoint_noted {
+            return Ok(());
+        }
+        self.log(&LogLine::Checkpoint { step })?;
+        self.checkpoint_noted = true;
+        Ok(())
     }
 
     /// Makes what was logged outlast a power cut, as the checkpoint that follows does.
@@ -230,6 +258,26 @@ mod tests {
         let error = RunFolder::open(folder.path(), false).err().expect("used").to_string();
         assert!(error.contains("--resume"), "{error}");
         assert!(RunFolder::open(folder.path(), true).is_ok());
+    }
+
+    #[test]
+    fn a_checkpoint_that_the_log_tells_of_must_be_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut run = RunFolder::open(folder.path(), false).expect("empty");
+        run.log(&step(0)).expect("written");
+        run.empty_log().expect("there was no checkpoint");
+        run.log(&step(0)).expect("written");
+        run.note_checkpoint(1).expect("written");
+        run.note_checkpoint(2).expect("once is enough");
+        let log = std::fs::read_to_string(run.log_path()).expect("a log");
+        assert_eq!(log.matches("{\"event\":\"checkpoint\",\"step\":1}").count(), 1, "{log}");
+        let error = run.empty_log().expect_err("one is told of").to_string();
+        assert!(error.contains("checkpoint.safetensors: file: expected the run's checkpoint"), "{error}");
+        assert!(error.contains("one of 1 steps was written; put it back"), "{error}");
+        assert_eq!(std::fs::read_to_string(run.log_path()).expect("a log"), log, "nothing is lost");
+        // files of before that line: an evaluation after the first phase, or a resume
+        let resumed = LogLine::Resumed { resumed_from_step: 7, time: 0 };
+        assert!(resumed.shows_checkpoint() && !step(5).shows_checkpoint());
     }
 
     #[test]

@@ -175,7 +175,7 @@ impl FineTuner {
         tensors.extend(velocities.iter().map(|(name, tensor)| (format!("{VELOCITY}{name}"), tensor.clone())));
         tensor_file::write(&self.folder.checkpoint(), &tensors, &document)?;
         self.saved = Some(self.step);
-        Ok(())
+        self.folder.note_checkpoint(self.step)
     }
 
     /// The checkpoint has served when the model is there.

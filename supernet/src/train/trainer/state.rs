@@ -76,7 +76,7 @@ impl Trainer {
         let form = (&self.space, &self.interface);
         checkpoint::write_checkpoint(&path, form, &self.weights, velocities, self.training())?;
         self.saved = Some(self.step);
-        Ok(())
+        self.folder.note_checkpoint(self.step)
     }
 
     /// Whether all weights and velocities are finite.
