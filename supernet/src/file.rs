@@ -3,19 +3,27 @@
 //! What is being written lies beside its place under a hidden name and is locked. A process that is killed leaves it
 //! behind unlocked; whoever writes the same name next removes it.
 
+mod place;
+mod staged;
+
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
-use tempfile::{NamedTempFile, TempDir};
+pub use place::followed;
+pub use staged::StagedFolder;
 
 use crate::error::{Error, Result};
+use place::{Replaced, folder_of, put, sync_folder};
 
-/// Writes a file beside its place, syncs it, and renames it into place. Links are followed; what is no regular file, as
-/// a pipe, is written into.
+/// Writes a file beside its place, syncs it, and renames it into place. Links are followed, to what is not there yet too;
+/// what is no regular file, as a pipe, is written into. A new file has the mode that the umask leaves, another that of the
+/// file it replaces, and its owner where that is permitted.
 ///
 /// # Errors
-/// If the folder cannot be written or is full; an old file is then still there.
+/// If the folder cannot be written, synced, or is full; an old file is then still there.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomically_with(path, |file| file.write_all(bytes))
 }
@@ -26,7 +34,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
 /// As [`write_atomically`].
 pub fn write_atomically_with(path: &Path, write: impl Fn(&mut File) -> std::io::Result<()>) -> Result<()> {
     let failed = |error| Error::io("write", path)(error);
-    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let target = followed(path);
     if std::fs::metadata(&target).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
         return OpenOptions::new()
             .write(true)
@@ -37,8 +45,7 @@ pub fn write_atomically_with(path: &Path, write: impl Fn(&mut File) -> std::io::
     let folder = folder_of(&target);
     std::fs::metadata(&folder).map_err(failed)?;
     undisturbed(|| write_beside(&target, &folder, &write)).map_err(failed)?;
-    sync_folder(&folder);
-    Ok(())
+    sync_folder(&folder)
 }
 
 /// How often something is begun that another process's tidying up may disturb.
@@ -62,26 +69,54 @@ fn write_beside(
 ) -> std::io::Result<()> {
     let prefix = beside_prefix(target);
     remove_abandoned(folder, &prefix);
-    let mut file = tempfile::Builder::new().prefix(&prefix).tempfile_in(folder)?;
+    let replaced = Replaced::at(target);
+    let mut file = replaced.as_private().prefix(&prefix).tempfile_in(folder)?;
     // where locks are not to be had, only the tidying up is lost
     let _ = file.as_file().try_lock();
     write(file.as_file_mut())?;
+    replaced.give_to(file.as_file())?;
     file.as_file().sync_all()?;
-    set_usual_permissions(&file)?;
-    file.persist(target)?;
-    Ok(())
+    put(file, target)
 }
 
-/// Reads a whole file.
+/// Whether there is something to read at a path: a file, or a pipe such as `/dev/fd/3`.
+pub fn is_input(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_dir())
+}
+
+/// Reads a whole file, or a pipe to its end. A pipe gives its bytes once: they are kept for whoever reads it again.
 ///
 /// # Errors
 /// If it cannot be read, or is a device, which has no end.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    let kind = std::fs::metadata(path).map_err(Error::io("read", path))?.file_type();
-    if is_device(kind) {
+    let found = std::fs::metadata(path).map_err(Error::io("read", path))?;
+    if is_device(found.file_type()) {
         return Err(Error::invalid(path.display(), "kind", "a file", "a device"));
     }
-    std::fs::read(path).map_err(Error::io("read", path))
+    let whole = || std::fs::read(path).map_err(Error::io("read", path));
+    let Some(pipe) = pipe(&found) else { return whole() };
+    let mut pipes = PIPES.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(bytes) = pipes.get(&pipe) {
+        return Ok(bytes.to_vec());
+    }
+    let bytes = whole()?;
+    pipes.insert(pipe, bytes.as_slice().into());
+    Ok(bytes)
+}
+
+/// What pipes gave, by device and inode.
+static PIPES: Mutex<BTreeMap<(u64, u64), Arc<[u8]>>> = Mutex::new(BTreeMap::new());
+
+/// Which pipe it is, if it is one.
+#[cfg(unix)]
+fn pipe(found: &std::fs::Metadata) -> Option<(u64, u64)> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    found.file_type().is_fifo().then(|| (found.dev(), found.ino()))
+}
+
+#[cfg(not(unix))]
+fn pipe(_: &std::fs::Metadata) -> Option<(u64, u64)> {
+    None
 }
 
 /// Whether a file can lie there, as far as that can be told before it is written: what takes long begins with this.
@@ -143,85 +178,6 @@ fn is_device(_: std::fs::FileType) -> bool {
     false
 }
 
-/// A folder that is being filled beside its place; it vanishes unless it is put there.
-pub struct StagedFolder {
-    target: PathBuf,
-    staged: TempDir,
-    _lock: File,
-}
-
-impl StagedFolder {
-    /// Makes the folder, beside `target`.
-    ///
-    /// # Errors
-    /// If the parent folder cannot be written.
-    pub fn beside(target: &Path) -> Result<Self> {
-        let failed = |error| Error::io("create a folder beside", target)(error);
-        // a link is followed
-        let target = std::fs::canonicalize(target).unwrap_or_else(|_| target.to_path_buf());
-        let parent = folder_of(&target);
-        std::fs::metadata(&parent).map_err(failed)?;
-        undisturbed(|| Self::begin(&target, &parent)).map_err(failed)
-    }
-
-    fn begin(target: &Path, parent: &Path) -> std::io::Result<Self> {
-        let prefix = beside_prefix(target);
-        remove_abandoned(parent, &prefix);
-        let staged = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent)?;
-        let lock = open_lock(&staged.path().join(LOCK))?;
-        let _ = lock.try_lock();
-        std::fs::create_dir(staged.path().join(CONTENT))?;
-        Ok(Self { target: target.to_path_buf(), staged, _lock: lock })
-    }
-
-    /// Where to write the folder's files.
-    pub fn path(&self) -> PathBuf {
-        self.staged.path().join(CONTENT)
-    }
-
-    /// Gives the folder its name; a folder of that name is replaced.
-    ///
-    /// # Errors
-    /// If it cannot be renamed; what was there is then still there.
-    pub fn put_in_place(self) -> Result<()> {
-        let failed = |error| Error::io("rename to", &self.target)(error);
-        if self.target.exists() {
-            exchange(&self.path(), &self.target, &self.staged.path().join("old")).map_err(failed)?;
-        } else {
-            std::fs::rename(self.path(), &self.target).map_err(failed)?;
-        }
-        sync_folder(&folder_of(&self.target));
-        Ok(())
-    }
-}
-
-/// Name of the lock in a staged folder.
-const LOCK: &str = "lock";
-/// Name of what is being staged in it.
-const CONTENT: &str = "content";
-
-/// Swaps two folders in one step, so that a kill never leaves the target's name without a folder.
-#[cfg(target_os = "linux")]
-fn exchange(new: &Path, target: &Path, old: &Path) -> std::io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    // some network file systems cannot exchange
-    renameat_with(CWD, new, CWD, target, RenameFlags::EXCHANGE).or_else(|_| replace(new, target, old))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn exchange(new: &Path, target: &Path, old: &Path) -> std::io::Result<()> {
-    replace(new, target, old)
-}
-
-/// Two steps where one is not to be had; the old folder comes back if the second fails.
-fn replace(new: &Path, target: &Path, old: &Path) -> std::io::Result<()> {
-    std::fs::rename(target, old)?;
-    std::fs::rename(new, target).inspect_err(|_| {
-        // if that fails too, the first error says where
-        let _ = std::fs::rename(old, target);
-    })
-}
-
 /// Locks a file for this process, making it where it is not there; the lock ends with the value.
 ///
 /// # Errors
@@ -259,15 +215,11 @@ fn beside_prefix(path: &Path) -> String {
 }
 
 /// Syncs the folder that a file lies in, so that a new file's name outlives a power cut, where the system can.
-pub fn sync_folder_of(path: &Path) {
-    sync_folder(&folder_of(path));
-}
-
-fn folder_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
-        _ => PathBuf::from("."),
-    }
+///
+/// # Errors
+/// If the disk refuses.
+pub fn sync_folder_of(path: &Path) -> Result<()> {
+    sync_folder(&folder_of(path))
 }
 
 /// Removes what processes that live no more have left; tidiness alone, so that no failure is reported.
@@ -278,7 +230,7 @@ fn remove_abandoned(folder: &Path, prefix: &str) {
         if !ours {
             continue;
         }
-        let lock = if path.is_dir() { path.join(LOCK) } else { path.clone() };
+        let lock = if path.is_dir() { path.join(staged::LOCK) } else { path.clone() };
         let free = |file: File| file.try_lock().is_ok();
         if OpenOptions::new().append(true).open(&lock).is_ok_and(free) {
             let _ = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
@@ -286,26 +238,11 @@ fn remove_abandoned(folder: &Path, prefix: &str) {
     }
 }
 
-/// Makes a rename outlast a power cut, where folders can be synced.
-fn sync_folder(folder: &Path) {
-    let _ = File::open(folder).and_then(|folder| folder.sync_all());
-}
-
-/// Temporary files are private; what takes their place should be readable as other files are.
-#[cfg(unix)]
-fn set_usual_permissions(file: &NamedTempFile) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn set_usual_permissions(_: &NamedTempFile) -> std::io::Result<()> {
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(unix)]
+    use std::path::PathBuf;
 
     #[test]
     fn byte_order_marks_are_no_text() {
@@ -328,7 +265,7 @@ mod tests {
         }
     }
 
-    fn names(folder: &Path) -> Vec<String> {
+    pub(super) fn names(folder: &Path) -> Vec<String> {
         let name = |entry: std::io::Result<std::fs::DirEntry>| entry.expect("an entry").file_name();
         let mut names: Vec<_> = std::fs::read_dir(folder)
             .expect("a folder")
@@ -356,21 +293,6 @@ mod tests {
     }
 
     #[test]
-    fn a_staged_folder_replaces_or_vanishes() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let target = folder.path().join("model");
-        for content in ["first", "second"] {
-            let staged = StagedFolder::beside(&target).expect("a folder");
-            std::fs::write(staged.path().join("file"), content).expect("written");
-            staged.put_in_place().expect("renamed");
-            assert_eq!(std::fs::read_to_string(target.join("file")).expect("a file"), content);
-            assert_eq!(names(folder.path()), ["model"]);
-        }
-        drop(StagedFolder::beside(&target).expect("a folder"));
-        assert_eq!(names(folder.path()), ["model"]);
-    }
-
-    #[test]
     fn failures_name_the_file_and_keep_the_old_one() {
         let folder = tempfile::tempdir().expect("a folder");
         let missing = folder.path().join("no/such/folder/x");
@@ -392,5 +314,78 @@ mod tests {
         assert!(error.ends_with("in use; wait"), "{error}");
         drop(held);
         lock(&path, folder.path(), "in use", "wait").expect("free again");
+    }
+
+    #[cfg(unix)]
+    fn mode(path: &Path) -> u32 {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::metadata(path).expect("a file").permissions().mode() & 0o777
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_new_file_has_the_usual_mode_and_another_that_of_the_old() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("usual"), "").expect("written");
+        write_atomically(&at("new"), b"x").expect("written");
+        assert_eq!(mode(&at("new")), mode(&at("usual")));
+        std::fs::create_dir(at("model")).expect("made");
+        for wanted in [0o600, 0o664, 0o444] {
+            let wanted_mode = || std::fs::Permissions::from_mode(wanted);
+            std::fs::set_permissions(at("usual"), wanted_mode()).expect("set");
+            write_atomically(&at("usual"), b"y").expect("written");
+            assert_eq!((mode(&at("usual")), read(&at("usual")).expect("a file")), (wanted, b"y".to_vec()));
+            std::fs::write(at("model/file"), "").expect("written");
+            std::fs::set_permissions(at("model/file"), wanted_mode()).expect("set");
+            std::fs::set_permissions(at("model"), std::fs::Permissions::from_mode(wanted | 0o300))
+                .expect("set");
+            let staged = StagedFolder::beside(&at("model")).expect("a folder");
+            std::fs::write(staged.path().join("file"), "new").expect("written");
+            staged.put_in_place().expect("renamed");
+            assert_eq!(mode(&at("model")), wanted | 0o300);
+            assert_eq!(mode(&at("model/file")), wanted);
+            std::fs::set_permissions(at("model/file"), std::fs::Permissions::from_mode(0o644)).expect("set");
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_dangling_link_makes_its_target() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir(at("elsewhere")).expect("made");
+        for (link, target) in
+            [("file", "elsewhere/file"), ("model", "elsewhere/model"), ("lost", "no/folder")]
+        {
+            symlink(target, at(link)).expect("a link");
+        }
+        write_atomically(&at("file"), b"x").expect("written");
+        StagedFolder::beside(&at("model")).expect("a folder").put_in_place().expect("renamed");
+        assert_eq!(names(&at("elsewhere")), ["file", "model"]);
+        let error = write_atomically(&at("lost"), b"x").expect_err("no folder").to_string();
+        assert!(error.contains("lost: cannot write"), "{error}");
+        assert!(["file", "model", "lost"].iter().all(|link| at(link).is_symlink()));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_pipe_is_read_to_its_end_and_read_again() {
+        use std::os::fd::AsRawFd;
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        let long = vec![7u8; 1_000_000];
+        let path = PathBuf::from(format!("/dev/fd/{}", reader.as_raw_fd()));
+        if !path.exists() {
+            return;
+        }
+        assert!(is_input(&path) && !is_input(Path::new("/dev/fd/nothing")));
+        let bytes = long.clone();
+        let writing = std::thread::spawn(move || writer.write_all(&bytes));
+        assert!(read(&path).expect("a pipe") == long);
+        writing.join().expect("a thread").expect("written");
+        assert!(read(&path).expect("a pipe") == long);
+        assert!(read(Path::new("/dev/zero")).is_err());
     }
 }

@@ -22,6 +22,7 @@ mod no_numbers;
 mod ofa_configs;
 mod ofa_tables;
 mod onnx;
+mod paths;
 mod plots;
 mod predictors;
 mod properties;

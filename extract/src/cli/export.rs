@@ -13,7 +13,7 @@ use supernet::kernels::Precision;
 use supernet::space::arch_file;
 use supernet::timing::unix_seconds;
 
-use super::{Common, OnDevice, Outcome, Output, open_data};
+use super::{Common, OnDevice, Outcome, Output, open_data, result_path};
 
 /// Export a sub-network, verified against the supernet before the folder appears
 #[derive(clap::Args)]
@@ -34,7 +34,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", requires = "data")]
     dataset_toml: Option<PathBuf>,
     /// The folder that appears; an earlier export there is replaced
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", value_parser = result_path())]
     out: PathBuf,
     /// What to write, separated by commas; safetensors, which `extract predict` reads, is always written. ofa:
     /// net.config and run.config beside it, for PyTorch's package; onnx: model.onnx
@@ -67,7 +67,7 @@ pub struct Arguments {
 
 /// What a search expected of the sub-network, where it is given as a `found.json` for this supernet.
 fn found(output: &Output, arch: &str, supernet: &Supernet) -> Option<Found> {
-    let holds_found = std::fs::read_to_string(arch).is_ok_and(|text| text.contains("\"found\""));
+    let holds_found = supernet::file::read_text(Path::new(arch)).is_ok_and(|text| text.contains("\"found\""));
     let found = match Found::read(Path::new(arch)) {
         Ok(found) if found.supernet == supernet.hash => return Some(found),
         Ok(found) => found,

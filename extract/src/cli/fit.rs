@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use supernet::accuracy_file;
 use supernet::timing::Stopwatch;
 
-use super::{Common, Outcome, Output, kernels, not_an_input};
+use super::{Common, Outcome, Output, kernels, not_an_input, result_path};
 
 /// Fit an accuracy estimator, chosen and judged by cross-validation
 #[derive(clap::Args)]
@@ -17,7 +17,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     accuracy: PathBuf,
     /// The estimator's file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = result_path())]
     out: PathBuf,
     /// Decides how rows are cut into folds, and first weights
     #[arg(long, value_name = "N", default_value_t = 0)]

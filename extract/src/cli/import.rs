@@ -7,7 +7,7 @@ use extract::latency::ofa_table::OfaTable;
 use extract::latency::{DeviceFacts, EngineFacts, ofa_exchange};
 use serde_json::json;
 
-use super::{Common, Outcome, Output, not_an_input};
+use super::{Common, Outcome, Output, not_an_input, result_path};
 
 /// Turn files of PyTorch's ofa package into this toolkit's
 #[derive(clap::Args)]
@@ -41,7 +41,7 @@ struct Predictor {
     #[arg(long, value_name = "PIXELS", value_delimiter = ',')]
     resolutions: Vec<usize>,
     /// The estimator's file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = result_path())]
     out: PathBuf,
     #[command(flatten)]
     common: Common,
@@ -57,7 +57,7 @@ struct Table {
     #[arg(value_name = "FILE.yaml", required = true)]
     files: Vec<PathBuf>,
     /// The table
-    #[arg(long, value_name = "TABLE.json")]
+    #[arg(long, value_name = "TABLE.json", value_parser = result_path())]
     out: PathBuf,
     /// What to call the device
     #[arg(long, value_name = "NAME", default_value = "unknown")]

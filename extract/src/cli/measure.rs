@@ -14,7 +14,7 @@ use supernet::space::SearchSpace;
 
 use super::engine::EngineChoice;
 use super::table::{describe_fit, describe_machine, space_at};
-use super::{Common, OnDevice, Outcome, Output, not_an_input};
+use super::{Common, OnDevice, Outcome, Output, not_an_input, result_path};
 
 /// Measure every layer of a space on this machine, and some whole sub-networks, into a latency table
 #[derive(clap::Args)]
@@ -29,7 +29,7 @@ pub struct Arguments {
     #[arg(long, value_name = "PIXELS", value_delimiter = ',')]
     resolutions: Vec<usize>,
     /// The table
-    #[arg(long, value_name = "TABLE.json", required_unless_present = "plan_only")]
+    #[arg(long, value_name = "TABLE.json", value_parser = result_path(), required_unless_present = "plan_only")]
     out: Option<PathBuf>,
     /// What runs the layers: native, or onnxruntime:LIB with its shared library
     #[arg(long, default_value = "native")]
@@ -49,7 +49,7 @@ pub struct Arguments {
     #[arg(long, requires = "out", conflicts_with = "missing")]
     replace: bool,
     /// Write what is to be measured, and measure nothing here
-    #[arg(long, value_name = "PLAN.jsonl", conflicts_with_all = ["rows", "limits"])]
+    #[arg(long, value_name = "PLAN.jsonl", value_parser = result_path(), conflicts_with_all = ["rows", "limits"])]
     plan_only: Option<PathBuf>,
     /// Fold what was measured elsewhere, and measure nothing here
     #[arg(long, value_name = "ROWS.jsonl", conflicts_with = "limits")]

@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 
@@ -109,6 +110,14 @@ struct Common {
     /// Threads to compute with [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+}
+
+/// A reader of the path of a result. A lone dash is none: standard output has the command's own words.
+fn result_path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| match path.as_os_str() == "-" {
+        true => Err("a path is needed, for standard output has the command's own words; /dev/stdout, or ./- for a file of that name"),
+        false => Ok(path),
+    })
 }
 
 /// Refuses an output that would take an input's place.

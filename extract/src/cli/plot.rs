@@ -12,7 +12,7 @@ use supernet::eval::Accuracy;
 use supernet::file::write_atomically;
 use supernet::space::cost;
 
-use super::{Common, Outcome, Output, not_an_input};
+use super::{Common, Outcome, Output, not_an_input, result_path};
 
 /// Draw the accuracy of evaluated sub-networks against MACs and latency, as SVG
 #[derive(clap::Args)]
@@ -33,7 +33,7 @@ pub struct Arguments {
     #[arg(long)]
     title: Option<String>,
     /// The picture
-    #[arg(long, value_name = "FILE.svg")]
+    #[arg(long, value_name = "FILE.svg", value_parser = result_path())]
     out: PathBuf,
     #[command(flatten)]
     pub common: Common,

@@ -20,7 +20,7 @@ use supernet::space::SearchSpace;
 use supernet::timing::{Stopwatch, unix_seconds};
 
 use super::table::space_at;
-use super::{Common, Outcome, Output, interrupt_flag, kernels, not_an_input};
+use super::{Common, Outcome, Output, interrupt_flag, kernels, not_an_input, result_path};
 
 /// Find the sub-network with the highest expected accuracy under all limits at once
 #[derive(clap::Args)]
@@ -65,7 +65,7 @@ pub struct Arguments {
     #[command(flatten)]
     validation: validation::Validation,
     /// Where to write what was found
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = result_path())]
     out: PathBuf,
     #[command(flatten)]
     pub common: Common,

@@ -12,7 +12,7 @@ use serde_json::json;
 use supernet::space::{self, SearchSpace};
 
 use super::engine::EngineChoice;
-use super::{Common, OnDevice, Outcome, Output};
+use super::{Common, OnDevice, Outcome, Output, result_path};
 pub use describe::{describe_batch, describe_fit, describe_machine};
 
 /// Show a latency table, which layers of a space it lacks, and how well it predicts whole sub-networks
@@ -56,7 +56,7 @@ pub struct Arguments {
     #[command(flatten)]
     on: OnDevice,
     /// Write the space's layers as latency tables of PyTorch's ofa too, one YAML file per resolution
-    #[arg(long, value_name = "FOLDER", requires = "space")]
+    #[arg(long, value_name = "FOLDER", value_parser = result_path(), requires = "space")]
     export_ofa: Option<PathBuf>,
     #[command(flatten)]
     common: Common,

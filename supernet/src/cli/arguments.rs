@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use clap::Args;
-use clap::builder::RangedU64ValueParser;
+use clap::builder::{PathBufValueParser, RangedU64ValueParser, TypedValueParser};
 use supernet::checkpoint::Supernet;
 use supernet::data::{Catalogue, Dataset, MIDDLE_SHARE, Preprocess, Resize};
 use supernet::kernels::{Kernels, Precision};
@@ -134,6 +134,14 @@ impl Data {
 /// A reader of whole numbers within bounds.
 pub fn within(bounds: std::ops::RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(bounds)
+}
+
+/// A reader of the path of a result. A lone dash is none: standard output has the command's own words.
+pub fn result_path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| match path.as_os_str() == "-" {
+        true => Err("a path is needed, for standard output has the command's own words; /dev/stdout, or ./- for a file of that name"),
+        false => Ok(path),
+    })
 }
 
 /// Where to compute, and with what.

@@ -15,7 +15,7 @@ use supernet::train::{
 };
 
 use super::Ending;
-use super::arguments::{Common, Compute, Data, stop_flag, within};
+use super::arguments::{Common, Compute, Data, result_path, stop_flag, within};
 use super::output::{duration, grouped};
 use super::progress::{Steps, interrupted, tell_beginning, tell_differences};
 
@@ -36,7 +36,7 @@ pub struct Arguments {
     #[command(flatten)]
     data: Data,
     /// Folder for plan, log and checkpoints, and in the end for the fine-tuned network
-    #[arg(long, value_name = "FOLDER2")]
+    #[arg(long, value_name = "FOLDER2", value_parser = result_path())]
     out: PathBuf,
     /// A supernet or teacher file whose largest network teaches besides the labels
     #[arg(long, value_name = "FILE")]

@@ -10,7 +10,7 @@ use supernet::space;
 use supernet::timing::{Stopwatch, peak_rss_mb};
 
 use super::Ending;
-use super::arguments::{Common, Shown};
+use super::arguments::{Common, Shown, result_path};
 use super::output::grouped;
 
 /// Read the weights of a supernet of PyTorch's ofa package
@@ -37,7 +37,7 @@ pub struct Arguments {
     #[arg(long, value_name = "middle|stretch")]
     resize: Option<Shown>,
     /// The supernet
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = result_path())]
     out: PathBuf,
     #[command(flatten)]
     pub common: Common,

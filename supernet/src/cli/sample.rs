@@ -13,7 +13,7 @@ use supernet::random::rng_for;
 use supernet::space::{Arch, SearchSpace, sampler};
 
 use super::Ending;
-use super::arguments::{Common, Compute, Data, ValImages, stop_flag, within};
+use super::arguments::{Common, Compute, Data, ValImages, result_path, stop_flag, within};
 
 /// Measure the accuracy of random sub-networks on validation images, one row each
 #[derive(clap::Args)]
@@ -39,7 +39,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = Calibration::default().images, value_name = "N", value_parser = within(1..=1_000_000_000))]
     calibration_images: usize,
     /// Where the rows go
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = result_path())]
     out: PathBuf,
     #[command(flatten)]
     compute: Compute,

@@ -17,7 +17,7 @@ use supernet::train::{
 };
 
 use super::Ending;
-use super::arguments::{Common, Compute, Data, Shown, stop_flag};
+use super::arguments::{Common, Compute, Data, Shown, result_path, stop_flag};
 use super::output::{duration, grouped};
 use super::profile::{recorded, table};
 use super::progress::{Steps, interrupted, tell_beginning, tell_differences};
@@ -43,7 +43,7 @@ pub struct Arguments {
     #[arg(long, value_name = "middle|stretch")]
     resize: Option<Shown>,
     /// Folder for plan, log, checkpoints and the finished supernet
-    #[arg(long, value_name = "RUN")]
+    #[arg(long, value_name = "RUN", value_parser = result_path())]
     out: PathBuf,
     /// `progressive` or a TOML file
     #[arg(long, default_value = "progressive")]

@@ -32,7 +32,7 @@ pub fn read(space: &SearchSpace, text: &str) -> Result<Arch> {
         _ => {
             if let Some(seed) = text.strip_prefix("random:") {
                 random(space, seed)?
-            } else if Path::new(text).is_file() {
+            } else if file::is_input(Path::new(text)) {
                 from_file(space, Path::new(text))?
             } else {
                 text.parse().map_err(|error: Error| {
@@ -59,7 +59,7 @@ pub fn is_interrupted(text: &str) -> bool {
         interrupted: bool,
     }
     let path = Path::new(text);
-    let text = if path.is_file() { file::read_text(path).ok() } else { None };
+    let text = if file::is_input(path) { file::read_text(path).ok() } else { None };
     text.and_then(|text| serde_json::from_str(&text).ok()).is_some_and(|mark: Mark| mark.interrupted)
 }
 

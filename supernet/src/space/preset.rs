@@ -45,7 +45,7 @@ pub fn preset(name: &str) -> Result<SearchSpace> {
 /// If it is neither, or the file is no space.
 pub fn open(text: &str) -> Result<SearchSpace> {
     let path = Path::new(text);
-    if preset_names().any(|name| name == text) || !path.is_file() {
+    if preset_names().any(|name| name == text) || !file::is_input(path) {
         return preset(text);
     }
     let toml = file::read_text(path)?;

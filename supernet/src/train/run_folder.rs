@@ -35,7 +35,8 @@ impl RunFolder {
     /// # Errors
     /// As [`RunFolder::open`].
     pub(super) fn open_for(path: &Path, resume: bool, results: &[&str]) -> Result<Self> {
-        std::fs::create_dir_all(path).map_err(Error::io("create the folder", path))?;
+        // a link may lead to what is not there yet
+        std::fs::create_dir_all(file::followed(path)).map_err(Error::io("create the folder", path))?;
         let busy = "another process is training in this folder";
         let lock =
             file::lock(&path.join("run.lock"), path, busy, "wait until it ends, or choose another folder")?;

@@ -7,7 +7,7 @@ use extract::latency::{LatencyTable, RowChange, stats};
 use serde_json::json;
 
 use super::describe::{describe_machine, document};
-use crate::cli::{Common, Outcome, Output, not_an_input};
+use crate::cli::{Common, Outcome, Output, not_an_input, result_path};
 
 #[derive(clap::Subcommand)]
 pub enum Pairs {
@@ -24,7 +24,7 @@ pub struct Merge {
     #[arg(value_name = "TABLE.json", num_args = 2.., required = true)]
     tables: Vec<PathBuf>,
     /// The table of all
-    #[arg(long, value_name = "TABLE.json")]
+    #[arg(long, value_name = "TABLE.json", value_parser = result_path())]
     out: PathBuf,
     #[command(flatten)]
     common: Common,

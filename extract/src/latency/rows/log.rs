@@ -85,7 +85,7 @@ impl RowsLog {
         let mut log = Self { rows, file: Some((file, path.to_path_buf())), sync: Every::new(SYNC) };
         if whole == 0 {
             log.write(&header, true)?;
-            file::sync_folder_of(path);
+            file::sync_folder_of(path)?;
         } else if bytes[whole - 1] != b'\n' {
             log.write("\n", true)?;
         }
@@ -140,7 +140,7 @@ fn set_aside(path: &Path, bytes: &[u8]) -> Result<PathBuf> {
         };
         let written = file.write_all(bytes).and_then(|()| file.sync_all());
         written.map_err(Error::io("write", &copy))?;
-        file::sync_folder_of(&copy);
+        file::sync_folder_of(&copy)?;
         return Ok(copy);
     }
     Err(occupied(path, "it and every numbered copy hold rows of other flags"))
