@@ -1,10 +1,14 @@
 //! What a sub-network is worth: statistics of its batch norms, then its accuracy.
 
+mod judgement;
+
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+
+pub use judgement::{Confusion, Judged, Judgement};
 
 use crate::data::{Batch, Dataset, Split, calibration_batches, eval_batches};
 use crate::elastic::{SharedWeights, SubnetWeights};
@@ -118,18 +122,26 @@ pub fn accuracy(network: &Network, batches: impl Iterator<Item = Result<Batch>> 
 /// # Errors
 /// As [`accuracy`].
 pub fn hits(network: &Network, batches: impl Iterator<Item = Result<Batch>> + Send) -> Result<Vec<bool>> {
-    let mut hits = Vec::new();
+    Ok(judged(network, batches)?.iter().map(|image| image.rank == 0).collect())
+}
+
+/// What a network at inference says of each image, in order.
+///
+/// # Errors
+/// As [`accuracy`], or if the label of an image is no class of the network.
+pub fn judged(network: &Network, batches: impl Iterator<Item = Result<Batch>> + Send) -> Result<Vec<Judged>> {
+    let mut judged = Vec::new();
     each_batch(network, batches, |batch| {
         let logits = network.forward(&batch.images, Pass::Inference)?.to_vec2::<f32>()?;
         for (row, label) in logits.iter().zip(&batch.labels) {
             if let Some(value) = row.iter().find(|value| !value.is_finite()) {
-                return Err(spoilt(format!("logits of image {}", hits.len() + 1), value));
+                return Err(spoilt(format!("logits of image {}", judged.len() + 1), value));
             }
-            hits.push(best(row) == Some(*label as usize));
+            judged.push(Judged::new(row, *label as usize)?);
         }
         Ok(())
     })?;
-    Ok(hits)
+    Ok(judged)
 }
 
 /// Visits the batches in order. While a GPU computes with one, a thread makes the next; a CPU's cores make it themselves.
@@ -244,17 +256,22 @@ impl Judge<'_> {
         Ok((!stopped()).then_some(hits))
     }
 
-    /// Accuracy of a sub-network of an imported supernet on a split, with the largest network's statistics where they
-    /// reach.
+    /// What a sub-network says of each image of a split: after calibration on training images, or with these statistics
+    /// of an imported supernet's largest network where they reach.
     ///
     /// # Errors
     /// If the data set lacks the split or does not fit the space.
-    pub fn accuracy_inheriting(&self, arch: &Arch, largest: &Statistics, split: Split) -> Result<Accuracy> {
+    pub fn judge(&self, arch: &Arch, largest: Option<&Statistics>, split: Split) -> Result<Judgement> {
         let layers = self.space.lower(arch)?;
         let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
-        let source = subnet.calibrated(&subnet.inherit(largest)?)?;
-        accuracy(&Network::new(&layers, &source)?, self.batches(arch.resolution, split)?)
-            .map_err(|error| error.in_place(format!("arch {arch}")))
+        let statistics = match largest {
+            Some(largest) => subnet.inherit(largest)?,
+            None => self.calibrate(arch)?,
+        };
+        let network = Network::new(&layers, &subnet.calibrated(&statistics)?)?;
+        let images = judged(&network, self.batches(arch.resolution, split)?)
+            .map_err(|error| error.in_place(format!("arch {arch}")))?;
+        Ok(Judgement { classes: self.space.classes(), images })
     }
 
     /// Accuracy on a split of a network whose weights and statistics `source` answers with.

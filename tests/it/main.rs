@@ -15,6 +15,7 @@ mod golden;
 mod gradients;
 mod images;
 mod interrupted;
+mod judgement;
 mod kills;
 mod measure;
 mod memory;

@@ -212,7 +212,9 @@ fn gather(request: &Request, dataset: Option<&Dataset>, subnet: &SubnetWeights) 
             let seen = dataset.map(|dataset| dataset.preprocess().clone());
             let preprocess = seen.map_or_else(|| supernet.preprocess_alone(), Ok)?;
             let accuracy = dataset.map(|dataset| {
-                judge(dataset, Calibration::default()).accuracy_inheriting(arch, largest, Split::Val)
+                judge(dataset, Calibration::default())
+                    .judge(arch, Some(largest), Split::Val)
+                    .map(|judgement| judgement.accuracy())
             });
             let (statistics, origin) = (subnet.inherit(largest)?, StatisticsOrigin::Inherited);
             Ok(Gathered { statistics, origin, preprocess, accuracy: accuracy.transpose()? })

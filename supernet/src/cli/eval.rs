@@ -2,19 +2,26 @@
 
 use std::path::PathBuf;
 
-use serde_json::json;
+use anyhow::ensure;
+use serde_json::{Value, json};
 use supernet::checkpoint::Supernet;
-use supernet::data::Split;
-use supernet::eval::{Calibration, Judge};
+use supernet::data::{Dataset, Split};
+use supernet::eval::{Accuracy, Calibration, Judge, Judgement};
+use supernet::file::write_atomically;
+use supernet::space::Arch;
 
 use super::Ending;
-use super::arguments::{Common, Compute, Data, ValImages};
+use super::arguments::{Common, Compute, Data, ValImages, result_path};
 use super::output::print_lines;
 
-/// Evaluate sub-networks: calibrate batch norms on training images, then top-1 on a split
+/// Evaluate sub-networks: calibrate batch norms on training images, then top-1 on a split, loss, top-5, each class
 #[derive(clap::Args)]
 #[command(after_help = "Example:
-  supernet eval --supernet run/supernet.safetensors --data digits --arch largest --arch random:1 --split test")]
+  supernet eval --supernet run/supernet.safetensors --data digits --arch largest --arch random:1 --split test
+  supernet eval --supernet run/supernet.safetensors --data digits --arch largest --predictions predictions.csv
+
+With --json: loss, top5 (where there are more than five classes), per_class, and confusion, a row for each class and a
+column for each that its images were taken for.")]
 pub struct Arguments {
     /// The trained weights
     #[arg(long, value_name = "FILE")]
@@ -32,6 +39,9 @@ pub struct Arguments {
     /// Take the batch norms' statistics that lie in an imported supernet instead of calibrating
     #[arg(long)]
     inherit_bn: bool,
+    /// Write what the one sub-network says of each image: its file or number, label, predicted class, probability
+    #[arg(long, value_name = "FILE.csv", value_parser = result_path())]
+    predictions: Option<PathBuf>,
     #[command(flatten)]
     compute: Compute,
     #[command(flatten)]
@@ -40,6 +50,7 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
+        self.check_predictions()?;
         let kernels = self.compute.kernels()?;
         let supernet = Supernet::read(&self.supernet)?.on(kernels)?;
         let archs = self.common.read_archs(&supernet.space, &self.arch)?;
@@ -62,25 +73,88 @@ impl Arguments {
             kernels,
         };
         let mut results = Vec::new();
-        for arch in archs {
-            let accuracy = match inherited {
-                Some(statistics) => judge.accuracy_inheriting(&arch, statistics, self.split)?,
-                None => judge.accuracy(&arch, self.split)?,
-            };
-            if !self.common.json {
-                print_lines(&format!("{} top-1 {accuracy}  {arch}", self.split))?;
+        for arch in &archs {
+            let judgement = judge.judge(arch, inherited, self.split)?;
+            if let Some(path) = &self.predictions {
+                write_atomically(path, predictions(&judgement, &dataset, self.split)?.as_bytes())?;
+                self.common.tell(format!("wrote {}", path.display()));
             }
-            results.push(json!({
-                "arch": arch,
-                "split": self.split,
-                "n": accuracy.n,
-                "top1": accuracy.top1(),
-                "interval": accuracy.interval(),
-            }));
+            if !self.common.json {
+                print_lines(&self.described(arch, &judgement, dataset.classes()))?;
+            }
+            results.push(self.document(arch, &judgement, dataset.classes()));
         }
         if self.common.json {
             print_lines(&format!("{:#}", json!({ "results": results })))?;
         }
         Ok(Ending::Done)
+    }
+
+    /// What cannot be done is said before anything is read.
+    fn check_predictions(&self) -> anyhow::Result<()> {
+        let Some(path) = &self.predictions else { return Ok(()) };
+        ensure!(self.arch.len() == 1, "--predictions: expected one --arch, got {}", self.arch.len());
+        let real = |path: &PathBuf| std::fs::canonicalize(path).ok();
+        let same = real(path).is_some_and(|found| real(&self.supernet) == Some(found));
+        ensure!(!same, "--predictions {}: expected another file than the input", path.display());
+        Ok(())
+    }
+
+    fn document(&self, arch: &Arch, judgement: &Judgement, classes: &[String]) -> Value {
+        let accuracy = judgement.accuracy();
+        let class = |(name, counted): (&String, Accuracy)| {
+            let top1 = (counted.n > 0).then(|| counted.top1());
+            json!({ "class": name, "n": counted.n, "correct": counted.correct, "top1": top1 })
+        };
+        json!({
+            "arch": arch,
+            "split": self.split,
+            "n": accuracy.n,
+            "top1": accuracy.top1(),
+            "interval": accuracy.interval(),
+            "loss": judgement.loss(),
+            "top5": judgement.top5(),
+            "per_class": classes.iter().zip(judgement.per_class()).map(class).collect::<Vec<_>>(),
+            "confusion": judgement.confusion(),
+        })
+    }
+
+    fn described(&self, arch: &Arch, judgement: &Judgement, classes: &[String]) -> String {
+        let mut text = format!("{} top-1 {}  {arch}\n", self.split, judgement.accuracy());
+        text += &format!("    loss {:.4}", judgement.loss());
+        if let Some(top5) = judgement.top5() {
+            text += &format!(", top-5 {:.2} %", 100.0 * top5);
+        }
+        let counted = judgement.per_class().into_iter().enumerate().filter(|(_, counted)| counted.n > 0);
+        if let Some((class, counted)) =
+            counted.min_by(|(_, one), (_, other)| one.top1().total_cmp(&other.top1()))
+        {
+            let (name, share) = (&classes[class], 100.0 * counted.top1());
+            text += &format!("; least accurate class {name}, {share:.1} % of {}", counted.n);
+        }
+        if let Some(most) = judgement.most_confused() {
+            let [label, predicted] = [most.label, most.predicted].map(|class| &classes[class]);
+            text += &format!("; most often {label} is taken for {predicted}, {} times", most.count);
+        }
+        text
+    }
+}
+
+/// One line an image, as RFC 4180 has it.
+fn predictions(judgement: &Judgement, dataset: &Dataset, split: Split) -> anyhow::Result<String> {
+    let (images, classes) = (dataset.split(split)?, dataset.classes());
+    let mut text = "image,label,predicted,probability\n".to_string();
+    for (index, judged) in judgement.images.iter().enumerate() {
+        let image = images.path(index).map_or_else(|| index.to_string(), |path| path.display().to_string());
+        let [label, predicted] = [judged.label, judged.predicted].map(|class| field(&classes[class]));
+        text += &format!("{},{label},{predicted},{:.6}\n", field(&image), judged.probability);
+    }
+    Ok(text)
+}
+
+fn field(text: &str) -> String {
+    match text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.to_string(),
     }
 }

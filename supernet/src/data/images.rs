@@ -139,6 +139,14 @@ impl Images {
         }
     }
 
+    /// The file of image `i`, which is below [`Images::len`]; none of an image in memory.
+    pub fn path(&self, i: usize) -> Option<&Path> {
+        match self {
+            Self::Pixels(_) => None,
+            Self::Files(files) => Some(&files.paths[i]),
+        }
+    }
+
     /// Whether an image is there at once; else it takes a worker's time to decode.
     pub fn in_memory(&self) -> bool {
         matches!(self, Self::Pixels(_))
