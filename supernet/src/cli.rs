@@ -8,6 +8,7 @@ mod import;
 mod output;
 mod profile;
 mod progress;
+mod recipe;
 mod sample;
 mod shell;
 mod space;
@@ -38,6 +39,7 @@ struct Arguments {
 enum Command {
     Space(space::Arguments),
     Train(train::Arguments),
+    Recipe(recipe::Arguments),
     Eval(eval::Arguments),
     Sample(sample::Arguments),
     Finetune(finetune::Arguments),
@@ -91,6 +93,7 @@ impl Command {
         match self {
             Self::Space(arguments) => Some(&arguments.common),
             Self::Train(arguments) => Some(&arguments.common),
+            Self::Recipe(arguments) => Some(&arguments.common),
             Self::Eval(arguments) => Some(&arguments.common),
             Self::Sample(arguments) => Some(&arguments.common),
             Self::Finetune(arguments) => Some(&arguments.common),
@@ -104,6 +107,7 @@ impl Command {
         match self {
             Self::Space(arguments) => arguments.run(),
             Self::Train(arguments) => arguments.run(),
+            Self::Recipe(arguments) => arguments.run(),
             Self::Eval(arguments) => arguments.run(),
             Self::Sample(arguments) => arguments.run(),
             Self::Finetune(arguments) => arguments.run(),

@@ -194,16 +194,22 @@ fn a_folder_of_images_is_trained_on_and_a_broken_one_is_named_in_the_log() {
 
     // the space decides the channels: colours become grey
     json("supernet", at, &format!("{train} --data folder:colour --out colours"));
-    let message = fails("supernet", at, "train --space two.toml --data folder:grey --out x --batch 9", 2);
+    let message = fails("supernet", at, "train --space two.toml --data folder:grey --out x --batch 0", 2);
     assert!(message.contains("--batch"), "{message}");
     std::fs::write(at.join("large.toml"), recipe([0.05, 0.05]).replace("batch = 64\nlr", "batch = 640\nlr"))
         .expect("written");
     let line = "train --space two.toml --recipe large.toml --data folder:grey --out y";
-    let message = fails("supernet", at, line, 1);
+    let output = run("supernet", at, line);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{message}");
     assert!(
-        message.contains("at least a batch of 640, got 108; give a recipe with a smaller batch"),
+        message.contains(
+            "note: grey has 108 training images, fewer than a batch of 640: steps are of 108 images"
+        ),
         "{message}"
     );
+    let plan = std::fs::read_to_string(at.join("y/plan.json")).expect("a plan");
+    assert!(plan.contains("\"batch\": 108") && plan.contains("\"steps_per_epoch\": 1"), "{plan}");
     std::fs::write(at.join("grey/train/dark/09.jpg"), "no image").expect("written");
     let message = fails("supernet", at, &format!("{train} --data folder:grey --out z"), 1);
     assert!(message.contains("images that cannot be used: expected at most 1 %, got 2 of 120"), "{message}");

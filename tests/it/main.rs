@@ -29,6 +29,7 @@ mod predictors;
 mod properties;
 mod pytorch;
 mod readers;
+mod recipes;
 mod snapshots;
 mod start;
 mod stops;

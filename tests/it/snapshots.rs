@@ -11,8 +11,8 @@ use insta::{Settings, assert_snapshot};
 
 use crate::cli::{binary, pipeline, run};
 
-const SUPERNET: [&str; 10] =
-    ["", "space", "train", "eval", "sample", "import", "finetune", "bench", "completion", "man"];
+const SUPERNET: [&str; 11] =
+    ["", "space", "train", "recipe", "eval", "sample", "import", "finetune", "bench", "completion", "man"];
 const EXTRACT: [&str; 14] = [
     "",
     "measure",
@@ -157,7 +157,6 @@ fn failing() -> Vec<String> {
         "finetune sound --data digits --out y --epochs 0",
         "finetune sound --data digits --out y --lr nan",
         "finetune sound --data digits --out x --batch 0",
-        "finetune sound --data digits --out y --batch 2000",
         "finetune two --data digits --out y",
         "import nowhere.pth --space tiny --out x",
         "import table.json --space tiny --out x",

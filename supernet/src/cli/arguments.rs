@@ -131,6 +131,19 @@ impl Data {
     }
 }
 
+/// A batch that the training images fill, and a line that says so where it is smaller than the one that was wanted.
+pub fn smaller_batch(common: &Common, wanted: usize, dataset: &Dataset) -> usize {
+    let images = dataset.train().len();
+    if images < wanted {
+        common.tell(format!(
+            "note: {} has {images} training images, fewer than a batch of {wanted}: steps are of {images} images, and learning \
+             rates that follow the batch are lower in proportion",
+            dataset.name()
+        ));
+    }
+    wanted.min(images)
+}
+
 /// A reader of whole numbers within bounds.
 pub fn within(bounds: std::ops::RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(bounds)

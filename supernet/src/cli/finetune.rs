@@ -15,7 +15,7 @@ use supernet::train::{
 };
 
 use super::Ending;
-use super::arguments::{Common, Compute, Data, result_path, stop_flag, within};
+use super::arguments::{Common, Compute, Data, result_path, smaller_batch, stop_flag, within};
 use super::output::{duration, grouped};
 use super::progress::{Steps, interrupted, tell_beginning, tell_differences};
 
@@ -72,9 +72,10 @@ impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let kernels = self.compute.kernels()?;
         let (task, folder) = self.task()?;
+        let batch = smaller_batch(&self.common, self.batch, &task.dataset);
         let settings = FineTuneSettings {
             epochs: self.epochs,
-            batch: self.batch,
+            batch,
             lr: self.lr,
             new_head: self.new_head,
             ..FineTuneSettings::default()
@@ -89,7 +90,7 @@ impl Arguments {
         let mut tuner = FineTuner::new(task, &settings, folder, config)?;
         tell_beginning(&self.common, &self.out, self.resume, tuner.resumed());
         self.announce(&tuner)?;
-        let mut progress = Steps::new(&self.common, self.batch);
+        let mut progress = Steps::new(&self.common, batch);
         let (done, steps) = (tuner.resumed().map_or(0, |resumed| resumed.from_step), tuner.plan().steps);
         progress.begin(steps, done);
         let outcome = tuner.run(&stop, &mut |line| match line {

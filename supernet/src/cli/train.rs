@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::{Value, json};
+use supernet::data::Dataset;
 use supernet::eval::Accuracy;
-use supernet::file;
 use supernet::kernels::{Profile, ProfileRow};
 use supernet::space::{self, Arch};
 use supernet::timing::{peak_rss_mb, unix_seconds};
@@ -17,7 +17,7 @@ use supernet::train::{
 };
 
 use super::Ending;
-use super::arguments::{Common, Compute, Data, Shown, result_path, stop_flag};
+use super::arguments::{Common, Compute, Data, Shown, result_path, smaller_batch, stop_flag, within};
 use super::output::{duration, grouped};
 use super::profile::{recorded, table};
 use super::progress::{Steps, interrupted, tell_beginning, tell_differences};
@@ -27,6 +27,7 @@ use super::progress::{Steps, interrupted, tell_beginning, tell_differences};
 #[command(after_help = "Example:
   supernet train --space fashion --data idx:/usr/share/datasets/fashion-mnist --out run --scale 0.05
   supernet train --space fashion --data idx:/usr/share/datasets/fashion-mnist --out run --scale 0.05 --resume
+  supernet train --space tiny --data folder:images --out mine --batch 32 --lr 0.02
   supernet train --start imported.safetensors --data folder:images --out mine --scale 0.1")]
 pub struct Arguments {
     /// A preset's name or a TOML file; with --start it may be left out
@@ -45,9 +46,16 @@ pub struct Arguments {
     /// Folder for plan, log, checkpoints and the finished supernet
     #[arg(long, value_name = "RUN", value_parser = result_path())]
     out: PathBuf,
-    /// `progressive` or a TOML file
+    /// `progressive` or a TOML file (`supernet recipe progressive --toml` is a start for one of your own)
     #[arg(long, default_value = "progressive")]
     recipe: String,
+    /// Images a step, in place of the recipe's; its learning rates follow in proportion
+    #[arg(long, value_name = "N", value_parser = within(1..=1_000_000))]
+    batch: Option<usize>,
+    /// Learning rate of the first phase that trains the whole network, after warm-up, at the batch that is used; it replaces
+    /// the recipe's, and those of the other phases change in proportion
+    #[arg(long, value_name = "F", value_parser = rate)]
+    lr: Option<f64>,
     /// Multiply the epochs of every phase
     #[arg(long, default_value_t = 1.0, value_name = "F", value_parser = scale)]
     scale: f64,
@@ -77,6 +85,11 @@ fn scale(text: &str) -> Result<f64, String> {
     scale.ok_or_else(|| format!("a number above 0, at most {MOST_SCALE}"))
 }
 
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate: &f64| *rate > 0.0 && rate.is_finite());
+    rate.ok_or_else(|| "a number above 0".to_string())
+}
+
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let kernels = self.compute.kernels()?;
@@ -92,6 +105,7 @@ impl Arguments {
         // before images are looked through, which may take minutes
         let folder = RunFolder::open(&self.out, self.resume)?;
         let dataset = self.data.look(&self.common, catalogue)?;
+        let recipe = self.suited(recipe, &dataset)?;
         // only now: while images are looked through there is nothing to save, and Ctrl-C ends the process at once
         let stop = stop_flag()?;
         let (kernels, profile) = recorded(kernels, self.profile);
@@ -123,15 +137,23 @@ impl Arguments {
     }
 
     fn recipe(&self) -> anyhow::Result<Recipe> {
-        let recipe = if self.recipe == "progressive" {
-            Recipe::progressive()
-        } else {
-            let path = std::path::Path::new(&self.recipe);
-            let text = file::read_text(path);
-            let text = text.context("--recipe: give `progressive` or the path of a TOML file")?;
-            Recipe::from_toml(&self.recipe, &text)?
-        };
-        Ok(recipe.scaled(self.scale))
+        let known = Recipe::names().any(|name| name == self.recipe);
+        if !known {
+            // what is no file is told apart from what is no recipe
+            Recipe::text_of(&self.recipe)
+                .context("--recipe: give `progressive` or the path of a TOML file")?;
+        }
+        Ok(Recipe::open(&self.recipe)?.scaled(self.scale))
+    }
+
+    /// The recipe with batch and rate as the flags say, and no larger a batch than there are images.
+    fn suited(&self, recipe: Recipe, dataset: &Dataset) -> anyhow::Result<Recipe> {
+        let wanted = self.batch.unwrap_or(recipe.batch);
+        let recipe = recipe.with_batch(smaller_batch(&self.common, wanted, dataset));
+        let Some(lr) = self.lr else { return Ok(recipe) };
+        // as the trainer does, so that the rate is that of the phases as they are trained
+        let recipe = if self.start.is_some() { recipe.starting(true) } else { recipe.from_scratch() };
+        Ok(recipe.with_lr(lr).context("--lr")?)
     }
 
     /// Prints the plan with an estimate, and writes it down.

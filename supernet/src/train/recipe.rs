@@ -1,14 +1,22 @@
 //! A training recipe as data: phases in order, and what they share.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use crate::data::AugmentationSettings;
 use crate::document;
 use crate::error::{Error, Result};
+use crate::file;
 use crate::space::{Choices, Counts, SearchSpace};
 
 /// Version of the form that this code writes and reads.
 const VERSION: u32 = 1;
+
+const PROGRESSIVE: &str = include_str!("progressive.toml");
+
+/// The recipes that come with the tool, by name.
+const BUILT_IN: [(&str, &str); 1] = [("progressive", PROGRESSIVE)];
 
 /// The rate at which trained weights are trained further, and the images a step that it is meant for (the last phase of
 /// Cai et al. 2020).
@@ -116,7 +124,36 @@ impl Recipe {
     /// Once-for-all's progressive shrinking (Cai et al. 2020, section 3.4 and the authors' code): full network,
     /// kernels, depths in two steps, widths in two steps; batch 64 in place of 2,048, rates scaled in proportion.
     pub fn progressive() -> Self {
-        Self::from_toml("recipe progressive", include_str!("progressive.toml")).expect("checked by a test")
+        Self::from_toml("recipe progressive", PROGRESSIVE).expect("checked by a test")
+    }
+
+    /// The names of the recipes that come with the tool.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        BUILT_IN.iter().map(|(name, _)| *name)
+    }
+
+    /// The TOML text of a recipe as users give it: its name, or the path of a file.
+    ///
+    /// # Errors
+    /// If it is neither, or the file cannot be read.
+    pub fn text_of(given: &str) -> Result<String> {
+        match BUILT_IN.iter().find(|(name, _)| *name == given) {
+            Some((_, text)) => Ok((*text).to_string()),
+            None => file::read_text(Path::new(given)),
+        }
+    }
+
+    /// The recipe of that text.
+    ///
+    /// # Errors
+    /// As [`Recipe::text_of`] and [`Recipe::from_toml`].
+    pub fn open(given: &str) -> Result<Self> {
+        let place = if Self::names().any(|name| name == given) {
+            format!("recipe {given}")
+        } else {
+            given.to_string()
+        };
+        Self::from_toml(&place, &Self::text_of(given)?)
     }
 
     /// Reads a recipe from TOML; `place` names it in messages.
@@ -138,6 +175,37 @@ impl Recipe {
             phase.warmup_epochs *= factor;
         }
         scaled
+    }
+
+    /// The recipe with so many images a step; its rates follow in proportion when a plan is made of it.
+    #[must_use]
+    pub fn with_batch(&self, batch: usize) -> Self {
+        Self { batch, ..self.clone() }
+    }
+
+    /// The recipe with this rate in the first phase that trains the whole network, as it is used after warm-up with the
+    /// recipe's batch, and those of the other phases scaled in proportion.
+    ///
+    /// # Errors
+    /// If a rate is out of range then.
+    pub fn with_lr(&self, lr: f64) -> Result<Self> {
+        let mut changed = self.clone();
+        let wanted = lr * self.lr_batch as f64 / self.batch as f64;
+        let before = self.phases.iter().find(|phase| !phase.head_only).map_or(0.0, |phase| phase.lr);
+        if before <= 0.0 {
+            return Err(Error::invalid(
+                format!("recipe {}", self.name),
+                "lr of the first whole phase",
+                "above 0",
+                before,
+            )
+            .and_then_do("give its phases rates in the recipe itself"));
+        }
+        for phase in &mut changed.phases {
+            phase.lr *= wanted / before;
+        }
+        changed.check(&format!("recipe {} with a rate of {lr}", self.name))?;
+        Ok(changed)
     }
 
     /// The recipe for weights to start from: without a fresh classifier it has no phase that trains the classifier alone,
@@ -248,6 +316,41 @@ mod tests {
     }
 
     #[test]
+    fn batch_and_rate_can_be_chosen() {
+        let recipe = Recipe::progressive();
+        let phases = |recipe: &Recipe| {
+            let plan = crate::train::Plan::new(recipe, 10, 1);
+            plan.phases.iter().map(|phase| phase.scaled_lr).collect::<Vec<_>>()
+        };
+        let close =
+            |got: f64, expected: f64| assert!((got / expected - 1.0).abs() < 1e-12, "{got} not {expected}");
+        let halved = phases(&recipe.with_batch(32));
+        phases(&recipe).iter().zip(halved).for_each(|(whole, half)| close(half, whole / 2.0));
+        let chosen = recipe.with_batch(32).with_lr(0.01).expect("in range");
+        let rates = phases(&chosen);
+        close(rates[0], 0.01);
+        close(rates[1], 0.01 * 0.96 / 2.6);
+        // weights to start from: the rate that was asked for is no less for it, and the head's follows
+        let starting = recipe.starting(true).with_lr(0.01).expect("in range").starting(true);
+        close(phases(&starting)[1], 0.01);
+        close(phases(&starting)[0], 0.01 * 2.6 / 0.24);
+        let error = recipe.with_lr(1e6).expect_err("too much").to_string();
+        assert!(error.contains("with a rate of 1000000: phases[1] (full).lr: expected 0 to 1000"), "{error}");
+    }
+
+    #[test]
+    fn recipes_are_opened_by_name_or_path() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("mine.toml").display().to_string();
+        for name in Recipe::names() {
+            let text = Recipe::text_of(name).expect("a recipe");
+            std::fs::write(&path, text).expect("written");
+            assert_eq!(Recipe::open(&path).expect("read back"), Recipe::open(name).expect("a recipe"));
+        }
+        assert!(Recipe::open("nothing").is_err());
+    }
+
+    #[test]
     fn phases_of_what_a_space_lacks_are_left_out() {
         for (space, names, epochs) in [
             ("ofa-mbv3-w1.0", "full, kernel, depth 1, depth 2, width 1, width 2", 605.0),
@@ -274,7 +377,7 @@ mod tests {
 
     #[test]
     fn broken_recipes_are_refused() {
-        let good = include_str!("progressive.toml");
+        let good = PROGRESSIVE;
         for (from, to, field) in [
             ("batch = 64", "batch = 0", "batch"),
             ("momentum = 0.9", "momentum = nan", "momentum"),

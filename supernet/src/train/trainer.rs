@@ -457,8 +457,9 @@ fn check_fit(space: &SearchSpace, dataset: &Dataset, recipe: &Recipe) -> Result<
     if images < recipe.batch {
         let (place, wanted) =
             (format!("data {}", dataset.name()), format!("at least a batch of {}", recipe.batch));
-        return Err(Error::invalid(place, "training images", wanted, images)
-            .and_then_do("give a recipe with a smaller batch"));
+        return Err(
+            Error::invalid(place, "training images", wanted, images).and_then_do("take a smaller batch")
+        );
     }
     Ok(())
 }

@@ -1,0 +1,77 @@
+//! `supernet recipe`: what a recipe does, phase by phase.
+
+use std::fmt::Write;
+
+use anyhow::Context;
+use serde_json::json;
+use supernet::train::{Allowed, Recipe};
+
+use super::Ending;
+use super::arguments::Common;
+use super::output::print_lines;
+
+/// Show a recipe of training: the phases that `train --recipe` goes through
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  supernet recipe progressive
+  supernet recipe progressive --toml > mine.toml     # a start for a recipe of your own
+  supernet train --space tiny --data digits --out run --recipe mine.toml")]
+pub struct Arguments {
+    /// A recipe's name or a TOML file
+    #[arg(value_name = "RECIPE", required_unless_present = "list")]
+    recipe: Option<String>,
+    /// Print the names of the recipes
+    #[arg(long)]
+    list: bool,
+    /// Print the recipe as TOML, the form in which your own can be given
+    #[arg(long, conflicts_with = "json")]
+    toml: bool,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl Arguments {
+    pub fn run(&self) -> anyhow::Result<Ending> {
+        let Some(given) = self.recipe.as_ref().filter(|_| !self.list) else {
+            let names: Vec<_> = Recipe::names().collect();
+            self.common.print(&json!({ "recipes": names }), || names.join("\n"))?;
+            return Ok(Ending::Done);
+        };
+        let text = Recipe::text_of(given).with_context(|| {
+            let names: Vec<_> = Recipe::names().collect();
+            format!("{given}: expected a recipe ({}) or a TOML file", names.join(", "))
+        })?;
+        let recipe = Recipe::from_toml(given, &text)?;
+        if self.toml {
+            print_lines(&text)?;
+        } else {
+            self.common.print(&json!(recipe), || described(&recipe))?;
+        }
+        Ok(Ending::Done)
+    }
+}
+
+fn described(recipe: &Recipe) -> String {
+    let Recipe { name, batch, lr_batch, .. } = recipe;
+    let mut text = format!(
+        "{name}: {batch} images a step; rates are for {lr_batch} images a step and follow the batch\n\
+         {:<14} {:>7} {:>7} {:>7} {:>12}  {}\n",
+        "phase", "epochs", "warm-up", "lr", "sub-networks", "the largest choices of"
+    );
+    for phase in &recipe.phases {
+        let Allowed { kernel, depth, expand, width } = phase.allowed;
+        let extras = [
+            (phase.head_only, "classifier alone"),
+            (phase.distill, "taught"),
+            (phase.sort_channels, "sorted"),
+        ];
+        let extras: String =
+            extras.iter().filter(|(is, _)| *is).map(|(_, name)| format!(", {name}")).collect();
+        let _ = writeln!(
+            text,
+            "{:<14} {:>7} {:>7} {:>7} {:>12}  kernel {kernel}, depth {depth}, expand {expand}, width {width}{extras}",
+            phase.name, phase.epochs, phase.warmup_epochs, phase.lr, phase.subnetworks
+        );
+    }
+    text
+}

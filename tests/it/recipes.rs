@@ -1,0 +1,94 @@
+//! `supernet recipe`, and the flags that stand for fields of a recipe.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::cli::{fails, json, pipeline, run};
+
+fn plan(at: &Path, run: &str) -> Value {
+    let file = at.join(run).join("plan.json");
+    let document: Value =
+        serde_json::from_str(&std::fs::read_to_string(file).expect("a plan")).expect("JSON");
+    document["plan"].clone()
+}
+
+#[test]
+fn what_recipe_prints_is_what_train_reads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    assert_eq!(json("supernet", at, "recipe --list")["recipes"], serde_json::json!(["progressive"]));
+    let text = run("supernet", at, "recipe progressive --toml").stdout;
+    std::fs::write(at.join("mine.toml"), &text).expect("written");
+    assert!(run("supernet", at, "recipe mine.toml --toml").stdout == text);
+    let document = json("supernet", at, "recipe mine.toml");
+    assert_eq!((&document["batch"], &document["phases"][0]["lr"]), (&64.into(), &2.6.into()));
+    let said = String::from_utf8(run("supernet", at, "recipe progressive").stdout).expect("text");
+    assert!(said.contains("progressive: 64 images a step") && said.lines().count() == 10, "{said}");
+    let train = "train --space tiny --data digits --scale 0.001";
+    json("supernet", at, &format!("{train} --out built"));
+    json("supernet", at, &format!("{train} --recipe mine.toml --out read"));
+    let bytes = |run: &str| std::fs::read(at.join(run).join("supernet.safetensors")).expect("weights");
+    assert!(bytes("built") == bytes("read"));
+    let message = fails("supernet", at, "recipe nothing", 1);
+    assert!(message.contains("nothing: expected a recipe (progressive) or a TOML file"), "{message}");
+}
+
+#[test]
+fn flags_replace_batch_and_rate() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let train = "train --space tiny --data digits --scale 0.001";
+    json("supernet", at, &format!("{train} --batch 32 --out smaller"));
+    json("supernet", at, &format!("{train} --batch 32 --lr 0.01 --out slower"));
+    let rates = |run: &str| -> Vec<f64> {
+        let phases = plan(at, run)["phases"].as_array().expect("phases").clone();
+        phases.iter().map(|phase| phase["scaled_lr"].as_f64().expect("a rate")).collect()
+    };
+    assert_eq!(plan(at, "smaller")["batch"], 32);
+    let (smaller, slower) = (rates("smaller"), rates("slower"));
+    assert_eq!(smaller[0], 2.6 * 32.0 / 2048.0);
+    for (one, other) in smaller.iter().zip(&slower) {
+        assert!((other / one - 0.01 / smaller[0]).abs() < 1e-9, "{one} and {other}");
+    }
+    assert!((slower[0] - 0.01).abs() < 1e-12);
+    // the same flags go on
+    json("supernet", at, &format!("{train} --batch 32 --lr 0.01 --out slower --resume"));
+    // weights to start from: the rate that is asked for is that of the whole network, in place of a fine-tuning's
+    let start = "train --start smaller --data digits --scale 0.001 --lr 0.3 --out started";
+    json("supernet", at, start);
+    assert!((rates("started")[0] - 0.3).abs() < 1e-12);
+    for lr in ["0", "nan", "-1"] {
+        assert!(fails("supernet", at, &format!("{train} --lr {lr} --out x"), 2).contains("a number above 0"));
+    }
+    let message = fails("supernet", at, &format!("{train} --lr 1e9 --out x"), 1);
+    assert!(
+        message.contains("--lr") && message.contains("expected 0 to 1000") && !at.join("x").exists(),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_set_smaller_than_the_batch_makes_it_smaller() {
+    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let at = folder.path();
+    let supernet = from.join("run/supernet.safetensors");
+    let export =
+        format!("export --supernet {} --data digits --arch smallest --out model", supernet.display());
+    json("extract", at, &export);
+    for (line, run_folder) in [
+        ("train --space tiny --data digits --scale 0.001 --batch 2000", "run"),
+        ("finetune model --data digits --epochs 1 --batch 2000", "tuned"),
+    ] {
+        let output = run("supernet", at, &format!("{line} --out {run_folder}"));
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{message}");
+        let told =
+            "note: digits has 1071 training images, fewer than a batch of 2000: steps are of 1071 images";
+        assert!(message.contains(told), "{message}");
+        assert_eq!(
+            (&plan(at, run_folder)["batch"], &plan(at, run_folder)["steps_per_epoch"]),
+            (&1071.into(), &1.into())
+        );
+    }
+}
