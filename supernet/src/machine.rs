@@ -21,9 +21,27 @@ fn cpu_model(cpuinfo: &str) -> Option<&str> {
     })
 }
 
+/// Whether the process was started to outlive its terminal, as by `nohup`: hangups are ignored then.
+pub fn ignores_hangups() -> bool {
+    ignores_first_signal(&std::fs::read_to_string(Path::new("/proc/self/status")).unwrap_or_default())
+}
+
+/// Whether the text of Linux's `/proc/self/status` has signal 1, the hangup, among those that are ignored.
+fn ignores_first_signal(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ignored_hangups_are_known() {
+        assert!(ignores_first_signal("SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n"));
+        assert!(!ignores_first_signal("SigIgn:\t0000000000001000\nSigCgt:\t0000000000000001\n"));
+        assert!(!ignores_first_signal("SigIgn:\tmany\n") && !ignores_first_signal(""));
+    }
 
     #[test]
     fn processors_are_named() {

@@ -143,6 +143,48 @@ fn other_kernels_go_on_with_a_run_and_are_named() {
     assert_eq!(inspected["facts"]["provenance"]["kernels"], "reference, then portable");
 }
 
+#[test]
+#[cfg(unix)]
+fn a_run_under_nohup_outlives_its_terminal() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let line = "train --space tiny --data digits --scale 0.01 --out run --quiet";
+    // a shell hands an ignored signal on, as nohup does
+    let script = format!("trap '' HUP; exec {} {line}", binary("supernet").display());
+    let mut child = Command::new("sh")
+        .current_dir(at)
+        .args(["-c", &script])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a shell");
+    while !at.join("run/log.jsonl").exists() && child.try_wait().expect("a child").is_none() {
+        std::thread::yield_now();
+    }
+    Command::new("kill").args(["-HUP", &child.id().to_string()]).status().expect("kill");
+    assert_eq!(child.wait().expect("a child").code(), Some(0));
+    assert!(at.join("run/supernet.safetensors").exists());
+}
+
+#[test]
+#[cfg(unix)]
+fn another_version_of_the_tool_is_told_on_resume() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let line = "train --space tiny --data digits --scale 0.05 --out run --resume";
+    assert_eq!(interrupt(at, "supernet", line, "-HUP", When::Changed("run/log.jsonl")), Some(130));
+    let path = at.join("run/checkpoint.safetensors");
+    let bytes = std::fs::read(&path).expect("a checkpoint");
+    let [now, other] =
+        [env!("CARGO_PKG_VERSION"), "9.9.9"].map(|version| format!("tool\\\":\\\"{version}\\\""));
+    let place = bytes.windows(now.len()).position(|window| window == now.as_bytes()).expect("a version");
+    std::fs::write(&path, [&bytes[..place], other.as_bytes(), &bytes[place + now.len()..]].concat())
+        .expect("written");
+    let output = run("supernet", at, line);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    assert!(message.contains("warning: version 9.9.9 of the tool before, 0.1.0 now"), "{message}");
+}
+
 /// Twelve images each of two classes, colour or grey, of several sizes, as png and jpeg.
 fn images(at: &Path, colour: bool) {
     for (class, shade) in [("dark", 40), ("light", 200)] {
@@ -271,7 +313,7 @@ fn signals_save_and_end_with_130() {
         ("supernet", &sample, "rows.jsonl"),
         ("extract", &measure, "table.json.rows"),
     ] {
-        for signal in ["-INT", "-TERM"] {
+        for signal in ["-INT", "-TERM", "-HUP"] {
             assert_eq!(interrupt(at, name, line, signal, When::Changed(file)), Some(130), "{name} {line}");
         }
     }

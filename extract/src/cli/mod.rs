@@ -244,12 +244,17 @@ fn report(error: &anyhow::Error, json: bool) -> ExitCode {
     })
 }
 
-/// A flag that Ctrl-C and a request to end set; a second one ends the process at once.
+/// A flag that Ctrl-C, a request to end and the loss of the terminal set; a second one ends the process at once, but for a
+/// hangup, which shell and system may both send. Under `nohup` there are no hangups.
 fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, i32::from(INTERRUPTED), flag.clone())?;
         signal_hook::flag::register(signal, flag.clone())?;
+    }
+    #[cfg(unix)]
+    if !supernet::machine::ignores_hangups() {
+        signal_hook::flag::register(signal_hook::consts::SIGHUP, flag.clone())?;
     }
     Ok(flag)
 }

@@ -181,12 +181,17 @@ impl Compute {
     }
 }
 
-/// A flag that Ctrl-C and SIGTERM set; a second signal ends the process at once.
+/// A flag that Ctrl-C, SIGTERM and the loss of the terminal set; a second signal ends the process at once, but for a hangup,
+/// which shell and system may both send. Under `nohup` there are no hangups.
 pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())?;
         signal_hook::flag::register(signal, stop.clone())?;
+    }
+    #[cfg(unix)]
+    if !supernet::machine::ignores_hangups() {
+        signal_hook::flag::register(signal_hook::consts::SIGHUP, stop.clone())?;
     }
     Ok(stop)
 }

@@ -13,7 +13,7 @@ use crate::space::Arch;
 pub struct Resumed {
     /// The next step.
     pub from_step: u64,
-    /// In what this machine differs from the one that took the steps before, so that bits may.
+    /// In what machine and tool differ from those that took the steps before, so that bits may.
     pub differences: Vec<String>,
     /// Kernels that computed the weights so far.
     kernels: String,
@@ -27,14 +27,18 @@ impl Resumed {
         Self { from_step, differences: Vec::new(), kernels: kernels.to_string(), evaluated: Vec::new() }
     }
 
-    /// Notes in what this machine differs from the one that wrote the checkpoint.
-    pub(super) fn compared(mut self, folder: &RunFolder, kernels: Kernels) -> Self {
+    /// Notes in what this machine and this tool differ from those that wrote the checkpoint.
+    pub(super) fn compared(mut self, folder: &RunFolder, kernels: Kernels, tool: &str) -> Self {
         let (cpu, now) = (machine::cpu(), kernels.name());
         let before = folder.planned_cpu().filter(|before| *before != cpu);
         self.differences =
             before.iter().map(|before| format!("processor {before} before, {cpu} now")).collect();
         if !self.ends_with(now) {
             self.differences.push(format!("kernels {} before, {now} now", self.kernels));
+        }
+        let version = env!("CARGO_PKG_VERSION");
+        if tool != version {
+            self.differences.push(format!("version {tool} of the tool before, {version} now"));
         }
         self
     }

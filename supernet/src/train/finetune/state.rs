@@ -41,6 +41,8 @@ struct Document {
 
 /// State of a fine-tuning between two steps.
 pub struct FineTuneCheckpoint {
+    /// Version of the tool that wrote it.
+    pub tool: String,
     /// Kernels that computed the weights.
     pub kernels: String,
     /// Hash of the plan.
@@ -71,7 +73,7 @@ impl FineTuneCheckpoint {
         let file = tensor_file::from_bytes(place, bytes)?;
         let form = "the metadata of a fine-tuning's checkpoint";
         let document: Document = document::read(place, &file.document, (KIND, VERSION), form)?;
-        let Document { arch, space, kernels, plan, step, .. } = document;
+        let Document { tool, arch, space, kernels, plan, step, .. } = document;
         let layers = space.lower(&arch).map_err(|error| error.in_place(place))?;
         let count = file.tensors.len();
         let (mut weights, mut velocities) = (BTreeMap::new(), BTreeMap::new());
@@ -87,7 +89,7 @@ impl FineTuneCheckpoint {
             let expected = weights.len() + velocities.len();
             return Err(Error::invalid(place, "number of tensors", expected, count));
         }
-        Ok(Self { kernels, plan, step, weights, velocities })
+        Ok(Self { tool, kernels, plan, step, weights, velocities })
     }
 }
 
@@ -136,7 +138,7 @@ impl FineTuner {
         if checkpoint.plan != self.plan.hash() {
             return Err(self.folder.other_plan(&self.plan));
         }
-        let FineTuneCheckpoint { kernels, step, weights, velocities, .. } = checkpoint;
+        let FineTuneCheckpoint { tool, kernels, step, weights, velocities, .. } = checkpoint;
         let (config, now) = (&self.model.config, self.config.kernels);
         self.network = StaticNetwork::new((&config.space, &config.arch), weights, now)?;
         self.optimizer = Sgd::moving(velocities, self.plan.momentum, self.plan.weight_decay, now)?;
@@ -147,7 +149,7 @@ impl FineTuner {
         self.before = happened.iter().find_map(|line| line.accuracy_at(0));
         resumed.evaluated = happened.into_iter().filter_map(|line| line.evaluated_at(step)).collect();
         self.resumed = Some(match step < self.plan.steps {
-            true => resumed.compared(&self.folder, now),
+            true => resumed.compared(&self.folder, now, &tool),
             false => resumed,
         });
         Ok(())

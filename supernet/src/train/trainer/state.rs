@@ -45,7 +45,7 @@ impl Trainer {
         self.saved = Some(self.step);
         let resumed = Resumed::new(self.step, &training.kernels);
         self.resumed = Some(match self.step < self.plan.steps() {
-            true => resumed.compared(&self.folder, self.config.kernels),
+            true => resumed.compared(&self.folder, self.config.kernels, &training.tool),
             false => resumed,
         });
         self.weights = supernet.weights.on(self.config.kernels)?;
