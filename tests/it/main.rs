@@ -30,6 +30,7 @@ mod properties;
 mod pytorch;
 mod readers;
 mod recipes;
+mod replanned;
 mod snapshots;
 mod start;
 mod stops;

@@ -66,8 +66,11 @@ impl<'a> Steps<'a> {
     }
 }
 
-/// Says in what the machine differs from the one that took the steps before.
+/// Says in what plan, machine and tool differ from those of the steps before.
 pub fn tell_differences(common: &Common, resumed: Option<&Resumed>) {
+    if let Some(Resumed { from_step, other_plan: Some(other), .. }) = resumed {
+        common.tell(format!("note: from step {from_step} on under another plan: {other}"));
+    }
     for difference in resumed.into_iter().flat_map(|resumed| &resumed.differences) {
         common.tell(format!(
             "warning: {difference}: the last bits of the weights may differ from an unbroken run's"

@@ -67,7 +67,8 @@ pub struct Arguments {
     /// Save the state this often within a phase
     #[arg(long, default_value_t = 300, value_name = "N")]
     checkpoint_seconds: u64,
-    /// Go on with the run in the folder
+    /// Go on with the run in the folder. Rates, epochs and phases to come may be others than before; what lies behind the
+    /// checkpoint may not
     #[arg(long)]
     resume: bool,
     /// Print, at the end, what each kind of layer took in each kernel
@@ -199,7 +200,7 @@ impl Arguments {
             "step_ms": times,
             "peak_rss_mb": peak_rss_mb(),
         });
-        trainer.folder().write_plan(plan, &run)?;
+        trainer.write_plan(&run)?;
         Ok(())
     }
 

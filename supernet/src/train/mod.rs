@@ -3,6 +3,7 @@
 
 mod feeder;
 mod finetune;
+mod history;
 mod loss;
 mod plan;
 mod recipe;

@@ -15,6 +15,8 @@ pub struct Resumed {
     pub from_step: u64,
     /// In what machine and tool differ from those that took the steps before, so that bits may.
     pub differences: Vec<String>,
+    /// What the steps to come are planned otherwise than those before were, in words.
+    pub other_plan: Option<String>,
     /// Kernels that computed the weights so far.
     kernels: String,
     /// Sub-networks whose evaluation after the last step is in the log already.
@@ -24,7 +26,13 @@ pub struct Resumed {
 impl Resumed {
     /// A run taken up at a step, whose weights these kernels computed.
     pub(super) fn new(from_step: u64, kernels: &str) -> Self {
-        Self { from_step, differences: Vec::new(), kernels: kernels.to_string(), evaluated: Vec::new() }
+        Self {
+            from_step,
+            differences: Vec::new(),
+            other_plan: None,
+            kernels: kernels.to_string(),
+            evaluated: Vec::new(),
+        }
     }
 
     /// Notes in what this machine and this tool differ from those that wrote the checkpoint.

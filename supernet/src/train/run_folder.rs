@@ -4,8 +4,10 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
+use super::history::{Begun, Difference, History, first_difference};
 use super::plan::hash_of;
 use super::record::LogLine;
 use crate::error::{Error, Result};
@@ -89,37 +91,73 @@ impl RunFolder {
     /// # Errors
     /// If it cannot be written.
     pub fn write_plan(&self, plan: &impl Serialize, run: &serde_json::Value) -> Result<()> {
-        let mut run = run.clone();
-        run["cpu"] = machine::cpu().into();
-        let document = serde_json::json!({ "version": 1, "hash": hash_of(plan), "plan": plan, "run": run });
+        self.write_document(json!({ "version": 1, "hash": hash_of(plan), "plan": plan }), run)
+    }
+
+    /// The same of a run that may have followed several plans: beside the last those before it, and where each began.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(super) fn write_history(&self, history: &History, run: &Value) -> Result<()> {
+        let Begun { from_step, plan } = history.last();
+        let mut document = json!({ "version": 1, "hash": history.hash(), "plan": plan });
+        if !history.earlier().is_empty() {
+            document["earlier"] = json!(history.earlier());
+            document["from_step"] = json!(from_step);
+        }
+        self.write_document(document, run)
+    }
+
+    fn write_document(&self, mut document: Value, run: &Value) -> Result<()> {
+        document["run"] = run.clone();
+        document["run"]["cpu"] = machine::cpu().into();
         let mut text = serde_json::to_string_pretty(&document).expect("plain data");
         text.push('\n');
         write_atomically(&self.plan(), text.as_bytes())
     }
 
+    /// The plans of the run, where `plan.json` says them.
+    pub(super) fn history(&self) -> Option<History> {
+        #[derive(Deserialize)]
+        struct Written {
+            plan: Value,
+            #[serde(default)]
+            earlier: Vec<Begun>,
+            #[serde(default)]
+            from_step: u64,
+        }
+        let written = serde_json::from_str(&self.plan_text()).ok();
+        written.map(|Written { plan, earlier, from_step }| History::of(earlier, from_step, plan))
+    }
+
+    fn plan_text(&self) -> String {
+        std::fs::read_to_string(self.plan()).unwrap_or_default()
+    }
+
     /// The processor that the run was last planned on, where `plan.json` says so.
     pub fn planned_cpu(&self) -> Option<String> {
-        let text = std::fs::read_to_string(self.plan()).ok()?;
-        let plan: serde_json::Value = serde_json::from_str(&text).ok()?;
+        let plan: Value = serde_json::from_str(&self.plan_text()).ok()?;
         plan.pointer("/run/cpu")?.as_str().map(str::to_string)
     }
 
     /// What to say when a run is to be gone on with under another plan than its own.
     pub fn other_plan(&self, plan: &impl Serialize) -> Error {
-        let path = self.plan();
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
         let started =
-            serde_json::from_str::<serde_json::Value>(&text).ok().and_then(|file| file.get("plan").cloned());
+            serde_json::from_str::<Value>(&self.plan_text()).ok().and_then(|file| file.get("plan").cloned());
         let now = serde_json::to_value(plan).expect("plain data");
         let difference = started.and_then(|started| first_difference("plan", &started, &now));
-        let (field, expected, got) = difference.unwrap_or_else(|| {
+        self.differs(difference.unwrap_or_else(|| {
             (
                 "plan".to_string(),
                 "the one that the checkpoint was made with".to_string(),
                 "another".to_string(),
             )
-        });
-        Error::invalid(path.display(), field, expected, got)
+        }))
+    }
+
+    /// What to say of a plan that differs so.
+    pub(super) fn differs(&self, (field, expected, got): Difference) -> Error {
+        Error::invalid(self.plan().display(), field, expected, got)
             .and_then_do("resume with the flags the run was started with, or choose another folder")
     }
 
@@ -206,29 +244,6 @@ impl RunFolder {
             None => OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?,
         };
         self.log.insert(log).write_all(text.as_bytes()).map_err(failed)
-    }
-}
-
-/// The first field in which two documents differ, and its two values.
-fn first_difference(
-    field: &str,
-    before: &serde_json::Value,
-    now: &serde_json::Value,
-) -> Option<(String, String, String)> {
-    use serde_json::Value;
-    match (before, now) {
-        (Value::Object(old), Value::Object(new)) => old.iter().find_map(|(key, old)| {
-            first_difference(&format!("{field}.{key}"), old, new.get(key).unwrap_or(&Value::Null))
-        }),
-        (Value::Array(old), Value::Array(new)) if old.len() == new.len() => old
-            .iter()
-            .zip(new)
-            .enumerate()
-            .find_map(|(at, (old, new))| first_difference(&format!("{field}[{}]", at + 1), old, new)),
-        (Value::Array(old), Value::Array(new)) => {
-            Some((format!("length of {field}"), old.len().to_string(), new.len().to_string()))
-        }
-        _ => (before != now).then(|| (field.to_string(), before.to_string(), now.to_string())),
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use candle_core::Tensor;
 
 use super::feeder::Feeder;
+use super::history::History;
 use super::loss::{Loss, Target};
 use super::plan::{Plan, PlannedPhase};
 use super::recipe::Recipe;
@@ -70,6 +71,8 @@ pub struct Trainer {
     space: SearchSpace,
     dataset: Arc<Dataset>,
     plan: Plan,
+    /// Under which plans the steps so far were taken, the one that is followed at the end.
+    history: History,
     config: TrainConfig,
     /// What the weights' files say of images and classes.
     interface: Interface,
@@ -171,6 +174,7 @@ impl Trainer {
         let mut trainer = Self {
             space,
             dataset,
+            history: History::new(&plan),
             plan,
             config,
             interface,
@@ -208,6 +212,15 @@ impl Trainer {
     /// What will be done.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Writes `plan.json`, with those plans under which earlier steps were taken; `run` holds what may differ between equal
+    /// runs, such as dates and estimates.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_plan(&self, run: &serde_json::Value) -> Result<()> {
+        self.folder.write_history(&self.history, run)
     }
 
     /// The run's folder.
@@ -260,6 +273,10 @@ impl Trainer {
     /// If the numbers can no longer be mended ([`Error::Diverged`]), an image or a file cannot be read or written; the
     /// last good checkpoint is then still there.
     pub fn run(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Outcome> {
+        // a checkpoint of a plan that is not written down could only be gone on with under the same
+        if self.folder.history().as_ref() != Some(&self.history) {
+            self.write_plan(&serde_json::json!({}))?;
+        }
         log_beginning(&mut self.folder, self.resumed.as_ref(), &self.dataset)?;
         // a kill between a phase's last checkpoint and its evaluations loses none of them
         let ended = self.plan.phases.iter().position(|phase| self.step > 0 && phase.end() == self.step);

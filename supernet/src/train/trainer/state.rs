@@ -7,6 +7,7 @@ use crate::checkpoint::{self, Checkpoint, Interface, Provenance, Supernet, Train
 use crate::error::{Error, Result};
 use crate::space::Arch;
 use crate::train::Sgd;
+use crate::train::history::History;
 use crate::train::resumed::Resumed;
 use crate::train::step::unsound;
 
@@ -35,19 +36,21 @@ impl Trainer {
                 &format!("{:?}", self.interface.classes),
             )?;
         }
-        if self.plan.hash() != training.plan {
-            return Err(self.folder.other_plan(&self.plan));
-        }
+        let (history, other_plan) =
+            History::taken_up(&self.folder, (&training.plan, training.step), &self.plan)?;
+        self.history = history;
         if let Some(hash) = &training.teacher {
             self.teacher = Some(read_teacher(&self.folder.teacher(), hash)?.on(self.config.kernels)?);
         }
         self.step = training.step;
         self.saved = Some(self.step);
         let resumed = Resumed::new(self.step, &training.kernels);
-        self.resumed = Some(match self.step < self.plan.steps() {
+        let mut resumed = match self.step < self.plan.steps() {
             true => resumed.compared(&self.folder, self.config.kernels, &training.tool),
             false => resumed,
-        });
+        };
+        resumed.other_plan = other_plan;
+        self.resumed = Some(resumed);
         self.weights = supernet.weights.on(self.config.kernels)?;
         self.optimizer =
             Sgd::moving(velocities, self.plan.momentum, self.plan.weight_decay, self.config.kernels)?;
@@ -60,7 +63,7 @@ impl Trainer {
             kernels: Resumed::kernels(self.resumed.as_ref(), self.config.kernels),
             seed: self.config.seed,
             data: self.data.clone(),
-            plan: self.plan.hash(),
+            plan: self.history.hash(),
             step: self.step,
             teacher: self.teacher.as_ref().map(|teacher| teacher.hash.clone()),
             start: self.started.clone(),
@@ -94,7 +97,7 @@ impl Trainer {
         path.exists()
             && Supernet::read(&path).is_ok_and(|written| match written.provenance {
                 Provenance::Trained(Training { plan, step, .. }) => {
-                    (plan, step) == (self.plan.hash(), self.step)
+                    (plan, step) == (self.history.hash(), self.step)
                 }
                 Provenance::Imported(_) => false,
             })
@@ -108,7 +111,7 @@ impl Trainer {
 
     pub(super) fn diverged(&self, step: u64, what: String, archs: String) -> Error {
         let phase = self.plan.phase_at(step).map_or_else(String::new, |(_, phase)| phase.phase.name.clone());
-        let next = "lower the phase's lr in the recipe and train in another folder";
+        let next = "lower the phase's lr in the recipe (or --lr) and go on with --resume, or train in another folder";
         Error::Diverged { step, phase, what, archs, checkpoint: self.saved, next }
     }
 }

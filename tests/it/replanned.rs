@@ -1,0 +1,125 @@
+//! A run that goes on under another plan: what lies behind its checkpoint stays, what lies before may change.
+
+use std::path::Path;
+
+use serde_json::Value;
+use supernet::checkpoint::{Checkpoint, Provenance, Supernet};
+
+use crate::cli::{fails, json, run};
+
+/// Two phases of one epoch each, with these rates; a third where `more`.
+fn recipe(lr: [f64; 2], more: bool) -> String {
+    let phase = |name: &str, lr: f64, allowed: usize| {
+        format!(
+            "[[phases]]\nname = \"{name}\"\nallowed = {{ kernel = {allowed}, depth = 1, expand = 1 }}\nsubnetworks = 1\n\
+             epochs = 1\nwarmup_epochs = 0\nlr = {lr:?}\ndistill = false\nsort_channels = false\n\n"
+        )
+    };
+    let shared = "version = 1\nname = \"short\"\nbatch = 64\nlr_batch = 64\nmomentum = 0.9\nweight_decay = 3e-5\n\
+                  label_smoothing = 0.1\n\n";
+    let third = if more { phase("depth", 0.01, 9).replace("depth = 1", "depth = 9") } else { String::new() };
+    format!("{shared}{}{}{third}", phase("calm", lr[0], 1), phase("wild", lr[1], 9))
+}
+
+fn plan(at: &Path, run: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(at.join(run).join("plan.json")).expect("a plan"))
+        .expect("JSON")
+}
+
+const TRAIN: &str = "train --space tiny --data digits";
+
+#[test]
+fn after_a_divergence_the_finished_phase_serves_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    for (name, lr, more) in [
+        ("wild", [0.05, 1000.0], false),
+        ("calm", [0.05, 0.02], false),
+        ("more", [0.05, 0.02], true),
+        ("other", [0.04, 0.02], true),
+    ] {
+        std::fs::write(at.join(format!("{name}.toml")), recipe(lr, more)).expect("written");
+    }
+    let message = fails("supernet", at, &format!("{TRAIN} --recipe wild.toml --out run"), 1);
+    assert!(message.contains("go on with --resume"), "{message}");
+    let kept = Checkpoint::read(&at.join("run/checkpoint.safetensors")).expect("sound").training;
+    assert_eq!(kept.step, 16, "the end of the first phase");
+    let copy = |to: &str| {
+        std::fs::create_dir(at.join(to)).expect("made");
+        for file in ["plan.json", "log.jsonl", "checkpoint.safetensors", "teacher.safetensors"] {
+            std::fs::copy(at.join("run").join(file), at.join(to).join(file)).expect("copied");
+        }
+    };
+    copy("again");
+    // what was done cannot be changed, and is left as it is
+    let before = std::fs::read(at.join("run/checkpoint.safetensors")).expect("a file");
+    for (flags, field) in [
+        ("--recipe other.toml", "plan.phases[1].lr: expected 0.05, got 0.04"),
+        ("--recipe calm.toml --seed 4", "plan.seed: expected 0, got 4"),
+        ("--recipe calm.toml --batch 32", "plan.batch: expected 64, got 32"),
+    ] {
+        let message = fails("supernet", at, &format!("{TRAIN} {flags} --out run --resume"), 1);
+        assert!(message.contains(field), "{message}");
+    }
+    assert!(std::fs::read(at.join("run/checkpoint.safetensors")).expect("a file") == before);
+
+    let output = run("supernet", at, &format!("{TRAIN} --recipe calm.toml --out run --resume"));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    let told =
+        format!("from step {} on under another plan: plan.phases[2].lr 1000.0 before, 0.02 now", kept.step);
+    assert!(message.contains(&told), "{message}");
+    let written = plan(at, "run");
+    assert_eq!((&written["earlier"][0]["from_step"], &written["from_step"]), (&0.into(), &kept.step.into()));
+    assert_eq!(written["earlier"][0]["plan"]["phases"][1]["lr"], 1000.0);
+    let Provenance::Trained(training) =
+        Supernet::read(&at.join("run/supernet.safetensors")).expect("done").provenance
+    else {
+        panic!("it was trained");
+    };
+    assert_eq!(written["hash"], training.plan);
+
+    // the same again, with phases to come added at its end: the same bytes until there, and a third plan
+    json("supernet", at, &format!("{TRAIN} --recipe calm.toml --out again --resume"));
+    let bytes = |run: &str, file: &str| std::fs::read(at.join(run).join(file)).expect("weights");
+    for file in ["supernet.safetensors", "checkpoint.safetensors"] {
+        assert!(bytes("run", file) == bytes("again", file), "{file}");
+    }
+    let more = json("supernet", at, &format!("{TRAIN} --recipe more.toml --out again --resume"));
+    assert_eq!(more["resumed_from_step"], 32);
+    assert_eq!(plan(at, "again")["earlier"].as_array().map(Vec::len), Some(2));
+    assert!(bytes("run", "supernet.safetensors") != bytes("again", "supernet.safetensors"));
+    // a finished one under its own plan is left as it is
+    let done = bytes("again", "supernet.safetensors");
+    json("supernet", at, &format!("{TRAIN} --recipe more.toml --out again --resume"));
+    assert!(bytes("again", "supernet.safetensors") == done);
+}
+
+#[test]
+fn a_run_under_two_plans_that_is_killed_ends_with_the_same_bytes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    std::fs::write(at.join("first.toml"), recipe([0.05, 0.05], false)).expect("written");
+    std::fs::write(at.join("second.toml"), recipe([0.05, 0.01], true)).expect("written");
+    json("supernet", at, &format!("{TRAIN} --recipe first.toml --out whole"));
+    std::fs::create_dir(at.join("parts")).expect("made");
+    for entry in std::fs::read_dir(at.join("whole")).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        std::fs::copy(&path, at.join("parts").join(path.file_name().expect("a name"))).expect("copied");
+    }
+    // a finished phase cannot be changed
+    let message = fails("supernet", at, &format!("{TRAIN} --recipe second.toml --out whole --resume"), 1);
+    assert!(message.contains("plan.phases[2].lr: expected 0.05, got 0.01"), "{message}");
+    std::fs::write(at.join("second.toml"), recipe([0.05, 0.05], true)).expect("written");
+    let go_on = |run: &str| format!("{TRAIN} --checkpoint-seconds 0 --recipe second.toml --out {run} --resume");
+    json("supernet", at, &go_on("whole"));
+    #[cfg(unix)]
+    {
+        use crate::failures::{When, interrupt};
+        interrupt(at, "supernet", &go_on("parts"), "-KILL", When::Changed("parts/plan.json"));
+        interrupt(at, "supernet", &go_on("parts"), "-TERM", When::Changed("parts/log.jsonl"));
+    }
+    json("supernet", at, &go_on("parts"));
+    let bytes = |run: &str| std::fs::read(at.join(run).join("supernet.safetensors")).expect("weights");
+    assert!(bytes("whole") == bytes("parts"));
+}
