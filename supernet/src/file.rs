@@ -104,8 +104,11 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The bytes of a pipe.
+type Content = Arc<[u8]>;
+
 /// What pipes gave, by device and inode.
-static PIPES: Mutex<BTreeMap<(u64, u64), Arc<[u8]>>> = Mutex::new(BTreeMap::new());
+static PIPES: Mutex<BTreeMap<(u64, u64), Content>> = Mutex::new(BTreeMap::new());
 
 /// Which pipe it is, if it is one.
 #[cfg(unix)]

@@ -9,16 +9,19 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// Bytes that the views of one split may take: all of a validation split of 50,000 images at 84 pixels, 7,000 at 224.
 const MOST_BYTES: usize = 1 << 30;
 
+/// Planes of 8-bit values.
+type View = Arc<[u8]>;
+
 /// Views by image and resolution, planes of 8-bit values; as many as there is room for.
 #[derive(Default)]
 pub(super) struct ViewCache {
-    views: RwLock<HashMap<(usize, usize), Arc<[u8]>>>,
+    views: RwLock<HashMap<(usize, usize), View>>,
     bytes: AtomicUsize,
 }
 
 impl ViewCache {
     /// The view of an image at a resolution, if it was kept.
-    pub fn get(&self, image: usize, resolution: usize) -> Option<Arc<[u8]>> {
+    pub fn get(&self, image: usize, resolution: usize) -> Option<View> {
         // a panic cannot leave half a view behind: each is put in whole
         let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
         views.get(&(image, resolution)).map(Arc::clone)

@@ -415,7 +415,7 @@ fn images_that_are_in_two_splits_are_named() {
     let many = "which makes accuracy look better than it is";
     let one =
         format!("1 image of val in train too, {many}: {} is {}", at("val/a/twin.png"), at("train/a/0.png"));
-    assert_eq!(set.warnings(), [one.clone()]);
+    assert_eq!(set.warnings(), std::slice::from_ref(&one));
     set.split(Split::Test).unwrap();
     let warnings = set.warnings();
     assert_eq!((warnings.len(), &warnings[0]), (3, &one));
