@@ -111,7 +111,8 @@ fn a_run_under_two_plans_that_is_killed_ends_with_the_same_bytes() {
     let message = fails("supernet", at, &format!("{TRAIN} --recipe second.toml --out whole --resume"), 1);
     assert!(message.contains("plan.phases[2].lr: expected 0.05, got 0.01"), "{message}");
     std::fs::write(at.join("second.toml"), recipe([0.05, 0.05], true)).expect("written");
-    let go_on = |run: &str| format!("{TRAIN} --checkpoint-seconds 0 --recipe second.toml --out {run} --resume");
+    let go_on =
+        |run: &str| format!("{TRAIN} --checkpoint-seconds 0 --recipe second.toml --out {run} --resume");
     json("supernet", at, &go_on("whole"));
     #[cfg(unix)]
     {

@@ -97,6 +97,8 @@ impl Arguments {
         let space = self.space.as_deref().map(space::open).transpose()?;
         let start = self.start.as_deref().map(Start::read).transpose()?;
         let recipe = self.recipe()?;
+        // a rate that cannot be is told before anything is made
+        self.rated(recipe.with_batch(self.batch.unwrap_or(recipe.batch)))?;
         let catalogue = self.data.list()?;
         let space = match (&start, space) {
             (Some(start), given) => start.space_for(given.as_ref(), catalogue.classes().len())?,
@@ -150,11 +152,14 @@ impl Arguments {
     /// The recipe with batch and rate as the flags say, and no larger a batch than there are images.
     fn suited(&self, recipe: Recipe, dataset: &Dataset) -> anyhow::Result<Recipe> {
         let wanted = self.batch.unwrap_or(recipe.batch);
-        let recipe = recipe.with_batch(smaller_batch(&self.common, wanted, dataset));
+        self.rated(recipe.with_batch(smaller_batch(&self.common, wanted, dataset)))
+    }
+
+    fn rated(&self, recipe: Recipe) -> anyhow::Result<Recipe> {
         let Some(lr) = self.lr else { return Ok(recipe) };
         // as the trainer does, so that the rate is that of the phases as they are trained
         let recipe = if self.start.is_some() { recipe.starting(true) } else { recipe.from_scratch() };
-        Ok(recipe.with_lr(lr).context("--lr")?)
+        recipe.with_lr(lr).context("--lr")
     }
 
     /// Prints the plan with an estimate, and writes it down.
