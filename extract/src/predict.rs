@@ -109,7 +109,7 @@ impl Classifier {
     fn read_image(&self, path: &Path) -> Result<Vec<f32>> {
         let input = &self.model.config.input;
         let preprocess = self.model.preprocess()?;
-        let file = ImageFile::read(path).map_err(|error| error.and_then_do("or give an array as .npy"))?;
+        let file = ImageFile::read(path).map_err(|error| error.or_do("or give an array as .npy"))?;
         let file = file.oriented(preprocess.orient);
         let [height, width] = file.size();
         let pixels = file.into_pixels(input.channels, preprocess.grey).ok_or_else(|| {

@@ -11,7 +11,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use super::jpeg_repair::without_stray_bytes;
 use super::preprocess::{Grey, Orient};
 use crate::error::{Error, Result};
-use crate::file;
+use crate::{file, foreign};
 
 /// Sides that an image may have, in pixels.
 const SIDES: std::ops::RangeInclusive<u32> = 2..=16_384;
@@ -70,6 +70,8 @@ impl ImageFile {
         let broken = |error: image::ImageError| wrong("content", "a whole image", error.to_string());
         let format = image::guess_format(bytes).ok();
         let Some(format) = format.filter(|format| FORMATS.contains(format)) else {
+            // what a download or a checkout without its large files leaves
+            foreign::refuse(place, KINDS, bytes)?;
             let got = format.map_or("something else".to_string(), |format| format!("{format:?}"));
             return Err(wrong("content", KINDS, got));
         };
@@ -242,7 +244,12 @@ mod tests {
                 b"\0\0\0\x20ftypavif and more",
                 "expected a png, jpeg, webp, bmp, tiff, gif or ppm image, got Avif",
             ),
-            (b"", "got something else"),
+            (b"", "got an empty file"),
+            (b"no image at all", "got something else"),
+            (
+                b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 30931841\n",
+                "got a Git LFS pointer, which stands in place of the file; fetch",
+            ),
             (&one[..], "sides of 2 to 16384 pixels, got 1 x 9"),
             (&huge[..], "x.png: "),
         ] {

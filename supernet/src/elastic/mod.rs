@@ -9,6 +9,7 @@ mod statistics;
 mod subnet;
 
 pub use reorder::sort_channels;
+#[cfg(feature = "train")]
 pub(crate) use shared::fresh_classifier;
 #[cfg(feature = "train")]
 pub(crate) use shared::infinite;
