@@ -55,7 +55,7 @@ pub(super) fn check_count(data: &str, classes: usize, space: &SearchSpace) -> Re
         return Ok(());
     }
     let place = format!("data {data} for space {}", space.name());
-    let advice = "give --start FILE, which makes a classifier for other classes from trained weights, choose another \
+    let advice = "train with --start FILE, which makes a classifier for other classes from trained weights, choose another \
                   space, or write one in TOML (`supernet space tiny --toml` shows the form)";
     Err(Error::invalid(place, "classes", expected, classes).and_then_do(advice))
 }
