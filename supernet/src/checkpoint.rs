@@ -183,7 +183,8 @@ pub struct Checkpoint {
 pub fn write_weights(
     path: &Path,
     kind: Kind,
-    (space, interface): (&SearchSpace, &Interface),
+    space: &SearchSpace,
+    interface: &Interface,
     weights: &SharedWeights,
     training: Training,
 ) -> Result<()> {
@@ -197,7 +198,8 @@ pub fn write_weights(
 /// If the file cannot be written; an old one is then still there.
 pub fn write_imported(
     path: &Path,
-    (space, interface): (&SearchSpace, &Interface),
+    space: &SearchSpace,
+    interface: &Interface,
     weights: &SharedWeights,
     statistics: Option<&Statistics>,
     imported: Imported,
@@ -216,7 +218,8 @@ pub fn write_imported(
 /// If the file cannot be written; an old one is then still there.
 pub fn write_checkpoint(
     path: &Path,
-    (space, interface): (&SearchSpace, &Interface),
+    space: &SearchSpace,
+    interface: &Interface,
     weights: &SharedWeights,
     velocities: &BTreeMap<String, Tensor>,
     training: Training,
@@ -386,8 +389,8 @@ mod tests {
         let velocities = weights.zeros_like().expect("zeros");
         let seen = Interface::of(&Dataset::open("digits").expect("embedded"));
         let [plain, full] = ["plain", "full"].map(|name| folder.path().join(name));
-        write_weights(&plain, Kind::Supernet, (&space, &seen), &weights, training()).expect("written");
-        write_checkpoint(&full, (&space, &seen), &weights, &velocities, training()).expect("written");
+        write_weights(&plain, Kind::Supernet, &space, &seen, &weights, training()).expect("written");
+        write_checkpoint(&full, &space, &seen, &weights, &velocities, training()).expect("written");
         let supernet = Supernet::read(&plain).expect("read");
         assert_eq!((&supernet.space, &supernet.provenance), (&space, &Provenance::Trained(training())));
         assert!(supernet.statistics().is_err());
@@ -432,7 +435,7 @@ mod tests {
             key: None,
         };
         let write = |statistics: Option<&Statistics>| {
-            write_imported(&path, (&space, &Interface::default()), &weights, statistics, imported.clone())
+            write_imported(&path, &space, &Interface::default(), &weights, statistics, imported.clone())
                 .expect("written");
             Supernet::read(&path)
         };

@@ -47,6 +47,21 @@ pub fn formula_weights(layers: &[LayerSpec]) -> BTreeMap<String, Tensor> {
     tensors
 }
 
+/// A recipe of short phases: name, rate, and how many kernels and depths are allowed; so many epochs each.
+pub fn short_recipe(epochs: f64, phases: &[(&str, f64, usize, usize)]) -> String {
+    let mut text =
+        "version = 1\nname = \"short\"\nbatch = 64\nlr_batch = 64\nmomentum = 0.9\nweight_decay = 3e-5\n\
+                    label_smoothing = 0.1\n\n"
+            .to_string();
+    for (name, lr, kernel, depth) in phases {
+        text += &format!(
+            "[[phases]]\nname = \"{name}\"\nallowed = {{ kernel = {kernel}, depth = {depth}, expand = 1 }}\nsubnetworks = 1\n\
+             epochs = {epochs:?}\nwarmup_epochs = 0\nlr = {lr:?}\ndistill = false\nsort_channels = false\n\n"
+        );
+    }
+    text
+}
+
 /// Zeros for every weight of layers.
 pub fn zeros(layers: &[LayerSpec]) -> BTreeMap<String, Tensor> {
     let zero = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).expect("a small tensor");

@@ -10,6 +10,7 @@ use supernet::checkpoint::Checkpoint;
 use supernet::train::RunFolder;
 
 use crate::cli::{binary, fails, json, pipeline, run};
+use crate::common::short_recipe;
 
 fn log(folder: &Path, run: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(folder.join(run).join("log.jsonl")).expect("a log");
@@ -18,15 +19,7 @@ fn log(folder: &Path, run: &str) -> Vec<Value> {
 
 /// A recipe of two short phases with these learning rates.
 fn recipe(lr: [f64; 2]) -> String {
-    let phase = |name: &str, lr: f64, allowed: usize| {
-        format!(
-            "[[phases]]\nname = \"{name}\"\nallowed = {{ kernel = {allowed}, depth = 1, expand = 1 }}\nsubnetworks = 1\n\
-             epochs = 0.5\nwarmup_epochs = 0\nlr = {lr:?}\ndistill = false\nsort_channels = false\n\n"
-        )
-    };
-    let shared = "version = 1\nname = \"short\"\nbatch = 64\nlr_batch = 64\nmomentum = 0.9\nweight_decay = 3e-5\n\
-                  label_smoothing = 0.1\n\n";
-    format!("{shared}{}{}", phase("calm", lr[0], 1), phase("wild", lr[1], 9))
+    short_recipe(0.5, &[("calm", lr[0], 1, 1), ("wild", lr[1], 9, 1)])
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::cli::{fails, json, pipeline, run};
 
-/// Images of two by two classes, all of them broken: whoever decodes one says so.
+/// Training and validation images of these classes, all of them broken: a command that decodes one says so.
 fn broken(at: &Path, classes: &[&str]) {
     for (split, class) in
         ["train", "val"].iter().flat_map(|split| classes.iter().map(move |class| (split, class)))

@@ -6,19 +6,12 @@ use serde_json::Value;
 use supernet::checkpoint::{Checkpoint, Provenance, Supernet};
 
 use crate::cli::{fails, json, run};
+use crate::common::short_recipe;
 
 /// Two phases of one epoch each, with these rates; a third where `more`.
 fn recipe(lr: [f64; 2], more: bool) -> String {
-    let phase = |name: &str, lr: f64, allowed: usize| {
-        format!(
-            "[[phases]]\nname = \"{name}\"\nallowed = {{ kernel = {allowed}, depth = 1, expand = 1 }}\nsubnetworks = 1\n\
-             epochs = 1\nwarmup_epochs = 0\nlr = {lr:?}\ndistill = false\nsort_channels = false\n\n"
-        )
-    };
-    let shared = "version = 1\nname = \"short\"\nbatch = 64\nlr_batch = 64\nmomentum = 0.9\nweight_decay = 3e-5\n\
-                  label_smoothing = 0.1\n\n";
-    let third = if more { phase("depth", 0.01, 9).replace("depth = 1", "depth = 9") } else { String::new() };
-    format!("{shared}{}{}{third}", phase("calm", lr[0], 1), phase("wild", lr[1], 9))
+    let phases = [("calm", lr[0], 1, 1), ("wild", lr[1], 9, 1), ("depth", 0.01, 9, 9)];
+    short_recipe(1.0, if more { &phases } else { &phases[..2] })
 }
 
 fn plan(at: &Path, run: &str) -> Value {

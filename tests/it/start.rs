@@ -177,7 +177,7 @@ fn a_started_run_that_is_stopped_ends_with_the_same_bytes() {
         let folder = RunFolder::open(&at.join(run), true).expect("a folder");
         let space = start.space_for(None, dataset.classes().len()).expect("its own");
         let mut trainer =
-            Trainer::starting(&start, (space, &dataset), None, &recipe, folder, config).expect("it fits");
+            Trainer::starting(&start, space, &dataset, None, &recipe, folder, config).expect("it fits");
         let stop = AtomicBool::new(false);
         trainer.run(&stop, &mut Stopper { stop: &stop, at: stop_at }).expect("no errors")
     };

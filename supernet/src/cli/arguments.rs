@@ -131,7 +131,7 @@ impl Data {
     }
 }
 
-/// A batch that the training images fill, and a line that says so where it is smaller than the one that was wanted.
+/// The batch that is wanted, or all training images where they are fewer; then a line says so.
 pub fn smaller_batch(common: &Common, wanted: usize, dataset: &Dataset) -> usize {
     let images = dataset.train().len();
     if images < wanted {

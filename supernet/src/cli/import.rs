@@ -69,8 +69,8 @@ impl Arguments {
             self.resize.map_or(preprocess.clone(), |shown| shown.of(preprocess))
         });
         let interface = Interface { preprocess, classes: None };
-        let form = (&space, &interface);
-        write_imported(&self.out, form, &read.weights, read.statistics.as_ref(), imported.clone())?;
+        let (weights, statistics) = (&read.weights, read.statistics.as_ref());
+        write_imported(&self.out, &space, &interface, weights, statistics, imported.clone())?;
         self.tell((space.name(), &read, &imported), (&entries, &prefix), watch.elapsed().as_secs_f64())?;
         Ok(Ending::Done)
     }

@@ -117,7 +117,7 @@ impl Arguments {
         let mut trainer = match &start {
             Some(start) => {
                 let resize = self.resize.map(Shown::resize);
-                Trainer::starting(start, (space, &dataset), resize, &recipe, folder, config)?
+                Trainer::starting(start, space, &dataset, resize, &recipe, folder, config)?
             }
             None => {
                 let preprocess = dataset.preprocess_for(&space)?;

@@ -124,11 +124,14 @@ fn files_by_class(
         files.extend(images.into_iter().map(|path| (path, label as u32)));
         over.add(own);
     }
-    let mut beside = (Vec::new(), PassedOver::default());
-    list_into(folder, 0, &mut beside.0, &mut beside.1)?;
-    beside.1.too_deep = 0; // the classes' folders
-    beside.1.outside = beside.0.len();
-    over.add(beside.1);
+    let (mut beside, mut own) = (Vec::new(), PassedOver::default());
+    for path in shown_in(folder)? {
+        if !path.is_dir() {
+            list_file(path, &mut beside, &mut own);
+        }
+    }
+    own.outside = beside.len();
+    over.add(own);
     Ok(files)
 }
 
@@ -140,26 +143,40 @@ fn empty(folder: &Path, over: &PassedOver) -> Error {
 
 /// Image files of a folder and those in it, so many folders deep; the others are counted. Hidden ones are none of ours.
 fn list_into(folder: &Path, depth: usize, images: &mut Vec<PathBuf>, over: &mut PassedOver) -> Result<()> {
-    for entry in std::fs::read_dir(folder).map_err(Error::io("open the folder", folder))? {
-        let entry = entry.map_err(Error::io("read", folder))?;
-        let path = entry.path();
-        if entry.file_name().to_string_lossy().starts_with('.') {
-            continue;
-        }
-        // of a link, what it leads to
-        match std::fs::metadata(&path) {
-            Ok(kind) if kind.is_dir() && leads_back(&path, folder) => over.no_files += 1,
-            Ok(kind) if kind.is_dir() && depth == 0 => over.too_deep += files_below(&path),
-            Ok(kind) if kind.is_dir() => list_into(&path, depth - 1, images, over)?,
-            // pipes and devices have no end
-            Ok(kind) if !kind.is_file() => over.no_files += 1,
-            Err(_) if path.is_symlink() => over.dangling += 1,
-            // a file that cannot be looked at is an image that cannot be read
-            _ if over.takes(&path) => images.push(path),
-            _ => {}
+    for path in shown_in(folder)? {
+        match path.is_dir() {
+            true if leads_back(&path, folder) => over.no_files += 1,
+            true if depth == 0 => over.too_deep += files_below(&path),
+            true => list_into(&path, depth - 1, images, over)?,
+            false => list_file(path, images, over),
         }
     }
     Ok(())
+}
+
+/// What lies in a folder and is not hidden.
+fn shown_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::io("open the folder", folder))? {
+        let entry = entry.map_err(Error::io("read", folder))?;
+        if !entry.file_name().to_string_lossy().starts_with('.') {
+            paths.push(entry.path());
+        }
+    }
+    Ok(paths)
+}
+
+/// Takes what is no folder for an image, or counts it.
+fn list_file(path: PathBuf, images: &mut Vec<PathBuf>, over: &mut PassedOver) {
+    // of a link, what it leads to
+    match std::fs::metadata(&path) {
+        // pipes and devices have no end
+        Ok(kind) if !kind.is_file() => over.no_files += 1,
+        Err(_) if path.is_symlink() => over.dangling += 1,
+        // a file that cannot be looked at is an image that cannot be read
+        _ if over.takes(&path) => images.push(path),
+        _ => {}
+    }
 }
 
 /// What lies in a folder and its folders.

@@ -39,7 +39,7 @@ fn add(sums: &mut [u64; 2], value: u8) {
     sums[1] += value * value;
 }
 
-/// The same of many images.
+/// Sums over the pixels of many images, exact.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ChannelSums {
     pixels: u64,

@@ -151,8 +151,8 @@ impl<'a> StateDict<'a> {
         Ok(self)
     }
 
-    /// The first part of the names, with its point, where it is the same in all of them. What numbers follow is a list of
-    /// modules and not one that holds the network, unless its name says so.
+    /// The first part of the names, with its point, where it is the same in all of them. A part that numbers follow is a list
+    /// of modules. It wraps the network only where its name is that of a wrapper.
     fn wrapper(&self) -> Option<String> {
         let mut names = self.names();
         let (first, _) = names.next()?.split_once('.')?;

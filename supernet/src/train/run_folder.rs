@@ -94,7 +94,8 @@ impl RunFolder {
         self.write_document(json!({ "version": 1, "hash": hash_of(plan), "plan": plan }), run)
     }
 
-    /// The same of a run that may have followed several plans: beside the last those before it, and where each began.
+    /// Writes `plan.json` of a run that may have followed several plans: the last one, and those before with the step from
+    /// which on each was followed.
     ///
     /// # Errors
     /// If it cannot be written.

@@ -5,6 +5,7 @@
 
 mod state;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -115,7 +116,8 @@ impl Trainer {
     /// As [`Trainer::new`], and if the space differs from the weights' in more than classes and resolutions.
     pub fn starting(
         start: &Start,
-        (space, dataset): (SearchSpace, &Dataset),
+        space: SearchSpace,
+        dataset: &Dataset,
         resize: Option<Resize>,
         recipe: &Recipe,
         folder: RunFolder,
@@ -148,19 +150,16 @@ impl Trainer {
         plan.start = started.as_ref().map(|started| started.from.weights.clone());
         let saved =
             folder.checkpoint().exists().then(|| Checkpoint::read(&folder.checkpoint())).transpose()?;
-        let (dataset, plan, interface) = match &saved {
+        let goes_on_unsaid =
+            saved.as_ref().is_some_and(|saved| saved.supernet.interface.preprocess.is_none());
+        let (dataset, interface) = match goes_on_unsaid {
             // a run of before files said what they see goes on as it began
-            Some(saved) if saved.supernet.interface.preprocess.is_none() => {
-                let dataset = dataset.seen_as(dataset.preprocess_unsaid(&space)?)?;
-                (Arc::new(dataset), plan, Interface::default())
-            }
-            _ => {
-                let fits = dataset.channels() == space.input_channels();
-                let seen = if fits { None } else { Some(dataset.seen_as(dataset.preprocess_for(&space)?)?) };
-                let dataset = seen.map_or(dataset, Arc::new);
-                let augmentation = Augmentation::for_dataset(&dataset, recipe.augmentation);
+            true => (Arc::new(dataset.seen_as(dataset.preprocess_unsaid(&space)?)?), Interface::default()),
+            false => {
+                let dataset = with_channels_of(&space, dataset)?;
+                plan = plan.varying(Augmentation::for_dataset(&dataset, recipe.augmentation));
                 let interface = Interface::of(&dataset);
-                (dataset, plan.varying(augmentation), interface)
+                (dataset, interface)
             }
         };
         let (weights, started) = match started {
@@ -198,15 +197,16 @@ impl Trainer {
                 next: "put checkpoint.safetensors back, or choose another folder".to_string(),
             });
         }
-        match &mut trainer.resumed {
-            Some(resumed) => {
-                let happened = trainer.folder.cut_log(trainer.step)?;
-                resumed.evaluated =
-                    happened.into_iter().filter_map(|line| line.evaluated_at(trainer.step)).collect();
-            }
-            None => trainer.folder.empty_log()?,
-        }
+        trainer.begin_log()?;
         Ok(trainer)
+    }
+
+    /// Cuts the log back to what the checkpoint holds, and notes what it knows; without a checkpoint it is emptied.
+    fn begin_log(&mut self) -> Result<()> {
+        let Some(resumed) = &mut self.resumed else { return self.folder.empty_log() };
+        let happened = self.folder.cut_log(self.step)?;
+        resumed.evaluated = happened.into_iter().filter_map(|line| line.evaluated_at(self.step)).collect();
+        Ok(())
     }
 
     /// What will be done.
@@ -308,10 +308,13 @@ impl Trainer {
         }
         if !self.is_written() {
             let path = self.folder.supernet();
-            let form = (&self.space, &self.interface);
-            checkpoint::write_weights(&path, Kind::Supernet, form, &self.weights, self.training())?;
+            self.write_weights(&path, Kind::Supernet)?;
         }
         Ok(Outcome::Finished)
+    }
+
+    fn write_weights(&self, path: &Path, kind: Kind) -> Result<()> {
+        checkpoint::write_weights(path, kind, &self.space, &self.interface, &self.weights, self.training())
     }
 
     /// Before the first step of a phase: the optimizer rests, and channels are sorted where the phase asks for it.
@@ -393,8 +396,7 @@ impl Trainer {
         self.check_sound()?;
         if index == self.plan.teaching() && self.teacher.is_none() {
             let path = self.folder.teacher();
-            let form = (&self.space, &self.interface);
-            checkpoint::write_weights(&path, Kind::Teacher, form, &self.weights, self.training())?;
+            self.write_weights(&path, Kind::Teacher)?;
             self.teacher = Some(Supernet::read(&path)?.on(self.config.kernels)?);
         }
         self.save()?;
@@ -465,6 +467,14 @@ impl Learner for InPhase<'_> {
     fn folder(&mut self) -> &mut RunFolder {
         &mut self.trainer.folder
     }
+}
+
+/// The data set as it is seen, or where that has other channels than the space, as it is best seen for the space.
+fn with_channels_of(space: &SearchSpace, dataset: Arc<Dataset>) -> Result<Arc<Dataset>> {
+    if dataset.channels() == space.input_channels() {
+        return Ok(dataset);
+    }
+    Ok(Arc::new(dataset.seen_as(dataset.preprocess_for(space)?)?))
 }
 
 /// Whether the data fit the space, and a batch can be filled.

@@ -58,7 +58,7 @@ fn teacher(at: &Path, space: &SearchSpace) -> Supernet {
         start: None,
     };
     let path = at.join("teacher.safetensors");
-    checkpoint::write_weights(&path, Kind::Teacher, (space, &Interface::default()), &weights, training)
+    checkpoint::write_weights(&path, Kind::Teacher, space, &Interface::default(), &weights, training)
         .expect("written");
     Supernet::read(&path).expect("read")
 }

@@ -76,8 +76,8 @@ impl Trainer {
         self.folder.sync_log()?;
         let velocities = self.optimizer.velocities();
         let path = self.folder.checkpoint();
-        let form = (&self.space, &self.interface);
-        checkpoint::write_checkpoint(&path, form, &self.weights, velocities, self.training())?;
+        let Self { space, interface, weights, .. } = &*self;
+        checkpoint::write_checkpoint(&path, space, interface, weights, velocities, self.training())?;
         self.saved = Some(self.step);
         self.folder.note_checkpoint(self.step)
     }
