@@ -1,6 +1,6 @@
 //! What the operating system tells of the machine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The processor's model, as the operating system gives it; `unknown` where it does not.
 pub fn cpu() -> String {
@@ -32,9 +32,50 @@ fn ignores_first_signal(status: &str) -> bool {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
+/// The folder that keeps what can be found out again: `ONCE_FOR_ALL_CACHE`, else a folder `once-for-all` in the one that
+/// the system has for it (`XDG_CACHE_HOME`, `~/.cache`, on a Mac `~/Library/Caches`, on Windows `LOCALAPPDATA`). `None`
+/// where the variable is empty, or nothing says where.
+pub fn cache_folder() -> Option<PathBuf> {
+    cache_folder_of(|name| std::env::var_os(name))
+}
+
+fn cache_folder_of(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<PathBuf> {
+    if let Some(folder) = variable("ONCE_FOR_ALL_CACHE") {
+        return (!folder.is_empty()).then(|| folder.into());
+    }
+    let given = |name: &str| variable(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let of_home = match () {
+        () if cfg!(windows) => given("LOCALAPPDATA"),
+        () if cfg!(target_os = "macos") => given("HOME").map(|home| home.join("Library/Caches")),
+        () => given("HOME").map(|home| home.join(".cache")),
+    };
+    given("XDG_CACHE_HOME").or(of_home).map(|folder| folder.join("once-for-all"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_is_kept_lies_where_the_environment_says() {
+        let folder = |variables: &[(&str, &str)]| {
+            let variables = variables.to_vec();
+            cache_folder_of(move |name| {
+                variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
+            })
+        };
+        let expected = |path: &str| Some(PathBuf::from(path));
+        let home = ("HOME", "/home/me");
+        assert_eq!(folder(&[home]), expected("/home/me/.cache/once-for-all"));
+        assert_eq!(folder(&[home, ("XDG_CACHE_HOME", "/caches")]), expected("/caches/once-for-all"));
+        assert_eq!(
+            folder(&[home, ("XDG_CACHE_HOME", "not/absolute")]),
+            expected("/home/me/.cache/once-for-all")
+        );
+        assert_eq!(folder(&[home, ("ONCE_FOR_ALL_CACHE", "here")]), expected("here"));
+        assert_eq!((folder(&[home, ("ONCE_FOR_ALL_CACHE", "")]), folder(&[])), (None, None));
+    }
 
     #[test]
     fn ignored_hangups_are_known() {

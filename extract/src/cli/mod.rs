@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
@@ -27,8 +28,9 @@ use serde_json::json;
 
 use output::Output;
 use supernet::checkpoint::Supernet;
-use supernet::data::{Catalogue, Dataset};
+use supernet::data::{Catalogue, Dataset, Looking};
 use supernet::kernels::{Kernels, Precision};
+use supernet::machine;
 
 /// Chooses a sub-network of a once-for-all supernet for a device.
 #[derive(Parser)]
@@ -98,6 +100,9 @@ impl Command {
     }
 }
 
+/// Looking at images for less than this leaves no index.
+const WORTH_KEEPING: Duration = Duration::from_secs(1);
+
 /// Flags of every command.
 #[derive(Args)]
 struct Common {
@@ -141,7 +146,20 @@ fn open_data(
 ) -> anyhow::Result<Dataset> {
     let catalogue = Catalogue::open(spec, dataset_toml)?;
     supernet.check_classes(&catalogue)?;
-    let dataset = catalogue.look()?;
+    let bar = output.bar(0);
+    let looking = Looking::default().with_index_in(machine::cache_folder());
+    let looking = looking.keeping_from(WORTH_KEEPING).telling(move |done, of| {
+        if done == 1 {
+            // of this split; another may have been looked at before
+            bar.reset();
+            bar.set_length(of as u64);
+        }
+        bar.set_position(done as u64);
+        if done == of {
+            bar.finish_and_clear();
+        }
+    });
+    let dataset = catalogue.look_with(&looking)?;
     output.say(format_args!("{}", dataset.in_words()));
     dataset.warnings().iter().for_each(|warning| output.say(format_args!("warning: {warning}")));
     Ok(dataset)

@@ -3,14 +3,19 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 use clap::builder::{PathBufValueParser, RangedU64ValueParser, TypedValueParser};
 use supernet::checkpoint::Supernet;
-use supernet::data::{Catalogue, Dataset, MIDDLE_SHARE, Preprocess, Resize};
+use supernet::data::{Catalogue, Dataset, Looking, MIDDLE_SHARE, Preprocess, Resize};
 use supernet::kernels::{Kernels, Precision};
+use supernet::machine;
 use supernet::space::{Arch, SearchSpace, arch_file};
+
+/// Looking at images for less than this leaves no index.
+const WORTH_KEEPING: Duration = Duration::from_secs(1);
 
 /// Flags that every command has.
 #[derive(Args)]
@@ -102,7 +107,20 @@ impl Data {
 
     /// Looks at the images; says how many there are, and which are left out.
     pub fn look(&self, common: &Common, catalogue: Catalogue) -> anyhow::Result<Dataset> {
-        let dataset = catalogue.look()?;
+        let bar = common.bar(0, "looking at images {bar:30} {pos}/{len}  ETA {eta}");
+        let looking = Looking::default().with_index_in(machine::cache_folder());
+        let looking = looking.keeping_from(WORTH_KEEPING).telling(move |done, of| {
+            if done == 1 {
+                // of this split; another may have been looked at before
+                bar.reset();
+                bar.set_length(of as u64);
+            }
+            bar.set_position(done as u64);
+            if done == of {
+                bar.finish_and_clear();
+            }
+        });
+        let dataset = catalogue.look_with(&looking)?;
         common.tell(dataset.in_words());
         common.warn(&dataset.warnings());
         Ok(dataset)

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::about::About;
 use super::dataset::{Dataset, Facts, Late};
-use super::look::{Listed, hash, in_both};
+use super::look::{Listed, Notes, hash, in_both};
+use super::looking::Looking;
 use super::preprocess::{Grey, Preprocess};
 use super::{Origin, Split, Splits, classes, digits, folder, idx, list};
 use crate::error::{Error, Result};
@@ -109,9 +110,17 @@ impl Catalogue {
     /// # Errors
     /// If too many images cannot be used.
     pub fn look(self) -> Result<Dataset> {
+        self.look_with(&Looking::default())
+    }
+
+    /// The same, keeping what was found out, and telling how far it is.
+    ///
+    /// # Errors
+    /// As [`Catalogue::look`].
+    pub fn look_with(self, looking: &Looking) -> Result<Dataset> {
         match self.0 {
             Kind::Read(dataset) => Ok(*dataset),
-            Kind::Files(files) => files.look(),
+            Kind::Files(files) => files.look(looking),
         }
     }
 }
@@ -121,13 +130,13 @@ pub(super) fn no_test(name: &str) -> Error {
 }
 
 impl Files {
-    fn look(self) -> Result<Dataset> {
-        let Self { origin, classes, train, val, test, val_from, mut warnings } = self;
-        let (place, mut skipped) = (train.place.clone(), Vec::new());
-        let found = train.look(&classes, &mut skipped)?;
+    fn look(self, looking: &Looking) -> Result<Dataset> {
+        let Self { origin, classes, train, val, test, val_from, warnings } = self;
+        let (place, mut notes) = (train.place.clone(), Notes { warnings, ..Notes::default() });
+        let found = train.look(&classes, looking, &mut notes)?;
         let channels = if found.are_colour() { 3 } else { 1 };
         let (train, val) = match val {
-            Some(val) => (found, val.look(&classes, &mut skipped)?),
+            Some(val) => (found, val.look(&classes, looking, &mut notes)?),
             None => found.hold_out(&place, &classes)?,
         };
         let sums = train.sums();
@@ -139,10 +148,13 @@ impl Files {
         let facts = Facts { sums: Some(sums), size: train.size(), hash: hash(&classes, origin.flip, splits) };
         let decoding = preprocess.decoding();
         let (train, val) = (train.into_images(decoding), val.into_images(decoding));
-        warnings.extend(in_both([(Split::Val, &val), (Split::Train, &train)]));
+        notes.warnings.extend(in_both([(Split::Val, &val), (Split::Train, &train)]));
         let splits = Splits { train, val, test: None };
         Dataset::assemble(origin, classes, splits, facts, preprocess).map(|set| {
-            set.with_late_test(test).with_skipped(skipped).with_val_from(val_from).with_warnings(warnings)
+            set.with_late_test(test, looking.clone())
+                .with_skipped(notes.skipped)
+                .with_val_from(val_from)
+                .with_warnings(notes.warnings)
         })
     }
 }

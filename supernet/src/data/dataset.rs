@@ -7,7 +7,8 @@ use super::catalogue::{Catalogue, no_test};
 use super::classes::{check_count, labels_for};
 use super::image_set::{ImageSet, Normalisation};
 use super::images::Images;
-use super::look::{Listed, in_both, left_out};
+use super::look::{Listed, Notes, in_both, left_out};
+use super::looking::Looking;
 use super::preprocess::{Grey, Preprocess};
 use super::sums::ChannelSums;
 use super::{Origin, Skipped, Split, Splits, folder};
@@ -42,6 +43,8 @@ pub struct Dataset {
     flip_by_name: bool,
     /// Where test images lie that are looked at only when they are asked for.
     late_test: Option<Late>,
+    /// How they are looked at then.
+    looking: Looking,
     /// The classes by name as they were listed, and the label of each today.
     late_classes: Vec<String>,
     late_labels: Vec<u32>,
@@ -134,6 +137,7 @@ impl Dataset {
             val_from: String::new(),
             flip_by_name,
             late_test: None,
+            looking: Looking::default(),
             late_classes,
             late_labels,
             looked_at: OnceLock::new(),
@@ -298,8 +302,8 @@ impl Dataset {
         own.chain(late.into_iter().flatten()).collect()
     }
 
-    pub(super) fn with_late_test(self, late_test: Option<Late>) -> Self {
-        Self { late_test, ..self }
+    pub(super) fn with_late_test(self, late_test: Option<Late>, looking: Looking) -> Self {
+        Self { late_test, looking, ..self }
     }
 
     pub(super) fn with_skipped(self, skipped: Vec<Skipped>) -> Self {
@@ -359,13 +363,14 @@ impl Dataset {
     }
 
     fn look_at_test(&self, late: &Late) -> Result<LateImages> {
-        let (classes, mut skipped, mut warnings) = (&self.late_classes, Vec::new(), Vec::new());
+        let (classes, mut notes) = (&self.late_classes, Notes::default());
         let listed = match late {
-            Late::Folder(folder) => folder::list_split((Split::Test, folder), classes, &mut warnings)?,
+            Late::Folder(folder) => folder::list_split((Split::Test, folder), classes, &mut notes.warnings)?,
             Late::Files(listed) => listed.clone(),
         };
-        let found = listed.look(classes, &mut skipped)?;
+        let found = listed.look(classes, &self.looking, &mut notes)?;
         let images = found.into_images(self.preprocess.decoding()).relabelled(&self.late_labels);
+        let Notes { skipped, mut warnings } = notes;
         for (split, others) in self.splits.present() {
             warnings.extend(in_both([(Split::Test, &images), (split, others)]));
         }

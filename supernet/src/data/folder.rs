@@ -70,7 +70,7 @@ pub(super) fn list_split(
         }
     };
     warnings.extend(over.in_words().map(|words| format!("passed over in {split}: {words}")));
-    Ok(Listed { place: folder.to_path_buf(), files })
+    Ok(Listed { split, place: folder.to_path_buf(), files })
 }
 
 /// The folders in `folder`, by name; hidden ones are none of ours.
@@ -95,7 +95,8 @@ fn class_folders(folder: &Path) -> Result<ClassFolders> {
 /// A split has the classes of training, all and no others.
 fn check_classes(folder: &Path, folders: &ClassFolders, classes: &[String]) -> Result<()> {
     let missing = classes.iter().find(|class| !folders.contains_key(*class));
-    let unknown = folders.keys().find(|name| !classes.contains(name));
+    // names are sorted, as the folders were
+    let unknown = folders.keys().find(|name| classes.binary_search(name).is_err());
     let (expected, got) = match (missing, unknown) {
         (Some(class), _) => (format!("a folder `{class}` as in train"), "none".to_string()),
         (None, Some(name)) => ("the classes of train".to_string(), format!("a folder `{name}` besides")),
@@ -125,9 +126,9 @@ fn files_by_class(
         over.add(own);
     }
     let (mut beside, mut own) = (Vec::new(), PassedOver::default());
-    for path in shown_in(folder)? {
-        if !path.is_dir() {
-            list_file(path, &mut beside, &mut own);
+    for entry in shown_in(folder)? {
+        if entry.kind != Kind::Folder {
+            list_file(entry, &mut beside, &mut own);
         }
     }
     own.outside = beside.len();
@@ -143,39 +144,74 @@ fn empty(folder: &Path, over: &PassedOver) -> Error {
 
 /// Image files of a folder and those in it, so many folders deep; the others are counted. Hidden ones are none of ours.
 fn list_into(folder: &Path, depth: usize, images: &mut Vec<PathBuf>, over: &mut PassedOver) -> Result<()> {
-    for path in shown_in(folder)? {
-        match path.is_dir() {
-            true if leads_back(&path, folder) => over.no_files += 1,
-            true if depth == 0 => over.too_deep += files_below(&path),
-            true => list_into(&path, depth - 1, images, over)?,
-            false => list_file(path, images, over),
+    for entry in shown_in(folder)? {
+        let path = &entry.path;
+        match entry.kind {
+            Kind::Folder if leads_back(path, folder) => over.no_files += 1,
+            Kind::Folder if depth == 0 => over.too_deep += files_below(path),
+            Kind::Folder => list_into(path, depth - 1, images, over)?,
+            _ => list_file(entry, images, over),
         }
     }
     Ok(())
 }
 
-/// What lies in a folder and is not hidden.
-fn shown_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(Error::io("open the folder", folder))? {
-        let entry = entry.map_err(Error::io("read", folder))?;
-        if !entry.file_name().to_string_lossy().starts_with('.') {
-            paths.push(entry.path());
+/// What lies in a folder.
+struct Entry {
+    path: PathBuf,
+    kind: Kind,
+}
+
+/// What it is; of a link, what it leads to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Folder,
+    File,
+    /// A link to nowhere.
+    Dangling,
+    /// A pipe or a device, which has no end.
+    Other,
+}
+
+impl Kind {
+    fn of(kind: std::fs::FileType) -> Self {
+        match kind {
+            kind if kind.is_dir() => Self::Folder,
+            kind if kind.is_file() => Self::File,
+            _ => Self::Other,
         }
     }
-    Ok(paths)
+}
+
+/// What lies in a folder and is not hidden. Only links are asked for one by one: the folder tells what all else is.
+fn shown_in(folder: &Path) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::io("open the folder", folder))? {
+        let entry = entry.map_err(Error::io("read", folder))?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let path = entry.path();
+        let kind = match entry.file_type().map_err(Error::io("read", &path))? {
+            kind if kind.is_symlink() => match std::fs::metadata(&path) {
+                Ok(found) => Kind::of(found.file_type()),
+                Err(_) => Kind::Dangling,
+            },
+            kind => Kind::of(kind),
+        };
+        entries.push(Entry { path, kind });
+    }
+    Ok(entries)
 }
 
 /// Takes what is no folder for an image, or counts it.
-fn list_file(path: PathBuf, images: &mut Vec<PathBuf>, over: &mut PassedOver) {
-    // of a link, what it leads to
-    match std::fs::metadata(&path) {
-        // pipes and devices have no end
-        Ok(kind) if !kind.is_file() => over.no_files += 1,
-        Err(_) if path.is_symlink() => over.dangling += 1,
-        // a file that cannot be looked at is an image that cannot be read
-        _ if over.takes(&path) => images.push(path),
-        _ => {}
+fn list_file(Entry { path, kind }: Entry, images: &mut Vec<PathBuf>, over: &mut PassedOver) {
+    match kind {
+        Kind::Dangling => over.dangling += 1,
+        // a file that cannot be read is told of when it is looked at
+        Kind::File if over.takes(&path) => images.push(path),
+        Kind::File => {}
+        Kind::Folder | Kind::Other => over.no_files += 1,
     }
 }
 

@@ -10,6 +10,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::jpeg_repair::without_stray_bytes;
 use super::preprocess::{Grey, Orient};
+use super::room::{self, Taken};
 use crate::error::{Error, Result};
 use crate::{file, foreign};
 
@@ -49,6 +50,7 @@ pub(super) fn begins_as_image(path: &Path) -> bool {
 pub struct ImageFile {
     image: DynamicImage,
     orientation: Orientation,
+    room: Taken,
 }
 
 impl ImageFile {
@@ -66,6 +68,17 @@ impl ImageFile {
     /// # Errors
     /// As [`ImageFile::read`].
     pub fn from_bytes(place: &str, bytes: &[u8]) -> Result<Self> {
+        Self::decode(place, bytes, |_| Taken::nothing())
+    }
+
+    /// The same, when there is room for it besides the images that other threads hold. Whoever holds one must not ask for
+    /// another.
+    pub(super) fn from_bytes_in_turn(place: &str, bytes: &[u8]) -> Result<Self> {
+        Self::decode(place, bytes, room::take)
+    }
+
+    /// `take` is asked for the bytes that the pixels need.
+    fn decode(place: &str, bytes: &[u8], take: impl FnOnce(usize) -> Taken) -> Result<Self> {
         let wrong = |field: &str, expected: &str, got: String| Error::invalid(place, field, expected, got);
         let broken = |error: image::ImageError| wrong("content", "a whole image", error.to_string());
         let format = image::guess_format(bytes).ok();
@@ -95,12 +108,14 @@ impl ImageFile {
         let mut decoder = reader.into_decoder().map_err(broken)?;
         // a damaged note says nothing: viewers show such an image as it is stored
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        // what is decoded, and once more for what is turned or made of it
+        let room = take(usize::try_from(decoder.total_bytes().saturating_mul(2)).unwrap_or(usize::MAX));
         let image = DynamicImage::from_decoder(decoder).map_err(broken)?;
         if matches!(image, DynamicImage::ImageRgb32F(_) | DynamicImage::ImageRgba32F(_)) {
             // what is black and white in it nothing says
             return Err(wrong("content", "whole numbers as pixels", "floating point".to_string()));
         }
-        Ok(Self { image, orientation })
+        Ok(Self { image, orientation, room })
     }
 
     /// The image this way up.
@@ -116,6 +131,11 @@ impl ImageFile {
     /// Height and width.
     pub fn size(&self) -> [usize; 2] {
         [self.image.height() as usize, self.image.width() as usize]
+    }
+
+    /// The room that its pixels take, to be held as long as they are there.
+    pub(super) fn room(&self) -> Taken {
+        self.room.clone()
     }
 
     /// Whether its pixels have more than a brightness.

@@ -8,8 +8,10 @@ use super::augment::{normalise, show};
 use super::image_file::ImageFile;
 use super::image_set::{Image, ImageSet};
 use super::preprocess::{Decoding, Filter, Preprocess};
+use super::room::Taken;
 use super::view_cache::ViewCache;
 use crate::error::{Error, Result};
+use crate::file;
 
 /// Labelled images of a split; never empty.
 #[derive(Debug, Clone)]
@@ -36,6 +38,7 @@ pub struct ImageFiles {
 pub struct Loaded<'a> {
     pixels: Cow<'a, [u8]>,
     shape: [usize; 3],
+    _room: Option<Taken>,
 }
 
 impl Loaded<'_> {
@@ -69,11 +72,12 @@ impl ImageFiles {
     fn load(&self, i: usize) -> Result<Loaded<'static>> {
         let path: &Path = &self.paths[i];
         let Decoding { orient, grey, channels } = self.decoding;
-        let file = ImageFile::read(path)?.oriented(orient);
-        let [height, width] = file.size();
+        let bytes = file::read(path)?;
+        let file = ImageFile::from_bytes_in_turn(&path.display().to_string(), &bytes)?.oriented(orient);
+        let ([height, width], room) = (file.size(), file.room());
         let wrong = || Error::invalid(path.display(), "channels", "1 or 3", channels);
         let pixels = file.into_pixels(channels, grey).ok_or_else(wrong)?;
-        Ok(Loaded { pixels: Cow::Owned(pixels), shape: [height, width, channels] })
+        Ok(Loaded { pixels: Cow::Owned(pixels), shape: [height, width, channels], _room: Some(room) })
     }
 }
 
@@ -202,7 +206,9 @@ impl Images {
     /// If its file can no longer be read or decoded.
     pub fn load(&self, i: usize) -> Result<Loaded<'_>> {
         match self {
-            Self::Pixels(set) => Ok(Loaded { pixels: Cow::Borrowed(set.pixels(i)), shape: set.shape() }),
+            Self::Pixels(set) => {
+                Ok(Loaded { pixels: Cow::Borrowed(set.pixels(i)), shape: set.shape(), _room: None })
+            }
             Self::Files(files) => files.load(i).map_err(|error| {
                 error.and_then_do("it was sound when the command began; put it back and resume")
             }),

@@ -76,7 +76,7 @@ fn of_split(
         return Ok(None);
     }
     files.sort_by(|one, other| (one.1, &one.0).cmp(&(other.1, &other.0)));
-    let listed = Listed { place: list.to_path_buf(), files };
+    let listed = Listed { split, place: list.to_path_buf(), files };
     let counts = listed.counts(labels.len());
     if let Some((class, _)) = labels.iter().find(|(_, label)| counts[**label as usize] == 0) {
         let expected = format!("some of class `{class}`");

@@ -1,79 +1,24 @@
-//! Batches in order of step, prepared ahead by worker threads; and the plain batches of evaluation and
-//! calibration.
+//! Training batches in order of step, prepared ahead by threads of their own.
 //!
 //! What a step sees is a pure function of (seed, step): the threads are there for speed alone. Knows nothing of
 //! networks; which resolution a step has is told by its caller.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use candle_core::{Device, Tensor};
-use rayon::prelude::*;
-
 use super::Dataset;
 use super::augment::Augmentation;
-use super::images::Images;
-use super::preprocess::Preprocess;
+use super::batch::{Batch, Team, caught};
 use crate::error::{Error, Result};
-use crate::kernels::Kernels;
 use crate::random::{permutation, rng_for};
 
-/// How many batches of each worker lie ready: one being used, one waiting hides the work without holding much memory.
-const AHEAD: usize = 2;
+/// Workers that make batches of image files, in turns: while one waits for its last image the other goes on.
+const WORKERS: usize = 2;
 
-/// Largest side of an image that a network takes.
-const MOST_SIDE: usize = 4096;
-
-/// Images with their labels, on the CPU.
-#[derive(Debug, Clone)]
-pub struct Batch {
-    /// Normalised images [N, C, r, r], f32.
-    pub images: Tensor,
-    /// The class of each image.
-    pub labels: Vec<u32>,
-}
-
-impl Batch {
-    /// How many images there are.
-    pub fn len(&self) -> usize {
-        self.labels.len()
-    }
-
-    /// The same where these kernels compute.
-    ///
-    /// # Errors
-    /// If there is no room for it.
-    pub fn on(self, kernels: Kernels) -> Result<Self> {
-        Ok(Self { images: self.images.to_device(&kernels.device())?, ..self })
-    }
-
-    /// Whether there is no image; no function of this crate returns such a batch.
-    pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
-    }
-
-    /// Normalised values of the images `indices`, as `fill` writes them into the planes of each image.
-    fn of(
-        set: &Images,
-        indices: &[usize],
-        resolution: usize,
-        fill: impl FnOnce(&mut [f32], usize) -> Result<()>,
-    ) -> Result<Self> {
-        let channels = set.channels();
-        let size = channels * resolution.min(MOST_SIDE) * resolution.min(MOST_SIDE);
-        if !(1..=MOST_SIDE).contains(&resolution) {
-            return Err(Error::invalid("batch", "resolution", format!("1 to {MOST_SIDE}"), resolution));
-        }
-        let mut values = vec![0f32; indices.len() * size];
-        fill(&mut values, size)?;
-        let shape = (indices.len(), channels, resolution, resolution);
-        let images = Tensor::from_vec(values, shape, &Device::Cpu)?;
-        Ok(Self { images, labels: indices.iter().map(|index| set.labels()[*index]).collect() })
-    }
-}
+/// Batches that wait for each worker's next: with the one in its hands two a worker, at any number of threads.
+const AHEAD: usize = 1;
 
 /// What a [`TrainLoader`] does with the training images.
 #[derive(Debug, Clone)]
@@ -89,10 +34,12 @@ pub struct LoaderConfig {
 /// Training batches in order of step, without end. Dropping it stops its threads.
 ///
 /// Each epoch is a new order of the images, cut into batches; the last, incomplete batch is dropped. Images in memory
-/// are prepared by one thread; image files by as many as compute, each making every so many-th batch.
+/// are prepared by one thread; image files by as many as compute. At most four batches are there at a time, besides the
+/// one that was given out.
 #[derive(Debug)]
 pub struct TrainLoader {
     stream: Arc<Stream>,
+    abandoned: Arc<AtomicBool>,
     workers: Vec<Worker>,
     /// Whose batch is next.
     turn: usize,
@@ -116,20 +63,27 @@ impl TrainLoader {
         first_step: u64,
         resolution_of: impl Fn(u64) -> usize + Clone + Send + 'static,
     ) -> Result<Self> {
-        let workers = if dataset.train().in_memory() { 1 } else { rayon::current_num_threads() };
+        let files = !dataset.train().in_memory();
+        let threads = if files { rayon::current_num_threads() } else { 1 };
+        let workers = if files { WORKERS } else { 1 };
         let stream = Arc::new(Stream::new(dataset, config)?);
+        let abandoned = Arc::new(AtomicBool::new(false));
         let start = |worker: usize| {
             let (sender, batches) = sync_channel(AHEAD);
             let (own, resolution_of) = (Arc::clone(&stream), resolution_of.clone());
             let steps = (first_step + worker as u64..).step_by(workers);
+            let (threads, abandoned) = (threads.div_ceil(workers), Arc::clone(&abandoned));
+            let make = move || {
+                own.send_batches(steps, resolution_of, &Team { threads, abandoned: &abandoned }, &sender)
+            };
             std::thread::Builder::new()
                 .name("batches".to_owned())
-                .spawn(move || own.send_batches(steps, resolution_of, &sender))
+                .spawn(make)
                 .map(|thread| Worker { batches, thread })
                 .map_err(|error| Error::invalid("loader", "worker", "a thread", error))
         };
         let workers = (0..workers).map(start).collect::<Result<_>>()?;
-        Ok(Self { stream, workers, turn: 0 })
+        Ok(Self { stream, abandoned, workers, turn: 0 })
     }
 
     /// The batch of the next step; waits until it is ready.
@@ -150,6 +104,7 @@ impl TrainLoader {
     }
 
     fn stop(&mut self) {
+        self.abandoned.store(true, Ordering::Relaxed);
         for Worker { batches, thread } in self.workers.drain(..) {
             // a worker that waits for room in the channel is woken by the receiver's end
             drop(batches);
@@ -163,7 +118,7 @@ impl TrainLoader {
     /// # Errors
     /// If `resolution` is 0.
     pub fn batch_at(&self, step: u64, resolution: usize) -> Result<Batch> {
-        self.stream.batch_at(step, resolution)
+        self.stream.batch_at(step, resolution, &Team { threads: 1, abandoned: &AtomicBool::new(false) })
     }
 
     /// How many steps see every image once (but those of the incomplete batch).
@@ -200,17 +155,16 @@ impl Stream {
         Ok(Self { dataset, config, steps_per_epoch, order: Mutex::new(None) })
     }
 
-    fn batch_at(&self, step: u64, resolution: usize) -> Result<Batch> {
+    fn batch_at(&self, step: u64, resolution: usize, team: &Team<'_>) -> Result<Batch> {
         let LoaderConfig { batch, seed, augmentation } = &self.config;
         let order = self.order_of(step / self.steps_per_epoch);
         let start = (step % self.steps_per_epoch) as usize * batch;
         let (set, preprocess) = (self.dataset.train(), self.dataset.preprocess());
         let indices = &order[start..start + batch];
         Batch::of(set, indices, resolution, |values, size| {
-            // on this thread, not the pool's: whoever waits for a batch may sit on the pool's only worker
-            values.chunks_exact_mut(size).zip(indices).try_for_each(|(planes, index)| {
-                let mut rng = rng_for("augmentation", *seed, &[step, *index as u64]);
-                let loaded = set.load(*index)?;
+            team.fill(values, size, indices, |index, planes| {
+                let mut rng = rng_for("augmentation", *seed, &[step, index as u64]);
+                let loaded = set.load(index)?;
                 augmentation.train_view(loaded.image()?, resolution, preprocess, &mut rng, planes);
                 Ok(())
             })
@@ -236,11 +190,12 @@ impl Stream {
         &self,
         steps: impl Iterator<Item = u64>,
         resolution_of: impl Fn(u64) -> usize,
+        team: &Team<'_>,
         sender: &SyncSender<Result<Batch>>,
     ) {
         for step in steps {
-            let batch = catch_unwind(AssertUnwindSafe(|| self.batch_at(step, resolution_of(step))))
-                .unwrap_or_else(|panic| Err(panicked(step, panic.as_ref())));
+            let batch =
+                caught(|| format!("batch of step {step}"), || self.batch_at(step, resolution_of(step), team));
             let failed = batch.is_err();
             if sender.send(batch).is_err() || failed {
                 return;
@@ -249,72 +204,10 @@ impl Stream {
     }
 }
 
-fn panicked(step: u64, panic: &(dyn Any + Send)) -> Error {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-    Error::invalid("loader", format!("batch of step {step}"), "a batch", format!("a panic: {text}"))
-}
-
-/// All images of `set` in order, unvaried, as `preprocess` says, `batch` at a time (0 counts as 1); the last batch may
-/// be smaller.
-///
-/// # Errors
-/// Each item, if `resolution` is 0.
-pub fn eval_batches<'a>(
-    set: &'a Images,
-    preprocess: &'a Preprocess,
-    resolution: usize,
-    batch: usize,
-) -> impl Iterator<Item = Result<Batch>> + 'a {
-    plain_batches(set, preprocess, (0..set.len()).collect(), [batch, resolution])
-}
-
-/// `images` training images drawn by `seed` without replacement, or all if there are fewer; unvaried, seen as evaluation
-/// sees images, `batch` at a time (0 counts as 1).
-///
-/// For the statistics of batch normalisation; OFA takes 2,000 images in batches of 200 to evaluate (its
-/// `set_running_statistics`), as random crops with varied colours. Here they are what evaluation shows: objects in a random
-/// crop appear larger than in the middle square (Touvron et al. 2019, FixRes), so that statistics of crops are not those
-/// of the images to be classified; and nothing random need be stored to check an export. Validation and test images are
-/// never among them.
-///
-/// # Errors
-/// Each item, if `resolution` is 0.
-pub fn calibration_batches(
-    dataset: &Dataset,
-    images: usize,
-    batch: usize,
-    resolution: usize,
-    seed: u64,
-) -> impl Iterator<Item = Result<Batch>> + '_ {
-    let mut drawn = permutation(dataset.train().len(), &mut rng_for("calibration images", seed, &[]));
-    drawn.truncate(images);
-    plain_batches(dataset.train(), dataset.preprocess(), drawn, [batch, resolution])
-}
-
-fn plain_batches<'a>(
-    set: &'a Images,
-    preprocess: &'a Preprocess,
-    indices: Vec<usize>,
-    [batch, resolution]: [usize; 2],
-) -> impl Iterator<Item = Result<Batch>> + 'a {
-    let batch = batch.max(1);
-    let view =
-        move |(planes, index): (&mut [f32], &usize)| set.plain_view(*index, resolution, preprocess, planes);
-    (0..indices.len()).step_by(batch).map(move |start| {
-        let end = (start + batch).min(indices.len());
-        let indices = &indices[start..end];
-        Batch::of(set, indices, resolution, |values, size| {
-            // whoever asks for these batches computes on the pool, or waits outside it: the pool is free to decode
-            values.par_chunks_exact_mut(size).zip(indices).try_for_each(view)
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{ImageSet, Origin, Splits, numbered_classes};
+    use crate::data::{ImageSet, Images, Origin, Splits, numbered_classes};
 
     fn varied() -> Augmentation {
         let ratio = [3.0 / 4.0, 4.0 / 3.0];
@@ -436,34 +329,5 @@ mod tests {
         loader.next().unwrap();
         drop(loader);
         assert_eq!(Arc::strong_count(&held), 1);
-    }
-
-    #[test]
-    fn evaluation_sees_all_images_in_order() {
-        let dataset = dataset();
-        let set = dataset.train();
-        let batches: Vec<Content> = eval_batches(set, dataset.preprocess(), 4, 10).map(content).collect();
-        assert_eq!(batches.iter().map(|(dims, ..)| dims[0]).collect::<Vec<_>>(), [10, 10, 3]);
-        let labels: Vec<u32> = batches.iter().flat_map(|(_, labels, _)| labels.clone()).collect();
-        assert_eq!(labels, set.labels());
-        let (mean, std) = (dataset.normalisation().mean()[0], dataset.normalisation().std()[0]);
-        let first = set.load(0).unwrap();
-        let pixels = first.image().unwrap().pixels();
-        let expected = pixels.iter().map(|pixel| (f32::from(*pixel) / 255.0 - mean) / std);
-        assert_eq!(batches[0].2[..16], expected.collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn calibration_draws_training_images_once() {
-        let dataset = dataset();
-        let draw = |images, seed| -> Vec<Vec<u32>> {
-            calibration_batches(&dataset, images, 4, 3, seed).map(|batch| batch.unwrap().labels).collect()
-        };
-        assert_eq!(draw(10, 1).iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
-        assert_eq!(draw(10, 1), draw(10, 1));
-        assert_ne!(draw(10, 1), draw(10, 2));
-        let mut all = draw(1000, 1).concat();
-        all.sort_unstable();
-        assert_eq!(all, (0..23).collect::<Vec<_>>());
     }
 }

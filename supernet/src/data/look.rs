@@ -2,41 +2,55 @@
 //! before training begins, and what a step sees depends on the files alone.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rayon::prelude::*;
 
 use super::image_file::ImageFile;
 use super::images::{ImageFiles, Images};
+use super::index::{ImageFacts, Index, Stamp};
+use super::looking::Looking;
 use super::preprocess::{Decoding, Grey, Orient};
 use super::sums::{ChannelSums, ImageSums};
 use super::{Skipped, Split, idx};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::random::{permutation, rng_for};
+use crate::timing::{Every, Stopwatch};
 
 /// More unusable images than this share stop the command: then it is not a few bad files.
 const MOST_SKIPPED: f64 = 0.01;
 
 /// Images that a message names.
 const NAMED: usize = 3;
+/// Images that are looked at between two glances at the clock.
+const AT_ONCE: usize = 1024;
+/// Time between two writes of an index, so that what is stopped need not begin anew; and at least so many times what a
+/// write takes.
+const INDEX_EVERY: Duration = Duration::from_secs(30);
+const WRITES_APART: u32 = 20;
 
 /// Image files of a split with their labels, by class and path; none is decoded yet.
 #[derive(Debug, Clone)]
 pub(super) struct Listed {
+    pub split: Split,
     /// The folder or list that they come from, for messages.
     pub place: PathBuf,
     pub files: Vec<(PathBuf, u32)>,
 }
 
-/// What the look at one image told.
-#[derive(Debug, Clone)]
-struct ImageFacts {
-    colour: bool,
-    size: [usize; 2],
-    hash: [u8; 32],
-    sums: ImageSums,
+/// What is to be said once images were looked at.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// Images that cannot be used.
+    pub skipped: Vec<Skipped>,
+    pub warnings: Vec<String>,
 }
+
+/// A file once it was looked at, with the stamp that it had before.
+type Looked = (Option<Stamp>, Result<ImageFacts>);
 
 #[derive(Debug, Clone)]
 struct FoundImage {
@@ -57,12 +71,12 @@ impl Listed {
         counts(self.files.iter().map(|(_, label)| *label), classes)
     }
 
-    /// Looks at every image; `skipped` gets those that cannot be used.
-    pub fn look(self, classes: &[String], skipped: &mut Vec<Skipped>) -> Result<Found> {
-        let looked: Vec<Result<ImageFacts>> = self.files.par_iter().map(|(path, _)| look(path)).collect();
+    /// Looks at every image; `notes` gets those that cannot be used, and what else is to be said.
+    pub fn look(self, classes: &[String], looking: &Looking, notes: &mut Notes) -> Result<Found> {
+        let looked = self.look_at_all(looking, notes);
         let total = self.files.len();
         let (mut images, mut bad) = (Vec::with_capacity(total), Vec::new());
-        for ((path, label), looked) in self.files.into_iter().zip(looked) {
+        for ((path, label), (_, looked)) in self.files.into_iter().zip(looked) {
             match looked {
                 Ok(facts) => images.push(FoundImage { path, label, facts }),
                 Err(error) => {
@@ -84,8 +98,50 @@ impl Listed {
             return Err(wrong("some other image of each class", got)
                 .and_then_do(bad.first().map_or("", |bad| &bad.reason)));
         }
-        skipped.extend(bad);
+        notes.skipped.extend(bad);
         Ok(Found { images })
+    }
+
+    /// Looks at those that the index does not know; keeps every so often, and in the end, what was found out.
+    fn look_at_all(&self, looking: &Looking, notes: &mut Notes) -> Vec<Looked> {
+        let index = Index::open(looking.index(), &self.place, &self.split.to_string());
+        let (done, fresh) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let look_at = |(path, _): &(PathBuf, u32)| {
+            let stamp = if index.is_kept() { Stamp::of(path) } else { None };
+            let known = stamp.and_then(|stamp| index.get(path, stamp));
+            let facts = known.map_or_else(
+                || {
+                    fresh.fetch_add(1, Ordering::Relaxed);
+                    look(path)
+                },
+                |facts| Ok(facts.clone()),
+            );
+            looking.tell(done.fetch_add(1, Ordering::Relaxed) + 1, self.files.len());
+            (stamp, facts)
+        };
+        let mut looked: Vec<Looked> = Vec::with_capacity(self.files.len());
+        let (begun, mut due, mut kept) = (Stopwatch::start(), Every::new(INDEX_EVERY), Ok(()));
+        for files in self.files.chunks(AT_ONCE) {
+            looked.par_extend(files.par_iter().map(look_at));
+            let last = looked.len() == self.files.len();
+            let new = fresh.load(Ordering::Relaxed) > 0 && looking.is_worth_keeping(begun.elapsed());
+            if new && kept.is_ok() && (last || due.due()) {
+                let watch = Stopwatch::start();
+                kept = self.keep(&index, &looked);
+                due = Every::new(INDEX_EVERY.max(watch.elapsed() * WRITES_APART));
+            }
+        }
+        if let Err(error) = kept {
+            notes.warnings.push(format!("what was found out about the images is not kept: {error}"));
+        }
+        looked
+    }
+
+    fn keep(&self, index: &Index, looked: &[Looked]) -> Result<()> {
+        let sound = self.files.iter().zip(looked).filter_map(|((path, _), (stamp, facts))| {
+            Some((path.as_path(), (*stamp)?, facts.as_ref().ok()?))
+        });
+        index.keep(sound, looked.len() == self.files.len())
     }
 }
 
@@ -95,10 +151,10 @@ fn counts(labels: impl Iterator<Item = u32>, classes: usize) -> Vec<usize> {
     counts
 }
 
-fn look(path: &std::path::Path) -> Result<ImageFacts> {
+fn look(path: &Path) -> Result<ImageFacts> {
     let bytes = file::read(path)?;
-    let image = ImageFile::from_bytes(&path.display().to_string(), &bytes)?.oriented(Orient::Exif);
-    let (colour, size) = (image.is_colour(), image.size());
+    let image = ImageFile::from_bytes_in_turn(&path.display().to_string(), &bytes)?.oriented(Orient::Exif);
+    let (colour, size, _room) = (image.is_colour(), image.size(), image.room());
     let pixels = image.into_pixels(if colour { 3 } else { 1 }, Grey::Rec601).unwrap_or_default();
     let sums = if colour { ImageSums::of_colours(&pixels) } else { ImageSums::of_greys(&pixels) };
     Ok(ImageFacts { colour, size, hash: *blake3::hash(&bytes).as_bytes(), sums })
@@ -132,7 +188,7 @@ impl Found {
     }
 
     /// Validation images where there are none by themselves: a tenth of each class, drawn with a constant seed.
-    pub fn hold_out(self, place: &std::path::Path, classes: &[String]) -> Result<(Self, Self)> {
+    pub fn hold_out(self, place: &Path, classes: &[String]) -> Result<(Self, Self)> {
         let counts = counts(self.images.iter().map(|image| image.label), classes.len());
         if let Some(class) = counts.iter().position(|count| *count < 2) {
             let place = place.join(&classes[class]);
@@ -222,3 +278,6 @@ pub(super) fn hash(classes: &[String], flip: bool, splits: [(Split, &Found); 2])
     }
     hasher.finalize().to_hex().to_string()
 }
+
+#[cfg(test)]
+mod tests;

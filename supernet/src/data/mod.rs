@@ -6,6 +6,7 @@
 
 mod about;
 mod augment;
+mod batch;
 mod catalogue;
 mod classes;
 mod csv;
@@ -16,13 +17,17 @@ mod idx;
 mod image_file;
 mod image_set;
 mod images;
+mod index;
 mod jpeg_repair;
 mod list;
 mod loader;
 mod look;
+mod looking;
 mod passed_over;
+mod plain_batches;
 mod preprocess;
 mod resize;
+mod room;
 mod sums;
 mod view_cache;
 
@@ -30,6 +35,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use augment::{Augmentation, AugmentationSettings, plain_view};
+pub use batch::Batch;
 pub use catalogue::Catalogue;
 pub use dataset::Dataset;
 pub use folder::{ImagesIn, images_in};
@@ -38,7 +44,9 @@ pub use image_file::ImageFile;
 pub use image_set::{Image, ImageSet, Normalisation};
 pub use images::{ImageFiles, Images, Loaded};
 pub use list::{ListedImage, list_from_text};
-pub use loader::{Batch, LoaderConfig, TrainLoader, calibration_batches, eval_batches};
+pub use loader::{LoaderConfig, TrainLoader};
+pub use looking::Looking;
+pub use plain_batches::{calibration_batches, eval_batches};
 pub use preprocess::{Filter, Grey, MIDDLE_SHARE, Orient, Preprocess, Resize};
 
 use crate::error::{Error, Result};

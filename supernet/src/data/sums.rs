@@ -1,5 +1,7 @@
 //! Sums over the pixels of images that are decoded one by one: mean and deviation in any channels come of them.
 
+use serde::{Deserialize, Serialize};
+
 use super::image_set::Normalisation;
 use super::preprocess::Grey;
 
@@ -7,7 +9,7 @@ use super::preprocess::Grey;
 const KINDS: usize = 5;
 
 /// Of one image, sums of values and of their squares; a side of at most 16,384 pixels keeps them far below 64 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ImageSums {
     pixels: u64,
     sums: [[u64; 2]; KINDS],

@@ -1,6 +1,6 @@
 //! Images of a split that lie in one folder, with a file that says the class of each: ImageNet's validation images.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::{DEEPEST, list_into};
@@ -108,8 +108,8 @@ impl LabelList {
             let got = format!("{} again", pair[0].0.display());
             return Err(Error::invalid(&place, "images", "each once", got).and_then_do("remove a line"));
         }
-        let counted = |label: u32| files.iter().any(|file| file.1 == label);
-        if let Some(class) = labels.iter().find(|(_, label)| !counted(**label)) {
+        let named: HashSet<u32> = files.iter().map(|file| file.1).collect();
+        if let Some(class) = labels.iter().find(|(_, label)| !named.contains(label)) {
             return Err(Error::invalid(&place, "images", format!("some of class `{}`", class.0), "none")
                 .and_then_do("every split needs the same classes; add images of it, or remove the class"));
         }
