@@ -26,6 +26,11 @@ const AREA_SIDE: f64 = 16.8;
 const SMALL_AREA: f64 = 0.8;
 /// How far the authors of once-for-all change brightness and saturation of photographs.
 const JITTER: [f32; 2] = [32.0 / 255.0, 0.5];
+/// Pixels of a crop along a side for each of the view, below which a JPEG is not decoded at a fraction: twice as many leave
+/// the resizing as much to average as the fraction did.
+const JPEG_OVERSAMPLING: f32 = 2.0;
+/// Fractions at which a JPEG can be decoded.
+const FRACTIONS: [usize; 3] = [8, 4, 2];
 
 /// How training images are varied.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -41,6 +46,14 @@ pub struct Augmentation {
     pub brightness: f32,
     /// Colours are moved away from grey, or towards it, by a factor of 1 minus to 1 plus this.
     pub saturation: f32,
+    /// JPEGs are decoded at a half, a quarter or an eighth of their sides where the crop then still has at least so many
+    /// times the pixels of the view along each side; 0 decodes them whole. (Evaluation always does.)
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub jpeg_oversampling: f32,
+}
+
+fn is_zero(value: &f32) -> bool {
+    *value == 0.0
 }
 
 /// What a recipe says of it; what it leaves out follows from the data.
@@ -62,6 +75,9 @@ pub struct AugmentationSettings {
     /// [`Augmentation::saturation`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saturation: Option<f32>,
+    /// [`Augmentation::jpeg_oversampling`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jpeg_oversampling: Option<f32>,
 }
 
 impl AugmentationSettings {
@@ -79,6 +95,7 @@ impl AugmentationSettings {
             ("ratio", high, low, 100.0),
             ("brightness", f64::from(brightness), 0.0, 1.0),
             ("saturation", f64::from(saturation), 0.0, 1.0),
+            ("jpeg_oversampling", f64::from(self.jpeg_oversampling.unwrap_or(0.0)), 0.0, 1e6),
         ] {
             if !(least..=most).contains(&value) {
                 let field = format!("augmentation.{field}");
@@ -89,13 +106,25 @@ impl AugmentationSettings {
     }
 }
 
+impl AugmentationSettings {
+    /// What they mean for a run that was begun under a plan: one that does not say how JPEGs are decoded was begun when
+    /// all were decoded whole.
+    #[must_use]
+    pub fn as_begun(self, plan: Option<&serde_json::Value>) -> Self {
+        let begun = plan.and_then(|plan| plan.get("augmentation")).filter(|begun| begun.is_object());
+        let said = begun.is_none_or(|begun| begun.get("jpeg_oversampling").is_some());
+        if said { self } else { Self { jpeg_oversampling: self.jpeg_oversampling.or(Some(0.0)), ..self } }
+    }
+}
+
 impl Augmentation {
     /// What a recipe's settings come to on a data set.
     ///
     /// Where nothing is said: a crop of at least 16.8 / side of the area, .08 to .8 (torchvision's and OFA's .08 from 210
     /// pixels on; small images show one object that fills them, and a small crop cuts it off: .6 at 28 pixels is this
     /// toolkit's choice); a flip where the data say that it is legal; for photographs in colour, which are image files,
-    /// OFA's changes of brightness (32 / 255) and saturation (.5).
+    /// OFA's changes of brightness (32 / 255) and saturation (.5); JPEGs decoded at a fraction where the crop has twice the
+    /// view's pixels then.
     pub fn for_dataset(dataset: &Dataset, settings: AugmentationSettings) -> Self {
         let area = (AREA_SIDE / dataset.size() as f64).clamp(LEAST_AREA, SMALL_AREA);
         let photographs = !dataset.train().in_memory() && dataset.channels() == 3;
@@ -106,6 +135,11 @@ impl Augmentation {
             flip: settings.flip.unwrap_or(dataset.flip()),
             brightness: settings.brightness.unwrap_or(brightness),
             saturation: settings.saturation.unwrap_or(saturation),
+            jpeg_oversampling: settings.jpeg_oversampling.unwrap_or(if dataset.train().in_memory() {
+                0.0
+            } else {
+                JPEG_OVERSAMPLING
+            }),
         }
     }
 
@@ -118,7 +152,7 @@ impl Augmentation {
             _ => 0.8,
         };
         let flip = dataset.flip_by_name();
-        Self { min_area, ratio: RATIO, flip, brightness: 0.0, saturation: 0.0 }
+        Self { min_area, ratio: RATIO, flip, brightness: 0.0, saturation: 0.0, jpeg_oversampling: 0.0 }
     }
 
     /// A random crop of `image`, resized to `resolution`, perhaps mirrored, its colours varied, normalised, written to
@@ -138,10 +172,31 @@ impl Augmentation {
         out: &mut [f32],
     ) {
         let [height, width, _] = image.shape();
-        let Crop { top, left, height, width } = Crop::random([height, width], self, rng);
+        let crop = self.crop([height, width], rng);
+        self.show(&Part { image, fraction: 1, crop }, &Wanted { resolution, preprocess }, rng, out);
+    }
+
+    /// A random crop of an image of that height and width: the first thing that is drawn of a view.
+    pub(super) fn crop(&self, size: [usize; 2], rng: &mut ChaCha8Rng) -> Crop {
+        Crop::random(size, self, rng)
+    }
+
+    /// The fraction at which a JPEG is decoded of which this crop is shown: 1 for whole.
+    pub(super) fn fraction(&self, crop: Crop, resolution: usize) -> usize {
+        if self.jpeg_oversampling == 0.0 {
+            return 1;
+        }
+        let needed = (f64::from(self.jpeg_oversampling) * resolution as f64).max(1.0);
+        let side = crop.height.min(crop.width) as f64;
+        FRACTIONS.into_iter().find(|fraction| side >= needed * *fraction as f64).unwrap_or(1)
+    }
+
+    /// What [`Augmentation::train_view`] shows once its crop is drawn.
+    pub(super) fn show(&self, part: &Part<'_>, wanted: &Wanted<'_>, rng: &mut ChaCha8Rng, out: &mut [f32]) {
+        let Wanted { resolution, preprocess } = *wanted;
         let mirrored = self.flip && rng.random_bool(0.5);
-        let lines = [Lines::all(top, height, resolution), Lines::all(left, width, resolution)];
-        draw(image, preprocess.filter, &lines, mirrored, out);
+        let lines = part.lines(resolution);
+        draw(part.image, preprocess.filter, &lines, mirrored, out);
         self.vary_colours(out, resolution, rng);
         normalise(out, resolution, &preprocess.normalisation);
     }
@@ -200,13 +255,41 @@ pub(super) fn show(image: Image<'_>, resolution: usize, preprocess: &Preprocess,
     draw(image, preprocess.filter, &lines, false, out);
 }
 
+/// How a part of an image is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub resolution: usize,
+    pub preprocess: &'a Preprocess,
+}
+
+/// A crop of an image that was decoded at a fraction, 1 for whole.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part<'a> {
+    pub image: Image<'a>,
+    pub fraction: usize,
+    /// In pixels of the whole image.
+    pub crop: Crop,
+}
+
+impl Part<'_> {
+    /// Rows and columns of the image that are shown.
+    fn lines(&self, resolution: usize) -> [Lines; 2] {
+        let Crop { top, left, height, width } = self.crop;
+        let [rows, columns, _] = self.image.shape();
+        [[top, height, rows], [left, width, columns]].map(|[start, length, side]| {
+            let whole = Lines::all(start, length, resolution);
+            if self.fraction == 1 { whole } else { Lines::of_fraction(&whole, self.fraction, side) }
+        })
+    }
+}
+
 /// A part of an image, in whole pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Crop {
-    top: usize,
-    left: usize,
-    height: usize,
-    width: usize,
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Crop {
+    pub top: usize,
+    pub left: usize,
+    pub height: usize,
+    pub width: usize,
 }
 
 impl Crop {

@@ -8,6 +8,7 @@ use std::path::Path;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
+use super::jpeg_fraction;
 use super::jpeg_repair::without_stray_bytes;
 use super::preprocess::{Grey, Orient};
 use super::room::{self, Taken};
@@ -50,7 +51,16 @@ pub(super) fn begins_as_image(path: &Path) -> bool {
 pub struct ImageFile {
     image: DynamicImage,
     orientation: Orientation,
+    fraction: usize,
     room: Taken,
+}
+
+/// How an image is decoded beside others.
+pub(super) struct InTurn<F> {
+    pub orient: Orient,
+    /// Is told height and width, the right way up, and says at which fraction of its sides a JPEG may be decoded: 1 for
+    /// whole, 2, 4 or 8.
+    pub fraction: F,
 }
 
 impl ImageFile {
@@ -68,17 +78,38 @@ impl ImageFile {
     /// # Errors
     /// As [`ImageFile::read`].
     pub fn from_bytes(place: &str, bytes: &[u8]) -> Result<Self> {
-        Self::decode(place, bytes, |_| Taken::nothing())
+        Self::decode(place, bytes, |_| 1, |_| Taken::nothing())
     }
 
-    /// The same, when there is room for it besides the images that other threads hold. Whoever holds one must not ask for
-    /// another.
-    pub(super) fn from_bytes_in_turn(place: &str, bytes: &[u8]) -> Result<Self> {
-        Self::decode(place, bytes, room::take)
+    /// The same, this way up, when there is room for it besides the images that other threads hold. Whoever holds one must
+    /// not ask for another.
+    pub(super) fn from_bytes_in_turn(
+        place: &str,
+        bytes: &[u8],
+        InTurn { orient, fraction }: InTurn<impl FnOnce([usize; 2]) -> usize>,
+    ) -> Result<Self> {
+        let fraction_of = |stored: Stored| {
+            let Stored { size: [height, width], orientation } = stored;
+            let turned = orient == Orient::Exif && orientation != Orientation::NoTransforms;
+            let lies = turned && swaps_sides(orientation);
+            let mut fraction = fraction(if lies { [width, height] } else { [height, width] });
+            // else the sides' rests would lie at the other end once it is turned
+            while turned && (height % fraction != 0 || width % fraction != 0) {
+                fraction /= 2;
+            }
+            fraction
+        };
+        Ok(Self::decode(place, bytes, fraction_of, room::take)?.oriented(orient))
     }
 
-    /// `take` is asked for the bytes that the pixels need.
-    fn decode(place: &str, bytes: &[u8], take: impl FnOnce(usize) -> Taken) -> Result<Self> {
+    /// `fraction` is asked for the fraction of its sides at which a JPEG is decoded, `take` for the bytes that the pixels
+    /// need.
+    fn decode(
+        place: &str,
+        bytes: &[u8],
+        fraction: impl FnOnce(Stored) -> usize,
+        take: impl FnOnce(usize) -> Taken,
+    ) -> Result<Self> {
         let wrong = |field: &str, expected: &str, got: String| Error::invalid(place, field, expected, got);
         let broken = |error: image::ImageError| wrong("content", "a whole image", error.to_string());
         let format = image::guess_format(bytes).ok();
@@ -108,14 +139,23 @@ impl ImageFile {
         let mut decoder = reader.into_decoder().map_err(broken)?;
         // a damaged note says nothing: viewers show such an image as it is stored
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let size = [height as usize, width as usize];
+        let fraction = fraction(Stored { size, orientation });
         // what is decoded, and once more for what is turned or made of it
-        let room = take(usize::try_from(decoder.total_bytes().saturating_mul(2)).unwrap_or(usize::MAX));
+        let bytes_needed = decoder.total_bytes().saturating_mul(2) / (fraction * fraction) as u64;
+        let room = take(usize::try_from(bytes_needed).unwrap_or(usize::MAX));
+        if format == ImageFormat::Jpeg
+            && fraction > 1
+            && let Some(image) = jpeg_fraction::decode(bytes, size, fraction)
+        {
+            return Ok(Self { image, orientation, fraction, room });
+        }
         let image = DynamicImage::from_decoder(decoder).map_err(broken)?;
         if matches!(image, DynamicImage::ImageRgb32F(_) | DynamicImage::ImageRgba32F(_)) {
             // what is black and white in it nothing says
             return Err(wrong("content", "whole numbers as pixels", "floating point".to_string()));
         }
-        Ok(Self { image, orientation, room })
+        Ok(Self { image, orientation, fraction: 1, room })
     }
 
     /// The image this way up.
@@ -131,6 +171,11 @@ impl ImageFile {
     /// Height and width.
     pub fn size(&self) -> [usize; 2] {
         [self.image.height() as usize, self.image.width() as usize]
+    }
+
+    /// The fraction of its sides at which it was decoded; 1 for whole.
+    pub(super) fn fraction(&self) -> usize {
+        self.fraction
     }
 
     /// The room that its pixels take, to be held as long as they are there.
@@ -153,6 +198,19 @@ impl ImageFile {
             _ => None,
         }
     }
+}
+
+/// An image as its file has it.
+struct Stored {
+    /// Height and width.
+    size: [usize; 2],
+    orientation: Orientation,
+}
+
+/// Whether height becomes width on the way to upright.
+fn swaps_sides(orientation: Orientation) -> bool {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH)
 }
 
 /// Whether a jpeg goes on to its end marker; the decoder fills up what is missing without a word. Walks from segment to

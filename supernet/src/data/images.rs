@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::augment::{normalise, show};
-use super::image_file::ImageFile;
+use super::image_file::{ImageFile, InTurn};
 use super::image_set::{Image, ImageSet};
 use super::preprocess::{Decoding, Filter, Preprocess};
 use super::room::Taken;
@@ -38,6 +38,7 @@ pub struct ImageFiles {
 pub struct Loaded<'a> {
     pixels: Cow<'a, [u8]>,
     shape: [usize; 3],
+    fraction: usize,
     _room: Option<Taken>,
 }
 
@@ -48,6 +49,11 @@ impl Loaded<'_> {
     /// None for an image that was loaded: its size was checked.
     pub fn image(&self) -> Result<Image<'_>> {
         Image::new(&self.pixels, self.shape)
+    }
+
+    /// The fraction of its sides at which it was decoded; 1 for whole.
+    pub(super) fn fraction(&self) -> usize {
+        self.fraction
     }
 }
 
@@ -69,15 +75,21 @@ impl ImageFiles {
         self.paths.iter().zip(self.hashes.iter())
     }
 
-    fn load(&self, i: usize) -> Result<Loaded<'static>> {
+    fn load(&self, i: usize, fraction: impl FnOnce([usize; 2]) -> usize) -> Result<Loaded<'static>> {
         let path: &Path = &self.paths[i];
         let Decoding { orient, grey, channels } = self.decoding;
         let bytes = file::read(path)?;
-        let file = ImageFile::from_bytes_in_turn(&path.display().to_string(), &bytes)?.oriented(orient);
-        let ([height, width], room) = (file.size(), file.room());
+        let how = InTurn { orient, fraction };
+        let file = ImageFile::from_bytes_in_turn(&path.display().to_string(), &bytes, how)?;
+        let ([height, width], fraction, room) = (file.size(), file.fraction(), file.room());
         let wrong = || Error::invalid(path.display(), "channels", "1 or 3", channels);
         let pixels = file.into_pixels(channels, grey).ok_or_else(wrong)?;
-        Ok(Loaded { pixels: Cow::Owned(pixels), shape: [height, width, channels], _room: Some(room) })
+        Ok(Loaded {
+            pixels: Cow::Owned(pixels),
+            shape: [height, width, channels],
+            fraction,
+            _room: Some(room),
+        })
     }
 }
 
@@ -205,11 +217,20 @@ impl Images {
     /// # Errors
     /// If its file can no longer be read or decoded.
     pub fn load(&self, i: usize) -> Result<Loaded<'_>> {
+        self.load_at(i, |_| 1)
+    }
+
+    /// The same, decoded at a fraction of its sides if it is a file of a kind that can be: `fraction` is told height and
+    /// width of the whole, once.
+    pub(super) fn load_at(&self, i: usize, fraction: impl FnOnce([usize; 2]) -> usize) -> Result<Loaded<'_>> {
         match self {
             Self::Pixels(set) => {
-                Ok(Loaded { pixels: Cow::Borrowed(set.pixels(i)), shape: set.shape(), _room: None })
+                let [height, width, _] = set.shape();
+                fraction([height, width]);
+                let pixels = Cow::Borrowed(set.pixels(i));
+                Ok(Loaded { pixels, shape: set.shape(), fraction: 1, _room: None })
             }
-            Self::Files(files) => files.load(i).map_err(|error| {
+            Self::Files(files) => files.load(i, fraction).map_err(|error| {
                 error.and_then_do("it was sound when the command began; put it back and resume")
             }),
         }

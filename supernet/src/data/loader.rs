@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::Dataset;
-use super::augment::Augmentation;
+use super::augment::{Augmentation, Crop, Part, Wanted};
 use super::batch::{Batch, Team, caught};
 use crate::error::{Error, Result};
 use crate::random::{permutation, rng_for};
@@ -164,8 +164,13 @@ impl Stream {
         Batch::of(set, indices, resolution, |values, size| {
             team.fill(values, size, indices, |index, planes| {
                 let mut rng = rng_for("augmentation", *seed, &[step, index as u64]);
-                let loaded = set.load(index)?;
-                augmentation.train_view(loaded.image()?, resolution, preprocess, &mut rng, planes);
+                let mut crop = Crop::default();
+                let loaded = set.load_at(index, |size| {
+                    crop = augmentation.crop(size, &mut rng);
+                    augmentation.fraction(crop, resolution)
+                })?;
+                let part = Part { image: loaded.image()?, fraction: loaded.fraction(), crop };
+                augmentation.show(&part, &Wanted { resolution, preprocess }, &mut rng, planes);
                 Ok(())
             })
         })
@@ -211,7 +216,14 @@ mod tests {
 
     fn varied() -> Augmentation {
         let ratio = [3.0 / 4.0, 4.0 / 3.0];
-        Augmentation { min_area: 0.5, ratio, flip: true, brightness: 0.0, saturation: 0.0 }
+        Augmentation {
+            min_area: 0.5,
+            ratio,
+            flip: true,
+            brightness: 0.0,
+            saturation: 0.0,
+            jpeg_oversampling: 0.0,
+        }
     }
 
     fn config(batch: usize, seed: u64) -> LoaderConfig {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rayon::prelude::*;
 
-use super::image_file::ImageFile;
+use super::image_file::{ImageFile, InTurn};
 use super::images::{ImageFiles, Images};
 use super::index::{ImageFacts, Index, Stamp};
 use super::looking::Looking;
@@ -153,7 +153,8 @@ fn counts(labels: impl Iterator<Item = u32>, classes: usize) -> Vec<usize> {
 
 fn look(path: &Path) -> Result<ImageFacts> {
     let bytes = file::read(path)?;
-    let image = ImageFile::from_bytes_in_turn(&path.display().to_string(), &bytes)?.oriented(Orient::Exif);
+    let how = InTurn { orient: Orient::Exif, fraction: |_| 1 };
+    let image = ImageFile::from_bytes_in_turn(&path.display().to_string(), &bytes, how)?;
     let (colour, size, _room) = (image.is_colour(), image.size(), image.room());
     let pixels = image.into_pixels(if colour { 3 } else { 1 }, Grey::Rec601).unwrap_or_default();
     let sums = if colour { ImageSums::of_colours(&pixels) } else { ImageSums::of_greys(&pixels) };

@@ -18,6 +18,7 @@ mod image_file;
 mod image_set;
 mod images;
 mod index;
+mod jpeg_fraction;
 mod jpeg_repair;
 mod list;
 mod loader;

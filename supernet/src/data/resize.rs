@@ -12,10 +12,14 @@ const BITS: u32 = 22;
 
 /// Positions along one axis of an image that are shown: of `outputs` positions that `length` pixels from `start` on
 /// become, those in `shown`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Lines {
     pub start: usize,
     pub length: usize,
+    /// Where among these pixels what is shown begins, and how many pixels it takes: none and all of them, but of an image
+    /// that was decoded at a fraction.
+    pub offset: f64,
+    pub extent: f64,
     pub outputs: usize,
     pub shown: Range<usize>,
 }
@@ -23,7 +27,17 @@ pub(super) struct Lines {
 impl Lines {
     /// All of what the pixels become.
     pub fn all(start: usize, length: usize, outputs: usize) -> Self {
-        Self { start, length, outputs, shown: 0..outputs }
+        Self { start, length, offset: 0.0, extent: length as f64, outputs, shown: 0..outputs }
+    }
+
+    /// The same of an image of which only every so many-th pixel is there, `side` in all along this axis.
+    pub fn of_fraction(all: &Self, fraction: usize, side: usize) -> Self {
+        let (begin, end) =
+            (all.start as f64 / fraction as f64, (all.start + all.length) as f64 / fraction as f64);
+        let start = (begin.floor() as usize).min(side - 1);
+        let length = (end.ceil() as usize).min(side) - start;
+        let (offset, extent) = (begin - start as f64, end - begin);
+        Self { start, length, offset, extent, outputs: all.outputs, shown: all.shown.clone() }
     }
 }
 
@@ -39,7 +53,7 @@ pub(super) fn shown(resize: Resize, [height, width]: [usize; 2], resolution: usi
     let middle = |length: usize, outputs: usize| {
         // its CenterCrop: halves go to the even number, as in Python
         let first = ((outputs - resolution) as f64 / 2.0).round_ties_even() as usize;
-        Lines { start: 0, length, outputs, shown: first..first + resolution }
+        Lines { shown: first..first + resolution, ..Lines::all(0, length, outputs) }
     };
     [middle(height, sides[0]), middle(width, sides[1])]
 }
@@ -97,12 +111,12 @@ struct Axis<W> {
 
 impl<W: Weight> Axis<W> {
     fn new(lines: &Lines, mirrored: bool) -> Self {
-        let Lines { start, length, outputs, shown } = lines;
-        let scale = *length as f64 / *outputs as f64;
+        let Lines { start, length, offset, extent, outputs, shown } = lines;
+        let scale = *extent / *outputs as f64;
         let support = scale.max(1.0);
         let (mut taps, mut weights) = (Vec::with_capacity(shown.len()), Vec::new());
         for output in shown.clone() {
-            let centre = (output as f64 + 0.5) * scale;
+            let centre = offset + (output as f64 + 0.5) * scale;
             let first = (centre - support + 0.5).floor().max(0.0) as usize;
             let end = ((centre + support + 0.5).floor() as usize).min(*length);
             let triangle = |i: usize| (1.0 - (i as f64 + 0.5 - centre).abs() / support).max(0.0);

@@ -114,7 +114,7 @@ impl FineTuner {
         config: TrainConfig,
     ) -> Result<Self> {
         let task = if settings.new_head { task.with_fresh_classifier(config.seed)? } else { task };
-        let plan = FineTunePlan::new(&task, settings, config.seed)?;
+        let plan = FineTunePlan::new(&task, settings, config.seed, folder.planned().as_ref())?;
         let FineTuneTask { model, dataset, teacher } = task;
         let dataset = model.see(&dataset)?;
         let teacher = teacher.map(|teacher| teacher.on(config.kernels)).transpose()?;

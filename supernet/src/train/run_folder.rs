@@ -131,6 +131,11 @@ impl RunFolder {
         written.map(|Written { plan, earlier, from_step }| History::of(earlier, from_step, plan))
     }
 
+    /// The plan that was followed last, where `plan.json` says it.
+    pub(super) fn planned(&self) -> Option<Value> {
+        self.history().map(|history| history.last().plan.clone())
+    }
+
     fn plan_text(&self) -> String {
         std::fs::read_to_string(self.plan()).unwrap_or_default()
     }

@@ -157,7 +157,9 @@ impl Trainer {
             true => (Arc::new(dataset.seen_as(dataset.preprocess_unsaid(&space)?)?), Interface::default()),
             false => {
                 let dataset = with_channels_of(&space, dataset)?;
-                plan = plan.varying(Augmentation::for_dataset(&dataset, recipe.augmentation));
+                let begun = saved.as_ref().and_then(|_| folder.planned());
+                let augmentation = recipe.augmentation.as_begun(begun.as_ref());
+                plan = plan.varying(Augmentation::for_dataset(&dataset, augmentation));
                 let interface = Interface::of(&dataset);
                 (dataset, interface)
             }

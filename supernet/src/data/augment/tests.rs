@@ -2,7 +2,14 @@ use super::*;
 use crate::random::rng_for;
 
 fn plain(min_area: f32) -> Augmentation {
-    Augmentation { min_area, ratio: RATIO, flip: false, brightness: 0.0, saturation: 0.0 }
+    Augmentation {
+        min_area,
+        ratio: RATIO,
+        flip: false,
+        brightness: 0.0,
+        saturation: 0.0,
+        jpeg_oversampling: 0.0,
+    }
 }
 
 fn unchanged(channels: usize) -> Preprocess {

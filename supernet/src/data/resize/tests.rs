@@ -151,7 +151,7 @@ fn the_middle_is_torchvisions() {
     ] {
         let lines = shown(Resize::Middle(0.875), sides, resolution);
         for axis in 0..2 {
-            let Lines { start, length, outputs, shown } = &lines[axis];
+            let Lines { start, length, outputs, shown, .. } = &lines[axis];
             assert_eq!((*start, *length, *outputs), (0, sides[axis], resized[axis]), "{sides:?}");
             assert_eq!(*shown, first[axis]..first[axis] + resolution, "{sides:?}");
         }

@@ -127,11 +127,16 @@ pub struct FineTunePlan {
 }
 
 impl FineTunePlan {
-    /// Lays settings out over the data.
+    /// Lays settings out over the data; `begun` is the plan of a run that is gone on with.
     ///
     /// # Errors
     /// If data or teacher do not fit the model, a setting is out of range, or a batch cannot be filled.
-    pub(super) fn new(task: &FineTuneTask, settings: &FineTuneSettings, seed: u64) -> Result<Self> {
+    pub(super) fn new(
+        task: &FineTuneTask,
+        settings: &FineTuneSettings,
+        seed: u64,
+        begun: Option<&serde_json::Value>,
+    ) -> Result<Self> {
         settings.check()?;
         let FineTuneTask { model, dataset, teacher } = task;
         let dataset = &model.see(dataset)?;
@@ -151,6 +156,7 @@ impl FineTunePlan {
         let steps_per_epoch = (images / batch) as u64;
         let steps = ((epochs * steps_per_epoch as f64).round() as u64).max(1);
         let head_steps = if new_head { (HEAD * steps as f64).round() as u64 } else { 0 };
+        let augmentation = AugmentationSettings::default().as_begun(begun);
         Ok(Self {
             model: model.config.model_hash.clone(),
             input: model.config.input.clone(),
@@ -168,7 +174,7 @@ impl FineTunePlan {
             label_smoothing,
             head_steps,
             head_lr: new_head.then_some(FRESH_LR * batch as f64 / LR_BATCH),
-            augmentation: said.then(|| Augmentation::for_dataset(dataset, AugmentationSettings::default())),
+            augmentation: said.then(|| Augmentation::for_dataset(dataset, augmentation)),
         })
     }
 

@@ -197,7 +197,7 @@ fn settings_data_and_teachers_are_checked() {
     ];
     for (model, settings, teacher, part) in cases {
         let task = FineTuneTask { model, dataset: digits(), teacher };
-        let error = FineTunePlan::new(&task, &settings, 0).expect_err(part).to_string();
+        let error = FineTunePlan::new(&task, &settings, 0, None).expect_err(part).to_string();
         assert!(error.contains(part), "{error}");
     }
 }
