@@ -20,9 +20,14 @@ impl ImageSums {
     pub fn of_colours(pixels: &[u8]) -> Self {
         let mut sums = [[0u64; 2]; KINDS];
         let (pixels, _) = pixels.as_chunks::<3>();
-        for pixel in pixels {
-            let greys = [Grey::Rec601, Grey::Rec709].map(|grey| grey.of(*pixel));
-            sums.iter_mut().zip(pixel.iter().chain(&greys)).for_each(|(sums, value)| add(sums, *value));
+        let mut planes = [[0u8; BLOCK]; KINDS];
+        for block in pixels.chunks(BLOCK) {
+            for (i, pixel) in block.iter().enumerate() {
+                let [red, green, blue] = *pixel;
+                let values = [red, green, blue, Grey::Rec601.of(*pixel), Grey::Rec709.of(*pixel)];
+                planes.iter_mut().zip(values).for_each(|(plane, value)| plane[i] = value);
+            }
+            sums.iter_mut().zip(&planes).for_each(|(sums, plane)| add(sums, &plane[..block.len()]));
         }
         Self { pixels: pixels.len() as u64, sums }
     }
@@ -30,15 +35,19 @@ impl ImageSums {
     /// Of a grey image's pixels, whose brightness is also each of its colours.
     pub fn of_greys(pixels: &[u8]) -> Self {
         let mut sums = [0u64; 2];
-        pixels.iter().for_each(|value| add(&mut sums, *value));
+        pixels.chunks(BLOCK).for_each(|block| add(&mut sums, block));
         Self { pixels: pixels.len() as u64, sums: [sums; KINDS] }
     }
 }
 
-fn add(sums: &mut [u64; 2], value: u8) {
-    let value = u64::from(value);
-    sums[0] += value;
-    sums[1] += value * value;
+/// Pixels whose sums, and those of their squares, fit into 32 bits: a loop over a plane of them is vectorized.
+const BLOCK: usize = 1024;
+
+fn add(sums: &mut [u64; 2], block: &[u8]) {
+    let sum: u32 = block.iter().map(|value| u32::from(*value)).sum();
+    let squares: u32 = block.iter().map(|value| u32::from(*value) * u32::from(*value)).sum();
+    sums[0] += u64::from(sum);
+    sums[1] += u64::from(squares);
 }
 
 /// Sums over the pixels of many images, exact.
@@ -70,5 +79,25 @@ impl ChannelSums {
         let of = |[sum, squares]: &[u128; 2]| Normalisation::of_sums(pixels, *sum as f64, *squares as f64);
         let (mean, std) = sums.iter().map(of).unzip();
         Normalisation::new(mean, std).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_add_up_to_what_pixels_do() {
+        let pixels: Vec<u8> = (0..3 * (2 * BLOCK + 77)).map(|i| (i * i % 256) as u8).collect();
+        let channel = |at: usize| pixels.iter().skip(at).step_by(3).map(|value| u64::from(*value));
+        let sums = ImageSums::of_colours(&pixels);
+        assert_eq!(sums.pixels, 2 * BLOCK as u64 + 77);
+        for at in 0..3 {
+            assert_eq!(sums.sums[at], [channel(at).sum(), channel(at).map(|value| value * value).sum()]);
+        }
+        let greys: Vec<u8> = pixels.as_chunks::<3>().0.iter().map(|pixel| Grey::Rec601.of(*pixel)).collect();
+        assert_eq!(sums.sums[3], ImageSums::of_greys(&greys).sums[0]);
+        let white = ImageSums::of_greys(&[255; 3 * BLOCK]);
+        assert_eq!(white.sums[4], [3 * 1024 * 255, 3 * 1024 * 255 * 255]);
     }
 }
