@@ -24,6 +24,7 @@ mod ofa_configs;
 mod ofa_tables;
 mod onnx;
 mod paths;
+mod pinned;
 mod plots;
 mod predictors;
 mod properties;

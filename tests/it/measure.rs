@@ -212,7 +212,7 @@ fn samples_of_other_flags_are_set_aside_and_named() {
 }
 
 /// Rows of another tool for all layers of `tiny`, everything `factor` times as long.
-fn phone_rows(at: &Path, name: &str, factor: f64) {
+pub(crate) fn phone_rows(at: &Path, name: &str, factor: f64) {
     let plan = format!("{MEASURE} --threads 4 --networks 0 --plan-only plan.jsonl");
     json("extract", at, &plan.replace("--resolutions 8 ", ""));
     let mut text = concat!(
