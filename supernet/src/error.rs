@@ -62,6 +62,19 @@ pub enum Error {
         /// What to do about it.
         next: &'static str,
     },
+    /// A network's numbers have left the range of f32, so that it has no accuracy.
+    #[error(
+        "{place}: {field}: expected finite numbers, got {got}; the network has no accuracy, for its weights or statistics are \
+         too large; train it again with a lower learning rate, or get the file again"
+    )]
+    NoAccuracy {
+        /// The network.
+        place: String,
+        /// Which of its numbers.
+        field: String,
+        /// The first that is not finite.
+        got: f32,
+    },
     /// An inference pass met a batch normalisation without running statistics.
     #[error("{name}: no running statistics for this sub-network; calibrate it first")]
     Uncalibrated {
@@ -133,10 +146,11 @@ impl Error {
         }
     }
 
-    /// Says in which file the value of an [`Error::Invalid`] stands, before the place that it names itself.
+    /// Says in which file the value of an [`Error::Invalid`] stands (or which network an [`Error::NoAccuracy`] is of), before
+    /// the place that it names itself.
     #[must_use]
     pub fn in_place(mut self, outer: impl std::fmt::Display) -> Self {
-        if let Self::Invalid { place, .. } = &mut self {
+        if let Self::Invalid { place, .. } | Self::NoAccuracy { place, .. } = &mut self {
             *place = format!("{outer}: {place}");
         }
         self

@@ -102,10 +102,8 @@ pub fn calibrate(
 }
 
 /// What is said of a network that has no accuracy, for its numbers have left the range of f32.
-fn spoilt(field: impl ToString, value: &f32) -> Error {
-    let advice = "the network has no accuracy, for its weights or statistics are too large; train it again with a lower \
-                  learning rate, or get the file again";
-    Error::invalid("network", field, "finite numbers", value).and_then_do(advice)
+fn spoilt(field: String, value: &f32) -> Error {
+    Error::NoAccuracy { place: "network".to_string(), field, got: *value }
 }
 
 /// Accuracy of a network at inference.

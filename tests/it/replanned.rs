@@ -117,3 +117,56 @@ fn a_run_under_two_plans_that_is_killed_ends_with_the_same_bytes() {
     let bytes = |run: &str| std::fs::read(at.join(run).join("supernet.safetensors")).expect("weights");
     assert!(bytes("whole") == bytes("parts"));
 }
+
+/// A checkpoint of its second phase is finite and worthless; that of its first phase's end is neither.
+#[test]
+fn a_resume_after_a_divergence_goes_back_to_the_end_of_a_phase() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    for (name, lr) in [("calm", [0.05, 0.02]), ("wild", [0.05, 1000.0]), ("wild-first", [1000.0, 0.02])] {
+        std::fs::write(at.join(format!("{name}.toml")), recipe(lr, false)).expect("written");
+    }
+    let checkpoint = |file: &str| Checkpoint::read(&at.join("run").join(file)).expect("whole").training;
+    let log = |run: &str| std::fs::read_to_string(at.join(run).join("log.jsonl")).expect("a log");
+    json("supernet", at, &format!("{TRAIN} --recipe calm.toml --out whole"));
+    assert!(!at.join("whole/phase_end.safetensors").exists(), "it has served");
+
+    let wild = format!("{TRAIN} --recipe wild.toml --out run --checkpoint-seconds 0");
+    let message = fails("supernet", at, &wild, 1);
+    assert!(message.contains("which goes back to the end of the phase before"), "{message}");
+    assert!(checkpoint("checkpoint.safetensors").step > 16, "saved in the phase that diverges");
+    assert_eq!(checkpoint("phase_end.safetensors").step, 16);
+    let last: Value = serde_json::from_str(log("run").lines().last().expect("a line")).expect("JSON");
+    assert_eq!((&last["event"], &last["first_step"]), (&"diverged".into(), &16.into()));
+    // a finished phase is as it was, also then; and the same plan diverges again
+    let other = format!("{TRAIN} --recipe wild-first.toml --out run --resume");
+    let message = fails("supernet", at, &other, 1);
+    assert!(message.contains("plan.phases[1].lr: expected 0.05, got 1000.0"), "{message}");
+    assert!(checkpoint("checkpoint.safetensors").step > 16, "and nothing was done");
+    for line in [format!("{wild} --resume"), format!("{TRAIN} --recipe calm.toml --out run --resume")] {
+        let output = run("supernet", at, &line);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), line.contains("calm"), "{message}");
+        let step = &last["step"];
+        let told = format!(
+            "the run diverged at step {step} of phase wild; it goes on from the end of phase calm (step 16)"
+        );
+        assert!(message.contains(&told), "{message}");
+    }
+    assert!(!log("run").contains("diverged") && !at.join("run/phase_end.safetensors").exists());
+    let weights = |run: &str| {
+        let supernet = Supernet::read(&at.join(run).join("supernet.safetensors")).expect("done");
+        supernet.weights.tensors().values().map(crate::common::values).collect::<Vec<_>>()
+    };
+    assert!(weights("run") == weights("whole"));
+
+    let wild_first = format!("{TRAIN} --recipe wild-first.toml --out first --checkpoint-seconds 0");
+    let message = fails("supernet", at, &wild_first, 1);
+    assert!(message.contains("which begins anew"), "{message}");
+    assert!(at.join("first/checkpoint.safetensors").exists());
+    let output = run("supernet", at, &format!("{TRAIN} --recipe calm.toml --out first --resume"));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && message.contains("of phase calm; it begins anew"), "{message}");
+    let bytes = |run: &str| std::fs::read(at.join(run).join("supernet.safetensors")).expect("weights");
+    assert!(bytes("first") == bytes("whole"), "a plan of its own");
+}

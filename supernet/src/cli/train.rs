@@ -126,7 +126,10 @@ impl Arguments {
             }
         };
         drop(start);
-        tell_beginning(&self.common, &self.out, self.resume, trainer.resumed());
+        match trainer.went_back() {
+            Some(told) => self.common.tell(told),
+            None => tell_beginning(&self.common, &self.out, self.resume, trainer.resumed()),
+        }
         self.announce(&trainer, &stop)?;
         let mut progress = Progress { steps: Steps::new(&self.common, trainer.plan().batch) };
         profile.into_iter().for_each(Profile::clear);

@@ -21,7 +21,7 @@ pub use state::FineTuneCheckpoint;
 
 use super::feeder::Feeder;
 use super::loss::{Loss, Target};
-use super::record::{LogLine, StepRecord};
+use super::record::{Divergence, LogLine, StepRecord};
 use super::resumed::{Resumed, log_beginning};
 use super::run_folder::RunFolder;
 use super::sgd::Sgd;
@@ -172,7 +172,7 @@ impl FineTuner {
     pub fn time_step(&self) -> Result<f64> {
         let batch = self.loader()?.batch_at(self.step, self.model.config.arch.resolution)?;
         let batch = batch.on(self.config.kernels)?;
-        let learn = || self.read(self.step, &self.learn(self.step, &batch)?);
+        let learn = || self.learn(self.step, &batch)?.read();
         learn()?;
         let watch = Stopwatch::start();
         learn()?;
@@ -198,6 +198,15 @@ impl FineTuner {
         if self.after.is_some() {
             return Ok(Outcome::Finished);
         }
+        let ended = self.take_all_steps(stop, told);
+        if let Err(Error::Diverged { step, phase, what, .. }) = &ended {
+            let (step, phase, what) = (*step, phase.clone(), what.clone());
+            self.folder.note_divergence(Divergence { step, phase, first_step: 0, what });
+        }
+        ended
+    }
+
+    fn take_all_steps(&mut self, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<Outcome> {
         log_beginning(&mut self.folder, self.resumed.as_ref(), &self.dataset)?;
         let mut done = self.count_before(stop, told)? && !Self::stopped(stop);
         if done && self.step < self.plan.steps {

@@ -15,6 +15,7 @@ mod start;
 mod step;
 mod steps;
 mod trainer;
+mod way_back;
 
 pub(crate) use feeder::Feeder;
 pub use finetune::{
@@ -24,7 +25,7 @@ pub use finetune::{
 pub use loss::{Loss, Target, loss};
 pub use plan::{Plan, PlannedPhase};
 pub use recipe::{Allowed, Phase, Recipe};
-pub use record::{LogLine, StepRecord};
+pub use record::{Divergence, LogLine, StepRecord};
 pub use resumed::Resumed;
 pub use run_folder::RunFolder;
 pub use sgd::Sgd;

@@ -22,6 +22,19 @@ pub struct StepRecord {
     pub ms: f64,
 }
 
+/// What ended a run whose numbers no further step can mend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Divergence {
+    /// The step in which it was seen, counted over the whole run from 0.
+    pub step: u64,
+    /// The name of the step's phase.
+    pub phase: String,
+    /// The phase's first step.
+    pub first_step: u64,
+    /// What was seen.
+    pub what: String,
+}
+
 /// One line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -63,6 +76,8 @@ pub enum LogLine {
         #[serde(flatten)]
         accuracy: Accuracy,
     },
+    /// The run ended by a divergence.
+    Diverged(Divergence),
 }
 
 impl LogLine {
@@ -89,6 +104,8 @@ impl LogLine {
             Self::SkippedImage { .. } => 0,
             Self::Step(record) => record.step + 1,
             Self::Evaluation { step, .. } | Self::Checkpoint { step } => *step,
+            // what comes after is another course: no resume keeps the line
+            Self::Diverged(_) => u64::MAX,
         }
     }
 
@@ -97,7 +114,7 @@ impl LogLine {
         match self {
             Self::Resumed { .. } | Self::Checkpoint { .. } => true,
             Self::Evaluation { step, .. } => *step > 0,
-            Self::SkippedImage { .. } | Self::Step(_) => false,
+            Self::SkippedImage { .. } | Self::Step(_) | Self::Diverged(_) => false,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The folder of a run: who may use it, and what lies where.
 
+mod phase_ends;
+
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -3,6 +3,7 @@
 //! Everything a step samples and sees is a function of seed and step, so a run that was killed and resumed from
 //! its last checkpoint ends with the same bytes.
 
+mod phase_ends;
 mod state;
 
 use std::path::Path;
@@ -17,18 +18,19 @@ use super::history::History;
 use super::loss::{Loss, Target};
 use super::plan::{Plan, PlannedPhase};
 use super::recipe::Recipe;
-use super::record::{LogLine, StepRecord};
+use super::record::{Divergence, StepRecord};
 use super::resumed::{Resumed, log_beginning};
 use super::run_folder::RunFolder;
 use super::sgd::Sgd;
 use super::start::Start;
 use super::step::{Pupil, dropout_mask, most_loss};
 use super::steps::{Learner, Pace, take_steps};
-use crate::checkpoint::{self, Checkpoint, Interface, Kind, StartedFrom, Supernet};
-use crate::data::{Augmentation, Batch, Dataset, LoaderConfig, Preprocess, Resize, Split, TrainLoader};
+use super::way_back::WayBack;
+use crate::checkpoint::{self, Interface, Kind, StartedFrom, Supernet};
+use crate::data::{Augmentation, Batch, Dataset, LoaderConfig, Preprocess, Resize, TrainLoader};
 use crate::elastic::{Gradients, SharedWeights, sort_channels};
 use crate::error::{Error, Result};
-use crate::eval::{Accuracy, Calibration, Judge};
+use crate::eval::Accuracy;
 use crate::kernels::Kernels;
 use crate::random::rng_for;
 use crate::space::{Arch, SearchSpace, sampler};
@@ -88,13 +90,16 @@ pub struct Trainer {
     teacher: Option<Supernet>,
     step: u64,
     resumed: Option<Resumed>,
+    /// From where it goes on after a divergence, in words.
+    went_back: Option<String>,
     /// Steps that the checkpoint in the folder holds.
     saved: Option<u64>,
 }
 
 impl Trainer {
-    /// Prepares a run: from its last checkpoint where the folder has one, else from fresh weights. The supernet will see
-    /// images as the data set is seen ([`Dataset::seen_as`]).
+    /// Prepares a run: from its last checkpoint where the folder has one, else from fresh weights. One that has diverged
+    /// goes back to the end of the phase before. The supernet will see images as the data set is seen
+    /// ([`Dataset::seen_as`]).
     ///
     /// # Errors
     /// If data and space do not fit, or the checkpoint is of another space, plan or data set.
@@ -148,8 +153,7 @@ impl Trainer {
         let steps_per_epoch = (dataset.train().len() / recipe.batch) as u64;
         let mut plan = Plan::new(&recipe.suited_to(&space), steps_per_epoch, config.seed);
         plan.start = started.as_ref().map(|started| started.from.weights.clone());
-        let saved =
-            folder.checkpoint().exists().then(|| Checkpoint::read(&folder.checkpoint())).transpose()?;
+        let (saved, way_back) = WayBack::taken_up(&folder)?;
         let goes_on_unsaid =
             saved.as_ref().is_some_and(|saved| saved.supernet.interface.preprocess.is_none());
         let (dataset, interface) = match goes_on_unsaid {
@@ -188,6 +192,7 @@ impl Trainer {
             teacher: None,
             step: 0,
             resumed: None,
+            went_back: None,
             saved: None,
         };
         if let Some(saved) = saved {
@@ -198,6 +203,10 @@ impl Trainer {
                 reason: "it is there, but the checkpoint that it came from is not".to_string(),
                 next: "put checkpoint.safetensors back, or choose another folder".to_string(),
             });
+        }
+        if let Some(way_back) = way_back {
+            way_back.go(&mut trainer.folder)?;
+            trainer.went_back = Some(way_back.in_words(&trainer.plan, trainer.step));
         }
         trainer.begin_log()?;
         Ok(trainer)
@@ -235,6 +244,11 @@ impl Trainer {
         self.resumed.as_ref()
     }
 
+    /// From where the run goes on, in words, where it has diverged.
+    pub fn went_back(&self) -> Option<&str> {
+        self.went_back.as_deref()
+    }
+
     /// Milliseconds that one step of each phase takes now, from one try of each; changes nothing. Of fewer phases
     /// if `stop` is set.
     ///
@@ -247,7 +261,9 @@ impl Trainer {
             let step = phase.first_step;
             let batch =
                 loader.batch_at(step, self.plan.resolution(&self.space, step))?.on(self.config.kernels)?;
-            let learn = || self.mean(step, &self.learn(phase, step, &batch)?);
+            // what the losses are is no matter here: phases to come are tried on weights that are not theirs yet
+            let learn =
+                || self.learn(phase, step, &batch)?.iter().try_for_each(|(_, loss)| loss.read().map(drop));
             if times.is_empty() {
                 learn()?;
             }
@@ -275,6 +291,16 @@ impl Trainer {
     /// If the numbers can no longer be mended ([`Error::Diverged`]), an image or a file cannot be read or written; the
     /// last good checkpoint is then still there.
     pub fn run(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Outcome> {
+        let ended = self.take_phases(stop, observer);
+        if let Err(Error::Diverged { step, phase, what, .. }) = &ended {
+            let first_step = self.plan.phase_at(*step).map_or(0, |(_, phase)| phase.first_step);
+            let (phase, what) = (phase.clone(), what.clone());
+            self.folder.note_divergence(Divergence { step: *step, phase, first_step, what });
+        }
+        ended
+    }
+
+    fn take_phases(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Outcome> {
         // a checkpoint of a plan that is not written down could only be gone on with under the same
         if self.folder.history().as_ref() != Some(&self.history) {
             self.write_plan(&serde_json::json!({}))?;
@@ -283,7 +309,7 @@ impl Trainer {
         // a kill between a phase's last checkpoint and its evaluations loses none of them
         let ended = self.plan.phases.iter().position(|phase| self.step > 0 && phase.end() == self.step);
         if let Some(index) = ended
-            && !self.evaluate(index, stop, observer)?
+            && !self.conclude(index, stop, observer)?
         {
             return Ok(Outcome::Interrupted { step: self.step });
         }
@@ -312,6 +338,7 @@ impl Trainer {
             let path = self.folder.supernet();
             self.write_weights(&path, Kind::Supernet)?;
         }
+        self.folder.forget_phase_end()?;
         Ok(Outcome::Finished)
     }
 
@@ -390,54 +417,6 @@ impl Trainer {
         let teacher = Pupil { space: &self.space, weights, kernels: self.config.kernels };
         let largest = sampler::largest(&self.space).at(images.dim(3)?);
         teacher.teach(&largest, images).map(Some)
-    }
-
-    /// After the last step of a phase: the network of the first phase that trains all of it becomes the teacher, the state is saved, and two
-    /// sub-networks are evaluated. Whether all was done before `stop` was set.
-    fn leave(&mut self, index: usize, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<bool> {
-        self.check_sound()?;
-        if index == self.plan.teaching() && self.teacher.is_none() {
-            let path = self.folder.teacher();
-            self.write_weights(&path, Kind::Teacher)?;
-            self.teacher = Some(Supernet::read(&path)?.on(self.config.kernels)?);
-        }
-        self.save()?;
-        self.evaluate(index, stop, observer)
-    }
-
-    /// Evaluates the largest and the smallest sub-network of a phase that has ended, unless the log has them.
-    fn evaluate(&mut self, index: usize, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<bool> {
-        let phase = self.plan.phases[index].phase.clone();
-        let allowed = phase.allowed.of(&self.space);
-        let high = sampler::largest(&self.space).resolution;
-        let mut archs = vec![sampler::largest(&allowed), sampler::smallest(&allowed).at(high)];
-        archs.dedup();
-        let known = self.resumed.as_ref().filter(|resumed| resumed.from_step == self.step);
-        archs.retain(|arch| known.is_none_or(|resumed| !resumed.evaluated.contains(arch)));
-        for arch in archs {
-            let counted = self.judge().accuracy_unless(stop, &arch, Split::Val)?;
-            let Some(accuracy) = counted else { return Ok(false) };
-            observer.evaluated(&arch, accuracy);
-            self.folder.log(&LogLine::Evaluation {
-                step: self.step,
-                phase: phase.name.clone(),
-                arch,
-                split: Split::Val.to_string(),
-                top1: accuracy.top1(),
-                accuracy,
-            })?;
-        }
-        Ok(true)
-    }
-
-    fn judge(&self) -> Judge<'_> {
-        Judge {
-            space: &self.space,
-            weights: &self.weights,
-            dataset: &self.dataset,
-            calibration: Calibration::default(),
-            kernels: self.config.kernels.unrecorded(),
-        }
     }
 }
 

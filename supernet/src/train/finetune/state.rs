@@ -196,7 +196,8 @@ impl FineTuner {
 
     pub(super) fn diverged(&self, step: u64, what: String) -> Error {
         let (phase, archs) = (PHASE.to_string(), self.model.config.arch.to_string());
-        let next = "give a lower learning rate and another folder";
+        let next = "give a lower learning rate (--lr) and another folder: this one can only be gone on with at the same rate, \
+                    from its checkpoint";
         Error::Diverged { step, phase, what, archs, checkpoint: self.saved, next }
     }
 }

@@ -110,8 +110,18 @@ impl Trainer {
     }
 
     pub(super) fn diverged(&self, step: u64, what: String, archs: String) -> Error {
-        let phase = self.plan.phase_at(step).map_or_else(String::new, |(_, phase)| phase.phase.name.clone());
-        let next = "lower the phase's lr in the recipe (or --lr) and go on with --resume, or train in another folder";
+        let at = self.plan.phase_at(step);
+        let phase = at.map_or_else(String::new, |(_, phase)| phase.phase.name.clone());
+        let next = match at {
+            Some((0, _)) => {
+                "lower the phase's lr in the recipe (or --lr) and go on with --resume, which begins anew, or train in another \
+                 folder"
+            }
+            _ => {
+                "lower the phase's lr in the recipe and go on with --resume, which goes back to the end of the phase before, \
+                 or train in another folder"
+            }
+        };
         Error::Diverged { step, phase, what, archs, checkpoint: self.saved, next }
     }
 }

@@ -1,0 +1,124 @@
+//! What a run's folder keeps for a way back: the end of the last phase, and the line of a divergence.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
+
+use super::RunFolder;
+use crate::error::{Error, Result};
+use crate::file::{link_or_copy, write_atomically};
+use crate::train::record::{Divergence, LogLine};
+
+/// Bytes at the end of a log that hold its last line.
+const LAST_LINE: u64 = 1 << 16;
+
+impl RunFolder {
+    /// The checkpoint at the end of the last phase that has ended.
+    pub fn phase_end(&self) -> PathBuf {
+        self.path.join("phase_end.safetensors")
+    }
+
+    /// Keeps the checkpoint as the end of a phase.
+    ///
+    /// # Errors
+    /// If it cannot be linked or copied.
+    pub(in crate::train) fn keep_phase_end(&self) -> Result<()> {
+        link_or_copy(&self.checkpoint(), &self.phase_end())
+    }
+
+    /// Makes the kept end of a phase the checkpoint.
+    ///
+    /// # Errors
+    /// If it cannot be linked or copied; the checkpoint is then as it was.
+    pub(in crate::train) fn take_back_phase_end(&self) -> Result<()> {
+        link_or_copy(&self.phase_end(), &self.checkpoint())
+    }
+
+    /// Removes the kept end of a phase, if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub(in crate::train) fn forget_phase_end(&self) -> Result<()> {
+        remove(self.phase_end())
+    }
+
+    /// Removes checkpoint and log, so that the run begins anew. The checkpoint goes first: while the log still tells of the
+    /// divergence, a resume knows why there is none.
+    ///
+    /// # Errors
+    /// If one of them cannot be removed or written.
+    pub(in crate::train) fn begin_anew(&mut self) -> Result<()> {
+        remove(self.checkpoint())?;
+        self.log = None;
+        self.checkpoint_noted = false;
+        write_atomically(&self.log_path(), b"")
+    }
+
+    /// The divergence that ended the run, where the last line of the log tells of one.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub(in crate::train) fn divergence(&self) -> Result<Option<Divergence>> {
+        let path = self.log_path();
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = end_of(&path).map_err(Error::io("read", &path))?;
+        let text = String::from_utf8_lossy(&bytes);
+        let last = text.strip_suffix('\n').and_then(|lines| lines.rsplit('\n').next());
+        Ok(match last.and_then(|line| serde_json::from_str(line).ok()) {
+            Some(LogLine::Diverged(divergence)) => Some(divergence),
+            _ => None,
+        })
+    }
+
+    /// Notes in the log that the run has diverged. What cannot be written is lost: the error that ends the run matters more.
+    pub(in crate::train) fn note_divergence(&mut self, divergence: Divergence) {
+        let _ = self.log(&LogLine::Diverged(divergence)).and_then(|()| self.sync_log());
+    }
+}
+
+fn end_of(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LAST_LINE)))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn remove(path: PathBuf) -> Result<()> {
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &path)(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_divergence_is_known_by_the_last_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut run = RunFolder::open(folder.path(), false).expect("empty");
+        assert_eq!(run.divergence().expect("no log"), None);
+        for step in 0..2000 {
+            run.log(&LogLine::Checkpoint { step }).expect("written");
+        }
+        assert_eq!(run.divergence().expect("a log"), None);
+        let (phase, what) = ("full".to_string(), "the loss is NaN".to_string());
+        let seen = Divergence { step: 7, phase, first_step: 0, what };
+        run.note_divergence(seen.clone());
+        assert_eq!(run.divergence().expect("a log"), Some(seen));
+        let text = std::fs::read_to_string(run.log_path()).expect("a log");
+        let line = "{\"event\":\"diverged\",\"step\":7,\"phase\":\"full\",\"first_step\":0,\"what\":\"the loss is NaN\"}\n";
+        assert!(text.ends_with(line), "{text}");
+        std::fs::write(run.log_path(), text.trim_end()).expect("written");
+        assert_eq!(run.divergence().expect("a torn line"), None);
+        run.cut_log(5000).expect("cut");
+        assert_eq!(run.divergence().expect("a log"), None);
+        run.begin_anew().expect("written");
+        assert_eq!(std::fs::read(run.log_path()).expect("a log"), b"");
+    }
+}

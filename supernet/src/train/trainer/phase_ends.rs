@@ -1,0 +1,151 @@
+//! What happens between two phases: the teacher, the checkpoint, evaluations, and what is kept for a way back.
+
+use std::sync::atomic::AtomicBool;
+
+use super::{Observer, Trainer};
+use crate::checkpoint::{Kind, Supernet};
+use crate::data::Split;
+use crate::error::{Error, Result};
+use crate::eval::{Accuracy, Calibration, Judge};
+use crate::space::{Arch, sampler};
+use crate::train::record::LogLine;
+
+impl Trainer {
+    /// After the last step of a phase: the network of the first phase that trains all of it becomes the teacher, the state
+    /// is saved, and the phase is concluded. Whether all was done before `stop` was set.
+    pub(super) fn leave(
+        &mut self,
+        index: usize,
+        stop: &AtomicBool,
+        observer: &mut dyn Observer,
+    ) -> Result<bool> {
+        self.check_sound()?;
+        if index == self.plan.teaching() && self.teacher.is_none() {
+            let path = self.folder.teacher();
+            self.write_weights(&path, Kind::Teacher)?;
+            self.teacher = Some(Supernet::read(&path)?.on(self.config.kernels)?);
+        }
+        self.save()?;
+        self.conclude(index, stop, observer)
+    }
+
+    /// Evaluates a phase that has ended and is saved; then it is one that the run may go back to. Whether all was done
+    /// before `stop` was set.
+    pub(super) fn conclude(
+        &mut self,
+        index: usize,
+        stop: &AtomicBool,
+        observer: &mut dyn Observer,
+    ) -> Result<bool> {
+        if !self.evaluate(index, stop, observer)? {
+            return Ok(false);
+        }
+        if self.step < self.plan.steps() {
+            self.folder.keep_phase_end()?;
+        }
+        Ok(true)
+    }
+
+    /// The largest and the smallest sub-network of a phase, at the highest resolution.
+    fn outermost(&self, index: usize) -> Vec<Arch> {
+        let allowed = self.plan.phases[index].phase.allowed.of(&self.space);
+        let high = sampler::largest(&self.space).resolution;
+        let mut archs = vec![sampler::largest(&allowed), sampler::smallest(&allowed).at(high)];
+        archs.dedup();
+        archs
+    }
+
+    /// Evaluates the largest and the smallest sub-network of a phase that has ended, unless the log has them.
+    fn evaluate(&mut self, index: usize, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<bool> {
+        let phase = self.plan.phases[index].phase.name.clone();
+        let mut archs = self.outermost(index);
+        let known = self.resumed.as_ref().filter(|resumed| resumed.from_step == self.step);
+        archs.retain(|arch| known.is_none_or(|resumed| !resumed.evaluated.contains(arch)));
+        for arch in archs {
+            let Some(accuracy) = self.accuracy_unless(stop, &arch)? else { return Ok(false) };
+            observer.evaluated(&arch, accuracy);
+            self.folder.log(&LogLine::Evaluation {
+                step: self.step,
+                phase: phase.clone(),
+                arch,
+                split: Split::Val.to_string(),
+                top1: accuracy.top1(),
+                accuracy,
+            })?;
+        }
+        Ok(true)
+    }
+
+    /// Accuracy of a sub-network as it is now; `None` when `stop` is set meanwhile. One that has none has diverged.
+    fn accuracy_unless(&self, stop: &AtomicBool, arch: &Arch) -> Result<Option<Accuracy>> {
+        let judge = Judge {
+            space: &self.space,
+            weights: &self.weights,
+            dataset: &self.dataset,
+            calibration: Calibration::default(),
+            kernels: self.config.kernels.unrecorded(),
+        };
+        judge.accuracy_unless(stop, arch, Split::Val).map_err(|error| match error {
+            Error::NoAccuracy { field, got, .. } => {
+                let what = format!("an evaluation finds {field} of {got}");
+                self.diverged(self.step.saturating_sub(1), what, arch.to_string())
+            }
+            error => error,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+    use crate::data::Dataset;
+    use crate::elastic::SharedWeights;
+    use crate::kernels::Kernels;
+    use crate::space::preset;
+    use crate::train::{Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig};
+
+    struct Nobody;
+
+    impl Observer for Nobody {
+        fn phase(&mut self, _: &PlannedPhase, _: u64) {}
+        fn step(&mut self, _: &StepRecord) {}
+        fn evaluated(&mut self, _: &Arch, _: Accuracy) {}
+    }
+
+    fn trainer(at: &Path) -> Trainer {
+        let config =
+            TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), kernels: Kernels::detect() };
+        let dataset = Arc::new(Dataset::open("digits").expect("embedded"));
+        let recipe = Recipe::progressive().scaled(0.0007);
+        let folder = RunFolder::open(at, true).expect("a folder");
+        Trainer::new(preset("tiny").expect("a preset"), dataset, &recipe, folder, config).expect("it fits")
+    }
+
+    #[test]
+    fn an_evaluation_without_numbers_is_a_divergence() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let stop = AtomicBool::new(false);
+        let mut first = trainer(folder.path());
+        let mut tensors = first.weights.tensors().clone();
+        let scale = tensors.get_mut("final_expand_layer.bn.weight").expect("a batch norm");
+        *scale = Tensor::full(3e38f32, scale.dims(), &Device::Cpu).expect("a tensor");
+        first.weights = SharedWeights::from_tensors(&first.space, tensors, "test").expect("finite");
+        first.step = first.plan.phases[0].end();
+        let last = first.step - 1;
+        first.save().expect("finite");
+        let error = first.run(&stop, &mut Nobody).expect_err("no accuracy");
+        assert!(matches!(error, Error::Diverged { step, .. } if step == last), "{error}");
+        assert!(error.to_string().contains("an evaluation finds logits of image 1 of "), "{error}");
+        drop(first);
+        let mut second = trainer(folder.path());
+        let told = format!("the run diverged at step {last} of phase full; it begins anew");
+        assert_eq!((second.went_back(), second.step), (Some(told.as_str()), 0));
+        assert_eq!(second.run(&stop, &mut Nobody).expect("sound"), Outcome::Finished);
+    }
+}
