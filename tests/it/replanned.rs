@@ -170,3 +170,45 @@ fn a_resume_after_a_divergence_goes_back_to_the_end_of_a_phase() {
     let bytes = |run: &str| std::fs::read(at.join(run).join("supernet.safetensors")).expect("weights");
     assert!(bytes("first") == bytes("whole"), "a plan of its own");
 }
+
+#[test]
+fn a_kept_checkpoint_is_one_to_go_back_to() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let phases = [("calm", 0.05, 1, 1), ("then/wild", 0.02, 9, 1), ("depth 1", 0.01, 9, 9)];
+    std::fs::write(at.join("three.toml"), short_recipe(1.0, &phases)).expect("written");
+    let train = format!("{TRAIN} --recipe three.toml --keep-checkpoints --out run");
+    json("supernet", at, &train);
+    let kept = |name: &str| at.join("run/checkpoints").join(name);
+    for (name, step) in
+        [("1-calm.safetensors", 16), ("2-then-wild.safetensors", 32), ("3-depth-1.safetensors", 48)]
+    {
+        assert_eq!(Checkpoint::read(&kept(name)).expect(name).training.step, step);
+    }
+    let bytes = |name: &str| std::fs::read(at.join("run").join(name)).expect("a file");
+    let log = || String::from_utf8(bytes("log.jsonl")).expect("text");
+    let evaluations = || {
+        log().lines().filter(|line| line.contains("\"evaluation\"")).map(str::to_string).collect::<Vec<_>>()
+    };
+    let (supernet, evaluated) = (bytes("supernet.safetensors"), evaluations());
+    let last = bytes("checkpoints/3-depth-1.safetensors");
+    std::fs::copy(kept("1-calm.safetensors"), at.join("run/checkpoint.safetensors")).expect("copied");
+    assert!(bytes("checkpoints/3-depth-1.safetensors") == last, "a copy of its own");
+    std::fs::remove_file(at.join("run/supernet.safetensors")).expect("removed");
+    let again = json("supernet", at, &format!("{train} --resume"));
+    assert_eq!(again["resumed_from_step"], 16);
+    assert!(bytes("supernet.safetensors") == supernet);
+    assert_eq!(evaluations(), evaluated, "each once");
+    // under another plan, and then after a divergence of that
+    for (lr, code) in [(1000.0, 1), (0.03, 0)] {
+        std::fs::copy(kept("2-then-wild.safetensors"), at.join("run/checkpoint.safetensors"))
+            .expect("copied");
+        let phases = [("calm", 0.05, 1, 1), ("then/wild", 0.02, 9, 1), ("depth 1", lr, 9, 9)];
+        std::fs::write(at.join("three.toml"), short_recipe(1.0, &phases)).expect("written");
+        let output = run("supernet", at, &format!("{train} --resume --checkpoint-seconds 0"));
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{message}");
+        assert!(message.contains("from step 32 on under another plan: plan.phases[3].lr"), "{message}");
+    }
+    assert!(bytes("supernet.safetensors") != supernet && !log().contains("diverged"));
+}

@@ -67,6 +67,10 @@ pub struct Arguments {
     /// Save the state this often within a phase
     #[arg(long, default_value_t = 300, value_name = "N")]
     checkpoint_seconds: u64,
+    /// Keep the checkpoint at the end of each phase, in RUN/checkpoints. To go back to one, copy it over
+    /// RUN/checkpoint.safetensors and use --resume
+    #[arg(long)]
+    keep_checkpoints: bool,
     /// Go on with the run in the folder. Rates, epochs and phases to come may be others than before; what lies behind the
     /// checkpoint may not
     #[arg(long)]
@@ -126,6 +130,9 @@ impl Arguments {
             }
         };
         drop(start);
+        if self.keep_checkpoints {
+            trainer = trainer.keeping_checkpoints();
+        }
         match trainer.went_back() {
             Some(told) => self.common.tell(told),
             None => tell_beginning(&self.common, &self.out, self.resume, trainer.resumed()),

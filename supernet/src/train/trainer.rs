@@ -94,6 +94,8 @@ pub struct Trainer {
     went_back: Option<String>,
     /// Steps that the checkpoint in the folder holds.
     saved: Option<u64>,
+    /// Whether the checkpoint at the end of each phase is kept for good.
+    keeps_checkpoints: bool,
 }
 
 impl Trainer {
@@ -194,6 +196,7 @@ impl Trainer {
             resumed: None,
             went_back: None,
             saved: None,
+            keeps_checkpoints: false,
         };
         if let Some(saved) = saved {
             trainer.restore(saved)?;
@@ -210,6 +213,12 @@ impl Trainer {
         }
         trainer.begin_log()?;
         Ok(trainer)
+    }
+
+    /// The same, keeping the checkpoint at the end of each phase for good, in the folder `checkpoints`.
+    #[must_use]
+    pub fn keeping_checkpoints(self) -> Self {
+        Self { keeps_checkpoints: true, ..self }
     }
 
     /// Cuts the log back to what the checkpoint holds, and notes what it knows; without a checkpoint it is emptied.
@@ -338,7 +347,9 @@ impl Trainer {
             let path = self.folder.supernet();
             self.write_weights(&path, Kind::Supernet)?;
         }
-        self.folder.forget_phase_end()?;
+        if !self.keeps_checkpoints {
+            self.folder.forget_phase_end()?;
+        }
         Ok(Outcome::Finished)
     }
 

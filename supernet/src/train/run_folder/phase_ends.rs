@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::RunFolder;
 use crate::error::{Error, Result};
-use crate::file::{link_or_copy, write_atomically};
+use crate::file::{copy_atomically, link_or_copy, write_atomically};
 use crate::train::record::{Divergence, LogLine};
 
 /// Bytes at the end of a log that hold its last line.
@@ -24,6 +24,17 @@ impl RunFolder {
     /// If it cannot be linked or copied.
     pub(in crate::train) fn keep_phase_end(&self) -> Result<()> {
         link_or_copy(&self.checkpoint(), &self.phase_end())
+    }
+
+    /// Keeps the checkpoint for good, as the end of the phase of this number and name. It is a copy: whoever goes back to it
+    /// by hand copies it over the checkpoint, which must not be the same file.
+    ///
+    /// # Errors
+    /// If it cannot be copied.
+    pub(in crate::train) fn keep_checkpoint(&self, number: usize, phase: &str) -> Result<()> {
+        let folder = self.path.join("checkpoints");
+        std::fs::create_dir_all(&folder).map_err(Error::io("create the folder", &folder))?;
+        copy_atomically(&self.checkpoint(), &folder.join(name_of(number, phase)))
     }
 
     /// Makes the kept end of a phase the checkpoint.
@@ -78,6 +89,16 @@ impl RunFolder {
     }
 }
 
+/// Characters of a phase's name that are part of a file's.
+const MOST_CHARACTERS: usize = 40;
+
+/// `3-depth-1.safetensors`: what no file system has anything against.
+fn name_of(number: usize, phase: &str) -> String {
+    let safe = |letter: char| if letter.is_alphanumeric() || letter == '_' { letter } else { '-' };
+    let name: String = phase.chars().take(MOST_CHARACTERS).map(safe).collect();
+    format!("{number}-{name}.safetensors")
+}
+
 fn end_of(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
@@ -97,6 +118,18 @@ fn remove(path: PathBuf) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_phases_are_made_safe() {
+        for (number, phase, expected) in [
+            (3, "depth 1", "3-depth-1.safetensors"),
+            (1, "../voll: größer/\0", "1----voll--größer--.safetensors"),
+            (12, "", "12-.safetensors"),
+        ] {
+            assert_eq!(name_of(number, phase), expected);
+        }
+        assert_eq!(name_of(1, &"ä".repeat(300)).chars().count(), 2 + MOST_CHARACTERS + 12);
+    }
 
     #[test]
     fn a_divergence_is_known_by_the_last_line() {

@@ -40,6 +40,9 @@ impl Trainer {
         if !self.evaluate(index, stop, observer)? {
             return Ok(false);
         }
+        if self.keeps_checkpoints {
+            self.folder.keep_checkpoint(index + 1, &self.plan.phases[index].phase.name)?;
+        }
         if self.step < self.plan.steps() {
             self.folder.keep_phase_end()?;
         }
