@@ -134,7 +134,7 @@ fn outputs(space: &SearchSpace, arch: &Arch, kernels: Kernels) -> Result<Outputs
 
     let teacher = pupil.teach(&sampler::largest(space).at(arch.resolution), &images)?;
     let labels: Vec<u32> = (0..IMAGES).map(|image| (image % space.classes()) as u32).collect();
-    let target = Target { labels: &labels, smoothing: 0.1, teacher: Some(&teacher) };
+    let target = Target { labels: &labels, smoothing: 0.1, teacher: Some(&teacher), class_weights: None };
     let dropout = dropout_mask(space, arch, IMAGES, 0, [0, 0])?;
     let loss = pupil.learn(arch, &images, &target, dropout, &gradients)?.read()?;
     let touched = gradients.touched();

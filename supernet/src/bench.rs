@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use rand::Rng;
 use serde::Serialize;
 
-use crate::data::{Augmentation, AugmentationSettings, Batch, Dataset, LoaderConfig, TrainLoader};
+use crate::data::{Augmentation, AugmentationSettings, Batch, Dataset, LoaderConfig, Sampling, TrainLoader};
 use crate::elastic::{Gradients, SharedWeights, SubnetWeights};
 use crate::error::Result;
 use crate::eval::calibrate;
@@ -153,6 +153,7 @@ impl LoadBench {
             batch: self.batch,
             seed: 0,
             augmentation: Augmentation::for_dataset(&self.dataset, AugmentationSettings::default()),
+            sampling: Sampling::default(),
         }
     }
 }
@@ -328,7 +329,7 @@ impl<'a> Runner<'a> {
     }
 
     fn learn(&self, step: u64, teacher: Option<&Tensor>) -> Result<()> {
-        let target = Target { labels: &self.labels, smoothing: 0.1, teacher };
+        let target = Target { labels: &self.labels, smoothing: 0.1, teacher, class_weights: None };
         let mut losses = Vec::new();
         for index in 0..self.subnetworks() {
             let arch = self.arch(step, index);

@@ -169,7 +169,7 @@ fn gradients_are_the_same_at_any_number_of_threads() {
             let gradients = Gradients::new(&weights).expect("zeros");
             let pupil = Pupil { space: &space, weights: &weights, kernels: Kernels::detect() };
             let labels: Vec<u32> = (0..32).map(|label| label % 10).collect();
-            let target = Target { labels: &labels, smoothing: 0.1, teacher: None };
+            let target = Target { labels: &labels, smoothing: 0.1, teacher: None, class_weights: None };
             let arch = sampler::largest(&space);
             let loss = pupil
                 .learn(&arch, &images(&space, 28, 32), &target, None, &gradients)

@@ -155,7 +155,12 @@ fn whole_network() {
         let mut tape = Tape::new();
         let logits = values.forward(&images, Pass::Training(&mut tape)).expect("forward");
         assert_close("logits", &logits, &golden["logits"], 1e-4);
-        let target = supernet::train::Target { labels: &labels, smoothing: 0.1, teacher: Some(&teacher) };
+        let target = supernet::train::Target {
+            labels: &labels,
+            smoothing: 0.1,
+            teacher: Some(&teacher),
+            class_weights: None,
+        };
         let (loss, gradient) = supernet::train::loss(&logits, &target, kernels).expect("a loss");
         let loss = loss.read().expect("known on a CPU");
         assert_close("loss", &Tensor::new(&[loss], &Device::Cpu).expect("a number"), &golden["loss"], 1e-5);

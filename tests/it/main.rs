@@ -2,6 +2,7 @@
 //! examples.
 
 mod accuracy;
+mod balanced;
 mod cli;
 mod common;
 mod elastic;

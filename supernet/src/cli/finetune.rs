@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use supernet::checkpoint::Supernet;
-use supernet::data::Split;
+use supernet::data::{Sampling, Split};
 use supernet::eval::Accuracy;
 use supernet::model_folder::ModelFolder;
 use supernet::timing::{peak_rss_mb, unix_seconds};
 use supernet::train::{
-    FineTuneSettings, FineTuneTask, FineTuner, LogLine, Outcome, RunFolder, TrainConfig,
+    FineTuneSettings, FineTuneTask, FineTuner, LogLine, Outcome, RunFolder, TrainConfig, WeightRule,
     open_fine_tune_folder,
 };
 
@@ -53,6 +53,12 @@ pub struct Arguments {
     /// Images a step
     #[arg(long, default_value_t = FineTuneSettings::default().batch, value_name = "N", value_parser = within(1..=1_000_000))]
     batch: usize,
+    /// Show each image once an epoch (`shuffled`), or images of each class equally often (`balanced`)
+    #[arg(long, default_value = "shuffled", value_name = "shuffled|balanced")]
+    sampling: Sampled,
+    /// Weigh images in the loss so that all classes count as much
+    #[arg(long, value_name = "balanced")]
+    class_weights: Option<Weighed>,
     /// Seed of batches, augmentation and dropout
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -68,6 +74,36 @@ pub struct Arguments {
     pub common: Common,
 }
 
+/// How often an epoch shows which images.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Sampled {
+    Shuffled,
+    Balanced,
+}
+
+impl Sampled {
+    fn sampling(self) -> Sampling {
+        match self {
+            Self::Shuffled => Sampling::Shuffled,
+            Self::Balanced => Sampling::Balanced,
+        }
+    }
+}
+
+/// A rule for the weights of classes.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Weighed {
+    Balanced,
+}
+
+impl Weighed {
+    fn rule(self) -> WeightRule {
+        match self {
+            Self::Balanced => WeightRule::Balanced,
+        }
+    }
+}
+
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let kernels = self.compute.kernels()?;
@@ -78,6 +114,8 @@ impl Arguments {
             batch,
             lr: self.lr,
             new_head: self.new_head,
+            sampling: self.sampling.sampling(),
+            class_weights: self.class_weights.map(Weighed::rule),
             ..FineTuneSettings::default()
         };
         let config = TrainConfig {

@@ -73,7 +73,8 @@ pub(super) struct Team<'a> {
 }
 
 impl Team<'_> {
-    /// Fills the planes of each image of `indices`, each of so many values, by `view`. Of several errors that of the first
+    /// Fills the planes of each image of `indices`, each of so many values, by `view`, which is given the image's place in
+    /// `indices`. Of several errors that of the first
     /// image counts, so that it is the same each time.
     pub fn fill(
         &self,
@@ -89,7 +90,7 @@ impl Team<'_> {
             while !self.abandoned.load(Ordering::Relaxed) {
                 let next = images.lock().unwrap_or_else(PoisonError::into_inner).next();
                 let Some((place, (planes, index))) = next else { return };
-                let viewed = caught(|| format!("image {index}"), || view(*index, planes));
+                let viewed = caught(|| format!("image {index}"), || view(place, planes));
                 if let Err(error) = viewed {
                     let mut failed = lock_failed();
                     if failed.as_ref().is_none_or(|(first, _)| place < *first) {

@@ -11,8 +11,9 @@ use std::thread::JoinHandle;
 use super::Dataset;
 use super::augment::{Augmentation, Crop, Part, Wanted};
 use super::batch::{Batch, Team, caught};
+use super::order::{Sampling, views};
 use crate::error::{Error, Result};
-use crate::random::{permutation, rng_for};
+use crate::random::rng_for;
 
 /// Workers that make batches of image files, in turns: while one waits for its last image the other goes on.
 const WORKERS: usize = 2;
@@ -29,13 +30,15 @@ pub struct LoaderConfig {
     pub seed: u64,
     /// How the images are varied.
     pub augmentation: Augmentation,
+    /// How often an epoch shows which images.
+    pub sampling: Sampling,
 }
 
 /// Training batches in order of step, without end. Dropping it stops its threads.
 ///
-/// Each epoch is a new order of the images, cut into batches; the last, incomplete batch is dropped. Images in memory
-/// are prepared by one thread; image files by as many as compute. At most four batches are there at a time, besides the
-/// one that was given out.
+/// Each epoch is a new order of the images ([`Sampling`]), cut into batches; the last, incomplete batch is dropped. Images
+/// in memory are prepared by one thread; image files by as many as compute. At most four batches are there at a time,
+/// besides the one that was given out.
 #[derive(Debug)]
 pub struct TrainLoader {
     stream: Arc<Stream>,
@@ -156,16 +159,17 @@ impl Stream {
     }
 
     fn batch_at(&self, step: u64, resolution: usize, team: &Team<'_>) -> Result<Batch> {
-        let LoaderConfig { batch, seed, augmentation } = &self.config;
+        let LoaderConfig { batch, seed, augmentation, .. } = &self.config;
         let order = self.order_of(step / self.steps_per_epoch);
         let start = (step % self.steps_per_epoch) as usize * batch;
         let (set, preprocess) = (self.dataset.train(), self.dataset.preprocess());
         let indices = &order[start..start + batch];
         Batch::of(set, indices, resolution, |values, size| {
-            team.fill(values, size, indices, |index, planes| {
-                let mut rng = rng_for("augmentation", *seed, &[step, index as u64]);
+            let views = views(indices);
+            team.fill(values, size, indices, |place, planes| {
+                let mut rng = rng_for("augmentation", *seed, &[&[step][..], &views[place]].concat());
                 let mut crop = Crop::default();
-                let loaded = set.load_at(index, |size| {
+                let loaded = set.load_at(indices[place], |size| {
                     crop = augmentation.crop(size, &mut rng);
                     augmentation.fraction(crop, resolution)
                 })?;
@@ -182,8 +186,9 @@ impl Stream {
         match &*last {
             Some((known, order)) if *known == epoch => Arc::clone(order),
             _ => {
-                let mut rng = rng_for("order of images", self.config.seed, &[epoch]);
-                let order = Arc::new(permutation(self.dataset.train().len(), &mut rng));
+                let LoaderConfig { batch, seed, sampling, .. } = self.config;
+                let draws = self.steps_per_epoch as usize * batch;
+                let order = Arc::new(sampling.order(self.dataset.train().labels(), draws, seed, epoch));
                 *last = Some((epoch, Arc::clone(&order)));
                 order
             }
@@ -227,7 +232,7 @@ mod tests {
     }
 
     fn config(batch: usize, seed: u64) -> LoaderConfig {
-        LoaderConfig { batch, seed, augmentation: varied() }
+        LoaderConfig { batch, seed, augmentation: varied(), sampling: Sampling::Shuffled }
     }
 
     /// 23 training images of 4 x 4 pixels; image i has label i.

@@ -24,6 +24,7 @@ mod list;
 mod loader;
 mod look;
 mod looking;
+mod order;
 mod passed_over;
 mod plain_batches;
 mod preprocess;
@@ -47,6 +48,7 @@ pub use images::{ImageFiles, Images, Loaded};
 pub use list::{ListedImage, list_from_text};
 pub use loader::{LoaderConfig, TrainLoader};
 pub use looking::Looking;
+pub use order::Sampling;
 pub use plain_batches::{calibration_batches, eval_batches};
 pub use preprocess::{Filter, Grey, MIDDLE_SHARE, Orient, Preprocess, Resize};
 

@@ -114,7 +114,7 @@ fn send_batches(plain: &Plain, batch: usize, team: &Team<'_>, sender: &SyncSende
             || format!("batch {number}"),
             || {
                 Batch::of(&plain.set, indices, plain.resolution, |values, size| {
-                    team.fill(values, size, indices, |index, planes| plain.view(index, planes))
+                    team.fill(values, size, indices, |place, planes| plain.view(indices[place], planes))
                 })
             },
         );

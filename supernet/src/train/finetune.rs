@@ -183,7 +183,8 @@ impl FineTuner {
 
     fn loader(&self) -> Result<TrainLoader> {
         let augmentation = self.plan.augmentation.unwrap_or_else(|| Augmentation::unsaid(&self.dataset));
-        let config = LoaderConfig { batch: self.plan.batch, seed: self.plan.seed, augmentation };
+        let FineTunePlan { batch, seed, sampling, .. } = self.plan;
+        let config = LoaderConfig { batch, seed, augmentation, sampling };
         let resolution = self.model.config.arch.resolution;
         TrainLoader::new(self.dataset.clone(), config, self.step, move |_| resolution)
     }
@@ -230,7 +231,8 @@ impl FineTuner {
         let space = &self.model.config.space;
         let teacher = self.soft_labels(&batch.images)?;
         let (labels, smoothing) = (&batch.labels, self.plan.label_smoothing);
-        let target = Target { labels, smoothing, teacher: teacher.as_ref() };
+        let class_weights = self.plan.class_weights.as_deref();
+        let target = Target { labels, smoothing, teacher: teacher.as_ref(), class_weights };
         let dropout = dropout_mask(space, &self.model.config.arch, batch.len(), self.plan.seed, [step, 0])?;
         self.network.learn(&batch.images, &target, dropout)
     }

@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
+use super::class_weights::scales;
 use crate::error::{Error, Result};
 use crate::kernels::{CrossEntropy, Kernels};
 
@@ -14,6 +15,8 @@ pub struct Target<'a> {
     pub smoothing: f32,
     /// A teacher's logits `[N, classes]`; its soft cross-entropy is added with weight 1 (temperature 1).
     pub teacher: Option<&'a Tensor>,
+    /// What the images of each class count, by label; all as much where there are none.
+    pub class_weights: Option<&'a [f64]>,
 }
 
 /// A mean loss over a batch, which a GPU may still be computing.
@@ -46,7 +49,9 @@ impl Loss {
 
 /// Mean loss over the batch and its gradient `[N, classes]` at the logits `[N, classes]`.
 ///
-/// Cross-entropy with a target distribution t is `-sum t log softmax(z)`; its gradient is `softmax(z) - t`.
+/// Cross-entropy with a target distribution t is `-sum t log softmax(z)`; its gradient is `softmax(z) - t`. With weights of
+/// classes the mean is `sum w l / sum w`, as that of PyTorch's `cross_entropy(weight=w)`, where l is an image's whole loss and w
+/// the weight of its label. With label smoothing that is not PyTorch's, which weights the term of each class by that class.
 ///
 /// # Errors
 /// If the sizes do not fit or a label is not a class.
@@ -64,9 +69,15 @@ pub fn loss(logits: &Tensor, target: &Target, kernels: Kernels) -> Result<(Loss,
     if let Some(label) = target.labels.iter().find(|label| **label as usize >= classes) {
         return Err(Error::invalid("loss", "label", format!("below {classes}"), label));
     }
-    let Target { labels, smoothing, teacher } = *target;
+    if let Some(weights) = target.class_weights.filter(|weights| weights.len() != classes) {
+        return Err(Error::invalid("loss", "class weights", classes, weights.len()));
+    }
+    let Target { labels, smoothing, teacher, class_weights } = *target;
+    let scales = class_weights.map(|weights| scales(labels, weights));
+    let rounded: Option<Vec<f32>> =
+        scales.as_ref().map(|scales| scales.iter().map(|scale| *scale as f32).collect());
     if let Some(CrossEntropy { losses, gradient }) =
-        kernels.cross_entropy(logits, labels, teacher, smoothing)?
+        kernels.cross_entropy(logits, labels, teacher, smoothing, rounded.as_deref())?
     {
         return Ok((Loss(Value::Pending(losses)), gradient));
     }
@@ -78,14 +89,15 @@ pub fn loss(logits: &Tensor, target: &Target, kernels: Kernels) -> Result<(Loss,
         let log_probabilities = log_softmax(row);
         let soft = teacher.as_ref().map(|rows| log_softmax(&rows[image]));
         let smoothing = f64::from(smoothing);
+        let scale = scales.as_ref().map_or(1.0, |scales| scales[image]);
         for (class, log_probability) in log_probabilities.iter().enumerate() {
             let hard = smoothing / classes as f64 + if class == label { 1.0 - smoothing } else { 0.0 };
             let (wanted, weight) = match &soft {
                 Some(soft) => (hard + soft[class].exp(), 2.0),
                 None => (hard, 1.0),
             };
-            total -= wanted * log_probability;
-            gradient.push(((weight * log_probability.exp() - wanted) / images as f64) as f32);
+            total -= scale * wanted * log_probability;
+            gradient.push((scale * (weight * log_probability.exp() - wanted) / images as f64) as f32);
         }
     }
     let gradient = Tensor::from_vec(gradient, (images, classes), &Device::Cpu)?;
@@ -107,8 +119,14 @@ mod tests {
     fn gradient_is_the_slope() {
         let logits = vec![0.3f32, -1.2, 2.0, 0.1, 0.0, -0.5];
         let teacher = Tensor::new(&[[1.0f32, 0.0, -1.0], [0.5, 2.0, 0.0]], &Device::Cpu).expect("a tensor");
-        for teacher in [None, Some(&teacher)] {
-            let target = Target { labels: &[2, 0], smoothing: 0.1, teacher };
+        let weights = [0.5, 1.0, 4.0];
+        for (teacher, class_weights) in [
+            (None, None),
+            (Some(&teacher), None),
+            (None, Some(&weights[..])),
+            (Some(&teacher), Some(&weights[..])),
+        ] {
+            let target = Target { labels: &[2, 0], smoothing: 0.1, teacher, class_weights };
             let value = |logits: &[f32]| {
                 let logits = Tensor::from_slice(logits, (2, 3), &Device::Cpu).expect("a tensor");
                 let (loss, gradient) = loss(&logits, &target, Kernels::detect()).expect("sizes fit");
@@ -128,9 +146,26 @@ mod tests {
     }
 
     #[test]
+    fn weights_of_classes_are_those_of_pytorch() {
+        // logits = torch.tensor([[0.3, -1.2, 2.0], [0.1, 0.0, -0.5]]); weight = torch.tensor([0.5, 1.0, 4.0])
+        // torch.nn.functional.cross_entropy(logits, torch.tensor([2, 0]), weight=weight), by its definition:
+        let rows = [[0.3f64, -1.2, 2.0], [0.1, 0.0, -0.5]];
+        let loss_of = |row: [f64; 3], label: usize| row.map(f64::exp).iter().sum::<f64>().ln() - row[label];
+        let expected = (4.0 * loss_of(rows[0], 2) + 0.5 * loss_of(rows[1], 0)) / 4.5;
+        let logits = Tensor::new(&rows.map(|row| row.map(|value| value as f32)), &Device::Cpu);
+        let logits = logits.expect("a tensor");
+        let weights = [0.5, 1.0, 4.0];
+        let target = Target { labels: &[2, 0], smoothing: 0.0, teacher: None, class_weights: Some(&weights) };
+        let (got, _) = loss(&logits, &target, Kernels::detect()).expect("sizes fit");
+        assert!((f64::from(got.read().expect("known")) - expected).abs() < 1e-6);
+        let short = Target { class_weights: Some(&weights[..2]), ..target };
+        assert!(loss(&logits, &short, Kernels::detect()).is_err());
+    }
+
+    #[test]
     fn a_huge_gap_stays_finite() {
         let logits = Tensor::new(&[[500.0f32, -500.0]], &Device::Cpu).expect("a tensor");
-        let target = Target { labels: &[1], smoothing: 0.0, teacher: None };
+        let target = Target { labels: &[1], smoothing: 0.0, teacher: None, class_weights: None };
         let (loss, _) = loss(&logits, &target, Kernels::detect()).expect("sizes fit");
         assert_eq!(loss.read().expect("known"), 1000.0);
     }
@@ -139,7 +174,7 @@ mod tests {
     fn wrong_labels_are_refused() {
         let logits = Tensor::zeros((2, 3), candle_core::DType::F32, &Device::Cpu).expect("a tensor");
         for labels in [&[0u32][..], &[0, 3]] {
-            let target = Target { labels, smoothing: 0.0, teacher: None };
+            let target = Target { labels, smoothing: 0.0, teacher: None, class_weights: None };
             assert!(loss(&logits, &target, Kernels::detect()).is_err());
         }
     }

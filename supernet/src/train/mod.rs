@@ -1,6 +1,7 @@
 //! Progressive shrinking: recipe, plan, loss, optimizer, trainer, and the folder that a run leaves; and the fine-tuning
 //! of one exported network with the same parts.
 
+mod class_weights;
 mod feeder;
 mod finetune;
 mod history;
@@ -17,6 +18,7 @@ mod steps;
 mod trainer;
 mod way_back;
 
+pub use class_weights::{ClassWeights, WeightRule};
 pub(crate) use feeder::Feeder;
 pub use finetune::{
     FineTuneCheckpoint, FineTunePlan, FineTuneSettings, FineTuneTask, FineTuner, StaticNetwork,

@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use serde::{Deserialize, Serialize};
 
 use super::recipe::{Phase, Recipe};
-use crate::data::Augmentation;
+use crate::data::{Augmentation, Sampling};
 use crate::error::Result;
 use crate::random::rng_for;
 use crate::space::{Arch, SearchSpace, sampler};
@@ -73,6 +73,12 @@ pub struct Plan {
     pub weight_decay: f32,
     /// Label smoothing.
     pub label_smoothing: f32,
+    /// How often an epoch shows which images.
+    #[serde(default, skip_serializing_if = "Sampling::is_default")]
+    pub sampling: Sampling,
+    /// What the images of each class count in the loss, by label, where that differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_weights: Option<Vec<f64>>,
     /// How images are varied; plans of before it was said have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub augmentation: Option<Augmentation>,
@@ -107,6 +113,8 @@ impl Plan {
             momentum: recipe.momentum,
             weight_decay: recipe.weight_decay,
             label_smoothing: recipe.label_smoothing,
+            sampling: recipe.sampling,
+            class_weights: None,
             augmentation: None,
             start: None,
             phases,

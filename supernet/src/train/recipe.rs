@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::AugmentationSettings;
+use super::class_weights::ClassWeights;
+use crate::data::{AugmentationSettings, Sampling};
 use crate::document;
 use crate::error::{Error, Result};
 use crate::file;
@@ -113,6 +114,12 @@ pub struct Recipe {
     pub weight_decay: f32,
     /// Label smoothing.
     pub label_smoothing: f32,
+    /// How often an epoch shows which images.
+    #[serde(default, skip_serializing_if = "Sampling::is_default")]
+    pub sampling: Sampling,
+    /// What the images of each class count in the loss; all as much where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_weights: Option<ClassWeights>,
     /// How images are varied, where it does not follow from the data.
     #[serde(default, skip_serializing_if = "is_default")]
     pub augmentation: AugmentationSettings,
@@ -269,6 +276,7 @@ impl Recipe {
         within("momentum", f64::from(self.momentum), 0.0, 0.9999)?;
         within("weight_decay", f64::from(self.weight_decay), 0.0, 1.0)?;
         within("label_smoothing", f64::from(self.label_smoothing), 0.0, 0.999)?;
+        self.class_weights.iter().try_for_each(|weights| weights.check(place))?;
         self.augmentation.check(place)?;
         within("number of phases", self.phases.len() as f64, 1.0, 1000.0)?;
         for (index, phase) in self.phases.iter().enumerate() {
@@ -373,6 +381,35 @@ mod tests {
             (choices.kernel.as_slice(), choices.depth.as_slice(), choices.expand.len()),
             (&[7][..], &[3, 4][..], 3)
         );
+    }
+
+    #[test]
+    fn classes_are_balanced_where_it_is_said() {
+        let with = |fields: &str| {
+            Recipe::from_toml(
+                "r.toml",
+                &PROGRESSIVE.replacen("batch = 64", &format!("batch = 64\n{fields}"), 1),
+            )
+        };
+        for fields in [
+            "sampling = \"balanced\"",
+            "class_weights = \"balanced\"",
+            "class_weights = { cat = 2.0, dog = 1.0 }",
+        ] {
+            let recipe = with(fields).expect(fields);
+            assert_ne!(recipe, Recipe::progressive());
+            let text = toml::to_string(&recipe).expect("plain data");
+            assert_eq!(Recipe::from_toml("text", &text).expect("own text"), recipe);
+        }
+        assert_eq!(with("sampling = \"shuffled\"").expect("as ever"), Recipe::progressive());
+        for (fields, part) in [
+            ("sampling = \"uniform\"", "`shuffled` or `balanced`"),
+            ("class_weights = 3", "\"balanced\", or a table of weights"),
+            ("class_weights = { cat = 0.0 }", "class_weights.cat: expected above 0"),
+        ] {
+            let error = with(fields).expect_err(fields).to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

@@ -170,6 +170,8 @@ impl Trainer {
                 (dataset, interface)
             }
         };
+        plan.class_weights =
+            recipe.class_weights.as_ref().map(|weights| weights.weights(&dataset)).transpose()?;
         let (weights, started) = match started {
             Some(Started { weights, from }) => (weights, Some(from)),
             None => (SharedWeights::new(&space, &mut rng_for("weights", config.seed, &[]))?, None),
@@ -289,6 +291,7 @@ impl Trainer {
             batch: self.plan.batch,
             seed: self.config.seed,
             augmentation: self.plan.augmentation.unwrap_or_else(|| Augmentation::unsaid(&self.dataset)),
+            sampling: self.plan.sampling,
         };
         let (plan, space) = (self.plan.clone(), self.space.clone());
         TrainLoader::new(self.dataset.clone(), config, self.step, move |step| plan.resolution(&space, step))
@@ -395,7 +398,8 @@ impl Trainer {
         let archs = self.plan.archs(&self.space, phase, step)?;
         let teacher = self.soft_labels(phase, &batch.images)?;
         let (labels, smoothing) = (&batch.labels, self.plan.label_smoothing);
-        let target = Target { labels, smoothing, teacher: teacher.as_ref() };
+        let class_weights = self.plan.class_weights.as_deref();
+        let target = Target { labels, smoothing, teacher: teacher.as_ref(), class_weights };
         let mut losses = Vec::with_capacity(archs.len());
         for (index, arch) in archs.iter().enumerate() {
             let place = [step, index as u64];

@@ -68,16 +68,17 @@ pub fn take_weights(weights: Place, chunks: Place, count: usize) -> Launch {
     Launch::new("training", "take_weights", count, [weights.into(), chunks.into()])
 }
 
-/// Each image's cross-entropy, and the gradient of their mean at the logits, all f32, `[N, classes]`.
+/// Each image's cross-entropy, and the gradient of their mean at the logits, all f32, `[N, classes]`; both multiplied by the
+/// image's scale, where there are scales `[N]`.
 pub fn cross_entropy(
     [logits, labels]: [Place; 2],
-    teacher: Option<Place>,
+    [teacher, scales]: [Option<Place>; 2],
     [losses, gradient]: [Place; 2],
     [images, classes]: [usize; 2],
     smoothing: f32,
 ) -> Launch {
     let mut arguments: Vec<Argument> = [logits, labels].map(Argument::from).into();
-    arguments.extend([teacher.into(), losses.into(), gradient.into()]);
+    arguments.extend([teacher.into(), scales.into(), losses.into(), gradient.into()]);
     arguments.extend([int(images), int(classes), smoothing.into()]);
     Launch::new("training", "cross_entropy", images, arguments)
 }

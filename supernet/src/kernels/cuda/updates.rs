@@ -137,22 +137,25 @@ impl Card {
         Ok(operands)
     }
 
-    /// Each image's loss `[N]` and the gradient of their mean `[N, classes]` at the logits, all f32.
+    /// Each image's loss `[N]` and the gradient of their mean `[N, classes]` at the logits, all f32, each multiplied by the
+    /// image's scale where there are scales.
     pub fn cross_entropy(
         self,
         logits: &Tensor,
         labels: &[u32],
         teacher: Option<&Tensor>,
         smoothing: f32,
+        scales: Option<&[f32]>,
     ) -> Result<(Tensor, Tensor)> {
         let (images, classes) = logits.dims2()?;
         let losses = self.unfilled(images, Storage::F32)?;
         let gradient = self.unfilled((images, classes), Storage::F32)?;
         let labels = self.upload(labels)?;
         let given = [numbers(logits)?, place(&labels)?];
-        let teacher: Option<Place> = teacher.map(numbers).transpose()?;
+        let scales = scales.map(|scales| self.upload(scales)).transpose()?;
+        let beside = [teacher.map(numbers).transpose()?, scales.as_ref().map(place).transpose()?];
         let to = [numbers(&losses)?, numbers(&gradient)?];
-        self.run(Storage::F32, [training::cross_entropy(given, teacher, to, [images, classes], smoothing)])?;
+        self.run(Storage::F32, [training::cross_entropy(given, beside, to, [images, classes], smoothing)])?;
         Ok((losses, gradient))
     }
 }

@@ -113,7 +113,7 @@ impl Kernels {
 
     /// Cross-entropy of logits `[N, classes]` with labels, smoothed, plus that with a teacher's logits, as a GPU
     /// computes it in f32; `None` on a CPU, whose losses are summed in double precision by whoever asks. Labels must
-    /// be below the classes.
+    /// be below the classes. Each image's loss and gradient are multiplied by its scale, where there are scales.
     ///
     /// # Errors
     /// If the shapes do not fit.
@@ -123,16 +123,18 @@ impl Kernels {
         labels: &[u32],
         teacher: Option<&Tensor>,
         smoothing: f32,
+        scales: Option<&[f32]>,
     ) -> Result<Option<CrossEntropy>> {
         same_shape("cross_entropy", logits, teacher.unwrap_or(logits))?;
-        if labels.len() != logits.dim(0)? {
-            bail!("cross_entropy: {} labels for {:?}", labels.len(), logits.dims());
+        let scaled = scales.map_or(labels.len(), <[f32]>::len);
+        if [labels.len(), scaled] != [logits.dim(0)?; 2] {
+            bail!("cross_entropy: {} labels and {scaled} scales for {:?}", labels.len(), logits.dims());
         }
         on_gpu!(self, Op::new("cross entropy"), [logits, logits], card => {
-            let (losses, gradient) = card.cross_entropy(logits, labels, teacher, smoothing)?;
+            let (losses, gradient) = card.cross_entropy(logits, labels, teacher, smoothing, scales)?;
             Ok(Some(CrossEntropy { losses, gradient }))
         });
-        let _ = smoothing;
+        let _ = (smoothing, scales);
         Ok(None)
     }
 

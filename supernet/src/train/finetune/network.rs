@@ -205,7 +205,7 @@ mod tests {
             let pupil = Pupil { space: &space, weights: &weights, kernels };
             for step in 0..3 {
                 let images = uniform(&format!("images {step}"), &[IMAGES, 1, 8, 8]);
-                let target = Target { labels: &LABELS, smoothing: 0.1, teacher };
+                let target = Target { labels: &LABELS, smoothing: 0.1, teacher, class_weights: None };
                 let mask = || dropout_mask(&space, &arch, IMAGES, 1, [step, 0]).expect("a mask");
                 let losses = [
                     pupil
@@ -233,7 +233,7 @@ mod tests {
         let weights = SharedWeights::new(&space, &mut rng_for("weights", 2, &[])).expect("weights");
         let (images, logits) = (uniform("images", &[IMAGES, 1, 8, 8]), uniform("teacher", &[IMAGES, 10]));
         for teacher in [None, Some(&logits)] {
-            let target = Target { labels: &LABELS, smoothing: 0.1, teacher };
+            let target = Target { labels: &LABELS, smoothing: 0.1, teacher, class_weights: None };
             let of = |tensors: &BTreeMap<String, Tensor>| {
                 let copies =
                     tensors.iter().map(|(name, tensor)| (name.clone(), tensor.copy().expect("a copy")));

@@ -3,9 +3,10 @@
 use serde::Serialize;
 
 use super::FineTuneTask;
-use crate::data::{Augmentation, AugmentationSettings};
+use crate::data::{Augmentation, AugmentationSettings, Sampling};
 use crate::error::{Error, Result};
 use crate::model_folder::{Input, ModelConfig};
+use crate::train::class_weights::WeightRule;
 use crate::train::plan::{hash_of, scheduled_lr};
 
 /// Most passes over the images; beyond this steps could no longer be counted.
@@ -44,6 +45,10 @@ pub struct FineTuneSettings {
     /// Whether the classifier is made afresh, for the classes of the images. It is then trained first with all else
     /// frozen, a tenth of the steps, at the rate of fresh weights.
     pub new_head: bool,
+    /// How often an epoch shows which images.
+    pub sampling: Sampling,
+    /// What the images of each class count in the loss; all as much where nothing is said.
+    pub class_weights: Option<WeightRule>,
 }
 
 /// 25 epochs, as once-for-all's published models (names that end in `finetune-25`); all else as
@@ -58,13 +63,15 @@ impl Default for FineTuneSettings {
             weight_decay: 3e-5,
             label_smoothing: 0.1,
             new_head: false,
+            sampling: Sampling::default(),
+            class_weights: None,
         }
     }
 }
 
 impl FineTuneSettings {
     fn check(&self) -> Result<()> {
-        let Self { epochs, batch, lr, momentum, weight_decay, label_smoothing, new_head: _ } = *self;
+        let Self { epochs, batch, lr, momentum, weight_decay, label_smoothing, .. } = *self;
         let least = f64::MIN_POSITIVE;
         let bounds = [
             ("epochs", epochs, least, MOST_EPOCHS),
@@ -121,6 +128,12 @@ pub struct FineTunePlan {
     /// Learning rate at the beginning of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head_lr: Option<f64>,
+    /// How often an epoch shows which images.
+    #[serde(skip_serializing_if = "Sampling::is_default")]
+    pub sampling: Sampling,
+    /// What the images of each class count in the loss, by label, where that differs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_weights: Option<Vec<f64>>,
     /// How images are varied; it is not said for a model that does not say what it sees.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augmentation: Option<Augmentation>,
@@ -143,7 +156,7 @@ impl FineTunePlan {
         if let Some(teacher) = teacher {
             check_teacher(&model.config, teacher)?;
         }
-        let FineTuneSettings { epochs, batch, lr, momentum, weight_decay, label_smoothing, new_head } =
+        let FineTuneSettings { epochs, batch, lr, momentum, weight_decay, label_smoothing, new_head, .. } =
             *settings;
         let images = dataset.train().len();
         if images < batch {
@@ -174,6 +187,8 @@ impl FineTunePlan {
             label_smoothing,
             head_steps,
             head_lr: new_head.then_some(FRESH_LR * batch as f64 / LR_BATCH),
+            sampling: settings.sampling,
+            class_weights: settings.class_weights.map(|rule| rule.weights(dataset)),
             augmentation: said.then(|| Augmentation::for_dataset(dataset, augmentation)),
         })
     }

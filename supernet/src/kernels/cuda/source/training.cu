@@ -92,9 +92,10 @@ INLINE void log_sum(const float *row, int classes, float (*shared)[THREADS]) {
 }
 
 // Cross-entropy of logits [N, classes] with smoothed labels, plus the soft cross-entropy with a teacher's logits where
-// there are any (both of weight 1): each image's loss, and the gradient of their mean. One block an image.
-KERNEL cross_entropy(const float *logits, const unsigned int *labels, const float *teacher, float *losses,
-                     float *gradient, int images, int classes, float smoothing) {
+// there are any (both of weight 1): each image's loss, and the gradient of their mean. Both are multiplied by the image's
+// scale where there are scales. One block an image.
+KERNEL cross_entropy(const float *logits, const unsigned int *labels, const float *teacher, const float *scales,
+                     float *losses, float *gradient, int images, int classes, float smoothing) {
     SHARED float sums[2][THREADS];
     SHARED float soft[2][THREADS];
     const long long start = BLOCK * classes;
@@ -106,7 +107,7 @@ KERNEL cross_entropy(const float *logits, const unsigned int *labels, const floa
         MINE(base)[1] = teacher ? soft[1][0] + soft[0][0] : 0.0f;
     }
     EACH_THREAD {
-        float loss = 0.0f;
+        float loss = 0.0f, scale = scales ? scales[BLOCK] : 1.0f;
         for (int i = thread; i < classes; i += THREADS) {
             float log_probability = logits[start + i] - MINE(base)[0];
             float wanted = smoothing / classes + (i == (int)labels[BLOCK] ? 1.0f - smoothing : 0.0f);
@@ -116,9 +117,9 @@ KERNEL cross_entropy(const float *logits, const unsigned int *labels, const floa
                 weight = 2.0f;
             }
             loss -= wanted * log_probability;
-            gradient[start + i] = (weight * expf(log_probability) - wanted) / images;
+            gradient[start + i] = scale * (weight * expf(log_probability) - wanted) / images;
         }
-        sums[0][thread] = loss;
+        sums[0][thread] = scale * loss;
     }
     add_up<1>(sums);
     EACH_THREAD {

@@ -21,7 +21,7 @@ fn losses_and_their_gradients() {
             let (mut got, mut slopes) = (vec![f32::NAN; images], vec![f32::NAN; images * classes]);
             let launch = training::cross_entropy(
                 [place(&mut logits), place(&mut labels)],
-                with_teacher.then(|| place(&mut teacher)),
+                [with_teacher.then(|| place(&mut teacher)), None],
                 [place(&mut got), place(&mut slopes)],
                 [images, classes],
                 0.1,
@@ -30,6 +30,22 @@ fn losses_and_their_gradients() {
             let case = (images, classes, with_teacher);
             judge.close(Storage::F32, &got, &losses, &case);
             judge.close(Storage::F32, &slopes, &gradient, &case);
+            // with a scale for each image, of losses and rows alike
+            let mut scales: Vec<f32> = (0..images).map(|image| 0.5 + image as f32).collect();
+            let launch = training::cross_entropy(
+                [place(&mut logits), place(&mut labels)],
+                [with_teacher.then(|| place(&mut teacher)), Some(place(&mut scales))],
+                [place(&mut got), place(&mut slopes)],
+                [images, classes],
+                0.1,
+            );
+            host.run(Storage::F32, [launch]);
+            let scaled = |values: &[f32], row: usize| -> Vec<f32> {
+                let scale = |(index, value): (usize, &f32)| scales[index / row] * value;
+                values.iter().enumerate().map(scale).collect()
+            };
+            judge.close(Storage::F32, &got, &scaled(&losses, 1), &case);
+            judge.close(Storage::F32, &slopes, &scaled(&gradient, classes), &case);
         }
     }
 }
