@@ -6,6 +6,7 @@
 //! nothing else.
 
 mod interface;
+mod validated;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,6 +15,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 pub use interface::Interface;
+pub use validated::{BestValidation, Validated};
 
 use crate::data::{Dataset, Preprocess};
 use crate::document::check_one_of;
@@ -78,6 +80,9 @@ pub struct Training {
     /// What the run began with, where that was no fresh weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<StartedFrom>,
+    /// What validations within the phase have found; in checkpoints of runs that have such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Validated>,
 }
 
 /// Weights that a run began with.
@@ -378,6 +383,7 @@ mod tests {
             step: 12,
             teacher: None,
             start: None,
+            validation: None,
         }
     }
 

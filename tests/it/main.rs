@@ -38,4 +38,5 @@ mod start;
 mod stops;
 mod tables;
 mod tidy;
+mod validated;
 mod views;

@@ -13,7 +13,8 @@ use supernet::kernels::{Profile, ProfileRow};
 use supernet::space::{self, Arch};
 use supernet::timing::{peak_rss_mb, unix_seconds};
 use supernet::train::{
-    Observer, Outcome, PlannedPhase, Recipe, RunFolder, Start, StepRecord, TrainConfig, Trainer,
+    EarlyEnd, Observer, Outcome, PlannedPhase, Recipe, RunFolder, Start, StepRecord, TrainConfig, Trainer,
+    ValidationRecord,
 };
 
 use super::Ending;
@@ -138,7 +139,8 @@ impl Arguments {
             None => tell_beginning(&self.common, &self.out, self.resume, trainer.resumed()),
         }
         self.announce(&trainer, &stop)?;
-        let mut progress = Progress { steps: Steps::new(&self.common, trainer.plan().batch) };
+        let steps = Steps::new(&self.common, trainer.plan().batch);
+        let mut progress = Progress { steps, validations: Vec::new() };
         profile.into_iter().for_each(Profile::clear);
         let outcome = trainer.run(&stop, &mut progress)?;
         let profile = profile.map(Profile::rows);
@@ -146,7 +148,7 @@ impl Arguments {
             let times = &progress.steps.times;
             self.common.tell(table(rows, times.len(), times.iter().sum()));
         }
-        self.conclude(&trainer, outcome, &progress.steps, profile)
+        self.conclude(&trainer, outcome, &progress, profile)
     }
 
     fn recipe(&self) -> anyhow::Result<Recipe> {
@@ -223,7 +225,7 @@ impl Arguments {
         &self,
         trainer: &Trainer,
         outcome: Outcome,
-        steps: &Steps,
+        progress: &Progress,
         profile: Option<Vec<ProfileRow>>,
     ) -> anyhow::Result<Ending> {
         let supernet = trainer.folder().supernet();
@@ -231,7 +233,10 @@ impl Arguments {
             Outcome::Finished => None,
             Outcome::Interrupted { step } => Some(step),
         };
-        let mut document = steps.document(stopped, trainer.resumed());
+        let mut document = progress.steps.document(stopped, trainer.resumed());
+        if trainer.plan().validation.is_some() {
+            document.insert("validations".to_string(), json!(progress.validations));
+        }
         let written = stopped.is_none().then(|| supernet.display().to_string());
         document.insert("supernet".to_string(), json!(written));
         document.insert("profile".to_string(), json!(profile));
@@ -246,6 +251,7 @@ impl Arguments {
 /// One bar a phase.
 struct Progress<'a> {
     steps: Steps<'a>,
+    validations: Vec<ValidationRecord>,
 }
 
 impl Observer for Progress<'_> {
@@ -260,5 +266,20 @@ impl Observer for Progress<'_> {
 
     fn evaluated(&mut self, arch: &Arch, accuracy: Accuracy) {
         self.steps.tell(format!("  val top-1 {accuracy}  {arch}"));
+    }
+
+    fn validated(&mut self, record: &ValidationRecord) {
+        let best = if record.is_best { ", the best so far" } else { "" };
+        let (step, top1) = (record.step, 100.0 * record.top1);
+        self.steps.tell(format!("  after {step} steps val top-1 {top1:.2} %{best}"));
+        self.validations.push(record.clone());
+    }
+
+    fn ended_early(&mut self, end: &EarlyEnd) {
+        let EarlyEnd { step, phase, best_step, next_step } = end;
+        self.steps.tell(format!(
+            "phase {phase} ends early, after step {step}: no validation since step {best_step} was better; its weights are \
+             taken, and the run goes on at step {next_step}"
+        ));
     }
 }

@@ -26,7 +26,7 @@ use super::resumed::{Resumed, log_beginning};
 use super::run_folder::RunFolder;
 use super::sgd::Sgd;
 use super::step::{Pupil, dropout_mask, most_loss};
-use super::steps::{Learner, Pace, take_steps};
+use super::steps::{Learner, Pace, Taken, take_steps};
 use super::trainer::{Outcome, TrainConfig};
 use crate::checkpoint::Supernet;
 use crate::data::{Augmentation, Batch, Dataset, LoaderConfig, TrainLoader};
@@ -215,7 +215,7 @@ impl FineTuner {
             let values = self.plan.batch * self.model.config.space.input_channels() * side * side;
             let mut batches = Feeder::new(self.loader()?, self.config.kernels, values)?;
             let pace = Pace { steps: 0..self.plan.steps, every: self.config.checkpoint_every, stop };
-            done = take_steps(self, &pace, &mut batches, &mut |record| told(&LogLine::Step(record.clone())))?;
+            done = take_steps(self, &pace, &mut batches, told)? == Taken::All;
             if done {
                 self.save()?;
             }

@@ -16,6 +16,7 @@ mod start;
 mod step;
 mod steps;
 mod trainer;
+mod validation;
 mod way_back;
 
 pub use class_weights::{ClassWeights, WeightRule};
@@ -27,10 +28,11 @@ pub use finetune::{
 pub use loss::{Loss, Target, loss};
 pub use plan::{Plan, PlannedPhase};
 pub use recipe::{Allowed, Phase, Recipe};
-pub use record::{Divergence, LogLine, StepRecord};
+pub use record::{Divergence, EarlyEnd, LogLine, StepRecord, SubnetValidation, ValidationRecord};
 pub use resumed::Resumed;
 pub use run_folder::RunFolder;
 pub use sgd::Sgd;
 pub use start::Start;
 pub use step::{Pupil, dropout_mask};
 pub use trainer::{Observer, Outcome, TrainConfig, Trainer};
+pub use validation::{PlannedValidation, ValidationSettings};

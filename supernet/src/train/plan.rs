@@ -5,6 +5,7 @@ use std::f64::consts::PI;
 use serde::{Deserialize, Serialize};
 
 use super::recipe::{Phase, Recipe};
+use super::validation::PlannedValidation;
 use crate::data::{Augmentation, Sampling};
 use crate::error::Result;
 use crate::random::rng_for;
@@ -79,6 +80,9 @@ pub struct Plan {
     /// What the images of each class count in the loss, by label, where that differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<Vec<f64>>,
+    /// Validation within the phases, where there is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<PlannedValidation>,
     /// How images are varied; plans of before it was said have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub augmentation: Option<Augmentation>,
@@ -115,6 +119,7 @@ impl Plan {
             label_smoothing: recipe.label_smoothing,
             sampling: recipe.sampling,
             class_weights: None,
+            validation: recipe.validation.map(|settings| PlannedValidation::new(settings, steps_per_epoch)),
             augmentation: None,
             start: None,
             phases,

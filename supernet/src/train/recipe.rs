@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::class_weights::ClassWeights;
+use super::validation::ValidationSettings;
 use crate::data::{AugmentationSettings, Sampling};
 use crate::document;
 use crate::error::{Error, Result};
@@ -120,6 +121,9 @@ pub struct Recipe {
     /// What the images of each class count in the loss; all as much where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<ClassWeights>,
+    /// Validation within the phases, where there is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<ValidationSettings>,
     /// How images are varied, where it does not follow from the data.
     #[serde(default, skip_serializing_if = "is_default")]
     pub augmentation: AugmentationSettings,
@@ -277,6 +281,7 @@ impl Recipe {
         within("weight_decay", f64::from(self.weight_decay), 0.0, 1.0)?;
         within("label_smoothing", f64::from(self.label_smoothing), 0.0, 0.999)?;
         self.class_weights.iter().try_for_each(|weights| weights.check(place))?;
+        self.validation.iter().try_for_each(|validation| validation.check(place))?;
         self.augmentation.check(place)?;
         within("number of phases", self.phases.len() as f64, 1.0, 1000.0)?;
         for (index, phase) in self.phases.iter().enumerate() {
@@ -384,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_are_balanced_where_it_is_said() {
+    fn classes_are_balanced_and_phases_validated_where_it_is_said() {
         let with = |fields: &str| {
             Recipe::from_toml(
                 "r.toml",
@@ -395,6 +400,7 @@ mod tests {
             "sampling = \"balanced\"",
             "class_weights = \"balanced\"",
             "class_weights = { cat = 2.0, dog = 1.0 }",
+            "validation = { every_epochs = 0.5, images = 1000, patience = 3 }",
         ] {
             let recipe = with(fields).expect(fields);
             assert_ne!(recipe, Recipe::progressive());
@@ -406,6 +412,10 @@ mod tests {
             ("sampling = \"uniform\"", "`shuffled` or `balanced`"),
             ("class_weights = 3", "\"balanced\", or a table of weights"),
             ("class_weights = { cat = 0.0 }", "class_weights.cat: expected above 0"),
+            ("validation = { every_epochs = 0 }", "validation.every_epochs: expected above 0"),
+            ("validation = { every_epochs = 1, patience = 0 }", "validation.patience: expected 1 or more"),
+            ("validation = { every_epochs = 1, often = true }", "unknown field `often`"),
+            ("validation = { images = 10 }", "missing field `every_epochs`"),
         ] {
             let error = with(fields).expect_err(fields).to_string();
             assert!(error.contains(part), "{error}");

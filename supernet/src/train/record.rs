@@ -35,6 +35,46 @@ pub struct Divergence {
     pub what: String,
 }
 
+/// A sub-network's accuracy in a validation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SubnetValidation {
+    /// The sub-network.
+    pub arch: Arch,
+    /// Share of images whose class was found.
+    pub top1: f64,
+    /// The counts behind it.
+    #[serde(flatten)]
+    pub accuracy: Accuracy,
+}
+
+/// What a validation within a phase found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ValidationRecord {
+    /// Steps taken so far.
+    pub step: u64,
+    /// The phase's name.
+    pub phase: String,
+    /// Mean top-1 of the sub-networks, by which validations are compared.
+    pub top1: f64,
+    /// Whether it is the best of the phase so far.
+    pub is_best: bool,
+    /// The phase's largest and smallest sub-network.
+    pub subnetworks: Vec<SubnetValidation>,
+}
+
+/// A phase that ended before its last step, for no validation was better.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EarlyEnd {
+    /// Steps taken so far.
+    pub step: u64,
+    /// The phase's name.
+    pub phase: String,
+    /// Steps that were taken at its best validation.
+    pub best_step: u64,
+    /// The step at which the next phase begins.
+    pub next_step: u64,
+}
+
 /// One line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -76,6 +116,10 @@ pub enum LogLine {
         #[serde(flatten)]
         accuracy: Accuracy,
     },
+    /// A phase was validated, within it or at its end.
+    Validation(ValidationRecord),
+    /// A phase ended early.
+    EndedEarly(EarlyEnd),
     /// The run ended by a divergence.
     Diverged(Divergence),
 }
@@ -103,6 +147,8 @@ impl LogLine {
             Self::Resumed { resumed_from_step, .. } => *resumed_from_step,
             Self::SkippedImage { .. } => 0,
             Self::Step(record) => record.step + 1,
+            Self::Validation(record) => record.step,
+            Self::EndedEarly(end) => end.step,
             Self::Evaluation { step, .. } | Self::Checkpoint { step } => *step,
             // what comes after is another course: no resume keeps the line
             Self::Diverged(_) => u64::MAX,
@@ -115,6 +161,7 @@ impl LogLine {
             Self::Resumed { .. } | Self::Checkpoint { .. } => true,
             Self::Evaluation { step, .. } => *step > 0,
             Self::SkippedImage { .. } | Self::Step(_) | Self::Diverged(_) => false,
+            Self::Validation(_) | Self::EndedEarly(_) => false,
         }
     }
 }

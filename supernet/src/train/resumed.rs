@@ -21,6 +21,8 @@ pub struct Resumed {
     kernels: String,
     /// Sub-networks whose evaluation after the last step is in the log already.
     pub(super) evaluated: Vec<Arch>,
+    /// Lines of the log that were written after as many steps as the run is taken up with.
+    pub(super) happened: Vec<LogLine>,
 }
 
 impl Resumed {
@@ -32,6 +34,7 @@ impl Resumed {
             other_plan: None,
             kernels: kernels.to_string(),
             evaluated: Vec::new(),
+            happened: Vec::new(),
         }
     }
 

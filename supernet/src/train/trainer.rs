@@ -5,6 +5,7 @@
 
 mod phase_ends;
 mod state;
+mod validation;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,15 +19,15 @@ use super::history::History;
 use super::loss::{Loss, Target};
 use super::plan::{Plan, PlannedPhase};
 use super::recipe::Recipe;
-use super::record::{Divergence, StepRecord};
+use super::record::{Divergence, EarlyEnd, LogLine, StepRecord, ValidationRecord};
 use super::resumed::{Resumed, log_beginning};
 use super::run_folder::RunFolder;
 use super::sgd::Sgd;
 use super::start::Start;
 use super::step::{Pupil, dropout_mask, most_loss};
-use super::steps::{Learner, Pace, take_steps};
+use super::steps::{Learner, Pace, Pause, Taken, take_steps};
 use super::way_back::WayBack;
-use crate::checkpoint::{self, Interface, Kind, StartedFrom, Supernet};
+use crate::checkpoint::{self, Interface, Kind, StartedFrom, Supernet, Validated};
 use crate::data::{Augmentation, Batch, Dataset, LoaderConfig, Preprocess, Resize, TrainLoader};
 use crate::elastic::{Gradients, SharedWeights, sort_channels};
 use crate::error::{Error, Result};
@@ -55,6 +56,20 @@ pub trait Observer {
     fn step(&mut self, record: &StepRecord);
     /// A sub-network was evaluated at the end of a phase.
     fn evaluated(&mut self, arch: &Arch, accuracy: Accuracy);
+    /// A phase was validated, within it or at its end.
+    fn validated(&mut self, _record: &ValidationRecord) {}
+    /// A phase ended early, for no validation was better.
+    fn ended_early(&mut self, _end: &EarlyEnd) {}
+}
+
+/// Tells an observer what the log is told within a phase.
+fn tell(observer: &mut dyn Observer, line: &LogLine) {
+    match line {
+        LogLine::Step(record) => observer.step(record),
+        LogLine::Validation(record) => observer.validated(record),
+        LogLine::EndedEarly(end) => observer.ended_early(end),
+        _ => {}
+    }
 }
 
 /// How a run ended.
@@ -96,6 +111,10 @@ pub struct Trainer {
     saved: Option<u64>,
     /// Whether the checkpoint at the end of each phase is kept for good.
     keeps_checkpoints: bool,
+    /// What validations within the phase have found, where there are such.
+    validated: Option<Validated>,
+    /// Images of validations within a phase.
+    validation_set: Arc<Dataset>,
 }
 
 impl Trainer {
@@ -180,9 +199,14 @@ impl Trainer {
         let optimizer = Sgd::new(&weights, plan.momentum, plan.weight_decay, config.kernels)?;
         let gradients = Gradients::new(&weights)?;
         let data = saved.as_ref().map_or_else(|| dataset.identity(), |saved| saved.training.data.clone());
+        let images = plan.validation.and_then(|validation| validation.settings.images);
+        let validation_set =
+            images.map_or_else(|| dataset.clone(), |images| Arc::new(dataset.with_val_images(images)));
         let mut trainer = Self {
             space,
             dataset,
+            validation_set,
+            validated: plan.validation.map(|_| Validated::default()),
             history: History::new(&plan),
             plan,
             config,
@@ -227,7 +251,9 @@ impl Trainer {
     fn begin_log(&mut self) -> Result<()> {
         let Some(resumed) = &mut self.resumed else { return self.folder.empty_log() };
         let happened = self.folder.cut_log(self.step)?;
-        resumed.evaluated = happened.into_iter().filter_map(|line| line.evaluated_at(self.step)).collect();
+        resumed.happened = happened.into_iter().filter(|line| line.steps_taken() == self.step).collect();
+        let evaluated = resumed.happened.iter().cloned().filter_map(|line| line.evaluated_at(self.step));
+        resumed.evaluated = evaluated.collect();
         Ok(())
     }
 
@@ -320,14 +346,16 @@ impl Trainer {
         log_beginning(&mut self.folder, self.resumed.as_ref(), &self.dataset)?;
         // a kill between a phase's last checkpoint and its evaluations loses none of them
         let ended = self.plan.phases.iter().position(|phase| self.step > 0 && phase.end() == self.step);
-        if let Some(index) = ended
-            && !self.conclude(index, stop, observer)?
-        {
-            return Ok(Outcome::Interrupted { step: self.step });
+        if let Some(index) = ended {
+            let done = match self.is_settled() {
+                true => self.conclude(index, stop, observer)?,
+                false => self.leave(index, stop, observer)?,
+            };
+            if !done {
+                return Ok(Outcome::Interrupted { step: self.step });
+            }
         }
-        let side = sampler::largest(&self.space).resolution;
-        let values = self.plan.batch * self.space.input_channels() * side * side;
-        let mut batches = Feeder::new(self.loader()?, self.config.kernels, values)?;
+        let mut batches = self.batches()?;
         while let Some((index, phase)) = self.plan.phase_at(self.step) {
             let phase = phase.clone();
             if stop.load(Ordering::Relaxed) {
@@ -340,12 +368,17 @@ impl Trainer {
             observer.phase(&phase, self.step);
             let pace =
                 Pace { steps: phase.first_step..phase.end(), every: self.config.checkpoint_every, stop };
-            let learner = &mut InPhase { trainer: self, phase: &phase };
-            let taken = take_steps(learner, &pace, &mut batches, &mut |record| observer.step(record))?;
-            if !taken || !self.leave(index, stop, observer)? {
+            let learner = &mut InPhase { trainer: self, phase: &phase, index };
+            let taken = take_steps(learner, &pace, &mut batches, &mut |line| tell(observer, line))?;
+            if taken == Taken::Enough {
+                self.end_early(index, &mut |line| tell(observer, line))?;
+                batches = self.batches()?;
+            }
+            if taken == Taken::Stopped || !self.leave(index, stop, observer)? {
                 return Ok(Outcome::Interrupted { step: self.step });
             }
         }
+        self.forget_older_best()?;
         if !self.is_written() {
             let path = self.folder.supernet();
             self.write_weights(&path, Kind::Supernet)?;
@@ -354,6 +387,13 @@ impl Trainer {
             self.folder.forget_phase_end()?;
         }
         Ok(Outcome::Finished)
+    }
+
+    /// Batches from the next step on.
+    fn batches(&self) -> Result<Feeder> {
+        let side = sampler::largest(&self.space).resolution;
+        let values = self.plan.batch * self.space.input_channels() * side * side;
+        Feeder::new(self.loader()?, self.config.kernels, values)
     }
 
     fn write_weights(&self, path: &Path, kind: Kind) -> Result<()> {
@@ -445,6 +485,7 @@ struct Started {
 struct InPhase<'a> {
     trainer: &'a mut Trainer,
     phase: &'a PlannedPhase,
+    index: usize,
 }
 
 impl Learner for InPhase<'_> {
@@ -454,6 +495,10 @@ impl Learner for InPhase<'_> {
 
     fn take_step(&mut self, batch: &Batch, watch: &mut Stopwatch) -> Result<StepRecord> {
         self.trainer.take_step(self.phase, batch, watch)
+    }
+
+    fn pause(&mut self, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<Pause> {
+        self.trainer.validate_if_due(self.index, stop, told)
     }
 
     fn save(&mut self) -> Result<()> {

@@ -56,6 +56,7 @@ fn teacher(at: &Path, space: &SearchSpace) -> Supernet {
         step: 0,
         teacher: None,
         start: None,
+        validation: None,
     };
     let path = at.join("teacher.safetensors");
     checkpoint::write_weights(&path, Kind::Teacher, space, &Interface::default(), &weights, training)

@@ -12,6 +12,10 @@ use crate::train::record::{Divergence, LogLine};
 /// Bytes at the end of a log that hold its last line.
 const LAST_LINE: u64 = 1 << 16;
 
+/// How the file of a phase's best weights so far begins and ends; the steps taken stand between.
+const BEST: &str = "best-";
+const WEIGHTS: &str = ".safetensors";
+
 impl RunFolder {
     /// The checkpoint at the end of the last phase that has ended.
     pub fn phase_end(&self) -> PathBuf {
@@ -51,6 +55,29 @@ impl RunFolder {
     /// If it cannot be removed.
     pub(in crate::train) fn forget_phase_end(&self) -> Result<()> {
         remove(self.phase_end())
+    }
+
+    /// The weights of a phase's best validation so far, after `step` steps.
+    pub fn best(&self, step: u64) -> PathBuf {
+        self.path.join(format!("{BEST}{step}{WEIGHTS}"))
+    }
+
+    /// Removes the best weights of all validations but that after so many steps.
+    ///
+    /// # Errors
+    /// If the folder cannot be read, or one of them cannot be removed.
+    pub(in crate::train) fn keep_only_best(&self, step: Option<u64>) -> Result<()> {
+        let entries = std::fs::read_dir(&self.path).map_err(Error::io("read the folder", &self.path))?;
+        for entry in entries {
+            let name = entry.map_err(Error::io("read the folder", &self.path))?.file_name();
+            let name = name.to_string_lossy();
+            let taken = name.strip_prefix(BEST).and_then(|rest| rest.strip_suffix(WEIGHTS));
+            let taken = taken.and_then(|taken| taken.parse::<u64>().ok());
+            if let Some(taken) = taken.filter(|taken| Some(*taken) != step) {
+                remove(self.best(taken))?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes checkpoint and log, so that the run begins anew. The checkpoint goes first: while the log still tells of the

@@ -2,17 +2,17 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::{Observer, Trainer};
+use super::{Observer, Trainer, tell};
 use crate::checkpoint::{Kind, Supernet};
-use crate::data::Split;
+use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::eval::{Accuracy, Calibration, Judge};
 use crate::space::{Arch, sampler};
 use crate::train::record::LogLine;
 
 impl Trainer {
-    /// After the last step of a phase: the network of the first phase that trains all of it becomes the teacher, the state
-    /// is saved, and the phase is concluded. Whether all was done before `stop` was set.
+    /// After the last step of a phase: the weights of its best validation are taken, where it is validated, the network of the
+    /// first phase that trains all of it becomes the teacher, the state is saved, and the phase is concluded. Whether all was done before `stop` was set.
     pub(super) fn leave(
         &mut self,
         index: usize,
@@ -20,6 +20,10 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<bool> {
         self.check_sound()?;
+        if !self.settle(index, stop, &mut |line| tell(observer, line))? {
+            self.save()?;
+            return Ok(false);
+        }
         if index == self.plan.teaching() && self.teacher.is_none() {
             let path = self.folder.teacher();
             self.write_weights(&path, Kind::Teacher)?;
@@ -50,7 +54,7 @@ impl Trainer {
     }
 
     /// The largest and the smallest sub-network of a phase, at the highest resolution.
-    fn outermost(&self, index: usize) -> Vec<Arch> {
+    pub(super) fn outermost(&self, index: usize) -> Vec<Arch> {
         let allowed = self.plan.phases[index].phase.allowed.of(&self.space);
         let high = sampler::largest(&self.space).resolution;
         let mut archs = vec![sampler::largest(&allowed), sampler::smallest(&allowed).at(high)];
@@ -65,7 +69,7 @@ impl Trainer {
         let known = self.resumed.as_ref().filter(|resumed| resumed.from_step == self.step);
         archs.retain(|arch| known.is_none_or(|resumed| !resumed.evaluated.contains(arch)));
         for arch in archs {
-            let Some(accuracy) = self.accuracy_unless(stop, &arch)? else { return Ok(false) };
+            let Some(accuracy) = self.accuracy_unless(stop, &self.dataset, &arch)? else { return Ok(false) };
             observer.evaluated(&arch, accuracy);
             self.folder.log(&LogLine::Evaluation {
                 step: self.step,
@@ -79,12 +83,18 @@ impl Trainer {
         Ok(true)
     }
 
-    /// Accuracy of a sub-network as it is now; `None` when `stop` is set meanwhile. One that has none has diverged.
-    fn accuracy_unless(&self, stop: &AtomicBool, arch: &Arch) -> Result<Option<Accuracy>> {
+    /// Accuracy of a sub-network as it is now, on the validation images of `dataset`; `None` when `stop` is set meanwhile. One
+    /// that has none has diverged.
+    pub(super) fn accuracy_unless(
+        &self,
+        stop: &AtomicBool,
+        dataset: &Dataset,
+        arch: &Arch,
+    ) -> Result<Option<Accuracy>> {
         let judge = Judge {
             space: &self.space,
             weights: &self.weights,
-            dataset: &self.dataset,
+            dataset,
             calibration: Calibration::default(),
             kernels: self.config.kernels.unrecorded(),
         };
@@ -107,7 +117,6 @@ mod tests {
     use candle_core::{Device, Tensor};
 
     use super::*;
-    use crate::data::Dataset;
     use crate::elastic::SharedWeights;
     use crate::kernels::Kernels;
     use crate::space::preset;

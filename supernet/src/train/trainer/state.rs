@@ -42,6 +42,7 @@ impl Trainer {
         if let Some(hash) = &training.teacher {
             self.teacher = Some(read_teacher(&self.folder.teacher(), hash)?.on(self.config.kernels)?);
         }
+        self.validated = training.validation.or(self.validated);
         self.step = training.step;
         self.saved = Some(self.step);
         let resumed = Resumed::new(self.step, &training.kernels);
@@ -67,6 +68,7 @@ impl Trainer {
             step: self.step,
             teacher: self.teacher.as_ref().map(|teacher| teacher.hash.clone()),
             start: self.started.clone(),
+            validation: None,
         }
     }
 
@@ -77,9 +79,11 @@ impl Trainer {
         let velocities = self.optimizer.velocities();
         let path = self.folder.checkpoint();
         let Self { space, interface, weights, .. } = &*self;
-        checkpoint::write_checkpoint(&path, space, interface, weights, velocities, self.training())?;
+        let training = Training { validation: self.validated, ..self.training() };
+        checkpoint::write_checkpoint(&path, space, interface, weights, velocities, training)?;
         self.saved = Some(self.step);
-        self.folder.note_checkpoint(self.step)
+        self.folder.note_checkpoint(self.step)?;
+        self.forget_older_best()
     }
 
     /// Whether all weights and velocities are finite.

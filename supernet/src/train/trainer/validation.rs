@@ -1,0 +1,145 @@
+//! Validation within a phase: the best weights so far are kept beside the run, and are those that the phase ends with.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use super::Trainer;
+use crate::checkpoint::{BestValidation, Kind, Provenance, Supernet, Validated};
+use crate::error::{Error, Result};
+use crate::train::record::{EarlyEnd, LogLine, SubnetValidation, ValidationRecord};
+use crate::train::steps::Pause;
+
+impl Trainer {
+    /// Between two steps of a phase: validates it if that is due and not done.
+    pub(super) fn validate_if_due(
+        &mut self,
+        index: usize,
+        stop: &AtomicBool,
+        told: &mut dyn FnMut(&LogLine),
+    ) -> Result<Pause> {
+        let phase = &self.plan.phases[index];
+        let is_due = self.plan.validation.is_some_and(|validation| validation.is_due(phase, self.step));
+        if !is_due || self.validated.is_some_and(|validated| validated.step == self.step) {
+            return Ok(Pause::Nothing);
+        }
+        if !self.validate(index, stop, told)? {
+            return Ok(Pause::Stopped);
+        }
+        let patience = self.plan.validation.and_then(|validation| validation.settings.patience);
+        let not_better = self.validated.map_or(0, |validated| validated.not_better);
+        Ok(match patience.is_some_and(|patience| not_better >= patience) {
+            true => Pause::Enough,
+            false => Pause::Done,
+        })
+    }
+
+    /// Validates a phase's largest and smallest sub-network; whether that was done before `stop` was set.
+    fn validate(&mut self, index: usize, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<bool> {
+        let mut subnetworks = Vec::new();
+        for arch in self.outermost(index) {
+            let Some(accuracy) = self.accuracy_unless(stop, &self.validation_set, &arch)? else {
+                return Ok(false);
+            };
+            subnetworks.push(SubnetValidation { arch, top1: accuracy.top1(), accuracy });
+        }
+        let correct = subnetworks.iter().map(|subnetwork| subnetwork.accuracy.correct).sum();
+        let phase = &self.plan.phases[index];
+        let is_end = self.step == phase.end();
+        let Validated { best, not_better, .. } = self.validated.unwrap_or_default();
+        let is_best = best.is_none_or(|best| correct > best.correct || is_end && correct == best.correct);
+        let top1 =
+            subnetworks.iter().map(|subnetwork| subnetwork.top1).sum::<f64>() / subnetworks.len() as f64;
+        let phase = phase.phase.name.clone();
+        let line =
+            LogLine::Validation(ValidationRecord { step: self.step, phase, top1, is_best, subnetworks });
+        if is_best && !is_end {
+            self.write_weights(&self.folder.best(self.step), Kind::Supernet)?;
+        }
+        self.validated = Some(match is_best {
+            true => {
+                let best = Some(BestValidation { step: self.step, correct });
+                Validated { step: self.step, best, not_better: 0 }
+            }
+            false => Validated { step: self.step, best, not_better: not_better + 1 },
+        });
+        if !self.has_happened(|line| matches!(line, LogLine::Validation(_))) {
+            self.folder.log(&line)?;
+        }
+        told(&line);
+        Ok(true)
+    }
+
+    /// Whether the log has such a line of the step that the run was taken up at, which is done again now.
+    fn has_happened(&self, is_such: fn(&LogLine) -> bool) -> bool {
+        let resumed = self.resumed.as_ref().filter(|resumed| resumed.from_step == self.step);
+        resumed.is_some_and(|resumed| resumed.happened.iter().any(is_such))
+    }
+
+    /// Ends a phase before its last step: the run is then where the next one begins.
+    pub(super) fn end_early(&mut self, index: usize, told: &mut dyn FnMut(&LogLine)) -> Result<()> {
+        let (step, next_step) = (self.step, self.plan.phases[index].end());
+        let validated = self.validated.unwrap_or_default();
+        let phase = self.plan.phases[index].phase.name.clone();
+        let best_step = validated.best.map_or(step, |best| best.step);
+        let line = LogLine::EndedEarly(EarlyEnd { step, phase, best_step, next_step });
+        if !self.has_happened(|line| matches!(line, LogLine::EndedEarly(_))) {
+            self.folder.log(&line)?;
+        }
+        told(&line);
+        self.step = next_step;
+        self.validated = Some(Validated { step: next_step, ..validated });
+        Ok(())
+    }
+
+    /// At the end of a phase: takes the weights of its best validation, the end's among them. Whether the end was validated
+    /// before `stop` was set.
+    pub(super) fn settle(
+        &mut self,
+        index: usize,
+        stop: &AtomicBool,
+        told: &mut dyn FnMut(&LogLine),
+    ) -> Result<bool> {
+        if self.plan.validation.is_none() {
+            return Ok(true);
+        }
+        if let Pause::Stopped = self.validate_if_due(index, stop, told)? {
+            return Ok(false);
+        }
+        let best = self.validated.and_then(|validated| validated.best);
+        if let Some(best) = best.filter(|best| best.step != self.step) {
+            let supernet = read_best(self.folder.best(best.step), best.step)?;
+            self.weights = supernet.weights.on(self.config.kernels)?;
+        }
+        self.validated = Some(Validated { step: self.step, ..Validated::default() });
+        Ok(true)
+    }
+
+    /// Whether the phase that ends here, if it is validated, has got the weights of its best validation.
+    pub(super) fn is_settled(&self) -> bool {
+        self.plan.validation.is_none() || self.validated.is_some_and(|validated| validated.step == self.step)
+    }
+
+    /// Removes the best weights that nothing asks for any more: the checkpoint in the folder knows of a later one.
+    pub(super) fn forget_older_best(&self) -> Result<()> {
+        match self.plan.validation {
+            Some(_) => {
+                let best = self.validated.and_then(|validated| validated.best);
+                self.folder.keep_only_best(best.map(|best| best.step))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn read_best(path: PathBuf, step: u64) -> Result<Supernet> {
+    let expected = format!("the best weights of the phase, which this run wrote after {step} steps");
+    let advice = "put it back, or go back to the end of a phase";
+    if !path.exists() {
+        return Err(Error::invalid(path.display(), "file", expected, "none").and_then_do(advice));
+    }
+    let supernet = Supernet::read(&path)?;
+    match &supernet.provenance {
+        Provenance::Trained(training) if training.step == step => Ok(supernet),
+        _ => Err(Error::invalid(path.display(), "provenance", expected, "others").and_then_do(advice)),
+    }
+}
