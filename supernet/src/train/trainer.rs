@@ -1,9 +1,11 @@
-//! The training loop: phases in order, a step at a time, saved as it goes (`state`).
+//! The training loop: phases in order, a step at a time, saved as it goes (`state`); how one begins (`prepare`), what happens
+//! between phases (`phase_ends`), and validation within them (`validation`).
 //!
 //! Everything a step samples and sees is a function of seed and step, so a run that was killed and resumed from
 //! its last checkpoint ends with the same bytes.
 
 mod phase_ends;
+mod prepare;
 mod state;
 mod validation;
 
@@ -18,22 +20,18 @@ use super::feeder::Feeder;
 use super::history::History;
 use super::loss::{Loss, Target};
 use super::plan::{Plan, PlannedPhase};
-use super::recipe::Recipe;
 use super::record::{Divergence, EarlyEnd, LogLine, StepRecord, ValidationRecord};
 use super::resumed::{Resumed, log_beginning};
 use super::run_folder::RunFolder;
 use super::sgd::Sgd;
-use super::start::Start;
 use super::step::{Pupil, dropout_mask, most_loss};
 use super::steps::{Learner, Pace, Pause, Taken, take_steps};
-use super::way_back::WayBack;
 use crate::checkpoint::{self, Interface, Kind, StartedFrom, Supernet, Validated};
-use crate::data::{Augmentation, Batch, Dataset, LoaderConfig, Preprocess, Resize, TrainLoader};
+use crate::data::{Augmentation, Batch, Dataset, LoaderConfig, TrainLoader};
 use crate::elastic::{Gradients, SharedWeights, sort_channels};
 use crate::error::{Error, Result};
 use crate::eval::Accuracy;
 use crate::kernels::Kernels;
-use crate::random::rng_for;
 use crate::space::{Arch, SearchSpace, sampler};
 use crate::timing::Stopwatch;
 
@@ -113,150 +111,13 @@ pub struct Trainer {
     keeps_checkpoints: bool,
     /// What validations within the phase have found, where there are such.
     validated: Option<Validated>,
+    /// Steps of the best validation that the checkpoint in the folder knows of.
+    saved_best: Option<u64>,
     /// Images of validations within a phase.
     validation_set: Arc<Dataset>,
 }
 
 impl Trainer {
-    /// Prepares a run: from its last checkpoint where the folder has one, else from fresh weights. One that has diverged
-    /// goes back to the end of the phase before. The supernet will see images as the data set is seen
-    /// ([`Dataset::seen_as`]).
-    ///
-    /// # Errors
-    /// If data and space do not fit, or the checkpoint is of another space, plan or data set.
-    pub fn new(
-        space: SearchSpace,
-        dataset: Arc<Dataset>,
-        recipe: &Recipe,
-        folder: RunFolder,
-        config: TrainConfig,
-    ) -> Result<Self> {
-        Self::prepare(space, dataset, &recipe.from_scratch(), None, folder, config)
-    }
-
-    /// Prepares a run that begins with given weights in place of fresh ones, or goes on from its last checkpoint. Images
-    /// are seen as the weights were trained to see them, unless `resize` says otherwise. Where their classes are others
-    /// than the weights', the classifier is made afresh and trained first, with all else frozen.
-    ///
-    /// # Errors
-    /// As [`Trainer::new`], and if the space differs from the weights' in more than classes and resolutions.
-    pub fn starting(
-        start: &Start,
-        space: SearchSpace,
-        dataset: &Dataset,
-        resize: Option<Resize>,
-        recipe: &Recipe,
-        folder: RunFolder,
-        config: TrainConfig,
-    ) -> Result<Self> {
-        let space = start.space_for(Some(&space), dataset.classes().len())?;
-        let (mut dataset, keeps_classifier) = start.see(dataset)?;
-        if let Some(resize) = resize {
-            dataset = dataset.seen_as(Preprocess { resize, ..dataset.preprocess().clone() })?;
-        }
-        let recipe = recipe.starting(!keeps_classifier);
-        let started = Started {
-            weights: start.weights(&space, keeps_classifier, config.seed)?,
-            from: StartedFrom { weights: start.supernet().hash.clone(), fresh_classifier: !keeps_classifier },
-        };
-        Self::prepare(space, Arc::new(dataset), &recipe, Some(started), folder, config)
-    }
-
-    fn prepare(
-        space: SearchSpace,
-        dataset: Arc<Dataset>,
-        recipe: &Recipe,
-        started: Option<Started>,
-        folder: RunFolder,
-        config: TrainConfig,
-    ) -> Result<Self> {
-        check_fit(&space, &dataset, recipe)?;
-        let steps_per_epoch = (dataset.train().len() / recipe.batch) as u64;
-        let mut plan = Plan::new(&recipe.suited_to(&space), steps_per_epoch, config.seed);
-        plan.start = started.as_ref().map(|started| started.from.weights.clone());
-        let (saved, way_back) = WayBack::taken_up(&folder)?;
-        let goes_on_unsaid =
-            saved.as_ref().is_some_and(|saved| saved.supernet.interface.preprocess.is_none());
-        let (dataset, interface) = match goes_on_unsaid {
-            // a run of before files said what they see goes on as it began
-            true => (Arc::new(dataset.seen_as(dataset.preprocess_unsaid(&space)?)?), Interface::default()),
-            false => {
-                let dataset = with_channels_of(&space, dataset)?;
-                let begun = saved.as_ref().and_then(|_| folder.planned());
-                let augmentation = recipe.augmentation.as_begun(begun.as_ref());
-                plan = plan.varying(Augmentation::for_dataset(&dataset, augmentation));
-                let interface = Interface::of(&dataset);
-                (dataset, interface)
-            }
-        };
-        plan.class_weights =
-            recipe.class_weights.as_ref().map(|weights| weights.weights(&dataset)).transpose()?;
-        let (weights, started) = match started {
-            Some(Started { weights, from }) => (weights, Some(from)),
-            None => (SharedWeights::new(&space, &mut rng_for("weights", config.seed, &[]))?, None),
-        };
-        let weights = weights.on(config.kernels)?;
-        let optimizer = Sgd::new(&weights, plan.momentum, plan.weight_decay, config.kernels)?;
-        let gradients = Gradients::new(&weights)?;
-        let data = saved.as_ref().map_or_else(|| dataset.identity(), |saved| saved.training.data.clone());
-        let images = plan.validation.and_then(|validation| validation.settings.images);
-        let validation_set =
-            images.map_or_else(|| dataset.clone(), |images| Arc::new(dataset.with_val_images(images)));
-        let mut trainer = Self {
-            space,
-            dataset,
-            validation_set,
-            validated: plan.validation.map(|_| Validated::default()),
-            history: History::new(&plan),
-            plan,
-            config,
-            interface,
-            data,
-            started,
-            folder,
-            weights,
-            gradients,
-            optimizer,
-            teacher: None,
-            step: 0,
-            resumed: None,
-            went_back: None,
-            saved: None,
-            keeps_checkpoints: false,
-        };
-        if let Some(saved) = saved {
-            trainer.restore(saved)?;
-        } else if trainer.folder.supernet().exists() {
-            return Err(Error::Occupied {
-                path: trainer.folder.supernet(),
-                reason: "it is there, but the checkpoint that it came from is not".to_string(),
-                next: "put checkpoint.safetensors back, or choose another folder".to_string(),
-            });
-        }
-        if let Some(way_back) = way_back {
-            way_back.go(&mut trainer.folder)?;
-            trainer.went_back = Some(way_back.in_words(&trainer.plan, trainer.step));
-        }
-        trainer.begin_log()?;
-        Ok(trainer)
-    }
-
-    /// The same, keeping the checkpoint at the end of each phase for good, in the folder `checkpoints`.
-    #[must_use]
-    pub fn keeping_checkpoints(self) -> Self {
-        Self { keeps_checkpoints: true, ..self }
-    }
-
-    /// Cuts the log back to what the checkpoint holds, and notes what it knows; without a checkpoint it is emptied.
-    fn begin_log(&mut self) -> Result<()> {
-        let Some(resumed) = &mut self.resumed else { return self.folder.empty_log() };
-        let happened = self.folder.cut_log(self.step)?;
-        resumed.happened = happened.into_iter().filter(|line| line.steps_taken() == self.step).collect();
-        let evaluated = resumed.happened.iter().cloned().filter_map(|line| line.evaluated_at(self.step));
-        resumed.evaluated = evaluated.collect();
-        Ok(())
-    }
-
     /// What will be done.
     pub fn plan(&self) -> &Plan {
         &self.plan
@@ -378,7 +239,7 @@ impl Trainer {
                 return Ok(Outcome::Interrupted { step: self.step });
             }
         }
-        self.forget_older_best()?;
+        self.forget_other_best()?;
         if !self.is_written() {
             let path = self.folder.supernet();
             self.write_weights(&path, Kind::Supernet)?;
@@ -475,12 +336,6 @@ impl Trainer {
     }
 }
 
-/// Weights to begin with.
-struct Started {
-    weights: SharedWeights,
-    from: StartedFrom,
-}
-
 /// A trainer at work on one of its phases.
 struct InPhase<'a> {
     trainer: &'a mut Trainer,
@@ -508,26 +363,4 @@ impl Learner for InPhase<'_> {
     fn folder(&mut self) -> &mut RunFolder {
         &mut self.trainer.folder
     }
-}
-
-/// The data set as it is seen, or where that has other channels than the space, as it is best seen for the space.
-fn with_channels_of(space: &SearchSpace, dataset: Arc<Dataset>) -> Result<Arc<Dataset>> {
-    if dataset.channels() == space.input_channels() {
-        return Ok(dataset);
-    }
-    Ok(Arc::new(dataset.seen_as(dataset.preprocess_for(space)?)?))
-}
-
-/// Whether the data fit the space, and a batch can be filled.
-fn check_fit(space: &SearchSpace, dataset: &Dataset, recipe: &Recipe) -> Result<()> {
-    dataset.check_fits(space)?;
-    let images = dataset.train().len();
-    if images < recipe.batch {
-        let (place, wanted) =
-            (format!("data {}", dataset.name()), format!("at least a batch of {}", recipe.batch));
-        return Err(
-            Error::invalid(place, "training images", wanted, images).and_then_do("take a smaller batch")
-        );
-    }
-    Ok(())
 }

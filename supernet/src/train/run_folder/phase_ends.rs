@@ -62,18 +62,18 @@ impl RunFolder {
         self.path.join(format!("{BEST}{step}{WEIGHTS}"))
     }
 
-    /// Removes the best weights of all validations but that after so many steps.
+    /// Removes the best weights of all validations but those after so many steps.
     ///
     /// # Errors
     /// If the folder cannot be read, or one of them cannot be removed.
-    pub(in crate::train) fn keep_only_best(&self, step: Option<u64>) -> Result<()> {
+    pub(in crate::train) fn keep_only_best(&self, steps: [Option<u64>; 2]) -> Result<()> {
         let entries = std::fs::read_dir(&self.path).map_err(Error::io("read the folder", &self.path))?;
         for entry in entries {
             let name = entry.map_err(Error::io("read the folder", &self.path))?.file_name();
             let name = name.to_string_lossy();
             let taken = name.strip_prefix(BEST).and_then(|rest| rest.strip_suffix(WEIGHTS));
             let taken = taken.and_then(|taken| taken.parse::<u64>().ok());
-            if let Some(taken) = taken.filter(|taken| Some(*taken) != step) {
+            if let Some(taken) = taken.filter(|taken| !steps.contains(&Some(*taken))) {
                 remove(self.best(taken))?;
             }
         }

@@ -43,6 +43,7 @@ impl Trainer {
             self.teacher = Some(read_teacher(&self.folder.teacher(), hash)?.on(self.config.kernels)?);
         }
         self.validated = training.validation.or(self.validated);
+        self.saved_best = self.best_step();
         self.step = training.step;
         self.saved = Some(self.step);
         let resumed = Resumed::new(self.step, &training.kernels);
@@ -83,7 +84,8 @@ impl Trainer {
         checkpoint::write_checkpoint(&path, space, interface, weights, velocities, training)?;
         self.saved = Some(self.step);
         self.folder.note_checkpoint(self.step)?;
-        self.forget_older_best()
+        self.saved_best = self.best_step();
+        self.forget_other_best()
     }
 
     /// Whether all weights and velocities are finite.

@@ -52,9 +52,6 @@ impl Trainer {
         let phase = phase.phase.name.clone();
         let line =
             LogLine::Validation(ValidationRecord { step: self.step, phase, top1, is_best, subnetworks });
-        if is_best && !is_end {
-            self.write_weights(&self.folder.best(self.step), Kind::Supernet)?;
-        }
         self.validated = Some(match is_best {
             true => {
                 let best = Some(BestValidation { step: self.step, correct });
@@ -62,6 +59,10 @@ impl Trainer {
             }
             false => Validated { step: self.step, best, not_better: not_better + 1 },
         });
+        if is_best && !is_end {
+            self.write_weights(&self.folder.best(self.step), Kind::Supernet)?;
+            self.forget_other_best()?;
+        }
         if !self.has_happened(|line| matches!(line, LogLine::Validation(_))) {
             self.folder.log(&line)?;
         }
@@ -78,16 +79,15 @@ impl Trainer {
     /// Ends a phase before its last step: the run is then where the next one begins.
     pub(super) fn end_early(&mut self, index: usize, told: &mut dyn FnMut(&LogLine)) -> Result<()> {
         let (step, next_step) = (self.step, self.plan.phases[index].end());
-        let validated = self.validated.unwrap_or_default();
         let phase = self.plan.phases[index].phase.name.clone();
-        let best_step = validated.best.map_or(step, |best| best.step);
+        let best_step = self.best_step().unwrap_or(step);
         let line = LogLine::EndedEarly(EarlyEnd { step, phase, best_step, next_step });
         if !self.has_happened(|line| matches!(line, LogLine::EndedEarly(_))) {
             self.folder.log(&line)?;
         }
         told(&line);
         self.step = next_step;
-        self.validated = Some(Validated { step: next_step, ..validated });
+        self.validated = self.validated.map(|validated| Validated { step: next_step, ..validated });
         Ok(())
     }
 
@@ -105,9 +105,8 @@ impl Trainer {
         if let Pause::Stopped = self.validate_if_due(index, stop, told)? {
             return Ok(false);
         }
-        let best = self.validated.and_then(|validated| validated.best);
-        if let Some(best) = best.filter(|best| best.step != self.step) {
-            let supernet = read_best(self.folder.best(best.step), best.step)?;
+        if let Some(best) = self.best_step().filter(|best| *best != self.step) {
+            let supernet = read_best(self.folder.best(best), best)?;
             self.weights = supernet.weights.on(self.config.kernels)?;
         }
         self.validated = Some(Validated { step: self.step, ..Validated::default() });
@@ -119,13 +118,15 @@ impl Trainer {
         self.plan.validation.is_none() || self.validated.is_some_and(|validated| validated.step == self.step)
     }
 
-    /// Removes the best weights that nothing asks for any more: the checkpoint in the folder knows of a later one.
-    pub(super) fn forget_older_best(&self) -> Result<()> {
+    /// Steps of the phase's best validation so far.
+    pub(super) fn best_step(&self) -> Option<u64> {
+        self.validated.and_then(|validated| validated.best).map(|best| best.step)
+    }
+
+    /// Removes the best weights of former validations, but for those that the checkpoint in the folder knows of.
+    pub(super) fn forget_other_best(&self) -> Result<()> {
         match self.plan.validation {
-            Some(_) => {
-                let best = self.validated.and_then(|validated| validated.best);
-                self.folder.keep_only_best(best.map(|best| best.step))
-            }
+            Some(_) => self.folder.keep_only_best([self.best_step(), self.saved_best]),
             None => Ok(()),
         }
     }
