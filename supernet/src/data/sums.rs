@@ -93,7 +93,10 @@ mod tests {
         let sums = ImageSums::of_colours(&pixels);
         assert_eq!(sums.pixels, 2 * BLOCK as u64 + 77);
         for at in 0..3 {
-            assert_eq!(sums.sums[at], [channel(at).sum(), channel(at).map(|value| value * value).sum()]);
+            assert_eq!(
+                sums.sums[at],
+                [channel(at).sum::<u64>(), channel(at).map(|value| value * value).sum()]
+            );
         }
         let greys: Vec<u8> = pixels.as_chunks::<3>().0.iter().map(|pixel| Grey::Rec601.of(*pixel)).collect();
         assert_eq!(sums.sums[3], ImageSums::of_greys(&greys).sums[0]);

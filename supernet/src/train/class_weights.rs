@@ -153,7 +153,8 @@ mod tests {
     #[test]
     fn scales_make_a_mean_a_weighted_one() {
         let (weights, losses) = ([1.0, 4.0], [0.5, 2.0, 1.0]);
-        let scaled = scales(&[0, 1, 0], &weights).iter().zip(losses).map(|(scale, loss)| scale * loss);
+        let scales = scales(&[0, 1, 0], &weights);
+        let scaled = scales.iter().zip(losses).map(|(scale, loss)| scale * loss);
         let expected = (0.5 + 4.0 * 2.0 + 1.0) / 6.0;
         assert!((scaled.sum::<f64>() / 3.0 - expected).abs() < 1e-12);
     }
