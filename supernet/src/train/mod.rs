@@ -5,6 +5,7 @@ mod class_weights;
 mod feeder;
 mod finetune;
 mod history;
+mod log_file;
 mod loss;
 mod plan;
 mod recipe;

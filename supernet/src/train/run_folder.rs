@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::history::{Begun, Difference, History, first_difference};
+use super::log_file;
 use super::plan::hash_of;
 use super::record::LogLine;
 use crate::error::{Error, Result};
@@ -139,7 +140,7 @@ impl RunFolder {
     }
 
     fn plan_text(&self) -> String {
-        std::fs::read_to_string(self.plan()).unwrap_or_default()
+        file::read_text(&self.plan()).unwrap_or_default()
     }
 
     /// The processor that the run was last planned on, where `plan.json` says so.
@@ -169,29 +170,22 @@ impl RunFolder {
             .and_then_do("resume with the flags the run was started with, or choose another folder")
     }
 
-    /// Cuts the log back to what had happened when `steps` steps were taken, and returns that; a torn last line
-    /// goes too.
+    /// Cuts the log back to what had happened when `steps` steps were taken, and returns what it says of that moment: its last
+    /// lines, those that were written when exactly so many steps were taken. A torn last line goes too.
     ///
     /// # Errors
     /// If it cannot be read or written.
     pub fn cut_log(&mut self, steps: u64) -> Result<Vec<LogLine>> {
         self.log = None;
-        let path = self.log_path();
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let bytes = file::read(&path)?;
-        let (mut kept, mut lines) = (String::new(), Vec::new());
-        for text in String::from_utf8_lossy(&bytes).split_inclusive('\n') {
-            let parsed = serde_json::from_str::<LogLine>(text).ok();
-            let line = parsed.filter(|line| text.ends_with('\n') && line.steps_taken() <= steps);
-            if let Some(line) = line {
-                kept.push_str(text);
-                lines.push(line);
-            }
-        }
-        write_atomically(&path, kept.as_bytes())?;
-        Ok(lines)
+        log_file::cut(&self.log_path(), steps)
+    }
+
+    /// What was logged before the first step.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub(super) fn log_before_steps(&self) -> Result<Vec<LogLine>> {
+        log_file::beginning(&self.log_path())
     }
 
     /// Forgets what a run logged that was killed before its first checkpoint.
@@ -201,19 +195,12 @@ impl RunFolder {
     pub fn empty_log(&mut self) -> Result<()> {
         self.log = None;
         let path = self.log_path();
-        if !path.exists() {
-            return Ok(());
-        }
-        let bytes = file::read(&path)?;
-        let text = String::from_utf8_lossy(&bytes);
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<LogLine>(line).ok());
-        let shown = lines.filter(LogLine::shows_checkpoint).map(|line| line.steps_taken()).max();
-        if let Some(step) = shown {
+        if let Some(step) = log_file::checkpoint_shown(&path)? {
             let got = format!("none, though log.jsonl says that one of {step} steps was written");
             return Err(Error::invalid(self.checkpoint().display(), "file", "the run's checkpoint", got)
                 .and_then_do("put it back, or train in another folder"));
         }
-        write_atomically(&path, b"")
+        log_file::empty(&path)
     }
 
     /// Notes in the log that there is a checkpoint of so many steps, once for each time that the folder is opened.
@@ -302,6 +289,15 @@ mod tests {
         // files of before that line: an evaluation after the first phase, or a resume
         let resumed = LogLine::Resumed { resumed_from_step: 7, time: 0 };
         assert!(resumed.shows_checkpoint() && !step(5).shows_checkpoint());
+    }
+
+    #[test]
+    fn a_plan_with_a_byte_order_mark_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = RunFolder::open(folder.path(), false).expect("empty");
+        std::fs::write(run.plan(), "\u{feff}{\"plan\":{},\"run\":{\"cpu\":\"a\"}}").expect("written");
+        assert_eq!(run.planned_cpu().as_deref(), Some("a"));
+        assert!(run.history().is_some());
     }
 
     #[test]

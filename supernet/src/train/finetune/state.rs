@@ -146,7 +146,7 @@ impl FineTuner {
         self.saved = Some(step);
         let mut resumed = Resumed::new(step, &kernels);
         let happened = self.folder.cut_log(step)?;
-        self.before = happened.iter().find_map(|line| line.accuracy_at(0));
+        self.before = self.folder.log_before_steps()?.iter().find_map(|line| line.accuracy_at(0));
         resumed.evaluated = happened.into_iter().filter_map(|line| line.evaluated_at(step)).collect();
         self.resumed = Some(match step < self.plan.steps {
             true => resumed.compared(&self.folder, now, &tool),
