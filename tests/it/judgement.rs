@@ -130,3 +130,24 @@ fn files_and_classes_of_any_name_are_told() {
     assert!(fails("supernet", at, &over, 1).contains("expected another file than the input"));
     assert!(std::fs::read(at.join("run/supernet.safetensors")).expect("a file") == before);
 }
+
+#[test]
+fn an_export_and_a_search_count_on_as_few_images_as_are_asked_for() {
+    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let supernet = from.join("run/supernet.safetensors");
+    let export = format!("export --supernet {} --arch smallest --data digits", supernet.display());
+    let exported = json("extract", folder.path(), &format!("{export} --val-images 50 --out model"));
+    assert_eq!(exported["measured"]["n"], 50);
+    let all = json("extract", folder.path(), &format!("{export} --val-images 1000 --out all"));
+    assert_eq!(all["measured"]["n"], 362, "no more than there are");
+    let estimator = from.join("estimator.safetensors");
+    let search = format!("search --space tiny --estimator {} --max-macs 600K", estimator.display());
+    let found = json(
+        "extract",
+        folder.path(),
+        &format!("{search} --supernet {} --data digits --val-images 40 --out found.json", supernet.display()),
+    );
+    assert_eq!((&found["evaluated"][0]["n"], &found["selected_on"]["n"]), (&40.into(), &40.into()));
+    let output = run("extract", folder.path(), &format!("{search} --val-images 40 --out none.json"));
+    assert_eq!(output.status.code(), Some(2), "counted on no images");
+}

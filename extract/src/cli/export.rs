@@ -13,7 +13,7 @@ use supernet::kernels::Precision;
 use supernet::space::arch_file;
 use supernet::timing::unix_seconds;
 
-use super::{Common, OnDevice, Outcome, Output, open_data, result_path};
+use super::{Common, OnDevice, Outcome, Output, ValImages, open_data, result_path};
 
 /// Export a sub-network, verified against the supernet before the folder appears
 #[derive(clap::Args)]
@@ -33,6 +33,8 @@ pub struct Arguments {
     /// What to know of the images beside themselves (flip, class names) [default: dataset.toml in their folder]
     #[arg(long, value_name = "FILE", requires = "data")]
     dataset_toml: Option<PathBuf>,
+    #[command(flatten)]
+    val_images: ValImages,
     /// The folder that appears; an earlier export there is replaced
     #[arg(long, value_name = "FOLDER", value_parser = result_path())]
     out: PathBuf,
@@ -102,7 +104,7 @@ fn open_dataset(
     if supernet.trained_on(&dataset) == Some(false) {
         output.say(format_args!("warning: the supernet was trained on other images than {}", dataset.name()));
     }
-    Ok(Some(dataset))
+    Ok(Some(arguments.val_images.of(dataset)))
 }
 
 /// Where the statistics come from; without images only the supernet is left.

@@ -137,6 +137,29 @@ fn not_an_input(out: &Path, inputs: &[&PathBuf]) -> anyhow::Result<()> {
     }
 }
 
+/// How many validation images are counted on.
+#[derive(Args)]
+struct ValImages {
+    /// Count on at most so many validation images, drawn with a constant seed [default: all]
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "data",
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000_000)
+    )]
+    val_images: Option<usize>,
+}
+
+impl ValImages {
+    /// The data set with as many.
+    fn of(&self, dataset: Dataset) -> Dataset {
+        match self.val_images {
+            Some(most) => dataset.with_val_images(most),
+            None => dataset,
+        }
+    }
+}
+
 /// Opens a data set for a supernet; says how many images there are, and which are left out. Other classes than the
 /// supernet's are refused before any image is decoded.
 fn open_data(

@@ -10,7 +10,7 @@ use supernet::data::{Dataset, Split};
 use supernet::eval::{Calibration, Judge};
 use supernet::model_folder::SelectedOn;
 
-use super::super::{Output, kernels, open_data};
+use super::super::{Output, ValImages, kernels, open_data};
 
 /// Sub-networks that are evaluated in a round.
 const CANDIDATES: usize = 20;
@@ -26,6 +26,8 @@ pub struct Validation {
     /// What to know of the images beside themselves (flip, class names) [default: dataset.toml in their folder]
     #[arg(long, value_name = "FILE", requires = "data")]
     dataset_toml: Option<PathBuf>,
+    #[command(flatten)]
+    val_images: ValImages,
     /// Rounds of searching and evaluating; after each, the estimator is fitted again to --accuracy and what was evaluated
     #[arg(
         long,
@@ -79,7 +81,7 @@ impl Validation {
         let supernet = Supernet::read(supernet)?.on(kernels)?;
         check_supernet(estimator, &supernet)?;
         let dataset = open_data(output, (data, self.dataset_toml.as_deref()), &supernet)?;
-        let dataset = supernet.see(&dataset, false)?;
+        let dataset = self.val_images.of(supernet.see(&dataset, false)?);
         let rows = self.rows(&supernet, &dataset)?;
         let calibration = rows.as_ref().map_or_else(Calibration::default, |rows| rows.calibration);
         let judge = Judge {
