@@ -25,6 +25,14 @@ fn cpu_model(cpuinfo: &str) -> Option<&str> {
 pub fn ignores_hangups() -> bool {
     ignores_first_signal(&std::fs::read_to_string(Path::new("/proc/self/status")).unwrap_or_default())
 }
+/// The machine's name in its network, where the operating system gives one that a file's name may hold.
+pub fn host() -> Option<String> {
+    let name = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).ok()?;
+    let name = name.trim();
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
+    (!name.is_empty() && name.chars().all(plain)).then(|| name.to_string())
+}
+
 
 /// Whether the text of Linux's `/proc/self/status` has signal 1, the hangup, among those that are ignored.
 fn ignores_first_signal(status: &str) -> bool {

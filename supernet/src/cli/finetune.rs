@@ -70,6 +70,11 @@ pub struct Arguments {
     resume: bool,
     #[command(flatten)]
     compute: Compute,
+    /// Write losses, rates and accuracies for TensorBoard too, into the folder `tensorboard` of --out
+    #[arg(long)]
+    tensorboard: bool,
+    #[command(flatten)]
+    room: Room,
     #[command(flatten)]
     pub common: Common,
 }
@@ -127,8 +132,9 @@ impl Arguments {
         let stop = stop_flag()?;
         let mut tuner = FineTuner::new(task, &settings, folder, config)?;
         tell_beginning(&self.common, &self.out, self.resume, tuner.resumed());
-        self.announce(&tuner)?;
-        let mut progress = Steps::new(&self.common, batch);
+        self.announce(&tuner, expected)?;
+        let failures = self.tensorboard.then(|| tuner.write_events());
+        let mut progress = Steps::new(&self.common, batch).warning_of(failures);
         let (done, steps) = (tuner.resumed().map_or(0, |resumed| resumed.from_step), tuner.plan().steps);
         progress.begin(steps, done);
         let outcome = tuner.run(&stop, &mut |line| match line {

@@ -1,9 +1,11 @@
 //! What commands that take steps tell of them.
 
 use std::path::Path;
+use std::sync::mpsc::Receiver;
 
 use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
+use supernet::Error;
 use supernet::timing::{Spread, peak_rss_mb};
 use supernet::train::{Resumed, StepRecord};
 
@@ -19,12 +21,19 @@ pub struct Steps<'a> {
     /// Milliseconds a step.
     pub times: Vec<f64>,
     batch: usize,
+    /// From where it is heard that TensorBoard's files cannot be written.
+    failures: Option<Receiver<Error>>,
 }
 
 impl<'a> Steps<'a> {
     /// No bar yet; steps are of so many images.
     pub fn new(common: &'a Common, batch: usize) -> Self {
-        Self { common, bar: ProgressBar::hidden(), times: Vec::new(), batch }
+        Self { common, bar: ProgressBar::hidden(), times: Vec::new(), batch, failures: None }
+    }
+
+    /// Warns of what is heard there.
+    pub fn warning_of(self, failures: Option<Receiver<Error>>) -> Self {
+        Self { failures, ..self }
     }
 
     /// Begins a bar of `steps`, of which `done` are taken.
@@ -42,6 +51,9 @@ impl<'a> Steps<'a> {
         let rate = self.batch as f64 * recent.len() as f64 / recent.iter().sum::<f64>() * 1e3;
         self.bar.set_message(format!("loss {:.3}  {rate:.0} images/s", record.loss));
         self.bar.inc(1);
+        if let Some(error) = self.failures.as_ref().and_then(|failures| failures.try_recv().ok()) {
+            self.tell(format!("warning: no more is written for TensorBoard: {error}"));
+        }
     }
 
     /// Tells something beside the bar.

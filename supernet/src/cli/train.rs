@@ -78,6 +78,9 @@ pub struct Arguments {
     resume: bool,
     /// Print, at the end, what each kind of layer took in each kernel
     #[arg(long)]
+    /// Write losses, rates and accuracies for TensorBoard too, into the folder `tensorboard` of --out
+    #[arg(long)]
+    tensorboard: bool,
     profile: bool,
     #[command(flatten)]
     pub common: Common,
@@ -138,8 +141,9 @@ impl Arguments {
             Some(told) => self.common.tell(told),
             None => tell_beginning(&self.common, &self.out, self.resume, trainer.resumed()),
         }
-        self.announce(&trainer, &stop)?;
-        let steps = Steps::new(&self.common, trainer.plan().batch);
+        self.announce(&trainer, &stop, expected)?;
+        let failures = self.tensorboard.then(|| trainer.write_events());
+        let steps = Steps::new(&self.common, trainer.plan().batch).warning_of(failures);
         let mut progress = Progress { steps, validations: Vec::new() };
         profile.into_iter().for_each(Profile::clear);
         let outcome = trainer.run(&stop, &mut progress)?;

@@ -12,6 +12,7 @@ mod state;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 
 use candle_core::Tensor;
 
@@ -19,6 +20,7 @@ pub use network::StaticNetwork;
 pub use plan::{FineTunePlan, FineTuneSettings};
 pub use state::FineTuneCheckpoint;
 
+use super::events::Points;
 use super::feeder::Feeder;
 use super::loss::{Loss, Target};
 use super::record::{Divergence, LogLine, StepRecord};
@@ -148,6 +150,11 @@ impl FineTuner {
     /// The run's folder, where the fine-tuned model will lie.
     pub fn folder(&self) -> &RunFolder {
         &self.folder
+    }
+
+    /// Writes what is logged for TensorBoard too, as [`Trainer::write_events`](super::Trainer::write_events) does.
+    pub fn write_events(&mut self) -> Receiver<Error> {
+        self.folder.write_events(Points { batch: self.plan.batch, largest: None })
     }
 
     /// The state that was taken up, if there was one.

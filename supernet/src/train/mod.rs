@@ -2,6 +2,7 @@
 //! of one exported network with the same parts.
 
 mod class_weights;
+mod events;
 mod feeder;
 mod finetune;
 mod history;

@@ -5,10 +5,12 @@ mod phase_ends;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::events::{Events, Points};
 use super::history::{Begun, Difference, History, first_difference};
 use super::log_file;
 use super::plan::hash_of;
@@ -23,6 +25,8 @@ pub struct RunFolder {
     log: Option<File>,
     /// Whether the log says that there is a checkpoint.
     checkpoint_noted: bool,
+    /// Where what is logged goes besides.
+    events: Option<Events>,
     _lock: File,
 }
 
@@ -45,7 +49,8 @@ impl RunFolder {
         let busy = "another process is training in this folder";
         let lock =
             file::lock(&path.join("run.lock"), path, busy, "wait until it ends, or choose another folder")?;
-        let folder = Self { path: path.to_path_buf(), log: None, checkpoint_noted: false, _lock: lock };
+        let folder =
+            Self { path: path.to_path_buf(), log: None, checkpoint_noted: false, events: None, _lock: lock };
         let state = [folder.plan(), folder.log_path(), folder.checkpoint()];
         let mut used = state.into_iter().chain(results.iter().map(|name| path.join(name)));
         if !resume && used.any(|file| file.exists()) {
@@ -86,6 +91,14 @@ impl RunFolder {
     /// The finished weights.
     pub fn supernet(&self) -> PathBuf {
         self.path.join("supernet.safetensors")
+    }
+
+    /// From now on what is logged goes into TensorBoard's files too, in the folder `tensorboard`. The first failure to write
+    /// them is their last, and is handed to whoever holds what is returned; the run goes on.
+    pub(super) fn write_events(&mut self, points: Points) -> Receiver<Error> {
+        let (failures, told) = channel();
+        self.events = Some(Events::new(self.path.join("tensorboard"), points, failures));
+        told
     }
 
     /// Writes `plan.json`; `run` holds what may differ between equal runs, such as dates and estimates. The
@@ -220,7 +233,10 @@ impl RunFolder {
     ///
     /// # Errors
     /// If the disk refuses.
-    pub fn sync_log(&self) -> Result<()> {
+    pub fn sync_log(&mut self) -> Result<()> {
+        if let Some(events) = &mut self.events {
+            events.flush();
+        }
         let synced = self.log.as_ref().map_or(Ok(()), File::sync_data);
         synced.map_err(Error::io("write", &self.log_path()))
     }
@@ -238,7 +254,11 @@ impl RunFolder {
             Some(log) => log,
             None => OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?,
         };
-        self.log.insert(log).write_all(text.as_bytes()).map_err(failed)
+        self.log.insert(log).write_all(text.as_bytes()).map_err(failed)?;
+        if let Some(events) = &mut self.events {
+            events.add(line);
+        }
+        Ok(())
     }
 }
 

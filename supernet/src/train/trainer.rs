@@ -12,10 +12,12 @@ mod validation;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use candle_core::Tensor;
 
+use super::events::Points;
 use super::feeder::Feeder;
 use super::history::History;
 use super::loss::{Loss, Target};
@@ -135,6 +137,13 @@ impl Trainer {
     /// The run's folder.
     pub fn folder(&self) -> &RunFolder {
         &self.folder
+    }
+
+    /// Writes what is logged for TensorBoard too, into the folder `tensorboard` of the run's. Returned is who hears of the
+    /// first failure to write there, which does not end a run.
+    pub fn write_events(&mut self) -> Receiver<Error> {
+        let largest = Some(sampler::largest(&self.space));
+        self.folder.write_events(Points { batch: self.plan.batch, largest })
     }
 
     /// The state that was taken up, if there was one.
