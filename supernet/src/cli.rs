@@ -5,6 +5,7 @@ mod bench;
 mod eval;
 mod finetune;
 mod import;
+mod memory;
 mod output;
 mod profile;
 mod progress;

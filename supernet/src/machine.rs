@@ -1,6 +1,10 @@
 //! What the operating system tells of the machine.
 
+mod memory;
+
 use std::path::{Path, PathBuf};
+
+pub use memory::{memory_held, memory_left};
 
 /// The processor's model, as the operating system gives it; `unknown` where it does not.
 pub fn cpu() -> String {
@@ -21,10 +25,6 @@ fn cpu_model(cpuinfo: &str) -> Option<&str> {
     })
 }
 
-/// Whether the process was started to outlive its terminal, as by `nohup`: hangups are ignored then.
-pub fn ignores_hangups() -> bool {
-    ignores_first_signal(&std::fs::read_to_string(Path::new("/proc/self/status")).unwrap_or_default())
-}
 /// The machine's name in its network, where the operating system gives one that a file's name may hold.
 pub fn host() -> Option<String> {
     let name = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).ok()?;
@@ -33,6 +33,10 @@ pub fn host() -> Option<String> {
     (!name.is_empty() && name.chars().all(plain)).then(|| name.to_string())
 }
 
+/// Whether the process was started to outlive its terminal, as by `nohup`: hangups are ignored then.
+pub fn ignores_hangups() -> bool {
+    ignores_first_signal(&std::fs::read_to_string(Path::new("/proc/self/status")).unwrap_or_default())
+}
 
 /// Whether the text of Linux's `/proc/self/status` has signal 1, the hangup, among those that are ignored.
 fn ignores_first_signal(status: &str) -> bool {

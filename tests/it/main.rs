@@ -3,6 +3,7 @@
 
 mod accuracy;
 mod balanced;
+mod beforehand;
 mod cli;
 mod common;
 mod elastic;

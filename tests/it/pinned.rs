@@ -144,7 +144,9 @@ fn exported_folders_of_each_family() {
     for space in ["tiny", "tiny-resnet", "small-proxyless.toml"] {
         let train = format!("train --space {space} --data digits --seed 1 --scale 0.0003 --out {space}-run");
         run("supernet", at, &train);
-        let from = format!("export --supernet {space}-run/supernet.safetensors --data digits --calibration-images 100 --format onnx");
+        let from = format!(
+            "export --supernet {space}-run/supernet.safetensors --data digits --calibration-images 100 --format onnx"
+        );
         for arch in ["smallest", "largest"] {
             run("extract", at, &format!("{from} --arch {arch} --out {space}-{arch}"));
             let files = ["config.json", "model.safetensors", "model.onnx"]

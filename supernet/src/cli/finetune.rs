@@ -7,15 +7,17 @@ use serde_json::{Value, json};
 use supernet::checkpoint::Supernet;
 use supernet::data::{Sampling, Split};
 use supernet::eval::Accuracy;
+use supernet::kernels::Kernels;
 use supernet::model_folder::ModelFolder;
 use supernet::timing::{peak_rss_mb, unix_seconds};
 use supernet::train::{
-    FineTuneSettings, FineTuneTask, FineTuner, LogLine, Outcome, RunFolder, TrainConfig, WeightRule,
-    open_fine_tune_folder,
+    FineTuneSettings, FineTuneTask, FineTuner, LogLine, MemoryEstimate, Outcome, RunFolder, TrainConfig,
+    WeightRule, open_fine_tune_folder,
 };
 
 use super::Ending;
 use super::arguments::{Common, Compute, Data, result_path, smaller_batch, stop_flag, within};
+use super::memory::{self, Room};
 use super::output::{duration, grouped};
 use super::progress::{Steps, interrupted, tell_beginning, tell_differences};
 
@@ -68,13 +70,13 @@ pub struct Arguments {
     /// Go on with the run in the folder
     #[arg(long)]
     resume: bool,
-    #[command(flatten)]
-    compute: Compute,
     /// Write losses, rates and accuracies for TensorBoard too, into the folder `tensorboard` of --out
     #[arg(long)]
     tensorboard: bool,
     #[command(flatten)]
     room: Room,
+    #[command(flatten)]
+    compute: Compute,
     #[command(flatten)]
     pub common: Common,
 }
@@ -109,10 +111,18 @@ impl Weighed {
     }
 }
 
+/// What a fine-tuning begins with.
+struct Begun {
+    task: FineTuneTask,
+    folder: RunFolder,
+    /// Bytes of memory that it will take.
+    expected: u64,
+}
+
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let kernels = self.compute.kernels()?;
-        let (task, folder) = self.task()?;
+        let Begun { task, folder, expected } = self.begin(kernels)?;
         let batch = smaller_batch(&self.common, self.batch, &task.dataset);
         let settings = FineTuneSettings {
             epochs: self.epochs,
@@ -149,7 +159,7 @@ impl Arguments {
     }
 
     /// Everything that is read, and the folder, which is made before images are looked through.
-    fn task(&self) -> anyhow::Result<(FineTuneTask, RunFolder)> {
+    fn begin(&self, kernels: Kernels) -> anyhow::Result<Begun> {
         let model = ModelFolder::read(&self.model)?;
         let teacher = self.teacher.as_deref().map(Supernet::read).transpose()?;
         let catalogue = self.data.list()?;
@@ -157,13 +167,18 @@ impl Arguments {
             catalogue.check_classes(&model.config.classes)?;
         }
         self.check_out()?;
+        let (space, arch) = (&model.config.space, &model.config.arch);
+        let taught_by = teacher.as_ref().map(|teacher| &teacher.space);
+        let counts = catalogue.counts();
+        let estimate = MemoryEstimate::of_fine_tuning(space, arch, taught_by, self.batch, counts)?;
+        let expected = self.room.check(&self.common, &estimate, kernels)?;
         let folder = open_fine_tune_folder(&self.out, self.resume)?;
         let dataset = self.data.look(&self.common, catalogue)?;
         if teacher.as_ref().is_some_and(|teacher| teacher.trained_on(&dataset) == Some(false)) {
             self.common
                 .tell(format!("warning: the teacher was trained on other images than {}", dataset.name()));
         }
-        Ok((FineTuneTask { model, dataset, teacher }, folder))
+        Ok(Begun { task: FineTuneTask { model, dataset, teacher }, folder, expected })
     }
 
     /// The network itself must not be overwritten.
@@ -175,7 +190,7 @@ impl Arguments {
     }
 
     /// Prints what will be done with an estimate, and writes it down.
-    fn announce(&self, tuner: &FineTuner) -> anyhow::Result<()> {
+    fn announce(&self, tuner: &FineTuner, expected: u64) -> anyhow::Result<()> {
         let (plan, resumed) = (tuner.plan(), tuner.resumed());
         tell_differences(&self.common, resumed);
         let left = plan.steps - resumed.map_or(0, |resumed| resumed.from_step);
@@ -184,15 +199,16 @@ impl Arguments {
         }
         let step_ms = tuner.time_step()?;
         let seconds = left as f64 * step_ms / 1e3;
-        let memory = peak_rss_mb().map_or_else(String::new, |mb| format!(", about {mb:.0} MB of memory"));
         self.common.tell(format!(
-            "{} steps of {} images, {step_ms:.1} ms each, about {}{memory}",
+            "{} steps of {} images, {step_ms:.1} ms each, about {}, {}",
             grouped(left),
             plan.batch,
-            duration(seconds)
+            duration(seconds),
+            memory::in_words(expected)
         ));
         let run = json!({
             "started": unix_seconds(),
+            "estimated_memory_mb": expected / 1_000_000,
             "estimated_seconds": seconds,
             "step_ms": step_ms,
             "peak_rss_mb": peak_rss_mb(),

@@ -51,6 +51,10 @@ impl<'a> Steps<'a> {
         let rate = self.batch as f64 * recent.len() as f64 / recent.iter().sum::<f64>() * 1e3;
         self.bar.set_message(format!("loss {:.3}  {rate:.0} images/s", record.loss));
         self.bar.inc(1);
+        self.warn();
+    }
+
+    fn warn(&self) {
         if let Some(error) = self.failures.as_ref().and_then(|failures| failures.try_recv().ok()) {
             self.tell(format!("warning: no more is written for TensorBoard: {error}"));
         }
@@ -63,6 +67,8 @@ impl<'a> Steps<'a> {
 
     /// What `--json` says of a run: whether and where it ended, and how fast it was.
     pub fn document(&self, interrupted: Option<u64>, resumed: Option<&Resumed>) -> Map<String, Value> {
+        // what failed after the last step
+        self.warn();
         let step_ms = Spread::of(&self.times);
         let images_per_second =
             if self.times.is_empty() { 0.0 } else { self.batch as f64 / step_ms.median * 1e3 };

@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::{Value, json};
-use supernet::data::Dataset;
+use supernet::data::{Catalogue, Dataset};
 use supernet::eval::Accuracy;
-use supernet::kernels::{Profile, ProfileRow};
-use supernet::space::{self, Arch};
+use supernet::kernels::{Kernels, Profile, ProfileRow};
+use supernet::space::{self, Arch, SearchSpace};
 use supernet::timing::{peak_rss_mb, unix_seconds};
 use supernet::train::{
-    EarlyEnd, Observer, Outcome, PlannedPhase, Recipe, RunFolder, Start, StepRecord, TrainConfig, Trainer,
-    ValidationRecord,
+    EarlyEnd, MemoryEstimate, Observer, Outcome, PlannedPhase, Recipe, RunFolder, Start, StepRecord,
+    TrainConfig, Trainer, ValidationRecord,
 };
 
 use super::Ending;
 use super::arguments::{Common, Compute, Data, Shown, result_path, smaller_batch, stop_flag, within};
+use super::memory::{self, Room};
 use super::output::{duration, grouped};
 use super::profile::{recorded, table};
 use super::progress::{Steps, interrupted, tell_beginning, tell_differences};
@@ -76,12 +77,14 @@ pub struct Arguments {
     /// checkpoint may not
     #[arg(long)]
     resume: bool,
-    /// Print, at the end, what each kind of layer took in each kernel
-    #[arg(long)]
     /// Write losses, rates and accuracies for TensorBoard too, into the folder `tensorboard` of --out
     #[arg(long)]
     tensorboard: bool,
+    /// Print, at the end, what each kind of layer took in each kernel
+    #[arg(long)]
     profile: bool,
+    #[command(flatten)]
+    room: Room,
     #[command(flatten)]
     pub common: Common,
 }
@@ -113,6 +116,7 @@ impl Arguments {
             (None, given) => given.context("--space: give one, or --start")?,
         };
         catalogue.check_fits(&space)?;
+        let expected = self.check_room(&space, &recipe, &catalogue, kernels)?;
         // before images are looked through, which may take minutes
         let folder = RunFolder::open(&self.out, self.resume)?;
         let dataset = self.data.look(&self.common, catalogue)?;
@@ -155,6 +159,20 @@ impl Arguments {
         self.conclude(&trainer, outcome, &progress, profile)
     }
 
+    /// Refuses a run that memory has no room for; the bytes that it will take.
+    fn check_room(
+        &self,
+        space: &SearchSpace,
+        recipe: &Recipe,
+        catalogue: &Catalogue,
+        kernels: Kernels,
+    ) -> anyhow::Result<u64> {
+        let batch = self.batch.unwrap_or(recipe.batch);
+        let resumed = self.resume && self.out.join("checkpoint.safetensors").exists();
+        let estimate = MemoryEstimate::of_training(space, batch, catalogue.counts(), resumed)?;
+        self.room.check(&self.common, &estimate, kernels)
+    }
+
     fn recipe(&self) -> anyhow::Result<Recipe> {
         let known = Recipe::names().any(|name| name == self.recipe);
         if !known {
@@ -179,7 +197,7 @@ impl Arguments {
     }
 
     /// Prints the plan with an estimate, and writes it down.
-    fn announce(&self, trainer: &Trainer, stop: &AtomicBool) -> anyhow::Result<()> {
+    fn announce(&self, trainer: &Trainer, stop: &AtomicBool, expected: u64) -> anyhow::Result<()> {
         let plan = trainer.plan();
         let done = trainer.resumed().map_or(0, |resumed| resumed.from_step);
         tell_differences(&self.common, trainer.resumed());
@@ -209,14 +227,15 @@ impl Arguments {
                 duration(seconds)
             ));
         }
-        let memory = peak_rss_mb().map_or_else(String::new, |mb| format!(", about {mb:.0} MB of memory"));
         self.common.tell(format!(
-            "{} steps, about {}{memory}",
+            "{} steps, about {}, {}",
             grouped(plan.steps() - done),
-            duration(total)
+            duration(total),
+            memory::in_words(expected)
         ));
         let run = json!({
             "started": unix_seconds(),
+            "estimated_memory_mb": expected / 1_000_000,
             "estimated_seconds": total,
             "step_ms": times,
             "peak_rss_mb": peak_rss_mb(),

@@ -14,6 +14,17 @@ use crate::space::SearchSpace;
 
 const FORMS: &str = "digits, idx:FOLDER, folder:FOLDER or list:FILE.csv";
 
+/// How many images a data set has, as far as that is known before they are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageCounts {
+    /// Images to train with.
+    pub train: usize,
+    /// Images to choose by.
+    pub val: usize,
+    /// Whether all of them lie in memory; else they are files.
+    pub in_memory: bool,
+}
+
 /// A data set whose images were not looked at yet.
 #[derive(Debug)]
 pub struct Catalogue(Kind);
@@ -74,6 +85,20 @@ impl Catalogue {
         match &self.0 {
             Kind::Read(dataset) => dataset.classes(),
             Kind::Files(files) => &files.classes,
+        }
+    }
+
+    /// How many images there are, those that a look will leave out included.
+    pub fn counts(&self) -> ImageCounts {
+        match &self.0 {
+            Kind::Read(dataset) => {
+                ImageCounts { train: dataset.train().len(), val: dataset.val().len(), in_memory: true }
+            }
+            Kind::Files(files) => {
+                let listed = files.train.files.len();
+                let val = files.val.as_ref().map_or(listed / 10, |val| val.files.len());
+                ImageCounts { train: listed, val, in_memory: false }
+            }
         }
     }
 

@@ -68,7 +68,7 @@ impl TrainLoader {
     ) -> Result<Self> {
         let files = !dataset.train().in_memory();
         let threads = if files { rayon::current_num_threads() } else { 1 };
-        let workers = if files { WORKERS } else { 1 };
+        let workers = workers(!files);
         let stream = Arc::new(Stream::new(dataset, config)?);
         let abandoned = Arc::new(AtomicBool::new(false));
         let start = |worker: usize| {
@@ -87,6 +87,11 @@ impl TrainLoader {
         };
         let workers = (0..workers).map(start).collect::<Result<_>>()?;
         Ok(Self { stream, abandoned, workers, turn: 0 })
+    }
+
+    /// How many batches there are at once, at most: those that wait, one that each worker makes, and one that is used.
+    pub fn most_batches(in_memory: bool) -> usize {
+        workers(in_memory) * (AHEAD + 1) + 1
     }
 
     /// The batch of the next step; waits until it is ready.
@@ -134,6 +139,11 @@ impl Drop for TrainLoader {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// How many workers make batches in turns.
+fn workers(in_memory: bool) -> usize {
+    if in_memory { 1 } else { WORKERS }
 }
 
 /// The batches as a function of the step.

@@ -38,7 +38,7 @@ use std::str::FromStr;
 
 pub use augment::{Augmentation, AugmentationSettings, plain_view};
 pub use batch::Batch;
-pub use catalogue::Catalogue;
+pub use catalogue::{Catalogue, ImageCounts};
 pub use dataset::Dataset;
 pub use folder::{ImagesIn, images_in};
 pub use idx::idx_from_bytes;

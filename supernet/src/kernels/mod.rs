@@ -220,6 +220,15 @@ impl Kernels {
         None
     }
 
+    /// Bytes of a GPU's memory that are not taken; `None` on a CPU, or if it cannot be told.
+    pub fn gpu_memory_left(self) -> Option<u64> {
+        #[cfg(any(test, feature = "cuda"))]
+        if let Path::Cuda(card) = self.path {
+            return card.memory_left().ok().map(|bytes| bytes as u64);
+        }
+        None
+    }
+
     /// Kernels and products that a GPU was given so far; `None` on a CPU.
     pub fn launches(self) -> Option<[u64; 2]> {
         #[cfg(any(test, feature = "cuda"))]

@@ -47,6 +47,12 @@ impl Tape {
         }
     }
 
+    /// All tensors that are kept, the last one last.
+    #[cfg(test)]
+    pub(super) fn saved(&self) -> &[Tensor] {
+        &self.saved
+    }
+
     pub(super) fn dropout(&self) -> Option<&Tensor> {
         self.dropout.as_ref()
     }

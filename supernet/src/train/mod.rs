@@ -8,6 +8,7 @@ mod finetune;
 mod history;
 mod log_file;
 mod loss;
+mod memory;
 mod plan;
 mod recipe;
 mod record;
@@ -28,6 +29,7 @@ pub use finetune::{
     open_fine_tune_folder,
 };
 pub use loss::{Loss, Target, loss};
+pub use memory::{MemoryEstimate, readable};
 pub use plan::{Plan, PlannedPhase};
 pub use recipe::{Allowed, Phase, Recipe};
 pub use record::{Divergence, EarlyEnd, LogLine, StepRecord, SubnetValidation, ValidationRecord};

@@ -27,6 +27,8 @@ pub trait Executor: Debug + Send + Sync {
     fn name(&self) -> String;
     /// Bytes of its memory that are taken.
     fn memory(&self) -> Result<usize>;
+    /// Bytes of its memory that are not.
+    fn memory_left(&self) -> Result<usize>;
     /// A moment after what was given so far.
     fn mark(&self) -> Result<Box<dyn Mark>>;
     /// A ring of buffers for batches of up to so many values.
@@ -107,6 +109,11 @@ impl Card {
     /// Bytes of its memory that are taken.
     pub fn memory(self) -> Result<usize> {
         self.0.executor.memory()
+    }
+
+    /// Bytes of its memory that are not taken.
+    pub fn memory_left(self) -> Result<usize> {
+        self.0.executor.memory_left()
     }
 
     /// A moment after what was launched so far.

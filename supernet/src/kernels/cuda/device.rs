@@ -329,6 +329,12 @@ impl Executor for Gpu {
         Ok(total - free)
     }
 
+    fn memory_left(&self) -> Result<usize> {
+        self.synchronise()?;
+        let (free, _) = self.stream.context().mem_get_info().map_err(wrong)?;
+        Ok(free)
+    }
+
     fn mark(&self) -> Result<Box<dyn Mark>> {
         let flags = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
         let event = self.stream.record_event(flags).map_err(wrong)?;

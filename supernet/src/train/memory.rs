@@ -1,0 +1,277 @@
+//! How much memory a training will take, told before it begins.
+//!
+//! Counted are tensors, by the sizes of layers; docs/BENCHMARKS.md compares the sums with what runs took.
+
+use serde::Serialize;
+
+use crate::data::{ImageCounts, TrainLoader};
+use crate::elastic::shared_specs;
+use crate::error::{Error, Result};
+use crate::eval::Calibration;
+use crate::kernels::Precision;
+use crate::nn::Footprint;
+use crate::space::{Arch, LayerSpec, SearchSpace, WeightSpec, sampler};
+
+/// Bytes of a value.
+const VALUE: u64 = 4;
+
+/// Bytes that views of one split's images, kept for evaluation, may take.
+const MOST_VIEWS: u64 = 1 << 30;
+
+/// Bytes that a thread takes to decode an image file: those of a photograph of two megapixels.
+const DECODED: u64 = 8_000_000;
+
+/// Bytes that a thread takes for parts of matrices.
+const PACKED: u64 = 2_000_000;
+
+/// Bytes of the patches that a dense convolution makes at a time, unless one image has more.
+const PATCHES: u64 = 4 << 20;
+
+/// Bytes that the allocator keeps of what was freed, beside a tenth of what passes hold: `supernet/benches/memory.py`.
+const KEPT: u64 = 45_000_000;
+
+/// What a training takes at most beside what the process holds already, in bytes by what it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct MemoryEstimate {
+    /// Weights, gradients, velocities, and a teacher's weights.
+    pub weights: u64,
+    /// All of them at the moment when files of weights are read, when no step is taken.
+    pub reading: u64,
+    /// Activations of a step of the largest network at the highest resolution.
+    pub step: u64,
+    /// Activations when that network is calibrated and evaluated, whose batches are no step's.
+    pub evaluation: u64,
+    /// Batches that lie ready, images that are decoded, and views that are kept for evaluation.
+    pub images: u64,
+    /// Working memory of the kernels.
+    pub kernels: u64,
+    /// Images a step.
+    pub batch: usize,
+    /// Images evaluated at once.
+    pub evaluated: usize,
+    /// The highest resolution, pixels.
+    pub resolution: usize,
+}
+
+/// What is trained, as far as passes depend on it.
+struct Subject {
+    footprint: Footprint,
+    channels: usize,
+    resolution: usize,
+    batch: usize,
+}
+
+impl MemoryEstimate {
+    /// What training all of a space takes with so many images a step; a run that is `resumed` reads a checkpoint.
+    ///
+    /// # Errors
+    /// If the space cannot be lowered, which a checked one can.
+    pub fn of_training(
+        space: &SearchSpace,
+        batch: usize,
+        images: ImageCounts,
+        resumed: bool,
+    ) -> Result<Self> {
+        let arch = sampler::largest(space);
+        let mut footprint = Footprint::of(&space.lower(&arch)?);
+        // the teacher's pass has ended when the students' begin
+        footprint.training = footprint.training.max(footprint.forgetting);
+        let one = bytes_of(&shared_specs(space)?);
+        // fresh tensors lie there until a checkpoint's take their place, and a file's bytes beside its tensors
+        let reading = if resumed { 7 * one } else { 5 * one };
+        let subject = Subject::new(footprint, space, &arch, batch);
+        Ok(Self { weights: 4 * one, reading, ..subject.estimate(images) })
+    }
+
+    /// What fine-tuning a network takes, whose weights and whose teacher's are held already.
+    ///
+    /// # Errors
+    /// If a space cannot be lowered, which a checked one can.
+    pub fn of_fine_tuning(
+        space: &SearchSpace,
+        arch: &Arch,
+        teacher: Option<&SearchSpace>,
+        batch: usize,
+        images: ImageCounts,
+    ) -> Result<Self> {
+        let layers = space.lower(arch)?;
+        let mut footprint = Footprint::of(&layers);
+        if let Some(teacher) = teacher {
+            let largest = teacher.lower(&sampler::largest(teacher).at(arch.resolution))?;
+            footprint.training = footprint.training.max(Footprint::of(&largest).forgetting);
+        }
+        let one = bytes_of(&layers.iter().flat_map(LayerSpec::weights).collect::<Vec<_>>());
+        let subject = Subject::new(footprint, space, arch, batch);
+        Ok(Self { weights: 3 * one, reading: 5 * one, ..subject.estimate(images) })
+    }
+
+    /// The same for kernels of another precision: in bf16 activations take half, and weights that products read are copied.
+    #[must_use]
+    pub fn computed_in(self, precision: Precision) -> Self {
+        match precision {
+            Precision::F32 | Precision::Tf32 => self,
+            Precision::Bf16 => Self {
+                weights: self.weights + self.weights / 8,
+                step: self.step / 2,
+                evaluation: self.evaluation / 2,
+                ..self
+            },
+        }
+    }
+
+    /// All of it, at the moment when it is most.
+    pub fn total(&self) -> u64 {
+        let passes = self.step.max(self.evaluation);
+        let kept = KEPT + passes / 10;
+        self.images + self.kernels + kept + (self.weights + passes).max(self.reading)
+    }
+
+    /// Whether there is room for all of it. The process holds `held` bytes already, and may have `left` more.
+    ///
+    /// # Errors
+    /// If not; says what takes how much.
+    pub fn check(&self, held: u64, left: u64) -> Result<()> {
+        if self.total() <= left {
+            return Ok(());
+        }
+        let expected = format!("at most {} (available)", readable(held + left));
+        let got = format!("about {} ({})", readable(held + self.total()), self.in_words());
+        let next = match self.evaluation > self.step {
+            // its batches are what they are
+            true => "take lower resolutions, or --force",
+            false => "lower --batch, or --force",
+        };
+        Err(Error::invalid("training", "memory", expected, got).and_then_do(next))
+    }
+
+    /// What takes most of it: `1.8 GB for activations of a batch of 64 at 224 pixels, 124 MB for weights, …`.
+    pub fn in_words(&self) -> String {
+        let Self { batch, evaluated, resolution, .. } = self;
+        let passes = match self.evaluation > self.step {
+            true => {
+                format!("{} to evaluate {evaluated} images at {resolution} pixels", readable(self.evaluation))
+            }
+            false => format!(
+                "{} for activations of a batch of {batch} at {resolution} pixels",
+                readable(self.step)
+            ),
+        };
+        let (weights, images) = (readable(self.weights), readable(self.images));
+        format!("{passes}, {weights} for weights, gradients and velocities, {images} for images")
+    }
+}
+
+impl Subject {
+    fn new(footprint: Footprint, space: &SearchSpace, arch: &Arch, batch: usize) -> Self {
+        Self { footprint, channels: space.input_channels(), resolution: arch.resolution, batch }
+    }
+
+    /// The estimate but for the weights.
+    fn estimate(&self, images: ImageCounts) -> MemoryEstimate {
+        let Self { footprint, resolution, .. } = *self;
+        let batch = self.batch.min(images.train);
+        let evaluated = Calibration::default().batch.min(images.train.max(images.val));
+        let image = (self.channels * resolution * resolution) as u64;
+        let values = |count: usize, each: usize| VALUE * (count * each) as u64;
+        // of files the next batch is made meanwhile
+        let made = if images.in_memory { 1 } else { 2 };
+        let threads = rayon::current_num_threads() as u64;
+        let scratch = values(batch.max(evaluated), footprint.scratch);
+        MemoryEstimate {
+            weights: 0,
+            reading: 0,
+            step: values(batch, footprint.training),
+            evaluation: values(evaluated, footprint.forgetting) + made * VALUE * image * evaluated as u64,
+            images: self.batches(image, &images) + views(image, &images),
+            kernels: threads * (PACKED + scratch) + PATCHES.max(values(1, footprint.patches)),
+            batch,
+            evaluated,
+            resolution,
+        }
+    }
+
+    /// Bytes of the batches that the loader holds, and of what its workers decode.
+    fn batches(&self, image: u64, images: &ImageCounts) -> u64 {
+        let decoded = if images.in_memory { 0 } else { DECODED * rayon::current_num_threads() as u64 };
+        TrainLoader::most_batches(images.in_memory) as u64 * self.batch as u64 * image * VALUE + decoded
+    }
+}
+
+/// Bytes of the views of image files that are kept to calibrate and to evaluate with.
+fn views(image: u64, images: &ImageCounts) -> u64 {
+    if images.in_memory {
+        return 0;
+    }
+    let calibrated = Calibration::default().images.min(images.train);
+    [calibrated, images.val].map(|count| (image * count as u64).min(MOST_VIEWS)).iter().sum()
+}
+
+fn bytes_of(specs: &[WeightSpec]) -> u64 {
+    VALUE * specs.iter().map(|spec| spec.shape.iter().product::<usize>() as u64).sum::<u64>()
+}
+
+/// An amount of memory with two or three digits: `940 MB`, `12.3 GB`.
+pub fn readable(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::space::preset;
+
+    const FILES: ImageCounts = ImageCounts { train: 10_000, val: 1_000, in_memory: false };
+
+    fn estimate(name: &str, batch: usize) -> MemoryEstimate {
+        let space = preset(name).expect("a preset");
+        MemoryEstimate::of_training(&space, batch, FILES, false).expect("a checked space")
+    }
+
+    #[test]
+    fn a_step_grows_with_its_batch_and_weights_do_not() {
+        let [small, large] = [64, 128].map(|batch| estimate("ofa-mbv3-w1.0", batch));
+        assert_eq!(large.step, 2 * small.step);
+        assert_eq!((large.weights, large.evaluation), (small.weights, small.evaluation));
+        assert_eq!(small.weights, 4 * 4 * 7_678_880, "as many parameters as `ofa` has");
+        // 2,000 and 1,000 views of 3 x 224 x 224 bytes
+        assert!(small.images > 3_000 * 3 * 224 * 224);
+        assert!(small.total() < large.total());
+    }
+
+    #[test]
+    fn no_more_images_than_there_are_are_counted() {
+        let space = preset("tiny").expect("a preset");
+        let few = ImageCounts { train: 20, val: 5, in_memory: true };
+        let estimate = MemoryEstimate::of_training(&space, 64, few, false).expect("a checked space");
+        assert_eq!((estimate.batch, estimate.evaluated), (20, 20));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_figures() {
+        let estimate = estimate("ofa-mbv3-w1.0", 256);
+        let total = estimate.total();
+        assert!(estimate.check(0, total).is_ok());
+        let error = estimate.check(1_000_000_000, total - 1).expect_err("a byte too few").to_string();
+        assert!(error.starts_with("training: memory: expected at most "), "{error}");
+        assert!(error.contains(" GB for activations of a batch of 256 at 224 pixels, 123 MB for"), "{error}");
+        assert!(error.ends_with("; lower --batch, or --force"), "{error}");
+        let other = super::tests::estimate("ofa-mbv3-w1.0", 8);
+        let error = other.check(0, 1).expect_err("a byte").to_string();
+        assert!(error.contains("to evaluate 200 images at 224 pixels"), "{error}");
+    }
+
+    #[test]
+    fn a_fine_tuning_holds_one_network() {
+        let space = preset("ofa-mbv3-w1.0").expect("a preset");
+        let (arch, teacher) = (sampler::smallest(&space), Some(&space));
+        let of = |teacher| {
+            MemoryEstimate::of_fine_tuning(&space, &arch, teacher, 32, FILES).expect("a checked space")
+        };
+        assert_eq!(of(teacher).weights, of(None).weights);
+        assert!(of(teacher).step >= of(None).step);
+        assert!(of(None).step < estimate("ofa-mbv3-w1.0", 32).step);
+    }
+}
