@@ -47,6 +47,20 @@ pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// Nanoseconds from 1970 to a time that a file has; below 0 for one before. `None` some 292 years from then.
+pub fn nanoseconds(time: SystemTime) -> Option<i64> {
+    let whole = |duration: Duration| i64::try_from(duration.as_nanos()).ok();
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => whole(after),
+        Err(before) => whole(before.duration()).map(|nanoseconds| -nanoseconds),
+    }
+}
+
+/// Nanoseconds since 1970, to compare with the times of files.
+pub fn unix_nanoseconds() -> i64 {
+    nanoseconds(SystemTime::now()).unwrap_or(i64::MAX)
+}
+
 /// Seconds since 1970, with their fractions.
 pub fn unix_time() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())

@@ -4,13 +4,13 @@
 //! A file counts as known while its size and its times are those of before. Knows nothing of labels or splits.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use super::sums::ImageSums;
 use crate::error::Result;
 use crate::file::write_atomically;
+use crate::timing::{nanoseconds, unix_nanoseconds};
 
 /// How an index begins. The number rises with every change to its form or to what is counted in an image.
 const HEAD: &[u8] = b"once-for-all images 1\n";
@@ -20,7 +20,7 @@ const HASH: usize = 32;
 
 /// File systems keep times in steps of up to two seconds (FAT): a file that changed so shortly before it was looked at may
 /// change once more and look the same.
-const COARSEST_TIME: Duration = Duration::from_secs(2);
+const COARSEST_TIME: i64 = 2_000_000_000;
 
 /// What a look at an image told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,18 +52,10 @@ impl Stamp {
         Some(Self { bytes: found.len(), modified, changed: changed(&found) })
     }
 
-    /// Whether whoever changes the file from `now` on leaves another stamp.
-    fn is_settled(&self, now: SystemTime) -> bool {
+    /// Whether whoever changes the file from `now` on, in nanoseconds since 1970, leaves another stamp.
+    fn is_settled(&self, now: i64) -> bool {
         let last = if self.changed == 0 { self.modified } else { self.changed };
-        let before = now.checked_sub(COARSEST_TIME).and_then(nanoseconds);
-        before.is_some_and(|before| last < before)
-    }
-}
-
-fn nanoseconds(time: SystemTime) -> Option<i64> {
-    match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => i64::try_from(after.as_nanos()).ok(),
-        Err(before) => i64::try_from(before.duration().as_nanos()).ok().map(|nanoseconds| -nanoseconds),
+        last < now - COARSEST_TIME
     }
 }
 
@@ -94,7 +86,8 @@ pub(super) struct Index {
     place: PathBuf,
     /// By name.
     known: Vec<Entry<Box<[u8]>, ImageFacts>>,
-    begun: SystemTime,
+    /// Nanoseconds since 1970.
+    begun: i64,
 }
 
 impl Index {
@@ -108,7 +101,7 @@ impl Index {
         let path = folder.map(|folder| folder.join(format!("{}.images", &name[..32])));
         let bytes = path.as_ref().and_then(|path| std::fs::read(path).ok()).unwrap_or_default();
         let known = entries(&bytes).unwrap_or_default();
-        Self { path, place: place.to_path_buf(), known, begun: SystemTime::now() }
+        Self { path, place: place.to_path_buf(), known, begun: unix_nanoseconds() }
     }
 
     /// Whether it is kept anywhere.
@@ -196,7 +189,7 @@ mod tests {
     /// An index that was opened an hour from now, when all files have settled.
     fn later(folder: &Path, place: &Path) -> Index {
         let mut index = Index::open(Some(folder), place, "train");
-        index.begun += Duration::from_secs(3600);
+        index.begun += 3600 * 1_000_000_000;
         index
     }
 
