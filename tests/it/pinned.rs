@@ -36,17 +36,20 @@ fn hash(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex()[..32].to_string()
 }
 
-/// A file's bytes; where it says when it was measured, without the digits.
+/// A file's bytes; where it says when or how long something was measured, without the number.
 fn without_times(bytes: &[u8]) -> Vec<u8> {
-    const TIME: &str = "\"unix_seconds\": ";
     let Ok(text) = std::str::from_utf8(bytes) else { return bytes.to_vec() };
-    let mut parts = text.split(TIME);
-    let mut kept = parts.next().unwrap_or_default().to_string();
-    for part in parts {
-        kept += TIME;
-        kept += part.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    let mut text = text.to_string();
+    for field in ["\"unix_seconds\": ", "\"seconds\": "] {
+        let (mut kept, mut parts) = (String::new(), text.split(field));
+        kept += parts.next().unwrap_or_default();
+        for part in parts {
+            kept += field;
+            kept += part.trim_start_matches(|digit: char| digit.is_ascii_digit() || digit == '.');
+        }
+        text = kept;
     }
-    kept.into_bytes()
+    text.into_bytes()
 }
 
 /// A line for each file: its hash, its name.

@@ -74,7 +74,11 @@ impl Events {
         let summary = Some(Summary { value: values });
         file.write(&Event { summary, ..Event::at(unix_time(), line.steps_taken()) })?;
         // an evaluation takes long and is waited for
-        if matches!(line, LogLine::Evaluation { .. }) || file.flush.due() { file.flush() } else { Ok(()) }
+        if matches!(line, LogLine::Evaluation { .. } | LogLine::Validation(_)) || file.flush.due() {
+            file.flush()
+        } else {
+            Ok(())
+        }
     }
 
     fn end_after(&mut self, written: Result<()>) {
@@ -97,6 +101,7 @@ impl Points {
                 Value::new("resolution", record.resolution as f32),
             ],
             LogLine::Evaluation { arch, top1, .. } => vec![Value::new(self.top1_of(arch), *top1 as f32)],
+            LogLine::Validation(record) => vec![Value::new("val/top1/within a phase", record.top1 as f32)],
             _ => Vec::new(),
         }
     }

@@ -3,7 +3,7 @@ use std::sync::mpsc::channel;
 use super::wire::crc32c;
 use super::*;
 use crate::eval::Accuracy;
-use crate::train::StepRecord;
+use crate::train::{StepRecord, ValidationRecord};
 
 /// A point as a reader that knows nothing of the writer sees it: the step, the tag, the value; marks by a tag of their own.
 type Point = (u64, String, f32);
@@ -140,9 +140,15 @@ fn what_is_logged_is_read_back() {
     let (failures, told) = channel();
     let at = folder.path().join("tensorboard");
     let mut events = Events::new(at.clone(), points_of(Some("r12:k5e2")), failures);
-    for line in
-        [step(0), evaluation(1, "r12:k5e2"), evaluation(1, "r12:k3e1"), LogLine::Checkpoint { step: 1 }]
-    {
+    let validation = LogLine::Validation(ValidationRecord {
+        step: 1,
+        phase: "full".to_string(),
+        top1: 0.5,
+        is_best: true,
+        subnetworks: Vec::new(),
+    });
+    let (largest, smallest) = (evaluation(1, "r12:k5e2"), evaluation(1, "r12:k3e1"));
+    for line in [step(0), validation, largest, smallest, LogLine::Checkpoint { step: 1 }] {
         events.add(&line);
     }
     let file = only_file(&at);
@@ -154,14 +160,15 @@ fn what_is_logged_is_read_back() {
         point(1, "lr", 0.0),
         point(1, "images_per_second", 3200.0),
         point(1, "resolution", 12.0),
+        point(1, "val/top1/within a phase", 0.5),
         point(1, "val/top1/largest", 0.75),
         point(1, "val/top1/smallest", 0.75),
     ];
     assert_eq!(read(&file), expected, "an evaluation is not waited for");
     events.add(&step(1));
-    assert_eq!(read(&file).len(), 8, "a step is");
+    assert_eq!(read(&file).len(), 9, "a step is");
     events.flush();
-    assert_eq!(read(&file).len(), 12);
+    assert_eq!(read(&file).len(), 13);
     assert!(told.try_recv().is_err());
 }
 

@@ -1,0 +1,118 @@
+use super::*;
+use crate::space::preset;
+
+#[test]
+fn progressive_is_checked_and_round_trips() {
+    let recipe = Recipe::progressive();
+    let text = toml::to_string(&recipe).expect("plain data");
+    assert_eq!(Recipe::from_toml("text", &text).expect("own text"), recipe);
+    assert_eq!(recipe.phases.len(), 8);
+}
+
+#[test]
+fn batch_and_rate_can_be_chosen() {
+    let recipe = Recipe::progressive();
+    let phases = |recipe: &Recipe| {
+        let plan = crate::train::Plan::new(recipe, 10, 1);
+        plan.phases.iter().map(|phase| phase.scaled_lr).collect::<Vec<_>>()
+    };
+    let close =
+        |got: f64, expected: f64| assert!((got / expected - 1.0).abs() < 1e-12, "{got} not {expected}");
+    let halved = phases(&recipe.with_batch(32));
+    phases(&recipe).iter().zip(halved).for_each(|(whole, half)| close(half, whole / 2.0));
+    let chosen = recipe.with_batch(32).with_lr(0.01).expect("in range");
+    let rates = phases(&chosen);
+    close(rates[0], 0.01);
+    close(rates[1], 0.01 * 0.96 / 2.6);
+    // weights to start from: the rate that was asked for is no less for it, and the head's follows
+    let starting = recipe.starting(true).with_lr(0.01).expect("in range").starting(true);
+    close(phases(&starting)[1], 0.01);
+    close(phases(&starting)[0], 0.01 * 2.6 / 0.24);
+    let error = recipe.with_lr(1e6).expect_err("too much").to_string();
+    assert!(error.contains("with a rate of 1000000: phases[1] (full).lr: expected 0 to 1000"), "{error}");
+}
+
+#[test]
+fn recipes_are_opened_by_name_or_path() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("mine.toml").display().to_string();
+    for name in Recipe::names() {
+        let text = Recipe::text_of(name).expect("a recipe");
+        std::fs::write(&path, text).expect("written");
+        assert_eq!(Recipe::open(&path).expect("read back"), Recipe::open(name).expect("a recipe"));
+    }
+    assert!(Recipe::open("nothing").is_err());
+}
+
+#[test]
+fn phases_of_what_a_space_lacks_are_left_out() {
+    for (space, names, epochs) in [
+        ("ofa-mbv3-w1.0", "full, kernel, depth 1, depth 2, width 1, width 2", 605.0),
+        ("tiny", "full, kernel, depth 1, depth 2, width 1, width 2", 605.0),
+        ("ofa-resnet50", "full, depth 1, depth 2, width 1, width 2, stage width 1, stage width 2", 630.0),
+    ] {
+        let recipe = Recipe::progressive().suited_to(&preset(space).expect("a preset"));
+        let phases: Vec<_> = recipe.phases.iter().map(|phase| phase.name.as_str()).collect();
+        let sum: f64 = recipe.phases.iter().map(|phase| phase.epochs + phase.warmup_epochs).sum();
+        assert_eq!((phases.join(", ").as_str(), sum), (names, epochs), "{space}");
+    }
+}
+
+#[test]
+fn phases_allow_the_largest_choices() {
+    let space = preset("fashion").expect("a preset");
+    let allowed = Allowed { kernel: 1, depth: 2, expand: 3, width: 1 }.of(&space);
+    let choices = &allowed.stages()[0].choices;
+    assert_eq!(
+        (choices.kernel.as_slice(), choices.depth.as_slice(), choices.expand.len()),
+        (&[7][..], &[3, 4][..], 3)
+    );
+}
+
+#[test]
+fn classes_are_balanced_and_phases_validated_where_it_is_said() {
+    let with = |fields: &str| {
+        Recipe::from_toml("r.toml", &PROGRESSIVE.replacen("batch = 64", &format!("batch = 64\n{fields}"), 1))
+    };
+    for fields in [
+        "sampling = \"balanced\"",
+        "class_weights = \"balanced\"",
+        "class_weights = { cat = 2.0, dog = 1.0 }",
+        "validation = { every_epochs = 0.5, images = 1000, patience = 3 }",
+    ] {
+        let recipe = with(fields).expect(fields);
+        assert_ne!(recipe, Recipe::progressive());
+        let text = toml::to_string(&recipe).expect("plain data");
+        assert_eq!(Recipe::from_toml("text", &text).expect("own text"), recipe);
+    }
+    assert_eq!(with("sampling = \"shuffled\"").expect("as ever"), Recipe::progressive());
+    for (fields, part) in [
+        ("sampling = \"uniform\"", "`shuffled` or `balanced`"),
+        ("class_weights = 3", "\"balanced\", or a table of weights"),
+        ("class_weights = { cat = 0.0 }", "class_weights.cat: expected above 0"),
+        ("validation = { every_epochs = 0 }", "validation.every_epochs: expected above 0"),
+        ("validation = { every_epochs = 1, patience = 0 }", "validation.patience: expected 1 or more"),
+        ("validation = { every_epochs = 1, often = true }", "unknown field `often`"),
+        ("validation = { images = 10 }", "missing field `every_epochs`"),
+    ] {
+        let error = with(fields).expect_err(fields).to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn broken_recipes_are_refused() {
+    let good = PROGRESSIVE;
+    for (from, to, field) in [
+        ("batch = 64", "batch = 0", "batch"),
+        ("momentum = 0.9", "momentum = nan", "momentum"),
+        ("distill = false", "distill = true", "phases[1]"),
+        ("subnetworks = 4", "subnetworks = 0", "subnetworks"),
+        ("version = 1", "version = 9", "version"),
+        ("epochs = 180", "epochs = -1", "epochs"),
+    ] {
+        assert!(good.contains(from), "{from}");
+        let error = Recipe::from_toml("r.toml", &good.replacen(from, to, 1)).expect_err(to).to_string();
+        assert!(error.starts_with("r.toml: ") && error.contains(field), "{error}");
+    }
+}
