@@ -12,7 +12,7 @@ fn main() -> anyhow::Result<()> {
     let path = std::env::args().nth(1).context("usage: expected ESTIMATOR < ARCHS")?;
     let estimator = AccuracyEstimator::read(Path::new(&path))?;
     let lines = std::io::read_to_string(std::io::stdin())?;
-    let archs = lines.lines().map(str::parse).collect::<supernet::error::Result<Vec<Arch>>>()?;
+    let archs = lines.lines().map(str::parse).collect::<Result<Vec<Arch>, _>>()?;
     for accuracy in estimator.predict(&archs)? {
         println!("{accuracy}");
     }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::error::Result;
-use supernet::Error;
-use supernet::space::{Arch, Block, Ratio, SearchSpace, Stage};
+use base::Error;
+use space::{Arch, Block, Ratio, SearchSpace, Stage};
 
 /// Encodes the sub-networks of one space: for every block that can exist a one-hot kernel and a one-hot expand
 /// ratio (zeros where the block is absent), then a one-hot resolution (Cai et al. 2020, section 3.4). A stage whose
@@ -281,8 +281,8 @@ mod tests {
     use super::*;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
+    use space::{preset, preset_names, sampler};
     use std::collections::BTreeMap;
-    use supernet::space::{preset, preset_names, sampler};
 
     fn encode(space: &SearchSpace, arch: &Arch) -> Result<Vec<f32>> {
         let encoder = Encoder::new(space);

@@ -1,6 +1,6 @@
 //! Small systems of linear equations.
 
-use supernet::Error;
+use base::Error;
 
 use crate::error::Result;
 

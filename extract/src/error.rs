@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use supernet::space::Arch;
+use space::Arch;
 
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -101,6 +101,12 @@ pub struct Nearest {
 impl From<supernet::Error> for Error {
     fn from(error: supernet::Error) -> Self {
         Self::Supernet(Box::new(error))
+    }
+}
+
+impl From<base::Error> for Error {
+    fn from(error: base::Error) -> Self {
+        supernet::Error::from(error).into()
     }
 }
 

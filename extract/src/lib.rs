@@ -8,7 +8,6 @@ pub mod encode;
 mod equations;
 pub mod error;
 pub mod export;
-mod file;
 pub mod latency;
 pub mod npy;
 pub mod onnx;

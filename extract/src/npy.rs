@@ -1,6 +1,6 @@
 //! numpy's `.npy` arrays as images: what a header of format 1 to 3 says, and the values in C order.
 
-use supernet::Error;
+use base::Error;
 
 use crate::error::Result;
 

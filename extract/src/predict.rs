@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use base::Error;
+use base::file;
 use candle_core::{Device, Tensor};
 use serde::Serialize;
-use supernet::Error;
 use supernet::data::{Image, ImageFile, images_in, plain_view};
-use supernet::file;
 use supernet::kernels::Kernels;
 use supernet::model_folder::ModelFolder;
 use supernet::nn::FoldedNetwork;

@@ -175,11 +175,12 @@ impl Writer {
             if error.kind() != ErrorKind::AlreadyExists {
                 return Error::io("create", path)(error);
             }
-            Error::Occupied {
+            base::Error::Occupied {
                 path: path.to_path_buf(),
                 reason: "the file exists".to_string(),
                 next: "resume it, or give another name".to_string(),
             }
+            .into()
         })?;
         Ok(Self::over(file, path, header)?.0)
     }
@@ -200,11 +201,12 @@ impl Writer {
         let bytes = file::read(path)?;
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         if whole == 0 && !header_line(header).as_bytes().starts_with(&bytes) {
-            return Err(Error::Occupied {
+            return Err(base::Error::Occupied {
                 path: path.to_path_buf(),
                 reason: "it holds something else than rows of accuracies".to_string(),
                 next: "give another name".to_string(),
-            });
+            }
+            .into());
         }
         let rows = rows_of(path, &bytes[..whole], header)?;
         file.set_len(whole as u64).map_err(Error::io("shorten", path))?;
@@ -261,7 +263,7 @@ fn rows_of(path: &Path, bytes: &[u8], header: &AccuracyHeader) -> Result<Vec<Acc
 
 fn occupied(path: &Path, reason: String) -> Error {
     let next = "give the flags that it was started with, or another name".to_string();
-    Error::Occupied { path: path.to_path_buf(), reason, next }
+    base::Error::Occupied { path: path.to_path_buf(), reason, next }.into()
 }
 
 fn check_supernet(path: &Path, file: &AccuracyFile, space: &SearchSpace, supernet: &str) -> Result<()> {
@@ -278,7 +280,7 @@ fn check_supernet(path: &Path, file: &AccuracyFile, space: &SearchSpace, superne
 /// If there is no folder for it, or it holds something else, or rows of another supernet.
 pub fn check_appendable(path: &Path, space: &SearchSpace, supernet: &str) -> Result<()> {
     if !path.is_file() {
-        return file::check_place(path);
+        return Ok(file::check_place(path)?);
     }
     OpenOptions::new().append(true).open(path).map_err(Error::io("write", path))?;
     let bytes = file::read(path)?;

@@ -1,6 +1,6 @@
-//! The one error type of the crate: what went wrong, where, what was expected, what was found, what to do.
+//! The one error type of the crate: what its own steps can meet, around what can be wrong with a file or a value.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -9,40 +9,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file could not be read or written.
-    #[error("{path}: cannot {action}: {cause}")]
-    Io {
-        /// What was being done: `read`, `write`, `create the folder`, …
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// The operating system's answer.
-        cause: std::io::Error,
-    },
-    /// A value from a file, a flag or a caller breaks a promise.
-    #[error("{place}: {field}: expected {expected}, got {got}{}", next_step(.next))]
-    Invalid {
-        /// The file, flag or type that holds the value.
-        place: String,
-        /// Which part of it.
-        field: String,
-        /// What would have been right.
-        expected: String,
-        /// What is there.
-        got: String,
-        /// What to do about it; may be empty.
-        next: String,
-    },
-    /// A used run folder, a locked one, or a file that must not be overwritten.
-    #[error("{path}: {reason}; {next}")]
-    Occupied {
-        /// The folder or file.
-        path: PathBuf,
-        /// Why it cannot be used.
-        reason: String,
-        /// What to do about it.
-        next: String,
-    },
+    /// A file or a value.
+    #[error(transparent)]
+    Base(#[from] base::Error),
     /// Training produced numbers that no further step can mend.
     #[error(
         "step {step} (phase {phase}): {what} with {archs}; {}; {next}",
@@ -110,58 +79,48 @@ fn kept(checkpoint: &Option<u64>) -> String {
     }
 }
 
-fn next_step(next: &str) -> String {
-    if next.is_empty() { String::new() } else { format!("; {next}") }
-}
-
 impl Error {
-    /// An [`Error::Io`], for `map_err`.
+    /// [`base::Error::io`].
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
-        let path = path.to_path_buf();
-        move |cause| Self::Io { action, path, cause }
+        let failed = base::Error::io(action, path);
+        move |cause| failed(cause).into()
     }
 
-    /// An [`Error::Invalid`] without a next step; add one with [`Error::and_then_do`].
+    /// [`base::Error::invalid`].
     pub fn invalid(
         place: impl ToString,
         field: impl ToString,
         expected: impl ToString,
         got: impl ToString,
     ) -> Self {
-        Self::Invalid {
-            place: place.to_string(),
-            field: field.to_string(),
-            expected: expected.to_string(),
-            got: got.to_string(),
-            next: String::new(),
-        }
+        base::Error::invalid(place, field, expected, got).into()
     }
 
-    /// Says what the reader can do about an [`Error::Invalid`] that says nothing of it yet.
+    /// [`base::Error::or_do`]; other variants carry their own advice.
     #[must_use]
     pub fn or_do(self, advice: impl ToString) -> Self {
-        match self {
-            Self::Invalid { ref next, .. } if next.is_empty() => self.and_then_do(advice),
-            told => told,
-        }
+        self.with(|error| error.or_do(advice))
     }
 
-    /// Says in which file the value of an [`Error::Invalid`] stands (or which network an [`Error::NoAccuracy`] is of), before
-    /// the place that it names itself.
+    /// [`base::Error::in_place`]; of an [`Error::NoAccuracy`] which network it is of, before the place that it names itself.
     #[must_use]
     pub fn in_place(mut self, outer: impl std::fmt::Display) -> Self {
-        if let Self::Invalid { place, .. } | Self::NoAccuracy { place, .. } = &mut self {
+        if let Self::NoAccuracy { place, .. } = &mut self {
             *place = format!("{outer}: {place}");
         }
-        self
+        self.with(|error| error.in_place(outer))
     }
 
-    /// Says what the reader can do about an [`Error::Invalid`]; other variants carry their own advice.
+    /// [`base::Error::and_then_do`]; other variants carry their own advice.
     #[must_use]
-    pub fn and_then_do(mut self, advice: impl ToString) -> Self {
-        if let Self::Invalid { next, .. } = &mut self {
-            *next = advice.to_string();
+    pub fn and_then_do(self, advice: impl ToString) -> Self {
+        self.with(|error| error.and_then_do(advice))
+    }
+
+    fn with(self, change: impl FnOnce(base::Error) -> base::Error) -> Self {
+        match self {
+            Self::Base(error) => Self::Base(change(error)),
+            other => other,
         }
-        self
     }
 }

@@ -212,7 +212,7 @@ impl ModelFolder {
         write_atomically(&weights_path(folder), &self.weights_bytes()?)?;
         let value = serde_json::to_value(&self.config).expect("plain data");
         let text = format!("{value:#}\n");
-        write_atomically(&config_path(folder), text.as_bytes())
+        Ok(write_atomically(&config_path(folder), text.as_bytes())?)
     }
 
     /// Reads a folder and checks that its files belong together.

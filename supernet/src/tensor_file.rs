@@ -23,10 +23,11 @@ const KEY: &str = "once-for-all";
 /// If a tensor is not f32, the document is not JSON, or the file cannot be written; an old file is then still there.
 pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, document: &impl Serialize) -> Result<()> {
     let front = front(path, tensors, document)?;
-    write_atomically_with(path, |file| {
+    let write = |file: &mut std::fs::File| {
         file.write_all(&front)?;
         tensors.values().try_for_each(|tensor| file.write_all(&tensor.data()))
-    })
+    };
+    Ok(write_atomically_with(path, write)?)
 }
 
 /// The bytes that [`write()`] writes.
@@ -58,20 +59,12 @@ fn front(path: &Path, tensors: &BTreeMap<String, Tensor>, document: &impl Serial
         let shape = tensor.dims().to_vec();
         infos.push((name.clone(), TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) }));
     }
-    let document = sorted_json(document).map_err(|error| wrong(error.to_string()))?;
+    let document = base::document::sorted_json(document).map_err(|error| wrong(error.to_string()))?;
     let metadata = HashMap::from([(KEY.to_string(), document)]);
     let metadata = Metadata::new(Some(metadata), infos).map_err(|error| wrong(error.to_string()))?;
     let mut header = serde_json::to_vec(&metadata).map_err(|error| wrong(error.to_string()))?;
     header.resize(header.len().next_multiple_of(8), b' ');
     Ok([(header.len() as u64).to_le_bytes().as_slice(), &header].concat())
-}
-
-/// JSON text with the keys of every object sorted.
-///
-/// # Errors
-/// If the value has no JSON form.
-pub fn sorted_json(value: &impl Serialize) -> serde_json::Result<String> {
-    serde_json::to_string(&serde_json::to_value(value)?)
 }
 
 /// What [`read`] finds.

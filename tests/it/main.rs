@@ -41,3 +41,4 @@ mod tables;
 mod tidy;
 mod validated;
 mod views;
+mod walls;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use base::Error;
 use serde::{Deserialize, Serialize};
-use supernet::Error;
-use supernet::space::{Arch, SearchSpace};
+use space::{Arch, SearchSpace};
 
 use crate::encode::{Encoded, Encoder, Feature};
 use crate::error::Result;
@@ -34,7 +34,7 @@ impl Unseen {
     }
 
     /// Refuses places and depths that the space does not have.
-    pub(super) fn check(&self, place: &str, encoder: &Encoder) -> supernet::Result<()> {
+    pub(super) fn check(&self, place: &str, encoder: &Encoder) -> base::Result<()> {
         let rising = self.features.is_sorted_by(|a, b| a < b) && self.depths.is_sorted_by(|a, b| a < b);
         let known: BTreeSet<_> = all_depths(encoder.space()).collect();
         let known = self.features.iter().all(|feature| *feature < encoder.len())
@@ -75,7 +75,7 @@ impl Unseen {
 
 /// Stages, counted from 0, with their depths, rising.
 fn all_depths(space: &SearchSpace) -> impl Iterator<Item = (usize, usize)> + '_ {
-    let of = |(stage, choices): (usize, &supernet::space::Stage)| {
+    let of = |(stage, choices): (usize, &space::Stage)| {
         choices.choices.depth.clone().into_iter().map(move |depth| (stage, depth))
     };
     space.stages().iter().enumerate().flat_map(of)

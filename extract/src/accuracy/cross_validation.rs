@@ -58,7 +58,7 @@ struct Predictions {
 /// Predicts each row by models fitted to the other folds, and chooses one of them.
 pub(super) fn cross_validate(rows: &Rows, config: &FitConfig) -> Result<CrossValidated> {
     if config.penalties.is_empty() {
-        return Err(supernet::Error::invalid("fit", "penalties", "at least one", "none").into());
+        return Err(base::Error::invalid("fit", "penalties", "at least one", "none").into());
     }
     let folds = folds(rows.targets.len(), config.seed);
     let recipes: Vec<_> = config.penalties.iter().map(|&penalty| Recipe::Linear(penalty)).collect();

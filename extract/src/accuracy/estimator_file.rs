@@ -4,19 +4,19 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::error::Result;
+use base::Error;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
-use supernet::Error;
-use supernet::space::SearchSpace;
+use space::SearchSpace;
 
 use super::network::{Dense, Network};
 use super::report::HeldOutReport;
 use super::{AccuracyEstimator, Fitted, Imported, MOST_LAYERS, Model, Origin};
 use crate::encode::Encoder;
-use supernet::file::{self, write_atomically};
+use base::file::{self, write_atomically};
 
-use crate::file::sorted_json;
-use supernet::document;
+use base::document;
+use base::document::sorted;
 
 /// The one metadata key.
 const METADATA: &str = "once-for-all";
@@ -113,7 +113,7 @@ impl AccuracyEstimator {
             origin: self.origin.clone(),
         };
         let value = serde_json::to_value(metadata).expect("checked numbers are finite and keys are text");
-        let metadata = HashMap::from([(METADATA.to_string(), sorted_json(value).to_string())]);
+        let metadata = HashMap::from([(METADATA.to_string(), sorted(value).to_string())]);
         let mut tensors = Vec::new();
         for (index, layer) in self.network.layers.iter().enumerate() {
             let shape = vec![layer.outputs(), layer.inputs()];

@@ -1,9 +1,9 @@
 //! From evaluated sub-networks to an estimator.
 
+use space::Arch;
 use supernet::accuracy_file::AccuracyFile;
 use supernet::data::Split;
 use supernet::kernels::Kernels;
-use supernet::space::Arch;
 
 use super::coverage::Unseen;
 use super::cross_validation::{CrossValidated, FOLDS, cross_validate};
@@ -105,7 +105,7 @@ fn usable_rows<'a>(file: &'a AccuracyFile, encoder: &Encoder) -> Result<Usable<'
     }
     if targets.len() < LEAST_ROWS {
         let expected = format!("at least {LEAST_ROWS} on one of val and train");
-        let error = supernet::Error::invalid("accuracy rows", "number", expected, targets.len());
+        let error = base::Error::invalid("accuracy rows", "number", expected, targets.len());
         return Err(error.and_then_do("run supernet sample with a larger --count").into());
     }
     Ok(Usable { split, rows: Rows { active, targets, len: encoder.len() }, archs, images })

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use base::Error;
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
-use supernet::Error;
-use supernet::space::{Family, Ratio, SearchSpace};
+use space::{Family, Ratio, SearchSpace};
 
 use super::network::Dense;
 use super::unit::in_shares;
@@ -154,13 +154,13 @@ impl AccuracyEstimator {
 }
 
 /// The space at those of its resolutions that a predictor knows.
-fn known_resolutions(space: &SearchSpace, known: &[usize]) -> supernet::error::Result<SearchSpace> {
+fn known_resolutions(space: &SearchSpace, known: &[usize]) -> base::Result<SearchSpace> {
     let both: Vec<_> = space.resolutions().iter().copied().filter(|side| known.contains(side)).collect();
     if both.is_empty() {
         let (expected, got) = (format!("some of {:?}", space.resolutions()), format!("{known:?}"));
         return Err(Error::invalid("predictor", "resolutions", expected, got));
     }
-    space.at_resolutions(&both)
+    Ok(space.at_resolutions(&both)?)
 }
 
 fn read_layers(file: &PredictorFile<'_>, kind: OfaPredictor) -> Result<Vec<Dense>> {
@@ -325,7 +325,7 @@ impl Columns {
     }
 
     /// The first layer with a column for each of the encoder's features.
-    fn permute(&self, encoder: &Encoder, first: &Dense) -> supernet::error::Result<Dense> {
+    fn permute(&self, encoder: &Encoder, first: &Dense) -> base::Result<Dense> {
         let mut sources = Vec::with_capacity(encoder.len());
         for index in 0..encoder.len() {
             let feature = encoder.feature(index).expect("below the number of features");
@@ -367,7 +367,7 @@ impl Columns {
 }
 
 /// Place of each stage's first block among those that the predictor counts, and their number.
-fn block_places(kind: OfaPredictor, space: &SearchSpace) -> supernet::error::Result<(Vec<usize>, usize)> {
+fn block_places(kind: OfaPredictor, space: &SearchSpace) -> base::Result<(Vec<usize>, usize)> {
     let depths: Vec<_> = space.stages().iter().map(|stage| stage.choices.max_depth()).collect();
     let deepest = depths.iter().copied().max().unwrap_or(0);
     let even = |depth: usize| (0..depths.len()).map(|stage| stage * depth).collect();

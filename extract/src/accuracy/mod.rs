@@ -11,15 +11,15 @@ mod import;
 mod linear;
 mod network;
 mod predictor_file;
-pub mod rank;
+pub use base::rank;
 mod report;
 pub mod shrink;
 mod train;
 mod unit;
 
 use serde::{Deserialize, Serialize};
+use space::{Arch, SearchSpace};
 use supernet::kernels::Kernels;
-use supernet::space::{Arch, SearchSpace};
 
 use crate::encode::{Encoded, Encoder};
 use crate::error::Result;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
+use space::Activation;
 use supernet::kernels::{Kernels, PackedWeight};
-use supernet::space::Activation;
 
 use crate::encode::Encoded;
 use crate::error::Result;
@@ -115,7 +115,7 @@ impl Network {
         let unknown = encoded.features().iter().find(|feature| **feature as usize >= inputs);
         unknown.map_or(Ok(()), |feature| {
             let expected = format!("below {inputs}");
-            Err(supernet::Error::invalid("estimator", "feature", expected, feature).into())
+            Err(base::Error::invalid("estimator", "feature", expected, feature).into())
         })
     }
 

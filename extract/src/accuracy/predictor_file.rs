@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use supernet::file;
+use base::file;
+use space::SearchSpace;
 use supernet::pytorch::StateDict;
-use supernet::space::SearchSpace;
 
 use super::AccuracyEstimator;
 use super::import::PredictorFile;

@@ -1,14 +1,14 @@
 //! How good a fitted estimator is on rows that it was not fitted to, and how far its predictions can be trusted.
 
+use base::Error;
 use serde::{Deserialize, Serialize};
-use supernet::Error;
 use supernet::data::Split;
 
 use super::Model;
 use super::rank::{Estimate, bootstrap, kendall, rmse, spearman};
 use crate::error::Result;
-use crate::file::rounded;
 use crate::rng::{Purpose, rng};
+use base::document::rounded;
 
 /// How well an estimator predicts rows that had no part in making it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -196,11 +196,9 @@ impl Calibration {
 /// Decimals of the numbers in a report.
 const DECIMALS: i32 = 9;
 
-impl Estimate {
-    fn rounded(self) -> Self {
-        let Self { value, low, high } = self;
-        Self { value: rounded(value, DECIMALS), low: rounded(low, DECIMALS), high: rounded(high, DECIMALS) }
-    }
+fn rounded_estimate(Estimate { value, low, high }: Estimate) -> Estimate {
+    let [value, low, high] = [value, low, high].map(|value| rounded(value, DECIMALS));
+    Estimate { value, low, high }
 }
 
 /// Standard deviation of accuracies that were counted on so many images each, for the images' sake alone: the root of the
@@ -229,7 +227,7 @@ pub(super) struct Judged<'a> {
 pub(super) fn judge(judged: &Judged<'_>, seed: u64) -> FitReport {
     let Judged { predicted, measured, images, split, folds, model, .. } = *judged;
     let mut rng = rng(seed, Purpose::Bootstrap);
-    let mut with_interval = |statistic| bootstrap(predicted, measured, statistic, &mut rng).rounded();
+    let mut with_interval = |statistic| rounded_estimate(bootstrap(predicted, measured, statistic, &mut rng));
     let rows = measured.iter().copied().zip(images.iter().copied());
     FitReport {
         model,

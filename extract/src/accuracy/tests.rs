@@ -5,9 +5,9 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use space::{preset, sampler};
 use supernet::accuracy_file::{AccuracyFile, AccuracyRow};
 use supernet::data::Split;
-use supernet::space::{preset, sampler};
 
 use super::cross_validation::Recipe;
 use super::fit::Rows;

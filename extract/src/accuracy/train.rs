@@ -114,7 +114,7 @@ pub(super) fn fit_mlp(
 ) -> Result<Network> {
     if config.width == 0 || config.batch == 0 {
         let got = format!("{} and {}", config.width, config.batch);
-        return Err(supernet::Error::invalid("fit", "width and batch", "at least 1", got).into());
+        return Err(base::Error::invalid("fit", "width and batch", "at least 1", got).into());
     }
     let rows = targets.len();
     let mean = targets.iter().sum::<f64>() / rows as f64;

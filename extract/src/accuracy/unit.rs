@@ -1,8 +1,8 @@
 //! Whether another program's predictor says accuracies as shares or in per cent.
 
-use supernet::Error;
-use supernet::random::rng_for;
-use supernet::space::sampler;
+use base::Error;
+use base::random::rng_for;
+use space::sampler;
 
 use super::network::{Dense, Network};
 use crate::encode::{Encoded, Encoder};

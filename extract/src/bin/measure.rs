@@ -6,14 +6,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
+use base::Error;
+use base::timing::unix_seconds;
 use extract::Result;
 use extract::latency::{
     Bench, Campaign, Conditions, DeviceFacts, MonotonicStopwatch, NativeEngine, Plan, Progress, RowsLog,
     Session, carry_out,
 };
-use supernet::Error;
 use supernet::kernels::Kernels;
-use supernet::timing::unix_seconds;
 
 // as a deployed program has it: the allocator decides where buffers come to lie
 #[global_allocator]

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use base::timing::unix_seconds;
 use extract::export::{Format, NormStatistics, Request, check_destination, export};
 use extract::search::Found;
 use serde_json::json;
+use space::arch_file;
 use supernet::checkpoint::Supernet;
 use supernet::data::Dataset;
 use supernet::eval::Calibration;
 use supernet::kernels::Precision;
-use supernet::space::arch_file;
-use supernet::timing::unix_seconds;
 
 use super::{Common, OnDevice, Outcome, Output, ValImages, open_data, result_path};
 
@@ -69,7 +69,7 @@ pub struct Arguments {
 
 /// What a search expected of the sub-network, where it is given as a `found.json` for this supernet.
 fn found(output: &Output, arch: &str, supernet: &Supernet) -> Option<Found> {
-    let holds_found = supernet::file::read_text(Path::new(arch)).is_ok_and(|text| text.contains("\"found\""));
+    let holds_found = base::file::read_text(Path::new(arch)).is_ok_and(|text| text.contains("\"found\""));
     let found = match Found::read(Path::new(arch)) {
         Ok(found) if found.supernet == supernet.hash => return Some(found),
         Ok(found) => found,

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use base::timing::Stopwatch;
 use extract::accuracy::{AccuracyEstimator, Estimate, FitConfig, FitReport, Model};
 use serde_json::{Value, json};
 use supernet::accuracy_file;
-use supernet::timing::Stopwatch;
 
 use super::{Common, Outcome, Output, kernels, not_an_input, result_path};
 

@@ -91,7 +91,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 fn run_predictor(arguments: &Predictor) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
     not_an_input(&arguments.out, &[&arguments.file])?;
-    let space = supernet::space::open(&arguments.space)?;
+    let space = space::open(&arguments.space)?;
     let estimator = AccuracyEstimator::import_file(&space, &arguments.file, &arguments.resolutions)?;
     estimator.write(&arguments.out)?;
     output.wrote(&arguments.out);

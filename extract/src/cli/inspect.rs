@@ -28,7 +28,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     } else {
         let file = tensor_file::read(path)?;
         let document = serde_json::from_str::<Value>(&file.document)
-            .map_err(|error| supernet::Error::invalid(path.display(), "metadata", "JSON", error))?;
+            .map_err(|error| base::Error::invalid(path.display(), "metadata", "JSON", error))?;
         (file.hash, document, file.tensors)
     };
     let values: usize = tensors.values().map(|tensor| tensor.elem_count()).sum();

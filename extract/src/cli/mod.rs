@@ -26,11 +26,11 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 
+use base::machine;
 use output::Output;
 use supernet::checkpoint::Supernet;
 use supernet::data::{Catalogue, Dataset, Looking};
 use supernet::kernels::{Kernels, Precision};
-use supernet::machine;
 
 /// Chooses a sub-network of a once-for-all supernet for a device.
 #[derive(Parser)]
@@ -294,7 +294,7 @@ fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
         signal_hook::flag::register(signal, flag.clone())?;
     }
     #[cfg(unix)]
-    if !supernet::machine::ignores_hangups() {
+    if !base::machine::ignores_hangups() {
         signal_hook::flag::register(signal_hook::consts::SIGHUP, flag.clone())?;
     }
     Ok(flag)

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use serde_json::Value;
-use supernet::space::arch_file;
+use space::arch_file;
 
 use super::Common;
 

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use base::file::write_atomically;
 use extract::latency::{LatencyModel, LatencyTable};
 use extract::plot::{Panel, Point, Series, Style, svg};
 use extract::search::{Candidate, Found, Limits};
 use serde_json::json;
+use space::cost;
 use supernet::accuracy_file::{self, AccuracyFile, AccuracyRow};
 use supernet::eval::Accuracy;
-use supernet::file::write_atomically;
-use supernet::space::cost;
 
 use super::{Common, Outcome, Output, not_an_input, result_path};
 

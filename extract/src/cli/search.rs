@@ -14,10 +14,10 @@ use extract::search::{
 };
 use serde_json::{Value, json};
 
-use supernet::file::check_place;
+use base::file::check_place;
+use base::timing::{Stopwatch, unix_seconds};
+use space::SearchSpace;
 use supernet::model_folder::SelectedOn;
-use supernet::space::SearchSpace;
-use supernet::timing::{Stopwatch, unix_seconds};
 
 use super::table::space_at;
 use super::{Common, Outcome, Output, interrupt_flag, kernels, not_an_input, result_path};

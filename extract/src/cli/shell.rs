@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use base::Error;
 use clap::CommandFactory;
 use clap_complete::Shell;
-use supernet::Error;
 
 use super::{Cli, Outcome};
 

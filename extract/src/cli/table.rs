@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use extract::latency::{LatencyTable, ofa_exchange};
 use serde_json::json;
-use supernet::space::{self, SearchSpace};
+use space::{self, SearchSpace};
 
 use super::engine::EngineChoice;
 use super::{Common, OnDevice, Outcome, Output, result_path};
@@ -100,7 +100,7 @@ fn show(
     let coverage = space.map(|space| table.coverage(space)).transpose()?;
     if let (Some(folder), Some(space)) = (&arguments.export_ofa, space) {
         let tables = ofa_exchange::export(table, space)?;
-        std::fs::create_dir_all(folder).map_err(supernet::Error::io("create", folder))?;
+        std::fs::create_dir_all(folder).map_err(base::Error::io("create", folder))?;
         for (resolution, ofa) in tables {
             let path = folder.join(format!("{resolution}_lookup_table.yaml"));
             ofa.write(&path)?;

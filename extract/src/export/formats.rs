@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
+use space::arch_file::{self, NET_CONFIG, RUN_CONFIG, net_config, run_config};
+use space::{Arch, SearchSpace};
 use supernet::model_folder::ModelFolder;
-use supernet::space::arch_file::{self, NET_CONFIG, RUN_CONFIG, net_config, run_config};
-use supernet::space::{Arch, SearchSpace};
 use supernet::tensor_file;
 
 use super::onnx_file;

@@ -8,19 +8,19 @@ mod verify;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use base::file::{StagedFolder, check_place, write_atomically};
 use serde_json::Value;
+use space::Arch;
 use supernet::checkpoint::Supernet;
 use supernet::data::{Dataset, Preprocess, Split};
 use supernet::elastic::SubnetWeights;
 use supernet::eval::{Accuracy, Calibration, Judge};
-use supernet::file::{StagedFolder, check_place, write_atomically};
 use supernet::kernels::Kernels;
 use supernet::model_folder::{
     Input, MeasuredAccuracy, ModelConfig, ModelFolder, Origin, SelectedOn, StatisticsOrigin, config_path,
     with_statistics,
 };
 use supernet::nn::Statistics;
-use supernet::space::Arch;
 
 pub use formats::{Format, ONNX_MODEL};
 pub use onnx_file::{OnnxVerification, RuntimeVerification};
@@ -127,9 +127,9 @@ pub fn check_destination(folder: &Path) -> Result<()> {
     }
     let refuse = |reason: String| {
         let (path, next) = (folder.to_path_buf(), "choose another place".to_string());
-        Err(supernet::Error::Occupied { path, reason, next }.into())
+        Err(base::Error::Occupied { path, reason, next }.into())
     };
-    let entries = folder.read_dir().map_err(supernet::Error::io("open the folder", folder))?;
+    let entries = folder.read_dir().map_err(base::Error::io("open the folder", folder))?;
     let mut names: Vec<_> =
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();

@@ -10,9 +10,9 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use base::file;
 use candle_core::Tensor;
 use serde::Serialize;
-use supernet::file;
 use supernet::model_folder::ModelFolder;
 
 use super::formats::ONNX_MODEL;
@@ -167,12 +167,14 @@ fn unverified(folder: &Path) -> impl Fn(Error) -> Error {
     let path = folder.to_path_buf();
     move |error| match error {
         Error::Supernet(inner) => match *inner {
-            supernet::Error::Invalid { place, field, expected, got, .. } => Error::VerificationFailed {
-                path: path.clone(),
-                what: format!("{place}: {field}"),
-                expected,
-                got,
-            },
+            supernet::Error::Base(base::Error::Invalid { place, field, expected, got, .. }) => {
+                Error::VerificationFailed {
+                    path: path.clone(),
+                    what: format!("{place}: {field}"),
+                    expected,
+                    got,
+                }
+            }
             other => other.into(),
         },
         other => other,

@@ -4,16 +4,16 @@
 
 use std::path::Path;
 
+use base::random::rng_for;
 use candle_core::{Device, Tensor};
 use rand::Rng;
+use space::{LayerSpec, cost};
 use supernet::checkpoint::Supernet;
 use supernet::data::{Dataset, eval_batches};
 use supernet::elastic::SubnetWeights;
 use supernet::kernels::Kernels;
 use supernet::model_folder::{ModelConfig, ModelFolder, StatisticsOrigin, weights_path};
 use supernet::nn::{FoldedNetwork, Network, Pass, Source, Statistics};
-use supernet::random::rng_for;
-use supernet::space::{LayerSpec, cost};
 
 use super::formats::{self, ONNX_MODEL};
 use super::onnx_file::{OnnxFile, OnnxVerification};
@@ -84,7 +84,7 @@ pub fn verify(
     formats::check(folder, &model, &failed)?;
     let onnx = OnnxFile::open(folder, &model)?;
     if onnx.is_none() && runtime.is_some() {
-        let error = supernet::Error::invalid(folder.display(), "files", ONNX_MODEL, "none");
+        let error = base::Error::invalid(folder.display(), "files", ONNX_MODEL, "none");
         return Err(error.and_then_do("export with --format onnx").into());
     }
     let elastic = Network::new(&layers, &supernet_source(&subnet, &statistics, kernels)?)?;

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base::random::rng_for;
 use rand::Rng;
-use supernet::random::rng_for;
-use supernet::space::{Arch, LayerSpec, SearchSpace, cost, sampler};
+use space::{Arch, LayerSpec, SearchSpace, cost, sampler};
 
 use crate::error::Result;
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use supernet::space::{Arch, SearchSpace};
+use space::{Arch, SearchSpace};
 
 use super::campaign::Bench;
 use super::correction::Correction;

@@ -4,12 +4,12 @@
 //! network it does not. A correction is additive over layers, so that it costs a search nothing.
 
 use serde::{Deserialize, Serialize};
-use supernet::space::{LayerSpec, Operator};
+use space::{LayerSpec, Operator};
 
 use super::stats;
 use crate::equations::solve_positive;
 use crate::error::Result;
-use crate::file::rounded;
+use base::document::rounded;
 
 /// Number of features: time of blocks, of blocks with squeeze-and-excite and of other layers, number of layers, bytes
 /// of weights, bytes of maps, and 1.
@@ -303,7 +303,7 @@ mod tests {
     use super::*;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
-    use supernet::space::{preset, sampler};
+    use space::{preset, sampler};
 
     /// Networks of `fashion` whose layers take what their MACs say; what a network takes is up to `truth`.
     fn observations(
@@ -315,9 +315,7 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut observe = |_| {
             let layers = space.lower(&sampler::random(&space, &mut rng)).expect("legal");
-            let time = |layer: &LayerSpec| {
-                1.0 + supernet::space::cost(std::slice::from_ref(layer)).macs as f64 / 2e4
-            };
+            let time = |layer: &LayerSpec| 1.0 + space::cost(std::slice::from_ref(layer)).macs as f64 / 2e4;
             let features = Features::sum(layers.iter().map(|layer| (layer, time(layer))));
             Observation { features, measured_us: truth(&features, &mut rng) }
         };

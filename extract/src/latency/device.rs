@@ -106,7 +106,7 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 impl DeviceFacts {
     /// The machine that this runs on; without a name it is called by its processor.
     pub fn this_machine(name: Option<&str>) -> Self {
-        let cpu = supernet::machine::cpu();
+        let cpu = base::machine::cpu();
         Self {
             name: name.map_or_else(|| cpu.clone(), str::to_string),
             cpu,

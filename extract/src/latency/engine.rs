@@ -1,7 +1,7 @@
 //! What runs layers and what times them, as traits, so that exact tests need neither a network nor a clock.
 
 use serde::{Deserialize, Serialize};
-use supernet::space::LayerSpec;
+use space::LayerSpec;
 
 use super::sentinel::Sentinel;
 use crate::error::Result;

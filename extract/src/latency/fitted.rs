@@ -7,15 +7,15 @@ pub(super) mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base::Error;
 use serde::{Deserialize, Serialize};
-use supernet::Error;
-use supernet::space::{Arch, SearchSpace};
+use space::{Arch, SearchSpace};
 
 use super::correction::{Correction, Features, Observation, fit};
 use super::plan::space_layers;
 use super::row::{DECIMALS, GIVEN, Measurement, Row, pool};
 use crate::error::Result;
-use crate::file::rounded;
+use base::document::rounded;
 pub use validation::{Between, Validation, ValidationTypical, of as validation_of};
 
 /// What a sub-network was used for.

@@ -10,7 +10,7 @@ use super::row::{Measurement, Row, is_as_fast, pool};
 use super::rows::{Record, Rows, Samples, Session, Subject, Visit};
 use super::stats;
 use super::undisturbed::{self, Estimate, Look, Pace, State};
-use crate::file::rounded;
+use base::document::rounded;
 
 /// What is known of a time of measuring.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rand::seq::SliceRandom;
-use supernet::space::LayerSpec;
+use space::LayerSpec;
 
 use super::device::Conditions;
 use super::engine::{Engine, Stopwatch};

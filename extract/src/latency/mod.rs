@@ -26,7 +26,7 @@ mod plan_file;
 pub mod row;
 pub mod rows;
 mod sentinel;
-pub mod stats;
+pub use base::statistics as stats;
 pub mod table;
 mod timer;
 pub mod undisturbed;

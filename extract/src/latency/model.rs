@@ -2,7 +2,7 @@
 //! sub-networks of the space were measured.
 
 use serde::{Deserialize, Serialize};
-use supernet::space::{LayerSpec, SearchSpace};
+use space::{LayerSpec, SearchSpace};
 
 use super::correction::Correction;
 use super::fitted::SpaceFit;

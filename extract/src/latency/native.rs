@@ -1,9 +1,9 @@
 //! Our own inference as an engine.
 
 use candle_core::Tensor;
+use space::LayerSpec;
 use supernet::kernels::Kernels;
 use supernet::nn::{FoldedNetwork, MapSource, Source};
-use supernet::space::LayerSpec;
 
 use super::engine::{Engine, EngineFacts, Run, Stepped};
 use super::sentinel::{GPU_ENGINE, Sentinel};
@@ -89,7 +89,7 @@ impl Engine for NativeEngine {
 mod tests {
     use super::*;
     use crate::latency::space_layers;
-    use supernet::space::{preset, sampler};
+    use space::{preset, sampler};
 
     #[test]
     fn every_layer_and_every_network_of_a_space_runs() {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use supernet::Error;
-use supernet::space::SearchSpace;
+use base::Error;
+use space::SearchSpace;
 
 use super::device::DeviceFacts;
 use super::engine::EngineFacts;
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::latency::rows::tests::setting;
     use crate::latency::table::tests::made_up;
-    use supernet::space::preset;
+    use space::preset;
 
     #[test]
     fn a_table_goes_out_and_comes_back() {

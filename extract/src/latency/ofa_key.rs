@@ -12,8 +12,8 @@
 use std::fmt;
 use std::str::Split;
 
-use supernet::error::{Error, Result as Checked};
-use supernet::space::{Activation, FeatureMap, LayerSpec, Operator};
+use base::{Error, Result as Checked};
+use space::{Activation, FeatureMap, LayerSpec, Operator};
 
 use crate::error::Result;
 
@@ -132,7 +132,8 @@ pub(super) fn parse_proxyless(key: &str) -> Checked<Vec<(LayerSpec, f64)>> {
         "Logits" => {
             let classes = fields.number("output")?;
             fields.end()?;
-            let spec = |words: String| words.parse().map_err(|error: Error| error.in_place(fields.place()));
+            let spec =
+                |words: String| words.parse().map_err(|error: base::Error| error.in_place(fields.place()));
             let pool = (height * width) as f64 / (height * width + classes) as f64;
             let linear = (spec(format!("linear {input}-{classes} @1x1"))?, 1.0 - pool);
             return Ok(vec![(spec(format!("pool {input} @{height}x{width}"))?, pool), linear]);
@@ -357,7 +358,7 @@ pub(super) fn one_line(text: &str, most: usize) -> String {
 mod tests {
     use super::*;
     use crate::latency::space_layers;
-    use supernet::space::preset;
+    use space::preset;
 
     #[test]
     fn every_layer_of_ofas_spaces_comes_back_from_its_key() {

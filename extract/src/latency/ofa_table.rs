@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::path::Path;
 
+use base::Error;
+use base::document;
+use base::file::{self, write_atomically};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
-use supernet::document;
-use supernet::error::Error;
-use supernet::file::{self, write_atomically};
-use supernet::space::LayerSpec;
+use space::LayerSpec;
 
 pub use super::ofa_key::{KeyForm, layer_of, layers_of, ofa_key};
 use super::ofa_key::{one_line, parse, parse_proxyless};
@@ -203,7 +203,7 @@ fn form(place: &str, rows: &BTreeMap<String, OfaRow>) -> Result<KeyForm> {
     }
 }
 
-fn check_key(key: &str, form: KeyForm) -> supernet::Result<()> {
+fn check_key(key: &str, form: KeyForm) -> base::Result<()> {
     match form {
         KeyForm::MobileNetV3 => parse(key).map(|_| ()),
         KeyForm::ProxylessNas => parse_proxyless(key).map(|_| ()),

@@ -9,7 +9,7 @@ use ort::environment::Environment;
 use ort::memory::Allocator;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{IoBinding, Session, SessionOutputs};
-use supernet::space::LayerSpec;
+use space::LayerSpec;
 
 use super::engine::{Engine, EngineFacts, Run};
 use super::weights::{EPSILON, INPUT_RANGE, random, random_weights};
@@ -36,7 +36,7 @@ impl OnnxRuntimeEngine {
     pub fn new(library: &Path, threads: usize, batch: usize) -> Result<Self> {
         for (field, value) in [("threads", threads), ("batch", batch)] {
             if value == 0 {
-                return Err(supernet::Error::invalid("ONNX Runtime", field, "at least 1", value).into());
+                return Err(base::Error::invalid("ONNX Runtime", field, "at least 1", value).into());
             }
         }
         let library::Loaded { environment, version, .. } = library::load(library)?;
@@ -123,7 +123,7 @@ impl Prepared {
 }
 
 fn refused(expected: &'static str) -> impl FnOnce(ort::Error) -> Error {
-    move |error| supernet::Error::invalid("ONNX Runtime", "model", expected, error).into()
+    move |error| base::Error::invalid("ONNX Runtime", "model", expected, error).into()
 }
 
 #[cfg(test)]
@@ -132,9 +132,9 @@ mod tests {
     use std::path::PathBuf;
     use std::sync::Once;
 
+    use space::{preset, sampler};
     use supernet::kernels::Kernels;
     use supernet::nn::{FoldedNetwork, MapSource, Network, Source};
-    use supernet::space::{preset, sampler};
 
     use super::*;
     use crate::latency::space_layers;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::Result;
-use supernet::space::{Arch, Block, LayerSpec, Ratio, SearchSpace, Stage};
+use space::{Arch, Block, LayerSpec, Ratio, SearchSpace, Stage};
 
 /// Sub-networks of full depth that between them contain every layer of the space.
 ///
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
-    use supernet::space::{preset, preset_names, sampler};
+    use space::{preset, preset_names, sampler};
 
     #[test]
     fn every_layer_of_random_networks_is_planned() {

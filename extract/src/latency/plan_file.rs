@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use base::Error;
+use base::document;
+use base::file::{self, write_atomically};
 use serde::{Deserialize, Serialize};
-use supernet::Error;
-use supernet::document;
-use supernet::file::{self, write_atomically};
-use supernet::space::{Arch, LayerSpec, SearchSpace};
+use space::{Arch, LayerSpec, SearchSpace};
 
 use super::candidates;
 use super::engine::EngineFacts;
@@ -196,7 +196,7 @@ impl Plan {
         Ok(self.chained(keys)?)
     }
 
-    fn chained(&self, keys: &[String]) -> supernet::Result<Vec<LayerSpec>> {
+    fn chained(&self, keys: &[String]) -> base::Result<Vec<LayerSpec>> {
         LayerSpec::chain(keys.iter().map(|key| self.layers[key].spec.clone()).collect())
     }
 
@@ -393,7 +393,7 @@ fn planned_layers(
     }
     for key in anchors {
         // those of other spaces than this one too
-        let spec = key.parse().map_err(|error: Error| error.in_place("anchor"))?;
+        let spec = key.parse().map_err(|error: base::Error| error.in_place("anchor"))?;
         layers.entry(key).or_insert(PlannedLayer { spec, resolutions: Vec::new(), known: false });
     }
     Ok(layers)
@@ -404,7 +404,7 @@ mod tests {
     use super::*;
     use crate::latency::rows::tests::setting;
     use crate::latency::table::tests::made_up;
-    use supernet::space::preset;
+    use space::preset;
 
     fn plan(networks: usize) -> Plan {
         let space = preset("fashion").expect("a preset").at_resolutions(&[20, 28]).expect("listed");

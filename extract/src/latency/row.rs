@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::undisturbed::{self, NEAR};
-use crate::file::rounded;
+use base::document::rounded;
 
 /// What one session measured of a layer or a sub-network, in microseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

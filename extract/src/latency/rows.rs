@@ -6,11 +6,11 @@ mod log;
 
 use std::path::Path;
 
+use base::Error;
+use base::document;
+use base::file;
 use serde::{Deserialize, Serialize};
-use supernet::Error;
-use supernet::document;
-use supernet::file;
-use supernet::space::Arch;
+use space::Arch;
 
 use super::device::{Conditions, DeviceFacts};
 use super::engine::EngineFacts;
@@ -87,7 +87,7 @@ pub enum Samples {
 pub struct Visit {
     /// Of what.
     pub subject: Subject,
-    /// [`SearchSpace::fingerprint_at_any_resolution`](supernet::space::SearchSpace::fingerprint_at_any_resolution) of the
+    /// [`SearchSpace::fingerprint_at_any_resolution`](space::SearchSpace::fingerprint_at_any_resolution) of the
     /// space that a sub-network is of; other tools may leave it out.
     pub space: Option<String>,
     /// Whether the subject was prepared for the line before, and not afresh.

@@ -9,10 +9,10 @@ mod wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use base::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use supernet::error::Error;
-use supernet::space::{LayerSpec, SearchSpace};
+use space::{LayerSpec, SearchSpace};
 
 use super::device::DeviceFacts;
 use super::engine::EngineFacts;
@@ -22,7 +22,7 @@ use super::plan::space_layers;
 use super::row::{GIVEN, Measurement, Row, is_as_fast};
 use super::rows::Rows;
 use crate::error::Result;
-use supernet::file::{self, write_atomically};
+use base::file::{self, write_atomically};
 
 pub use sessions::{Added, RowChange};
 

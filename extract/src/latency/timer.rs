@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use supernet::space::LayerSpec;
+use space::LayerSpec;
 
 use super::engine::{Engine, Run, Stepped, Stopwatch};
 use super::measure::MeasureConfig;

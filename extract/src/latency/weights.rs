@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use base::random::rng_for;
 use candle_core::{Device, Tensor};
 use rand::Rng;
-use supernet::random::rng_for;
-use supernet::space::{LayerSpec, WeightRole};
+use space::{LayerSpec, WeightRole};
 
 use crate::error::Result;
 

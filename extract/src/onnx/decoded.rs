@@ -65,7 +65,7 @@ pub(super) fn invalid(
     expected: impl ToString,
     got: impl ToString,
 ) -> Error {
-    supernet::Error::invalid(place, field, expected, got).into()
+    base::Error::invalid(place, field, expected, got).into()
 }
 
 impl OnnxModel {

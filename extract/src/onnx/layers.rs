@@ -1,6 +1,6 @@
 //! What each kind of layer is in ONNX's operators.
 
-use supernet::space::{Activation, Bottleneck, LayerSpec, MbConv, Operator};
+use space::{Activation, Bottleneck, LayerSpec, MbConv, Operator};
 
 use super::graph::{Graph, float, int, ints};
 use super::proto::Attribute;

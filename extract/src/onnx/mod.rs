@@ -16,7 +16,7 @@ mod weights;
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use supernet::space::{FeatureMap, LayerSpec, Operator};
+use space::{FeatureMap, LayerSpec, Operator};
 
 use crate::error::Result;
 pub use decoded::OnnxModel;
@@ -118,7 +118,7 @@ fn check_chain(layers: &[LayerSpec]) -> Result<()> {
         if made != read {
             let place = format!("layer {}", pair[1].name);
             let expected = format!("{}, which {} makes", text(made), pair[0].name);
-            return Err(supernet::Error::invalid(place, "input", expected, text(read)).into());
+            return Err(base::Error::invalid(place, "input", expected, text(read)).into());
         }
     }
     Ok(())

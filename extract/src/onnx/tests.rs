@@ -1,6 +1,6 @@
 use candle_core::{DType, Device};
 use prost::Message;
-use supernet::space::{Activation, Bottleneck, MbConv, preset, sampler};
+use space::{Activation, Bottleneck, MbConv, preset, sampler};
 
 use super::*;
 use crate::latency::space_layers;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
-use supernet::space::LayerSpec;
+use space::LayerSpec;
 
 use crate::error::Result;
 
@@ -31,7 +31,7 @@ impl<'a> LayerWeights<'a> {
     pub(super) fn get(&self, suffix: &str) -> Result<Numbers> {
         let name = format!("{}{suffix}", self.prefix);
         let shape = self.shapes.get(&name).cloned().ok_or_else(|| {
-            supernet::Error::invalid(self.prefix, "weight", "a weight that the layer has", &name)
+            base::Error::invalid(self.prefix, "weight", "a weight that the layer has", &name)
         })?;
         let values = self.values(&name, &shape)?;
         Ok(Numbers { shape, values })
@@ -59,11 +59,11 @@ impl<'a> LayerWeights<'a> {
         let tensor = self
             .tensors
             .get(name)
-            .ok_or_else(|| supernet::Error::invalid("weights", name, expected(), "no such weight"))?;
+            .ok_or_else(|| base::Error::invalid("weights", name, expected(), "no such weight"))?;
         if tensor.dims() != shape || tensor.dtype() != DType::F32 {
             let got = format!("shape {:?} of {:?}", tensor.dims(), tensor.dtype());
             let expected = format!("{} of F32", expected());
-            return Err(supernet::Error::invalid("weights", name, expected, got).into());
+            return Err(base::Error::invalid("weights", name, expected, got).into());
         }
         Ok(tensor.flatten_all()?.to_vec1()?)
     }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use base::Error;
 use serde::{Deserialize, Serialize};
-use supernet::error::Error;
 
 use super::index::{CostIndex, Costs};
 use crate::error::{Nearest, Result};
@@ -214,7 +214,7 @@ impl fmt::Display for Limits {
 mod tests {
     use super::*;
     use crate::latency::table::tests::made_up;
-    use supernet::space::preset;
+    use space::preset;
 
     #[test]
     fn amounts_have_units() {

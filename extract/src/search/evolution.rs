@@ -83,12 +83,12 @@ impl SearchConfig {
         ];
         for (field, share) in shares {
             if !(0.0..=1.0).contains(&share) {
-                return Err(supernet::Error::invalid("search", field, "a share from 0 to 1", share).into());
+                return Err(base::Error::invalid("search", field, "a share from 0 to 1", share).into());
             }
         }
         for (field, number) in [("population", self.population), ("parents", self.parents)] {
             if number == 0 {
-                return Err(supernet::Error::invalid("search", field, "at least 1", 0).into());
+                return Err(base::Error::invalid("search", field, "at least 1", 0).into());
             }
         }
         Ok(())
@@ -202,7 +202,7 @@ fn check_latency(index: &CostIndex, limits: &Limits, config: &SearchConfig) -> R
         return Ok(());
     }
     let expected = "a latency table, for a limit on latency and for a front";
-    Err(supernet::Error::invalid("search", "latency", expected, "none").into())
+    Err(base::Error::invalid("search", "latency", expected, "none").into())
 }
 
 fn check_space(index: &CostIndex, estimator: &dyn Objective) -> Result<()> {
@@ -211,9 +211,8 @@ fn check_space(index: &CostIndex, estimator: &dyn Objective) -> Result<()> {
     if theirs.at_resolutions(ours.resolutions()).is_ok_and(|same| same.fingerprint() == ours.fingerprint()) {
         return Ok(());
     }
-    let describe =
-        |space: &supernet::space::SearchSpace| format!("{} ({})", space.name(), space.fingerprint());
-    let error = supernet::Error::invalid("estimator", "space", describe(ours), describe(theirs));
+    let describe = |space: &space::SearchSpace| format!("{} ({})", space.name(), space.fingerprint());
+    let error = base::Error::invalid("estimator", "space", describe(ours), describe(theirs));
     Err(error.and_then_do("fit an estimator to sub-networks of the searched space").into())
 }
 

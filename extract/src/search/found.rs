@@ -7,18 +7,18 @@ use std::path::Path;
 
 use crate::error::Result;
 use crate::latency::{EngineFacts, LatencyKind, LatencyTable};
+use base::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use supernet::Error;
-use supernet::space::SearchSpace;
+use space::SearchSpace;
 
 use super::constraint::Limits;
 use super::index::Candidate;
 use super::validation::Evaluated;
-use supernet::file::{self, write_atomically};
+use base::file::{self, write_atomically};
 
-use crate::file::sorted_json;
-use supernet::document;
+use base::document;
+use base::document::sorted;
 use supernet::model_folder::SelectedOn;
 
 /// What the file's `kind` says.
@@ -142,7 +142,7 @@ impl Found {
     /// The file's text, keys sorted.
     pub fn to_json(&self) -> String {
         let value = serde_json::to_value(self).expect("plain data with text keys");
-        let mut text = serde_json::to_string_pretty(&sorted_json(value)).expect("a JSON value has a text");
+        let mut text = serde_json::to_string_pretty(&sorted(value)).expect("a JSON value has a text");
         text.push('\n');
         text
     }
@@ -212,7 +212,7 @@ impl Found {
 mod tests {
     use super::*;
     use crate::search::index::{AccuracyFrom, Costs};
-    use supernet::space::{arch_file, preset, sampler};
+    use space::{arch_file, preset, sampler};
 
     fn found() -> Found {
         let space = preset("tiny").expect("a preset");

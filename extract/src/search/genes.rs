@@ -6,7 +6,7 @@
 use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use supernet::space::{Arch, Block, SearchSpace, Stage};
+use space::{Arch, Block, SearchSpace, Stage};
 
 use crate::encode::{Encoder, choice_indices, place_of};
 
@@ -352,8 +352,8 @@ pub(super) fn hash(genes: &[Gene]) -> u64 {
 mod tests {
     use super::*;
     use rand::SeedableRng;
+    use space::{preset, preset_names, sampler};
     use std::collections::BTreeSet;
-    use supernet::space::{preset, preset_names, sampler};
 
     /// Calls `check` with the genome of each preset, its space and some random sub-networks' genes.
     fn on_every_preset(check: impl Fn(&Genome, &SearchSpace, &[Vec<Gene>], &mut ChaCha8Rng)) {

@@ -5,14 +5,14 @@
 //! stage, on the width of the stage before, so the sums are exact, not estimates.
 
 use serde::{Deserialize, Serialize};
-use supernet::space::{Arch, LayerSpec, SearchSpace, cost};
+use space::{Arch, LayerSpec, SearchSpace, cost};
 
 use super::constraint::Quantity;
 use super::genes::{Gene, Genome, Move};
 use crate::error::Result;
-use crate::file::rounded;
 use crate::latency::plan::covering;
 use crate::latency::{LatencyKind, LatencyModel, LatencyTable};
+use base::document::rounded;
 
 /// What is known of a sub-network without running it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -399,7 +399,7 @@ mod tests {
     use crate::latency::table::tests::made_up;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
-    use supernet::space::{preset, preset_names, sampler};
+    use space::{preset, preset_names, sampler};
 
     #[test]
     fn an_index_says_what_lowering_says() {

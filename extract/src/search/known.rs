@@ -211,7 +211,7 @@ mod tests {
     use crate::search::{Candidate, StandIn};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
-    use supernet::space::{preset, sampler};
+    use space::{preset, sampler};
 
     #[test]
     fn the_front_is_that_of_all_that_was_entered() {
@@ -225,7 +225,7 @@ mod tests {
                 enter(&mut front, &[block, 0], scored);
                 all.push(scored);
             }
-            let arch: supernet::space::Arch = "r8:k3e3/k3e3".parse().expect("an arch");
+            let arch: space::Arch = "r8:k3e3/k3e3".parse().expect("an arch");
             let candidate = |scored: &Scored| Candidate::new(arch.clone(), scored.accuracy, &scored.costs);
             let entered: Vec<_> = front.iter().map(|point| candidate(&point.scored)).collect();
             assert_eq!(entered, pareto::front(all.iter().map(candidate)));

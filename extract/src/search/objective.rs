@@ -1,8 +1,8 @@
 //! What a search looks for: the accuracy that an estimator expects, or a stand-in for it.
 
+use base::random::rng_for;
 use rand::Rng;
-use supernet::random::rng_for;
-use supernet::space::{Arch, SearchSpace};
+use space::{Arch, SearchSpace};
 
 use crate::accuracy::AccuracyEstimator;
 use crate::encode::{Encoded, Encoder};
@@ -110,7 +110,7 @@ impl Objective for StandIn {
         let value = |features: &[u32]| features.iter().map(gain).sum::<Option<f32>>();
         encoded.iter().map(value).collect::<Option<_>>().ok_or_else(|| {
             let expected = format!("below {}", self.gains.len());
-            supernet::Error::invalid("stand-in objective", "features", expected, "others").into()
+            base::Error::invalid("stand-in objective", "features", expected, "others").into()
         })
     }
 }
@@ -118,7 +118,7 @@ impl Objective for StandIn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use supernet::space::{preset, preset_names, sampler};
+    use space::{preset, preset_names, sampler};
 
     #[test]
     fn larger_is_better_and_seeds_differ() {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use supernet::space::{Arch, sampler};
+use space::{Arch, sampler};
 
 use super::constraint::Limits;
 use super::evolution::{SearchConfig, evolve};
@@ -90,7 +90,7 @@ pub fn subjects(index: &CostIndex, promised: &[Promised]) -> Result<Subjects> {
 /// What was measured of them: to learn from them how far a search's sub-networks exceed what is predicted for them, or to
 /// judge that. Those without a sample are left out.
 pub fn searched(promised: &[Promised], part: Part, folded: &Folded<'_>) -> Vec<SearchedRow> {
-    let rounded = |us: f64| crate::file::rounded(us, 6);
+    let rounded = |us: f64| base::document::rounded(us, 6);
     let row = |Promised { limit_us, arch, predicted_us }: &Promised| {
         let subject = Subject::Network(arch.clone());
         Some(SearchedRow {

@@ -97,7 +97,7 @@ mod tests {
     use crate::search::evolution::tests::all;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
-    use supernet::space::{SearchSpace, preset, sampler};
+    use space::{SearchSpace, preset, sampler};
 
     /// A device on which big layers are the fast ones, more or less.
     fn conflicting(space: &SearchSpace, seed: u64) -> CostIndex {

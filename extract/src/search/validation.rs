@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
+use space::Arch;
 use supernet::accuracy_file::{AccuracyFile, AccuracyRow};
 use supernet::data::Split;
-use supernet::space::Arch;
 
 use super::constraint::Limits;
 use super::evolution::{SearchConfig, SearchReport, evolve};
@@ -17,7 +17,7 @@ use super::pareto;
 use crate::accuracy::shrink::{Counted, NORMAL_95, binomial, shrink, variance_between};
 use crate::accuracy::{AccuracyEstimator, FitConfig};
 use crate::error::{Error, Result};
-use crate::file::rounded;
+use base::document::rounded;
 
 /// What is searched, and how.
 #[derive(Clone, Copy)]
@@ -121,7 +121,7 @@ pub fn judge_by_predictor(
     let Some(least) = least_top1 else { return Ok(()) };
     if report.best.accuracy_low.is_none() {
         let (expected, got) = ("an estimator whose error is known", "an imported one");
-        let error = supernet::Error::invalid("limit on top1", "estimator", expected, got);
+        let error = base::Error::invalid("limit on top1", "estimator", expected, got);
         return Err(error
             .and_then_do("give --supernet and --data, so that what is found is evaluated")
             .into());
@@ -135,8 +135,7 @@ fn check_shares(report: &SearchReport) -> Result<()> {
     if (-0.5..=1.5).contains(&accuracy) {
         return Ok(());
     }
-    let error =
-        supernet::Error::invalid("estimator", "accuracy of the best", "a share from 0 to 1", accuracy);
+    let error = base::Error::invalid("estimator", "accuracy of the best", "a share from 0 to 1", accuracy);
     Err(error.and_then_do("if it is per cent, import or fit the estimator anew").into())
 }
 
@@ -187,7 +186,7 @@ pub fn search_validated(
 ) -> Result<Validated> {
     if plan.rounds > 1 && plan.rows.is_none() {
         let error =
-            supernet::Error::invalid("search", "rows", "those of the estimator, for several rounds", "none");
+            base::Error::invalid("search", "rows", "those of the estimator, for several rounds", "none");
         return Err(error.and_then_do("give --accuracy accuracy.jsonl, or one round").into());
     }
     let mut rounds: Vec<Round> = Vec::new();

@@ -147,7 +147,7 @@ impl Index {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(crate::error::Error::io("create the folder", folder))?;
         }
-        write_atomically(path, &[HEAD, hash.as_bytes(), &body].concat())
+        Ok(write_atomically(path, &[HEAD, hash.as_bytes(), &body].concat())?)
     }
 
     /// What a file is known by: its path from the place on, so that a place may be named in several ways.

@@ -94,11 +94,12 @@ pub struct FineTuner {
 pub fn open_fine_tune_folder(path: &Path, resume: bool) -> Result<RunFolder> {
     let results = [config_path(path), weights_path(path)];
     if results.iter().any(|file| file.exists()) && !path.join("plan.json").exists() {
-        return Err(Error::Occupied {
+        return Err(base::Error::Occupied {
             path: path.to_path_buf(),
             reason: "the folder holds a model that no fine-tuning wrote there".to_string(),
             next: "choose another folder".to_string(),
-        });
+        }
+        .into());
     }
     RunFolder::open_for(path, resume, &["config.json", "model.safetensors"])
 }

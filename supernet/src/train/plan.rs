@@ -10,7 +10,7 @@ use crate::data::{Augmentation, Sampling};
 use crate::error::Result;
 use crate::random::rng_for;
 use crate::space::{Arch, SearchSpace, sampler};
-use crate::tensor_file::sorted_json;
+use base::document::sorted_json;
 
 /// One phase with its steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

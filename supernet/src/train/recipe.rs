@@ -150,7 +150,7 @@ impl Recipe {
     pub fn text_of(given: &str) -> Result<String> {
         match BUILT_IN.iter().find(|(name, _)| *name == given) {
             Some((_, text)) => Ok((*text).to_string()),
-            None => file::read_text(Path::new(given)),
+            None => Ok(file::read_text(Path::new(given))?),
         }
     }
 

@@ -54,11 +54,12 @@ impl RunFolder {
         let state = [folder.plan(), folder.log_path(), folder.checkpoint()];
         let mut used = state.into_iter().chain(results.iter().map(|name| path.join(name)));
         if !resume && used.any(|file| file.exists()) {
-            return Err(Error::Occupied {
+            return Err(base::Error::Occupied {
                 path: path.to_path_buf(),
                 reason: "the folder holds a run".to_string(),
                 next: "add --resume to go on with it, or choose another folder".to_string(),
-            });
+            }
+            .into());
         }
         Ok(folder)
     }
@@ -130,7 +131,7 @@ impl RunFolder {
         document["run"]["cpu"] = machine::cpu().into();
         let mut text = serde_json::to_string_pretty(&document).expect("plain data");
         text.push('\n');
-        write_atomically(&self.plan(), text.as_bytes())
+        Ok(write_atomically(&self.plan(), text.as_bytes())?)
     }
 
     /// The plans of the run, where `plan.json` says them.

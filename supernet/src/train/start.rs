@@ -47,7 +47,7 @@ impl Start {
     /// If the given space differs in something else.
     pub fn space_for(&self, given: Option<&SearchSpace>, classes: usize) -> Result<SearchSpace> {
         let own = &self.supernet.space;
-        let Some(given) = given else { return own.with_classes(classes) };
+        let Some(given) = given else { return Ok(own.with_classes(classes)?) };
         let wanted = own.with_classes(given.classes())?;
         if wanted.fingerprint_at_any_resolution() != given.fingerprint_at_any_resolution() {
             let expected =

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use base::timing::unix_seconds;
 use extract::latency::{
     Bench, Campaign, Conditions, DeviceFacts, Engine, Folded, LatencyTable, Plan, RowsLog, Session, Subject,
     Subjects, carry_out, stopwatch_of,
 };
 use serde_json::json;
-use supernet::space::SearchSpace;
-use supernet::timing::unix_seconds;
+use space::SearchSpace;
 
 use super::limits::search_limits;
 use super::{Arguments, plan, say_stale, summarize};

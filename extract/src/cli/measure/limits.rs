@@ -7,7 +7,7 @@ use extract::accuracy::AccuracyEstimator;
 use extract::latency::fitted::Part;
 use extract::latency::{Bench, Folded, LatencyTable, MeasureConfig, RowsLog};
 use extract::search::{CostIndex, Objective, Promised, StandIn, Wanted, promised, searched, subjects};
-use supernet::space::Arch;
+use space::Arch;
 
 use super::here::Here;
 use crate::cli::engine::show;

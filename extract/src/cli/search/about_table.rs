@@ -1,10 +1,10 @@
 //! What a search says of the latency table that it relies on.
 
+use base::timing::unix_seconds;
 use extract::latency::{LatencyKind, LatencyModel, LatencyTable, space_layers};
 use extract::search::Found;
 use serde_json::Value;
-use supernet::space::SearchSpace;
-use supernet::timing::unix_seconds;
+use space::SearchSpace;
 
 use super::super::Output;
 

@@ -109,11 +109,11 @@ impl Validation {
         let rows = accuracy_file::read(path)?;
         let place = path.display();
         if rows.supernet != supernet.hash {
-            let error = supernet::Error::invalid(place, "supernet", &supernet.hash, &rows.supernet);
+            let error = base::Error::invalid(place, "supernet", &supernet.hash, &rows.supernet);
             return Err(error.and_then_do("give the rows that were sampled from --supernet").into());
         }
         if rows.data != dataset.hash() {
-            let error = supernet::Error::invalid(place, "data", dataset.hash(), &rows.data);
+            let error = base::Error::invalid(place, "data", dataset.hash(), &rows.data);
             return Err(error.and_then_do("give the images that its rows were counted on as --data").into());
         }
         Ok(Some(rows))
@@ -124,7 +124,7 @@ impl Validation {
 fn check_supernet(estimator: &AccuracyEstimator, supernet: &Supernet) -> anyhow::Result<()> {
     match estimator.supernet() {
         Some(theirs) if theirs != supernet.hash => {
-            let error = supernet::Error::invalid("estimator", "supernet", &supernet.hash, theirs);
+            let error = base::Error::invalid("estimator", "supernet", &supernet.hash, theirs);
             Err(error.and_then_do("fit an estimator to rows of --supernet").into())
         }
         _ => Ok(()),

@@ -4,15 +4,15 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use base::random::rng_for;
+use base::timing::unix_seconds;
 use extract::latency::fitted::{Between, validation_of};
 use extract::latency::{
     Bench, Compared, Conditions, DeviceFacts, LatencyTable, MeasureConfig, NetworkRow, Progress, Session,
     Validation, compare, stopwatch_of,
 };
 use serde_json::json;
-use supernet::random::rng_for;
-use supernet::space::{Arch, SearchSpace, arch_file, sampler};
-use supernet::timing::unix_seconds;
+use space::{Arch, SearchSpace, arch_file, sampler};
 
 use super::Arguments;
 use super::describe::{describe_validation, document};
@@ -124,7 +124,7 @@ fn measured(
 /// Those that were named, and random ones.
 fn archs(arguments: &Arguments, space: &SearchSpace) -> anyhow::Result<Vec<Arch>> {
     let read = |text: &String| arch_file::read(space, text);
-    let mut archs = arguments.arch.iter().map(read).collect::<supernet::Result<Vec<_>>>()?;
+    let mut archs = arguments.arch.iter().map(read).collect::<base::Result<Vec<_>>>()?;
     let mut rng = rng_for("validation", arguments.seed, &[]);
     archs.extend((0..arguments.validate).map(|_| sampler::random(space, &mut rng)));
     archs.sort();

@@ -1,15 +1,15 @@
 //! Faults in a sound file: each must be found.
 
+use base::random::rng_for;
 use candle_core::{DType, Device};
 use prost::Message;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+use space::{LayerSpec, WeightRole, preset, sampler};
 use supernet::data::{Normalisation, Preprocess};
 use supernet::kernels::Kernels;
 use supernet::model_folder::{Input, Origin, StatisticsOrigin, with_statistics};
 use supernet::nn::{Pass, Statistics};
-use supernet::random::rng_for;
-use supernet::space::{LayerSpec, WeightRole, preset, sampler};
 
 use super::*;
 use crate::onnx::proto;

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use supernet::space::Arch;
+use space::Arch;
 
 use super::{NetworkRow, Part, SearchedRow, SpaceFit, unpooled};
 use crate::error::Result;

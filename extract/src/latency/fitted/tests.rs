@@ -3,7 +3,7 @@ use crate::latency::table::LatencyTable;
 use crate::latency::table::tests::made_up;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use supernet::space::{preset, sampler};
+use space::{preset, sampler};
 
 /// What a session measured of something.
 pub(crate) fn measured(session: &str, us: f64) -> Measurement {

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{CONFIDENCE, NetworkRow, Part, SearchedRow, SpaceFit};
-use crate::accuracy::rank;
-use crate::file::rounded;
 use crate::latency::row::DECIMALS;
 use crate::latency::stats;
+use base::document::rounded;
+use base::rank;
 
 /// What the differences between measurements of the same sub-network are between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

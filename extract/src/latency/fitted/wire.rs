@@ -1,8 +1,8 @@
 //! What a table's file says of the sub-networks of one space.
 
+use base::Error;
 use serde::{Deserialize, Serialize};
-use supernet::Error;
-use supernet::space::SearchSpace;
+use space::SearchSpace;
 
 use super::{NetworkRow, SearchedRow, SpaceFit, Validation, ValidationTypical};
 use crate::error::Result;

@@ -3,7 +3,7 @@ use std::sync::atomic::AtomicU64;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use supernet::space::{Arch, preset, sampler};
+use space::{Arch, preset, sampler};
 
 use super::*;
 use crate::latency::engine::{EngineFacts, Run, Stepped};
@@ -339,7 +339,7 @@ fn an_engine_error_ends_it() {
     struct Broken;
     impl Stopwatch for Broken {
         fn time(&mut self, _: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
-            Err(supernet::Error::invalid("clock", "time", "some", "none").into())
+            Err(base::Error::invalid("clock", "time", "some", "none").into())
         }
         fn tick(&self) -> u64 {
             1

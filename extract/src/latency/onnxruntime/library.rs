@@ -45,24 +45,24 @@ pub(super) fn load(place: &Path) -> Result<Loaded> {
     Ok(slot.insert(Loaded { path, environment, version }).clone())
 }
 
-fn library_error(path: &Path, expected: impl ToString, got: impl ToString) -> supernet::Error {
-    supernet::Error::invalid(path.display(), "ONNX Runtime", expected, got)
+fn library_error(path: &Path, expected: impl ToString, got: impl ToString) -> base::Error {
+    base::Error::invalid(path.display(), "ONNX Runtime", expected, got)
 }
 
-fn another(path: &Path, loaded: &Path) -> supernet::Error {
+fn another(path: &Path, loaded: &Path) -> base::Error {
     let expected = format!("{}, which this process has loaded", loaded.display());
     library_error(path, expected, "another library").and_then_do("use another process for it")
 }
 
 /// The real path of the library: itself, or what bears its name in a folder.
 fn find(place: &Path) -> Result<PathBuf> {
-    let real = place.canonicalize().map_err(supernet::Error::io("open the library", place))?;
+    let real = place.canonicalize().map_err(base::Error::io("open the library", place))?;
     if !real.is_dir() {
         return Ok(real);
     }
     let (stem, pattern) =
         (format!("{DLL_PREFIX}onnxruntime."), format!("{DLL_PREFIX}onnxruntime{DLL_SUFFIX}"));
-    let entries = real.read_dir().map_err(supernet::Error::io("open the folder", place))?;
+    let entries = real.read_dir().map_err(base::Error::io("open the folder", place))?;
     let mut found: Vec<PathBuf> = entries
         .flatten()
         .filter(|entry| {
@@ -87,7 +87,7 @@ fn find(place: &Path) -> Result<PathBuf> {
     }
 }
 
-fn not_loaded(path: &Path, error: LoadDynamicError) -> supernet::Error {
+fn not_loaded(path: &Path, error: LoadDynamicError) -> base::Error {
     match error {
         LoadDynamicError::Dlopen { error, .. } => {
             let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);

@@ -5,10 +5,10 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base::Error;
+use base::file::{self, hold};
+use base::timing::Every;
 use serde::Serialize;
-use supernet::Error;
-use supernet::file::{self, hold};
-use supernet::timing::Every;
 
 use super::{Header, Line, Record, Rows, Session, Setting, whole_lines};
 use crate::error::Result;
@@ -148,7 +148,7 @@ fn set_aside(path: &Path, bytes: &[u8]) -> Result<PathBuf> {
 
 fn occupied(path: &Path, reason: &str) -> crate::Error {
     let next = "finish that one with its flags, or move the file away".to_string();
-    Error::Occupied { path: path.to_path_buf(), reason: reason.to_string(), next }.into()
+    base::Error::Occupied { path: path.to_path_buf(), reason: reason.to_string(), next }.into()
 }
 
 fn line_of(line: &impl Serialize) -> String {

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base::Error;
 use serde::Serialize;
 use serde_json::Value;
-use supernet::error::Error;
-use supernet::space::{Arch, LayerSpec, SearchSpace, preset};
+use space::{Arch, LayerSpec, SearchSpace, preset};
 
 use super::{LatencyTable, Watched};
 use crate::error::Result;

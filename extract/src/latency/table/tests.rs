@@ -3,13 +3,13 @@ use crate::latency::fitted::tests::measured;
 use crate::latency::rows::tests::{setting, visit_of};
 use crate::latency::rows::{Record, Session, Setting, Subject, Visit};
 use crate::latency::{LatencyKind, LatencyModel, SENTINEL};
-use supernet::space::{Arch, preset, sampler};
+use space::{Arch, preset, sampler};
 
 /// A table whose every row has made-up but plausible numbers: a fixed cost and one that grows with MACs.
 pub(crate) fn made_up(space: &SearchSpace) -> LatencyTable {
     let layers = space_layers(space).expect("a checked space");
     let row = |layer: &LayerSpec| {
-        let macs = supernet::space::cost(std::slice::from_ref(layer)).macs as f64;
+        let macs = space::cost(std::slice::from_ref(layer)).macs as f64;
         let hash = f64::from(blake3::hash(layer.key().as_bytes()).as_bytes()[0]);
         let us = 1.0 + macs / 5000.0 * (1.0 + hash / 1000.0);
         Row {
@@ -92,7 +92,7 @@ impl MadeRows {
         for (key, row) in table.rows() {
             self.visits(&mut records, Subject::Layer(key.clone()), row.us);
         }
-        let mut rng = supernet::random::rng_for("test", self.unix_seconds, &[]);
+        let mut rng = base::random::rng_for("test", self.unix_seconds, &[]);
         for _ in 0..self.networks {
             let arch = sampler::random(&space, &mut rng);
             let layers = space.lower(&arch).expect("legal");

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use base::Error;
+use base::document;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use supernet::document;
-use supernet::error::Error;
 
 use super::{LatencyTable, Watched};
 use crate::error::Result;
-use crate::file::sorted_json;
 use crate::latency::device::DeviceFacts;
 use crate::latency::engine::EngineFacts;
 use crate::latency::fitted::old::OldSpace;
 use crate::latency::fitted::wire::SpaceWire;
 use crate::latency::fold::SessionFacts;
 use crate::latency::row::{Measurement, Row};
+use base::document::sorted;
 
 /// What the file's `kind` says.
 const KIND: &str = "latency-table";
@@ -236,7 +236,7 @@ pub(super) fn text(table: &LatencyTable) -> String {
         run: table.run.clone(),
     };
     let value = serde_json::to_value(wire).expect("checked numbers are finite and keys are text");
-    let mut text = serde_json::to_string_pretty(&sorted_json(value)).expect("a JSON value has a text");
+    let mut text = serde_json::to_string_pretty(&sorted(value)).expect("a JSON value has a text");
     text.push('\n');
     text
 }

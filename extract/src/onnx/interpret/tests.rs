@@ -1,7 +1,7 @@
+use base::random::rng_for;
 use prost::Message;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use supernet::random::rng_for;
 
 use super::super::graph::{Graph, Sizes, float, int, ints};
 use super::super::proto;

@@ -6,8 +6,8 @@ use crate::encode::{Encoded, Encoder};
 use crate::latency::table::tests::made_up as made_up_table;
 use crate::latency::{LatencyTable, Row};
 use crate::search::{Costs, Quantity, StandIn};
+use space::{Arch, SearchSpace, preset, sampler};
 use std::collections::BTreeSet;
-use supernet::space::{Arch, SearchSpace, preset, sampler};
 
 /// 800 sub-networks: few enough to try them all.
 fn small() -> SearchSpace {

@@ -1,6 +1,6 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use supernet::space::{SearchSpace, preset, sampler};
+use space::{SearchSpace, preset, sampler};
 
 use super::*;
 use crate::accuracy::tests::quick;

@@ -104,12 +104,13 @@ impl FineTuner {
             return self.restore();
         }
         if weights_path(path).exists() {
-            return Err(Error::Occupied {
+            return Err(base::Error::Occupied {
                 path: weights_path(path),
                 reason: "it is there, but neither its config.json nor the checkpoint that it came from is"
                     .to_string(),
                 next: "choose another folder".to_string(),
-            });
+            }
+            .into());
         }
         self.folder.empty_log()
     }

@@ -27,7 +27,7 @@ impl RunFolder {
     /// # Errors
     /// If it cannot be linked or copied.
     pub(in crate::train) fn keep_phase_end(&self) -> Result<()> {
-        link_or_copy(&self.checkpoint(), &self.phase_end())
+        Ok(link_or_copy(&self.checkpoint(), &self.phase_end())?)
     }
 
     /// Keeps the checkpoint for good, as the end of the phase of this number and name. It is a copy: whoever goes back to it
@@ -38,7 +38,7 @@ impl RunFolder {
     pub(in crate::train) fn keep_checkpoint(&self, number: usize, phase: &str) -> Result<()> {
         let folder = self.path.join("checkpoints");
         std::fs::create_dir_all(&folder).map_err(Error::io("create the folder", &folder))?;
-        copy_atomically(&self.checkpoint(), &folder.join(name_of(number, phase)))
+        Ok(copy_atomically(&self.checkpoint(), &folder.join(name_of(number, phase)))?)
     }
 
     /// Makes the kept end of a phase the checkpoint.
@@ -46,7 +46,7 @@ impl RunFolder {
     /// # Errors
     /// If it cannot be linked or copied; the checkpoint is then as it was.
     pub(in crate::train) fn take_back_phase_end(&self) -> Result<()> {
-        link_or_copy(&self.phase_end(), &self.checkpoint())
+        Ok(link_or_copy(&self.phase_end(), &self.checkpoint())?)
     }
 
     /// Removes the kept end of a phase, if there is one.
@@ -89,7 +89,7 @@ impl RunFolder {
         remove(self.checkpoint())?;
         self.log = None;
         self.checkpoint_noted = false;
-        write_atomically(&self.log_path(), b"")
+        Ok(write_atomically(&self.log_path(), b"")?)
     }
 
     /// The divergence that ended the run, where the last line of the log tells of one.

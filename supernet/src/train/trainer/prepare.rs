@@ -128,11 +128,12 @@ impl Trainer {
         if let Some(saved) = saved {
             trainer.restore(saved)?;
         } else if trainer.folder.supernet().exists() {
-            return Err(Error::Occupied {
+            return Err(base::Error::Occupied {
                 path: trainer.folder.supernet(),
                 reason: "it is there, but the checkpoint that it came from is not".to_string(),
                 next: "put checkpoint.safetensors back, or choose another folder".to_string(),
-            });
+            }
+            .into());
         }
         if let Some(way_back) = way_back {
             way_back.go(&mut trainer.folder)?;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::space::make_divisible;
+use crate::make_divisible;
 
 /// What a class takes where a field is not written (signatures of `ofa.utils.layers`).
 const DEFAULTS: [(&str, &str); 5] = [

@@ -6,8 +6,8 @@
 
 use serde_json::Value;
 
-use crate::error::{Error, Result};
-use crate::space::{Arch, Block, Family, Ratio, SearchSpace, Stage};
+use crate::{Arch, Block, Family, Ratio, SearchSpace, Stage};
+use base::error::{Error, Result};
 
 /// The dictionary in a JSON value: the value itself, under `arch`, or beside numbers in a list, as the package's search
 /// returns the best with its score.
@@ -151,7 +151,7 @@ impl Sample<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::from_json;
-    use crate::space::preset;
+    use crate::preset;
 
     #[test]
     fn samples_are_read_in_every_wrapping() {

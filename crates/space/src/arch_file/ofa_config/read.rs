@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::compare::shown;
-use crate::error::{Error, Result};
-use crate::space::layer::inner_channels;
-use crate::space::{Arch, Block, Family, Ratio, SearchSpace, Stage};
+use crate::layer::inner_channels;
+use crate::{Arch, Block, Family, Ratio, SearchSpace, Stage};
+use base::error::{Error, Result};
 
 /// Stages that a ResNet's stem is made of.
 const STEM_STAGES: usize = 2;

@@ -141,7 +141,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::space::{preset, preset_names};
+    use crate::{preset, preset_names};
 
     #[test]
     fn everything_sampled_is_legal_and_reproducible() {

@@ -10,9 +10,9 @@ use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
 use super::{Arch, SearchSpace, sampler};
-use crate::document::{check_one_of, value_of, without_mark};
-use crate::error::{Error, Result};
-use crate::file;
+use base::document::{check_one_of, value_of, without_mark};
+use base::error::{Error, Result};
+use base::file;
 
 pub use ofa_config::{NET_CONFIG, RUN_CONFIG, net_config, run_config};
 
@@ -146,7 +146,7 @@ fn check_front(place: &str, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::space::preset;
+    use crate::preset;
 
     fn read_file(content: &str) -> Result<Arch> {
         let space = preset("tiny").expect("a preset");

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::SearchSpace;
-use crate::error::{Error, Result};
-use crate::file;
+use base::error::{Error, Result};
+use base::file;
 
 const PRESETS: [(&str, &str); 8] = [
     ("tiny", include_str!("presets/tiny.toml")),

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use base::error::{Error, Result};
 
 /// An expand ratio or a width multiplier, in hundredths (`Ratio::whole(6)` is 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -197,12 +197,12 @@ impl Walk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::space::sampler;
+    use crate::sampler;
 
     #[test]
     fn layers_chain_and_blocks_are_numbered_as_they_stand() {
-        let space = crate::space::preset("ofa-mbv3-w1.0").expect("a preset");
-        let arch = crate::space::sampler::smallest(&space).at(160);
+        let space = crate::preset("ofa-mbv3-w1.0").expect("a preset");
+        let arch = crate::sampler::smallest(&space).at(160);
         let layers = space.lower(&arch).expect("legal");
         for (index, pair) in layers.windows(2).enumerate() {
             assert_eq!(pair[0].output, pair[1].input, "layer {index}");
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_skipped_stem_convolution_renumbers_the_next() {
-        let space = crate::space::preset("ofa-resnet50").expect("a preset");
+        let space = crate::preset("ofa-resnet50").expect("a preset");
         for (arch, key, name, shared) in [
             (sampler::largest(&space), "conv k3 32-32 relu skip @112x112", "input_stem.1", "input_stem.1"),
             (sampler::smallest(&space), "conv k3 24-40 relu @64x64", "input_stem.1", "input_stem.2"),

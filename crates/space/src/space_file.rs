@@ -7,8 +7,8 @@ use super::activation::Activation;
 use super::layer::{LayerSpec, make_divisible};
 use super::sampler::largest;
 use super::search_space::{Choices, Family, FirstBlock, Head, SearchSpace, Stage, Stem};
-use crate::document::check_version;
-use crate::error::{Error, Result};
+use base::document::check_version;
+use base::error::{Error, Result};
 
 /// Version of the form that this code writes and reads.
 pub(super) const VERSION: u32 = 1;
@@ -360,7 +360,7 @@ impl From<SearchSpace> for SpaceFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::space::{preset, preset_names};
+    use crate::{preset, preset_names};
 
     #[test]
     fn presets_round_trip() {

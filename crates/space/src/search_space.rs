@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::activation::Activation;
 use super::space_file::{SpaceFile, VERSION};
 use super::{Arch, LayerSpec, Ratio, walk};
-use crate::document;
-use crate::error::{Error, Result};
+use base::document;
+use base::error::{Error, Result};
 
 /// The structure that a space's networks share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::class_of;
-use crate::error::{Error, Result};
-use crate::space::{Activation, Arch, Bottleneck, LayerSpec, MbConv, Operator, Ratio, SearchSpace};
+use crate::{Activation, Arch, Bottleneck, LayerSpec, MbConv, Operator, Ratio, SearchSpace};
+use base::error::{Error, Result};
 
 /// PyTorch's default, and OFA's; it plays no part outside of training.
 const BATCH_NORM_MOMENTUM: f64 = 0.1;

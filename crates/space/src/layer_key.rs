@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use super::activation::Activation;
 use super::layer::{Bottleneck, FeatureMap, LayerSpec, MbConv, Operator};
-use crate::error::{Error, Result};
+use base::error::{Error, Result};
 
 /// Most channels, inner ones included.
 const MOST_CHANNELS: usize = 65_536;
@@ -199,7 +199,7 @@ impl LayerSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::space::{preset, preset_names, sampler};
+    use crate::{preset, preset_names, sampler};
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 

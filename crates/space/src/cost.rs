@@ -95,8 +95,8 @@ fn mbconv_peak(block: &MbConv, layer: &LayerSpec) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::space::sampler::{End, corner, largest, smallest};
-    use crate::space::{Arch, SearchSpace, preset};
+    use crate::sampler::{End, corner, largest, smallest};
+    use crate::{Arch, SearchSpace, preset};
 
     fn macs(space: &SearchSpace, arch: &Arch) -> u64 {
         cost(&space.lower(arch).expect("legal")).macs

@@ -3,7 +3,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::space::{SearchSpace, arch_file, preset, preset_names, sampler};
+use crate::{SearchSpace, arch_file, preset, preset_names, sampler};
 
 /// A space at one resolution, for which a `net.config` needs no other file.
 fn space(name: &str) -> SearchSpace {

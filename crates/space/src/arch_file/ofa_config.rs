@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use crate::error::{Error, Result};
-use crate::space::{Arch, Family, SearchSpace};
+use crate::{Arch, Family, SearchSpace};
+use base::error::{Error, Result};
 
 pub use write::net_config;
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -194,6 +194,33 @@ pub fn each_key_once<'de, D: Deserializer<'de>, V: Deserialize<'de>>(
     }
 
     deserializer.deserialize_map(Map(PhantomData))
+}
+
+/// The value to so many decimals: what a file keeps, short enough that every reader of JSON gets it back
+/// exactly.
+pub fn rounded(value: f64, decimals: i32) -> f64 {
+    let scale = 10f64.powi(decimals);
+    (value * scale).round() / scale
+}
+
+/// The value with the keys of all objects in it sorted, whatever order serialization left them in.
+pub fn sorted(value: Value) -> Value {
+    match value {
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        Value::Object(map) => {
+            let by_key: BTreeMap<_, _> = map.into_iter().collect();
+            Value::Object(by_key.into_iter().map(|(key, item)| (key, sorted(item))).collect())
+        }
+        other => other,
+    }
+}
+
+/// JSON text with the keys of every object sorted.
+///
+/// # Errors
+/// If the value has no JSON form.
+pub fn sorted_json(value: &impl Serialize) -> serde_json::Result<String> {
+    serde_json::to_string(&sorted(serde_json::to_value(value)?))
 }
 
 #[cfg(test)]

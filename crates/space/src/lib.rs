@@ -2,6 +2,8 @@
 //!
 //! Knows no tensor, no clock, and no randomness that is not passed in.
 
+#![forbid(unsafe_code)]
+
 mod activation;
 mod arch;
 pub mod arch_file;

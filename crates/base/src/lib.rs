@@ -1,0 +1,15 @@
+//! What the once-for-all toolkit stands on: errors that say what to do, files that appear whole or not at all, JSON documents,
+//! random streams, the one clock, and what the machine tells. Knows nothing of networks.
+
+#![forbid(unsafe_code)]
+
+pub mod document;
+pub mod error;
+pub mod file;
+pub mod machine;
+pub mod random;
+pub mod rank;
+pub mod statistics;
+pub mod timing;
+
+pub use error::{Error, Result};
