@@ -4,7 +4,7 @@
 # constants that should be in registers (spills over 80 bytes). Needs CUDA's nvcc, from 12.0 on, on PATH (PyPI's nvidia-cuda-nvcc, nvidia-nvvm,
 # nvidia-cuda-crt, nvidia-cuda-runtime and nvidia-cuda-cccl are enough).
 set -euo pipefail
-cd "$(dirname "$0")/../supernet/src/kernels/cuda/source"
+cd "$(dirname "$0")/../crates/kernels/src/cuda/source"
 
 command -v nvcc >/dev/null || { echo "gpu/kernels.sh: no nvcc on PATH" >&2; exit 1; }
 out=$(mktemp -d)

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-SOURCE = Path(__file__).resolve().parents[1] / "supernet/src/kernels/cuda/source"
+SOURCE = Path(__file__).resolve().parents[1] / "crates/kernels/src/cuda/source"
 
 
 def compiled(nvrtc, name, text, options):

@@ -110,6 +110,12 @@ impl From<base::Error> for Error {
     }
 }
 
+impl From<kernels::Error> for Error {
+    fn from(error: kernels::Error) -> Self {
+        supernet::Error::from(error).into()
+    }
+}
+
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         supernet::Error::from(error).into()

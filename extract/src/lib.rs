@@ -3,6 +3,8 @@
 //!
 //! Reads files and returns values; knows nothing of how the weights were trained.
 
+#![forbid(unsafe_code)]
+
 pub mod accuracy;
 pub mod encode;
 mod equations;

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use base::Error;
 use base::file;
 use candle_core::{Device, Tensor};
+use kernels::Kernels;
 use serde::Serialize;
 use supernet::data::{Image, ImageFile, images_in, plain_view};
-use supernet::kernels::Kernels;
 use supernet::model_folder::ModelFolder;
 use supernet::nn::FoldedNetwork;
 

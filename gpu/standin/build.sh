@@ -5,7 +5,7 @@
 set -euo pipefail
 [ $# = 1 ] || { echo "usage: build.sh FOLDER" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
-source=$(cd "$here/../../supernet/src/kernels/cuda/source" && pwd)
+source=$(cd "$here/../../crates/kernels/src/cuda/source" && pwd)
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 cudarc=$(ls -d "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/cudarc-0.19.* 2>/dev/null | sort -V | tail -1 || true)

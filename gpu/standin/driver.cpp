@@ -3,7 +3,7 @@
 // With blas.cpp, random.cpp and nvrtc.cpp it rehearses what lies between a program and the hardware: which functions
 // are called with what, how memory is allocated, copied and freed, which kernels are launched with which arguments.
 // Device memory is host memory, every stream does its work at once, and kernels are this project's own texts compiled
-// for the host (see supernet/src/kernels/cuda/source/host.hpp).
+// for the host (see crates/kernels/src/cuda/source/host.hpp).
 //
 // It is stricter than a GPU: fresh memory is full of NaN, writes beside an allocation are found, copies must lie in one
 // allocation. What it cannot show: speed, host memory that is freed or changed while a copy of it is still going on,

@@ -309,7 +309,7 @@ impl<'a> Runner<'a> {
             Mode::Infer => match &self.deployed {
                 Some(network) => {
                     network.forward(&self.images)?;
-                    self.setup.kernels.synchronise()
+                    Ok(self.setup.kernels.synchronise()?)
                 }
                 None => Ok(()),
             },
@@ -339,6 +339,6 @@ impl<'a> Runner<'a> {
         self.optimizer.step(&self.weights, &self.gradients, 1e-3)?;
         // as a training does, which looks at them when it has given the whole step away
         losses.iter().try_for_each(|loss| loss.read().map(drop))?;
-        self.setup.kernels.synchronise()
+        Ok(self.setup.kernels.synchronise()?)
     }
 }

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use arguments::Common;
+use base::document::printed;
 use output::{print_lines, print_message};
 use serde_json::json;
 
@@ -69,7 +70,7 @@ pub fn main() -> ExitCode {
             print_message(&format!("error: {error:#}"));
             if json {
                 // a reader that has closed the pipe has the exit code
-                let _ = print_lines(&json!({ "error": format!("{error:#}") }).to_string());
+                let _ = print_lines(&printed(&json!({ "error": format!("{error:#}") })));
             }
             ExitCode::FAILURE
         }

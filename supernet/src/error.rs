@@ -50,25 +50,23 @@ pub enum Error {
         /// The batch normalisation's name.
         name: String,
     },
-    /// The tensor library refused an operation.
-    #[error("{}", explained(.0))]
-    Candle(candle_core::Error),
+    /// The kernels or the tensor library refused an operation.
+    #[error(transparent)]
+    Kernels(kernels::Error),
 }
 
-// not by `#[from]`, which would make it its own cause and say it twice
-impl From<candle_core::Error> for Error {
-    fn from(error: candle_core::Error) -> Self {
-        Self::Candle(error)
+impl From<kernels::Error> for Error {
+    fn from(error: kernels::Error) -> Self {
+        match error {
+            kernels::Error::Base(error) => Self::Base(error),
+            other => Self::Kernels(other),
+        }
     }
 }
 
-/// What can be done about it is said of the one refusal that a user can mend.
-fn explained(error: &candle_core::Error) -> String {
-    let text = error.to_string();
-    let full = ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"];
-    match full.into_iter().find(|code| text.contains(code)) {
-        Some(code) => format!("the GPU has no room left ({code}); take a smaller batch or resolution"),
-        None => text,
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Kernels(error.into())
     }
 }
 

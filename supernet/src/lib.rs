@@ -1,5 +1,7 @@
 //! Trains a once-for-all network: one set of weights that serves every sub-network of a search space.
 
+#![forbid(unsafe_code)]
+
 pub mod accuracy_file;
 #[cfg(feature = "train")]
 pub mod agreement;
@@ -11,7 +13,6 @@ pub mod elastic;
 pub mod error;
 pub mod eval;
 mod foreign;
-pub mod kernels;
 pub mod model_folder;
 pub mod nn;
 pub mod pytorch;
@@ -21,4 +22,5 @@ pub mod train;
 
 pub use base::{document, file, machine, random, timing};
 pub use error::{Error, Result};
+pub use kernels;
 pub use space;

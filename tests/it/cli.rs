@@ -30,7 +30,11 @@ pub(crate) fn json(name: &str, folder: &Path, line: &str) -> Value {
     let output = run(name, folder, &format!("{line} --json"));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name} {line}: {errors}");
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{name} {line}: {error}"))
+    let document: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{name} {line}: {error}"));
+    let lines = output.stdout.iter().filter(|byte| **byte == b'\n').count();
+    assert_eq!((lines, document["version"].is_u64()), (1, true), "{name} {line}: one line, with a version");
+    document
 }
 
 /// Runs a command that must fail with this code, and returns its message.

@@ -55,7 +55,7 @@ fn one_clock_one_printer_one_place_for_unsafe() {
         absent(
             source,
             &["println!", "eprintln!", "std::env::var(", "process::exit"],
-            &["cli", "main.rs", "src/bin/"],
+            &["cli", "main.rs", "src/bin/", "emulated.rs"],
         );
         absent(source, &["unsafe "], &["kernels"]);
         absent(source, &["todo!(", "unimplemented!("], &[]);

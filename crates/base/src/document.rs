@@ -203,6 +203,18 @@ pub fn rounded(value: f64, decimals: i32) -> f64 {
     (value * scale).round() / scale
 }
 
+/// Version of the documents that commands print.
+const PRINTED: u64 = 1;
+
+/// What a command prints with `--json`: one line, an object with its `version`, unless it says one itself.
+pub fn printed(value: &Value) -> String {
+    let mut value = value.clone();
+    if let Some(object) = value.as_object_mut() {
+        object.entry("version").or_insert_with(|| PRINTED.into());
+    }
+    value.to_string()
+}
+
 /// The value with the keys of all objects in it sorted, whatever order serialization left them in.
 pub fn sorted(value: Value) -> Value {
     match value {

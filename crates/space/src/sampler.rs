@@ -80,37 +80,6 @@ pub fn random(space: &SearchSpace, rng: &mut impl Rng) -> Arch {
     Arch { resolution, stages, widths: widths(space, |choices| pick(choices, rng)) }
 }
 
-/// Redraws each gene with the given probability; a stage that grows gets random blocks.
-pub fn mutate(space: &SearchSpace, arch: &Arch, probability: f64, rng: &mut impl Rng) -> Arch {
-    let mut child = arch.clone();
-    if rng.random_bool(probability) {
-        child.resolution = pick(space.resolutions(), rng);
-    }
-    for (stage, blocks) in space.stages().iter().zip(&mut child.stages) {
-        if rng.random_bool(probability) {
-            let depth = pick(&stage.choices.depth, rng);
-            blocks.truncate(depth);
-            while blocks.len() < depth {
-                blocks.push(random_block(stage, rng));
-            }
-        }
-        for block in blocks {
-            if rng.random_bool(probability) {
-                block.kernel = pick(&stage.choices.kernel, rng);
-            }
-            if rng.random_bool(probability) {
-                block.expand = pick(&stage.choices.expand, rng);
-            }
-        }
-    }
-    for (stage, width) in space.stages().iter().zip(&mut child.widths) {
-        if rng.random_bool(probability) {
-            *width = pick(&stage.choices.width, rng);
-        }
-    }
-    child
-}
-
 /// Takes each gene from one parent or the other; a block that only one parent has comes from that parent.
 pub fn crossover(left: &Arch, right: &Arch, rng: &mut impl Rng) -> Arch {
     let resolution = if rng.random() { left.resolution } else { right.resolution };
@@ -151,8 +120,7 @@ mod tests {
                 let mut rng = ChaCha8Rng::seed_from_u64(seed);
                 let (left, right) = (random(&space, &mut rng), random(&space, &mut rng));
                 let child = crossover(&left, &right, &mut rng);
-                let mutant = mutate(&space, &child, 0.3, &mut rng);
-                [left, right, child, mutant]
+                [left, right, child]
             };
             for seed in 0..200 {
                 for arch in draw(seed) {
@@ -174,13 +142,5 @@ mod tests {
             assert!(stage.len() == ours.len() || stage.len() == theirs.len());
             assert!(stage.iter().all(|block| [3, 7].contains(&block.kernel)));
         }
-    }
-
-    #[test]
-    fn no_mutation_changes_nothing() {
-        let space = preset("fashion").expect("a preset");
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let arch = random(&space, &mut rng);
-        assert_eq!(mutate(&space, &arch, 0.0, &mut rng), arch);
     }
 }

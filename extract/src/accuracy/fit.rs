@@ -1,9 +1,9 @@
 //! From evaluated sub-networks to an estimator.
 
+use kernels::Kernels;
 use space::Arch;
 use supernet::accuracy_file::AccuracyFile;
 use supernet::data::Split;
-use supernet::kernels::Kernels;
 
 use super::coverage::Unseen;
 use super::cross_validation::{CrossValidated, FOLDS, cross_validate};

@@ -160,7 +160,7 @@ fn known_resolutions(space: &SearchSpace, known: &[usize]) -> base::Result<Searc
         let (expected, got) = (format!("some of {:?}", space.resolutions()), format!("{known:?}"));
         return Err(Error::invalid("predictor", "resolutions", expected, got));
     }
-    Ok(space.at_resolutions(&both)?)
+    space.at_resolutions(&both)
 }
 
 fn read_layers(file: &PredictorFile<'_>, kind: OfaPredictor) -> Result<Vec<Dense>> {

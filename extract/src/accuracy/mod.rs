@@ -17,9 +17,9 @@ pub mod shrink;
 mod train;
 mod unit;
 
+use kernels::Kernels;
 use serde::{Deserialize, Serialize};
 use space::{Arch, SearchSpace};
-use supernet::kernels::Kernels;
 
 use crate::encode::{Encoded, Encoder};
 use crate::error::Result;

@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use kernels::{Kernels, PackedWeight};
 use rayon::prelude::*;
 use space::Activation;
-use supernet::kernels::{Kernels, PackedWeight};
 
 use crate::encode::Encoded;
 use crate::error::Result;

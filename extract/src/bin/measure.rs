@@ -1,6 +1,8 @@
 //! `measure PLAN.jsonl ROWS.jsonl`: the program for a small device. Reads a plan that `extract measure --plan-only`
 //! wrote, times what it lists, and appends a row for each visit; `extract measure --rows` makes a table of them.
 
+#![forbid(unsafe_code)]
+
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,7 +15,7 @@ use extract::latency::{
     Bench, Campaign, Conditions, DeviceFacts, MonotonicStopwatch, NativeEngine, Plan, Progress, RowsLog,
     Session, carry_out,
 };
-use supernet::kernels::Kernels;
+use kernels::Kernels;
 
 // as a deployed program has it: the allocator decides where buffers come to lie
 #[global_allocator]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use extract::latency::{Engine, NativeEngine, Progress, Subject};
-use supernet::kernels::Kernels;
+use kernels::Kernels;
 
 /// What `--engine` says.
 #[derive(Clone, Debug, PartialEq, Eq)]

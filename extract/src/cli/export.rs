@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use base::timing::unix_seconds;
 use extract::export::{Format, NormStatistics, Request, check_destination, export};
 use extract::search::Found;
+use kernels::Precision;
 use serde_json::json;
 use space::arch_file;
 use supernet::checkpoint::Supernet;
 use supernet::data::Dataset;
 use supernet::eval::Calibration;
-use supernet::kernels::Precision;
 
 use super::{Common, OnDevice, Outcome, Output, ValImages, open_data, result_path};
 

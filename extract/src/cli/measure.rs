@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use extract::latency::fitted::LEAST_NETWORKS;
 use extract::latency::{EngineFacts, LatencyTable, MeasureConfig, Plan, Rows};
+use kernels::Precision;
 use serde_json::json;
 use space::SearchSpace;
-use supernet::kernels::Precision;
 
 use super::engine::EngineChoice;
 use super::table::{describe_fit, describe_machine, space_at};

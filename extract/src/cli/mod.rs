@@ -22,15 +22,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use base::document::printed;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 
 use base::machine;
+use kernels::{Kernels, Precision};
 use output::Output;
 use supernet::checkpoint::Supernet;
 use supernet::data::{Catalogue, Dataset, Looking};
-use supernet::kernels::{Kernels, Precision};
 
 /// Chooses a sub-network of a once-for-all supernet for a device.
 #[derive(Parser)]
@@ -276,7 +277,7 @@ fn report(error: &anyhow::Error, json: bool) -> ExitCode {
             _ => {}
         }
         // a reader that has closed the pipe has the exit code
-        let _ = output::print_lines(document);
+        let _ = output::print_lines(printed(&document));
     }
     ExitCode::from(match known {
         Some(extract::Error::Infeasible { .. } | extract::Error::InfeasibleTogether { .. }) => INFEASIBLE,

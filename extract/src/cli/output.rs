@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::Write;
 use std::path::Path;
 
+use base::document::printed;
 use serde_json::Value;
 use space::arch_file;
 
@@ -35,7 +36,7 @@ impl Output {
     /// The command's result: as text, or as the one JSON document. A reader that has seen enough and closed
     /// the pipe is no error.
     pub fn result(&self, text: impl Display, json: &Value) -> anyhow::Result<()> {
-        if self.json { print_lines(json) } else { print_lines(text) }
+        if self.json { print_lines(printed(json)) } else { print_lines(text) }
     }
 
     /// Says which file was written.

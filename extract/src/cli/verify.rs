@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use extract::export::{OnnxVerification, verify};
 use extract::onnx::OnnxRuntime;
+use kernels::Precision;
 use serde_json::json;
 use supernet::checkpoint::Supernet;
-use supernet::kernels::Precision;
 
 use super::{Common, OnDevice, Outcome, Output, open_data};
 

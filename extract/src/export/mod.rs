@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use base::file::{StagedFolder, check_place, write_atomically};
+use kernels::Kernels;
 use serde_json::Value;
 use space::Arch;
 use supernet::checkpoint::Supernet;
 use supernet::data::{Dataset, Preprocess, Split};
 use supernet::elastic::SubnetWeights;
 use supernet::eval::{Accuracy, Calibration, Judge};
-use supernet::kernels::Kernels;
 use supernet::model_folder::{
     Input, MeasuredAccuracy, ModelConfig, ModelFolder, Origin, SelectedOn, StatisticsOrigin, config_path,
     with_statistics,

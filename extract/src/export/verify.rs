@@ -6,12 +6,12 @@ use std::path::Path;
 
 use base::random::rng_for;
 use candle_core::{Device, Tensor};
+use kernels::Kernels;
 use rand::Rng;
 use space::{LayerSpec, cost};
 use supernet::checkpoint::Supernet;
 use supernet::data::{Dataset, eval_batches};
 use supernet::elastic::SubnetWeights;
-use supernet::kernels::Kernels;
 use supernet::model_folder::{ModelConfig, ModelFolder, StatisticsOrigin, weights_path};
 use supernet::nn::{FoldedNetwork, Network, Pass, Source, Statistics};
 

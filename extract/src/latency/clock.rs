@@ -1,7 +1,7 @@
 //! The monotonic clock and a GPU's events, each as a [`Stopwatch`].
 
 use base::timing;
-use supernet::kernels::Kernels;
+use kernels::Kernels;
 
 use super::engine::Stopwatch;
 use crate::error::Result;

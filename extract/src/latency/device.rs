@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use kernels::Kernels;
 use serde::{Deserialize, Serialize};
-use supernet::kernels::Kernels;
 
 /// Facts of a device. What an external tool does not tell is empty, or 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,8 +1,8 @@
 //! Our own inference as an engine.
 
 use candle_core::Tensor;
+use kernels::Kernels;
 use space::LayerSpec;
-use supernet::kernels::Kernels;
 use supernet::nn::{FoldedNetwork, MapSource, Source};
 
 use super::engine::{Engine, EngineFacts, Run, Stepped};

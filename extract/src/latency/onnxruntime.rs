@@ -132,8 +132,8 @@ mod tests {
     use std::path::PathBuf;
     use std::sync::Once;
 
+    use kernels::Kernels;
     use space::{preset, sampler};
-    use supernet::kernels::Kernels;
     use supernet::nn::{FoldedNetwork, MapSource, Network, Source};
 
     use super::*;

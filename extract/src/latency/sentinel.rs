@@ -6,7 +6,7 @@
 
 use std::hint::black_box;
 
-use supernet::kernels::{Kernels, Metronome};
+use kernels::{Kernels, Metronome};
 
 use crate::error::Result;
 

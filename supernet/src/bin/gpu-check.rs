@@ -2,6 +2,8 @@
 //! memory's speed; with names of spaces only the former, and of these alone. Prints Markdown; exit code 1 if something is
 //! further apart than it may be.
 
+#![forbid(unsafe_code)]
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::ExitCode;

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use base::document::printed;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
@@ -11,7 +12,7 @@ impl Common {
     /// Prints a result: the JSON document, or the text for people. A reader that has seen enough and closed the
     /// pipe is no error.
     pub fn print(&self, json: &Value, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-        let result = if self.json { format!("{json:#}") } else { text() };
+        let result = if self.json { printed(json) } else { text() };
         print_lines(&result)
     }
 

@@ -2,12 +2,12 @@
 
 use base::random::rng_for;
 use candle_core::{DType, Device};
+use kernels::Kernels;
 use prost::Message;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use space::{LayerSpec, WeightRole, preset, sampler};
 use supernet::data::{Normalisation, Preprocess};
-use supernet::kernels::Kernels;
 use supernet::model_folder::{Input, Origin, StatisticsOrigin, with_statistics};
 use supernet::nn::{Pass, Statistics};
 

@@ -1,0 +1,289 @@
+//! A GPU as the operations see it: where tensors lie, what runs launches and products, and how activations are kept.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Shape, Tensor, bail};
+
+use super::product::Product;
+use super::{Launch, Place, Storage};
+use crate::Precision;
+
+/// What runs kernels and products on memory of its own, one after the other in the order they were given.
+pub trait Executor: Debug + Send + Sync {
+    /// Where its tensors lie.
+    fn device(&self) -> &Device;
+    /// Runs a kernel.
+    fn launch(&self, storage: Storage, launch: &Launch) -> Result<()>;
+    /// Multiplies matrices.
+    fn multiply(&self, product: &Product, precision: Precision) -> Result<()>;
+    /// Sets bytes to zero.
+    fn clear(&self, place: Place, bytes: usize) -> Result<()>;
+    /// Waits until all that was given is done.
+    fn synchronise(&self) -> Result<()>;
+    /// What it is called.
+    fn name(&self) -> String;
+    /// Bytes of its memory that are taken.
+    fn memory(&self) -> Result<usize>;
+    /// Bytes of its memory that are not.
+    fn memory_left(&self) -> Result<usize>;
+    /// A moment after what was given so far.
+    fn mark(&self) -> Result<Box<dyn Mark>>;
+    /// A ring of buffers for batches of up to so many values.
+    fn ring(&self, values: usize) -> Result<Box<dyn Ring>>;
+}
+
+/// A moment in what an [`Executor`] does.
+pub trait Mark: Any + Debug + Send {
+    /// Milliseconds since an earlier moment; waits until this one has come.
+    fn ms_since(&self, earlier: &dyn Mark) -> Result<f64>;
+}
+
+/// Buffers where a card computes, filled while it computes with others.
+pub trait Ring: Send {
+    /// The values in a buffer, in one row. The buffer is filled again after two more batches: whoever took the one before
+    /// must be done with it.
+    fn fill(&mut self, values: &[f32]) -> Result<Tensor>;
+}
+
+/// A GPU to compute on, with a precision. It lives as long as the process, so that kernels stay plain values.
+#[derive(Clone, Copy, Debug)]
+pub struct Card(&'static Inner);
+
+#[derive(Debug)]
+struct Inner {
+    executor: Box<dyn Executor>,
+    precision: Precision,
+    launched: AtomicU64,
+    multiplied: AtomicU64,
+}
+
+impl PartialEq for Card {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
+}
+
+impl Eq for Card {}
+
+/// A tensor has fewer values than this: kernels count with 32 bits.
+const MOST_VALUES: usize = 1 << 31;
+
+impl Card {
+    /// A card whose work `executor` does.
+    pub fn new(executor: Box<dyn Executor>, precision: Precision) -> Self {
+        let inner = Inner { executor, precision, launched: AtomicU64::new(0), multiplied: AtomicU64::new(0) };
+        Self(Box::leak(Box::new(inner)))
+    }
+
+    /// Where its tensors lie.
+    pub fn device(&self) -> &'static Device {
+        self.0.executor.device()
+    }
+
+    /// What it computes with.
+    pub fn precision(self) -> Precision {
+        self.0.precision
+    }
+
+    /// How activations are kept.
+    pub fn activations(self) -> Storage {
+        match self.0.precision {
+            Precision::F32 | Precision::Tf32 => Storage::F32,
+            Precision::Bf16 => Storage::Bf16,
+        }
+    }
+
+    /// Waits until all that was launched is done.
+    pub fn synchronise(self) -> Result<()> {
+        self.0.executor.synchronise()
+    }
+
+    /// What it is called.
+    pub fn name(self) -> String {
+        self.0.executor.name()
+    }
+
+    /// Bytes of its memory that are taken.
+    pub fn memory(self) -> Result<usize> {
+        self.0.executor.memory()
+    }
+
+    /// Bytes of its memory that are not taken.
+    pub fn memory_left(self) -> Result<usize> {
+        self.0.executor.memory_left()
+    }
+
+    /// A moment after what was launched so far.
+    pub fn mark(self) -> Result<Box<dyn Mark>> {
+        self.0.executor.mark()
+    }
+
+    /// Buffers for batches of up to so many values.
+    pub fn ring(self, values: usize) -> Result<Box<dyn Ring>> {
+        self.0.executor.ring(values)
+    }
+
+    /// Kernels and products that were launched so far.
+    pub fn launches(self) -> [u64; 2] {
+        [&self.0.launched, &self.0.multiplied].map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// Runs kernels one after the other.
+    pub(super) fn run(self, storage: Storage, launches: impl IntoIterator<Item = Launch>) -> Result<()> {
+        for launch in launches {
+            if launch.blocks > 0 {
+                self.0.launched.fetch_add(1, Ordering::Relaxed);
+                self.0.executor.launch(storage, &launch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Multiplies, unless there is nothing to.
+    pub(super) fn multiply(self, product: &Product) -> Result<()> {
+        if product.sizes.contains(&0) {
+            bail!("product: a matrix without values, {:?}", product.sizes);
+        }
+        self.0.multiplied.fetch_add(1, Ordering::Relaxed);
+        self.0.executor.multiply(product, self.0.precision)
+    }
+
+    /// Sets a contiguous tensor to zero.
+    pub fn clear(self, tensor: &Tensor) -> Result<()> {
+        let spot = contiguous(tensor)?;
+        self.0.executor.clear(spot.place, tensor.elem_count() * tensor.dtype().size_in_bytes())
+    }
+
+    /// A tensor for a kernel to fill.
+    pub(super) fn unfilled(self, shape: impl Into<Shape>, storage: Storage) -> Result<Tensor> {
+        let shape = shape.into();
+        if shape.elem_count() >= MOST_VALUES {
+            bail!(
+                "a tensor {:?}: expected fewer than 2^31 values on a GPU; take a smaller batch",
+                shape.dims()
+            );
+        }
+        // SAFETY: every bit pattern is a number of either kind, and each kernel writes every value of its output before
+        // anything reads it.
+        unsafe { Tensor::empty(shape, storage.dtype(), self.device()) }
+    }
+
+    /// A tensor for a kernel to fill, of another's shape and kind.
+    pub fn alike(self, x: &Tensor) -> Result<Tensor> {
+        self.unfilled(x.shape(), Storage::of(x)?)
+    }
+
+    /// Room that kernels work in, of at least one value.
+    pub(super) fn room(self, values: usize) -> Result<Tensor> {
+        self.unfilled(values.max(1), Storage::F32)
+    }
+
+    /// Values on the card.
+    pub(super) fn upload<T: candle_core::WithDType>(self, values: &[T]) -> Result<Tensor> {
+        Tensor::from_slice(values, values.len(), self.device())
+    }
+}
+
+impl Storage {
+    pub(super) fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+
+    /// How a tensor's values are kept.
+    pub(super) fn of(tensor: &Tensor) -> Result<Self> {
+        match tensor.dtype() {
+            DType::F32 => Ok(Self::F32),
+            DType::BF16 => Ok(Self::Bf16),
+            other => bail!("expected f32 or bf16 values, got {other:?}"),
+        }
+    }
+
+    fn bytes(self) -> usize {
+        self.dtype().size_in_bytes()
+    }
+}
+
+/// Where a tensor lies, and how it is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spot {
+    pub place: Place,
+    pub storage: Storage,
+}
+
+impl Spot {
+    /// So many values further on.
+    pub fn offset(self, values: usize) -> Place {
+        Place(self.place.0 + (values * self.storage.bytes()) as u64)
+    }
+}
+
+/// Where the first value of a tensor lies, views among them.
+pub(super) fn place(tensor: &Tensor) -> Result<Place> {
+    let found = Locate(Cell::new(Place(0)));
+    tensor.inplace_op1(&found)?;
+    Ok(found.0.get())
+}
+
+pub(super) fn spot(tensor: &Tensor) -> Result<Spot> {
+    Ok(Spot { place: place(tensor)?, storage: Storage::of(tensor)? })
+}
+
+/// [`spot`] of a tensor without gaps.
+pub(super) fn contiguous(tensor: &Tensor) -> Result<Spot> {
+    if !tensor.is_contiguous() {
+        bail!("expected a contiguous tensor, got strides {:?} for {:?}", tensor.stride(), tensor.dims());
+    }
+    spot(tensor)
+}
+
+/// [`contiguous`], and kept like this.
+pub(super) fn kept_as(tensor: &Tensor, storage: Storage) -> Result<Place> {
+    let spot = contiguous(tensor)?;
+    if spot.storage != storage {
+        bail!("expected {storage:?} values, got {:?} for {:?}", spot.storage, tensor.dims());
+    }
+    Ok(spot.place)
+}
+
+/// [`kept_as`] f32: statistics, weights that are not multiplied, gradients of weights.
+pub(super) fn numbers(tensor: &Tensor) -> Result<Place> {
+    kept_as(tensor, Storage::F32)
+}
+
+/// Asks a tensor's storage for its address: as an in-place operation, which may write there.
+struct Locate(Cell<Place>);
+
+impl InplaceOp1 for Locate {
+    fn name(&self) -> &'static str {
+        "locate"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        // only the tests compute there
+        if !cfg!(test) {
+            bail!("expected a tensor on the GPU that computes, got one on the CPU: {:?}", layout.dims());
+        }
+        let (first, bytes) = match storage {
+            CpuStorage::F32(values) => (values.as_mut_ptr() as u64, 4),
+            CpuStorage::BF16(values) => (values.as_mut_ptr() as u64, 2),
+            CpuStorage::U32(values) => (values.as_mut_ptr() as u64, 4),
+            CpuStorage::I64(values) => (values.as_mut_ptr() as u64, 8),
+            _ => bail!("expected f32, bf16, u32 or i64 values"),
+        };
+        self.0.set(Place(first + (layout.start_offset() * bytes) as u64));
+        Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, storage: &mut candle_core::CudaStorage, layout: &Layout) -> Result<()> {
+        let (first, bytes) = super::device::address(storage)?;
+        self.0.set(Place(first + (layout.start_offset() * bytes) as u64));
+        Ok(())
+    }
+}

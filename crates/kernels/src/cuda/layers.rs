@@ -1,0 +1,306 @@
+//! What lies between the products, on tensors: shapes were checked, places are looked up here.
+
+use candle_core::{Result, Tensor};
+
+use super::batch_norm::{Norm, add_row_sums};
+use super::card::{Card, contiguous, kept_as, numbers};
+use super::chain::{Chain, Kept, Slopes};
+use super::{Launch, Place, Storage, depthwise, planes, pool, splits};
+use crate::cpu::depthwise::DepthwiseShape;
+use crate::cpu::pool::Pool;
+use crate::{ChainKept, DepthwiseChain, Normalisation};
+use space::Activation;
+
+/// A batch norm over rows of so many values.
+fn norm(with: &Normalisation, rows: usize, length: usize) -> Result<Norm> {
+    let (gamma, beta) = (numbers(&with.gamma)?, numbers(&with.beta)?);
+    Ok(Norm { rows, length, gamma, beta, epsilon: with.epsilon, activation: with.activation })
+}
+
+/// Rows of a tensor `[R, …]` and their length.
+fn rows(x: &Tensor) -> Result<(usize, usize)> {
+    let rows = x.dim(0)?;
+    Ok((rows, x.elem_count() / rows.max(1)))
+}
+
+/// Maps of a tensor `[C, N, H, W]` and their length.
+fn maps(x: &Tensor) -> Result<(usize, usize)> {
+    let (channels, images, height, width) = x.dims4()?;
+    Ok((channels * images, height * width))
+}
+
+/// Where the gradients of scale and shift are added.
+fn slopes(gradient: &Normalisation) -> Result<[Place; 2]> {
+    Ok([numbers(&gradient.gamma)?, numbers(&gradient.beta)?])
+}
+
+impl Card {
+    /// Mean and biased variance of each row, `[2, R]`.
+    fn statistics(self, norm: &Norm, x: Place, storage: Storage) -> Result<Tensor> {
+        let statistics = self.unfilled((2, norm.rows), Storage::F32)?;
+        let room = self.room(norm.scratch())?;
+        self.run(storage, norm.statistics(x, numbers(&statistics)?, numbers(&room)?))?;
+        Ok(statistics)
+    }
+
+    /// `act(batch norm of x) + addend` into `y`, with the batch's own statistics or given ones; those it took.
+    pub fn normalise(
+        self,
+        x: &Tensor,
+        with: &Normalisation,
+        addend: Option<&Tensor>,
+        given: Option<&Tensor>,
+        y: &Tensor,
+    ) -> Result<Tensor> {
+        let ((count, length), x) = (rows(x)?, contiguous(x)?);
+        let norm = norm(with, count, length)?;
+        let statistics = match given {
+            Some(given) => given.clone(),
+            None => self.statistics(&norm, x.place, x.storage)?,
+        };
+        let addend = addend.map(|addend| kept_as(addend, x.storage)).transpose()?;
+        let y = kept_as(y, x.storage)?;
+        self.run(x.storage, [norm.apply(x.place, numbers(&statistics)?, addend, y)])?;
+        Ok(statistics)
+    }
+
+    /// The gradient of a batch norm's input into `dx`, which may be `dy`.
+    pub fn normalise_backward(
+        self,
+        [x, dy, statistics]: [&Tensor; 3],
+        with: &Normalisation,
+        gradient: &Normalisation,
+        dx: &Tensor,
+    ) -> Result<()> {
+        let ((count, length), x) = (rows(x)?, contiguous(x)?);
+        let norm = norm(with, count, length)?;
+        let (sums, room) = (self.room(2 * count)?, self.room(norm.scratch())?);
+        let given = [x.place, kept_as(dy, x.storage)?, numbers(statistics)?];
+        let (sums, room) = ((numbers(&sums)?, slopes(gradient)?), numbers(&room)?);
+        self.run(x.storage, norm.backward(given, None, sums, kept_as(dx, x.storage)?, room))
+    }
+
+    fn planned(self, chain: &DepthwiseChain, shape: &DepthwiseShape) -> Result<Chain> {
+        let of = |with: &Normalisation, length| norm(with, shape.channels, length);
+        let before = chain.before.as_ref().map(|before| of(before, shape.channel())).transpose()?;
+        let after = of(&chain.after, shape.out_channel())?;
+        Ok(Chain { shape: *shape, before, weight: numbers(&chain.weight)?, after })
+    }
+
+    fn chain_output(self, shape: &DepthwiseShape, storage: Storage) -> Result<Tensor> {
+        self.unfilled((shape.channels, shape.images, shape.out_height(), shape.out_width()), storage)
+    }
+
+    /// A block's chain with the batch's own statistics, and what backward needs.
+    pub fn chain(
+        self,
+        chain: &DepthwiseChain,
+        shape: &DepthwiseShape,
+        x: &Tensor,
+    ) -> Result<(Tensor, Option<Tensor>, ChainKept)> {
+        let x = contiguous(x)?;
+        let planned = self.planned(chain, shape)?;
+        let statistics = || self.unfilled((2, shape.channels), Storage::F32);
+        let before = chain.before.is_some().then(statistics).transpose()?;
+        let (after, room) = (statistics()?, self.room(planned.scratch())?);
+        let (convolved, output) =
+            (self.chain_output(shape, x.storage)?, self.chain_output(shape, x.storage)?);
+        let means = || self.unfilled((shape.channels, shape.images), x.storage);
+        let means = chain.with_means.then(means).transpose()?;
+        let kept = Kept {
+            before: before.as_ref().map_or(Ok(Place(0)), numbers)?,
+            convolved: contiguous(&convolved)?.place,
+            after: numbers(&after)?,
+            output: contiguous(&output)?.place,
+            means: means
+                .as_ref()
+                .map(|means| Ok::<_, candle_core::Error>(contiguous(means)?.place))
+                .transpose()?,
+        };
+        self.run(x.storage, planned.forward(x.place, kept, numbers(&room)?))?;
+        Ok((output, means, ChainKept { before, convolved, after }))
+    }
+
+    /// A chain for which nothing is kept: the output, and the statistics before and after.
+    pub fn chain_forgetting(
+        self,
+        chain: &DepthwiseChain,
+        shape: &DepthwiseShape,
+        x: &Tensor,
+        given: Option<(Option<&Tensor>, &Tensor)>,
+    ) -> Result<(Tensor, Option<Tensor>, Tensor)> {
+        let x = contiguous(x)?;
+        let planned = self.planned(chain, shape)?;
+        let before = match (&planned.before, given) {
+            (None, _) => None,
+            (Some(_), Some((Some(given), _))) => Some(given.clone()),
+            (Some(norm), _) => Some(self.statistics(norm, x.place, x.storage)?),
+        };
+        let y = self.chain_output(shape, x.storage)?;
+        let read = match (planned.before, &before) {
+            (Some(norm), Some(statistics)) => Some((norm, numbers(statistics)?)),
+            _ => None,
+        };
+        let at = contiguous(&y)?.place;
+        self.run(x.storage, [depthwise::forward(shape, x.place, read, planned.weight, at)])?;
+        let after = self.normalise(&y, &chain.after, None, given.map(|(_, after)| after), &y)?;
+        Ok((y, before, after))
+    }
+
+    /// The gradient of a chain's input; adds those of its weights to `gradient`.
+    pub fn chain_backward(
+        self,
+        (chain, shape): (&DepthwiseChain, &DepthwiseShape),
+        (x, kept): (&Tensor, &ChainKept),
+        dy: &Tensor,
+        excite: Option<(&Tensor, &Tensor)>,
+        gradient: &DepthwiseChain,
+    ) -> Result<Tensor> {
+        let planned = self.planned(chain, shape)?;
+        let storage = Storage::of(x)?;
+        let at = |tensor: &Tensor| kept_as(tensor, storage);
+        let dx = self.unfilled(x.shape(), storage)?;
+        let inner = self.chain_output(shape, storage)?;
+        let (sums, room) = (self.room(2 * shape.channels)?, self.room(planned.scratch())?);
+        let was = Kept {
+            before: kept.before.as_ref().map_or(Ok(Place(0)), numbers)?,
+            convolved: at(&kept.convolved)?,
+            after: numbers(&kept.after)?,
+            output: Place(0),
+            means: None,
+        };
+        let to = Slopes {
+            dx: at(&dx)?,
+            before: gradient.before.as_ref().map_or(Ok([Place(0); 2]), slopes)?,
+            weight: numbers(&gradient.weight)?,
+            after: slopes(&gradient.after)?,
+        };
+        let excite = match excite {
+            Some((factor, dmean)) => Some([at(factor)?, at(dmean)?]),
+            None => None,
+        };
+        let (given, rooms) = ([at(dy)?, at(&inner)?], [numbers(&sums)?, numbers(&room)?]);
+        self.run(storage, planned.backward(at(x)?, was, given, excite, to, rooms))?;
+        Ok(dx)
+    }
+
+    /// `act(x convolved with weight + shift)`.
+    pub fn depthwise_activated(
+        self,
+        x: &Tensor,
+        (weight, shape): (&Tensor, &DepthwiseShape),
+        shift: &Tensor,
+        activation: Activation,
+    ) -> Result<Tensor> {
+        let x = contiguous(x)?;
+        let y = self.chain_output(shape, x.storage)?;
+        let convolve = depthwise::forward(shape, x.place, None, numbers(weight)?, contiguous(&y)?.place);
+        self.run(x.storage, [convolve])?;
+        self.activate(&y, shift, activation)?;
+        Ok(y)
+    }
+
+    /// What one launch makes of inputs that are all activations.
+    fn fill<const N: usize>(
+        self,
+        inputs: [&Tensor; N],
+        shape: impl Into<candle_core::Shape>,
+        plan: impl FnOnce([Place; N], Place) -> Launch,
+    ) -> Result<Tensor> {
+        let storage = Storage::of(inputs[0])?;
+        let out = self.unfilled(shape, storage)?;
+        let mut places = [Place(0); N];
+        for (place, input) in places.iter_mut().zip(inputs) {
+            *place = kept_as(input, storage)?;
+        }
+        self.run(storage, [plan(places, contiguous(&out)?.place)])?;
+        Ok(out)
+    }
+
+    /// Mean of each map: `[C, N, H, W] -> [C, N]`.
+    pub fn mean(self, x: &Tensor) -> Result<Tensor> {
+        let sizes = maps(x)?;
+        self.fill([x], &x.dims()[..2], |[x], out| planes::mean(x, sizes, out))
+    }
+
+    /// The gradient of the mean's input.
+    pub fn mean_backward(self, dy: &Tensor, (height, width): (usize, usize)) -> Result<Tensor> {
+        let (channels, images) = dy.dims2()?;
+        let sizes = (channels * images, height * width);
+        self.fill([dy], (channels, images, height, width), |[dy], dx| {
+            planes::scale_backward_input(dy, [None, Some(dy)], sizes, dx)
+        })
+    }
+
+    /// Each map times its factor.
+    pub fn scale(self, x: &Tensor, factor: &Tensor) -> Result<Tensor> {
+        let sizes = maps(x)?;
+        self.fill([x, factor], x.shape(), |[x, factor], y| planes::scale(x, factor, sizes, y))
+    }
+
+    /// [`Card::scale`] in place.
+    pub fn scale_in_place(self, x: &Tensor, factor: &Tensor) -> Result<()> {
+        let (sizes, at) = (maps(x)?, contiguous(x)?);
+        self.run(at.storage, [planes::scale(at.place, kept_as(factor, at.storage)?, sizes, at.place)])
+    }
+
+    /// The gradient of the factors, `[C, N]`.
+    pub fn scale_backward_factor(self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let sizes = maps(x)?;
+        self.fill([x, dy], &x.dims()[..2], |[x, dy], out| planes::scale_backward_scale(x, dy, sizes, out))
+    }
+
+    /// `act(x + bias)`.
+    pub fn bias_activation(
+        self,
+        x: &Tensor,
+        bias: Option<&Tensor>,
+        activation: Activation,
+    ) -> Result<Tensor> {
+        let (sizes, bias) = (rows(x)?, bias.map(numbers).transpose()?);
+        self.fill([x], x.shape(), |[x], y| planes::bias_activation(x, bias, sizes, activation, y))
+    }
+
+    /// Its gradient.
+    pub fn bias_activation_backward(
+        self,
+        x: &Tensor,
+        bias: Option<&Tensor>,
+        activation: Activation,
+        dy: &Tensor,
+    ) -> Result<Tensor> {
+        let (sizes, bias) = (rows(x)?, bias.map(numbers).transpose()?);
+        self.fill([x, dy], x.shape(), |given, dx| {
+            planes::bias_activation_backward(given, bias, sizes, activation, dx)
+        })
+    }
+
+    /// Adds the sum of each row to `destination`.
+    pub fn add_row_sums(self, destination: &Tensor, x: &Tensor) -> Result<()> {
+        let ((count, length), x) = (rows(x)?, contiguous(x)?);
+        let room = self.room(splits(count, length) * count)?;
+        let add = add_row_sums(x.place, (count, length), numbers(destination)?, numbers(&room)?);
+        self.run(x.storage, add)
+    }
+
+    /// Greatest of each window.
+    pub fn max_pool(self, x: &Tensor, pool: &Pool, out: &[usize; 4]) -> Result<Tensor> {
+        self.fill([x], out, |[x], y| pool::max(pool, out[0] * out[1], x, y))
+    }
+
+    /// Its gradient.
+    pub fn max_pool_backward(self, x: &Tensor, dy: &Tensor, pool: &Pool) -> Result<Tensor> {
+        let count = maps(x)?.0;
+        self.fill([x, dy], x.shape(), |given, dx| pool::max_backward(pool, count, given, dx))
+    }
+
+    /// Mean of each window.
+    pub fn average_pool(self, x: &Tensor, pool: &Pool, out: &[usize; 4]) -> Result<Tensor> {
+        self.fill([x], out, |[x], y| pool::average(pool, out[0] * out[1], x, y))
+    }
+
+    /// Its gradient, for an input of this shape.
+    pub fn average_pool_backward(self, dy: &Tensor, pool: &Pool, input: &[usize; 4]) -> Result<Tensor> {
+        self.fill([dy], input, |[dy], dx| pool::average_backward(pool, input[0] * input[1], dy, dx))
+    }
+}

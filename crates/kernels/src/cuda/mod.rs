@@ -1,0 +1,180 @@
+//! The kernels in CUDA C (`source/`), and how each is launched: pure functions from sizes to launches.
+//!
+//! The texts compile for a GPU, and as C++ for the host, where threads of a block are loops. Launches are planned here
+//! for both, so that what the tests run on the host is all but the hardware. How work is cut depends on sizes alone, and
+//! so does every sum's order: no atomics, the same bits on every GPU of one kind.
+
+mod batch_norm;
+mod card;
+mod chain;
+#[cfg(feature = "cuda")]
+mod compiler;
+mod dense;
+mod depthwise;
+#[cfg(feature = "cuda")]
+pub mod device;
+#[cfg(any(test, feature = "emulated-gpu"))]
+mod emulated;
+mod layers;
+mod planes;
+mod pool;
+mod product;
+#[cfg(test)]
+mod tests;
+mod training;
+mod updates;
+
+pub use card::{Card, Mark, Ring};
+#[cfg(any(test, feature = "emulated-gpu"))]
+pub use {
+    card::Executor,
+    emulated::emulated_gpu,
+    product::{Operand, Product},
+};
+
+use space::Activation;
+
+/// A file of kernels by name.
+/// The depthwise ones are compiled side by side, one size of kernel each: together they take as long as all the rest twice.
+pub const SOURCES: [(&str, &str); 9] = [
+    ("batch_norm", include_str!("source/batch_norm.cu")),
+    ("clock", include_str!("source/clock.cu")),
+    ("dense", include_str!("source/dense.cu")),
+    ("depthwise_3", concat!("#define SIDE 3\n", include_str!("source/depthwise.cu"))),
+    ("depthwise_5", concat!("#define SIDE 5\n", include_str!("source/depthwise.cu"))),
+    ("depthwise_7", concat!("#define SIDE 7\n", include_str!("source/depthwise.cu"))),
+    ("planes", include_str!("source/planes.cu")),
+    ("pool", include_str!("source/pool.cu")),
+    ("training", include_str!("source/training.cu")),
+];
+
+/// What all of them include.
+pub const COMMON: &str = include_str!("source/common.cuh");
+
+/// Threads of a block, in every kernel.
+pub const THREADS: usize = 256;
+
+/// Blocks that keep the largest GPU busy: two for each of 132 multiprocessors. Sums over less than so many rows are shared
+/// out to several blocks each.
+const BUSY: usize = 264;
+
+/// Values that fewer blocks than [`BUSY`] are worth: a block reads so many at least.
+const LEAST_PART: usize = 4096;
+
+/// How activations are kept in memory; the arithmetic is in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Storage {
+    F32,
+    Bf16,
+}
+
+/// Where values lie on a device; 0 is nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Place(pub u64);
+
+/// One argument of a kernel.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Argument {
+    Place(Place),
+    /// One integer, or a struct of several.
+    Ints(Vec<i32>),
+    Long(i64),
+    Float(f32),
+}
+
+impl Argument {
+    /// Its bytes in words, as a driver reads them.
+    fn words(&self) -> Vec<u64> {
+        match self {
+            Self::Place(Place(place)) => vec![*place],
+            Self::Long(value) => vec![value.cast_unsigned()],
+            Self::Float(value) => vec![u64::from(value.to_bits())],
+            Self::Ints(values) => {
+                let word = |pair: &[i32]| {
+                    let low = u64::from(pair[0].cast_unsigned());
+                    low | u64::from(pair.get(1).map_or(0, |high| high.cast_unsigned())) << 32
+                };
+                values.chunks(2).map(word).collect()
+            }
+        }
+    }
+}
+
+impl From<Place> for Argument {
+    fn from(place: Place) -> Self {
+        Self::Place(place)
+    }
+}
+
+impl From<Option<Place>> for Argument {
+    fn from(place: Option<Place>) -> Self {
+        Self::Place(place.unwrap_or(Place(0)))
+    }
+}
+
+impl From<f32> for Argument {
+    fn from(value: f32) -> Self {
+        Self::Float(value)
+    }
+}
+
+/// A size as a kernel's `int`.
+fn int(value: usize) -> Argument {
+    Argument::Ints(vec![i32_of(value)])
+}
+
+/// A size as a kernel's `long long`.
+fn long(value: usize) -> Argument {
+    Argument::Long(value as i64)
+}
+
+fn i32_of(value: usize) -> i32 {
+    i32::try_from(value).expect("sizes of a layer are below 2^31")
+}
+
+/// The activation's number in `common.cuh`.
+fn number(activation: Activation) -> Argument {
+    int(match activation {
+        Activation::None => 0,
+        Activation::Relu => 1,
+        Activation::Relu6 => 2,
+        Activation::HSwish => 3,
+        Activation::HSigmoid => 4,
+    })
+}
+
+/// One kernel to run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launch {
+    /// The source's name.
+    pub module: &'static str,
+    /// The kernel's name.
+    pub kernel: String,
+    /// Blocks of [`THREADS`].
+    pub blocks: usize,
+    /// In the kernel's order.
+    pub arguments: Vec<Argument>,
+}
+
+impl Launch {
+    fn new(
+        module: &'static str,
+        kernel: impl Into<String>,
+        blocks: usize,
+        arguments: impl Into<Vec<Argument>>,
+    ) -> Self {
+        Self { module, kernel: kernel.into(), blocks, arguments: arguments.into() }
+    }
+}
+
+/// Adds `splits` partial sums of `count` values each, in order, into `out` or onto what is there.
+fn add_splits(partials: Place, out: Place, count: usize, splits: usize, accumulate: bool) -> Launch {
+    let arguments = [partials.into(), out.into(), long(count), int(splits), int(usize::from(accumulate))];
+    Launch::new("planes", "add_splits", count.div_ceil(THREADS), arguments)
+}
+
+/// Blocks that share each of `rows` rows of `length` values.
+fn splits(rows: usize, length: usize) -> usize {
+    BUSY.div_ceil(rows.max(1)).clamp(1, (length / LEAST_PART).max(1))
+}

@@ -1,0 +1,38 @@
+//! Pooling.
+
+use super::{Argument, Launch, Place, THREADS, i32_of, long};
+use crate::cpu::pool::Pool;
+
+fn launch(kernel: &str, places: &[Place], pool: &Pool, count: usize) -> Launch {
+    let sizes = [pool.height, pool.width, pool.out_height(), pool.out_width()];
+    let window = [pool.side, pool.stride, pool.padding];
+    let sizes = Argument::Ints(sizes.into_iter().chain(window).map(i32_of).collect());
+    let places = places.iter().copied().map(Argument::from);
+    let arguments: Vec<_> = places.chain([sizes, long(count)]).collect();
+    Launch::new("pool", kernel, count.div_ceil(THREADS), arguments)
+}
+
+/// Values of so many maps before and after.
+fn counts(pool: &Pool, maps: usize) -> [usize; 2] {
+    [maps * pool.height * pool.width, maps * pool.out_height() * pool.out_width()]
+}
+
+/// y = greatest of each window.
+pub fn max(pool: &Pool, maps: usize, x: Place, y: Place) -> Launch {
+    launch("max_pool", &[x, y], pool, counts(pool, maps)[1])
+}
+
+/// dx: each dy at the first of its window's greatest.
+pub fn max_backward(pool: &Pool, maps: usize, [x, dy]: [Place; 2], dx: Place) -> Launch {
+    launch("max_pool_backward", &[x, dy, dx], pool, counts(pool, maps)[0])
+}
+
+/// y = mean of what there is of each window.
+pub fn average(pool: &Pool, maps: usize, x: Place, y: Place) -> Launch {
+    launch("average_pool", &[x, y], pool, counts(pool, maps)[1])
+}
+
+/// dx: each dy spread over its window.
+pub fn average_backward(pool: &Pool, maps: usize, dy: Place, dx: Place) -> Launch {
+    launch("average_pool_backward", &[dy, dx], pool, counts(pool, maps)[0])
+}

@@ -1,0 +1,55 @@
+//! Buffers of either kind of storage, and kernels run on them one after the other.
+
+pub use crate::cuda::emulated::Host;
+use crate::cuda::{Launch, Place, Storage};
+
+impl Host {
+    /// Runs kernels one after the other.
+    pub fn run(&self, storage: Storage, launches: impl IntoIterator<Item = Launch>) {
+        for launch in launches {
+            self.launch(storage, &launch);
+        }
+    }
+}
+
+/// Values of a layer in either kind of storage.
+pub enum Values {
+    F32(Vec<f32>),
+    Bf16(Vec<half::bf16>),
+}
+
+impl Values {
+    /// Keeps `values`, rounded where they must be.
+    pub fn new(storage: Storage, values: &[f32]) -> Self {
+        match storage {
+            Storage::F32 => Self::F32(values.to_vec()),
+            Storage::Bf16 => Self::Bf16(values.iter().map(|value| half::bf16::from_f32(*value)).collect()),
+        }
+    }
+
+    /// So many that no kernel wrote yet.
+    pub fn garbage(storage: Storage, len: usize) -> Self {
+        Self::new(storage, &vec![f32::NAN; len])
+    }
+
+    /// Where they lie; kernels may write there.
+    pub fn place(&mut self) -> Place {
+        match self {
+            Self::F32(values) => place(values),
+            Self::Bf16(values) => place(values),
+        }
+    }
+
+    /// What they are now.
+    pub fn read(&self) -> Vec<f32> {
+        match self {
+            Self::F32(values) => values.clone(),
+            Self::Bf16(values) => values.iter().map(|value| value.to_f32()).collect(),
+        }
+    }
+}
+
+/// Where a slice lies.
+pub fn place<T>(values: &mut [T]) -> Place {
+    Place(values.as_mut_ptr() as u64)
+}

@@ -1,0 +1,97 @@
+//! What a step does beside its layers: the loss, the dropout mask.
+
+use candle_core::{Device, Tensor};
+
+use super::host::{Host, place};
+use super::{Judge, Storage, training};
+use crate::Precision;
+use crate::cpu::testing::values;
+
+#[test]
+fn losses_and_their_gradients() {
+    let Some(host) = Host::get() else { return };
+    let mut judge = Judge::new("loss");
+    for (images, classes) in [(1, 2), (3, 10), (4, 1000)] {
+        for with_teacher in [false, true] {
+            let scaled = |seed| values(images * classes, seed).iter().map(|value| 8.0 * value).collect();
+            let (mut logits, mut teacher): (Vec<f32>, Vec<f32>) = (scaled(1), scaled(2));
+            let mut labels: Vec<u32> = (0..images).map(|image| (image * 7 % classes) as u32).collect();
+            let (losses, gradient) =
+                by_definition(&logits, &labels, with_teacher.then_some(&teacher), classes);
+            let (mut got, mut slopes) = (vec![f32::NAN; images], vec![f32::NAN; images * classes]);
+            let launch = training::cross_entropy(
+                [place(&mut logits), place(&mut labels)],
+                [with_teacher.then(|| place(&mut teacher)), None],
+                [place(&mut got), place(&mut slopes)],
+                [images, classes],
+                0.1,
+            );
+            host.run(Storage::F32, [launch]);
+            let case = (images, classes, with_teacher);
+            judge.close(Storage::F32, &got, &losses, &case);
+            judge.close(Storage::F32, &slopes, &gradient, &case);
+            // with a scale for each image, of losses and rows alike
+            let mut scales: Vec<f32> = (0..images).map(|image| 0.5 + image as f32).collect();
+            let launch = training::cross_entropy(
+                [place(&mut logits), place(&mut labels)],
+                [with_teacher.then(|| place(&mut teacher)), Some(place(&mut scales))],
+                [place(&mut got), place(&mut slopes)],
+                [images, classes],
+                0.1,
+            );
+            host.run(Storage::F32, [launch]);
+            let scaled = |values: &[f32], row: usize| -> Vec<f32> {
+                let scale = |(index, value): (usize, &f32)| scales[index / row] * value;
+                values.iter().enumerate().map(scale).collect()
+            };
+            judge.close(Storage::F32, &got, &scaled(&losses, 1), &case);
+            judge.close(Storage::F32, &slopes, &scaled(&gradient, classes), &case);
+        }
+    }
+}
+
+/// Losses and gradient with label smoothing of .1, in f64.
+fn by_definition(
+    logits: &[f32],
+    labels: &[u32],
+    teacher: Option<&Vec<f32>>,
+    classes: usize,
+) -> (Vec<f32>, Vec<f32>) {
+    let softmax = |row: &[f32]| -> Vec<f64> {
+        let powers: Vec<f64> = row.iter().map(|value| f64::from(*value).exp()).collect();
+        powers.iter().map(|power| power / powers.iter().sum::<f64>()).collect()
+    };
+    let (mut losses, mut gradient) = (Vec::new(), Vec::new());
+    for (image, row) in logits.chunks(classes).enumerate() {
+        let probabilities = softmax(row);
+        let soft = teacher.map(|teacher| softmax(&teacher[image * classes..][..classes]));
+        let (mut loss, weight) = (0.0, if teacher.is_some() { 2.0 } else { 1.0 });
+        for (class, probability) in probabilities.iter().enumerate() {
+            let hard = 0.1 / classes as f64 + if class == labels[image] as usize { 0.9 } else { 0.0 };
+            let wanted = hard + soft.as_ref().map_or(0.0, |soft| soft[class]);
+            loss -= wanted * probability.ln();
+            gradient.push(((weight * probability - wanted) / labels.len() as f64) as f32);
+        }
+        losses.push(loss as f32);
+    }
+    (losses, gradient)
+}
+
+/// Masks go as bits and come out as they were; what is no mask is refused.
+#[test]
+fn masks_go_as_bits() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let Some(kernels) = crate::emulated_gpu(precision) else { return };
+        for (rows, columns) in [(1, 1), (3, 31), (4, 8), (1280, 7)] {
+            let kept = |index: usize| if index * 7 % 10 < 3 { 0.0 } else { 1.25f32 };
+            let values: Vec<f32> = (0..rows * columns).map(kept).collect();
+            let mask = Tensor::from_slice(&values, (rows, columns), &Device::Cpu).expect("a tensor");
+            let got = kernels.mask(&mask).and_then(|mask| kernels.numbers(&mask)).expect("a mask");
+            assert_eq!(got.dims(), mask.dims());
+            assert_eq!(got.flatten_all().and_then(|got| got.to_vec1::<f32>()).expect("f32"), values);
+        }
+        let other = Tensor::new(&[0.0f32, 1.25, 2.0], &Device::Cpu).expect("a tensor");
+        let error = kernels.mask(&other).expect_err("two numbers beside zero").to_string();
+        assert!(error.contains("zeros and 1.25 alone, got 2"), "{error}");
+    }
+}

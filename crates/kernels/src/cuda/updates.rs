@@ -1,0 +1,168 @@
+//! What writes into tensors that live on, what copies, and what a step does once: on tensors.
+
+use candle_core::{Result, Tensor, bail};
+
+use super::card::{Card, contiguous, kept_as, numbers, place, spot};
+use super::planes::{self, Strided};
+use super::training::{self, Parameter, Weight, pair};
+use super::{Launch, Place, Storage, THREADS, int};
+use crate::Moved;
+
+impl Card {
+    /// `destination += x`.
+    pub fn add_assign(self, destination: &Tensor, x: &Tensor) -> Result<()> {
+        let to = contiguous(destination)?;
+        self.run(to.storage, [planes::add(to.place, kept_as(x, to.storage)?, x.elem_count())])
+    }
+
+    /// `destination += x`, any view, all f32.
+    pub fn add_to_view(self, destination: &Tensor, x: &Tensor) -> Result<()> {
+        let to = spot(destination)?;
+        if to.storage != Storage::F32 {
+            bail!("add_to_view: expected f32 values, got {:?}", to.storage);
+        }
+        let view = strided(destination)?;
+        self.run(Storage::F32, [planes::add_to_view(to.place, &view, numbers(x)?)])
+    }
+
+    /// [`Card::copy`] where there is something to change.
+    pub fn kept(self, view: &Tensor, wanted: Storage) -> Result<Tensor> {
+        if view.is_contiguous() && Storage::of(view)? == wanted {
+            Ok(view.clone())
+        } else {
+            self.copy(view, wanted)
+        }
+    }
+
+    /// A contiguous copy of a view, kept as asked for.
+    pub fn copy(self, view: &Tensor, wanted: Storage) -> Result<Tensor> {
+        let (from, out) = (spot(view)?, self.unfilled(view.shape(), wanted)?);
+        let (copying, storage) = planes::copying(from.storage, wanted);
+        let launch = planes::copy(from.place, &strided(view)?, contiguous(&out)?.place, copying);
+        self.run(storage, [launch])?;
+        Ok(out)
+    }
+
+    /// A tensor on the CPU that holds zeros and one other number, as activations. It goes to the card as bits: 64 KB and
+    /// more from memory that is not page-locked would wait for all that was launched before.
+    pub fn mask(self, mask: &Tensor) -> Result<Tensor> {
+        let values = mask.flatten_all()?.to_vec1::<f32>()?;
+        let factor = values.iter().copied().find(|value| *value != 0.0).unwrap_or(0.0);
+        if let Some(other) = values.iter().find(|value| **value != 0.0 && **value != factor) {
+            bail!("mask: expected zeros and {factor} alone, got {other}");
+        }
+        let word = |values: &[f32]| {
+            values.iter().enumerate().fold(0, |word, (bit, value)| word | u32::from(*value != 0.0) << bit)
+        };
+        let words: Vec<u32> = values.chunks(32).map(word).collect();
+        let (bits, out) = (self.upload(&words)?, self.unfilled(mask.shape(), self.activations())?);
+        let launch = planes::mask(place(&bits)?, factor, contiguous(&out)?.place, values.len());
+        self.run(self.activations(), [launch])?;
+        Ok(out)
+    }
+
+    /// Keeps one multiprocessor busy for a time that its clock alone decides; `values` are numbers for a block's threads.
+    pub fn chain_of_products(self, values: &Tensor, steps: usize) -> Result<()> {
+        if values.elem_count() != THREADS {
+            bail!("chain: expected {THREADS} values, got {:?}", values.dims());
+        }
+        self.run(Storage::F32, [Launch::new("clock", "chain", 1, [numbers(values)?.into(), int(steps)])])
+    }
+
+    /// One step of Nesterov's on all parameters; their gradients are zero after it.
+    pub fn nesterov(self, moved: &[Moved], lr: f32, momentum: f32) -> Result<()> {
+        let mut parameters = Vec::with_capacity(moved.len() * Parameter::WORDS);
+        for Moved { parameter, gradient, velocity, weight_decay } in moved {
+            let [value, gradient, velocity] = [numbers(parameter)?, numbers(gradient)?, numbers(velocity)?];
+            let length = parameter.elem_count() as i64;
+            let parameter = Parameter { value, gradient, velocity, length, weight_decay: *weight_decay };
+            parameters.extend(parameter.words());
+        }
+        let lengths: Vec<_> = moved.iter().map(|moved| moved.parameter.elem_count()).collect();
+        self.run_chunks(Storage::F32, &parameters, &lengths, |parameters, chunks, count| {
+            training::nesterov(parameters, chunks, count, lr, momentum)
+        })
+    }
+
+    /// One launch over the chunks of tensors of these lengths, each described by some words of `table`.
+    fn run_chunks(
+        self,
+        storage: Storage,
+        table: &[i64],
+        lengths: &[usize],
+        plan: impl FnOnce(Place, Place, usize) -> Launch,
+    ) -> Result<()> {
+        let chunks = training::chunks(lengths);
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        let words: Vec<_> = chunks.iter().map(|[tensor, index]| pair(*tensor, *index)).collect();
+        let (table, words) = (self.upload(table)?, self.upload(&words)?);
+        self.run(storage, [plan(place(&table)?, place(&words)?, chunks.len())])
+    }
+
+    /// Whether products read a weight as it is.
+    pub fn is_operand(self, weight: &Tensor) -> Result<bool> {
+        Ok(Storage::of(weight)? == self.activations())
+    }
+
+    /// Weights as products read them: f32 as they are, else copies, all made by one launch. Each is rows of contiguous
+    /// values.
+    pub fn operands(self, weights: &[&Tensor]) -> Result<Vec<Tensor>> {
+        let wanted = self.activations();
+        if wanted == Storage::F32 {
+            return Ok(weights.iter().map(|weight| (*weight).clone()).collect());
+        }
+        // each begins where any vector of the GPU's may
+        let room = |weight: &Tensor| weight.elem_count().next_multiple_of(64);
+        let copies =
+            self.unfilled(weights.iter().map(|weight| room(weight)).sum::<usize>().max(1), wanted)?;
+        let (at, mut begin) = (contiguous(&copies)?, 0);
+        let (mut table, mut operands) = (Vec::new(), Vec::with_capacity(weights.len()));
+        for weight in weights {
+            let (count, stride) = (weight.elem_count(), weight.stride());
+            let columns = count / weight.dim(0)?.max(1);
+            let compact = weight.get(0)?.is_contiguous();
+            let from = spot(weight)?;
+            if !compact || from.storage != Storage::F32 {
+                bail!("operands: expected rows of f32, got strides {stride:?} for {:?}", weight.dims());
+            }
+            let (to, stride) = (at.offset(begin), stride[0].max(columns));
+            table.extend(Weight { from: from.place, to, count, columns, stride }.words());
+            operands.push(copies.narrow(0, begin, count)?.reshape(weight.shape())?);
+            begin += room(weight);
+        }
+        let lengths: Vec<_> = weights.iter().map(|weight| weight.elem_count()).collect();
+        self.run_chunks(wanted, &table, &lengths, training::take_weights)?;
+        Ok(operands)
+    }
+
+    /// Each image's loss `[N]` and the gradient of their mean `[N, classes]` at the logits, all f32, each multiplied by the
+    /// image's scale where there are scales.
+    pub fn cross_entropy(
+        self,
+        logits: &Tensor,
+        labels: &[u32],
+        teacher: Option<&Tensor>,
+        smoothing: f32,
+        scales: Option<&[f32]>,
+    ) -> Result<(Tensor, Tensor)> {
+        let (images, classes) = logits.dims2()?;
+        let losses = self.unfilled(images, Storage::F32)?;
+        let gradient = self.unfilled((images, classes), Storage::F32)?;
+        let labels = self.upload(labels)?;
+        let given = [numbers(logits)?, place(&labels)?];
+        let scales = scales.map(|scales| self.upload(scales)).transpose()?;
+        let beside = [teacher.map(numbers).transpose()?, scales.as_ref().map(place).transpose()?];
+        let to = [numbers(&losses)?, numbers(&gradient)?];
+        self.run(Storage::F32, [training::cross_entropy(given, beside, to, [images, classes], smoothing)])?;
+        Ok((losses, gradient))
+    }
+}
+
+fn strided(view: &Tensor) -> Result<Strided<'_>> {
+    if view.rank() > 4 {
+        bail!("a view of {} axes, at most 4", view.rank());
+    }
+    Ok(Strided { sizes: view.dims(), strides: view.stride() })
+}

@@ -1,0 +1,262 @@
+//! The arithmetic that candle lacks or does slowly, forward and backward, as functions on tensors.
+//!
+//! Activations are channel-major, `[C, N, H, W]` contiguous; weights are in PyTorch's order and may be narrowed
+//! views of bigger ones. Gradients of weights are accumulated in place, in views of the big gradient. Knows
+//! nothing of layers, architectures or training.
+
+pub mod cpu;
+#[cfg_attr(not(any(test, feature = "cuda", feature = "emulated-gpu")), allow(dead_code))]
+mod cuda;
+pub mod error;
+mod feed;
+mod ops;
+mod profile;
+mod reference;
+mod tensors;
+
+pub use cpu::Isa;
+#[cfg(any(test, feature = "emulated-gpu"))]
+pub use cuda::emulated_gpu;
+pub use error::{Error, Result};
+pub use feed::{Feed, Metronome, Moment};
+pub use ops::{ChainKept, CrossEntropy, DepthwiseChain, Moved, Normalisation, PackedWeight, Window};
+pub use profile::{Profile, ProfileRow};
+
+use candle_core::Device;
+
+/// What a GPU computes with. Statistics, weights and their gradients are f32 whatever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Everything in f32, products too.
+    #[default]
+    F32,
+    /// f32 in memory; products round their operands to TF32, 10 bits of mantissa.
+    Tf32,
+    /// Activations and the operands of products in bfloat16.
+    Bf16,
+}
+
+impl Precision {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::F32, Self::Tf32, Self::Bf16];
+
+    /// Its name: `f32`, `tf32` or `bf16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+impl std::str::FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|precision| precision.name() == text);
+        found.ok_or_else(|| "f32, tf32 or bf16".to_string())
+    }
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Which implementation computes, for which kind of layer; a value that layers carry.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Kernels {
+    path: Path,
+    layer: &'static str,
+    profile: Option<Profile>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Path {
+    Reference,
+    Cpu(Isa),
+    #[cfg_attr(not(any(test, feature = "cuda", feature = "emulated-gpu")), expect(dead_code))]
+    Cuda(cuda::Card),
+}
+
+impl Kernels {
+    fn on(path: Path) -> Self {
+        Self { path, layer: "", profile: None }
+    }
+
+    /// The same, recording each call.
+    #[must_use]
+    pub fn profiled(self, profile: Profile) -> Self {
+        Self { profile: Some(profile), ..self }
+    }
+
+    /// The same, recording nothing.
+    #[must_use]
+    pub fn unrecorded(self) -> Self {
+        Self { profile: None, ..self }
+    }
+
+    /// The same, its calls recorded as this kind of layer's.
+    #[must_use]
+    pub fn for_layer(self, layer: &'static str) -> Self {
+        Self { layer, ..self }
+    }
+
+    /// The fastest that this machine's CPU has.
+    pub fn detect() -> Self {
+        Self::on(Path::Cpu(Isa::detect()))
+    }
+
+    /// Naive loops with sums in double precision, to compare with.
+    pub fn reference() -> Self {
+        Self::on(Path::Reference)
+    }
+
+    /// The kernels by name: `avx512`, `avx2`, `portable` or `reference`.
+    ///
+    /// # Errors
+    /// If there is no such name, or this CPU lacks the instructions.
+    pub fn named(name: &str) -> Result<Self> {
+        let wanted = |kernels: &Self| kernels.name() == name;
+        let all =
+            || Isa::available().into_iter().map(|isa| Self::on(Path::Cpu(isa))).chain([Self::reference()]);
+        all().find(wanted).ok_or_else(|| {
+            let usable: Vec<_> = all().map(Self::name).collect();
+            let expected = format!("one that this CPU has: {}", usable.join(", "));
+            base::Error::invalid("kernels", "name", expected, name).into()
+        })
+    }
+
+    /// Those of an NVIDIA GPU, the `index`-th that the driver tells of; they compute on tensors that lie there.
+    ///
+    /// # Errors
+    /// If this build has no CUDA, the machine no driver or no such GPU, or the kernels do not compile for it.
+    pub fn cuda(index: usize, precision: Precision) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        return Ok(Self::on(Path::Cuda(cuda::device::open(index, precision)?)));
+        #[cfg(not(feature = "cuda"))]
+        {
+            let (place, wanted) = (format!("cuda:{index}"), format!("a build with CUDA, for {precision}"));
+            let next = "build with `--features cuda` (README, \"On a GPU box\"), or compute on `cpu`";
+            Err(base::Error::invalid("device", place, wanted, "one without").and_then_do(next).into())
+        }
+    }
+
+    /// Those of a device by name: `cpu`, the fastest there are, or `cuda:N`, as [`Kernels::cuda`].
+    ///
+    /// # Errors
+    /// If there is no such device, or a CPU is to compute in anything but f32.
+    pub fn on_device(name: &str, precision: Precision) -> Result<Self> {
+        let index = name.strip_prefix("cuda:").and_then(|index| index.parse().ok());
+        match (name, index) {
+            ("cpu", _) if precision == Precision::F32 => Ok(Self::detect()),
+            ("cpu", _) => Err(base::Error::invalid("device", "precision", "f32 on `cpu`", precision)
+                .and_then_do("compute on a GPU, such as `cuda:0`, in other precisions")
+                .into()),
+            (_, Some(index)) => Self::cuda(index, precision),
+            _ => {
+                let expected = "`cpu`, or `cuda:` and a number, such as `cuda:0`";
+                Err(base::Error::invalid("device", "name", expected, name).into())
+            }
+        }
+    }
+
+    /// Where the tensors that they compute on lie.
+    pub fn device(self) -> Device {
+        if let Path::Cuda(card) = self.path {
+            return card.device().clone();
+        }
+        Device::Cpu
+    }
+
+    /// The same on the CPU: in the place of a GPU's, the fastest.
+    #[must_use]
+    pub fn on_cpu(self) -> Self {
+        if let Path::Cuda(_) = self.path {
+            return Self { path: Path::Cpu(Isa::detect()), ..self };
+        }
+        self
+    }
+
+    /// Waits until all that was begun is done; only a GPU is ever behind.
+    ///
+    /// # Errors
+    /// If something that was begun failed.
+    pub fn synchronise(self) -> Result<()> {
+        if let Path::Cuda(card) = self.path {
+            card.synchronise()?;
+        }
+        Ok(())
+    }
+
+    /// The GPU's name, such as `NVIDIA H100 80GB HBM3`; `None` on a CPU.
+    pub fn gpu(self) -> Option<String> {
+        if let Path::Cuda(card) = self.path {
+            return Some(card.name());
+        }
+        None
+    }
+
+    /// What a GPU computes with; f32 on a CPU.
+    pub fn precision(self) -> Precision {
+        if let Path::Cuda(card) = self.path {
+            return card.precision();
+        }
+        Precision::F32
+    }
+
+    /// Memory of a GPU that is taken, in megabytes (10^6 bytes): by this process, which keeps what it once had, and by
+    /// others. `None` on a CPU, or if it cannot be told.
+    pub fn gpu_memory_mb(self) -> Option<f64> {
+        if let Path::Cuda(card) = self.path {
+            return card.memory().ok().map(|bytes| bytes as f64 / 1e6);
+        }
+        None
+    }
+
+    /// Bytes of a GPU's memory that are not taken; `None` on a CPU, or if it cannot be told.
+    pub fn gpu_memory_left(self) -> Option<u64> {
+        if let Path::Cuda(card) = self.path {
+            return card.memory_left().ok().map(|bytes| bytes as u64);
+        }
+        None
+    }
+
+    /// Kernels and products that a GPU was given so far; `None` on a CPU.
+    pub fn launches(self) -> Option<[u64; 2]> {
+        if let Path::Cuda(card) = self.path {
+            return Some(card.launches());
+        }
+        None
+    }
+
+    /// Its name, as it stands in provenance and messages.
+    pub fn name(self) -> &'static str {
+        match self.path {
+            Path::Cuda(card) => match card.precision() {
+                Precision::F32 => "cuda-f32",
+                Precision::Tf32 => "cuda-tf32",
+                Precision::Bf16 => "cuda-bf16",
+            },
+            Path::Reference => "reference",
+            Path::Cpu(Isa::Avx512) => "avx512",
+            Path::Cpu(Isa::Avx2) => "avx2",
+            Path::Cpu(Isa::Portable) => "portable",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        assert_eq!(Kernels::named("reference").expect("always there"), Kernels::reference());
+        assert_eq!(Kernels::named("portable").expect("always there").name(), "portable");
+        let error = Kernels::named("avx1024").expect_err("no such thing").to_string();
+        assert!(error.contains("portable, reference"), "{error}");
+    }
+}

@@ -1,0 +1,183 @@
+//! Batch norms with their activations.
+
+use std::cell::RefCell;
+
+use candle_core::{Result, Shape, Tensor};
+
+use super::{Kernels, Op, View, on_gpu, run, same_shape};
+use crate::cpu::batch_norm::Affine;
+use crate::tensors::{update, with_views};
+use space::Activation;
+
+/// What a batch norm does after centring: scale, shift, activation.
+#[derive(Clone, Debug)]
+pub struct Normalisation {
+    /// Scale, `[C]`.
+    pub gamma: Tensor,
+    /// Shift, `[C]`.
+    pub beta: Tensor,
+    /// Added to the variance.
+    pub epsilon: f32,
+    /// What follows.
+    pub activation: Activation,
+}
+
+impl Normalisation {
+    pub(super) fn affine<'a>(&self, gamma: &View<'a>, beta: &View<'a>) -> Result<Affine<'a>> {
+        let (gamma, beta) = (gamma.contiguous()?, beta.contiguous()?);
+        Ok(Affine { gamma, beta, epsilon: self.epsilon, activation: self.activation })
+    }
+}
+
+impl Kernels {
+    /// `act(gamma (x - mean) / sqrt(var + eps) + beta) + addend` with the batch's own mean and biased variance; gives
+    /// that, of the shape of `x`, and the statistics, `[2, C]`.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn normalise(
+        self,
+        x: &Tensor,
+        with: &Normalisation,
+        addend: Option<&Tensor>,
+    ) -> Result<(Tensor, Tensor)> {
+        same_shape("normalise", x, addend.unwrap_or(x))?;
+        on_gpu!(self, Op::new("batch norm"), [x, x, x], card => {
+            let y = card.alike(x)?;
+            let statistics = card.normalise(x, with, addend, None, &y)?;
+            Ok((y, statistics))
+        });
+        let shapes = [x.shape().clone(), Shape::from((2, x.dim(0)?))];
+        let inputs = [x, &with.gamma, &with.beta, addend.unwrap_or(&with.beta)];
+        let [y, statistics] =
+            self.compute_many(Op::new("batch norm"), inputs, shapes, |[x, gamma, beta, more], outputs| {
+                let [y, statistics] = outputs;
+                let addend = addend.map(|_| more.contiguous()).transpose()?;
+                let affine = with.affine(&gamma, &beta)?;
+                run!(self, batch_norm::forward(x.contiguous()?, affine, addend, statistics, y));
+                Ok(())
+            })?;
+        Ok((y, statistics))
+    }
+
+    /// [`Kernels::normalise`] in place; gives the statistics.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn normalise_in_place(
+        self,
+        x: &Tensor,
+        with: &Normalisation,
+        addend: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        same_shape("normalise", x, addend.unwrap_or(x))?;
+        let inputs = [&with.gamma, &with.beta, addend.unwrap_or(&with.beta)];
+        let op = Op::new("batch norm in place");
+        on_gpu!(self, op, [x, x, x], card => card.normalise(x, with, addend, None, x));
+        self.compute(op, inputs, (2, x.dim(0)?), |[gamma, beta, more], statistics| {
+            let statistics = RefCell::new(statistics);
+            let addend = addend.map(|_| more.contiguous()).transpose()?;
+            update("normalise_in_place", x, [], |mut x, _| {
+                let affine = with.affine(&gamma, &beta)?;
+                let mut statistics = statistics.borrow_mut();
+                run!(self, batch_norm::forward_in_place(x.contiguous()?, affine, addend, &mut statistics));
+                Ok(())
+            })
+        })
+    }
+
+    /// [`Kernels::normalise_in_place`] with given statistics.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn normalise_with(
+        self,
+        x: &Tensor,
+        statistics: &Tensor,
+        with: &Normalisation,
+        addend: Option<&Tensor>,
+    ) -> Result<()> {
+        same_shape("normalise", x, addend.unwrap_or(x))?;
+        let inputs = [statistics, addend.unwrap_or(statistics)];
+        on_gpu!(self, Op::new("batch norm in place"), [x, x], card => {
+            card.normalise(x, with, addend, Some(statistics), x).map(drop)
+        });
+        self.update(Op::new("batch norm in place"), x, inputs, |mut x, views| {
+            let statistics = views[0].contiguous()?;
+            let addend = addend.map(|_| views[1].contiguous()).transpose()?;
+            with_views([&with.gamma, &with.beta], |[gamma, beta]| {
+                let affine = with.affine(&gamma, &beta)?;
+                run!(self, batch_norm::apply_in_place(x.contiguous()?, statistics, affine, addend));
+                Ok(())
+            })
+        })
+    }
+
+    /// The gradient of [`Kernels::normalise`]'s input; adds those of scale and shift to `gradient`.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn normalise_backward(
+        self,
+        x: &Tensor,
+        dy: &Tensor,
+        statistics: &Tensor,
+        with: &Normalisation,
+        gradient: &Normalisation,
+    ) -> Result<Tensor> {
+        same_shape("normalise backward", x, dy)?;
+        let shapes = [x.shape().clone(), statistics.shape().clone()];
+        let inputs = [x, dy, statistics, &with.gamma, &with.beta];
+        let op = Op::new("batch norm backward");
+        on_gpu!(self, op, [x, dy, x, dy, dy], card => {
+            let dx = card.alike(x)?;
+            card.normalise_backward([x, dy, statistics], with, gradient, &dx)?;
+            Ok(dx)
+        });
+        let [dx, sums] = self.compute_many(op, inputs, shapes, |[x, dy, statistics, gamma, beta], out| {
+            let [dx, sums] = out;
+            let (x, dy, statistics) = (x.contiguous()?, dy.contiguous()?, statistics.contiguous()?);
+            run!(self, batch_norm::backward(x, dy, statistics, with.affine(&gamma, &beta)?, sums, dx));
+            Ok(())
+        })?;
+        self.add_sums(gradient, &sums)?;
+        Ok(dx)
+    }
+
+    /// [`Kernels::normalise_backward`] with the gradient in the place of `dy`.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn normalise_backward_in_place(
+        self,
+        x: &Tensor,
+        dy: &Tensor,
+        statistics: &Tensor,
+        with: &Normalisation,
+        gradient: &Normalisation,
+    ) -> Result<()> {
+        same_shape("normalise backward", x, dy)?;
+        let inputs = [x, statistics, &with.gamma, &with.beta];
+        let op = Op::new("batch norm backward");
+        on_gpu!(self, op, [x, dy, x, dy, dy], card => {
+            card.normalise_backward([x, dy, statistics], with, gradient, dy)
+        });
+        let sums = self.compute(op, inputs, statistics.shape(), |[x, statistics, gamma, beta], sums| {
+            let sums = RefCell::new(sums);
+            update("normalise_backward_in_place", dy, [], |mut dy, _| {
+                let (x, statistics) = (x.contiguous()?, statistics.contiguous()?);
+                let affine = with.affine(&gamma, &beta)?;
+                let mut sums = sums.borrow_mut();
+                run!(self, batch_norm::backward_in_place(x, dy.contiguous()?, statistics, affine, &mut sums));
+                Ok(())
+            })
+        })?;
+        self.add_sums(gradient, &sums)
+    }
+
+    /// Adds the gradients of scale and shift, `[2, C]`.
+    pub(super) fn add_sums(self, gradient: &Normalisation, sums: &Tensor) -> Result<()> {
+        self.add_assign(&gradient.gamma, &sums.get(0)?)?;
+        self.add_assign(&gradient.beta, &sums.get(1)?)
+    }
+}

@@ -1,0 +1,203 @@
+//! What writes into tensors that live on: sums, zeros, the optimizer's step.
+
+use std::cell::RefCell;
+
+use candle_core::{Result, Tensor, bail};
+
+use super::{Kernels, Op, on_gpu, run, same_shape};
+use super::{Path, cuda};
+use crate::cpu::sgd::SgdStep;
+use crate::tensors::update;
+
+/// A parameter that the optimizer moves, with what belongs to it: contiguous tensors of one shape.
+#[derive(Clone, Copy, Debug)]
+pub struct Moved<'a> {
+    /// The parameter.
+    pub parameter: &'a Tensor,
+    /// Its gradient, set to zero by the step.
+    pub gradient: &'a Tensor,
+    /// Its velocity.
+    pub velocity: &'a Tensor,
+    /// Weight decay, added to the gradient.
+    pub weight_decay: f32,
+}
+
+/// Each image's loss, where it was computed, and the gradient of their mean at the logits.
+pub struct CrossEntropy {
+    /// `[N]`.
+    pub losses: Tensor,
+    /// `[N, classes]`.
+    pub gradient: Tensor,
+}
+
+impl Kernels {
+    /// `destination += x`, both contiguous and of one shape.
+    ///
+    /// # Errors
+    /// If the shapes differ.
+    pub fn add_assign(self, destination: &Tensor, x: &Tensor) -> Result<()> {
+        same_shape("add_assign", destination, x)?;
+        on_gpu!(self, Op::new("add assign"), [destination, x, x], card => card.add_assign(destination, x));
+        self.update(Op::new("add assign"), destination, [x], |mut destination, views| {
+            run!(self, planes::add_assign(destination.contiguous()?, views[0].contiguous()?));
+            Ok(())
+        })
+    }
+
+    /// `destination += x` where `destination` is any narrowed view of the same shape: for small weights.
+    ///
+    /// # Errors
+    /// If the shapes differ.
+    pub fn add_to_view(self, destination: &Tensor, x: &Tensor) -> Result<()> {
+        same_shape("add_to_view", destination, x)?;
+        on_gpu!(self, Op::new("add to view"), [x, x, x], card => card.add_to_view(destination, x));
+        self.update(Op::new("add to view"), destination, [x], |destination, views| {
+            let (dims, strides) = (destination.layout.dims(), destination.layout.stride());
+            for (index, value) in views[0].contiguous()?.iter().enumerate() {
+                destination.values[place(index, dims, strides)] += value;
+            }
+            Ok(())
+        })
+    }
+
+    /// Sets every value of a contiguous tensor to zero.
+    ///
+    /// # Errors
+    /// If it is not contiguous.
+    pub fn fill_zero(self, destination: &Tensor) -> Result<()> {
+        on_gpu!(self, Op::new("fill zero"), [destination], card => card.clear(destination));
+        self.update(Op::new("fill zero"), destination, [], |mut destination, _| {
+            destination.contiguous()?.fill(0.0);
+            Ok(())
+        })
+    }
+
+    /// One step of stochastic gradient descent with Nesterov's momentum, as PyTorch takes it, on each parameter and its
+    /// velocity, in place; the gradients are 0 after it.
+    ///
+    /// # Errors
+    /// If shapes differ.
+    pub fn nesterov(self, moved: &[Moved], lr: f32, momentum: f32) -> Result<()> {
+        for Moved { parameter, gradient, velocity, .. } in moved {
+            same_shape("nesterov", parameter, gradient)?;
+            same_shape("nesterov", parameter, velocity)?;
+        }
+        // each of the three is read and written
+        let three = |moved: &Moved| super::bytes([moved.parameter, moved.gradient, moved.velocity]);
+        let bytes = 2 * moved.iter().map(three).sum::<usize>();
+        self.record(Op::new("nesterov"), bytes, || {
+            if let Path::Cuda(card) = self.path {
+                return card.nesterov(moved, lr, momentum);
+            }
+            moved.iter().try_for_each(|moved| {
+                self.move_one(moved, SgdStep { lr, momentum, weight_decay: moved.weight_decay })
+            })
+        })
+    }
+
+    fn move_one(self, moved: &Moved, step: SgdStep) -> Result<()> {
+        update("nesterov", moved.velocity, [], |mut velocity, _| {
+            let velocity = RefCell::new(velocity.contiguous()?);
+            update("nesterov", moved.gradient, [], |mut gradient, _| {
+                let gradient = RefCell::new(gradient.contiguous()?);
+                update("nesterov", moved.parameter, [], |mut parameter, _| {
+                    let (mut velocity, mut gradient) = (velocity.borrow_mut(), gradient.borrow_mut());
+                    run!(self, sgd::nesterov(parameter.contiguous()?, &mut gradient, &mut velocity, step));
+                    Ok(())
+                })
+            })
+        })
+    }
+
+    /// Cross-entropy of logits `[N, classes]` with labels, smoothed, plus that with a teacher's logits, as a GPU
+    /// computes it in f32; `None` on a CPU, whose losses are summed in double precision by whoever asks. Labels must
+    /// be below the classes. Each image's loss and gradient are multiplied by its scale, where there are scales.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn cross_entropy(
+        self,
+        logits: &Tensor,
+        labels: &[u32],
+        teacher: Option<&Tensor>,
+        smoothing: f32,
+        scales: Option<&[f32]>,
+    ) -> Result<Option<CrossEntropy>> {
+        same_shape("cross_entropy", logits, teacher.unwrap_or(logits))?;
+        let scaled = scales.map_or(labels.len(), <[f32]>::len);
+        if [labels.len(), scaled] != [logits.dim(0)?; 2] {
+            bail!("cross_entropy: {} labels and {scaled} scales for {:?}", labels.len(), logits.dims());
+        }
+        on_gpu!(self, Op::new("cross entropy"), [logits, logits], card => {
+            let (losses, gradient) = card.cross_entropy(logits, labels, teacher, smoothing, scales)?;
+            Ok(Some(CrossEntropy { losses, gradient }))
+        });
+        let _ = (smoothing, scales);
+        Ok(None)
+    }
+
+    /// A contiguous copy of a view as activations are kept; where there is nothing to change, the same. Views of what
+    /// lies on the CPU go to where the kernels compute.
+    ///
+    /// # Errors
+    /// If the values are neither f32 nor activations.
+    pub fn activations(self, view: &Tensor) -> Result<Tensor> {
+        on_gpu!(self, Op::new("activations"), [view, view], card => {
+            let view = &view.to_device(card.device())?;
+            card.kept(view, card.activations())
+        });
+        view.contiguous()
+    }
+
+    /// A mask made on the CPU, of zeros and one other number, as activations where the kernels compute.
+    ///
+    /// # Errors
+    /// If there are other numbers in it.
+    pub fn mask(self, mask: &Tensor) -> Result<Tensor> {
+        on_gpu!(self, Op::new("mask"), [mask, mask], card => card.mask(mask));
+        mask.contiguous()
+    }
+
+    /// Weights as products read them: views of them where they read them as they are, which are f32 and rows of contiguous
+    /// values, or given to this before.
+    ///
+    /// # Errors
+    /// If they are not, or do not lie where the kernels compute.
+    pub fn operands(self, weights: &[&Tensor]) -> Result<Vec<Tensor>> {
+        on_gpu!(self, Op::new("operands"), weights, card => card.operands(weights));
+        Ok(weights.iter().map(|weight| (*weight).clone()).collect())
+    }
+
+    /// [`Kernels::operands`] of one weight.
+    ///
+    /// # Errors
+    /// As those.
+    pub fn operand(self, weight: &Tensor) -> Result<Tensor> {
+        if let Path::Cuda(card) = self.path
+            && card.is_operand(weight)?
+        {
+            return Ok(weight.clone());
+        }
+        let mut operands = self.operands(&[weight])?;
+        Ok(operands.swap_remove(0))
+    }
+
+    /// A contiguous copy of a view as f32; where there is nothing to change, the same.
+    ///
+    /// # Errors
+    /// If the values are neither f32 nor activations.
+    pub fn numbers(self, view: &Tensor) -> Result<Tensor> {
+        on_gpu!(self, Op::new("numbers"), [view, view], card => card.kept(view, cuda::Storage::F32));
+        view.contiguous()
+    }
+}
+
+/// Where the element of this row-major index lies in a strided tensor.
+fn place(mut index: usize, dims: &[usize], strides: &[usize]) -> usize {
+    let mut place = 0;
+    for (&length, &stride) in dims.iter().zip(strides).rev() {
+        place += index % length * stride;
+        index /= length;
+    }
+    place
+}

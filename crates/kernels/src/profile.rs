@@ -1,0 +1,129 @@
+//! Where the time goes: what each kernel took, by the kind of layer that called it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use serde::Serialize;
+
+use super::feed::Moment;
+
+/// A record of kernel calls, shared by every copy of the [`super::Kernels`] that it was given to.
+///
+/// It lives as long as the process, so that kernels stay plain values; make one a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Profile(&'static Mutex<BTreeMap<Key, Part>>);
+
+/// Calls that wait to be asked how long they took, at most: of each a GPU keeps two events.
+const MOST_PENDING: usize = 4096;
+
+/// Layer, then operation.
+type Key = (&'static str, &'static str);
+
+#[derive(Debug, Default)]
+struct Part {
+    calls: u64,
+    ms: f64,
+    /// Calls that a GPU may not have reached yet, from when to when.
+    pending: Vec<[Moment; 2]>,
+    macs: u64,
+    bytes: u64,
+}
+
+impl Part {
+    /// Milliseconds of all calls; waits for those that are pending. What failed has no time.
+    fn ms(&mut self) -> f64 {
+        for [before, after] in self.pending.drain(..) {
+            self.ms += after.ms_since(&before).unwrap_or(0.0);
+        }
+        self.ms
+    }
+}
+
+/// What one kind of layer spent in one operation.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ProfileRow {
+    /// The kind of layer, such as `pointwise`.
+    pub layer: &'static str,
+    /// The kernel, such as `product`.
+    pub operation: &'static str,
+    /// Calls.
+    pub calls: u64,
+    /// Milliseconds in all.
+    pub ms: f64,
+    /// Multiply-accumulates in all, of products and convolutions.
+    pub macs: u64,
+    /// Bytes of inputs and outputs in all: what had to be moved at least, were nothing in a cache.
+    pub bytes: u64,
+}
+
+impl Profile {
+    /// An empty record.
+    #[expect(
+        clippy::new_without_default,
+        reason = "it is never freed, so it should be seen where it is made"
+    )]
+    pub fn new() -> Self {
+        Self(Box::leak(Box::default()))
+    }
+
+    pub(super) fn add(self, key: Key, from_to: [Moment; 2], macs: u64, bytes: u64) {
+        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = parts.entry(key).or_default();
+        part.calls += 1;
+        part.pending.push(from_to);
+        if part.pending.len() >= MOST_PENDING || part.pending.iter().all(|[_, after]| after.has_come()) {
+            part.ms();
+        }
+        part.macs += macs;
+        part.bytes += bytes;
+    }
+
+    /// Forgets everything, as after the steps that warm up.
+    pub fn clear(self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// What was recorded, the dearest first.
+    pub fn rows(self) -> Vec<ProfileRow> {
+        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = |(&(layer, operation), part): (&Key, &mut Part)| {
+            let ms = part.ms();
+            let Part { calls, macs, bytes, .. } = *part;
+            ProfileRow { layer, operation, calls, ms, macs, bytes }
+        };
+        let mut rows: Vec<_> = parts.iter_mut().map(row).collect();
+        rows.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+        rows
+    }
+}
+
+impl PartialEq for Profile {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kernels;
+    use base::timing::Stopwatch;
+
+    #[test]
+    fn calls_add_up_and_the_dearest_comes_first() {
+        let (profile, kernels) = (Profile::new(), Kernels::detect());
+        let moment = || kernels.moment().expect("a CPU's");
+        let (first, began) = (moment(), Stopwatch::start());
+        while began.elapsed_ms() < 2.0 {}
+        let second = moment();
+        profile.add(("pointwise", "product"), [second, moment()], 10, 100);
+        profile.add(("linear", "product"), [first, moment()], 1, 1);
+        profile.add(("pointwise", "product"), [moment(), moment()], 10, 100);
+        let rows = profile.rows();
+        assert_eq!((rows[0].layer, rows[0].calls, rows[1].calls), ("linear", 1, 2));
+        assert!(rows[0].ms >= 2.0 && rows[0].ms > rows[1].ms, "{rows:?}");
+        assert_eq!((rows[1].macs, rows[1].bytes), (20, 200));
+        profile.clear();
+        assert!(profile.rows().is_empty());
+    }
+}

@@ -1,0 +1,198 @@
+//! Whole networks and whole trainings with what a GPU would be given, run on the host, beside the CPU's kernels.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use candle_core::Tensor;
+
+use base::random::rng_for;
+use kernels::{Kernels, Precision, emulated_gpu};
+use space::{Arch, SearchSpace, preset, sampler};
+use supernet::agreement::{apart, of_layer, of_network};
+use supernet::checkpoint::{Checkpoint, Supernet};
+use supernet::data::Dataset;
+use supernet::eval::Accuracy;
+use supernet::train::{Observer, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
+
+fn flat(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().and_then(|flat| flat.to_vec1()).expect("f32")
+}
+
+/// Every layer of the small spaces' sub-networks, forward and backward.
+#[test]
+fn layers_by_themselves() {
+    let precisions = [(Precision::F32, 1e-5), (Precision::Bf16, 0.1)];
+    for (precision, bound) in precisions {
+        let Some(gpu) = emulated_gpu(precision) else { return };
+        let (mut compared, mut worst) = (0, 0.0f64);
+        for name in ["tiny", "tiny-resnet", "fashion"] {
+            let space = preset(name).expect("a preset");
+            let archs = ["largest", "smallest", "random"].map(|arch| named(&space, arch, 3));
+            let layers = archs.iter().flat_map(|arch| space.lower(arch).expect("legal"));
+            let layers: BTreeMap<_, _> = layers.map(|layer| (layer.key(), layer)).collect();
+            for (key, layer) in layers {
+                for (what, apart) in of_layer(&layer, gpu, Kernels::detect()).expect("it runs") {
+                    assert!(apart <= bound, "{key}: {what} {apart:.1e} apart, at most {bound:.0e} wanted");
+                    (compared, worst) = (compared + 1, worst.max(apart));
+                }
+            }
+        }
+        println!("layers, {precision}: {compared} comparisons, worst difference {worst:.1e}");
+    }
+}
+
+/// The families, as small as they come, and the larger ones at a small resolution: sub-networks whose gradients no
+/// rounding turns at a corner of an activation, as an input that is a millionth larger can.
+const CASES: [(&str, usize, &[&str]); 6] = [
+    ("tiny", 12, &["largest", "random"]),
+    ("tiny-resnet", 16, &["largest", "random"]),
+    ("fashion", 28, &["largest", "random"]),
+    ("ofa-mbv3-w1.0", 64, &["smallest"]),
+    // at 64 px statistics of a deep one are of a few values, and a rounding on some processor moves its logits by 2 %
+    ("ofa-mbv3-w1.0", 128, &["random"]),
+    ("ofa-proxyless-w1.3", 64, &["smallest"]),
+];
+
+fn named(space: &SearchSpace, name: &str, seed: u64) -> Arch {
+    match name {
+        "largest" => sampler::largest(space),
+        "smallest" => sampler::smallest(space),
+        _ => sampler::random(space, &mut rng_for("arch", seed, &[])),
+    }
+}
+
+/// Random sub-networks that stand for one: a rounding turns one of them at a corner on some processor, not most.
+const RANDOM: u64 = 3;
+
+/// What is too far apart of a sub-network; the greatest differences of those that are near enough are noted.
+fn too_far(
+    (space, arch): (&SearchSpace, &Arch),
+    gpu: Kernels,
+    bounds: [f64; 6],
+    worst: &mut [f64; 6],
+) -> Option<String> {
+    let differences = of_network(space, arch, gpu, Kernels::detect()).expect("it runs");
+    for ((what, apart), bound) in differences.iter().zip(bounds) {
+        if *apart > bound || apart.is_nan() {
+            return Some(format!("{arch}: {what} {apart:.1e} apart, at most {bound:.0e} wanted"));
+        }
+    }
+    for (worst, (_, apart)) in worst.iter_mut().zip(differences) {
+        *worst = worst.max(apart);
+    }
+    None
+}
+
+fn compare(precision: Precision, cases: &[(&str, usize, &[&str])], bounds: [f64; 6]) {
+    let Some(gpu) = emulated_gpu(precision) else { return };
+    let mut worst = [0.0f64; 6];
+    for &(name, resolution, archs) in cases {
+        let space = preset(name).expect("a preset");
+        for which in archs {
+            let random = *which == "random";
+            let seeds = if random { 3..3 + RANDOM } else { 3..4 };
+            let archs = seeds.map(|seed| named(&space, which, seed).at(resolution));
+            let faults: Vec<String> =
+                archs.filter_map(|arch| too_far((&space, &arch), gpu, bounds, &mut worst)).collect();
+            assert!(faults.len() <= usize::from(random), "{name} {which}: {faults:?}");
+            faults.iter().for_each(|fault| println!("at a corner: {name} {fault}"));
+        }
+    }
+    println!(
+        "whole networks, {}: loss, logits, folded, statistics, gradients, weights {}",
+        precision.name(),
+        worst.map(|apart| format!("{apart:.1e}")).join(" ")
+    );
+}
+
+#[test]
+fn whole_networks_in_f32() {
+    compare(Precision::F32, &CASES, [1e-6, 1e-3, 1e-3, 1e-4, 1e-4, 1e-6]);
+}
+
+/// bfloat16 has 8 bits of mantissa, and a network rounds at every layer; what is wrong in kind is 1 apart or more.
+#[test]
+fn whole_networks_in_bfloat16() {
+    let shallow: Vec<_> = CASES.into_iter().filter(|(name, ..)| ["tiny", "fashion"].contains(name)).collect();
+    compare(Precision::Bf16, &shallow, [1e-3, 0.1, 0.1, 0.05, 0.2, 1e-3]);
+    compare(Precision::Bf16, &CASES, [1e-2, f64::MAX, f64::MAX, f64::MAX, f64::MAX, 5e-2]);
+}
+
+/// Losses of the steps, as they are taken; stops after some.
+struct Losses<'a> {
+    seen: Vec<f32>,
+    stop: &'a AtomicBool,
+    after: usize,
+}
+
+impl Observer for Losses<'_> {
+    fn phase(&mut self, _: &PlannedPhase, _: u64) {}
+
+    fn step(&mut self, record: &StepRecord) {
+        self.seen.push(record.loss);
+        if self.seen.len() == self.after {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn evaluated(&mut self, _: &Arch, _: Accuracy) {}
+}
+
+fn train(folder: &Path, kernels: Kernels, steps: usize) -> (Outcome, Vec<f32>) {
+    let config = TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), kernels };
+    let (space, dataset) = (preset("tiny").expect("a preset"), Dataset::open("digits").expect("embedded"));
+    let run = RunFolder::open(folder, true).expect("a folder");
+    let mut recipe = Recipe::progressive().scaled(0.002);
+    // the whole network, then all that shrinks
+    recipe.phases.drain(1..recipe.phases.len() - 1);
+    let mut trainer = Trainer::new(space, Arc::new(dataset), &recipe, run, config).expect("it fits");
+    let stop = AtomicBool::new(false);
+    let mut losses = Losses { seen: Vec::new(), stop: &stop, after: steps };
+    let outcome = trainer.run(&stop, &mut losses).expect("no errors");
+    (outcome, losses.seen)
+}
+
+/// The losses of a GPU's run follow the CPU's, and a run that goes from one to the other and back ends as either does.
+#[test]
+fn trainings_follow_the_cpu_and_change_places() {
+    let Some(gpu) = emulated_gpu(Precision::F32) else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let (cpu, all) = (Kernels::detect(), usize::MAX);
+    let (outcome, expected) = train(&at("cpu"), cpu, all);
+    assert_eq!(outcome, Outcome::Finished);
+    let (outcome, losses) = train(&at("gpu"), gpu, all);
+    assert_eq!((outcome, losses.len()), (Outcome::Finished, expected.len()));
+    let third = expected.len() / 3;
+    let mut changing = Vec::new();
+    for (kernels, steps) in [(cpu, third), (gpu, third), (cpu, all)] {
+        changing.extend(train(&at("changing"), kernels, steps).1);
+    }
+    let mut worst = 0.0f32;
+    for (step, expected) in expected.iter().enumerate() {
+        for loss in [losses[step], changing[step]] {
+            worst = worst.max((loss - expected).abs() / expected);
+        }
+    }
+    println!("{} steps of training: losses at most {worst:.1e} apart", expected.len());
+    // roundings grow from step to step
+    assert!(worst < 5e-3, "{losses:?} and {changing:?} for {expected:?}");
+    let weights = |name: &str| {
+        let supernet = Supernet::read(&at(name).join("supernet.safetensors")).expect("weights");
+        supernet.weights.tensors().values().flat_map(flat).collect::<Vec<_>>()
+    };
+    for name in ["gpu", "changing"] {
+        let apart = apart(&weights(name), &weights("cpu"));
+        println!("{name}: weights {apart:.1e} apart");
+        assert!(apart < 1e-2, "{name}: weights {apart} apart");
+    }
+    let Some(rounding) = emulated_gpu(Precision::Bf16) else { return };
+    for (loss, expected) in train(&at("bf16"), rounding, third).1.iter().zip(&expected) {
+        assert!((loss - expected).abs() / expected < 0.05, "{loss} for {expected} in bfloat16");
+    }
+    let kept = Checkpoint::read(&at("changing").join("checkpoint.safetensors")).expect("a checkpoint");
+    assert!(kept.training.kernels.contains("cuda-f32"), "{}", kept.training.kernels);
+}
