@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::ensure;
+use base::document::printed;
 use serde_json::{Value, json};
 use supernet::checkpoint::Supernet;
 use supernet::data::{Dataset, Split};
@@ -85,7 +86,7 @@ impl Arguments {
             results.push(self.document(arch, &judgement, dataset.classes()));
         }
         if self.common.json {
-            print_lines(&format!("{:#}", json!({ "results": results })))?;
+            print_lines(&printed(&json!({ "results": results })))?;
         }
         Ok(Ending::Done)
     }
