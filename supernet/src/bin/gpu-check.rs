@@ -92,7 +92,7 @@ fn tell(out: &mut impl Write, line: &str) -> Result<()> {
 fn check(device: &str, spaces: &[String], out: &mut impl Write) -> Result<bool> {
     let asked = |name: &str| spaces.is_empty() || spaces.iter().any(|space| space == name);
     let all = Precision::ALL.map(|precision| Kernels::on_device(device, precision));
-    let all: Vec<Kernels> = all.into_iter().collect::<Result<_>>()?;
+    let all: Vec<Kernels> = all.into_iter().collect::<Result<_, supernet::kernels::Error>>()?;
     tell(out, &format!("{}\n", all[0].gpu().unwrap_or_default()))?;
     tell(out, "| what | precision | compared | worst difference | at most |\n|---|---|---|---|---|")?;
     let mut good = true;
