@@ -1,17 +1,11 @@
-//! Every command explains itself. (Having this test here also makes `cargo test` build the binary, which the
-//! workspace's own tests run.)
+//! The program starts and names its commands. (Having this test here also makes `cargo test` build it, which the workspace's
+//! own tests run; those read the help of every command.)
 
 use std::process::Command;
 
 #[test]
-fn every_command_has_help_with_an_example() {
-    for command in ["measure", "table", "fit", "search", "export", "verify", "predict", "inspect"] {
-        let output = Command::new(env!("CARGO_BIN_EXE_extract"))
-            .args([command, "--help"])
-            .output()
-            .expect("it starts");
-        let text = String::from_utf8(output.stdout).expect("text");
-        assert!(output.status.success() && text.contains("Example:"), "{command}: {text}");
-        assert!(text.contains("--json") && text.contains("--quiet"), "{command}: {text}");
-    }
+fn commands_are_named_with_an_example() {
+    let output = Command::new(env!("CARGO_BIN_EXE_extract")).arg("--help").output().expect("it starts");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success() && text.contains("\nCommands:\n") && text.contains("Example"), "{text}");
 }
