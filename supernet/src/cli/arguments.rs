@@ -149,7 +149,7 @@ impl Data {
     }
 }
 
-/// The batch that is wanted, or all training images where they are fewer; then a line says so.
+/// The batch that is wanted, or all training images where they are fewer, with a note to the user.
 pub fn smaller_batch(common: &Common, wanted: usize, dataset: &Dataset) -> usize {
     let images = dataset.train().len();
     if images < wanted {

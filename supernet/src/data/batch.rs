@@ -116,7 +116,7 @@ impl Team<'_> {
     }
 }
 
-/// What `make` returns; a panic in it is an error that says so of `what`.
+/// What `make` returns; a panic in it becomes an error that names `what`.
 pub(super) fn caught<T>(what: impl FnOnce() -> String, make: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| Err(panicked(what(), panic.as_ref())))
 }

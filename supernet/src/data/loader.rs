@@ -227,7 +227,7 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{ImageSet, Images, Origin, Splits, numbered_classes};
+    use crate::data::testing::{content, dataset};
 
     fn varied() -> Augmentation {
         let ratio = [3.0 / 4.0, 4.0 / 3.0];
@@ -245,17 +245,6 @@ mod tests {
         LoaderConfig { batch, seed, augmentation: varied(), sampling: Sampling::Shuffled }
     }
 
-    /// 23 training images of 4 x 4 pixels; image i has label i.
-    fn dataset() -> Arc<Dataset> {
-        let set = |count: u32| {
-            let pixels = (0..count * 16).map(|i| (i * i % 251) as u8).collect();
-            Images::from(ImageSet::new(pixels, (0..count).collect(), [4, 4, 1], 23).unwrap())
-        };
-        let origin = Origin { name: "small".to_owned(), source: String::new(), flip: true };
-        let splits = Splits { train: set(23), val: set(1), test: None };
-        Arc::new(Dataset::new(origin, numbered_classes(23), splits).unwrap())
-    }
-
     /// Resolutions of 3, 4, 5, 3, …
     fn resolution(step: u64) -> usize {
         3 + (step % 3) as usize
@@ -263,14 +252,6 @@ mod tests {
 
     fn loader(batch: usize, seed: u64, first_step: u64) -> TrainLoader {
         TrainLoader::new(dataset(), config(batch, seed), first_step, resolution).unwrap()
-    }
-
-    type Content = (Vec<usize>, Vec<u32>, Vec<f32>);
-
-    fn content(batch: Result<Batch>) -> Content {
-        let batch = batch.unwrap();
-        let values = batch.images.flatten_all().unwrap().to_vec1().unwrap();
-        (batch.images.dims().to_vec(), batch.labels, values)
     }
 
     #[test]

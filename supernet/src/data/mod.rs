@@ -31,6 +31,8 @@ mod preprocess;
 mod resize;
 mod room;
 mod sums;
+#[cfg(test)]
+mod testing;
 mod view_cache;
 
 use std::fmt;

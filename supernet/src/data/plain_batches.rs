@@ -152,26 +152,7 @@ impl Drop for Ahead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{ImageSet, Origin, Splits, numbered_classes};
-
-    /// 23 training images of 4 x 4 pixels; image i has label i.
-    fn dataset() -> Arc<Dataset> {
-        let set = |count: u32| {
-            let pixels = (0..count * 16).map(|i| (i * i % 251) as u8).collect();
-            Images::from(ImageSet::new(pixels, (0..count).collect(), [4, 4, 1], 23).unwrap())
-        };
-        let origin = Origin { name: "small".to_owned(), source: String::new(), flip: true };
-        let splits = Splits { train: set(23), val: set(1), test: None };
-        Arc::new(Dataset::new(origin, numbered_classes(23), splits).unwrap())
-    }
-
-    type Content = (Vec<usize>, Vec<u32>, Vec<f32>);
-
-    fn content(batch: Result<Batch>) -> Content {
-        let batch = batch.unwrap();
-        let values = batch.images.flatten_all().unwrap().to_vec1().unwrap();
-        (batch.images.dims().to_vec(), batch.labels, values)
-    }
+    use crate::data::testing::{Content, content, dataset};
 
     #[test]
     fn evaluation_sees_all_images_in_order() {

@@ -1,0 +1,26 @@
+//! A small data set, and batches to compare, for the tests of what makes them.
+
+use std::sync::Arc;
+
+use super::{Batch, Dataset, ImageSet, Images, Origin, Splits, numbered_classes};
+use crate::error::Result;
+
+/// 23 training images of 4 x 4 pixels; image i has label i.
+pub(super) fn dataset() -> Arc<Dataset> {
+    let set = |count: u32| {
+        let pixels = (0..count * 16).map(|i| (i * i % 251) as u8).collect();
+        Images::from(ImageSet::new(pixels, (0..count).collect(), [4, 4, 1], 23).unwrap())
+    };
+    let origin = Origin { name: "small".to_owned(), source: String::new(), flip: true };
+    let splits = Splits { train: set(23), val: set(1), test: None };
+    Arc::new(Dataset::new(origin, numbered_classes(23), splits).unwrap())
+}
+
+/// Shape, labels and values.
+pub(super) type Content = (Vec<usize>, Vec<u32>, Vec<f32>);
+
+pub(super) fn content(batch: Result<Batch>) -> Content {
+    let batch = batch.unwrap();
+    let values = batch.images.flatten_all().unwrap().to_vec1().unwrap();
+    (batch.images.dims().to_vec(), batch.labels, values)
+}
