@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use extract::predict::Classifier;
-use supernet::kernels::Kernels;
+use kernels::Kernels;
 
 const USAGE: &str = "usage: deploy FOLDER IMAGE...
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use extract::accuracy::AccuracyEstimator;
-use supernet::space::Arch;
+use space::Arch;
 
 fn main() -> anyhow::Result<()> {
     let path = std::env::args().nth(1).context("usage: expected ESTIMATOR < ARCHS")?;

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::{path::Path, sync::Arc, sync::atomic::AtomicBool, time::Duration};
 
+use base::random::rng_for;
 use extract::accuracy::{AccuracyEstimator, FitConfig};
 use extract::export::{NormStatistics, Request, export};
 use extract::latency::{
@@ -14,15 +15,15 @@ use extract::latency::{
 use extract::search::{
     Candidate, CostIndex, Limits, Problem, SearchConfig, ValidationPlan, search_validated,
 };
-use supernet::accuracy_file::{AccuracyFile, AccuracyRow};
-use supernet::checkpoint::Supernet;
-use supernet::data::{Dataset, Split, eval_batches};
-use supernet::eval::{Accuracy, Calibration, Judge, accuracy, best};
-use supernet::model_folder::{ModelFolder, SelectedOn};
-use supernet::nn::Pass;
-use supernet::space::{Arch, SearchSpace, preset, sampler};
+use kernels::Kernels;
+use network::accuracy_file::{AccuracyFile, AccuracyRow};
+use network::checkpoint::Supernet;
+use network::data::{Dataset, Split, eval_batches};
+use network::eval::{Accuracy, Calibration, Judge, accuracy, best};
+use network::model_folder::{ModelFolder, SelectedOn};
+use network::nn::Pass;
+use space::{Arch, SearchSpace, preset, sampler};
 use supernet::train::{Observer, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
-use supernet::{kernels::Kernels, random::rng_for};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc; // keeps buffers: 2 to 3 times faster training
@@ -157,7 +158,7 @@ fn sample(supernet: &Supernet, dataset: &Dataset, kernels: Kernels) -> anyhow::R
         let accuracy = judge.accuracy(&arch, Split::Val)?;
         Ok(AccuracyRow { arch, top1: accuracy.top1(), split: Split::Val, n: accuracy.n as u64 })
     };
-    let rows = archs.into_iter().map(row).collect::<supernet::Result<_>>()?;
+    let rows = archs.into_iter().map(row).collect::<network::Result<_>>()?;
     let (space, supernet, data) = (space.clone(), hash.clone(), dataset.hash().to_string());
     Ok(AccuracyFile { space, supernet, data, calibration: judge.calibration, rows })
 }

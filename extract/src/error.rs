@@ -1,4 +1,4 @@
-//! The one error type of the crate: what its own steps can meet, around what the supernet's crate can.
+//! The one error type of the crate: what its own steps can meet, around what networks and their files can.
 
 use std::path::PathBuf;
 
@@ -12,9 +12,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file, a value or a tensor operation; see the supernet's own error type.
+    /// A file, a value or a tensor operation; see the networks' own error type.
     #[error(transparent)]
-    Supernet(Box<supernet::Error>),
+    Network(Box<network::Error>),
     /// One limit alone rules out every sub-network of the space.
     #[error(
         "no sub-network keeps {} within {limit}: the least there is is {} ({}); ask for at least that",
@@ -98,26 +98,26 @@ pub struct Nearest {
     pub arch: Arch,
 }
 
-impl From<supernet::Error> for Error {
-    fn from(error: supernet::Error) -> Self {
-        Self::Supernet(Box::new(error))
+impl From<network::Error> for Error {
+    fn from(error: network::Error) -> Self {
+        Self::Network(Box::new(error))
     }
 }
 
 impl From<base::Error> for Error {
     fn from(error: base::Error) -> Self {
-        supernet::Error::from(error).into()
+        network::Error::from(error).into()
     }
 }
 
 impl From<kernels::Error> for Error {
     fn from(error: kernels::Error) -> Self {
-        supernet::Error::from(error).into()
+        network::Error::from(error).into()
     }
 }
 
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
-        supernet::Error::from(error).into()
+        network::Error::from(error).into()
     }
 }

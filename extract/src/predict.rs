@@ -6,10 +6,10 @@ use base::Error;
 use base::file;
 use candle_core::{Device, Tensor};
 use kernels::Kernels;
+use network::data::{Image, ImageFile, images_in, plain_view};
+use network::model_folder::ModelFolder;
+use network::nn::FoldedNetwork;
 use serde::Serialize;
-use supernet::data::{Image, ImageFile, images_in, plain_view};
-use supernet::model_folder::ModelFolder;
-use supernet::nn::FoldedNetwork;
 
 use crate::error::Result;
 use crate::npy;

@@ -10,12 +10,12 @@ use extract::latency::ofa_table::{OfaTable, ofa_key};
 use extract::latency::{LatencyTable, Plan, Rows};
 use extract::onnx::OnnxModel;
 use extract::search::Found;
-use supernet::accuracy_file;
-use supernet::checkpoint::{Checkpoint, Supernet};
-use supernet::data::{Grey, ImageFile, ListedImage, Orient, idx_from_bytes, list_from_text};
-use supernet::model_folder::{ModelConfig, ModelFolder};
-use supernet::pytorch::{StateDict, import};
-use supernet::space::{Arch, SearchSpace, arch_file, cost, preset, sampler};
+use network::accuracy_file;
+use network::checkpoint::{Checkpoint, Supernet};
+use network::data::{Grey, ImageFile, ListedImage, Orient, idx_from_bytes, list_from_text};
+use network::model_folder::{ModelConfig, ModelFolder};
+use network::pytorch::{StateDict, import};
+use space::{Arch, SearchSpace, arch_file, cost, preset, sampler};
 use supernet::train::{FineTuneCheckpoint, Recipe};
 
 /// Names the bytes in messages.
@@ -148,7 +148,7 @@ pub fn config(bytes: &[u8]) {
     if let Some(model) = told(ModelFolder::from_parts(config, PLACE, rest)) {
         model.preprocess().expect("it was checked");
         if told(model.check_weights(PLACE)).is_some() {
-            model.network(supernet::kernels::Kernels::reference()).expect("its weights were checked");
+            model.network(kernels::Kernels::reference()).expect("its weights were checked");
         }
     }
 }

@@ -6,11 +6,11 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use supernet::kernels::cpu::batch_norm::{self, Affine};
-use supernet::kernels::cpu::channelwise::{self, Chain, Kept, Saved, Slopes};
-use supernet::kernels::cpu::depthwise::{self, DepthwiseShape};
-use supernet::kernels::cpu::product::{Matrix, MatrixMut, Write, product};
-use supernet::kernels::cpu::{Activation, Isa, planes};
+use kernels::cpu::batch_norm::{self, Affine};
+use kernels::cpu::channelwise::{self, Chain, Kept, Saved, Slopes};
+use kernels::cpu::depthwise::{self, DepthwiseShape};
+use kernels::cpu::product::{Matrix, MatrixMut, Write, product};
+use kernels::cpu::{Activation, Isa, planes};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

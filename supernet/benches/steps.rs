@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use kernels::Kernels;
+use space::{preset, sampler};
 use supernet::bench::{Bench, Mode, Runner, Subject};
-use supernet::kernels::Kernels;
-use supernet::space::{preset, sampler};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

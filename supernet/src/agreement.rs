@@ -5,15 +5,15 @@
 
 use std::collections::BTreeMap;
 
+use base::random::rng_for;
 use candle_core::{Device, Tensor};
+use kernels::Kernels;
+use network::elastic::{Gradients, SharedWeights, SubnetWeights};
+use network::nn::{FoldedNetwork, MapSource, Network, Pass, Source, Statistics, Tape};
 use rand::Rng;
+use space::{Arch, LayerSpec, SearchSpace, WeightRole, sampler};
 
-use crate::elastic::{Gradients, SharedWeights, SubnetWeights};
 use crate::error::Result;
-use crate::kernels::Kernels;
-use crate::nn::{FoldedNetwork, MapSource, Network, Pass, Source, Statistics, Tape};
-use crate::random::rng_for;
-use crate::space::{Arch, LayerSpec, SearchSpace, WeightRole, sampler};
 use crate::train::{Pupil, Sgd, Target, dropout_mask};
 
 /// What was compared, and how far apart it was.
@@ -81,7 +81,7 @@ fn layer_outputs(layer: &LayerSpec, kernels: Kernels) -> Result<[Vec<f32>; 3]> {
     };
     let network = Network::new(layers, &source(&weights))?;
     let slopes = Network::new(layers, &source(&gradients).as_they_are())?;
-    let maps = |name, map: &crate::space::FeatureMap| {
+    let maps = |name, map: &space::FeatureMap| {
         let maps = random(name, &[map.channels, IMAGES, map.height, map.width], -1.0..1.0)?;
         Ok::<_, crate::Error>(kernels.activations(&maps)?)
     };

@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
+use base::random::rng_for;
+use base::timing::{Spread, Stopwatch, peak_rss_mb};
 use candle_core::{Device, Tensor};
+use kernels::{Kernels, Profile, ProfileRow};
+use network::data::{
+    Augmentation, AugmentationSettings, Batch, Dataset, LoaderConfig, Sampling, TrainLoader,
+};
+use network::elastic::{Gradients, SharedWeights, SubnetWeights};
+use network::eval::calibrate;
+use network::nn::{FoldedNetwork, Network, Pass, Statistics};
 use rand::Rng;
 use serde::Serialize;
+use space::{Arch, SearchSpace, sampler};
 
-use crate::data::{Augmentation, AugmentationSettings, Batch, Dataset, LoaderConfig, Sampling, TrainLoader};
-use crate::elastic::{Gradients, SharedWeights, SubnetWeights};
 use crate::error::Result;
-use crate::eval::calibrate;
-use crate::kernels::{Kernels, Profile, ProfileRow};
-use crate::nn::{FoldedNetwork, Network, Pass, Statistics};
-use crate::random::rng_for;
-use crate::space::{Arch, SearchSpace, sampler};
-use crate::timing::{Spread, Stopwatch, peak_rss_mb};
 use crate::train::{Feeder, Pupil, Sgd, Target, dropout_mask};
 
 /// What a step is.
@@ -268,7 +270,7 @@ impl<'a> Runner<'a> {
         let mut statistics = Statistics::new();
         let network = Network::new(&layers, &subnet.values()?)?;
         network.forward(&self.images, Pass::Calibration(&mut statistics))?;
-        FoldedNetwork::from_source(&layers, subnet.calibrated(&statistics)?)
+        Ok(FoldedNetwork::from_source(&layers, subnet.calibrated(&statistics)?)?)
     }
 
     fn arch(&self, step: u64, index: u64) -> Arch {
@@ -318,8 +320,9 @@ impl<'a> Runner<'a> {
                 let subnet =
                     SubnetWeights::new(&self.setup.space, &self.weights, &layers, self.setup.kernels)?;
                 let network = Network::new(&layers, &subnet.values()?)?;
-                let batch = crate::data::Batch { images: self.images.clone(), labels: self.labels.clone() };
-                calibrate(&network, std::iter::once(Ok(batch))).map(drop)
+                let batch = network::data::Batch { images: self.images.clone(), labels: self.labels.clone() };
+                calibrate(&network, std::iter::once(Ok(batch)))?;
+                Ok(())
             }
         }
     }

@@ -31,42 +31,29 @@ pub enum Error {
         /// What to do about it.
         next: &'static str,
     },
-    /// A network's numbers have left the range of f32, so that it has no accuracy.
-    #[error(
-        "{place}: {field}: expected finite numbers, got {got}; the network has no accuracy, for its weights or statistics are \
-         too large; train it again with a lower learning rate, or get the file again"
-    )]
-    NoAccuracy {
-        /// The network.
-        place: String,
-        /// Which of its numbers.
-        field: String,
-        /// The first that is not finite.
-        got: f32,
-    },
-    /// An inference pass met a batch normalisation without running statistics.
-    #[error("{name}: no running statistics for this sub-network; calibrate it first")]
-    Uncalibrated {
-        /// The batch normalisation's name.
-        name: String,
-    },
-    /// The kernels or the tensor library refused an operation.
+    /// A network's numbers, or the kernels.
     #[error(transparent)]
-    Kernels(kernels::Error),
+    Network(network::Error),
+}
+
+impl From<network::Error> for Error {
+    fn from(error: network::Error) -> Self {
+        match error {
+            network::Error::Base(error) => Self::Base(error),
+            other => Self::Network(other),
+        }
+    }
 }
 
 impl From<kernels::Error> for Error {
     fn from(error: kernels::Error) -> Self {
-        match error {
-            kernels::Error::Base(error) => Self::Base(error),
-            other => Self::Kernels(other),
-        }
+        network::Error::from(error).into()
     }
 }
 
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
-        Self::Kernels(error.into())
+        network::Error::from(error).into()
     }
 }
 
@@ -100,13 +87,13 @@ impl Error {
         self.with(|error| error.or_do(advice))
     }
 
-    /// [`base::Error::in_place`]; of an [`Error::NoAccuracy`] which network it is of, before the place that it names itself.
+    /// [`base::Error::in_place`], also of what the networks' crate names a place of.
     #[must_use]
-    pub fn in_place(mut self, outer: impl std::fmt::Display) -> Self {
-        if let Self::NoAccuracy { place, .. } = &mut self {
-            *place = format!("{outer}: {place}");
+    pub fn in_place(self, outer: impl std::fmt::Display) -> Self {
+        match self {
+            Self::Network(error) => Self::Network(error.in_place(outer)),
+            other => other.with(|error| error.in_place(outer)),
         }
-        self.with(|error| error.in_place(outer))
     }
 
     /// [`base::Error::and_then_do`]; other variants carry their own advice.

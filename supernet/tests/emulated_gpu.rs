@@ -10,11 +10,11 @@ use candle_core::Tensor;
 
 use base::random::rng_for;
 use kernels::{Kernels, Precision, emulated_gpu};
+use network::checkpoint::{Checkpoint, Supernet};
+use network::data::Dataset;
+use network::eval::Accuracy;
 use space::{Arch, SearchSpace, preset, sampler};
 use supernet::agreement::{apart, of_layer, of_network};
-use supernet::checkpoint::{Checkpoint, Supernet};
-use supernet::data::Dataset;
-use supernet::eval::Accuracy;
 use supernet::train::{Observer, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
 
 fn flat(tensor: &Tensor) -> Vec<f32> {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use supernet::checkpoint::Supernet;
-use supernet::data::{Dataset, ImageSet, Images, Origin, Split, Splits};
-use supernet::eval::{Accuracy, Calibration, Judge};
-use supernet::kernels::Kernels;
-use supernet::space::{Arch, SearchSpace, preset, sampler};
+use kernels::Kernels;
+use network::checkpoint::Supernet;
+use network::data::{Dataset, ImageSet, Images, Origin, Split, Splits};
+use network::eval::{Accuracy, Calibration, Judge};
+use space::{Arch, SearchSpace, preset, sampler};
 use supernet::train::{Observer, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
 
 use crate::cli::{fails, json, pipeline};

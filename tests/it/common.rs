@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use supernet::space::LayerSpec;
+use space::LayerSpec;
 
 /// A value in [-1, 1) that depends on the name and the index alone; `tests/golden/make_golden.py` has the same.
 pub fn unit(name: &str, index: usize) -> f64 {

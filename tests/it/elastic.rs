@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use base::random::rng_for;
 use candle_core::Tensor;
+use kernels::Kernels;
+use network::elastic::{Gradients, SharedWeights, SubnetWeights, sort_channels};
+use network::nn::{MapSource, Network, Pass, Source, Statistics};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use supernet::elastic::{Gradients, SharedWeights, SubnetWeights, sort_channels};
-use supernet::kernels::Kernels;
-use supernet::nn::{MapSource, Network, Pass, Source, Statistics};
-use supernet::random::rng_for;
-use supernet::space::{Arch, Counts, SearchSpace, preset, sampler};
+use space::{Arch, Counts, SearchSpace, preset, sampler};
 use supernet::train::{Plan, Pupil, Recipe, Target};
 
 use crate::common::{assert_close, formula, values};

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::SystemTime;
 
+use base::random::rng_for;
 use rand::Rng;
 use serde_json::Value;
-use supernet::random::rng_for;
 
 use crate::cli::{binary, json, pipeline, run};
 

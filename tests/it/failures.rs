@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use extract::latency::LatencyTable;
 use image::{GrayImage, Luma, Rgb, RgbImage};
+use network::checkpoint::Checkpoint;
 use serde_json::Value;
-use supernet::checkpoint::Checkpoint;
 use supernet::train::RunFolder;
 
 use crate::cli::{binary, fails, json, pipeline, run};

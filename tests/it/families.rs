@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
+use kernels::Kernels;
+use network::elastic::SharedWeights;
+use network::nn::{FoldedNetwork, MapSource, Network, Pass, Source, Tape};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
-use supernet::elastic::SharedWeights;
-use supernet::kernels::Kernels;
-use supernet::nn::{FoldedNetwork, MapSource, Network, Pass, Source, Tape};
-use supernet::space::{Arch, LayerSpec, SearchSpace, arch_file, cost, preset, sampler};
+use space::{Arch, LayerSpec, SearchSpace, arch_file, cost, preset, sampler};
 
 use crate::common::{assert_close, formula, formula_weights, unit, values, zeros};
 

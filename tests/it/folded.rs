@@ -1,9 +1,9 @@
 //! Folding batch norms into the weights changes a network by rounding alone, on every path of kernels.
 
-use supernet::kernels::{Isa, Kernels};
-use supernet::nn::{FoldedNetwork, MapSource, Network, Pass, Source};
-use supernet::random::rng_for;
-use supernet::space::{preset, sampler};
+use base::random::rng_for;
+use kernels::{Isa, Kernels};
+use network::nn::{FoldedNetwork, MapSource, Network, Pass, Source};
+use space::{preset, sampler};
 
 use crate::common::{assert_close, formula, formula_weights};
 

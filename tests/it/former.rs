@@ -5,9 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use network::checkpoint::Supernet;
+use network::model_folder::ModelFolder;
 use serde_json::Value;
-use supernet::checkpoint::Supernet;
-use supernet::model_folder::ModelFolder;
 
 use crate::cli::binary;
 use crate::common::values;

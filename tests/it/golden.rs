@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{Device, Tensor};
-use supernet::kernels::Kernels;
-use supernet::nn::{MapSource, Network, Pass, Source, Statistics, Tape};
-use supernet::space::{Activation, Arch, FeatureMap, LayerSpec, MbConv, Operator, SearchSpace};
+use kernels::Kernels;
+use network::nn::{MapSource, Network, Pass, Source, Statistics, Tape};
+use space::{Activation, Arch, FeatureMap, LayerSpec, MbConv, Operator, SearchSpace};
 
 use crate::common::{assert_close, formula, formula_weights, unit, zeros};
 

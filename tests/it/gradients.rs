@@ -1,11 +1,11 @@
 //! The whole network's gradient, through elastic weights, against finite differences.
 
+use base::random::rng_for;
 use candle_core::Tensor;
-use supernet::elastic::{Gradients, SharedWeights, SubnetWeights};
-use supernet::kernels::Kernels;
-use supernet::nn::{Network, Pass, Tape};
-use supernet::random::rng_for;
-use supernet::space::{Arch, SearchSpace, preset};
+use kernels::Kernels;
+use network::elastic::{Gradients, SharedWeights, SubnetWeights};
+use network::nn::{Network, Pass, Tape};
+use space::{Arch, SearchSpace, preset};
 
 use crate::common::{formula, unit, values};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use candle_core::{Device, Tensor};
 use extract::accuracy::{AccuracyEstimator, OfaPredictor, PredictorFile};
 use extract::search::Found;
-use supernet::space::preset;
+use space::preset;
 
 use super::cli::{binary, json, pipeline, run};
 use super::predictors::wide_predictor;

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use image::{GrayImage, Luma};
+use kernels::Kernels;
+use network::checkpoint::Supernet;
+use network::data::{Dataset, Split, eval_batches};
+use network::elastic::SubnetWeights;
+use network::eval::{Calibration, Judge};
+use network::nn::{Network, Pass};
 use serde_json::Value;
-use supernet::checkpoint::Supernet;
-use supernet::data::{Dataset, Split, eval_batches};
-use supernet::elastic::SubnetWeights;
-use supernet::eval::{Calibration, Judge};
-use supernet::kernels::Kernels;
-use supernet::nn::{Network, Pass};
-use supernet::space::sampler;
+use space::sampler;
 
 use crate::cli::{fails, json, pipeline, run};
 

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use extract::latency::LatencyTable;
 use extract::search::Found;
+use network::accuracy_file;
+use network::checkpoint::{Checkpoint, Supernet};
+use network::model_folder::ModelFolder;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
-use supernet::accuracy_file;
-use supernet::checkpoint::{Checkpoint, Supernet};
-use supernet::model_folder::ModelFolder;
 use supernet::train::FineTuneCheckpoint;
 
 use crate::cli::{binary, json, pipeline};

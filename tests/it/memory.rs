@@ -6,8 +6,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use extract::latency::{Engine, NativeEngine, OnnxRuntimeEngine};
-use supernet::kernels::Kernels;
-use supernet::space::{Arch, SearchSpace, cost, preset, sampler};
+use kernels::Kernels;
+use space::{Arch, SearchSpace, cost, preset, sampler};
 
 /// A line of this process's status, in bytes.
 fn status(name: &str) -> u64 {

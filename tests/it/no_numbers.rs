@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use base::random::rng_for;
 use candle_core::{Device, Tensor};
-use supernet::elastic::SharedWeights;
-use supernet::random::rng_for;
-use supernet::space::preset;
+use network::elastic::SharedWeights;
+use space::preset;
 
 use crate::cli::{fails, json};
 use crate::common::formula;

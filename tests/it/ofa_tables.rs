@@ -5,7 +5,7 @@ use std::path::Path;
 
 use extract::latency::ofa_table::{OfaTable, layer_of, ofa_key};
 use extract::latency::space_layers;
-use supernet::space::{LayerSpec, SearchSpace, preset};
+use space::{LayerSpec, SearchSpace, preset};
 
 /// The distinct layers of a preset at one resolution.
 fn layers(name: &str, resolution: usize) -> Vec<LayerSpec> {

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use base::random::rng_for;
 use extract::onnx::{OnnxModel, model_for_any_batch};
+use kernels::Kernels;
+use network::nn::{MapSource, Network, Pass, Source};
 use serde_json::Value;
-use supernet::kernels::Kernels;
-use supernet::nn::{MapSource, Network, Pass, Source};
-use supernet::random::rng_for;
-use supernet::space::{preset, sampler};
+use space::{preset, sampler};
 
 use crate::cli::{fails, json, pipeline, run};
 use crate::common::{formula, formula_weights, values};
@@ -59,7 +59,7 @@ fn put(folder: &Path, bytes: &[u8]) {
     std::fs::write(&file, bytes).expect("written");
     let text = std::fs::read_to_string(&config).expect("a configuration");
     let mut document: Value = serde_json::from_str(&text).expect("JSON");
-    document["files"]["model.onnx"] = supernet::tensor_file::hash(&file).expect("a hash").into();
+    document["files"]["model.onnx"] = network::tensor_file::hash(&file).expect("a hash").into();
     std::fs::write(&config, document.to_string()).expect("written");
 }
 

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use insta::{Settings, assert_snapshot};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use supernet::space::{Arch, SearchSpace, cost, preset, preset_names, sampler};
+use space::{Arch, SearchSpace, cost, preset, preset_names, sampler};
 
 use crate::cli::binary;
 use crate::measure::phone_rows;

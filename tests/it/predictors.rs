@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Tensor};
 use extract::accuracy::{AccuracyEstimator, OfaPredictor, Origin, PredictorFile};
 use serde_json::Value;
-use supernet::space::{Arch, SearchSpace, arch_file, preset};
+use space::{Arch, SearchSpace, arch_file, preset};
 
 use crate::cli::{fails, json};
 use crate::common::formula;
@@ -204,7 +204,7 @@ fn the_command_imports_a_file_and_says_what_it_is() {
     let document = json("extract", at, &format!("{import} --resolutions 192,128,224,160"));
     let imported = &document["origin"]["imported"];
     assert_eq!((&imported["kind"], &imported["file"]), (&"library".into(), &"p.safetensors".into()));
-    let hash = supernet::tensor_file::hash(&at.join("p.safetensors")).expect("readable");
+    let hash = network::tensor_file::hash(&at.join("p.safetensors")).expect("readable");
     assert_eq!(imported["blake3"], hash);
     let facts = &json("extract", at, "inspect e.safetensors")["facts"];
     assert_eq!(facts["origin"], document["origin"]);

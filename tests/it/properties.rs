@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use extract::latency::ofa_table::{OfaRow, OfaTable};
 use extract::latency::{DeviceFacts, EngineFacts, LatencyTable, Row};
+use network::accuracy_file::{self, AccuracyHeader, AccuracyRow, Writer};
+use network::data::{Split, idx_from_bytes};
+use network::eval::Calibration;
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use supernet::accuracy_file::{self, AccuracyHeader, AccuracyRow, Writer};
-use supernet::data::{Split, idx_from_bytes};
-use supernet::eval::Calibration;
-use supernet::space::{Arch, Block, Ratio, SearchSpace, arch_file, preset, preset_names, sampler};
+use space::{Arch, Block, Ratio, SearchSpace, arch_file, preset, preset_names, sampler};
 
 fn expand() -> impl Strategy<Value = Ratio> {
     (1u32..=10_000).prop_map(Ratio::hundredths)

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use base::random::rng_for;
+use network::elastic::SharedWeights;
+use network::pytorch::{self, Container, StateDict, Value};
 use proptest::prelude::*;
-use supernet::elastic::SharedWeights;
-use supernet::pytorch::{self, Container, StateDict, Value};
-use supernet::random::rng_for;
-use supernet::space::SearchSpace;
+use space::SearchSpace;
 
 use crate::cli::{fails, json};
 use crate::common::{formula, unit, values};
@@ -88,7 +88,7 @@ fn what_lies_beside_the_network_is_read_too() {
 
 /// The tiny space for images of so many channels, and a state dict of it with the names of an elastic network.
 fn foreign_supernet(at: &Path, channels: usize) {
-    let toml = supernet::space::preset("tiny").expect("a preset").to_toml();
+    let toml = space::preset("tiny").expect("a preset").to_toml();
     let toml = toml.replace("input_channels = 1", &format!("input_channels = {channels}"));
     std::fs::write(at.join("space.toml"), &toml).expect("written");
     let space = SearchSpace::from_toml("space.toml", &toml).expect("a space");

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use network::checkpoint::{Checkpoint, Provenance, Supernet};
 use serde_json::Value;
-use supernet::checkpoint::{Checkpoint, Provenance, Supernet};
 
 use crate::cli::{fails, json, run};
 use crate::common::short_recipe;

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use image::GrayImage;
+use kernels::Kernels;
+use network::checkpoint::{Provenance, Supernet};
+use network::data::{Dataset, Images, Split};
+use network::eval::Accuracy;
+use network::model_folder::ModelFolder;
 use serde_json::Value;
-use supernet::checkpoint::{Provenance, Supernet};
-use supernet::data::{Dataset, Images, Split};
-use supernet::eval::Accuracy;
-use supernet::kernels::Kernels;
-use supernet::model_folder::ModelFolder;
-use supernet::space::Arch;
+use space::Arch;
 use supernet::train::{
     Observer, Outcome, PlannedPhase, Recipe, RunFolder, Start, StepRecord, TrainConfig, Trainer,
 };

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use supernet::data::Dataset;
-use supernet::eval::Accuracy;
-use supernet::kernels::Kernels;
-use supernet::space::{Arch, preset};
+use kernels::Kernels;
+use network::data::Dataset;
+use network::eval::Accuracy;
+use space::{Arch, preset};
 use supernet::train::{Observer, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
 
 /// Sets the flag after a step, in an evaluation, or when a phase begins.

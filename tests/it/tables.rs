@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use extract::latency::{LatencyTable, SpaceFit};
-use supernet::space::preset;
+use space::preset;
 
 #[test]
 fn every_shipped_table_is_whole_and_holds_on_whole_networks() {

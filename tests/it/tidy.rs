@@ -43,9 +43,8 @@ fn absent(folder: &str, words: &[&str], except: &[&str]) {
 
 #[test]
 fn some_words_stand_in_some_places_only() {
-    absent("supernet/src/nn", &["SearchSpace", "CpuStorage"], &[]);
-    absent("supernet/src/elastic", &["CpuStorage"], &[]);
-    absent("extract/src", &["supernet::train"], &[]);
+    absent("crates/network/src/nn", &["SearchSpace", "CpuStorage"], &[]);
+    absent("crates/network/src/elastic", &["CpuStorage"], &[]);
 }
 
 #[test]

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use kernels::Kernels;
+use network::data::Dataset;
+use network::eval::Accuracy;
 use serde_json::Value;
-use supernet::data::Dataset;
-use supernet::eval::Accuracy;
-use supernet::kernels::Kernels;
-use supernet::space::{Arch, preset};
+use space::{Arch, preset};
 use supernet::train::{
     Observer, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer, ValidationRecord,
 };

@@ -4,7 +4,7 @@ use rand::seq::SliceRandom;
 
 use super::Model;
 use super::fit::{FitConfig, Rows, fit_linear, fit_mlp};
-use super::network::Network;
+use super::perceptron::Network;
 use super::rank::rmse;
 use crate::error::Result;
 use crate::rng::{Purpose, rng};

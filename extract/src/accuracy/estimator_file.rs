@@ -3,20 +3,19 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::error::Result;
 use base::Error;
+use base::document;
+use base::document::sorted;
+use base::file::{self, write_atomically};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use space::SearchSpace;
 
-use super::network::{Dense, Network};
+use super::perceptron::{Dense, Network};
 use super::report::HeldOutReport;
 use super::{AccuracyEstimator, Fitted, Imported, MOST_LAYERS, Model, Origin};
 use crate::encode::Encoder;
-use base::file::{self, write_atomically};
-
-use base::document;
-use base::document::sorted;
+use crate::error::Result;
 
 /// The one metadata key.
 const METADATA: &str = "once-for-all";

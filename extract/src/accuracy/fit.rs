@@ -1,14 +1,14 @@
 //! From evaluated sub-networks to an estimator.
 
 use kernels::Kernels;
+use network::accuracy_file::AccuracyFile;
+use network::data::Split;
 use space::Arch;
-use supernet::accuracy_file::AccuracyFile;
-use supernet::data::Split;
 
 use super::coverage::Unseen;
 use super::cross_validation::{CrossValidated, FOLDS, cross_validate};
 use super::linear::ridge;
-use super::network::{Dense, Network};
+use super::perceptron::{Dense, Network};
 use super::report::{Judged, judge};
 use super::train::{self, MlpConfig};
 use super::{AccuracyEstimator, Fitted, Origin};

@@ -10,7 +10,7 @@ use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 use space::{Family, Ratio, SearchSpace};
 
-use super::network::Dense;
+use super::perceptron::Dense;
 use super::unit::in_shares;
 use super::{AccuracyEstimator, MOST_LAYERS, Model, Origin};
 use crate::encode::{Encoder, Feature, place_of};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use base::file;
+use network::pytorch::StateDict;
 use space::SearchSpace;
-use supernet::pytorch::StateDict;
 
 use super::AccuracyEstimator;
 use super::import::PredictorFile;

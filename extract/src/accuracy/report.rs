@@ -1,14 +1,14 @@
 //! How good a fitted estimator is on rows that it was not fitted to, and how far its predictions can be trusted.
 
 use base::Error;
+use base::document::rounded;
+use network::data::Split;
 use serde::{Deserialize, Serialize};
-use supernet::data::Split;
 
 use super::Model;
 use super::rank::{Estimate, bootstrap, kendall, rmse, spearman};
 use crate::error::Result;
 use crate::rng::{Purpose, rng};
-use base::document::rounded;
 
 /// How well an estimator predicts rows that had no part in making it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

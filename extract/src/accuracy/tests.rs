@@ -1,17 +1,17 @@
 use std::collections::BTreeSet;
 
+use network::accuracy_file::{AccuracyFile, AccuracyRow};
+use network::data::Split;
 use rand::Rng;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use space::{preset, sampler};
-use supernet::accuracy_file::{AccuracyFile, AccuracyRow};
-use supernet::data::Split;
 
 use super::cross_validation::Recipe;
 use super::fit::Rows;
-use super::network::Dense;
+use super::perceptron::Dense;
 use super::*;
 
 /// Rows of a made-up accuracy: a gain for each feature, `curve` for what does not add up, and noise.
@@ -35,7 +35,7 @@ pub(crate) fn made_up(space: &SearchSpace, count: usize, curve: f64, noise: f64)
         space: space.clone(),
         supernet: "abc".to_string(),
         data: "d".to_string(),
-        calibration: supernet::eval::Calibration::default(),
+        calibration: network::eval::Calibration::default(),
         rows,
     }
 }

@@ -7,7 +7,7 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::network::{Dense, Network};
+use super::perceptron::{Dense, Network};
 use crate::encode::Encoded;
 use crate::rng::{Purpose, rng};
 

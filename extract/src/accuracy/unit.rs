@@ -4,7 +4,7 @@ use base::Error;
 use base::random::rng_for;
 use space::sampler;
 
-use super::network::{Dense, Network};
+use super::perceptron::{Dense, Network};
 use crate::encode::{Encoded, Encoder};
 use crate::error::Result;
 

@@ -7,11 +7,11 @@ use base::timing::unix_seconds;
 use extract::export::{Format, NormStatistics, Request, check_destination, export};
 use extract::search::Found;
 use kernels::Precision;
+use network::checkpoint::Supernet;
+use network::data::Dataset;
+use network::eval::Calibration;
 use serde_json::json;
 use space::arch_file;
-use supernet::checkpoint::Supernet;
-use supernet::data::Dataset;
-use supernet::eval::Calibration;
 
 use super::{Common, OnDevice, Outcome, Output, ValImages, open_data, result_path};
 

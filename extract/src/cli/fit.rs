@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use base::timing::Stopwatch;
 use extract::accuracy::{AccuracyEstimator, Estimate, FitConfig, FitReport, Model};
+use network::accuracy_file;
 use serde_json::{Value, json};
-use supernet::accuracy_file;
 
 use super::{Common, Outcome, Output, kernels, not_an_input, result_path};
 

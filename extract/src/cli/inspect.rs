@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use network::model_folder::ModelFolder;
+use network::tensor_file;
 use serde_json::{Value, json};
-use supernet::model_folder::ModelFolder;
-use supernet::tensor_file;
 
 use super::{Common, Outcome, Output};
 

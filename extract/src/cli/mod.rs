@@ -29,9 +29,9 @@ use serde_json::json;
 
 use base::machine;
 use kernels::{Kernels, Precision};
+use network::checkpoint::Supernet;
+use network::data::{Catalogue, Dataset, Looking};
 use output::Output;
-use supernet::checkpoint::Supernet;
-use supernet::data::{Catalogue, Dataset, Looking};
 
 /// Chooses a sub-network of a once-for-all supernet for a device.
 #[derive(Parser)]

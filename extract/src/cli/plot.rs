@@ -7,10 +7,10 @@ use base::file::write_atomically;
 use extract::latency::{LatencyModel, LatencyTable};
 use extract::plot::{Panel, Point, Series, Style, svg};
 use extract::search::{Candidate, Found, Limits};
+use network::accuracy_file::{self, AccuracyFile, AccuracyRow};
+use network::eval::Accuracy;
 use serde_json::json;
 use space::cost;
-use supernet::accuracy_file::{self, AccuracyFile, AccuracyRow};
-use supernet::eval::Accuracy;
 
 use super::{Common, Outcome, Output, not_an_input, result_path};
 

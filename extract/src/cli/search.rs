@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 use base::file::check_place;
 use base::timing::{Stopwatch, unix_seconds};
+use network::model_folder::SelectedOn;
 use space::SearchSpace;
-use supernet::model_folder::SelectedOn;
 
 use super::table::space_at;
 use super::{Common, Outcome, Output, interrupt_flag, kernels, not_an_input, result_path};

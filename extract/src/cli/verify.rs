@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use extract::export::{OnnxVerification, verify};
 use extract::onnx::OnnxRuntime;
 use kernels::Precision;
+use network::checkpoint::Supernet;
 use serde_json::json;
-use supernet::checkpoint::Supernet;
 
 use super::{Common, OnDevice, Outcome, Output, open_data};
 

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use network::model_folder::ModelFolder;
+use network::tensor_file;
 use serde_json::Value;
 use space::arch_file::{self, NET_CONFIG, RUN_CONFIG, net_config, run_config};
 use space::{Arch, SearchSpace};
-use supernet::model_folder::ModelFolder;
-use supernet::tensor_file;
 
 use super::onnx_file;
 use crate::error::{Error, Result};

@@ -10,17 +10,17 @@ use std::path::Path;
 
 use base::file::{StagedFolder, check_place, write_atomically};
 use kernels::Kernels;
-use serde_json::Value;
-use space::Arch;
-use supernet::checkpoint::Supernet;
-use supernet::data::{Dataset, Preprocess, Split};
-use supernet::elastic::SubnetWeights;
-use supernet::eval::{Accuracy, Calibration, Judge};
-use supernet::model_folder::{
+use network::checkpoint::Supernet;
+use network::data::{Dataset, Preprocess, Split};
+use network::elastic::SubnetWeights;
+use network::eval::{Accuracy, Calibration, Judge};
+use network::model_folder::{
     Input, MeasuredAccuracy, ModelConfig, ModelFolder, Origin, SelectedOn, StatisticsOrigin, config_path,
     with_statistics,
 };
-use supernet::nn::Statistics;
+use network::nn::Statistics;
+use serde_json::Value;
+use space::Arch;
 
 pub use formats::{Format, ONNX_MODEL};
 pub use onnx_file::{OnnxVerification, RuntimeVerification};

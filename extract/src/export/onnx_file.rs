@@ -12,8 +12,8 @@ use std::path::Path;
 
 use base::file;
 use candle_core::Tensor;
+use network::model_folder::ModelFolder;
 use serde::Serialize;
-use supernet::model_folder::ModelFolder;
 
 use super::formats::ONNX_MODEL;
 use super::verify::{difference, values};
@@ -166,8 +166,8 @@ fn compare(folder: &Path, what: &str, expected: &[Vec<f32>], got: &[Vec<f32>]) -
 fn unverified(folder: &Path) -> impl Fn(Error) -> Error {
     let path = folder.to_path_buf();
     move |error| match error {
-        Error::Supernet(inner) => match *inner {
-            supernet::Error::Base(base::Error::Invalid { place, field, expected, got, .. }) => {
+        Error::Network(inner) => match *inner {
+            network::Error::Base(base::Error::Invalid { place, field, expected, got, .. }) => {
                 Error::VerificationFailed {
                     path: path.clone(),
                     what: format!("{place}: {field}"),

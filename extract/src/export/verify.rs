@@ -7,13 +7,13 @@ use std::path::Path;
 use base::random::rng_for;
 use candle_core::{Device, Tensor};
 use kernels::Kernels;
+use network::checkpoint::Supernet;
+use network::data::{Dataset, eval_batches};
+use network::elastic::SubnetWeights;
+use network::model_folder::{ModelConfig, ModelFolder, StatisticsOrigin, weights_path};
+use network::nn::{FoldedNetwork, Network, Pass, Source, Statistics};
 use rand::Rng;
 use space::{LayerSpec, cost};
-use supernet::checkpoint::Supernet;
-use supernet::data::{Dataset, eval_batches};
-use supernet::elastic::SubnetWeights;
-use supernet::model_folder::{ModelConfig, ModelFolder, StatisticsOrigin, weights_path};
-use supernet::nn::{FoldedNetwork, Network, Pass, Source, Statistics};
 
 use super::formats::{self, ONNX_MODEL};
 use super::onnx_file::{OnnxFile, OnnxVerification};
@@ -77,7 +77,7 @@ pub fn verify(
     if config.origin.statistics == StatisticsOrigin::Inherited {
         compare_inherited(&statistics, supernet, &subnet, &failed)?;
     }
-    let hash = supernet::tensor_file::hash(&weights_path(folder))?;
+    let hash = network::tensor_file::hash(&weights_path(folder))?;
     if hash != config.model_hash {
         return Err(failed("blake3 of model.safetensors", &config.model_hash, &hash));
     }

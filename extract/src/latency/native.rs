@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 use kernels::Kernels;
+use network::nn::{FoldedNetwork, MapSource, Source};
 use space::LayerSpec;
-use supernet::nn::{FoldedNetwork, MapSource, Source};
 
 use super::engine::{Engine, EngineFacts, Run, Stepped};
 use super::sentinel::{GPU_ENGINE, Sentinel};

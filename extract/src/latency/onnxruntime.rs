@@ -133,8 +133,8 @@ mod tests {
     use std::sync::Once;
 
     use kernels::Kernels;
+    use network::nn::{FoldedNetwork, MapSource, Network, Source};
     use space::{preset, sampler};
-    use supernet::nn::{FoldedNetwork, MapSource, Network, Source};
 
     use super::*;
     use crate::latency::space_layers;

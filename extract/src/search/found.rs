@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::error::Result;
-use crate::latency::{EngineFacts, LatencyKind, LatencyTable};
 use base::Error;
+use base::document;
+use base::document::sorted;
+use base::file::{self, write_atomically};
+use network::model_folder::SelectedOn;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use space::SearchSpace;
@@ -15,11 +17,8 @@ use space::SearchSpace;
 use super::constraint::Limits;
 use super::index::Candidate;
 use super::validation::Evaluated;
-use base::file::{self, write_atomically};
-
-use base::document;
-use base::document::sorted;
-use supernet::model_folder::SelectedOn;
+use crate::error::Result;
+use crate::latency::{EngineFacts, LatencyKind, LatencyTable};
 
 /// What the file's `kind` says.
 const KIND: &str = "found";

@@ -5,10 +5,11 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 
+use base::document::rounded;
+use network::accuracy_file::{AccuracyFile, AccuracyRow};
+use network::data::Split;
 use serde::{Deserialize, Serialize};
 use space::Arch;
-use supernet::accuracy_file::{AccuracyFile, AccuracyRow};
-use supernet::data::Split;
 
 use super::constraint::Limits;
 use super::evolution::{SearchConfig, SearchReport, evolve};
@@ -17,7 +18,6 @@ use super::pareto;
 use crate::accuracy::shrink::{Counted, NORMAL_95, binomial, shrink, variance_between};
 use crate::accuracy::{AccuracyEstimator, FitConfig};
 use crate::error::{Error, Result};
-use base::document::rounded;
 
 /// What is searched, and how.
 #[derive(Clone, Copy)]

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::ExitCode;
 
+use base::random::rng_for;
 use candle_core::{DType, Device, Tensor};
+use kernels::{DepthwiseChain, Kernels, Normalisation, Precision};
+use space::{Activation, Arch, LayerSpec, SearchSpace, preset, sampler};
 use supernet::Result;
 use supernet::agreement::{of_layer, of_network};
-use supernet::kernels::{DepthwiseChain, Kernels, Normalisation, Precision};
-use supernet::random::rng_for;
-use supernet::space::{Activation, Arch, LayerSpec, SearchSpace, preset, sampler};
 
 /// How far results may be from the CPU's.
 struct Bounds {
@@ -92,7 +92,7 @@ fn tell(out: &mut impl Write, line: &str) -> Result<()> {
 fn check(device: &str, spaces: &[String], out: &mut impl Write) -> Result<bool> {
     let asked = |name: &str| spaces.is_empty() || spaces.iter().any(|space| space == name);
     let all = Precision::ALL.map(|precision| Kernels::on_device(device, precision));
-    let all: Vec<Kernels> = all.into_iter().collect::<Result<_, supernet::kernels::Error>>()?;
+    let all: Vec<Kernels> = all.into_iter().collect::<Result<_, kernels::Error>>()?;
     tell(out, &format!("{}\n", all[0].gpu().unwrap_or_default()))?;
     tell(out, "| what | precision | compared | worst difference | at most |\n|---|---|---|---|---|")?;
     let mut good = true;

@@ -6,13 +6,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
+use base::machine;
 use clap::Args;
 use clap::builder::{PathBufValueParser, RangedU64ValueParser, TypedValueParser};
-use supernet::checkpoint::Supernet;
-use supernet::data::{Catalogue, Dataset, Looking, MIDDLE_SHARE, Preprocess, Resize};
-use supernet::kernels::{Kernels, Precision};
-use supernet::machine;
-use supernet::space::{Arch, SearchSpace, arch_file};
+use kernels::{Kernels, Precision};
+use network::checkpoint::Supernet;
+use network::data::{Catalogue, Dataset, Looking, MIDDLE_SHARE, Preprocess, Resize};
+use space::{Arch, SearchSpace, arch_file};
 
 /// Looking at images for less than this leaves no index.
 const WORTH_KEEPING: Duration = Duration::from_secs(1);
@@ -208,7 +208,7 @@ pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
         signal_hook::flag::register(signal, stop.clone())?;
     }
     #[cfg(unix)]
-    if !supernet::machine::ignores_hangups() {
+    if !base::machine::ignores_hangups() {
         signal_hook::flag::register(signal_hook::consts::SIGHUP, stop.clone())?;
     }
     Ok(stop)

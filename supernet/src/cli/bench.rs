@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
+use base::timing::Spread;
+use kernels::Kernels;
 use serde_json::json;
 use supernet::bench::{Bench, BenchReport, LoadBench, Mode, Subject, bench, bench_fed, bench_loader};
-use supernet::kernels::Kernels;
-use supernet::space;
-use supernet::timing::Spread;
 
 use super::Ending;
 use super::arguments::{Common, Compute, Data, within};

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::ensure;
 use base::document::printed;
+use base::file::write_atomically;
+use network::checkpoint::Supernet;
+use network::data::{Dataset, Split};
+use network::eval::{Accuracy, Calibration, Judge, Judgement};
 use serde_json::{Value, json};
-use supernet::checkpoint::Supernet;
-use supernet::data::{Dataset, Split};
-use supernet::eval::{Accuracy, Calibration, Judge, Judgement};
-use supernet::file::write_atomically;
-use supernet::space::Arch;
+use space::Arch;
 
 use super::Ending;
 use super::arguments::{Common, Compute, Data, ValImages, result_path};

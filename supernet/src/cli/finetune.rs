@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base::timing::{peak_rss_mb, unix_seconds};
+use kernels::Kernels;
+use network::checkpoint::Supernet;
+use network::data::{Sampling, Split};
+use network::eval::Accuracy;
+use network::model_folder::ModelFolder;
 use serde_json::{Value, json};
-use supernet::checkpoint::Supernet;
-use supernet::data::{Sampling, Split};
-use supernet::eval::Accuracy;
-use supernet::kernels::Kernels;
-use supernet::model_folder::ModelFolder;
-use supernet::timing::{peak_rss_mb, unix_seconds};
 use supernet::train::{
     FineTuneSettings, FineTuneTask, FineTuner, LogLine, MemoryEstimate, Outcome, RunFolder, TrainConfig,
     WeightRule, open_fine_tune_folder,

@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use base::timing::{Stopwatch, peak_rss_mb};
+use network::checkpoint::{Imported, Interface, write_imported};
+use network::data::{Normalisation, Preprocess};
+use network::pytorch::{Entries, Import, StateDict, import};
 use serde_json::json;
-use supernet::checkpoint::{Imported, Interface, write_imported};
-use supernet::data::{Normalisation, Preprocess};
-use supernet::pytorch::{Entries, Import, StateDict, import};
-use supernet::space;
-use supernet::timing::{Stopwatch, peak_rss_mb};
 
 use super::Ending;
 use super::arguments::{Common, Shown, result_path};

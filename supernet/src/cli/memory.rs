@@ -1,7 +1,7 @@
 //! Whether there is room for what a run will take.
 
-use supernet::kernels::Kernels;
-use supernet::machine::{memory_held, memory_left};
+use base::machine::{memory_held, memory_left};
+use kernels::Kernels;
 use supernet::train::{MemoryEstimate, readable};
 
 use super::arguments::Common;

@@ -1,6 +1,6 @@
 //! The table that `--profile` prints.
 
-use supernet::kernels::{Kernels, Profile, ProfileRow};
+use kernels::{Kernels, Profile, ProfileRow};
 
 /// The kernels, recorded where `wanted`, and the record.
 pub fn recorded(kernels: Kernels, wanted: bool) -> (Kernels, Option<Profile>) {

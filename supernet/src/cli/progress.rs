@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::mpsc::Receiver;
 
+use base::timing::{Spread, peak_rss_mb};
 use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
 use supernet::Error;
-use supernet::timing::{Spread, peak_rss_mb};
 use supernet::train::{Resumed, StepRecord};
 
 use super::arguments::Common;

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
+use base::random::rng_for;
+use network::accuracy_file::{AccuracyHeader, AccuracyRow, Writer, check_appendable};
+use network::checkpoint::Supernet;
+use network::data::Split;
+use network::eval::{Calibration, Judge};
 use serde_json::json;
-use supernet::accuracy_file::{AccuracyHeader, AccuracyRow, Writer, check_appendable};
-use supernet::checkpoint::Supernet;
-use supernet::data::Split;
-use supernet::eval::{Calibration, Judge};
-use supernet::random::rng_for;
-use supernet::space::{Arch, SearchSpace, sampler};
+use space::{Arch, SearchSpace, sampler};
 
 use super::Ending;
 use super::arguments::{Common, Compute, Data, ValImages, result_path, stop_flag, within};

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::{Value, json};
-use supernet::space::{self, Arch, Cost, Ratio, SearchSpace, cost, preset_names, sampler};
+use space::{Arch, Cost, Ratio, SearchSpace, cost, preset_names, sampler};
 
 use super::Ending;
 use super::arguments::Common;

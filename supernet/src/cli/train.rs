@@ -6,12 +6,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
+use base::timing::{peak_rss_mb, unix_seconds};
+use kernels::{Kernels, Profile, ProfileRow};
+use network::data::{Catalogue, Dataset};
+use network::eval::Accuracy;
 use serde_json::{Value, json};
-use supernet::data::{Catalogue, Dataset};
-use supernet::eval::Accuracy;
-use supernet::kernels::{Kernels, Profile, ProfileRow};
-use supernet::space::{self, Arch, SearchSpace};
-use supernet::timing::{peak_rss_mb, unix_seconds};
+use space::{Arch, SearchSpace};
 use supernet::train::{
     EarlyEnd, MemoryEstimate, Observer, Outcome, PlannedPhase, Recipe, RunFolder, Start, StepRecord,
     TrainConfig, Trainer, ValidationRecord,

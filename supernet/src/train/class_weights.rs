@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use network::data::Dataset;
 use serde::{Deserialize, Serialize};
 
-use crate::data::Dataset;
 use crate::error::{Error, Result};
 
 /// The largest weight; beyond this one class would be all that counts.
@@ -105,7 +105,7 @@ pub(super) fn scales(labels: &[u32], weights: &[f64]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{ImageSet, Images, Origin, Splits};
+    use network::data::{ImageSet, Images, Origin, Splits};
 
     /// Six images of `cat`, two of `dog`, none of `emu`.
     fn dataset() -> Dataset {

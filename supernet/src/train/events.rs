@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use base::machine;
+use base::timing::{Every, unix_seconds, unix_time};
 use prost::Message;
+use space::Arch;
 
 use super::record::LogLine;
 use crate::error::{Error, Result};
-use crate::machine;
-use crate::space::Arch;
-use crate::timing::{Every, unix_seconds, unix_time};
 use wire::{Event, SessionLog, Summary, Value, framed};
 
 /// How long a point may wait before others can read it.

@@ -4,10 +4,10 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
 use candle_core::Device;
+use kernels::{Feed, Kernels};
+use network::data::{Batch, TrainLoader};
 
-use crate::data::{Batch, TrainLoader};
 use crate::error::{Error, Result};
-use crate::kernels::{Feed, Kernels};
 
 /// Training batches in order of step. To a GPU the next ones are copied while it computes.
 pub(crate) struct Feeder(Way);
@@ -38,6 +38,7 @@ impl Feeder {
             loop {
                 let brought = loader
                     .next()
+                    .map_err(Error::from)
                     .and_then(|batch| Ok(Batch { images: feed.bring(&batch.images)?, labels: batch.labels }));
                 // nobody waits for another: the training has ended
                 if sender.send(brought).is_err() {
@@ -56,7 +57,7 @@ impl Feeder {
     /// If an image cannot be read, or the copy fails.
     pub fn next(&mut self) -> Result<Batch> {
         match &mut self.0 {
-            Way::Direct(loader) => loader.next(),
+            Way::Direct(loader) => Ok(loader.next()?),
             Way::Ahead { batches, .. } => {
                 let next = batches.as_ref().map(Receiver::recv);
                 next.and_then(std::result::Result::ok).unwrap_or_else(|| {

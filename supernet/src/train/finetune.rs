@@ -4,21 +4,29 @@
 //! `model.safetensors` and `config.json` appear (`result`) and the checkpoint goes. What a step sees is a function of seed
 //! and step, so that a run that was killed and resumed ends with the same bytes.
 
-mod network;
 mod plan;
 mod result;
 mod state;
+mod static_network;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 
+use base::random::rng_for;
+use base::timing::Stopwatch;
 use candle_core::Tensor;
+use network::checkpoint::Supernet;
+use network::data::{Augmentation, Batch, Dataset, LoaderConfig, TrainLoader};
+use network::elastic::fresh_classifier;
+use network::eval::Accuracy;
+use network::model_folder::{ModelFolder, config_path, weights_path};
+use space::sampler;
 
-pub use network::StaticNetwork;
 pub use plan::{FineTunePlan, FineTuneSettings};
 pub use state::FineTuneCheckpoint;
+pub use static_network::StaticNetwork;
 
 use super::events::Points;
 use super::feeder::Feeder;
@@ -30,15 +38,7 @@ use super::sgd::Sgd;
 use super::step::{Pupil, dropout_mask, most_loss};
 use super::steps::{Learner, Pace, Taken, take_steps};
 use super::trainer::{Outcome, TrainConfig};
-use crate::checkpoint::Supernet;
-use crate::data::{Augmentation, Batch, Dataset, LoaderConfig, TrainLoader};
-use crate::elastic::fresh_classifier;
 use crate::error::{Error, Result};
-use crate::eval::Accuracy;
-use crate::model_folder::{ModelFolder, config_path, weights_path};
-use crate::random::rng_for;
-use crate::space::sampler;
-use crate::timing::Stopwatch;
 
 /// What the log calls the one phase.
 const PHASE: &str = "fine-tune";
@@ -194,7 +194,7 @@ impl FineTuner {
         let FineTunePlan { batch, seed, sampling, .. } = self.plan;
         let config = LoaderConfig { batch, seed, augmentation, sampling };
         let resolution = self.model.config.arch.resolution;
-        TrainLoader::new(self.dataset.clone(), config, self.step, move |_| resolution)
+        Ok(TrainLoader::new(self.dataset.clone(), config, self.step, move |_| resolution)?)
     }
 
     /// Trains until all steps are taken and the model is written, or `stop` is set, whichever comes first; `told` is

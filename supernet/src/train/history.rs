@@ -167,8 +167,8 @@ pub(super) fn first_difference(field: &str, before: &Value, now: &Value) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::space::preset;
     use crate::train::Recipe;
+    use space::preset;
 
     /// Phases of 180, 125, 25, 125, 25 and 125 steps.
     fn recipe() -> Recipe {

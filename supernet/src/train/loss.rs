@@ -1,10 +1,10 @@
 //! Cross-entropy with smoothed labels and soft targets, and its gradient in closed form.
 
 use candle_core::{Device, Tensor};
+use kernels::{CrossEntropy, Kernels};
 
 use super::class_weights::scales;
 use crate::error::{Error, Result};
-use crate::kernels::{CrossEntropy, Kernels};
 
 /// What logits are compared with.
 #[derive(Clone, Copy, Debug)]

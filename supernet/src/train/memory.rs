@@ -2,15 +2,15 @@
 //!
 //! Counted are tensors, by the sizes of layers; docs/BENCHMARKS.md compares the sums with what runs took.
 
+use kernels::Precision;
+use network::data::{ImageCounts, TrainLoader};
+use network::elastic::shared_specs;
+use network::eval::Calibration;
+use network::nn::Footprint;
 use serde::Serialize;
+use space::{Arch, LayerSpec, SearchSpace, WeightSpec, sampler};
 
-use crate::data::{ImageCounts, TrainLoader};
-use crate::elastic::shared_specs;
 use crate::error::{Error, Result};
-use crate::eval::Calibration;
-use crate::kernels::Precision;
-use crate::nn::Footprint;
-use crate::space::{Arch, LayerSpec, SearchSpace, WeightSpec, sampler};
 
 /// Bytes of a value.
 const VALUE: u64 = 4;
@@ -221,7 +221,7 @@ pub fn readable(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::space::preset;
+    use space::preset;
 
     const FILES: ImageCounts = ImageCounts { train: 10_000, val: 1_000, in_memory: false };
 

@@ -2,15 +2,15 @@
 
 use std::f64::consts::PI;
 
+use base::document::sorted_json;
+use base::random::rng_for;
+use network::data::{Augmentation, Sampling};
 use serde::{Deserialize, Serialize};
+use space::{Arch, SearchSpace, sampler};
 
 use super::recipe::{Phase, Recipe};
 use super::validation::PlannedValidation;
-use crate::data::{Augmentation, Sampling};
 use crate::error::Result;
-use crate::random::rng_for;
-use crate::space::{Arch, SearchSpace, sampler};
-use base::document::sorted_json;
 
 /// One phase with its steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -180,7 +180,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::space::{Ratio, preset};
+    use space::{Ratio, preset};
 
     fn recipe() -> Recipe {
         Recipe::progressive().suited_to(&preset("fashion").expect("a preset"))

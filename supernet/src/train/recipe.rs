@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
+use base::document;
+use base::file;
+use network::data::{AugmentationSettings, Sampling};
 use serde::{Deserialize, Serialize};
+use space::{Choices, Counts, SearchSpace};
 
 use super::class_weights::ClassWeights;
 use super::validation::ValidationSettings;
-use crate::data::{AugmentationSettings, Sampling};
-use crate::document;
 use crate::error::{Error, Result};
-use crate::file;
-use crate::space::{Choices, Counts, SearchSpace};
 
 /// Version of the form that this code writes and reads.
 const VERSION: u32 = 1;

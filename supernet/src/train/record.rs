@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::eval::Accuracy;
-use crate::space::Arch;
+use network::eval::Accuracy;
+use space::Arch;
 
 /// What one optimizer step did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,12 +1,13 @@
 //! What a resumed run knows of before, and how a run begins its part of the log.
 
+use base::machine;
+use kernels::Kernels;
+use network::data::Dataset;
+use space::Arch;
+
 use super::record::LogLine;
 use super::run_folder::RunFolder;
-use crate::data::Dataset;
 use crate::error::Result;
-use crate::kernels::Kernels;
-use crate::machine;
-use crate::space::Arch;
 
 /// What a run was taken up with.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,7 +78,7 @@ pub(super) fn log_beginning(
     dataset: &Dataset,
 ) -> Result<()> {
     if let Some(Resumed { from_step, .. }) = resumed {
-        let time = crate::timing::unix_seconds();
+        let time = base::timing::unix_seconds();
         return folder.log(&LogLine::Resumed { resumed_from_step: *from_step, time });
     }
     for skipped in dataset.skipped() {

@@ -7,6 +7,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 
+use base::file::{self, write_atomically};
+use base::machine;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -16,8 +18,6 @@ use super::log_file;
 use super::plan::hash_of;
 use super::record::LogLine;
 use crate::error::{Error, Result};
-use crate::file::{self, write_atomically};
-use crate::machine;
 
 /// A run's folder, locked against other processes while the value lives.
 pub struct RunFolder {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
+use kernels::{Kernels, Moved};
+use network::elastic::{Gradients, SharedWeights, is_classifier};
 
-use crate::elastic::{Gradients, SharedWeights, is_classifier};
 use crate::error::Result;
-use crate::kernels::{Kernels, Moved};
 
 /// The optimizer: a velocity for each weight.
 pub struct Sgd {

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use crate::checkpoint::Supernet;
-use crate::data::{Dataset, Normalisation, Preprocess};
-use crate::elastic::SharedWeights;
+use base::random::rng_for;
+use network::checkpoint::Supernet;
+use network::data::{Dataset, Normalisation, Preprocess};
+use network::elastic::SharedWeights;
+use space::SearchSpace;
+
 use crate::error::{Error, Result};
-use crate::random::rng_for;
-use crate::space::SearchSpace;
 
 /// What a run begins with.
 pub struct Start {
@@ -100,6 +101,6 @@ impl Start {
         if keeps_classifier {
             return Ok(weights);
         }
-        weights.with_fresh_classifier(space, &mut rng_for("classifier", seed, &[]))
+        Ok(weights.with_fresh_classifier(space, &mut rng_for("classifier", seed, &[]))?)
     }
 }

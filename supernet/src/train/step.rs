@@ -1,15 +1,15 @@
 //! What one sub-network contributes to a step: forward, loss, backward into the shared gradients.
 
+use base::random::rng_for;
 use candle_core::{Device, Tensor};
+use kernels::Kernels;
+use network::elastic::{Gradients, SharedWeights, SubnetWeights, infinite};
+use network::nn::{Network, Pass, Source, Tape};
 use rand::Rng;
+use space::{Arch, LayerSpec, SearchSpace};
 
 use super::loss::{Loss, Target, loss};
-use crate::elastic::{Gradients, SharedWeights, SubnetWeights, infinite};
 use crate::error::Result;
-use crate::kernels::Kernels;
-use crate::nn::{Network, Pass, Source, Tape};
-use crate::random::rng_for;
-use crate::space::{Arch, LayerSpec, SearchSpace};
 
 /// The shared weights of a space, and the kernels that compute with them.
 #[derive(Clone, Copy)]
@@ -51,7 +51,7 @@ impl Pupil<'_> {
     pub fn teach(&self, arch: &Arch, images: &Tensor) -> Result<Tensor> {
         let layers = self.space.lower(arch)?;
         let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
-        Network::new(&layers, &subnet.values()?)?.forward(images, Pass::BatchStatistics)
+        Ok(Network::new(&layers, &subnet.values()?)?.forward(images, Pass::BatchStatistics)?)
     }
 }
 

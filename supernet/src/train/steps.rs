@@ -4,12 +4,13 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use base::timing::{Every, Stopwatch};
+use network::data::Batch;
+
 use super::feeder::Feeder;
 use super::record::{LogLine, StepRecord};
 use super::run_folder::RunFolder;
-use crate::data::Batch;
 use crate::error::Result;
-use crate::timing::{Every, Stopwatch};
 
 /// What is trained a step at a time, and can be saved between two.
 pub(super) trait Learner {

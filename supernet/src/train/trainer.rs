@@ -15,7 +15,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use base::timing::Stopwatch;
 use candle_core::Tensor;
+use kernels::Kernels;
+use network::checkpoint::{self, Interface, Kind, StartedFrom, Supernet, Validated};
+use network::data::{Augmentation, Batch, Dataset, LoaderConfig, TrainLoader};
+use network::elastic::{Gradients, SharedWeights, sort_channels};
+use network::eval::Accuracy;
+use space::{Arch, SearchSpace, sampler};
 
 use super::events::Points;
 use super::feeder::Feeder;
@@ -28,14 +35,7 @@ use super::run_folder::RunFolder;
 use super::sgd::Sgd;
 use super::step::{Pupil, dropout_mask, most_loss};
 use super::steps::{Learner, Pace, Pause, Taken, take_steps};
-use crate::checkpoint::{self, Interface, Kind, StartedFrom, Supernet, Validated};
-use crate::data::{Augmentation, Batch, Dataset, LoaderConfig, TrainLoader};
-use crate::elastic::{Gradients, SharedWeights, sort_channels};
 use crate::error::{Error, Result};
-use crate::eval::Accuracy;
-use crate::kernels::Kernels;
-use crate::space::{Arch, SearchSpace, sampler};
-use crate::timing::Stopwatch;
 
 /// What a run needs besides space, data and recipe.
 #[derive(Clone, Copy, Debug)]
@@ -190,7 +190,9 @@ impl Trainer {
             sampling: self.plan.sampling,
         };
         let (plan, space) = (self.plan.clone(), self.space.clone());
-        TrainLoader::new(self.dataset.clone(), config, self.step, move |step| plan.resolution(&space, step))
+        Ok(TrainLoader::new(self.dataset.clone(), config, self.step, move |step| {
+            plan.resolution(&space, step)
+        })?)
     }
 
     /// Trains until all steps are taken or `stop` is set, whichever comes first.
@@ -267,7 +269,14 @@ impl Trainer {
     }
 
     fn write_weights(&self, path: &Path, kind: Kind) -> Result<()> {
-        checkpoint::write_weights(path, kind, &self.space, &self.interface, &self.weights, self.training())
+        Ok(checkpoint::write_weights(
+            path,
+            kind,
+            &self.space,
+            &self.interface,
+            &self.weights,
+            self.training(),
+        )?)
     }
 
     /// Before the first step of a phase: the optimizer rests, and channels are sorted where the phase asks for it.

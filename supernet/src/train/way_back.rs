@@ -1,10 +1,11 @@
 //! From where a run goes on that has diverged. A checkpoint saved within the phase that did may be finite and worthless, so
 //! that the run goes back to where the phase began.
 
+use network::checkpoint::Checkpoint;
+
 use super::plan::Plan;
 use super::record::Divergence;
 use super::run_folder::RunFolder;
-use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 
 /// The way back of a run that has diverged.

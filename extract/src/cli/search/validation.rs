@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use extract::accuracy::{AccuracyEstimator, FitConfig, FitReport};
 use extract::search::{Problem, Validated, ValidationPlan, search_validated};
-use supernet::accuracy_file::{self, AccuracyFile};
-use supernet::checkpoint::Supernet;
-use supernet::data::{Dataset, Split};
-use supernet::eval::{Calibration, Judge};
-use supernet::model_folder::SelectedOn;
+use network::accuracy_file::{self, AccuracyFile};
+use network::checkpoint::Supernet;
+use network::data::{Dataset, Split};
+use network::eval::{Calibration, Judge};
+use network::model_folder::SelectedOn;
 
 use super::super::{Output, ValImages, kernels, open_data};
 

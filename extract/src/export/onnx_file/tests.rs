@@ -3,13 +3,13 @@
 use base::random::rng_for;
 use candle_core::{DType, Device};
 use kernels::Kernels;
+use network::data::{Normalisation, Preprocess};
+use network::model_folder::{Input, Origin, StatisticsOrigin, with_statistics};
+use network::nn::{Pass, Statistics};
 use prost::Message;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use space::{LayerSpec, WeightRole, preset, sampler};
-use supernet::data::{Normalisation, Preprocess};
-use supernet::model_folder::{Input, Origin, StatisticsOrigin, with_statistics};
-use supernet::nn::{Pass, Statistics};
 
 use super::*;
 use crate::onnx::proto;

@@ -59,7 +59,7 @@ impl World {
             space: space.clone(),
             supernet: "abc".to_string(),
             data: "d".to_string(),
-            calibration: supernet::eval::Calibration::default(),
+            calibration: network::eval::Calibration::default(),
             rows: archs.into_iter().map(row).collect(),
         }
     }

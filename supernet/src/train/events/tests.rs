@@ -1,8 +1,9 @@
 use std::sync::mpsc::channel;
 
+use network::eval::Accuracy;
+
 use super::wire::crc32c;
 use super::*;
-use crate::eval::Accuracy;
 use crate::train::{StepRecord, ValidationRecord};
 
 /// A point as a reader that knows nothing of the writer sees it: the step, the tag, the value; marks by a tag of their own.

@@ -1,11 +1,11 @@
 //! What a fine-tuning will do: checked settings on a model and its data.
 
+use network::data::{Augmentation, AugmentationSettings, Sampling};
+use network::model_folder::{Input, ModelConfig};
 use serde::Serialize;
 
 use super::FineTuneTask;
-use crate::data::{Augmentation, AugmentationSettings, Sampling};
 use crate::error::{Error, Result};
-use crate::model_folder::{Input, ModelConfig};
 use crate::train::class_weights::WeightRule;
 use crate::train::plan::{hash_of, scheduled_lr};
 
@@ -212,7 +212,7 @@ impl FineTunePlan {
 }
 
 /// Whether the teacher's logits can be compared with the model's.
-fn check_teacher(model: &ModelConfig, teacher: &crate::checkpoint::Supernet) -> Result<()> {
+fn check_teacher(model: &ModelConfig, teacher: &network::checkpoint::Supernet) -> Result<()> {
     let space = &teacher.space;
     let pairs = [
         ("channels", model.input.channels, space.input_channels()),

@@ -3,31 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
+use base::timing::unix_seconds;
 use candle_core::Tensor;
-
-use super::{FineTuner, PHASE};
-use crate::data::{Split, calibration_batches, eval_batches};
-use crate::error::Result;
-use crate::eval::{Accuracy, Calibration, accuracy, calibrate};
-use crate::model_folder::{
+use network::data::{Split, calibration_batches, eval_batches};
+use network::eval::{Accuracy, Calibration, accuracy, calibrate};
+use network::model_folder::{
     FineTuned, FineTunedFrom, MeasuredAccuracy, ModelConfig, ModelFolder, Origin, StatisticsOrigin,
     with_statistics,
 };
-use crate::nn::Network;
-use crate::timing::unix_seconds;
+use network::nn::Network;
+
+use super::{FineTuner, PHASE};
+use crate::error::Result;
 use crate::train::record::LogLine;
-
-impl MeasuredAccuracy {
-    /// What was counted on a split.
-    fn of(accuracy: Accuracy, split: Split) -> Self {
-        Self { top1: accuracy.top1(), n: accuracy.n, split: split.to_string(), selected_on: None }
-    }
-
-    /// The counts behind it.
-    pub(super) fn accuracy(&self) -> Accuracy {
-        Accuracy { correct: (self.top1 * self.n as f64).round() as usize, n: self.n }
-    }
-}
 
 impl FineTuner {
     /// Counts how accurate the model is as its folder has it, unless the log says; whether it was done before `stop`.
@@ -73,7 +61,7 @@ impl FineTuner {
         let statistics = calibrate(&self.network.network()?, batches)?;
         match Self::stopped(stop) {
             true => Ok(None),
-            false => with_statistics(self.network.weights(), &statistics).map(Some),
+            false => Ok(Some(with_statistics(self.network.weights(), &statistics)?)),
         }
     }
 
@@ -116,7 +104,7 @@ impl FineTuner {
             fine_tuned,
             ..origin.clone()
         };
-        ModelFolder::new((space, arch), tensors, input.clone(), classes.clone(), origin)
+        Ok(ModelFolder::new((space, arch), tensors, input.clone(), classes.clone(), origin)?)
     }
 
     /// What this run adds to the model's history.

@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use base::document;
+use base::file;
 use candle_core::Tensor;
+use network::model_folder::{ModelFolder, config_path, weights_path};
+use network::tensor_file;
 use serde::{Deserialize, Serialize};
+use space::{Arch, SearchSpace};
 
-use super::network::{StaticNetwork, trained};
+use super::static_network::{StaticNetwork, trained};
 use super::{FineTuner, PHASE};
-use crate::document;
 use crate::error::{Error, Result};
-use crate::file;
-use crate::model_folder::{ModelFolder, config_path, weights_path};
-use crate::space::{Arch, SearchSpace};
-use crate::tensor_file;
 use crate::train::Sgd;
 use crate::train::resumed::Resumed;
 use crate::train::step::unsound;

@@ -3,14 +3,15 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use base::random::rng_for;
+use kernels::Kernels;
+use network::checkpoint::{self, Interface, Kind, Training};
+use network::elastic::{SharedWeights, SubnetWeights};
+use network::eval::{Calibration, Judge};
+use network::model_folder::{Input, Origin, StatisticsOrigin, with_statistics};
+use space::{SearchSpace, preset};
+
 use super::*;
-use crate::checkpoint::{self, Interface, Kind, Training};
-use crate::elastic::{SharedWeights, SubnetWeights};
-use crate::eval::{Calibration, Judge};
-use crate::kernels::Kernels;
-use crate::model_folder::{Input, Origin, StatisticsOrigin, with_statistics};
-use crate::random::rng_for;
-use crate::space::{SearchSpace, preset};
 
 fn digits() -> Dataset {
     Dataset::open("digits").expect("embedded")
@@ -130,8 +131,8 @@ fn the_folder_says_what_it_is_and_may_be_fine_tuned_again() {
     assert_eq!(origin.measured.as_ref().map(|measured| measured.n), Some(digits().val().len()));
     let network = once.network(Kernels::detect()).expect("calibrated");
     let batches =
-        crate::data::eval_batches(digits().val(), digits().preprocess(), 8, 200).collect::<Vec<_>>();
-    let counted = crate::eval::accuracy(&network, batches.into_iter()).expect("it fits");
+        network::data::eval_batches(digits().val(), digits().preprocess(), 8, 200).collect::<Vec<_>>();
+    let counted = network::eval::accuracy(&network, batches.into_iter()).expect("it fits");
     assert_eq!(origin.measured.as_ref().map(|measured| measured.top1), Some(counted.top1()));
 
     let mut again = tuner(&at("twice"), false, once, &settings()).expect("it fits");
@@ -242,12 +243,12 @@ fn a_checkpoint_of_another_kind_or_network_is_refused() {
     let path = folder.path().join("checkpoint.safetensors");
     let checkpoint = FineTuneCheckpoint::read(&path).expect("whole");
     assert_eq!((checkpoint.step, checkpoint.weights.len()), (3, checkpoint.velocities.len()));
-    let file = crate::tensor_file::read(&path).expect("whole");
+    let file = network::tensor_file::read(&path).expect("whole");
     let document: serde_json::Value = serde_json::from_str(&file.document).expect("JSON");
     let altered = |change: &dyn Fn(&mut serde_json::Value, &mut BTreeMap<String, Tensor>)| {
         let (mut document, mut tensors) = (document.clone(), file.tensors.clone());
         change(&mut document, &mut tensors);
-        let bytes = crate::tensor_file::to_bytes(Path::new("x"), &tensors, &document).expect("bytes");
+        let bytes = network::tensor_file::to_bytes(Path::new("x"), &tensors, &document).expect("bytes");
         FineTuneCheckpoint::from_bytes("x", &bytes).err().expect("refused").to_string()
     };
     let cases = [

@@ -1,5 +1,6 @@
+use space::preset;
+
 use super::*;
-use crate::space::preset;
 
 #[test]
 fn progressive_is_checked_and_round_trips() {

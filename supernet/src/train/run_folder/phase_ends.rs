@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
+use base::file::{copy_atomically, link_or_copy, write_atomically};
+
 use super::RunFolder;
 use crate::error::{Error, Result};
-use crate::file::{copy_atomically, link_or_copy, write_atomically};
 use crate::train::record::{Divergence, LogLine};
 
 /// Bytes at the end of a log that hold its last line.

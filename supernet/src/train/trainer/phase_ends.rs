@@ -2,12 +2,13 @@
 
 use std::sync::atomic::AtomicBool;
 
+use network::checkpoint::{Kind, Supernet};
+use network::data::{Dataset, Split};
+use network::eval::{Accuracy, Calibration, Judge};
+use space::{Arch, sampler};
+
 use super::{Observer, Trainer, tell};
-use crate::checkpoint::{Kind, Supernet};
-use crate::data::{Dataset, Split};
-use crate::error::{Error, Result};
-use crate::eval::{Accuracy, Calibration, Judge};
-use crate::space::{Arch, sampler};
+use crate::error::Result;
 use crate::train::record::LogLine;
 
 impl Trainer {
@@ -99,11 +100,11 @@ impl Trainer {
             kernels: self.config.kernels.unrecorded(),
         };
         judge.accuracy_unless(stop, arch, Split::Val).map_err(|error| match error {
-            Error::NoAccuracy { field, got, .. } => {
+            network::Error::NoAccuracy { field, got, .. } => {
                 let what = format!("an evaluation finds {field} of {got}");
                 self.diverged(self.step.saturating_sub(1), what, arch.to_string())
             }
-            error => error,
+            error => error.into(),
         })
     }
 }
@@ -117,10 +118,10 @@ mod tests {
     use candle_core::{Device, Tensor};
 
     use super::*;
-    use crate::elastic::SharedWeights;
-    use crate::kernels::Kernels;
-    use crate::space::preset;
     use crate::train::{Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig};
+    use kernels::Kernels;
+    use network::elastic::SharedWeights;
+    use space::preset;
 
     struct Nobody;
 
@@ -152,7 +153,7 @@ mod tests {
         let last = first.step - 1;
         first.save().expect("finite");
         let error = first.run(&stop, &mut Nobody).expect_err("no accuracy");
-        assert!(matches!(error, Error::Diverged { step, .. } if step == last), "{error}");
+        assert!(matches!(error, crate::Error::Diverged { step, .. } if step == last), "{error}");
         assert!(error.to_string().contains("an evaluation finds logits of image 1 of "), "{error}");
         drop(first);
         let mut second = trainer(folder.path());

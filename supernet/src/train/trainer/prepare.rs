@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use base::random::rng_for;
+use network::checkpoint::{Interface, StartedFrom, Validated};
+use network::data::{Augmentation, Dataset, Preprocess, Resize};
+use network::elastic::{Gradients, SharedWeights};
+use space::SearchSpace;
+
 use super::{TrainConfig, Trainer};
-use crate::checkpoint::{Interface, StartedFrom, Validated};
-use crate::data::{Augmentation, Dataset, Preprocess, Resize};
-use crate::elastic::{Gradients, SharedWeights};
 use crate::error::{Error, Result};
-use crate::random::rng_for;
-use crate::space::SearchSpace;
 use crate::train::history::History;
 use crate::train::plan::Plan;
 use crate::train::recipe::Recipe;

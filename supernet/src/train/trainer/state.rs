@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use network::checkpoint::{self, Checkpoint, Interface, Provenance, Supernet, Training};
+use space::Arch;
+
 use super::Trainer;
-use crate::checkpoint::{self, Checkpoint, Interface, Provenance, Supernet, Training};
 use crate::error::{Error, Result};
-use crate::space::Arch;
 use crate::train::Sgd;
 use crate::train::history::History;
 use crate::train::resumed::Resumed;

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
+use network::checkpoint::{BestValidation, Kind, Provenance, Supernet, Validated};
+
 use super::Trainer;
-use crate::checkpoint::{BestValidation, Kind, Provenance, Supernet, Validated};
 use crate::error::{Error, Result};
 use crate::train::record::{EarlyEnd, LogLine, SubnetValidation, ValidationRecord};
 use crate::train::steps::Pause;

@@ -1,0 +1,459 @@
+//! Shared weights and the state of a training in one safetensors file.
+//!
+//! A *supernet* holds the weights of every sub-network; a *teacher* is the same after the full phase; a
+//! *checkpoint* holds the optimizer's velocities and the next step besides. A supernet that was imported may hold
+//! statistics of its largest network's batch norms. The space lies in the file, so that whoever has the file needs
+//! nothing else.
+
+mod interface;
+mod validated;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use base::document::check_one_of;
+use base::file;
+use candle_core::Tensor;
+use kernels::Kernels;
+use serde::{Deserialize, Serialize};
+use space::SearchSpace;
+
+pub use interface::Interface;
+pub use validated::{BestValidation, Validated};
+
+use crate::data::{Dataset, Preprocess};
+use crate::elastic::{SharedWeights, is_running, statistics_from_tensors, statistics_to_tensors};
+use crate::error::{Error, Result};
+use crate::nn::Statistics;
+use crate::pytorch::Container;
+use crate::tensor_file;
+
+/// Version of the form that says what images the network takes.
+const VERSION: u32 = 3;
+/// Version of files that do not say it.
+const UNSAID: u32 = 2;
+/// All that this code reads; the first is of before there were imported supernets.
+const VERSIONS: &[u32] = &[1, UNSAID, VERSION];
+
+/// Prefix of the velocities' names.
+const VELOCITY: &str = "velocity.";
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Weights of a finished training.
+    Supernet,
+    /// Weights after the full phase.
+    Teacher,
+    /// Weights, velocities and the next step.
+    Checkpoint,
+}
+
+/// Where the weights come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Provenance {
+    /// They were trained with this toolkit.
+    Trained(Training),
+    /// They were trained with another, and read from its file.
+    Imported(Imported),
+}
+
+/// What weights were trained with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// Version of the tool that wrote the file.
+    pub tool: String,
+    /// Kernels that computed the weights; other kernels round differently.
+    pub kernels: String,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Name and hash of the training data.
+    pub data: String,
+    /// Hash of the plan: phases, batch, learning rates.
+    pub plan: String,
+    /// Steps taken so far.
+    pub step: u64,
+    /// Hash of the teacher's file, once there is one.
+    pub teacher: Option<String>,
+    /// What the run began with, where that was no fresh weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<StartedFrom>,
+    /// What validations within the phase have found; in checkpoints of runs that have such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Validated>,
+}
+
+/// Weights that a run began with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartedFrom {
+    /// blake3 of their file.
+    pub weights: String,
+    /// Whether the classifier was made afresh, for other classes than theirs.
+    pub fresh_classifier: bool,
+}
+
+/// What weights were read from. Seed, data and steps of their training are not known.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Imported {
+    /// Version of the tool that read the file.
+    pub tool: String,
+    /// The file's name, without its folder.
+    pub file: String,
+    /// blake3 of the file, in hexadecimal.
+    pub blake3: String,
+    /// How the file is made.
+    pub container: Container,
+    /// Kernel-transform matrices that the file held.
+    pub matrices_read: usize,
+    /// Matrices that are the identity, for the file held none.
+    pub matrices_identity: usize,
+    /// Entry of the file that was asked for by name; `None` where the usual one was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// One of `provenance` and `imported` is there.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    kind: Kind,
+    version: u32,
+    space: SearchSpace,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    provenance: Option<Training>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    imported: Option<Imported>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    preprocess: Option<Preprocess>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    classes: Option<Vec<String>>,
+}
+
+impl Document {
+    fn new(kind: Kind, space: &SearchSpace, provenance: Provenance, interface: &Interface) -> Self {
+        let (provenance, imported) = match provenance {
+            Provenance::Trained(training) => (Some(training), None),
+            Provenance::Imported(imported) => (None, Some(imported)),
+        };
+        let Interface { preprocess, classes } = interface.clone();
+        let version = if preprocess.is_some() || classes.is_some() { VERSION } else { UNSAID };
+        Self { kind, version, space: space.clone(), provenance, imported, preprocess, classes }
+    }
+}
+
+/// Weights with their space and their origin.
+pub struct Supernet {
+    /// What can be chosen.
+    pub space: SearchSpace,
+    /// The shared weights.
+    pub weights: SharedWeights,
+    /// Statistics of the largest network's batch norms; an imported supernet may have them.
+    pub statistics: Option<Statistics>,
+    /// Where they come from.
+    pub provenance: Provenance,
+    /// What images it takes, and what its scores mean.
+    pub interface: Interface,
+    /// blake3 of the file, in hexadecimal.
+    pub hash: String,
+}
+
+impl Supernet {
+    /// The same with its weights where these kernels compute.
+    ///
+    /// # Errors
+    /// If there is no room for them.
+    pub fn on(self, kernels: Kernels) -> Result<Self> {
+        Ok(Self { weights: self.weights.on(kernels)?, ..self })
+    }
+}
+
+/// State of a training between two steps.
+pub struct Checkpoint {
+    /// Weights as they are so far.
+    pub supernet: Supernet,
+    /// What they are trained with, and the next step.
+    pub training: Training,
+    /// The optimizer's velocity of each weight.
+    pub velocities: BTreeMap<String, Tensor>,
+}
+
+/// Writes weights without training state.
+///
+/// # Errors
+/// If the file cannot be written; an old one is then still there.
+pub fn write_weights(
+    path: &Path,
+    kind: Kind,
+    space: &SearchSpace,
+    interface: &Interface,
+    weights: &SharedWeights,
+    training: Training,
+) -> Result<()> {
+    let document = Document::new(kind, space, Provenance::Trained(training), interface);
+    tensor_file::write(path, weights.tensors(), &document)
+}
+
+/// Writes a supernet that was read from another tool's file.
+///
+/// # Errors
+/// If the file cannot be written; an old one is then still there.
+pub fn write_imported(
+    path: &Path,
+    space: &SearchSpace,
+    interface: &Interface,
+    weights: &SharedWeights,
+    statistics: Option<&Statistics>,
+    imported: Imported,
+) -> Result<()> {
+    let mut tensors = weights.tensors().clone();
+    if let Some(statistics) = statistics {
+        tensors.extend(statistics_to_tensors(statistics)?);
+    }
+    let document = Document::new(Kind::Supernet, space, Provenance::Imported(imported), interface);
+    tensor_file::write(path, &tensors, &document)
+}
+
+/// Writes weights and training state.
+///
+/// # Errors
+/// If the file cannot be written; an old one is then still there.
+pub fn write_checkpoint(
+    path: &Path,
+    space: &SearchSpace,
+    interface: &Interface,
+    weights: &SharedWeights,
+    velocities: &BTreeMap<String, Tensor>,
+    training: Training,
+) -> Result<()> {
+    let mut tensors = weights.tensors().clone();
+    tensors.extend(velocities.iter().map(|(name, tensor)| (format!("{VELOCITY}{name}"), tensor.clone())));
+    let document = Document::new(Kind::Checkpoint, space, Provenance::Trained(training), interface);
+    tensor_file::write(path, &tensors, &document)
+}
+
+impl Supernet {
+    /// Whether these are the images that the weights were trained on; on others accuracy means little. Of an imported
+    /// supernet that is not known.
+    pub fn trained_on(&self, dataset: &Dataset) -> Option<bool> {
+        match &self.provenance {
+            Provenance::Trained(training) => Some(training.trained_on(dataset)),
+            Provenance::Imported(_) => None,
+        }
+    }
+
+    /// The statistics of the largest network's batch norms.
+    ///
+    /// # Errors
+    /// If the file has none.
+    pub fn statistics(&self) -> Result<&Statistics> {
+        self.statistics.as_ref().ok_or_else(|| {
+            let got = match self.provenance {
+                Provenance::Trained(_) => {
+                    "none: it was trained with this toolkit, which gathers them for each export"
+                }
+                Provenance::Imported(_) => "none: the file that it was imported from had none",
+            };
+            Error::invalid("supernet", "running statistics of its batch norms", "some", got)
+                .and_then_do("calibrate on images instead: leave out --inherit-bn")
+        })
+    }
+
+    /// Reads a supernet or a teacher.
+    ///
+    /// # Errors
+    /// If the file is broken, of another kind or version, or its tensors are not its space's.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = file::read(path)?;
+        Self::from_bytes(&path.display().to_string(), &bytes)
+    }
+
+    /// Reads the weights of a supernet, a teacher or a checkpoint.
+    ///
+    /// # Errors
+    /// If the file is broken, of another kind or version, or its tensors are not its space's.
+    pub fn read_any(path: &Path) -> Result<Self> {
+        let (supernet, ..) = read(&path.display().to_string(), &file::read(path)?)?;
+        Ok(supernet)
+    }
+
+    /// Reads a file's bytes; `place` names them in messages.
+    ///
+    /// # Errors
+    /// As [`Supernet::read`].
+    pub fn from_bytes(place: &str, bytes: &[u8]) -> Result<Self> {
+        let (supernet, kind, velocities) = read(place, bytes)?;
+        if kind == Kind::Checkpoint || !velocities.is_empty() {
+            return Err(Error::invalid(place, "kind", "a supernet", "a training's checkpoint")
+                .and_then_do("finish the training with `supernet train --resume`"));
+        }
+        Ok(supernet)
+    }
+}
+
+impl Training {
+    /// Whether these are the images that the weights were trained on.
+    pub fn trained_on(&self, dataset: &Dataset) -> bool {
+        // a folder may have been renamed since
+        self.data.rsplit(' ').next() == Some(dataset.hash())
+    }
+}
+
+impl Checkpoint {
+    /// Reads a checkpoint.
+    ///
+    /// # Errors
+    /// If the file is broken, of another kind or version, or its tensors are not its space's.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = file::read(path)?;
+        Self::from_bytes(&path.display().to_string(), &bytes)
+    }
+
+    /// Reads a file's bytes; `place` names them in messages.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`].
+    pub fn from_bytes(place: &str, bytes: &[u8]) -> Result<Self> {
+        let (supernet, kind, velocities) = read(place, bytes)?;
+        if kind != Kind::Checkpoint {
+            return Err(Error::invalid(place, "kind", "a checkpoint", format!("{kind:?}")));
+        }
+        let Provenance::Trained(training) = supernet.provenance.clone() else {
+            return Err(Error::invalid(place, "provenance", "a training's", "an import's"));
+        };
+        let checked = SharedWeights::from_tensors(&supernet.space, velocities, place)?;
+        Ok(Self { supernet, training, velocities: checked.tensors().clone() })
+    }
+}
+
+fn read(place: &str, bytes: &[u8]) -> Result<(Supernet, Kind, BTreeMap<String, Tensor>)> {
+    let file = tensor_file::from_bytes(place, bytes)?;
+    let document = read_document(place, &file.document)?;
+    let (mut weights, mut velocities, mut running) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    for (name, tensor) in file.tensors {
+        match name.strip_prefix(VELOCITY) {
+            Some(name) => velocities.insert(name.to_string(), tensor),
+            None if is_running(&name) => running.insert(name, tensor),
+            None => weights.insert(name, tensor),
+        };
+    }
+    let Document { kind, space, provenance, imported, preprocess, classes, .. } = document;
+    let interface = Interface { preprocess, classes };
+    interface.check(place, space.input_channels(), space.classes())?;
+    let provenance = match (provenance, imported) {
+        (Some(training), None) => Provenance::Trained(training),
+        (None, Some(imported)) => Provenance::Imported(imported),
+        _ => return Err(Error::invalid(place, "metadata", "one of provenance and imported", "none or both")),
+    };
+    let weights = SharedWeights::from_tensors(&space, weights, place)?;
+    let statistics = statistics_from_tensors(&space, running, place)?;
+    Ok((Supernet { space, weights, statistics, provenance, interface, hash: file.hash }, kind, velocities))
+}
+
+fn read_document(place: &str, text: &str) -> Result<Document> {
+    #[derive(Deserialize)]
+    struct Front {
+        // another kind of file may have any version
+        #[serde(rename = "kind")]
+        _kind: Kind,
+        version: u32,
+    }
+    let unreadable = |error| Error::invalid(place, "metadata", "a supernet's", error);
+    let front: Front = serde_json::from_str(text).map_err(unreadable)?;
+    check_one_of(place, front.version, VERSIONS)?;
+    serde_json::from_str(text).map_err(unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::random::rng_for;
+    use space::preset;
+
+    fn training() -> Training {
+        Training {
+            tool: "0.1.0".to_string(),
+            kernels: "reference".to_string(),
+            seed: 7,
+            data: "digits".to_string(),
+            plan: "p".to_string(),
+            step: 12,
+            teacher: None,
+            start: None,
+            validation: None,
+        }
+    }
+
+    #[test]
+    fn each_kind_round_trips_and_refuses_the_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let space = preset("tiny").expect("a preset");
+        let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
+        let velocities = weights.zeros_like().expect("zeros");
+        let seen = Interface::of(&Dataset::open("digits").expect("embedded"));
+        let [plain, full] = ["plain", "full"].map(|name| folder.path().join(name));
+        write_weights(&plain, Kind::Supernet, &space, &seen, &weights, training()).expect("written");
+        write_checkpoint(&full, &space, &seen, &weights, &velocities, training()).expect("written");
+        let supernet = Supernet::read(&plain).expect("read");
+        assert_eq!((&supernet.space, &supernet.provenance), (&space, &Provenance::Trained(training())));
+        assert!(supernet.statistics().is_err());
+        assert_eq!(supernet.interface, seen);
+        let checkpoint = Checkpoint::read(&full).expect("read");
+        assert_eq!(checkpoint.training, training());
+        assert_eq!(checkpoint.velocities.len(), velocities.len());
+        let sum = |tensors: &BTreeMap<String, Tensor>| {
+            tensors
+                .values()
+                .map(|t| t.sum_all().and_then(|s| s.to_scalar::<f32>()).expect("a sum"))
+                .sum::<f32>()
+        };
+        assert_eq!(sum(supernet.weights.tensors()), sum(checkpoint.supernet.weights.tensors()));
+        let error = Supernet::read(&full).err().expect("refused").to_string();
+        assert!(error.contains("supernet train --resume"), "{error}");
+        assert!(Checkpoint::read(&plain).is_err());
+    }
+
+    #[test]
+    fn an_imported_supernet_keeps_its_statistics() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("imported");
+        let space = preset("tiny").expect("a preset");
+        let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
+        let layers = space.lower(&space::sampler::largest(&space)).expect("legal");
+        let mut statistics = Statistics::new();
+        for spec in layers.iter().flat_map(space::LayerSpec::weights) {
+            if let Some(norm) = spec.name.strip_suffix(".bn.weight") {
+                let values =
+                    Tensor::ones((2, spec.shape[0]), candle_core::DType::F32, &candle_core::Device::Cpu);
+                statistics.insert(format!("{norm}.bn"), values.expect("a tensor"));
+            }
+        }
+        let imported = Imported {
+            tool: "0.1.0".to_string(),
+            file: "net.pth".to_string(),
+            blake3: "0".repeat(64),
+            container: Container::Legacy,
+            matrices_read: 0,
+            matrices_identity: 4,
+            key: None,
+        };
+        let write = |statistics: Option<&Statistics>| {
+            write_imported(&path, &space, &Interface::default(), &weights, statistics, imported.clone())
+                .expect("written");
+            Supernet::read(&path)
+        };
+        let supernet = write(Some(&statistics)).expect("read");
+        assert_eq!(supernet.provenance, Provenance::Imported(imported.clone()));
+        let read = supernet.statistics().expect("some");
+        assert_eq!(read.keys().collect::<Vec<_>>(), statistics.keys().collect::<Vec<_>>());
+        let refused = write(None).expect("read").statistics().expect_err("refused").to_string();
+        assert!(refused.contains("had none; calibrate on images instead"), "{refused}");
+        let (name, _) = statistics.pop_first().expect("some");
+        let error = write(Some(&statistics)).err().expect("refused").to_string();
+        assert!(error.contains(&format!("{name}.running_mean: expected a tensor")), "{error}");
+        assert!(Checkpoint::read(&path).is_err());
+    }
+}

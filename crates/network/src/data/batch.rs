@@ -1,0 +1,128 @@
+//! A batch, and how several threads make one.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{Device, Tensor};
+use kernels::Kernels;
+
+use super::images::Images;
+use crate::error::{Error, Result};
+
+/// Largest side of an image that a network takes.
+const MOST_SIDE: usize = 4096;
+
+/// Images with their labels, on the CPU.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Normalised images [N, C, r, r], f32.
+    pub images: Tensor,
+    /// The class of each image.
+    pub labels: Vec<u32>,
+}
+
+impl Batch {
+    /// How many images there are.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// The same where these kernels compute.
+    ///
+    /// # Errors
+    /// If there is no room for it.
+    pub fn on(self, kernels: Kernels) -> Result<Self> {
+        Ok(Self { images: self.images.to_device(&kernels.device())?, ..self })
+    }
+
+    /// Whether there is no image; no function of this crate returns such a batch.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Normalised values of the images `indices`, as `fill` writes them into the planes of each image, which have the
+    /// size that it is given.
+    pub(super) fn of(
+        set: &Images,
+        indices: &[usize],
+        resolution: usize,
+        fill: impl FnOnce(&mut [f32], usize) -> Result<()>,
+    ) -> Result<Self> {
+        let channels = set.channels();
+        let size = channels * resolution.min(MOST_SIDE) * resolution.min(MOST_SIDE);
+        if !(1..=MOST_SIDE).contains(&resolution) {
+            return Err(Error::invalid("batch", "resolution", format!("1 to {MOST_SIDE}"), resolution));
+        }
+        let mut values = vec![0f32; indices.len() * size];
+        fill(&mut values, size)?;
+        let shape = (indices.len(), channels, resolution, resolution);
+        let images = Tensor::from_vec(values, shape, &Device::Cpu)?;
+        Ok(Self { images, labels: indices.iter().map(|index| set.labels()[*index]).collect() })
+    }
+}
+
+/// Threads that make batches together, apart from the pool that computes: whoever waits for a batch may sit on the pool's
+/// only worker.
+#[derive(Debug)]
+pub(super) struct Team<'a> {
+    pub threads: usize,
+    /// Set where nobody waits for the batch any more.
+    pub abandoned: &'a AtomicBool,
+}
+
+impl Team<'_> {
+    /// Fills the planes of each image of `indices`, each of so many values, by `view`, which is given the image's place in
+    /// `indices`. Of several errors that of the first
+    /// image counts, so that it is the same each time.
+    pub fn fill(
+        &self,
+        values: &mut [f32],
+        size: usize,
+        indices: &[usize],
+        view: impl Fn(usize, &mut [f32]) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let images = Mutex::new(values.chunks_exact_mut(size).zip(indices).enumerate());
+        let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+        let lock_failed = || failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let work = || {
+            while !self.abandoned.load(Ordering::Relaxed) {
+                let next = images.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((place, (planes, index))) = next else { return };
+                let viewed = caught(|| format!("image {index}"), || view(place, planes));
+                if let Err(error) = viewed {
+                    let mut failed = lock_failed();
+                    if failed.as_ref().is_none_or(|(first, _)| place < *first) {
+                        *failed = Some((place, error));
+                    }
+                    return;
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..self.threads.min(indices.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some((_, error)) => Err(error),
+            None if self.abandoned.load(Ordering::Relaxed) => {
+                Err(Error::invalid("loader", "batch", "someone who waits for it", "nobody"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// What `make` returns; a panic in it becomes an error that names `what`.
+pub(super) fn caught<T>(what: impl FnOnce() -> String, make: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| Err(panicked(what(), panic.as_ref())))
+}
+
+fn panicked(what: String, panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    Error::invalid("loader", what, "a batch", format!("a panic: {text}"))
+}

@@ -1,0 +1,444 @@
+//! A data set as a whole: its splits, the names of its classes, and how a network sees its images.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use base::random::{permutation, rng_for};
+use space::SearchSpace;
+
+use super::catalogue::{Catalogue, no_test};
+use super::classes::{check_count, labels_for};
+use super::image_set::{ImageSet, Normalisation};
+use super::images::Images;
+use super::look::{Listed, Notes, in_both, left_out};
+use super::looking::Looking;
+use super::preprocess::{Grey, Preprocess};
+use super::sums::ChannelSums;
+use super::{Origin, Skipped, Split, Splits, folder};
+use crate::error::{Error, Result};
+
+/// What was counted over the images.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    /// Of training images in files; those of images in memory are counted when they are asked for.
+    pub sums: Option<ChannelSums>,
+    /// Height, or the usual shorter side where images differ.
+    pub size: usize,
+    pub hash: String,
+}
+
+/// A data set: images in two or three splits, the names of their classes, and how a network is to see them. Copies share
+/// the images.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    origin: Origin,
+    classes: Vec<String>,
+    splits: Splits,
+    facts: Facts,
+    preprocess: Preprocess,
+    /// What names and flip were taken from, in words.
+    told_by: String,
+    /// Where validation images come from, in words.
+    val_from: String,
+    /// Whether a flip was held to be legal by the folder's name, before the data were asked.
+    flip_by_name: bool,
+    /// Where test images lie that are looked at only when they are asked for.
+    late_test: Option<Late>,
+    /// How they are looked at then.
+    looking: Looking,
+    /// The classes by name as they were listed, and the label of each today.
+    late_classes: Vec<String>,
+    late_labels: Vec<u32>,
+    looked_at: OnceLock<LateImages>,
+    skipped: Vec<Skipped>,
+    warnings: Vec<String>,
+}
+
+/// Test images that are looked at only when they are asked for.
+#[derive(Debug, Clone)]
+pub(super) enum Late {
+    Folder(PathBuf),
+    Files(Listed),
+}
+
+/// The same once they were asked for.
+#[derive(Debug, Clone)]
+struct LateImages {
+    images: Images,
+    skipped: Vec<Skipped>,
+    warnings: Vec<String>,
+}
+
+impl Dataset {
+    /// Opens the data set that `spec` names: `digits` (embedded), `idx:FOLDER` (files of MNIST's format), `folder:FOLDER`
+    /// (image files, one folder per class) or `list:FILE.csv` (image files that a list names).
+    ///
+    /// # Errors
+    /// If the form is unknown, or the files are missing or malformed.
+    ///
+    /// ```
+    /// let digits = network::data::Dataset::open("digits")?;
+    /// assert_eq!((digits.train().len(), digits.channels()), (1071, 1));
+    /// # Ok::<(), network::error::Error>(())
+    /// ```
+    pub fn open(spec: &str) -> Result<Self> {
+        Self::open_with(spec, None)
+    }
+
+    /// The same, with what `dataset_toml` says of it in place of the `dataset.toml` that may lie in the folder.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`].
+    pub fn open_with(spec: &str, dataset_toml: Option<&Path>) -> Result<Self> {
+        Catalogue::open(spec, dataset_toml)?.look()
+    }
+
+    /// A data set of these splits; computes the normalisation from the training images, and the hash.
+    ///
+    /// # Errors
+    /// If the images are not all in memory and of one shape, or a label has no class name.
+    pub fn new(origin: Origin, classes: Vec<String>, splits: Splits) -> Result<Self> {
+        let sets = splits.in_memory(&origin.name)?;
+        let (_, train) = sets[0];
+        let shape = train.shape();
+        for (split, set) in &sets {
+            if set.shape() != shape {
+                let field = format!("shape of the {split} images");
+                let expected = format!("{shape:?} as in train");
+                return Err(Error::invalid(&origin.name, field, expected, format!("{:?}", set.shape())));
+            }
+        }
+        let facts = Facts { sums: None, size: shape[0], hash: hash(&sets) };
+        let preprocess = Preprocess::whole(Normalisation::of(train));
+        Self::assemble(origin, classes, splits, facts, preprocess)
+    }
+
+    pub(super) fn assemble(
+        origin: Origin,
+        classes: Vec<String>,
+        splits: Splits,
+        facts: Facts,
+        preprocess: Preprocess,
+    ) -> Result<Self> {
+        for (split, images) in splits.present() {
+            if let Some(label) = images.labels().iter().find(|label| **label as usize >= classes.len()) {
+                let expected = format!("below the number of classes, {}", classes.len());
+                return Err(Error::invalid(&origin.name, format!("labels of {split}"), expected, label));
+            }
+        }
+        let (late_classes, flip_by_name) = (classes.clone(), origin.flip);
+        let late_labels = (0..classes.len() as u32).collect();
+        Ok(Self {
+            origin,
+            classes,
+            splits,
+            facts,
+            preprocess,
+            told_by: String::new(),
+            val_from: String::new(),
+            flip_by_name,
+            late_test: None,
+            looking: Looking::default(),
+            late_classes,
+            late_labels,
+            looked_at: OnceLock::new(),
+            skipped: Vec::new(),
+            warnings: Vec::new(),
+        })
+    }
+
+    /// How images of this kind are best seen by a network of a space that is trained on them: photographs, which are
+    /// image files, and all images for the spaces of once-for-all as torchvision evaluates them; others whole. Mean and
+    /// deviation are those of the training images.
+    ///
+    /// # Errors
+    /// If the channels that the space wants cannot be made of those of the images.
+    pub fn preprocess_for(&self, space: &SearchSpace) -> Result<Preprocess> {
+        let normalisation = self.counted(space.input_channels(), Grey::Rec601)?;
+        let photographs = !self.train().in_memory() || space.name().starts_with("ofa-");
+        Ok(if photographs {
+            Preprocess::photographs(normalisation)
+        } else {
+            Preprocess::whole(normalisation)
+        })
+    }
+
+    /// What a file of weights means that says nothing of it: the whole image as it is stored, normalised by the training
+    /// images at hand.
+    ///
+    /// # Errors
+    /// As [`Dataset::preprocess_for`].
+    pub fn preprocess_unsaid(&self, space: &SearchSpace) -> Result<Preprocess> {
+        Ok(Preprocess::unsaid(self.counted(space.input_channels(), Grey::Rec709)?))
+    }
+
+    /// Mean and deviation of the training images in so many channels.
+    fn counted(&self, channels: usize, grey: Grey) -> Result<Normalisation> {
+        let wrong = || {
+            let expected = "1 or 3, or those of the images";
+            Error::invalid(format!("data {}", self.name()), "channels", expected, channels)
+        };
+        match (&self.splits.train, &self.facts.sums) {
+            (Images::Pixels(set), _) => {
+                let set = set.with_channels(channels, grey).ok_or_else(wrong)?;
+                Ok(Normalisation::of(&set))
+            }
+            (Images::Files(_), Some(sums)) => sums.normalisation(channels, grey).ok_or_else(wrong),
+            (Images::Files(_), None) => Err(wrong()),
+        }
+    }
+
+    /// The same images as a network sees them that was made for this.
+    ///
+    /// # Errors
+    /// If its channels cannot be made of those of the images.
+    pub fn seen_as(&self, preprocess: Preprocess) -> Result<Self> {
+        let (place, decoding) = (format!("data {}", self.name()), preprocess.decoding());
+        preprocess.check(&place)?;
+        let views =
+            (preprocess.resize, preprocess.filter) == (self.preprocess.resize, self.preprocess.filter);
+        let seen = |images: &Images| images.decoded_as(&place, decoding, views);
+        let splits = Splits {
+            train: seen(&self.splits.train)?,
+            val: seen(&self.splits.val)?,
+            test: self.splits.test.as_ref().map(seen).transpose()?,
+        };
+        // test images that were looked at before are looked at again, for they would be decoded otherwise
+        Ok(Self { splits, preprocess, looked_at: OnceLock::new(), ..self.clone() })
+    }
+
+    /// The same images with labels that follow `classes`, the names in the order of a network's scores.
+    ///
+    /// Where one of them has numbers for names, from 0 on in order, and the other has none of these, that order counts.
+    ///
+    /// # Errors
+    /// If the names are not the same, whatever their order.
+    pub fn labelled_as(&self, classes: &[String]) -> Result<Self> {
+        if self.classes == classes {
+            return Ok(self.clone());
+        }
+        let labels = labels_for(self.name(), &self.classes, classes)?;
+        let relabelled = |images: &Images| images.relabelled(&labels);
+        let splits = Splits {
+            train: relabelled(&self.splits.train),
+            val: relabelled(&self.splits.val),
+            test: self.splits.test.as_ref().map(relabelled),
+        };
+        let late_labels = self.late_labels.iter().map(|label| labels[*label as usize]).collect();
+        Ok(Self {
+            splits,
+            classes: classes.to_vec(),
+            late_labels,
+            looked_at: OnceLock::new(),
+            ..self.clone()
+        })
+    }
+
+    /// The same with at most so many validation images, drawn with a constant seed: a quicker, coarser judgement.
+    #[must_use]
+    pub fn with_val_images(&self, most: usize) -> Self {
+        let count = self.val().len();
+        if most >= count {
+            return self.clone();
+        }
+        let mut places = permutation(count, &mut rng_for("validation images", 0, &[count as u64]));
+        places.truncate(most.max(1));
+        places.sort_unstable();
+        let splits = Splits { val: self.splits.val.only(&places), ..self.splits.clone() };
+        Self { splits, ..self.clone() }
+    }
+
+    pub(super) fn told_by(self, told_by: String, flip_by_name: bool) -> Self {
+        Self { told_by, flip_by_name, ..self }
+    }
+
+    pub(super) fn with_val_from(self, val_from: impl Into<String>) -> Self {
+        Self { val_from: val_from.into(), ..self }
+    }
+
+    /// What it is, in a line or two: numbers of images and classes, where validation images come from, and what the names
+    /// of the classes and the flip were taken from.
+    pub fn in_words(&self) -> String {
+        let told_by = match self.told_by.as_str() {
+            "" => String::new(),
+            told_by => {
+                let flip = if self.flip() { "mirrored in training" } else { "not mirrored" };
+                format!("\n  class names and flip ({flip}) from {told_by}")
+            }
+        };
+        format!("data {}: {}{told_by}", self.name(), self.summary())
+    }
+
+    fn summary(&self) -> String {
+        let (train, val, classes) = (self.train().len(), self.val().len(), self.classes.len());
+        let from = if self.val_from.is_empty() { String::new() } else { format!(" ({})", self.val_from) };
+        let looked_at = self.looked_at.get().map(|late| &late.images);
+        let test = match (self.splits.test.as_ref().or(looked_at), &self.late_test) {
+            (Some(images), _) => format!("{} test", images.len()),
+            (None, Some(_)) => "test not opened".to_string(),
+            (None, None) => "no test".to_string(),
+        };
+        format!("{train} train, {val} val{from}, {test} images of {classes} classes")
+    }
+
+    /// What the names of the classes and the flip were taken from, in words; empty where the data set needs no telling.
+    pub fn names_and_flip_from(&self) -> &str {
+        &self.told_by
+    }
+
+    pub(crate) fn flip_by_name(&self) -> bool {
+        self.flip_by_name
+    }
+
+    pub(super) fn with_warnings(self, warnings: Vec<String>) -> Self {
+        Self { warnings, ..self }
+    }
+
+    /// What to warn of: images that are left out, files that are passed over, images that are in two splits. Once test
+    /// images were asked for, what is to be said of them follows.
+    pub fn warnings(&self) -> Vec<String> {
+        let late = self.looked_at.get();
+        let late = late.map(|late| left_out(&late.skipped).into_iter().chain(late.warnings.clone()));
+        let own = left_out(&self.skipped).into_iter().chain(self.warnings.clone());
+        own.chain(late.into_iter().flatten()).collect()
+    }
+
+    pub(super) fn with_late_test(self, late_test: Option<Late>, looking: Looking) -> Self {
+        Self { late_test, looking, ..self }
+    }
+
+    pub(super) fn with_skipped(self, skipped: Vec<Skipped>) -> Self {
+        Self { skipped, ..self }
+    }
+
+    /// Images that cannot be used and are left out: of training and validation, and of test once it was asked for.
+    pub fn skipped(&self) -> Vec<&Skipped> {
+        let late = self.looked_at.get().into_iter().flat_map(|late| &late.skipped);
+        self.skipped.iter().chain(late).collect()
+    }
+
+    /// A short name: `digits`, or that of the folder.
+    pub fn name(&self) -> &str {
+        &self.origin.name
+    }
+
+    /// The names of the classes, by label.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// The images to train and to calibrate on.
+    pub fn train(&self) -> &Images {
+        &self.splits.train
+    }
+
+    /// The images to choose by.
+    pub fn val(&self) -> &Images {
+        &self.splits.val
+    }
+
+    /// The named split; the one way to the test images.
+    ///
+    /// # Errors
+    /// If the set has no test images, or they cannot be used.
+    pub fn split(&self, split: Split) -> Result<&Images> {
+        match split {
+            Split::Train => Ok(&self.splits.train),
+            Split::Val => Ok(&self.splits.val),
+            Split::Test => self.test(),
+        }
+    }
+
+    pub(super) fn has_test(&self) -> bool {
+        self.splits.test.is_some() || self.late_test.is_some()
+    }
+
+    fn test(&self) -> Result<&Images> {
+        let known = self.looked_at.get().map(|late| &late.images);
+        if let Some(images) = self.splits.test.as_ref().or(known) {
+            return Ok(images);
+        }
+        let late = self.late_test.as_ref().ok_or_else(|| no_test(self.name()))?;
+        let looked = self.look_at_test(late)?;
+        Ok(&self.looked_at.get_or_init(|| looked).images)
+    }
+
+    fn look_at_test(&self, late: &Late) -> Result<LateImages> {
+        let (classes, mut notes) = (&self.late_classes, Notes::default());
+        let listed = match late {
+            Late::Folder(folder) => folder::list_split((Split::Test, folder), classes, &mut notes.warnings)?,
+            Late::Files(listed) => listed.clone(),
+        };
+        let found = listed.look(classes, &self.looking, &mut notes)?;
+        let images = found.into_images(self.preprocess.decoding()).relabelled(&self.late_labels);
+        let Notes { skipped, mut warnings } = notes;
+        for (split, others) in self.splits.present() {
+            warnings.extend(in_both([(Split::Test, &images), (split, others)]));
+        }
+        Ok(LateImages { images, skipped, warnings })
+    }
+
+    /// How a network sees the images.
+    pub fn preprocess(&self) -> &Preprocess {
+        &self.preprocess
+    }
+
+    /// Mean and deviation that they are normalised by.
+    pub fn normalisation(&self) -> &Normalisation {
+        &self.preprocess.normalisation
+    }
+
+    /// Channels of every image as a network sees it.
+    pub fn channels(&self) -> usize {
+        self.splits.train.channels()
+    }
+
+    /// Height of the images; where they differ, the median of their shorter sides.
+    pub fn size(&self) -> usize {
+        self.facts.size
+    }
+
+    /// Whether a horizontal flip is a legal augmentation.
+    pub fn flip(&self) -> bool {
+        self.origin.flip
+    }
+
+    /// One line: where the images come from and under which licence.
+    pub fn source(&self) -> &str {
+        &self.origin.source
+    }
+
+    /// BLAKE3 of the images and labels, in hexadecimal; of image folders without those for test.
+    pub fn hash(&self) -> &str {
+        &self.facts.hash
+    }
+
+    /// Name and hash: what provenance says of the data.
+    pub fn identity(&self) -> String {
+        format!("{} {}", self.name(), self.hash())
+    }
+
+    /// Whether the images have the classes that a space is made for. (Channels follow the space: grey becomes three equal
+    /// ones, colours become grey.)
+    ///
+    /// # Errors
+    /// Says how many there are, and should be.
+    pub fn check_fits(&self, space: &SearchSpace) -> Result<()> {
+        check_count(self.name(), self.classes.len(), space)
+    }
+}
+
+fn hash(sets: &[(Split, &ImageSet)]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (split, set) in sets {
+        hasher.update(split.to_string().as_bytes());
+        // sizes first, so that different sets never make the same bytes
+        for size in [set.len()].into_iter().chain(set.shape()) {
+            hasher.update(&(size as u64).to_le_bytes());
+        }
+        hasher.update(set.all_pixels());
+        let labels: Vec<u8> = set.labels().iter().flat_map(|label| label.to_le_bytes()).collect();
+        hasher.update(&labels);
+    }
+    hasher.finalize().to_hex().to_string()
+}

@@ -1,0 +1,351 @@
+//! What a sub-network is worth: statistics of its batch norms, then its accuracy.
+
+mod judgement;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::{Device, Tensor};
+use kernels::Kernels;
+use serde::{Deserialize, Serialize};
+use space::{Arch, SearchSpace};
+
+pub use judgement::{Confusion, Judged, Judgement};
+
+use crate::data::{Batch, Dataset, Split, calibration_batches, eval_batches};
+use crate::elastic::{SharedWeights, SubnetWeights};
+use crate::error::{Error, Result};
+use crate::nn::{Network, Pass, Source, Statistics};
+
+/// Images and batch that statistics are gathered with; OFA's are 2,000 in batches of 200.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Training images seen, at most.
+    pub images: usize,
+    /// Images that are normalised together.
+    pub batch: usize,
+    /// Seed that picks the images.
+    pub seed: u64,
+}
+
+impl Default for Calibration {
+    fn default() -> Self {
+        Self { images: 2000, batch: 200, seed: 0 }
+    }
+}
+
+/// Share of images whose class was found.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// Images whose class scored highest.
+    pub correct: usize,
+    /// Images in all.
+    pub n: usize,
+}
+
+impl Accuracy {
+    /// The share, 0 to 1.
+    pub fn top1(&self) -> f64 {
+        self.correct as f64 / self.n.max(1) as f64
+    }
+
+    /// The 95 % interval of the share that the images are a sample of (Wilson 1927).
+    pub fn interval(&self) -> [f64; 2] {
+        let (n, z) = (self.n.max(1) as f64, 1.959_964);
+        let centre = self.top1() + z * z / (2.0 * n);
+        let half = z * (self.top1() * (1.0 - self.top1()) / n + z * z / (4.0 * n * n)).sqrt();
+        let scale = 1.0 + z * z / n;
+        [((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0)]
+    }
+}
+
+/// `91.2 % (n = 6000, 95 % interval 90.5 to 91.9 %)`.
+impl fmt::Display for Accuracy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [low, high] = self.interval().map(|share| 100.0 * share);
+        write!(f, "{:.2} % (n = {}, 95 % interval {low:.2} to {high:.2} %)", 100.0 * self.top1(), self.n)
+    }
+}
+
+/// Statistics of every batch norm of a network on the given images: per-batch means and biased variances,
+/// averaged with the images as weights, each batch norm normalising with the batch's own on the way (as OFA).
+///
+/// # Errors
+/// If there are no images, or they do not fit the network.
+pub fn calibrate(
+    network: &Network,
+    batches: impl Iterator<Item = Result<Batch>> + Send,
+) -> Result<Statistics> {
+    let mut sums: std::collections::BTreeMap<String, Vec<f64>> = Default::default();
+    let mut images = 0.0;
+    each_batch(network, batches, |batch| {
+        let mut seen = Statistics::new();
+        network.forward(&batch.images, Pass::Calibration(&mut seen))?;
+        let weight = batch.len() as f64;
+        images += weight;
+        for (name, statistics) in seen {
+            let values = statistics.flatten_all()?.to_vec1::<f32>()?;
+            let sum = sums.entry(name).or_insert_with(|| vec![0.0; values.len()]);
+            sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * f64::from(value));
+        }
+        Ok(())
+    })?;
+    let mean = |(name, sum): (String, Vec<f64>)| {
+        let values: Vec<f32> = sum.iter().map(|sum| (sum / images) as f32).collect();
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            return Err(spoilt(format!("statistics of {name}"), value));
+        }
+        let channels = values.len() / 2;
+        Ok((name, Tensor::from_vec(values, (2, channels), &Device::Cpu)?))
+    };
+    sums.into_iter().map(mean).collect()
+}
+
+/// What is said of a network that has no accuracy, for its numbers have left the range of f32.
+fn spoilt(field: String, value: &f32) -> Error {
+    Error::NoAccuracy { place: "network".to_string(), field, got: *value }
+}
+
+/// Accuracy of a network at inference.
+///
+/// # Errors
+/// If it is not calibrated, the images do not fit, or a logit is not finite.
+pub fn accuracy(network: &Network, batches: impl Iterator<Item = Result<Batch>> + Send) -> Result<Accuracy> {
+    let hits = hits(network, batches)?;
+    Ok(Accuracy { correct: hits.iter().filter(|hit| **hit).count(), n: hits.len() })
+}
+
+/// Whether a network at inference finds the class of each image, in order.
+///
+/// # Errors
+/// As [`accuracy`].
+pub fn hits(network: &Network, batches: impl Iterator<Item = Result<Batch>> + Send) -> Result<Vec<bool>> {
+    Ok(judged(network, batches)?.iter().map(|image| image.rank == 0).collect())
+}
+
+/// What a network at inference says of each image, in order.
+///
+/// # Errors
+/// As [`accuracy`], or if the label of an image is no class of the network.
+pub fn judged(network: &Network, batches: impl Iterator<Item = Result<Batch>> + Send) -> Result<Vec<Judged>> {
+    let mut judged = Vec::new();
+    each_batch(network, batches, |batch| {
+        let logits = network.forward(&batch.images, Pass::Inference)?.to_vec2::<f32>()?;
+        for (row, label) in logits.iter().zip(&batch.labels) {
+            if let Some(value) = row.iter().find(|value| !value.is_finite()) {
+                return Err(spoilt(format!("logits of image {}", judged.len() + 1), value));
+            }
+            judged.push(Judged::new(row, *label as usize)?);
+        }
+        Ok(())
+    })?;
+    Ok(judged)
+}
+
+/// Visits the batches in order. While a GPU computes with one, a thread makes the next; a CPU's cores make it themselves.
+fn each_batch(
+    network: &Network,
+    mut batches: impl Iterator<Item = Result<Batch>> + Send,
+    mut visit: impl FnMut(&Batch) -> Result<()>,
+) -> Result<()> {
+    if network.kernels().gpu().is_none() {
+        return batches.try_for_each(|batch| visit(&batch?));
+    }
+    let (sender, made) = std::sync::mpsc::sync_channel(1);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for batch in batches {
+                // nobody waits for another: one before has failed
+                if sender.send(batch).is_err() {
+                    break;
+                }
+            }
+        });
+        // taken by value, so that the thread ends where a visit fails
+        made.into_iter().try_for_each(|batch| visit(&batch?))
+    })
+}
+
+/// Index of the highest score; of equal ones the first. `None` if there is none or one is not a number: no class is the
+/// best then.
+pub fn best(scores: &[f32]) -> Option<usize> {
+    let mut best = None;
+    for (index, &score) in scores.iter().enumerate() {
+        if score.is_nan() {
+            return None;
+        }
+        if best.is_none_or(|best: usize| score > scores[best]) {
+            best = Some(index);
+        }
+    }
+    best
+}
+
+/// Everything that judging sub-networks of one supernet needs.
+#[derive(Clone, Copy)]
+pub struct Judge<'a> {
+    /// The space that the weights are of.
+    pub space: &'a SearchSpace,
+    /// The shared weights.
+    pub weights: &'a SharedWeights,
+    /// Images to calibrate and to evaluate with, seen as the supernet sees them
+    /// ([`Supernet::see`](crate::checkpoint::Supernet::see)).
+    pub dataset: &'a Dataset,
+    /// How to calibrate.
+    pub calibration: Calibration,
+    /// What computes.
+    pub kernels: Kernels,
+}
+
+impl Judge<'_> {
+    /// Statistics of a sub-network on training images at its resolution.
+    ///
+    /// # Errors
+    /// If the images do not fit the space.
+    pub fn calibrate(&self, arch: &Arch) -> Result<Statistics> {
+        self.calibrate_unless(&AtomicBool::new(false), arch)
+    }
+
+    fn calibrate_unless(&self, stop: &AtomicBool, arch: &Arch) -> Result<Statistics> {
+        let layers = self.space.lower(arch)?;
+        let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
+        let network = Network::new(&layers, &subnet.values()?)?;
+        let Calibration { images, batch, seed } = self.calibration;
+        let batches = calibration_batches(self.dataset, images, batch, arch.resolution, seed);
+        calibrate(&network, batches.take_while(|_| !stop.load(Ordering::Relaxed)))
+            .map_err(|error| error.in_place(format!("arch {arch}")))
+    }
+
+    /// Accuracy of a sub-network on a split, after calibration on training images.
+    ///
+    /// # Errors
+    /// If the data set lacks the split or does not fit the space.
+    pub fn accuracy(&self, arch: &Arch, split: Split) -> Result<Accuracy> {
+        let counted = self.accuracy_unless(&AtomicBool::new(false), arch, split)?;
+        Ok(counted.expect("nothing asks it to stop"))
+    }
+
+    /// The same, given up between two batches when `stop` is set; `None` then.
+    ///
+    /// # Errors
+    /// If the data set lacks the split or does not fit the space.
+    pub fn accuracy_unless(&self, stop: &AtomicBool, arch: &Arch, split: Split) -> Result<Option<Accuracy>> {
+        let hits = self.hits_unless(stop, arch, split)?;
+        let count = |hits: &Vec<bool>| hits.iter().filter(|hit| **hit).count();
+        Ok(hits.map(|hits| Accuracy { correct: count(&hits), n: hits.len() }))
+    }
+
+    /// Whether a sub-network finds the class of each image of a split, after calibration on training images; `None` when
+    /// `stop` is set meanwhile.
+    ///
+    /// # Errors
+    /// If the data set lacks the split or does not fit the space.
+    pub fn hits_unless(&self, stop: &AtomicBool, arch: &Arch, split: Split) -> Result<Option<Vec<bool>>> {
+        let stopped = || stop.load(Ordering::Relaxed);
+        let statistics = self.calibrate_unless(stop, arch)?;
+        if stopped() {
+            return Ok(None);
+        }
+        let layers = self.space.lower(arch)?;
+        let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
+        let network = Network::new(&layers, &subnet.calibrated(&statistics)?)?;
+        let batches = self.batches(arch.resolution, split)?.take_while(|_| !stopped());
+        let hits = hits(&network, batches).map_err(|error| error.in_place(format!("arch {arch}")))?;
+        Ok((!stopped()).then_some(hits))
+    }
+
+    /// What a sub-network says of each image of a split: after calibration on training images, or with these statistics
+    /// of an imported supernet's largest network where they reach.
+    ///
+    /// # Errors
+    /// If the data set lacks the split or does not fit the space.
+    pub fn judge(&self, arch: &Arch, largest: Option<&Statistics>, split: Split) -> Result<Judgement> {
+        let layers = self.space.lower(arch)?;
+        let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
+        let statistics = match largest {
+            Some(largest) => subnet.inherit(largest)?,
+            None => self.calibrate(arch)?,
+        };
+        let network = Network::new(&layers, &subnet.calibrated(&statistics)?)?;
+        let images = judged(&network, self.batches(arch.resolution, split)?)
+            .map_err(|error| error.in_place(format!("arch {arch}")))?;
+        Ok(Judgement { classes: self.space.classes(), images })
+    }
+
+    /// Accuracy on a split of a network whose weights and statistics `source` answers with.
+    ///
+    /// # Errors
+    /// If the data set lacks the split or does not fit.
+    pub fn accuracy_of(
+        &self,
+        layers: &[space::LayerSpec],
+        source: &Source,
+        resolution: usize,
+        split: Split,
+    ) -> Result<Accuracy> {
+        accuracy(&Network::new(layers, source)?, self.batches(resolution, split)?)
+    }
+
+    fn batches(&self, resolution: usize, split: Split) -> Result<impl Iterator<Item = Result<Batch>> + Send> {
+        let set = self.dataset.split(split)?;
+        Ok(eval_batches(set, self.dataset.preprocess(), resolution, self.calibration.batch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interval_is_wilsons() {
+        // 81 of 263: 0.2553 to 0.3662 (Newcombe 1998, table I).
+        let [low, high] = Accuracy { correct: 81, n: 263 }.interval();
+        assert!((low - 0.2553).abs() < 1e-4 && (high - 0.3662).abs() < 1e-4, "{low} {high}");
+        let [low, high] = Accuracy { correct: 10, n: 10 }.interval();
+        assert!(low > 0.7 && high > 0.999_999, "{low} {high}");
+    }
+
+    #[test]
+    fn of_equal_scores_the_first_is_best() {
+        assert_eq!(best(&[1.0, 3.0, 3.0]), Some(1));
+        assert_eq!(best(&[f32::NEG_INFINITY]), Some(0));
+        assert_eq!(best(&[]), None);
+    }
+
+    #[test]
+    fn without_a_number_there_is_no_best() {
+        assert_eq!(best(&[f32::NAN, 3.0]), None);
+        assert_eq!(best(&[3.0, -f32::NAN]), None);
+    }
+
+    /// Weights of `tiny` whose batch norm `norm` leaves the range of f32, though each of its weights is finite.
+    fn exploded(space: &SearchSpace, norm: &str) -> SharedWeights {
+        let fresh =
+            SharedWeights::new(space, &mut base::random::rng_for("weights", 1, &[])).expect("weights");
+        let mut tensors = fresh.tensors().clone();
+        let scale = tensors.get_mut(&format!("{norm}.bn.weight")).expect("a batch norm");
+        *scale = Tensor::full(3e38f32, scale.dims(), &Device::Cpu).expect("a tensor");
+        SharedWeights::from_tensors(space, tensors, "test").expect("finite")
+    }
+
+    #[test]
+    fn a_network_without_numbers_has_no_accuracy() {
+        let (space, dataset) =
+            (space::preset("tiny").expect("a preset"), Dataset::open("digits").expect("embedded"));
+        let arch = space::sampler::smallest(&space);
+        for (norm, part) in [
+            ("final_expand_layer", "network: logits of image 1: expected finite numbers, got "),
+            ("first_conv", "network: statistics of "),
+        ] {
+            let weights = exploded(&space, norm);
+            let calibration = Calibration { images: 100, batch: 50, seed: 0 };
+            let kernels = Kernels::detect();
+            let judge = Judge { space: &space, weights: &weights, dataset: &dataset, calibration, kernels };
+            let refused = |result: Result<Accuracy>| result.expect_err("no accuracy").to_string();
+            let error = refused(judge.accuracy(&arch, Split::Val));
+            assert!(error.starts_with(&format!("arch {arch}: {part}")), "{error}");
+            assert!(error.contains("the network has no accuracy"), "{error}");
+            assert!(judge.hits_unless(&AtomicBool::new(false), &arch, Split::Val).is_err());
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Where an exported network comes from, and what was done to it since.
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::Split;
+use crate::eval::Accuracy;
+
+/// How accurate the network is, as counted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeasuredAccuracy {
+    /// Share of images whose class was found.
+    pub top1: f64,
+    /// Images it was counted on.
+    pub n: usize,
+    /// Split they are of.
+    pub split: String,
+    /// What the network was selected by, where it was by images of that split: it then looks better on them than it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selected_on: Option<SelectedOn>,
+}
+
+impl MeasuredAccuracy {
+    /// What was counted on a split.
+    pub fn of(accuracy: Accuracy, split: Split) -> Self {
+        Self { top1: accuracy.top1(), n: accuracy.n, split: split.to_string(), selected_on: None }
+    }
+
+    /// The counts behind it.
+    pub fn accuracy(&self) -> Accuracy {
+        Accuracy { correct: (self.top1 * self.n as f64).round() as usize, n: self.n }
+    }
+}
+
+/// What a search selected a network by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SelectedOn {
+    /// Split that the images are of.
+    pub split: String,
+    /// Number of images.
+    pub n: u64,
+    /// How, in words.
+    pub how: String,
+}
+
+/// Where the batch norms' statistics come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum StatisticsOrigin {
+    /// Gathered on training images.
+    Calibrated {
+        /// Number of images.
+        images: usize,
+        /// Name and hash of the data set.
+        data: String,
+        /// Seed that drew them.
+        seed: u64,
+    },
+    /// Those of the supernet's largest network, as they lie in its file, for the leading channels that the network
+    /// has.
+    Inherited,
+}
+
+/// Where the network comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// Version of the tool that wrote the folder.
+    pub tool: String,
+    /// Kernels that computed the statistics.
+    pub kernels: String,
+    /// blake3 of the supernet's file.
+    pub supernet: String,
+    /// Where the batch norms' statistics come from.
+    pub statistics: StatisticsOrigin,
+    /// Predicted share of images whose class is found, where a search predicted one.
+    pub predicted_top1: Option<f64>,
+    /// Predicted latency in milliseconds, where a search predicted one.
+    pub predicted_latency_ms: Option<f64>,
+    /// Accuracy as counted after the export, or after the last fine-tuning.
+    pub measured: Option<MeasuredAccuracy>,
+    /// What changed the weights since the export, in order; empty for a sub-network as the supernet has it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fine_tuned: Vec<FineTuned>,
+}
+
+/// One fine-tuning: from which model, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FineTuned {
+    /// What the model was before.
+    pub from: FineTunedFrom,
+    /// Version of the tool that trained.
+    pub tool: String,
+    /// Kernels that computed the weights.
+    pub kernels: String,
+    /// Name and hash of the training data.
+    pub data: String,
+    /// Hash of the plan, which holds all that follows and what the optimizer was set to.
+    pub plan: String,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Passes over the training images.
+    pub epochs: f64,
+    /// Images a step.
+    pub batch: usize,
+    /// Learning rate after warm-up.
+    pub lr: f64,
+    /// Steps taken.
+    pub steps: u64,
+    /// blake3 of the file of the supernet whose largest network taught, if one did.
+    pub teacher: Option<String>,
+    /// Whether the classifier was made afresh, for other classes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub new_head: bool,
+}
+
+/// What a fine-tuning began with, and what it replaced in [`Origin`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FineTunedFrom {
+    /// blake3 of its `model.safetensors`.
+    pub model: String,
+    /// Version of the tool that wrote it.
+    pub tool: String,
+    /// Kernels that computed its statistics.
+    pub kernels: String,
+    /// Where its batch norms' statistics came from.
+    pub statistics: StatisticsOrigin,
+    /// Accuracy as counted when it was written.
+    pub measured: Option<MeasuredAccuracy>,
+    /// Accuracy as counted before the first step, on the images of [`Origin::measured`].
+    pub counted: MeasuredAccuracy,
+}

@@ -1,0 +1,101 @@
+//! Batch normalisation (Ioffe and Szegedy 2015) with the activation that follows it.
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+use kernels::{Kernels, Normalisation};
+use space::Activation;
+
+use super::pass::{Pass, Tape};
+use super::source::Source;
+use crate::error::{Error, Result};
+
+/// Mean and biased variance, `[2, C]`, of each batch norm by its name, such as `blocks.3.conv.depth_conv.bn`.
+pub type Statistics = BTreeMap<String, Tensor>;
+
+/// `act(gamma (x - mean) / sqrt(var + eps) + beta)` for each channel.
+pub struct BatchNorm {
+    name: String,
+    with: Normalisation,
+    running: Option<Tensor>,
+    kernels: Kernels,
+}
+
+impl BatchNorm {
+    /// Asks for `weight`, `bias`, `[C]`, and takes `running_mean` and `running_var` where they are.
+    ///
+    /// # Errors
+    /// If a weight is missing or has another shape.
+    pub fn new(channels: usize, activation: Activation, source: &Source) -> Result<Self> {
+        let with = source.normalisation(channels, activation)?;
+        let mean = source.find(channels, "running_mean")?;
+        let variance = source.find(channels, "running_var")?;
+        let running = match (mean, variance) {
+            (Some(mean), Some(variance)) => {
+                // as they come, from the CPU as a rule, then where the kernels compute
+                Some(Tensor::stack(&[mean, variance], 0)?.to_device(&source.kernels().device())?)
+            }
+            _ => None,
+        };
+        Ok(Self { name: source.prefix(), with, running, kernels: source.kernels().for_layer("batch norm") })
+    }
+
+    /// The normalisation plus `addend`, where there is one.
+    ///
+    /// # Shapes
+    /// `[C, N, H, W]` in and out; the input may be written over where the pass keeps nothing.
+    ///
+    /// # Errors
+    /// [`Error::Uncalibrated`] at inference without running statistics.
+    pub fn forward(&self, x: Tensor, addend: Option<&Tensor>, pass: &mut Pass) -> Result<Tensor> {
+        match pass {
+            Pass::Inference => self.kernels.normalise_with(&x, self.running()?, &self.with, addend)?,
+            Pass::BatchStatistics => drop(self.kernels.normalise_in_place(&x, &self.with, addend)?),
+            Pass::Calibration(seen) => {
+                let statistics = self.kernels.normalise_in_place(&x, &self.with, addend)?;
+                seen.insert(self.name.clone(), statistics);
+            }
+            Pass::Training(tape) => {
+                let (y, statistics) = self.kernels.normalise(&x, &self.with, addend)?;
+                tape.push(&x);
+                tape.push(&statistics);
+                return Ok(y);
+            }
+        }
+        Ok(x)
+    }
+
+    /// Adds the gradients of scale and shift to `gradient`, and returns the input's, in the place of `dy`.
+    ///
+    /// # Errors
+    /// If the tape does not fit.
+    pub fn backward(&self, dy: Tensor, tape: &mut Tape, gradient: &Self) -> Result<Tensor> {
+        let (statistics, x) = (tape.pop()?, tape.pop()?);
+        self.kernels.normalise_backward_in_place(&x, &dy, &statistics, &self.with, &gradient.with)?;
+        Ok(dy)
+    }
+
+    /// [`BatchNorm::backward`] that leaves `dy` as it is.
+    ///
+    /// # Errors
+    /// If the tape does not fit.
+    pub fn backward_keeping(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Tensor> {
+        let (statistics, x) = (tape.pop()?, tape.pop()?);
+        Ok(self.kernels.normalise_backward(&x, dy, &statistics, &self.with, &gradient.with)?)
+    }
+
+    /// Scale, shift and activation.
+    pub(super) fn normalisation(&self) -> &Normalisation {
+        &self.with
+    }
+
+    /// Its name, such as `blocks.3.conv.depth_conv.bn`.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The running statistics, `[2, C]`.
+    pub(super) fn running(&self) -> Result<&Tensor> {
+        self.running.as_ref().ok_or_else(|| Error::Uncalibrated { name: self.name.clone() })
+    }
+}

@@ -1,0 +1,203 @@
+//! Convolutions without bias, and each with the batch norm after it.
+
+use candle_core::Tensor;
+use kernels::{Kernels, Window};
+use space::Activation;
+
+use super::batch_norm::BatchNorm;
+use super::pass::{Pass, Tape};
+use super::source::Source;
+use crate::error::Result;
+
+/// A convolution: what it computes forward, and what it gives back.
+pub trait Convolution {
+    /// `[C, N, H, W] -> [C', N, H', W']`.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor>;
+
+    /// Adds the weight's gradient to `gradient`; returns the input's, or `None` where nobody needs it.
+    ///
+    /// # Errors
+    /// If the tape does not fit.
+    fn backward(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Option<Tensor>>;
+
+    /// What the profile calls it.
+    const NAME: &'static str;
+}
+
+/// 1x1 convolution: one matrix product `W[O, I] x X[I, N H W]`.
+pub struct Pointwise {
+    weight: Tensor, // [O, I]
+    kernels: Kernels,
+}
+
+impl Pointwise {
+    /// Asks for `weight`, `[O, I, 1, 1]`.
+    ///
+    /// # Errors
+    /// If it is missing or has another shape.
+    pub fn new(input: usize, output: usize, source: &Source) -> Result<Self> {
+        let weight = source.operand((output, input, 1, 1), "weight")?.squeeze(3)?.squeeze(2)?;
+        Ok(Self { weight, kernels: source.kernels().for_layer(Self::NAME) })
+    }
+}
+
+impl Pointwise {
+    /// Adds the weight's gradient to `gradient` and the input's to `skip`, the gradient that reaches the input past the
+    /// convolution.
+    ///
+    /// # Errors
+    /// If the tape does not fit.
+    pub fn backward_adding(
+        &self,
+        dy: &Tensor,
+        tape: &mut Tape,
+        gradient: &Self,
+        skip: &Tensor,
+    ) -> Result<()> {
+        let dy = dy.flatten_from(1)?; // [O, N H W]
+        self.add_gradient(&dy, &tape.pop()?, gradient)?;
+        Ok(self.kernels.add_product(&skip.flatten_from(1)?, &self.weight.t()?, &dy)?)
+    }
+
+    fn add_gradient(&self, dy: &Tensor, x: &Tensor, gradient: &Self) -> Result<()> {
+        Ok(self.kernels.add_product(&gradient.weight, dy, &x.flatten_from(1)?.t()?)?)
+    }
+
+    /// The weight, `[O, I]`.
+    pub(super) fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+}
+
+impl Convolution for Pointwise {
+    const NAME: &'static str = "pointwise";
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        pass.save(x);
+        let (_, images, height, width) = x.dims4()?;
+        let y = self.kernels.product(&self.weight, &x.flatten_from(1)?)?; // [O, N H W]
+        Ok(y.reshape((y.dim(0)?, images, height, width))?)
+    }
+
+    fn backward(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Option<Tensor>> {
+        let x = tape.pop()?;
+        let dy = dy.flatten_from(1)?; // [O, N H W]
+        self.add_gradient(&dy, &x, gradient)?;
+        let dx = self.kernels.product(&self.weight.t()?, &dy)?;
+        Ok(Some(dx.reshape(x.shape())?))
+    }
+}
+
+/// Dense k x k convolution, padding k/2.
+pub struct Dense {
+    weight: Tensor, // [O, I, k, k]
+    window: Window,
+    /// The image's gradient is nobody's.
+    on_image: bool,
+    kernels: Kernels,
+}
+
+impl Dense {
+    /// A convolution on maps; asks for `weight`, `[O, I, k, k]`.
+    ///
+    /// # Errors
+    /// If it is missing or has another shape.
+    pub fn new([output, input]: [usize; 2], window: Window, source: &Source) -> Result<Self> {
+        let weight = source.operand((output, input, window.kernel, window.kernel), "weight")?;
+        Ok(Self { weight, window, on_image: false, kernels: source.kernels().for_layer(Self::NAME) })
+    }
+
+    /// A convolution on the image, whose gradient nobody asks for.
+    ///
+    /// # Errors
+    /// As [`Dense::new`].
+    pub fn on_image(channels: [usize; 2], window: Window, source: &Source) -> Result<Self> {
+        let kernels = source.kernels().for_layer("stem");
+        Ok(Self { on_image: true, kernels, ..Self::new(channels, window, source)? })
+    }
+
+    /// The weight, `[O, I, k, k]`, and what it looks through.
+    pub(super) fn parts(&self) -> (&Tensor, Window) {
+        (&self.weight, self.window)
+    }
+}
+
+impl Convolution for Dense {
+    const NAME: &'static str = "dense";
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        pass.save(x);
+        Ok(self.kernels.convolve(&self.weight, x, self.window.stride)?)
+    }
+
+    fn backward(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Option<Tensor>> {
+        let (x, stride) = (tape.pop()?, self.window.stride);
+        self.kernels.add_convolve_weight(&gradient.weight, &x, dy, stride)?;
+        if self.on_image {
+            return Ok(None);
+        }
+        let (_, _, height, width) = x.dims4()?;
+        Ok(Some(self.kernels.convolve_backward_input(&self.weight, dy, stride, (height, width))?))
+    }
+}
+
+/// A convolution, its batch norm and the activation.
+pub struct ConvNorm<C> {
+    convolution: C,
+    norm: BatchNorm,
+}
+
+impl ConvNorm<Pointwise> {
+    /// Asks for `conv.weight`, `[O, I, 1, 1]`, and `bn.*`, `[O]`.
+    ///
+    /// # Errors
+    /// If a weight is missing or has another shape.
+    pub fn pointwise(input: usize, output: usize, activation: Activation, source: &Source) -> Result<Self> {
+        let convolution = Pointwise::new(input, output, &source.pp("conv"))?;
+        Ok(Self { convolution, norm: BatchNorm::new(output, activation, &source.pp("bn"))? })
+    }
+}
+
+impl<C: Convolution> ConvNorm<C> {
+    /// `convolution`, then the batch norm under `bn`.
+    ///
+    /// # Errors
+    /// If a weight of the batch norm is missing or has another shape.
+    pub fn new(convolution: C, channels: usize, activation: Activation, source: &Source) -> Result<Self> {
+        Ok(Self { convolution, norm: BatchNorm::new(channels, activation, &source.pp("bn"))? })
+    }
+
+    /// The convolution's batch norm plus `addend`, where there is one: `[C, N, H, W] -> [C', N, H', W']`.
+    ///
+    /// # Errors
+    /// If the shapes do not fit, or at inference without running statistics.
+    pub fn forward(&self, x: &Tensor, addend: Option<&Tensor>, pass: &mut Pass) -> Result<Tensor> {
+        let y = self.convolution.forward(x, pass)?;
+        self.norm.forward(y, addend, pass)
+    }
+
+    /// Adds to `gradient`; returns the input's gradient where the convolution gives one. Writes over `dy`.
+    ///
+    /// # Errors
+    /// If the tape does not fit.
+    pub fn backward(&self, dy: Tensor, tape: &mut Tape, gradient: &Self) -> Result<Option<Tensor>> {
+        let dy = self.norm.backward(dy, tape, &gradient.norm)?;
+        self.convolution.backward(&dy, tape, &gradient.convolution)
+    }
+
+    /// [`ConvNorm::backward`] that leaves `dy` as it is.
+    ///
+    /// # Errors
+    /// If the tape does not fit.
+    pub fn backward_keeping(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Option<Tensor>> {
+        let dy = self.norm.backward_keeping(dy, tape, &gradient.norm)?;
+        self.convolution.backward(&dy, tape, &gradient.convolution)
+    }
+
+    pub(super) fn parts(&self) -> (&C, &BatchNorm) {
+        (&self.convolution, &self.norm)
+    }
+}

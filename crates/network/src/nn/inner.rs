@@ -1,0 +1,115 @@
+//! The inside of an inverted residual block: what happens to each channel by itself.
+
+use candle_core::Tensor;
+use kernels::{ChainKept, DepthwiseChain, Kernels};
+
+use super::batch_norm::BatchNorm;
+use super::pass::{Pass, Tape};
+use super::source::Source;
+use crate::error::Result;
+
+/// Batch norm and activation of the expansion, depthwise convolution with padding k/2, batch norm and activation.
+pub struct Inner {
+    before: Option<BatchNorm>,
+    after: BatchNorm,
+    chain: DepthwiseChain,
+    kernels: Kernels,
+}
+
+/// Gradients that reach the inside through squeeze-and-excite: the factors, and the gradient of the means it read,
+/// `[C, N]` each.
+pub struct Excited {
+    /// What each map was scaled by.
+    pub factor: Tensor,
+    /// Gradient of each map's mean.
+    pub dmean: Tensor,
+}
+
+impl Inner {
+    /// Asks for `inverted_bottleneck.bn.*` where the block expands, `depth_conv.conv.weight`, `[C, 1, k, k]`, and
+    /// `depth_conv.bn.*`.
+    ///
+    /// # Errors
+    /// If a weight is missing or has another shape.
+    pub fn new(block: &space::MbConv, source: &Source) -> Result<Self> {
+        let (mid, kernel) = (block.mid, block.kernel);
+        let norm = |part: &str| BatchNorm::new(mid, block.activation, &source.pp(part).pp("bn"));
+        let before = block.expansion.then(|| norm("inverted_bottleneck")).transpose()?;
+        let after = norm("depth_conv")?;
+        let chain = DepthwiseChain {
+            before: before.as_ref().map(|norm| norm.normalisation().clone()),
+            weight: source.pp("depth_conv").pp("conv").get((mid, 1, kernel, kernel), "weight")?,
+            stride: block.stride,
+            after: after.normalisation().clone(),
+            with_means: block.squeeze.is_some(),
+        };
+        Ok(Self { before, after, chain, kernels: source.kernels().for_layer("depthwise") })
+    }
+
+    /// The output, and the mean of each of its maps, `[C, N]`, where squeeze-and-excite follows.
+    ///
+    /// # Shapes
+    /// `[C, N, H, W] -> [C, N, H/s, W/s]`.
+    ///
+    /// # Errors
+    /// If the shapes do not fit, or at inference without running statistics.
+    pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<(Tensor, Option<Tensor>)> {
+        let given = match pass {
+            Pass::Training(tape) => {
+                let (y, means, kept) = self.kernels.chain(&self.chain, x)?;
+                self.push(x, &kept, tape);
+                return Ok((y, means));
+            }
+            Pass::Inference => {
+                let before = self.before.as_ref().map(BatchNorm::running).transpose()?;
+                Some((before, self.after.running()?))
+            }
+            _ => None,
+        };
+        let (y, before, after) = self.kernels.chain_forgetting(&self.chain, x, given)?;
+        if let Pass::Calibration(seen) = pass {
+            for (norm, statistics) in [(self.before.as_ref(), before), (Some(&self.after), Some(after))] {
+                if let (Some(norm), Some(statistics)) = (norm, statistics) {
+                    seen.insert(norm.name().to_string(), statistics);
+                }
+            }
+        }
+        let means = self.chain.with_means.then(|| self.kernels.mean(&y)).transpose()?;
+        Ok((y, means))
+    }
+
+    fn push(&self, x: &Tensor, kept: &ChainKept, tape: &mut Tape) {
+        let ChainKept { before, convolved, after } = kept;
+        for tensor in [Some(x), before.as_ref(), Some(convolved), Some(after)].into_iter().flatten() {
+            tape.push(tensor);
+        }
+    }
+
+    fn pop(&self, tape: &mut Tape) -> Result<(Tensor, ChainKept)> {
+        let (after, convolved) = (tape.pop()?, tape.pop()?);
+        let before = self.before.is_some().then(|| tape.pop()).transpose()?;
+        Ok((tape.pop()?, ChainKept { before, convolved, after }))
+    }
+
+    /// Adds to `gradient`; returns the input's gradient. `dy` is that of the output, or, where squeeze-and-excite
+    /// follows, that of what came out of it.
+    ///
+    /// # Errors
+    /// If the tape does not fit.
+    pub fn backward(
+        &self,
+        dy: &Tensor,
+        excited: Option<&Excited>,
+        tape: &mut Tape,
+        gradient: &Self,
+    ) -> Result<Tensor> {
+        let (x, kept) = self.pop(tape)?;
+        let excite = excited.map(|excited| (&excited.factor, &excited.dmean));
+        Ok(self.kernels.chain_backward(&self.chain, (&x, &kept), dy, excite, &gradient.chain)?)
+    }
+
+    /// The batch norms before and after, and what lies between them.
+    pub(super) fn parts(&self) -> (Option<&BatchNorm>, &DepthwiseChain, &BatchNorm) {
+        (self.before.as_ref(), &self.chain, &self.after)
+    }
+}
