@@ -7,11 +7,11 @@
 
 pub mod accuracy;
 pub mod encode;
-mod equations;
 pub mod error;
 pub mod export;
 pub mod latency;
 pub mod npy;
+pub mod ofa;
 pub mod onnx;
 pub mod plot;
 pub mod predict;

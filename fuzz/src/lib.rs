@@ -6,8 +6,8 @@
 use std::sync::OnceLock;
 
 use extract::accuracy::AccuracyEstimator;
-use extract::latency::ofa_table::{OfaTable, ofa_key};
 use extract::latency::{LatencyTable, Plan, Rows};
+use extract::ofa::table::{OfaTable, ofa_key};
 use extract::onnx::OnnxModel;
 use extract::search::Found;
 use network::accuracy_file;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use extract::latency::ofa_table::{OfaTable, layer_of, ofa_key};
 use extract::latency::space_layers;
+use extract::ofa::table::{OfaTable, layer_of, ofa_key};
 use space::{LayerSpec, SearchSpace, preset};
 
 /// The distinct layers of a preset at one resolution.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use extract::latency::ofa_table::{OfaRow, OfaTable};
 use extract::latency::{DeviceFacts, EngineFacts, LatencyTable, Row};
+use extract::ofa::table::{OfaRow, OfaTable};
 use network::accuracy_file::{self, AccuracyHeader, AccuracyRow, Writer};
 use network::data::{Split, idx_from_bytes};
 use network::eval::Calibration;

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod document;
+pub mod equations;
 pub mod error;
 pub mod file;
 pub mod machine;

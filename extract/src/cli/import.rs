@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use extract::accuracy::{AccuracyEstimator, Imported, Origin};
-use extract::latency::ofa_table::OfaTable;
-use extract::latency::{DeviceFacts, EngineFacts, ofa_exchange};
+use extract::latency::{DeviceFacts, EngineFacts};
+use extract::ofa::exchange;
+use extract::ofa::table::OfaTable;
 use serde_json::json;
 
 use super::{Common, Outcome, Output, not_an_input, result_path};
@@ -132,7 +133,7 @@ fn run_table(arguments: &Table) -> anyhow::Result<Outcome> {
         batch: 1,
     };
     let place = arguments.out.display().to_string();
-    let table = ofa_exchange::import(&place, &tables, device, engine)?;
+    let table = exchange::import(&place, &tables, device, engine)?;
     table.write(&arguments.out)?;
     output.wrote(&arguments.out);
     let (entries, unconverged) = (table.rows().len(), table.unconverged());

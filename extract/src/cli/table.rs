@@ -7,7 +7,8 @@ mod validate;
 
 use std::path::PathBuf;
 
-use extract::latency::{LatencyTable, ofa_exchange};
+use extract::latency::LatencyTable;
+use extract::ofa::exchange;
 use serde_json::json;
 use space::{self, SearchSpace};
 
@@ -99,7 +100,7 @@ fn show(
 ) -> anyhow::Result<Outcome> {
     let coverage = space.map(|space| table.coverage(space)).transpose()?;
     if let (Some(folder), Some(space)) = (&arguments.export_ofa, space) {
-        let tables = ofa_exchange::export(table, space)?;
+        let tables = exchange::export(table, space)?;
         std::fs::create_dir_all(folder).map_err(base::Error::io("create", folder))?;
         for (resolution, ofa) in tables {
             let path = folder.join(format!("{resolution}_lookup_table.yaml"));

@@ -3,11 +3,11 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::device::{Conditions, DeviceFacts};
+use latency::{Conditions, DeviceFacts, RowsLog, Setting, Subject};
+
 use super::engine::{Engine, Stopwatch};
 use super::measure::{Instruments, Measured, Progress, Subjects, measure};
 use super::plan_file::Plan;
-use super::rows::{RowsLog, Setting, Subject};
 use crate::error::Result;
 
 /// What measures, and what is looked at beside.

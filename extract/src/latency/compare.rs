@@ -2,15 +2,13 @@
 
 use std::sync::atomic::AtomicBool;
 
+use latency::correction::Correction;
+use latency::fitted::predicted;
+use latency::{Folded, LatencyTable, NetworkRow, Record, RowsLog, Session, Setting, SpaceFit, Subject};
 use space::{Arch, SearchSpace};
 
 use super::campaign::Bench;
-use super::correction::Correction;
-use super::fitted::{NetworkRow, SpaceFit, predicted};
-use super::fold::Folded;
 use super::measure::{MeasureConfig, Progress, Subjects};
-use super::rows::{Record, RowsLog, Session, Setting, Subject};
-use super::table::LatencyTable;
 use crate::error::Result;
 
 /// What came of a comparison.

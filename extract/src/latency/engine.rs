@@ -1,25 +1,10 @@
 //! What runs layers and what times them, as traits, so that exact tests need neither a network nor a clock.
 
-use serde::{Deserialize, Serialize};
+use latency::EngineFacts;
 use space::LayerSpec;
 
 use super::sentinel::Sentinel;
 use crate::error::Result;
-
-/// What a table says about the engine that ran the layers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EngineFacts {
-    /// Its name, such as `native`.
-    pub engine: String,
-    /// Its version.
-    pub engine_version: String,
-    /// Threads that it computes with.
-    pub threads: usize,
-    /// Number type of the activations, such as `f32`.
-    pub dtype: String,
-    /// Images at once.
-    pub batch: usize,
-}
 
 /// One inference of prepared layers, ready to be called again and again.
 pub type Run<'a> = Box<dyn FnMut() -> Result<()> + 'a>;

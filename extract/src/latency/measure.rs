@@ -9,16 +9,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use latency::{Conditions, Folded, Record, Row, Rows, RowsLog, Samples, Subject, undisturbed};
 use rand::seq::SliceRandom;
 use space::LayerSpec;
 
-use super::device::Conditions;
 use super::engine::{Engine, Stopwatch};
-use super::fold::Folded;
-use super::row::Row;
-use super::rows::{Record, Rows, RowsLog, Samples, Subject};
 use super::timer::{Timer, Visited, Watch};
-use super::undisturbed;
 use crate::error::Result;
 use crate::rng::{Purpose, rng};
 

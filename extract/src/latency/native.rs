@@ -2,10 +2,11 @@
 
 use candle_core::Tensor;
 use kernels::Kernels;
+use latency::EngineFacts;
 use network::nn::{FoldedNetwork, MapSource, Source};
 use space::LayerSpec;
 
-use super::engine::{Engine, EngineFacts, Run, Stepped};
+use super::engine::{Engine, Run, Stepped};
 use super::sentinel::{GPU_ENGINE, Sentinel};
 use super::weights::{EPSILON, INPUT_RANGE, random, random_weights};
 use crate::error::Result;
@@ -88,7 +89,7 @@ impl Engine for NativeEngine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::latency::space_layers;
+    use latency::space_layers;
     use space::{preset, sampler};
 
     #[test]

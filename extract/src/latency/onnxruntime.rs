@@ -5,13 +5,14 @@ mod library;
 use std::path::Path;
 
 use candle_core::Tensor;
+use latency::EngineFacts;
 use ort::environment::Environment;
 use ort::memory::Allocator;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{IoBinding, Session, SessionOutputs};
 use space::LayerSpec;
 
-use super::engine::{Engine, EngineFacts, Run};
+use super::engine::{Engine, Run};
 use super::weights::{EPSILON, INPUT_RANGE, random, random_weights};
 use crate::error::{Error, Result};
 use crate::onnx;
@@ -137,7 +138,7 @@ mod tests {
     use space::{preset, sampler};
 
     use super::*;
-    use crate::latency::space_layers;
+    use latency::space_layers;
 
     /// Relative to the largest value.
     const TOLERANCE: f32 = 1e-4;

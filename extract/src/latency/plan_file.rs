@@ -10,16 +10,13 @@ use std::time::Duration;
 use base::Error;
 use base::document;
 use base::file::{self, write_atomically};
+use latency::{EngineFacts, LatencyTable, Subject, space_layers};
 use serde::{Deserialize, Serialize};
 use space::{Arch, LayerSpec, SearchSpace};
 
 use super::candidates;
-use super::engine::EngineFacts;
 use super::measure::{MeasureConfig, Subjects};
-use super::plan::space_layers;
-use super::rows::Subject;
 use super::sentinel::sentinel_of;
-use super::table::LatencyTable;
 use crate::error::Result;
 
 /// What the header's `kind` says.
@@ -369,7 +366,7 @@ fn check_engine(table: &LatencyTable, engine: &EngineFacts) -> Result<()> {
     } else {
         engine.engine_version.clone()
     };
-    table.check_same_setting(&table.device, &EngineFacts { engine_version, ..engine.clone() })
+    Ok(table.check_same_setting(&table.device, &EngineFacts { engine_version, ..engine.clone() })?)
 }
 
 /// Layers of a table that are measured again before others are added to it.
@@ -402,8 +399,7 @@ fn planned_layers(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::latency::rows::tests::setting;
-    use crate::latency::table::tests::made_up;
+    use latency::testing::{made_up, setting};
     use space::preset;
 
     fn plan(networks: usize) -> Plan {

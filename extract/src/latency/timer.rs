@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use latency::rows::{LEAST_US, MOST_RUNS};
+use latency::undisturbed::NEAR;
+use latency::{Record, RowsLog, Samples, Subject, Visit};
 use space::LayerSpec;
 
 use super::engine::{Engine, Run, Stepped, Stopwatch};
 use super::measure::MeasureConfig;
-use super::rows::{LEAST_US, MOST_RUNS, Record, RowsLog, Samples, Subject, Visit};
-use super::undisturbed::NEAR;
 use crate::error::Result;
 
 /// Times runs, and knows how long it has been doing so.
@@ -174,7 +175,7 @@ impl<'a> Timer<'a> {
 
     fn write(&mut self, visited: &Visited<'_>, line: Line, log: &mut RowsLog) -> Result<()> {
         let Line { inner, samples, waited, after, again } = line;
-        log.push(Record::Visit(Visit {
+        Ok(log.push(Record::Visit(Visit {
             subject: visited.subject.clone(),
             space: visited.space.map(str::to_string),
             again,
@@ -183,7 +184,7 @@ impl<'a> Timer<'a> {
             arrival_us: Some(waited.arrival),
             sentinel_us: Some([waited.before, after]),
             at_seconds: Some(self.elapsed().as_millis() as f64 / 1e3),
-        }))
+        }))?)
     }
 }
 

@@ -3,7 +3,7 @@ use prost::Message;
 use space::{Activation, Bottleneck, MbConv, preset, sampler};
 
 use super::*;
-use crate::latency::space_layers;
+use latency::space_layers;
 
 /// All weights are a quarter, statistics included.
 fn quarters(layers: &[LayerSpec]) -> BTreeMap<String, Tensor> {

@@ -213,7 +213,7 @@ impl fmt::Display for Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::latency::table::tests::made_up;
+    use latency::testing::made_up;
     use space::preset;
 
     #[test]

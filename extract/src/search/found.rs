@@ -9,6 +9,7 @@ use base::Error;
 use base::document;
 use base::document::sorted;
 use base::file::{self, write_atomically};
+use latency::{EngineFacts, LatencyKind, LatencyTable};
 use network::model_folder::SelectedOn;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,7 +19,6 @@ use super::constraint::Limits;
 use super::index::Candidate;
 use super::validation::Evaluated;
 use crate::error::Result;
-use crate::latency::{EngineFacts, LatencyKind, LatencyTable};
 
 /// What the file's `kind` says.
 const KIND: &str = "found";

@@ -4,15 +4,14 @@
 //! A block's costs depend on its own choices, on the resolution, on its stage's width and, if it is the first of its
 //! stage, on the width of the stage before, so the sums are exact, not estimates.
 
+use base::document::rounded;
+use latency::{LatencyKind, LatencyModel, LatencyTable, covering};
 use serde::{Deserialize, Serialize};
 use space::{Arch, LayerSpec, SearchSpace, cost};
 
 use super::constraint::Quantity;
 use super::genes::{Gene, Genome, Move};
 use crate::error::Result;
-use crate::latency::plan::covering;
-use crate::latency::{LatencyKind, LatencyModel, LatencyTable};
-use base::document::rounded;
 
 /// What is known of a sub-network without running it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -396,7 +395,7 @@ impl Candidate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::latency::table::tests::made_up;
+    use latency::testing::made_up;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
     use space::{preset, preset_names, sampler};
@@ -463,7 +462,7 @@ mod tests {
         let rows = table.rows().iter().map(|(key, row)| {
             let hash = blake3::hash(key.as_bytes()).as_bytes()[1];
             let us = row.us * (0.2 + f64::from(hash) / 64.0);
-            (key.clone(), crate::latency::Row { us, interval_us: Some([us, us]), ..*row })
+            (key.clone(), latency::Row { us, interval_us: Some([us, us]), ..*row })
         });
         let (device, engine) = (table.device.clone(), table.engine.clone());
         let table =

@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn each_is_predicted_once_and_only_what_keeps_the_limits_is_on_the_front() {
         let space = preset("fashion").expect("a preset");
-        let index = CostIndex::new(&space, &crate::latency::table::tests::made_up(&space)).expect("covered");
+        let index = CostIndex::new(&space, &latency::testing::made_up(&space)).expect("covered");
         let objective = StandIn::new(&space, 0);
         let features = GeneFeatures::new(index.genome(), &space, objective.encoder()).expect("the same");
         let largest = index.costs(&sampler::largest(&space)).expect("legal");

@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use latency::fitted::Part;
+use latency::{Folded, SearchedRow, Subject};
 use space::{Arch, sampler};
 
 use super::constraint::Limits;
@@ -13,8 +15,7 @@ use super::evolution::{SearchConfig, evolve};
 use super::index::CostIndex;
 use super::objective::Objective;
 use crate::error::Result;
-use crate::latency::fitted::Part;
-use crate::latency::{Folded, SearchedRow, Subject, Subjects};
+use crate::latency::Subjects;
 
 /// A sub-network that was found for a limit.
 #[derive(Clone, Debug, PartialEq)]

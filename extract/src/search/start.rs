@@ -91,10 +91,10 @@ fn refusal(index: &CostIndex, limits: &Limits, bounds: &[Bound], missed: &[Vec<G
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::latency::table::tests::made_up;
-    use crate::latency::{LatencyTable, Row};
     use crate::search::Costs;
     use crate::search::evolution::tests::all;
+    use latency::testing::made_up;
+    use latency::{LatencyTable, Row};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
     use space::{SearchSpace, preset, sampler};

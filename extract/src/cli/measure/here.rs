@@ -37,7 +37,7 @@ pub fn measure(
     let engine =
         &*arguments.engine.open(kernels, rayon::current_num_threads(), usize::from(arguments.batch))?;
     let device = DeviceFacts::this_machine(arguments.device_name.as_deref())
-        .computing_with(kernels, arguments.device_name.is_none());
+        .computing_on(kernels.gpu(), arguments.device_name.is_none());
     if let Some(table) = &present {
         table.check_same_setting(&device, &engine.describe())?;
     }

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use extract::latency::{LatencyTable, RowChange, stats};
+use base::statistics as stats;
+use extract::latency::{LatencyTable, RowChange};
 use serde_json::json;
 
 use super::describe::{describe_machine, document};

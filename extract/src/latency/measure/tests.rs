@@ -1,14 +1,14 @@
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
+use latency::testing::setting;
+use latency::{EngineFacts, space_layers};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use space::{Arch, preset, sampler};
 
 use super::*;
-use crate::latency::engine::{EngineFacts, Run, Stepped};
-use crate::latency::plan::space_layers;
-use crate::latency::rows::tests::setting;
+use crate::latency::engine::{Run, Stepped};
 
 /// How much slower than undisturbed the machine is, as time goes by.
 struct Machine {

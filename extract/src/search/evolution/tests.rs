@@ -1,13 +1,15 @@
+use std::collections::BTreeSet;
+
+use latency::testing::made_up as made_up_table;
+use latency::{LatencyTable, Row};
+use space::{Arch, SearchSpace, preset, sampler};
+
 use super::*;
 use crate::Error;
 use crate::accuracy::AccuracyEstimator;
 use crate::accuracy::tests::{made_up as made_up_rows, never_fitted, quick};
 use crate::encode::{Encoded, Encoder};
-use crate::latency::table::tests::made_up as made_up_table;
-use crate::latency::{LatencyTable, Row};
 use crate::search::{Costs, Quantity, StandIn};
-use space::{Arch, SearchSpace, preset, sampler};
-use std::collections::BTreeSet;
 
 /// 800 sub-networks: few enough to try them all.
 fn small() -> SearchSpace {

@@ -1,3 +1,4 @@
+use latency::testing::made_up as made_up_table;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use space::{SearchSpace, preset, sampler};
@@ -5,7 +6,6 @@ use space::{SearchSpace, preset, sampler};
 use super::*;
 use crate::accuracy::tests::quick;
 use crate::encode::Encoder;
-use crate::latency::table::tests::made_up as made_up_table;
 
 /// Validation images of a made-up data set.
 const IMAGES: usize = 2000;

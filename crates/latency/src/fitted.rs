@@ -8,15 +8,16 @@ pub(super) mod wire;
 use std::collections::{BTreeMap, BTreeSet};
 
 use base::Error;
+use base::Result;
+use base::document::rounded;
 use serde::{Deserialize, Serialize};
 use space::{Arch, SearchSpace};
 
-use super::correction::{Correction, Features, Observation, fit};
-use super::plan::space_layers;
-use super::row::{DECIMALS, GIVEN, Measurement, Row, pool};
-use crate::error::Result;
-use base::document::rounded;
 pub use validation::{Between, Validation, ValidationTypical, of as validation_of};
+
+use super::correction::{Correction, Features, Observation, fit};
+use super::covering::space_layers;
+use super::row::{DECIMALS, GIVEN, Measurement, Row, pool};
 
 /// What a sub-network was used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -304,9 +305,8 @@ impl SpaceFit {
 
     /// Whether all numbers can be; `place` names the file in messages.
     pub(super) fn check(&self, place: &str) -> Result<()> {
-        let wrong = |field: String, got: String| {
-            Err(Error::invalid(place, field, "finite numbers above 0", got).into())
-        };
+        let wrong =
+            |field: String, got: String| Err(Error::invalid(place, field, "finite numbers above 0", got));
         if !self.correction.is_sound() {
             return wrong(format!("correction of space {}", self.name), format!("{:?}", self.correction));
         }

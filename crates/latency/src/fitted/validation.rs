@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use base::document::rounded;
+use base::rank;
+use base::statistics as stats;
 use serde::{Deserialize, Serialize};
 
 use super::{CONFIDENCE, NetworkRow, Part, SearchedRow, SpaceFit};
-use crate::latency::row::DECIMALS;
-use crate::latency::stats;
-use base::document::rounded;
-use base::rank;
+use crate::row::DECIMALS;
 
 /// What the differences between measurements of the same sub-network are between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

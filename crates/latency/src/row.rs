@@ -1,9 +1,9 @@
 //! What sessions measured of one subject, and what they say together.
 
+use base::document::rounded;
 use serde::{Deserialize, Serialize};
 
 use super::undisturbed::{self, NEAR};
-use base::document::rounded;
 
 /// What one session measured of a layer or a sub-network, in microseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -15,8 +15,8 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 use space::LayerSpec;
 
-pub use super::ofa_key::{KeyForm, layer_of, layers_of, ofa_key};
-use super::ofa_key::{one_line, parse, parse_proxyless};
+pub use super::key::{KeyForm, layer_of, layers_of, ofa_key};
+use super::key::{one_line, parse, parse_proxyless};
 use crate::error::Result;
 
 /// Longest text that is read, in bytes: a thousand times a table of one resolution.

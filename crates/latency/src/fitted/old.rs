@@ -1,17 +1,17 @@
 //! What a table's file of version 2 said of the sub-networks of one space: medians, of one session.
 
+use base::Result;
 use serde::Deserialize;
 use serde_json::Value;
 use space::Arch;
 
 use super::{NetworkRow, Part, SearchedRow, SpaceFit, unpooled};
-use crate::error::Result;
-use crate::latency::correction::Correction;
-use crate::latency::row::Measurement;
+use crate::correction::Correction;
+use crate::row::Measurement;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::latency) struct OldSpace {
+pub(crate) struct OldSpace {
     name: String,
     resolutions: Vec<usize>,
     correction: Correction,

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base::Error;
+use base::Result;
 use base::file::{self, hold};
 use base::timing::Every;
 use serde::Serialize;
 
 use super::{Header, Line, Record, Rows, Session, Setting, whole_lines};
-use crate::error::Result;
 
 /// Rows that grow, and with them a file, if there is one, which is locked against other processes.
 pub struct RowsLog {
@@ -115,7 +115,7 @@ impl RowsLog {
     /// If it cannot be removed.
     pub fn remove(self) -> Result<()> {
         let Some((_, path)) = self.file else { return Ok(()) };
-        Ok(std::fs::remove_file(&path).map_err(Error::io("remove", &path))?)
+        std::fs::remove_file(&path).map_err(Error::io("remove", &path))
     }
 
     fn write(&mut self, line: &str, synced: bool) -> Result<()> {
@@ -123,7 +123,7 @@ impl RowsLog {
         let synced = self.sync.due() || synced;
         let written = file.write_all(line.as_bytes());
         let done = written.and_then(|()| if synced { file.sync_data() } else { Ok(()) });
-        Ok(done.map_err(Error::io("write", path))?)
+        done.map_err(Error::io("write", path))
     }
 }
 
@@ -136,7 +136,7 @@ fn set_aside(path: &Path, bytes: &[u8]) -> Result<PathBuf> {
         let mut file = match OpenOptions::new().create_new(true).write(true).open(&copy) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
-            Err(error) => return Err(Error::io("write", &copy)(error).into()),
+            Err(error) => return Err(Error::io("write", &copy)(error)),
         };
         let written = file.write_all(bytes).and_then(|()| file.sync_all());
         written.map_err(Error::io("write", &copy))?;
@@ -146,9 +146,9 @@ fn set_aside(path: &Path, bytes: &[u8]) -> Result<PathBuf> {
     Err(occupied(path, "it and every numbered copy hold rows of other flags"))
 }
 
-fn occupied(path: &Path, reason: &str) -> crate::Error {
+fn occupied(path: &Path, reason: &str) -> Error {
     let next = "finish that one with its flags, or move the file away".to_string();
-    base::Error::Occupied { path: path.to_path_buf(), reason: reason.to_string(), next }.into()
+    base::Error::Occupied { path: path.to_path_buf(), reason: reason.to_string(), next }
 }
 
 fn line_of(line: &impl Serialize) -> String {

@@ -1,8 +1,7 @@
-//! What a table says about the machine that it was measured on.
+//! What a table says about the machine and the engine that it was measured with.
 
 use std::path::Path;
 
-use kernels::Kernels;
 use serde::{Deserialize, Serialize};
 
 /// Facts of a device. What an external tool does not tell is empty, or 0.
@@ -23,6 +22,21 @@ pub struct DeviceFacts {
     /// Hardware threads that this process may use.
     #[serde(default)]
     pub cores: usize,
+}
+
+/// What a table says about the engine that ran the layers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineFacts {
+    /// Its name, such as `native`.
+    pub engine: String,
+    /// Its version.
+    pub engine_version: String,
+    /// Threads that it computes with.
+    pub threads: usize,
+    /// Number type of the activations, such as `f32`.
+    pub dtype: String,
+    /// Images at once.
+    pub batch: usize,
 }
 
 /// What may change from one measuring to the next on the same device, where the operating system tells.
@@ -116,11 +130,11 @@ impl DeviceFacts {
         }
     }
 
-    /// The same for what computes with these kernels: a GPU's name stands for the processor's, and, where `named_by_it`,
-    /// for the machine's.
+    /// The same for what computes on this GPU, if it does: the GPU's name stands for the processor's, and, where
+    /// `named_by_it`, for the machine's.
     #[must_use]
-    pub fn computing_with(mut self, kernels: Kernels, named_by_it: bool) -> Self {
-        if let Some(gpu) = kernels.gpu() {
+    pub fn computing_on(mut self, gpu: Option<String>, named_by_it: bool) -> Self {
+        if let Some(gpu) = gpu {
             if named_by_it {
                 self.name.clone_from(&gpu);
             }

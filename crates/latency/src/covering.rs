@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::Result;
+use base::Result;
 use space::{Arch, Block, LayerSpec, Ratio, SearchSpace, Stage};
 
 /// Sub-networks of full depth that between them contain every layer of the space.
@@ -11,7 +11,7 @@ use space::{Arch, Block, LayerSpec, Ratio, SearchSpace, Stage};
 /// and, the first one, of the stage before; never on another block's choices, because all blocks of a stage have the
 /// same outputs. So it is enough to see each resolution, kernel and expand ratio once in every place at each pair of
 /// widths of neighbouring stages.
-pub(crate) fn covering(space: &SearchSpace) -> Vec<Arch> {
+pub fn covering(space: &SearchSpace) -> Vec<Arch> {
     let longest = |len: fn(&Stage) -> usize| space.stages().iter().map(len).max().unwrap_or(0);
     let (kernels, expands) =
         (longest(|stage| stage.choices.kernel.len()), longest(|stage| stage.choices.expand.len()));

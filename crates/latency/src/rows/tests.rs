@@ -1,14 +1,5 @@
 use super::*;
 
-/// Rows of a made-up engine on this machine.
-pub(crate) fn setting() -> Setting {
-    let text = str::to_string;
-    let device = DeviceFacts::this_machine(Some("made-up"));
-    let (engine, engine_version, dtype) = (text("fake"), text("1"), text("f32"));
-    let engine = EngineFacts { engine, engine_version, threads: 1, dtype, batch: 1 };
-    Setting { device, engine, protocol: text("none"), sentinel: text("sentinel"), plan: String::new() }
-}
-
 /// A visit of a subject, with the lowest readings of the sentinel around it.
 pub(crate) fn visit_of(subject: Subject, samples_us: &[f64], sentinel_us: Option<[f64; 2]>) -> Record {
     let samples = Samples::Whole(samples_us.to_vec());

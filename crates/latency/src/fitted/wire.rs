@@ -1,16 +1,16 @@
 //! What a table's file says of the sub-networks of one space.
 
 use base::Error;
+use base::Result;
 use serde::{Deserialize, Serialize};
 use space::SearchSpace;
 
 use super::{NetworkRow, SearchedRow, SpaceFit, Validation, ValidationTypical};
-use crate::error::Result;
-use crate::latency::correction::Correction;
+use crate::correction::Correction;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::latency) struct SpaceWire {
+pub(crate) struct SpaceWire {
     name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     space: Option<SearchSpace>,
@@ -43,8 +43,7 @@ impl SpaceWire {
         if expected != got {
             let field = format!("validation of space {}", fit.name);
             return Err(Error::invalid(place, field, "what follows from the networks", "something else")
-                .and_then_do("undo what was edited, or measure it again")
-                .into());
+                .and_then_do("undo what was edited, or measure it again"));
         }
         Ok(fit)
     }

@@ -1,14 +1,14 @@
 //! What a table expects of the sub-networks of one space: the sum over their layers, corrected where whole
 //! sub-networks of the space were measured.
 
+use base::Result;
+use base::statistics as stats;
 use serde::{Deserialize, Serialize};
 use space::{LayerSpec, SearchSpace};
 
 use super::correction::Correction;
 use super::fitted::SpaceFit;
-use super::stats;
 use super::table::LatencyTable;
-use crate::error::Result;
 
 /// Which latency is meant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,42 +1,11 @@
-use super::*;
-use crate::latency::fitted::tests::measured;
-use crate::latency::rows::tests::{setting, visit_of};
-use crate::latency::rows::{Record, Session, Setting, Subject, Visit};
-use crate::latency::{LatencyKind, LatencyModel, SENTINEL};
 use space::{Arch, preset, sampler};
 
-/// A table whose every row has made-up but plausible numbers: a fixed cost and one that grows with MACs.
-pub(crate) fn made_up(space: &SearchSpace) -> LatencyTable {
-    let layers = space_layers(space).expect("a checked space");
-    let row = |layer: &LayerSpec| {
-        let macs = space::cost(std::slice::from_ref(layer)).macs as f64;
-        let hash = f64::from(blake3::hash(layer.key().as_bytes()).as_bytes()[0]);
-        let us = 1.0 + macs / 5000.0 * (1.0 + hash / 1000.0);
-        Row {
-            us,
-            interval_us: Some([0.99 * us, 1.02 * us]),
-            typical_us: 1.5 * us,
-            mad_us: 0.1,
-            samples: 500,
-            visits: 25,
-            confirmed: 8,
-            undisturbed: true,
-            accepted: true,
-            converged: true,
-        }
-    };
-    let rows = layers.iter().map(|(key, layer)| (key.clone(), row(layer))).collect();
-    let device = DeviceFacts::this_machine(Some("made-up"));
-    let mut table =
-        LatencyTable::new("made-up.json", device, engine(), "none", rows).expect("checked numbers");
-    table.sentinel = Some(Watched { name: SENTINEL.to_string(), fast_us: Some(5.5) });
-    table
-}
-
-fn engine() -> EngineFacts {
-    let (engine, engine_version) = ("fake".to_string(), "1".to_string());
-    EngineFacts { engine, engine_version, threads: 1, dtype: "f32".to_string(), batch: 1 }
-}
+use super::*;
+use crate::fitted::tests::measured;
+use crate::rows::tests::visit_of;
+use crate::rows::{Record, Session, Setting, Subject, Visit};
+use crate::testing::{SENTINEL, engine, made_up, setting};
+use crate::{LatencyKind, LatencyModel};
 
 #[test]
 fn tables_round_trip_through_a_file() {
@@ -169,7 +138,7 @@ fn sessions_are_pooled_and_nothing_is_lost() {
     let fit = table.fit_of(&space).expect("fitted");
     assert_eq!((fit.networks.len(), fit.validation().sessions), (fit.spent().len(), 2));
     assert!(fit.networks.len() > 55, "those of both sessions");
-    assert_eq!(fit.validation().between, crate::latency::Between::Sessions);
+    assert_eq!(fit.validation().between, crate::Between::Sessions);
     // a disturbed session changes nothing but what was met
     let slow = MadeRows { factor: 1.4, sentinel_us: 8.0, ..made_rows(9000, 0) };
     let known = table.rows().clone();

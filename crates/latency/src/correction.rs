@@ -6,10 +6,10 @@
 use serde::{Deserialize, Serialize};
 use space::{LayerSpec, Operator};
 
-use super::stats;
-use crate::equations::solve_positive;
-use crate::error::Result;
+use base::Result;
 use base::document::rounded;
+use base::equations::solve_positive;
+use base::statistics as stats;
 
 /// Number of features: time of blocks, of blocks with squeeze-and-excite and of other layers, number of layers, bytes
 /// of weights, bytes of maps, and 1.

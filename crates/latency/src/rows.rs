@@ -7,16 +7,15 @@ mod log;
 use std::path::Path;
 
 use base::Error;
+use base::Result;
 use base::document;
 use base::file;
 use serde::{Deserialize, Serialize};
 use space::Arch;
 
-use super::device::{Conditions, DeviceFacts};
-use super::engine::EngineFacts;
-use crate::error::Result;
-
 pub use log::RowsLog;
+
+use super::facts::{Conditions, DeviceFacts, EngineFacts};
 
 /// What the header's `kind` says.
 const KIND: &str = "latency-rows";
@@ -35,7 +34,7 @@ pub struct Setting {
     pub protocol: String,
     /// Name of what is measured again before and after samples are taken; empty where nothing is.
     pub sentinel: String,
-    /// [`Plan::id`](super::Plan::id) of the plan that they are of; empty where there is none.
+    /// The id of the plan that they are of; empty where there is none.
     pub plan: String,
 }
 
@@ -68,10 +67,10 @@ pub enum Subject {
 const LAST_PASS: u8 = 4;
 
 /// Times that can be: a picosecond to eleven days.
-pub(super) const LEAST_US: f64 = 1e-6;
+pub const LEAST_US: f64 = 1e-6;
 const MOST_US: f64 = 1e12;
 /// Most runs in one sample.
-pub(super) const MOST_RUNS: u64 = 1 << 24;
+pub const MOST_RUNS: u64 = 1 << 24;
 
 /// Samples of one visit, in microseconds.
 #[derive(Clone, Debug, PartialEq)]
@@ -193,7 +192,7 @@ impl Rows {
         let Header { device, engine, protocol, sentinel, plan, .. } = header;
         for (field, value) in [("threads", engine.threads), ("batch", engine.batch)] {
             if value == 0 {
-                return Err(Error::invalid(place, field, "at least 1", value).into());
+                return Err(Error::invalid(place, field, "at least 1", value));
             }
         }
         let parse = |(index, line): (usize, &str)| record(&format!("{place}, line {}", index + 2), line);
@@ -224,8 +223,8 @@ fn whole_lines(bytes: &[u8]) -> usize {
 }
 
 fn record(place: &str, line: &str) -> Result<Record> {
-    let wrong = |field: &str, expected: &str, got: &dyn std::fmt::Display| -> crate::Error {
-        Error::invalid(place, field, expected, got).into()
+    let wrong = |field: &str, expected: &str, got: &dyn std::fmt::Display| -> Error {
+        Error::invalid(place, field, expected, got)
     };
     let form = "{\"layer\" or \"network\", \"samples_us\"}";
     let line: Line = serde_json::from_str(line).map_err(|error| wrong("visit", form, &error))?;

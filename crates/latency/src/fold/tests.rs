@@ -1,5 +1,6 @@
 use super::*;
-use crate::latency::rows::tests::{setting, visit_of};
+use crate::rows::tests::visit_of;
+use crate::testing::setting;
 
 fn layer(name: &str) -> Subject {
     Subject::Layer(name.to_string())

@@ -8,7 +8,7 @@
 //! lower edge of the slow state repeats just as well): a visit confirms it where a sentinel, read just before or after,
 //! took its own fast time.
 
-use super::stats;
+use base::statistics as stats;
 
 /// The quantile that stands for the lowest samples; .1 to 1 % give the same within .2 %.
 const LOW_QUANTILE: f64 = 0.005;

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base::document::rounded;
+use base::statistics as stats;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::device::Conditions;
+use super::facts::Conditions;
 use super::row::{Measurement, Row, is_as_fast, pool};
 use super::rows::{Record, Rows, Samples, Session, Subject, Visit};
-use super::stats;
 use super::undisturbed::{self, Estimate, Look, Pace, State};
-use base::document::rounded;
 
 /// What is known of a time of measuring.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,19 +3,18 @@
 use std::collections::BTreeMap;
 
 use base::Error;
+use base::Result;
 use base::document;
+use base::document::sorted;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{LatencyTable, Watched};
-use crate::error::Result;
-use crate::latency::device::DeviceFacts;
-use crate::latency::engine::EngineFacts;
-use crate::latency::fitted::old::OldSpace;
-use crate::latency::fitted::wire::SpaceWire;
-use crate::latency::fold::SessionFacts;
-use crate::latency::row::{Measurement, Row};
-use base::document::sorted;
+use crate::facts::{DeviceFacts, EngineFacts};
+use crate::fitted::old::OldSpace;
+use crate::fitted::wire::SpaceWire;
+use crate::fold::SessionFacts;
+use crate::row::{Measurement, Row};
 
 /// What the file's `kind` says.
 const KIND: &str = "latency-table";
@@ -144,8 +143,7 @@ pub(super) fn read(place: &str, text: &str) -> Result<LatencyTable> {
         if table.rows[&key] != got {
             let field = format!("row of \"{key}\"");
             return Err(Error::invalid(place, field, "what follows from its sessions", "something else")
-                .and_then_do("undo what was edited, or measure it again")
-                .into());
+                .and_then_do("undo what was edited, or measure it again"));
         }
     }
     for (fingerprint, fit) in wire.spaces {
@@ -158,19 +156,19 @@ fn check_sessions(table: &LatencyTable) -> Result<()> {
     let place = &table.place;
     if !(table.half_width > 0.0 && table.half_width <= 1.0) {
         let expected = "a share above 0, at most 1";
-        return Err(Error::invalid(place, "half_width", expected, table.half_width).into());
+        return Err(Error::invalid(place, "half_width", expected, table.half_width));
     }
     let sentinel = table.sentinel.as_ref().and_then(|sentinel| sentinel.fast_us);
     let times = table.sessions.values().filter_map(|facts| facts.sentinel_fast_us).chain(sentinel);
     for time in times {
         if !(time.is_finite() && time > 0.0) {
-            return Err(Error::invalid(place, "fast time of the sentinel", "a time above 0 us", time).into());
+            return Err(Error::invalid(place, "fast time of the sentinel", "a time above 0 us", time));
         }
     }
     for (key, measured) in &table.layers {
         if let Some(one) = measured.iter().find(|one| !table.sessions.contains_key(&one.session)) {
             let field = format!("session of \"{key}\"");
-            return Err(Error::invalid(place, field, "one that the table lists", &one.session).into());
+            return Err(Error::invalid(place, field, "one that the table lists", &one.session));
         }
     }
     Ok(())

@@ -3,20 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use base::Error;
+use base::Result;
+use base::statistics as stats;
 use serde::Serialize;
 use serde_json::Value;
 use space::{Arch, LayerSpec, SearchSpace, preset};
 
 use super::{LatencyTable, Watched};
-use crate::error::Result;
-use crate::latency::device::DeviceFacts;
-use crate::latency::engine::EngineFacts;
-use crate::latency::fitted::{SpaceFit, insert};
-use crate::latency::fold::{SessionFold, fold};
-use crate::latency::row::Row;
-use crate::latency::rows::{Rows, Subject};
-use crate::latency::stats;
-use crate::latency::undisturbed::NEAR;
+use crate::facts::{DeviceFacts, EngineFacts};
+use crate::fitted::{SpaceFit, insert};
+use crate::fold::{SessionFold, fold};
+use crate::row::Row;
+use crate::rows::{Rows, Subject};
+use crate::undisturbed::NEAR;
 
 /// What became of rows that were added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -174,8 +173,7 @@ impl LatencyTable {
                     let field = format!("space of sub-network {arch}");
                     let expected = format!("{} ({expected})", space.name());
                     return Err(Error::invalid(&self.place, field, expected, other)
-                        .and_then_do("give --space the one that the rows were measured for")
-                        .into());
+                        .and_then_do("give --space the one that the rows were measured for"));
                 }
                 Some(_) => {}
                 None => {
@@ -288,8 +286,7 @@ impl LatencyTable {
         let got =
             format!("{:.1} us, and {ratio:.3} times as long in the median", sum(|anchor| anchor.after.us));
         Err(Error::invalid(&self.place, field, expected, got)
-            .and_then_do("measure when the machine is as it was, or into a table of its own")
-            .into())
+            .and_then_do("measure when the machine is as it was, or into a table of its own"))
     }
 
     /// Layers by which it is told whether the machine is in a comparable state: well known ones, spread over the latencies.
@@ -319,11 +316,9 @@ impl LatencyTable {
             )
         };
         let (expected, got) = (setting(&self.device, &self.engine), setting(device, engine));
-        Err(Error::invalid(&self.place, "setting", expected, got)
-            .and_then_do(
-                "measure there with its flags, into a table of its own, or give --replace to lose this one",
-            )
-            .into())
+        Err(Error::invalid(&self.place, "setting", expected, got).and_then_do(
+            "measure there with its flags, into a table of its own, or give --replace to lose this one",
+        ))
     }
 }
 

@@ -1,11 +1,12 @@
 //! Small systems of linear equations.
 
-use base::Error;
+use crate::error::{Error, Result};
 
-use crate::error::Result;
-
-/// Solves `matrix x = right` for a positive definite matrix, by Cholesky's factors.
-pub(crate) fn solve_positive(mut matrix: Vec<f64>, mut right: Vec<f64>, len: usize) -> Result<Vec<f64>> {
+/// Solves `matrix x = right` for a positive definite matrix of `len` rows, row by row, by Cholesky's factors.
+///
+/// # Errors
+/// If the matrix is not positive definite.
+pub fn solve_positive(mut matrix: Vec<f64>, mut right: Vec<f64>, len: usize) -> Result<Vec<f64>> {
     for column in 0..len {
         for row in column..len {
             let mut sum = matrix[row * len + column];
@@ -14,9 +15,7 @@ pub(crate) fn solve_positive(mut matrix: Vec<f64>, mut right: Vec<f64>, len: usi
             }
             if row == column {
                 if !(sum.is_finite() && sum > 0.0) {
-                    return Err(
-                        Error::invalid("least squares", "matrix", "a positive definite one", sum).into()
-                    );
+                    return Err(Error::invalid("least squares", "matrix", "a positive definite one", sum));
                 }
                 matrix[row * len + row] = sum.sqrt();
             } else {

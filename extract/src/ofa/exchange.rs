@@ -3,15 +3,11 @@
 use std::collections::BTreeMap;
 
 use base::Error;
+use base::statistics::NORMAL_QUARTILE;
+use latency::{DeviceFacts, EngineFacts, LatencyTable, Row, space_layers};
 use space::SearchSpace;
 
-use super::device::DeviceFacts;
-use super::engine::EngineFacts;
-use super::ofa_table::{OfaRow, OfaTable, ofa_key};
-use super::plan::space_layers;
-use super::row::Row;
-use super::stats::NORMAL_QUARTILE;
-use super::table::LatencyTable;
+use super::table::{OfaRow, OfaTable, ofa_key};
 use crate::error::Result;
 
 /// The normal distribution's 97.5 % quantile.
@@ -40,7 +36,7 @@ pub fn import(
         return Err(Error::invalid(place, "tables", "at least one", "none").into());
     }
     let rows = pooled.into_iter().map(|(key, row)| (key, own_row(&row))).collect();
-    LatencyTable::new(place, device, engine, PROTOCOL, rows)
+    Ok(LatencyTable::new(place, device, engine, PROTOCOL, rows)?)
 }
 
 fn pool(a: &OfaRow, b: &OfaRow) -> OfaRow {
@@ -95,8 +91,7 @@ pub fn export(table: &LatencyTable, space: &SearchSpace) -> Result<BTreeMap<usiz
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::latency::rows::tests::setting;
-    use crate::latency::table::tests::made_up;
+    use latency::testing::{made_up, setting};
     use space::preset;
 
     #[test]

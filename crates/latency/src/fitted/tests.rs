@@ -1,9 +1,10 @@
-use super::*;
-use crate::latency::table::LatencyTable;
-use crate::latency::table::tests::made_up;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use space::{preset, sampler};
+
+use super::*;
+use crate::table::LatencyTable;
+use crate::testing::made_up;
 
 /// What a session measured of something.
 pub(crate) fn measured(session: &str, us: f64) -> Measurement {

@@ -10,21 +10,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use base::Error;
+use base::Result;
+use base::file::{self, write_atomically};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use space::{LayerSpec, SearchSpace};
 
-use super::device::DeviceFacts;
-use super::engine::EngineFacts;
+pub use sessions::{Added, RowChange};
+
+use super::covering::space_layers;
+use super::facts::{DeviceFacts, EngineFacts};
 use super::fitted::{Evidence, SpaceFit};
 use super::fold::SessionFacts;
-use super::plan::space_layers;
 use super::row::{GIVEN, Measurement, Row, is_as_fast};
 use super::rows::Rows;
-use crate::error::Result;
-use base::file::{self, write_atomically};
-
-pub use sessions::{Added, RowChange};
 
 /// Measured layers of one device, engine and thread count; checked.
 #[derive(Clone, Debug)]
@@ -147,7 +146,7 @@ impl LatencyTable {
         table.half_width = half_width;
         table.add_rows(rows, space, None)?;
         if table.rows.is_empty() {
-            return Err(Error::invalid(place, "rows", "samples of at least one layer", "none").into());
+            return Err(Error::invalid(place, "rows", "samples of at least one layer", "none"));
         }
         Ok(table)
     }
@@ -235,7 +234,7 @@ impl LatencyTable {
     /// # Errors
     /// If the folder cannot be written to.
     pub fn write(&self, path: &Path) -> Result<()> {
-        Ok(write_atomically(path, self.to_json().as_bytes())?)
+        write_atomically(path, self.to_json().as_bytes())
     }
 
     /// BLAKE3 of the table without its `run`, in hexadecimal.
@@ -268,7 +267,6 @@ impl LatencyTable {
         self.rows.get(&key).ok_or_else(|| {
             Error::invalid(&self.place, "rows", format!("a latency of \"{key}\""), "none")
                 .and_then_do("run extract measure --missing")
-                .into()
         })
     }
 
@@ -289,7 +287,7 @@ impl LatencyTable {
 fn check_setting(place: &str, engine: &EngineFacts) -> Result<()> {
     for (field, value) in [("threads", engine.threads), ("batch", engine.batch)] {
         if value == 0 {
-            return Err(Error::invalid(place, field, "at least 1", value).into());
+            return Err(Error::invalid(place, field, "at least 1", value));
         }
     }
     Ok(())
@@ -297,14 +295,14 @@ fn check_setting(place: &str, engine: &EngineFacts) -> Result<()> {
 
 fn check_measurements(place: &str, key: &str, measured: &[Measurement]) -> Result<()> {
     if key.trim().is_empty() {
-        return Err(Error::invalid(place, "key of a row", "some text", "none").into());
+        return Err(Error::invalid(place, "key of a row", "some text", "none"));
     }
     if measured.is_empty() {
-        return Err(Error::invalid(place, format!("sessions of \"{key}\""), "at least one", "none").into());
+        return Err(Error::invalid(place, format!("sessions of \"{key}\""), "at least one", "none"));
     }
     match measured.iter().find_map(Measurement::fault) {
         Some((field, expected, got)) => {
-            Err(Error::invalid(place, format!("{field} of \"{key}\""), expected, got).into())
+            Err(Error::invalid(place, format!("{field} of \"{key}\""), expected, got))
         }
         None => Ok(()),
     }

@@ -357,7 +357,7 @@ pub(super) fn one_line(text: &str, most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::latency::space_layers;
+    use latency::space_layers;
     use space::preset;
 
     #[test]

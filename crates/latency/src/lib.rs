@@ -1,0 +1,26 @@
+//! What a latency table is and says: rows as they are measured, what counts of them, what sessions say together, what whole
+//! sub-networks correct, and what follows for a network of a space. Knows neither engines nor networks with weights.
+
+#![forbid(unsafe_code)]
+
+pub mod correction;
+mod covering;
+pub mod facts;
+pub mod fitted;
+mod fold;
+mod model;
+pub mod row;
+pub mod rows;
+pub mod table;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod undisturbed;
+
+pub use covering::{covering, space_layers};
+pub use facts::{Conditions, DeviceFacts, EngineFacts};
+pub use fitted::{Between, NetworkRow, SearchedRow, SpaceFit, Validation, ValidationTypical};
+pub use fold::{Folded, SessionFacts, SessionFold, fold};
+pub use model::{Latency, LatencyKind, LatencyModel};
+pub use row::{Measurement, Row};
+pub use rows::{Record, Rows, RowsLog, Samples, Session, Setting, Subject, Visit};
+pub use table::{Added, Coverage, LatencyTable, RowChange, Watched};

@@ -1,0 +1,58 @@
+//! A table and a setting that are made up, for tests here and of what uses tables.
+
+use space::{LayerSpec, SearchSpace};
+
+use crate::covering::space_layers;
+use crate::facts::{DeviceFacts, EngineFacts};
+use crate::row::Row;
+use crate::rows::Setting;
+use crate::table::{LatencyTable, Watched};
+
+/// What the made-up table is watched by.
+pub const SENTINEL: &str = "product 64x64x64 f32";
+
+/// Rows of a made-up engine on this machine.
+pub fn setting() -> Setting {
+    let text = str::to_string;
+    let device = DeviceFacts::this_machine(Some("made-up"));
+    let (engine, engine_version, dtype) = (text("fake"), text("1"), text("f32"));
+    let engine = EngineFacts { engine, engine_version, threads: 1, dtype, batch: 1 };
+    Setting { device, engine, protocol: text("none"), sentinel: text("sentinel"), plan: String::new() }
+}
+
+/// A table whose every row has made-up but plausible numbers: a fixed cost and one that grows with MACs.
+///
+/// # Panics
+/// Never, for a checked space.
+pub fn made_up(space: &SearchSpace) -> LatencyTable {
+    let layers = space_layers(space).expect("a checked space");
+    let row = |layer: &LayerSpec| {
+        let macs = space::cost(std::slice::from_ref(layer)).macs as f64;
+        let hash = f64::from(blake3::hash(layer.key().as_bytes()).as_bytes()[0]);
+        let us = 1.0 + macs / 5000.0 * (1.0 + hash / 1000.0);
+        Row {
+            us,
+            interval_us: Some([0.99 * us, 1.02 * us]),
+            typical_us: 1.5 * us,
+            mad_us: 0.1,
+            samples: 500,
+            visits: 25,
+            confirmed: 8,
+            undisturbed: true,
+            accepted: true,
+            converged: true,
+        }
+    };
+    let rows = layers.iter().map(|(key, layer)| (key.clone(), row(layer))).collect();
+    let device = DeviceFacts::this_machine(Some("made-up"));
+    let mut table =
+        LatencyTable::new("made-up.json", device, engine(), "none", rows).expect("checked numbers");
+    table.sentinel = Some(Watched { name: SENTINEL.to_string(), fast_us: Some(5.5) });
+    table
+}
+
+/// An engine that there is not.
+pub fn engine() -> EngineFacts {
+    let (engine, engine_version) = ("fake".to_string(), "1".to_string());
+    EngineFacts { engine, engine_version, threads: 1, dtype: "f32".to_string(), batch: 1 }
+}
