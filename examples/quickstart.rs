@@ -9,11 +9,11 @@ use base::random::rng_for;
 use extract::accuracy::{AccuracyEstimator, FitConfig};
 use extract::export::{NormStatistics, Request, export};
 use extract::latency::{
-    Bench, Conditions, DeviceFacts, Engine, LatencyModel, LatencyTable, MeasureConfig, MonotonicStopwatch,
-    NativeEngine, Plan, Row, RowsLog, Session, carry_out, compare,
+    Bench, Conditions, DeviceFacts, Engine, LatencyKind, LatencyModel, LatencyTable, MeasureConfig,
+    MonotonicStopwatch, NativeEngine, Plan, Row, RowsLog, Session, carry_out, compare,
 };
 use extract::search::{
-    Candidate, CostIndex, Limits, Problem, SearchConfig, ValidationPlan, search_validated,
+    Candidate, CostIndex, Limits, Problem, SearchConfig, ValidationPlan, cost_index, search_validated,
 };
 use kernels::Kernels;
 use network::accuracy_file::{AccuracyFile, AccuracyRow};
@@ -67,7 +67,7 @@ fn quickstart() -> anyhow::Result<()> {
     let slowest =
         LatencyModel::new(&table, &space).network(&space.lower(&sampler::largest(&space))?)?.high_us;
     let limits = Limits { latency_us: Some(0.5 * slowest), ..Limits::default() };
-    let index = CostIndex::new(&space, &table)?;
+    let index = cost_index(&space, &table, LatencyKind::Undisturbed)?;
     let found = search(&index, &limits, &estimator, judge(&supernet, &dataset, kernels))?;
     let (predicted_top1, predicted_latency_ms) = (Some(found.accuracy), found.latency_ms);
     let selected_on =

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
 use space::Arch;
 
 /// Result of every fallible function of this crate.
@@ -15,45 +14,9 @@ pub enum Error {
     /// A file, a value or a tensor operation; see the networks' own error type.
     #[error(transparent)]
     Network(Box<network::Error>),
-    /// One limit alone rules out every sub-network of the space.
-    #[error(
-        "no sub-network keeps {} within {limit}: the least there is is {} ({}); ask for at least that",
-        .nearest.quantity, .nearest.text, .nearest.arch
-    )]
-    Infeasible {
-        /// The limit as it was asked for, with its unit.
-        limit: String,
-        /// The least value that any sub-network has.
-        nearest: Box<Nearest>,
-    },
-    /// Each limit can be kept by some sub-network, but it is proved that none keeps all of them.
-    #[error(
-        "no sub-network keeps {limits} together, though each can be kept alone: as shares of the limits, {weights} would be at most 1, and is at least {factor:.4}; with all limits {} there is {}; ask for that, or relax one",
-        .nearest.text, .nearest.arch
-    )]
-    InfeasibleTogether {
-        /// The limits, with their units.
-        limits: String,
-        /// The weighted sum of the costs that proves it.
-        weights: String,
-        /// The least that the sum is.
-        factor: f64,
-        /// What the limits have to be multiplied by for a sub-network that was met; there may be one for which less is
-        /// enough.
-        nearest: Box<Nearest>,
-    },
-    /// Each limit can be kept by some sub-network, but none was found that keeps all of them.
-    #[error(
-        "no sub-network found that keeps {limits} together, though each can be kept alone; the closest is {closest} with {got}; relax one of them"
-    )]
-    NotFound {
-        /// The limits, with their units.
-        limits: String,
-        /// The sub-network that breaks them least.
-        closest: Box<Arch>,
-        /// Its values of the limited quantities.
-        got: String,
-    },
+    /// What a search refuses or does not find.
+    #[error(transparent)]
+    Search(search::Error),
     /// No sub-network was found whose accuracy reaches a limit for certain.
     #[error(
         "no sub-network found whose accuracy is at least {:.2} % at the lower end of its 95 % interval: the closest is {closest} with {:.2} to {:.2} %, {:.2} % expected; ask for less, relax the other limits, or train longer",
@@ -85,17 +48,18 @@ pub enum Error {
     },
 }
 
-/// The least value of a limited quantity, and a sub-network that has it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Nearest {
-    /// The quantity's name, such as `latency`.
-    pub quantity: String,
-    /// Its least value: microseconds, multiply-accumulates, parameters or bytes; of limits together, the factor of all.
-    pub value: f64,
-    /// The value with its unit, rounded up so that it is feasible as a limit.
-    pub text: String,
-    /// A sub-network that has it.
-    pub arch: Arch,
+impl From<search::Error> for Error {
+    fn from(error: search::Error) -> Self {
+        match error {
+            search::Error::Base(error) => error.into(),
+            // an estimator's error is one of these, or of what they wrap
+            search::Error::Objective(error) => match error.downcast::<Self>() {
+                Ok(own) => *own,
+                Err(other) => Self::Search(search::Error::Objective(other)),
+            },
+            other => Self::Search(other),
+        }
+    }
 }
 
 impl From<network::Error> for Error {

@@ -6,7 +6,6 @@
 #![forbid(unsafe_code)]
 
 pub mod accuracy;
-pub mod encode;
 pub mod error;
 pub mod export;
 pub mod latency;

@@ -1,6 +1,6 @@
-//! Where the crate's random numbers come from: one seed, and a stream for each purpose.
+//! The numbered streams that fits and measurings draw from; searches have the numbers 6 and 7.
 
-use rand::SeedableRng;
+use base::random::numbered_rng;
 use rand_chacha::ChaCha8Rng;
 
 /// What random numbers are used for; each purpose draws from a stream of its own.
@@ -16,15 +16,9 @@ pub(crate) enum Purpose {
     Bootstrap = 4,
     /// The order in which layers are measured.
     Measure = 5,
-    /// Candidates of a search.
-    Search = 6,
-    /// Chains of a search.
-    Annealing = 7,
 }
 
 /// The generator of one purpose under a user's seed.
 pub(crate) fn rng(seed: u64, purpose: Purpose) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(purpose as u64);
-    rng
+    numbered_rng(seed, purpose as u64)
 }

@@ -6,8 +6,8 @@ use base::Error;
 use serde::{Deserialize, Serialize};
 use space::{Arch, SearchSpace};
 
-use crate::encode::{Encoded, Encoder, Feature};
 use crate::error::Result;
+use search::encode::{Encoded, Encoder, Feature};
 
 /// Choices of a space that no row had: what an estimator says of sub-networks that have one of them is a guess.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -14,8 +14,8 @@ use space::SearchSpace;
 use super::perceptron::{Dense, Network};
 use super::report::HeldOutReport;
 use super::{AccuracyEstimator, Fitted, Imported, MOST_LAYERS, Model, Origin};
-use crate::encode::Encoder;
 use crate::error::Result;
+use search::encode::Encoder;
 
 /// The one metadata key.
 const METADATA: &str = "once-for-all";

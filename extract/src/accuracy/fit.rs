@@ -12,8 +12,8 @@ use super::perceptron::{Dense, Network};
 use super::report::{Judged, judge};
 use super::train::{self, MlpConfig};
 use super::{AccuracyEstimator, Fitted, Origin};
-use crate::encode::{Encoded, Encoder};
 use crate::error::Result;
+use search::encode::{Encoded, Encoder};
 
 /// How an estimator is fitted.
 #[derive(Clone, Debug, PartialEq)]

@@ -13,8 +13,8 @@ use space::{Family, Ratio, SearchSpace};
 use super::perceptron::Dense;
 use super::unit::in_shares;
 use super::{AccuracyEstimator, MOST_LAYERS, Model, Origin};
-use crate::encode::{Encoder, Feature, place_of};
 use crate::error::Result;
+use search::encode::{Encoder, Feature, place_of};
 
 /// Kernels of which each block has a one-hot choice, in the order of the columns: the package's default.
 const KERNELS: [usize; 3] = [3, 5, 7];

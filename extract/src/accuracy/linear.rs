@@ -1,8 +1,8 @@
 //! Ridge regression on few features: the estimator that is hard to beat while rows are few.
 
-use crate::encode::Encoded;
 use crate::error::Result;
 use base::equations::solve_positive;
+use search::encode::Encoded;
 
 /// Weights for each feature, and a constant.
 #[derive(Clone, Debug, PartialEq)]

@@ -21,7 +21,6 @@ use kernels::Kernels;
 use serde::{Deserialize, Serialize};
 use space::{Arch, SearchSpace};
 
-use crate::encode::{Encoded, Encoder};
 use crate::error::Result;
 pub use coverage::Unseen;
 pub use fit::FitConfig;
@@ -29,6 +28,8 @@ pub use import::{Imported, OfaPredictor, PredictorFile};
 use perceptron::Network;
 pub use rank::Estimate;
 pub use report::{Calibration, FitReport, Trust, WEAK_SPEARMAN, noise_floor};
+use search::Objective;
+use search::encode::{Encoded, Encoder};
 pub use train::MlpConfig;
 
 /// Which model an estimator is.
@@ -171,6 +172,20 @@ impl AccuracyEstimator {
     /// If a feature is not among the encoder's.
     pub fn slopes(&self, encoded: &Encoded) -> Result<Vec<f32>> {
         self.network.slopes(encoded)
+    }
+}
+
+impl Objective for AccuracyEstimator {
+    fn encoder(&self) -> &Encoder {
+        Self::encoder(self)
+    }
+
+    fn predict_encoded(&self, encoded: &Encoded) -> search::Result<Vec<f32>> {
+        Self::predict_encoded(self, encoded).map_err(|error| search::Error::Objective(error.into()))
+    }
+
+    fn slopes(&self, encoded: &Encoded) -> search::Result<Option<Vec<f32>>> {
+        Self::slopes(self, encoded).map(Some).map_err(|error| search::Error::Objective(error.into()))
     }
 }
 

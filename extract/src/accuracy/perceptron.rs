@@ -9,8 +9,8 @@ use kernels::{Kernels, PackedWeight};
 use rayon::prelude::*;
 use space::Activation;
 
-use crate::encode::Encoded;
 use crate::error::Result;
+use search::encode::Encoded;
 
 /// Sub-networks that one thread takes at a time: their activations stay in a level 2 cache, and a generation is work for
 /// several threads. No bit depends on it, for a product's elements are sums of their own.

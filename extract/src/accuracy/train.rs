@@ -8,8 +8,8 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::perceptron::{Dense, Network};
-use crate::encode::Encoded;
 use crate::rng::{Purpose, rng};
+use search::encode::Encoded;
 
 /// How the perceptron is fitted.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,8 +5,8 @@ use base::random::rng_for;
 use space::sampler;
 
 use super::perceptron::{Dense, Network};
-use crate::encode::{Encoded, Encoder};
 use crate::error::Result;
+use search::encode::{Encoded, Encoder};
 
 /// Random sub-networks that are asked for.
 const ASKED: usize = 256;

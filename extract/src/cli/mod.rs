@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use ::search::Error as Refusal;
 use base::document::printed;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
@@ -267,20 +268,22 @@ fn report(error: &anyhow::Error, json: bool) -> ExitCode {
     if json {
         let mut document = json!({ "error": format!("{error}") });
         match known {
+            Some(extract::Error::Search(
+                Refusal::Infeasible { nearest, .. } | Refusal::InfeasibleTogether { nearest, .. },
+            )) => document["nearest_feasible"] = json!(nearest),
             Some(
-                extract::Error::Infeasible { nearest, .. }
-                | extract::Error::InfeasibleTogether { nearest, .. },
-            ) => document["nearest_feasible"] = json!(nearest),
-            Some(extract::Error::NotFound { closest, .. } | extract::Error::NotAccurate { closest, .. }) => {
-                document["closest"] = json!(closest);
-            }
+                extract::Error::Search(Refusal::NotFound { closest, .. })
+                | extract::Error::NotAccurate { closest, .. },
+            ) => document["closest"] = json!(closest),
             _ => {}
         }
         // a reader that has closed the pipe has the exit code
         let _ = output::print_lines(printed(&document));
     }
     ExitCode::from(match known {
-        Some(extract::Error::Infeasible { .. } | extract::Error::InfeasibleTogether { .. }) => INFEASIBLE,
+        Some(extract::Error::Search(Refusal::Infeasible { .. } | Refusal::InfeasibleTogether { .. })) => {
+            INFEASIBLE
+        }
         Some(extract::Error::VerificationFailed { .. }) => VERIFICATION_FAILED,
         _ => 1,
     })

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use extract::accuracy::{AccuracyEstimator, FitReport};
 use extract::latency::{LatencyKind, LatencyModel, LatencyTable};
 use extract::search::{
-    AccuracyFrom, Candidate, CostIndex, Evaluated, Found, LatencyFrom, Limits, Problem, Quantity,
-    SearchConfig, SearchReport, Validated, evolve, judge_by_predictor,
+    AccuracyFrom, Candidate, Evaluated, Found, LatencyFrom, Limits, Problem, Quantity, SearchConfig,
+    SearchReport, Validated, cost_index, cost_index_without_latency, evolve, judge_by_predictor,
 };
 use serde_json::{Value, json};
 
@@ -101,8 +101,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let front_limits = if arguments.front { FRONT_LIMITS } else { 0 };
     let config = SearchConfig { seed: arguments.seed, front_limits, ..SearchConfig::default() };
     let index = match &table {
-        Some(table) => CostIndex::of_kind(&space, table, arguments.latency)?,
-        None => CostIndex::without_latency(&space)?,
+        Some(table) => cost_index(&space, table, arguments.latency)?,
+        None => cost_index_without_latency(&space)?,
     };
     let least_top1 = arguments.validation.least;
     let problem = Problem { index: &index, limits: &limits, config: &config, least_top1, stop: &stop };

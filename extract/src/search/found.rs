@@ -11,12 +11,11 @@ use base::document::sorted;
 use base::file::{self, write_atomically};
 use latency::{EngineFacts, LatencyKind, LatencyTable};
 use network::model_folder::SelectedOn;
+use search::{Candidate, Limits};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use space::SearchSpace;
 
-use super::constraint::Limits;
-use super::index::Candidate;
 use super::validation::Evaluated;
 use crate::error::Result;
 
@@ -210,7 +209,7 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::index::{AccuracyFrom, Costs};
+    use search::{AccuracyFrom, Costs};
     use space::{arch_file, preset, sampler};
 
     fn found() -> Found {

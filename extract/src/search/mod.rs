@@ -1,26 +1,21 @@
-//! Finds the sub-network with the highest expected accuracy that keeps a device's limits.
+//! Finds the sub-network with the highest expected accuracy that keeps a device's limits: costs from a latency table, what the
+//! crate `search` finds, what whole sub-networks and validation images say of it, and the file of the result.
 
-mod anneal;
-mod archive;
-mod bound;
-mod climb;
-pub mod constraint;
-mod evolution;
+mod costs;
 pub mod found;
-mod genes;
-pub mod index;
-mod known;
-pub mod objective;
-pub mod pareto;
 mod promise;
-mod start;
 mod validation;
 
-pub use archive::TOP;
-pub use constraint::{Limits, Quantity};
-pub use evolution::{SearchConfig, SearchReport, evolve};
+pub use search::{
+    AccuracyFrom, Candidate, CostIndex, Costs, Limits, Objective, Quantity, SearchConfig, SearchReport,
+    StandIn, TOP, evolve,
+};
+pub use search::{constraint, index, objective, pareto};
+
+pub use costs::{cost_index, cost_index_without_latency};
 pub use found::{Found, LatencyFrom};
-pub use index::{AccuracyFrom, Candidate, CostIndex, Costs};
-pub use objective::{Objective, StandIn};
 pub use promise::{Promised, Wanted, promised, searched, subjects};
 pub use validation::{Evaluated, Problem, Validated, ValidationPlan, judge_by_predictor, search_validated};
+
+#[cfg(test)]
+mod tests;

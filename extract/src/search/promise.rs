@@ -8,12 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use latency::fitted::Part;
 use latency::{Folded, SearchedRow, Subject};
+use search::{CostIndex, Limits, Objective, Quantity, SearchConfig, evolve};
 use space::{Arch, sampler};
 
-use super::constraint::Limits;
-use super::evolution::{SearchConfig, evolve};
-use super::index::CostIndex;
-use super::objective::Objective;
 use crate::error::Result;
 use crate::latency::Subjects;
 
@@ -54,7 +51,7 @@ pub fn promised(
     wanted: &Wanted<'_>,
     stop: &AtomicBool,
 ) -> Result<Vec<Promised>> {
-    let least = index.least(super::Quantity::Latency).1.latency_upper_us;
+    let least = index.least(Quantity::Latency).1.latency_upper_us;
     let largest = index.costs(&sampler::largest(index.space())).expect("of the space").latency_upper_us;
     let (mut found, mut seen) = (Vec::new(), wanted.spent.clone());
     for step in 0..wanted.limits {

@@ -8,13 +8,10 @@ use std::sync::atomic::AtomicBool;
 use base::document::rounded;
 use network::accuracy_file::{AccuracyFile, AccuracyRow};
 use network::data::Split;
+use search::{AccuracyFrom, Candidate, CostIndex, Limits, SearchConfig, SearchReport, evolve, pareto};
 use serde::{Deserialize, Serialize};
 use space::Arch;
 
-use super::constraint::Limits;
-use super::evolution::{SearchConfig, SearchReport, evolve};
-use super::index::{AccuracyFrom, Candidate, CostIndex};
-use super::pareto;
 use crate::accuracy::shrink::{Counted, NORMAL_95, binomial, shrink, variance_between};
 use crate::accuracy::{AccuracyEstimator, FitConfig};
 use crate::error::{Error, Result};

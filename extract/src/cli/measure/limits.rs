@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use extract::accuracy::AccuracyEstimator;
 use extract::latency::fitted::Part;
-use extract::latency::{Bench, Folded, LatencyTable, MeasureConfig, RowsLog};
-use extract::search::{CostIndex, Objective, Promised, StandIn, Wanted, promised, searched, subjects};
+use extract::latency::{Bench, Folded, LatencyKind, LatencyTable, MeasureConfig, RowsLog};
+use extract::search::{Objective, Promised, StandIn, Wanted, cost_index, promised, searched, subjects};
 use space::Arch;
 
 use super::here::Here;
@@ -40,7 +40,7 @@ pub fn search_limits(
     }
     for (round, part) in [Part::Fit, Part::Check].into_iter().enumerate() {
         let found = found(here, table, round as u64)?;
-        let index = CostIndex::new(here.space, table)?;
+        let index = cost_index(here.space, table, LatencyKind::Undisturbed)?;
         let subjects = subjects(&index, &found)?;
         let left = here.plan.budget.saturating_sub(before + all.spent);
         let budget = left.max(Duration::from_secs_f64(SECONDS_EACH * found.len() as f64));
@@ -97,7 +97,7 @@ fn found(here: &Here<'_>, table: &LatencyTable, round: u64) -> anyhow::Result<Ve
     let own = estimator.iter().map(|estimator| estimator as &dyn Objective);
     let others = stand_ins.iter().map(|stand_in| stand_in as &dyn Objective);
     let objectives: Vec<&dyn Objective> = own.chain(others).collect();
-    let index = CostIndex::new(here.space, table)?;
+    let index = cost_index(here.space, table, LatencyKind::Undisturbed)?;
     let of_table = table.fit_of(here.space).map(|fit| fit.spent().into_iter().cloned().collect());
     let mut spent: BTreeSet<Arch> = of_table.unwrap_or_default();
     if let Some(fit) = table.fit_of(here.space) {

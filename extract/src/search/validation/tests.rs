@@ -1,3 +1,4 @@
+use latency::LatencyKind;
 use latency::testing::made_up as made_up_table;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -5,7 +6,8 @@ use space::{SearchSpace, preset, sampler};
 
 use super::*;
 use crate::accuracy::tests::quick;
-use crate::encode::Encoder;
+use crate::search::cost_index;
+use search::encode::Encoder;
 
 /// Validation images of a made-up data set.
 const IMAGES: usize = 2000;
@@ -72,7 +74,7 @@ fn on_worlds(
     mut check: impl FnMut(&World, &AccuracyFile, &AccuracyEstimator, Problem<'_>),
 ) {
     let space = preset("tiny").expect("a preset");
-    let index = CostIndex::new(&space, &made_up_table(&space)).expect("covered");
+    let index = cost_index(&space, &made_up_table(&space), LatencyKind::Undisturbed).expect("covered");
     let largest = index.costs(&sampler::largest(&space)).expect("legal").latency_upper_us;
     let limits = Limits { latency_us: Some(share * largest), ..Limits::default() };
     let stop = AtomicBool::new(false);

@@ -26,7 +26,7 @@ pub fn front(candidates: impl IntoIterator<Item = Candidate>) -> Vec<Candidate> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::index::Costs;
+    use crate::index::Costs;
 
     #[test]
     fn only_what_nothing_beats_is_left() {

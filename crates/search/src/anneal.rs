@@ -14,6 +14,7 @@ use std::hash::BuildHasherDefault;
 use std::mem;
 use std::sync::Arc;
 
+use base::random::numbered_rng;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -26,9 +27,10 @@ use super::known::{AsItIs, Known, Rows, Scored};
 use super::objective::Objective;
 use crate::encode::Encoded;
 use crate::error::Result;
-use crate::rng::{Purpose, rng};
 use chain::{Chain, Ways, draw_anew};
 
+/// Stream of its random numbers.
+const ANNEALING: u64 = 7;
 /// Groups of chains, each of which one thread looks after between two draws.
 const GROUPS: u64 = 2;
 /// Chains of a group, at least and at most; what they propose is one product for a predictor. Fewer candidates are shared
@@ -77,7 +79,7 @@ impl Problem<'_> {
 
 /// The generator of a group, or of what is drawn for all, which is 0.
 fn generator(seed: u64, of: u64) -> ChaCha8Rng {
-    rng(seed.wrapping_mul(GROUPS + 1).wrapping_add(of), Purpose::Annealing)
+    numbered_rng(seed.wrapping_mul(GROUPS + 1).wrapping_add(of), ANNEALING)
 }
 
 /// Chains that one thread looks after.

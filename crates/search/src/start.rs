@@ -91,8 +91,8 @@ fn refusal(index: &CostIndex, limits: &Limits, bounds: &[Bound], missed: &[Vec<G
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::Costs;
-    use crate::search::evolution::tests::all;
+    use crate::Costs;
+    use crate::testing::{all, index_of};
     use latency::testing::made_up;
     use latency::{LatencyTable, Row};
     use rand::{Rng, SeedableRng};
@@ -112,7 +112,7 @@ mod tests {
         let (device, engine) = (table.device.clone(), table.engine.clone());
         let table =
             LatencyTable::new("conflicting.json", device, engine, "none", rows).expect("checked numbers");
-        CostIndex::new(space, &table).expect("covered")
+        index_of(space, &table)
     }
 
     fn limits(costs: &Costs, share: f64, which: usize) -> Limits {
@@ -215,7 +215,7 @@ mod tests {
         let spaces = [preset("tiny").expect("a preset"), preset("fashion").expect("a preset"), ofa];
         let mut kept = 0;
         for space in &spaces {
-            let ordinary = CostIndex::new(space, &made_up(space)).expect("covered");
+            let ordinary = index_of(space, &made_up(space));
             for index in [ordinary, conflicting(space, 7)] {
                 let mut rng = ChaCha8Rng::seed_from_u64(9);
                 for _ in 0..50 {

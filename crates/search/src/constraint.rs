@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use base::Error;
 use serde::{Deserialize, Serialize};
 
 use super::index::{CostIndex, Costs};
-use crate::error::{Nearest, Result};
+use crate::error::{Error, Nearest, Result};
 
 /// What can be limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -77,7 +76,7 @@ impl Quantity {
         found.filter(|amount| amount.is_finite() && *amount > 0.0).ok_or_else(|| {
             let units: Vec<_> = self.units().iter().map(|(name, _)| format!("12{name}")).collect();
             let expected = format!("an amount above 0 such as {}", units.join(", "));
-            Error::invalid(format!("limit on {self}"), "amount", expected, text).into()
+            base::Error::invalid(format!("limit on {self}"), "amount", expected, text).into()
         })
     }
 
@@ -168,7 +167,7 @@ impl Limits {
     /// Whether each limit is kept by some sub-network, exactly.
     ///
     /// # Errors
-    /// [`Error::Infeasible`](crate::Error::Infeasible) with the least value of the first quantity whose limit
+    /// [`Error::Infeasible`] with the least value of the first quantity whose limit
     /// none keeps.
     pub fn check_each(&self, index: &CostIndex) -> Result<()> {
         for (quantity, limit) in self.iter() {
@@ -179,7 +178,7 @@ impl Limits {
             }
             let (name, text) = (quantity.to_string(), quantity.text(value));
             let nearest = Box::new(Nearest { quantity: name, value, text, arch });
-            return Err(crate::Error::Infeasible { limit: amount(quantity, limit), nearest });
+            return Err(Error::Infeasible { limit: amount(quantity, limit), nearest });
         }
         Ok(())
     }
@@ -213,6 +212,7 @@ impl fmt::Display for Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::index_of;
     use latency::testing::made_up;
     use space::preset;
 
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn an_infeasible_limit_names_the_nearest_feasible() {
         let space = preset("fashion").expect("a preset");
-        let index = CostIndex::new(&space, &made_up(&space)).expect("covered");
+        let index = index_of(&space, &made_up(&space));
         for quantity in Quantity::ALL {
             let least = index.least(quantity).1.of(quantity);
             let limits = |value| match quantity {

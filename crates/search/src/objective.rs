@@ -4,7 +4,6 @@ use base::random::rng_for;
 use rand::Rng;
 use space::{Arch, SearchSpace};
 
-use crate::accuracy::AccuracyEstimator;
 use crate::encode::{Encoded, Encoder};
 use crate::error::Result;
 
@@ -41,20 +40,6 @@ pub trait Objective: Sync {
         let mut encoded = Encoded::default();
         archs.iter().try_for_each(|arch| self.encoder().append(arch, &mut encoded))?;
         self.predict_encoded(&encoded)
-    }
-}
-
-impl Objective for AccuracyEstimator {
-    fn encoder(&self) -> &Encoder {
-        Self::encoder(self)
-    }
-
-    fn predict_encoded(&self, encoded: &Encoded) -> Result<Vec<f32>> {
-        Self::predict_encoded(self, encoded)
-    }
-
-    fn slopes(&self, encoded: &Encoded) -> Result<Option<Vec<f32>>> {
-        Self::slopes(self, encoded).map(Some)
     }
 }
 

@@ -37,7 +37,7 @@ impl Best {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::index::Costs;
+    use crate::index::Costs;
     use rand::seq::SliceRandom;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;

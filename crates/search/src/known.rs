@@ -207,8 +207,9 @@ fn enter(front: &mut Vec<Point>, genes: &[Gene], scored: Scored) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::pareto;
-    use crate::search::{Candidate, StandIn};
+    use crate::pareto;
+    use crate::testing::index_of;
+    use crate::{Candidate, StandIn};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
     use space::{preset, sampler};
@@ -235,7 +236,7 @@ mod tests {
     #[test]
     fn each_is_predicted_once_and_only_what_keeps_the_limits_is_on_the_front() {
         let space = preset("fashion").expect("a preset");
-        let index = CostIndex::new(&space, &latency::testing::made_up(&space)).expect("covered");
+        let index = index_of(&space, &latency::testing::made_up(&space));
         let objective = StandIn::new(&space, 0);
         let features = GeneFeatures::new(index.genome(), &space, objective.encoder()).expect("the same");
         let largest = index.costs(&sampler::largest(&space)).expect("legal");

@@ -5,7 +5,6 @@
 //! stage, on the width of the stage before, so the sums are exact, not estimates.
 
 use base::document::rounded;
-use latency::{LatencyKind, LatencyModel, LatencyTable, covering};
 use serde::{Deserialize, Serialize};
 use space::{Arch, LayerSpec, SearchSpace, cost};
 
@@ -107,7 +106,7 @@ pub(super) struct Aim<'a> {
     pub together: fn(f64, f64) -> f64,
 }
 
-/// Costs of every block in every place of a space, for one latency table or none.
+/// Costs of every block in every place of a space, with latencies or without.
 #[derive(Clone, Debug)]
 pub struct CostIndex {
     space: SearchSpace,
@@ -121,12 +120,33 @@ pub struct CostIndex {
     entries: Vec<Costs>,
 }
 
-fn layer_costs(layer: &LayerSpec, model: Option<&LatencyModel<'_>>) -> Result<Costs> {
-    let latency = model.map(|model| model.layer(layer)).transpose()?.unwrap_or_default();
+/// A latency of a layer or of a sub-network, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Microseconds {
+    /// What is expected.
+    pub expected: f64,
+    /// The upper end of its interval: what a limit is compared with.
+    pub upper: f64,
+}
+
+/// Who knows what layers take: a latency table, as it looks from the searched space.
+pub trait Latencies {
+    /// What one layer adds.
+    ///
+    /// # Errors
+    /// If it is not known.
+    fn layer(&self, layer: &LayerSpec) -> Result<Microseconds>;
+
+    /// What every network has beside its layers.
+    fn constant(&self) -> Microseconds;
+}
+
+fn layer_costs(layer: &LayerSpec, latencies: Option<&dyn Latencies>) -> Result<Costs> {
+    let latency = latencies.map(|known| known.layer(layer)).transpose()?.unwrap_or_default();
     let cost = cost(std::slice::from_ref(layer));
     Ok(Costs {
-        latency_us: latency.us,
-        latency_upper_us: latency.high_us,
+        latency_us: latency.expected,
+        latency_upper_us: latency.upper,
         macs: cost.macs,
         params: cost.params,
         peak_activation_bytes: cost.peak_activation_bytes,
@@ -134,31 +154,12 @@ fn layer_costs(layer: &LayerSpec, model: Option<&LatencyModel<'_>>) -> Result<Co
 }
 
 impl CostIndex {
-    /// Looks every layer of the space up in the table.
+    /// Looks up every layer of the space: those of `covering`, sub-networks of full depth that between them contain all.
+    /// Without latencies these are 0, and none can be limited.
     ///
     /// # Errors
-    /// Names the first layer that the table lacks.
-    pub fn new(space: &SearchSpace, table: &LatencyTable) -> Result<Self> {
-        Self::of_kind(space, table, LatencyKind::Undisturbed)
-    }
-
-    /// The same for a kind of latency; typical ones, where the table knows no others.
-    ///
-    /// # Errors
-    /// As [`CostIndex::new`].
-    pub fn of_kind(space: &SearchSpace, table: &LatencyTable, kind: LatencyKind) -> Result<Self> {
-        Self::build(space, Some(&LatencyModel::of_kind(table, space, kind)))
-    }
-
-    /// The costs that need no latency table. Latencies are 0, and none can be limited.
-    ///
-    /// # Errors
-    /// If the space cannot be lowered.
-    pub fn without_latency(space: &SearchSpace) -> Result<Self> {
-        Self::build(space, None)
-    }
-
-    fn build(space: &SearchSpace, model: Option<&LatencyModel<'_>>) -> Result<Self> {
+    /// As the latencies, or if a sub-network is not in the space.
+    pub fn new(space: &SearchSpace, covering: &[Arch], latencies: Option<&dyn Latencies>) -> Result<Self> {
         let genome = Genome::new(space);
         let (mut stages, mut end) = (Vec::new(), 0);
         for (index, stage) in genome.stages.iter().enumerate() {
@@ -170,26 +171,26 @@ impl CostIndex {
             end = blocks + before * stage.widths * stage.places() * stage.choices();
         }
         let entries = vec![Costs::default(); space.resolutions().len() * end];
-        let has_latency = model.is_some();
+        let has_latency = latencies.is_some();
         let mut index =
             Self { space: space.clone(), has_latency, genome, stages, per_resolution: end, entries };
-        for network in covering(space) {
-            index.insert(&network, &space.lower(&network)?, model)?;
+        for network in covering {
+            index.insert(network, &space.lower(network)?, latencies)?;
         }
         Ok(index)
     }
 
     /// Enters the layers of one sub-network of full depth.
-    fn insert(&mut self, arch: &Arch, layers: &[LayerSpec], model: Option<&LatencyModel<'_>>) -> Result<()> {
+    fn insert(&mut self, arch: &Arch, layers: &[LayerSpec], latencies: Option<&dyn Latencies>) -> Result<()> {
         let mut genes = vec![0; self.genome.len()];
         self.genome.encode(&self.space, arch, &mut genes).expect("the space's own sub-network");
-        let constant = model.map(LatencyModel::constant).unwrap_or_default();
-        let (latency_us, latency_upper_us) = (constant.us, constant.high_us);
+        let constant = latencies.map(Latencies::constant).unwrap_or_default();
+        let (latency_us, latency_upper_us) = (constant.expected, constant.upper);
         let mut fixed = vec![Costs::default(); self.stages.len()];
         fixed[0] = Costs { latency_us, latency_upper_us, ..Costs::default() };
         let mut latest = 0;
         for layer in layers {
-            let costs = layer_costs(layer, model)?;
+            let costs = layer_costs(layer, latencies)?;
             let Some(place) = layer.place else {
                 let stage = if self.stages[latest].fixed.is_some() { latest } else { 0 };
                 fixed[stage].add(&costs);
@@ -395,7 +396,9 @@ impl Candidate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{all, index_of};
     use latency::testing::made_up;
+    use latency::{LatencyModel, LatencyTable};
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
     use space::{preset, preset_names, sampler};
@@ -405,7 +408,7 @@ mod tests {
         for name in preset_names() {
             let space = preset(name).expect("a preset");
             let table = made_up(&space);
-            let index = CostIndex::new(&space, &table).expect("covered");
+            let index = index_of(&space, &table);
             let model = LatencyModel::new(&table, &space);
             let mut rng = ChaCha8Rng::seed_from_u64(4);
             for _ in 0..200 {
@@ -429,7 +432,7 @@ mod tests {
     fn nothing_is_below_the_least() {
         for name in preset_names() {
             let space = preset(name).expect("a preset");
-            let index = CostIndex::new(&space, &made_up(&space)).expect("covered");
+            let index = index_of(&space, &made_up(&space));
             let mut rng = ChaCha8Rng::seed_from_u64(5);
             let archs: Vec<Arch> = (0..2000).map(|_| sampler::random(&space, &mut rng)).collect();
             for quantity in Quantity::ALL {
@@ -467,8 +470,8 @@ mod tests {
         let (device, engine) = (table.device.clone(), table.engine.clone());
         let table =
             LatencyTable::new("x.json", device, engine, "none", rows.collect()).expect("checked numbers");
-        let index = CostIndex::new(&space, &table).expect("covered");
-        let everything = crate::search::evolution::tests::all(&index);
+        let index = index_of(&space, &table);
+        let everything = all(&index);
         assert_eq!(num_bigint(&space), everything.len());
         for quantity in Quantity::ALL {
             let least = everything.iter().map(|arch| index.costs(arch).expect("legal").of(quantity));

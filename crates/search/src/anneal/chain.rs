@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::climb::{Room, Step};
-use super::super::genes::Gene;
+use crate::climb::{Room, Step};
+use crate::genes::Gene;
 
 /// A proposal's weight is e to the power of this share of its gain over the temperature, at most of [`MOST_EXPONENT`].
 const BELIEF: f64 = 0.7;

@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::atomic::{self, AtomicBool};
 
+use base::random::numbered_rng;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -26,7 +27,9 @@ use super::objective::Objective;
 use super::pareto;
 use super::start;
 use crate::error::Result;
-use crate::rng::{Purpose, rng};
+
+/// Stream of its random numbers.
+const SEARCH: u64 = 6;
 
 /// How candidates are made.
 #[derive(Clone, Debug, PartialEq)]
@@ -220,7 +223,7 @@ fn check_space(index: &CostIndex, estimator: &dyn Objective) -> Result<()> {
 impl<'a> Search<'a> {
     fn new(index: &'a CostIndex, known: Known<'a>, config: &'a SearchConfig, stop: &'a AtomicBool) -> Self {
         let width = index.genome().len();
-        let (rng, rows) = (rng(config.seed, Purpose::Search), [Rows::new(width), Rows::new(width)]);
+        let (rng, rows) = (numbered_rng(config.seed, SEARCH), [Rows::new(width), Rows::new(width)]);
         let (ends, anchors, begun) = (Vec::new(), Vec::new(), HashSet::new());
         let scores = [Vec::new(), Vec::new()];
         Self { index, config, stop, rng, known, ends, anchors, begun, rows, scores }
@@ -248,7 +251,7 @@ impl<'a> Search<'a> {
             let place_from = Place { index, limits, genes: &genes, worth: &parent.worth };
             let genes = place_from.repaired(&locked).unwrap_or_else(|| {
                 let mut genes = genes.clone();
-                let mut rng = rng(seed.wrapping_add(place as u64), Purpose::Search);
+                let mut rng = numbered_rng(seed.wrapping_add(place as u64), SEARCH);
                 let keeps = |genes: &[Gene]| limits.keeps(&index.costs_of(genes));
                 index.genome().toward(&mut genes, &parent.genes, &mut rng, keeps);
                 genes

@@ -1,15 +1,12 @@
-use std::collections::BTreeSet;
-
 use latency::testing::made_up as made_up_table;
 use latency::{LatencyTable, Row};
 use space::{Arch, SearchSpace, preset, sampler};
 
 use super::*;
 use crate::Error;
-use crate::accuracy::AccuracyEstimator;
-use crate::accuracy::tests::{made_up as made_up_rows, never_fitted, quick};
 use crate::encode::{Encoded, Encoder};
-use crate::search::{Costs, Quantity, StandIn};
+use crate::testing::{all, index_of};
+use crate::{Costs, Quantity, StandIn};
 
 /// 800 sub-networks: few enough to try them all.
 fn small() -> SearchSpace {
@@ -20,35 +17,14 @@ fn small() -> SearchSpace {
     SearchSpace::from_toml("small.toml", &text).expect("a space")
 }
 
-/// All sub-networks, by single steps from the smallest at each resolution.
-pub(crate) fn all(index: &CostIndex) -> Vec<Arch> {
-    let (genome, space) = (index.genome(), index.space());
-    let mut found = BTreeSet::new();
-    let mut open: Vec<Vec<Gene>> =
-        (0..genome.resolutions).map(|resolution| index.least_at(resolution, Quantity::Macs)).collect();
-    let mut moves = Vec::new();
-    while let Some(genes) = open.pop() {
-        if found.insert(genes.clone()) {
-            genome.moves(&genes, &mut moves);
-            for step in &moves {
-                let mut next = genes.clone();
-                step.apply(&mut next);
-                open.push(next);
-            }
-        }
-    }
-    found.iter().map(|genes| genome.decode(space, genes)).collect()
+/// Costs by a made-up table, and a rugged landscape.
+fn parts(space: &SearchSpace) -> (CostIndex, Rugged) {
+    (index_of(space, &made_up_table(space)), Rugged::new(space, 5, 0.5))
 }
 
-fn parts(space: &SearchSpace) -> (CostIndex, AccuracyEstimator) {
-    let index = CostIndex::new(space, &made_up_table(space)).expect("covered");
-    let estimator = AccuracyEstimator::fit(&made_up_rows(space, 300, 0.02, 0.0), &quick()).expect("rows");
-    (index, estimator)
-}
-
-fn run(index: &CostIndex, estimator: &AccuracyEstimator, limits: &Limits, seed: u64) -> Result<SearchReport> {
+fn run(index: &CostIndex, objective: &Rugged, limits: &Limits, seed: u64) -> Result<SearchReport> {
     let config = SearchConfig { seed, ..SearchConfig::default() };
-    evolve(index, estimator, limits, &config, &AtomicBool::new(false))
+    evolve(index, objective, limits, &config, &AtomicBool::new(false))
 }
 
 /// A latency limit so far between the least and the greatest.
@@ -116,7 +92,7 @@ fn limits_that_cannot_be_kept_are_told_apart() {
     let rows = table.rows().iter().map(|(key, row)| (key.clone(), inverted(row))).collect();
     let (device, engine) = (table.device.clone(), table.engine.clone());
     let table = LatencyTable::new("inverted.json", device, engine, "none", rows).expect("checked numbers");
-    let index = CostIndex::new(&small(), &table).expect("covered");
+    let index = index_of(&small(), &table);
     let least = |quantity| index.least(quantity).1.of(quantity);
     let (latency_us, macs) = (Some(least(Quantity::Latency)), Some(least(Quantity::Macs)));
     for (limits, alone) in [
@@ -146,7 +122,7 @@ fn a_stop_returns_the_best_so_far_and_another_space_is_refused() {
     let report = evolve(&index, &estimator, &limits, &SearchConfig::default(), &stopped).expect("feasible");
     assert!(report.interrupted && report.candidates > 0);
     let tiny = preset("tiny").expect("a preset");
-    let other = CostIndex::new(&tiny, &made_up_table(&tiny)).expect("covered");
+    let other = index_of(&tiny, &made_up_table(&tiny));
     let error = run(&other, &estimator, &Limits::default(), 0).expect_err("another space").to_string();
     assert!(error.contains("estimator: space: expected tiny"), "{error}");
 }
@@ -189,7 +165,7 @@ impl Rugged {
         let mut single = Encoded::default();
         (0..encoder.len() as u32).for_each(|feature| single.push([feature]));
         let gains = additive.predict_encoded(&single).expect("its features");
-        let mut rng = rng(seed, Purpose::Weights);
+        let mut rng = numbered_rng(seed, 2);
         let mut pairs = Vec::new();
         for right in 0..encoder.len() {
             for left in 0..right {
@@ -247,7 +223,7 @@ impl Objective for Opaque<'_> {
 #[test]
 fn on_tiny_no_run_misses_the_best_of_all() {
     let tiny = preset("tiny").expect("a preset");
-    let index = CostIndex::new(&tiny, &made_up_table(&tiny)).expect("covered");
+    let index = index_of(&tiny, &made_up_table(&tiny));
     let everything = all(&index);
     assert_eq!(everything.len(), 16_200);
     let latencies: Vec<f64> =
@@ -291,7 +267,7 @@ fn coarse(space: &SearchSpace, units: f64) -> CostIndex {
     let rows = table.rows().iter().map(|(key, row)| (key.clone(), whole(row))).collect();
     let (device, engine) = (table.device.clone(), table.engine.clone());
     let table = LatencyTable::new("coarse.json", device, engine, "none", rows).expect("checked numbers");
-    CostIndex::new(space, &table).expect("covered")
+    index_of(space, &table)
 }
 
 /// The greatest sums of gains within each latency up to `most`, by dynamic programming over the blocks.
@@ -367,12 +343,11 @@ fn what_adds_up_is_found_as_by_dynamic_programming() {
 #[test]
 fn the_front_of_tiny_is_the_exact_one() {
     let tiny = preset("tiny").expect("a preset");
-    let (index, estimator) = parts(&tiny);
+    let index = index_of(&tiny, &made_up_table(&tiny));
     let everything = all(&index);
     let rugged = |(seed, strength)| Rugged::new(&tiny, seed, strength);
     let landscapes = [(0, 0.0), (1, 0.5), (2, 1.0), (3, 2.0)].map(rugged);
-    let objectives = landscapes.iter().map(|landscape| landscape as &dyn Objective).chain([&estimator as _]);
-    for (number, objective) in objectives.enumerate() {
+    for (number, objective) in landscapes.iter().enumerate() {
         let values = objective.predict(&everything).expect("legal");
         let candidate = |(arch, value): (&Arch, &f32)| {
             index.candidate(arch.clone(), *value, &index.costs(arch).expect("legal"))
@@ -413,53 +388,23 @@ fn worst_and_best(
 /// A space of 10^19 sub-networks.
 fn vast() -> (SearchSpace, CostIndex) {
     let space = preset("ofa-mbv3-w1.0").expect("a preset").at_resolutions(&[160, 192, 224]).expect("listed");
-    let index = CostIndex::new(&space, &made_up_table(&space)).expect("covered");
+    let index = index_of(&space, &made_up_table(&space));
     (space, index)
 }
 
-/// Two rugged objectives at latency shares of .3 and .7.
-fn rugged_problems(check: impl Fn(&str, f64, &CostIndex, &dyn Objective, &Limits)) {
-    let (space, index) = vast();
-    let (pairs, perceptron) = (Rugged::new(&space, 5, 1.0), never_fitted(&space, 5));
-    for share in [0.3, 0.7] {
-        check("pairs", share, &index, &pairs, &limit(&index, share));
-        check("perceptron", share, &index, &perceptron, &limit(&index, share));
-    }
-}
-
-/// The figures at length are in docs/BENCHMARKS.md.
 #[test]
-fn on_a_rugged_objective_slopes_lead_every_seed_to_the_best() {
-    let (space, index) = vast();
-    let (perceptron, limits) = (never_fitted(&space, 5), limit(&index, 0.7));
-    let find = |objective: &dyn Objective, seed: u64| {
-        let config = SearchConfig { seed, ..SearchConfig::default() };
-        evolve(&index, objective, &limits, &config, &AtomicBool::new(false)).expect("feasible")
-    };
-    let found: Vec<SearchReport> = (0..3).map(|seed| find(&perceptron, seed)).collect();
-    let without = (0..3).map(|seed| find(&Opaque(&perceptron), seed).best.accuracy);
-    let best = found.iter().map(|report| report.best.accuracy).chain(without).fold(f64::MIN, f64::max);
-    for report in &found {
-        assert!(report.best.accuracy >= best - 5e-4, "{} {best}", report.best.accuracy);
-        assert!(report.best.latency_upper_ms <= limits.latency_us.map(|us| 1e-3 * us));
-        let base = SearchConfig::default();
-        assert!(report.candidates as usize <= base.candidates + 8 * 300, "{}", report.candidates);
-    }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("a pool");
-    assert_eq!(pool.install(|| find(&perceptron, 1)), found[1]);
-}
-
-#[test]
-#[ignore = "takes minutes: cargo test -p extract --lib rugged_objectives_at_length -- --ignored --nocapture"]
+#[ignore = "takes minutes: cargo test -p once-for-all-search rugged_objectives_at_length -- --ignored --nocapture"]
 fn rugged_objectives_at_length() {
-    rugged_problems(|name, share, index, objective, limits| {
-        for (way, objective) in [("slopes", objective), ("none", &Opaque(objective))] {
+    let (space, index) = vast();
+    let pairs = Rugged::new(&space, 5, 1.0);
+    for share in [0.3, 0.7] {
+        for (way, objective) in [("slopes", &pairs as &dyn Objective), ("none", &Opaque(&pairs))] {
             let start = std::time::Instant::now();
-            let (worst, best) = worst_and_best(index, objective, limits, 10, 2_000_000);
+            let (worst, best) = worst_and_best(&index, objective, &limit(&index, share), 10, 2_000_000);
             println!(
-                "{name} {share} {way}: worst of ten {worst:.4}, best known {best:.4}, {:.0?}",
+                "pairs {share} {way}: worst of ten {worst:.4}, best known {best:.4}, {:.0?}",
                 start.elapsed()
             );
         }
-    });
+    }
 }

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::error::Result;
-use base::Error;
+use base::{Error, Result};
 use space::{Arch, Block, Ratio, SearchSpace, Stage};
 
 /// Encodes the sub-networks of one space: for every block that can exist a one-hot kernel and a one-hot expand
@@ -108,7 +107,7 @@ impl Encoder {
     /// If the sub-network is not in the space, or `features` has not [`Encoder::len`] places.
     pub fn encode_into(&self, arch: &Arch, features: &mut [f32]) -> Result<()> {
         if features.len() != self.len() {
-            return Err(Error::invalid("encoder", "number of features", self.len(), features.len()).into());
+            return Err(Error::invalid("encoder", "number of features", self.len(), features.len()));
         }
         features.fill(0.0);
         self.for_each_feature(arch, |feature| features[feature] = 1.0)
@@ -140,7 +139,7 @@ impl Encoder {
         }
         self.space.check(arch)?;
         let (expected, got) = ("those of the encoder's space", "others");
-        Err(Error::invalid(format!("arch {arch}"), "choices", expected, got).into())
+        Err(Error::invalid(format!("arch {arch}"), "choices", expected, got))
     }
 
     /// `None` where a choice is not among the space's.
@@ -168,12 +167,12 @@ impl Encoder {
     }
 
     /// The feature of a stage's width, by its place in the list of choices.
-    pub(crate) fn width_feature(&self, stage: usize, width: usize) -> usize {
+    pub fn width_feature(&self, stage: usize, width: usize) -> usize {
         self.offsets[stage] + width
     }
 
     /// The features of a block, by the places of kernel and expand ratio in their lists.
-    pub(crate) fn block_features(
+    pub fn block_features(
         &self,
         stage: usize,
         position: usize,
@@ -185,7 +184,7 @@ impl Encoder {
     }
 
     /// The feature of a resolution; `None` if the space does not have it.
-    pub(crate) fn resolution_feature(&self, side: usize) -> Option<usize> {
+    pub fn resolution_feature(&self, side: usize) -> Option<usize> {
         Some(self.resolution_features().start + place_of(self.space.resolutions(), &side)?)
     }
 
@@ -265,14 +264,14 @@ impl fmt::Display for Feature {
 }
 
 /// Where a block's kernel and expand ratio stand in its stage's lists.
-pub(crate) fn choice_indices(stage: &Stage, block: &Block) -> Option<(usize, usize)> {
+pub fn choice_indices(stage: &Stage, block: &Block) -> Option<(usize, usize)> {
     let kernel = place_of(&stage.choices.kernel, &block.kernel)?;
     let expand = place_of(&stage.choices.expand, &block.expand)?;
     Some((kernel, expand))
 }
 
 /// Where a choice stands in its list.
-pub(crate) fn place_of<T: PartialEq>(choices: &[T], choice: &T) -> Option<usize> {
+pub fn place_of<T: PartialEq>(choices: &[T], choice: &T) -> Option<usize> {
     choices.iter().position(|listed| listed == choice)
 }
 

@@ -1,0 +1,71 @@
+//! What a search refuses or does not find.
+
+use serde::Serialize;
+use space::Arch;
+
+/// Result of every fallible function of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong in a search.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A value breaks a promise.
+    #[error(transparent)]
+    Base(#[from] base::Error),
+    /// What an objective says.
+    #[error(transparent)]
+    Objective(Box<dyn std::error::Error + Send + Sync>),
+    /// One limit alone rules out every sub-network of the space.
+    #[error(
+        "no sub-network keeps {} within {limit}: the least there is is {} ({}); ask for at least that",
+        .nearest.quantity, .nearest.text, .nearest.arch
+    )]
+    Infeasible {
+        /// The limit as it was asked for, with its unit.
+        limit: String,
+        /// The least value that any sub-network has.
+        nearest: Box<Nearest>,
+    },
+    /// Each limit can be kept by some sub-network, but it is proved that none keeps all of them.
+    #[error(
+        "no sub-network keeps {limits} together, though each can be kept alone: as shares of the limits, {weights} would be at most 1, and is at least {factor:.4}; with all limits {} there is {}; ask for that, or relax one",
+        .nearest.text, .nearest.arch
+    )]
+    InfeasibleTogether {
+        /// The limits, with their units.
+        limits: String,
+        /// The weighted sum of the costs that proves it.
+        weights: String,
+        /// The least that the sum is.
+        factor: f64,
+        /// What the limits have to be multiplied by for a sub-network that was met; there may be one for which less is
+        /// enough.
+        nearest: Box<Nearest>,
+    },
+    /// Each limit can be kept by some sub-network, but none was found that keeps all of them.
+    #[error(
+        "no sub-network found that keeps {limits} together, though each can be kept alone; the closest is {closest} with {got}; relax one of them"
+    )]
+    NotFound {
+        /// The limits, with their units.
+        limits: String,
+        /// The sub-network that breaks them least.
+        closest: Box<Arch>,
+        /// Its values of the limited quantities.
+        got: String,
+    },
+}
+
+/// The least value of a limited quantity, and a sub-network that has it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Nearest {
+    /// The quantity's name, such as `latency`.
+    pub quantity: String,
+    /// Its least value: microseconds, multiply-accumulates, parameters or bytes; of limits together, the factor of all.
+    pub value: f64,
+    /// The value with its unit, rounded up so that it is feasible as a limit.
+    pub text: String,
+    /// A sub-network that has it.
+    pub arch: Arch,
+}

@@ -1,0 +1,208 @@
+use std::sync::atomic::AtomicBool;
+
+use latency::LatencyKind;
+use latency::testing::made_up as made_up_table;
+use search::encode::{Encoded, Encoder};
+use search::{CostIndex, Costs, Limits, Objective, Quantity, SearchConfig, SearchReport, evolve, pareto};
+use space::{Arch, Block, SearchSpace, Stage, preset, sampler};
+
+use super::cost_index;
+use crate::accuracy::AccuracyEstimator;
+use crate::accuracy::tests::{made_up as made_up_rows, never_fitted, quick};
+
+/// 800 sub-networks: few enough to try them all.
+fn small() -> SearchSpace {
+    let text = preset("tiny").expect("a preset").to_toml();
+    let text = text
+        .replace("kernel = [3, 5, 7]", "kernel = [3, 7]")
+        .replace("expand = [3, 4, 6]", "expand = [3, 6]");
+    SearchSpace::from_toml("small.toml", &text).expect("a space")
+}
+
+/// All choices of a stage's blocks.
+fn all_of(stage: &Stage) -> Vec<Vec<Block>> {
+    let choices = &stage.choices;
+    let (mut all, mut longest) = (Vec::new(), vec![Vec::new()]);
+    for depth in 1..=choices.max_depth() {
+        let mut longer = Vec::new();
+        for blocks in &longest {
+            for &kernel in &choices.kernel {
+                for &expand in &choices.expand {
+                    longer.push([&blocks[..], &[Block { kernel, expand }]].concat());
+                }
+            }
+        }
+        longest = longer;
+        if choices.depth.contains(&depth) {
+            all.extend(longest.iter().cloned());
+        }
+    }
+    all
+}
+
+/// All sub-networks of a space without widths.
+fn all(space: &SearchSpace) -> Vec<Arch> {
+    let mut archs: Vec<Arch> = Vec::new();
+    for &resolution in space.resolutions() {
+        archs.push(Arch { resolution, stages: Vec::new(), widths: Vec::new() });
+    }
+    for stage in space.stages() {
+        let mut deeper = Vec::new();
+        for blocks in all_of(stage) {
+            for arch in &archs {
+                let mut arch = arch.clone();
+                arch.stages.push(blocks.clone());
+                deeper.push(arch);
+            }
+        }
+        archs = deeper;
+    }
+    archs
+}
+
+fn index_of(space: &SearchSpace) -> CostIndex {
+    cost_index(space, &made_up_table(space), LatencyKind::Undisturbed).expect("covered")
+}
+
+fn parts(space: &SearchSpace) -> (CostIndex, AccuracyEstimator) {
+    let estimator = AccuracyEstimator::fit(&made_up_rows(space, 300, 0.02, 0.0), &quick()).expect("rows");
+    (index_of(space), estimator)
+}
+
+fn run(index: &CostIndex, estimator: &AccuracyEstimator, limits: &Limits, seed: u64) -> SearchReport {
+    let config = SearchConfig { seed, ..SearchConfig::default() };
+    evolve(index, estimator, limits, &config, &AtomicBool::new(false)).expect("feasible")
+}
+
+/// A latency limit so far between the least and the greatest.
+fn limit(index: &CostIndex, share: f64) -> Limits {
+    let least = index.least(Quantity::Latency).1.latency_upper_us;
+    let most = index.costs(&sampler::largest(index.space())).expect("legal").latency_upper_us;
+    Limits { latency_us: Some(least + share * (most - least)), ..Limits::default() }
+}
+
+#[test]
+fn the_optimum_is_found_for_every_seed() {
+    let space = small();
+    let (index, estimator) = parts(&space);
+    let everything = all(&space);
+    assert_eq!(everything.len(), 2 * 20 * 20);
+    let accuracies = estimator.predict(&everything).expect("legal");
+    for share in [0.1, 0.4, 0.8] {
+        let limits = limit(&index, share);
+        let costs = |arch: &Arch| -> Costs { index.costs(arch).expect("legal") };
+        let feasible = everything.iter().zip(&accuracies).filter(|(arch, _)| limits.keeps(&costs(arch)));
+        let (best, _) = feasible
+            .max_by(|a, b| a.1.total_cmp(b.1).then(costs(b.0).latency_us.total_cmp(&costs(a.0).latency_us)))
+            .expect("feasible");
+        for seed in 0..20 {
+            assert_eq!(run(&index, &estimator, &limits, seed).best.arch, *best, "limit {share}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn the_front_of_tiny_is_the_exact_one() {
+    let tiny = preset("tiny").expect("a preset");
+    let (index, estimator) = parts(&tiny);
+    let everything = all(&tiny);
+    let values = estimator.predict(&everything).expect("legal");
+    let candidate = |(arch, value): (&Arch, &f32)| {
+        index.candidate(arch.clone(), *value, &index.costs(arch).expect("legal"))
+    };
+    let exact = pareto::front(everything.iter().zip(&values).map(candidate));
+    let config = SearchConfig { front_limits: 8, ..SearchConfig::default() };
+    let limits = limit(&index, 1.0);
+    let report = evolve(&index, &estimator, &limits, &config, &AtomicBool::new(false)).expect("feasible");
+    assert_eq!(report.front, exact);
+}
+
+#[test]
+fn an_error_of_the_estimator_passes_through_a_search() {
+    let tiny = preset("tiny").expect("a preset");
+    let estimator = never_fitted(&tiny, 0);
+    let mut beyond = Encoded::default();
+    beyond.push([u32::MAX]);
+    let own = estimator.predict_encoded(&beyond).expect_err("no such feature").to_string();
+    let through = Objective::predict_encoded(&estimator, &beyond).expect_err("no such feature");
+    assert_eq!(through.to_string(), own);
+    assert!(!matches!(crate::Error::from(through), crate::Error::Search(_)));
+}
+
+/// The same objective for a search that may not see its slopes.
+struct Opaque<'a>(&'a dyn Objective);
+
+impl Objective for Opaque<'_> {
+    fn encoder(&self) -> &Encoder {
+        self.0.encoder()
+    }
+
+    fn predict_encoded(&self, encoded: &Encoded) -> search::Result<Vec<f32>> {
+        self.0.predict_encoded(encoded)
+    }
+}
+
+/// What the worst of so many seeds finds, and the best that is known: by all of them and by one with a wide budget.
+fn worst_and_best(
+    index: &CostIndex,
+    objective: &dyn Objective,
+    limits: &Limits,
+    seeds: u64,
+    wide: usize,
+) -> (f64, f64) {
+    let find = |seed: u64, candidates: usize, patience: usize| {
+        let config = SearchConfig { seed, candidates, patience, ..SearchConfig::default() };
+        evolve(index, objective, limits, &config, &AtomicBool::new(false)).expect("feasible").best.accuracy
+    };
+    let base = SearchConfig::default();
+    let found: Vec<f64> = (0..seeds).map(|seed| find(seed, base.candidates, base.patience)).collect();
+    println!("{found:.4?}");
+    let worst = found.iter().copied().fold(f64::INFINITY, f64::min);
+    (worst, found.into_iter().chain([find(1000, wide, usize::MAX)]).fold(worst, f64::max))
+}
+
+/// A space of 10^19 sub-networks.
+fn vast() -> (SearchSpace, CostIndex) {
+    let space = preset("ofa-mbv3-w1.0").expect("a preset").at_resolutions(&[160, 192, 224]).expect("listed");
+    let index = index_of(&space);
+    (space, index)
+}
+
+/// The figures at length are in docs/BENCHMARKS.md.
+#[test]
+fn on_a_rugged_objective_slopes_lead_every_seed_to_the_best() {
+    let (space, index) = vast();
+    let (perceptron, limits) = (never_fitted(&space, 5), limit(&index, 0.7));
+    let find = |objective: &dyn Objective, seed: u64| {
+        let config = SearchConfig { seed, ..SearchConfig::default() };
+        evolve(&index, objective, &limits, &config, &AtomicBool::new(false)).expect("feasible")
+    };
+    let found: Vec<SearchReport> = (0..3).map(|seed| find(&perceptron, seed)).collect();
+    let without = (0..3).map(|seed| find(&Opaque(&perceptron), seed).best.accuracy);
+    let best = found.iter().map(|report| report.best.accuracy).chain(without).fold(f64::MIN, f64::max);
+    for report in &found {
+        assert!(report.best.accuracy >= best - 5e-4, "{} {best}", report.best.accuracy);
+        assert!(report.best.latency_upper_ms <= limits.latency_us.map(|us| 1e-3 * us));
+        let base = SearchConfig::default();
+        assert!(report.candidates as usize <= base.candidates + 8 * 300, "{}", report.candidates);
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("a pool");
+    assert_eq!(pool.install(|| find(&perceptron, 1)), found[1]);
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test -p extract --lib rugged_objectives_at_length -- --ignored --nocapture"]
+fn rugged_objectives_at_length() {
+    let (space, index) = vast();
+    let perceptron = never_fitted(&space, 5);
+    for share in [0.3, 0.7] {
+        for (way, objective) in [("slopes", &perceptron as &dyn Objective), ("none", &Opaque(&perceptron))] {
+            let start = std::time::Instant::now();
+            let (worst, best) = worst_and_best(&index, objective, &limit(&index, share), 10, 2_000_000);
+            println!(
+                "perceptron {share} {way}: worst of ten {worst:.4}, best known {best:.4}, {:.0?}",
+                start.elapsed()
+            );
+        }
+    }
+}
