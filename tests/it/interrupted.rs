@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use candle_core::{Device, Tensor};
-use extract::accuracy::{AccuracyEstimator, OfaPredictor, PredictorFile};
+use extract::accuracy::{AccuracyEstimator, OfaPredictor};
+use extract::ofa::PredictorFile;
 use extract::search::Found;
 use space::preset;
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use extract::accuracy::{AccuracyEstimator, OfaPredictor, Origin, PredictorFile};
+use extract::accuracy::{AccuracyEstimator, OfaPredictor, Origin};
+use extract::ofa::PredictorFile;
 use serde_json::Value;
 use space::{Arch, SearchSpace, arch_file, preset};
 

@@ -7,10 +7,9 @@ mod coverage;
 mod cross_validation;
 mod estimator_file;
 mod fit;
-mod import;
+mod imported;
 mod linear;
 mod perceptron;
-mod predictor_file;
 pub use base::rank;
 mod report;
 pub mod shrink;
@@ -24,13 +23,15 @@ use space::{Arch, SearchSpace};
 use crate::error::Result;
 pub use coverage::Unseen;
 pub use fit::FitConfig;
-pub use import::{Imported, OfaPredictor, PredictorFile};
+pub use imported::{Imported, OfaPredictor};
+pub(crate) use perceptron::Dense;
 use perceptron::Network;
 pub use rank::Estimate;
 pub use report::{Calibration, FitReport, Trust, WEAK_SPEARMAN, noise_floor};
 use search::Objective;
 use search::encode::{Encoded, Encoder};
 pub use train::MlpConfig;
+pub(crate) use unit::in_shares;
 
 /// Which model an estimator is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,9 +76,14 @@ pub struct AccuracyEstimator {
 }
 
 /// Most layers that an estimator may have.
-const MOST_LAYERS: usize = 16;
+pub(crate) const MOST_LAYERS: usize = 16;
 
 impl AccuracyEstimator {
+    /// The estimator that another program's perceptron is.
+    pub(crate) fn imported(encoder: Encoder, network: Network, imported: Imported) -> Self {
+        Self { encoder, network, model: Model::Mlp, origin: Origin::Imported(imported) }
+    }
+
     /// The same estimator, its predictions computed with other kernels; they differ by rounding.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ const FEW: usize = 8;
 
 /// One layer as PyTorch keeps it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Dense {
+pub(crate) struct Dense {
     /// `[outputs, inputs]`, row-major.
     pub weight: Vec<f32>,
     /// `[outputs]`.
@@ -46,7 +46,7 @@ struct Middle {
 
 /// Layers with ReLU between them, and a constant that is added to the one output.
 #[derive(Clone)]
-pub(super) struct Network {
+pub(crate) struct Network {
     pub layers: Vec<Dense>,
     pub mean: f32,
     /// The weights of all layers but the last, transposed: `[inputs, outputs]`.

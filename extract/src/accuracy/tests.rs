@@ -63,7 +63,7 @@ pub(crate) fn never_fitted(space: &SearchSpace, seed: u64) -> AccuracyEstimator 
         resolutions: space.resolutions().to_vec(),
         per_cent: false,
     };
-    AccuracyEstimator { encoder, network, model: Model::Mlp, origin: Origin::Imported(imported) }
+    AccuracyEstimator::imported(encoder, network, imported)
 }
 
 /// Quick, for tests of everything but the quality.

@@ -20,7 +20,7 @@ const PER_CENT: std::ops::RangeInclusive<f32> = 1.5..=100.0;
 ///
 /// # Errors
 /// If its predictions are neither.
-pub(super) fn in_shares(
+pub(crate) fn in_shares(
     mut layers: Vec<Dense>,
     constant: f32,
     encoder: &Encoder,

@@ -7,8 +7,8 @@ use base::file;
 use network::pytorch::StateDict;
 use space::SearchSpace;
 
-use super::AccuracyEstimator;
-use super::import::PredictorFile;
+use super::predictor::PredictorFile;
+use crate::accuracy::AccuracyEstimator;
 use crate::error::Result;
 
 impl AccuracyEstimator {

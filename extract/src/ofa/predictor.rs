@@ -3,18 +3,14 @@
 //! Knows the two feature orders that the package has; where the tensors come from is the caller's business.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use base::Error;
 use candle_core::{DType, Tensor};
-use serde::{Deserialize, Serialize};
+use search::encode::{Encoder, Feature, place_of};
 use space::{Family, Ratio, SearchSpace};
 
-use super::perceptron::Dense;
-use super::unit::in_shares;
-use super::{AccuracyEstimator, MOST_LAYERS, Model, Origin};
+use crate::accuracy::{AccuracyEstimator, Dense, Imported, MOST_LAYERS, OfaPredictor, in_shares};
 use crate::error::Result;
-use search::encode::{Encoder, Feature, place_of};
 
 /// Kernels of which each block has a one-hot choice, in the order of the columns: the package's default.
 const KERNELS: [usize; 3] = [3, 5, 7];
@@ -29,16 +25,6 @@ const RESNET_STEM: usize = 2;
 const TUTORIAL_BLOCKS: [usize; 2] = [5, 4];
 /// Input sizes that the tutorial's eight columns begin at; a size in between counts as the one below.
 const TUTORIAL_RESOLUTIONS: [usize; 8] = [112, 128, 144, 160, 176, 192, 208, 224];
-
-/// Which of the package's predictors a file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OfaPredictor {
-    /// `ofa.tutorial`'s: kernels of all blocks, expand ratios, then eight input sizes.
-    Tutorial,
-    /// `ofa.nas.accuracy_predictor`'s: input sizes, kernels of all blocks, expand ratios.
-    Library,
-}
 
 impl OfaPredictor {
     /// Tells the kind by the tensors' names; `place` names the file in messages.
@@ -72,32 +58,6 @@ impl OfaPredictor {
         let hidden = |index: &usize| tensors.contains_key(&self.names(*index, usize::MAX).0);
         (0..MOST_LAYERS).take_while(hidden).count() + usize::from(self == Self::Library)
     }
-}
-
-impl fmt::Display for OfaPredictor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tutorial => "tutorial",
-            Self::Library => "library",
-        })
-    }
-}
-
-/// Where an imported estimator comes from. Nothing is known of the rows that it was fitted to, nor of its error.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Imported {
-    /// Which predictor it is.
-    pub kind: OfaPredictor,
-    /// Name of the file, without its folders.
-    pub file: String,
-    /// BLAKE3 of the file, in hexadecimal.
-    pub blake3: String,
-    /// What the columns for input sizes stand for, in their order.
-    pub resolutions: Vec<usize>,
-    /// Whether it predicts per cent, so that the last layer was divided by 100.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub per_cent: bool,
 }
 
 /// A predictor's tensors, and the file that they are from.
@@ -149,7 +109,7 @@ impl AccuracyEstimator {
             resolutions: columns.resolutions,
             per_cent,
         };
-        Ok(Self { encoder, network, model: Model::Mlp, origin: Origin::Imported(imported) })
+        Ok(Self::imported(encoder, network, imported))
     }
 }
 
