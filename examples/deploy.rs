@@ -23,7 +23,7 @@ fn main() -> anyhow::Result<ExitCode> {
         eprintln!("{USAGE}");
         return Ok(ExitCode::from(2));
     };
-    let classifier = Classifier::load(&folder, Kernels::detect())?;
+    let classifier = Classifier::load(&folder, &Kernels::detect())?;
     for image in &images {
         println!("{}", classify(&classifier, image)?);
     }

@@ -53,22 +53,22 @@ fn quickstart() -> anyhow::Result<()> {
     let (kernels, stop) = (Kernels::detect(), AtomicBool::new(false));
     let (space, dataset) = (preset("tiny")?, Arc::new(Dataset::open("digits")?));
     println!("training {} sub-networks at once", space.subnetworks());
-    let supernet = train(&folder, &space, &dataset, kernels)?;
+    let supernet = train(&folder, &space, &dataset, &kernels)?;
 
     println!("measuring this machine");
-    let engine = NativeEngine::new(kernels, 1, 1); // one thread, one image at once
+    let engine = NativeEngine::new(&kernels, 1, 1); // one thread, one image at once
     let table = measure(&space, &engine)?;
     table.write(&folder.join("table.json"))?;
 
     println!("sampling accuracies and fitting an estimator");
-    let estimator = AccuracyEstimator::fit(&sample(&supernet, &dataset, kernels)?, &FitConfig::default())?;
+    let estimator = AccuracyEstimator::fit(&sample(&supernet, &dataset, &kernels)?, &FitConfig::default())?;
 
     println!("searching, exporting and verifying\n");
     let slowest =
         LatencyModel::new(&table, &space).network(&space.lower(&sampler::largest(&space))?)?.high_us;
     let limits = Limits { latency_us: Some(0.5 * slowest), ..Limits::default() };
     let index = cost_index(&space, &table, LatencyKind::Undisturbed)?;
-    let found = search(&index, &limits, &estimator, judge(&supernet, &dataset, kernels))?;
+    let found = search(&index, &limits, &estimator, judge(&supernet, &dataset, &kernels))?;
     let (predicted_top1, predicted_latency_ms) = (Some(found.accuracy), found.latency_ms);
     let selected_on =
         Some(SelectedOn { split: "val".into(), n: dataset.val().len() as u64, how: "best of 20".into() });
@@ -78,7 +78,7 @@ fn quickstart() -> anyhow::Result<()> {
         supernet,
         arch,
         statistics,
-        kernels,
+        kernels: kernels.clone(),
         predicted_top1,
         predicted_latency_ms,
         selected_on,
@@ -86,7 +86,7 @@ fn quickstart() -> anyhow::Result<()> {
     };
     let exported = export(&request, &folder.join("model"), BTreeMap::new())?;
     let top1 = exported.model.config.origin.measured.as_ref().map_or(0.0, |measured| measured.top1);
-    let test = test_accuracy(&exported.model, dataset, kernels)?;
+    let test = test_accuracy(&exported.model, dataset, &kernels)?;
     let (archs, mut clock) = ([arch.clone()], MonotonicStopwatch::new());
     let mut bench = Bench { engine: &engine, stopwatch: &mut clock, conditions: Conditions::now };
     let config = (&MeasureConfig { budget: CHECKING, ..MeasureConfig::default() }, Session::default());
@@ -97,7 +97,7 @@ fn quickstart() -> anyhow::Result<()> {
     println!("{:<14}{:>10} {:>9.2}%  (chosen without these images)", "test top-1", "", 100.0 * test.top1());
     report_latency(&table, found.latency_ms.unwrap_or_default(), 0.5e-3 * slowest, &whole.networks[0].took);
     println!("verified      {} images, logits equal bit for bit", exported.verification.inputs);
-    classify(&folder.join("model"), dataset, kernels)?;
+    classify(&folder.join("model"), dataset, &kernels)?;
     println!("files         {}", folder.display());
     Ok(())
 }
@@ -139,9 +139,9 @@ fn train(
     folder: &Path,
     space: &SearchSpace,
     dataset: &Arc<Dataset>,
-    kernels: Kernels,
+    kernels: &Kernels,
 ) -> anyhow::Result<Supernet> {
-    let config = TrainConfig { seed: 0, checkpoint_every: Duration::from_secs(60), kernels };
+    let config = TrainConfig { seed: 0, checkpoint_every: Duration::from_secs(60), kernels: kernels.clone() };
     let run = RunFolder::open(&folder.join("run"), false)?;
     let recipe = Recipe::progressive().scaled(0.15);
     let mut trainer = Trainer::new(space.clone(), dataset.clone(), &recipe, run, config)?;
@@ -150,7 +150,7 @@ fn train(
 }
 
 /// Accuracies of random sub-networks on validation images.
-fn sample(supernet: &Supernet, dataset: &Dataset, kernels: Kernels) -> anyhow::Result<AccuracyFile> {
+fn sample(supernet: &Supernet, dataset: &Dataset, kernels: &Kernels) -> anyhow::Result<AccuracyFile> {
     let (Supernet { space, hash, .. }, judge) = (supernet, judge(supernet, dataset, kernels));
     let mut rng = rng_for("quickstart", 0, &[]);
     let archs: BTreeSet<Arch> = (0..150).map(|_| sampler::random(space, &mut rng)).collect();
@@ -164,9 +164,9 @@ fn sample(supernet: &Supernet, dataset: &Dataset, kernels: Kernels) -> anyhow::R
 }
 
 /// What evaluates sub-networks.
-fn judge<'a>(supernet: &'a Supernet, dataset: &'a Dataset, kernels: Kernels) -> Judge<'a> {
+fn judge<'a>(supernet: &'a Supernet, dataset: &'a Dataset, kernels: &Kernels) -> Judge<'a> {
     let Supernet { space, weights, .. } = supernet;
-    Judge { space, weights, dataset, calibration: Calibration::default(), kernels }
+    Judge { space, weights, dataset, calibration: Calibration::default(), kernels: kernels.clone() }
 }
 
 /// Evaluates the 20 that the estimator expects most of on validation images, and chooses by both.
@@ -184,14 +184,14 @@ fn search(
 }
 
 /// The exported network on images that nothing was trained on or chosen by.
-fn test_accuracy(model: &ModelFolder, dataset: &Dataset, kernels: Kernels) -> anyhow::Result<Accuracy> {
+fn test_accuracy(model: &ModelFolder, dataset: &Dataset, kernels: &Kernels) -> anyhow::Result<Accuracy> {
     let (dataset, side) = (model.see(dataset)?, model.config.input.resolution);
     let batches = eval_batches(dataset.split(Split::Test)?, dataset.preprocess(), side, 200);
     Ok(accuracy(&model.network(kernels)?, batches)?)
 }
 
 /// Eight test images through the exported folder, which needs nothing else.
-fn classify(folder: &Path, dataset: &Dataset, kernels: Kernels) -> anyhow::Result<()> {
+fn classify(folder: &Path, dataset: &Dataset, kernels: &Kernels) -> anyhow::Result<()> {
     let model = ModelFolder::read(folder)?;
     let (dataset, side) = (model.see(dataset)?, model.config.input.resolution);
     let batch = eval_batches(dataset.split(Split::Test)?, dataset.preprocess(), side, 8).next();

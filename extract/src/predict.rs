@@ -58,7 +58,7 @@ impl Classifier {
     ///
     /// # Errors
     /// If a file of it is missing, broken, or changed since the export.
-    pub fn load(folder: &Path, kernels: Kernels) -> Result<Self> {
+    pub fn load(folder: &Path, kernels: &Kernels) -> Result<Self> {
         let model = ModelFolder::read(folder)?;
         let network = FoldedNetwork::new(&model.network(kernels)?)?;
         Ok(Self { model, network })

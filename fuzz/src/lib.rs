@@ -148,7 +148,7 @@ pub fn config(bytes: &[u8]) {
     if let Some(model) = told(ModelFolder::from_parts(config, PLACE, rest)) {
         model.preprocess().expect("it was checked");
         if told(model.check_weights(PLACE)).is_some() {
-            model.network(kernels::Kernels::reference()).expect("its weights were checked");
+            model.network(&kernels::Kernels::reference()).expect("its weights were checked");
         }
     }
 }

@@ -52,14 +52,14 @@ fn random(name: &str, shape: &[usize], range: std::ops::Range<f32>) -> Result<Te
 ///
 /// # Errors
 /// If the kernels refuse such a layer.
-pub fn of_layer(layer: &LayerSpec, kernels: Kernels, expected: Kernels) -> Result<Differences> {
+pub fn of_layer(layer: &LayerSpec, kernels: &Kernels, expected: &Kernels) -> Result<Differences> {
     let (got, expected) = (layer_outputs(layer, kernels)?, layer_outputs(layer, expected)?);
     let what = ["output", "input's gradient", "weights' gradients"];
     let pairs = what.into_iter().zip(got.iter().zip(&expected));
     Ok(pairs.map(|(what, (got, expected))| (what, apart(got, expected))).collect())
 }
 
-fn layer_outputs(layer: &LayerSpec, kernels: Kernels) -> Result<[Vec<f32>; 3]> {
+fn layer_outputs(layer: &LayerSpec, kernels: &Kernels) -> Result<[Vec<f32>; 3]> {
     let (mut weights, mut gradients) = (BTreeMap::new(), BTreeMap::new());
     for spec in layer.weights() {
         let fan_in: usize = spec.shape.iter().skip(1).product();
@@ -112,8 +112,8 @@ struct Outputs {
 pub fn of_network(
     space: &SearchSpace,
     arch: &Arch,
-    kernels: Kernels,
-    expected: Kernels,
+    kernels: &Kernels,
+    expected: &Kernels,
 ) -> Result<Differences> {
     let (got, expected) = (outputs(space, arch, kernels)?, outputs(space, arch, expected)?);
     Ok(vec![
@@ -126,11 +126,12 @@ pub fn of_network(
     ])
 }
 
-fn outputs(space: &SearchSpace, arch: &Arch, kernels: Kernels) -> Result<Outputs> {
+fn outputs(space: &SearchSpace, arch: &Arch, kernels: &Kernels) -> Result<Outputs> {
     let sides = [IMAGES, space.input_channels(), arch.resolution, arch.resolution];
     let images = random("images", &sides, -2.0..2.0)?;
     let weights = SharedWeights::new(space, &mut rng_for("weights", 0, &[]))?.on(kernels)?;
-    let (gradients, pupil) = (Gradients::new(&weights)?, Pupil { space, weights: &weights, kernels });
+    let (gradients, pupil) =
+        (Gradients::new(&weights)?, Pupil { space, weights: &weights, kernels: kernels.clone() });
 
     let teacher = pupil.teach(&sampler::largest(space).at(arch.resolution), &images)?;
     let labels: Vec<u32> = (0..IMAGES).map(|image| (image % space.classes()) as u32).collect();

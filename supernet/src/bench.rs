@@ -98,7 +98,7 @@ pub fn bench(setup: &Bench, mut report: impl FnMut(usize)) -> Result<BenchReport
     let mut times = Vec::with_capacity(setup.steps);
     let mut launched = None;
     for step in 0..setup.warmup + setup.steps {
-        if let (Some(profile), true) = (setup.profile, step == setup.warmup) {
+        if let (Some(profile), true) = (setup.profile.clone(), step == setup.warmup) {
             profile.clear();
         }
         if step == setup.warmup {
@@ -119,7 +119,7 @@ pub fn bench(setup: &Bench, mut report: impl FnMut(usize)) -> Result<BenchReport
     let launches_per_step = counts.map(|_| [per_step(0), per_step(1)]);
     let step_ms = Spread::of(&times);
     let images_per_second = runner.images_per_step() as f64 / step_ms.median * 1e3;
-    let profile = setup.profile.map(Profile::rows);
+    let profile = setup.profile.as_ref().map(Profile::rows);
     let total_ms = times.iter().sum();
     let gpu_memory_mb = setup.kernels.gpu_memory_mb();
     let peak_rss_mb = peak_rss_mb();
@@ -202,7 +202,7 @@ pub fn bench_fed(setup: &Bench, load: &LoadBench, mut report: impl FnMut(usize))
     let (config, side) = (load.config(), *resolution);
     let loader = TrainLoader::new(dataset.clone(), config, 0, move |_| side)?;
     let values = batch * setup.space.input_channels() * side * side;
-    let mut batches = Feeder::new(loader, setup.kernels, values)?;
+    let mut batches = Feeder::new(loader, &setup.kernels, values)?;
     let mut runner = Runner::new(setup)?;
     let mut times = Vec::with_capacity(setup.steps);
     for step in 0..setup.warmup + setup.steps {
@@ -246,7 +246,7 @@ impl<'a> Runner<'a> {
     /// If the sub-network is not in the space.
     pub fn new(setup: &'a Bench) -> Result<Self> {
         let Bench { space, batch, resolution, .. } = setup;
-        let weights = SharedWeights::new(space, &mut rng_for("weights", 0, &[]))?.on(setup.kernels)?;
+        let weights = SharedWeights::new(space, &mut rng_for("weights", 0, &[]))?.on(&setup.kernels)?;
         let mut rng = rng_for("bench", 0, &[]);
         let shape = (*batch, space.input_channels(), *resolution, *resolution);
         let length = shape.0 * shape.1 * shape.2 * shape.3;
@@ -254,7 +254,7 @@ impl<'a> Runner<'a> {
         let images = Tensor::from_vec(images, shape, &Device::Cpu)?.to_device(&setup.kernels.device())?;
         let labels = (0..*batch).map(|_| rng.random_range(0..space.classes() as u32)).collect();
         let gradients = Gradients::new(&weights)?;
-        let optimizer = Sgd::new(&weights, 0.9, 3e-5, setup.kernels)?;
+        let optimizer = Sgd::new(&weights, 0.9, 3e-5, &setup.kernels)?;
         let mut runner = Self { setup, weights, gradients, optimizer, images, labels, deployed: None };
         if setup.mode == Mode::Infer {
             runner.deployed = Some(runner.deployed_network()?);
@@ -266,7 +266,7 @@ impl<'a> Runner<'a> {
     fn deployed_network(&self) -> Result<FoldedNetwork> {
         let Bench { space, kernels, .. } = self.setup;
         let layers = space.lower(&self.arch(0, 0))?;
-        let subnet = SubnetWeights::new(space, &self.weights, &layers, *kernels)?;
+        let subnet = SubnetWeights::new(space, &self.weights, &layers, kernels)?;
         let mut statistics = Statistics::new();
         let network = Network::new(&layers, &subnet.values()?)?;
         network.forward(&self.images, Pass::Calibration(&mut statistics))?;
@@ -318,7 +318,7 @@ impl<'a> Runner<'a> {
             Mode::Calibrate => {
                 let layers = self.setup.space.lower(&self.arch(step, 0))?;
                 let subnet =
-                    SubnetWeights::new(&self.setup.space, &self.weights, &layers, self.setup.kernels)?;
+                    SubnetWeights::new(&self.setup.space, &self.weights, &layers, &self.setup.kernels)?;
                 let network = Network::new(&layers, &subnet.values()?)?;
                 let batch = network::data::Batch { images: self.images.clone(), labels: self.labels.clone() };
                 calibrate(&network, std::iter::once(Ok(batch)))?;
@@ -328,7 +328,7 @@ impl<'a> Runner<'a> {
     }
 
     fn pupil(&self) -> Pupil<'_> {
-        Pupil { space: &self.setup.space, weights: &self.weights, kernels: self.setup.kernels }
+        Pupil { space: &self.setup.space, weights: &self.weights, kernels: self.setup.kernels.clone() }
     }
 
     fn learn(&self, step: u64, teacher: Option<&Tensor>) -> Result<()> {

@@ -34,7 +34,7 @@ fn layers_by_themselves() {
             let layers = archs.iter().flat_map(|arch| space.lower(arch).expect("legal"));
             let layers: BTreeMap<_, _> = layers.map(|layer| (layer.key(), layer)).collect();
             for (key, layer) in layers {
-                for (what, apart) in of_layer(&layer, gpu, Kernels::detect()).expect("it runs") {
+                for (what, apart) in of_layer(&layer, &gpu, &Kernels::detect()).expect("it runs") {
                     assert!(apart <= bound, "{key}: {what} {apart:.1e} apart, at most {bound:.0e} wanted");
                     (compared, worst) = (compared + 1, worst.max(apart));
                 }
@@ -70,11 +70,11 @@ const RANDOM: u64 = 3;
 /// What is too far apart of a sub-network; the greatest differences of those that are near enough are noted.
 fn too_far(
     (space, arch): (&SearchSpace, &Arch),
-    gpu: Kernels,
+    gpu: &Kernels,
     bounds: [f64; 6],
     worst: &mut [f64; 6],
 ) -> Option<String> {
-    let differences = of_network(space, arch, gpu, Kernels::detect()).expect("it runs");
+    let differences = of_network(space, arch, gpu, &Kernels::detect()).expect("it runs");
     for ((what, apart), bound) in differences.iter().zip(bounds) {
         if *apart > bound || apart.is_nan() {
             return Some(format!("{arch}: {what} {apart:.1e} apart, at most {bound:.0e} wanted"));
@@ -96,7 +96,7 @@ fn compare(precision: Precision, cases: &[(&str, usize, &[&str])], bounds: [f64;
             let seeds = if random { 3..3 + RANDOM } else { 3..4 };
             let archs = seeds.map(|seed| named(&space, which, seed).at(resolution));
             let faults: Vec<String> =
-                archs.filter_map(|arch| too_far((&space, &arch), gpu, bounds, &mut worst)).collect();
+                archs.filter_map(|arch| too_far((&space, &arch), &gpu, bounds, &mut worst)).collect();
             assert!(faults.len() <= usize::from(random), "{name} {which}: {faults:?}");
             faults.iter().for_each(|fault| println!("at a corner: {name} {fault}"));
         }
@@ -141,8 +141,9 @@ impl Observer for Losses<'_> {
     fn evaluated(&mut self, _: &Arch, _: Accuracy) {}
 }
 
-fn train(folder: &Path, kernels: Kernels, steps: usize) -> (Outcome, Vec<f32>) {
-    let config = TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), kernels };
+fn train(folder: &Path, kernels: &Kernels, steps: usize) -> (Outcome, Vec<f32>) {
+    let config =
+        TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), kernels: kernels.clone() };
     let (space, dataset) = (preset("tiny").expect("a preset"), Dataset::open("digits").expect("embedded"));
     let run = RunFolder::open(folder, true).expect("a folder");
     let mut recipe = Recipe::progressive().scaled(0.002);
@@ -162,14 +163,14 @@ fn trainings_follow_the_cpu_and_change_places() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
     let (cpu, all) = (Kernels::detect(), usize::MAX);
-    let (outcome, expected) = train(&at("cpu"), cpu, all);
+    let (outcome, expected) = train(&at("cpu"), &cpu, all);
     assert_eq!(outcome, Outcome::Finished);
-    let (outcome, losses) = train(&at("gpu"), gpu, all);
+    let (outcome, losses) = train(&at("gpu"), &gpu, all);
     assert_eq!((outcome, losses.len()), (Outcome::Finished, expected.len()));
     let third = expected.len() / 3;
     let mut changing = Vec::new();
-    for (kernels, steps) in [(cpu, third), (gpu, third), (cpu, all)] {
-        changing.extend(train(&at("changing"), kernels, steps).1);
+    for (kernels, steps) in [(cpu.clone(), third), (gpu, third), (cpu, all)] {
+        changing.extend(train(&at("changing"), &kernels, steps).1);
     }
     let mut worst = 0.0f32;
     for (step, expected) in expected.iter().enumerate() {
@@ -190,7 +191,7 @@ fn trainings_follow_the_cpu_and_change_places() {
         assert!(apart < 1e-2, "{name}: weights {apart} apart");
     }
     let Some(rounding) = emulated_gpu(Precision::Bf16) else { return };
-    for (loss, expected) in train(&at("bf16"), rounding, third).1.iter().zip(&expected) {
+    for (loss, expected) in train(&at("bf16"), &rounding, third).1.iter().zip(&expected) {
         assert!((loss - expected).abs() / expected < 0.05, "{loss} for {expected} in bfloat16");
     }
     let kept = Checkpoint::read(&at("changing").join("checkpoint.safetensors")).expect("a checkpoint");

@@ -26,7 +26,7 @@ fn images(space: &SearchSpace, resolution: usize, count: usize) -> Tensor {
 fn both(space: &SearchSpace, weights: &SharedWeights, arch: &Arch, images: &Tensor) -> [Vec<f32>; 2] {
     let kernels = Kernels::detect();
     let layers = space.lower(arch).expect("legal");
-    let subnet = SubnetWeights::new(space, weights, &layers, kernels).expect("views");
+    let subnet = SubnetWeights::new(space, weights, &layers, &kernels).expect("views");
     let mut statistics = Statistics::new();
     let network = Network::new(&layers, &subnet.values().expect("views")).expect("a network");
     network.forward(images, Pass::Calibration(&mut statistics)).expect("forward");
@@ -42,7 +42,7 @@ fn both(space: &SearchSpace, weights: &SharedWeights, arch: &Arch, images: &Tens
         copied.insert(format!("{name}.running_mean"), tensor.get(0).expect("two rows"));
         copied.insert(format!("{name}.running_var"), tensor.get(1).expect("two rows"));
     }
-    let source = Source::new(MapSource::builder(copied), kernels, space.batch_norm_epsilon());
+    let source = Source::new(MapSource::builder(copied), &kernels, space.batch_norm_epsilon());
     let extracted = Network::new(&layers, &source).expect("a network");
     [elastic, extracted].map(|network| values(&network.forward(images, Pass::Inference).expect("forward")))
 }

@@ -44,7 +44,7 @@ fn logits(value: &Value) -> Tensor {
 }
 
 fn network(space: &SearchSpace, layers: &[LayerSpec], tensors: BTreeMap<String, Tensor>) -> Network {
-    let source = Source::new(MapSource::builder(tensors), Kernels::detect(), space.batch_norm_epsilon());
+    let source = Source::new(MapSource::builder(tensors), &Kernels::detect(), space.batch_norm_epsilon());
     Network::new(layers, &source).expect("all weights are there")
 }
 

@@ -39,7 +39,7 @@ fn folded_networks_agree_with_unfolded_ones() {
                     continue; // seconds of naive loops, and the small spaces have every kind of layer
                 }
                 let builder = MapSource::builder(formula_weights(&layers));
-                let source = Source::new(builder, kernels, space.batch_norm_epsilon());
+                let source = Source::new(builder, &kernels, space.batch_norm_epsilon());
                 let network = Network::new(&layers, &source).expect("a network");
                 let expected = network.forward(&images, Pass::Inference).expect("forward");
                 let folded = FoldedNetwork::new(&network).expect("calibrated");
@@ -56,7 +56,7 @@ fn an_uncalibrated_network_is_not_folded() {
     let layers = space.lower(&sampler::smallest(&space)).expect("legal");
     let mut weights = formula_weights(&layers);
     weights.retain(|name, _| !name.contains("running"));
-    let source = Source::new(MapSource::builder(weights), Kernels::detect(), space.batch_norm_epsilon());
+    let source = Source::new(MapSource::builder(weights), &Kernels::detect(), space.batch_norm_epsilon());
     let network = Network::new(&layers, &source).expect("a network");
     let error = FoldedNetwork::new(&network).err().expect("refused").to_string();
     assert!(error.contains("first_conv.bn"), "{error}");

@@ -21,7 +21,7 @@ fn all_kernels() -> Vec<Kernels> {
     names.into_iter().filter_map(|name| Kernels::named(name).ok()).collect()
 }
 
-fn network(layers: &[LayerSpec], tensors: &BTreeMap<String, Tensor>, kernels: Kernels) -> Network {
+fn network(layers: &[LayerSpec], tensors: &BTreeMap<String, Tensor>, kernels: &Kernels) -> Network {
     let source = Source::new(MapSource::builder(tensors.clone()), kernels, EPSILON);
     Network::new(layers, &source).expect("all weights are there")
 }
@@ -60,7 +60,7 @@ fn check_block(layer: LayerSpec, prefix: &str) {
     let swapped = |tensor: Tensor| tensor.transpose(0, 1).and_then(|t| t.contiguous()).expect("rank 4");
     for kernels in all_kernels() {
         let (weights, zeros) = (formula_weights(&layers), zeros(&layers));
-        let (values, gradients) = (network(&layers, &weights, kernels), network(&layers, &zeros, kernels));
+        let (values, gradients) = (network(&layers, &weights, &kernels), network(&layers, &zeros, &kernels));
         let mut tape = Tape::new();
         let x = swapped(formula("images", &input));
         let y = values.forward_maps(x, &mut Pass::Training(&mut tape)).expect("forward");
@@ -133,7 +133,7 @@ fn whole_network() {
     let teacher = formula("teacher", &[5, 10]);
     for kernels in all_kernels() {
         let zeros = zeros(&layers);
-        let (values, gradients) = (network(&layers, &weights, kernels), network(&layers, &zeros, kernels));
+        let (values, gradients) = (network(&layers, &weights, &kernels), network(&layers, &zeros, &kernels));
 
         let eval = values.forward(&images, Pass::Inference).expect("inference");
         assert_close("eval logits", &eval, &golden["eval_logits"], 1e-4);
@@ -161,7 +161,7 @@ fn whole_network() {
             teacher: Some(&teacher),
             class_weights: None,
         };
-        let (loss, gradient) = supernet::train::loss(&logits, &target, kernels).expect("a loss");
+        let (loss, gradient) = supernet::train::loss(&logits, &target, &kernels).expect("a loss");
         let loss = loss.read().expect("known on a CPU");
         assert_close("loss", &Tensor::new(&[loss], &Device::Cpu).expect("a number"), &golden["loss"], 1e-5);
         values.backward(&gradient, tape, &gradients).expect("backward");

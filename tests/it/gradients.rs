@@ -35,7 +35,7 @@ impl Problem {
     /// A smooth function of the logits: a weighted sum.
     fn value(&self, weights: &SharedWeights) -> f64 {
         let layers = self.space.lower(&self.arch).expect("legal");
-        let subnet = SubnetWeights::new(&self.space, weights, &layers, self.kernels).expect("views");
+        let subnet = SubnetWeights::new(&self.space, weights, &layers, &self.kernels).expect("views");
         let network = Network::new(&layers, &subnet.values().expect("views")).expect("a network");
         let logits = network.forward(&self.images, Pass::BatchStatistics).expect("forward");
         values(&logits)
@@ -47,7 +47,7 @@ impl Problem {
 
     fn gradients(&self, weights: &SharedWeights) -> Gradients {
         let layers = self.space.lower(&self.arch).expect("legal");
-        let subnet = SubnetWeights::new(&self.space, weights, &layers, self.kernels).expect("views");
+        let subnet = SubnetWeights::new(&self.space, weights, &layers, &self.kernels).expect("views");
         let network = Network::new(&layers, &subnet.values().expect("views")).expect("a network");
         let gradients = Gradients::new(weights).expect("zeros");
         let views = subnet.gradients(&gradients).expect("views");
@@ -69,12 +69,12 @@ fn smooth_space(name: &str) -> SearchSpace {
 }
 
 /// Moves all of a tensor along one direction and compares the change with the gradient's projection.
-fn check(kernels: Kernels, space: &str, arch: &str) {
+fn check(kernels: &Kernels, space: &str, arch: &str) {
     let space = smooth_space(space);
     let problem = Problem {
         arch: arch.parse().expect("an arch"),
         images: formula("images", &[6, 1, 12, 12]),
-        kernels,
+        kernels: kernels.clone(),
         space,
     };
     let weights = lively_weights(&problem.space);
@@ -114,14 +114,14 @@ fn check(kernels: Kernels, space: &str, arch: &str) {
 #[test]
 fn elastic_gradients_are_the_slopes() {
     for kernels in [Kernels::detect(), Kernels::reference()] {
-        check(kernels, "tiny", "r12:k3e4,k5e3/k7e6,k3e3");
+        check(&kernels, "tiny", "r12:k3e4,k5e3/k7e6,k3e3");
     }
 }
 
 #[test]
 fn elastic_gradients_of_a_resnet_are_the_slopes() {
     for kernels in [Kernels::detect(), Kernels::reference()] {
-        check(kernels, "tiny-resnet", "r12:w0.5:/w0.75:k3e1/w0.75:k3e0.25/w0.5:k3e0.5,k3e0.25");
-        check(kernels, "tiny-resnet", "r12:w1:k3e1/w1:k3e1/w1:k3e0.5,k3e0.5/w1:k3e0.25,k3e0.5");
+        check(&kernels, "tiny-resnet", "r12:w0.5:/w0.75:k3e1/w0.75:k3e0.25/w0.5:k3e0.5,k3e0.25");
+        check(&kernels, "tiny-resnet", "r12:w1:k3e1/w1:k3e1/w1:k3e0.5,k3e0.5/w1:k3e0.25,k3e0.5");
     }
 }

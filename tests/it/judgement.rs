@@ -19,11 +19,16 @@ use crate::cli::{fails, json, pipeline, run};
 fn logits(supernet: &Supernet, dataset: &Dataset, split: Split) -> (Vec<Vec<f32>>, Vec<usize>) {
     let (space, kernels) = (&supernet.space, Kernels::detect());
     let dataset = &supernet.see(dataset, false).expect("the same images");
-    let judge =
-        Judge { space, weights: &supernet.weights, dataset, calibration: Calibration::default(), kernels };
+    let judge = Judge {
+        space,
+        weights: &supernet.weights,
+        dataset,
+        calibration: Calibration::default(),
+        kernels: kernels.clone(),
+    };
     let arch = sampler::smallest(space);
     let layers = space.lower(&arch).expect("legal");
-    let subnet = SubnetWeights::new(space, &supernet.weights, &layers, kernels).expect("weights");
+    let subnet = SubnetWeights::new(space, &supernet.weights, &layers, &kernels).expect("weights");
     let statistics = judge.calibrate(&arch).expect("images");
     let network =
         Network::new(&layers, &subnet.calibrated(&statistics).expect("statistics")).expect("a network");

@@ -38,7 +38,7 @@ fn networks_of_each_family_run_as_ours_do() {
             let images = formula("images", &[batch, space.input_channels(), resolution, resolution]);
             assert_eq!(model.input_shape(batch), images.dims());
             let got = model.run(images.dims(), &values(&images)).expect("run");
-            let source = Source::new(MapSource::builder(weights), Kernels::detect(), epsilon);
+            let source = Source::new(MapSource::builder(weights), &Kernels::detect(), epsilon);
             let network = Network::new(&layers, &source).expect("a network");
             let expected = values(&network.forward(&images, Pass::Inference).expect("forward"));
             assert_eq!(got.len(), expected.len(), "{name}");

@@ -18,8 +18,8 @@ impl Feed {
     ///
     /// # Errors
     /// If there is no room for them.
-    pub fn new(kernels: Kernels, values: usize) -> Result<Self> {
-        Ok(match kernels.path {
+    pub fn new(kernels: &Kernels, values: usize) -> Result<Self> {
+        Ok(match &kernels.path {
             Path::Cuda(card) => Self { ring: Some(card.ring(values)?) },
             _ => Self { ring: None },
         })
@@ -56,10 +56,11 @@ impl Metronome {
     ///
     /// # Errors
     /// If the GPU has no room for a few numbers.
-    pub fn new(kernels: Kernels) -> Result<Option<Self>> {
-        if let Path::Cuda(card) = kernels.path {
+    pub fn new(kernels: &Kernels) -> Result<Option<Self>> {
+        if let Path::Cuda(card) = &kernels.path {
             let values = vec![0.5f32; cuda::THREADS];
-            return Ok(Some(Self { on: (card, Tensor::from_vec(values, cuda::THREADS, card.device())?) }));
+            let values = Tensor::from_vec(values, cuda::THREADS, card.device())?;
+            return Ok(Some(Self { on: (card.clone(), values) }));
         }
         Ok(None)
     }
@@ -89,8 +90,8 @@ impl Kernels {
     ///
     /// # Errors
     /// If something that was begun failed.
-    pub fn moment(self) -> Result<Moment> {
-        if let Path::Cuda(card) = self.path {
+    pub fn moment(&self) -> Result<Moment> {
+        if let Path::Cuda(card) = &self.path {
             return Ok(Moment(Clock::Gpu(card.mark()?)));
         }
         Ok(Moment(Clock::Cpu(Stopwatch::start())))

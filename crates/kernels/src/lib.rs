@@ -66,14 +66,14 @@ impl std::fmt::Display for Precision {
 }
 
 /// Which implementation computes, for which kind of layer; a value that layers carry.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Kernels {
     path: Path,
     layer: &'static str,
     profile: Option<Profile>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Path {
     Reference,
     Cpu(Isa),
@@ -88,20 +88,20 @@ impl Kernels {
 
     /// The same, recording each call.
     #[must_use]
-    pub fn profiled(self, profile: Profile) -> Self {
-        Self { profile: Some(profile), ..self }
+    pub fn profiled(&self, profile: Profile) -> Self {
+        Self { profile: Some(profile), ..self.clone() }
     }
 
     /// The same, recording nothing.
     #[must_use]
-    pub fn unrecorded(self) -> Self {
-        Self { profile: None, ..self }
+    pub fn unrecorded(&self) -> Self {
+        Self { profile: None, ..self.clone() }
     }
 
     /// The same, its calls recorded as this kind of layer's.
     #[must_use]
-    pub fn for_layer(self, layer: &'static str) -> Self {
-        Self { layer, ..self }
+    pub fn for_layer(&self, layer: &'static str) -> Self {
+        Self { layer, ..self.clone() }
     }
 
     /// The fastest that this machine's CPU has.
@@ -123,7 +123,7 @@ impl Kernels {
         let all =
             || Isa::available().into_iter().map(|isa| Self::on(Path::Cpu(isa))).chain([Self::reference()]);
         all().find(wanted).ok_or_else(|| {
-            let usable: Vec<_> = all().map(Self::name).collect();
+            let usable: Vec<_> = all().map(|kernels| kernels.name()).collect();
             let expected = format!("one that this CPU has: {}", usable.join(", "));
             base::Error::invalid("kernels", "name", expected, name).into()
         })
@@ -164,8 +164,8 @@ impl Kernels {
     }
 
     /// Where the tensors that they compute on lie.
-    pub fn device(self) -> Device {
-        if let Path::Cuda(card) = self.path {
+    pub fn device(&self) -> Device {
+        if let Path::Cuda(card) = &self.path {
             return card.device().clone();
         }
         Device::Cpu
@@ -173,35 +173,35 @@ impl Kernels {
 
     /// The same on the CPU: in the place of a GPU's, the fastest.
     #[must_use]
-    pub fn on_cpu(self) -> Self {
-        if let Path::Cuda(_) = self.path {
-            return Self { path: Path::Cpu(Isa::detect()), ..self };
+    pub fn on_cpu(&self) -> Self {
+        if let Path::Cuda(_) = &self.path {
+            return Self { path: Path::Cpu(Isa::detect()), ..self.clone() };
         }
-        self
+        self.clone()
     }
 
     /// Waits until all that was begun is done; only a GPU is ever behind.
     ///
     /// # Errors
     /// If something that was begun failed.
-    pub fn synchronise(self) -> Result<()> {
-        if let Path::Cuda(card) = self.path {
+    pub fn synchronise(&self) -> Result<()> {
+        if let Path::Cuda(card) = &self.path {
             card.synchronise()?;
         }
         Ok(())
     }
 
     /// The GPU's name, such as `NVIDIA H100 80GB HBM3`; `None` on a CPU.
-    pub fn gpu(self) -> Option<String> {
-        if let Path::Cuda(card) = self.path {
+    pub fn gpu(&self) -> Option<String> {
+        if let Path::Cuda(card) = &self.path {
             return Some(card.name());
         }
         None
     }
 
     /// What a GPU computes with; f32 on a CPU.
-    pub fn precision(self) -> Precision {
-        if let Path::Cuda(card) = self.path {
+    pub fn precision(&self) -> Precision {
+        if let Path::Cuda(card) = &self.path {
             return card.precision();
         }
         Precision::F32
@@ -209,32 +209,32 @@ impl Kernels {
 
     /// Memory of a GPU that is taken, in megabytes (10^6 bytes): by this process, which keeps what it once had, and by
     /// others. `None` on a CPU, or if it cannot be told.
-    pub fn gpu_memory_mb(self) -> Option<f64> {
-        if let Path::Cuda(card) = self.path {
+    pub fn gpu_memory_mb(&self) -> Option<f64> {
+        if let Path::Cuda(card) = &self.path {
             return card.memory().ok().map(|bytes| bytes as f64 / 1e6);
         }
         None
     }
 
     /// Bytes of a GPU's memory that are not taken; `None` on a CPU, or if it cannot be told.
-    pub fn gpu_memory_left(self) -> Option<u64> {
-        if let Path::Cuda(card) = self.path {
+    pub fn gpu_memory_left(&self) -> Option<u64> {
+        if let Path::Cuda(card) = &self.path {
             return card.memory_left().ok().map(|bytes| bytes as u64);
         }
         None
     }
 
     /// Kernels and products that a GPU was given so far; `None` on a CPU.
-    pub fn launches(self) -> Option<[u64; 2]> {
-        if let Path::Cuda(card) = self.path {
+    pub fn launches(&self) -> Option<[u64; 2]> {
+        if let Path::Cuda(card) = &self.path {
             return Some(card.launches());
         }
         None
     }
 
     /// Its name, as it stands in provenance and messages.
-    pub fn name(self) -> &'static str {
-        match self.path {
+    pub fn name(&self) -> &'static str {
+        match &self.path {
             Path::Cuda(card) => match card.precision() {
                 Precision::F32 => "cuda-f32",
                 Precision::Tf32 => "cuda-tf32",

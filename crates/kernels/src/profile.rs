@@ -1,17 +1,15 @@
 //! Where the time goes: what each kernel took, by the kind of layer that called it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
 use super::feed::Moment;
 
 /// A record of kernel calls, shared by every copy of the [`super::Kernels`] that it was given to.
-///
-/// It lives as long as the process, so that kernels stay plain values; make one a run.
-#[derive(Clone, Copy, Debug)]
-pub struct Profile(&'static Mutex<BTreeMap<Key, Part>>);
+#[derive(Clone, Debug, Default)]
+pub struct Profile(Arc<Mutex<BTreeMap<Key, Part>>>);
 
 /// Calls that wait to be asked how long they took, at most: of each a GPU keeps two events.
 const MOST_PENDING: usize = 4096;
@@ -58,15 +56,11 @@ pub struct ProfileRow {
 
 impl Profile {
     /// An empty record.
-    #[expect(
-        clippy::new_without_default,
-        reason = "it is never freed, so it should be seen where it is made"
-    )]
     pub fn new() -> Self {
-        Self(Box::leak(Box::default()))
+        Self::default()
     }
 
-    pub(super) fn add(self, key: Key, from_to: [Moment; 2], macs: u64, bytes: u64) {
+    pub(super) fn add(&self, key: Key, from_to: [Moment; 2], macs: u64, bytes: u64) {
         let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let part = parts.entry(key).or_default();
         part.calls += 1;
@@ -79,12 +73,12 @@ impl Profile {
     }
 
     /// Forgets everything, as after the steps that warm up.
-    pub fn clear(self) {
+    pub fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// What was recorded, the dearest first.
-    pub fn rows(self) -> Vec<ProfileRow> {
+    pub fn rows(&self) -> Vec<ProfileRow> {
         let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let row = |(&(layer, operation), part): (&Key, &mut Part)| {
             let ms = part.ms();
@@ -99,7 +93,7 @@ impl Profile {
 
 impl PartialEq for Profile {
     fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self.0, other.0)
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 

@@ -166,7 +166,7 @@ impl Supernet {
     ///
     /// # Errors
     /// If there is no room for them.
-    pub fn on(self, kernels: Kernels) -> Result<Self> {
+    pub fn on(self, kernels: &Kernels) -> Result<Self> {
         Ok(Self { weights: self.weights.on(kernels)?, ..self })
     }
 }

@@ -182,7 +182,7 @@ pub fn best(scores: &[f32]) -> Option<usize> {
 }
 
 /// Everything that judging sub-networks of one supernet needs.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Judge<'a> {
     /// The space that the weights are of.
     pub space: &'a SearchSpace,
@@ -208,7 +208,7 @@ impl Judge<'_> {
 
     fn calibrate_unless(&self, stop: &AtomicBool, arch: &Arch) -> Result<Statistics> {
         let layers = self.space.lower(arch)?;
-        let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
+        let subnet = SubnetWeights::new(self.space, self.weights, &layers, &self.kernels)?;
         let network = Network::new(&layers, &subnet.values()?)?;
         let Calibration { images, batch, seed } = self.calibration;
         let batches = calibration_batches(self.dataset, images, batch, arch.resolution, seed);
@@ -247,7 +247,7 @@ impl Judge<'_> {
             return Ok(None);
         }
         let layers = self.space.lower(arch)?;
-        let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
+        let subnet = SubnetWeights::new(self.space, self.weights, &layers, &self.kernels)?;
         let network = Network::new(&layers, &subnet.calibrated(&statistics)?)?;
         let batches = self.batches(arch.resolution, split)?.take_while(|_| !stopped());
         let hits = hits(&network, batches).map_err(|error| error.in_place(format!("arch {arch}")))?;
@@ -261,7 +261,7 @@ impl Judge<'_> {
     /// If the data set lacks the split or does not fit the space.
     pub fn judge(&self, arch: &Arch, largest: Option<&Statistics>, split: Split) -> Result<Judgement> {
         let layers = self.space.lower(arch)?;
-        let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
+        let subnet = SubnetWeights::new(self.space, self.weights, &layers, &self.kernels)?;
         let statistics = match largest {
             Some(largest) => subnet.inherit(largest)?,
             None => self.calibrate(arch)?,

@@ -300,7 +300,7 @@ impl ModelFolder {
     ///
     /// # Errors
     /// If a weight is missing or has another shape than the sub-network's.
-    pub fn network(&self, kernels: Kernels) -> Result<Network> {
+    pub fn network(&self, kernels: &Kernels) -> Result<Network> {
         let layers = self.config.space.lower(&self.config.arch)?;
         let builder = MapSource::builder(self.tensors.clone());
         Network::new(&layers, &Source::new(builder, kernels, self.config.space.batch_norm_epsilon()))

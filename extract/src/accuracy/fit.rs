@@ -119,5 +119,5 @@ pub(super) fn fit_linear(rows: &Rows, penalty: f64) -> Result<Network> {
 
 pub(super) fn fit_mlp(rows: &Rows, config: &FitConfig) -> Result<Network> {
     train::fit_mlp(&rows.active, &rows.targets, rows.len, &config.mlp, config.seed)?
-        .with_kernels(config.kernels)
+        .with_kernels(&config.kernels)
 }

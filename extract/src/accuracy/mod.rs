@@ -88,7 +88,7 @@ impl AccuracyEstimator {
     ///
     /// # Errors
     /// If the kernels cannot pack its weights.
-    pub fn with_kernels(self, kernels: Kernels) -> Result<Self> {
+    pub fn with_kernels(self, kernels: &Kernels) -> Result<Self> {
         Ok(Self { network: self.network.with_kernels(kernels)?, ..self })
     }
 

@@ -66,15 +66,15 @@ impl fmt::Debug for Network {
 impl Network {
     /// Takes layers whose sizes fit one another and whose last has one output; for the fastest kernels.
     pub fn new(layers: Vec<Dense>, mean: f32) -> Result<Self> {
-        Self::on(layers, mean, Kernels::detect())
+        Self::on(layers, mean, &Kernels::detect())
     }
 
     /// The same network for other kernels.
-    pub fn with_kernels(self, kernels: Kernels) -> Result<Self> {
-        if kernels == self.kernels { Ok(self) } else { Self::on(self.layers, self.mean, kernels) }
+    pub fn with_kernels(self, kernels: &Kernels) -> Result<Self> {
+        if *kernels == self.kernels { Ok(self) } else { Self::on(self.layers, self.mean, kernels) }
     }
 
-    fn on(layers: Vec<Dense>, mean: f32, kernels: Kernels) -> Result<Self> {
+    fn on(layers: Vec<Dense>, mean: f32, kernels: &Kernels) -> Result<Self> {
         let between = 1..layers.len().max(2) - 1;
         let pack = |layer: &Dense| {
             let weight = Tensor::from_slice(&layer.weight, (layer.outputs(), layer.inputs()), &Device::Cpu)?;
@@ -95,7 +95,7 @@ impl Network {
             (0..inputs * outputs).map(value).collect()
         };
         let transposed = layers[..between.end].iter().map(transposed).collect();
-        Ok(Self { layers, mean, transposed, middle, back, kernels })
+        Ok(Self { layers, mean, transposed, middle, back, kernels: kernels.clone() })
     }
 
     /// One output for each sub-network.
@@ -284,7 +284,7 @@ mod tests {
             }
             let together = network.predict(&active).expect("sizes fit");
             assert_eq!(together.len(), active.len());
-            let naive = network.clone().with_kernels(Kernels::reference()).expect("the same sizes");
+            let naive = network.clone().with_kernels(&Kernels::reference()).expect("the same sizes");
             assert_eq!(naive.kernels, Kernels::reference());
             for (naive, fast) in naive.predict(&active).expect("sizes fit").iter().zip(&together) {
                 assert!((naive - fast).abs() < 1e-4 * fast.abs().max(1.0));

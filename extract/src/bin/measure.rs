@@ -105,7 +105,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         Ok(name) => Kernels::named(&name)?,
         Err(_) => Kernels::detect(),
     };
-    let engine = NativeEngine::new(kernels, plan.threads, plan.batch);
+    let engine = NativeEngine::new(&kernels, plan.threads, plan.batch);
     let device = DeviceFacts::this_machine(arguments.device_name.as_deref());
     let session = Session { unix_seconds: unix_seconds(), conditions: Conditions::now() };
     let mut log = RowsLog::open(Path::new(&arguments.rows), plan.setting(&device, &engine), session)?;

@@ -29,7 +29,7 @@ impl FromStr for EngineChoice {
 
 impl EngineChoice {
     /// The engine, with so many threads of its own, for so many images at once.
-    pub fn open(&self, kernels: Kernels, threads: usize, batch: usize) -> anyhow::Result<Box<dyn Engine>> {
+    pub fn open(&self, kernels: &Kernels, threads: usize, batch: usize) -> anyhow::Result<Box<dyn Engine>> {
         match self {
             Self::Native => Ok(Box::new(NativeEngine::new(kernels, threads, batch))),
             Self::OnnxRuntime(_) if kernels.gpu().is_some() => {

@@ -33,7 +33,7 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let output = Output::new(&arguments.common);
-    let classifier = Classifier::load(&arguments.folder, kernels()?)?;
+    let classifier = Classifier::load(&arguments.folder, &kernels()?)?;
     let (images, passed_over) = images_at(&arguments.images)?;
     passed_over.iter().for_each(|words| output.say(format_args!("warning: {words}")));
     let (mut predictions, mut failed, mut text) = (Vec::new(), Vec::new(), String::new());

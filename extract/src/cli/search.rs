@@ -94,7 +94,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     not_an_input(&arguments.out, &inputs.chain(arguments.validation.inputs()).collect::<Vec<_>>())?;
     check_place(&arguments.out)?;
     let space = space_at(&arguments.space, &arguments.resolutions)?;
-    let estimator = AccuracyEstimator::read(&arguments.estimator)?.with_kernels(kernels()?)?;
+    let estimator = AccuracyEstimator::read(&arguments.estimator)?.with_kernels(&kernels()?)?;
     check_estimator(&output, arguments, &estimator, &space)?;
     let table = arguments.latency_table.as_deref().map(LatencyTable::read).transpose()?;
     let limits = limits(arguments);

@@ -45,7 +45,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let open = |data| open_data(&output, (data, arguments.dataset_toml.as_deref()), &supernet);
     let dataset = arguments.data.as_deref().map(open).transpose()?;
     let runtime = arguments.onnxruntime.as_deref().map(open_runtime).transpose()?;
-    let verification = verify(&arguments.folder, &supernet, dataset.as_ref(), kernels, runtime.as_deref())?;
+    let verification = verify(&arguments.folder, &supernet, dataset.as_ref(), &kernels, runtime.as_deref())?;
     let folder = arguments.folder.display().to_string();
     let mut document = json!(verification);
     document["folder"] = json!(folder);

@@ -109,7 +109,7 @@ pub fn export(request: &Request, folder: &Path, run: BTreeMap<String, Value>) ->
     for (name, bytes) in &files {
         write_atomically(&staged.path().join(name), bytes)?;
     }
-    let verification = verify(&staged.path(), request.supernet, dataset.as_ref(), request.kernels, None)?;
+    let verification = verify(&staged.path(), request.supernet, dataset.as_ref(), &request.kernels, None)?;
     staged.put_in_place()?;
     Ok(Exported { model, verification })
 }
@@ -147,11 +147,11 @@ pub fn check_destination(folder: &Path) -> Result<()> {
 
 /// Gathers or inherits the statistics, copies the weights out, and counts the accuracy.
 fn assemble(request: &Request, dataset: Option<&Dataset>) -> Result<ModelFolder> {
-    let Request { supernet, arch, kernels, .. } = *request;
+    let Request { supernet, arch, kernels, .. } = request;
     let space = &supernet.space;
     let layers = space.lower(arch)?;
     // weights come out of the CPU, whatever computes with them: a check on another machine makes the same
-    let subnet = SubnetWeights::new(space, &supernet.weights, &layers, kernels.on_cpu())?;
+    let subnet = SubnetWeights::new(space, &supernet.weights, &layers, &kernels.on_cpu())?;
     let Gathered { statistics, origin, preprocess, accuracy } = gather(request, dataset, &subnet)?;
     let input = Input::new(arch.resolution, &preprocess);
     let measured = accuracy.map(|accuracy| MeasuredAccuracy {
@@ -187,9 +187,10 @@ struct Gathered {
 
 /// `dataset` is what the supernet sees of the images that the request names.
 fn gather(request: &Request, dataset: Option<&Dataset>, subnet: &SubnetWeights) -> Result<Gathered> {
-    let Request { supernet, arch, kernels, .. } = *request;
+    let Request { supernet, arch, kernels, .. } = request;
     let (space, weights) = (&supernet.space, &supernet.weights.on(kernels)?);
-    let judge = |dataset, calibration| Judge { space, weights, dataset, calibration, kernels };
+    let judge =
+        |dataset, calibration| Judge { space, weights, dataset, calibration, kernels: kernels.clone() };
     match request.statistics {
         NormStatistics::Calibrated { dataset: given, calibration } => {
             let dataset = dataset.unwrap_or(given);

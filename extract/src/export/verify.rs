@@ -59,7 +59,7 @@ pub fn verify(
     folder: &Path,
     supernet: &Supernet,
     dataset: Option<&Dataset>,
-    kernels: Kernels,
+    kernels: &Kernels,
     runtime: Option<&dyn OnnxRuntime>,
 ) -> Result<Verification> {
     let model = ModelFolder::open(folder)?;
@@ -72,7 +72,7 @@ pub fn verify(
     check_origin(&model.config, supernet, &failed)?;
     let (config, space) = (&model.config, &supernet.space);
     let layers = space.lower(&config.arch)?;
-    let subnet = SubnetWeights::new(space, &supernet.weights, &layers, kernels.on_cpu())?;
+    let subnet = SubnetWeights::new(space, &supernet.weights, &layers, &kernels.on_cpu())?;
     let statistics = compare_weights(&model, &subnet, &failed)?;
     if config.origin.statistics == StatisticsOrigin::Inherited {
         compare_inherited(&statistics, supernet, &subnet, &failed)?;
@@ -101,7 +101,7 @@ pub fn verify(
 fn supernet_source(
     subnet: &SubnetWeights,
     statistics: &Statistics,
-    kernels: Kernels,
+    kernels: &Kernels,
 ) -> Result<Source<'static>> {
     Ok(match kernels.gpu() {
         Some(_) => subnet.calibrated_for(statistics, kernels)?,
@@ -138,7 +138,7 @@ fn compare_logits(
     model: &ModelFolder,
     elastic: &Network,
     batches: &[Tensor],
-    kernels: Kernels,
+    kernels: &Kernels,
     failed: &impl Fn(&str, &str, &str) -> Error,
 ) -> Result<(Verification, Vec<Vec<f32>>)> {
     let extracted = model.network(kernels)?;
@@ -175,7 +175,7 @@ fn compare_with_reference(
     got: &[f32],
     failed: &impl Fn(&str, &str, &str) -> Error,
 ) -> Result<f32> {
-    let apart = difference(&logits(&model.network(Kernels::reference())?, images)?, got);
+    let apart = difference(&logits(&model.network(&Kernels::reference())?, images)?, got);
     if apart > REFERENCE_TOLERANCE || apart.is_nan() {
         let expected = format!("within {REFERENCE_TOLERANCE} of the reference kernels");
         return Err(failed("logits", &expected, &apart.to_string()));

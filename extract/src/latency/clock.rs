@@ -64,8 +64,8 @@ pub struct EventStopwatch {
 
 impl EventStopwatch {
     /// Events of the GPU of these kernels.
-    pub fn new(kernels: Kernels) -> Self {
-        Self { kernels, made: timing::Stopwatch::start() }
+    pub fn new(kernels: &Kernels) -> Self {
+        Self { kernels: kernels.clone(), made: timing::Stopwatch::start() }
     }
 }
 
@@ -88,7 +88,7 @@ impl Stopwatch for EventStopwatch {
 }
 
 /// What times these kernels: a GPU's events, or the clock.
-pub fn stopwatch_of(kernels: Kernels) -> Box<dyn Stopwatch> {
+pub fn stopwatch_of(kernels: &Kernels) -> Box<dyn Stopwatch> {
     match kernels.gpu() {
         Some(_) => Box::new(EventStopwatch::new(kernels)),
         None => Box::new(MonotonicStopwatch::new()),

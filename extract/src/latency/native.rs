@@ -22,13 +22,13 @@ pub struct NativeEngine {
 
 impl NativeEngine {
     /// An engine with these kernels on a pool of so many threads, for so many images at once.
-    pub fn new(kernels: Kernels, threads: usize, batch: usize) -> Self {
-        Self { kernels, threads, batch }
+    pub fn new(kernels: &Kernels, threads: usize, batch: usize) -> Self {
+        Self { kernels: kernels.clone(), threads, batch }
     }
 
     /// The layers with random weights, and an input.
     fn network(&self, layers: &[LayerSpec]) -> Result<(FoldedNetwork, Tensor)> {
-        let source = Source::new(MapSource::builder(random_weights(layers)?), self.kernels, EPSILON);
+        let source = Source::new(MapSource::builder(random_weights(layers)?), &self.kernels, EPSILON);
         let network = FoldedNetwork::from_source(layers, source)?;
         let input = layers.first().map_or([1; 4], |layer| {
             let map = layer.input;
@@ -50,7 +50,7 @@ impl Engine for NativeEngine {
     }
 
     fn sentinel(&self) -> Result<Sentinel> {
-        Sentinel::of(self.kernels)
+        Sentinel::of(&self.kernels)
     }
 
     /// On threads of their own, for the allocator keeps what it has for each thread.
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn every_layer_and_every_network_of_a_space_runs() {
         let space = preset("tiny").expect("a preset");
-        let engine = NativeEngine::new(Kernels::detect(), 1, 2);
+        let engine = NativeEngine::new(&Kernels::detect(), 1, 2);
         for layer in space_layers(&space).expect("a checked space").values() {
             let mut run = engine.prepare(std::slice::from_ref(layer)).expect("prepared");
             run().expect("first");

@@ -53,7 +53,7 @@ impl Sentinel {
     ///
     /// # Errors
     /// If a GPU has no room for it.
-    pub fn of(kernels: Kernels) -> Result<Self> {
+    pub fn of(kernels: &Kernels) -> Result<Self> {
         Ok(Metronome::new(kernels)?.map_or_else(Self::new, |metronome| Self(Work::Gpu(metronome))))
     }
 

@@ -99,27 +99,27 @@ fn check(device: &str, spaces: &[String], out: &mut impl Write) -> Result<bool> 
     for kernels in &all {
         let bounds = bounds(kernels.precision());
         for name in SPACES.into_iter().filter(|name| asked(name)) {
-            let [outputs, gradients] = compare_layers(&preset(name)?, *kernels)?;
-            good &= row(out, &format!("layers of {name}"), *kernels, outputs, bounds.outputs)?;
-            good &= row(out, &format!("their gradients, {name}"), *kernels, gradients, bounds.gradients)?;
+            let [outputs, gradients] = compare_layers(&preset(name)?, kernels)?;
+            good &= row(out, &format!("layers of {name}"), kernels, outputs, bounds.outputs)?;
+            good &= row(out, &format!("their gradients, {name}"), kernels, gradients, bounds.gradients)?;
         }
         let all = [("tiny", 12), ("tiny-resnet", 32), ("fashion", 28), ("ofa-mbv3-w1.0", 128)];
         for (name, resolution) in all.into_iter().filter(|(name, _)| asked(name)) {
             let space = preset(name)?;
             for arch in [sampler::largest(&space), sampler::smallest(&space), random(&space, 3)] {
                 let arch = arch.at(resolution);
-                let differences = of_network(&space, &arch, *kernels, Kernels::detect())?;
+                let differences = of_network(&space, &arch, kernels, &Kernels::detect())?;
                 for (what, apart) in differences {
                     let named = bounds.networks.iter().find(|(name, _)| *name == what);
                     // not infinity: what is no number is infinitely far
                     let bound = named.map_or(f64::MAX, |(_, bound)| *bound);
-                    good &= row(out, &format!("{name} {arch}: {what}"), *kernels, (1, apart), bound)?;
+                    good &= row(out, &format!("{name} {arch}: {what}"), kernels, (1, apart), bound)?;
                 }
             }
         }
     }
     for kernels in all.iter().filter(|kernels| spaces.is_empty() && kernels.precision() != Precision::Tf32) {
-        bandwidths(out, *kernels)?;
+        bandwidths(out, kernels)?;
     }
     Ok(good)
 }
@@ -127,7 +127,7 @@ fn check(device: &str, spaces: &[String], out: &mut impl Write) -> Result<bool> 
 fn row(
     out: &mut impl Write,
     what: &str,
-    kernels: Kernels,
+    kernels: &Kernels,
     (compared, worst): (usize, f64),
     bound: f64,
 ) -> Result<bool> {
@@ -144,7 +144,7 @@ fn random(space: &SearchSpace, seed: u64) -> Arch {
 
 /// Every layer of the largest, the smallest and some other sub-networks at the least and the greatest resolution: how many
 /// outputs were compared and how far apart the worst was, and the same of gradients.
-fn compare_layers(space: &SearchSpace, kernels: Kernels) -> Result<[(usize, f64); 2]> {
+fn compare_layers(space: &SearchSpace, kernels: &Kernels) -> Result<[(usize, f64); 2]> {
     let mut layers: BTreeMap<String, LayerSpec> = BTreeMap::new();
     let archs = [sampler::largest(space), sampler::smallest(space), random(space, 0), random(space, 1)];
     let ends = [space.resolutions().iter().min(), space.resolutions().iter().max()];
@@ -155,7 +155,7 @@ fn compare_layers(space: &SearchSpace, kernels: Kernels) -> Result<[(usize, f64)
     }
     let mut all = [(0, 0.0f64); 2];
     for layer in layers.values() {
-        for (what, apart) in of_layer(layer, kernels, Kernels::detect())? {
+        for (what, apart) in of_layer(layer, kernels, &Kernels::detect())? {
             let (compared, worst) = &mut all[usize::from(what != "output")];
             (*compared, *worst) = (*compared + 1, worst.max(apart));
         }
@@ -164,7 +164,7 @@ fn compare_layers(space: &SearchSpace, kernels: Kernels) -> Result<[(usize, f64)
 }
 
 /// Median milliseconds of a call, by the GPU's events around ten of them.
-fn time(kernels: Kernels, mut call: impl FnMut() -> candle_core::Result<()>) -> Result<f64> {
+fn time(kernels: &Kernels, mut call: impl FnMut() -> candle_core::Result<()>) -> Result<f64> {
     const CALLS: usize = 10;
     let mut times = Vec::new();
     for round in 0..12 {
@@ -194,7 +194,7 @@ const WANTED: f64 = 0.7;
 /// A table of what kernels move at least in a second, beside a copy.
 struct Rates<'a, W: Write> {
     out: &'a mut W,
-    kernels: Kernels,
+    kernels: &'a Kernels,
     /// Bytes of a value.
     bytes: f64,
     /// What a copy moves, in GB/s.
@@ -202,7 +202,7 @@ struct Rates<'a, W: Write> {
 }
 
 /// What kernels move at least in a second, beside a copy.
-fn bandwidths(out: &mut impl Write, kernels: Kernels) -> Result<()> {
+fn bandwidths(out: &mut impl Write, kernels: &Kernels) -> Result<()> {
     let bytes = if kernels.precision() == Precision::Bf16 { 2.0 } else { 4.0 };
     let precision = kernels.precision();
     tell(out, &format!("\n{precision} kernels beside a copy, of whose speed {WANTED} is wanted\n"))?;
@@ -219,7 +219,7 @@ fn bandwidths(out: &mut impl Write, kernels: Kernels) -> Result<()> {
 }
 
 /// As many images as it takes, some numbers again and again.
-fn maps(kernels: Kernels, channels: usize, side: usize) -> Result<Tensor> {
+fn maps(kernels: &Kernels, channels: usize, side: usize) -> Result<Tensor> {
     let images = VALUES.div_ceil(channels * side * side).next_multiple_of(8);
     let values = Tensor::rand(-1.0f32, 1.0, 1 << 16, &Device::Cpu)?.to_vec1::<f32>()?;
     let values = values.into_iter().cycle().take(channels * images * side * side).collect();
@@ -227,7 +227,7 @@ fn maps(kernels: Kernels, channels: usize, side: usize) -> Result<Tensor> {
     Ok(kernels.activations(&values)?)
 }
 
-fn norm(kernels: Kernels, channels: usize) -> Result<Normalisation> {
+fn norm(kernels: &Kernels, channels: usize) -> Result<Normalisation> {
     let gamma = Tensor::ones(channels, DType::F32, &Device::Cpu)?.to_device(&kernels.device())?;
     let beta = Tensor::zeros(channels, DType::F32, &kernels.device())?;
     Ok(Normalisation { gamma, beta, epsilon: 1e-3, activation: Activation::HSwish })

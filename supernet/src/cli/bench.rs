@@ -86,9 +86,19 @@ impl Arguments {
             ModeName::Infer => Mode::Infer,
             ModeName::Calibrate => Mode::Calibrate,
         };
-        let (kernels, profile) = recorded(kernels, self.profile);
+        let (kernels, profile) = recorded(&kernels, self.profile);
         let Self { resolution, batch, steps, warmup, .. } = *self;
-        let setup = Bench { space, subject, resolution, batch, steps, warmup, mode, kernels, profile };
+        let setup = Bench {
+            space,
+            subject,
+            resolution,
+            batch,
+            steps,
+            warmup,
+            mode,
+            kernels: kernels.clone(),
+            profile,
+        };
         if self.data.is_some() {
             return self.compare(&setup);
         }
@@ -104,7 +114,7 @@ impl Arguments {
                 .profile
                 .as_ref()
                 .map_or_else(String::new, |rows| format!("{}\n", table(rows, steps, report.total_ms)));
-            format!("{profile}{}, {}", in_words(&report), computed_by(kernels))
+            format!("{profile}{}, {}", in_words(&report), computed_by(&kernels))
         })?;
         Ok(Ending::Done)
     }
@@ -152,7 +162,7 @@ impl Arguments {
             "kernels": setup.kernels.name(), "gpu": setup.kernels.gpu(), "threads": rayon::current_num_threads(),
         });
         self.common.print(&document, || {
-            let by = computed_by(setup.kernels);
+            let by = computed_by(&setup.kernels);
             format!(
                 "{loading:.1} ms a batch loaded, {computing:.1} ms a step computed, {both:.1} ms both at once: \
                  the limit is {limit}, {by}",
@@ -176,7 +186,7 @@ fn in_words(report: &BenchReport) -> String {
     )
 }
 
-fn computed_by(kernels: Kernels) -> String {
+fn computed_by(kernels: &Kernels) -> String {
     let name = kernels.name();
     match kernels.gpu() {
         Some(gpu) => format!("{name} kernels on {gpu}"),

@@ -53,7 +53,7 @@ impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         self.check_predictions()?;
         let kernels = self.compute.kernels()?;
-        let supernet = Supernet::read(&self.supernet)?.on(kernels)?;
+        let supernet = Supernet::read(&self.supernet)?.on(&kernels)?;
         let archs = self.common.read_archs(&supernet.space, &self.arch)?;
         let inherited = self.inherit_bn.then(|| supernet.statistics()).transpose()?;
         let catalogue = self.data.list_for(&supernet)?;

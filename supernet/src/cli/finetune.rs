@@ -122,7 +122,7 @@ struct Begun {
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let kernels = self.compute.kernels()?;
-        let Begun { task, folder, expected } = self.begin(kernels)?;
+        let Begun { task, folder, expected } = self.begin(&kernels)?;
         let batch = smaller_batch(&self.common, self.batch, &task.dataset);
         let settings = FineTuneSettings {
             epochs: self.epochs,
@@ -159,7 +159,7 @@ impl Arguments {
     }
 
     /// Everything that is read, and the folder, which is made before images are looked through.
-    fn begin(&self, kernels: Kernels) -> anyhow::Result<Begun> {
+    fn begin(&self, kernels: &Kernels) -> anyhow::Result<Begun> {
         let model = ModelFolder::read(&self.model)?;
         let teacher = self.teacher.as_deref().map(Supernet::read).transpose()?;
         let catalogue = self.data.list()?;

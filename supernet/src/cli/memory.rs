@@ -19,7 +19,12 @@ impl Room {
     ///
     /// # Errors
     /// If more is needed than there is. Where the system does not tell how much that is, nothing is refused.
-    pub fn check(&self, common: &Common, estimate: &MemoryEstimate, kernels: Kernels) -> anyhow::Result<u64> {
+    pub fn check(
+        &self,
+        common: &Common,
+        estimate: &MemoryEstimate,
+        kernels: &Kernels,
+    ) -> anyhow::Result<u64> {
         let estimate = estimate.computed_in(kernels.precision());
         let (held, left) = match kernels.gpu() {
             Some(_) => (0, kernels.gpu_memory_left()),

@@ -3,9 +3,9 @@
 use kernels::{Kernels, Profile, ProfileRow};
 
 /// The kernels, recorded where `wanted`, and the record.
-pub fn recorded(kernels: Kernels, wanted: bool) -> (Kernels, Option<Profile>) {
+pub fn recorded(kernels: &Kernels, wanted: bool) -> (Kernels, Option<Profile>) {
     let profile = wanted.then(Profile::new);
-    (profile.map_or(kernels, |profile| kernels.profiled(profile)), profile)
+    (profile.clone().map_or(kernels.clone(), |profile| kernels.profiled(profile)), profile)
 }
 
 /// What each kernel took of the steps, which lasted `total_ms` together.

@@ -50,7 +50,7 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let kernels = self.compute.kernels()?;
-        let supernet = Supernet::read(&self.supernet)?.on(kernels)?;
+        let supernet = Supernet::read(&self.supernet)?.on(&kernels)?;
         let catalogue = self.data.list_for(&supernet)?;
         check_appendable(&self.out, &supernet.space, &supernet.hash)?;
         let dataset = self.data.look_for(&self.common, catalogue, &supernet, false)?;

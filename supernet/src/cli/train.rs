@@ -116,14 +116,14 @@ impl Arguments {
             (None, given) => given.context("--space: give one, or --start")?,
         };
         catalogue.check_fits(&space)?;
-        let expected = self.check_room(&space, &recipe, &catalogue, kernels)?;
+        let expected = self.check_room(&space, &recipe, &catalogue, &kernels)?;
         // before images are looked through, which may take minutes
         let folder = RunFolder::open(&self.out, self.resume)?;
         let dataset = self.data.look(&self.common, catalogue)?;
         let recipe = self.suited(recipe, &dataset)?;
         // only now: while images are looked through there is nothing to save, and Ctrl-C ends the process at once
         let stop = stop_flag()?;
-        let (kernels, profile) = recorded(kernels, self.profile);
+        let (kernels, profile) = recorded(&kernels, self.profile);
         let checkpoint_every = Duration::from_secs(self.checkpoint_seconds);
         let config = TrainConfig { seed: self.seed, checkpoint_every, kernels };
         let mut trainer = match &start {
@@ -149,9 +149,9 @@ impl Arguments {
         let failures = self.tensorboard.then(|| trainer.write_events());
         let steps = Steps::new(&self.common, trainer.plan().batch).warning_of(failures);
         let mut progress = Progress { steps, validations: Vec::new() };
-        profile.into_iter().for_each(Profile::clear);
+        profile.iter().for_each(Profile::clear);
         let outcome = trainer.run(&stop, &mut progress)?;
-        let profile = profile.map(Profile::rows);
+        let profile = profile.as_ref().map(Profile::rows);
         if let Some(rows) = &profile {
             let times = &progress.steps.times;
             self.common.tell(table(rows, times.len(), times.iter().sum()));
@@ -165,7 +165,7 @@ impl Arguments {
         space: &SearchSpace,
         recipe: &Recipe,
         catalogue: &Catalogue,
-        kernels: Kernels,
+        kernels: &Kernels,
     ) -> anyhow::Result<u64> {
         let batch = self.batch.unwrap_or(recipe.batch);
         let resumed = self.resume && self.out.join("checkpoint.safetensors").exists();

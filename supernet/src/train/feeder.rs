@@ -28,7 +28,7 @@ impl Feeder {
     ///
     /// # Errors
     /// If a GPU has no room for them.
-    pub fn new(mut loader: TrainLoader, kernels: Kernels, values: usize) -> Result<Self> {
+    pub fn new(mut loader: TrainLoader, kernels: &Kernels, values: usize) -> Result<Self> {
         if kernels.launches().is_none() && matches!(kernels.device(), Device::Cpu) {
             return Ok(Self(Way::Direct(Box::new(loader))));
         }

@@ -120,10 +120,11 @@ impl FineTuner {
         let plan = FineTunePlan::new(&task, settings, config.seed, folder.planned().as_ref())?;
         let FineTuneTask { model, dataset, teacher } = task;
         let dataset = model.see(&dataset)?;
-        let teacher = teacher.map(|teacher| teacher.on(config.kernels)).transpose()?;
+        let teacher = teacher.map(|teacher| teacher.on(&config.kernels)).transpose()?;
         let dataset = Arc::new(dataset);
-        let network = StaticNetwork::of_model(&model, config.kernels)?;
-        let optimizer = Sgd::moving(network.zeros_like()?, plan.momentum, plan.weight_decay, config.kernels)?;
+        let network = StaticNetwork::of_model(&model, &config.kernels)?;
+        let optimizer =
+            Sgd::moving(network.zeros_like()?, plan.momentum, plan.weight_decay, &config.kernels)?;
         let mut tuner = Self {
             model,
             dataset,
@@ -179,7 +180,7 @@ impl FineTuner {
     /// If a step fails.
     pub fn time_step(&self) -> Result<f64> {
         let batch = self.loader()?.batch_at(self.step, self.model.config.arch.resolution)?;
-        let batch = batch.on(self.config.kernels)?;
+        let batch = batch.on(&self.config.kernels)?;
         let learn = || self.learn(self.step, &batch)?.read();
         learn()?;
         let watch = Stopwatch::start();
@@ -221,7 +222,7 @@ impl FineTuner {
         if done && self.step < self.plan.steps {
             let side = self.model.config.arch.resolution;
             let values = self.plan.batch * self.model.config.space.input_channels() * side * side;
-            let mut batches = Feeder::new(self.loader()?, self.config.kernels, values)?;
+            let mut batches = Feeder::new(self.loader()?, &self.config.kernels, values)?;
             let pace = Pace { steps: 0..self.plan.steps, every: self.config.checkpoint_every, stop };
             done = take_steps(self, &pace, &mut batches, told)? == Taken::All;
             if done {
@@ -257,7 +258,7 @@ impl FineTuner {
     /// The logits of the teacher's largest network, on the images that the model sees.
     fn soft_labels(&self, images: &Tensor) -> Result<Option<Tensor>> {
         let Some(Supernet { space, weights, .. }) = &self.teacher else { return Ok(None) };
-        let teacher = Pupil { space, weights, kernels: self.config.kernels };
+        let teacher = Pupil { space, weights, kernels: self.config.kernels.clone() };
         teacher.teach(&sampler::largest(space).at(images.dim(3)?), images).map(Some)
     }
 

@@ -40,7 +40,7 @@ impl Resumed {
     }
 
     /// Notes in what this machine and this tool differ from those that wrote the checkpoint.
-    pub(super) fn compared(mut self, folder: &RunFolder, kernels: Kernels, tool: &str) -> Self {
+    pub(super) fn compared(mut self, folder: &RunFolder, kernels: &Kernels, tool: &str) -> Self {
         let (cpu, now) = (machine::cpu(), kernels.name());
         let before = folder.planned_cpu().filter(|before| *before != cpu);
         self.differences =
@@ -61,7 +61,7 @@ impl Resumed {
     }
 
     /// All kernels that computed a run's weights, in order: `avx2, then avx512`.
-    pub(super) fn kernels(resumed: Option<&Self>, now: Kernels) -> String {
+    pub(super) fn kernels(resumed: Option<&Self>, now: &Kernels) -> String {
         let now = now.name();
         match resumed {
             Some(resumed) if resumed.ends_with(now) => resumed.kernels.clone(),

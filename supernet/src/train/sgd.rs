@@ -21,7 +21,7 @@ impl Sgd {
     ///
     /// # Errors
     /// If a tensor cannot be made.
-    pub fn new(weights: &SharedWeights, momentum: f32, weight_decay: f32, kernels: Kernels) -> Result<Self> {
+    pub fn new(weights: &SharedWeights, momentum: f32, weight_decay: f32, kernels: &Kernels) -> Result<Self> {
         Self::moving(weights.zeros_like()?, momentum, weight_decay, kernels)
     }
 
@@ -33,7 +33,7 @@ impl Sgd {
         velocities: BTreeMap<String, Tensor>,
         momentum: f32,
         weight_decay: f32,
-        kernels: Kernels,
+        kernels: &Kernels,
     ) -> Result<Self> {
         let device = kernels.device();
         let moved = velocities.into_iter().map(|(name, velocity)| Ok((name, velocity.to_device(&device)?)));

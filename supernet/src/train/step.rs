@@ -12,7 +12,7 @@ use super::loss::{Loss, Target, loss};
 use crate::error::Result;
 
 /// The shared weights of a space, and the kernels that compute with them.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Pupil<'a> {
     /// What can be chosen.
     pub space: &'a SearchSpace,
@@ -36,10 +36,10 @@ impl Pupil<'_> {
         gradients: &Gradients,
     ) -> Result<Loss> {
         let layers = self.space.lower(arch)?;
-        let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
+        let subnet = SubnetWeights::new(self.space, self.weights, &layers, &self.kernels)?;
         let views = subnet.gradients(gradients)?;
         let sources = [&subnet.values()?, &views.source()];
-        let loss = learn(&layers, sources, self.kernels, images, target, dropout)?;
+        let loss = learn(&layers, sources, &self.kernels, images, target, dropout)?;
         views.finish()?;
         Ok(loss)
     }
@@ -50,7 +50,7 @@ impl Pupil<'_> {
     /// If the images do not fit the space.
     pub fn teach(&self, arch: &Arch, images: &Tensor) -> Result<Tensor> {
         let layers = self.space.lower(arch)?;
-        let subnet = SubnetWeights::new(self.space, self.weights, &layers, self.kernels)?;
+        let subnet = SubnetWeights::new(self.space, self.weights, &layers, &self.kernels)?;
         Ok(Network::new(&layers, &subnet.values()?)?.forward(images, Pass::BatchStatistics)?)
     }
 }
@@ -60,7 +60,7 @@ impl Pupil<'_> {
 pub(super) fn learn(
     layers: &[LayerSpec],
     [values, gradients]: [&Source; 2],
-    kernels: Kernels,
+    kernels: &Kernels,
     images: &Tensor,
     target: &Target,
     dropout: Option<Tensor>,

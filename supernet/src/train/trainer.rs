@@ -38,7 +38,7 @@ use super::steps::{Learner, Pace, Pause, Taken, take_steps};
 use crate::error::{Error, Result};
 
 /// What a run needs besides space, data and recipe.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TrainConfig {
     /// Seed of everything random.
     pub seed: u64,
@@ -167,7 +167,7 @@ impl Trainer {
         for phase in self.plan.phases.iter().take_while(|_| !stop.load(Ordering::Relaxed)) {
             let step = phase.first_step;
             let batch =
-                loader.batch_at(step, self.plan.resolution(&self.space, step))?.on(self.config.kernels)?;
+                loader.batch_at(step, self.plan.resolution(&self.space, step))?.on(&self.config.kernels)?;
             // what the losses are is no matter here: phases to come are tried on weights that are not theirs yet
             let learn =
                 || self.learn(phase, step, &batch)?.iter().try_for_each(|(_, loss)| loss.read().map(drop));
@@ -178,7 +178,7 @@ impl Trainer {
             learn()?;
             times.push(watch.elapsed_ms());
         }
-        self.gradients.clear(self.config.kernels)?;
+        self.gradients.clear(&self.config.kernels)?;
         Ok(times)
     }
 
@@ -265,7 +265,7 @@ impl Trainer {
     fn batches(&self) -> Result<Feeder> {
         let side = sampler::largest(&self.space).resolution;
         let values = self.plan.batch * self.space.input_channels() * side * side;
-        Feeder::new(self.loader()?, self.config.kernels, values)
+        Feeder::new(self.loader()?, &self.config.kernels, values)
     }
 
     fn write_weights(&self, path: &Path, kind: Kind) -> Result<()> {
@@ -286,7 +286,7 @@ impl Trainer {
             sort_channels(&self.space, &mut self.weights, &trained)?;
         }
         let Plan { momentum, weight_decay, .. } = self.plan;
-        self.optimizer = Sgd::new(&self.weights, momentum, weight_decay, self.config.kernels)?;
+        self.optimizer = Sgd::new(&self.weights, momentum, weight_decay, &self.config.kernels)?;
         Ok(())
     }
 
@@ -313,7 +313,8 @@ impl Trainer {
 
     /// Sums the gradients of the step's sub-networks and returns each one's loss.
     fn learn(&self, phase: &PlannedPhase, step: u64, batch: &Batch) -> Result<Vec<(Arch, Loss)>> {
-        let pupil = Pupil { space: &self.space, weights: &self.weights, kernels: self.config.kernels };
+        let pupil =
+            Pupil { space: &self.space, weights: &self.weights, kernels: self.config.kernels.clone() };
         let archs = self.plan.archs(&self.space, phase, step)?;
         let teacher = self.soft_labels(phase, &batch.images)?;
         let (labels, smoothing) = (&batch.labels, self.plan.label_smoothing);
@@ -348,7 +349,7 @@ impl Trainer {
             return Ok(None);
         }
         let weights = self.teacher.as_ref().map_or(&self.weights, |teacher| &teacher.weights);
-        let teacher = Pupil { space: &self.space, weights, kernels: self.config.kernels };
+        let teacher = Pupil { space: &self.space, weights, kernels: self.config.kernels.clone() };
         let largest = sampler::largest(&self.space).at(images.dim(3)?);
         teacher.teach(&largest, images).map(Some)
     }

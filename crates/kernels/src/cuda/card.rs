@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Shape, Tensor, bail};
@@ -48,9 +49,9 @@ pub trait Ring: Send {
     fn fill(&mut self, values: &[f32]) -> Result<Tensor>;
 }
 
-/// A GPU to compute on, with a precision. It lives as long as the process, so that kernels stay plain values.
-#[derive(Clone, Copy, Debug)]
-pub struct Card(&'static Inner);
+/// A GPU to compute on, with a precision; every copy is the same GPU.
+#[derive(Clone, Debug)]
+pub struct Card(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -60,9 +61,17 @@ struct Inner {
     multiplied: AtomicU64,
 }
 
+impl Drop for Inner {
+    /// Nothing that was launched still runs when its kernels are unloaded.
+    fn drop(&mut self) {
+        // what failed before was told where it was asked for
+        let _ = self.executor.synchronise();
+    }
+}
+
 impl PartialEq for Card {
     fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self.0, other.0)
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
@@ -75,21 +84,21 @@ impl Card {
     /// A card whose work `executor` does.
     pub fn new(executor: Box<dyn Executor>, precision: Precision) -> Self {
         let inner = Inner { executor, precision, launched: AtomicU64::new(0), multiplied: AtomicU64::new(0) };
-        Self(Box::leak(Box::new(inner)))
+        Self(Arc::new(inner))
     }
 
     /// Where its tensors lie.
-    pub fn device(&self) -> &'static Device {
+    pub fn device(&self) -> &Device {
         self.0.executor.device()
     }
 
     /// What it computes with.
-    pub fn precision(self) -> Precision {
+    pub fn precision(&self) -> Precision {
         self.0.precision
     }
 
     /// How activations are kept.
-    pub fn activations(self) -> Storage {
+    pub fn activations(&self) -> Storage {
         match self.0.precision {
             Precision::F32 | Precision::Tf32 => Storage::F32,
             Precision::Bf16 => Storage::Bf16,
@@ -97,42 +106,42 @@ impl Card {
     }
 
     /// Waits until all that was launched is done.
-    pub fn synchronise(self) -> Result<()> {
+    pub fn synchronise(&self) -> Result<()> {
         self.0.executor.synchronise()
     }
 
     /// What it is called.
-    pub fn name(self) -> String {
+    pub fn name(&self) -> String {
         self.0.executor.name()
     }
 
     /// Bytes of its memory that are taken.
-    pub fn memory(self) -> Result<usize> {
+    pub fn memory(&self) -> Result<usize> {
         self.0.executor.memory()
     }
 
     /// Bytes of its memory that are not taken.
-    pub fn memory_left(self) -> Result<usize> {
+    pub fn memory_left(&self) -> Result<usize> {
         self.0.executor.memory_left()
     }
 
     /// A moment after what was launched so far.
-    pub fn mark(self) -> Result<Box<dyn Mark>> {
+    pub fn mark(&self) -> Result<Box<dyn Mark>> {
         self.0.executor.mark()
     }
 
     /// Buffers for batches of up to so many values.
-    pub fn ring(self, values: usize) -> Result<Box<dyn Ring>> {
+    pub fn ring(&self, values: usize) -> Result<Box<dyn Ring>> {
         self.0.executor.ring(values)
     }
 
     /// Kernels and products that were launched so far.
-    pub fn launches(self) -> [u64; 2] {
+    pub fn launches(&self) -> [u64; 2] {
         [&self.0.launched, &self.0.multiplied].map(|count| count.load(Ordering::Relaxed))
     }
 
     /// Runs kernels one after the other.
-    pub(super) fn run(self, storage: Storage, launches: impl IntoIterator<Item = Launch>) -> Result<()> {
+    pub(super) fn run(&self, storage: Storage, launches: impl IntoIterator<Item = Launch>) -> Result<()> {
         for launch in launches {
             if launch.blocks > 0 {
                 self.0.launched.fetch_add(1, Ordering::Relaxed);
@@ -143,7 +152,7 @@ impl Card {
     }
 
     /// Multiplies, unless there is nothing to.
-    pub(super) fn multiply(self, product: &Product) -> Result<()> {
+    pub(super) fn multiply(&self, product: &Product) -> Result<()> {
         if product.sizes.contains(&0) {
             bail!("product: a matrix without values, {:?}", product.sizes);
         }
@@ -152,13 +161,13 @@ impl Card {
     }
 
     /// Sets a contiguous tensor to zero.
-    pub fn clear(self, tensor: &Tensor) -> Result<()> {
+    pub fn clear(&self, tensor: &Tensor) -> Result<()> {
         let spot = contiguous(tensor)?;
         self.0.executor.clear(spot.place, tensor.elem_count() * tensor.dtype().size_in_bytes())
     }
 
     /// A tensor for a kernel to fill.
-    pub(super) fn unfilled(self, shape: impl Into<Shape>, storage: Storage) -> Result<Tensor> {
+    pub(super) fn unfilled(&self, shape: impl Into<Shape>, storage: Storage) -> Result<Tensor> {
         let shape = shape.into();
         if shape.elem_count() >= MOST_VALUES {
             bail!(
@@ -172,17 +181,17 @@ impl Card {
     }
 
     /// A tensor for a kernel to fill, of another's shape and kind.
-    pub fn alike(self, x: &Tensor) -> Result<Tensor> {
+    pub fn alike(&self, x: &Tensor) -> Result<Tensor> {
         self.unfilled(x.shape(), Storage::of(x)?)
     }
 
     /// Room that kernels work in, of at least one value.
-    pub(super) fn room(self, values: usize) -> Result<Tensor> {
+    pub(super) fn room(&self, values: usize) -> Result<Tensor> {
         self.unfilled(values.max(1), Storage::F32)
     }
 
     /// Values on the card.
-    pub(super) fn upload<T: candle_core::WithDType>(self, values: &[T]) -> Result<Tensor> {
+    pub(super) fn upload<T: candle_core::WithDType>(&self, values: &[T]) -> Result<Tensor> {
         Tensor::from_slice(values, values.len(), self.device())
     }
 }

@@ -36,7 +36,7 @@ fn slopes(gradient: &Normalisation) -> Result<[Place; 2]> {
 
 impl Card {
     /// Mean and biased variance of each row, `[2, R]`.
-    fn statistics(self, norm: &Norm, x: Place, storage: Storage) -> Result<Tensor> {
+    fn statistics(&self, norm: &Norm, x: Place, storage: Storage) -> Result<Tensor> {
         let statistics = self.unfilled((2, norm.rows), Storage::F32)?;
         let room = self.room(norm.scratch())?;
         self.run(storage, norm.statistics(x, numbers(&statistics)?, numbers(&room)?))?;
@@ -45,7 +45,7 @@ impl Card {
 
     /// `act(batch norm of x) + addend` into `y`, with the batch's own statistics or given ones; those it took.
     pub fn normalise(
-        self,
+        &self,
         x: &Tensor,
         with: &Normalisation,
         addend: Option<&Tensor>,
@@ -66,7 +66,7 @@ impl Card {
 
     /// The gradient of a batch norm's input into `dx`, which may be `dy`.
     pub fn normalise_backward(
-        self,
+        &self,
         [x, dy, statistics]: [&Tensor; 3],
         with: &Normalisation,
         gradient: &Normalisation,
@@ -80,20 +80,20 @@ impl Card {
         self.run(x.storage, norm.backward(given, None, sums, kept_as(dx, x.storage)?, room))
     }
 
-    fn planned(self, chain: &DepthwiseChain, shape: &DepthwiseShape) -> Result<Chain> {
+    fn planned(&self, chain: &DepthwiseChain, shape: &DepthwiseShape) -> Result<Chain> {
         let of = |with: &Normalisation, length| norm(with, shape.channels, length);
         let before = chain.before.as_ref().map(|before| of(before, shape.channel())).transpose()?;
         let after = of(&chain.after, shape.out_channel())?;
         Ok(Chain { shape: *shape, before, weight: numbers(&chain.weight)?, after })
     }
 
-    fn chain_output(self, shape: &DepthwiseShape, storage: Storage) -> Result<Tensor> {
+    fn chain_output(&self, shape: &DepthwiseShape, storage: Storage) -> Result<Tensor> {
         self.unfilled((shape.channels, shape.images, shape.out_height(), shape.out_width()), storage)
     }
 
     /// A block's chain with the batch's own statistics, and what backward needs.
     pub fn chain(
-        self,
+        &self,
         chain: &DepthwiseChain,
         shape: &DepthwiseShape,
         x: &Tensor,
@@ -123,7 +123,7 @@ impl Card {
 
     /// A chain for which nothing is kept: the output, and the statistics before and after.
     pub fn chain_forgetting(
-        self,
+        &self,
         chain: &DepthwiseChain,
         shape: &DepthwiseShape,
         x: &Tensor,
@@ -149,7 +149,7 @@ impl Card {
 
     /// The gradient of a chain's input; adds those of its weights to `gradient`.
     pub fn chain_backward(
-        self,
+        &self,
         (chain, shape): (&DepthwiseChain, &DepthwiseShape),
         (x, kept): (&Tensor, &ChainKept),
         dy: &Tensor,
@@ -186,7 +186,7 @@ impl Card {
 
     /// `act(x convolved with weight + shift)`.
     pub fn depthwise_activated(
-        self,
+        &self,
         x: &Tensor,
         (weight, shape): (&Tensor, &DepthwiseShape),
         shift: &Tensor,
@@ -202,7 +202,7 @@ impl Card {
 
     /// What one launch makes of inputs that are all activations.
     fn fill<const N: usize>(
-        self,
+        &self,
         inputs: [&Tensor; N],
         shape: impl Into<candle_core::Shape>,
         plan: impl FnOnce([Place; N], Place) -> Launch,
@@ -218,13 +218,13 @@ impl Card {
     }
 
     /// Mean of each map: `[C, N, H, W] -> [C, N]`.
-    pub fn mean(self, x: &Tensor) -> Result<Tensor> {
+    pub fn mean(&self, x: &Tensor) -> Result<Tensor> {
         let sizes = maps(x)?;
         self.fill([x], &x.dims()[..2], |[x], out| planes::mean(x, sizes, out))
     }
 
     /// The gradient of the mean's input.
-    pub fn mean_backward(self, dy: &Tensor, (height, width): (usize, usize)) -> Result<Tensor> {
+    pub fn mean_backward(&self, dy: &Tensor, (height, width): (usize, usize)) -> Result<Tensor> {
         let (channels, images) = dy.dims2()?;
         let sizes = (channels * images, height * width);
         self.fill([dy], (channels, images, height, width), |[dy], dx| {
@@ -233,26 +233,26 @@ impl Card {
     }
 
     /// Each map times its factor.
-    pub fn scale(self, x: &Tensor, factor: &Tensor) -> Result<Tensor> {
+    pub fn scale(&self, x: &Tensor, factor: &Tensor) -> Result<Tensor> {
         let sizes = maps(x)?;
         self.fill([x, factor], x.shape(), |[x, factor], y| planes::scale(x, factor, sizes, y))
     }
 
     /// [`Card::scale`] in place.
-    pub fn scale_in_place(self, x: &Tensor, factor: &Tensor) -> Result<()> {
+    pub fn scale_in_place(&self, x: &Tensor, factor: &Tensor) -> Result<()> {
         let (sizes, at) = (maps(x)?, contiguous(x)?);
         self.run(at.storage, [planes::scale(at.place, kept_as(factor, at.storage)?, sizes, at.place)])
     }
 
     /// The gradient of the factors, `[C, N]`.
-    pub fn scale_backward_factor(self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    pub fn scale_backward_factor(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let sizes = maps(x)?;
         self.fill([x, dy], &x.dims()[..2], |[x, dy], out| planes::scale_backward_scale(x, dy, sizes, out))
     }
 
     /// `act(x + bias)`.
     pub fn bias_activation(
-        self,
+        &self,
         x: &Tensor,
         bias: Option<&Tensor>,
         activation: Activation,
@@ -263,7 +263,7 @@ impl Card {
 
     /// Its gradient.
     pub fn bias_activation_backward(
-        self,
+        &self,
         x: &Tensor,
         bias: Option<&Tensor>,
         activation: Activation,
@@ -276,7 +276,7 @@ impl Card {
     }
 
     /// Adds the sum of each row to `destination`.
-    pub fn add_row_sums(self, destination: &Tensor, x: &Tensor) -> Result<()> {
+    pub fn add_row_sums(&self, destination: &Tensor, x: &Tensor) -> Result<()> {
         let ((count, length), x) = (rows(x)?, contiguous(x)?);
         let room = self.room(splits(count, length) * count)?;
         let add = add_row_sums(x.place, (count, length), numbers(destination)?, numbers(&room)?);
@@ -284,23 +284,23 @@ impl Card {
     }
 
     /// Greatest of each window.
-    pub fn max_pool(self, x: &Tensor, pool: &Pool, out: &[usize; 4]) -> Result<Tensor> {
+    pub fn max_pool(&self, x: &Tensor, pool: &Pool, out: &[usize; 4]) -> Result<Tensor> {
         self.fill([x], out, |[x], y| pool::max(pool, out[0] * out[1], x, y))
     }
 
     /// Its gradient.
-    pub fn max_pool_backward(self, x: &Tensor, dy: &Tensor, pool: &Pool) -> Result<Tensor> {
+    pub fn max_pool_backward(&self, x: &Tensor, dy: &Tensor, pool: &Pool) -> Result<Tensor> {
         let count = maps(x)?.0;
         self.fill([x, dy], x.shape(), |given, dx| pool::max_backward(pool, count, given, dx))
     }
 
     /// Mean of each window.
-    pub fn average_pool(self, x: &Tensor, pool: &Pool, out: &[usize; 4]) -> Result<Tensor> {
+    pub fn average_pool(&self, x: &Tensor, pool: &Pool, out: &[usize; 4]) -> Result<Tensor> {
         self.fill([x], out, |[x], y| pool::average(pool, out[0] * out[1], x, y))
     }
 
     /// Its gradient, for an input of this shape.
-    pub fn average_pool_backward(self, dy: &Tensor, pool: &Pool, input: &[usize; 4]) -> Result<Tensor> {
+    pub fn average_pool_backward(&self, dy: &Tensor, pool: &Pool, input: &[usize; 4]) -> Result<Tensor> {
         self.fill([dy], input, |[dy], dx| pool::average_backward(pool, input[0] * input[1], dy, dx))
     }
 }

@@ -81,7 +81,7 @@ impl Matrix {
 }
 
 impl Card {
-    fn multiply_matrices(self, left: Matrix, right: Matrix, out: Matrix, accumulate: bool) -> Result<()> {
+    fn multiply_matrices(&self, left: Matrix, right: Matrix, out: Matrix, accumulate: bool) -> Result<()> {
         let [rows, inner] = left.sizes;
         let columns = right.sizes[1];
         if right.sizes[0] != inner || out.sizes != [rows, columns] {
@@ -106,19 +106,19 @@ impl Card {
     }
 
     /// `left x right`, kept as `right` is.
-    pub fn product(self, left: &Tensor, right: &Tensor) -> Result<Tensor> {
+    pub fn product(&self, left: &Tensor, right: &Tensor) -> Result<Tensor> {
         let out = self.unfilled((left.dim(0)?, right.dim(1)?), Storage::of(right)?)?;
         self.multiply_matrices(Matrix::of(left)?, Matrix::of(right)?, Matrix::of(&out)?, false)?;
         Ok(out)
     }
 
     /// `destination += left x right`.
-    pub fn add_product(self, destination: &Tensor, left: &Tensor, right: &Tensor) -> Result<()> {
+    pub fn add_product(&self, destination: &Tensor, left: &Tensor, right: &Tensor) -> Result<()> {
         self.multiply_matrices(Matrix::of(left)?, Matrix::of(right)?, Matrix::of(destination)?, true)
     }
 
     /// `act(x + shift)` in place, the shift one value a row.
-    pub fn activate(self, x: &Tensor, shift: &Tensor, activation: Activation) -> Result<()> {
+    pub fn activate(&self, x: &Tensor, shift: &Tensor, activation: Activation) -> Result<()> {
         let (at, rows) = (contiguous(x)?, x.dim(0)?);
         let sizes = (rows, x.elem_count() / rows.max(1));
         let launch = planes::bias_activation(at.place, Some(numbers(shift)?), sizes, activation, at.place);
@@ -126,16 +126,16 @@ impl Card {
     }
 
     /// Dense convolution: filters `[O, I, k, k]`, `x` `[I, N, H, W]`.
-    pub fn convolve(self, weight: &Tensor, x: &Tensor, shape: &PatchShape) -> Result<Tensor> {
+    pub fn convolve(&self, weight: &Tensor, x: &Tensor, shape: &PatchShape) -> Result<Tensor> {
         self.convolve_filters(Matrix::filters(weight)?, x, shape)
     }
 
     /// [`Card::convolve`] with filters `[O, I k k]`.
-    pub fn convolve_rows(self, filters: &Tensor, x: &Tensor, shape: &PatchShape) -> Result<Tensor> {
+    pub fn convolve_rows(&self, filters: &Tensor, x: &Tensor, shape: &PatchShape) -> Result<Tensor> {
         self.convolve_filters(Matrix::of(filters)?, x, shape)
     }
 
-    fn convolve_filters(self, filters: Matrix, x: &Tensor, shape: &PatchShape) -> Result<Tensor> {
+    fn convolve_filters(&self, filters: Matrix, x: &Tensor, shape: &PatchShape) -> Result<Tensor> {
         let outputs = filters.sizes[0];
         let y =
             self.unfilled((outputs, shape.images, shape.out_height(), shape.out_width()), Storage::of(x)?)?;
@@ -148,7 +148,7 @@ impl Card {
 
     /// Adds the gradient of the filters to `destination`.
     pub fn add_convolve_weight(
-        self,
+        &self,
         destination: &Tensor,
         x: &Tensor,
         dy: &Tensor,
@@ -162,7 +162,12 @@ impl Card {
     }
 
     /// The gradient of a dense convolution's input.
-    pub fn convolve_backward_input(self, weight: &Tensor, dy: &Tensor, shape: &PatchShape) -> Result<Tensor> {
+    pub fn convolve_backward_input(
+        &self,
+        weight: &Tensor,
+        dy: &Tensor,
+        shape: &PatchShape,
+    ) -> Result<Tensor> {
         let (filters, at) = (Matrix::filters(weight)?, contiguous(dy)?);
         let dx = self.unfilled((shape.channels, shape.images, shape.height, shape.width), at.storage)?;
         let (to, room) = (contiguous(&dx)?, self.patches_room(shape, at.storage)?);
@@ -176,7 +181,7 @@ impl Card {
     }
 
     fn for_each_patches(
-        self,
+        &self,
         shape: &PatchShape,
         x: &Tensor,
         mut visit: impl FnMut(Range<usize>, Matrix) -> Result<()>,
@@ -192,7 +197,7 @@ impl Card {
     }
 
     /// Room for the patches of the largest group.
-    fn patches_room(self, shape: &PatchShape, storage: Storage) -> Result<Tensor> {
+    fn patches_room(&self, shape: &PatchShape, storage: Storage) -> Result<Tensor> {
         let most = shape.groups(MOST_PATCHES).map(|images| images.len()).max().unwrap_or(0);
         self.unfilled((most * shape.taps() * shape.out_plane()).max(1), storage)
     }

@@ -10,13 +10,13 @@ use crate::Moved;
 
 impl Card {
     /// `destination += x`.
-    pub fn add_assign(self, destination: &Tensor, x: &Tensor) -> Result<()> {
+    pub fn add_assign(&self, destination: &Tensor, x: &Tensor) -> Result<()> {
         let to = contiguous(destination)?;
         self.run(to.storage, [planes::add(to.place, kept_as(x, to.storage)?, x.elem_count())])
     }
 
     /// `destination += x`, any view, all f32.
-    pub fn add_to_view(self, destination: &Tensor, x: &Tensor) -> Result<()> {
+    pub fn add_to_view(&self, destination: &Tensor, x: &Tensor) -> Result<()> {
         let to = spot(destination)?;
         if to.storage != Storage::F32 {
             bail!("add_to_view: expected f32 values, got {:?}", to.storage);
@@ -26,7 +26,7 @@ impl Card {
     }
 
     /// [`Card::copy`] where there is something to change.
-    pub fn kept(self, view: &Tensor, wanted: Storage) -> Result<Tensor> {
+    pub fn kept(&self, view: &Tensor, wanted: Storage) -> Result<Tensor> {
         if view.is_contiguous() && Storage::of(view)? == wanted {
             Ok(view.clone())
         } else {
@@ -35,7 +35,7 @@ impl Card {
     }
 
     /// A contiguous copy of a view, kept as asked for.
-    pub fn copy(self, view: &Tensor, wanted: Storage) -> Result<Tensor> {
+    pub fn copy(&self, view: &Tensor, wanted: Storage) -> Result<Tensor> {
         let (from, out) = (spot(view)?, self.unfilled(view.shape(), wanted)?);
         let (copying, storage) = planes::copying(from.storage, wanted);
         let launch = planes::copy(from.place, &strided(view)?, contiguous(&out)?.place, copying);
@@ -45,7 +45,7 @@ impl Card {
 
     /// A tensor on the CPU that holds zeros and one other number, as activations. It goes to the card as bits: 64 KB and
     /// more from memory that is not page-locked would wait for all that was launched before.
-    pub fn mask(self, mask: &Tensor) -> Result<Tensor> {
+    pub fn mask(&self, mask: &Tensor) -> Result<Tensor> {
         let values = mask.flatten_all()?.to_vec1::<f32>()?;
         let factor = values.iter().copied().find(|value| *value != 0.0).unwrap_or(0.0);
         if let Some(other) = values.iter().find(|value| **value != 0.0 && **value != factor) {
@@ -62,7 +62,7 @@ impl Card {
     }
 
     /// Keeps one multiprocessor busy for a time that its clock alone decides; `values` are numbers for a block's threads.
-    pub fn chain_of_products(self, values: &Tensor, steps: usize) -> Result<()> {
+    pub fn chain_of_products(&self, values: &Tensor, steps: usize) -> Result<()> {
         if values.elem_count() != THREADS {
             bail!("chain: expected {THREADS} values, got {:?}", values.dims());
         }
@@ -70,7 +70,7 @@ impl Card {
     }
 
     /// One step of Nesterov's on all parameters; their gradients are zero after it.
-    pub fn nesterov(self, moved: &[Moved], lr: f32, momentum: f32) -> Result<()> {
+    pub fn nesterov(&self, moved: &[Moved], lr: f32, momentum: f32) -> Result<()> {
         let mut parameters = Vec::with_capacity(moved.len() * Parameter::WORDS);
         for Moved { parameter, gradient, velocity, weight_decay } in moved {
             let [value, gradient, velocity] = [numbers(parameter)?, numbers(gradient)?, numbers(velocity)?];
@@ -86,7 +86,7 @@ impl Card {
 
     /// One launch over the chunks of tensors of these lengths, each described by some words of `table`.
     fn run_chunks(
-        self,
+        &self,
         storage: Storage,
         table: &[i64],
         lengths: &[usize],
@@ -102,13 +102,13 @@ impl Card {
     }
 
     /// Whether products read a weight as it is.
-    pub fn is_operand(self, weight: &Tensor) -> Result<bool> {
+    pub fn is_operand(&self, weight: &Tensor) -> Result<bool> {
         Ok(Storage::of(weight)? == self.activations())
     }
 
     /// Weights as products read them: f32 as they are, else copies, all made by one launch. Each is rows of contiguous
     /// values.
-    pub fn operands(self, weights: &[&Tensor]) -> Result<Vec<Tensor>> {
+    pub fn operands(&self, weights: &[&Tensor]) -> Result<Vec<Tensor>> {
         let wanted = self.activations();
         if wanted == Storage::F32 {
             return Ok(weights.iter().map(|weight| (*weight).clone()).collect());
@@ -140,7 +140,7 @@ impl Card {
     /// Each image's loss `[N]` and the gradient of their mean `[N, classes]` at the logits, all f32, each multiplied by the
     /// image's scale where there are scales.
     pub fn cross_entropy(
-        self,
+        &self,
         logits: &Tensor,
         labels: &[u32],
         teacher: Option<&Tensor>,

@@ -36,7 +36,7 @@ impl Kernels {
     /// # Errors
     /// If the shapes do not fit.
     pub fn normalise(
-        self,
+        &self,
         x: &Tensor,
         with: &Normalisation,
         addend: Option<&Tensor>,
@@ -65,7 +65,7 @@ impl Kernels {
     /// # Errors
     /// If the shapes do not fit.
     pub fn normalise_in_place(
-        self,
+        &self,
         x: &Tensor,
         with: &Normalisation,
         addend: Option<&Tensor>,
@@ -91,7 +91,7 @@ impl Kernels {
     /// # Errors
     /// If the shapes do not fit.
     pub fn normalise_with(
-        self,
+        &self,
         x: &Tensor,
         statistics: &Tensor,
         with: &Normalisation,
@@ -118,7 +118,7 @@ impl Kernels {
     /// # Errors
     /// If the shapes do not fit.
     pub fn normalise_backward(
-        self,
+        &self,
         x: &Tensor,
         dy: &Tensor,
         statistics: &Tensor,
@@ -149,7 +149,7 @@ impl Kernels {
     /// # Errors
     /// If the shapes do not fit.
     pub fn normalise_backward_in_place(
-        self,
+        &self,
         x: &Tensor,
         dy: &Tensor,
         statistics: &Tensor,
@@ -176,7 +176,7 @@ impl Kernels {
     }
 
     /// Adds the gradients of scale and shift, `[2, C]`.
-    pub(super) fn add_sums(self, gradient: &Normalisation, sums: &Tensor) -> Result<()> {
+    pub(super) fn add_sums(&self, gradient: &Normalisation, sums: &Tensor) -> Result<()> {
         self.add_assign(&gradient.gamma, &sums.get(0)?)?;
         self.add_assign(&gradient.beta, &sums.get(1)?)
     }

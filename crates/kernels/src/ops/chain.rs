@@ -90,7 +90,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If the shapes do not fit, or the kernel or the stride is not supported.
-    pub fn chain(self, chain: &DepthwiseChain, x: &Tensor) -> Result<(Tensor, Option<Tensor>, ChainKept)> {
+    pub fn chain(&self, chain: &DepthwiseChain, x: &Tensor) -> Result<(Tensor, Option<Tensor>, ChainKept)> {
         let shape = chain.shape(x)?;
         let (channels, expands) = (shape.channels, chain.before.is_some());
         let op = chain.op("norm, depthwise, norm", &shape, 1);
@@ -121,7 +121,7 @@ impl Kernels {
     /// # Errors
     /// As [`Kernels::chain`].
     pub fn chain_forgetting(
-        self,
+        &self,
         chain: &DepthwiseChain,
         x: &Tensor,
         given: Option<(Option<&Tensor>, &Tensor)>,
@@ -158,7 +158,7 @@ impl Kernels {
     /// # Errors
     /// If the shapes do not fit.
     pub fn chain_backward(
-        self,
+        &self,
         chain: &DepthwiseChain,
         (x, kept): (&Tensor, &ChainKept),
         dy: &Tensor,
@@ -228,7 +228,7 @@ impl Kernels {
     /// # Errors
     /// As [`Kernels::chain`].
     pub fn depthwise_activated(
-        self,
+        &self,
         x: &Tensor,
         (weight, stride): (&Tensor, usize),
         shift: &Tensor,

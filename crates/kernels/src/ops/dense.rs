@@ -54,7 +54,7 @@ fn transposed(matrix: Matrix<'_>) -> Matrix<'_> {
 impl Kernels {
     /// Calls `visit` with each group of images and its patches.
     fn for_each_patches(
-        self,
+        &self,
         shape: &PatchShape,
         x: &[f32],
         mut visit: impl FnMut(Range<usize>, Matrix<'_>) -> Result<()>,
@@ -73,7 +73,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If the shapes do not fit.
-    pub fn convolve(self, weight: &Tensor, x: &Tensor, stride: usize) -> Result<Tensor> {
+    pub fn convolve(&self, weight: &Tensor, x: &Tensor, stride: usize) -> Result<Tensor> {
         let (shape, outputs) = fitting(weight.dims(), x.dims(), stride)?;
         let op = Op::new("convolve").macs(outputs * shape.taps() * shape.images * shape.out_plane());
         on_gpu!(self, op, [weight, x], card => card.convolve(weight, x, &shape));
@@ -92,7 +92,7 @@ impl Kernels {
     /// # Errors
     /// If the shapes do not fit.
     pub fn convolve_activated(
-        self,
+        &self,
         weight: &PackedWeight,
         x: &Tensor,
         window: Window,
@@ -128,7 +128,7 @@ impl Kernels {
     /// # Errors
     /// If the shapes do not fit.
     pub fn convolve_backward_input(
-        self,
+        &self,
         weight: &Tensor,
         dy: &Tensor,
         stride: usize,
@@ -160,7 +160,7 @@ impl Kernels {
     /// # Errors
     /// If the shapes do not fit.
     pub fn add_convolve_weight(
-        self,
+        &self,
         destination: &Tensor,
         x: &Tensor,
         dy: &Tensor,

@@ -27,9 +27,9 @@ pub use updates::{CrossEntropy, Moved};
 /// Calls a slice kernel on the path that `$self` names.
 macro_rules! run {
     ($self:expr, $module:ident :: $function:ident ( $($argument:expr),* $(,)? )) => {
-        match $self.path {
+        match &$self.path {
             $crate::Path::Reference => $crate::reference::$module::$function($($argument),*),
-            $crate::Path::Cpu(isa) => $crate::cpu::$module::$function(isa, $($argument),*),
+            $crate::Path::Cpu(isa) => $crate::cpu::$module::$function(*isa, $($argument),*),
             $crate::Path::Cuda(_) => unreachable!("a GPU has taken this already"),
         }
     };
@@ -39,7 +39,7 @@ use run;
 /// Returns what a GPU makes of it, where `$self` is one: `on_gpu!(self, op, [tensors it touches], card => call)`.
 macro_rules! on_gpu {
     ($self:expr, $op:expr, $tensors:expr, $card:ident => $call:expr) => {
-        if let $crate::Path::Cuda($card) = $self.path {
+        if let $crate::Path::Cuda($card) = &$self.path {
             return $self.record($op, $crate::ops::bytes($tensors), || $call);
         }
     };
@@ -66,7 +66,7 @@ impl Op {
 impl Kernels {
     /// A new tensor of `shape` that `compute` fills from the inputs' values.
     fn compute<const N: usize>(
-        self,
+        &self,
         op: Op,
         inputs: [&Tensor; N],
         shape: impl Into<Shape>,
@@ -79,7 +79,7 @@ impl Kernels {
 
     /// [`Kernels::compute`] with several outputs.
     fn compute_many<const N: usize, const M: usize>(
-        self,
+        &self,
         op: Op,
         inputs: [&Tensor; N],
         shapes: [Shape; M],
@@ -91,7 +91,7 @@ impl Kernels {
 
     /// Writes into `destination`, which may be a narrowed view.
     fn update<const N: usize>(
-        self,
+        &self,
         op: Op,
         destination: &Tensor,
         inputs: [&Tensor; N],
@@ -103,8 +103,8 @@ impl Kernels {
 
     /// Runs `body`; with a profile, times it, on a GPU by its events and without waiting. `moved` are the bytes read and
     /// written.
-    fn record<T>(self, op: Op, moved: usize, body: impl FnOnce() -> T) -> T {
-        let Some(profile) = self.profile else { return body() };
+    fn record<T>(&self, op: Op, moved: usize, body: impl FnOnce() -> T) -> T {
+        let Some(profile) = &self.profile else { return body() };
         let (before, result, after) = (self.moment(), body(), self.moment());
         // without moments there is no time; why there are none comes again with what is asked of the GPU next
         if let (Ok(before), Ok(after)) = (before, after) {

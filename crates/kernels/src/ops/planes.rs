@@ -10,7 +10,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If the tensor is not contiguous.
-    pub fn mean(self, x: &Tensor) -> Result<Tensor> {
+    pub fn mean(&self, x: &Tensor) -> Result<Tensor> {
         let (channels, images, height, width) = x.dims4()?;
         on_gpu!(self, Op::new("mean"), [x], card => card.mean(x));
         self.compute(Op::new("mean"), [x], (channels, images), |[x], out| {
@@ -23,7 +23,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If the tensor is not contiguous.
-    pub fn mean_backward(self, dy: &Tensor, (height, width): (usize, usize)) -> Result<Tensor> {
+    pub fn mean_backward(&self, dy: &Tensor, (height, width): (usize, usize)) -> Result<Tensor> {
         let (channels, images) = dy.dims2()?;
         on_gpu!(self, Op::new("mean backward"), [dy], card => card.mean_backward(dy, (height, width)));
         self.compute(Op::new("mean backward"), [dy], (channels, images, height, width), |[dy], dx| {
@@ -36,7 +36,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If the shapes do not fit.
-    pub fn scale(self, x: &Tensor, factor: &Tensor) -> Result<Tensor> {
+    pub fn scale(&self, x: &Tensor, factor: &Tensor) -> Result<Tensor> {
         let plane = plane_of(x, factor)?;
         on_gpu!(self, Op::new("scale"), [x, x], card => card.scale(x, factor));
         self.compute(Op::new("scale"), [x, factor], x.shape(), |[x, factor], y| {
@@ -49,7 +49,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If the shapes do not fit.
-    pub fn scale_in_place(self, x: &Tensor, factor: &Tensor) -> Result<()> {
+    pub fn scale_in_place(&self, x: &Tensor, factor: &Tensor) -> Result<()> {
         let plane = plane_of(x, factor)?;
         on_gpu!(self, Op::new("scale in place"), [x, x], card => card.scale_in_place(x, factor));
         self.update(Op::new("scale in place"), x, [factor], |mut x, views| {
@@ -62,7 +62,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If the shapes do not fit.
-    pub fn scale_backward_factor(self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    pub fn scale_backward_factor(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         same_shape("scale backward", x, dy)?;
         let (channels, images, height, width) = x.dims4()?;
         on_gpu!(self, Op::new("scale backward factor"), [x, dy], card => card.scale_backward_factor(x, dy));
@@ -77,7 +77,7 @@ impl Kernels {
     /// # Errors
     /// If the shapes do not fit.
     pub fn bias_activation(
-        self,
+        &self,
         x: &Tensor,
         bias: Option<&Tensor>,
         activation: Activation,
@@ -96,7 +96,7 @@ impl Kernels {
     /// # Errors
     /// If the shapes do not fit.
     pub fn bias_activation_backward(
-        self,
+        &self,
         x: &Tensor,
         bias: Option<&Tensor>,
         activation: Activation,
@@ -124,7 +124,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If the shapes do not fit.
-    pub fn add_row_sums(self, destination: &Tensor, x: &Tensor) -> Result<()> {
+    pub fn add_row_sums(&self, destination: &Tensor, x: &Tensor) -> Result<()> {
         let rows = bias_rows(x, Some(destination))?;
         on_gpu!(self, Op::new("add row sums"), [x], card => card.add_row_sums(destination, x));
         self.update(Op::new("add row sums"), destination, [x], |mut destination, views| {

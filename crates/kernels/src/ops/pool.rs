@@ -23,7 +23,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If the tensor is not contiguous.
-    pub fn max_pool(self, x: &Tensor) -> Result<Tensor> {
+    pub fn max_pool(&self, x: &Tensor) -> Result<Tensor> {
         let (pool, maps) = pool_of(x.dims(), MAX_POOL)?;
         on_gpu!(self, Op::new("max pool"), [x], card => card.max_pool(x, &pool, &maps));
         self.compute(Op::new("max pool"), [x], &maps, |[x], y| {
@@ -36,7 +36,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If the shapes do not fit.
-    pub fn max_pool_backward(self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    pub fn max_pool_backward(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let (pool, maps) = pool_of(x.dims(), MAX_POOL)?;
         if dy.dims() != maps {
             bail!("max_pool_backward: {:?} for {:?}", dy.dims(), x.dims());
@@ -52,7 +52,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If the tensor is not contiguous.
-    pub fn average_pool(self, x: &Tensor, stride: usize) -> Result<Tensor> {
+    pub fn average_pool(&self, x: &Tensor, stride: usize) -> Result<Tensor> {
         let (pool, maps) = pool_of(x.dims(), [stride, stride, 0])?;
         on_gpu!(self, Op::new("average pool"), [x], card => card.average_pool(x, &pool, &maps));
         self.compute(Op::new("average pool"), [x], &maps, |[x], y| {
@@ -66,7 +66,7 @@ impl Kernels {
     /// # Errors
     /// If the shapes do not fit.
     pub fn average_pool_backward(
-        self,
+        &self,
         dy: &Tensor,
         stride: usize,
         (height, width): (usize, usize),

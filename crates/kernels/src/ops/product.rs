@@ -39,7 +39,7 @@ pub struct PackedWeight {
 
 impl Kernels {
     pub(super) fn product_into(
-        self,
+        &self,
         left: Matrix,
         right: Matrix,
         out: MatrixMut,
@@ -48,9 +48,9 @@ impl Kernels {
         if left.columns != right.rows {
             bail!("product: {}x{} times {}x{}", left.rows, left.columns, right.rows, right.columns);
         }
-        match self.path {
+        match &self.path {
             Path::Reference => reference::matrix::product(left, right, out, write),
-            Path::Cpu(isa) => cpu::product::product(isa, left, right, out, write),
+            Path::Cpu(isa) => cpu::product::product(*isa, left, right, out, write),
             Path::Cuda(_) => unreachable!("a GPU has taken this already"),
         }
         Ok(())
@@ -60,7 +60,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If the inner sizes differ.
-    pub fn product(self, left: &Tensor, right: &Tensor) -> Result<Tensor> {
+    pub fn product(&self, left: &Tensor, right: &Tensor) -> Result<Tensor> {
         let (m, n) = (left.dim(0)?, right.dim(1)?);
         let op = Op::new("product").macs(left.elem_count() * n);
         on_gpu!(self, op, [left, right], card => card.product(left, right));
@@ -74,14 +74,14 @@ impl Kernels {
     ///
     /// # Errors
     /// If it is no matrix of f32.
-    pub fn pack(self, weight: &Tensor) -> Result<PackedWeight> {
-        if let Path::Cuda(card) = self.path {
+    pub fn pack(&self, weight: &Tensor) -> Result<PackedWeight> {
+        if let Path::Cuda(card) = &self.path {
             return Ok(PackedWeight { weight: card.copy(weight, card.activations())?, packed: None });
         }
         let packed = with_views([weight], |[weight]| {
-            Ok(match self.path {
+            Ok(match &self.path {
                 Path::Reference => None,
-                Path::Cpu(isa) => Some(Packed::new(isa, &matrix(&weight)?)),
+                Path::Cpu(isa) => Some(Packed::new(*isa, &matrix(&weight)?)),
                 Path::Cuda(_) => None,
             })
         })?;
@@ -93,7 +93,7 @@ impl Kernels {
     /// # Errors
     /// If the sizes do not fit.
     pub fn product_activated(
-        self,
+        &self,
         left: &PackedWeight,
         right: &Tensor,
         shift: &Tensor,
@@ -118,7 +118,7 @@ impl Kernels {
 
     /// `weight` is the view of what was packed.
     pub(super) fn packed_into(
-        self,
+        &self,
         left: &PackedWeight,
         weight: Matrix,
         right: Matrix,
@@ -138,10 +138,10 @@ impl Kernels {
     ///
     /// # Panics
     /// If a row is not in the matrix.
-    pub fn add_rows(self, matrix: &[f32], terms: &[(u32, f32)], sums: &mut [f32]) {
-        match self.path {
+    pub fn add_rows(&self, matrix: &[f32], terms: &[(u32, f32)], sums: &mut [f32]) {
+        match &self.path {
             Path::Reference => reference::matrix::add_rows(matrix, terms, sums),
-            Path::Cpu(isa) => cpu::weighted_rows::add(isa, matrix, terms, sums),
+            Path::Cpu(isa) => cpu::weighted_rows::add(*isa, matrix, terms, sums),
             Path::Cuda(_) => cpu::weighted_rows::add(cpu::Isa::detect(), matrix, terms, sums),
         }
     }
@@ -150,7 +150,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If the sizes differ.
-    pub fn add_product(self, destination: &Tensor, left: &Tensor, right: &Tensor) -> Result<()> {
+    pub fn add_product(&self, destination: &Tensor, left: &Tensor, right: &Tensor) -> Result<()> {
         let sizes = (left.dim(0)?, right.dim(1)?);
         if destination.dims2()? != sizes || (destination.stride()[1] != 1 && sizes.1 != 1) {
             bail!("add_product: destination {:?} for a product {sizes:?}", destination.layout());

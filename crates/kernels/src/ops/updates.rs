@@ -35,7 +35,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If the shapes differ.
-    pub fn add_assign(self, destination: &Tensor, x: &Tensor) -> Result<()> {
+    pub fn add_assign(&self, destination: &Tensor, x: &Tensor) -> Result<()> {
         same_shape("add_assign", destination, x)?;
         on_gpu!(self, Op::new("add assign"), [destination, x, x], card => card.add_assign(destination, x));
         self.update(Op::new("add assign"), destination, [x], |mut destination, views| {
@@ -48,7 +48,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If the shapes differ.
-    pub fn add_to_view(self, destination: &Tensor, x: &Tensor) -> Result<()> {
+    pub fn add_to_view(&self, destination: &Tensor, x: &Tensor) -> Result<()> {
         same_shape("add_to_view", destination, x)?;
         on_gpu!(self, Op::new("add to view"), [x, x, x], card => card.add_to_view(destination, x));
         self.update(Op::new("add to view"), destination, [x], |destination, views| {
@@ -64,7 +64,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If it is not contiguous.
-    pub fn fill_zero(self, destination: &Tensor) -> Result<()> {
+    pub fn fill_zero(&self, destination: &Tensor) -> Result<()> {
         on_gpu!(self, Op::new("fill zero"), [destination], card => card.clear(destination));
         self.update(Op::new("fill zero"), destination, [], |mut destination, _| {
             destination.contiguous()?.fill(0.0);
@@ -77,7 +77,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If shapes differ.
-    pub fn nesterov(self, moved: &[Moved], lr: f32, momentum: f32) -> Result<()> {
+    pub fn nesterov(&self, moved: &[Moved], lr: f32, momentum: f32) -> Result<()> {
         for Moved { parameter, gradient, velocity, .. } in moved {
             same_shape("nesterov", parameter, gradient)?;
             same_shape("nesterov", parameter, velocity)?;
@@ -86,7 +86,7 @@ impl Kernels {
         let three = |moved: &Moved| super::bytes([moved.parameter, moved.gradient, moved.velocity]);
         let bytes = 2 * moved.iter().map(three).sum::<usize>();
         self.record(Op::new("nesterov"), bytes, || {
-            if let Path::Cuda(card) = self.path {
+            if let Path::Cuda(card) = &self.path {
                 return card.nesterov(moved, lr, momentum);
             }
             moved.iter().try_for_each(|moved| {
@@ -95,7 +95,7 @@ impl Kernels {
         })
     }
 
-    fn move_one(self, moved: &Moved, step: SgdStep) -> Result<()> {
+    fn move_one(&self, moved: &Moved, step: SgdStep) -> Result<()> {
         update("nesterov", moved.velocity, [], |mut velocity, _| {
             let velocity = RefCell::new(velocity.contiguous()?);
             update("nesterov", moved.gradient, [], |mut gradient, _| {
@@ -116,7 +116,7 @@ impl Kernels {
     /// # Errors
     /// If the shapes do not fit.
     pub fn cross_entropy(
-        self,
+        &self,
         logits: &Tensor,
         labels: &[u32],
         teacher: Option<&Tensor>,
@@ -141,7 +141,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If the values are neither f32 nor activations.
-    pub fn activations(self, view: &Tensor) -> Result<Tensor> {
+    pub fn activations(&self, view: &Tensor) -> Result<Tensor> {
         on_gpu!(self, Op::new("activations"), [view, view], card => {
             let view = &view.to_device(card.device())?;
             card.kept(view, card.activations())
@@ -153,7 +153,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If there are other numbers in it.
-    pub fn mask(self, mask: &Tensor) -> Result<Tensor> {
+    pub fn mask(&self, mask: &Tensor) -> Result<Tensor> {
         on_gpu!(self, Op::new("mask"), [mask, mask], card => card.mask(mask));
         mask.contiguous()
     }
@@ -163,7 +163,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If they are not, or do not lie where the kernels compute.
-    pub fn operands(self, weights: &[&Tensor]) -> Result<Vec<Tensor>> {
+    pub fn operands(&self, weights: &[&Tensor]) -> Result<Vec<Tensor>> {
         on_gpu!(self, Op::new("operands"), weights, card => card.operands(weights));
         Ok(weights.iter().map(|weight| (*weight).clone()).collect())
     }
@@ -172,8 +172,8 @@ impl Kernels {
     ///
     /// # Errors
     /// As those.
-    pub fn operand(self, weight: &Tensor) -> Result<Tensor> {
-        if let Path::Cuda(card) = self.path
+    pub fn operand(&self, weight: &Tensor) -> Result<Tensor> {
+        if let Path::Cuda(card) = &self.path
             && card.is_operand(weight)?
         {
             return Ok(weight.clone());
@@ -186,7 +186,7 @@ impl Kernels {
     ///
     /// # Errors
     /// If the values are neither f32 nor activations.
-    pub fn numbers(self, view: &Tensor) -> Result<Tensor> {
+    pub fn numbers(&self, view: &Tensor) -> Result<Tensor> {
         on_gpu!(self, Op::new("numbers"), [view, view], card => card.kept(view, cuda::Storage::F32));
         view.contiguous()
     }

@@ -33,7 +33,7 @@ impl Batch {
     ///
     /// # Errors
     /// If there is no room for it.
-    pub fn on(self, kernels: Kernels) -> Result<Self> {
+    pub fn on(self, kernels: &Kernels) -> Result<Self> {
         Ok(Self { images: self.images.to_device(&kernels.device())?, ..self })
     }
 

@@ -62,7 +62,7 @@ impl KernelTransform {
     }
 
     /// Each step's crop, flattened, and the kernel that it gives, `[C, k k]`.
-    fn steps(&self, shared: &SharedWeights, kernels: Kernels) -> Result<Vec<(Tensor, Tensor)>> {
+    fn steps(&self, shared: &SharedWeights, kernels: &Kernels) -> Result<Vec<(Tensor, Tensor)>> {
         let mut current = shared.get(&self.weight_name())?.narrow(0, 0, self.channels)?;
         let mut steps = Vec::new();
         for pair in self.sizes.windows(2) {
@@ -77,8 +77,8 @@ impl KernelTransform {
     }
 
     /// The transformed kernel, `[C, 1, k, k]`.
-    pub(super) fn forward(&self, shared: &SharedWeights, kernels: Kernels) -> Result<Tensor> {
-        let steps = self.steps(shared, kernels.for_layer("kernel transform"))?;
+    pub(super) fn forward(&self, shared: &SharedWeights, kernels: &Kernels) -> Result<Tensor> {
+        let steps = self.steps(shared, &kernels.for_layer("kernel transform"))?;
         let (_, kernel) = steps.last().expect("a transform has a step");
         let size = *self.sizes.last().expect("a transform has sizes");
         Ok(kernel.reshape((self.channels, 1, size, size))?)
@@ -90,10 +90,10 @@ impl KernelTransform {
         dkernel: &Tensor,
         shared: &SharedWeights,
         gradients: &Gradients,
-        kernels: Kernels,
+        kernels: &Kernels,
     ) -> Result<()> {
         let kernels = kernels.for_layer("kernel transform");
-        let steps = self.steps(shared, kernels)?;
+        let steps = self.steps(shared, &kernels)?;
         let mut d = dkernel.flatten_from(1)?; // [C, to to]
         for (index, pair) in self.sizes.windows(2).enumerate().rev() {
             let (from, to) = (pair[0], pair[1]);

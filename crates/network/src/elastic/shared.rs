@@ -106,7 +106,7 @@ impl SharedWeights {
     ///
     /// # Errors
     /// If there is no room for them.
-    pub fn on(&self, kernels: Kernels) -> Result<Self> {
+    pub fn on(&self, kernels: &Kernels) -> Result<Self> {
         let device = kernels.device();
         let moved = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_device(&device)?));
         Ok(Self { tensors: self.tensors.iter().map(moved).collect::<Result<_>>()? })
@@ -252,7 +252,7 @@ impl Gradients {
     ///
     /// # Errors
     /// If a tensor cannot be written.
-    pub fn clear(&self, kernels: Kernels) -> Result<()> {
+    pub fn clear(&self, kernels: &Kernels) -> Result<()> {
         for name in self.take_touched() {
             kernels.fill_zero(self.get(&name)?)?;
         }

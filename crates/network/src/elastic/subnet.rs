@@ -47,14 +47,14 @@ impl<'a> SubnetWeights<'a> {
         space: &SearchSpace,
         shared: &'a SharedWeights,
         layers: &'a [LayerSpec],
-        kernels: Kernels,
+        kernels: &Kernels,
     ) -> Result<Self> {
         let mut subnet = Self {
             shared,
             layers,
             transforms: BTreeMap::new(),
             values: BTreeMap::new(),
-            kernels,
+            kernels: kernels.clone(),
             epsilon: space.batch_norm_epsilon(),
         };
         for layer in layers {
@@ -85,7 +85,7 @@ impl<'a> SubnetWeights<'a> {
     ///
     /// # Errors
     /// If statistics are not `[2, C]`, or there is no room for the copies.
-    pub fn calibrated_for(&self, statistics: &Statistics, kernels: Kernels) -> Result<Source<'static>> {
+    pub fn calibrated_for(&self, statistics: &Statistics, kernels: &Kernels) -> Result<Source<'static>> {
         let mut tensors = statistics_to_tensors(statistics)?;
         for (name, weight) in &self.values {
             tensors.insert(name.clone(), weight.contiguous()?);
@@ -108,7 +108,7 @@ impl<'a> SubnetWeights<'a> {
     /// # Errors
     /// If there is no room for copies of them.
     pub fn values(&self) -> Result<Source<'static>> {
-        let tensors = with_operands(self.values.clone(), self.layers, self.kernels)?;
+        let tensors = with_operands(self.values.clone(), self.layers, &self.kernels)?;
         Ok(self.source(MapSource::builder(tensors)))
     }
 
@@ -123,7 +123,7 @@ impl<'a> SubnetWeights<'a> {
     }
 
     fn source(&self, builder: VarBuilder<'static>) -> Source<'static> {
-        Source::new(builder, self.kernels, self.epsilon)
+        Source::new(builder, &self.kernels, self.epsilon)
     }
 
     /// Where backward adds: views of the shared gradients, and temporaries for transformed kernels.
@@ -169,7 +169,7 @@ impl SubnetGradients<'_> {
     pub fn finish(self) -> Result<()> {
         let SubnetWeights { shared, transforms, kernels, .. } = self.subnet;
         for (name, transform) in transforms {
-            transform.backward(&self.tensors[name], shared, self.gradients, *kernels)?;
+            transform.backward(&self.tensors[name], shared, self.gradients, kernels)?;
         }
         Ok(())
     }

@@ -85,36 +85,36 @@ fn on_cpu(tensor: &Tensor) -> candle_core::Result<Tensor> {
 }
 
 impl Product {
-    fn new(weight: &Tensor, shift: Tensor, activation: Activation, kernels: Kernels) -> Result<Self> {
+    fn new(weight: &Tensor, shift: Tensor, activation: Activation, kernels: &Kernels) -> Result<Self> {
         let device = kernels.device();
         let weight = kernels.pack(&weight.to_device(&device)?)?;
         Ok(Self { weight, shift: shift.to_device(&device)?, activation })
     }
 
     /// A convolution's weight `[O, I]` with the batch norm after it.
-    fn folded(weight: &Tensor, norm: &BatchNorm, kernels: Kernels) -> Result<Self> {
+    fn folded(weight: &Tensor, norm: &BatchNorm, kernels: &Kernels) -> Result<Self> {
         let (scale, shift) = scale_and_shift(norm)?;
         let weight = on_cpu(weight)?.broadcast_mul(&scale.unsqueeze(1)?)?;
         Self::new(&weight, shift, norm.normalisation().activation, kernels)
     }
 
-    fn pointwise(conv: &ConvNorm<Pointwise>, kernels: Kernels) -> Result<Self> {
+    fn pointwise(conv: &ConvNorm<Pointwise>, kernels: &Kernels) -> Result<Self> {
         let (convolution, norm) = conv.parts();
         Self::folded(convolution.weight(), norm, kernels)
     }
 
-    fn linear(linear: &Linear, kernels: Kernels) -> Result<Self> {
+    fn linear(linear: &Linear, kernels: &Kernels) -> Result<Self> {
         let (weight, bias, activation) = linear.parts();
         Self::new(weight, bias.clone(), activation, kernels)
     }
 
     /// `[I, N] -> [O, N]`.
-    fn forward(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, kernels: &Kernels) -> Result<Tensor> {
         Ok(kernels.product_activated(&self.weight, x, &self.shift, self.activation)?)
     }
 
     /// `[I, N, H, W] -> [O, N, H, W]`.
-    fn forward_maps(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+    fn forward_maps(&self, x: &Tensor, kernels: &Kernels) -> Result<Tensor> {
         let (_, images, height, width) = x.dims4()?;
         let y = self.forward(&x.flatten_from(1)?, kernels)?; // [O, N H W]
         Ok(y.reshape(((), images, height, width))?)
@@ -122,21 +122,21 @@ impl Product {
 }
 
 impl Dense {
-    fn new(conv: &ConvNorm<conv::Dense>, kernels: Kernels) -> Result<Self> {
+    fn new(conv: &ConvNorm<conv::Dense>, kernels: &Kernels) -> Result<Self> {
         let (convolution, norm) = conv.parts();
         let (weight, window) = convolution.parts();
         Ok(Self { filters: Product::folded(&on_cpu(weight)?.flatten_from(1)?, norm, kernels)?, window })
     }
 
     /// `[I, N, H, W] -> [O, N, H/s, W/s]`.
-    fn forward(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, kernels: &Kernels) -> Result<Tensor> {
         let Product { weight, shift, activation } = &self.filters;
         Ok(kernels.convolve_activated(weight, x, self.window, shift, *activation)?)
     }
 }
 
 impl Bottleneck {
-    fn new(block: &nn::Bottleneck, kernels: Kernels) -> Result<Self> {
+    fn new(block: &nn::Bottleneck, kernels: &Kernels) -> Result<Self> {
         let parts = block.parts();
         let downsample = match parts.downsample {
             Some((convolution, stride)) => Some((Product::pointwise(convolution, kernels)?, stride)),
@@ -152,7 +152,7 @@ impl Bottleneck {
     }
 
     /// `[C, N, H, W] -> [C', N, H/s, W/s]`.
-    fn forward(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, kernels: &Kernels) -> Result<Tensor> {
         let inner = self.reduction.forward_maps(x, kernels)?; // [mid, N, H, W]
         let inner = self.dense.forward(&inner, kernels)?; // [mid, N, H/s, W/s]
         let y = self.expansion.forward_maps(&inner, kernels)?; // [C', N, H/s, W/s]
@@ -169,7 +169,7 @@ impl Bottleneck {
 }
 
 impl Block {
-    fn new(block: &MbConv, kernels: Kernels) -> Result<Self> {
+    fn new(block: &MbConv, kernels: &Kernels) -> Result<Self> {
         let parts = block.parts();
         let (before, chain, after) = parts.inner.parts();
         let expansion = match (parts.expansion, before) {
@@ -199,7 +199,7 @@ impl Block {
     }
 
     /// `[C, N, H, W] -> [C', N, H/s, W/s]`.
-    fn forward(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, kernels: &Kernels) -> Result<Tensor> {
         let expanded = match &self.expansion {
             Some(expansion) => &expansion.forward_maps(x, kernels)?, // [mid, N, H, W]
             None => x,
@@ -237,16 +237,16 @@ impl FoldedNetwork {
         let fold = |layer: &Layer| -> Result<Folded> {
             Ok(match layer {
                 Layer::Stem(conv) | Layer::Conv { conv, residual: false } => {
-                    Folded::Dense(Dense::new(conv, kernels)?)
+                    Folded::Dense(Dense::new(conv, &kernels)?)
                 }
-                Layer::Conv { conv, residual: true } => Folded::Residual(Dense::new(conv, kernels)?),
+                Layer::Conv { conv, residual: true } => Folded::Residual(Dense::new(conv, &kernels)?),
                 Layer::MaxPool => Folded::MaxPool,
-                Layer::Bottleneck(block) => Folded::Bottleneck(Box::new(Bottleneck::new(block, kernels)?)),
-                Layer::MbConv(block) => Folded::Block(Box::new(Block::new(block, kernels)?)),
-                Layer::HeadConv(conv) => Folded::HeadConv(Product::pointwise(conv, kernels)?),
+                Layer::Bottleneck(block) => Folded::Bottleneck(Box::new(Bottleneck::new(block, &kernels)?)),
+                Layer::MbConv(block) => Folded::Block(Box::new(Block::new(block, &kernels)?)),
+                Layer::HeadConv(conv) => Folded::HeadConv(Product::pointwise(conv, &kernels)?),
                 Layer::Pool => Folded::Pool,
-                Layer::FeatureMix(mix) => Folded::mix(mix, kernels)?,
-                Layer::Classifier(linear) => Folded::Classifier(Product::linear(linear, kernels)?),
+                Layer::FeatureMix(mix) => Folded::mix(mix, &kernels)?,
+                Layer::Classifier(linear) => Folded::Classifier(Product::linear(linear, &kernels)?),
             })
         };
         Ok(Self { layers: network.layers().iter().map(fold).collect::<Result<_>>()?, kernels })
@@ -283,7 +283,7 @@ impl FoldedNetwork {
     pub fn forward_layers(&self, maps: Tensor, done: &mut dyn FnMut()) -> Result<Tensor> {
         let mut x = maps;
         for layer in &self.layers {
-            x = layer.forward(&x, self.kernels)?;
+            x = layer.forward(&x, &self.kernels)?;
             done();
         }
         Ok(x)
@@ -292,7 +292,7 @@ impl FoldedNetwork {
 
 impl Folded {
     /// `[C, N, H, W] -> [C', N, H', W']`.
-    fn forward(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, kernels: &Kernels) -> Result<Tensor> {
         match self {
             Self::Dense(dense) => dense.forward(x, kernels),
             Self::Residual(dense) => {
@@ -309,7 +309,7 @@ impl Folded {
         }
     }
 
-    fn mix(mix: &FeatureMix, kernels: Kernels) -> Result<Self> {
+    fn mix(mix: &FeatureMix, kernels: &Kernels) -> Result<Self> {
         let (convolution, activation) = mix.parts();
         let weight = convolution.weight();
         let shift = Tensor::zeros(weight.dim(0)?, DType::F32, &Device::Cpu)?;

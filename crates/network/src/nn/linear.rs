@@ -58,7 +58,7 @@ impl Linear {
     /// If the tape does not fit.
     pub fn backward(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Tensor> {
         let (y, x) = (tape.pop()?, tape.pop()?);
-        let kernels = self.kernels;
+        let kernels = &self.kernels;
         let dy = kernels.bias_activation_backward(&y, Some(&self.bias), self.activation, dy)?;
         kernels.add_row_sums(&gradient.bias, &dy)?;
         kernels.add_product(&gradient.weight, &dy, &x.t()?)?;

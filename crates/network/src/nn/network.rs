@@ -81,7 +81,7 @@ impl Network {
     }
 
     pub(crate) fn kernels(&self) -> Kernels {
-        self.kernels
+        self.kernels.clone()
     }
 
     /// Class scores of images.

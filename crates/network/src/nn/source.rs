@@ -21,8 +21,8 @@ pub struct Source<'a> {
 
 impl<'a> Source<'a> {
     /// Weights from `weights`; `epsilon` is added to the variance in batch norms.
-    pub fn new(weights: VarBuilder<'a>, kernels: Kernels, epsilon: f32) -> Self {
-        Self { weights, kernels, epsilon, as_operands: true }
+    pub fn new(weights: VarBuilder<'a>, kernels: &Kernels, epsilon: f32) -> Self {
+        Self { weights, kernels: kernels.clone(), epsilon, as_operands: true }
     }
 
     /// The source whose weights are given as they are, whatever products read: gradients, which are added to, and
@@ -64,7 +64,7 @@ impl<'a> Source<'a> {
     }
 
     pub(super) fn kernels(&self) -> Kernels {
-        self.kernels
+        self.kernels.clone()
     }
 
     pub(super) fn normalisation(
@@ -84,7 +84,7 @@ impl<'a> Source<'a> {
 pub fn with_operands(
     mut tensors: BTreeMap<String, Tensor>,
     layers: &[LayerSpec],
-    kernels: Kernels,
+    kernels: &Kernels,
 ) -> candle_core::Result<BTreeMap<String, Tensor>> {
     let of_products = |weight: &WeightSpec| {
         weight.role == WeightRole::Kernel && !weight.name.ends_with(".depth_conv.conv.weight")

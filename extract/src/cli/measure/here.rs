@@ -35,7 +35,7 @@ pub fn measure(
     let stop = interrupt_flag()?;
     let kernels = arguments.on.kernels(arguments.dtype)?;
     let engine =
-        &*arguments.engine.open(kernels, rayon::current_num_threads(), usize::from(arguments.batch))?;
+        &*arguments.engine.open(&kernels, rayon::current_num_threads(), usize::from(arguments.batch))?;
     let device = DeviceFacts::this_machine(arguments.device_name.as_deref())
         .computing_on(kernels.gpu(), arguments.device_name.is_none());
     if let Some(table) = &present {
@@ -43,7 +43,7 @@ pub fn measure(
     }
     let plan = plan(arguments, space, &engine.describe(), present.as_ref())?;
     let mut log = open_log(output, out, &plan, &device, engine)?;
-    let mut stopwatch = stopwatch_of(kernels);
+    let mut stopwatch = stopwatch_of(&kernels);
     let mut bench = Bench { engine, stopwatch: stopwatch.as_mut(), conditions: Conditions::now };
     let here = Here { arguments, output, space, plan: &plan, stop: &stop };
     if let Some(table) = &present {

@@ -78,7 +78,7 @@ impl Validation {
     ) -> anyhow::Result<Option<(Validated, String)>> {
         let (Some(supernet), Some(data)) = (&self.supernet, &self.data) else { return Ok(None) };
         let kernels = kernels()?;
-        let supernet = Supernet::read(supernet)?.on(kernels)?;
+        let supernet = Supernet::read(supernet)?.on(&kernels)?;
         check_supernet(estimator, &supernet)?;
         let dataset = open_data(output, (data, self.dataset_toml.as_deref()), &supernet)?;
         let dataset = self.val_images.of(supernet.see(&dataset, false)?);

@@ -102,10 +102,10 @@ fn measured(
     output.tell_interrupted(&arguments.arch);
     let kernels = arguments.on.kernels(table.engine.dtype.parse().unwrap_or_default())?;
     let threads = arguments.common.threads.map_or(table.engine.threads, usize::from);
-    let engine = &*arguments.engine.open(kernels, threads, table.engine.batch)?;
+    let engine = &*arguments.engine.open(&kernels, threads, table.engine.batch)?;
     let device = DeviceFacts::this_machine(Some(&table.device.name)).computing_on(kernels.gpu(), false);
     table.check_same_setting(&device, &engine.describe())?;
-    let (mut stopwatch, stop) = (stopwatch_of(kernels), interrupt_flag()?);
+    let (mut stopwatch, stop) = (stopwatch_of(&kernels), interrupt_flag()?);
     let mut bench = Bench { engine, stopwatch: stopwatch.as_mut(), conditions: Conditions::now };
     let bar = output.bar(archs.len() as u64);
     let mut progress = |progress: Progress<'_>| show(&bar, &progress);

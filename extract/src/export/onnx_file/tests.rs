@@ -72,7 +72,7 @@ impl Sample {
         let tensors = random_weights(&layers, &mut rng);
         let model = ModelFolder::new((&space, &arch), tensors, input, classes, origin).expect("f32");
         let images = random(&[2, channels, resolution, resolution], 0.0, 1.0, &mut rng);
-        let network = model.network(Kernels::detect()).expect("whole");
+        let network = model.network(&Kernels::detect()).expect("whole");
         let logits = values(&network.forward(&images, Pass::Inference).expect("forward")).expect("f32");
         let bytes = contents(&model).expect("written");
         Self { model, bytes, images, logits }

@@ -21,7 +21,7 @@ impl FineTuner {
     /// Counts how accurate the model is as its folder has it, unless the log says; whether it was done before `stop`.
     pub(super) fn count_before(&mut self, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<bool> {
         if self.before.is_none() {
-            let network = self.model.network(self.config.kernels)?;
+            let network = self.model.network(&self.config.kernels)?;
             self.before = self.count(&network, stop)?;
             if let Some(accuracy) = self.before {
                 self.log_accuracy(0, accuracy, told)?;
@@ -34,7 +34,7 @@ impl FineTuner {
     pub(super) fn finish(&mut self, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<bool> {
         let Some(tensors) = self.calibrated(stop)? else { return Ok(false) };
         let mut model = self.fine_tuned(tensors)?;
-        let Some(after) = self.count(&model.network(self.config.kernels)?, stop)? else { return Ok(false) };
+        let Some(after) = self.count(&model.network(&self.config.kernels)?, stop)? else { return Ok(false) };
         if self.resumed.as_ref().is_none_or(|resumed| resumed.evaluated.is_empty()) {
             self.log_accuracy(self.step, after, told)?;
         }

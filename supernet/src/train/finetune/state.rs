@@ -140,9 +140,9 @@ impl FineTuner {
             return Err(self.folder.other_plan(&self.plan));
         }
         let FineTuneCheckpoint { tool, kernels, step, weights, velocities, .. } = checkpoint;
-        let (config, now) = (&self.model.config, self.config.kernels);
-        self.network = StaticNetwork::new((&config.space, &config.arch), weights, now)?;
-        self.optimizer = Sgd::moving(velocities, self.plan.momentum, self.plan.weight_decay, now)?;
+        let (config, now) = (&self.model.config, self.config.kernels.clone());
+        self.network = StaticNetwork::new((&config.space, &config.arch), weights, &now)?;
+        self.optimizer = Sgd::moving(velocities, self.plan.momentum, self.plan.weight_decay, &now)?;
         self.step = step;
         self.saved = Some(step);
         let mut resumed = Resumed::new(step, &kernels);
@@ -150,7 +150,7 @@ impl FineTuner {
         self.before = self.folder.log_before_steps()?.iter().find_map(|line| line.accuracy_at(0));
         resumed.evaluated = happened.into_iter().filter_map(|line| line.evaluated_at(step)).collect();
         self.resumed = Some(match step < self.plan.steps {
-            true => resumed.compared(&self.folder, now, &tool),
+            true => resumed.compared(&self.folder, &now, &tool),
             false => resumed,
         });
         Ok(())
@@ -192,7 +192,7 @@ impl FineTuner {
 
     /// All kernels that computed the weights.
     pub(super) fn kernels(&self) -> String {
-        Resumed::kernels(self.resumed.as_ref(), self.config.kernels)
+        Resumed::kernels(self.resumed.as_ref(), &self.config.kernels)
     }
 
     pub(super) fn diverged(&self, step: u64, what: String) -> Error {

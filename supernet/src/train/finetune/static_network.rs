@@ -51,7 +51,7 @@ impl StaticNetwork {
     pub fn new(
         (space, arch): (&SearchSpace, &Arch),
         weights: BTreeMap<String, Tensor>,
-        kernels: Kernels,
+        kernels: &Kernels,
     ) -> Result<Self> {
         let layers = space.lower(arch)?;
         let device = kernels.device();
@@ -59,14 +59,14 @@ impl StaticNetwork {
         let weights =
             weights.map(|(name, weight)| Ok((name, weight.to_device(&device)?))).collect::<Result<_>>()?;
         let gradients = zeros_like(&weights)?;
-        Ok(Self { layers, epsilon: space.batch_norm_epsilon(), weights, gradients, kernels })
+        Ok(Self { layers, epsilon: space.batch_norm_epsilon(), weights, gradients, kernels: kernels.clone() })
     }
 
     /// A model's network over copies of its weights.
     ///
     /// # Errors
     /// If a tensor cannot be copied.
-    pub fn of_model(model: &ModelFolder, kernels: Kernels) -> Result<Self> {
+    pub fn of_model(model: &ModelFolder, kernels: &Kernels) -> Result<Self> {
         let copy = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.copy()?));
         let copies = model.tensors.iter().map(copy).collect::<Result<_>>()?;
         Self::new((&model.config.space, &model.config.arch), copies, kernels)
@@ -96,7 +96,7 @@ impl StaticNetwork {
     /// If the images do not fit.
     pub fn learn(&self, images: &Tensor, target: &Target, dropout: Option<Tensor>) -> Result<Loss> {
         let sources = [&self.values()?, &self.source(&self.gradients).as_they_are()];
-        learn(&self.layers, sources, self.kernels, images, target, dropout)
+        learn(&self.layers, sources, &self.kernels, images, target, dropout)
     }
 
     /// One step on every weight; the gradients are zero after it.
@@ -137,11 +137,11 @@ impl StaticNetwork {
 
     /// The weights, those that products read as they read them.
     fn values(&self) -> Result<Source<'static>> {
-        Ok(self.source(&with_operands(self.weights.clone(), &self.layers, self.kernels)?))
+        Ok(self.source(&with_operands(self.weights.clone(), &self.layers, &self.kernels)?))
     }
 
     fn source(&self, tensors: &BTreeMap<String, Tensor>) -> Source<'static> {
-        Source::new(MapSource::builder(tensors.clone()), self.kernels, self.epsilon)
+        Source::new(MapSource::builder(tensors.clone()), &self.kernels, self.epsilon)
     }
 }
 
@@ -199,10 +199,10 @@ mod tests {
         for teacher in [None, Some(&logits)] {
             let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
             let copies = weights.detached().expect("copies").tensors().clone();
-            let network = StaticNetwork::new((&space, &arch), copies, kernels).expect("the same names");
+            let network = StaticNetwork::new((&space, &arch), copies, &kernels).expect("the same names");
             let gradients = Gradients::new(&weights).expect("zeros");
-            let optimizers = [0, 1].map(|_| Sgd::new(&weights, 0.9, 3e-5, kernels).expect("at rest"));
-            let pupil = Pupil { space: &space, weights: &weights, kernels };
+            let optimizers = [0, 1].map(|_| Sgd::new(&weights, 0.9, 3e-5, &kernels).expect("at rest"));
+            let pupil = Pupil { space: &space, weights: &weights, kernels: kernels.clone() };
             for step in 0..3 {
                 let images = uniform(&format!("images {step}"), &[IMAGES, 1, 8, 8]);
                 let target = Target { labels: &LABELS, smoothing: 0.1, teacher, class_weights: None };
@@ -237,7 +237,7 @@ mod tests {
             let of = |tensors: &BTreeMap<String, Tensor>| {
                 let copies =
                     tensors.iter().map(|(name, tensor)| (name.clone(), tensor.copy().expect("a copy")));
-                StaticNetwork::new((&space, &arch), copies.collect(), Kernels::reference())
+                StaticNetwork::new((&space, &arch), copies.collect(), &Kernels::reference())
                     .expect("a network")
             };
             let network = of(weights.tensors());
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn weights_of_another_network_are_refused() {
         let (space, arch) = one_network("tiny");
-        let error = StaticNetwork::new((&space, &arch), BTreeMap::new(), Kernels::reference());
+        let error = StaticNetwork::new((&space, &arch), BTreeMap::new(), &Kernels::reference());
         let error = error.err().expect("refused").to_string();
         assert!(error.starts_with("network: ") && error.ends_with("got none"), "{error}");
     }

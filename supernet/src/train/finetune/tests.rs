@@ -27,10 +27,11 @@ fn model() -> ModelFolder {
     let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
     let arch = sampler::smallest(&space);
     let calibration = Calibration { images: 200, ..Calibration::default() };
-    let judge = Judge { space: &space, weights: &weights, dataset: &dataset, calibration, kernels };
+    let judge =
+        Judge { space: &space, weights: &weights, dataset: &dataset, calibration, kernels: kernels.clone() };
     let statistics = judge.calibrate(&arch).expect("it fits");
     let layers = space.lower(&arch).expect("in the space");
-    let subnet = SubnetWeights::new(&space, &weights, &layers, kernels).expect("its space");
+    let subnet = SubnetWeights::new(&space, &weights, &layers, &kernels).expect("its space");
     let tensors = with_statistics(subnet.tensors(), &statistics).expect("copies");
     let input = Input::new(arch.resolution, dataset.preprocess());
     let origin = Origin {
@@ -129,7 +130,7 @@ fn the_folder_says_what_it_is_and_may_be_fine_tuned_again() {
         ("0.0.1", &model().config.model_hash)
     );
     assert_eq!(origin.measured.as_ref().map(|measured| measured.n), Some(digits().val().len()));
-    let network = once.network(Kernels::detect()).expect("calibrated");
+    let network = once.network(&Kernels::detect()).expect("calibrated");
     let batches =
         network::data::eval_batches(digits().val(), digits().preprocess(), 8, 200).collect::<Vec<_>>();
     let counted = network::eval::accuracy(&network, batches.into_iter()).expect("it fits");

@@ -28,7 +28,7 @@ impl Trainer {
         if index == self.plan.teaching() && self.teacher.is_none() {
             let path = self.folder.teacher();
             self.write_weights(&path, Kind::Teacher)?;
-            self.teacher = Some(Supernet::read(&path)?.on(self.config.kernels)?);
+            self.teacher = Some(Supernet::read(&path)?.on(&self.config.kernels)?);
         }
         self.save()?;
         self.conclude(index, stop, observer)

@@ -96,8 +96,8 @@ impl Trainer {
             Some(Started { weights, from }) => (weights, Some(from)),
             None => (SharedWeights::new(&space, &mut rng_for("weights", config.seed, &[]))?, None),
         };
-        let weights = weights.on(config.kernels)?;
-        let optimizer = Sgd::new(&weights, plan.momentum, plan.weight_decay, config.kernels)?;
+        let weights = weights.on(&config.kernels)?;
+        let optimizer = Sgd::new(&weights, plan.momentum, plan.weight_decay, &config.kernels)?;
         let gradients = Gradients::new(&weights)?;
         let data = saved.as_ref().map_or_else(|| dataset.identity(), |saved| saved.training.data.clone());
         let images = plan.validation.and_then(|validation| validation.settings.images);

@@ -41,7 +41,7 @@ impl Trainer {
             History::taken_up(&self.folder, (&training.plan, training.step), &self.plan)?;
         self.history = history;
         if let Some(hash) = &training.teacher {
-            self.teacher = Some(read_teacher(&self.folder.teacher(), hash)?.on(self.config.kernels)?);
+            self.teacher = Some(read_teacher(&self.folder.teacher(), hash)?.on(&self.config.kernels)?);
         }
         self.validated = training.validation.or(self.validated);
         self.saved_best = self.best_step();
@@ -49,21 +49,21 @@ impl Trainer {
         self.saved = Some(self.step);
         let resumed = Resumed::new(self.step, &training.kernels);
         let mut resumed = match self.step < self.plan.steps() {
-            true => resumed.compared(&self.folder, self.config.kernels, &training.tool),
+            true => resumed.compared(&self.folder, &self.config.kernels, &training.tool),
             false => resumed,
         };
         resumed.other_plan = other_plan;
         self.resumed = Some(resumed);
-        self.weights = supernet.weights.on(self.config.kernels)?;
+        self.weights = supernet.weights.on(&self.config.kernels)?;
         self.optimizer =
-            Sgd::moving(velocities, self.plan.momentum, self.plan.weight_decay, self.config.kernels)?;
+            Sgd::moving(velocities, self.plan.momentum, self.plan.weight_decay, &self.config.kernels)?;
         Ok(())
     }
 
     pub(super) fn training(&self) -> Training {
         Training {
             tool: env!("CARGO_PKG_VERSION").to_string(),
-            kernels: Resumed::kernels(self.resumed.as_ref(), self.config.kernels),
+            kernels: Resumed::kernels(self.resumed.as_ref(), &self.config.kernels),
             seed: self.config.seed,
             data: self.data.clone(),
             plan: self.history.hash(),

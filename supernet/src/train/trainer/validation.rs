@@ -108,7 +108,7 @@ impl Trainer {
         }
         if let Some(best) = self.best_step().filter(|best| *best != self.step) {
             let supernet = read_best(self.folder.best(best), best)?;
-            self.weights = supernet.weights.on(self.config.kernels)?;
+            self.weights = supernet.weights.on(&self.config.kernels)?;
         }
         self.validated = Some(Validated { step: self.step, ..Validated::default() });
         Ok(true)

@@ -23,7 +23,7 @@ fn kept(space: &SearchSpace, arch: &Arch, images: usize) -> usize {
     let weights = layers.iter().flat_map(LayerSpec::weights);
     let ones = |shape: &[usize]| Tensor::ones(shape, DType::F32, &Device::Cpu).expect("a tensor");
     let weights = weights.map(|weight| (weight.name, ones(&weight.shape))).collect();
-    let source = Source::new(MapSource::builder(weights), Kernels::detect(), space.batch_norm_epsilon());
+    let source = Source::new(MapSource::builder(weights), &Kernels::detect(), space.batch_norm_epsilon());
     let network = Network::new(&layers, &source).expect("all weights");
     let side = arch.resolution;
     let mut tape = Tape::with_dropout(ones(&[layers.last().expect("a classifier").input.channels, images]));
