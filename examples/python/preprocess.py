@@ -11,11 +11,13 @@ REC709 = (0.2126, 0.7152, 0.0722, 0)
 
 def array(path, facts):
     """The file as [C, H, W] f32, normalised: an image, or a .npy that holds such an array already."""
-    channels, side = facts["channels"], facts["resolution"]
+    channels, resolution = facts["channels"], str(facts["resolution"])
+    # a number where the input is square, else such as 40x101
+    rows, columns = (int(side) for side in (resolution.split("x") * 2)[:2])
     if str(path).lower().endswith(".npy"):
         values = np.load(path)
-        if values.dtype != np.float32 or values.shape != (channels, side, side):
-            raise SystemExit(f"{path}: expected f32 {(channels, side, side)}, got {values.dtype} {values.shape}")
+        if values.dtype != np.float32 or values.shape != (channels, rows, columns):
+            raise SystemExit(f"{path}: expected f32 {(channels, rows, columns)}, got {values.dtype} {values.shape}")
         return values
     from PIL import Image, ImageOps
 
@@ -28,12 +30,16 @@ def array(path, facts):
     if channels == 1:
         image = image.convert("L", REC709) if facts["grey"] == "rec709" and not grey else image.convert("L")
     (width, height), box = image.size, None
-    size = (side, side)
+    size = (columns, rows)
     if facts["resize"] != "stretch":
-        short = math.ceil(side / facts["resize"]["middle"])
-        size = (short, short * height // width) if width <= height else (short * width // height, short)
-        left, top = (round((length - side) / 2) for length in size)
-        box = (left, top, left + side, top + side)
+        share = facts["resize"]["middle"]
+        wide, tall = math.ceil(columns / share), math.ceil(rows / share)
+        if width * rows <= height * columns:
+            size = (wide, max(tall, wide * height // width))
+        else:
+            size = (max(wide, tall * width // height), tall)
+        left, top = (round((length - shown) / 2) for length, shown in zip(size, (columns, rows)))
+        box = (left, top, left + columns, top + rows)
     if facts["filter"] == "bilinear":
         planes = [Image.fromarray(np.asarray(plane, np.float32)) for plane in image.split()]
         planes = [plane.resize(size, Image.Resampling.BILINEAR) for plane in planes]

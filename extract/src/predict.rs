@@ -76,7 +76,7 @@ impl Classifier {
     /// If the file is no such image, or an array of another shape than the model's input.
     pub fn logits(&self, path: &Path) -> Result<Vec<f32>> {
         let input = &self.model.config.input;
-        let shape = [input.channels, input.resolution, input.resolution];
+        let shape = [input.channels, input.resolution.height, input.resolution.width];
         let is_array = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy"));
         let values = match is_array {
             true => npy::from_bytes(&path.display().to_string(), &file::read(path)?, shape)?,
@@ -116,7 +116,7 @@ impl Classifier {
             let expected = format!("an array of {} channels as .npy", input.channels);
             Error::invalid(path.display(), "channels", expected, "an image")
         })?;
-        let mut values = vec![0.0; input.channels * input.resolution * input.resolution];
+        let mut values = vec![0.0; input.channels * input.resolution.plane()];
         let image = Image::new(&pixels, [height, width, input.channels])?;
         plain_view(image, input.resolution, &preprocess, &mut values);
         Ok(values)

@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kernels::cpu::batch_norm::{self, Affine};
-use kernels::cpu::channelwise::{self, Chain, Kept, Saved, Slopes};
+use kernels::cpu::chain::{self, Chain, Kept, Saved, Slopes};
 use kernels::cpu::depthwise::{self, DepthwiseShape};
 use kernels::cpu::product::{Matrix, MatrixMut, Write, product};
 use kernels::cpu::{Activation, Isa, planes};
@@ -181,7 +181,7 @@ fn chains(criterion: &mut Criterion) {
                     output: &mut output,
                     means: &mut [],
                 };
-                channelwise::forward(Isa::detect(), &chain, &x, kept);
+                chain::forward(Isa::detect(), &chain, &x, kept);
             });
         });
         let saved =
@@ -192,7 +192,7 @@ fn chains(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let [before, after] = sums.each_mut().map(Vec::as_mut_slice);
                 let slopes = Slopes { dx: &mut dx, before, weight: &mut dw, after };
-                channelwise::backward(Isa::detect(), &chain, &saved, slopes);
+                chain::backward(Isa::detect(), &chain, &saved, slopes);
             });
         });
     }

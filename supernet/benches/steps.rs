@@ -31,7 +31,7 @@ fn steps(criterion: &mut Criterion) {
         let setup = Bench {
             space: space.clone(),
             subject,
-            resolution,
+            resolution: resolution.into(),
             batch,
             steps: 0,
             warmup: 0,

@@ -127,7 +127,7 @@ pub fn of_network(
 }
 
 fn outputs(space: &SearchSpace, arch: &Arch, kernels: &Kernels) -> Result<Outputs> {
-    let sides = [IMAGES, space.input_channels(), arch.resolution, arch.resolution];
+    let sides = [IMAGES, space.input_channels(), arch.resolution.height, arch.resolution.width];
     let images = random("images", &sides, -2.0..2.0)?;
     let weights = SharedWeights::new(space, &mut rng_for("weights", 0, &[]))?.on(kernels)?;
     let (gradients, pupil) =

@@ -14,7 +14,7 @@ use network::eval::calibrate;
 use network::nn::{FoldedNetwork, Network, Pass, Statistics};
 use rand::Rng;
 use serde::Serialize;
-use space::{Arch, SearchSpace, sampler};
+use space::{Arch, Extent, SearchSpace, sampler};
 
 use crate::error::Result;
 use crate::train::{Feeder, Pupil, Sgd, Target, dropout_mask};
@@ -49,7 +49,7 @@ pub struct Bench {
     /// Which sub-networks.
     pub subject: Subject,
     /// Side of the images.
-    pub resolution: usize,
+    pub resolution: Extent,
     /// Images a step.
     pub batch: usize,
     /// Steps that are timed.
@@ -140,7 +140,7 @@ pub struct LoadBench {
     /// Where the images come from.
     pub dataset: Arc<Dataset>,
     /// Side of the images after augmentation.
-    pub resolution: usize,
+    pub resolution: Extent,
     /// Images a batch.
     pub batch: usize,
     /// Batches that are timed.
@@ -201,7 +201,7 @@ pub fn bench_fed(setup: &Bench, load: &LoadBench, mut report: impl FnMut(usize))
     dataset.check_fits(&setup.space)?;
     let (config, side) = (load.config(), *resolution);
     let loader = TrainLoader::new(dataset.clone(), config, 0, move |_| side)?;
-    let values = batch * setup.space.input_channels() * side * side;
+    let values = batch * setup.space.input_channels() * side.plane();
     let mut batches = Feeder::new(loader, &setup.kernels, values)?;
     let mut runner = Runner::new(setup)?;
     let mut times = Vec::with_capacity(setup.steps);
@@ -248,7 +248,7 @@ impl<'a> Runner<'a> {
         let Bench { space, batch, resolution, .. } = setup;
         let weights = SharedWeights::new(space, &mut rng_for("weights", 0, &[]))?.on(&setup.kernels)?;
         let mut rng = rng_for("bench", 0, &[]);
-        let shape = (*batch, space.input_channels(), *resolution, *resolution);
+        let shape = (*batch, space.input_channels(), resolution.height, resolution.width);
         let length = shape.0 * shape.1 * shape.2 * shape.3;
         let images: Vec<f32> = (0..length).map(|_| rng.random_range(-2.0..2.0)).collect();
         let images = Tensor::from_vec(images, shape, &Device::Cpu)?.to_device(&setup.kernels.device())?;

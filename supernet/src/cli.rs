@@ -6,7 +6,6 @@ mod eval;
 mod finetune;
 mod import;
 mod memory;
-mod output;
 mod profile;
 mod progress;
 mod recipe;
@@ -19,9 +18,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use arguments::Common;
 use base::document::printed;
-use output::{print_lines, print_message};
+use command::{Common, Ending, INTERRUPTED, on_pool, print_lines, print_message};
 use serde_json::json;
 
 /// Trains a once-for-all network: one set of weights that serves every sub-network of a search space.
@@ -51,23 +49,17 @@ enum Command {
     Man(shell::Man),
 }
 
-/// How a command ended, if it did not fail.
-pub enum Ending {
-    /// All is done.
-    Done,
-    /// Stopped by a signal, with the state saved.
-    Interrupted,
-}
-
 /// Runs the command line.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let json = arguments.command.common().is_some_and(|common| common.json);
-    match run(&arguments.command) {
+    let threads = arguments.command.common().and_then(|common| common.threads);
+    match on_pool(threads, || arguments.command.run()) {
         Ok(Ending::Done) => ExitCode::SUCCESS,
-        Ok(Ending::Interrupted) => ExitCode::from(130),
+        Ok(Ending::Partly) => ExitCode::FAILURE,
+        Ok(Ending::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {
-            print_message(&format!("error: {error:#}"));
+            print_message(format_args!("error: {error:#}"));
             if json {
                 // a reader that has closed the pipe has the exit code
                 let _ = print_lines(&printed(&json!({ "error": format!("{error:#}") })));
@@ -75,19 +67,6 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Runs a command on the one thread pool, set up with the threads it asks for.
-fn run(command: &Command) -> anyhow::Result<Ending> {
-    let mut builder = rayon::ThreadPoolBuilder::new();
-    if let Some(threads) = command.common().and_then(|common| common.threads) {
-        builder = builder.num_threads(usize::from(threads));
-    }
-    builder.build_global()?;
-    let mut ending = Ok(Ending::Done);
-    // Run on one of the pool's own threads: handing each small kernel to the pool from outside costs more.
-    rayon::scope(|_| ending = command.run());
-    ending
 }
 
 impl Command {

@@ -9,7 +9,7 @@ use network::elastic::{Gradients, SharedWeights, SubnetWeights, sort_channels};
 use network::nn::{MapSource, Network, Pass, Source, Statistics};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use space::{Arch, Counts, SearchSpace, preset, sampler};
+use space::{Arch, Extent, SearchSpace, preset, sampler};
 use supernet::train::{Plan, Pupil, Recipe, Target};
 
 use crate::common::{assert_close, formula, values};
@@ -18,8 +18,9 @@ fn weights(space: &SearchSpace) -> SharedWeights {
     SharedWeights::new(space, &mut rng_for("weights", 5, &[])).expect("weights")
 }
 
-fn images(space: &SearchSpace, resolution: usize, count: usize) -> Tensor {
-    formula("images", &[count, space.input_channels(), resolution, resolution])
+fn images(space: &SearchSpace, resolution: impl Into<Extent>, count: usize) -> Tensor {
+    let Extent { height, width } = resolution.into();
+    formula("images", &[count, space.input_channels(), height, width])
 }
 
 /// Logits of the elastic view and of the same weights copied out, each with the same statistics.
@@ -147,7 +148,7 @@ fn sorting_channels_leaves_what_was_trained_as_it_was() {
 #[test]
 fn a_sort_minds_the_widths_of_its_own_stage_alone() {
     let (space, mut weights) = (uneven(), weights(&uneven()));
-    let trained = space.restricted(Counts { kernel: 9, expand: 1, depth: 9, width: 1 });
+    let trained = space.restricted(&[("expand".to_string(), 1)].into());
     sort_channels(&space, &mut weights, &[trained]).expect("sorted");
     // of the first block's 96 channels the next phase uses 64, which must be the most important ones
     let projection = weights.get("blocks.1.conv.point_linear.conv.weight").expect("there");

@@ -44,7 +44,6 @@ fn block(
     LayerSpec {
         name: format!("blocks.{index}"),
         slot: None,
-        place: None,
         operator: Operator::MbConv(operator),
         input: FeatureMap { channels: input, height: side, width: side },
         output: FeatureMap { channels: output, height: out_side, width: out_side },

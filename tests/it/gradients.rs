@@ -83,7 +83,9 @@ fn check(kernels: &Kernels, space: &str, arch: &str) {
     let layers = problem.space.lower(&problem.arch).expect("legal");
     let elastic = layers.iter().any(|layer| layer.name != layer.shared_name());
     assert!(
-        elastic || problem.space.elastic_width() || touched.iter().any(|name| name.ends_with("7to5_matrix")),
+        elastic
+            || problem.space.genome().is_elastic("width")
+            || touched.iter().any(|name| name.ends_with("7to5_matrix")),
         "{touched:?}"
     );
     for (name, tensor) in weights.tensors() {

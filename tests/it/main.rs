@@ -22,6 +22,7 @@ mod kills;
 mod measure;
 mod memory;
 mod no_numbers;
+mod not_square;
 mod ofa_configs;
 mod ofa_tables;
 mod onnx;

@@ -213,8 +213,14 @@ fn samples_of_other_flags_are_set_aside_and_named() {
 
 /// Rows of another tool for all layers of `tiny`, everything `factor` times as long.
 pub(crate) fn phone_rows(at: &Path, name: &str, factor: f64) {
+    rows_of(at, "tiny", name, factor);
+}
+
+/// The same for all layers of a space.
+pub(crate) fn rows_of(at: &Path, space: &str, name: &str, factor: f64) {
     let plan = format!("{MEASURE} --threads 4 --networks 0 --plan-only plan.jsonl");
-    json("extract", at, &plan.replace("--resolutions 8 ", ""));
+    let plan = plan.replace("--resolutions 8 ", "").replace("--space tiny", &format!("--space {space}"));
+    json("extract", at, &plan);
     let mut text = concat!(
         "{\"kind\":\"latency-rows\",\"version\":2,\"device\":{\"name\":\"phone\"},\"engine\":{\"engine\":\"tflite\",",
         "\"engine_version\":\"2.17\",\"threads\":4,\"dtype\":\"f32\",\"batch\":1}}\n"

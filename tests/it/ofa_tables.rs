@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use extract::latency::space_layers;
 use extract::ofa::table::{OfaTable, layer_of, ofa_key};
 use space::{LayerSpec, SearchSpace, preset};
 
@@ -15,7 +14,7 @@ fn layers(name: &str, resolution: usize) -> Vec<LayerSpec> {
     let (_, after) = rest.split_once(']').expect("its end");
     let text = format!("{before}resolutions = [{resolution}]{after}");
     let space = SearchSpace::from_toml(name, &text).expect("a space");
-    space_layers(&space).expect("a checked space").into_values().collect()
+    space.layers().into_values().collect()
 }
 
 fn keys(layers: &[LayerSpec]) -> BTreeSet<String> {

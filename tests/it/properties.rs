@@ -10,16 +10,17 @@ use network::eval::Calibration;
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use space::{Arch, Block, Ratio, SearchSpace, arch_file, preset, preset_names, sampler};
+use space::{Arch, Ratio, SearchSpace, arch_file, preset, preset_names, sampler};
 
 fn expand() -> impl Strategy<Value = Ratio> {
     (1u32..=10_000).prop_map(Ratio::hundredths)
 }
 
 fn arch() -> impl Strategy<Value = Arch> {
-    let block = (1usize..12, expand()).prop_map(|(kernel, expand)| Block { kernel, expand });
-    let stages = prop::collection::vec(prop::collection::vec(block, 1..6), 1..7);
-    (1usize..5000, stages).prop_map(|(resolution, stages)| Arch { resolution, stages, widths: Vec::new() })
+    let block = (1usize..12, expand()).prop_map(|(kernel, expand)| format!("k{kernel}e{expand}"));
+    let stage = prop::collection::vec(block, 1..6).prop_map(|blocks| blocks.join(","));
+    let stages = prop::collection::vec(stage, 1..7).prop_map(|stages| stages.join("/"));
+    (1usize..5000, stages).prop_map(|(side, stages)| format!("r{side}:{stages}").parse().expect("an arch"))
 }
 
 fn choices<T: Ord + Clone + std::fmt::Debug>(

@@ -20,6 +20,7 @@ import io
 import json
 import os
 import random
+import resource
 import statistics
 import subprocess
 import tempfile
@@ -87,14 +88,16 @@ def ours(arguments, folder, extra=(), limit=LIMIT_MS, tools=None, seeds=None):
         command = [extract, "search", *space, "--resolutions", ",".join(map(str, SIZES)), "--estimator", estimator]
         command += ["--latency-table", table, "--max-latency", f"{limit}ms", "--seed", seed, "--threads", 2]
         command += ["--out", folder / "found.json", "--quiet", "--json", *extra]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
         found = json.loads(subprocess.run(list(map(str, command)), **quiet).stdout)
-        runs.append((100 * found["best"]["accuracy"], found["seconds"], found["candidates"]))
+        cpu = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+        runs.append((100 * found["best"]["accuracy"], found["seconds"], found["candidates"], cpu))
     return runs
 
 
 def row(name, runs):
-    accuracies, seconds, candidates = map(list, zip(*runs))
-    rate = statistics.median(count / max(time, 1e-3) for _, time, count in runs)
+    accuracies, seconds, candidates, _ = map(list, zip(*runs))
+    rate = statistics.median(count / max(time, 1e-3) for time, count in zip(seconds, candidates))
     median = statistics.median
     print(
         f"| {name} | {len(runs)} | {min(accuracies):.2f} / {median(accuracies):.2f} / {max(accuracies):.2f} "
@@ -103,16 +106,18 @@ def row(name, runs):
 
 
 def beside(arguments, folder):
-    print("| limit, ms | expected top-1 %, min / median / max: before | now | s, median: before | now |")
-    print("|---|---|---|---|---|")
+    print("| limit, ms | expected top-1 %, min / mean / max: before | now | s, 10th percentile: before | now | CPU s, 10th percentile: before | now |")
+    print("|---|---|---|---|---|---|---|")
     for limit in LIMITS_MS:
         runs = [[], []]
         for seed in range(arguments.our_seeds):
             for tools, run in zip((arguments.beside, arguments.tools), runs):
                 run += ours(arguments, folder, limit=limit, tools=tools, seeds=[seed])
-        (before, then, _), (now, today, _) = (list(zip(*run)) for run in runs)
-        spread = lambda values: f"{min(values):.2f} / {statistics.median(values):.2f} / {max(values):.2f}"
-        print(f"| {limit} | {spread(before)} | {spread(now)} | {statistics.median(then):.2f} | {statistics.median(today):.2f} |")
+        (before, then, _, cpu_then), (now, today, _, cpu_today) = (list(zip(*run)) for run in runs)
+        spread = lambda values: f"{min(values):.3f} / {statistics.mean(values):.3f} / {max(values):.3f}"
+        low = lambda values: f"{sorted(values)[len(values) // 10]:.3f}"
+        times = " | ".join(map(low, (then, today, cpu_then, cpu_today)))
+        print(f"| {limit} | {spread(before)} | {spread(now)} | {times} |", flush=True)
 
 
 def main():

@@ -148,9 +148,9 @@ pub mod batch_norm {
 }
 
 /// The chain of batch norm, depthwise convolution, batch norm, one kernel after the other.
-pub mod channelwise {
+pub mod chain {
     use super::{batch_norm, depthwise, planes};
-    use crate::cpu::channelwise::{Chain, Kept, Moments, Saved, Slopes};
+    use crate::cpu::chain::{Chain, Kept, Moments, Saved, Slopes};
     use crate::cpu::depthwise::DepthwiseShape;
     use space::Activation;
 
@@ -434,8 +434,8 @@ pub mod pool {
 }
 
 /// The optimizer.
-pub mod sgd {
-    use crate::cpu::sgd::SgdStep;
+pub mod updates {
+    use crate::cpu::updates::SgdStep;
 
     /// g += wd * p; v = mu * v + g; p -= lr * (g + mu * v); then g = 0.
     pub fn nesterov(parameter: &mut [f32], gradient: &mut [f32], velocity: &mut [f32], step: SgdStep) {

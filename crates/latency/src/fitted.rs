@@ -11,12 +11,11 @@ use base::Error;
 use base::Result;
 use base::document::rounded;
 use serde::{Deserialize, Serialize};
-use space::{Arch, SearchSpace};
+use space::{Arch, Extent, SearchSpace};
 
 pub use validation::{Between, Validation, ValidationTypical, of as validation_of};
 
 use super::correction::{Correction, Features, Observation, fit};
-use super::covering::space_layers;
 use super::row::{DECIMALS, GIVEN, Measurement, Row, pool};
 
 /// What a sub-network was used for.
@@ -86,7 +85,7 @@ pub struct SpaceFit {
     /// The space at all resolutions at which sub-networks were measured; tables before version 3 do not hold it.
     pub space: Option<SearchSpace>,
     /// Resolutions that the sub-networks were drawn from.
-    pub resolutions: Vec<usize>,
+    pub resolutions: Vec<Extent>,
     /// What makes the sum of its layers a network's latency.
     pub correction: Correction,
     /// Sub-networks by rising sum.
@@ -160,7 +159,7 @@ impl SpaceFit {
     /// Adds the resolutions of the same space.
     pub fn widen(&mut self, space: &SearchSpace) {
         let wider = self.space.as_ref().map_or_else(|| space.clone(), |own| own.at_resolutions_of(space));
-        let all: BTreeSet<usize> = self.resolutions.iter().chain(space.resolutions()).copied().collect();
+        let all: BTreeSet<Extent> = self.resolutions.iter().chain(space.resolutions()).copied().collect();
         self.resolutions = all.into_iter().collect();
         self.space = Some(wider);
     }
@@ -238,7 +237,7 @@ impl SpaceFit {
             observations.push(Observation { features: Features::sum(timed), measured_us: row.us });
         }
         // no layer of the space may take less than nothing, those of no measured network either
-        let known = space_layers(space)?.into_iter();
+        let known = space.layers().into_iter();
         let layers = known.filter_map(|(key, spec)| Some(Features::of(&spec, rows.get(&key)?.us)));
         fit(&observations, &layers.collect::<Vec<_>>())
     }

@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 pub mod correction;
-mod covering;
 pub mod facts;
 pub mod fitted;
 mod fold;
@@ -16,7 +15,6 @@ pub mod table;
 pub mod testing;
 pub mod undisturbed;
 
-pub use covering::{covering, space_layers};
 pub use facts::{Conditions, DeviceFacts, EngineFacts};
 pub use fitted::{Between, NetworkRow, SearchedRow, SpaceFit, Validation, ValidationTypical};
 pub use fold::{Folded, SessionFacts, SessionFold, fold};

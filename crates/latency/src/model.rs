@@ -4,7 +4,7 @@
 use base::Result;
 use base::statistics as stats;
 use serde::{Deserialize, Serialize};
-use space::{LayerSpec, SearchSpace};
+use space::{Extent, LayerSpec, SearchSpace};
 
 use super::correction::Correction;
 use super::fitted::SpaceFit;
@@ -125,12 +125,14 @@ impl<'a> LatencyModel<'a> {
     }
 
     /// What of a sub-network lies outside of what the fit saw, in words: its margin was not measured there.
-    pub fn extrapolated(&self, resolution: usize, predicted_us: f64) -> Vec<String> {
+    pub fn extrapolated(&self, resolution: Extent, predicted_us: f64) -> Vec<String> {
         let Some(fit) = self.fit else { return Vec::new() };
         let mut outside = Vec::new();
-        let seen = |network: &super::NetworkRow| network.arch.resolution;
-        let (low, high) = range(fit.networks.iter().map(|network| seen(network) as f64));
-        if !(low..=high).contains(&(resolution as f64)) {
+        let seen = || fit.networks.iter().map(|network| network.arch.resolution);
+        let ends = seen().min_by_key(|seen| seen.plane()).zip(seen().max_by_key(|seen| seen.plane()));
+        if let Some((low, high)) = ends
+            && !(low.plane()..=high.plane()).contains(&resolution.plane())
+        {
             outside.push(format!("resolution {resolution} (measured: {low} to {high})"));
         }
         let (low, high) = range(fit.networks.iter().map(|network| self.factor * network.predicted_us));

@@ -18,7 +18,6 @@ use space::{LayerSpec, SearchSpace};
 
 pub use sessions::{Added, RowChange};
 
-use super::covering::space_layers;
 use super::facts::{DeviceFacts, EngineFacts};
 use super::fitted::{Evidence, SpaceFit};
 use super::fold::SessionFacts;
@@ -275,7 +274,7 @@ impl LatencyTable {
     /// # Errors
     /// None for a checked space; passes on what lowering says.
     pub fn coverage(&self, space: &SearchSpace) -> Result<Coverage> {
-        let keys: Vec<String> = space_layers(space)?.into_keys().collect();
+        let keys: Vec<String> = space.layers().into_keys().collect();
         let layers = keys.len();
         Ok(Coverage {
             layers,

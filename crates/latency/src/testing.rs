@@ -2,7 +2,6 @@
 
 use space::{LayerSpec, SearchSpace};
 
-use crate::covering::space_layers;
 use crate::facts::{DeviceFacts, EngineFacts};
 use crate::row::Row;
 use crate::rows::Setting;
@@ -25,7 +24,7 @@ pub fn setting() -> Setting {
 /// # Panics
 /// Never, for a checked space.
 pub fn made_up(space: &SearchSpace) -> LatencyTable {
-    let layers = space_layers(space).expect("a checked space");
+    let layers = space.layers();
     let row = |layer: &LayerSpec| {
         let macs = space::cost(std::slice::from_ref(layer)).macs as f64;
         let hash = f64::from(blake3::hash(layer.key().as_bytes()).as_bytes()[0]);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::{Device, Tensor};
 use kernels::Kernels;
 use serde::{Deserialize, Serialize};
-use space::{Arch, SearchSpace};
+use space::{Arch, Extent, SearchSpace};
 
 pub use judgement::{Confusion, Judged, Judgement};
 
@@ -280,13 +280,17 @@ impl Judge<'_> {
         &self,
         layers: &[space::LayerSpec],
         source: &Source,
-        resolution: usize,
+        resolution: Extent,
         split: Split,
     ) -> Result<Accuracy> {
         accuracy(&Network::new(layers, source)?, self.batches(resolution, split)?)
     }
 
-    fn batches(&self, resolution: usize, split: Split) -> Result<impl Iterator<Item = Result<Batch>> + Send> {
+    fn batches(
+        &self,
+        resolution: Extent,
+        split: Split,
+    ) -> Result<impl Iterator<Item = Result<Batch>> + Send> {
         let set = self.dataset.split(split)?;
         Ok(eval_batches(set, self.dataset.preprocess(), resolution, self.calibration.batch))
     }

@@ -13,7 +13,7 @@ use base::file::{self, write_atomically};
 use candle_core::Tensor;
 use kernels::Kernels;
 use serde::{Deserialize, Serialize};
-use space::{Arch, LayerSpec, SearchSpace, WeightRole, WeightSpec};
+use space::{Arch, Extent, LayerSpec, SearchSpace, WeightRole, WeightSpec};
 
 pub use origin::{FineTuned, FineTunedFrom, MeasuredAccuracy, Origin, SelectedOn, StatisticsOrigin};
 
@@ -40,8 +40,8 @@ const VERSIONS: &[u32] = &[VERSION, FINE_TUNED_VERSION, SAID_VERSION];
 pub struct Input {
     /// Channels of an image.
     pub channels: usize,
-    /// Height and width of an image, in pixels.
-    pub resolution: usize,
+    /// Height and width of an image, in pixels: a number where both are the same.
+    pub resolution: Extent,
     /// Mean of each channel, of values in 0..=1, to subtract.
     pub mean: Vec<f32>,
     /// Deviation of each channel, to divide by.
@@ -62,12 +62,12 @@ pub struct Input {
 
 impl Input {
     /// Of a network at this resolution.
-    pub fn new(resolution: usize, preprocess: &Preprocess) -> Self {
+    pub fn new(resolution: impl Into<Extent>, preprocess: &Preprocess) -> Self {
         let Preprocess { orient, grey, resize, filter, normalisation } = preprocess;
         let unsaid = *preprocess == Preprocess::unsaid(normalisation.clone());
         Self {
             channels: normalisation.channels(),
-            resolution,
+            resolution: resolution.into(),
             mean: normalisation.mean().to_vec(),
             std: normalisation.std().to_vec(),
             orient: (!unsaid).then_some(*orient),
@@ -339,11 +339,13 @@ impl ModelConfig {
         let Input { channels, resolution, mean, std, .. } = &config.input;
         let checks = [
             ("input.channels", config.space.input_channels(), *channels),
-            ("input.resolution", config.arch.resolution, *resolution),
             ("input.mean", *channels, mean.len()),
             ("input.std", *channels, std.len()),
             ("classes", config.space.classes(), config.classes.len()),
         ];
+        if config.arch.resolution != *resolution {
+            return Err(Error::invalid(place, "input.resolution", config.arch.resolution, resolution));
+        }
         for (field, expected, got) in checks {
             if expected != got {
                 return Err(Error::invalid(place, field, expected, got));

@@ -19,15 +19,15 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::climb::{Place, Worth};
+use super::climb::{Place, Ways, Worth};
 use super::constraint::Limits;
-use super::genes::{Gene, GeneFeatures, hash};
+use super::genes::{GeneFeatures, hash};
 use super::index::CostIndex;
 use super::known::{AsItIs, Known, Rows, Scored};
 use super::objective::Objective;
-use crate::encode::Encoded;
 use crate::error::Result;
-use chain::{Chain, Ways, draw_anew};
+use chain::{Chain, draw_anew};
+use space::{Encoded, Index, Row};
 
 /// Stream of its random numbers.
 const ANNEALING: u64 = 7;
@@ -65,15 +65,14 @@ pub(super) struct Problem<'a> {
 
 impl Problem<'_> {
     /// The steps from a sub-network.
-    fn ways(&self, genes: &[Gene], slopes: &[f32]) -> Arc<Ways> {
+    fn ways(&self, row: &Row, slopes: &[f32]) -> Arc<Ways> {
         let Self { index, limits, features, .. } = *self;
         let worth = Worth::of_slopes(features, slopes);
-        let (steps, room) = Place { index, limits, genes, worth: &worth }.steps(&[]);
-        Arc::new(Ways { steps, room })
+        Arc::new(Place { index, limits, places: features.places(), row, worth: &worth }.ways(&[]))
     }
 
-    fn keeps(&self, genes: &[Gene]) -> bool {
-        self.limits.keeps(&self.index.costs_of(genes))
+    fn keeps(&self, row: &Row) -> bool {
+        self.limits.keeps(&self.index.costs_of(row))
     }
 }
 
@@ -99,7 +98,7 @@ struct Group<'a> {
 }
 
 /// A chain's place, and where it may go.
-type Proposal = (usize, u64, Vec<Gene>);
+type Proposal = (usize, u64, Vec<Index>);
 
 impl<'a> Group<'a> {
     fn new(problem: Problem<'a>, chains: Vec<Chain>, rng: ChaCha8Rng) -> Self {
@@ -137,10 +136,11 @@ impl<'a> Group<'a> {
         let mut suiting = Vec::new();
         self.encoded.clear();
         for (at, chain) in self.chains.iter().enumerate() {
-            let mut next = chain.genes.clone();
+            let mut next = chain.row.clone();
             let mut kept = || {
-                next.copy_from_slice(&chain.genes);
-                chain.propose(&mut next, &mut suiting, &mut self.rng) && self.problem.keeps(&next)
+                next.copy_from_slice(&chain.row);
+                chain.propose(self.problem.index.genome(), &mut next, &mut suiting, &mut self.rng)
+                    && self.problem.keeps(&next)
             };
             if !(0..TRIES).any(|_| kept()) {
                 continue;
@@ -169,9 +169,9 @@ impl<'a> Group<'a> {
             let (accuracy, chain) = (self.accuracies[&key], &mut self.chains[at]);
             let rise = f64::from(accuracy - chain.accuracy);
             if rise >= 0.0 || self.rng.random::<f64>() < (rise / temperature).exp() {
-                (chain.genes, chain.accuracy) = (next, accuracy);
+                (chain.row, chain.accuracy) = (next, accuracy);
                 if accuracy > chain.best.1 {
-                    chain.best = (chain.genes.clone(), accuracy);
+                    chain.best = (chain.row.clone(), accuracy);
                 }
                 moved.push((at, key));
             }
@@ -188,14 +188,14 @@ impl<'a> Group<'a> {
         let mut fresh: Vec<(usize, u64)> = Vec::with_capacity(moved.len());
         for &(at, key) in moved {
             if !self.ways.contains_key(&key) && fresh.iter().all(|(_, other)| *other != key) {
-                self.encoded.push(self.problem.features.of(&self.chains[at].genes));
+                self.encoded.push(self.problem.features.of(&self.chains[at].row));
                 fresh.push((at, key));
             }
         }
         if !fresh.is_empty() {
             let slopes = self.problem.objective.slopes(&self.encoded)?.expect("it has slopes");
             for ((at, key), slopes) in fresh.iter().zip(slopes.chunks_exact(slopes.len() / fresh.len())) {
-                self.ways.insert(*key, self.problem.ways(&self.chains[*at].genes, slopes));
+                self.ways.insert(*key, self.problem.ways(&self.chains[*at].row, slopes));
             }
         }
         for (at, key) in moved {
@@ -213,11 +213,11 @@ impl<'a> Group<'a> {
 pub(super) fn anneal(
     known: &mut Known<'_>,
     problem: Problem<'_>,
-    starts: &[Vec<Gene>],
+    starts: &[Vec<Index>],
     candidates: usize,
     seed: u64,
     stopped: impl Fn() -> bool + Sync,
-) -> Result<Option<Vec<Vec<Gene>>>> {
+) -> Result<Option<Vec<Vec<Index>>>> {
     let size = (candidates / (GROUPS as usize * ROUNDS)).clamp(CHAINS[0], CHAINS[1]);
     let rounds = candidates / (GROUPS as usize * size * PHASES);
     if rounds * PHASES < LEAST_ROUNDS {
@@ -254,7 +254,7 @@ pub(super) fn anneal(
         draw_anew(&mut chains, colder, rng.random());
     }
     let chains = groups.into_iter().flat_map(|group| group.chains);
-    let mut best: Vec<(Vec<Gene>, f32)> = chains.map(|chain| chain.best).collect();
+    let mut best: Vec<(Vec<Index>, f32)> = chains.map(|chain| chain.best).collect();
     best.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     best.dedup_by(|a, b| a.0 == b.0);
     Ok(Some(best.into_iter().map(|(genes, _)| genes).collect()))
@@ -263,7 +263,7 @@ pub(super) fn anneal(
 /// What steps gain or lose from where chains begin: the root of the mean square; `None` if all gain nothing.
 fn unit(chains: &[Chain]) -> Option<f64> {
     let squares =
-        chains.iter().flat_map(|chain| chain.ways.steps.iter().map(|step| f64::from(step.gain).powi(2)));
+        chains.iter().flat_map(|chain| chain.ways.ways.iter().map(|step| f64::from(step.gain).powi(2)));
     let (sum, count) = squares.fold((0.0, 0.0), |(sum, count), square| (sum + square, count + 1.0));
     (sum != 0.0).then(|| f64::sqrt(sum / count))
 }
@@ -272,7 +272,7 @@ fn unit(chains: &[Chain]) -> Option<f64> {
 fn begin(
     known: &mut Known<'_>,
     problem: &Problem<'_>,
-    starts: &[Vec<Gene>],
+    starts: &[Vec<Index>],
     rng: &mut ChaCha8Rng,
 ) -> Result<Option<Vec<Chain>>> {
     let genome = problem.index.genome();
@@ -293,7 +293,7 @@ fn begin(
         return Ok(None);
     }
     known.look(&rows, &mut scores)?;
-    let chain = |((genes, scored), slopes): ((&Vec<Gene>, &Scored), _)| {
+    let chain = |((genes, scored), slopes): ((&Vec<Index>, &Scored), _)| {
         Chain::new(genes.clone(), scored.accuracy, problem.ways(genes, slopes))
     };
     Ok(Some(starts.iter().zip(&scores).zip(slopes).map(chain).collect()))

@@ -2,7 +2,8 @@
 
 use std::cmp::Ordering;
 
-use super::genes::Gene;
+use space::Row;
+
 use super::known::{Point, Scored};
 
 /// Sub-networks that are kept: ten rounds of twenty.
@@ -19,7 +20,7 @@ impl Best {
     }
 
     /// Keeps one if it is among the best: by accuracy, then by latency, then by the genes' own order.
-    pub fn enter(&mut self, genes: &[Gene], scored: Scored) {
+    pub fn enter(&mut self, genes: &Row, scored: Scored) {
         let order = |point: &Point| {
             let accuracy = scored.accuracy.total_cmp(&point.scored.accuracy);
             let latency = point.scored.costs.latency_us.total_cmp(&scored.costs.latency_us);
@@ -41,17 +42,18 @@ mod tests {
     use rand::seq::SliceRandom;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
+    use space::Index;
 
     #[test]
     fn the_best_are_kept_in_order_whatever_comes_first() {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let mut all: Vec<(Vec<Gene>, Scored)> = (0..700)
+        let mut all: Vec<(Vec<Index>, Scored)> = (0..700)
             .map(|gene| {
                 let costs = Costs { latency_us: f64::from(rng.random_range(1..4)), ..Costs::default() };
                 (vec![gene], Scored { accuracy: rng.random_range(0..50) as f32 / 50.0, costs })
             })
             .collect();
-        let mut kept: Vec<Vec<Vec<Gene>>> = Vec::new();
+        let mut kept: Vec<Vec<Vec<Index>>> = Vec::new();
         for _ in 0..2 {
             let mut best = Best::default();
             all.iter().for_each(|(genes, scored)| best.enter(genes, *scored));
@@ -59,7 +61,7 @@ mod tests {
             all.shuffle(&mut rng);
         }
         let key =
-            |(genes, scored): &(Vec<Gene>, Scored)| (-scored.accuracy, scored.costs.latency_us, genes[0]);
+            |(genes, scored): &(Vec<Index>, Scored)| (-scored.accuracy, scored.costs.latency_us, genes[0]);
         all.sort_by(|a, b| key(a).partial_cmp(&key(b)).expect("numbers"));
         let expected: Vec<_> = all.into_iter().take(TOP).map(|(genes, _)| genes).collect();
         assert_eq!(kept, [expected.clone(), expected]);

@@ -7,8 +7,9 @@
 //! by the planes so far are tried next (Kelley 1960). Memory is the greatest of the blocks' and no sum: what exceeds its
 //! limit is forbidden, which is exact too.
 
+use space::Index;
+
 use super::constraint::{Limits, Quantity};
-use super::genes::Gene;
 use super::index::{Aim, CostIndex, Costs};
 
 /// What the bound says of one resolution.
@@ -21,7 +22,7 @@ pub(super) struct Bound {
     pub multipliers: Vec<(Quantity, f64)>,
     /// The sub-networks with the least weighted sums that were met on the way: good places to look for one that keeps
     /// the limits.
-    pub minimisers: Vec<Vec<Gene>>,
+    pub minimisers: Vec<Vec<Index>>,
 }
 
 /// Beyond rounding, a factor above this is a proof.
@@ -71,7 +72,7 @@ impl Bound {
 }
 
 /// The least weighted sum of costs as shares of their limits, of what keeps the limit on memory, and who has it.
-fn least(index: &CostIndex, resolution: usize, limits: &Limits, multipliers: &[f64]) -> (f64, Vec<Gene>) {
+fn least(index: &CostIndex, resolution: usize, limits: &Limits, multipliers: &[f64]) -> (f64, Vec<Index>) {
     let sums = limits.iter().filter(|(quantity, _)| *quantity != Quantity::Memory);
     let weights: Vec<_> =
         sums.zip(multipliers).map(|((quantity, limit), share)| (quantity, share / limit)).collect();

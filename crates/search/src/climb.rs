@@ -5,7 +5,9 @@
 //! sum of what they gain alone, and only the most promising sums are looked at.
 
 use super::constraint::{Limits, Quantity};
-use super::genes::{Gene, GeneFeatures, Genome, Move};
+use space::{Change, Index, Row, Step, Steps};
+
+use super::genes::{self, GeneFeatures, Places};
 use super::index::{CostIndex, Costs};
 use super::known::{Rows, Scored};
 
@@ -16,31 +18,26 @@ pub(super) struct Worth {
 }
 
 impl Worth {
-    pub fn new(genome: &Genome) -> Self {
-        Self { values: vec![0.0; genome.values()] }
+    pub fn new(places: &Places) -> Self {
+        Self { values: vec![0.0; places.len()] }
     }
 
     /// What each value adds by the objective's slopes, more or less.
     pub fn of_slopes(features: &GeneFeatures, slopes: &[f32]) -> Self {
-        let values =
-            features.of_values().map(|features| features.map(|feature| slopes[feature as usize]).sum());
-        Self { values: values.collect() }
+        let sum = |features: &[u32]| features.iter().map(|at| slopes[*at as usize]).sum();
+        Self { values: features.of_places().map(sum).collect() }
     }
 
-    /// Learns from all neighbours of a sub-network. What a step to another depth gains is the sum of what its blocks do.
-    pub fn learn(
-        &mut self,
-        genome: &Genome,
-        (genes, from): (&[Gene], &Scored),
-        (moves, scores): (&[Move], &[Scored]),
-    ) {
+    /// Learns from all neighbours of a sub-network. What a step gains by which genes come or go is the sum of what all its
+    /// changes do.
+    pub fn learn(&mut self, places: &Places, from: &Scored, steps: &Steps, scores: &[Scored]) {
         self.values.fill(0.0);
         let mut learnt = vec![false; self.values.len()];
-        let mut order: Vec<usize> = (0..moves.len()).collect();
-        order.sort_by_key(|&at| moves[at].last - moves[at].first);
+        let mut order: Vec<usize> = (0..steps.steps.len()).collect();
+        order.sort_by_key(|&at| steps.changes(steps.steps[at]).len());
         for at in order {
-            let Move { first, last, value, .. } = moves[at];
-            let places = || (first..=last).map(|gene| genome.value(gene, value));
+            let changes = steps.changes(steps.steps[at]);
+            let places = || changes.iter().map(|change| places.of(change.group, change.to));
             let (mut rest, mut new) = (scores[at].accuracy - from.accuracy, 0);
             for place in places() {
                 new += usize::from(!learnt[place]);
@@ -50,24 +47,19 @@ impl Worth {
                 self.values[place] = rest / new as f32;
             }
         }
-        debug_assert!(genes.iter().enumerate().all(|(gene, &value)| self.of(genome, gene, value) == 0.0));
     }
 
-    fn of(&self, genome: &Genome, gene: usize, value: Gene) -> f32 {
-        self.values[genome.value(gene, value)]
-    }
-
-    /// What a step seems to gain.
-    fn gain(&self, genome: &Genome, genes: &[Gene], step: Move) -> f32 {
-        let gain = |gene| self.of(genome, gene, step.value) - self.of(genome, gene, genes[gene]);
-        (step.first..=step.last).map(gain).sum()
+    /// What changes seem to gain.
+    fn gain(&self, places: &Places, changes: &[Change]) -> f32 {
+        let of = |group: u16, combination: Index| self.values[places.of(group, combination)];
+        changes.iter().map(|change| of(change.group, change.to) - of(change.group, change.from)).sum()
     }
 }
 
-/// A step with what it changes.
+/// A step with what it gains and costs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Step {
-    pub step: Move,
+pub(super) struct Way {
+    pub step: Step,
     pub gain: f32,
     /// By how much each limited quantity grows, as a share of its limit.
     pub costs: [f32; Quantity::ALL.len()],
@@ -108,8 +100,18 @@ impl Room {
 pub(super) struct Place<'a> {
     pub index: &'a CostIndex,
     pub limits: &'a Limits,
-    pub genes: &'a [Gene],
+    pub places: &'a Places,
+    pub row: &'a Row,
     pub worth: &'a Worth,
+}
+
+/// The steps from a place, with what is left of the limits there.
+#[derive(Clone, Debug)]
+pub(super) struct Ways {
+    pub ways: Vec<Way>,
+    /// What each of them changes.
+    pub steps: Steps,
+    pub room: Room,
 }
 
 /// Greatest numbers of steps that are made at once besides pairs; the last is all that fit.
@@ -122,70 +124,76 @@ const HALVINGS: usize = 6;
 
 impl Place<'_> {
     /// All steps but those that change one of the genes in `locked`.
-    pub fn steps(&self, locked: &[bool]) -> (Vec<Step>, Room) {
+    pub fn ways(&self, locked: &[bool]) -> Ways {
         let genome = self.index.genome();
-        let mut moves = Vec::new();
-        genome.moves(self.genes, &mut moves);
-        moves.retain(|step| !locked.iter().take(step.last + 1).skip(step.first).any(|locked| *locked));
-        let from = self.index.costs_of(self.genes);
+        let mut steps = Steps::default();
+        genes::steps(self.index.space(), self.row, locked, &mut steps);
+        let from = self.index.costs_of(self.row);
         let room = Room::new(self.limits, &from);
-        let mut genes = self.genes.to_vec();
-        let step = |step: Move| {
+        let mut row = self.row.to_vec();
+        let mut changes_from = self.index.from(self.row);
+        let way = |step: &Step| {
+            let changes = steps.changes(*step);
             let mut costs = [0.0; Quantity::ALL.len()];
             for &(place, quantity, limit) in &room.quantities {
-                let added = self.index.added(self.genes, step, quantity).unwrap_or_else(|| {
-                    genes.copy_from_slice(self.genes);
-                    step.apply(&mut genes);
-                    self.index.costs_of(&genes).of(quantity) - from.of(quantity)
-                });
+                let added = if quantity == Quantity::Memory {
+                    row.copy_from_slice(self.row);
+                    steps.apply(genome, *step, &mut row);
+                    self.index.costs_of(&row).of(quantity) - from.of(quantity)
+                } else {
+                    changes_from.added(changes, |costs| costs.of(quantity))
+                };
                 costs[place] = (added / limit) as f32;
             }
-            let gain = self.worth.gain(genome, self.genes, step);
-            Step { step, gain, costs, cost: costs.iter().sum() }
+            let gain = self.worth.gain(self.places, changes);
+            Way { step: *step, gain, costs, cost: costs.iter().sum() }
         };
-        (moves.into_iter().map(step).collect(), room)
+        let ways = steps.steps.iter().map(way).collect();
+        Ways { ways, steps, room }
     }
 
     /// Adds to `rows` where the `most` most promising single steps and pairs lead, and some jumps: all that keep the
     /// limits.
     pub fn propose(&self, most: usize, rows: &mut Rows) {
-        let (steps, room) = self.steps(&[]);
-        let mut add = |chosen: &[Move]| {
-            let row = rows.push(self.genes);
-            chosen.iter().for_each(|step| step.apply(row));
+        let genome = self.index.genome();
+        let Ways { ways, steps, room } = self.ways(&[]);
+        let mut add = |chosen: &[usize]| {
+            let row = rows.push(self.row);
+            chosen.iter().for_each(|&at| steps.apply(genome, ways[at].step, row));
             if !self.limits.keeps(&self.index.costs_of(row)) {
                 rows.pop();
             }
         };
-        for [left, right] in promising(&steps, &room, most) {
+        for [left, right] in promising(&ways, &room, most) {
             match left == right {
-                true => add(&[steps[left].step]),
-                false => add(&[steps[left].step, steps[right].step]),
+                true => add(&[left]),
+                false => add(&[left, right]),
             }
         }
-        for jump in Jumps::of(&steps, &room).found {
-            add(&jump.iter().map(|&at| steps[at].step).collect::<Vec<_>>());
+        for jump in Jumps::of(&ways, &room).found {
+            add(&jump);
         }
     }
 
     /// The longest jump that changes no gene in `locked`, if it ends within the limits.
-    pub fn repaired(&self, locked: &[bool]) -> Option<Vec<Gene>> {
-        let (steps, room) = self.steps(locked);
-        let mut genes = self.genes.to_vec();
-        let [.., longest] = Jumps::of(&steps, &room).found;
-        longest.into_iter().for_each(|at| steps[at].step.apply(&mut genes));
-        self.limits.keeps(&self.index.costs_of(&genes)).then_some(genes)
+    pub fn repaired(&self, locked: &[bool]) -> Option<Vec<Index>> {
+        let genome = self.index.genome();
+        let Ways { ways, steps, room } = self.ways(locked);
+        let mut row = self.row.to_vec();
+        let [.., longest] = Jumps::of(&ways, &room).found;
+        longest.into_iter().for_each(|at| steps.apply(genome, ways[at].step, &mut row));
+        self.limits.keeps(&self.index.costs_of(&row)).then_some(row)
     }
 }
 
 /// Single steps and pairs that seem to gain most, of those that seem to fit; a single one is paired with itself.
-fn promising(steps: &[Step], room: &Room, most: usize) -> Vec<[usize; 2]> {
+fn promising(ways: &[Way], room: &Room, most: usize) -> Vec<[usize; 2]> {
     let mut found: Vec<(f32, [usize; 2])> = Vec::new();
-    for (left, a) in steps.iter().enumerate() {
+    for (left, a) in ways.iter().enumerate() {
         if a.gain > 0.0 && room.holds(|place| a.costs[place]) {
             found.push((a.gain, [left, left]));
         }
-        for (right, b) in steps.iter().enumerate().skip(left + 1) {
+        for (right, b) in ways.iter().enumerate().skip(left + 1) {
             let gain = a.gain + b.gain;
             if gain > 0.0 && a.step.is_apart(b.step) && room.holds(|place| a.costs[place] + b.costs[place]) {
                 found.push((gain, [left, right]));
@@ -213,31 +221,31 @@ struct Jumps {
 }
 
 impl Jumps {
-    fn of(steps: &[Step], room: &Room) -> Self {
-        let genes = steps.iter().map(|step| step.step.end + 1).max().unwrap_or(0);
+    fn of(ways: &[Way], room: &Room) -> Self {
+        let genes = ways.iter().map(|step| usize::from(step.step.last) + 1).max().unwrap_or(0);
         let mut jumps = Self {
             found: Default::default(),
             prices: [f32::INFINITY; JUMPS.len()],
-            worthy: Vec::with_capacity(steps.len()),
+            worthy: Vec::with_capacity(ways.len()),
             chosen: Vec::with_capacity(genes),
             taken: vec![false; genes],
         };
-        if !jumps.try_price(steps, room, 0.0) {
-            jumps.lower_prices(steps, room);
+        if !jumps.try_price(ways, room, 0.0) {
+            jumps.lower_prices(ways, room);
         }
         jumps
     }
 
     /// Tries prices from the one at which nothing is worth its cost downwards.
-    fn lower_prices(&mut self, steps: &[Step], room: &Room) {
-        let ratio = |step: &Step| if step.cost == 0.0 { 0.0 } else { (step.gain / step.cost).abs() };
-        let (mut low, mut high) = (0.0, 1.01 * steps.iter().map(ratio).fold(f32::MIN_POSITIVE, f32::max));
+    fn lower_prices(&mut self, ways: &[Way], room: &Room) {
+        let ratio = |step: &Way| if step.cost == 0.0 { 0.0 } else { (step.gain / step.cost).abs() };
+        let (mut low, mut high) = (0.0, 1.01 * ways.iter().map(ratio).fold(f32::MIN_POSITIVE, f32::max));
         // what saves most, where nothing fits
-        self.choose(steps, high);
+        self.choose(ways, high);
         let unset = self.found.iter_mut().zip(&self.prices).filter(|(_, price)| price.is_infinite());
         unset.for_each(|(found, _)| found.clone_from(&self.chosen));
         for _ in 0..PRICES {
-            if !self.try_price(steps, room, high) {
+            if !self.try_price(ways, room, high) {
                 low = high;
                 break;
             }
@@ -246,17 +254,17 @@ impl Jumps {
         high /= FALL;
         for _ in 0..HALVINGS {
             let price = 0.5 * (low + high);
-            if self.try_price(steps, room, price) { high = price } else { low = price }
+            if self.try_price(ways, room, price) { high = price } else { low = price }
         }
     }
 
     /// Enters the jumps that fit at a price lower than before; whether the longest does.
-    fn try_price(&mut self, steps: &[Step], room: &Room, price: f32) -> bool {
-        self.choose(steps, price);
+    fn try_price(&mut self, ways: &[Way], room: &Room, price: f32) -> bool {
+        self.choose(ways, price);
         let mut fits = false;
         for (at, most) in JUMPS.into_iter().enumerate() {
             let jump = &self.chosen[..most.min(self.chosen.len())];
-            fits = room.holds(|place| jump.iter().map(|&step| steps[step].costs[place]).sum());
+            fits = room.holds(|place| jump.iter().map(|&step| ways[step].costs[place]).sum());
             if fits && price < self.prices[at] {
                 self.prices[at] = price;
                 self.found[at].clear();
@@ -267,15 +275,15 @@ impl Jumps {
     }
 
     /// Chooses the steps that are worth the price, best first, each apart from those before.
-    fn choose(&mut self, steps: &[Step], price: f32) {
-        let worth = steps.iter().enumerate().map(|(at, step)| (step.gain - price * step.cost, at));
+    fn choose(&mut self, ways: &[Way], price: f32) {
+        let worth = ways.iter().enumerate().map(|(at, step)| (step.gain - price * step.cost, at));
         self.worthy.clear();
         self.worthy.extend(worth.filter(|(worth, _)| *worth > 0.0));
         self.worthy.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         self.chosen.clear();
         self.taken.fill(false);
         for &(_, at) in &self.worthy {
-            let taken = &mut self.taken[steps[at].step.first..=steps[at].step.end];
+            let taken = &mut self.taken[usize::from(ways[at].step.first)..=usize::from(ways[at].step.last)];
             if taken.iter().all(|taken| !taken) {
                 taken.fill(true);
                 self.chosen.push(at);

@@ -20,12 +20,14 @@ use rayon::prelude::*;
 use super::anneal::{Problem, anneal};
 use super::climb::{Place, Worth};
 use super::constraint::Limits;
-use super::genes::{Gene, GeneFeatures, Genome, hash};
+use super::genes::{self, GeneFeatures, Places, hash};
 use super::index::{Candidate, CostIndex};
 use super::known::{Known, Point, Rows, Scored};
 use super::objective::Objective;
 use super::pareto;
 use super::start;
+use space::{Genome, Index, Row, Steps};
+
 use crate::error::Result;
 
 /// Stream of its random numbers.
@@ -116,7 +118,7 @@ pub struct SearchReport {
 /// A sub-network on its way up.
 #[derive(Clone, Debug)]
 struct Climber {
-    genes: Vec<Gene>,
+    genes: Vec<Index>,
     scored: Scored,
     worth: Worth,
     /// Whether the worth was learnt somewhere else.
@@ -124,7 +126,7 @@ struct Climber {
 }
 
 /// Best first: accuracy, then latency, then the genes' own order, so that no two are equal.
-fn order((a, ours): (&Scored, &[Gene]), (b, theirs): (&Scored, &[Gene])) -> Ordering {
+fn order((a, ours): (&Scored, &Row), (b, theirs): (&Scored, &Row)) -> Ordering {
     b.accuracy
         .total_cmp(&a.accuracy)
         .then(a.costs.latency_us.total_cmp(&b.costs.latency_us))
@@ -138,12 +140,13 @@ const MANY_PAIRS: usize = 160;
 /// Mutations and mixtures that are looked at for each climb; the best begins it.
 const VARIANTS: usize = 4;
 /// Most neighbours that are looked at; spaces with more choices show a random part of them.
-const MOST_MOVES: usize = 2048;
+const MOST_STEPS: usize = 2048;
 /// Rounds that a climber at each resolution gets before the best go on.
 const TRIAL_ROUNDS: usize = 2;
 
 struct Search<'a> {
     index: &'a CostIndex,
+    places: Places,
     config: &'a SearchConfig,
     stop: &'a AtomicBool,
     rng: ChaCha8Rng,
@@ -177,7 +180,7 @@ pub fn evolve(
     check_latency(index, limits, config)?;
     config.check()?;
     limits.check_each(index)?;
-    let features = GeneFeatures::new(index.genome(), index.space(), estimator.encoder());
+    let features = GeneFeatures::new(index.space(), estimator.encoder());
     let features = features.expect("the estimator has the space's resolutions");
     let mut search = Search::new(index, Known::new(index, estimator, features.clone(), limits), config, stop);
     let mut starts = start::starts(index, limits)?;
@@ -226,7 +229,8 @@ impl<'a> Search<'a> {
         let (rng, rows) = (numbered_rng(config.seed, SEARCH), [Rows::new(width), Rows::new(width)]);
         let (ends, anchors, begun) = (Vec::new(), Vec::new(), HashSet::new());
         let scores = [Vec::new(), Vec::new()];
-        Self { index, config, stop, rng, known, ends, anchors, begun, rows, scores }
+        let places = Places::new(index.genome());
+        Self { index, places, config, stop, rng, known, ends, anchors, begun, rows, scores }
     }
 
     fn genome(&self) -> &'a Genome {
@@ -244,15 +248,16 @@ impl<'a> Search<'a> {
         for _ in 0..wanted * VARIANTS {
             drawn.push(self.drawn());
         }
-        let (index, seed) = (self.index, self.rng.random::<u64>());
-        let repaired = |(place, (genes, parent)): (usize, (Vec<Gene>, Climber))| {
+        let seed = self.rng.random::<u64>();
+        let (index, places) = (self.index, &self.places);
+        let repaired = |(place, (genes, parent)): (usize, (Vec<Index>, Climber))| {
             let locked: Vec<bool> =
                 genes.iter().zip(&parent.genes).map(|(ours, theirs)| ours != theirs).collect();
-            let place_from = Place { index, limits, genes: &genes, worth: &parent.worth };
+            let place_from = Place { index, limits, places, row: &genes, worth: &parent.worth };
             let genes = place_from.repaired(&locked).unwrap_or_else(|| {
                 let mut genes = genes.clone();
                 let mut rng = numbered_rng(seed.wrapping_add(place as u64), SEARCH);
-                let keeps = |genes: &[Gene]| limits.keeps(&index.costs_of(genes));
+                let keeps = |genes: &Row| limits.keeps(&index.costs_of(genes));
                 index.genome().toward(&mut genes, &parent.genes, &mut rng, keeps);
                 genes
             });
@@ -263,7 +268,7 @@ impl<'a> Search<'a> {
     }
 
     /// A mutation or a mixture, and what it was made of.
-    fn drawn(&mut self) -> (Vec<Gene>, Climber) {
+    fn drawn(&mut self) -> (Vec<Index>, Climber) {
         let from = if self.ends.is_empty() { &self.anchors } else { &self.ends };
         let [parent, other] = [(); 2].map(|()| &from[self.rng.random_range(0..from.len())]);
         let (mut genes, mutated) = (parent.genes.clone(), self.rng.random_bool(self.config.mutated));
@@ -273,7 +278,7 @@ impl<'a> Search<'a> {
         } else if parent.genes == other.genes || mutated {
             genome.mutate(&mut genes, self.config.gene_probability, &mut self.rng);
         } else {
-            genome.cross(&mut genes, &other.genes, &mut self.rng);
+            genome.mix(&mut genes, &other.genes, &mut self.rng);
         }
         (genes, parent.clone())
     }
@@ -283,10 +288,10 @@ impl<'a> Search<'a> {
 impl Search<'_> {
     /// Climbs from the starts, then from mixtures of the ends, until so many more candidates were looked at or nothing
     /// better was found for long.
-    fn climb_from(&mut self, starts: Vec<Vec<Gene>>, limits: &Limits, candidates: usize) -> Result<()> {
+    fn climb_from(&mut self, starts: Vec<Vec<Index>>, limits: &Limits, candidates: usize) -> Result<()> {
         let most = self.known.count() + candidates;
         self.ends.clear();
-        let worth = Worth::new(self.genome());
+        let worth = Worth::new(&self.places);
         let start = |genes| Climber { genes, scored: Scored::default(), worth: worth.clone(), stale: false };
         let mut climbers = self.placed(starts.into_iter().map(start).collect())?;
         self.anchors = climbers.clone();
@@ -356,27 +361,26 @@ impl Search<'_> {
 
     /// Looks at all neighbours of the climbers that know of no better place.
     fn learn(&mut self, climbers: &mut [Climber]) -> Result<()> {
-        let genome = self.index.genome();
         let [rows, _] = &mut self.rows;
         rows.clear();
         let mut all = Vec::new();
         for climber in climbers.iter().filter(|climber| !climber.stale) {
-            let mut moves = Vec::new();
-            genome.moves(&climber.genes, &mut moves);
-            while moves.len() > MOST_MOVES {
-                let out = self.rng.random_range(0..moves.len());
-                moves.swap_remove(out);
+            let mut steps = Steps::default();
+            genes::steps(self.index.space(), &climber.genes, &[], &mut steps);
+            while steps.steps.len() > MOST_STEPS {
+                let out = self.rng.random_range(0..steps.steps.len());
+                steps.steps.swap_remove(out);
             }
-            for step in &moves {
-                step.apply(rows.push(&climber.genes));
+            for step in &steps.steps {
+                steps.apply(self.index.genome(), *step, rows.push(&climber.genes));
             }
-            all.push(moves);
+            all.push(steps);
         }
         self.known.look(rows, &mut self.scores[0])?;
         let mut scores = &self.scores[0][..];
-        for (climber, moves) in climbers.iter_mut().filter(|climber| !climber.stale).zip(&all) {
-            let (near, rest) = scores.split_at(moves.len());
-            climber.worth.learn(genome, (&climber.genes, &climber.scored), (moves, near));
+        for (climber, steps) in climbers.iter_mut().filter(|climber| !climber.stale).zip(&all) {
+            let (near, rest) = scores.split_at(steps.steps.len());
+            climber.worth.learn(&self.places, &climber.scored, steps, near);
             scores = rest;
         }
         Ok(())
@@ -384,25 +388,25 @@ impl Search<'_> {
 
     /// Looks at several steps at once; where the rows of each climber are.
     fn look_further(&mut self, climbers: &[Climber], limits: &Limits) -> Result<Vec<Range<usize>>> {
-        let (index, width) = (self.index, self.genome().len());
+        let (index, places, width) = (self.index, &self.places, self.genome().len());
         let proposed = |climber: &Climber| {
             let mut rows = Rows::new(width);
             let Climber { genes, worth, .. } = climber;
-            Place { index, limits, genes, worth }
+            Place { index, limits, places, row: genes, worth }
                 .propose(if climber.stale { FEW_PAIRS } else { MANY_PAIRS }, &mut rows);
             rows
         };
         let proposed: Vec<Rows> = climbers.par_iter().map(proposed).collect();
         let [_, rows] = &mut self.rows;
         rows.clear();
-        let mut places = Vec::with_capacity(climbers.len());
+        let mut found = Vec::with_capacity(climbers.len());
         for proposed in proposed {
             let start = rows.len();
             rows.extend(&proposed);
-            places.push(start..rows.len());
+            found.push(start..rows.len());
         }
         self.known.look(rows, &mut self.scores[1])?;
-        Ok(places)
+        Ok(found)
     }
 
     /// Searches under tighter latency limits as well, from the loosest to the tightest.
@@ -431,10 +435,10 @@ impl Search<'_> {
     /// candidates of one more latency limit are spent: tight limits lie closer together than those that were searched.
     fn look_around_front(&mut self) -> Result<()> {
         let most = self.known.count() + self.config.front_candidates;
-        let (mut seen, mut moves) = (HashSet::new(), Vec::new());
+        let (mut seen, mut steps) = (HashSet::new(), Steps::default());
         while !self.stopped() && self.known.count() < most {
             let fresh = |point: &&Point| seen.insert(hash(&point.genes));
-            let fresh: Vec<Vec<Gene>> = self
+            let fresh: Vec<Vec<Index>> = self
                 .known
                 .front()
                 .iter()
@@ -448,9 +452,9 @@ impl Search<'_> {
             let [rows, _] = &mut self.rows;
             rows.clear();
             for genes in &fresh {
-                self.index.genome().moves(genes, &mut moves);
-                moves.truncate(MOST_MOVES);
-                moves.iter().for_each(|step| step.apply(rows.push(genes)));
+                genes::steps(self.index.space(), genes, &[], &mut steps);
+                steps.steps.truncate(MOST_STEPS);
+                steps.steps.iter().for_each(|step| steps.apply(self.index.genome(), *step, rows.push(genes)));
             }
             self.known.look(rows, &mut self.scores[0])?;
         }
@@ -460,7 +464,7 @@ impl Search<'_> {
     fn report(self) -> SearchReport {
         let interrupted = self.stopped();
         let candidate = |point: &Point| {
-            let arch = self.genome().decode(self.index.space(), &point.genes);
+            let arch = self.index.space().arch(&point.genes);
             self.index.candidate(arch, point.scored.accuracy, &point.scored.costs)
         };
         let front = self.known.front();

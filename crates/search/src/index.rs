@@ -1,15 +1,16 @@
 //! Costs of any sub-network as a few additions: everything that does not depend on the candidate is looked up
 //! once.
 //!
-//! A block's costs depend on its own choices, on the resolution, on its stage's width and, if it is the first of its
-//! stage, on the width of the stage before, so the sums are exact, not estimates.
+//! Each layer depends on few choices ([`space::SpaceIndex`]), so the sums are exact, not estimates.
 
 use base::document::rounded;
 use serde::{Deserialize, Serialize};
-use space::{Arch, LayerSpec, SearchSpace, cost};
+use space::{
+    Arch, ChangesFrom, Elimination, Factored, Genome, Index, Join, LayerSpec, RESOLUTION, Row, SearchSpace,
+    Table, Var, cost,
+};
 
 use super::constraint::Quantity;
-use super::genes::{Gene, Genome, Move};
 use crate::error::Result;
 
 /// What is known of a sub-network without running it.
@@ -89,16 +90,14 @@ pub struct Candidate {
     pub peak_activation_bytes: u64,
 }
 
-/// Where a stage's entries lie within those of one resolution.
-#[derive(Clone, Debug)]
-struct StageIndex {
-    /// The first block's: by width of the stage before, own width, position, kernel and expand ratio.
-    blocks: usize,
-    /// The fixed layers', by own width; `None` where the stage has no such layers.
-    fixed: Option<usize>,
+impl Join for Costs {
+    fn join(mut self, other: Self) -> Self {
+        self.add(&other);
+        self
+    }
 }
 
-/// What a sub-network is to have the least of: a value of each entry, and how two come together.
+/// What a sub-network is to have the least of: a value of each part of its costs, and how two come together.
 pub(super) struct Aim<'a> {
     /// Infinite for what must not be chosen.
     pub of: &'a dyn Fn(&Costs) -> f64,
@@ -106,18 +105,15 @@ pub(super) struct Aim<'a> {
     pub together: fn(f64, f64) -> f64,
 }
 
-/// Costs of every block in every place of a space, with latencies or without.
+/// Costs of every layer in every place of a space, with latencies or without.
 #[derive(Clone, Debug)]
 pub struct CostIndex {
     space: SearchSpace,
     has_latency: bool,
-    genome: Genome,
-    stages: Vec<StageIndex>,
-    /// Entries of one resolution.
-    per_resolution: usize,
-    /// By resolution, then as the stages say. Layers before the first elastic block count as the first stage's, others
-    /// that every sub-network has as those of the last stage before them.
-    entries: Vec<Costs>,
+    costs: Factored<Costs>,
+    /// The terms at each resolution.
+    at_resolutions: Vec<Vec<Table<Costs>>>,
+    elimination: Elimination,
 }
 
 /// A latency of a layer or of a sub-network, in microseconds.
@@ -154,85 +150,23 @@ fn layer_costs(layer: &LayerSpec, latencies: Option<&dyn Latencies>) -> Result<C
 }
 
 impl CostIndex {
-    /// Looks up every layer of the space: those of `covering`, sub-networks of full depth that between them contain all.
-    /// Without latencies these are 0, and none can be limited.
+    /// Looks up every layer of the space once. Without latencies these are 0, and none can be limited.
     ///
     /// # Errors
-    /// As the latencies, or if a sub-network is not in the space.
-    pub fn new(space: &SearchSpace, covering: &[Arch], latencies: Option<&dyn Latencies>) -> Result<Self> {
-        let genome = Genome::new(space);
-        let (mut stages, mut end) = (Vec::new(), 0);
-        for (index, stage) in genome.stages.iter().enumerate() {
-            let before = genome.stages[index.saturating_sub(1)].widths;
-            // where nothing has a width, all fixed layers are the first stage's
-            let fixed = (index == 0 || stage.width.is_some()).then_some(end);
-            let blocks = end + fixed.map_or(0, |_| stage.widths);
-            stages.push(StageIndex { blocks, fixed });
-            end = blocks + before * stage.widths * stage.places() * stage.choices();
-        }
-        let entries = vec![Costs::default(); space.resolutions().len() * end];
-        let has_latency = latencies.is_some();
-        let mut index =
-            Self { space: space.clone(), has_latency, genome, stages, per_resolution: end, entries };
-        for network in covering {
-            index.insert(network, &space.lower(network)?, latencies)?;
-        }
-        Ok(index)
-    }
-
-    /// Enters the layers of one sub-network of full depth.
-    fn insert(&mut self, arch: &Arch, layers: &[LayerSpec], latencies: Option<&dyn Latencies>) -> Result<()> {
-        let mut genes = vec![0; self.genome.len()];
-        self.genome.encode(&self.space, arch, &mut genes).expect("the space's own sub-network");
+    /// As the latencies.
+    pub fn new(space: &SearchSpace, latencies: Option<&dyn Latencies>) -> Result<Self> {
         let constant = latencies.map(Latencies::constant).unwrap_or_default();
-        let (latency_us, latency_upper_us) = (constant.expected, constant.upper);
-        let mut fixed = vec![Costs::default(); self.stages.len()];
-        fixed[0] = Costs { latency_us, latency_upper_us, ..Costs::default() };
-        let mut latest = 0;
-        for layer in layers {
-            let costs = layer_costs(layer, latencies)?;
-            let Some(place) = layer.place else {
-                let stage = if self.stages[latest].fixed.is_some() { latest } else { 0 };
-                fixed[stage].add(&costs);
-                continue;
-            };
-            latest = place.stage;
-            let entry = self.block_entry(&genes, place.stage, place.position);
-            self.entries[entry] = costs;
-        }
-        for (stage, costs) in fixed.into_iter().enumerate() {
-            if let Some(entry) = self.fixed_entry(&genes, stage) {
-                self.entries[entry] = costs;
-            }
-        }
-        Ok(())
-    }
-
-    fn of_resolution(&self, genes: &[Gene]) -> usize {
-        usize::from(genes[self.genome.resolution()]) * self.per_resolution
-    }
-
-    fn width(&self, genes: &[Gene], stage: usize) -> usize {
-        self.genome.stages[stage].width.map_or(0, |width| usize::from(genes[width]))
-    }
-
-    fn fixed_entry(&self, genes: &[Gene], stage: usize) -> Option<usize> {
-        Some(self.of_resolution(genes) + self.stages[stage].fixed? + self.width(genes, stage))
-    }
-
-    /// The entry of a block that is there. A stage's later blocks read its own width and lie as if the first one's
-    /// width were before them, and so do all of the first stage.
-    fn block_entry(&self, genes: &[Gene], stage: usize, position: usize) -> usize {
-        self.block_entry_of(genes, stage, position, genes[self.genome.stages[stage].blocks + position])
-    }
-
-    /// The same for another value of the block's own gene.
-    fn block_entry_of(&self, genes: &[Gene], stage: usize, position: usize, value: Gene) -> usize {
-        let genome = &self.genome.stages[stage];
-        let before = if position == 0 && stage > 0 { self.width(genes, stage - 1) } else { 0 };
-        let choice = usize::from(value) - 1;
-        let within = (before * genome.widths + self.width(genes, stage)) * genome.places() + position;
-        self.of_resolution(genes) + self.stages[stage].blocks + within * genome.choices() + choice
+        let constant =
+            Costs { latency_us: constant.expected, latency_upper_us: constant.upper, ..Costs::default() };
+        let costs = space.index().factored(constant, |layer| layer_costs(layer, latencies))?;
+        let of_resolution = |value: &Index| -> Vec<Table<Costs>> {
+            costs.terms().iter().map(|term| term.sliced(RESOLUTION as Var, *value)).collect()
+        };
+        let at_resolutions: Vec<_> = space.genome().allowed(RESOLUTION).iter().map(of_resolution).collect();
+        let scopes = at_resolutions[0].iter().map(|term| term.vars.as_slice());
+        let elimination = Elimination::new(space.genome(), scopes);
+        let has_latency = latencies.is_some();
+        Ok(Self { space: space.clone(), has_latency, costs, at_resolutions, elimination })
     }
 
     /// The space whose sub-networks it knows.
@@ -254,124 +188,64 @@ impl CostIndex {
         Candidate { latency_ms: None, latency_upper_ms: None, ..candidate }
     }
 
-    /// How its sub-networks are written as genes.
+    /// The list of its sub-networks' choices.
     pub(super) fn genome(&self) -> &Genome {
-        &self.genome
+        self.space.genome()
+    }
+
+    /// Number of resolutions.
+    pub(super) fn resolutions(&self) -> usize {
+        self.at_resolutions.len()
     }
 
     /// The costs of a sub-network; `None` if it is not in the space.
     pub fn costs(&self, arch: &Arch) -> Option<Costs> {
-        let mut genes = vec![0; self.genome.len()];
-        self.genome.encode(&self.space, arch, &mut genes)?;
-        Some(self.costs_of(&genes))
+        Some(self.costs_of(&self.space.row(arch).ok()?))
     }
 
-    /// The costs of a row of genes.
-    pub(super) fn costs_of(&self, genes: &[Gene]) -> Costs {
-        let mut sum = Costs::default();
-        for stage in 0..self.stages.len() {
-            if let Some(entry) = self.fixed_entry(genes, stage) {
-                sum.add(&self.entries[entry]);
-            }
-            for position in 0..self.genome.stages[stage].depth(genes) {
-                sum.add(&self.entries[self.block_entry(genes, stage, position)]);
-            }
-        }
-        sum
+    /// The costs of a row.
+    pub(super) fn costs_of(&self, row: &Row) -> Costs {
+        self.costs.of(row)
     }
 
-    /// By how much a step adds to a quantity; `None` where that is no sum of blocks: for a step that changes a width,
-    /// which other blocks cost by, and for memory.
-    pub(super) fn added(&self, genes: &[Gene], step: Move, quantity: Quantity) -> Option<f64> {
-        let (stage, position) = self.genome.block(step.first).filter(|_| quantity != Quantity::Memory)?;
-        let of = |place: usize, value: Gene| match value {
-            0 => 0.0,
-            _ => self.entries[self.block_entry_of(genes, stage, position + place, value)].of(quantity),
-        };
-        let places = genes[step.first..=step.last].iter().enumerate();
-        Some(places.map(|(place, value)| of(place, step.value) - of(place, *value)).sum())
+    /// The row as a place to go from, for what steps add to a quantity that is a sum of layers: all but memory.
+    pub(super) fn from(&self, row: &Row) -> ChangesFrom<'_, Costs> {
+        self.costs.from(row)
     }
 
     /// The sub-network with the least of a quantity, exactly, and its costs.
-    ///
-    /// Sums are least where each block is; the greatest of some values likewise. So blocks and depths can be chosen by
-    /// themselves, for each resolution and each pair of neighbouring widths, and widths from the first stage to the last.
     pub fn least(&self, quantity: Quantity) -> (Arch, Costs) {
-        let (genes, costs) = self.least_genes(quantity);
-        (self.genome.decode(&self.space, &genes), costs)
+        let (row, costs) = self.least_row(quantity);
+        (self.space.arch(&row), costs)
     }
 
-    /// [`CostIndex::least`] as genes.
-    pub(super) fn least_genes(&self, quantity: Quantity) -> (Vec<Gene>, Costs) {
+    /// [`CostIndex::least`] as a row.
+    pub(super) fn least_row(&self, quantity: Quantity) -> (Vec<Index>, Costs) {
         let of_resolution = |resolution: usize| {
-            let genes = self.least_at(resolution, quantity);
-            let costs = self.costs_of(&genes);
-            (genes, costs)
+            let row = self.least_at(resolution, quantity);
+            let costs = self.costs_of(&row);
+            (row, costs)
         };
-        let all = (0..self.genome.resolutions).map(of_resolution);
+        let all = (0..self.resolutions()).map(of_resolution);
         let least = all.min_by(|a, b| a.1.of(quantity).total_cmp(&b.1.of(quantity)));
         least.expect("a checked space has a resolution")
     }
 
-    /// The genes with the least of a quantity at one resolution.
-    pub(super) fn least_at(&self, resolution: usize, quantity: Quantity) -> Vec<Gene> {
+    /// The row with the least of a quantity at one resolution.
+    pub(super) fn least_at(&self, resolution: usize, quantity: Quantity) -> Vec<Index> {
         let of = |costs: &Costs| costs.of(quantity);
         let together: fn(f64, f64) -> f64 =
             if quantity == Quantity::Memory { f64::max } else { |sum, more| sum + more };
         self.least_by(resolution, &Aim { of: &of, together }).1
     }
 
-    /// The least value of an aim at one resolution, exactly, and genes that have it.
-    pub(super) fn least_by(&self, resolution: usize, aim: &Aim<'_>) -> (f64, Vec<Gene>) {
-        let mut start = vec![0; self.genome.len()];
-        start[self.genome.resolution()] = resolution as Gene;
-        // the least so far for each width of the latest stage, and its genes
-        let mut ends: Vec<(f64, Vec<Gene>)> = vec![(0.0, start)];
-        for (stage, genome) in self.genome.stages.iter().enumerate() {
-            let with_width = |width: usize| {
-                let least = |(value, genes): &(f64, Vec<Gene>)| {
-                    let mut genes = genes.clone();
-                    genome.width.into_iter().for_each(|at| genes[at] = width as Gene);
-                    (self.least_stage(*value, &mut genes, stage, aim), genes)
-                };
-                ends.iter().map(least).min_by(|a, b| a.0.total_cmp(&b.0)).expect("at least one width")
-            };
-            ends = (0..genome.widths).map(with_width).collect();
-        }
-        ends.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).expect("at least one width")
-    }
-
-    /// Gives a stage whose widths are chosen its least blocks and depth; the value then, if it was `value` before.
-    fn least_stage(&self, value: f64, genes: &mut [Gene], stage: usize, aim: &Aim<'_>) -> f64 {
-        let genome = &self.genome.stages[stage];
-        let together = |value: f64, entry: usize| (aim.together)(value, (aim.of)(&self.entries[entry]));
-        let mut value = self.fixed_entry(genes, stage).map_or(value, |entry| together(value, entry));
-        let mut least = (f64::INFINITY, genome.depths.first().copied().unwrap_or(0));
-        for position in 0..=genome.places() {
-            if genome.depths.contains(&position) && value < least.0 {
-                least = (value, position);
-            }
-            if position < genome.places() {
-                let entry = self.least_block(genes, stage, position, aim);
-                value = together(value, entry);
-            }
-        }
-        genes[genome.blocks + least.1..genome.blocks + genome.places()].fill(0);
-        least.0
-    }
-
-    /// Gives a place its least block; the block's entry.
-    fn least_block(&self, genes: &mut [Gene], stage: usize, position: usize, aim: &Aim<'_>) -> usize {
-        let (at, mut least) = (self.genome.stages[stage].blocks + position, (f64::INFINITY, 1));
-        for choice in 1..=self.genome.stages[stage].choices() as Gene {
-            genes[at] = choice;
-            let own = (aim.of)(&self.entries[self.block_entry(genes, stage, position)]);
-            if own < least.0 {
-                least = (own, choice);
-            }
-        }
-        genes[at] = least.1;
-        self.block_entry(genes, stage, position)
+    /// The least value of an aim at one resolution, exactly, and a row that has it.
+    pub(super) fn least_by(&self, resolution: usize, aim: &Aim<'_>) -> (f64, Vec<Index>) {
+        let terms = self.at_resolutions[resolution].iter().map(|term| term.map(aim.of)).collect();
+        let (least, mut row) = self.elimination.least(terms, aim.together);
+        row[RESOLUTION] = self.genome().allowed(RESOLUTION)[resolution];
+        self.genome().make_canonical(&mut row);
+        (least, row)
     }
 }
 

@@ -6,18 +6,20 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use rayon::prelude::*;
 
+use space::{Index, Row};
+
 use super::archive::Best;
 use super::constraint::Limits;
-use super::genes::{Gene, GeneFeatures, hash};
+use super::genes::{GeneFeatures, hash};
 use super::index::{CostIndex, Costs};
 use super::objective::Objective;
-use crate::encode::Encoded;
 use crate::error::Result;
+use space::Encoded;
 
 /// Rows of genes, one behind the other.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rows {
-    genes: Vec<Gene>,
+    genes: Vec<Index>,
     /// Genes of a row.
     width: usize,
 }
@@ -36,7 +38,7 @@ impl Rows {
     }
 
     /// Adds a copy of a row, for the caller to change.
-    pub fn push(&mut self, genes: &[Gene]) -> &mut [Gene] {
+    pub fn push(&mut self, genes: &Row) -> &mut Row {
         let start = self.genes.len();
         self.genes.extend_from_slice(genes);
         &mut self.genes[start..]
@@ -52,7 +54,7 @@ impl Rows {
         self.genes.truncate(self.genes.len() - self.width);
     }
 
-    pub fn get(&self, row: usize) -> &[Gene] {
+    pub fn get(&self, row: usize) -> &Row {
         &self.genes[row * self.width..(row + 1) * self.width]
     }
 }
@@ -67,7 +69,7 @@ pub(super) struct Scored {
 /// A sub-network on the front.
 #[derive(Clone, Debug)]
 pub(super) struct Point {
-    pub genes: Vec<Gene>,
+    pub genes: Vec<Index>,
     pub scored: Scored,
 }
 
@@ -145,7 +147,7 @@ impl<'a> Known<'a> {
 
     /// Looks at each row: its costs, and its accuracy, which is predicted if it is not known yet.
     pub fn look(&mut self, rows: &Rows, scores: &mut Vec<Scored>) -> Result<()> {
-        debug_assert!((0..rows.len()).all(|row| self.index.genome().is_whole(rows.get(row))));
+        debug_assert!((0..rows.len()).all(|row| self.index.genome().holds(rows.get(row))));
         scores.clear();
         self.keys.clear();
         scores.resize(rows.len(), Scored::default());
@@ -188,7 +190,7 @@ const PRICED_AT_ONCE: usize = 256;
 
 /// Enters what nothing on the front is better than, and drops what it is better than. The front is sorted by latency,
 /// and so by accuracy; of equals it keeps the row that comes first.
-fn enter(front: &mut Vec<Point>, genes: &[Gene], scored: Scored) {
+fn enter(front: &mut Vec<Point>, genes: &Row, scored: Scored) {
     let latency = |point: &Point| point.scored.costs.latency_us;
     let end = front.partition_point(|point| latency(point) <= scored.costs.latency_us);
     if let Some(before) = end.checked_sub(1).map(|before| &front[before]) {
@@ -238,7 +240,7 @@ mod tests {
         let space = preset("fashion").expect("a preset");
         let index = index_of(&space, &latency::testing::made_up(&space));
         let objective = StandIn::new(&space, 0);
-        let features = GeneFeatures::new(index.genome(), &space, objective.encoder()).expect("the same");
+        let features = GeneFeatures::new(&space, objective.encoder()).expect("the same");
         let largest = index.costs(&sampler::largest(&space)).expect("legal");
         let limits = Limits { latency_us: Some(0.5 * largest.latency_upper_us), ..Limits::default() };
         let mut known = Known::new(&index, &objective, features, &limits);
@@ -246,9 +248,7 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let archs: Vec<_> = (0..50).map(|_| sampler::random(&space, &mut rng)).collect();
         for arch in archs.iter().chain(&archs) {
-            let mut genes = vec![0; index.genome().len()];
-            index.genome().encode(&space, arch, &mut genes).expect("legal");
-            rows.push(&genes);
+            rows.push(&space.row(arch).expect("legal"));
         }
         for _ in 0..2 {
             known.look(&rows, &mut scores).expect("of the space");

@@ -8,7 +8,6 @@ mod archive;
 mod bound;
 mod climb;
 pub mod constraint;
-pub mod encode;
 pub mod error;
 mod evolution;
 mod genes;

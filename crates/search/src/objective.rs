@@ -2,9 +2,8 @@
 
 use base::random::rng_for;
 use rand::Rng;
-use space::{Arch, SearchSpace};
+use space::{Arch, Encoded, Encoder, RESOLUTION, SearchSpace};
 
-use crate::encode::{Encoded, Encoder};
 use crate::error::Result;
 
 /// What is to be as great as possible.
@@ -64,14 +63,10 @@ impl StandIn {
                 gain += rng.random_range(0.5..1.5) / (index + 1) as f32;
             }
         };
-        for stage in space.stages() {
-            rising(1.0, stage.choices.width.len());
-            for _ in 0..stage.choices.max_depth() {
-                rising(1.0, stage.choices.kernel.len());
-                rising(1.0, stage.choices.expand.len());
-            }
+        for gene in space.features() {
+            let first = if gene == RESOLUTION { 0.0 } else { 1.0 };
+            rising(first, space.genome().genes()[gene].values.len());
         }
-        rising(0.0, space.resolutions().len());
         let encoder = Encoder::new(space);
         debug_assert_eq!(gains.len(), encoder.len());
         Self { encoder, gains: gains.into_iter().map(|gain| SCALE * gain).collect() }

@@ -2,9 +2,11 @@
 //!
 //! Knows nothing of accuracies.
 
+use space::{Index, Step, Steps};
+
 use super::bound::Bound;
 use super::constraint::{Limits, Quantity};
-use super::genes::{Gene, Move};
+use super::genes;
 use super::index::CostIndex;
 use crate::error::{Error, Nearest, Result};
 
@@ -13,9 +15,9 @@ use crate::error::{Error, Nearest, Result};
 /// # Errors
 /// [`Error::InfeasibleTogether`] if the bound rules out every resolution, [`Error::NotFound`] if it does not and still
 /// nothing was found.
-pub(super) fn starts(index: &CostIndex, limits: &Limits) -> Result<Vec<Vec<Gene>>> {
+pub(super) fn starts(index: &CostIndex, limits: &Limits) -> Result<Vec<Vec<Index>>> {
     let (mut bounds, mut starts, mut missed) = (Vec::new(), Vec::new(), Vec::new());
-    for resolution in 0..index.genome().resolutions {
+    for resolution in 0..index.resolutions() {
         let bound = Bound::of(index, resolution, limits);
         let (violation, genes) = feasible(index, (resolution, &bound), limits);
         if violation == 0.0 {
@@ -30,7 +32,7 @@ pub(super) fn starts(index: &CostIndex, limits: &Limits) -> Result<Vec<Vec<Gene>
 
 /// What breaks the limits least at a resolution, by steepest descent from the bound's minimisers and from the one with
 /// the least of each quantity.
-fn feasible(index: &CostIndex, (resolution, bound): (usize, &Bound), limits: &Limits) -> (f64, Vec<Gene>) {
+fn feasible(index: &CostIndex, (resolution, bound): (usize, &Bound), limits: &Limits) -> (f64, Vec<Index>) {
     let least = |(quantity, _)| index.least_at(resolution, quantity);
     let smallest = index.least_at(resolution, Quantity::Macs);
     let mut starts: Vec<_> = limits.iter().map(least).chain([smallest]).collect();
@@ -41,33 +43,33 @@ fn feasible(index: &CostIndex, (resolution, bound): (usize, &Bound), limits: &Li
     ends.min_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1))).expect("at least one start")
 }
 
-fn descend(index: &CostIndex, mut genes: Vec<Gene>, limits: &Limits) -> (f64, Vec<Gene>) {
-    let mut moves = Vec::new();
-    let mut least = limits.violation(&index.costs_of(&genes));
+fn descend(index: &CostIndex, mut row: Vec<Index>, limits: &Limits) -> (f64, Vec<Index>) {
+    let mut steps = Steps::default();
+    let mut least = limits.violation(&index.costs_of(&row));
     while least > 0.0 {
-        index.genome().moves(&genes, &mut moves);
-        let mut best: Option<(f64, Move)> = None;
-        for &step in &moves {
-            let mut next = genes.clone();
-            step.apply(&mut next);
+        genes::steps(index.space(), &row, &[], &mut steps);
+        let mut best: Option<(f64, Step)> = None;
+        for &step in &steps.steps {
+            let mut next = row.clone();
+            steps.apply(index.genome(), step, &mut next);
             let violation = limits.violation(&index.costs_of(&next));
             if violation < best.map_or(least, |best| best.0) {
                 best = Some((violation, step));
             }
         }
         let Some((violation, step)) = best else { break };
-        step.apply(&mut genes);
+        steps.apply(index.genome(), step, &mut row);
         least = violation;
     }
-    (least, genes)
+    (least, row)
 }
 
 /// Says that the limits cannot be kept, or that nothing was found that keeps them, with what comes closest.
-fn refusal(index: &CostIndex, limits: &Limits, bounds: &[Bound], missed: &[Vec<Gene>]) -> Error {
-    let excess = |genes: &Vec<Gene>| limits.factor(&index.costs_of(genes));
+fn refusal(index: &CostIndex, limits: &Limits, bounds: &[Bound], missed: &[Vec<Index>]) -> Error {
+    let excess = |genes: &Vec<Index>| limits.factor(&index.costs_of(genes));
     let closest = missed.iter().min_by(|a, b| excess(a).total_cmp(&excess(b)).then_with(|| a.cmp(b)));
     let closest = closest.expect("a checked space has a resolution");
-    let arch = index.genome().decode(index.space(), closest);
+    let arch = index.space().arch(closest);
     let weakest = bounds.iter().min_by(|a, b| a.factor.total_cmp(&b.factor)).expect("as many");
     if weakest.is_proof() {
         let value = excess(closest);

@@ -1,13 +1,9 @@
 //! Costs by a latency table, and all sub-networks of a small space, for tests.
 
-use std::collections::BTreeSet;
-
-use latency::{LatencyKind, LatencyModel, LatencyTable, covering};
+use latency::{LatencyKind, LatencyModel, LatencyTable};
 use space::{Arch, LayerSpec, SearchSpace};
 
-use crate::constraint::Quantity;
 use crate::error::Result;
-use crate::genes::Gene;
 use crate::index::{CostIndex, Latencies, Microseconds};
 
 struct Model<'a>(LatencyModel<'a>);
@@ -29,25 +25,10 @@ fn microseconds(latency: latency::Latency) -> Microseconds {
 /// The costs of a space with the latencies of a table that has all its layers.
 pub(crate) fn index_of(space: &SearchSpace, table: &LatencyTable) -> CostIndex {
     let model = Model(LatencyModel::of_kind(table, space, LatencyKind::Undisturbed));
-    CostIndex::new(space, &covering(space), Some(&model)).expect("covered")
+    CostIndex::new(space, Some(&model)).expect("covered")
 }
 
-/// All sub-networks, by single steps from the smallest at each resolution.
+/// All sub-networks.
 pub(crate) fn all(index: &CostIndex) -> Vec<Arch> {
-    let (genome, space) = (index.genome(), index.space());
-    let mut found = BTreeSet::new();
-    let mut open: Vec<Vec<Gene>> =
-        (0..genome.resolutions).map(|resolution| index.least_at(resolution, Quantity::Macs)).collect();
-    let mut moves = Vec::new();
-    while let Some(genes) = open.pop() {
-        if found.insert(genes.clone()) {
-            genome.moves(&genes, &mut moves);
-            for step in &moves {
-                let mut next = genes.clone();
-                step.apply(&mut next);
-                open.push(next);
-            }
-        }
-    }
-    found.iter().map(|genes| genome.decode(space, genes)).collect()
+    index.genome().all().iter().map(|row| index.space().arch(row)).collect()
 }

@@ -1,20 +1,18 @@
 //! Every written form of a sub-network: words, canonical text, and the files that hold one.
 
-mod ofa_config;
-mod ofa_sample;
-
 use std::path::Path;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
+use super::ofa::{config as ofa_config, sample as ofa_sample};
 use super::{Arch, SearchSpace, sampler};
 use base::document::{check_one_of, value_of, without_mark};
 use base::error::{Error, Result};
 use base::file;
 
-pub use ofa_config::{NET_CONFIG, RUN_CONFIG, net_config, run_config};
+pub use super::ofa::{NET_CONFIG, RUN_CONFIG, net_config, run_config};
 
 /// Kind and known versions of `found.json` and `config.json`.
 const VERSIONS: [(&str, &[u32]); 2] = [("found", &[2, 3]), ("model", &[1, 2, 3])];

@@ -95,8 +95,8 @@ fn mbconv_peak(block: &MbConv, layer: &LayerSpec) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sampler::{End, corner, largest, smallest};
-    use crate::{Arch, SearchSpace, preset};
+    use crate::sampler::{largest, smallest};
+    use crate::{Arch, End, SearchSpace, preset};
 
     fn macs(space: &SearchSpace, arch: &Arch) -> u64 {
         cost(&space.lower(arch).expect("legal")).macs
@@ -120,8 +120,11 @@ mod tests {
                 "{side}"
             );
         }
-        let deep = corner(&space, 224, End::Largest, End::Smallest, End::Smallest);
-        assert_eq!(macs(&space, &deep), 226_193_808);
+        let deep = space.genome().corner(|dimension| match dimension.key {
+            "resolution" | "depth" => End::Largest,
+            _ => End::Smallest,
+        });
+        assert_eq!(macs(&space, &space.arch(&deep)), 226_193_808);
         let middle: Arch = format!("r224:{}", ["k5e4,k5e4,k5e4"; 5].join("/")).parse().expect("an arch");
         assert_eq!(macs(&space, &middle), 250_746_944);
         let params = |arch| cost(&space.lower(arch).expect("legal")).params;

@@ -1,11 +1,11 @@
 //! Layers with everything concrete: what they compute, the names and shapes of their weights, their latency keys.
 //!
-//! Feature-map sizes and channel rounding are defined here and used by the one shape walk (`walk`).
+//! Feature-map sizes and channel rounding are defined here and used by the families.
 
 use std::fmt;
 
-use super::Ratio;
-use super::activation::Activation;
+use crate::activation::Activation;
+use crate::value::{Extent, Ratio};
 
 /// Rounds `value` to a multiple of `divisor` without losing more than a tenth of it (MobileNet's rule).
 pub fn make_divisible(value: f64, divisor: usize) -> usize {
@@ -15,7 +15,7 @@ pub fn make_divisible(value: f64, divisor: usize) -> usize {
 }
 
 /// Inner channels of a block whose expand ratio is of so many channels.
-pub(super) fn inner_channels(expand: Ratio, channels: usize) -> usize {
+pub(crate) fn inner_channels(expand: Ratio, channels: usize) -> usize {
     make_divisible(expand.of(channels) as f64, 8)
 }
 
@@ -31,6 +31,16 @@ pub struct FeatureMap {
 }
 
 impl FeatureMap {
+    /// So many channels of such an extent.
+    pub fn of(channels: usize, extent: Extent) -> Self {
+        Self { channels, height: extent.height, width: extent.width }
+    }
+
+    /// Height and width.
+    pub fn extent(self) -> Extent {
+        Extent { height: self.height, width: self.width }
+    }
+
     /// Values in the map of one image.
     pub fn len(self) -> usize {
         self.channels * self.plane()
@@ -154,15 +164,6 @@ pub struct WeightSpec {
     pub role: WeightRole,
 }
 
-/// Which elastic block of a space a layer is; both count from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
-    /// The stage.
-    pub stage: usize,
-    /// The block within the stage.
-    pub position: usize,
-}
-
 /// One layer with everything concrete: sizes, strides, channels, and which layers it reads.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LayerSpec {
@@ -170,8 +171,6 @@ pub struct LayerSpec {
     pub name: String,
     /// Its number in the largest network of the space, where layers are numbered (blocks, the stem's convolutions).
     pub slot: Option<usize>,
-    /// Which elastic block it is, if it is one.
-    pub place: Option<Place>,
     /// What it computes.
     pub operator: Operator,
     /// What it reads.

@@ -64,7 +64,7 @@ fn parse(text: &str) -> Option<LayerSpec> {
     };
     let slot = name.contains('.').then_some(0);
     let (name, inputs) = (name.to_string(), Vec::new());
-    Some(LayerSpec { name, slot, place: None, operator, input, output, inputs })
+    Some(LayerSpec { name, slot, operator, input, output, inputs })
 }
 
 /// Name, operator, and channels of input and output.
@@ -215,7 +215,7 @@ mod tests {
                 let chained = LayerSpec::chain(parsed.expect("own keys")).expect("fits");
                 for (chained, layer) in chained.iter().zip(&layers) {
                     let LayerSpec { name, slot, .. } = chained.clone();
-                    let layer = LayerSpec { name, slot, place: None, ..layer.clone() };
+                    let layer = LayerSpec { name, slot, ..layer.clone() };
                     assert_eq!(*chained, layer, "all but where it stands in the largest network");
                 }
             }

@@ -1,26 +1,40 @@
-//! What can be chosen: search spaces, sub-networks as values, and the one walk that turns them into layers.
+//! What can be chosen: search spaces, their lists of choices, sub-networks by name, and their layers.
 //!
-//! Knows no tensor, no clock, and no randomness that is not passed in.
+//! There is one list of choices, the [`Genome`], and every layer says which of them it depends on; [`SpaceIndex`] holds
+//! what follows from that. Knows no tensor, no clock, and no randomness that is not passed in.
 
 #![forbid(unsafe_code)]
 
 mod activation;
 mod arch;
 pub mod arch_file;
+mod builder;
 mod cost;
+mod encoder;
+mod families;
+pub mod genome;
+mod index;
 mod layer;
 mod layer_key;
+mod ofa;
 mod preset;
 pub mod sampler;
 mod search_space;
-mod space_file;
-mod walk;
+mod trace;
+mod value;
 
 pub use activation::Activation;
-pub use arch::{Arch, Block, Ratio};
+pub use arch::Arch;
+pub use builder::{Layer, SlotName};
 pub use cost::{Cost, cost};
+pub use encoder::{Encoded, Encoder};
+pub use families::{FamilyName, KINDS};
+pub use genome::{ABSENT, Change, Dimension, End, Gene, GeneId, Genome, Group, Index, Row, Step, Steps};
+pub use index::{ChangesFrom, Elimination, Factored, Join, LayerId, Slot, SpaceIndex, Table};
 pub use layer::{
-    Bottleneck, FeatureMap, LayerSpec, MbConv, Operator, Place, WeightRole, WeightSpec, make_divisible,
+    Bottleneck, FeatureMap, LayerSpec, MbConv, Operator, WeightRole, WeightSpec, make_divisible,
 };
 pub use preset::{open, preset, preset_names};
-pub use search_space::{Choices, Counts, Family, FirstBlock, Head, SearchSpace, Stage, Stem};
+pub use search_space::{RESOLUTION, SearchSpace};
+pub use trace::Var;
+pub use value::{Extent, Ratio, Readable, Value};

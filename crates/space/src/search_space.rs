@@ -1,172 +1,54 @@
-//! A family of networks as checked data.
+//! A family of networks as checked data: all that is fixed, and the list of what can be chosen.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use num_bigint::BigUint;
 use serde::{Deserialize, Serialize};
 
-use super::activation::Activation;
-use super::space_file::{SpaceFile, VERSION};
-use super::{Arch, LayerSpec, Ratio, walk};
+use crate::arch::Arch;
+use crate::builder::{Builder, Node, layers};
+use crate::families::space_file::{SpaceFile, VERSION};
+use crate::families::stages::Blocks;
+use crate::families::{Family, FamilyName};
+use crate::genome::{GeneId, Genome, Index, Row};
+use crate::index::SpaceIndex;
+use crate::layer::LayerSpec;
+use crate::value::{Extent, Value};
 use base::document;
 use base::error::{Error, Result};
 
-/// The structure that a space's networks share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Family {
-    /// Inverted residuals with squeeze-and-excite (Howard et al. 2019, made elastic by Cai et al. 2020).
-    #[serde(rename = "mobilenet-v3")]
-    MobileNetV3,
-    /// Inverted residuals without squeeze-and-excite, one 1x1 convolution before the pooling (Cai et al. 2019, made
-    /// elastic by Cai et al. 2020).
-    #[serde(rename = "proxyless-nas")]
-    ProxylessNas,
-    /// Bottlenecks whose shortcut is averaged where it shrinks (He et al. 2016; the variant D of He et al. 2019, made
-    /// elastic in PyPI's `ofa`). Its stem is two stages: the convolution that can be skipped, and the one after it.
-    #[serde(rename = "resnet-d")]
-    ResNetD,
-}
+/// The gene of the resolution, which every space declares first.
+pub const RESOLUTION: GeneId = 0;
 
-/// What the blocks of a stage can be; each list is sorted, without doubles, and not empty.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Choices {
-    /// Sides of the depthwise kernel.
-    pub kernel: Vec<usize>,
-    /// Expand ratios.
-    pub expand: Vec<Ratio>,
-    /// Numbers of blocks.
-    pub depth: Vec<usize>,
-    /// Width multipliers; none at all where the width is not elastic.
-    pub width: Vec<Ratio>,
-}
+/// Greatest side of an input.
+const MOST_SIDE: usize = 4096;
 
-impl Choices {
-    /// The shallowest choice.
-    pub fn min_depth(&self) -> usize {
-        self.depth.first().copied().unwrap_or(0)
-    }
-
-    /// The deepest choice.
-    pub fn max_depth(&self) -> usize {
-        self.depth.last().copied().unwrap_or(0)
-    }
-
-    /// The widest kernel.
-    pub fn max_kernel(&self) -> usize {
-        self.kernel.last().copied().unwrap_or(0)
-    }
-
-    /// How many different stages there are: widths times the sum over depths of (kernels x expand ratios)^depth.
-    fn count(&self) -> BigUint {
-        let per_block = BigUint::from(self.kernel.len() * self.expand.len());
-        let blocks: BigUint = self.depth.iter().map(|&depth| per_block.pow(depth as u32)).sum();
-        blocks * self.width.len().max(1)
-    }
-
-    /// So many of the largest of each list, but at least one of what there is.
-    fn largest(&self, counts: Counts) -> Self {
-        fn top<T: Clone>(list: &[T], count: usize) -> Vec<T> {
-            list[list.len().saturating_sub(count.max(1))..].to_vec()
-        }
-        Self {
-            kernel: top(&self.kernel, counts.kernel),
-            expand: top(&self.expand, counts.expand),
-            depth: top(&self.depth, counts.depth),
-            width: top(&self.width, counts.width),
-        }
-    }
-}
-
-/// How many choices of each dimension.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counts {
-    /// Of the kernel sizes.
-    pub kernel: usize,
-    /// Of the expand ratios.
-    pub expand: usize,
-    /// Of the depths.
-    pub depth: usize,
-    /// Of the width multipliers.
-    pub width: usize,
-}
-
-/// The first convolution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stem {
-    /// Output channels, width multiplier applied.
-    pub channels: usize,
-    /// Stride.
-    pub stride: usize,
-    /// Activation.
-    pub activation: Activation,
-}
-
-/// The block before the stages: kernel 3, no expansion, not elastic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FirstBlock {
-    /// Output channels, width multiplier applied.
-    pub channels: usize,
-    /// Activation.
-    pub activation: Activation,
-}
-
-/// Blocks of one width, of which the first may halve the map.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stage {
-    /// Output channels of the widest, the space's width multiplier applied.
-    pub channels: usize,
-    /// Output channels at each width multiplier that the space lists, rising; none where the width is not elastic.
-    pub channels_by_width: Vec<(Ratio, usize)>,
-    /// Stride of the first block.
-    pub stride: usize,
-    /// Activation inside the blocks.
-    pub activation: Activation,
-    /// Whether the blocks have squeeze-and-excite.
-    pub squeeze_excite: bool,
-    /// What can be chosen.
-    pub choices: Choices,
-}
-
-impl Stage {
-    /// Output channels at a chosen width multiplier; of the widest, where there is none.
-    pub fn channels_at(&self, width: Option<Ratio>) -> usize {
-        let listed = self.channels_by_width.iter().find(|(ratio, _)| Some(*ratio) == width);
-        listed.map_or(self.channels, |(_, channels)| *channels)
-    }
-
-    /// The largest multiplier that gives as many channels: of equal networks it is the one that is chosen.
-    pub(super) fn canonical(&self, width: Ratio) -> Ratio {
-        let channels = self.channels_at(Some(width));
-        let equals = self.channels_by_width.iter().filter(|(_, other)| *other == channels);
-        equals.map(|(ratio, _)| *ratio).max().unwrap_or(width)
-    }
-}
-
-/// What follows the stages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// Channels of the convolution before the pooling, width multiplier applied.
-    pub expand_channels: usize,
-    /// Channels of the one after it, width multiplier applied; `None` where there is none.
-    pub feature_channels: Option<usize>,
-    /// Activation of both.
-    pub activation: Activation,
-}
-
-/// A checked search space: everything that is fixed, and the lists of what is not.
+/// A checked search space.
 ///
 /// Made from TOML ([`SearchSpace::from_toml`]) or by name ([`preset`](super::preset)); serialized in the
 /// same form.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "SpaceFile", into = "SpaceFile")]
 pub struct SearchSpace {
-    pub(super) file: SpaceFile,
-    pub(super) stem: Stem,
-    pub(super) first_block: Option<FirstBlock>,
-    pub(super) stages: Vec<Stage>,
-    pub(super) head: Option<Head>,
+    file: SpaceFile,
+    family: Arc<dyn Family>,
+    genome: Genome,
+    /// What its weights follow from, made when it is first asked for.
+    weights: OnceLock<Arc<SpaceIndex>>,
+}
+
+impl PartialEq for SearchSpace {
+    fn eq(&self, other: &Self) -> bool {
+        self.file == other.file && self.genome == other.genome
+    }
 }
 
 impl SearchSpace {
+    pub(crate) fn new(file: SpaceFile, family: Arc<dyn Family>, genome: Genome) -> Self {
+        Self { file, family, genome, weights: OnceLock::new() }
+    }
+
     /// Reads a space from TOML text; `place` names it in messages.
     ///
     /// # Errors
@@ -187,8 +69,8 @@ impl SearchSpace {
         &self.file.name
     }
 
-    /// The structure of its networks.
-    pub fn family(&self) -> Family {
+    /// What the structure of its networks is called.
+    pub fn family(&self) -> FamilyName {
         self.file.family
     }
 
@@ -197,14 +79,20 @@ impl SearchSpace {
         self.file.classes
     }
 
-    /// Channels of the input images.
+    /// Channels of the inputs.
     pub fn input_channels(&self) -> usize {
         self.file.input_channels
     }
 
-    /// Input resolutions that can be chosen, in rising order.
-    pub fn resolutions(&self) -> &[usize] {
+    /// Resolutions of the input that can be chosen, in rising order.
+    pub fn resolutions(&self) -> &[Extent] {
         &self.file.resolutions
+    }
+
+    /// The resolution with the most places, which memory is for.
+    pub fn greatest_resolution(&self) -> Extent {
+        let listed = self.resolutions().iter().copied();
+        listed.max_by_key(|resolution| resolution.plane()).expect("a checked space has a resolution")
     }
 
     /// Added to the variance in batch norms.
@@ -217,29 +105,24 @@ impl SearchSpace {
         self.file.dropout
     }
 
-    /// The first convolution.
-    pub fn stem(&self) -> Stem {
-        self.stem
+    /// What can be chosen.
+    pub fn genome(&self) -> &Genome {
+        &self.genome
     }
 
-    /// The block before the stages; only families of inverted residuals have one.
-    pub fn first_block(&self) -> Option<FirstBlock> {
-        self.first_block
+    /// The genes that predictors see, in the order of their features.
+    pub fn features(&self) -> Vec<GeneId> {
+        self.family.features()
     }
 
-    /// The elastic stages.
-    pub fn stages(&self) -> &[Stage] {
-        &self.stages
-    }
-
-    /// What stands between the stages and the classifier, besides the pooling; `None` in a ResNet.
-    pub fn head(&self) -> Option<Head> {
-        self.head
+    /// What its networks are like, a line each, for people.
+    pub fn describe(&self) -> Vec<String> {
+        self.family.describe(&self.genome)
     }
 
     /// Number of different sub-networks at one resolution, exactly.
     pub fn subnetworks(&self) -> BigUint {
-        self.stages.iter().map(|stage| stage.choices.count()).product()
+        self.genome.count_at(RESOLUTION)
     }
 
     /// Sixteen hexadecimal digits that two spaces share only if everything in them is equal but the name.
@@ -252,7 +135,8 @@ impl SearchSpace {
     /// The same of a space whose resolutions may differ too.
     pub fn fingerprint_at_any_resolution(&self) -> String {
         let mut file = self.file.clone();
-        (file.name, file.resolutions) = (String::new(), Vec::new());
+        file.name = String::new();
+        file.resolutions = Vec::new();
         fingerprint_of(&file)
     }
 
@@ -266,51 +150,49 @@ impl SearchSpace {
         file.check(&format!("space {}", self.name()))
     }
 
-    /// Whether the width of its stages can be chosen.
-    pub fn elastic_width(&self) -> bool {
-        self.stages.iter().any(|stage| !stage.choices.width.is_empty())
+    /// The space with only so many of the largest choices of some kinds; its sub-networks lie in this space as well.
+    #[must_use]
+    pub fn restricted(&self, largest: &BTreeMap<String, usize>) -> Self {
+        self.narrowed(self.genome.restricted(largest))
     }
 
-    /// The space with only so many of the largest choices of every stage; its sub-networks lie in this space as well.
-    #[must_use]
-    pub fn restricted(&self, counts: Counts) -> Self {
-        let mut narrowed = self.clone();
-        for stage in &mut narrowed.stages {
-            stage.choices = stage.choices.largest(counts);
-        }
-        narrowed
+    fn narrowed(&self, genome: Genome) -> Self {
+        Self { file: self.file.clone(), family: self.family.clone(), genome, weights: OnceLock::new() }
+    }
+
+    /// The space with other resolutions, restricted as this one is.
+    fn with_resolutions(&self, resolutions: Vec<Extent>) -> Self {
+        let mut file = self.file.clone();
+        file.resolutions = resolutions;
+        let whole = file.check(&format!("space {}", self.name())).expect("its other fields were checked");
+        whole.narrowed(whole.genome.allowing_as(&self.genome, |gene| gene != RESOLUTION))
     }
 
     /// The space with only these of its input resolutions; its sub-networks lie in this space as well.
     ///
     /// # Errors
     /// If there is none, or one that the space does not list.
-    pub fn at_resolutions(&self, resolutions: &[usize]) -> Result<Self> {
+    pub fn at_resolutions<R: Into<Extent> + Copy>(&self, resolutions: &[R]) -> Result<Self> {
+        let resolutions: Vec<Extent> = resolutions.iter().map(|resolution| (*resolution).into()).collect();
         if resolutions.is_empty() {
-            return Err(Error::invalid(
-                format!("space {}", self.name()),
-                "resolutions",
-                "at least one",
-                "none",
-            ));
+            let place = format!("space {}", self.name());
+            return Err(Error::invalid(place, "resolutions", "at least one", "none"));
         }
-        for &resolution in resolutions {
+        for &resolution in &resolutions {
             self.check_resolution(resolution)?;
         }
-        let mut narrowed = self.clone();
-        narrowed.file.resolutions.retain(|resolution| resolutions.contains(resolution));
-        Ok(narrowed)
+        let listed = self.resolutions().iter().copied();
+        Ok(self.with_resolutions(listed.filter(|listed| resolutions.contains(listed)).collect()))
     }
 
     /// The space with the input resolutions of `other` as well: the smallest in which the sub-networks of both lie, if
     /// they differ in resolutions only.
     #[must_use]
     pub fn at_resolutions_of(&self, other: &Self) -> Self {
-        let mut wider = self.clone();
-        wider.file.resolutions.extend(&other.file.resolutions);
-        wider.file.resolutions.sort_unstable();
-        wider.file.resolutions.dedup();
-        wider
+        let mut all = [self.resolutions(), other.resolutions()].concat();
+        all.sort_unstable();
+        all.dedup();
+        self.with_resolutions(all)
     }
 
     /// Whether the sub-network lies in this space.
@@ -318,66 +200,109 @@ impl SearchSpace {
     /// # Errors
     /// Says the stage, the block and the choice that do not.
     pub fn check(&self, arch: &Arch) -> Result<()> {
-        self.check_resolution(arch.resolution)?;
-        self.check_blocks(arch)
+        self.row(arch).map(drop)
     }
 
-    fn check_blocks(&self, arch: &Arch) -> Result<()> {
-        let place = || format!("arch {arch}");
-        if arch.stages.len() != self.stages.len() {
-            let expected = format!("{} (space {})", self.stages.len(), self.name());
-            return Err(Error::invalid(place(), "number of stages", expected, arch.stages.len()));
-        }
-        self.check_widths(arch)?;
-        for (index, (stage, blocks)) in self.stages.iter().zip(&arch.stages).enumerate() {
-            let choices = &stage.choices;
-            one_of(&choices.depth, blocks.len(), || (place(), format!("depth of stage {}", index + 1)))?;
-            for (position, block) in blocks.iter().enumerate() {
-                let at =
-                    |what: &str| (place(), format!("{what} of stage {}, block {}", index + 1, position + 1));
-                one_of(&choices.kernel, block.kernel, || at("kernel"))?;
-                one_of(&choices.expand, block.expand, || at("expand ratio"))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn check_widths(&self, arch: &Arch) -> Result<()> {
-        let place = || format!("arch {arch}");
-        let expected = if self.elastic_width() { self.stages.len() } else { 0 };
-        if arch.widths.len() != expected {
-            let expected = format!("{expected} (space {})", self.name());
-            return Err(Error::invalid(place(), "number of widths", expected, arch.widths.len()));
-        }
-        for (index, (stage, &width)) in self.stages.iter().zip(&arch.widths).enumerate() {
-            one_of(&stage.choices.width, width, || (place(), format!("width of stage {}", index + 1)))?;
-        }
-        Ok(())
-    }
-
-    /// Whether images of this side are among the space's.
+    /// Whether inputs of this resolution are among the space's.
     ///
     /// # Errors
     /// Lists the resolutions there are.
-    pub fn check_resolution(&self, resolution: usize) -> Result<()> {
-        one_of(self.resolutions(), resolution, || {
-            (format!("space {}", self.name()), "resolution".to_string())
-        })
+    pub fn check_resolution(&self, resolution: Extent) -> Result<()> {
+        if self.resolutions().contains(&resolution) {
+            return Ok(());
+        }
+        Err(self.genome.refuse(RESOLUTION, &format!("space {}", self.name()), resolution))
+    }
+
+    /// The sub-network as a row of the space's genome.
+    ///
+    /// # Errors
+    /// If it does not lie in this space: says the choice that does not.
+    pub fn row(&self, arch: &Arch) -> Result<Vec<Index>> {
+        let mut row = self.row_at_any_resolution(arch)?;
+        let index = self.genome.index_of(RESOLUTION, Value::Extent(arch.resolution));
+        row[RESOLUTION] = match index {
+            Some(index) => index,
+            None => return Err(self.check_resolution(arch.resolution).expect_err("it is not listed")),
+        };
+        Ok(row)
+    }
+
+    /// The row, whose resolution is the first whatever the sub-network's is.
+    fn row_at_any_resolution(&self, arch: &Arch) -> Result<Vec<Index>> {
+        let mut row = vec![0; self.genome.len()];
+        self.family.parse(&self.genome, arch.choices(), &format!("arch {arch}"), &mut row)?;
+        Ok(row)
+    }
+
+    /// The sub-network of a row.
+    ///
+    /// # Panics
+    /// If the row is not of the space's genome.
+    pub fn arch(&self, row: &Row) -> Arch {
+        let Some(Value::Extent(resolution)) = self.genome.value(row, RESOLUTION) else {
+            unreachable!("every space declares its resolution first");
+        };
+        Arch::new(resolution, self.family.text(&self.genome, row))
     }
 
     /// The layers of a sub-network, in the order in which they run.
     ///
-    /// Any resolution will do, for a network of convolutions takes images of any size; whether it is one that
+    /// Any resolution will do, for a network of convolutions takes inputs of any size; whether it is one that
     /// the space lists is [`SearchSpace::check`]'s question.
     ///
     /// # Errors
-    /// If a block or a depth is not among the choices.
+    /// If a choice is not among the space's.
     pub fn lower(&self, arch: &Arch) -> Result<Vec<LayerSpec>> {
-        self.check_blocks(arch)?;
-        if !(1..=4096).contains(&arch.resolution) {
-            return Err(Error::invalid(format!("arch {arch}"), "resolution", "1 to 4096", arch.resolution));
+        let row = self.row_at_any_resolution(arch)?;
+        let Extent { height, width } = arch.resolution;
+        if ![height, width].iter().all(|side| (1..=MOST_SIDE).contains(side)) {
+            let expected = format!("1 to {MOST_SIDE}");
+            return Err(Error::invalid(format!("arch {arch}"), "resolution", expected, arch.resolution));
         }
-        Ok(walk::lower(self, arch))
+        Ok(layers(self.build(&row, Some(arch.resolution))))
+    }
+
+    /// The layers of a row's sub-network.
+    pub fn lower_row(&self, row: &Row) -> Vec<LayerSpec> {
+        layers(self.build(row, None))
+    }
+
+    /// Each slot as a row's network has it; its input has `resolution` in place of the row's, where one is given.
+    pub(crate) fn build(&self, row: &Row, resolution: Option<Extent>) -> Vec<Node> {
+        let mut builder = Builder::new(&self.genome, row, resolution);
+        self.family.build(&mut builder);
+        builder.finish()
+    }
+
+    /// Every layer of the space once, and which networks have which.
+    pub fn index(&self) -> SpaceIndex {
+        SpaceIndex::new(self)
+    }
+
+    /// Every layer of its sub-networks once, by latency key: what has to be measured for the space. A name, a slot and
+    /// inputs are those of a network that has the layer.
+    pub fn layers(&self) -> BTreeMap<String, LayerSpec> {
+        self.index().by_key()
+    }
+
+    /// The same at one resolution only, which is all that weights depend on; it is made once.
+    pub fn weights(&self) -> &SpaceIndex {
+        self.weights.get_or_init(|| {
+            let last = *self.genome.allowed(RESOLUTION).last().expect("a resolution");
+            Arc::new(SpaceIndex::new(&self.narrowed(self.genome.fixed(RESOLUTION, last))))
+        })
+    }
+
+    /// The blocks of a sub-network, for the formats of OFA.
+    pub(crate) fn blocks(&self, arch: &Arch) -> Result<Blocks> {
+        let row = self.row_at_any_resolution(arch)?;
+        Ok(self.family.stages().blocks(&self.genome, &row))
+    }
+
+    /// The family.
+    pub(crate) fn structure(&self) -> &dyn Family {
+        &*self.family
     }
 }
 
@@ -386,15 +311,17 @@ fn fingerprint_of(file: &SpaceFile) -> String {
     blake3::hash(text.as_bytes()).to_hex()[..16].to_string()
 }
 
-fn one_of<T: PartialEq + std::fmt::Display>(
-    choices: &[T],
-    choice: T,
-    at: impl FnOnce() -> (String, String),
-) -> Result<()> {
-    if choices.contains(&choice) {
-        return Ok(());
+impl TryFrom<SpaceFile> for SearchSpace {
+    type Error = Error;
+
+    fn try_from(file: SpaceFile) -> Result<Self> {
+        let place = format!("space {}", file.name);
+        file.check(&place)
     }
-    let (place, field) = at();
-    let listed: Vec<_> = choices.iter().map(T::to_string).collect();
-    Err(Error::invalid(place, field, format!("one of {}", listed.join(", ")), choice))
+}
+
+impl From<SearchSpace> for SpaceFile {
+    fn from(space: SearchSpace) -> Self {
+        space.file
+    }
 }

@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 
 use base::Error;
 use serde::{Deserialize, Serialize};
-use space::{Arch, SearchSpace};
+use space::{Arch, Encoded, Encoder, GeneId, Index, SearchSpace, Value};
 
 use crate::error::Result;
-use search::encode::{Encoded, Encoder, Feature};
 
 /// Choices of a space that no row had: what an estimator says of sub-networks that have one of them is a guess.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,10 +23,13 @@ impl Unseen {
     pub(super) fn of<'a>(encoder: &Encoder, archs: impl Iterator<Item = &'a Arch>, active: &Encoded) -> Self {
         let seen: BTreeSet<usize> = active.features().iter().map(|feature| *feature as usize).collect();
         let features = (0..encoder.len()).filter(|feature| !seen.contains(feature)).collect();
-        let mut depths: BTreeSet<(usize, usize)> = all_depths(encoder.space()).collect();
+        let mut depths: BTreeSet<(usize, usize)> = all_depths(encoder).collect();
         for arch in archs {
-            for (stage, blocks) in arch.stages.iter().enumerate() {
-                depths.remove(&(stage, blocks.len()));
+            let row = encoder.space().row(arch).unwrap_or_default();
+            for (at, gene) in encoder.unseen().enumerate() {
+                if let Some(value) = row.get(gene) {
+                    depths.remove(&(at, depth_of(encoder, gene, *value)));
+                }
             }
         }
         Self { features, depths: depths.into_iter().collect() }
@@ -36,7 +38,7 @@ impl Unseen {
     /// Refuses places and depths that the space does not have.
     pub(super) fn check(&self, place: &str, encoder: &Encoder) -> base::Result<()> {
         let rising = self.features.is_sorted_by(|a, b| a < b) && self.depths.is_sorted_by(|a, b| a < b);
-        let known: BTreeSet<_> = all_depths(encoder.space()).collect();
+        let known: BTreeSet<_> = all_depths(encoder).collect();
         let known = self.features.iter().all(|feature| *feature < encoder.len())
             && self.depths.iter().all(|depth| known.contains(depth));
         if rising && known {
@@ -48,37 +50,49 @@ impl Unseen {
     /// Names the choices that no row had and that `space` has: the encoder's at some of its resolutions. Blocks that
     /// exist in depths only that no row had are not named beside these.
     pub fn names(&self, encoder: &Encoder, space: &SearchSpace) -> Vec<String> {
-        let depth = |(stage, depth): &(usize, usize)| format!("stage {}, depth {depth}", stage + 1);
-        let mut names: Vec<String> = self.depths.iter().map(depth).collect();
+        let genes = encoder.space().genome().genes();
+        let mut names = Vec::new();
+        for (at, gene) in encoder.unseen().enumerate() {
+            let unseen = |value: &Index| self.depths.contains(&(at, depth_of(encoder, gene, *value)));
+            let values = 0..genes[gene].values.len() as Index;
+            names.extend(values.filter(unseen).map(|value| genes[gene].describe(value)));
+        }
         for feature in &self.features {
-            let Some(choice) = encoder.feature(*feature) else { continue };
-            let counts = match choice {
-                Feature::Resolution(side) => space.resolutions().contains(&side),
-                Feature::Width { .. } => true,
-                Feature::Kernel { stage, position, .. } | Feature::Expand { stage, position, .. } => {
-                    self.exists(encoder.space(), stage, position)
-                }
-            };
-            if counts {
-                names.push(choice.to_string());
+            let Some((gene, value)) = encoder.choice(*feature) else { continue };
+            let listed = space.genome().index_of(gene, genes[gene].values[usize::from(value)]).is_some();
+            if listed && self.exists(encoder, gene) {
+                names.push(genes[gene].describe(value));
             }
         }
         names
     }
 
-    /// Whether rows had a block at this place.
-    fn exists(&self, space: &SearchSpace, stage: usize, position: usize) -> bool {
-        let mut deeper = all_depths(space).filter(|(at, depth)| *at == stage && *depth > position);
-        deeper.any(|depth| !self.depths.contains(&depth))
+    /// Whether rows had a gene: whatever its existence hangs on had a value that lets it exist.
+    fn exists(&self, encoder: &Encoder, gene: GeneId) -> bool {
+        let genes = encoder.space().genome().genes();
+        let Some((parent, among)) = &genes[gene].exists else { return true };
+        let Some(at) = encoder.unseen().position(|unseen| unseen == *parent) else { return true };
+        let values = (0..among.len()).filter(|value| among[*value]);
+        values
+            .into_iter()
+            .any(|value| !self.depths.contains(&(at, depth_of(encoder, *parent, value as Index))))
     }
 }
 
-/// Stages, counted from 0, with their depths, rising.
-fn all_depths(space: &SearchSpace) -> impl Iterator<Item = (usize, usize)> + '_ {
-    let of = |(stage, choices): (usize, &space::Stage)| {
-        choices.choices.depth.clone().into_iter().map(move |depth| (stage, depth))
-    };
-    space.stages().iter().enumerate().flat_map(of)
+/// The number that a value of a gene that no feature shows is written as: a depth.
+fn depth_of(encoder: &Encoder, gene: GeneId, value: Index) -> usize {
+    match encoder.space().genome().genes()[gene].values[usize::from(value)] {
+        Value::Count(count) => count,
+        _ => usize::from(value),
+    }
+}
+
+/// Genes that no feature shows, counted from 0, with all they can be: stages with their depths, rising.
+fn all_depths(encoder: &Encoder) -> impl Iterator<Item = (usize, usize)> + '_ {
+    let genes = encoder.space().genome().genes();
+    encoder.unseen().enumerate().flat_map(move |(at, gene)| {
+        (0..genes[gene].values.len() as Index).map(move |value| (at, depth_of(encoder, gene, value)))
+    })
 }
 
 /// Names in a message, the others counted.

@@ -15,7 +15,7 @@ use super::perceptron::{Dense, Network};
 use super::report::HeldOutReport;
 use super::{AccuracyEstimator, Fitted, Imported, MOST_LAYERS, Model, Origin};
 use crate::error::Result;
-use search::encode::Encoder;
+use space::Encoder;
 
 /// The one metadata key.
 const METADATA: &str = "once-for-all";

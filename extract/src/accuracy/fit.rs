@@ -13,7 +13,7 @@ use super::report::{Judged, judge};
 use super::train::{self, MlpConfig};
 use super::{AccuracyEstimator, Fitted, Origin};
 use crate::error::Result;
-use search::encode::{Encoded, Encoder};
+use space::{Encoded, Encoder};
 
 /// How an estimator is fitted.
 #[derive(Clone, Debug, PartialEq)]

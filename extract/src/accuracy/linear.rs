@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use base::equations::solve_positive;
-use search::encode::Encoded;
+use space::Encoded;
 
 /// Weights for each feature, and a constant.
 #[derive(Clone, Debug, PartialEq)]

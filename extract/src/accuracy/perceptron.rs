@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use space::Activation;
 
 use crate::error::Result;
-use search::encode::Encoded;
+use space::Encoded;
 
 /// Sub-networks that one thread takes at a time: their activations stay in a level 2 cache, and a generation is work for
 /// several threads. No bit depends on it, for a product's elements are sums of their own.

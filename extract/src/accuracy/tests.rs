@@ -24,8 +24,8 @@ pub(crate) fn made_up(space: &SearchSpace, count: usize, curve: f64, noise: f64)
         archs.insert(sampler::random(space, &mut rng));
     }
     let mut row = |arch: Arch| {
-        let mut sum = 0.0;
-        encoder.for_each_feature(&arch, |feature| sum += gains[feature]).expect("legal");
+        let row = space.row(&arch).expect("legal");
+        let sum: f64 = encoder.of_row(&row).map(|feature| gains[feature]).sum();
         let jitter = noise * rng.random_range(-1.7..1.7);
         let top1 = (0.8 + sum + curve * (sum * 40.0).sin() + jitter).clamp(0.0, 1.0);
         AccuracyRow { arch, top1, split: Split::Val, n: 6000 }
@@ -60,7 +60,7 @@ pub(crate) fn never_fitted(space: &SearchSpace, seed: u64) -> AccuracyEstimator 
         kind: OfaPredictor::Tutorial,
         file: "none".to_string(),
         blake3: "none".to_string(),
-        resolutions: space.resolutions().to_vec(),
+        resolutions: space.resolutions().iter().map(|resolution| resolution.height).collect(),
         per_cent: false,
     };
     AccuracyEstimator::imported(encoder, network, imported)
@@ -248,15 +248,21 @@ fn choices_that_no_row_had_are_named() {
     assert_eq!(one[0], format!("resolution {}", space.resolutions()[1]));
     let only = space.at_resolutions(&[side]).expect("one of them");
     assert!(names(&|arch| arch.resolution == side, &only).is_empty(), "nothing else is searched");
-    let deepest = space.stages()[0].choices.max_depth();
+    // the values of a stage's depth and of a block's kernel
+    let of = |arch: &Arch, gene: &str| {
+        let gene = space.genome().find(gene).expect("a gene");
+        space.genome().value(&space.row(arch).expect("legal"), gene).expect("it exists").to_string()
+    };
+    let depth = space.genome().find("s1.depth").expect("a gene");
+    let deepest = space.genome().genes()[depth].values.last().expect("a depth").to_string();
     assert!(
-        names(&|arch| arch.stages[0].len() < deepest, &space)
+        names(&|arch| of(arch, "s1.depth") != deepest, &space)
             .iter()
             .eq([&format!("stage 1, depth {deepest}")])
     );
-    let shallow = names(&|arch| arch.stages[1].len() == deepest, &space);
+    let shallow = names(&|arch| of(arch, "s2.depth") == deepest, &space);
     assert!(shallow[0].starts_with("stage 2, depth ") && !shallow.iter().any(|name| name.contains("block")));
-    let kernel = names(&|arch| arch.stages[0][0].kernel != 5, &space);
+    let kernel = names(&|arch| of(arch, "s1.b1.kernel") != "5", &space);
     assert_eq!(kernel, ["stage 1, block 1, kernel 5"]);
 }
 

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::perceptron::{Dense, Network};
 use crate::rng::{Purpose, rng};
-use search::encode::Encoded;
+use space::Encoded;
 
 /// How the perceptron is fitted.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,7 +6,7 @@ use space::sampler;
 
 use super::perceptron::{Dense, Network};
 use crate::error::Result;
-use search::encode::{Encoded, Encoder};
+use space::{Encoded, Encoder};
 
 /// Random sub-networks that are asked for.
 const ASKED: usize = 256;

@@ -58,7 +58,7 @@ fn open_onnxruntime(library: &std::path::Path, _: usize, _: usize) -> anyhow::Re
 }
 
 /// Shows how far measuring has come.
-pub fn show(bar: &indicatif::ProgressBar, progress: &Progress<'_>) {
+pub fn show(bar: &command::ProgressBar, progress: &Progress<'_>) {
     bar.set_length(progress.subjects as u64);
     bar.set_position(progress.finished as u64);
     let what = match progress.subject {

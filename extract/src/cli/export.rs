@@ -13,7 +13,8 @@ use network::eval::Calibration;
 use serde_json::json;
 use space::arch_file;
 
-use super::{Common, OnDevice, Outcome, Output, ValImages, open_data, result_path};
+use super::{OnDevice, open_data};
+use command::{Common, Ending, ValImages, result_path};
 
 /// Export a sub-network, verified against the supernet before the folder appears
 #[derive(clap::Args)]
@@ -68,26 +69,26 @@ pub struct Arguments {
 }
 
 /// What a search expected of the sub-network, where it is given as a `found.json` for this supernet.
-fn found(output: &Output, arch: &str, supernet: &Supernet) -> Option<Found> {
+fn found(output: &Common, arch: &str, supernet: &Supernet) -> Option<Found> {
     let holds_found = base::file::read_text(Path::new(arch)).is_ok_and(|text| text.contains("\"found\""));
     let found = match Found::read(Path::new(arch)) {
         Ok(found) if found.supernet == supernet.hash => return Some(found),
         Ok(found) => found,
         Err(error) => {
             if holds_found {
-                output.say(format_args!("warning: what the search expects is left out: {error}"));
+                output.tell(format_args!("warning: what the search expects is left out: {error}"));
             }
             return None;
         }
     };
     if found.supernet.is_empty() {
-        output.say(format_args!(
+        output.tell(format_args!(
             "note: {arch} was found with an imported estimator, of no supernet that is known: what it expects is left out"
         ));
         return None;
     }
     let (theirs, ours) = (&found.supernet, &supernet.hash);
-    output.say(format_args!(
+    output.tell(format_args!(
         "warning: {arch} was found for another supernet ({theirs}, not {ours}): what it expects is left out"
     ));
     None
@@ -95,14 +96,15 @@ fn found(output: &Output, arch: &str, supernet: &Supernet) -> Option<Found> {
 
 /// The images, where there are any; warns where the supernet was trained on others.
 fn open_dataset(
-    output: &Output,
+    output: &Common,
     arguments: &Arguments,
     supernet: &Supernet,
 ) -> anyhow::Result<Option<Dataset>> {
     let Some(data) = &arguments.data else { return Ok(None) };
     let dataset = open_data(output, (data, arguments.dataset_toml.as_deref()), supernet)?;
     if supernet.trained_on(&dataset) == Some(false) {
-        output.say(format_args!("warning: the supernet was trained on other images than {}", dataset.name()));
+        output
+            .tell(format_args!("warning: the supernet was trained on other images than {}", dataset.name()));
     }
     Ok(Some(arguments.val_images.of(dataset)))
 }
@@ -116,8 +118,8 @@ fn statistics<'a>(arguments: &Arguments, dataset: Option<&'a Dataset>) -> NormSt
     }
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let output = Output::new(&arguments.common);
+pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    let output = &arguments.common;
     let kernels = arguments.on.kernels(Precision::F32)?;
     let supernet = Supernet::read(&arguments.supernet)?;
     let arch = arch_file::read(&supernet.space, &arguments.arch)?;
@@ -126,12 +128,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         supernet.statistics()?;
     }
     check_destination(&arguments.out)?;
-    let dataset = open_dataset(&output, arguments, &supernet)?;
+    let dataset = open_dataset(output, arguments, &supernet)?;
     let formats: Vec<_> = Format::ALL
         .into_iter()
         .filter(|format| arguments.format.iter().any(|name| name == format.name()))
         .collect();
-    let found = found(&output, &arguments.arch, &supernet);
+    let found = found(output, &arguments.arch, &supernet);
     let request = Request {
         supernet: &supernet,
         arch: &arch,
@@ -167,12 +169,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     });
     let predicted =
         origin.predicted_top1.map_or_else(String::new, |top1| format!(" ({:.2} % expected)", 100.0 * top1));
-    output.result(
-        format_args!(
+    output.print(&document, || format!(
             "arch          {arch}{counted}{predicted}\nverified      {} images, all logits equal bit for bit{onnx}\nfolder        {folder}",
             verification.inputs
-        ),
-        &document,
-    )?;
-    Ok(Outcome::Done)
+        ))?;
+    Ok(Ending::Done)
 }

@@ -7,7 +7,8 @@ use extract::accuracy::{AccuracyEstimator, Estimate, FitConfig, FitReport, Model
 use network::accuracy_file;
 use serde_json::{Value, json};
 
-use super::{Common, Outcome, Output, kernels, not_an_input, result_path};
+use super::kernels;
+use command::{Common, Ending, not_an_input, result_path};
 
 /// Fit an accuracy estimator, chosen and judged by cross-validation
 #[derive(clap::Args)]
@@ -29,11 +30,11 @@ pub struct Arguments {
     pub common: Common,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let output = Output::new(&arguments.common);
+pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    let output = &arguments.common;
     not_an_input(&arguments.out, &[&arguments.accuracy])?;
     let file = accuracy_file::read(&arguments.accuracy)?;
-    output.say(format_args!("{} rows of space {}", file.rows.len(), file.space.name()));
+    output.tell(format_args!("{} rows of space {}", file.rows.len(), file.space.name()));
     let started = Stopwatch::start();
     let config = FitConfig { seed: arguments.seed, kernels: kernels()?, ..FitConfig::default() };
     let estimator = AccuracyEstimator::fit(&file, &config)?;
@@ -43,20 +44,20 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         report.check_ranks(&arguments.accuracy.display().to_string())?;
     }
     if let Some(warning) = report.warning() {
-        output.say(warning);
+        output.tell(warning);
     }
     estimator.write(&arguments.out)?;
     output.wrote(&arguments.out);
     let names = estimator.unseen(estimator.space());
     let (places, out) = (names.len(), arguments.out.display().to_string());
     if let Some(first) = names.first() {
-        output.say(format_args!(
+        output.tell(format_args!(
             "warning: no row has {first}{}: search refuses it without --extrapolate",
             if places > 1 { format!(", nor {} other choices", places - 1) } else { String::new() }
         ));
     }
-    output.result(describe(report), &document(report, &names, seconds, &out))?;
-    Ok(Outcome::Done)
+    output.print(&document(report, &names, seconds, &out), || describe(report))?;
+    Ok(Ending::Done)
 }
 
 fn document(report: &FitReport, unseen: &[String], seconds: f64, out: &str) -> Value {

@@ -8,7 +8,7 @@ use extract::ofa::exchange;
 use extract::ofa::table::OfaTable;
 use serde_json::json;
 
-use super::{Common, Outcome, Output, not_an_input, result_path};
+use command::{Common, Ending, not_an_input, result_path};
 
 /// Turn files of PyTorch's ofa package into this toolkit's
 #[derive(clap::Args)]
@@ -82,23 +82,23 @@ impl Arguments {
     }
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     match &arguments.what {
         What::Table(table) => run_table(table),
         What::Predictor(predictor) => run_predictor(predictor),
     }
 }
 
-fn run_predictor(arguments: &Predictor) -> anyhow::Result<Outcome> {
-    let output = Output::new(&arguments.common);
+fn run_predictor(arguments: &Predictor) -> anyhow::Result<Ending> {
+    let output = &arguments.common;
     not_an_input(&arguments.out, &[&arguments.file])?;
     let space = space::open(&arguments.space)?;
     let estimator = AccuracyEstimator::import_file(&space, &arguments.file, &arguments.resolutions)?;
     estimator.write(&arguments.out)?;
     output.wrote(&arguments.out);
     let document = json!({ "space": space.name(), "origin": estimator.origin(), "hash": estimator.hash()? });
-    output.result(describe(&estimator), &document)?;
-    Ok(Outcome::Done)
+    output.print(&document, || describe(&estimator))?;
+    Ok(Ending::Done)
 }
 
 fn describe(estimator: &AccuracyEstimator) -> String {
@@ -118,8 +118,8 @@ fn describe(estimator: &AccuracyEstimator) -> String {
     .join("\n")
 }
 
-fn run_table(arguments: &Table) -> anyhow::Result<Outcome> {
-    let output = Output::new(&arguments.common);
+fn run_table(arguments: &Table) -> anyhow::Result<Ending> {
+    let output = &arguments.common;
     not_an_input(&arguments.out, &arguments.files.iter().collect::<Vec<_>>())?;
     let tables =
         arguments.files.iter().map(|file| OfaTable::read(file)).collect::<extract::Result<Vec<_>>>()?;
@@ -138,6 +138,6 @@ fn run_table(arguments: &Table) -> anyhow::Result<Outcome> {
     output.wrote(&arguments.out);
     let (entries, unconverged) = (table.rows().len(), table.unconverged());
     let document = json!({ "entries": entries, "unconverged": unconverged, "hash": table.hash() });
-    output.result(format_args!("{entries} layers of {} files", tables.len()), &document)?;
-    Ok(Outcome::Done)
+    output.print(&document, || format!("{entries} layers of {} files", tables.len()))?;
+    Ok(Ending::Done)
 }

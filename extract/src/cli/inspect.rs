@@ -6,7 +6,7 @@ use network::model_folder::ModelFolder;
 use network::tensor_file;
 use serde_json::{Value, json};
 
-use super::{Common, Outcome, Output};
+use command::{Common, Ending};
 
 /// Show what an exported folder or a safetensors file of this toolkit is, and where it comes from
 #[derive(clap::Args)]
@@ -19,8 +19,8 @@ pub struct Arguments {
     pub common: Common,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let output = Output::new(&arguments.common);
+pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    let output = &arguments.common;
     let path = &arguments.path;
     let (hash, mut facts, tensors) = if path.is_dir() {
         let model = ModelFolder::read(path)?;
@@ -38,13 +38,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if let Some(name) = facts.pointer("/space/name").cloned() {
         facts["space"] = name;
     }
-    output.result(
-        format_args!(
+    output.print(&document, || {
+        format!(
             "{}\nblake3   {hash}\ntensors  {} with {values} values\n{facts:#}",
             path.display(),
             tensors.len()
-        ),
-        &document,
-    )?;
-    Ok(Outcome::Done)
+        )
+    })?;
+    Ok(Ending::Done)
 }

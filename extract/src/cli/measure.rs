@@ -10,11 +10,12 @@ use extract::latency::fitted::LEAST_NETWORKS;
 use extract::latency::{EngineFacts, LatencyTable, MeasureConfig, Plan, Rows};
 use kernels::Precision;
 use serde_json::json;
-use space::SearchSpace;
+use space::{Extent, SearchSpace};
 
+use super::OnDevice;
 use super::engine::EngineChoice;
 use super::table::{describe_fit, describe_machine, space_at};
-use super::{Common, OnDevice, Outcome, Output, not_an_input, result_path};
+use command::{Common, Ending, not_an_input, result_path};
 
 /// Measure every layer of a space on this machine, and some whole sub-networks, into a latency table
 #[derive(clap::Args)]
@@ -27,7 +28,7 @@ pub struct Arguments {
     space: String,
     /// Only these of the space's input resolutions
     #[arg(long, value_name = "PIXELS", value_delimiter = ',')]
-    resolutions: Vec<usize>,
+    resolutions: Vec<Extent>,
     /// The table
     #[arg(long, value_name = "TABLE.json", value_parser = result_path(), required_unless_present = "plan_only")]
     out: Option<PathBuf>,
@@ -101,8 +102,8 @@ fn per_cent(text: &str) -> Result<f64, String> {
     value.ok_or_else(|| "a number from 0.01 to 50".to_string())
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let output = Output::new(&arguments.common);
+pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    let output = &arguments.common;
     let space = space_at(&arguments.space, &arguments.resolutions)?;
     let out = arguments.out.as_deref();
     if arguments.limits > 0 && arguments.networks == 0 {
@@ -121,9 +122,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         _ => None,
     };
     match (out, &arguments.plan_only, &arguments.rows) {
-        (_, Some(plan), _) => write_plan(arguments, &output, &space, (present.as_ref(), plan)),
-        (Some(out), None, Some(rows)) => fold_rows(arguments, &output, &space, (present, rows, out)),
-        (Some(out), None, None) => here::measure(arguments, &output, &space, (present, out)),
+        (_, Some(plan), _) => write_plan(arguments, output, &space, (present.as_ref(), plan)),
+        (Some(out), None, Some(rows)) => fold_rows(arguments, output, &space, (present, rows, out)),
+        (Some(out), None, None) => here::measure(arguments, output, &space, (present, out)),
         (None, None, _) => unreachable!("--out is required"),
     }
 }
@@ -158,10 +159,10 @@ fn plan(
 /// For another device, which opens its engine itself.
 fn write_plan(
     arguments: &Arguments,
-    output: &Output,
+    output: &Common,
     space: &SearchSpace,
     (present, path): (Option<&LatencyTable>, &Path),
-) -> anyhow::Result<Outcome> {
+) -> anyhow::Result<Ending> {
     if arguments.on.device != "cpu" {
         anyhow::bail!("--plan-only: expected --device cpu, which the program for small devices has");
     }
@@ -185,16 +186,16 @@ fn write_plan(
     let layers = plan.layers.values().filter(|layer| !layer.known).count();
     let networks = plan.networks.len();
     let document = json!({ "layers": layers, "networks": networks, "sentinel": plan.sentinel });
-    output.result(format_args!("{layers} layers and {networks} sub-networks to measure"), &document)?;
-    Ok(Outcome::Done)
+    output.print(&document, || format!("{layers} layers and {networks} sub-networks to measure"))?;
+    Ok(Ending::Done)
 }
 
 fn fold_rows(
     arguments: &Arguments,
-    output: &Output,
+    output: &Common,
     space: &SearchSpace,
     (present, path, out): (Option<LatencyTable>, &PathBuf, &Path),
-) -> anyhow::Result<Outcome> {
+) -> anyhow::Result<Ending> {
     not_an_input(out, &[path])?;
     let rows = Rows::read(path)?;
     let mut table = match present {
@@ -213,7 +214,7 @@ fn fold_rows(
         anyhow::bail!("{}: rows: expected samples of at least one layer, got none", path.display());
     }
     if added.assumed > 0 {
-        output.say(format_args!(
+        output.tell(format_args!(
             "warning: {} sub-networks do not say of which space they are; {} is assumed",
             added.assumed,
             space.name()
@@ -226,19 +227,19 @@ fn fold_rows(
     table.write(out)?;
     output.wrote(out);
     summarize(output, &table, space, None)?;
-    Ok(Outcome::Done)
+    Ok(Ending::Done)
 }
 
-fn say_stale(output: &Output, spaces: &[String]) {
+fn say_stale(output: &Common, spaces: &[String]) {
     for space in spaces {
-        output.say(format_args!(
+        output.tell(format_args!(
             "warning: layers of space {space} changed, and the table does not hold the space: what it predicts is as before; measure it again"
         ));
     }
 }
 
 fn summarize(
-    output: &Output,
+    output: &Common,
     table: &LatencyTable,
     space: &SearchSpace,
     seconds: Option<f64>,
@@ -247,21 +248,21 @@ fn summarize(
     let missing = table.coverage(space)?.missing.len();
     let kind = if table.is_undisturbed() { "undisturbed" } else { "typical" };
     if unconverged > 0 {
-        output.say(format_args!(
+        output.tell(format_args!(
             "{unconverged} layers are known less well than asked for, {unaccepted} of them too badly to count; --missing tries them again"
         ));
     }
     if missing > 0 {
-        output.say(format_args!("{missing} layers of the space are missing"));
+        output.tell(format_args!("{missing} layers of the space are missing"));
     }
     if table.is_undisturbed() && table.sessions().values().all(|session| !session.met) {
-        output.say(
+        output.tell(
             "warning: the machine was never met undisturbed, so no latency here is one of the device alone",
         );
     }
     let fit = table.fit_of(space);
     if fit.is_none() {
-        output.say("too few whole sub-networks were measured to correct and judge sums of layers");
+        output.tell("too few whole sub-networks were measured to correct and judge sums of layers");
     }
     let document = json!({
         "entries": entries, "unconverged": unconverged, "unaccepted": unaccepted, "missing": missing,
@@ -279,5 +280,5 @@ fn summarize(
     if let Some(fit) = fit {
         text += &format!("\n{}", describe_fit(fit));
     }
-    output.result(text, &document)
+    output.print(&document, || text)
 }

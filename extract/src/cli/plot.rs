@@ -10,9 +10,9 @@ use extract::search::{Candidate, Found, Limits};
 use network::accuracy_file::{self, AccuracyFile, AccuracyRow};
 use network::eval::Accuracy;
 use serde_json::json;
-use space::cost;
+use space::{Extent, cost};
 
-use super::{Common, Outcome, Output, not_an_input, result_path};
+use command::{Common, Ending, not_an_input, result_path};
 
 /// Draw the accuracy of evaluated sub-networks against MACs and latency, as SVG
 #[derive(clap::Args)]
@@ -39,8 +39,8 @@ pub struct Arguments {
     pub common: Common,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let output = Output::new(&arguments.common);
+pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    let output = &arguments.common;
     let inputs = [Some(&arguments.accuracy), arguments.latency_table.as_ref(), arguments.found.as_ref()];
     not_an_input(&arguments.out, &inputs.into_iter().flatten().collect::<Vec<_>>())?;
     let file = accuracy_file::read(&arguments.accuracy)?;
@@ -70,8 +70,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let title = arguments.title.clone().unwrap_or_else(|| format!("Sub-networks of {}", file.space.name()));
     write_atomically(&arguments.out, svg(&title, &panels).as_bytes())?;
     let document = json!({ "out": arguments.out.display().to_string(), "points": file.rows.len(), "candidates": candidates });
-    output.result(arguments.out.display(), &document)?;
-    Ok(Outcome::Done)
+    output.print(&document, || arguments.out.display().to_string())?;
+    Ok(Ending::Done)
 }
 
 /// A cost, and the ends of its interval where it has one.
@@ -94,7 +94,7 @@ fn latency(file: &AccuracyFile, table: &LatencyTable) -> anyhow::Result<Vec<Cost
 
 /// What was evaluated, a series for each resolution.
 fn panel(x: &str, file: &AccuracyFile, costs: Vec<Cost>) -> Panel {
-    let mut by_side: BTreeMap<usize, Vec<Point>> = BTreeMap::new();
+    let mut by_side: BTreeMap<Extent, Vec<Point>> = BTreeMap::new();
     for (row, (cost, across)) in file.rows.iter().zip(costs) {
         let correct = (row.top1 * row.n as f64).round() as usize;
         let up = Accuracy { correct, n: row.n as usize }.interval();

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use extract::predict::{Classifier, images_at};
 use serde_json::json;
 
-use super::{Common, Outcome, Output, kernels};
+use super::kernels;
+use command::{Common, Ending};
 
 /// Classify images with an exported model
 #[derive(clap::Args)]
@@ -31,11 +32,11 @@ pub struct Arguments {
     pub common: Common,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let output = Output::new(&arguments.common);
+pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    let output = &arguments.common;
     let classifier = Classifier::load(&arguments.folder, &kernels()?)?;
     let (images, passed_over) = images_at(&arguments.images)?;
-    passed_over.iter().for_each(|words| output.say(format_args!("warning: {words}")));
+    passed_over.iter().for_each(|words| output.tell(format_args!("warning: {words}")));
     let (mut predictions, mut failed, mut text) = (Vec::new(), Vec::new(), String::new());
     for path in &images {
         let image = path.display().to_string();
@@ -72,15 +73,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         document["error"] = json!(summary);
     }
     if arguments.common.json || !predictions.is_empty() {
-        output.result(text.trim_end(), &document)?;
+        output.print(&document, || text.trim_end().to_string())?;
     }
     match summary {
-        None => Ok(Outcome::Done),
+        None => Ok(Ending::Done),
         Some(summary) => {
             if images.len() > 1 {
                 output.warn_of_failure(summary);
             }
-            Ok(Outcome::Partly)
+            Ok(Ending::Partly)
         }
     }
 }

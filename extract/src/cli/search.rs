@@ -17,10 +17,11 @@ use serde_json::{Value, json};
 use base::file::check_place;
 use base::timing::{Stopwatch, unix_seconds};
 use network::model_folder::SelectedOn;
-use space::SearchSpace;
+use space::{Extent, SearchSpace};
 
+use super::kernels;
 use super::table::space_at;
-use super::{Common, Outcome, Output, interrupt_flag, kernels, not_an_input, result_path};
+use command::{Common, Ending, not_an_input, result_path, stop_flag};
 
 /// Find the sub-network with the highest expected accuracy under all limits at once
 #[derive(clap::Args)]
@@ -33,7 +34,7 @@ pub struct Arguments {
     space: String,
     /// Only these of the space's input resolutions
     #[arg(long, value_name = "PIXELS", value_delimiter = ',')]
-    resolutions: Vec<usize>,
+    resolutions: Vec<Extent>,
     /// The estimator that `extract fit` wrote
     #[arg(long, value_name = "FILE")]
     estimator: PathBuf,
@@ -86,16 +87,16 @@ fn amount(quantity: Quantity) -> impl Fn(&str) -> Result<f64, String> + Clone + 
     move |text| quantity.parse(text).map_err(|error| error.to_string())
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let output = Output::new(&arguments.common);
+pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    let output = &arguments.common;
     let threads = rayon::current_num_threads();
-    let stop = interrupt_flag()?;
+    let stop = stop_flag()?;
     let inputs = [Some(&arguments.estimator), arguments.latency_table.as_ref()].into_iter().flatten();
     not_an_input(&arguments.out, &inputs.chain(arguments.validation.inputs()).collect::<Vec<_>>())?;
     check_place(&arguments.out)?;
     let space = space_at(&arguments.space, &arguments.resolutions)?;
     let estimator = AccuracyEstimator::read(&arguments.estimator)?.with_kernels(&kernels()?)?;
-    check_estimator(&output, arguments, &estimator, &space)?;
+    check_estimator(output, arguments, &estimator, &space)?;
     let table = arguments.latency_table.as_deref().map(LatencyTable::read).transpose()?;
     let limits = limits(arguments);
     let front_limits = if arguments.front { FRONT_LIMITS } else { 0 };
@@ -108,7 +109,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let problem = Problem { index: &index, limits: &limits, config: &config, least_top1, stop: &stop };
     let started = Stopwatch::start();
     let Searched { report, evaluated, selected_on, supernet } =
-        searched(&output, arguments, &problem, &estimator)?;
+        searched(output, arguments, &problem, &estimator)?;
     let seconds = started.elapsed_ms().round() / 1e3;
 
     let mut found = Found::new(&space, limits, arguments.seed, report.best.clone());
@@ -123,7 +124,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         let best = &report.best;
         found.extrapolated =
             model.extrapolated(best.arch.resolution, 1e3 * best.latency_ms.unwrap_or_default());
-        about_table::say(&output, (table, model), &space, (arguments.latency, &found))?;
+        about_table::say(output, (table, model), &space, (arguments.latency, &found))?;
     }
     found.interrupted = report.interrupted;
     found.latency_table = table.as_ref().map(LatencyTable::hash);
@@ -132,18 +133,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     found.write(&arguments.out)?;
     output.wrote(&arguments.out);
     if model.is_some_and(|model| model.fit().is_none()) {
-        output.say("note: the table knows no whole sub-networks of the space, so latencies are plain sums of layers; measure it with --networks");
+        output.tell("note: the table knows no whole sub-networks of the space, so latencies are plain sums of layers; measure it with --networks");
     }
     if estimator.report().is_none() && found.evaluated.is_empty() {
-        output.say(
+        output.tell(
             "note: the estimator was imported, so how wrong it is, and about which supernet, is not known",
         );
     }
     if report.interrupted {
-        output.say("interrupted: this is the best so far");
+        output.tell("interrupted: this is the best so far");
     }
-    output.result(describe(&report, &found, seconds), &document(&report, &found, seconds))?;
-    Ok(if report.interrupted { Outcome::Interrupted } else { Outcome::Done })
+    output.print(&document(&report, &found, seconds), || describe(&report, &found, seconds))?;
+    Ok(if report.interrupted { Ending::Interrupted } else { Ending::Done })
 }
 
 /// What was found, and what it was chosen by.
@@ -157,7 +158,7 @@ struct Searched {
 
 /// Searches, and evaluates what is found where weights and images were given.
 fn searched(
-    output: &Output,
+    output: &Common,
     arguments: &Arguments,
     problem: &Problem<'_>,
     estimator: &AccuracyEstimator,
@@ -169,7 +170,7 @@ fn searched(
         return Ok(Searched { report, evaluated, selected_on, supernet });
     }
     let Problem { index, limits, config, least_top1, stop } = *problem;
-    let mut report = evolve(index, estimator, limits, config, stop)?;
+    let mut report = evolve(index, estimator, limits, config, stop).map_err(extract::Error::from)?;
     judge_by_predictor(&mut report, estimator, least_top1)?;
     let selected_on = validation::selected_on(None, estimator.report());
     Ok(Searched { report, evaluated: Vec::new(), selected_on, supernet: of_rows })
@@ -177,7 +178,7 @@ fn searched(
 
 /// Refuses choices that the estimator's rows did not have, and repeats what was said of it when it was fitted.
 fn check_estimator(
-    output: &Output,
+    output: &Common,
     arguments: &Arguments,
     estimator: &AccuracyEstimator,
     space: &SearchSpace,
@@ -186,10 +187,10 @@ fn check_estimator(
         estimator.check_covers(space)?;
     }
     if let Some(first) = estimator.unseen(space).first() {
-        output.say(format_args!("warning: extrapolating: no row of the estimator has {first}"));
+        output.tell(format_args!("warning: extrapolating: no row of the estimator has {first}"));
     }
     if let Some(warning) = estimator.report().and_then(FitReport::warning) {
-        output.say(warning);
+        output.tell(warning);
     }
     Ok(())
 }

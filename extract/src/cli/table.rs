@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use extract::latency::LatencyTable;
 use extract::ofa::exchange;
 use serde_json::json;
-use space::{self, SearchSpace};
+use space::{self, Extent, SearchSpace};
 
+use super::OnDevice;
 use super::engine::EngineChoice;
-use super::{Common, OnDevice, Outcome, Output, result_path};
+use command::{Common, Ending, result_path};
 pub use describe::{describe_batch, describe_fit, describe_machine};
 
 /// Show a latency table, which layers of a space it lacks, and how well it predicts whole sub-networks
@@ -34,7 +35,7 @@ pub struct Arguments {
     space: Option<String>,
     /// Only these of the space's input resolutions
     #[arg(long, value_name = "PIXELS", value_delimiter = ',', requires = "space")]
-    resolutions: Vec<usize>,
+    resolutions: Vec<Extent>,
     /// Measure this many random whole sub-networks on this machine, and compare them with what the table predicts; then
     /// add them to the table as a session
     #[arg(long, value_name = "N", requires = "space", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100_000))]
@@ -71,33 +72,33 @@ impl Arguments {
 }
 
 /// A space, at some of its resolutions or at all.
-pub fn space_at(name: &str, resolutions: &[usize]) -> anyhow::Result<SearchSpace> {
+pub fn space_at(name: &str, resolutions: &[Extent]) -> anyhow::Result<SearchSpace> {
     let space = space::open(name)?;
     Ok(if resolutions.is_empty() { space } else { space.at_resolutions(resolutions)? })
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     if let Some(pairs) = &arguments.pairs {
         return pairs.run();
     }
-    let output = Output::new(&arguments.common);
+    let output = &arguments.common;
     let path = arguments.table.as_deref().expect("required without a sub-command");
     let table = LatencyTable::read(path)?;
     let space = arguments.space.as_deref().map(|name| space_at(name, &arguments.resolutions)).transpose()?;
     match &space {
         Some(space) if arguments.validate > 0 || !arguments.arch.is_empty() => {
-            validate::validate(arguments, &output, (table, path), space)
+            validate::validate(arguments, output, (table, path), space)
         }
-        _ => show(arguments, &output, &table, space.as_ref()),
+        _ => show(arguments, output, &table, space.as_ref()),
     }
 }
 
 fn show(
     arguments: &Arguments,
-    output: &Output,
+    output: &Common,
     table: &LatencyTable,
     space: Option<&SearchSpace>,
-) -> anyhow::Result<Outcome> {
+) -> anyhow::Result<Ending> {
     let coverage = space.map(|space| table.coverage(space)).transpose()?;
     if let (Some(folder), Some(space)) = (&arguments.export_ofa, space) {
         let tables = exchange::export(table, space)?;
@@ -110,6 +111,6 @@ fn show(
     }
     let mut document = describe::document(table);
     document["coverage"] = json!(coverage);
-    output.result(describe::describe(table, coverage.as_ref()), &document)?;
-    Ok(Outcome::Done)
+    output.print(&document, || describe::describe(table, coverage.as_ref()))?;
+    Ok(Ending::Done)
 }

@@ -8,7 +8,8 @@ use kernels::Precision;
 use network::checkpoint::Supernet;
 use serde_json::json;
 
-use super::{Common, OnDevice, Outcome, Output, open_data};
+use super::{OnDevice, open_data};
+use command::{Common, Ending};
 
 /// Compare an exported folder with the supernet: every weight and every logit, bit for bit; model.onnx weight for
 /// weight, and by running it
@@ -38,11 +39,11 @@ pub struct Arguments {
     pub common: Common,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let output = Output::new(&arguments.common);
+pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    let output = &arguments.common;
     let kernels = arguments.on.kernels(Precision::F32)?;
     let supernet = Supernet::read(&arguments.supernet)?;
-    let open = |data| open_data(&output, (data, arguments.dataset_toml.as_deref()), &supernet);
+    let open = |data| open_data(output, (data, arguments.dataset_toml.as_deref()), &supernet);
     let dataset = arguments.data.as_deref().map(open).transpose()?;
     let runtime = arguments.onnxruntime.as_deref().map(open_runtime).transpose()?;
     let verification = verify(&arguments.folder, &supernet, dataset.as_ref(), &kernels, runtime.as_deref())?;
@@ -50,14 +51,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut document = json!(verification);
     document["folder"] = json!(folder);
     let onnx = verification.onnx.as_ref().map_or_else(String::new, |onnx| format!("\n{}", compared(onnx)));
-    output.result(
-        format_args!(
+    output.print(&document, || format!(
             "{folder} is the supernet's sub-network: all weights and the logits of {} images are equal bit for bit{onnx}",
             verification.inputs
-        ),
-        &document,
-    )?;
-    Ok(Outcome::Done)
+        ))?;
+    Ok(Ending::Done)
 }
 
 /// A line that says what was compared of `model.onnx`.

@@ -249,17 +249,21 @@ fn norms(layer: &LayerSpec) -> Vec<String> {
 
 /// Random images, and real ones where there are some.
 fn batches(model: &ModelFolder, dataset: Option<&Dataset>) -> Result<Vec<Tensor>> {
-    let (channels, side) = (model.config.input.channels, model.config.input.resolution);
+    let (channels, resolution) = (model.config.input.channels, model.config.input.resolution);
     let mut batches = Vec::new();
     for count in BATCHES {
         let mut rng = rng_for("verification", 0, &[count as u64]);
-        let length = count * channels * side * side;
+        let length = count * channels * resolution.plane();
         let pixels: Vec<f32> = (0..length).map(|_| rng.random_range(-2.0..2.0)).collect();
-        batches.push(Tensor::from_vec(pixels, (count, channels, side, side), &Device::Cpu)?);
+        batches.push(Tensor::from_vec(
+            pixels,
+            (count, channels, resolution.height, resolution.width),
+            &Device::Cpu,
+        )?);
     }
     if let Some(dataset) = dataset {
         let dataset = model.see(dataset)?;
-        let mut real = eval_batches(dataset.val(), dataset.preprocess(), side, REAL_IMAGES);
+        let mut real = eval_batches(dataset.val(), dataset.preprocess(), resolution, REAL_IMAGES);
         batches.extend(real.next().transpose()?.map(|batch| batch.images));
     }
     Ok(batches)

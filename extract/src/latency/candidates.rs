@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base::random::rng_for;
 use rand::Rng;
-use space::{Arch, LayerSpec, SearchSpace, cost, sampler};
+use space::{Arch, End, LayerSpec, SearchSpace, cost};
 
 use crate::error::Result;
 
@@ -32,17 +32,18 @@ pub(super) fn networks(space: &SearchSpace, count: usize, seed: u64) -> Result<B
 /// towards the largest, so that the ends of the range are among them.
 fn candidate_archs(space: &SearchSpace, count: usize, seed: u64) -> BTreeSet<Arch> {
     let mut rng = rng_for("latency candidates", seed, &[]);
-    let ends = [sampler::smallest(space), sampler::largest(space)];
+    let genome = space.genome();
+    let ends = [End::Smallest, End::Largest].map(|end| genome.corner(|_| end));
     let mut archs = BTreeSet::new();
     for index in 0..count {
-        let mut arch = sampler::random(space, &mut rng);
+        let mut row = genome.random(&mut rng);
         if let Some(end) = ends.get(index % 3) {
             let times = rng.random_range(0..8);
             for _ in 0..times {
-                arch = sampler::crossover(&arch, end, &mut rng);
+                genome.cross(&mut row, end, &mut rng);
             }
         }
-        archs.insert(arch);
+        archs.insert(space.arch(&row));
     }
     archs
 }

@@ -89,14 +89,13 @@ impl Engine for NativeEngine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use latency::space_layers;
     use space::{preset, sampler};
 
     #[test]
     fn every_layer_and_every_network_of_a_space_runs() {
         let space = preset("tiny").expect("a preset");
         let engine = NativeEngine::new(&Kernels::detect(), 1, 2);
-        for layer in space_layers(&space).expect("a checked space").values() {
+        for layer in space.layers().values() {
             let mut run = engine.prepare(std::slice::from_ref(layer)).expect("prepared");
             run().expect("first");
             run().expect("again");

@@ -10,9 +10,9 @@ use std::time::Duration;
 use base::Error;
 use base::document;
 use base::file::{self, write_atomically};
-use latency::{EngineFacts, LatencyTable, Subject, space_layers};
+use latency::{EngineFacts, LatencyTable, Subject};
 use serde::{Deserialize, Serialize};
-use space::{Arch, LayerSpec, SearchSpace};
+use space::{Arch, Extent, LayerSpec, SearchSpace};
 
 use super::candidates;
 use super::measure::{MeasureConfig, Subjects};
@@ -34,7 +34,7 @@ pub struct PlannedLayer {
     /// What is run.
     pub spec: LayerSpec,
     /// Resolutions of the space at which it occurs.
-    pub resolutions: Vec<usize>,
+    pub resolutions: Vec<Extent>,
     /// Whether a table knows it well enough: it is not measured again.
     pub known: bool,
 }
@@ -47,7 +47,7 @@ pub struct Plan {
     /// [`SearchSpace::fingerprint_at_any_resolution`] of the space.
     pub fingerprint: String,
     /// Resolutions that are covered.
-    pub resolutions: Vec<usize>,
+    pub resolutions: Vec<Extent>,
     /// Name of the engine, such as `native`.
     pub engine: String,
     /// Threads that it computes with.
@@ -79,7 +79,7 @@ struct Header {
     version: u32,
     space: String,
     fingerprint: String,
-    resolutions: Vec<usize>,
+    resolutions: Vec<Extent>,
     engine: String,
     threads: usize,
     dtype: String,
@@ -99,7 +99,7 @@ struct Header {
 #[serde(deny_unknown_fields)]
 struct LayerLine {
     layer: String,
-    resolutions: Vec<usize>,
+    resolutions: Vec<Extent>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     known: bool,
 }
@@ -381,7 +381,7 @@ fn planned_layers(
     let anchors = known.map_or_else(Vec::new, |table| table.anchors(ANCHORS));
     let mut layers: BTreeMap<String, PlannedLayer> = BTreeMap::new();
     for &resolution in space.resolutions() {
-        for (key, spec) in space_layers(&space.at_resolutions(&[resolution])?)? {
+        for (key, spec) in space.at_resolutions(&[resolution])?.layers() {
             let row = known.and_then(|table| table.rows().get(&key)).filter(|row| row.converged);
             let known = row.is_some() && !anchors.contains(&key);
             let planned = PlannedLayer { spec, resolutions: Vec::new(), known };
@@ -415,7 +415,7 @@ mod tests {
         assert_eq!((again.layers.len(), again.networks.len()), (plan.layers.len(), 4));
         assert_eq!(again.config(), plan.config());
         let stem = &plan.layers["stem k3 s2 1-16 h_swish @20x20"];
-        assert_eq!((&stem.resolutions, stem.known), (&vec![20], false));
+        assert_eq!((&stem.resolutions, stem.known), (&vec![20.into()], false));
         let linear = plan.layers.iter().find(|(key, _)| key.starts_with("linear")).expect("a classifier").1;
         assert_eq!(linear.resolutions, [20, 28]);
         assert!(plan.networks.values().all(|keys| keys.iter().all(|key| plan.layers.contains_key(key))));

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use base::Error;
 use base::statistics::NORMAL_QUARTILE;
-use latency::{DeviceFacts, EngineFacts, LatencyTable, Row, space_layers};
-use space::SearchSpace;
+use latency::{DeviceFacts, EngineFacts, LatencyTable, Row};
+use space::{Extent, SearchSpace};
 
 use super::table::{OfaRow, OfaTable, ofa_key};
 use crate::error::Result;
@@ -74,11 +74,11 @@ fn own_row(row: &OfaRow) -> Row {
 ///
 /// # Errors
 /// Names the first layer that the table lacks, or that such a table cannot name.
-pub fn export(table: &LatencyTable, space: &SearchSpace) -> Result<BTreeMap<usize, OfaTable>> {
+pub fn export(table: &LatencyTable, space: &SearchSpace) -> Result<BTreeMap<Extent, OfaTable>> {
     let mut tables = BTreeMap::new();
     for &resolution in space.resolutions() {
         let mut rows = BTreeMap::new();
-        for layer in space_layers(&space.at_resolutions(&[resolution])?)?.values() {
+        for layer in space.at_resolutions(&[resolution])?.layers().values() {
             let row = table.layer(layer)?;
             let (mean_ms, std_ms) = (row.us / US_PER_MS, row.mad_us / NORMAL_QUARTILE / US_PER_MS);
             rows.insert(ofa_key(layer)?, OfaRow { count: row.samples as u64, mean_ms, std_ms });

@@ -357,13 +357,12 @@ pub(super) fn one_line(text: &str, most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use latency::space_layers;
     use space::preset;
 
     #[test]
     fn every_layer_of_ofas_spaces_comes_back_from_its_key() {
         for name in ["ofa-mbv3-w1.0", "ofa-mbv3-w1.2"] {
-            let layers = space_layers(&preset(name).expect("a preset")).expect("a checked space");
+            let layers = preset(name).expect("a preset").layers();
             for layer in layers.values() {
                 let key = ofa_key(layer).unwrap_or_else(|error| panic!("{error}"));
                 let again = layer_of(&key).expect("own key");
@@ -436,7 +435,7 @@ mod tests {
     fn every_layer_of_ofas_proxyless_nas_has_a_key_there() {
         let space = preset("ofa-proxyless-w1.3").expect("a preset");
         let mut pooled = 0;
-        for layer in space_layers(&space).expect("a checked space").values() {
+        for layer in space.layers().values() {
             let side = |map: &FeatureMap| format!("{}x{}x{}", map.height, map.width, map.channels);
             let key = match &layer.operator {
                 Operator::MbConv(block) => {

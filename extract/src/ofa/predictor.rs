@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 
 use base::Error;
 use candle_core::{DType, Tensor};
-use search::encode::{Encoder, Feature, place_of};
-use space::{Family, Ratio, SearchSpace};
+use space::{Encoder, FamilyName, Gene, Ratio, Readable, SearchSpace, Value};
 
 use crate::accuracy::{AccuracyEstimator, Dense, Imported, MOST_LAYERS, OfaPredictor, in_shares};
 use crate::error::Result;
@@ -113,11 +112,18 @@ impl AccuracyEstimator {
     }
 }
 
+/// Sides of the square inputs that a space lists; the predictors know no others.
+fn sides_of(space: &SearchSpace) -> Vec<usize> {
+    let square = space.resolutions().iter().filter(|resolution| resolution.height == resolution.width);
+    square.map(|resolution| resolution.height).collect()
+}
+
 /// The space at those of its resolutions that a predictor knows.
 fn known_resolutions(space: &SearchSpace, known: &[usize]) -> base::Result<SearchSpace> {
-    let both: Vec<_> = space.resolutions().iter().copied().filter(|side| known.contains(side)).collect();
+    let sides = sides_of(space);
+    let both: Vec<usize> = sides.iter().copied().filter(|side| known.contains(side)).collect();
     if both.is_empty() {
-        let (expected, got) = (format!("some of {:?}", space.resolutions()), format!("{known:?}"));
+        let (expected, got) = (format!("some of {sides:?}"), format!("{known:?}"));
         return Err(Error::invalid("predictor", "resolutions", expected, got));
     }
     space.at_resolutions(&both)
@@ -173,7 +179,7 @@ fn read(file: &PredictorFile<'_>, name: &str, expected: &[Option<usize>]) -> Res
 /// Where a predictor's columns are.
 struct Columns {
     kind: OfaPredictor,
-    family: Family,
+    family: FamilyName,
     /// Place of each stage's first block among all that can exist, and how many there are.
     first_blocks: Vec<usize>,
     blocks: usize,
@@ -199,7 +205,7 @@ impl Columns {
     ) -> Result<Self> {
         let known = match kind {
             OfaPredictor::Tutorial => TUTORIAL_RESOLUTIONS.to_vec(),
-            OfaPredictor::Library if resolutions.is_empty() => space.resolutions().to_vec(),
+            OfaPredictor::Library if resolutions.is_empty() => sides_of(space),
             OfaPredictor::Library => resolutions.to_vec(),
         };
         let columns = Self { kind, family: space.family(), first_blocks, blocks, resolutions: known };
@@ -221,7 +227,7 @@ impl Columns {
     }
 
     fn is_resnet(&self) -> bool {
-        self.family == Family::ResNetD
+        self.family == FamilyName::ResNetD
     }
 
     /// Columns of everything but input sizes.
@@ -288,8 +294,8 @@ impl Columns {
     fn permute(&self, encoder: &Encoder, first: &Dense) -> base::Result<Dense> {
         let mut sources = Vec::with_capacity(encoder.len());
         for index in 0..encoder.len() {
-            let feature = encoder.feature(index).expect("below the number of features");
-            sources.push(self.of(feature).ok_or_else(|| self.unknown(encoder.space(), feature))?);
+            let source = feature_of(encoder, index).and_then(|feature| self.of(feature));
+            sources.push(source.ok_or_else(|| self.unknown(encoder, index))?);
         }
         let rows = first.weight.chunks_exact(first.inputs());
         let value = |row: &[f32], source: &Source| match *source {
@@ -311,31 +317,82 @@ impl Columns {
         }
     }
 
-    fn unknown(&self, space: &SearchSpace, feature: Feature) -> Error {
+    fn unknown(&self, encoder: &Encoder, feature: usize) -> Error {
         let list = |ratios: &[Ratio]| ratios.iter().map(Ratio::to_string).collect::<Vec<_>>().join(", ");
-        let known = match (feature, self.is_resnet()) {
-            (Feature::Kernel { .. }, _) => "3, 5, 7".to_string(),
-            (Feature::Expand { .. }, false) => list(&EXPANDS),
-            (Feature::Expand { .. }, true) => list(&RESNET_EXPANDS),
-            (Feature::Width { .. }, _) => list(&RESNET_WIDTHS),
-            (Feature::Resolution(_), _) if self.kind == OfaPredictor::Tutorial => "112 to 224".to_string(),
-            (Feature::Resolution(_), _) => format!("{:?}", self.resolutions),
+        let known = match (feature_of(encoder, feature), self.is_resnet()) {
+            (Some(Feature::Kernel { .. }), _) => "3, 5, 7".to_string(),
+            (Some(Feature::Expand { .. }), false) => list(&EXPANDS),
+            (Some(Feature::Expand { .. }), true) => list(&RESNET_EXPANDS),
+            (Some(Feature::Width { .. }), _) => list(&RESNET_WIDTHS),
+            (Some(Feature::Resolution(_)), _) if self.kind == OfaPredictor::Tutorial => {
+                "112 to 224".to_string()
+            }
+            (Some(Feature::Resolution(_)) | None, _) => format!("{:?}", self.resolutions),
         };
         let expected = format!("one that the predictor knows ({known})");
-        Error::invalid(format!("space {}", space.name()), "choices", expected, feature)
+        let got = encoder.describe(feature).unwrap_or_default();
+        Error::invalid(format!("space {}", encoder.space().name()), "choices", expected, got)
     }
+}
+
+/// What a feature stands for; stages and blocks are counted from 0.
+#[derive(Clone, Copy, Debug)]
+enum Feature {
+    Kernel {
+        stage: usize,
+        position: usize,
+        kernel: usize,
+    },
+    Expand {
+        stage: usize,
+        position: usize,
+        expand: Ratio,
+    },
+    Width {
+        stage: usize,
+        width: Ratio,
+    },
+    /// Side of the input image.
+    Resolution(usize),
+}
+
+/// What a feature of the encoder stands for; `None` for what these predictors have no word for.
+fn feature_of(encoder: &Encoder, index: usize) -> Option<Feature> {
+    let (gene, value) = encoder.choice(index)?;
+    let gene = &encoder.space().genome().genes()[gene];
+    // named s1.b2.kernel, s1.width
+    let mut words = gene.name.split('.');
+    let mut number = |prefix: char| words.next()?.strip_prefix(prefix)?.parse::<usize>().ok()?.checked_sub(1);
+    Some(match (gene.dimension.key, gene.values[usize::from(value)]) {
+        ("kernel", Value::Count(kernel)) => {
+            Feature::Kernel { stage: number('s')?, position: number('b')?, kernel }
+        }
+        ("expand", Value::Ratio(expand)) => {
+            Feature::Expand { stage: number('s')?, position: number('b')?, expand }
+        }
+        ("width", Value::Ratio(width)) => Feature::Width { stage: number('s')?, width },
+        (_, Value::Extent(extent)) if extent.height == extent.width => Feature::Resolution(extent.height),
+        _ => return None,
+    })
+}
+
+/// Where a choice stands in its list.
+fn place_of<T: PartialEq>(choices: &[T], choice: &T) -> Option<usize> {
+    choices.iter().position(|listed| listed == choice)
 }
 
 /// Place of each stage's first block among those that the predictor counts, and their number.
 fn block_places(kind: OfaPredictor, space: &SearchSpace) -> base::Result<(Vec<usize>, usize)> {
-    let depths: Vec<_> = space.stages().iter().map(|stage| stage.choices.max_depth()).collect();
+    let genes = space.genome().genes().iter().filter(|gene| gene.dimension.key == "depth");
+    let deepest = |gene: &Gene| gene.values.last().and_then(|value| usize::read(*value)).unwrap_or(0);
+    let depths: Vec<usize> = genes.map(deepest).collect();
     let deepest = depths.iter().copied().max().unwrap_or(0);
     let even = |depth: usize| (0..depths.len()).map(|stage| stage * depth).collect();
     let wrong = |field: &str, expected: String, got: String| {
         Err(Error::invalid(format!("space {}", space.name()), field, expected, got))
     };
     match (kind, space.family()) {
-        (OfaPredictor::Tutorial, Family::MobileNetV3) => {
+        (OfaPredictor::Tutorial, FamilyName::MobileNetV3) => {
             let [stages, blocks] = TUTORIAL_BLOCKS;
             if depths.len() != stages || deepest > blocks {
                 return wrong(
@@ -351,14 +408,14 @@ fn block_places(kind: OfaPredictor, space: &SearchSpace) -> base::Result<(Vec<us
             "mobilenet-v3, for which the tutorial's predictor is".to_string(),
             format!("{family:?}"),
         ),
-        (OfaPredictor::Library, Family::MobileNetV3) => Ok((even(deepest), depths.len() * deepest)),
-        (OfaPredictor::Library, Family::ProxylessNas) if depths.last() != Some(&1) => {
+        (OfaPredictor::Library, FamilyName::MobileNetV3) => Ok((even(deepest), depths.len() * deepest)),
+        (OfaPredictor::Library, FamilyName::ProxylessNas) if depths.last() != Some(&1) => {
             wrong("depths", "a last stage of one block".to_string(), format!("{depths:?}"))
         }
-        (OfaPredictor::Library, Family::ProxylessNas) => {
+        (OfaPredictor::Library, FamilyName::ProxylessNas) => {
             Ok((even(deepest), (depths.len() - 1) * deepest + 1))
         }
-        (OfaPredictor::Library, Family::ResNetD) => {
+        (OfaPredictor::Library, FamilyName::ResNetD) => {
             let mut places = vec![0; RESNET_STEM];
             let mut end = 0;
             for depth in &depths[RESNET_STEM..] {

@@ -3,7 +3,6 @@ use prost::Message;
 use space::{Activation, Bottleneck, MbConv, preset, sampler};
 
 use super::*;
-use latency::space_layers;
 
 /// All weights are a quarter, statistics included.
 fn quarters(layers: &[LayerSpec]) -> BTreeMap<String, Tensor> {
@@ -30,15 +29,7 @@ fn decoded(layers: &[LayerSpec], batch: usize) -> proto::Graph {
 fn layer(operator: Operator, input: [usize; 2], output: [usize; 2]) -> LayerSpec {
     let map = |[channels, side]: [usize; 2]| FeatureMap { channels, height: side, width: side };
     let name = "some.layer".to_string();
-    LayerSpec {
-        name,
-        slot: None,
-        place: None,
-        operator,
-        input: map(input),
-        output: map(output),
-        inputs: Vec::new(),
-    }
+    LayerSpec { name, slot: None, operator, input: map(input), output: map(output), inputs: Vec::new() }
 }
 
 /// The block with all that a block can have.
@@ -99,7 +90,7 @@ fn assert_sound(what: &str, graph: &proto::Graph) {
 fn every_layer_and_every_network_of_a_space_is_sound() {
     for name in ["tiny", "ofa-mbv3-w1.0", "ofa-proxyless-w1.0", "ofa-resnet50"] {
         let space = preset(name).expect("a preset");
-        for (key, layer) in space_layers(&space).expect("a checked space").iter().step_by(7) {
+        for (key, layer) in space.layers().iter().step_by(7) {
             assert_sound(key, &decoded(std::slice::from_ref(layer), 1));
         }
         for arch in [sampler::smallest(&space), sampler::largest(&space)] {

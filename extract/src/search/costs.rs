@@ -1,6 +1,6 @@
 //! The costs of a space's sub-networks, their latencies from a table.
 
-use latency::{Latency, LatencyKind, LatencyModel, LatencyTable, covering};
+use latency::{Latency, LatencyKind, LatencyModel, LatencyTable};
 use search::{CostIndex, Latencies, Microseconds};
 use space::{LayerSpec, SearchSpace};
 
@@ -29,7 +29,7 @@ fn microseconds(latency: Latency) -> Microseconds {
 /// Names the first layer that the table lacks.
 pub fn cost_index(space: &SearchSpace, table: &LatencyTable, kind: LatencyKind) -> Result<CostIndex> {
     let model = Model(LatencyModel::of_kind(table, space, kind));
-    Ok(CostIndex::new(space, &covering(space), Some(&model))?)
+    Ok(CostIndex::new(space, Some(&model))?)
 }
 
 /// The costs that need no latency table. Latencies are 0, and none can be limited.
@@ -37,5 +37,5 @@ pub fn cost_index(space: &SearchSpace, table: &LatencyTable, kind: LatencyKind) 
 /// # Errors
 /// If the space cannot be lowered.
 pub fn cost_index_without_latency(space: &SearchSpace) -> Result<CostIndex> {
-    Ok(CostIndex::new(space, &covering(space), None)?)
+    Ok(CostIndex::new(space, None)?)
 }

@@ -2,9 +2,8 @@ use std::sync::atomic::AtomicBool;
 
 use latency::LatencyKind;
 use latency::testing::made_up as made_up_table;
-use search::encode::{Encoded, Encoder};
 use search::{CostIndex, Costs, Limits, Objective, Quantity, SearchConfig, SearchReport, evolve, pareto};
-use space::{Arch, Block, SearchSpace, Stage, preset, sampler};
+use space::{Arch, Encoded, Encoder, SearchSpace, preset, sampler};
 
 use super::cost_index;
 use crate::accuracy::AccuracyEstimator;
@@ -19,45 +18,9 @@ fn small() -> SearchSpace {
     SearchSpace::from_toml("small.toml", &text).expect("a space")
 }
 
-/// All choices of a stage's blocks.
-fn all_of(stage: &Stage) -> Vec<Vec<Block>> {
-    let choices = &stage.choices;
-    let (mut all, mut longest) = (Vec::new(), vec![Vec::new()]);
-    for depth in 1..=choices.max_depth() {
-        let mut longer = Vec::new();
-        for blocks in &longest {
-            for &kernel in &choices.kernel {
-                for &expand in &choices.expand {
-                    longer.push([&blocks[..], &[Block { kernel, expand }]].concat());
-                }
-            }
-        }
-        longest = longer;
-        if choices.depth.contains(&depth) {
-            all.extend(longest.iter().cloned());
-        }
-    }
-    all
-}
-
-/// All sub-networks of a space without widths.
+/// All sub-networks.
 fn all(space: &SearchSpace) -> Vec<Arch> {
-    let mut archs: Vec<Arch> = Vec::new();
-    for &resolution in space.resolutions() {
-        archs.push(Arch { resolution, stages: Vec::new(), widths: Vec::new() });
-    }
-    for stage in space.stages() {
-        let mut deeper = Vec::new();
-        for blocks in all_of(stage) {
-            for arch in &archs {
-                let mut arch = arch.clone();
-                arch.stages.push(blocks.clone());
-                deeper.push(arch);
-            }
-        }
-        archs = deeper;
-    }
-    archs
+    space.genome().all().iter().map(|row| space.arch(row)).collect()
 }
 
 fn index_of(space: &SearchSpace) -> CostIndex {

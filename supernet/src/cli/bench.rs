@@ -5,11 +5,13 @@ use std::sync::Arc;
 use base::timing::Spread;
 use kernels::Kernels;
 use serde_json::json;
+use space::Extent;
 use supernet::bench::{Bench, BenchReport, LoadBench, Mode, Subject, bench, bench_fed, bench_loader};
 
-use super::Ending;
-use super::arguments::{Common, Compute, Data, within};
+use super::arguments::{Compute, Data};
 use super::profile::{recorded, table};
+use command::Ending;
+use command::{Common, within};
 
 /// Time whole steps on random images, or the loading of real ones
 #[derive(clap::Args)]
@@ -30,9 +32,9 @@ pub struct Arguments {
     /// As for `eval`, taken in turn; or `uniform` for another random sub-network each step
     #[arg(long, default_value = "largest", num_args = 1..)]
     arch: Vec<String>,
-    /// Side of the images
-    #[arg(long, value_name = "R", value_parser = within(1..=4096))]
-    resolution: usize,
+    /// Side of the images, or height and width such as 40x101
+    #[arg(long, value_name = "R", value_parser = resolution)]
+    resolution: Extent,
     /// Images a step
     #[arg(long, value_name = "N", value_parser = within(1..=65_536))]
     batch: usize,
@@ -65,10 +67,23 @@ enum ModeName {
 /// Pixels of a step's images: more are a slip of the hand, and no memory holds their activations.
 const MOST_PIXELS: usize = 1 << 30;
 
+/// Greatest side of the images.
+const MOST_SIDE: usize = 4096;
+
+/// A reader of a resolution within bounds.
+fn resolution(text: &str) -> Result<Extent, String> {
+    let resolution: Extent = text.parse().map_err(|error: base::Error| error.to_string())?;
+    let sides = [resolution.height, resolution.width];
+    if sides.iter().all(|side| (1..=MOST_SIDE).contains(side)) {
+        return Ok(resolution);
+    }
+    Err(format!("sides are from 1 to {MOST_SIDE}"))
+}
+
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let kernels = self.compute.kernels()?;
-        if self.batch * self.resolution * self.resolution > MOST_PIXELS {
+        if self.batch * self.resolution.plane() > MOST_PIXELS {
             anyhow::bail!("--batch and --resolution: expected at most {MOST_PIXELS} pixels a step");
         }
         let Some(space) = &self.space else {

@@ -11,9 +11,10 @@ use network::eval::{Accuracy, Calibration, Judge, Judgement};
 use serde_json::{Value, json};
 use space::Arch;
 
-use super::Ending;
-use super::arguments::{Common, Compute, Data, ValImages, result_path};
-use super::output::print_lines;
+use super::arguments::{Compute, Data};
+use command::Ending;
+use command::print_lines;
+use command::{Common, ValImages, result_path};
 
 /// Evaluate sub-networks: calibrate batch norms on training images, then top-1 on a split, loss, top-5, each class
 #[derive(clap::Args)]

@@ -15,11 +15,12 @@ use supernet::train::{
     WeightRule, open_fine_tune_folder,
 };
 
-use super::Ending;
-use super::arguments::{Common, Compute, Data, result_path, smaller_batch, stop_flag, within};
+use super::arguments::{Compute, Data, smaller_batch};
 use super::memory::{self, Room};
-use super::output::{duration, grouped};
 use super::progress::{Steps, interrupted, tell_beginning, tell_differences};
+use command::Ending;
+use command::{Common, result_path, stop_flag, within};
+use command::{duration, grouped};
 
 /// Train an exported network further, into a folder of the same kind
 #[derive(clap::Args)]

@@ -8,9 +8,10 @@ use network::data::{Normalisation, Preprocess};
 use network::pytorch::{Entries, Import, StateDict, import};
 use serde_json::json;
 
-use super::Ending;
-use super::arguments::{Common, Shown, result_path};
-use super::output::grouped;
+use super::arguments::Shown;
+use command::Ending;
+use command::grouped;
+use command::{Common, result_path};
 
 /// Read the weights of a supernet of PyTorch's ofa package
 #[derive(clap::Args)]

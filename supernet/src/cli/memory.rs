@@ -4,7 +4,7 @@ use base::machine::{memory_held, memory_left};
 use kernels::Kernels;
 use supernet::train::{MemoryEstimate, readable};
 
-use super::arguments::Common;
+use command::Common;
 
 /// How much is taken where it is computed.
 #[derive(clap::Args)]

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::mpsc::Receiver;
 
 use base::timing::{Spread, peak_rss_mb};
-use indicatif::ProgressBar;
+use command::ProgressBar;
 use serde_json::{Map, Value, json};
 use supernet::Error;
 use supernet::train::{Resumed, StepRecord};
 
-use super::arguments::Common;
+use command::Common;
 
 /// Steps that the rate on the bar is the mean of.
 const RECENT: usize = 20;
@@ -61,7 +61,7 @@ impl<'a> Steps<'a> {
     }
 
     /// Tells something beside the bar.
-    pub fn tell(&self, text: impl AsRef<str>) {
+    pub fn tell(&self, text: impl std::fmt::Display) {
         self.bar.suspend(|| self.common.tell(text));
     }
 

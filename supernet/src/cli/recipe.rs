@@ -4,11 +4,12 @@ use std::fmt::Write;
 
 use anyhow::Context;
 use serde_json::json;
-use supernet::train::{Allowed, Recipe};
+use space::KINDS;
+use supernet::train::Recipe;
 
-use super::Ending;
-use super::arguments::Common;
-use super::output::print_lines;
+use command::Common;
+use command::Ending;
+use command::print_lines;
 
 /// Show a recipe of training: the phases that `train --recipe` goes through
 #[derive(clap::Args)]
@@ -59,7 +60,9 @@ fn described(recipe: &Recipe) -> String {
         "phase", "epochs", "warm-up", "lr", "sub-networks", "the largest choices of"
     );
     for phase in &recipe.phases {
-        let Allowed { kernel, depth, expand, width } = phase.allowed;
+        let allowed: Vec<String> =
+            KINDS.iter().map(|kind| format!("{} {}", kind.key, phase.allowed.most(kind.key))).collect();
+        let allowed = allowed.join(", ");
         let extras = [
             (phase.head_only, "classifier alone"),
             (phase.distill, "taught"),
@@ -69,7 +72,7 @@ fn described(recipe: &Recipe) -> String {
             extras.iter().filter(|(is, _)| *is).map(|(_, name)| format!(", {name}")).collect();
         let _ = writeln!(
             text,
-            "{:<14} {:>7} {:>7} {:>7} {:>12}  kernel {kernel}, depth {depth}, expand {expand}, width {width}{extras}",
+            "{:<14} {:>7} {:>7} {:>7} {:>12}  {allowed}{extras}",
             phase.name, phase.epochs, phase.warmup_epochs, phase.lr, phase.subnetworks
         );
     }

@@ -12,8 +12,9 @@ use network::eval::{Calibration, Judge};
 use serde_json::json;
 use space::{Arch, SearchSpace, sampler};
 
-use super::Ending;
-use super::arguments::{Common, Compute, Data, ValImages, result_path, stop_flag, within};
+use super::arguments::{Compute, Data};
+use command::Ending;
+use command::{Common, ValImages, result_path, stop_flag, within};
 
 /// Measure the accuracy of random sub-networks on validation images, one row each
 #[derive(clap::Args)]

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 
 use serde_json::{Value, json};
-use space::{Arch, Cost, Ratio, SearchSpace, cost, preset_names, sampler};
+use space::{Arch, Cost, Extent, SearchSpace, cost, preset_names, sampler};
 
-use super::Ending;
-use super::arguments::Common;
-use super::output::{grouped, print_lines};
+use command::Common;
+use command::Ending;
+use command::{grouped, print_lines};
 
 /// Describe a search space: choices, number of sub-networks, costs of the smallest and the largest
 #[derive(clap::Args)]
@@ -73,7 +73,7 @@ impl Arguments {
 
 /// Smallest and largest sub-network at a resolution.
 struct Ends {
-    resolution: usize,
+    resolution: Extent,
     smallest: (Arch, Cost),
     largest: (Arch, Cost),
 }
@@ -83,7 +83,7 @@ fn costs(space: &SearchSpace) -> anyhow::Result<Vec<Ends>> {
         let cost = cost(&space.lower(&arch)?);
         Ok((arch, cost))
     };
-    let ends = |&resolution: &usize| {
+    let ends = |&resolution: &Extent| {
         let smallest = at(sampler::smallest(space).at(resolution))?;
         let largest = at(sampler::largest(space).at(resolution))?;
         Ok(Ends { resolution, smallest, largest })
@@ -119,26 +119,8 @@ fn text(space: &SearchSpace, costs: &[Ends]) -> String {
         space.input_channels(),
         space.classes()
     );
-    for (index, stage) in space.stages().iter().enumerate() {
-        let list = |items: &[String]| items.join(" ");
-        let words = |items: &[usize]| items.iter().map(usize::to_string).collect::<Vec<_>>();
-        let ratios = |ratios: &[Ratio]| ratios.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let width = match ratios(&stage.choices.width) {
-            none if none.is_empty() => String::new(),
-            widths => format!("; width {}", list(&widths)),
-        };
-        let _ = writeln!(
-            text,
-            "stage {}: {} channels, stride {}, {}{}; kernel {}; expand {}; depth {}{width}",
-            index + 1,
-            stage.channels,
-            stage.stride,
-            stage.activation,
-            if stage.squeeze_excite { ", squeeze-and-excite" } else { "" },
-            list(&words(&stage.choices.kernel)),
-            list(&ratios(&stage.choices.expand)),
-            list(&words(&stage.choices.depth)),
-        );
+    for line in space.describe() {
+        let _ = writeln!(text, "{line}");
     }
     let _ = writeln!(
         text,

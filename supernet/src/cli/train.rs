@@ -17,12 +17,13 @@ use supernet::train::{
     TrainConfig, Trainer, ValidationRecord,
 };
 
-use super::Ending;
-use super::arguments::{Common, Compute, Data, Shown, result_path, smaller_batch, stop_flag, within};
+use super::arguments::{Compute, Data, Shown, smaller_batch};
 use super::memory::{self, Room};
-use super::output::{duration, grouped};
 use super::profile::{recorded, table};
 use super::progress::{Steps, interrupted, tell_beginning, tell_differences};
+use command::Ending;
+use command::{Common, result_path, stop_flag, within};
+use command::{duration, grouped};
 
 /// Train the weights that all sub-networks of a space share
 #[derive(clap::Args)]

@@ -98,7 +98,7 @@ impl Points {
                 Value::new("loss", record.loss),
                 Value::new("lr", record.lr),
                 Value::new("images_per_second", (self.batch as f64 / record.ms * 1e3) as f32),
-                Value::new("resolution", record.resolution as f32),
+                Value::new("resolution", (record.resolution.plane() as f32).sqrt()),
             ],
             LogLine::Evaluation { arch, top1, .. } => vec![Value::new(self.top1_of(arch), *top1 as f32)],
             LogLine::Validation(record) => vec![Value::new("val/top1/within a phase", record.top1 as f32)],

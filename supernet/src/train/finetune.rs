@@ -221,7 +221,7 @@ impl FineTuner {
         let mut done = self.count_before(stop, told)? && !Self::stopped(stop);
         if done && self.step < self.plan.steps {
             let side = self.model.config.arch.resolution;
-            let values = self.plan.batch * self.model.config.space.input_channels() * side * side;
+            let values = self.plan.batch * self.model.config.space.input_channels() * side.plane();
             let mut batches = Feeder::new(self.loader()?, &self.config.kernels, values)?;
             let pace = Pace { steps: 0..self.plan.steps, every: self.config.checkpoint_every, stop };
             done = take_steps(self, &pace, &mut batches, told)? == Taken::All;

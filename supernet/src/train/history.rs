@@ -167,12 +167,16 @@ pub(super) fn first_difference(field: &str, before: &Value, now: &Value) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::Recipe;
+    use crate::train::{Allowed, Recipe};
     use space::preset;
 
     /// Phases of 180, 125, 25, 125, 25 and 125 steps.
     fn recipe() -> Recipe {
         Recipe::progressive().suited_to(&preset("fashion").expect("a preset")).scaled(0.1)
+    }
+
+    fn kernels(most: usize) -> Allowed {
+        Allowed::new(&[("kernel", most), ("depth", 1), ("expand", 1)])
     }
 
     fn plan(change: impl FnOnce(&mut Recipe)) -> Plan {
@@ -200,10 +204,10 @@ mod tests {
         assert_eq!(field(305, |recipe| recipe.phases.truncate(1)), said("length of plan.phases"));
         assert_eq!(field(300, |recipe| recipe.phases[1].epochs /= 2.0), said("plan.phases[2].steps"));
         assert_eq!(
-            field(200, |recipe| recipe.phases[1].allowed.kernel = 2),
+            field(200, |recipe| recipe.phases[1].allowed = kernels(2)),
             said("plan.phases[2].allowed.kernel")
         );
-        assert_eq!(field(180, |recipe| recipe.phases[1].allowed.kernel = 2), None);
+        assert_eq!(field(180, |recipe| recipe.phases[1].allowed = kernels(2)), None);
         assert_eq!(field(1, |recipe| recipe.batch = 32), said("plan.batch"));
         assert_eq!(field(1, |recipe| recipe.weight_decay = 0.0), said("plan.weight_decay"));
         assert_eq!(field(300, |recipe| recipe.name = "another".to_string()), None);

@@ -8,7 +8,7 @@ use network::elastic::shared_specs;
 use network::eval::Calibration;
 use network::nn::Footprint;
 use serde::Serialize;
-use space::{Arch, LayerSpec, SearchSpace, WeightSpec, sampler};
+use space::{Arch, Extent, LayerSpec, SearchSpace, WeightSpec, sampler};
 
 use crate::error::{Error, Result};
 
@@ -50,14 +50,14 @@ pub struct MemoryEstimate {
     /// Images evaluated at once.
     pub evaluated: usize,
     /// The highest resolution, pixels.
-    pub resolution: usize,
+    pub resolution: Extent,
 }
 
 /// What is trained, as far as passes depend on it.
 struct Subject {
     footprint: Footprint,
     channels: usize,
-    resolution: usize,
+    resolution: Extent,
     batch: usize,
 }
 
@@ -72,7 +72,7 @@ impl MemoryEstimate {
         images: ImageCounts,
         resumed: bool,
     ) -> Result<Self> {
-        let arch = sampler::largest(space);
+        let arch = sampler::largest(space).at(space.greatest_resolution());
         let mut footprint = Footprint::of(&space.lower(&arch)?);
         // the teacher's pass has ended when the students' begin
         footprint.training = footprint.training.max(footprint.forgetting);
@@ -171,7 +171,7 @@ impl Subject {
         let Self { footprint, resolution, .. } = *self;
         let batch = self.batch.min(images.train);
         let evaluated = Calibration::default().batch.min(images.train.max(images.val));
-        let image = (self.channels * resolution * resolution) as u64;
+        let image = (self.channels * resolution.plane()) as u64;
         let values = |count: usize, each: usize| VALUE * (count * each) as u64;
         // of files the next batch is made meanwhile
         let made = if images.in_memory { 1 } else { 2 };

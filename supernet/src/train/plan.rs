@@ -6,7 +6,7 @@ use base::document::sorted_json;
 use base::random::rng_for;
 use network::data::{Augmentation, Sampling};
 use serde::{Deserialize, Serialize};
-use space::{Arch, SearchSpace, sampler};
+use space::{Arch, Extent, SearchSpace, sampler};
 
 use super::recipe::{Phase, Recipe};
 use super::validation::PlannedValidation;
@@ -148,7 +148,7 @@ impl Plan {
     }
 
     /// The image resolution of a step: drawn from the space's, the same for all its sub-networks.
-    pub fn resolution(&self, space: &SearchSpace, step: u64) -> usize {
+    pub fn resolution(&self, space: &SearchSpace, step: u64) -> Extent {
         use rand::seq::IndexedRandom;
         let mut rng = rng_for("resolution", self.seed, &[step]);
         *space.resolutions().choose(&mut rng).expect("a checked space has a resolution")
@@ -180,7 +180,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use space::{Ratio, preset};
+    use space::{Ratio, Value, preset};
 
     fn recipe() -> Recipe {
         Recipe::progressive().suited_to(&preset("fashion").expect("a preset"))
@@ -230,10 +230,11 @@ mod tests {
         let ratios = |phase| {
             let trained = plan.trained_before(&space, phase);
             let last = trained.last().expect("an earlier phase").clone();
-            (trained.len(), last.stages()[0].choices.expand.clone())
+            let gene = last.genome().find("s1.b1.expand").expect("a gene");
+            (trained.len(), last.genome().values_of(gene).collect::<Vec<_>>())
         };
         assert!(plan.trained_before(&space, 0).is_empty());
-        assert_eq!(ratios(4), (4, vec![Ratio::whole(6)]));
-        assert_eq!(ratios(5), (5, vec![Ratio::whole(4), Ratio::whole(6)]));
+        assert_eq!(ratios(4), (4, vec![Value::Ratio(Ratio::whole(6))]));
+        assert_eq!(ratios(5), (5, [4, 6].map(|ratio| Value::Ratio(Ratio::whole(ratio))).to_vec()));
     }
 }

@@ -1,12 +1,13 @@
 //! A training recipe as data: phases in order, and what they share.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use base::document;
 use base::file;
 use network::data::{AugmentationSettings, Sampling};
 use serde::{Deserialize, Serialize};
-use space::{Choices, Counts, SearchSpace};
+use space::{KINDS, SearchSpace};
 
 use super::class_weights::ClassWeights;
 use super::validation::ValidationSettings;
@@ -25,51 +26,38 @@ const BUILT_IN: [(&str, &str); 1] = [("progressive", PROGRESSIVE)];
 const FINE_TUNING_LR: f64 = 0.24;
 const FINE_TUNING_BATCH: f64 = 2048.0;
 
-/// How many of the largest choices a phase allows in each dimension.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Allowed {
-    /// Of the kernel sizes.
-    pub kernel: usize,
-    /// Of the depths.
-    pub depth: usize,
-    /// Of the expand ratios.
-    pub expand: usize,
-    /// Of the width multipliers of stages, where a space has those.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub width: usize,
-}
-
-fn one() -> usize {
-    1
-}
-
-fn is_one(count: &usize) -> bool {
-    *count == 1
-}
+/// How many of the largest choices a phase allows of each kind, such as `{ kernel = 3, depth = 1, expand = 1 }`. A kind
+/// that is not named has its largest alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Allowed(BTreeMap<String, usize>);
 
 fn is_default(settings: &AugmentationSettings) -> bool {
     *settings == AugmentationSettings::default()
 }
 
 impl Allowed {
-    /// The space with only these choices.
+    /// So many of each kind.
+    pub fn new(largest: &[(&str, usize)]) -> Self {
+        Self(largest.iter().map(|(kind, most)| (kind.to_string(), *most)).collect())
+    }
+
+    /// How many of the largest of a kind.
+    pub fn most(&self, kind: &str) -> usize {
+        self.0.get(kind).copied().unwrap_or(1)
+    }
+
+    /// The space with only these choices. Resolutions are drawn by themselves, so all of them stay.
     #[must_use]
-    pub fn of(self, space: &SearchSpace) -> SearchSpace {
-        let Self { kernel, depth, expand, width } = self;
-        space.restricted(Counts { kernel, expand, depth, width })
+    pub fn of(&self, space: &SearchSpace) -> SearchSpace {
+        space.restricted(&KINDS.iter().map(|kind| (kind.key.to_string(), self.most(kind.key))).collect())
     }
 
     /// Whether it allows as much as `before`, or more of something that the space has a choice in.
-    fn adds_to(self, before: Self, space: &SearchSpace) -> bool {
-        let elastic = |len: fn(&Choices) -> usize| space.stages().iter().any(|stage| len(&stage.choices) > 1);
-        let more = [
-            (self.kernel > before.kernel, elastic(|choices| choices.kernel.len())),
-            (self.depth > before.depth, elastic(|choices| choices.depth.len())),
-            (self.expand > before.expand, elastic(|choices| choices.expand.len())),
-            (self.width > before.width, elastic(|choices| choices.width.len())),
-        ];
-        more.iter().all(|(more, _)| !more) || more.contains(&(true, true))
+    fn adds_to(&self, before: &Self, space: &SearchSpace) -> bool {
+        let kinds: BTreeSet<&String> = self.0.keys().chain(before.0.keys()).collect();
+        let mut more = kinds.into_iter().filter(|kind| self.most(kind) > before.most(kind)).peekable();
+        more.peek().is_none() || more.any(|kind| space.genome().is_elastic(kind))
     }
 }
 
@@ -263,7 +251,7 @@ impl Recipe {
             if before.is_none_or(|before| phase.allowed.adds_to(before, space)) {
                 suited.phases.push(phase.clone());
             }
-            before = Some(phase.allowed);
+            before = Some(&phase.allowed);
         }
         suited
     }
@@ -290,8 +278,14 @@ impl Recipe {
             within(&field("warmup_epochs"), phase.warmup_epochs, 0.0, 1e6)?;
             within(&field("lr"), phase.lr, 0.0, 1e3)?;
             within(&field("subnetworks"), phase.subnetworks as f64, 1.0, 64.0)?;
-            let Allowed { kernel, depth, expand, width } = phase.allowed;
-            within(&field("allowed"), kernel.min(depth).min(expand).min(width) as f64, 1.0, 1e3)?;
+            for (kind, most) in &phase.allowed.0 {
+                if !KINDS.iter().any(|known| known.key == kind) {
+                    let known: Vec<_> = KINDS.iter().map(|kind| kind.key).collect();
+                    let expected = format!("one of {}", known.join(", "));
+                    return Err(Error::invalid(place, field("allowed"), expected, kind));
+                }
+                within(&field("allowed"), *most as f64, 1.0, 1e3)?;
+            }
         }
         let heads = self.phases.iter().take_while(|phase| phase.head_only).count();
         if heads == self.phases.len() || self.phases[heads..].iter().any(|phase| phase.head_only) {
@@ -300,7 +294,7 @@ impl Recipe {
         }
         for (index, phase) in self.phases[..=heads].iter().enumerate() {
             let field = format!("phases[{}]", index + 1);
-            if phase.distill || phase.allowed != (Allowed { kernel: 1, depth: 1, expand: 1, width: 1 }) {
+            if phase.distill || phase.allowed.0.values().any(|most| *most != 1) {
                 let expected = "the largest network alone, without a teacher";
                 return Err(Error::invalid(place, field, expected, format!("{phase:?}")));
             }

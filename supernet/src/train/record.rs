@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use network::eval::Accuracy;
-use space::Arch;
+use space::{Arch, Extent};
 
 /// What one optimizer step did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,8 +16,8 @@ pub struct StepRecord {
     pub loss: f32,
     /// Learning rate.
     pub lr: f32,
-    /// Side of the images.
-    pub resolution: usize,
+    /// Height and width of the images: a number where both are the same.
+    pub resolution: Extent,
     /// Milliseconds, waiting for images included.
     pub ms: f64,
 }

@@ -274,7 +274,7 @@ mod tests {
             phase: "full".to_string(),
             loss: 1.0,
             lr: 0.1,
-            resolution: 8,
+            resolution: 8.into(),
             ms: 1.0,
         })
     }

@@ -22,7 +22,7 @@ use network::checkpoint::{self, Interface, Kind, StartedFrom, Supernet, Validate
 use network::data::{Augmentation, Batch, Dataset, LoaderConfig, TrainLoader};
 use network::elastic::{Gradients, SharedWeights, sort_channels};
 use network::eval::Accuracy;
-use space::{Arch, SearchSpace, sampler};
+use space::{Arch, Extent, SearchSpace, sampler};
 
 use super::events::Points;
 use super::feeder::Feeder;
@@ -263,8 +263,8 @@ impl Trainer {
 
     /// Batches from the next step on.
     fn batches(&self) -> Result<Feeder> {
-        let side = sampler::largest(&self.space).resolution;
-        let values = self.plan.batch * self.space.input_channels() * side * side;
+        let side = self.space.greatest_resolution();
+        let values = self.plan.batch * self.space.input_channels() * side.plane();
         Feeder::new(self.loader()?, &self.config.kernels, values)
     }
 
@@ -306,7 +306,8 @@ impl Trainer {
         // read last: a GPU is given the whole step before it is asked for anything. What a bad loss has spoilt is not saved
         let loss = self.mean(step, &losses)?;
         self.step += 1;
-        let resolution = batch.images.dim(3)?;
+        let (_, _, height, width) = batch.images.dims4()?;
+        let resolution = Extent { height, width };
         let ms = watch.lap().as_secs_f64() * 1e3;
         Ok(StepRecord { step, phase: phase.phase.name.clone(), loss, lr, resolution, ms })
     }

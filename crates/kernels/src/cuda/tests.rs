@@ -14,8 +14,8 @@ use crate::cpu::batch_norm::Affine;
 use crate::cpu::dense::PatchShape;
 use crate::cpu::depthwise::DepthwiseShape;
 use crate::cpu::pool::Pool;
-use crate::cpu::sgd::SgdStep;
 use crate::cpu::testing::values;
+use crate::cpu::updates::SgdStep;
 use crate::reference;
 use space::{Activation, Operator, preset, sampler};
 
@@ -239,7 +239,7 @@ fn check_chain(host: &Host, judge: &mut Judge, shape: &DepthwiseShape, expansion
 
     let mut naive = NaiveChain::new(shape, expansion);
     let affine = |gamma, beta| Affine { gamma, beta, epsilon: 1e-3, activation };
-    let chain = cpu::channelwise::Chain {
+    let chain = cpu::chain::Chain {
         shape: *shape,
         before: expansion.then_some(affine(&gamma, &beta)),
         weight: &weight,
@@ -318,12 +318,12 @@ impl NaiveChain {
 
     fn run(
         &mut self,
-        chain: &cpu::channelwise::Chain,
+        chain: &cpu::chain::Chain,
         x: &[f32],
         dy: &[f32],
         excite: Option<(&Vec<f32>, &Vec<f32>)>,
     ) {
-        use cpu::channelwise::{Kept, Saved, Slopes};
+        use cpu::chain::{Kept, Saved, Slopes};
         let kept = Kept {
             before: &mut self.before,
             convolved: &mut self.convolved,
@@ -331,7 +331,7 @@ impl NaiveChain {
             output: &mut self.output,
             means: &mut self.means,
         };
-        reference::channelwise::forward(chain, x, kept);
+        reference::chain::forward(chain, x, kept);
         let saved = Saved {
             x,
             before: &self.before,
@@ -346,7 +346,7 @@ impl NaiveChain {
             weight: &mut self.slopes_weight,
             after: &mut self.slopes_after,
         };
-        reference::channelwise::backward(chain, &saved, slopes);
+        reference::chain::backward(chain, &saved, slopes);
     }
 
     fn all(&self) -> [&[f32]; 9] {
@@ -573,7 +573,7 @@ fn one_step_of_all_parameters() {
     for (index, ([value, gradient, velocity], [p, g, v])) in tensors.iter_mut().zip(&mut expected).enumerate()
     {
         let weight_decay = if index % 2 == 0 { step.weight_decay } else { 0.0 };
-        reference::sgd::nesterov(p, g, v, SgdStep { weight_decay, ..step });
+        reference::updates::nesterov(p, g, v, SgdStep { weight_decay, ..step });
         let length = value.len() as i64;
         let [value, gradient, velocity] = [value, gradient, velocity].map(|values| place(values));
         let parameter = training::Parameter { value, gradient, velocity, length, weight_decay };

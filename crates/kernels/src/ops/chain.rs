@@ -1,10 +1,10 @@
 //! The channel by channel middle of an inverted residual block as one operation; see
-//! [`crate::cpu::channelwise`].
+//! [`crate::cpu::chain`].
 
 use candle_core::{Result, Shape, Tensor, bail};
 
 use super::{Kernels, Normalisation, Op, View, on_gpu, run};
-use crate::cpu::channelwise::{Chain, Kept, Moments, Saved, Slopes};
+use crate::cpu::chain::{Chain, Kept, Moments, Saved, Slopes};
 use crate::cpu::depthwise::DepthwiseShape;
 use space::Activation;
 
@@ -108,7 +108,7 @@ impl Kernels {
             self.compute_many(op, inputs, shapes, |[x, constants @ ..], out| {
                 let [before, convolved, after, output, means] = out;
                 let kept = Kept { before, convolved, after, output, means };
-                run!(self, channelwise::forward(&chain.over(shape, constants)?, x.contiguous()?, kept));
+                run!(self, chain::forward(&chain.over(shape, constants)?, x.contiguous()?, kept));
                 Ok(())
             })?;
         let kept = ChainKept { before: expands.then_some(before), convolved, after };
@@ -143,10 +143,7 @@ impl Kernels {
                 None => Moments::OfBatch,
             };
             let [output, before, after] = out;
-            run!(
-                self,
-                channelwise::forward_forgetting(&slices, x.contiguous()?, moments, [before, after], output)
-            );
+            run!(self, chain::forward_forgetting(&slices, x.contiguous()?, moments, [before, after], output));
             Ok(())
         })?;
         Ok((output, expands.then_some(before), after))
@@ -211,7 +208,7 @@ impl Kernels {
                 },
             };
             let [dx, before, weight, after] = out;
-            run!(self, channelwise::backward(&slices, &saved, Slopes { dx, before, weight, after }));
+            run!(self, chain::backward(&slices, &saved, Slopes { dx, before, weight, after }));
             Ok(())
         })?;
         if let Some(gradient) = &gradient.before {
@@ -242,7 +239,7 @@ impl Kernels {
         on_gpu!(self, op, [x, x], card => card.depthwise_activated(x, (weight, &shape), shift, activation));
         self.compute(op, [x, weight, shift], output(&shape), |[x, weight, shift], y| {
             let (x, weight, shift) = (x.contiguous()?, weight.contiguous()?, shift.contiguous()?);
-            run!(self, channelwise::forward_activated(&shape, x, weight, (shift, activation), y));
+            run!(self, chain::forward_activated(&shape, x, weight, (shift, activation), y));
             Ok(())
         })
     }

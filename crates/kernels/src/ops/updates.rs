@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor, bail};
 
 use super::{Kernels, Op, on_gpu, run, same_shape};
 use super::{Path, cuda};
-use crate::cpu::sgd::SgdStep;
+use crate::cpu::updates::SgdStep;
 use crate::tensors::update;
 
 /// A parameter that the optimizer moves, with what belongs to it: contiguous tensors of one shape.
@@ -102,7 +102,10 @@ impl Kernels {
                 let gradient = RefCell::new(gradient.contiguous()?);
                 update("nesterov", moved.parameter, [], |mut parameter, _| {
                     let (mut velocity, mut gradient) = (velocity.borrow_mut(), gradient.borrow_mut());
-                    run!(self, sgd::nesterov(parameter.contiguous()?, &mut gradient, &mut velocity, step));
+                    run!(
+                        self,
+                        updates::nesterov(parameter.contiguous()?, &mut gradient, &mut velocity, step)
+                    );
                     Ok(())
                 })
             })

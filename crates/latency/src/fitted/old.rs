@@ -3,7 +3,7 @@
 use base::Result;
 use serde::Deserialize;
 use serde_json::Value;
-use space::Arch;
+use space::{Arch, Extent};
 
 use super::{NetworkRow, Part, SearchedRow, SpaceFit, unpooled};
 use crate::correction::Correction;
@@ -13,7 +13,7 @@ use crate::row::Measurement;
 #[serde(deny_unknown_fields)]
 pub(crate) struct OldSpace {
     name: String,
-    resolutions: Vec<usize>,
+    resolutions: Vec<Extent>,
     correction: Correction,
     /// Judged by other rules.
     #[serde(rename = "validation")]

@@ -3,7 +3,7 @@
 use base::Error;
 use base::Result;
 use serde::{Deserialize, Serialize};
-use space::SearchSpace;
+use space::{Extent, SearchSpace};
 
 use super::{NetworkRow, SearchedRow, SpaceFit, Validation, ValidationTypical};
 use crate::correction::Correction;
@@ -14,7 +14,7 @@ pub(crate) struct SpaceWire {
     name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     space: Option<SearchSpace>,
-    resolutions: Vec<usize>,
+    resolutions: Vec<Extent>,
     correction: Correction,
     /// Both follow from the lists; for a reader.
     validation: Validation,

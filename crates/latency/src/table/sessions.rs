@@ -1,13 +1,13 @@
 //! Adding to a table what further sessions measured, and comparing two tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use base::Error;
 use base::Result;
 use base::statistics as stats;
 use serde::Serialize;
 use serde_json::Value;
-use space::{Arch, LayerSpec, SearchSpace, preset};
+use space::{Arch, Extent, LayerSpec, SearchSpace, preset};
 
 use super::{LatencyTable, Watched};
 use crate::facts::{DeviceFacts, EngineFacts};
@@ -331,9 +331,8 @@ fn space_of(fit: &SpaceFit, fingerprint: &str) -> Option<SearchSpace> {
 
 /// Adds to what is known of a space's sub-networks what another table knows; parts stay as they are here.
 fn join(own: &mut SpaceFit, other: &SpaceFit) {
-    let resolutions: BTreeMap<usize, ()> =
-        own.resolutions.iter().chain(&other.resolutions).map(|&resolution| (resolution, ())).collect();
-    own.resolutions = resolutions.into_keys().collect();
+    let resolutions: BTreeSet<Extent> = own.resolutions.iter().chain(&other.resolutions).copied().collect();
+    own.resolutions = resolutions.into_iter().collect();
     if let (Some(space), Some(wider)) = (&own.space, &other.space) {
         own.space = Some(space.at_resolutions_of(wider));
     }

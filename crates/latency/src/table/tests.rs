@@ -241,17 +241,17 @@ fn what_no_fit_saw_is_told() {
     let narrow = space.at_resolutions(&[8]).expect("listed");
     let mut rows = made_rows(1, 60).rows();
     rows.records.retain(|record| {
-        !matches!(record, Record::Visit(Visit { subject: Subject::Network(arch), .. }) if arch.resolution != 8)
+        !matches!(record, Record::Visit(Visit { subject: Subject::Network(arch), .. }) if arch.resolution != space::Extent::square(8))
     });
     let table = LatencyTable::from_rows("x", &rows, 0.05, Some(&narrow)).expect("sound");
     let model = LatencyModel::new(&table, &space);
     let fit = model.fit().expect("fitted");
     let middle = fit.networks[fit.networks.len() / 2].predicted_us;
-    assert_eq!(model.extrapolated(8, middle), Vec::<String>::new());
-    assert!(model.extrapolated(12, middle)[0].starts_with("resolution 12"));
-    assert!(model.extrapolated(8, 100.0 * middle)[0].starts_with("latency "));
+    assert_eq!(model.extrapolated(8.into(), middle), Vec::<String>::new());
+    assert!(model.extrapolated(12.into(), middle)[0].starts_with("resolution 12"));
+    assert!(model.extrapolated(8.into(), 100.0 * middle)[0].starts_with("latency "));
     assert_eq!(
-        LatencyModel::new(&made_up(&space), &space).extrapolated(12, 1.0).len(),
+        LatencyModel::new(&made_up(&space), &space).extrapolated(12.into(), 1.0).len(),
         0,
         "nothing was fitted"
     );

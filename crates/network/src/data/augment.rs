@@ -6,6 +6,7 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use space::Extent;
 
 use super::Dataset;
 use super::image_set::{Image, Normalisation};
@@ -159,36 +160,43 @@ impl Augmentation {
     /// `out`.
     ///
     /// # Shapes
-    /// `image` [H, W, C], `out` [C, resolution, resolution].
+    /// `image` [H, W, C], `out` [C, rows, columns] of the resolution.
     ///
     /// # Panics
     /// If `out` or `preprocess` does not have that size.
     pub fn train_view(
         &self,
         image: Image<'_>,
-        resolution: usize,
+        resolution: impl Into<Extent>,
         preprocess: &Preprocess,
         rng: &mut ChaCha8Rng,
         out: &mut [f32],
     ) {
+        let resolution = resolution.into();
         let [height, width, _] = image.shape();
-        let crop = self.crop([height, width], rng);
+        let crop = self.crop([height, width], resolution, rng);
         self.show(&Part { image, fraction: 1, crop }, &Wanted { resolution, preprocess }, rng, out);
     }
 
-    /// A random crop of an image of that height and width: the first thing that is drawn of a view.
-    pub(super) fn crop(&self, size: [usize; 2], rng: &mut ChaCha8Rng) -> Crop {
-        Crop::random(size, self, rng)
+    /// A random crop of an image of that height and width, to be shown at a resolution: the first thing that is drawn of a
+    /// view. Its aspect varies around the resolution's.
+    pub(super) fn crop(&self, size: [usize; 2], resolution: Extent, rng: &mut ChaCha8Rng) -> Crop {
+        Crop::random(size, resolution.width as f64 / resolution.height as f64, self, rng)
     }
 
     /// The fraction at which a JPEG is decoded of which this crop is shown: 1 for whole.
-    pub(super) fn fraction(&self, crop: Crop, resolution: usize) -> usize {
+    pub(super) fn fraction(&self, crop: Crop, resolution: Extent) -> usize {
         if self.jpeg_oversampling == 0.0 {
             return 1;
         }
-        let needed = (f64::from(self.jpeg_oversampling) * resolution as f64).max(1.0);
-        let side = crop.height.min(crop.width) as f64;
-        FRACTIONS.into_iter().find(|fraction| side >= needed * *fraction as f64).unwrap_or(1)
+        let sides = [(crop.height, resolution.height), (crop.width, resolution.width)];
+        let suffices = |fraction: &usize| {
+            sides.iter().all(|(side, outputs)| {
+                let needed = (f64::from(self.jpeg_oversampling) * *outputs as f64).max(1.0);
+                *side as f64 >= needed * *fraction as f64
+            })
+        };
+        FRACTIONS.into_iter().find(suffices).unwrap_or(1)
     }
 
     /// What [`Augmentation::train_view`] shows once its crop is drawn.
@@ -202,7 +210,7 @@ impl Augmentation {
     }
 
     /// torchvision's ColorJitter with brightness and saturation, in random order; values stay in 0..=255.
-    fn vary_colours(&self, planes: &mut [f32], resolution: usize, rng: &mut ChaCha8Rng) {
+    fn vary_colours(&self, planes: &mut [f32], resolution: Extent, rng: &mut ChaCha8Rng) {
         if self.brightness == 0.0 && self.saturation == 0.0 {
             return;
         }
@@ -212,7 +220,7 @@ impl Augmentation {
             planes.iter_mut().for_each(|value| *value = (*value * brightness).clamp(0.0, 255.0));
         };
         let saturate = |planes: &mut [f32]| {
-            let size = resolution * resolution;
+            let size = resolution.plane();
             let [red, green, blue] = [0, 1, 2].map(|channel| channel * size);
             if planes.len() != 3 * size {
                 return;
@@ -239,17 +247,18 @@ impl Augmentation {
 /// channels of the network already.
 ///
 /// # Shapes
-/// `image` [H, W, C], `out` [C, resolution, resolution].
+/// `image` [H, W, C], `out` [C, rows, columns] of the resolution.
 ///
 /// # Panics
 /// If `out` or `preprocess` does not have that size.
-pub fn plain_view(image: Image<'_>, resolution: usize, preprocess: &Preprocess, out: &mut [f32]) {
+pub fn plain_view(image: Image<'_>, resolution: impl Into<Extent>, preprocess: &Preprocess, out: &mut [f32]) {
+    let resolution = resolution.into();
     show(image, resolution, preprocess, out);
     normalise(out, resolution, &preprocess.normalisation);
 }
 
 /// The same before it is normalised, in pixel units.
-pub(super) fn show(image: Image<'_>, resolution: usize, preprocess: &Preprocess, out: &mut [f32]) {
+pub(super) fn show(image: Image<'_>, resolution: Extent, preprocess: &Preprocess, out: &mut [f32]) {
     let [height, width, _] = image.shape();
     let lines = shown(preprocess.resize, [height, width], resolution);
     draw(image, preprocess.filter, &lines, false, out);
@@ -258,7 +267,7 @@ pub(super) fn show(image: Image<'_>, resolution: usize, preprocess: &Preprocess,
 /// How a part of an image is wanted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted<'a> {
-    pub resolution: usize,
+    pub resolution: Extent,
     pub preprocess: &'a Preprocess,
 }
 
@@ -273,11 +282,12 @@ pub(super) struct Part<'a> {
 
 impl Part<'_> {
     /// Rows and columns of the image that are shown.
-    fn lines(&self, resolution: usize) -> [Lines; 2] {
+    fn lines(&self, resolution: Extent) -> [Lines; 2] {
         let Crop { top, left, height, width } = self.crop;
         let [rows, columns, _] = self.image.shape();
-        [[top, height, rows], [left, width, columns]].map(|[start, length, side]| {
-            let whole = Lines::all(start, length, resolution);
+        let axes = [[top, height, rows, resolution.height], [left, width, columns, resolution.width]];
+        axes.map(|[start, length, side, outputs]| {
+            let whole = Lines::all(start, length, outputs);
             if self.fraction == 1 { whole } else { Lines::of_fraction(&whole, self.fraction, side) }
         })
     }
@@ -294,15 +304,20 @@ pub(super) struct Crop {
 
 impl Crop {
     /// A crop of at least `min_area` of the image as torchvision's RandomResizedCrop draws it: uniform in
-    /// area, log-uniform in aspect; after ten draws that do not fit, a central one of the nearest legal
+    /// area, log-uniform in aspect around `shape`; after ten draws that do not fit, a central one of the nearest legal
     /// aspect.
-    fn random([height, width]: [usize; 2], augmentation: &Augmentation, rng: &mut ChaCha8Rng) -> Self {
+    fn random(
+        [height, width]: [usize; 2],
+        shape: f64,
+        augmentation: &Augmentation,
+        rng: &mut ChaCha8Rng,
+    ) -> Self {
         let area = (height * width) as f64;
         let min_area = f64::from(augmentation.min_area);
         let [narrow, wide] = augmentation.ratio.map(f64::ln);
         for _ in 0..TRIES {
             let target = area * rng.random_range(min_area.clamp(0.0, 1.0)..=1.0);
-            let aspect = rng.random_range(narrow..=wide).exp();
+            let aspect = shape * rng.random_range(narrow..=wide).exp();
             let crop_width = (target * aspect).sqrt().round() as usize;
             let crop_height = (target / aspect).sqrt().round() as usize;
             if (1..=height).contains(&crop_height) && (1..=width).contains(&crop_width) {
@@ -311,7 +326,7 @@ impl Crop {
                 return Self { top, left, height: crop_height, width: crop_width };
             }
         }
-        Self::central([height, width], augmentation.ratio)
+        Self::central([height, width], augmentation.ratio.map(|ratio| shape * ratio))
     }
 
     fn central([height, width]: [usize; 2], [narrow, wide]: [f64; 2]) -> Self {
@@ -323,8 +338,8 @@ impl Crop {
 }
 
 /// Pixel values to what the network expects: (value / 255 - mean) / std, channel by channel.
-pub(super) fn normalise(planes: &mut [f32], resolution: usize, normalisation: &Normalisation) {
-    let size = resolution * resolution;
+pub(super) fn normalise(planes: &mut [f32], resolution: Extent, normalisation: &Normalisation) {
+    let size = resolution.plane();
     assert_eq!(planes.len(), normalisation.channels() * size, "one mean and deviation a channel");
     let statistics = normalisation.mean().iter().zip(normalisation.std());
     for (plane, (mean, std)) in planes.chunks_exact_mut(size).zip(statistics) {

@@ -1,5 +1,6 @@
 //! A batch, and how several threads make one.
 
+use space::Extent;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,17 +48,17 @@ impl Batch {
     pub(super) fn of(
         set: &Images,
         indices: &[usize],
-        resolution: usize,
+        resolution: Extent,
         fill: impl FnOnce(&mut [f32], usize) -> Result<()>,
     ) -> Result<Self> {
         let channels = set.channels();
-        let size = channels * resolution.min(MOST_SIDE) * resolution.min(MOST_SIDE);
-        if !(1..=MOST_SIDE).contains(&resolution) {
+        if ![resolution.height, resolution.width].iter().all(|side| (1..=MOST_SIDE).contains(side)) {
             return Err(Error::invalid("batch", "resolution", format!("1 to {MOST_SIDE}"), resolution));
         }
+        let size = channels * resolution.plane();
         let mut values = vec![0f32; indices.len() * size];
         fill(&mut values, size)?;
-        let shape = (indices.len(), channels, resolution, resolution);
+        let shape = (indices.len(), channels, resolution.height, resolution.width);
         let images = Tensor::from_vec(values, shape, &Device::Cpu)?;
         Ok(Self { images, labels: indices.iter().map(|index| set.labels()[*index]).collect() })
     }

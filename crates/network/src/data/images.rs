@@ -1,5 +1,6 @@
 //! The images of a split: pixels in memory, or files that are decoded when they are asked for.
 
+use space::Extent;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -169,7 +170,7 @@ impl Images {
         matches!(self, Self::Pixels(_))
     }
 
-    /// What evaluation shows of image `i` at a resolution, normalised, written to `out` [C, resolution, resolution].
+    /// What evaluation shows of image `i` at a resolution, normalised, written to `out` [C, rows, columns].
     /// Views of files that are rounded to 8 bits are kept, as many as there is room for, and not decoded again.
     ///
     /// # Errors
@@ -177,7 +178,7 @@ impl Images {
     pub(super) fn plain_view(
         &self,
         i: usize,
-        resolution: usize,
+        resolution: Extent,
         preprocess: &Preprocess,
         out: &mut [f32],
     ) -> Result<()> {

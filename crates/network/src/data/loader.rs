@@ -3,6 +3,7 @@
 //! What a step sees is a pure function of (seed, step): the threads are there for speed alone. Knows nothing of
 //! networks; which resolution a step has is told by its caller.
 
+use space::Extent;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -65,7 +66,7 @@ impl TrainLoader {
         dataset: Arc<Dataset>,
         config: LoaderConfig,
         first_step: u64,
-        resolution_of: impl Fn(u64) -> usize + Clone + Send + 'static,
+        resolution_of: impl Fn(u64) -> Extent + Clone + Send + 'static,
     ) -> Result<Self> {
         let files = !dataset.train().in_memory();
         let threads = if files { rayon::current_num_threads() } else { 1 };
@@ -126,8 +127,12 @@ impl TrainLoader {
     ///
     /// # Errors
     /// If `resolution` is 0.
-    pub fn batch_at(&self, step: u64, resolution: usize) -> Result<Batch> {
-        self.stream.batch_at(step, resolution, &Team { threads: 1, abandoned: &AtomicBool::new(false) })
+    pub fn batch_at(&self, step: u64, resolution: impl Into<Extent>) -> Result<Batch> {
+        self.stream.batch_at(
+            step,
+            resolution.into(),
+            &Team { threads: 1, abandoned: &AtomicBool::new(false) },
+        )
     }
 
     /// How many steps see every image once (but those of the incomplete batch).
@@ -169,7 +174,7 @@ impl Stream {
         Ok(Self { dataset, config, steps_per_epoch, order: Mutex::new(None) })
     }
 
-    fn batch_at(&self, step: u64, resolution: usize, team: &Team<'_>) -> Result<Batch> {
+    fn batch_at(&self, step: u64, resolution: Extent, team: &Team<'_>) -> Result<Batch> {
         let LoaderConfig { batch, seed, augmentation, .. } = &self.config;
         let order = self.order_of(step / self.steps_per_epoch);
         let start = (step % self.steps_per_epoch) as usize * batch;
@@ -181,7 +186,7 @@ impl Stream {
                 let mut rng = rng_for("augmentation", *seed, &[&[step][..], &views[place]].concat());
                 let mut crop = Crop::default();
                 let loaded = set.load_at(indices[place], |size| {
-                    crop = augmentation.crop(size, &mut rng);
+                    crop = augmentation.crop(size, resolution, &mut rng);
                     augmentation.fraction(crop, resolution)
                 })?;
                 let part = Part { image: loaded.image()?, fraction: loaded.fraction(), crop };
@@ -210,7 +215,7 @@ impl Stream {
     fn send_batches(
         &self,
         steps: impl Iterator<Item = u64>,
-        resolution_of: impl Fn(u64) -> usize,
+        resolution_of: impl Fn(u64) -> Extent,
         team: &Team<'_>,
         sender: &SyncSender<Result<Batch>>,
     ) {
@@ -247,8 +252,8 @@ mod tests {
     }
 
     /// Resolutions of 3, 4, 5, 3, …
-    fn resolution(step: u64) -> usize {
-        3 + (step % 3) as usize
+    fn resolution(step: u64) -> Extent {
+        Extent::square(3 + (step % 3) as usize)
     }
 
     fn loader(batch: usize, seed: u64, first_step: u64) -> TrainLoader {
@@ -260,7 +265,7 @@ mod tests {
         let mut loader = loader(5, 1, 0);
         for step in 0..10 {
             let (dims, labels, values) = content(loader.next());
-            assert_eq!(dims, [5, 1, resolution(step), resolution(step)]);
+            assert_eq!(dims, [5, 1, resolution(step).height, resolution(step).width]);
             assert_eq!((dims, labels, values), content(loader.batch_at(step, resolution(step))));
         }
     }
@@ -317,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_panic_in_the_worker_is_an_error() {
-        let resolution = |step| if step == 2 { panic!("no step {step}") } else { 4 };
+        let resolution = |step| if step == 2 { panic!("no step {step}") } else { Extent::square(4) };
         let mut loader = TrainLoader::new(dataset(), config(5, 0), 1, resolution).unwrap();
         loader.next().unwrap();
         let error = loader.next().unwrap_err().to_string();
@@ -327,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_resolution_of_zero_is_an_error() {
-        let mut loader = TrainLoader::new(dataset(), config(5, 0), 0, |_| 0).unwrap();
+        let mut loader = TrainLoader::new(dataset(), config(5, 0), 0, |_| Extent::square(0)).unwrap();
         assert!(loader.next().unwrap_err().to_string().contains("resolution: expected 1 to 4096, got 0"));
     }
 

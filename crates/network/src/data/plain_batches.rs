@@ -1,5 +1,6 @@
 //! The plain batches of evaluation and calibration: images as `Preprocess` says, in order.
 
+use space::Extent;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -22,10 +23,10 @@ use crate::error::{Error, Result};
 pub fn eval_batches<'a>(
     set: &'a Images,
     preprocess: &'a Preprocess,
-    resolution: usize,
+    resolution: impl Into<Extent>,
     batch: usize,
 ) -> impl Iterator<Item = Result<Batch>> + Send + 'a {
-    Plain::new(set, preprocess, (0..set.len()).collect(), resolution).batches(batch)
+    Plain::new(set, preprocess, (0..set.len()).collect(), resolution.into()).batches(batch)
 }
 
 /// `images` training images drawn by `seed` without replacement, or all if there are fewer; unvaried, seen as evaluation
@@ -43,12 +44,12 @@ pub fn calibration_batches(
     dataset: &Dataset,
     images: usize,
     batch: usize,
-    resolution: usize,
+    resolution: impl Into<Extent>,
     seed: u64,
 ) -> impl Iterator<Item = Result<Batch>> + Send + '_ {
     let mut drawn = permutation(dataset.train().len(), &mut rng_for("calibration images", seed, &[]));
     drawn.truncate(images);
-    Plain::new(dataset.train(), dataset.preprocess(), drawn, resolution).batches(batch)
+    Plain::new(dataset.train(), dataset.preprocess(), drawn, resolution.into()).batches(batch)
 }
 
 /// Images as evaluation shows them. Copies share the images.
@@ -57,11 +58,11 @@ struct Plain {
     set: Images,
     preprocess: Preprocess,
     indices: Vec<usize>,
-    resolution: usize,
+    resolution: Extent,
 }
 
 impl Plain {
-    fn new(set: &Images, preprocess: &Preprocess, indices: Vec<usize>, resolution: usize) -> Self {
+    fn new(set: &Images, preprocess: &Preprocess, indices: Vec<usize>, resolution: Extent) -> Self {
         Self { set: set.clone(), preprocess: preprocess.clone(), indices, resolution }
     }
 

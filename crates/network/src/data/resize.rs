@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::image_set::Image;
 use super::preprocess::{Filter, Resize};
+use space::Extent;
 
 /// Fractional bits of a weight in whole numbers; with 8 bits of pixel and a sign they fill 32 (Pillow's `Resample.c`).
 const BITS: u32 = 22;
@@ -42,20 +43,25 @@ impl Lines {
 }
 
 /// Rows and columns that evaluation shows of an image of `height` x `width` at a resolution.
-pub(super) fn shown(resize: Resize, [height, width]: [usize; 2], resolution: usize) -> [Lines; 2] {
+pub(super) fn shown(resize: Resize, [height, width]: [usize; 2], resolution: Extent) -> [Lines; 2] {
     let Resize::Middle(share) = resize else {
-        return [height, width].map(|length| Lines::all(0, length, resolution));
+        return [Lines::all(0, height, resolution.height), Lines::all(0, width, resolution.width)];
     };
-    let short = ((resolution as f64 / share).ceil() as usize).max(resolution);
-    // torchvision's Resize: the longer side is rounded down
-    let long = |long: usize, of: usize| ((short as f64 * long as f64 / of as f64) as usize).max(short);
-    let sides = if height <= width { [short, long(width, height)] } else { [long(height, width), short] };
-    let middle = |length: usize, outputs: usize| {
+    let least = |side: usize| ((side as f64 / share).ceil() as usize).max(side);
+    let least = [least(resolution.height), least(resolution.width)];
+    // torchvision's Resize: the side that is longer than the network's shape asks for is rounded down
+    let long = |short: usize, long: usize, of: usize| (short as f64 * long as f64 / of as f64) as usize;
+    let sides = if height * resolution.width <= width * resolution.height {
+        [least[0], long(least[0], width, height).max(least[1])]
+    } else {
+        [long(least[1], height, width).max(least[0]), least[1]]
+    };
+    let middle = |length: usize, outputs: usize, shown: usize| {
         // its CenterCrop: halves go to the even number, as in Python
-        let first = ((outputs - resolution) as f64 / 2.0).round_ties_even() as usize;
-        Lines { shown: first..first + resolution, ..Lines::all(0, length, outputs) }
+        let first = ((outputs - shown) as f64 / 2.0).round_ties_even() as usize;
+        Lines { shown: first..first + shown, ..Lines::all(0, length, outputs) }
     };
-    [middle(height, sides[0]), middle(width, sides[1])]
+    [middle(height, sides[0], resolution.height), middle(width, sides[1], resolution.width)]
 }
 
 /// Shows rows and columns of an image, perhaps mirrored, in `out` [C, rows, columns].

@@ -1,6 +1,7 @@
 //! What evaluation shows of image files, kept in memory: sub-networks that are judged one after the other see the same
 //! images, and decoding them takes longer than most networks do.
 
+use space::Extent;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,20 +16,20 @@ type View = Arc<[u8]>;
 /// Views by image and resolution, planes of 8-bit values; as many as there is room for.
 #[derive(Default)]
 pub(super) struct ViewCache {
-    views: RwLock<HashMap<(usize, usize), View>>,
+    views: RwLock<HashMap<(usize, Extent), View>>,
     bytes: AtomicUsize,
 }
 
 impl ViewCache {
     /// The view of an image at a resolution, if it was kept.
-    pub fn get(&self, image: usize, resolution: usize) -> Option<View> {
+    pub fn get(&self, image: usize, resolution: Extent) -> Option<View> {
         // a panic cannot leave half a view behind: each is put in whole
         let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
         views.get(&(image, resolution)).map(Arc::clone)
     }
 
     /// Keeps a view whose values are whole numbers of 0 to 255, if there is room.
-    pub fn keep(&self, image: usize, resolution: usize, view: &[f32]) {
+    pub fn keep(&self, image: usize, resolution: Extent, view: &[f32]) {
         let before = self.bytes.fetch_add(view.len(), Ordering::Relaxed);
         if before + view.len() > MOST_BYTES {
             self.bytes.fetch_sub(view.len(), Ordering::Relaxed);

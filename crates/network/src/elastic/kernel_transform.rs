@@ -5,7 +5,7 @@
 
 use candle_core::Tensor;
 use kernels::Kernels;
-use space::{LayerSpec, Operator, SearchSpace, WeightRole, WeightSpec};
+use space::{Layer, LayerSpec, Operator, SearchSpace, WeightRole, WeightSpec};
 
 use super::shared::{Gradients, SharedWeights};
 use crate::error::Result;
@@ -19,12 +19,19 @@ fn matrix_name(block: &str, from: usize, to: usize) -> String {
     format!("{}.{from}to{to}_matrix", depthwise_name(block))
 }
 
-/// The kernel choices of a layer's place; none where it is no elastic block with a depthwise convolution.
-fn kernel_choices<'a>(space: &'a SearchSpace, layer: &LayerSpec) -> &'a [usize] {
-    match (&layer.operator, layer.place) {
-        (Operator::MbConv(_), Some(place)) => &space.stages()[place.stage].choices.kernel,
-        _ => &[],
+/// The kernels that a layer's slot can have, rising; none where it is no block with a depthwise convolution.
+fn kernel_choices(space: &SearchSpace, layer: &LayerSpec) -> Vec<usize> {
+    if !matches!(layer.operator, Operator::MbConv(_)) {
+        return Vec::new();
     }
+    let kernel = |layer: &Layer| match &layer.operator {
+        Operator::MbConv(block) => Some(block.kernel),
+        _ => None,
+    };
+    let mut sizes: Vec<usize> = space.weights().layers_of(&layer.shared_name()).filter_map(kernel).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes
 }
 
 /// The matrices of every block of the largest network.
@@ -52,8 +59,8 @@ impl KernelTransform {
     /// The transform that a layer needs; `None` where it takes the shared kernel as it is.
     pub(super) fn of(space: &SearchSpace, layer: &LayerSpec) -> Option<Self> {
         let Operator::MbConv(block) = &layer.operator else { return None };
-        let sizes: Vec<usize> = kernel_choices(space, layer).iter().rev().copied().collect();
-        let sizes: Vec<usize> = sizes.into_iter().take_while(|&size| size >= block.kernel).collect();
+        let sizes = kernel_choices(space, layer).into_iter().rev();
+        let sizes: Vec<usize> = sizes.take_while(|&size| size >= block.kernel).collect();
         (sizes.len() > 1).then(|| Self { block: layer.shared_name(), channels: block.mid, sizes })
     }
 

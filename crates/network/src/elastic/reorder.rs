@@ -3,10 +3,10 @@
 //! Importance of an inner channel is the L1 norm of its column in the projection (Cai et al. 2020). The order
 //! of inner channels is free, so the largest network computes what it did before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use candle_core::{Device, Tensor};
-use space::{Choices, LayerSpec, Operator, Place, SearchSpace, Stage, sampler};
+use space::{Layer, LayerSpec, Operator, SearchSpace, sampler};
 
 use super::shared::SharedWeights;
 use crate::error::Result;
@@ -19,55 +19,33 @@ use crate::error::Result;
 /// # Errors
 /// If the weights are another space's.
 pub fn sort_channels(space: &SearchSpace, shared: &mut SharedWeights, trained: &[SearchSpace]) -> Result<()> {
-    let mut widths = InnerWidths::new();
-    for restricted in trained {
-        add_inner_widths(restricted, &mut widths)?;
-    }
     for layer in space.lower(&sampler::largest(space))? {
-        let Some(place) = layer.place else { continue };
-        let trained = widths.get(&place).cloned().unwrap_or_default();
         match &layer.operator {
-            Operator::MbConv(block) => sort_block(shared, &layer.name, block.squeeze, &trained)?,
-            Operator::Bottleneck(block) => sort_bottleneck(shared, &layer.name, block.mid, &trained)?,
+            Operator::MbConv(block) if block.expansion => {
+                let trained = inner_widths(space, &layer, trained);
+                sort_block(shared, &layer.name, block.squeeze, &trained)?;
+            }
+            Operator::Bottleneck(block) => {
+                let trained = inner_widths(space, &layer, trained);
+                sort_bottleneck(shared, &layer.name, block.mid, &trained)?;
+            }
             _ => {}
         }
     }
     Ok(())
 }
 
-/// Inner widths that an elastic block can have.
-type InnerWidths = BTreeMap<Place, BTreeSet<usize>>;
-
-/// Adds the inner widths of all sub-networks of a space. They depend on the block's expand ratio and its stage's width
-/// alone, so it takes one network for each pair of indices into these lists.
-fn add_inner_widths(space: &SearchSpace, widths: &mut InnerWidths) -> Result<()> {
-    let longest = |list: fn(&Choices) -> usize| {
-        let lengths = space.stages().iter().map(|stage| list(&stage.choices));
-        lengths.max().unwrap_or(0).max(1)
+/// The inner widths that a layer's slot has in the sub-networks of some restrictions of the space.
+fn inner_widths(space: &SearchSpace, layer: &LayerSpec, trained: &[SearchSpace]) -> BTreeSet<usize> {
+    let index = space.weights();
+    let Some(slot) = index.slot(&layer.shared_name()) else { return BTreeSet::new() };
+    let layers = trained.iter().flat_map(|restricted| index.layers_within(slot, restricted.genome()));
+    let mid = |layer: &Layer| match &layer.operator {
+        Operator::MbConv(block) => Some(block.mid),
+        Operator::Bottleneck(block) => Some(block.mid),
+        _ => None,
     };
-    for expand in 0..longest(|choices| choices.expand.len()) {
-        for width in 0..longest(|choices| choices.width.len()) {
-            let mut arch = sampler::largest(space);
-            for (blocks, Stage { choices, .. }) in arch.stages.iter_mut().zip(space.stages()) {
-                let expand = choices.expand[expand.min(choices.expand.len() - 1)];
-                blocks.iter_mut().for_each(|block| block.expand = expand);
-            }
-            for (chosen, Stage { choices, .. }) in arch.widths.iter_mut().zip(space.stages()) {
-                *chosen = choices.width[width.min(choices.width.len() - 1)];
-            }
-            for layer in space.lower(&arch)? {
-                let mid = match &layer.operator {
-                    Operator::MbConv(block) => block.mid,
-                    Operator::Bottleneck(block) => block.mid,
-                    _ => continue,
-                };
-                if let Some(place) = layer.place {
-                    widths.entry(place).or_default().insert(mid);
-                }
-            }
-        }
-    }
-    Ok(())
+    layers.filter_map(mid).collect()
 }
 
 /// Bounds of the groups within which `channels` may change places: the trained widths, and all of them.
@@ -158,7 +136,8 @@ fn permute(shared: &mut SharedWeights, name: &str, dimension: usize, order: &[u3
 #[cfg(test)]
 mod tests {
     use super::*;
-    use space::{Bottleneck, Counts, MbConv, preset};
+    use space::{Bottleneck, MbConv, preset};
+    use std::collections::BTreeMap;
 
     #[test]
     fn groups_keep_their_places() {
@@ -167,33 +146,40 @@ mod tests {
         assert_eq!(sorted(&importance, &bounds(6, [3, 9].into_iter())), [1, 2, 0, 5, 3, 4]);
     }
 
-    fn widths_of(space: &SearchSpace, counts: Counts) -> Vec<Vec<usize>> {
-        let mut widths = InnerWidths::new();
-        add_inner_widths(&space.restricted(counts), &mut widths).expect("a space");
-        widths.into_values().map(|widths| widths.into_iter().collect()).collect()
+    /// The inner widths of each elastic block, of the sub-networks with so many of the largest ratios and widths.
+    fn widths_of(space: &SearchSpace, expand: usize, width: usize) -> Vec<Vec<usize>> {
+        let largest = [("expand".to_string(), expand), ("width".to_string(), width)].into();
+        let restricted = [space.restricted(&largest)];
+        let layers = space.lower(&sampler::largest(space)).expect("legal");
+        let widths = layers.iter().map(|layer| inner_widths(space, layer, &restricted));
+        let elastic = layers.iter().zip(widths).filter(|(layer, _)| match &layer.operator {
+            Operator::MbConv(block) => block.expansion,
+            Operator::Bottleneck(_) => true,
+            _ => false,
+        });
+        elastic.map(|(_, widths)| widths.into_iter().collect()).collect()
     }
 
     #[test]
     fn inner_widths_are_those_of_all_sub_networks() {
-        let counts = |expand, width| Counts { kernel: 9, depth: 9, expand, width };
         let tiny = preset("tiny").expect("a preset");
-        assert_eq!(widths_of(&tiny, counts(2, 1)), [vec![64, 96], vec![64, 96], vec![64, 96], vec![96, 144]]);
+        assert_eq!(widths_of(&tiny, 2, 1), [vec![64, 96], vec![64, 96], vec![64, 96], vec![96, 144]]);
         let resnet = preset("tiny-resnet").expect("a preset");
         // .25 and .5 of 80, 64 channels; then also of 64, 48 (three quarters)
-        assert_eq!(widths_of(&resnet, counts(2, 1)), [[24, 40], [24, 40], [16, 32], [16, 32]]);
+        assert_eq!(widths_of(&resnet, 2, 1), [[24, 40], [24, 40], [16, 32], [16, 32]]);
         let wide = [vec![16, 24, 32, 40], vec![16, 24, 32, 40], vec![16, 24, 32], vec![16, 24, 32]];
-        assert_eq!(widths_of(&resnet, counts(2, 2)), wide);
-        for (space, counts) in [(tiny, counts(9, 9)), (resnet, counts(9, 9))] {
-            let (listed, mut rng) = (widths_of(&space, counts), base::random::rng_for("widths", 1, &[]));
-            let mut met = InnerWidths::new();
+        assert_eq!(widths_of(&resnet, 2, 2), wide);
+        for space in [tiny, resnet] {
+            let (listed, mut rng) = (widths_of(&space, 9, 9), base::random::rng_for("widths", 1, &[]));
+            let mut met: BTreeMap<Option<usize>, BTreeSet<usize>> = BTreeMap::new();
             for _ in 0..500 {
                 for layer in space.lower(&sampler::random(&space, &mut rng)).expect("legal") {
-                    let (Operator::MbConv(MbConv { mid, .. }) | Operator::Bottleneck(Bottleneck { mid, .. })) =
-                        layer.operator
-                    else {
-                        continue;
+                    let mid = match layer.operator {
+                        Operator::MbConv(MbConv { mid, expansion: true, .. }) => mid,
+                        Operator::Bottleneck(Bottleneck { mid, .. }) => mid,
+                        _ => continue,
                     };
-                    layer.place.map(|place| met.entry(place).or_default().insert(mid));
+                    met.entry(layer.slot).or_default().insert(mid);
                 }
             }
             let met: Vec<Vec<usize>> = met.into_values().map(|widths| widths.into_iter().collect()).collect();

@@ -4,8 +4,8 @@ use candle_core::{Tensor, bail};
 use kernels::Kernels;
 use space::{Activation, LayerSpec};
 
+use super::chain::Inner;
 use super::conv::{ConvNorm, Convolution, Pointwise};
-use super::inner::Inner;
 use super::pass::{Pass, Tape};
 use super::source::Source;
 use super::squeeze_excite::SqueezeExcite;

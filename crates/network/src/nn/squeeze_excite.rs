@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use kernels::Kernels;
 use space::Activation;
 
-use super::inner::Excited;
+use super::chain::Excited;
 use super::linear::Linear;
 use super::pass::{Pass, Tape};
 use super::source::Source;

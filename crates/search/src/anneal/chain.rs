@@ -5,8 +5,9 @@ use std::sync::Arc;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::climb::{Room, Step};
-use crate::genes::Gene;
+use space::{Genome, Index, Row};
+
+use crate::climb::{Way, Ways};
 
 /// A proposal's weight is e to the power of this share of its gain over the temperature, at most of [`MOST_EXPONENT`].
 const BELIEF: f64 = 0.7;
@@ -14,19 +15,13 @@ const MOST_EXPONENT: f32 = 60.0;
 /// Steps that may make room for another.
 const REPAIRS: usize = 2;
 
-/// The steps from a sub-network with what slopes say of them, and what is left of the limits there.
-pub(super) struct Ways {
-    pub steps: Vec<Step>,
-    pub room: Room,
-}
-
 /// A sub-network on its way.
 #[derive(Clone)]
 pub(super) struct Chain {
-    pub genes: Vec<Gene>,
+    pub row: Vec<Index>,
     pub accuracy: f32,
     /// The best that it, or who it was copied from, has been.
-    pub best: (Vec<Gene>, f32),
+    pub best: (Vec<Index>, f32),
     pub ways: Arc<Ways>,
     /// How much each step is favoured, and the sums of these so far.
     weights: Vec<f32>,
@@ -35,9 +30,9 @@ pub(super) struct Chain {
 
 impl Chain {
     /// A chain that begins at a sub-network, without weights yet.
-    pub fn new(genes: Vec<Gene>, accuracy: f32, ways: Arc<Ways>) -> Self {
-        let (best, weights, sums) = ((genes.clone(), accuracy), Vec::new(), Vec::new());
-        Self { genes, accuracy, best, ways, weights, sums }
+    pub fn new(row: Vec<Index>, accuracy: f32, ways: Arc<Ways>) -> Self {
+        let (best, weights, sums) = ((row.clone(), accuracy), Vec::new(), Vec::new());
+        Self { row, accuracy, best, ways, weights, sums }
     }
 
     /// Weighs each step by what it gains at a temperature.
@@ -46,7 +41,7 @@ impl Chain {
         let mut sum = 0.0;
         self.weights.clear();
         self.sums.clear();
-        for step in &self.ways.steps {
+        for step in &self.ways.ways {
             // beyond this a step is as good as certain
             let weight = (scale * step.gain).min(MOST_EXPONENT).exp();
             sum += weight;
@@ -56,22 +51,22 @@ impl Chain {
     }
 
     /// Draws a step by its weight.
-    fn draw(&self, rng: &mut ChaCha8Rng) -> Option<Step> {
+    fn draw(&self, rng: &mut ChaCha8Rng) -> Option<Way> {
         let place = self.sums.last()? * rng.random::<f32>();
         let at = self.sums.partition_point(|sum| *sum < place);
-        self.ways.steps.get(at.min(self.ways.steps.len() - 1)).copied()
+        self.ways.ways.get(at.min(self.ways.ways.len() - 1)).copied()
     }
 
     /// Draws one of the steps that `suits` allows, by its weight; `suiting` is room for these.
     fn draw_of(
         &self,
-        suits: impl Fn(&Step) -> bool,
+        suits: impl Fn(&Way) -> bool,
         suiting: &mut Vec<(f32, usize)>,
         rng: &mut ChaCha8Rng,
-    ) -> Option<Step> {
+    ) -> Option<Way> {
         let mut sum = 0.0;
         suiting.clear();
-        for (at, (step, weight)) in self.ways.steps.iter().zip(&self.weights).enumerate() {
+        for (at, (step, weight)) in self.ways.ways.iter().zip(&self.weights).enumerate() {
             if suits(step) {
                 sum += weight;
                 suiting.push((sum, at));
@@ -79,26 +74,32 @@ impl Chain {
         }
         let place = sum * rng.random::<f32>();
         let at = suiting.partition_point(|(sum, _)| *sum < place);
-        suiting.get(at).or(suiting.last()).map(|(_, at)| self.ways.steps[*at])
+        suiting.get(at).or(suiting.last()).map(|(_, at)| self.ways.ways[*at])
     }
 
     /// Makes a step, and others that make room for it; whether all fit then. `suiting` is as for [`Chain::draw_of`].
-    pub fn propose(&self, next: &mut [Gene], suiting: &mut Vec<(f32, usize)>, rng: &mut ChaCha8Rng) -> bool {
+    pub fn propose(
+        &self,
+        genome: &Genome,
+        next: &mut Row,
+        suiting: &mut Vec<(f32, usize)>,
+        rng: &mut ChaCha8Rng,
+    ) -> bool {
         let Some(first) = self.draw(rng) else { return false };
-        first.step.apply(next);
+        self.ways.steps.apply(genome, first.step, next);
         let (mut changed, mut costs, room) = ([Some(first.step), None, None], first.costs, &self.ways.room);
         for changes in 1..=REPAIRS {
             if room.holds(|place| costs[place]) {
                 return true;
             }
-            let apart = |step: &Step| changed.iter().flatten().all(|other| step.step.is_apart(*other));
-            let fits = |step: &Step| room.holds(|place| costs[place] + step.costs[place]) && apart(step);
-            let saves = |step: &Step| step.cost < 0.0 && apart(step);
+            let apart = |step: &Way| changed.iter().flatten().all(|other| step.step.is_apart(*other));
+            let fits = |step: &Way| room.holds(|place| costs[place] + step.costs[place]) && apart(step);
+            let saves = |step: &Way| step.cost < 0.0 && apart(step);
             let Some(other) = self.draw_of(fits, suiting, rng).or_else(|| self.draw_of(saves, suiting, rng))
             else {
                 return false;
             };
-            other.step.apply(next);
+            self.ways.steps.apply(genome, other.step, next);
             costs.iter_mut().zip(other.costs).for_each(|(cost, more)| *cost += more);
             changed[changes] = Some(other.step);
         }

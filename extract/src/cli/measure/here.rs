@@ -15,12 +15,12 @@ use space::SearchSpace;
 use super::limits::search_limits;
 use super::{Arguments, plan, say_stale, summarize};
 use crate::cli::engine::show;
-use crate::cli::{Outcome, Output, interrupt_flag};
+use command::{Common, Ending, stop_flag};
 
 /// What a measuring works with.
 pub struct Here<'a> {
     pub arguments: &'a Arguments,
-    pub output: &'a Output,
+    pub output: &'a Common,
     pub space: &'a SearchSpace,
     pub plan: &'a Plan,
     pub stop: &'a AtomicBool,
@@ -28,11 +28,11 @@ pub struct Here<'a> {
 
 pub fn measure(
     arguments: &Arguments,
-    output: &Output,
+    output: &Common,
     space: &SearchSpace,
     (present, out): (Option<LatencyTable>, &Path),
-) -> anyhow::Result<Outcome> {
-    let stop = interrupt_flag()?;
+) -> anyhow::Result<Ending> {
+    let stop = stop_flag()?;
     let kernels = arguments.on.kernels(arguments.dtype)?;
     let engine =
         &*arguments.engine.open(&kernels, rayon::current_num_threads(), usize::from(arguments.batch))?;
@@ -49,7 +49,7 @@ pub fn measure(
     if let Some(table) = &present {
         here.check_state(table, &mut bench, &mut log)?;
     }
-    let bar = output.bar(plan.layers.len() as u64);
+    let bar = output.plain_bar(plan.layers.len() as u64);
     let campaign = carry_out(&plan, &mut bench, &mut log, &mut |progress| show(&bar, &progress), &stop)?;
     bar.finish_and_clear();
     let mut table = match present {
@@ -69,7 +69,7 @@ pub fn measure(
 
 /// What is sampled goes to a file beside the table, where a run that was killed may have left some.
 fn open_log(
-    output: &Output,
+    output: &Common,
     out: &Path,
     plan: &Plan,
     device: &DeviceFacts,
@@ -82,13 +82,13 @@ fn open_log(
     let (log, aside) = RowsLog::open_or_set_aside(&path, plan.setting(device, engine), session)?;
     if let Some(aside) = aside {
         let (path, aside) = (path.display(), aside.display());
-        output.say(format_args!(
+        output.tell(format_args!(
             "{path} held samples taken with other flags: they are kept in {aside}, and `--rows {aside}` adds them to a table"
         ));
     }
     let lines = log.rows().visits().count();
     if lines > 0 {
-        output.say(format_args!("going on with {lines} lines of samples that were taken already"));
+        output.tell(format_args!("going on with {lines} lines of samples that were taken already"));
     }
     Ok(log)
 }
@@ -116,7 +116,7 @@ impl Here<'_> {
         }
         let mut config = self.plan.config();
         config.budget = config.budget.mul_f64(STATE_SHARE);
-        let bar = self.output.bar(anchors.len() as u64);
+        let bar = self.output.plain_bar(anchors.len() as u64);
         let mut progress = |progress: extract::latency::Progress<'_>| show(&bar, &progress);
         let config = extract::latency::MeasureConfig { spread: 0.0, ..config };
         bench.measure((&anchors, None), &config, log, &mut progress, self.stop)?;
@@ -152,7 +152,7 @@ impl Here<'_> {
         mut log: RowsLog,
         campaign: &Campaign,
         out: &Path,
-    ) -> anyhow::Result<Outcome> {
+    ) -> anyhow::Result<Ending> {
         if log.rows().visits().next().is_none() && campaign.interrupted {
             return self.interrupted(campaign);
         }
@@ -191,7 +191,7 @@ impl Here<'_> {
             );
         }
         if campaign.unfinished > 0 {
-            self.output.say(format_args!(
+            self.output.tell(format_args!(
                 "--budget: {} layers and sub-networks are not known well enough yet; the same command goes on",
                 campaign.unfinished
             ));
@@ -199,7 +199,7 @@ impl Here<'_> {
             log.remove()?;
         }
         summarize(self.output, table, self.space, Some(spent.as_secs_f64()))?;
-        Ok(Outcome::Done)
+        Ok(Ending::Done)
     }
 
     fn write(&self, table: &mut LatencyTable, spent: Duration, out: &Path) -> anyhow::Result<()> {
@@ -210,12 +210,12 @@ impl Here<'_> {
         Ok(())
     }
 
-    fn interrupted(&self, campaign: &Campaign) -> anyhow::Result<Outcome> {
-        self.output.say("interrupted; what was sampled is saved, and the same command goes on with it");
+    fn interrupted(&self, campaign: &Campaign) -> anyhow::Result<Ending> {
+        self.output.tell("interrupted; what was sampled is saved, and the same command goes on with it");
         let layers = self.plan.layers.len() - campaign.unmeasured_layers;
         let document =
             json!({ "finished": false, "entries": layers, "seconds": campaign.spent.as_secs_f64() });
-        self.output.result(format_args!("{layers} layers sampled so far"), &document)?;
-        Ok(Outcome::Interrupted)
+        self.output.print(&document, || format!("{layers} layers sampled so far"))?;
+        Ok(Ending::Interrupted)
     }
 }

@@ -35,7 +35,7 @@ pub fn search_limits(
 ) -> anyhow::Result<Searched> {
     let mut all = Searched { spent: Duration::ZERO, interrupted: false };
     if table.fit_of(here.space).is_none() {
-        here.output.say("--limits: too few sub-networks were measured to search for limits");
+        here.output.tell("--limits: too few sub-networks were measured to search for limits");
         return Ok(all);
     }
     for (round, part) in [Part::Fit, Part::Check].into_iter().enumerate() {
@@ -45,7 +45,7 @@ pub fn search_limits(
         let left = here.plan.budget.saturating_sub(before + all.spent);
         let budget = left.max(Duration::from_secs_f64(SECONDS_EACH * found.len() as f64));
         let config = MeasureConfig { budget, spread: 0.0, ..here.plan.config() };
-        let bar = here.output.bar(found.len() as u64);
+        let bar = here.output.plain_bar(found.len() as u64);
         let mut progress = |progress: extract::latency::Progress<'_>| show(&bar, &progress);
         let fingerprint = here.plan.fingerprint.as_str();
         let measured =
@@ -53,7 +53,7 @@ pub fn search_limits(
         bar.finish_and_clear();
         if measured.unaccepted > 0 {
             let lost = measured.unaccepted;
-            here.output.say(format_args!("{lost} of {} searched sub-networks do not count", found.len()));
+            here.output.tell(format_args!("{lost} of {} searched sub-networks do not count", found.len()));
         }
         all.spent += measured.spent;
         all.interrupted |= measured.interrupted;

@@ -1,43 +1,43 @@
 //! What a search says of the latency table that it relies on.
 
 use base::timing::unix_seconds;
-use extract::latency::{LatencyKind, LatencyModel, LatencyTable, space_layers};
+use extract::latency::{LatencyKind, LatencyModel, LatencyTable};
 use extract::search::Found;
 use serde_json::Value;
 use space::SearchSpace;
 
-use super::super::Output;
+use command::Common;
 
 const SECONDS_PER_DAY: f64 = 86_400.0;
 
 /// Says who measured, how long ago, and what of it is uncertain.
 pub fn say(
-    output: &Output,
+    output: &Common,
     (table, model): (&LatencyTable, &LatencyModel<'_>),
     space: &SearchSpace,
     (asked, found): (LatencyKind, &Found),
 ) -> anyhow::Result<()> {
     let engine = &table.engine;
     let measured = format!("latencies of {}, {} {}", table.device.name, engine.engine, engine.engine_version);
-    output.say(format_args!("{measured}, {} sessions{}", table.sessions().len(), age(table)));
+    output.tell(format_args!("{measured}, {} sessions{}", table.sessions().len(), age(table)));
     if asked != model.kind() {
-        output.say(format_args!("note: the table knows {} latencies only", model.kind()));
+        output.tell(format_args!("note: the table knows {} latencies only", model.kind()));
     }
-    let rows: Vec<_> = space_layers(space)?.keys().filter_map(|key| table.rows().get(key)).collect();
+    let rows: Vec<_> = space.layers().keys().filter_map(|key| table.rows().get(key)).collect();
     let unconverged = rows.iter().filter(|row| !row.converged).count();
     let unaccepted = rows.iter().filter(|row| !row.accepted).count();
     if unconverged > 0 {
-        output.say(format_args!(
+        output.tell(format_args!(
             "warning: {unconverged} of {} layers of the space are known less well than asked for, {unaccepted} of them too badly to count; extract measure --missing tries them again",
             rows.len()
         ));
     }
     for outside in &found.extrapolated {
-        output.say(format_args!("warning: extrapolated: {outside}; the margin was not measured there"));
+        output.tell(format_args!("warning: extrapolated: {outside}; the margin was not measured there"));
     }
     let level = model.fit().map_or(0.95, |fit| fit.validation().upper_level);
     if level < 0.95 {
-        output.say(format_args!(
+        output.tell(format_args!(
             "note: the upper end of the latency holds with {:.0} %, for which there were sub-networks enough; measure with --limits or more --networks",
             100.0 * level
         ));

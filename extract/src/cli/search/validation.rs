@@ -10,7 +10,8 @@ use network::data::{Dataset, Split};
 use network::eval::{Calibration, Judge};
 use network::model_folder::SelectedOn;
 
-use super::super::{Output, ValImages, kernels, open_data};
+use super::super::{kernels, open_data};
+use command::{Common, ValImages};
 
 /// Sub-networks that are evaluated in a round.
 const CANDIDATES: usize = 20;
@@ -72,7 +73,7 @@ impl Validation {
     /// Searches and evaluates, and says which supernet's sub-networks these are; `None` where nothing is to be evaluated.
     pub fn search(
         &self,
-        output: &Output,
+        output: &Common,
         problem: &Problem<'_>,
         estimator: &AccuracyEstimator,
     ) -> anyhow::Result<Option<(Validated, String)>> {
@@ -94,7 +95,7 @@ impl Validation {
         let rounds = usize::from(self.rounds);
         let plan =
             ValidationPlan { candidates: CANDIDATES, rounds, rows: rows.as_ref(), fit: FitConfig::default() };
-        let bar = output.bar((CANDIDATES * rounds) as u64);
+        let bar = output.plain_bar((CANDIDATES * rounds) as u64);
         let validated = search_validated(problem, estimator, &plan, &mut |arch| {
             let hits = judge.hits_unless(problem.stop, arch, Split::Val)?;
             bar.inc(1);

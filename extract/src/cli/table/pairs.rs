@@ -8,7 +8,7 @@ use extract::latency::{LatencyTable, RowChange};
 use serde_json::json;
 
 use super::describe::{describe_machine, document};
-use crate::cli::{Common, Outcome, Output, not_an_input, result_path};
+use command::{Common, Ending, not_an_input, result_path};
 
 #[derive(clap::Subcommand)]
 pub enum Pairs {
@@ -53,7 +53,7 @@ impl Pairs {
         }
     }
 
-    pub fn run(&self) -> anyhow::Result<Outcome> {
+    pub fn run(&self) -> anyhow::Result<Ending> {
         match self {
             Self::Merge(merge) => merge.run(),
             Self::Diff(diff) => diff.run(),
@@ -62,15 +62,15 @@ impl Pairs {
 }
 
 impl Merge {
-    fn run(&self) -> anyhow::Result<Outcome> {
-        let output = Output::new(&self.common);
+    fn run(&self) -> anyhow::Result<Ending> {
+        let output = &self.common;
         let inputs: Vec<&PathBuf> = self.tables.iter().collect();
         not_an_input(&self.out, &inputs)?;
         let mut table = LatencyTable::read(&self.tables[0])?;
         for path in &self.tables[1..] {
             let added = table.merge(&LatencyTable::read(path)?)?;
             for space in added.stale {
-                output.say(format_args!(
+                output.tell(format_args!(
                     "warning: {space} could not be fitted again: no table holds the space"
                 ));
             }
@@ -83,8 +83,8 @@ impl Merge {
             table.sessions().len(),
             describe_machine(&table)
         );
-        output.result(text, &document(&table))?;
-        Ok(Outcome::Done)
+        output.print(&document(&table), || text)?;
+        Ok(Ending::Done)
     }
 }
 
@@ -92,11 +92,11 @@ impl Merge {
 const LISTED: usize = 20;
 
 impl Diff {
-    fn run(&self) -> anyhow::Result<Outcome> {
-        let output = Output::new(&self.common);
+    fn run(&self) -> anyhow::Result<Ending> {
+        let output = &self.common;
         let (first, second) = (LatencyTable::read(&self.first)?, LatencyTable::read(&self.second)?);
         if let Err(error) = first.check_same_setting(&second.device, &second.engine) {
-            output.say(format_args!("warning: {error}"));
+            output.tell(format_args!("warning: {error}"));
         }
         let mut changes = first.changes(&second);
         changes.sort_by(|a, b| a.ratio().ln().abs().total_cmp(&b.ratio().ln().abs()).reverse());
@@ -139,8 +139,8 @@ impl Diff {
                 change.layer
             );
         }
-        output.result(text, &document)?;
-        Ok(Outcome::Done)
+        output.print(&document, || text)?;
+        Ok(Ending::Done)
     }
 }
 

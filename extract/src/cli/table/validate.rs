@@ -17,7 +17,7 @@ use space::{Arch, SearchSpace, arch_file, sampler};
 use super::Arguments;
 use super::describe::{describe_validation, document};
 use crate::cli::engine::show;
-use crate::cli::{Outcome, Output, interrupt_flag};
+use command::{Common, Ending, stop_flag};
 
 /// Seconds for each sub-network, and at least in all.
 const SECONDS_EACH: f64 = 1.0;
@@ -25,14 +25,14 @@ const LEAST_SECONDS: f64 = 30.0;
 
 pub fn validate(
     arguments: &Arguments,
-    output: &Output,
+    output: &Common,
     (mut table, path): (LatencyTable, &Path),
     space: &SearchSpace,
-) -> anyhow::Result<Outcome> {
+) -> anyhow::Result<Ending> {
     let compared = measured(arguments, output, &table, space)?;
     let (judges, validation) = judged(&compared);
     if !compared.met {
-        output.say("warning: the machine was never met undisturbed, so what was measured says nothing about the table");
+        output.tell("warning: the machine was never met undisturbed, so what was measured says nothing about the table");
     }
     let mut document = document(&table);
     document["validation"] = json!(validation);
@@ -43,13 +43,13 @@ pub fn validate(
     if !arguments.no_add && !compared.interrupted {
         add(output, (&mut table, path), &compared, space)?;
     }
-    output.result(text, &document)?;
-    Ok(if compared.interrupted { Outcome::Interrupted } else { Outcome::Done })
+    output.print(&document, || text)?;
+    Ok(if compared.interrupted { Ending::Interrupted } else { Ending::Done })
 }
 
 /// The session becomes one of the table, unless the file may not be written.
 fn add(
-    output: &Output,
+    output: &Common,
     (table, path): (&mut LatencyTable, &Path),
     compared: &Compared,
     space: &SearchSpace,
@@ -58,12 +58,12 @@ fn add(
     if read_only || !compared.met {
         let reason =
             if read_only { "it may not be written" } else { "the machine was never met undisturbed" };
-        output.say(format_args!("{}: the session is not added, for {reason}", path.display()));
+        output.tell(format_args!("{}: the session is not added, for {reason}", path.display()));
         return Ok(());
     }
     table.add_judges(compared.log.rows(), space)?;
     table.write(path)?;
-    output.say(format_args!("{}: the session was added", path.display()));
+    output.tell(format_args!("{}: the session was added", path.display()));
     Ok(())
 }
 
@@ -94,7 +94,7 @@ fn typical(table: &LatencyTable, space: &SearchSpace, judges: &[&NetworkRow]) ->
 
 fn measured(
     arguments: &Arguments,
-    output: &Output,
+    output: &Common,
     table: &LatencyTable,
     space: &SearchSpace,
 ) -> anyhow::Result<Compared> {
@@ -105,9 +105,9 @@ fn measured(
     let engine = &*arguments.engine.open(&kernels, threads, table.engine.batch)?;
     let device = DeviceFacts::this_machine(Some(&table.device.name)).computing_on(kernels.gpu(), false);
     table.check_same_setting(&device, &engine.describe())?;
-    let (mut stopwatch, stop) = (stopwatch_of(&kernels), interrupt_flag()?);
+    let (mut stopwatch, stop) = (stopwatch_of(&kernels), stop_flag()?);
     let mut bench = Bench { engine, stopwatch: stopwatch.as_mut(), conditions: Conditions::now };
-    let bar = output.bar(archs.len() as u64);
+    let bar = output.plain_bar(archs.len() as u64);
     let mut progress = |progress: Progress<'_>| show(&bar, &progress);
     let usual = (SECONDS_EACH * archs.len() as f64).max(LEAST_SECONDS);
     let budget = arguments.budget.map_or(Duration::from_secs_f64(usual), Duration::from_secs);
@@ -116,7 +116,7 @@ fn measured(
     let compared = compare((table, space), &archs, &mut bench, (&config, session), &mut progress, &stop)?;
     bar.finish_and_clear();
     if compared.networks.len() < archs.len() {
-        output.say(format_args!("{} sub-networks were not measured", archs.len() - compared.networks.len()));
+        output.tell(format_args!("{} sub-networks were not measured", archs.len() - compared.networks.len()));
     }
     Ok(compared)
 }

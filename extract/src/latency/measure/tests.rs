@@ -1,8 +1,8 @@
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
+use latency::EngineFacts;
 use latency::testing::setting;
-use latency::{EngineFacts, space_layers};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use space::{Arch, preset, sampler};
@@ -127,7 +127,7 @@ const SENTINEL_NS: f64 = 110_000.0;
 
 /// Forty layers of `fashion`.
 fn layers() -> Subjects {
-    let all = space_layers(&preset("fashion").expect("a preset")).expect("a checked space");
+    let all = preset("fashion").expect("a preset").layers();
     all.into_iter().take(40).map(|(key, layer)| (Subject::Layer(key), vec![layer])).collect()
 }
 

@@ -7,7 +7,7 @@ use space::{SearchSpace, preset, sampler};
 use super::*;
 use crate::accuracy::tests::quick;
 use crate::search::cost_index;
-use search::encode::Encoder;
+use space::Encoder;
 
 /// Validation images of a made-up data set.
 const IMAGES: usize = 2000;
@@ -31,7 +31,8 @@ impl World {
 
     fn truth(&self, arch: &Arch) -> f64 {
         let mut sum = 0.0;
-        self.encoder.for_each_feature(arch, |feature| sum += self.gains[feature]).expect("of the space");
+        let row = self.encoder.space().row(arch).expect("of the space");
+        self.encoder.of_row(&row).for_each(|feature| sum += self.gains[feature]);
         0.95 - 0.35 * (-sum).exp()
     }
 

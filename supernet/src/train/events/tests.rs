@@ -109,7 +109,7 @@ fn only_file(folder: &Path) -> PathBuf {
 
 fn step(step: u64) -> LogLine {
     let phase = "full".to_string();
-    LogLine::Step(StepRecord { step, phase, loss: 1.5, lr: 0.0, resolution: 12, ms: 20.0 })
+    LogLine::Step(StepRecord { step, phase, loss: 1.5, lr: 0.0, resolution: 12.into(), ms: 20.0 })
 }
 
 fn evaluation(step: u64, arch: &str) -> LogLine {

@@ -159,14 +159,14 @@ mod tests {
     use crate::train::{Pupil, dropout_mask};
     use base::random::rng_for;
     use network::elastic::{Gradients, SharedWeights};
-    use space::{Counts, preset, sampler};
+    use space::{KINDS, preset, sampler};
 
     const IMAGES: usize = 6;
 
     /// A preset with one choice of each.
     fn one_network(name: &str) -> (SearchSpace, Arch) {
         let space = preset(name).expect("a preset");
-        let space = space.restricted(Counts { kernel: 1, expand: 1, depth: 1, width: 1 });
+        let space = space.restricted(&KINDS.map(|kind| (kind.key.to_string(), 1)).into());
         let arch = sampler::largest(&space);
         (space, arch)
     }

@@ -7,7 +7,7 @@ use crate::train::StepRecord;
 
 fn step(step: u64) -> String {
     let phase = "full".to_string();
-    line(&LogLine::Step(StepRecord { step, phase, loss: 1.25, lr: 0.1, resolution: 12, ms: 1.5 }))
+    line(&LogLine::Step(StepRecord { step, phase, loss: 1.25, lr: 0.1, resolution: 12.into(), ms: 1.5 }))
 }
 
 fn checkpoint(step: u64) -> String {

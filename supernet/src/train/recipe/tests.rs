@@ -62,12 +62,15 @@ fn phases_of_what_a_space_lacks_are_left_out() {
 #[test]
 fn phases_allow_the_largest_choices() {
     let space = preset("fashion").expect("a preset");
-    let allowed = Allowed { kernel: 1, depth: 2, expand: 3, width: 1 }.of(&space);
-    let choices = &allowed.stages()[0].choices;
-    assert_eq!(
-        (choices.kernel.as_slice(), choices.depth.as_slice(), choices.expand.len()),
-        (&[7][..], &[3, 4][..], 3)
-    );
+    let allowed = Allowed::new(&[("depth", 2), ("expand", 3)]).of(&space);
+    let genome = allowed.genome();
+    let values = |name: &str| {
+        let gene = genome.find(name).expect("a gene");
+        genome.values_of(gene).map(|value| value.to_string()).collect::<Vec<_>>().join(" ")
+    };
+    let of_first = ["s1.b1.kernel", "s1.depth", "s1.b1.expand"].map(values);
+    assert_eq!(of_first, ["7", "3 4", "3 4 6"].map(String::from));
+    assert_eq!(genome.allowed(space::RESOLUTION), space.genome().allowed(space::RESOLUTION));
 }
 
 #[test]

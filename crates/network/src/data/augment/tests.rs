@@ -33,7 +33,7 @@ fn a_crop_stays_inside() {
         [(28, 28, 0.6), (8, 8, 0.8), (224, 300, 0.08), (1, 1, 0.08), (3, 90, 0.5)]
     {
         for seed in 0..200 {
-            let crop = Crop::random([height, width], &plain(min_area), &mut rng_for("crop", seed, &[]));
+            let crop = Crop::random([height, width], 1.0, &plain(min_area), &mut rng_for("crop", seed, &[]));
             assert!(crop.top + crop.height <= height && crop.left + crop.width <= width, "{crop:?}");
             assert!(crop.height > 0 && crop.width > 0, "{crop:?}");
         }
@@ -43,7 +43,7 @@ fn a_crop_stays_inside() {
 #[test]
 fn crops_that_do_not_fit_become_central() {
     let expected = Crop { top: 0, left: 43, height: 3, width: 4 };
-    assert_eq!(Crop::random([3, 90], &plain(0.9), &mut rng_for("crop", 0, &[])), expected);
+    assert_eq!(Crop::random([3, 90], 1.0, &plain(0.9), &mut rng_for("crop", 0, &[])), expected);
     assert_eq!(Crop::central([90, 3], RATIO), Crop { top: 43, left: 0, height: 4, width: 3 });
     assert_eq!(Crop::central([9, 8], RATIO), Crop { top: 0, left: 0, height: 9, width: 8 });
 }
@@ -52,7 +52,7 @@ fn crops_that_do_not_fit_become_central() {
 fn the_bounds_of_a_crop_are_the_recipes() {
     let augmentation = Augmentation { ratio: [1.0, 1.0], ..plain(0.25) };
     let sides: Vec<_> = (0..100)
-        .map(|seed| Crop::random([40, 60], &augmentation, &mut rng_for("crop", seed, &[])))
+        .map(|seed| Crop::random([40, 60], 1.0, &augmentation, &mut rng_for("crop", seed, &[])))
         .map(|crop| (crop.height, crop.width))
         .collect();
     assert!(sides.iter().all(|(height, width)| height == width && *height >= 24), "{sides:?}");

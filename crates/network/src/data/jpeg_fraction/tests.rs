@@ -8,6 +8,7 @@ use super::*;
 use crate::data::augment::{Augmentation, Crop, Part, Wanted};
 use crate::data::image_file::{ImageFile, InTurn};
 use crate::data::{Grey, Image, Normalisation, Orient, Preprocess};
+use space::Extent;
 
 /// Waves and edges in three colours, as a photograph has them.
 fn picture(width: u32, height: u32) -> RgbImage {
@@ -43,15 +44,15 @@ fn varied(jpeg_oversampling: f32) -> Augmentation {
 fn view(bytes: &[u8], augmentation: &Augmentation, seed: u64) -> (Vec<f32>, usize) {
     let (mut rng, mut crop) = (rng_for("view", seed, &[]), Crop::default());
     let fraction = |size| {
-        crop = augmentation.crop(size, &mut rng);
-        augmentation.fraction(crop, 32)
+        crop = augmentation.crop(size, Extent::square(32), &mut rng);
+        augmentation.fraction(crop, Extent::square(32))
     };
     let file = ImageFile::from_bytes_in_turn("x", bytes, InTurn { orient: Orient::Exif, fraction }).unwrap();
     let ([height, width], fraction) = (file.size(), file.fraction());
     let pixels = file.into_pixels(3, Grey::Rec601).unwrap();
     let image = Image::new(&pixels, [height, width, 3]).unwrap();
     let mut out = vec![0.0; 3 * 32 * 32];
-    let wanted = Wanted { resolution: 32, preprocess: &preprocess() };
+    let wanted = Wanted { resolution: Extent::square(32), preprocess: &preprocess() };
     augmentation.show(&Part { image, fraction, crop }, &wanted, &mut rng, &mut out);
     (out, fraction)
 }
@@ -83,7 +84,8 @@ fn a_view_of_a_fraction_is_that_of_the_whole() {
 fn a_fraction_leaves_as_many_pixels_as_the_recipe_says() {
     let crop = |side| Crop { height: side, width: 2 * side, ..Crop::default() };
     let fractions = |oversampling: f32| {
-        [63, 64, 127, 128, 255, 256, 511, 512, 4000].map(|side| varied(oversampling).fraction(crop(side), 32))
+        [63, 64, 127, 128, 255, 256, 511, 512, 4000]
+            .map(|side| varied(oversampling).fraction(crop(side), Extent::square(32)))
     };
     assert_eq!(fractions(1.0), [1, 2, 2, 4, 4, 8, 8, 8, 8]);
     assert_eq!(fractions(2.0), [1, 1, 1, 2, 2, 4, 4, 8, 8]);

@@ -4,7 +4,13 @@ use super::*;
 fn resized(pixels: &[u8], shape: [usize; 3], resolution: usize) -> Vec<f32> {
     let mut out = vec![f32::NAN; shape[2] * resolution * resolution];
     let image = Image::new(pixels, shape).unwrap();
-    draw(image, Filter::Bilinear, &shown(Resize::Stretch, [shape[0], shape[1]], resolution), false, &mut out);
+    draw(
+        image,
+        Filter::Bilinear,
+        &shown(Resize::Stretch, [shape[0], shape[1]], resolution.into()),
+        false,
+        &mut out,
+    );
     out
 }
 
@@ -127,7 +133,7 @@ fn rounded_values_are_pillows_and_torchvisions() {
     for (width, height, resolution, resize, expected) in cases {
         let pixels = pattern(width, height);
         let image = Image::new(&pixels, [height, width, 1]).unwrap();
-        let lines = shown(resize, [height, width], resolution);
+        let lines = shown(resize, [height, width], resolution.into());
         let mut out = vec![f32::NAN; resolution * resolution];
         draw(image, Filter::BilinearRounded, &lines, false, &mut out);
         let expected: Vec<f32> = expected.iter().map(|value| f32::from(*value)).collect();
@@ -149,7 +155,7 @@ fn the_middle_is_torchvisions() {
         ([28, 28], 28, [32, 32], [2, 2]),
         ([1, 1], 1, [2, 2], [0, 0]),
     ] {
-        let lines = shown(Resize::Middle(0.875), sides, resolution);
+        let lines = shown(Resize::Middle(0.875), sides, resolution.into());
         for axis in 0..2 {
             let Lines { start, length, outputs, shown, .. } = &lines[axis];
             assert_eq!((*start, *length, *outputs), (0, sides[axis], resized[axis]), "{sides:?}");
@@ -163,7 +169,7 @@ fn a_mirrored_view_is_the_view_from_right_to_left() {
     let pixels = pattern(9, 6);
     let image = Image::new(&pixels, [6, 9, 1]).unwrap();
     for filter in [Filter::Bilinear, Filter::BilinearRounded] {
-        let lines = shown(Resize::Middle(0.875), [6, 9], 4);
+        let lines = shown(Resize::Middle(0.875), [6, 9], Extent::square(4));
         let [mut plain, mut mirrored] = [[0.0; 16]; 2];
         draw(image, filter, &lines, false, &mut plain);
         draw(image, filter, &lines, true, &mut mirrored);

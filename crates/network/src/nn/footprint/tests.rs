@@ -27,7 +27,7 @@ fn kept(space: &SearchSpace, arch: &Arch, images: usize) -> usize {
     let network = Network::new(&layers, &source).expect("all weights");
     let side = arch.resolution;
     let mut tape = Tape::with_dropout(ones(&[layers.last().expect("a classifier").input.channels, images]));
-    let batch = ones(&[images, space.input_channels(), side, side]);
+    let batch = ones(&[images, space.input_channels(), side.height, side.width]);
     network.forward(&batch, Pass::Training(&mut tape)).expect("logits");
     values(tape.saved())
 }

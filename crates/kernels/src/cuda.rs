@@ -37,19 +37,19 @@ use space::Activation;
 /// A file of kernels by name.
 /// The depthwise ones are compiled side by side, one size of kernel each: together they take as long as all the rest twice.
 pub const SOURCES: [(&str, &str); 9] = [
-    ("batch_norm", include_str!("source/batch_norm.cu")),
-    ("clock", include_str!("source/clock.cu")),
-    ("dense", include_str!("source/dense.cu")),
-    ("depthwise_3", concat!("#define SIDE 3\n", include_str!("source/depthwise.cu"))),
-    ("depthwise_5", concat!("#define SIDE 5\n", include_str!("source/depthwise.cu"))),
-    ("depthwise_7", concat!("#define SIDE 7\n", include_str!("source/depthwise.cu"))),
-    ("planes", include_str!("source/planes.cu")),
-    ("pool", include_str!("source/pool.cu")),
-    ("training", include_str!("source/training.cu")),
+    ("batch_norm", include_str!("cuda/source/batch_norm.cu")),
+    ("clock", include_str!("cuda/source/clock.cu")),
+    ("dense", include_str!("cuda/source/dense.cu")),
+    ("depthwise_3", concat!("#define SIDE 3\n", include_str!("cuda/source/depthwise.cu"))),
+    ("depthwise_5", concat!("#define SIDE 5\n", include_str!("cuda/source/depthwise.cu"))),
+    ("depthwise_7", concat!("#define SIDE 7\n", include_str!("cuda/source/depthwise.cu"))),
+    ("planes", include_str!("cuda/source/planes.cu")),
+    ("pool", include_str!("cuda/source/pool.cu")),
+    ("training", include_str!("cuda/source/training.cu")),
 ];
 
 /// What all of them include.
-pub const COMMON: &str = include_str!("source/common.cuh");
+pub const COMMON: &str = include_str!("cuda/source/common.cuh");
 
 /// Threads of a block, in every kernel.
 pub const THREADS: usize = 256;

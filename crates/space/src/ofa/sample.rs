@@ -6,12 +6,15 @@
 
 use serde_json::Value;
 
-use crate::{Arch, Block, Family, Ratio, SearchSpace, Stage};
+use super::arch_of;
+use crate::families::STEM_STAGES;
+use crate::families::stages::{Block, Stage};
+use crate::{Arch, Extent, FamilyName, Ratio, SearchSpace};
 use base::error::{Error, Result};
 
 /// The dictionary in a JSON value: the value itself, under `arch`, or beside numbers in a list, as the package's search
 /// returns the best with its score.
-pub(super) fn find(value: &Value) -> Option<&Value> {
+pub(crate) fn find(value: &Value) -> Option<&Value> {
     match value {
         Value::Object(map) if ["d", "e", "ks"].iter().any(|key| map.contains_key(*key)) => Some(value),
         Value::Object(map) => map.get("arch").filter(|arch| arch.is_object()).and_then(find),
@@ -24,14 +27,14 @@ pub(super) fn find(value: &Value) -> Option<&Value> {
 }
 
 /// The sub-network of a dictionary.
-pub(super) fn arch(space: &SearchSpace, place: &str, sample: &Value) -> Result<Arch> {
+pub(crate) fn arch(space: &SearchSpace, place: &str, sample: &Value) -> Result<Arch> {
     let sample = Sample { space, place, value: sample };
     let resolution = sample.resolution()?;
     // a ResNet's stem stages have no entries in the lists of blocks
-    let fixed = if space.family() == Family::ResNetD { 2 } else { 0 };
+    let fixed = if space.family() == FamilyName::ResNetD { STEM_STAGES } else { 0 };
     let (depths, widths) = match space.family() {
-        Family::ResNetD => (sample.resnet_depths()?, sample.widths()?),
-        Family::MobileNetV3 | Family::ProxylessNas => (sample.depths()?, Vec::new()),
+        FamilyName::ResNetD => (sample.resnet_depths()?, sample.widths()?),
+        FamilyName::MobileNetV3 | FamilyName::ProxylessNas => (sample.depths()?, Vec::new()),
     };
     let slots: usize = space.stages()[fixed..].iter().map(|stage| stage.choices.max_depth()).sum();
     let expands = sample.list("e", slots, |value| serde_json::from_value::<Ratio>(value.clone()).ok())?;
@@ -49,7 +52,7 @@ pub(super) fn arch(space: &SearchSpace, place: &str, sample: &Value) -> Result<A
         stages.push(blocks.collect());
         slot += stage.choices.max_depth();
     }
-    Ok(Arch { resolution, stages, widths })
+    Ok(arch_of(Extent::square(resolution), stages, widths))
 }
 
 /// A whole number, which may be written as a float: other languages and numpy do so.
@@ -122,9 +125,9 @@ impl Sample<'_> {
         let stages = self.space.stages();
         let listed = self.list("d", stages.len() - 1, whole)?;
         let more = |stage: &Stage| stage.choices.max_depth() - stage.choices.min_depth();
-        let most = stages[2..].iter().map(more).max().unwrap_or(0);
+        let most = stages[STEM_STAGES..].iter().map(more).max().unwrap_or(0);
         let mut depths = vec![usize::from(listed[0] >= most), 1];
-        for (stage, &depth) in stages[2..].iter().zip(&listed[1..]) {
+        for (stage, &depth) in stages[STEM_STAGES..].iter().zip(&listed[1..]) {
             if depth > more(stage) {
                 return Err(self.wrong("d", format!("at most {}", more(stage)), depth));
             }
@@ -150,7 +153,7 @@ impl Sample<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::from_json;
+    use crate::arch_file::from_json;
     use crate::preset;
 
     #[test]
@@ -224,9 +227,10 @@ mod tests {
         };
         let read = |text: String| from_json(&space, "x.json", &text);
         let arch = read(text("1,0,1,2,0", "0,0,1,2,2,1")).expect("a sample");
-        let depths: Vec<_> = arch.stages.iter().map(Vec::len).collect();
+        let blocks = space.blocks(&arch).expect("legal");
+        let depths: Vec<_> = blocks.stages.iter().map(Vec::len).collect();
         assert_eq!(depths, [0, 1, 2, 3, 6, 2], "1 is not the stem's greatest, so it is skipped");
-        let widths: Vec<_> = arch.widths.iter().map(ToString::to_string).collect();
+        let widths: Vec<_> = blocks.widths.iter().map(ToString::to_string).collect();
         assert_eq!(
             widths,
             ["0.8", "0.65", "0.8", "1", "1", "0.8"],
@@ -246,6 +250,10 @@ mod tests {
         let (k, e) = (["5"; 21].join(","), ["4"; 21].join(","));
         let text = format!(r#"{{"ks": [{k}], "e": [{e}], "d": [2,3,4,2,2,4], "r": 160}}"#);
         let arch = from_json(&proxyless, "x.json", &text).expect("a sample");
-        assert_eq!(arch.stages[5].len(), 1, "the last stage has one block whatever is written");
+        assert_eq!(
+            proxyless.blocks(&arch).expect("legal").stages[5].len(),
+            1,
+            "the last stage has one block whatever is written"
+        );
     }
 }

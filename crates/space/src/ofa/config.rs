@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use crate::{Arch, Family, SearchSpace};
+use crate::{Arch, Extent, FamilyName, SearchSpace};
 use base::error::{Error, Result};
 
 pub use write::net_config;
@@ -30,16 +30,16 @@ pub fn run_config(arch: &Arch) -> Value {
 }
 
 /// The class of the package that builds a family's networks.
-fn class_of(family: Family) -> &'static str {
+fn class_of(family: FamilyName) -> &'static str {
     match family {
-        Family::MobileNetV3 => "MobileNetV3",
-        Family::ProxylessNas => "ProxylessNASNets",
-        Family::ResNetD => "ResNets",
+        FamilyName::MobileNetV3 => "MobileNetV3",
+        FamilyName::ProxylessNas => "ProxylessNASNets",
+        FamilyName::ResNetD => "ResNets",
     }
 }
 
 /// Whether a JSON text is a `net.config`, which alone has these fields.
-pub(super) fn is_net_config(text: &str) -> bool {
+pub(crate) fn is_net_config(text: &str) -> bool {
     #[derive(Deserialize)]
     struct Front {
         #[serde(rename = "blocks")]
@@ -52,10 +52,10 @@ pub(super) fn is_net_config(text: &str) -> bool {
 }
 
 /// The resolution that a `run.config` names.
-pub(super) fn image_size(place: &str, text: &str) -> Result<usize> {
+pub(crate) fn image_size(place: &str, text: &str) -> Result<Extent> {
     #[derive(Deserialize)]
     struct RunConfig {
-        image_size: usize,
+        image_size: Extent,
     }
     let run: RunConfig = serde_json::from_str(text)
         .map_err(|error| Error::invalid(place, "image_size", "{\"image_size\": PIXELS}", error))?;
@@ -64,11 +64,11 @@ pub(super) fn image_size(place: &str, text: &str) -> Result<usize> {
 
 /// The sub-network of a `net.config` at the resolution of the `run.config` beside it; without one the space must have
 /// a single resolution.
-pub(super) fn from_text(
+pub(crate) fn from_text(
     space: &SearchSpace,
     place: &str,
     text: &str,
-    resolution: Option<usize>,
+    resolution: Option<Extent>,
 ) -> Result<Arch> {
     let config: Value = serde_json::from_str(text)
         .map_err(|error| Error::invalid(place, "text", "a net.config of ofa in JSON", error))?;

@@ -1,27 +1,31 @@
 //! The written form of a space, and the door at which it is checked.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use super::Ratio;
-use super::activation::Activation;
-use super::layer::{LayerSpec, make_divisible};
-use super::sampler::largest;
-use super::search_space::{Choices, Family, FirstBlock, Head, SearchSpace, Stage, Stem};
+use super::stages::{Choices, FirstBlock, Head, Stage, Stages, Stem};
+use super::{Ends, Family, FamilyName, InvertedResidual, ResNetD};
+use crate::activation::Activation;
+use crate::layer::{LayerSpec, make_divisible};
+use crate::sampler::largest;
+use crate::search_space::SearchSpace;
+use crate::value::{Extent, Ratio};
 use base::document::check_version;
 use base::error::{Error, Result};
 
 /// Version of the form that this code writes and reads.
-pub(super) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SpaceFile {
+pub(crate) struct SpaceFile {
     pub version: u32,
     pub name: String,
-    pub family: Family,
+    pub family: FamilyName,
     pub classes: usize,
     pub input_channels: usize,
-    pub resolutions: Vec<usize>,
+    pub resolutions: Vec<Extent>,
     #[serde(default = "one")]
     pub width_multiplier: f64,
     pub kernel: Vec<usize>,
@@ -46,7 +50,7 @@ pub(super) struct SpaceFile {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct StemFile {
+pub(crate) struct StemFile {
     pub channels: usize,
     pub stride: usize,
     pub activation: Activation,
@@ -57,14 +61,14 @@ pub(super) struct StemFile {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct FirstBlockFile {
+pub(crate) struct FirstBlockFile {
     pub channels: usize,
     pub activation: Activation,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct StageFile {
+pub(crate) struct StageFile {
     pub channels: usize,
     pub stride: usize,
     pub activation: Activation,
@@ -83,7 +87,7 @@ pub(super) struct StageFile {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct HeadFile {
+pub(crate) struct HeadFile {
     pub expand_channels: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feature_channels: Option<usize>,
@@ -168,7 +172,7 @@ impl Door<'_> {
     }
 
     /// A field that the space's family has, or has not.
-    fn belongs(&self, family: Family, field: &str, given: bool, belongs: bool) -> Result<()> {
+    fn belongs(&self, family: FamilyName, field: &str, given: bool, belongs: bool) -> Result<()> {
         let name =
             toml::Value::try_from(family).map_or_else(|_| format!("{family:?}"), |name| name.to_string());
         match (given, belongs) {
@@ -181,7 +185,7 @@ impl Door<'_> {
 
 impl SpaceFile {
     /// Turns the written form into a space that cannot be wrong.
-    pub(super) fn check(self, place: &str) -> Result<SearchSpace> {
+    pub(crate) fn check(self, place: &str) -> Result<SearchSpace> {
         let door = Door { place };
         check_version(place, self.version, VERSION)?;
         if self.name.is_empty() {
@@ -190,8 +194,9 @@ impl SpaceFile {
         door.within("classes", self.classes, 2, LARGEST)?;
         door.within("input_channels", self.input_channels, 1, 64)?;
         door.rising("resolutions", &self.resolutions)?;
-        for &side in &self.resolutions {
-            door.within("resolutions", side, 4, 4096)?;
+        for resolution in &self.resolutions {
+            door.within("resolutions", resolution.height, 4, 4096)?;
+            door.within("resolutions", resolution.width, 4, 4096)?;
         }
         door.share("width_multiplier", self.width_multiplier, 0.05, 16.0)?;
         door.share("batch_norm_epsilon", f64::from(self.batch_norm_epsilon), f64::from(1e-12f32), 1.0)?;
@@ -210,13 +215,13 @@ impl SpaceFile {
     /// The width multipliers of every stage; a ResNet has one at least.
     fn widths(&self) -> Vec<Ratio> {
         let all = || vec![Ratio::whole(1)];
-        if self.family == Family::ResNetD { self.width.clone().unwrap_or_else(all) } else { Vec::new() }
+        if self.family == FamilyName::ResNetD { self.width.clone().unwrap_or_else(all) } else { Vec::new() }
     }
 
     /// Refuses fields of another family: a network that is half of each would be none.
     fn check_family(&self, door: &Door) -> Result<()> {
         let family = self.family;
-        let (resnet, mixes) = (family == Family::ResNetD, family == Family::MobileNetV3);
+        let (resnet, mixes) = (family == FamilyName::ResNetD, family == FamilyName::MobileNetV3);
         door.belongs(family, "first_block", self.first_block.is_some(), !resnet)?;
         door.belongs(family, "head", self.head.is_some(), !resnet)?;
         if let Some(head) = &self.head {
@@ -248,7 +253,18 @@ impl SpaceFile {
             stages.push(self.stage(door, index, stage)?);
         }
         let (first_block, head) = (self.checked_first_block(door)?, self.checked_head(door)?);
-        let space = SearchSpace { file: self, stem, first_block, stages, head };
+        let input = first_block.map_or(stem.channels, |first| first.channels);
+        let (stages, genome) = Stages::declare(&self.name, input, &self.resolutions, stages);
+        let (input_channels, classes) = (self.input_channels, self.classes);
+        let ends = Ends { resolution: stages.resolution, input_channels, classes };
+        let family: Arc<dyn Family> = match self.family {
+            FamilyName::ResNetD => Arc::new(ResNetD { ends, stem, stages }),
+            FamilyName::MobileNetV3 | FamilyName::ProxylessNas => {
+                let first_block_adds = self.family == FamilyName::MobileNetV3;
+                Arc::new(InvertedResidual { ends, stem, first_block, first_block_adds, stages, head })
+            }
+        };
+        let space = SearchSpace::new(self, family, genome);
         door.parameters(&space)?;
         Ok(space)
     }
@@ -340,21 +356,6 @@ fn elastic(
     let widths = stage.choices.width.clone();
     stage.choices.width = widths.into_iter().filter(|&width| stage.canonical(width) == width).collect();
     stage
-}
-
-impl TryFrom<SpaceFile> for SearchSpace {
-    type Error = Error;
-
-    fn try_from(file: SpaceFile) -> Result<Self> {
-        let place = format!("space {}", file.name);
-        file.check(&place)
-    }
-}
-
-impl From<SearchSpace> for SpaceFile {
-    fn from(space: SearchSpace) -> Self {
-        space.file
-    }
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use perceptron::Network;
 pub use rank::Estimate;
 pub use report::{Calibration, FitReport, Trust, WEAK_SPEARMAN, noise_floor};
 use search::Objective;
-use search::encode::{Encoded, Encoder};
+use space::{Encoded, Encoder};
 pub use train::MlpConfig;
 pub(crate) use unit::in_shares;
 

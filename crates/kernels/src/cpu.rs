@@ -7,15 +7,15 @@
 
 mod activation;
 pub mod batch_norm;
-pub mod channelwise;
+pub mod chain;
 pub mod dense;
 pub mod depthwise;
 pub mod planes;
 pub mod pool;
 pub mod product;
 mod scratch;
-pub mod sgd;
 mod simd;
+pub mod updates;
 pub mod weighted_rows;
 
 use rayon::prelude::*;

@@ -399,7 +399,7 @@ fn differentiate_output(
 mod tests {
     use super::super::testing::{assert_close, garbage, on_every_isa, values};
     use super::*;
-    use crate::reference::channelwise as reference;
+    use crate::reference::chain as reference;
 
     /// (channels, images, height, kernel, stride): small maps, large ones, and enough channels for threads.
     const SHAPES: [[usize; 5]; 8] = [

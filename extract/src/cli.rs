@@ -8,7 +8,6 @@ mod fit;
 mod import;
 mod inspect;
 mod measure;
-mod output;
 mod plot;
 mod predict;
 mod search;
@@ -16,23 +15,18 @@ mod shell;
 mod table;
 mod verify;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use ::search::Error as Refusal;
 use base::document::printed;
-use clap::builder::{PathBufValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+use command::{Common, Ending, INTERRUPTED, look_at, on_pool, print_lines, print_message, with_environment};
 use serde_json::json;
 
-use base::machine;
 use kernels::{Kernels, Precision};
 use network::checkpoint::Supernet;
-use network::data::{Catalogue, Dataset, Looking};
-use output::Output;
+use network::data::{Catalogue, Dataset};
 
 /// Chooses a sub-network of a once-for-all supernet for a device.
 #[derive(Parser)]
@@ -84,7 +78,7 @@ impl Command {
         }
     }
 
-    fn run(&self) -> anyhow::Result<Outcome> {
+    fn run(&self) -> anyhow::Result<Ending> {
         match self {
             Self::Measure(arguments) => measure::run(arguments),
             Self::Table(arguments) => table::run(arguments),
@@ -96,68 +90,8 @@ impl Command {
             Self::Predict(arguments) => predict::run(arguments),
             Self::Inspect(arguments) => inspect::run(arguments),
             Self::Plot(arguments) => plot::run(arguments),
-            Self::Completion(arguments) => shell::completion(arguments),
-            Self::Man(arguments) => shell::man(arguments),
-        }
-    }
-}
-
-/// Looking at images for less than this leaves no index.
-const WORTH_KEEPING: Duration = Duration::from_secs(1);
-
-/// Flags of every command.
-#[derive(Args)]
-struct Common {
-    /// One JSON document on stdout, nothing else there
-    #[arg(long)]
-    json: bool,
-    /// No progress and no messages but errors
-    #[arg(long)]
-    quiet: bool,
-    /// Threads to compute with [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
-}
-
-/// A reader of the path of a result. A lone dash is none: standard output has the command's own words.
-fn result_path() -> impl TypedValueParser<Value = PathBuf> {
-    PathBufValueParser::new().try_map(|path| match path.as_os_str() == "-" {
-        true => Err("a path is needed, for standard output has the command's own words; /dev/stdout, or ./- for a file of that name"),
-        false => Ok(path),
-    })
-}
-
-/// Refuses an output that would take an input's place.
-fn not_an_input(out: &Path, inputs: &[&PathBuf]) -> anyhow::Result<()> {
-    let same = |input: &&&PathBuf| {
-        let real = |path: &Path| std::fs::canonicalize(path).ok();
-        real(out).is_some_and(|out| real(input) == Some(out))
-    };
-    match inputs.iter().find(same) {
-        Some(input) => anyhow::bail!("--out {}: expected another file than the input {0}", input.display()),
-        None => Ok(()),
-    }
-}
-
-/// How many validation images are counted on.
-#[derive(Args)]
-struct ValImages {
-    /// Count on at most so many validation images, drawn with a constant seed [default: all]
-    #[arg(
-        long,
-        value_name = "N",
-        requires = "data",
-        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000_000)
-    )]
-    val_images: Option<usize>,
-}
-
-impl ValImages {
-    /// The data set with as many.
-    fn of(&self, dataset: Dataset) -> Dataset {
-        match self.val_images {
-            Some(most) => dataset.with_val_images(most),
-            None => dataset,
+            Self::Completion(arguments) => arguments.run::<Cli>(),
+            Self::Man(arguments) => arguments.run::<Cli>(),
         }
     }
 }
@@ -165,42 +99,13 @@ impl ValImages {
 /// Opens a data set for a supernet; says how many images there are, and which are left out. Other classes than the
 /// supernet's are refused before any image is decoded.
 fn open_data(
-    output: &Output,
+    output: &Common,
     (spec, dataset_toml): (&str, Option<&Path>),
     supernet: &Supernet,
 ) -> anyhow::Result<Dataset> {
     let catalogue = Catalogue::open(spec, dataset_toml)?;
     supernet.check_classes(&catalogue)?;
-    let bar = output.bar(0);
-    let looking = Looking::default().with_index_in(machine::cache_folder());
-    let looking = looking.keeping_from(WORTH_KEEPING).telling(move |done, of| {
-        if done == 1 {
-            // of this split; another may have been looked at before
-            bar.reset();
-            bar.set_length(of as u64);
-        }
-        bar.set_position(done as u64);
-        if done == of {
-            bar.finish_and_clear();
-        }
-    });
-    let dataset = catalogue.look_with(&looking)?;
-    output.say(format_args!("{}", dataset.in_words()));
-    dataset.warnings().iter().for_each(|warning| output.say(format_args!("warning: {warning}")));
-    Ok(dataset)
-}
-
-/// Runs a command on the one thread pool, set up with the threads it asks for.
-fn run_on_pool(command: &Command) -> anyhow::Result<Outcome> {
-    let mut builder = rayon::ThreadPoolBuilder::new();
-    if let Some(threads) = command.common().and_then(|common| common.threads) {
-        builder = builder.num_threads(usize::from(threads));
-    }
-    builder.build_global()?;
-    let mut outcome = Ok(Outcome::Done);
-    // On one of the pool's own threads: handing each small kernel to the pool from outside costs more.
-    rayon::scope(|_| outcome = command.run());
-    outcome
+    look_at(output, catalogue)
 }
 
 /// Where to compute.
@@ -215,31 +120,19 @@ impl OnDevice {
     /// The device's kernels; on a CPU those that the environment asks for, else the fastest.
     fn kernels(&self, precision: Precision) -> anyhow::Result<Kernels> {
         let chosen = Kernels::on_device(&self.device, precision)?;
-        if chosen.gpu().is_some() { Ok(chosen) } else { kernels() }
+        with_environment(chosen)
     }
 }
 
 /// The kernels that the environment asks for, else the fastest.
 fn kernels() -> anyhow::Result<Kernels> {
-    match std::env::var("ONCE_FOR_ALL_KERNELS") {
-        Ok(name) => Ok(Kernels::named(&name)?),
-        Err(_) => Ok(Kernels::detect()),
-    }
-}
-
-/// How a command ended without an error.
-enum Outcome {
-    Done,
-    /// What could be done is done, and what failed is said.
-    Partly,
-    Interrupted,
+    with_environment(Kernels::detect())
 }
 
 /// Exit codes beside 0 and 1, as scripts know them.
 const WRONG_USAGE: u8 = 2;
 const INFEASIBLE: u8 = 3;
 const VERIFICATION_FAILED: u8 = 4;
-const INTERRUPTED: u8 = 130;
 
 /// Runs the command that was asked for.
 pub fn main() -> ExitCode {
@@ -252,18 +145,19 @@ pub fn main() -> ExitCode {
         }
     };
     let json = cli.command.common().is_some_and(|common| common.json);
-    let result = run_on_pool(&cli.command);
+    let threads = cli.command.common().and_then(|common| common.threads);
+    let result = on_pool(threads, || cli.command.run());
     match result {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Partly) => ExitCode::FAILURE,
-        Ok(Outcome::Interrupted) => ExitCode::from(INTERRUPTED),
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Partly) => ExitCode::FAILURE,
+        Ok(Ending::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => report(&error, json),
     }
 }
 
 /// Prints an error to stderr, and to stdout what scripts read of it.
 fn report(error: &anyhow::Error, json: bool) -> ExitCode {
-    output::print_message(format_args!("error: {error}"));
+    print_message(format_args!("error: {error}"));
     let known = error.downcast_ref::<extract::Error>();
     if json {
         let mut document = json!({ "error": format!("{error}") });
@@ -278,7 +172,7 @@ fn report(error: &anyhow::Error, json: bool) -> ExitCode {
             _ => {}
         }
         // a reader that has closed the pipe has the exit code
-        let _ = output::print_lines(printed(&document));
+        let _ = print_lines(&printed(&document));
     }
     ExitCode::from(match known {
         Some(extract::Error::Search(Refusal::Infeasible { .. } | Refusal::InfeasibleTogether { .. })) => {
@@ -287,21 +181,6 @@ fn report(error: &anyhow::Error, json: bool) -> ExitCode {
         Some(extract::Error::VerificationFailed { .. }) => VERIFICATION_FAILED,
         _ => 1,
     })
-}
-
-/// A flag that Ctrl-C, a request to end and the loss of the terminal set; a second one ends the process at once, but for a
-/// hangup, which shell and system may both send. Under `nohup` there are no hangups.
-fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, i32::from(INTERRUPTED), flag.clone())?;
-        signal_hook::flag::register(signal, flag.clone())?;
-    }
-    #[cfg(unix)]
-    if !base::machine::ignores_hangups() {
-        signal_hook::flag::register(signal_hook::consts::SIGHUP, flag.clone())?;
-    }
-    Ok(flag)
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@
 
 mod batch_norm;
 mod bottleneck;
+mod chain;
 mod conv;
 mod folded;
 mod footprint;
-mod inner;
 mod linear;
 mod mbconv;
 mod network;
@@ -22,10 +22,10 @@ mod squeeze_excite;
 
 pub use batch_norm::{BatchNorm, Statistics};
 pub use bottleneck::Bottleneck;
+pub use chain::{Excited, Inner};
 pub use conv::{ConvNorm, Convolution, Dense, Pointwise};
 pub use folded::FoldedNetwork;
 pub use footprint::Footprint;
-pub use inner::{Excited, Inner};
 pub use linear::{FeatureMix, Linear};
 pub use mbconv::MbConv;
 pub use network::Network;

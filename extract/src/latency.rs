@@ -25,7 +25,7 @@ pub use latency::{
     SearchedRow, Session, SessionFacts, SessionFold, Setting, SpaceFit, Subject, Validation,
     ValidationTypical, Visit, Watched,
 };
-pub use latency::{correction, facts, fitted, fold, row, rows, space_layers, table, undisturbed};
+pub use latency::{correction, facts, fitted, fold, row, rows, table, undisturbed};
 
 pub use campaign::{Bench, Campaign, carry_out};
 pub use candidates::stratified;

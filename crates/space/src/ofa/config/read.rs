@@ -8,28 +8,28 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::compare::shown;
+use crate::families::STEM_STAGES;
+use crate::families::stages::{Block, Stage};
 use crate::layer::inner_channels;
-use crate::{Arch, Block, Family, Ratio, SearchSpace, Stage};
+use crate::ofa::arch_of;
+use crate::{Arch, Extent, FamilyName, Ratio, SearchSpace};
 use base::error::{Error, Result};
-
-/// Stages that a ResNet's stem is made of.
-const STEM_STAGES: usize = 2;
 
 /// Most blocks in a stage: what a space may have.
 const MOST_BLOCKS: usize = 64;
 
 /// The sub-network of a config in normal form, not checked yet.
-pub(super) fn arch(space: &SearchSpace, place: &str, config: &Value, resolution: usize) -> Result<Arch> {
+pub(super) fn arch(space: &SearchSpace, place: &str, config: &Value, resolution: Extent) -> Result<Arch> {
     let config = Field { place, path: String::new(), value: config };
     let blocks = config.list("blocks")?;
     let (stages, widths) = match space.family() {
-        Family::MobileNetV3 | Family::ProxylessNas => {
+        FamilyName::MobileNetV3 | FamilyName::ProxylessNas => {
             let blocks: Vec<_> = blocks.iter().map(|block| block.of("conv")).collect();
-            let input = space.first_block().map_or(0, |first| first.channels);
+            let input = space.structure().stages().input;
             let stages = assign(space.stages(), input, blocks.get(1..).unwrap_or_default(), Expands::Input)?;
             (stages.iter().map(|stage| stage.blocks.clone()).collect(), Vec::new())
         }
-        Family::ResNetD => {
+        FamilyName::ResNetD => {
             let (mut stages, mut channels) = stem(space, &config)?;
             let body = assign(&space.stages()[STEM_STAGES..], channels[1], &blocks, Expands::Output)?;
             for stage in body {
@@ -39,7 +39,7 @@ pub(super) fn arch(space: &SearchSpace, place: &str, config: &Value, resolution:
             (stages, widths(space, &channels))
         }
     };
-    Ok(Arch { resolution, stages, widths })
+    Ok(arch_of(resolution, stages, widths))
 }
 
 /// A value in the config, with the path that it stands at.

@@ -61,7 +61,7 @@ fn update_on<T: Lanes>(parameter: &mut [f32], gradient: &mut [f32], velocity: &m
 mod tests {
     use super::super::testing::{assert_close, on_every_isa, values};
     use super::*;
-    use crate::reference::sgd as reference;
+    use crate::reference::updates as reference;
 
     #[test]
     fn three_steps_agree_with_the_reference() {

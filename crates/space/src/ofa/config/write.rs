@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::class_of;
-use crate::{Activation, Arch, Bottleneck, LayerSpec, MbConv, Operator, Ratio, SearchSpace};
+use crate::families::STEM_STAGES;
+use crate::{Activation, Arch, Bottleneck, FamilyName, LayerSpec, MbConv, Operator, Ratio, SearchSpace};
 use base::error::{Error, Result};
 
 /// PyTorch's default, and OFA's; it plays no part outside of training.
@@ -20,8 +21,15 @@ pub fn net_config(space: &SearchSpace, arch: &Arch) -> Result<Value> {
     config.insert("name".to_string(), json!(class_of(space.family())));
     let epsilon = decimal(space.batch_norm_epsilon());
     config.insert("bn".to_string(), json!({ "momentum": BATCH_NORM_MOMENTUM, "eps": epsilon }));
+    let mut ratios = expand_ratios(space, arch)?.into_iter();
     for layer in &space.lower(arch)? {
-        let Some(form) = form(space, arch, layer)? else { continue };
+        let elastic = match &layer.operator {
+            Operator::MbConv(block) => block.expansion,
+            Operator::Bottleneck(_) => true,
+            _ => false,
+        };
+        let ratio = if elastic { ratios.next() } else { None };
+        let Some(form) = form(space, ratio.unwrap_or(Ratio::whole(1)), layer)? else { continue };
         match layer.name.split_once('.') {
             Some((list, _)) => {
                 let list = config.entry(list).or_insert_with(|| json!([]));
@@ -41,7 +49,7 @@ fn decimal(value: f32) -> f64 {
 }
 
 /// What stands for a layer; nothing does for what the classes have anyway.
-fn form(space: &SearchSpace, arch: &Arch, layer: &LayerSpec) -> Result<Option<Value>> {
+fn form(space: &SearchSpace, expand: Ratio, layer: &LayerSpec) -> Result<Option<Value>> {
     Ok(Some(match &layer.operator {
         Operator::Stem { kernel, stride, activation } => conv(layer, [*kernel, *stride], true, *activation),
         Operator::Conv { kernel, activation, residual } => {
@@ -50,8 +58,8 @@ fn form(space: &SearchSpace, arch: &Arch, layer: &LayerSpec) -> Result<Option<Va
         }
         Operator::HeadConv { activation } => conv(layer, [1, 1], true, *activation),
         Operator::FeatureMix { activation } => conv(layer, [1, 1], false, *activation),
-        Operator::MbConv(block) => residual_block(layer, mbconv(arch, layer, block)?, block.residual),
-        Operator::Bottleneck(block) => bottleneck(arch, layer, block)?,
+        Operator::MbConv(block) => residual_block(layer, mbconv(expand, layer, block)?, block.residual),
+        Operator::Bottleneck(block) => bottleneck(expand, layer, block)?,
         Operator::Classifier => linear(layer, space.dropout()),
         Operator::Pool | Operator::MaxPool => return Ok(None),
     }))
@@ -95,12 +103,8 @@ fn residual_block(layer: &LayerSpec, conv: Value, residual: bool) -> Value {
     json!({ "name": "ResidualBlock", "conv": conv, "shortcut": shortcut })
 }
 
-fn mbconv(arch: &Arch, layer: &LayerSpec, block: &MbConv) -> Result<Value> {
-    let (expand, mid) = if block.expansion {
-        (expand_of(arch, layer), json!(block.mid))
-    } else {
-        (Ratio::whole(1), Value::Null)
-    };
+fn mbconv(expand: Ratio, layer: &LayerSpec, block: &MbConv) -> Result<Value> {
+    let mid = if block.expansion { json!(block.mid) } else { Value::Null };
     if block.expansion && expand == Ratio::whole(1) {
         return Err(no_form(layer, "expand_ratio", "another than 1, at which ofa has no expansion", "1"));
     }
@@ -118,7 +122,7 @@ fn mbconv(arch: &Arch, layer: &LayerSpec, block: &MbConv) -> Result<Value> {
     }))
 }
 
-fn bottleneck(arch: &Arch, layer: &LayerSpec, block: &Bottleneck) -> Result<Value> {
+fn bottleneck(expand: Ratio, layer: &LayerSpec, block: &Bottleneck) -> Result<Value> {
     let changes = block.stride != 1 || layer.input.channels != layer.output.channels;
     if changes != block.downsample {
         let expected = "one that changes stride or channels where its shortcut has a convolution";
@@ -130,7 +134,7 @@ fn bottleneck(arch: &Arch, layer: &LayerSpec, block: &Bottleneck) -> Result<Valu
         "out_channels": layer.output.channels,
         "kernel_size": block.kernel,
         "stride": block.stride,
-        "expand_ratio": expand_of(arch, layer),
+        "expand_ratio": expand,
         "mid_channels": block.mid,
         "act_func": inner(layer, block.activation)?,
         "groups": 1,
@@ -151,9 +155,11 @@ fn linear(layer: &LayerSpec, dropout: f32) -> Value {
     })
 }
 
-fn expand_of(arch: &Arch, layer: &LayerSpec) -> Ratio {
-    let chosen = layer.place.and_then(|place| arch.stages.get(place.stage)?.get(place.position));
-    chosen.map_or(Ratio::whole(1), |block| block.expand)
+/// The expand ratio of each block that can be chosen, in the order in which they run.
+fn expand_ratios(space: &SearchSpace, arch: &Arch) -> Result<Vec<Ratio>> {
+    let stem = if space.family() == FamilyName::ResNetD { STEM_STAGES } else { 0 };
+    let stages = space.blocks(arch)?.stages;
+    Ok(stages.iter().skip(stem).flatten().map(|block| block.expand).collect())
 }
 
 /// The name of an activation inside a block.

@@ -1,0 +1,35 @@
+//! A bar while a command looks at its images.
+
+use std::time::Duration;
+
+use base::machine;
+use network::data::{Catalogue, Dataset, Looking};
+
+use crate::flags::Common;
+
+/// Looking at images for less than this leaves no index.
+const WORTH_KEEPING: Duration = Duration::from_secs(1);
+
+/// Looks at the images of a data set; says how many there are, and which are left out.
+///
+/// # Errors
+/// If images cannot be used.
+pub fn look_at(common: &Common, catalogue: Catalogue) -> anyhow::Result<Dataset> {
+    let bar = common.bar(0, "looking at images {bar:30} {pos}/{len}  ETA {eta}");
+    let looking = Looking::default().with_index_in(machine::cache_folder());
+    let looking = looking.keeping_from(WORTH_KEEPING).telling(move |done, of| {
+        if done == 1 {
+            // of this split; another may have been looked at before
+            bar.reset();
+            bar.set_length(of as u64);
+        }
+        bar.set_position(done as u64);
+        if done == of {
+            bar.finish_and_clear();
+        }
+    });
+    let dataset = catalogue.look_with(&looking)?;
+    common.tell(dataset.in_words());
+    common.warn(&dataset.warnings());
+    Ok(dataset)
+}

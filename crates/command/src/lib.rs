@@ -1,0 +1,20 @@
+//! What the command lines share: flags, output, signals, threads, kernels by the environment, and what shells want to know.
+//!
+//! Only command lines use it: it prints, reads the environment, and sets up the process.
+
+#![forbid(unsafe_code)]
+
+mod flags;
+mod images;
+mod output;
+mod run;
+mod shell;
+
+pub use flags::{Common, ValImages, not_an_input, result_path, within};
+pub use images::look_at;
+pub use output::{duration, grouped, print_lines, print_message};
+pub use run::{Ending, INTERRUPTED, on_pool, stop_flag, with_environment};
+pub use shell::{print_completion, write_pages};
+
+pub use clap_complete::Shell;
+pub use indicatif::ProgressBar;

@@ -1,0 +1,132 @@
+//! Where a command's words go: results to stdout, all else to stderr.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::path::Path;
+
+use base::document::printed;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+use space::{Arch, SearchSpace, arch_file};
+
+use crate::flags::Common;
+
+impl Common {
+    /// Prints a result: the one JSON document, or the text for people. A reader that has seen enough and closed the pipe is
+    /// no error.
+    ///
+    /// # Errors
+    /// If stdout cannot be written to.
+    pub fn print(&self, json: &Value, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+        print_lines(&if self.json { printed(json) } else { text() })
+    }
+
+    /// Tells something on the way.
+    pub fn tell(&self, text: impl Display) {
+        if !self.quiet {
+            print_message(text);
+        }
+    }
+
+    /// Warns of several things: images that are left out, files that are passed over.
+    pub fn warn(&self, warnings: &[String]) {
+        warnings.iter().for_each(|warning| self.tell(format_args!("warning: {warning}")));
+    }
+
+    /// Says what failed of several things; an error, which is said to those too who want no messages.
+    pub fn warn_of_failure(&self, error: impl Display) {
+        print_message(format_args!("error: {error}"));
+    }
+
+    /// Says which file was written.
+    pub fn wrote(&self, path: &Path) {
+        self.tell(format_args!("wrote {}", path.display()));
+    }
+
+    /// Reads the sub-networks that a user wrote; warns of files of interrupted searches.
+    ///
+    /// # Errors
+    /// If one of them is none, or not of the space.
+    pub fn read_archs(&self, space: &SearchSpace, texts: &[String]) -> anyhow::Result<Vec<Arch>> {
+        let archs = texts.iter().map(|text| arch_file::read(space, text)).collect::<Result<_, _>>()?;
+        self.tell_interrupted(texts);
+        Ok(archs)
+    }
+
+    /// Warns of each path among these texts at which an interrupted search wrote its best sub-network until then.
+    pub fn tell_interrupted<'a>(&self, texts: impl IntoIterator<Item = &'a String>) {
+        for text in texts.into_iter().filter(|text| arch_file::is_interrupted(text)) {
+            self.tell(format_args!("warning: {text}: {}", arch_file::INTERRUPTED));
+        }
+    }
+
+    /// A bar on stderr with this template; hidden where nobody looks at a terminal.
+    pub fn bar(&self, length: u64, template: &str) -> ProgressBar {
+        if self.quiet {
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        ProgressBar::new(length).with_style(style)
+    }
+
+    /// A plain bar of so many steps.
+    pub fn plain_bar(&self, steps: u64) -> ProgressBar {
+        if self.quiet { ProgressBar::hidden() } else { ProgressBar::new(steps) }
+    }
+}
+
+/// Writes a line to stderr; where nobody reads it any more, the work goes on.
+pub fn print_message(text: impl Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Writes text and a line's end to stdout. A reader that has closed the pipe is no error.
+///
+/// # Errors
+/// If stdout cannot be written to.
+pub fn print_lines(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout().lock(), "{}", text.trim_end()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+/// A count with thousands set apart: `7,664,760`.
+pub fn grouped(count: impl ToString) -> String {
+    let digits = count.to_string();
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// A duration for people: `42 s`, `12 min`, `3.4 h`.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!(
+            (grouped(7), grouped(1000), grouped(7_664_760)),
+            ("7".into(), "1,000".into(), "7,664,760".into())
+        );
+        assert_eq!(
+            (duration(42.0), duration(720.0), duration(12_240.0)),
+            ("42 s".into(), "12 min".into(), "3.4 h".into())
+        );
+    }
+}

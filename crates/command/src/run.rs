@@ -1,0 +1,70 @@
+//! How a command is run: its threads, its signals, its kernels.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::anyhow;
+use kernels::Kernels;
+
+/// How a command ended, if it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All is done.
+    Done,
+    /// What could be done is done, and what failed is said.
+    Partly,
+    /// Stopped by a signal, with the state saved.
+    Interrupted,
+}
+
+/// The exit code of a command that a signal stopped, with the state saved.
+pub const INTERRUPTED: u8 = 130;
+
+/// Runs a command on the one thread pool, set up with so many threads, or as many as there are cores.
+///
+/// # Errors
+/// Those of the command, or if there can be no threads.
+pub fn on_pool(
+    threads: Option<u16>,
+    command: impl FnOnce() -> anyhow::Result<Ending> + Send,
+) -> anyhow::Result<Ending> {
+    let mut builder = rayon::ThreadPoolBuilder::new();
+    if let Some(threads) = threads {
+        builder = builder.num_threads(usize::from(threads));
+    }
+    builder.build_global()?;
+    let mut ending = Ok(Ending::Done);
+    // on one of the pool's own threads: handing each small kernel to the pool from outside costs more
+    rayon::scope(|_| ending = command());
+    ending
+}
+
+/// A flag that Ctrl-C, SIGTERM and the loss of the terminal set; a second signal ends the process at once, but for a hangup,
+/// which shell and system may both send. Under `nohup` there are no hangups.
+///
+/// # Errors
+/// If a signal cannot be caught.
+pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, i32::from(INTERRUPTED), stop.clone())?;
+        signal_hook::flag::register(signal, stop.clone())?;
+    }
+    #[cfg(unix)]
+    if !base::machine::ignores_hangups() {
+        signal_hook::flag::register(signal_hook::consts::SIGHUP, stop.clone())?;
+    }
+    Ok(stop)
+}
+
+/// These kernels, or on a CPU those that the environment asks for.
+///
+/// # Errors
+/// If the environment asks for kernels that there are not.
+pub fn with_environment(kernels: Kernels) -> anyhow::Result<Kernels> {
+    match std::env::var("ONCE_FOR_ALL_KERNELS") {
+        Ok(name) if kernels.gpu().is_none() => Kernels::named(&name)
+            .map_err(|error| anyhow!("environment variable ONCE_FOR_ALL_KERNELS: {error}")),
+        _ => Ok(kernels),
+    }
+}

@@ -1,0 +1,244 @@
+//! How a family says its layers, so that each of them knows which choices it depends on.
+//!
+//! Five rules, without which dependence is false or useless. What is traced is opaque, and opened in a closure only. Each
+//! slot is visited in every network, for absence depends on choices as well. Two sides of equal size are joined without the
+//! condition that chooses between them: a block does not depend on the depths before it. A condition that holds for all
+//! values folds away: the first block of a stage is always there. Channels and extent are traced apart.
+
+use crate::genome::{Choice, Genome, Row};
+use crate::layer::{FeatureMap, LayerSpec, Operator};
+use crate::trace::{Trace, Traced, fixed, traced};
+use crate::value::{Extent, Readable};
+
+/// The name of a place for a layer, which its shared weights have too: `classifier`, or `blocks.5` of a numbered list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotName {
+    /// The layer's name, or its list's.
+    pub name: &'static str,
+    /// Its number in the list.
+    pub number: Option<usize>,
+}
+
+impl SlotName {
+    /// A layer by itself.
+    pub const fn one(name: &'static str) -> Self {
+        Self { name, number: None }
+    }
+
+    /// A layer of a list.
+    pub const fn numbered(name: &'static str, number: usize) -> Self {
+        Self { name, number: Some(number) }
+    }
+
+    /// Whether this is its text.
+    pub fn is(self, text: &str) -> bool {
+        let Some(rest) = text.strip_prefix(self.name) else { return false };
+        match self.number {
+            None => rest.is_empty(),
+            Some(number) => rest.strip_prefix('.').and_then(|rest| rest.parse().ok()) == Some(number),
+        }
+    }
+}
+
+impl std::fmt::Display for SlotName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)?;
+        self.number.map_or(Ok(()), |number| write!(f, ".{number}"))
+    }
+}
+
+/// The output of a layer, or the input of the network.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Which node makes it in this network; `None`: the input. It is not traced, so families cannot see it; no key has it.
+    node: Option<usize>,
+    /// Number of channels.
+    pub channels: Traced<usize>,
+    /// Height and width.
+    pub extent: Traced<Extent>,
+}
+
+impl Port {
+    /// Its extent after a stride.
+    pub fn through(&self, stride: usize) -> Traced<Extent> {
+        traced(|t| t.get(&self.extent).through(stride))
+    }
+}
+
+/// A port that may not be there.
+#[derive(Clone, Debug)]
+pub struct Maybe {
+    exists: Traced<bool>,
+    port: Port,
+}
+
+impl Maybe {
+    /// The port, or `other` where it is not there. Where both are of one size it does not matter which it is, so the size
+    /// does not depend on the condition.
+    pub fn or(self, other: &Port) -> Port {
+        fn select<T: Copy + PartialEq>(
+            exists: &Traced<bool>,
+            own: &Traced<T>,
+            other: &Traced<T>,
+        ) -> Traced<T> {
+            if own.value == other.value {
+                return traced(|t| {
+                    t.get(other);
+                    t.get(own)
+                });
+            }
+            traced(|t| if t.get(exists) { t.get(own) } else { t.get(other) })
+        }
+        Port {
+            node: if self.exists.value { self.port.node } else { other.node },
+            channels: select(&self.exists, &self.port.channels, &other.channels),
+            extent: select(&self.exists, &self.port.extent, &other.extent),
+        }
+    }
+}
+
+/// What stands in a slot.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Layer {
+    /// What it computes.
+    pub operator: Operator,
+    /// What it reads first.
+    pub input: FeatureMap,
+    /// What it makes.
+    pub output: FeatureMap,
+}
+
+/// A slot as one network has it.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its name.
+    pub slot: SlotName,
+    /// The operator, and channels of its first input and its output; `None` where it is not there. Any network with the
+    /// values here that this depends on has the same here, or none as well.
+    pub(crate) what: Traced<Option<(Operator, [usize; 2])>>,
+    /// The extents of its first input and its output, whether it is there or not.
+    pub(crate) extents: Traced<[Extent; 2]>,
+    /// Nodes that it reads; `None` is the input of the network.
+    inputs: Vec<Option<usize>>,
+}
+
+impl Node {
+    /// What stands there.
+    fn layer(&self) -> Option<Layer> {
+        let (operator, [from, to]) = self.what.value.clone()?;
+        let [input, output] = self.extents.value;
+        Some(Layer { operator, input: FeatureMap::of(from, input), output: FeatureMap::of(to, output) })
+    }
+}
+
+/// Builds one network.
+#[derive(Debug)]
+pub struct Builder<'a> {
+    genome: &'a Genome,
+    row: &'a Row,
+    /// In place of the resolution that the row has.
+    resolution: Option<Extent>,
+    guard: Traced<bool>,
+    nodes: Vec<Node>,
+}
+
+impl<'a> Builder<'a> {
+    /// Builds the network of a row; its input has `resolution` in place of the row's, where one is given.
+    pub(crate) fn new(genome: &'a Genome, row: &'a Row, resolution: Option<Extent>) -> Self {
+        Self { genome, row, resolution, guard: fixed(true), nodes: Vec::new() }
+    }
+
+    /// The slots, in the order in which they were pushed.
+    pub(crate) fn finish(self) -> Vec<Node> {
+        self.nodes
+    }
+
+    /// What was chosen.
+    pub fn of<T: Readable>(&self, choice: Choice<T>) -> Traced<T> {
+        let depends = self.genome.upward(choice.gene()).clone();
+        Traced { value: self.genome.get(self.row, choice), depends }
+    }
+
+    /// Whether what was chosen is so. What holds for all values holds without the choice.
+    pub fn test<T: Readable>(&self, choice: Choice<T>, holds: impl Fn(T) -> bool) -> Traced<bool> {
+        let values = self.genome.genes()[choice.gene()].values.iter();
+        let mut all = values.map(|value| T::read(*value).is_some_and(&holds));
+        let first = all.next().unwrap_or(false);
+        if all.all(|other| other == first) {
+            return fixed(first);
+        }
+        let own = self.of(choice);
+        Traced { value: holds(own.value), depends: own.depends }
+    }
+
+    /// The input of the network.
+    pub fn input(&self, channels: usize, resolution: Choice<Extent>) -> Port {
+        let mut extent = self.of(resolution);
+        if let Some(other) = self.resolution {
+            extent.value = other;
+        }
+        Port { node: None, channels: fixed(channels), extent }
+    }
+
+    /// What `body` builds exists where `exists` holds. It runs in any case, so that each slot is visited in each network.
+    pub fn when(&mut self, exists: &Traced<bool>, body: impl FnOnce(&mut Self) -> Port) -> Maybe {
+        let inside = traced(|t| t.get(&self.guard) && t.get(exists));
+        let outside = std::mem::replace(&mut self.guard, inside);
+        let port = body(self);
+        self.guard = outside;
+        Maybe { exists: exists.clone(), port }
+    }
+
+    /// Adds a layer that reads `inputs` and makes so many channels of such an extent. It depends on the sizes of what it
+    /// reads and makes, and on all that `operator` opens.
+    pub fn push(
+        &mut self,
+        slot: SlotName,
+        inputs: &[&Port],
+        (channels, extent): (Traced<usize>, Traced<Extent>),
+        operator: impl Fn(&mut Trace) -> Operator,
+    ) -> Port {
+        let made = Port { node: Some(self.nodes.len()), channels, extent };
+        let what = traced(|t| {
+            let there = t.get(&self.guard);
+            there.then(|| {
+                let operator = operator(t);
+                let read: Vec<usize> = inputs.iter().map(|port| t.get(&port.channels)).collect();
+                (operator, [read[0], t.get(&made.channels)])
+            })
+        });
+        let extents = traced(|t| {
+            let read: Vec<Extent> = inputs.iter().map(|port| t.get(&port.extent)).collect();
+            [read[0], t.get(&made.extent)]
+        });
+        let inputs = inputs.iter().map(|port| port.node).collect();
+        self.nodes.push(Node { slot, what, extents, inputs });
+        made
+    }
+}
+
+/// The layers that are there, in the order in which they run; those of a numbered list are numbered as they stand.
+pub(crate) fn layers(nodes: Vec<Node>) -> Vec<LayerSpec> {
+    let mut places = Vec::with_capacity(nodes.len());
+    let mut layers: Vec<LayerSpec> = Vec::with_capacity(nodes.len());
+    let mut lists: Vec<(&str, usize)> = Vec::new();
+    for node in nodes {
+        places.push(layers.len());
+        let Some(Layer { operator, input, output }) = node.layer() else { continue };
+        let name = match node.slot.number {
+            None => node.slot.name.to_string(),
+            Some(_) => {
+                let list = lists.iter().position(|(list, _)| *list == node.slot.name);
+                let list = list.unwrap_or_else(|| {
+                    lists.push((node.slot.name, 0));
+                    lists.len() - 1
+                });
+                lists[list].1 += 1;
+                format!("{}.{}", node.slot.name, lists[list].1 - 1)
+            }
+        };
+        let inputs = node.inputs.iter().flatten().map(|node| places[*node]).collect();
+        layers.push(LayerSpec { name, slot: node.slot.number, operator, input, output, inputs });
+    }
+    layers
+}

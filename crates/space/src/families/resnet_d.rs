@@ -1,0 +1,129 @@
+//! ResNet, variant D: a stem of two or three convolutions, stages of bottlenecks, all of elastic width.
+
+use super::stages::{Stage, StageGenes, Stages, Stem};
+use super::{Ends, Family};
+use crate::builder::{Builder, Port, SlotName};
+use crate::layer::{Bottleneck, Operator, inner_channels};
+use crate::trace::{Traced, fixed, traced};
+use crate::value::Extent;
+
+/// Stages that the stem is made of.
+pub(crate) const STEM_STAGES: usize = 2;
+
+/// A network of bottlenecks.
+#[derive(Clone, Debug)]
+pub(crate) struct ResNetD {
+    pub ends: Ends,
+    pub stem: Stem,
+    /// The stem's first; that one keeps the channels and adds its input, the second changes them.
+    pub stages: Stages,
+}
+
+impl Family for ResNetD {
+    fn build(&self, b: &mut Builder<'_>) {
+        let image = b.input(self.ends.input_channels, self.ends.resolution);
+        let mut x = self.stem(b, &image);
+        let size = (x.channels.clone(), x.through(2));
+        x = b.push(SlotName::one("max_pooling"), &[&x], size, |_| Operator::MaxPool);
+        let mut slot = 0;
+        let pairs = self.stages.stages[STEM_STAGES - 1..].iter().zip(&self.stages.stages[STEM_STAGES..]);
+        for ((before, stage), genes) in pairs.zip(&self.stages.genes[STEM_STAGES..]) {
+            let place = Bottlenecks { stage, genes, same: same_channels(before, stage) };
+            for position in 0..genes.blocks.len() {
+                let exists = b.test(genes.depth, |depth| depth > position);
+                let block = b.when(&exists, |b| place.block(b, &x, position, slot));
+                x = block.or(&x);
+                slot += 1;
+            }
+        }
+        let size = (x.channels.clone(), fixed(Extent::ONE));
+        x = b.push(SlotName::one("pool"), &[&x], size, |_| Operator::Pool);
+        b.push(SlotName::one("classifier"), &[&x], (fixed(self.ends.classes), fixed(Extent::ONE)), |_| {
+            Operator::Classifier
+        });
+    }
+
+    fn stages(&self) -> &Stages {
+        &self.stages
+    }
+}
+
+impl ResNetD {
+    fn stem(&self, b: &mut Builder<'_>, image: &Port) -> Port {
+        let Stem { stride, activation, .. } = self.stem;
+        let stages = self.stages.stages.iter().zip(&self.stages.genes);
+        let mut x = None;
+        for (at, (stage, genes)) in stages.take(STEM_STAGES).enumerate() {
+            let channels = width(b, stage, genes);
+            let first = match x.take() {
+                Some(before) => before,
+                None => {
+                    let size = (channels.clone(), image.through(stride));
+                    b.push(SlotName::numbered("input_stem", 0), &[image], size, |_| Operator::Stem {
+                        kernel: 3,
+                        stride,
+                        activation,
+                    })
+                }
+            };
+            let exists = b.test(genes.depth, |depth| depth > 0);
+            let residual = at == 0;
+            let convolution = b.when(&exists, |b| {
+                let kernel = genes.blocks.first().map(|block| b.of(block.kernel));
+                let size = (channels.clone(), first.extent.clone());
+                b.push(SlotName::numbered("input_stem", 1 + at), &[&first], size, |t| Operator::Conv {
+                    kernel: kernel.as_ref().map_or(3, |kernel| t.get(kernel)),
+                    activation: stage.activation,
+                    residual,
+                })
+            });
+            x = Some(convolution.or(&first));
+        }
+        x.expect("a stem has stages")
+    }
+}
+
+/// The output channels of a stage.
+fn width(b: &Builder<'_>, stage: &Stage, genes: &StageGenes) -> Traced<usize> {
+    let Some(width) = genes.width else { return fixed(stage.channels) };
+    let width = b.of(width);
+    traced(|t| stage.channels_at(Some(t.get(&width))))
+}
+
+/// Whether a stage can begin with the plain shortcut. It is decided by what the stages can be, not by what was chosen: all
+/// sub-networks share the block's weights.
+fn same_channels(before: &Stage, stage: &Stage) -> bool {
+    stage.stride == 1
+        && before.channels == stage.channels
+        && before.channels_by_width.len() <= 1
+        && stage.channels_by_width.len() <= 1
+}
+
+/// The blocks of one stage.
+struct Bottlenecks<'a> {
+    stage: &'a Stage,
+    genes: &'a StageGenes,
+    /// Whether it may begin with the plain shortcut.
+    same: bool,
+}
+
+impl Bottlenecks<'_> {
+    /// One block, as if it were there.
+    fn block(&self, b: &mut Builder<'_>, x: &Port, position: usize, slot: usize) -> Port {
+        let Self { stage, genes, same } = self;
+        let stride = if position == 0 { stage.stride } else { 1 };
+        let kernel = b.of(genes.blocks[position].kernel);
+        let expand = b.of(genes.blocks[position].expand);
+        let channels = width(b, stage, genes);
+        let size = (channels.clone(), x.through(stride));
+        b.push(SlotName::numbered("blocks", slot), &[x], size, |t| {
+            Operator::Bottleneck(Bottleneck {
+                kernel: t.get(&kernel),
+                stride,
+                mid: inner_channels(t.get(&expand), t.get(&channels)),
+                activation: stage.activation,
+                downsample: position == 0 && !same,
+            })
+        })
+    }
+}

@@ -1,0 +1,390 @@
+//! The list of choices: what can be chosen, when a choice exists, and all that follows from the list alone.
+
+mod declare;
+mod steps;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use num_bigint::BigUint;
+use rand::Rng;
+use rand::seq::{IndexedRandom, SliceRandom};
+
+use crate::trace::VarSet;
+use crate::value::{Readable, Value};
+use base::error::Error;
+
+pub use declare::{Choice, Declaring, Only};
+pub use steps::{ABSENT, Change, Group, Step, Steps};
+
+/// A value's place in its gene's list. An absent gene's is 0, so that equal networks are equal rows and tables need no
+/// branch.
+pub type Index = u16;
+
+/// One network: an index for each gene of its genome.
+pub type Row = [Index];
+
+/// A gene's place in its genome.
+pub type GeneId = usize;
+
+/// What phases and messages call a kind of choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Dimension {
+    /// Its key in recipes and features: `expand`.
+    pub key: &'static str,
+    /// What it is called in a sentence: `expand ratio`.
+    pub words: &'static str,
+}
+
+impl Dimension {
+    /// A kind of choice that is called by its key.
+    pub const fn named(key: &'static str) -> Self {
+        Self { key, words: key }
+    }
+}
+
+/// One choice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gene {
+    /// Its name, such as `s1.b2.kernel`, which no other gene has.
+    pub name: String,
+    /// Which kind of choice it is.
+    pub dimension: Dimension,
+    /// Where it stands, in words: `stage 1, block 2`; empty for a choice of the whole network.
+    pub place: String,
+    /// All its values: rising, unless they are names, which have no order.
+    pub values: Vec<Value>,
+    /// The earlier gene that decides whether it exists, and by which of its values (by index); `None` if it always does.
+    pub exists: Option<(GeneId, Vec<bool>)>,
+    /// Itself and all genes that its existence hangs on.
+    upward: VarSet,
+    /// Genes whose existence hangs on it directly.
+    children: Vec<GeneId>,
+    /// The last gene that hangs on it, directly or not; itself if none does.
+    last_below: GeneId,
+}
+
+impl Gene {
+    /// What one of its values is called in a list of choices: `stage 1, block 2, kernel 5`.
+    pub fn describe(&self, value: Index) -> String {
+        let comma = if self.place.is_empty() { "" } else { ", " };
+        format!("{}{comma}{} {}", self.place, self.dimension.key, self.values[usize::from(value)])
+    }
+
+    /// The gene in a sentence: `expand ratio of stage 1, block 2`.
+    pub fn words(&self) -> String {
+        let of = if self.place.is_empty() { "" } else { " of " };
+        format!("{}{of}{}", self.dimension.words, self.place)
+    }
+}
+
+/// The list of choices of a search space, and which values of each may be drawn.
+///
+/// Which values may be drawn changes from phase to phase ([`Genome::restricted`]); the lists do not, so a row of one phase
+/// is a row of every other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Genome {
+    lists: Arc<Lists>,
+    /// Of each gene, the values that may be drawn, rising.
+    allowed: Vec<Vec<Index>>,
+    /// Of each group, the combinations of these, rising.
+    combinations: Arc<Vec<Vec<Index>>>,
+}
+
+/// What does not change from phase to phase.
+#[derive(Debug, PartialEq)]
+struct Lists {
+    genes: Vec<Gene>,
+    groups: Vec<Group>,
+}
+
+/// One end of every list of choices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The first choice.
+    Smallest,
+    /// The last choice.
+    Largest,
+}
+
+impl Genome {
+    fn new(lists: Arc<Lists>, allowed: Vec<Vec<Index>>) -> Self {
+        let combinations = Arc::new(steps::combinations(&lists.groups, &allowed));
+        Self { lists, allowed, combinations }
+    }
+
+    /// The genes, in order; what a gene's existence hangs on stands before it.
+    pub fn genes(&self) -> &[Gene] {
+        &self.lists.genes
+    }
+
+    /// Number of genes.
+    pub fn len(&self) -> usize {
+        self.genes().len()
+    }
+
+    /// Whether nothing can be chosen.
+    pub fn is_empty(&self) -> bool {
+        self.genes().is_empty()
+    }
+
+    /// The values of a gene that may be drawn, rising; at least one.
+    pub fn allowed(&self, gene: GeneId) -> &[Index] {
+        &self.allowed[gene]
+    }
+
+    /// The gene of this name.
+    pub fn find(&self, name: &str) -> Option<GeneId> {
+        self.genes().iter().position(|gene| gene.name == name)
+    }
+
+    /// The kinds of choice there are, in the order of their first genes.
+    pub fn dimensions(&self) -> Vec<Dimension> {
+        let mut found = Vec::new();
+        for gene in self.genes() {
+            if !found.contains(&gene.dimension) {
+                found.push(gene.dimension);
+            }
+        }
+        found
+    }
+
+    /// Whether some gene of this kind has more than one value that may be drawn.
+    pub fn is_elastic(&self, dimension: &str) -> bool {
+        let of = self.genes().iter().zip(&self.allowed).filter(|(gene, _)| gene.dimension.key == dimension);
+        of.into_iter().any(|(_, allowed)| allowed.len() > 1)
+    }
+
+    /// What a row says of a choice; what its first value says, where it does not exist.
+    pub fn get<T: Readable>(&self, row: &Row, choice: Choice<T>) -> T {
+        let value = self.genes()[choice.gene()].values[usize::from(row[choice.gene()])];
+        T::read(value).expect("a choice is read as it was declared")
+    }
+
+    /// A gene's value in a row; `None` where the gene does not exist.
+    pub fn value(&self, row: &Row, gene: GeneId) -> Option<Value> {
+        self.exists(row, gene).then(|| self.genes()[gene].values[usize::from(row[gene])])
+    }
+
+    /// Whether a gene exists in a row.
+    pub fn exists(&self, row: &Row, gene: GeneId) -> bool {
+        let Some((parent, among)) = &self.genes()[gene].exists else { return true };
+        among[usize::from(row[*parent])] && self.exists(row, *parent)
+    }
+
+    /// Sets genes that do not exist to 0.
+    pub fn make_canonical(&self, row: &mut Row) {
+        for gene in 0..self.len() {
+            if row[gene] != 0 && !self.exists(row, gene) {
+                row[gene] = 0;
+            }
+        }
+    }
+
+    /// Whether the row is canonical and each of its values may be drawn.
+    pub fn holds(&self, row: &Row) -> bool {
+        let fits = |gene: GeneId| {
+            if self.exists(row, gene) { self.allowed[gene].contains(&row[gene]) } else { row[gene] == 0 }
+        };
+        row.len() == self.len() && (0..self.len()).all(fits)
+    }
+
+    /// The error for a value of a gene that may not be chosen.
+    pub fn refuse(&self, gene: GeneId, place: &str, got: impl std::fmt::Display) -> Error {
+        let listed: Vec<String> = self.values_of(gene).map(|value| value.to_string()).collect();
+        Error::invalid(place, self.genes()[gene].words(), format!("one of {}", listed.join(", ")), got)
+    }
+
+    /// The values of a gene that may be drawn.
+    pub fn values_of(&self, gene: GeneId) -> impl ExactSizeIterator<Item = Value> + '_ {
+        self.allowed[gene].iter().map(move |index| self.genes()[gene].values[usize::from(*index)])
+    }
+
+    /// Where a value stands in a gene's list, if it may be drawn.
+    pub fn index_of(&self, gene: GeneId, value: Value) -> Option<Index> {
+        let listed = self.allowed[gene].iter();
+        listed.copied().find(|index| self.genes()[gene].values[usize::from(*index)] == value)
+    }
+
+    /// The genome with only the largest so many values of some kinds of choice, at least one of each; its rows are rows of
+    /// this one. Kinds whose values have no order stay as they are.
+    #[must_use]
+    pub fn restricted(&self, largest: &BTreeMap<String, usize>) -> Self {
+        let mut narrowed = self.allowed.clone();
+        for (gene, allowed) in self.genes().iter().zip(&mut narrowed) {
+            let ordered = gene.values.iter().all(|value| value.is_ordered());
+            if let Some(&most) = largest.get(gene.dimension.key).filter(|_| ordered) {
+                allowed.drain(..allowed.len().saturating_sub(most.max(1)));
+            }
+        }
+        Self::new(self.lists.clone(), narrowed)
+    }
+
+    /// The genome with only one value of a gene.
+    #[must_use]
+    pub fn fixed(&self, gene: GeneId, value: Index) -> Self {
+        let mut narrowed = self.allowed.clone();
+        narrowed[gene] = vec![value];
+        Self::new(self.lists.clone(), narrowed)
+    }
+
+    /// The genome with what another one with the same lists allows, of the genes for which `of` holds.
+    pub(crate) fn allowing_as(&self, other: &Self, of: impl Fn(GeneId) -> bool) -> Self {
+        let allowed = (0..self.len()).map(|gene| {
+            let from = if of(gene) { other } else { self };
+            from.allowed[gene].clone()
+        });
+        Self::new(self.lists.clone(), allowed.collect())
+    }
+
+    /// How many networks can be drawn, exactly.
+    pub fn count(&self) -> BigUint {
+        let roots = (0..self.len()).filter(|gene| self.genes()[*gene].exists.is_none());
+        roots.map(|gene| self.count_below(gene)).product()
+    }
+
+    /// How many there are for one value of a gene that always exists.
+    pub fn count_at(&self, gene: GeneId) -> BigUint {
+        self.fixed(gene, self.allowed[gene][0]).count()
+    }
+
+    fn count_below(&self, gene: GeneId) -> BigUint {
+        let below: Vec<_> =
+            self.genes()[gene].children.iter().map(|child| (*child, self.count_below(*child))).collect();
+        let of = |value: &Index| -> BigUint {
+            let exist = |child: &&(GeneId, BigUint)| {
+                self.genes()[child.0].exists.as_ref().is_some_and(|(_, among)| among[usize::from(*value)])
+            };
+            below.iter().filter(exist).map(|(_, count)| count.clone()).product()
+        };
+        self.allowed[gene].iter().map(of).sum()
+    }
+
+    /// All rows that can be drawn, in their order: for small genomes.
+    pub fn all(&self) -> Vec<Vec<Index>> {
+        let mut rows = vec![vec![0; self.len()]];
+        for gene in 0..self.len() {
+            let grow = |row: Vec<Index>| -> Vec<Vec<Index>> {
+                if !self.exists(&row, gene) {
+                    return vec![row];
+                }
+                let with = |value: &Index| {
+                    let mut row = row.clone();
+                    row[gene] = *value;
+                    row
+                };
+                self.allowed[gene].iter().map(with).collect()
+            };
+            rows = rows.into_iter().flat_map(grow).collect();
+        }
+        rows
+    }
+
+    /// The row whose choices all lie at one end, which may be another for each kind of choice; names have their first.
+    pub fn corner(&self, end: impl Fn(Dimension) -> End) -> Vec<Index> {
+        let mut row = vec![0; self.len()];
+        for gene in 0..self.len() {
+            if self.exists(&row, gene) {
+                let allowed = &self.allowed[gene];
+                row[gene] = match end(self.genes()[gene].dimension) {
+                    End::Largest if self.genes()[gene].values[0].is_ordered() => allowed[allowed.len() - 1],
+                    _ => allowed[0],
+                };
+            }
+        }
+        row
+    }
+
+    /// Draws each gene by itself and uniformly, in their order, absent ones without a draw.
+    ///
+    /// This is what Once-for-All trains with; it is not uniform over networks, for a deep stage has more variants than a
+    /// shallow one.
+    pub fn random(&self, rng: &mut impl Rng) -> Vec<Index> {
+        let mut row = vec![0; self.len()];
+        for gene in 0..self.len() {
+            if self.exists(&row, gene) {
+                row[gene] = self.pick(gene, rng);
+            }
+        }
+        row
+    }
+
+    fn pick(&self, gene: GeneId, rng: &mut impl Rng) -> Index {
+        *self.allowed[gene].choose(rng).expect("a gene has values")
+    }
+
+    /// Redraws each group of genes with the given probability; what comes to exist is drawn.
+    pub fn mutate(&self, row: &mut Row, probability: f64, rng: &mut impl Rng) {
+        let before = row.to_vec();
+        for group in self.groups() {
+            if !self.exists(row, group.first) {
+                row[group.genes()].fill(0);
+            } else if !self.exists(&before, group.first) || rng.random_bool(probability) {
+                group.genes().for_each(|gene| row[gene] = self.pick(gene, rng));
+            }
+        }
+    }
+
+    /// Takes each group of genes from the row or the other, with a probability of a half; what only one of them has comes
+    /// from that one.
+    pub fn mix(&self, row: &mut Row, other: &Row, rng: &mut impl Rng) {
+        let ours = row.to_vec();
+        for group in self.groups() {
+            let genes = group.genes();
+            let there = [&*row, &ours[..], other].map(|row| self.exists(row, group.first));
+            match there {
+                [false, ..] => row[genes].fill(0),
+                [_, true, false] => {}
+                [_, false, _] => row[genes.clone()].copy_from_slice(&other[genes]),
+                _ if rng.random() => {}
+                _ => row[genes.clone()].copy_from_slice(&other[genes]),
+            }
+        }
+    }
+
+    /// Takes each gene from the row or the other, with a probability of a half; what only one of them has comes from that
+    /// one.
+    pub fn cross(&self, row: &mut Row, other: &Row, rng: &mut impl Rng) {
+        let ours = row.to_vec();
+        for gene in 0..self.len() {
+            row[gene] = match (self.exists(row, gene), self.exists(&ours, gene), self.exists(other, gene)) {
+                (false, ..) => 0,
+                (_, true, false) => ours[gene],
+                (_, false, _) => other[gene],
+                _ if rng.random() => ours[gene],
+                _ => other[gene],
+            };
+        }
+    }
+
+    /// Takes over genes of `anchor`, in random order, until `keeps` is content; the last step is `anchor` itself, so the
+    /// work is bounded by the number of genes.
+    pub fn toward(&self, row: &mut Row, anchor: &Row, rng: &mut impl Rng, keeps: impl Fn(&Row) -> bool) {
+        let mut order: Vec<GeneId> = (0..self.len()).collect();
+        order.shuffle(rng);
+        for gene in order {
+            if keeps(row) {
+                return;
+            }
+            // what its existence hangs on comes along, and with it what that brings into being
+            let before = row.to_vec();
+            for up in self.genes()[gene].upward.iter() {
+                row[up as usize] = anchor[up as usize];
+            }
+            for below in 0..self.len() {
+                if self.exists(row, below) && !self.exists(&before, below) {
+                    row[below] = anchor[below];
+                }
+            }
+            self.make_canonical(row);
+        }
+    }
+
+    /// Itself and all genes that a gene's existence hangs on.
+    pub(crate) fn upward(&self, gene: GeneId) -> &VarSet {
+        &self.genes()[gene].upward
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,248 @@
+//! Steps from one network to its neighbours.
+
+use super::{Genome, Index, Row};
+
+/// Stands for the combination of a group of genes that does not exist.
+pub const ABSENT: Index = Index::MAX;
+
+/// What a step does to one group of genes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The group.
+    pub group: u16,
+    /// Its combination of values before; [`ABSENT`] if it comes to exist.
+    pub from: Index,
+    /// Its combination after; [`ABSENT`] if it exists no more.
+    pub to: Index,
+}
+
+/// One step: a group of genes takes other values, and with it groups come to exist or exist no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Where its changes begin and end in [`Steps`].
+    changes: (u32, u32),
+    /// The first gene of the group that takes other values.
+    pub first: u16,
+    /// The last gene of the group, or whose existence hangs on it.
+    pub last: u16,
+}
+
+impl Step {
+    /// Whether the two can be made one after the other, in either order.
+    pub fn is_apart(self, other: Self) -> bool {
+        self.last < other.first || other.last < self.first
+    }
+}
+
+/// Steps from one row, and what each of them changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// The steps.
+    pub steps: Vec<Step>,
+    changes: Vec<Change>,
+}
+
+impl Steps {
+    /// What a step changes: the group that it is about, then what comes or goes with it.
+    pub fn changes(&self, step: Step) -> &[Change] {
+        &self.changes[step.changes.0 as usize..step.changes.1 as usize]
+    }
+
+    /// Makes a step, from the row that it is a step from, or from that row after steps apart from it.
+    pub fn apply(&self, genome: &Genome, step: Step, row: &mut Row) {
+        for change in self.changes(step) {
+            genome.group(change.group).write(change.to, row);
+        }
+    }
+}
+
+/// Genes that stand together and exist together, such as all choices of a block: one step can change several of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its first gene.
+    pub first: usize,
+    /// How many values each of its genes has.
+    sizes: Vec<usize>,
+    /// The last gene whose existence hangs on it, or its own last.
+    last_below: usize,
+    /// How far a step up in each value lies in a combination.
+    spans: Vec<usize>,
+}
+
+/// Most combinations of a group; genes that have more stand alone.
+const MOST_COMBINATIONS: usize = 64;
+
+impl Group {
+    /// Its genes.
+    pub fn genes(&self) -> std::ops::Range<usize> {
+        self.first..self.first + self.sizes.len()
+    }
+
+    /// Number of combinations of its genes' values.
+    pub fn combinations(&self) -> usize {
+        self.sizes.iter().product()
+    }
+
+    /// Whether the existence of others hangs on it.
+    fn has_below(&self) -> bool {
+        self.last_below >= self.genes().end
+    }
+
+    /// The combination that a row has, if the group exists there: its values as digits, the first the highest.
+    pub fn read(&self, row: &Row) -> Index {
+        let digits = self.sizes.iter().zip(&row[self.genes()]);
+        digits.fold(0, |code, (size, value)| code * *size as Index + value)
+    }
+
+    /// The values of a combination, each with its gene; all 0 where it is [`ABSENT`].
+    pub fn values(&self, combination: Index) -> impl Iterator<Item = (usize, Index)> + '_ {
+        let mut rest = if combination == ABSENT { 0 } else { usize::from(combination) };
+        self.genes().zip(&self.spans).map(move |(gene, span)| {
+            let value = rest / span;
+            rest %= span;
+            (gene, value as Index)
+        })
+    }
+
+    fn write(&self, combination: Index, row: &mut Row) {
+        self.values(combination).for_each(|(gene, value)| row[gene] = value);
+    }
+}
+
+/// Parts genes into groups: neighbours at one place whose existence hangs on the same, as far as combinations are few.
+pub(super) fn groups(genes: &[super::Gene]) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for (at, gene) in genes.iter().enumerate() {
+        let size = gene.values.len();
+        let together = |group: &&mut Group| {
+            let first = &genes[group.first];
+            let same = !gene.place.is_empty() && (&first.place, &first.exists) == (&gene.place, &gene.exists);
+            same && group.combinations() * size <= MOST_COMBINATIONS
+        };
+        match groups.last_mut().filter(together) {
+            Some(group) => {
+                group.sizes.push(size);
+                group.spans.iter_mut().for_each(|span| *span *= size);
+                group.spans.push(1);
+                group.last_below = group.last_below.max(gene.last_below);
+            }
+            None => {
+                let (sizes, spans, last_below) = (vec![size], vec![1], gene.last_below);
+                groups.push(Group { first: at, sizes, spans, last_below });
+            }
+        }
+    }
+    groups
+}
+
+impl Genome {
+    /// The groups, in the order of their genes.
+    pub fn groups(&self) -> &[Group] {
+        &self.lists.groups
+    }
+
+    /// A group by its number.
+    pub fn group(&self, group: u16) -> &Group {
+        &self.lists.groups[usize::from(group)]
+    }
+
+    /// The combinations of a group that may be drawn, rising.
+    pub fn combinations(&self, group: u16) -> &[Index] {
+        &self.combinations[usize::from(group)]
+    }
+
+    /// All steps that change one group of a row for which `chosen`. Where groups come to exist, they all take the same of
+    /// their combinations, and there is a step for each.
+    pub fn steps(&self, row: &Row, chosen: impl Fn(&Group) -> bool, steps: &mut Steps) {
+        steps.steps.clear();
+        steps.changes.clear();
+        let mut below = Vec::new();
+        for (number, group) in self.lists.groups.iter().enumerate() {
+            if !chosen(group) || !self.exists(row, group.first) {
+                continue;
+            }
+            let from = group.read(row);
+            let (first, last) = (group.first as u16, group.last_below.max(group.genes().end - 1) as u16);
+            for &to in self.combinations(number as u16).iter().filter(|to| **to != from) {
+                let change = Change { group: number as u16, from, to };
+                if !group.has_below() {
+                    let start = steps.changes.len() as u32;
+                    steps.changes.push(change);
+                    steps.steps.push(Step { changes: (start, start + 1), first, last });
+                    continue;
+                }
+                below.clear();
+                self.below(row, change, &mut below);
+                let first = below.iter().find(|coming| coming.comes);
+                let kinds = first.map_or(1, |coming| self.combinations(coming.group).len());
+                (0..kinds).for_each(|kind| self.step(row, change, &below, kind, steps));
+            }
+        }
+    }
+
+    fn step(&self, row: &Row, change: Change, below: &[Coming], kind: usize, steps: &mut Steps) {
+        let group = self.group(change.group);
+        let start = steps.changes.len();
+        steps.changes.push(change);
+        for coming in below {
+            self.come(row, *coming, kind, &mut steps.changes);
+        }
+        let changes = (start as u32, steps.changes.len() as u32);
+        let last = group.last_below.max(group.genes().end - 1) as u16;
+        steps.steps.push(Step { changes, first: group.first as u16, last });
+    }
+
+    /// Enters that a group comes or goes, and what comes and goes with it.
+    fn come(&self, row: &Row, coming: Coming, kind: usize, changes: &mut Vec<Change>) {
+        let combinations = self.combinations(coming.group);
+        let to = if coming.comes { combinations[kind.min(combinations.len() - 1)] } else { ABSENT };
+        let change = Change { group: coming.group, from: coming.from, to };
+        changes.push(change);
+        let mut below = Vec::new();
+        self.below(row, change, &mut below);
+        below.into_iter().for_each(|coming| self.come(row, coming, 0, changes));
+    }
+
+    /// Which groups whose existence hangs directly on a changed one come or go with it.
+    fn below(&self, row: &Row, change: Change, below: &mut Vec<Coming>) {
+        let group = self.group(change.group);
+        if !group.has_below() {
+            return;
+        }
+        for (gene, value) in group.values(change.to) {
+            for &child in &self.genes()[gene].children {
+                let number = self.lists.groups.partition_point(|other| other.first < child);
+                let found = self.lists.groups.get(number).filter(|other| other.first == child);
+                let (Some(found), Some((_, among))) = (found, &self.genes()[child].exists) else { continue };
+                let before = self.exists(row, child);
+                let comes = change.to != ABSENT && among[usize::from(value)];
+                if before != comes {
+                    let from = if before { found.read(row) } else { ABSENT };
+                    below.push(Coming { group: number as u16, from, comes });
+                }
+            }
+        }
+    }
+}
+
+/// A group that comes to exist or exists no more.
+#[derive(Clone, Copy)]
+struct Coming {
+    group: u16,
+    /// What it was; [`ABSENT`] if it comes.
+    from: Index,
+    comes: bool,
+}
+
+/// Of each group, the combinations of values that are allowed, rising.
+pub(super) fn combinations(groups: &[Group], allowed: &[Vec<Index>]) -> Vec<Vec<Index>> {
+    let of = |group: &Group| {
+        let mut all: Vec<Index> = vec![0];
+        for (gene, size) in group.genes().zip(&group.sizes) {
+            let with = |code: Index| allowed[gene].iter().map(move |value| code * *size as Index + value);
+            all = all.into_iter().flat_map(with).collect();
+        }
+        all
+    };
+    groups.iter().map(of).collect()
+}

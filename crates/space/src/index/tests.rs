@@ -1,0 +1,136 @@
+use std::collections::BTreeSet;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::{End, RESOLUTION, Steps, preset, preset_names, sampler};
+
+/// 1,000 networks of each preset: slots hold what lowering gives, and no others exist.
+#[test]
+fn the_index_has_every_layer_of_every_network() {
+    for name in preset_names() {
+        let space = preset(name).expect("a preset");
+        let index = space.index();
+        let keys = index.by_key();
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        for _ in 0..1000 {
+            let row = space.genome().random(&mut rng);
+            let layers = space.lower_row(&row);
+            let found: Vec<_> = index.slots().iter().filter_map(|slot| index.at(slot, &row)).collect();
+            assert_eq!(found.len(), layers.len());
+            for (found, layer) in found.iter().zip(&layers) {
+                let same = (&found.operator, found.input, found.output)
+                    == (&layer.operator, layer.input, layer.output);
+                assert!(same && keys.contains_key(&layer.key()), "{name}: {layer}");
+            }
+        }
+        println!("{name}: {} builds, {} layers", index.builds(), index.layers().len());
+    }
+}
+
+/// 1,000 networks of each preset: a step changes no slot that does not depend on what it changes, and some that does.
+#[test]
+fn what_a_layer_depends_on_is_true() {
+    for name in preset_names() {
+        let space = preset(name).expect("a preset");
+        let (genome, index) = (space.genome(), space.index());
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let mut steps = Steps::default();
+        for _ in 0..1000 {
+            let row = genome.random(&mut rng);
+            genome.steps(&row, |_| true, &mut steps);
+            let step = steps.steps[rng.random_range(0..steps.steps.len())];
+            let mut other = row.clone();
+            steps.apply(genome, step, &mut other);
+            let changes = steps.changes(step).iter();
+            let changed: BTreeSet<u32> = changes
+                .flat_map(|change| genome.group(change.group).genes())
+                .filter(|gene| {
+                    row[*gene] != other[*gene] || genome.exists(&row, *gene) != genome.exists(&other, *gene)
+                })
+                .map(|gene| gene as u32)
+                .collect();
+            let keys = |row: &Row| -> Vec<_> {
+                let nodes = space.build(row, None);
+                nodes.into_iter().map(|node| (node.what.value, node.extents.value)).collect()
+            };
+            let (before, after) = (keys(&row), keys(&other));
+            let mut some = false;
+            for ((slot, before), after) in index.slots().iter().zip(&before).zip(&after) {
+                let depends = slot.table.vars.iter().any(|var| changed.contains(var));
+                let there = before.0.is_some() || after.0.is_some();
+                let differs = there && before != after;
+                assert!(depends || !differs, "{name}: {} by {step:?}", slot.name);
+                some |= differs;
+            }
+            let text = (space.arch(&row), space.arch(&other));
+            assert!(some, "{name}: {text:?} are the same network");
+        }
+    }
+}
+
+#[test]
+fn few_networks_show_all() {
+    for (name, most) in [("tiny", 30), ("fashion", 80), ("ofa-mbv3-w1.0", 120), ("ofa-resnet50", 600)] {
+        let space = preset(name).expect("a preset");
+        let index = space.index();
+        assert!(index.builds() <= most, "{name}: {}", index.builds());
+        assert!(space.weights().builds() <= most);
+    }
+}
+
+/// Counted by hand: 9 choices x (first block or not) x 2 stages, and 6 fixed layers, for each extent of map; pool, mix and
+/// classifier see one extent only where their input does.
+#[test]
+fn keys_of_the_smallest_space() {
+    let space = preset("tiny").expect("a preset");
+    let index = space.index();
+    assert_eq!(index.by_key().len(), 2 * (4 * 9 + 4) + 2);
+    let slot = index.slot("blocks.2").expect("a slot");
+    let names = slot.table.vars.iter().map(|var| space.genome().genes()[*var as usize].name.as_str());
+    assert_eq!(names.collect::<Vec<_>>(), ["resolution", "s1.depth", "s1.b2.kernel", "s1.b2.expand"]);
+}
+
+#[test]
+fn a_restricted_space_has_fewer_layers() {
+    let space = preset("ofa-mbv3-w1.0").expect("a preset");
+    let largest = space.restricted(&[("expand".to_string(), 1), ("kernel".to_string(), 2)].into());
+    let index = space.weights();
+    let slot = &index.slots()[5];
+    let of = |genome: &Genome| index.layers_within(slot, genome).collect::<BTreeSet<_>>().len();
+    assert_eq!((of(space.genome()), of(largest.genome())), (9, 2));
+    assert_eq!(sampler::largest(&largest), sampler::largest(&space));
+    let row = space.genome().corner(|_| End::Largest);
+    assert_eq!(space.genome().allowed(RESOLUTION).last(), Some(&row[RESOLUTION]));
+}
+
+/// Inputs that are not square, all the way through the list, the layers and the text.
+#[test]
+fn inputs_need_not_be_square() {
+    let text = preset("tiny").expect("a preset").to_toml();
+    let text = text.replace("resolutions = [8, 12]", "resolutions = [8, \"10x25\", \"40x101\"]");
+    let space = crate::SearchSpace::from_toml("wide.toml", &text).expect("a space");
+    assert_eq!(crate::SearchSpace::from_toml("wide.toml", &space.to_toml()).expect("its own text"), space);
+    let arch: crate::Arch = "r40x101:k5e4/k3e6,k7e3".parse().expect("an arch");
+    assert_eq!(space.arch(&space.row(&arch).expect("listed")), arch);
+    let layers = space.lower(&arch).expect("legal");
+    assert_eq!(layers[0].key(), "stem k3 s1 1-16 h_swish @40x101");
+    let first = layers.iter().find(|layer| layer.key().starts_with("mbconv k5")).expect("a block");
+    assert_eq!(
+        (first.input.extent().to_string(), first.output.extent().to_string()),
+        ("40x101".into(), "20x51".into())
+    );
+    let keys = space.layers();
+    assert!(layers.iter().all(|layer| keys.contains_key(&layer.key())));
+    assert_eq!(layers[0].key().parse::<crate::LayerSpec>().expect("a key").output, layers[0].output);
+    assert_eq!(sampler::largest(&space).resolution.to_string(), "40x101");
+    let error =
+        space.row(&"r41x101:k5e4/k3e6".parse().expect("an arch")).expect_err("not listed").to_string();
+    assert!(error.contains("resolution: expected one of 8, 10x25, 40x101, got 41x101"), "{error}");
+    for wrong in ["[8, \"2x25\"]", "[\"40x101\", 8]", "[8, \"x\"]", "[-8]", "[8.5]"] {
+        let text = text.replace("[8, \"10x25\", \"40x101\"]", wrong);
+        let error = crate::SearchSpace::from_toml("wide.toml", &text).expect_err(wrong).to_string();
+        assert!(error.contains("resolutions"), "{error}");
+    }
+}
