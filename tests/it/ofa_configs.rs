@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use space::Arch;
 use space::arch_file::{self, net_config, run_config};
-use space::{SearchSpace, preset};
+use space::{Arch, SearchSpace, preset};
 
 /// The same fields with the same values; those that one release has and another has not have the value that changes
 /// nothing.

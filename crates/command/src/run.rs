@@ -23,7 +23,7 @@ pub const INTERRUPTED: u8 = 130;
 /// Runs a command on the one thread pool, set up with so many threads, or as many as there are cores.
 ///
 /// # Errors
-/// Those of the command, or if there can be no threads.
+/// The command's own errors, and one if threads cannot be started.
 pub fn on_pool(
     threads: Option<u16>,
     command: impl FnOnce() -> anyhow::Result<Ending> + Send,

@@ -157,11 +157,16 @@ impl SpaceFit {
     }
 
     /// Adds the resolutions of the same space.
-    pub fn widen(&mut self, space: &SearchSpace) {
-        let wider = self.space.as_ref().map_or_else(|| space.clone(), |own| own.at_resolutions_of(space));
+    ///
+    /// # Errors
+    /// As [`SearchSpace::at_resolutions_of`].
+    pub fn widen(&mut self, space: &SearchSpace) -> Result<()> {
+        let wider =
+            self.space.as_ref().map_or_else(|| Ok(space.clone()), |own| own.at_resolutions_of(space))?;
         let all: BTreeSet<Extent> = self.resolutions.iter().chain(space.resolutions()).copied().collect();
         self.resolutions = all.into_iter().collect();
         self.space = Some(wider);
+        Ok(())
     }
 
     /// Adds what a session measured of a sub-network; what the same session had measured before is replaced. A new one

@@ -18,6 +18,7 @@ use base::random::numbered_rng;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use space::{Encoded, Index, Row};
 
 use super::climb::{Place, Ways, Worth};
 use super::constraint::Limits;
@@ -27,7 +28,6 @@ use super::known::{AsItIs, Known, Rows, Scored};
 use super::objective::Objective;
 use crate::error::Result;
 use chain::{Chain, draw_anew};
-use space::{Encoded, Index, Row};
 
 /// Stream of its random numbers.
 const ANNEALING: u64 = 7;

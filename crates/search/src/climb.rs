@@ -4,9 +4,9 @@
 //! Costs add up over the blocks, so what a step costs is known before it is made; what steps gain together is about the
 //! sum of what they gain alone, and only the most promising sums are looked at.
 
-use super::constraint::{Limits, Quantity};
 use space::{Change, Index, Row, Step, Steps};
 
+use super::constraint::{Limits, Quantity};
 use super::genes::{self, GeneFeatures, Places};
 use super::index::{CostIndex, Costs};
 use super::known::{Rows, Scored};
@@ -25,7 +25,7 @@ impl Worth {
     /// What each value adds by the objective's slopes, more or less.
     pub fn of_slopes(features: &GeneFeatures, slopes: &[f32]) -> Self {
         let sum = |features: &[u32]| features.iter().map(|at| slopes[*at as usize]).sum();
-        Self { values: features.of_places().map(sum).collect() }
+        Self { values: features.of_places().iter().map(sum).collect() }
     }
 
     /// Learns from all neighbours of a sub-network. What a step gains by which genes come or go is the sum of what all its

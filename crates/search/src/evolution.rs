@@ -16,6 +16,7 @@ use base::random::numbered_rng;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use space::{Genome, Index, Row, Steps};
 
 use super::anneal::{Problem, anneal};
 use super::climb::{Place, Worth};
@@ -26,8 +27,6 @@ use super::known::{Known, Point, Rows, Scored};
 use super::objective::Objective;
 use super::pareto;
 use super::start;
-use space::{Genome, Index, Row, Steps};
-
 use crate::error::Result;
 
 /// Stream of its random numbers.

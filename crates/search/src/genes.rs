@@ -1,6 +1,6 @@
 //! What a search knows of rows: which features a predictor sees of them, where worths lie, a number for each.
 
-use space::{ABSENT, Encoder, Genome, Group, Index, Row, SearchSpace, Step, Steps};
+use space::{ABSENT, Encoded, Encoder, Genome, Group, Index, Row, SearchSpace, Step, Steps};
 
 /// The steps of a search: any group of genes but the resolution takes other values, and no gene in `locked` is in a group that
 /// changes.
@@ -53,23 +53,20 @@ pub(super) struct GeneFeatures {
     places: Places,
     /// Genes that have features, in the order of these.
     order: Vec<Seen>,
-    /// The features of all places, one list behind the other, and where each ends.
-    of_places: (Vec<u32>, Vec<usize>),
+    of_places: Encoded,
 }
 
 /// A gene that has features.
 #[derive(Clone, Debug)]
 struct Seen {
     gene: usize,
-    /// By value; [`NO_FEATURE`] for none.
+    /// By value.
     features: Vec<u32>,
     /// The gene that decides alone whether it exists, and by which values.
     only: Option<(usize, Vec<bool>)>,
     /// Whether that gene always exists, or there is none.
     simple: bool,
 }
-
-const NO_FEATURE: u32 = u32::MAX;
 
 impl GeneFeatures {
     /// The features of a space's genes as `encoder`'s space has them; `None` if a value is not among its own.
@@ -84,18 +81,17 @@ impl GeneFeatures {
             let simple = only.as_ref().is_none_or(|(parent, _)| genome.genes()[*parent].exists.is_none());
             order.push(Seen { gene, features, only, simple });
         }
-        let mut of_places = (Vec::new(), Vec::new());
+        let mut of_places = Encoded::default();
         for group in genome.groups() {
             for combination in 0..group.combinations() {
-                for (gene, value) in group.values(combination as Index) {
-                    let seen = order.iter().find(|seen| seen.gene == gene);
-                    let feature = seen.map_or(NO_FEATURE, |seen| seen.features[usize::from(value)]);
-                    of_places.0.extend(Some(feature).filter(|feature| *feature != NO_FEATURE));
-                }
-                of_places.1.push(of_places.0.len());
+                let feature = |(gene, value): (usize, Index)| {
+                    let seen = order.iter().find(|seen| seen.gene == gene)?;
+                    Some(seen.features[usize::from(value)])
+                };
+                of_places.push(group.values(combination as Index).filter_map(feature));
             }
             // absent
-            of_places.1.push(of_places.0.len());
+            of_places.push([]);
         }
         Some(Self { places: Places::new(&genome), genome, order, of_places })
     }
@@ -106,10 +102,8 @@ impl GeneFeatures {
     }
 
     /// The features of each place, in order.
-    pub fn of_places(&self) -> impl Iterator<Item = &[u32]> {
-        let (features, ends) = &self.of_places;
-        let starts = std::iter::once(&0).chain(ends);
-        starts.zip(ends).map(|(start, end)| &features[*start..*end])
+    pub fn of_places(&self) -> &Encoded {
+        &self.of_places
     }
 
     /// The features of a row that are 1, in rising order.
@@ -138,7 +132,7 @@ mod tests {
     use super::*;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
-    use space::{Encoded, preset, preset_names};
+    use space::{preset, preset_names};
 
     #[test]
     fn features_are_the_encoders_and_rows_have_numbers_of_their_own() {

@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use rayon::prelude::*;
-
-use space::{Index, Row};
+use space::{Encoded, Index, Row};
 
 use super::archive::Best;
 use super::constraint::Limits;
@@ -14,7 +13,6 @@ use super::genes::{GeneFeatures, hash};
 use super::index::{CostIndex, Costs};
 use super::objective::Objective;
 use crate::error::Result;
-use space::Encoded;
 
 /// Rows of genes, one behind the other.
 #[derive(Clone, Debug, Default)]

@@ -5,10 +5,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use base::error::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::value::Extent;
-use base::error::{Error, Result};
 
 /// One sub-network: the resolution of its input, and what was chosen, as text.
 ///

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
+use base::document::{check_one_of, value_of, without_mark};
+use base::error::{Error, Result};
+use base::file;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
 use super::ofa::{config as ofa_config, sample as ofa_sample};
 use super::{Arch, SearchSpace, sampler};
-use base::document::{check_one_of, value_of, without_mark};
-use base::error::{Error, Result};
-use base::file;
 
 pub use super::ofa::{NET_CONFIG, RUN_CONFIG, net_config, run_config};
 

@@ -195,7 +195,8 @@ impl<'a> Builder<'a> {
         &mut self,
         slot: SlotName,
         inputs: &[&Port],
-        (channels, extent): (Traced<usize>, Traced<Extent>),
+        channels: Traced<usize>,
+        extent: Traced<Extent>,
         operator: impl Fn(&mut Trace) -> Operator,
     ) -> Port {
         let made = Port { node: Some(self.nodes.len()), channels, extent };

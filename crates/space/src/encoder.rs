@@ -1,10 +1,11 @@
 //! Sub-networks as numbers of fixed length, for what learns from them. Knows no weight and no accuracy.
 
+use base::error::{Error, Result};
+
 use crate::arch::Arch;
 use crate::genome::{GeneId, Index, Row};
 use crate::search_space::SearchSpace;
 use crate::value::Value;
-use base::error::{Error, Result};
 
 /// Encodes the sub-networks of one space: a one-hot vector for each gene that predictors see, in the order of
 /// [`SearchSpace::features`]; zeros where a gene does not exist (Cai et al. 2020, section 3.4).

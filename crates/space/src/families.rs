@@ -7,12 +7,12 @@ pub(crate) mod stages;
 
 use std::fmt::Debug;
 
+use base::error::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::builder::Builder;
 use crate::genome::{Choice, Dimension, GeneId, Genome, Index, Row};
 use crate::value::Extent;
-use base::error::Result;
 use stages::Stages;
 
 pub(crate) use inverted_residual::InvertedResidual;
@@ -49,8 +49,8 @@ pub(crate) struct Ends {
     pub classes: usize,
 }
 
-/// One way to build networks of choices; what is said of a text and of features is that of stages of blocks. All of it was checked when it was declared, so nothing here fails but reading a
-/// text that somebody wrote.
+/// One way to build networks of choices. All of it was checked when it was declared, so nothing here fails but reading a
+/// text that somebody wrote. What is not said otherwise is as in a network of stages of blocks.
 pub(crate) trait Family: Debug + Send + Sync {
     /// Pushes each slot, in the order in which layers run.
     fn build(&self, b: &mut Builder<'_>);

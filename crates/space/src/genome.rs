@@ -4,15 +4,16 @@ mod declare;
 mod steps;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
+use base::error::Error;
 use num_bigint::BigUint;
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
 use crate::trace::VarSet;
 use crate::value::{Readable, Value};
-use base::error::Error;
 
 pub use declare::{Choice, Declaring, Only};
 pub use steps::{ABSENT, Change, Group, Step, Steps};
@@ -328,32 +329,31 @@ impl Genome {
     /// Takes each group of genes from the row or the other, with a probability of a half; what only one of them has comes
     /// from that one.
     pub fn mix(&self, row: &mut Row, other: &Row, rng: &mut impl Rng) {
-        let ours = row.to_vec();
-        for group in self.groups() {
-            let genes = group.genes();
-            let there = [&*row, &ours[..], other].map(|row| self.exists(row, group.first));
-            match there {
-                [false, ..] => row[genes].fill(0),
-                [_, true, false] => {}
-                [_, false, _] => row[genes.clone()].copy_from_slice(&other[genes]),
-                _ if rng.random() => {}
-                _ => row[genes.clone()].copy_from_slice(&other[genes]),
-            }
-        }
+        self.take_parts(self.groups().iter().map(Group::genes), row, other, rng);
     }
 
     /// Takes each gene from the row or the other, with a probability of a half; what only one of them has comes from that
     /// one.
     pub fn cross(&self, row: &mut Row, other: &Row, rng: &mut impl Rng) {
+        self.take_parts((0..self.len()).map(|gene| gene..gene + 1), row, other, rng);
+    }
+
+    /// Takes each part of the genes from the row or the other; the genes of a part exist together.
+    fn take_parts(
+        &self,
+        parts: impl Iterator<Item = Range<GeneId>>,
+        row: &mut Row,
+        other: &Row,
+        rng: &mut impl Rng,
+    ) {
         let ours = row.to_vec();
-        for gene in 0..self.len() {
-            row[gene] = match (self.exists(row, gene), self.exists(&ours, gene), self.exists(other, gene)) {
-                (false, ..) => 0,
-                (_, true, false) => ours[gene],
-                (_, false, _) => other[gene],
-                _ if rng.random() => ours[gene],
-                _ => other[gene],
-            };
+        for part in parts {
+            match [&*row, &ours[..], other].map(|row| self.exists(row, part.start)) {
+                [false, ..] => row[part].fill(0),
+                [_, true, false] => {}
+                [_, true, true] if rng.random() => {}
+                _ => row[part.clone()].copy_from_slice(&other[part]),
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use crate::genome::{Genome, Index, Row};
 use crate::layer::LayerSpec;
 use crate::search_space::SearchSpace;
 
-pub use factored::{Elimination, Factored, From as ChangesFrom, Join};
+pub use factored::{ChangesFrom, Elimination, Factored, Join};
 pub use table::Table;
 
 /// A layer's number, which counts from 1; 0 stands for none.

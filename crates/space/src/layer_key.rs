@@ -2,9 +2,10 @@
 
 use std::str::FromStr;
 
+use base::error::{Error, Result};
+
 use super::activation::Activation;
 use super::layer::{Bottleneck, FeatureMap, LayerSpec, MbConv, Operator};
-use base::error::{Error, Result};
 
 /// Most channels, inner ones included.
 const MOST_CHANNELS: usize = 65_536;

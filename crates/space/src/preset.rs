@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use super::SearchSpace;
 use base::error::{Error, Result};
 use base::file;
+
+use super::SearchSpace;
 
 const PRESETS: [(&str, &str); 8] = [
     ("tiny", include_str!("presets/tiny.toml")),

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
+use base::document;
+use base::error::{Error, Result};
 use num_bigint::BigUint;
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +17,6 @@ use crate::genome::{GeneId, Genome, Index, Row};
 use crate::index::SpaceIndex;
 use crate::layer::LayerSpec;
 use crate::value::{Extent, Value};
-use base::document;
-use base::error::{Error, Result};
 
 /// The gene of the resolution, which every space declares first.
 pub const RESOLUTION: GeneId = 0;
@@ -161,11 +161,11 @@ impl SearchSpace {
     }
 
     /// The space with other resolutions, restricted as this one is.
-    fn with_resolutions(&self, resolutions: Vec<Extent>) -> Self {
+    fn with_resolutions(&self, resolutions: Vec<Extent>) -> Result<Self> {
         let mut file = self.file.clone();
         file.resolutions = resolutions;
-        let whole = file.check(&format!("space {}", self.name())).expect("its other fields were checked");
-        whole.narrowed(whole.genome.allowing_as(&self.genome, |gene| gene != RESOLUTION))
+        let whole = file.check(&format!("space {}", self.name()))?;
+        Ok(whole.narrowed(whole.genome.allowing_as(&self.genome, |gene| gene != RESOLUTION)))
     }
 
     /// The space with only these of its input resolutions; its sub-networks lie in this space as well.
@@ -182,13 +182,15 @@ impl SearchSpace {
             self.check_resolution(resolution)?;
         }
         let listed = self.resolutions().iter().copied();
-        Ok(self.with_resolutions(listed.filter(|listed| resolutions.contains(listed)).collect()))
+        self.with_resolutions(listed.filter(|listed| resolutions.contains(listed)).collect())
     }
 
     /// The space with the input resolutions of `other` as well: the smallest in which the sub-networks of both lie, if
     /// they differ in resolutions only.
-    #[must_use]
-    pub fn at_resolutions_of(&self, other: &Self) -> Self {
+    ///
+    /// # Errors
+    /// If together they have more than a space may list.
+    pub fn at_resolutions_of(&self, other: &Self) -> Result<Self> {
         let mut all = [self.resolutions(), other.resolutions()].concat();
         all.sort_unstable();
         all.dedup();

@@ -9,13 +9,12 @@ use base::document::sorted;
 use base::file::{self, write_atomically};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
-use space::SearchSpace;
+use space::{Encoder, SearchSpace};
 
 use super::perceptron::{Dense, Network};
 use super::report::HeldOutReport;
 use super::{AccuracyEstimator, Fitted, Imported, MOST_LAYERS, Model, Origin};
 use crate::error::Result;
-use space::Encoder;
 
 /// The one metadata key.
 const METADATA: &str = "once-for-all";

@@ -3,7 +3,7 @@
 use kernels::Kernels;
 use network::accuracy_file::AccuracyFile;
 use network::data::Split;
-use space::Arch;
+use space::{Arch, Encoded, Encoder};
 
 use super::coverage::Unseen;
 use super::cross_validation::{CrossValidated, FOLDS, cross_validate};
@@ -13,7 +13,6 @@ use super::report::{Judged, judge};
 use super::train::{self, MlpConfig};
 use super::{AccuracyEstimator, Fitted, Origin};
 use crate::error::Result;
-use space::{Encoded, Encoder};
 
 /// How an estimator is fitted.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,8 +1,9 @@
 //! Ridge regression on few features: the estimator that is hard to beat while rows are few.
 
-use crate::error::Result;
 use base::equations::solve_positive;
 use space::Encoded;
+
+use crate::error::Result;
 
 /// Weights for each feature, and a constant.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use kernels::{Kernels, PackedWeight};
 use rayon::prelude::*;
-use space::Activation;
+use space::{Activation, Encoded};
 
 use crate::error::Result;
-use space::Encoded;
 
 /// Sub-networks that one thread takes at a time: their activations stay in a level 2 cache, and a generation is work for
 /// several threads. No bit depends on it, for a product's elements are sums of their own.

@@ -1,15 +1,15 @@
 //! Fits the multi-layer perceptron of Cai et al. (2020, section 3.4): 3 layers of 400, ReLU, one output.
 
-use crate::error::Result;
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use space::Encoded;
 
 use super::perceptron::{Dense, Network};
+use crate::error::Result;
 use crate::rng::{Purpose, rng};
-use space::Encoded;
 
 /// How the perceptron is fitted.
 #[derive(Clone, Debug, PartialEq)]

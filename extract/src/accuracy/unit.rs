@@ -2,11 +2,10 @@
 
 use base::Error;
 use base::random::rng_for;
-use space::sampler;
+use space::{Encoded, Encoder, sampler};
 
 use super::perceptron::{Dense, Network};
 use crate::error::Result;
-use space::{Encoded, Encoder};
 
 /// Random sub-networks that are asked for.
 const ASKED: usize = 256;

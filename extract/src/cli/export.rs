@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use base::timing::unix_seconds;
+use command::{Common, Ending, ValImages, result_path};
 use extract::export::{Format, NormStatistics, Request, check_destination, export};
 use extract::search::Found;
 use kernels::Precision;
@@ -14,7 +15,6 @@ use serde_json::json;
 use space::arch_file;
 
 use super::{OnDevice, open_data};
-use command::{Common, Ending, ValImages, result_path};
 
 /// Export a sub-network, verified against the supernet before the folder appears
 #[derive(clap::Args)]

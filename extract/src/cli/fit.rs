@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use base::timing::Stopwatch;
+use command::{Common, Ending, not_an_input, result_path};
 use extract::accuracy::{AccuracyEstimator, Estimate, FitConfig, FitReport, Model};
 use network::accuracy_file;
 use serde_json::{Value, json};
 
 use super::kernels;
-use command::{Common, Ending, not_an_input, result_path};
 
 /// Fit an accuracy estimator, chosen and judged by cross-validation
 #[derive(clap::Args)]

@@ -6,6 +6,7 @@ mod limits;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use command::{Common, Ending, not_an_input, result_path};
 use extract::latency::fitted::LEAST_NETWORKS;
 use extract::latency::{EngineFacts, LatencyTable, MeasureConfig, Plan, Rows};
 use kernels::Precision;
@@ -15,7 +16,6 @@ use space::{Extent, SearchSpace};
 use super::OnDevice;
 use super::engine::EngineChoice;
 use super::table::{describe_fit, describe_machine, space_at};
-use command::{Common, Ending, not_an_input, result_path};
 
 /// Measure every layer of a space on this machine, and some whole sub-networks, into a latency table
 #[derive(clap::Args)]

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use command::{Common, Ending};
 use extract::predict::{Classifier, images_at};
 use serde_json::json;
 
 use super::kernels;
-use command::{Common, Ending};
 
 /// Classify images with an exported model
 #[derive(clap::Args)]

@@ -6,22 +6,21 @@ mod validation;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use base::file::check_place;
+use base::timing::{Stopwatch, unix_seconds};
+use command::{Common, Ending, not_an_input, result_path, stop_flag};
 use extract::accuracy::{AccuracyEstimator, FitReport};
 use extract::latency::{LatencyKind, LatencyModel, LatencyTable};
 use extract::search::{
     AccuracyFrom, Candidate, Evaluated, Found, LatencyFrom, Limits, Problem, Quantity, SearchConfig,
     SearchReport, Validated, cost_index, cost_index_without_latency, evolve, judge_by_predictor,
 };
-use serde_json::{Value, json};
-
-use base::file::check_place;
-use base::timing::{Stopwatch, unix_seconds};
 use network::model_folder::SelectedOn;
+use serde_json::{Value, json};
 use space::{Extent, SearchSpace};
 
 use super::kernels;
 use super::table::space_at;
-use command::{Common, Ending, not_an_input, result_path, stop_flag};
 
 /// Find the sub-network with the highest expected accuracy under all limits at once
 #[derive(clap::Args)]

@@ -7,6 +7,7 @@ mod validate;
 
 use std::path::PathBuf;
 
+use command::{Common, Ending, result_path};
 use extract::latency::LatencyTable;
 use extract::ofa::exchange;
 use serde_json::json;
@@ -14,7 +15,7 @@ use space::{self, Extent, SearchSpace};
 
 use super::OnDevice;
 use super::engine::EngineChoice;
-use command::{Common, Ending, result_path};
+
 pub use describe::{describe_batch, describe_fit, describe_machine};
 
 /// Show a latency table, which layers of a space it lacks, and how well it predicts whole sub-networks

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use command::{Common, Ending};
 use extract::export::{OnnxVerification, verify};
 use extract::onnx::OnnxRuntime;
 use kernels::Precision;
@@ -9,7 +10,6 @@ use network::checkpoint::Supernet;
 use serde_json::json;
 
 use super::{OnDevice, open_data};
-use command::{Common, Ending};
 
 /// Compare an exported folder with the supernet: every weight and every logit, bit for bit; model.onnx weight for
 /// weight, and by running it

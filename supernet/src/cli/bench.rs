@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use base::timing::Spread;
+use command::{Common, Ending, within};
 use kernels::Kernels;
 use serde_json::json;
 use space::Extent;
@@ -10,8 +11,6 @@ use supernet::bench::{Bench, BenchReport, LoadBench, Mode, Subject, bench, bench
 
 use super::arguments::{Compute, Data};
 use super::profile::{recorded, table};
-use command::Ending;
-use command::{Common, within};
 
 /// Time whole steps on random images, or the loading of real ones
 #[derive(clap::Args)]

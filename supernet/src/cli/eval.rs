@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use base::document::printed;
 use base::file::write_atomically;
+use command::{Common, Ending, ValImages, print_lines, result_path};
 use network::checkpoint::Supernet;
 use network::data::{Dataset, Split};
 use network::eval::{Accuracy, Calibration, Judge, Judgement};
@@ -12,9 +13,6 @@ use serde_json::{Value, json};
 use space::Arch;
 
 use super::arguments::{Compute, Data};
-use command::Ending;
-use command::print_lines;
-use command::{Common, ValImages, result_path};
 
 /// Evaluate sub-networks: calibrate batch norms on training images, then top-1 on a split, loss, top-5, each class
 #[derive(clap::Args)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use base::timing::{peak_rss_mb, unix_seconds};
+use command::{Common, Ending, duration, grouped, result_path, stop_flag, within};
 use kernels::Kernels;
 use network::checkpoint::Supernet;
 use network::data::{Sampling, Split};
@@ -18,9 +19,6 @@ use supernet::train::{
 use super::arguments::{Compute, Data, smaller_batch};
 use super::memory::{self, Room};
 use super::progress::{Steps, interrupted, tell_beginning, tell_differences};
-use command::Ending;
-use command::{Common, result_path, stop_flag, within};
-use command::{duration, grouped};
 
 /// Train an exported network further, into a folder of the same kind
 #[derive(clap::Args)]

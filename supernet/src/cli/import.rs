@@ -3,15 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use base::timing::{Stopwatch, peak_rss_mb};
+use command::{Common, Ending, grouped, result_path};
 use network::checkpoint::{Imported, Interface, write_imported};
 use network::data::{Normalisation, Preprocess};
 use network::pytorch::{Entries, Import, StateDict, import};
 use serde_json::json;
 
 use super::arguments::Shown;
-use command::Ending;
-use command::grouped;
-use command::{Common, result_path};
 
 /// Read the weights of a supernet of PyTorch's ofa package
 #[derive(clap::Args)]

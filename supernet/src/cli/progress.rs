@@ -4,12 +4,10 @@ use std::path::Path;
 use std::sync::mpsc::Receiver;
 
 use base::timing::{Spread, peak_rss_mb};
-use command::ProgressBar;
+use command::{Common, ProgressBar};
 use serde_json::{Map, Value, json};
 use supernet::Error;
 use supernet::train::{Resumed, StepRecord};
-
-use command::Common;
 
 /// Steps that the rate on the bar is the mean of.
 const RECENT: usize = 20;

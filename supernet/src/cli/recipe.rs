@@ -3,13 +3,10 @@
 use std::fmt::Write;
 
 use anyhow::Context;
+use command::{Common, Ending, print_lines};
 use serde_json::json;
 use space::KINDS;
 use supernet::train::Recipe;
-
-use command::Common;
-use command::Ending;
-use command::print_lines;
 
 /// Show a recipe of training: the phases that `train --recipe` goes through
 #[derive(clap::Args)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use base::random::rng_for;
+use command::{Common, Ending, ValImages, result_path, stop_flag, within};
 use network::accuracy_file::{AccuracyHeader, AccuracyRow, Writer, check_appendable};
 use network::checkpoint::Supernet;
 use network::data::Split;
@@ -13,8 +14,6 @@ use serde_json::json;
 use space::{Arch, SearchSpace, sampler};
 
 use super::arguments::{Compute, Data};
-use command::Ending;
-use command::{Common, ValImages, result_path, stop_flag, within};
 
 /// Measure the accuracy of random sub-networks on validation images, one row each
 #[derive(clap::Args)]

@@ -2,12 +2,9 @@
 
 use std::fmt::Write;
 
+use command::{Common, Ending, grouped, print_lines};
 use serde_json::{Value, json};
 use space::{Arch, Cost, Extent, SearchSpace, cost, preset_names, sampler};
-
-use command::Common;
-use command::Ending;
-use command::{grouped, print_lines};
 
 /// Describe a search space: choices, number of sub-networks, costs of the smallest and the largest
 #[derive(clap::Args)]

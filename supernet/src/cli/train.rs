@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use base::timing::{peak_rss_mb, unix_seconds};
+use command::{Common, Ending, duration, grouped, result_path, stop_flag, within};
 use kernels::{Kernels, Profile, ProfileRow};
 use network::data::{Catalogue, Dataset};
 use network::eval::Accuracy;
@@ -21,9 +22,6 @@ use super::arguments::{Compute, Data, Shown, smaller_batch};
 use super::memory::{self, Room};
 use super::profile::{recorded, table};
 use super::progress::{Steps, interrupted, tell_beginning, tell_differences};
-use command::Ending;
-use command::{Common, result_path, stop_flag, within};
-use command::{duration, grouped};
 
 /// Train the weights that all sub-networks of a space share
 #[derive(clap::Args)]

@@ -101,7 +101,7 @@ impl LatencyTable {
             }
             for (fingerprint, fit) in &other.spaces {
                 match table.spaces.get_mut(fingerprint) {
-                    Some(own) => join(own, fit),
+                    Some(own) => join(own, fit).map_err(|error| error.in_place(&table.place))?,
                     None => {
                         table.spaces.insert(fingerprint.clone(), fit.clone());
                     }
@@ -209,7 +209,7 @@ impl LatencyTable {
             }
             space.check(&arch).map_err(|error| error.in_place(&self.place))?;
             let fit = self.spaces.entry(fingerprint.clone()).or_insert_with(|| SpaceFit::empty(space));
-            fit.widen(space);
+            fit.widen(space).map_err(|error| error.in_place(&self.place))?;
             if fit.networks.iter().all(|network| network.arch != arch) {
                 new.insert(arch.clone());
             }
@@ -330,11 +330,11 @@ fn space_of(fit: &SpaceFit, fingerprint: &str) -> Option<SearchSpace> {
 }
 
 /// Adds to what is known of a space's sub-networks what another table knows; parts stay as they are here.
-fn join(own: &mut SpaceFit, other: &SpaceFit) {
+fn join(own: &mut SpaceFit, other: &SpaceFit) -> Result<()> {
     let resolutions: BTreeSet<Extent> = own.resolutions.iter().chain(&other.resolutions).copied().collect();
     own.resolutions = resolutions.into_iter().collect();
     if let (Some(space), Some(wider)) = (&own.space, &other.space) {
-        own.space = Some(space.at_resolutions_of(wider));
+        own.space = Some(space.at_resolutions_of(wider)?);
     }
     for network in &other.networks {
         match own.networks.iter_mut().find(|one| one.arch == network.arch) {
@@ -349,4 +349,5 @@ fn join(own: &mut SpaceFit, other: &SpaceFit) {
             own.searched.push(searched.clone());
         }
     }
+    Ok(())
 }

@@ -4,9 +4,10 @@
 
 use std::ops::Range;
 
+use space::Extent;
+
 use super::image_set::Image;
 use super::preprocess::{Filter, Resize};
-use space::Extent;
 
 /// Fractional bits of a weight in whole numbers; with 8 bits of pixel and a sign they fill 32 (Pillow's `Resample.c`).
 const BITS: u32 = 22;

@@ -1,12 +1,11 @@
 use latency::testing::made_up as made_up_table;
 use latency::{LatencyTable, Row};
-use space::{Arch, SearchSpace, preset, sampler};
+use space::{Arch, Encoded, Encoder, SearchSpace, preset, sampler};
 
 use super::*;
 use crate::Error;
 use crate::testing::{all, index_of};
 use crate::{Costs, Quantity, StandIn};
-use space::{Encoded, Encoder};
 
 /// 800 sub-networks: few enough to try them all.
 fn small() -> SearchSpace {

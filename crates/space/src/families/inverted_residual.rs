@@ -24,7 +24,7 @@ impl Family for InvertedResidual {
         let image = b.input(self.ends.input_channels, self.ends.resolution);
         let Stem { channels, stride, activation } = self.stem;
         let mut x =
-            b.push(SlotName::one("first_conv"), &[&image], (fixed(channels), image.through(stride)), |_| {
+            b.push(SlotName::one("first_conv"), &[&image], fixed(channels), image.through(stride), |_| {
                 Operator::Stem { kernel: 3, stride, activation }
             });
         x = self.first_block(b, x);
@@ -32,13 +32,13 @@ impl Family for InvertedResidual {
         for (stage, genes) in self.stages.stages.iter().zip(&self.stages.genes) {
             for position in 0..genes.blocks.len() {
                 let exists = b.test(genes.depth, |depth| depth > position);
-                let block = b.when(&exists, |b| block(b, &x, (stage, genes), position, slot));
+                let block = b.when(&exists, |b| block(b, &x, stage, genes, position, slot));
                 x = block.or(&x);
                 slot += 1;
             }
         }
         x = self.head(b, x);
-        b.push(SlotName::one("classifier"), &[&x], (fixed(self.ends.classes), fixed(Extent::ONE)), |_| {
+        b.push(SlotName::one("classifier"), &[&x], fixed(self.ends.classes), fixed(Extent::ONE), |_| {
             Operator::Classifier
         });
     }
@@ -62,23 +62,29 @@ impl InvertedResidual {
             squeeze: None,
             residual: mid == first.channels && self.first_block_adds,
         };
-        let size = (fixed(first.channels), x.extent.clone());
-        b.push(SlotName::numbered("blocks", 0), &[&x], size, |_| Operator::MbConv(block.clone()))
+        b.push(SlotName::numbered("blocks", 0), &[&x], fixed(first.channels), x.extent.clone(), |_| {
+            Operator::MbConv(block.clone())
+        })
     }
 
     /// The names are those of the authors' two classes.
     fn head(&self, b: &mut Builder<'_>, mut x: Port) -> Port {
         let Some(Head { expand_channels, feature_channels, activation }) = self.head else { return x };
         let name = if feature_channels.is_some() { "final_expand_layer" } else { "feature_mix_layer" };
-        let size = (fixed(expand_channels), x.extent.clone());
-        x = b.push(SlotName::one(name), &[&x], size, |_| Operator::HeadConv { activation });
-        let size = (fixed(expand_channels), fixed(Extent::ONE));
-        x = b.push(SlotName::one("pool"), &[&x], size, |_| Operator::Pool);
+        x = b.push(SlotName::one(name), &[&x], fixed(expand_channels), x.extent.clone(), |_| {
+            Operator::HeadConv { activation }
+        });
+        x = b.push(SlotName::one("pool"), &[&x], fixed(expand_channels), fixed(Extent::ONE), |_| {
+            Operator::Pool
+        });
         if let Some(channels) = feature_channels {
-            let size = (fixed(channels), fixed(Extent::ONE));
-            x = b.push(SlotName::one("feature_mix_layer"), &[&x], size, |_| Operator::FeatureMix {
-                activation,
-            });
+            x = b.push(
+                SlotName::one("feature_mix_layer"),
+                &[&x],
+                fixed(channels),
+                fixed(Extent::ONE),
+                |_| Operator::FeatureMix { activation },
+            );
         }
         x
     }
@@ -88,15 +94,15 @@ impl InvertedResidual {
 fn block(
     b: &mut Builder<'_>,
     x: &Port,
-    (stage, genes): (&Stage, &StageGenes),
+    stage: &Stage,
+    genes: &StageGenes,
     position: usize,
     slot: usize,
 ) -> Port {
     let kernel = b.of(genes.blocks[position].kernel);
     let expand = b.of(genes.blocks[position].expand);
     let stride = if position == 0 { stage.stride } else { 1 };
-    let size = (fixed(stage.channels), x.through(stride));
-    b.push(SlotName::numbered("blocks", slot), &[x], size, |t| {
+    b.push(SlotName::numbered("blocks", slot), &[x], fixed(stage.channels), x.through(stride), |t| {
         let channels = t.get(&x.channels);
         let mid = inner_channels(t.get(&expand), channels);
         Operator::MbConv(MbConv {

@@ -23,8 +23,9 @@ impl Family for ResNetD {
     fn build(&self, b: &mut Builder<'_>) {
         let image = b.input(self.ends.input_channels, self.ends.resolution);
         let mut x = self.stem(b, &image);
-        let size = (x.channels.clone(), x.through(2));
-        x = b.push(SlotName::one("max_pooling"), &[&x], size, |_| Operator::MaxPool);
+        x = b.push(SlotName::one("max_pooling"), &[&x], x.channels.clone(), x.through(2), |_| {
+            Operator::MaxPool
+        });
         let mut slot = 0;
         let pairs = self.stages.stages[STEM_STAGES - 1..].iter().zip(&self.stages.stages[STEM_STAGES..]);
         for ((before, stage), genes) in pairs.zip(&self.stages.genes[STEM_STAGES..]) {
@@ -36,9 +37,8 @@ impl Family for ResNetD {
                 slot += 1;
             }
         }
-        let size = (x.channels.clone(), fixed(Extent::ONE));
-        x = b.push(SlotName::one("pool"), &[&x], size, |_| Operator::Pool);
-        b.push(SlotName::one("classifier"), &[&x], (fixed(self.ends.classes), fixed(Extent::ONE)), |_| {
+        x = b.push(SlotName::one("pool"), &[&x], x.channels.clone(), fixed(Extent::ONE), |_| Operator::Pool);
+        b.push(SlotName::one("classifier"), &[&x], fixed(self.ends.classes), fixed(Extent::ONE), |_| {
             Operator::Classifier
         });
     }
@@ -57,25 +57,29 @@ impl ResNetD {
             let channels = width(b, stage, genes);
             let first = match x.take() {
                 Some(before) => before,
-                None => {
-                    let size = (channels.clone(), image.through(stride));
-                    b.push(SlotName::numbered("input_stem", 0), &[image], size, |_| Operator::Stem {
-                        kernel: 3,
-                        stride,
-                        activation,
-                    })
-                }
+                None => b.push(
+                    SlotName::numbered("input_stem", 0),
+                    &[image],
+                    channels.clone(),
+                    image.through(stride),
+                    |_| Operator::Stem { kernel: 3, stride, activation },
+                ),
             };
             let exists = b.test(genes.depth, |depth| depth > 0);
             let residual = at == 0;
             let convolution = b.when(&exists, |b| {
                 let kernel = genes.blocks.first().map(|block| b.of(block.kernel));
-                let size = (channels.clone(), first.extent.clone());
-                b.push(SlotName::numbered("input_stem", 1 + at), &[&first], size, |t| Operator::Conv {
-                    kernel: kernel.as_ref().map_or(3, |kernel| t.get(kernel)),
-                    activation: stage.activation,
-                    residual,
-                })
+                b.push(
+                    SlotName::numbered("input_stem", 1 + at),
+                    &[&first],
+                    channels.clone(),
+                    first.extent.clone(),
+                    |t| Operator::Conv {
+                        kernel: kernel.as_ref().map_or(3, |kernel| t.get(kernel)),
+                        activation: stage.activation,
+                        residual,
+                    },
+                )
             });
             x = Some(convolution.or(&first));
         }
@@ -115,8 +119,7 @@ impl Bottlenecks<'_> {
         let kernel = b.of(genes.blocks[position].kernel);
         let expand = b.of(genes.blocks[position].expand);
         let channels = width(b, stage, genes);
-        let size = (channels.clone(), x.through(stride));
-        b.push(SlotName::numbered("blocks", slot), &[x], size, |t| {
+        b.push(SlotName::numbered("blocks", slot), &[x], channels.clone(), x.through(stride), |t| {
             Operator::Bottleneck(Bottleneck {
                 kernel: t.get(&kernel),
                 stride,

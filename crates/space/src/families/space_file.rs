@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base::document::check_version;
+use base::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::stages::{Choices, FirstBlock, Head, Stage, Stages, Stem};
@@ -11,8 +13,6 @@ use crate::layer::{LayerSpec, make_divisible};
 use crate::sampler::largest;
 use crate::search_space::SearchSpace;
 use crate::value::{Extent, Ratio};
-use base::document::check_version;
-use base::error::{Error, Result};
 
 /// Version of the form that this code writes and reads.
 pub(crate) const VERSION: u32 = 1;
@@ -109,6 +109,12 @@ fn default_dropout() -> f32 {
 /// Largest value that a size in a space may have: keeps products of sizes far from overflow.
 const LARGEST: usize = 65_536;
 
+/// Most values that a list of choices may have: more than there are whole resolutions.
+const MOST_CHOICES: usize = 4096;
+
+/// Most cells that the tables of one layer of each block may have, over all that decides the layer: 16 MB a layer.
+const MOST_CELLS: u128 = 1 << 22;
+
 /// Most parameters that the largest sub-network may have: 4 GB of f32.
 const MOST_PARAMETERS: u128 = 1 << 30;
 
@@ -149,6 +155,26 @@ impl Door<'_> {
     fn rising<T: PartialOrd + std::fmt::Debug>(&self, field: &str, list: &[T]) -> Result<()> {
         if list.is_empty() || list.windows(2).any(|pair| pair[0] >= pair[1]) {
             return Err(Error::invalid(self.place, field, "a rising list of choices", format!("{list:?}")));
+        }
+        self.within(&format!("{field} (number of choices)"), list.len(), 1, MOST_CHOICES)
+    }
+
+    /// Tables over more choices than memory holds are a mistake, too. A layer is decided by the resolution, its block's
+    /// choices, its stage's depth, and the widths of its stage and the one before.
+    fn cells(&self, resolutions: &[Extent], stages: &[Stage]) -> Result<()> {
+        let mut widths_before = 1;
+        let mut cells = 0;
+        for Stage { choices, .. } in stages {
+            let widths = choices.width.len().max(1);
+            let lists = [resolutions.len(), choices.kernel.len(), choices.expand.len(), choices.depth.len()];
+            let deciding = lists.into_iter().chain([widths_before, widths]).map(|choices| choices as u128);
+            cells += deciding.product::<u128>() * choices.max_depth() as u128;
+            widths_before = widths;
+        }
+        if cells > MOST_CELLS {
+            let field = "combinations of choices that decide a layer, over all blocks";
+            return Err(Error::invalid(self.place, field, format!("at most {MOST_CELLS}"), cells)
+                .and_then_do("list fewer resolutions, expand ratios or widths"));
         }
         Ok(())
     }
@@ -252,6 +278,7 @@ impl SpaceFile {
         for (index, stage) in self.stages.iter().enumerate() {
             stages.push(self.stage(door, index, stage)?);
         }
+        door.cells(&self.resolutions, &stages)?;
         let (first_block, head) = (self.checked_first_block(door)?, self.checked_head(door)?);
         let input = first_block.map_or(stem.channels, |first| first.channels);
         let (stages, genome) = Stages::declare(&self.name, input, &self.resolutions, stages);
@@ -405,5 +432,41 @@ mod tests {
             let error = SearchSpace::from_toml("x.toml", &good.replace(from, to)).expect_err(to).to_string();
             assert!(error.starts_with("x.toml: ") && error.contains(field), "{to}: {error}");
         }
+    }
+
+    #[test]
+    fn spaces_of_too_many_choices_are_refused() {
+        let good = preset("tiny").expect("a preset").to_toml();
+        let replaced = |text: &str, key: &str, list: &[String]| -> String {
+            let line = |line: &str| match line.starts_with(&format!("{key} = ")) {
+                true => format!("{key} = [{}]\n", list.join(", ")),
+                false => format!("{line}\n"),
+            };
+            text.lines().map(line).collect()
+        };
+        let sides = |count: usize| (4..4 + count).map(|side| side.to_string()).collect::<Vec<_>>();
+        let rectangles =
+            (4..40).flat_map(|height| (4..2004).map(move |width| format!("\"{height}x{width}\"")));
+        let ratios = |list: std::ops::RangeInclusive<u32>| -> Vec<String> {
+            list.map(|hundredths| Ratio::hundredths(hundredths).to_string()).collect()
+        };
+        let error = |text: &str| SearchSpace::from_toml("x.toml", text).expect_err("too many").to_string();
+        let told = error(&replaced(&good, "resolutions", &rectangles.collect::<Vec<_>>()));
+        assert!(told.contains("resolutions (number of choices): expected 1 to 4096, got 72000"), "{told}");
+        let told = error(&replaced(&good, "expand", &ratios(1..=5000)));
+        assert!(told.contains("expand (number of choices): expected 1 to 4096, got 5000"), "{told}");
+
+        let (wide, many) = (replaced(&good, "expand", &ratios(301..=400)), sides(2000));
+        let told = error(&replaced(&wide, "resolutions", &many));
+        assert!(told.contains("over all blocks: expected at most 4194304, got"), "{told}");
+        let space = SearchSpace::from_toml("x.toml", &replaced(&wide, "resolutions", &many[..100]));
+        assert_eq!(space.expect("few enough").resolutions().len(), 100);
+        // two that are small enough may be too many together
+        let space = |list: &[String]| SearchSpace::from_toml("x.toml", &replaced(&good, "resolutions", list));
+        let all = sides(4093);
+        let tall = (4..100).map(|height| format!("\"{height}x4096\"")).collect::<Vec<_>>();
+        let together = space(&all).expect("few enough").at_resolutions_of(&space(&tall).expect("few enough"));
+        let told = together.expect_err("too many").to_string();
+        assert!(told.contains("resolutions (number of choices): expected 1 to 4096, got 4189"), "{told}");
     }
 }

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use base::error::{Error, Result};
+
 use crate::activation::Activation;
 use crate::genome::{Choice, Declaring, Dimension, GeneId, Genome, Index, Row};
 use crate::value::{Extent, Ratio, Readable};
-use base::error::{Error, Result};
 
 const RESOLUTION: Dimension = Dimension::named("resolution");
 pub(super) const DEPTH: Dimension = Dimension::named("depth");
@@ -140,13 +141,13 @@ impl Stages {
     /// which training has always drawn them.
     pub fn declare(space: &str, input: usize, resolutions: &[Extent], stages: Vec<Stage>) -> (Self, Genome) {
         let mut list = Declaring::new();
-        let resolution = list.choice(("resolution".into(), String::new()), RESOLUTION, resolutions, None);
+        let resolution = list.choice("resolution".into(), String::new(), RESOLUTION, resolutions, None);
         let mut genes: Vec<StageGenes> =
             stages.iter().enumerate().map(|(at, stage)| declare_stage(&mut list, at, stage)).collect();
         for (at, (stage, genes)) in stages.iter().zip(&mut genes).enumerate() {
-            let name = (format!("s{}.width", at + 1), format!("stage {}", at + 1));
+            let (name, place) = (format!("s{}.width", at + 1), format!("stage {}", at + 1));
             let widths = &stage.choices.width;
-            genes.width = (!widths.is_empty()).then(|| list.choice(name, WIDTH, widths, None));
+            genes.width = (!widths.is_empty()).then(|| list.choice(name, place, WIDTH, widths, None));
         }
         (Self { space: space.to_string(), input, resolution, stages, genes }, list.finish())
     }
@@ -242,14 +243,13 @@ impl Stages {
 
 fn declare_stage(list: &mut Declaring, at: usize, stage: &Stage) -> StageGenes {
     let (name, place) = (format!("s{}", at + 1), format!("stage {}", at + 1));
-    let depth = list.choice((format!("{name}.depth"), place.clone()), DEPTH, &stage.choices.depth, None);
+    let depth = list.choice(format!("{name}.depth"), place.clone(), DEPTH, &stage.choices.depth, None);
     let mut block = |position: usize| {
         let there = list.only(depth, |depth: usize| depth > position);
-        let named = |what: &str| {
-            (format!("{name}.b{}.{what}", position + 1), format!("{place}, block {}", position + 1))
-        };
-        let kernel = list.choice(named("kernel"), KERNEL, &stage.choices.kernel, Some(&there));
-        let expand = list.choice(named("expand"), EXPAND, &stage.choices.expand, Some(&there));
+        let named = |what: &str| format!("{name}.b{}.{what}", position + 1);
+        let place = format!("{place}, block {}", position + 1);
+        let kernel = list.choice(named("kernel"), place.clone(), KERNEL, &stage.choices.kernel, Some(&there));
+        let expand = list.choice(named("expand"), place, EXPAND, &stage.choices.expand, Some(&there));
         BlockGenes { kernel, expand }
     };
     let blocks = (0..stage.choices.max_depth()).map(&mut block).collect();

@@ -59,7 +59,8 @@ impl Declaring {
     /// If there are no values, they do not rise, or the name is taken: a family checks its fields before.
     pub fn choice<T: Readable>(
         &mut self,
-        (name, place): (String, String),
+        name: String,
+        place: String,
         dimension: Dimension,
         values: &[T],
         only: Option<&Only>,

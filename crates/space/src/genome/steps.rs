@@ -165,31 +165,18 @@ impl Genome {
             let (first, last) = (group.first as u16, group.last_below.max(group.genes().end - 1) as u16);
             for &to in self.combinations(number as u16).iter().filter(|to| **to != from) {
                 let change = Change { group: number as u16, from, to };
-                if !group.has_below() {
-                    let start = steps.changes.len() as u32;
-                    steps.changes.push(change);
-                    steps.steps.push(Step { changes: (start, start + 1), first, last });
-                    continue;
-                }
                 below.clear();
                 self.below(row, change, &mut below);
-                let first = below.iter().find(|coming| coming.comes);
-                let kinds = first.map_or(1, |coming| self.combinations(coming.group).len());
-                (0..kinds).for_each(|kind| self.step(row, change, &below, kind, steps));
+                let comes = below.iter().find(|coming| coming.comes);
+                let kinds = comes.map_or(1, |coming| self.combinations(coming.group).len());
+                for kind in 0..kinds {
+                    let start = steps.changes.len() as u32;
+                    steps.changes.push(change);
+                    below.iter().for_each(|coming| self.come(row, *coming, kind, &mut steps.changes));
+                    steps.steps.push(Step { changes: (start, steps.changes.len() as u32), first, last });
+                }
             }
         }
-    }
-
-    fn step(&self, row: &Row, change: Change, below: &[Coming], kind: usize, steps: &mut Steps) {
-        let group = self.group(change.group);
-        let start = steps.changes.len();
-        steps.changes.push(change);
-        for coming in below {
-            self.come(row, *coming, kind, &mut steps.changes);
-        }
-        let changes = (start as u32, steps.changes.len() as u32);
-        let last = group.last_below.max(group.genes().end - 1) as u16;
-        steps.steps.push(Step { changes, first: group.first as u16, last });
     }
 
     /// Enters that a group comes or goes, and what comes and goes with it.

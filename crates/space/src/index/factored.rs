@@ -151,21 +151,21 @@ impl<T: Join> Factored<T> {
     }
 
     /// The row as a place to go from: what changes of it add is asked of that.
-    pub fn from<'a>(&'a self, row: &Row) -> From<'a, T> {
-        From { costs: self, cells: self.cells_of(row).collect(), moved: Vec::new() }
+    pub fn from<'a>(&'a self, row: &Row) -> ChangesFrom<'a, T> {
+        ChangesFrom { costs: self, cells: self.cells_of(row).collect(), moved: Vec::new() }
     }
 }
 
 /// The cells of a row that is changed.
 #[derive(Clone, Debug)]
-pub struct From<'a, T> {
+pub struct ChangesFrom<'a, T> {
     costs: &'a Factored<T>,
     cells: Vec<usize>,
     /// Terms that changes move, and how far.
     moved: Vec<(u32, i64)>,
 }
 
-impl<T: Join> From<'_, T> {
+impl<T: Join> ChangesFrom<'_, T> {
     /// By how much changes of the row add to a quantity that is a sum.
     pub fn added(&mut self, changes: &[Change], of: impl Fn(&T) -> f64) -> f64 {
         self.moved.clear();

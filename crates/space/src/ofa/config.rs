@@ -10,12 +10,12 @@ mod read;
 mod tests;
 mod write;
 
+use base::error::{Error, Result};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use crate::{Arch, Extent, FamilyName, SearchSpace};
-use base::error::{Error, Result};
 
 pub use write::net_config;
 

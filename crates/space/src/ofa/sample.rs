@@ -4,13 +4,13 @@
 //! A ResNet's has no kernels, but the index of each stage's width; the first depth is the stem's, where the greatest
 //! means that nothing is skipped, and the others count the blocks beyond the fewest.
 
+use base::error::{Error, Result};
 use serde_json::Value;
 
 use super::arch_of;
 use crate::families::STEM_STAGES;
 use crate::families::stages::{Block, Stage};
 use crate::{Arch, Extent, FamilyName, Ratio, SearchSpace};
-use base::error::{Error, Result};
 
 /// The dictionary in a JSON value: the value itself, under `arch`, or beside numbers in a list, as the package's search
 /// returns the best with its score.

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use base::timing::unix_seconds;
+use command::{Common, Ending, stop_flag};
 use extract::latency::{
     Bench, Campaign, Conditions, DeviceFacts, Engine, Folded, LatencyTable, Plan, RowsLog, Session, Subject,
     Subjects, carry_out, stopwatch_of,
@@ -15,7 +16,6 @@ use space::SearchSpace;
 use super::limits::search_limits;
 use super::{Arguments, plan, say_stale, summarize};
 use crate::cli::engine::show;
-use command::{Common, Ending, stop_flag};
 
 /// What a measuring works with.
 pub struct Here<'a> {

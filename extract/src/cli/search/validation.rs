@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use command::{Common, ValImages};
 use extract::accuracy::{AccuracyEstimator, FitConfig, FitReport};
 use extract::search::{Problem, Validated, ValidationPlan, search_validated};
 use network::accuracy_file::{self, AccuracyFile};
@@ -11,7 +12,6 @@ use network::eval::{Calibration, Judge};
 use network::model_folder::SelectedOn;
 
 use super::super::{kernels, open_data};
-use command::{Common, ValImages};
 
 /// Sub-networks that are evaluated in a round.
 const CANDIDATES: usize = 20;

@@ -4,11 +4,11 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use base::statistics as stats;
+use command::{Common, Ending, not_an_input, result_path};
 use extract::latency::{LatencyTable, RowChange};
 use serde_json::json;
 
 use super::describe::{describe_machine, document};
-use command::{Common, Ending, not_an_input, result_path};
 
 #[derive(clap::Subcommand)]
 pub enum Pairs {

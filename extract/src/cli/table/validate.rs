@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base::random::rng_for;
 use base::timing::unix_seconds;
+use command::{Common, Ending, stop_flag};
 use extract::latency::fitted::{Between, validation_of};
 use extract::latency::{
     Bench, Compared, Conditions, DeviceFacts, LatencyTable, MeasureConfig, NetworkRow, Progress, Session,
@@ -17,7 +18,6 @@ use space::{Arch, SearchSpace, arch_file, sampler};
 use super::Arguments;
 use super::describe::{describe_validation, document};
 use crate::cli::engine::show;
-use command::{Common, Ending, stop_flag};
 
 /// Seconds for each sub-network, and at least in all.
 const SECONDS_EACH: f64 = 1.0;

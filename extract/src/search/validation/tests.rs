@@ -2,12 +2,11 @@ use latency::LatencyKind;
 use latency::testing::made_up as made_up_table;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use space::{SearchSpace, preset, sampler};
+use space::{Encoder, SearchSpace, preset, sampler};
 
 use super::*;
 use crate::accuracy::tests::quick;
 use crate::search::cost_index;
-use space::Encoder;
 
 /// Validation images of a made-up data set.
 const IMAGES: usize = 2000;

@@ -3,12 +3,12 @@ use image::codecs::jpeg::JpegEncoder;
 use image::metadata::Orientation;
 use image::{ExtendedColorType, ImageEncoder, Rgb};
 use rand::Rng;
+use space::Extent;
 
 use super::*;
 use crate::data::augment::{Augmentation, Crop, Part, Wanted};
 use crate::data::image_file::{ImageFile, InTurn};
 use crate::data::{Grey, Image, Normalisation, Orient, Preprocess};
-use space::Extent;
 
 /// Waves and edges in three colours, as a photograph has them.
 fn picture(width: u32, height: u32) -> RgbImage {

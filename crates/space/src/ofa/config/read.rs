@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use base::error::{Error, Result};
 use serde_json::Value;
 
 use super::compare::shown;
@@ -13,7 +14,6 @@ use crate::families::stages::{Block, Stage};
 use crate::layer::inner_channels;
 use crate::ofa::arch_of;
 use crate::{Arch, Extent, FamilyName, Ratio, SearchSpace};
-use base::error::{Error, Result};
 
 /// Most blocks in a stage: what a space may have.
 const MOST_BLOCKS: usize = 64;

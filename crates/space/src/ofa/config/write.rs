@@ -1,11 +1,11 @@
 //! A sub-network as the classes of PyTorch's `ofa` build it, field by field.
 
+use base::error::{Error, Result};
 use serde_json::{Map, Value, json};
 
 use super::class_of;
 use crate::families::STEM_STAGES;
 use crate::{Activation, Arch, Bottleneck, FamilyName, LayerSpec, MbConv, Operator, Ratio, SearchSpace};
-use base::error::{Error, Result};
 
 /// PyTorch's default, and OFA's; it plays no part outside of training.
 const BATCH_NORM_MOMENTUM: f64 = 0.1;
