@@ -64,9 +64,9 @@ fn layer_outputs(layer: &LayerSpec, kernels: &Kernels) -> Result<[Vec<f32>; 3]> 
     for spec in layer.weights() {
         let fan_in: usize = spec.shape.iter().skip(1).product();
         let range = match spec.role {
-            WeightRole::NormScale => 0.5..1.5,
-            WeightRole::NormShift | WeightRole::Bias => -0.5..0.5,
-            WeightRole::Kernel => {
+            WeightRole::NormScale(_) => 0.5..1.5,
+            WeightRole::NormShift(_) | WeightRole::Bias => -0.5..0.5,
+            _ => {
                 let bound = (3.0 / fan_in as f32).sqrt();
                 -bound..bound
             }

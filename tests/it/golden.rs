@@ -47,7 +47,7 @@ fn block(
         operator: Operator::MbConv(operator),
         input: FeatureMap { channels: input, height: side, width: side },
         output: FeatureMap { channels: output, height: out_side, width: out_side },
-        inputs: vec![],
+        inputs: vec![None],
     }
 }
 

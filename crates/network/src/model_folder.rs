@@ -13,7 +13,7 @@ use base::file::{self, write_atomically};
 use candle_core::Tensor;
 use kernels::Kernels;
 use serde::{Deserialize, Serialize};
-use space::{Arch, Extent, LayerSpec, SearchSpace, WeightRole, WeightSpec};
+use space::{Arch, Extent, LayerSpec, SearchSpace};
 
 pub use origin::{FineTuned, FineTunedFrom, MeasuredAccuracy, Origin, SelectedOn, StatisticsOrigin};
 
@@ -238,13 +238,12 @@ impl ModelFolder {
     pub fn check_weights(&self, place: &str) -> Result<()> {
         let layers = self.config.space.lower(&self.config.arch)?;
         let mut wanted: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for WeightSpec { name, shape, role } in layers.iter().flat_map(LayerSpec::weights) {
-            if role == WeightRole::NormScale {
-                let norm = name.strip_suffix("weight").unwrap_or(&name);
-                wanted.insert(format!("{norm}running_mean"), shape.clone());
-                wanted.insert(format!("{norm}running_var"), shape.clone());
+        for weight in layers.iter().flat_map(LayerSpec::weights) {
+            if let Some(norm) = weight.batch_norm() {
+                wanted.insert(format!("{norm}.running_mean"), weight.shape.clone());
+                wanted.insert(format!("{norm}.running_var"), weight.shape.clone());
             }
-            wanted.insert(name, shape);
+            wanted.insert(weight.name, weight.shape);
         }
         for (name, shape) in &wanted {
             let expected = || format!("a tensor {shape:?}");

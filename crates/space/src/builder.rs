@@ -6,9 +6,10 @@
 //! values folds away: the first block of a stage is always there. Channels and extent are traced apart.
 
 use crate::genome::{Choice, Genome, Row};
-use crate::layer::{FeatureMap, LayerSpec, Operator};
+use crate::layer::{FeatureMap, LayerSpec, Operator, operator_weights};
 use crate::trace::{Trace, Traced, fixed, traced};
 use crate::value::{Extent, Readable};
+use crate::weight::WeightSpec;
 
 /// The name of a place for a layer, which its shared weights have too: `classifier`, or `blocks.5` of a numbered list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,6 +107,14 @@ pub struct Layer {
     pub input: FeatureMap,
     /// What it makes.
     pub output: FeatureMap,
+}
+
+impl Layer {
+    /// Its trainable weights, in forward order, by the part of their names below the layer's, such as
+    /// `conv.point_linear.bn.weight`.
+    pub fn weights(&self) -> Vec<WeightSpec> {
+        operator_weights(&self.operator, [self.input.channels, self.output.channels])
+    }
 }
 
 /// A slot as one network has it.
@@ -238,7 +247,7 @@ pub(crate) fn layers(nodes: Vec<Node>) -> Vec<LayerSpec> {
                 format!("{}.{}", node.slot.name, lists[list].1 - 1)
             }
         };
-        let inputs = node.inputs.iter().flatten().map(|node| places[*node]).collect();
+        let inputs = node.inputs.iter().map(|input| input.map(|node| places[node])).collect();
         layers.push(LayerSpec { name, slot: node.slot.number, operator, input, output, inputs });
     }
     layers

@@ -39,7 +39,7 @@ fn macs(layer: &LayerSpec) -> usize {
         Operator::MbConv(block) => mbconv_macs(block, layer),
         Operator::Bottleneck(block) => bottleneck_macs(block, layer),
         Operator::HeadConv { .. } => output.len() * input.channels,
-        Operator::Pool | Operator::MaxPool => 0,
+        Operator::Pool | Operator::MaxPool | Operator::Sum { .. } => 0,
         Operator::FeatureMix { .. } | Operator::Classifier => output.channels * input.channels,
     }
 }

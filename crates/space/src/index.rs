@@ -101,21 +101,23 @@ impl SpaceIndex {
         cells.filter(move |(cell, _)| may(&slot.table.values(*cell))).filter_map(|(_, id)| self.layer(*id))
     }
 
-    /// All layers by rising number, each as it stands in a network that has it.
+    /// All layers by rising number, each by itself: named as its slot, each of its inputs the network's.
     pub fn specs(&self) -> Vec<LayerSpec> {
         let mut specs: Vec<Option<LayerSpec>> = vec![None; self.layers.len()];
         for slot in &self.slots {
             for id in slot.table.known() {
                 let Some(Layer { operator, input, output }) = self.layer(id).cloned() else { continue };
                 let (name, number) = (slot.name.to_string(), slot.name.number);
-                let layer = LayerSpec { name, slot: number, operator, input, output, inputs: Vec::new() };
+                let inputs = vec![None; operator.arity()];
+                let layer = LayerSpec { name, slot: number, operator, input, output, inputs };
                 specs[id as usize - 1].get_or_insert(layer);
             }
         }
         specs.into_iter().flatten().collect()
     }
 
-    /// Every layer once, by latency key; a name, a slot and inputs are those of a network that has it.
+    /// Every layer once, by latency key; a name and a slot are those of a network that has it, and each input is the
+    /// network's.
     pub fn by_key(&self) -> BTreeMap<String, LayerSpec> {
         let mut found = BTreeMap::new();
         for layer in self.specs() {

@@ -6,6 +6,7 @@ use std::fmt;
 
 use crate::activation::Activation;
 use crate::value::{Extent, Ratio};
+use crate::weight::{Norm, WeightRole, WeightSpec};
 
 /// Rounds `value` to a multiple of `divisor` without losing more than a tenth of it (MobileNet's rule).
 pub fn make_divisible(value: f64, divisor: usize) -> usize {
@@ -138,30 +139,21 @@ pub enum Operator {
     },
     /// Linear layer with bias.
     Classifier,
+    /// Sum of several inputs of one size.
+    Sum {
+        /// Number of inputs, at least 2.
+        of: usize,
+    },
 }
 
-/// What a weight is for: decides its initial value and whether it decays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum WeightRole {
-    /// A convolution or linear weight.
-    Kernel,
-    /// A bias of a convolution or linear layer.
-    Bias,
-    /// The scale of a batch norm.
-    NormScale,
-    /// The shift of a batch norm.
-    NormShift,
-}
-
-/// Name and shape of one weight, in PyTorch's order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WeightSpec {
-    /// Full name, such as `blocks.3.conv.depth_conv.conv.weight`.
-    pub name: String,
-    /// Shape, such as `[out, in, 1, 1]`.
-    pub shape: Vec<usize>,
-    /// What it is for.
-    pub role: WeightRole,
+impl Operator {
+    /// Number of inputs.
+    pub fn arity(&self) -> usize {
+        match self {
+            Self::Sum { of } => *of,
+            _ => 1,
+        }
+    }
 }
 
 /// One layer with everything concrete: sizes, strides, channels, and which layers it reads.
@@ -177,8 +169,8 @@ pub struct LayerSpec {
     pub input: FeatureMap,
     /// What it makes.
     pub output: FeatureMap,
-    /// Indices of the layers it reads; empty means the image.
-    pub inputs: Vec<usize>,
+    /// Of each of its inputs, in order, the index of the layer that makes it; `None` is the network's input. Never empty.
+    pub inputs: Vec<Option<usize>>,
 }
 
 impl LayerSpec {
@@ -192,26 +184,17 @@ impl LayerSpec {
 
     /// Its trainable weights, in forward order, under [`LayerSpec::name`].
     pub fn weights(&self) -> Vec<WeightSpec> {
-        let mut list = WeightList { prefix: self.name.clone(), weights: Vec::new() };
-        let (input, output) = (self.input.channels, self.output.channels);
-        match &self.operator {
-            Operator::Stem { kernel, .. } => list.conv_norm("", [output, input, *kernel, *kernel]),
-            Operator::HeadConv { .. } => list.conv_norm("", [output, input, 1, 1]),
-            Operator::MbConv(block) => list.mbconv(block, input, output),
-            Operator::Conv { kernel, residual, .. } => {
-                list.conv_norm(if *residual { ".conv" } else { "" }, [output, input, *kernel, *kernel]);
-            }
-            Operator::Bottleneck(block) => list.bottleneck(block, input, output),
-            Operator::Pool | Operator::MaxPool => {}
-            Operator::FeatureMix { .. } => {
-                list.push(".conv.weight", &[output, input, 1, 1], WeightRole::Kernel)
-            }
-            Operator::Classifier => {
-                list.push(".linear.weight", &[output, input], WeightRole::Kernel);
-                list.push(".linear.bias", &[output], WeightRole::Bias);
-            }
+        let mut weights = operator_weights(&self.operator, [self.input.channels, self.output.channels]);
+        for weight in &mut weights {
+            weight.name = format!("{}.{}", self.name, weight.name);
         }
-        list.weights
+        weights
+    }
+
+    /// The same layer by itself: each of its inputs is the network's.
+    #[must_use]
+    pub fn alone(&self) -> Self {
+        Self { inputs: vec![None; self.inputs.len()], ..self.clone() }
     }
 
     /// Channels inside the squeeze-and-excite of a block with `mid` inner channels.
@@ -260,53 +243,79 @@ impl fmt::Display for LayerSpec {
             Operator::Pool => write!(f, "pool {input}")?,
             Operator::FeatureMix { activation } => write!(f, "mix {input}-{output} {activation}")?,
             Operator::Classifier => write!(f, "linear {input}-{output}")?,
+            Operator::Sum { of } => write!(f, "sum{of} {input}")?,
         }
         write!(f, " @{}x{}", self.input.height, self.input.width)
     }
 }
 
-struct WeightList {
-    prefix: String,
-    weights: Vec<WeightSpec>,
+/// The weights of an operator between so many channels, in forward order, by the part of their names below the layer's.
+pub(crate) fn operator_weights(operator: &Operator, [input, output]: [usize; 2]) -> Vec<WeightSpec> {
+    let mut list = WeightList::default();
+    match operator {
+        Operator::Stem { kernel, .. } => list.conv_norm("", [output, input, *kernel, *kernel]),
+        Operator::HeadConv { .. } => list.conv_norm("", [output, input, 1, 1]),
+        Operator::MbConv(block) => list.mbconv(block, input, output),
+        Operator::Conv { kernel, residual, .. } => {
+            list.conv_norm(if *residual { "conv." } else { "" }, [output, input, *kernel, *kernel]);
+        }
+        Operator::Bottleneck(block) => list.bottleneck(block, input, output),
+        Operator::Pool | Operator::MaxPool | Operator::Sum { .. } => {}
+        Operator::FeatureMix { .. } => {
+            list.push("conv.weight", &[output, input, 1, 1], WeightRole::Filters);
+        }
+        Operator::Classifier => {
+            list.push("linear.weight", &[output, input], WeightRole::Matrix);
+            list.push("linear.bias", &[output], WeightRole::Bias);
+        }
+    }
+    list.0
 }
 
+#[derive(Default)]
+struct WeightList(Vec<WeightSpec>);
+
 impl WeightList {
-    fn push(&mut self, suffix: &str, shape: &[usize], role: WeightRole) {
-        let name = format!("{}{suffix}", self.prefix);
-        self.weights.push(WeightSpec { name, shape: shape.to_vec(), role });
+    fn push(&mut self, name: &str, shape: &[usize], role: WeightRole) {
+        self.0.push(WeightSpec::new(name, shape, role));
     }
 
-    /// `<part>.conv.weight` and the batch norm after it.
+    /// `<part>conv.weight` and the batch norm after it.
     fn conv_norm(&mut self, part: &str, shape: [usize; 4]) {
-        self.push(&format!("{part}.conv.weight"), &shape, WeightRole::Kernel);
-        self.push(&format!("{part}.bn.weight"), &shape[..1], WeightRole::NormScale);
-        self.push(&format!("{part}.bn.bias"), &shape[..1], WeightRole::NormShift);
+        self.filters_norm(part, shape, WeightRole::Filters);
+    }
+
+    fn filters_norm(&mut self, part: &str, shape: [usize; 4], role: WeightRole) {
+        self.push(&format!("{part}conv.weight"), &shape, role);
+        self.push(&format!("{part}bn.weight"), &shape[..1], WeightRole::NormScale(Norm::Batch));
+        self.push(&format!("{part}bn.bias"), &shape[..1], WeightRole::NormShift(Norm::Batch));
     }
 
     fn bottleneck(&mut self, block: &Bottleneck, input: usize, output: usize) {
         let &Bottleneck { kernel, mid, .. } = block;
-        self.conv_norm(".conv1", [mid, input, 1, 1]);
-        self.conv_norm(".conv2", [mid, mid, kernel, kernel]);
-        self.conv_norm(".conv3", [output, mid, 1, 1]);
+        self.conv_norm("conv1.", [mid, input, 1, 1]);
+        self.conv_norm("conv2.", [mid, mid, kernel, kernel]);
+        self.conv_norm("conv3.", [output, mid, 1, 1]);
         if block.downsample {
-            self.conv_norm(".downsample", [output, input, 1, 1]);
+            self.conv_norm("downsample.", [output, input, 1, 1]);
         }
     }
 
     fn mbconv(&mut self, block: &MbConv, input: usize, output: usize) {
         let mid = block.mid;
         if block.expansion {
-            self.conv_norm(".conv.inverted_bottleneck", [mid, input, 1, 1]);
+            self.conv_norm("conv.inverted_bottleneck.", [mid, input, 1, 1]);
         }
-        self.conv_norm(".conv.depth_conv", [mid, 1, block.kernel, block.kernel]);
+        let shape = [mid, 1, block.kernel, block.kernel];
+        self.filters_norm("conv.depth_conv.", shape, WeightRole::DepthwiseFilters);
         if let Some(squeeze) = block.squeeze {
             for (part, to, from) in [("reduce", squeeze, mid), ("expand", mid, squeeze)] {
-                let part = format!(".conv.depth_conv.se.fc.{part}");
-                self.push(&format!("{part}.weight"), &[to, from, 1, 1], WeightRole::Kernel);
+                let part = format!("conv.depth_conv.se.fc.{part}");
+                self.push(&format!("{part}.weight"), &[to, from, 1, 1], WeightRole::Filters);
                 self.push(&format!("{part}.bias"), &[to], WeightRole::Bias);
             }
         }
-        self.conv_norm(".conv.point_linear", [output, mid, 1, 1]);
+        self.conv_norm("conv.point_linear.", [output, mid, 1, 1]);
     }
 }
 

@@ -13,10 +13,12 @@ const MOST_CHANNELS: usize = 65_536;
 const MOST_SIDE: usize = 4096;
 /// Greatest side of a kernel.
 const MOST_KERNEL: usize = 31;
+/// Most inputs of a sum.
+const MOST_SUMMANDS: usize = 64;
 /// Most values in a map or a weight: 1 GiB of f32.
 const MOST_VALUES: usize = 1 << 28;
 
-/// The layer that a key names, by itself: its block's number is 0 and it reads the image.
+/// The layer that a key names, by itself: its block's number is 0 and each of its inputs is the network's.
 impl FromStr for LayerSpec {
     type Err = Error;
 
@@ -64,7 +66,7 @@ fn parse(text: &str) -> Option<LayerSpec> {
         _ => FeatureMap { channels: output, ..input },
     };
     let slot = name.contains('.').then_some(0);
-    let (name, inputs) = (name.to_string(), Vec::new());
+    let (name, inputs) = (name.to_string(), vec![None; operator.arity()]);
     Some(LayerSpec { name, slot, operator, input, output, inputs })
 }
 
@@ -131,6 +133,10 @@ fn head(kind: &str, words: &[&str]) -> Option<Parts> {
             let operator = Operator::FeatureMix { activation: activation_of(activation)? };
             ("feature_mix_layer", operator, channel_list(channels)?)
         }
+        (sum, [channels]) if sum.starts_with("sum") => {
+            let of = number(sum.strip_prefix("sum")?, MOST_SUMMANDS).filter(|of| *of >= 2)?;
+            ("sum", Operator::Sum { of }, [number(channels, MOST_CHANNELS)?; 2])
+        }
         ("linear", [channels]) => ("classifier", Operator::Classifier, channel_list(channels)?),
         _ => return None,
     })
@@ -190,7 +196,7 @@ impl LayerSpec {
                 (layer.name, layer.slot) = (format!("{list}.{next}"), Some(*next));
                 *next += 1;
             }
-            layer.inputs = index.checked_sub(1).into_iter().collect();
+            layer.inputs = vec![index.checked_sub(1); layer.operator.arity()];
             chained.push(layer);
         }
         Ok(chained)
@@ -224,6 +230,16 @@ mod tests {
     }
 
     #[test]
+    fn a_sum_reads_as_often_as_it_has_inputs() {
+        let sum: LayerSpec = "sum3 40 @14x7".parse().expect("a key");
+        assert_eq!((sum.operator.arity(), sum.inputs.as_slice()), (3, [None; 3].as_slice()));
+        assert_eq!((sum.output, sum.key().as_str()), (sum.input, "sum3 40 @14x7"));
+        assert!(sum.weights().is_empty());
+        let chained = LayerSpec::chain(vec![sum.clone(), sum]).expect("fits");
+        assert_eq!([&chained[0].inputs, &chained[1].inputs], [&vec![None; 3], &vec![Some(0); 3]]);
+    }
+
+    #[test]
     fn other_texts_are_refused() {
         for (text, part) in [
             ("", "a key such as"),
@@ -246,6 +262,10 @@ mod tests {
             ("bottleneck k3 s1 8-16-8 relu skip @8x8", "a key such as"),
             ("conv k3 8-16 relu skip @8x8", "a key such as"),
             ("maxpool 8-8 @8x8", "a key such as"),
+            ("sum1 8 @8x8", "a key such as"),
+            ("sum 8 @8x8", "a key such as"),
+            ("sum02 8 @8x8", "the canonical text \"sum2 8 @8x8\""),
+            ("sum65 8 @8x8", "a key such as"),
             ("mbconv k3 s1 8-016-8 relu @8x8", "the canonical text \"mbconv k3 s1 8-16-8 relu @8x8\""),
             ("mbconv k3 s1 8-16-8 relu skip se8 @8x8", "the canonical text"),
         ] {

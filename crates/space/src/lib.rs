@@ -22,6 +22,7 @@ pub mod sampler;
 mod search_space;
 mod trace;
 mod value;
+mod weight;
 
 pub use activation::Activation;
 pub use arch::Arch;
@@ -31,10 +32,9 @@ pub use encoder::{Encoded, Encoder};
 pub use families::{FamilyName, KINDS};
 pub use genome::{ABSENT, Change, Dimension, End, Gene, GeneId, Genome, Group, Index, Row, Step, Steps};
 pub use index::{ChangesFrom, Elimination, Factored, Join, LayerId, Slot, SpaceIndex, Table};
-pub use layer::{
-    Bottleneck, FeatureMap, LayerSpec, MbConv, Operator, WeightRole, WeightSpec, make_divisible,
-};
+pub use layer::{Bottleneck, FeatureMap, LayerSpec, MbConv, Operator, make_divisible};
 pub use preset::{open, preset, preset_names};
 pub use search_space::{RESOLUTION, SearchSpace};
 pub use trace::Var;
 pub use value::{Extent, Ratio, Readable, Value};
+pub use weight::{Norm, Take, WeightRole, WeightSpec};

@@ -54,6 +54,11 @@ pub(super) fn append(graph: &mut Graph, layer: &LayerSpec, weights: &LayerWeight
         }
         Operator::Bottleneck(block) => bottleneck(graph, name, block, weights)?,
         Operator::Pool => mean(graph, name.clone()),
+        Operator::Sum { of } => {
+            let inputs = vec![graph.tip(); *of];
+            let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+            graph.node(name.clone(), "Sum", &inputs, Vec::new());
+        }
         Operator::Classifier => classifier(graph, name, weights)?,
     }
     Ok(())

@@ -8,10 +8,10 @@ use super::*;
 fn quarters(layers: &[LayerSpec]) -> BTreeMap<String, Tensor> {
     let mut tensors = BTreeMap::new();
     for weight in layers.iter().flat_map(LayerSpec::weights) {
-        let tensor = Tensor::full(0.25f32, weight.shape, &Device::Cpu).expect("a small tensor");
-        if let Some(norm) = weight.name.strip_suffix(".bn.weight") {
+        let tensor = Tensor::full(0.25f32, weight.shape.as_slice(), &Device::Cpu).expect("a small tensor");
+        if let Some(norm) = weight.batch_norm() {
             for statistic in ["running_mean", "running_var"] {
-                tensors.insert(format!("{norm}.bn.{statistic}"), tensor.clone());
+                tensors.insert(format!("{norm}.{statistic}"), tensor.clone());
             }
         }
         tensors.insert(weight.name, tensor);
@@ -29,7 +29,8 @@ fn decoded(layers: &[LayerSpec], batch: usize) -> proto::Graph {
 fn layer(operator: Operator, input: [usize; 2], output: [usize; 2]) -> LayerSpec {
     let map = |[channels, side]: [usize; 2]| FeatureMap { channels, height: side, width: side };
     let name = "some.layer".to_string();
-    LayerSpec { name, slot: None, operator, input: map(input), output: map(output), inputs: Vec::new() }
+    let inputs = vec![None; operator.arity()];
+    LayerSpec { name, slot: None, operator, input: map(input), output: map(output), inputs }
 }
 
 /// The block with all that a block can have.

@@ -40,7 +40,7 @@ pub(super) fn matrix_specs(space: &SearchSpace, largest: &[LayerSpec]) -> Vec<We
     for layer in largest {
         for pair in kernel_choices(space, layer).windows(2).rev() {
             let name = matrix_name(&layer.name, pair[1], pair[0]);
-            specs.push(WeightSpec { name, shape: vec![pair[0].pow(2); 2], role: WeightRole::Kernel });
+            specs.push(WeightSpec::new(name, &[pair[0].pow(2); 2], WeightRole::KernelTransform));
         }
     }
     specs

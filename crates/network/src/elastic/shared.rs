@@ -157,7 +157,7 @@ pub fn fresh_classifier(layers: &[space::LayerSpec], rng: &mut ChaCha8Rng) -> Re
 
 /// Whether this is one of the matrices that turn a depthwise kernel into a smaller one.
 pub(crate) fn is_matrix(spec: &WeightSpec) -> bool {
-    spec.role == WeightRole::Kernel && spec.name.ends_with("_matrix")
+    spec.role == WeightRole::KernelTransform
 }
 
 /// Whether every value of a tensor is a finite number.
@@ -187,17 +187,20 @@ pub fn infinite(tensor: &Tensor) -> Result<Option<f32>> {
 
 fn initial(spec: &WeightSpec, rng: &mut ChaCha8Rng) -> Vec<f32> {
     let length = spec.shape.iter().product();
-    match (spec.role, spec.shape.as_slice()) {
-        (WeightRole::NormScale, _) => vec![1.0; length],
-        (WeightRole::NormShift | WeightRole::Bias, _) => vec![0.0; length],
-        (WeightRole::Kernel, [side, _]) if spec.name.ends_with("_matrix") => {
+    let shape = &spec.shape;
+    match spec.role {
+        WeightRole::NormScale(_) => vec![1.0; length],
+        WeightRole::NormShift(_) | WeightRole::Bias => vec![0.0; length],
+        WeightRole::KernelTransform => {
+            let side = shape[1];
             (0..length).map(|index| if index / side == index % side { 1.0 } else { 0.0 }).collect()
         }
-        (WeightRole::Kernel, &[output, _, height, width]) => {
-            let deviation = (2.0 / (output * height * width) as f32).sqrt();
+        WeightRole::Filters | WeightRole::DepthwiseFilters => {
+            let fan_out = shape[0] * shape[2..].iter().product::<usize>();
+            let deviation = (2.0 / fan_out as f32).sqrt();
             (0..length).map(|_| deviation * rng.sample::<f32, _>(StandardNormal)).collect()
         }
-        (WeightRole::Kernel, shape) => {
+        WeightRole::Matrix => {
             let bound = 1.0 / (shape[1..].iter().product::<usize>() as f32).sqrt();
             (0..length).map(|_| rng.random_range(-bound..bound)).collect()
         }

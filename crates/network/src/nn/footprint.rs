@@ -70,7 +70,7 @@ impl Held {
             Operator::Conv { kernel, residual, .. } => Self::conv_norm(layer, *kernel, *residual),
             Operator::MbConv(block) => Self::mbconv(block, layer),
             Operator::Bottleneck(block) => Self::bottleneck(block, layer),
-            Operator::MaxPool | Operator::Pool => Self {
+            Operator::MaxPool | Operator::Pool | Operator::Sum { .. } => Self {
                 kept: input,
                 forward: output,
                 backward: 2 * input + output,

@@ -10,7 +10,7 @@ use super::linear::{FeatureMix, Linear};
 use super::mbconv::{MbConv, given};
 use super::pass::{Pass, Tape};
 use super::source::Source;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A network with weights; or, from a source of gradients, the gradients of one.
 pub struct Network {
@@ -58,6 +58,10 @@ impl Layer {
             Operator::Pool => Self::Pool,
             Operator::FeatureMix { activation } => {
                 Self::FeatureMix(FeatureMix::new(input, output, *activation, &source.for_layer("linear"))?)
+            }
+            Operator::Sum { .. } => {
+                let place = format!("layer {}", layer.name);
+                return Err(Error::invalid(place, "operator", "one of a chain", "a sum"));
             }
             Operator::Classifier => {
                 Self::Classifier(Linear::new(input, output, &source.pp("linear").for_layer("linear"))?)

@@ -7,7 +7,7 @@ use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 
 use kernels::{Kernels, Normalisation};
-use space::{Activation, LayerSpec, WeightRole, WeightSpec};
+use space::{Activation, LayerSpec};
 
 /// Where a layer gets its weights, and the kernels that it will compute with.
 #[derive(Clone)]
@@ -86,10 +86,7 @@ pub fn with_operands(
     layers: &[LayerSpec],
     kernels: &Kernels,
 ) -> candle_core::Result<BTreeMap<String, Tensor>> {
-    let of_products = |weight: &WeightSpec| {
-        weight.role == WeightRole::Kernel && !weight.name.ends_with(".depth_conv.conv.weight")
-    };
-    let weights = layers.iter().flat_map(LayerSpec::weights).filter(of_products);
+    let weights = layers.iter().flat_map(LayerSpec::weights).filter(|weight| weight.role.is_operand());
     let names: Vec<String> = weights.map(|weight| weight.name).collect();
     let given: Vec<&Tensor> = names.iter().filter_map(|name| tensors.get(name)).collect();
     // one that is missing is told of by the layer that asks for it
