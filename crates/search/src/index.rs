@@ -110,6 +110,8 @@ pub(super) struct Aim<'a> {
 pub struct CostIndex {
     space: SearchSpace,
     has_latency: bool,
+    /// Whether its terms give memory exactly; else they give a lower bound, and rows are priced by their layers.
+    is_chain: bool,
     costs: Factored<Costs>,
     /// The terms at each resolution.
     at_resolutions: Vec<Vec<Table<Costs>>>,
@@ -158,7 +160,8 @@ impl CostIndex {
         let constant = latencies.map(Latencies::constant).unwrap_or_default();
         let constant =
             Costs { latency_us: constant.expected, latency_upper_us: constant.upper, ..Costs::default() };
-        let costs = space.index().factored(constant, |layer| layer_costs(layer, latencies))?;
+        let index = space.index();
+        let costs = index.factored(constant, |layer| layer_costs(layer, latencies))?;
         let of_resolution = |value: &Index| -> Vec<Table<Costs>> {
             costs.terms().iter().map(|term| term.sliced(RESOLUTION as Var, *value)).collect()
         };
@@ -166,7 +169,8 @@ impl CostIndex {
         let scopes = at_resolutions[0].iter().map(|term| term.vars.as_slice());
         let elimination = Elimination::new(space.genome(), scopes);
         let has_latency = latencies.is_some();
-        Ok(Self { space: space.clone(), has_latency, costs, at_resolutions, elimination })
+        let (space, is_chain) = (space.clone(), index.is_chain());
+        Ok(Self { space, has_latency, is_chain, costs, at_resolutions, elimination })
     }
 
     /// The space whose sub-networks it knows.
@@ -205,7 +209,11 @@ impl CostIndex {
 
     /// The costs of a row.
     pub(super) fn costs_of(&self, row: &Row) -> Costs {
-        self.costs.of(row)
+        let mut costs = self.costs.of(row);
+        if !self.is_chain {
+            costs.peak_activation_bytes = cost(&self.space.lower_row(row)).peak_activation_bytes;
+        }
+        costs
     }
 
     /// The row as a place to go from, for what steps add to a quantity that is a sum of layers: all but memory.
@@ -213,7 +221,8 @@ impl CostIndex {
         self.costs.from(row)
     }
 
-    /// The sub-network with the least of a quantity, exactly, and its costs.
+    /// The sub-network with the least of a quantity, and its costs. It is exact, but for the memory of networks that are no
+    /// chains: there it is the least by the lower bound that layers by themselves give.
     pub fn least(&self, quantity: Quantity) -> (Arch, Costs) {
         let (row, costs) = self.least_row(quantity);
         (self.space.arch(&row), costs)

@@ -5,8 +5,10 @@
 //! condition that chooses between them: a block does not depend on the depths before it. A condition that holds for all
 //! values folds away: the first block of a stage is always there. Channels and extent are traced apart.
 
+use crate::feature_map::FeatureMap;
 use crate::genome::{Choice, Genome, Row};
-use crate::layer::{FeatureMap, LayerSpec, Operator, operator_weights};
+use crate::layer::LayerSpec;
+use crate::operators::{Maps, Operator};
 use crate::trace::{Trace, Traced, fixed, traced};
 use crate::value::{Extent, Readable};
 use crate::weight::WeightSpec;
@@ -113,7 +115,7 @@ impl Layer {
     /// Its trainable weights, in forward order, by the part of their names below the layer's, such as
     /// `conv.point_linear.bn.weight`.
     pub fn weights(&self) -> Vec<WeightSpec> {
-        operator_weights(&self.operator, [self.input.channels, self.output.channels])
+        self.operator.weights(Maps { input: self.input, output: self.output })
     }
 }
 
@@ -225,6 +227,21 @@ impl<'a> Builder<'a> {
         self.nodes.push(Node { slot, what, extents, inputs });
         made
     }
+}
+
+/// Whether each layer that is there reads the one before it and nothing else.
+pub(crate) fn is_chain(nodes: &[Node]) -> bool {
+    let mut before = None;
+    for (at, node) in nodes.iter().enumerate() {
+        if node.what.value.is_none() {
+            continue;
+        }
+        if node.inputs != [before] {
+            return false;
+        }
+        before = Some(at);
+    }
+    true
 }
 
 /// The layers that are there, in the order in which they run; those of a numbered list are numbered as they stand.

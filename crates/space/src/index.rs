@@ -10,6 +10,7 @@ use crate::builder::{Layer, SlotName};
 use crate::genome::{Genome, Index, Row};
 use crate::layer::LayerSpec;
 use crate::search_space::SearchSpace;
+use fill::Filled;
 
 pub use factored::{ChangesFrom, Elimination, Factored, Join};
 pub use table::Table;
@@ -34,13 +35,14 @@ pub struct SpaceIndex {
     slots: Vec<Slot>,
     layers: Vec<Layer>,
     builds: usize,
+    chains: bool,
 }
 
 impl SpaceIndex {
     /// Builds networks of the space, of those that may be drawn, until each slot is known.
     pub(crate) fn new(space: &SearchSpace) -> Self {
-        let (slots, layers, builds) = fill::slots(space);
-        Self { genome: space.genome().clone(), slots, layers, builds }
+        let Filled { slots, layers, builds, chains } = fill::slots(space);
+        Self { genome: space.genome().clone(), slots, layers, builds, chains }
     }
 
     /// The list of choices that its tables are over.
@@ -66,6 +68,13 @@ impl SpaceIndex {
     /// How many networks were built.
     pub fn builds(&self) -> usize {
         self.builds
+    }
+
+    /// Whether every network that was built is a chain, in which each layer reads the one before it. In other networks
+    /// outputs wait while layers run that do not read them; no slot's table knows of that, so a maximum over slots is
+    /// only a lower bound of their peak memory, and [`cost`](crate::cost) of their layers is exact.
+    pub fn is_chain(&self) -> bool {
+        self.chains
     }
 
     /// The layer in a slot of a row's network.

@@ -110,6 +110,40 @@ impl WeightSpec {
     }
 }
 
+/// Weights as an operator lists them, by the part of their names below the layer's.
+#[derive(Default)]
+pub(crate) struct WeightList(Vec<WeightSpec>);
+
+impl WeightList {
+    /// The weight called `leaf` of a part, which is the layer itself if its name is empty.
+    pub fn push(&mut self, part: &str, leaf: &str, shape: &[usize], role: WeightRole) {
+        let dot = if part.is_empty() { "" } else { "." };
+        self.0.push(WeightSpec::new(format!("{part}{dot}{leaf}"), shape, role));
+    }
+
+    /// Filters and the batch norm after them.
+    pub fn conv_norm(&mut self, part: &str, shape: [usize; 4]) {
+        self.push(part, "conv.weight", &shape, WeightRole::Filters);
+        self.batch_norm(part, shape[0]);
+    }
+
+    /// Filters of a depthwise convolution and the batch norm after them.
+    pub fn depthwise_norm(&mut self, part: &str, channels: usize, kernel: usize) {
+        self.push(part, "conv.weight", &[channels, 1, kernel, kernel], WeightRole::DepthwiseFilters);
+        self.batch_norm(part, channels);
+    }
+
+    fn batch_norm(&mut self, part: &str, channels: usize) {
+        self.push(part, "bn.weight", &[channels], WeightRole::NormScale(Norm::Batch));
+        self.push(part, "bn.bias", &[channels], WeightRole::NormShift(Norm::Batch));
+    }
+
+    /// The weights in the order in which they were listed.
+    pub fn into_specs(self) -> Vec<WeightSpec> {
+        self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
