@@ -71,6 +71,12 @@ impl LayerSpec {
         }
         Ok(chained)
     }
+
+    /// Whether each layer reads the one before it and nothing else, as [`LayerSpec::chain`] has it.
+    pub fn is_chain(layers: &[Self]) -> bool {
+        let reads_last = |(at, layer): (usize, &Self)| layer.inputs == [at.checked_sub(1)];
+        layers.iter().enumerate().all(reads_last)
+    }
 }
 
 #[cfg(test)]
@@ -90,6 +96,7 @@ mod tests {
                 let parsed =
                     layers.iter().map(|layer| layer.key().parse()).collect::<Result<Vec<LayerSpec>>>();
                 let chained = LayerSpec::chain(parsed.expect("own keys")).expect("fits");
+                assert!(LayerSpec::is_chain(&chained) && LayerSpec::is_chain(&layers));
                 for (chained, layer) in chained.iter().zip(&layers) {
                     let LayerSpec { name, slot, .. } = chained.clone();
                     let layer = LayerSpec { name, slot, ..layer.clone() };
@@ -107,6 +114,7 @@ mod tests {
         assert!(sum.weights().is_empty());
         let chained = LayerSpec::chain(vec![sum.clone(), sum]).expect("fits");
         assert_eq!([&chained[0].inputs, &chained[1].inputs], [&vec![None; 3], &vec![Some(0); 3]]);
+        assert!(!LayerSpec::is_chain(&chained));
     }
 
     #[test]
