@@ -13,7 +13,8 @@ use extract::latency::{
     MonotonicStopwatch, NativeEngine, Plan, Row, RowsLog, Session, carry_out, compare,
 };
 use extract::search::{
-    Candidate, CostIndex, Limits, Problem, SearchConfig, ValidationPlan, cost_index, search_validated,
+    Candidate, CostIndex, LATENCY, Limits, Problem, SearchConfig, ValidationPlan, cost_index,
+    search_validated,
 };
 use kernels::Kernels;
 use network::accuracy_file::{AccuracyFile, AccuracyRow};
@@ -66,10 +67,10 @@ fn quickstart() -> anyhow::Result<()> {
     println!("searching, exporting and verifying\n");
     let slowest =
         LatencyModel::new(&table, &space).network(&space.lower(&sampler::largest(&space))?)?.high_us;
-    let limits = Limits { latency_us: Some(0.5 * slowest), ..Limits::default() };
+    let limits = Limits::on(LATENCY, 0.5 * slowest);
     let index = cost_index(&space, &table, LatencyKind::Undisturbed)?;
     let found = search(&index, &limits, &estimator, judge(&supernet, &dataset, &kernels))?;
-    let (predicted_top1, predicted_latency_ms) = (Some(found.accuracy), found.latency_ms);
+    let (predicted_top1, predicted_latency_ms) = (Some(found.accuracy()), found.latency_ms());
     let selected_on =
         Some(SelectedOn { split: "val".into(), n: dataset.val().len() as u64, how: "best of 20".into() });
     let (supernet, arch, dataset, formats) = (&supernet, &found.arch, &*dataset, &[]);
@@ -93,9 +94,9 @@ fn quickstart() -> anyhow::Result<()> {
     let whole = compare((&table, &space), &archs, &mut bench, config, &mut |_| (), &stop)?;
 
     println!("sub-network   {arch}\n{:<14}{:>10} {:>10}", "", "predicted", "measured");
-    println!("{:<14}{:>9.2}% {:>9.2}%", "val top-1", 100.0 * found.accuracy, 100.0 * top1);
+    println!("{:<14}{:>9.2}% {:>9.2}%", "val top-1", 100.0 * found.accuracy(), 100.0 * top1);
     println!("{:<14}{:>10} {:>9.2}%  (chosen without these images)", "test top-1", "", 100.0 * test.top1());
-    report_latency(&table, found.latency_ms.unwrap_or_default(), 0.5e-3 * slowest, &whole.networks[0].took);
+    report_latency(&table, found.latency_ms().unwrap_or_default(), 0.5e-3 * slowest, &whole.networks[0].took);
     println!("verified      {} images, logits equal bit for bit", exported.verification.inputs);
     classify(&folder.join("model"), dataset, &kernels)?;
     println!("files         {}", folder.display());

@@ -139,8 +139,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         arch: &arch,
         statistics: statistics(arguments, dataset.as_ref()),
         kernels,
-        predicted_top1: found.as_ref().map(|found| found.best.accuracy),
-        predicted_latency_ms: found.as_ref().and_then(|found| found.best.latency_ms),
+        predicted_top1: found.as_ref().map(|found| found.best.accuracy()),
+        predicted_latency_ms: found.as_ref().and_then(|found| found.best.latency_ms()),
         selected_on: found.as_ref().and_then(|found| found.selected_on.clone()),
         formats: &formats,
     };

@@ -6,10 +6,12 @@
 
 use space::{Change, Index, Row, Step, Steps};
 
-use super::constraint::{Limits, Quantity};
-use super::genes::{self, GeneFeatures, Places};
-use super::index::{CostIndex, Costs};
-use super::known::{Rows, Scored};
+use crate::genes::{self, GeneFeatures, Places};
+use crate::index::Costs;
+use crate::prices::{Column, Prices};
+use crate::problem::MOST_LIMITED;
+use crate::quantity::Quantity;
+use crate::rows::Rows;
 
 /// What each gene's values are worth around one sub-network, compared with the values it has.
 #[derive(Clone, Debug, Default)]
@@ -22,15 +24,15 @@ impl Worth {
         Self { values: vec![0.0; places.len()] }
     }
 
-    /// What each value adds by the objective's slopes, more or less.
-    pub fn of_slopes(features: &GeneFeatures, slopes: &[f32]) -> Self {
-        let sum = |features: &[u32]| features.iter().map(|at| slopes[*at as usize]).sum();
+    /// What each value adds by the objective's slopes, more or less; `sign` is -1 where less is better.
+    pub fn of_slopes(features: &GeneFeatures, slopes: &[f32], sign: f32) -> Self {
+        let sum = |features: &[u32]| sign * features.iter().map(|at| slopes[*at as usize]).sum::<f32>();
         Self { values: features.of_places().iter().map(sum).collect() }
     }
 
     /// Learns from all neighbours of a sub-network. What a step gains by which genes come or go is the sum of what all its
     /// changes do.
-    pub fn learn(&mut self, places: &Places, from: &Scored, steps: &Steps, scores: &[Scored]) {
+    pub fn learn(&mut self, places: &Places, from: f32, steps: &Steps, merits: &[f32]) {
         self.values.fill(0.0);
         let mut learnt = vec![false; self.values.len()];
         let mut order: Vec<usize> = (0..steps.steps.len()).collect();
@@ -38,7 +40,7 @@ impl Worth {
         for at in order {
             let changes = steps.changes(steps.steps[at]);
             let places = || changes.iter().map(|change| places.of(change.group, change.to));
-            let (mut rest, mut new) = (scores[at].accuracy - from.accuracy, 0);
+            let (mut rest, mut new) = (merits[at] - from, 0);
             for place in places() {
                 new += usize::from(!learnt[place]);
                 rest -= self.values[place];
@@ -61,8 +63,8 @@ impl Worth {
 pub(super) struct Way {
     pub step: Step,
     pub gain: f32,
-    /// By how much each limited quantity grows, as a share of its limit.
-    pub costs: [f32; Quantity::ALL.len()],
+    /// By how much each limited cost grows, as a share of its limit.
+    pub costs: [f32; MOST_LIMITED],
     /// Their sum.
     pub cost: f32,
 }
@@ -70,36 +72,33 @@ pub(super) struct Way {
 /// What is limited, and how much of it is left, as shares of the limits.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
-    quantities: Vec<(usize, Quantity, f64)>,
-    left: [f32; Quantity::ALL.len()],
+    limited: Vec<(Column, f64)>,
+    left: [f32; MOST_LIMITED],
 }
 
 impl Room {
-    fn new(limits: &Limits, from: &Costs) -> Self {
-        let places = Quantity::ALL.iter().enumerate();
-        let limited = places.filter_map(|(place, &quantity)| Some((place, quantity, limits.of(quantity)?)));
-        let quantities: Vec<_> = limited.collect();
-        let mut left = [f32::INFINITY; Quantity::ALL.len()];
-        for &(place, quantity, limit) in &quantities {
-            left[place] = (1.0 - from.of(quantity) / limit) as f32;
+    fn new(prices: &Prices<'_>, from: &[Costs]) -> Self {
+        let limited: Vec<_> = prices.limits().collect();
+        let mut left = [f32::INFINITY; MOST_LIMITED];
+        for (left, (column, limit)) in left.iter_mut().zip(&limited) {
+            *left = (1.0 - from[column.index].of(column.quantity) / limit) as f32;
         }
-        Self { quantities, left }
+        Self { limited, left }
     }
 
     /// Whether steps that cost so much together seem to fit; the exact costs are asked for when they are made. Memory
     /// is the greatest of the blocks' and no sum, so it is left to that.
     pub fn holds(&self, costs: impl Fn(usize) -> f32) -> bool {
-        let fits = |&(place, quantity, _): &(usize, Quantity, f64)| {
-            quantity == Quantity::Memory || costs(place) <= self.left[place]
+        let fits = |(place, (column, _)): (usize, &(Column, f64))| {
+            column.quantity == Quantity::Memory || costs(place) <= self.left[place]
         };
-        self.quantities.iter().all(fits)
+        self.limited.iter().enumerate().all(fits)
     }
 }
 
 /// A place to go from.
 pub(super) struct Place<'a> {
-    pub index: &'a CostIndex,
-    pub limits: &'a Limits,
+    pub prices: &'a Prices<'a>,
     pub places: &'a Places,
     pub row: &'a Row,
     pub worth: &'a Worth,
@@ -125,25 +124,26 @@ const HALVINGS: usize = 6;
 impl Place<'_> {
     /// All steps but those that change one of the genes in `locked`.
     pub fn ways(&self, locked: &[bool]) -> Ways {
-        let genome = self.index.genome();
+        let genome = self.prices.genome();
         let mut steps = Steps::default();
-        genes::steps(self.index.space(), self.row, locked, &mut steps);
-        let from = self.index.costs_of(self.row);
-        let room = Room::new(self.limits, &from);
+        genes::steps(self.prices.space(), self.row, locked, &mut steps);
+        let from: Vec<Costs> = self.prices.iter().map(|priced| priced.index.costs_of(self.row)).collect();
+        let room = Room::new(self.prices, &from);
         let mut row = self.row.to_vec();
-        let mut changes_from = self.index.from(self.row);
+        let mut changes_from: Vec<_> = self.prices.iter().map(|priced| priced.index.from(self.row)).collect();
         let way = |step: &Step| {
             let changes = steps.changes(*step);
-            let mut costs = [0.0; Quantity::ALL.len()];
-            for &(place, quantity, limit) in &room.quantities {
+            let mut costs = [0.0; MOST_LIMITED];
+            for (cost, (column, limit)) in costs.iter_mut().zip(&room.limited) {
+                let Column { index, quantity } = *column;
                 let added = if quantity == Quantity::Memory {
                     row.copy_from_slice(self.row);
                     steps.apply(genome, *step, &mut row);
-                    self.index.costs_of(&row).of(quantity) - from.of(quantity)
+                    self.prices.of(*column, &row) - from[index].of(quantity)
                 } else {
-                    changes_from.added(changes, |costs| costs.of(quantity))
+                    changes_from[index].added(changes, |costs| costs.of(quantity))
                 };
-                costs[place] = (added / limit) as f32;
+                *cost = (added / limit) as f32;
             }
             let gain = self.worth.gain(self.places, changes);
             Way { step: *step, gain, costs, cost: costs.iter().sum() }
@@ -155,12 +155,12 @@ impl Place<'_> {
     /// Adds to `rows` where the `most` most promising single steps and pairs lead, and some jumps: all that keep the
     /// limits.
     pub fn propose(&self, most: usize, rows: &mut Rows) {
-        let genome = self.index.genome();
+        let genome = self.prices.genome();
         let Ways { ways, steps, room } = self.ways(&[]);
         let mut add = |chosen: &[usize]| {
             let row = rows.push(self.row);
             chosen.iter().for_each(|&at| steps.apply(genome, ways[at].step, row));
-            if !self.limits.keeps(&self.index.costs_of(row)) {
+            if !self.prices.keeps(row) {
                 rows.pop();
             }
         };
@@ -177,12 +177,12 @@ impl Place<'_> {
 
     /// The longest jump that changes no gene in `locked`, if it ends within the limits.
     pub fn repaired(&self, locked: &[bool]) -> Option<Vec<Index>> {
-        let genome = self.index.genome();
+        let genome = self.prices.genome();
         let Ways { ways, steps, room } = self.ways(locked);
         let mut row = self.row.to_vec();
         let [.., longest] = Jumps::of(&ways, &room).found;
         longest.into_iter().for_each(|at| steps.apply(genome, ways[at].step, &mut row));
-        self.limits.keeps(&self.index.costs_of(&row)).then_some(row)
+        self.prices.keeps(&row).then_some(row)
     }
 }
 

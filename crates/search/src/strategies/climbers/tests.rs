@@ -4,8 +4,12 @@ use space::{Arch, Encoded, Encoder, SearchSpace, preset, sampler};
 
 use super::*;
 use crate::Error;
+use crate::genes::GeneFeatures;
+use crate::index::Costs;
 use crate::testing::{all, index_of};
-use crate::{Costs, Quantity, StandIn};
+use crate::{Quantity, SyntheticObjective};
+use rand::Rng;
+use rayon::prelude::*;
 
 /// 800 sub-networks: few enough to try them all.
 fn small() -> SearchSpace {
@@ -23,14 +27,14 @@ fn parts(space: &SearchSpace) -> (CostIndex, Rugged) {
 
 fn run(index: &CostIndex, objective: &Rugged, limits: &Limits, seed: u64) -> Result<SearchReport> {
     let config = SearchConfig { seed, ..SearchConfig::default() };
-    evolve(index, objective, limits, &config, &AtomicBool::new(false))
+    climb(index, objective, limits, &config, &AtomicBool::new(false))
 }
 
 /// A latency limit so far between the least and the greatest.
 fn limit(index: &CostIndex, share: f64) -> Limits {
     let least = index.least(Quantity::Latency).1.latency_upper_us;
     let most = index.costs(&sampler::largest(index.space())).expect("legal").latency_upper_us;
-    Limits { latency_us: Some(least + share * (most - least)), ..Limits::default() }
+    Limits::on(LATENCY, least + share * (most - least))
 }
 
 #[test]
@@ -43,7 +47,10 @@ fn the_optimum_is_found_for_every_seed() {
     for share in [0.1, 0.4, 0.8] {
         let limits = limit(&index, share);
         let costs = |arch: &Arch| -> Costs { index.costs(arch).expect("legal") };
-        let feasible = everything.iter().zip(&accuracies).filter(|(arch, _)| limits.keeps(&costs(arch)));
+        let feasible = everything
+            .iter()
+            .zip(&accuracies)
+            .filter(|(arch, _)| costs(arch).of(Quantity::Latency) <= limits.of(LATENCY).expect("set"));
         let (best, _) = feasible
             .max_by(|a, b| a.1.total_cmp(b.1).then(costs(b.0).latency_us.total_cmp(&costs(a.0).latency_us)))
             .expect("feasible");
@@ -57,12 +64,12 @@ fn the_optimum_is_found_for_every_seed() {
 #[test]
 fn the_same_seed_finds_the_same_at_any_thread_count() {
     let (index, estimator) = parts(&preset("fashion").expect("a preset"));
-    let limits = Limits { macs: Some(1.5e6), ..limit(&index, 0.3) };
+    let limits = limit(&index, 0.3).and("macs", 1.5e6);
     let at = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
         let config = SearchConfig { candidates: 5000, front_limits: 2, ..SearchConfig::default() };
         let stop = AtomicBool::new(false);
-        pool.install(|| evolve(&index, &estimator, &limits, &config, &stop).expect("feasible"))
+        pool.install(|| climb(&index, &estimator, &limits, &config, &stop).expect("feasible"))
     };
     let report = at(1);
     assert_eq!(report, at(2));
@@ -70,16 +77,16 @@ fn the_same_seed_finds_the_same_at_any_thread_count() {
         report
             .front
             .iter()
-            .all(|c| c.latency_upper_ms.expect("known") * 1e3 <= limits.latency_us.expect("set") + 1e-6)
+            .all(|c| c.latency_upper_ms().expect("known") * 1e3 <= limits.of(LATENCY).expect("set") + 1e-6)
     );
     assert!(report.front.len() > 5 && report.front.last().expect("a front").arch == report.best.arch);
-    assert!(report.best.macs <= 1_500_000);
+    assert!(report.best.count("macs") <= 1_500_000);
 }
 
 #[test]
 fn limits_that_cannot_be_kept_are_told_apart() {
     let (index, estimator) = parts(&small());
-    let tight = Limits { latency_us: Some(1.0), ..Limits::default() };
+    let tight = Limits::on(LATENCY, 1.0);
     assert!(matches!(run(&index, &estimator, &tight, 0), Err(Error::Infeasible { .. })));
 
     // on a device where big layers are the fast ones, the fastest network is not the smallest
@@ -93,14 +100,14 @@ fn limits_that_cannot_be_kept_are_told_apart() {
     let table = LatencyTable::new("inverted.json", device, engine, "none", rows).expect("checked numbers");
     let index = index_of(&small(), &table);
     let least = |quantity| index.least(quantity).1.of(quantity);
-    let (latency_us, macs) = (Some(least(Quantity::Latency)), Some(least(Quantity::Macs)));
+    let (latency, macs) = (least(Quantity::Latency), least(Quantity::Macs));
     for (limits, alone) in [
-        (Limits { latency_us, ..Limits::default() }, true),
-        (Limits { macs, ..Limits::default() }, true),
-        (Limits { latency_us, macs, ..Limits::default() }, false),
+        (Limits::on(LATENCY, latency), true),
+        (Limits::on("macs", macs), true),
+        (Limits::on(LATENCY, latency).and("macs", macs), false),
     ] {
         match run(&index, &estimator, &limits, 0) {
-            Ok(report) => assert!(alone && report.best.macs > 0),
+            Ok(report) => assert!(alone && report.best.count("macs") > 0),
             Err(Error::InfeasibleTogether { factor, nearest, .. }) => {
                 assert!(!alone && factor > 1.0 && nearest.value >= factor);
             }
@@ -118,7 +125,7 @@ fn a_stop_returns_the_best_so_far_and_another_space_is_refused() {
     let (index, estimator) = parts(&small());
     let limits = limit(&index, 0.5);
     let stopped = AtomicBool::new(true);
-    let report = evolve(&index, &estimator, &limits, &SearchConfig::default(), &stopped).expect("feasible");
+    let report = climb(&index, &estimator, &limits, &SearchConfig::default(), &stopped).expect("feasible");
     assert!(report.interrupted && report.candidates > 0);
     let tiny = preset("tiny").expect("a preset");
     let other = index_of(&tiny, &made_up_table(&tiny));
@@ -131,7 +138,7 @@ fn work_is_bounded_by_the_number_of_candidates() {
     let (index, rugged) = parts(&preset("fashion").expect("a preset"));
     let config = SearchConfig { candidates: 3000, patience: usize::MAX, ..SearchConfig::default() };
     let spent = |objective: &dyn Objective| {
-        let report = evolve(&index, objective, &limit(&index, 0.4), &config, &AtomicBool::new(false));
+        let report = climb(&index, objective, &limit(&index, 0.4), &config, &AtomicBool::new(false));
         report.expect("feasible").candidates
     };
     let round = 8 * 300;
@@ -151,7 +158,7 @@ fn settings_that_cannot_be_are_refused() {
         (SearchConfig { mutated: 1.5, ..good.clone() }, "mutated"),
         (SearchConfig { gene_probability: f64::NAN, ..good.clone() }, "gene_probability"),
     ] {
-        let result = evolve(&index, &estimator, &Limits::default(), &config, &AtomicBool::new(false));
+        let result = climb(&index, &estimator, &Limits::default(), &config, &AtomicBool::new(false));
         assert!(result.expect_err(field).to_string().contains(field));
     }
 }
@@ -165,7 +172,7 @@ struct Rugged {
 
 impl Rugged {
     fn new(space: &SearchSpace, seed: u64, strength: f32) -> Self {
-        let (encoder, additive) = (Encoder::new(space), StandIn::new(space, seed));
+        let (encoder, additive) = (Encoder::new(space), SyntheticObjective::new(space, seed));
         let mut single = Encoded::default();
         (0..encoder.len() as u32).for_each(|feature| single.push([feature]));
         let gains = additive.predict_encoded(&single).expect("its features");
@@ -242,14 +249,14 @@ fn on_tiny_no_run_misses_the_best_of_all() {
         let mut missed = 0;
         for share in [0.1, 0.3, 0.5, 0.8] {
             let limits = limit(&index, share);
-            let most = limits.latency_us.expect("set");
+            let most = limits.of(LATENCY).expect("set");
             let feasible = values.iter().zip(&latencies).filter(|(_, latency)| **latency <= most);
             let best = feasible.map(|(value, _)| *value).fold(f32::NEG_INFINITY, f32::max);
             let opaque = Opaque(&objective);
             let ways: [&dyn Objective; 2] = [&objective, &opaque];
             for (seed, objective) in (0..3).flat_map(|seed| ways.map(|objective| (seed, objective))) {
                 let config = SearchConfig { seed, ..SearchConfig::default() };
-                let report = evolve(&index, objective, &limits, &config, &AtomicBool::new(false));
+                let report = climb(&index, objective, &limits, &config, &AtomicBool::new(false));
                 let found = objective.predict(&[report.expect("feasible").best.arch]).expect("legal")[0];
                 missed += usize::from(found < best);
             }
@@ -342,17 +349,17 @@ fn what_adds_up_is_found_as_by_dynamic_programming() {
     let ofa = preset("ofa-mbv3-w1.0").expect("a preset").at_resolutions(&[128, 176, 224]).expect("listed");
     for space in [preset("fashion").expect("a preset"), ofa] {
         let index = coarse(&space, 3000.0);
-        let share = |share| limit(&index, share).latency_us.expect("set").floor();
+        let share = |share| limit(&index, share).of(LATENCY).expect("set").floor();
         let most = share(0.8) as usize;
         let missed = (0..8u64).into_par_iter().map(|landscape| {
             let objective = Rugged::new(&space, landscape, 0.0);
             let best = best_sums(&index, &objective, most);
             let mut missed = 0;
             for latency in [0.05, 0.1, 0.2, 0.35, 0.5, 0.8].map(share) {
-                let limits = Limits { latency_us: Some(latency), ..Limits::default() };
+                let limits = Limits::on(LATENCY, latency);
                 for seed in 0..3 {
                     let config = SearchConfig { seed, ..SearchConfig::default() };
-                    let report = evolve(&index, &objective, &limits, &config, &AtomicBool::new(false));
+                    let report = climb(&index, &objective, &limits, &config, &AtomicBool::new(false));
                     let found = objective.predict(&[report.expect("feasible").best.arch]).expect("legal")[0];
                     // sums in f32 and in f64 differ by rounding
                     missed += usize::from(f64::from(found) < best[latency as usize] - 2e-6);
@@ -379,7 +386,7 @@ fn the_front_of_tiny_is_the_exact_one() {
         let exact = pareto::front(everything.iter().zip(&values).map(candidate));
         let config = SearchConfig { front_limits: 8, ..SearchConfig::default() };
         let limits = limit(&index, 1.0);
-        let report = evolve(&index, objective, &limits, &config, &AtomicBool::new(false)).expect("feasible");
+        let report = climb(&index, objective, &limits, &config, &AtomicBool::new(false)).expect("feasible");
         let missed: Vec<_> = exact.iter().filter(|point| !report.front.contains(point)).collect();
         let (missed, found) = (missed.len(), report.front.len());
         assert!(
@@ -400,7 +407,7 @@ fn worst_and_best(
 ) -> (f64, f64) {
     let find = |seed: u64, candidates: usize, patience: usize| {
         let config = SearchConfig { seed, candidates, patience, ..SearchConfig::default() };
-        evolve(index, objective, limits, &config, &AtomicBool::new(false)).expect("feasible").best.accuracy
+        climb(index, objective, limits, &config, &AtomicBool::new(false)).expect("feasible").best.accuracy()
     };
     let base = SearchConfig::default();
     let found: Vec<f64> = (0..seeds).map(|seed| find(seed, base.candidates, base.patience)).collect();

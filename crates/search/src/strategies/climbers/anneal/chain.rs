@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use space::{Genome, Index, Row};
 
-use crate::climb::{Way, Ways};
+use crate::strategies::climbers::place::{Way, Ways};
 
 /// A proposal's weight is e to the power of this share of its gain over the temperature, at most of [`MOST_EXPONENT`].
 const BELIEF: f64 = 0.7;
@@ -19,7 +19,7 @@ const REPAIRS: usize = 2;
 #[derive(Clone)]
 pub(super) struct Chain {
     pub row: Vec<Index>,
-    pub accuracy: f32,
+    pub merit: f32,
     /// The best that it, or who it was copied from, has been.
     pub best: (Vec<Index>, f32),
     pub ways: Arc<Ways>,
@@ -30,9 +30,9 @@ pub(super) struct Chain {
 
 impl Chain {
     /// A chain that begins at a sub-network, without weights yet.
-    pub fn new(row: Vec<Index>, accuracy: f32, ways: Arc<Ways>) -> Self {
-        let (best, weights, sums) = ((row.clone(), accuracy), Vec::new(), Vec::new());
-        Self { row, accuracy, best, ways, weights, sums }
+    pub fn new(row: Vec<Index>, merit: f32, ways: Arc<Ways>) -> Self {
+        let (best, weights, sums) = ((row.clone(), merit), Vec::new(), Vec::new());
+        Self { row, merit, best, ways, weights, sums }
     }
 
     /// Weighs each step by what it gains at a temperature.
@@ -110,8 +110,8 @@ impl Chain {
 /// Draws chains by how much more probable they are where temperatures' inverses differ by so much, evenly (systematic
 /// resampling), from where a share between 0 and 1 says.
 pub(super) fn draw_anew(chains: &mut [&mut Chain], colder: f64, offset: f64) {
-    let highest = chains.iter().map(|chain| f64::from(chain.accuracy)).fold(f64::MIN, f64::max);
-    let weight = |chain: &&mut Chain| (colder * (f64::from(chain.accuracy) - highest)).exp();
+    let highest = chains.iter().map(|chain| f64::from(chain.merit)).fold(f64::MIN, f64::max);
+    let weight = |chain: &&mut Chain| (colder * (f64::from(chain.merit) - highest)).exp();
     let weights: Vec<f64> = chains.iter().map(weight).collect();
     let copies = copies(&weights, offset);
     let mut lost: Vec<usize> = (0..copies.len()).filter(|at| copies[*at] == 0).collect();

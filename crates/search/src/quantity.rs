@@ -1,15 +1,12 @@
-//! The limits that a sub-network must keep, as text with units and as numbers.
+//! The quantities that layers' costs add up to, as text with units and as numbers.
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
-use super::index::{CostIndex, Costs};
-use crate::error::{Error, Nearest, Result};
+use super::metric::LATENCY;
+use crate::error::Result;
 
 /// What can be limited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Quantity {
     /// Latency, in microseconds.
     Latency,
@@ -27,6 +24,16 @@ type Unit = (&'static str, f64);
 impl Quantity {
     /// All of them, in the order in which they are reported.
     pub const ALL: [Self; 4] = [Self::Latency, Self::Macs, Self::Params, Self::Memory];
+
+    /// The metric's name.
+    pub fn metric(self) -> &'static str {
+        match self {
+            Self::Latency => LATENCY,
+            Self::Macs => "macs",
+            Self::Params => "params",
+            Self::Memory => "memory",
+        }
+    }
 
     /// Its units, from the smallest; memory counts in powers of 1,000 (`MB`) and of 1,024 (`MiB`).
     fn units(self) -> &'static [Unit] {
@@ -114,83 +121,8 @@ fn decimal(text: &str) -> Option<f64> {
     text.replace('_', "").parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// Upper limits, in each quantity's own unit; what is absent is not limited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// Microseconds, compared with the latency's upper value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub latency_us: Option<f64>,
-    /// Multiply-accumulates.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub macs: Option<f64>,
-    /// Parameters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub params: Option<f64>,
-    /// Bytes of activations.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_bytes: Option<f64>,
-}
-
-impl Limits {
-    /// The limit on one quantity.
-    pub fn of(&self, quantity: Quantity) -> Option<f64> {
-        match quantity {
-            Quantity::Latency => self.latency_us,
-            Quantity::Macs => self.macs,
-            Quantity::Params => self.params,
-            Quantity::Memory => self.memory_bytes,
-        }
-    }
-
-    /// The quantities that are limited, with their limits.
-    pub fn iter(&self) -> impl Iterator<Item = (Quantity, f64)> + '_ {
-        Quantity::ALL.into_iter().filter_map(|quantity| Some((quantity, self.of(quantity)?)))
-    }
-
-    /// By how much the costs break the limits: the sum of the shares by which each is exceeded; 0 if all are
-    /// kept.
-    pub fn violation(&self, costs: &Costs) -> f64 {
-        self.iter().map(|(quantity, limit)| (costs.of(quantity) / limit - 1.0).max(0.0)).sum()
-    }
-
-    /// What all limits have to be multiplied by for the costs to keep them.
-    pub fn factor(&self, costs: &Costs) -> f64 {
-        self.iter().map(|(quantity, limit)| costs.of(quantity) / limit).fold(0.0, f64::max)
-    }
-
-    /// Whether the costs keep all limits.
-    pub fn keeps(&self, costs: &Costs) -> bool {
-        self.iter().all(|(quantity, limit)| costs.of(quantity) <= limit)
-    }
-
-    /// Whether each limit is kept by some sub-network, exactly.
-    ///
-    /// # Errors
-    /// [`Error::Infeasible`] with the least value of the first quantity whose limit
-    /// none keeps.
-    pub fn check_each(&self, index: &CostIndex) -> Result<()> {
-        for (quantity, limit) in self.iter() {
-            let (arch, costs) = index.least(quantity);
-            let value = costs.of(quantity);
-            if value <= limit {
-                continue;
-            }
-            let (name, text) = (quantity.to_string(), quantity.text(value));
-            let nearest = Box::new(Nearest { quantity: name, value, text, arch });
-            return Err(Error::Infeasible { limit: amount(quantity, limit), nearest });
-        }
-        Ok(())
-    }
-
-    /// What the costs are of the quantities that are limited, for a message.
-    pub fn describe(&self, costs: &Costs) -> String {
-        self.iter().map(|(q, _)| format!("{q} {}", q.text(costs.of(q)))).collect::<Vec<_>>().join(", ")
-    }
-}
-
 /// An amount as it was asked for, not rounded up.
-fn amount(quantity: Quantity, value: f64) -> String {
+pub(super) fn amount(quantity: Quantity, value: f64) -> String {
     let (name, scale) = quantity
         .units()
         .iter()
@@ -199,22 +131,9 @@ fn amount(quantity: Quantity, value: f64) -> String {
     format!("{}{name}", value / scale)
 }
 
-impl fmt::Display for Limits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, (quantity, limit)) in self.iter().enumerate() {
-            let comma = if place == 0 { "" } else { ", " };
-            write!(f, "{comma}{quantity} {}", amount(quantity, limit))?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::index_of;
-    use latency::testing::made_up;
-    use space::preset;
 
     #[test]
     fn amounts_have_units() {
@@ -288,29 +207,5 @@ mod tests {
         }
         assert_eq!(Quantity::Latency.text(1234.5678), "1.235ms");
         assert_eq!(Quantity::Macs.text(2e8), "200M");
-    }
-
-    #[test]
-    fn an_infeasible_limit_names_the_nearest_feasible() {
-        let space = preset("fashion").expect("a preset");
-        let index = index_of(&space, &made_up(&space));
-        for quantity in Quantity::ALL {
-            let least = index.least(quantity).1.of(quantity);
-            let limits = |value| match quantity {
-                Quantity::Latency => Limits { latency_us: Some(value), ..Limits::default() },
-                Quantity::Macs => Limits { macs: Some(value), ..Limits::default() },
-                Quantity::Params => Limits { params: Some(value), ..Limits::default() },
-                Quantity::Memory => Limits { memory_bytes: Some(value), ..Limits::default() },
-            };
-            limits(least).check_each(&index).expect("the least is feasible");
-            match limits(0.99 * least).check_each(&index) {
-                Err(crate::Error::Infeasible { nearest, .. }) => {
-                    assert_eq!(nearest.value, least);
-                    let again = quantity.parse(&nearest.text).expect("an amount");
-                    limits(again).check_each(&index).expect("what the message says is feasible");
-                }
-                other => panic!("{other:?}"),
-            }
-        }
     }
 }
