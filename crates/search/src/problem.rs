@@ -71,7 +71,7 @@ impl<'a> Sources<'a> {
 /// Goals that a problem may have: one to optimize, and one that breaks ties and is the front's other side.
 const MOST_GOALS: usize = 2;
 /// Limits on costs that a problem may have.
-pub(super) const MOST_LIMITED: usize = 8;
+pub(super) const MOST_LIMITED: usize = 6;
 
 fn refused(field: &str, expected: &str, got: impl std::fmt::Display) -> crate::Error {
     base::Error::invalid("search", field, expected, got).into()

@@ -146,7 +146,8 @@ impl Place<'_> {
                 *cost = (added / limit) as f32;
             }
             let gain = self.worth.gain(self.places, changes);
-            Way { step: *step, gain, costs, cost: costs.iter().sum() }
+            let cost = costs[..room.limited.len()].iter().sum();
+            Way { step: *step, gain, costs, cost }
         };
         let ways = steps.steps.iter().map(way).collect();
         Ways { ways, steps, room }
