@@ -23,7 +23,7 @@ use network::eval::{Accuracy, Calibration, Judge, accuracy, best};
 use network::model_folder::{ModelFolder, SelectedOn};
 use network::nn::Pass;
 use space::{Arch, SearchSpace, preset, sampler};
-use supernet::train::{Observer, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
+use supernet::train::{Draw, Observer, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc; // keeps buffers: 2 to 3 times faster training
@@ -34,7 +34,9 @@ impl Observer for Printer {
     fn phase(&mut self, phase: &PlannedPhase, _: u64) {
         println!(
             "  {:<8} {:>4} steps of {} sub-networks",
-            phase.phase.name, phase.steps, phase.phase.subnetworks
+            phase.phase.name,
+            phase.steps,
+            Draw::count(&phase.phase.draw)
         );
     }
     fn step(&mut self, _: &StepRecord) {}
@@ -200,6 +202,6 @@ fn classify(folder: &Path, dataset: &Dataset, kernels: &Kernels) -> anyhow::Resu
     let best =
         |scores: &Vec<f32>| best(scores).ok_or_else(|| anyhow::anyhow!("logits are no numbers: {scores:?}"));
     let classes = logits.iter().map(best).collect::<anyhow::Result<Vec<_>>>()?;
-    println!("classified    {classes:?}, truth {:?}", batch.labels);
+    println!("classified    {classes:?}, truth {:?}", &batch.labels);
     Ok(())
 }
