@@ -198,10 +198,10 @@ fn classify(folder: &Path, dataset: &Dataset, kernels: &Kernels) -> anyhow::Resu
     let (dataset, side) = (model.see(dataset)?, model.config.input.resolution);
     let batch = eval_batches(dataset.split(Split::Test)?, dataset.preprocess(), side, 8).next();
     let batch = batch.ok_or_else(|| anyhow::anyhow!("the test split is empty"))??;
-    let logits = model.network(kernels)?.forward(&batch.images, Pass::Inference)?.to_vec2::<f32>()?;
+    let logits = model.network(kernels)?.forward(&batch.inputs, Pass::Inference)?.to_vec2::<f32>()?;
     let best =
         |scores: &Vec<f32>| best(scores).ok_or_else(|| anyhow::anyhow!("logits are no numbers: {scores:?}"));
     let classes = logits.iter().map(best).collect::<anyhow::Result<Vec<_>>>()?;
-    println!("classified    {classes:?}, truth {:?}", &batch.labels);
+    println!("classified    {classes:?}, truth {:?}", batch.targets.classes());
     Ok(())
 }

@@ -264,7 +264,7 @@ fn batches(model: &ModelFolder, dataset: Option<&Dataset>) -> Result<Vec<Tensor>
     if let Some(dataset) = dataset {
         let dataset = model.see(dataset)?;
         let mut real = eval_batches(dataset.val(), dataset.preprocess(), resolution, REAL_IMAGES);
-        batches.extend(real.next().transpose()?.map(|batch| batch.images));
+        batches.extend(real.next().transpose()?.map(|batch| batch.inputs));
     }
     Ok(batches)
 }

@@ -238,12 +238,12 @@ impl FineTuner {
     /// Adds the gradients of a step and returns its loss.
     fn learn(&self, step: u64, batch: &Batch) -> Result<Loss> {
         let space = &self.model.config.space;
-        let teacher = self.soft_labels(&batch.images)?;
-        let (labels, smoothing) = (&batch.labels, self.plan.label_smoothing);
+        let teacher = self.soft_labels(&batch.inputs)?;
+        let (labels, smoothing) = (batch.targets.classes(), self.plan.label_smoothing);
         let class_weights = self.plan.class_weights.as_deref();
         let target = Target { labels, smoothing, teacher: teacher.as_ref(), class_weights };
         let dropout = dropout_mask(space, &self.model.config.arch, batch.len(), self.plan.seed, [step, 0])?;
-        self.network.learn(&batch.images, &target, dropout)
+        self.network.learn(&batch.inputs, &target, dropout)
     }
 
     /// The loss, unless it has exploded.

@@ -314,7 +314,7 @@ impl Trainer {
         // read last: a GPU is given the whole step before it is asked for anything. What a bad loss has spoilt is not saved
         let loss = self.mean(step, &losses)?;
         self.step += 1;
-        let (_, _, height, width) = batch.images.dims4()?;
+        let (_, _, height, width) = batch.inputs.dims4()?;
         let resolution = Extent { height, width };
         let ms = watch.lap().as_secs_f64() * 1e3;
         Ok(StepRecord { step, phase: phase.phase.name.clone(), loss, lr, resolution, ms })
@@ -325,18 +325,18 @@ impl Trainer {
         let pupil =
             Pupil { space: &self.space, weights: &self.weights, kernels: self.config.kernels.clone() };
         let archs = self.plan.archs(&self.space, phase, step)?;
-        let mut teacher = self.soft_labels(phase, &batch.images)?;
-        let (labels, smoothing) = (&batch.labels, self.plan.label_smoothing);
+        let mut teacher = self.soft_labels(phase, &batch.inputs)?;
+        let (labels, smoothing) = (batch.targets.classes(), self.plan.label_smoothing);
         let class_weights = self.plan.class_weights.as_deref();
         let mut losses = Vec::with_capacity(archs.len());
         for (index, arch) in archs.iter().enumerate() {
             let place = [step, index as u64];
             let dropout = dropout_mask(&self.space, arch, batch.len(), self.config.seed, place)?;
             let target = Target { labels, smoothing, teacher: teacher.as_ref(), class_weights };
-            let loss = pupil.learn(arch, &batch.images, &target, dropout, &self.gradients)?;
+            let loss = pupil.learn(arch, &batch.inputs, &target, dropout, &self.gradients)?;
             losses.push((arch.clone(), loss));
             if index == 0 && phase.phase.teacher == Teacher::First {
-                teacher = Some(pupil.teach(arch, &batch.images)?);
+                teacher = Some(pupil.teach(arch, &batch.inputs)?);
             }
         }
         Ok(losses)

@@ -118,10 +118,10 @@ fn the_first_network_of_a_step_teaches_the_others() {
     let pupil = Pupil { space: &trainer.space, weights: &trainer.weights, kernels: Kernels::detect() };
     assert_eq!(trainer.space.dropout(), 0.0, "training and teaching see the same");
     let logits: Vec<_> =
-        losses.iter().map(|(arch, _)| pupil.teach(arch, &batch.images).expect("logits")).collect();
+        losses.iter().map(|(arch, _)| pupil.teach(arch, &batch.inputs).expect("logits")).collect();
     let expected = [
-        loss_by_hand(&logits[0], &batch.labels, None),
-        loss_by_hand(&logits[1], &batch.labels, Some(&logits[0])),
+        loss_by_hand(&logits[0], batch.targets.classes(), None),
+        loss_by_hand(&logits[1], batch.targets.classes(), Some(&logits[0])),
     ];
     for ((arch, loss), expected) in losses.iter().zip(expected) {
         let loss = f64::from(loss.read().expect("known"));
