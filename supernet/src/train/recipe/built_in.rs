@@ -14,7 +14,7 @@ pub struct BuiltIn {
 /// All of them, the default first. A recipe is a file in `recipes/` and a line here.
 pub(super) const BUILT_IN: [BuiltIn; 1] = [BuiltIn {
     name: "progressive",
-    about: "progressive shrinking (Cai et al. 2020): the full network, then kernels, depths and widths",
+    about: "progressive shrinking (Cai et al. 2020): full network, kernels, depths, widths",
     text: include_str!("../../../recipes/progressive.toml"),
 }];
 
