@@ -13,7 +13,8 @@ use extract::latency::{
     MonotonicStopwatch, NativeEngine, Plan, Row, RowsLog, Session, carry_out, compare,
 };
 use extract::search::{
-    Candidate, CostIndex, Limits, Problem, SearchConfig, ValidationPlan, cost_index, search_validated,
+    Candidate, CostIndex, LATENCY, Limits, Problem, SearchConfig, ValidationPlan, cost_index,
+    search_validated,
 };
 use kernels::Kernels;
 use network::accuracy_file::{AccuracyFile, AccuracyRow};
@@ -23,7 +24,7 @@ use network::eval::{Accuracy, Calibration, Judge, accuracy, best};
 use network::model_folder::{ModelFolder, SelectedOn};
 use network::nn::Pass;
 use space::{Arch, SearchSpace, preset, sampler};
-use supernet::train::{Observer, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
+use supernet::train::{Draw, Observer, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc; // keeps buffers: 2 to 3 times faster training
@@ -34,7 +35,9 @@ impl Observer for Printer {
     fn phase(&mut self, phase: &PlannedPhase, _: u64) {
         println!(
             "  {:<8} {:>4} steps of {} sub-networks",
-            phase.phase.name, phase.steps, phase.phase.subnetworks
+            phase.phase.name,
+            phase.steps,
+            Draw::count(&phase.phase.draw)
         );
     }
     fn step(&mut self, _: &StepRecord) {}
@@ -66,10 +69,10 @@ fn quickstart() -> anyhow::Result<()> {
     println!("searching, exporting and verifying\n");
     let slowest =
         LatencyModel::new(&table, &space).network(&space.lower(&sampler::largest(&space))?)?.high_us;
-    let limits = Limits { latency_us: Some(0.5 * slowest), ..Limits::default() };
+    let limits = Limits::on(LATENCY, 0.5 * slowest);
     let index = cost_index(&space, &table, LatencyKind::Undisturbed)?;
     let found = search(&index, &limits, &estimator, judge(&supernet, &dataset, &kernels))?;
-    let (predicted_top1, predicted_latency_ms) = (Some(found.accuracy), found.latency_ms);
+    let (predicted_top1, predicted_latency_ms) = (Some(found.accuracy()), found.latency_ms());
     let selected_on =
         Some(SelectedOn { split: "val".into(), n: dataset.val().len() as u64, how: "best of 20".into() });
     let (supernet, arch, dataset, formats) = (&supernet, &found.arch, &*dataset, &[]);
@@ -93,9 +96,9 @@ fn quickstart() -> anyhow::Result<()> {
     let whole = compare((&table, &space), &archs, &mut bench, config, &mut |_| (), &stop)?;
 
     println!("sub-network   {arch}\n{:<14}{:>10} {:>10}", "", "predicted", "measured");
-    println!("{:<14}{:>9.2}% {:>9.2}%", "val top-1", 100.0 * found.accuracy, 100.0 * top1);
+    println!("{:<14}{:>9.2}% {:>9.2}%", "val top-1", 100.0 * found.accuracy(), 100.0 * top1);
     println!("{:<14}{:>10} {:>9.2}%  (chosen without these images)", "test top-1", "", 100.0 * test.top1());
-    report_latency(&table, found.latency_ms.unwrap_or_default(), 0.5e-3 * slowest, &whole.networks[0].took);
+    report_latency(&table, found.latency_ms().unwrap_or_default(), 0.5e-3 * slowest, &whole.networks[0].took);
     println!("verified      {} images, logits equal bit for bit", exported.verification.inputs);
     classify(&folder.join("model"), dataset, &kernels)?;
     println!("files         {}", folder.display());
@@ -196,10 +199,10 @@ fn classify(folder: &Path, dataset: &Dataset, kernels: &Kernels) -> anyhow::Resu
     let (dataset, side) = (model.see(dataset)?, model.config.input.resolution);
     let batch = eval_batches(dataset.split(Split::Test)?, dataset.preprocess(), side, 8).next();
     let batch = batch.ok_or_else(|| anyhow::anyhow!("the test split is empty"))??;
-    let logits = model.network(kernels)?.forward(&batch.images, Pass::Inference)?.to_vec2::<f32>()?;
+    let logits = model.network(kernels)?.forward(&batch.inputs, Pass::Inference)?.to_vec2::<f32>()?;
     let best =
         |scores: &Vec<f32>| best(scores).ok_or_else(|| anyhow::anyhow!("logits are no numbers: {scores:?}"));
     let classes = logits.iter().map(best).collect::<anyhow::Result<Vec<_>>>()?;
-    println!("classified    {classes:?}, truth {:?}", batch.labels);
+    println!("classified    {classes:?}, truth {:?}", batch.targets.classes());
     Ok(())
 }

@@ -30,7 +30,16 @@ def search(extract, estimator, limit, seed, more=()):
         call(extract, "search", "--space", "fashion", "--estimator", estimator, "--latency-table", "table.json",
              "--max-latency", f"{limit}us", "--seed", str(seed), "--out", out, *more)
     with open(out) as file:
-        return json.load(file)["best"]
+        return flat(json.load(file)["best"])
+
+
+def flat(best):
+    """Its accuracy and the interval in fields of their own, as older versions of the file have them."""
+    top1 = best.get("values", {}).get("top1")
+    if top1 is None:
+        return best
+    ends = {f"accuracy_{end}": top1[end] for end in ("low", "high") if end in top1}
+    return {"arch": best["arch"], "accuracy": top1["mean"], **ends}
 
 
 def counted(archs, split):

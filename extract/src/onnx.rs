@@ -46,8 +46,8 @@ pub fn shapes(layers: &[LayerSpec], batch: usize) -> [Vec<usize>; 2] {
     [input, output]
 }
 
-/// The bytes of an ONNX file (operator set 17, IR version 8) that computes the layers one after the other: one layer
-/// by itself, part of a network, or all of it.
+/// The bytes of an ONNX file (operator set 17, IR version 8) that computes the layers, each of its inputs: one layer by
+/// itself ([`LayerSpec::alone`]), or a network. The last layer's output is the model's.
 ///
 /// `weights` are asked for by the names and shapes of [`LayerSpec::weights`], and for `running_mean` and
 /// `running_var` beside the `weight` of each batch norm; `epsilon` is what batch norms add to variances. The number
@@ -58,7 +58,8 @@ pub fn shapes(layers: &[LayerSpec], batch: usize) -> [Vec<usize>; 2] {
 /// As [`shapes`] says, of [`INPUT`] and [`OUTPUT`].
 ///
 /// # Errors
-/// If a weight is missing, is not of that shape or not f32, or if a layer does not read what the one before it makes.
+/// If a weight is missing, is not of that shape or not f32, or if a layer reads
+/// what no layer before it makes, or what has another size.
 pub fn model(
     layers: &[LayerSpec],
     weights: &BTreeMap<String, Tensor>,
@@ -100,10 +101,15 @@ pub trait OnnxRuntime {
 }
 
 fn graph(layers: &[LayerSpec], weights: &BTreeMap<String, Tensor>, epsilon: f32) -> Result<Graph> {
-    check_chain(layers)?;
     let mut graph = Graph::new();
-    for layer in layers {
-        layers::append(&mut graph, layer, &LayerWeights::new(layer, weights, epsilon))?;
+    let mut outputs: Vec<String> = Vec::with_capacity(layers.len());
+    for at in 0..layers.len() {
+        check_inputs(layers, at)?;
+        let layer = &layers[at];
+        let name = |input: &Option<usize>| input.map_or(INPUT.to_string(), |from| outputs[from].clone());
+        let inputs: Vec<String> = layer.inputs.iter().map(name).collect();
+        layers::append(&mut graph, layer, &inputs, &LayerWeights::new(layer, weights, epsilon))?;
+        outputs.push(graph.tip());
     }
     if layers.is_empty() {
         graph.node("identity".to_string(), "Identity", &[INPUT], Vec::new());
@@ -111,14 +117,27 @@ fn graph(layers: &[LayerSpec], weights: &BTreeMap<String, Tensor>, epsilon: f32)
     Ok(graph)
 }
 
-fn check_chain(layers: &[LayerSpec]) -> Result<()> {
+/// Whether a layer has as many inputs as its operator takes, each made before it and of the size that it reads.
+fn check_inputs(layers: &[LayerSpec], at: usize) -> Result<()> {
+    let layer = &layers[at];
+    let wrong = |field: &str, expected: String, got: String| {
+        Err(base::Error::invalid(format!("layer {}", layer.name), field, expected, got).into())
+    };
+    if layer.inputs.len() != layer.operator.arity() {
+        return wrong("inputs", layer.operator.arity().to_string(), layer.inputs.len().to_string());
+    }
     let text = |map: FeatureMap| format!("{}x{}x{}", map.channels, map.height, map.width);
-    for pair in layers.windows(2) {
-        let (made, read) = (pair[0].output, pair[1].input);
-        if made != read {
-            let place = format!("layer {}", pair[1].name);
-            let expected = format!("{}, which {} makes", text(made), pair[0].name);
-            return Err(base::Error::invalid(place, "input", expected, text(read)).into());
+    for input in &layer.inputs {
+        let (made, maker) = match *input {
+            None => (layers[0].input, "the network reads"),
+            Some(from) if from < at => (layers[from].output, &*format!("{} makes", layers[from].name)),
+            Some(from) => {
+                let expected = format!("a layer before this one, which is layer {at} of the list");
+                return wrong("inputs", expected, format!("layer {from}"));
+            }
+        };
+        if made != layer.input {
+            return wrong("input", format!("{}, which {maker}", text(made)), text(layer.input));
         }
     }
     Ok(())

@@ -7,10 +7,10 @@ mod promise;
 mod validation;
 
 pub use search::{
-    AccuracyFrom, Candidate, CostIndex, Costs, Limits, Objective, Quantity, SearchConfig, SearchReport,
-    StandIn, TOP, evolve,
+    AccuracyFrom, Candidate, CostIndex, Costs, LATENCY, Limits, Objective, Quantity, SearchConfig,
+    SearchReport, SyntheticObjective, TOP, climb,
 };
-pub use search::{constraint, index, objective, pareto};
+pub use search::{index, objective, pareto, quantity};
 
 pub use costs::{cost_index, cost_index_without_latency};
 pub use found::{Found, LatencyFrom};

@@ -11,7 +11,7 @@ use kernels::Kernels;
 use network::elastic::{Gradients, SharedWeights, SubnetWeights};
 use network::nn::{FoldedNetwork, MapSource, Network, Pass, Source, Statistics, Tape};
 use rand::Rng;
-use space::{Arch, LayerSpec, SearchSpace, WeightRole, sampler};
+use space::{Arch, FeatureMap, LayerSpec, SearchSpace, WeightRole, sampler};
 
 use crate::error::Result;
 use crate::train::{Pupil, Sgd, Target, dropout_mask};
@@ -53,20 +53,54 @@ fn random(name: &str, shape: &[usize], range: std::ops::Range<f32>) -> Result<Te
 /// # Errors
 /// If the kernels refuse such a layer.
 pub fn of_layer(layer: &LayerSpec, kernels: &Kernels, expected: &Kernels) -> Result<Differences> {
-    let (got, expected) = (layer_outputs(layer, kernels)?, layer_outputs(layer, expected)?);
+    of_layers(&[layer.alone()], kernels, expected)
+}
+
+/// As [`of_layer`], of layers that read one another.
+///
+/// # Errors
+/// If the kernels refuse such layers, or they do not fit one another.
+pub fn of_layers(layers: &[LayerSpec], kernels: &Kernels, expected: &Kernels) -> Result<Differences> {
+    let (got, expected) = (outputs_of(layers, kernels)?, outputs_of(layers, expected)?);
     let what = ["output", "input's gradient", "weights' gradients"];
     let pairs = what.into_iter().zip(got.iter().zip(&expected));
     Ok(pairs.map(|(what, (got, expected))| (what, apart(got, expected))).collect())
 }
 
-fn layer_outputs(layer: &LayerSpec, kernels: &Kernels) -> Result<[Vec<f32>; 3]> {
+/// A diamond, and paths past it: a dense convolution, a block and a bottleneck that read it, the sum of both, a 1x1
+/// convolution of the sum, and the sum of that, of the first, and of the diamond.
+///
+/// # Errors
+/// Never: the keys are those of layers.
+pub fn diamond() -> Result<Vec<LayerSpec>> {
+    let layers: [(&str, &[Option<usize>]); 6] = [
+        ("conv k3 4-8 relu @9x6", &[None]),
+        ("mbconv k5 s1 8-24-8 h_swish se8 skip @9x6", &[Some(0)]),
+        ("bottleneck k3 s1 8-8-8 relu @9x6", &[Some(0)]),
+        ("sum2 8 @9x6", &[Some(1), Some(2)]),
+        ("conv1x1 8-8 relu @9x6", &[Some(3)]),
+        ("sum3 8 @9x6", &[Some(4), Some(0), Some(3)]),
+    ];
+    let spec = |(number, (key, inputs)): (usize, (&str, &[Option<usize>]))| {
+        let (name, inputs) = (format!("layers.{number}"), inputs.to_vec());
+        Ok(LayerSpec { name, slot: Some(number), inputs, ..key.parse::<LayerSpec>()? })
+    };
+    layers.into_iter().enumerate().map(spec).collect()
+}
+
+fn outputs_of(layers: &[LayerSpec], kernels: &Kernels) -> Result<[Vec<f32>; 3]> {
+    let (first, last) = match layers {
+        [first, .., last] => (first, last),
+        [only] => (only, only),
+        [] => return Ok(Default::default()),
+    };
     let (mut weights, mut gradients) = (BTreeMap::new(), BTreeMap::new());
-    for spec in layer.weights() {
+    for spec in layers.iter().flat_map(LayerSpec::weights) {
         let fan_in: usize = spec.shape.iter().skip(1).product();
         let range = match spec.role {
-            WeightRole::NormScale => 0.5..1.5,
-            WeightRole::NormShift | WeightRole::Bias => -0.5..0.5,
-            WeightRole::Kernel => {
+            WeightRole::NormScale(_) => 0.5..1.5,
+            WeightRole::NormShift(_) | WeightRole::Bias => -0.5..0.5,
+            _ => {
                 let bound = (3.0 / fan_in as f32).sqrt();
                 -bound..bound
             }
@@ -75,20 +109,16 @@ fn layer_outputs(layer: &LayerSpec, kernels: &Kernels) -> Result<[Vec<f32>; 3]> 
         gradients.insert(spec.name.clone(), zeros);
         weights.insert(spec.name.clone(), random(&spec.name, &spec.shape, range)?);
     }
-    let layers = std::slice::from_ref(layer);
-    let source = |tensors: &BTreeMap<String, Tensor>| {
-        Source::new(MapSource::builder(tensors.clone()), kernels, EPSILON)
-    };
-    let network = Network::new(layers, &source(&weights))?;
-    let slopes = Network::new(layers, &source(&gradients).as_they_are())?;
-    let maps = |name, map: &space::FeatureMap| {
+    let source = Source::new(MapSource::builder(weights), kernels, EPSILON).with_gradients(gradients.clone());
+    let network = Network::new(layers, &source)?;
+    let maps = |name, map: &FeatureMap| {
         let maps = random(name, &[map.channels, IMAGES, map.height, map.width], -1.0..1.0)?;
         Ok::<_, crate::Error>(kernels.activations(&maps)?)
     };
     let mut tape = Tape::new();
-    let y = network.forward_maps(maps("input", &layer.input)?, &mut Pass::Training(&mut tape))?;
+    let y = network.forward_maps(maps("input", &first.input)?, &mut Pass::Training(&mut tape))?;
     let output = flat(&y)?;
-    let dx = network.backward_maps(maps("gradient", &layer.output)?, &mut tape, &slopes)?;
+    let dx = network.backward_maps(maps("gradient", &last.output)?, &mut tape)?;
     let dx = dx.map_or_else(|| Ok(Vec::new()), |dx| flat(&dx))?;
     let all = gradients.values().map(flat).collect::<Result<Vec<_>>>()?.concat();
     Ok([output, dx, all])
@@ -141,7 +171,7 @@ fn outputs(space: &SearchSpace, arch: &Arch, kernels: &Kernels) -> Result<Output
     let touched = gradients.touched();
     let read = touched.iter().map(|name| flat(gradients.get(name)?));
     let all = read.collect::<Result<Vec<_>>>()?.concat();
-    Sgd::new(&weights, 0.9, 3e-5, kernels)?.step(&weights, &gradients, 0.01)?;
+    Sgd::new(weights.arena(), 0.9, 3e-5, kernels)?.step(&weights, &gradients, 0.01)?;
     let moved = weights.tensors().values().map(flat).collect::<Result<Vec<_>>>()?.concat();
 
     let layers = space.lower(arch)?;

@@ -7,7 +7,7 @@ use base::timing::{Spread, Stopwatch, peak_rss_mb};
 use candle_core::{Device, Tensor};
 use kernels::{Kernels, Profile, ProfileRow};
 use network::data::{
-    Augmentation, AugmentationSettings, Batch, Dataset, LoaderConfig, Sampling, TrainLoader,
+    Augmentation, AugmentationSettings, Batch, Dataset, LoaderConfig, Sampling, Targets, TrainLoader,
 };
 use network::elastic::{Gradients, SharedWeights, SubnetWeights};
 use network::eval::calibrate;
@@ -207,8 +207,7 @@ pub fn bench_fed(setup: &Bench, load: &LoadBench, mut report: impl FnMut(usize))
     let mut times = Vec::with_capacity(setup.steps);
     for step in 0..setup.warmup + setup.steps {
         let watch = Stopwatch::start();
-        let Batch { images, labels } = batches.next()?;
-        (runner.images, runner.labels) = (images, labels);
+        runner.batch = batches.next()?;
         runner.step(step as u64)?;
         if step >= setup.warmup {
             times.push(watch.elapsed_ms());
@@ -234,8 +233,7 @@ pub struct Runner<'a> {
     weights: SharedWeights,
     gradients: Gradients,
     optimizer: Sgd,
-    images: Tensor,
-    labels: Vec<u32>,
+    batch: Batch,
     deployed: Option<FoldedNetwork>,
 }
 
@@ -252,10 +250,11 @@ impl<'a> Runner<'a> {
         let length = shape.0 * shape.1 * shape.2 * shape.3;
         let images: Vec<f32> = (0..length).map(|_| rng.random_range(-2.0..2.0)).collect();
         let images = Tensor::from_vec(images, shape, &Device::Cpu)?.to_device(&setup.kernels.device())?;
-        let labels = (0..*batch).map(|_| rng.random_range(0..space.classes() as u32)).collect();
+        let classes = (0..*batch).map(|_| rng.random_range(0..space.classes() as u32)).collect();
+        let batch = Batch { inputs: images, targets: Targets::Classes(classes) };
         let gradients = Gradients::new(&weights)?;
-        let optimizer = Sgd::new(&weights, 0.9, 3e-5, &setup.kernels)?;
-        let mut runner = Self { setup, weights, gradients, optimizer, images, labels, deployed: None };
+        let optimizer = Sgd::new(weights.arena(), 0.9, 3e-5, &setup.kernels)?;
+        let mut runner = Self { setup, weights, gradients, optimizer, batch, deployed: None };
         if setup.mode == Mode::Infer {
             runner.deployed = Some(runner.deployed_network()?);
         }
@@ -269,7 +268,7 @@ impl<'a> Runner<'a> {
         let subnet = SubnetWeights::new(space, &self.weights, &layers, kernels)?;
         let mut statistics = Statistics::new();
         let network = Network::new(&layers, &subnet.values()?)?;
-        network.forward(&self.images, Pass::Calibration(&mut statistics))?;
+        network.forward(&self.batch.inputs, Pass::Calibration(&mut statistics))?;
         Ok(FoldedNetwork::from_source(&layers, subnet.calibrated(&statistics)?)?)
     }
 
@@ -305,12 +304,12 @@ impl<'a> Runner<'a> {
             Mode::Train => self.learn(step, None),
             Mode::Shrink => {
                 let largest = sampler::largest(&self.setup.space).at(self.setup.resolution);
-                let teacher = self.pupil().teach(&largest, &self.images)?;
+                let teacher = self.pupil().teach(&largest, &self.batch.inputs)?;
                 self.learn(step, Some(&teacher))
             }
             Mode::Infer => match &self.deployed {
                 Some(network) => {
-                    network.forward(&self.images)?;
+                    network.forward(&self.batch.inputs)?;
                     Ok(self.setup.kernels.synchronise()?)
                 }
                 None => Ok(()),
@@ -320,8 +319,7 @@ impl<'a> Runner<'a> {
                 let subnet =
                     SubnetWeights::new(&self.setup.space, &self.weights, &layers, &self.setup.kernels)?;
                 let network = Network::new(&layers, &subnet.values()?)?;
-                let batch = network::data::Batch { images: self.images.clone(), labels: self.labels.clone() };
-                calibrate(&network, std::iter::once(Ok(batch)))?;
+                calibrate(&network, std::iter::once(Ok(self.batch.clone())))?;
                 Ok(())
             }
         }
@@ -332,12 +330,13 @@ impl<'a> Runner<'a> {
     }
 
     fn learn(&self, step: u64, teacher: Option<&Tensor>) -> Result<()> {
-        let target = Target { labels: &self.labels, smoothing: 0.1, teacher, class_weights: None };
+        let target =
+            Target { labels: self.batch.targets.classes(), smoothing: 0.1, teacher, class_weights: None };
         let mut losses = Vec::new();
         for index in 0..self.subnetworks() {
             let arch = self.arch(step, index);
             let dropout = dropout_mask(&self.setup.space, &arch, self.setup.batch, 0, [step, index])?;
-            losses.push(self.pupil().learn(&arch, &self.images, &target, dropout, &self.gradients)?);
+            losses.push(self.pupil().learn(&arch, &self.batch.inputs, &target, dropout, &self.gradients)?);
         }
         self.optimizer.step(&self.weights, &self.gradients, 1e-3)?;
         // as a training does, which looks at them when it has given the whole step away

@@ -2,7 +2,9 @@
 //! of one exported network with the same parts.
 
 mod class_weights;
+mod draw;
 mod events;
+mod exchange;
 mod feeder;
 mod finetune;
 mod history;
@@ -18,11 +20,14 @@ mod sgd;
 mod start;
 mod step;
 mod steps;
+mod teacher;
 mod trainer;
 mod validation;
 mod way_back;
 
 pub use class_weights::{ClassWeights, WeightRule};
+pub use draw::Draw;
+pub use exchange::{Alone, Exchange};
 pub(crate) use feeder::Feeder;
 pub use finetune::{
     FineTuneCheckpoint, FineTunePlan, FineTuneSettings, FineTuneTask, FineTuner, StaticNetwork,
@@ -31,12 +36,13 @@ pub use finetune::{
 pub use loss::{Loss, Target, loss};
 pub use memory::{MemoryEstimate, readable};
 pub use plan::{Plan, PlannedPhase};
-pub use recipe::{Allowed, Phase, Recipe};
+pub use recipe::{Allowed, BuiltIn, Phase, Recipe};
 pub use record::{Divergence, EarlyEnd, LogLine, StepRecord, SubnetValidation, ValidationRecord};
 pub use resumed::Resumed;
 pub use run_folder::RunFolder;
 pub use sgd::Sgd;
-pub use start::Start;
+pub use start::{Given, Start};
 pub use step::{Pupil, dropout_mask};
-pub use trainer::{Observer, Outcome, TrainConfig, Trainer};
+pub use teacher::Teacher;
+pub use trainer::{Observer, Outcome, TrainConfig, TrainTask, Trainer};
 pub use validation::{PlannedValidation, ValidationSettings};

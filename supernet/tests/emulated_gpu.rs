@@ -14,7 +14,7 @@ use network::checkpoint::{Checkpoint, Supernet};
 use network::data::Dataset;
 use network::eval::Accuracy;
 use space::{Arch, SearchSpace, preset, sampler};
-use supernet::agreement::{apart, of_layer, of_network};
+use supernet::agreement::{apart, diamond, of_layer, of_layers, of_network};
 use supernet::train::{Observer, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
 
 fn flat(tensor: &Tensor) -> Vec<f32> {
@@ -41,6 +41,19 @@ fn layers_by_themselves() {
             }
         }
         println!("layers, {precision}: {compared} comparisons, worst difference {worst:.1e}");
+    }
+}
+
+/// Layers that several others read, and sums of them.
+#[test]
+fn a_diamond_of_layers() {
+    for (precision, bound) in [(Precision::F32, 1e-5), (Precision::Bf16, 0.1)] {
+        let Some(gpu) = emulated_gpu(precision) else { return };
+        for (what, apart) in of_layers(&diamond().expect("keys"), &gpu, &Kernels::detect()).expect("it runs")
+        {
+            println!("diamond, {precision}: {what} {apart:.1e} apart");
+            assert!(apart <= bound, "{precision}: {what} {apart:.1e} apart, at most {bound:.0e} wanted");
+        }
     }
 }
 

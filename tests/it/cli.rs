@@ -247,7 +247,7 @@ fn a_search_needs_a_table_only_for_latencies() {
     assert!(!best.contains_key("latency_ms") && best["macs"].as_u64() <= Some(600_000), "{found}");
     assert_eq!(found["interrupted"], false);
     let file = extract::search::Found::read(&at.join("untimed.json")).expect("own file");
-    assert!(file.latency_table.is_none() && file.best.latency_ms.is_none() && !file.interrupted);
+    assert!(file.latency_table.is_none() && file.best.latency_ms().is_none() && !file.interrupted);
     json("extract", at, "plot --accuracy accuracy.jsonl --found untimed.json --out untimed.svg");
     let export = "export --supernet run/supernet.safetensors --arch untimed.json --data digits --out untimed";
     json("extract", at, export);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
+use kernels::Kernels;
 use space::LayerSpec;
 
 /// A value in [-1, 1) that depends on the name and the index alone; `tests/golden/make_golden.py` has the same.
@@ -60,6 +61,12 @@ pub fn short_recipe(epochs: f64, phases: &[(&str, f64, usize, usize)]) -> String
         );
     }
     text
+}
+
+/// Every path of the kernels that this processor has.
+pub fn all_kernels() -> Vec<Kernels> {
+    let names = ["avx512", "avx2", "portable", "reference"];
+    names.into_iter().filter_map(|name| Kernels::named(name).ok()).collect()
 }
 
 /// Zeros for every weight of layers.

@@ -48,14 +48,13 @@ impl Problem {
     fn gradients(&self, weights: &SharedWeights) -> Gradients {
         let layers = self.space.lower(&self.arch).expect("legal");
         let subnet = SubnetWeights::new(&self.space, weights, &layers, &self.kernels).expect("views");
-        let network = Network::new(&layers, &subnet.values().expect("views")).expect("a network");
         let gradients = Gradients::new(weights).expect("zeros");
         let views = subnet.gradients(&gradients).expect("views");
+        let network = Network::new(&layers, &views.source().expect("views")).expect("a network");
         let mut tape = Tape::new();
         let logits = network.forward(&self.images, Pass::Training(&mut tape)).expect("forward");
         let upstream = formula("gradient", logits.dims());
-        let into = Network::new(&layers, &views.source()).expect("gradients");
-        network.backward(&upstream, tape, &into).expect("backward");
+        network.backward(&upstream, tape).expect("backward");
         views.finish().expect("pulled back");
         gradients
     }

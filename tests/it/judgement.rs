@@ -37,9 +37,9 @@ fn logits(supernet: &Supernet, dataset: &Dataset, split: Split) -> (Vec<Vec<f32>
         eval_batches(dataset.split(split).expect("a split"), dataset.preprocess(), arch.resolution, 200)
     {
         let batch = batch.expect("images");
-        let logits: Tensor = network.forward(&batch.images, Pass::Inference).expect("logits");
+        let logits: Tensor = network.forward(&batch.inputs, Pass::Inference).expect("logits");
         rows.extend(logits.to_vec2::<f32>().expect("numbers"));
-        labels.extend(batch.labels.iter().map(|label| *label as usize));
+        labels.extend(batch.targets.classes().iter().map(|label| *label as usize));
     }
     (rows, labels)
 }

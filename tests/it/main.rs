@@ -6,6 +6,7 @@ mod balanced;
 mod beforehand;
 mod cli;
 mod common;
+mod diamonds;
 mod elastic;
 mod examples;
 mod failures;

@@ -11,7 +11,7 @@ fn intervals_of_expected_accuracies_are_drawn_where_they_are_known() {
     json("extract", at, &format!("{search} --max-latency 1s --out intervals.json"));
     let mut found = Found::read(&at.join("intervals.json")).expect("own file");
     let drawn = found.front.len() + 1;
-    assert!(found.front.iter().chain([&found.best]).all(|one| one.accuracy_low.is_some()), "{found:?}");
+    assert!(found.front.iter().chain([&found.best]).all(|one| one.accuracy_low().is_some()), "{found:?}");
     let upright = |found: &Found| {
         found.write(&at.join("drawn.json")).expect("written");
         let files = "--accuracy accuracy.jsonl --latency-table table.json --found drawn.json";
@@ -29,7 +29,7 @@ fn intervals_of_expected_accuracies_are_drawn_where_they_are_known() {
     };
     let with = upright(&found);
     for candidate in found.front.iter_mut().chain([&mut found.best]) {
-        (candidate.accuracy_low, candidate.accuracy_high) = (None, None);
+        candidate.set_accuracy(candidate.accuracy(), None);
     }
     // the same over MACs and over latency
     assert_eq!(with - upright(&found), 2 * drawn, "{drawn} of the search");

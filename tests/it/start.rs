@@ -1,6 +1,7 @@
 //! Weights to start from: for the same classes or for others, a supernet or one network.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use network::model_folder::ModelFolder;
 use serde_json::Value;
 use space::Arch;
 use supernet::train::{
-    Observer, Outcome, PlannedPhase, Recipe, RunFolder, Start, StepRecord, TrainConfig, Trainer,
+    Observer, Outcome, PlannedPhase, Recipe, RunFolder, Start, StepRecord, TrainConfig, TrainTask, Trainer,
 };
 
 use crate::cli::{fails, json, pipeline};
@@ -176,8 +177,9 @@ fn a_started_run_that_is_stopped_ends_with_the_same_bytes() {
             TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), kernels: Kernels::detect() };
         let folder = RunFolder::open(&at.join(run), true).expect("a folder");
         let space = start.space_for(None, dataset.classes().len()).expect("its own");
-        let mut trainer =
-            Trainer::starting(&start, space, &dataset, None, &recipe, folder, config).expect("it fits");
+        let seen = start.see(&dataset, &space, None).expect("channels that fit");
+        let task = TrainTask { space, dataset: Arc::new(seen), recipe: &recipe, start: &start };
+        let mut trainer = Trainer::of(task, folder, config).expect("it fits");
         let stop = AtomicBool::new(false);
         trainer.run(&stop, &mut Stopper { stop: &stop, at: stop_at }).expect("no errors")
     };

@@ -53,16 +53,28 @@ pub fn read_one_of<T: DeserializeOwned>(
 /// # Errors
 /// If it is no TOML, of another version, or a field is missing, unknown or wrong.
 pub fn read_toml<T: DeserializeOwned>(place: &str, text: &str, version: u32, form: &str) -> Result<T> {
+    toml_version(place, text, &[version], form)?;
+    of_toml(place, text, form)
+}
+
+/// The version that a TOML text says, one of these, the newest last; for forms that differ from version to version.
+///
+/// # Errors
+/// If it is no TOML, or of another version.
+pub fn toml_version(place: &str, text: &str, versions: &[u32], form: &str) -> Result<u32> {
     #[derive(Deserialize)]
     struct Front {
         version: u32,
     }
+    let front: Front = of_toml(place, text, form)?;
+    check_one_of(place, front.version, versions)?;
+    Ok(front.version)
+}
+
+fn of_toml<T: DeserializeOwned>(place: &str, text: &str, form: &str) -> Result<T> {
     let unreadable =
         |error: toml::de::Error| Error::invalid(place, "text", form, error.to_string().trim_end());
-    let text = without_mark(text);
-    let front: Front = toml::from_str(text).map_err(unreadable)?;
-    check_version(place, front.version, version)?;
-    toml::from_str(text).map_err(unreadable)
+    toml::from_str(without_mark(text)).map_err(unreadable)
 }
 
 /// A text without the byte order mark before it, which some editors write and no parser takes.

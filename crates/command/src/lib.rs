@@ -4,12 +4,14 @@
 
 #![forbid(unsafe_code)]
 
+mod data;
 mod flags;
 mod images;
 mod output;
 mod run;
 mod shell;
 
+pub use data::{data_form, data_help};
 pub use flags::{Common, ValImages, not_an_input, result_path, within};
 pub use images::look_at;
 pub use output::{duration, grouped, print_lines, print_message};

@@ -392,7 +392,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let space = preset("tiny").expect("a preset");
         let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
-        let velocities = weights.zeros_like().expect("zeros");
+        let velocities = weights.arena().zeros_like().expect("zeros").tensors().clone();
         let seen = Interface::of(&Dataset::open("digits").expect("embedded"));
         let [plain, full] = ["plain", "full"].map(|name| folder.path().join(name));
         write_weights(&plain, Kind::Supernet, &space, &seen, &weights, training()).expect("written");
@@ -425,10 +425,10 @@ mod tests {
         let layers = space.lower(&space::sampler::largest(&space)).expect("legal");
         let mut statistics = Statistics::new();
         for spec in layers.iter().flat_map(space::LayerSpec::weights) {
-            if let Some(norm) = spec.name.strip_suffix(".bn.weight") {
+            if let Some(norm) = spec.batch_norm() {
                 let values =
                     Tensor::ones((2, spec.shape[0]), candle_core::DType::F32, &candle_core::Device::Cpu);
-                statistics.insert(format!("{norm}.bn"), values.expect("a tensor"));
+                statistics.insert(norm.to_string(), values.expect("a tensor"));
             }
         }
         let imported = Imported {

@@ -13,6 +13,7 @@ mod csv;
 mod dataset;
 mod digits;
 mod folder;
+mod formats;
 mod idx;
 mod image_file;
 mod image_set;
@@ -31,6 +32,7 @@ mod preprocess;
 mod resize;
 mod room;
 mod sums;
+mod task;
 #[cfg(test)]
 mod testing;
 mod view_cache;
@@ -43,6 +45,7 @@ pub use batch::Batch;
 pub use catalogue::{Catalogue, ImageCounts};
 pub use dataset::Dataset;
 pub use folder::{ImagesIn, images_in};
+pub use formats::DataFormat;
 pub use idx::idx_from_bytes;
 pub use image_file::ImageFile;
 pub use image_set::{Image, ImageSet, Normalisation};
@@ -53,6 +56,7 @@ pub use looking::Looking;
 pub use order::Sampling;
 pub use plain_batches::{calibration_batches, eval_batches};
 pub use preprocess::{Filter, Grey, MIDDLE_SHARE, Orient, Preprocess, Resize};
+pub use task::{LossKind, Targets, Task, TaskMetric};
 
 use crate::error::{Error, Result};
 

@@ -7,10 +7,10 @@ mod reorder;
 mod shared;
 mod statistics;
 mod subnet;
+mod takes;
 
 pub use reorder::sort_channels;
-pub(crate) use shared::is_matrix;
-pub use shared::{Gradients, SharedWeights, fresh_classifier, infinite, is_classifier, shared_specs};
+pub use shared::{Gradients, SharedWeights, fresh_classifier, shared_parts, shared_specs};
 pub use statistics::statistics_to_tensors;
 pub(crate) use statistics::{is_running, running_names, statistics_from_tensors};
 pub use subnet::{SubnetGradients, SubnetWeights};

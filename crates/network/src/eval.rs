@@ -80,7 +80,7 @@ pub fn calibrate(
     let mut images = 0.0;
     each_batch(network, batches, |batch| {
         let mut seen = Statistics::new();
-        network.forward(&batch.images, Pass::Calibration(&mut seen))?;
+        network.forward(&batch.inputs, Pass::Calibration(&mut seen))?;
         let weight = batch.len() as f64;
         images += weight;
         for (name, statistics) in seen {
@@ -130,8 +130,8 @@ pub fn hits(network: &Network, batches: impl Iterator<Item = Result<Batch>> + Se
 pub fn judged(network: &Network, batches: impl Iterator<Item = Result<Batch>> + Send) -> Result<Vec<Judged>> {
     let mut judged = Vec::new();
     each_batch(network, batches, |batch| {
-        let logits = network.forward(&batch.images, Pass::Inference)?.to_vec2::<f32>()?;
-        for (row, label) in logits.iter().zip(&batch.labels) {
+        let logits = network.forward(&batch.inputs, Pass::Inference)?.to_vec2::<f32>()?;
+        for (row, label) in logits.iter().zip(batch.targets.classes()) {
             if let Some(value) = row.iter().find(|value| !value.is_finite()) {
                 return Err(spoilt(format!("logits of image {}", judged.len() + 1), value));
             }

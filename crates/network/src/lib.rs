@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accuracy_file;
+pub mod arena;
 pub mod checkpoint;
 pub mod data;
 pub mod elastic;

@@ -13,12 +13,12 @@ use base::file::{self, write_atomically};
 use candle_core::Tensor;
 use kernels::Kernels;
 use serde::{Deserialize, Serialize};
-use space::{Arch, Extent, LayerSpec, SearchSpace, WeightRole, WeightSpec};
+use space::{Arch, Extent, LayerSpec, SearchSpace};
 
 pub use origin::{FineTuned, FineTunedFrom, MeasuredAccuracy, Origin, SelectedOn, StatisticsOrigin};
 
 use crate::data::{Dataset, Filter, Grey, Normalisation, Orient, Preprocess, Resize};
-use crate::elastic::statistics_to_tensors;
+use crate::elastic::{running_names, statistics_to_tensors};
 use crate::error::{Error, Result};
 use crate::nn::{MapSource, Network, Source, Statistics};
 use crate::tensor_file;
@@ -238,13 +238,11 @@ impl ModelFolder {
     pub fn check_weights(&self, place: &str) -> Result<()> {
         let layers = self.config.space.lower(&self.config.arch)?;
         let mut wanted: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for WeightSpec { name, shape, role } in layers.iter().flat_map(LayerSpec::weights) {
-            if role == WeightRole::NormScale {
-                let norm = name.strip_suffix("weight").unwrap_or(&name);
-                wanted.insert(format!("{norm}running_mean"), shape.clone());
-                wanted.insert(format!("{norm}running_var"), shape.clone());
+        for spec in layers.iter().flat_map(LayerSpec::weights) {
+            for name in running_names(&spec) {
+                wanted.insert(name, spec.shape.clone());
             }
-            wanted.insert(name, shape);
+            wanted.insert(spec.name, spec.shape);
         }
         for (name, shape) in &wanted {
             let expected = || format!("a tensor {shape:?}");

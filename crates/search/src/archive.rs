@@ -1,13 +1,24 @@
-//! The best sub-networks that a search has looked at, for whoever evaluates more than the first.
+//! The best sub-networks that a search has looked at, and those that no other is better than for both goals.
 
 use std::cmp::Ordering;
 
-use space::Row;
+use space::{Index, Row};
 
-use super::known::{Point, Scored};
+use super::metric::Value;
 
-/// Sub-networks that are kept: ten rounds of twenty.
+/// Sub-networks that are retained: ten rounds of twenty.
 pub const TOP: usize = 200;
+
+/// A sub-network that keeps all limits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    /// Its genes.
+    pub row: Vec<Index>,
+    /// What estimators say of it.
+    pub(super) estimated: Vec<Value>,
+    /// What it is worth for each goal, the greater the better.
+    pub merits: [f64; 2],
+}
 
 /// The best of all that were entered, each entered once.
 #[derive(Debug, Default)]
@@ -19,51 +30,99 @@ impl Best {
         &self.0
     }
 
-    /// Keeps one if it is among the best: by accuracy, then by latency, then by the genes' own order.
-    pub fn enter(&mut self, genes: &Row, scored: Scored) {
+    /// Retains a row if it is among the best: by the first goal, then by the second, then by the genes' own order.
+    pub fn enter(&mut self, row: &Row, merits: [f64; 2], estimated: &[Value]) {
         let order = |point: &Point| {
-            let accuracy = scored.accuracy.total_cmp(&point.scored.accuracy);
-            let latency = point.scored.costs.latency_us.total_cmp(&scored.costs.latency_us);
-            accuracy.then(latency).then_with(|| point.genes[..].cmp(genes))
+            let first = merits[0].total_cmp(&point.merits[0]);
+            let second = merits[1].total_cmp(&point.merits[1]);
+            first.then(second).then_with(|| point.row[..].cmp(row))
         };
         if self.0.len() == TOP && self.0.last().is_some_and(|last| order(last) != Ordering::Greater) {
             return;
         }
         let place = self.0.partition_point(|point| order(point) != Ordering::Greater);
-        self.0.insert(place, Point { genes: genes.to_vec(), scored });
+        self.0.insert(place, Point { row: row.to_vec(), estimated: estimated.to_vec(), merits });
         self.0.truncate(TOP);
+    }
+}
+
+/// What nothing that was entered is better than: by the second goal, best first, and so by the first, worst first.
+#[derive(Debug, Default)]
+pub(super) struct Front(Vec<Point>);
+
+impl Front {
+    /// In order.
+    pub fn points(&self) -> &[Point] {
+        &self.0
+    }
+
+    /// Enters a row unless another is better, and drops what it is better than; of equals it retains the row that comes
+    /// first.
+    pub fn enter(&mut self, row: &Row, merits: [f64; 2], estimated: &[Value]) {
+        let [first, second] = merits;
+        let end = self.0.partition_point(|point| point.merits[1] >= second);
+        if let Some(before) = end.checked_sub(1).map(|before| &self.0[before]) {
+            let equal = before.merits == merits;
+            if before.merits[0] > first || (before.merits[0] == first && !(equal && row < &before.row[..])) {
+                return;
+            }
+        }
+        let start = self.0[..end].partition_point(|point| point.merits[1] > second);
+        let beaten = self.0[end..].iter().take_while(|point| point.merits[0] <= first).count();
+        let point = Point { row: row.to_vec(), estimated: estimated.to_vec(), merits };
+        self.0.splice(start..end + beaten, [point]);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::Costs;
     use rand::seq::SliceRandom;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
-    use space::Index;
 
     #[test]
     fn the_best_are_kept_in_order_whatever_comes_first() {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let mut all: Vec<(Vec<Index>, Scored)> = (0..700)
+        let mut all: Vec<(Vec<Index>, [f64; 2])> = (0..700)
             .map(|gene| {
-                let costs = Costs { latency_us: f64::from(rng.random_range(1..4)), ..Costs::default() };
-                (vec![gene], Scored { accuracy: rng.random_range(0..50) as f32 / 50.0, costs })
+                let second = -f64::from(rng.random_range(1..4));
+                (vec![gene], [f64::from(rng.random_range(0..50)) / 50.0, second])
             })
             .collect();
         let mut kept: Vec<Vec<Vec<Index>>> = Vec::new();
         for _ in 0..2 {
             let mut best = Best::default();
-            all.iter().for_each(|(genes, scored)| best.enter(genes, *scored));
-            kept.push(best.points().iter().map(|point| point.genes.clone()).collect());
+            all.iter().for_each(|(row, merits)| best.enter(row, *merits, &[]));
+            kept.push(best.points().iter().map(|point| point.row.clone()).collect());
             all.shuffle(&mut rng);
         }
-        let key =
-            |(genes, scored): &(Vec<Index>, Scored)| (-scored.accuracy, scored.costs.latency_us, genes[0]);
-        all.sort_by(|a, b| key(a).partial_cmp(&key(b)).expect("numbers"));
-        let expected: Vec<_> = all.into_iter().take(TOP).map(|(genes, _)| genes).collect();
+        all.sort_by(|(a, of_a), (b, of_b)| of_b.partial_cmp(of_a).expect("numbers").then_with(|| a.cmp(b)));
+        let expected: Vec<_> = all.into_iter().take(TOP).map(|(row, _)| row).collect();
         assert_eq!(kept, [expected.clone(), expected]);
+    }
+
+    #[test]
+    fn the_front_is_what_no_other_beats() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        for _ in 0..200 {
+            let (mut front, mut all) = (Front::default(), Vec::new());
+            for number in 0..rng.random_range(1..30) {
+                let merits = [f64::from(rng.random_range(0..8)) / 8.0, -f64::from(rng.random_range(1..8))];
+                front.enter(&[number % 4], merits, &[]);
+                all.push((merits, number % 4));
+            }
+            let beaten = |(merits, row): &([f64; 2], Index)| {
+                all.iter().any(|(other, at)| {
+                    let as_good = other[0] >= merits[0] && other[1] >= merits[1];
+                    as_good && (other != merits || at < row)
+                })
+            };
+            let mut expected: Vec<_> = all.iter().filter(|one| !beaten(one)).cloned().collect();
+            expected.sort_by(|a, b| a.0[0].total_cmp(&b.0[0]));
+            expected.dedup();
+            let found: Vec<_> = front.points().iter().map(|point| (point.merits, point.row[0])).collect();
+            assert_eq!(found, expected);
+        }
     }
 }

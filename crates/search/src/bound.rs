@@ -2,15 +2,16 @@
 //!
 //! For multipliers that are not negative and sum to 1, a sub-network that keeps all limits has a weighted sum of its
 //! costs, each as a share of its limit, of at most 1. The least weighted sum of all sub-networks is exact
-//! ([`CostIndex::least_by`]); where it is above 1, no sub-network keeps the limits (Lagrange's relaxation). The best
+//! ([`CostIndex::least_of`]); where it is above 1, no sub-network keeps the limits (Lagrange's relaxation). The best
 //! multipliers are found by cutting planes: each minimiser is a plane above the bound, and the multipliers that are best
 //! by the planes so far are tried next (Kelley 1960). Memory is the greatest of the blocks' and no sum: what exceeds its
 //! limit is forbidden, which is exact too.
 
-use space::Index;
+use space::{Index, Table};
 
-use super::constraint::{Limits, Quantity};
-use super::index::{Aim, CostIndex, Costs};
+use super::index::Costs;
+use super::prices::{Column, Priced, Prices};
+use super::quantity::Quantity;
 
 /// What the bound says of one resolution.
 #[derive(Clone, Debug)]
@@ -19,7 +20,7 @@ pub(super) struct Bound {
     /// that keeps the memory has at least one cost that is so many times its limit.
     pub factor: f64,
     /// The multipliers that say so.
-    pub multipliers: Vec<(Quantity, f64)>,
+    pub multipliers: Vec<(Column, f64)>,
     /// The sub-networks with the least weighted sums that were met on the way: good places to look for one that keeps
     /// the limits.
     pub minimisers: Vec<Vec<Index>>,
@@ -41,8 +42,9 @@ impl Bound {
     }
 
     /// The best bound of a resolution.
-    pub fn of(index: &CostIndex, resolution: usize, limits: &Limits) -> Self {
-        let sums: Vec<_> = limits.iter().filter(|(quantity, _)| *quantity != Quantity::Memory).collect();
+    pub fn of(prices: &Prices<'_>, resolution: usize) -> Self {
+        let is_sum = |(column, _): &(Column, f64)| column.quantity != Quantity::Memory;
+        let sums: Vec<_> = prices.limits().filter(is_sum).collect();
         let mut best = Self { factor: 0.0, multipliers: Vec::new(), minimisers: Vec::new() };
         if sums.is_empty() {
             return best;
@@ -50,7 +52,7 @@ impl Bound {
         let (mut planes, mut ceiling) = (Vec::new(), f64::INFINITY);
         let mut multipliers = vec![1.0 / sums.len() as f64; sums.len()];
         while planes.len() < MOST_PLANES {
-            let (value, genes) = least(index, resolution, limits, &multipliers);
+            let (value, genes) = least(prices, resolution, &multipliers);
             if planes.is_empty() || value > best.factor {
                 best.factor = value;
                 best.multipliers =
@@ -60,8 +62,7 @@ impl Bound {
                 best.minimisers.push(genes);
                 break;
             }
-            let costs = index.costs_of(&genes);
-            planes.push(sums.iter().map(|(quantity, limit)| costs.of(*quantity) / limit).collect());
+            planes.push(sums.iter().map(|(column, limit)| prices.of(*column, &genes) / limit).collect());
             best.minimisers.push(genes);
             (ceiling, multipliers) = game(&planes);
         }
@@ -72,16 +73,42 @@ impl Bound {
 }
 
 /// The least weighted sum of costs as shares of their limits, of what keeps the limit on memory, and who has it.
-fn least(index: &CostIndex, resolution: usize, limits: &Limits, multipliers: &[f64]) -> (f64, Vec<Index>) {
-    let sums = limits.iter().filter(|(quantity, _)| *quantity != Quantity::Memory);
+fn least(prices: &Prices<'_>, resolution: usize, multipliers: &[f64]) -> (f64, Vec<Index>) {
+    let mut shares = multipliers.iter();
+    let mut terms: Option<Vec<Table<f64>>> = None;
+    for priced in prices.iter().filter(|priced| !priced.limits.is_empty()) {
+        let own = weighted(priced, resolution, &mut shares);
+        match &mut terms {
+            None => terms = Some(own),
+            Some(terms) => terms.iter_mut().zip(own).for_each(|(all, own)| add(all, &own)),
+        }
+    }
+    let terms = terms.expect("something is limited");
+    prices.first().least_of(resolution, terms, |sum, more| sum + more)
+}
+
+/// An index's terms as weighted sums; infinite where the limit on memory is broken.
+fn weighted<'m>(
+    priced: &Priced<'_>,
+    resolution: usize,
+    shares: &mut impl Iterator<Item = &'m f64>,
+) -> Vec<Table<f64>> {
+    let sums = priced.limits.iter().filter(|(quantity, _)| *quantity != Quantity::Memory);
     let weights: Vec<_> =
-        sums.zip(multipliers).map(|((quantity, limit), share)| (quantity, share / limit)).collect();
-    let memory = limits.of(Quantity::Memory).unwrap_or(f64::INFINITY);
+        sums.zip(shares).map(|((quantity, limit), share)| (*quantity, share / limit)).collect();
+    let memory = priced.limits.iter().find(|(quantity, _)| *quantity == Quantity::Memory);
+    let memory = memory.map_or(f64::INFINITY, |(_, limit)| *limit);
     let of = |costs: &Costs| match costs.of(Quantity::Memory) > memory {
         true => f64::INFINITY,
         false => weights.iter().map(|(quantity, weight)| weight * costs.of(*quantity)).sum(),
     };
-    index.least_by(resolution, &Aim { of: &of, together: |sum, more| sum + more })
+    priced.index.terms_at(resolution).iter().map(|term| term.map(of)).collect()
+}
+
+/// Adds another index's term to that of the same genes.
+fn add(term: &mut Table<f64>, other: &Table<f64>) {
+    debug_assert_eq!((&term.vars, &term.sizes), (&other.vars, &other.sizes));
+    term.cells.iter_mut().zip(&other.cells).for_each(|(cell, more)| *cell += more);
 }
 
 /// The multipliers with the greatest least weighted sum of the planes, and that sum: the value of a matrix game for the

@@ -1,5 +1,8 @@
 //! What a search knows of rows: which features a predictor sees of them, where worths lie, a number for each.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
 use space::{ABSENT, Encoded, Encoder, Genome, Group, Index, Row, SearchSpace, Step, Steps};
 
 /// The steps of a search: any group of genes but the resolution takes other values, and no gene in `locked` is in a group that
@@ -126,6 +129,27 @@ pub(super) fn hash(row: &Row) -> u64 {
     };
     row.chunks(4).fold(0x243f_6a88_85a3_08d3, step)
 }
+
+/// Keys are hashes already.
+#[derive(Default)]
+pub(super) struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys are u64");
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+}
+
+/// A map from hashes of rows.
+pub(super) type ByHash<T> = HashMap<u64, T, BuildHasherDefault<AsItIs>>;
 
 #[cfg(test)]
 mod tests {

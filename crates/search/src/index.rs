@@ -3,14 +3,14 @@
 //!
 //! Each layer depends on few choices ([`space::SpaceIndex`]), so the sums are exact, not estimates.
 
-use base::document::rounded;
-use serde::{Deserialize, Serialize};
 use space::{
     Arch, ChangesFrom, Elimination, Factored, Genome, Index, Join, LayerSpec, RESOLUTION, Row, SearchSpace,
     Table, Var, cost,
 };
 
-use super::constraint::Quantity;
+use super::candidate::Candidate;
+use super::metric::{Better, LATENCY, Metric, Value};
+use super::quantity::Quantity;
 use crate::error::Result;
 
 /// What is known of a sub-network without running it.
@@ -46,48 +46,21 @@ impl Costs {
             Quantity::Memory => self.peak_activation_bytes as f64,
         }
     }
-}
 
-/// What an expected accuracy is from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum AccuracyFrom {
-    /// A predictor alone.
-    #[serde(rename = "predictor")]
-    Predictor,
-    /// A predictor and a count of validation images.
-    #[serde(rename = "predictor+validation")]
-    PredictorAndValidation,
-}
+    /// The value of a quantity: of latency what is expected and the upper end, of all others what it is.
+    pub(crate) fn value(&self, quantity: Quantity) -> Value {
+        match quantity {
+            Quantity::Latency => {
+                Value { high: Some(self.latency_upper_us), ..Value::expected(self.latency_us) }
+            }
+            exact => Value::exact(self.of(exact)),
+        }
+    }
 
-/// A sub-network with its expected accuracy and its costs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Candidate {
-    /// The sub-network.
-    pub arch: Arch,
-    /// Expected accuracy, as a share; not forced into 0..=1, so that an order stays.
-    pub accuracy: f64,
-    /// Lower end of its 95 % interval, for new images; absent where the predictor's error is not known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub accuracy_low: Option<f64>,
-    /// Upper end of the interval.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub accuracy_high: Option<f64>,
-    /// What the accuracy is from; absent in files of older versions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub accuracy_from: Option<AccuracyFrom>,
-    /// Expected latency, in milliseconds; absent where no table was given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub latency_ms: Option<f64>,
-    /// The upper end of its interval, in milliseconds: what a limit is compared with; absent where no table was given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub latency_upper_ms: Option<f64>,
-    /// Multiply-accumulates for one image.
-    pub macs: u64,
-    /// Trainable parameters.
-    pub params: u64,
-    /// Bytes of the activations that live at once, at most, in f32 at batch 1.
-    pub peak_activation_bytes: u64,
+    /// The values of all quantities.
+    pub(crate) fn all(&self) -> [(Quantity, Value); Quantity::ALL.len()] {
+        Quantity::ALL.map(|quantity| (quantity, self.value(quantity)))
+    }
 }
 
 impl Join for Costs {
@@ -97,19 +70,23 @@ impl Join for Costs {
     }
 }
 
-/// What a sub-network is to have the least of: a value of each part of its costs, and how two come together.
-pub(super) struct Aim<'a> {
+/// A value to minimize: of each part of the costs, and how two come together.
+struct Aim<'a> {
     /// Infinite for what must not be chosen.
-    pub of: &'a dyn Fn(&Costs) -> f64,
+    of: &'a dyn Fn(&Costs) -> f64,
     /// Grows with both.
-    pub together: fn(f64, f64) -> f64,
+    together: fn(f64, f64) -> f64,
 }
 
 /// Costs of every layer in every place of a space, with latencies or without.
 #[derive(Clone, Debug)]
 pub struct CostIndex {
     space: SearchSpace,
-    has_latency: bool,
+    /// Whether its terms give memory exactly; else they give a lower bound, and rows are priced by their layers.
+    is_chain: bool,
+    /// What of the costs it answers for, and the metrics' names.
+    quantities: Vec<Quantity>,
+    metrics: Vec<Metric>,
     costs: Factored<Costs>,
     /// The terms at each resolution.
     at_resolutions: Vec<Vec<Table<Costs>>>,
@@ -137,6 +114,15 @@ pub trait Latencies {
     fn constant(&self) -> Microseconds;
 }
 
+fn metric(quantity: Quantity) -> Metric {
+    let unit = match quantity {
+        Quantity::Latency => "us",
+        Quantity::Macs | Quantity::Params => "1",
+        Quantity::Memory => "B",
+    };
+    Metric::new(quantity.metric(), unit, Better::Lower)
+}
+
 fn layer_costs(layer: &LayerSpec, latencies: Option<&dyn Latencies>) -> Result<Costs> {
     let latency = latencies.map(|known| known.layer(layer)).transpose()?.unwrap_or_default();
     let cost = cost(std::slice::from_ref(layer));
@@ -158,15 +144,56 @@ impl CostIndex {
         let constant = latencies.map(Latencies::constant).unwrap_or_default();
         let constant =
             Costs { latency_us: constant.expected, latency_upper_us: constant.upper, ..Costs::default() };
-        let costs = space.index().factored(constant, |layer| layer_costs(layer, latencies))?;
+        let index = space.index();
+        let costs = index.factored(constant, |layer| layer_costs(layer, latencies))?;
         let of_resolution = |value: &Index| -> Vec<Table<Costs>> {
             costs.terms().iter().map(|term| term.sliced(RESOLUTION as Var, *value)).collect()
         };
         let at_resolutions: Vec<_> = space.genome().allowed(RESOLUTION).iter().map(of_resolution).collect();
         let scopes = at_resolutions[0].iter().map(|term| term.vars.as_slice());
         let elimination = Elimination::new(space.genome(), scopes);
-        let has_latency = latencies.is_some();
-        Ok(Self { space: space.clone(), has_latency, costs, at_resolutions, elimination })
+        let known = |quantity: &Quantity| *quantity != Quantity::Latency || latencies.is_some();
+        let quantities: Vec<Quantity> = Quantity::ALL.into_iter().filter(known).collect();
+        let metrics = quantities.iter().map(|quantity| metric(*quantity)).collect();
+        let (space, is_chain) = (space.clone(), index.is_chain());
+        Ok(Self { space, is_chain, quantities, metrics, costs, at_resolutions, elimination })
+    }
+
+    /// The same costs, of which the latency is that of one of several devices: `latency@NAME`.
+    #[must_use]
+    pub fn of_device(mut self, name: &str) -> Self {
+        let latencies = self.metrics.iter_mut().zip(&self.quantities);
+        for (metric, _) in latencies.filter(|(_, quantity)| **quantity == Quantity::Latency) {
+            metric.name = format!("{LATENCY}@{name}");
+        }
+        self
+    }
+
+    /// The same costs without the metrics that every index of the space has: for the second device and those after it.
+    #[must_use]
+    pub fn latency_alone(mut self) -> Self {
+        self.quantities.retain(|quantity| *quantity == Quantity::Latency);
+        self.metrics.retain(|metric| metric.name.starts_with(LATENCY));
+        self
+    }
+
+    /// The metrics that it answers for.
+    pub fn metrics(&self) -> &[Metric] {
+        &self.metrics
+    }
+
+    /// The quantities behind the metrics, in the same order.
+    pub(super) fn quantities(&self) -> &[Quantity] {
+        &self.quantities
+    }
+
+    /// A quantity's name in messages.
+    pub(super) fn label(&self, quantity: Quantity) -> String {
+        let named = self.metrics.iter().zip(&self.quantities).find(|(_, own)| **own == quantity);
+        match named {
+            Some((metric, Quantity::Latency)) => metric.name.clone(),
+            _ => quantity.to_string(),
+        }
     }
 
     /// The space whose sub-networks it knows.
@@ -176,16 +203,16 @@ impl CostIndex {
 
     /// Whether a latency table is part of it.
     pub fn has_latency(&self) -> bool {
-        self.has_latency
+        self.quantities.contains(&Quantity::Latency)
     }
 
     /// A sub-network with what is expected of it.
     pub fn candidate(&self, arch: Arch, accuracy: f32, costs: &Costs) -> Candidate {
-        let candidate = Candidate::new(arch, accuracy, costs);
-        if self.has_latency {
-            return candidate;
+        let mut candidate = Candidate::new(arch, accuracy, costs);
+        if !self.has_latency() {
+            candidate.values.remove(LATENCY);
         }
-        Candidate { latency_ms: None, latency_upper_ms: None, ..candidate }
+        candidate
     }
 
     /// The list of its sub-networks' choices.
@@ -205,7 +232,11 @@ impl CostIndex {
 
     /// The costs of a row.
     pub(super) fn costs_of(&self, row: &Row) -> Costs {
-        self.costs.of(row)
+        let mut costs = self.costs.of(row);
+        if !self.is_chain {
+            costs.peak_activation_bytes = cost(&self.space.lower_row(row)).peak_activation_bytes;
+        }
+        costs
     }
 
     /// The row as a place to go from, for what steps add to a quantity that is a sum of layers: all but memory.
@@ -213,7 +244,8 @@ impl CostIndex {
         self.costs.from(row)
     }
 
-    /// The sub-network with the least of a quantity, exactly, and its costs.
+    /// The sub-network with the least of a quantity, and its costs. It is exact, but for the memory of networks that are no
+    /// chains: there it is the least by the lower bound that layers by themselves give.
     pub fn least(&self, quantity: Quantity) -> (Arch, Costs) {
         let (row, costs) = self.least_row(quantity);
         (self.space.arch(&row), costs)
@@ -240,30 +272,27 @@ impl CostIndex {
     }
 
     /// The least value of an aim at one resolution, exactly, and a row that has it.
-    pub(super) fn least_by(&self, resolution: usize, aim: &Aim<'_>) -> (f64, Vec<Index>) {
+    fn least_by(&self, resolution: usize, aim: &Aim<'_>) -> (f64, Vec<Index>) {
         let terms = self.at_resolutions[resolution].iter().map(|term| term.map(aim.of)).collect();
-        let (least, mut row) = self.elimination.least(terms, aim.together);
+        self.least_of(resolution, terms, aim.together)
+    }
+
+    /// The terms of one resolution; those of two indices of a space have the same genes, in the same order.
+    pub(super) fn terms_at(&self, resolution: usize) -> &[Table<Costs>] {
+        &self.at_resolutions[resolution]
+    }
+
+    /// The least of terms like [`CostIndex::terms_at`], exactly, and a row that has it.
+    pub(super) fn least_of(
+        &self,
+        resolution: usize,
+        terms: Vec<Table<f64>>,
+        together: fn(f64, f64) -> f64,
+    ) -> (f64, Vec<Index>) {
+        let (least, mut row) = self.elimination.least(terms, together);
         row[RESOLUTION] = self.genome().allowed(RESOLUTION)[resolution];
         self.genome().make_canonical(&mut row);
         (least, row)
-    }
-}
-
-impl Candidate {
-    /// A sub-network with what a predictor says of it.
-    pub fn new(arch: Arch, accuracy: f32, costs: &Costs) -> Self {
-        Self {
-            arch,
-            accuracy: rounded(f64::from(accuracy), 9),
-            accuracy_low: None,
-            accuracy_high: None,
-            accuracy_from: None,
-            latency_ms: Some(rounded(costs.latency_us / 1e3, 9)),
-            latency_upper_ms: Some(rounded(costs.latency_upper_us / 1e3, 9)),
-            macs: costs.macs,
-            params: costs.params,
-            peak_activation_bytes: costs.peak_activation_bytes,
-        }
     }
 }
 

@@ -1,27 +1,41 @@
-//! How to look for the sub-network with the highest value that keeps limits: genes, costs as sums over them, limits and proofs
-//! that they cannot be kept, strategies, fronts. Knows genes and numbers only: no weights, no files, no clock.
+//! How to look for the best sub-network that keeps limits: metrics and who estimates them, costs as sums over genes, limits and
+//! proofs that they cannot be kept, a loop that asks strategies, fronts. Knows genes and numbers only: no weights, no files, no
+//! clock.
 
 #![forbid(unsafe_code)]
 
-mod anneal;
 mod archive;
 mod bound;
-mod climb;
-pub mod constraint;
+pub mod candidate;
 pub mod error;
-mod evolution;
+pub mod estimator;
 mod genes;
 pub mod index;
-mod known;
+pub mod log;
+pub mod metric;
 pub mod objective;
 pub mod pareto;
+mod prices;
+pub mod problem;
+pub mod quantity;
+mod rows;
+pub mod solve;
 mod start;
+pub mod strategies;
 #[cfg(test)]
 mod testing;
 
-pub use archive::TOP;
-pub use constraint::{Limits, Quantity};
+pub use archive::{Point, TOP};
+pub use candidate::{AccuracyFrom, Candidate};
 pub use error::{Error, Nearest, Result};
-pub use evolution::{SearchConfig, SearchReport, evolve};
-pub use index::{AccuracyFrom, Candidate, CostIndex, Costs, Latencies, Microseconds};
-pub use objective::{Objective, StandIn};
+pub use estimator::{Estimator, Predictor};
+pub use index::{CostIndex, Costs, Latencies, Microseconds};
+pub use log::{Archive, Log};
+pub use metric::{Better, Fidelity, LATENCY, Limits, Metric, TOP1, Value};
+pub use objective::{Objective, SyntheticObjective};
+pub use problem::Problem;
+pub use quantity::Quantity;
+pub use rows::Rows;
+pub use solve::{Ended, Outcome, Proof, Scored, Strategy, View, solve};
+pub use strategies::climbers::{Climbers, SearchConfig, SearchReport, climb};
+pub use strategies::random::Random;

@@ -1,4 +1,4 @@
-//! What a search looks for: the accuracy that an estimator expects, or a stand-in for it.
+//! What a search looks for: the accuracy that an estimator expects, or a synthetic one in its place.
 
 use base::random::rng_for;
 use rand::Rng;
@@ -44,14 +44,14 @@ pub trait Objective: Sync {
 
 /// Stands in for an estimator where there is none, to find sub-networks as a search would: the larger every choice, the
 /// better, by amounts that depend on a seed.
-pub struct StandIn {
+pub struct SyntheticObjective {
     encoder: Encoder,
     /// For each feature of the encoder.
     gains: Vec<f32>,
 }
 
-impl StandIn {
-    /// The stand-in of a seed.
+impl SyntheticObjective {
+    /// The objective of a seed.
     pub fn new(space: &SearchSpace, seed: u64) -> Self {
         let mut rng = rng_for("stand-in objective", seed, &[]);
         let mut gains = Vec::new();
@@ -76,7 +76,7 @@ impl StandIn {
 /// Keeps values of the largest spaces below 1, where accuracies are.
 const SCALE: f32 = 0.004;
 
-impl Objective for StandIn {
+impl Objective for SyntheticObjective {
     fn encoder(&self) -> &Encoder {
         &self.encoder
     }
@@ -105,7 +105,8 @@ mod tests {
         for name in preset_names() {
             let space = preset(name).expect("a preset");
             let ends = [sampler::smallest(&space), sampler::largest(&space)];
-            let value = |seed: u64| StandIn::new(&space, seed).predict(&ends).expect("of the space");
+            let value =
+                |seed: u64| SyntheticObjective::new(&space, seed).predict(&ends).expect("of the space");
             let (first, second) = (value(0), value(1));
             assert!(first[0] < first[1] && first[0] > 0.0 && first[1] < 1.0, "{name}: {first:?}");
             assert_ne!(first, second);

@@ -5,9 +5,9 @@
 use space::{Index, Step, Steps};
 
 use super::bound::Bound;
-use super::constraint::{Limits, Quantity};
 use super::genes;
-use super::index::CostIndex;
+use super::prices::{Column, Prices};
+use super::quantity::Quantity;
 use crate::error::{Error, Nearest, Result};
 
 /// A sub-network at each resolution that keeps all limits, where there is one to be found.
@@ -15,11 +15,11 @@ use crate::error::{Error, Nearest, Result};
 /// # Errors
 /// [`Error::InfeasibleTogether`] if the bound rules out every resolution, [`Error::NotFound`] if it does not and still
 /// nothing was found.
-pub(super) fn starts(index: &CostIndex, limits: &Limits) -> Result<Vec<Vec<Index>>> {
+pub(super) fn starts(prices: &Prices<'_>) -> Result<Vec<Vec<Index>>> {
     let (mut bounds, mut starts, mut missed) = (Vec::new(), Vec::new(), Vec::new());
-    for resolution in 0..index.resolutions() {
-        let bound = Bound::of(index, resolution, limits);
-        let (violation, genes) = feasible(index, (resolution, &bound), limits);
+    for resolution in 0..prices.first().resolutions() {
+        let bound = Bound::of(prices, resolution);
+        let (violation, genes) = feasible(prices, resolution, &bound);
         if violation == 0.0 {
             starts.push(genes);
         } else {
@@ -27,74 +27,71 @@ pub(super) fn starts(index: &CostIndex, limits: &Limits) -> Result<Vec<Vec<Index
             bounds.push(bound);
         }
     }
-    if starts.is_empty() { Err(refusal(index, limits, &bounds, &missed)) } else { Ok(starts) }
+    if starts.is_empty() { Err(refusal(prices, &bounds, &missed)) } else { Ok(starts) }
 }
 
 /// What breaks the limits least at a resolution, by steepest descent from the bound's minimisers and from the one with
 /// the least of each quantity.
-fn feasible(index: &CostIndex, (resolution, bound): (usize, &Bound), limits: &Limits) -> (f64, Vec<Index>) {
-    let least = |(quantity, _)| index.least_at(resolution, quantity);
-    let smallest = index.least_at(resolution, Quantity::Macs);
-    let mut starts: Vec<_> = limits.iter().map(least).chain([smallest]).collect();
-    if limits.iter().count() > 1 {
+fn feasible(prices: &Prices<'_>, resolution: usize, bound: &Bound) -> (f64, Vec<Index>) {
+    let limited =
+        prices.iter().flat_map(|priced| priced.limits.iter().map(|(quantity, _)| (priced.index, *quantity)));
+    let least = limited.map(|(index, quantity)| index.least_at(resolution, quantity));
+    let smallest = prices.first().least_at(resolution, Quantity::Macs);
+    let mut starts: Vec<_> = least.chain([smallest]).collect();
+    if prices.limits().count() > 1 {
         starts.extend(bound.minimisers.iter().cloned());
     }
-    let ends = starts.into_iter().map(|start| descend(index, start, limits));
+    let ends = starts.into_iter().map(|start| descend(prices, start));
     ends.min_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1))).expect("at least one start")
 }
 
-fn descend(index: &CostIndex, mut row: Vec<Index>, limits: &Limits) -> (f64, Vec<Index>) {
+fn descend(prices: &Prices<'_>, mut row: Vec<Index>) -> (f64, Vec<Index>) {
     let mut steps = Steps::default();
-    let mut least = limits.violation(&index.costs_of(&row));
+    let mut least = prices.violation(&row);
     while least > 0.0 {
-        genes::steps(index.space(), &row, &[], &mut steps);
+        genes::steps(prices.space(), &row, &[], &mut steps);
         let mut best: Option<(f64, Step)> = None;
         for &step in &steps.steps {
             let mut next = row.clone();
-            steps.apply(index.genome(), step, &mut next);
-            let violation = limits.violation(&index.costs_of(&next));
+            steps.apply(prices.genome(), step, &mut next);
+            let violation = prices.violation(&next);
             if violation < best.map_or(least, |best| best.0) {
                 best = Some((violation, step));
             }
         }
         let Some((violation, step)) = best else { break };
-        steps.apply(index.genome(), step, &mut row);
+        steps.apply(prices.genome(), step, &mut row);
         least = violation;
     }
     (least, row)
 }
 
 /// Says that the limits cannot be kept, or that nothing was found that keeps them, with what comes closest.
-fn refusal(index: &CostIndex, limits: &Limits, bounds: &[Bound], missed: &[Vec<Index>]) -> Error {
-    let excess = |genes: &Vec<Index>| limits.factor(&index.costs_of(genes));
+fn refusal(prices: &Prices<'_>, bounds: &[Bound], missed: &[Vec<Index>]) -> Error {
+    let excess = |genes: &Vec<Index>| prices.factor(genes);
     let closest = missed.iter().min_by(|a, b| excess(a).total_cmp(&excess(b)).then_with(|| a.cmp(b)));
     let closest = closest.expect("a checked space has a resolution");
-    let arch = index.space().arch(closest);
+    let arch = prices.space().arch(closest);
     let weakest = bounds.iter().min_by(|a, b| a.factor.total_cmp(&b.factor)).expect("as many");
+    let limits = prices.to_string();
     if weakest.is_proof() {
         let value = excess(closest);
         let text = format!("{:.4} times as large", (1e4 * value).ceil() / 1e4);
         let nearest = Box::new(Nearest { quantity: "all limits".to_string(), value, text, arch });
-        let share = |(quantity, share): &(Quantity, f64)| format!("{share:.2} {quantity}");
+        let share = |(column, share): &(Column, f64)| format!("{share:.2} {}", prices.label(*column));
         let sum = weakest.multipliers.iter().map(share).collect::<Vec<_>>().join(" + ");
-        let of = if limits.memory_bytes.is_some() { " of what keeps the memory" } else { "" };
+        let of = if prices.limit_memory() { " of what keeps the memory" } else { "" };
         let weights = sum + of;
-        return Error::InfeasibleTogether {
-            limits: limits.to_string(),
-            weights,
-            factor: weakest.factor,
-            nearest,
-        };
+        return Error::InfeasibleTogether { limits, weights, factor: weakest.factor, nearest };
     }
-    let got = limits.describe(&index.costs_of(closest));
-    Error::NotFound { limits: limits.to_string(), closest: Box::new(arch), got }
+    Error::NotFound { limits, closest: Box::new(arch), got: prices.describe(closest) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Costs;
-    use crate::testing::{all, index_of};
+    use crate::index::{CostIndex, Costs};
+    use crate::testing::{all, index_of, priced};
     use latency::testing::made_up;
     use latency::{LatencyTable, Row};
     use rand::{Rng, SeedableRng};
@@ -117,17 +114,19 @@ mod tests {
         index_of(space, &table)
     }
 
-    fn limits(costs: &Costs, share: f64, which: usize) -> Limits {
-        let of = |quantity| Some(share * costs.of(quantity));
-        let mut limits =
-            Limits { latency_us: of(Quantity::Latency), macs: of(Quantity::Macs), ..Limits::default() };
-        if which % 2 == 1 {
-            limits.params = of(Quantity::Params);
-        }
-        if which % 4 >= 2 {
-            limits.memory_bytes = of(Quantity::Memory);
-        }
-        limits
+    fn limits<'a>(index: &'a CostIndex, costs: &Costs, share: f64, which: usize) -> Prices<'a> {
+        let limited = Quantity::ALL.into_iter().filter(|quantity| match quantity {
+            Quantity::Latency | Quantity::Macs => true,
+            Quantity::Params => which % 2 == 1,
+            Quantity::Memory => which % 4 >= 2,
+        });
+        let limited = limited.map(|quantity| (quantity, share * costs.of(quantity)));
+        priced(index, &limited.collect::<Vec<_>>())
+    }
+
+    /// What all limits have to be multiplied by for costs to keep them.
+    fn factor(prices: &Prices<'_>, costs: &Costs) -> f64 {
+        prices.limits().map(|(column, limit)| costs.of(column.quantity) / limit).fold(0.0, f64::max)
     }
 
     /// What was tried, and what came of it.
@@ -140,22 +139,22 @@ mod tests {
     }
 
     impl Tally {
-        fn count(&mut self, (index, everything): (&CostIndex, &[Costs]), limits: &Limits) {
-            let least = everything.iter().map(|costs| limits.factor(costs)).fold(f64::INFINITY, f64::min);
-            let kept = everything.iter().any(|costs| limits.keeps(costs));
+        fn count(&mut self, everything: &[Costs], limits: &Prices<'_>) {
+            let least = everything.iter().map(|costs| factor(limits, costs)).fold(f64::INFINITY, f64::min);
+            let kept = least <= 1.0;
             if kept {
                 self.feasible += 1
             } else {
                 self.infeasible += 1
             }
-            match starts(index, limits) {
+            match starts(limits) {
                 Ok(starts) => {
-                    assert!(starts.iter().all(|genes| limits.keeps(&index.costs_of(genes))));
+                    assert!(starts.iter().all(|genes| limits.keeps(genes)));
                     self.found += 1;
                 }
                 Err(Error::InfeasibleTogether { factor, nearest, .. }) => {
                     assert!(!kept, "a wrong proof for {limits}");
-                    let bounded = limits.memory_bytes.is_some() || factor <= least + 1e-9;
+                    let bounded = limits.limit_memory() || factor <= least + 1e-9;
                     assert!(bounded && least <= nearest.value + 1e-9, "{factor} {least} {nearest:?}");
                     self.proved += 1;
                 }
@@ -166,14 +165,14 @@ mod tests {
     }
 
     /// All costs, and the place of one that no other is better than in each limited quantity.
-    fn on_the_edge(everything: &[Costs], which: usize, rng: &mut ChaCha8Rng) -> usize {
-        let beats = |a: &Costs, b: &Limits| {
-            b.iter().all(|(quantity, value)| a.of(quantity) <= value)
-                && b.iter().any(|(quantity, value)| a.of(quantity) < value)
+    fn on_the_edge(index: &CostIndex, everything: &[Costs], which: usize, rng: &mut ChaCha8Rng) -> usize {
+        let beats = |a: &Costs, b: &Prices<'_>| {
+            b.limits().all(|(column, value)| a.of(column.quantity) <= value)
+                && b.limits().any(|(column, value)| a.of(column.quantity) < value)
         };
         let mut at = rng.random_range(0..everything.len());
         while let Some(better) =
-            everything.iter().position(|costs| beats(costs, &limits(&everything[at], 1.0, which)))
+            everything.iter().position(|costs| beats(costs, &limits(index, &everything[at], 1.0, which)))
         {
             at = better;
         }
@@ -192,15 +191,15 @@ mod tests {
             let mut rng = ChaCha8Rng::seed_from_u64(device);
             for problem in 0..100 {
                 let of = &everything[rng.random_range(0..everything.len())];
-                let limits = limits(of, rng.random_range(0.8..1.02), problem);
-                if limits.check_each(&index).is_ok() {
-                    random.count((&index, &everything), &limits);
+                let limits = limits(&index, of, rng.random_range(0.8..1.02), problem);
+                if limits.check_each().is_ok() {
+                    random.count(&everything, &limits);
                 }
             }
             // the only sub-network that keeps its limits, or one of few
             for problem in 0..20 {
-                let at = on_the_edge(&everything, problem, &mut rng);
-                edge.count((&index, &everything), &limits(&everything[at], 1.0, problem));
+                let at = on_the_edge(&index, &everything, problem, &mut rng);
+                edge.count(&everything, &limits(&index, &everything[at], 1.0, problem));
             }
         }
         println!("{random:?} {edge:?}");
@@ -222,9 +221,9 @@ mod tests {
                 let mut rng = ChaCha8Rng::seed_from_u64(9);
                 for _ in 0..50 {
                     let costs = index.costs(&sampler::random(space, &mut rng)).expect("legal");
-                    let limits = limits(&costs, rng.random_range(1.0..1.05), 3);
-                    assert_eq!(limits.iter().count(), 4);
-                    kept += usize::from(starts(&index, &limits).is_ok());
+                    let limits = limits(&index, &costs, rng.random_range(1.0..1.05), 3);
+                    assert_eq!(limits.limits().count(), 4);
+                    kept += usize::from(starts(&limits).is_ok());
                 }
             }
         }

@@ -5,6 +5,8 @@ use space::{Arch, LayerSpec, SearchSpace};
 
 use crate::error::Result;
 use crate::index::{CostIndex, Latencies, Microseconds};
+use crate::prices::{Column, Prices};
+use crate::quantity::Quantity;
 
 struct Model<'a>(LatencyModel<'a>);
 
@@ -31,4 +33,12 @@ pub(crate) fn index_of(space: &SearchSpace, table: &LatencyTable) -> CostIndex {
 /// All sub-networks.
 pub(crate) fn all(index: &CostIndex) -> Vec<Arch> {
     index.genome().all().iter().map(|row| index.space().arch(row)).collect()
+}
+
+/// Limits on an index's quantities.
+pub(crate) fn priced<'a>(index: &'a CostIndex, limits: &[(Quantity, f64)]) -> Prices<'a> {
+    let on = |prices: Prices<'a>, &(quantity, most): &(Quantity, f64)| {
+        prices.within(Column { index: 0, quantity }, most)
+    };
+    limits.iter().fold(Prices::new(vec![index]), on)
 }

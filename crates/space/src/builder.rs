@@ -5,10 +5,13 @@
 //! condition that chooses between them: a block does not depend on the depths before it. A condition that holds for all
 //! values folds away: the first block of a stage is always there. Channels and extent are traced apart.
 
+use crate::feature_map::FeatureMap;
 use crate::genome::{Choice, Genome, Row};
-use crate::layer::{FeatureMap, LayerSpec, Operator};
+use crate::layer::LayerSpec;
+use crate::operators::{Maps, Operator};
 use crate::trace::{Trace, Traced, fixed, traced};
 use crate::value::{Extent, Readable};
+use crate::weight::WeightSpec;
 
 /// The name of a place for a layer, which its shared weights have too: `classifier`, or `blocks.5` of a numbered list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,6 +109,14 @@ pub struct Layer {
     pub input: FeatureMap,
     /// What it makes.
     pub output: FeatureMap,
+}
+
+impl Layer {
+    /// Its trainable weights, in forward order, by the part of their names below the layer's, such as
+    /// `conv.point_linear.bn.weight`.
+    pub fn weights(&self) -> Vec<WeightSpec> {
+        self.operator.weights(Maps { input: self.input, output: self.output })
+    }
 }
 
 /// A slot as one network has it.
@@ -218,6 +229,21 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// Whether each layer that is there reads the one before it and nothing else.
+pub(crate) fn is_chain(nodes: &[Node]) -> bool {
+    let mut before = None;
+    for (at, node) in nodes.iter().enumerate() {
+        if node.what.value.is_none() {
+            continue;
+        }
+        if node.inputs != [before] {
+            return false;
+        }
+        before = Some(at);
+    }
+    true
+}
+
 /// The layers that are there, in the order in which they run; those of a numbered list are numbered as they stand.
 pub(crate) fn layers(nodes: Vec<Node>) -> Vec<LayerSpec> {
     let mut places = Vec::with_capacity(nodes.len());
@@ -238,7 +264,7 @@ pub(crate) fn layers(nodes: Vec<Node>) -> Vec<LayerSpec> {
                 format!("{}.{}", node.slot.name, lists[list].1 - 1)
             }
         };
-        let inputs = node.inputs.iter().flatten().map(|node| places[*node]).collect();
+        let inputs = node.inputs.iter().map(|input| input.map(|node| places[node])).collect();
         layers.push(LayerSpec { name, slot: node.slot.number, operator, input, output, inputs });
     }
     layers

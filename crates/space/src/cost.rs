@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::layer::{Bottleneck, LayerSpec, MbConv, Operator};
+use crate::layer::LayerSpec;
 
 /// Exact costs of one sub-network for one image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,87 +16,65 @@ pub struct Cost {
     pub peak_activation_bytes: u64,
 }
 
-/// Sums the layers' costs.
+/// The costs of a network. What a layer reads that does not stand before it in the list is the network's input, so that
+/// a part of a network has costs as well.
 pub fn cost(layers: &[LayerSpec]) -> Cost {
-    layers.iter().map(layer_cost).fold(Cost::default(), |sum, layer| Cost {
-        macs: sum.macs + layer.macs,
-        params: sum.params + layer.params,
-        peak_activation_bytes: sum.peak_activation_bytes.max(layer.peak_activation_bytes),
-    })
+    let macs = layers.iter().map(|layer| layer.operator.macs(layer.maps()) as u64).sum();
+    let weights = layers.iter().flat_map(LayerSpec::weights);
+    let params = weights.map(|weight| weight.len() as u64).sum();
+    Cost { macs, params, peak_activation_bytes: 4 * peak_values(layers) as u64 }
 }
 
-fn layer_cost(layer: &LayerSpec) -> Cost {
-    let params = layer.weights().iter().map(|weight| weight.shape.iter().product::<usize>() as u64).sum();
-    let peak_activation_bytes = 4 * peak_values(layer) as u64;
-    Cost { macs: macs(layer) as u64, params, peak_activation_bytes }
+/// The layers that make what a layer reads, each once, rising; `None` is the network's input.
+fn distinct_inputs(layers: &[LayerSpec], at: usize) -> Vec<Option<usize>> {
+    let before = |input: &Option<usize>| input.filter(|input| *input < at);
+    let mut inputs: Vec<Option<usize>> = layers[at].inputs.iter().map(before).collect();
+    inputs.sort_unstable();
+    inputs.dedup();
+    inputs
 }
 
-fn macs(layer: &LayerSpec) -> usize {
-    let (input, output) = (layer.input, layer.output);
-    match &layer.operator {
-        Operator::Stem { kernel, .. } => output.len() * kernel * kernel * input.channels,
-        Operator::Conv { kernel, .. } => output.len() * kernel * kernel * input.channels,
-        Operator::MbConv(block) => mbconv_macs(block, layer),
-        Operator::Bottleneck(block) => bottleneck_macs(block, layer),
-        Operator::HeadConv { .. } => output.len() * input.channels,
-        Operator::Pool | Operator::MaxPool => 0,
-        Operator::FeatureMix { .. } | Operator::Classifier => output.channels * input.channels,
+/// What one layer of a list makes, or the list's input.
+#[derive(Clone, Copy)]
+struct Made {
+    values: usize,
+    /// The last layer that reads it.
+    last_reader: Option<usize>,
+}
+
+/// Values that live at once, at most: an output lives until its last reader has run, and the input of a network as well.
+fn peak_values(layers: &[LayerSpec]) -> usize {
+    let inputs: Vec<_> = (0..layers.len()).map(|at| distinct_inputs(layers, at)).collect();
+    let mut input = Made { values: layers.first().map_or(0, |layer| layer.input.len()), last_reader: None };
+    let mut made: Vec<Made> =
+        layers.iter().map(|layer| Made { values: layer.output.len(), last_reader: None }).collect();
+    for (at, read) in inputs.iter().enumerate() {
+        for from in read {
+            from.map_or(&mut input, |from| &mut made[from]).last_reader = Some(at);
+        }
     }
-}
-
-fn mbconv_macs(block: &MbConv, layer: &LayerSpec) -> usize {
-    let (input, output) = (layer.input, layer.output);
-    let expansion = if block.expansion { block.mid * input.len() } else { 0 };
-    let depthwise = block.mid * block.kernel * block.kernel * output.plane();
-    let squeeze = block.squeeze.map_or(0, |squeeze| 2 * squeeze * block.mid);
-    expansion + depthwise + squeeze + block.mid * output.len()
-}
-
-fn bottleneck_macs(block: &Bottleneck, layer: &LayerSpec) -> usize {
-    let (input, output) = (layer.input, layer.output);
-    let mid = block.mid * output.plane();
-    let downsample = if block.downsample { output.len() * input.channels } else { 0 };
-    block.mid * input.len()
-        + mid * block.kernel * block.kernel * block.mid
-        + mid * output.channels
-        + downsample
-}
-
-fn peak_values(layer: &LayerSpec) -> usize {
-    match &layer.operator {
-        Operator::MbConv(block) => mbconv_peak(block, layer),
-        Operator::Bottleneck(block) => bottleneck_peak(block, layer),
-        _ => layer.input.len() + layer.output.len(),
+    let of = |from: Option<usize>| from.map_or(input, |from| made[from]);
+    let (mut live, mut peak) = (input.values, 0);
+    for (at, (layer, read)) in layers.iter().zip(&inputs).enumerate() {
+        let first = layer.inputs.first().copied().flatten().filter(|from| *from < at);
+        let kept = of(first).last_reader > Some(at);
+        let others = live - of(first).values;
+        peak = peak.max(others + layer.operator.peak(layer.maps(), kept));
+        let read_last = |from: &&Option<usize>| of(**from).last_reader == Some(at);
+        let dropped: usize = read.iter().filter(read_last).map(|from| of(*from).values).sum();
+        let kept_output = if made[at].last_reader.is_some() { made[at].values } else { 0 };
+        live = live + kept_output - dropped;
     }
-}
-
-/// The input lives until the shortcut has been computed.
-fn bottleneck_peak(block: &Bottleneck, layer: &LayerSpec) -> usize {
-    let (input, output) = (layer.input.len(), layer.output.len());
-    let (reduced, mid) = (block.mid * layer.input.plane(), block.mid * layer.output.plane());
-    let pooled = if block.stride > 1 { layer.input.channels * layer.output.plane() } else { 0 };
-    let shortcut = match (block.downsample, pooled) {
-        (false, _) => input + output,
-        (true, 0) => input + 2 * output,
-        (true, pooled) => (input + output + pooled).max(pooled + 2 * output),
-    };
-    input + (reduced + mid).max(mid + output).max(shortcut - input)
-}
-
-fn mbconv_peak(block: &MbConv, layer: &LayerSpec) -> usize {
-    let (input, output) = (layer.input.len(), layer.output.len());
-    let kept = if block.residual { input } else { 0 };
-    let (before, after) = (block.mid * layer.input.plane(), block.mid * layer.output.plane());
-    let expansion = if block.expansion { input + before } else { 0 };
-    let depthwise = if block.expansion { kept + before + after } else { input + after };
-    expansion.max(depthwise).max(kept + after + output)
+    peak
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sampler::{largest, smallest};
-    use crate::{Arch, End, SearchSpace, preset};
+    use crate::{Arch, End, Operator, SearchSpace, preset};
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
 
     fn macs(space: &SearchSpace, arch: &Arch) -> u64 {
         cost(&space.lower(arch).expect("legal")).macs
@@ -148,5 +126,63 @@ mod tests {
         assert_eq!(cost(&layers[2..3]).peak_activation_bytes, 4 * (16 * 64 + 48 * 64));
         // Block 2 (residual at 4x4): input kept, expansion's output, depthwise output.
         assert_eq!(cost(&layers[3..4]).peak_activation_bytes, 4 * (16 * 16 + 48 * 16 + 48 * 16));
+    }
+
+    /// A chain whose layers are then told to read others.
+    fn graph(keys: &[&str], inputs: &[&[Option<usize>]]) -> Vec<LayerSpec> {
+        let layer = |(key, inputs): (&&str, &&[Option<usize>])| {
+            let layer: LayerSpec = key.parse().expect(key);
+            LayerSpec { inputs: inputs.to_vec(), ..layer }
+        };
+        keys.iter().zip(inputs).map(layer).collect()
+    }
+
+    #[test]
+    fn an_output_lives_until_its_last_reader_has_run() {
+        let keys = ["stem k3 s1 2-4 relu @8x8", "mbconv k3 s1 4-24-4 relu @8x8", "sum2 4 @8x8"];
+        let peak = |last: [Option<usize>; 2]| {
+            let layers = graph(&keys, &[&[None], &[Some(0)], &last]);
+            cost(&layers).peak_activation_bytes
+        };
+        // the block's input is dropped after its expansion, or waits for the sum
+        assert_eq!(peak([Some(1), Some(1)]), 4 * (2 * 24 * 64));
+        assert_eq!(peak([Some(0), Some(1)]), 4 * (2 * 24 * 64 + 4 * 64));
+        // so does the image, through all of the network
+        assert_eq!(peak([None, Some(1)]), 4 * (2 * 24 * 64 + 2 * 64));
+    }
+
+    /// Random graphs against the sum over all maps that somebody reads later, for each layer anew.
+    #[test]
+    fn the_peak_is_that_of_brute_force() {
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        for _ in 0..300 {
+            let count: usize = rng.random_range(1..9);
+            let mut layers: Vec<LayerSpec> = Vec::new();
+            for at in 0..count {
+                let before = |rng: &mut ChaCha8Rng| rng.random_range(0..=at).checked_sub(1);
+                let of = rng.random_range(1..4);
+                let inputs: Vec<Option<usize>> = (0..of).map(|_| before(&mut rng)).collect();
+                let map = |from: Option<usize>| {
+                    let image = crate::FeatureMap { channels: 3, height: 5, width: 5 };
+                    from.map_or(layers.first().map_or(image, |first| first.input), |from| layers[from].output)
+                };
+                let (input, mut output) = (map(inputs[0]), map(inputs[0]));
+                let operator = if of == 1 { Operator::MaxPool } else { Operator::Sum { of } };
+                output.channels = rng.random_range(1..100);
+                layers.push(LayerSpec { name: at.to_string(), slot: None, operator, input, output, inputs });
+            }
+            // the list's input is what its first layer reads
+            layers[0].inputs.fill(None);
+            let lives = |from: Option<usize>, at: usize| {
+                layers[at..].iter().any(|reader| reader.inputs.contains(&from))
+            };
+            let values = |at: usize| {
+                let image = if lives(None, at) { layers[0].input.len() } else { 0 };
+                let before = (0..at).filter(|from| lives(Some(*from), at));
+                image + before.map(|from| layers[from].output.len()).sum::<usize>() + layers[at].output.len()
+            };
+            let expected = (0..count).map(values).max().expect("a layer");
+            assert_eq!(cost(&layers).peak_activation_bytes, 4 * expected as u64, "{layers:?}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use crate::builder::{Layer, SlotName};
 use crate::genome::{Genome, Index, Row};
 use crate::layer::LayerSpec;
 use crate::search_space::SearchSpace;
+use fill::Filled;
 
 pub use factored::{ChangesFrom, Elimination, Factored, Join};
 pub use table::Table;
@@ -34,13 +35,14 @@ pub struct SpaceIndex {
     slots: Vec<Slot>,
     layers: Vec<Layer>,
     builds: usize,
+    chains: bool,
 }
 
 impl SpaceIndex {
     /// Builds networks of the space, of those that may be drawn, until each slot is known.
     pub(crate) fn new(space: &SearchSpace) -> Self {
-        let (slots, layers, builds) = fill::slots(space);
-        Self { genome: space.genome().clone(), slots, layers, builds }
+        let Filled { slots, layers, builds, chains } = fill::slots(space);
+        Self { genome: space.genome().clone(), slots, layers, builds, chains }
     }
 
     /// The list of choices that its tables are over.
@@ -66,6 +68,13 @@ impl SpaceIndex {
     /// How many networks were built.
     pub fn builds(&self) -> usize {
         self.builds
+    }
+
+    /// Whether every network that was built is a chain, in which each layer reads the one before it. In other networks
+    /// outputs wait while layers run that do not read them; no slot's table knows of that, so a maximum over slots is
+    /// only a lower bound of their peak memory, and [`cost`](crate::cost) of their layers is exact.
+    pub fn is_chain(&self) -> bool {
+        self.chains
     }
 
     /// The layer in a slot of a row's network.
@@ -101,21 +110,23 @@ impl SpaceIndex {
         cells.filter(move |(cell, _)| may(&slot.table.values(*cell))).filter_map(|(_, id)| self.layer(*id))
     }
 
-    /// All layers by rising number, each as it stands in a network that has it.
+    /// All layers by rising number, each by itself: named as its slot, each of its inputs the network's.
     pub fn specs(&self) -> Vec<LayerSpec> {
         let mut specs: Vec<Option<LayerSpec>> = vec![None; self.layers.len()];
         for slot in &self.slots {
             for id in slot.table.known() {
                 let Some(Layer { operator, input, output }) = self.layer(id).cloned() else { continue };
                 let (name, number) = (slot.name.to_string(), slot.name.number);
-                let layer = LayerSpec { name, slot: number, operator, input, output, inputs: Vec::new() };
+                let inputs = vec![None; operator.arity()];
+                let layer = LayerSpec { name, slot: number, operator, input, output, inputs };
                 specs[id as usize - 1].get_or_insert(layer);
             }
         }
         specs.into_iter().flatten().collect()
     }
 
-    /// Every layer once, by latency key; a name, a slot and inputs are those of a network that has it.
+    /// Every layer once, by latency key; a name and a slot are those of a network that has it, and each input is the
+    /// network's.
     pub fn by_key(&self) -> BTreeMap<String, LayerSpec> {
         let mut found = BTreeMap::new();
         for layer in self.specs() {

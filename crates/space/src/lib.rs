@@ -12,16 +12,19 @@ mod builder;
 mod cost;
 mod encoder;
 mod families;
+mod feature_map;
 pub mod genome;
 mod index;
 mod layer;
 mod layer_key;
 mod ofa;
+mod operators;
 mod preset;
 pub mod sampler;
 mod search_space;
 mod trace;
 mod value;
+mod weight;
 
 pub use activation::Activation;
 pub use arch::Arch;
@@ -29,12 +32,13 @@ pub use builder::{Layer, SlotName};
 pub use cost::{Cost, cost};
 pub use encoder::{Encoded, Encoder};
 pub use families::{FamilyName, KINDS};
+pub use feature_map::FeatureMap;
 pub use genome::{ABSENT, Change, Dimension, End, Gene, GeneId, Genome, Group, Index, Row, Step, Steps};
 pub use index::{ChangesFrom, Elimination, Factored, Join, LayerId, Slot, SpaceIndex, Table};
-pub use layer::{
-    Bottleneck, FeatureMap, LayerSpec, MbConv, Operator, WeightRole, WeightSpec, make_divisible,
-};
+pub use layer::{LayerSpec, make_divisible};
+pub use operators::{Bottleneck, FreeChannels, MbConv, Operator};
 pub use preset::{open, preset, preset_names};
 pub use search_space::{RESOLUTION, SearchSpace};
 pub use trace::Var;
 pub use value::{Extent, Ratio, Readable, Value};
+pub use weight::{Norm, Take, WeightRole, WeightSpec};

@@ -282,8 +282,8 @@ impl SearchSpace {
         SpaceIndex::new(self)
     }
 
-    /// Every layer of its sub-networks once, by latency key: what has to be measured for the space. A name, a slot and
-    /// inputs are those of a network that has the layer.
+    /// Every layer of its sub-networks once, by latency key: what has to be measured for the space. A name and a
+    /// slot are those of a network that has the layer, and each of its inputs is the network's.
     pub fn layers(&self) -> BTreeMap<String, LayerSpec> {
         self.index().by_key()
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use base::timing::unix_seconds;
-use command::{Common, Ending, ValImages, result_path};
+use command::{Common, Ending, ValImages, data_form, data_help, result_path};
 use extract::export::{Format, NormStatistics, Request, check_destination, export};
 use extract::search::Found;
 use kernels::Precision;
@@ -28,8 +28,14 @@ pub struct Arguments {
     /// found.json, or `largest`, `smallest`, `random:SEED`, canonical text, another file that holds a sub-network
     #[arg(long)]
     arch: String,
-    /// Images to calibrate with and to count accuracy on: `digits`, `idx:FOLDER`, `folder:FOLDER` or `list:FILE.csv`
-    #[arg(long, required_unless_present = "inherit_bn")]
+    // its help comes from the table of formats
+    #[arg(
+        long,
+        required_unless_present = "inherit_bn",
+        value_parser = data_form(),
+        help = data_help("Images to calibrate with and to count accuracy on"),
+        hide_possible_values = true
+    )]
     data: Option<String>,
     /// What to know of the images beside themselves (flip, class names) [default: dataset.toml in their folder]
     #[arg(long, value_name = "FILE", requires = "data")]
@@ -139,8 +145,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         arch: &arch,
         statistics: statistics(arguments, dataset.as_ref()),
         kernels,
-        predicted_top1: found.as_ref().map(|found| found.best.accuracy),
-        predicted_latency_ms: found.as_ref().and_then(|found| found.best.latency_ms),
+        predicted_top1: found.as_ref().map(|found| found.best.accuracy()),
+        predicted_latency_ms: found.as_ref().and_then(|found| found.best.latency_ms()),
         selected_on: found.as_ref().and_then(|found| found.selected_on.clone()),
         formats: &formats,
     };

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use base::file::write_atomically;
 use extract::latency::{LatencyModel, LatencyTable};
 use extract::plot::{Panel, Point, Series, Style, svg};
-use extract::search::{Candidate, Found, Limits};
+use extract::search::{Candidate, Found, LATENCY, Limits};
 use network::accuracy_file::{self, AccuracyFile, AccuracyRow};
 use network::eval::Accuracy;
 use serde_json::json;
@@ -49,19 +49,21 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     if let Some(path) = &arguments.found {
         output.tell_interrupted(std::slice::from_ref(&path.display().to_string()));
     }
-    let limits = found.as_ref().map_or_else(Limits::default, |found| found.limits);
-    let mut panels =
-        vec![Panel { limit: limits.macs.map(|macs| macs / 1e6), ..panel("MMACs", &file, macs(&file)?) }];
+    let limits = found.as_ref().map_or_else(Limits::default, |found| found.limits.clone());
+    let mut panels = vec![Panel {
+        limit: limits.of("macs").map(|macs| macs / 1e6),
+        ..panel("MMACs", &file, macs(&file)?)
+    }];
     // a search's front is one of latency; over MACs a line would go to and fro
     panels[0]
         .series
-        .extend(searched(found.as_ref(), Style::Dots, |found| Some((found.macs as f64 / 1e6, None))));
+        .extend(searched(found.as_ref(), Style::Dots, |found| Some((found.mean("macs")? / 1e6, None))));
     if let Some(table) = &table {
         let name = format!("latency on {} [ms]", table.device.name);
         let mut panel = panel(&name, &file, latency(&file, table)?);
-        panel.limit = limits.latency_us.map(|us| us / 1e3);
+        panel.limit = limits.of(LATENCY).map(|us| us / 1e3);
         panel.series.extend(searched(found.as_ref(), Style::Joined, |found| {
-            let (latency, upper) = (found.latency_ms?, found.latency_upper_ms?);
+            let (latency, upper) = (found.latency_ms()?, found.latency_upper_ms()?);
             Some((latency, Some((latency, upper))))
         }));
         panels.push(panel);
@@ -109,10 +111,10 @@ fn panel(x: &str, file: &AccuracyFile, costs: Vec<Cost>) -> Panel {
 
 /// The interval of a candidate's accuracy in per cent, as far as a share of images can be: from 0 to 100 %.
 fn interval(candidate: &Candidate) -> Option<(f64, f64)> {
-    let Candidate { accuracy, accuracy_low, accuracy_high, .. } = candidate;
+    let accuracy = candidate.accuracy();
     // a linear predictor may expect more than all, and an interval holds its point
-    let (low, high) = (accuracy_low.as_ref()?.max(0.0), accuracy_high.as_ref()?.min(1.0));
-    Some((100.0 * low.min(*accuracy), 100.0 * high.max(*accuracy)))
+    let (low, high) = (candidate.accuracy_low()?.max(0.0), candidate.accuracy_high()?.min(1.0));
+    Some((100.0 * low.min(accuracy), 100.0 * high.max(accuracy)))
 }
 
 /// What a search expects: its front, and what it chose.
@@ -123,7 +125,7 @@ fn searched(
 ) -> impl Iterator<Item = Series> {
     let point = |candidate: &Candidate| {
         let (cost, across) = of(candidate)?;
-        Some(Point { at: (cost, 100.0 * candidate.accuracy), across, up: interval(candidate) })
+        Some(Point { at: (cost, 100.0 * candidate.accuracy()), across, up: interval(candidate) })
     };
     let mut series = Vec::new();
     if let Some(found) = found {

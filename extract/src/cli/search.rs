@@ -12,8 +12,8 @@ use command::{Common, Ending, not_an_input, result_path, stop_flag};
 use extract::accuracy::{AccuracyEstimator, FitReport};
 use extract::latency::{LatencyKind, LatencyModel, LatencyTable};
 use extract::search::{
-    AccuracyFrom, Candidate, Evaluated, Found, LatencyFrom, Limits, Problem, Quantity, SearchConfig,
-    SearchReport, Validated, cost_index, cost_index_without_latency, evolve, judge_by_predictor,
+    AccuracyFrom, Candidate, Evaluated, Found, LATENCY, LatencyFrom, Limits, Problem, Quantity, SearchConfig,
+    SearchReport, Validated, climb, cost_index, cost_index_without_latency, judge_by_predictor,
 };
 use network::model_folder::SelectedOn;
 use serde_json::{Value, json};
@@ -111,18 +111,19 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         searched(output, arguments, &problem, &estimator)?;
     let seconds = started.elapsed_ms().round() / 1e3;
 
+    let limit = limits.of(LATENCY);
     let mut found = Found::new(&space, limits, arguments.seed, report.best.clone());
     if arguments.front {
         found.front = report.front.clone();
     }
     (found.min_top1, found.evaluated, found.selected_on) = (least_top1, evaluated, selected_on);
     let model = table.as_ref().map(|table| LatencyModel::of_kind(table, &space, arguments.latency));
-    found.limit_kept = model.and_then(|model| model.kept(1e3 * report.best.latency_ms?, limits.latency_us?));
+    found.limit_kept = model.and_then(|model| model.kept(1e3 * report.best.latency_ms()?, limit?));
     if let (Some(table), Some(model)) = (&table, &model) {
         found.latency = Some(LatencyFrom::new(table, model.kind()));
         let best = &report.best;
         found.extrapolated =
-            model.extrapolated(best.arch.resolution, 1e3 * best.latency_ms.unwrap_or_default());
+            model.extrapolated(best.arch.resolution, 1e3 * best.latency_ms().unwrap_or_default());
         about_table::say(output, (table, model), &space, (arguments.latency, &found))?;
     }
     found.interrupted = report.interrupted;
@@ -169,7 +170,7 @@ fn searched(
         return Ok(Searched { report, evaluated, selected_on, supernet });
     }
     let Problem { index, limits, config, least_top1, stop } = *problem;
-    let mut report = evolve(index, estimator, limits, config, stop).map_err(extract::Error::from)?;
+    let mut report = climb(index, estimator, limits, config, stop).map_err(extract::Error::from)?;
     judge_by_predictor(&mut report, estimator, least_top1)?;
     let selected_on = validation::selected_on(None, estimator.report());
     Ok(Searched { report, evaluated: Vec::new(), selected_on, supernet: of_rows })
@@ -195,12 +196,9 @@ fn check_estimator(
 }
 
 fn limits(arguments: &Arguments) -> Limits {
-    Limits {
-        latency_us: arguments.max_latency,
-        macs: arguments.max_macs,
-        params: arguments.max_params,
-        memory_bytes: arguments.max_memory,
-    }
+    let Arguments { max_latency, max_macs, max_params, max_memory, .. } = arguments;
+    let limits = [(LATENCY, max_latency), ("macs", max_macs), ("params", max_params), ("memory", max_memory)];
+    limits.into_iter().filter_map(|(name, bound)| Some((name.to_string(), (*bound)?))).collect()
 }
 
 fn run_facts(report: &SearchReport, seconds: f64, threads: usize) -> BTreeMap<String, Value> {
@@ -215,11 +213,31 @@ fn run_facts(report: &SearchReport, seconds: f64, threads: usize) -> BTreeMap<St
 
 fn document(report: &SearchReport, found: &Found, seconds: f64) -> Value {
     json!({
-        "best": report.best, "selected_on": found.selected_on, "min_top1": found.min_top1,
+        "best": printed(&report.best), "selected_on": found.selected_on, "min_top1": found.min_top1,
         "evaluated": found.evaluated, "limit_kept": found.limit_kept, "candidates": report.candidates, "seconds": seconds,
-        "candidates_per_second": per_second(report, seconds).round(), "front": found.front, "nearest_feasible": null,
+        "candidates_per_second": per_second(report, seconds).round(), "front": found.front.iter().map(printed).collect::<Vec<_>>(), "nearest_feasible": null,
         "interrupted": found.interrupted, "latency": found.latency, "extrapolated": found.extrapolated,
     })
+}
+
+/// A candidate as it is printed: each cost in a field of its own, latencies in milliseconds.
+fn printed(candidate: &Candidate) -> Value {
+    let fields = [
+        ("accuracy", json!(candidate.accuracy())),
+        ("accuracy_low", json!(candidate.accuracy_low())),
+        ("accuracy_high", json!(candidate.accuracy_high())),
+        ("accuracy_from", json!(candidate.accuracy_from)),
+        ("latency_ms", json!(candidate.latency_ms())),
+        ("latency_upper_ms", json!(candidate.latency_upper_ms())),
+    ];
+    let mut document = json!({
+        "arch": candidate.arch, "macs": candidate.count("macs"), "params": candidate.count("params"),
+        "peak_activation_bytes": candidate.count("memory"),
+    });
+    for (field, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
+        document[field] = value;
+    }
+    document
 }
 
 /// Candidates a second; times are in whole milliseconds.
@@ -230,8 +248,8 @@ fn per_second(report: &SearchReport, seconds: f64) -> f64 {
 /// What is expected, as a share of images it is 100 % at most; and what it is from.
 fn accuracy(best: &Candidate, found: &Found) -> String {
     let per_cent = |share: f64| 100.0 * share.clamp(0.0, 1.0);
-    let mut line = format!("accuracy      {:.2} % expected", per_cent(best.accuracy));
-    if let (Some(low), Some(high)) = (best.accuracy_low, best.accuracy_high) {
+    let mut line = format!("accuracy      {:.2} % expected", per_cent(best.accuracy()));
+    if let (Some(low), Some(high)) = (best.accuracy_low(), best.accuracy_high()) {
         line += &format!(", {:.2} to {:.2} % (95 %)", per_cent(low), per_cent(high));
     }
     let of_best = found.evaluated.iter().find(|evaluated| evaluated.arch == best.arch);
@@ -261,26 +279,26 @@ fn describe(report: &SearchReport, found: &Found, seconds: f64) -> String {
     let mut lines = vec![
         format!("arch          {}", best.arch),
         accuracy(best, found),
-        match (best.latency_ms, best.latency_upper_ms) {
+        match (best.latency_ms(), best.latency_upper_ms()) {
             (Some(latency), Some(upper)) => {
                 let from = found.latency.as_ref().map_or_else(String::new, |from| format!(" ({from})"));
                 format!("latency       {latency:.4} ms, at most {upper:.4} ms{from}")
             }
             _ => "latency       not known, for no table was given".to_string(),
         },
-        format!("MACs          {}", best.macs),
-        format!("parameters    {}", best.params),
-        format!("activations   {} bytes at most", best.peak_activation_bytes),
+        format!("MACs          {}", best.count("macs")),
+        format!("parameters    {}", best.count("params")),
+        format!("activations   {} bytes at most", best.count("memory")),
         candidates(report, found, seconds),
     ];
     if let Some(share) = found.limit_kept {
         lines.push(format!("limit         kept with a probability of {:.0} %", 100.0 * share));
     }
     for candidate in &found.front {
-        let accuracy = 100.0 * candidate.accuracy.clamp(0.0, 1.0);
+        let accuracy = 100.0 * candidate.accuracy().clamp(0.0, 1.0);
         lines.push(format!(
             "front         {:.4} ms  {accuracy:.2} %  {}",
-            candidate.latency_ms.unwrap_or_default(),
+            candidate.latency_ms().unwrap_or_default(),
             candidate.arch
         ));
     }

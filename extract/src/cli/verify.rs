@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use command::{Common, Ending};
+use command::{Common, Ending, data_form, data_help};
 use extract::export::{OnnxVerification, verify};
 use extract::onnx::OnnxRuntime;
 use kernels::Precision;
@@ -24,8 +24,13 @@ pub struct Arguments {
     /// The trained weights
     #[arg(long, value_name = "FILE")]
     supernet: PathBuf,
-    /// Compare on real images too: `digits`, `idx:FOLDER`, `folder:FOLDER` or `list:FILE.csv`
-    #[arg(long)]
+    // its help comes from the table of formats
+    #[arg(
+        long,
+        value_parser = data_form(),
+        help = data_help("Compare on real images too"),
+        hide_possible_values = true
+    )]
     data: Option<String>,
     /// What to know of the images beside themselves (flip, class names) [default: dataset.toml in their folder]
     #[arg(long, value_name = "FILE", requires = "data")]

@@ -243,8 +243,7 @@ fn compare_tensors(
 
 /// Names of a layer's batch norms.
 fn norms(layer: &LayerSpec) -> Vec<String> {
-    let names = layer.weights().into_iter().map(|weight| weight.name);
-    names.filter_map(|name| name.strip_suffix(".bn.weight").map(|norm| format!("{norm}.bn"))).collect()
+    layer.weights().iter().filter_map(|weight| weight.batch_norm().map(str::to_string)).collect()
 }
 
 /// Random images, and real ones where there are some.
@@ -264,7 +263,7 @@ fn batches(model: &ModelFolder, dataset: Option<&Dataset>) -> Result<Vec<Tensor>
     if let Some(dataset) = dataset {
         let dataset = model.see(dataset)?;
         let mut real = eval_batches(dataset.val(), dataset.preprocess(), resolution, REAL_IMAGES);
-        batches.extend(real.next().transpose()?.map(|batch| batch.images));
+        batches.extend(real.next().transpose()?.map(|batch| batch.inputs));
     }
     Ok(batches)
 }

@@ -22,16 +22,15 @@ pub(super) fn random_weights(layers: &[LayerSpec]) -> Result<BTreeMap<String, Te
     let mut tensors = BTreeMap::new();
     for weight in layers.iter().flat_map(LayerSpec::weights) {
         let range = match weight.role {
-            WeightRole::NormScale => 0.9..1.1,
-            WeightRole::NormShift | WeightRole::Bias => -0.1..0.1,
-            WeightRole::Kernel => {
+            WeightRole::NormScale(_) => 0.9..1.1,
+            WeightRole::NormShift(_) | WeightRole::Bias => -0.1..0.1,
+            _ => {
                 let fan_in: usize = weight.shape[1..].iter().product();
                 let bound = (3.0 / fan_in as f32).sqrt();
                 -bound..bound
             }
         };
-        if weight.role == WeightRole::NormScale {
-            let norm = weight.name.trim_end_matches(".weight");
+        if let Some(norm) = weight.batch_norm() {
             for (statistic, range) in [("running_mean", -0.1..0.1), ("running_var", 0.9..1.1)] {
                 let name = format!("{norm}.{statistic}");
                 tensors.insert(name.clone(), random(&weight.shape, range, &name)?);

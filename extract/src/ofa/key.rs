@@ -70,6 +70,7 @@ impl fmt::Display for Key<'_> {
             Operator::Conv { .. } => "no key: Conv of a stem",
             Operator::MaxPool => "no key: MaxPool",
             Operator::Bottleneck(_) => "no key: Bottleneck",
+            Operator::Sum { .. } => "no key: Sum",
             Operator::Classifier => "Logits",
         })?;
         write!(f, "-input:{}-output:", side(input))?;

@@ -8,10 +8,10 @@ use super::*;
 fn quarters(layers: &[LayerSpec]) -> BTreeMap<String, Tensor> {
     let mut tensors = BTreeMap::new();
     for weight in layers.iter().flat_map(LayerSpec::weights) {
-        let tensor = Tensor::full(0.25f32, weight.shape, &Device::Cpu).expect("a small tensor");
-        if let Some(norm) = weight.name.strip_suffix(".bn.weight") {
+        let tensor = Tensor::full(0.25f32, weight.shape.as_slice(), &Device::Cpu).expect("a small tensor");
+        if let Some(norm) = weight.batch_norm() {
             for statistic in ["running_mean", "running_var"] {
-                tensors.insert(format!("{norm}.bn.{statistic}"), tensor.clone());
+                tensors.insert(format!("{norm}.{statistic}"), tensor.clone());
             }
         }
         tensors.insert(weight.name, tensor);
@@ -29,7 +29,8 @@ fn decoded(layers: &[LayerSpec], batch: usize) -> proto::Graph {
 fn layer(operator: Operator, input: [usize; 2], output: [usize; 2]) -> LayerSpec {
     let map = |[channels, side]: [usize; 2]| FeatureMap { channels, height: side, width: side };
     let name = "some.layer".to_string();
-    LayerSpec { name, slot: None, operator, input: map(input), output: map(output), inputs: Vec::new() }
+    let inputs = vec![None; operator.arity()];
+    LayerSpec { name, slot: None, operator, input: map(input), output: map(output), inputs }
 }
 
 /// The block with all that a block can have.
@@ -270,9 +271,79 @@ fn what_cannot_be_written_is_said() {
         refused(&layers, weights),
         format!("weights: {name}: expected shape [8] of F32, got shape [9] of F32")
     );
-    let pair = [layers[0].clone(), layer(Operator::Pool, [9, 14], [9, 1])];
-    assert_eq!(
-        refused(&pair, quarters(&pair)),
-        "layer some.layer: input: expected 8x14x14, which some.layer makes, got 9x14x14"
-    );
+    let pool = layer(Operator::Pool, [9, 14], [9, 1]);
+    for (inputs, expected) in [
+        (vec![Some(0)], "input: expected 8x14x14, which some.layer makes, got 9x14x14"),
+        (vec![None], "input: expected 8x14x14, which the network reads, got 9x14x14"),
+        (vec![], "inputs: expected 1, got 0"),
+        (
+            vec![Some(1)],
+            "inputs: expected a layer before this one, which is layer 1 of the list, got layer 1",
+        ),
+    ] {
+        let pair = [layers[0].clone(), LayerSpec { inputs, ..pool.clone() }];
+        assert_eq!(refused(&pair, quarters(&pair)), format!("layer some.layer: {expected}"));
+    }
+}
+
+/// `relu(2 x - 1)`, of which `relu(x / 2 + 3)` is made, and the sum of both and the image, against the same by hand.
+#[test]
+fn a_diamond_is_the_sum_of_its_sides() {
+    let point = |name: &str, inputs: &[Option<usize>]| LayerSpec {
+        name: name.to_string(),
+        inputs: inputs.to_vec(),
+        ..layer(Operator::HeadConv { activation: Activation::Relu }, [1, 2], [1, 2])
+    };
+    let mut layers = vec![point("first", &[None]), point("second", &[Some(0)])];
+    layers.push(LayerSpec {
+        name: "sum".to_string(),
+        inputs: vec![Some(0), Some(1), None],
+        ..layer(Operator::Sum { of: 3 }, [1, 2], [1, 2])
+    });
+    let mut weights = BTreeMap::new();
+    for (name, weight, bias) in [("first", 2.0f32, -1.0f32), ("second", 0.5, 3.0)] {
+        let values = [("conv.weight", weight), ("bn.weight", 1.0), ("bn.bias", bias)];
+        for (part, value) in values.into_iter().chain([("bn.running_mean", 0.0), ("bn.running_var", 1.0)]) {
+            let shape = if part == "conv.weight" { vec![1; 4] } else { vec![1] };
+            let tensor = Tensor::full(value, shape, &Device::Cpu).expect("one value");
+            weights.insert(format!("{name}.{part}"), tensor);
+        }
+    }
+    let bytes = model(&layers, &weights, 0.0, 2).expect("written");
+    let graph = proto::Model::decode(bytes.as_slice()).expect("a message").graph.expect("a graph");
+    assert_eq!(operators(&graph), ["Conv", "Relu", "Conv", "Relu", "Add", "Add"]);
+    assert_eq!(graph.node[4].input, ["first.relu", "second.relu"]);
+    assert_eq!(graph.node[5].input, ["sum.add1", INPUT]);
+    assert_sound("diamond", &graph);
+    let image = [-7.0f32, 0.0, 0.5, 1.0, 2.0, 3.0, -0.25, 10.0];
+    let by_hand = |x: &f32| {
+        let first = (2.0 * x - 1.0).max(0.0);
+        first + (0.5 * first + 3.0).max(0.0) + x
+    };
+    let decoded = OnnxModel::from_bytes("x.onnx", &bytes).expect("a sound graph");
+    let got = decoded.run(&[2, 1, 2, 2], &image).expect("run");
+    assert_eq!(got, image.iter().map(by_hand).collect::<Vec<_>>());
+    // another edge is another model
+    layers[2].inputs = vec![Some(0), None, Some(1)];
+    let other = model(&layers, &weights, 0.0, 2).expect("written");
+    let other = OnnxModel::from_bytes("y.onnx", &other).expect("a sound graph");
+    let error = other.compare(&decoded).expect_err("other inputs").to_string();
+    assert!(error.contains("node 4: expected `sum.add1` = Add(`first.relu`, `second.relu`)"), "{error}");
+}
+
+/// An inverted residual block whose input another layer reads too, against the parts by themselves.
+#[test]
+fn a_skip_over_a_block_adds_what_the_block_reads() {
+    let block = block(Activation::HSwish);
+    let sum = layer(Operator::Sum { of: 2 }, [8, 14], [8, 14]);
+    let layers = [block.clone(), LayerSpec { name: "sum".into(), inputs: vec![Some(0), None], ..sum }];
+    let run = |layers: &[LayerSpec]| {
+        let bytes = model(layers, &quarters(layers), 1e-5, 1).expect("written");
+        let image: Vec<f32> = (0..8 * 14 * 14).map(|at| (at % 11) as f32 / 8.0 - 0.5).collect();
+        let made = OnnxModel::from_bytes("x.onnx", &bytes).expect("sound").run(&[1, 8, 14, 14], &image);
+        (image, made.expect("run"))
+    };
+    let (image, alone) = run(std::slice::from_ref(&block));
+    let expected: Vec<f32> = alone.iter().zip(&image).map(|(made, read)| made + read).collect();
+    assert_eq!(run(&layers).1, expected);
 }

@@ -2,41 +2,43 @@
 //!
 //! The supernet's crate reads `best.arch` from it wherever a sub-network can be given.
 
+mod older;
+mod wire;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use base::Error;
-use base::document;
-use base::document::sorted;
+use base::document::{self, sorted};
 use base::file::{self, write_atomically};
 use latency::{EngineFacts, LatencyKind, LatencyTable};
 use network::model_folder::SelectedOn;
-use search::{Candidate, Limits};
+use search::{Better, Candidate, LATENCY, Limits, TOP1, Value};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use space::SearchSpace;
 
 use super::validation::Evaluated;
 use crate::error::Result;
+use older::Older;
+use wire::Wire;
 
 /// What the file's `kind` says.
 const KIND: &str = "found";
 /// Version of the form that this code writes.
-const VERSION: u32 = 3;
-/// All that it reads: version 2 knew neither intervals of accuracies, evaluated sub-networks, a search without a
-/// latency table nor an interrupted one.
-const VERSIONS: &[u32] = &[2, VERSION];
+const VERSION: u32 = 4;
+/// All that it reads: version 3 named each cost in a field of its own, version 2 knew neither intervals of accuracies,
+/// evaluated sub-networks, a search without a latency table nor an interrupted one.
+const VERSIONS: &[u32] = &[2, 3, VERSION];
 
 /// What a search found, and from which inputs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Found {
-    kind: String,
-    version: u32,
     /// Name of the space.
     pub space: String,
     /// [`SearchSpace::fingerprint`] of the space.
     pub space_fingerprint: String,
+    /// The metrics that sub-networks have values of.
+    pub metrics: BTreeMap<String, MetricForm>,
     /// What the search was asked to keep.
     pub limits: Limits,
     /// The seed of its random choices.
@@ -45,40 +47,59 @@ pub struct Found {
     pub best: Candidate,
     /// How likely `best` keeps the latency limit; absent without a limit, or where the table knows no whole sub-networks
     /// of the space.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_kept: Option<f64>,
     /// Which latency it is, and what measured it; absent without a table, and in files of older versions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<LatencyFrom>,
     /// What of `best` lies outside of what the table's margin was measured for.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extrapolated: Vec<String>,
     /// Accuracy against latency, fastest first; empty unless it was asked for.
     pub front: Vec<Candidate>,
     /// Least accuracy that was asked for: what the lower end of the interval of `best` reaches.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_top1: Option<f64>,
     /// Sub-networks that were evaluated on validation images, best first; `best` is one of them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evaluated: Vec<Evaluated>,
     /// What `best` was selected on, where that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selected_on: Option<SelectedOn>,
     /// BLAKE3 of the estimator's file, in hexadecimal.
     pub estimator: String,
     /// Whether the search was interrupted: `best` is the best until then.
-    #[serde(default)]
     pub interrupted: bool,
     /// BLAKE3 of the latency table without its run, in hexadecimal; absent where none was given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_table: Option<String>,
     /// Hash of the supernet that the estimator's rows came from.
     pub supernet: String,
     /// Version of the tool that wrote the file.
     pub tool_version: String,
     /// Times and numbers of the run; no part of what was found.
-    #[serde(default)]
-    pub run: BTreeMap<String, Value>,
+    pub run: BTreeMap<String, serde_json::Value>,
+}
+
+/// The unit of a metric, and which of two values is the better one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricForm {
+    /// `us`, `B`, `share`, or `1` for a count.
+    pub unit: String,
+    /// Which of two values is the better one.
+    pub better: Better,
+}
+
+impl MetricForm {
+    /// The form of a metric of this crate's searches.
+    fn of(name: &str) -> Self {
+        let (unit, better) = match name {
+            TOP1 => ("share", Better::Higher),
+            "memory" => ("B", Better::Lower),
+            _ if is_latency(name) => ("us", Better::Lower),
+            _ => ("1", Better::Lower),
+        };
+        Self { unit: unit.to_string(), better }
+    }
+}
+
+/// Whether a metric is a latency, of the only device or of one of several.
+fn is_latency(metric: &str) -> bool {
+    metric == LATENCY || metric.strip_prefix(LATENCY).is_some_and(|rest| rest.starts_with('@'))
 }
 
 /// Which latency is stated, and what measured it.
@@ -113,11 +134,11 @@ impl std::fmt::Display for LatencyFrom {
 impl Found {
     /// A result without hashes of its inputs, which are public fields.
     pub fn new(space: &SearchSpace, limits: Limits, seed: u64, best: Candidate) -> Self {
+        let forms = best.values.keys().map(|name| (name.clone(), MetricForm::of(name)));
         Self {
-            kind: KIND.to_string(),
-            version: VERSION,
             space: space.name().to_string(),
             space_fingerprint: space.fingerprint(),
+            metrics: forms.collect(),
             limits,
             seed,
             best,
@@ -139,7 +160,7 @@ impl Found {
 
     /// The file's text, keys sorted.
     pub fn to_json(&self) -> String {
-        let value = serde_json::to_value(self).expect("plain data with text keys");
+        let value = serde_json::to_value(Wire::from(self)).expect("plain data with text keys");
         let mut text = serde_json::to_string_pretty(&sorted(value)).expect("a JSON value has a text");
         text.push('\n');
         text
@@ -156,7 +177,7 @@ impl Found {
     /// Reads a file.
     ///
     /// # Errors
-    /// If the file cannot be read, is not a result of this version, or holds numbers that cannot be.
+    /// If the file cannot be read, is not a result of a known version, or holds numbers that cannot be.
     pub fn read(path: &Path) -> Result<Self> {
         let text = file::read_text(path)?;
         Self::from_json(&path.display().to_string(), &text)
@@ -167,33 +188,28 @@ impl Found {
     /// # Errors
     /// As [`Found::read`].
     pub fn from_json(place: &str, text: &str) -> Result<Self> {
-        let form = "a search's result in JSON";
-        let mut found: Self = document::read_one_of(place, text, (KIND, VERSIONS), form)?;
-        found.version = VERSION;
-        found.check_numbers(place)?;
-        if let Some(share) = found.limit_kept.filter(|share| !(0.0..=1.0).contains(share)) {
-            return Err(Error::invalid(place, "limit_kept", "a share from 0 to 1", share).into());
+        #[derive(Deserialize)]
+        struct Front {
+            version: u32,
         }
+        let form = "a search's result in JSON";
+        let front: Option<Front> = serde_json::from_str(document::without_mark(text)).ok();
+        let found = match front {
+            Some(Front { version }) if version < VERSION => {
+                document::read_one_of::<Older>(place, text, (KIND, VERSIONS), form)?.newer(place)?
+            }
+            _ => document::read_one_of::<Wire>(place, text, (KIND, VERSIONS), form)?.checked(place)?,
+        };
+        found.check_numbers(place)?;
         Ok(found)
     }
 
     fn check_numbers(&self, place: &str) -> Result<()> {
         for candidate in std::iter::once(&self.best).chain(&self.front) {
-            let Candidate { accuracy, latency_ms, latency_upper_ms, .. } = candidate;
-            let latency = match (latency_ms, latency_upper_ms) {
-                (Some(latency), Some(upper)) => *latency > 0.0 && upper >= latency,
-                (latency, upper) => latency.is_none() && upper.is_none() && self.limits.latency_us.is_none(),
-            };
-            let (low, high) = (candidate.accuracy_low, candidate.accuracy_high);
-            let within = low.is_none_or(|low| low <= *accuracy) && high.is_none_or(|high| high >= *accuracy);
-            // a linear estimator may expect a little less than nothing or more than all
-            if !latency || !within || !(-0.5..=1.5).contains(accuracy) {
-                let expected = "an accuracy that is a share within its interval and a latency above 0, at most its upper value";
-                let [latency, upper] =
-                    [latency_ms, latency_upper_ms].map(|ms| ms.map_or("no".to_string(), |ms| ms.to_string()));
-                let got = format!("{accuracy}, {latency} ms and {upper} ms");
-                return Err(Error::invalid(place, &candidate.arch, expected, got).into());
-            }
+            self.check_candidate(place, candidate)?;
+        }
+        if let Some(share) = self.limit_kept.filter(|share| !(0.0..=1.0).contains(share)) {
+            return Err(Error::invalid(place, "limit_kept", "a share from 0 to 1", share).into());
         }
         let share = |evaluated: &&Evaluated| !(0.0..=1.0).contains(&evaluated.top1) || evaluated.n == 0;
         match self.evaluated.iter().find(share) {
@@ -204,6 +220,36 @@ impl Found {
             None => Ok(()),
         }
     }
+
+    fn check_candidate(&self, place: &str, candidate: &Candidate) -> Result<()> {
+        let limited = self.limits.iter().find(|(name, _)| !candidate.values.contains_key(*name));
+        if let Some((name, _)) = limited {
+            return Err(Error::invalid(place, &candidate.arch, format!("a value of {name}"), "none").into());
+        }
+        for (name, value) in &candidate.values {
+            if let Some(expected) = refusal(name, value) {
+                let end = |end: Option<f64>| end.map_or("unknown".to_string(), |end| end.to_string());
+                let got = format!("{name} {}, {} to {}", value.mean, end(value.low), end(value.high));
+                return Err(Error::invalid(place, &candidate.arch, expected, got).into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is expected of a value instead, where it cannot be.
+fn refusal(name: &str, value: &Value) -> Option<&'static str> {
+    let Value { mean, low, high, .. } = value;
+    let numbers = mean.is_finite() && low.is_none_or(f64::is_finite) && high.is_none_or(f64::is_finite);
+    let within = low.is_none_or(|low| low <= *mean) && high.is_none_or(|high| high >= *mean);
+    if !numbers || !within {
+        return Some("numbers, and a value within its interval");
+    }
+    if is_latency(name) && !(*mean > 0.0 && high.is_some()) {
+        return Some("a latency above 0 with its upper value");
+    }
+    // a linear estimator may expect a little less than nothing or more than all
+    (name == TOP1 && !(-0.5..=1.5).contains(mean)).then_some("an accuracy that is a share")
 }
 
 #[cfg(test)]
@@ -222,12 +268,12 @@ mod tests {
             peak_activation_bytes: 7,
         };
         let mut best = Candidate::new(sampler::largest(&space), 0.912_345_6, &costs);
-        (best.accuracy_low, best.accuracy_high) = (Some(0.9), Some(0.92));
+        best.set_accuracy(best.accuracy(), Some([0.9, 0.92]));
         best.accuracy_from = Some(AccuracyFrom::PredictorAndValidation);
-        let limits = Limits { latency_us: Some(1500.0), ..Limits::default() };
+        let limits = Limits::on(LATENCY, 1500.0);
         let mut found = Found::new(&space, limits, 3, best.clone());
         let (arch, round, expected, top1, n) = (best.arch.clone(), 1, 0.93, 0.91, 100);
-        found.evaluated = vec![Evaluated { arch, round, expected, top1, n, accuracy: best.accuracy }];
+        found.evaluated = vec![Evaluated { arch, round, expected, top1, n, accuracy: best.accuracy() }];
         (found.front, found.limit_kept, found.min_top1) = (vec![best], Some(0.75), Some(0.9));
         let (split, how) = ("val".to_string(), "the best of 1".to_string());
         found.selected_on = Some(SelectedOn { split, n: 100, how });
@@ -246,35 +292,86 @@ mod tests {
         assert_eq!(arch, sampler::largest(&space));
     }
 
+    /// Files that the writers of their versions made.
+    const OLDER: [(&str, &str); 2] = [
+        ("version 2", include_str!("../../../tests/golden/found_version_2.json")),
+        ("version 3", include_str!("../../../tests/golden/found_version_3.json")),
+    ];
+
     #[test]
-    fn version_2_is_read() {
-        let mut old = found();
-        old.version = 2;
-        (old.min_top1, old.selected_on) = (None, None);
-        old.evaluated.clear();
-        for candidate in std::iter::once(&mut old.best).chain(&mut old.front) {
-            (candidate.accuracy_low, candidate.accuracy_high, candidate.accuracy_from) = (None, None, None);
+    fn older_versions_are_read() {
+        for (place, text) in OLDER {
+            let found = Found::from_json(place, text).expect(place);
+            let again = Found::from_json(place, &found.to_json()).expect("as version 4");
+            assert_eq!(again, found);
+            let old: serde_json::Value = serde_json::from_str(text).expect("JSON");
+            let candidates = found.front.iter().chain([&found.best]);
+            let olds = old["front"].as_array().expect("a list").iter().chain([&old["best"]]);
+            assert!(found.front.len() > 3);
+            for (new, old) in candidates.zip(olds) {
+                assert_eq!(new.arch.to_string(), old["arch"]);
+                assert_eq!(
+                    (new.latency_ms(), Some(new.accuracy())),
+                    (old["latency_ms"].as_f64(), old["accuracy"].as_f64())
+                );
+                assert_eq!(new.latency_upper_ms(), old["latency_upper_ms"].as_f64());
+                assert_eq!(new.accuracy_low(), old["accuracy_low"].as_f64());
+                for (name, field) in
+                    [("macs", "macs"), ("params", "params"), ("memory", "peak_activation_bytes")]
+                {
+                    assert_eq!(Some(new.count(name)), old[field].as_u64(), "{place}: {name}");
+                }
+            }
+            assert_eq!(found.limits.of(LATENCY), old["limits"]["latency_us"].as_f64());
+            assert_eq!(found.limits.of("macs"), old["limits"]["macs"].as_f64());
+            assert_eq!(found.interrupted, old["interrupted"].as_bool().unwrap_or(false));
         }
-        let text = old.to_json();
-        assert!(["accuracy_", "evaluated", "selected_on", "min_top1"].iter().all(|key| !text.contains(key)));
-        let read = Found::from_json("x", &text).expect("an older version");
-        assert_eq!((read.version, &read.best), (VERSION, &old.best));
-        let space = preset("tiny").expect("a preset");
-        assert_eq!(arch_file::from_json(&space, "x", &text).expect("best.arch"), old.best.arch);
+    }
+
+    #[test]
+    fn version_4_names_metrics_with_their_units() {
+        let json: serde_json::Value = serde_json::from_str(&found().to_json()).expect("JSON");
+        let latency = serde_json::json!({ "mean": 1234.5678, "high": 1300.0 });
+        let values = &json["best"]["values"];
+        assert_eq!((&values[LATENCY], &values["macs"]), (&latency, &serde_json::json!(5)));
+        assert_eq!(json["metrics"][LATENCY], serde_json::json!({ "unit": "us", "better": "lower" }));
+        assert_eq!(json["metrics"]["top1"]["better"], "higher");
+        assert_eq!((&json["version"], &json["limits"][LATENCY]), (&4.into(), &1500.0.into()));
+    }
+
+    #[test]
+    fn several_devices_have_a_latency_each() {
+        let mut two = found();
+        let latency = two.best.values.remove(LATENCY).expect("it has one");
+        two.front.clear();
+        for name in ["latency@phone", "latency@watch"] {
+            two.best.values.insert(name.to_string(), latency);
+            two.metrics.insert(name.to_string(), MetricForm::of(name));
+        }
+        two.limits = Limits::from([("latency@phone", 1500.0), ("latency@watch", 2e3)]);
+        assert_eq!(Found::from_json("x", &two.to_json()).expect("own text"), two);
+        two.limits = Limits::on("latency@tv", 1e3);
+        let error = Found::from_json("x", &two.to_json()).expect_err("no such device").to_string();
+        assert!(error.contains("a value of latency@tv"), "{error}");
     }
 
     #[test]
     fn a_search_without_a_table_has_no_latencies() {
         let mut one = found();
-        one.limits = Limits { macs: Some(5.0), ..Limits::default() };
+        (one.limits, one.interrupted) = (Limits::on("macs", 5.0), true);
         one.front.clear();
-        (one.best.latency_ms, one.best.latency_upper_ms, one.interrupted) = (None, None, true);
+        one.best.values.remove(LATENCY);
         let text = one.to_json();
-        assert!(!text.contains("latency_ms") && text.contains("\"interrupted\": true"), "{text}");
+        assert!(!text.contains("\"high\": 1300.0") && text.contains("\"interrupted\": true"), "{text}");
         assert_eq!(Found::from_json("x", &text).expect("own text"), one);
-        let upper_alone = text.replacen("\"macs\": 5,", "\"latency_upper_ms\": 1.5, \"macs\": 5,", 1);
-        let error = Found::from_json("x", &upper_alone).expect_err("half of it").to_string();
-        assert!(error.contains("no ms and 1.5 ms"), "{error}");
+        let (_, old) = OLDER[1];
+        let upper_alone = old.replacen("\"latency_ms\"", "\"latency_upper_ms\"", 1);
+        assert!(Found::from_json("x", &upper_alone).is_err(), "a key twice");
+        let start = old.find("\"latency_ms\"").expect("a latency");
+        let end = start + old[start..].find(',').expect("the end of a line") + 1;
+        let half = format!("{}{}", &old[..start], &old[end..]);
+        let error = Found::from_json("x", &half).expect_err("half of it").to_string();
+        assert!(error.contains("a latency with its upper value, got no ms and"), "{error}");
     }
 
     #[test]
@@ -283,12 +380,19 @@ mod tests {
         for (from, to, part) in [
             ("{", "", "text"),
             ("\"found\"", "\"lost\"", "kind"),
-            ("\"version\": 3", "\"version\": 1", "version: expected 3, got 1"),
-            ("\"accuracy_low\": 0.9", "\"accuracy_low\": 0.95", "within its interval"),
+            ("\"version\": 4", "\"version\": 1", "version: expected 4, got 1"),
+            ("\"version\": 4", "\"version\": 5", "version: expected 4, got 5"),
+            ("\"low\": 0.9", "\"low\": 0.95", "within its interval"),
             ("\"top1\": 0.91", "\"top1\": 91.0", "a share of at least one image"),
             ("\"seed\"", "\"sead\"", "text"),
             ("\"limit_kept\": 0.75", "\"limit_kept\": 1.5", "limit_kept"),
-            ("\"latency_ms\": 1.2345678", "\"latency_ms\": -1", "latency above 0"),
+            ("\"mean\": 1234.5678", "\"mean\": -1", "latency above 0"),
+            (
+                "\"params\": 6",
+                "\"parts\": 6",
+                "others of latency, macs, memory, params, top1 only, got parts",
+            ),
+            ("\"params\": 6", "\"macs\": 6", "stands there twice"),
             ("\"arch\": \"r12:", "\"arch\": \"x12:", "text"),
         ] {
             assert!(good.contains(from), "{from} in {good}");

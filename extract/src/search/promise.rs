@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use latency::fitted::Part;
 use latency::{Folded, SearchedRow, Subject};
-use search::{CostIndex, Limits, Objective, Quantity, SearchConfig, evolve};
+use search::{CostIndex, LATENCY, Limits, Objective, Quantity, SearchConfig, climb};
 use space::{Arch, sampler};
 
 use crate::error::Result;
@@ -44,7 +44,7 @@ pub struct Wanted<'a> {
 /// each limit; fewer where the objectives find no others.
 ///
 /// # Errors
-/// As [`evolve`].
+/// As [`climb`].
 pub fn promised(
     index: &CostIndex,
     objectives: &[&dyn Objective],
@@ -56,7 +56,7 @@ pub fn promised(
     let (mut found, mut seen) = (Vec::new(), wanted.spent.clone());
     for step in 0..wanted.limits {
         let limit_us = least + (largest - least) * (step as f64 + 0.5) / wanted.limits as f64;
-        let limits = Limits { latency_us: Some(limit_us), ..Limits::default() };
+        let limits = Limits::on(LATENCY, limit_us);
         let mut left = wanted.each;
         for (number, objective) in objectives.iter().enumerate() {
             if left == 0 || stop.load(Ordering::Relaxed) {
@@ -64,9 +64,10 @@ pub fn promised(
             }
             let seed = wanted.seed.wrapping_add((step * objectives.len() + number) as u64);
             let config = SearchConfig { seed, candidates: CANDIDATES, ..SearchConfig::default() };
-            let best = evolve(index, *objective, &limits, &config, stop)?.best;
+            let best = climb(index, *objective, &limits, &config, stop)?.best;
             if seen.insert(best.arch.clone()) {
-                let predicted_us = 1e3 * best.latency_ms.expect("a latency was limited, so there is a table");
+                let latency_ms = best.latency_ms().expect("a latency was limited, so there is a table");
+                let predicted_us = 1e3 * latency_ms;
                 found.push(Promised { limit_us, arch: best.arch, predicted_us });
                 left -= 1;
             }

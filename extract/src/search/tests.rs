@@ -2,7 +2,9 @@ use std::sync::atomic::AtomicBool;
 
 use latency::LatencyKind;
 use latency::testing::made_up as made_up_table;
-use search::{CostIndex, Costs, Limits, Objective, Quantity, SearchConfig, SearchReport, evolve, pareto};
+use search::{
+    CostIndex, Costs, LATENCY, Limits, Objective, Quantity, SearchConfig, SearchReport, climb, pareto,
+};
 use space::{Arch, Encoded, Encoder, SearchSpace, preset, sampler};
 
 use super::cost_index;
@@ -34,14 +36,14 @@ fn parts(space: &SearchSpace) -> (CostIndex, AccuracyEstimator) {
 
 fn run(index: &CostIndex, estimator: &AccuracyEstimator, limits: &Limits, seed: u64) -> SearchReport {
     let config = SearchConfig { seed, ..SearchConfig::default() };
-    evolve(index, estimator, limits, &config, &AtomicBool::new(false)).expect("feasible")
+    climb(index, estimator, limits, &config, &AtomicBool::new(false)).expect("feasible")
 }
 
 /// A latency limit so far between the least and the greatest.
 fn limit(index: &CostIndex, share: f64) -> Limits {
     let least = index.least(Quantity::Latency).1.latency_upper_us;
     let most = index.costs(&sampler::largest(index.space())).expect("legal").latency_upper_us;
-    Limits { latency_us: Some(least + share * (most - least)), ..Limits::default() }
+    Limits::on(LATENCY, least + share * (most - least))
 }
 
 #[test]
@@ -54,7 +56,10 @@ fn the_optimum_is_found_for_every_seed() {
     for share in [0.1, 0.4, 0.8] {
         let limits = limit(&index, share);
         let costs = |arch: &Arch| -> Costs { index.costs(arch).expect("legal") };
-        let feasible = everything.iter().zip(&accuracies).filter(|(arch, _)| limits.keeps(&costs(arch)));
+        let feasible = everything
+            .iter()
+            .zip(&accuracies)
+            .filter(|(arch, _)| costs(arch).of(Quantity::Latency) <= limits.of(LATENCY).expect("set"));
         let (best, _) = feasible
             .max_by(|a, b| a.1.total_cmp(b.1).then(costs(b.0).latency_us.total_cmp(&costs(a.0).latency_us)))
             .expect("feasible");
@@ -76,7 +81,7 @@ fn the_front_of_tiny_is_the_exact_one() {
     let exact = pareto::front(everything.iter().zip(&values).map(candidate));
     let config = SearchConfig { front_limits: 8, ..SearchConfig::default() };
     let limits = limit(&index, 1.0);
-    let report = evolve(&index, &estimator, &limits, &config, &AtomicBool::new(false)).expect("feasible");
+    let report = climb(&index, &estimator, &limits, &config, &AtomicBool::new(false)).expect("feasible");
     assert_eq!(report.front, exact);
 }
 
@@ -115,7 +120,7 @@ fn worst_and_best(
 ) -> (f64, f64) {
     let find = |seed: u64, candidates: usize, patience: usize| {
         let config = SearchConfig { seed, candidates, patience, ..SearchConfig::default() };
-        evolve(index, objective, limits, &config, &AtomicBool::new(false)).expect("feasible").best.accuracy
+        climb(index, objective, limits, &config, &AtomicBool::new(false)).expect("feasible").best.accuracy()
     };
     let base = SearchConfig::default();
     let found: Vec<f64> = (0..seeds).map(|seed| find(seed, base.candidates, base.patience)).collect();
@@ -138,14 +143,14 @@ fn on_a_rugged_objective_slopes_lead_every_seed_to_the_best() {
     let (perceptron, limits) = (never_fitted(&space, 5), limit(&index, 0.7));
     let find = |objective: &dyn Objective, seed: u64| {
         let config = SearchConfig { seed, ..SearchConfig::default() };
-        evolve(&index, objective, &limits, &config, &AtomicBool::new(false)).expect("feasible")
+        climb(&index, objective, &limits, &config, &AtomicBool::new(false)).expect("feasible")
     };
     let found: Vec<SearchReport> = (0..3).map(|seed| find(&perceptron, seed)).collect();
-    let without = (0..3).map(|seed| find(&Opaque(&perceptron), seed).best.accuracy);
-    let best = found.iter().map(|report| report.best.accuracy).chain(without).fold(f64::MIN, f64::max);
+    let without = (0..3).map(|seed| find(&Opaque(&perceptron), seed).best.accuracy());
+    let best = found.iter().map(|report| report.best.accuracy()).chain(without).fold(f64::MIN, f64::max);
     for report in &found {
-        assert!(report.best.accuracy >= best - 5e-4, "{} {best}", report.best.accuracy);
-        assert!(report.best.latency_upper_ms <= limits.latency_us.map(|us| 1e-3 * us));
+        assert!(report.best.accuracy() >= best - 5e-4, "{} {best}", report.best.accuracy());
+        assert!(report.best.latency_upper_ms() <= limits.of(LATENCY).map(|us| 1e-3 * us));
         let base = SearchConfig::default();
         assert!(report.candidates as usize <= base.candidates + 8 * 300, "{}", report.candidates);
     }

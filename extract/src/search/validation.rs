@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use base::document::rounded;
 use network::accuracy_file::{AccuracyFile, AccuracyRow};
 use network::data::Split;
-use search::{AccuracyFrom, Candidate, CostIndex, Limits, SearchConfig, SearchReport, evolve, pareto};
+use search::{AccuracyFrom, Candidate, CostIndex, Limits, SearchConfig, SearchReport, climb, pareto};
 use serde::{Deserialize, Serialize};
 use space::Arch;
 
@@ -116,7 +116,7 @@ pub fn judge_by_predictor(
         expect(candidate, estimator, 0.0);
     }
     let Some(least) = least_top1 else { return Ok(()) };
-    if report.best.accuracy_low.is_none() {
+    if report.best.accuracy_low().is_none() {
         let (expected, got) = ("an estimator whose error is known", "an imported one");
         let error = base::Error::invalid("limit on top1", "estimator", expected, got);
         return Err(error
@@ -128,7 +128,7 @@ pub fn judge_by_predictor(
 
 /// Estimators of older versions may predict per cent.
 fn check_shares(report: &SearchReport) -> Result<()> {
-    let accuracy = report.best.accuracy;
+    let accuracy = report.best.accuracy();
     if (-0.5..=1.5).contains(&accuracy) {
         return Ok(());
     }
@@ -137,16 +137,15 @@ fn check_shares(report: &SearchReport) -> Result<()> {
 }
 
 fn expect(candidate: &mut Candidate, estimator: &AccuracyEstimator, offset: f64) {
-    let accuracy = estimator.expected(candidate.accuracy) + offset;
+    let accuracy = estimator.expected(candidate.accuracy()) + offset;
     let deviation = estimator.report().map(|report| report.variance().sqrt());
     give(candidate, accuracy, deviation, AccuracyFrom::Predictor);
 }
 
 fn give(candidate: &mut Candidate, accuracy: f64, deviation: Option<f64>, from: AccuracyFrom) {
-    candidate.accuracy = rounded(accuracy, DECIMALS);
-    let end =
-        |side: f64| deviation.map(|deviation| rounded(accuracy + side * NORMAL_95 * deviation, DECIMALS));
-    (candidate.accuracy_low, candidate.accuracy_high) = (end(-1.0), end(1.0));
+    let end = |side: f64, deviation: f64| rounded(accuracy + side * NORMAL_95 * deviation, DECIMALS);
+    let interval = deviation.map(|deviation| [-1.0, 1.0].map(|side| end(side, deviation)));
+    candidate.set_accuracy(rounded(accuracy, DECIMALS), interval);
     candidate.accuracy_from = Some(from);
 }
 
@@ -155,16 +154,16 @@ const DECIMALS: i32 = 9;
 
 /// The first of the candidates, best first, whose interval's lower end reaches so much.
 fn chosen(candidates: &[Candidate], least: f64) -> Result<&Candidate> {
-    let low = |candidate: &Candidate| candidate.accuracy_low.unwrap_or(f64::NEG_INFINITY);
+    let low = |candidate: &Candidate| candidate.accuracy_low().unwrap_or(f64::NEG_INFINITY);
     if let Some(candidate) = candidates.iter().find(|candidate| low(candidate) >= least) {
         return Ok(candidate);
     }
     let closest = candidates.iter().max_by(|a, b| low(a).total_cmp(&low(b))).expect("at least one candidate");
-    let (low, high) = (low(closest), closest.accuracy_high.unwrap_or(f64::INFINITY));
+    let (low, high) = (low(closest), closest.accuracy_high().unwrap_or(f64::INFINITY));
     Err(Error::NotAccurate {
         least,
         closest: Box::new(closest.arch.clone()),
-        accuracy: closest.accuracy,
+        accuracy: closest.accuracy(),
         low,
         high,
     })
@@ -173,7 +172,7 @@ fn chosen(candidates: &[Candidate], least: f64) -> Result<&Candidate> {
 /// Searches, evaluates the best, and chooses by both; several times with an estimator that learns from it.
 ///
 /// # Errors
-/// As [`evolve`]; if rounds are to follow one another without the estimator's rows; if no evaluated one's interval reaches
+/// As [`climb`]; if rounds are to follow one another without the estimator's rows; if no evaluated one's interval reaches
 /// `least_top1`; or as `evaluate`.
 pub fn search_validated(
     problem: &Problem<'_>,
@@ -193,7 +192,7 @@ pub fn search_validated(
             Some(_) => refitted(plan, &rounds)?,
         };
         let Problem { index, limits, config, stop, .. } = *problem;
-        let mut report = evolve(index, &estimator, limits, config, stop)?;
+        let mut report = climb(index, &estimator, limits, config, stop)?;
         check_shares(&report)?;
         let known: BTreeSet<&Arch> = all(&rounds).map(|count| &count.candidate.arch).collect();
         let fresh = report.top.iter().filter(|candidate| !known.contains(&candidate.arch));
@@ -250,9 +249,9 @@ fn conclude(problem: &Problem<'_>, mut report: SearchReport, rounds: Vec<Round>)
         offset = its_offset;
     }
     judged.sort_by(|(a, _), (b, _)| {
-        b.accuracy
-            .total_cmp(&a.accuracy)
-            .then(a.latency_ms.unwrap_or(0.0).total_cmp(&b.latency_ms.unwrap_or(0.0)))
+        b.accuracy()
+            .total_cmp(&a.accuracy())
+            .then(a.latency_ms().unwrap_or(0.0).total_cmp(&b.latency_ms().unwrap_or(0.0)))
             .then_with(|| a.arch.cmp(&b.arch))
     });
     let (candidates, evaluated): (Vec<Candidate>, Vec<Evaluated>) = judged.into_iter().unzip();
@@ -267,7 +266,7 @@ fn conclude(problem: &Problem<'_>, mut report: SearchReport, rounds: Vec<Round>)
 fn judge_round(round: &Round, number: usize, noise: f64) -> (Vec<(Candidate, Evaluated)>, f64) {
     let Round { counts, estimator } = round;
     let expected: Vec<f64> =
-        counts.iter().map(|count| estimator.expected(count.candidate.accuracy)).collect();
+        counts.iter().map(|count| estimator.expected(count.candidate.accuracy())).collect();
     let top1: Vec<f64> = counts.iter().map(Count::top1).collect();
     let error = estimator.report().map(|report| report.rmse.value.powi(2));
     let shrunk = shrink(&Counted { expected: &expected, top1: &top1, noise, error });
@@ -279,7 +278,7 @@ fn judge_round(round: &Round, number: usize, noise: f64) -> (Vec<(Candidate, Eva
         let deviation = (shrunk.variances[place] + shared).sqrt();
         give(&mut candidate, accuracy, Some(deviation), AccuracyFrom::PredictorAndValidation);
         let [expected, top1] = [expected[place], top1[place]].map(|share| rounded(share, DECIMALS));
-        let (arch, accuracy) = (candidate.arch.clone(), candidate.accuracy);
+        let (arch, accuracy) = (candidate.arch.clone(), candidate.accuracy());
         (candidate, Evaluated { arch, round: number, expected, top1, n, accuracy })
     };
     (counts.iter().enumerate().map(one).collect(), shrunk.offset)
@@ -301,7 +300,8 @@ fn front(
         expect(&mut candidate, estimator, offset);
         candidate
     });
-    let below = |other: &Candidate| other.accuracy < best.accuracy && other.latency_ms < best.latency_ms;
+    let below =
+        |other: &Candidate| other.accuracy() < best.accuracy() && other.latency_ms() < best.latency_ms();
     let others = expected.chain(evaluated.iter().cloned()).filter(below);
     pareto::front(others.chain([best.clone()]))
 }

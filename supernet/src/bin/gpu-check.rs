@@ -13,7 +13,7 @@ use candle_core::{DType, Device, Tensor};
 use kernels::{DepthwiseChain, Kernels, Normalisation, Precision};
 use space::{Activation, Arch, LayerSpec, SearchSpace, preset, sampler};
 use supernet::Result;
-use supernet::agreement::{of_layer, of_network};
+use supernet::agreement::{Differences, diamond, of_layer, of_layers, of_network};
 
 /// How far results may be from the CPU's.
 struct Bounds {
@@ -155,12 +155,18 @@ fn compare_layers(space: &SearchSpace, kernels: &Kernels) -> Result<[(usize, f64
     }
     let mut all = [(0, 0.0f64); 2];
     for layer in layers.values() {
-        for (what, apart) in of_layer(layer, kernels, &Kernels::detect())? {
-            let (compared, worst) = &mut all[usize::from(what != "output")];
-            (*compared, *worst) = (*compared + 1, worst.max(apart));
-        }
+        note(&mut all, of_layer(layer, kernels, &Kernels::detect())?);
     }
+    note(&mut all, of_layers(&diamond()?, kernels, &Kernels::detect())?);
     Ok(all)
+}
+
+/// Enters differences of outputs, then those of gradients.
+fn note(all: &mut [(usize, f64); 2], differences: Differences) {
+    for (what, apart) in differences {
+        let (compared, worst) = &mut all[usize::from(what != "output")];
+        (*compared, *worst) = (*compared + 1, worst.max(apart));
+    }
 }
 
 /// Median milliseconds of a call, by the GPU's events around ten of them.

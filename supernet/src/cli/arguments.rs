@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use command::{Common, look_at, with_environment};
+use command::{Common, data_form, data_help, look_at, with_environment};
 use kernels::{Kernels, Precision};
 use network::checkpoint::Supernet;
 use network::data::{Catalogue, Dataset, MIDDLE_SHARE, Preprocess, Resize};
@@ -11,9 +11,7 @@ use network::data::{Catalogue, Dataset, MIDDLE_SHARE, Preprocess, Resize};
 /// Which images.
 #[derive(Args)]
 pub struct Data {
-    /// `digits`, `idx:FOLDER` (MNIST's format), `folder:FOLDER` (images, one folder per class) or `list:FILE.csv` (columns
-    /// path, label and split)
-    #[arg(long)]
+    #[arg(long, value_parser = data_form(), help = data_help("Images"), hide_possible_values = true)]
     pub data: String,
     /// What to know of the images beside themselves (flip, class names) [default: dataset.toml in their folder]
     #[arg(long, value_name = "FILE")]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base::timing::Spread;
-use command::{Common, Ending, within};
+use command::{Common, Ending, data_form, data_help, within};
 use kernels::Kernels;
 use serde_json::json;
 use space::Extent;
@@ -11,6 +11,13 @@ use supernet::bench::{Bench, BenchReport, LoadBench, Mode, Subject, bench, bench
 
 use super::arguments::{Compute, Data};
 use super::profile::{recorded, table};
+
+fn timed_help() -> String {
+    let timed = data_help("Time the loading of training images, decoded and augmented");
+    format!(
+        "{timed}. With --space also steps on random images and steps on these, and say which of the two is the limit"
+    )
+}
 
 /// Time whole steps on random images, or the loading of real ones
 #[derive(clap::Args)]
@@ -24,9 +31,8 @@ pub struct Arguments {
     /// A preset's name or a TOML file
     #[arg(long, required_unless_present = "data")]
     space: Option<String>,
-    /// Time the loading of training images, decoded and augmented: `idx:FOLDER`, `folder:FOLDER`, … With --space also
-    /// steps on random images and steps on these, and say which of the two is the limit
-    #[arg(long, conflicts_with = "profile")]
+    // its help comes from the table of formats
+    #[arg(long, conflicts_with = "profile", value_parser = data_form(), help = timed_help(), hide_possible_values = true)]
     data: Option<String>,
     /// As for `eval`, taken in turn; or `uniform` for another random sub-network each step
     #[arg(long, default_value = "largest", num_args = 1..)]

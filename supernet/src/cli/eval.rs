@@ -80,9 +80,9 @@ impl Arguments {
                 self.common.tell(format!("wrote {}", path.display()));
             }
             if !self.common.json {
-                print_lines(&self.described(arch, &judgement, dataset.classes()))?;
+                print_lines(&self.described(arch, &judgement, &dataset))?;
             }
-            results.push(self.document(arch, &judgement, dataset.classes()));
+            results.push(self.document(arch, &judgement, &dataset));
         }
         if self.common.json {
             print_lines(&printed(&json!({ "results": results })))?;
@@ -100,27 +100,30 @@ impl Arguments {
         Ok(())
     }
 
-    fn document(&self, arch: &Arch, judgement: &Judgement, classes: &[String]) -> Value {
+    fn document(&self, arch: &Arch, judgement: &Judgement, dataset: &Dataset) -> Value {
+        let classes = dataset.classes();
         let accuracy = judgement.accuracy();
         let class = |(name, counted): (&String, Accuracy)| {
             let top1 = (counted.n > 0).then(|| counted.top1());
             json!({ "class": name, "n": counted.n, "correct": counted.correct, "top1": top1 })
         };
-        json!({
+        let mut document = json!({
             "arch": arch,
             "split": self.split,
             "n": accuracy.n,
-            "top1": accuracy.top1(),
             "interval": accuracy.interval(),
-            "loss": judgement.loss(),
-            "top5": judgement.top5(),
             "per_class": classes.iter().zip(judgement.per_class()).map(class).collect::<Vec<_>>(),
             "confusion": judgement.confusion(),
-        })
+        });
+        for metric in dataset.task().metrics() {
+            document[metric.name] = json!(judgement.value(metric));
+        }
+        document
     }
 
-    fn described(&self, arch: &Arch, judgement: &Judgement, classes: &[String]) -> String {
-        let mut text = format!("{} top-1 {}  {arch}\n", self.split, judgement.accuracy());
+    fn described(&self, arch: &Arch, judgement: &Judgement, dataset: &Dataset) -> String {
+        let (classes, headline) = (dataset.classes(), dataset.task().headline().words);
+        let mut text = format!("{} {headline} {}  {arch}\n", self.split, judgement.accuracy());
         text += &format!("    loss {:.4}", judgement.loss());
         if let Some(top5) = judgement.top5() {
             text += &format!(", top-5 {:.2} %", 100.0 * top5);

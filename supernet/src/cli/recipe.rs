@@ -6,14 +6,11 @@ use anyhow::Context;
 use command::{Common, Ending, print_lines};
 use serde_json::json;
 use space::KINDS;
-use supernet::train::Recipe;
+use supernet::train::{Draw, Recipe, Teacher};
 
 /// Show a recipe of training: the phases that `train --recipe` goes through
 #[derive(clap::Args)]
-#[command(after_help = "Example:
-  supernet recipe progressive
-  supernet recipe progressive --toml > mine.toml     # a start for a recipe of your own
-  supernet train --space tiny --data digits --out run --recipe mine.toml")]
+#[command(after_help = after_help())]
 pub struct Arguments {
     /// A recipe's name or a TOML file
     #[arg(value_name = "RECIPE", required_unless_present = "list")]
@@ -26,6 +23,26 @@ pub struct Arguments {
     toml: bool,
     #[command(flatten)]
     pub common: Common,
+}
+
+fn after_help() -> String {
+    let mut text = "Example:
+  supernet recipe progressive
+  supernet recipe progressive --toml > mine.toml     # a start for a recipe of your own
+  supernet train --space tiny --data digits --out run --recipe mine.toml
+
+Recipes that come with the tool:"
+        .to_string();
+    for recipe in Recipe::built_in() {
+        let _ = write!(text, "\n  {:<12} {}", recipe.name, recipe.about);
+    }
+    text
+}
+
+/// What can be given as a recipe: names between backticks, and a file.
+pub fn forms(file: &str) -> String {
+    let names: Vec<_> = Recipe::names().map(|name| format!("`{name}`")).collect();
+    format!("{} or {file}", names.join(", "))
 }
 
 impl Arguments {
@@ -62,15 +79,19 @@ fn described(recipe: &Recipe) -> String {
         let allowed = allowed.join(", ");
         let extras = [
             (phase.head_only, "classifier alone"),
-            (phase.distill, "taught"),
+            (matches!(phase.teacher, Teacher::Phase(_)), "taught"),
+            (phase.teacher == Teacher::First, "taught by the first"),
             (phase.sort_channels, "sorted"),
+            (phase.draw.contains(&Draw::Largest), "the largest always"),
+            (phase.draw.contains(&Draw::Smallest), "the smallest always"),
         ];
         let extras: String =
             extras.iter().filter(|(is, _)| *is).map(|(_, name)| format!(", {name}")).collect();
+        let subnetworks = Draw::count(&phase.draw);
         let _ = writeln!(
             text,
-            "{:<14} {:>7} {:>7} {:>7} {:>12}  {allowed}{extras}",
-            phase.name, phase.epochs, phase.warmup_epochs, phase.lr, phase.subnetworks
+            "{:<14} {:>7} {:>7} {:>7} {subnetworks:>12}  {allowed}{extras}",
+            phase.name, phase.epochs, phase.warmup_epochs, phase.lr
         );
     }
     text

@@ -14,14 +14,15 @@ use network::eval::Accuracy;
 use serde_json::{Value, json};
 use space::{Arch, SearchSpace};
 use supernet::train::{
-    EarlyEnd, MemoryEstimate, Observer, Outcome, PlannedPhase, Recipe, RunFolder, Start, StepRecord,
-    TrainConfig, Trainer, ValidationRecord,
+    Draw, EarlyEnd, MemoryEstimate, Observer, Outcome, PlannedPhase, Recipe, RunFolder, Start, StepRecord,
+    TrainConfig, TrainTask, Trainer, ValidationRecord,
 };
 
 use super::arguments::{Compute, Data, Shown, smaller_batch};
 use super::memory::{self, Room};
 use super::profile::{recorded, table};
 use super::progress::{Steps, interrupted, tell_beginning, tell_differences};
+use super::recipe;
 
 /// Train the weights that all sub-networks of a space share
 #[derive(clap::Args)]
@@ -47,8 +48,8 @@ pub struct Arguments {
     /// Folder for plan, log, checkpoints and the finished supernet
     #[arg(long, value_name = "RUN", value_parser = result_path())]
     out: PathBuf,
-    /// `progressive` or a TOML file (`supernet recipe progressive --toml` is a start for one of your own)
-    #[arg(long, default_value = "progressive")]
+    // its help comes from the table of recipes
+    #[arg(long, default_value = default_recipe(), help = recipe_help())]
     recipe: String,
     /// Images a step, in place of the recipe's; its learning rates follow in proportion
     #[arg(long, value_name = "N", value_parser = within(1..=1_000_000))]
@@ -88,6 +89,17 @@ pub struct Arguments {
     pub common: Common,
 }
 
+/// The first of the table.
+fn default_recipe() -> &'static str {
+    Recipe::names().next().unwrap_or_default()
+}
+
+fn recipe_help() -> String {
+    let name = default_recipe();
+    let forms = recipe::forms("a TOML file");
+    format!("{forms} (`supernet recipe {name} --toml` is a start for one of your own)")
+}
+
 /// Beyond this an epoch's steps could no longer be counted.
 const MOST_SCALE: f64 = 1e6;
 
@@ -105,15 +117,12 @@ impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let kernels = self.compute.kernels()?;
         let space = self.space.as_deref().map(space::open).transpose()?;
-        let start = self.start.as_deref().map(Start::read).transpose()?;
+        let start = self.start.as_deref().map_or(Ok(Start::Fresh), Start::read)?;
         let recipe = self.recipe()?;
         // a rate that cannot be is told before anything is made
         self.rated(recipe.with_batch(self.batch.unwrap_or(recipe.batch)))?;
         let catalogue = self.data.list()?;
-        let space = match (&start, space) {
-            (Some(start), given) => start.space_for(given.as_ref(), catalogue.classes().len())?,
-            (None, given) => given.context("--space: give one, or --start")?,
-        };
+        let space = start.space_for(space, catalogue.classes().len())?;
         catalogue.check_fits(&space)?;
         let expected = self.check_room(&space, &recipe, &catalogue, &kernels)?;
         // before images are looked through, which may take minutes
@@ -125,17 +134,9 @@ impl Arguments {
         let (kernels, profile) = recorded(&kernels, self.profile);
         let checkpoint_every = Duration::from_secs(self.checkpoint_seconds);
         let config = TrainConfig { seed: self.seed, checkpoint_every, kernels };
-        let mut trainer = match &start {
-            Some(start) => {
-                let resize = self.resize.map(Shown::resize);
-                Trainer::starting(start, space, &dataset, resize, &recipe, folder, config)?
-            }
-            None => {
-                let preprocess = dataset.preprocess_for(&space)?;
-                let preprocess = self.resize.map_or(preprocess.clone(), |shown| shown.of(preprocess));
-                Trainer::new(space, Arc::new(dataset.seen_as(preprocess)?), &recipe, folder, config)?
-            }
-        };
+        let seen = start.see(&dataset, &space, self.resize.map(Shown::resize))?;
+        let task = TrainTask { space, dataset: Arc::new(seen), recipe: &recipe, start: &start };
+        let mut trainer = Trainer::of(task, folder, config)?;
         drop(start);
         if self.keep_checkpoints {
             trainer = trainer.keeping_checkpoints();
@@ -176,8 +177,8 @@ impl Arguments {
         let known = Recipe::names().any(|name| name == self.recipe);
         if !known {
             // what is no file is told apart from what is no recipe
-            Recipe::text_of(&self.recipe)
-                .context("--recipe: give `progressive` or the path of a TOML file")?;
+            let forms = recipe::forms("the path of a TOML file");
+            Recipe::text_of(&self.recipe).with_context(|| format!("--recipe: give {forms}"))?;
         }
         Ok(Recipe::open(&self.recipe)?.scaled(self.scale))
     }
@@ -221,7 +222,7 @@ impl Arguments {
                 "{:<10} {:>8} {:>14} {:>9.1} {:>9}",
                 phase.phase.name,
                 left,
-                phase.phase.subnetworks,
+                Draw::count(&phase.phase.draw),
                 ms,
                 duration(seconds)
             ));

@@ -39,7 +39,7 @@ impl Feeder {
                 let brought = loader
                     .next()
                     .map_err(Error::from)
-                    .and_then(|batch| Ok(Batch { images: feed.bring(&batch.images)?, labels: batch.labels }));
+                    .and_then(|batch| Ok(Batch { inputs: feed.bring(&batch.inputs)?, ..batch }));
                 // nobody waits for another: the training has ended
                 if sender.send(brought).is_err() {
                     break;

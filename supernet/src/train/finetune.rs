@@ -17,6 +17,7 @@ use std::sync::mpsc::Receiver;
 use base::random::rng_for;
 use base::timing::Stopwatch;
 use candle_core::Tensor;
+use network::arena::Part;
 use network::checkpoint::Supernet;
 use network::data::{Augmentation, Batch, Dataset, LoaderConfig, TrainLoader};
 use network::elastic::fresh_classifier;
@@ -60,8 +61,8 @@ impl FineTuneTask {
         let config = &mut model.config;
         config.classes = dataset.classes().to_vec();
         config.space = config.space.with_classes(config.classes.len())?;
-        let layers = config.space.lower(&config.arch)?;
-        model.tensors.extend(fresh_classifier(&layers, &mut rng_for("classifier", seed, &[]))?);
+        let parts = Part::of_layers(&config.space.lower(&config.arch)?);
+        model.tensors.extend(fresh_classifier(parts, &mut rng_for("classifier", seed, &[]))?);
         Ok(Self { model, dataset, teacher })
     }
 }
@@ -123,8 +124,7 @@ impl FineTuner {
         let teacher = teacher.map(|teacher| teacher.on(&config.kernels)).transpose()?;
         let dataset = Arc::new(dataset);
         let network = StaticNetwork::of_model(&model, &config.kernels)?;
-        let optimizer =
-            Sgd::moving(network.zeros_like()?, plan.momentum, plan.weight_decay, &config.kernels)?;
+        let optimizer = Sgd::new(network.weights(), plan.momentum, plan.weight_decay, &config.kernels)?;
         let mut tuner = Self {
             model,
             dataset,
@@ -238,12 +238,12 @@ impl FineTuner {
     /// Adds the gradients of a step and returns its loss.
     fn learn(&self, step: u64, batch: &Batch) -> Result<Loss> {
         let space = &self.model.config.space;
-        let teacher = self.soft_labels(&batch.images)?;
-        let (labels, smoothing) = (&batch.labels, self.plan.label_smoothing);
+        let teacher = self.soft_labels(&batch.inputs)?;
+        let (labels, smoothing) = (batch.targets.classes(), self.plan.label_smoothing);
         let class_weights = self.plan.class_weights.as_deref();
         let target = Target { labels, smoothing, teacher: teacher.as_ref(), class_weights };
         let dropout = dropout_mask(space, &self.model.config.arch, batch.len(), self.plan.seed, [step, 0])?;
-        self.network.learn(&batch.images, &target, dropout)
+        self.network.learn(&batch.inputs, &target, dropout)
     }
 
     /// The loss, unless it has exploded.

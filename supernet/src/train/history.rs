@@ -100,8 +100,19 @@ fn value_of(plan: &Plan) -> Value {
 }
 
 /// Fields of a phase that the steps to come alone depend on, where it has begun and not ended.
-const STILL_OPEN: [&str; 9] =
-    ["name", "epochs", "warmup_epochs", "lr", "scaled_lr", "steps", "warmup_steps", "subnetworks", "distill"];
+const STILL_OPEN: [&str; 11] = [
+    "name",
+    "epochs",
+    "warmup_epochs",
+    "lr",
+    "scaled_lr",
+    "steps",
+    "warmup_steps",
+    "subnetworks",
+    "draw",
+    "distill",
+    "teacher",
+];
 
 /// In what the plan `now` is another than `before` for the steps behind step `step`. Phases that have ended are as they
 /// were. The one that has begun goes on with what its sub-networks are drawn from, under other rates and numbers of steps;

@@ -76,7 +76,7 @@ impl MemoryEstimate {
         let mut footprint = Footprint::of(&space.lower(&arch)?);
         // the teacher's pass has ended when the students' begin
         footprint.training = footprint.training.max(footprint.forgetting);
-        let one = bytes_of(&shared_specs(space)?);
+        let one = bytes_of(&shared_specs(space));
         // fresh tensors lie there until a checkpoint's take their place, and a file's bytes beside its tensors
         let reading = if resumed { 7 * one } else { 5 * one };
         let subject = Subject::new(footprint, space, &arch, batch);

@@ -5,18 +5,19 @@ use std::f64::consts::PI;
 use base::document::sorted_json;
 use base::random::rng_for;
 use network::data::{Augmentation, Sampling};
-use serde::{Deserialize, Serialize};
-use space::{Arch, Extent, SearchSpace, sampler};
+use serde::{Serialize, Serializer};
+use space::{Arch, Extent, SearchSpace};
 
-use super::recipe::{Phase, Recipe};
+use super::draw::Draw;
+use super::recipe::{Allowed, Phase, Recipe};
+use super::teacher::Teacher;
 use super::validation::PlannedValidation;
 use crate::error::Result;
 
 /// One phase with its steps.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PlannedPhase {
     /// The phase of the recipe.
-    #[serde(flatten)]
     pub phase: Phase,
     /// First step, counted over the whole run.
     pub first_step: u64,
@@ -40,6 +41,55 @@ impl PlannedPhase {
     }
 }
 
+/// A phase as a plan's file and hash have it: what recipes of version 1 say in their fields, so that a plan keeps its hash,
+/// and what they cannot say in others.
+#[derive(Serialize)]
+struct PhaseForm<'a> {
+    name: &'a str,
+    allowed: &'a Allowed,
+    subnetworks: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draw: Option<&'a [Draw]>,
+    epochs: f64,
+    warmup_epochs: f64,
+    lr: f64,
+    distill: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    teacher: Option<&'a Teacher>,
+    sort_channels: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    head_only: bool,
+    first_step: u64,
+    steps: u64,
+    warmup_steps: u64,
+    scaled_lr: f64,
+}
+
+impl Serialize for PlannedPhase {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let phase = &self.phase;
+        let is_random = matches!(phase.draw[..], [Draw::Random(_)]);
+        let form = PhaseForm {
+            name: &phase.name,
+            allowed: &phase.allowed,
+            subnetworks: Draw::count(&phase.draw),
+            draw: (!is_random).then_some(&phase.draw),
+            epochs: phase.epochs,
+            warmup_epochs: phase.warmup_epochs,
+            lr: phase.lr,
+            distill: phase.teacher != Teacher::None,
+            teacher: Some(&phase.teacher).filter(|teacher| **teacher == Teacher::First),
+            sort_channels: phase.sort_channels,
+            head_only: phase.head_only,
+            first_step: self.first_step,
+            steps: self.steps,
+            warmup_steps: self.warmup_steps,
+            scaled_lr: self.scaled_lr,
+        };
+        form.serialize(serializer)
+    }
+}
+
 /// Learning rate of the step `within` `steps`: linear from zero up to `lr` in warm-up, then half a cosine down to zero.
 pub(super) fn scheduled_lr(lr: f64, within: u64, warmup_steps: u64, steps: u64) -> f32 {
     let scheduled = if within < warmup_steps {
@@ -58,7 +108,7 @@ pub(super) fn hash_of(plan: &impl Serialize) -> String {
 }
 
 /// All that decides what a run computes, but for the weights' first values.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
     /// The recipe's name.
     pub recipe: String,
@@ -75,19 +125,19 @@ pub struct Plan {
     /// Label smoothing.
     pub label_smoothing: f32,
     /// How often an epoch shows which images.
-    #[serde(default, skip_serializing_if = "Sampling::is_default")]
+    #[serde(skip_serializing_if = "Sampling::is_default")]
     pub sampling: Sampling,
     /// What the images of each class count in the loss, by label, where that differs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<Vec<f64>>,
     /// Validation within the phases, where there is any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<PlannedValidation>,
     /// How images are varied; plans of before it was said have none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub augmentation: Option<Augmentation>,
     /// blake3 of the file of weights that the run begins with, where it does not begin with fresh ones.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,
     /// The phases; those without a step are left out.
     pub phases: Vec<PlannedPhase>,
@@ -161,8 +211,8 @@ impl Plan {
     pub fn archs(&self, space: &SearchSpace, phase: &PlannedPhase, step: u64) -> Result<Vec<Arch>> {
         let allowed = phase.phase.allowed.of(space);
         let resolution = self.resolution(space, step);
-        let mut rng = rng_for("sub-networks", self.seed, &[step]);
-        Ok((0..phase.phase.subnetworks).map(|_| sampler::random(&allowed, &mut rng).at(resolution)).collect())
+        let archs = Draw::archs(&phase.phase.draw, &allowed, self.seed, step);
+        Ok(archs.into_iter().map(|arch| arch.at(resolution)).collect())
     }
 
     /// What the phases before one allowed, as restrictions of the space: sorting channels must leave their sub-networks
@@ -180,7 +230,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use space::{Ratio, Value, preset};
+    use space::{Ratio, Value, preset, sampler};
 
     fn recipe() -> Recipe {
         Recipe::progressive().suited_to(&preset("fashion").expect("a preset"))
@@ -197,6 +247,25 @@ mod tests {
         assert_eq!(plan.phase_at(180).map(|(index, _)| index), Some(1));
         assert_eq!(plan.phase_at(605), None);
         assert_eq!(Plan::new(&recipe().scaled(1e-9), 10, 1).steps(), 6, "at least a step each");
+    }
+
+    /// As plans of builds of before draws and teachers said it; their hash lies in checkpoints.
+    #[test]
+    fn a_phase_is_written_as_it_always_was() {
+        let plan = Plan::new(&recipe(), 10, 1);
+        let expected = serde_json::json!({
+            "allowed": { "depth": 2, "expand": 1, "kernel": 9 }, "distill": true, "epochs": 25.0, "first_step": 3050,
+            "lr": 0.08, "name": "depth 1", "scaled_lr": 0.0025, "sort_channels": false, "steps": 250, "subnetworks": 2,
+            "warmup_epochs": 0.0, "warmup_steps": 0,
+        });
+        assert_eq!(serde_json::json!(plan.phases[2]), expected);
+        let mut changed = plan.phases[2].clone();
+        changed.phase.draw = vec![Draw::Largest, Draw::Random(3)];
+        changed.phase.teacher = Teacher::First;
+        let changed = serde_json::json!(changed);
+        assert_eq!((&changed["subnetworks"], &changed["distill"]), (&4.into(), &true.into()));
+        assert_eq!(changed["draw"], serde_json::json!(["largest", { "random": 3 }]));
+        assert_eq!(changed["teacher"], "first");
     }
 
     #[test]

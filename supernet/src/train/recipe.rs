@@ -1,40 +1,34 @@
 //! A training recipe as data: phases in order, and what they share.
 
+mod built_in;
+mod check;
+mod file;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use base::document;
-use base::file;
 use network::data::{AugmentationSettings, Sampling};
 use serde::{Deserialize, Serialize};
-use space::{KINDS, SearchSpace};
+use space::{RESOLUTION, SearchSpace};
+
+pub use built_in::BuiltIn;
 
 use super::class_weights::ClassWeights;
+use super::draw::Draw;
+use super::teacher::Teacher;
 use super::validation::ValidationSettings;
 use crate::error::{Error, Result};
-
-/// Version of the form that this code writes and reads.
-const VERSION: u32 = 1;
-
-const PROGRESSIVE: &str = include_str!("progressive.toml");
-
-/// The recipes that come with the tool, by name.
-const BUILT_IN: [(&str, &str); 1] = [("progressive", PROGRESSIVE)];
 
 /// The rate at which trained weights are trained further, and the images a step that it is meant for (the last phase of
 /// Cai et al. 2020).
 const FINE_TUNING_LR: f64 = 0.24;
 const FINE_TUNING_BATCH: f64 = 2048.0;
 
-/// How many of the largest choices a phase allows of each kind, such as `{ kernel = 3, depth = 1, expand = 1 }`. A kind
+/// How many of the largest choices a phase allows by dimension, such as `{ kernel = 3, depth = 1, expand = 1 }`. A dimension
 /// that is not named has its largest alone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Allowed(BTreeMap<String, usize>);
-
-fn is_default(settings: &AugmentationSettings) -> bool {
-    *settings == AugmentationSettings::default()
-}
 
 impl Allowed {
     /// So many of each kind.
@@ -50,7 +44,10 @@ impl Allowed {
     /// The space with only these choices. Resolutions are drawn by themselves, so all of them stay.
     #[must_use]
     pub fn of(&self, space: &SearchSpace) -> SearchSpace {
-        space.restricted(&KINDS.iter().map(|kind| (kind.key.to_string(), self.most(kind.key))).collect())
+        let genome = space.genome();
+        let resolution = genome.genes()[RESOLUTION].dimension.key;
+        let dimensions = genome.dimensions().into_iter().filter(|dimension| dimension.key != resolution);
+        space.restricted(&dimensions.map(|of| (of.key.to_string(), self.most(of.key))).collect())
     }
 
     /// Whether it allows as much as `before`, or more of something that the space has a choice in.
@@ -62,35 +59,32 @@ impl Allowed {
 }
 
 /// One phase of a recipe.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Phase {
     /// What it is called in plans and logs.
     pub name: String,
     /// What sub-networks may be drawn.
     pub allowed: Allowed,
-    /// Sub-networks a step, their gradients summed.
-    pub subnetworks: usize,
+    /// Which sub-networks a step trains, their gradients summed.
+    pub draw: Vec<Draw>,
     /// Passes over the training images, warm-up not counted.
     pub epochs: f64,
     /// Passes over the training images with a rising learning rate, before the others.
     pub warmup_epochs: f64,
     /// Learning rate after warm-up, for [`Recipe::lr_batch`] images a step.
     pub lr: f64,
-    /// Whether the network after the first phase teaches.
-    pub distill: bool,
+    /// Who teaches besides the labels.
+    pub teacher: Teacher,
     /// Whether inner channels are sorted by importance before the phase.
     pub sort_channels: bool,
     /// Whether the classifier alone is trained, all else frozen: for weights to start from that get a fresh one.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub head_only: bool,
 }
 
-/// Phases and what they share.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Phases and what they share. As data it is a file of the newest version.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(into = "file::File<file::SecondPhase>")]
 pub struct Recipe {
-    version: u32,
     /// What it is called.
     pub name: String,
     /// Images a step.
@@ -104,16 +98,12 @@ pub struct Recipe {
     /// Label smoothing.
     pub label_smoothing: f32,
     /// How often an epoch shows which images.
-    #[serde(default, skip_serializing_if = "Sampling::is_default")]
     pub sampling: Sampling,
     /// What the images of each class count in the loss; all as much where nothing is said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<ClassWeights>,
     /// Validation within the phases, where there is any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationSettings>,
     /// How images are varied, where it does not follow from the data.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub augmentation: AugmentationSettings,
     /// The phases, in order.
     pub phases: Vec<Phase>,
@@ -123,12 +113,17 @@ impl Recipe {
     /// Once-for-all's progressive shrinking (Cai et al. 2020, section 3.4 and the authors' code): full network,
     /// kernels, depths in two steps, widths in two steps; batch 64 in place of 2,048, rates scaled in proportion.
     pub fn progressive() -> Self {
-        Self::from_toml("recipe progressive", PROGRESSIVE).expect("checked by a test")
+        Self::open(built_in::BUILT_IN[0].name).expect("checked by a test")
+    }
+
+    /// The recipes that come with the tool.
+    pub fn built_in() -> impl Iterator<Item = BuiltIn> {
+        built_in::BUILT_IN.into_iter()
     }
 
     /// The names of the recipes that come with the tool.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        BUILT_IN.iter().map(|(name, _)| *name)
+        Self::built_in().map(|recipe| recipe.name)
     }
 
     /// The TOML text of a recipe as users give it: its name, or the path of a file.
@@ -136,9 +131,9 @@ impl Recipe {
     /// # Errors
     /// If it is neither, or the file cannot be read.
     pub fn text_of(given: &str) -> Result<String> {
-        match BUILT_IN.iter().find(|(name, _)| *name == given) {
-            Some((_, text)) => Ok((*text).to_string()),
-            None => Ok(file::read_text(Path::new(given))?),
+        match built_in::find(given) {
+            Some(recipe) => Ok(recipe.text.to_string()),
+            None => Ok(base::file::read_text(Path::new(given))?),
         }
     }
 
@@ -147,10 +142,9 @@ impl Recipe {
     /// # Errors
     /// As [`Recipe::text_of`] and [`Recipe::from_toml`].
     pub fn open(given: &str) -> Result<Self> {
-        let place = if Self::names().any(|name| name == given) {
-            format!("recipe {given}")
-        } else {
-            given.to_string()
+        let place = match built_in::find(given) {
+            Some(recipe) => format!("recipe {}", recipe.name),
+            None => given.to_string(),
         };
         Self::from_toml(&place, &Self::text_of(given)?)
     }
@@ -160,9 +154,14 @@ impl Recipe {
     /// # Errors
     /// If the text is not TOML, or a field is missing, unknown or out of range.
     pub fn from_toml(place: &str, text: &str) -> Result<Self> {
-        let recipe: Self = document::read_toml(place, text, VERSION, "a recipe in TOML")?;
-        recipe.check(place)?;
+        let (recipe, version) = file::read(place, text)?;
+        recipe.check(place, version)?;
         Ok(recipe)
+    }
+
+    /// The name of the phase whose network is kept as a teacher: the first that trains the whole network.
+    pub fn teaching(&self) -> Option<&str> {
+        self.phases.iter().find(|phase| !phase.head_only).map(|phase| phase.name.as_str())
     }
 
     /// The recipe with every phase's epochs multiplied.
@@ -203,7 +202,7 @@ impl Recipe {
         for phase in &mut changed.phases {
             phase.lr *= wanted / before;
         }
-        changed.check(&format!("recipe {} with a rate of {lr}", self.name))?;
+        changed.check(&format!("recipe {} with a rate of {lr}", self.name), file::VERSION)?;
         Ok(changed)
     }
 
@@ -254,58 +253,6 @@ impl Recipe {
             before = Some(&phase.allowed);
         }
         suited
-    }
-
-    fn check(&self, place: &str) -> Result<()> {
-        let within = |field: &str, value: f64, low: f64, high: f64| {
-            if value.is_finite() && value >= low && value <= high {
-                return Ok(());
-            }
-            Err(Error::invalid(place, field, format!("{low} to {high}"), value))
-        };
-        within("batch", self.batch as f64, 1.0, 1e6)?;
-        within("lr_batch", self.lr_batch as f64, 1.0, 1e6)?;
-        within("momentum", f64::from(self.momentum), 0.0, 0.9999)?;
-        within("weight_decay", f64::from(self.weight_decay), 0.0, 1.0)?;
-        within("label_smoothing", f64::from(self.label_smoothing), 0.0, 0.999)?;
-        self.class_weights.iter().try_for_each(|weights| weights.check(place))?;
-        self.validation.iter().try_for_each(|validation| validation.check(place))?;
-        self.augmentation.check(place)?;
-        within("number of phases", self.phases.len() as f64, 1.0, 1000.0)?;
-        for (index, phase) in self.phases.iter().enumerate() {
-            let field = |name: &str| format!("phases[{}] ({}).{name}", index + 1, phase.name);
-            within(&field("epochs"), phase.epochs, 0.0, 1e6)?;
-            within(&field("warmup_epochs"), phase.warmup_epochs, 0.0, 1e6)?;
-            within(&field("lr"), phase.lr, 0.0, 1e3)?;
-            within(&field("subnetworks"), phase.subnetworks as f64, 1.0, 64.0)?;
-            for (kind, most) in &phase.allowed.0 {
-                if !KINDS.iter().any(|known| known.key == kind) {
-                    let known: Vec<_> = KINDS.iter().map(|kind| kind.key).collect();
-                    let expected = format!("one of {}", known.join(", "));
-                    return Err(Error::invalid(place, field("allowed"), expected, kind));
-                }
-                within(&field("allowed"), *most as f64, 1.0, 1e3)?;
-            }
-        }
-        let heads = self.phases.iter().take_while(|phase| phase.head_only).count();
-        if heads == self.phases.len() || self.phases[heads..].iter().any(|phase| phase.head_only) {
-            let expected = "before all others, and not alone";
-            return Err(Error::invalid(place, "phases with head_only", expected, "elsewhere"));
-        }
-        for (index, phase) in self.phases[..=heads].iter().enumerate() {
-            let field = format!("phases[{}]", index + 1);
-            if phase.distill || phase.allowed.0.values().any(|most| *most != 1) {
-                let expected = "the largest network alone, without a teacher";
-                return Err(Error::invalid(place, field, expected, format!("{phase:?}")));
-            }
-        }
-        let full = &self.phases[heads];
-        if full.epochs + full.warmup_epochs <= 0.0 {
-            let advice = "it trains the teacher of the others; give it some";
-            let field = format!("phases[{}].epochs", heads + 1);
-            return Err(Error::invalid(place, field, "above 0", 0).and_then_do(advice));
-        }
-        Ok(())
     }
 }
 

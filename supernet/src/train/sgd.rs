@@ -1,48 +1,44 @@
-//! Stochastic gradient descent with Nesterov's momentum, state kept by name.
+//! Stochastic gradient descent with Nesterov's momentum.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use candle_core::Tensor;
 use kernels::{Kernels, Moved};
-use network::elastic::{Gradients, SharedWeights, is_classifier};
+use network::arena::Arena;
+use network::elastic::{Gradients, SharedWeights};
 
 use crate::error::Result;
 
 /// The optimizer: a velocity for each weight.
 pub struct Sgd {
-    velocities: BTreeMap<String, Tensor>,
+    velocities: Arena,
     momentum: f32,
     weight_decay: f32,
     kernels: Kernels,
 }
 
 impl Sgd {
-    /// An optimizer at rest.
+    /// An optimizer of these weights at rest.
     ///
     /// # Errors
-    /// If a tensor cannot be made.
-    pub fn new(weights: &SharedWeights, momentum: f32, weight_decay: f32, kernels: &Kernels) -> Result<Self> {
-        Self::moving(weights.zeros_like()?, momentum, weight_decay, kernels)
-    }
-
-    /// An optimizer with these velocities, one for each weight, moved to where the kernels compute.
-    ///
-    /// # Errors
-    /// If there is no room for them.
-    pub fn moving(
-        velocities: BTreeMap<String, Tensor>,
-        momentum: f32,
-        weight_decay: f32,
-        kernels: &Kernels,
-    ) -> Result<Self> {
-        let device = kernels.device();
-        let moved = velocities.into_iter().map(|(name, velocity)| Ok((name, velocity.to_device(&device)?)));
-        let velocities = moved.collect::<Result<_>>()?;
+    /// If there is no room for its state.
+    pub fn new(weights: &Arena, momentum: f32, weight_decay: f32, kernels: &Kernels) -> Result<Self> {
+        let velocities = weights.zeros_like()?;
         Ok(Self { velocities, momentum, weight_decay, kernels: kernels.for_layer("optimizer") })
     }
 
-    /// Velocity of each weight by name.
-    pub fn velocities(&self) -> &BTreeMap<String, Tensor> {
+    /// The optimizer with these velocities, one for each weight, moved to where the kernels compute.
+    ///
+    /// # Errors
+    /// If they are those of other weights, or there is no room for them.
+    pub fn moving(self, velocities: BTreeMap<String, Tensor>) -> Result<Self> {
+        let velocities = Arena::of(self.velocities.layout().clone(), velocities, "velocities")?;
+        Ok(Self { velocities: velocities.on(&self.kernels.device())?, ..self })
+    }
+
+    /// The velocities.
+    pub fn velocities(&self) -> &Arena {
         &self.velocities
     }
 
@@ -53,8 +49,7 @@ impl Sgd {
     /// If the gradients are another space's.
     pub fn step(&self, weights: &SharedWeights, gradients: &Gradients, lr: f32) -> Result<()> {
         let touched = gradients.take_touched();
-        let parts = touched.iter().map(|name| Ok((name.as_str(), weights.get(name)?, gradients.get(name)?)));
-        self.move_weights(parts.collect::<Result<Vec<_>>>()?, lr)
+        self.move_weights(weights.arena(), gradients.arena(), touched.iter().map(String::as_str), lr)
     }
 
     /// The same on the classifier alone: all else rests, and its gradients are set back to zero.
@@ -62,51 +57,48 @@ impl Sgd {
     /// # Errors
     /// If the gradients are another space's.
     pub fn step_head(&self, weights: &SharedWeights, gradients: &Gradients, lr: f32) -> Result<()> {
-        let (head, rest): (Vec<_>, Vec<_>) =
-            gradients.take_touched().into_iter().partition(|name| is_classifier(name));
-        rest.iter()
-            .try_for_each(|name| Ok::<_, crate::Error>(self.kernels.fill_zero(gradients.get(name)?)?))?;
-        let parts = head.iter().map(|name| Ok((name.as_str(), weights.get(name)?, gradients.get(name)?)));
-        self.move_weights(parts.collect::<Result<Vec<_>>>()?, lr)
+        let (touched, arena) = (gradients.take_touched(), gradients.arena());
+        let layout = arena.layout();
+        let (head, rest): (Vec<&str>, Vec<&str>) =
+            touched.iter().map(String::as_str).partition(|name| layout.is_of_classes(name));
+        for run in layout.runs(rest) {
+            self.kernels.fill_zero(&arena.run(&run)?)?;
+        }
+        self.move_weights(weights.arena(), arena, head, lr)
     }
 
     /// One step on weights by name, each with its gradient, which is zero after it.
     ///
     /// # Errors
-    /// If the shapes differ.
+    /// If the three are not laid out alike.
     pub(super) fn move_weights<'a>(
-        &'a self,
-        weights: impl IntoIterator<Item = (&'a str, &'a Tensor, &'a Tensor)>,
+        &self,
+        weights: &Arena,
+        gradients: &Arena,
+        names: impl IntoIterator<Item = &'a str>,
         lr: f32,
     ) -> Result<()> {
-        let moved = |(name, parameter, gradient): (&str, &'a Tensor, &'a Tensor)| {
-            let weight_decay = if decays(name) { self.weight_decay } else { 0.0 };
-            Moved { parameter, gradient, velocity: &self.velocities[name], weight_decay }
-        };
-        let moved: Vec<_> = weights.into_iter().map(moved).collect();
+        let layout = self.velocities.layout();
+        let (decaying, others): (Vec<&str>, Vec<&str>) =
+            names.into_iter().partition(|name| layout.decays(name));
+        let decaying = layout.runs(decaying).into_iter().map(|run| (run, self.weight_decay));
+        let runs = decaying.chain(layout.runs(others).into_iter().map(|run| (run, 0.0)));
+        let parts = runs.map(|(run, decay)| Ok((self.run(weights, gradients, &run)?, decay)));
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        let moved: Vec<Moved> = parts
+            .iter()
+            .map(|([parameter, gradient, velocity], weight_decay)| Moved {
+                parameter,
+                gradient,
+                velocity,
+                weight_decay: *weight_decay,
+            })
+            .collect();
         Ok(self.kernels.nesterov(&moved, lr, self.momentum)?)
     }
-}
 
-/// Batch norms and biases do not decay.
-fn decays(name: &str) -> bool {
-    !name.contains(".bn.") && !name.ends_with(".bias")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_decays() {
-        for (name, expected) in [
-            ("first_conv.conv.weight", true),
-            ("blocks.1.conv.depth_conv.conv.7to5_matrix", true),
-            ("blocks.1.conv.depth_conv.bn.weight", false),
-            ("classifier.linear.bias", false),
-            ("classifier.linear.weight", true),
-        ] {
-            assert_eq!(decays(name), expected, "{name}");
-        }
+    /// The values of a run: the weights, their gradients, their velocities.
+    fn run(&self, weights: &Arena, gradients: &Arena, run: &Range<usize>) -> Result<[Tensor; 3]> {
+        Ok([weights.run(run)?, gradients.run(run)?, self.velocities.run(run)?])
     }
 }

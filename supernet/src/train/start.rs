@@ -1,20 +1,37 @@
-//! Weights that a run begins with: an imported supernet, an earlier run, a teacher; for the same classes or for others.
+//! What a run begins with: fresh weights, or those of an imported supernet, an earlier run or a teacher; for the same
+//! classes or for others.
 
 use std::path::Path;
 
 use base::random::rng_for;
-use network::checkpoint::Supernet;
-use network::data::{Dataset, Normalisation, Preprocess};
+use network::checkpoint::{StartedFrom, Supernet};
+use network::data::{Dataset, Normalisation, Preprocess, Resize};
 use network::elastic::SharedWeights;
 use space::SearchSpace;
 
+use super::recipe::Recipe;
 use crate::error::{Error, Result};
 
 /// What a run begins with.
-pub struct Start {
+pub enum Start {
+    /// Fresh weights, drawn from the seed.
+    Fresh,
+    /// Weights of a file.
+    Supernet(Box<Given>),
+}
+
+/// Weights that were read.
+pub struct Given {
     supernet: Supernet,
     /// Name of the file, for messages.
     place: String,
+}
+
+/// The first weights of a run, and what its files say of them.
+pub(super) struct First {
+    pub weights: SharedWeights,
+    /// Where they are from, unless they are fresh.
+    pub from: Option<StartedFrom>,
 }
 
 impl Start {
@@ -33,74 +50,107 @@ impl Start {
                 .and_then_do("give a file of weights")
         })?;
         let place = file.display().to_string();
-        Ok(Self { supernet: Supernet::read_any(&file)?, place })
+        Ok(Self::Supernet(Box::new(Given { supernet: Supernet::read_any(&file)?, place })))
     }
 
-    /// The supernet that was read.
-    pub fn supernet(&self) -> &Supernet {
-        &self.supernet
-    }
-
-    /// The space of a run on images of so many classes: the one that is `given`, which may differ in classes and resolutions only, or
-    /// that of the weights, with these classes.
+    /// The space of a run on images of so many classes: the one that is `given`, or that of the weights, with these classes.
+    /// From the space of the weights a given one may differ in classes and resolutions only.
     ///
     /// # Errors
-    /// If the given space differs in something else.
-    pub fn space_for(&self, given: Option<&SearchSpace>, classes: usize) -> Result<SearchSpace> {
-        let own = &self.supernet.space;
-        let Some(given) = given else { return Ok(own.with_classes(classes)?) };
-        let wanted = own.with_classes(given.classes())?;
-        if wanted.fingerprint_at_any_resolution() != given.fingerprint_at_any_resolution() {
-            let expected =
-                format!("the space of {}, {}, but for classes and resolutions", self.place, own.name());
-            return Err(Error::invalid(
-                format!("space {}", given.name()),
-                "choices and sizes",
-                expected,
-                "others",
-            )
-            .and_then_do("leave out --space: then it is that of the weights"));
+    /// If the given space differs in something else, or there is neither.
+    pub fn space_for(&self, given: Option<SearchSpace>, classes: usize) -> Result<SearchSpace> {
+        match (self, given) {
+            (Self::Supernet(weights), given) => weights.space_for(given, classes),
+            (Self::Fresh, Some(given)) => Ok(given),
+            (Self::Fresh, None) => {
+                Err(Error::invalid("start", "space", "one to draw fresh weights for", "none")
+                    .and_then_do("give a space, or weights to start from"))
+            }
         }
-        Ok(given.clone())
     }
 
-    /// The images as the weights were trained to see them; and whether their classes are the network's, so that its
-    /// classifier stays.
+    /// The images as the supernet will see them: as given weights were trained to, or as is best for the space; with
+    /// `resize` in place of that, where there is one. Classes are labelled as the weights' are, where they are the same.
     ///
     /// # Errors
     /// If the channels that the network takes cannot be made of those of the images.
-    pub fn see(&self, dataset: &Dataset) -> Result<(Dataset, bool)> {
-        let (space, interface) = (&self.supernet.space, &self.supernet.interface);
-        let seen = dataset.seen_as(match &interface.preprocess {
+    pub fn see(&self, dataset: &Dataset, space: &SearchSpace, resize: Option<Resize>) -> Result<Dataset> {
+        let preprocess = match self {
+            Self::Fresh => dataset.preprocess_for(space)?,
+            Self::Supernet(given) => given.preprocess(dataset)?,
+        };
+        let seen = dataset.seen_as(match resize {
+            Some(resize) => Preprocess { resize, ..preprocess },
+            None => preprocess,
+        })?;
+        let classes = self.given().and_then(|supernet| supernet.interface.classes.as_ref());
+        Ok(classes.and_then(|classes| seen.labelled_as(classes).ok()).unwrap_or(seen))
+    }
+
+    /// The recipe as it is followed from here, for images that are seen by [`Start::see`].
+    pub(super) fn recipe(&self, recipe: &Recipe, dataset: &Dataset) -> Recipe {
+        match self {
+            Self::Fresh => recipe.from_scratch(),
+            Self::Supernet(given) => recipe.starting(!given.keeps_classifier(dataset)),
+        }
+    }
+
+    /// The weights to begin with; given ones have a fresh classifier where the classes are others than theirs.
+    pub(super) fn weights(&self, space: &SearchSpace, dataset: &Dataset, seed: u64) -> Result<First> {
+        let Self::Supernet(given) = self else {
+            let weights = SharedWeights::new(space, &mut rng_for("weights", seed, &[]))?;
+            return Ok(First { weights, from: None });
+        };
+        let fresh_classifier = !given.keeps_classifier(dataset);
+        let mut weights = given.supernet.weights.detached()?;
+        if fresh_classifier {
+            weights = weights.with_fresh_classifier(space, &mut rng_for("classifier", seed, &[]))?;
+        }
+        let from = StartedFrom { weights: given.supernet.hash.clone(), fresh_classifier };
+        Ok(First { weights, from: Some(from) })
+    }
+
+    /// The supernet that was read, if one was.
+    pub fn given(&self) -> Option<&Supernet> {
+        match self {
+            Self::Fresh => None,
+            Self::Supernet(given) => Some(&given.supernet),
+        }
+    }
+}
+
+impl Given {
+    fn space_for(&self, given: Option<SearchSpace>, classes: usize) -> Result<SearchSpace> {
+        let own = &self.supernet.space;
+        let Some(given) = given else { return Ok(own.with_classes(classes)?) };
+        let wanted = own.with_classes(given.classes())?;
+        if wanted.fingerprint_at_any_resolution() == given.fingerprint_at_any_resolution() {
+            return Ok(given);
+        }
+        let expected =
+            format!("the space of {}, {}, but for classes and resolutions", self.place, own.name());
+        let place = format!("space {}", given.name());
+        Err(Error::invalid(place, "choices and sizes", expected, "others")
+            .and_then_do("leave out --space: then it is that of the weights"))
+    }
+
+    /// How the weights were trained to see images.
+    fn preprocess(&self, dataset: &Dataset) -> Result<Preprocess> {
+        let space = &self.supernet.space;
+        Ok(match &self.supernet.interface.preprocess {
             Some(preprocess) => preprocess.clone(),
             None if self.supernet.is_imported() && space.input_channels() == 3 => {
                 Preprocess::photographs(Normalisation::imagenet())
             }
             None => dataset.preprocess_unsaid(space)?,
-        })?;
-        Ok(match &interface.classes {
-            Some(classes) => match seen.labelled_as(classes) {
-                Ok(labelled) => (labelled, true),
-                Err(_) => (seen, false),
-            },
-            None => {
-                let same = seen.classes().len() == space.classes();
-                (seen, same)
-            }
         })
     }
 
-    /// The weights to begin with; a fresh classifier where the classes are others.
-    pub(super) fn weights(
-        &self,
-        space: &SearchSpace,
-        keeps_classifier: bool,
-        seed: u64,
-    ) -> Result<SharedWeights> {
-        let weights = self.supernet.weights.detached()?;
-        if keeps_classifier {
-            return Ok(weights);
+    /// Whether the classes of images that are seen by [`Start::see`] are the network's, so that its classifier stays.
+    fn keeps_classifier(&self, dataset: &Dataset) -> bool {
+        match &self.supernet.interface.classes {
+            Some(classes) => dataset.classes() == classes,
+            None => dataset.classes().len() == self.supernet.space.classes(),
         }
-        Ok(weights.with_fresh_classifier(space, &mut rng_for("classifier", seed, &[]))?)
     }
 }

@@ -3,10 +3,10 @@
 use base::random::rng_for;
 use candle_core::{Device, Tensor};
 use kernels::Kernels;
-use network::elastic::{Gradients, SharedWeights, SubnetWeights, infinite};
-use network::nn::{Network, Pass, Source, Tape};
+use network::elastic::{Gradients, SharedWeights, SubnetWeights};
+use network::nn::{Network, Pass, Tape};
 use rand::Rng;
-use space::{Arch, LayerSpec, SearchSpace};
+use space::{Arch, SearchSpace};
 
 use super::loss::{Loss, Target, loss};
 use crate::error::Result;
@@ -38,8 +38,7 @@ impl Pupil<'_> {
         let layers = self.space.lower(arch)?;
         let subnet = SubnetWeights::new(self.space, self.weights, &layers, &self.kernels)?;
         let views = subnet.gradients(gradients)?;
-        let sources = [&subnet.values()?, &views.source()];
-        let loss = learn(&layers, sources, &self.kernels, images, target, dropout)?;
+        let loss = learn(&Network::new(&layers, &views.source()?)?, &self.kernels, images, target, dropout)?;
         views.finish()?;
         Ok(loss)
     }
@@ -55,22 +54,19 @@ impl Pupil<'_> {
     }
 }
 
-/// Adds the gradients of a network, whose weights the first source answers with, to what the second answers with;
-/// returns the loss.
+/// Adds the gradients of a network where its source has them; returns the loss.
 pub(super) fn learn(
-    layers: &[LayerSpec],
-    [values, gradients]: [&Source; 2],
+    network: &Network,
     kernels: &Kernels,
     images: &Tensor,
     target: &Target,
     dropout: Option<Tensor>,
 ) -> Result<Loss> {
-    let network = Network::new(layers, values)?;
     let dropout = dropout.map(|mask| kernels.mask(&mask)).transpose()?;
     let mut tape = dropout.map_or_else(Tape::new, Tape::with_dropout);
     let logits = network.forward(images, Pass::Training(&mut tape))?; // [N, classes]
     let (loss, dlogits) = loss(&logits, target, kernels)?;
-    network.backward(&dlogits, tape, &Network::new(layers, gradients)?)?;
+    network.backward(&dlogits, tape)?;
     Ok(loss)
 }
 
@@ -78,21 +74,6 @@ pub(super) fn learn(
 /// This toolkit's choice; healthy runs stay within a few times that of guessing.
 pub(super) fn most_loss(classes: usize) -> f32 {
     60.0 * (classes.max(2) as f32).ln()
-}
-
-/// Name of the first of these tensors that holds a number that is not finite.
-///
-/// # Errors
-/// If a tensor cannot be read: a GPU has failed, which says nothing of the numbers.
-pub(super) fn unsound<'a>(
-    tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>,
-) -> Result<Option<&'a String>> {
-    for (name, tensor) in tensors {
-        if infinite(tensor)?.is_some() {
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
 }
 
 /// Zeros with the space's dropout rate, the rest scaled so that the mean stays: `[features, images]`, as many features

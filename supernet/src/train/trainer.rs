@@ -9,6 +9,8 @@ mod prepare;
 mod state;
 mod validation;
 
+pub use prepare::TrainTask;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +27,7 @@ use network::eval::Accuracy;
 use space::{Arch, Extent, SearchSpace, sampler};
 
 use super::events::Points;
+use super::exchange::Exchange;
 use super::feeder::Feeder;
 use super::history::History;
 use super::loss::{Loss, Target};
@@ -35,6 +38,7 @@ use super::run_folder::RunFolder;
 use super::sgd::Sgd;
 use super::step::{Pupil, dropout_mask, most_loss};
 use super::steps::{Learner, Pace, Pause, Taken, take_steps};
+use super::teacher::Teacher;
 use crate::error::{Error, Result};
 
 /// What a run needs besides space, data and recipe.
@@ -98,6 +102,8 @@ pub struct Trainer {
     data: String,
     /// What it began with, where that was no fresh weights.
     started: Option<StartedFrom>,
+    /// The processes that train together.
+    exchange: Box<dyn Exchange + Send>,
     folder: RunFolder,
     weights: SharedWeights,
     gradients: Gradients,
@@ -227,6 +233,7 @@ impl Trainer {
                 return Ok(Outcome::Interrupted { step: self.step });
             }
         }
+        self.exchange.broadcast(&self.weights)?;
         let mut batches = self.batches()?;
         while let Some((index, phase)) = self.plan.phase_at(self.step) {
             let phase = phase.clone();
@@ -285,9 +292,14 @@ impl Trainer {
             let trained = self.plan.trained_before(&self.space, index);
             sort_channels(&self.space, &mut self.weights, &trained)?;
         }
-        let Plan { momentum, weight_decay, .. } = self.plan;
-        self.optimizer = Sgd::new(&self.weights, momentum, weight_decay, &self.config.kernels)?;
+        self.optimizer = self.resting()?;
         Ok(())
+    }
+
+    /// The optimizer as it is when a phase begins.
+    fn resting(&self) -> Result<Sgd> {
+        let Plan { momentum, weight_decay, .. } = self.plan;
+        Sgd::new(self.weights.arena(), momentum, weight_decay, &self.config.kernels)
     }
 
     fn take_step(
@@ -299,6 +311,7 @@ impl Trainer {
         let step = self.step;
         let lr = phase.lr(step);
         let losses = self.learn(phase, step, batch)?;
+        self.exchange.sum(&self.gradients)?;
         match phase.phase.head_only {
             true => self.optimizer.step_head(&self.weights, &self.gradients, lr)?,
             false => self.optimizer.step(&self.weights, &self.gradients, lr)?,
@@ -306,7 +319,7 @@ impl Trainer {
         // read last: a GPU is given the whole step before it is asked for anything. What a bad loss has spoilt is not saved
         let loss = self.mean(step, &losses)?;
         self.step += 1;
-        let (_, _, height, width) = batch.images.dims4()?;
+        let (_, _, height, width) = batch.inputs.dims4()?;
         let resolution = Extent { height, width };
         let ms = watch.lap().as_secs_f64() * 1e3;
         Ok(StepRecord { step, phase: phase.phase.name.clone(), loss, lr, resolution, ms })
@@ -317,16 +330,19 @@ impl Trainer {
         let pupil =
             Pupil { space: &self.space, weights: &self.weights, kernels: self.config.kernels.clone() };
         let archs = self.plan.archs(&self.space, phase, step)?;
-        let teacher = self.soft_labels(phase, &batch.images)?;
-        let (labels, smoothing) = (&batch.labels, self.plan.label_smoothing);
+        let mut teacher = self.soft_labels(phase, &batch.inputs)?;
+        let (labels, smoothing) = (batch.targets.classes(), self.plan.label_smoothing);
         let class_weights = self.plan.class_weights.as_deref();
-        let target = Target { labels, smoothing, teacher: teacher.as_ref(), class_weights };
         let mut losses = Vec::with_capacity(archs.len());
         for (index, arch) in archs.iter().enumerate() {
             let place = [step, index as u64];
             let dropout = dropout_mask(&self.space, arch, batch.len(), self.config.seed, place)?;
-            let loss = pupil.learn(arch, &batch.images, &target, dropout, &self.gradients)?;
+            let target = Target { labels, smoothing, teacher: teacher.as_ref(), class_weights };
+            let loss = pupil.learn(arch, &batch.inputs, &target, dropout, &self.gradients)?;
             losses.push((arch.clone(), loss));
+            if index == 0 && phase.phase.teacher == Teacher::First {
+                teacher = Some(pupil.teach(arch, &batch.inputs)?);
+            }
         }
         Ok(losses)
     }
@@ -344,11 +360,10 @@ impl Trainer {
         Ok(total / losses.len() as f32)
     }
 
-    /// The teacher's logits; before there is a teacher (in a timing) the network that will become it answers.
+    /// The logits of a teacher that is not of the step; before there is one (in a timing) the network that will become it
+    /// answers.
     fn soft_labels(&self, phase: &PlannedPhase, images: &Tensor) -> Result<Option<Tensor>> {
-        if !phase.phase.distill {
-            return Ok(None);
-        }
+        let Teacher::Phase(_) = phase.phase.teacher else { return Ok(None) };
         let weights = self.teacher.as_ref().map_or(&self.weights, |teacher| &teacher.weights);
         let teacher = Pupil { space: &self.space, weights, kernels: self.config.kernels.clone() };
         let largest = sampler::largest(&self.space).at(images.dim(3)?);
@@ -384,3 +399,6 @@ impl Learner for InPhase<'_> {
         &mut self.trainer.folder
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,11 @@ impl Card {
         }
     }
 
+    /// A contiguous copy of a tensor, kept as it is.
+    pub fn duplicate(&self, x: &Tensor) -> Result<Tensor> {
+        self.copy(x, Storage::of(x)?)
+    }
+
     /// A contiguous copy of a view, kept as asked for.
     pub fn copy(&self, view: &Tensor, wanted: Storage) -> Result<Tensor> {
         let (from, out) = (spot(view)?, self.unfilled(view.shape(), wanted)?);

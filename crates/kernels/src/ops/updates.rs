@@ -60,6 +60,29 @@ impl Kernels {
         })
     }
 
+    /// A contiguous copy of a tensor in memory of its own, kept as it is.
+    ///
+    /// # Errors
+    /// If there is no room for it.
+    pub fn duplicate(&self, x: &Tensor) -> Result<Tensor> {
+        on_gpu!(self, Op::new("duplicate"), [x, x], card => card.duplicate(x));
+        self.compute(Op::new("duplicate"), [x], x.shape(), |[x], copy| {
+            copy.copy_from_slice(x.contiguous()?);
+            Ok(())
+        })
+    }
+
+    /// The sum of at least one tensor, all contiguous and of one shape; they are added in their order.
+    ///
+    /// # Errors
+    /// If there is none, or the shapes differ.
+    pub fn sum(&self, terms: &[&Tensor]) -> Result<Tensor> {
+        let [first, others @ ..] = terms else { bail!("sum: expected at least one tensor, got none") };
+        let sum = self.duplicate(first)?;
+        others.iter().try_for_each(|term| self.add_assign(&sum, term))?;
+        Ok(sum)
+    }
+
     /// Sets every value of a contiguous tensor to zero.
     ///
     /// # Errors

@@ -10,24 +10,25 @@ use candle_core::{Device, Tensor};
 use kernels::Kernels;
 
 use super::images::Images;
+use super::task::Targets;
 use crate::error::{Error, Result};
 
 /// Largest side of an image that a network takes.
 const MOST_SIDE: usize = 4096;
 
-/// Images with their labels, on the CPU.
+/// Inputs with what the outputs for them are compared with; inputs lie on the CPU until they are brought elsewhere.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// Normalised images [N, C, r, r], f32.
-    pub images: Tensor,
-    /// The class of each image.
-    pub labels: Vec<u32>,
+    /// Normalised images [N, C, H, W], f32.
+    pub inputs: Tensor,
+    /// The target of each input.
+    pub targets: Targets,
 }
 
 impl Batch {
-    /// How many images there are.
+    /// How many inputs there are.
     pub fn len(&self) -> usize {
-        self.labels.len()
+        self.targets.len()
     }
 
     /// The same where these kernels compute.
@@ -35,12 +36,12 @@ impl Batch {
     /// # Errors
     /// If there is no room for it.
     pub fn on(self, kernels: &Kernels) -> Result<Self> {
-        Ok(Self { images: self.images.to_device(&kernels.device())?, ..self })
+        Ok(Self { inputs: self.inputs.to_device(&kernels.device())?, ..self })
     }
 
-    /// Whether there is no image; no function of this crate returns such a batch.
+    /// Whether there is no input; no function of this crate returns such a batch.
     pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
+        self.targets.is_empty()
     }
 
     /// Normalised values of the images `indices`, as `fill` writes them into the planes of each image, which have the
@@ -59,8 +60,9 @@ impl Batch {
         let mut values = vec![0f32; indices.len() * size];
         fill(&mut values, size)?;
         let shape = (indices.len(), channels, resolution.height, resolution.width);
-        let images = Tensor::from_vec(values, shape, &Device::Cpu)?;
-        Ok(Self { images, labels: indices.iter().map(|index| set.labels()[*index]).collect() })
+        let inputs = Tensor::from_vec(values, shape, &Device::Cpu)?;
+        let classes = indices.iter().map(|index| set.labels()[*index]).collect();
+        Ok(Self { inputs, targets: Targets::Classes(classes) })
     }
 }
 

@@ -5,15 +5,12 @@ use std::path::Path;
 
 use space::SearchSpace;
 
-use super::about::About;
 use super::dataset::{Dataset, Facts, Late};
 use super::look::{Listed, Notes, hash, in_both};
 use super::looking::Looking;
 use super::preprocess::{Grey, Preprocess};
-use super::{Origin, Split, Splits, classes, digits, folder, idx, list};
+use super::{Origin, Split, Splits, classes, formats};
 use crate::error::{Error, Result};
-
-const FORMS: &str = "digits, idx:FOLDER, folder:FOLDER or list:FILE.csv";
 
 /// How many images a data set has, as far as that is known before they are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +27,22 @@ pub struct ImageCounts {
 #[derive(Debug)]
 pub struct Catalogue(Kind);
 
+/// How far a data set is known before a look.
 #[derive(Debug)]
-enum Kind {
+pub(super) enum Kind {
     /// In memory, which takes no time worth asking before.
     Read(Box<Dataset>),
     Files(Box<Files>),
+}
+
+impl Kind {
+    pub fn read(dataset: Dataset) -> Self {
+        Self::Read(Box::new(dataset))
+    }
+
+    pub fn files(files: Files) -> Self {
+        Self::Files(Box::new(files))
+    }
 }
 
 /// Image files by split.
@@ -57,20 +65,7 @@ impl Catalogue {
     /// # Errors
     /// If the form is unknown, or files are missing or malformed.
     pub fn open(spec: &str, dataset_toml: Option<&Path>) -> Result<Self> {
-        let about = |folder: &Path| About::read(folder, dataset_toml);
-        Ok(Self(match spec.split_once(':') {
-            None if spec == "digits" => Kind::Read(Box::new(digits::open()?)),
-            Some(("idx", folder)) if !folder.is_empty() => {
-                Kind::Read(Box::new(idx::open(Path::new(folder), |folder| about(Path::new(folder)))?))
-            }
-            Some(("folder", folder)) if !folder.is_empty() => {
-                Kind::Files(Box::new(folder::list(Path::new(folder), about)?))
-            }
-            Some(("list", file)) if !file.is_empty() => {
-                Kind::Files(Box::new(list::read(Path::new(file), about)?))
-            }
-            _ => return Err(Error::invalid("data", "form", FORMS, format!("\"{spec}\""))),
-        }))
+        formats::open(spec, dataset_toml).map(Self)
     }
 
     /// A short name.

@@ -14,6 +14,7 @@ use super::look::{Listed, Notes, in_both, left_out};
 use super::looking::Looking;
 use super::preprocess::{Grey, Preprocess};
 use super::sums::ChannelSums;
+use super::task::Task;
 use super::{Origin, Skipped, Split, Splits, folder};
 use crate::error::{Error, Result};
 
@@ -145,6 +146,11 @@ impl Dataset {
             skipped: Vec::new(),
             warnings: Vec::new(),
         })
+    }
+
+    /// What networks learn of the images.
+    pub fn task(&self) -> Task {
+        Task::Classify
     }
 
     /// How images of this kind are best seen by a network of a space that is trained on them: photographs, which are

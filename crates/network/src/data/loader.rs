@@ -287,7 +287,9 @@ mod tests {
         let loader = loader(5, 1, 0);
         assert_eq!(loader.steps_per_epoch(), 4);
         let epoch = |epoch: u64| -> Vec<u32> {
-            (epoch * 4..epoch * 4 + 4).flat_map(|step| loader.batch_at(step, 4).unwrap().labels).collect()
+            (epoch * 4..epoch * 4 + 4)
+                .flat_map(|step| loader.batch_at(step, 4).unwrap().targets.classes().to_vec())
+                .collect()
         };
         let (first, second) = (epoch(0), epoch(1));
         assert_ne!(first, second);

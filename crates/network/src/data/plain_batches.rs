@@ -174,7 +174,8 @@ mod tests {
     fn calibration_draws_training_images_once() {
         let dataset = dataset();
         let draw = |images, seed| -> Vec<Vec<u32>> {
-            calibration_batches(&dataset, images, 4, 3, seed).map(|batch| batch.unwrap().labels).collect()
+            let batches = calibration_batches(&dataset, images, 4, 3, seed);
+            batches.map(|batch| batch.unwrap().targets.classes().to_vec()).collect()
         };
         assert_eq!(draw(10, 1).iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
         assert_eq!(draw(10, 1), draw(10, 1));

@@ -21,6 +21,6 @@ pub(super) type Content = (Vec<usize>, Vec<u32>, Vec<f32>);
 
 pub(super) fn content(batch: Result<Batch>) -> Content {
     let batch = batch.unwrap();
-    let values = batch.images.flatten_all().unwrap().to_vec1().unwrap();
-    (batch.images.dims().to_vec(), batch.labels, values)
+    let values = batch.inputs.flatten_all().unwrap().to_vec1().unwrap();
+    (batch.inputs.dims().to_vec(), batch.targets.classes().to_vec(), values)
 }

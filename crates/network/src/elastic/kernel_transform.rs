@@ -5,77 +5,80 @@
 
 use candle_core::Tensor;
 use kernels::Kernels;
-use space::{Layer, LayerSpec, Operator, SearchSpace, WeightRole, WeightSpec};
+use space::{SearchSpace, WeightRole, WeightSpec};
 
 use super::shared::{Gradients, SharedWeights};
+use super::takes::center;
 use crate::error::Result;
 
-/// Name of a block's depthwise convolution.
-pub(super) fn depthwise_name(block: &str) -> String {
-    format!("{block}.conv.depth_conv.conv")
+/// The matrix between two kernel sizes of a depthwise weight, a sibling of the weight as in PyTorch's `ofa`.
+fn matrix_name(weight: &str, from: usize, to: usize) -> String {
+    let module = weight.rsplit_once('.').map_or("", |(module, _)| module);
+    format!("{module}.{from}to{to}_matrix")
 }
 
-fn matrix_name(block: &str, from: usize, to: usize) -> String {
-    format!("{}.{from}to{to}_matrix", depthwise_name(block))
-}
-
-/// The kernels that a layer's slot can have, rising; none where it is no block with a depthwise convolution.
-fn kernel_choices(space: &SearchSpace, layer: &LayerSpec) -> Vec<usize> {
-    if !matches!(layer.operator, Operator::MbConv(_)) {
-        return Vec::new();
-    }
-    let kernel = |layer: &Layer| match &layer.operator {
-        Operator::MbConv(block) => Some(block.kernel),
-        _ => None,
-    };
-    let mut sizes: Vec<usize> = space.weights().layers_of(&layer.shared_name()).filter_map(kernel).collect();
-    sizes.sort_unstable();
-    sizes.dedup();
-    sizes
-}
-
-/// The matrices of every block of the largest network.
-pub(super) fn matrix_specs(space: &SearchSpace, largest: &[LayerSpec]) -> Vec<WeightSpec> {
-    let mut specs = Vec::new();
-    for layer in largest {
-        for pair in kernel_choices(space, layer).windows(2).rev() {
-            let name = matrix_name(&layer.name, pair[1], pair[0]);
-            specs.push(WeightSpec { name, shape: vec![pair[0].pow(2); 2], role: WeightRole::Kernel });
+/// Of each depthwise weight of a space, by its shared name, the kernel sizes that it can have, falling, where there are
+/// several.
+pub(super) fn kernel_sizes(space: &SearchSpace) -> Vec<(String, Vec<usize>)> {
+    let index = space.weights();
+    let mut found: Vec<(String, Vec<usize>)> = Vec::new();
+    for slot in index.slots() {
+        let name = slot.name.to_string();
+        let weights = index.layers_of(&name).flat_map(space::Layer::weights);
+        for weight in weights.filter(|weight| weight.role == WeightRole::DepthwiseFilters) {
+            let (name, size) = (format!("{name}.{}", weight.name), weight.shape.last());
+            match found.iter_mut().find(|(entered, _)| *entered == name) {
+                Some((_, sizes)) => sizes.extend(size),
+                None => found.push((name, size.copied().into_iter().collect())),
+            }
         }
     }
-    specs
+    for (_, sizes) in &mut found {
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        sizes.dedup();
+    }
+    found.retain(|(_, sizes)| sizes.len() > 1);
+    found
 }
 
-/// How the depthwise kernel of one block comes out of the shared one.
+/// The matrices of a space, in the order of its slots.
+pub(super) fn matrix_specs(space: &SearchSpace) -> Vec<WeightSpec> {
+    let matrices = |(weight, sizes): (String, Vec<usize>)| {
+        let matrix = |pair: &[usize]| {
+            let name = matrix_name(&weight, pair[0], pair[1]);
+            WeightSpec::new(name, &[pair[1].pow(2); 2], WeightRole::KernelTransform)
+        };
+        sizes.windows(2).map(matrix).collect::<Vec<_>>()
+    };
+    kernel_sizes(space).into_iter().flat_map(matrices).collect()
+}
+
+/// How a depthwise kernel comes out of the shared one.
 pub(super) struct KernelTransform {
-    /// Name of the block in the supernet.
-    block: String,
+    /// Name of the shared weight.
+    weight: String,
     channels: usize,
     /// Kernel sizes, falling; the first is the shared one's.
     sizes: Vec<usize>,
 }
 
 impl KernelTransform {
-    /// The transform that a layer needs; `None` where it takes the shared kernel as it is.
-    pub(super) fn of(space: &SearchSpace, layer: &LayerSpec) -> Option<Self> {
-        let Operator::MbConv(block) = &layer.operator else { return None };
-        let sizes = kernel_choices(space, layer).into_iter().rev();
-        let sizes: Vec<usize> = sizes.take_while(|&size| size >= block.kernel).collect();
-        (sizes.len() > 1).then(|| Self { block: layer.shared_name(), channels: block.mid, sizes })
-    }
-
-    fn weight_name(&self) -> String {
-        format!("{}.weight", depthwise_name(&self.block))
+    /// The transform that gives a sub-network's weight; `None` where it takes the shared kernel as it is.
+    pub fn of(shared: &SharedWeights, name: &str, weight: &WeightSpec) -> Option<Self> {
+        let [channels, _, _, size] = weight.shape[..] else { return None };
+        let sizes: Vec<usize> =
+            shared.kernel_sizes(name)?.iter().copied().take_while(|larger| *larger >= size).collect();
+        (sizes.len() > 1).then(|| Self { weight: name.to_string(), channels, sizes })
     }
 
     /// Each step's crop, flattened, and the kernel that it gives, `[C, k k]`.
     fn steps(&self, shared: &SharedWeights, kernels: &Kernels) -> Result<Vec<(Tensor, Tensor)>> {
-        let mut current = shared.get(&self.weight_name())?.narrow(0, 0, self.channels)?;
+        let mut current = shared.get(&self.weight)?.narrow(0, 0, self.channels)?;
         let mut steps = Vec::new();
         for pair in self.sizes.windows(2) {
             let (from, to) = (pair[0], pair[1]);
-            let crop = kernels.numbers(&centre(&current, from, to)?)?.reshape((self.channels, to * to))?;
-            let matrix = shared.get(&matrix_name(&self.block, from, to))?;
+            let crop = kernels.numbers(&square(&current, to)?)?.reshape((self.channels, to * to))?;
+            let matrix = shared.get(&matrix_name(&self.weight, from, to))?;
             let kernel = kernels.product(&crop, &matrix.t()?)?; // [C, to to]
             current = kernel.reshape((self.channels, 1, to, to))?;
             steps.push((crop, kernel));
@@ -84,7 +87,7 @@ impl KernelTransform {
     }
 
     /// The transformed kernel, `[C, 1, k, k]`.
-    pub(super) fn forward(&self, shared: &SharedWeights, kernels: &Kernels) -> Result<Tensor> {
+    pub fn forward(&self, shared: &SharedWeights, kernels: &Kernels) -> Result<Tensor> {
         let steps = self.steps(shared, &kernels.for_layer("kernel transform"))?;
         let (_, kernel) = steps.last().expect("a transform has a step");
         let size = *self.sizes.last().expect("a transform has sizes");
@@ -92,7 +95,7 @@ impl KernelTransform {
     }
 
     /// Pulls the gradient of the transformed kernel, `[C, 1, k, k]`, back to the shared kernel and the matrices.
-    pub(super) fn backward(
+    pub fn backward(
         &self,
         dkernel: &Tensor,
         shared: &SharedWeights,
@@ -104,15 +107,15 @@ impl KernelTransform {
         let mut d = dkernel.flatten_from(1)?; // [C, to to]
         for (index, pair) in self.sizes.windows(2).enumerate().rev() {
             let (from, to) = (pair[0], pair[1]);
-            let name = matrix_name(&self.block, from, to);
+            let name = matrix_name(&self.weight, from, to);
             kernels.add_product(gradients.touch(&name)?, &d.t()?, &steps[index].0)?;
             let dcrop = kernels.product(&d, shared.get(&name)?)?.reshape((self.channels, 1, to, to))?;
             let dcurrent = if index == 0 {
-                gradients.touch(&self.weight_name())?.narrow(0, 0, self.channels)?
+                gradients.touch(&self.weight)?.narrow(0, 0, self.channels)?
             } else {
                 Tensor::zeros((self.channels, 1, from, from), candle_core::DType::F32, dcrop.device())?
             };
-            kernels.add_to_view(&centre(&dcurrent, from, to)?, &dcrop)?;
+            kernels.add_to_view(&square(&dcurrent, to)?, &dcrop)?;
             d = dcurrent.flatten_from(1)?;
         }
         Ok(())
@@ -120,7 +123,6 @@ impl KernelTransform {
 }
 
 /// The middle `to` x `to` of a kernel `[C, 1, from, from]`, as a view.
-fn centre(kernel: &Tensor, from: usize, to: usize) -> candle_core::Result<Tensor> {
-    let start = from / 2 - to / 2;
-    kernel.narrow(2, start, to)?.narrow(3, start, to)
+fn square(kernel: &Tensor, to: usize) -> candle_core::Result<Tensor> {
+    center(&center(kernel, 2, to)?, 3, to)
 }

@@ -3,10 +3,10 @@
 //! Importance of an inner channel is the L1 norm of its column in the projection (Cai et al. 2020). The order
 //! of inner channels is free, so the largest network computes what it did before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{Device, Tensor};
-use space::{Layer, LayerSpec, Operator, SearchSpace, sampler};
+use space::{FreeChannels, SearchSpace, Slot};
 
 use super::shared::SharedWeights;
 use crate::error::Result;
@@ -19,87 +19,78 @@ use crate::error::Result;
 /// # Errors
 /// If the weights are another space's.
 pub fn sort_channels(space: &SearchSpace, shared: &mut SharedWeights, trained: &[SearchSpace]) -> Result<()> {
-    for layer in space.lower(&sampler::largest(space))? {
-        match &layer.operator {
-            Operator::MbConv(block) if block.expansion => {
-                let trained = inner_widths(space, &layer, trained);
-                sort_block(shared, &layer.name, block.squeeze, &trained)?;
-            }
-            Operator::Bottleneck(block) => {
-                let trained = inner_widths(space, &layer, trained);
-                sort_bottleneck(shared, &layer.name, block.mid, &trained)?;
-            }
-            _ => {}
+    let mut sorting = Sorting { shared, changed: BTreeMap::new() };
+    for slot in space.weights().slots() {
+        for Sortable { free, bounds } in sortable(space, slot, trained) {
+            sorting.sort(&slot.name.to_string(), &free, &bounds)?;
         }
     }
+    let changed = sorting.changed;
+    *shared = shared.replaced(changed)?;
     Ok(())
 }
 
-/// The inner widths that a layer's slot has in the sub-networks of some restrictions of the space.
-fn inner_widths(space: &SearchSpace, layer: &LayerSpec, trained: &[SearchSpace]) -> BTreeSet<usize> {
+/// Free channels of a slot.
+struct Sortable {
+    /// Those of the network that has most of them.
+    free: FreeChannels,
+    /// Bounds of the groups within which they may change places: how many there are, and how many the networks have that
+    /// were trained before.
+    bounds: BTreeSet<usize>,
+}
+
+/// The free channels of a slot, in the order in which they are sorted.
+fn sortable(space: &SearchSpace, slot: &Slot, trained: &[SearchSpace]) -> Vec<Sortable> {
     let index = space.weights();
-    let Some(slot) = index.slot(&layer.shared_name()) else { return BTreeSet::new() };
-    let layers = trained.iter().flat_map(|restricted| index.layers_within(slot, restricted.genome()));
-    let mid = |layer: &Layer| match &layer.operator {
-        Operator::MbConv(block) => Some(block.mid),
-        Operator::Bottleneck(block) => Some(block.mid),
-        _ => None,
-    };
-    layers.filter_map(mid).collect()
-}
-
-/// Bounds of the groups within which `channels` may change places: the trained widths, and all of them.
-fn bounds(channels: usize, trained: impl Iterator<Item = usize>) -> BTreeSet<usize> {
-    trained.map(|width| width.min(channels)).chain([channels]).collect()
-}
-
-fn sort_block(
-    shared: &mut SharedWeights,
-    layer: &str,
-    squeeze: Option<usize>,
-    trained: &BTreeSet<usize>,
-) -> Result<()> {
-    let name = |part: &str| format!("{layer}.conv.{part}");
-    let projection = name("point_linear.conv.weight");
-    let mid = shared.get(&projection)?.dim(1)?;
-    let order = sorted(&column_norms(shared.get(&projection)?)?, &bounds(mid, trained.iter().copied()));
-    permute(shared, &projection, 1, &order)?;
-    for part in ["inverted_bottleneck", "depth_conv"] {
-        for tensor in ["conv.weight", "bn.weight", "bn.bias"] {
-            permute(shared, &name(&format!("{part}.{tensor}")), 0, &order)?;
+    let mut all: Vec<Sortable> = Vec::new();
+    for layer in index.layers_of(&slot.name.to_string()) {
+        for (place, free) in layer.operator.free_channels().into_iter().enumerate() {
+            match all.get_mut(place) {
+                Some(known) if known.free.count < free.count => known.free = free,
+                Some(_) => {}
+                None => all.push(Sortable { free, bounds: BTreeSet::new() }),
+            }
         }
     }
-    let Some(squeeze) = squeeze else { return Ok(()) };
-    let fc = |part: &str| name(&format!("depth_conv.se.fc.{part}"));
-    permute(shared, &fc("reduce.weight"), 1, &order)?;
-    permute(shared, &fc("expand.weight"), 0, &order)?;
-    permute(shared, &fc("expand.bias"), 0, &order)?;
-    let bounds = bounds(squeeze, trained.iter().map(|&mid| LayerSpec::squeeze_of(mid)));
-    let order = sorted(&column_norms(shared.get(&fc("expand.weight"))?)?, &bounds);
-    permute(shared, &fc("expand.weight"), 1, &order)?;
-    permute(shared, &fc("reduce.weight"), 0, &order)?;
-    permute(shared, &fc("reduce.bias"), 0, &order)
-}
-
-/// First the channels between the dense convolution and the expansion, then those before it, as the expansion's and
-/// then the dense convolution's weights value them.
-fn sort_bottleneck(
-    shared: &mut SharedWeights,
-    layer: &str,
-    mid: usize,
-    trained: &BTreeSet<usize>,
-) -> Result<()> {
-    let bounds = bounds(mid, trained.iter().copied());
-    for (from, to) in [("conv2", "conv3"), ("conv1", "conv2")] {
-        let name = |tensor: &str| format!("{layer}.{tensor}");
-        let reads = name(&format!("{to}.conv.weight"));
-        let order = sorted(&column_norms(shared.get(&reads)?)?, &bounds);
-        permute(shared, &reads, 1, &order)?;
-        for tensor in ["conv.weight", "bn.weight", "bn.bias"] {
-            permute(shared, &name(&format!("{from}.{tensor}")), 0, &order)?;
+    for restricted in trained {
+        for layer in index.layers_within(slot, restricted.genome()) {
+            for (sortable, free) in all.iter_mut().zip(layer.operator.free_channels()) {
+                sortable.bounds.insert(free.count);
+            }
         }
     }
-    Ok(())
+    for sortable in &mut all {
+        sortable.bounds.insert(sortable.free.count);
+    }
+    all
+}
+
+/// Shared weights, some of them sorted.
+struct Sorting<'a> {
+    shared: &'a SharedWeights,
+    changed: BTreeMap<String, Tensor>,
+}
+
+impl Sorting<'_> {
+    /// Sorts free channels of a slot by what the weight that reads them makes of each.
+    fn sort(&mut self, slot: &str, free: &FreeChannels, bounds: &BTreeSet<usize>) -> Result<()> {
+        let order = sorted(&column_norms(self.get(&format!("{slot}.{}", free.read_by))?)?, bounds);
+        for (part, dimension) in &free.members {
+            self.permute(&format!("{slot}.{part}"), *dimension, &order)?;
+        }
+        Ok(())
+    }
+
+    fn get(&self, name: &str) -> Result<&Tensor> {
+        self.changed.get(name).map_or_else(|| self.shared.get(name), Ok)
+    }
+
+    fn permute(&mut self, name: &str, dimension: usize, order: &[u32]) -> Result<()> {
+        let tensor = self.get(name)?.to_device(&Device::Cpu)?;
+        let permuted = tensor.contiguous()?.index_select(&Tensor::new(order, &Device::Cpu)?, dimension)?;
+        self.changed.insert(name.to_string(), permuted);
+        Ok(())
+    }
 }
 
 /// L1 norm of all that a weight `[O, I, k, k]` has for each of its inputs.
@@ -125,39 +116,25 @@ fn sorted(importance: &[f64], bounds: &BTreeSet<usize>) -> Vec<u32> {
     order
 }
 
-fn permute(shared: &mut SharedWeights, name: &str, dimension: usize, order: &[u32]) -> Result<()> {
-    let (index, tensor) = (Tensor::new(order, &Device::Cpu)?, shared.get(name)?);
-    let permuted = tensor.to_device(&Device::Cpu)?.contiguous()?.index_select(&index, dimension)?;
-    let permuted = permuted.to_device(tensor.device())?;
-    shared.replace(name, permuted);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use space::{Bottleneck, MbConv, preset};
-    use std::collections::BTreeMap;
+    use space::{Bottleneck, MbConv, Operator, preset, sampler};
 
     #[test]
     fn groups_keep_their_places() {
         let importance = [1.0, 3.0, 2.0, 9.0, 8.0, 10.0];
-        assert_eq!(sorted(&importance, &bounds(6, [].into_iter())), [5, 3, 4, 1, 2, 0]);
-        assert_eq!(sorted(&importance, &bounds(6, [3, 9].into_iter())), [1, 2, 0, 5, 3, 4]);
+        assert_eq!(sorted(&importance, &[6].into()), [5, 3, 4, 1, 2, 0]);
+        assert_eq!(sorted(&importance, &[3, 6].into()), [1, 2, 0, 5, 3, 4]);
     }
 
     /// The inner widths of each elastic block, of the sub-networks with so many of the largest ratios and widths.
     fn widths_of(space: &SearchSpace, expand: usize, width: usize) -> Vec<Vec<usize>> {
         let largest = [("expand".to_string(), expand), ("width".to_string(), width)].into();
         let restricted = [space.restricted(&largest)];
-        let layers = space.lower(&sampler::largest(space)).expect("legal");
-        let widths = layers.iter().map(|layer| inner_widths(space, layer, &restricted));
-        let elastic = layers.iter().zip(widths).filter(|(layer, _)| match &layer.operator {
-            Operator::MbConv(block) => block.expansion,
-            Operator::Bottleneck(_) => true,
-            _ => false,
-        });
-        elastic.map(|(_, widths)| widths.into_iter().collect()).collect()
+        let slots = space.weights().slots().iter();
+        let first = slots.filter_map(|slot| sortable(space, slot, &restricted).into_iter().next());
+        first.map(|sortable| sortable.bounds.into_iter().collect()).collect()
     }
 
     #[test]

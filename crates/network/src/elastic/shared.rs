@@ -2,32 +2,62 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use kernels::Kernels;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
-use space::{SearchSpace, WeightRole, WeightSpec, sampler};
+use space::{SearchSpace, WeightRole, WeightSpec};
 
-use super::kernel_transform::matrix_specs;
+use super::kernel_transform::{kernel_sizes, matrix_specs};
+use crate::arena::{Arena, Layout, Part, infinite};
 use crate::error::{Error, Result};
 
-/// All trainable tensors of a supernet by name: those of its largest network, and the matrices that turn a
-/// larger depthwise kernel into a smaller one.
+/// All trainable tensors of a supernet by name: of each place for a layer the union over all networks that have one there,
+/// and the matrices that turn a larger depthwise kernel into a smaller one.
 ///
 /// Cloning shares memory; [`SharedWeights::detached`] copies.
 #[derive(Clone)]
 pub struct SharedWeights {
-    tensors: BTreeMap<String, Tensor>,
+    arena: Arena,
+    /// Of each depthwise weight its kernel sizes, falling, where there are several.
+    kernel_sizes: Arc<BTreeMap<String, Vec<usize>>>,
+}
+
+/// The shared tensors of a space, in the order in which fresh values are drawn.
+pub fn shared_parts(space: &SearchSpace) -> Vec<Part> {
+    let index = space.weights();
+    let mut parts = Vec::new();
+    for slot in index.slots() {
+        let name = slot.name.to_string();
+        let mut union: Vec<Part> = Vec::new();
+        for layer in index.layers_of(&name) {
+            for spec in layer.weights() {
+                enter(&mut union, Part::of_slot(&name, layer, spec));
+            }
+        }
+        parts.append(&mut union);
+    }
+    parts.extend(matrix_specs(space).into_iter().map(|spec| Part { spec, of_classes: false }));
+    parts
+}
+
+/// Enters a weight among those of its slot; one that is there already is as large as the larger in each dimension.
+fn enter(union: &mut Vec<Part>, part: Part) {
+    match union.iter_mut().find(|entered| entered.spec.name == part.spec.name) {
+        Some(entered) => {
+            let sizes = entered.spec.shape.iter_mut().zip(&part.spec.shape);
+            sizes.for_each(|(size, other)| *size = (*size).max(*other));
+        }
+        None => union.push(part),
+    }
 }
 
 /// Names, shapes and roles of a space's shared tensors.
-pub fn shared_specs(space: &SearchSpace) -> Result<Vec<WeightSpec>> {
-    let layers = space.lower(&sampler::largest(space))?;
-    let mut specs: Vec<_> = layers.iter().flat_map(space::LayerSpec::weights).collect();
-    specs.extend(matrix_specs(space, &layers));
-    Ok(specs)
+pub fn shared_specs(space: &SearchSpace) -> Vec<WeightSpec> {
+    shared_parts(space).into_iter().map(|part| part.spec).collect()
 }
 
 impl SharedWeights {
@@ -37,43 +67,50 @@ impl SharedWeights {
     /// # Errors
     /// If a tensor cannot be made.
     pub fn new(space: &SearchSpace, rng: &mut ChaCha8Rng) -> Result<Self> {
+        let parts = shared_parts(space);
         let mut tensors = BTreeMap::new();
-        for spec in shared_specs(space)? {
-            let tensor = Tensor::from_vec(initial(&spec, rng), spec.shape.as_slice(), &Device::Cpu)?;
-            tensors.insert(spec.name, tensor);
+        for Part { spec, .. } in &parts {
+            let tensor = Tensor::from_vec(initial(spec, rng), spec.shape.as_slice(), &Device::Cpu)?;
+            tensors.insert(spec.name.clone(), tensor);
         }
-        Ok(Self { tensors })
+        Self::over(space, parts, tensors, "fresh weights")
+    }
+
+    fn over(
+        space: &SearchSpace,
+        parts: Vec<Part>,
+        tensors: BTreeMap<String, Tensor>,
+        place: &str,
+    ) -> Result<Self> {
+        let arena = Arena::of(Arc::new(Layout::of(parts)), tensors, place)?;
+        Ok(Self { arena, kernel_sizes: Arc::new(kernel_sizes(space).into_iter().collect()) })
     }
 
     /// Checks tensors from a file: every name there and no other, shapes as the space says, values finite.
     ///
     /// # Errors
     /// Names the tensor; `place` says whose it is.
-    pub fn from_tensors(
-        space: &SearchSpace,
-        mut tensors: BTreeMap<String, Tensor>,
-        place: &str,
-    ) -> Result<Self> {
-        let mut checked = BTreeMap::new();
-        for WeightSpec { name, shape, .. } in shared_specs(space)? {
+    pub fn from_tensors(space: &SearchSpace, tensors: BTreeMap<String, Tensor>, place: &str) -> Result<Self> {
+        let parts = shared_parts(space);
+        for Part { spec: WeightSpec { name, shape, .. }, .. } in &parts {
             let wanted = || format!("a tensor {shape:?} for space {}", space.name());
-            let tensor =
-                tensors.remove(&name).ok_or_else(|| Error::invalid(place, &name, wanted(), "none"))?;
+            let tensor = tensors.get(name).ok_or_else(|| Error::invalid(place, name, wanted(), "none"))?;
             if tensor.dims() != shape.as_slice() {
-                return Err(Error::invalid(place, &name, wanted(), format!("{:?}", tensor.dims())));
+                return Err(Error::invalid(place, name, wanted(), format!("{:?}", tensor.dims())));
             }
-            check_finite(&tensor, place, &name)?;
-            checked.insert(name, tensor);
+            check_finite(tensor, place, name)?;
         }
-        if let Some(name) = tensors.keys().next() {
+        if tensors.len() > parts.len() {
+            let known: BTreeSet<&String> = parts.iter().map(|part| &part.spec.name).collect();
+            let other = tensors.keys().find(|name| !known.contains(name)).map_or("", String::as_str);
             return Err(Error::invalid(
                 place,
-                name,
+                other,
                 format!("no such tensor in space {}", space.name()),
                 "one",
             ));
         }
-        Ok(Self { tensors: checked })
+        Self::over(space, parts, tensors, place)
     }
 
     /// The same weights with a fresh classifier, of as many classes as this space has; all else is that of the weights'
@@ -82,8 +119,8 @@ impl SharedWeights {
     /// # Errors
     /// If a tensor cannot be made, or the spaces differ in something else.
     pub fn with_fresh_classifier(&self, space: &SearchSpace, rng: &mut ChaCha8Rng) -> Result<Self> {
-        let mut tensors = self.tensors.clone();
-        tensors.extend(fresh_classifier(&space.lower(&sampler::largest(space))?, rng)?);
+        let mut tensors = self.tensors().clone();
+        tensors.extend(fresh_classifier(shared_parts(space), rng)?);
         Self::from_tensors(space, tensors, "weights to start from")
     }
 
@@ -92,14 +129,18 @@ impl SharedWeights {
     /// # Errors
     /// If there is none.
     pub fn get(&self, name: &str) -> Result<&Tensor> {
-        self.tensors
-            .get(name)
-            .ok_or_else(|| Error::invalid("supernet", name, "a tensor of this name", "none"))
+        let found = self.arena.get(name);
+        found.ok_or_else(|| Error::invalid("supernet", name, "a tensor of this name", "none"))
     }
 
     /// All tensors in the order of their names.
     pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
-        &self.tensors
+        self.arena.tensors()
+    }
+
+    /// All of them in one row of values.
+    pub fn arena(&self) -> &Arena {
+        &self.arena
     }
 
     /// The weights where these kernels compute; the same memory if they lie there.
@@ -107,9 +148,7 @@ impl SharedWeights {
     /// # Errors
     /// If there is no room for them.
     pub fn on(&self, kernels: &Kernels) -> Result<Self> {
-        let device = kernels.device();
-        let moved = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_device(&device)?));
-        Ok(Self { tensors: self.tensors.iter().map(moved).collect::<Result<_>>()? })
+        self.with(self.arena.on(&kernels.device())?)
     }
 
     /// A copy that shares no memory.
@@ -117,47 +156,37 @@ impl SharedWeights {
     /// # Errors
     /// If a tensor cannot be copied.
     pub fn detached(&self) -> Result<Self> {
-        let copy = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.copy()?));
-        Ok(Self { tensors: self.tensors.iter().map(copy).collect::<Result<_>>()? })
+        self.with(self.arena.detached()?)
     }
 
-    /// Zeros of the same names and shapes.
-    ///
-    /// # Errors
-    /// If a tensor cannot be made.
-    pub fn zeros_like(&self) -> Result<BTreeMap<String, Tensor>> {
-        let zeros = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.zeros_like()?));
-        self.tensors.iter().map(zeros).collect()
+    /// The same weights with other values for some of them.
+    pub(super) fn replaced(&self, others: BTreeMap<String, Tensor>) -> Result<Self> {
+        let mut tensors = self.tensors().clone();
+        tensors.extend(others);
+        let arena = Arena::of(self.arena.layout().clone(), tensors, "supernet")?;
+        self.with(arena.on(self.arena.values().device())?)
     }
 
-    /// Puts other values in place of a tensor's.
-    pub(super) fn replace(&mut self, name: &str, tensor: Tensor) {
-        debug_assert_eq!(self.tensors.get(name).map(Tensor::dims), Some(tensor.dims()));
-        self.tensors.insert(name.to_string(), tensor);
+    fn with(&self, arena: Arena) -> Result<Self> {
+        Ok(Self { arena, kernel_sizes: self.kernel_sizes.clone() })
+    }
+
+    /// The kernel sizes of a depthwise weight, falling, where there are several.
+    pub(super) fn kernel_sizes(&self, name: &str) -> Option<&[usize]> {
+        self.kernel_sizes.get(name).map(Vec::as_slice)
     }
 }
 
-/// Whether a tensor belongs to the classifier: to what depends on the classes.
-pub fn is_classifier(name: &str) -> bool {
-    name.starts_with("classifier.")
-}
-
-/// Fresh values of a network's classifier by name.
+/// Fresh values of those weights of a network that depend on its classes, by name.
 ///
 /// # Errors
 /// If a tensor cannot be made.
-pub fn fresh_classifier(layers: &[space::LayerSpec], rng: &mut ChaCha8Rng) -> Result<Vec<(String, Tensor)>> {
-    let specs = layers.iter().flat_map(space::LayerSpec::weights);
-    let fresh = |spec: WeightSpec| {
+pub fn fresh_classifier(parts: Vec<Part>, rng: &mut ChaCha8Rng) -> Result<Vec<(String, Tensor)>> {
+    let fresh = |Part { spec, .. }: Part| {
         let tensor = Tensor::from_vec(initial(&spec, rng), spec.shape.as_slice(), &Device::Cpu)?;
         Ok((spec.name, tensor))
     };
-    specs.filter(|spec| is_classifier(&spec.name)).map(fresh).collect()
-}
-
-/// Whether this is one of the matrices that turn a depthwise kernel into a smaller one.
-pub(crate) fn is_matrix(spec: &WeightSpec) -> bool {
-    spec.role == WeightRole::Kernel && spec.name.ends_with("_matrix")
+    parts.into_iter().filter(|part| part.of_classes).map(fresh).collect()
 }
 
 /// Whether every value of a tensor is a finite number.
@@ -171,33 +200,21 @@ pub(crate) fn check_finite(tensor: &Tensor, place: &str, name: &str) -> Result<(
     }
 }
 
-/// The first value that is not finite, if there is one.
-///
-/// # Errors
-/// If the tensor cannot be read.
-pub fn infinite(tensor: &Tensor) -> Result<Option<f32>> {
-    let tensor = &tensor.to_device(&Device::Cpu)?;
-    // a sum takes no copy; it may overflow, but what is not finite never leaves it finite
-    if tensor.sum_all()?.to_scalar::<f32>()?.is_finite() {
-        return Ok(None);
-    }
-    let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-    Ok(values.into_iter().find(|value| !value.is_finite()))
-}
-
 fn initial(spec: &WeightSpec, rng: &mut ChaCha8Rng) -> Vec<f32> {
-    let length = spec.shape.iter().product();
-    match (spec.role, spec.shape.as_slice()) {
-        (WeightRole::NormScale, _) => vec![1.0; length],
-        (WeightRole::NormShift | WeightRole::Bias, _) => vec![0.0; length],
-        (WeightRole::Kernel, [side, _]) if spec.name.ends_with("_matrix") => {
+    let (length, shape) = (spec.shape.iter().product(), &spec.shape);
+    match spec.role {
+        WeightRole::NormScale(_) => vec![1.0; length],
+        WeightRole::NormShift(_) | WeightRole::Bias => vec![0.0; length],
+        WeightRole::KernelTransform => {
+            let side = shape[0];
             (0..length).map(|index| if index / side == index % side { 1.0 } else { 0.0 }).collect()
         }
-        (WeightRole::Kernel, &[output, _, height, width]) => {
-            let deviation = (2.0 / (output * height * width) as f32).sqrt();
+        WeightRole::Filters | WeightRole::DepthwiseFilters => {
+            let fan_out = shape[0] * shape[2..].iter().product::<usize>();
+            let deviation = (2.0 / fan_out as f32).sqrt();
             (0..length).map(|_| deviation * rng.sample::<f32, _>(StandardNormal)).collect()
         }
-        (WeightRole::Kernel, shape) => {
+        WeightRole::Matrix => {
             let bound = 1.0 / (shape[1..].iter().product::<usize>() as f32).sqrt();
             (0..length).map(|_| rng.random_range(-bound..bound)).collect()
         }
@@ -206,7 +223,7 @@ fn initial(spec: &WeightSpec, rng: &mut ChaCha8Rng) -> Vec<f32> {
 
 /// Gradients of the shared weights, with a note of those that something was added to.
 pub struct Gradients {
-    tensors: BTreeMap<String, Tensor>,
+    arena: Arena,
     touched: RefCell<BTreeSet<String>>,
 }
 
@@ -214,9 +231,9 @@ impl Gradients {
     /// Zero gradients.
     ///
     /// # Errors
-    /// If a tensor cannot be made.
+    /// If there is no room for them.
     pub fn new(weights: &SharedWeights) -> Result<Self> {
-        Ok(Self { tensors: weights.zeros_like()?, touched: RefCell::default() })
+        Ok(Self { arena: weights.arena.zeros_like()?, touched: RefCell::default() })
     }
 
     /// The gradient of a tensor, to add to.
@@ -233,9 +250,13 @@ impl Gradients {
     /// # Errors
     /// If there is none of that name.
     pub fn get(&self, name: &str) -> Result<&Tensor> {
-        self.tensors
-            .get(name)
-            .ok_or_else(|| Error::invalid("gradients", name, "a tensor of this name", "none"))
+        let found = self.arena.get(name);
+        found.ok_or_else(|| Error::invalid("gradients", name, "a tensor of this name", "none"))
+    }
+
+    /// All of them in one row of values.
+    pub fn arena(&self) -> &Arena {
+        &self.arena
     }
 
     /// Names of the tensors that were added to since they were last set back to zero, in order.
@@ -253,8 +274,9 @@ impl Gradients {
     /// # Errors
     /// If a tensor cannot be written.
     pub fn clear(&self, kernels: &Kernels) -> Result<()> {
-        for name in self.take_touched() {
-            kernels.fill_zero(self.get(&name)?)?;
+        let touched = self.take_touched();
+        for run in self.arena.layout().runs(touched.iter().map(String::as_str)) {
+            kernels.fill_zero(&self.arena.run(&run)?)?;
         }
         Ok(())
     }
@@ -264,7 +286,7 @@ impl Gradients {
 mod tests {
     use super::*;
     use base::random::rng_for;
-    use space::preset;
+    use space::{preset, sampler};
 
     #[test]
     fn ofa_supernet_has_its_parameters() {
@@ -272,7 +294,31 @@ mod tests {
         let count = |specs: &[WeightSpec]| {
             specs.iter().map(|spec| spec.shape.iter().product::<usize>()).sum::<usize>()
         };
-        assert_eq!(count(&shared_specs(&space).expect("a checked space")), 7_678_880);
+        assert_eq!(count(&shared_specs(&space)), 7_678_880);
+    }
+
+    /// In the families that there are, the largest network has every weight in its greatest size.
+    #[test]
+    fn the_union_is_that_of_the_largest_network_and_no_network_needs_more() {
+        for name in space::preset_names() {
+            let space = preset(name).expect("a preset");
+            let layers = space.lower(&sampler::largest(&space)).expect("legal");
+            let largest: Vec<WeightSpec> = layers.iter().flat_map(space::LayerSpec::weights).collect();
+            let union = shared_specs(&space);
+            assert_eq!(union[..largest.len()], largest, "{name}");
+            let matrices = union[largest.len()..].iter();
+            assert!(matrices.into_iter().all(|spec| spec.role == WeightRole::KernelTransform), "{name}");
+            let mut rng = rng_for("union", 1, &[]);
+            for _ in 0..20 {
+                for layer in space.lower(&sampler::random(&space, &mut rng)).expect("legal") {
+                    for weight in layer.weights() {
+                        let shared = format!("{}{}", layer.shared_name(), &weight.name[layer.name.len()..]);
+                        let of_union = union.iter().find(|spec| spec.name == shared).expect("in the union");
+                        assert!(weight.shape.iter().zip(&of_union.shape).all(|(size, most)| size <= most));
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
-use space::{SearchSpace, WeightRole, WeightSpec};
+use space::{SearchSpace, WeightSpec};
 
 use super::shared::{check_finite, shared_specs};
 use super::subnet::SubnetWeights;
@@ -16,16 +16,10 @@ use crate::nn::Statistics;
 /// Last parts of the names of a batch norm's statistics in a file, in the order of their rows in [`Statistics`].
 const RUNNING: [&str; 2] = ["running_mean", "running_var"];
 
-/// A batch norm's name, where this is its scale.
-fn norm_of(spec: &WeightSpec) -> Option<&str> {
-    let scale = (spec.role == WeightRole::NormScale).then_some(&spec.name)?;
-    scale.strip_suffix(".weight")
-}
-
 /// Names in a file of a batch norm's statistics, where this is its scale; none for other weights.
 pub(crate) fn running_names(spec: &WeightSpec) -> Vec<String> {
     let names = |norm| RUNNING.map(|last| format!("{norm}.{last}")).to_vec();
-    norm_of(spec).map(names).unwrap_or_default()
+    spec.batch_norm().map(names).unwrap_or_default()
 }
 
 /// Whether a tensor of this name in a file holds statistics.
@@ -63,8 +57,8 @@ pub(crate) fn statistics_from_tensors(
         return Ok(None);
     }
     let mut statistics = Statistics::new();
-    for spec in shared_specs(space)? {
-        let Some(norm) = norm_of(&spec) else { continue };
+    for spec in shared_specs(space) {
+        let Some(norm) = spec.batch_norm() else { continue };
         let mut rows = Vec::new();
         for name in running_names(&spec) {
             let wanted = || format!("a tensor {:?} for space {}", spec.shape, space.name());
@@ -106,7 +100,7 @@ impl SubnetWeights<'_> {
         let mut inherited = Statistics::new();
         for layer in self.layers() {
             for spec in layer.weights() {
-                let Some(norm) = norm_of(&spec) else { continue };
+                let Some(norm) = spec.batch_norm() else { continue };
                 let shared = format!("{}{}", layer.shared_name(), &norm[layer.name.len()..]);
                 let found = largest.get(&shared);
                 let found =

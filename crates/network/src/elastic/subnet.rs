@@ -5,37 +5,73 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 use kernels::Kernels;
-use space::{LayerSpec, SearchSpace};
+use space::{LayerSpec, SearchSpace, WeightSpec};
 
-use super::kernel_transform::{KernelTransform, depthwise_name};
+use super::kernel_transform::KernelTransform;
 use super::shared::{Gradients, SharedWeights};
 use super::statistics::statistics_to_tensors;
+use super::takes::{is_gathered, view};
 use crate::error::Result;
-use crate::nn::{MapSource, Source, Statistics, with_operands};
+use crate::nn::{MapSource, Source, Statistics, operands};
 
-/// A sub-network's weights under the names of a static network: leading channels of the shared tensors, and
-/// transformed depthwise kernels.
+/// A sub-network's weights under the names of a static network: parts of the shared tensors, and what is made of them.
 pub struct SubnetWeights<'a> {
     shared: &'a SharedWeights,
     layers: &'a [LayerSpec],
-    transforms: BTreeMap<String, KernelTransform>,
+    /// The weights that are no views, by their names in the static network.
+    made: BTreeMap<String, Made>,
     values: BTreeMap<String, Tensor>,
     kernels: Kernels,
     epsilon: f32,
 }
 
+/// How a weight that is no view comes out of a shared one.
+enum Made {
+    /// A smaller depthwise kernel.
+    Transformed(KernelTransform),
+    /// Blocks that lie apart, from the shared weight of this name.
+    Gathered(String, WeightSpec),
+}
+
+impl Made {
+    fn of(shared: &SharedWeights, name: &str, weight: &WeightSpec) -> Option<Self> {
+        if is_gathered(weight) {
+            return Some(Self::Gathered(name.to_string(), weight.clone()));
+        }
+        KernelTransform::of(shared, name, weight).map(Self::Transformed)
+    }
+
+    /// The weight, in memory of its own.
+    fn forward(&self, shared: &SharedWeights, kernels: &Kernels) -> Result<Tensor> {
+        match self {
+            Self::Transformed(transform) => transform.forward(shared, kernels),
+            Self::Gathered(name, weight) => {
+                Ok(kernels.numbers(&view(shared.get(name)?, weight)?)?.reshape(weight.shape.as_slice())?)
+            }
+        }
+    }
+
+    /// Adds the gradient of the weight to that of what it was made of.
+    fn backward(
+        &self,
+        gradient: &Tensor,
+        shared: &SharedWeights,
+        gradients: &Gradients,
+        kernels: &Kernels,
+    ) -> Result<()> {
+        match self {
+            Self::Transformed(transform) => transform.backward(gradient, shared, gradients, kernels),
+            Self::Gathered(name, weight) => {
+                let part = view(gradients.touch(name)?, weight)?;
+                Ok(kernels.add_to_view(&part, &gradient.reshape(part.dims())?)?)
+            }
+        }
+    }
+}
+
 /// The name in the supernet of a layer's weight.
 fn shared_name(layer: &LayerSpec, name: &str) -> String {
     format!("{}{}", layer.shared_name(), &name[layer.name.len()..])
-}
-
-/// The leading `shape` of a tensor, as a view.
-fn leading(tensor: &Tensor, shape: &[usize]) -> candle_core::Result<Tensor> {
-    let mut view = tensor.clone();
-    for (dimension, &length) in shape.iter().enumerate() {
-        view = view.narrow(dimension, 0, length)?;
-    }
-    Ok(view)
 }
 
 impl<'a> SubnetWeights<'a> {
@@ -49,35 +85,23 @@ impl<'a> SubnetWeights<'a> {
         layers: &'a [LayerSpec],
         kernels: &Kernels,
     ) -> Result<Self> {
-        let mut subnet = Self {
-            shared,
-            layers,
-            transforms: BTreeMap::new(),
-            values: BTreeMap::new(),
-            kernels: kernels.clone(),
-            epsilon: space.batch_norm_epsilon(),
-        };
+        let (mut made, mut values) = (BTreeMap::new(), BTreeMap::new());
         for layer in layers {
-            if let Some(transform) = KernelTransform::of(space, layer) {
-                let name = format!("{}.weight", depthwise_name(&layer.name));
-                subnet.values.insert(name.clone(), transform.forward(shared, kernels)?);
-                subnet.transforms.insert(name, transform);
-            }
-        }
-        subnet.take_views()?;
-        Ok(subnet)
-    }
-
-    fn take_views(&mut self) -> Result<()> {
-        for layer in self.layers {
             for weight in layer.weights() {
-                if !self.transforms.contains_key(&weight.name) {
-                    let tensor = self.shared.get(&shared_name(layer, &weight.name))?;
-                    self.values.insert(weight.name, leading(tensor, &weight.shape)?);
-                }
+                let name = shared_name(layer, &weight.name);
+                let value = match Made::of(shared, &name, &weight) {
+                    Some(how) => {
+                        let value = how.forward(shared, kernels)?;
+                        made.insert(weight.name.clone(), how);
+                        value
+                    }
+                    None => view(shared.get(&name)?, &weight)?,
+                };
+                values.insert(weight.name, value);
             }
         }
-        Ok(())
+        let epsilon = space.batch_norm_epsilon();
+        Ok(Self { shared, layers, made, values, kernels: kernels.clone(), epsilon })
     }
 
     /// A source that answers with compact copies of the weights and with the running statistics of every batch norm, for
@@ -98,18 +122,18 @@ impl<'a> SubnetWeights<'a> {
         self.layers
     }
 
-    /// The weights by name; transformed kernels are new tensors, everything else shares the supernet's memory.
+    /// The weights by name; what had to be made is in memory of its own, everything else shares the supernet's.
     pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
         &self.values
     }
 
-    /// A source that answers with the weights; those that products read, as they read them.
+    /// A source that answers with the weights and with what products read of them.
     ///
     /// # Errors
     /// If there is no room for copies of them.
     pub fn values(&self) -> Result<Source<'static>> {
-        let tensors = with_operands(self.values.clone(), self.layers, &self.kernels)?;
-        Ok(self.source(MapSource::builder(tensors)))
+        let operands = operands(&self.values, self.layers, &self.kernels)?;
+        Ok(self.source(MapSource::builder(self.values.clone())).with_operands(operands))
     }
 
     /// A source that answers with the weights and with the running statistics of every batch norm.
@@ -126,7 +150,7 @@ impl<'a> SubnetWeights<'a> {
         Source::new(builder, &self.kernels, self.epsilon)
     }
 
-    /// Where backward adds: views of the shared gradients, and temporaries for transformed kernels.
+    /// Where backward adds: views of the shared gradients, and temporaries for weights that are no views.
     ///
     /// # Errors
     /// If the gradients are another space's.
@@ -137,10 +161,10 @@ impl<'a> SubnetWeights<'a> {
         let mut tensors = BTreeMap::new();
         for layer in self.layers {
             for weight in layer.weights() {
-                let tensor = if self.transforms.contains_key(&weight.name) {
+                let tensor = if self.made.contains_key(&weight.name) {
                     Tensor::zeros(weight.shape.as_slice(), DType::F32, &self.kernels.device())?
                 } else {
-                    leading(gradients.touch(&shared_name(layer, &weight.name))?, &weight.shape)?
+                    view(gradients.touch(&shared_name(layer, &weight.name))?, &weight)?
                 };
                 tensors.insert(weight.name, tensor);
             }
@@ -157,19 +181,22 @@ pub struct SubnetGradients<'a> {
 }
 
 impl SubnetGradients<'_> {
-    /// A source that answers with the gradients.
-    pub fn source(&self) -> Source<'static> {
-        self.subnet.source(MapSource::builder(self.tensors.clone())).as_they_are()
+    /// The sub-network's weights, what products read of them, and where their gradients are added.
+    ///
+    /// # Errors
+    /// If there is no room for what products read.
+    pub fn source(&self) -> Result<Source<'static>> {
+        Ok(self.subnet.values()?.with_gradients(self.tensors.clone()))
     }
 
-    /// Pulls the gradients of transformed kernels back to the shared kernels and the matrices.
+    /// Adds the gradients of weights that are no views to those of what they were made of.
     ///
     /// # Errors
     /// If a product fails.
     pub fn finish(self) -> Result<()> {
-        let SubnetWeights { shared, transforms, kernels, .. } = self.subnet;
-        for (name, transform) in transforms {
-            transform.backward(&self.tensors[name], shared, self.gradients, kernels)?;
+        let SubnetWeights { shared, made, kernels, .. } = self.subnet;
+        for (name, how) in made {
+            how.backward(&self.tensors[name], shared, self.gradients, kernels)?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::Accuracy;
+use crate::data::TaskMetric;
 use crate::error::{Error, Result};
 
 /// Classes that may stand before an image's own so that it still counts as found.
@@ -70,6 +71,16 @@ impl Judgement {
         (self.classes > TOP).then(|| self.within(TOP) as f64 / self.images.len().max(1) as f64)
     }
 
+    /// A metric of the task by its name; `None` where the judgement has no such figure.
+    pub fn value(&self, metric: &TaskMetric) -> Option<f64> {
+        match metric.name {
+            "top1" => Some(self.accuracy().top1()),
+            "top5" => self.top5(),
+            "loss" => Some(self.loss()),
+            _ => None,
+        }
+    }
+
     fn within(&self, ranks: usize) -> usize {
         self.images.iter().filter(|image| image.rank < ranks).count()
     }
@@ -115,6 +126,7 @@ impl Judgement {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Task;
 
     #[test]
     fn figures_are_those_of_a_count_by_hand() {
@@ -136,6 +148,10 @@ mod tests {
         assert_eq!(judgement.confusion(), [[1, 0, 1], [0, 0, 1], [1, 0, 1]]);
         assert_eq!(judgement.most_confused(), Some(Confusion { label: 0, predicted: 2, count: 1 }));
         assert_eq!(judgement.top5(), None);
+        // every metric of the task has its figure here
+        let values = Task::Classify.metrics().iter().map(|metric| (metric.name, judgement.value(metric)));
+        let expected = [("top1", Some(0.4)), ("loss", Some(judgement.loss())), ("top5", None)];
+        assert_eq!(values.collect::<Vec<_>>(), expected);
         assert!(Judged::new(&logits[0], 3).is_err());
     }
 

@@ -6,8 +6,9 @@ use candle_core::Tensor;
 use kernels::{Kernels, Normalisation};
 use space::Activation;
 
+use super::parameter::there;
 use super::pass::{Pass, Tape};
-use super::source::Source;
+use super::source::{Affine, Source};
 use crate::error::{Error, Result};
 
 /// Mean and biased variance, `[2, C]`, of each batch norm by its name, such as `blocks.3.conv.depth_conv.bn`.
@@ -17,6 +18,7 @@ pub type Statistics = BTreeMap<String, Tensor>;
 pub struct BatchNorm {
     name: String,
     with: Normalisation,
+    gradient: Option<Normalisation>,
     running: Option<Tensor>,
     kernels: Kernels,
 }
@@ -27,7 +29,7 @@ impl BatchNorm {
     /// # Errors
     /// If a weight is missing or has another shape.
     pub fn new(channels: usize, activation: Activation, source: &Source) -> Result<Self> {
-        let with = source.normalisation(channels, activation)?;
+        let Affine { with, gradient } = source.affine(channels, activation)?;
         let mean = source.find(channels, "running_mean")?;
         let variance = source.find(channels, "running_var")?;
         let running = match (mean, variance) {
@@ -37,7 +39,8 @@ impl BatchNorm {
             }
             _ => None,
         };
-        Ok(Self { name: source.prefix(), with, running, kernels: source.kernels().for_layer("batch norm") })
+        let kernels = source.kernels().for_layer("batch norm");
+        Ok(Self { name: source.prefix(), with, gradient, running, kernels })
     }
 
     /// The normalisation plus `addend`, where there is one.
@@ -65,28 +68,38 @@ impl BatchNorm {
         Ok(x)
     }
 
-    /// Adds the gradients of scale and shift to `gradient`, and returns the input's, in the place of `dy`.
+    /// Adds the gradients of scale and shift, and returns the input's, in the place of `dy`.
     ///
     /// # Errors
-    /// If the tape does not fit.
-    pub fn backward(&self, dy: Tensor, tape: &mut Tape, gradient: &Self) -> Result<Tensor> {
+    /// If the tape does not fit, or there are no gradients.
+    pub fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<Tensor> {
         let (statistics, x) = (tape.pop()?, tape.pop()?);
-        self.kernels.normalise_backward_in_place(&x, &dy, &statistics, &self.with, &gradient.with)?;
+        self.kernels.normalise_backward_in_place(&x, &dy, &statistics, &self.with, self.gradient()?)?;
         Ok(dy)
     }
 
     /// [`BatchNorm::backward`] that leaves `dy` as it is.
     ///
     /// # Errors
-    /// If the tape does not fit.
-    pub fn backward_keeping(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Tensor> {
+    /// As that.
+    pub fn backward_keeping(&self, dy: &Tensor, tape: &mut Tape) -> Result<Tensor> {
         let (statistics, x) = (tape.pop()?, tape.pop()?);
-        Ok(self.kernels.normalise_backward(&x, dy, &statistics, &self.with, &gradient.with)?)
+        Ok(self.kernels.normalise_backward(&x, dy, &statistics, &self.with, self.gradient()?)?)
     }
 
     /// Scale, shift and activation.
     pub(super) fn normalisation(&self) -> &Normalisation {
         &self.with
+    }
+
+    /// Where the gradients of scale and shift are added.
+    fn gradient(&self) -> candle_core::Result<&Normalisation> {
+        there(self.gradient.as_ref())
+    }
+
+    /// The same, if there are gradients.
+    pub(super) fn find_gradient(&self) -> Option<&Normalisation> {
+        self.gradient.as_ref()
     }
 
     /// Its name, such as `blocks.3.conv.depth_conv.bn`.

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use kernels::{ChainKept, DepthwiseChain, Kernels};
 
 use super::batch_norm::BatchNorm;
+use super::parameter::there;
 use super::pass::{Pass, Tape};
 use super::source::Source;
 use crate::error::Result;
@@ -13,6 +14,8 @@ pub struct Inner {
     before: Option<BatchNorm>,
     after: BatchNorm,
     chain: DepthwiseChain,
+    /// The chain with gradients in the place of weights.
+    gradient: Option<DepthwiseChain>,
     kernels: Kernels,
 }
 
@@ -36,14 +39,24 @@ impl Inner {
         let norm = |part: &str| BatchNorm::new(mid, block.activation, &source.pp(part).pp("bn"));
         let before = block.expansion.then(|| norm("inverted_bottleneck")).transpose()?;
         let after = norm("depth_conv")?;
+        let weight = source.pp("depth_conv").pp("conv").get((mid, 1, kernel, kernel), "weight")?;
         let chain = DepthwiseChain {
             before: before.as_ref().map(|norm| norm.normalisation().clone()),
-            weight: source.pp("depth_conv").pp("conv").get((mid, 1, kernel, kernel), "weight")?,
+            weight: weight.value().clone(),
             stride: block.stride,
             after: after.normalisation().clone(),
             with_means: block.squeeze.is_some(),
         };
-        Ok(Self { before, after, chain, kernels: source.kernels().for_layer("depthwise") })
+        let gradient = match (weight.find_gradient(), after.find_gradient()) {
+            (Some(weight), Some(gradient_after)) => Some(DepthwiseChain {
+                before: before.as_ref().and_then(BatchNorm::find_gradient).cloned(),
+                weight: weight.clone(),
+                after: gradient_after.clone(),
+                ..chain
+            }),
+            _ => None,
+        };
+        Ok(Self { before, after, chain, gradient, kernels: source.kernels().for_layer("depthwise") })
     }
 
     /// The output, and the mean of each of its maps, `[C, N]`, where squeeze-and-excite follows.
@@ -91,21 +104,16 @@ impl Inner {
         Ok((tape.pop()?, ChainKept { before, convolved, after }))
     }
 
-    /// Adds to `gradient`; returns the input's gradient. `dy` is that of the output, or, where squeeze-and-excite
+    /// Adds the weights' gradients; returns the input's. `dy` is that of the output, or, where squeeze-and-excite
     /// follows, that of what came out of it.
     ///
     /// # Errors
     /// If the tape does not fit.
-    pub fn backward(
-        &self,
-        dy: &Tensor,
-        excited: Option<&Excited>,
-        tape: &mut Tape,
-        gradient: &Self,
-    ) -> Result<Tensor> {
+    pub fn backward(&self, dy: &Tensor, excited: Option<&Excited>, tape: &mut Tape) -> Result<Tensor> {
         let (x, kept) = self.pop(tape)?;
+        let gradient = there(self.gradient.as_ref())?;
         let excite = excited.map(|excited| (&excited.factor, &excited.dmean));
-        Ok(self.kernels.chain_backward(&self.chain, (&x, &kept), dy, excite, &gradient.chain)?)
+        Ok(self.kernels.chain_backward(&self.chain, (&x, &kept), dy, excite, gradient)?)
     }
 
     /// The batch norms before and after, and what lies between them.

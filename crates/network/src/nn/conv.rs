@@ -1,10 +1,11 @@
 //! Convolutions without bias, and each with the batch norm after it.
 
-use candle_core::Tensor;
+use candle_core::{Tensor, bail};
 use kernels::{Kernels, Window};
 use space::Activation;
 
 use super::batch_norm::BatchNorm;
+use super::parameter::Parameter;
 use super::pass::{Pass, Tape};
 use super::source::Source;
 use crate::error::Result;
@@ -17,11 +18,11 @@ pub trait Convolution {
     /// If the shapes do not fit.
     fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor>;
 
-    /// Adds the weight's gradient to `gradient`; returns the input's, or `None` where nobody needs it.
+    /// Adds the weight's gradient; returns the input's, or `None` where nobody needs it.
     ///
     /// # Errors
-    /// If the tape does not fit.
-    fn backward(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Option<Tensor>>;
+    /// If the tape does not fit, or there are no gradients.
+    fn backward(&self, dy: &Tensor, tape: &mut Tape) -> Result<Option<Tensor>>;
 
     /// What the profile calls it.
     const NAME: &'static str;
@@ -29,7 +30,7 @@ pub trait Convolution {
 
 /// 1x1 convolution: one matrix product `W[O, I] x X[I, N H W]`.
 pub struct Pointwise {
-    weight: Tensor, // [O, I]
+    weight: Parameter, // [O, I]
     kernels: Kernels,
 }
 
@@ -39,36 +40,30 @@ impl Pointwise {
     /// # Errors
     /// If it is missing or has another shape.
     pub fn new(input: usize, output: usize, source: &Source) -> Result<Self> {
-        let weight = source.operand((output, input, 1, 1), "weight")?.squeeze(3)?.squeeze(2)?;
+        let weight = source.operand((output, input, 1, 1), "weight")?;
+        let weight = weight.seen(|weight| weight.squeeze(3)?.squeeze(2))?;
         Ok(Self { weight, kernels: source.kernels().for_layer(Self::NAME) })
     }
 }
 
 impl Pointwise {
-    /// Adds the weight's gradient to `gradient` and the input's to `skip`, the gradient that reaches the input past the
-    /// convolution.
+    /// Adds the weight's gradient, and the input's to `skip`, the gradient that reaches the input past the convolution.
     ///
     /// # Errors
-    /// If the tape does not fit.
-    pub fn backward_adding(
-        &self,
-        dy: &Tensor,
-        tape: &mut Tape,
-        gradient: &Self,
-        skip: &Tensor,
-    ) -> Result<()> {
+    /// If the tape does not fit, or there are no gradients.
+    pub fn backward_adding(&self, dy: &Tensor, tape: &mut Tape, skip: &Tensor) -> Result<()> {
         let dy = dy.flatten_from(1)?; // [O, N H W]
-        self.add_gradient(&dy, &tape.pop()?, gradient)?;
-        Ok(self.kernels.add_product(&skip.flatten_from(1)?, &self.weight.t()?, &dy)?)
+        self.add_gradient(&dy, &tape.pop()?)?;
+        Ok(self.kernels.add_product(&skip.flatten_from(1)?, &self.weight.operand().t()?, &dy)?)
     }
 
-    fn add_gradient(&self, dy: &Tensor, x: &Tensor, gradient: &Self) -> Result<()> {
-        Ok(self.kernels.add_product(&gradient.weight, dy, &x.flatten_from(1)?.t()?)?)
+    fn add_gradient(&self, dy: &Tensor, x: &Tensor) -> Result<()> {
+        Ok(self.kernels.add_product(self.weight.gradient()?, dy, &x.flatten_from(1)?.t()?)?)
     }
 
     /// The weight, `[O, I]`.
     pub(super) fn weight(&self) -> &Tensor {
-        &self.weight
+        self.weight.value()
     }
 }
 
@@ -78,22 +73,22 @@ impl Convolution for Pointwise {
     fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         pass.save(x);
         let (_, images, height, width) = x.dims4()?;
-        let y = self.kernels.product(&self.weight, &x.flatten_from(1)?)?; // [O, N H W]
+        let y = self.kernels.product(self.weight.operand(), &x.flatten_from(1)?)?; // [O, N H W]
         Ok(y.reshape((y.dim(0)?, images, height, width))?)
     }
 
-    fn backward(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Option<Tensor>> {
+    fn backward(&self, dy: &Tensor, tape: &mut Tape) -> Result<Option<Tensor>> {
         let x = tape.pop()?;
         let dy = dy.flatten_from(1)?; // [O, N H W]
-        self.add_gradient(&dy, &x, gradient)?;
-        let dx = self.kernels.product(&self.weight.t()?, &dy)?;
+        self.add_gradient(&dy, &x)?;
+        let dx = self.kernels.product(&self.weight.operand().t()?, &dy)?;
         Ok(Some(dx.reshape(x.shape())?))
     }
 }
 
 /// Dense k x k convolution, padding k/2.
 pub struct Dense {
-    weight: Tensor, // [O, I, k, k]
+    weight: Parameter, // [O, I, k, k]
     window: Window,
     /// The image's gradient is nobody's.
     on_image: bool,
@@ -121,7 +116,7 @@ impl Dense {
 
     /// The weight, `[O, I, k, k]`, and what it looks through.
     pub(super) fn parts(&self) -> (&Tensor, Window) {
-        (&self.weight, self.window)
+        (self.weight.value(), self.window)
     }
 }
 
@@ -130,17 +125,17 @@ impl Convolution for Dense {
 
     fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         pass.save(x);
-        Ok(self.kernels.convolve(&self.weight, x, self.window.stride)?)
+        Ok(self.kernels.convolve(self.weight.operand(), x, self.window.stride)?)
     }
 
-    fn backward(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Option<Tensor>> {
+    fn backward(&self, dy: &Tensor, tape: &mut Tape) -> Result<Option<Tensor>> {
         let (x, stride) = (tape.pop()?, self.window.stride);
-        self.kernels.add_convolve_weight(&gradient.weight, &x, dy, stride)?;
+        self.kernels.add_convolve_weight(self.weight.gradient()?, &x, dy, stride)?;
         if self.on_image {
             return Ok(None);
         }
         let (_, _, height, width) = x.dims4()?;
-        Ok(Some(self.kernels.convolve_backward_input(&self.weight, dy, stride, (height, width))?))
+        Ok(Some(self.kernels.convolve_backward_input(self.weight.operand(), dy, stride, (height, width))?))
     }
 }
 
@@ -179,25 +174,33 @@ impl<C: Convolution> ConvNorm<C> {
         self.norm.forward(y, addend, pass)
     }
 
-    /// Adds to `gradient`; returns the input's gradient where the convolution gives one. Writes over `dy`.
+    /// Adds the weights' gradients; returns the input's where the convolution gives one. Writes over `dy`.
     ///
     /// # Errors
     /// If the tape does not fit.
-    pub fn backward(&self, dy: Tensor, tape: &mut Tape, gradient: &Self) -> Result<Option<Tensor>> {
-        let dy = self.norm.backward(dy, tape, &gradient.norm)?;
-        self.convolution.backward(&dy, tape, &gradient.convolution)
+    pub fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<Option<Tensor>> {
+        let dy = self.norm.backward(dy, tape)?;
+        self.convolution.backward(&dy, tape)
     }
 
     /// [`ConvNorm::backward`] that leaves `dy` as it is.
     ///
     /// # Errors
     /// If the tape does not fit.
-    pub fn backward_keeping(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Option<Tensor>> {
-        let dy = self.norm.backward_keeping(dy, tape, &gradient.norm)?;
-        self.convolution.backward(&dy, tape, &gradient.convolution)
+    pub fn backward_keeping(&self, dy: &Tensor, tape: &mut Tape) -> Result<Option<Tensor>> {
+        let dy = self.norm.backward_keeping(dy, tape)?;
+        self.convolution.backward(&dy, tape)
     }
 
     pub(super) fn parts(&self) -> (&C, &BatchNorm) {
         (&self.convolution, &self.norm)
+    }
+}
+
+/// The gradient of a convolution that is not on the image.
+pub(super) fn given(gradient: Option<Tensor>) -> candle_core::Result<Tensor> {
+    match gradient {
+        Some(gradient) => Ok(gradient),
+        None => bail!("no input gradient from a convolution that is not on the image"),
     }
 }

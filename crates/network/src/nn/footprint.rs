@@ -4,7 +4,9 @@
 //! It follows `forward` and `backward` of each layer tensor by tensor, with a scope's end where Rust has it, and must be changed
 //! with them; a test compares it with the tape of real steps.
 
-use space::{Bottleneck, LayerSpec, MbConv, Operator};
+use space::LayerSpec;
+
+use super::layers::held;
 
 /// What passes over some layers hold, in values of a tensor; for each image of a batch unless something else is said. The batch
 /// of images itself is not counted.
@@ -27,14 +29,24 @@ pub struct Footprint {
 impl Footprint {
     /// What passes over these layers hold.
     pub fn of(layers: &[LayerSpec]) -> Self {
+        let graph = Reads::of(layers);
         let mut sum = Self::default();
-        for layer in layers {
-            let held = Held::of(layer);
+        let mut kept = vec![false; layers.len() + 1];
+        for (index, layer) in layers.iter().enumerate() {
+            let held = held(layer);
+            // tensors that the tape has already, since another reader kept them
+            let shared = if held.keeps_input { graph.values(index, |place| kept[place]) } else { 0 };
+            let inputs = if held.keeps_input { graph.values(index, |_| true) } else { 0 };
             let before = sum.tape;
-            sum.tape += held.kept;
+            sum.tape += held.inner + inputs - shared;
+            if held.keeps_input {
+                graph.inputs[index].iter().for_each(|place| kept[*place] = true);
+            }
+            let forward = sum.tape + held.forward + graph.alive(index, |place| !kept[place]);
+            let backward = before + held.backward - shared + graph.gradients(index);
+            sum.training = sum.training.max(forward).max(backward);
+            sum.forgetting = sum.forgetting.max(held.forgetting + graph.alive(index, |_| true));
             sum.statistics += held.statistics;
-            sum.training = sum.training.max(sum.tape + held.forward).max(before + held.backward);
-            sum.forgetting = sum.forgetting.max(held.forgetting);
             sum.patches = sum.patches.max(held.patches);
             sum.scratch = sum.scratch.max(held.scratch);
         }
@@ -45,120 +57,110 @@ impl Footprint {
     }
 }
 
-/// What one layer holds.
-#[derive(Default)]
-struct Held {
-    /// On the tape, its input included.
-    kept: usize,
-    statistics: usize,
-    /// Beside the tape at the end of forward, the output included.
-    forward: usize,
-    /// At most in backward, beside the tape of the layers before: what it kept and all gradients.
-    backward: usize,
-    /// In a pass that keeps nothing, input and output included.
-    forgetting: usize,
-    patches: usize,
-    scratch: usize,
+/// Which layers read what others make: place 0 is the network's input, then the layers' outputs follow.
+struct Reads {
+    /// The places that each layer reads, each once.
+    inputs: Vec<Vec<usize>>,
+    /// Values at each place.
+    sizes: Vec<usize>,
+    /// The last layer that reads each place, if one does.
+    last: Vec<Option<usize>>,
+}
+
+impl Reads {
+    fn of(layers: &[LayerSpec]) -> Self {
+        let mut reads = Self {
+            inputs: Vec::with_capacity(layers.len()),
+            sizes: vec![0; layers.len() + 1],
+            last: vec![None; layers.len() + 1],
+        };
+        for (index, layer) in layers.iter().enumerate() {
+            let mut places: Vec<usize> =
+                layer.inputs.iter().map(|from| from.map_or(0, |from| from + 1)).collect();
+            places.sort_unstable();
+            places.dedup();
+            for &place in &places {
+                reads.sizes[place] = layer.input.len();
+                reads.last[place] = Some(index);
+            }
+            reads.sizes[index + 1] = layer.output.len();
+            reads.inputs.push(places);
+        }
+        reads
+    }
+
+    /// Values of a layer's inputs of which something holds.
+    fn values(&self, layer: usize, holds: impl Fn(usize) -> bool) -> usize {
+        self.inputs[layer].iter().filter(|place| holds(**place)).map(|place| self.sizes[*place]).sum()
+    }
+
+    /// Values that lie there while a layer runs forward, its inputs among them, and of which something holds.
+    fn alive(&self, layer: usize, holds: impl Fn(usize) -> bool) -> usize {
+        let alive = |place: &usize| holds(*place) && self.last[*place].is_some_and(|last| last >= layer);
+        (0..=layer).filter(alive).map(|place| self.sizes[place]).sum()
+    }
+
+    /// Values of the gradients that wait for earlier layers while a layer runs backward.
+    fn gradients(&self, layer: usize) -> usize {
+        let waits = |place: &usize| self.last[*place].is_some_and(|last| last > layer);
+        (0..=layer).filter(waits).map(|place| self.sizes[place]).sum()
+    }
+}
+
+/// What one layer holds, in values of a tensor.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Held {
+    /// On the tape, beside its inputs.
+    pub inner: usize,
+    /// Whether its inputs are on the tape too.
+    pub keeps_input: bool,
+    /// On the tape whatever the number of images.
+    pub statistics: usize,
+    /// Beside the tape and its inputs at the end of forward, the output included.
+    pub forward: usize,
+    /// At most in backward, beside the tape of the layers before: what it kept, its inputs included, and all gradients.
+    pub backward: usize,
+    /// In a pass that keeps nothing, beside its inputs.
+    pub forgetting: usize,
+    /// The patches of one image.
+    pub patches: usize,
+    /// Of a thread that computes one channel.
+    pub scratch: usize,
 }
 
 impl Held {
-    fn of(layer: &LayerSpec) -> Self {
-        let (input, output) = (layer.input.len(), layer.output.len());
-        match &layer.operator {
-            Operator::Stem { kernel, .. } => Self::conv_norm(layer, *kernel, false),
-            Operator::HeadConv { .. } => Self::conv_norm(layer, 1, false),
-            Operator::Conv { kernel, residual, .. } => Self::conv_norm(layer, *kernel, *residual),
-            Operator::MbConv(block) => Self::mbconv(block, layer),
-            Operator::Bottleneck(block) => Self::bottleneck(block, layer),
-            Operator::MaxPool | Operator::Pool => Self {
-                kept: input,
-                forward: output,
-                backward: 2 * input + output,
-                forgetting: input + output,
-                ..Self::default()
-            },
-            // products with what comes before their activation kept, dropout's mask and what it leaves
-            Operator::FeatureMix { .. } | Operator::Classifier => Self {
-                kept: input + output,
-                forward: input + output,
-                backward: 2 * (input + output),
-                forgetting: 2 * input + 2 * output,
-                ..Self::default()
-            },
-        }
-    }
-
     /// Convolution, batch norm, activation; `residual` adds the input, and keeps its gradient meanwhile.
-    fn conv_norm(layer: &LayerSpec, kernel: usize, residual: bool) -> Self {
-        let (input, output) = (layer.input.len(), layer.output.len());
-        let kept = input + output;
+    pub fn conv_norm(spec: &LayerSpec, kernel: usize, residual: bool) -> Self {
+        let (input, output) = (spec.input.len(), spec.output.len());
         let past = if residual { output } else { 0 };
         Self {
-            kept,
-            statistics: 2 * layer.output.channels,
+            inner: output,
+            keeps_input: true,
+            statistics: 2 * spec.output.channels,
             forward: output,
             // the batch norm's, which frees its input, then the convolution's
             backward: past + input + output + output.max(input),
-            forgetting: input + output,
-            patches: patches(layer.input.channels, kernel, layer.output.plane()),
-            ..Self::default()
+            forgetting: output,
+            patches: patches(spec.input.channels, kernel, spec.output.plane()),
+            scratch: 0,
         }
     }
 
-    fn mbconv(block: &MbConv, layer: &LayerSpec) -> Self {
-        let (input, output) = (layer.input.len(), layer.output.len());
-        let (mid_in, mid_out) = (block.mid * layer.input.plane(), block.mid * layer.output.plane());
-        let expanded = if block.expansion { mid_in } else { 0 };
-        // means, both products, the factors, and the scaled maps
-        let excited = block.squeeze.map_or(0, |squeeze| 3 * block.mid + 2 * squeeze + mid_out);
-        let kept = input + expanded + 2 * mid_out + excited + output;
-        let norms = if block.expansion { 2 } else { 1 };
-        // the gradients of output and inner maps wait for the end
-        let waiting = output + mid_out;
-        let past = if block.residual { 0 } else { input };
-        let chain_dx = if block.expansion { mid_in } else { input };
+    /// A pooling.
+    pub fn pooled(spec: &LayerSpec) -> Self {
+        let (input, output) = (spec.input.len(), spec.output.len());
         Self {
-            kept,
-            statistics: 2 * (norms * block.mid + layer.output.channels),
+            keeps_input: true,
             forward: output,
-            backward: (kept + waiting)
-                .max(input + expanded + mid_out + waiting + chain_dx)
-                .max(input + waiting + chain_dx + past),
-            forgetting: input + mid_out + expanded.max(output),
-            scratch: layer.input.plane() + layer.output.plane(),
-            ..Self::default()
-        }
-    }
-
-    fn bottleneck(block: &Bottleneck, layer: &LayerSpec) -> Self {
-        let (input, output) = (layer.input.len(), layer.output.len());
-        let (mid_in, mid_out) = (block.mid * layer.input.plane(), block.mid * layer.output.plane());
-        let pooled = match block.downsample && block.stride > 1 {
-            true => layer.input.channels * layer.output.plane(),
-            false => 0,
-        };
-        let shortcut = if block.downsample { output } else { 0 };
-        let kept = input + pooled + shortcut + 2 * mid_in + 2 * mid_out + 2 * output;
-        let norms = 2 * block.mid + layer.output.channels;
-        // the gradient before the last activation waits with that after it
-        let expansion = kept + 2 * output + output.max(mid_out);
-        let dense = kept + output + mid_in - mid_out.min(mid_in);
-        let reduction = input + pooled + shortcut + 3 * output + mid_in + input;
-        let past = input + shortcut + 3 * output + 2 * input + pooled;
-        Self {
-            kept,
-            statistics: 2 * (norms + if block.downsample { layer.output.channels } else { 0 }),
-            forward: shortcut + output,
-            backward: expansion.max(dense).max(reduction).max(past),
-            forgetting: input + (shortcut + pooled).max(shortcut + mid_in + mid_out + 2 * output),
-            patches: patches(block.mid, block.kernel, layer.output.plane()),
+            backward: 2 * input + output,
+            forgetting: output,
             ..Self::default()
         }
     }
 }
 
 /// Values under a kernel at all its places.
-fn patches(channels: usize, kernel: usize, plane: usize) -> usize {
+pub(super) fn patches(channels: usize, kernel: usize, plane: usize) -> usize {
     if kernel == 1 { 0 } else { channels * kernel * kernel * plane }
 }
 

@@ -55,15 +55,15 @@ impl SqueezeExcite {
         Ok(self.kernels.scale(&x, &factor)?)
     }
 
-    /// Adds to `gradient`; returns what the gradient of the input is made of.
+    /// Adds the weights' gradients; returns what the gradient of the input is made of.
     ///
     /// # Errors
     /// If the tape does not fit.
-    pub fn backward(&self, dy: &Tensor, tape: &mut Tape, gradient: &Self) -> Result<Excited> {
+    pub fn backward(&self, dy: &Tensor, tape: &mut Tape) -> Result<Excited> {
         let (factor, x) = (tape.pop()?, tape.pop()?);
         let dfactor = self.kernels.scale_backward_factor(&x, dy)?; // [C, N]
-        let dhidden = self.expand.backward(&dfactor, tape, &gradient.expand)?; // [squeeze, N]
-        let dmean = self.reduce.backward(&dhidden, tape, &gradient.reduce)?; // [C, N]
+        let dhidden = self.expand.backward(&dfactor, tape)?; // [squeeze, N]
+        let dmean = self.reduce.backward(&dhidden, tape)?; // [C, N]
         Ok(Excited { factor, dmean })
     }
 }

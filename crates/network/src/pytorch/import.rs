@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{DType, Device, Tensor};
-use space::SearchSpace;
+use space::{SearchSpace, WeightRole};
 
 use super::StateDict;
 use super::ofa_names::spellings;
-use crate::elastic::{SharedWeights, is_matrix, running_names, shared_specs, statistics_from_tensors};
+use crate::arena::Part;
+use crate::elastic::{SharedWeights, running_names, shared_parts, statistics_from_tensors};
 use crate::error::{Error, Result};
 use crate::nn::Statistics;
 
@@ -36,6 +37,8 @@ struct Wanted {
     name: String,
     shape: Vec<usize>,
     kind: Kind,
+    /// Whether it depends on the classes.
+    of_classes: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,7 +54,7 @@ enum Kind {
 /// If tensors are missing, left over, spelt twice, of another shape, or not finite. The message names some and the
 /// space.
 pub fn import(space: &SearchSpace, state: &StateDict) -> Result<Import> {
-    let mut wanted = wanted(space)?;
+    let mut wanted = wanted(space);
     let mut found = find(&wanted, state)?;
     let held = |kind| wanted.iter().any(|wanted| wanted.kind == kind && found.contains_key(&wanted.name));
     let (matrices, statistics) = (held(Kind::Matrix), held(Kind::Statistic));
@@ -80,16 +83,17 @@ pub fn import(space: &SearchSpace, state: &StateDict) -> Result<Import> {
     })
 }
 
-fn wanted(space: &SearchSpace) -> Result<Vec<Wanted>> {
+fn wanted(space: &SearchSpace) -> Vec<Wanted> {
     let mut wanted = Vec::new();
-    for spec in shared_specs(space)? {
+    for Part { spec, of_classes } in shared_parts(space) {
         for name in running_names(&spec) {
-            wanted.push(Wanted { name, shape: spec.shape.clone(), kind: Kind::Statistic });
+            let shape = spec.shape.clone();
+            wanted.push(Wanted { name, shape, kind: Kind::Statistic, of_classes });
         }
-        let kind = if is_matrix(&spec) { Kind::Matrix } else { Kind::Weight };
-        wanted.push(Wanted { name: spec.name, shape: spec.shape, kind });
+        let kind = if spec.role == WeightRole::KernelTransform { Kind::Matrix } else { Kind::Weight };
+        wanted.push(Wanted { name: spec.name, shape: spec.shape, kind, of_classes });
     }
-    Ok(wanted)
+    wanted
 }
 
 /// The file's name for each of ours that it has.
@@ -153,7 +157,7 @@ fn check_shapes(
     if others.len() > 1 {
         got = format!("{got}, and {} more of other shapes", others.len() - 1);
     }
-    let classes = others.iter().all(|wanted| wanted.name.starts_with("classifier."));
+    let classes = others.iter().all(|wanted| wanted.of_classes);
     let advice = if classes {
         "the file has other classes: write the space with `supernet space NAME --toml`, set its `classes`, and give it"
     } else {

@@ -3,7 +3,8 @@
 use super::stages::{FirstBlock, Head, Stage, StageGenes, Stages, Stem};
 use super::{Ends, Family};
 use crate::builder::{Builder, Port, SlotName};
-use crate::layer::{LayerSpec, MbConv, Operator, inner_channels};
+use crate::layer::{LayerSpec, inner_channels};
+use crate::operators::{MbConv, Operator};
 use crate::trace::fixed;
 use crate::value::Extent;
 

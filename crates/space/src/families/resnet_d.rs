@@ -3,7 +3,8 @@
 use super::stages::{Stage, StageGenes, Stages, Stem};
 use super::{Ends, Family};
 use crate::builder::{Builder, Port, SlotName};
-use crate::layer::{Bottleneck, Operator, inner_channels};
+use crate::layer::inner_channels;
+use crate::operators::{Bottleneck, Operator};
 use crate::trace::{Traced, fixed, traced};
 use crate::value::Extent;
 

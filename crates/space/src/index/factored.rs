@@ -28,7 +28,8 @@ pub struct Factored<T> {
 
 impl SpaceIndex {
     /// What layers cost as terms; `constant` is what every network has beside its layers. Terms whose genes another has
-    /// too are part of that one.
+    /// too are part of that one. Each layer is priced by itself: its peak memory in a network that is no chain may be
+    /// higher ([`SpaceIndex::is_chain`]).
     ///
     /// # Errors
     /// The first of `cost`.

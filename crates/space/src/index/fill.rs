@@ -9,9 +9,10 @@ use std::hash::Hash;
 
 use super::table::{Table, UNKNOWN};
 use super::{LayerId, Slot};
-use crate::builder::{Layer, Node};
+use crate::builder::{Layer, Node, is_chain};
+use crate::feature_map::FeatureMap;
 use crate::genome::{Genome, Index, Row};
-use crate::layer::{FeatureMap, Operator};
+use crate::operators::Operator;
 use crate::search_space::SearchSpace;
 use crate::trace::{Var, VarSet};
 use crate::value::Extent;
@@ -19,18 +20,31 @@ use crate::value::Extent;
 /// Unfilled cells of a table that are tried for one that fits a network's other choices.
 const TRIED: usize = 16;
 
-/// The slots of a space with their tables, all layers, and how many networks were built.
-pub(super) fn slots(space: &SearchSpace) -> (Vec<Slot>, Vec<Layer>, usize) {
+/// What building networks gives.
+pub(super) struct Filled {
+    /// The slots with their tables.
+    pub slots: Vec<Slot>,
+    /// All layers.
+    pub layers: Vec<Layer>,
+    /// How many networks were built.
+    pub builds: usize,
+    /// Whether all of these are chains.
+    pub chains: bool,
+}
+
+/// Builds as many networks of a space as it takes to fill the tables of all slots.
+pub(super) fn slots(space: &SearchSpace) -> Filled {
     let mut filler = Filler::new(space);
     let mut first: Vec<Index> =
         (0..space.genome().len()).map(|gene| space.genome().allowed(gene)[0]).collect();
     space.genome().make_canonical(&mut first);
     let nodes = space.build(&first, None);
-    let mut tables = filler.start(&nodes);
+    let (mut tables, mut chains) = (filler.start(&nodes), is_chain(&nodes));
     while let Some(target) = tables.iter().position(|table| !table.is_full()) {
         let row = filler.aim(&tables, target);
         let nodes = space.build(&row, None);
         filler.builds += 1;
+        chains &= is_chain(&nodes);
         filler.note(&mut tables, &nodes, &row);
     }
     for table in &mut tables {
@@ -42,7 +56,7 @@ pub(super) fn slots(space: &SearchSpace) -> (Vec<Slot>, Vec<Layer>, usize) {
         let table = filler.product(&what, &extents, &mut layers);
         slots.push(Slot { name: node.slot, table: table.minimal() });
     }
-    (slots, layers.layers, filler.builds)
+    Filled { slots, layers: layers.layers, builds: filler.builds, chains }
 }
 
 /// What a layer is, its extents left out; `None` where it is not there.

@@ -1,10 +1,18 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::{End, RESOLUTION, Steps, preset, preset_names, sampler};
+use crate::builder::Builder;
+use crate::families::Family;
+use crate::families::stages::Stages;
+use crate::genome::{Choice, Declaring};
+use crate::trace::fixed;
+use crate::{
+    Activation, Dimension, End, Extent, Operator, RESOLUTION, Steps, cost, preset, preset_names, sampler,
+};
 
 /// 1,000 networks of each preset: slots hold what lowering gives, and no others exist.
 #[test]
@@ -132,5 +140,66 @@ fn inputs_need_not_be_square() {
         let text = text.replace("[8, \"10x25\", \"40x101\"]", wrong);
         let error = crate::SearchSpace::from_toml("wide.toml", &text).expect_err(wrong).to_string();
         assert!(error.contains("resolutions"), "{error}");
+    }
+}
+
+/// A diamond: a convolution is added to the input that it reads.
+#[derive(Clone, Debug)]
+struct Diamond {
+    stages: Stages,
+    kernel: Choice<usize>,
+}
+
+impl Family for Diamond {
+    fn build(&self, b: &mut Builder<'_>) {
+        let (activation, kernel) = (Activation::Relu, b.of(self.kernel));
+        let image = b.input(1, self.stages.resolution);
+        let extent = image.extent.clone();
+        let x = b.push(SlotName::one("stem"), &[&image], fixed(4), extent.clone(), |_| Operator::Stem {
+            kernel: 3,
+            stride: 1,
+            activation,
+        });
+        let wide = b.push(SlotName::one("wide"), &[&x], fixed(8), extent.clone(), |t| Operator::Conv {
+            kernel: t.get(&kernel),
+            activation,
+            residual: false,
+        });
+        let narrow = b.push(SlotName::one("narrow"), &[&wide], fixed(4), extent.clone(), |_| {
+            Operator::HeadConv { activation }
+        });
+        b.push(SlotName::one("sum"), &[&x, &narrow], fixed(4), extent, |_| Operator::Sum { of: 2 });
+    }
+
+    fn stages(&self) -> &Stages {
+        &self.stages
+    }
+}
+
+#[test]
+fn a_diamond_says_what_it_reads_and_is_priced_by_lowering() {
+    let mut list = Declaring::new();
+    let sizes = [Extent::from(8), Extent::from(12)];
+    let dimension = Dimension::named("resolution");
+    let resolution = list.choice("resolution".into(), String::new(), dimension, &sizes, None);
+    let kernel = list.choice("kernel".into(), String::new(), Dimension::named("kernel"), &[1usize, 3], None);
+    let (mut stages, _) = Stages::declare("diamond", 1, &sizes, Vec::new());
+    stages.resolution = resolution;
+    let file = preset("tiny").expect("a preset").into();
+    let space = crate::SearchSpace::new(file, Arc::new(Diamond { stages, kernel }), list.finish());
+    let index = space.index();
+    assert!(!index.is_chain() && preset("tiny").expect("a preset").index().is_chain());
+    for row in space.genome().all() {
+        let layers = space.lower_row(&row);
+        let inputs: Vec<_> = layers.iter().map(|layer| layer.inputs.clone()).collect();
+        assert_eq!(inputs, [vec![None], vec![Some(0)], vec![Some(1)], vec![Some(0), Some(2)]]);
+        let names: Vec<_> = layers[0].weights().into_iter().map(|weight| weight.name).collect();
+        let parts = index.layers_of("stem").next().expect("a layer").weights();
+        assert_eq!(names, parts.iter().map(|part| format!("stem.{}", part.name)).collect::<Vec<_>>());
+        // while the last convolution runs: what it reads (8), what it makes (4), and what waits for the sum (4)
+        let plane = layers[0].input.plane() as u64;
+        assert_eq!(cost(&layers).peak_activation_bytes, 4 * 16 * plane);
+        let alone = |layer: &LayerSpec| cost(&[layer.alone()]).peak_activation_bytes;
+        assert_eq!(layers.iter().map(alone).max(), Some(4 * 12 * plane));
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use extract::accuracy::AccuracyEstimator;
 use extract::latency::fitted::Part;
 use extract::latency::{Bench, Folded, LatencyKind, LatencyTable, MeasureConfig, RowsLog};
-use extract::search::{Objective, Promised, StandIn, Wanted, cost_index, promised, searched, subjects};
+use extract::search::{
+    Objective, Promised, SyntheticObjective, Wanted, cost_index, promised, searched, subjects,
+};
 use space::Arch;
 
 use super::here::Here;
@@ -92,10 +94,10 @@ fn enter(
 fn found(here: &Here<'_>, table: &LatencyTable, round: u64) -> anyhow::Result<Vec<Promised>> {
     let estimator = here.arguments.estimator.as_deref().map(AccuracyEstimator::read).transpose()?;
     let seeds = OBJECTIVES * round..OBJECTIVES * (round + 1);
-    let stand_ins: Vec<StandIn> = seeds.map(|seed| StandIn::new(here.space, seed)).collect();
-    // one estimator finds the same again and again, so that stand-ins keep it company
+    let synthetic: Vec<_> = seeds.map(|seed| SyntheticObjective::new(here.space, seed)).collect();
+    // one estimator finds the same again and again, so that synthetic ones keep it company
     let own = estimator.iter().map(|estimator| estimator as &dyn Objective);
-    let others = stand_ins.iter().map(|stand_in| stand_in as &dyn Objective);
+    let others = synthetic.iter().map(|objective| objective as &dyn Objective);
     let objectives: Vec<&dyn Objective> = own.chain(others).collect();
     let index = cost_index(here.space, table, LatencyKind::Undisturbed)?;
     let of_table = table.fit_of(here.space).map(|fit| fit.spent().into_iter().cloned().collect());

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use command::{Common, ValImages};
+use command::{Common, ValImages, data_form, data_help};
 use extract::accuracy::{AccuracyEstimator, FitConfig, FitReport};
 use extract::search::{Problem, Validated, ValidationPlan, search_validated};
 use network::accuracy_file::{self, AccuracyFile};
@@ -21,8 +21,8 @@ pub struct Validation {
     /// Evaluate the 20 best of what is found on validation images and choose by that: the trained weights
     #[arg(long, value_name = "FILE", requires = "data")]
     supernet: Option<PathBuf>,
-    /// The images, as for `supernet eval`: training images for batch norms, then those of `val`
-    #[arg(long, requires = "supernet")]
+    // its help comes from the table of formats
+    #[arg(long, requires = "supernet", value_parser = data_form(), help = evaluated_help(), hide_possible_values = true)]
     data: Option<String>,
     /// What to know of the images beside themselves (flip, class names) [default: dataset.toml in their folder]
     #[arg(long, value_name = "FILE", requires = "data")]
@@ -47,6 +47,10 @@ pub struct Validation {
     /// Search choices too that none of the estimator's rows had
     #[arg(long)]
     pub extrapolate: bool,
+}
+
+fn evaluated_help() -> String {
+    data_help("Images to evaluate on, training images for batch norms, then those of `val`")
 }
 
 fn least(text: &str) -> Result<f64, String> {

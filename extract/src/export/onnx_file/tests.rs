@@ -34,15 +34,15 @@ fn random_weights(layers: &[LayerSpec], rng: &mut ChaCha8Rng) -> BTreeMap<String
     for weight in layers.iter().flat_map(LayerSpec::weights) {
         let shape = &weight.shape;
         let (center, spread) = match weight.role {
-            WeightRole::NormScale => (1.0, 0.1),
-            WeightRole::NormShift | WeightRole::Bias => (0.0, 0.1),
-            WeightRole::Kernel => (0.0, (3.0 / shape[1..].iter().product::<usize>() as f32).sqrt()),
+            WeightRole::NormScale(_) => (1.0, 0.1),
+            WeightRole::NormShift(_) | WeightRole::Bias => (0.0, 0.1),
+            _ => (0.0, (3.0 / shape[1..].iter().product::<usize>() as f32).sqrt()),
         };
         tensors.insert(weight.name.clone(), random(shape, center, spread, rng));
-        if weight.role == WeightRole::NormScale {
+        if let Some(norm) = weight.batch_norm() {
             let [mean, variance] = [(0.0, 0.1), (1.0, 0.1)].map(|(at, by)| random(shape, at, by, rng));
             let pair = Tensor::stack(&[mean, variance], 0).expect("of one shape");
-            statistics.insert(weight.name.trim_end_matches(".weight").to_string(), pair);
+            statistics.insert(norm.to_string(), pair);
         }
     }
     with_statistics(&tensors, &statistics).expect("of one shape each")

@@ -76,7 +76,7 @@ fn on_worlds(
     let space = preset("tiny").expect("a preset");
     let index = cost_index(&space, &made_up_table(&space), LatencyKind::Undisturbed).expect("covered");
     let largest = index.costs(&sampler::largest(&space)).expect("legal").latency_upper_us;
-    let limits = Limits { latency_us: Some(share * largest), ..Limits::default() };
+    let limits = Limits::on(search::LATENCY, share * largest);
     let stop = AtomicBool::new(false);
     for seed in 0..worlds {
         let world = World::new(&space, seed);
@@ -94,15 +94,15 @@ fn plan(rounds: usize, rows: Option<&AccuracyFile>) -> ValidationPlan<'_> {
 }
 
 fn search(problem: &Problem<'_>, estimator: &AccuracyEstimator) -> SearchReport {
-    evolve(problem.index, estimator, problem.limits, problem.config, problem.stop).expect("feasible")
+    climb(problem.index, estimator, problem.limits, problem.config, problem.stop).expect("feasible")
 }
 
 /// Nothing on the front is at least as accurate and faster, or more accurate and as fast.
 fn assert_not_dominated(report: &SearchReport) {
     let SearchReport { best, front, .. } = report;
     for other in front {
-        let better = (other.accuracy >= best.accuracy && other.latency_ms < best.latency_ms)
-            || (other.accuracy > best.accuracy && other.latency_ms <= best.latency_ms);
+        let better = (other.accuracy() >= best.accuracy() && other.latency_ms() < best.latency_ms())
+            || (other.accuracy() > best.accuracy() && other.latency_ms() <= best.latency_ms());
         assert!(!better, "{other:?} beats {best:?}");
     }
     assert_eq!(front.last().map(|last| &last.arch), Some(&best.arch));
@@ -113,7 +113,7 @@ fn the_expected_accuracy_of_a_winner_is_what_it_has() {
     let (mut by_predictor, mut by_count, mut by_both, mut inside, mut worlds) = (0.0, 0.0, 0.0, 0, 0.0);
     on_worlds(24, 0.6, |world, _, estimator, problem| {
         let report = search(&problem, estimator);
-        by_predictor += report.best.accuracy - world.truth(&report.best.arch);
+        by_predictor += report.best.accuracy() - world.truth(&report.best.arch);
         let validated =
             search_validated(&problem, estimator, &plan(1, None), &mut |arch| Ok(Some(world.hits(arch))));
         let Validated { report, evaluated, rounds } = validated.expect("feasible");
@@ -123,9 +123,9 @@ fn the_expected_accuracy_of_a_winner_is_what_it_has() {
         let most = evaluated.iter().max_by(|a, b| a.top1.total_cmp(&b.top1)).expect("some");
         by_count += most.top1 - world.truth(&most.arch);
         let truth = world.truth(&report.best.arch);
-        by_both += report.best.accuracy - truth;
+        by_both += report.best.accuracy() - truth;
         let (low, high) =
-            (report.best.accuracy_low.expect("known"), report.best.accuracy_high.expect("known"));
+            (report.best.accuracy_low().expect("known"), report.best.accuracy_high().expect("known"));
         inside += usize::from((low..=high).contains(&truth));
         assert_eq!(report.best.accuracy_from, Some(AccuracyFrom::PredictorAndValidation));
         assert_not_dominated(&report);
@@ -175,14 +175,14 @@ fn predictions_above_1_keep_their_order() {
         let estimator = AccuracyEstimator::fit(&rows, &quick()).expect("rows");
         let mut report = search(&problem, &estimator);
         assert_not_dominated(&report);
-        assert!(report.top[1].accuracy <= report.best.accuracy);
-        let raw = report.best.accuracy;
+        assert!(report.top[1].accuracy() <= report.best.accuracy());
+        let raw = report.best.accuracy();
         judge_by_predictor(&mut report, &estimator, None).expect("shares");
         assert_not_dominated(&report);
         assert!(raw > 1.0 && report.front.len() > 2, "{raw}: {:?}", report.front);
         let (low, high) =
-            (report.best.accuracy_low.expect("known"), report.best.accuracy_high.expect("known"));
-        assert!(low < report.best.accuracy && report.best.accuracy < high);
+            (report.best.accuracy_low().expect("known"), report.best.accuracy_high().expect("known"));
+        assert!(low < report.best.accuracy() && report.best.accuracy() < high);
     });
 }
 
@@ -191,11 +191,12 @@ fn a_limit_on_accuracy_is_kept_by_the_lower_end() {
     on_worlds(2, 0.6, |world, _, estimator, problem| {
         let mut evaluate = |arch: &Arch| Ok(Some(world.hits(arch)));
         let free = search_validated(&problem, estimator, &plan(1, None), &mut evaluate).expect("feasible");
-        let low = free.report.best.accuracy_low.expect("known");
+        let low = free.report.best.accuracy_low().expect("known");
         let kept = Problem { least_top1: Some(low), ..problem };
         let again = search_validated(&kept, estimator, &plan(1, None), &mut evaluate).expect("kept");
         assert_eq!(again.report.best, free.report.best);
-        let broken = Problem { least_top1: Some(free.report.best.accuracy_high.expect("known")), ..problem };
+        let broken =
+            Problem { least_top1: Some(free.report.best.accuracy_high().expect("known")), ..problem };
         let error =
             search_validated(&broken, estimator, &plan(1, None), &mut evaluate).expect_err("none keeps it");
         assert!(matches!(&error, Error::NotAccurate { low, .. } if *low < 0.96), "{error}");

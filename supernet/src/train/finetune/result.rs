@@ -61,7 +61,7 @@ impl FineTuner {
         let statistics = calibrate(&self.network.network()?, batches)?;
         match Self::stopped(stop) {
             true => Ok(None),
-            false => Ok(Some(with_statistics(self.network.weights(), &statistics)?)),
+            false => Ok(Some(with_statistics(self.network.weights().tensors(), &statistics)?)),
         }
     }
 

@@ -16,7 +16,6 @@ use super::{FineTuner, PHASE};
 use crate::error::{Error, Result};
 use crate::train::Sgd;
 use crate::train::resumed::Resumed;
-use crate::train::step::unsound;
 
 /// What the `kind` of a checkpoint says.
 const KIND: &str = "fine_tuning";
@@ -142,7 +141,8 @@ impl FineTuner {
         let FineTuneCheckpoint { tool, kernels, step, weights, velocities, .. } = checkpoint;
         let (config, now) = (&self.model.config, self.config.kernels.clone());
         self.network = StaticNetwork::new((&config.space, &config.arch), weights, &now)?;
-        self.optimizer = Sgd::moving(velocities, self.plan.momentum, self.plan.weight_decay, &now)?;
+        let optimizer = Sgd::new(self.network.weights(), self.plan.momentum, self.plan.weight_decay, &now)?;
+        self.optimizer = optimizer.moving(velocities)?;
         self.step = step;
         self.saved = Some(step);
         let mut resumed = Resumed::new(step, &kernels);
@@ -158,8 +158,8 @@ impl FineTuner {
 
     /// Saves the state, unless it is spoilt: the last good checkpoint must outlive it.
     pub(super) fn write_checkpoint(&mut self) -> Result<()> {
-        let velocities = self.optimizer.velocities();
-        if let Some(name) = unsound(self.network.weights().iter().chain(velocities))? {
+        let (weights, velocities) = (self.network.weights(), self.optimizer.velocities());
+        if let Some(name) = weights.unsound()?.map_or_else(|| velocities.unsound(), |name| Ok(Some(name)))? {
             let step = self.step.saturating_sub(1);
             return Err(self.diverged(step, format!("{name} is no longer finite")));
         }
@@ -174,7 +174,8 @@ impl FineTuner {
             plan: self.plan.hash(),
             step: self.step,
         };
-        let mut tensors = self.network.weights().clone();
+        let mut tensors = self.network.weights().tensors().clone();
+        let velocities = self.optimizer.velocities().tensors();
         tensors.extend(velocities.iter().map(|(name, tensor)| (format!("{VELOCITY}{name}"), tensor.clone())));
         tensor_file::write(&self.folder.checkpoint(), &tensors, &document)?;
         self.saved = Some(self.step);

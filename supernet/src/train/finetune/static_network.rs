@@ -1,12 +1,13 @@
 //! One static network in training: its own weights by name, and gradients of the same names.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use kernels::Kernels;
-use network::elastic::is_classifier;
+use network::arena::{Arena, Layout, Part};
 use network::model_folder::ModelFolder;
-use network::nn::{MapSource, Network, Source, with_operands};
+use network::nn::{MapSource, Network, Source, operands};
 use space::{Arch, LayerSpec, SearchSpace};
 
 use crate::error::{Error, Result};
@@ -18,8 +19,8 @@ use crate::train::step::learn;
 pub struct StaticNetwork {
     layers: Vec<LayerSpec>,
     epsilon: f32,
-    weights: BTreeMap<String, Tensor>,
-    gradients: BTreeMap<String, Tensor>,
+    weights: Arena,
+    gradients: Arena,
     kernels: Kernels,
 }
 
@@ -44,7 +45,7 @@ pub(super) fn trained(
 }
 
 impl StaticNetwork {
-    /// A sub-network over weights of its own, which training changes in place.
+    /// A sub-network over copies of these weights, which training changes in place.
     ///
     /// # Errors
     /// If a weight is missing or has another shape.
@@ -54,11 +55,10 @@ impl StaticNetwork {
         kernels: &Kernels,
     ) -> Result<Self> {
         let layers = space.lower(arch)?;
-        let device = kernels.device();
-        let weights = trained(&layers, weights, "network")?.into_iter();
-        let weights =
-            weights.map(|(name, weight)| Ok((name, weight.to_device(&device)?))).collect::<Result<_>>()?;
-        let gradients = zeros_like(&weights)?;
+        let weights = trained(&layers, weights, "network")?;
+        let layout = Arc::new(Layout::of(Part::of_layers(&layers)));
+        let weights = Arena::of(layout, weights, "network")?.on(&kernels.device())?;
+        let gradients = weights.zeros_like()?;
         Ok(Self { layers, epsilon: space.batch_norm_epsilon(), weights, gradients, kernels: kernels.clone() })
     }
 
@@ -67,13 +67,11 @@ impl StaticNetwork {
     /// # Errors
     /// If a tensor cannot be copied.
     pub fn of_model(model: &ModelFolder, kernels: &Kernels) -> Result<Self> {
-        let copy = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.copy()?));
-        let copies = model.tensors.iter().map(copy).collect::<Result<_>>()?;
-        Self::new((&model.config.space, &model.config.arch), copies, kernels)
+        Self::new((&model.config.space, &model.config.arch), model.tensors.clone(), kernels)
     }
 
-    /// The weights by name, without statistics.
-    pub fn weights(&self) -> &BTreeMap<String, Tensor> {
+    /// The weights, without statistics.
+    pub fn weights(&self) -> &Arena {
         &self.weights
     }
 
@@ -82,21 +80,13 @@ impl StaticNetwork {
         &self.layers
     }
 
-    /// Zeros of the weights' names and shapes.
-    ///
-    /// # Errors
-    /// If a tensor cannot be made.
-    pub fn zeros_like(&self) -> Result<BTreeMap<String, Tensor>> {
-        zeros_like(&self.weights)
-    }
-
     /// Adds the gradients of a batch and returns its loss.
     ///
     /// # Errors
     /// If the images do not fit.
     pub fn learn(&self, images: &Tensor, target: &Target, dropout: Option<Tensor>) -> Result<Loss> {
-        let sources = [&self.values()?, &self.source(&self.gradients).as_they_are()];
-        learn(&self.layers, sources, &self.kernels, images, target, dropout)
+        let source = self.source()?.with_gradients(self.gradients.tensors().clone());
+        learn(&Network::new(&self.layers, &source)?, &self.kernels, images, target, dropout)
     }
 
     /// One step on every weight; the gradients are zero after it.
@@ -104,8 +94,7 @@ impl StaticNetwork {
     /// # Errors
     /// If the optimizer is another network's.
     pub fn step(&self, optimizer: &Sgd, lr: f32) -> Result<()> {
-        let parts = self.weights.iter().map(|(name, weight)| (name.as_str(), weight, &self.gradients[name]));
-        optimizer.move_weights(parts, lr)
+        optimizer.move_weights(&self.weights, &self.gradients, self.weights.layout().names(), lr)
     }
 
     /// The same on the classifier alone; all else rests.
@@ -113,9 +102,9 @@ impl StaticNetwork {
     /// # Errors
     /// If the optimizer is another network's.
     pub fn step_head(&self, optimizer: &Sgd, lr: f32) -> Result<()> {
-        let parts = self.weights.iter().filter(|(name, _)| is_classifier(name));
-        optimizer
-            .move_weights(parts.map(|(name, weight)| (name.as_str(), weight, &self.gradients[name])), lr)?;
+        let layout = self.weights.layout();
+        let head = layout.names().filter(|name| layout.is_of_classes(name));
+        optimizer.move_weights(&self.weights, &self.gradients, head, lr)?;
         self.clear()
     }
 
@@ -124,7 +113,7 @@ impl StaticNetwork {
     /// # Errors
     /// If a tensor cannot be written.
     pub fn clear(&self) -> Result<()> {
-        self.gradients.values().try_for_each(|gradient| Ok(self.kernels.fill_zero(gradient)?))
+        Ok(self.kernels.fill_zero(self.gradients.values())?)
     }
 
     /// The network without statistics, for passes that use the batch's own.
@@ -132,22 +121,16 @@ impl StaticNetwork {
     /// # Errors
     /// Never: the weights were checked.
     pub fn network(&self) -> Result<Network> {
-        Ok(Network::new(&self.layers, &self.values()?)?)
+        Ok(Network::new(&self.layers, &self.source()?)?)
     }
 
-    /// The weights, those that products read as they read them.
-    fn values(&self) -> Result<Source<'static>> {
-        Ok(self.source(&with_operands(self.weights.clone(), &self.layers, &self.kernels)?))
+    /// The weights, and what products read of them.
+    fn source(&self) -> Result<Source<'static>> {
+        let tensors = self.weights.tensors();
+        let operands = operands(tensors, &self.layers, &self.kernels)?;
+        let builder = MapSource::builder(tensors.clone());
+        Ok(Source::new(builder, &self.kernels, self.epsilon).with_operands(operands))
     }
-
-    fn source(&self, tensors: &BTreeMap<String, Tensor>) -> Source<'static> {
-        Source::new(MapSource::builder(tensors.clone()), &self.kernels, self.epsilon)
-    }
-}
-
-fn zeros_like(tensors: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
-    let zeros = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.zeros_like()?));
-    tensors.iter().map(zeros).collect()
 }
 
 #[cfg(test)]
@@ -198,10 +181,10 @@ mod tests {
         let logits = uniform("teacher", &[IMAGES, 10]);
         for teacher in [None, Some(&logits)] {
             let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
-            let copies = weights.detached().expect("copies").tensors().clone();
+            let copies = weights.tensors().clone();
             let network = StaticNetwork::new((&space, &arch), copies, &kernels).expect("the same names");
             let gradients = Gradients::new(&weights).expect("zeros");
-            let optimizers = [0, 1].map(|_| Sgd::new(&weights, 0.9, 3e-5, &kernels).expect("at rest"));
+            let optimizers = [0, 1].map(|_| Sgd::new(weights.arena(), 0.9, 3e-5, &kernels).expect("at rest"));
             let pupil = Pupil { space: &space, weights: &weights, kernels: kernels.clone() };
             for step in 0..3 {
                 let images = uniform(&format!("images {step}"), &[IMAGES, 1, 8, 8]);
@@ -217,7 +200,7 @@ mod tests {
                 assert_eq!(losses[0].to_bits(), losses[1].to_bits(), "step {step}");
                 optimizers[0].step(&weights, &gradients, 0.1).expect("its own");
                 network.step(&optimizers[1], 0.1).expect("its own");
-                for (name, weight) in network.weights() {
+                for (name, weight) in network.weights().tensors() {
                     assert!(
                         bits(weight) == bits(weights.get(name).expect("the same names")),
                         "{preset}: {name}"
@@ -235,18 +218,17 @@ mod tests {
         for teacher in [None, Some(&logits)] {
             let target = Target { labels: &LABELS, smoothing: 0.1, teacher, class_weights: None };
             let of = |tensors: &BTreeMap<String, Tensor>| {
-                let copies =
-                    tensors.iter().map(|(name, tensor)| (name.clone(), tensor.copy().expect("a copy")));
-                StaticNetwork::new((&space, &arch), copies.collect(), &Kernels::reference())
+                StaticNetwork::new((&space, &arch), tensors.clone(), &Kernels::reference())
                     .expect("a network")
             };
             let network = of(weights.tensors());
             network.learn(&images, &target, None).expect("it fits");
             let square = |tensor: &Tensor| values(tensor).iter().map(|g| f64::from(*g).powi(2)).sum::<f64>();
-            let norm = network.gradients.values().map(square).sum::<f64>().sqrt();
+            let norm = network.gradients.tensors().values().map(square).sum::<f64>().sqrt();
             let loss_at = |distance: f64| {
                 let moved = weights.tensors().iter().map(|(name, weight)| {
-                    let along = network.gradients[name].affine(distance / norm, 0.0).expect("a product");
+                    let along =
+                        network.gradients.tensors()[name].affine(distance / norm, 0.0).expect("a product");
                     (name.clone(), weight.add(&along).expect("a sum"))
                 });
                 of(&moved.collect())

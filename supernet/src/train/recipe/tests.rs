@@ -2,12 +2,67 @@ use space::preset;
 
 use super::*;
 
+/// `progressive` as builds of before version 2 had it, and a recipe of version 2 with all that is new in it.
+const VERSION_1: &str = include_str!("golden/version-1.toml");
+const VERSION_2: &str = include_str!("golden/version-2.toml");
+
+const PROGRESSIVE: &str = include_str!("../../../recipes/progressive.toml");
+
 #[test]
 fn progressive_is_checked_and_round_trips() {
     let recipe = Recipe::progressive();
     let text = toml::to_string(&recipe).expect("plain data");
     assert_eq!(Recipe::from_toml("text", &text).expect("own text"), recipe);
     assert_eq!(recipe.phases.len(), 8);
+}
+
+#[test]
+fn files_of_version_1_mean_what_they_meant() {
+    let recipe = Recipe::from_toml("r.toml", VERSION_1).expect("a recipe");
+    assert_eq!(recipe, Recipe::progressive());
+    let (full, kernel, widest) = (&recipe.phases[0], &recipe.phases[1], &recipe.phases[7]);
+    assert_eq!((&full.draw[..], &full.teacher), (&[Draw::Random(1)][..], &Teacher::None));
+    assert_eq!((kernel.teacher.clone(), kernel.warmup_epochs), (Teacher::Phase("full".to_string()), 5.0));
+    assert_eq!((&widest.draw[..], widest.sort_channels), (&[Draw::Random(4)][..], false));
+    assert_eq!((kernel.allowed.most("kernel"), kernel.allowed.most("width")), (9, 1));
+}
+
+#[test]
+fn files_of_version_2_say_draws_and_teachers() {
+    let recipe = Recipe::from_toml("r.toml", VERSION_2).expect("a recipe");
+    let said: Vec<_> =
+        recipe.phases.iter().map(|phase| (&phase.draw[..], &phase.teacher, phase.sort_channels)).collect();
+    let full = Teacher::Phase("full".to_string());
+    let expected = [
+        (&[Draw::Largest][..], &Teacher::None, false),
+        (&[Draw::Random(2)][..], &full, false),
+        (&[Draw::Largest, Draw::Random(2), Draw::Smallest][..], &Teacher::First, true),
+    ];
+    assert_eq!(said, expected);
+    let allowed = |phase: usize| ["kernel", "depth"].map(|kind| recipe.phases[phase].allowed.most(kind));
+    assert_eq!([0, 1, 2].map(allowed), [[1, 1], [9, 1], [9, 9]]);
+    let text = toml::to_string(&recipe).expect("plain data");
+    assert_eq!(Recipe::from_toml("text", &text).expect("own text"), recipe);
+}
+
+#[test]
+fn each_version_has_its_own_fields() {
+    for (text, from, to, part) in [
+        (VERSION_1, "subnetworks = 4", "draw = [{ random = 4 }]", "unknown field `draw`"),
+        (VERSION_1, "sort_channels = true\n", "", "missing field `sort_channels`"),
+        (VERSION_2, "draw = [\"largest\"]", "subnetworks = 1", "unknown field `subnetworks`"),
+        (VERSION_2, "draw = [\"largest\"]", "draw = []", "phases[1] (full).draw: expected 1 to 64, got 0"),
+        (VERSION_2, "\"smallest\"", "{ random = 62 }", "phases[3] (sandwich).draw: expected 1 to 64, got 65"),
+        (VERSION_2, "\"smallest\"", "\"middle\"", "unknown variant `middle`"),
+        (VERSION_2, "teacher = \"first\"", "teacher = \"last\"", "unknown variant `last`"),
+        (VERSION_2, "phase = \"full\"", "phase = \"sandwich\"", "(taught).teacher: expected full, the first"),
+        (VERSION_2, "\"largest\", { random = 2 }, ", "", "(sandwich).teacher: expected several sub-networks"),
+        (VERSION_2, "kernel = 9 }", "kernels = 9 }", "(taught).allowed: expected one of "),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let error = Recipe::from_toml("r.toml", &text.replacen(from, to, 1)).expect_err(to).to_string();
+        assert!(error.contains(part), "{error}");
+    }
 }
 
 #[test]
@@ -106,7 +161,7 @@ fn classes_are_balanced_and_phases_validated_where_it_is_said() {
 
 #[test]
 fn broken_recipes_are_refused() {
-    let good = PROGRESSIVE;
+    let good = VERSION_1;
     for (from, to, field) in [
         ("batch = 64", "batch = 0", "batch"),
         ("momentum = 0.9", "momentum = nan", "momentum"),

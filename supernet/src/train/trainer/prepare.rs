@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use base::random::rng_for;
-use network::checkpoint::{Interface, StartedFrom, Validated};
-use network::data::{Augmentation, Dataset, Preprocess, Resize};
-use network::elastic::{Gradients, SharedWeights};
+use network::checkpoint::{Interface, Validated};
+use network::data::{Augmentation, Dataset};
+use network::elastic::Gradients;
 use space::SearchSpace;
 
 use super::{TrainConfig, Trainer};
 use crate::error::{Error, Result};
+use crate::train::exchange::{Alone, Exchange};
 use crate::train::history::History;
 use crate::train::plan::Plan;
 use crate::train::recipe::Recipe;
@@ -18,13 +18,23 @@ use crate::train::sgd::Sgd;
 use crate::train::start::Start;
 use crate::train::way_back::WayBack;
 
+/// What is trained, on what, and how.
+pub struct TrainTask<'a> {
+    /// The space of the supernet.
+    pub space: SearchSpace,
+    /// The images as the supernet will see them ([`Start::see`]).
+    pub dataset: Arc<Dataset>,
+    /// The recipe, which is followed as is right for the start and the space.
+    pub recipe: &'a Recipe,
+    /// What the run begins with.
+    pub start: &'a Start,
+}
+
 impl Trainer {
-    /// Prepares a run: from its last checkpoint where the folder has one, else from fresh weights. One that has diverged
-    /// goes back to the end of the phase before. The supernet will see images as the data set is seen
-    /// ([`Dataset::seen_as`]).
+    /// Prepares a run from fresh weights: as [`Trainer::of`] with [`Start::Fresh`].
     ///
     /// # Errors
-    /// If data and space do not fit, or the checkpoint is of another space, plan or data set.
+    /// As [`Trainer::of`].
     pub fn new(
         space: SearchSpace,
         dataset: Arc<Dataset>,
@@ -32,49 +42,25 @@ impl Trainer {
         folder: RunFolder,
         config: TrainConfig,
     ) -> Result<Self> {
-        Self::prepare(space, dataset, &recipe.from_scratch(), None, folder, config)
+        Self::of(TrainTask { space, dataset, recipe, start: &Start::Fresh }, folder, config)
     }
 
-    /// Prepares a run that begins with given weights in place of fresh ones, or goes on from its last checkpoint. Images
-    /// are seen as the weights were trained to see them, unless `resize` says otherwise. Where their classes are others
-    /// than the weights', the classifier is made afresh and trained first, with all else frozen.
+    /// Prepares a run: from its last checkpoint where the folder has one, else from its start. One that has diverged goes
+    /// back to the end of the phase before. Where the classes of the images are others than those of given weights, the
+    /// classifier is made afresh and trained first, with all else frozen.
     ///
     /// # Errors
-    /// As [`Trainer::new`], and if the space differs from the weights' in more than classes and resolutions.
-    pub fn starting(
-        start: &Start,
-        space: SearchSpace,
-        dataset: &Dataset,
-        resize: Option<Resize>,
-        recipe: &Recipe,
-        folder: RunFolder,
-        config: TrainConfig,
-    ) -> Result<Self> {
-        let space = start.space_for(Some(&space), dataset.classes().len())?;
-        let (mut dataset, keeps_classifier) = start.see(dataset)?;
-        if let Some(resize) = resize {
-            dataset = dataset.seen_as(Preprocess { resize, ..dataset.preprocess().clone() })?;
-        }
-        let recipe = recipe.starting(!keeps_classifier);
-        let started = Started {
-            weights: start.weights(&space, keeps_classifier, config.seed)?,
-            from: StartedFrom { weights: start.supernet().hash.clone(), fresh_classifier: !keeps_classifier },
-        };
-        Self::prepare(space, Arc::new(dataset), &recipe, Some(started), folder, config)
-    }
-
-    fn prepare(
-        space: SearchSpace,
-        dataset: Arc<Dataset>,
-        recipe: &Recipe,
-        started: Option<Started>,
-        folder: RunFolder,
-        config: TrainConfig,
-    ) -> Result<Self> {
+    /// If data and space do not fit, the space differs from given weights' in more than classes and resolutions, or the
+    /// checkpoint is of another space, plan or data set.
+    pub fn of(task: TrainTask, folder: RunFolder, config: TrainConfig) -> Result<Self> {
+        let TrainTask { space, dataset, recipe, start } = task;
+        let space = start.space_for(Some(space), dataset.classes().len())?;
+        let recipe = &start.recipe(recipe, &dataset);
+        let first = start.weights(&space, &dataset, config.seed)?;
         check_fit(&space, &dataset, recipe)?;
         let steps_per_epoch = (dataset.train().len() / recipe.batch) as u64;
         let mut plan = Plan::new(&recipe.suited_to(&space), steps_per_epoch, config.seed);
-        plan.start = started.as_ref().map(|started| started.from.weights.clone());
+        plan.start = first.from.as_ref().map(|from| from.weights.clone());
         let (saved, way_back) = WayBack::taken_up(&folder)?;
         let goes_on_unsaid =
             saved.as_ref().is_some_and(|saved| saved.supernet.interface.preprocess.is_none());
@@ -92,12 +78,8 @@ impl Trainer {
         };
         plan.class_weights =
             recipe.class_weights.as_ref().map(|weights| weights.weights(&dataset)).transpose()?;
-        let (weights, started) = match started {
-            Some(Started { weights, from }) => (weights, Some(from)),
-            None => (SharedWeights::new(&space, &mut rng_for("weights", config.seed, &[]))?, None),
-        };
-        let weights = weights.on(&config.kernels)?;
-        let optimizer = Sgd::new(&weights, plan.momentum, plan.weight_decay, &config.kernels)?;
+        let weights = first.weights.on(&config.kernels)?;
+        let optimizer = Sgd::new(weights.arena(), plan.momentum, plan.weight_decay, &config.kernels)?;
         let gradients = Gradients::new(&weights)?;
         let data = saved.as_ref().map_or_else(|| dataset.identity(), |saved| saved.training.data.clone());
         let images = plan.validation.and_then(|validation| validation.settings.images);
@@ -114,7 +96,8 @@ impl Trainer {
             config,
             interface,
             data,
-            started,
+            started: first.from,
+            exchange: Box::new(Alone),
             folder,
             weights,
             gradients,
@@ -150,6 +133,12 @@ impl Trainer {
         Self { keeps_checkpoints: true, ..self }
     }
 
+    /// The same as one of several processes that train together.
+    #[must_use]
+    pub fn exchanging(self, exchange: impl Exchange + Send + 'static) -> Self {
+        Self { exchange: Box::new(exchange), ..self }
+    }
+
     /// Cuts the log back to what the checkpoint holds, and notes what it knows; without a checkpoint it is emptied.
     fn begin_log(&mut self) -> Result<()> {
         let Some(resumed) = &mut self.resumed else { return self.folder.empty_log() };
@@ -159,12 +148,6 @@ impl Trainer {
         resumed.evaluated = evaluated.collect();
         Ok(())
     }
-}
-
-/// Weights to begin with.
-struct Started {
-    weights: SharedWeights,
-    from: StartedFrom,
 }
 
 /// The data set as it is seen, or where that has other channels than the space, as it is best seen for the space.

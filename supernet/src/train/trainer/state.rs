@@ -7,10 +7,8 @@ use space::Arch;
 
 use super::Trainer;
 use crate::error::{Error, Result};
-use crate::train::Sgd;
 use crate::train::history::History;
 use crate::train::resumed::Resumed;
-use crate::train::step::unsound;
 
 impl Trainer {
     pub(super) fn restore(&mut self, saved: Checkpoint) -> Result<()> {
@@ -55,8 +53,7 @@ impl Trainer {
         resumed.other_plan = other_plan;
         self.resumed = Some(resumed);
         self.weights = supernet.weights.on(&self.config.kernels)?;
-        self.optimizer =
-            Sgd::moving(velocities, self.plan.momentum, self.plan.weight_decay, &self.config.kernels)?;
+        self.optimizer = self.resting()?.moving(velocities)?;
         Ok(())
     }
 
@@ -78,7 +75,7 @@ impl Trainer {
     pub(super) fn save(&mut self) -> Result<()> {
         self.check_sound()?;
         self.folder.sync_log()?;
-        let velocities = self.optimizer.velocities();
+        let velocities = self.optimizer.velocities().tensors();
         let path = self.folder.checkpoint();
         let Self { space, interface, weights, .. } = &*self;
         let training = Training { validation: self.validated, ..self.training() };
@@ -91,9 +88,9 @@ impl Trainer {
 
     /// Whether all weights and velocities are finite.
     pub(super) fn check_sound(&self) -> Result<()> {
-        let Some(name) = unsound(self.weights.tensors().iter().chain(self.optimizer.velocities()))? else {
-            return Ok(());
-        };
+        let (weights, velocities) = (self.weights.arena(), self.optimizer.velocities());
+        let bad = weights.unsound()?.map_or_else(|| velocities.unsound(), |name| Ok(Some(name)))?;
+        let Some(name) = bad else { return Ok(()) };
         let step = self.step.saturating_sub(1);
         Err(self.diverged(step, format!("{name} is no longer finite"), self.archs_of(step)?))
     }

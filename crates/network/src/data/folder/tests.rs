@@ -52,7 +52,7 @@ fn a_folder_with_splits_is_read_as_it_lies() {
     let batches: Vec<_> =
         eval_batches(set.train(), set.preprocess(), 8, 3).map(|batch| batch.unwrap()).collect();
     assert_eq!(batches.iter().map(|batch| batch.len()).collect::<Vec<_>>(), [3, 3, 2]);
-    assert_eq!(batches[0].images.dims(), [3, 3, 8, 8]);
+    assert_eq!(batches[0].inputs.dims(), [3, 3, 8, 8]);
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn images_are_decoded_once_for_all_sub_networks_of_a_resolution() {
     let set = opened(data.path()).unwrap();
     let values = |set: &Dataset, resolution| -> Result<Vec<f32>> {
         let batches = eval_batches(set.val(), set.preprocess(), resolution, 5);
-        let batches = batches.map(|batch| Ok(batch?.images.flatten_all()?.to_vec1::<f32>()?));
+        let batches = batches.map(|batch| Ok(batch?.inputs.flatten_all()?.to_vec1::<f32>()?));
         Ok(batches.collect::<Result<Vec<_>>>()?.concat())
     };
     let first = values(&set, 8).unwrap();

@@ -19,15 +19,19 @@ fn values(tensors: &[Tensor]) -> usize {
 
 /// What the tape of a training pass of a sub-network holds.
 fn kept(space: &SearchSpace, arch: &Arch, images: usize) -> usize {
-    let layers = space.lower(arch).expect("legal");
+    kept_by(&space.lower(arch).expect("legal"), images)
+}
+
+/// What the tape of a training pass of some layers holds.
+fn kept_by(layers: &[LayerSpec], images: usize) -> usize {
     let weights = layers.iter().flat_map(LayerSpec::weights);
     let ones = |shape: &[usize]| Tensor::ones(shape, DType::F32, &Device::Cpu).expect("a tensor");
     let weights = weights.map(|weight| (weight.name, ones(&weight.shape))).collect();
-    let source = Source::new(MapSource::builder(weights), &Kernels::detect(), space.batch_norm_epsilon());
-    let network = Network::new(&layers, &source).expect("all weights");
-    let side = arch.resolution;
+    let source = Source::new(MapSource::builder(weights), &Kernels::detect(), 1e-5);
+    let network = Network::new(layers, &source).expect("all weights");
+    let input = layers[0].input;
     let mut tape = Tape::with_dropout(ones(&[layers.last().expect("a classifier").input.channels, images]));
-    let batch = ones(&[images, space.input_channels(), side.height, side.width]);
+    let batch = ones(&[images, input.channels, input.height, input.width]);
     network.forward(&batch, Pass::Training(&mut tape)).expect("logits");
     values(tape.saved())
 }
@@ -46,4 +50,55 @@ fn the_tape_is_as_large_as_it_is_said() {
             assert!(footprint.tape < footprint.training && footprint.forgetting < footprint.training);
         }
     }
+}
+
+/// Layers by key, each with what it reads.
+fn graph(layers: &[(&str, &[Option<usize>])]) -> Vec<LayerSpec> {
+    let spec = |(number, (key, inputs)): (usize, &(&str, &[Option<usize>]))| LayerSpec {
+        name: format!("layers.{number}"),
+        inputs: inputs.to_vec(),
+        ..key.parse().expect("a key")
+    };
+    layers.iter().enumerate().map(spec).collect()
+}
+
+#[test]
+fn what_several_layers_read_is_counted_once() {
+    let layers = graph(&[
+        ("conv k3 4-8 relu @6x6", &[None]),
+        ("mbconv k3 s1 8-24-8 relu skip @6x6", &[Some(0)]),
+        ("conv k3 8-8 relu @6x6", &[Some(0)]),
+        ("sum3 8 @6x6", &[Some(1), Some(2), Some(0)]),
+        ("pool 8 @6x6", &[Some(3)]),
+        ("linear 8-10 @1x1", &[Some(4)]),
+    ]);
+    for images in [1, 3] {
+        let footprint = Footprint::of(&layers);
+        assert_eq!(
+            kept_by(&layers, images),
+            images * footprint.tape + footprint.statistics,
+            "{images} images"
+        );
+    }
+}
+
+#[test]
+fn outputs_and_gradients_that_wait_are_held() {
+    // a: 36 values of the input and 72 of its own; the second sum runs while a's output, b's and its own are there
+    let layers = graph(&[
+        ("conv1x1 1-2 none @6x6", &[None]),
+        ("conv1x1 2-2 none @6x6", &[Some(0)]),
+        ("sum2 2 @6x6", &[Some(1), Some(0)]),
+    ]);
+    let footprint = Footprint::of(&layers);
+    let (input, map) = (36, 72);
+    // each convolution keeps its input and what its batch norm reads
+    assert_eq!(footprint.tape, input + map + map + map);
+    // at the sum: both of its inputs and its output
+    assert_eq!(footprint.forgetting, 3 * map);
+    // forward, at the sum: the tape, b's output, which is not on it, and the sum
+    let forward = footprint.tape + map + map;
+    // backward, at b: the tape of a, what b kept, its gradients, and the part of a's gradient that the sum gave
+    let backward = (input + map) + (map + map + map) + map;
+    assert_eq!(footprint.training, forward.max(backward).max(footprint.tape + 2 * map));
 }

@@ -1,0 +1,114 @@
+//! What a network is trained to do: its targets, its loss, and what it is judged by.
+
+use serde::{Deserialize, Serialize};
+
+/// What a network learns to say of its inputs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// The class of each input, one of several.
+    #[default]
+    Classify,
+}
+
+/// How outputs are compared with targets in training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossKind {
+    /// Cross-entropy of a softmax over logits, with smoothed labels and soft targets.
+    CrossEntropy,
+}
+
+/// A figure by which a network is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskMetric {
+    /// What files and JSON documents call it.
+    pub name: &'static str,
+    /// What people call it.
+    pub words: &'static str,
+    /// Whether more of it is better.
+    pub more_is_better: bool,
+}
+
+/// The metrics of classification, the headline first.
+const OF_CLASSES: [TaskMetric; 3] = [
+    TaskMetric { name: "top1", words: "top-1", more_is_better: true },
+    TaskMetric { name: "loss", words: "loss", more_is_better: false },
+    TaskMetric { name: "top5", words: "top-5", more_is_better: true },
+];
+
+impl Task {
+    /// How outputs are compared with targets in training.
+    pub fn loss(self) -> LossKind {
+        match self {
+            Self::Classify => LossKind::CrossEntropy,
+        }
+    }
+
+    /// All that a network of this task is judged by, the headline first.
+    pub fn metrics(self) -> &'static [TaskMetric] {
+        match self {
+            Self::Classify => &OF_CLASSES,
+        }
+    }
+
+    /// The metric that choices are made by and that stands for a network.
+    pub fn headline(self) -> TaskMetric {
+        self.metrics()[0]
+    }
+}
+
+/// What the outputs for a batch are compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Targets {
+    /// The class of each input.
+    Classes(Vec<u32>),
+}
+
+impl Targets {
+    /// The task that they are targets of.
+    pub fn task(&self) -> Task {
+        match self {
+            Self::Classes(_) => Task::Classify,
+        }
+    }
+
+    /// How many inputs they are for.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Classes(classes) => classes.len(),
+        }
+    }
+
+    /// Whether they are for none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The class of each input.
+    pub fn classes(&self) -> &[u32] {
+        match self {
+            Self::Classes(classes) => classes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_headline_is_one_of_the_metrics_and_names_differ() {
+        let metrics = Task::Classify.metrics();
+        assert_eq!(Task::Classify.headline().name, "top1");
+        for (index, metric) in metrics.iter().enumerate() {
+            assert!(metrics[..index].iter().all(|other| other.name != metric.name), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn targets_know_their_task() {
+        let targets = Targets::Classes(vec![3, 1]);
+        assert_eq!((targets.task(), targets.len(), targets.classes()), (Task::Classify, 2, &[3, 1][..]));
+        assert!(Targets::Classes(Vec::new()).is_empty());
+    }
+}

@@ -1,0 +1,90 @@
+//! Batch norms multiplied into the convolutions before them, and products that compute an activation as they are written.
+
+use candle_core::{Device, Tensor};
+use kernels::{Kernels, PackedWeight, Window};
+use space::Activation;
+
+use super::batch_norm::BatchNorm;
+use super::conv::{ConvNorm, Dense, Pointwise};
+use super::linear::Linear;
+use crate::error::Result;
+
+/// What a batch norm multiplies the convolution before it by, and what it adds, `[C]` each. Folding is done on the CPU.
+pub(super) fn scale_and_shift(norm: &BatchNorm) -> Result<(Tensor, Tensor)> {
+    let (with, running) = (norm.normalisation(), on_cpu(norm.running()?)?);
+    let (mean, variance) = (running.get(0)?, running.get(1)?);
+    let deviation = (variance + f64::from(with.epsilon))?.sqrt()?;
+    let scale = (on_cpu(&with.gamma)? / deviation)?;
+    let shift = (on_cpu(&with.beta)? - (&scale * mean)?)?;
+    Ok((scale, shift))
+}
+
+pub(super) fn on_cpu(tensor: &Tensor) -> candle_core::Result<Tensor> {
+    tensor.to_device(&Device::Cpu)
+}
+
+/// `act(W x + shift)`.
+pub(super) struct Product {
+    weight: PackedWeight,
+    shift: Tensor, // [O]
+    activation: Activation,
+}
+
+impl Product {
+    pub fn new(weight: &Tensor, shift: Tensor, activation: Activation, kernels: &Kernels) -> Result<Self> {
+        let device = kernels.device();
+        let weight = kernels.pack(&weight.to_device(&device)?)?;
+        Ok(Self { weight, shift: shift.to_device(&device)?, activation })
+    }
+
+    /// A convolution's weight `[O, I]` with the batch norm after it.
+    pub fn folded(weight: &Tensor, norm: &BatchNorm, kernels: &Kernels) -> Result<Self> {
+        let (scale, shift) = scale_and_shift(norm)?;
+        let weight = on_cpu(weight)?.broadcast_mul(&scale.unsqueeze(1)?)?;
+        Self::new(&weight, shift, norm.normalisation().activation, kernels)
+    }
+
+    /// A 1x1 convolution with its batch norm.
+    pub fn pointwise(conv: &ConvNorm<Pointwise>, kernels: &Kernels) -> Result<Self> {
+        let (convolution, norm) = conv.parts();
+        Self::folded(convolution.weight(), norm, kernels)
+    }
+
+    /// A linear layer.
+    pub fn linear(linear: &Linear, kernels: &Kernels) -> Result<Self> {
+        let (weight, bias, activation) = linear.parts();
+        Self::new(weight, bias.clone(), activation, kernels)
+    }
+
+    /// `[I, N] -> [O, N]`.
+    pub fn features(&self, x: &Tensor, kernels: &Kernels) -> Result<Tensor> {
+        Ok(kernels.product_activated(&self.weight, x, &self.shift, self.activation)?)
+    }
+
+    /// `[I, N, H, W] -> [O, N, H, W]`.
+    pub fn maps(&self, x: &Tensor, kernels: &Kernels) -> Result<Tensor> {
+        let (_, images, height, width) = x.dims4()?;
+        let y = self.features(&x.flatten_from(1)?, kernels)?; // [O, N H W]
+        Ok(y.reshape(((), images, height, width))?)
+    }
+}
+
+/// A dense convolution with its batch norm.
+pub(super) struct FoldedDense {
+    filters: Product, // [O, I k k]
+    window: Window,
+}
+
+impl FoldedDense {
+    pub fn new(conv: &ConvNorm<Dense>, kernels: &Kernels) -> Result<Self> {
+        let (convolution, norm) = conv.parts();
+        let (weight, window) = convolution.parts();
+        Ok(Self { filters: Product::folded(&on_cpu(weight)?.flatten_from(1)?, norm, kernels)?, window })
+    }
+
+    /// `[I, N, H, W] -> [O, N, H/s, W/s]`.
+    pub fn maps(&self, x: &Tensor, kernels: &Kernels) -> Result<Tensor> {
+        let Product { weight, shift, activation } = &self.filters;
+        Ok(kernels.convolve_activated(weight, x, self.window, shift, *activation)?)
+    }
+}

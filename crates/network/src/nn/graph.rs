@@ -1,0 +1,157 @@
+//! Which layer reads what others make: outputs on their way forward, gradients on their way back.
+//!
+//! An output is dropped after its last reader, and a gradient is the sum of what its readers give. Gradients are added in
+//! the order in which layers go backward, the last layer first.
+
+use candle_core::Tensor;
+use kernels::Kernels;
+use space::{FeatureMap, LayerSpec};
+
+use crate::error::{Error, Result};
+
+/// What a layer gives backward.
+pub(super) enum InputGradients {
+    /// The gradient of its only input; `None` from a layer on the image, whose gradient nobody asks for.
+    One(Option<Tensor>),
+    /// The same gradient for each of its inputs.
+    Same(Tensor),
+}
+
+/// The inputs of each layer of a network, in the order in which layers run.
+#[derive(Clone)]
+pub(super) struct Graph {
+    /// Places of what each layer reads: 0 is the network's input, then the layers' outputs follow.
+    inputs: Vec<Vec<usize>>,
+    /// How often each place is read.
+    readers: Vec<usize>,
+}
+
+impl Graph {
+    /// The graph of some layers, the last of which makes the output.
+    ///
+    /// # Errors
+    /// If a layer has too many or too few inputs, reads a layer that does not run before it or a map of another size than it
+    /// is made for, or if one that is not the last is read by none.
+    pub fn new(layers: &[LayerSpec]) -> Result<Self> {
+        let mut made: Vec<Option<FeatureMap>> = vec![None; layers.len() + 1];
+        let mut readers = vec![0; layers.len() + 1];
+        let mut inputs = Vec::with_capacity(layers.len());
+        for (index, layer) in layers.iter().enumerate() {
+            let places: Vec<usize> =
+                layer.inputs.iter().map(|from| from.map_or(0, |from| from + 1)).collect();
+            if places.len() != layer.operator.arity() {
+                let expected = format!("{} for {}", layer.operator.arity(), layer.key());
+                return Err(wrong(layer, expected, places.len()));
+            }
+            for &place in &places {
+                if place > index {
+                    return Err(wrong(layer, "layers that run before it", format!("layer {}", place - 1)));
+                }
+                let map = *made[place].get_or_insert(layer.input);
+                if map != layer.input {
+                    return Err(wrong(layer, text(layer.input), text(map)));
+                }
+                readers[place] += 1;
+            }
+            made[index + 1] = Some(layer.output);
+            inputs.push(places);
+        }
+        let unread = readers.iter().skip(1).zip(layers).rev().skip(1).find(|(count, _)| **count == 0);
+        match unread {
+            Some((_, layer)) => Err(Error::invalid(
+                format!("layer {}", layer.name),
+                "output",
+                "a layer that reads it",
+                "none",
+            )),
+            None => Ok(Self { inputs, readers }),
+        }
+    }
+
+    /// Runs each layer on its inputs; gives the last one's output, and the network's input where there are no layers.
+    ///
+    /// # Errors
+    /// Those of `run`.
+    pub fn forward(
+        &self,
+        input: Tensor,
+        mut run: impl FnMut(usize, &[&Tensor]) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let mut left = self.readers.clone();
+        let mut outputs: Vec<Option<Tensor>> = vec![Some(input)];
+        for (index, places) in self.inputs.iter().enumerate() {
+            let read: Vec<&Tensor> = places.iter().filter_map(|place| outputs[*place].as_ref()).collect();
+            let output = run(index, &read)?;
+            for &place in places {
+                left[place] -= 1;
+                if left[place] == 0 {
+                    outputs[place] = None;
+                }
+            }
+            outputs.push(Some(output));
+        }
+        Ok(outputs.pop().flatten().expect("nobody reads the last output"))
+    }
+
+    /// Runs each layer backward from the gradient of the last output, which may be written over; gives the gradient of the
+    /// network's input, if a layer gives one.
+    ///
+    /// # Errors
+    /// Those of `run`, or if a layer gives no gradient to one before it.
+    pub fn backward(
+        &self,
+        dy: Tensor,
+        kernels: &Kernels,
+        mut run: impl FnMut(usize, Tensor) -> Result<InputGradients>,
+    ) -> Result<Option<Tensor>> {
+        let mut gradients: Vec<Option<Tensor>> = vec![None; self.inputs.len() + 1];
+        *gradients.last_mut().expect("a place for the input") = Some(dy);
+        for (index, places) in self.inputs.iter().enumerate().rev() {
+            let dy = gradients[index + 1].take();
+            let dy = dy.ok_or_else(|| Error::invalid(format!("layer {index}"), "gradient", "one", "none"))?;
+            match run(index, dy)? {
+                InputGradients::One(None) => {}
+                InputGradients::One(Some(gradient)) => add(&mut gradients[places[0]], gradient, kernels)?,
+                InputGradients::Same(gradient) => share(&mut gradients, places, gradient, kernels)?,
+            }
+        }
+        Ok(gradients.swap_remove(0))
+    }
+}
+
+/// Adds to a sum that owns its memory; whatever reads it next may write over it.
+fn add(sum: &mut Option<Tensor>, gradient: Tensor, kernels: &Kernels) -> Result<()> {
+    match sum {
+        Some(sum) => kernels.add_assign(sum, &gradient)?,
+        None => *sum = Some(gradient),
+    }
+    Ok(())
+}
+
+/// Adds one gradient at several places. All but the last get copies, since each may be written over.
+fn share(
+    gradients: &mut [Option<Tensor>],
+    places: &[usize],
+    gradient: Tensor,
+    kernels: &Kernels,
+) -> Result<()> {
+    let [others @ .., last] = places else { return Ok(()) };
+    for &place in others {
+        match &gradients[place] {
+            Some(sum) => kernels.add_assign(sum, &gradient)?,
+            None => gradients[place] = Some(kernels.duplicate(&gradient)?),
+        }
+    }
+    add(&mut gradients[*last], gradient, kernels)
+}
+
+fn text(map: FeatureMap) -> String {
+    format!("a map of {} channels, {}x{}", map.channels, map.height, map.width)
+}
+
+fn wrong(layer: &LayerSpec, expected: impl std::fmt::Display, got: impl std::fmt::Display) -> Error {
+    Error::invalid(format!("layer {}", layer.name), "inputs", expected, got)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! The operators as layers: forward, backward, folded for inference, and what passes hold of them. Each is a file of the
+//! operator's name.
+
+mod bottleneck;
+mod classifier;
+mod conv;
+mod feature_mix;
+mod head_conv;
+mod max_pool;
+mod mbconv;
+mod pool;
+mod stem;
+mod sum;
+
+use candle_core::Tensor;
+use kernels::Kernels;
+use space::{LayerSpec, Operator};
+
+use super::folding::{FoldedDense, Product};
+use super::footprint::Held;
+use super::graph::InputGradients;
+use super::pass::{Pass, Tape};
+use super::source::Source;
+use crate::error::Result;
+
+/// An operator with its weights.
+pub(super) trait Layer: Send + Sync {
+    /// Its output. Inputs are never written over.
+    ///
+    /// # Shapes
+    /// `[C, N, H, W]` each.
+    ///
+    /// # Errors
+    /// If the shapes do not fit, or at inference without running statistics.
+    fn forward(&self, inputs: &[&Tensor], pass: &mut Pass) -> Result<Tensor>;
+
+    /// Adds the gradients of its weights and gives those of its inputs. `dy`, that of its output, is its own: it may be
+    /// written over and given on.
+    ///
+    /// # Errors
+    /// If the tape does not fit, or there are no gradients to add to.
+    fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients>;
+
+    /// The same for inference alone, batch norms multiplied into weights.
+    ///
+    /// # Errors
+    /// If a batch norm has no running statistics.
+    fn fold(&self, kernels: &Kernels) -> Result<Box<dyn FoldedLayer>>;
+}
+
+/// An operator for inference alone.
+pub(super) trait FoldedLayer: Send + Sync {
+    /// Its output. Inputs are never written over.
+    ///
+    /// # Shapes
+    /// `[C, N, H, W]` each.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    fn forward(&self, inputs: &[&Tensor], kernels: &Kernels) -> Result<Tensor>;
+}
+
+/// The layer that a specification says, with weights from a source.
+pub(super) fn layer(spec: &LayerSpec, source: &Source) -> Result<Box<dyn Layer>> {
+    let source = &source.pp(&spec.name);
+    Ok(match &spec.operator {
+        Operator::Stem { .. } => Box::new(stem::Stem::new(spec, source)?),
+        Operator::MbConv(block) => Box::new(mbconv::MbConv::new(block, spec, source)?),
+        Operator::Conv { .. } => Box::new(conv::Conv::new(spec, source)?),
+        Operator::MaxPool => Box::new(max_pool::MaxPool::new(source)),
+        Operator::Bottleneck(block) => Box::new(bottleneck::Bottleneck::new(block, spec, source)?),
+        Operator::HeadConv { activation } => Box::new(head_conv::HeadConv::new(*activation, spec, source)?),
+        Operator::Pool => Box::new(pool::Pool::new(source)),
+        Operator::FeatureMix { activation } => {
+            Box::new(feature_mix::FeatureMix::new(*activation, spec, source)?)
+        }
+        Operator::Classifier => Box::new(classifier::Classifier::new(spec, source)?),
+        Operator::Sum { .. } => Box::new(sum::Sum::new(source)),
+    })
+}
+
+/// What passes over a layer hold.
+pub(super) fn held(spec: &LayerSpec) -> Held {
+    match &spec.operator {
+        Operator::Stem { kernel, .. } => Held::conv_norm(spec, *kernel, false),
+        Operator::MbConv(block) => mbconv::held(block, spec),
+        Operator::Conv { kernel, residual, .. } => Held::conv_norm(spec, *kernel, *residual),
+        Operator::MaxPool | Operator::Pool => Held::pooled(spec),
+        Operator::Bottleneck(block) => bottleneck::held(block, spec),
+        Operator::HeadConv { .. } => Held::conv_norm(spec, 1, false),
+        Operator::FeatureMix { .. } => feature_mix::held(spec),
+        Operator::Classifier => classifier::held(spec),
+        Operator::Sum { of } => sum::held(*of, spec),
+    }
+}
+
+/// The input of a layer that has one; the graph has counted them.
+fn only<'a>(inputs: &[&'a Tensor]) -> &'a Tensor {
+    inputs[0]
+}
+
+impl FoldedLayer for FoldedDense {
+    fn forward(&self, inputs: &[&Tensor], kernels: &Kernels) -> Result<Tensor> {
+        self.maps(only(inputs), kernels)
+    }
+}
+
+impl FoldedLayer for Product {
+    fn forward(&self, inputs: &[&Tensor], kernels: &Kernels) -> Result<Tensor> {
+        self.maps(only(inputs), kernels)
+    }
+}

@@ -1,0 +1,180 @@
+//! The residual bottleneck (He et al. 2016), its shortcut averaged where it shrinks (variant D of He et al. 2019).
+
+use candle_core::Tensor;
+use kernels::{Kernels, Window};
+use space::{Activation, LayerSpec};
+
+use super::super::conv::{ConvNorm, Dense, Pointwise, given};
+use super::super::folding::{FoldedDense, Product};
+use super::super::footprint::{Held, patches};
+use super::super::graph::InputGradients;
+use super::super::pass::{Pass, Tape};
+use super::super::source::Source;
+use super::{FoldedLayer, Layer, only};
+use crate::error::Result;
+
+/// `act(expansion(dense(reduction(x))) + shortcut(x))`, each convolution with its batch norm.
+pub(in super::super) struct Bottleneck {
+    reduction: ConvNorm<Pointwise>,
+    dense: ConvNorm<Dense>,
+    expansion: ConvNorm<Pointwise>,
+    downsample: Option<Downsample>,
+    activation: Activation,
+    kernels: Kernels,
+}
+
+/// A shortcut that changes sizes: mean over `stride x stride`, 1x1 convolution, batch norm.
+struct Downsample {
+    stride: usize,
+    convolution: ConvNorm<Pointwise>,
+    kernels: Kernels,
+}
+
+impl Bottleneck {
+    /// Asks for `conv1.*`, `conv2.*`, `conv3.*` and, where the shortcut changes sizes, `downsample.*`.
+    pub fn new(block: &space::Bottleneck, spec: &LayerSpec, source: &Source) -> Result<Self> {
+        let &space::Bottleneck { kernel, stride, mid, activation, downsample } = block;
+        let (input, output) = (spec.input.channels, spec.output.channels);
+        let shortcut = || Downsample::new([input, output], stride, &source.pp("downsample"));
+        let within = source.pp("conv2");
+        let dense = Dense::new([mid, mid], Window { kernel, stride }, &within.pp("conv"))?;
+        Ok(Self {
+            reduction: ConvNorm::pointwise(input, mid, activation, &source.pp("conv1"))?,
+            dense: ConvNorm::new(dense, mid, activation, &within)?,
+            expansion: ConvNorm::pointwise(mid, output, Activation::None, &source.pp("conv3"))?,
+            downsample: downsample.then(shortcut).transpose()?,
+            activation,
+            kernels: source.kernels().for_layer("residual"),
+        })
+    }
+}
+
+impl Layer for Bottleneck {
+    /// `[C, N, H, W] -> [C', N, H/s, W/s]`.
+    fn forward(&self, inputs: &[&Tensor], pass: &mut Pass) -> Result<Tensor> {
+        let x = only(inputs);
+        let shortcut = self.downsample.as_ref().map(|downsample| downsample.forward(x, pass)).transpose()?;
+        let inner = self.reduction.forward(x, None, pass)?; // [mid, N, H, W]
+        let inner = self.dense.forward(&inner, None, pass)?; // [mid, N, H/s, W/s]
+        let sum = self.expansion.forward(&inner, Some(shortcut.as_ref().unwrap_or(x)), pass)?;
+        pass.save(&sum);
+        Ok(self.kernels.bias_activation(&sum, None, self.activation)?) // [C', N, H/s, W/s]
+    }
+
+    fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
+        let sum = tape.pop()?;
+        let dy = self.kernels.bias_activation_backward(&sum, None, self.activation, &dy)?;
+        let d = given(self.expansion.backward_keeping(&dy, tape)?)?;
+        let d = given(self.dense.backward(d, tape)?)?;
+        let d = given(self.reduction.backward(d, tape)?)?;
+        let past = match &self.downsample {
+            Some(downsample) => downsample.backward(dy, tape, &d)?,
+            None => dy,
+        };
+        self.kernels.add_assign(&d, &past)?;
+        Ok(InputGradients::One(Some(d)))
+    }
+
+    fn fold(&self, kernels: &Kernels) -> Result<Box<dyn FoldedLayer>> {
+        Ok(Box::new(Folded::new(self, kernels)?))
+    }
+}
+
+impl Downsample {
+    fn new([input, output]: [usize; 2], stride: usize, source: &Source) -> Result<Self> {
+        let convolution = ConvNorm::pointwise(input, output, Activation::None, source)?;
+        Ok(Self { stride, convolution, kernels: source.kernels().for_layer("pool") })
+    }
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        if self.stride == 1 {
+            return self.convolution.forward(x, None, pass);
+        }
+        self.convolution.forward(&self.kernels.average_pool(x, self.stride)?, None, pass)
+    }
+
+    /// `like` has the input's shape.
+    fn backward(&self, dy: Tensor, tape: &mut Tape, like: &Tensor) -> Result<Tensor> {
+        let d = given(self.convolution.backward(dy, tape)?)?;
+        let (_, _, height, width) = like.dims4()?;
+        if self.stride == 1 {
+            return Ok(d);
+        }
+        Ok(self.kernels.average_pool_backward(&d, self.stride, (height, width))?)
+    }
+}
+
+/// A bottleneck for inference alone.
+struct Folded {
+    reduction: Product,
+    dense: FoldedDense,
+    expansion: Product,
+    /// The shortcut's convolution, and its stride.
+    downsample: Option<(Product, usize)>,
+    activation: Activation,
+}
+
+impl Folded {
+    fn new(block: &Bottleneck, kernels: &Kernels) -> Result<Self> {
+        let downsample = match &block.downsample {
+            Some(Downsample { stride, convolution, .. }) => {
+                Some((Product::pointwise(convolution, kernels)?, *stride))
+            }
+            None => None,
+        };
+        Ok(Self {
+            reduction: Product::pointwise(&block.reduction, kernels)?,
+            dense: FoldedDense::new(&block.dense, kernels)?,
+            expansion: Product::pointwise(&block.expansion, kernels)?,
+            downsample,
+            activation: block.activation,
+        })
+    }
+}
+
+impl FoldedLayer for Folded {
+    /// `[C, N, H, W] -> [C', N, H/s, W/s]`.
+    fn forward(&self, inputs: &[&Tensor], kernels: &Kernels) -> Result<Tensor> {
+        let x = only(inputs);
+        let inner = self.reduction.maps(x, kernels)?; // [mid, N, H, W]
+        let inner = self.dense.maps(&inner, kernels)?; // [mid, N, H/s, W/s]
+        let y = self.expansion.maps(&inner, kernels)?; // [C', N, H/s, W/s]
+        match &self.downsample {
+            Some((convolution, 1)) => kernels.add_assign(&y, &convolution.maps(x, kernels)?)?,
+            Some((convolution, stride)) => {
+                let shortcut = convolution.maps(&kernels.average_pool(x, *stride)?, kernels)?;
+                kernels.add_assign(&y, &shortcut)?;
+            }
+            None => kernels.add_assign(&y, x)?,
+        }
+        Ok(kernels.bias_activation(&y, None, self.activation)?)
+    }
+}
+
+/// What passes over a bottleneck hold.
+pub(super) fn held(block: &space::Bottleneck, spec: &LayerSpec) -> Held {
+    let (input, output) = (spec.input.len(), spec.output.len());
+    let (mid_in, mid_out) = (block.mid * spec.input.plane(), block.mid * spec.output.plane());
+    let pooled = match block.downsample && block.stride > 1 {
+        true => spec.input.channels * spec.output.plane(),
+        false => 0,
+    };
+    let shortcut = if block.downsample { output } else { 0 };
+    let inner = pooled + shortcut + 2 * mid_in + 2 * mid_out + 2 * output;
+    let norms = 2 * block.mid + spec.output.channels;
+    // the gradient before the last activation waits with that after it
+    let expansion = input + inner + 2 * output + output.max(mid_out);
+    let dense = input + inner + output + mid_in - mid_out.min(mid_in);
+    let reduction = input + pooled + shortcut + 3 * output + mid_in + input;
+    let past = input + shortcut + 3 * output + 2 * input + pooled;
+    Held {
+        inner,
+        keeps_input: true,
+        statistics: 2 * (norms + if block.downsample { spec.output.channels } else { 0 }),
+        forward: shortcut + output,
+        backward: expansion.max(dense).max(reduction).max(past),
+        forgetting: (shortcut + pooled).max(shortcut + mid_in + mid_out + 2 * output),
+        patches: patches(block.mid, block.kernel, spec.output.plane()),
+        scratch: 0,
+    }
+}

@@ -1,0 +1,67 @@
+//! Dense convolution on maps, batch norm, activation, and the input added to them where it is residual.
+
+use candle_core::Tensor;
+use kernels::{Kernels, Window};
+use space::{LayerSpec, Operator};
+
+use super::super::conv::{ConvNorm, Dense, given};
+use super::super::folding::FoldedDense;
+use super::super::graph::InputGradients;
+use super::super::pass::{Pass, Tape};
+use super::super::source::Source;
+use super::{FoldedLayer, Layer, only};
+use crate::error::{Error, Result};
+
+/// `act(norm(W * x)) (+) x`.
+pub(in super::super) struct Conv {
+    convolution: ConvNorm<Dense>,
+    residual: bool,
+    kernels: Kernels,
+}
+
+impl Conv {
+    /// Asks for `conv.weight`, `[O, I, k, k]`, and `bn.*`, `[O]`, one level further down where it is residual.
+    pub fn new(spec: &LayerSpec, source: &Source) -> Result<Self> {
+        let Operator::Conv { kernel, activation, residual } = spec.operator else {
+            return Err(Error::invalid("layer", &spec.name, "a convolution", spec.key()));
+        };
+        let source = if residual { &source.pp("conv") } else { source };
+        let (channels, window) = ([spec.output.channels, spec.input.channels], Window { kernel, stride: 1 });
+        let convolution = Dense::new(channels, window, &source.pp("conv"))?;
+        let convolution = ConvNorm::new(convolution, spec.output.channels, activation, source)?;
+        Ok(Self { convolution, residual, kernels: source.kernels().for_layer("residual") })
+    }
+}
+
+impl Layer for Conv {
+    /// `[C, N, H, W] -> [C', N, H, W]`.
+    fn forward(&self, inputs: &[&Tensor], pass: &mut Pass) -> Result<Tensor> {
+        let x = only(inputs);
+        self.convolution.forward(x, self.residual.then_some(x), pass)
+    }
+
+    fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
+        if !self.residual {
+            return Ok(InputGradients::One(self.convolution.backward(dy, tape)?));
+        }
+        let d = given(self.convolution.backward_keeping(&dy, tape)?)?;
+        self.kernels.add_assign(&d, &dy)?;
+        Ok(InputGradients::One(Some(d)))
+    }
+
+    fn fold(&self, kernels: &Kernels) -> Result<Box<dyn FoldedLayer>> {
+        let convolution = FoldedDense::new(&self.convolution, kernels)?;
+        Ok(if self.residual { Box::new(Residual(convolution)) } else { Box::new(convolution) })
+    }
+}
+
+struct Residual(FoldedDense);
+
+impl FoldedLayer for Residual {
+    fn forward(&self, inputs: &[&Tensor], kernels: &Kernels) -> Result<Tensor> {
+        let x = only(inputs);
+        let y = self.0.maps(x, kernels)?;
+        kernels.add_assign(&y, x)?;
+        Ok(y)
+    }
+}

@@ -1,0 +1,64 @@
+//! 1x1 convolution on pooled features without bias or batch norm, then the activation.
+
+use candle_core::{DType, Device, Tensor};
+use kernels::Kernels;
+use space::{Activation, LayerSpec};
+
+use super::super::conv::{Convolution, Pointwise};
+use super::super::folding::Product;
+use super::super::footprint::Held;
+use super::super::graph::InputGradients;
+use super::super::pass::{Pass, Tape};
+use super::super::source::Source;
+use super::{FoldedLayer, Layer, only};
+use crate::error::Result;
+
+/// `act(W x)`.
+pub(in super::super) struct FeatureMix {
+    convolution: Pointwise,
+    activation: Activation,
+    kernels: Kernels,
+}
+
+impl FeatureMix {
+    /// Asks for `conv.weight`, `[O, I, 1, 1]`.
+    pub fn new(activation: Activation, spec: &LayerSpec, source: &Source) -> Result<Self> {
+        let source = source.for_layer("linear");
+        let convolution = Pointwise::new(spec.input.channels, spec.output.channels, &source.pp("conv"))?;
+        Ok(Self { convolution, activation, kernels: source.kernels() })
+    }
+}
+
+impl Layer for FeatureMix {
+    /// `[C, N, 1, 1] -> [C', N, 1, 1]`.
+    fn forward(&self, inputs: &[&Tensor], pass: &mut Pass) -> Result<Tensor> {
+        let y = self.convolution.forward(only(inputs), pass)?;
+        pass.save(&y);
+        Ok(self.kernels.bias_activation(&y, None, self.activation)?)
+    }
+
+    fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
+        let y = tape.pop()?;
+        let dy = self.kernels.bias_activation_backward(&y, None, self.activation, &dy)?;
+        Ok(InputGradients::One(self.convolution.backward(&dy, tape)?))
+    }
+
+    fn fold(&self, kernels: &Kernels) -> Result<Box<dyn FoldedLayer>> {
+        let weight = self.convolution.weight();
+        let shift = Tensor::zeros(weight.dim(0)?, DType::F32, &Device::Cpu)?;
+        Ok(Box::new(Product::new(weight, shift, self.activation, kernels)?))
+    }
+}
+
+/// What passes over it hold: the output before its activation is kept.
+pub(super) fn held(spec: &LayerSpec) -> Held {
+    let (input, output) = (spec.input.len(), spec.output.len());
+    Held {
+        inner: output,
+        keeps_input: true,
+        forward: input + output,
+        backward: 2 * (input + output),
+        forgetting: input + 2 * output,
+        ..Held::default()
+    }
+}

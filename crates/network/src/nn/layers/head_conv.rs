@@ -1,0 +1,39 @@
+//! 1x1 convolution, batch norm, activation, before the pooling.
+
+use candle_core::Tensor;
+use kernels::Kernels;
+use space::{Activation, LayerSpec};
+
+use super::super::conv::{ConvNorm, Pointwise};
+use super::super::folding::Product;
+use super::super::graph::InputGradients;
+use super::super::pass::{Pass, Tape};
+use super::super::source::Source;
+use super::{FoldedLayer, Layer, only};
+use crate::error::Result;
+
+/// `act(norm(W x))`.
+pub(in super::super) struct HeadConv(ConvNorm<Pointwise>);
+
+impl HeadConv {
+    /// Asks for `conv.weight`, `[O, I, 1, 1]`, and `bn.*`, `[O]`.
+    pub fn new(activation: Activation, spec: &LayerSpec, source: &Source) -> Result<Self> {
+        let (input, output) = (spec.input.channels, spec.output.channels);
+        Ok(Self(ConvNorm::pointwise(input, output, activation, source)?))
+    }
+}
+
+impl Layer for HeadConv {
+    /// `[C, N, H, W] -> [C', N, H, W]`.
+    fn forward(&self, inputs: &[&Tensor], pass: &mut Pass) -> Result<Tensor> {
+        self.0.forward(only(inputs), None, pass)
+    }
+
+    fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
+        Ok(InputGradients::One(self.0.backward(dy, tape)?))
+    }
+
+    fn fold(&self, kernels: &Kernels) -> Result<Box<dyn FoldedLayer>> {
+        Ok(Box::new(Product::pointwise(&self.0, kernels)?))
+    }
+}

@@ -1,0 +1,180 @@
+//! The inverted residual block (Sandler et al. 2018; Howard et al. 2019).
+
+use candle_core::Tensor;
+use kernels::Kernels;
+use space::{Activation, LayerSpec};
+
+use super::super::chain::Inner;
+use super::super::conv::{ConvNorm, Convolution, Pointwise, given};
+use super::super::folding::{Product, on_cpu, scale_and_shift};
+use super::super::footprint::Held;
+use super::super::graph::InputGradients;
+use super::super::pass::{Pass, Tape};
+use super::super::source::Source;
+use super::super::squeeze_excite::SqueezeExcite;
+use super::{FoldedLayer, Layer, only};
+use crate::error::Result;
+
+/// `x (+) projection(squeeze_excite(depthwise(expansion(x))))`.
+pub(in super::super) struct MbConv {
+    expansion: Option<Pointwise>,
+    inner: Inner,
+    squeeze_excite: Option<SqueezeExcite>,
+    projection: ConvNorm<Pointwise>,
+    residual: bool,
+    kernels: Kernels,
+}
+
+impl MbConv {
+    /// Asks for `conv.inverted_bottleneck.*`, `conv.depth_conv.*` and `conv.point_linear.*`.
+    pub fn new(block: &space::MbConv, spec: &LayerSpec, source: &Source) -> Result<Self> {
+        let source = source.pp("conv");
+        let (input, output, mid) = (spec.input.channels, spec.output.channels, block.mid);
+        let expansion = || Pointwise::new(input, mid, &source.pp("inverted_bottleneck").pp("conv"));
+        let squeeze = |squeeze| SqueezeExcite::new(mid, squeeze, &source.pp("depth_conv").pp("se"));
+        Ok(Self {
+            expansion: block.expansion.then(expansion).transpose()?,
+            inner: Inner::new(block, &source)?,
+            squeeze_excite: block.squeeze.map(squeeze).transpose()?,
+            projection: ConvNorm::pointwise(mid, output, Activation::None, &source.pp("point_linear"))?,
+            residual: block.residual,
+            kernels: source.kernels().for_layer("residual"),
+        })
+    }
+
+    /// The gradient before the projection, taken through squeeze-and-excite and the depthwise convolution.
+    fn backward_inner(&self, d: &Tensor, tape: &mut Tape) -> Result<Tensor> {
+        let excited = match &self.squeeze_excite {
+            Some(squeeze_excite) => Some(squeeze_excite.backward(d, tape)?),
+            None => None,
+        };
+        self.inner.backward(d, excited.as_ref(), tape)
+    }
+}
+
+impl Layer for MbConv {
+    /// `[C, N, H, W] -> [C', N, H/s, W/s]`.
+    fn forward(&self, inputs: &[&Tensor], pass: &mut Pass) -> Result<Tensor> {
+        let x = only(inputs);
+        let (mut inner, means) = match &self.expansion {
+            Some(expansion) => self.inner.forward(&expansion.forward(x, pass)?, pass)?, // [mid, N, H/s, W/s]
+            None => self.inner.forward(x, pass)?,
+        };
+        if let (Some(squeeze_excite), Some(means)) = (&self.squeeze_excite, means) {
+            inner = squeeze_excite.forward(inner, &means, pass)?;
+        }
+        self.projection.forward(&inner, self.residual.then_some(x), pass) // [C', N, H/s, W/s]
+    }
+
+    fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
+        let d = given(self.projection.backward_keeping(&dy, tape)?)?;
+        let d = self.backward_inner(&d, tape)?;
+        let dx = match &self.expansion {
+            Some(expansion) if self.residual => {
+                expansion.backward_adding(&d, tape, &dy)?;
+                dy
+            }
+            Some(expansion) => given(expansion.backward(&d, tape)?)?,
+            None if self.residual => {
+                self.kernels.add_assign(&dy, &d)?;
+                dy
+            }
+            None => d,
+        };
+        Ok(InputGradients::One(Some(dx)))
+    }
+
+    fn fold(&self, kernels: &Kernels) -> Result<Box<dyn FoldedLayer>> {
+        Ok(Box::new(Folded::new(self, kernels)?))
+    }
+}
+
+/// A block for inference alone.
+struct Folded {
+    expansion: Option<Product>,
+    depthwise: Tensor, // [C, 1, k, k]
+    stride: usize,
+    shift: Tensor, // [C]
+    activation: Activation,
+    squeeze_excite: Option<[Product; 2]>,
+    projection: Product,
+    residual: bool,
+}
+
+impl Folded {
+    fn new(block: &MbConv, kernels: &Kernels) -> Result<Self> {
+        let (before, chain, after) = block.inner.parts();
+        let expansion = match (&block.expansion, before) {
+            (Some(convolution), Some(norm)) => Some(Product::folded(convolution.weight(), norm, kernels)?),
+            _ => None,
+        };
+        let ((scale, shift), device) = (scale_and_shift(after)?, kernels.device());
+        let squeeze_excite = match &block.squeeze_excite {
+            Some(squeeze_excite) => {
+                let [reduce, expand] = squeeze_excite.parts();
+                Some([Product::linear(reduce, kernels)?, Product::linear(expand, kernels)?])
+            }
+            None => None,
+        };
+        let depthwise = on_cpu(&chain.weight)?.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?;
+        Ok(Self {
+            expansion,
+            depthwise: depthwise.to_device(&device)?,
+            stride: chain.stride,
+            shift: shift.to_device(&device)?,
+            activation: chain.after.activation,
+            squeeze_excite,
+            projection: Product::pointwise(&block.projection, kernels)?,
+            residual: block.residual,
+        })
+    }
+}
+
+impl FoldedLayer for Folded {
+    /// `[C, N, H, W] -> [C', N, H/s, W/s]`.
+    fn forward(&self, inputs: &[&Tensor], kernels: &Kernels) -> Result<Tensor> {
+        let x = only(inputs);
+        let expanded = match &self.expansion {
+            Some(expansion) => &expansion.maps(x, kernels)?, // [mid, N, H, W]
+            None => x,
+        };
+        let depthwise = (&self.depthwise, self.stride);
+        let inner = kernels.depthwise_activated(expanded, depthwise, &self.shift, self.activation)?;
+        if let Some([reduce, expand]) = &self.squeeze_excite {
+            let hidden = reduce.features(&kernels.mean(&inner)?, kernels)?; // [squeeze, N]
+            kernels.scale_in_place(&inner, &expand.features(&hidden, kernels)?)?;
+        }
+        let y = self.projection.maps(&inner, kernels)?; // [C', N, H/s, W/s]
+        if self.residual {
+            kernels.add_assign(&y, x)?;
+        }
+        Ok(y)
+    }
+}
+
+/// What passes over a block hold.
+pub(super) fn held(block: &space::MbConv, spec: &LayerSpec) -> Held {
+    let (input, output) = (spec.input.len(), spec.output.len());
+    let (mid_in, mid_out) = (block.mid * spec.input.plane(), block.mid * spec.output.plane());
+    let expanded = if block.expansion { mid_in } else { 0 };
+    // means, both products, the factors, and the scaled maps
+    let excited = block.squeeze.map_or(0, |squeeze| 3 * block.mid + 2 * squeeze + mid_out);
+    let inner = expanded + 2 * mid_out + excited + output;
+    let norms = if block.expansion { 2 } else { 1 };
+    // the gradients of output and inner maps wait for the end
+    let waiting = output + mid_out;
+    let past = if block.residual { 0 } else { input };
+    let chain_dx = if block.expansion { mid_in } else { input };
+    Held {
+        inner,
+        keeps_input: true,
+        statistics: 2 * (norms * block.mid + spec.output.channels),
+        forward: output,
+        backward: (input + inner + waiting)
+            .max(input + expanded + mid_out + waiting + chain_dx)
+            .max(input + waiting + chain_dx + past),
+        forgetting: mid_out + expanded.max(output),
+        patches: 0,
+        scratch: spec.input.plane() + spec.output.plane(),
+    }
+}

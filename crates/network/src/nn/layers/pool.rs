@@ -1,0 +1,48 @@
+//! The mean over each map.
+
+use candle_core::Tensor;
+use kernels::Kernels;
+
+use super::super::graph::InputGradients;
+use super::super::pass::{Pass, Tape};
+use super::super::source::Source;
+use super::{FoldedLayer, Layer, only};
+use crate::error::Result;
+
+/// Global average pooling.
+pub(in super::super) struct Pool(Kernels);
+
+impl Pool {
+    pub fn new(source: &Source) -> Self {
+        Self(source.kernels().for_layer("pool"))
+    }
+}
+
+impl Layer for Pool {
+    /// `[C, N, H, W] -> [C, N, 1, 1]`.
+    fn forward(&self, inputs: &[&Tensor], pass: &mut Pass) -> Result<Tensor> {
+        pass.save(only(inputs));
+        mean(only(inputs), &self.0)
+    }
+
+    fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
+        let (_, _, height, width) = tape.pop()?.dims4()?;
+        Ok(InputGradients::One(Some(self.0.mean_backward(&dy.flatten_from(1)?, (height, width))?)))
+    }
+
+    fn fold(&self, _: &Kernels) -> Result<Box<dyn FoldedLayer>> {
+        Ok(Box::new(Folded))
+    }
+}
+
+fn mean(x: &Tensor, kernels: &Kernels) -> Result<Tensor> {
+    Ok(kernels.mean(x)?.unsqueeze(2)?.unsqueeze(3)?)
+}
+
+struct Folded;
+
+impl FoldedLayer for Folded {
+    fn forward(&self, inputs: &[&Tensor], kernels: &Kernels) -> Result<Tensor> {
+        mean(only(inputs), kernels)
+    }
+}

@@ -1,0 +1,50 @@
+//! The sum of several layers' outputs: where paths meet.
+
+use candle_core::Tensor;
+use kernels::Kernels;
+use space::LayerSpec;
+
+use super::super::footprint::Held;
+use super::super::graph::InputGradients;
+use super::super::pass::{Pass, Tape};
+use super::super::source::Source;
+use super::{FoldedLayer, Layer};
+use crate::error::Result;
+
+/// `x + y + …`, added in the order of the inputs.
+pub(in super::super) struct Sum(Kernels);
+
+impl Sum {
+    pub fn new(source: &Source) -> Self {
+        Self(source.kernels().for_layer("sum"))
+    }
+}
+
+impl Layer for Sum {
+    /// `[C, N, H, W]` in and out.
+    fn forward(&self, inputs: &[&Tensor], _: &mut Pass) -> Result<Tensor> {
+        Ok(self.0.sum(inputs)?)
+    }
+
+    fn backward(&self, dy: Tensor, _: &mut Tape) -> Result<InputGradients> {
+        Ok(InputGradients::Same(dy))
+    }
+
+    fn fold(&self, _: &Kernels) -> Result<Box<dyn FoldedLayer>> {
+        Ok(Box::new(Folded))
+    }
+}
+
+struct Folded;
+
+impl FoldedLayer for Folded {
+    fn forward(&self, inputs: &[&Tensor], kernels: &Kernels) -> Result<Tensor> {
+        Ok(kernels.sum(inputs)?)
+    }
+}
+
+/// What passes over a sum hold: its output, and a gradient for each of its inputs.
+pub(super) fn held(of: usize, spec: &LayerSpec) -> Held {
+    let output = spec.output.len();
+    Held { forward: output, backward: of * output, forgetting: output, ..Held::default() }
+}

@@ -1,0 +1,109 @@
+//! A sub-network with what is expected of it, by name.
+
+use std::collections::BTreeMap;
+
+use base::document::rounded;
+use serde::{Deserialize, Serialize};
+use space::Arch;
+
+use super::index::Costs;
+use super::metric::{LATENCY, TOP1, Value};
+
+/// What an expected accuracy is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AccuracyFrom {
+    /// A predictor alone.
+    #[serde(rename = "predictor")]
+    Predictor,
+    /// A predictor and a count of validation images.
+    #[serde(rename = "predictor+validation")]
+    PredictorAndValidation,
+}
+
+/// A sub-network with its metrics.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// The sub-network.
+    pub arch: Arch,
+    /// What is expected of it, by metric: shares, microseconds, counts and bytes.
+    pub values: BTreeMap<String, Value>,
+    /// What its accuracy is from, where that is known.
+    pub accuracy_from: Option<AccuracyFrom>,
+}
+
+/// Decimals of values that are not known for certain; of microseconds so many that milliseconds have nine.
+const DECIMALS: i32 = 9;
+const DECIMALS_OF_MICROSECONDS: i32 = 6;
+
+impl Candidate {
+    /// A sub-network with what a predictor says of it, and its costs.
+    pub fn new(arch: Arch, accuracy: f32, costs: &Costs) -> Self {
+        let top1 = (TOP1.to_string(), Value::expected(f64::from(accuracy)));
+        let costs = costs.all().map(|(quantity, value)| (quantity.metric().to_string(), value));
+        Self::of(arch, costs.into_iter().chain([top1]))
+    }
+
+    /// A sub-network with its values, rounded to what files hold.
+    pub fn of(arch: Arch, values: impl IntoIterator<Item = (String, Value)>) -> Self {
+        let values = values.into_iter().map(|(name, value)| {
+            let value = rounded_value(&name, &value);
+            (name, value)
+        });
+        Self { arch, values: values.collect(), accuracy_from: None }
+    }
+
+    /// The expected value of a metric.
+    pub fn mean(&self, metric: &str) -> Option<f64> {
+        self.values.get(metric).map(|value| value.mean)
+    }
+
+    /// The expected accuracy, as a share; not forced into 0..=1, so that an order stays.
+    pub fn accuracy(&self) -> f64 {
+        self.mean(TOP1).unwrap_or_default()
+    }
+
+    /// Lower end of the accuracy's 95 % interval, for new images; `None` where the predictor's error is not known.
+    pub fn accuracy_low(&self) -> Option<f64> {
+        self.values.get(TOP1)?.low
+    }
+
+    /// Upper end of the accuracy's interval.
+    pub fn accuracy_high(&self) -> Option<f64> {
+        self.values.get(TOP1)?.high
+    }
+
+    /// The expected accuracy, for whoever knows better.
+    pub fn set_accuracy(&mut self, accuracy: f64, interval: Option<[f64; 2]>) {
+        let (low, high) = (interval.map(|ends| ends[0]), interval.map(|ends| ends[1]));
+        let value = Value { mean: accuracy, low, high, extrapolated: false };
+        self.values.insert(TOP1.to_string(), value);
+    }
+
+    /// Expected latency, in milliseconds; `None` where no table was given.
+    pub fn latency_ms(&self) -> Option<f64> {
+        self.mean(LATENCY).map(milliseconds)
+    }
+
+    /// The upper end of the latency's interval, in milliseconds: what a limit is compared with.
+    pub fn latency_upper_ms(&self) -> Option<f64> {
+        self.values.get(LATENCY)?.high.map(milliseconds)
+    }
+
+    /// A count, 0 where it is not known.
+    pub fn count(&self, metric: &str) -> u64 {
+        self.mean(metric).unwrap_or_default() as u64
+    }
+}
+
+fn milliseconds(us: f64) -> f64 {
+    rounded(us / 1e3, DECIMALS)
+}
+
+fn rounded_value(name: &str, value: &Value) -> Value {
+    if value.is_exact() {
+        return *value;
+    }
+    let decimals = if name.starts_with(LATENCY) { DECIMALS_OF_MICROSECONDS } else { DECIMALS };
+    let round = |number: f64| rounded(number, decimals);
+    Value { mean: round(value.mean), low: value.low.map(round), high: value.high.map(round), ..*value }
+}

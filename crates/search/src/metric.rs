@@ -1,0 +1,210 @@
+//! What is known of a sub-network by name: metrics, their values, and limits on them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+
+/// The metric that objectives expect: the share of images that are classified right.
+pub const TOP1: &str = "top1";
+/// The name of a latency, or its beginning where there are several.
+pub const LATENCY: &str = "latency";
+
+/// Which of two values is the better one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Better {
+    /// The greater one, as of accuracies.
+    Higher,
+    /// The lesser one, as of latencies.
+    Lower,
+}
+
+/// Something that a sub-network has a value of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// The name, such as `top1`, `macs`, or `latency@phone` where several devices have a latency.
+    pub name: String,
+    /// The unit of its values, such as `us`; `share` for what is from 0 to 1, `1` for a count.
+    pub unit: String,
+    /// Which of two values is the better one.
+    pub better: Better,
+}
+
+impl Metric {
+    /// A metric.
+    pub fn new(name: impl Into<String>, unit: &str, better: Better) -> Self {
+        Self { name: name.into(), unit: unit.to_string(), better }
+    }
+
+    /// By how much the metric adds to an order in which the greater is the better.
+    pub(crate) fn merit(&self, value: f64) -> f64 {
+        match self.better {
+            Better::Higher => value,
+            Better::Lower => -value,
+        }
+    }
+
+    /// Whether a value keeps a limit: the end of its interval that is the worse one, or the expected value where no
+    /// interval is known.
+    pub fn keeps(&self, value: &Value, limit: f64) -> bool {
+        match self.better {
+            Better::Higher => value.low.unwrap_or(value.mean) >= limit,
+            Better::Lower => value.high.unwrap_or(value.mean) <= limit,
+        }
+    }
+}
+
+/// What is expected of a metric, in its unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Value {
+    /// The expected value.
+    pub mean: f64,
+    /// The lower end of its interval, where that is known.
+    pub low: Option<f64>,
+    /// The upper end of its interval, where that is known.
+    pub high: Option<f64>,
+    /// Whether it lies outside of what the interval was measured for.
+    pub extrapolated: bool,
+}
+
+impl Value {
+    /// A value that is known for certain, such as a count.
+    pub fn exact(mean: f64) -> Self {
+        Self { mean, low: Some(mean), high: Some(mean), extrapolated: false }
+    }
+
+    /// A value whose interval is not known.
+    pub fn expected(mean: f64) -> Self {
+        Self { mean, ..Self::default() }
+    }
+
+    /// Whether it is known for certain.
+    pub fn is_exact(&self) -> bool {
+        self.low == Some(self.mean) && self.high == Some(self.mean) && !self.extrapolated
+    }
+}
+
+/// How closely an estimator looks, in thousandths: 1,000 is all that it can do, such as all images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fidelity(u16);
+
+impl Fidelity {
+    /// All that an estimator can do.
+    pub const FULL: Self = Self(1000);
+
+    /// A share of it, at least a thousandth and at most all.
+    pub fn of_share(share: f64) -> Self {
+        Self((1e3 * share).round().clamp(1.0, 1e3) as u16)
+    }
+
+    /// The share.
+    pub fn share(self) -> f64 {
+        f64::from(self.0) / 1e3
+    }
+
+    /// The share in thousandths.
+    pub(crate) fn thousandths(self) -> u16 {
+        self.0
+    }
+
+    /// Keys of one fidelity differ from those of another; those of the full one stay as they are.
+    pub(crate) fn mixed_with(self, key: u64) -> u64 {
+        key ^ u64::from(Self::FULL.0 - self.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+/// A limit on each of some metrics, in their units: of what is better lower at most so much, of what is better higher at
+/// least so much.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Limits(BTreeMap<String, f64>);
+
+impl Limits {
+    /// A limit on one metric.
+    pub fn on(metric: impl Into<String>, bound: f64) -> Self {
+        Self::default().and(metric, bound)
+    }
+
+    /// One more limit; it takes the place of one on the same metric.
+    #[must_use]
+    pub fn and(mut self, metric: impl Into<String>, bound: f64) -> Self {
+        self.0.insert(metric.into(), bound);
+        self
+    }
+
+    /// The limit on a metric.
+    pub fn of(&self, metric: &str) -> Option<f64> {
+        self.0.get(metric).copied()
+    }
+
+    /// All limits, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.0.iter().map(|(name, bound)| (name.as_str(), *bound))
+    }
+
+    /// Refuses what is no number above 0.
+    ///
+    /// # Errors
+    /// Names the first such limit.
+    pub fn check(&self) -> Result<()> {
+        match self.iter().find(|(_, bound)| !(bound.is_finite() && *bound > 0.0)) {
+            Some((name, bound)) => {
+                Err(base::Error::invalid("limits", name, "a number above 0", bound).into())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromIterator<(String, f64)> for Limits {
+    fn from_iter<T: IntoIterator<Item = (String, f64)>>(limits: T) -> Self {
+        Self(limits.into_iter().collect())
+    }
+}
+
+impl<const N: usize> From<[(&str, f64); N]> for Limits {
+    fn from(limits: [(&str, f64); N]) -> Self {
+        limits.into_iter().fold(Self::default(), |all, (name, bound)| all.and(name, bound))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_compared_with_the_worse_end() {
+        let value = Value { mean: 0.5, low: Some(0.4), high: Some(0.7), extrapolated: false };
+        for (better, value, limit, kept) in [
+            (Better::Higher, value, 0.4, true),
+            (Better::Higher, value, 0.45, false),
+            (Better::Lower, value, 0.7, true),
+            (Better::Lower, value, 0.6, false),
+            (Better::Lower, Value::expected(0.5), 0.5, true),
+            (Better::Higher, Value::exact(0.5), 0.6, false),
+        ] {
+            let metric = Metric::new("x", "1", better);
+            assert_eq!(metric.keeps(&value, limit), kept, "{better:?} {value:?} {limit}");
+        }
+    }
+
+    #[test]
+    fn limits_are_numbers_above_0_and_one_for_each_metric() {
+        let limits = Limits::from([("macs", 5.0), ("latency@phone", 2.0)]).and("macs", 6.0);
+        assert_eq!(limits.iter().collect::<Vec<_>>(), [("latency@phone", 2.0), ("macs", 6.0)]);
+        limits.check().expect("numbers");
+        for bound in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let error = Limits::on("macs", bound).check().expect_err("no limit").to_string();
+            assert!(error.contains("limits: macs: expected a number above 0"), "{error}");
+        }
+    }
+
+    #[test]
+    fn fidelities_are_shares_with_keys_of_their_own() {
+        assert_eq!(Fidelity::of_share(1.0), Fidelity::FULL);
+        assert_eq!(Fidelity::of_share(0.0).share(), 0.001);
+        assert_eq!(Fidelity::FULL.mixed_with(7), 7);
+        assert_ne!(Fidelity::of_share(0.5).mixed_with(7), Fidelity::of_share(0.25).mixed_with(7));
+    }
+}

@@ -1,0 +1,307 @@
+//! What is searched for: a space, who knows what of its sub-networks, goals, limits, a budget and a seed.
+
+use space::{Genome, Row, SearchSpace};
+
+use super::candidate::Candidate;
+use super::estimator::{Estimator, Predictor};
+use super::index::{CostIndex, Costs};
+use super::metric::{Better, Fidelity, Limits, Metric, Value};
+use super::prices::{Column, Prices};
+use crate::error::Result;
+
+/// Who knows a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// It is a sum or a maximum over few genes.
+    Priced(Column),
+    /// An estimator says it: its place among all values that estimators say of a row.
+    Estimated(usize),
+}
+
+/// A checked problem: each metric has one name and one source, goals and limits are on metrics that are known.
+#[derive(Clone)]
+pub struct Problem<'a> {
+    space: &'a SearchSpace,
+    /// Those whose values are not sums over few genes.
+    estimators: Vec<&'a dyn Estimator>,
+    metrics: Vec<(Metric, Source)>,
+    goals: Vec<usize>,
+    /// Limits on what estimators say; those on costs are in the prices.
+    limits: Vec<(usize, f64)>,
+    prices: Prices<'a>,
+    /// What estimates may cost together, by the estimators' prices; unlimited unless it is set.
+    pub budget: f64,
+    /// Decides every random choice.
+    pub seed: u64,
+}
+
+/// What estimators know together.
+struct Sources<'a> {
+    metrics: Vec<(Metric, Source)>,
+    indices: Vec<&'a CostIndex>,
+    /// Those that have no index.
+    estimators: Vec<&'a dyn Estimator>,
+}
+
+impl<'a> Sources<'a> {
+    fn of(all: &[&'a dyn Estimator]) -> Self {
+        let (mut metrics, mut indices, mut estimators) = (Vec::new(), Vec::new(), Vec::new());
+        let mut estimated = 0;
+        for estimator in all {
+            let costs = estimator.factored();
+            for (at, metric) in estimator.metrics().iter().enumerate() {
+                let column =
+                    |costs: &CostIndex| Column { index: indices.len(), quantity: costs.quantities()[at] };
+                let source =
+                    costs.map_or(Source::Estimated(estimated + at), |costs| Source::Priced(column(costs)));
+                metrics.push((metric.clone(), source));
+            }
+            match costs {
+                Some(costs) => indices.push(costs),
+                None => {
+                    estimated += estimator.metrics().len();
+                    estimators.push(*estimator);
+                }
+            }
+        }
+        Self { metrics, indices, estimators }
+    }
+}
+
+/// Goals that a problem may have: one to optimize, and one that breaks ties and is the front's other side.
+const MOST_GOALS: usize = 2;
+/// Limits on costs that a problem may have.
+pub(super) const MOST_LIMITED: usize = 6;
+
+fn refused(field: &str, expected: &str, got: impl std::fmt::Display) -> crate::Error {
+    base::Error::invalid("search", field, expected, got).into()
+}
+
+impl<'a> Problem<'a> {
+    /// A problem without an end to its budget, of seed 0. The first goal is optimized; a second one breaks ties, and
+    /// the front is of both.
+    ///
+    /// # Errors
+    /// If two estimators know the same metric, none has costs that are factored, one is of another space, a goal or a limit
+    /// is on a metric that is not known, or there are too many of them.
+    pub fn new(
+        space: &'a SearchSpace,
+        estimators: &[&'a dyn Estimator],
+        goals: &[&str],
+        limits: &Limits,
+    ) -> Result<Self> {
+        limits.check()?;
+        let Sources { metrics, indices, estimators } = Sources::of(estimators);
+        if indices.is_empty() {
+            return Err(refused("estimators", "one that has costs, with or without a latency table", "none"));
+        }
+        if let Some(index) = indices.iter().find(|index| index.space().fingerprint() != space.fingerprint()) {
+            return Err(refused("costs", &format!("those of {}", space.name()), index.space().name()));
+        }
+        let problem = Self {
+            space,
+            estimators,
+            metrics,
+            goals: Vec::new(),
+            limits: Vec::new(),
+            prices: Prices::new(indices),
+            budget: f64::INFINITY,
+            seed: 0,
+        };
+        problem.check_names()?.with_goals(goals)?.with_limits(limits)
+    }
+
+    fn check_names(self) -> Result<Self> {
+        let mut names: Vec<&str> = self.metrics.iter().map(|(metric, _)| metric.name.as_str()).collect();
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(refused("metrics", "each of one estimator", format!("{} of two", pair[0]))),
+            None => Ok(self),
+        }
+    }
+
+    /// The place of a metric.
+    ///
+    /// # Errors
+    /// If no estimator knows it.
+    pub fn find(&self, name: &str) -> Result<usize> {
+        self.metrics.iter().position(|(metric, _)| metric.name == name).ok_or_else(|| {
+            let known: Vec<&str> = self.metrics.iter().map(|(metric, _)| metric.name.as_str()).collect();
+            refused("metric", &format!("one of {}", known.join(", ")), name)
+        })
+    }
+
+    fn with_goals(mut self, goals: &[&str]) -> Result<Self> {
+        if goals.is_empty() || goals.len() > MOST_GOALS {
+            return Err(refused("goals", "one to optimize, and one more at most", goals.len()));
+        }
+        self.goals = goals.iter().map(|goal| self.find(goal)).collect::<Result<_>>()?;
+        Ok(self)
+    }
+
+    fn with_limits(mut self, limits: &Limits) -> Result<Self> {
+        for (name, bound) in limits.iter() {
+            let metric = self.find(name)?;
+            match self.metrics[metric].1 {
+                Source::Priced(column) => self.prices = self.prices.within(column, bound),
+                Source::Estimated(_) => self.limits.push((metric, bound)),
+            }
+        }
+        match self.prices.limits().count() {
+            count if count > MOST_LIMITED => {
+                Err(refused("limits", &format!("at most {MOST_LIMITED} on costs"), count))
+            }
+            _ => Ok(self),
+        }
+    }
+
+    /// The same problem under another seed.
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// The same problem, of which estimates may cost no more than so much.
+    #[must_use]
+    pub fn with_budget(self, budget: f64) -> Self {
+        Self { budget, ..self }
+    }
+
+    /// The searched space.
+    pub fn space(&self) -> &'a SearchSpace {
+        self.space
+    }
+
+    /// The list of its choices.
+    pub fn genome(&self) -> &'a Genome {
+        self.space.genome()
+    }
+
+    /// All metrics, in the order of the estimators.
+    pub fn metrics(&self) -> impl ExactSizeIterator<Item = &Metric> {
+        self.metrics.iter().map(|(metric, _)| metric)
+    }
+
+    /// The metric that is optimized.
+    pub fn goal(&self) -> &Metric {
+        &self.metrics[self.goals[0]].0
+    }
+
+    /// Whether a row keeps the limits on costs.
+    pub fn keeps_costs(&self, row: &Row) -> bool {
+        self.prices.keeps(row)
+    }
+
+    /// The value of a metric for a row; `estimated` is what estimators say of it.
+    pub fn value(&self, metric: usize, row: &Row, estimated: &[Value]) -> Value {
+        match self.metrics[metric].1 {
+            Source::Estimated(at) => estimated[at],
+            Source::Priced(Column { index, quantity }) => {
+                let index = self.prices.iter().nth(index).expect("checked").index;
+                index.costs_of(row).value(quantity)
+            }
+        }
+    }
+
+    /// Whether what estimators say of a row keeps the limits on it.
+    pub(super) fn keeps_estimated(&self, row: &Row, estimated: &[Value]) -> bool {
+        let keeps = |(metric, bound): &(usize, f64)| {
+            self.metrics[*metric].0.keeps(&self.value(*metric, row, estimated), *bound)
+        };
+        self.limits.iter().all(keeps)
+    }
+
+    /// What a row is worth for each goal, the greater the better; 0 for a second goal that there is not.
+    pub(super) fn merits(&self, row: &Row, estimated: &[Value]) -> [f64; MOST_GOALS] {
+        self.merits_with(&self.prices.first().costs_of(row), row, estimated)
+    }
+
+    /// The same of a row whose first index's costs are known.
+    fn merits_with(&self, first: &Costs, row: &Row, estimated: &[Value]) -> [f64; MOST_GOALS] {
+        let merit = |goal: &usize| {
+            let (metric, source) = &self.metrics[*goal];
+            let value = match source {
+                Source::Priced(Column { index: 0, quantity }) => first.value(*quantity),
+                _ => self.value(*goal, row, estimated),
+            };
+            metric.merit(value.mean)
+        };
+        [merit(&self.goals[0]), self.goals.get(1).map_or(0.0, merit)]
+    }
+
+    /// What a row is worth for each goal, if it keeps all limits.
+    pub(super) fn judged(&self, row: &Row, estimated: &[Value]) -> Option<[f64; MOST_GOALS]> {
+        let first = self.prices.first().costs_of(row);
+        let kept = self.prices.keeps_with(&first, row) && self.keeps_estimated(row, estimated);
+        kept.then(|| self.merits_with(&first, row, estimated))
+    }
+
+    /// The row as a candidate, with all metrics.
+    pub(super) fn candidate(&self, row: &Row, estimated: &[Value]) -> Candidate {
+        let named = |at: usize| (self.metrics[at].0.name.clone(), self.value(at, row, estimated));
+        Candidate::of(self.space.arch(row), (0..self.metrics.len()).map(named))
+    }
+
+    /// The estimators whose values are not sums over few genes.
+    pub(super) fn estimators(&self) -> &[&'a dyn Estimator] {
+        &self.estimators
+    }
+
+    /// How many values these say of a row.
+    pub(super) fn estimated(&self) -> usize {
+        self.estimators.iter().map(|estimator| estimator.metrics().len()).sum()
+    }
+
+    /// What a row costs of the budget.
+    pub(super) fn price(&self, fidelity: Fidelity) -> f64 {
+        self.estimators.iter().map(|estimator| estimator.price(fidelity)).sum()
+    }
+
+    /// The costs with their limits.
+    pub(super) fn prices(&self) -> &Prices<'a> {
+        &self.prices
+    }
+
+    /// Who knows a goal, and which of its values is the better.
+    pub(super) fn source(&self, goal: usize) -> Option<(Source, Better)> {
+        let (metric, source) = &self.metrics[*self.goals.get(goal)?];
+        Some((*source, metric.better))
+    }
+
+    /// The limits on what estimators say: which value, which of two is the better, the limit.
+    pub(super) fn estimated_limits(&self) -> impl ExactSizeIterator<Item = (usize, Better, f64)> + '_ {
+        self.limits.iter().map(|(metric, bound)| match &self.metrics[*metric] {
+            (metric, Source::Estimated(at)) => (*at, metric.better, *bound),
+            (_, Source::Priced(_)) => unreachable!("limits on costs are in the prices"),
+        })
+    }
+
+    /// The predictor that says a value, where it is one of features.
+    pub(super) fn predictor(&self, estimated: usize) -> Option<&'a Predictor<'a>> {
+        let mut first = 0;
+        for estimator in &self.estimators {
+            let next = first + estimator.metrics().len();
+            if estimated < next {
+                return estimator.relaxed();
+            }
+            first = next;
+        }
+        None
+    }
+
+    /// All limits as a text, for messages.
+    pub(super) fn limits_text(&self) -> String {
+        let estimated = self.limits.iter().map(|(metric, bound)| {
+            let (metric, _) = &self.metrics[*metric];
+            let side = if metric.better == Better::Higher { "at least" } else { "at most" };
+            format!("{} {side} {bound}", metric.name)
+        });
+        let costs = self.prices.to_string();
+        Some(costs)
+            .filter(|costs| !costs.is_empty())
+            .into_iter()
+            .chain(estimated)
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+}

@@ -1,0 +1,60 @@
+//! Rows of genes, one behind the other.
+
+use space::{Index, Row};
+
+/// Sub-networks as rows of genes, all of one space.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    genes: Vec<Index>,
+    /// Genes of a row.
+    width: usize,
+}
+
+impl Rows {
+    /// No rows yet, of so many genes each.
+    pub fn new(width: usize) -> Self {
+        Self { genes: Vec::new(), width }
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.genes.len() / self.width
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.genes.is_empty()
+    }
+
+    /// Forgets all rows.
+    pub fn clear(&mut self) {
+        self.genes.clear();
+    }
+
+    /// Adds a copy of a row, for the caller to change.
+    pub fn push(&mut self, genes: &Row) -> &mut Row {
+        let start = self.genes.len();
+        self.genes.extend_from_slice(genes);
+        &mut self.genes[start..]
+    }
+
+    /// Adds copies of other rows.
+    pub fn extend(&mut self, other: &Self) {
+        self.genes.extend_from_slice(&other.genes);
+    }
+
+    /// Takes the last row back.
+    pub fn pop(&mut self) {
+        self.genes.truncate(self.genes.len() - self.width);
+    }
+
+    /// One row.
+    pub fn get(&self, row: usize) -> &Row {
+        &self.genes[row * self.width..(row + 1) * self.width]
+    }
+
+    /// All rows, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Row> {
+        self.genes.chunks_exact(self.width)
+    }
+}

@@ -1,0 +1,195 @@
+//! All that a search has looked at, each once, with what it cost, the best and the front.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+
+use rayon::prelude::*;
+
+use super::{Ended, Outcome, Scored, View};
+use crate::archive::{Best, Front, Point};
+use crate::error::Result;
+use crate::genes::{ByHash, hash};
+use crate::log::Log;
+use crate::metric::{Fidelity, Value};
+use crate::problem::Problem;
+use crate::rows::Rows;
+
+/// All that was looked at.
+pub(super) struct Ledger<'a> {
+    problem: &'a Problem<'a>,
+    /// Where each row's values lie.
+    places: ByHash<usize>,
+    values: Vec<Value>,
+    best: Best,
+    front: Front,
+    pub spent: f64,
+    trace: Vec<(usize, f64)>,
+    /// Of the rows that were asked for last: their keys, where their values lie, which of them are new.
+    keys: Vec<u64>,
+    asked: Vec<usize>,
+    fresh: Vec<usize>,
+    /// Rows that no log knows.
+    unknown: Rows,
+}
+
+/// How many values an estimator says of a row, and the values.
+type Part = (usize, Vec<Value>);
+
+/// Rows that one thread compares with the limits at a time.
+const COMPARED_AT_ONCE: usize = 256;
+
+impl<'a> Ledger<'a> {
+    pub fn new(problem: &'a Problem<'a>) -> Self {
+        Self {
+            problem,
+            places: HashMap::default(),
+            values: Vec::new(),
+            best: Best::default(),
+            front: Front::default(),
+            spent: 0.0,
+            trace: Vec::new(),
+            keys: Vec::new(),
+            asked: Vec::new(),
+            fresh: Vec::new(),
+            unknown: Rows::new(problem.genome().len()),
+        }
+    }
+
+    pub fn view(&self) -> View<'_> {
+        View { best: self.best.points(), front: self.front.points(), count: self.places.len() }
+    }
+
+    pub fn scored<'s>(&'s self, rows: &'s Rows) -> Scored<'s> {
+        let Self { problem, keys, values, asked: places, fresh, .. } = self;
+        let (each, fresh) = (problem.estimated(), fresh.len());
+        Scored { problem, rows, keys, values, each, places, fresh }
+    }
+
+    /// Looks at each row, once; `false` if it was told to stop before it had looked at all.
+    pub fn look(
+        &mut self,
+        rows: &Rows,
+        fidelity: Fidelity,
+        log: &mut dyn Log,
+        stop: &AtomicBool,
+    ) -> Result<bool> {
+        debug_assert!(rows.iter().all(|row| self.problem.genome().holds(row)));
+        let first = self.places.len();
+        self.find(rows, fidelity);
+        let looked = self.estimate(rows, fidelity, log, stop)?;
+        let whole = looked == self.fresh.len();
+        for &row in &self.fresh[looked..] {
+            self.places.remove(&self.keys[row]);
+        }
+        self.fresh.truncate(looked);
+        self.spent += looked as f64 * self.problem.price(fidelity);
+        if fidelity == Fidelity::FULL {
+            self.enter(rows, first);
+        }
+        Ok(whole)
+    }
+
+    /// Finds where the rows' values lie, and gives those a place that are new.
+    fn find(&mut self, rows: &Rows, fidelity: Fidelity) {
+        let Self { places, keys, asked, fresh, .. } = self;
+        keys.clear();
+        asked.clear();
+        fresh.clear();
+        for (at, row) in rows.iter().enumerate() {
+            let (key, next) = (fidelity.mixed_with(hash(row)), places.len());
+            let place = *places.entry(key).or_insert(next);
+            if place == next {
+                fresh.push(at);
+            }
+            keys.push(key);
+            asked.push(place);
+        }
+    }
+
+    /// Adds the values of the rows that are new, from the log or the estimators; of how many.
+    fn estimate(
+        &mut self,
+        rows: &Rows,
+        fidelity: Fidelity,
+        log: &mut dyn Log,
+        stop: &AtomicBool,
+    ) -> Result<usize> {
+        let each = self.problem.estimated();
+        // a log of another problem has other values
+        let fits = |values: &&[Value]| values.len() == each;
+        self.unknown.clear();
+        for &at in self.fresh.iter().filter(|at| log.known(rows.get(**at), fidelity).filter(fits).is_none()) {
+            self.unknown.push(rows.get(at));
+        }
+        let (parts, estimated) = self.estimate_unknown(fidelity, stop)?;
+        let mut unknown = 0;
+        for (looked, &at) in self.fresh.iter().enumerate() {
+            let row = rows.get(at);
+            if let Some(values) = log.known(row, fidelity).filter(fits) {
+                self.values.extend_from_slice(values);
+                continue;
+            }
+            if unknown == estimated {
+                return Ok(looked);
+            }
+            for (width, values) in &parts {
+                self.values.extend_from_slice(&values[unknown * width..(unknown + 1) * width]);
+            }
+            unknown += 1;
+            log.append(row, fidelity, &self.values[self.values.len() - each..])?;
+        }
+        Ok(self.fresh.len())
+    }
+
+    /// What each estimator says of the rows that no log knows, with how many values it says of a row; of how many rows all of
+    /// them did.
+    fn estimate_unknown(&self, fidelity: Fidelity, stop: &AtomicBool) -> Result<(Vec<Part>, usize)> {
+        let mut estimated = self.unknown.len();
+        let mut parts = Vec::with_capacity(self.problem.estimators().len());
+        if estimated == 0 {
+            return Ok((parts, 0));
+        }
+        for estimator in self.problem.estimators() {
+            let values = estimator.estimate(&self.unknown, fidelity, stop)?;
+            let width = estimator.metrics().len();
+            estimated = estimated.min(values.len() / width);
+            parts.push((width, values));
+        }
+        Ok((parts, estimated))
+    }
+
+    /// Enters the new rows that keep all limits.
+    fn enter(&mut self, rows: &Rows, first: usize) {
+        let (problem, each) = (self.problem, self.problem.estimated());
+        let values = &self.values[first * each..];
+        let of = |new: usize, row: usize| {
+            let (row, estimated) = (rows.get(row), &values[new * each..(new + 1) * each]);
+            problem.judged(row, estimated)
+        };
+        let fresh = self.fresh.par_iter().enumerate().with_min_len(COMPARED_AT_ONCE);
+        let kept: Vec<_> = fresh.map(|(new, row)| of(new, *row)).collect();
+        for (new, merits) in kept.into_iter().enumerate() {
+            let Some(merits) = merits else { continue };
+            let (row, estimated) = (rows.get(self.fresh[new]), &values[new * each..(new + 1) * each]);
+            if self.best.points().first().is_none_or(|best| merits[0] > best.merits[0]) {
+                self.trace.push((first + new + 1, merits[0]));
+            }
+            self.front.enter(row, merits, estimated);
+            self.best.enter(row, merits, estimated);
+        }
+    }
+
+    pub fn outcome(self, ended: Ended) -> Outcome {
+        let candidates = |points: &[Point]| {
+            points.iter().map(|point| self.problem.candidate(&point.row, &point.estimated)).collect()
+        };
+        Outcome {
+            top: candidates(self.best.points()),
+            front: candidates(self.front.points()),
+            count: self.places.len(),
+            spent: self.spent,
+            trace: self.trace,
+            ended,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Ways to choose what to look at, each behind [`Strategy`](crate::Strategy).
+
+pub mod climbers;
+pub mod random;
+
+#[cfg(test)]
+mod tests;

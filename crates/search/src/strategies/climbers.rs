@@ -1,0 +1,395 @@
+//! The search by climbers: chains of random steps, where the objective has slopes (`anneal`), then climbers. Each
+//! goes from a sub-network to the best of its neighbours, of pairs of steps and of longer jumps, until nothing there is
+//! better; then it starts anew from a mutation or a mixture of the best that were found (a memetic search, Moscato 1989,
+//! with Once-for-All's mutations and crossovers).
+//!
+//! What is found keeps the limits: a start that does not is changed where it costs most for what it gains, else led
+//! towards a feasible one gene by gene, instead of being drawn again. Work is bounded by a number of candidates. What is
+//! found depends on the seed and the inputs alone, not on time or threads.
+//!
+//! Costs are minimized under a limit on what is predicted by the same climbs: `exchange`.
+
+mod aim;
+mod anneal;
+mod climb;
+mod exchange;
+mod place;
+
+use std::collections::HashSet;
+use std::sync::atomic::AtomicBool;
+
+use base::random::numbered_rng;
+use space::{Index, Steps};
+
+use crate::candidate::Candidate;
+use crate::error::{Error, Result};
+use crate::estimator::Predictor;
+use crate::genes::{self, Places, hash};
+use crate::index::CostIndex;
+use crate::metric::{Better, Fidelity, LATENCY, Limits, TOP1};
+use crate::objective::Objective;
+use crate::pareto;
+use crate::prices::{Column, Prices};
+use crate::problem::{Problem, Source};
+use crate::rows::Rows;
+use crate::solve::{Ended, Outcome, Proof, Scored, Strategy, View, solve};
+use crate::start;
+use aim::Aim;
+use anneal::Annealing;
+use climb::{Camp, Climb, MOST_STEPS};
+use exchange::Exchange;
+
+/// Stream of its random numbers.
+const SEARCH: u64 = 6;
+
+/// How candidates are made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SearchConfig {
+    /// Decides every random choice.
+    pub seed: u64,
+    /// Sub-networks that climb side by side: 8, so that a round of them is work for several threads.
+    pub population: usize,
+    /// Candidates after which no further round begins: 60,000; Once-for-All's search looks at 50,000 (500 generations of
+    /// 100, Cai et al. 2020).
+    pub candidates: usize,
+    /// Share of those by annealing, before the climbs, where the objective has slopes: .9. The rest is for the climbs, also
+    /// where annealing ends before its share is spent.
+    pub annealed: f64,
+    /// Ends of climbs, the best ones, that others begin at: 16.
+    pub parents: usize,
+    /// Share of those by mutation, the others by crossover: .5 (Cai et al. 2020).
+    pub mutated: f64,
+    /// Probability with which a mutation redraws a gene: .3. It is not .1 as in a search without climbs, for a climb from
+    /// near an end leads back to it.
+    pub gene_probability: f64,
+    /// Climbs without a better candidate after which a search ends.
+    pub patience: usize,
+    /// Further latency limits, evenly spaced between the least latency and the limit, that are searched for
+    /// the front; 0 for none.
+    pub front_limits: usize,
+    /// Most candidates for each of those.
+    pub front_candidates: usize,
+}
+
+impl Default for SearchConfig {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            population: 8,
+            candidates: 60_000,
+            annealed: 0.9,
+            parents: 16,
+            mutated: 0.5,
+            gene_probability: 0.3,
+            patience: 300,
+            front_limits: 0,
+            front_candidates: 5_000,
+        }
+    }
+}
+
+impl SearchConfig {
+    fn check(&self) -> Result<()> {
+        let shares = [
+            ("annealed", self.annealed),
+            ("mutated", self.mutated),
+            ("gene_probability", self.gene_probability),
+        ];
+        for (field, share) in shares {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(base::Error::invalid("search", field, "a share from 0 to 1", share).into());
+            }
+        }
+        for (field, number) in [("population", self.population), ("parents", self.parents)] {
+            if number == 0 {
+                return Err(base::Error::invalid("search", field, "at least 1", 0).into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a search found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SearchReport {
+    /// The candidate with the highest expected accuracy; of equals the fastest.
+    pub best: Candidate,
+    /// Number of different sub-networks whose accuracy was predicted.
+    pub candidates: u64,
+    /// What nothing seen is better than in both accuracy and latency, fastest first.
+    pub front: Vec<Candidate>,
+    /// The candidates with the highest expected accuracies, best first: [`TOP`](crate::TOP) of them where there are so many.
+    pub top: Vec<Candidate>,
+    /// Whether `stop` ended it.
+    pub interrupted: bool,
+}
+
+/// What climbers are at.
+enum Stage<'a> {
+    /// They look where they start.
+    Starts(Vec<Vec<Index>>),
+    Anneal(Box<Annealing<'a>>),
+    Climb(Box<Climb<'a>>),
+    /// They look at the neighbours of what is on the front, until so many candidates were looked at.
+    Around {
+        most: usize,
+        seen: HashSet<u64>,
+    },
+    Done,
+}
+
+/// Further limits that a front is searched under.
+struct Tighter {
+    column: Column,
+    least: f64,
+    highest: f64,
+    /// Which of them is next; they begin with the loosest.
+    step: usize,
+}
+
+/// The strategy of this module.
+pub struct Climbers<'a> {
+    prices: Prices<'a>,
+    camp: Camp<'a>,
+    stage: Stage<'a>,
+    seed: u64,
+    tighter: Option<Tighter>,
+    exchange: Option<Exchange>,
+}
+
+impl<'a> Climbers<'a> {
+    /// Climbers for a problem whose goal is anything under limits on costs, or a cost under limits on costs and one on what
+    /// a predictor expects.
+    ///
+    /// # Errors
+    /// [`Error::InfeasibleTogether`] if limits on costs are proved to rule everything out together, [`Error::NotFound`] if
+    /// nothing was found that keeps them; if there are other limits, or a setting that cannot be.
+    pub fn new(problem: &Problem<'a>, config: &SearchConfig) -> Result<Self> {
+        config.check()?;
+        let prices = problem.prices().clone();
+        let (goal, better) = problem.source(0).expect("a problem has a goal");
+        let mut limits = problem.estimated_limits();
+        let (aim, exchange) = match (goal, limits.next(), limits.next()) {
+            (_, None, _) => (Aim::new(problem, goal, better), None),
+            (Source::Priced(column), Some((at, better, _)), None) => {
+                (Aim::new(problem, Source::Estimated(at), better), Some(Exchange::new(&prices, column)))
+            }
+            _ => return Err(refused_limits(problem)),
+        };
+        let tie = match problem.source(1) {
+            Some((Source::Priced(column), Better::Lower)) => Some(column),
+            _ => None,
+        };
+        let tie = exchange.as_ref().map(|exchange| exchange.column).or(tie);
+        if config.front_limits > 0 && (tie.is_none() || exchange.is_some()) {
+            let expected = "a second goal that is a cost, and a first one that is not";
+            return Err(base::Error::invalid("search", "front_limits", expected, config.front_limits).into());
+        }
+        prices.check_each()?;
+        let starts = start::starts(&prices)?;
+        let camp = Camp {
+            config: config.clone(),
+            aim,
+            places: Places::new(problem.genome()),
+            rng: numbered_rng(problem.seed, SEARCH),
+            tie,
+            ends: Vec::new(),
+            anchors: Vec::new(),
+            begun: HashSet::new(),
+        };
+        let (stage, seed) = (Stage::Starts(starts), problem.seed);
+        Ok(Self { prices, camp, stage, seed, tighter: None, exchange })
+    }
+
+    /// Anneals from the starts, or climbs if that cannot be.
+    fn begin(&mut self, starts: Vec<Vec<Index>>, scored: &Scored<'_>, count: usize) -> Result<Stage<'a>> {
+        if let Some(exchange) = &mut self.exchange {
+            let most = count + exchange.candidates(&self.camp.config);
+            return Ok(self.climb(&self.prices.clone(), starts, most));
+        }
+        let annealed = self.camp.config.annealed * self.camp.config.candidates as f64;
+        let chains = Annealing::new(self.camp.aim, &self.prices, scored, annealed as usize, self.seed)?;
+        Ok(match chains {
+            Some(annealing) => Stage::Anneal(Box::new(annealing)),
+            None => self.climb(&self.prices.clone(), starts, self.camp.config.candidates),
+        })
+    }
+
+    fn climb(&mut self, prices: &Prices<'a>, starts: Vec<Vec<Index>>, most: usize) -> Stage<'a> {
+        Stage::Climb(Box::new(Climb::new(&mut self.camp, prices, starts, most)))
+    }
+
+    /// Climbs from the best that chains met, with what annealing has left for that, at least.
+    fn climb_on(&mut self, mut met: Vec<Vec<Index>>, count: usize) -> Stage<'a> {
+        let config = &self.camp.config;
+        met.truncate(config.population);
+        let annealed = (config.annealed * config.candidates as f64) as usize;
+        let most = (count + config.candidates - annealed).min(config.candidates).max(count);
+        self.climb(&self.prices.clone(), met, most)
+    }
+
+    /// What follows on climbs.
+    fn after_climbs(&mut self, view: &View<'_>) -> Result<Stage<'a>> {
+        if let Some(exchange) = &mut self.exchange {
+            let next = exchange.next(&self.prices, view);
+            let Some(prices) = next else { return Ok(self.around(view)) };
+            let Ok(starts) = start::starts(&prices) else { return Ok(self.around(view)) };
+            let most = view.count() + exchange.candidates(&self.camp.config);
+            return Ok(self.climb(&prices, starts, most));
+        }
+        if self.camp.config.front_limits == 0 {
+            return Ok(Stage::Done);
+        }
+        let tighter = self.tighter.take().or_else(|| self.first_tighter(view));
+        let Some(mut tighter) = tighter.filter(|tighter| tighter.step > 0) else {
+            return Ok(self.around(view));
+        };
+        let Tighter { column, least, highest, step } = tighter;
+        let share = step as f64 / (self.camp.config.front_limits + 1) as f64;
+        tighter.step -= 1;
+        self.tighter = Some(tighter);
+        let prices = self.prices.within(column, least + (highest - least) * share);
+        let seen = view.front().iter().rev().filter(|point| prices.keeps(&point.row));
+        let mut starts: Vec<_> =
+            seen.take(self.camp.config.population).map(|point| point.row.clone()).collect();
+        if starts.is_empty() {
+            // tighter still is not to be had together with the other limits
+            let Ok(feasible) = start::starts(&prices) else { return Ok(self.around(view)) };
+            starts = feasible;
+        }
+        let most = view.count() + self.camp.config.front_candidates;
+        Ok(self.climb(&prices, starts, most))
+    }
+
+    /// Limits between the least cost and the highest on the front, evenly spaced.
+    fn first_tighter(&self, view: &View<'_>) -> Option<Tighter> {
+        let column = self.camp.tie?;
+        let highest = view.front().iter().map(|point| self.prices.of(column, &point.row)).fold(0.0, f64::max);
+        let (_, least) = self.prices.least(column);
+        Some(Tighter { column, least, highest, step: self.camp.config.front_limits })
+    }
+
+    /// Looks around the front with the candidates of one more limit: tight limits lie closer together than those that
+    /// were searched.
+    fn around(&self, view: &View<'_>) -> Stage<'a> {
+        Stage::Around { most: view.count() + self.camp.config.front_candidates, seen: HashSet::new() }
+    }
+
+    /// Adds all neighbours of what is new on the front; whether there is any.
+    fn ask_around(&mut self, view: &View<'_>, rows: &mut Rows) -> bool {
+        let Stage::Around { seen, .. } = &mut self.stage else { return false };
+        let fresh = view.front().iter().filter(|point| seen.insert(hash(&point.row)));
+        let mut steps = Steps::default();
+        for point in fresh.take(self.camp.config.population) {
+            genes::steps(self.prices.space(), &point.row, &[], &mut steps);
+            steps.steps.truncate(MOST_STEPS);
+            for step in &steps.steps {
+                steps.apply(self.prices.genome(), *step, rows.push(&point.row));
+            }
+        }
+        !rows.is_empty()
+    }
+}
+
+fn refused_limits(problem: &Problem<'_>) -> Error {
+    let expected = "limits on costs; and one on what a predictor expects where the goal is a cost";
+    base::Error::invalid("search", "limits", expected, problem.limits_text()).into()
+}
+
+impl Strategy for Climbers<'_> {
+    fn ask(&mut self, view: &View<'_>, rows: &mut Rows) -> Result<Fidelity> {
+        match &mut self.stage {
+            Stage::Starts(starts) => starts.iter().for_each(|row| {
+                rows.push(row);
+            }),
+            Stage::Anneal(annealing) => annealing.ask(view.count(), rows),
+            Stage::Climb(climb) => climb.ask(&mut self.camp, rows),
+            Stage::Around { .. } => {
+                if !self.ask_around(view, rows) {
+                    self.stage = Stage::Done;
+                }
+            }
+            Stage::Done => {}
+        }
+        Ok(Fidelity::FULL)
+    }
+
+    fn tell(&mut self, view: &View<'_>, scored: &Scored<'_>) -> Result<()> {
+        match &mut self.stage {
+            Stage::Starts(starts) => {
+                let starts = std::mem::take(starts);
+                self.stage = self.begin(starts, scored, view.count())?;
+            }
+            Stage::Anneal(annealing) => {
+                if let Some(met) = annealing.tell(view.count(), scored)? {
+                    self.stage = self.climb_on(met, view.count());
+                }
+            }
+            Stage::Climb(climb) => {
+                if !climb.tell(&mut self.camp, scored, view.count()) {
+                    self.stage = self.after_climbs(view)?;
+                }
+            }
+            Stage::Around { most, .. } => {
+                if view.count() >= *most {
+                    self.stage = Stage::Done;
+                }
+            }
+            Stage::Done => {}
+        }
+        Ok(())
+    }
+
+    fn finished(&self) -> Option<Proof> {
+        matches!(self.stage, Stage::Done).then_some(Proof::None)
+    }
+}
+
+/// Searches the index's space by climbers for the highest accuracy that the objective expects under the limits; of equals for
+/// the fastest.
+///
+/// When `stop` is set it returns what was best until then.
+///
+/// # Errors
+/// [`Error::Infeasible`] if one limit alone rules everything out; [`Error::InfeasibleTogether`] if several together are
+/// proved to; [`Error::NotFound`] if nothing was found that keeps all; or if the objective is of another space.
+pub fn climb(
+    index: &CostIndex,
+    objective: &dyn Objective,
+    limits: &Limits,
+    config: &SearchConfig,
+    stop: &AtomicBool,
+) -> Result<SearchReport> {
+    let predictor = Predictor::top1(index.space(), objective)?;
+    check_latency(index, limits, config)?;
+    let goals = [TOP1, LATENCY];
+    let goals = if index.has_latency() { &goals[..] } else { &goals[..1] };
+    let problem = Problem::new(index.space(), &[&predictor, index], goals, limits)?.with_seed(config.seed);
+    let mut climbers = Climbers::new(&problem, config)?;
+    let outcome = solve(&problem, &mut climbers, &mut (), stop)?;
+    Ok(SearchReport::of(outcome))
+}
+
+/// A latency can be limited only where there is a table.
+fn check_latency(index: &CostIndex, limits: &Limits, config: &SearchConfig) -> Result<()> {
+    if index.has_latency() || (limits.of(LATENCY).is_none() && config.front_limits == 0) {
+        return Ok(());
+    }
+    let expected = "a latency table, for a limit on latency and for a front";
+    Err(base::Error::invalid("search", "latency", expected, "none").into())
+}
+
+impl SearchReport {
+    fn of(outcome: Outcome) -> Self {
+        Self {
+            best: outcome.best().expect("a feasible start was looked at").clone(),
+            candidates: outcome.count as u64,
+            interrupted: outcome.ended == Ended::Stopped,
+            front: pareto::front(outcome.front),
+            top: outcome.top,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,162 @@
+//! One chain of annealing: what it proposes, and how chains are drawn anew.
+
+use std::sync::Arc;
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use space::{Genome, Index, Row};
+
+use crate::strategies::climbers::place::{Way, Ways};
+
+/// A proposal's weight is e to the power of this share of its gain over the temperature, at most of [`MOST_EXPONENT`].
+const BELIEF: f64 = 0.7;
+const MOST_EXPONENT: f32 = 60.0;
+/// Steps that may make room for another.
+const REPAIRS: usize = 2;
+
+/// A sub-network on its way.
+#[derive(Clone)]
+pub(super) struct Chain {
+    pub row: Vec<Index>,
+    pub merit: f32,
+    /// The best that it, or who it was copied from, has been.
+    pub best: (Vec<Index>, f32),
+    pub ways: Arc<Ways>,
+    /// How much each step is favoured, and the sums of these so far.
+    weights: Vec<f32>,
+    sums: Vec<f32>,
+}
+
+impl Chain {
+    /// A chain that begins at a sub-network, without weights yet.
+    pub fn new(row: Vec<Index>, merit: f32, ways: Arc<Ways>) -> Self {
+        let (best, weights, sums) = ((row.clone(), merit), Vec::new(), Vec::new());
+        Self { row, merit, best, ways, weights, sums }
+    }
+
+    /// Weighs each step by what it gains at a temperature.
+    pub fn weigh(&mut self, temperature: f64) {
+        let scale = (BELIEF / temperature) as f32;
+        let mut sum = 0.0;
+        self.weights.clear();
+        self.sums.clear();
+        for step in &self.ways.ways {
+            // beyond this a step is as good as certain
+            let weight = (scale * step.gain).min(MOST_EXPONENT).exp();
+            sum += weight;
+            self.weights.push(weight);
+            self.sums.push(sum);
+        }
+    }
+
+    /// Draws a step by its weight.
+    fn draw(&self, rng: &mut ChaCha8Rng) -> Option<Way> {
+        let place = self.sums.last()? * rng.random::<f32>();
+        let at = self.sums.partition_point(|sum| *sum < place);
+        self.ways.ways.get(at.min(self.ways.ways.len() - 1)).copied()
+    }
+
+    /// Draws one of the steps that `suits` allows, by its weight; `suiting` is room for these.
+    fn draw_of(
+        &self,
+        suits: impl Fn(&Way) -> bool,
+        suiting: &mut Vec<(f32, usize)>,
+        rng: &mut ChaCha8Rng,
+    ) -> Option<Way> {
+        let mut sum = 0.0;
+        suiting.clear();
+        for (at, (step, weight)) in self.ways.ways.iter().zip(&self.weights).enumerate() {
+            if suits(step) {
+                sum += weight;
+                suiting.push((sum, at));
+            }
+        }
+        let place = sum * rng.random::<f32>();
+        let at = suiting.partition_point(|(sum, _)| *sum < place);
+        suiting.get(at).or(suiting.last()).map(|(_, at)| self.ways.ways[*at])
+    }
+
+    /// Makes a step, and others that make room for it; whether all fit then. `suiting` is as for [`Chain::draw_of`].
+    pub fn propose(
+        &self,
+        genome: &Genome,
+        next: &mut Row,
+        suiting: &mut Vec<(f32, usize)>,
+        rng: &mut ChaCha8Rng,
+    ) -> bool {
+        let Some(first) = self.draw(rng) else { return false };
+        self.ways.steps.apply(genome, first.step, next);
+        let (mut changed, mut costs, room) = ([Some(first.step), None, None], first.costs, &self.ways.room);
+        for changes in 1..=REPAIRS {
+            if room.holds(|place| costs[place]) {
+                return true;
+            }
+            let apart = |step: &Way| changed.iter().flatten().all(|other| step.step.is_apart(*other));
+            let fits = |step: &Way| room.holds(|place| costs[place] + step.costs[place]) && apart(step);
+            let saves = |step: &Way| step.cost < 0.0 && apart(step);
+            let Some(other) = self.draw_of(fits, suiting, rng).or_else(|| self.draw_of(saves, suiting, rng))
+            else {
+                return false;
+            };
+            self.ways.steps.apply(genome, other.step, next);
+            costs.iter_mut().zip(other.costs).for_each(|(cost, more)| *cost += more);
+            changed[changes] = Some(other.step);
+        }
+        room.holds(|place| costs[place])
+    }
+}
+
+/// Draws chains by how much more probable they are where temperatures' inverses differ by so much, evenly (systematic
+/// resampling), from where a share between 0 and 1 says.
+pub(super) fn draw_anew(chains: &mut [&mut Chain], colder: f64, offset: f64) {
+    let highest = chains.iter().map(|chain| f64::from(chain.merit)).fold(f64::MIN, f64::max);
+    let weight = |chain: &&mut Chain| (colder * (f64::from(chain.merit) - highest)).exp();
+    let weights: Vec<f64> = chains.iter().map(weight).collect();
+    let copies = copies(&weights, offset);
+    let mut lost: Vec<usize> = (0..copies.len()).filter(|at| copies[*at] == 0).collect();
+    for (from, copies) in copies.into_iter().enumerate() {
+        for _ in 1..copies {
+            let to = lost.pop().expect("as many are lost as are copied");
+            *chains[to] = chains[from].clone();
+        }
+    }
+}
+
+/// How often each is drawn, in as many draws as there are weights: within 1 of what the weights ask for.
+fn copies(weights: &[f64], offset: f64) -> Vec<usize> {
+    let (sum, count) = (weights.iter().sum::<f64>(), weights.len());
+    let (mut copies, mut at, mut end) = (vec![0; count], 0, weights[0]);
+    for draw in 0..count {
+        let place = (draw as f64 + offset) / count as f64 * sum;
+        while end < place && at + 1 < count {
+            at += 1;
+            end += weights[at];
+        }
+        copies[at] += 1;
+    }
+    copies
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    #[test]
+    fn copies_are_what_weights_ask_for_to_within_one() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for count in [1, 2, 7, 96] {
+            for _ in 0..50 {
+                let mut weights: Vec<f64> = (0..count).map(|_| rng.random::<f64>().powi(6)).collect();
+                weights[count / 2] = if count > 1 { 0.0 } else { 1.0 };
+                let copies = copies(&weights, rng.random());
+                assert_eq!(copies.iter().sum::<usize>(), count);
+                let wanted = count as f64 / weights.iter().sum::<f64>();
+                for (copies, weight) in copies.into_iter().zip(weights) {
+                    assert!((copies as f64 - wanted * weight).abs() <= 1.0 && (copies == 0 || weight > 0.0));
+                }
+            }
+        }
+    }
+}

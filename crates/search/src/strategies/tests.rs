@@ -1,0 +1,431 @@
+//! Every strategy against all sub-networks of a space, under one limit or several, whole and in parts.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use latency::testing::made_up;
+use latency::{LatencyTable, Row as TableRow};
+use space::{Arch, Index, SearchSpace, preset};
+
+use crate::solve::{Proof, Scored, Strategy, View};
+use crate::testing::{all, index_of};
+use crate::*;
+
+/// 800 sub-networks.
+fn small() -> SearchSpace {
+    let text = preset("tiny").expect("a preset").to_toml();
+    let text = text
+        .replace("kernel = [3, 5, 7]", "kernel = [3, 7]")
+        .replace("expand = [3, 4, 6]", "expand = [3, 6]");
+    SearchSpace::from_toml("small.toml", &text).expect("a space")
+}
+
+/// The costs of a space on two devices: an ordinary one, and one on which big layers are often the fast ones.
+struct Devices {
+    phone: CostIndex,
+    watch: CostIndex,
+}
+
+impl Devices {
+    fn new(space: &SearchSpace) -> Self {
+        let table = made_up(space);
+        let phone = index_of(space, &table).of_device("phone");
+        let inverted = |(key, row): (&String, &TableRow)| {
+            let byte = f64::from(blake3::hash(key.as_bytes()).as_bytes()[3]);
+            let us = 1e3 / row.us.powf(0.3 + byte / 512.0);
+            (key.clone(), TableRow { us, interval_us: Some([us, 1.02 * us]), ..*row })
+        };
+        let rows = table.rows().iter().map(inverted).collect();
+        let (device, engine) = (table.device.clone(), table.engine.clone());
+        let table = LatencyTable::new("watch.json", device, engine, "none", rows).expect("checked numbers");
+        Self { phone, watch: index_of(space, &table).of_device("watch").latency_alone() }
+    }
+}
+
+/// All sub-networks with what is known of them, by no search.
+struct Known {
+    arch: Arch,
+    top1: f32,
+    phone: Costs,
+    watch: Costs,
+}
+
+fn everything(devices: &Devices, objective: &dyn Objective) -> Vec<Known> {
+    let archs = all(&devices.phone);
+    let values = objective.predict(&archs).expect("legal");
+    let known = |(arch, top1): (Arch, f32)| Known {
+        phone: devices.phone.costs(&arch).expect("legal"),
+        watch: devices.watch.costs(&arch).expect("legal"),
+        arch,
+        top1,
+    };
+    archs.into_iter().zip(values).map(known).collect()
+}
+
+/// An amount so far between the least and the greatest.
+fn between(values: impl Iterator<Item = f64> + Clone, share: f64) -> f64 {
+    let least = values.clone().fold(f64::INFINITY, f64::min);
+    least + share * (values.fold(0.0, f64::max) - least)
+}
+
+fn climbers_on(problem: &Problem<'_>) -> Result<Outcome> {
+    let mut climbers = Climbers::new(problem, &SearchConfig { candidates: 6000, ..SearchConfig::default() })?;
+    solve(problem, &mut climbers, &mut (), &AtomicBool::new(false))
+}
+
+#[test]
+fn two_latencies_are_limited_at_once() {
+    let space = small();
+    let (devices, objective) = (Devices::new(&space), SyntheticObjective::new(&space, 3));
+    let predictor = Predictor::top1(&space, &objective).expect("the same space");
+    let everything = everything(&devices, &objective);
+    let mut feasible = 0;
+    for (phone, watch) in [(0.2, 0.8), (0.5, 0.5), (0.8, 0.2), (0.4, 0.3), (1.0, 1.0)] {
+        let most_phone = between(everything.iter().map(|one| one.phone.latency_upper_us), phone);
+        let most_watch = between(everything.iter().map(|one| one.watch.latency_upper_us), watch);
+        let limits = Limits::from([("latency@phone", most_phone), ("latency@watch", most_watch)]);
+        let limits = limits.and("macs", 5e6);
+        let keeps = |one: &&Known| {
+            one.phone.latency_upper_us <= most_phone
+                && one.watch.latency_upper_us <= most_watch
+                && one.phone.macs <= 5_000_000
+        };
+        let kept: Vec<&Known> = everything.iter().filter(keeps).collect();
+        let estimators: [&dyn Estimator; 3] = [&predictor, &devices.phone, &devices.watch];
+        let problem =
+            Problem::new(&space, &estimators, &["top1", "latency@phone"], &limits).expect("checked");
+        for seed in 0..4 {
+            let outcome = climbers_on(&problem.clone().with_seed(seed));
+            let Ok(outcome) = outcome else {
+                assert!(kept.is_empty(), "{phone} {watch}: {outcome:?}");
+                continue;
+            };
+            feasible += 1;
+            let order = |a: &&&Known, b: &&&Known| {
+                a.top1.total_cmp(&b.top1).then(b.phone.latency_us.total_cmp(&a.phone.latency_us))
+            };
+            let best = kept.iter().max_by(order).expect("a search found one");
+            assert_eq!(outcome.best().expect("found").arch, best.arch, "{phone} {watch} {seed}");
+            for candidate in outcome.top.iter().chain(&outcome.front) {
+                assert!(kept.iter().any(|one| one.arch == candidate.arch), "past a limit: {candidate:?}");
+            }
+        }
+    }
+    assert!(feasible >= 8, "{feasible} of 20");
+}
+
+#[test]
+fn what_cannot_be_kept_on_one_of_two_devices_is_proved() {
+    let space = small();
+    let (devices, objective) = (Devices::new(&space), SyntheticObjective::new(&space, 3));
+    let predictor = Predictor::top1(&space, &objective).expect("the same space");
+    let everything = everything(&devices, &objective);
+    let least = |of: fn(&Known) -> f64| everything.iter().map(of).fold(f64::INFINITY, f64::min);
+    let least_phone = least(|one| one.phone.latency_upper_us);
+    let least_watch = least(|one| one.watch.latency_upper_us);
+    let estimators: [&dyn Estimator; 3] = [&predictor, &devices.phone, &devices.watch];
+    let problem = |limits: &Limits| Problem::new(&space, &estimators, &["top1"], limits).expect("checked");
+
+    let alone = problem(&Limits::on("latency@watch", 0.99 * least_watch));
+    let stop = AtomicBool::new(false);
+    let by_all = [climbers_on(&alone), solve(&alone, &mut Random::new(&alone, 64), &mut (), &stop)];
+    for refused in by_all {
+        let Err(Error::Infeasible { nearest, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!((nearest.quantity.as_str(), nearest.value), ("latency@watch", least_watch));
+    }
+    let (phone, watch) = (1.01 * least_phone, 1.01 * least_watch);
+    let together = Limits::from([("latency@phone", phone), ("latency@watch", watch)]);
+    let factor = |one: &Known| (one.phone.latency_upper_us / phone).max(one.watch.latency_upper_us / watch);
+    let best = everything.iter().map(factor).fold(f64::INFINITY, f64::min);
+    assert!(best > 1.0, "the devices want the same");
+    match climbers_on(&problem(&together)) {
+        Err(Error::InfeasibleTogether { factor, nearest, weights, .. }) => {
+            assert!(factor > 1.0 && factor <= best + 1e-9 && best <= nearest.value + 1e-9);
+            assert!(weights.contains("latency@phone") && weights.contains("latency@watch"), "{weights}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_fastest_is_found_that_is_accurate_enough() {
+    let space = small();
+    let (devices, objective) = (Devices::new(&space), SyntheticObjective::new(&space, 5));
+    let predictor = Predictor::top1(&space, &objective).expect("the same space");
+    let everything = everything(&devices, &objective);
+    let estimators: [&dyn Estimator; 3] = [&predictor, &devices.phone, &devices.watch];
+    for share in [0.05, 0.3, 0.5, 0.7, 0.95] {
+        for (goal, most) in
+            [("latency@phone", f64::INFINITY), ("latency@watch", f64::INFINITY), ("macs", 0.6)]
+        {
+            let watch = everything.iter().map(|one| one.watch.latency_upper_us);
+            let most = if most.is_finite() { between(watch, most) } else { most };
+            let least = between(everything.iter().map(|one| f64::from(one.top1)), share);
+            let of = |one: &Known| match goal {
+                "latency@phone" => one.phone.latency_us,
+                "latency@watch" => one.watch.latency_us,
+                _ => one.phone.macs as f64,
+            };
+            let keeps = |one: &&Known| f64::from(one.top1) >= least && one.watch.latency_upper_us <= most;
+            let best = everything.iter().filter(keeps).map(of).fold(f64::INFINITY, f64::min);
+            let mut limits = Limits::on("top1", least);
+            if most.is_finite() {
+                limits = limits.and("latency@watch", most);
+            }
+            let problem = Problem::new(&space, &estimators, &[goal, "top1"], &limits).expect("checked");
+            let outcome = climbers_on(&problem).expect("feasible in costs");
+            let found = outcome.best().map(|best| best.mean(goal).expect("known"));
+            assert!(found.unwrap_or(f64::INFINITY) <= best + 1e-6 * best, "{goal} {share}: {found:?} {best}");
+            assert_eq!(found.is_none(), best.is_infinite());
+            for candidate in outcome.top.iter().chain(&outcome.front) {
+                let one = everything.iter().find(|one| one.arch == candidate.arch).expect("of the space");
+                assert!(keeps(&one), "past a limit: {candidate:?}");
+            }
+        }
+    }
+    let problem = Problem::new(&space, &estimators, &["macs"], &Limits::on("top1", 0.999)).expect("checked");
+    let outcome = climbers_on(&problem).expect("costs are not limited");
+    assert!(outcome.best().is_none() && outcome.count > 0, "nothing is so accurate");
+}
+
+#[test]
+fn costs_alone_are_a_problem_too() {
+    let space = small();
+    let (devices, objective) = (Devices::new(&space), SyntheticObjective::new(&space, 5));
+    let everything = everything(&devices, &objective);
+    let most = between(everything.iter().map(|one| one.watch.latency_upper_us), 0.3);
+    let kept = everything.iter().filter(|one| one.watch.latency_upper_us <= most);
+    let least = kept.map(|one| one.phone.latency_us).fold(f64::INFINITY, f64::min);
+    let estimators: [&dyn Estimator; 2] = [&devices.phone, &devices.watch];
+    let limits = Limits::on("latency@watch", most);
+    let problem = Problem::new(&space, &estimators, &["latency@phone"], &limits).expect("checked");
+    let outcome = climbers_on(&problem).expect("feasible");
+    let found = outcome.best().expect("found").mean("latency@phone").expect("known");
+    assert!((found - least).abs() <= 1e-6, "{found} {least}");
+    assert_eq!(outcome.spent, 0.0, "sums cost nothing");
+}
+
+/// Asks for all sub-networks, and proves by that.
+struct Everything {
+    left: Vec<Vec<Index>>,
+}
+
+impl Strategy for Everything {
+    fn ask(&mut self, _view: &View<'_>, rows: &mut Rows) -> Result<Fidelity> {
+        let from = self.left.len().saturating_sub(100);
+        self.left.drain(from..).for_each(|row| {
+            rows.push(&row);
+        });
+        Ok(Fidelity::FULL)
+    }
+
+    fn tell(&mut self, _view: &View<'_>, _scored: &Scored<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn finished(&self) -> Option<Proof> {
+        self.left.is_empty().then_some(Proof::Best)
+    }
+}
+
+#[test]
+fn what_looks_at_everything_is_never_beaten() {
+    let space = small();
+    let (devices, objective) = (Devices::new(&space), SyntheticObjective::new(&space, 1));
+    let predictor = Predictor::top1(&space, &objective).expect("the same space");
+    let everything = everything(&devices, &objective);
+    let most = between(everything.iter().map(|one| one.phone.latency_upper_us), 0.4);
+    let estimators: [&dyn Estimator; 2] = [&predictor, &devices.phone];
+    let goals = ["top1", "latency@phone"];
+    let problem = Problem::new(&space, &estimators, &goals, &Limits::on("latency@phone", most));
+    let problem = problem.expect("checked");
+    let stop = AtomicBool::new(false);
+    let solved = |strategy: &mut dyn Strategy| solve(&problem, strategy, &mut (), &stop).expect("feasible");
+    let exact = solved(&mut Everything { left: space.genome().all() });
+    assert_eq!((exact.ended, exact.count), (Ended::Finished(Proof::Best), 800));
+    let kept = everything.iter().filter(|one| one.phone.latency_upper_us <= most);
+    let best = kept.clone().map(|one| one.top1).fold(0.0, f32::max);
+    assert_eq!(exact.best().expect("found").accuracy(), base::document::rounded(f64::from(best), 9));
+    let beaten = |one: &&Known| {
+        let better = |other: &Known| {
+            let faster = other.phone.latency_us <= one.phone.latency_us;
+            faster && other.top1 >= one.top1 && (other.phone, other.top1) != (one.phone, one.top1)
+        };
+        !kept.clone().any(better)
+    };
+    let mut front: Vec<&Arch> = kept.clone().filter(beaten).map(|one| &one.arch).collect();
+    let mut found: Vec<&Arch> = exact.front.iter().map(|candidate| &candidate.arch).collect();
+    front.sort();
+    found.sort();
+    assert_eq!(found, front);
+    let climbed = climbers_on(&problem).expect("feasible");
+    let drawn = solved(&mut Random::new(&problem, 200));
+    for other in [&climbed, &drawn] {
+        assert!(other.best().expect("found").accuracy() <= exact.best().expect("found").accuracy());
+    }
+    assert_eq!(climbed.best(), exact.best());
+    assert!(drawn.trace.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1));
+}
+
+/// An estimator that counts what it estimates, says less of what is looked at less closely, and stops after so many.
+struct Counting<'a> {
+    inner: Predictor<'a>,
+    estimated: AtomicUsize,
+    most: usize,
+}
+
+impl Estimator for Counting<'_> {
+    fn metrics(&self) -> &[Metric] {
+        self.inner.metrics()
+    }
+
+    fn price(&self, fidelity: Fidelity) -> f64 {
+        fidelity.share()
+    }
+
+    fn estimate(&self, rows: &Rows, fidelity: Fidelity, stop: &AtomicBool) -> Result<Vec<Value>> {
+        let mut values = self.inner.estimate(rows, fidelity, stop)?;
+        let before = self.estimated.load(Ordering::Relaxed);
+        if before + values.len() > self.most {
+            stop.store(true, Ordering::Relaxed);
+            values.truncate(self.most - before);
+        }
+        self.estimated.fetch_add(values.len(), Ordering::Relaxed);
+        Ok(values)
+    }
+
+    fn relaxed(&self) -> Option<&Predictor<'_>> {
+        Some(&self.inner)
+    }
+}
+
+/// Each strategy by name, on a problem.
+fn strategy<'a>(name: &str, problem: &'a Problem<'a>) -> Box<dyn Strategy + 'a> {
+    let config =
+        SearchConfig { candidates: 2500, front_limits: 2, front_candidates: 300, ..SearchConfig::default() };
+    match name {
+        "climbers" => Box::new(Climbers::new(problem, &config).expect("feasible")),
+        _ => Box::new(Random::new(problem, 900)),
+    }
+}
+
+#[test]
+fn in_parts_and_at_any_number_of_threads_it_is_the_same_search() {
+    let space = preset("tiny").expect("a preset");
+    let devices = Devices::new(&space);
+    let objective = SyntheticObjective::new(&space, 2);
+    let counting = |most| Counting {
+        inner: Predictor::top1(&space, &objective).expect("the same space"),
+        estimated: AtomicUsize::new(0),
+        most,
+    };
+    let limits = Limits::on("macs", 1.5e6);
+    let run = |name: &str, most: usize, budget: f64, log: &mut Archive| {
+        let counting = counting(most);
+        let estimators: [&dyn Estimator; 2] = [&counting, &devices.phone];
+        let goals = ["top1", "latency@phone"];
+        let problem = Problem::new(&space, &estimators, &goals, &limits).expect("checked");
+        let problem = problem.with_seed(4).with_budget(budget);
+        let stop = AtomicBool::new(false);
+        let outcome = solve(&problem, &mut *strategy(name, &problem), log, &stop).expect("feasible");
+        (outcome, counting.estimated.into_inner())
+    };
+    for name in ["climbers", "random"] {
+        let mut log = Archive::default();
+        let (whole, estimated) = run(name, usize::MAX, f64::INFINITY, &mut log);
+        assert_eq!((whole.count, log.entries().len()), (estimated, estimated));
+        for threads in [1, 2, 5] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            let again = pool.install(|| run(name, usize::MAX, f64::INFINITY, &mut Archive::default()));
+            assert_eq!(again.0, whole, "{name}, {threads} threads");
+        }
+        // the budget ends it, then an interruption in the middle of a batch, then nothing
+        let mut parts = Archive::default();
+        let (first, of_first) = run(name, usize::MAX, 100.0, &mut parts);
+        assert_eq!(first.ended, Ended::Budget);
+        assert!(first.spent >= 100.0 && first.count == of_first && of_first < estimated);
+        let (second, of_second) = run(name, 101, f64::INFINITY, &mut parts);
+        assert_eq!((second.ended, of_second), (Ended::Stopped, 101));
+        assert_eq!(second.count, of_first + 101);
+        let (last, of_last) = run(name, usize::MAX, f64::INFINITY, &mut parts);
+        assert_eq!(last, whole, "{name}");
+        assert_eq!(of_first + of_second + of_last, estimated, "nothing is estimated twice");
+        assert_eq!(parts, log);
+    }
+}
+
+/// Looks at all a little, and at the best of these closely.
+struct Halving {
+    rows: Vec<Vec<Index>>,
+    fidelity: Fidelity,
+    done: bool,
+}
+
+impl Strategy for Halving {
+    fn ask(&mut self, _view: &View<'_>, rows: &mut Rows) -> Result<Fidelity> {
+        self.rows.iter().for_each(|row| {
+            rows.push(row);
+        });
+        Ok(self.fidelity)
+    }
+
+    fn tell(&mut self, view: &View<'_>, scored: &Scored<'_>) -> Result<()> {
+        self.done = self.fidelity == Fidelity::FULL;
+        assert_eq!(view.best().is_empty(), !self.done, "what was looked at a little is no result");
+        let mut order: Vec<usize> = (0..scored.rows.len()).filter(|row| scored.keeps(*row)).collect();
+        order.sort_by(|a, b| scored.merits(*b)[0].total_cmp(&scored.merits(*a)[0]));
+        self.rows = order.iter().take(10).map(|row| scored.rows.get(*row).to_vec()).collect();
+        self.fidelity = Fidelity::FULL;
+        Ok(())
+    }
+
+    fn finished(&self) -> Option<Proof> {
+        self.done.then_some(Proof::None)
+    }
+}
+
+#[test]
+fn a_strategy_may_look_less_closely_first() {
+    let space = small();
+    let (devices, objective) = (Devices::new(&space), SyntheticObjective::new(&space, 1));
+    let inner = Predictor::top1(&space, &objective).expect("the same space");
+    let counting = Counting { inner, estimated: AtomicUsize::new(0), most: usize::MAX };
+    let estimators: [&dyn Estimator; 2] = [&counting, &devices.phone];
+    let problem = Problem::new(&space, &estimators, &["top1"], &Limits::on("macs", 4e5)).expect("checked");
+    let fidelity = Fidelity::of_share(0.1);
+    let mut halving = Halving { rows: space.genome().all(), fidelity, done: false };
+    let outcome = solve(&problem, &mut halving, &mut (), &AtomicBool::new(false)).expect("feasible");
+    assert!((outcome.spent - (80.0 + 10.0)).abs() < 1e-9, "{}", outcome.spent);
+    let everything = everything(&devices, &objective);
+    let kept = everything.iter().filter(|one| one.phone.macs <= 400_000);
+    let best = kept.map(|one| one.top1).fold(0.0, f32::max);
+    assert_eq!(outcome.best().expect("found").accuracy(), base::document::rounded(f64::from(best), 9));
+}
+
+#[test]
+fn problems_that_cannot_be_are_refused() {
+    let space = small();
+    let (devices, objective) = (Devices::new(&space), SyntheticObjective::new(&space, 1));
+    let predictor = Predictor::top1(&space, &objective).expect("the same space");
+    let tiny = preset("tiny").expect("a preset");
+    let other = Devices::new(&tiny);
+    let (phone, watch) = (&devices.phone as &dyn Estimator, &devices.watch as &dyn Estimator);
+    let top1 = &predictor as &dyn Estimator;
+    let none = Limits::default();
+    for (estimators, goals, limits, part) in [
+        (vec![top1], vec!["top1"], none.clone(), "estimators: expected one that has costs"),
+        (vec![top1, phone, phone], vec!["top1"], none.clone(), "latency@phone of two"),
+        (vec![top1, phone], vec!["top5"], none.clone(), "metric: expected one of top1, latency@phone, macs"),
+        (vec![top1, phone], vec!["top1"], Limits::on("latency@watch", 1.0), "got latency@watch"),
+        (vec![top1, phone], vec![], none.clone(), "goals"),
+        (vec![top1, phone, watch], vec!["top1", "macs", "params"], none.clone(), "goals"),
+        (vec![top1, phone], vec!["top1"], Limits::on("macs", -1.0), "a number above 0"),
+        (vec![top1, &other.phone], vec!["top1"], none, "costs: expected those of tiny"),
+    ] {
+        let Err(error) = Problem::new(&space, &estimators, &goals, &limits) else { panic!("{part}") };
+        assert!(error.to_string().contains(part), "{part}: {error}");
+    }
+    let wrong = Limits::from([("top1", 0.1)]);
+    let problem = Problem::new(&space, &[top1, phone], &["top1"], &wrong).expect("checked");
+    let error = climbers_on(&problem).expect_err("not for climbers").to_string();
+    assert!(error.contains("top1 at least 0.1"), "{error}");
+}

@@ -1,0 +1,220 @@
+//! What layers compute. Each operator is a file of its own: its key, written and read, its weights, its costs.
+//!
+//! [`Operator`] is the door. It, [`Operator::ask`] and [`READERS`] list all operators, and nothing else here does.
+
+mod bottleneck;
+mod classifier;
+mod conv;
+mod feature_mix;
+mod free_channels;
+mod head_conv;
+mod max_pool;
+mod mbconv;
+mod pool;
+mod stem;
+mod sum;
+mod words;
+
+use crate::activation::Activation;
+use crate::feature_map::FeatureMap;
+use crate::value::Extent;
+use crate::weight::{WeightList, WeightSpec};
+
+pub use bottleneck::Bottleneck;
+pub use free_channels::FreeChannels;
+pub use mbconv::MbConv;
+pub(crate) use words::number;
+
+/// Most channels, inner ones included.
+const MOST_CHANNELS: usize = 65_536;
+
+/// What a layer computes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operator {
+    /// Dense convolution on the image, batch norm, activation.
+    Stem {
+        /// Side of the kernel.
+        kernel: usize,
+        /// Stride.
+        stride: usize,
+        /// Activation at the end.
+        activation: Activation,
+    },
+    /// An inverted residual block.
+    MbConv(MbConv),
+    /// Dense convolution on maps, batch norm, activation; stride 1.
+    Conv {
+        /// Side of the kernel.
+        kernel: usize,
+        /// Activation at the end.
+        activation: Activation,
+        /// Whether the input is added to the output.
+        residual: bool,
+    },
+    /// Greatest of 3 x 3, stride 2, padding 1.
+    MaxPool,
+    /// A residual bottleneck.
+    Bottleneck(Bottleneck),
+    /// 1x1 convolution, batch norm, activation.
+    HeadConv {
+        /// Activation at the end.
+        activation: Activation,
+    },
+    /// Mean over each map.
+    Pool,
+    /// 1x1 convolution on pooled features without batch norm or bias, activation.
+    FeatureMix {
+        /// Activation at the end.
+        activation: Activation,
+    },
+    /// Linear layer with bias.
+    Classifier,
+    /// Sum of several inputs of one size.
+    Sum {
+        /// Number of inputs, at least 2.
+        of: usize,
+    },
+}
+
+/// Sizes of what an operator reads, which are those of each of its inputs, and of what it makes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Maps {
+    pub input: FeatureMap,
+    pub output: FeatureMap,
+}
+
+/// The answers that each operator's file gives. The defaults are those of an operator with one input, no weights and no
+/// multiply-accumulates that keeps the extent and needs no memory beside its input and output.
+trait Form {
+    /// The key up to the input's extent, such as `conv k3 8-16 relu`.
+    fn key(&self, maps: Maps) -> String;
+
+    /// Adds the trainable weights, in forward order.
+    fn weights(&self, _maps: Maps, _list: &mut WeightList) {}
+
+    /// Multiply-accumulates for one image.
+    fn macs(&self, _maps: Maps) -> usize {
+        0
+    }
+
+    /// Values that live at once while it runs, its first input and its output included. The input lives to the end where
+    /// `kept` says so, and else until its last use in here.
+    fn peak(&self, maps: Maps, _kept: bool) -> usize {
+        maps.input.len() + maps.output.len()
+    }
+
+    /// Values of the largest map inside, its input and its output left out.
+    fn widest(&self, _input: FeatureMap) -> usize {
+        0
+    }
+
+    /// The output's extent.
+    fn extent(&self, input: Extent) -> Extent {
+        input
+    }
+
+    /// Number of inputs.
+    fn arity(&self) -> usize {
+        1
+    }
+
+    /// The channels inside whose order is free, in the order in which they are sorted.
+    fn free_channels(&self) -> Vec<FreeChannels> {
+        Vec::new()
+    }
+}
+
+/// A key's words up to the input's extent, as one operator reads them; `None` if they are not its own.
+type Reader = fn(&[&str]) -> Option<Parsed>;
+
+/// Who reads keys.
+const READERS: [Reader; 10] = [
+    stem::read,
+    mbconv::read,
+    conv::read,
+    max_pool::read,
+    bottleneck::read,
+    head_conv::read,
+    pool::read,
+    feature_mix::read,
+    classifier::read,
+    sum::read,
+];
+
+/// What a key names.
+pub(crate) struct Parsed {
+    /// The name of such a layer by itself; of a list, with the number 0.
+    pub name: &'static str,
+    /// The operator.
+    pub operator: Operator,
+    /// Channels of input and output.
+    pub channels: [usize; 2],
+}
+
+impl Operator {
+    /// Hands the operator's own file to `question`.
+    fn ask<T>(&self, question: impl FnOnce(&dyn Form) -> T) -> T {
+        match *self {
+            Self::Stem { kernel, stride, activation } => question(&stem::Stem { kernel, stride, activation }),
+            Self::MbConv(ref block) => question(block),
+            Self::Conv { kernel, activation, residual } => {
+                question(&conv::Conv { kernel, activation, residual })
+            }
+            Self::MaxPool => question(&max_pool::MaxPool),
+            Self::Bottleneck(ref block) => question(block),
+            Self::HeadConv { activation } => question(&head_conv::HeadConv { activation }),
+            Self::Pool => question(&pool::Pool),
+            Self::FeatureMix { activation } => question(&feature_mix::FeatureMix { activation }),
+            Self::Classifier => question(&classifier::Classifier),
+            Self::Sum { of } => question(&sum::Sum { of }),
+        }
+    }
+
+    /// The operator that the words of a key name, up to the input's extent.
+    pub(crate) fn read(words: &[&str]) -> Option<Parsed> {
+        READERS.iter().find_map(|read| read(words))
+    }
+
+    /// Number of inputs.
+    pub fn arity(&self) -> usize {
+        self.ask(|form| form.arity())
+    }
+
+    /// The channels inside whose order is free, in the order in which they are sorted.
+    pub fn free_channels(&self) -> Vec<FreeChannels> {
+        self.ask(|form| form.free_channels())
+    }
+
+    /// The key up to the input's extent.
+    pub(crate) fn key(&self, maps: Maps) -> String {
+        self.ask(|form| form.key(maps))
+    }
+
+    /// The trainable weights, in forward order, by the part of their names below the layer's.
+    pub(crate) fn weights(&self, maps: Maps) -> Vec<WeightSpec> {
+        let mut list = WeightList::default();
+        self.ask(|form| form.weights(maps, &mut list));
+        list.into_specs()
+    }
+
+    /// Multiply-accumulates for one image.
+    pub(crate) fn macs(&self, maps: Maps) -> usize {
+        self.ask(|form| form.macs(maps))
+    }
+
+    /// Values that live at once while it runs, at most, its first input and its output included; `kept` says whether the
+    /// input outlives it.
+    pub(crate) fn peak(&self, maps: Maps, kept: bool) -> usize {
+        self.ask(|form| form.peak(maps, kept))
+    }
+
+    /// Values of the largest map inside it.
+    pub(crate) fn widest(&self, input: FeatureMap) -> usize {
+        self.ask(|form| form.widest(input))
+    }
+
+    /// The output's extent.
+    pub(crate) fn extent(&self, input: Extent) -> Extent {
+        self.ask(|form| form.extent(input))
+    }
+}

@@ -1,0 +1,49 @@
+//! The words that keys are made of, as they are read.
+
+use super::MOST_CHANNELS;
+use crate::activation::Activation;
+
+/// Greatest side of a kernel.
+const MOST_KERNEL: usize = 31;
+/// Greatest stride.
+const MOST_STRIDE: usize = 2;
+
+/// A number from 1 on.
+pub(crate) fn number(text: &str, most: usize) -> Option<usize> {
+    text.parse().ok().filter(|number| (1..=most).contains(number))
+}
+
+/// An odd side after `k`.
+pub(super) fn kernel(text: &str) -> Option<usize> {
+    number(text.strip_prefix('k')?, MOST_KERNEL).filter(|kernel| kernel % 2 == 1)
+}
+
+/// A stride after `s`.
+pub(super) fn stride(text: &str) -> Option<usize> {
+    number(text.strip_prefix('s')?, MOST_STRIDE)
+}
+
+/// One number of channels.
+pub(super) fn channels(text: &str) -> Option<usize> {
+    number(text, MOST_CHANNELS)
+}
+
+/// Several numbers of channels with `-` between them.
+pub(super) fn channel_list<const N: usize>(text: &str) -> Option<[usize; N]> {
+    let list: Vec<usize> = text.split('-').map(channels).collect::<Option<_>>()?;
+    list.try_into().ok()
+}
+
+/// An activation by its name.
+pub(super) fn activation(text: &str) -> Option<Activation> {
+    Activation::ALL.into_iter().find(|activation| activation.name() == text)
+}
+
+/// Whether the one flag that may follow does.
+pub(super) fn flag(flags: &[&str], name: &str) -> Option<bool> {
+    match flags {
+        [] => Some(false),
+        [flag] if *flag == name => Some(true),
+        _ => None,
+    }
+}

@@ -1,0 +1,48 @@
+//! The recipes that come with the tool, in one table.
+
+/// A recipe that comes with the tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BuiltIn {
+    /// The name that users give.
+    pub name: &'static str,
+    /// One line of description.
+    pub about: &'static str,
+    /// The recipe in TOML.
+    pub text: &'static str,
+}
+
+/// All of them, the default first. A recipe is a file in `recipes/` and a line here.
+pub(super) const BUILT_IN: [BuiltIn; 1] = [BuiltIn {
+    name: "progressive",
+    about: "progressive shrinking (Cai et al. 2020): full network, kernels, depths, widths",
+    text: include_str!("../../../recipes/progressive.toml"),
+}];
+
+/// The recipe of that name.
+pub(super) fn find(name: &str) -> Option<BuiltIn> {
+    BUILT_IN.into_iter().find(|recipe| recipe.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::Recipe;
+
+    #[test]
+    fn each_recipe_is_sound_and_called_as_in_the_table() {
+        for BuiltIn { name, about, text } in BUILT_IN {
+            assert_eq!(Recipe::from_toml(name, text).expect(name).name, name);
+            assert!(!about.is_empty() && about.lines().count() == 1, "{about}");
+        }
+    }
+
+    #[test]
+    fn every_file_is_in_the_table() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/recipes");
+        let files = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("a file").path());
+        let mut names: Vec<_> =
+            files.map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned()).collect();
+        names.sort();
+        assert_eq!(names, BUILT_IN.map(|recipe| recipe.name));
+    }
+}

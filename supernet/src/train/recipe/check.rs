@@ -1,0 +1,102 @@
+//! What a recipe must keep to.
+
+use space::KINDS;
+
+use super::{Phase, Recipe};
+use crate::error::{Error, Result};
+use crate::train::draw::Draw;
+use crate::train::teacher::Teacher;
+
+/// Most sub-networks of one step.
+const MOST_SUBNETWORKS: usize = 64;
+
+fn within(place: &str, field: &str, value: f64, [low, high]: [f64; 2]) -> Result<()> {
+    if value.is_finite() && value >= low && value <= high {
+        return Ok(());
+    }
+    Err(Error::invalid(place, field, format!("{low} to {high}"), value))
+}
+
+impl Recipe {
+    /// Checks all of it; `place` names the recipe in messages, which call fields as files of this version do.
+    pub(super) fn check(&self, place: &str, version: u32) -> Result<()> {
+        within(place, "batch", self.batch as f64, [1.0, 1e6])?;
+        within(place, "lr_batch", self.lr_batch as f64, [1.0, 1e6])?;
+        within(place, "momentum", f64::from(self.momentum), [0.0, 0.9999])?;
+        within(place, "weight_decay", f64::from(self.weight_decay), [0.0, 1.0])?;
+        within(place, "label_smoothing", f64::from(self.label_smoothing), [0.0, 0.999])?;
+        self.class_weights.iter().try_for_each(|weights| weights.check(place))?;
+        self.validation.iter().try_for_each(|validation| validation.check(place))?;
+        self.augmentation.check(place)?;
+        within(place, "number of phases", self.phases.len() as f64, [1.0, 1000.0])?;
+        for (index, phase) in self.phases.iter().enumerate() {
+            let field = |name: &str| format!("phases[{}] ({}).{name}", index + 1, phase.name);
+            phase.check(place, version, field)?;
+        }
+        self.check_order(place)?;
+        self.check_teachers(place)
+    }
+
+    /// Classifiers alone come first, then the largest network.
+    fn check_order(&self, place: &str) -> Result<()> {
+        let heads = self.phases.iter().take_while(|phase| phase.head_only).count();
+        if heads == self.phases.len() || self.phases[heads..].iter().any(|phase| phase.head_only) {
+            let expected = "before all others, and not alone";
+            return Err(Error::invalid(place, "phases with head_only", expected, "elsewhere"));
+        }
+        for (index, phase) in self.phases[..=heads].iter().enumerate() {
+            let field = format!("phases[{}]", index + 1);
+            if phase.teacher != Teacher::None || phase.allowed.0.values().any(|most| *most != 1) {
+                let expected = "the largest network alone, without a teacher";
+                return Err(Error::invalid(place, field, expected, format!("{phase:?}")));
+            }
+        }
+        let full = &self.phases[heads];
+        if full.epochs + full.warmup_epochs <= 0.0 {
+            let advice = "it trains the teacher of the others; give it some";
+            let field = format!("phases[{}].epochs", heads + 1);
+            return Err(Error::invalid(place, field, "above 0", 0).and_then_do(advice));
+        }
+        Ok(())
+    }
+
+    /// The one phase whose network is kept teaches, and a step's first network somebody.
+    fn check_teachers(&self, place: &str) -> Result<()> {
+        let teaching = self.teaching().unwrap_or_default();
+        for (index, phase) in self.phases.iter().enumerate() {
+            let field = format!("phases[{}] ({}).teacher", index + 1, phase.name);
+            match &phase.teacher {
+                Teacher::Phase(name) if name != teaching => {
+                    let expected = format!("{teaching}, the first phase that trains the whole network");
+                    return Err(Error::invalid(place, field, expected, name));
+                }
+                Teacher::First if Draw::count(&phase.draw) < 2 => {
+                    let expected = "several sub-networks per step, so that the first can teach the others";
+                    return Err(Error::invalid(place, field, expected, "one"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Phase {
+    fn check(&self, place: &str, version: u32, field: impl Fn(&str) -> String) -> Result<()> {
+        within(place, &field("epochs"), self.epochs, [0.0, 1e6])?;
+        within(place, &field("warmup_epochs"), self.warmup_epochs, [0.0, 1e6])?;
+        within(place, &field("lr"), self.lr, [0.0, 1e3])?;
+        let drawn = if version == 1 { "subnetworks" } else { "draw" };
+        let count = Draw::count(&self.draw);
+        within(place, &field(drawn), count as f64, [1.0, MOST_SUBNETWORKS as f64])?;
+        for (kind, most) in &self.allowed.0 {
+            if !KINDS.iter().any(|known| known.key == kind) {
+                let known: Vec<_> = KINDS.iter().map(|kind| kind.key).collect();
+                let expected = format!("one of {}", known.join(", "));
+                return Err(Error::invalid(place, field("allowed"), expected, kind));
+            }
+            within(place, &field("allowed"), *most as f64, [1.0, 1e3])?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,167 @@
+//! The versions of a recipe's file.
+
+use base::document;
+use network::data::{AugmentationSettings, Sampling};
+use serde::{Deserialize, Serialize};
+
+use super::{Allowed, Phase, Recipe};
+use crate::error::Result;
+use crate::train::class_weights::ClassWeights;
+use crate::train::draw::Draw;
+use crate::train::teacher::Teacher;
+use crate::train::validation::ValidationSettings;
+
+/// The version that is written, and all that are read.
+pub(super) const VERSION: u32 = 2;
+const VERSIONS: [u32; 2] = [1, VERSION];
+
+const FORM: &str = "a recipe in TOML";
+
+/// Reads a recipe, and says of which version the text is.
+pub(super) fn read(place: &str, text: &str) -> Result<(Recipe, u32)> {
+    let version = document::toml_version(place, text, &VERSIONS, FORM)?;
+    let recipe = match version {
+        1 => {
+            let file: File<FirstPhase> = document::read_toml(place, text, version, FORM)?;
+            let teaching = file.phases.iter().find(|phase| !phase.head_only);
+            let teaching = teaching.map_or_else(String::new, |phase| phase.name.clone());
+            file.into_recipe(|phase| phase.into_phase(&teaching))
+        }
+        _ => {
+            let file: File<SecondPhase> = document::read_toml(place, text, version, FORM)?;
+            file.into_recipe(Phase::from)
+        }
+    };
+    Ok((recipe, version))
+}
+
+fn is_default(settings: &AugmentationSettings) -> bool {
+    *settings == AugmentationSettings::default()
+}
+
+/// What all versions share; `P` is a phase.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File<P> {
+    version: u32,
+    name: String,
+    batch: usize,
+    lr_batch: usize,
+    momentum: f32,
+    weight_decay: f32,
+    label_smoothing: f32,
+    #[serde(default, skip_serializing_if = "Sampling::is_default")]
+    sampling: Sampling,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    class_weights: Option<ClassWeights>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    validation: Option<ValidationSettings>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    augmentation: AugmentationSettings,
+    phases: Vec<P>,
+}
+
+/// A phase of version 1: a number of random sub-networks, taught by the first whole phase or by nobody.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FirstPhase {
+    name: String,
+    allowed: Allowed,
+    subnetworks: usize,
+    epochs: f64,
+    warmup_epochs: f64,
+    lr: f64,
+    distill: bool,
+    sort_channels: bool,
+    #[serde(default)]
+    head_only: bool,
+}
+
+/// A phase of version 2.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SecondPhase {
+    name: String,
+    #[serde(default)]
+    allowed: Allowed,
+    draw: Vec<Draw>,
+    epochs: f64,
+    #[serde(default)]
+    warmup_epochs: f64,
+    lr: f64,
+    #[serde(default)]
+    teacher: Teacher,
+    #[serde(default)]
+    sort_channels: bool,
+    #[serde(default)]
+    head_only: bool,
+}
+
+impl<P> File<P> {
+    fn into_recipe(self, phase: impl Fn(P) -> Phase) -> Recipe {
+        Recipe {
+            name: self.name,
+            batch: self.batch,
+            lr_batch: self.lr_batch,
+            momentum: self.momentum,
+            weight_decay: self.weight_decay,
+            label_smoothing: self.label_smoothing,
+            sampling: self.sampling,
+            class_weights: self.class_weights,
+            validation: self.validation,
+            augmentation: self.augmentation,
+            phases: self.phases.into_iter().map(phase).collect(),
+        }
+    }
+}
+
+impl FirstPhase {
+    fn into_phase(self, teaching: &str) -> Phase {
+        Phase {
+            name: self.name,
+            allowed: self.allowed,
+            draw: vec![Draw::Random(self.subnetworks)],
+            epochs: self.epochs,
+            warmup_epochs: self.warmup_epochs,
+            lr: self.lr,
+            teacher: if self.distill { Teacher::Phase(teaching.to_string()) } else { Teacher::None },
+            sort_channels: self.sort_channels,
+            head_only: self.head_only,
+        }
+    }
+}
+
+impl From<SecondPhase> for Phase {
+    fn from(phase: SecondPhase) -> Self {
+        let SecondPhase { name, allowed, draw, epochs, warmup_epochs, lr, teacher, sort_channels, head_only } =
+            phase;
+        Self { name, allowed, draw, epochs, warmup_epochs, lr, teacher, sort_channels, head_only }
+    }
+}
+
+impl From<Phase> for SecondPhase {
+    fn from(phase: Phase) -> Self {
+        let Phase { name, allowed, draw, epochs, warmup_epochs, lr, teacher, sort_channels, head_only } =
+            phase;
+        Self { name, allowed, draw, epochs, warmup_epochs, lr, teacher, sort_channels, head_only }
+    }
+}
+
+impl From<Recipe> for File<SecondPhase> {
+    fn from(recipe: Recipe) -> Self {
+        Self {
+            version: VERSION,
+            name: recipe.name,
+            batch: recipe.batch,
+            lr_batch: recipe.lr_batch,
+            momentum: recipe.momentum,
+            weight_decay: recipe.weight_decay,
+            label_smoothing: recipe.label_smoothing,
+            sampling: recipe.sampling,
+            class_weights: recipe.class_weights,
+            validation: recipe.validation,
+            augmentation: recipe.augmentation,
+            phases: recipe.phases.into_iter().map(SecondPhase::from).collect(),
+        }
+    }
+}
