@@ -43,7 +43,13 @@ fn a_plan_goes_to_a_device_and_rows_come_back() {
     let lines: Vec<&str> = text.lines().collect();
     std::fs::write(at.join("rows.jsonl"), lines[..100].join("\n") + "\n{\"netw").expect("written");
     let cut = visits(&Rows::read(&at.join("rows.jsonl")).expect("the torn line is passed over"));
-    device(at, &["plan.jsonl", "rows.jsonl", "--device-name", "board"]);
+    // beside other programs a budget may be spent before all is known
+    for _ in 0..5 {
+        let done = device(at, &["plan.jsonl", "rows.jsonl", "--device-name", "board"]);
+        if !String::from_utf8_lossy(&done.stderr).contains("time is up") {
+            break;
+        }
+    }
     assert!(visits(&Rows::read(&at.join("rows.jsonl")).expect("rows")) > cut);
 
     let folded =

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use base::document::check_one_of;
 use base::file;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use kernels::Kernels;
 use serde::{Deserialize, Serialize};
 use space::SearchSpace;
@@ -209,7 +209,7 @@ pub fn write_imported(
     statistics: Option<&Statistics>,
     imported: Imported,
 ) -> Result<()> {
-    let mut tensors = weights.tensors().clone();
+    let mut tensors = weights.arena().on(&Device::Cpu)?.tensors().clone();
     if let Some(statistics) = statistics {
         tensors.extend(statistics_to_tensors(statistics)?);
     }
@@ -229,7 +229,7 @@ pub fn write_checkpoint(
     velocities: &BTreeMap<String, Tensor>,
     training: Training,
 ) -> Result<()> {
-    let mut tensors = weights.tensors().clone();
+    let mut tensors = weights.arena().on(&Device::Cpu)?.tensors().clone();
     tensors.extend(velocities.iter().map(|(name, tensor)| (format!("{VELOCITY}{name}"), tensor.clone())));
     let document = Document::new(Kind::Checkpoint, space, Provenance::Trained(training), interface);
     tensor_file::write(path, &tensors, &document)

@@ -5,7 +5,7 @@
 //! activations are channel-major, `[C, N, H, W]`.
 //!
 //! Layers read one another ([`space::LayerSpec::inputs`]), and each is a file of its operator's name. A weight is a
-//! [`Parameter`]: its values, what products read of it, and where `backward` adds its gradient in place.
+//! `Parameter`: its values, its operand (what matrix products read), and where `backward` adds its gradient in place.
 
 mod batch_norm;
 mod chain;
@@ -26,6 +26,5 @@ pub use batch_norm::Statistics;
 pub use folded::FoldedNetwork;
 pub use footprint::Footprint;
 pub use network::Network;
-pub use parameter::Parameter;
 pub use pass::{Pass, Tape};
 pub use source::{MapSource, Source, operands};

@@ -42,14 +42,6 @@ impl WeightRole {
         matches!(self, Self::Filters | Self::Matrix)
     }
 
-    /// The kind of norm that it belongs to.
-    pub fn norm(self) -> Option<Norm> {
-        match self {
-            Self::NormScale(norm) | Self::NormShift(norm) => Some(norm),
-            _ => None,
-        }
-    }
-
     /// How a smaller weight of this role lies in a big one, dimension by dimension: kernels of convolutions around the
     /// center, all else at the beginning.
     fn takes(self, dimensions: usize) -> Vec<Take> {

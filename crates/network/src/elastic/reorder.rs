@@ -30,12 +30,12 @@ pub fn sort_channels(space: &SearchSpace, shared: &mut SharedWeights, trained: &
     Ok(())
 }
 
-/// Free channels of a slot.
+/// Free channels of the layers that can stand in a slot.
 struct Sortable {
-    /// Those of the network that has most of them.
+    /// The free channels of the layer that has the most.
     free: FreeChannels,
-    /// Bounds of the groups within which they may change places: how many there are, and how many the networks have that
-    /// were trained before.
+    /// Bounds of the groups within which channels may change places: the numbers of channels in networks that were trained
+    /// before, and the number of all.
     bounds: BTreeSet<usize>,
 }
 

@@ -127,10 +127,10 @@ impl<'a> SubnetWeights<'a> {
         &self.values
     }
 
-    /// A source that answers with the weights and with what products read of them.
+    /// A source that answers with the weights and their operands.
     ///
     /// # Errors
-    /// If there is no room for copies of them.
+    /// If there is no room for the operands.
     pub fn values(&self) -> Result<Source<'static>> {
         let operands = operands(&self.values, self.layers, &self.kernels)?;
         Ok(self.source(MapSource::builder(self.values.clone())).with_operands(operands))
@@ -181,10 +181,10 @@ pub struct SubnetGradients<'a> {
 }
 
 impl SubnetGradients<'_> {
-    /// The sub-network's weights, what products read of them, and where their gradients are added.
+    /// A source that answers with the weights, their operands, and where their gradients are added.
     ///
     /// # Errors
-    /// If there is no room for what products read.
+    /// If there is no room for the operands.
     pub fn source(&self) -> Result<Source<'static>> {
         Ok(self.subnet.values()?.with_gradients(self.tensors.clone()))
     }
@@ -199,5 +199,46 @@ impl SubnetGradients<'_> {
             how.backward(&self.tensors[name], shared, self.gradients, kernels)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base::random::rng_for;
+    use space::{Take, WeightRole, preset};
+
+    use super::*;
+
+    fn rows(tensor: &Tensor) -> Vec<Vec<f32>> {
+        tensor.to_vec2().expect("a matrix")
+    }
+
+    /// The classifier's matrix `[10, F]`, of which a weight takes the leading part of each half of its columns.
+    #[test]
+    fn blocks_are_gathered_and_their_gradients_added_back() {
+        const NAME: &str = "classifier.linear.weight";
+        let (space, kernels) = (preset("tiny").expect("a preset"), Kernels::detect());
+        let shared = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
+        let gradients = Gradients::new(&shared).expect("zeros");
+        let big = rows(shared.get(NAME).expect("there"));
+        let (half, part) = (big[0].len() / 2, big[0].len() / 2 - 3);
+        let takes = vec![Take::Leading, Take::Blocks(2)];
+        let weight = WeightSpec { takes, ..WeightSpec::new(NAME, &[7, 2 * part], WeightRole::Matrix) };
+        let made = Made::of(&shared, NAME, &weight).expect("no view");
+        let expected: Vec<Vec<f32>> =
+            big[..7].iter().map(|row| [&row[..part], &row[half..half + part]].concat()).collect();
+        assert_eq!(rows(&made.forward(&shared, &kernels).expect("gathered")), expected);
+
+        let gradient = Tensor::ones((7, 2 * part), DType::F32, &candle_core::Device::Cpu).expect("ones");
+        for _ in 0..2 {
+            made.backward(&gradient, &shared, &gradients, &kernels).expect("added");
+        }
+        assert_eq!(gradients.touched(), [NAME]);
+        for (row, values) in rows(gradients.get(NAME).expect("there")).iter().enumerate() {
+            for (column, value) in values.iter().enumerate() {
+                let taken = row < 7 && column % half < part;
+                assert_eq!(*value, if taken { 2.0 } else { 0.0 }, "row {row}, column {column}");
+            }
+        }
     }
 }

@@ -68,19 +68,16 @@ impl Graph {
         }
     }
 
-    /// Runs each layer on its inputs; gives the last one's output, and the network's input where there are no layers.
+    /// Runs each layer on its inputs; gives the last one's output, and the network's input where there are no layers. An
+    /// output is dropped after its last reader.
     ///
     /// # Errors
     /// Those of `run`.
-    pub fn forward(
-        &self,
-        input: Tensor,
-        mut run: impl FnMut(usize, &[&Tensor]) -> Result<Tensor>,
-    ) -> Result<Tensor> {
+    pub fn forward<T>(&self, input: T, mut run: impl FnMut(usize, &[&T]) -> Result<T>) -> Result<T> {
         let mut left = self.readers.clone();
-        let mut outputs: Vec<Option<Tensor>> = vec![Some(input)];
+        let mut outputs = vec![Some(input)];
         for (index, places) in self.inputs.iter().enumerate() {
-            let read: Vec<&Tensor> = places.iter().filter_map(|place| outputs[*place].as_ref()).collect();
+            let read: Vec<&T> = places.iter().filter_map(|place| outputs[*place].as_ref()).collect();
             let output = run(index, &read)?;
             for &place in places {
                 left[place] -= 1;
@@ -108,7 +105,9 @@ impl Graph {
         *gradients.last_mut().expect("a place for the input") = Some(dy);
         for (index, places) in self.inputs.iter().enumerate().rev() {
             let dy = gradients[index + 1].take();
-            let dy = dy.ok_or_else(|| Error::invalid(format!("layer {index}"), "gradient", "one", "none"))?;
+            let expected = "one from a layer that reads it";
+            let dy =
+                dy.ok_or_else(|| Error::invalid(format!("layer {index}"), "gradient", expected, "none"))?;
             match run(index, dy)? {
                 InputGradients::One(None) => {}
                 InputGradients::One(Some(gradient)) => add(&mut gradients[places[0]], gradient, kernels)?,

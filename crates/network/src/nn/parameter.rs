@@ -1,22 +1,22 @@
-//! A weight as a layer holds it: its values, what products read of it, and where its gradient is added.
+//! A weight as a layer holds it: its values, its operand, and where its gradient is added.
 
 use candle_core::{Result, Tensor, bail};
 
 /// One weight of a layer.
 #[derive(Clone, Debug)]
-pub struct Parameter {
+pub(super) struct Parameter {
     value: Tensor,
     operand: Option<Tensor>,
     gradient: Option<Tensor>,
 }
 
 impl Parameter {
-    /// A weight without a gradient, which products read as it is.
+    /// A weight without a gradient that is its own operand.
     pub(super) fn new(value: Tensor) -> Self {
         Self { value, operand: None, gradient: None }
     }
 
-    /// The weight of which products read this copy, in the number type of activations.
+    /// The weight with a copy in the number type of activations as its operand.
     pub(super) fn with_operand(self, operand: Option<Tensor>) -> Self {
         Self { operand, ..self }
     }
@@ -31,12 +31,12 @@ impl Parameter {
         &self.value
     }
 
-    /// What products read.
+    /// What matrix products read: the values, or a copy of them in the number type of activations.
     pub fn operand(&self) -> &Tensor {
         self.operand.as_ref().unwrap_or(&self.value)
     }
 
-    /// Where its gradient is added.
+    /// The tensor that its gradient is added to.
     ///
     /// # Errors
     /// If the network was built without gradients.

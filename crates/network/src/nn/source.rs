@@ -24,7 +24,7 @@ pub struct Source<'a> {
     epsilon: f32,
 }
 
-/// What products read of the weights.
+/// Where operands come from.
 #[derive(Clone)]
 enum Operands {
     /// Copies that each layer makes of its own, where products do not read the weights as they are.
@@ -86,7 +86,7 @@ impl<'a> Source<'a> {
         Ok(Parameter::new(value).with_gradient(Some(gradient)))
     }
 
-    /// A weight that products read, a matrix or filters.
+    /// A weight with its operand: a matrix or filters.
     pub(super) fn operand(&self, shape: impl Into<Shape>, name: &str) -> candle_core::Result<Parameter> {
         let weight = self.get(shape, name)?;
         let operand = match &self.operands {
@@ -133,7 +133,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// What products read of a network's weights, by name, all made at once.
+/// The operands of a network's weights, by name, all made at once.
 ///
 /// # Errors
 /// If there is no room for copies of them.

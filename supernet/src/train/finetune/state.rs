@@ -5,7 +5,7 @@ use std::path::Path;
 
 use base::document;
 use base::file;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use network::model_folder::{ModelFolder, config_path, weights_path};
 use network::tensor_file;
 use serde::{Deserialize, Serialize};
@@ -174,9 +174,11 @@ impl FineTuner {
             plan: self.plan.hash(),
             step: self.step,
         };
-        let mut tensors = self.network.weights().tensors().clone();
-        let velocities = self.optimizer.velocities().tensors();
-        tensors.extend(velocities.iter().map(|(name, tensor)| (format!("{VELOCITY}{name}"), tensor.clone())));
+        let mut tensors = self.network.weights().on(&Device::Cpu)?.tensors().clone();
+        let velocities = self.optimizer.velocities().on(&Device::Cpu)?;
+        tensors.extend(
+            velocities.tensors().iter().map(|(name, tensor)| (format!("{VELOCITY}{name}"), tensor.clone())),
+        );
         tensor_file::write(&self.folder.checkpoint(), &tensors, &document)?;
         self.saved = Some(self.step);
         self.folder.note_checkpoint(self.step)

@@ -124,7 +124,7 @@ impl StaticNetwork {
         Ok(Network::new(&self.layers, &self.source()?)?)
     }
 
-    /// The weights, and what products read of them.
+    /// The weights with their operands.
     fn source(&self) -> Result<Source<'static>> {
         let tensors = self.weights.tensors();
         let operands = operands(tensors, &self.layers, &self.kernels)?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use candle_core::Device;
 use network::checkpoint::{self, Checkpoint, Interface, Provenance, Supernet, Training};
 use space::Arch;
 
@@ -75,11 +76,11 @@ impl Trainer {
     pub(super) fn save(&mut self) -> Result<()> {
         self.check_sound()?;
         self.folder.sync_log()?;
-        let velocities = self.optimizer.velocities().tensors();
+        let velocities = self.optimizer.velocities().on(&Device::Cpu)?;
         let path = self.folder.checkpoint();
         let Self { space, interface, weights, .. } = &*self;
         let training = Training { validation: self.validated, ..self.training() };
-        checkpoint::write_checkpoint(&path, space, interface, weights, velocities, training)?;
+        checkpoint::write_checkpoint(&path, space, interface, weights, velocities.tensors(), training)?;
         self.saved = Some(self.step);
         self.folder.note_checkpoint(self.step)?;
         self.saved_best = self.best_step();

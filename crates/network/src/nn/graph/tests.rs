@@ -1,3 +1,5 @@
+use std::cell::RefCell;
+
 use candle_core::{Device, Tensor};
 use kernels::Kernels;
 use space::{Activation, FeatureMap, LayerSpec, Operator};
@@ -59,6 +61,33 @@ fn every_layer_reads_its_inputs() {
     });
     // (2 + 10) + 6, and 2, and 1
     assert_eq!(value(&output.expect("an output")), 21.0);
+}
+
+/// An output that says when it is dropped.
+struct Output<'a> {
+    name: &'static str,
+    dropped: &'a RefCell<Vec<&'static str>>,
+}
+
+impl Drop for Output<'_> {
+    fn drop(&mut self) {
+        self.dropped.borrow_mut().push(self.name);
+    }
+}
+
+#[test]
+fn an_output_is_dropped_after_its_last_reader() {
+    let (graph, dropped) = (Graph::new(&diamond()).expect("a graph"), RefCell::default());
+    let output = |name| Output { name, dropped: &dropped };
+    let mut before = Vec::new();
+    let last = graph.forward(output("input"), |index, _| {
+        before.push(dropped.borrow().clone());
+        Ok(output(["a", "b", "c", "d", "e"][index]))
+    });
+    assert_eq!(last.expect("an output").name, "e");
+    // b and c when d has read them; all that e read, a and the input among it, when e is there
+    assert_eq!(before, [vec![], vec![], vec![], vec![], vec!["b", "c"]]);
+    assert_eq!(*dropped.borrow(), ["b", "c", "d", "a", "input", "e"]);
 }
 
 #[test]
