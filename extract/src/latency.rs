@@ -36,5 +36,5 @@ pub use measure::{Instruments, MeasureConfig, Measured, Progress, Subjects, meas
 pub use native::NativeEngine;
 #[cfg(feature = "onnxruntime")]
 pub use onnxruntime::OnnxRuntimeEngine;
-pub use plan_file::{Plan, PlannedLayer};
+pub use plan_file::{NetworkLayer, Plan, PlannedLayer};
 pub use sentinel::{GPU_SENTINEL, SENTINEL, Sentinel};

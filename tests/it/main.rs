@@ -42,5 +42,6 @@ mod stops;
 mod tables;
 mod tidy;
 mod validated;
+mod versions;
 mod views;
 mod walls;

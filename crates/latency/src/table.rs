@@ -2,6 +2,9 @@
 //!
 //! Rows are keyed by layer, not by space, so that one table serves every space that it covers. What whole sub-networks
 //! took is kept for each space next to them. All are kept by session; a row is what its sessions say together.
+//!
+//! A session's id follows from when it began, so rows that are added twice count once. Rows, fits and validation follow from the
+//! sessions; the table holds its spaces, so that a fit is made again when a layer changes.
 
 mod sessions;
 mod wire;

@@ -7,6 +7,9 @@
 //! samples that are at most 8 % above the .5 % quantile. It says nothing about whether the fast state was met at all (the
 //! lower edge of the slow state repeats just as well): a visit confirms it where a sentinel, read just before or after,
 //! took its own fast time.
+//!
+//! What counts is a function of the rows, evaluated anew in each round and after a kill. Nothing is decided by what a process
+//! remembers.
 
 use base::statistics as stats;
 

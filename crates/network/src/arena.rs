@@ -3,6 +3,9 @@
 //!
 //! Weights that decay come first, then those that do not; in each part the classifier's are last. So a step of the
 //! optimizer moves a few long runs. Files hold tensors by name and know nothing of this order.
+//!
+//! On a GPU the arenas are made there and stay for the whole run; they go to the CPU for a checkpoint only. Operands in bfloat16
+//! are other tensors (`Parameter::operand`), a copy for each sub-network; gradients are added in f32 where they lie.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

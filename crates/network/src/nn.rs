@@ -6,6 +6,8 @@
 //!
 //! Layers read one another ([`space::LayerSpec::inputs`]), and each is a file of its operator's name. A weight is a
 //! `Parameter`: its values, its operand (what matrix products read), and where `backward` adds its gradient in place.
+//!
+//! The gradient is explicit, a tape and a reverse list: candle's autograd is not used where the time goes.
 
 mod batch_norm;
 mod chain;

@@ -2,6 +2,9 @@
 //! once.
 //!
 //! Each layer depends on few choices ([`space::SpaceIndex`]), so the sums are exact, not estimates.
+//!
+//! An index prices each layer by itself, so its peak memory is exact for chains only. For other networks tables of the outputs
+//! that wait would be over all the choices that decide who reads them; rows are priced by their layers instead.
 
 use space::{
     Arch, ChangesFrom, Elimination, Factored, Genome, Index, Join, LayerSpec, RESOLUTION, Row, SearchSpace,

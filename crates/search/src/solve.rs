@@ -2,6 +2,10 @@
 //! the budget, the log, the best and the front, and says why it ended.
 //!
 //! Knows nothing of how a strategy chooses.
+//!
+//! A strategy sees nothing of time, threads and the rest of the budget, so that a search that goes on asks for the same rows
+//! again, is told of them from the log, and ends as if it had never stopped. Costs are not stored: they are a few additions, and
+//! limits on them are kept before anything is estimated.
 
 mod ledger;
 

@@ -1,4 +1,7 @@
 //! A sub-network by its name: ordered, hashable, with one canonical text.
+//!
+//! It is a text with an order, not a row with its space: measured rows, tables and plans hold sub-networks of several spaces,
+//! and of spaces that a reader does not have. A space is asked once, at its door, for the meaning of a text.
 
 use std::cmp::Ordering;
 use std::fmt;

@@ -1,5 +1,6 @@
 //! Layers from their keys: what a plan for a device lists, and what a latency table's rows are called by.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use base::error::{Error, Result};
@@ -48,28 +49,40 @@ fn parse(text: &str) -> Option<LayerSpec> {
 }
 
 impl LayerSpec {
-    /// Layers one after the other as a network: blocks are numbered as they stand, the convolutions of a stem by
-    /// themselves, and each reads the one before.
+    /// Layers one after the other as a network, each of which reads the one before.
     ///
     /// # Errors
-    /// Names the first whose input is not what the one before makes.
+    /// As [`LayerSpec::graph`].
     pub fn chain(layers: Vec<Self>) -> Result<Vec<Self>> {
-        let mut chained = Vec::<Self>::with_capacity(layers.len());
-        let mut numbers = std::collections::BTreeMap::<String, usize>::new();
-        for (index, mut layer) in layers.into_iter().enumerate() {
-            if let Some(before) = chained.last().filter(|before| before.output != layer.input) {
-                let (expected, got) = (format!("what \"{before}\" makes"), format!("\"{layer}\""));
-                return Err(Error::invalid("network", format!("layer {}", index + 1), expected, got));
-            }
-            if let (Some(_), Some((list, _))) = (layer.slot, layer.name.rsplit_once('.')) {
-                let next = numbers.entry(list.to_string()).or_default();
-                (layer.name, layer.slot) = (format!("{list}.{next}"), Some(*next));
-                *next += 1;
-            }
+        let joined = |(index, mut layer): (usize, Self)| {
             layer.inputs = vec![index.checked_sub(1); layer.operator.arity()];
-            chained.push(layer);
+            layer
+        };
+        Self::graph(layers.into_iter().enumerate().map(joined).collect())
+    }
+
+    /// Layers as a network in which each reads what its `inputs` say. Blocks and the convolutions of a stem are numbered as
+    /// they stand, so that no two layers have weights of one name.
+    ///
+    /// # Errors
+    /// Names the first layer that reads more or fewer outputs than its operator takes, one that is not before it, or one of
+    /// another size.
+    pub fn graph(layers: Vec<Self>) -> Result<Vec<Self>> {
+        let mut graph = Vec::<Self>::with_capacity(layers.len());
+        let mut numbers = BTreeMap::<String, usize>::new();
+        for mut layer in layers {
+            check_inputs(&layer, &graph)?;
+            let listed = layer.slot.and(layer.name.rsplit_once('.')).map(|(list, _)| list.to_string());
+            let next = numbers.entry(listed.clone().unwrap_or_else(|| layer.name.clone())).or_default();
+            if let Some(list) = listed {
+                (layer.name, layer.slot) = (format!("{list}.{next}"), Some(*next));
+            } else if *next > 0 {
+                layer.name = format!("{}.{next}", layer.name);
+            }
+            *next += 1;
+            graph.push(layer);
         }
-        Ok(chained)
+        Ok(graph)
     }
 
     /// Whether each layer reads the one before it and nothing else, as [`LayerSpec::chain`] has it.
@@ -77,6 +90,32 @@ impl LayerSpec {
         let reads_last = |(at, layer): (usize, &Self)| layer.inputs == [at.checked_sub(1)];
         layers.iter().enumerate().all(reads_last)
     }
+}
+
+/// Whether a layer can follow these, as it says what it reads.
+fn check_inputs(layer: &LayerSpec, before: &[LayerSpec]) -> Result<()> {
+    let place = format!("layer {}", before.len() + 1);
+    let wrong = |expected: String, got: String| Err(Error::invalid("network", &place, expected, got));
+    let arity = layer.operator.arity();
+    if layer.inputs.len() != arity {
+        return wrong(format!("\"{layer}\" to have {arity} inputs"), layer.inputs.len().to_string());
+    }
+    for &input in &layer.inputs {
+        match input.map(|index| before.get(index)) {
+            Some(Some(read)) if read.output != layer.input => {
+                return wrong(format!("what \"{read}\" makes"), format!("\"{layer}\""));
+            }
+            Some(None) => {
+                return wrong("inputs from layers before it".to_string(), format!("{:?}", layer.inputs));
+            }
+            None if before.first().is_some_and(|first| first.input != layer.input) => {
+                let expected = format!("what \"{}\" reads, as the network's input", before[0]);
+                return wrong(expected, format!("\"{layer}\""));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -115,6 +154,33 @@ mod tests {
         let chained = LayerSpec::chain(vec![sum.clone(), sum]).expect("fits");
         assert_eq!([&chained[0].inputs, &chained[1].inputs], [&vec![None; 3], &vec![Some(0); 3]]);
         assert!(!LayerSpec::is_chain(&chained));
+    }
+
+    #[test]
+    fn a_graph_reads_what_its_inputs_say() {
+        let layer = |key: &str, inputs: &[Option<usize>]| LayerSpec {
+            inputs: inputs.to_vec(),
+            ..key.parse().expect("a key")
+        };
+        let conv = "conv k3 4-4 relu @8x8";
+        let diamond = |last: &[Option<usize>]| {
+            let (left, right) = (layer(conv, &[Some(0)]), layer(conv, &[Some(0)]));
+            vec![layer(conv, &[None]), left, right, layer("sum2 4 @8x8", last), layer("sum2 4 @8x8", last)]
+        };
+        let graph = LayerSpec::graph(diamond(&[Some(1), Some(2)])).expect("fits");
+        let names: Vec<&str> = graph.iter().map(|layer| layer.name.as_str()).collect();
+        assert_eq!(names, ["input_stem.0", "input_stem.1", "input_stem.2", "sum", "sum.1"]);
+        assert_eq!(graph[3].inputs, [Some(1), Some(2)]);
+        assert!(!LayerSpec::is_chain(&graph));
+        for (layers, part) in [
+            (diamond(&[Some(1)]), "layer 4: expected \"sum2 4 @8x8\" to have 2 inputs, got 1"),
+            (diamond(&[Some(1), Some(3)]), "layer 4: expected inputs from layers before it"),
+            (vec![layer(conv, &[None]), layer("pool 5 @8x8", &[Some(0)])], "layer 2: expected what \"conv"),
+            (vec![layer(conv, &[None]), layer("pool 5 @8x8", &[None])], "as the network's input, got \"pool"),
+        ] {
+            let error = LayerSpec::graph(layers).expect_err(part).to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

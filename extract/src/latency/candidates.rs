@@ -4,31 +4,29 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base::random::rng_for;
 use rand::Rng;
-use space::{Arch, End, LayerSpec, SearchSpace, cost};
+use space::{Arch, End, SearchSpace, cost};
 
+use super::plan_file::NetworkLayer;
 use crate::error::Result;
 
 /// Sub-networks to choose each measured one from, so that they can be spread evenly over MACs.
 const CANDIDATES_EACH: usize = 10;
 
-/// Random sub-networks of a space, spread evenly over MACs, each with the keys of its layers.
+/// Random sub-networks of a space, spread evenly over MACs, each with its layers.
 ///
 /// # Errors
-/// If one is no chain, since a plan lists layers in order and has no word for what else they read.
-pub(super) fn networks(space: &SearchSpace, count: usize, seed: u64) -> Result<BTreeMap<Arch, Vec<String>>> {
+/// None for a checked space.
+pub(super) fn networks(
+    space: &SearchSpace,
+    count: usize,
+    seed: u64,
+) -> Result<BTreeMap<Arch, Vec<NetworkLayer>>> {
     let mut all = BTreeMap::new();
     let mut macs = Vec::new();
     for arch in candidate_archs(space, count * CANDIDATES_EACH, seed) {
         let layers = space.lower(&arch)?;
-        if !LayerSpec::is_chain(&layers) {
-            let place = format!("sub-network {arch} of space {}", space.name());
-            let expected = "each layer to read the one before it, as in every plan";
-            return Err(base::Error::invalid(place, "inputs", expected, "other inputs")
-                .and_then_do("measure layers alone, with --networks 0")
-                .into());
-        }
         macs.push((arch.clone(), cost(&layers).macs as f64));
-        all.insert(arch, layers.iter().map(LayerSpec::key).collect());
+        all.insert(arch, layers.iter().map(NetworkLayer::of).collect());
     }
     let chosen: BTreeSet<Arch> = stratified(&macs, count).into_iter().collect();
     all.retain(|arch, _| chosen.contains(arch));

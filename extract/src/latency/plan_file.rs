@@ -1,6 +1,6 @@
 //! `plan.jsonl`: what a device is to measure, as a file that the small program on the device reads.
 //!
-//! A header, a line for each layer, a line for each sub-network. A sub-network is a list of layers,
+//! A header, a line for each layer, a line for each sub-network. A sub-network is a list of layers and of what each reads,
 //! so that the device needs to know nothing of spaces.
 
 use std::collections::BTreeMap;
@@ -21,8 +21,11 @@ use crate::error::Result;
 
 /// What the header's `kind` says.
 const KIND: &str = "latency-plan";
-/// Version of the form that this code writes and reads.
-const VERSION: u32 = 2;
+/// Version of the form that says what layers read. It is written only where some sub-network is no chain, so that programs
+/// that are on devices already go on reading the plans of chains.
+const VERSION: u32 = 3;
+/// Version of the form in which each layer of a sub-network reads the one before it.
+const CHAINS: u32 = 2;
 /// Most layers and most sub-networks: a file with more is no plan.
 const MOST: usize = 1_000_000;
 /// Longest budget: 30 years.
@@ -37,6 +40,27 @@ pub struct PlannedLayer {
     pub resolutions: Vec<Extent>,
     /// Whether a table knows it well enough: it is not measured again.
     pub known: bool,
+}
+
+/// A layer of a planned sub-network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkLayer {
+    /// Its key.
+    pub key: String,
+    /// Of each of its inputs, the index of the layer that makes it; `None` is the network's input.
+    pub inputs: Vec<Option<usize>>,
+}
+
+impl NetworkLayer {
+    /// A layer of a network, as a plan names it.
+    pub(super) fn of(layer: &LayerSpec) -> Self {
+        Self { key: layer.key(), inputs: layer.inputs.clone() }
+    }
+}
+
+/// Whether each layer reads the one before it and nothing else.
+fn is_chain(layers: &[NetworkLayer]) -> bool {
+    layers.iter().enumerate().all(|(at, layer)| layer.inputs == [at.checked_sub(1)])
 }
 
 /// What is to be measured of a space, with what.
@@ -68,8 +92,8 @@ pub struct Plan {
     pub kept_us: Option<f64>,
     /// Layers by key.
     pub layers: BTreeMap<String, PlannedLayer>,
-    /// Sub-networks to measure, each with the keys of its layers.
-    pub networks: BTreeMap<Arch, Vec<String>>,
+    /// Sub-networks to measure, each with its layers.
+    pub networks: BTreeMap<Arch, Vec<NetworkLayer>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -107,9 +131,12 @@ struct LayerLine {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NetworkLine {
-    network: Arch,
+    /// What each of its layers reads, by the place in `layers`; absent where each reads the one before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    inputs: Option<Vec<Vec<Option<usize>>>>,
     /// Layers by their place in the file, counted from 0.
     layers: Vec<usize>,
+    network: Arch,
 }
 
 impl Plan {
@@ -179,30 +206,29 @@ impl Plan {
         let layers = self.layers.iter().filter(|(_, layer)| !layer.known);
         let mut subjects: Subjects =
             layers.map(|(key, layer)| (Subject::Layer(key.clone()), vec![layer.spec.clone()])).collect();
-        for (arch, keys) in &self.networks {
-            subjects.insert(Subject::Network(arch.clone()), self.network(keys)?);
+        for (arch, layers) in &self.networks {
+            subjects.insert(Subject::Network(arch.clone()), self.network(layers)?);
         }
         Ok(subjects)
     }
 
-    /// The layers of a sub-network.
+    /// The layers of a sub-network, joined.
     ///
     /// # Errors
-    /// If one does not fit the one before.
-    pub fn network(&self, keys: &[String]) -> Result<Vec<LayerSpec>> {
-        Ok(self.chained(keys)?)
-    }
-
-    fn chained(&self, keys: &[String]) -> base::Result<Vec<LayerSpec>> {
-        LayerSpec::chain(keys.iter().map(|key| self.layers[key].spec.clone()).collect())
+    /// If one does not fit what it reads.
+    pub fn network(&self, layers: &[NetworkLayer]) -> base::Result<Vec<LayerSpec>> {
+        let spec = |NetworkLayer { key, inputs }: &NetworkLayer| LayerSpec {
+            inputs: inputs.clone(),
+            ..self.layers[key].spec.clone()
+        };
+        LayerSpec::graph(layers.iter().map(spec).collect())
     }
 
     /// The file's text.
     pub fn to_jsonl(&self) -> String {
-        let line = |value: &serde_json::Value| value.to_string() + "\n";
         let header = Header {
             kind: KIND.to_string(),
-            version: VERSION,
+            version: if self.networks.values().all(|layers| is_chain(layers)) { CHAINS } else { VERSION },
             space: self.space.clone(),
             fingerprint: self.fingerprint.clone(),
             resolutions: self.resolutions.clone(),
@@ -226,9 +252,14 @@ impl Plan {
             let wire = LayerLine { layer, resolutions, known };
             text += &(serde_json::to_string(&wire).expect("plain data") + "\n");
         }
-        for (arch, keys) in &self.networks {
-            let layers = keys.iter().map(|key| places[key]).collect::<Vec<_>>();
-            text += &line(&serde_json::json!({ "network": arch, "layers": layers }));
+        for (arch, layers) in &self.networks {
+            let inputs = || layers.iter().map(|layer| layer.inputs.clone()).collect();
+            let wire = NetworkLine {
+                layers: layers.iter().map(|layer| places[&layer.key]).collect(),
+                inputs: (!is_chain(layers)).then(inputs),
+                network: arch.clone(),
+            };
+            text += &(serde_json::to_string(&wire).expect("plain data") + "\n");
         }
         text
     }
@@ -256,8 +287,12 @@ impl Plan {
     pub fn from_jsonl(place: &str, text: &str) -> Result<Self> {
         let mut lines = text.lines();
         let first = lines.next().unwrap_or("");
-        let header: Header =
-            document::read(place, first, (KIND, VERSION), "the header of a latency plan in JSON")?;
+        let header: Header = document::read_one_of(
+            place,
+            first,
+            (KIND, &[CHAINS, VERSION]),
+            "the header of a latency plan in JSON",
+        )?;
         check_header(place, &header)?;
         let got = text.lines().count() - 1;
         if header.layers.max(header.networks) > MOST || header.layers + header.networks != got {
@@ -282,8 +317,8 @@ impl Plan {
             networks.insert(arch, network);
         }
         let plan = Self::assembled(header, layers, networks);
-        for keys in plan.networks.values() {
-            plan.chained(keys).map_err(|error| error.in_place(place))?;
+        for layers in plan.networks.values() {
+            plan.network(layers).map_err(|error| error.in_place(place))?;
         }
         Ok(plan)
     }
@@ -291,7 +326,7 @@ impl Plan {
     fn assembled(
         header: Header,
         layers: BTreeMap<String, PlannedLayer>,
-        networks: BTreeMap<Arch, Vec<String>>,
+        networks: BTreeMap<Arch, Vec<NetworkLayer>>,
     ) -> Self {
         Self {
             space: header.space,
@@ -347,16 +382,24 @@ fn layer_of(place: &str, line: &str) -> Result<(String, PlannedLayer)> {
     Ok((layer, PlannedLayer { spec, resolutions, known }))
 }
 
-fn network_of(place: &str, line: &str, keys: &[String]) -> Result<(Arch, Vec<String>)> {
-    let form = "{\"network\", \"layers\"}";
-    let NetworkLine { network, layers } =
+fn network_of(place: &str, line: &str, keys: &[String]) -> Result<(Arch, Vec<NetworkLayer>)> {
+    let form = "{\"network\", \"layers\"}, and \"inputs\" where they are no chain";
+    let NetworkLine { inputs, layers, network } =
         serde_json::from_str(line).map_err(|error| Error::invalid(place, "network", form, error))?;
-    let key = |&index: &usize| keys.get(index).cloned();
-    let Some(network_keys) = layers.iter().map(key).collect::<Option<Vec<_>>>() else {
-        let expected = format!("places below {}", keys.len());
-        return Err(Error::invalid(place, "layers", expected, format!("{layers:?}")).into());
-    };
-    Ok((network, network_keys))
+    let inputs = inputs.unwrap_or_else(|| (0..layers.len()).map(|at| vec![at.checked_sub(1)]).collect());
+    if inputs.len() != layers.len() {
+        let expected = format!("a list for each of {} layers", layers.len());
+        return Err(Error::invalid(place, "inputs", expected, inputs.len()).into());
+    }
+    let mut network_layers = Vec::with_capacity(layers.len());
+    for (&index, inputs) in layers.iter().zip(inputs) {
+        let Some(key) = keys.get(index).cloned() else {
+            let expected = format!("places below {}", keys.len());
+            return Err(Error::invalid(place, "layers", expected, format!("{layers:?}")).into());
+        };
+        network_layers.push(NetworkLayer { key, inputs });
+    }
+    Ok((network, network_layers))
 }
 
 /// Whether a table's layers may stand for what `engine` would measure; a plan does not know its version yet.
@@ -397,74 +440,4 @@ fn planned_layers(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use latency::testing::{made_up, setting};
-    use space::preset;
-
-    fn plan(networks: usize) -> Plan {
-        let space = preset("fashion").expect("a preset").at_resolutions(&[20, 28]).expect("listed");
-        Plan::new(&space, &setting().engine, &MeasureConfig::default(), networks, None).expect("a plan")
-    }
-
-    #[test]
-    fn plans_round_trip_and_say_what_is_where() {
-        let plan = plan(4);
-        let again = Plan::from_jsonl("x", &plan.to_jsonl()).expect("own text");
-        assert_eq!(again.to_jsonl(), plan.to_jsonl());
-        assert_eq!((again.layers.len(), again.networks.len()), (plan.layers.len(), 4));
-        assert_eq!(again.config(), plan.config());
-        let stem = &plan.layers["stem k3 s2 1-16 h_swish @20x20"];
-        assert_eq!((&stem.resolutions, stem.known), (&vec![20.into()], false));
-        let linear = plan.layers.iter().find(|(key, _)| key.starts_with("linear")).expect("a classifier").1;
-        assert_eq!(linear.resolutions, [20, 28]);
-        assert!(plan.networks.values().all(|keys| keys.iter().all(|key| plan.layers.contains_key(key))));
-        let subjects = plan.subjects().expect("whole networks");
-        assert_eq!(subjects.len(), plan.layers.len() + 4);
-    }
-
-    #[test]
-    fn what_a_table_has_is_not_measured_again_but_for_anchors() {
-        let space = preset("tiny").expect("a preset");
-        let table = made_up(&space);
-        let new =
-            |known| Plan::new(&space, &table.engine, &MeasureConfig::default(), 2, known).expect("a plan");
-        let plan = new(Some(&table));
-        let again: Vec<&String> =
-            plan.layers.iter().filter(|(_, layer)| !layer.known).map(|(key, _)| key).collect();
-        assert_eq!(again.len(), ANCHORS);
-        assert_eq!(plan.kept_us, table.kept_us(&plan.sentinel));
-        assert_eq!(Plan::from_jsonl("x", &plan.to_jsonl()).expect("own text").to_jsonl(), plan.to_jsonl());
-        assert_eq!(plan.id(), new(None).id(), "what was measured meanwhile makes no other plan");
-        // into a table of another space: its anchors come along
-        let other = preset("fashion").expect("a preset");
-        let plan =
-            Plan::new(&other, &table.engine, &MeasureConfig::default(), 2, Some(&table)).expect("a plan");
-        assert_eq!(plan.layers.values().filter(|layer| layer.resolutions.is_empty()).count(), ANCHORS);
-    }
-
-    #[test]
-    fn malformed_plans_are_refused_with_the_line() {
-        let good = plan(1).to_jsonl();
-        let lines = good.lines().count();
-        let last = good.lines().last().expect("a network").to_string();
-        for (from, to, part) in [
-            (KIND, "x", "kind: expected latency-plan"),
-            ("\"version\":2", "\"version\":1", "version: expected 2, got 1"),
-            ("\"threads\":1", "\"threads\":0", "threads and batch"),
-            ("\"half_width\":0.05", "\"half_width\":0", "half_width"),
-            (crate::latency::SENTINEL, "sum 64", "sentinel: expected product"),
-            ("\"engine\":\"fake\"", "\"engine\":\"native-cuda\"", "sentinel: expected chain of"),
-            ("\"budget_seconds\":120.0", "\"budget_seconds\":-1", "budget_seconds"),
-            ("{\"layer\":\"conv1x1", "{\"layer\":\"conv9x9", "layer \"conv9x9"),
-            (last.as_str(), "", &format!("{} lines", lines - 2)),
-            (last.as_str(), "{}", &format!("line {lines}: network")),
-            ("\"layers\":[", "\"layers\":[99999,", "places below"),
-            ("\"layers\":[", "\"layers\":[0,", "network: layer 2: expected what"),
-        ] {
-            let text = good.replacen(from, to, 1);
-            let error = Plan::from_jsonl("x", text.trim_end()).expect_err(to).to_string();
-            assert!(error.contains(part), "{to}: {error}");
-        }
-    }
-}
+mod tests;

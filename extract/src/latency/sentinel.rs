@@ -3,6 +3,10 @@
 //!
 //! It is no layer of the engine that is measured: an engine's buffers may lie elsewhere each time, which alone changes a
 //! layer's time by a fifth. What this one takes depends on the speed of the cores, and on nothing else that changes.
+//!
+//! The sentinel confirms and scales nothing: rows do not follow it, they slow down by its power of two to three. A visit waits for
+//! a fast reading, for half of the time at most. How often the machine is fast is told by the readings on arrival alone, since
+//! those that were waited for would say so of any state.
 
 use std::hint::black_box;
 

@@ -3,6 +3,8 @@
 //!
 //! Each channel goes through the whole chain while it is in the cache, so that memory is read and written once
 //! where kernel after kernel would read it five times; and threads are told once, not five times.
+//!
+//! The activated expansion is not kept for backward, but computed again there: that costs less than reading it back.
 
 use rayon::prelude::*;
 

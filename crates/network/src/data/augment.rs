@@ -2,6 +2,8 @@
 //! otherwise.
 //!
 //! Every random number comes from a generator that is passed in. Knows nothing of batches or labels.
+//!
+//! A training crop is drawn before its image is decoded, so that a JPEG can be decoded at a fraction of its sides.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;

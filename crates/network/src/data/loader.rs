@@ -2,6 +2,9 @@
 //!
 //! What a step sees is a pure function of (seed, step): the threads are there for speed alone. Knows nothing of
 //! networks; which resolution a step has is told by its caller.
+//!
+//! Commands run on a thread of rayon's pool, so decoding has threads of its own and never waits for that pool. Two workers make
+//! batches with all of them, so that a few batches are ready at any number of threads.
 
 use space::Extent;
 use std::sync::atomic::{AtomicBool, Ordering};

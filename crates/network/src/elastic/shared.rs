@@ -1,4 +1,6 @@
 //! The supernet's weights at full size, and tensors of the same names and shapes beside them.
+//!
+//! Sorting channels makes new shared weights instead of changing these: views of the old ones stay what they were.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

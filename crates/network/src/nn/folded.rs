@@ -3,6 +3,9 @@
 //!
 //! What it computes differs from the unfolded network by rounding. Files hold unfolded weights; folding is done after
 //! loading.
+//!
+//! So evaluation, calibration, and the comparison of bits in `extract verify` use the unfolded network; `predict` and the latency
+//! engine use this one.
 
 use candle_core::Tensor;
 use kernels::Kernels;

@@ -1,4 +1,8 @@
 //! ResNet, variant D: a stem of two or three convolutions, stages of bottlenecks, all of elastic width.
+//!
+//! The stem is two stages of the sub-network, each of one kernel and one expand ratio, so that sampling, encoding, search and
+//! training need no special case for it. Width multipliers that give as many channels are one choice, the largest, so that equal
+//! networks are equal values.
 
 use super::stages::{Stage, StageGenes, Stages, Stem};
 use super::{Ends, Family};
