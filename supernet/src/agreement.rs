@@ -14,7 +14,7 @@ use rand::Rng;
 use space::{Arch, FeatureMap, LayerSpec, SearchSpace, WeightRole, sampler};
 
 use crate::error::Result;
-use crate::train::{Pupil, Sgd, Target, dropout_mask};
+use crate::train::{Nesterov, Optimizer, Pupil, Target, dropout_mask};
 
 /// What was compared, and how far apart it was.
 pub type Differences = Vec<(&'static str, f64)>;
@@ -171,7 +171,7 @@ fn outputs(space: &SearchSpace, arch: &Arch, kernels: &Kernels) -> Result<Output
     let touched = gradients.touched();
     let read = touched.iter().map(|name| flat(gradients.get(name)?));
     let all = read.collect::<Result<Vec<_>>>()?.concat();
-    Sgd::new(weights.arena(), 0.9, 3e-5, kernels)?.step(&weights, &gradients, 0.01)?;
+    Nesterov::new(weights.arena(), 0.9, 3e-5, kernels)?.step(&weights, &gradients, 0.01)?;
     let moved = weights.tensors().values().map(flat).collect::<Result<Vec<_>>>()?.concat();
 
     let layers = space.lower(arch)?;

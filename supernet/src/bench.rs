@@ -17,7 +17,7 @@ use serde::Serialize;
 use space::{Arch, Extent, SearchSpace, sampler};
 
 use crate::error::Result;
-use crate::train::{Feeder, Pupil, Sgd, Target, dropout_mask};
+use crate::train::{Feeder, Nesterov, Optimizer, Pupil, Target, dropout_mask};
 
 /// What a step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,7 +232,7 @@ pub struct Runner<'a> {
     setup: &'a Bench,
     weights: SharedWeights,
     gradients: Gradients,
-    optimizer: Sgd,
+    optimizer: Nesterov,
     batch: Batch,
     deployed: Option<FoldedNetwork>,
 }
@@ -253,7 +253,7 @@ impl<'a> Runner<'a> {
         let classes = (0..*batch).map(|_| rng.random_range(0..space.classes() as u32)).collect();
         let batch = Batch { inputs: images, targets: Targets::Classes(classes) };
         let gradients = Gradients::new(&weights)?;
-        let optimizer = Sgd::new(weights.arena(), 0.9, 3e-5, &setup.kernels)?;
+        let optimizer = Nesterov::new(weights.arena(), 0.9, 3e-5, &setup.kernels)?;
         let mut runner = Self { setup, weights, gradients, optimizer, batch, deployed: None };
         if setup.mode == Mode::Infer {
             runner.deployed = Some(runner.deployed_network()?);
@@ -329,7 +329,7 @@ impl<'a> Runner<'a> {
         Pupil { space: &self.setup.space, weights: &self.weights, kernels: self.setup.kernels.clone() }
     }
 
-    fn learn(&self, step: u64, teacher: Option<&Tensor>) -> Result<()> {
+    fn learn(&mut self, step: u64, teacher: Option<&Tensor>) -> Result<()> {
         let target =
             Target { labels: self.batch.targets.classes(), smoothing: 0.1, teacher, class_weights: None };
         let mut losses = Vec::new();

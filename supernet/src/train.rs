@@ -11,16 +11,18 @@ mod history;
 mod log_file;
 mod loss;
 mod memory;
+mod optimizer;
 mod plan;
 mod recipe;
 mod record;
 mod resumed;
 mod run_folder;
-mod sgd;
 mod start;
 mod step;
 mod steps;
 mod teacher;
+#[cfg(test)]
+mod testing;
 mod trainer;
 mod validation;
 mod way_back;
@@ -34,15 +36,15 @@ pub use finetune::{
     open_fine_tune_folder,
 };
 pub use loss::{Loss, Target, loss};
-pub use memory::{MemoryEstimate, readable};
+pub use memory::{MemoryEstimate, SpaceTraining, readable};
+pub use optimizer::{AdamW, Nesterov, Optimizer, OptimizerSettings};
 pub use plan::{Plan, PlannedPhase};
 pub use recipe::{Allowed, BuiltIn, Phase, Recipe};
 pub use record::{Divergence, EarlyEnd, LogLine, StepRecord, SubnetValidation, ValidationRecord};
 pub use resumed::Resumed;
 pub use run_folder::RunFolder;
-pub use sgd::Sgd;
 pub use start::{Given, Start};
 pub use step::{Pupil, dropout_mask};
-pub use teacher::Teacher;
+pub use teacher::{Teacher, TeacherFile};
 pub use trainer::{Observer, Outcome, TrainConfig, TrainTask, Trainer};
 pub use validation::{PlannedValidation, ValidationSettings};

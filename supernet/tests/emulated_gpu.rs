@@ -15,7 +15,9 @@ use network::data::Dataset;
 use network::eval::Accuracy;
 use space::{Arch, SearchSpace, preset, sampler};
 use supernet::agreement::{apart, diamond, of_layer, of_layers, of_network};
-use supernet::train::{Observer, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
+use supernet::train::{
+    Observer, OptimizerSettings, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer,
+};
 
 fn flat(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().and_then(|flat| flat.to_vec1()).expect("f32")
@@ -155,18 +157,47 @@ impl Observer for Losses<'_> {
 }
 
 fn train(folder: &Path, kernels: &Kernels, steps: usize) -> (Outcome, Vec<f32>) {
+    let mut recipe = Recipe::progressive().scaled(0.002);
+    // the whole network, then all that shrinks
+    recipe.phases.drain(1..recipe.phases.len() - 1);
+    train_by(&recipe, folder, kernels, steps)
+}
+
+fn train_by(recipe: &Recipe, folder: &Path, kernels: &Kernels, steps: usize) -> (Outcome, Vec<f32>) {
     let config =
         TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), kernels: kernels.clone() };
     let (space, dataset) = (preset("tiny").expect("a preset"), Dataset::open("digits").expect("embedded"));
     let run = RunFolder::open(folder, true).expect("a folder");
-    let mut recipe = Recipe::progressive().scaled(0.002);
-    // the whole network, then all that shrinks
-    recipe.phases.drain(1..recipe.phases.len() - 1);
-    let mut trainer = Trainer::new(space, Arc::new(dataset), &recipe, run, config).expect("it fits");
+    let mut trainer = Trainer::new(space, Arc::new(dataset), recipe, run, config).expect("it fits");
     let stop = AtomicBool::new(false);
     let mut losses = Losses { seen: Vec::new(), stop: &stop, after: steps };
     let outcome = trainer.run(&stop, &mut losses).expect("no errors");
     (outcome, losses.seen)
+}
+
+/// The same by AdamW, whose state goes from one to the other and back; weights of a slope near 0 are moved either way by a
+/// rounding, unless epsilon is above it.
+#[test]
+fn trainings_by_adamw_follow_the_cpu() {
+    let Some(gpu) = emulated_gpu(Precision::F32) else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let optimizer = OptimizerSettings::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-3 };
+    let mut recipe = Recipe { optimizer, weight_decay: 0.01, ..Recipe::progressive().scaled(0.002) };
+    recipe.phases.drain(1..recipe.phases.len() - 1);
+    recipe.phases.iter_mut().for_each(|phase| phase.lr = 0.032);
+    let (cpu, all) = (Kernels::detect(), usize::MAX);
+    let (outcome, expected) = train_by(&recipe, &at("cpu"), &cpu, all);
+    assert_eq!(outcome, Outcome::Finished);
+    let third = expected.len() / 3;
+    let mut losses = Vec::new();
+    for (kernels, steps) in [(gpu.clone(), third), (cpu, third), (gpu, all)] {
+        losses.extend(train_by(&recipe, &at("changing"), &kernels, steps).1);
+    }
+    let apart = losses.iter().zip(&expected).map(|(loss, expected)| (loss - expected).abs() / expected);
+    let worst = apart.fold(0.0f32, f32::max);
+    println!("{} steps of training by AdamW: losses at most {worst:.1e} apart", expected.len());
+    assert!(worst < 5e-3 && losses.len() == expected.len(), "{losses:?} for {expected:?}");
 }
 
 /// The losses of a GPU's run follow the CPU's, and a run that goes from one to the other and back ends as either does.

@@ -92,3 +92,39 @@ fn a_set_smaller_than_the_batch_makes_it_smaller() {
         );
     }
 }
+
+/// The file that a phase of the recipe asks for is given by a flag, and goes into the plan.
+#[test]
+fn a_teacher_is_given_where_the_recipe_asks_for_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let text = String::from_utf8(run("supernet", at, "recipe progressive --toml").stdout).expect("text");
+    let taught = text.replacen("[[phases]]\n", "[[phases]]\nteacher = \"file\"\n", 1);
+    let adamw = taught.replacen("momentum = 0.9\n", "", 1).replacen(
+        "[[phases]]",
+        "[optimizer]\nkind = \"adamw\"\n\n[[phases]]",
+        1,
+    );
+    std::fs::write(at.join("taught.toml"), adamw).expect("written");
+    let said = String::from_utf8(run("supernet", at, "recipe taught.toml").stdout).expect("text");
+    assert!(said.contains("; optimizer adamw\n") && said.contains(", taught by a file\n"), "{said}");
+    let train = "train --space tiny --data digits --scale 0.001 --lr 0.002";
+    json("supernet", at, "train --space tiny --data digits --scale 0.001 --out first");
+    let message = fails("supernet", at, &format!("{train} --recipe taught.toml --out run"), 1);
+    assert!(
+        message.contains("phases[1] (full).teacher: expected a file that teaches, got none"),
+        "{message}"
+    );
+    let message = fails("supernet", at, &format!("{train} --teacher first --out run"), 1);
+    assert!(message.contains("leave --teacher out"), "{message}");
+    let taught = format!("{train} --recipe taught.toml --out run --teacher");
+    json("supernet", at, &format!("{taught} first"));
+    let hash = blake3::hash(&std::fs::read(at.join("first/supernet.safetensors")).expect("weights"));
+    let plan = plan(at, "run");
+    assert_eq!(plan["teacher"], hash.to_hex().as_str());
+    assert_eq!((&plan["optimizer"]["kind"], plan.get("momentum")), (&"adamw".into(), None));
+    let other = "first/teacher.safetensors";
+    let message = fails("supernet", at, &format!("{taught} {other} --resume"), 1);
+    assert!(message.contains("plan.teacher: expected \""), "{message}");
+    json("supernet", at, &format!("{taught} first --resume"));
+}

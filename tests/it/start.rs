@@ -178,7 +178,8 @@ fn a_started_run_that_is_stopped_ends_with_the_same_bytes() {
         let folder = RunFolder::open(&at.join(run), true).expect("a folder");
         let space = start.space_for(None, dataset.classes().len()).expect("its own");
         let seen = start.see(&dataset, &space, None).expect("channels that fit");
-        let task = TrainTask { space, dataset: Arc::new(seen), recipe: &recipe, start: &start };
+        let task =
+            TrainTask { space, dataset: Arc::new(seen), recipe: &recipe, start: &start, teacher: None };
         let mut trainer = Trainer::of(task, folder, config).expect("it fits");
         let stop = AtomicBool::new(false);
         trainer.run(&stop, &mut Stopper { stop: &stop, at: stop_at }).expect("no errors")

@@ -15,11 +15,12 @@ mod reference;
 mod tensors;
 
 pub use cpu::Isa;
+pub use cpu::updates::AdamWConstants;
 #[cfg(any(test, feature = "emulated-gpu"))]
 pub use cuda::emulated_gpu;
 pub use error::{Error, Result};
 pub use feed::{Feed, Metronome, Moment};
-pub use ops::{ChainKept, CrossEntropy, DepthwiseChain, Moved, Normalisation, PackedWeight, Window};
+pub use ops::{Adapted, ChainKept, CrossEntropy, DepthwiseChain, Moved, Normalisation, PackedWeight, Window};
 pub use profile::{Profile, ProfileRow};
 
 use candle_core::Device;

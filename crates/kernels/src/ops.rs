@@ -22,7 +22,7 @@ pub use batch_norm::Normalisation;
 pub use chain::{ChainKept, DepthwiseChain};
 pub use dense::Window;
 pub use product::PackedWeight;
-pub use updates::{CrossEntropy, Moved};
+pub use updates::{Adapted, CrossEntropy, Moved};
 
 /// Calls a slice kernel on the path that `$self` names.
 macro_rules! run {

@@ -435,7 +435,7 @@ pub mod pool {
 
 /// The optimizer.
 pub mod updates {
-    use crate::cpu::updates::SgdStep;
+    use crate::cpu::updates::{AdamWStep, SgdStep};
 
     /// g += wd * p; v = mu * v + g; p -= lr * (g + mu * v); then g = 0.
     pub fn nesterov(parameter: &mut [f32], gradient: &mut [f32], velocity: &mut [f32], step: SgdStep) {
@@ -445,6 +445,28 @@ pub mod updates {
             let speed = momentum * f64::from(*v) + g;
             *v = speed as f32;
             *p = (f64::from(*p) - lr * (g + momentum * speed)) as f32;
+            *gradient = 0.0;
+        }
+    }
+
+    /// p *= keep; m += first_share * (g - m); v = second_keep * v + second_share * g^2;
+    /// p -= rate * m / (sqrt(v) / root + eps); then g = 0.
+    pub fn adamw(
+        parameter: &mut [f32],
+        gradient: &mut [f32],
+        [first, second]: [&mut [f32]; 2],
+        step: AdamWStep,
+    ) {
+        let [keep, first_share, second_keep] = [step.keep, step.first_share, step.second_keep].map(f64::from);
+        let [second_share, rate, root, epsilon] =
+            [step.second_share, step.rate, step.root, step.epsilon].map(f64::from);
+        let moments = first.iter_mut().zip(second);
+        for ((p, gradient), (first, second)) in parameter.iter_mut().zip(gradient).zip(moments) {
+            let g = f64::from(*gradient);
+            let m = f64::from(*first) + first_share * (g - f64::from(*first));
+            let v = second_keep * f64::from(*second) + second_share * g * g;
+            *p = (keep * f64::from(*p) - rate * m / (v.sqrt() / root + epsilon)) as f32;
+            (*first, *second) = (m as f32, v as f32);
             *gradient = 0.0;
         }
     }

@@ -1,11 +1,12 @@
 //! Shared weights and the state of a training in one safetensors file.
 //!
 //! A *supernet* holds the weights of every sub-network; a *teacher* is the same after the full phase; a
-//! *checkpoint* holds the optimizer's velocities and the next step besides. A supernet that was imported may hold
+//! *checkpoint* holds the optimizer's state and the next step besides. A supernet that was imported may hold
 //! statistics of its largest network's batch norms. The space lies in the file, so that whoever has the file needs
 //! nothing else.
 
 mod interface;
+mod optimizer;
 mod validated;
 
 use std::collections::BTreeMap;
@@ -13,12 +14,13 @@ use std::path::Path;
 
 use base::document::check_one_of;
 use base::file;
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use kernels::Kernels;
 use serde::{Deserialize, Serialize};
 use space::SearchSpace;
 
 pub use interface::Interface;
+pub use optimizer::{ADAMW, NESTEROV, OptimizerState};
 pub use validated::{BestValidation, Validated};
 
 use crate::data::{Dataset, Preprocess};
@@ -27,16 +29,16 @@ use crate::error::{Error, Result};
 use crate::nn::Statistics;
 use crate::pytorch::Container;
 use crate::tensor_file;
+use optimizer::{Found, Said};
 
+/// Version of the form that names the optimizer: of checkpoints whose optimizer is not Nesterov's.
+const OPTIMIZER_SAID: u32 = 4;
 /// Version of the form that says what images the network takes.
 const VERSION: u32 = 3;
 /// Version of files that do not say it.
 const UNSAID: u32 = 2;
 /// All that this code reads; the first is of before there were imported supernets.
-const VERSIONS: &[u32] = &[1, UNSAID, VERSION];
-
-/// Prefix of the velocities' names.
-const VELOCITY: &str = "velocity.";
+const VERSIONS: &[u32] = &[1, UNSAID, VERSION, OPTIMIZER_SAID];
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +48,7 @@ pub enum Kind {
     Supernet,
     /// Weights after the full phase.
     Teacher,
-    /// Weights, velocities and the next step.
+    /// Weights, the optimizer's state and the next step.
     Checkpoint,
 }
 
@@ -131,6 +133,8 @@ struct Document {
     preprocess: Option<Preprocess>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     classes: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    optimizer: Option<Said>,
 }
 
 impl Document {
@@ -141,7 +145,25 @@ impl Document {
         };
         let Interface { preprocess, classes } = interface.clone();
         let version = if preprocess.is_some() || classes.is_some() { VERSION } else { UNSAID };
-        Self { kind, version, space: space.clone(), provenance, imported, preprocess, classes }
+        let (space, optimizer) = (space.clone(), None);
+        Self { kind, version, space, provenance, imported, preprocess, classes, optimizer }
+    }
+
+    /// The document of a checkpoint, which names an optimizer that is not Nesterov's.
+    fn with_optimizer(self, optimizer: &OptimizerState) -> Self {
+        match optimizer.said() {
+            Some(said) => Self { version: OPTIMIZER_SAID, optimizer: Some(said), ..self },
+            None => self,
+        }
+    }
+
+    /// Version 4 is of documents that name an optimizer, and no other is.
+    fn check_version(&self, place: &str) -> Result<()> {
+        match (self.version == OPTIMIZER_SAID, self.optimizer.is_some()) {
+            (true, false) => Err(Error::invalid(place, "optimizer", "one in version 4", "none")),
+            (false, true) => Err(Error::invalid(place, "version", "4 for an optimizer", self.version)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -177,8 +199,8 @@ pub struct Checkpoint {
     pub supernet: Supernet,
     /// What they are trained with, and the next step.
     pub training: Training,
-    /// The optimizer's velocity of each weight.
-    pub velocities: BTreeMap<String, Tensor>,
+    /// The optimizer's state.
+    pub optimizer: OptimizerState,
 }
 
 /// Writes weights without training state.
@@ -226,13 +248,13 @@ pub fn write_checkpoint(
     space: &SearchSpace,
     interface: &Interface,
     weights: &SharedWeights,
-    velocities: &BTreeMap<String, Tensor>,
+    optimizer: &OptimizerState,
     training: Training,
 ) -> Result<()> {
     let mut tensors = weights.arena().on(&Device::Cpu)?.tensors().clone();
-    tensors.extend(velocities.iter().map(|(name, tensor)| (format!("{VELOCITY}{name}"), tensor.clone())));
+    tensors.extend(optimizer.named());
     let document = Document::new(Kind::Checkpoint, space, Provenance::Trained(training), interface);
-    tensor_file::write(path, &tensors, &document)
+    tensor_file::write(path, &tensors, &document.with_optimizer(optimizer))
 }
 
 impl Supernet {
@@ -276,8 +298,7 @@ impl Supernet {
     /// # Errors
     /// If the file is broken, of another kind or version, or its tensors are not its space's.
     pub fn read_any(path: &Path) -> Result<Self> {
-        let (supernet, ..) = read(&path.display().to_string(), &file::read(path)?)?;
-        Ok(supernet)
+        Ok(read(&path.display().to_string(), &file::read(path)?)?.supernet)
     }
 
     /// Reads a file's bytes; `place` names them in messages.
@@ -285,8 +306,8 @@ impl Supernet {
     /// # Errors
     /// As [`Supernet::read`].
     pub fn from_bytes(place: &str, bytes: &[u8]) -> Result<Self> {
-        let (supernet, kind, velocities) = read(place, bytes)?;
-        if kind == Kind::Checkpoint || !velocities.is_empty() {
+        let Read { supernet, kind, state, .. } = read(place, bytes)?;
+        if kind == Kind::Checkpoint || !state.is_empty() {
             return Err(Error::invalid(place, "kind", "a supernet", "a training's checkpoint")
                 .and_then_do("finish the training with `supernet train --resume`"));
         }
@@ -317,30 +338,39 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::read`].
     pub fn from_bytes(place: &str, bytes: &[u8]) -> Result<Self> {
-        let (supernet, kind, velocities) = read(place, bytes)?;
+        let Read { supernet, kind, state, said } = read(place, bytes)?;
         if kind != Kind::Checkpoint {
             return Err(Error::invalid(place, "kind", "a checkpoint", format!("{kind:?}")));
         }
         let Provenance::Trained(training) = supernet.provenance.clone() else {
             return Err(Error::invalid(place, "provenance", "a training's", "an import's"));
         };
-        let checked = SharedWeights::from_tensors(&supernet.space, velocities, place)?;
-        Ok(Self { supernet, training, velocities: checked.tensors().clone() })
+        let optimizer = state.checked(said, &supernet.space, training.step, place)?;
+        Ok(Self { supernet, training, optimizer })
     }
 }
 
-fn read(place: &str, bytes: &[u8]) -> Result<(Supernet, Kind, BTreeMap<String, Tensor>)> {
+/// What a file of any kind holds. The state of the optimizer is not checked.
+struct Read {
+    supernet: Supernet,
+    kind: Kind,
+    state: Found,
+    said: Option<Said>,
+}
+
+fn read(place: &str, bytes: &[u8]) -> Result<Read> {
     let file = tensor_file::from_bytes(place, bytes)?;
     let document = read_document(place, &file.document)?;
-    let (mut weights, mut velocities, mut running) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    document.check_version(place)?;
+    let (mut weights, mut state, mut running) = (BTreeMap::new(), Found::default(), BTreeMap::new());
     for (name, tensor) in file.tensors {
-        match name.strip_prefix(VELOCITY) {
-            Some(name) => velocities.insert(name.to_string(), tensor),
-            None if is_running(&name) => running.insert(name, tensor),
-            None => weights.insert(name, tensor),
+        match state.take(name, tensor) {
+            Some((name, tensor)) if is_running(&name) => running.insert(name, tensor),
+            Some((name, tensor)) => weights.insert(name, tensor),
+            None => None,
         };
     }
-    let Document { kind, space, provenance, imported, preprocess, classes, .. } = document;
+    let Document { kind, space, provenance, imported, preprocess, classes, optimizer: said, .. } = document;
     let interface = Interface { preprocess, classes };
     interface.check(place, space.input_channels(), space.classes())?;
     let provenance = match (provenance, imported) {
@@ -350,7 +380,8 @@ fn read(place: &str, bytes: &[u8]) -> Result<(Supernet, Kind, BTreeMap<String, T
     };
     let weights = SharedWeights::from_tensors(&space, weights, place)?;
     let statistics = statistics_from_tensors(&space, running, place)?;
-    Ok((Supernet { space, weights, statistics, provenance, interface, hash: file.hash }, kind, velocities))
+    let supernet = Supernet { space, weights, statistics, provenance, interface, hash: file.hash };
+    Ok(Read { supernet, kind, state, said })
 }
 
 fn read_document(place: &str, text: &str) -> Result<Document> {
@@ -371,9 +402,10 @@ fn read_document(place: &str, text: &str) -> Result<Document> {
 mod tests {
     use super::*;
     use base::random::rng_for;
+    use candle_core::Tensor;
     use space::preset;
 
-    fn training() -> Training {
+    pub(super) fn training() -> Training {
         Training {
             tool: "0.1.0".to_string(),
             kernels: "reference".to_string(),
@@ -387,23 +419,49 @@ mod tests {
         }
     }
 
+    fn at_rest(weights: &SharedWeights) -> OptimizerState {
+        let velocities = weights.arena().zeros_like().expect("zeros").tensors().clone();
+        let tensors = [("velocity".to_string(), velocities)].into();
+        OptimizerState { kind: NESTEROV.to_string(), tensors, steps: BTreeMap::new() }
+    }
+
+    /// A checkpoint of fresh weights and an optimizer's state, with something changed.
+    pub(super) fn checkpoint_bytes(
+        optimizer: fn(&BTreeMap<String, Tensor>) -> OptimizerState,
+        change: impl Fn(&mut serde_json::Value, &mut BTreeMap<String, Tensor>),
+    ) -> Vec<u8> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("checkpoint");
+        let space = preset("tiny").expect("a preset");
+        let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
+        let state = optimizer(weights.tensors());
+        write_checkpoint(&path, &space, &Interface::default(), &weights, &state, training())
+            .expect("written");
+        let mut file = tensor_file::read(&path).expect("whole");
+        let mut document = serde_json::from_str(&file.document).expect("JSON");
+        change(&mut document, &mut file.tensors);
+        tensor_file::to_bytes(&path, &file.tensors, &document).expect("bytes")
+    }
+
     #[test]
     fn each_kind_round_trips_and_refuses_the_other() {
         let folder = tempfile::tempdir().expect("a folder");
         let space = preset("tiny").expect("a preset");
         let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
-        let velocities = weights.arena().zeros_like().expect("zeros").tensors().clone();
+        let state = at_rest(&weights);
         let seen = Interface::of(&Dataset::open("digits").expect("embedded"));
         let [plain, full] = ["plain", "full"].map(|name| folder.path().join(name));
         write_weights(&plain, Kind::Supernet, &space, &seen, &weights, training()).expect("written");
-        write_checkpoint(&full, &space, &seen, &weights, &velocities, training()).expect("written");
+        write_checkpoint(&full, &space, &seen, &weights, &state, training()).expect("written");
         let supernet = Supernet::read(&plain).expect("read");
         assert_eq!((&supernet.space, &supernet.provenance), (&space, &Provenance::Trained(training())));
         assert!(supernet.statistics().is_err());
         assert_eq!(supernet.interface, seen);
         let checkpoint = Checkpoint::read(&full).expect("read");
         assert_eq!(checkpoint.training, training());
-        assert_eq!(checkpoint.velocities.len(), velocities.len());
+        let OptimizerState { kind, tensors, steps } = &checkpoint.optimizer;
+        assert_eq!((kind.as_str(), steps.len()), (NESTEROV, 0));
+        assert_eq!(tensors["velocity"].len(), weights.tensors().len());
         let sum = |tensors: &BTreeMap<String, Tensor>| {
             tensors
                 .values()

@@ -6,7 +6,7 @@ use anyhow::Context;
 use command::{Common, Ending, print_lines};
 use serde_json::json;
 use space::KINDS;
-use supernet::train::{Draw, Recipe, Teacher};
+use supernet::train::{Draw, OptimizerSettings, Recipe, Teacher};
 
 /// Show a recipe of training: the phases that `train --recipe` goes through
 #[derive(clap::Args)]
@@ -67,9 +67,14 @@ impl Arguments {
 }
 
 fn described(recipe: &Recipe) -> String {
-    let Recipe { name, batch, lr_batch, .. } = recipe;
+    let Recipe { name, batch, lr_batch, optimizer, .. } = recipe;
+    // what most recipes are for is not said
+    let optimizer = match optimizer {
+        OptimizerSettings::Nesterov { .. } => String::new(),
+        OptimizerSettings::AdamW { .. } => format!("; optimizer {}", optimizer.kind()),
+    };
     let mut text = format!(
-        "{name}: {batch} images a step; rates are for {lr_batch} images a step and follow the batch\n\
+        "{name}: {batch} images a step; rates are for {lr_batch} images a step and follow the batch{optimizer}\n\
          {:<14} {:>7} {:>7} {:>7} {:>12}  {}\n",
         "phase", "epochs", "warm-up", "lr", "sub-networks", "the largest choices of"
     );
@@ -81,6 +86,7 @@ fn described(recipe: &Recipe) -> String {
             (phase.head_only, "classifier alone"),
             (matches!(phase.teacher, Teacher::Phase(_)), "taught"),
             (phase.teacher == Teacher::First, "taught by the first"),
+            (phase.teacher == Teacher::File, "taught by a file"),
             (phase.sort_channels, "sorted"),
             (phase.draw.contains(&Draw::Largest), "the largest always"),
             (phase.draw.contains(&Draw::Smallest), "the smallest always"),

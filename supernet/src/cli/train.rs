@@ -14,8 +14,8 @@ use network::eval::Accuracy;
 use serde_json::{Value, json};
 use space::{Arch, SearchSpace};
 use supernet::train::{
-    Draw, EarlyEnd, MemoryEstimate, Observer, Outcome, PlannedPhase, Recipe, RunFolder, Start, StepRecord,
-    TrainConfig, TrainTask, Trainer, ValidationRecord,
+    Draw, EarlyEnd, MemoryEstimate, Observer, Outcome, PlannedPhase, Recipe, RunFolder, SpaceTraining, Start,
+    StepRecord, TeacherFile, TrainConfig, TrainTask, Trainer, ValidationRecord,
 };
 
 use super::arguments::{Compute, Data, Shown, smaller_batch};
@@ -51,6 +51,10 @@ pub struct Arguments {
     // its help comes from the table of recipes
     #[arg(long, default_value = default_recipe(), help = recipe_help())]
     recipe: String,
+    /// The network that teaches the recipe's phases with `teacher = "file"`: a supernet, whose largest network teaches, or an
+    /// exported folder, of the same classes
+    #[arg(long, value_name = "FILE")]
+    teacher: Option<PathBuf>,
     /// Images a step, in place of the recipe's; its learning rates follow in proportion
     #[arg(long, value_name = "N", value_parser = within(1..=1_000_000))]
     batch: Option<usize>,
@@ -124,7 +128,9 @@ impl Arguments {
         let catalogue = self.data.list()?;
         let space = start.space_for(space, catalogue.classes().len())?;
         catalogue.check_fits(&space)?;
-        let expected = self.check_room(&space, &recipe, &catalogue, &kernels)?;
+        let teacher = TeacherFile::for_recipe(self.teacher.as_deref(), &recipe).context("--teacher")?;
+        teacher.iter().try_for_each(|teacher| teacher.check_fits(&space))?;
+        let expected = self.check_room(&space, &recipe, &catalogue, teacher.as_ref(), &kernels)?;
         // before images are looked through, which may take minutes
         let folder = RunFolder::open(&self.out, self.resume)?;
         let dataset = self.data.look(&self.common, catalogue)?;
@@ -135,7 +141,7 @@ impl Arguments {
         let checkpoint_every = Duration::from_secs(self.checkpoint_seconds);
         let config = TrainConfig { seed: self.seed, checkpoint_every, kernels };
         let seen = start.see(&dataset, &space, self.resize.map(Shown::resize))?;
-        let task = TrainTask { space, dataset: Arc::new(seen), recipe: &recipe, start: &start };
+        let task = TrainTask { space, dataset: Arc::new(seen), recipe: &recipe, start: &start, teacher };
         let mut trainer = Trainer::of(task, folder, config)?;
         drop(start);
         if self.keep_checkpoints {
@@ -165,11 +171,13 @@ impl Arguments {
         space: &SearchSpace,
         recipe: &Recipe,
         catalogue: &Catalogue,
+        teacher: Option<&TeacherFile>,
         kernels: &Kernels,
     ) -> anyhow::Result<u64> {
         let batch = self.batch.unwrap_or(recipe.batch);
         let resumed = self.resume && self.out.join("checkpoint.safetensors").exists();
-        let estimate = MemoryEstimate::of_training(space, batch, catalogue.counts(), resumed)?;
+        let training = SpaceTraining { space, optimizer: recipe.optimizer, teacher, batch, resumed };
+        let estimate = MemoryEstimate::of_training(&training, catalogue.counts())?;
         self.room.check(&self.common, &estimate, kernels)
     }
 

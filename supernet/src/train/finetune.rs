@@ -32,10 +32,10 @@ pub use static_network::StaticNetwork;
 use super::events::Points;
 use super::feeder::Feeder;
 use super::loss::{Loss, Target};
+use super::optimizer::Nesterov;
 use super::record::{Divergence, LogLine, StepRecord};
 use super::resumed::{Resumed, log_beginning};
 use super::run_folder::RunFolder;
-use super::sgd::Sgd;
 use super::step::{Pupil, dropout_mask, most_loss};
 use super::steps::{Learner, Pace, Taken, take_steps};
 use super::trainer::{Outcome, TrainConfig};
@@ -76,7 +76,7 @@ pub struct FineTuner {
     config: TrainConfig,
     folder: RunFolder,
     network: StaticNetwork,
-    optimizer: Sgd,
+    optimizer: Nesterov,
     step: u64,
     resumed: Option<Resumed>,
     /// Steps that the checkpoint in the folder holds.
@@ -124,7 +124,7 @@ impl FineTuner {
         let teacher = teacher.map(|teacher| teacher.on(&config.kernels)).transpose()?;
         let dataset = Arc::new(dataset);
         let network = StaticNetwork::of_model(&model, &config.kernels)?;
-        let optimizer = Sgd::new(network.weights(), plan.momentum, plan.weight_decay, &config.kernels)?;
+        let optimizer = Nesterov::new(network.weights(), plan.momentum, plan.weight_decay, &config.kernels)?;
         let mut tuner = Self {
             model,
             dataset,
@@ -276,8 +276,8 @@ impl Learner for FineTuner {
         let (step, lr) = (self.step, self.plan.lr_of(self.step));
         let loss = self.learn(step, batch)?;
         match step < self.plan.head_steps {
-            true => self.network.step_head(&self.optimizer, lr)?,
-            false => self.network.step(&self.optimizer, lr)?,
+            true => self.network.step_head(&mut self.optimizer, lr)?,
+            false => self.network.step(&mut self.optimizer, lr)?,
         }
         // read last, as in a supernet's training
         let loss = self.read(step, &loss)?;

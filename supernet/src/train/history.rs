@@ -1,6 +1,7 @@
 //! Under which plans the steps of a run were taken. What lies behind a checkpoint stays as it was; what lies before it may
 //! be planned anew.
 
+use network::checkpoint::NESTEROV;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -116,40 +117,60 @@ const STILL_OPEN: [&str; 11] = [
 
 /// In what the plan `now` is another than `before` for the steps behind step `step`. Phases that have ended are as they
 /// were. The one that has begun goes on with what its sub-networks are drawn from, under other rates and numbers of steps;
-/// it still has a step to take.
+/// it still has a step to take. The file that teaches is another only where it has taught and is to teach again.
 fn behind(before: &Value, now: &Value, step: u64) -> Option<Difference> {
-    let taken = |plan: &Value| {
+    let [kind_before, kind_now] = [before, now].map(optimizer_of);
+    if kind_before != kind_now {
+        return Some((OPTIMIZER.to_string(), kind_before.to_string(), kind_now.to_string()));
+    }
+    let phases = |plan: &Value| plan["phases"].as_array().cloned().unwrap_or_default();
+    let (mut old, mut new) = (phases(before), phases(now));
+    old.retain(|phase| number(phase, "first_step") < step);
+    new.truncate(old.len());
+    let by_file = |phases: &[Value]| phases.iter().any(|phase| phase["teacher"] == "file");
+    let has_file = by_file(&old) && by_file(&new);
+    let too_few = open_last(&mut old, &mut new, step);
+    let taken = |plan: &Value, phases: Vec<Value>| {
         let mut plan = plan.clone();
         // what the recipe is called decides nothing
         if let Some(fields) = plan.as_object_mut() {
             fields.remove("recipe");
-        }
-        plan
-    };
-    let (mut was, mut is) = (taken(before), taken(now));
-    let phases = |plan: &Value| plan["phases"].as_array().cloned().unwrap_or_default();
-    let (mut old, mut new) = (phases(before), phases(now));
-    let number = |phase: &Value, field: &str| phase[field].as_u64().unwrap_or(u64::MAX);
-    old.retain(|phase| number(phase, "first_step") < step);
-    new.truncate(old.len());
-    let mut too_few = None;
-    if let Some((index, last)) = old.iter_mut().enumerate().next_back() {
-        let done = step - number(&*last, "first_step");
-        if done < number(&*last, "steps")
-            && let Some(going_on) = new.get_mut(index)
-        {
-            let left = number(&*going_on, "steps");
-            too_few = (left <= done).then(|| {
-                let expected = format!("more than the {done} that are taken");
-                (format!("plan.phases[{}].steps", index + 1), expected, left.to_string())
-            });
-            for phase in [last, going_on].into_iter().filter_map(Value::as_object_mut) {
-                STILL_OPEN.iter().for_each(|field| drop(phase.remove(*field)));
+            if !has_file {
+                fields.remove("teacher");
             }
         }
+        plan["phases"] = phases.into();
+        plan
+    };
+    first_difference("plan", &taken(before, old), &taken(now, new)).or(too_few)
+}
+
+/// Removes from the last of the phases that have begun, if it has not ended, what may change of it; says so if no step of
+/// it would be left.
+fn open_last(old: &mut [Value], new: &mut [Value], step: u64) -> Option<Difference> {
+    let (index, last) = old.iter_mut().enumerate().next_back()?;
+    let done = step - number(last, "first_step");
+    let going_on = new.get_mut(index).filter(|_| done < number(last, "steps"))?;
+    let left = number(going_on, "steps");
+    for phase in [last, going_on].into_iter().filter_map(Value::as_object_mut) {
+        STILL_OPEN.iter().for_each(|field| drop(phase.remove(*field)));
     }
-    (was["phases"], is["phases"]) = (old.into(), new.into());
-    first_difference("plan", &was, &is).or(too_few)
+    (left <= done).then(|| {
+        let expected = format!("more than the {done} that are taken");
+        (format!("plan.phases[{}].steps", index + 1), expected, left.to_string())
+    })
+}
+
+fn number(phase: &Value, field: &str) -> u64 {
+    phase[field].as_u64().unwrap_or(u64::MAX)
+}
+
+/// The field of a plan that names the optimizer, if it is not Nesterov's.
+pub(super) const OPTIMIZER: &str = "plan.optimizer";
+
+/// What the optimizer of a plan is called.
+fn optimizer_of(plan: &Value) -> &str {
+    plan["optimizer"]["kind"].as_str().unwrap_or(NESTEROV)
 }
 
 /// The first field in which two documents differ, and its two values.
@@ -178,7 +199,7 @@ pub(super) fn first_difference(field: &str, before: &Value, now: &Value) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::{Allowed, Recipe};
+    use crate::train::{Allowed, OptimizerSettings, Recipe, Teacher};
     use space::preset;
 
     /// Phases of 180, 125, 25, 125, 25 and 125 steps.
@@ -220,8 +241,47 @@ mod tests {
         );
         assert_eq!(field(180, |recipe| recipe.phases[1].allowed = kernels(2)), None);
         assert_eq!(field(1, |recipe| recipe.batch = 32), said("plan.batch"));
+        let adamw = |beta1| OptimizerSettings::AdamW { beta1, beta2: 0.999, epsilon: 1e-8 };
+        assert_eq!(field(1, |recipe| recipe.optimizer = adamw(0.9)), said("plan.optimizer"));
         assert_eq!(field(1, |recipe| recipe.weight_decay = 0.0), said("plan.weight_decay"));
         assert_eq!(field(300, |recipe| recipe.name = "another".to_string()), None);
+    }
+
+    #[test]
+    fn an_optimizer_is_another_by_its_kind_and_its_numbers() {
+        let adamw = |beta1| {
+            value_of(&plan(|recipe| {
+                recipe.optimizer = OptimizerSettings::AdamW { beta1, beta2: 0.999, epsilon: 1e-8 };
+            }))
+        };
+        let said = |field: &str, before: &str, now: &str| {
+            Some((field.to_string(), before.to_string(), now.to_string()))
+        };
+        let nesterov = value_of(&plan(|_| {}));
+        assert_eq!(behind(&nesterov, &adamw(0.9), 7), said("plan.optimizer", "nesterov", "adamw"));
+        assert_eq!(behind(&adamw(0.9), &nesterov, 7), said("plan.optimizer", "adamw", "nesterov"));
+        assert_eq!(behind(&adamw(0.9), &adamw(0.8), 7), said("plan.optimizer.beta1", "0.9", "0.8"));
+    }
+
+    #[test]
+    fn a_file_that_has_taught_stays_and_one_that_has_not_may_come() {
+        let with = |phase: usize, file: Option<&str>| {
+            let mut plan = plan(|recipe| recipe.phases[phase].teacher = Teacher::File);
+            plan.teacher = file.map(str::to_string);
+            value_of(&plan)
+        };
+        let (none, full, kernel) = (value_of(&plan(|_| {})), with(0, Some("a")), with(1, Some("a")));
+        let field =
+            |before: &Value, now: &Value, step: u64| behind(before, now, step).map(|(field, ..)| field);
+        let teacher = || Some("plan.teacher".to_string());
+        for step in [1, 200] {
+            assert_eq!(field(&full, &with(0, Some("b")), step), teacher(), "{step}");
+        }
+        assert_eq!(field(&kernel, &with(1, Some("b")), 180), None, "it is yet to teach");
+        assert_eq!(field(&kernel, &with(1, Some("b")), 181), teacher());
+        assert_eq!(field(&none, &kernel, 181), None, "as any teacher may come within a phase");
+        assert_eq!(field(&kernel, &none, 181), None);
+        assert_eq!(field(&kernel, &none, 305), Some("plan.phases[2].teacher".to_string()));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use network::nn::Footprint;
 use serde::Serialize;
 use space::{Arch, Extent, LayerSpec, SearchSpace, WeightSpec, sampler};
 
+use super::optimizer::OptimizerSettings;
+use super::teacher::TeacherFile;
 use crate::error::{Error, Result};
 
 /// Bytes of a value.
@@ -33,7 +35,7 @@ const KEPT: u64 = 45_000_000;
 /// What a training takes at most beside what the process holds already, in bytes by what it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct MemoryEstimate {
-    /// Weights, gradients, velocities, and a teacher's weights.
+    /// Weights, gradients, what the optimizer remembers, and a teacher's weights.
     pub weights: u64,
     /// All of them at the moment when files of weights are read, when no step is taken.
     pub reading: u64,
@@ -61,26 +63,45 @@ struct Subject {
     batch: usize,
 }
 
+/// A training of all of a space, as far as memory depends on it.
+pub struct SpaceTraining<'a> {
+    /// The space.
+    pub space: &'a SearchSpace,
+    /// What moves the weights.
+    pub optimizer: OptimizerSettings,
+    /// A file that teaches.
+    pub teacher: Option<&'a TeacherFile>,
+    /// Images a step.
+    pub batch: usize,
+    /// Whether it reads a checkpoint.
+    pub resumed: bool,
+}
+
 impl MemoryEstimate {
-    /// What training all of a space takes with so many images a step; a run that is `resumed` reads a checkpoint.
+    /// What a training takes. The weights of a file that teaches are counted although they may be held already: on a GPU
+    /// they are copies.
     ///
     /// # Errors
-    /// If the space cannot be lowered, which a checked one can.
-    pub fn of_training(
-        space: &SearchSpace,
-        batch: usize,
-        images: ImageCounts,
-        resumed: bool,
-    ) -> Result<Self> {
+    /// If a space cannot be lowered, which a checked one can.
+    pub fn of_training(training: &SpaceTraining, images: ImageCounts) -> Result<Self> {
+        let SpaceTraining { space, optimizer, teacher, batch, resumed } = *training;
         let arch = sampler::largest(space).at(space.greatest_resolution());
         let mut footprint = Footprint::of(&space.lower(&arch)?);
         // the teacher's pass has ended when the students' begin
         footprint.training = footprint.training.max(footprint.forgetting);
+        if let Some(teacher) = teacher {
+            let forgetting = Footprint::of(&teacher.layers(arch.resolution)?).forgetting;
+            footprint.training = footprint.training.max(forgetting);
+        }
         let one = bytes_of(&shared_specs(space));
+        let remembered = optimizer.values_per_weight();
+        let taught = teacher.map_or(0, |teacher| VALUE * teacher.values() as u64);
         // fresh tensors lie there until a checkpoint's take their place, and a file's bytes beside its tensors
-        let reading = if resumed { 7 * one } else { 5 * one };
+        let (fresh, checkpoint) = (2 + remembered, 1 + remembered);
+        let reading = fresh + 2 * if resumed { checkpoint } else { 1 };
         let subject = Subject::new(footprint, space, &arch, batch);
-        Ok(Self { weights: 4 * one, reading, ..subject.estimate(images) })
+        let (weights, reading) = ((3 + remembered) * one + taught, reading * one + taught);
+        Ok(Self { weights, reading, ..subject.estimate(images) })
     }
 
     /// What fine-tuning a network takes, whose weights and whose teacher's are held already.
@@ -157,7 +178,7 @@ impl MemoryEstimate {
             ),
         };
         let (weights, images) = (readable(self.weights), readable(self.images));
-        format!("{passes}, {weights} for weights, gradients and velocities, {images} for images")
+        format!("{passes}, {weights} for weights, gradients and the optimizer's state, {images} for images")
     }
 }
 
@@ -225,9 +246,28 @@ mod tests {
 
     const FILES: ImageCounts = ImageCounts { train: 10_000, val: 1_000, in_memory: false };
 
+    const NESTEROV: OptimizerSettings = OptimizerSettings::Nesterov { momentum: 0.9 };
+
+    fn training(space: &SearchSpace, batch: usize) -> SpaceTraining<'_> {
+        SpaceTraining { space, optimizer: NESTEROV, teacher: None, batch, resumed: false }
+    }
+
     fn estimate(name: &str, batch: usize) -> MemoryEstimate {
         let space = preset(name).expect("a preset");
-        MemoryEstimate::of_training(&space, batch, FILES, false).expect("a checked space")
+        MemoryEstimate::of_training(&training(&space, batch), FILES).expect("a checked space")
+    }
+
+    #[test]
+    fn what_the_optimizer_remembers_is_counted() {
+        let space = preset("ofa-mbv3-w1.0").expect("a preset");
+        let adamw = OptimizerSettings::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+        let of = |optimizer, resumed| {
+            let training = SpaceTraining { optimizer, resumed, ..training(&space, 32) };
+            let estimate = MemoryEstimate::of_training(&training, FILES).expect("a checked space");
+            [estimate.weights, estimate.reading].map(|bytes| bytes / (4 * 7_678_880))
+        };
+        assert_eq!([of(NESTEROV, false), of(NESTEROV, true)], [[4, 5], [4, 7]]);
+        assert_eq!([of(adamw, false), of(adamw, true)], [[5, 6], [5, 10]]);
     }
 
     #[test]
@@ -245,7 +285,7 @@ mod tests {
     fn no_more_images_than_there_are_are_counted() {
         let space = preset("tiny").expect("a preset");
         let few = ImageCounts { train: 20, val: 5, in_memory: true };
-        let estimate = MemoryEstimate::of_training(&space, 64, few, false).expect("a checked space");
+        let estimate = MemoryEstimate::of_training(&training(&space, 64), few).expect("a checked space");
         assert_eq!((estimate.batch, estimate.evaluated), (20, 20));
     }
 

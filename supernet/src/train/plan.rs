@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 use space::{Arch, Extent, SearchSpace};
 
 use super::draw::Draw;
+use super::optimizer::OptimizerSettings;
 use super::recipe::{Allowed, Phase, Recipe};
 use super::teacher::Teacher;
 use super::validation::PlannedValidation;
@@ -78,7 +79,7 @@ impl Serialize for PlannedPhase {
             warmup_epochs: phase.warmup_epochs,
             lr: phase.lr,
             distill: phase.teacher != Teacher::None,
-            teacher: Some(&phase.teacher).filter(|teacher| **teacher == Teacher::First),
+            teacher: Some(&phase.teacher).filter(|teacher| matches!(teacher, Teacher::First | Teacher::File)),
             sort_channels: phase.sort_channels,
             head_only: phase.head_only,
             first_step: self.first_step,
@@ -118,8 +119,9 @@ pub struct Plan {
     pub batch: usize,
     /// Steps that make one pass over the training images.
     pub steps_per_epoch: u64,
-    /// Nesterov momentum.
-    pub momentum: f32,
+    /// What moves the weights by their gradients.
+    #[serde(flatten, serialize_with = "OptimizerSettings::serialize_fields")]
+    pub optimizer: OptimizerSettings,
     /// Decay of kernels and matrices.
     pub weight_decay: f32,
     /// Label smoothing.
@@ -139,6 +141,9 @@ pub struct Plan {
     /// blake3 of the file of weights that the run begins with, where it does not begin with fresh ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,
+    /// blake3 of the file that teaches, where one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
     /// The phases; those without a step are left out.
     pub phases: Vec<PlannedPhase>,
 }
@@ -164,7 +169,7 @@ impl Plan {
             seed,
             batch: recipe.batch,
             steps_per_epoch,
-            momentum: recipe.momentum,
+            optimizer: recipe.optimizer,
             weight_decay: recipe.weight_decay,
             label_smoothing: recipe.label_smoothing,
             sampling: recipe.sampling,
@@ -172,6 +177,7 @@ impl Plan {
             validation: recipe.validation.map(|settings| PlannedValidation::new(settings, steps_per_epoch)),
             augmentation: None,
             start: None,
+            teacher: None,
             phases,
         }
     }

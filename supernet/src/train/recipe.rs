@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 use space::{RESOLUTION, SearchSpace};
 
 pub use built_in::BuiltIn;
+pub(super) use check::within;
 
 use super::class_weights::ClassWeights;
 use super::draw::Draw;
+use super::optimizer::OptimizerSettings;
 use super::teacher::Teacher;
 use super::validation::ValidationSettings;
 use crate::error::{Error, Result};
@@ -91,8 +93,8 @@ pub struct Recipe {
     pub batch: usize,
     /// Images a step that the learning rates are meant for; they are scaled in proportion (Goyal et al. 2017).
     pub lr_batch: usize,
-    /// Nesterov momentum.
-    pub momentum: f32,
+    /// What moves the weights by their gradients.
+    pub optimizer: OptimizerSettings,
     /// Decay of kernels and matrices; batch norms and biases do not decay.
     pub weight_decay: f32,
     /// Label smoothing.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::events::{Events, Points};
-use super::history::{Begun, Difference, History, first_difference};
+use super::history::{Begun, Difference, History, OPTIMIZER, first_difference};
 use super::log_file;
 use super::plan::hash_of;
 use super::record::LogLine;
@@ -180,8 +180,14 @@ impl RunFolder {
 
     /// What to say of a plan that differs so.
     pub(super) fn differs(&self, (field, expected, got): Difference) -> Error {
-        Error::invalid(self.plan().display(), field, expected, got)
-            .and_then_do("resume with the flags the run was started with, or choose another folder")
+        let advice = match field.as_str() {
+            OPTIMIZER => {
+                "what one optimizer remembers serves no other: resume with the recipe the run was started with, or begin \
+                 another run with --start from this one's weights"
+            }
+            _ => "resume with the flags the run was started with, or choose another folder",
+        };
+        Error::invalid(self.plan().display(), field, expected, got).and_then_do(advice)
     }
 
     /// Cuts the log back to what had happened when `steps` steps were taken, and returns what it says of that moment: its last

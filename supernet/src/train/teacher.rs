@@ -1,6 +1,10 @@
 //! Who teaches the sub-networks of a step, besides the labels.
 
+mod file;
+
 use serde::{Deserialize, Serialize};
+
+pub use file::TeacherFile;
 
 /// Whose logits are soft labels for a phase; their cross-entropy is added to that with the labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,4 +17,6 @@ pub enum Teacher {
     Phase(String),
     /// The first network of each step, as it is then, for the others of the step: in-place distillation (Yu and Huang 2019).
     First,
+    /// The network of a file, which whoever starts the run gives ([`TeacherFile`]).
+    File,
 }

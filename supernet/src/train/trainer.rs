@@ -35,14 +35,14 @@ use super::exchange::Exchange;
 use super::feeder::Feeder;
 use super::history::History;
 use super::loss::{Loss, Target};
+use super::optimizer::Optimizer;
 use super::plan::{Plan, PlannedPhase};
 use super::record::{Divergence, EarlyEnd, LogLine, StepRecord, ValidationRecord};
 use super::resumed::{Resumed, log_beginning};
 use super::run_folder::RunFolder;
-use super::sgd::Sgd;
 use super::step::{Pupil, dropout_mask, most_loss};
 use super::steps::{Learner, Pace, Pause, Taken, take_steps};
-use super::teacher::Teacher;
+use super::teacher::{Teacher, TeacherFile};
 use crate::error::{Error, Result};
 
 /// What a run needs besides space, data and recipe.
@@ -111,8 +111,10 @@ pub struct Trainer {
     folder: RunFolder,
     weights: SharedWeights,
     gradients: Gradients,
-    optimizer: Sgd,
+    optimizer: Box<dyn Optimizer>,
     teacher: Option<Supernet>,
+    /// Who teaches the phases that a file teaches.
+    teacher_file: Option<TeacherFile>,
     step: u64,
     resumed: Option<Resumed>,
     /// From where it goes on after a divergence, in words.
@@ -301,9 +303,9 @@ impl Trainer {
     }
 
     /// The optimizer as it is when a phase begins.
-    fn resting(&self) -> Result<Sgd> {
-        let Plan { momentum, weight_decay, .. } = self.plan;
-        Sgd::new(self.weights.arena(), momentum, weight_decay, &self.config.kernels)
+    fn resting(&self) -> Result<Box<dyn Optimizer>> {
+        let Plan { optimizer, weight_decay, .. } = self.plan;
+        optimizer.at_rest(self.weights.arena(), weight_decay, &self.config.kernels)
     }
 
     fn take_step(
@@ -364,14 +366,21 @@ impl Trainer {
         Ok(total / losses.len() as f32)
     }
 
-    /// The logits of a teacher that is not of the step; before there is one (in a timing) the network that will become it
-    /// answers.
+    /// The logits of a teacher that is not of the step.
     fn soft_labels(&self, phase: &PlannedPhase, images: &Tensor) -> Result<Option<Tensor>> {
-        let Teacher::Phase(_) = phase.phase.teacher else { return Ok(None) };
+        match (&phase.phase.teacher, &self.teacher_file) {
+            (Teacher::File, Some(teacher)) => teacher.teach(images, &self.config.kernels).map(Some),
+            (Teacher::Phase(_), _) => self.largest_labels(images).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The logits of the run's own teacher; before there is one (in a timing) the network that will become it answers.
+    fn largest_labels(&self, images: &Tensor) -> Result<Tensor> {
         let weights = self.teacher.as_ref().map_or(&self.weights, |teacher| &teacher.weights);
         let teacher = Pupil { space: &self.space, weights, kernels: self.config.kernels.clone() };
         let largest = sampler::largest(&self.space).at(images.dim(3)?);
-        teacher.teach(&largest, images).map(Some)
+        teacher.teach(&largest, images)
     }
 }
 

@@ -52,6 +52,10 @@ pub(super) trait Lanes: Copy {
     fn mul(self, other: Self) -> Self;
     /// `self * factor + addend`.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
+    /// `self / other`, rounded as IEEE 754 says.
+    fn div(self, other: Self) -> Self;
+    /// The square root, rounded as IEEE 754 says.
+    fn sqrt(self) -> Self;
     /// The greater of the two; `self` where it is NaN.
     fn at_least(self, bound: Self) -> Self;
     /// The smaller of the two; `self` where it is NaN.
@@ -338,6 +342,14 @@ impl Lanes for Portable {
     fn mul_add(self, factor: Self, addend: Self) -> Self {
         // Not `f32::mul_add`: without the instruction that is a call of the C library for each value.
         self.mul(factor).add(addend)
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        self.zip(other, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        self.zip(self, |value, _| value.sqrt())
     }
     #[inline(always)]
     fn at_least(self, bound: Self) -> Self {

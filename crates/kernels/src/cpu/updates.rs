@@ -32,6 +32,125 @@ pub fn nesterov(isa: Isa, parameter: &mut [f32], gradient: &mut [f32], velocity:
     chunks.for_each(|((parameter, velocity), gradient)| update(isa, parameter, gradient, velocity, step));
 }
 
+/// What AdamW is given beside its learning rate: `torch.optim.AdamW`'s arguments of the same meaning.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWConstants {
+    /// Share that the first moment keeps in a step.
+    pub beta1: f64,
+    /// Share that the second moment keeps in a step.
+    pub beta2: f64,
+    /// Added to the root of the second moment, above 0.
+    pub epsilon: f64,
+}
+
+/// The constants of one step of AdamW on parameters that have taken as many steps.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamWStep {
+    /// What a parameter is multiplied by first: 1 - lr * weight decay.
+    pub keep: f32,
+    /// 1 - beta1.
+    pub first_share: f32,
+    /// beta2.
+    pub second_keep: f32,
+    /// 1 - beta2.
+    pub second_share: f32,
+    /// lr / (1 - beta1^t).
+    pub rate: f32,
+    /// The square root of 1 - beta2^t.
+    pub root: f32,
+    /// Added to the root of the second moment.
+    pub epsilon: f32,
+}
+
+impl AdamWStep {
+    /// Step number `count`, from 1 on. Computed in double precision, as PyTorch does.
+    pub fn new(constants: AdamWConstants, lr: f32, weight_decay: f32, count: u64) -> Self {
+        let AdamWConstants { beta1, beta2, epsilon } = constants;
+        let [lr, weight_decay] = [lr, weight_decay].map(f64::from);
+        // beyond 2^31 steps both powers have long been 0
+        let left = |beta: f64| 1.0 - beta.powi(i32::try_from(count).unwrap_or(i32::MAX));
+        Self {
+            keep: (1.0 - lr * weight_decay) as f32,
+            first_share: (1.0 - beta1) as f32,
+            second_keep: beta2 as f32,
+            second_share: (1.0 - beta2) as f32,
+            rate: (lr / left(beta1)) as f32,
+            root: left(beta2).sqrt() as f32,
+            epsilon: epsilon as f32,
+        }
+    }
+}
+
+/// One step of AdamW (Loshchilov & Hutter 2019) as `torch.optim.AdamW` defines it: p *= 1 - lr * wd;
+/// m += (1 - beta1) * (g - m); v = beta2 * v + (1 - beta2) * g^2;
+/// p -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps). Then the gradient is 0, ready for the next step.
+///
+/// # Shapes
+/// All four slices have the same length; `moments` are m and v.
+pub fn adamw(
+    isa: Isa,
+    parameter: &mut [f32],
+    gradient: &mut [f32],
+    [first, second]: [&mut [f32]; 2],
+    step: AdamWStep,
+) {
+    assert_eq!([parameter.len(); 3], [gradient.len(), first.len(), second.len()]);
+    /// Values of a task; a value is read four times and written four times.
+    const CHUNK: usize = TASK_WORK / 8;
+    if parameter.len() * 8 <= SERIAL_WORK {
+        return adapt(isa, parameter, gradient, first, second, step);
+    }
+    let moments = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
+    let chunks = parameter.par_chunks_mut(CHUNK).zip(gradient.par_chunks_mut(CHUNK)).zip(moments);
+    chunks.for_each(|((parameter, gradient), (first, second))| {
+        adapt(isa, parameter, gradient, first, second, step);
+    });
+}
+
+vectorised!(
+    fn adapt(
+        parameter: &mut [f32],
+        gradient: &mut [f32],
+        first: &mut [f32],
+        second: &mut [f32],
+        step: AdamWStep,
+    ) = adapt_on
+);
+
+#[inline(always)]
+fn adapt_on<T: Lanes>(
+    parameter: &mut [f32],
+    gradient: &mut [f32],
+    first: &mut [f32],
+    second: &mut [f32],
+    step: AdamWStep,
+) {
+    let AdamWStep { keep, first_share, second_keep, second_share, rate, root, epsilon } = step;
+    let (keep, first_share) = (T::splat(keep), T::splat(first_share));
+    let (second_keep, second_share) = (T::splat(second_keep), T::splat(second_share));
+    let (descent, root, epsilon) = (T::splat(-rate), T::splat(root), T::splat(epsilon));
+    let moments = first.chunks_mut(T::COUNT).zip(second.chunks_mut(T::COUNT));
+    let chunks = parameter.chunks_mut(T::COUNT).zip(gradient.chunks_mut(T::COUNT));
+    for ((parameter, gradient), (first, second)) in chunks.zip(moments) {
+        let (count, zero) = (parameter.len(), T::splat(0.0));
+        assert_eq!([count; 3], [gradient.len(), first.len(), second.len()]);
+        // SAFETY: each of the four chunks has `count <= COUNT` values.
+        unsafe {
+            let g = load_up_to(gradient.as_ptr(), count, zero);
+            let m = load_up_to(first.as_ptr(), count, zero);
+            let m = g.sub(m).mul_add(first_share, m);
+            let v = load_up_to(second.as_ptr(), count, zero).mul(second_keep);
+            let v = g.mul(second_share).mul_add(g, v);
+            let p = load_up_to(parameter.as_ptr(), count, zero).mul(keep);
+            let direction = m.div(v.sqrt().div(root).add(epsilon));
+            store_up_to(m, first.as_mut_ptr(), count);
+            store_up_to(v, second.as_mut_ptr(), count);
+            store_up_to(zero, gradient.as_mut_ptr(), count);
+            store_up_to(direction.mul_add(descent, p), parameter.as_mut_ptr(), count);
+        }
+    }
+}
+
 vectorised!(
     fn update(parameter: &mut [f32], gradient: &mut [f32], velocity: &mut [f32], step: SgdStep) = update_on
 );
@@ -97,6 +216,67 @@ mod tests {
         for (gradient, expect) in [(0.5, 0.9031), (-0.25, 0.907_574_1)] {
             nesterov(Isa::detect(), &mut parameter, &mut [gradient], &mut velocity, step);
             assert!((parameter[0] - expect).abs() < 1e-6, "{parameter:?}");
+        }
+    }
+
+    const ADAMW: AdamWConstants = AdamWConstants { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+
+    #[test]
+    fn adamw_agrees_with_the_reference() {
+        for len in [1, 7, 16, 33, 100_003] {
+            type Step<'a> = &'a dyn Fn(&mut [f32], &mut [f32], [&mut [f32]; 2], AdamWStep);
+            let run = |adamw: Step| {
+                let (mut parameter, mut first, mut second) = (values(len, 1), vec![0.0; len], vec![0.0; len]);
+                for count in 1..4 {
+                    let mut gradient = values(len, 1 + count as u32);
+                    let step = AdamWStep::new(ADAMW, 0.1, 0.01, count);
+                    adamw(&mut parameter, &mut gradient, [&mut first, &mut second], step);
+                    assert!(gradient.iter().all(|value| *value == 0.0));
+                }
+                [parameter, first, second].concat()
+            };
+            let expect = run(&|p, g, moments, step| reference::adamw(p, g, moments, step));
+            let kernel = |isa| run(&|p, g, moments, step| adamw(isa, p, g, moments, step));
+            on_every_isa(kernel, |isa, got| assert_close(got, &expect, &(isa, len)));
+        }
+    }
+
+    /// torch 2.15.0, Python 3.11:
+    ///
+    /// ```python
+    /// p = torch.nn.Parameter(torch.tensor([1.0, -0.5, 0.25]))
+    /// adamw = torch.optim.AdamW([p], lr=0.1, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+    /// for g in ([0.5, -1.0, 0.0], [-0.25, 2.0, 1e-4], [0.125, 0.0, -3.0]):
+    ///     p.grad = torch.tensor(g); adamw.step(); print([f"{x:.9g}" for x in p.tolist()])
+    /// s = adamw.state[p]; print([f"{x:.9g}" for x in s["exp_avg"].tolist() + s["exp_avg_sq"].tolist()])
+    /// ```
+    #[test]
+    fn adamw_takes_the_steps_of_pytorch() {
+        let steps = [
+            ([0.5, -1.0, 0.0], [0.899_000_05, -0.399_5, 0.249_75]),
+            ([-0.25, 2.0, 1e-4], [0.871_467_35, -0.435_710_85, 0.175_097_1]),
+            ([0.125, 0.0, -3.0], [0.836_553, -0.463_575_04, 0.238_801_45]),
+        ];
+        let moments = [0.030_5, 0.098_999_99, -0.299_991, 0.000_327_562_77, 0.004_994_001_2, 0.009];
+        for isa in Isa::available() {
+            let (mut parameter, mut first, mut second) = ([1.0, -0.5, 0.25], [0.0; 3], [0.0; 3]);
+            for (count, (mut gradient, expect)) in (1..).zip(steps) {
+                let step = AdamWStep::new(ADAMW, 0.1, 0.01, count);
+                adamw(isa, &mut parameter, &mut gradient, [&mut first, &mut second], step);
+                assert_near(&parameter, &expect);
+            }
+            assert_near(&[first, second].concat(), &moments);
+        }
+    }
+
+    /// Equal but for two roundings.
+    #[track_caller]
+    fn assert_near(got: &[f32], expect: &[f32]) {
+        for (got, expect) in got.iter().zip(expect) {
+            assert!(
+                (got - expect).abs() <= 2.0 * f32::EPSILON * expect.abs(),
+                "got {got}, expected {expect}"
+            );
         }
     }
 }

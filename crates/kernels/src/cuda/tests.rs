@@ -15,7 +15,7 @@ use crate::cpu::dense::PatchShape;
 use crate::cpu::depthwise::DepthwiseShape;
 use crate::cpu::pool::Pool;
 use crate::cpu::testing::values;
-use crate::cpu::updates::SgdStep;
+use crate::cpu::updates::{AdamWConstants, AdamWStep, SgdStep};
 use crate::reference;
 use space::{Activation, Operator, preset, sampler};
 
@@ -587,6 +587,39 @@ fn one_step_of_all_parameters() {
     host.run(Storage::F32, [launch]);
     for (got, expected) in tensors.iter().flatten().zip(expected.iter().flatten()) {
         judge.close(Storage::F32, got, expected, &"nesterov");
+    }
+}
+
+#[test]
+fn one_step_of_adamw() {
+    let Some(host) = Host::get() else { return };
+    let mut judge = Judge::new("adamw");
+    let lengths = [1, 5000, 0, 256, 8192];
+    let constants = AdamWConstants { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+    let fresh = |len: usize| {
+        let [value, gradient, first, second] = [1, 2, 3, 4].map(|seed| values(len, seed));
+        [value, gradient, first, second.iter().map(|value| value.abs()).collect()]
+    };
+    let mut tensors: Vec<[Vec<f32>; 4]> = lengths.iter().map(|len| fresh(*len)).collect();
+    let mut expected = tensors.clone();
+    let (mut parameters, mut steps) = (Vec::new(), Vec::new());
+    for (index, (tensors, [p, g, m, v])) in tensors.iter_mut().zip(&mut expected).enumerate() {
+        let weight_decay = if index % 2 == 0 { 3e-4 } else { 0.0 };
+        // each has taken another number of steps
+        let step = AdamWStep::new(constants, 0.05, weight_decay, 1 + index as u64 * 7);
+        reference::updates::adamw(p, g, [m, v], step);
+        let length = tensors[0].len() as i64;
+        let [value, gradient, first, second] = tensors.each_mut().map(|values| place(values));
+        let adapted = training::Adapted { value, gradient, moments: [first, second], length, step };
+        parameters.extend(adapted.words());
+        steps.push(step);
+    }
+    let mut chunks = training::chunks(&lengths);
+    let count = chunks.len();
+    let launch = training::adamw(place(&mut parameters), place(&mut chunks), count, steps[0]);
+    host.run(Storage::F32, [launch]);
+    for (got, expected) in tensors.iter().flatten().zip(expected.iter().flatten()) {
+        judge.close(Storage::F32, got, expected, &"adamw");
     }
 }
 

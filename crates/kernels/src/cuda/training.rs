@@ -1,6 +1,7 @@
 //! The loss and the optimizer.
 
 use super::{Argument, Launch, Place, i32_of, int};
+use crate::cpu::updates::AdamWStep;
 
 /// Values of a parameter that a block takes, `CHUNK` in the source.
 pub const CHUNK: usize = 4096;
@@ -27,7 +28,7 @@ impl Parameter {
     }
 }
 
-/// Which parts of which parameters the blocks of [`nesterov`] take, pairs as `struct Chunk` of the source.
+/// Which parts of which parameters the blocks of [`nesterov`] and [`adamw`] take, pairs as `struct Chunk` of the source.
 pub fn chunks(lengths: &[usize]) -> Vec<[i32; 2]> {
     let of = |(parameter, length): (usize, &usize)| {
         (0..length.div_ceil(CHUNK)).map(move |index| [parameter as i32, index as i32])
@@ -38,6 +39,40 @@ pub fn chunks(lengths: &[usize]) -> Vec<[i32; 2]> {
 /// Nesterov's step over all parameters at once: tables of [`Parameter`] and of [`chunks`] on the device.
 pub fn nesterov(parameters: Place, chunks: Place, count: usize, lr: f32, momentum: f32) -> Launch {
     Launch::new("training", "nesterov", count, [parameters.into(), chunks.into(), lr.into(), momentum.into()])
+}
+
+/// One parameter tensor with its moments and the constants of its own step, as `struct Adapted` of the source.
+#[derive(Clone, Copy, Debug)]
+pub struct Adapted {
+    pub value: Place,
+    pub gradient: Place,
+    pub moments: [Place; 2],
+    pub length: i64,
+    pub step: AdamWStep,
+}
+
+impl Adapted {
+    /// Words of 8 bytes.
+    pub const WORDS: usize = 7;
+
+    /// The struct as it lies in memory.
+    pub fn words(&self) -> [i64; Self::WORDS] {
+        let [first, second] = self.moments;
+        let [value, gradient, first, second] =
+            [self.value, self.gradient, first, second].map(|place| place.0.cast_signed());
+        let bits = |value: f32| value.to_bits().cast_signed();
+        let AdamWStep { keep, rate, root, .. } = self.step;
+        [value, gradient, first, second, self.length, pair(bits(keep), bits(rate)), pair(bits(root), 0)]
+    }
+}
+
+/// AdamW's step over all parameters at once: tables of [`Adapted`] and of [`chunks`] on the device. What the steps of all
+/// parameters share is taken from `shared`.
+pub fn adamw(parameters: Place, chunks: Place, count: usize, shared: AdamWStep) -> Launch {
+    let AdamWStep { first_share, second_keep, second_share, epsilon, .. } = shared;
+    let mut arguments: Vec<Argument> = vec![parameters.into(), chunks.into()];
+    arguments.extend([first_share, second_keep, second_share, epsilon].map(Argument::from));
+    Launch::new("training", "adamw", count, arguments)
 }
 
 /// A weight that products read, as `struct Weight` of the source.

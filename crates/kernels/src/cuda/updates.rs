@@ -6,7 +6,8 @@ use super::card::{Card, contiguous, kept_as, numbers, place, spot};
 use super::planes::{self, Strided};
 use super::training::{self, Parameter, Weight, pair};
 use super::{Launch, Place, Storage, THREADS, int};
-use crate::Moved;
+use crate::cpu::updates::AdamWStep;
+use crate::{Adapted, Moved};
 
 impl Card {
     /// `destination += x`.
@@ -86,6 +87,23 @@ impl Card {
         let lengths: Vec<_> = moved.iter().map(|moved| moved.parameter.elem_count()).collect();
         self.run_chunks(Storage::F32, &parameters, &lengths, |parameters, chunks, count| {
             training::nesterov(parameters, chunks, count, lr, momentum)
+        })
+    }
+
+    /// One step of AdamW on all parameters, each by the constants of its own; their gradients are zero after it.
+    pub fn adamw(&self, adapted: &[Adapted], steps: &[AdamWStep]) -> Result<()> {
+        let Some(shared) = steps.first() else { return Ok(()) };
+        let mut parameters = Vec::with_capacity(adapted.len() * training::Adapted::WORDS);
+        for (Adapted { parameter, gradient, moments: [first, second], .. }, step) in adapted.iter().zip(steps)
+        {
+            let [value, gradient] = [numbers(parameter)?, numbers(gradient)?];
+            let (moments, length) = ([numbers(first)?, numbers(second)?], parameter.elem_count() as i64);
+            let adapted = training::Adapted { value, gradient, moments, length, step: *step };
+            parameters.extend(adapted.words());
+        }
+        let lengths: Vec<_> = adapted.iter().map(|adapted| adapted.parameter.elem_count()).collect();
+        self.run_chunks(Storage::F32, &parameters, &lengths, |parameters, chunks, count| {
+            training::adamw(parameters, chunks, count, *shared)
         })
     }
 

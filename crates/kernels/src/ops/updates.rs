@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor, bail};
 
 use super::{Kernels, Op, on_gpu, run, same_shape};
 use super::{Path, cuda};
-use crate::cpu::updates::SgdStep;
+use crate::cpu::updates::{AdamWConstants, AdamWStep, SgdStep};
 use crate::tensors::update;
 
 /// A parameter that the optimizer moves, with what belongs to it: contiguous tensors of one shape.
@@ -20,6 +20,21 @@ pub struct Moved<'a> {
     pub velocity: &'a Tensor,
     /// Weight decay, added to the gradient.
     pub weight_decay: f32,
+}
+
+/// A parameter that AdamW moves, with what belongs to it: contiguous tensors of one shape.
+#[derive(Clone, Copy, Debug)]
+pub struct Adapted<'a> {
+    /// The parameter.
+    pub parameter: &'a Tensor,
+    /// Its gradient, set to zero by the step.
+    pub gradient: &'a Tensor,
+    /// Its first and its second moment.
+    pub moments: [&'a Tensor; 2],
+    /// Weight decay, taken off the parameter.
+    pub weight_decay: f32,
+    /// The number of this step, from 1 on, which the correction of the moments' bias counts.
+    pub count: u64,
 }
 
 /// Each image's loss, where it was computed, and the gradient of their mean at the logits.
@@ -130,6 +145,47 @@ impl Kernels {
                         updates::nesterov(parameter.contiguous()?, &mut gradient, &mut velocity, step)
                     );
                     Ok(())
+                })
+            })
+        })
+    }
+
+    /// One step of AdamW, as PyTorch takes it, on each parameter and its moments, in place; the gradients are 0 after it.
+    ///
+    /// # Errors
+    /// If shapes differ.
+    pub fn adamw(&self, adapted: &[Adapted], lr: f32, constants: AdamWConstants) -> Result<()> {
+        for Adapted { parameter, gradient, moments: [first, second], .. } in adapted {
+            [gradient, first, second].iter().try_for_each(|other| same_shape("adamw", parameter, other))?;
+        }
+        let steps = adapted.iter().map(|one| AdamWStep::new(constants, lr, one.weight_decay, one.count));
+        let steps: Vec<AdamWStep> = steps.collect();
+        // each of the four is read and written
+        let four =
+            |one: &Adapted| super::bytes([one.parameter, one.gradient, one.moments[0], one.moments[1]]);
+        let bytes = 2 * adapted.iter().map(four).sum::<usize>();
+        self.record(Op::new("adamw"), bytes, || {
+            if let Path::Cuda(card) = &self.path {
+                return card.adamw(adapted, &steps);
+            }
+            adapted.iter().zip(&steps).try_for_each(|(adapted, step)| self.adapt_one(adapted, *step))
+        })
+    }
+
+    fn adapt_one(&self, adapted: &Adapted, step: AdamWStep) -> Result<()> {
+        let [first, second] = adapted.moments;
+        update("adamw", first, [], |mut first, _| {
+            let first = RefCell::new(first.contiguous()?);
+            update("adamw", second, [], |mut second, _| {
+                let second = RefCell::new(second.contiguous()?);
+                update("adamw", adapted.gradient, [], |mut gradient, _| {
+                    let gradient = RefCell::new(gradient.contiguous()?);
+                    update("adamw", adapted.parameter, [], |mut parameter, _| {
+                        let (mut first, mut second) = (first.borrow_mut(), second.borrow_mut());
+                        let (mut gradient, moments) = (gradient.borrow_mut(), [&mut **first, &mut **second]);
+                        run!(self, updates::adamw(parameter.contiguous()?, &mut gradient, moments, step));
+                        Ok(())
+                    })
                 })
             })
         })

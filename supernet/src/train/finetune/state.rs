@@ -14,7 +14,7 @@ use space::{Arch, SearchSpace};
 use super::static_network::{StaticNetwork, trained};
 use super::{FineTuner, PHASE};
 use crate::error::{Error, Result};
-use crate::train::Sgd;
+use crate::train::Nesterov;
 use crate::train::resumed::Resumed;
 
 /// What the `kind` of a checkpoint says.
@@ -141,7 +141,8 @@ impl FineTuner {
         let FineTuneCheckpoint { tool, kernels, step, weights, velocities, .. } = checkpoint;
         let (config, now) = (&self.model.config, self.config.kernels.clone());
         self.network = StaticNetwork::new((&config.space, &config.arch), weights, &now)?;
-        let optimizer = Sgd::new(self.network.weights(), self.plan.momentum, self.plan.weight_decay, &now)?;
+        let (momentum, decay) = (self.plan.momentum, self.plan.weight_decay);
+        let optimizer = Nesterov::new(self.network.weights(), momentum, decay, &now)?;
         self.optimizer = optimizer.moving(velocities)?;
         self.step = step;
         self.saved = Some(step);

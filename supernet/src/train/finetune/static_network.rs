@@ -11,7 +11,7 @@ use network::nn::{MapSource, Network, Source, operands};
 use space::{Arch, LayerSpec, SearchSpace};
 
 use crate::error::{Error, Result};
-use crate::train::Sgd;
+use crate::train::Optimizer;
 use crate::train::loss::{Loss, Target};
 use crate::train::step::learn;
 
@@ -93,18 +93,19 @@ impl StaticNetwork {
     ///
     /// # Errors
     /// If the optimizer is another network's.
-    pub fn step(&self, optimizer: &Sgd, lr: f32) -> Result<()> {
-        optimizer.move_weights(&self.weights, &self.gradients, self.weights.layout().names(), lr)
+    pub fn step(&self, optimizer: &mut dyn Optimizer, lr: f32) -> Result<()> {
+        let names: Vec<&str> = self.weights.layout().names().collect();
+        optimizer.move_weights(&self.weights, &self.gradients, &names, lr)
     }
 
     /// The same on the classifier alone; all else rests.
     ///
     /// # Errors
     /// If the optimizer is another network's.
-    pub fn step_head(&self, optimizer: &Sgd, lr: f32) -> Result<()> {
+    pub fn step_head(&self, optimizer: &mut dyn Optimizer, lr: f32) -> Result<()> {
         let layout = self.weights.layout();
-        let head = layout.names().filter(|name| layout.is_of_classes(name));
-        optimizer.move_weights(&self.weights, &self.gradients, head, lr)?;
+        let head: Vec<&str> = layout.names().filter(|name| layout.is_of_classes(name)).collect();
+        optimizer.move_weights(&self.weights, &self.gradients, &head, lr)?;
         self.clear()
     }
 
@@ -139,7 +140,7 @@ mod tests {
     use rand::Rng;
 
     use super::*;
-    use crate::train::{Pupil, dropout_mask};
+    use crate::train::{OptimizerSettings, Pupil, dropout_mask};
     use base::random::rng_for;
     use network::elastic::{Gradients, SharedWeights};
     use space::{KINDS, preset, sampler};
@@ -170,12 +171,21 @@ mod tests {
 
     const LABELS: [u32; IMAGES] = [0, 1, 2, 3, 9, 9];
 
+    const OPTIMIZERS: [OptimizerSettings; 2] = [
+        OptimizerSettings::Nesterov { momentum: 0.9 },
+        OptimizerSettings::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
+    ];
+
     #[test]
     fn steps_are_the_supernets_where_the_network_is_all_there_is() {
-        ["tiny", "tiny-resnet"].into_iter().for_each(assert_steps_are_the_supernets);
+        for settings in OPTIMIZERS {
+            ["tiny", "tiny-resnet"]
+                .into_iter()
+                .for_each(|preset| assert_steps_are_the_supernets(preset, settings));
+        }
     }
 
-    fn assert_steps_are_the_supernets(preset: &str) {
+    fn assert_steps_are_the_supernets(preset: &str, settings: OptimizerSettings) {
         let (space, arch) = one_network(preset);
         let kernels = Kernels::detect();
         let logits = uniform("teacher", &[IMAGES, 10]);
@@ -184,7 +194,8 @@ mod tests {
             let copies = weights.tensors().clone();
             let network = StaticNetwork::new((&space, &arch), copies, &kernels).expect("the same names");
             let gradients = Gradients::new(&weights).expect("zeros");
-            let optimizers = [0, 1].map(|_| Sgd::new(weights.arena(), 0.9, 3e-5, &kernels).expect("at rest"));
+            let mut optimizers =
+                [0, 1].map(|_| settings.at_rest(weights.arena(), 3e-5, &kernels).expect("at rest"));
             let pupil = Pupil { space: &space, weights: &weights, kernels: kernels.clone() };
             for step in 0..3 {
                 let images = uniform(&format!("images {step}"), &[IMAGES, 1, 8, 8]);
@@ -199,7 +210,7 @@ mod tests {
                 ];
                 assert_eq!(losses[0].to_bits(), losses[1].to_bits(), "step {step}");
                 optimizers[0].step(&weights, &gradients, 0.1).expect("its own");
-                network.step(&optimizers[1], 0.1).expect("its own");
+                network.step(&mut *optimizers[1], 0.1).expect("its own");
                 for (name, weight) in network.weights().tensors() {
                     assert!(
                         bits(weight) == bits(weights.get(name).expect("the same names")),

@@ -6,46 +6,11 @@ use std::time::Duration;
 use base::random::rng_for;
 use kernels::Kernels;
 use network::checkpoint::{self, Interface, Kind, Training};
-use network::elastic::{SharedWeights, SubnetWeights};
-use network::eval::{Calibration, Judge};
-use network::model_folder::{Input, Origin, StatisticsOrigin, with_statistics};
+use network::elastic::SharedWeights;
 use space::{SearchSpace, preset};
 
 use super::*;
-
-fn digits() -> Dataset {
-    Dataset::open("digits").expect("embedded")
-}
-
-fn tiny() -> SearchSpace {
-    preset("tiny").expect("a preset")
-}
-
-/// The smallest network of `tiny` with fresh weights, as an export would write it.
-fn model() -> ModelFolder {
-    let (space, dataset, kernels) = (tiny(), digits(), Kernels::detect());
-    let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
-    let arch = sampler::smallest(&space);
-    let calibration = Calibration { images: 200, ..Calibration::default() };
-    let judge =
-        Judge { space: &space, weights: &weights, dataset: &dataset, calibration, kernels: kernels.clone() };
-    let statistics = judge.calibrate(&arch).expect("it fits");
-    let layers = space.lower(&arch).expect("in the space");
-    let subnet = SubnetWeights::new(&space, &weights, &layers, &kernels).expect("its space");
-    let tensors = with_statistics(subnet.tensors(), &statistics).expect("copies");
-    let input = Input::new(arch.resolution, dataset.preprocess());
-    let origin = Origin {
-        tool: "0.0.1".to_string(),
-        kernels: "reference".to_string(),
-        supernet: "its hash".to_string(),
-        statistics: StatisticsOrigin::Calibrated { images: 200, data: dataset.identity(), seed: 0 },
-        predicted_top1: Some(0.5),
-        predicted_latency_ms: Some(1.5),
-        measured: None,
-        fine_tuned: Vec::new(),
-    };
-    ModelFolder::new((&space, &arch), tensors, input, dataset.classes().to_vec(), origin).expect("f32")
-}
+use crate::train::testing::{digits, model, tiny};
 
 fn teacher(at: &Path, space: &SearchSpace) -> Supernet {
     let weights = SharedWeights::new(space, &mut rng_for("weights", 9, &[])).expect("weights");

@@ -10,7 +10,7 @@ use crate::train::teacher::Teacher;
 /// Most sub-networks of one step.
 const MOST_SUBNETWORKS: usize = 64;
 
-fn within(place: &str, field: &str, value: f64, [low, high]: [f64; 2]) -> Result<()> {
+pub(in crate::train) fn within(place: &str, field: &str, value: f64, [low, high]: [f64; 2]) -> Result<()> {
     if value.is_finite() && value >= low && value <= high {
         return Ok(());
     }
@@ -22,7 +22,7 @@ impl Recipe {
     pub(super) fn check(&self, place: &str, version: u32) -> Result<()> {
         within(place, "batch", self.batch as f64, [1.0, 1e6])?;
         within(place, "lr_batch", self.lr_batch as f64, [1.0, 1e6])?;
-        within(place, "momentum", f64::from(self.momentum), [0.0, 0.9999])?;
+        self.optimizer.check(place)?;
         within(place, "weight_decay", f64::from(self.weight_decay), [0.0, 1.0])?;
         within(place, "label_smoothing", f64::from(self.label_smoothing), [0.0, 0.999])?;
         self.class_weights.iter().try_for_each(|weights| weights.check(place))?;
@@ -37,7 +37,7 @@ impl Recipe {
         self.check_teachers(place)
     }
 
-    /// Classifiers alone come first, then the largest network.
+    /// Classifiers alone come first, then the largest network; who teaches them comes from elsewhere.
     fn check_order(&self, place: &str) -> Result<()> {
         let heads = self.phases.iter().take_while(|phase| phase.head_only).count();
         if heads == self.phases.len() || self.phases[heads..].iter().any(|phase| phase.head_only) {
@@ -46,8 +46,9 @@ impl Recipe {
         }
         for (index, phase) in self.phases[..=heads].iter().enumerate() {
             let field = format!("phases[{}]", index + 1);
-            if phase.teacher != Teacher::None || phase.allowed.0.values().any(|most| *most != 1) {
-                let expected = "the largest network alone, without a teacher";
+            let taught = !matches!(phase.teacher, Teacher::None | Teacher::File);
+            if taught || phase.allowed.0.values().any(|most| *most != 1) {
+                let expected = "the largest network alone, without a teacher but a file's";
                 return Err(Error::invalid(place, field, expected, format!("{phase:?}")));
             }
         }

@@ -5,9 +5,10 @@ use network::data::{AugmentationSettings, Sampling};
 use serde::{Deserialize, Serialize};
 
 use super::{Allowed, Phase, Recipe};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::train::class_weights::ClassWeights;
 use crate::train::draw::Draw;
+use crate::train::optimizer::OptimizerSettings;
 use crate::train::teacher::Teacher;
 use crate::train::validation::ValidationSettings;
 
@@ -23,13 +24,16 @@ pub(super) fn read(place: &str, text: &str) -> Result<(Recipe, u32)> {
     let recipe = match version {
         1 => {
             let file: File<FirstPhase> = document::read_toml(place, text, version, FORM)?;
+            if file.optimizer.is_some() {
+                return Err(Error::invalid(place, "optimizer", "none in version 1", "a table"));
+            }
             let teaching = file.phases.iter().find(|phase| !phase.head_only);
             let teaching = teaching.map_or_else(String::new, |phase| phase.name.clone());
-            file.into_recipe(|phase| phase.into_phase(&teaching))
+            file.into_recipe(place, |phase| phase.into_phase(&teaching))?
         }
         _ => {
             let file: File<SecondPhase> = document::read_toml(place, text, version, FORM)?;
-            file.into_recipe(Phase::from)
+            file.into_recipe(place, Phase::from)?
         }
     };
     Ok((recipe, version))
@@ -47,9 +51,12 @@ pub(super) struct File<P> {
     name: String,
     batch: usize,
     lr_batch: usize,
-    momentum: f32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    momentum: Option<f32>,
     weight_decay: f32,
     label_smoothing: f32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    optimizer: Option<OptimizerSettings>,
     #[serde(default, skip_serializing_if = "Sampling::is_default")]
     sampling: Sampling,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,12 +105,13 @@ pub(super) struct SecondPhase {
 }
 
 impl<P> File<P> {
-    fn into_recipe(self, phase: impl Fn(P) -> Phase) -> Recipe {
-        Recipe {
+    fn into_recipe(self, place: &str, phase: impl Fn(P) -> Phase) -> Result<Recipe> {
+        let optimizer = OptimizerSettings::of_recipe(place, self.momentum, self.optimizer)?;
+        Ok(Recipe {
             name: self.name,
             batch: self.batch,
             lr_batch: self.lr_batch,
-            momentum: self.momentum,
+            optimizer,
             weight_decay: self.weight_decay,
             label_smoothing: self.label_smoothing,
             sampling: self.sampling,
@@ -111,7 +119,7 @@ impl<P> File<P> {
             validation: self.validation,
             augmentation: self.augmentation,
             phases: self.phases.into_iter().map(phase).collect(),
-        }
+        })
     }
 }
 
@@ -149,14 +157,16 @@ impl From<Phase> for SecondPhase {
 
 impl From<Recipe> for File<SecondPhase> {
     fn from(recipe: Recipe) -> Self {
+        let (momentum, optimizer) = recipe.optimizer.fields();
         Self {
             version: VERSION,
             name: recipe.name,
             batch: recipe.batch,
             lr_batch: recipe.lr_batch,
-            momentum: recipe.momentum,
+            momentum,
             weight_decay: recipe.weight_decay,
             label_smoothing: recipe.label_smoothing,
+            optimizer,
             sampling: recipe.sampling,
             class_weights: recipe.class_weights,
             validation: recipe.validation,

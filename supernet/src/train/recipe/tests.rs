@@ -160,6 +160,77 @@ fn classes_are_balanced_and_phases_validated_where_it_is_said() {
 }
 
 #[test]
+fn an_optimizer_is_a_momentum_or_a_table() {
+    let with = |version: &str, table: &str, momentum: &str| {
+        let text = version.replacen("momentum = 0.9\n", momentum, 1);
+        Recipe::from_toml("r.toml", &text.replacen("[[phases]]", &format!("{table}\n[[phases]]"), 1))
+    };
+    let adamw = |beta1, epsilon| OptimizerSettings::AdamW { beta1, beta2: 0.999, epsilon };
+    for (table, expected) in [
+        ("[optimizer]\nkind = \"adamw\"", adamw(0.9, 1e-8)),
+        ("[optimizer]\nkind = \"adamw\"\nbeta1 = 0.8\nepsilon = 1e-6", adamw(0.8, 1e-6)),
+        ("[optimizer]\nkind = \"nesterov\"", OptimizerSettings::Nesterov { momentum: 0.9 }),
+        ("[optimizer]\nkind = \"nesterov\"\nmomentum = 0.5", OptimizerSettings::Nesterov { momentum: 0.5 }),
+    ] {
+        let recipe = with(VERSION_2, table, "").expect(table);
+        assert_eq!(recipe.optimizer, expected);
+        let text = toml::to_string(&recipe).expect("plain data");
+        assert_eq!(Recipe::from_toml("text", &text).expect("own text"), recipe);
+        assert_eq!(text.contains("[optimizer]"), expected.kind() == "adamw", "{text}");
+    }
+    // a plan says what it always said of momentum, and names another optimizer
+    let plan = |recipe: &Recipe| serde_json::json!(crate::train::Plan::new(recipe, 10, 1));
+    let old = plan(&Recipe::from_toml("r.toml", VERSION_2).expect("a recipe"));
+    assert_eq!((&old["momentum"], old.get("optimizer")), (&serde_json::json!(0.9f32), None));
+    let new = plan(&with(VERSION_2, "[optimizer]\nkind = \"adamw\"", "").expect("a recipe"));
+    let expected = serde_json::json!({ "kind": "adamw", "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8 });
+    assert_eq!((new.get("momentum"), &new["optimizer"]), (None, &expected));
+    for (version, table, momentum, part) in [
+        (VERSION_2, "", "", "momentum: expected a number, or a table [optimizer], got neither"),
+        (VERSION_1, "", "", "momentum: expected a number"),
+        (VERSION_2, "[optimizer]\nkind = \"adamw\"", "momentum = 0.9\n", "got both; leave momentum out"),
+        (VERSION_1, "[optimizer]\nkind = \"adamw\"", "", "optimizer: expected none in version 1"),
+        (VERSION_2, "[optimizer]\nkind = \"lion\"", "", "unknown variant `lion`"),
+        (VERSION_2, "[optimizer]\nkind = \"adamw\"\nbeta3 = 1", "", "unknown field `beta3`"),
+        (VERSION_2, "[optimizer]\nkind = \"adamw\"\nmomentum = 0.9", "", "unknown field `momentum`"),
+        (
+            VERSION_2,
+            "[optimizer]\nkind = \"adamw\"\nbeta2 = 1",
+            "",
+            "optimizer.beta2: expected 0 to 0.999999, got 1",
+        ),
+        (VERSION_2, "[optimizer]\nkind = \"adamw\"\nepsilon = 0", "", "optimizer.epsilon: expected "),
+        (
+            VERSION_2,
+            "[optimizer]\nkind = \"nesterov\"\nmomentum = 1",
+            "",
+            "momentum: expected 0 to 0.9999, got 1",
+        ),
+    ] {
+        let error = with(version, table, momentum).expect_err(part).to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn a_file_may_teach_every_phase() {
+    let text = VERSION_2.replacen("draw = [\"largest\"]", "draw = [\"largest\"]\nteacher = \"file\"", 1);
+    let recipe = Recipe::from_toml("r.toml", &text).expect("a recipe");
+    assert_eq!(recipe.phases[0].teacher, Teacher::File);
+    let plan = serde_json::json!(crate::train::Plan::new(&recipe, 10, 1));
+    let phase = &plan["phases"][0];
+    assert_eq!((&phase["distill"], &phase["teacher"]), (&true.into(), &"file".into()));
+    assert_eq!(
+        Recipe::from_toml("text", &toml::to_string(&recipe).expect("plain data")).expect("own"),
+        recipe
+    );
+    let taught =
+        VERSION_2.replacen("draw = [\"largest\"]", "draw = [\"largest\"]\nteacher = { phase = \"full\" }", 1);
+    let error = Recipe::from_toml("r.toml", &taught).expect_err("itself").to_string();
+    assert!(error.contains("the largest network alone, without a teacher but a file's"), "{error}");
+}
+
+#[test]
 fn broken_recipes_are_refused() {
     let good = VERSION_1;
     for (from, to, field) in [

@@ -14,8 +14,8 @@ use crate::train::history::History;
 use crate::train::plan::Plan;
 use crate::train::recipe::Recipe;
 use crate::train::run_folder::RunFolder;
-use crate::train::sgd::Sgd;
 use crate::train::start::Start;
+use crate::train::teacher::TeacherFile;
 use crate::train::way_back::WayBack;
 
 /// What is trained, on what, and how.
@@ -28,6 +28,8 @@ pub struct TrainTask<'a> {
     pub recipe: &'a Recipe,
     /// What the run begins with.
     pub start: &'a Start,
+    /// Who teaches the recipe's phases that a file teaches.
+    pub teacher: Option<TeacherFile>,
 }
 
 impl Trainer {
@@ -42,7 +44,7 @@ impl Trainer {
         folder: RunFolder,
         config: TrainConfig,
     ) -> Result<Self> {
-        Self::of(TrainTask { space, dataset, recipe, start: &Start::Fresh }, folder, config)
+        Self::of(TrainTask { space, dataset, recipe, start: &Start::Fresh, teacher: None }, folder, config)
     }
 
     /// Prepares a run: from its last checkpoint where the folder has one, else from its start. One that has diverged goes
@@ -50,10 +52,11 @@ impl Trainer {
     /// classifier is made afresh and trained first, with all else frozen.
     ///
     /// # Errors
-    /// If data and space do not fit, the space differs from given weights' in more than classes and resolutions, or the
+    /// If data, teacher and space do not fit, the space differs from given weights' in more than classes and resolutions, or the
     /// checkpoint is of another space, plan or data set.
     pub fn of(task: TrainTask, folder: RunFolder, config: TrainConfig) -> Result<Self> {
-        let TrainTask { space, dataset, recipe, start } = task;
+        let TrainTask { space, dataset, recipe, start, teacher } = task;
+        recipe.check_teacher_file(teacher.as_ref().map(TeacherFile::place))?;
         let space = start.space_for(Some(space), dataset.classes().len())?;
         let recipe = &start.recipe(recipe, &dataset);
         let first = start.weights(&space, &dataset, config.seed)?;
@@ -76,10 +79,13 @@ impl Trainer {
                 (dataset, interface)
             }
         };
+        let teacher_file = ready(teacher, &space, &dataset)?;
+        plan.teacher = teacher_file.as_ref().map(|teacher| teacher.hash().to_string());
         plan.class_weights =
             recipe.class_weights.as_ref().map(|weights| weights.weights(&dataset)).transpose()?;
         let weights = first.weights.on(&config.kernels)?;
-        let optimizer = Sgd::new(weights.arena(), plan.momentum, plan.weight_decay, &config.kernels)?;
+        let teacher_file = teacher_file.map(|teacher| teacher.on(&config.kernels)).transpose()?;
+        let optimizer = plan.optimizer.at_rest(weights.arena(), plan.weight_decay, &config.kernels)?;
         let gradients = Gradients::new(&weights)?;
         let data = saved.as_ref().map_or_else(|| dataset.identity(), |saved| saved.training.data.clone());
         let images = plan.validation.and_then(|validation| validation.settings.images);
@@ -103,6 +109,7 @@ impl Trainer {
             gradients,
             optimizer,
             teacher: None,
+            teacher_file,
             step: 0,
             resumed: None,
             went_back: None,
@@ -148,6 +155,19 @@ impl Trainer {
         resumed.evaluated = evaluated.collect();
         Ok(())
     }
+}
+
+/// A teacher that was found to fit.
+fn ready(
+    teacher: Option<TeacherFile>,
+    space: &SearchSpace,
+    dataset: &Dataset,
+) -> Result<Option<TeacherFile>> {
+    if let Some(teacher) = &teacher {
+        teacher.check_fits(space)?;
+        teacher.check_sees(dataset)?;
+    }
+    Ok(teacher)
 }
 
 /// The data set as it is seen, or where that has other channels than the space, as it is best seen for the space.

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use candle_core::Device;
 use network::checkpoint::{self, Checkpoint, Interface, Provenance, Supernet, Training};
 use space::Arch;
 
@@ -14,7 +13,7 @@ use crate::train::resumed::Resumed;
 impl Trainer {
     pub(super) fn restore(&mut self, saved: Checkpoint) -> Result<()> {
         let path = self.folder.checkpoint();
-        let Checkpoint { supernet, training, velocities } = saved;
+        let Checkpoint { supernet, training, optimizer } = saved;
         let place = path.display();
         let differs = |field: &str, wanted: &str, got: &str| {
             if wanted == got {
@@ -54,7 +53,8 @@ impl Trainer {
         resumed.other_plan = other_plan;
         self.resumed = Some(resumed);
         self.weights = supernet.weights.on(&self.config.kernels)?;
-        self.optimizer = self.resting()?.moving(velocities)?;
+        self.optimizer = self.resting()?;
+        self.optimizer.restore(optimizer).map_err(|error| error.in_place(place))?;
         Ok(())
     }
 
@@ -76,21 +76,21 @@ impl Trainer {
     pub(super) fn save(&mut self) -> Result<()> {
         self.check_sound()?;
         self.folder.sync_log()?;
-        let velocities = self.optimizer.velocities().on(&Device::Cpu)?;
+        let state = self.optimizer.state()?;
         let path = self.folder.checkpoint();
         let Self { space, interface, weights, .. } = &*self;
         let training = Training { validation: self.validated, ..self.training() };
-        checkpoint::write_checkpoint(&path, space, interface, weights, velocities.tensors(), training)?;
+        checkpoint::write_checkpoint(&path, space, interface, weights, &state, training)?;
         self.saved = Some(self.step);
         self.folder.note_checkpoint(self.step)?;
         self.saved_best = self.best_step();
         self.forget_other_best()
     }
 
-    /// Whether all weights and velocities are finite.
+    /// Whether all weights and all that the optimizer remembers are finite.
     pub(super) fn check_sound(&self) -> Result<()> {
-        let (weights, velocities) = (self.weights.arena(), self.optimizer.velocities());
-        let bad = weights.unsound()?.map_or_else(|| velocities.unsound(), |name| Ok(Some(name)))?;
+        let weights = self.weights.arena();
+        let bad = weights.unsound()?.map_or_else(|| self.optimizer.unsound(), |name| Ok(Some(name)))?;
         let Some(name) = bad else { return Ok(()) };
         let step = self.step.saturating_sub(1);
         Err(self.diverged(step, format!("{name} is no longer finite"), self.archs_of(step)?))

@@ -5,7 +5,8 @@ use std::sync::atomic::AtomicUsize;
 use space::preset;
 
 use super::*;
-use crate::train::Recipe;
+use crate::train::testing::{digits, model};
+use crate::train::{OptimizerSettings, Recipe, Start};
 
 struct Nobody;
 
@@ -32,6 +33,129 @@ fn trainer(at: &Path, recipe: &Recipe) -> Trainer {
     let dataset = Arc::new(Dataset::open("digits").expect("embedded"));
     let folder = RunFolder::open(at, false).expect("a folder");
     Trainer::new(preset("tiny").expect("a preset"), dataset, recipe, folder, config).expect("it fits")
+}
+
+/// The same by AdamW, which takes other rates.
+fn adamw(lr: f64) -> Recipe {
+    let optimizer = OptimizerSettings::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+    Recipe { optimizer, weight_decay: 0.01, ..recipe(lr) }
+}
+
+/// Both phases taught by a file.
+fn taught() -> Recipe {
+    let mut recipe = recipe(0.1);
+    recipe.phases.iter_mut().for_each(|phase| phase.teacher = Teacher::File);
+    recipe
+}
+
+/// Losses of the steps, as they are taken; stops after some.
+struct Losses<'a> {
+    seen: Vec<f32>,
+    stop: &'a AtomicBool,
+    after: usize,
+}
+
+impl Observer for Losses<'_> {
+    fn phase(&mut self, _: &PlannedPhase, _: u64) {}
+
+    fn step(&mut self, record: &StepRecord) {
+        self.seen.push(record.loss);
+        if self.seen.len() == self.after {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn evaluated(&mut self, _: &Arch, _: Accuracy) {}
+}
+
+/// Goes on with a run, or begins it, for so many steps; the losses of those.
+fn go_on(at: &Path, recipe: &Recipe, teacher: Option<&Path>, steps: usize) -> Result<(Outcome, Vec<f32>)> {
+    let config =
+        TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), kernels: Kernels::detect() };
+    let (space, dataset) = (preset("tiny").expect("a preset"), Arc::new(digits()));
+    let teacher = TeacherFile::for_recipe(teacher, recipe)?;
+    let task = TrainTask { space, dataset, recipe, start: &Start::Fresh, teacher };
+    let mut trainer = Trainer::of(task, RunFolder::open(at, true)?, config)?;
+    let stop = AtomicBool::new(false);
+    let mut losses = Losses { seen: Vec::new(), stop: &stop, after: steps };
+    let outcome = trainer.run(&stop, &mut losses)?;
+    Ok((outcome, losses.seen))
+}
+
+const ALL: usize = usize::MAX;
+
+/// Whether a run ends with the bytes that it ends with when it is stopped after each of these numbers of steps.
+fn assert_stops_change_nothing(recipe: &Recipe, teacher: Option<&Path>, stops: &[usize]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [whole, parts] = ["whole", "parts"].map(|name| folder.path().join(name));
+    let (outcome, expected) = go_on(&whole, recipe, teacher, ALL).expect("sound");
+    let mut losses = Vec::new();
+    for steps in stops {
+        let (outcome, seen) = go_on(&parts, recipe, teacher, *steps).expect("sound");
+        losses.extend(seen);
+        assert_eq!(outcome, Outcome::Interrupted { step: losses.len() as u64 });
+    }
+    let (rest, seen) = go_on(&parts, recipe, teacher, ALL).expect("sound");
+    losses.extend(seen);
+    assert_eq!((outcome, rest), (Outcome::Finished, Outcome::Finished));
+    assert_eq!(losses, expected);
+    for file in ["supernet.safetensors", "teacher.safetensors", "checkpoint.safetensors"] {
+        let bytes = |at: &Path| std::fs::read(at.join(file)).expect("a file");
+        assert!(bytes(&whole) == bytes(&parts), "{file}");
+    }
+}
+
+#[test]
+fn a_run_by_adamw_that_is_stopped_ends_with_the_same_bytes() {
+    assert_stops_change_nothing(&adamw(0.002), None, &[1, 2, 2]);
+}
+
+#[test]
+fn adamw_lowers_the_loss() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut recipe = adamw(0.003);
+    recipe.phases.truncate(1);
+    recipe.phases[0].epochs = 3.0;
+    let (_, losses) = go_on(&folder.path().join("run"), &recipe, None, ALL).expect("sound");
+    let mean = |losses: &[f32]| losses.iter().sum::<f32>() / losses.len() as f32;
+    let [first, last] = [mean(&losses[..10]), mean(&losses[losses.len() - 10..])];
+    assert!(last < 0.7 * first, "{first} at first, {last} in the end of {} steps", losses.len());
+}
+
+#[test]
+fn another_optimizer_cannot_go_on_with_a_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path().join("run");
+    go_on(&at, &recipe(0.1), None, 2).expect("sound");
+    let error = go_on(&at, &adamw(0.1), None, ALL).expect_err("another").to_string();
+    assert!(
+        error.contains("plan.optimizer: expected nesterov, got adamw; what one optimizer remembers"),
+        "{error}"
+    );
+    assert!(error.contains("--start"), "{error}");
+    go_on(&at, &recipe(0.1), None, ALL).expect("its own");
+}
+
+#[test]
+fn a_file_teaches_and_no_other_takes_its_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir(at("model")).expect("a folder");
+    model().write(&at("model")).expect("written");
+    go_on(&at("supernet"), &recipe(0.1), None, ALL).expect("sound");
+    for teacher in ["model", "supernet"].map(at) {
+        assert_stops_change_nothing(&taught(), Some(&teacher), &[2, 3]);
+    }
+    let (_, alone) = go_on(&at("alone"), &recipe(0.1), None, 1).expect("sound");
+    let (_, losses) = go_on(&at("run"), &taught(), Some(&at("model")), 3).expect("sound");
+    assert!(losses[0] > alone[0] + 1.0, "{losses:?} and {alone:?}: a teacher adds its part to the loss");
+    let error = go_on(&at("run"), &taught(), Some(&at("supernet")), ALL).expect_err("another").to_string();
+    assert!(error.contains("plan.json: plan.teacher: expected \""), "{error}");
+    let error = go_on(&at("run"), &taught(), None, ALL).expect_err("none").to_string();
+    assert!(error.contains("phases[1] (full).teacher: expected a file that teaches, got none"), "{error}");
+    let checkpoint = at("run").join("checkpoint.safetensors");
+    assert!(TeacherFile::read(&checkpoint).is_err(), "a checkpoint is of no finished network");
+    go_on(&at("run"), &taught(), Some(&at("model")), ALL).expect("its own");
 }
 
 /// As many processes that see the same images: each gradient counts twice.

@@ -72,6 +72,16 @@ impl Lanes for Avx512 {
         Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, addend.0) })
     }
     #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        // SAFETY: see the module.
+        Self(unsafe { _mm512_div_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        // SAFETY: see the module.
+        Self(unsafe { _mm512_sqrt_ps(self.0) })
+    }
+    #[inline(always)]
     fn at_least(self, bound: Self) -> Self {
         // SAFETY: see the module. The instruction gives its second operand where one is NaN.
         Self(unsafe { _mm512_max_ps(bound.0, self.0) })
@@ -227,6 +237,16 @@ impl Lanes for Avx2 {
     fn mul_add(self, factor: Self, addend: Self) -> Self {
         // SAFETY: see the module.
         Self(unsafe { _mm256_fmadd_ps(self.0, factor.0, addend.0) })
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        // SAFETY: see the module.
+        Self(unsafe { _mm256_div_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        // SAFETY: see the module.
+        Self(unsafe { _mm256_sqrt_ps(self.0) })
     }
     #[inline(always)]
     fn at_least(self, bound: Self) -> Self {

@@ -35,6 +35,35 @@ KERNEL nesterov(const Parameter *parameters, const Chunk *chunks, float lr, floa
 }
 EXPORT(nesterov)
 
+// One parameter tensor with its moments and the constants of its own step.
+struct Adapted {
+    float *value, *gradient, *first, *second;
+    long long length;
+    float keep, rate, root;
+};
+
+// AdamW's step as PyTorch takes it: p *= keep; m += (1 - beta1) * (g - m); v = beta2 * v + (1 - beta2) * g^2;
+// p -= rate * m / (sqrt(v) / root + epsilon); g = 0. Blocks take chunks as in Nesterov's step.
+KERNEL adamw(const Adapted *parameters, const Chunk *chunks, float first_share, float second_keep, float second_share,
+             float epsilon) {
+    EACH_THREAD {
+        Chunk chunk = chunks[BLOCK];
+        Adapted adapted = parameters[chunk.parameter];
+        long long begin = (long long)chunk.index * CHUNK, end = smaller(begin + CHUNK, adapted.length);
+        for (long long at = begin + thread; at < end; at += THREADS) {
+            float g = adapted.gradient[at], m = adapted.first[at];
+            m += first_share * (g - m);
+            float v = second_keep * adapted.second[at] + second_share * g * g;
+            adapted.first[at] = m;
+            adapted.second[at] = v;
+            float descent = adapted.rate * (m / (sqrtf(v) / adapted.root + epsilon));
+            adapted.value[at] = adapted.keep * adapted.value[at] - descent;
+            adapted.gradient[at] = 0.0f;
+        }
+    }
+}
+EXPORT(adamw)
+
 // A weight that products read: rows of `columns` values, `stride` apart, and where they go without gaps.
 struct Weight {
     const float *from;

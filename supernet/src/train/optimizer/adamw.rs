@@ -1,0 +1,123 @@
+//! AdamW: steps by the first moment of the gradients over the root of the second, and weight decay apart from both.
+//!
+//! Moments begin at zero, and the correction of that counts the steps that a weight has taken itself, not those of the run:
+//! one that rests, for no sub-network of a step used it, is as PyTorch's parameter whose `grad` is `None`. Were the run's
+//! steps counted, a weight that is first used late in a phase would begin with steps many times too small.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use candle_core::Tensor;
+use kernels::{AdamWConstants, Adapted, Kernels};
+use network::arena::Arena;
+use network::checkpoint::{ADAMW, OptimizerState};
+
+use super::{Optimizer, restored};
+use crate::error::{Error, Result};
+
+/// What a checkpoint calls the moments.
+const FIRST: &str = "first_moment";
+const SECOND: &str = "second_moment";
+
+/// AdamW (Loshchilov & Hutter 2019) as `torch.optim.AdamW`: two moments and a number of steps for each weight.
+pub struct AdamW {
+    first: Arena,
+    second: Arena,
+    steps: BTreeMap<String, u64>,
+    constants: AdamWConstants,
+    weight_decay: f32,
+    kernels: Kernels,
+}
+
+/// Weights that lie in a row, decay alike and have taken as many steps.
+struct Alike {
+    run: Range<usize>,
+    weight_decay: f32,
+    count: u64,
+}
+
+impl AdamW {
+    /// An optimizer of these weights at rest.
+    ///
+    /// # Errors
+    /// If there is no room for its state.
+    pub fn new(
+        weights: &Arena,
+        constants: AdamWConstants,
+        weight_decay: f32,
+        kernels: &Kernels,
+    ) -> Result<Self> {
+        let [first, second] = [weights.zeros_like()?, weights.zeros_like()?];
+        let steps = weights.layout().names().map(|name| (name.to_string(), 0)).collect();
+        Ok(Self { first, second, steps, constants, weight_decay, kernels: kernels.for_layer("optimizer") })
+    }
+
+    /// The weights of these names in few runs, each with the number of the step that it is to take.
+    fn alike(&self, names: &[&str]) -> Vec<Alike> {
+        let layout = self.first.layout();
+        let mut groups: BTreeMap<(bool, u64), Vec<&str>> = BTreeMap::new();
+        for &name in names {
+            let count = self.steps.get(name).copied().unwrap_or_default() + 1;
+            groups.entry((layout.decays(name), count)).or_default().push(name);
+        }
+        let of_group = |((decays, count), names): ((bool, u64), Vec<&str>)| {
+            let weight_decay = if decays { self.weight_decay } else { 0.0 };
+            layout.runs(names).into_iter().map(move |run| Alike { run, weight_decay, count })
+        };
+        groups.into_iter().flat_map(of_group).collect()
+    }
+
+    /// The values of a run: the weights, their gradients, both moments.
+    fn run(&self, weights: &Arena, gradients: &Arena, run: &Range<usize>) -> Result<[Tensor; 4]> {
+        Ok([weights.run(run)?, gradients.run(run)?, self.first.run(run)?, self.second.run(run)?])
+    }
+}
+
+impl Optimizer for AdamW {
+    fn kind(&self) -> &'static str {
+        ADAMW
+    }
+
+    fn arenas(&self) -> Vec<(&'static str, &Arena)> {
+        vec![(FIRST, &self.first), (SECOND, &self.second)]
+    }
+
+    fn steps(&self) -> BTreeMap<String, u64> {
+        self.steps.clone()
+    }
+
+    fn restore(&mut self, mut state: OptimizerState) -> Result<()> {
+        let [first, second] = [state.take(FIRST)?, state.take(SECOND)?];
+        if let Some(name) = self.steps.keys().find(|name| !state.steps.contains_key(*name)) {
+            return Err(Error::invalid("optimizer", format!("steps.{name}"), "a number of steps", "none"));
+        }
+        self.first = restored(&self.first, first, FIRST, &self.kernels)?;
+        self.second = restored(&self.second, second, SECOND, &self.kernels)?;
+        self.steps = state.steps;
+        Ok(())
+    }
+
+    fn kernels(&self) -> &Kernels {
+        &self.kernels
+    }
+
+    fn move_weights(&mut self, weights: &Arena, gradients: &Arena, names: &[&str], lr: f32) -> Result<()> {
+        let alike = self.alike(names);
+        let parts = alike.iter().map(|alike| self.run(weights, gradients, &alike.run));
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        let adapted = parts.iter().zip(&alike).map(|([parameter, gradient, first, second], alike)| Adapted {
+            parameter,
+            gradient,
+            moments: [first, second],
+            weight_decay: alike.weight_decay,
+            count: alike.count,
+        });
+        self.kernels.adamw(&adapted.collect::<Vec<_>>(), lr, self.constants)?;
+        for &name in names {
+            if let Some(steps) = self.steps.get_mut(name) {
+                *steps += 1;
+            }
+        }
+        Ok(())
+    }
+}
