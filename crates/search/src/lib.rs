@@ -22,8 +22,8 @@ mod rows;
 pub mod solve;
 mod start;
 pub mod strategies;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use archive::{Point, TOP};
 pub use candidate::{AccuracyFrom, Candidate};
