@@ -5,6 +5,7 @@ mod costs;
 pub mod found;
 mod promise;
 mod validation;
+mod value_form;
 
 pub use search::{
     AccuracyFrom, Candidate, CostIndex, Costs, LATENCY, Limits, Objective, Quantity, SearchConfig,
