@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use base::file::check_place;
 use base::timing::{Stopwatch, unix_seconds};
-use command::{Common, Ending, not_an_input, result_path, stop_flag};
+use command::{Common, Ending, not_an_input, result_path, stop_flag, wrote};
 use extract::accuracy::{AccuracyEstimator, FitReport};
 use extract::latency::{LatencyKind, LatencyModel, LatencyTable};
 use extract::search::{
@@ -18,6 +18,7 @@ use extract::search::{
 use network::model_folder::SelectedOn;
 use serde_json::{Value, json};
 use space::{Extent, SearchSpace};
+use tracing::{info, warn};
 
 use super::kernels;
 use super::table::space_at;
@@ -95,7 +96,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     check_place(&arguments.out)?;
     let space = space_at(&arguments.space, &arguments.resolutions)?;
     let estimator = AccuracyEstimator::read(&arguments.estimator)?.with_kernels(&kernels()?)?;
-    check_estimator(output, arguments, &estimator, &space)?;
+    check_estimator(arguments, &estimator, &space)?;
     let table = arguments.latency_table.as_deref().map(LatencyTable::read).transpose()?;
     let limits = limits(arguments);
     let front_limits = if arguments.front { FRONT_LIMITS } else { 0 };
@@ -124,24 +125,24 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         let best = &report.best;
         found.extrapolated =
             model.extrapolated(best.arch.resolution, 1e3 * best.latency_ms().unwrap_or_default());
-        about_table::say(output, (table, model), &space, (arguments.latency, &found))?;
+        about_table::say((table, model), &space, (arguments.latency, &found))?;
     }
     found.interrupted = report.interrupted;
     found.latency_table = table.as_ref().map(LatencyTable::hash);
     (found.estimator, found.supernet) = (estimator.hash()?, supernet);
     found.run = run_facts(&report, seconds, threads);
     found.write(&arguments.out)?;
-    output.wrote(&arguments.out);
+    wrote(&arguments.out);
     if model.is_some_and(|model| model.fit().is_none()) {
-        output.tell("note: the table knows no whole sub-networks of the space, so latencies are plain sums of layers; measure it with --networks");
-    }
-    if estimator.report().is_none() && found.evaluated.is_empty() {
-        output.tell(
-            "note: the estimator was imported, so how wrong it is, and about which supernet, is not known",
+        info!(
+            "note: the table knows no whole sub-networks of the space, so latencies are plain sums of layers; measure it with --networks"
         );
     }
+    if estimator.report().is_none() && found.evaluated.is_empty() {
+        info!("note: the estimator was imported, so how wrong it is, and about which supernet, is not known");
+    }
     if report.interrupted {
-        output.tell("interrupted: this is the best so far");
+        info!("interrupted: this is the best so far");
     }
     output.print(&document(&report, &found, seconds), || describe(&report, &found, seconds))?;
     Ok(if report.interrupted { Ending::Interrupted } else { Ending::Done })
@@ -178,7 +179,6 @@ fn searched(
 
 /// Refuses choices that the estimator's rows did not have, and repeats what was said of it when it was fitted.
 fn check_estimator(
-    output: &Common,
     arguments: &Arguments,
     estimator: &AccuracyEstimator,
     space: &SearchSpace,
@@ -187,10 +187,10 @@ fn check_estimator(
         estimator.check_covers(space)?;
     }
     if let Some(first) = estimator.unseen(space).first() {
-        output.tell(format_args!("warning: extrapolating: no row of the estimator has {first}"));
+        warn!("extrapolating: no row of the estimator has {first}");
     }
     if let Some(warning) = estimator.report().and_then(FitReport::warning) {
-        output.tell(warning);
+        warn!("{warning}");
     }
     Ok(())
 }
