@@ -37,5 +37,5 @@ pub use problem::Problem;
 pub use quantity::Quantity;
 pub use rows::Rows;
 pub use solve::{Ended, Outcome, Proof, Scored, Strategy, View, solve};
-pub use strategies::climbers::{Climbers, SearchConfig, SearchReport, climb};
+pub use strategies::climbers::{AccuracySearch, Climbers, SearchConfig, SearchReport, climb};
 pub use strategies::random::Random;
