@@ -116,12 +116,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     };
     let least_top1 = arguments.validation.least;
     let problem = Problem { index: &index, limits: &limits, config: &config, least_top1, stop: &stop };
-    let mut setting = LogSetting::new(&space, arguments.seed)
-        .with_metric(AccuracySearch::metric())
-        .with_input("estimator", estimator.hash()?);
-    if let Some(table) = &table {
-        setting = setting.with_input("latency_table", table.hash());
-    }
+    let setting = log_setting(&problem, &estimator, table.as_ref())?;
     let started = Stopwatch::start();
     let Searched { report, evaluated, selected_on, supernet } =
         searched(arguments, &problem, &estimator, setting)?;
@@ -153,19 +148,38 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
             "note: the table knows no whole sub-networks of the space, so latencies are plain sums of layers; measure it with --networks"
         );
     }
+    say_what_is_left(arguments, &estimator, &found);
+    output.print(&document(&report, &found, seconds), || describe(&report, &found, seconds))?;
+    Ok(if report.interrupted { Ending::Interrupted } else { Ending::Done })
+}
+
+/// Says what is not known of the result, and how an interrupted search goes on.
+fn say_what_is_left(arguments: &Arguments, estimator: &AccuracyEstimator, found: &Found) {
     if estimator.report().is_none() && found.evaluated.is_empty() {
         info!("note: the estimator was imported, so how wrong it is, and about which supernet, is not known");
     }
-    if report.interrupted {
-        match &arguments.log {
-            Some(log) => {
-                info!("interrupted: this is the best so far; the same command goes on with {}", log.display())
-            }
-            None => info!("interrupted: this is the best so far"),
+    match &arguments.log {
+        Some(log) if found.interrupted => {
+            info!("interrupted: this is the best so far; the same command goes on with {}", log.display());
         }
+        None if found.interrupted => info!("interrupted: this is the best so far"),
+        _ => {}
     }
-    output.print(&document(&report, &found, seconds), || describe(&report, &found, seconds))?;
-    Ok(if report.interrupted { Ending::Interrupted } else { Ending::Done })
+}
+
+/// Of which problem estimates are, as far as the search itself goes.
+fn log_setting(
+    problem: &Problem<'_>,
+    estimator: &AccuracyEstimator,
+    table: Option<&LatencyTable>,
+) -> anyhow::Result<LogSetting> {
+    let setting = LogSetting::new(problem.index.space(), problem.config.seed)
+        .with_metric(AccuracySearch::metric())
+        .with_input("estimator", estimator.hash()?);
+    Ok(match table {
+        Some(table) => setting.with_input("latency_table", table.hash()),
+        None => setting,
+    })
 }
 
 /// What was found, and what it was chosen by.

@@ -4,7 +4,6 @@ use base::machine::{memory_held, memory_left};
 use kernels::Kernels;
 use supernet::train::{MemoryEstimate, readable};
 
-use command::Common;
 use tracing::warn;
 
 /// How much is taken where it is computed.
