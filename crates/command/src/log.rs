@@ -224,8 +224,7 @@ mod tests {
             tracing::debug!("not told");
             tracing::info!(target: "ort::session", "another's");
         });
-        let lines = kept.lock().expect("one thread").clone();
-        lines
+        kept.lock().expect("one thread").clone()
     }
 
     #[test]
