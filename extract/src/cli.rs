@@ -21,8 +21,9 @@ use std::process::ExitCode;
 use ::search::Error as Refusal;
 use base::document::printed;
 use clap::{Parser, Subcommand};
-use command::{Common, Ending, INTERRUPTED, look_at, on_pool, print_lines, print_message, with_environment};
+use command::{Common, Ending, INTERRUPTED, look_at, on_pool, print_lines, tell_events, with_environment};
 use serde_json::json;
+use tracing::error;
 
 use kernels::{Kernels, Precision};
 use network::checkpoint::Supernet;
@@ -146,7 +147,8 @@ pub fn main() -> ExitCode {
     };
     let json = cli.command.common().is_some_and(|common| common.json);
     let threads = cli.command.common().and_then(|common| common.threads);
-    let result = on_pool(threads, || cli.command.run());
+    let quiet = cli.command.common().is_some_and(|common| common.quiet);
+    let result = tell_events(quiet).and_then(|()| on_pool(threads, || cli.command.run()));
     match result {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Partly) => ExitCode::FAILURE,
@@ -157,7 +159,7 @@ pub fn main() -> ExitCode {
 
 /// Prints an error to stderr, and to stdout what scripts read of it.
 fn report(error: &anyhow::Error, json: bool) -> ExitCode {
-    print_message(format_args!("error: {error}"));
+    error!("{error}");
     let known = error.downcast_ref::<extract::Error>();
     if json {
         let mut document = json!({ "error": format!("{error}") });

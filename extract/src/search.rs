@@ -3,17 +3,20 @@
 
 mod costs;
 pub mod found;
+pub mod log_file;
 mod promise;
 mod validation;
+mod value_form;
 
 pub use search::{
-    AccuracyFrom, Candidate, CostIndex, Costs, LATENCY, Limits, Objective, Quantity, SearchConfig,
-    SearchReport, SyntheticObjective, TOP, climb,
+    AccuracyFrom, AccuracySearch, Archive, Candidate, CostIndex, Costs, LATENCY, Limits, Log, Objective,
+    Quantity, SearchConfig, SearchReport, SyntheticObjective, TOP, climb,
 };
 pub use search::{index, objective, pareto, quantity};
 
 pub use costs::{cost_index, cost_index_without_latency};
 pub use found::{Found, LatencyFrom};
+pub use log_file::{LogFile, LogSetting, SearchLog};
 pub use promise::{Promised, Wanted, promised, searched, subjects};
 pub use validation::{Evaluated, Problem, Validated, ValidationPlan, judge_by_predictor, search_validated};
 

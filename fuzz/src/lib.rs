@@ -9,7 +9,7 @@ use extract::accuracy::AccuracyEstimator;
 use extract::latency::{LatencyTable, Plan, Rows};
 use extract::ofa::table::{OfaTable, ofa_key};
 use extract::onnx::OnnxModel;
-use extract::search::Found;
+use extract::search::{Found, SearchLog};
 use network::accuracy_file;
 use network::checkpoint::{Checkpoint, Supernet};
 use network::data::{Grey, ImageFile, ListedImage, Orient, idx_from_bytes, list_from_text};
@@ -25,7 +25,7 @@ const PLACE: &str = "the input";
 pub type Reader = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Reader; 22] = [
+pub const ALL: [Reader; 23] = [
     ("accuracy", accuracy),
     ("arch", arch),
     ("arch_file", arch_json),
@@ -45,6 +45,7 @@ pub const ALL: [Reader; 22] = [
     ("pytorch", pytorch),
     ("recipe", recipe),
     ("rows", rows),
+    ("search_log", search_log),
     ("space", space),
     ("supernet", weights),
     ("table", table),
@@ -202,6 +203,12 @@ pub fn rows(bytes: &[u8]) {
 pub fn found(bytes: &[u8]) {
     let Some(found) = text(bytes).and_then(|text| told(Found::from_json(PLACE, text))) else { return };
     assert_eq!(told(Found::from_json(PLACE, &found.to_json())), Some(found));
+}
+
+/// What a search estimated.
+pub fn search_log(bytes: &[u8]) {
+    let Some(log) = told(SearchLog::from_bytes(PLACE, bytes)) else { return };
+    assert_eq!(told(SearchLog::from_bytes(PLACE, log.to_jsonl().as_bytes())), Some(log));
 }
 
 /// Rows of accuracies.

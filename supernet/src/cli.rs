@@ -19,8 +19,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use base::document::printed;
-use command::{Common, Ending, INTERRUPTED, on_pool, print_lines, print_message};
+use command::{Common, Ending, INTERRUPTED, on_pool, print_lines, tell_events};
 use serde_json::json;
+use tracing::error;
 
 /// Trains a once-for-all network: one set of weights that serves every sub-network of a search space.
 #[derive(Parser)]
@@ -54,12 +55,13 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let json = arguments.command.common().is_some_and(|common| common.json);
     let threads = arguments.command.common().and_then(|common| common.threads);
-    match on_pool(threads, || arguments.command.run()) {
+    let quiet = arguments.command.common().is_some_and(|common| common.quiet);
+    match tell_events(quiet).and_then(|()| on_pool(threads, || arguments.command.run())) {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Partly) => ExitCode::FAILURE,
         Ok(Ending::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {
-            print_message(format_args!("error: {error:#}"));
+            error!("{error:#}");
             if json {
                 // a reader that has closed the pipe has the exit code
                 let _ = print_lines(&printed(&json!({ "error": format!("{error:#}") })));

@@ -104,3 +104,34 @@ fn every_command_that_reads_an_interrupted_search_says_so() {
         }
     }
 }
+
+/// What is estimated, and what is counted, both as a kill leaves it: some lines, and half of one.
+#[test]
+fn a_search_goes_on_with_its_log() {
+    let at = pipeline();
+    let evaluated = "--supernet run/supernet.safetensors --data digits";
+    for (name, more) in [("predicted", ""), ("evaluated", evaluated)] {
+        let search = |part: &str| {
+            let files = format!("--out {name}-{part}.json --log {name}-{part}.jsonl");
+            let line = "search --space tiny --estimator estimator.safetensors --max-macs 600K";
+            json("extract", at, &format!("{line} {more} {files}"));
+            let mut found = Found::read(&at.join(format!("{name}-{part}.json"))).expect("own file");
+            found.run.clear();
+            (found, std::fs::read_to_string(at.join(format!("{name}-{part}.jsonl"))).expect("text"))
+        };
+        let whole = search("whole");
+        let lines: Vec<&str> = whole.1.split_inclusive('\n').collect();
+        let half = &lines[..lines.len() / 2];
+        assert!(half.len() > 5, "{name}: {}", whole.1);
+        let torn = format!("{}{{\"arch\":\"r", half.concat());
+        std::fs::write(at.join(format!("{name}-parts.jsonl")), torn).expect("written");
+        assert_eq!(search("parts"), whole, "{name}");
+        assert_eq!(search("parts"), whole, "{name}: a full log answers");
+    }
+    let other =
+        "search --space tiny --estimator estimator.safetensors --max-macs 600K --seed 1 --out other.json";
+    let output = run("extract", at, &format!("{other} --log predicted-whole.jsonl"));
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(words.contains("predicted-whole.jsonl: seed: expected 1, got 0"), "{words}");
+}

@@ -3,6 +3,7 @@
 //! What is being written lies beside its place under a hidden name and is locked. A process that is killed leaves it
 //! behind unlocked; whoever writes the same name next removes it.
 
+mod lines;
 mod linked;
 mod place;
 mod staged;
@@ -13,6 +14,7 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+pub use lines::{LineFile, Refusals, whole_lines};
 pub use linked::{copy_atomically, link_or_copy};
 pub use place::followed;
 pub use staged::StagedFolder;

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use base::machine;
 use network::data::{Catalogue, Dataset, Looking};
+use tracing::info;
 
 use crate::flags::Common;
+use crate::output::warn_of;
 
 /// Looking at images for less than this leaves no index.
 const WORTH_KEEPING: Duration = Duration::from_secs(1);
@@ -29,7 +31,7 @@ pub fn look_at(common: &Common, catalogue: Catalogue) -> anyhow::Result<Dataset>
         }
     });
     let dataset = catalogue.look_with(&looking)?;
-    common.tell(dataset.in_words());
-    common.warn(&dataset.warnings());
+    info!("{}", dataset.in_words());
+    warn_of(&dataset.warnings());
     Ok(dataset)
 }

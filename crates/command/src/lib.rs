@@ -1,4 +1,4 @@
-//! What the command lines share: flags, output, signals, threads, kernels by the environment, and what shells want to know.
+//! What the command lines share: flags, output, logs, signals, threads, kernels by the environment, and what shells want to know.
 //!
 //! Only command lines use it: it prints, reads the environment, and sets up the process.
 
@@ -7,6 +7,7 @@
 mod data;
 mod flags;
 mod images;
+mod log;
 mod output;
 mod run;
 mod shell;
@@ -14,7 +15,10 @@ mod shell;
 pub use data::{data_form, data_help};
 pub use flags::{Common, ValImages, not_an_input, result_path, within};
 pub use images::look_at;
-pub use output::{duration, grouped, print_lines, print_message};
+pub use log::tell_events;
+pub use output::{
+    duration, grouped, print_lines, print_message, read_archs, warn_of, warn_of_interrupted, wrote,
+};
 pub use run::{Ending, INTERRUPTED, on_pool, stop_flag, with_environment};
 pub use shell::{print_completion, write_pages};
 

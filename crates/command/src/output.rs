@@ -1,4 +1,4 @@
-//! Where a command's words go: results to stdout, all else to stderr.
+//! Where a command's words go: results to stdout, progress and logs to stderr.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -8,8 +8,10 @@ use base::document::printed;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use space::{Arch, SearchSpace, arch_file};
+use tracing::{info, warn};
 
 use crate::flags::Common;
+use crate::log::make_room;
 
 impl Common {
     /// Prints a result: the one JSON document, or the text for people. A reader that has seen enough and closed the pipe is
@@ -21,57 +23,51 @@ impl Common {
         print_lines(&if self.json { printed(json) } else { text() })
     }
 
-    /// Tells something on the way.
-    pub fn tell(&self, text: impl Display) {
-        if !self.quiet {
-            print_message(text);
-        }
-    }
-
-    /// Warns of several things: images that are left out, files that are passed over.
-    pub fn warn(&self, warnings: &[String]) {
-        warnings.iter().for_each(|warning| self.tell(format_args!("warning: {warning}")));
-    }
-
-    /// Says what failed of several things; an error, which is said to those too who want no messages.
-    pub fn warn_of_failure(&self, error: impl Display) {
-        print_message(format_args!("error: {error}"));
-    }
-
-    /// Says which file was written.
-    pub fn wrote(&self, path: &Path) {
-        self.tell(format_args!("wrote {}", path.display()));
-    }
-
-    /// Reads the sub-networks that a user wrote; warns of files of interrupted searches.
-    ///
-    /// # Errors
-    /// If one of them is none, or not of the space.
-    pub fn read_archs(&self, space: &SearchSpace, texts: &[String]) -> anyhow::Result<Vec<Arch>> {
-        let archs = texts.iter().map(|text| arch_file::read(space, text)).collect::<Result<_, _>>()?;
-        self.tell_interrupted(texts);
-        Ok(archs)
-    }
-
-    /// Warns of each path among these texts at which an interrupted search wrote its best sub-network until then.
-    pub fn tell_interrupted<'a>(&self, texts: impl IntoIterator<Item = &'a String>) {
-        for text in texts.into_iter().filter(|text| arch_file::is_interrupted(text)) {
-            self.tell(format_args!("warning: {text}: {}", arch_file::INTERRUPTED));
-        }
-    }
-
     /// A bar on stderr with this template; hidden where nobody looks at a terminal.
     pub fn bar(&self, length: u64, template: &str) -> ProgressBar {
         if self.quiet {
             return ProgressBar::hidden();
         }
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        ProgressBar::new(length).with_style(style)
+        shown(ProgressBar::new(length).with_style(style))
     }
 
     /// A plain bar of so many steps.
     pub fn plain_bar(&self, steps: u64) -> ProgressBar {
-        if self.quiet { ProgressBar::hidden() } else { ProgressBar::new(steps) }
+        if self.quiet { ProgressBar::hidden() } else { shown(ProgressBar::new(steps)) }
+    }
+}
+
+/// A bar above which logs are written.
+fn shown(bar: ProgressBar) -> ProgressBar {
+    make_room(&bar);
+    bar
+}
+
+/// Warns of several things: images that are left out, files that are passed over.
+pub fn warn_of(warnings: &[String]) {
+    warnings.iter().for_each(|warning| warn!("{warning}"));
+}
+
+/// Says which file was written.
+pub fn wrote(path: &Path) {
+    info!(path = %path.display(), "wrote {}", path.display());
+}
+
+/// Reads the sub-networks that a user wrote; warns of files of interrupted searches.
+///
+/// # Errors
+/// If one of them is none, or not of the space.
+pub fn read_archs(space: &SearchSpace, texts: &[String]) -> anyhow::Result<Vec<Arch>> {
+    let archs = texts.iter().map(|text| arch_file::read(space, text)).collect::<Result<_, _>>()?;
+    warn_of_interrupted(texts);
+    Ok(archs)
+}
+
+/// Warns of each path among these texts at which an interrupted search wrote its best sub-network until then.
+pub fn warn_of_interrupted<'a>(texts: impl IntoIterator<Item = &'a String>) {
+    for text in texts.into_iter().filter(|text| arch_file::is_interrupted(text)) {
+        warn!(path = %text, "{text}: {}", arch_file::INTERRUPTED);
     }
 }
 

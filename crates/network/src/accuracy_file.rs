@@ -5,11 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::Path;
 
 use base::document;
-use base::file::{self, hold};
+use base::file::{self, LineFile, Refusals, whole_lines};
 use serde::{Deserialize, Serialize};
 use space::{Arch, SearchSpace};
 
@@ -159,8 +159,7 @@ fn header_line(header: &AccuracyHeader) -> String {
 /// Appends rows to a file; each is one write, flushed to the operating system.
 #[derive(Debug)]
 pub struct Writer {
-    file: File,
-    path: PathBuf,
+    file: LineFile,
     space: SearchSpace,
     seen: BTreeSet<(Arch, Split)>,
 }
@@ -197,25 +196,12 @@ impl Writer {
     }
 
     fn over(file: File, path: &Path, header: &AccuracyHeader) -> Result<(Self, Vec<AccuracyRow>)> {
-        hold(&file, path, path, "another process is sampling into it", "wait until it ends")?;
-        let bytes = file::read(path)?;
-        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-        if whole == 0 && !header_line(header).as_bytes().starts_with(&bytes) {
-            return Err(base::Error::Occupied {
-                path: path.to_path_buf(),
-                reason: "it holds something else than rows of accuracies".to_string(),
-                next: "give another name".to_string(),
-            }
-            .into());
-        }
+        let (mut file, bytes) = LineFile::of(file, path, REFUSALS)?;
+        let whole = whole_lines(&bytes);
         let rows = rows_of(path, &bytes[..whole], header)?;
-        file.set_len(whole as u64).map_err(Error::io("shorten", path))?;
+        file.go_on((&bytes, whole), &header_line(header), REFUSALS)?;
         let seen = rows.iter().map(|row| (row.arch.clone(), row.split)).collect();
-        let mut writer = Self { file, path: path.to_path_buf(), space: header.space.clone(), seen };
-        if whole == 0 {
-            writer.write(&header_line(header))?;
-        }
-        Ok((writer, rows))
+        Ok((Self { file, space: header.space.clone(), seen }, rows))
     }
 
     /// Appends one row.
@@ -223,7 +209,7 @@ impl Writer {
     /// # Errors
     /// If the row is not valid, stands in the file already, or cannot be written.
     pub fn append(&mut self, row: &AccuracyRow) -> Result<()> {
-        let place = self.path.display().to_string();
+        let place = self.file.path().display().to_string();
         check_row(&place, row, &self.space)?;
         if !self.seen.insert((row.arch.clone(), row.split)) {
             let got = format!("{} on {} again", row.arch, row.split);
@@ -231,14 +217,15 @@ impl Writer {
         }
         let mut line = serde_json::to_string(row).expect("a row is plain data");
         line.push('\n');
-        self.write(&line)
-    }
-
-    fn write(&mut self, line: &str) -> Result<()> {
-        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.flush());
-        written.map_err(Error::io("write", &self.path))
+        Ok(self.file.append(&line)?)
     }
 }
+
+const REFUSALS: Refusals<'_> = Refusals {
+    held: "another process is sampling into it",
+    foreign: "it holds something else than rows of accuracies",
+    next: "give another name",
+};
 
 /// The rows of whole lines that must stand under `header`.
 fn rows_of(path: &Path, bytes: &[u8], header: &AccuracyHeader) -> Result<Vec<AccuracyRow>> {

@@ -22,8 +22,8 @@ mod rows;
 pub mod solve;
 mod start;
 pub mod strategies;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use archive::{Point, TOP};
 pub use candidate::{AccuracyFrom, Candidate};
@@ -37,5 +37,5 @@ pub use problem::Problem;
 pub use quantity::Quantity;
 pub use rows::Rows;
 pub use solve::{Ended, Outcome, Proof, Scored, Strategy, View, solve};
-pub use strategies::climbers::{Climbers, SearchConfig, SearchReport, climb};
+pub use strategies::climbers::{AccuracySearch, Climbers, SearchConfig, SearchReport, climb};
 pub use strategies::random::Random;

@@ -134,10 +134,10 @@ impl FitReport {
         match self.trust() {
             Trust::Sound => None,
             Trust::Weak => Some(format!(
-                "warning: the estimator ranks sub-networks weakly: Spearman {range}, below {WEAK_SPEARMAN}; sample more of them, or on more images"
+                "the estimator ranks sub-networks weakly: Spearman {range}, below {WEAK_SPEARMAN}; sample more of them, or on more images"
             )),
             Trust::None => Some(format!(
-                "warning: the estimator ranks sub-networks no better than chance: Spearman {range}; what it expects says nothing"
+                "the estimator ranks sub-networks no better than chance: Spearman {range}; what it expects says nothing"
             )),
         }
     }

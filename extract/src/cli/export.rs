@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use base::timing::unix_seconds;
-use command::{Common, Ending, ValImages, data_form, data_help, result_path};
+use command::{Common, Ending, ValImages, data_form, data_help, result_path, warn_of_interrupted, wrote};
 use extract::export::{Format, NormStatistics, Request, check_destination, export};
 use extract::search::Found;
 use kernels::Precision;
@@ -13,6 +13,7 @@ use network::data::Dataset;
 use network::eval::Calibration;
 use serde_json::json;
 use space::arch_file;
+use tracing::{info, warn};
 
 use super::{OnDevice, open_data};
 
@@ -75,28 +76,26 @@ pub struct Arguments {
 }
 
 /// What a search expected of the sub-network, where it is given as a `found.json` for this supernet.
-fn found(output: &Common, arch: &str, supernet: &Supernet) -> Option<Found> {
+fn found(arch: &str, supernet: &Supernet) -> Option<Found> {
     let holds_found = base::file::read_text(Path::new(arch)).is_ok_and(|text| text.contains("\"found\""));
     let found = match Found::read(Path::new(arch)) {
         Ok(found) if found.supernet == supernet.hash => return Some(found),
         Ok(found) => found,
         Err(error) => {
             if holds_found {
-                output.tell(format_args!("warning: what the search expects is left out: {error}"));
+                warn!("what the search expects is left out: {error}");
             }
             return None;
         }
     };
     if found.supernet.is_empty() {
-        output.tell(format_args!(
+        info!(
             "note: {arch} was found with an imported estimator, of no supernet that is known: what it expects is left out"
-        ));
+        );
         return None;
     }
     let (theirs, ours) = (&found.supernet, &supernet.hash);
-    output.tell(format_args!(
-        "warning: {arch} was found for another supernet ({theirs}, not {ours}): what it expects is left out"
-    ));
+    warn!("{arch} was found for another supernet ({theirs}, not {ours}): what it expects is left out");
     None
 }
 
@@ -109,8 +108,7 @@ fn open_dataset(
     let Some(data) = &arguments.data else { return Ok(None) };
     let dataset = open_data(output, (data, arguments.dataset_toml.as_deref()), supernet)?;
     if supernet.trained_on(&dataset) == Some(false) {
-        output
-            .tell(format_args!("warning: the supernet was trained on other images than {}", dataset.name()));
+        warn!("the supernet was trained on other images than {}", dataset.name());
     }
     Ok(Some(arguments.val_images.of(dataset)))
 }
@@ -129,7 +127,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let kernels = arguments.on.kernels(Precision::F32)?;
     let supernet = Supernet::read(&arguments.supernet)?;
     let arch = arch_file::read(&supernet.space, &arguments.arch)?;
-    output.tell_interrupted([&arguments.arch]);
+    warn_of_interrupted([&arguments.arch]);
     if arguments.inherit_bn {
         supernet.statistics()?;
     }
@@ -139,7 +137,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         .into_iter()
         .filter(|format| arguments.format.iter().any(|name| name == format.name()))
         .collect();
-    let found = found(output, &arguments.arch, &supernet);
+    let found = found(&arguments.arch, &supernet);
     let request = Request {
         supernet: &supernet,
         arch: &arch,
@@ -152,7 +150,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     };
     let run = BTreeMap::from([("unix_seconds".to_string(), json!(unix_seconds()))]);
     let exported = export(&request, &arguments.out, run)?;
-    output.wrote(&arguments.out);
+    wrote(&arguments.out);
     let (verification, origin) = (&exported.verification, &exported.model.config.origin);
     let folder = arguments.out.display().to_string();
     let mut document = json!({

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use base::timing::Stopwatch;
-use command::{Common, Ending, not_an_input, result_path};
+use command::{Common, Ending, not_an_input, result_path, wrote};
 use extract::accuracy::{AccuracyEstimator, Estimate, FitConfig, FitReport, Model};
 use network::accuracy_file;
 use serde_json::{Value, json};
+use tracing::{info, warn};
 
 use super::kernels;
 
@@ -34,7 +35,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let output = &arguments.common;
     not_an_input(&arguments.out, &[&arguments.accuracy])?;
     let file = accuracy_file::read(&arguments.accuracy)?;
-    output.tell(format_args!("{} rows of space {}", file.rows.len(), file.space.name()));
+    info!("{} rows of space {}", file.rows.len(), file.space.name());
     let started = Stopwatch::start();
     let config = FitConfig { seed: arguments.seed, kernels: kernels()?, ..FitConfig::default() };
     let estimator = AccuracyEstimator::fit(&file, &config)?;
@@ -44,17 +45,17 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         report.check_ranks(&arguments.accuracy.display().to_string())?;
     }
     if let Some(warning) = report.warning() {
-        output.tell(warning);
+        warn!("{warning}");
     }
     estimator.write(&arguments.out)?;
-    output.wrote(&arguments.out);
+    wrote(&arguments.out);
     let names = estimator.unseen(estimator.space());
     let (places, out) = (names.len(), arguments.out.display().to_string());
     if let Some(first) = names.first() {
-        output.tell(format_args!(
-            "warning: no row has {first}{}: search refuses it without --extrapolate",
+        warn!(
+            "no row has {first}{}: search refuses it without --extrapolate",
             if places > 1 { format!(", nor {} other choices", places - 1) } else { String::new() }
-        ));
+        );
     }
     output.print(&document(report, &names, seconds, &out), || describe(report))?;
     Ok(Ending::Done)

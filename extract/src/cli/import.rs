@@ -8,7 +8,7 @@ use extract::ofa::exchange;
 use extract::ofa::table::OfaTable;
 use serde_json::json;
 
-use command::{Common, Ending, not_an_input, result_path};
+use command::{Common, Ending, not_an_input, result_path, wrote};
 
 /// Turn files of PyTorch's ofa package into this toolkit's
 #[derive(clap::Args)]
@@ -95,7 +95,7 @@ fn run_predictor(arguments: &Predictor) -> anyhow::Result<Ending> {
     let space = space::open(&arguments.space)?;
     let estimator = AccuracyEstimator::import_file(&space, &arguments.file, &arguments.resolutions)?;
     estimator.write(&arguments.out)?;
-    output.wrote(&arguments.out);
+    wrote(&arguments.out);
     let document = json!({ "space": space.name(), "origin": estimator.origin(), "hash": estimator.hash()? });
     output.print(&document, || describe(&estimator))?;
     Ok(Ending::Done)
@@ -135,7 +135,7 @@ fn run_table(arguments: &Table) -> anyhow::Result<Ending> {
     let place = arguments.out.display().to_string();
     let table = exchange::import(&place, &tables, device, engine)?;
     table.write(&arguments.out)?;
-    output.wrote(&arguments.out);
+    wrote(&arguments.out);
     let (entries, unconverged) = (table.rows().len(), table.unconverged());
     let document = json!({ "entries": entries, "unconverged": unconverged, "hash": table.hash() });
     output.print(&document, || format!("{entries} layers of {} files", tables.len()))?;

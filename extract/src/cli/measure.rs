@@ -6,12 +6,13 @@ mod limits;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use command::{Common, Ending, not_an_input, result_path};
+use command::{Common, Ending, not_an_input, result_path, wrote};
 use extract::latency::fitted::LEAST_NETWORKS;
 use extract::latency::{EngineFacts, LatencyTable, MeasureConfig, Plan, Rows};
 use kernels::Precision;
 use serde_json::json;
 use space::{Extent, SearchSpace};
+use tracing::{info, warn};
 
 use super::OnDevice;
 use super::engine::EngineChoice;
@@ -182,7 +183,7 @@ fn write_plan(
     };
     let plan = plan(arguments, space, &facts, present)?;
     plan.write(path)?;
-    output.wrote(path);
+    wrote(path);
     let layers = plan.layers.values().filter(|layer| !layer.known).count();
     let networks = plan.networks.len();
     let document = json!({ "layers": layers, "networks": networks, "sentinel": plan.sentinel });
@@ -214,27 +215,27 @@ fn fold_rows(
         anyhow::bail!("{}: rows: expected samples of at least one layer, got none", path.display());
     }
     if added.assumed > 0 {
-        output.tell(format_args!(
-            "warning: {} sub-networks do not say of which space they are; {} is assumed",
+        warn!(
+            "{} sub-networks do not say of which space they are; {} is assumed",
             added.assumed,
             space.name()
-        ));
+        );
     }
-    say_stale(output, &added.stale);
+    say_stale(&added.stale);
     if let Some(name) = &arguments.device_name {
         table.device.name.clone_from(name);
     }
     table.write(out)?;
-    output.wrote(out);
+    wrote(out);
     summarize(output, &table, space, None)?;
     Ok(Ending::Done)
 }
 
-fn say_stale(output: &Common, spaces: &[String]) {
+fn say_stale(spaces: &[String]) {
     for space in spaces {
-        output.tell(format_args!(
-            "warning: layers of space {space} changed, and the table does not hold the space: what it predicts is as before; measure it again"
-        ));
+        warn!(
+            "layers of space {space} changed, and the table does not hold the space: what it predicts is as before; measure it again"
+        );
     }
 }
 
@@ -248,21 +249,19 @@ fn summarize(
     let missing = table.coverage(space)?.missing.len();
     let kind = if table.is_undisturbed() { "undisturbed" } else { "typical" };
     if unconverged > 0 {
-        output.tell(format_args!(
+        info!(
             "{unconverged} layers are known less well than asked for, {unaccepted} of them too badly to count; --missing tries them again"
-        ));
+        );
     }
     if missing > 0 {
-        output.tell(format_args!("{missing} layers of the space are missing"));
+        info!("{missing} layers of the space are missing");
     }
     if table.is_undisturbed() && table.sessions().values().all(|session| !session.met) {
-        output.tell(
-            "warning: the machine was never met undisturbed, so no latency here is one of the device alone",
-        );
+        warn!("the machine was never met undisturbed, so no latency here is one of the device alone");
     }
     let fit = table.fit_of(space);
     if fit.is_none() {
-        output.tell("too few whole sub-networks were measured to correct and judge sums of layers");
+        info!("too few whole sub-networks were measured to correct and judge sums of layers");
     }
     let document = json!({
         "entries": entries, "unconverged": unconverged, "unaccepted": unaccepted, "missing": missing,

@@ -12,7 +12,7 @@ use network::eval::Accuracy;
 use serde_json::json;
 use space::{Extent, cost};
 
-use command::{Common, Ending, not_an_input, result_path};
+use command::{Common, Ending, not_an_input, result_path, warn_of_interrupted};
 
 /// Draw the accuracy of evaluated sub-networks against MACs and latency, as SVG
 #[derive(clap::Args)]
@@ -47,7 +47,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let table = arguments.latency_table.as_deref().map(LatencyTable::read).transpose()?;
     let found = arguments.found.as_deref().map(Found::read).transpose()?;
     if let Some(path) = &arguments.found {
-        output.tell_interrupted(std::slice::from_ref(&path.display().to_string()));
+        warn_of_interrupted(std::slice::from_ref(&path.display().to_string()));
     }
     let limits = found.as_ref().map_or_else(Limits::default, |found| found.limits.clone());
     let mut panels = vec![Panel {

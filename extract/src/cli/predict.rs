@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use command::{Common, Ending};
 use extract::predict::{Classifier, images_at};
 use serde_json::json;
+use tracing::{error, warn};
 
 use super::kernels;
 
@@ -36,7 +37,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let output = &arguments.common;
     let classifier = Classifier::load(&arguments.folder, &kernels()?)?;
     let (images, passed_over) = images_at(&arguments.images)?;
-    passed_over.iter().for_each(|words| output.tell(format_args!("warning: {words}")));
+    passed_over.iter().for_each(|words| warn!("{words}"));
     let (mut predictions, mut failed, mut text) = (Vec::new(), Vec::new(), String::new());
     for path in &images {
         let image = path.display().to_string();
@@ -60,7 +61,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         predictions.push(json!({ "image": image, "top": top, "logits": logits }));
     }
     for (_, error) in &failed {
-        output.warn_of_failure(error);
+        error!("{error}");
     }
     let named = failed.iter().map(|(image, error)| json!({ "image": image, "error": error.to_string() }));
     let mut document = json!({ "predictions": predictions, "failed": named.collect::<Vec<_>>() });
@@ -79,7 +80,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         None => Ok(Ending::Done),
         Some(summary) => {
             if images.len() > 1 {
-                output.warn_of_failure(summary);
+                error!("{summary}");
             }
             Ok(Ending::Partly)
         }

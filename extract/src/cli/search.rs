@@ -4,20 +4,22 @@ mod about_table;
 mod validation;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base::file::check_place;
 use base::timing::{Stopwatch, unix_seconds};
-use command::{Common, Ending, not_an_input, result_path, stop_flag};
+use command::{Common, Ending, not_an_input, result_path, stop_flag, wrote};
 use extract::accuracy::{AccuracyEstimator, FitReport};
 use extract::latency::{LatencyKind, LatencyModel, LatencyTable};
 use extract::search::{
-    AccuracyFrom, Candidate, Evaluated, Found, LATENCY, LatencyFrom, Limits, Problem, Quantity, SearchConfig,
-    SearchReport, Validated, climb, cost_index, cost_index_without_latency, judge_by_predictor,
+    AccuracyFrom, AccuracySearch, Candidate, Evaluated, Found, LATENCY, LatencyFrom, Limits, LogFile,
+    LogSetting, Problem, Quantity, SearchConfig, SearchReport, Validated, cost_index,
+    cost_index_without_latency, judge_by_predictor,
 };
 use network::model_folder::SelectedOn;
 use serde_json::{Value, json};
 use space::{Extent, SearchSpace};
+use tracing::{info, warn};
 
 use super::kernels;
 use super::table::space_at;
@@ -64,6 +66,10 @@ pub struct Arguments {
     front: bool,
     #[command(flatten)]
     validation: validation::Validation,
+    /// Keep what is estimated of each sub-network, or counted with --supernet, in this file: after an interruption the same
+    /// command goes on with it
+    #[arg(long, value_name = "FILE", value_parser = result_path())]
+    log: Option<PathBuf>,
     /// Where to write what was found
     #[arg(long, value_name = "FILE", value_parser = result_path())]
     out: PathBuf,
@@ -90,12 +96,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let output = &arguments.common;
     let threads = rayon::current_num_threads();
     let stop = stop_flag()?;
-    let inputs = [Some(&arguments.estimator), arguments.latency_table.as_ref()].into_iter().flatten();
+    let inputs = [Some(&arguments.estimator), arguments.latency_table.as_ref(), arguments.log.as_ref()];
+    let inputs = inputs.into_iter().flatten();
     not_an_input(&arguments.out, &inputs.chain(arguments.validation.inputs()).collect::<Vec<_>>())?;
+    if arguments.log.as_ref() == Some(&arguments.out) {
+        anyhow::bail!("--log {}: expected another file than --out", arguments.out.display());
+    }
     check_place(&arguments.out)?;
     let space = space_at(&arguments.space, &arguments.resolutions)?;
     let estimator = AccuracyEstimator::read(&arguments.estimator)?.with_kernels(&kernels()?)?;
-    check_estimator(output, arguments, &estimator, &space)?;
+    check_estimator(arguments, &estimator, &space)?;
     let table = arguments.latency_table.as_deref().map(LatencyTable::read).transpose()?;
     let limits = limits(arguments);
     let front_limits = if arguments.front { FRONT_LIMITS } else { 0 };
@@ -106,9 +116,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     };
     let least_top1 = arguments.validation.least;
     let problem = Problem { index: &index, limits: &limits, config: &config, least_top1, stop: &stop };
+    let setting = log_setting(&problem, &estimator, table.as_ref())?;
     let started = Stopwatch::start();
     let Searched { report, evaluated, selected_on, supernet } =
-        searched(output, arguments, &problem, &estimator)?;
+        searched(arguments, &problem, &estimator, setting)?;
     let seconds = started.elapsed_ms().round() / 1e3;
 
     let limit = limits.of(LATENCY);
@@ -124,27 +135,51 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         let best = &report.best;
         found.extrapolated =
             model.extrapolated(best.arch.resolution, 1e3 * best.latency_ms().unwrap_or_default());
-        about_table::say(output, (table, model), &space, (arguments.latency, &found))?;
+        about_table::say((table, model), &space, (arguments.latency, &found))?;
     }
     found.interrupted = report.interrupted;
     found.latency_table = table.as_ref().map(LatencyTable::hash);
     (found.estimator, found.supernet) = (estimator.hash()?, supernet);
     found.run = run_facts(&report, seconds, threads);
     found.write(&arguments.out)?;
-    output.wrote(&arguments.out);
+    wrote(&arguments.out);
     if model.is_some_and(|model| model.fit().is_none()) {
-        output.tell("note: the table knows no whole sub-networks of the space, so latencies are plain sums of layers; measure it with --networks");
-    }
-    if estimator.report().is_none() && found.evaluated.is_empty() {
-        output.tell(
-            "note: the estimator was imported, so how wrong it is, and about which supernet, is not known",
+        info!(
+            "note: the table knows no whole sub-networks of the space, so latencies are plain sums of layers; measure it with --networks"
         );
     }
-    if report.interrupted {
-        output.tell("interrupted: this is the best so far");
-    }
+    say_what_is_left(arguments, &estimator, &found);
     output.print(&document(&report, &found, seconds), || describe(&report, &found, seconds))?;
     Ok(if report.interrupted { Ending::Interrupted } else { Ending::Done })
+}
+
+/// Says what is not known of the result, and how an interrupted search goes on.
+fn say_what_is_left(arguments: &Arguments, estimator: &AccuracyEstimator, found: &Found) {
+    if estimator.report().is_none() && found.evaluated.is_empty() {
+        info!("note: the estimator was imported, so how wrong it is, and about which supernet, is not known");
+    }
+    match &arguments.log {
+        Some(log) if found.interrupted => {
+            info!("interrupted: this is the best so far; the same command goes on with {}", log.display());
+        }
+        None if found.interrupted => info!("interrupted: this is the best so far"),
+        _ => {}
+    }
+}
+
+/// Of which problem estimates are, as far as the search itself goes.
+fn log_setting(
+    problem: &Problem<'_>,
+    estimator: &AccuracyEstimator,
+    table: Option<&LatencyTable>,
+) -> anyhow::Result<LogSetting> {
+    let setting = LogSetting::new(problem.index.space(), problem.config.seed)
+        .with_metric(AccuracySearch::metric())
+        .with_input("estimator", estimator.hash()?);
+    Ok(match table {
+        Some(table) => setting.with_input("latency_table", table.hash()),
+        None => setting,
+    })
 }
 
 /// What was found, and what it was chosen by.
@@ -158,27 +193,53 @@ struct Searched {
 
 /// Searches, and evaluates what is found where weights and images were given.
 fn searched(
-    output: &Common,
     arguments: &Arguments,
     problem: &Problem<'_>,
     estimator: &AccuracyEstimator,
+    setting: LogSetting,
 ) -> anyhow::Result<Searched> {
-    let of_rows = estimator.supernet().unwrap_or_default().to_string();
-    if let Some((validated, supernet)) = arguments.validation.search(output, problem, estimator)? {
+    let Arguments { validation, common, log, .. } = arguments;
+    let log = Logged { path: log.as_deref(), setting };
+    if let Some((validated, supernet)) = validation.search(common, problem, estimator, &log)? {
         let selected_on = validation::selected_on(Some(&validated), estimator.report());
         let Validated { report, evaluated, .. } = validated;
         return Ok(Searched { report, evaluated, selected_on, supernet });
     }
     let Problem { index, limits, config, least_top1, stop } = *problem;
-    let mut report = climb(index, estimator, limits, config, stop).map_err(extract::Error::from)?;
+    let search = AccuracySearch { index, objective: estimator, limits, config, stop };
+    let report = match log.open(index.space(), &[])? {
+        Some(mut log) => search.run(&mut log),
+        None => search.run(&mut ()),
+    };
+    let mut report = report.map_err(extract::Error::from)?;
     judge_by_predictor(&mut report, estimator, least_top1)?;
     let selected_on = validation::selected_on(None, estimator.report());
-    Ok(Searched { report, evaluated: Vec::new(), selected_on, supernet: of_rows })
+    let supernet = estimator.supernet().unwrap_or_default().to_string();
+    Ok(Searched { report, evaluated: Vec::new(), selected_on, supernet })
+}
+
+/// Where estimates are kept, if they are, and of which problem they are so far.
+pub struct Logged<'a> {
+    path: Option<&'a Path>,
+    setting: LogSetting,
+}
+
+impl Logged<'_> {
+    /// The log, of a problem for which these were read too.
+    pub fn open(&self, space: &SearchSpace, inputs: &[(&str, String)]) -> anyhow::Result<Option<LogFile>> {
+        let Some(path) = self.path else { return Ok(None) };
+        let with = |setting: LogSetting, (name, hash): &(&str, String)| setting.with_input(name, hash);
+        let setting = inputs.iter().fold(self.setting.clone(), with);
+        let log = LogFile::open(path, space, &setting)?;
+        if let count @ 1.. = log.archive().entries().len() {
+            info!(estimates = count, "going on with {count} estimates that were made already");
+        }
+        Ok(Some(log))
+    }
 }
 
 /// Refuses choices that the estimator's rows did not have, and repeats what was said of it when it was fitted.
 fn check_estimator(
-    output: &Common,
     arguments: &Arguments,
     estimator: &AccuracyEstimator,
     space: &SearchSpace,
@@ -187,10 +248,10 @@ fn check_estimator(
         estimator.check_covers(space)?;
     }
     if let Some(first) = estimator.unseen(space).first() {
-        output.tell(format_args!("warning: extrapolating: no row of the estimator has {first}"));
+        warn!("extrapolating: no row of the estimator has {first}");
     }
     if let Some(warning) = estimator.report().and_then(FitReport::warning) {
-        output.tell(warning);
+        warn!("{warning}");
     }
     Ok(())
 }

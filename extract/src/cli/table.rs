@@ -7,7 +7,7 @@ mod validate;
 
 use std::path::PathBuf;
 
-use command::{Common, Ending, result_path};
+use command::{Common, Ending, result_path, wrote};
 use extract::latency::LatencyTable;
 use extract::ofa::exchange;
 use serde_json::json;
@@ -107,7 +107,7 @@ fn show(
         for (resolution, ofa) in tables {
             let path = folder.join(format!("{resolution}_lookup_table.yaml"));
             ofa.write(&path)?;
-            output.wrote(&path);
+            wrote(&path);
         }
     }
     let mut document = describe::document(table);

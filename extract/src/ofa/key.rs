@@ -34,13 +34,18 @@ const MOST_KERNEL: usize = 31;
 /// `expanded_conv-input:56x56x32-output:28x28x48-expand:96-kernel:5-stride:2-idskip:0-se:1-hs:0`.
 ///
 /// # Errors
-/// If OFA's key for such a layer means another one: [`layer_of`] the key would not give the layer back.
+/// If OFA's tables do not have the layer's operator, or the key for such a layer means another one: [`layer_of`] the key would not give the layer back.
 pub fn ofa_key(layer: &LayerSpec) -> Result<String> {
-    let (key, place) = (Key(layer).to_string(), format!("layer \"{layer}\""));
+    let place = format!("layer \"{layer}\"");
+    let expected = "a layer that a key of OFA's tables can mean";
+    let Some(key) = key_of(layer) else {
+        let got = "one of an operator that its tables do not have";
+        return Err(Error::invalid(place, "OFA's key", expected, got).into());
+    };
     let meant = parse(&key).map_err(|error| error.in_place(&place))?;
     if meant.key() != layer.key() || meant.output != layer.output {
-        let (expected, got) = ("a layer that a key of OFA's tables can mean", format!("\"{key}\", which"));
-        return Err(Error::invalid(place, "OFA's key", expected, format!("{got} means \"{meant}\"")).into());
+        let got = format!("\"{key}\", which means \"{meant}\"");
+        return Err(Error::invalid(place, "OFA's key", expected, got).into());
     }
     Ok(key)
 }
@@ -53,26 +58,36 @@ pub fn layer_of(key: &str) -> Result<LayerSpec> {
     Ok(parse(key)?)
 }
 
-/// Writes a layer's key, whether or not that means the layer.
-struct Key<'a>(&'a LayerSpec);
+/// What the keys of OFA's tables call an operator; `None` for those that its tables, which are of MobileNetV3 and
+/// ProxylessNAS alone, do not have.
+fn kind_of(operator: &Operator) -> Option<&'static str> {
+    match operator {
+        Operator::Stem { .. } => Some("Conv"),
+        Operator::MbConv(_) => Some("expanded_conv"),
+        Operator::HeadConv { .. } => Some("Conv_1"),
+        Operator::Pool => Some("AvgPool2D"),
+        Operator::FeatureMix { .. } => Some("Conv_2"),
+        Operator::Classifier => Some("Logits"),
+        _ => None,
+    }
+}
+
+/// A layer's key, whether or not that means the layer.
+fn key_of(layer: &LayerSpec) -> Option<String> {
+    kind_of(&layer.operator).map(|kind| Key { kind, layer }.to_string())
+}
+
+/// Writes the key of a layer of this kind.
+struct Key<'a> {
+    kind: &'static str,
+    layer: &'a LayerSpec,
+}
 
 impl fmt::Display for Key<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let LayerSpec { operator, input, output, .. } = self.0;
+        let LayerSpec { operator, input, output, .. } = self.layer;
         let side = |map: &FeatureMap| format!("{}x{}x{}", map.height, map.width, map.channels);
-        f.write_str(match operator {
-            Operator::Stem { .. } => "Conv",
-            Operator::MbConv(_) => "expanded_conv",
-            Operator::HeadConv { .. } => "Conv_1",
-            Operator::Pool => "AvgPool2D",
-            Operator::FeatureMix { .. } => "Conv_2",
-            // OFA has no latency tables of ResNets; these words mean nothing to it, and so are refused
-            Operator::Conv { .. } => "no key: Conv of a stem",
-            Operator::MaxPool => "no key: MaxPool",
-            Operator::Bottleneck(_) => "no key: Bottleneck",
-            Operator::Sum { .. } => "no key: Sum",
-            Operator::Classifier => "Logits",
-        })?;
+        f.write_str(self.kind)?;
         write!(f, "-input:{}-output:", side(input))?;
         match operator {
             Operator::Classifier => write!(f, "{}", output.channels)?,
@@ -202,7 +217,7 @@ pub(super) fn parse(key: &str) -> Checked<LayerSpec> {
     // the layer has its output from the one shape walk; written again, it must say what the key says
     let layer = format!("{words} @{height}x{width}").parse::<LayerSpec>();
     let layer = layer.map_err(|error| error.in_place(fields.place()))?;
-    let canonical = Key(&layer).to_string();
+    let canonical = key_of(&layer).unwrap_or_default();
     if canonical != key {
         return Err(fields.wrong("sizes", format!("\"{canonical}\""), "others"));
     }
@@ -402,6 +417,20 @@ mod tests {
     }
 
     #[test]
+    fn operators_that_ofas_tables_do_not_have_are_refused() {
+        for layer in [
+            "maxpool 64 @56x56",
+            "conv k3 8-8 relu skip @56x56",
+            "bottleneck k3 s1 8-4-8 relu @7x7",
+            "sum2 8 @7x7",
+        ] {
+            let layer: LayerSpec = layer.parse().expect("a layer");
+            let error = ofa_key(&layer).expect_err("not of OFA").to_string();
+            assert!(error.ends_with("of an operator that its tables do not have"), "{error}");
+        }
+    }
+
+    #[test]
     fn keys_of_proxyless_nas_and_layers_side_by_side() {
         for (key, layers) in [
             ("Conv-input:224x224x3-output:112x112x32", &[("stem k3 s2 3-32 relu6 @224x224", 1.0)][..]),
@@ -452,7 +481,7 @@ mod tests {
                     format!("Logits-input:{}-output:1000", side(&layer.input))
                 }
                 Operator::Classifier => format!("Logits-input:1x1x{}-output:1000", layer.input.channels),
-                _ => Key(layer).to_string(),
+                _ => key_of(layer).expect("OFA has it"),
             };
             let means = layers_of(&key, KeyForm::ProxylessNas).unwrap_or_else(|error| panic!("{error}"));
             assert!(means.iter().any(|(found, _)| found.key() == layer.key()), "{key} for {layer}");

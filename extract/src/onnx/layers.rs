@@ -17,6 +17,7 @@ use space::{LayerSpec, Operator};
 use super::graph::Graph;
 use super::weights::LayerWeights;
 use crate::error::Result;
+use conv::Conv;
 
 /// Appends a layer to the graph: it reads the values of these names, and leaves its output at the tip.
 pub(super) fn append(
@@ -34,11 +35,8 @@ pub(super) fn append(
             stem::append(graph, name, [*kernel, *stride], *activation, weights)?;
         }
         Operator::MbConv(block) => mbconv::append(graph, name, block, weights)?,
-        Operator::Conv { kernel, activation, residual: false } => {
-            conv::append(graph, name, *kernel, *activation, weights)?;
-        }
-        Operator::Conv { kernel, activation, residual: true } => {
-            conv::append_residual(graph, name, *kernel, *activation, weights)?;
+        &Operator::Conv { kernel, activation, residual } => {
+            conv::append(graph, name, &Conv { kernel, activation, residual }, weights)?;
         }
         Operator::MaxPool => max_pool::append(graph, name),
         Operator::Bottleneck(block) => bottleneck::append(graph, name, block, weights)?,

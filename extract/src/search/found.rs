@@ -19,8 +19,6 @@ use space::SearchSpace;
 
 use super::validation::Evaluated;
 use crate::error::Result;
-use older::Older;
-use wire::Wire;
 
 /// What the file's `kind` says.
 const KIND: &str = "found";
@@ -30,47 +28,64 @@ const VERSION: u32 = 4;
 /// evaluated sub-networks, a search without a latency table nor an interrupted one.
 const VERSIONS: &[u32] = &[2, 3, VERSION];
 
-/// What a search found, and from which inputs.
-#[derive(Clone, Debug, PartialEq)]
+/// What a search found, and from which inputs. The file has these fields, and its kind and version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Found {
+    #[serde(rename = "kind", with = "wire::kind")]
+    _kind: (),
+    #[serde(rename = "version", with = "wire::version")]
+    _version: (),
     /// Name of the space.
     pub space: String,
     /// [`SearchSpace::fingerprint`] of the space.
     pub space_fingerprint: String,
     /// The metrics that sub-networks have values of.
+    #[serde(deserialize_with = "document::each_key_once")]
     pub metrics: BTreeMap<String, MetricForm>,
     /// What the search was asked to keep.
+    #[serde(with = "wire::limits")]
     pub limits: Limits,
     /// The seed of its random choices.
     pub seed: u64,
     /// The candidate with the highest expected accuracy.
+    #[serde(with = "wire::candidate")]
     pub best: Candidate,
     /// How likely `best` keeps the latency limit; absent without a limit, or where the table knows no whole sub-networks
     /// of the space.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_kept: Option<f64>,
     /// Which latency it is, and what measured it; absent without a table, and in files of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<LatencyFrom>,
     /// What of `best` lies outside of what the table's margin was measured for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extrapolated: Vec<String>,
     /// Accuracy against latency, fastest first; empty unless it was asked for.
+    #[serde(with = "wire::candidates")]
     pub front: Vec<Candidate>,
     /// Least accuracy that was asked for: what the lower end of the interval of `best` reaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_top1: Option<f64>,
     /// Sub-networks that were evaluated on validation images, best first; `best` is one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evaluated: Vec<Evaluated>,
     /// What `best` was selected on, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selected_on: Option<SelectedOn>,
     /// BLAKE3 of the estimator's file, in hexadecimal.
     pub estimator: String,
     /// Whether the search was interrupted: `best` is the best until then.
     pub interrupted: bool,
     /// BLAKE3 of the latency table without its run, in hexadecimal; absent where none was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_table: Option<String>,
     /// Hash of the supernet that the estimator's rows came from.
     pub supernet: String,
     /// Version of the tool that wrote the file.
     pub tool_version: String,
     /// Times and numbers of the run; no part of what was found.
+    #[serde(default)]
     pub run: BTreeMap<String, serde_json::Value>,
 }
 
@@ -136,6 +151,8 @@ impl Found {
     pub fn new(space: &SearchSpace, limits: Limits, seed: u64, best: Candidate) -> Self {
         let forms = best.values.keys().map(|name| (name.clone(), MetricForm::of(name)));
         Self {
+            _kind: (),
+            _version: (),
             space: space.name().to_string(),
             space_fingerprint: space.fingerprint(),
             metrics: forms.collect(),
@@ -160,7 +177,7 @@ impl Found {
 
     /// The file's text, keys sorted.
     pub fn to_json(&self) -> String {
-        let value = serde_json::to_value(Wire::from(self)).expect("plain data with text keys");
+        let value = serde_json::to_value(self).expect("plain data with text keys");
         let mut text = serde_json::to_string_pretty(&sorted(value)).expect("a JSON value has a text");
         text.push('\n');
         text
@@ -194,11 +211,9 @@ impl Found {
         }
         let form = "a search's result in JSON";
         let front: Option<Front> = serde_json::from_str(document::without_mark(text)).ok();
-        let found = match front {
-            Some(Front { version }) if version < VERSION => {
-                document::read_one_of::<Older>(place, text, (KIND, VERSIONS), form)?.newer(place)?
-            }
-            _ => document::read_one_of::<Wire>(place, text, (KIND, VERSIONS), form)?.checked(place)?,
+        let found: Self = match front {
+            Some(Front { version }) if version < VERSION => older::newer(place, text, form)?,
+            _ => document::read_one_of(place, text, (KIND, VERSIONS), form)?,
         };
         found.check_numbers(place)?;
         Ok(found)
@@ -222,6 +237,13 @@ impl Found {
     }
 
     fn check_candidate(&self, place: &str, candidate: &Candidate) -> Result<()> {
+        let unknown = candidate.values.keys().find(|name| !self.metrics.contains_key(*name));
+        if unknown.is_some() || !candidate.values.contains_key(TOP1) {
+            let known: Vec<&str> = self.metrics.keys().map(String::as_str).collect();
+            let expected = format!("a value of {TOP1}, and others of {} only", known.join(", "));
+            let got = unknown.map_or_else(|| format!("no {TOP1}"), String::clone);
+            return Err(Error::invalid(place, &candidate.arch, expected, got).into());
+        }
         let limited = self.limits.iter().find(|(name, _)| !candidate.values.contains_key(*name));
         if let Some((name, _)) = limited {
             return Err(Error::invalid(place, &candidate.arch, format!("a value of {name}"), "none").into());

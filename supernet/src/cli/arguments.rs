@@ -7,6 +7,7 @@ use command::{Common, data_form, data_help, look_at, with_environment};
 use kernels::{Kernels, Precision};
 use network::checkpoint::Supernet;
 use network::data::{Catalogue, Dataset, MIDDLE_SHARE, Preprocess, Resize};
+use tracing::{info, warn};
 
 /// Which images.
 #[derive(Args)]
@@ -68,21 +69,21 @@ impl Data {
     ) -> anyhow::Result<Dataset> {
         let dataset = self.look(common, catalogue)?;
         if supernet.trained_on(&dataset) == Some(false) {
-            common.tell(format!("warning: the supernet was trained on other images than {}", dataset.name()));
+            warn!("the supernet was trained on other images than {}", dataset.name());
         }
         Ok(supernet.see(&dataset, inherits)?)
     }
 }
 
 /// The batch that is wanted, or all training images where they are fewer, with a note to the user.
-pub fn smaller_batch(common: &Common, wanted: usize, dataset: &Dataset) -> usize {
+pub fn smaller_batch(wanted: usize, dataset: &Dataset) -> usize {
     let images = dataset.train().len();
     if images < wanted {
-        common.tell(format!(
+        info!(
             "note: {} has {images} training images, fewer than a batch of {wanted}: steps are of {images} images, and learning \
              rates that follow the batch are lower in proportion",
             dataset.name()
-        ));
+        );
     }
     wanted.min(images)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base::timing::Spread;
-use command::{Common, Ending, data_form, data_help, within};
+use command::{Common, Ending, data_form, data_help, read_archs, within};
 use kernels::Kernels;
 use serde_json::json;
 use space::Extent;
@@ -98,7 +98,7 @@ impl Arguments {
         let space = space::open(space)?;
         let subject = match self.arch.as_slice() {
             [uniform] if uniform == "uniform" => Subject::Uniform,
-            texts => Subject::Fixed(self.common.read_archs(&space, texts)?),
+            texts => Subject::Fixed(read_archs(&space, texts)?),
         };
         let mode = match self.mode {
             ModeName::Train => Mode::Train,

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use base::document::printed;
 use base::file::write_atomically;
-use command::{Common, Ending, ValImages, print_lines, result_path};
+use command::{Common, Ending, ValImages, print_lines, read_archs, result_path, warn_of};
 use network::checkpoint::Supernet;
 use network::data::{Dataset, Split};
 use network::eval::{Accuracy, Calibration, Judge, Judgement};
 use serde_json::{Value, json};
 use space::Arch;
+use tracing::info;
 
 use super::arguments::{Compute, Data};
 
@@ -53,7 +54,7 @@ impl Arguments {
         self.check_predictions()?;
         let kernels = self.compute.kernels()?;
         let supernet = Supernet::read(&self.supernet)?.on(&kernels)?;
-        let archs = self.common.read_archs(&supernet.space, &self.arch)?;
+        let archs = read_archs(&supernet.space, &self.arch)?;
         let inherited = self.inherit_bn.then(|| supernet.statistics()).transpose()?;
         let catalogue = self.data.list_for(&supernet)?;
         catalogue.check_split(self.split)?;
@@ -62,9 +63,9 @@ impl Arguments {
         let known = dataset.warnings().len();
         let count = dataset.split(self.split)?.len();
         if self.split == Split::Test {
-            self.common.tell(format!("{count} test images"));
+            info!("{count} test images");
         }
-        self.common.warn(&dataset.warnings()[known..]);
+        warn_of(&dataset.warnings()[known..]);
         let judge = Judge {
             space: &supernet.space,
             weights: &supernet.weights,
@@ -77,7 +78,7 @@ impl Arguments {
             let judgement = judge.judge(arch, inherited, self.split)?;
             if let Some(path) = &self.predictions {
                 write_atomically(path, predictions(&judgement, &dataset, self.split)?.as_bytes())?;
-                self.common.tell(format!("wrote {}", path.display()));
+                info!("wrote {}", path.display());
             }
             if !self.common.json {
                 print_lines(&self.described(arch, &judgement, &dataset))?;

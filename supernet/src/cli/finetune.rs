@@ -15,6 +15,7 @@ use supernet::train::{
     FineTuneSettings, FineTuneTask, FineTuner, LogLine, MemoryEstimate, Outcome, RunFolder, TrainConfig,
     WeightRule, open_fine_tune_folder,
 };
+use tracing::{info, warn};
 
 use super::arguments::{Compute, Data, smaller_batch};
 use super::memory::{self, Room};
@@ -122,7 +123,7 @@ impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let kernels = self.compute.kernels()?;
         let Begun { task, folder, expected } = self.begin(&kernels)?;
-        let batch = smaller_batch(&self.common, self.batch, &task.dataset);
+        let batch = smaller_batch(self.batch, &task.dataset);
         let settings = FineTuneSettings {
             epochs: self.epochs,
             batch,
@@ -140,17 +141,19 @@ impl Arguments {
         // only now: while images are looked through there is nothing to save, and Ctrl-C ends the process at once
         let stop = stop_flag()?;
         let mut tuner = FineTuner::new(task, &settings, folder, config)?;
-        tell_beginning(&self.common, &self.out, self.resume, tuner.resumed());
+        tell_beginning(&self.out, self.resume, tuner.resumed());
         self.announce(&tuner, expected)?;
-        let failures = self.tensorboard.then(|| tuner.write_events());
-        let mut progress = Steps::new(&self.common, batch).warning_of(failures);
+        if self.tensorboard {
+            tuner.write_events();
+        }
+        let mut progress = Steps::new(&self.common, batch);
         let (done, steps) = (tuner.resumed().map_or(0, |resumed| resumed.from_step), tuner.plan().steps);
         progress.begin(steps, done);
         let outcome = tuner.run(&stop, &mut |line| match line {
             LogLine::Step(record) => progress.step(record),
             LogLine::Evaluation { step, accuracy, .. } => {
                 let when = if *step == 0 { "before" } else { "after" };
-                progress.tell(format!("val top-1 {when} {accuracy}"));
+                info!("val top-1 {when} {accuracy}");
             }
             _ => {}
         })?;
@@ -170,12 +173,11 @@ impl Arguments {
         let taught_by = teacher.as_ref().map(|teacher| &teacher.space);
         let counts = catalogue.counts();
         let estimate = MemoryEstimate::of_fine_tuning(space, arch, taught_by, self.batch, counts)?;
-        let expected = self.room.check(&self.common, &estimate, kernels)?;
+        let expected = self.room.check(&estimate, kernels)?;
         let folder = open_fine_tune_folder(&self.out, self.resume)?;
         let dataset = self.data.look(&self.common, catalogue)?;
         if teacher.as_ref().is_some_and(|teacher| teacher.trained_on(&dataset) == Some(false)) {
-            self.common
-                .tell(format!("warning: the teacher was trained on other images than {}", dataset.name()));
+            warn!("the teacher was trained on other images than {}", dataset.name());
         }
         Ok(Begun { task: FineTuneTask { model, dataset, teacher }, folder, expected })
     }
@@ -191,20 +193,20 @@ impl Arguments {
     /// Prints what will be done with an estimate, and writes it down.
     fn announce(&self, tuner: &FineTuner, expected: u64) -> anyhow::Result<()> {
         let (plan, resumed) = (tuner.plan(), tuner.resumed());
-        tell_differences(&self.common, resumed);
+        tell_differences(resumed);
         let left = plan.steps - resumed.map_or(0, |resumed| resumed.from_step);
         if left == 0 {
             return Ok(());
         }
         let step_ms = tuner.time_step()?;
         let seconds = left as f64 * step_ms / 1e3;
-        self.common.tell(format!(
+        info!(
             "{} steps of {} images, {step_ms:.1} ms each, about {}, {}",
             grouped(left),
             plan.batch,
             duration(seconds),
             memory::in_words(expected)
-        ));
+        );
         let run = json!({
             "started": unix_seconds(),
             "estimated_memory_mb": expected / 1_000_000,

@@ -4,7 +4,7 @@ use base::machine::{memory_held, memory_left};
 use kernels::Kernels;
 use supernet::train::{MemoryEstimate, readable};
 
-use command::Common;
+use tracing::warn;
 
 /// How much is taken where it is computed.
 #[derive(clap::Args)]
@@ -19,12 +19,7 @@ impl Room {
     ///
     /// # Errors
     /// If more is needed than there is. Where the system does not tell how much that is, nothing is refused.
-    pub fn check(
-        &self,
-        common: &Common,
-        estimate: &MemoryEstimate,
-        kernels: &Kernels,
-    ) -> anyhow::Result<u64> {
+    pub fn check(&self, estimate: &MemoryEstimate, kernels: &Kernels) -> anyhow::Result<u64> {
         let estimate = estimate.computed_in(kernels.precision());
         let (held, left) = match kernels.gpu() {
             Some(_) => (0, kernels.gpu_memory_left()),
@@ -34,7 +29,7 @@ impl Room {
             if !self.force {
                 return Err(error.into());
             }
-            common.tell(format!("warning: {error}"));
+            warn!("{error}");
         }
         Ok(held + estimate.total())
     }

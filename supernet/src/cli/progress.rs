@@ -1,13 +1,12 @@
 //! What commands that take steps tell of them.
 
 use std::path::Path;
-use std::sync::mpsc::Receiver;
 
 use base::timing::{Spread, peak_rss_mb};
 use command::{Common, ProgressBar};
 use serde_json::{Map, Value, json};
-use supernet::Error;
 use supernet::train::{Resumed, StepRecord};
+use tracing::{info, warn};
 
 /// Steps that the rate on the bar is the mean of.
 const RECENT: usize = 20;
@@ -19,19 +18,12 @@ pub struct Steps<'a> {
     /// Milliseconds a step.
     pub times: Vec<f64>,
     batch: usize,
-    /// From where it is heard that TensorBoard's files cannot be written.
-    failures: Option<Receiver<Error>>,
 }
 
 impl<'a> Steps<'a> {
     /// No bar yet; steps are of so many images.
     pub fn new(common: &'a Common, batch: usize) -> Self {
-        Self { common, bar: ProgressBar::hidden(), times: Vec::new(), batch, failures: None }
-    }
-
-    /// Warns of what is heard there.
-    pub fn warning_of(self, failures: Option<Receiver<Error>>) -> Self {
-        Self { failures, ..self }
+        Self { common, bar: ProgressBar::hidden(), times: Vec::new(), batch }
     }
 
     /// Begins a bar of `steps`, of which `done` are taken.
@@ -49,24 +41,10 @@ impl<'a> Steps<'a> {
         let rate = self.batch as f64 * recent.len() as f64 / recent.iter().sum::<f64>() * 1e3;
         self.bar.set_message(format!("loss {:.3}  {rate:.0} images/s", record.loss));
         self.bar.inc(1);
-        self.warn();
-    }
-
-    fn warn(&self) {
-        if let Some(error) = self.failures.as_ref().and_then(|failures| failures.try_recv().ok()) {
-            self.tell(format!("warning: no more is written for TensorBoard: {error}"));
-        }
-    }
-
-    /// Tells something beside the bar.
-    pub fn tell(&self, text: impl std::fmt::Display) {
-        self.bar.suspend(|| self.common.tell(text));
     }
 
     /// What `--json` says of a run: whether and where it ended, and how fast it was.
     pub fn document(&self, interrupted: Option<u64>, resumed: Option<&Resumed>) -> Map<String, Value> {
-        // what failed after the last step
-        self.warn();
         let step_ms = Spread::of(&self.times);
         let images_per_second =
             if self.times.is_empty() { 0.0 } else { self.batch as f64 / step_ms.median * 1e3 };
@@ -83,24 +61,20 @@ impl<'a> Steps<'a> {
 }
 
 /// Says in what plan, machine and tool differ from those of the steps before.
-pub fn tell_differences(common: &Common, resumed: Option<&Resumed>) {
+pub fn tell_differences(resumed: Option<&Resumed>) {
     if let Some(Resumed { from_step, other_plan: Some(other), .. }) = resumed {
-        common.tell(format!("note: from step {from_step} on under another plan: {other}"));
+        info!("note: from step {from_step} on under another plan: {other}");
     }
     for difference in resumed.into_iter().flat_map(|resumed| &resumed.differences) {
-        common.tell(format!(
-            "warning: {difference}: the last bits of the weights may differ from an unbroken run's"
-        ));
+        warn!("{difference}: the last bits of the weights may differ from an unbroken run's");
     }
 }
 
 /// Says that a run begins where there was nothing to resume.
-pub fn tell_beginning(common: &Common, out: &Path, resume: bool, resumed: Option<&Resumed>) {
+pub fn tell_beginning(out: &Path, resume: bool, resumed: Option<&Resumed>) {
     if resume && resumed.is_none() {
         let out = out.display();
-        common.tell(format!(
-            "nothing to resume in {out}: no checkpoint was written yet; the run begins at step 0"
-        ));
+        info!("nothing to resume in {out}: no checkpoint was written yet; the run begins at step 0");
     }
 }
 

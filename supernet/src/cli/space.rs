@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use command::{Common, Ending, grouped, print_lines};
+use command::{Common, Ending, grouped, print_lines, read_archs};
 use serde_json::{Value, json};
 use space::{Arch, Cost, Extent, SearchSpace, cost, preset_names, sampler};
 
@@ -54,7 +54,7 @@ impl Arguments {
     /// One line for each sub-network: MMACs, parameters, bytes of activations, and the sub-network.
     fn costs_of(&self, space: &SearchSpace) -> anyhow::Result<Ending> {
         let (mut text, mut documents) = (String::new(), Vec::new());
-        for arch in self.common.read_archs(space, &self.arch)? {
+        for arch in read_archs(space, &self.arch)? {
             let cost = cost(&space.lower(&arch)?);
             let Cost { macs, params, peak_activation_bytes } = cost;
             let _ =

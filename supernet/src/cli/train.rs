@@ -17,6 +17,7 @@ use supernet::train::{
     Draw, EarlyEnd, MemoryEstimate, Observer, Outcome, PlannedPhase, Recipe, RunFolder, SpaceTraining, Start,
     StepRecord, TeacherFile, TrainConfig, TrainTask, Trainer, ValidationRecord,
 };
+use tracing::info;
 
 use super::arguments::{Compute, Data, Shown, smaller_batch};
 use super::memory::{self, Room};
@@ -148,19 +149,21 @@ impl Arguments {
             trainer = trainer.keeping_checkpoints();
         }
         match trainer.went_back() {
-            Some(told) => self.common.tell(told),
-            None => tell_beginning(&self.common, &self.out, self.resume, trainer.resumed()),
+            Some(told) => info!("{told}"),
+            None => tell_beginning(&self.out, self.resume, trainer.resumed()),
         }
         self.announce(&trainer, &stop, expected)?;
-        let failures = self.tensorboard.then(|| trainer.write_events());
-        let steps = Steps::new(&self.common, trainer.plan().batch).warning_of(failures);
+        if self.tensorboard {
+            trainer.write_events();
+        }
+        let steps = Steps::new(&self.common, trainer.plan().batch);
         let mut progress = Progress { steps, validations: Vec::new() };
         profile.iter().for_each(Profile::clear);
         let outcome = trainer.run(&stop, &mut progress)?;
         let profile = profile.as_ref().map(Profile::rows);
         if let Some(rows) = &profile {
             let times = &progress.steps.times;
-            self.common.tell(table(rows, times.len(), times.iter().sum()));
+            info!("{}", table(rows, times.len(), times.iter().sum()));
         }
         self.conclude(&trainer, outcome, &progress, profile)
     }
@@ -178,7 +181,7 @@ impl Arguments {
         let resumed = self.resume && self.out.join("checkpoint.safetensors").exists();
         let training = SpaceTraining { space, optimizer: recipe.optimizer, teacher, batch, resumed };
         let estimate = MemoryEstimate::of_training(&training, catalogue.counts())?;
-        self.room.check(&self.common, &estimate, kernels)
+        self.room.check(&estimate, kernels)
     }
 
     fn recipe(&self) -> anyhow::Result<Recipe> {
@@ -194,7 +197,7 @@ impl Arguments {
     /// The recipe with batch and rate as the flags say, and no larger a batch than there are images.
     fn suited(&self, recipe: Recipe, dataset: &Dataset) -> anyhow::Result<Recipe> {
         let wanted = self.batch.unwrap_or(recipe.batch);
-        self.rated(recipe.with_batch(smaller_batch(&self.common, wanted, dataset)))
+        self.rated(recipe.with_batch(smaller_batch(wanted, dataset)))
     }
 
     fn rated(&self, recipe: Recipe) -> anyhow::Result<Recipe> {
@@ -208,39 +211,36 @@ impl Arguments {
     fn announce(&self, trainer: &Trainer, stop: &AtomicBool, expected: u64) -> anyhow::Result<()> {
         let plan = trainer.plan();
         let done = trainer.resumed().map_or(0, |resumed| resumed.from_step);
-        tell_differences(&self.common, trainer.resumed());
+        tell_differences(trainer.resumed());
         if done >= plan.steps() {
             return Ok(());
         }
-        self.common.tell("timing one step of each phase ...");
+        info!("timing one step of each phase ...");
         let times = trainer.time_phases(stop)?;
         if times.len() < plan.phases.len() {
             return Ok(());
         }
         let mut total = 0.0;
-        self.common.tell(format!(
-            "{:<10} {:>8} {:>14} {:>9} {:>9}",
-            "phase", "steps", "sub-networks", "ms/step", "time"
-        ));
+        info!("{:<10} {:>8} {:>14} {:>9} {:>9}", "phase", "steps", "sub-networks", "ms/step", "time");
         for (phase, ms) in plan.phases.iter().zip(&times) {
             let left = phase.end().saturating_sub(done.max(phase.first_step));
             let seconds = left as f64 * ms / 1e3;
             total += seconds;
-            self.common.tell(format!(
+            info!(
                 "{:<10} {:>8} {:>14} {:>9.1} {:>9}",
                 phase.phase.name,
                 left,
                 Draw::count(&phase.phase.draw),
                 ms,
                 duration(seconds)
-            ));
+            );
         }
-        self.common.tell(format!(
+        info!(
             "{} steps, about {}, {}",
             grouped(plan.steps() - done),
             duration(total),
             memory::in_words(expected)
-        ));
+        );
         let run = json!({
             "started": unix_seconds(),
             "estimated_memory_mb": expected / 1_000_000,
@@ -287,7 +287,7 @@ struct Progress<'a> {
 
 impl Observer for Progress<'_> {
     fn phase(&mut self, phase: &PlannedPhase, step: u64) {
-        self.steps.tell(format!("phase {}: {} steps", phase.phase.name, phase.steps));
+        info!("phase {}: {} steps", phase.phase.name, phase.steps);
         self.steps.begin(phase.steps, step - phase.first_step);
     }
 
@@ -296,21 +296,21 @@ impl Observer for Progress<'_> {
     }
 
     fn evaluated(&mut self, arch: &Arch, accuracy: Accuracy) {
-        self.steps.tell(format!("  val top-1 {accuracy}  {arch}"));
+        info!("  val top-1 {accuracy}  {arch}");
     }
 
     fn validated(&mut self, record: &ValidationRecord) {
         let best = if record.is_best { ", the best so far" } else { "" };
         let (step, top1) = (record.step, 100.0 * record.top1);
-        self.steps.tell(format!("  after {step} steps val top-1 {top1:.2} %{best}"));
+        info!("  after {step} steps val top-1 {top1:.2} %{best}");
         self.validations.push(record.clone());
     }
 
     fn ended_early(&mut self, end: &EarlyEnd) {
         let EarlyEnd { step, phase, best_step, next_step } = end;
-        self.steps.tell(format!(
+        info!(
             "phase {phase} ends early, after step {step}: no validation since step {best_step} was better; its weights are \
              taken, and the run goes on at step {next_step}"
-        ));
+        );
     }
 }

@@ -9,13 +9,13 @@ mod wire;
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use base::machine;
 use base::timing::{Every, unix_seconds, unix_time};
 use prost::Message;
 use space::Arch;
+use tracing::warn;
 
 use super::record::LogLine;
 use crate::error::{Error, Result};
@@ -32,19 +32,19 @@ pub(super) struct Points {
     pub largest: Option<Arch>,
 }
 
-/// The event files of a run, of which this process writes one. What fails is told once, and ends it; the run goes on.
+/// The event files of a run, of which this process writes one. What fails is logged once, and ends it; the run goes on.
 pub(super) struct Events {
     folder: PathBuf,
     points: Points,
     file: Option<EventFile>,
-    /// Who is told; nobody any more after a failure.
-    failures: Option<Sender<Error>>,
+    /// Whether writing has failed, after which nothing is written.
+    failed: bool,
 }
 
 impl Events {
     /// Files in `folder`; nothing is made before the first line.
-    pub(super) fn new(folder: PathBuf, points: Points, failures: Sender<Error>) -> Self {
-        Self { folder, points, file: None, failures: Some(failures) }
+    pub(super) fn new(folder: PathBuf, points: Points) -> Self {
+        Self { folder, points, file: None, failed: false }
     }
 
     /// Writes the points of a line that is logged.
@@ -60,7 +60,7 @@ impl Events {
     }
 
     fn try_add(&mut self, line: &LogLine) -> Result<()> {
-        if self.failures.is_none() {
+        if self.failed {
             return Ok(());
         }
         let file = match &mut self.file {
@@ -84,10 +84,8 @@ impl Events {
     fn end_after(&mut self, written: Result<()>) {
         let Err(error) = written else { return };
         self.file = None;
-        if let Some(failures) = self.failures.take() {
-            // where nobody listens, nobody needs to know
-            let _ = failures.send(error);
-        }
+        self.failed = true;
+        warn!("no more is written for TensorBoard: {error}");
     }
 }
 

@@ -12,7 +12,6 @@ mod static_network;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
 
 use base::random::rng_for;
 use base::timing::Stopwatch;
@@ -155,8 +154,8 @@ impl FineTuner {
     }
 
     /// Writes what is logged for TensorBoard too, as [`Trainer::write_events`](super::Trainer::write_events) does.
-    pub fn write_events(&mut self) -> Receiver<Error> {
-        self.folder.write_events(Points { batch: self.plan.batch, largest: None })
+    pub fn write_events(&mut self) {
+        self.folder.write_events(Points { batch: self.plan.batch, largest: None });
     }
 
     /// The state that was taken up, if there was one.

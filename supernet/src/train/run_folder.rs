@@ -5,7 +5,6 @@ mod phase_ends;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, channel};
 
 use base::file::{self, write_atomically};
 use base::machine;
@@ -95,11 +94,9 @@ impl RunFolder {
     }
 
     /// From now on what is logged goes into TensorBoard's files too, in the folder `tensorboard`. The first failure to write
-    /// them is their last, and is handed to whoever holds what is returned; the run goes on.
-    pub(super) fn write_events(&mut self, points: Points) -> Receiver<Error> {
-        let (failures, told) = channel();
-        self.events = Some(Events::new(self.path.join("tensorboard"), points, failures));
-        told
+    /// them is logged and their last; the run goes on.
+    pub(super) fn write_events(&mut self, points: Points) {
+        self.events = Some(Events::new(self.path.join("tensorboard"), points));
     }
 
     /// Writes `plan.json`; `run` holds what may differ between equal runs, such as dates and estimates. The

@@ -18,7 +18,6 @@ pub use prepare::TrainTask;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use base::timing::Stopwatch;
@@ -151,11 +150,11 @@ impl Trainer {
         &self.folder
     }
 
-    /// Writes what is logged for TensorBoard too, into the folder `tensorboard` of the run's. Returned is who hears of the
-    /// first failure to write there, which does not end a run.
-    pub fn write_events(&mut self) -> Receiver<Error> {
+    /// Writes what is logged for TensorBoard too, into the folder `tensorboard` of the run's. The first failure to write
+    /// there is logged and ends these files, not the run.
+    pub fn write_events(&mut self) {
         let largest = Some(sampler::largest(&self.space));
-        self.folder.write_events(Points { batch: self.plan.batch, largest })
+        self.folder.write_events(Points { batch: self.plan.batch, largest });
     }
 
     /// The state that was taken up, if there was one.

@@ -1,13 +1,13 @@
 //! Rows that grow while a process measures, and the file that holds them.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base::Error;
 use base::Result;
-use base::file::{self, hold};
+use base::file::{self, LineFile, Refusals};
 use base::timing::Every;
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ use super::{Header, Line, Record, Rows, Session, Setting, whole_lines};
 /// Rows that grow, and with them a file, if there is one, which is locked against other processes.
 pub struct RowsLog {
     rows: Rows,
-    file: Option<(File, PathBuf)>,
+    file: Option<LineFile>,
     sync: Every,
 }
 
@@ -61,11 +61,7 @@ impl RowsLog {
         session: Session,
         other: impl FnOnce(&[u8]) -> Result<PathBuf>,
     ) -> Result<(Self, Option<PathBuf>)> {
-        let file =
-            OpenOptions::new().create(true).append(true).open(path).map_err(Error::io("write", path))?;
-        hold(&file, path, path, "another process is measuring into it", "wait until it ends")?;
-        // the process that held it may have removed it in between
-        let bytes = file::read(path)?;
+        let (mut file, bytes) = LineFile::open(path, REFUSALS)?;
         let header = line_of(&Header::from(&setting));
         let (mut whole, mut aside) = (whole_lines(&bytes), None);
         let mut rows = Rows { setting, records: Vec::new() };
@@ -78,15 +74,12 @@ impl RowsLog {
                 aside = Some(other(&bytes)?);
                 whole = 0;
             }
-        } else if !header.as_bytes().starts_with(&bytes) {
-            return Err(occupied(path, "it holds something else than rows"));
         }
-        file.set_len(whole as u64).map_err(Error::io("shorten", path))?;
-        let mut log = Self { rows, file: Some((file, path.to_path_buf())), sync: Every::new(SYNC) };
-        if whole == 0 {
-            log.write(&header, true)?;
-            file::sync_folder_of(path)?;
-        } else if bytes[whole - 1] != b'\n' {
+        // of samples that were set aside nothing is kept, and nothing is wrong
+        let kept = if aside.is_some() { &[] } else { &bytes[..] };
+        file.go_on((kept, whole), &header, REFUSALS)?;
+        let mut log = Self { rows, file: Some(file), sync: Every::new(SYNC) };
+        if whole > 0 && bytes[whole - 1] != b'\n' {
             log.write("\n", true)?;
         }
         log.push(Record::Session(session))?;
@@ -114,16 +107,15 @@ impl RowsLog {
     /// # Errors
     /// If it cannot be removed.
     pub fn remove(self) -> Result<()> {
-        let Some((_, path)) = self.file else { return Ok(()) };
-        std::fs::remove_file(&path).map_err(Error::io("remove", &path))
+        let Some(file) = self.file else { return Ok(()) };
+        std::fs::remove_file(file.path()).map_err(Error::io("remove", file.path()))
     }
 
     fn write(&mut self, line: &str, synced: bool) -> Result<()> {
-        let Some((file, path)) = &mut self.file else { return Ok(()) };
+        let Some(file) = &mut self.file else { return Ok(()) };
         let synced = self.sync.due() || synced;
-        let written = file.write_all(line.as_bytes());
-        let done = written.and_then(|()| if synced { file.sync_data() } else { Ok(()) });
-        done.map_err(Error::io("write", path))
+        file.append(line)?;
+        if synced { file.sync() } else { Ok(()) }
     }
 }
 
@@ -146,9 +138,18 @@ fn set_aside(path: &Path, bytes: &[u8]) -> Result<PathBuf> {
     Err(occupied(path, "it and every numbered copy hold rows of other flags"))
 }
 
+/// What to do about a file of other samples.
+const NEXT: &str = "finish that one with its flags, or move the file away";
+
+const REFUSALS: Refusals<'_> = Refusals {
+    held: "another process is measuring into it",
+    foreign: "it holds something else than rows",
+    next: NEXT,
+};
+
 fn occupied(path: &Path, reason: &str) -> Error {
-    let next = "finish that one with its flags, or move the file away".to_string();
-    base::Error::Occupied { path: path.to_path_buf(), reason: reason.to_string(), next }
+    let (reason, next) = (reason.to_string(), NEXT.to_string());
+    Error::Occupied { path: path.to_path_buf(), reason, next }
 }
 
 fn line_of(line: &impl Serialize) -> String {

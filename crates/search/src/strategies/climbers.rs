@@ -26,7 +26,8 @@ use crate::error::{Error, Result};
 use crate::estimator::Predictor;
 use crate::genes::{self, Places, hash};
 use crate::index::CostIndex;
-use crate::metric::{Better, Fidelity, LATENCY, Limits, TOP1};
+use crate::log::Log;
+use crate::metric::{Better, Fidelity, LATENCY, Limits, Metric, TOP1};
 use crate::objective::Objective;
 use crate::pareto;
 use crate::prices::{Column, Prices};
@@ -345,14 +346,52 @@ impl Strategy for Climbers<'_> {
     }
 }
 
-/// Searches the index's space by climbers for the highest accuracy that the objective expects under the limits; of equals for
+/// A search of an index's space by climbers, for the highest accuracy that an objective expects under limits; of equals for
 /// the fastest.
-///
-/// When `stop` is set it returns what was best until then.
+#[derive(Clone, Copy)]
+pub struct AccuracySearch<'a> {
+    /// Costs of the space's sub-networks.
+    pub index: &'a CostIndex,
+    /// What expects their accuracies.
+    pub objective: &'a dyn Objective,
+    /// What they must keep.
+    pub limits: &'a Limits,
+    /// How candidates are made.
+    pub config: &'a SearchConfig,
+    /// Ends it when set; it then returns what was best until then.
+    pub stop: &'a AtomicBool,
+}
+
+impl AccuracySearch<'_> {
+    /// The metric that the objective says.
+    pub fn metric() -> Metric {
+        Metric::new(TOP1, "share", Better::Higher)
+    }
+
+    /// Searches, and keeps what the objective says in a log. What the log knows already is not asked for.
+    ///
+    /// # Errors
+    /// [`Error::Infeasible`] if one limit alone rules everything out; [`Error::InfeasibleTogether`] if several together are
+    /// proved to; [`Error::NotFound`] if nothing was found that keeps all; if the objective is of another space; or if the
+    /// log cannot be kept.
+    pub fn run(&self, log: &mut dyn Log) -> Result<SearchReport> {
+        let Self { index, objective, limits, config, stop } = *self;
+        let predictor = Predictor::new(index.space(), objective, Self::metric())?;
+        check_latency(index, limits, config)?;
+        let goals = [TOP1, LATENCY];
+        let goals = if index.has_latency() { &goals[..] } else { &goals[..1] };
+        let problem =
+            Problem::new(index.space(), &[&predictor, index], goals, limits)?.with_seed(config.seed);
+        let mut climbers = Climbers::new(&problem, config)?;
+        let outcome = solve(&problem, &mut climbers, log, stop)?;
+        Ok(SearchReport::of(outcome))
+    }
+}
+
+/// [`AccuracySearch::run`] without a log.
 ///
 /// # Errors
-/// [`Error::Infeasible`] if one limit alone rules everything out; [`Error::InfeasibleTogether`] if several together are
-/// proved to; [`Error::NotFound`] if nothing was found that keeps all; or if the objective is of another space.
+/// As [`AccuracySearch::run`].
 pub fn climb(
     index: &CostIndex,
     objective: &dyn Objective,
@@ -360,14 +399,7 @@ pub fn climb(
     config: &SearchConfig,
     stop: &AtomicBool,
 ) -> Result<SearchReport> {
-    let predictor = Predictor::top1(index.space(), objective)?;
-    check_latency(index, limits, config)?;
-    let goals = [TOP1, LATENCY];
-    let goals = if index.has_latency() { &goals[..] } else { &goals[..1] };
-    let problem = Problem::new(index.space(), &[&predictor, index], goals, limits)?.with_seed(config.seed);
-    let mut climbers = Climbers::new(&problem, config)?;
-    let outcome = solve(&problem, &mut climbers, &mut (), stop)?;
-    Ok(SearchReport::of(outcome))
+    AccuracySearch { index, objective, limits, config, stop }.run(&mut ())
 }
 
 /// A latency can be limited only where there is a table.

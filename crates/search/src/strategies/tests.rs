@@ -1,23 +1,14 @@
 //! Every strategy against all sub-networks of a space, under one limit or several, whole and in parts.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use latency::testing::made_up;
 use latency::{LatencyTable, Row as TableRow};
 use space::{Arch, Index, SearchSpace, preset};
 
 use crate::solve::{Proof, Scored, Strategy, View};
-use crate::testing::{all, index_of};
+use crate::testing::{Counting, all, index_of, small};
 use crate::*;
-
-/// 800 sub-networks.
-fn small() -> SearchSpace {
-    let text = preset("tiny").expect("a preset").to_toml();
-    let text = text
-        .replace("kernel = [3, 5, 7]", "kernel = [3, 7]")
-        .replace("expand = [3, 4, 6]", "expand = [3, 6]");
-    SearchSpace::from_toml("small.toml", &text).expect("a space")
-}
 
 /// The costs of a space on two devices: an ordinary one, and one on which big layers are often the fast ones.
 struct Devices {
@@ -266,38 +257,6 @@ fn what_looks_at_everything_is_never_beaten() {
     assert!(drawn.trace.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1));
 }
 
-/// An estimator that counts what it estimates, says less of what is looked at less closely, and stops after so many.
-struct Counting<'a> {
-    inner: Predictor<'a>,
-    estimated: AtomicUsize,
-    most: usize,
-}
-
-impl Estimator for Counting<'_> {
-    fn metrics(&self) -> &[Metric] {
-        self.inner.metrics()
-    }
-
-    fn price(&self, fidelity: Fidelity) -> f64 {
-        fidelity.share()
-    }
-
-    fn estimate(&self, rows: &Rows, fidelity: Fidelity, stop: &AtomicBool) -> Result<Vec<Value>> {
-        let mut values = self.inner.estimate(rows, fidelity, stop)?;
-        let before = self.estimated.load(Ordering::Relaxed);
-        if before + values.len() > self.most {
-            stop.store(true, Ordering::Relaxed);
-            values.truncate(self.most - before);
-        }
-        self.estimated.fetch_add(values.len(), Ordering::Relaxed);
-        Ok(values)
-    }
-
-    fn relaxed(&self) -> Option<&Predictor<'_>> {
-        Some(&self.inner)
-    }
-}
-
 /// Each strategy by name, on a problem.
 fn strategy<'a>(name: &str, problem: &'a Problem<'a>) -> Box<dyn Strategy + 'a> {
     let config =
@@ -313,11 +272,7 @@ fn in_parts_and_at_any_number_of_threads_it_is_the_same_search() {
     let space = preset("tiny").expect("a preset");
     let devices = Devices::new(&space);
     let objective = SyntheticObjective::new(&space, 2);
-    let counting = |most| Counting {
-        inner: Predictor::top1(&space, &objective).expect("the same space"),
-        estimated: AtomicUsize::new(0),
-        most,
-    };
+    let counting = |most| Counting::new(Predictor::top1(&space, &objective).expect("the same space"), most);
     let limits = Limits::on("macs", 1.5e6);
     let run = |name: &str, most: usize, budget: f64, log: &mut Archive| {
         let counting = counting(most);
@@ -327,7 +282,7 @@ fn in_parts_and_at_any_number_of_threads_it_is_the_same_search() {
         let problem = problem.with_seed(4).with_budget(budget);
         let stop = AtomicBool::new(false);
         let outcome = solve(&problem, &mut *strategy(name, &problem), log, &stop).expect("feasible");
-        (outcome, counting.estimated.into_inner())
+        (outcome, counting.estimated())
     };
     for name in ["climbers", "random"] {
         let mut log = Archive::default();
@@ -388,7 +343,7 @@ fn a_strategy_may_look_less_closely_first() {
     let space = small();
     let (devices, objective) = (Devices::new(&space), SyntheticObjective::new(&space, 1));
     let inner = Predictor::top1(&space, &objective).expect("the same space");
-    let counting = Counting { inner, estimated: AtomicUsize::new(0), most: usize::MAX };
+    let counting = Counting::new(inner, usize::MAX);
     let estimators: [&dyn Estimator; 2] = [&counting, &devices.phone];
     let problem = Problem::new(&space, &estimators, &["top1"], &Limits::on("macs", 4e5)).expect("checked");
     let fidelity = Fidelity::of_share(0.1);

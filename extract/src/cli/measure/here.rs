@@ -5,13 +5,14 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use base::timing::unix_seconds;
-use command::{Common, Ending, stop_flag};
+use command::{Common, Ending, stop_flag, wrote};
 use extract::latency::{
     Bench, Campaign, Conditions, DeviceFacts, Engine, Folded, LatencyTable, Plan, RowsLog, Session, Subject,
     Subjects, carry_out, stopwatch_of,
 };
 use serde_json::json;
 use space::SearchSpace;
+use tracing::info;
 
 use super::limits::search_limits;
 use super::{Arguments, plan, say_stale, summarize};
@@ -42,7 +43,7 @@ pub fn measure(
         table.check_same_setting(&device, &engine.describe())?;
     }
     let plan = plan(arguments, space, &engine.describe(), present.as_ref())?;
-    let mut log = open_log(output, out, &plan, &device, engine)?;
+    let mut log = open_log(out, &plan, &device, engine)?;
     let mut stopwatch = stopwatch_of(&kernels);
     let mut bench = Bench { engine, stopwatch: stopwatch.as_mut(), conditions: Conditions::now };
     let here = Here { arguments, output, space, plan: &plan, stop: &stop };
@@ -68,13 +69,7 @@ pub fn measure(
 }
 
 /// What is sampled goes to a file beside the table, where a run that was killed may have left some.
-fn open_log(
-    output: &Common,
-    out: &Path,
-    plan: &Plan,
-    device: &DeviceFacts,
-    engine: &dyn Engine,
-) -> anyhow::Result<RowsLog> {
+fn open_log(out: &Path, plan: &Plan, device: &DeviceFacts, engine: &dyn Engine) -> anyhow::Result<RowsLog> {
     let mut name = out.as_os_str().to_os_string();
     name.push(".rows");
     let session = Session { unix_seconds: unix_seconds(), conditions: Conditions::now() };
@@ -82,13 +77,13 @@ fn open_log(
     let (log, aside) = RowsLog::open_or_set_aside(&path, plan.setting(device, engine), session)?;
     if let Some(aside) = aside {
         let (path, aside) = (path.display(), aside.display());
-        output.tell(format_args!(
+        info!(
             "{path} held samples taken with other flags: they are kept in {aside}, and `--rows {aside}` adds them to a table"
-        ));
+        );
     }
     let lines = log.rows().visits().count();
     if lines > 0 {
-        output.tell(format_args!("going on with {lines} lines of samples that were taken already"));
+        info!("going on with {lines} lines of samples that were taken already");
     }
     Ok(log)
 }
@@ -172,7 +167,7 @@ impl Here<'_> {
         if table.rows().is_empty() {
             return self.interrupted(campaign); // a sub-network or two, of which a table says nothing
         }
-        say_stale(self.output, &added.stale);
+        say_stale(&added.stale);
         let mut spent = campaign.spent;
         let mut interrupted = campaign.interrupted;
         if !interrupted && campaign.unmeasured_layers == 0 && self.arguments.limits > 0 {
@@ -191,10 +186,10 @@ impl Here<'_> {
             );
         }
         if campaign.unfinished > 0 {
-            self.output.tell(format_args!(
+            info!(
                 "--budget: {} layers and sub-networks are not known well enough yet; the same command goes on",
                 campaign.unfinished
-            ));
+            );
         } else {
             log.remove()?;
         }
@@ -206,12 +201,12 @@ impl Here<'_> {
         table.run.insert("unix_seconds".to_string(), json!(unix_seconds()));
         table.run.insert("seconds".to_string(), json!(spent.as_secs_f64().round()));
         table.write(out)?;
-        self.output.wrote(out);
+        wrote(out);
         Ok(())
     }
 
     fn interrupted(&self, campaign: &Campaign) -> anyhow::Result<Ending> {
-        self.output.tell("interrupted; what was sampled is saved, and the same command goes on with it");
+        info!("interrupted; what was sampled is saved, and the same command goes on with it");
         let layers = self.plan.layers.len() - campaign.unmeasured_layers;
         let document =
             json!({ "finished": false, "entries": layers, "seconds": campaign.spent.as_secs_f64() });

@@ -10,6 +10,7 @@ use extract::search::{
     Objective, Promised, SyntheticObjective, Wanted, cost_index, promised, searched, subjects,
 };
 use space::Arch;
+use tracing::info;
 
 use super::here::Here;
 use crate::cli::engine::show;
@@ -37,7 +38,7 @@ pub fn search_limits(
 ) -> anyhow::Result<Searched> {
     let mut all = Searched { spent: Duration::ZERO, interrupted: false };
     if table.fit_of(here.space).is_none() {
-        here.output.tell("--limits: too few sub-networks were measured to search for limits");
+        info!("--limits: too few sub-networks were measured to search for limits");
         return Ok(all);
     }
     for (round, part) in [Part::Fit, Part::Check].into_iter().enumerate() {
@@ -55,7 +56,7 @@ pub fn search_limits(
         bar.finish_and_clear();
         if measured.unaccepted > 0 {
             let lost = measured.unaccepted;
-            here.output.tell(format_args!("{lost} of {} searched sub-networks do not count", found.len()));
+            info!("{lost} of {} searched sub-networks do not count", found.len());
         }
         all.spent += measured.spent;
         all.interrupted |= measured.interrupted;

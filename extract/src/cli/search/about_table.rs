@@ -6,41 +6,40 @@ use extract::search::Found;
 use serde_json::Value;
 use space::SearchSpace;
 
-use command::Common;
+use tracing::{info, warn};
 
 const SECONDS_PER_DAY: f64 = 86_400.0;
 
 /// Says who measured, how long ago, and what of it is uncertain.
 pub fn say(
-    output: &Common,
     (table, model): (&LatencyTable, &LatencyModel<'_>),
     space: &SearchSpace,
     (asked, found): (LatencyKind, &Found),
 ) -> anyhow::Result<()> {
     let engine = &table.engine;
     let measured = format!("latencies of {}, {} {}", table.device.name, engine.engine, engine.engine_version);
-    output.tell(format_args!("{measured}, {} sessions{}", table.sessions().len(), age(table)));
+    info!("{measured}, {} sessions{}", table.sessions().len(), age(table));
     if asked != model.kind() {
-        output.tell(format_args!("note: the table knows {} latencies only", model.kind()));
+        info!("note: the table knows {} latencies only", model.kind());
     }
     let rows: Vec<_> = space.layers().keys().filter_map(|key| table.rows().get(key)).collect();
     let unconverged = rows.iter().filter(|row| !row.converged).count();
     let unaccepted = rows.iter().filter(|row| !row.accepted).count();
     if unconverged > 0 {
-        output.tell(format_args!(
-            "warning: {unconverged} of {} layers of the space are known less well than asked for, {unaccepted} of them too badly to count; extract measure --missing tries them again",
+        warn!(
+            "{unconverged} of {} layers of the space are known less well than asked for, {unaccepted} of them too badly to count; extract measure --missing tries them again",
             rows.len()
-        ));
+        );
     }
     for outside in &found.extrapolated {
-        output.tell(format_args!("warning: extrapolated: {outside}; the margin was not measured there"));
+        warn!("extrapolated: {outside}; the margin was not measured there");
     }
     let level = model.fit().map_or(0.95, |fit| fit.validation().upper_level);
     if level < 0.95 {
-        output.tell(format_args!(
+        info!(
             "note: the upper end of the latency holds with {:.0} %, for which there were sub-networks enough; measure with --limits or more --networks",
             100.0 * level
-        ));
+        );
     }
     Ok(())
 }

@@ -1,17 +1,20 @@
 //! What `extract search` is told about evaluating what it finds.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 use command::{Common, ValImages, data_form, data_help};
 use extract::accuracy::{AccuracyEstimator, FitConfig, FitReport};
-use extract::search::{Problem, Validated, ValidationPlan, search_validated};
+use extract::search::{LogFile, Problem, Validated, ValidationPlan, search_validated};
 use network::accuracy_file::{self, AccuracyFile};
 use network::checkpoint::Supernet;
 use network::data::{Dataset, Split};
 use network::eval::{Calibration, Judge};
 use network::model_folder::SelectedOn;
+use space::Arch;
 
 use super::super::{kernels, open_data};
+use super::Logged;
 
 /// Sub-networks that are evaluated in a round.
 const CANDIDATES: usize = 20;
@@ -80,6 +83,7 @@ impl Validation {
         output: &Common,
         problem: &Problem<'_>,
         estimator: &AccuracyEstimator,
+        log: &Logged<'_>,
     ) -> anyhow::Result<Option<(Validated, String)>> {
         let (Some(supernet), Some(data)) = (&self.supernet, &self.data) else { return Ok(None) };
         let kernels = kernels()?;
@@ -99,9 +103,15 @@ impl Validation {
         let rounds = usize::from(self.rounds);
         let plan =
             ValidationPlan { candidates: CANDIDATES, rounds, rows: rows.as_ref(), fit: FitConfig::default() };
+        let counted = [
+            ("supernet", supernet.hash.clone()),
+            ("data", dataset.hash().to_string()),
+            ("calibration", in_words(calibration)),
+        ];
+        let mut log = log.open(problem.index.space(), &counted)?;
         let bar = output.plain_bar((CANDIDATES * rounds) as u64);
         let validated = search_validated(problem, estimator, &plan, &mut |arch| {
-            let hits = judge.hits_unless(problem.stop, arch, Split::Val)?;
+            let hits = hits(&judge, problem.stop, log.as_mut(), arch)?;
             bar.inc(1);
             Ok(hits)
         });
@@ -123,6 +133,27 @@ impl Validation {
         }
         Ok(Some(rows))
     }
+}
+
+/// Whether each validation image's class is found, from the log or by counting.
+fn hits(
+    judge: &Judge<'_>,
+    stop: &AtomicBool,
+    log: Option<&mut LogFile>,
+    arch: &Arch,
+) -> extract::Result<Option<Vec<bool>>> {
+    if let Some(hits) = log.as_ref().and_then(|log| log.hits(arch)) {
+        return Ok(Some(hits.to_vec()));
+    }
+    let hits = judge.hits_unless(stop, arch, Split::Val)?;
+    if let (Some(log), Some(hits)) = (log, &hits) {
+        log.append_hits(arch, hits)?;
+    }
+    Ok(hits)
+}
+
+fn in_words(Calibration { images, batch, seed }: Calibration) -> String {
+    format!("{images} images in batches of {batch}, seed {seed}")
 }
 
 /// Refuses to evaluate sub-networks of another supernet than the estimator's; an imported one may be of any.

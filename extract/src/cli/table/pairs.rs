@@ -4,9 +4,10 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use base::statistics as stats;
-use command::{Common, Ending, not_an_input, result_path};
+use command::{Common, Ending, not_an_input, result_path, wrote};
 use extract::latency::{LatencyTable, RowChange};
 use serde_json::json;
+use tracing::warn;
 
 use super::describe::{describe_machine, document};
 
@@ -70,13 +71,11 @@ impl Merge {
         for path in &self.tables[1..] {
             let added = table.merge(&LatencyTable::read(path)?)?;
             for space in added.stale {
-                output.tell(format_args!(
-                    "warning: {space} could not be fitted again: no table holds the space"
-                ));
+                warn!("{space} could not be fitted again: no table holds the space");
             }
         }
         table.write(&self.out)?;
-        output.wrote(&self.out);
+        wrote(&self.out);
         let text = format!(
             "{} layers of {} sessions\n{}",
             table.rows().len(),
@@ -96,7 +95,7 @@ impl Diff {
         let output = &self.common;
         let (first, second) = (LatencyTable::read(&self.first)?, LatencyTable::read(&self.second)?);
         if let Err(error) = first.check_same_setting(&second.device, &second.engine) {
-            output.tell(format_args!("warning: {error}"));
+            warn!("{error}");
         }
         let mut changes = first.changes(&second);
         changes.sort_by(|a, b| a.ratio().ln().abs().total_cmp(&b.ratio().ln().abs()).reverse());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base::random::rng_for;
 use base::timing::unix_seconds;
-use command::{Common, Ending, stop_flag};
+use command::{Common, Ending, stop_flag, warn_of_interrupted};
 use extract::latency::fitted::{Between, validation_of};
 use extract::latency::{
     Bench, Compared, Conditions, DeviceFacts, LatencyTable, MeasureConfig, NetworkRow, Progress, Session,
@@ -14,6 +14,7 @@ use extract::latency::{
 };
 use serde_json::json;
 use space::{Arch, SearchSpace, arch_file, sampler};
+use tracing::{info, warn};
 
 use super::Arguments;
 use super::describe::{describe_validation, document};
@@ -32,7 +33,7 @@ pub fn validate(
     let compared = measured(arguments, output, &table, space)?;
     let (judges, validation) = judged(&compared);
     if !compared.met {
-        output.tell("warning: the machine was never met undisturbed, so what was measured says nothing about the table");
+        warn!("the machine was never met undisturbed, so what was measured says nothing about the table");
     }
     let mut document = document(&table);
     document["validation"] = json!(validation);
@@ -41,7 +42,7 @@ pub fn validate(
     document["met"] = json!(compared.met);
     let text = describe_networks(&compared.networks, &validation);
     if !arguments.no_add && !compared.interrupted {
-        add(output, (&mut table, path), &compared, space)?;
+        add((&mut table, path), &compared, space)?;
     }
     output.print(&document, || text)?;
     Ok(if compared.interrupted { Ending::Interrupted } else { Ending::Done })
@@ -49,7 +50,6 @@ pub fn validate(
 
 /// The session becomes one of the table, unless the file may not be written.
 fn add(
-    output: &Common,
     (table, path): (&mut LatencyTable, &Path),
     compared: &Compared,
     space: &SearchSpace,
@@ -58,12 +58,12 @@ fn add(
     if read_only || !compared.met {
         let reason =
             if read_only { "it may not be written" } else { "the machine was never met undisturbed" };
-        output.tell(format_args!("{}: the session is not added, for {reason}", path.display()));
+        info!("{}: the session is not added, for {reason}", path.display());
         return Ok(());
     }
     table.add_judges(compared.log.rows(), space)?;
     table.write(path)?;
-    output.tell(format_args!("{}: the session was added", path.display()));
+    info!("{}: the session was added", path.display());
     Ok(())
 }
 
@@ -99,7 +99,7 @@ fn measured(
     space: &SearchSpace,
 ) -> anyhow::Result<Compared> {
     let archs = archs(arguments, space)?;
-    output.tell_interrupted(&arguments.arch);
+    warn_of_interrupted(&arguments.arch);
     let kernels = arguments.on.kernels(table.engine.dtype.parse().unwrap_or_default())?;
     let threads = arguments.common.threads.map_or(table.engine.threads, usize::from);
     let engine = &*arguments.engine.open(&kernels, threads, table.engine.batch)?;
@@ -116,7 +116,7 @@ fn measured(
     let compared = compare((table, space), &archs, &mut bench, (&config, session), &mut progress, &stop)?;
     bar.finish_and_clear();
     if compared.networks.len() < archs.len() {
-        output.tell(format_args!("{} sub-networks were not measured", archs.len() - compared.networks.len()));
+        info!("{} sub-networks were not measured", archs.len() - compared.networks.len());
     }
     Ok(compared)
 }

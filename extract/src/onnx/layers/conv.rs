@@ -7,30 +7,21 @@ use crate::error::Result;
 use crate::onnx::graph::Graph;
 use crate::onnx::weights::LayerWeights;
 
-pub(super) fn append(
-    graph: &mut Graph,
-    name: &str,
-    kernel: usize,
-    activation: Activation,
-    weights: &LayerWeights,
-) -> Result<()> {
-    let window = Window { kernel, stride: 1, groups: 1 };
-    convolution(graph, format!("{name}.conv"), &window, weights.folded("")?);
-    activate(graph, name, activation);
-    Ok(())
+/// What the operator says of itself.
+pub(super) struct Conv {
+    pub kernel: usize,
+    pub activation: Activation,
+    /// Whether the input is added to the output; the weights' names then have a part more.
+    pub residual: bool,
 }
 
-/// The convolution with its input added to its output.
-pub(super) fn append_residual(
-    graph: &mut Graph,
-    name: &str,
-    kernel: usize,
-    activation: Activation,
-    weights: &LayerWeights,
-) -> Result<()> {
-    let (input, window) = (graph.tip(), Window { kernel, stride: 1, groups: 1 });
-    convolution(graph, format!("{name}.conv"), &window, weights.folded(".conv")?);
-    activate(graph, name, activation);
-    add(graph, name, &input);
+pub(super) fn append(graph: &mut Graph, name: &str, conv: &Conv, weights: &LayerWeights) -> Result<()> {
+    let (input, window) = (graph.tip(), Window { kernel: conv.kernel, stride: 1, groups: 1 });
+    let part = if conv.residual { ".conv" } else { "" };
+    convolution(graph, format!("{name}.conv"), &window, weights.folded(part)?);
+    activate(graph, name, conv.activation);
+    if conv.residual {
+        add(graph, name, &input);
+    }
     Ok(())
 }

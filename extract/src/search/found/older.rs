@@ -4,46 +4,16 @@
 use std::collections::BTreeMap;
 
 use base::Error;
-use base::document::rounded;
-use network::model_folder::SelectedOn;
+use base::document::{self, rounded};
 use search::{AccuracyFrom, Candidate, LATENCY, Limits, TOP1, Value};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::Serializer;
+use serde_json::{Map, Value as Json, json};
 use space::Arch;
 
-use super::{Evaluated, Found, LatencyFrom, MetricForm};
+use super::{Found, KIND, MetricForm, VERSIONS, wire};
 use crate::error::Result;
-
-/// The file. Version 2 is version 3 without what has a default.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Older {
-    #[serde(rename = "kind")]
-    _kind: String,
-    #[serde(rename = "version")]
-    _version: u32,
-    space: String,
-    space_fingerprint: String,
-    limits: OlderLimits,
-    seed: u64,
-    best: OlderCandidate,
-    limit_kept: Option<f64>,
-    latency: Option<LatencyFrom>,
-    #[serde(default)]
-    extrapolated: Vec<String>,
-    front: Vec<OlderCandidate>,
-    min_top1: Option<f64>,
-    #[serde(default)]
-    evaluated: Vec<Evaluated>,
-    selected_on: Option<SelectedOn>,
-    estimator: String,
-    #[serde(default)]
-    interrupted: bool,
-    latency_table: Option<String>,
-    supernet: String,
-    tool_version: String,
-    #[serde(default)]
-    run: BTreeMap<String, serde_json::Value>,
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -111,34 +81,38 @@ impl OlderLimits {
     }
 }
 
-impl Older {
-    /// The same as a file of today says it.
-    pub fn newer(self, place: &str) -> Result<Found> {
-        let front = self.front.into_iter().map(|candidate| candidate.newer(place));
-        let front = front.collect::<Result<Vec<_>>>()?;
-        let best = self.best.newer(place)?;
-        let candidates = front.iter().chain([&best]);
-        let names = candidates.flat_map(|candidate| candidate.values.keys());
-        Ok(Found {
-            metrics: names.map(|name| (name.clone(), MetricForm::of(name))).collect(),
-            best,
-            front,
-            limits: self.limits.newer(),
-            space: self.space,
-            space_fingerprint: self.space_fingerprint,
-            seed: self.seed,
-            limit_kept: self.limit_kept,
-            latency: self.latency,
-            extrapolated: self.extrapolated,
-            min_top1: self.min_top1,
-            evaluated: self.evaluated,
-            selected_on: self.selected_on,
-            estimator: self.estimator,
-            interrupted: self.interrupted,
-            latency_table: self.latency_table,
-            supernet: self.supernet,
-            tool_version: self.tool_version,
-            run: self.run,
-        })
+/// A file of version 2 or 3 as one of today says it. It has the same fields but for candidates and limits, and for metrics,
+/// which are named since; version 2 lacks what has a default.
+///
+/// # Errors
+/// If it is not such a file.
+pub(super) fn newer(place: &str, text: &str, form: &str) -> Result<Found> {
+    let unreadable = |error: serde_json::Error| Error::invalid(place, "text", form, error);
+    document::read_one_of::<IgnoredAny>(place, text, (KIND, VERSIONS), form)?;
+    let mut fields: Map<String, Json> = match document::value_of(document::without_mark(text)) {
+        Ok(Json::Object(fields)) => fields,
+        Ok(_) => return Err(Error::invalid(place, "text", form, "something else").into()),
+        Err(error) => return Err(unreadable(error).into()),
+    };
+    if fields.contains_key("metrics") {
+        return Err(Error::invalid(place, "metrics", "none before version 4", "some").into());
     }
+    let mut take = |name: &str| fields.remove(name).unwrap_or_default();
+    let (limits, best, front) = (take("limits"), take("best"), take("front"));
+    let limits: OlderLimits = serde_json::from_value(limits).map_err(unreadable)?;
+    let best: OlderCandidate = serde_json::from_value(best).map_err(unreadable)?;
+    let front: Vec<OlderCandidate> = serde_json::from_value(front).map_err(unreadable)?;
+    let best = best.newer(place)?;
+    let front = front.into_iter().map(|candidate| candidate.newer(place)).collect::<Result<Vec<_>>>()?;
+    let names = front.iter().chain([&best]).flat_map(|candidate| candidate.values.keys());
+    let metrics: BTreeMap<&String, MetricForm> = names.map(|name| (name, MetricForm::of(name))).collect();
+    let newer = [
+        ("metrics", json!(metrics)),
+        ("limits", wire::limits::serialize(&limits.newer(), Serializer).map_err(unreadable)?),
+        ("best", wire::candidate::serialize(&best, Serializer).map_err(unreadable)?),
+        ("front", wire::candidates::serialize(&front, Serializer).map_err(unreadable)?),
+    ];
+    fields.entry("interrupted").or_insert(Json::Bool(false));
+    fields.extend(newer.map(|(name, value)| (name.to_string(), value)));
+    Ok(serde_json::from_value(Json::Object(fields)).map_err(unreadable)?)
 }

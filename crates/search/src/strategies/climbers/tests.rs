@@ -1,64 +1,27 @@
 use latency::testing::made_up as made_up_table;
 use latency::{LatencyTable, Row};
-use space::{Arch, Encoded, Encoder, SearchSpace, preset, sampler};
+use space::{Encoded, Encoder, SearchSpace, preset, sampler};
 
 use super::*;
 use crate::Error;
 use crate::genes::GeneFeatures;
-use crate::index::Costs;
-use crate::testing::{all, index_of};
+use crate::testing::{
+    Opaque, all, assert_every_seed_finds_the_best, climb_from, exact_front, found_front, index_of, limit,
+    small, ten_seeds_and_the_best, vast,
+};
 use crate::{Quantity, SyntheticObjective};
 use rand::Rng;
 use rayon::prelude::*;
-
-/// 800 sub-networks: few enough to try them all.
-fn small() -> SearchSpace {
-    let text = preset("tiny").expect("a preset").to_toml();
-    let text = text
-        .replace("kernel = [3, 5, 7]", "kernel = [3, 7]")
-        .replace("expand = [3, 4, 6]", "expand = [3, 6]");
-    SearchSpace::from_toml("small.toml", &text).expect("a space")
-}
 
 /// Costs by a made-up table, and a rugged landscape.
 fn parts(space: &SearchSpace) -> (CostIndex, Rugged) {
     (index_of(space, &made_up_table(space)), Rugged::new(space, 5, 0.5))
 }
 
-fn run(index: &CostIndex, objective: &Rugged, limits: &Limits, seed: u64) -> Result<SearchReport> {
-    let config = SearchConfig { seed, ..SearchConfig::default() };
-    climb(index, objective, limits, &config, &AtomicBool::new(false))
-}
-
-/// A latency limit so far between the least and the greatest.
-fn limit(index: &CostIndex, share: f64) -> Limits {
-    let least = index.least(Quantity::Latency).1.latency_upper_us;
-    let most = index.costs(&sampler::largest(index.space())).expect("legal").latency_upper_us;
-    Limits::on(LATENCY, least + share * (most - least))
-}
-
 #[test]
 fn the_optimum_is_found_for_every_seed() {
-    let space = small();
-    let (index, estimator) = parts(&space);
-    let everything = all(&index);
-    assert_eq!(everything.len(), 2 * 20 * 20);
-    let accuracies = estimator.predict(&everything).expect("legal");
-    for share in [0.1, 0.4, 0.8] {
-        let limits = limit(&index, share);
-        let costs = |arch: &Arch| -> Costs { index.costs(arch).expect("legal") };
-        let feasible = everything
-            .iter()
-            .zip(&accuracies)
-            .filter(|(arch, _)| costs(arch).of(Quantity::Latency) <= limits.of(LATENCY).expect("set"));
-        let (best, _) = feasible
-            .max_by(|a, b| a.1.total_cmp(b.1).then(costs(b.0).latency_us.total_cmp(&costs(a.0).latency_us)))
-            .expect("feasible");
-        for seed in 0..20 {
-            let report = run(&index, &estimator, &limits, seed).expect("feasible");
-            assert_eq!(report.best.arch, *best, "limit {share}, seed {seed}");
-        }
-    }
+    let (index, estimator) = parts(&small());
+    assert_every_seed_finds_the_best(&index, &estimator);
 }
 
 #[test]
@@ -87,7 +50,7 @@ fn the_same_seed_finds_the_same_at_any_thread_count() {
 fn limits_that_cannot_be_kept_are_told_apart() {
     let (index, estimator) = parts(&small());
     let tight = Limits::on(LATENCY, 1.0);
-    assert!(matches!(run(&index, &estimator, &tight, 0), Err(Error::Infeasible { .. })));
+    assert!(matches!(climb_from(&index, &estimator, &tight, 0), Err(Error::Infeasible { .. })));
 
     // on a device where big layers are the fast ones, the fastest network is not the smallest
     let table = made_up_table(&small());
@@ -106,7 +69,7 @@ fn limits_that_cannot_be_kept_are_told_apart() {
         (Limits::on("macs", macs), true),
         (Limits::on(LATENCY, latency).and("macs", macs), false),
     ] {
-        match run(&index, &estimator, &limits, 0) {
+        match climb_from(&index, &estimator, &limits, 0) {
             Ok(report) => assert!(alone && report.best.count("macs") > 0),
             Err(Error::InfeasibleTogether { factor, nearest, .. }) => {
                 assert!(!alone && factor > 1.0 && nearest.value >= factor);
@@ -129,7 +92,7 @@ fn a_stop_returns_the_best_so_far_and_another_space_is_refused() {
     assert!(report.interrupted && report.candidates > 0);
     let tiny = preset("tiny").expect("a preset");
     let other = index_of(&tiny, &made_up_table(&tiny));
-    let error = run(&other, &estimator, &Limits::default(), 0).expect_err("another space").to_string();
+    let error = climb_from(&other, &estimator, &Limits::default(), 0).expect_err("another space").to_string();
     assert!(error.contains("estimator: space: expected tiny"), "{error}");
 }
 
@@ -214,19 +177,6 @@ impl Objective for Rugged {
             slopes
         };
         Ok(Some(encoded.iter().flat_map(row).collect()))
-    }
-}
-
-/// The same objective for a search that may not see its slopes.
-struct Opaque<'a>(&'a dyn Objective);
-
-impl Objective for Opaque<'_> {
-    fn encoder(&self) -> &Encoder {
-        self.0.encoder()
-    }
-
-    fn predict_encoded(&self, encoded: &Encoded) -> Result<Vec<f32>> {
-        self.0.predict_encoded(encoded)
     }
 }
 
@@ -375,67 +325,32 @@ fn what_adds_up_is_found_as_by_dynamic_programming() {
 fn the_front_of_tiny_is_the_exact_one() {
     let tiny = preset("tiny").expect("a preset");
     let index = index_of(&tiny, &made_up_table(&tiny));
-    let everything = all(&index);
     let rugged = |(seed, strength)| Rugged::new(&tiny, seed, strength);
     let landscapes = [(0, 0.0), (1, 0.5), (2, 1.0), (3, 2.0)].map(rugged);
     for (number, objective) in landscapes.iter().enumerate() {
-        let values = objective.predict(&everything).expect("legal");
-        let candidate = |(arch, value): (&Arch, &f32)| {
-            index.candidate(arch.clone(), *value, &index.costs(arch).expect("legal"))
-        };
-        let exact = pareto::front(everything.iter().zip(&values).map(candidate));
-        let config = SearchConfig { front_limits: 8, ..SearchConfig::default() };
-        let limits = limit(&index, 1.0);
-        let report = climb(&index, objective, &limits, &config, &AtomicBool::new(false)).expect("feasible");
-        let missed: Vec<_> = exact.iter().filter(|point| !report.front.contains(point)).collect();
-        let (missed, found) = (missed.len(), report.front.len());
+        let (exact, found) = (exact_front(&index, objective), found_front(&index, objective));
+        let missed = exact.iter().filter(|point| !found.contains(point)).count();
         assert!(
-            missed == 0 && found == exact.len(),
-            "{number}: {missed} of {} missed, {found} found",
-            exact.len()
+            missed == 0 && found.len() == exact.len(),
+            "{number}: {missed} of {} missed, {} found",
+            exact.len(),
+            found.len()
         );
     }
-}
-
-/// What the worst of so many seeds finds, and the best that is known: by all of them and by one with a wide budget.
-fn worst_and_best(
-    index: &CostIndex,
-    objective: &dyn Objective,
-    limits: &Limits,
-    seeds: u64,
-    wide: usize,
-) -> (f64, f64) {
-    let find = |seed: u64, candidates: usize, patience: usize| {
-        let config = SearchConfig { seed, candidates, patience, ..SearchConfig::default() };
-        climb(index, objective, limits, &config, &AtomicBool::new(false)).expect("feasible").best.accuracy()
-    };
-    let base = SearchConfig::default();
-    let found: Vec<f64> = (0..seeds).map(|seed| find(seed, base.candidates, base.patience)).collect();
-    println!("{found:.4?}");
-    let worst = found.iter().copied().fold(f64::INFINITY, f64::min);
-    (worst, found.into_iter().chain([find(1000, wide, usize::MAX)]).fold(worst, f64::max))
-}
-
-/// A space of 10^19 sub-networks.
-fn vast() -> (SearchSpace, CostIndex) {
-    let space = preset("ofa-mbv3-w1.0").expect("a preset").at_resolutions(&[160, 192, 224]).expect("listed");
-    let index = index_of(&space, &made_up_table(&space));
-    (space, index)
 }
 
 #[test]
 #[ignore = "takes minutes: cargo test -p once-for-all-search rugged_objectives_at_length -- --ignored --nocapture"]
 fn rugged_objectives_at_length() {
-    let (space, index) = vast();
+    let space = vast();
+    let index = index_of(&space, &made_up_table(&space));
     let pairs = Rugged::new(&space, 5, 1.0);
     for share in [0.3, 0.7] {
         for (way, objective) in [("slopes", &pairs as &dyn Objective), ("none", &Opaque(&pairs))] {
             let start = std::time::Instant::now();
-            let (worst, best) = worst_and_best(&index, objective, &limit(&index, share), 10, 2_000_000);
-            println!(
-                "pairs {share} {way}: worst of ten {worst:.4}, best known {best:.4}, {:.0?}",
-                start.elapsed()
-            );
+            let (found, best) = ten_seeds_and_the_best(&index, objective, &limit(&index, share));
+            let took = start.elapsed();
+            println!("pairs {share} {way}: ten seeds {found:.4?}, best known {best:.4}, {took:.0?}");
         }
     }
 }

@@ -48,7 +48,7 @@ fn decimal(value: f32) -> f64 {
     value.to_string().parse().unwrap_or(f64::from(value))
 }
 
-/// What stands for a layer; nothing does for what the classes have anyway.
+/// What stands for a layer; nothing does for what the classes have anyway. The list is of the operators that they know.
 fn form(space: &SearchSpace, expand: Ratio, layer: &LayerSpec) -> Result<Option<Value>> {
     Ok(Some(match &layer.operator {
         Operator::Stem { kernel, stride, activation } => conv(layer, [*kernel, *stride], true, *activation),
@@ -62,7 +62,7 @@ fn form(space: &SearchSpace, expand: Ratio, layer: &LayerSpec) -> Result<Option<
         Operator::Bottleneck(block) => bottleneck(expand, layer, block)?,
         Operator::Classifier => linear(layer, space.dropout()),
         Operator::Pool | Operator::MaxPool => return Ok(None),
-        Operator::Sum { .. } => return Err(no_form(layer, "inputs", "one", &layer.key())),
+        _ => return Err(no_form(layer, "operator", "one of its own classes", &layer.key())),
     }))
 }
 
