@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use base::error::Error;
+use base::error::{Error, Result};
 use num_bigint::BigUint;
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -53,7 +53,7 @@ pub struct Gene {
     pub dimension: Dimension,
     /// Where it stands, in words: `stage 1, block 2`; empty for a choice of the whole network.
     pub place: String,
-    /// All its values: rising, unless they are names, which have no order.
+    /// All its values: rising, or names, of which the largest network has the first.
     pub values: Vec<Value>,
     /// The earlier gene that decides whether it exists, and by which of its values (by index); `None` if it always does.
     pub exists: Option<(GeneId, Vec<bool>)>,
@@ -70,6 +70,12 @@ impl Gene {
     pub fn describe(&self, value: Index) -> String {
         let comma = if self.place.is_empty() { "" } else { ", " };
         format!("{}{comma}{} {}", self.place, self.dimension.key, self.values[usize::from(value)])
+    }
+
+    /// Whether the first of its values is that of the largest network: a family lists names so, for they have no order of
+    /// their own.
+    fn largest_is_first(&self) -> bool {
+        self.values.first().is_some_and(|value| !value.is_ordered())
     }
 
     /// The gene in a sentence: `expand ratio of stage 1, block 2`.
@@ -99,12 +105,12 @@ struct Lists {
     groups: Vec<Group>,
 }
 
-/// One end of every list of choices.
+/// One end of every list of choices: the first and the last value of those that rise, the last and the first name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The first choice.
+    /// The smallest choice.
     Smallest,
-    /// The last choice.
+    /// The largest choice.
     Largest,
 }
 
@@ -201,6 +207,20 @@ impl Genome {
         self.allowed[gene].iter().map(move |index| self.genes()[gene].values[usize::from(*index)])
     }
 
+    /// Sets a gene of a row to a value that may be drawn; `place` says whose it is in messages.
+    pub(crate) fn choose<T: Readable>(
+        &self,
+        row: &mut Row,
+        choice: Choice<T>,
+        value: T,
+        place: &str,
+    ) -> Result<()> {
+        let gene = choice.gene();
+        let index = self.index_of(gene, value.value());
+        row[gene] = index.ok_or_else(|| self.refuse(gene, place, value.value()))?;
+        Ok(())
+    }
+
     /// Where a value stands in a gene's list, if it may be drawn.
     pub fn index_of(&self, gene: GeneId, value: Value) -> Option<Index> {
         let listed = self.allowed[gene].iter();
@@ -208,14 +228,16 @@ impl Genome {
     }
 
     /// The genome with only the largest so many values of some kinds of choice, at least one of each; its rows are rows of
-    /// this one. Kinds whose values have no order stay as they are.
+    /// this one. Of names, which have no order of their own, the first so many stay.
     #[must_use]
     pub fn restricted(&self, largest: &BTreeMap<String, usize>) -> Self {
         let mut narrowed = self.allowed.clone();
         for (gene, allowed) in self.genes().iter().zip(&mut narrowed) {
-            let ordered = gene.values.iter().all(|value| value.is_ordered());
-            if let Some(&most) = largest.get(gene.dimension.key).filter(|_| ordered) {
-                allowed.drain(..allowed.len().saturating_sub(most.max(1)));
+            let Some(&most) = largest.get(gene.dimension.key) else { continue };
+            let (most, count) = (most.clamp(1, allowed.len()), allowed.len());
+            match gene.largest_is_first() {
+                true => allowed.truncate(most),
+                false => drop(allowed.drain(..count - most)),
             }
         }
         Self::new(self.lists.clone(), narrowed)
@@ -281,16 +303,15 @@ impl Genome {
         rows
     }
 
-    /// The row whose choices all lie at one end, which may be another for each kind of choice; names have their first.
+    /// The row whose choices all lie at one end, which may be another for each kind of choice.
     pub fn corner(&self, end: impl Fn(Dimension) -> End) -> Vec<Index> {
         let mut row = vec![0; self.len()];
         for gene in 0..self.len() {
             if self.exists(&row, gene) {
-                let allowed = &self.allowed[gene];
-                row[gene] = match end(self.genes()[gene].dimension) {
-                    End::Largest if self.genes()[gene].values[0].is_ordered() => allowed[allowed.len() - 1],
-                    _ => allowed[0],
-                };
+                let (allowed, choice) = (&self.allowed[gene], &self.genes()[gene]);
+                let largest = end(choice.dimension) == End::Largest;
+                let first = largest == choice.largest_is_first();
+                row[gene] = if first { allowed[0] } else { allowed[allowed.len() - 1] };
             }
         }
         row

@@ -7,7 +7,7 @@ use base::error::{Error, Result};
 
 use crate::activation::Activation;
 use crate::genome::{Choice, Declaring, Dimension, GeneId, Genome, Index, Row};
-use crate::value::{Extent, Ratio, Readable};
+use crate::value::{Extent, Ratio};
 
 const RESOLUTION: Dimension = Dimension::named("resolution");
 pub(super) const DEPTH: Dimension = Dimension::named("depth");
@@ -201,13 +201,13 @@ impl Stages {
             return Err(error);
         }
         for (width, ratio) in widths.into_iter().zip(&blocks.widths) {
-            choose(genome, row, width, *ratio, place)?;
+            genome.choose(row, width, *ratio, place)?;
         }
         for (genes, blocks) in self.genes.iter().zip(&blocks.stages) {
-            choose(genome, row, genes.depth, blocks.len(), place)?;
+            genome.choose(row, genes.depth, blocks.len(), place)?;
             for (genes, block) in genes.blocks.iter().zip(blocks) {
-                choose(genome, row, genes.kernel, block.kernel, place)?;
-                choose(genome, row, genes.expand, block.expand, place)?;
+                genome.choose(row, genes.kernel, block.kernel, place)?;
+                genome.choose(row, genes.expand, block.expand, place)?;
             }
         }
         Ok(())
@@ -254,20 +254,6 @@ fn declare_stage(list: &mut Declaring, at: usize, stage: &Stage) -> StageGenes {
     };
     let blocks = (0..stage.choices.max_depth()).map(&mut block).collect();
     StageGenes { depth, blocks, width: None }
-}
-
-/// Sets a gene to a value that it may have.
-fn choose<T: Readable>(
-    genome: &Genome,
-    row: &mut [Index],
-    choice: Choice<T>,
-    value: T,
-    place: &str,
-) -> Result<()> {
-    let gene = choice.gene();
-    let index = genome.index_of(gene, value.value());
-    row[gene] = index.ok_or_else(|| genome.refuse(gene, place, value.value()))?;
-    Ok(())
 }
 
 /// The choices of one block that exists.

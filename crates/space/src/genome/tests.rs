@@ -147,3 +147,24 @@ fn what_may_not_be_chosen_is_named() {
     let keys: Vec<_> = space.genome().dimensions().iter().map(|dimension| dimension.key).collect();
     assert_eq!(keys, ["resolution", "depth", "kernel", "expand"]);
 }
+
+#[test]
+fn of_names_the_first_is_the_largest() {
+    let mut list = Declaring::new();
+    let (names, dimension) = (["wide", "narrow", "none"], Dimension::named("operator"));
+    let operator = list.choice("operator".into(), String::new(), dimension, &names, None);
+    let genome = list.finish();
+    for (most, expected) in [(0, &names[..1]), (1, &names[..1]), (2, &names[..2]), (9, &names[..])] {
+        let narrowed = genome.restricted(&[("operator".to_string(), most)].into());
+        let rows = narrowed.all();
+        let left: Vec<&str> = rows.iter().map(|row| narrowed.get(row, operator)).collect();
+        assert_eq!(left, expected);
+        assert_eq!(narrowed.corner(|_| End::Largest), rows[0]);
+        assert_eq!(narrowed.corner(|_| End::Smallest), rows[rows.len() - 1]);
+    }
+    let mut row = genome.corner(|_| End::Largest);
+    genome.choose(&mut row, operator, "narrow", "x").expect("listed");
+    assert_eq!(row, [1]);
+    let error = genome.choose(&mut row, operator, "flat", "arch x").expect_err("not listed").to_string();
+    assert!(error.starts_with("arch x: operator: expected one of wide, narrow, none, got flat"), "{error}");
+}
