@@ -1,7 +1,7 @@
 //! ResNet, variant D: a stem of two or three convolutions, stages of bottlenecks, all of elastic width.
 
 use super::stages::{Stage, StageGenes, Stages, Stem};
-use super::{Ends, Family};
+use super::{Ends, Family, Words};
 use crate::builder::{Builder, Port, SlotName};
 use crate::layer::inner_channels;
 use crate::operators::{Bottleneck, Operator};
@@ -44,8 +44,12 @@ impl Family for ResNetD {
         });
     }
 
-    fn stages(&self) -> &Stages {
+    fn words(&self) -> &dyn Words {
         &self.stages
+    }
+
+    fn stages(&self) -> Option<&Stages> {
+        Some(&self.stages)
     }
 }
 

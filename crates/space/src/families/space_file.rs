@@ -199,8 +199,7 @@ impl Door<'_> {
 
     /// A field that the space's family has, or has not.
     fn belongs(&self, family: FamilyName, field: &str, given: bool, belongs: bool) -> Result<()> {
-        let name =
-            toml::Value::try_from(family).map_or_else(|_| format!("{family:?}"), |name| name.to_string());
+        let name = format!("\"{family}\"");
         match (given, belongs) {
             (true, false) => Err(Error::invalid(self.place, field, format!("none in family {name}"), "one")),
             (false, true) => Err(Error::invalid(self.place, field, format!("one in family {name}"), "none")),

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use base::error::{Error, Result};
 
+use super::Words;
 use crate::activation::Activation;
 use crate::genome::{Choice, Declaring, Dimension, GeneId, Genome, Index, Row};
 use crate::value::{Extent, Ratio};
@@ -152,20 +153,6 @@ impl Stages {
         (Self { space: space.to_string(), input, resolution, stages, genes }, list.finish())
     }
 
-    /// Genes by stage: its width, then kernel and expand ratio of each block; last the resolution. Depths are told by the
-    /// blocks that are there (Cai et al. 2020, section 3.4).
-    pub fn features(&self) -> Vec<GeneId> {
-        let mut order = Vec::new();
-        for stage in &self.genes {
-            order.extend(stage.width.map(Choice::gene));
-            for block in &stage.blocks {
-                order.extend([block.kernel.gene(), block.expand.gene()]);
-            }
-        }
-        order.push(self.resolution.gene());
-        order
-    }
-
     /// The blocks and widths of a row.
     pub fn blocks(&self, genome: &Genome, row: &Row) -> Blocks {
         let stage = |genes: &StageGenes| {
@@ -212,9 +199,33 @@ impl Stages {
         }
         Ok(())
     }
+}
+
+impl Words for Stages {
+    fn text(&self, genome: &Genome, row: &Row) -> String {
+        self.blocks(genome, row).to_string()
+    }
+
+    fn parse(&self, genome: &Genome, text: &str, place: &str, row: &mut Row) -> Result<()> {
+        self.write(genome, &text.parse()?, place, row)
+    }
+
+    /// Genes by stage: its width, then kernel and expand ratio of each block; last the resolution. Depths are told by the
+    /// blocks that are there (Cai et al. 2020, section 3.4).
+    fn features(&self) -> Vec<GeneId> {
+        let mut order = Vec::new();
+        for stage in &self.genes {
+            order.extend(stage.width.map(Choice::gene));
+            for block in &stage.blocks {
+                order.extend([block.kernel.gene(), block.expand.gene()]);
+            }
+        }
+        order.push(self.resolution.gene());
+        order
+    }
 
     /// A line for each stage: what is fixed, and what can be chosen.
-    pub fn describe(&self, genome: &Genome) -> Vec<String> {
+    fn describe(&self, genome: &Genome) -> Vec<String> {
         let list = |gene: GeneId| {
             genome.values_of(gene).map(|value| value.to_string()).collect::<Vec<_>>().join(" ")
         };
