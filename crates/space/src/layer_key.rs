@@ -118,6 +118,14 @@ mod tests {
     }
 
     #[test]
+    fn a_convolution_may_have_a_stride() {
+        let conv: LayerSpec = "conv k1 s2 8-16 none @13x7".parse().expect("a key");
+        assert_eq!(conv.key(), "conv k1 s2 8-16 none @13x7");
+        assert_eq!((conv.output.channels, conv.output.height, conv.output.width), (16, 7, 4));
+        assert_eq!(crate::cost(&[conv]).macs, 16 * 7 * 4 * 8);
+    }
+
+    #[test]
     fn other_texts_are_refused() {
         for (text, part) in [
             ("", "a key such as"),
@@ -139,6 +147,9 @@ mod tests {
             ("bottleneck k3 s1 8-16-16 relu @8x8", "a key such as"),
             ("bottleneck k3 s1 8-16-8 relu skip @8x8", "a key such as"),
             ("conv k3 8-16 relu skip @8x8", "a key such as"),
+            ("conv k3 s2 8-8 relu skip @8x8", "a key such as"),
+            ("conv k3 s3 8-8 relu @8x8", "a key such as"),
+            ("conv k3 s1 8-8 relu @8x8", "the canonical text \"conv k3 8-8 relu @8x8\""),
             ("maxpool 8-8 @8x8", "a key such as"),
             ("sum1 8 @8x8", "a key such as"),
             ("sum 8 @8x8", "a key such as"),

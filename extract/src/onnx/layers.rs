@@ -34,10 +34,10 @@ pub(super) fn append(
             stem::append(graph, name, [*kernel, *stride], *activation, weights)?;
         }
         Operator::MbConv(block) => mbconv::append(graph, name, block, weights)?,
-        Operator::Conv { kernel, activation, residual: false } => {
-            conv::append(graph, name, *kernel, *activation, weights)?;
+        Operator::Conv { kernel, stride, activation, residual: false } => {
+            conv::append(graph, name, [*kernel, *stride], *activation, weights)?;
         }
-        Operator::Conv { kernel, activation, residual: true } => {
+        Operator::Conv { kernel, activation, residual: true, .. } => {
             conv::append_residual(graph, name, *kernel, *activation, weights)?;
         }
         Operator::MaxPool => max_pool::append(graph, name),

@@ -81,6 +81,7 @@ impl ResNetD {
                     first.extent.clone(),
                     |t| Operator::Conv {
                         kernel: kernel.as_ref().map_or(3, |kernel| t.get(kernel)),
+                        stride: 1,
                         activation: stage.activation,
                         residual,
                     },

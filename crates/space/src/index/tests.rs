@@ -162,6 +162,7 @@ impl Family for Diamond {
         });
         let wide = b.push(SlotName::one("wide"), &[&x], fixed(8), extent.clone(), |t| Operator::Conv {
             kernel: t.get(&kernel),
+            stride: 1,
             activation,
             residual: false,
         });

@@ -1,4 +1,4 @@
-//! Dense convolution on maps, batch norm, activation; stride 1.
+//! Dense convolution on maps, batch norm, activation.
 
 use space::Activation;
 
@@ -10,11 +10,11 @@ use crate::onnx::weights::LayerWeights;
 pub(super) fn append(
     graph: &mut Graph,
     name: &str,
-    kernel: usize,
+    [kernel, stride]: [usize; 2],
     activation: Activation,
     weights: &LayerWeights,
 ) -> Result<()> {
-    let window = Window { kernel, stride: 1, groups: 1 };
+    let window = Window { kernel, stride, groups: 1 };
     convolution(graph, format!("{name}.conv"), &window, weights.folded("")?);
     activate(graph, name, activation);
     Ok(())

@@ -52,8 +52,8 @@ fn decimal(value: f32) -> f64 {
 fn form(space: &SearchSpace, expand: Ratio, layer: &LayerSpec) -> Result<Option<Value>> {
     Ok(Some(match &layer.operator {
         Operator::Stem { kernel, stride, activation } => conv(layer, [*kernel, *stride], true, *activation),
-        Operator::Conv { kernel, activation, residual } => {
-            let conv = conv(layer, [*kernel, 1], true, *activation);
+        Operator::Conv { kernel, stride, activation, residual } => {
+            let conv = conv(layer, [*kernel, *stride], true, *activation);
             if *residual { residual_block(layer, conv, true) } else { conv }
         }
         Operator::HeadConv { activation } => conv(layer, [1, 1], true, *activation),
