@@ -74,7 +74,7 @@ impl Gene {
 
     /// Whether the first of its values is that of the largest network: a family lists names so, for they have no order of
     /// their own.
-    fn largest_is_first(&self) -> bool {
+    pub fn largest_is_first(&self) -> bool {
         self.values.first().is_some_and(|value| !value.is_ordered())
     }
 
