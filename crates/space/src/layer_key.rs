@@ -91,16 +91,24 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         for name in preset_names() {
             let space = preset(name).expect("a preset");
+            let chains = space.index().is_chain();
             for _ in 0..50 {
                 let layers = space.lower(&sampler::random(&space, &mut rng)).expect("legal");
                 let parsed =
                     layers.iter().map(|layer| layer.key().parse()).collect::<Result<Vec<LayerSpec>>>();
-                let chained = LayerSpec::chain(parsed.expect("own keys")).expect("fits");
-                assert!(LayerSpec::is_chain(&chained) && LayerSpec::is_chain(&layers));
-                for (chained, layer) in chained.iter().zip(&layers) {
-                    let LayerSpec { name, slot, .. } = chained.clone();
-                    let layer = LayerSpec { name, slot, ..layer.clone() };
-                    assert_eq!(*chained, layer, "all but where it stands in the largest network");
+                let parsed = parsed.expect("own keys");
+                for (parsed, layer) in parsed.iter().zip(&layers) {
+                    let LayerSpec { name, slot, .. } = parsed.clone();
+                    assert_eq!(*parsed, LayerSpec { name, slot, ..layer.alone() }, "all but where it stands");
+                }
+                assert!(LayerSpec::is_chain(&layers) || !chains, "{name}");
+                if LayerSpec::is_chain(&layers) {
+                    let chained = LayerSpec::chain(parsed).expect("fits");
+                    assert!(LayerSpec::is_chain(&chained));
+                    let inputs = |layers: &[LayerSpec]| -> Vec<_> {
+                        layers.iter().map(|layer| layer.inputs.clone()).collect()
+                    };
+                    assert_eq!(inputs(&chained), inputs(&layers));
                 }
             }
         }
