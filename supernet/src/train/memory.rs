@@ -74,6 +74,10 @@ impl MemoryEstimate {
     ) -> Result<Self> {
         let arch = sampler::largest(space).at(space.greatest_resolution());
         let mut footprint = Footprint::of(&space.lower(&arch)?);
+        // what is small in all else may look through a larger kernel
+        let narrow = space.at_resolutions(&[arch.resolution])?;
+        let alone = narrow.weights().specs().into_iter().map(|layer| Footprint::of(&[layer]).patches);
+        footprint.patches = alone.max().unwrap_or(0).max(footprint.patches);
         // the teacher's pass has ended when the students' begin
         footprint.training = footprint.training.max(footprint.forgetting);
         let one = bytes_of(&shared_specs(space));
