@@ -1,5 +1,6 @@
 //! Families of networks: each declares its choices and builds its layers.
 
+mod door;
 mod inverted_residual;
 mod resnet_d;
 pub(crate) mod space_file;
