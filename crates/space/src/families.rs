@@ -2,6 +2,7 @@
 
 mod door;
 mod inverted_residual;
+mod operator_choice;
 mod resnet_d;
 pub(crate) mod space_file;
 pub(crate) mod stages;
@@ -17,6 +18,7 @@ use crate::value::Extent;
 use stages::Stages;
 
 pub(crate) use inverted_residual::InvertedResidual;
+pub(crate) use operator_choice::{BlockOperator, ChoiceStage, OperatorChoice};
 pub(crate) use resnet_d::{ResNetD, STEM_STAGES};
 
 /// The structure that a space's networks share.
@@ -34,10 +36,20 @@ pub enum FamilyName {
     /// elastic in PyPI's `ofa`). Its stem is two stages: the convolution that can be skipped, and the one after it.
     #[serde(rename = "resnet-d")]
     ResNetD,
+    /// Blocks that choose between an inverted residual, a plain convolution and no layer, in stages that a connection may
+    /// lead past.
+    OperatorChoice,
 }
 
 /// Every kind of choice of which a phase of training can allow the largest few, over all families.
-pub const KINDS: [Dimension; 4] = [stages::KERNEL, stages::DEPTH, stages::EXPAND, stages::WIDTH];
+pub const KINDS: [Dimension; 6] = [
+    stages::KERNEL,
+    stages::DEPTH,
+    stages::EXPAND,
+    stages::WIDTH,
+    operator_choice::OPERATOR,
+    operator_choice::CONNECTION,
+];
 
 /// What every network has: an input whose resolution is the first choice, and classes.
 #[derive(Clone, Copy, Debug)]

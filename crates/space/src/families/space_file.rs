@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::door::{Door, LARGEST};
 use super::stages::{Choices, FirstBlock, Head, Stage, Stages, Stem};
-use super::{Ends, Family, FamilyName, InvertedResidual, ResNetD};
+use super::{
+    BlockOperator, ChoiceStage, Ends, Family, FamilyName, InvertedResidual, OperatorChoice, ResNetD,
+};
 use crate::activation::Activation;
+use crate::genome::Genome;
 use crate::layer::make_divisible;
 use crate::search_space::SearchSpace;
 use crate::value::{Extent, Ratio};
@@ -34,6 +37,12 @@ pub(crate) struct SpaceFile {
     /// Multipliers of each stage's width that can be chosen; a ResNet's only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<Vec<Ratio>>,
+    /// What a block can be; an operator choice's only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<Vec<BlockOperator>>,
+    /// Whether a stage has a connection past it: 0, 1 or either; an operator choice's only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<Vec<usize>>,
     /// PyTorch's default, which OFA's MobileNetV3 keeps.
     #[serde(default = "default_epsilon")]
     pub batch_norm_epsilon: f32,
@@ -83,6 +92,10 @@ pub(crate) struct StageFile {
     pub depth: Option<Vec<usize>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<Vec<Ratio>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<Vec<BlockOperator>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<Vec<usize>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -145,8 +158,11 @@ impl SpaceFile {
     fn check_family(&self, door: &Door) -> Result<()> {
         let family = self.family;
         let (resnet, mixes) = (family == FamilyName::ResNetD, family == FamilyName::MobileNetV3);
-        door.belongs(family, "first_block", self.first_block.is_some(), !resnet)?;
-        door.belongs(family, "head", self.head.is_some(), !resnet)?;
+        let chooses = family == FamilyName::OperatorChoice;
+        door.belongs(family, "first_block", self.first_block.is_some(), !resnet && !chooses)?;
+        door.belongs(family, "head", self.head.is_some(), !resnet && !chooses)?;
+        door.belongs(family, "operator", self.operator.is_some(), chooses)?;
+        door.belongs(family, "connection", self.connection.is_some(), chooses)?;
         if let Some(head) = &self.head {
             door.belongs(family, "head.feature_channels", head.feature_channels.is_some(), mixes)?;
         }
@@ -155,6 +171,10 @@ impl SpaceFile {
         for (index, stage) in self.stages.iter().enumerate() {
             let field = |name: &str| format!("stages[{}].{name}", index + 1);
             door.belongs(family, &field("width"), stage.width.is_some(), resnet && stage.width.is_some())?;
+            if !chooses {
+                door.belongs(family, &field("operator"), stage.operator.is_some(), false)?;
+                door.belongs(family, &field("connection"), stage.connection.is_some(), false)?;
+            }
             if resnet {
                 door.belongs(family, &field("squeeze_excite"), stage.squeeze_excite, false)?;
                 let kernels = stage.kernel.as_ref().unwrap_or(&self.kernel);
@@ -176,6 +196,13 @@ impl SpaceFile {
             stages.push(self.stage(door, index, stage)?);
         }
         door.cells(&self.resolutions, &stages)?;
+        if self.family == FamilyName::OperatorChoice {
+            let stages = self.choice_stages(door, stages)?;
+            let sizes = [self.input_channels, self.classes];
+            let (family, genome) =
+                OperatorChoice::declare(&self.name, sizes, &self.resolutions, stem, stages);
+            return self.checked(door, Arc::new(family), genome);
+        }
         let (first_block, head) = (self.checked_first_block(door)?, self.checked_head(door)?);
         let input = first_block.map_or(stem.channels, |first| first.channels);
         let (stages, genome) = Stages::declare(&self.name, input, &self.resolutions, stages);
@@ -183,14 +210,29 @@ impl SpaceFile {
         let ends = Ends { resolution: stages.resolution, input_channels, classes };
         let family: Arc<dyn Family> = match self.family {
             FamilyName::ResNetD => Arc::new(ResNetD { ends, stem, stages }),
-            FamilyName::MobileNetV3 | FamilyName::ProxylessNas => {
+            _ => {
                 let first_block_adds = self.family == FamilyName::MobileNetV3;
                 Arc::new(InvertedResidual { ends, stem, first_block, first_block_adds, stages, head })
             }
         };
+        self.checked(door, family, genome)
+    }
+
+    fn checked(self, door: &Door, family: Arc<dyn Family>, genome: Genome) -> Result<SearchSpace> {
         let space = SearchSpace::new(self, family, genome);
         door.parameters(&space)?;
         Ok(space)
+    }
+
+    /// Stages with what their blocks can be: the space's lists where a stage has none of its own.
+    fn choice_stages(&self, door: &Door, stages: Vec<Stage>) -> Result<Vec<ChoiceStage>> {
+        let pairs = self.stages.iter().zip(stages).enumerate();
+        let stage = |(index, (file, stage)): (usize, (&StageFile, Stage))| {
+            let operators = file.operator.clone().or_else(|| self.operator.clone()).unwrap_or_default();
+            let connections = file.connection.clone().or_else(|| self.connection.clone()).unwrap_or_default();
+            ChoiceStage { stage, operators, connections }.checked(door, &format!("stages[{}]", index + 1))
+        };
+        pairs.map(stage).collect()
     }
 
     fn checked_first_block(&self, door: &Door) -> Result<Option<FirstBlock>> {

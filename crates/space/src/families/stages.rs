@@ -10,7 +10,7 @@ use crate::activation::Activation;
 use crate::genome::{Choice, Declaring, Dimension, GeneId, Genome, Index, Row};
 use crate::value::{Extent, Ratio};
 
-const RESOLUTION: Dimension = Dimension::named("resolution");
+pub(super) const RESOLUTION: Dimension = Dimension::named("resolution");
 pub(super) const DEPTH: Dimension = Dimension::named("depth");
 pub(super) const KERNEL: Dimension = Dimension::named("kernel");
 pub(super) const EXPAND: Dimension = Dimension { key: "expand", words: "expand ratio" };

@@ -29,7 +29,7 @@ fn a_row_is_a_name_and_a_name_is_a_row() {
 
 #[test]
 fn counts_are_those_of_an_enumeration() {
-    for (name, of_one_resolution) in [("tiny", 8_100u32), ("tiny-resnet", 0)] {
+    for (name, of_one_resolution) in [("tiny", 8_100u32), ("tiny-resnet", 0), ("tiny-choice", 3_600)] {
         let space = preset(name).expect("a preset");
         let all = space.genome().all();
         assert_eq!(space.genome().count(), BigUint::from(all.len()));

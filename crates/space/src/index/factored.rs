@@ -356,12 +356,13 @@ mod tests {
         }
     }
 
-    /// Every network of two small spaces, with random prices of layers, so that no order is that of sizes.
+    /// Every network of three small spaces, with random prices of layers, so that no order is that of sizes.
     #[test]
     fn the_least_is_that_of_all_networks() {
         let tiny = preset("tiny").expect("a preset").to_toml();
         let resnet = preset("tiny-resnet").expect("a preset").to_toml();
-        for text in [tiny, resnet] {
+        let choice = preset("tiny-choice").expect("a preset").to_toml();
+        for text in [tiny, resnet, choice] {
             let space = SearchSpace::from_toml("small", &text).expect("a space");
             let all = space.genome().all();
             for seed in 0..20 {
