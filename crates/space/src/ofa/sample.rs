@@ -28,7 +28,7 @@ pub(crate) fn find(value: &Value) -> Option<&Value> {
 
 /// The sub-network of a dictionary.
 pub(crate) fn arch(space: &SearchSpace, place: &str, sample: &Value) -> Result<Arch> {
-    let all = &space.ofa_stages()?.stages;
+    let all = &space.ofa_stages().map_err(|error| error.in_place(place))?.stages;
     let sample = Sample { space, stages: all, place, value: sample };
     let resolution = sample.resolution()?;
     // a ResNet's stem stages have no entries in the lists of blocks

@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn steps_are_the_supernets_where_the_network_is_all_there_is() {
-        ["tiny", "tiny-resnet", "tiny-choice"].into_iter().for_each(assert_steps_are_the_supernets);
+        ["tiny", "tiny-resnet"].into_iter().for_each(assert_steps_are_the_supernets);
     }
 
     fn assert_steps_are_the_supernets(preset: &str) {
