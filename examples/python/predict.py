@@ -1,10 +1,12 @@
 """Runs an exported folder with numpy alone: `python predict.py FOLDER IMAGE` prints the logits as JSON.
 
 IMAGE is a file that Pillow reads, or a .npy of [C, H, W] f32 that is normalised already. What the weights do not tell
-by their shapes, that is strides and activations, comes from the space in config.json. One thing is left out
+by their shapes, that is strides, activations and which layer reads which, comes from the space and the sub-network in
+config.json. One thing is left out
 that `extract predict` does: it refuses weights whose blake3 is not the one in config.json.
 """
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -30,13 +32,15 @@ def patches(x, kernel, stride):
 
 
 class Network:
-    def __init__(self, folder):
-        self.config = json.loads((folder / "config.json").read_text())
-        self.space = self.config["space"]
-        kind = [self.config["kind"], self.config["version"], self.space["family"]]
-        if kind not in [["model", version, "mobilenet-v3"] for version in (1, 2, 3)]:
-            sys.exit(f"{folder}: expected a mobilenet-v3 model of version 1 to 3, got {kind}")
+    """What the families share."""
+
+    def __init__(self, folder, config):
+        self.config, self.space = config, config["space"]
         self.weights = load_file(folder / "model.safetensors")
+
+    def stages(self):
+        """Each stage of the space with its part of the text: `r8:k5e4,k7e6/k3e3` has two."""
+        return zip(self.space["stages"], self.config["arch"].split(":", 1)[1].split("/"), strict=True)
 
     def convolution(self, x, name, stride=1):
         """Dense, [I, H, W] -> [O, H/stride, W/stride]. No convolution has a bias, but squeeze-and-excite's."""
@@ -52,6 +56,9 @@ class Network:
         gamma, beta, mean, var = (self.weights[f"{name}.{part}"][:, None, None] for part in parts)
         return ACTIVATIONS[activation]((x - mean) / np.sqrt(var + self.space["batch_norm_epsilon"]) * gamma + beta)
 
+    def conv_norm(self, x, name, activation, stride=1):
+        return self.norm(self.convolution(x, f"{name}.conv", stride), f"{name}.bn", activation)
+
     def squeeze_excite(self, x, name):
         factor = x.mean((1, 2), keepdims=True)  # [C, 1, 1]
         for part, activation in (("reduce", "relu"), ("expand", "h_sigmoid")):
@@ -63,39 +70,80 @@ class Network:
         """Inverted residual: expansion, depthwise convolution, squeeze-and-excite, projection."""
         y = x
         if f"{name}.inverted_bottleneck.conv.weight" in self.weights:
-            y = self.convolution(y, f"{name}.inverted_bottleneck.conv")
-            y = self.norm(y, f"{name}.inverted_bottleneck.bn", activation)
+            y = self.conv_norm(y, f"{name}.inverted_bottleneck", activation)
         y = self.depthwise(y, f"{name}.depth_conv.conv", stride)
         y = self.norm(y, f"{name}.depth_conv.bn", activation)
         if f"{name}.depth_conv.se.fc.reduce.weight" in self.weights:
             y = self.squeeze_excite(y, f"{name}.depth_conv.se.fc")
-        y = self.norm(self.convolution(y, f"{name}.point_linear.conv"), f"{name}.point_linear.bn", "none")
+        y = self.conv_norm(y, f"{name}.point_linear", "none")
         return x + y if x.shape == y.shape and stride == 1 else y
 
+    def stem(self, image):
+        stem = self.space["stem"]
+        return self.conv_norm(image, "first_conv", stem["activation"], stem["stride"])
+
+    def classifier(self, x):
+        """[C, 1, 1] -> [classes]."""
+        return self.weights["classifier.linear.weight"] @ x[:, 0, 0] + self.weights["classifier.linear.bias"]
+
+
+class MobileNetV3(Network):
     def blocks(self):
-        """Activation and stride of each block. `r8:k5e4,k7e6/k3e3` is a stage of two blocks and a stage of one."""
+        """Activation and stride of each block."""
         yield self.space["first_block"]["activation"], 1
-        for stage, text in zip(self.space["stages"], self.config["arch"].split(":")[1].split("/"), strict=True):
+        for stage, text in self.stages():
             for position in range(len(text.split(","))):
                 yield stage["activation"], stage["stride"] if position == 0 else 1
 
     def logits(self, image):
         """[C, H, W] -> [classes]."""
-        stem, head = self.space["stem"], self.space["head"]["activation"]
-        x = self.convolution(image, "first_conv.conv", stem["stride"])
-        x = self.norm(x, "first_conv.bn", stem["activation"])
+        x, head = self.stem(image), self.space["head"]["activation"]
         for index, (activation, stride) in enumerate(self.blocks()):
             x = self.block(x, f"blocks.{index}.conv", activation, stride)
-        x = self.norm(self.convolution(x, "final_expand_layer.conv"), "final_expand_layer.bn", head)
+        x = self.conv_norm(x, "final_expand_layer", head)
         x = x.mean((1, 2), keepdims=True)
-        x = ACTIVATIONS[head](self.convolution(x, "feature_mix_layer.conv"))
-        return self.weights["classifier.linear.weight"] @ x[:, 0, 0] + self.weights["classifier.linear.bias"]
+        return self.classifier(ACTIVATIONS[head](self.convolution(x, "feature_mix_layer.conv")))
+
+
+class OperatorChoice(Network):
+    def logits(self, image):
+        """[C, H, W] -> [classes]. Layers of a kind are numbered as they stand."""
+        x = self.stem(image)
+        numbers = {kind: itertools.count() for kind in ("mbconv", "conv", "project")}
+        for stage, text in self.stages():
+            x = self.stage(x, stage, text, lambda kind: f"{kind}.{next(numbers[kind])}")
+        return self.classifier(x.mean((1, 2), keepdims=True))
+
+    def stage(self, x, stage, text, next_name):
+        """`+:i3e4,c,s` is an inverted residual, a convolution and a skipped block, and their input added to what they make."""
+        before = x
+        for position, block in enumerate(text.removeprefix("+:").split(",")):
+            stride = stage["stride"] if position == 0 else 1
+            if block == "c":
+                x = self.conv_norm(x, next_name("conv"), stage["activation"], stride)
+            elif block != "s":
+                x = self.block(x, f"{next_name('mbconv')}.conv", stage["activation"], stride)
+        if not text.startswith("+:"):
+            return x
+        same = stage["stride"] == 1 and before.shape == x.shape
+        return x + (before if same else self.conv_norm(before, next_name("project"), "none", stage["stride"]))
+
+
+FAMILIES = {"mobilenet-v3": MobileNetV3, "operator-choice": OperatorChoice}
+
+
+def network_of(folder):
+    config = json.loads((folder / "config.json").read_text())
+    kind = [config["kind"], config["version"], config["space"]["family"]]
+    if kind not in [["model", version, family] for version in (1, 2, 3) for family in FAMILIES]:
+        sys.exit(f"{folder}: expected a model of version 1 to 3, of {' or '.join(FAMILIES)}, got {kind}")
+    return FAMILIES[kind[2]](folder, config)
 
 
 def main():
     if len(sys.argv) != 3:
         sys.exit("usage: python predict.py FOLDER IMAGE")
-    network = Network(Path(sys.argv[1]))
+    network = network_of(Path(sys.argv[1]))
     print(json.dumps(network.logits(preprocess.array(sys.argv[2], network.config["input"])).tolist()))
 
 

@@ -87,7 +87,12 @@ pub fn recipe(bytes: &[u8]) {
 pub fn arch(bytes: &[u8]) {
     let Some(arch) = text(bytes).and_then(|text| text.parse::<Arch>().ok()) else { return };
     assert_eq!(arch.to_string().parse::<Arch>().ok(), Some(arch.clone()));
-    let _ = preset("tiny").expect("a preset").check(&arch);
+    for name in ["tiny", "tiny-choice"] {
+        let space = preset(name).expect("a preset");
+        if space.check(&arch).is_ok() {
+            assert_eq!(space.arch(&space.row(&arch).expect("it was checked")), arch);
+        }
+    }
 }
 
 /// Spaces of every family, at one resolution, with which a `net.config` needs no other file.
@@ -98,7 +103,7 @@ fn families() -> &'static [SearchSpace] {
             let space = preset(name).expect("a preset");
             space.at_resolutions(&space.resolutions()[..1]).expect("one of its own")
         };
-        ["tiny", "ofa-proxyless-w1.0", "ofa-resnet50"].map(at_lowest).to_vec()
+        ["tiny", "tiny-choice", "ofa-proxyless-w1.0", "ofa-resnet50"].map(at_lowest).to_vec()
     })
 }
 

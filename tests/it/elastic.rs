@@ -50,7 +50,7 @@ fn both(space: &SearchSpace, weights: &SharedWeights, arch: &Arch, images: &Tens
 
 #[test]
 fn extracted_equals_elastic_bit_for_bit() {
-    for name in ["tiny", "fashion"] {
+    for name in ["tiny", "tiny-choice", "fashion"] {
         let space = preset(name).expect("a preset");
         let weights = weights(&space);
         let mut rng = ChaCha8Rng::seed_from_u64(9);
@@ -119,9 +119,8 @@ fn sorting_channels_leaves_the_largest_network_as_it_was() {
 #[test]
 fn sorting_channels_leaves_what_was_trained_as_it_was() {
     let per_stage = uneven();
-    for space in
-        [&preset("fashion").expect("a preset"), &preset("tiny-resnet").expect("a preset"), &per_stage]
-    {
+    let presets = ["fashion", "tiny-resnet", "tiny-choice"].map(|name| preset(name).expect("a preset"));
+    for space in presets.iter().chain([&per_stage]) {
         // every later phase sorts, those of stages' widths too
         let mut recipe = Recipe::progressive().suited_to(space);
         for phase in &mut recipe.phases[1..] {

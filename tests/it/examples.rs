@@ -165,7 +165,7 @@ pub(crate) fn python_with(script: &str, modules: &str) -> Option<String> {
 }
 
 /// A `.npy` file of random values, `[1, side, side]`.
-fn write_npy(path: &Path, side: u64) {
+pub(crate) fn write_npy(path: &Path, side: u64) {
     let mut rng = rng_for("predict.py", 0, &[side]);
     let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': (1, {side}, {side}), }}\n");
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();

@@ -126,3 +126,11 @@ fn elastic_gradients_of_a_resnet_are_the_slopes() {
         check(&kernels, "tiny-resnet", "r12:w1:k3e1/w1:k3e1/w1:k3e0.5,k3e0.5/w1:k3e0.25,k3e0.5");
     }
 }
+
+#[test]
+fn gradients_past_connections_and_through_each_operator_are_the_slopes() {
+    for kernels in [Kernels::detect(), Kernels::reference()] {
+        check(&kernels, "tiny-choice", "r12:+:i3e6,c/+:c,i3e3");
+        check(&kernels, "tiny-choice", "r12:c,s/+:i5e6,c");
+    }
+}

@@ -22,6 +22,7 @@ mod judgement;
 mod kills;
 mod measure;
 mod memory;
+mod newcomers;
 mod no_numbers;
 mod not_square;
 mod ofa_configs;

@@ -1,5 +1,5 @@
 //! Every version of every file that is read, from a file of that version: `fuzz/seeds/READER/version_N`. What each means is
-//! in `snapshots/versions.snap` (recipes and `found.json` have tests of their own); where a file is of the version that is written, writing it again gives its bytes.
+//! in `snapshots/versions.snap` (recipes and `found.json` have tests of their own); where a file is of a version that is written, writing it again gives its bytes.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,9 @@ const READERS: [(&str, Reader); 9] = [
     ("table", table),
 ];
 
+/// Versions that are written today beside the newest: Nesterov's checkpoints, plans whose sub-networks are chains.
+const WRITTEN_TOO: [(&str, &str); 2] = [("checkpoint", "version_3"), ("plan", "version_2")];
+
 /// The files of a reader that are named after a version, in order.
 fn versions(reader: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(reader);
@@ -57,7 +60,8 @@ fn every_version_means_what_it_meant_and_the_newest_is_written_as_it_was() {
             let Read { meaning, written } = read(path);
             let stem = path.file_stem().expect("a name").to_string_lossy();
             let _ = writeln!(text, "{name} {stem}: {meaning}");
-            if let Some(written) = written.filter(|_| path == newest) {
+            let is_written = path == newest || WRITTEN_TOO.contains(&(name, &stem));
+            if let Some(written) = written.filter(|_| is_written) {
                 assert_same(&format!("{name} {stem}"), &bytes(path), &written);
             }
         }
@@ -121,16 +125,13 @@ fn supernet(path: &Path) -> Read {
 }
 
 fn training(path: &Path) -> Read {
-    let Checkpoint { supernet, training, velocities } = Checkpoint::read(path).expect("a checkpoint");
-    let meaning = format!(
-        "{}, velocities {}, step {}",
-        weights(&supernet),
-        tensors(velocities.values()),
-        training.step
-    );
+    let Checkpoint { supernet, training, optimizer } = Checkpoint::read(path).expect("a checkpoint");
+    let state = optimizer.tensors.iter().map(|(sort, all)| format!("{sort} {}", tensors(all.values())));
+    let state = state.collect::<Vec<_>>().join(", ");
+    let meaning = format!("{}, {} with {state}, step {}", weights(&supernet), optimizer.kind, training.step);
     let Supernet { space, weights, interface, .. } = &supernet;
     let write =
-        |path: &Path| checkpoint::write_checkpoint(path, space, interface, weights, &velocities, training);
+        |path: &Path| checkpoint::write_checkpoint(path, space, interface, weights, &optimizer, training);
     Read { meaning, written: written(|path| write(path).expect("written")) }
 }
 

@@ -58,14 +58,20 @@ impl SyntheticObjective {
         // what a choice is worth grows with it, ever more slowly; a block is worth something by itself
         let mut rising = |first: f32, count: usize| {
             let mut gain = first;
+            let mut rising = Vec::with_capacity(count);
             for index in 0..count {
-                gains.push(gain);
+                rising.push(gain);
                 gain += rng.random_range(0.5..1.5) / (index + 1) as f32;
             }
+            rising
         };
-        for gene in space.features() {
-            let first = if gene == RESOLUTION { 0.0 } else { 1.0 };
-            rising(first, space.genome().genes()[gene].values.len());
+        for id in space.features() {
+            let gene = &space.genome().genes()[id];
+            let mut of_gene = rising(if id == RESOLUTION { 0.0 } else { 1.0 }, gene.values.len());
+            if gene.largest_is_first() {
+                of_gene.reverse();
+            }
+            gains.extend(of_gene);
         }
         let encoder = Encoder::new(space);
         debug_assert_eq!(gains.len(), encoder.len());

@@ -200,6 +200,26 @@ impl<'a> Builder<'a> {
         Maybe { exists: exists.clone(), port }
     }
 
+    /// What `body` builds for each value that can be chosen, each of which exists where its value is chosen; gives the port
+    /// of the one that is chosen. Ports of one size do not depend on the choice.
+    pub fn one_of<T: Readable>(
+        &mut self,
+        choice: Choice<T>,
+        mut body: impl FnMut(&mut Self, T) -> Port,
+    ) -> Port {
+        let values: Vec<T> =
+            self.genome.genes()[choice.gene()].values.iter().filter_map(|value| T::read(*value)).collect();
+        let mut alternatives = Vec::with_capacity(values.len());
+        for value in values {
+            let exists = self.test(choice, |other| other == value);
+            alternatives.push(self.when(&exists, |b| body(b, value)));
+        }
+        // the last needs no condition: it is what is chosen where no other is
+        let last = alternatives.pop().map(|last| last.port);
+        let chosen = alternatives.into_iter().rev().fold(last, |rest, one| rest.map(|rest| one.or(&rest)));
+        chosen.expect("a choice has a value")
+    }
+
     /// Adds a layer that reads `inputs` and makes so many channels of such an extent. It depends on the sizes of what it
     /// reads and makes, and on all that `operator` opens.
     pub fn push(

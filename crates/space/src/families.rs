@@ -1,21 +1,24 @@
 //! Families of networks: each declares its choices and builds its layers.
 
+mod door;
 mod inverted_residual;
+mod operator_choice;
 mod resnet_d;
 pub(crate) mod space_file;
 pub(crate) mod stages;
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 
 use base::error::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::builder::Builder;
-use crate::genome::{Choice, Dimension, GeneId, Genome, Index, Row};
+use crate::genome::{Choice, Dimension, GeneId, Genome, Row};
 use crate::value::Extent;
 use stages::Stages;
 
 pub(crate) use inverted_residual::InvertedResidual;
+pub(crate) use operator_choice::{BlockOperator, ChoiceStage, OperatorChoice};
 pub(crate) use resnet_d::{ResNetD, STEM_STAGES};
 
 /// The structure that a space's networks share.
@@ -33,10 +36,20 @@ pub enum FamilyName {
     /// elastic in PyPI's `ofa`). Its stem is two stages: the convolution that can be skipped, and the one after it.
     #[serde(rename = "resnet-d")]
     ResNetD,
+    /// Blocks that choose between an inverted residual, a plain convolution and no layer, in stages that a connection may
+    /// lead past.
+    OperatorChoice,
 }
 
 /// Every kind of choice of which a phase of training can allow the largest few, over all families.
-pub const KINDS: [Dimension; 4] = [stages::KERNEL, stages::DEPTH, stages::EXPAND, stages::WIDTH];
+pub const KINDS: [Dimension; 6] = [
+    stages::KERNEL,
+    stages::DEPTH,
+    stages::EXPAND,
+    stages::WIDTH,
+    operator_choice::OPERATOR,
+    operator_choice::CONNECTION,
+];
 
 /// What every network has: an input whose resolution is the first choice, and classes.
 #[derive(Clone, Copy, Debug)]
@@ -49,35 +62,41 @@ pub(crate) struct Ends {
     pub classes: usize,
 }
 
-/// One way to build networks of choices. All of it was checked when it was declared, so nothing here fails but reading a
-/// text that somebody wrote. What is not said otherwise is as in a network of stages of blocks.
+/// The name in files.
+impl fmt::Display for FamilyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+/// One way to build networks of choices. All of it was checked when it was declared, so nothing here fails.
 pub(crate) trait Family: Debug + Send + Sync {
     /// Pushes each slot, in the order in which layers run.
     fn build(&self, b: &mut Builder<'_>);
 
-    /// What a row's sub-network is called, its resolution left out.
-    fn text(&self, genome: &Genome, row: &Row) -> String {
-        self.stages().blocks(genome, row).to_string()
+    /// What its choices are called.
+    fn words(&self) -> &dyn Words;
+
+    /// Its stages, where they have the choices that the formats of OFA speak of: kernels, expand ratios, depths, widths.
+    fn stages(&self) -> Option<&Stages> {
+        None
     }
+}
+
+/// What the choices of a family are called, in files and for people. Only a text that somebody wrote can be wrong.
+pub(crate) trait Words {
+    /// What a row's sub-network is called, its resolution left out.
+    fn text(&self, genome: &Genome, row: &Row) -> String;
 
     /// The row that a text names; `row` has its resolution already. `place` is for messages.
     ///
     /// # Errors
     /// If the text is no text of this family, or names a value that may not be chosen.
-    fn parse(&self, genome: &Genome, text: &str, place: &str, row: &mut Vec<Index>) -> Result<()> {
-        self.stages().write(genome, &text.parse()?, place, row)
-    }
+    fn parse(&self, genome: &Genome, text: &str, place: &str, row: &mut Row) -> Result<()>;
 
     /// The genes that predictors see, in the order of their features.
-    fn features(&self) -> Vec<GeneId> {
-        self.stages().features()
-    }
+    fn features(&self) -> Vec<GeneId>;
 
-    /// What its networks are like, a line each, for people.
-    fn describe(&self, genome: &Genome) -> Vec<String> {
-        self.stages().describe(genome)
-    }
-
-    /// Its stages, which the formats of OFA speak of.
-    fn stages(&self) -> &Stages;
+    /// What its networks are like, a line for each part, for people.
+    fn describe(&self, genome: &Genome) -> Vec<String>;
 }

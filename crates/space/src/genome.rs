@@ -1,13 +1,14 @@
 //! The list of choices: what can be chosen, when a choice exists, and all that follows from the list alone.
 
 mod declare;
+mod gene;
 mod steps;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use base::error::Error;
+use base::error::{Error, Result};
 use num_bigint::BigUint;
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -16,6 +17,7 @@ use crate::trace::VarSet;
 use crate::value::{Readable, Value};
 
 pub use declare::{Choice, Declaring, Only};
+pub use gene::{Dimension, Gene};
 pub use steps::{ABSENT, Change, Group, Step, Steps};
 
 /// A value's place in its gene's list. An absent gene's is 0, so that equal networks are equal rows and tables need no
@@ -27,57 +29,6 @@ pub type Row = [Index];
 
 /// A gene's place in its genome.
 pub type GeneId = usize;
-
-/// What phases and messages call a kind of choice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Dimension {
-    /// Its key in recipes and features: `expand`.
-    pub key: &'static str,
-    /// What it is called in a sentence: `expand ratio`.
-    pub words: &'static str,
-}
-
-impl Dimension {
-    /// A kind of choice that is called by its key.
-    pub const fn named(key: &'static str) -> Self {
-        Self { key, words: key }
-    }
-}
-
-/// One choice.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Gene {
-    /// Its name, such as `s1.b2.kernel`, which no other gene has.
-    pub name: String,
-    /// Which kind of choice it is.
-    pub dimension: Dimension,
-    /// Where it stands, in words: `stage 1, block 2`; empty for a choice of the whole network.
-    pub place: String,
-    /// All its values: rising, unless they are names, which have no order.
-    pub values: Vec<Value>,
-    /// The earlier gene that decides whether it exists, and by which of its values (by index); `None` if it always does.
-    pub exists: Option<(GeneId, Vec<bool>)>,
-    /// Itself and all genes that its existence hangs on.
-    upward: VarSet,
-    /// Genes whose existence hangs on it directly.
-    children: Vec<GeneId>,
-    /// The last gene that hangs on it, directly or not; itself if none does.
-    last_below: GeneId,
-}
-
-impl Gene {
-    /// What one of its values is called in a list of choices: `stage 1, block 2, kernel 5`.
-    pub fn describe(&self, value: Index) -> String {
-        let comma = if self.place.is_empty() { "" } else { ", " };
-        format!("{}{comma}{} {}", self.place, self.dimension.key, self.values[usize::from(value)])
-    }
-
-    /// The gene in a sentence: `expand ratio of stage 1, block 2`.
-    pub fn words(&self) -> String {
-        let of = if self.place.is_empty() { "" } else { " of " };
-        format!("{}{of}{}", self.dimension.words, self.place)
-    }
-}
 
 /// The list of choices of a search space, and which values of each may be drawn.
 ///
@@ -99,12 +50,12 @@ struct Lists {
     groups: Vec<Group>,
 }
 
-/// One end of every list of choices.
+/// One end of every list of choices: the first and the last value of those that rise, the last and the first name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The first choice.
+    /// The smallest choice.
     Smallest,
-    /// The last choice.
+    /// The largest choice.
     Largest,
 }
 
@@ -201,6 +152,20 @@ impl Genome {
         self.allowed[gene].iter().map(move |index| self.genes()[gene].values[usize::from(*index)])
     }
 
+    /// Sets a gene of a row to a value that may be drawn; `place` says whose it is in messages.
+    pub(crate) fn choose<T: Readable>(
+        &self,
+        row: &mut Row,
+        choice: Choice<T>,
+        value: T,
+        place: &str,
+    ) -> Result<()> {
+        let gene = choice.gene();
+        let index = self.index_of(gene, value.value());
+        row[gene] = index.ok_or_else(|| self.refuse(gene, place, value.value()))?;
+        Ok(())
+    }
+
     /// Where a value stands in a gene's list, if it may be drawn.
     pub fn index_of(&self, gene: GeneId, value: Value) -> Option<Index> {
         let listed = self.allowed[gene].iter();
@@ -208,14 +173,16 @@ impl Genome {
     }
 
     /// The genome with only the largest so many values of some kinds of choice, at least one of each; its rows are rows of
-    /// this one. Kinds whose values have no order stay as they are.
+    /// this one. Of names, which have no order of their own, the first so many stay.
     #[must_use]
     pub fn restricted(&self, largest: &BTreeMap<String, usize>) -> Self {
         let mut narrowed = self.allowed.clone();
         for (gene, allowed) in self.genes().iter().zip(&mut narrowed) {
-            let ordered = gene.values.iter().all(|value| value.is_ordered());
-            if let Some(&most) = largest.get(gene.dimension.key).filter(|_| ordered) {
-                allowed.drain(..allowed.len().saturating_sub(most.max(1)));
+            let Some(&most) = largest.get(gene.dimension.key) else { continue };
+            let (most, count) = (most.clamp(1, allowed.len()), allowed.len());
+            match gene.largest_is_first() {
+                true => allowed.truncate(most),
+                false => drop(allowed.drain(..count - most)),
             }
         }
         Self::new(self.lists.clone(), narrowed)
@@ -281,16 +248,15 @@ impl Genome {
         rows
     }
 
-    /// The row whose choices all lie at one end, which may be another for each kind of choice; names have their first.
+    /// The row whose choices all lie at one end, which may be another for each kind of choice.
     pub fn corner(&self, end: impl Fn(Dimension) -> End) -> Vec<Index> {
         let mut row = vec![0; self.len()];
         for gene in 0..self.len() {
             if self.exists(&row, gene) {
-                let allowed = &self.allowed[gene];
-                row[gene] = match end(self.genes()[gene].dimension) {
-                    End::Largest if self.genes()[gene].values[0].is_ordered() => allowed[allowed.len() - 1],
-                    _ => allowed[0],
-                };
+                let (allowed, choice) = (&self.allowed[gene], &self.genes()[gene]);
+                let largest = end(choice.dimension) == End::Largest;
+                let first = largest == choice.largest_is_first();
+                row[gene] = if first { allowed[0] } else { allowed[allowed.len() - 1] };
             }
         }
         row

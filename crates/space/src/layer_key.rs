@@ -130,16 +130,24 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         for name in preset_names() {
             let space = preset(name).expect("a preset");
+            let chains = space.index().is_chain();
             for _ in 0..50 {
                 let layers = space.lower(&sampler::random(&space, &mut rng)).expect("legal");
                 let parsed =
                     layers.iter().map(|layer| layer.key().parse()).collect::<Result<Vec<LayerSpec>>>();
-                let chained = LayerSpec::chain(parsed.expect("own keys")).expect("fits");
-                assert!(LayerSpec::is_chain(&chained) && LayerSpec::is_chain(&layers));
-                for (chained, layer) in chained.iter().zip(&layers) {
-                    let LayerSpec { name, slot, .. } = chained.clone();
-                    let layer = LayerSpec { name, slot, ..layer.clone() };
-                    assert_eq!(*chained, layer, "all but where it stands in the largest network");
+                let parsed = parsed.expect("own keys");
+                for (parsed, layer) in parsed.iter().zip(&layers) {
+                    let LayerSpec { name, slot, .. } = parsed.clone();
+                    assert_eq!(*parsed, LayerSpec { name, slot, ..layer.alone() }, "all but where it stands");
+                }
+                assert!(LayerSpec::is_chain(&layers) || !chains, "{name}");
+                if LayerSpec::is_chain(&layers) {
+                    let chained = LayerSpec::chain(parsed).expect("fits");
+                    assert!(LayerSpec::is_chain(&chained));
+                    let inputs = |layers: &[LayerSpec]| -> Vec<_> {
+                        layers.iter().map(|layer| layer.inputs.clone()).collect()
+                    };
+                    assert_eq!(inputs(&chained), inputs(&layers));
                 }
             }
         }
@@ -184,6 +192,14 @@ mod tests {
     }
 
     #[test]
+    fn a_convolution_may_have_a_stride() {
+        let conv: LayerSpec = "conv k1 s2 8-16 none @13x7".parse().expect("a key");
+        assert_eq!(conv.key(), "conv k1 s2 8-16 none @13x7");
+        assert_eq!((conv.output.channels, conv.output.height, conv.output.width), (16, 7, 4));
+        assert_eq!(crate::cost(&[conv]).macs, 16 * 7 * 4 * 8);
+    }
+
+    #[test]
     fn other_texts_are_refused() {
         for (text, part) in [
             ("", "a key such as"),
@@ -205,6 +221,9 @@ mod tests {
             ("bottleneck k3 s1 8-16-16 relu @8x8", "a key such as"),
             ("bottleneck k3 s1 8-16-8 relu skip @8x8", "a key such as"),
             ("conv k3 8-16 relu skip @8x8", "a key such as"),
+            ("conv k3 s2 8-8 relu skip @8x8", "a key such as"),
+            ("conv k3 s3 8-8 relu @8x8", "a key such as"),
+            ("conv k3 s1 8-8 relu @8x8", "the canonical text \"conv k3 8-8 relu @8x8\""),
             ("maxpool 8-8 @8x8", "a key such as"),
             ("sum1 8 @8x8", "a key such as"),
             ("sum 8 @8x8", "a key such as"),

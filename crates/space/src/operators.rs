@@ -42,10 +42,12 @@ pub enum Operator {
     },
     /// An inverted residual block.
     MbConv(MbConv),
-    /// Dense convolution on maps, batch norm, activation; stride 1.
+    /// Dense convolution on maps, batch norm, activation.
     Conv {
         /// Side of the kernel.
         kernel: usize,
+        /// Stride; 1 where it is residual.
+        stride: usize,
         /// Activation at the end.
         activation: Activation,
         /// Whether the input is added to the output.
@@ -157,8 +159,8 @@ impl Operator {
         match *self {
             Self::Stem { kernel, stride, activation } => question(&stem::Stem { kernel, stride, activation }),
             Self::MbConv(ref block) => question(block),
-            Self::Conv { kernel, activation, residual } => {
-                question(&conv::Conv { kernel, activation, residual })
+            Self::Conv { kernel, stride, activation, residual } => {
+                question(&conv::Conv { kernel, stride, activation, residual })
             }
             Self::MaxPool => question(&max_pool::MaxPool),
             Self::Bottleneck(ref block) => question(block),

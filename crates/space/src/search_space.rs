@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use crate::arch::Arch;
 use crate::builder::{Builder, Node, layers};
 use crate::families::space_file::{SpaceFile, VERSION};
-use crate::families::stages::Blocks;
 use crate::families::{Family, FamilyName};
 use crate::genome::{GeneId, Genome, Index, Row};
 use crate::index::SpaceIndex;
@@ -112,12 +111,12 @@ impl SearchSpace {
 
     /// The genes that predictors see, in the order of their features.
     pub fn features(&self) -> Vec<GeneId> {
-        self.family.features()
+        self.family.words().features()
     }
 
     /// What its networks are like, a line each, for people.
     pub fn describe(&self) -> Vec<String> {
-        self.family.describe(&self.genome)
+        self.family.words().describe(&self.genome)
     }
 
     /// Number of different sub-networks at one resolution, exactly.
@@ -231,9 +230,9 @@ impl SearchSpace {
     }
 
     /// The row, whose resolution is the first whatever the sub-network's is.
-    fn row_at_any_resolution(&self, arch: &Arch) -> Result<Vec<Index>> {
+    pub(crate) fn row_at_any_resolution(&self, arch: &Arch) -> Result<Vec<Index>> {
         let mut row = vec![0; self.genome.len()];
-        self.family.parse(&self.genome, arch.choices(), &format!("arch {arch}"), &mut row)?;
+        self.family.words().parse(&self.genome, arch.choices(), &format!("arch {arch}"), &mut row)?;
         Ok(row)
     }
 
@@ -245,7 +244,7 @@ impl SearchSpace {
         let Some(Value::Extent(resolution)) = self.genome.value(row, RESOLUTION) else {
             unreachable!("every space declares its resolution first");
         };
-        Arch::new(resolution, self.family.text(&self.genome, row))
+        Arch::new(resolution, self.family.words().text(&self.genome, row))
     }
 
     /// The layers of a sub-network, in the order in which they run.
@@ -294,12 +293,6 @@ impl SearchSpace {
             let last = *self.genome.allowed(RESOLUTION).last().expect("a resolution");
             Arc::new(SpaceIndex::new(&self.narrowed(self.genome.fixed(RESOLUTION, last))))
         })
-    }
-
-    /// The blocks of a sub-network, for the formats of OFA.
-    pub(crate) fn blocks(&self, arch: &Arch) -> Result<Blocks> {
-        let row = self.row_at_any_resolution(arch)?;
-        Ok(self.family.stages().blocks(&self.genome, &row))
     }
 
     /// The family.

@@ -415,7 +415,10 @@ fn block_places(kind: OfaPredictor, space: &SearchSpace) -> base::Result<(Vec<us
         (OfaPredictor::Library, FamilyName::ProxylessNas) => {
             Ok((even(deepest), (depths.len() - 1) * deepest + 1))
         }
-        (OfaPredictor::Library, FamilyName::ResNetD) => {
+        (OfaPredictor::Library, family) if family != FamilyName::ResNetD => {
+            wrong("family", "one that PyTorch's ofa has".to_string(), format!("\"{family}\""))
+        }
+        (OfaPredictor::Library, _) => {
             let mut places = vec![0; RESNET_STEM];
             let mut end = 0;
             for depth in &depths[RESNET_STEM..] {

@@ -35,8 +35,8 @@ pub(super) fn append(
             stem::append(graph, name, [*kernel, *stride], *activation, weights)?;
         }
         Operator::MbConv(block) => mbconv::append(graph, name, block, weights)?,
-        &Operator::Conv { kernel, activation, residual } => {
-            conv::append(graph, name, &Conv { kernel, activation, residual }, weights)?;
+        &Operator::Conv { kernel, stride, activation, residual } => {
+            conv::append(graph, name, &Conv { kernel, stride, activation, residual }, weights)?;
         }
         Operator::MaxPool => max_pool::append(graph, name),
         Operator::Bottleneck(block) => bottleneck::append(graph, name, block, weights)?,

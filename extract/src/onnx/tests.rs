@@ -114,12 +114,12 @@ fn operators_of_each_kind_of_layer() {
         residual: false,
     };
     let relu = Activation::Relu;
-    let dense = |residual| Operator::Conv { kernel: 3, activation: relu, residual };
+    let dense = |stride, residual| Operator::Conv { kernel: 3, stride, activation: relu, residual };
     let bottleneck = |stride, downsample| {
         Operator::Bottleneck(Bottleneck { kernel: 3, stride, mid: 8, activation: relu, downsample })
     };
     // (layer, operators, output for two images)
-    let table: [(LayerSpec, &str, &[i64]); 12] = [
+    let table: [(LayerSpec, &str, &[i64]); 13] = [
         (layer(stem, [3, 28], [16, 14]), "Conv HardSwish", &[2, 16, 14, 14]),
         (layer(Operator::MbConv(bare), [8, 13], [16, 7]), "Conv Clip Conv", &[2, 16, 7, 7]),
         (
@@ -127,8 +127,9 @@ fn operators_of_each_kind_of_layer() {
             "Conv Relu Conv Relu GlobalAveragePool Conv Relu Conv HardSigmoid Mul Conv Add",
             &[2, 8, 14, 14],
         ),
-        (layer(dense(false), [8, 7], [16, 7]), "Conv Relu", &[2, 16, 7, 7]),
-        (layer(dense(true), [8, 7], [8, 7]), "Conv Relu Add", &[2, 8, 7, 7]),
+        (layer(dense(1, false), [8, 7], [16, 7]), "Conv Relu", &[2, 16, 7, 7]),
+        (layer(dense(1, true), [8, 7], [8, 7]), "Conv Relu Add", &[2, 8, 7, 7]),
+        (layer(dense(2, false), [8, 7], [16, 4]), "Conv Relu", &[2, 16, 4, 4]),
         (layer(Operator::MaxPool, [8, 7], [8, 4]), "MaxPool", &[2, 8, 4, 4]),
         (layer(bottleneck(1, false), [32, 7], [32, 7]), "Conv Relu Conv Relu Conv Add Relu", &[2, 32, 7, 7]),
         (

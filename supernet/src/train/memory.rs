@@ -87,6 +87,10 @@ impl MemoryEstimate {
         let SpaceTraining { space, optimizer, teacher, batch, resumed } = *training;
         let arch = sampler::largest(space).at(space.greatest_resolution());
         let mut footprint = Footprint::of(&space.lower(&arch)?);
+        // what is small in all else may look through a larger kernel
+        let narrow = space.at_resolutions(&[arch.resolution])?;
+        let alone = narrow.weights().specs().into_iter().map(|layer| Footprint::of(&[layer]).patches);
+        footprint.patches = alone.max().unwrap_or(0).max(footprint.patches);
         // the teacher's pass has ended when the students' begin
         footprint.training = footprint.training.max(footprint.forgetting);
         if let Some(teacher) = teacher {

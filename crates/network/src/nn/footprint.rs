@@ -141,7 +141,8 @@ impl Held {
             // the batch norm's, which frees its input, then the convolution's
             backward: past + input + output + output.max(input),
             forgetting: output,
-            patches: patches(spec.input.channels, kernel, spec.output.plane()),
+            // a product with the maps themselves where the kernel is 1
+            patches: if kernel == 1 { 0 } else { patches(spec.input.channels, kernel, spec.output.plane()) },
             scratch: 0,
         }
     }
@@ -161,7 +162,7 @@ impl Held {
 
 /// Values under a kernel at all its places.
 pub(super) fn patches(channels: usize, kernel: usize, plane: usize) -> usize {
-    if kernel == 1 { 0 } else { channels * kernel * kernel * plane }
+    channels * kernel * kernel * plane
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ pub(super) fn held(spec: &LayerSpec) -> Held {
     match &spec.operator {
         Operator::Stem { kernel, .. } => Held::conv_norm(spec, *kernel, false),
         Operator::MbConv(block) => mbconv::held(block, spec),
-        Operator::Conv { kernel, residual, .. } => Held::conv_norm(spec, *kernel, *residual),
+        Operator::Conv { kernel, residual, .. } => conv::held(*kernel, *residual, spec),
         Operator::MaxPool | Operator::Pool => Held::pooled(spec),
         Operator::Bottleneck(block) => bottleneck::held(block, spec),
         Operator::HeadConv { .. } => Held::conv_norm(spec, 1, false),

@@ -1,7 +1,7 @@
 //! MobileNetV3 and ProxylessNAS: a stem, one block that is not elastic, stages of inverted residuals, a head.
 
 use super::stages::{FirstBlock, Head, Stage, StageGenes, Stages, Stem};
-use super::{Ends, Family};
+use super::{Ends, Family, Words};
 use crate::builder::{Builder, Port, SlotName};
 use crate::layer::{LayerSpec, inner_channels};
 use crate::operators::{MbConv, Operator};
@@ -44,8 +44,12 @@ impl Family for InvertedResidual {
         });
     }
 
-    fn stages(&self) -> &Stages {
+    fn words(&self) -> &dyn Words {
         &self.stages
+    }
+
+    fn stages(&self) -> Option<&Stages> {
+        Some(&self.stages)
     }
 }
 

@@ -5,7 +5,7 @@
 //! networks are equal values.
 
 use super::stages::{Stage, StageGenes, Stages, Stem};
-use super::{Ends, Family};
+use super::{Ends, Family, Words};
 use crate::builder::{Builder, Port, SlotName};
 use crate::layer::inner_channels;
 use crate::operators::{Bottleneck, Operator};
@@ -48,8 +48,12 @@ impl Family for ResNetD {
         });
     }
 
-    fn stages(&self) -> &Stages {
+    fn words(&self) -> &dyn Words {
         &self.stages
+    }
+
+    fn stages(&self) -> Option<&Stages> {
+        Some(&self.stages)
     }
 }
 
@@ -81,6 +85,7 @@ impl ResNetD {
                     first.extent.clone(),
                     |t| Operator::Conv {
                         kernel: kernel.as_ref().map_or(3, |kernel| t.get(kernel)),
+                        stride: 1,
                         activation: stage.activation,
                         residual,
                     },

@@ -6,11 +6,14 @@ use base::document::check_version;
 use base::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use super::door::{Door, LARGEST};
 use super::stages::{Choices, FirstBlock, Head, Stage, Stages, Stem};
-use super::{Ends, Family, FamilyName, InvertedResidual, ResNetD};
+use super::{
+    BlockOperator, ChoiceStage, Ends, Family, FamilyName, InvertedResidual, OperatorChoice, ResNetD,
+};
 use crate::activation::Activation;
-use crate::layer::{LayerSpec, make_divisible};
-use crate::sampler::largest;
+use crate::genome::Genome;
+use crate::layer::make_divisible;
 use crate::search_space::SearchSpace;
 use crate::value::{Extent, Ratio};
 
@@ -34,6 +37,12 @@ pub(crate) struct SpaceFile {
     /// Multipliers of each stage's width that can be chosen; a ResNet's only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<Vec<Ratio>>,
+    /// What a block can be; an operator choice's only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<Vec<BlockOperator>>,
+    /// Whether a stage has a connection past it: 0, 1 or either; an operator choice's only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<Vec<usize>>,
     /// PyTorch's default, which OFA's MobileNetV3 keeps.
     #[serde(default = "default_epsilon")]
     pub batch_norm_epsilon: f32,
@@ -83,6 +92,10 @@ pub(crate) struct StageFile {
     pub depth: Option<Vec<usize>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<Vec<Ratio>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<Vec<BlockOperator>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<Vec<usize>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,109 +117,6 @@ fn default_epsilon() -> f32 {
 
 fn default_dropout() -> f32 {
     0.1
-}
-
-/// Largest value that a size in a space may have: keeps products of sizes far from overflow.
-const LARGEST: usize = 65_536;
-
-/// Most values that a list of choices may have: more than there are whole resolutions.
-const MOST_CHOICES: usize = 4096;
-
-/// Most cells that the tables of one layer of each block may have, over all that decides the layer: 16 MB a layer.
-const MOST_CELLS: u128 = 1 << 22;
-
-/// Most parameters that the largest sub-network may have: 4 GB of f32.
-const MOST_PARAMETERS: u128 = 1 << 30;
-
-struct Door<'a> {
-    place: &'a str,
-}
-
-impl Door<'_> {
-    fn within(&self, field: &str, value: usize, least: usize, most: usize) -> Result<()> {
-        if (least..=most).contains(&value) {
-            return Ok(());
-        }
-        Err(Error::invalid(self.place, field, format!("{least} to {most}"), value))
-    }
-
-    /// A network whose weights no memory holds is a mistake, and better found here than by an allocation.
-    fn parameters(&self, space: &SearchSpace) -> Result<()> {
-        let layers = space.lower(&largest(space))?;
-        let weights = layers.iter().flat_map(LayerSpec::weights);
-        let sizes = weights.map(|weight| weight.shape.iter().map(|&size| size as u128).product::<u128>());
-        let parameters: u128 = sizes.sum();
-        if parameters > MOST_PARAMETERS {
-            let field = "parameters of the largest sub-network";
-            return Err(Error::invalid(self.place, field, format!("at most {MOST_PARAMETERS}"), parameters)
-                .and_then_do("make it narrower or shallower"));
-        }
-        Ok(())
-    }
-
-    fn share(&self, field: &str, value: f64, above: f64, below: f64) -> Result<()> {
-        if value >= above && value < below {
-            return Ok(());
-        }
-        Err(Error::invalid(self.place, field, format!("a number from {above} to below {below}"), value))
-    }
-
-    /// A list of choices: not empty, rising, without doubles.
-    fn rising<T: PartialOrd + std::fmt::Debug>(&self, field: &str, list: &[T]) -> Result<()> {
-        if list.is_empty() || list.windows(2).any(|pair| pair[0] >= pair[1]) {
-            return Err(Error::invalid(self.place, field, "a rising list of choices", format!("{list:?}")));
-        }
-        self.within(&format!("{field} (number of choices)"), list.len(), 1, MOST_CHOICES)
-    }
-
-    /// Tables over more choices than memory holds are a mistake, too. A layer is decided by the resolution, its block's
-    /// choices, its stage's depth, and the widths of its stage and the one before.
-    fn cells(&self, resolutions: &[Extent], stages: &[Stage]) -> Result<()> {
-        let mut widths_before = 1;
-        let mut cells = 0;
-        for Stage { choices, .. } in stages {
-            let widths = choices.width.len().max(1);
-            let lists = [resolutions.len(), choices.kernel.len(), choices.expand.len(), choices.depth.len()];
-            let deciding = lists.into_iter().chain([widths_before, widths]).map(|choices| choices as u128);
-            cells += deciding.product::<u128>() * choices.max_depth() as u128;
-            widths_before = widths;
-        }
-        if cells > MOST_CELLS {
-            let field = "combinations of choices that decide a layer, over all blocks";
-            return Err(Error::invalid(self.place, field, format!("at most {MOST_CELLS}"), cells)
-                .and_then_do("list fewer resolutions, expand ratios or widths"));
-        }
-        Ok(())
-    }
-
-    fn choices(&self, stage: &str, choices: &Choices) -> Result<()> {
-        self.rising(&format!("{stage}kernel"), &choices.kernel)?;
-        self.rising(&format!("{stage}expand"), &choices.expand)?;
-        self.rising(&format!("{stage}depth"), &choices.depth)?;
-        for &kernel in &choices.kernel {
-            if ![3, 5, 7].contains(&kernel) {
-                return Err(Error::invalid(self.place, format!("{stage}kernel"), "3, 5 or 7", kernel));
-            }
-        }
-        for &depth in &choices.depth {
-            self.within(&format!("{stage}depth"), depth, 1, 64)?;
-        }
-        if !choices.width.is_empty() {
-            self.rising(&format!("{stage}width"), &choices.width)?;
-        }
-        Ok(())
-    }
-
-    /// A field that the space's family has, or has not.
-    fn belongs(&self, family: FamilyName, field: &str, given: bool, belongs: bool) -> Result<()> {
-        let name =
-            toml::Value::try_from(family).map_or_else(|_| format!("{family:?}"), |name| name.to_string());
-        match (given, belongs) {
-            (true, false) => Err(Error::invalid(self.place, field, format!("none in family {name}"), "one")),
-            (false, true) => Err(Error::invalid(self.place, field, format!("one in family {name}"), "none")),
-            _ => Ok(()),
-        }
-    }
 }
 
 impl SpaceFile {
@@ -248,8 +158,11 @@ impl SpaceFile {
     fn check_family(&self, door: &Door) -> Result<()> {
         let family = self.family;
         let (resnet, mixes) = (family == FamilyName::ResNetD, family == FamilyName::MobileNetV3);
-        door.belongs(family, "first_block", self.first_block.is_some(), !resnet)?;
-        door.belongs(family, "head", self.head.is_some(), !resnet)?;
+        let chooses = family == FamilyName::OperatorChoice;
+        door.belongs(family, "first_block", self.first_block.is_some(), !resnet && !chooses)?;
+        door.belongs(family, "head", self.head.is_some(), !resnet && !chooses)?;
+        door.belongs(family, "operator", self.operator.is_some(), chooses)?;
+        door.belongs(family, "connection", self.connection.is_some(), chooses)?;
         if let Some(head) = &self.head {
             door.belongs(family, "head.feature_channels", head.feature_channels.is_some(), mixes)?;
         }
@@ -258,6 +171,10 @@ impl SpaceFile {
         for (index, stage) in self.stages.iter().enumerate() {
             let field = |name: &str| format!("stages[{}].{name}", index + 1);
             door.belongs(family, &field("width"), stage.width.is_some(), resnet && stage.width.is_some())?;
+            if !chooses {
+                door.belongs(family, &field("operator"), stage.operator.is_some(), false)?;
+                door.belongs(family, &field("connection"), stage.connection.is_some(), false)?;
+            }
             if resnet {
                 door.belongs(family, &field("squeeze_excite"), stage.squeeze_excite, false)?;
                 let kernels = stage.kernel.as_ref().unwrap_or(&self.kernel);
@@ -279,6 +196,13 @@ impl SpaceFile {
             stages.push(self.stage(door, index, stage)?);
         }
         door.cells(&self.resolutions, &stages)?;
+        if self.family == FamilyName::OperatorChoice {
+            let stages = self.choice_stages(door, stages)?;
+            let sizes = [self.input_channels, self.classes];
+            let (family, genome) =
+                OperatorChoice::declare(&self.name, sizes, &self.resolutions, stem, stages);
+            return self.checked(door, Arc::new(family), genome);
+        }
         let (first_block, head) = (self.checked_first_block(door)?, self.checked_head(door)?);
         let input = first_block.map_or(stem.channels, |first| first.channels);
         let (stages, genome) = Stages::declare(&self.name, input, &self.resolutions, stages);
@@ -286,14 +210,29 @@ impl SpaceFile {
         let ends = Ends { resolution: stages.resolution, input_channels, classes };
         let family: Arc<dyn Family> = match self.family {
             FamilyName::ResNetD => Arc::new(ResNetD { ends, stem, stages }),
-            FamilyName::MobileNetV3 | FamilyName::ProxylessNas => {
+            _ => {
                 let first_block_adds = self.family == FamilyName::MobileNetV3;
                 Arc::new(InvertedResidual { ends, stem, first_block, first_block_adds, stages, head })
             }
         };
+        self.checked(door, family, genome)
+    }
+
+    fn checked(self, door: &Door, family: Arc<dyn Family>, genome: Genome) -> Result<SearchSpace> {
         let space = SearchSpace::new(self, family, genome);
         door.parameters(&space)?;
         Ok(space)
+    }
+
+    /// Stages with what their blocks can be: the space's lists where a stage has none of its own.
+    fn choice_stages(&self, door: &Door, stages: Vec<Stage>) -> Result<Vec<ChoiceStage>> {
+        let pairs = self.stages.iter().zip(stages).enumerate();
+        let stage = |(index, (file, stage)): (usize, (&StageFile, Stage))| {
+            let operators = file.operator.clone().or_else(|| self.operator.clone()).unwrap_or_default();
+            let connections = file.connection.clone().or_else(|| self.connection.clone()).unwrap_or_default();
+            ChoiceStage { stage, operators, connections }.checked(door, &format!("stages[{}]", index + 1))
+        };
+        pairs.map(stage).collect()
     }
 
     fn checked_first_block(&self, door: &Door) -> Result<Option<FirstBlock>> {

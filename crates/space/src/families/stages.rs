@@ -5,11 +5,12 @@ use std::str::FromStr;
 
 use base::error::{Error, Result};
 
+use super::Words;
 use crate::activation::Activation;
 use crate::genome::{Choice, Declaring, Dimension, GeneId, Genome, Index, Row};
-use crate::value::{Extent, Ratio, Readable};
+use crate::value::{Extent, Ratio};
 
-const RESOLUTION: Dimension = Dimension::named("resolution");
+pub(super) const RESOLUTION: Dimension = Dimension::named("resolution");
 pub(super) const DEPTH: Dimension = Dimension::named("depth");
 pub(super) const KERNEL: Dimension = Dimension::named("kernel");
 pub(super) const EXPAND: Dimension = Dimension { key: "expand", words: "expand ratio" };
@@ -152,20 +153,6 @@ impl Stages {
         (Self { space: space.to_string(), input, resolution, stages, genes }, list.finish())
     }
 
-    /// Genes by stage: its width, then kernel and expand ratio of each block; last the resolution. Depths are told by the
-    /// blocks that are there (Cai et al. 2020, section 3.4).
-    pub fn features(&self) -> Vec<GeneId> {
-        let mut order = Vec::new();
-        for stage in &self.genes {
-            order.extend(stage.width.map(Choice::gene));
-            for block in &stage.blocks {
-                order.extend([block.kernel.gene(), block.expand.gene()]);
-            }
-        }
-        order.push(self.resolution.gene());
-        order
-    }
-
     /// The blocks and widths of a row.
     pub fn blocks(&self, genome: &Genome, row: &Row) -> Blocks {
         let stage = |genes: &StageGenes| {
@@ -201,20 +188,44 @@ impl Stages {
             return Err(error);
         }
         for (width, ratio) in widths.into_iter().zip(&blocks.widths) {
-            choose(genome, row, width, *ratio, place)?;
+            genome.choose(row, width, *ratio, place)?;
         }
         for (genes, blocks) in self.genes.iter().zip(&blocks.stages) {
-            choose(genome, row, genes.depth, blocks.len(), place)?;
+            genome.choose(row, genes.depth, blocks.len(), place)?;
             for (genes, block) in genes.blocks.iter().zip(blocks) {
-                choose(genome, row, genes.kernel, block.kernel, place)?;
-                choose(genome, row, genes.expand, block.expand, place)?;
+                genome.choose(row, genes.kernel, block.kernel, place)?;
+                genome.choose(row, genes.expand, block.expand, place)?;
             }
         }
         Ok(())
     }
+}
+
+impl Words for Stages {
+    fn text(&self, genome: &Genome, row: &Row) -> String {
+        self.blocks(genome, row).to_string()
+    }
+
+    fn parse(&self, genome: &Genome, text: &str, place: &str, row: &mut Row) -> Result<()> {
+        self.write(genome, &text.parse()?, place, row)
+    }
+
+    /// Genes by stage: its width, then kernel and expand ratio of each block; last the resolution. Depths are told by the
+    /// blocks that are there (Cai et al. 2020, section 3.4).
+    fn features(&self) -> Vec<GeneId> {
+        let mut order = Vec::new();
+        for stage in &self.genes {
+            order.extend(stage.width.map(Choice::gene));
+            for block in &stage.blocks {
+                order.extend([block.kernel.gene(), block.expand.gene()]);
+            }
+        }
+        order.push(self.resolution.gene());
+        order
+    }
 
     /// A line for each stage: what is fixed, and what can be chosen.
-    pub fn describe(&self, genome: &Genome) -> Vec<String> {
+    fn describe(&self, genome: &Genome) -> Vec<String> {
         let list = |gene: GeneId| {
             genome.values_of(gene).map(|value| value.to_string()).collect::<Vec<_>>().join(" ")
         };
@@ -254,20 +265,6 @@ fn declare_stage(list: &mut Declaring, at: usize, stage: &Stage) -> StageGenes {
     };
     let blocks = (0..stage.choices.max_depth()).map(&mut block).collect();
     StageGenes { depth, blocks, width: None }
-}
-
-/// Sets a gene to a value that it may have.
-fn choose<T: Readable>(
-    genome: &Genome,
-    row: &mut [Index],
-    choice: Choice<T>,
-    value: T,
-    place: &str,
-) -> Result<()> {
-    let gene = choice.gene();
-    let index = genome.index_of(gene, value.value());
-    row[gene] = index.ok_or_else(|| genome.refuse(gene, place, value.value()))?;
-    Ok(())
 }
 
 /// The choices of one block that exists.

@@ -29,7 +29,7 @@ fn a_row_is_a_name_and_a_name_is_a_row() {
 
 #[test]
 fn counts_are_those_of_an_enumeration() {
-    for (name, of_one_resolution) in [("tiny", 8_100u32), ("tiny-resnet", 0)] {
+    for (name, of_one_resolution) in [("tiny", 8_100u32), ("tiny-resnet", 0), ("tiny-choice", 3_600)] {
         let space = preset(name).expect("a preset");
         let all = space.genome().all();
         assert_eq!(space.genome().count(), BigUint::from(all.len()));
@@ -45,9 +45,10 @@ fn counts_are_those_of_an_enumeration() {
 #[test]
 fn restricted_rows_are_rows_of_the_whole() {
     on_every_preset(|space, _, rng| {
-        let largest = [("kernel", 2), ("expand", 1), ("depth", 1), ("width", 2)];
-        let largest = largest.map(|(key, most)| (key.to_string(), most)).into_iter().collect();
-        let narrowed = space.restricted(&largest);
+        let most = |key: &str| if ["kernel", "width"].contains(&key) { 2 } else { 1 };
+        let keys = space.genome().dimensions().into_iter().map(|dimension| dimension.key);
+        let elastic = keys.filter(|key| *key != "resolution");
+        let narrowed = space.restricted(&elastic.map(|key| (key.to_string(), most(key))).collect());
         assert!(narrowed.subnetworks() < space.subnetworks());
         assert_eq!(sampler::largest(&narrowed), sampler::largest(space));
         for _ in 0..50 {
@@ -146,4 +147,25 @@ fn what_may_not_be_chosen_is_named() {
     assert_eq!(space.genome().genes()[0].describe(1), "resolution 12");
     let keys: Vec<_> = space.genome().dimensions().iter().map(|dimension| dimension.key).collect();
     assert_eq!(keys, ["resolution", "depth", "kernel", "expand"]);
+}
+
+#[test]
+fn of_names_the_first_is_the_largest() {
+    let mut list = Declaring::new();
+    let (names, dimension) = (["wide", "narrow", "none"], Dimension::named("operator"));
+    let operator = list.choice("operator".into(), String::new(), dimension, &names, None);
+    let genome = list.finish();
+    for (most, expected) in [(0, &names[..1]), (1, &names[..1]), (2, &names[..2]), (9, &names[..])] {
+        let narrowed = genome.restricted(&[("operator".to_string(), most)].into());
+        let rows = narrowed.all();
+        let left: Vec<&str> = rows.iter().map(|row| narrowed.get(row, operator)).collect();
+        assert_eq!(left, expected);
+        assert_eq!(narrowed.corner(|_| End::Largest), rows[0]);
+        assert_eq!(narrowed.corner(|_| End::Smallest), rows[rows.len() - 1]);
+    }
+    let mut row = genome.corner(|_| End::Largest);
+    genome.choose(&mut row, operator, "narrow", "x").expect("listed");
+    assert_eq!(row, [1]);
+    let error = genome.choose(&mut row, operator, "flat", "arch x").expect_err("not listed").to_string();
+    assert!(error.starts_with("arch x: operator: expected one of wide, narrow, none, got flat"), "{error}");
 }

@@ -334,13 +334,16 @@ mod tests {
     fn terms_are_what_lowering_says_and_changes_what_they_change() {
         for name in preset_names() {
             let space = preset(name).expect("a preset");
-            let (costs, mut steps) = (factored(&space), Steps::default());
+            let (costs, mut steps, chains) = (factored(&space), Steps::default(), space.index().is_chain());
             let mut rng = ChaCha8Rng::seed_from_u64(6);
             for _ in 0..200 {
                 let row = space.genome().random(&mut rng);
                 let whole = cost(&space.lower_row(&row));
                 let found = costs.of(&row);
-                assert_eq!(found, Both(1000 + whole.macs, whole.peak_activation_bytes), "{name}");
+                assert_eq!(found.0, 1000 + whole.macs, "{name}");
+                // what waits for later readers is in no layer's table
+                assert!(found.1 <= whole.peak_activation_bytes, "{name}");
+                assert!(!chains || found.1 == whole.peak_activation_bytes, "{name}");
                 space.genome().steps(&row, |_| true, &mut steps);
                 for _ in 0..5 {
                     let step = steps.steps[rng.random_range(0..steps.steps.len())];
@@ -353,12 +356,13 @@ mod tests {
         }
     }
 
-    /// Every network of two small spaces, with random prices of layers, so that no order is that of sizes.
+    /// Every network of three small spaces, with random prices of layers, so that no order is that of sizes.
     #[test]
     fn the_least_is_that_of_all_networks() {
         let tiny = preset("tiny").expect("a preset").to_toml();
         let resnet = preset("tiny-resnet").expect("a preset").to_toml();
-        for text in [tiny, resnet] {
+        let choice = preset("tiny-choice").expect("a preset").to_toml();
+        for text in [tiny, resnet, choice] {
             let space = SearchSpace::from_toml("small", &text).expect("a space");
             let all = space.genome().all();
             for seed in 0..20 {

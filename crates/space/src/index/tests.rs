@@ -6,8 +6,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::builder::Builder;
-use crate::families::Family;
 use crate::families::stages::Stages;
+use crate::families::{Family, Words};
 use crate::genome::{Choice, Declaring};
 use crate::trace::fixed;
 use crate::{
@@ -162,6 +162,7 @@ impl Family for Diamond {
         });
         let wide = b.push(SlotName::one("wide"), &[&x], fixed(8), extent.clone(), |t| Operator::Conv {
             kernel: t.get(&kernel),
+            stride: 1,
             activation,
             residual: false,
         });
@@ -171,7 +172,7 @@ impl Family for Diamond {
         b.push(SlotName::one("sum"), &[&x, &narrow], fixed(4), extent, |_| Operator::Sum { of: 2 });
     }
 
-    fn stages(&self) -> &Stages {
+    fn words(&self) -> &dyn Words {
         &self.stages
     }
 }

@@ -29,13 +29,17 @@ pub fn run_config(arch: &Arch) -> Value {
     json!({ "image_size": arch.resolution })
 }
 
-/// The class of the package that builds a family's networks.
-fn class_of(family: FamilyName) -> &'static str {
-    match family {
-        FamilyName::MobileNetV3 => "MobileNetV3",
-        FamilyName::ProxylessNas => "ProxylessNASNets",
-        FamilyName::ResNetD => "ResNets",
-    }
+/// The classes of the package, by the family whose networks they build.
+const CLASSES: [(FamilyName, &str); 3] = [
+    (FamilyName::MobileNetV3, "MobileNetV3"),
+    (FamilyName::ProxylessNas, "ProxylessNASNets"),
+    (FamilyName::ResNetD, "ResNets"),
+];
+
+/// The class of the package that builds a space's networks.
+fn class_of(space: &SearchSpace) -> Result<&'static str> {
+    let class = CLASSES.iter().find(|(family, _)| *family == space.family());
+    class.map(|(_, class)| *class).ok_or_else(|| space.is_not_of_ofa())
 }
 
 /// Whether a JSON text is a `net.config`, which alone has these fields.
@@ -72,7 +76,8 @@ pub(crate) fn from_text(
 ) -> Result<Arch> {
     let config: Value = serde_json::from_str(text)
         .map_err(|error| Error::invalid(place, "text", "a net.config of ofa in JSON", error))?;
-    let (class, name) = (class_of(space.family()), config.get("name").unwrap_or(&Value::Null));
+    let (class, name) =
+        (class_of(space).map_err(|error| error.in_place(place))?, config.get("name").unwrap_or(&Value::Null));
     if name != class {
         let expected = format!("{class}, the family of space {}", space.name());
         return Err(Error::invalid(place, "name", expected, compare::shown(name))

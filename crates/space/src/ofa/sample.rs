@@ -28,22 +28,23 @@ pub(crate) fn find(value: &Value) -> Option<&Value> {
 
 /// The sub-network of a dictionary.
 pub(crate) fn arch(space: &SearchSpace, place: &str, sample: &Value) -> Result<Arch> {
-    let sample = Sample { space, place, value: sample };
+    let all = &space.ofa_stages().map_err(|error| error.in_place(place))?.stages;
+    let sample = Sample { space, stages: all, place, value: sample };
     let resolution = sample.resolution()?;
     // a ResNet's stem stages have no entries in the lists of blocks
     let fixed = if space.family() == FamilyName::ResNetD { STEM_STAGES } else { 0 };
     let (depths, widths) = match space.family() {
         FamilyName::ResNetD => (sample.resnet_depths()?, sample.widths()?),
-        FamilyName::MobileNetV3 | FamilyName::ProxylessNas => (sample.depths()?, Vec::new()),
+        _ => (sample.depths()?, Vec::new()),
     };
-    let slots: usize = space.stages()[fixed..].iter().map(|stage| stage.choices.max_depth()).sum();
+    let slots: usize = all[fixed..].iter().map(|stage| stage.choices.max_depth()).sum();
     let expands = sample.list("e", slots, |value| serde_json::from_value::<Ratio>(value.clone()).ok())?;
     let kernels = match sample.get("ks") {
-        None if fixed > 0 => vec![space.stages()[fixed].choices.max_kernel(); slots],
+        None if fixed > 0 => vec![all[fixed].choices.max_kernel(); slots],
         _ => sample.list("ks", slots, whole)?,
     };
     let (mut slot, mut stages) = (0, Vec::new());
-    for (index, (stage, &depth)) in space.stages().iter().zip(&depths).enumerate() {
+    for (index, (stage, &depth)) in all.iter().zip(&depths).enumerate() {
         if index < fixed {
             stages.push(vec![Block { kernel: stage.choices.max_kernel(), expand: Ratio::whole(1) }; depth]);
             continue;
@@ -67,6 +68,7 @@ fn whole(value: &Value) -> Option<usize> {
 /// A dictionary with the space that it is to be of.
 struct Sample<'a> {
     space: &'a SearchSpace,
+    stages: &'a [Stage],
     place: &'a str,
     value: &'a Value,
 }
@@ -110,7 +112,7 @@ impl Sample<'_> {
 
     /// Depths as they are; of a stage that cannot vary they do not count, as in `ofa` itself.
     fn depths(&self) -> Result<Vec<usize>> {
-        let stages = self.space.stages();
+        let stages = self.stages;
         let listed = self.list("d", stages.len(), whole)?;
         let depth = |(stage, &depth): (&Stage, &usize)| match stage.choices.depth.as_slice() {
             [only] => Ok(*only),
@@ -122,7 +124,7 @@ impl Sample<'_> {
 
     /// A ResNet's depths: one for the stem, and how many blocks each stage has beyond its fewest.
     fn resnet_depths(&self) -> Result<Vec<usize>> {
-        let stages = self.space.stages();
+        let stages = self.stages;
         let listed = self.list("d", stages.len() - 1, whole)?;
         let more = |stage: &Stage| stage.choices.max_depth() - stage.choices.min_depth();
         let most = stages[STEM_STAGES..].iter().map(more).max().unwrap_or(0);
@@ -138,7 +140,7 @@ impl Sample<'_> {
 
     /// A ResNet's widths by their index; of equal networks the one that is canonical.
     fn widths(&self) -> Result<Vec<Ratio>> {
-        let stages = self.space.stages();
+        let stages = self.stages;
         let listed = self.list("w", stages.len(), whole)?;
         let width = |(stage, &index): (&Stage, &usize)| {
             let widths = &stage.channels_by_width;
@@ -227,7 +229,7 @@ mod tests {
         };
         let read = |text: String| from_json(&space, "x.json", &text);
         let arch = read(text("1,0,1,2,0", "0,0,1,2,2,1")).expect("a sample");
-        let blocks = space.blocks(&arch).expect("legal");
+        let blocks = space.ofa_blocks(&arch).expect("legal");
         let depths: Vec<_> = blocks.stages.iter().map(Vec::len).collect();
         assert_eq!(depths, [0, 1, 2, 3, 6, 2], "1 is not the stem's greatest, so it is skipped");
         let widths: Vec<_> = blocks.widths.iter().map(ToString::to_string).collect();
@@ -251,7 +253,7 @@ mod tests {
         let text = format!(r#"{{"ks": [{k}], "e": [{e}], "d": [2,3,4,2,2,4], "r": 160}}"#);
         let arch = from_json(&proxyless, "x.json", &text).expect("a sample");
         assert_eq!(
-            proxyless.blocks(&arch).expect("legal").stages[5].len(),
+            proxyless.ofa_blocks(&arch).expect("legal").stages[5].len(),
             1,
             "the last stage has one block whatever is written"
         );

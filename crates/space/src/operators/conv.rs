@@ -1,20 +1,24 @@
-//! Dense convolution on maps, batch norm, activation; stride 1.
+//! Dense convolution on maps, batch norm, activation.
 
 use super::{Form, Maps, Operator, Parsed, words};
 use crate::activation::Activation;
+use crate::value::Extent;
 use crate::weight::WeightList;
 
 pub(super) struct Conv {
     pub kernel: usize,
+    pub stride: usize,
     pub activation: Activation,
     pub residual: bool,
 }
 
 impl Form for Conv {
+    /// `conv k3 s2 8-16 relu`; a stride of 1 is not written.
     fn key(&self, Maps { input, output }: Maps) -> String {
-        let Self { kernel, activation, residual } = self;
+        let Self { kernel, stride, activation, residual } = self;
         let skip = if *residual { " skip" } else { "" };
-        format!("conv k{kernel} {}-{} {activation}{skip}", input.channels, output.channels)
+        let stride = if *stride == 1 { String::new() } else { format!(" s{stride}") };
+        format!("conv k{kernel}{stride} {}-{} {activation}{skip}", input.channels, output.channels)
     }
 
     fn weights(&self, maps: Maps, list: &mut WeightList) {
@@ -25,14 +29,23 @@ impl Form for Conv {
     fn macs(&self, maps: Maps) -> usize {
         maps.output.len() * self.kernel * self.kernel * maps.input.channels
     }
+
+    fn extent(&self, input: Extent) -> Extent {
+        input.through(self.stride)
+    }
 }
 
 pub(super) fn read(key: &[&str]) -> Option<Parsed> {
-    let ["conv", kernel, channels, activation, flags @ ..] = key else { return None };
+    let ["conv", kernel, rest @ ..] = key else { return None };
+    let (stride, rest) = match rest {
+        [stride, rest @ ..] if stride.starts_with('s') => (words::stride(stride)?, rest),
+        _ => (1, rest),
+    };
+    let [channels, activation, flags @ ..] = rest else { return None };
     let [input, output] = words::channel_list(channels)?;
     let (kernel, activation) = (words::kernel(kernel)?, words::activation(activation)?);
     let residual = words::flag(flags, "skip")?;
-    let operator = Operator::Conv { kernel, activation, residual };
+    let operator = Operator::Conv { kernel, stride, activation, residual };
     let parsed = Parsed { name: "input_stem.0", operator, channels: [input, output] };
-    (!residual || input == output).then_some(parsed)
+    (!residual || (stride == 1 && input == output)).then_some(parsed)
 }

@@ -1,4 +1,4 @@
-//! Dense convolution on maps, batch norm, activation; stride 1.
+//! Dense convolution on maps, batch norm, activation.
 
 use space::Activation;
 
@@ -10,13 +10,14 @@ use crate::onnx::weights::LayerWeights;
 /// What the operator says of itself.
 pub(super) struct Conv {
     pub kernel: usize,
+    pub stride: usize,
     pub activation: Activation,
     /// Whether the input is added to the output; the weights' names then have a part more.
     pub residual: bool,
 }
 
 pub(super) fn append(graph: &mut Graph, name: &str, conv: &Conv, weights: &LayerWeights) -> Result<()> {
-    let (input, window) = (graph.tip(), Window { kernel: conv.kernel, stride: 1, groups: 1 });
+    let (input, window) = (graph.tip(), Window { kernel: conv.kernel, stride: conv.stride, groups: 1 });
     let part = if conv.residual { ".conv" } else { "" };
     convolution(graph, format!("{name}.conv"), &window, weights.folded(part)?);
     activate(graph, name, conv.activation);

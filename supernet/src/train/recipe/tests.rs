@@ -2,7 +2,7 @@ use space::preset;
 
 use super::*;
 
-/// `progressive` as builds of before version 2 had it, and a recipe of version 2 with all that is new in it.
+/// `progressive` as builds of before version 2 had it, without the phases of later families, and a recipe of version 2 with all that is new in it.
 const VERSION_1: &str = include_str!("golden/version-1.toml");
 const VERSION_2: &str = include_str!("golden/version-2.toml");
 
@@ -13,13 +13,15 @@ fn progressive_is_checked_and_round_trips() {
     let recipe = Recipe::progressive();
     let text = toml::to_string(&recipe).expect("plain data");
     assert_eq!(Recipe::from_toml("text", &text).expect("own text"), recipe);
-    assert_eq!(recipe.phases.len(), 8);
+    assert_eq!(recipe.phases.len(), 11);
 }
 
 #[test]
 fn files_of_version_1_mean_what_they_meant() {
     let recipe = Recipe::from_toml("r.toml", VERSION_1).expect("a recipe");
-    assert_eq!(recipe, Recipe::progressive());
+    let mut progressive = Recipe::progressive();
+    progressive.phases.truncate(recipe.phases.len());
+    assert_eq!(recipe, progressive);
     let (full, kernel, widest) = (&recipe.phases[0], &recipe.phases[1], &recipe.phases[7]);
     assert_eq!((&full.draw[..], &full.teacher), (&[Draw::Random(1)][..], &Teacher::None));
     assert_eq!((kernel.teacher.clone(), kernel.warmup_epochs), (Teacher::Phase("full".to_string()), 5.0));
@@ -106,6 +108,7 @@ fn phases_of_what_a_space_lacks_are_left_out() {
         ("ofa-mbv3-w1.0", "full, kernel, depth 1, depth 2, width 1, width 2", 605.0),
         ("tiny", "full, kernel, depth 1, depth 2, width 1, width 2", 605.0),
         ("ofa-resnet50", "full, depth 1, depth 2, width 1, width 2, stage width 1, stage width 2", 630.0),
+        ("tiny-choice", "full, kernel, width 1, width 2, operator 1, operator 2, connection", 830.0),
     ] {
         let recipe = Recipe::progressive().suited_to(&preset(space).expect("a preset"));
         let phases: Vec<_> = recipe.phases.iter().map(|phase| phase.name.as_str()).collect();
@@ -126,6 +129,21 @@ fn phases_allow_the_largest_choices() {
     let of_first = ["s1.b1.kernel", "s1.depth", "s1.b1.expand"].map(values);
     assert_eq!(of_first, ["7", "3 4", "3 4 6"].map(String::from));
     assert_eq!(genome.allowed(space::RESOLUTION), space.genome().allowed(space::RESOLUTION));
+}
+
+#[test]
+fn operators_and_connections_are_opened_last() {
+    let space = preset("tiny-choice").expect("a preset");
+    let counts: Vec<String> = Recipe::progressive()
+        .suited_to(&space)
+        .phases
+        .iter()
+        .map(|phase| phase.allowed.of(&space).subnetworks().to_string())
+        .collect();
+    // largest; 2 kernels in each of 4 blocks; 2 ratios too; a convolution too; skipped blocks too; connections or none
+    let all =
+        [1, 16, 256, 256, 5 * 5 * 5 * 5, 5 * 6 * 5 * 6, 4 * 5 * 6 * 5 * 6].map(|count| count.to_string());
+    assert_eq!(counts, all);
 }
 
 #[test]

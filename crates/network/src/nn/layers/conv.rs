@@ -6,6 +6,7 @@ use space::{LayerSpec, Operator};
 
 use super::super::conv::{ConvNorm, Dense, given};
 use super::super::folding::FoldedDense;
+use super::super::footprint::{Held, patches};
 use super::super::graph::InputGradients;
 use super::super::pass::{Pass, Tape};
 use super::super::source::Source;
@@ -22,11 +23,11 @@ pub(in super::super) struct Conv {
 impl Conv {
     /// Asks for `conv.weight`, `[O, I, k, k]`, and `bn.*`, `[O]`, one level further down where it is residual.
     pub fn new(spec: &LayerSpec, source: &Source) -> Result<Self> {
-        let Operator::Conv { kernel, activation, residual } = spec.operator else {
+        let Operator::Conv { kernel, stride, activation, residual } = spec.operator else {
             return Err(Error::invalid("layer", &spec.name, "a convolution", spec.key()));
         };
         let source = if residual { &source.pp("conv") } else { source };
-        let (channels, window) = ([spec.output.channels, spec.input.channels], Window { kernel, stride: 1 });
+        let (channels, window) = ([spec.output.channels, spec.input.channels], Window { kernel, stride });
         let convolution = Dense::new(channels, window, &source.pp("conv"))?;
         let convolution = ConvNorm::new(convolution, spec.output.channels, activation, source)?;
         Ok(Self { convolution, residual, kernels: source.kernels().for_layer("residual") })
@@ -34,7 +35,7 @@ impl Conv {
 }
 
 impl Layer for Conv {
-    /// `[C, N, H, W] -> [C', N, H, W]`.
+    /// `[C, N, H, W] -> [C', N, H/s, W/s]`.
     fn forward(&self, inputs: &[&Tensor], pass: &mut Pass) -> Result<Tensor> {
         let x = only(inputs);
         self.convolution.forward(x, self.residual.then_some(x), pass)
@@ -64,4 +65,10 @@ impl FoldedLayer for Residual {
         kernels.add_assign(&y, x)?;
         Ok(y)
     }
+}
+
+/// What passes over such a convolution hold; its patches are made whatever its kernel is.
+pub(super) fn held(kernel: usize, residual: bool, spec: &LayerSpec) -> Held {
+    let patches = patches(spec.input.channels, kernel, spec.output.plane());
+    Held { patches, ..Held::conv_norm(spec, kernel, residual) }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::compare::shown;
 use crate::families::STEM_STAGES;
-use crate::families::stages::{Block, Stage};
+use crate::families::stages::{Block, Stage, Stages};
 use crate::layer::inner_channels;
 use crate::ofa::arch_of;
 use crate::{Arch, Extent, FamilyName, Ratio, SearchSpace};
@@ -22,24 +22,19 @@ const MOST_BLOCKS: usize = 64;
 pub(super) fn arch(space: &SearchSpace, place: &str, config: &Value, resolution: Extent) -> Result<Arch> {
     let config = Field { place, path: String::new(), value: config };
     let blocks = config.list("blocks")?;
-    let (stages, widths) = match space.family() {
-        FamilyName::MobileNetV3 | FamilyName::ProxylessNas => {
-            let blocks: Vec<_> = blocks.iter().map(|block| block.of("conv")).collect();
-            let input = space.structure().stages().input;
-            let stages = assign(space.stages(), input, blocks.get(1..).unwrap_or_default(), Expands::Input)?;
-            (stages.iter().map(|stage| stage.blocks.clone()).collect(), Vec::new())
-        }
-        FamilyName::ResNetD => {
-            let (mut stages, mut channels) = stem(space, &config)?;
-            let body = assign(&space.stages()[STEM_STAGES..], channels[1], &blocks, Expands::Output)?;
-            for stage in body {
-                stages.push(stage.blocks);
-                channels.push(stage.channels);
-            }
-            (stages, widths(space, &channels))
-        }
-    };
-    Ok(arch_of(resolution, stages, widths))
+    let Stages { stages: all, input, .. } = space.ofa_stages()?;
+    if space.family() != FamilyName::ResNetD {
+        let blocks: Vec<_> = blocks.iter().map(|block| block.of("conv")).collect();
+        let found = assign(all, *input, blocks.get(1..).unwrap_or_default(), Expands::Input)?;
+        let stages = found.into_iter().map(|stage| stage.blocks).collect();
+        return Ok(arch_of(resolution, stages, Vec::new()));
+    }
+    let (mut stages, mut channels) = stem(all, &config)?;
+    for stage in assign(&all[STEM_STAGES..], channels[1], &blocks, Expands::Output)? {
+        stages.push(stage.blocks);
+        channels.push(stage.channels);
+    }
+    Ok(arch_of(resolution, stages, widths(all, &channels)))
 }
 
 /// A value in the config, with the path that it stands at.
@@ -153,12 +148,12 @@ fn expand(stage: &Stage, block: &Field, of: usize) -> Result<Ratio> {
 }
 
 /// The blocks and channels of a ResNet's stem: between its first and its last convolution there may be one more.
-fn stem(space: &SearchSpace, config: &Field) -> Result<(Vec<Vec<Block>>, Vec<usize>)> {
+fn stem(stages: &[Stage], config: &Field) -> Result<(Vec<Vec<Block>>, Vec<usize>)> {
     let stem = config.list("input_stem")?;
     let [first, between @ .., last] = stem.as_slice() else {
         return Err(config.of("input_stem").wrong("a list of 2 or 3"));
     };
-    let [inner, outer] = [&space.stages()[0], &space.stages()[1]];
+    let [inner, outer] = [&stages[0], &stages[1]];
     let channels = vec![first.channels_of(inner)?, last.channels_of(outer)?];
     let blocks = |stage: &Stage, depth: usize| {
         let block = Block { kernel: stage.choices.max_kernel(), expand: Ratio::whole(1) };
@@ -168,10 +163,10 @@ fn stem(space: &SearchSpace, config: &Field) -> Result<(Vec<Vec<Block>>, Vec<usi
 }
 
 /// The width of each stage; of equal networks the one that is canonical.
-fn widths(space: &SearchSpace, channels: &[usize]) -> Vec<Ratio> {
+fn widths(stages: &[Stage], channels: &[usize]) -> Vec<Ratio> {
     let width = |(stage, channels): (&Stage, &usize)| {
         let listed = stage.channels_by_width.iter().find(|(_, other)| other == channels);
         listed.map(|(ratio, _)| stage.canonical(*ratio))
     };
-    space.stages().iter().zip(channels).filter_map(width).collect()
+    stages.iter().zip(channels).filter_map(width).collect()
 }

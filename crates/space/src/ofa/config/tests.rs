@@ -18,8 +18,8 @@ fn read(space: &SearchSpace, config: &Value) -> Result<Arch> {
 
 #[test]
 fn what_is_written_is_read() {
-    for name in preset_names() {
-        let space = space(name);
+    for space in preset_names().map(space).filter(|space| class_of(space).is_ok()) {
+        let name = space.name();
         let mut rng = ChaCha8Rng::seed_from_u64(5);
         let mut archs = vec![sampler::smallest(&space), sampler::largest(&space)];
         archs.extend((0..20).map(|_| sampler::random(&space, &mut rng)));

@@ -18,7 +18,7 @@ const BATCH_NORM_MOMENTUM: f64 = 0.1;
 /// is 1, cannot run a block without an activation, and averages shortcuts by what a block is, not by what the space is.
 pub fn net_config(space: &SearchSpace, arch: &Arch) -> Result<Value> {
     let mut config = Map::new();
-    config.insert("name".to_string(), json!(class_of(space.family())));
+    config.insert("name".to_string(), json!(class_of(space)?));
     let epsilon = decimal(space.batch_norm_epsilon());
     config.insert("bn".to_string(), json!({ "momentum": BATCH_NORM_MOMENTUM, "eps": epsilon }));
     let mut ratios = expand_ratios(space, arch)?.into_iter();
@@ -52,8 +52,8 @@ fn decimal(value: f32) -> f64 {
 fn form(space: &SearchSpace, expand: Ratio, layer: &LayerSpec) -> Result<Option<Value>> {
     Ok(Some(match &layer.operator {
         Operator::Stem { kernel, stride, activation } => conv(layer, [*kernel, *stride], true, *activation),
-        Operator::Conv { kernel, activation, residual } => {
-            let conv = conv(layer, [*kernel, 1], true, *activation);
+        Operator::Conv { kernel, stride, activation, residual } => {
+            let conv = conv(layer, [*kernel, *stride], true, *activation);
             if *residual { residual_block(layer, conv, true) } else { conv }
         }
         Operator::HeadConv { activation } => conv(layer, [1, 1], true, *activation),
@@ -159,7 +159,7 @@ fn linear(layer: &LayerSpec, dropout: f32) -> Value {
 /// The expand ratio of each block that can be chosen, in the order in which they run.
 fn expand_ratios(space: &SearchSpace, arch: &Arch) -> Result<Vec<Ratio>> {
     let stem = if space.family() == FamilyName::ResNetD { STEM_STAGES } else { 0 };
-    let stages = space.blocks(arch)?.stages;
+    let stages = space.ofa_blocks(arch)?.stages;
     Ok(stages.iter().skip(stem).flatten().map(|block| block.expand).collect())
 }
 

@@ -1,0 +1,114 @@
+//! The door of a space: what its fields must keep to, whatever its family.
+
+use base::error::{Error, Result};
+
+use super::FamilyName;
+use super::stages::{Choices, Stage};
+use crate::layer::LayerSpec;
+use crate::sampler::largest;
+use crate::search_space::SearchSpace;
+use crate::value::Extent;
+
+/// Largest value that a size in a space may have: keeps products of sizes far from overflow.
+pub(super) const LARGEST: usize = 65_536;
+
+/// Most values that a list of choices may have: more than there are whole resolutions.
+const MOST_CHOICES: usize = 4096;
+
+/// Most cells that the tables of one layer of each block may have, over all that decides the layer: 16 MB a layer.
+const MOST_CELLS: u128 = 1 << 22;
+
+/// Most parameters that the largest sub-network may have: 4 GB of f32.
+const MOST_PARAMETERS: u128 = 1 << 30;
+
+/// What checks the fields of one space.
+pub(super) struct Door<'a> {
+    /// Names the space in messages.
+    pub place: &'a str,
+}
+
+impl Door<'_> {
+    pub fn within(&self, field: &str, value: usize, least: usize, most: usize) -> Result<()> {
+        if (least..=most).contains(&value) {
+            return Ok(());
+        }
+        Err(Error::invalid(self.place, field, format!("{least} to {most}"), value))
+    }
+
+    /// A network whose weights no memory holds is a mistake, and better found here than by an allocation.
+    pub fn parameters(&self, space: &SearchSpace) -> Result<()> {
+        let layers = space.lower(&largest(space))?;
+        let weights = layers.iter().flat_map(LayerSpec::weights);
+        let sizes = weights.map(|weight| weight.shape.iter().map(|&size| size as u128).product::<u128>());
+        let parameters: u128 = sizes.sum();
+        if parameters > MOST_PARAMETERS {
+            let field = "parameters of the largest sub-network";
+            return Err(Error::invalid(self.place, field, format!("at most {MOST_PARAMETERS}"), parameters)
+                .and_then_do("make it narrower or shallower"));
+        }
+        Ok(())
+    }
+
+    pub fn share(&self, field: &str, value: f64, above: f64, below: f64) -> Result<()> {
+        if value >= above && value < below {
+            return Ok(());
+        }
+        Err(Error::invalid(self.place, field, format!("a number from {above} to below {below}"), value))
+    }
+
+    /// A list of choices: not empty, rising, without doubles.
+    pub fn rising<T: PartialOrd + std::fmt::Debug>(&self, field: &str, list: &[T]) -> Result<()> {
+        if list.is_empty() || list.windows(2).any(|pair| pair[0] >= pair[1]) {
+            return Err(Error::invalid(self.place, field, "a rising list of choices", format!("{list:?}")));
+        }
+        self.within(&format!("{field} (number of choices)"), list.len(), 1, MOST_CHOICES)
+    }
+
+    /// Tables over more choices than memory holds are a mistake, too. A layer is decided by the resolution, its block's
+    /// choices, its stage's depth, and the widths of its stage and the one before.
+    pub fn cells(&self, resolutions: &[Extent], stages: &[Stage]) -> Result<()> {
+        let mut widths_before = 1;
+        let mut cells = 0;
+        for Stage { choices, .. } in stages {
+            let widths = choices.width.len().max(1);
+            let lists = [resolutions.len(), choices.kernel.len(), choices.expand.len(), choices.depth.len()];
+            let deciding = lists.into_iter().chain([widths_before, widths]).map(|choices| choices as u128);
+            cells += deciding.product::<u128>() * choices.max_depth() as u128;
+            widths_before = widths;
+        }
+        if cells > MOST_CELLS {
+            let field = "combinations of choices that decide a layer, over all blocks";
+            return Err(Error::invalid(self.place, field, format!("at most {MOST_CELLS}"), cells)
+                .and_then_do("list fewer resolutions, expand ratios or widths"));
+        }
+        Ok(())
+    }
+
+    pub fn choices(&self, stage: &str, choices: &Choices) -> Result<()> {
+        self.rising(&format!("{stage}kernel"), &choices.kernel)?;
+        self.rising(&format!("{stage}expand"), &choices.expand)?;
+        self.rising(&format!("{stage}depth"), &choices.depth)?;
+        for &kernel in &choices.kernel {
+            if ![3, 5, 7].contains(&kernel) {
+                return Err(Error::invalid(self.place, format!("{stage}kernel"), "3, 5 or 7", kernel));
+            }
+        }
+        for &depth in &choices.depth {
+            self.within(&format!("{stage}depth"), depth, 1, 64)?;
+        }
+        if !choices.width.is_empty() {
+            self.rising(&format!("{stage}width"), &choices.width)?;
+        }
+        Ok(())
+    }
+
+    /// A field that the space's family has, or has not.
+    pub fn belongs(&self, family: FamilyName, field: &str, given: bool, belongs: bool) -> Result<()> {
+        let name = format!("\"{family}\"");
+        match (given, belongs) {
+            (true, false) => Err(Error::invalid(self.place, field, format!("none in family {name}"), "one")),
+            (false, true) => Err(Error::invalid(self.place, field, format!("one in family {name}"), "none")),
+            _ => Ok(()),
+        }
+    }
+}
