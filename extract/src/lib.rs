@@ -14,6 +14,7 @@ pub mod ofa;
 pub mod onnx;
 pub mod plot;
 pub mod predict;
+pub mod report;
 mod rng;
 pub mod search;
 
