@@ -1,5 +1,6 @@
 //! Families of networks: each declares its choices and builds its layers.
 
+mod ds_cnn;
 mod inverted_residual;
 mod resnet_d;
 pub(crate) mod space_file;
@@ -15,6 +16,7 @@ use crate::genome::{Choice, Dimension, GeneId, Genome, Index, Row};
 use crate::value::Extent;
 use stages::Stages;
 
+pub(crate) use ds_cnn::DsCnn;
 pub(crate) use inverted_residual::InvertedResidual;
 pub(crate) use resnet_d::{ResNetD, STEM_STAGES};
 
@@ -33,6 +35,8 @@ pub enum FamilyName {
     /// elastic in PyPI's `ofa`). Its stem is two stages: the convolution that can be skipped, and the one after it.
     #[serde(rename = "resnet-d")]
     ResNetD,
+    /// Depthwise-separable blocks of elastic width, for spectrograms (Zhang et al. 2017).
+    DsCnn,
 }
 
 /// Every kind of choice of which a phase of training can allow the largest few, over all families.

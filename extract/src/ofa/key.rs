@@ -71,6 +71,7 @@ impl fmt::Display for Key<'_> {
             Operator::MaxPool => "no key: MaxPool",
             Operator::Bottleneck(_) => "no key: Bottleneck",
             Operator::Sum { .. } => "no key: Sum",
+            Operator::Separable(_) => "no key: Separable",
             Operator::Classifier => "Logits",
         })?;
         write!(f, "-input:{}-output:", side(input))?;

@@ -415,6 +415,9 @@ fn block_places(kind: OfaPredictor, space: &SearchSpace) -> base::Result<(Vec<us
         (OfaPredictor::Library, FamilyName::ProxylessNas) => {
             Ok((even(deepest), (depths.len() - 1) * deepest + 1))
         }
+        (OfaPredictor::Library, FamilyName::DsCnn) => {
+            wrong("family", "one that PyTorch's ofa has".to_string(), "ds-cnn".to_string())
+        }
         (OfaPredictor::Library, FamilyName::ResNetD) => {
             let mut places = vec![0; RESNET_STEM];
             let mut end = 0;

@@ -9,6 +9,7 @@ mod max_pool;
 mod mbconv;
 mod nodes;
 mod pool;
+mod separable;
 mod stem;
 mod sum;
 
@@ -34,6 +35,9 @@ pub(super) fn append(
             stem::append(graph, name, [*kernel, *stride], *activation, weights)?;
         }
         Operator::MbConv(block) => mbconv::append(graph, name, block, weights)?,
+        Operator::Separable(block) => {
+            separable::append(graph, name, block, layer.input.channels, weights)?;
+        }
         Operator::Conv { kernel, activation, residual: false } => {
             conv::append(graph, name, *kernel, *activation, weights)?;
         }

@@ -6,8 +6,9 @@ use base::document::check_version;
 use base::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use super::ds_cnn;
 use super::stages::{Choices, FirstBlock, Head, Stage, Stages, Stem};
-use super::{Ends, Family, FamilyName, InvertedResidual, ResNetD};
+use super::{DsCnn, Ends, Family, FamilyName, InvertedResidual, ResNetD};
 use crate::activation::Activation;
 use crate::layer::{LayerSpec, make_divisible};
 use crate::sampler::largest;
@@ -118,8 +119,8 @@ const MOST_CELLS: u128 = 1 << 22;
 /// Most parameters that the largest sub-network may have: 4 GB of f32.
 const MOST_PARAMETERS: u128 = 1 << 30;
 
-struct Door<'a> {
-    place: &'a str,
+pub(super) struct Door<'a> {
+    pub(super) place: &'a str,
 }
 
 impl Door<'_> {
@@ -198,7 +199,7 @@ impl Door<'_> {
     }
 
     /// A field that the space's family has, or has not.
-    fn belongs(&self, family: FamilyName, field: &str, given: bool, belongs: bool) -> Result<()> {
+    pub(super) fn belongs(&self, family: FamilyName, field: &str, given: bool, belongs: bool) -> Result<()> {
         let name =
             toml::Value::try_from(family).map_or_else(|_| format!("{family:?}"), |name| name.to_string());
         match (given, belongs) {
@@ -241,12 +242,18 @@ impl SpaceFile {
     /// The width multipliers of every stage; a ResNet has one at least.
     fn widths(&self) -> Vec<Ratio> {
         let all = || vec![Ratio::whole(1)];
+        if self.family == FamilyName::DsCnn {
+            return self.width.clone().unwrap_or_else(all);
+        }
         if self.family == FamilyName::ResNetD { self.width.clone().unwrap_or_else(all) } else { Vec::new() }
     }
 
     /// Refuses fields of another family: a network that is half of each would be none.
     fn check_family(&self, door: &Door) -> Result<()> {
         let family = self.family;
+        if family == FamilyName::DsCnn {
+            return ds_cnn::check(self, door);
+        }
         let (resnet, mixes) = (family == FamilyName::ResNetD, family == FamilyName::MobileNetV3);
         door.belongs(family, "first_block", self.first_block.is_some(), !resnet)?;
         door.belongs(family, "head", self.head.is_some(), !resnet)?;
@@ -286,6 +293,7 @@ impl SpaceFile {
         let ends = Ends { resolution: stages.resolution, input_channels, classes };
         let family: Arc<dyn Family> = match self.family {
             FamilyName::ResNetD => Arc::new(ResNetD { ends, stem, stages }),
+            FamilyName::DsCnn => Arc::new(DsCnn { ends, stem, stages }),
             FamilyName::MobileNetV3 | FamilyName::ProxylessNas => {
                 let first_block_adds = self.family == FamilyName::MobileNetV3;
                 Arc::new(InvertedResidual { ends, stem, first_block, first_block_adds, stages, head })
@@ -427,7 +435,26 @@ mod tests {
             ("family = \"mobilenet-v3\"", "family = \"resnet-d\"", "first_block: expected none"),
             ("feature_channels = 128", "", "head.feature_channels: expected one in family"),
         ];
-        for (from, to, field) in table {
+        check_refused(&good, &table);
+        let good = preset("tiny-spectrogram").expect("a preset").to_toml();
+        let table = [
+            ("expand = [1]", "expand = [1, 2]", "expand: expected [1] in family \"ds-cnn\", got [1, 2]"),
+            (
+                "stride = 1\n",
+                "stride = 1\nsqueeze_excite = true\n",
+                "stages[1].squeeze_excite: expected none in family \"ds-cnn\", got one",
+            ),
+            ("stride = 1\n", "stride = 1\nexpand = [0.5]\n", "stages[1].expand: expected [1]"),
+            ("[stem]", "[stem]\ndepth = [0, 1]", "stem.depth: expected none in family"),
+            ("width = [0.5, 1]", "width = [1, 0.5]", "width"),
+        ];
+        let good = good.replace("squeeze_excite = false\n", "");
+        check_refused(&good, &table);
+    }
+
+    /// Refusals of a text with one part replaced by another, each by the field.
+    fn check_refused(good: &str, table: &[(&str, &str, &str)]) {
+        for &(from, to, field) in table {
             assert!(good.contains(from), "{from} in\n{good}");
             let error = SearchSpace::from_toml("x.toml", &good.replace(from, to)).expect_err(to).to_string();
             assert!(error.starts_with("x.toml: ") && error.contains(field), "{to}: {error}");

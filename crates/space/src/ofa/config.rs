@@ -35,6 +35,7 @@ fn class_of(family: FamilyName) -> &'static str {
         FamilyName::MobileNetV3 => "MobileNetV3",
         FamilyName::ProxylessNas => "ProxylessNASNets",
         FamilyName::ResNetD => "ResNets",
+        FamilyName::DsCnn => "a network that PyTorch's ofa does not have",
     }
 }
 

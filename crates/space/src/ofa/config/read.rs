@@ -29,6 +29,7 @@ pub(super) fn arch(space: &SearchSpace, place: &str, config: &Value, resolution:
             let stages = assign(space.stages(), input, blocks.get(1..).unwrap_or_default(), Expands::Input)?;
             (stages.iter().map(|stage| stage.blocks.clone()).collect(), Vec::new())
         }
+        FamilyName::DsCnn => return Err(config.wrong("a network of a family that PyTorch's ofa has")),
         FamilyName::ResNetD => {
             let (mut stages, mut channels) = stem(space, &config)?;
             let body = assign(&space.stages()[STEM_STAGES..], channels[1], &blocks, Expands::Output)?;

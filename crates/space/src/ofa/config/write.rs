@@ -62,6 +62,7 @@ fn form(space: &SearchSpace, expand: Ratio, layer: &LayerSpec) -> Result<Option<
         Operator::Bottleneck(block) => bottleneck(expand, layer, block)?,
         Operator::Classifier => linear(layer, space.dropout()),
         Operator::Pool | Operator::MaxPool => return Ok(None),
+        Operator::Separable(_) => return Err(no_form(layer, "operator", "one that ofa has", &layer.key())),
         Operator::Sum { .. } => return Err(no_form(layer, "inputs", "one", &layer.key())),
     }))
 }
