@@ -30,10 +30,12 @@ use crate::tensor_file;
 
 /// Version of the form that says what images the network takes.
 const VERSION: u32 = 3;
+/// Version of the form of a network that takes floats, which older readers would take for pixels of 8 bits.
+const FLOATS: u32 = 4;
 /// Version of files that do not say it.
 const UNSAID: u32 = 2;
 /// All that this code reads; the first is of before there were imported supernets.
-const VERSIONS: &[u32] = &[1, UNSAID, VERSION];
+const VERSIONS: &[u32] = &[1, UNSAID, VERSION, FLOATS];
 
 /// Prefix of the velocities' names.
 const VELOCITY: &str = "velocity.";
@@ -140,7 +142,12 @@ impl Document {
             Provenance::Imported(imported) => (None, Some(imported)),
         };
         let Interface { preprocess, classes } = interface.clone();
-        let version = if preprocess.is_some() || classes.is_some() { VERSION } else { UNSAID };
+        let floats = preprocess.as_ref().is_some_and(|preprocess| !preprocess.values.is_bytes());
+        let version = match preprocess.is_some() || classes.is_some() {
+            _ if floats => FLOATS,
+            true => VERSION,
+            false => UNSAID,
+        };
         Self { kind, version, space: space.clone(), provenance, imported, preprocess, classes }
     }
 }
