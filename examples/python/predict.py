@@ -1,6 +1,7 @@
 """Runs an exported folder with numpy alone: `python predict.py FOLDER IMAGE` prints the logits as JSON.
 
-IMAGE is a file that Pillow reads, or a .npy of [C, H, W] f32 that is normalised already. What the weights do not tell
+IMAGE is a file that Pillow reads, or a .npy of [C, H, W] f32 that is normalised already; of a network for arrays, a .npy as
+its training had them. What the weights do not tell
 by their shapes, that is strides and activations, comes from the space in config.json. One thing is left out
 that `extract predict` does: it refuses weights whose blake3 is not the one in config.json.
 """
@@ -34,8 +35,8 @@ class Network:
         self.config = json.loads((folder / "config.json").read_text())
         self.space = self.config["space"]
         kind = [self.config["kind"], self.config["version"], self.space["family"]]
-        if kind not in [["model", version, "mobilenet-v3"] for version in (1, 2, 3)]:
-            sys.exit(f"{folder}: expected a mobilenet-v3 model of version 1 to 3, got {kind}")
+        if kind not in [["model", version, family] for version in (1, 2, 3, 4) for family in FAMILIES]:
+            sys.exit(f"{folder}: expected a model of version 1 to 4, of {' or '.join(FAMILIES)}, got {kind}")
         self.weights = load_file(folder / "model.safetensors")
 
     def convolution(self, x, name, stride=1):
@@ -92,11 +93,34 @@ class Network:
         return self.weights["classifier.linear.weight"] @ x[:, 0, 0] + self.weights["classifier.linear.bias"]
 
 
+    def separable_logits(self, image):
+        """[C, H, W] -> [classes]. `r40x101:w1:k3e1,k5e1/w0.5:k3e1` is a stage of two blocks and a stage of one."""
+        stem = self.space["stem"]
+        x = self.convolution(image, "first_conv.conv", stem["stride"])
+        x = self.norm(x, "first_conv.bn", stem["activation"])
+        stages = self.config["arch"].split(":", 1)[1].split("/")
+        strides = [
+            (stage["activation"], stage["stride"] if position == 0 else 1)
+            for stage, text in zip(self.space["stages"], stages, strict=True)
+            for position in range(len(text.split(",")))
+        ]
+        for index, (activation, stride) in enumerate(strides):
+            name = f"blocks.{index}"
+            x = self.norm(self.depthwise(x, f"{name}.depthwise.conv", stride), f"{name}.depthwise.bn", activation)
+            x = self.norm(self.convolution(x, f"{name}.pointwise.conv"), f"{name}.pointwise.bn", activation)
+        x = x.mean((1, 2))
+        return self.weights["classifier.linear.weight"] @ x + self.weights["classifier.linear.bias"]
+
+
+FAMILIES = {"mobilenet-v3": Network.logits, "ds-cnn": Network.separable_logits}
+
+
 def main():
     if len(sys.argv) != 3:
         sys.exit("usage: python predict.py FOLDER IMAGE")
     network = Network(Path(sys.argv[1]))
-    print(json.dumps(network.logits(preprocess.array(sys.argv[2], network.config["input"])).tolist()))
+    image = preprocess.array(sys.argv[2], network.config["input"])
+    print(json.dumps(FAMILIES[network.space["family"]](network, image).tolist()))
 
 
 if __name__ == "__main__":
