@@ -1,14 +1,18 @@
 //! Arrays of floats that are wider than high, from `.npy` files to a verified folder and a prediction: depthwise-separable
 //! blocks on 40 bands and 101 frames.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use candle_core::Tensor;
 use extract::accuracy::AccuracyEstimator;
+use kernels::Kernels;
+use network::nn::{FoldedNetwork, MapSource, Network, Pass, Source, Tape};
 use serde_json::Value;
-use space::{Extent, preset};
+use space::{Extent, LayerSpec, preset};
 
 use crate::cli::{fails, json};
-use crate::common::unit;
+use crate::common::{all_kernels, assert_close, formula, formula_weights, unit, values, zeros};
 use crate::examples::{assert_logits, logits, python_with, run_script};
 
 const BANDS: usize = 40;
@@ -201,4 +205,70 @@ fn extents_are_halved_upwards() {
     assert_eq!(keys[7], "pool 64 @5x13");
     assert_eq!(layers[6].output.height * layers[6].output.width, 5 * 13);
     assert_eq!(space.greatest_resolution(), Extent { height: 40, width: 101 });
+}
+
+/// What a layer makes of some maps, and the gradients of these and of its weights, by their names.
+fn outcome(layer: &LayerSpec, weights: &Weights, kernels: &Kernels) -> (Tensor, Tensor, Weights) {
+    let layers = std::slice::from_ref(layer);
+    let gradients = zeros(layers);
+    let source = Source::new(MapSource::builder(weights.clone()), kernels, 1e-5);
+    let network = Network::new(layers, &source.with_gradients(gradients.clone())).expect("all weights");
+    let mut tape = Tape::new();
+    let y =
+        network.forward_maps(maps("images", layer.input), &mut Pass::Training(&mut tape)).expect("forward");
+    let dx = network.backward_maps(maps("gradient", layer.output), &mut tape).expect("backward");
+    (y, dx.expect("no stem"), gradients)
+}
+
+type Weights = BTreeMap<String, Tensor>;
+
+fn maps(name: &str, map: space::FeatureMap) -> Tensor {
+    formula(name, &[map.channels, 3, map.height, map.width])
+}
+
+/// Without activations it is an inverted residual that does not expand, bit for bit, forward and backward.
+#[test]
+fn a_separable_block_is_an_inverted_residual_without_expansion() {
+    let renamed = |name: &str| {
+        name.replace(".depthwise", ".conv.depth_conv").replace(".pointwise", ".conv.point_linear")
+    };
+    for (kernels, (kernel, stride)) in all_kernels().iter().flat_map(|k| [(3, 1), (5, 2)].map(|w| (k, w))) {
+        let separable: LayerSpec =
+            format!("sepconv k{kernel} s{stride} 8-12 none @13x7").parse().expect("a key");
+        let inverted: LayerSpec =
+            format!("mbconv k{kernel} s{stride} 8-8-12 none e1 @13x7").parse().expect("a key");
+        let weights = formula_weights(std::slice::from_ref(&separable));
+        let other = weights.iter().map(|(name, weight)| (renamed(name), weight.clone())).collect();
+        let (y, dx, gradients) = outcome(&separable, &weights, kernels);
+        let (expected, expected_dx, others) = outcome(&inverted, &other, kernels);
+        assert_eq!(values(&y), values(&expected), "{kernels:?}: {separable}");
+        assert_eq!(values(&dx), values(&expected_dx), "{kernels:?}: {separable}");
+        for (name, gradient) in &gradients {
+            assert_eq!(values(gradient), values(&others[&renamed(name)]), "{kernels:?}: {name}");
+        }
+    }
+}
+
+/// With activations it is on every path what the naive loops make of it, and folded what it is unfolded.
+#[test]
+fn a_separable_block_is_the_same_on_every_path_and_folded() {
+    for key in ["sepconv k3 s2 16-24 relu @20x51", "sepconv k5 s1 6-10 h_swish @5x13"] {
+        let layer: LayerSpec = key.parse().expect("a key");
+        let weights = formula_weights(std::slice::from_ref(&layer));
+        let (expected, expected_dx, others) = outcome(&layer, &weights, &Kernels::reference());
+        for kernels in all_kernels() {
+            let (y, dx, gradients) = outcome(&layer, &weights, &kernels);
+            assert_close(key, &y, &expected, 1e-5);
+            assert_close(key, &dx, &expected_dx, 1e-4);
+            for (name, gradient) in &gradients {
+                assert_close(name, gradient, &others[name], 1e-4);
+            }
+            let source = Source::new(MapSource::builder(weights.clone()), &kernels, 1e-5);
+            let network = Network::new(std::slice::from_ref(&layer), &source).expect("all weights");
+            let deployed = network.forward_maps(maps("images", layer.input), &mut Pass::Inference);
+            let folded = FoldedNetwork::new(&network).expect("it has statistics");
+            let folded = folded.forward_maps(maps("images", layer.input)).expect("inference");
+            assert_close("folded", &folded, &deployed.expect("inference"), 1e-5);
+        }
+    }
 }

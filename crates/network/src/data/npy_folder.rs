@@ -19,6 +19,9 @@ use super::passed_over::Contents;
 use super::{Split, Splits};
 use crate::error::{Error, Result};
 
+/// Arrays that are read together, by all threads: more of them would lie in memory twice.
+const AT_ONCE: usize = 256;
+
 /// The data set in `folder`. Arrays are not mirrored where nothing else is said: time has a direction.
 pub(super) fn open(folder: &Path, about: impl Fn(&Path) -> Result<About>) -> Result<Dataset> {
     let not_mirrored = |at: &Path| {
@@ -78,23 +81,31 @@ struct Reading {
 impl Reading {
     /// The arrays of some files, in their order.
     fn read(&mut self, files: Vec<(PathBuf, u32)>) -> Result<Arrays> {
-        // of several errors that of the first file counts, so that it is the same each time
-        let read: Vec<_> = files.par_iter().map(|(path, _)| read_file(path)).collect();
         let mut arrays =
             Arrays { values: Vec::new(), labels: Vec::new(), contents: Vec::with_capacity(files.len()) };
-        for ((path, label), read) in files.into_iter().zip(read) {
-            let (values, shape, hash) = read?;
-            let (first, expected) = self.first.get_or_insert_with(|| (path.clone(), shape));
-            if shape != *expected {
-                let expected = format!("{} as in {}", maps(*expected), first.display());
-                return Err(Error::invalid(path.display(), "shape", expected, maps(shape))
-                    .and_then_do("make all arrays of one shape"));
+        for files in files.chunks(AT_ONCE) {
+            // of several errors that of the first file counts, so that it is the same each time
+            let read: Vec<_> = files.par_iter().map(|(path, _)| read_file(path)).collect();
+            for ((path, label), read) in files.iter().zip(read) {
+                let (values, shape, hash) = read?;
+                self.check_shape(path, shape)?;
+                arrays.values.extend(values);
+                arrays.labels.push(*label);
+                arrays.contents.push((path.clone(), hash));
             }
-            arrays.values.extend(values);
-            arrays.labels.push(label);
-            arrays.contents.push((path, hash));
         }
         Ok(arrays)
+    }
+
+    /// Whether an array has the shape of the first.
+    fn check_shape(&mut self, path: &Path, shape: [usize; 3]) -> Result<()> {
+        let (first, expected) = self.first.get_or_insert_with(|| (path.to_path_buf(), shape));
+        if shape == *expected {
+            return Ok(());
+        }
+        let expected = format!("{} as in {}", maps(*expected), first.display());
+        Err(Error::invalid(path.display(), "shape", expected, maps(shape))
+            .and_then_do("make all arrays of one shape"))
     }
 
     fn set(&self, arrays: Arrays, classes: usize) -> Result<ImageSet> {
