@@ -2,7 +2,8 @@
 //! the supernet, not its data.
 //!
 //! `cargo run --release --example deploy -- FOLDER IMAGE...`, where FOLDER is what `extract export` wrote, and an image
-//! is a png, a jpeg, or a `.npy` array that is normalised already. Prints a line for each: image, class, probability.
+//! is a png, a jpeg, or a `.npy` array that is normalised already, or, for a network that takes arrays, one like those of its
+//! training. Prints a line for each: image, class, probability.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

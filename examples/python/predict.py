@@ -1,8 +1,8 @@
 """Runs an exported folder with numpy alone: `python predict.py FOLDER IMAGE` prints the logits as JSON.
 
-IMAGE is a file that Pillow reads, or a .npy of [C, H, W] f32 that is normalised already. What the weights do not tell
-by their shapes, that is strides, activations and which layer reads which, comes from the space and the sub-network in
-config.json. One thing is left out
+IMAGE is a file that Pillow reads, or a .npy of [C, H, W] f32 that is normalised already; of a network for arrays, a .npy as
+its training had them. What the weights do not tell by their shapes, that is strides, activations and which layer reads
+which, comes from the space and the sub-network in config.json. One thing is left out
 that `extract predict` does: it refuses weights whose blake3 is not the one in config.json.
 """
 
@@ -129,14 +129,30 @@ class OperatorChoice(Network):
         return x + (before if same else self.conv_norm(before, next_name("project"), "none", stage["stride"]))
 
 
-FAMILIES = {"mobilenet-v3": MobileNetV3, "operator-choice": OperatorChoice}
+class DsCnn(Network):
+    def logits(self, image):
+        """[C, H, W] -> [classes]. `r40x101:w1:k3e1,k5e1/w0.5:k3e1` is a stage of two blocks and a stage of one."""
+        x = self.stem(image)
+        strides = [
+            (stage["activation"], stage["stride"] if position == 0 else 1)
+            for stage, text in self.stages()
+            for position in range(len(text.split(",")))
+        ]
+        for index, (activation, stride) in enumerate(strides):
+            name = f"blocks.{index}"
+            x = self.norm(self.depthwise(x, f"{name}.depthwise.conv", stride), f"{name}.depthwise.bn", activation)
+            x = self.conv_norm(x, f"{name}.pointwise", activation)
+        return self.classifier(x.mean((1, 2), keepdims=True))
+
+
+FAMILIES = {"mobilenet-v3": MobileNetV3, "operator-choice": OperatorChoice, "ds-cnn": DsCnn}
 
 
 def network_of(folder):
     config = json.loads((folder / "config.json").read_text())
     kind = [config["kind"], config["version"], config["space"]["family"]]
-    if kind not in [["model", version, family] for version in (1, 2, 3) for family in FAMILIES]:
-        sys.exit(f"{folder}: expected a model of version 1 to 3, of {' or '.join(FAMILIES)}, got {kind}")
+    if kind not in [["model", version, family] for version in (1, 2, 3, 4) for family in FAMILIES]:
+        sys.exit(f"{folder}: expected a model of version 1 to 4, of {' or '.join(FAMILIES)}, got {kind}")
     return FAMILIES[kind[2]](folder, config)
 
 

@@ -10,10 +10,13 @@ REC709 = (0.2126, 0.7152, 0.0722, 0)
 
 
 def array(path, facts):
-    """The file as [C, H, W] f32, normalised: an image, or a .npy that holds such an array already."""
+    """The file as [C, H, W] f32, normalised: an image, or a .npy that holds such an array already; of a network for arrays a
+    .npy as its training had them, [H, W] or [C, H, W]."""
     channels, resolution = facts["channels"], str(facts["resolution"])
     # a number where the input is square, else such as 40x101
     rows, columns = (int(side) for side in (resolution.split("x") * 2)[:2])
+    if facts.get("values") == "floats":
+        return floats(path, facts, (columns, rows))
     if str(path).lower().endswith(".npy"):
         values = np.load(path)
         if values.dtype != np.float32 or values.shape != (channels, rows, columns):
@@ -48,3 +51,20 @@ def array(path, facts):
     planes = [np.asarray(plane.crop(box) if box else plane, np.float32) for plane in planes]
     mean, std = (np.array(facts[key], np.float32)[:, None, None] for key in ("mean", "std"))
     return (np.stack(planes) / np.float32(255) - mean) / std
+
+
+def floats(path, facts, size):
+    """An array of any numbers, resized to `size` (columns, rows) where it has another, and normalised as it is."""
+    planes = np.load(path).astype(np.float32)
+    planes = planes[None] if planes.ndim == 2 else planes
+    if planes.ndim != 3 or len(planes) != facts["channels"]:
+        raise SystemExit(f"{path}: expected {facts['channels']} channels, got {planes.shape}")
+    if planes.shape[:0:-1] != size:
+        if facts["resize"] != "stretch":
+            raise SystemExit(f"{path}: expected an array of {size[1]} x {size[0]}, got {planes.shape}")
+        from PIL import Image
+
+        planes = [Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR) for plane in planes]
+        planes = np.stack([np.asarray(plane, np.float32) for plane in planes])
+    mean, std = (np.array(facts[key], np.float32)[:, None, None] for key in ("mean", "std"))
+    return (planes - mean) / std

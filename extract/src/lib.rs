@@ -9,7 +9,6 @@ pub mod accuracy;
 pub mod error;
 pub mod export;
 pub mod latency;
-pub mod npy;
 pub mod ofa;
 pub mod onnx;
 pub mod plot;

@@ -6,13 +6,12 @@ use base::Error;
 use base::file;
 use candle_core::{Device, Tensor};
 use kernels::Kernels;
-use network::data::{Image, ImageFile, images_in, plain_view};
+use network::data::{Image, ImageFile, NpyArray, PixelKind, Preprocess, images_in, plain_view};
 use network::model_folder::ModelFolder;
 use network::nn::FoldedNetwork;
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::npy;
 
 /// A model that is ready to classify.
 pub struct Classifier {
@@ -70,17 +69,24 @@ impl Classifier {
     }
 
     /// Logits, one a class, of an image file of any size and format that is read, or `.npy` with `[C, H, W]` values that
-    /// are normalised already.
+    /// are normalised already; of a model for arrays of floats, of `.npy` as its training had them.
     ///
     /// # Errors
     /// If the file is no such image, or an array of another shape than the model's input.
     pub fn logits(&self, path: &Path) -> Result<Vec<f32>> {
         let input = &self.model.config.input;
         let shape = [input.channels, input.resolution.height, input.resolution.width];
+        let preprocess = self.model.preprocess()?;
         let is_array = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy"));
-        let values = match is_array {
-            true => npy::from_bytes(&path.display().to_string(), &file::read(path)?, shape)?,
-            false => self.read_image(path)?,
+        let values = match (preprocess.values, is_array) {
+            (PixelKind::Floats, true) => self.read_array(path, &preprocess)?,
+            (PixelKind::Floats, false) => {
+                return Err(Error::invalid(path.display(), "kind", "an array as .npy", "another file")
+                    .and_then_do("the network was trained on arrays of floats")
+                    .into());
+            }
+            (PixelKind::Bytes, true) => array_at(path)?.into_floats(&path.display().to_string(), shape)?,
+            (PixelKind::Bytes, false) => self.read_image(path, &preprocess)?,
         };
         let images = Tensor::from_vec(values, (1, shape[0], shape[1], shape[2]), &Device::Cpu)?;
         let logits: Vec<f32> = self.network.forward(&images)?.flatten_all()?.to_vec1()?;
@@ -106,9 +112,20 @@ impl Classifier {
         order.iter().take(count).map(score).collect()
     }
 
-    fn read_image(&self, path: &Path) -> Result<Vec<f32>> {
+    /// An array as the network sees it, resized where it is of another size.
+    fn read_array(&self, path: &Path, preprocess: &Preprocess) -> Result<Vec<f32>> {
         let input = &self.model.config.input;
-        let preprocess = self.model.preprocess()?;
+        let (values, shape) = array_at(path)?.into_image(&path.display().to_string())?;
+        if shape[2] != input.channels {
+            return Err(Error::invalid(path.display(), "channels", input.channels, shape[2]).into());
+        }
+        let mut shown = vec![0.0; input.channels * input.resolution.plane()];
+        plain_view(Image::of_floats(&values, shape)?, input.resolution, preprocess, &mut shown);
+        Ok(shown)
+    }
+
+    fn read_image(&self, path: &Path, preprocess: &Preprocess) -> Result<Vec<f32>> {
+        let input = &self.model.config.input;
         let file = ImageFile::read(path).map_err(|error| error.or_do("or give an array as .npy"))?;
         let file = file.oriented(preprocess.orient);
         let [height, width] = file.size();
@@ -118,7 +135,11 @@ impl Classifier {
         })?;
         let mut values = vec![0.0; input.channels * input.resolution.plane()];
         let image = Image::new(&pixels, [height, width, input.channels])?;
-        plain_view(image, input.resolution, &preprocess, &mut values);
+        plain_view(image, input.resolution, preprocess, &mut values);
         Ok(values)
     }
+}
+
+fn array_at(path: &Path) -> Result<NpyArray> {
+    Ok(NpyArray::from_bytes(&path.display().to_string(), &file::read(path)?)?)
 }

@@ -12,7 +12,7 @@ use extract::onnx::OnnxModel;
 use extract::search::{Found, SearchLog};
 use network::accuracy_file;
 use network::checkpoint::{Checkpoint, Supernet};
-use network::data::{Grey, ImageFile, ListedImage, Orient, idx_from_bytes, list_from_text};
+use network::data::{Grey, ImageFile, ListedImage, NpyArray, Orient, idx_from_bytes, list_from_text};
 use network::model_folder::{ModelConfig, ModelFolder};
 use network::pytorch::{StateDict, import};
 use space::{Arch, SearchSpace, arch_file, cost, preset, sampler};
@@ -275,9 +275,15 @@ pub fn image(bytes: &[u8]) {
     assert_eq!(image.into_pixels(3, Grey::Rec709).map(|pixels| pixels.len()), Some(3 * height * width));
 }
 
-/// A numpy array as an image.
+/// A numpy array, and as an image.
 pub fn npy(bytes: &[u8]) {
-    if let Some(values) = told(extract::npy::from_bytes(PLACE, bytes, [1, 2, 3])) {
-        assert!(values.len() == 6 && values.iter().all(|value| value.is_finite()));
+    let Some(array) = told(NpyArray::from_bytes(PLACE, bytes)) else { return };
+    assert_eq!(array.values().len(), array.shape().iter().product::<usize>());
+    assert!(array.values().iter().all(|value| value.is_finite()));
+    if let Some(values) = told(array.clone().into_floats(PLACE, [1, 2, 3])) {
+        assert_eq!(values.len(), 6);
+    }
+    if let Some((values, [height, width, channels])) = told(array.into_image(PLACE)) {
+        assert!(values.len() == height * width * channels && !values.is_empty());
     }
 }

@@ -150,13 +150,13 @@ pub struct LoadBench {
 }
 
 impl LoadBench {
-    fn config(&self) -> LoaderConfig {
-        LoaderConfig {
+    fn config(&self) -> Result<LoaderConfig> {
+        Ok(LoaderConfig {
             batch: self.batch,
             seed: 0,
-            augmentation: Augmentation::for_dataset(&self.dataset, AugmentationSettings::default()),
+            augmentation: Augmentation::for_dataset(&self.dataset, AugmentationSettings::default())?,
             sampling: Sampling::default(),
-        }
+        })
     }
 }
 
@@ -166,7 +166,7 @@ impl LoadBench {
 /// If the batch is larger than the set, or an image cannot be read.
 pub fn bench_loader(setup: &LoadBench, mut report: impl FnMut(usize)) -> Result<BenchReport> {
     let LoadBench { dataset, resolution, batch, steps, warmup } = setup;
-    let (config, resolution) = (setup.config(), *resolution);
+    let (config, resolution) = (setup.config()?, *resolution);
     let mut loader = TrainLoader::new(dataset.clone(), config, 0, move |_| resolution)?;
     let mut times = Vec::with_capacity(*steps);
     for step in 0..warmup + steps {
@@ -199,7 +199,7 @@ pub fn bench_loader(setup: &LoadBench, mut report: impl FnMut(usize)) -> Result<
 pub fn bench_fed(setup: &Bench, load: &LoadBench, mut report: impl FnMut(usize)) -> Result<BenchReport> {
     let LoadBench { dataset, resolution, batch, .. } = load;
     dataset.check_fits(&setup.space)?;
-    let (config, side) = (load.config(), *resolution);
+    let (config, side) = (load.config()?, *resolution);
     let loader = TrainLoader::new(dataset.clone(), config, 0, move |_| side)?;
     let values = batch * setup.space.input_channels() * side.plane();
     let mut batches = Feeder::new(loader, &setup.kernels, values)?;

@@ -30,7 +30,7 @@ fn layers_by_themselves() {
     for (precision, bound) in precisions {
         let Some(gpu) = emulated_gpu(precision) else { return };
         let (mut compared, mut worst) = (0, 0.0f64);
-        for name in ["tiny", "tiny-resnet", "fashion"] {
+        for name in ["tiny", "tiny-resnet", "tiny-spectrogram", "fashion"] {
             let space = preset(name).expect("a preset");
             let archs = ["largest", "smallest", "random"].map(|arch| named(&space, arch, 3));
             let layers = archs.iter().flat_map(|arch| space.lower(arch).expect("legal"));
@@ -61,9 +61,10 @@ fn a_diamond_of_layers() {
 
 /// The families, as small as they come, and the larger ones at a small resolution: sub-networks whose gradients no
 /// rounding turns at a corner of an activation, as an input that is a millionth larger can.
-const CASES: [(&str, usize, &[&str]); 6] = [
+const CASES: [(&str, usize, &[&str]); 7] = [
     ("tiny", 12, &["largest", "random"]),
     ("tiny-resnet", 16, &["largest", "random"]),
+    ("tiny-spectrogram", 21, &["largest", "random"]),
     ("fashion", 28, &["largest", "random"]),
     ("ofa-mbv3-w1.0", 64, &["smallest"]),
     // at 64 px statistics of a deep one are of a few values, and a rounding on some processor moves its logits by 2 %

@@ -26,7 +26,7 @@ fn unbalanced(counts: [usize; 2]) -> Dataset {
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
         for (label, (digit, most)) in DIGITS.iter().zip(most).enumerate() {
             for image in (0..all.len()).filter(|image| all.label(*image) as usize == *digit).take(most) {
-                pixels.extend_from_slice(all.pixels(image));
+                pixels.extend_from_slice(all.pixels(image).bytes().expect("bytes"));
                 labels.push(label as u32);
             }
         }

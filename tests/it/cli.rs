@@ -192,7 +192,7 @@ fn an_infeasible_limit_exits_3_with_the_nearest_value() {
 fn messages_say_what_to_do() {
     let at = pipeline();
     for (name, line, code, part) in [
-        ("supernet", "space nothing", 1, "a preset (tiny, tiny-resnet, fashion"),
+        ("supernet", "space nothing", 1, "a preset (tiny, tiny-resnet, "),
         ("supernet", "train --space tiny --data digits --out run", 1, "--resume"),
         ("supernet", "train --space fashion --data idx:/nowhere --out x", 1, "/nowhere"),
         (

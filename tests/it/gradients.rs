@@ -70,9 +70,10 @@ fn smooth_space(name: &str) -> SearchSpace {
 /// Moves all of a tensor along one direction and compares the change with the gradient's projection.
 fn check(kernels: &Kernels, space: &str, arch: &str) {
     let space = smooth_space(space);
+    let arch: Arch = arch.parse().expect("an arch");
     let problem = Problem {
-        arch: arch.parse().expect("an arch"),
-        images: formula("images", &[6, 1, 12, 12]),
+        images: formula("images", &[6, 1, arch.resolution.height, arch.resolution.width]),
+        arch,
         kernels: kernels.clone(),
         space,
     };
@@ -116,6 +117,14 @@ fn check(kernels: &Kernels, space: &str, arch: &str) {
 fn elastic_gradients_are_the_slopes() {
     for kernels in [Kernels::detect(), Kernels::reference()] {
         check(&kernels, "tiny", "r12:k3e4,k5e3/k7e6,k3e3");
+    }
+}
+
+#[test]
+fn elastic_gradients_of_separable_blocks_are_the_slopes() {
+    for kernels in [Kernels::detect(), Kernels::reference()] {
+        check(&kernels, "tiny-spectrogram", "r13x21:w0.5:k3e1,k5e1/w1:k5e1/w0.5:k3e1,k3e1");
+        check(&kernels, "tiny-spectrogram", "r10x7:w1:k5e1/w0.5:k3e1,k5e1/w1:k3e1");
     }
 }
 

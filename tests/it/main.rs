@@ -38,6 +38,7 @@ mod readers;
 mod recipes;
 mod replanned;
 mod snapshots;
+mod spectrogram;
 mod start;
 mod stops;
 mod tables;

@@ -48,7 +48,7 @@ fn a_space_of_inputs_that_are_not_square_goes_all_the_way() {
     assert!(config.contains("\"resolution\": \"12x10\""), "{config}");
     let digits = Dataset::open("digits").expect("embedded");
     let Images::Pixels(set) = digits.split(Split::Test).expect("there") else { panic!("in memory") };
-    let image = GrayImage::from_raw(8, 8, set.pixels(0).to_vec()).expect("64 values");
+    let image = GrayImage::from_raw(8, 8, set.pixels(0).bytes().expect("bytes").to_vec()).expect("64 values");
     image.save(at.join("digit.png")).expect("written");
     let predicted = json("extract", at, "predict model digit.png --logits");
     let logits = predicted["predictions"][0]["logits"].as_array().map(Vec::len);

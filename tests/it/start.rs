@@ -48,7 +48,8 @@ fn two_classes(at: &Path) {
             std::fs::create_dir_all(&to).expect("a folder");
             let of_class = (0..set.len()).filter(|i| labels.contains(&set.label(*i))).take(count);
             for (index, i) in of_class.enumerate() {
-                let image = GrayImage::from_raw(8, 8, set.pixels(i).to_vec()).expect("64 values");
+                let image = GrayImage::from_raw(8, 8, set.pixels(i).bytes().expect("bytes").to_vec())
+                    .expect("64 values");
                 image.save(to.join(format!("{index:03}.png"))).expect("written");
             }
         }

@@ -45,7 +45,7 @@ mod tests {
         let arg = Arg::new("data").long("data").value_parser(data_form());
         let offered: Vec<_> =
             arg.get_possible_values().iter().map(|value| value.get_name().to_string()).collect();
-        assert_eq!(offered, ["digits", "idx:", "folder:", "list:"]);
+        assert_eq!(offered, DataFormat::all().map(|format| format.prefix).collect::<Vec<_>>());
         let matches = Command::new("test").arg(arg).try_get_matches_from(["test", "--data", "folder:a b"]);
         let given = matches.expect("any text").get_one::<String>("data").cloned();
         assert_eq!(given.as_deref(), Some("folder:a b"));

@@ -93,6 +93,7 @@ impl Features {
             Operator::MbConv(block) if block.squeeze.is_none() => 0,
             Operator::MbConv(_) => 1,
             Operator::Bottleneck(_) => 0,
+            Operator::Separable(_) => 0,
             _ => 2,
         };
         let weights: usize =

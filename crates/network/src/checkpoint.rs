@@ -31,14 +31,15 @@ use crate::pytorch::Container;
 use crate::tensor_file;
 use optimizer::{Found, Said};
 
-/// Version of the form that names the optimizer: of checkpoints whose optimizer is not Nesterov's.
-const OPTIMIZER_SAID: u32 = 4;
+/// Version of the form that names an optimizer, in checkpoints whose optimizer is not Nesterov's, or whose network takes
+/// floats, which older readers would take for pixels of 8 bits.
+const LATEST: u32 = 4;
 /// Version of the form that says what images the network takes.
 const VERSION: u32 = 3;
 /// Version of files that do not say it.
 const UNSAID: u32 = 2;
 /// All that this code reads; the first is of before there were imported supernets.
-const VERSIONS: &[u32] = &[1, UNSAID, VERSION, OPTIMIZER_SAID];
+const VERSIONS: &[u32] = &[1, UNSAID, VERSION, LATEST];
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,7 +145,12 @@ impl Document {
             Provenance::Imported(imported) => (None, Some(imported)),
         };
         let Interface { preprocess, classes } = interface.clone();
-        let version = if preprocess.is_some() || classes.is_some() { VERSION } else { UNSAID };
+        let floats = preprocess.as_ref().is_some_and(|preprocess| !preprocess.values.is_bytes());
+        let version = match preprocess.is_some() || classes.is_some() {
+            _ if floats => LATEST,
+            true => VERSION,
+            false => UNSAID,
+        };
         let (space, optimizer) = (space.clone(), None);
         Self { kind, version, space, provenance, imported, preprocess, classes, optimizer }
     }
@@ -152,16 +158,21 @@ impl Document {
     /// The document of a checkpoint, which names an optimizer that is not Nesterov's.
     fn with_optimizer(self, optimizer: &OptimizerState) -> Self {
         match optimizer.said() {
-            Some(said) => Self { version: OPTIMIZER_SAID, optimizer: Some(said), ..self },
+            Some(said) => Self { version: LATEST, optimizer: Some(said), ..self },
             None => self,
         }
     }
 
-    /// Version 4 is of documents that name an optimizer, and no other is.
+    /// Version 4 is of documents that name an optimizer or take floats, and no other is.
     fn check_version(&self, place: &str) -> Result<()> {
-        match (self.version == OPTIMIZER_SAID, self.optimizer.is_some()) {
-            (true, false) => Err(Error::invalid(place, "optimizer", "one in version 4", "none")),
-            (false, true) => Err(Error::invalid(place, "version", "4 for an optimizer", self.version)),
+        let floats = self.preprocess.as_ref().is_some_and(|preprocess| !preprocess.values.is_bytes());
+        match (self.version == LATEST, self.optimizer.is_some() || floats) {
+            (true, false) => {
+                Err(Error::invalid(place, "optimizer", "one in version 4, or values = floats", "none"))
+            }
+            (false, true) => {
+                Err(Error::invalid(place, "version", "4 for an optimizer or floats", self.version))
+            }
             _ => Ok(()),
         }
     }

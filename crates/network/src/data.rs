@@ -25,8 +25,11 @@ mod list;
 mod loader;
 mod look;
 mod looking;
+mod npy;
+mod npy_folder;
 mod order;
 mod passed_over;
+mod pixels;
 mod plain_batches;
 mod preprocess;
 mod resize;
@@ -53,7 +56,9 @@ pub use images::{ImageFiles, Images, Loaded};
 pub use list::{ListedImage, list_from_text};
 pub use loader::{LoaderConfig, TrainLoader};
 pub use looking::Looking;
+pub use npy::NpyArray;
 pub use order::Sampling;
+pub use pixels::{PixelKind, Pixels};
 pub use plain_batches::{calibration_batches, eval_batches};
 pub use preprocess::{Filter, Grey, MIDDLE_SHARE, Orient, Preprocess, Resize};
 pub use task::{LossKind, Targets, Task, TaskMetric};
@@ -168,13 +173,14 @@ mod tests {
         for (spec, expected) in [
             (
                 "mnist",
-                "data: form: expected digits, idx:FOLDER, folder:FOLDER or list:FILE.csv, got \"mnist\"",
+                "data: form: expected digits, idx:FOLDER, folder:FOLDER, list:FILE.csv or npy:FOLDER, got \"mnist\"",
             ),
-            ("idx:", "expected digits, idx:FOLDER, folder:FOLDER or list:FILE.csv"),
-            ("digits:x", "expected digits, idx:FOLDER, folder:FOLDER or list:FILE.csv"),
-            ("folder:", "expected digits, idx:FOLDER, folder:FOLDER or list:FILE.csv"),
+            ("idx:", "expected digits, idx:FOLDER, folder:FOLDER, list:FILE.csv or npy:FOLDER"),
+            ("digits:x", "expected digits, idx:FOLDER, folder:FOLDER, list:FILE.csv or npy:FOLDER"),
+            ("folder:", "expected digits, idx:FOLDER, folder:FOLDER, list:FILE.csv or npy:FOLDER"),
             ("folder:/no/such/folder", "/no/such/folder: cannot open"),
             ("idx:/no/such/folder", "/no/such/folder: cannot open"),
+            ("npy:/no/such/folder", "/no/such/folder: cannot open"),
         ] {
             let message = Dataset::open(spec).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");

@@ -17,7 +17,7 @@ use space::{Arch, Extent, LayerSpec, SearchSpace};
 
 pub use origin::{FineTuned, FineTunedFrom, MeasuredAccuracy, Origin, SelectedOn, StatisticsOrigin};
 
-use crate::data::{Dataset, Filter, Grey, Normalisation, Orient, Preprocess, Resize};
+use crate::data::{Dataset, Filter, Grey, Normalisation, Orient, PixelKind, Preprocess, Resize};
 use crate::elastic::{running_names, statistics_to_tensors};
 use crate::error::{Error, Result};
 use crate::nn::{MapSource, Network, Source, Statistics};
@@ -31,8 +31,10 @@ const VERSION: u32 = 1;
 const FINE_TUNED_VERSION: u32 = 2;
 /// Version of the form of a network that says what happens to images before it sees them, fine-tuned or not.
 const SAID_VERSION: u32 = 3;
+/// Version of the form of a network that takes floats, which older readers would take for pixels of 8 bits.
+const FLOATS_VERSION: u32 = 4;
 /// All that this code reads.
-const VERSIONS: &[u32] = &[VERSION, FINE_TUNED_VERSION, SAID_VERSION];
+const VERSIONS: &[u32] = &[VERSION, FINE_TUNED_VERSION, SAID_VERSION, FLOATS_VERSION];
 
 /// What images the network takes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,7 +44,7 @@ pub struct Input {
     pub channels: usize,
     /// Height and width of an image, in pixels: a number where both are the same.
     pub resolution: Extent,
-    /// Mean of each channel, of values in 0..=1, to subtract.
+    /// Mean of each channel, of bytes / 255 or of floats as they are, to subtract.
     pub mean: Vec<f32>,
     /// Deviation of each channel, to divide by.
     pub std: Vec<f32>,
@@ -58,12 +60,15 @@ pub struct Input {
     /// How it is resized.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<Filter>,
+    /// What the values of an image are.
+    #[serde(default, skip_serializing_if = "PixelKind::is_bytes")]
+    pub values: PixelKind,
 }
 
 impl Input {
     /// Of a network at this resolution.
     pub fn new(resolution: impl Into<Extent>, preprocess: &Preprocess) -> Self {
-        let Preprocess { orient, grey, resize, filter, normalisation } = preprocess;
+        let Preprocess { orient, grey, resize, filter, values, normalisation } = preprocess;
         let unsaid = *preprocess == Preprocess::unsaid(normalisation.clone());
         Self {
             channels: normalisation.channels(),
@@ -74,6 +79,7 @@ impl Input {
             grey: (!unsaid).then_some(*grey),
             resize: (!unsaid).then_some(*resize),
             filter: (!unsaid).then_some(*filter),
+            values: *values,
         }
     }
 
@@ -85,9 +91,9 @@ impl Input {
         let normalisation = Normalisation::new(self.mean.clone(), self.std.clone());
         let normalisation = normalisation.map_err(|error| error.in_place(place))?;
         let preprocess = match (self.orient, self.grey, self.resize, self.filter) {
-            (None, None, None, None) => Preprocess::unsaid(normalisation),
+            (None, None, None, None) if self.values.is_bytes() => Preprocess::unsaid(normalisation),
             (Some(orient), Some(grey), Some(resize), Some(filter)) => {
-                Preprocess { orient, grey, resize, filter, normalisation }
+                Preprocess { orient, grey, resize, filter, values: self.values, normalisation }
             }
             _ => {
                 let expected = "all of orient, grey, resize and filter, or none";
@@ -353,7 +359,14 @@ impl ModelConfig {
             return Err(Error::invalid(place, "files", "names of files in the folder", name));
         }
         config.input.preprocess(place)?;
-        if config.input.is_said() != (config.version == SAID_VERSION) {
+        if config.input.values.is_bytes() == (config.version == FLOATS_VERSION) {
+            let field = format!("input.values in version {}", config.version);
+            let (floats, bytes) = ("floats", "no such field");
+            let (expected, got) =
+                if config.version == FLOATS_VERSION { (floats, bytes) } else { (bytes, floats) };
+            return Err(Error::invalid(place, field, expected, got));
+        }
+        if config.input.is_said() != (config.version >= SAID_VERSION) {
             let expected = if config.input.is_said() { "none" } else { "orient, grey, resize and filter" };
             let field = format!("input in version {}", config.version);
             return Err(Error::invalid(
@@ -374,6 +387,9 @@ impl ModelConfig {
 
 /// The version that a network of this input and origin is written in.
 fn version_of(input: &Input, origin: &Origin) -> u32 {
+    if !input.values.is_bytes() {
+        return FLOATS_VERSION;
+    }
     match (input.is_said(), origin.fine_tuned.is_empty()) {
         (true, _) => SAID_VERSION,
         (false, true) => VERSION,
@@ -383,7 +399,7 @@ fn version_of(input: &Input, origin: &Origin) -> u32 {
 
 /// Whether a document says that its network was fine-tuned in the version that has a word for it, and in no other.
 fn check_form(place: &str, version: u32, field: &str, fine_tuned: bool) -> Result<()> {
-    if version == SAID_VERSION || fine_tuned == (version == FINE_TUNED_VERSION) {
+    if version >= SAID_VERSION || fine_tuned == (version == FINE_TUNED_VERSION) {
         return Ok(());
     }
     let expected = if fine_tuned { "none" } else { "one" };

@@ -1,6 +1,7 @@
 //! Families of networks: each declares its choices and builds its layers.
 
 mod door;
+mod ds_cnn;
 mod inverted_residual;
 mod operator_choice;
 mod resnet_d;
@@ -17,6 +18,7 @@ use crate::genome::{Choice, Dimension, GeneId, Genome, Row};
 use crate::value::Extent;
 use stages::Stages;
 
+pub(crate) use ds_cnn::DsCnn;
 pub(crate) use inverted_residual::InvertedResidual;
 pub(crate) use operator_choice::{BlockOperator, ChoiceStage, OperatorChoice};
 pub(crate) use resnet_d::{ResNetD, STEM_STAGES};
@@ -39,6 +41,8 @@ pub enum FamilyName {
     /// Blocks that choose between an inverted residual, a plain convolution and no layer, in stages that a connection may
     /// lead past.
     OperatorChoice,
+    /// Depthwise-separable blocks of elastic width, for spectrograms (Zhang et al. 2017).
+    DsCnn,
 }
 
 /// Every kind of choice of which a phase of training can allow the largest few, over all families.

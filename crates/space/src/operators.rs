@@ -11,6 +11,7 @@ mod head_conv;
 mod max_pool;
 mod mbconv;
 mod pool;
+mod separable;
 mod stem;
 mod sum;
 mod words;
@@ -23,6 +24,7 @@ use crate::weight::{WeightList, WeightSpec};
 pub use bottleneck::Bottleneck;
 pub use free_channels::FreeChannels;
 pub use mbconv::MbConv;
+pub use separable::Separable;
 pub(crate) use words::number;
 
 /// Most channels, inner ones included.
@@ -42,6 +44,8 @@ pub enum Operator {
     },
     /// An inverted residual block.
     MbConv(MbConv),
+    /// A depthwise-separable block.
+    Separable(Separable),
     /// Dense convolution on maps, batch norm, activation.
     Conv {
         /// Side of the kernel.
@@ -130,9 +134,10 @@ trait Form {
 type Reader = fn(&[&str]) -> Option<Parsed>;
 
 /// Who reads keys.
-const READERS: [Reader; 10] = [
+const READERS: [Reader; 11] = [
     stem::read,
     mbconv::read,
+    separable::read,
     conv::read,
     max_pool::read,
     bottleneck::read,
@@ -159,6 +164,7 @@ impl Operator {
         match *self {
             Self::Stem { kernel, stride, activation } => question(&stem::Stem { kernel, stride, activation }),
             Self::MbConv(ref block) => question(block),
+            Self::Separable(ref block) => question(block),
             Self::Conv { kernel, stride, activation, residual } => {
                 question(&conv::Conv { kernel, stride, activation, residual })
             }

@@ -7,10 +7,11 @@ use base::file;
 
 use super::SearchSpace;
 
-const PRESETS: [(&str, &str); 9] = [
+const PRESETS: [(&str, &str); 10] = [
     ("tiny", include_str!("presets/tiny.toml")),
     ("tiny-resnet", include_str!("presets/tiny-resnet.toml")),
     ("tiny-choice", include_str!("presets/tiny-choice.toml")),
+    ("tiny-spectrogram", include_str!("presets/tiny-spectrogram.toml")),
     ("fashion", include_str!("presets/fashion.toml")),
     ("ofa-mbv3-w1.0", include_str!("presets/ofa-mbv3-w1.0.toml")),
     ("ofa-mbv3-w1.2", include_str!("presets/ofa-mbv3-w1.2.toml")),

@@ -20,7 +20,7 @@ pub struct Arguments {
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
     /// Images (png, jpeg, webp, bmp, tiff, gif, ppm), .npy with [C, H, W] or [1, C, H, W] floats, already normalised, or
-    /// folders of them
+    /// folders of them; for a model trained on arrays, .npy like those
     #[arg(value_name = "IMAGE", required = true, num_args = 1..)]
     images: Vec<PathBuf>,
     /// Classes to name

@@ -9,6 +9,7 @@ mod max_pool;
 mod mbconv;
 mod nodes;
 mod pool;
+mod separable;
 mod stem;
 mod sum;
 
@@ -35,6 +36,9 @@ pub(super) fn append(
             stem::append(graph, name, [*kernel, *stride], *activation, weights)?;
         }
         Operator::MbConv(block) => mbconv::append(graph, name, block, weights)?,
+        Operator::Separable(block) => {
+            separable::append(graph, name, block, layer.input.channels, weights)?;
+        }
         &Operator::Conv { kernel, stride, activation, residual } => {
             conv::append(graph, name, &Conv { kernel, stride, activation, residual }, weights)?;
         }

@@ -1,6 +1,6 @@
 use candle_core::{DType, Device};
 use prost::Message;
-use space::{Activation, Bottleneck, MbConv, preset, sampler};
+use space::{Activation, Bottleneck, MbConv, Separable, preset, sampler};
 
 use super::*;
 
@@ -118,8 +118,9 @@ fn operators_of_each_kind_of_layer() {
     let bottleneck = |stride, downsample| {
         Operator::Bottleneck(Bottleneck { kernel: 3, stride, mid: 8, activation: relu, downsample })
     };
+    let separable = Separable { kernel: 5, stride: 2, activation: relu };
     // (layer, operators, output for two images)
-    let table: [(LayerSpec, &str, &[i64]); 13] = [
+    let table: [(LayerSpec, &str, &[i64]); 14] = [
         (layer(stem, [3, 28], [16, 14]), "Conv HardSwish", &[2, 16, 14, 14]),
         (layer(Operator::MbConv(bare), [8, 13], [16, 7]), "Conv Clip Conv", &[2, 16, 7, 7]),
         (
@@ -127,6 +128,7 @@ fn operators_of_each_kind_of_layer() {
             "Conv Relu Conv Relu GlobalAveragePool Conv Relu Conv HardSigmoid Mul Conv Add",
             &[2, 8, 14, 14],
         ),
+        (layer(Operator::Separable(separable), [8, 13], [16, 7]), "Conv Relu Conv Relu", &[2, 16, 7, 7]),
         (layer(dense(1, false), [8, 7], [16, 7]), "Conv Relu", &[2, 16, 7, 7]),
         (layer(dense(1, true), [8, 7], [8, 7]), "Conv Relu Add", &[2, 8, 7, 7]),
         (layer(dense(2, false), [8, 7], [16, 4]), "Conv Relu", &[2, 16, 4, 4]),

@@ -73,7 +73,8 @@ fn main() -> ExitCode {
 }
 
 /// The spaces whose layers are compared.
-const SPACES: [&str; 5] = ["tiny", "tiny-resnet", "fashion", "ofa-mbv3-w1.0", "ofa-resnet50"];
+const SPACES: [&str; 6] =
+    ["tiny", "tiny-resnet", "tiny-spectrogram", "fashion", "ofa-mbv3-w1.0", "ofa-resnet50"];
 
 fn usage() -> String {
     format!(

@@ -5,19 +5,21 @@
 //!
 //! A training crop is drawn before its image is decoded, so that a JPEG can be decoded at a fraction of its sides.
 
+mod crop;
+
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use space::Extent;
 
 use super::Dataset;
-use super::image_set::{Image, Normalisation};
+use super::image_set::Image;
+use super::pixels::PixelKind;
 use super::preprocess::Preprocess;
 use super::resize::{Lines, draw, shown};
 use crate::error::{Error, Result};
+pub(super) use crop::Crop;
 
-/// How often a crop is drawn (torchvision's RandomResizedCrop).
-const TRIES: usize = 10;
 /// Its bounds of a crop's width / height.
 const RATIO: [f64; 2] = [3.0 / 4.0, 4.0 / 3.0];
 /// The least area that it shows, the value of ImageNet training.
@@ -27,6 +29,8 @@ const LEAST_AREA: f64 = 0.08;
 const AREA_SIDE: f64 = 16.8;
 /// The most that is asked of a small image.
 const SMALL_AREA: f64 = 0.8;
+/// The least part of an array's columns that a crop shows.
+const LEAST_WIDTH: f32 = 0.8;
 /// How far the authors of once-for-all change brightness and saturation of photographs.
 const JITTER: [f32; 2] = [32.0 / 255.0, 0.5];
 /// Pixels of a crop along a side for each of the view, below which a JPEG is not decoded at a fraction: twice as many leave
@@ -43,6 +47,9 @@ pub struct Augmentation {
     pub min_area: f32,
     /// Bounds of a crop's width / height.
     pub ratio: [f64; 2],
+    /// The smallest part of the width that a crop shows, in 0..=1, all of its height then: in place of area and ratio.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_width: Option<f32>,
     /// Whether every other image is mirrored.
     pub flip: bool,
     /// Brightness is multiplied by 1 minus to 1 plus this.
@@ -69,6 +76,9 @@ pub struct AugmentationSettings {
     /// [`Augmentation::ratio`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ratio: Option<[f64; 2]>,
+    /// [`Augmentation::min_width`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_width: Option<f32>,
     /// [`Augmentation::flip`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flip: Option<bool>,
@@ -94,6 +104,7 @@ impl AugmentationSettings {
         let (brightness, saturation) = (self.brightness.unwrap_or(0.0), self.saturation.unwrap_or(0.0));
         for (field, value, least, most) in [
             ("min_area", area, 1e-4, 1.0),
+            ("min_width", f64::from(self.min_width.unwrap_or(1.0)), 1e-4, 1.0),
             ("ratio", low, 0.01, 100.0),
             ("ratio", high, low, 100.0),
             ("brightness", f64::from(brightness), 0.0, 1.0),
@@ -127,14 +138,22 @@ impl Augmentation {
     /// pixels on; small images show one object that fills them, and a small crop cuts it off: .6 at 28 pixels is this
     /// toolkit's choice); a flip where the data say that it is legal; for photographs in colour, which are image files,
     /// OFA's changes of brightness (32 / 255) and saturation (.5); JPEGs decoded at a fraction where the crop has twice the
-    /// view's pixels then.
-    pub fn for_dataset(dataset: &Dataset, settings: AugmentationSettings) -> Self {
+    /// view's pixels then. Of arrays, whose rows are not like their columns, a crop of at least .8 of the width and all of the
+    /// height, unless `min_area` or `ratio` is said: a spectrogram's bands stay where they are.
+    ///
+    /// # Errors
+    /// If colours are to be varied that are none.
+    pub fn for_dataset(dataset: &Dataset, settings: AugmentationSettings) -> Result<Self> {
+        if dataset.train().kind() == PixelKind::Floats {
+            return Self::for_arrays(dataset, settings);
+        }
         let area = (AREA_SIDE / dataset.size() as f64).clamp(LEAST_AREA, SMALL_AREA);
         let photographs = !dataset.train().in_memory() && dataset.channels() == 3;
         let [brightness, saturation] = if photographs { JITTER } else { [0.0; 2] };
-        Self {
+        Ok(Self {
             min_area: settings.min_area.unwrap_or(((area * 100.0).round() / 100.0) as f32),
             ratio: settings.ratio.unwrap_or(RATIO),
+            min_width: settings.min_width,
             flip: settings.flip.unwrap_or(dataset.flip()),
             brightness: settings.brightness.unwrap_or(brightness),
             saturation: settings.saturation.unwrap_or(saturation),
@@ -143,7 +162,29 @@ impl Augmentation {
             } else {
                 JPEG_OVERSAMPLING
             }),
+        })
+    }
+
+    /// The same for arrays of floats.
+    fn for_arrays(dataset: &Dataset, settings: AugmentationSettings) -> Result<Self> {
+        for (field, value) in [("brightness", settings.brightness), ("saturation", settings.saturation)] {
+            if let Some(value) = value.filter(|value| *value != 0.0) {
+                let place = format!("data {}", dataset.name());
+                let field = format!("augmentation.{field}");
+                return Err(Error::invalid(place, field, "0 for arrays, which have no colours", value)
+                    .and_then_do("leave it out of the recipe"));
+            }
         }
+        let by_area = settings.min_area.is_some() || settings.ratio.is_some();
+        Ok(Self {
+            min_area: settings.min_area.unwrap_or(1.0),
+            ratio: settings.ratio.unwrap_or(RATIO),
+            min_width: settings.min_width.or((!by_area).then_some(LEAST_WIDTH)),
+            flip: settings.flip.unwrap_or(dataset.flip()),
+            brightness: 0.0,
+            saturation: 0.0,
+            jpeg_oversampling: 0.0,
+        })
     }
 
     /// What runs did whose plan does not say it: a crop that follows the size in three steps, and a flip where it was held
@@ -155,7 +196,15 @@ impl Augmentation {
             _ => 0.8,
         };
         let flip = dataset.flip_by_name();
-        Self { min_area, ratio: RATIO, flip, brightness: 0.0, saturation: 0.0, jpeg_oversampling: 0.0 }
+        Self {
+            min_area,
+            ratio: RATIO,
+            min_width: None,
+            flip,
+            brightness: 0.0,
+            saturation: 0.0,
+            jpeg_oversampling: 0.0,
+        }
     }
 
     /// A random crop of `image`, resized to `resolution`, perhaps mirrored, its colours varied, normalised, written to
@@ -183,6 +232,9 @@ impl Augmentation {
     /// A random crop of an image of that height and width, to be shown at a resolution: the first thing that is drawn of a
     /// view. Its aspect varies around the resolution's.
     pub(super) fn crop(&self, size: [usize; 2], resolution: Extent, rng: &mut ChaCha8Rng) -> Crop {
+        if let Some(least) = self.min_width {
+            return Crop::of_width(size, least, rng);
+        }
         Crop::random(size, resolution.width as f64 / resolution.height as f64, self, rng)
     }
 
@@ -208,7 +260,7 @@ impl Augmentation {
         let lines = part.lines(resolution);
         draw(part.image, preprocess.filter, &lines, mirrored, out);
         self.vary_colours(out, resolution, rng);
-        normalise(out, resolution, &preprocess.normalisation);
+        normalise(out, resolution, preprocess);
     }
 
     /// torchvision's ColorJitter with brightness and saturation, in random order; values stay in 0..=255.
@@ -256,7 +308,7 @@ impl Augmentation {
 pub fn plain_view(image: Image<'_>, resolution: impl Into<Extent>, preprocess: &Preprocess, out: &mut [f32]) {
     let resolution = resolution.into();
     show(image, resolution, preprocess, out);
-    normalise(out, resolution, &preprocess.normalisation);
+    normalise(out, resolution, preprocess);
 }
 
 /// The same before it is normalised, in pixel units.
@@ -295,57 +347,14 @@ impl Part<'_> {
     }
 }
 
-/// A part of an image, in whole pixels.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Crop {
-    pub top: usize,
-    pub left: usize,
-    pub height: usize,
-    pub width: usize,
-}
-
-impl Crop {
-    /// A crop of at least `min_area` of the image as torchvision's RandomResizedCrop draws it: uniform in
-    /// area, log-uniform in aspect around `shape`; after ten draws that do not fit, a central one of the nearest legal
-    /// aspect.
-    fn random(
-        [height, width]: [usize; 2],
-        shape: f64,
-        augmentation: &Augmentation,
-        rng: &mut ChaCha8Rng,
-    ) -> Self {
-        let area = (height * width) as f64;
-        let min_area = f64::from(augmentation.min_area);
-        let [narrow, wide] = augmentation.ratio.map(f64::ln);
-        for _ in 0..TRIES {
-            let target = area * rng.random_range(min_area.clamp(0.0, 1.0)..=1.0);
-            let aspect = shape * rng.random_range(narrow..=wide).exp();
-            let crop_width = (target * aspect).sqrt().round() as usize;
-            let crop_height = (target / aspect).sqrt().round() as usize;
-            if (1..=height).contains(&crop_height) && (1..=width).contains(&crop_width) {
-                let top = rng.random_range(0..=height - crop_height);
-                let left = rng.random_range(0..=width - crop_width);
-                return Self { top, left, height: crop_height, width: crop_width };
-            }
-        }
-        Self::central([height, width], augmentation.ratio.map(|ratio| shape * ratio))
-    }
-
-    fn central([height, width]: [usize; 2], [narrow, wide]: [f64; 2]) -> Self {
-        let crop_height = (width as f64 / narrow).round().clamp(1.0, height as f64) as usize;
-        let crop_width = (height as f64 * wide).round().clamp(1.0, width as f64) as usize;
-        let (top, left) = ((height - crop_height) / 2, (width - crop_width) / 2);
-        Self { top, left, height: crop_height, width: crop_width }
-    }
-}
-
-/// Pixel values to what the network expects: (value / 255 - mean) / std, channel by channel.
-pub(super) fn normalise(planes: &mut [f32], resolution: Extent, normalisation: &Normalisation) {
-    let size = resolution.plane();
+/// Pixel values to what the network expects: (value / 255 - mean) / std, of floats (value - mean) / std, channel by channel.
+pub(super) fn normalise(planes: &mut [f32], resolution: Extent, preprocess: &Preprocess) {
+    let (size, normalisation, unit) =
+        (resolution.plane(), &preprocess.normalisation, preprocess.values.unit());
     assert_eq!(planes.len(), normalisation.channels() * size, "one mean and deviation a channel");
     let statistics = normalisation.mean().iter().zip(normalisation.std());
     for (plane, (mean, std)) in planes.chunks_exact_mut(size).zip(statistics) {
-        plane.iter_mut().for_each(|value| *value = (*value / 255.0 - mean) / std);
+        plane.iter_mut().for_each(|value| *value = (*value / unit - mean) / std);
     }
 }
 

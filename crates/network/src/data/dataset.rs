@@ -12,6 +12,8 @@ use super::image_set::{ImageSet, Normalisation};
 use super::images::Images;
 use super::look::{Listed, Notes, in_both, left_out};
 use super::looking::Looking;
+use super::passed_over::Contents;
+use super::pixels::{PixelKind, Pixels};
 use super::preprocess::{Grey, Preprocess};
 use super::sums::ChannelSums;
 use super::task::Task;
@@ -72,7 +74,8 @@ struct LateImages {
 
 impl Dataset {
     /// Opens the data set that `spec` names: `digits` (embedded), `idx:FOLDER` (files of MNIST's format), `folder:FOLDER`
-    /// (image files, one folder per class) or `list:FILE.csv` (image files that a list names).
+    /// (image files, one folder per class), `list:FILE.csv` (image files that a list names) or `npy:FOLDER` (numpy arrays, one
+    /// folder per class).
     ///
     /// # Errors
     /// If the form is unknown, or the files are missing or malformed.
@@ -108,9 +111,17 @@ impl Dataset {
                 let expected = format!("{shape:?} as in train");
                 return Err(Error::invalid(&origin.name, field, expected, format!("{:?}", set.shape())));
             }
+            if set.kind() != train.kind() {
+                let expected = format!("{} as in train", train.kind());
+                return Err(Error::invalid(&origin.name, format!("{split} images"), expected, set.kind()));
+            }
         }
         let facts = Facts { sums: None, size: shape[0], hash: hash(&sets) };
-        let preprocess = Preprocess::whole(Normalisation::of(train));
+        let normalisation = Normalisation::of(train);
+        let preprocess = match train.kind() {
+            PixelKind::Bytes => Preprocess::whole(normalisation),
+            PixelKind::Floats => Preprocess::array(normalisation),
+        };
         Self::assemble(origin, classes, splits, facts, preprocess)
     }
 
@@ -161,6 +172,9 @@ impl Dataset {
     /// If the channels that the space wants cannot be made of those of the images.
     pub fn preprocess_for(&self, space: &SearchSpace) -> Result<Preprocess> {
         let normalisation = self.counted(space.input_channels(), Grey::Rec601)?;
+        if self.train().kind() == PixelKind::Floats {
+            return Ok(Preprocess::array(normalisation));
+        }
         let photographs = !self.train().in_memory() || space.name().starts_with("ofa-");
         Ok(if photographs {
             Preprocess::photographs(normalisation)
@@ -175,7 +189,11 @@ impl Dataset {
     /// # Errors
     /// As [`Dataset::preprocess_for`].
     pub fn preprocess_unsaid(&self, space: &SearchSpace) -> Result<Preprocess> {
-        Ok(Preprocess::unsaid(self.counted(space.input_channels(), Grey::Rec709)?))
+        let normalisation = self.counted(space.input_channels(), Grey::Rec709)?;
+        Ok(match self.train().kind() {
+            PixelKind::Bytes => Preprocess::unsaid(normalisation),
+            PixelKind::Floats => Preprocess::array(normalisation),
+        })
     }
 
     /// Mean and deviation of the training images in so many channels.
@@ -197,10 +215,15 @@ impl Dataset {
     /// The same images as a network sees them that was made for this.
     ///
     /// # Errors
-    /// If its channels cannot be made of those of the images.
+    /// If its channels cannot be made of those of the images, or the values are of another kind.
     pub fn seen_as(&self, preprocess: Preprocess) -> Result<Self> {
         let (place, decoding) = (format!("data {}", self.name()), preprocess.decoding());
         preprocess.check(&place)?;
+        if preprocess.values != self.train().kind() {
+            let expected = format!("{} for the network", preprocess.values);
+            return Err(Error::invalid(place, "values", expected, self.train().kind())
+                .and_then_do("give data of the kind that it was trained on"));
+        }
         let views =
             (preprocess.resize, preprocess.filter) == (self.preprocess.resize, self.preprocess.filter);
         let seen = |images: &Images| images.decoded_as(&place, decoding, views);
@@ -372,7 +395,9 @@ impl Dataset {
     fn look_at_test(&self, late: &Late) -> Result<LateImages> {
         let (classes, mut notes) = (&self.late_classes, Notes::default());
         let listed = match late {
-            Late::Folder(folder) => folder::list_split((Split::Test, folder), classes, &mut notes.warnings)?,
+            Late::Folder(folder) => {
+                folder::list_split((Split::Test, folder), Contents::Images, classes, &mut notes.warnings)?
+            }
             Late::Files(listed) => listed.clone(),
         };
         let found = listed.look(classes, &self.looking, &mut notes)?;
@@ -442,7 +467,18 @@ fn hash(sets: &[(Split, &ImageSet)]) -> String {
         for size in [set.len()].into_iter().chain(set.shape()) {
             hasher.update(&(size as u64).to_le_bytes());
         }
-        hasher.update(set.all_pixels());
+        match set.all_pixels() {
+            Pixels::Bytes(bytes) => {
+                hasher.update(bytes);
+            }
+            Pixels::Floats(values) => {
+                hasher.update(b"f32");
+                for values in values.chunks(4096) {
+                    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                    hasher.update(&bytes);
+                }
+            }
+        }
         let labels: Vec<u8> = set.labels().iter().flat_map(|label| label.to_le_bytes()).collect();
         hasher.update(&labels);
     }

@@ -94,9 +94,9 @@ mod tests {
         // scikit-learn: load_digits().images[0][0] = [0, 0, 5, 13, 9, 1, 0, 0]
         let digits = open().unwrap();
         let first = digits.split(Split::Test).unwrap().load(0).unwrap();
-        assert_eq!(first.image().unwrap().pixels()[..8], [0, 0, 80, 207, 143, 16, 0, 0]);
+        assert_eq!(first.image().unwrap().pixels().bytes().unwrap()[..8], [0, 0, 80, 207, 143, 16, 0, 0]);
         let Images::Pixels(train) = digits.train() else { panic!("in memory") };
-        assert_eq!(train.all_pixels().iter().max(), Some(&255));
+        assert_eq!(train.all_pixels().bytes().unwrap().iter().max(), Some(&255));
     }
 
     #[test]

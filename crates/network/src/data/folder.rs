@@ -1,4 +1,4 @@
-//! Folders of images, one folder per class: `train/CLASS/…`, optional `val/` and `test/` alike, or flat with a list of
+//! Folders of images or arrays, one folder per class: `train/CLASS/…`, optional `val/` and `test/` alike, or flat with a list of
 //! labels, as ImageNet's validation images lie.
 //!
 //! An optional `dataset.toml` in the folder says whether images may be mirrored.
@@ -15,7 +15,7 @@ use super::catalogue::Files;
 use super::classes::composed;
 use super::dataset::Late;
 use super::look::Listed;
-use super::passed_over::PassedOver;
+use super::passed_over::{Contents, PassedOver};
 use super::{Split, idx};
 use crate::error::{Error, Result};
 
@@ -26,11 +26,18 @@ const DEEPEST: usize = 8;
 type ClassFolders = BTreeMap<String, Vec<PathBuf>>;
 
 /// The files of the data set in `folder`. Natural images may be mirrored where nothing else is said.
-pub(super) fn list(folder: &Path, about: impl Fn(&Path) -> Result<About>) -> Result<Files> {
+pub(super) fn list(
+    folder: &Path,
+    contents: Contents,
+    about: impl Fn(&Path) -> Result<About>,
+) -> Result<Files> {
     let found = SplitFolders::find(folder)?;
     let about = about(folder)?;
     let name = about.name.clone().unwrap_or_else(|| idx::folder_name(folder));
-    let source = format!("image files in a folder {name}");
+    let source = match contents {
+        Contents::Images => format!("image files in a folder {name}"),
+        Contents::Arrays => format!("numpy arrays in a folder {name}"),
+    };
     let origin = about.into_origin(name, source)?;
     let classes: Vec<String> = class_folders(&found.train)?.into_keys().collect();
     if classes.is_empty() {
@@ -38,8 +45,9 @@ pub(super) fn list(folder: &Path, about: impl Fn(&Path) -> Result<About>) -> Res
             .and_then_do(splits::LAYOUT));
     }
     let mut warnings = found.warning();
-    let train = list_split((Split::Train, &found.train), &classes, &mut warnings)?;
-    let val = found.val.as_deref().map(|val| list_split((Split::Val, val), &classes, &mut warnings));
+    let train = list_split((Split::Train, &found.train), contents, &classes, &mut warnings)?;
+    let val = found.val.as_deref();
+    let val = val.map(|val| list_split((Split::Val, val), contents, &classes, &mut warnings));
     let name_of = |folder: &Path| idx::folder_name(folder);
     let val_from = match &found.val {
         Some(val) => format!("from {}/", name_of(val)),
@@ -52,17 +60,19 @@ pub(super) fn list(folder: &Path, about: impl Fn(&Path) -> Result<About>) -> Res
 /// The files of a split; warns of what is passed over.
 pub(super) fn list_split(
     (split, folder): (Split, &Path),
+    contents: Contents,
     classes: &[String],
     warnings: &mut Vec<String>,
 ) -> Result<Listed> {
-    let mut over = PassedOver::default();
+    let mut over = PassedOver::of(contents);
     let folders = class_folders(folder)?;
     let known = folders.keys().any(|name| classes.contains(name));
-    let labels = if split == Split::Train || known { None } else { label_list::find(folder, split)? };
+    let listed = contents == Contents::Images && split != Split::Train && !known;
+    let labels = if listed { label_list::find(folder, split)? } else { None };
     let files = match labels {
         Some(labels) => labels.files(classes, &mut over)?,
         None => {
-            if folders.is_empty() {
+            if folders.is_empty() && contents == Contents::Images {
                 label_list::refuse_without(folder)?;
             }
             check_classes(folder, &folders, classes)?;
@@ -114,7 +124,7 @@ fn files_by_class(
 ) -> Result<Vec<(PathBuf, u32)>> {
     let mut files = Vec::new();
     for (label, paths) in folders.values().enumerate() {
-        let (mut images, mut own) = (Vec::new(), PassedOver::default());
+        let (mut images, mut own) = (Vec::new(), PassedOver::of(over.contents()));
         for path in paths {
             list_into(path, DEEPEST, &mut images, &mut own)?;
         }
@@ -125,7 +135,7 @@ fn files_by_class(
         files.extend(images.into_iter().map(|path| (path, label as u32)));
         over.add(own);
     }
-    let (mut beside, mut own) = (Vec::new(), PassedOver::default());
+    let (mut beside, mut own) = (Vec::new(), PassedOver::of(over.contents()));
     for entry in shown_in(folder)? {
         if entry.kind != Kind::Folder {
             list_file(entry, &mut beside, &mut own);
@@ -138,8 +148,11 @@ fn files_by_class(
 
 fn empty(folder: &Path, over: &PassedOver) -> Error {
     let got = over.in_words().unwrap_or_else(|| "none".to_string());
-    Error::invalid(folder.display(), "images", "at least one", got)
-        .and_then_do("add images, convert them, or remove the class")
+    let (field, advice) = match over.contents() {
+        Contents::Images => ("images", "add images, convert them, or remove the class"),
+        Contents::Arrays => ("arrays", "add .npy files, or remove the class"),
+    };
+    Error::invalid(folder.display(), field, "at least one", got).and_then_do(advice)
 }
 
 /// Image files of a folder and those in it, so many folders deep; the others are counted. Hidden ones are none of ours.

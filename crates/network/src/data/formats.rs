@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::about::About;
 use super::catalogue::Kind;
-use super::{digits, folder, idx, list};
+use super::passed_over::Contents;
+use super::{digits, folder, idx, list, npy_folder};
 use crate::error::{Error, Result};
 
 /// A form in which a data set can be given.
@@ -22,7 +23,7 @@ pub struct DataFormat {
 }
 
 /// All of them. A format is a module and a line here.
-const FORMATS: [DataFormat; 4] = [
+const FORMATS: [DataFormat; 5] = [
     DataFormat {
         prefix: "digits",
         argument: "",
@@ -39,13 +40,19 @@ const FORMATS: [DataFormat; 4] = [
         prefix: "folder:",
         argument: "FOLDER",
         about: "images, one folder per class",
-        open: |at, toml| folder::list(at, |at| About::read(at, toml)).map(Kind::files),
+        open: |at, toml| folder::list(at, Contents::Images, |at| About::read(at, toml)).map(Kind::files),
     },
     DataFormat {
         prefix: "list:",
         argument: "FILE.csv",
         about: "columns path, label and split",
         open: |file, toml| list::read(file, |at| About::read(at, toml)).map(Kind::files),
+    },
+    DataFormat {
+        prefix: "npy:",
+        argument: "FOLDER",
+        about: "numpy arrays, one folder per class",
+        open: |at, toml| npy_folder::open(at, |at| About::read(at, toml)).map(Kind::read),
     },
 ];
 

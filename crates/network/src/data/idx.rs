@@ -324,7 +324,7 @@ mod tests {
         let files = [("train-images-idx3-ubyte", images(40)), ("train-labels-idx1-ubyte", labels(&[0; 40]))];
         let set = open_files("set", &files).unwrap();
         assert_eq!((set.train().len(), set.val().len()), (36, 4));
-        let load = |set: &Images, i| set.load(i).unwrap().image().unwrap().pixels().to_vec();
+        let load = |set: &Images, i| set.load(i).unwrap().image().unwrap().pixels().bytes().unwrap().to_vec();
         let pixels = |set: &Images| (0..set.len()).map(|i| load(set, i)).collect::<Vec<_>>();
         let mut both = [pixels(set.train()), pixels(set.val())].concat();
         both.sort();

@@ -4,28 +4,42 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::pixels::{PixelBuffer, PixelKind, Pixels};
 use super::preprocess::Grey;
 use crate::error::{Error, Result};
 
 /// One image, borrowed: rows of pixels, the channels of a pixel side by side.
 #[derive(Debug, Clone, Copy)]
 pub struct Image<'a> {
-    pixels: &'a [u8],
+    pixels: Pixels<'a>,
     shape: [usize; 3],
 }
 
 impl<'a> Image<'a> {
-    /// An image of `shape` [height, width, channels].
+    /// An image of 8 bits, of `shape` [height, width, channels].
     ///
     /// # Errors
     /// If a size is 0 or the pixels are not as many as the shape says.
     pub fn new(pixels: &'a [u8], shape: [usize; 3]) -> Result<Self> {
+        Self::of_pixels(Pixels::Bytes(pixels), shape)
+    }
+
+    /// An array of floats of `shape` [height, width, channels].
+    ///
+    /// # Errors
+    /// As [`Image::new`], or if a value is not finite.
+    pub fn of_floats(values: &'a [f32], shape: [usize; 3]) -> Result<Self> {
+        check_finite("image", values)?;
+        Self::of_pixels(Pixels::Floats(values), shape)
+    }
+
+    pub(super) fn of_pixels(pixels: Pixels<'a>, shape: [usize; 3]) -> Result<Self> {
         check_shape("image", pixels.len(), 1, shape)?;
         Ok(Self { pixels, shape })
     }
 
     /// Pixel values [H, W, C].
-    pub fn pixels(&self) -> &'a [u8] {
+    pub fn pixels(&self) -> Pixels<'a> {
         self.pixels
     }
 
@@ -38,18 +52,31 @@ impl<'a> Image<'a> {
 /// Labelled images of one size: a split of a data set. Never empty, every label below the number of classes.
 #[derive(Debug, Clone)]
 pub struct ImageSet {
-    pixels: Vec<u8>,
+    pixels: PixelBuffer,
     labels: Vec<u32>,
     shape: [usize; 3],
 }
 
 impl ImageSet {
-    /// Images `pixels` [N, H, W, C] with as many `labels`; `shape` is [height, width, channels].
+    /// Images of 8 bits, `pixels` [N, H, W, C] with as many `labels`; `shape` is [height, width, channels].
     ///
     /// # Errors
     /// If there is no image, the lengths disagree, or a label is not below `classes`.
     pub fn new(pixels: Vec<u8>, labels: Vec<u32>, shape: [usize; 3], classes: usize) -> Result<Self> {
-        check_shape("image set", pixels.len(), labels.len(), shape)?;
+        Self::of_buffer(PixelBuffer::Bytes(pixels), labels, shape, classes)
+    }
+
+    /// Arrays of floats, `values` [N, H, W, C] with as many `labels`; `shape` is [height, width, channels].
+    ///
+    /// # Errors
+    /// As [`ImageSet::new`], or if a value is not finite.
+    pub fn of_floats(values: Vec<f32>, labels: Vec<u32>, shape: [usize; 3], classes: usize) -> Result<Self> {
+        check_finite("image set", &values)?;
+        Self::of_buffer(PixelBuffer::Floats(values), labels, shape, classes)
+    }
+
+    fn of_buffer(pixels: PixelBuffer, labels: Vec<u32>, shape: [usize; 3], classes: usize) -> Result<Self> {
+        check_shape("image set", pixels.view().len(), labels.len(), shape)?;
         if let Some((i, label)) = labels.iter().enumerate().find(|(_, label)| **label as usize >= classes) {
             let expected = format!("below the number of classes, {classes}");
             return Err(Error::invalid("image set", format!("label {i}"), expected, label));
@@ -79,35 +106,43 @@ impl ImageSet {
     }
 
     /// Pixel values [H, W, C] of image `i`, which is below [`ImageSet::len`].
-    pub fn pixels(&self, i: usize) -> &[u8] {
+    pub fn pixels(&self, i: usize) -> Pixels<'_> {
         let size = self.image_size();
-        &self.pixels[i * size..(i + 1) * size]
+        self.pixels.view().part(i * size, size)
     }
 
     /// Pixel values [N, H, W, C] of all images.
-    pub fn all_pixels(&self) -> &[u8] {
-        &self.pixels
+    pub fn all_pixels(&self) -> Pixels<'_> {
+        self.pixels.view()
+    }
+
+    /// What its values are.
+    pub fn kind(&self) -> PixelKind {
+        self.pixels.view().kind()
     }
 
     /// The images for which `keep` says so, in the same order; `None` if it keeps none.
     pub(super) fn filter(&self, keep: impl Fn(usize) -> bool) -> Option<Self> {
         let kept: Vec<usize> = (0..self.len()).filter(|i| keep(*i)).collect();
-        let mut pixels = Vec::with_capacity(kept.len() * self.image_size());
-        kept.iter().for_each(|i| pixels.extend_from_slice(self.pixels(*i)));
+        let pixels = self.pixels.gathered(&kept, self.image_size());
         let labels: Vec<u32> = kept.iter().map(|i| self.label(*i)).collect();
         (!labels.is_empty()).then_some(Self { pixels, labels, shape: self.shape })
     }
 
     /// The same images with 1 channel or 3: a brightness is three equal colours, colours become their brightness. `None`
-    /// where a number is neither.
+    /// where a number is neither, or where values are no colours but floats.
     pub(super) fn with_channels(&self, channels: usize, grey: Grey) -> Option<Self> {
         let [height, width, own] = self.shape;
+        if own == channels {
+            return Some(self.clone());
+        }
+        let bytes = self.pixels.view().bytes()?;
         let pixels = match (own, channels) {
-            _ if own == channels => self.pixels.clone(),
-            (1, 3) => self.pixels.iter().flat_map(|value| [*value; 3]).collect(),
-            (3, 1) => self.pixels.chunks_exact(3).map(|rgb| grey.of([rgb[0], rgb[1], rgb[2]])).collect(),
+            (1, 3) => bytes.iter().flat_map(|value| [*value; 3]).collect(),
+            (3, 1) => bytes.chunks_exact(3).map(|rgb| grey.of([rgb[0], rgb[1], rgb[2]])).collect(),
             _ => return None,
         };
+        let pixels = PixelBuffer::Bytes(pixels);
         Some(Self { pixels, labels: self.labels.clone(), shape: [height, width, channels] })
     }
 
@@ -119,6 +154,13 @@ impl ImageSet {
 
     fn image_size(&self) -> usize {
         self.shape.iter().product()
+    }
+}
+
+fn check_finite(place: &str, values: &[f32]) -> Result<()> {
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(at) => Err(Error::invalid(place, format!("value {at}"), "a finite number", values[at])),
+        None => Ok(()),
     }
 }
 
@@ -137,8 +179,8 @@ fn check_shape(place: &str, pixels: usize, images: usize, shape: [usize; 3]) -> 
     Ok(())
 }
 
-/// Mean and standard deviation of each channel, of pixel / 255: a network's input is shifted and scaled by
-/// them.
+/// Mean and standard deviation of each channel: a network's input is shifted and scaled by them. Where values are bytes,
+/// of the value / 255.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "MeanAndStd")]
 pub struct Normalisation {
@@ -187,11 +229,16 @@ impl Normalisation {
         Self { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] }
     }
 
-    /// The statistics of the images of `set`; exact integer sums, so the order of the images does not matter.
+    /// The statistics of the images of `set`. Sums of bytes are exact, so the order of images does not matter there.
     ///
-    /// A channel without any variation gets a deviation of one grey level, 1/255, instead of 0.
+    /// A channel without any variation gets a deviation of one grey level, 1/255, instead of 0; of floats, of 1.
     pub fn of(set: &ImageSet) -> Self {
-        let (mean, std) = (0..set.shape[2]).map(|channel| mean_and_std(set, channel)).unzip();
+        let channels = set.shape[2];
+        let of_channel = |channel: usize| match set.pixels.view() {
+            Pixels::Bytes(bytes) => mean_and_std(bytes, channel, channels),
+            Pixels::Floats(values) => mean_and_std_of_floats(values, channel, channels),
+        };
+        let (mean, std) = (0..channels).map(of_channel).unzip();
         Self { mean, std }
     }
 
@@ -219,10 +266,19 @@ impl Normalisation {
     }
 }
 
-fn mean_and_std(set: &ImageSet, channel: usize) -> (f32, f32) {
-    let channels = set.shape[2];
-    let count = (set.pixels.len() / channels) as f64;
-    let pixels = set.pixels.iter().skip(channel).step_by(channels).map(|pixel| u64::from(*pixel));
+/// Of floats, in two passes in f64.
+fn mean_and_std_of_floats(values: &[f32], channel: usize, channels: usize) -> (f32, f32) {
+    let count = (values.len() / channels) as f64;
+    let values = || values.iter().skip(channel).step_by(channels).map(|value| f64::from(*value));
+    let mean = values().sum::<f64>() / count;
+    let variance = values().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
+    let deviation = variance.sqrt() as f32;
+    (mean as f32, if deviation.is_normal() { deviation } else { 1.0 })
+}
+
+fn mean_and_std(pixels: &[u8], channel: usize, channels: usize) -> (f32, f32) {
+    let count = (pixels.len() / channels) as f64;
+    let pixels = pixels.iter().skip(channel).step_by(channels).map(|pixel| u64::from(*pixel));
     let (sum, squares) = pixels.fold((0, 0), |(sum, squares), pixel| (sum + pixel, squares + pixel * pixel));
     Normalisation::of_sums(count, sum as f64, squares as f64)
 }
@@ -252,9 +308,9 @@ mod tests {
     #[test]
     fn images_are_found_by_index() {
         let set = ImageSet::new((0..12).collect(), vec![2, 0, 1], [1, 2, 2], 3).unwrap();
-        assert_eq!((set.len(), set.label(2), set.pixels(1)), (3, 1, &[4, 5, 6, 7][..]));
+        assert_eq!((set.len(), set.label(2), set.pixels(1)), (3, 1, Pixels::Bytes(&[4, 5, 6, 7])));
         let odd = set.filter(|i| i != 1).unwrap();
-        assert_eq!((odd.labels(), odd.pixels(1)), (&[2, 1][..], &[8, 9, 10, 11][..]));
+        assert_eq!((odd.labels(), odd.pixels(1)), (&[2, 1][..], Pixels::Bytes(&[8, 9, 10, 11])));
         assert!(set.filter(|_| false).is_none());
     }
 
@@ -263,6 +319,24 @@ mod tests {
         let set = ImageSet::new(vec![0, 7, 255, 7], vec![0], [1, 2, 2], 1).unwrap();
         let found = Normalisation::of(&set);
         assert_eq!(found, Normalisation::new(vec![0.5, 7.0 / 255.0], vec![0.5, 1.0 / 255.0]).unwrap());
+    }
+
+    #[test]
+    fn floats_stay_as_they_are() {
+        let values = vec![-40.0, 7.5, -20.0, 7.5, 1e-3, 7.5, -60.0, 7.5];
+        let set = ImageSet::of_floats(values, vec![1, 0], [1, 2, 2], 2).unwrap();
+        assert_eq!(set.kind(), PixelKind::Floats);
+        assert_eq!(set.pixels(1), Pixels::Floats(&[1e-3, 7.5, -60.0, 7.5]));
+        assert_eq!(set.filter(|i| i == 1).unwrap().pixels(0), set.pixels(1));
+        // numpy.array([-40, -20, 1e-3, -60]).mean(), .std(); a channel without variation
+        let expected = Normalisation::new(vec![-29.99975, 7.5], vec![22.361016, 1.0]).unwrap();
+        assert_eq!(Normalisation::of(&set), expected);
+        assert!(set.with_channels(1, Grey::Rec601).is_none() && set.with_channels(2, Grey::Rec601).is_some());
+        for bad in [f32::NAN, f32::INFINITY] {
+            let message = refusal(ImageSet::of_floats(vec![0.0, bad], vec![0], [1, 2, 1], 1));
+            assert!(message.starts_with("image set: value 1: expected a finite number, got"), "{message}");
+            assert!(Image::of_floats(&[bad], [1, 1, 1]).is_err());
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The images of a split: pixels in memory, or files that are decoded when they are asked for.
 
 use space::Extent;
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +9,7 @@ use base::file;
 use super::augment::{normalise, show};
 use super::image_file::{ImageFile, InTurn};
 use super::image_set::{Image, ImageSet};
+use super::pixels::{PixelKind, Pixels};
 use super::preprocess::{Decoding, Filter, Preprocess};
 use super::room::Taken;
 use super::view_cache::ViewCache;
@@ -38,10 +38,17 @@ pub struct ImageFiles {
 /// One image that was asked for.
 #[derive(Debug, Clone)]
 pub struct Loaded<'a> {
-    pixels: Cow<'a, [u8]>,
+    pixels: LoadedPixels<'a>,
     shape: [usize; 3],
     fraction: usize,
     _room: Option<Taken>,
+}
+
+/// Its values: those in memory, or of a file that was decoded.
+#[derive(Debug, Clone)]
+enum LoadedPixels<'a> {
+    There(Pixels<'a>),
+    Decoded(Vec<u8>),
 }
 
 impl Loaded<'_> {
@@ -50,7 +57,11 @@ impl Loaded<'_> {
     /// # Errors
     /// None for an image that was loaded: its size was checked.
     pub fn image(&self) -> Result<Image<'_>> {
-        Image::new(&self.pixels, self.shape)
+        let pixels = match &self.pixels {
+            LoadedPixels::There(pixels) => *pixels,
+            LoadedPixels::Decoded(bytes) => Pixels::Bytes(bytes),
+        };
+        Image::of_pixels(pixels, self.shape)
     }
 
     /// The fraction of its sides at which it was decoded; 1 for whole.
@@ -87,7 +98,7 @@ impl ImageFiles {
         let wrong = || Error::invalid(path.display(), "channels", "1 or 3", channels);
         let pixels = file.into_pixels(channels, grey).ok_or_else(wrong)?;
         Ok(Loaded {
-            pixels: Cow::Owned(pixels),
+            pixels: LoadedPixels::Decoded(pixels),
             shape: [height, width, channels],
             fraction,
             _room: Some(room),
@@ -157,6 +168,14 @@ impl Images {
         }
     }
 
+    /// What the values of every image are.
+    pub fn kind(&self) -> PixelKind {
+        match self {
+            Self::Pixels(set) => set.kind(),
+            Self::Files(_) => PixelKind::Bytes,
+        }
+    }
+
     /// The file of image `i`, which is below [`Images::len`]; none of an image in memory.
     pub fn path(&self, i: usize) -> Option<&Path> {
         match self {
@@ -195,7 +214,7 @@ impl Images {
                 }
             }
         }
-        normalise(out, resolution, &preprocess.normalisation);
+        normalise(out, resolution, preprocess);
         Ok(())
     }
 
@@ -229,7 +248,7 @@ impl Images {
             Self::Pixels(set) => {
                 let [height, width, _] = set.shape();
                 fraction([height, width]);
-                let pixels = Cow::Borrowed(set.pixels(i));
+                let pixels = LoadedPixels::There(set.pixels(i));
                 Ok(Loaded { pixels, shape: set.shape(), fraction: 1, _room: None })
             }
             Self::Files(files) => files.load(i, fraction).map_err(|error| {

@@ -243,6 +243,7 @@ mod tests {
         Augmentation {
             min_area: 0.5,
             ratio,
+            min_width: None,
             flip: true,
             brightness: 0.0,
             saturation: 0.0,

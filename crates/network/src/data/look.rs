@@ -190,24 +190,37 @@ impl Found {
 
     /// Validation images where there are none by themselves: a tenth of each class, drawn with a constant seed.
     pub fn hold_out(self, place: &Path, classes: &[String]) -> Result<(Self, Self)> {
-        let counts = counts(self.images.iter().map(|image| image.label), classes.len());
-        if let Some(class) = counts.iter().position(|count| *count < 2) {
-            let place = place.join(&classes[class]);
-            let expected = "at least 2, to hold one out";
-            return Err(Error::invalid(place.display(), "images", expected, counts[class])
-                .and_then_do("add images, or give validation images of their own"));
-        }
-        let held_out: Vec<Vec<bool>> =
-            counts.iter().enumerate().map(|(label, count)| drawn(label, *count)).collect();
-        let mut at = vec![0; classes.len()];
+        let labels: Vec<u32> = self.images.iter().map(|image| image.label).collect();
+        let held_out = held_out("images", &labels, place, classes)?;
         let (mut train, mut val) = (Vec::new(), Vec::new());
-        for image in self.images {
-            let label = image.label as usize;
-            if held_out[label][at[label]] { &mut val } else { &mut train }.push(image);
-            at[label] += 1;
+        for (image, held_out) in self.images.into_iter().zip(held_out) {
+            if held_out { &mut val } else { &mut train }.push(image);
         }
         Ok((Self { images: train }, Self { images: val }))
     }
+}
+
+/// Which images, or what else they are, are held out for validation: a tenth of each class, drawn with a constant seed.
+///
+/// # Errors
+/// If a class has too few.
+pub(super) fn held_out(what: &str, labels: &[u32], place: &Path, classes: &[String]) -> Result<Vec<bool>> {
+    let counts = counts(labels.iter().copied(), classes.len());
+    if let Some(class) = counts.iter().position(|count| *count < 2) {
+        let place = place.join(&classes[class]);
+        let expected = "at least 2, to hold one out";
+        return Err(Error::invalid(place.display(), what, expected, counts[class])
+            .and_then_do(format!("add {what}, or give validation {what} of their own")));
+    }
+    let by_class: Vec<Vec<bool>> =
+        counts.iter().enumerate().map(|(label, count)| drawn(label, *count)).collect();
+    let mut at = vec![0; classes.len()];
+    let of_image = |label: &u32| {
+        let label = *label as usize;
+        at[label] += 1;
+        by_class[label][at[label] - 1]
+    };
+    Ok(labels.iter().map(of_image).collect())
 }
 
 /// Which of a class's images are held out.
@@ -222,11 +235,21 @@ fn drawn(label: usize, count: usize) -> Vec<bool> {
 /// What to warn of where images of one split are, byte for byte, in another too.
 pub(super) fn in_both([one, other]: [(Split, &Images); 2]) -> Option<String> {
     let ((split, Images::Files(images)), (among, Images::Files(others))) = (one, other) else { return None };
+    doubled("image", (split, images.contents()), (among, others.contents()))
+}
+
+/// What to warn of where files of one split are, byte for byte, in another too, each given with its hash; `what` they are, in
+/// one word.
+pub(super) fn doubled<'a>(
+    what: &str,
+    (split, files): (Split, impl Iterator<Item = (&'a PathBuf, &'a [u8; 32])>),
+    (among, others): (Split, impl Iterator<Item = (&'a PathBuf, &'a [u8; 32])>),
+) -> Option<String> {
     let mut known: HashMap<&[u8; 32], &PathBuf> = HashMap::new();
-    for (path, hash) in others.contents() {
+    for (path, hash) in others {
         known.entry(hash).or_insert(path);
     }
-    let mut shared = images.contents().filter_map(|(path, hash)| Some((path, *known.get(hash)?)));
+    let mut shared = files.filter_map(|(path, hash)| Some((path, *known.get(hash)?)));
     let named: Vec<String> = shared
         .by_ref()
         .take(NAMED)
@@ -238,9 +261,9 @@ pub(super) fn in_both([one, other]: [(Split, &Images); 2]) -> Option<String> {
     let rest = shared.count();
     let more = if rest == 0 { String::new() } else { format!(", and {rest} more") };
     let count = named.len() + rest;
-    let images = if count == 1 { "1 image".to_string() } else { format!("{count} images") };
+    let files = if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") };
     Some(format!(
-        "{images} of {split} in {among} too, which makes accuracy look better than it is: {}{more}",
+        "{files} of {split} in {among} too, which makes accuracy look better than it is: {}{more}",
         named.join(", ")
     ))
 }

@@ -1,4 +1,4 @@
-//! Files in an image folder that are no images to be read: counted, so that none is passed over in silence.
+//! Files in a folder of images, or of arrays, that are none to be read: counted, so that none is passed over in silence.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,9 +15,30 @@ const ENDINGS: [&str; 16] = [
 const UNREAD: [&str; 13] =
     ["avif", "heic", "heif", "jxl", "jp2", "j2k", "svg", "psd", "exr", "tga", "ico", "dcm", "dng"];
 
+/// What a data set's folders hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Contents {
+    /// Images of any format that is read.
+    #[default]
+    Images,
+    /// numpy's arrays.
+    Arrays,
+}
+
+impl Contents {
+    /// What is said of images, said of these.
+    fn said(self, words: &str) -> String {
+        match self {
+            Self::Images => words.to_string(),
+            Self::Arrays => words.replace("image", "array"),
+        }
+    }
+}
+
 /// Files of a split that are not read, by reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PassedOver {
+    contents: Contents,
     /// Endings of files that are taken too.
     also: Vec<&'static str>,
     no_images: BTreeMap<String, usize>,
@@ -40,10 +61,23 @@ impl PassedOver {
         Self { also: also.to_vec(), ..Self::default() }
     }
 
+    /// Nothing yet, in a folder of these.
+    pub fn of(contents: Contents) -> Self {
+        Self { contents, ..Self::default() }
+    }
+
+    /// What is taken.
+    pub fn contents(&self) -> Contents {
+        self.contents
+    }
+
     /// Whether a file is to be read as an image; one that is not is counted. A file without an ending is judged by its
     /// content, one with another ending than an image's is none.
     pub fn takes(&mut self, path: &Path) -> bool {
         let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        if self.contents == Contents::Arrays {
+            return self.takes_array(ending);
+        }
         let ending = match ending {
             Some(ending) if ENDINGS.contains(&ending.as_str()) => return true,
             Some(ending) if self.also.contains(&ending.as_str()) => return true,
@@ -54,6 +88,16 @@ impl PassedOver {
         let unread = UNREAD.contains(&ending.trim_start_matches('.'));
         let counts = if unread { &mut self.unread } else { &mut self.no_images };
         *counts.entry(ending).or_default() += 1;
+        false
+    }
+
+    /// Whether a file of this ending is to be read as an array.
+    fn takes_array(&mut self, ending: Option<String>) -> bool {
+        if ending.as_deref() == Some("npy") {
+            return true;
+        }
+        let ending = ending.map_or_else(|| "without ending".to_string(), |ending| format!(".{ending}"));
+        *self.no_images.entry(ending).or_default() += 1;
         false
     }
 
@@ -112,6 +156,6 @@ impl PassedOver {
             };
             words.push(format!("{count} {}{kinds}", if count == 1 { one } else { many }));
         }
-        (!words.is_empty()).then(|| words.join(", "))
+        (!words.is_empty()).then(|| self.contents.said(&words.join(", ")))
     }
 }

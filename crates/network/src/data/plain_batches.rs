@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(labels, set.labels());
         let (mean, std) = (dataset.normalisation().mean()[0], dataset.normalisation().std()[0]);
         let first = set.load(0).unwrap();
-        let pixels = first.image().unwrap().pixels();
+        let pixels = first.image().unwrap().pixels().bytes().unwrap();
         let expected = pixels.iter().map(|pixel| (f32::from(*pixel) / 255.0 - mean) / std);
         assert_eq!(batches[0].2[..16], expected.collect::<Vec<_>>());
     }

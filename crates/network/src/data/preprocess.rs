@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::image_set::Normalisation;
+use super::pixels::PixelKind;
 use crate::error::{Error, Result};
 
 /// Share of the shorter side that evaluation shows of photographs (224 of 256 pixels), as torchvision's reference and
@@ -74,6 +75,9 @@ pub struct Preprocess {
     pub resize: Resize,
     /// How it is resized.
     pub filter: Filter,
+    /// What its values are. Of floats nothing is turned, made grey or rounded.
+    #[serde(default, skip_serializing_if = "PixelKind::is_bytes")]
+    pub values: PixelKind,
     /// How values are shifted and scaled; as many channels as the network takes.
     pub normalisation: Normalisation,
 }
@@ -86,6 +90,7 @@ impl Preprocess {
             grey: Grey::Rec601,
             resize: Resize::Middle(MIDDLE_SHARE),
             filter: Filter::BilinearRounded,
+            values: PixelKind::Bytes,
             normalisation,
         }
     }
@@ -94,6 +99,11 @@ impl Preprocess {
     pub fn whole(normalisation: Normalisation) -> Self {
         let (resize, filter) = (Resize::Stretch, Filter::Bilinear);
         Self { resize, filter, ..Self::photographs(normalisation) }
+    }
+
+    /// All of an array of floats.
+    pub fn array(normalisation: Normalisation) -> Self {
+        Self { orient: Orient::Stored, values: PixelKind::Floats, ..Self::whole(normalisation) }
     }
 
     /// What files of weights mean that say nothing of it, since they were written before there was a word for it.
@@ -113,11 +123,14 @@ impl Preprocess {
     /// Whether a file could say this; `place` names it in messages.
     ///
     /// # Errors
-    /// If the share shown is no share.
+    /// If the share shown is no share, or floats were to be rounded.
     pub fn check(&self, place: &str) -> Result<()> {
         match self.resize {
             Resize::Middle(share) if !(0.1..=1.0).contains(&share) => {
                 Err(Error::invalid(place, "preprocess.resize.middle", "a share from 0.1 to 1", share))
+            }
+            _ if !self.values.is_bytes() && self.filter == Filter::BilinearRounded => {
+                Err(Error::invalid(place, "preprocess.filter", "bilinear for floats", "bilinear_rounded"))
             }
             _ => Ok(()),
         }
@@ -166,6 +179,11 @@ mod tests {
         assert_eq!(serde_json::from_str::<Preprocess>(&text).unwrap(), unsaid);
         let broken = text.replace("0.229", "0");
         assert!(serde_json::from_str::<Preprocess>(&broken).unwrap_err().to_string().contains("positive"));
-        assert!(Preprocess { resize: Resize::Middle(1.5), ..said }.check("x").is_err());
+        assert!(Preprocess { resize: Resize::Middle(1.5), ..said.clone() }.check("x").is_err());
+        let array = Preprocess::array(Normalisation::imagenet());
+        let text = serde_json::to_string(&array).unwrap();
+        assert!(text.contains(r#""filter":"bilinear","values":"floats","normalisation""#), "{text}");
+        assert_eq!(serde_json::from_str::<Preprocess>(&text).unwrap(), array);
+        assert!(array.check("x").is_ok() && Preprocess { filter: said.filter, ..array }.check("x").is_err());
     }
 }

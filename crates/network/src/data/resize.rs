@@ -1,12 +1,13 @@
 //! A part of an image, resized: the geometry of what is shown, and the arithmetic of Pillow's `BILINEAR`.
 //!
-//! Knows nothing of networks or of what comes after; values stay in pixel units, 0 to 255.
+//! Knows nothing of networks or of what comes after; values stay in pixel units, bytes 0 to 255.
 
 use std::ops::Range;
 
 use space::Extent;
 
 use super::image_set::Image;
+use super::pixels::{Pixel, Pixels};
 use super::preprocess::{Filter, Resize};
 
 /// Fractional bits of a weight in whole numbers; with 8 bits of pixel and a sign they fill 32 (Pillow's `Resample.c`).
@@ -76,12 +77,29 @@ pub(super) fn draw(
     mirrored: bool,
     out: &mut [f32],
 ) {
-    match filter {
-        Filter::Bilinear => resample(image, &Axis::new(rows, false), &Axis::new(columns, mirrored), out),
-        Filter::BilinearRounded => {
-            resample_rounded(image, &Axis::new(rows, false), &Axis::new(columns, mirrored), out);
+    let shape = image.shape();
+    match (image.pixels(), filter) {
+        (Pixels::Bytes(pixels), Filter::Bilinear) => {
+            let raster = Raster { pixels, shape };
+            resample(raster, &Axis::new(rows, false), &Axis::new(columns, mirrored), out);
+        }
+        (Pixels::Bytes(pixels), Filter::BilinearRounded) => {
+            let raster = Raster { pixels, shape };
+            resample_rounded(raster, &Axis::new(rows, false), &Axis::new(columns, mirrored), out);
+        }
+        // nothing is rounded to 8 bits that does not have them
+        (Pixels::Floats(pixels), _) => {
+            let raster = Raster { pixels, shape };
+            resample(raster, &Axis::new(rows, false), &Axis::new(columns, mirrored), out);
         }
     }
+}
+
+/// An image whose kind of values is known.
+#[derive(Clone, Copy)]
+struct Raster<'a, P> {
+    pixels: &'a [P],
+    shape: [usize; 3],
 }
 
 /// A share of a pixel.
@@ -149,7 +167,7 @@ impl<W: Weight> Axis<W> {
 }
 
 /// Resizes along the columns, then along the rows; `out` [C, rows, columns] in pixel units.
-fn resample(image: Image<'_>, rows: &Axis<f32>, columns: &Axis<f32>, out: &mut [f32]) {
+fn resample<P: Pixel>(image: Raster<'_, P>, rows: &Axis<f32>, columns: &Axis<f32>, out: &mut [f32]) {
     let narrow = columns.taps.len();
     let mut plane = vec![0f32; rows.length * narrow]; // one channel, [crop's rows, columns]
     for (channel, out) in planes(image, rows, columns, out) {
@@ -157,7 +175,7 @@ fn resample(image: Image<'_>, rows: &Axis<f32>, columns: &Axis<f32>, out: &mut [
             let pixels = pixels(image, [rows.start + y, columns.start], channel);
             for (value, (first, weights)) in line.iter_mut().zip(columns.outputs()) {
                 let run = pixels(first);
-                *value = weights.iter().zip(run).fold(0.0, |sum, (w, pixel)| sum + w * f32::from(*pixel));
+                *value = weights.iter().zip(run).fold(0.0, |sum, (w, pixel)| sum + w * pixel.value());
             }
         }
         for (out, (first, weights)) in out.chunks_exact_mut(narrow).zip(rows.outputs()) {
@@ -170,7 +188,7 @@ fn resample(image: Image<'_>, rows: &Axis<f32>, columns: &Axis<f32>, out: &mut [
 }
 
 /// The same in whole numbers, rounded to 8 bits after the columns and after the rows.
-fn resample_rounded(image: Image<'_>, rows: &Axis<i32>, columns: &Axis<i32>, out: &mut [f32]) {
+fn resample_rounded(image: Raster<'_, u8>, rows: &Axis<i32>, columns: &Axis<i32>, out: &mut [f32]) {
     const HALF: i32 = 1 << (BITS - 1);
     let rounded = |sum: i32| (sum >> BITS).clamp(0, 255);
     let narrow = columns.taps.len();
@@ -196,26 +214,26 @@ fn resample_rounded(image: Image<'_>, rows: &Axis<i32>, columns: &Axis<i32>, out
 }
 
 /// The planes of `out`, one a channel of the image.
-fn planes<'a, W>(
-    image: Image<'_>,
+fn planes<'a, P, W>(
+    image: Raster<'_, P>,
     rows: &Axis<W>,
     columns: &Axis<W>,
     out: &'a mut [f32],
 ) -> impl Iterator<Item = (usize, &'a mut [f32])> {
-    let [_, _, channels] = image.shape();
+    let [_, _, channels] = image.shape;
     let size = rows.taps.len() * columns.taps.len();
     assert_eq!(out.len(), channels * size, "one value a channel and position");
     out.chunks_exact_mut(size).enumerate()
 }
 
 /// A channel of the image from a position on, by how many pixels further right.
-fn pixels<'a>(
-    image: Image<'a>,
+fn pixels<'a, P>(
+    image: Raster<'a, P>,
     [y, x]: [usize; 2],
     channel: usize,
-) -> impl Fn(usize) -> std::iter::StepBy<std::slice::Iter<'a, u8>> {
-    let [_, width, channels] = image.shape();
-    let line = &image.pixels()[(y * width + x) * channels + channel..];
+) -> impl Fn(usize) -> std::iter::StepBy<std::slice::Iter<'a, P>> {
+    let [_, width, channels] = image.shape;
+    let line = &image.pixels[(y * width + x) * channels + channel..];
     move |further| line[further * channels..].iter().step_by(channels)
 }
 

@@ -24,3 +24,13 @@ pub(super) fn content(batch: Result<Batch>) -> Content {
     let values = batch.inputs.flatten_all().unwrap().to_vec1().unwrap();
     (batch.inputs.dims().to_vec(), batch.targets.classes().to_vec(), values)
 }
+
+/// The bytes of a `.npy` file with these words in its header.
+pub(super) fn npy(descr: &str, fortran: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+    let header = format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': {shape}, }}\n");
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend(data);
+    bytes
+}

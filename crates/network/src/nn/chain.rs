@@ -1,7 +1,8 @@
-//! The inside of an inverted residual block: what happens to each channel by itself.
+//! The inside of a block with a depthwise convolution: what happens to each channel by itself.
 
 use candle_core::Tensor;
-use kernels::{ChainKept, DepthwiseChain, Kernels};
+use kernels::{ChainKept, DepthwiseChain, Kernels, Window};
+use space::Activation;
 
 use super::batch_norm::BatchNorm;
 use super::parameter::there;
@@ -19,6 +20,18 @@ pub struct Inner {
     kernels: Kernels,
 }
 
+/// The depthwise convolution of a block, and what follows it.
+pub struct Depthwise {
+    /// Channels.
+    pub channels: usize,
+    /// Kernel and stride.
+    pub window: Window,
+    /// Activation after each batch norm.
+    pub activation: Activation,
+    /// Whether the means of its maps are asked for.
+    pub with_means: bool,
+}
+
 /// Gradients that reach the inside through squeeze-and-excite: the factors, and the gradient of the means it read,
 /// `[C, N]` each.
 pub struct Excited {
@@ -29,23 +42,24 @@ pub struct Excited {
 }
 
 impl Inner {
-    /// Asks for `inverted_bottleneck.bn.*` where the block expands, `depth_conv.conv.weight`, `[C, 1, k, k]`, and
-    /// `depth_conv.bn.*`.
+    /// Asks `source` for `conv.weight`, `[C, 1, k, k]`, and `bn.*`; `before` for the `bn.*` of what makes the input, where
+    /// that has no batch norm yet.
     ///
     /// # Errors
     /// If a weight is missing or has another shape.
-    pub fn new(block: &space::MbConv, source: &Source) -> Result<Self> {
-        let (mid, kernel) = (block.mid, block.kernel);
-        let norm = |part: &str| BatchNorm::new(mid, block.activation, &source.pp(part).pp("bn"));
-        let before = block.expansion.then(|| norm("inverted_bottleneck")).transpose()?;
-        let after = norm("depth_conv")?;
-        let weight = source.pp("depth_conv").pp("conv").get((mid, 1, kernel, kernel), "weight")?;
+    pub fn new(depthwise: &Depthwise, before: Option<&Source>, source: &Source) -> Result<Self> {
+        let &Depthwise { channels, window, activation, with_means } = depthwise;
+        let norm = |of: &Source| BatchNorm::new(channels, activation, &of.pp("bn"));
+        let before = before.map(norm).transpose()?;
+        let after = norm(source)?;
+        let shape = (channels, 1, window.kernel, window.kernel);
+        let weight = source.pp("conv").get(shape, "weight")?;
         let chain = DepthwiseChain {
             before: before.as_ref().map(|norm| norm.normalisation().clone()),
             weight: weight.value().clone(),
-            stride: block.stride,
+            stride: window.stride,
             after: after.normalisation().clone(),
-            with_means: block.squeeze.is_some(),
+            with_means,
         };
         let gradient = match (weight.find_gradient(), after.find_gradient()) {
             (Some(weight), Some(gradient_after)) => Some(DepthwiseChain {

@@ -5,12 +5,13 @@ use kernels::{Kernels, PackedWeight, Window};
 use space::Activation;
 
 use super::batch_norm::BatchNorm;
+use super::chain::Inner;
 use super::conv::{ConvNorm, Dense, Pointwise};
 use super::linear::Linear;
 use crate::error::Result;
 
 /// What a batch norm multiplies the convolution before it by, and what it adds, `[C]` each. Folding is done on the CPU.
-pub(super) fn scale_and_shift(norm: &BatchNorm) -> Result<(Tensor, Tensor)> {
+fn scale_and_shift(norm: &BatchNorm) -> Result<(Tensor, Tensor)> {
     let (with, running) = (norm.normalisation(), on_cpu(norm.running()?)?);
     let (mean, variance) = (running.get(0)?, running.get(1)?);
     let deviation = (variance + f64::from(with.epsilon))?.sqrt()?;
@@ -19,7 +20,7 @@ pub(super) fn scale_and_shift(norm: &BatchNorm) -> Result<(Tensor, Tensor)> {
     Ok((scale, shift))
 }
 
-pub(super) fn on_cpu(tensor: &Tensor) -> candle_core::Result<Tensor> {
+fn on_cpu(tensor: &Tensor) -> candle_core::Result<Tensor> {
     tensor.to_device(&Device::Cpu)
 }
 
@@ -86,5 +87,32 @@ impl FoldedDense {
     pub fn maps(&self, x: &Tensor, kernels: &Kernels) -> Result<Tensor> {
         let Product { weight, shift, activation } = &self.filters;
         Ok(kernels.convolve_activated(weight, x, self.window, shift, *activation)?)
+    }
+}
+
+/// A depthwise convolution with the batch norm and the activation after it.
+pub(super) struct FoldedDepthwise {
+    weight: Tensor, // [C, 1, k, k]
+    stride: usize,
+    shift: Tensor, // [C]
+    activation: Activation,
+}
+
+impl FoldedDepthwise {
+    pub fn new(inner: &Inner, kernels: &Kernels) -> Result<Self> {
+        let ((_, chain, after), device) = (inner.parts(), kernels.device());
+        let (scale, shift) = scale_and_shift(after)?;
+        let weight = on_cpu(&chain.weight)?.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?;
+        Ok(Self {
+            weight: weight.to_device(&device)?,
+            stride: chain.stride,
+            shift: shift.to_device(&device)?,
+            activation: chain.after.activation,
+        })
+    }
+
+    /// `[C, N, H, W] -> [C, N, H/s, W/s]`.
+    pub fn maps(&self, x: &Tensor, kernels: &Kernels) -> Result<Tensor> {
+        Ok(kernels.depthwise_activated(x, (&self.weight, self.stride), &self.shift, self.activation)?)
     }
 }

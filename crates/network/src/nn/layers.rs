@@ -9,6 +9,7 @@ mod head_conv;
 mod max_pool;
 mod mbconv;
 mod pool;
+mod separable;
 mod stem;
 mod sum;
 
@@ -65,6 +66,7 @@ pub(super) fn layer(spec: &LayerSpec, source: &Source) -> Result<Box<dyn Layer>>
     let source = &source.pp(&spec.name);
     Ok(match &spec.operator {
         Operator::Stem { .. } => Box::new(stem::Stem::new(spec, source)?),
+        Operator::Separable(block) => Box::new(separable::Separable::new(block, spec, source)?),
         Operator::MbConv(block) => Box::new(mbconv::MbConv::new(block, spec, source)?),
         Operator::Conv { .. } => Box::new(conv::Conv::new(spec, source)?),
         Operator::MaxPool => Box::new(max_pool::MaxPool::new(source)),
@@ -84,6 +86,7 @@ pub(super) fn held(spec: &LayerSpec) -> Held {
     match &spec.operator {
         Operator::Stem { kernel, .. } => Held::conv_norm(spec, *kernel, false),
         Operator::MbConv(block) => mbconv::held(block, spec),
+        Operator::Separable(_) => separable::held(spec),
         Operator::Conv { kernel, residual, .. } => conv::held(*kernel, *residual, spec),
         Operator::MaxPool | Operator::Pool => Held::pooled(spec),
         Operator::Bottleneck(block) => bottleneck::held(block, spec),

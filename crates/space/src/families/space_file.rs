@@ -7,9 +7,10 @@ use base::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::door::{Door, LARGEST};
+use super::ds_cnn;
 use super::stages::{Choices, FirstBlock, Head, Stage, Stages, Stem};
 use super::{
-    BlockOperator, ChoiceStage, Ends, Family, FamilyName, InvertedResidual, OperatorChoice, ResNetD,
+    BlockOperator, ChoiceStage, DsCnn, Ends, Family, FamilyName, InvertedResidual, OperatorChoice, ResNetD,
 };
 use crate::activation::Activation;
 use crate::genome::Genome;
@@ -151,12 +152,18 @@ impl SpaceFile {
     /// The width multipliers of every stage; a ResNet has one at least.
     fn widths(&self) -> Vec<Ratio> {
         let all = || vec![Ratio::whole(1)];
+        if self.family == FamilyName::DsCnn {
+            return self.width.clone().unwrap_or_else(all);
+        }
         if self.family == FamilyName::ResNetD { self.width.clone().unwrap_or_else(all) } else { Vec::new() }
     }
 
     /// Refuses fields of another family: a network that is half of each would be none.
     fn check_family(&self, door: &Door) -> Result<()> {
         let family = self.family;
+        if family == FamilyName::DsCnn {
+            return ds_cnn::check(self, door);
+        }
         let (resnet, mixes) = (family == FamilyName::ResNetD, family == FamilyName::MobileNetV3);
         let chooses = family == FamilyName::OperatorChoice;
         door.belongs(family, "first_block", self.first_block.is_some(), !resnet && !chooses)?;
@@ -210,6 +217,7 @@ impl SpaceFile {
         let ends = Ends { resolution: stages.resolution, input_channels, classes };
         let family: Arc<dyn Family> = match self.family {
             FamilyName::ResNetD => Arc::new(ResNetD { ends, stem, stages }),
+            FamilyName::DsCnn => Arc::new(DsCnn { ends, stem, stages }),
             _ => {
                 let first_block_adds = self.family == FamilyName::MobileNetV3;
                 Arc::new(InvertedResidual { ends, stem, first_block, first_block_adds, stages, head })
@@ -366,7 +374,26 @@ mod tests {
             ("family = \"mobilenet-v3\"", "family = \"resnet-d\"", "first_block: expected none"),
             ("feature_channels = 128", "", "head.feature_channels: expected one in family"),
         ];
-        for (from, to, field) in table {
+        check_refused(&good, &table);
+        let good = preset("tiny-spectrogram").expect("a preset").to_toml();
+        let table = [
+            ("expand = [1]", "expand = [1, 2]", "expand: expected [1] in family \"ds-cnn\", got [1, 2]"),
+            (
+                "stride = 1\n",
+                "stride = 1\nsqueeze_excite = true\n",
+                "stages[1].squeeze_excite: expected none in family \"ds-cnn\", got one",
+            ),
+            ("stride = 1\n", "stride = 1\nexpand = [0.5]\n", "stages[1].expand: expected [1]"),
+            ("[stem]", "[stem]\ndepth = [0, 1]", "stem.depth: expected none in family"),
+            ("width = [0.5, 1]", "width = [1, 0.5]", "width"),
+        ];
+        let good = good.replace("squeeze_excite = false\n", "");
+        check_refused(&good, &table);
+    }
+
+    /// Refusals of a text with one part replaced by another, each by the field.
+    fn check_refused(good: &str, table: &[(&str, &str, &str)]) {
+        for &(from, to, field) in table {
             assert!(good.contains(from), "{from} in\n{good}");
             let error = SearchSpace::from_toml("x.toml", &good.replace(from, to)).expect_err(to).to_string();
             assert!(error.starts_with("x.toml: ") && error.contains(field), "{to}: {error}");

@@ -34,6 +34,9 @@ pub(crate) fn arch(space: &SearchSpace, place: &str, sample: &Value) -> Result<A
     // a ResNet's stem stages have no entries in the lists of blocks
     let fixed = if space.family() == FamilyName::ResNetD { STEM_STAGES } else { 0 };
     let (depths, widths) = match space.family() {
+        FamilyName::DsCnn => {
+            return Err(sample.wrong("family", "one that PyTorch's ofa has", "ds-cnn"));
+        }
         FamilyName::ResNetD => (sample.resnet_depths()?, sample.widths()?),
         _ => (sample.depths()?, Vec::new()),
     };

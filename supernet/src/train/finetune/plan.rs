@@ -189,7 +189,7 @@ impl FineTunePlan {
             head_lr: new_head.then_some(FRESH_LR * batch as f64 / LR_BATCH),
             sampling: settings.sampling,
             class_weights: settings.class_weights.map(|rule| rule.weights(dataset)),
-            augmentation: said.then(|| Augmentation::for_dataset(dataset, augmentation)),
+            augmentation: said.then(|| Augmentation::for_dataset(dataset, augmentation)).transpose()?,
         })
     }
 

@@ -74,7 +74,7 @@ impl Trainer {
                 let dataset = with_channels_of(&space, dataset)?;
                 let begun = saved.as_ref().and_then(|_| folder.planned());
                 let augmentation = recipe.augmentation.as_begun(begun.as_ref());
-                plan = plan.varying(Augmentation::for_dataset(&dataset, augmentation));
+                plan = plan.varying(Augmentation::for_dataset(&dataset, augmentation)?);
                 let interface = Interface::of(&dataset);
                 (dataset, interface)
             }

@@ -1,10 +1,12 @@
 use base::random::rng_for;
 
 use super::*;
+use crate::data::Normalisation;
 
 fn plain(min_area: f32) -> Augmentation {
     Augmentation {
         min_area,
+        min_width: None,
         ratio: RATIO,
         flip: false,
         brightness: 0.0,

@@ -174,11 +174,12 @@ fn images_are_seen_the_way_up_that_their_exif_data_say() {
         // the largest image by far: the only one in colour
         let images = [set.train(), set.val()];
         let all = images.iter().flat_map(|images| (0..images.len()).map(|i| images.load(i).unwrap()));
-        let loaded = all.max_by_key(|loaded| loaded.image().unwrap().pixels().len()).unwrap();
+        let loaded =
+            all.max_by_key(|loaded| loaded.image().unwrap().pixels().bytes().unwrap().len()).unwrap();
         let image = loaded.image().unwrap();
         let [height, width, _] = image.shape();
-        let first = image.pixels()[..3].to_vec();
-        let last = image.pixels()[(height * width - 1) * 3..].to_vec();
+        let first = image.pixels().bytes().unwrap()[..3].to_vec();
+        let last = image.pixels().bytes().unwrap()[(height * width - 1) * 3..].to_vec();
         ([height, width], first[0] > first[2], last[0] > last[2])
     };
     // orientation -> height and width, and whether the first pixel and the last are red
@@ -206,7 +207,7 @@ fn the_space_decides_the_channels() {
     let set = seen(&grey_set, &colour_space);
     assert_eq!((set.channels(), set.normalisation().mean().len()), (3, 3));
     let loaded = set.train().load(0).unwrap();
-    let pixels = loaded.image().unwrap().pixels();
+    let pixels = loaded.image().unwrap().pixels().bytes().unwrap();
     assert!(pixels.as_chunks::<3>().0.iter().all(|[r, g, b]| r == g && g == b));
     // colours become Rec. 601's grey, in the pixels and in mean and deviation
     for class in ["a", "b"] {
@@ -218,12 +219,12 @@ fn the_space_decides_the_channels() {
     assert_eq!(colours.channels(), 3);
     let set = seen(&colours, &grey_space);
     let loaded = set.train().load(0).unwrap();
-    let row = &loaded.image().unwrap().pixels()[..16];
+    let row = &loaded.image().unwrap().pixels().bytes().unwrap()[..16];
     assert_eq!((row[0], row[15], set.channels()), (76, 29, 1));
     assert!((set.normalisation().mean()[0] - (76.0 + 29.0) / 510.0).abs() < 1e-6);
     let unsaid = colours.seen_as(colours.preprocess_unsaid(&grey_space).unwrap()).unwrap();
     let loaded = unsaid.train().load(0).unwrap();
-    assert_eq!(loaded.image().unwrap().pixels()[..16], [[54; 8], [18; 8]].concat());
+    assert_eq!(loaded.image().unwrap().pixels().bytes().unwrap()[..16], [[54; 8], [18; 8]].concat());
     assert!((unsaid.normalisation().mean()[0] - 36.0 / 255.0).abs() < 1e-6);
     let two = Normalisation::new(vec![0.0; 2], vec![1.0; 2]).unwrap();
     let refused = colours.seen_as(Preprocess::whole(two)).unwrap_err().to_string();

@@ -37,7 +37,15 @@ fn preprocess() -> Preprocess {
 
 fn varied(jpeg_oversampling: f32) -> Augmentation {
     let (ratio, flip) = ([0.75, 1.33], true);
-    Augmentation { min_area: 0.3, ratio, flip, brightness: 0.0, saturation: 0.0, jpeg_oversampling }
+    Augmentation {
+        min_area: 0.3,
+        ratio,
+        min_width: None,
+        flip,
+        brightness: 0.0,
+        saturation: 0.0,
+        jpeg_oversampling,
+    }
 }
 
 /// What training shows at 32 pixels of an image's bytes, and the fraction that it was decoded at.

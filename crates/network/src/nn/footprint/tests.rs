@@ -38,9 +38,14 @@ fn kept_by(layers: &[LayerSpec], images: usize) -> usize {
 
 #[test]
 fn the_tape_is_as_large_as_it_is_said() {
-    for (name, resolution) in
-        [("tiny", 8), ("tiny-choice", 12), ("fashion", 20), ("ofa-mbv3-w1.0", 32), ("ofa-resnet50", 64)]
-    {
+    for (name, resolution) in [
+        ("tiny", 8),
+        ("tiny-choice", 12),
+        ("fashion", 20),
+        ("tiny-spectrogram", 13),
+        ("ofa-mbv3-w1.0", 32),
+        ("ofa-resnet50", 64),
+    ] {
         let space = preset(name).expect("a preset");
         for arch in [sampler::largest(&space), sampler::smallest(&space)] {
             let arch = arch.at(resolution);

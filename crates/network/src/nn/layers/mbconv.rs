@@ -1,12 +1,12 @@
 //! The inverted residual block (Sandler et al. 2018; Howard et al. 2019).
 
 use candle_core::Tensor;
-use kernels::Kernels;
+use kernels::{Kernels, Window};
 use space::{Activation, LayerSpec};
 
-use super::super::chain::Inner;
+use super::super::chain::{Depthwise, Inner};
 use super::super::conv::{ConvNorm, Convolution, Pointwise, given};
-use super::super::folding::{Product, on_cpu, scale_and_shift};
+use super::super::folding::{FoldedDepthwise, Product};
 use super::super::footprint::Held;
 use super::super::graph::InputGradients;
 use super::super::pass::{Pass, Tape};
@@ -30,11 +30,18 @@ impl MbConv {
     pub fn new(block: &space::MbConv, spec: &LayerSpec, source: &Source) -> Result<Self> {
         let source = source.pp("conv");
         let (input, output, mid) = (spec.input.channels, spec.output.channels, block.mid);
+        let depthwise = Depthwise {
+            channels: mid,
+            window: Window { kernel: block.kernel, stride: block.stride },
+            activation: block.activation,
+            with_means: block.squeeze.is_some(),
+        };
+        let before = block.expansion.then(|| source.pp("inverted_bottleneck"));
         let expansion = || Pointwise::new(input, mid, &source.pp("inverted_bottleneck").pp("conv"));
         let squeeze = |squeeze| SqueezeExcite::new(mid, squeeze, &source.pp("depth_conv").pp("se"));
         Ok(Self {
             expansion: block.expansion.then(expansion).transpose()?,
-            inner: Inner::new(block, &source)?,
+            inner: Inner::new(&depthwise, before.as_ref(), &source.pp("depth_conv"))?,
             squeeze_excite: block.squeeze.map(squeeze).transpose()?,
             projection: ConvNorm::pointwise(mid, output, Activation::None, &source.pp("point_linear"))?,
             residual: block.residual,
@@ -92,10 +99,7 @@ impl Layer for MbConv {
 /// A block for inference alone.
 struct Folded {
     expansion: Option<Product>,
-    depthwise: Tensor, // [C, 1, k, k]
-    stride: usize,
-    shift: Tensor, // [C]
-    activation: Activation,
+    depthwise: FoldedDepthwise,
     squeeze_excite: Option<[Product; 2]>,
     projection: Product,
     residual: bool,
@@ -103,12 +107,11 @@ struct Folded {
 
 impl Folded {
     fn new(block: &MbConv, kernels: &Kernels) -> Result<Self> {
-        let (before, chain, after) = block.inner.parts();
+        let (before, ..) = block.inner.parts();
         let expansion = match (&block.expansion, before) {
             (Some(convolution), Some(norm)) => Some(Product::folded(convolution.weight(), norm, kernels)?),
             _ => None,
         };
-        let ((scale, shift), device) = (scale_and_shift(after)?, kernels.device());
         let squeeze_excite = match &block.squeeze_excite {
             Some(squeeze_excite) => {
                 let [reduce, expand] = squeeze_excite.parts();
@@ -116,13 +119,9 @@ impl Folded {
             }
             None => None,
         };
-        let depthwise = on_cpu(&chain.weight)?.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?;
         Ok(Self {
             expansion,
-            depthwise: depthwise.to_device(&device)?,
-            stride: chain.stride,
-            shift: shift.to_device(&device)?,
-            activation: chain.after.activation,
+            depthwise: FoldedDepthwise::new(&block.inner, kernels)?,
             squeeze_excite,
             projection: Product::pointwise(&block.projection, kernels)?,
             residual: block.residual,
@@ -138,8 +137,7 @@ impl FoldedLayer for Folded {
             Some(expansion) => &expansion.maps(x, kernels)?, // [mid, N, H, W]
             None => x,
         };
-        let depthwise = (&self.depthwise, self.stride);
-        let inner = kernels.depthwise_activated(expanded, depthwise, &self.shift, self.activation)?;
+        let inner = self.depthwise.maps(expanded, kernels)?; // [mid, N, H/s, W/s]
         if let Some([reduce, expand]) = &self.squeeze_excite {
             let hidden = reduce.features(&kernels.mean(&inner)?, kernels)?; // [squeeze, N]
             kernels.scale_in_place(&inner, &expand.features(&hidden, kernels)?)?;

@@ -1,0 +1,86 @@
+//! The depthwise-separable block (Howard et al. 2017).
+
+use candle_core::Tensor;
+use kernels::{Kernels, Window};
+use space::LayerSpec;
+
+use super::super::chain::{Depthwise, Inner};
+use super::super::conv::{ConvNorm, Pointwise, given};
+use super::super::folding::{FoldedDepthwise, Product};
+use super::super::footprint::Held;
+use super::super::graph::InputGradients;
+use super::super::pass::{Pass, Tape};
+use super::super::source::Source;
+use super::{FoldedLayer, Layer, only};
+use crate::error::Result;
+
+/// `pointwise(depthwise(x))`, each with its batch norm and the activation.
+pub(in super::super) struct Separable {
+    depthwise: Inner,
+    pointwise: ConvNorm<Pointwise>,
+}
+
+impl Separable {
+    /// Asks for `depthwise.*` and `pointwise.*`: `conv.weight` and `bn.*` each.
+    pub fn new(block: &space::Separable, spec: &LayerSpec, source: &Source) -> Result<Self> {
+        let &space::Separable { kernel, stride, activation } = block;
+        let (input, output) = (spec.input.channels, spec.output.channels);
+        let window = Window { kernel, stride };
+        let depthwise = Depthwise { channels: input, window, activation, with_means: false };
+        Ok(Self {
+            depthwise: Inner::new(&depthwise, None, &source.pp("depthwise"))?,
+            pointwise: ConvNorm::pointwise(input, output, activation, &source.pp("pointwise"))?,
+        })
+    }
+}
+
+impl Layer for Separable {
+    /// `[C, N, H, W] -> [C', N, H/s, W/s]`.
+    fn forward(&self, inputs: &[&Tensor], pass: &mut Pass) -> Result<Tensor> {
+        let (inner, _) = self.depthwise.forward(only(inputs), pass)?; // [C, N, H/s, W/s]
+        self.pointwise.forward(&inner, None, pass) // [C', N, H/s, W/s]
+    }
+
+    fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
+        let d = given(self.pointwise.backward(dy, tape)?)?;
+        Ok(InputGradients::One(Some(self.depthwise.backward(&d, None, tape)?)))
+    }
+
+    fn fold(&self, kernels: &Kernels) -> Result<Box<dyn FoldedLayer>> {
+        Ok(Box::new(Folded {
+            depthwise: FoldedDepthwise::new(&self.depthwise, kernels)?,
+            pointwise: Product::pointwise(&self.pointwise, kernels)?,
+        }))
+    }
+}
+
+/// A block for inference alone.
+struct Folded {
+    depthwise: FoldedDepthwise,
+    pointwise: Product,
+}
+
+impl FoldedLayer for Folded {
+    /// `[C, N, H, W] -> [C', N, H/s, W/s]`.
+    fn forward(&self, inputs: &[&Tensor], kernels: &Kernels) -> Result<Tensor> {
+        self.pointwise.maps(&self.depthwise.maps(only(inputs), kernels)?, kernels)
+    }
+}
+
+/// What passes over it hold: what the depthwise convolution makes is kept before its batch norm and after its activation,
+/// what the 1x1 convolution makes before its batch norm.
+pub(super) fn held(spec: &LayerSpec) -> Held {
+    let (input, output) = (spec.input.len(), spec.output.len());
+    let between = spec.input.channels * spec.output.plane();
+    Held {
+        inner: 2 * between + output,
+        keeps_input: true,
+        statistics: 2 * (spec.input.channels + spec.output.channels),
+        forward: output,
+        // the 1x1 convolution's, which frees what it read, then the depthwise one's
+        backward: (input + 2 * between + output + output.max(between)).max(2 * input + 2 * between),
+        forgetting: between + output,
+        patches: 0,
+        scratch: spec.input.plane() + spec.output.plane(),
+    }
+}
