@@ -299,13 +299,22 @@ mod tests {
         assert_eq!(count(&shared_specs(&space)), 7_678_880);
     }
 
+    /// A layer's weights under the names that they have in the supernet.
+    fn of_supernet(layer: &space::LayerSpec) -> Vec<WeightSpec> {
+        let mut weights = layer.weights();
+        for weight in &mut weights {
+            weight.name = format!("{}{}", layer.shared_name(), &weight.name[layer.name.len()..]);
+        }
+        weights
+    }
+
     /// The largest network has each of its weights in its greatest size; where blocks choose their operator there are others.
     #[test]
     fn the_union_is_that_of_the_largest_network_and_no_network_needs_more() {
         for name in space::preset_names() {
             let space = preset(name).expect("a preset");
             let layers = space.lower(&sampler::largest(&space)).expect("legal");
-            let largest: Vec<WeightSpec> = layers.iter().flat_map(space::LayerSpec::weights).collect();
+            let largest: Vec<WeightSpec> = layers.iter().flat_map(of_supernet).collect();
             let union = shared_specs(&space);
             let rest: Vec<&WeightSpec> = union.iter().filter(|spec| !largest.contains(spec)).collect();
             assert_eq!(rest.len() + largest.len(), union.len(), "{name}");
@@ -313,12 +322,10 @@ mod tests {
             assert!(matrices || space.genome().is_elastic("operator"), "{name}");
             let mut rng = rng_for("union", 1, &[]);
             for _ in 0..20 {
-                for layer in space.lower(&sampler::random(&space, &mut rng)).expect("legal") {
-                    for weight in layer.weights() {
-                        let shared = format!("{}{}", layer.shared_name(), &weight.name[layer.name.len()..]);
-                        let of_union = union.iter().find(|spec| spec.name == shared).expect("in the union");
-                        assert!(weight.shape.iter().zip(&of_union.shape).all(|(size, most)| size <= most));
-                    }
+                let layers = space.lower(&sampler::random(&space, &mut rng)).expect("legal");
+                for weight in layers.iter().flat_map(of_supernet) {
+                    let of_union = union.iter().find(|spec| spec.name == weight.name).expect("in the union");
+                    assert!(weight.shape.iter().zip(&of_union.shape).all(|(size, most)| size <= most));
                 }
             }
         }
