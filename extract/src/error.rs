@@ -104,18 +104,15 @@ impl From<candle_core::Error> for Error {
 mod tests {
     use super::*;
 
+    fn failed() -> Error {
+        let [what, expected, got] = ["weights", "1", "2"].map(str::to_string);
+        Error::VerificationFailed { path: PathBuf::from("model"), what, expected, got }
+    }
+
     #[test]
     fn each_error_has_a_kind() {
         let arch = space::sampler::smallest(&space::preset("tiny").expect("a preset"));
         let (limits, closest, got) = (String::new(), Box::new(arch), String::new());
-        let what = || String::new();
-        let (path, differs) = (PathBuf::from("model"), what());
-        let failed = || Error::VerificationFailed {
-            path: path.clone(),
-            what: what(),
-            expected: what(),
-            got: differs.clone(),
-        };
         let accurate =
             Error::NotAccurate { least: 0.9, closest: closest.clone(), accuracy: 0.8, low: 0.7, high: 0.9 };
         for (error, expected) in [
