@@ -19,9 +19,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use ::search::Error as Refusal;
+use base::ErrorKind;
 use base::document::printed;
 use clap::{Parser, Subcommand};
-use command::{Common, Ending, INTERRUPTED, look_at, on_pool, print_lines, tell_events, with_environment};
+use command::{
+    Common, Ending, WRONG_USAGE, exit_code, kind_of, look_at, on_pool, print_lines, tell_events,
+    with_environment,
+};
 use serde_json::json;
 use tracing::error;
 
@@ -130,11 +134,6 @@ fn kernels() -> anyhow::Result<Kernels> {
     with_environment(Kernels::detect())
 }
 
-/// Exit codes beside 0 and 1, as scripts know them.
-const WRONG_USAGE: u8 = 2;
-const INFEASIBLE: u8 = 3;
-const VERIFICATION_FAILED: u8 = 4;
-
 /// Runs the command that was asked for.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -148,17 +147,12 @@ pub fn main() -> ExitCode {
     let json = cli.command.common().is_some_and(|common| common.json);
     let threads = cli.command.common().and_then(|common| common.threads);
     let quiet = cli.command.common().is_some_and(|common| common.quiet);
-    let result = tell_events(quiet).and_then(|()| on_pool(threads, || cli.command.run()));
-    match result {
-        Ok(Ending::Done) => ExitCode::SUCCESS,
-        Ok(Ending::Partly) => ExitCode::FAILURE,
-        Ok(Ending::Interrupted) => ExitCode::from(INTERRUPTED),
-        Err(error) => report(&error, json),
-    }
+    let ended = tell_events(quiet).and_then(|()| on_pool(threads, || cli.command.run()));
+    ExitCode::from(exit_code(ended.map_err(|error| report(&error, json))))
 }
 
-/// Prints an error to stderr, and to stdout what scripts read of it.
-fn report(error: &anyhow::Error, json: bool) -> ExitCode {
+/// Prints an error to stderr, and to stdout what scripts read of it; its kind.
+fn report(error: &anyhow::Error, json: bool) -> ErrorKind {
     error!("{error}");
     let known = error.downcast_ref::<extract::Error>();
     if json {
@@ -176,13 +170,7 @@ fn report(error: &anyhow::Error, json: bool) -> ExitCode {
         // a reader that has closed the pipe has the exit code
         let _ = print_lines(&printed(&document));
     }
-    ExitCode::from(match known {
-        Some(extract::Error::Search(Refusal::Infeasible { .. } | Refusal::InfeasibleTogether { .. })) => {
-            INFEASIBLE
-        }
-        Some(extract::Error::VerificationFailed { .. }) => VERIFICATION_FAILED,
-        _ => 1,
-    })
+    known.map_or_else(|| kind_of(error), extract::Error::kind)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use base::ErrorKind;
 use space::Arch;
 
 /// Result of every fallible function of this crate.
@@ -48,6 +49,19 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// What kind of error it is: [`Error::NotAccurate`] is [`ErrorKind::NoneFound`], [`Error::VerificationFailed`] is the kind
+    /// of its name, the others are of the kind of what they hold.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Network(error) => error.kind(),
+            Self::Search(error) => error.kind(),
+            Self::NotAccurate { .. } => ErrorKind::NoneFound,
+            Self::VerificationFailed { .. } => ErrorKind::VerificationFailed,
+        }
+    }
+}
+
 impl From<search::Error> for Error {
     fn from(error: search::Error) -> Self {
         match error {
@@ -83,5 +97,32 @@ impl From<kernels::Error> for Error {
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         network::Error::from(error).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed() -> Error {
+        let [what, expected, got] = ["weights", "1", "2"].map(str::to_string);
+        Error::VerificationFailed { path: PathBuf::from("model"), what, expected, got }
+    }
+
+    #[test]
+    fn each_error_has_a_kind() {
+        let arch = space::sampler::smallest(&space::preset("tiny").expect("a preset"));
+        let (limits, closest, got) = (String::new(), Box::new(arch), String::new());
+        let accurate =
+            Error::NotAccurate { least: 0.9, closest: closest.clone(), accuracy: 0.8, low: 0.7, high: 0.9 };
+        for (error, expected) in [
+            (failed(), ErrorKind::VerificationFailed),
+            (search::Error::Objective(Box::new(failed())).into(), ErrorKind::VerificationFailed),
+            (search::Error::NotFound { limits, closest, got }.into(), ErrorKind::NoneFound),
+            (accurate, ErrorKind::NoneFound),
+            (base::Error::invalid("x", "y", 1, 2).into(), ErrorKind::Invalid),
+        ] {
+            assert_eq!(error.kind(), expected, "{error}");
+        }
     }
 }

@@ -19,6 +19,7 @@ use network::model_folder::{
     with_statistics,
 };
 use network::nn::Statistics;
+use search::Candidate;
 use serde_json::Value;
 use space::Arch;
 
@@ -46,6 +47,32 @@ pub struct Request<'a> {
     pub selected_on: Option<SelectedOn>,
     /// What to write for other programs, beside the folder's own two files.
     pub formats: &'a [Format],
+    /// What goes into the configuration as it is, such as dates.
+    pub run: BTreeMap<String, Value>,
+}
+
+impl<'a> Request<'a> {
+    /// A sub-network as safetensors, computed with the CPU's fastest kernels, of which nothing is expected.
+    pub fn new(supernet: &'a Supernet, arch: &'a Arch, statistics: NormStatistics<'a>) -> Self {
+        Self {
+            supernet,
+            arch,
+            statistics,
+            kernels: Kernels::detect(),
+            predicted_top1: None,
+            predicted_latency_ms: None,
+            selected_on: None,
+            formats: &[],
+            run: BTreeMap::new(),
+        }
+    }
+
+    /// The same with what a search expects of the sub-network, and what it was selected on.
+    #[must_use]
+    pub fn expecting(self, best: &Candidate, selected_on: Option<SelectedOn>) -> Self {
+        let (predicted_top1, predicted_latency_ms) = (Some(best.accuracy()), best.latency_ms());
+        Self { predicted_top1, predicted_latency_ms, selected_on, ..self }
+    }
 }
 
 /// Where the statistics of a sub-network's batch norms come from, and which images accuracy is counted on (those of
@@ -67,6 +94,11 @@ pub enum NormStatistics<'a> {
 }
 
 impl<'a> NormStatistics<'a> {
+    /// Gathered on training images of this data set, with the usual calibration.
+    pub fn calibrated(dataset: &'a Dataset) -> Self {
+        Self::Calibrated { dataset, calibration: Calibration::default() }
+    }
+
     fn are_inherited(&self) -> bool {
         matches!(self, Self::Inherited { .. })
     }
@@ -88,19 +120,19 @@ pub struct Exported {
 }
 
 /// Exports a sub-network into `folder`, which appears only when the export is proved equal to the supernet's
-/// sub-network. A folder of an earlier export is replaced; `run` goes into the configuration as it is.
+/// sub-network. A folder of an earlier export is replaced.
 ///
 /// # Errors
 /// If the folder holds something else, data and space do not fit, a file cannot be written, or the comparison fails
 /// ([`Error::VerificationFailed`](crate::Error::VerificationFailed)); whatever was at `folder` is then still there.
-pub fn export(request: &Request, folder: &Path, run: BTreeMap<String, Value>) -> Result<Exported> {
+pub fn export(request: &Request, folder: &Path) -> Result<Exported> {
     check_destination(folder)?;
     let (inherits, dataset) = (request.statistics.are_inherited(), request.statistics.dataset());
     let dataset = dataset.map(|dataset| request.supernet.see(dataset, inherits)).transpose()?;
     request.supernet.space.check(request.arch)?;
     formats::check_possible(&request.supernet.space, request.arch, request.formats)?;
     let mut model = assemble(request, dataset.as_ref())?;
-    model.config.run = run;
+    model.config.run = request.run.clone();
     let files = formats::contents(&model, request.formats)?;
     let hash = |bytes: &Vec<u8>| blake3::hash(bytes).to_hex().to_string();
     model.config.files = files.iter().map(|(name, bytes)| (name.to_string(), hash(bytes))).collect();

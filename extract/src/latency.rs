@@ -3,7 +3,7 @@
 //!
 //! [`Plan`] says what is to be measured, [`carry_out`] measures it into rows; what becomes of rows is the business of the
 //! crate `latency`, all of which is here too: [`LatencyTable::from_rows`] folds them into a table, and a [`LatencyModel`] is
-//! what the table says of one space.
+//! what the table says of one space. [`measure_space`] is all of that at once.
 
 mod campaign;
 mod candidates;
@@ -18,6 +18,7 @@ mod plan_file;
 mod sentinel;
 mod timer;
 mod weights;
+mod whole_space;
 
 pub use latency::{
     Added, Between, Conditions, Coverage, DeviceFacts, EngineFacts, Folded, Latency, LatencyKind,
@@ -30,7 +31,7 @@ pub use latency::{correction, facts, fitted, fold, row, rows, table, undisturbed
 pub use campaign::{Bench, Campaign, carry_out};
 pub use candidates::stratified;
 pub use clock::{EventStopwatch, MonotonicStopwatch, stopwatch_of};
-pub use compare::{Compared, compare};
+pub use compare::{Compared, Comparison, compare, measure_network};
 pub use engine::{Engine, Stopwatch};
 pub use measure::{Instruments, MeasureConfig, Measured, Progress, Subjects, measure};
 pub use native::NativeEngine;
@@ -38,3 +39,4 @@ pub use native::NativeEngine;
 pub use onnxruntime::OnnxRuntimeEngine;
 pub use plan_file::{NetworkLayer, Plan, PlannedLayer};
 pub use sentinel::{GPU_SENTINEL, SENTINEL, Sentinel};
+pub use whole_space::{NETWORKS, measure_space};

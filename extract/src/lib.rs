@@ -2,6 +2,26 @@
 //! estimators, search, verified export.
 //!
 //! Reads files and returns values; knows nothing of how the weights were trained.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use extract::{AccuracyEstimator, Classifier, Dataset, FitConfig, Judge, Kernels, LATENCY, Limits, MeasureConfig};
+//! use extract::{NativeEngine, NormStatistics, Request, Supernet, accuracy_file, export, find_best, measure_space};
+//!
+//! # fn main() -> extract::Result<()> {
+//! let (dataset, kernels) = (Dataset::open("digits")?, Kernels::detect());
+//! let supernet = Supernet::read(Path::new("run/supernet.safetensors"))?;
+//! let rows = accuracy_file::read(Path::new("accuracy.jsonl"))?;
+//! let estimator = AccuracyEstimator::fit(&rows, &FitConfig::default())?;
+//! let table = measure_space(&supernet.space, &NativeEngine::new(&kernels, 1, 1), &MeasureConfig::default())?;
+//! let judge = Judge::new(&supernet, &dataset, &kernels);
+//! let best = find_best(&table, &Limits::on(LATENCY, 150.0), &estimator, &judge)?.report.best; // microseconds
+//! let request = Request::new(&supernet, &best.arch, NormStatistics::calibrated(&dataset));
+//! export(&request, Path::new("model"))?; // proved equal to the supernet's sub-network
+//! let classifier = Classifier::load(Path::new("model"), &kernels)?;
+//! let logits = classifier.logits(Path::new("photo.png"))?;
+//! # Ok(()) }
+//! ```
 
 #![forbid(unsafe_code)]
 
@@ -18,3 +38,17 @@ mod rng;
 pub mod search;
 
 pub use error::{Error, Result};
+
+// what is needed first
+pub use self::latency::{LatencyTable, MeasureConfig, NativeEngine, measure_network, measure_space};
+pub use self::search::{Found, LATENCY, Limits, Validated, find_best};
+pub use accuracy::{AccuracyEstimator, FitConfig};
+pub use base::ErrorKind;
+pub use export::{Exported, NormStatistics, Request, export, verify};
+pub use kernels::Kernels;
+pub use network::accuracy_file;
+pub use network::checkpoint::Supernet;
+pub use network::data::{Dataset, Split};
+pub use network::eval::Judge;
+pub use network::model_folder::ModelFolder;
+pub use predict::Classifier;

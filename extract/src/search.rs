@@ -2,6 +2,7 @@
 //! crate `search` finds, what whole sub-networks and validation images say of it, and the file of the result.
 
 mod costs;
+mod find_best;
 pub mod found;
 pub mod log_file;
 mod promise;
@@ -15,6 +16,7 @@ pub use search::{
 pub use search::{index, objective, pareto, quantity};
 
 pub use costs::{cost_index, cost_index_without_latency};
+pub use find_best::find_best;
 pub use found::{Found, LatencyFrom};
 pub use log_file::{LogFile, LogSetting, SearchLog};
 pub use promise::{Promised, Wanted, promised, searched, subjects};

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use base::ErrorKind;
+
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -31,6 +33,9 @@ pub enum Error {
         /// What to do about it.
         next: &'static str,
     },
+    /// Memory has no room for what is about to begin.
+    #[error(transparent)]
+    NoRoom(base::Error),
     /// A network's numbers, or the kernels.
     #[error(transparent)]
     Network(network::Error),
@@ -65,6 +70,17 @@ fn kept(checkpoint: &Option<u64>) -> String {
 }
 
 impl Error {
+    /// What kind of error it is: [`Error::Diverged`] is [`ErrorKind::NotFinite`], [`Error::NoRoom`] is
+    /// [`ErrorKind::OutOfMemory`], the others are of the kind of what they hold.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Base(error) => error.kind(),
+            Self::Diverged { .. } => ErrorKind::NotFinite,
+            Self::NoRoom(_) => ErrorKind::OutOfMemory,
+            Self::Network(error) => error.kind(),
+        }
+    }
+
     /// [`base::Error::io`].
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let failed = base::Error::io(action, path);
@@ -106,6 +122,26 @@ impl Error {
         match self {
             Self::Base(error) => Self::Base(change(error)),
             other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_has_a_kind() {
+        let (phase, what, archs) = ("full".to_string(), "the loss is NaN".to_string(), String::new());
+        let diverged = Error::Diverged { step: 3, phase, what, archs, checkpoint: None, next: "" };
+        let value = || base::Error::invalid("training", "memory", "1 GB", "2 GB");
+        for (error, expected) in [
+            (diverged, ErrorKind::NotFinite),
+            (Error::NoRoom(value()), ErrorKind::OutOfMemory),
+            (value().into(), ErrorKind::Invalid),
+            (network::Error::Uncalibrated { name: "bn".to_string() }.into(), ErrorKind::Invalid),
+        ] {
+            assert_eq!(error.kind(), expected, "{error}");
         }
     }
 }

@@ -1,10 +1,28 @@
 //! Trains a once-for-all network: one set of weights that serves every sub-network of a search space.
+//!
+//! ```no_run
+//! use std::{path::Path, sync::Arc};
+//! use supernet::{Dataset, Judge, Kernels, Recipe, SampleConfig, Split, preset, sample, sampler, train};
+//!
+//! # fn main() -> supernet::Result<()> {
+//! let dataset = Arc::new(Dataset::open("digits")?);
+//! let supernet = train(&preset("tiny")?, &dataset, &Recipe::progressive(), Path::new("run"), &mut ())?;
+//! let judge = Judge::new(&supernet, &dataset, &Kernels::detect());
+//! let largest = judge.accuracy(&sampler::largest(&supernet.space), Split::Val)?;
+//! let smallest = judge.accuracy(&sampler::smallest(&supernet.space), Split::Val)?;
+//! assert!(largest.top1() > 0.9 && smallest.top1() > 0.9); // one set of weights
+//! let rows = sample(&supernet, &dataset, &SampleConfig::default())?; // what an accuracy estimator is fitted to
+//! # Ok(()) }
+//! ```
+//!
+//! A [`Trainer`] is a run that can be stopped, resumed and observed; [`train::FineTuner`] trains one exported network further.
 
 #![forbid(unsafe_code)]
 
 pub mod agreement;
 pub mod bench;
 pub mod error;
+mod sample;
 pub mod train;
 
 pub use error::{Error, Result};
@@ -12,3 +30,13 @@ pub use error::{Error, Result};
 pub use kernels;
 pub use network;
 pub use space;
+
+// what is needed first
+pub use base::ErrorKind;
+pub use kernels::Kernels;
+pub use network::checkpoint::Supernet;
+pub use network::data::{Dataset, Split};
+pub use network::eval::{Accuracy, Judge};
+pub use sample::{SampleConfig, accuracy_row, drawn, sample};
+pub use space::{Arch, SearchSpace, preset, sampler};
+pub use train::{Observer, OnPhase, Outcome, PlannedPhase, Recipe, RunFolder, TrainConfig, Trainer, train};

@@ -14,6 +14,7 @@ mod families;
 mod finetune;
 mod folded;
 mod former;
+mod front_door;
 mod golden;
 mod gradients;
 mod images;

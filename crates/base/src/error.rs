@@ -1,6 +1,10 @@
 //! What goes wrong with a file or a value: where, what was expected, what was found, what to do.
 
+mod kind;
+
 use std::path::{Path, PathBuf};
+
+pub use kind::ErrorKind;
 
 /// Result of what deals with files and values.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -50,6 +54,15 @@ fn next_step(next: &str) -> String {
 }
 
 impl Error {
+    /// What kind of error it is: [`Error::Io`] by the operating system's answer, the others as they are called.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { cause, .. } => cause.kind().into(),
+            Self::Invalid { .. } => ErrorKind::Invalid,
+            Self::Occupied { .. } => ErrorKind::Occupied,
+        }
+    }
+
     /// An [`Error::Io`], for `map_err`.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_path_buf();
@@ -97,5 +110,34 @@ impl Error {
             *next = advice.to_string();
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_has_a_kind() {
+        let io = |cause: std::io::ErrorKind| Error::io("read", Path::new("x"))(cause.into()).kind();
+        let occupied = Error::Occupied { path: "run".into(), reason: String::new(), next: String::new() };
+        for (kind, expected) in [
+            (io(std::io::ErrorKind::NotFound), ErrorKind::NotFound),
+            (io(std::io::ErrorKind::PermissionDenied), ErrorKind::Io),
+            (io(std::io::ErrorKind::StorageFull), ErrorKind::Io),
+            (io(std::io::ErrorKind::AlreadyExists), ErrorKind::Occupied),
+            (io(std::io::ErrorKind::OutOfMemory), ErrorKind::OutOfMemory),
+            (Error::invalid("x", "version", 1, 2).in_place("file").kind(), ErrorKind::Invalid),
+            (occupied.kind(), ErrorKind::Occupied),
+        ] {
+            assert_eq!(kind, expected);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_not_found() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let error = crate::file::read(&folder.path().join("none")).expect_err("there is none");
+        assert_eq!(error.kind(), ErrorKind::NotFound);
     }
 }

@@ -13,4 +13,4 @@ pub mod rank;
 pub mod statistics;
 pub mod timing;
 
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};

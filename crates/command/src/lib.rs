@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod data;
+mod exit;
 mod flags;
 mod images;
 mod log;
@@ -13,13 +14,14 @@ mod run;
 mod shell;
 
 pub use data::{data_form, data_help};
+pub use exit::{WRONG_USAGE, exit_code, kind_of};
 pub use flags::{Common, ValImages, not_an_input, result_path, within};
 pub use images::look_at;
 pub use log::tell_events;
 pub use output::{
     duration, grouped, print_lines, print_message, read_archs, warn_of, warn_of_interrupted, wrote,
 };
-pub use run::{Ending, INTERRUPTED, on_pool, stop_flag, with_environment};
+pub use run::{Ending, on_pool, stop_flag, with_environment};
 pub use shell::{print_completion, write_pages};
 
 pub use clap_complete::Shell;

@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicBool;
 use anyhow::anyhow;
 use kernels::Kernels;
 
+use crate::exit::INTERRUPTED;
+
 /// How a command ended, if it did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -16,9 +18,6 @@ pub enum Ending {
     /// Stopped by a signal, with the state saved.
     Interrupted,
 }
-
-/// The exit code of a command that a signal stopped, with the state saved.
-pub const INTERRUPTED: u8 = 130;
 
 /// Runs a command on the one thread pool, set up with so many threads, or as many as there are cores.
 ///

@@ -1,5 +1,7 @@
 //! What can go wrong where numbers are computed.
 
+use base::ErrorKind;
+
 /// Result of what is done with kernels.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -22,12 +24,60 @@ impl From<candle_core::Error> for Error {
     }
 }
 
+impl Error {
+    /// What kind of error it is. Of the tensor library's errors a GPU without room is [`ErrorKind::OutOfMemory`], what else
+    /// fails there [`ErrorKind::Device`], and a refused operation [`ErrorKind::Other`].
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Base(error) => error.kind(),
+            Self::Candle(error) => {
+                let text = error.to_string();
+                let of_gpu = DEVICE.into_iter().any(|part| text.contains(part));
+                match (full(&text), of_gpu) {
+                    (Some(_), _) => ErrorKind::OutOfMemory,
+                    (None, true) => ErrorKind::Device,
+                    (None, false) => ErrorKind::Other,
+                }
+            }
+        }
+    }
+}
+
+/// What stands in the texts of a GPU's errors, its driver's and its libraries'.
+const DEVICE: [&str; 5] = ["the GPU: ", "CUDA_ERROR", "CUBLAS_STATUS", "cuBLAS: ", "NVRTC: "];
+
+/// The code of a GPU whose memory has no room, where the text has one.
+fn full(text: &str) -> Option<&'static str> {
+    let codes = ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"];
+    codes.into_iter().find(|code| text.contains(code))
+}
+
 /// What can be done about it is said of the one refusal that a user can mend.
 fn explained(error: &candle_core::Error) -> String {
     let text = error.to_string();
-    let full = ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"];
-    match full.into_iter().find(|code| text.contains(code)) {
+    match full(&text) {
         Some(code) => format!("the GPU has no room left ({code}); take a smaller batch or resolution"),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_fails_is_told_from_a_refused_operation() {
+        for (text, expected) in [
+            ("the GPU: CUDA_ERROR_OUT_OF_MEMORY: out of memory", ErrorKind::OutOfMemory),
+            ("cuBLAS: CUBLAS_STATUS_ALLOC_FAILED", ErrorKind::OutOfMemory),
+            ("the GPU: CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access", ErrorKind::Device),
+            ("shapes differ: [1] and [2]", ErrorKind::Other),
+        ] {
+            assert_eq!(Error::from(candle_core::Error::msg(text)).kind(), expected, "{text}");
+        }
+        assert_eq!(
+            Error::from(base::Error::invalid("kernels", "name", "one", "x")).kind(),
+            ErrorKind::Invalid
+        );
     }
 }

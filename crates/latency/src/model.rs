@@ -4,7 +4,7 @@
 use base::Result;
 use base::statistics as stats;
 use serde::{Deserialize, Serialize};
-use space::{Extent, LayerSpec, SearchSpace};
+use space::{Arch, Extent, LayerSpec, SearchSpace};
 
 use super::correction::Correction;
 use super::fitted::SpaceFit;
@@ -57,6 +57,16 @@ pub struct LatencyModel<'a> {
     /// What makes an undisturbed latency the kind that is meant.
     factor: f64,
     upper_factor: Option<f64>,
+}
+
+impl LatencyTable {
+    /// What a sub-network takes: as [`LatencyModel::new`] says.
+    ///
+    /// # Errors
+    /// If the sub-network is not in the space, or the table lacks one of its layers.
+    pub fn latency(&self, space: &SearchSpace, arch: &Arch) -> Result<Latency> {
+        LatencyModel::new(self, space).network(&space.lower(arch)?)
+    }
 }
 
 impl<'a> LatencyModel<'a> {

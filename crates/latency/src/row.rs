@@ -69,6 +69,11 @@ pub struct Row {
 }
 
 impl Row {
+    /// Whether a limit was kept; `None` where the machine was too disturbed to tell.
+    pub fn keeps(&self, limit_us: f64) -> Option<bool> {
+        self.accepted.then_some(self.us <= limit_us)
+    }
+
     /// The upper end of the interval; the latency itself where there is none.
     pub fn high_us(&self) -> f64 {
         self.interval_us.map_or(self.us, |interval| interval[1])

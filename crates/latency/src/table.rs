@@ -179,6 +179,12 @@ impl LatencyTable {
         &self.sessions
     }
 
+    /// Share of the time in which the machine was undisturbed, a mean over the sessions that tell; `None` where none does.
+    pub fn fast_share(&self) -> Option<f64> {
+        let shares: Vec<f64> = self.sessions.values().filter_map(|session| session.fast_share).collect();
+        (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64)
+    }
+
     /// Whether its latencies are those of an undisturbed machine; typical ones otherwise, as other programs and earlier
     /// versions measured them.
     pub fn is_undisturbed(&self) -> bool {

@@ -13,7 +13,8 @@ use base::file::{self, LineFile, Refusals, whole_lines};
 use serde::{Deserialize, Serialize};
 use space::{Arch, SearchSpace};
 
-use crate::data::Split;
+use crate::checkpoint::Supernet;
+use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::eval::Calibration;
 
@@ -47,6 +48,20 @@ pub struct AccuracyHeader {
     pub data: String,
     /// How they were calibrated.
     pub calibration: Calibration,
+}
+
+impl AccuracyHeader {
+    /// What rows of a supernet's sub-networks share.
+    pub fn new(supernet: &Supernet, dataset: &Dataset, calibration: Calibration) -> Self {
+        let (space, hash) = (supernet.space.clone(), supernet.hash.clone());
+        Self { space, supernet: hash, data: dataset.hash().to_string(), calibration }
+    }
+
+    /// The file's content, with rows of which none stands twice.
+    pub fn with_rows(self, rows: Vec<AccuracyRow>) -> AccuracyFile {
+        let Self { space, supernet, data, calibration } = self;
+        AccuracyFile { space, supernet, data, calibration, rows }
+    }
 }
 
 /// A whole file, checked: every row lies in the space, none stands twice.
@@ -109,8 +124,7 @@ fn parse(place: &str, text: &str) -> Result<AccuracyFile> {
         }
         rows.push(row);
     }
-    let AccuracyHeader { space, supernet, data, calibration } = header;
-    Ok(AccuracyFile { space, supernet, data, calibration, rows })
+    Ok(header.with_rows(rows))
 }
 
 fn parse_header(place: &str, line: &str) -> Result<AccuracyHeader> {

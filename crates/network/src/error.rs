@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use base::ErrorKind;
+
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -52,6 +54,17 @@ impl From<candle_core::Error> for Error {
 }
 
 impl Error {
+    /// What kind of error it is: [`Error::NoAccuracy`] is [`ErrorKind::NotFinite`], [`Error::Uncalibrated`] is
+    /// [`ErrorKind::Invalid`], the others are of the kind of what they hold.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Base(error) => error.kind(),
+            Self::NoAccuracy { .. } => ErrorKind::NotFinite,
+            Self::Uncalibrated { .. } => ErrorKind::Invalid,
+            Self::Kernels(error) => error.kind(),
+        }
+    }
+
     /// [`base::Error::io`].
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let failed = base::Error::io(action, path);
@@ -93,6 +106,24 @@ impl Error {
         match self {
             Self::Base(error) => Self::Base(change(error)),
             other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_has_a_kind() {
+        let exploded = Error::NoAccuracy { place: "network".into(), field: "logits".into(), got: f32::NAN };
+        for (error, expected) in [
+            (Error::io("read", Path::new("x"))(std::io::ErrorKind::NotFound.into()), ErrorKind::NotFound),
+            (exploded.in_place("arch"), ErrorKind::NotFinite),
+            (Error::Uncalibrated { name: "bn".into() }, ErrorKind::Invalid),
+            (candle_core::Error::msg("the GPU: CUDA_ERROR_OUT_OF_MEMORY").into(), ErrorKind::OutOfMemory),
+        ] {
+            assert_eq!(error.kind(), expected, "{error}");
         }
     }
 }

@@ -12,6 +12,7 @@ use space::{Arch, Extent, SearchSpace};
 
 pub use judgement::{Confusion, Judged, Judgement};
 
+use crate::checkpoint::Supernet;
 use crate::data::{Batch, Dataset, Split, calibration_batches, eval_batches};
 use crate::elastic::{SharedWeights, SubnetWeights};
 use crate::error::{Error, Result};
@@ -195,6 +196,21 @@ pub struct Judge<'a> {
     pub calibration: Calibration,
     /// What computes.
     pub kernels: Kernels,
+}
+
+impl<'a> Judge<'a> {
+    /// Judges sub-networks of a supernet whose weights lie where the kernels compute ([`Supernet::on`]), with the usual
+    /// calibration.
+    pub fn new(supernet: &'a Supernet, dataset: &'a Dataset, kernels: &Kernels) -> Self {
+        let Supernet { space, weights, .. } = supernet;
+        Self { space, weights, dataset, calibration: Calibration::default(), kernels: kernels.clone() }
+    }
+
+    /// The same with another calibration.
+    #[must_use]
+    pub fn calibrating(self, calibration: Calibration) -> Self {
+        Self { calibration, ..self }
+    }
 }
 
 impl Judge<'_> {

@@ -1,5 +1,6 @@
 //! What a search refuses or does not find.
 
+use base::ErrorKind;
 use serde::Serialize;
 use space::Arch;
 
@@ -57,6 +58,24 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// What kind of error it is: a proof that there is nothing to find is [`ErrorKind::Infeasible`], a search that found
+    /// nothing is [`ErrorKind::NoneFound`]. Whose an objective's error is only the objective knows: one of this crate's or of
+    /// `base` is of its own kind, another is [`ErrorKind::Other`].
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Base(error) => error.kind(),
+            Self::Objective(error) => {
+                let of_base = || error.downcast_ref::<base::Error>().map(base::Error::kind);
+                let own = error.downcast_ref::<Self>().map(Self::kind);
+                own.or_else(of_base).unwrap_or(ErrorKind::Other)
+            }
+            Self::Infeasible { .. } | Self::InfeasibleTogether { .. } => ErrorKind::Infeasible,
+            Self::NotFound { .. } => ErrorKind::NoneFound,
+        }
+    }
+}
+
 /// The least value of a limited quantity, and a sub-network that has it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Nearest {
@@ -68,4 +87,26 @@ pub struct Nearest {
     pub text: String,
     /// A sub-network that has it.
     pub arch: Arch,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_proved_is_told_from_what_was_not_found() {
+        let arch = space::sampler::smallest(&space::preset("tiny").expect("a preset"));
+        let (limits, closest, got) = (String::new(), Box::new(arch.clone()), String::new());
+        let nearest = Nearest { quantity: "latency".into(), value: 1.0, text: "1us".into(), arch };
+        let infeasible = Error::Infeasible { limit: "0.5us".into(), nearest: Box::new(nearest) };
+        let of_objective = |error: base::Error| Error::Objective(Box::new(error));
+        for (error, expected) in [
+            (infeasible, ErrorKind::Infeasible),
+            (Error::NotFound { limits, closest, got }, ErrorKind::NoneFound),
+            (of_objective(base::Error::invalid("x", "y", 1, 2)), ErrorKind::Invalid),
+            (Error::Objective("a word".into()), ErrorKind::Other),
+        ] {
+            assert_eq!(error.kind(), expected, "{error}");
+        }
+    }
 }

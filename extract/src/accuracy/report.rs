@@ -3,6 +3,7 @@
 use base::Error;
 use base::document::rounded;
 use network::data::Split;
+use network::model_folder::SelectedOn;
 use serde::{Deserialize, Serialize};
 
 use super::Model;
@@ -140,6 +141,12 @@ impl FitReport {
                 "the estimator ranks sub-networks no better than chance: Spearman {range}; what it expects says nothing"
             )),
         }
+    }
+
+    /// What a sub-network was selected on that was chosen by the predictor alone; `None` of files that do not say it.
+    pub fn selected_on(&self) -> Option<SelectedOn> {
+        let how = format!("highest of a predictor that was fitted to {} sub-networks", self.n);
+        Some(SelectedOn { split: self.split.to_string(), n: self.images?, how })
     }
 
     /// What is expected of a sub-network for which the model predicts this much.

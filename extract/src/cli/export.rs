@@ -138,18 +138,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         .filter(|format| arguments.format.iter().any(|name| name == format.name()))
         .collect();
     let found = found(&arguments.arch, &supernet);
-    let request = Request {
-        supernet: &supernet,
-        arch: &arch,
-        statistics: statistics(arguments, dataset.as_ref()),
-        kernels,
-        predicted_top1: found.as_ref().map(|found| found.best.accuracy()),
-        predicted_latency_ms: found.as_ref().and_then(|found| found.best.latency_ms()),
-        selected_on: found.as_ref().and_then(|found| found.selected_on.clone()),
-        formats: &formats,
-    };
     let run = BTreeMap::from([("unix_seconds".to_string(), json!(unix_seconds()))]);
-    let exported = export(&request, &arguments.out, run)?;
+    let plain = Request::new(&supernet, &arch, statistics(arguments, dataset.as_ref()));
+    let mut request = Request { kernels, formats: &formats, run, ..plain };
+    if let Some(Found { best, selected_on, .. }) = &found {
+        request = request.expecting(best, selected_on.clone());
+    }
+    let exported = export(&request, &arguments.out)?;
     wrote(&arguments.out);
     let (verification, origin) = (&exported.verification, &exported.model.config.origin);
     let folder = arguments.out.display().to_string();

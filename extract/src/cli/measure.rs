@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use command::{Common, Ending, not_an_input, result_path, wrote};
 use extract::latency::fitted::LEAST_NETWORKS;
-use extract::latency::{EngineFacts, LatencyTable, MeasureConfig, Plan, Rows};
+use extract::latency::{EngineFacts, LatencyTable, MeasureConfig, NETWORKS, Plan, Rows};
 use kernels::Precision;
 use serde_json::json;
 use space::{Extent, SearchSpace};
@@ -57,7 +57,7 @@ pub struct Arguments {
     #[arg(long, value_name = "ROWS.jsonl", conflicts_with = "limits")]
     rows: Option<PathBuf>,
     /// Whole sub-networks to measure: half of them to fit what sums of layers miss, half to judge; 0 for none
-    #[arg(long, value_name = "N", default_value_t = 40, value_parser = networks)]
+    #[arg(long, value_name = "N", default_value_t = NETWORKS as u32, value_parser = networks)]
     networks: u32,
     /// Latency limits to search sub-networks for, ten distinct ones each: half to set the margin, half to see whether
     /// limits are kept; 0 for none

@@ -200,8 +200,9 @@ fn searched(
 ) -> anyhow::Result<Searched> {
     let Arguments { validation, common, log, .. } = arguments;
     let log = Logged { path: log.as_deref(), setting };
+    let by_predictor = || estimator.report().and_then(FitReport::selected_on);
     if let Some((validated, supernet)) = validation.search(common, problem, estimator, &log)? {
-        let selected_on = validation::selected_on(Some(&validated), estimator.report());
+        let selected_on = validated.selected_on().or_else(by_predictor);
         let Validated { report, evaluated, .. } = validated;
         return Ok(Searched { report, evaluated, selected_on, supernet });
     }
@@ -213,9 +214,8 @@ fn searched(
     };
     let mut report = report.map_err(extract::Error::from)?;
     judge_by_predictor(&mut report, estimator, least_top1)?;
-    let selected_on = validation::selected_on(None, estimator.report());
     let supernet = estimator.supernet().unwrap_or_default().to_string();
-    Ok(Searched { report, evaluated: Vec::new(), selected_on, supernet })
+    Ok(Searched { report, evaluated: Vec::new(), selected_on: by_predictor(), supernet })
 }
 
 /// Where estimates are kept, if they are, and of which problem they are so far.

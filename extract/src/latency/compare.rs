@@ -4,12 +4,28 @@ use std::sync::atomic::AtomicBool;
 
 use latency::correction::Correction;
 use latency::fitted::predicted;
-use latency::{Folded, LatencyTable, NetworkRow, Record, RowsLog, Session, Setting, SpaceFit, Subject};
+use latency::{
+    Conditions, Folded, LatencyTable, NetworkRow, Record, RowsLog, Session, Setting, SpaceFit, Subject,
+};
 use space::{Arch, SearchSpace};
 
 use super::campaign::Bench;
+use super::engine::Engine;
 use super::measure::{MeasureConfig, Progress, Subjects};
 use crate::error::Result;
+
+/// What is compared with what.
+#[derive(Clone, Copy)]
+pub struct Comparison<'a> {
+    /// What predicts.
+    pub table: &'a LatencyTable,
+    /// The space of the sub-networks.
+    pub space: &'a SearchSpace,
+    /// The sub-networks, which are measured whole.
+    pub archs: &'a [Arch],
+    /// How they are measured; the sentinel's fast time is the table's.
+    pub config: &'a MeasureConfig,
+}
 
 /// What came of a comparison.
 pub struct Compared {
@@ -29,13 +45,13 @@ pub struct Compared {
 /// # Errors
 /// If the table is of another device or engine or lacks a layer, or the engine fails.
 pub fn compare(
-    (table, space): (&LatencyTable, &SearchSpace),
-    archs: &[Arch],
+    comparison: &Comparison<'_>,
+    session: Session,
     bench: &mut Bench<'_>,
-    (config, session): (&MeasureConfig, Session),
     progress: &mut dyn FnMut(Progress<'_>),
     stop: &AtomicBool,
 ) -> Result<Compared> {
+    let Comparison { table, space, archs, config } = *comparison;
     let (device, engine) = (table.device.clone(), bench.engine.describe());
     table.check_same_setting(&device, &engine)?;
     let sentinel = bench.engine.sentinel()?.name().to_string();
@@ -49,16 +65,35 @@ pub fn compare(
     }
     let fingerprint = space.fingerprint_at_any_resolution();
     let measured = bench.measure((&subjects, Some(&fingerprint)), &config, &mut log, progress, stop)?;
-    let (networks, met) = compared((table, space), &log, config.half_width)?;
+    let (networks, met) = compared(comparison, &log)?;
     Ok(Compared { networks, met, log, interrupted: measured.interrupted })
 }
 
+/// Measures one whole sub-network with the engine's own clock, to see what it takes against what the table predicts.
+///
+/// # Errors
+/// As [`compare`], or if the budget was spent before it was visited.
+pub fn measure_network(
+    table: &LatencyTable,
+    space: &SearchSpace,
+    arch: &Arch,
+    engine: &dyn Engine,
+    config: &MeasureConfig,
+) -> Result<NetworkRow> {
+    let comparison = Comparison { table, space, archs: std::slice::from_ref(arch), config };
+    let mut stopwatch = engine.stopwatch();
+    let mut bench = Bench { engine, stopwatch: &mut *stopwatch, conditions: Conditions::now };
+    let never = AtomicBool::new(false);
+    let compared = compare(&comparison, Session::default(), &mut bench, &mut |_| (), &never)?;
+    compared.networks.into_iter().next().ok_or_else(|| {
+        let error = base::Error::invalid("measuring", arch, "a visit within the budget", "none");
+        error.and_then_do("give it a longer budget").into()
+    })
+}
+
 /// The sub-networks of the log, and whether its session met the fast state.
-fn compared(
-    (table, space): (&LatencyTable, &SearchSpace),
-    log: &RowsLog,
-    half_width: f64,
-) -> Result<(Vec<NetworkRow>, bool)> {
+fn compared(comparison: &Comparison<'_>, log: &RowsLog) -> Result<(Vec<NetworkRow>, bool)> {
+    let Comparison { table, space, config: &MeasureConfig { half_width, .. }, .. } = *comparison;
     let correction = table.fit_of(space).map_or(Correction::NONE, |fit| fit.correction);
     let folded = Folded::new(log.rows(), table.kept_us(&log.rows().setting.sentinel), half_width);
     let mut fit = SpaceFit::empty(space);

@@ -1,8 +1,9 @@
 //! What runs layers and what times them, as traits, so that exact tests need neither a network nor a clock.
 
-use latency::EngineFacts;
+use latency::{DeviceFacts, EngineFacts};
 use space::LayerSpec;
 
+use super::clock::MonotonicStopwatch;
 use super::sentinel::Sentinel;
 use crate::error::Result;
 
@@ -16,6 +17,16 @@ pub type Stepped<'a> = Box<dyn FnMut(&mut dyn FnMut()) -> Result<()> + 'a>;
 pub trait Engine: Sync {
     /// What the table is to say about it.
     fn describe(&self) -> EngineFacts;
+
+    /// What computes, as the table is to say: by default this machine, called by its processor.
+    fn device(&self) -> DeviceFacts {
+        DeviceFacts::this_machine(None)
+    }
+
+    /// What times it: by default the monotonic clock.
+    fn stopwatch(&self) -> Box<dyn Stopwatch> {
+        Box::new(MonotonicStopwatch::new())
+    }
 
     /// Calls `visit` where the engine's memory is as a program's that has just begun: what was allocated and freed
     /// before decides where buffers come to lie, and with it a few per cent of the time. By default as it is.

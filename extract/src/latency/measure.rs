@@ -66,6 +66,11 @@ impl Default for MeasureConfig {
 }
 
 impl MeasureConfig {
+    /// The usual protocol within another budget.
+    pub fn within(budget: Duration) -> Self {
+        Self { budget, ..Self::default() }
+    }
+
     /// The protocol in words, for the table.
     pub fn describe(&self) -> String {
         format!(

@@ -2,11 +2,12 @@
 
 use candle_core::Tensor;
 use kernels::Kernels;
-use latency::EngineFacts;
+use latency::{DeviceFacts, EngineFacts};
 use network::nn::{FoldedNetwork, MapSource, Source};
 use space::LayerSpec;
 
-use super::engine::{Engine, Run, Stepped};
+use super::clock::stopwatch_of;
+use super::engine::{Engine, Run, Stepped, Stopwatch};
 use super::sentinel::{GPU_ENGINE, Sentinel};
 use super::weights::{EPSILON, INPUT_RANGE, random, random_weights};
 use crate::error::Result;
@@ -47,6 +48,14 @@ impl Engine for NativeEngine {
             dtype: self.kernels.precision().to_string(),
             batch: self.batch,
         }
+    }
+
+    fn device(&self) -> DeviceFacts {
+        DeviceFacts::this_machine(None).computing_on(self.kernels.gpu(), true)
+    }
+
+    fn stopwatch(&self) -> Box<dyn Stopwatch> {
+        stopwatch_of(&self.kernels)
     }
 
     fn sentinel(&self) -> Result<Sentinel> {

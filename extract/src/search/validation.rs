@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use base::document::rounded;
 use network::accuracy_file::{AccuracyFile, AccuracyRow};
 use network::data::Split;
+use network::model_folder::SelectedOn;
 use search::{AccuracyFrom, Candidate, CostIndex, Limits, SearchConfig, SearchReport, climb, pareto};
 use serde::{Deserialize, Serialize};
 use space::Arch;
@@ -44,6 +45,13 @@ pub struct ValidationPlan<'a> {
     pub fit: FitConfig,
 }
 
+/// The 20 best in one round, as the command line has it.
+impl Default for ValidationPlan<'_> {
+    fn default() -> Self {
+        Self { candidates: 20, rounds: 1, rows: None, fit: FitConfig::default() }
+    }
+}
+
 /// A sub-network that was found and evaluated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,6 +79,17 @@ pub struct Validated {
     pub evaluated: Vec<Evaluated>,
     /// Rounds that evaluated some.
     pub rounds: usize,
+}
+
+impl Validated {
+    /// What the best sub-network was selected on: the images that were counted; `None` where nothing was evaluated.
+    pub fn selected_on(&self) -> Option<SelectedOn> {
+        let Self { evaluated, rounds, .. } = self;
+        let n = evaluated.first()?.n;
+        let rounds = if *rounds > 1 { format!(" in {rounds} rounds") } else { String::new() };
+        let how = format!("best of {} that a predictor expected most of, evaluated{rounds}", evaluated.len());
+        Some(SelectedOn { split: Split::Val.to_string(), n, how })
+    }
 }
 
 /// Says of each validation image whether a sub-network finds its class; `None` where it was told to stop.

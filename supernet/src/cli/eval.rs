@@ -8,7 +8,7 @@ use base::file::write_atomically;
 use command::{Common, Ending, ValImages, print_lines, read_archs, result_path, warn_of};
 use network::checkpoint::Supernet;
 use network::data::{Dataset, Split};
-use network::eval::{Accuracy, Calibration, Judge, Judgement};
+use network::eval::{Accuracy, Judge, Judgement};
 use serde_json::{Value, json};
 use space::Arch;
 use tracing::info;
@@ -66,13 +66,7 @@ impl Arguments {
             info!("{count} test images");
         }
         warn_of(&dataset.warnings()[known..]);
-        let judge = Judge {
-            space: &supernet.space,
-            weights: &supernet.weights,
-            dataset: &dataset,
-            calibration: Calibration::default(),
-            kernels,
-        };
+        let judge = Judge::new(&supernet, &dataset, &kernels);
         let mut results = Vec::new();
         for arch in &archs {
             let judgement = judge.judge(arch, inherited, self.split)?;

@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use base::random::rng_for;
 use command::{Common, Ending, ValImages, result_path, stop_flag, within};
-use network::accuracy_file::{AccuracyHeader, AccuracyRow, Writer, check_appendable};
+use network::accuracy_file::{AccuracyHeader, Writer, check_appendable};
 use network::checkpoint::Supernet;
-use network::data::Split;
 use network::eval::{Calibration, Judge};
 use serde_json::json;
-use space::{Arch, SearchSpace, sampler};
+use space::Arch;
+use supernet::{accuracy_row, drawn};
 
 use super::arguments::{Compute, Data};
 
@@ -57,31 +56,24 @@ impl Arguments {
         let dataset = self.val_images.of(dataset);
         let stop = stop_flag()?;
         let calibration = Calibration { images: self.calibration_images, ..Calibration::default() };
-        let header = AccuracyHeader {
-            space: supernet.space.clone(),
-            supernet: supernet.hash.clone(),
-            data: dataset.hash().to_string(),
-            calibration,
-        };
+        let header = AccuracyHeader::new(&supernet, &dataset, calibration);
         let (mut writer, rows) = Writer::resume(&self.out, &header)?;
-        let (space, weights) = (&supernet.space, &supernet.weights);
-        let judge = Judge { space, weights, dataset: &dataset, calibration, kernels };
+        let judge = Judge::new(&supernet, &dataset, &kernels).calibrating(calibration);
         let known: BTreeSet<Arch> = rows.iter().map(|row| row.arch.clone()).collect();
         let bar = self.common.bar(self.count as u64, "{bar:30} {pos}/{len} sub-networks  {msg}  ETA {eta}");
         let mut interrupted = false;
-        for arch in draw(space, self.count, self.seed) {
+        for arch in drawn(&supernet.space, self.count, self.seed) {
             interrupted = stop.load(Ordering::Relaxed);
             if interrupted {
                 break;
             }
             if !known.contains(&arch) {
-                let Some(accuracy) = judge.accuracy_unless(&stop, &arch, Split::Val)? else {
+                let Some(row) = accuracy_row(&judge, arch, &stop)? else {
                     interrupted = true;
                     break;
                 };
-                bar.set_message(format!("top-1 {:.2} %", 100.0 * accuracy.top1()));
-                let (top1, n) = (accuracy.top1(), accuracy.n as u64);
-                writer.append(&AccuracyRow { arch, top1, split: Split::Val, n })?;
+                bar.set_message(format!("top-1 {:.2} %", 100.0 * row.top1));
+                writer.append(&row)?;
             }
             bar.inc(1);
         }
@@ -93,23 +85,4 @@ impl Arguments {
         self.common.print(&document, || out.clone())?;
         Ok(if interrupted { Ending::Interrupted } else { Ending::Done })
     }
-}
-
-/// Different sub-networks, the largest and the smallest first: they bound what can be expected.
-fn draw(space: &SearchSpace, count: usize, seed: u64) -> Vec<Arch> {
-    let mut rng = rng_for("accuracy rows", seed, &[]);
-    let mut seen = BTreeSet::new();
-    let mut drawn = Vec::new();
-    let ends = [sampler::largest(space), sampler::smallest(space)];
-    let randoms = std::iter::repeat_with(|| sampler::random(space, &mut rng));
-    // A space may hold fewer networks than asked for: the tries are bounded.
-    for arch in ends.into_iter().chain(randoms).take(count.saturating_mul(100)) {
-        if drawn.len() == count {
-            break;
-        }
-        if seen.insert(arch.clone()) {
-            drawn.push(arch);
-        }
-    }
-    drawn
 }

@@ -14,7 +14,7 @@ use network::eval::Accuracy;
 use serde_json::{Value, json};
 use space::{Arch, SearchSpace};
 use supernet::train::{
-    Draw, EarlyEnd, MemoryEstimate, Observer, Outcome, PlannedPhase, Recipe, RunFolder, SpaceTraining, Start,
+    EarlyEnd, MemoryEstimate, Observer, Outcome, PlannedPhase, Recipe, RunFolder, SpaceTraining, Start,
     StepRecord, TeacherFile, TrainConfig, TrainTask, Trainer, ValidationRecord,
 };
 use tracing::info;
@@ -230,7 +230,7 @@ impl Arguments {
                 "{:<10} {:>8} {:>14} {:>9.1} {:>9}",
                 phase.phase.name,
                 left,
-                Draw::count(&phase.phase.draw),
+                phase.subnetworks(),
                 ms,
                 duration(seconds)
             );

@@ -166,7 +166,7 @@ impl MemoryEstimate {
             true => "take lower resolutions, or --force",
             false => "lower --batch, or --force",
         };
-        Err(Error::invalid("training", "memory", expected, got).and_then_do(next))
+        Err(Error::NoRoom(base::Error::invalid("training", "memory", expected, got).and_then_do(next)))
     }
 
     /// What takes most of it: `1.8 GB for activations of a batch of 64 at 224 pixels, 124 MB for weights, …`.

@@ -1,6 +1,7 @@
 //! What a run will do, step by step: a recipe on a data set of a certain size.
 
 use std::f64::consts::PI;
+use std::fmt;
 
 use base::document::sorted_json;
 use base::random::rng_for;
@@ -36,9 +37,21 @@ impl PlannedPhase {
         scheduled_lr(self.scaled_lr, step - self.first_step, self.warmup_steps, self.steps)
     }
 
+    /// How many sub-networks a step trains.
+    pub fn subnetworks(&self) -> usize {
+        Draw::count(&self.phase.draw)
+    }
+
     /// The step after its last.
     pub fn end(&self) -> u64 {
         self.first_step + self.steps
+    }
+}
+
+/// `full      240 steps of 1 sub-networks`, in columns.
+impl fmt::Display for PlannedPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<8} {:>4} steps of {} sub-networks", self.phase.name, self.steps, self.subnetworks())
     }
 }
 

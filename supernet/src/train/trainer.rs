@@ -1,5 +1,5 @@
 //! The training loop: phases in order, a step at a time, saved as it goes (`state`); how one begins (`prepare`), what happens
-//! between phases (`phase_ends`), and validation within them (`validation`).
+//! between phases (`phase_ends`), validation within them (`validation`), and a whole run with the usual settings (`whole`).
 //!
 //! Everything a step samples and sees is a function of seed and step, so a run that was killed and resumed from
 //! its last checkpoint ends with the same bytes.
@@ -12,8 +12,10 @@ mod phase_ends;
 mod prepare;
 mod state;
 mod validation;
+mod whole;
 
 pub use prepare::TrainTask;
+pub use whole::train;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +28,6 @@ use kernels::Kernels;
 use network::checkpoint::{self, Interface, Kind, StartedFrom, Supernet, Validated};
 use network::data::{Augmentation, Batch, Dataset, LoaderConfig, TrainLoader};
 use network::elastic::{Gradients, SharedWeights, sort_channels};
-use network::eval::Accuracy;
 use space::{Arch, Extent, SearchSpace, sampler};
 
 use super::events::Points;
@@ -34,9 +35,10 @@ use super::exchange::Exchange;
 use super::feeder::Feeder;
 use super::history::History;
 use super::loss::{Loss, Target};
+use super::observer::{Observer, tell};
 use super::optimizer::Optimizer;
 use super::plan::{Plan, PlannedPhase};
-use super::record::{Divergence, EarlyEnd, LogLine, StepRecord, ValidationRecord};
+use super::record::{Divergence, LogLine, StepRecord};
 use super::resumed::{Resumed, log_beginning};
 use super::run_folder::RunFolder;
 use super::step::{Pupil, dropout_mask, most_loss};
@@ -53,30 +55,6 @@ pub struct TrainConfig {
     pub checkpoint_every: Duration,
     /// What computes.
     pub kernels: Kernels,
-}
-
-/// Who is told what happens.
-pub trait Observer {
-    /// A phase begins, or is taken up again at `step`.
-    fn phase(&mut self, phase: &PlannedPhase, step: u64);
-    /// A step was taken.
-    fn step(&mut self, record: &StepRecord);
-    /// A sub-network was evaluated at the end of a phase.
-    fn evaluated(&mut self, arch: &Arch, accuracy: Accuracy);
-    /// A phase was validated, within it or at its end.
-    fn validated(&mut self, _record: &ValidationRecord) {}
-    /// A phase ended early, for no validation was better.
-    fn ended_early(&mut self, _end: &EarlyEnd) {}
-}
-
-/// Tells an observer what the log is told within a phase.
-fn tell(observer: &mut dyn Observer, line: &LogLine) {
-    match line {
-        LogLine::Step(record) => observer.step(record),
-        LogLine::Validation(record) => observer.validated(record),
-        LogLine::EndedEarly(end) => observer.ended_early(end),
-        _ => {}
-    }
 }
 
 /// How a run ended.

@@ -111,6 +111,12 @@ fn rows_are_folded_and_networks_corrected() {
     assert!((predicted.us / (1.2 * sum + 3.0) - 1.0).abs() < 0.01);
     assert!(predicted.high_us >= predicted.us);
     assert_eq!(model.kept(100.0, 50.0), Some(0.0));
+    assert_eq!(table.latency(&one, &sampler::smallest(&one)).expect("covered"), predicted);
+    let row = &table.rows()[&layers[0].key()];
+    assert_eq!([row.us, 0.9 * row.us].map(|limit| row.keeps(limit)), [Some(true), Some(false)]);
+    let row = Row { accepted: false, ..*row };
+    assert_eq!(row.keeps(row.us), None);
+    assert!(table.fast_share().is_some_and(|share| (0.0..=1.0).contains(&share)));
     let read = LatencyTable::from_json("x", &table.to_json()).expect("own text");
     assert_eq!(read.to_json(), table.to_json());
     assert_eq!(read.fit_of(&space), table.fit_of(&space));

@@ -71,6 +71,16 @@ impl Judgement {
         (self.classes > TOP).then(|| self.within(TOP) as f64 / self.images.len().max(1) as f64)
     }
 
+    /// The class that each image is taken for, in order.
+    pub fn predicted(&self) -> impl Iterator<Item = usize> {
+        self.images.iter().map(|image| image.predicted)
+    }
+
+    /// The class of each image, in order.
+    pub fn labels(&self) -> impl Iterator<Item = usize> {
+        self.images.iter().map(|image| image.label)
+    }
+
     /// A metric of the task by its name; `None` where the judgement has no such figure.
     pub fn value(&self, metric: &TaskMetric) -> Option<f64> {
         match metric.name {

@@ -8,7 +8,7 @@ use base::timing::unix_seconds;
 use command::{Common, Ending, stop_flag, wrote};
 use extract::latency::{
     Bench, Campaign, Conditions, DeviceFacts, Engine, Folded, LatencyTable, Plan, RowsLog, Session, Subject,
-    Subjects, carry_out, stopwatch_of,
+    Subjects, carry_out,
 };
 use serde_json::json;
 use space::SearchSpace;
@@ -44,7 +44,7 @@ pub fn measure(
     }
     let plan = plan(arguments, space, &engine.describe(), present.as_ref())?;
     let mut log = open_log(out, &plan, &device, engine)?;
-    let mut stopwatch = stopwatch_of(&kernels);
+    let mut stopwatch = engine.stopwatch();
     let mut bench = Bench { engine, stopwatch: stopwatch.as_mut(), conditions: Conditions::now };
     let here = Here { arguments, output, space, plan: &plan, stop: &stop };
     if let Some(table) = &present {

@@ -4,20 +4,16 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use command::{Common, ValImages, data_form, data_help};
-use extract::accuracy::{AccuracyEstimator, FitConfig, FitReport};
+use extract::accuracy::AccuracyEstimator;
 use extract::search::{LogFile, Problem, Validated, ValidationPlan, search_validated};
 use network::accuracy_file::{self, AccuracyFile};
 use network::checkpoint::Supernet;
 use network::data::{Dataset, Split};
 use network::eval::{Calibration, Judge};
-use network::model_folder::SelectedOn;
 use space::Arch;
 
 use super::super::{kernels, open_data};
 use super::Logged;
-
-/// Sub-networks that are evaluated in a round.
-const CANDIDATES: usize = 20;
 
 #[derive(clap::Args)]
 pub struct Validation {
@@ -93,23 +89,16 @@ impl Validation {
         let dataset = self.val_images.of(supernet.see(&dataset, false)?);
         let rows = self.rows(&supernet, &dataset)?;
         let calibration = rows.as_ref().map_or_else(Calibration::default, |rows| rows.calibration);
-        let judge = Judge {
-            space: &supernet.space,
-            weights: &supernet.weights,
-            dataset: &dataset,
-            calibration,
-            kernels,
-        };
+        let judge = Judge::new(&supernet, &dataset, &kernels).calibrating(calibration);
         let rounds = usize::from(self.rounds);
-        let plan =
-            ValidationPlan { candidates: CANDIDATES, rounds, rows: rows.as_ref(), fit: FitConfig::default() };
+        let plan = ValidationPlan { rounds, rows: rows.as_ref(), ..ValidationPlan::default() };
         let counted = [
             ("supernet", supernet.hash.clone()),
             ("data", dataset.hash().to_string()),
             ("calibration", in_words(calibration)),
         ];
         let mut log = log.open(problem.index.space(), &counted)?;
-        let bar = output.plain_bar((CANDIDATES * rounds) as u64);
+        let bar = output.plain_bar((plan.candidates * rounds) as u64);
         let validated = search_validated(problem, estimator, &plan, &mut |arch| {
             let hits = hits(&judge, problem.stop, log.as_mut(), arch)?;
             bar.inc(1);
@@ -165,19 +154,6 @@ fn check_supernet(estimator: &AccuracyEstimator, supernet: &Supernet) -> anyhow:
         }
         _ => Ok(()),
     }
-}
-
-/// What the best sub-network was selected on: the images that were counted, else those of the estimator's rows.
-pub fn selected_on(validated: Option<&Validated>, report: Option<&FitReport>) -> Option<SelectedOn> {
-    let evaluated = validated.filter(|validated| !validated.evaluated.is_empty());
-    if let Some(Validated { evaluated, rounds, .. }) = evaluated {
-        let rounds = if *rounds > 1 { format!(" in {rounds} rounds") } else { String::new() };
-        let how = format!("best of {} that a predictor expected most of, evaluated{rounds}", evaluated.len());
-        return Some(SelectedOn { split: Split::Val.to_string(), n: evaluated.first()?.n, how });
-    }
-    let report = report?;
-    let how = format!("highest of a predictor that was fitted to {} sub-networks", report.n);
-    Some(SelectedOn { split: report.split.to_string(), n: report.images?, how })
 }
 
 #[cfg(test)]

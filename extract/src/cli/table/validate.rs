@@ -9,8 +9,8 @@ use base::timing::unix_seconds;
 use command::{Common, Ending, stop_flag, warn_of_interrupted};
 use extract::latency::fitted::{Between, validation_of};
 use extract::latency::{
-    Bench, Compared, Conditions, DeviceFacts, LatencyTable, MeasureConfig, NetworkRow, Progress, Session,
-    Validation, compare, stopwatch_of,
+    Bench, Compared, Comparison, Conditions, DeviceFacts, LatencyTable, MeasureConfig, NetworkRow, Progress,
+    Session, Validation, compare,
 };
 use serde_json::json;
 use space::{Arch, SearchSpace, arch_file, sampler};
@@ -105,7 +105,7 @@ fn measured(
     let engine = &*arguments.engine.open(&kernels, threads, table.engine.batch)?;
     let device = DeviceFacts::this_machine(Some(&table.device.name)).computing_on(kernels.gpu(), false);
     table.check_same_setting(&device, &engine.describe())?;
-    let (mut stopwatch, stop) = (stopwatch_of(&kernels), stop_flag()?);
+    let (mut stopwatch, stop) = (engine.stopwatch(), stop_flag()?);
     let mut bench = Bench { engine, stopwatch: stopwatch.as_mut(), conditions: Conditions::now };
     let bar = output.plain_bar(archs.len() as u64);
     let mut progress = |progress: Progress<'_>| show(&bar, &progress);
@@ -113,7 +113,8 @@ fn measured(
     let budget = arguments.budget.map_or(Duration::from_secs_f64(usual), Duration::from_secs);
     let config = MeasureConfig { half_width: table.half_width, budget, ..MeasureConfig::default() };
     let session = Session { unix_seconds: unix_seconds(), conditions: Conditions::now() };
-    let compared = compare((table, space), &archs, &mut bench, (&config, session), &mut progress, &stop)?;
+    let comparison = Comparison { table, space, archs: &archs, config: &config };
+    let compared = compare(&comparison, session, &mut bench, &mut progress, &stop)?;
     bar.finish_and_clear();
     if compared.networks.len() < archs.len() {
         info!("{} sub-networks were not measured", archs.len() - compared.networks.len());

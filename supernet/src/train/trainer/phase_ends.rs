@@ -118,18 +118,10 @@ mod tests {
     use candle_core::{Device, Tensor};
 
     use super::*;
-    use crate::train::{Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig};
+    use crate::train::{Outcome, Recipe, RunFolder, TrainConfig};
     use kernels::Kernels;
     use network::elastic::SharedWeights;
     use space::preset;
-
-    struct Nobody;
-
-    impl Observer for Nobody {
-        fn phase(&mut self, _: &PlannedPhase, _: u64) {}
-        fn step(&mut self, _: &StepRecord) {}
-        fn evaluated(&mut self, _: &Arch, _: Accuracy) {}
-    }
 
     fn trainer(at: &Path) -> Trainer {
         let config =
@@ -152,13 +144,13 @@ mod tests {
         first.step = first.plan.phases[0].end();
         let last = first.step - 1;
         first.save().expect("finite");
-        let error = first.run(&stop, &mut Nobody).expect_err("no accuracy");
+        let error = first.run(&stop, &mut ()).expect_err("no accuracy");
         assert!(matches!(error, crate::Error::Diverged { step, .. } if step == last), "{error}");
         assert!(error.to_string().contains("an evaluation finds logits of image 1 of "), "{error}");
         drop(first);
         let mut second = trainer(folder.path());
         let told = format!("the run diverged at step {last} of phase full; it begins anew");
         assert_eq!((second.went_back(), second.step), (Some(told.as_str()), 0));
-        assert_eq!(second.run(&stop, &mut Nobody).expect("sound"), Outcome::Finished);
+        assert_eq!(second.run(&stop, &mut ()).expect("sound"), Outcome::Finished);
     }
 }

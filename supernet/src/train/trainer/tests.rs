@@ -8,14 +8,6 @@ use super::*;
 use crate::train::testing::{digits, model};
 use crate::train::{OptimizerSettings, Recipe, Start};
 
-struct Nobody;
-
-impl Observer for Nobody {
-    fn phase(&mut self, _: &PlannedPhase, _: u64) {}
-    fn step(&mut self, _: &StepRecord) {}
-    fn evaluated(&mut self, _: &Arch, _: Accuracy) {}
-}
-
 /// Four steps of the largest network, and two of a sandwich in which it teaches.
 fn recipe(lr: f64) -> Recipe {
     let text = format!(
@@ -56,16 +48,12 @@ struct Losses<'a> {
 }
 
 impl Observer for Losses<'_> {
-    fn phase(&mut self, _: &PlannedPhase, _: u64) {}
-
     fn step(&mut self, record: &StepRecord) {
         self.seen.push(record.loss);
         if self.seen.len() == self.after {
             self.stop.store(true, Ordering::Relaxed);
         }
     }
-
-    fn evaluated(&mut self, _: &Arch, _: Accuracy) {}
 }
 
 /// Goes on with a run, or begins it, for so many steps; the losses of those.
@@ -198,7 +186,7 @@ fn twins_at_half_the_rate_train_as_one_does_alone() {
     let mut together = trainer(&folder.path().join("twins"), &recipe(0.05)).exchanging(twins.clone());
     let mut alone = trainer(&folder.path().join("alone"), &recipe(0.1));
     for trainer in [&mut together, &mut alone] {
-        assert_eq!(trainer.run(&stop, &mut Nobody).expect("sound"), Outcome::Finished);
+        assert_eq!(trainer.run(&stop, &mut ()).expect("sound"), Outcome::Finished);
     }
     let steps = alone.plan().steps() as usize;
     let counts = [&twins.sums, &twins.broadcasts].map(|count| count.load(Ordering::Relaxed));

@@ -1,0 +1,25 @@
+//! What an exported network says of the images of a split: nothing else than its folder and the images is needed.
+
+use kernels::Kernels;
+
+use super::ModelFolder;
+use crate::data::{Dataset, Split, eval_batches};
+use crate::error::Result;
+use crate::eval::{Judgement, judged};
+
+/// Images that are computed together.
+const BATCH: usize = 200;
+
+impl ModelFolder {
+    /// What the network says of each image of a split, in order: its accuracy, and the class that each image is taken for.
+    ///
+    /// # Errors
+    /// If the data set lacks the split, its classes are not the network's, or its images do not fit.
+    pub fn judge(&self, dataset: &Dataset, split: Split, kernels: &Kernels) -> Result<Judgement> {
+        let dataset = self.see(dataset)?;
+        let images = dataset.split(split)?;
+        let batches = eval_batches(images, dataset.preprocess(), self.config.input.resolution, BATCH);
+        let images = judged(&self.network(kernels)?, batches)?;
+        Ok(Judgement { classes: self.config.classes.len(), images })
+    }
+}

@@ -1,0 +1,71 @@
+//! A space measured as a whole: the plan made, carried out and folded into a table, with nothing to watch and nothing to stop.
+
+use std::sync::atomic::AtomicBool;
+
+use latency::{Conditions, LatencyTable, RowsLog};
+use space::SearchSpace;
+
+use super::campaign::{Bench, carry_out};
+use super::engine::Engine;
+use super::measure::MeasureConfig;
+use super::plan_file::Plan;
+use crate::error::Result;
+
+/// Whole sub-networks of a space that are measured beside its layers: half of them to fit what sums of layers miss, half to
+/// judge.
+pub const NETWORKS: usize = 40;
+
+/// Measures each layer of a space, and [`NETWORKS`] whole sub-networks, with the engine's own clock; what is sampled is kept in
+/// memory.
+///
+/// # Errors
+/// If the budget ends before each layer was visited, or the engine fails.
+pub fn measure_space(
+    space: &SearchSpace,
+    engine: &dyn Engine,
+    config: &MeasureConfig,
+) -> Result<LatencyTable> {
+    let plan = Plan::new(space, &engine.describe(), config, NETWORKS, None)?;
+    let mut log = RowsLog::in_memory(plan.setting(&engine.device(), engine));
+    let mut stopwatch = engine.stopwatch();
+    let mut bench = Bench { engine, stopwatch: &mut *stopwatch, conditions: Conditions::now };
+    let campaign = carry_out(&plan, &mut bench, &mut log, &mut |_| (), &AtomicBool::new(false))?;
+    if campaign.unmeasured_layers > 0 {
+        let got = format!("{} of {} not visited", campaign.unmeasured_layers, plan.layers.len());
+        let error = base::Error::invalid("measuring", "layers", "all visited within the budget", got);
+        return Err(error.and_then_do("give it a longer budget").into());
+    }
+    Ok(LatencyTable::from_rows("measuring", log.rows(), plan.half_width, Some(space))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::latency::{NativeEngine, measure_network};
+    use kernels::Kernels;
+    use space::{preset, sampler};
+
+    fn config(budget: u64) -> MeasureConfig {
+        let budget = Duration::from_millis(budget);
+        MeasureConfig { budget, spread: 0.0, most_visits: 2, ..MeasureConfig::default() }
+    }
+
+    #[test]
+    fn a_space_and_a_network_are_measured_or_the_budget_is_named() {
+        let space = preset("tiny").expect("a preset");
+        let engine = NativeEngine::new(&Kernels::detect(), 1, 1);
+        let error = measure_space(&space, &engine, &config(0)).expect_err("no time").to_string();
+        assert!(error.contains("not visited; give it a longer budget"), "{error}");
+        let table = measure_space(&space, &engine, &config(60_000)).expect("measured");
+        assert_eq!(table.rows().len(), space.layers().len());
+        let largest = sampler::largest(&space);
+        assert!(table.latency(&space, &largest).expect("all its layers").us > 0.0);
+        let measured = |budget| measure_network(&table, &space, &largest, &engine, &config(budget));
+        let network = measured(60_000).expect("the same engine");
+        assert!(network.arch == largest && network.took.us > 0.0 && network.predicted_us > 0.0);
+        let error = measured(0).expect_err("no time").to_string();
+        assert!(error.contains("a visit within the budget"), "{error}");
+    }
+}

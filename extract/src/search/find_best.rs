@@ -1,0 +1,33 @@
+//! A whole search with the usual settings, its best evaluated on validation images.
+
+use std::sync::atomic::AtomicBool;
+
+use latency::{LatencyKind, LatencyTable};
+use network::data::Split;
+use network::eval::Judge;
+use search::{Limits, SearchConfig};
+
+use super::costs::cost_index;
+use super::validation::{Problem, Validated, ValidationPlan, search_validated};
+use crate::accuracy::AccuracyEstimator;
+use crate::error::Result;
+
+/// Finds the sub-network with the highest accuracy within the limits, latencies by the table: searches by the estimator, then
+/// evaluates the 20 that it expects most of on validation images, and chooses by both.
+///
+/// # Errors
+/// If no sub-network keeps the limits, the table lacks a layer, or the images do not fit.
+pub fn find_best(
+    table: &LatencyTable,
+    limits: &Limits,
+    estimator: &AccuracyEstimator,
+    judge: &Judge<'_>,
+) -> Result<Validated> {
+    let index = &cost_index(judge.space, table, LatencyKind::Undisturbed)?;
+    let (config, never) = (&SearchConfig::default(), &AtomicBool::new(false));
+    let problem = Problem { index, limits, config, least_top1: None, stop: never };
+    let plan = ValidationPlan::default();
+    search_validated(&problem, estimator, &plan, &mut |arch| {
+        Ok(judge.hits_unless(never, arch, Split::Val)?)
+    })
+}

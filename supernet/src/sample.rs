@@ -1,0 +1,96 @@
+//! Accuracies of random sub-networks on validation images: what an accuracy estimator is fitted to.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
+
+use base::random::rng_for;
+use kernels::Kernels;
+use network::accuracy_file::{AccuracyFile, AccuracyHeader, AccuracyRow};
+use network::checkpoint::Supernet;
+use network::data::{Dataset, Split};
+use network::eval::{Calibration, Judge};
+use space::{Arch, SearchSpace, sampler};
+
+use crate::error::Result;
+
+/// How many sub-networks are drawn, and how they are evaluated.
+#[derive(Clone, Debug)]
+pub struct SampleConfig {
+    /// Sub-networks: 300.
+    pub count: usize,
+    /// Seed that draws them.
+    pub seed: u64,
+    /// How each is calibrated.
+    pub calibration: Calibration,
+    /// What computes: the CPU's fastest kernels.
+    pub kernels: Kernels,
+}
+
+impl Default for SampleConfig {
+    fn default() -> Self {
+        Self { count: 300, seed: 0, calibration: Calibration::default(), kernels: Kernels::detect() }
+    }
+}
+
+/// Evaluates random sub-networks on validation images, which are shown as the supernet sees them; the rows are in memory.
+///
+/// # Errors
+/// If the images do not fit the supernet, or a sub-network has no accuracy.
+pub fn sample(supernet: &Supernet, dataset: &Dataset, config: &SampleConfig) -> Result<AccuracyFile> {
+    let SampleConfig { count, seed, calibration, kernels } = config;
+    let dataset = &supernet.see(dataset, false)?;
+    let (space, weights) = (&supernet.space, &supernet.weights.on(kernels)?);
+    let judge = Judge { space, weights, dataset, calibration: *calibration, kernels: kernels.clone() };
+    let never = AtomicBool::new(false);
+    let mut rows = Vec::new();
+    for arch in drawn(space, *count, *seed) {
+        rows.extend(accuracy_row(&judge, arch, &never)?);
+    }
+    Ok(AccuracyHeader::new(supernet, dataset, *calibration).with_rows(rows))
+}
+
+/// Different sub-networks, the largest and the smallest first: they bound what can be expected.
+pub fn drawn(space: &SearchSpace, count: usize, seed: u64) -> Vec<Arch> {
+    let mut rng = rng_for("accuracy rows", seed, &[]);
+    let mut seen = BTreeSet::new();
+    let mut drawn = Vec::new();
+    let ends = [sampler::largest(space), sampler::smallest(space)];
+    let randoms = std::iter::repeat_with(|| sampler::random(space, &mut rng));
+    // A space may hold fewer networks than asked for: the tries are bounded.
+    for arch in ends.into_iter().chain(randoms).take(count.saturating_mul(100)) {
+        if drawn.len() == count {
+            break;
+        }
+        if seen.insert(arch.clone()) {
+            drawn.push(arch);
+        }
+    }
+    drawn
+}
+
+/// The row of one sub-network on validation images; `None` when `stop` is set meanwhile.
+///
+/// # Errors
+/// If the data set does not fit the space, or the sub-network has no accuracy.
+pub fn accuracy_row(judge: &Judge<'_>, arch: Arch, stop: &AtomicBool) -> Result<Option<AccuracyRow>> {
+    let accuracy = judge.accuracy_unless(stop, &arch, Split::Val)?;
+    Ok(accuracy.map(|accuracy| {
+        let (top1, n) = (accuracy.top1(), accuracy.n as u64);
+        AccuracyRow { arch, top1, split: Split::Val, n }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ends_come_first_and_none_comes_twice() {
+        let space = space::preset("tiny").expect("a preset");
+        let archs = drawn(&space, 50, 1);
+        assert_eq!(archs[..2], [sampler::largest(&space), sampler::smallest(&space)]);
+        assert_eq!(archs.iter().collect::<BTreeSet<_>>().len(), 50);
+        assert_eq!(drawn(&space, 20, 1), archs[..20], "a longer list begins with a shorter one");
+        assert_ne!(drawn(&space, 50, 2), archs);
+    }
+}

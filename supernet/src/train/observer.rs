@@ -1,0 +1,43 @@
+//! Who is told what happens in a run.
+
+use network::eval::Accuracy;
+use space::Arch;
+
+use super::plan::PlannedPhase;
+use super::record::{EarlyEnd, LogLine, StepRecord, ValidationRecord};
+
+/// Who is told what happens; by default nothing is done about it.
+pub trait Observer {
+    /// A phase begins, or is taken up again at `step`.
+    fn phase(&mut self, _phase: &PlannedPhase, _step: u64) {}
+    /// A step was taken.
+    fn step(&mut self, _record: &StepRecord) {}
+    /// A sub-network was evaluated at the end of a phase.
+    fn evaluated(&mut self, _arch: &Arch, _accuracy: Accuracy) {}
+    /// A phase was validated, within it or at its end.
+    fn validated(&mut self, _record: &ValidationRecord) {}
+    /// A phase ended early, for no validation was better.
+    fn ended_early(&mut self, _end: &EarlyEnd) {}
+}
+
+/// Nobody.
+impl Observer for () {}
+
+/// Calls a function when a phase begins, and does nothing else.
+pub struct OnPhase<F: FnMut(&PlannedPhase)>(pub F);
+
+impl<F: FnMut(&PlannedPhase)> Observer for OnPhase<F> {
+    fn phase(&mut self, phase: &PlannedPhase, _: u64) {
+        self.0(phase);
+    }
+}
+
+/// Tells an observer what the log is told within a phase.
+pub(super) fn tell(observer: &mut dyn Observer, line: &LogLine) {
+    match line {
+        LogLine::Step(record) => observer.step(record),
+        LogLine::Validation(record) => observer.validated(record),
+        LogLine::EndedEarly(end) => observer.ended_early(end),
+        _ => {}
+    }
+}
