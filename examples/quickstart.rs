@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use extract::{AccuracyEstimator, Exported, FitConfig, LATENCY, LatencyTable, Limits, MeasureConfig};
 use extract::{NativeEngine, NormStatistics, Request, export, find_best, measure_network, measure_space};
-use supernet::{Dataset, Judge, Kernels, OnPhase, PlannedPhase, Recipe, SampleConfig, Split};
+use supernet::{Dataset, Evaluator, Kernels, OnPhase, PlannedPhase, Recipe, SampleConfig, Split};
 use supernet::{preset, sample, sampler, train};
 
 #[global_allocator]
@@ -38,8 +38,8 @@ fn quickstart() -> anyhow::Result<()> {
 
     println!("searching, exporting and verifying\n");
     let limit_us = 0.5 * table.latency(&space, &sampler::largest(&space))?.high_us;
-    let judge = Judge::new(&supernet, &dataset, &kernels);
-    let found = find_best(&table, &Limits::on(LATENCY, limit_us), &estimator, &judge)?;
+    let evaluator = Evaluator::new(&supernet, &dataset, &kernels);
+    let found = find_best(&table, &Limits::on(LATENCY, limit_us), &estimator, &evaluator)?;
     let best = &found.report.best;
     let request = Request::new(&supernet, &best.arch, NormStatistics::calibrated(&dataset));
     let exported = export(&request.expecting(best, found.selected_on()), &folder.join("model"))?;
@@ -53,8 +53,8 @@ fn report(exported: &Exported, dataset: &Dataset, table: &LatencyTable, limit_us
     let kernels = Kernels::detect();
     let engine = NativeEngine::new(&kernels, 1, 1);
     let config = &exported.model.config;
-    let val = exported.model.judge(dataset, Split::Val, &kernels)?.accuracy().top1();
-    let test = exported.model.judge(dataset, Split::Test, &kernels)?;
+    let val = exported.model.evaluate(dataset, Split::Val, &kernels)?.accuracy().top1();
+    let test = exported.model.evaluate(dataset, Split::Test, &kernels)?;
     let within = MeasureConfig::within(Duration::from_secs(5));
     let took = measure_network(table, &config.space, &config.arch, &engine, &within)?.took;
     let expected = config.origin.predicted_top1.unwrap_or_default();

@@ -13,7 +13,7 @@ use kernels::Kernels;
 use network::checkpoint::Supernet;
 use network::data::{Dataset, Preprocess, Split};
 use network::elastic::SubnetWeights;
-use network::eval::{Accuracy, Calibration, Judge};
+use network::eval::{Accuracy, Calibration, Evaluator};
 use network::model_folder::{
     Input, MeasuredAccuracy, ModelConfig, ModelFolder, Origin, SelectedOn, StatisticsOrigin, config_path,
     with_statistics,
@@ -221,15 +221,15 @@ struct Gathered {
 fn gather(request: &Request, dataset: Option<&Dataset>, subnet: &SubnetWeights) -> Result<Gathered> {
     let Request { supernet, arch, kernels, .. } = request;
     let (space, weights) = (&supernet.space, &supernet.weights.on(kernels)?);
-    let judge =
-        |dataset, calibration| Judge { space, weights, dataset, calibration, kernels: kernels.clone() };
+    let evaluator =
+        |dataset, calibration| Evaluator { space, weights, dataset, calibration, kernels: kernels.clone() };
     match request.statistics {
         NormStatistics::Calibrated { dataset: given, calibration } => {
             let dataset = dataset.unwrap_or(given);
-            let judge = judge(dataset, calibration);
-            let statistics = judge.calibrate(arch)?;
+            let evaluator = evaluator(dataset, calibration);
+            let statistics = evaluator.calibrate(arch)?;
             let source = subnet.calibrated_for(&statistics, kernels)?;
-            let accuracy = judge
+            let accuracy = evaluator
                 .accuracy_of(subnet.layers(), &source, arch.resolution, Split::Val)
                 .map_err(|error| error.in_place(format!("arch {arch}")))?;
             let origin = StatisticsOrigin::Calibrated {
@@ -245,9 +245,9 @@ fn gather(request: &Request, dataset: Option<&Dataset>, subnet: &SubnetWeights) 
             let seen = dataset.map(|dataset| dataset.preprocess().clone());
             let preprocess = seen.map_or_else(|| supernet.preprocess_alone(), Ok)?;
             let accuracy = dataset.map(|dataset| {
-                judge(dataset, Calibration::default())
-                    .judge(arch, Some(largest), Split::Val)
-                    .map(|judgement| judgement.accuracy())
+                evaluator(dataset, Calibration::default())
+                    .evaluate(arch, Some(largest), Split::Val)
+                    .map(|evaluation| evaluation.accuracy())
             });
             let (statistics, origin) = (subnet.inherit(largest)?, StatisticsOrigin::Inherited);
             Ok(Gathered { statistics, origin, preprocess, accuracy: accuracy.transpose()? })

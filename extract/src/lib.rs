@@ -5,7 +5,7 @@
 //!
 //! ```no_run
 //! use std::path::Path;
-//! use extract::{AccuracyEstimator, Classifier, Dataset, FitConfig, Judge, Kernels, LATENCY, Limits, MeasureConfig};
+//! use extract::{AccuracyEstimator, Classifier, Dataset, FitConfig, Evaluator, Kernels, LATENCY, Limits, MeasureConfig};
 //! use extract::{NativeEngine, NormStatistics, Request, Supernet, accuracy_file, export, find_best, measure_space};
 //!
 //! # fn main() -> extract::Result<()> {
@@ -14,8 +14,8 @@
 //! let rows = accuracy_file::read(Path::new("accuracy.jsonl"))?;
 //! let estimator = AccuracyEstimator::fit(&rows, &FitConfig::default())?;
 //! let table = measure_space(&supernet.space, &NativeEngine::new(&kernels, 1, 1), &MeasureConfig::default())?;
-//! let judge = Judge::new(&supernet, &dataset, &kernels);
-//! let best = find_best(&table, &Limits::on(LATENCY, 150.0), &estimator, &judge)?.report.best; // microseconds
+//! let evaluator = Evaluator::new(&supernet, &dataset, &kernels);
+//! let best = find_best(&table, &Limits::on(LATENCY, 150.0), &estimator, &evaluator)?.report.best; // microseconds
 //! let request = Request::new(&supernet, &best.arch, NormStatistics::calibrated(&dataset));
 //! export(&request, Path::new("model"))?; // proved equal to the supernet's sub-network
 //! let classifier = Classifier::load(Path::new("model"), &kernels)?;
@@ -49,6 +49,6 @@ pub use kernels::Kernels;
 pub use network::accuracy_file;
 pub use network::checkpoint::Supernet;
 pub use network::data::{Dataset, Split};
-pub use network::eval::Judge;
+pub use network::eval::Evaluator;
 pub use network::model_folder::ModelFolder;
 pub use predict::Classifier;

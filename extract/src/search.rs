@@ -4,8 +4,8 @@
 mod costs;
 mod find_best;
 pub mod found;
+mod limit_trials;
 pub mod log_file;
-mod promise;
 mod validation;
 mod value_form;
 
@@ -18,8 +18,8 @@ pub use search::{index, objective, pareto, quantity};
 pub use costs::{cost_index, cost_index_without_latency};
 pub use find_best::find_best;
 pub use found::{Found, LatencyFrom};
+pub use limit_trials::{LimitTrial, Wanted, promised, searched, subjects};
 pub use log_file::{LogFile, LogSetting, SearchLog};
-pub use promise::{Promised, Wanted, promised, searched, subjects};
 pub use validation::{Evaluated, Problem, Validated, ValidationPlan, judge_by_predictor, search_validated};
 
 #[cfg(test)]

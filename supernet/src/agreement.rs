@@ -14,7 +14,7 @@ use rand::Rng;
 use space::{Arch, FeatureMap, LayerSpec, SearchSpace, WeightRole, sampler};
 
 use crate::error::Result;
-use crate::train::{Nesterov, Optimizer, Pupil, Target, dropout_mask};
+use crate::train::{Nesterov, Optimizer, Student, Target, dropout_mask};
 
 /// What was compared, and how far apart it was.
 pub type Differences = Vec<(&'static str, f64)>;
@@ -161,7 +161,7 @@ fn outputs(space: &SearchSpace, arch: &Arch, kernels: &Kernels) -> Result<Output
     let images = random("images", &sides, -2.0..2.0)?;
     let weights = SharedWeights::new(space, &mut rng_for("weights", 0, &[]))?.on(kernels)?;
     let (gradients, pupil) =
-        (Gradients::new(&weights)?, Pupil { space, weights: &weights, kernels: kernels.clone() });
+        (Gradients::new(&weights)?, Student { space, weights: &weights, kernels: kernels.clone() });
 
     let teacher = pupil.teach(&sampler::largest(space).at(arch.resolution), &images)?;
     let labels: Vec<u32> = (0..IMAGES).map(|image| (image % space.classes()) as u32).collect();

@@ -17,7 +17,7 @@ use serde::Serialize;
 use space::{Arch, Extent, SearchSpace, sampler};
 
 use crate::error::Result;
-use crate::train::{Feeder, Nesterov, Optimizer, Pupil, Target, dropout_mask};
+use crate::train::{Nesterov, Optimizer, Prefetcher, Student, Target, dropout_mask};
 
 /// What a step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +202,7 @@ pub fn bench_fed(setup: &Bench, load: &LoadBench, mut report: impl FnMut(usize))
     let (config, side) = (load.config()?, *resolution);
     let loader = TrainLoader::new(dataset.clone(), config, 0, move |_| side)?;
     let values = batch * setup.space.input_channels() * side.plane();
-    let mut batches = Feeder::new(loader, &setup.kernels, values)?;
+    let mut batches = Prefetcher::new(loader, &setup.kernels, values)?;
     let mut runner = Runner::new(setup)?;
     let mut times = Vec::with_capacity(setup.steps);
     for step in 0..setup.warmup + setup.steps {
@@ -325,8 +325,8 @@ impl<'a> Runner<'a> {
         }
     }
 
-    fn pupil(&self) -> Pupil<'_> {
-        Pupil { space: &self.setup.space, weights: &self.weights, kernels: self.setup.kernels.clone() }
+    fn pupil(&self) -> Student<'_> {
+        Student { space: &self.setup.space, weights: &self.weights, kernels: self.setup.kernels.clone() }
     }
 
     fn learn(&mut self, step: u64, teacher: Option<&Tensor>) -> Result<()> {

@@ -2,14 +2,14 @@
 //!
 //! ```no_run
 //! use std::{path::Path, sync::Arc};
-//! use supernet::{Dataset, Judge, Kernels, Recipe, SampleConfig, Split, preset, sample, sampler, train};
+//! use supernet::{Dataset, Evaluator, Kernels, Recipe, SampleConfig, Split, preset, sample, sampler, train};
 //!
 //! # fn main() -> supernet::Result<()> {
 //! let dataset = Arc::new(Dataset::open("digits")?);
 //! let supernet = train(&preset("tiny")?, &dataset, &Recipe::progressive(), Path::new("run"), &mut ())?;
-//! let judge = Judge::new(&supernet, &dataset, &Kernels::detect());
-//! let largest = judge.accuracy(&sampler::largest(&supernet.space), Split::Val)?;
-//! let smallest = judge.accuracy(&sampler::smallest(&supernet.space), Split::Val)?;
+//! let evaluator = Evaluator::new(&supernet, &dataset, &Kernels::detect());
+//! let largest = evaluator.accuracy(&sampler::largest(&supernet.space), Split::Val)?;
+//! let smallest = evaluator.accuracy(&sampler::smallest(&supernet.space), Split::Val)?;
 //! assert!(largest.top1() > 0.9 && smallest.top1() > 0.9); // one set of weights
 //! let rows = sample(&supernet, &dataset, &SampleConfig::default())?; // what an accuracy estimator is fitted to
 //! # Ok(()) }
@@ -36,7 +36,7 @@ pub use base::ErrorKind;
 pub use kernels::Kernels;
 pub use network::checkpoint::Supernet;
 pub use network::data::{Dataset, Split};
-pub use network::eval::{Accuracy, Judge};
+pub use network::eval::{Accuracy, Evaluator};
 pub use sample::{SampleConfig, accuracy_row, drawn, sample};
 pub use space::{Arch, SearchSpace, preset, sampler};
 pub use train::{Observer, OnPhase, Outcome, PlannedPhase, Recipe, RunFolder, TrainConfig, Trainer, train};

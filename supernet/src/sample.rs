@@ -8,7 +8,7 @@ use kernels::Kernels;
 use network::accuracy_file::{AccuracyFile, AccuracyHeader, AccuracyRow};
 use network::checkpoint::Supernet;
 use network::data::{Dataset, Split};
-use network::eval::{Calibration, Judge};
+use network::eval::{Calibration, Evaluator};
 use space::{Arch, SearchSpace, sampler};
 
 use crate::error::Result;
@@ -40,11 +40,12 @@ pub fn sample(supernet: &Supernet, dataset: &Dataset, config: &SampleConfig) -> 
     let SampleConfig { count, seed, calibration, kernels } = config;
     let dataset = &supernet.see(dataset, false)?;
     let (space, weights) = (&supernet.space, &supernet.weights.on(kernels)?);
-    let judge = Judge { space, weights, dataset, calibration: *calibration, kernels: kernels.clone() };
+    let evaluator =
+        Evaluator { space, weights, dataset, calibration: *calibration, kernels: kernels.clone() };
     let never = AtomicBool::new(false);
     let mut rows = Vec::new();
     for arch in drawn(space, *count, *seed) {
-        rows.extend(accuracy_row(&judge, arch, &never)?);
+        rows.extend(accuracy_row(&evaluator, arch, &never)?);
     }
     Ok(AccuracyHeader::new(supernet, dataset, *calibration).with_rows(rows))
 }
@@ -72,8 +73,8 @@ pub fn drawn(space: &SearchSpace, count: usize, seed: u64) -> Vec<Arch> {
 ///
 /// # Errors
 /// If the data set does not fit the space, or the sub-network has no accuracy.
-pub fn accuracy_row(judge: &Judge<'_>, arch: Arch, stop: &AtomicBool) -> Result<Option<AccuracyRow>> {
-    let accuracy = judge.accuracy_unless(stop, &arch, Split::Val)?;
+pub fn accuracy_row(evaluator: &Evaluator<'_>, arch: Arch, stop: &AtomicBool) -> Result<Option<AccuracyRow>> {
+    let accuracy = evaluator.accuracy_unless(stop, &arch, Split::Val)?;
     Ok(accuracy.map(|accuracy| {
         let (top1, n) = (accuracy.top1(), accuracy.n as u64);
         AccuracyRow { arch, top1, split: Split::Val, n }

@@ -5,7 +5,6 @@ mod class_weights;
 mod draw;
 mod events;
 mod exchange;
-mod feeder;
 mod finetune;
 mod history;
 mod log_file;
@@ -14,6 +13,7 @@ mod memory;
 mod observer;
 mod optimizer;
 mod plan;
+mod prefetcher;
 mod recipe;
 mod record;
 mod resumed;
@@ -31,7 +31,6 @@ mod way_back;
 pub use class_weights::{ClassWeights, WeightRule};
 pub use draw::Draw;
 pub use exchange::{Alone, Exchange};
-pub(crate) use feeder::Feeder;
 pub use finetune::{
     FineTuneCheckpoint, FineTunePlan, FineTuneSettings, FineTuneTask, FineTuner, StaticNetwork,
     open_fine_tune_folder,
@@ -41,12 +40,13 @@ pub use memory::{MemoryEstimate, SpaceTraining, readable};
 pub use observer::{Observer, OnPhase};
 pub use optimizer::{AdamW, Nesterov, Optimizer, OptimizerSettings};
 pub use plan::{Plan, PlannedPhase};
+pub(crate) use prefetcher::Prefetcher;
 pub use recipe::{Allowed, BuiltIn, Phase, Recipe};
 pub use record::{Divergence, EarlyEnd, LogLine, StepRecord, SubnetValidation, ValidationRecord};
 pub use resumed::Resumed;
 pub use run_folder::RunFolder;
 pub use start::{Given, Start};
-pub use step::{Pupil, dropout_mask};
+pub use step::{Student, dropout_mask};
 pub use teacher::{Teacher, TeacherFile};
 pub use trainer::{Outcome, TrainConfig, TrainTask, Trainer, train};
 pub use validation::{PlannedValidation, ValidationSettings};

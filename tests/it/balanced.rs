@@ -8,7 +8,7 @@ use std::time::Duration;
 use kernels::Kernels;
 use network::checkpoint::Supernet;
 use network::data::{Dataset, ImageSet, Images, Origin, Split, Splits};
-use network::eval::{Accuracy, Calibration, Judge};
+use network::eval::{Accuracy, Calibration, Evaluator};
 use space::{Arch, SearchSpace, preset, sampler};
 use supernet::train::{Observer, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
 
@@ -78,14 +78,14 @@ fn train(folder: &Path, fields: &str, stop_at: Option<u64>) -> Outcome {
 fn recall(folder: &Path) -> f64 {
     let supernet = Supernet::read(&folder.join("supernet.safetensors")).expect("done");
     let dataset = unbalanced([100, 10]);
-    let judge = Judge {
+    let evaluator = Evaluator {
         space: &supernet.space,
         weights: &supernet.weights,
         dataset: &dataset,
         calibration: Calibration::default(),
         kernels: Kernels::detect(),
     };
-    let judged = judge.judge(&sampler::largest(&supernet.space), None, Split::Val).expect("it fits");
+    let judged = evaluator.evaluate(&sampler::largest(&supernet.space), None, Split::Val).expect("it fits");
     judged.per_class()[1].top1()
 }
 

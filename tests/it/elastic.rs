@@ -10,7 +10,7 @@ use network::nn::{MapSource, Network, Pass, Source, Statistics};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use space::{Arch, Extent, SearchSpace, preset, sampler};
-use supernet::train::{Plan, Pupil, Recipe, Target};
+use supernet::train::{Plan, Recipe, Student, Target};
 
 use crate::common::{assert_close, formula, values};
 
@@ -77,7 +77,7 @@ fn extracted_equals_elastic_bit_for_bit() {
 
 /// Logits with the statistics of the batch.
 fn logits(space: &SearchSpace, weights: &SharedWeights, arch: &Arch) -> Tensor {
-    let pupil = Pupil { space, weights, kernels: Kernels::detect() };
+    let pupil = Student { space, weights, kernels: Kernels::detect() };
     pupil.teach(arch, &images(space, arch.resolution, 8)).expect("logits")
 }
 
@@ -167,7 +167,7 @@ fn gradients_are_the_same_at_any_number_of_threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
         pool.install(|| {
             let gradients = Gradients::new(&weights).expect("zeros");
-            let pupil = Pupil { space: &space, weights: &weights, kernels: Kernels::detect() };
+            let pupil = Student { space: &space, weights: &weights, kernels: Kernels::detect() };
             let labels: Vec<u32> = (0..32).map(|label| label % 10).collect();
             let target = Target { labels: &labels, smoothing: 0.1, teacher: None, class_weights: None };
             let arch = sampler::largest(&space);

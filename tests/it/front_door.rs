@@ -7,7 +7,7 @@ use extract::{
     accuracy_file, export, find_best,
 };
 use network::eval::Calibration;
-use supernet::{Dataset, Judge, Kernels, SampleConfig, Split, Supernet, sample};
+use supernet::{Dataset, Evaluator, Kernels, SampleConfig, Split, Supernet, sample};
 
 use crate::cli::{json, pipeline};
 
@@ -43,8 +43,8 @@ fn the_best_is_that_of_the_command_and_its_folder_judges_as_it_says() {
     let (supernet, dataset, kernels) = (supernet(), digits(), Kernels::detect());
     let table = LatencyTable::read(&at.join("table.json")).expect("a table");
     let estimator = AccuracyEstimator::read(&at.join("estimator.safetensors")).expect("an estimator");
-    let judge = Judge::new(&supernet, &dataset, &kernels);
-    let find = |limit_us| find_best(&table, &Limits::on(LATENCY, limit_us), &estimator, &judge);
+    let evaluator = Evaluator::new(&supernet, &dataset, &kernels);
+    let find = |limit_us| find_best(&table, &Limits::on(LATENCY, limit_us), &estimator, &evaluator);
     let found = find(1e6).expect("far from the limit");
     let best = &found.report.best;
     assert_eq!(of_command["best"]["arch"], best.arch.to_string());
@@ -62,11 +62,11 @@ fn the_best_is_that_of_the_command_and_its_folder_judges_as_it_says() {
         (Some(best.accuracy()), best.latency_ms())
     );
     let measured = origin.measured.as_ref().expect("counted");
-    let judgement = model.judge(&dataset, Split::Val, &kernels).expect("its images");
-    assert_eq!((judgement.accuracy().top1(), judgement.images.len()), (measured.top1, measured.n));
-    assert!(judgement.labels().eq(judgement.images.iter().map(|image| image.label)));
-    let right = judgement.predicted().zip(judgement.labels()).filter(|(one, other)| one == other).count();
-    assert_eq!(right, judgement.accuracy().correct);
+    let evaluation = model.evaluate(&dataset, Split::Val, &kernels).expect("its images");
+    assert_eq!((evaluation.accuracy().top1(), evaluation.images.len()), (measured.top1, measured.n));
+    assert!(evaluation.labels().eq(evaluation.images.iter().map(|image| image.label)));
+    let right = evaluation.predicted().zip(evaluation.labels()).filter(|(one, other)| one == other).count();
+    assert_eq!(right, evaluation.accuracy().correct);
     let missing = ModelFolder::read(Path::new("nowhere")).err().expect("none");
     assert_eq!(missing.kind(), ErrorKind::NotFound);
 }

@@ -8,10 +8,10 @@ pub mod cpu;
 #[cfg_attr(not(any(test, feature = "cuda", feature = "emulated-gpu")), allow(dead_code))]
 mod cuda;
 pub mod error;
-mod feed;
 mod ops;
 mod profile;
 mod reference;
+mod staging;
 mod tensors;
 
 pub use cpu::Isa;
@@ -19,9 +19,9 @@ pub use cpu::updates::AdamWConstants;
 #[cfg(any(test, feature = "emulated-gpu"))]
 pub use cuda::emulated_gpu;
 pub use error::{Error, Result};
-pub use feed::{Feed, Metronome, Moment};
 pub use ops::{Adapted, ChainKept, CrossEntropy, DepthwiseChain, Moved, Normalisation, PackedWeight, Window};
 pub use profile::{Profile, ProfileRow};
+pub use staging::{Moment, SpeedProbe, StagingBuffers};
 
 use candle_core::Device;
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
-use super::feed::Moment;
+use super::staging::Moment;
 
 /// A record of kernel calls, shared by every copy of the [`super::Kernels`] that it was given to.
 #[derive(Clone, Debug, Default)]

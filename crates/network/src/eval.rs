@@ -1,6 +1,6 @@
 //! What a sub-network is worth: statistics of its batch norms, then its accuracy.
 
-mod judgement;
+mod evaluation;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use kernels::Kernels;
 use serde::{Deserialize, Serialize};
 use space::{Arch, Extent, SearchSpace};
 
-pub use judgement::{Confusion, Judged, Judgement};
+pub use evaluation::{Confusion, Evaluation, Judged};
 
 use crate::checkpoint::Supernet;
 use crate::data::{Batch, Dataset, Split, calibration_batches, eval_batches};
@@ -184,7 +184,7 @@ pub fn best(scores: &[f32]) -> Option<usize> {
 
 /// Everything that judging sub-networks of one supernet needs.
 #[derive(Clone)]
-pub struct Judge<'a> {
+pub struct Evaluator<'a> {
     /// The space that the weights are of.
     pub space: &'a SearchSpace,
     /// The shared weights.
@@ -198,7 +198,7 @@ pub struct Judge<'a> {
     pub kernels: Kernels,
 }
 
-impl<'a> Judge<'a> {
+impl<'a> Evaluator<'a> {
     /// Judges sub-networks of a supernet whose weights lie where the kernels compute ([`Supernet::on`]), with the usual
     /// calibration.
     pub fn new(supernet: &'a Supernet, dataset: &'a Dataset, kernels: &Kernels) -> Self {
@@ -213,7 +213,7 @@ impl<'a> Judge<'a> {
     }
 }
 
-impl Judge<'_> {
+impl Evaluator<'_> {
     /// Statistics of a sub-network on training images at its resolution.
     ///
     /// # Errors
@@ -275,7 +275,7 @@ impl Judge<'_> {
     ///
     /// # Errors
     /// If the data set lacks the split or does not fit the space.
-    pub fn judge(&self, arch: &Arch, largest: Option<&Statistics>, split: Split) -> Result<Judgement> {
+    pub fn evaluate(&self, arch: &Arch, largest: Option<&Statistics>, split: Split) -> Result<Evaluation> {
         let layers = self.space.lower(arch)?;
         let subnet = SubnetWeights::new(self.space, self.weights, &layers, &self.kernels)?;
         let statistics = match largest {
@@ -285,7 +285,7 @@ impl Judge<'_> {
         let network = Network::new(&layers, &subnet.calibrated(&statistics)?)?;
         let images = judged(&network, self.batches(arch.resolution, split)?)
             .map_err(|error| error.in_place(format!("arch {arch}")))?;
-        Ok(Judgement { classes: self.space.classes(), images })
+        Ok(Evaluation { classes: self.space.classes(), images })
     }
 
     /// Accuracy on a split of a network whose weights and statistics `source` answers with.
@@ -360,12 +360,13 @@ mod tests {
             let weights = exploded(&space, norm);
             let calibration = Calibration { images: 100, batch: 50, seed: 0 };
             let kernels = Kernels::detect();
-            let judge = Judge { space: &space, weights: &weights, dataset: &dataset, calibration, kernels };
+            let evaluator =
+                Evaluator { space: &space, weights: &weights, dataset: &dataset, calibration, kernels };
             let refused = |result: Result<Accuracy>| result.expect_err("no accuracy").to_string();
-            let error = refused(judge.accuracy(&arch, Split::Val));
+            let error = refused(evaluator.accuracy(&arch, Split::Val));
             assert!(error.starts_with(&format!("arch {arch}: {part}")), "{error}");
             assert!(error.contains("the network has no accuracy"), "{error}");
-            assert!(judge.hits_unless(&AtomicBool::new(false), &arch, Split::Val).is_err());
+            assert!(evaluator.hits_unless(&AtomicBool::new(false), &arch, Split::Val).is_err());
         }
     }
 }

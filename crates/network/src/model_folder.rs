@@ -3,7 +3,7 @@
 //! The weights bear the names of the static networks in PyTorch's `ofa` package, batch norm statistics included;
 //! `config.json` says what they are, what images they take, and where they come from.
 
-mod judge;
+mod evaluate;
 mod origin;
 
 use std::collections::BTreeMap;

@@ -9,7 +9,7 @@ use super::coverage::Unseen;
 use super::cross_validation::{CrossValidated, FOLDS, cross_validate};
 use super::linear::ridge;
 use super::perceptron::{Dense, Network};
-use super::report::{Judged, judge};
+use super::report::{Judged, evaluate};
 use super::train::{self, MlpConfig};
 use super::{AccuracyEstimator, Fitted, Origin};
 use crate::error::Result;
@@ -83,7 +83,7 @@ impl AccuracyEstimator {
             rmse_linear,
             rmse_mlp,
         };
-        let report = judge(&judged, config.seed);
+        let report = evaluate(&judged, config.seed);
         let network = recipe.fit(&rows, config)?;
         let unseen = Some(Unseen::of(&encoder, archs.into_iter(), &rows.active));
         let origin = Origin::Fitted(Fitted { report, supernet: file.supernet.clone(), unseen });

@@ -231,7 +231,7 @@ pub(super) struct Judged<'a> {
 }
 
 /// Errors and correlations with their intervals.
-pub(super) fn judge(judged: &Judged<'_>, seed: u64) -> FitReport {
+pub(super) fn evaluate(judged: &Judged<'_>, seed: u64) -> FitReport {
     let Judged { predicted, measured, images, split, folds, model, .. } = *judged;
     let mut rng = rng(seed, Purpose::Bootstrap);
     let mut with_interval = |statistic| rounded_estimate(bootstrap(predicted, measured, statistic, &mut rng));

@@ -10,7 +10,7 @@
 
 use std::hint::black_box;
 
-use kernels::{Kernels, Metronome};
+use kernels::{Kernels, SpeedProbe};
 
 use crate::error::Result;
 
@@ -18,7 +18,7 @@ use crate::error::Result;
 pub const SENTINEL: &str = "product 64x64x64 f32";
 
 /// Its name where a GPU is.
-pub const GPU_SENTINEL: &str = Metronome::NAME;
+pub const GPU_SENTINEL: &str = SpeedProbe::NAME;
 
 /// Name of what an engine is watched by.
 pub fn sentinel_of(engine: &str) -> &'static str {
@@ -38,7 +38,7 @@ pub struct Sentinel(Work);
 
 enum Work {
     Cpu(Layer),
-    Gpu(Metronome),
+    Gpu(SpeedProbe),
 }
 
 struct Layer {
@@ -58,7 +58,7 @@ impl Sentinel {
     /// # Errors
     /// If a GPU has no room for it.
     pub fn of(kernels: &Kernels) -> Result<Self> {
-        Ok(Metronome::new(kernels)?.map_or_else(Self::new, |metronome| Self(Work::Gpu(metronome))))
+        Ok(SpeedProbe::new(kernels)?.map_or_else(Self::new, |metronome| Self(Work::Gpu(metronome))))
     }
 
     /// Its name in plans, rows and tables.

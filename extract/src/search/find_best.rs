@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use latency::{LatencyKind, LatencyTable};
 use network::data::Split;
-use network::eval::Judge;
+use network::eval::Evaluator;
 use search::{Limits, SearchConfig};
 
 use super::costs::cost_index;
@@ -21,13 +21,13 @@ pub fn find_best(
     table: &LatencyTable,
     limits: &Limits,
     estimator: &AccuracyEstimator,
-    judge: &Judge<'_>,
+    evaluator: &Evaluator<'_>,
 ) -> Result<Validated> {
-    let index = &cost_index(judge.space, table, LatencyKind::Undisturbed)?;
+    let index = &cost_index(evaluator.space, table, LatencyKind::Undisturbed)?;
     let (config, never) = (&SearchConfig::default(), &AtomicBool::new(false));
     let problem = Problem { index, limits, config, least_top1: None, stop: never };
     let plan = ValidationPlan::default();
     search_validated(&problem, estimator, &plan, &mut |arch| {
-        Ok(judge.hits_unless(never, arch, Split::Val)?)
+        Ok(evaluator.hits_unless(never, arch, Split::Val)?)
     })
 }

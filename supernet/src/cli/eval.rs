@@ -8,7 +8,7 @@ use base::file::write_atomically;
 use command::{Common, Ending, ValImages, print_lines, read_archs, result_path, warn_of};
 use network::checkpoint::Supernet;
 use network::data::{Dataset, Split};
-use network::eval::{Accuracy, Judge, Judgement};
+use network::eval::{Accuracy, Evaluation, Evaluator};
 use serde_json::{Value, json};
 use space::Arch;
 use tracing::info;
@@ -66,18 +66,18 @@ impl Arguments {
             info!("{count} test images");
         }
         warn_of(&dataset.warnings()[known..]);
-        let judge = Judge::new(&supernet, &dataset, &kernels);
+        let evaluator = Evaluator::new(&supernet, &dataset, &kernels);
         let mut results = Vec::new();
         for arch in &archs {
-            let judgement = judge.judge(arch, inherited, self.split)?;
+            let evaluation = evaluator.evaluate(arch, inherited, self.split)?;
             if let Some(path) = &self.predictions {
-                write_atomically(path, predictions(&judgement, &dataset, self.split)?.as_bytes())?;
+                write_atomically(path, predictions(&evaluation, &dataset, self.split)?.as_bytes())?;
                 info!("wrote {}", path.display());
             }
             if !self.common.json {
-                print_lines(&self.described(arch, &judgement, &dataset))?;
+                print_lines(&self.described(arch, &evaluation, &dataset))?;
             }
-            results.push(self.document(arch, &judgement, &dataset));
+            results.push(self.document(arch, &evaluation, &dataset));
         }
         if self.common.json {
             print_lines(&printed(&json!({ "results": results })))?;
@@ -95,9 +95,9 @@ impl Arguments {
         Ok(())
     }
 
-    fn document(&self, arch: &Arch, judgement: &Judgement, dataset: &Dataset) -> Value {
+    fn document(&self, arch: &Arch, evaluation: &Evaluation, dataset: &Dataset) -> Value {
         let classes = dataset.classes();
-        let accuracy = judgement.accuracy();
+        let accuracy = evaluation.accuracy();
         let class = |(name, counted): (&String, Accuracy)| {
             let top1 = (counted.n > 0).then(|| counted.top1());
             json!({ "class": name, "n": counted.n, "correct": counted.correct, "top1": top1 })
@@ -107,30 +107,30 @@ impl Arguments {
             "split": self.split,
             "n": accuracy.n,
             "interval": accuracy.interval(),
-            "per_class": classes.iter().zip(judgement.per_class()).map(class).collect::<Vec<_>>(),
-            "confusion": judgement.confusion(),
+            "per_class": classes.iter().zip(evaluation.per_class()).map(class).collect::<Vec<_>>(),
+            "confusion": evaluation.confusion(),
         });
         for metric in dataset.task().metrics() {
-            document[metric.name] = json!(judgement.value(metric));
+            document[metric.name] = json!(evaluation.value(metric));
         }
         document
     }
 
-    fn described(&self, arch: &Arch, judgement: &Judgement, dataset: &Dataset) -> String {
+    fn described(&self, arch: &Arch, evaluation: &Evaluation, dataset: &Dataset) -> String {
         let (classes, headline) = (dataset.classes(), dataset.task().headline().words);
-        let mut text = format!("{} {headline} {}  {arch}\n", self.split, judgement.accuracy());
-        text += &format!("    loss {:.4}", judgement.loss());
-        if let Some(top5) = judgement.top5() {
+        let mut text = format!("{} {headline} {}  {arch}\n", self.split, evaluation.accuracy());
+        text += &format!("    loss {:.4}", evaluation.loss());
+        if let Some(top5) = evaluation.top5() {
             text += &format!(", top-5 {:.2} %", 100.0 * top5);
         }
-        let counted = judgement.per_class().into_iter().enumerate().filter(|(_, counted)| counted.n > 0);
+        let counted = evaluation.per_class().into_iter().enumerate().filter(|(_, counted)| counted.n > 0);
         if let Some((class, counted)) =
             counted.min_by(|(_, one), (_, other)| one.top1().total_cmp(&other.top1()))
         {
             let (name, share) = (&classes[class], 100.0 * counted.top1());
             text += &format!("; least accurate class {name}, {share:.1} % of {}", counted.n);
         }
-        if let Some(most) = judgement.most_confused() {
+        if let Some(most) = evaluation.most_confused() {
             let [label, predicted] = [most.label, most.predicted].map(|class| &classes[class]);
             text += &format!("; most often {label} is taken for {predicted}, {} times", most.count);
         }
@@ -139,10 +139,10 @@ impl Arguments {
 }
 
 /// One line an image, as RFC 4180 has it.
-fn predictions(judgement: &Judgement, dataset: &Dataset, split: Split) -> anyhow::Result<String> {
+fn predictions(evaluation: &Evaluation, dataset: &Dataset, split: Split) -> anyhow::Result<String> {
     let (images, classes) = (dataset.split(split)?, dataset.classes());
     let mut text = "image,label,predicted,probability\n".to_string();
-    for (index, judged) in judgement.images.iter().enumerate() {
+    for (index, judged) in evaluation.images.iter().enumerate() {
         let image = images.path(index).map_or_else(|| index.to_string(), |path| path.display().to_string());
         let [label, predicted] = [judged.label, judged.predicted].map(|class| field(&classes[class]));
         text += &format!("{},{label},{predicted},{:.6}\n", field(&image), judged.probability);

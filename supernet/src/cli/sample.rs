@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use command::{Common, Ending, ValImages, result_path, stop_flag, within};
 use network::accuracy_file::{AccuracyHeader, Writer, check_appendable};
 use network::checkpoint::Supernet;
-use network::eval::{Calibration, Judge};
+use network::eval::{Calibration, Evaluator};
 use serde_json::json;
 use space::Arch;
 use supernet::{accuracy_row, drawn};
@@ -58,7 +58,7 @@ impl Arguments {
         let calibration = Calibration { images: self.calibration_images, ..Calibration::default() };
         let header = AccuracyHeader::new(&supernet, &dataset, calibration);
         let (mut writer, rows) = Writer::resume(&self.out, &header)?;
-        let judge = Judge::new(&supernet, &dataset, &kernels).calibrating(calibration);
+        let evaluator = Evaluator::new(&supernet, &dataset, &kernels).calibrating(calibration);
         let known: BTreeSet<Arch> = rows.iter().map(|row| row.arch.clone()).collect();
         let bar = self.common.bar(self.count as u64, "{bar:30} {pos}/{len} sub-networks  {msg}  ETA {eta}");
         let mut interrupted = false;
@@ -68,7 +68,7 @@ impl Arguments {
                 break;
             }
             if !known.contains(&arch) {
-                let Some(row) = accuracy_row(&judge, arch, &stop)? else {
+                let Some(row) = accuracy_row(&evaluator, arch, &stop)? else {
                     interrupted = true;
                     break;
                 };

@@ -29,13 +29,13 @@ pub use state::FineTuneCheckpoint;
 pub use static_network::StaticNetwork;
 
 use super::events::Points;
-use super::feeder::Feeder;
 use super::loss::{Loss, Target};
 use super::optimizer::Nesterov;
+use super::prefetcher::Prefetcher;
 use super::record::{Divergence, LogLine, StepRecord};
 use super::resumed::{Resumed, log_beginning};
 use super::run_folder::RunFolder;
-use super::step::{Pupil, dropout_mask, most_loss};
+use super::step::{Student, dropout_mask, most_loss};
 use super::steps::{Learner, Pace, Taken, take_steps};
 use super::trainer::{Outcome, TrainConfig};
 use crate::error::{Error, Result};
@@ -221,7 +221,7 @@ impl FineTuner {
         if done && self.step < self.plan.steps {
             let side = self.model.config.arch.resolution;
             let values = self.plan.batch * self.model.config.space.input_channels() * side.plane();
-            let mut batches = Feeder::new(self.loader()?, &self.config.kernels, values)?;
+            let mut batches = Prefetcher::new(self.loader()?, &self.config.kernels, values)?;
             let pace = Pace { steps: 0..self.plan.steps, every: self.config.checkpoint_every, stop };
             done = take_steps(self, &pace, &mut batches, told)? == Taken::All;
             if done {
@@ -257,7 +257,7 @@ impl FineTuner {
     /// The logits of the teacher's largest network, on the images that the model sees.
     fn soft_labels(&self, images: &Tensor) -> Result<Option<Tensor>> {
         let Some(Supernet { space, weights, .. }) = &self.teacher else { return Ok(None) };
-        let teacher = Pupil { space, weights, kernels: self.config.kernels.clone() };
+        let teacher = Student { space, weights, kernels: self.config.kernels.clone() };
         teacher.teach(&sampler::largest(space).at(images.dim(3)?), images).map(Some)
     }
 

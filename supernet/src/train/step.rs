@@ -13,7 +13,7 @@ use crate::error::Result;
 
 /// The shared weights of a space, and the kernels that compute with them.
 #[derive(Clone)]
-pub struct Pupil<'a> {
+pub struct Student<'a> {
     /// What can be chosen.
     pub space: &'a SearchSpace,
     /// The weights.
@@ -22,7 +22,7 @@ pub struct Pupil<'a> {
     pub kernels: Kernels,
 }
 
-impl Pupil<'_> {
+impl Student<'_> {
     /// Adds a sub-network's gradients to `gradients` and returns its loss.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::time::Duration;
 use base::timing::{Every, Stopwatch};
 use network::data::Batch;
 
-use super::feeder::Feeder;
+use super::prefetcher::Prefetcher;
 use super::record::{LogLine, StepRecord};
 use super::run_folder::RunFolder;
 use crate::error::Result;
@@ -66,7 +66,7 @@ pub(super) struct Pace<'a> {
 pub(super) fn take_steps(
     learner: &mut impl Learner,
     pace: &Pace,
-    batches: &mut Feeder,
+    batches: &mut Prefetcher,
     told: &mut dyn FnMut(&LogLine),
 ) -> Result<Taken> {
     let mut save = Every::new(pace.every);

@@ -4,7 +4,7 @@ use base::random::rng_for;
 use kernels::Kernels;
 use network::data::Dataset;
 use network::elastic::{SharedWeights, SubnetWeights};
-use network::eval::{Calibration, Judge};
+use network::eval::{Calibration, Evaluator};
 use network::model_folder::{Input, ModelFolder, Origin, StatisticsOrigin, with_statistics};
 use space::{SearchSpace, preset, sampler};
 
@@ -24,9 +24,14 @@ pub(super) fn model() -> ModelFolder {
     let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
     let arch = sampler::smallest(&space);
     let calibration = Calibration { images: 200, ..Calibration::default() };
-    let judge =
-        Judge { space: &space, weights: &weights, dataset: &dataset, calibration, kernels: kernels.clone() };
-    let statistics = judge.calibrate(&arch).expect("it fits");
+    let evaluator = Evaluator {
+        space: &space,
+        weights: &weights,
+        dataset: &dataset,
+        calibration,
+        kernels: kernels.clone(),
+    };
+    let statistics = evaluator.calibrate(&arch).expect("it fits");
     let layers = space.lower(&arch).expect("in the space");
     let subnet = SubnetWeights::new(&space, &weights, &layers, &kernels).expect("its space");
     let tensors = with_statistics(subnet.tensors(), &statistics).expect("copies");

@@ -32,16 +32,16 @@ use space::{Arch, Extent, SearchSpace, sampler};
 
 use super::events::Points;
 use super::exchange::Exchange;
-use super::feeder::Feeder;
 use super::history::History;
 use super::loss::{Loss, Target};
 use super::observer::{Observer, tell};
 use super::optimizer::Optimizer;
 use super::plan::{Plan, PlannedPhase};
+use super::prefetcher::Prefetcher;
 use super::record::{Divergence, LogLine, StepRecord};
 use super::resumed::{Resumed, log_beginning};
 use super::run_folder::RunFolder;
-use super::step::{Pupil, dropout_mask, most_loss};
+use super::step::{Student, dropout_mask, most_loss};
 use super::steps::{Learner, Pace, Pause, Taken, take_steps};
 use super::teacher::{Teacher, TeacherFile};
 use crate::error::{Error, Result};
@@ -252,10 +252,10 @@ impl Trainer {
     }
 
     /// Batches from the next step on.
-    fn batches(&self) -> Result<Feeder> {
+    fn batches(&self) -> Result<Prefetcher> {
         let side = self.space.greatest_resolution();
         let values = self.plan.batch * self.space.input_channels() * side.plane();
-        Feeder::new(self.loader()?, &self.config.kernels, values)
+        Prefetcher::new(self.loader()?, &self.config.kernels, values)
     }
 
     fn write_weights(&self, path: &Path, kind: Kind) -> Result<()> {
@@ -311,7 +311,7 @@ impl Trainer {
     /// Sums the gradients of the step's sub-networks and returns each one's loss.
     fn learn(&self, phase: &PlannedPhase, step: u64, batch: &Batch) -> Result<Vec<(Arch, Loss)>> {
         let pupil =
-            Pupil { space: &self.space, weights: &self.weights, kernels: self.config.kernels.clone() };
+            Student { space: &self.space, weights: &self.weights, kernels: self.config.kernels.clone() };
         let archs = self.plan.archs(&self.space, phase, step)?;
         let mut teacher = self.soft_labels(phase, &batch.inputs)?;
         let (labels, smoothing) = (batch.targets.classes(), self.plan.label_smoothing);
@@ -355,7 +355,7 @@ impl Trainer {
     /// The logits of the run's own teacher; before there is one (in a timing) the network that will become it answers.
     fn largest_labels(&self, images: &Tensor) -> Result<Tensor> {
         let weights = self.teacher.as_ref().map_or(&self.weights, |teacher| &teacher.weights);
-        let teacher = Pupil { space: &self.space, weights, kernels: self.config.kernels.clone() };
+        let teacher = Student { space: &self.space, weights, kernels: self.config.kernels.clone() };
         let largest = sampler::largest(&self.space).at(images.dim(3)?);
         teacher.teach(&largest, images)
     }

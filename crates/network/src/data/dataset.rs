@@ -263,7 +263,7 @@ impl Dataset {
         })
     }
 
-    /// The same with at most so many validation images, drawn with a constant seed: a quicker, coarser judgement.
+    /// The same with at most so many validation images, drawn with a constant seed: a quicker, coarser evaluation.
     #[must_use]
     pub fn with_val_images(&self, most: usize) -> Self {
         let count = self.val().len();

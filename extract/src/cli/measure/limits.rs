@@ -7,7 +7,7 @@ use extract::accuracy::AccuracyEstimator;
 use extract::latency::fitted::Part;
 use extract::latency::{Bench, Folded, LatencyKind, LatencyTable, MeasureConfig, RowsLog};
 use extract::search::{
-    Objective, Promised, SyntheticObjective, Wanted, cost_index, promised, searched, subjects,
+    LimitTrial, Objective, SyntheticObjective, Wanted, cost_index, promised, searched, subjects,
 };
 use space::Arch;
 use tracing::info;
@@ -72,7 +72,7 @@ pub fn search_limits(
 fn enter(
     here: &Here<'_>,
     table: &mut LatencyTable,
-    (found, part): (&[Promised], Part),
+    (found, part): (&[LimitTrial], Part),
     log: &RowsLog,
 ) -> anyhow::Result<()> {
     let folded = Folded::new(log.rows(), here.plan.kept_us, here.plan.half_width);
@@ -92,7 +92,7 @@ fn enter(
 }
 
 /// What searches find for the limits, with other objectives each round.
-fn found(here: &Here<'_>, table: &LatencyTable, round: u64) -> anyhow::Result<Vec<Promised>> {
+fn found(here: &Here<'_>, table: &LatencyTable, round: u64) -> anyhow::Result<Vec<LimitTrial>> {
     let estimator = here.arguments.estimator.as_deref().map(AccuracyEstimator::read).transpose()?;
     let seeds = OBJECTIVES * round..OBJECTIVES * (round + 1);
     let synthetic: Vec<_> = seeds.map(|seed| SyntheticObjective::new(here.space, seed)).collect();

@@ -9,7 +9,7 @@ use extract::search::{LogFile, Problem, Validated, ValidationPlan, search_valida
 use network::accuracy_file::{self, AccuracyFile};
 use network::checkpoint::Supernet;
 use network::data::{Dataset, Split};
-use network::eval::{Calibration, Judge};
+use network::eval::{Calibration, Evaluator};
 use space::Arch;
 
 use super::super::{kernels, open_data};
@@ -89,7 +89,7 @@ impl Validation {
         let dataset = self.val_images.of(supernet.see(&dataset, false)?);
         let rows = self.rows(&supernet, &dataset)?;
         let calibration = rows.as_ref().map_or_else(Calibration::default, |rows| rows.calibration);
-        let judge = Judge::new(&supernet, &dataset, &kernels).calibrating(calibration);
+        let evaluator = Evaluator::new(&supernet, &dataset, &kernels).calibrating(calibration);
         let rounds = usize::from(self.rounds);
         let plan = ValidationPlan { rounds, rows: rows.as_ref(), ..ValidationPlan::default() };
         let counted = [
@@ -100,7 +100,7 @@ impl Validation {
         let mut log = log.open(problem.index.space(), &counted)?;
         let bar = output.plain_bar((plan.candidates * rounds) as u64);
         let validated = search_validated(problem, estimator, &plan, &mut |arch| {
-            let hits = hits(&judge, problem.stop, log.as_mut(), arch)?;
+            let hits = hits(&evaluator, problem.stop, log.as_mut(), arch)?;
             bar.inc(1);
             Ok(hits)
         });
@@ -126,7 +126,7 @@ impl Validation {
 
 /// Whether each validation image's class is found, from the log or by counting.
 fn hits(
-    judge: &Judge<'_>,
+    evaluator: &Evaluator<'_>,
     stop: &AtomicBool,
     log: Option<&mut LogFile>,
     arch: &Arch,
@@ -134,7 +134,7 @@ fn hits(
     if let Some(hits) = log.as_ref().and_then(|log| log.hits(arch)) {
         return Ok(Some(hits.to_vec()));
     }
-    let hits = judge.hits_unless(stop, arch, Split::Val)?;
+    let hits = evaluator.hits_unless(stop, arch, Split::Val)?;
     if let (Some(log), Some(hits)) = (log, &hits) {
         log.append_hits(arch, hits)?;
     }

@@ -140,7 +140,7 @@ mod tests {
     use rand::Rng;
 
     use super::*;
-    use crate::train::{OptimizerSettings, Pupil, dropout_mask};
+    use crate::train::{OptimizerSettings, Student, dropout_mask};
     use base::random::rng_for;
     use network::elastic::{Gradients, SharedWeights};
     use space::{KINDS, preset, sampler};
@@ -196,7 +196,7 @@ mod tests {
             let gradients = Gradients::new(&weights).expect("zeros");
             let mut optimizers =
                 [0, 1].map(|_| settings.at_rest(weights.arena(), 3e-5, &kernels).expect("at rest"));
-            let pupil = Pupil { space: &space, weights: &weights, kernels: kernels.clone() };
+            let pupil = Student { space: &space, weights: &weights, kernels: kernels.clone() };
             for step in 0..3 {
                 let images = uniform(&format!("images {step}"), &[IMAGES, 1, 8, 8]);
                 let target = Target { labels: &LABELS, smoothing: 0.1, teacher, class_weights: None };

@@ -16,7 +16,7 @@ use space::{Arch, Extent, LayerSpec, SearchSpace, sampler};
 use super::Teacher;
 use crate::error::{Error, Result};
 use crate::train::recipe::Recipe;
-use crate::train::step::Pupil;
+use crate::train::step::Student;
 
 /// A network of a file that teaches. Like every teacher here it normalises with the statistics of the batch, as in the
 /// authors' code, so that it may see images at any resolution that a step draws.
@@ -162,7 +162,7 @@ impl TeacherFile {
         let resolution = Extent { height, width };
         match &self.weights {
             Weights::Shared(weights) => {
-                let pupil = Pupil { space: &self.space, weights, kernels: kernels.clone() };
+                let pupil = Student { space: &self.space, weights, kernels: kernels.clone() };
                 pupil.teach(&self.arch.at(resolution), images)
             }
             Weights::Own(arena) => {

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use network::checkpoint::{Kind, Supernet};
 use network::data::{Dataset, Split};
-use network::eval::{Accuracy, Calibration, Judge};
+use network::eval::{Accuracy, Calibration, Evaluator};
 use space::{Arch, sampler};
 
 use super::{Observer, Trainer, tell};
@@ -92,14 +92,14 @@ impl Trainer {
         dataset: &Dataset,
         arch: &Arch,
     ) -> Result<Option<Accuracy>> {
-        let judge = Judge {
+        let evaluator = Evaluator {
             space: &self.space,
             weights: &self.weights,
             dataset,
             calibration: Calibration::default(),
             kernels: self.config.kernels.unrecorded(),
         };
-        judge.accuracy_unless(stop, arch, Split::Val).map_err(|error| match error {
+        evaluator.accuracy_unless(stop, arch, Split::Val).map_err(|error| match error {
             network::Error::NoAccuracy { field, got, .. } => {
                 let what = format!("an evaluation finds {field} of {got}");
                 self.diverged(self.step.saturating_sub(1), what, arch.to_string())

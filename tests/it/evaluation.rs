@@ -8,7 +8,7 @@ use kernels::Kernels;
 use network::checkpoint::Supernet;
 use network::data::{Dataset, Split, eval_batches};
 use network::elastic::SubnetWeights;
-use network::eval::{Calibration, Judge};
+use network::eval::{Calibration, Evaluator};
 use network::nn::{Network, Pass};
 use serde_json::Value;
 use space::sampler;
@@ -19,7 +19,7 @@ use crate::cli::{fails, json, pipeline, run};
 fn logits(supernet: &Supernet, dataset: &Dataset, split: Split) -> (Vec<Vec<f32>>, Vec<usize>) {
     let (space, kernels) = (&supernet.space, Kernels::detect());
     let dataset = &supernet.see(dataset, false).expect("the same images");
-    let judge = Judge {
+    let evaluator = Evaluator {
         space,
         weights: &supernet.weights,
         dataset,
@@ -29,7 +29,7 @@ fn logits(supernet: &Supernet, dataset: &Dataset, split: Split) -> (Vec<Vec<f32>
     let arch = sampler::smallest(space);
     let layers = space.lower(&arch).expect("legal");
     let subnet = SubnetWeights::new(space, &supernet.weights, &layers, &kernels).expect("weights");
-    let statistics = judge.calibrate(&arch).expect("images");
+    let statistics = evaluator.calibrate(&arch).expect("images");
     let network =
         Network::new(&layers, &subnet.calibrated(&statistics).expect("statistics")).expect("a network");
     let (mut rows, mut labels) = (Vec::new(), Vec::new());

@@ -16,7 +16,7 @@ use crate::latency::Subjects;
 
 /// A sub-network that was found for a limit.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Promised {
+pub struct LimitTrial {
     /// The limit, in microseconds.
     pub limit_us: f64,
     /// The sub-network.
@@ -50,7 +50,7 @@ pub fn promised(
     objectives: &[&dyn Objective],
     wanted: &Wanted<'_>,
     stop: &AtomicBool,
-) -> Result<Vec<Promised>> {
+) -> Result<Vec<LimitTrial>> {
     let least = index.least(Quantity::Latency).1.latency_upper_us;
     let largest = index.costs(&sampler::largest(index.space())).expect("of the space").latency_upper_us;
     let (mut found, mut seen) = (Vec::new(), wanted.spent.clone());
@@ -68,7 +68,7 @@ pub fn promised(
             if seen.insert(best.arch.clone()) {
                 let latency_ms = best.latency_ms().expect("a latency was limited, so there is a table");
                 let predicted_us = 1e3 * latency_ms;
-                found.push(Promised { limit_us, arch: best.arch, predicted_us });
+                found.push(LimitTrial { limit_us, arch: best.arch, predicted_us });
                 left -= 1;
             }
         }
@@ -80,17 +80,18 @@ pub fn promised(
 ///
 /// # Errors
 /// If one is not in the space.
-pub fn subjects(index: &CostIndex, promised: &[Promised]) -> Result<Subjects> {
-    let subject =
-        |Promised { arch, .. }: &Promised| Ok((Subject::Network(arch.clone()), index.space().lower(arch)?));
+pub fn subjects(index: &CostIndex, promised: &[LimitTrial]) -> Result<Subjects> {
+    let subject = |LimitTrial { arch, .. }: &LimitTrial| {
+        Ok((Subject::Network(arch.clone()), index.space().lower(arch)?))
+    };
     promised.iter().map(subject).collect()
 }
 
 /// What was measured of them: to learn from them how far a search's sub-networks exceed what is predicted for them, or to
 /// judge that. Those without a sample are left out.
-pub fn searched(promised: &[Promised], part: Part, folded: &Folded<'_>) -> Vec<SearchedRow> {
+pub fn searched(promised: &[LimitTrial], part: Part, folded: &Folded<'_>) -> Vec<SearchedRow> {
     let rounded = |us: f64| base::document::rounded(us, 6);
-    let row = |Promised { limit_us, arch, predicted_us }: &Promised| {
+    let row = |LimitTrial { limit_us, arch, predicted_us }: &LimitTrial| {
         let subject = Subject::Network(arch.clone());
         Some(SearchedRow {
             limit_us: rounded(*limit_us),

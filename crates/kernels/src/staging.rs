@@ -9,11 +9,11 @@ use crate::error::Result;
 use base::timing::Stopwatch;
 
 /// Brings batches to where the kernels compute. To a GPU they go by buffers of their own, while it computes with others.
-pub struct Feed {
+pub struct StagingBuffers {
     ring: Option<Box<dyn cuda::Ring>>,
 }
 
-impl Feed {
+impl StagingBuffers {
     /// Buffers for batches of up to `values` numbers.
     ///
     /// # Errors
@@ -41,14 +41,14 @@ impl Feed {
 
 /// Work for a GPU whose time its clock alone decides, as what measures on one watches it by.
 #[derive(Debug)]
-pub struct Metronome {
+pub struct SpeedProbe {
     on: (cuda::Card, Tensor),
 }
 
-/// Multiply-adds of a [`Metronome`], one after the other: of four clocks each, about a sixth of a millisecond.
+/// Multiply-adds of a [`SpeedProbe`], one after the other: of four clocks each, about a sixth of a millisecond.
 const STEPS: usize = 65_536;
 
-impl Metronome {
+impl SpeedProbe {
     /// What the work is called.
     pub const NAME: &str = "chain of 65536 multiply-adds on the GPU";
 

@@ -42,7 +42,7 @@ impl Judged {
 
 /// What a network says of the images of a split.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Judgement {
+pub struct Evaluation {
     /// How many classes there are.
     pub classes: usize,
     /// Each image, in order.
@@ -60,7 +60,7 @@ pub struct Confusion {
     pub count: usize,
 }
 
-impl Judgement {
+impl Evaluation {
     /// Share of images whose class scored highest.
     pub fn accuracy(&self) -> Accuracy {
         Accuracy { correct: self.within(1), n: self.images.len() }
@@ -81,7 +81,7 @@ impl Judgement {
         self.images.iter().map(|image| image.label)
     }
 
-    /// A metric of the task by its name; `None` where the judgement has no such figure.
+    /// A metric of the task by its name; `None` where the evaluation has no such figure.
     pub fn value(&self, metric: &TaskMetric) -> Option<f64> {
         match metric.name {
             "top1" => Some(self.accuracy().top1()),
@@ -149,18 +149,18 @@ mod tests {
         close(images[3].probability, 1.0 / 3.0);
         close(images[2].loss, 7f64.ln());
         assert_eq!(images.iter().map(|image| image.rank).collect::<Vec<_>>(), [0, 1, 2, 0, 2]);
-        let judgement = Judgement { classes: 3, images };
-        assert_eq!(judgement.accuracy(), Accuracy { correct: 2, n: 5 });
+        let evaluation = Evaluation { classes: 3, images };
+        assert_eq!(evaluation.accuracy(), Accuracy { correct: 2, n: 5 });
         let sum = (7f64 / 4.0).ln() + (7f64 / 2.0).ln() + 7f64.ln() + 2.0 * 3f64.ln();
-        close(judgement.loss(), sum / 5.0);
-        let counts: Vec<_> = judgement.per_class().iter().map(|class| (class.correct, class.n)).collect();
+        close(evaluation.loss(), sum / 5.0);
+        let counts: Vec<_> = evaluation.per_class().iter().map(|class| (class.correct, class.n)).collect();
         assert_eq!(counts, [(1, 2), (0, 1), (1, 2)]);
-        assert_eq!(judgement.confusion(), [[1, 0, 1], [0, 0, 1], [1, 0, 1]]);
-        assert_eq!(judgement.most_confused(), Some(Confusion { label: 0, predicted: 2, count: 1 }));
-        assert_eq!(judgement.top5(), None);
+        assert_eq!(evaluation.confusion(), [[1, 0, 1], [0, 0, 1], [1, 0, 1]]);
+        assert_eq!(evaluation.most_confused(), Some(Confusion { label: 0, predicted: 2, count: 1 }));
+        assert_eq!(evaluation.top5(), None);
         // every metric of the task has its figure here
-        let values = Task::Classify.metrics().iter().map(|metric| (metric.name, judgement.value(metric)));
-        let expected = [("top1", Some(0.4)), ("loss", Some(judgement.loss())), ("top5", None)];
+        let values = Task::Classify.metrics().iter().map(|metric| (metric.name, evaluation.value(metric)));
+        let expected = [("top1", Some(0.4)), ("loss", Some(evaluation.loss())), ("top5", None)];
         assert_eq!(values.collect::<Vec<_>>(), expected);
         assert!(Judged::new(&logits[0], 3).is_err());
     }
@@ -169,8 +169,8 @@ mod tests {
     fn five_of_more_classes_count() {
         let logits = [6f32, 5.0, 4.0, 3.0, 2.0, 1.0];
         let images: Vec<_> = (0..6).map(|label| Judged::new(&logits, label).expect("a class")).collect();
-        let judgement = Judgement { classes: 6, images };
-        assert_eq!(judgement.top5(), Some(5.0 / 6.0));
+        let evaluation = Evaluation { classes: 6, images };
+        assert_eq!(evaluation.top5(), Some(5.0 / 6.0));
         // far logits leave no more than rounding
         assert_eq!(Judged::new(&[-3e38, 3e38], 1).expect("a class").loss, 0.0);
     }

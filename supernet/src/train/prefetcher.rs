@@ -4,13 +4,13 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
 use candle_core::Device;
-use kernels::{Feed, Kernels};
+use kernels::{Kernels, StagingBuffers};
 use network::data::{Batch, TrainLoader};
 
 use crate::error::{Error, Result};
 
 /// Training batches in order of step. To a GPU the next ones are copied while it computes.
-pub(crate) struct Feeder(Way);
+pub(crate) struct Prefetcher(Way);
 
 enum Way {
     /// From the loader, as they are.
@@ -19,11 +19,11 @@ enum Way {
     Ahead { batches: Option<Receiver<Result<Batch>>>, thread: Option<JoinHandle<()>> },
 }
 
-/// Batches that wait on the GPU: with the one that is computed with and the one that is copied, as many as [`Feed`] keeps
+/// Batches that wait on the GPU: with the one that is computed with and the one that is copied, as many as [`StagingBuffers`] keeps
 /// apart.
 const WAITING: usize = 1;
 
-impl Feeder {
+impl Prefetcher {
     /// Batches of up to `values` numbers for these kernels.
     ///
     /// # Errors
@@ -32,7 +32,7 @@ impl Feeder {
         if kernels.launches().is_none() && matches!(kernels.device(), Device::Cpu) {
             return Ok(Self(Way::Direct(Box::new(loader))));
         }
-        let mut feed = Feed::new(kernels, values)?;
+        let mut feed = StagingBuffers::new(kernels, values)?;
         let (sender, receiver) = sync_channel(WAITING);
         let thread = std::thread::Builder::new().name("batches to the GPU".to_string()).spawn(move || {
             loop {
@@ -68,7 +68,7 @@ impl Feeder {
     }
 }
 
-impl Drop for Feeder {
+impl Drop for Prefetcher {
     fn drop(&mut self) {
         if let Way::Ahead { batches, thread } = &mut self.0 {
             // a thread that waits to hand over a batch sees that nobody takes it

@@ -5,7 +5,7 @@ use kernels::Kernels;
 use super::ModelFolder;
 use crate::data::{Dataset, Split, eval_batches};
 use crate::error::Result;
-use crate::eval::{Judgement, judged};
+use crate::eval::{Evaluation, judged};
 
 /// Images that are computed together.
 const BATCH: usize = 200;
@@ -15,11 +15,11 @@ impl ModelFolder {
     ///
     /// # Errors
     /// If the data set lacks the split, its classes are not the network's, or its images do not fit.
-    pub fn judge(&self, dataset: &Dataset, split: Split, kernels: &Kernels) -> Result<Judgement> {
+    pub fn evaluate(&self, dataset: &Dataset, split: Split, kernels: &Kernels) -> Result<Evaluation> {
         let dataset = self.see(dataset)?;
         let images = dataset.split(split)?;
         let batches = eval_batches(images, dataset.preprocess(), self.config.input.resolution, BATCH);
         let images = judged(&self.network(kernels)?, batches)?;
-        Ok(Judgement { classes: self.config.classes.len(), images })
+        Ok(Evaluation { classes: self.config.classes.len(), images })
     }
 }
