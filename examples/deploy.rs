@@ -2,7 +2,7 @@
 //! the supernet, not its data.
 //!
 //! `cargo run --release --example deploy -- FOLDER IMAGE...`, where FOLDER is what `extract export` wrote, and an image
-//! is a png, a jpeg, or a `.npy` array that is normalised already, or, for a network that takes arrays, one like those of its
+//! is a png, a jpeg, or a `.npy` array that is normalized already, or, for a network that takes arrays, one like those of its
 //! training. Prints a line for each: image, class, probability.
 
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use kernels::Kernels;
 const USAGE: &str = "usage: deploy FOLDER IMAGE...
 
 FOLDER  what `extract export` wrote
-IMAGE   png, jpeg, or .npy with [C, H, W] floats, already normalised";
+IMAGE   png, jpeg, or .npy with [C, H, W] floats, already normalized";
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut paths = std::env::args_os().skip(1).map(PathBuf::from);

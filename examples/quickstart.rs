@@ -1,6 +1,6 @@
 //! The whole job on digits that come with the toolkit: train, measure, search, export, verify, classify.
 //!
-//! `cargo run --release --example quickstart` runs for 40 s, longer beside busy neighbours, and leaves its files in `target/quickstart`.
+//! `cargo run --release --example quickstart` runs for 40 s, longer beside busy neighbors, and leaves its files in `target/quickstart`.
 
 use std::{path::Path, sync::Arc, time::Duration};
 

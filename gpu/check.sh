@@ -122,7 +122,7 @@ sanitized() (
     bench="supernet bench --space ofa-mbv3-w1.0 --batch 8 --steps 1 --warmup 0 --device $device"
     check() {
         local tool=$1 more=$2
-        # of NVIDIA's own products nothing is to be learnt; what its loader tries is no error of ours
+        # of NVIDIA's own products nothing is to be learned; what its loader tries is no error of ours
         compute-sanitizer --tool "$tool" --report-api-errors no --kernel-name-exclude kernel_substring=gemm \
             --kernel-name-exclude kernel_substring=nvjet --kernel-name-exclude kernel_substring=cutlass \
             --error-exitcode 9 $bench $more >"$work/sanitizer" 2>&1 || { tail -40 "$work/sanitizer" >&2; exit 1; }

@@ -1,6 +1,6 @@
 """Runs an exported folder with numpy alone: `python predict.py FOLDER IMAGE` prints the logits as JSON.
 
-IMAGE is a file that Pillow reads, or a .npy of [C, H, W] f32 that is normalised already; of a network for arrays, a .npy as
+IMAGE is a file that Pillow reads, or a .npy of [C, H, W] f32 that is normalized already; of a network for arrays, a .npy as
 its training had them. What the weights do not tell by their shapes, that is strides, activations and which layer reads
 which, comes from the space and the sub-network in config.json. One thing is left out
 that `extract predict` does: it refuses weights whose blake3 is not the one in config.json.

@@ -10,7 +10,7 @@ REC709 = (0.2126, 0.7152, 0.0722, 0)
 
 
 def array(path, facts):
-    """The file as [C, H, W] f32, normalised: an image, or a .npy that holds such an array already; of a network for arrays a
+    """The file as [C, H, W] f32, normalized: an image, or a .npy that holds such an array already; of a network for arrays a
     .npy as its training had them, [H, W] or [C, H, W]."""
     channels, resolution = facts["channels"], str(facts["resolution"])
     # a number where the input is square, else such as 40x101
@@ -54,7 +54,7 @@ def array(path, facts):
 
 
 def floats(path, facts, size):
-    """An array of any numbers, resized to `size` (columns, rows) where it has another, and normalised as it is."""
+    """An array of any numbers, resized to `size` (columns, rows) where it has another, and normalized as it is."""
     planes = np.load(path).astype(np.float32)
     planes = planes[None] if planes.ndim == 2 else planes
     if planes.ndim != 3 or len(planes) != facts["channels"]:

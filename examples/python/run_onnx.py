@@ -1,6 +1,6 @@
 """Runs an exported folder with ONNX Runtime: `python run_onnx.py FOLDER IMAGE` prints the logits as JSON.
 FOLDER is of `extract export --format onnx`; IMAGE is a file that Pillow reads, or a .npy of [C, H, W] f32 that is
-normalised already, of a network for arrays as its training had them. The file model.onnx holds all that is needed."""
+normalized already, of a network for arrays as its training had them. The file model.onnx holds all that is needed."""
 
 import json
 import sys

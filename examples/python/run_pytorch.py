@@ -1,5 +1,5 @@
 """Builds an exported folder with PyTorch's `ofa` package: `python run_pytorch.py FOLDER IMAGE.npy` prints the logits as
-JSON. FOLDER is of `extract export --format ofa`; IMAGE.npy is [C, H, W] f32, already normalised."""
+JSON. FOLDER is of `extract export --format ofa`; IMAGE.npy is [C, H, W] f32, already normalized."""
 
 import json
 import sys

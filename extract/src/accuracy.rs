@@ -1,4 +1,4 @@
-//! What accuracy a sub-network is expected to have, learnt from those that were evaluated.
+//! What accuracy a sub-network is expected to have, learned from those that were evaluated.
 //!
 //! Two models compete on rows that neither was fitted to: a ridge regression, which is hard to beat with few rows,
 //! and the perceptron of Once-for-All. Knows nothing of how accuracies were measured.

@@ -1,4 +1,4 @@
-//! Scatter plots as SVG text: panels side by side, one colour a series, one legend.
+//! Scatter plots as SVG text: panels side by side, one color a series, one legend.
 //!
 //! Knows nothing of networks; the same input gives the same bytes.
 
@@ -29,7 +29,7 @@ pub enum Style {
 /// Points of one kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
-    /// What the legend calls it; series of one name share a colour over all panels.
+    /// What the legend calls it; series of one name share a color over all panels.
     pub name: String,
     /// Where they are.
     pub points: Vec<Point>,
@@ -56,8 +56,8 @@ const MARGIN: f64 = 62.0;
 const TOP: f64 = 46.0;
 const BOTTOM: f64 = 58.0;
 
-/// Okabe and Ito's palette, told apart by the colour-blind too.
-const COLOURS: [&str; 7] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999"];
+/// Okabe and Ito's palette, told apart by the color-blind too.
+const COLORS: [&str; 7] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999"];
 
 /// A picture of panels side by side under a title. Points that are not finite are left out.
 pub fn svg(title: &str, panels: &[Panel]) -> String {
@@ -90,9 +90,9 @@ fn names(panels: &[Panel]) -> Vec<&str> {
     names
 }
 
-fn colour(names: &[&str], name: &str) -> &'static str {
+fn color(names: &[&str], name: &str) -> &'static str {
     let place = names.iter().position(|known| *known == name).unwrap_or_default();
-    COLOURS[place % COLOURS.len()]
+    COLORS[place % COLORS.len()]
 }
 
 /// A panel's scales.
@@ -138,7 +138,7 @@ fn draw(out: &mut String, panel: &Panel, left: f64, names: &[&str]) {
         text(out, (x - 4.0, TOP + PLOT.1 - 6.0), "end", "fill=\"#555\"", "limit");
     }
     for series in &panel.series {
-        draw_series(out, series, &axes, colour(names, &series.name));
+        draw_series(out, series, &axes, color(names, &series.name));
     }
 }
 
@@ -163,12 +163,12 @@ fn grid(out: &mut String, panel: &Panel, left: f64, axes: &Axes) {
     text(out, middle, "middle", &turned, &panel.y);
 }
 
-fn draw_series(out: &mut String, series: &Series, axes: &Axes, colour: &str) {
+fn draw_series(out: &mut String, series: &Series, axes: &Axes, color: &str) {
     let points: Vec<Point> = finite(&series.points).collect();
     let place = |(x, y): (f64, f64)| (axes.across.place(x), axes.up.place(y));
     // the intervals of dots and of a front, which are many, are pale
     let opacity = if series.style == Style::Rings { ".9" } else { ".25" };
-    let bar = format!("stroke=\"{colour}\" stroke-opacity=\"{opacity}\"");
+    let bar = format!("stroke=\"{color}\" stroke-opacity=\"{opacity}\"");
     for Point { at: (x, y), across, up } in &points {
         if let Some((low, high)) = across {
             line(out, place((*low, *y)), place((*high, *y)), &bar);
@@ -183,18 +183,18 @@ fn draw_series(out: &mut String, series: &Series, axes: &Axes, colour: &str) {
         let path = path.join(" ");
         let _ = writeln!(
             out,
-            "<polyline points=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"/>"
+            "<polyline points=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.5\"/>"
         );
     }
     for point in &points {
-        marker(out, place(point.at), series.style, colour);
+        marker(out, place(point.at), series.style, color);
     }
 }
 
-fn marker(out: &mut String, (x, y): (f64, f64), style: Style, colour: &str) {
+fn marker(out: &mut String, (x, y): (f64, f64), style: Style, color: &str) {
     let look = match style {
-        Style::Rings => format!("r=\"5.5\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\""),
-        Style::Dots | Style::Joined => format!("r=\"2.8\" fill=\"{colour}\" fill-opacity=\".75\""),
+        Style::Rings => format!("r=\"5.5\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\""),
+        Style::Dots | Style::Joined => format!("r=\"2.8\" fill=\"{color}\" fill-opacity=\".75\""),
     };
     let _ = writeln!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" {look}/>");
 }
@@ -205,16 +205,16 @@ fn legend(out: &mut String, panels: &[Panel], names: &[&str]) {
         let mut styles = panels.iter().flat_map(|panel| &panel.series).filter(|series| series.name == *name);
         let joined = styles.clone().any(|series| series.style == Style::Joined);
         let style = styles.next().map_or(Style::Dots, |series| series.style);
-        let colour = colour(names, name);
+        let color = color(names, name);
         if joined {
             let _ = writeln!(
                 out,
-                "<path d=\"M{:.1} {:.1}h14\" stroke=\"{colour}\" stroke-width=\"1.5\"/>",
+                "<path d=\"M{:.1} {:.1}h14\" stroke=\"{color}\" stroke-width=\"1.5\"/>",
                 x - 4.0,
                 y - 4.0
             );
         }
-        marker(out, (x + 3.0, y - 4.0), style, colour);
+        marker(out, (x + 3.0, y - 4.0), style, color);
         text(out, (x + 13.0, y), "start", "", name);
         // no font is at hand to measure with: letters of this size are 6 pixels wide on average
         x += 30.0 + 6.0 * name.chars().count() as f64;

@@ -69,7 +69,7 @@ impl Classifier {
     }
 
     /// Logits, one a class, of an image file of any size and format that is read, or `.npy` with `[C, H, W]` values that
-    /// are normalised already; of a model for arrays of floats, of `.npy` as its training had them.
+    /// are normalized already; of a model for arrays of floats, of `.npy` as its training had them.
     ///
     /// # Errors
     /// If the file is no such image, or an array of another shape than the model's input.

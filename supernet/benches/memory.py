@@ -53,7 +53,7 @@ sort_channels = true
 
 
 def images(folder, train):
-    """Coloured noise in two classes, as PPM; a fifth as many for val."""
+    """Colored noise in two classes, as PPM; a fifth as many for val."""
     rng = random.Random(1)
     for split, count in (("train", train), ("val", train // 5)):
         for number in range(count):

@@ -310,7 +310,7 @@ impl<'a> Runner<'a> {
             Mode::Infer => match &self.deployed {
                 Some(network) => {
                     network.forward(&self.batch.inputs)?;
-                    Ok(self.setup.kernels.synchronise()?)
+                    Ok(self.setup.kernels.synchronize()?)
                 }
                 None => Ok(()),
             },
@@ -341,6 +341,6 @@ impl<'a> Runner<'a> {
         self.optimizer.step(&self.weights, &self.gradients, 1e-3)?;
         // as a training does, which looks at them when it has given the whole step away
         losses.iter().try_for_each(|loss| loss.read().map(drop))?;
-        Ok(self.setup.kernels.synchronise()?)
+        Ok(self.setup.kernels.synchronize()?)
     }
 }

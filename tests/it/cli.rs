@@ -127,20 +127,20 @@ fn the_main_job() {
 fn a_corrupted_weight_fails_verification() {
     let at = pipeline();
     let export = "export --supernet run/supernet.safetensors --data digits --calibration-images 200";
-    json("extract", at, &format!("{export} --arch smallest --out spoilt"));
+    json("extract", at, &format!("{export} --arch smallest --out spoiled"));
     let path = at.join("spoilt/model.safetensors");
     let good = std::fs::read(&path).expect("weights");
     for place in [good.len() - 1, good.len() / 2] {
         let mut bytes = good.clone();
         bytes[place] ^= 1;
         std::fs::write(&path, &bytes).expect("written");
-        let message = fails("extract", at, "verify spoilt --supernet run/supernet.safetensors", 4);
-        assert!(message.contains("spoilt"), "{message}");
-        let message = fails("extract", at, "predict spoilt nothing.png", 1);
+        let message = fails("extract", at, "verify spoiled --supernet run/supernet.safetensors", 4);
+        assert!(message.contains("spoiled"), "{message}");
+        let message = fails("extract", at, "predict spoiled nothing.png", 1);
         assert!(message.contains("changed after the export"), "{message}");
     }
     std::fs::write(&path, &good[..good.len() - 5]).expect("written");
-    fails("extract", at, "verify spoilt --supernet run/supernet.safetensors", 1);
+    fails("extract", at, "verify spoiled --supernet run/supernet.safetensors", 1);
 }
 
 #[test]

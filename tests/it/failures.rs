@@ -178,8 +178,8 @@ fn another_version_of_the_tool_is_told_on_resume() {
     assert!(message.contains("warning: version 9.9.9 of the tool before, 0.1.0 now"), "{message}");
 }
 
-/// Twelve images each of two classes, colour or grey, of several sizes, as png and jpeg.
-fn images(at: &Path, colour: bool) {
+/// Twelve images each of two classes, color or grey, of several sizes, as png and jpeg.
+fn images(at: &Path, color: bool) {
     for (class, shade) in [("dark", 40), ("light", 200)] {
         let folder = at.join("train").join(class);
         std::fs::create_dir_all(&folder).expect("made");
@@ -187,7 +187,7 @@ fn images(at: &Path, colour: bool) {
             let (width, height) = (12 + i % 7, 10 + i % 5);
             let path = folder.join(format!("{i:02}.{}", if i % 2 == 0 { "png" } else { "jpg" }));
             let value = |x: u32, y: u32| (shade + (x * 3 + y * 5 + i) % 30) as u8;
-            if colour {
+            if color {
                 RgbImage::from_fn(width, height, |x, y| Rgb([value(x, y), 10, 250]))
                     .save(path)
                     .expect("written");
@@ -203,7 +203,7 @@ fn a_folder_of_images_is_trained_on_and_a_broken_one_is_named_in_the_log() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     images(&at.join("grey"), false);
-    images(&at.join("colour"), true);
+    images(&at.join("color"), true);
     std::fs::write(at.join("grey/train/dark/07.jpg"), "no image").expect("written");
     let space = run("supernet", at, "space tiny --toml");
     let space = String::from_utf8(space.stdout).expect("text").replace("classes = 10", "classes = 2");
@@ -227,8 +227,8 @@ fn a_folder_of_images_is_trained_on_and_a_broken_one_is_named_in_the_log() {
         json("supernet", at, "eval --supernet run/supernet.safetensors --data folder:grey --arch largest");
     assert_eq!(judged["results"][0]["n"], 11, "a tenth of each class, of 59 and of 60");
 
-    // the space decides the channels: colours become grey
-    json("supernet", at, &format!("{train} --data folder:colour --out colours"));
+    // the space decides the channels: colors become grey
+    json("supernet", at, &format!("{train} --data folder:color --out colors"));
     let message = fails("supernet", at, "train --space two.toml --data folder:grey --out x --batch 0", 2);
     assert!(message.contains("--batch"), "{message}");
     std::fs::write(at.join("large.toml"), recipe([0.05, 0.05]).replace("batch = 64\nlr", "batch = 640\nlr"))

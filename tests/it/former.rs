@@ -1,6 +1,6 @@
 //! Files of former versions are read and mean what they meant. `former/` holds what a build of before weights said what
 //! images they take wrote, on the reference kernels: a run of twelve of its 24 steps, the supernet that it ends with, a
-//! network exported from that, and the logits it gives. Its images are of colour, not square, and one lies on its side.
+//! network exported from that, and the logits it gives. Its images are of color, not square, and one lies on its side.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -19,7 +19,7 @@ use crate::cli::json;
 use crate::common::short_recipe;
 
 /// A phase of 16 steps and one of 34, validated every four steps. The first one's rate is 0, so that it ends early; the
-/// second one's rises until it spoils what it has learnt.
+/// second one's rises until it spoils what it has learned.
 fn recipe() -> String {
     let phases = short_recipe(1.0, &[("still", 0.0, 1, 1), ("rising", 1.5, 9, 9)]);
     let phases = phases.replacen(

@@ -46,7 +46,7 @@ distill = false
 sort_channels = false
 "#;
 
-/// A picture with a different colour in each corner.
+/// A picture with a different color in each corner.
 fn picture(width: u32, height: u32, tint: u8) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         let share = |at: u32, length: u32| (at * 255 / length) as u8;

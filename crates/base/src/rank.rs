@@ -79,7 +79,7 @@ fn choose_two(n: usize) -> f64 {
     n as f64 * (n as f64 - 1.0) / 2.0
 }
 
-/// Pairs within runs of equal neighbours.
+/// Pairs within runs of equal neighbors.
 fn tied<T>(sorted: &[T], equal: impl FnMut(&T, &T) -> bool) -> f64 {
     sorted.chunk_by(equal).map(|run| choose_two(run.len())).sum()
 }

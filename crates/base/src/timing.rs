@@ -109,7 +109,7 @@ impl Spread {
     }
 }
 
-/// The quantile of sorted samples, interpolated between neighbours (type 7 of Hyndman and Fan 1996).
+/// The quantile of sorted samples, interpolated between neighbors (type 7 of Hyndman and Fan 1996).
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
     let place = share * last as f64;

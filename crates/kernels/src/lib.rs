@@ -19,7 +19,7 @@ pub use cpu::updates::AdamWConstants;
 #[cfg(any(test, feature = "emulated-gpu"))]
 pub use cuda::emulated_gpu;
 pub use error::{Error, Result};
-pub use ops::{Adapted, ChainKept, CrossEntropy, DepthwiseChain, Moved, Normalisation, PackedWeight, Window};
+pub use ops::{Adapted, ChainKept, CrossEntropy, DepthwiseChain, Moved, Normalization, PackedWeight, Window};
 pub use profile::{Profile, ProfileRow};
 pub use staging::{Moment, SpeedProbe, StagingBuffers};
 
@@ -185,9 +185,9 @@ impl Kernels {
     ///
     /// # Errors
     /// If something that was begun failed.
-    pub fn synchronise(&self) -> Result<()> {
+    pub fn synchronize(&self) -> Result<()> {
         if let Path::Cuda(card) = &self.path {
-            card.synchronise()?;
+            card.synchronize()?;
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use super::cuda;
 use super::tensors::{self, Destination, View};
 use super::{Kernels, Path, cpu, reference};
 
-pub use batch_norm::Normalisation;
+pub use batch_norm::Normalization;
 pub use chain::{ChainKept, DepthwiseChain};
 pub use dense::Window;
 pub use product::PackedWeight;

@@ -68,7 +68,7 @@ pub mod depthwise {
     }
 }
 
-/// Batch normalisation with activation.
+/// Batch normalization with activation.
 pub mod batch_norm {
     use crate::cpu::batch_norm::Affine;
 
@@ -85,7 +85,7 @@ pub mod batch_norm {
     }
 
     /// (xhat, z) at place `at` of `x`.
-    fn normalised(x: &[f32], at: usize, stats: &[f32], affine: Affine) -> (f64, f64) {
+    fn normalized(x: &[f32], at: usize, stats: &[f32], affine: Affine) -> (f64, f64) {
         let rows = stats.len() / 2;
         let row = at / (x.len() / rows);
         let std = (f64::from(stats[rows + row]) + f64::from(affine.epsilon)).sqrt();
@@ -108,14 +108,14 @@ pub mod batch_norm {
     /// [`forward_in_place`] with given statistics.
     pub fn apply_in_place(x: &mut [f32], stats: &[f32], affine: Affine, addend: Option<&[f32]>) {
         for at in 0..x.len() {
-            let activated = affine.activation.apply(normalised(x, at, stats, affine).1 as f32);
+            let activated = affine.activation.apply(normalized(x, at, stats, affine).1 as f32);
             x[at] = activated + addend.map_or(0.0, |addend| addend[at]);
         }
     }
 
     /// (g, xhat) at place `at`, where g = dy * act'(z).
     fn gradient(x: &[f32], dy: &[f32], at: usize, stats: &[f32], affine: Affine) -> (f64, f64) {
-        let (xhat, z) = normalised(x, at, stats, affine);
+        let (xhat, z) = normalized(x, at, stats, affine);
         (f64::from(dy[at]) * f64::from(affine.activation.derivative(z as f32)), xhat)
     }
 
@@ -173,7 +173,7 @@ pub mod chain {
         [seen_before, seen_after]: [&mut [f32]; 2],
         output: &mut [f32],
     ) {
-        let normalise = |x: &mut [f32], affine, given: Option<&[f32]>, seen: &mut [f32]| {
+        let normalize = |x: &mut [f32], affine, given: Option<&[f32]>, seen: &mut [f32]| {
             let mut stats = vec![0.0; 2 * chain.shape.channels];
             match given {
                 Some(given) => stats.copy_from_slice(given),
@@ -190,10 +190,10 @@ pub mod chain {
         };
         let mut input = x.to_vec();
         if let Some(before) = chain.before {
-            normalise(&mut input, before, given_before, seen_before);
+            normalize(&mut input, before, given_before, seen_before);
         }
         depthwise::forward(&chain.shape, &input, chain.weight, output);
-        normalise(output, chain.after, given_after, seen_after);
+        normalize(output, chain.after, given_after, seen_after);
     }
 
     /// Convolution, shift, activation.

@@ -184,7 +184,7 @@ const FOLDS: usize = 10;
 const PER_UNKNOWN: usize = 4;
 
 /// The correction with the fewest terms whose cross-validated mean relative error is within one standard error of the
-/// least one (Breiman et al. 1984, section 3.4.3). Minimises squared relative errors; factors on times are not negative,
+/// least one (Breiman et al. 1984, section 3.4.3). Minimizes squared relative errors; factors on times are not negative,
 /// and neither is what any of `layers` or of the observed networks takes.
 ///
 /// # Errors

@@ -303,8 +303,8 @@ impl SpaceFit {
 
     /// Sub-networks that the correction was fitted to, or that set the margin: none of them may judge it.
     pub fn spent(&self) -> BTreeSet<&Arch> {
-        let learnt = self.searched.iter().filter(|row| row.part == Part::Fit).map(|row| &row.arch);
-        self.networks.iter().map(|network| &network.arch).chain(learnt).collect()
+        let learned = self.searched.iter().filter(|row| row.part == Part::Fit).map(|row| &row.arch);
+        self.networks.iter().map(|network| &network.arch).chain(learned).collect()
     }
 
     /// Whether all numbers can be; `place` names the file in messages.

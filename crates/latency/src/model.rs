@@ -17,7 +17,7 @@ pub enum LatencyKind {
     /// What it takes while nothing shares the device: a property of the device.
     #[default]
     Undisturbed,
-    /// What was met when the table was measured, its neighbours included.
+    /// What was met when the table was measured, its neighbors included.
     Typical,
 }
 
@@ -128,7 +128,7 @@ impl<'a> LatencyModel<'a> {
     }
 
     /// How likely a network of which `predicted_us` is predicted keeps a limit; `None` where no sub-networks of the
-    /// space were measured, or typical latencies are meant: those are the neighbours'.
+    /// space were measured, or typical latencies are meant: those are the neighbors'.
     pub fn kept(&self, predicted_us: f64, limit_us: f64) -> Option<f64> {
         let undisturbed = self.factor == 1.0;
         self.fit.filter(|_| undisturbed).map(|fit| fit.kept(predicted_us, limit_us))

@@ -1,7 +1,7 @@
 //! What a subject takes while nothing shares the core with it, told from samples of a machine that is disturbed most of
 //! the time. Knows no clock.
 //!
-//! A shared core has states that change within milliseconds to minutes: by itself, or beside a neighbour that makes it
+//! A shared core has states that change within milliseconds to minutes: by itself, or beside a neighbor that makes it
 //! up to 1.6 times slower. The fast state is a property of the device and repeats; how often it is met is not. So the
 //! estimate is no median and no fixed quantile, which drift with that share, but the *fast mode*: the median of the
 //! samples that are at most 8 % above the .5 % quantile. It says nothing about whether the fast state was met at all (the
@@ -69,7 +69,7 @@ pub enum State {
     Boosted,
     /// Undisturbed.
     Fast,
-    /// Shared with a neighbour.
+    /// Shared with a neighbor.
     Slow,
 }
 

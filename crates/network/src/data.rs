@@ -51,7 +51,7 @@ pub use folder::{ImagesIn, images_in};
 pub use formats::DataFormat;
 pub use idx::idx_from_bytes;
 pub use image_file::ImageFile;
-pub use image_set::{Image, ImageSet, Normalisation};
+pub use image_set::{Image, ImageSet, Normalization};
 pub use images::{ImageFiles, Images, Loaded};
 pub use list::{ListedImage, list_from_text};
 pub use loader::{LoaderConfig, TrainLoader};
@@ -116,7 +116,7 @@ pub struct Splits {
 pub struct Origin {
     /// A short name.
     pub name: String,
-    /// One line: where the images come from and under which licence.
+    /// One line: where the images come from and under which license.
     pub source: String,
     /// Whether a mirrored image still shows its class, so that a flip is a legal augmentation.
     pub flip: bool,

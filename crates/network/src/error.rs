@@ -27,10 +27,10 @@ pub enum Error {
         /// The first that is not finite.
         got: f32,
     },
-    /// An inference pass met a batch normalisation without running statistics.
+    /// An inference pass met a batch normalization without running statistics.
     #[error("{name}: no running statistics for this sub-network; calibrate it first")]
     Uncalibrated {
-        /// The batch normalisation's name.
+        /// The batch normalization's name.
         name: String,
     },
     /// The kernels or the tensor library refused an operation.

@@ -23,7 +23,7 @@ use crate::nn::{Network, Pass, Source, Statistics};
 pub struct Calibration {
     /// Training images seen, at most.
     pub images: usize,
-    /// Images that are normalised together.
+    /// Images that are normalized together.
     pub batch: usize,
     /// Seed that picks the images.
     pub seed: u64,
@@ -53,10 +53,10 @@ impl Accuracy {
     /// The 95 % interval of the share that the images are a sample of (Wilson 1927).
     pub fn interval(&self) -> [f64; 2] {
         let (n, z) = (self.n.max(1) as f64, 1.959_964);
-        let centre = self.top1() + z * z / (2.0 * n);
+        let center = self.top1() + z * z / (2.0 * n);
         let half = z * (self.top1() * (1.0 - self.top1()) / n + z * z / (4.0 * n * n)).sqrt();
         let scale = 1.0 + z * z / n;
-        [((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0)]
+        [((center - half) / scale).max(0.0), ((center + half) / scale).min(1.0)]
     }
 }
 
@@ -69,7 +69,7 @@ impl fmt::Display for Accuracy {
 }
 
 /// Statistics of every batch norm of a network on the given images: per-batch means and biased variances,
-/// averaged with the images as weights, each batch norm normalising with the batch's own on the way (as OFA).
+/// averaged with the images as weights, each batch norm normalizing with the batch's own on the way (as OFA).
 ///
 /// # Errors
 /// If there are no images, or they do not fit the network.
@@ -94,7 +94,7 @@ pub fn calibrate(
     let mean = |(name, sum): (String, Vec<f64>)| {
         let values: Vec<f32> = sum.iter().map(|sum| (sum / images) as f32).collect();
         if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-            return Err(spoilt(format!("statistics of {name}"), value));
+            return Err(spoiled(format!("statistics of {name}"), value));
         }
         let channels = values.len() / 2;
         Ok((name, Tensor::from_vec(values, (2, channels), &Device::Cpu)?))
@@ -103,7 +103,7 @@ pub fn calibrate(
 }
 
 /// What is said of a network that has no accuracy, for its numbers have left the range of f32.
-fn spoilt(field: String, value: &f32) -> Error {
+fn spoiled(field: String, value: &f32) -> Error {
     Error::NoAccuracy { place: "network".to_string(), field, got: *value }
 }
 
@@ -134,7 +134,7 @@ pub fn judged(network: &Network, batches: impl Iterator<Item = Result<Batch>> + 
         let logits = network.forward(&batch.inputs, Pass::Inference)?.to_vec2::<f32>()?;
         for (row, label) in logits.iter().zip(batch.targets.classes()) {
             if let Some(value) = row.iter().find(|value| !value.is_finite()) {
-                return Err(spoilt(format!("logits of image {}", judged.len() + 1), value));
+                return Err(spoiled(format!("logits of image {}", judged.len() + 1), value));
             }
             judged.push(Judged::new(row, *label as usize)?);
         }

@@ -21,7 +21,7 @@ const PACKERS: [(&[u8], &str); 6] = [
     (b"Rar!", "a rar archive"),
 ];
 
-fn recognise(bytes: &[u8]) -> Option<Foreign> {
+fn recognize(bytes: &[u8]) -> Option<Foreign> {
     if bytes.is_empty() {
         return Some(Foreign { what: "an empty file", advice: "get or save it again" });
     }
@@ -49,7 +49,7 @@ fn recognise(bytes: &[u8]) -> Option<Foreign> {
 /// # Errors
 /// Says what they are.
 pub(crate) fn refuse(place: &str, expected: &str, bytes: &[u8]) -> Result<()> {
-    match recognise(bytes) {
+    match recognize(bytes) {
         Some(Foreign { what, advice }) => {
             Err(Error::invalid(place, "content", expected, what).and_then_do(advice))
         }

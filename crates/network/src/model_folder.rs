@@ -18,7 +18,7 @@ use space::{Arch, Extent, LayerSpec, SearchSpace};
 
 pub use origin::{FineTuned, FineTunedFrom, MeasuredAccuracy, Origin, SelectedOn, StatisticsOrigin};
 
-use crate::data::{Dataset, Filter, Grey, Normalisation, Orient, PixelKind, Preprocess, Resize};
+use crate::data::{Dataset, Filter, Grey, Normalization, Orient, PixelKind, Preprocess, Resize};
 use crate::elastic::{running_names, statistics_to_tensors};
 use crate::error::{Error, Result};
 use crate::nn::{MapSource, Network, Source, Statistics};
@@ -52,7 +52,7 @@ pub struct Input {
     /// Which way up images are; this and the next three are there together, or none of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orient: Option<Orient>,
-    /// How colours become grey.
+    /// How colors become grey.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grey: Option<Grey>,
     /// What of an image is shown.
@@ -69,13 +69,13 @@ pub struct Input {
 impl Input {
     /// Of a network at this resolution.
     pub fn new(resolution: impl Into<Extent>, preprocess: &Preprocess) -> Self {
-        let Preprocess { orient, grey, resize, filter, values, normalisation } = preprocess;
-        let unsaid = *preprocess == Preprocess::unsaid(normalisation.clone());
+        let Preprocess { orient, grey, resize, filter, values, normalization } = preprocess;
+        let unsaid = *preprocess == Preprocess::unsaid(normalization.clone());
         Self {
-            channels: normalisation.channels(),
+            channels: normalization.channels(),
             resolution: resolution.into(),
-            mean: normalisation.mean().to_vec(),
-            std: normalisation.std().to_vec(),
+            mean: normalization.mean().to_vec(),
+            std: normalization.std().to_vec(),
             orient: (!unsaid).then_some(*orient),
             grey: (!unsaid).then_some(*grey),
             resize: (!unsaid).then_some(*resize),
@@ -89,12 +89,12 @@ impl Input {
     /// # Errors
     /// If mean and deviation are none, or some of what belongs together is missing.
     pub fn preprocess(&self, place: &str) -> Result<Preprocess> {
-        let normalisation = Normalisation::new(self.mean.clone(), self.std.clone());
-        let normalisation = normalisation.map_err(|error| error.in_place(place))?;
+        let normalization = Normalization::new(self.mean.clone(), self.std.clone());
+        let normalization = normalization.map_err(|error| error.in_place(place))?;
         let preprocess = match (self.orient, self.grey, self.resize, self.filter) {
-            (None, None, None, None) if self.values.is_bytes() => Preprocess::unsaid(normalisation),
+            (None, None, None, None) if self.values.is_bytes() => Preprocess::unsaid(normalization),
             (Some(orient), Some(grey), Some(resize), Some(filter)) => {
-                Preprocess { orient, grey, resize, filter, values: self.values, normalisation }
+                Preprocess { orient, grey, resize, filter, values: self.values, normalization }
             }
             _ => {
                 let expected = "all of orient, grey, resize and filter, or none";
@@ -324,7 +324,7 @@ impl ModelFolder {
     /// # Errors
     /// If the classes are not the network's, or the channels that it takes cannot be made of those of the images.
     pub fn see(&self, dataset: &Dataset) -> Result<Dataset> {
-        dataset.labelled_as(&self.config.classes)?.seen_as(self.preprocess()?)
+        dataset.labeled_as(&self.config.classes)?.seen_as(self.preprocess()?)
     }
 }
 

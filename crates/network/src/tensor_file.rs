@@ -179,9 +179,9 @@ mod tests {
     #[test]
     fn numbers_that_are_not_finite_are_refused_by_name() {
         for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let spoilt = Tensor::new(&[1.0, value], &Device::Cpu).expect("a tensor");
+            let spoiled = Tensor::new(&[1.0, value], &Device::Cpu).expect("a tensor");
             let bytes =
-                to_bytes(Path::new("x"), &BTreeMap::from([("w".to_string(), spoilt)]), &1).expect("bytes");
+                to_bytes(Path::new("x"), &BTreeMap::from([("w".to_string(), spoiled)]), &1).expect("bytes");
             let error = from_bytes("x", &bytes).err().expect("refused").to_string();
             assert!(error.starts_with("x: w: expected finite values, got "), "{error}");
         }

@@ -3,7 +3,7 @@
 //! For multipliers that are not negative and sum to 1, a sub-network that keeps all limits has a weighted sum of its
 //! costs, each as a share of its limit, of at most 1. The least weighted sum of all sub-networks is exact
 //! ([`CostIndex::least_of`]); where it is above 1, no sub-network keeps the limits (Lagrange's relaxation). The best
-//! multipliers are found by cutting planes: each minimiser is a plane above the bound, and the multipliers that are best
+//! multipliers are found by cutting planes: each minimizer is a plane above the bound, and the multipliers that are best
 //! by the planes so far are tried next (Kelley 1960). Memory is the greatest of the blocks' and no sum: what exceeds its
 //! limit is forbidden, which is exact too.
 
@@ -23,7 +23,7 @@ pub(super) struct Bound {
     pub multipliers: Vec<(Column, f64)>,
     /// The sub-networks with the least weighted sums that were met on the way: good places to look for one that keeps
     /// the limits.
-    pub minimisers: Vec<Vec<Index>>,
+    pub minimizers: Vec<Vec<Index>>,
 }
 
 /// Beyond rounding, a factor above this is a proof.
@@ -45,7 +45,7 @@ impl Bound {
     pub fn of(prices: &Prices<'_>, resolution: usize) -> Self {
         let is_sum = |(column, _): &(Column, f64)| column.quantity != Quantity::Memory;
         let sums: Vec<_> = prices.limits().filter(is_sum).collect();
-        let mut best = Self { factor: 0.0, multipliers: Vec::new(), minimisers: Vec::new() };
+        let mut best = Self { factor: 0.0, multipliers: Vec::new(), minimizers: Vec::new() };
         if sums.is_empty() {
             return best;
         }
@@ -59,15 +59,15 @@ impl Bound {
                     sums.iter().zip(&multipliers).map(|(sum, share)| (sum.0, *share)).collect();
             }
             if value.is_infinite() || value >= ceiling - CLOSE {
-                best.minimisers.push(genes);
+                best.minimizers.push(genes);
                 break;
             }
             planes.push(sums.iter().map(|(column, limit)| prices.of(*column, &genes) / limit).collect());
-            best.minimisers.push(genes);
+            best.minimizers.push(genes);
             (ceiling, multipliers) = game(&planes);
         }
-        best.minimisers.sort();
-        best.minimisers.dedup();
+        best.minimizers.sort();
+        best.minimizers.dedup();
         best
     }
 }

@@ -18,7 +18,7 @@ pub trait Objective: Sync {
     fn predict_encoded(&self, encoded: &Encoded) -> Result<Vec<f32>>;
 
     /// About what each feature would add to each sub-network's value: its derivatives, one row of all the encoder's
-    /// features for each sub-network; `None` where there are none, and a search looks at neighbours instead.
+    /// features for each sub-network; `None` where there are none, and a search looks at neighbors instead.
     ///
     /// # Errors
     /// If a feature is none of the encoder's.

@@ -30,7 +30,7 @@ pub(super) fn starts(prices: &Prices<'_>) -> Result<Vec<Vec<Index>>> {
     if starts.is_empty() { Err(refusal(prices, &bounds, &missed)) } else { Ok(starts) }
 }
 
-/// What breaks the limits least at a resolution, by steepest descent from the bound's minimisers and from the one with
+/// What breaks the limits least at a resolution, by steepest descent from the bound's minimizers and from the one with
 /// the least of each quantity.
 fn feasible(prices: &Prices<'_>, resolution: usize, bound: &Bound) -> (f64, Vec<Index>) {
     let limited =
@@ -39,7 +39,7 @@ fn feasible(prices: &Prices<'_>, resolution: usize, bound: &Bound) -> (f64, Vec<
     let smallest = prices.first().least_at(resolution, Quantity::Macs);
     let mut starts: Vec<_> = least.chain([smallest]).collect();
     if prices.limits().count() > 1 {
-        starts.extend(bound.minimisers.iter().cloned());
+        starts.extend(bound.minimizers.iter().cloned());
     }
     let ends = starts.into_iter().map(|start| descend(prices, start));
     ends.min_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1))).expect("at least one start")

@@ -12,7 +12,7 @@ pub(super) struct Linear {
     pub constant: f64,
 }
 
-/// Minimises the squared error plus `penalty` times the squared weights; the constant is free. `active` holds
+/// Minimizes the squared error plus `penalty` times the squared weights; the constant is free. `active` holds
 /// the rows' features, `len` in all.
 pub(super) fn ridge(active: &Encoded, targets: &[f64], len: usize, penalty: f64) -> Result<Linear> {
     let rows = targets.len() as f64;

@@ -162,7 +162,7 @@ impl FitReport {
 }
 
 /// A line from predictions to measured accuracies, fitted by least squares to cross-validated predictions. A slope below
-/// 1 says that high predictions are too high and low ones too low, as they are where a model has learnt noise; those of a
+/// 1 says that high predictions are too high and low ones too low, as they are where a model has learned noise; those of a
 /// search are the highest.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -3,7 +3,7 @@
 //! their variances (the normal-normal model of Efron and Morris 1975).
 //!
 //! A count is a line through the predictor's values, plus what the predictor is wrong by for one of them, plus chance. The
-//! line is learnt from all: a predictor that expects too much of a region, or exaggerates differences there, as one does
+//! line is learned from all: a predictor that expects too much of a region, or exaggerates differences there, as one does
 //! that adds up what saturates. What it is wrong by for one is shrunk. Of such figures the greatest needs no further
 //! correction: they are expectations given all that was seen.
 
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn exaggerated_differences_are_learnt() {
+    fn exaggerated_differences_are_learned() {
         let mut rng = ChaCha8Rng::seed_from_u64(2);
         let (mut slope, mut excess) = (0.0, 0.0);
         for _ in 0..1000 {

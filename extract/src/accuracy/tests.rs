@@ -137,8 +137,8 @@ fn estimators_round_trip_through_a_file() {
 fn rows_of_the_test_images_are_not_looked_at() {
     let mut file = made_up(&space(), 60, 0.0, 0.001);
     let clean = AccuracyEstimator::fit(&file, &quick()).expect("rows").to_bytes().expect("bytes");
-    let spoilt = AccuracyRow { split: Split::Test, top1: 0.0, ..file.rows[0].clone() };
-    file.rows.push(spoilt);
+    let spoiled = AccuracyRow { split: Split::Test, top1: 0.0, ..file.rows[0].clone() };
+    file.rows.push(spoiled);
     assert_eq!(AccuracyEstimator::fit(&file, &quick()).expect("rows").to_bytes().expect("bytes"), clean);
     file.rows.iter_mut().for_each(|row| row.split = Split::Test);
     let error = AccuracyEstimator::fit(&file, &quick()).expect_err("no usable rows").to_string();

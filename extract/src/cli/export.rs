@@ -65,7 +65,7 @@ pub struct Arguments {
     )]
     calibration_images: usize,
     /// Take the batch norms' statistics that lie in an imported supernet, those of its largest network, instead of
-    /// gathering them. Colour images are then normalised as ImageNet's; without --data no accuracy is counted and
+    /// gathering them. Color images are then normalized as ImageNet's; without --data no accuracy is counted and
     /// classes are numbered
     #[arg(long, conflicts_with = "calibration_images")]
     inherit_bn: bool,

@@ -63,7 +63,7 @@ pub struct Arguments {
     /// limits are kept; 0 for none
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
     limits: u32,
-    /// What one of each five searches looks for; the others' stand-ins favour larger choices
+    /// What one of each five searches looks for; the others' stand-ins favor larger choices
     #[arg(long, value_name = "FILE", requires = "limits")]
     estimator: Option<PathBuf>,
     /// What to call this machine [default: its processor's name]

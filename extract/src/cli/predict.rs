@@ -19,7 +19,7 @@ pub struct Arguments {
     /// The exported folder
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
-    /// Images (png, jpeg, webp, bmp, tiff, gif, ppm), .npy with [C, H, W] or [1, C, H, W] floats, already normalised, or
+    /// Images (png, jpeg, webp, bmp, tiff, gif, ppm), .npy with [C, H, W] or [1, C, H, W] floats, already normalized, or
     /// folders of them; for a model trained on arrays, .npy like those
     #[arg(value_name = "IMAGE", required = true, num_args = 1..)]
     images: Vec<PathBuf>,

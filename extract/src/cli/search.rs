@@ -55,7 +55,7 @@ pub struct Arguments {
     #[arg(long, value_name = "BYTES", value_parser = amount(Quantity::Memory), allow_hyphen_values = true)]
     max_memory: Option<f64>,
     /// Which latency is limited: undisturbed, what the device takes by itself; or typical, what was met when it was
-    /// measured, its neighbours included
+    /// measured, its neighbors included
     #[arg(long, value_name = "undisturbed|typical", default_value_t, requires = "latency_table", value_parser = kind)]
     latency: LatencyKind,
     /// Decides all random choices

@@ -251,7 +251,7 @@ fn count(candidates: Vec<Candidate>, evaluate: &mut Evaluate<'_>) -> Result<(Vec
     Ok((counts, false))
 }
 
-/// Chooses by predictions and counts, and gives the front what was learnt.
+/// Chooses by predictions and counts, and gives the front what was learned.
 fn conclude(problem: &Problem<'_>, mut report: SearchReport, rounds: Vec<Round>) -> Result<Validated> {
     let last = rounds.last().expect("at least one round was made");
     if all(&rounds).next().is_none() {

@@ -5,7 +5,7 @@
     cargo build --release -p supernet
     python supernet/benches/pytorch/compare.py [--rounds 5] [--cases NAME ...]
 
-Machines drift, so ours and theirs take turns in short rounds, and a ratio is always of neighbours in time. PyTorch runs
+Machines drift, so ours and theirs take turns in short rounds, and a ratio is always of neighbors in time. PyTorch runs
 four ways: its default layout and channels_last, each with glibc's default allocator and with one that keeps freed
 memory. The best of the four in each round counts. Both sides train the same list of random sub-networks.
 """

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Times the loading of a folder of images beside torchvision's: decoded, cropped, mirrored, resized, normalised.
+"""Times the loading of a folder of images beside torchvision's: decoded, cropped, mirrored, resized, normalized.
 
     pip install torch torchvision
     cargo build --release -p supernet
     python supernet/benches/pytorch/loader.py [--folder FOLDER] [--rounds 5] [--workers 2]
 
 Without a folder, 600 jpegs of 500 x 375 pixels are made from a seed. Machines drift, so the two take turns, and a ratio
-is always of neighbours in time. torchvision runs as its training examples do: ImageFolder, RandomResizedCrop(224),
+is always of neighbors in time. torchvision runs as its training examples do: ImageFolder, RandomResizedCrop(224),
 RandomHorizontalFlip, ToTensor, Normalize, a DataLoader with workers that stay.
 """
 

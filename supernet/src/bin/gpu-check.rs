@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use base::random::rng_for;
 use candle_core::{DType, Device, Tensor};
-use kernels::{DepthwiseChain, Kernels, Normalisation, Precision};
+use kernels::{DepthwiseChain, Kernels, Normalization, Precision};
 use space::{Activation, Arch, LayerSpec, SearchSpace, preset, sampler};
 use supernet::Result;
 use supernet::agreement::{Differences, diamond, of_layer, of_layers, of_network};
@@ -234,10 +234,10 @@ fn maps(kernels: &Kernels, channels: usize, side: usize) -> Result<Tensor> {
     Ok(kernels.activations(&values)?)
 }
 
-fn norm(kernels: &Kernels, channels: usize) -> Result<Normalisation> {
+fn norm(kernels: &Kernels, channels: usize) -> Result<Normalization> {
     let gamma = Tensor::ones(channels, DType::F32, &Device::Cpu)?.to_device(&kernels.device())?;
     let beta = Tensor::zeros(channels, DType::F32, &kernels.device())?;
-    Ok(Normalisation { gamma, beta, epsilon: 1e-3, activation: Activation::HSwish })
+    Ok(Normalization { gamma, beta, epsilon: 1e-3, activation: Activation::HSwish })
 }
 
 impl<W: Write> Rates<'_, W> {
@@ -267,17 +267,17 @@ impl<W: Write> Rates<'_, W> {
         self.time(&format!("depthwise and shift, {size}"), len + 3 * outputs, || {
             kernels.depthwise_activated(&x, (&weight, stride), &shift, Activation::None).map(drop)
         })?;
-        // statistics read it once, normalising reads and writes it
+        // statistics read it once, normalizing reads and writes it
         self.time(&format!("batch norm forward, {size}"), 3 * len, || {
-            kernels.normalise(&x, &with, None).map(drop)
+            kernels.normalize(&x, &with, None).map(drop)
         })?;
-        let (_, statistics) = kernels.normalise(&x, &with, None)?;
+        let (_, statistics) = kernels.normalize(&x, &with, None)?;
         let (dy, gradient) = (maps(kernels, channels, side)?, norm(kernels, channels)?);
         // two kernels read x and dy, the second writes dx
         self.time(&format!("batch norm backward, {size}"), 5 * len, || {
-            kernels.normalise_backward(&x, &dy, &statistics, &with, &gradient).map(drop)
+            kernels.normalize_backward(&x, &dy, &statistics, &with, &gradient).map(drop)
         })?;
-        let chain = |norm: &Normalisation, weight: Tensor| DepthwiseChain {
+        let chain = |norm: &Normalization, weight: Tensor| DepthwiseChain {
             before: Some(norm.clone()),
             weight,
             stride,
@@ -285,7 +285,7 @@ impl<W: Write> Rates<'_, W> {
             with_means: false,
         };
         let (chain, into) = (chain(&with, weight.clone()), chain(&gradient, weight.zeros_like()?));
-        // statistics and convolution read x; the convolution's output is written, read twice, and written normalised
+        // statistics and convolution read x; the convolution's output is written, read twice, and written normalized
         self.time(&format!("chain forward, {size}"), 2 * len + 4 * outputs, || {
             kernels.chain(&chain, &x).map(drop)
         })?;

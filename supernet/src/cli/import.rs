@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use base::timing::{Stopwatch, peak_rss_mb};
 use command::{Common, Ending, grouped, result_path};
 use network::checkpoint::{Imported, Interface, write_imported};
-use network::data::{Normalisation, Preprocess};
+use network::data::{Normalization, Preprocess};
 use network::pytorch::{Entries, Import, StateDict, import};
 use serde_json::json;
 
@@ -63,7 +63,7 @@ impl Arguments {
         drop(state);
         // as the authors evaluate; in another number of channels their images are not known
         let preprocess = (space.input_channels() == 3).then(|| {
-            let preprocess = Preprocess::photographs(Normalisation::imagenet());
+            let preprocess = Preprocess::photographs(Normalization::imagenet());
             self.resize.map_or(preprocess.clone(), |shown| shown.of(preprocess))
         });
         let interface = Interface { preprocess, classes: None };

@@ -106,7 +106,7 @@ pub fn open_fine_tune_folder(path: &Path, resume: bool) -> Result<RunFolder> {
 
 impl FineTuner {
     /// Prepares a run: from its last checkpoint where the folder has one, else from the model's weights. Images are
-    /// seen as the model's `config.json` says, and labelled in the order of its classes.
+    /// seen as the model's `config.json` says, and labeled in the order of its classes.
     ///
     /// # Errors
     /// If data or teacher do not fit the model, a setting is out of range, or the folder holds another run.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use base::random::rng_for;
 use network::checkpoint::{StartedFrom, Supernet};
-use network::data::{Dataset, Normalisation, Preprocess, Resize};
+use network::data::{Dataset, Normalization, Preprocess, Resize};
 use network::elastic::SharedWeights;
 use space::SearchSpace;
 
@@ -70,7 +70,7 @@ impl Start {
     }
 
     /// The images as the supernet will see them: as given weights were trained to, or as is best for the space; with
-    /// `resize` in place of that, where there is one. Classes are labelled as the weights' are, where they are the same.
+    /// `resize` in place of that, where there is one. Classes are labeled as the weights' are, where they are the same.
     ///
     /// # Errors
     /// If the channels that the network takes cannot be made of those of the images.
@@ -84,7 +84,7 @@ impl Start {
             None => preprocess,
         })?;
         let classes = self.given().and_then(|supernet| supernet.interface.classes.as_ref());
-        Ok(classes.and_then(|classes| seen.labelled_as(classes).ok()).unwrap_or(seen))
+        Ok(classes.and_then(|classes| seen.labeled_as(classes).ok()).unwrap_or(seen))
     }
 
     /// The recipe as it is followed from here, for images that are seen by [`Start::see`].
@@ -140,7 +140,7 @@ impl Given {
         Ok(match &self.supernet.interface.preprocess {
             Some(preprocess) => preprocess.clone(),
             None if self.supernet.is_imported() && space.input_channels() == 3 => {
-                Preprocess::photographs(Normalisation::imagenet())
+                Preprocess::photographs(Normalization::imagenet())
             }
             None => dataset.preprocess_unsaid(space)?,
         })

@@ -94,7 +94,7 @@ pub(super) fn take_steps(
         let batch = match batches.next() {
             Ok(batch) => batch,
             Err(error) => {
-                // what was learnt is kept, if it can be; why it ended is the batch
+                // what was learned is kept, if it can be; why it ended is the batch
                 if begun {
                     let _ = learner.save();
                 }

@@ -299,7 +299,7 @@ impl Trainer {
             true => self.optimizer.step_head(&self.weights, &self.gradients, lr)?,
             false => self.optimizer.step(&self.weights, &self.gradients, lr)?,
         }
-        // read last: a GPU is given the whole step before it is asked for anything. What a bad loss has spoilt is not saved
+        // read last: a GPU is given the whole step before it is asked for anything. What a bad loss has spoiled is not saved
         let loss = self.mean(step, &losses)?;
         self.step += 1;
         let (_, _, height, width) = batch.inputs.dims4()?;

@@ -1,15 +1,15 @@
-//! Batch normalisation with the activation that follows it.
+//! Batch normalization with the activation that follows it.
 //!
 //! A row holds the M = N*H*W values of one channel. Statistics are `[2 * rows]`: the means, then the biased
 //! variances. Forward keeps nothing for backward but its input: z = gamma * (x - mean) / sqrt(var + eps) +
-//! beta is computed again there, which is cheaper than to store and to load it. A row is normalised, or
+//! beta is computed again there, which is cheaper than to store and to load it. A row is normalized, or
 //! differentiated, right after its sums were taken, while it is in the cache.
 
 use super::activation::{Apply, with_activation};
 use super::simd::{BLOCK, Lanes, block_sums, map, map_in_place, sums, vectorised, zip_in_place};
 use super::{Activation, Isa, for_each_group, for_each_rows};
 
-/// What follows the normalisation: scale and shift a channel (`[rows]` each), then the activation.
+/// What follows the normalization: scale and shift a channel (`[rows]` each), then the activation.
 #[derive(Clone, Copy, Debug)]
 pub struct Affine<'a> {
     /// Scale of each channel.
@@ -41,7 +41,7 @@ impl Affine<'_> {
     }
 }
 
-/// One channel's normalisation: z = (x - mean) * scale + beta.
+/// One channel's normalization: z = (x - mean) * scale + beta.
 #[derive(Clone, Copy)]
 pub(super) struct Channel {
     mean: f32,
@@ -54,7 +54,7 @@ pub(super) struct Channel {
 impl Channel {
     /// z for one vector; the mean goes first, so that a great mean costs no precision.
     #[inline(always)]
-    fn normalise<T: Lanes>(self, x: T) -> T {
+    fn normalize<T: Lanes>(self, x: T) -> T {
         x.sub(T::splat(self.mean)).mul_add(T::splat(self.scale), T::splat(self.beta))
     }
 }
@@ -134,14 +134,14 @@ fn moments<T: Lanes>(x: &[f32]) -> (f32, f32) {
     for block in x.chunks(BLOCK) {
         let len = block.len() as f64;
         let [sum] = block_sums::<T, 1, 1>([block], [T::splat(0.0)], |[x]| [x]);
-        let centre = sum / block.len() as f32;
-        let middle = T::splat(centre);
+        let center = sum / block.len() as f32;
+        let middle = T::splat(center);
         let [shift, spread] = block_sums::<T, 1, 2>([block], [middle], |[x]| {
             let offset = x.sub(middle);
             [offset, offset.mul(offset)]
         });
-        // `centre` is rounded; what the block's true mean lacks is in `shift`.
-        let block_mean = f64::from(centre) + f64::from(shift) / len;
+        // `center` is rounded; what the block's true mean lacks is in `shift`.
+        let block_mean = f64::from(center) + f64::from(shift) / len;
         let block_squares = f64::from(spread) - f64::from(shift) * f64::from(shift) / len;
         let step = block_mean - mean;
         let total = count + len;
@@ -156,14 +156,14 @@ vectorised!(pub(super) fn apply_row(x: &[f32], channel: Channel, y: &mut [f32]) 
 
 #[inline(always)]
 fn apply_row_on<T: Lanes>(x: &[f32], channel: Channel, y: &mut [f32]) {
-    with_activation!(channel.activation, A => map([x], y, |[x]: [T; 1]| A::apply(channel.normalise(x))));
+    with_activation!(channel.activation, A => map([x], y, |[x]: [T; 1]| A::apply(channel.normalize(x))));
 }
 
 vectorised!(pub(super) fn apply_row_in_place(x: &mut [f32], channel: Channel) = apply_row_in_place_on);
 
 #[inline(always)]
 fn apply_row_in_place_on<T: Lanes>(x: &mut [f32], channel: Channel) {
-    with_activation!(channel.activation, A => map_in_place(x, |x: T| A::apply(channel.normalise(x))));
+    with_activation!(channel.activation, A => map_in_place(x, |x: T| A::apply(channel.normalize(x))));
 }
 
 vectorised!(fn apply_and_add(x: &[f32], channel: Channel, addend: &[f32], y: &mut [f32]) = apply_and_add_on);
@@ -171,7 +171,7 @@ vectorised!(fn apply_and_add(x: &[f32], channel: Channel, addend: &[f32], y: &mu
 #[inline(always)]
 fn apply_and_add_on<T: Lanes>(x: &[f32], channel: Channel, addend: &[f32], y: &mut [f32]) {
     with_activation!(channel.activation, A => {
-        map([x, addend], y, |[x, addend]: [T; 2]| A::apply(channel.normalise(x)).add(addend))
+        map([x, addend], y, |[x, addend]: [T; 2]| A::apply(channel.normalize(x)).add(addend))
     });
 }
 
@@ -182,7 +182,7 @@ vectorised!(
 #[inline(always)]
 fn apply_and_add_in_place_on<T: Lanes>(x: &mut [f32], channel: Channel, addend: &[f32]) {
     with_activation!(channel.activation, A => {
-        zip_in_place(x, addend, |x: T, addend| A::apply(channel.normalise(x)).add(addend))
+        zip_in_place(x, addend, |x: T, addend| A::apply(channel.normalize(x)).add(addend))
     });
 }
 
@@ -252,7 +252,7 @@ vectorised!(fn row_gradients(x: &[f32], dy: &[f32], channel: Channel) -> (f32, f
 #[inline(always)]
 fn row_gradients_on<T: Lanes>(x: &[f32], dy: &[f32], channel: Channel) -> (f32, f32) {
     let [gamma, beta] = with_activation!(channel.activation, A => sums([x, dy], |[x, dy]: [T; 2]| {
-        let g = dy.mul(A::derivative(channel.normalise(x)));
+        let g = dy.mul(A::derivative(channel.normalize(x)));
         [g.mul(x.sub(T::splat(channel.mean))), g]
     }));
     ((gamma * f64::from(channel.inv_std)) as f32, beta as f32)
@@ -267,7 +267,7 @@ vectorised!(
 fn row_backward_on<T: Lanes>(x: &[f32], dy: &[f32], channel: Channel, gradients: (f32, f32), dx: &mut [f32]) {
     let slope = Slope::new(channel, gradients, x.len());
     with_activation!(channel.activation, A => {
-        map([x, dy], dx, |[x, dy]: [T; 2]| slope.gradient(x, dy.mul(A::derivative(channel.normalise(x)))))
+        map([x, dy], dx, |[x, dy]: [T; 2]| slope.gradient(x, dy.mul(A::derivative(channel.normalize(x)))))
     });
 }
 
@@ -280,7 +280,7 @@ vectorised!(
 fn row_backward_in_place_on<T: Lanes>(x: &[f32], dy: &mut [f32], channel: Channel, gradients: (f32, f32)) {
     let slope = Slope::new(channel, gradients, x.len());
     with_activation!(channel.activation, A => {
-        zip_in_place(dy, x, |dy: T, x| slope.gradient(x, dy.mul(A::derivative(channel.normalise(x)))))
+        zip_in_place(dy, x, |dy: T, x| slope.gradient(x, dy.mul(A::derivative(channel.normalize(x)))))
     });
 }
 
@@ -302,8 +302,8 @@ impl Slope {
 
     #[inline(always)]
     fn gradient<T: Lanes>(self, x: T, g: T) -> T {
-        let centred = x.sub(T::splat(self.mean));
-        centred.mul_add(T::splat(self.slope), g.add(T::splat(self.offset))).mul(T::splat(self.scale))
+        let centered = x.sub(T::splat(self.mean));
+        centered.mul_add(T::splat(self.slope), g.add(T::splat(self.offset))).mul(T::splat(self.scale))
     }
 }
 

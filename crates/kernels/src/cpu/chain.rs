@@ -150,7 +150,7 @@ fn forward_group(isa: Isa, chain: &Chain, x: &[f32], group: Group) {
     });
 }
 
-/// Statistics to normalise with.
+/// Statistics to normalize with.
 #[derive(Clone, Copy)]
 pub enum Moments<'a> {
     /// The batch's own.

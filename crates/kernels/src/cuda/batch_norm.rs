@@ -54,7 +54,7 @@ impl Norm {
     /// y = act(gamma xhat + beta) + addend; y may be x.
     pub fn apply(&self, x: Place, stats: Place, addend: Option<Place>, y: Place) -> Launch {
         let places = [x, stats, self.gamma, self.beta].map(Argument::from);
-        self.launch("normalise", &[&places[..], &[addend.into(), y.into()]].concat(), &self.sizes())
+        self.launch("normalize", &[&places[..], &[addend.into(), y.into()]].concat(), &self.sizes())
     }
 
     /// Adds the gradients of gamma and beta to `slopes`, `[rows]` each, and gives dx, which may be dy; works in `sums`,
@@ -74,10 +74,10 @@ impl Norm {
         let sizes = [&self.sizes()[..], &more].concat();
         let partial = if splits == 1 { sums } else { scratch };
         let given = [x, dy, stats, self.gamma, self.beta].map(Argument::from);
-        let first = self.launch("normalise_sums", &[&given[..], &[partial.into()]].concat(), &sizes);
+        let first = self.launch("normalize_sums", &[&given[..], &[partial.into()]].concat(), &sizes);
         let sizes = [&sizes[..], &slopes.map(Argument::from)].concat();
         let last =
-            self.launch("normalise_backward", &[&given[..], &[sums.into(), dx.into()]].concat(), &sizes);
+            self.launch("normalize_backward", &[&given[..], &[sums.into(), dx.into()]].concat(), &sizes);
         let join = (splits > 1).then(|| add_splits(partial, sums, 2 * self.rows, splits, false));
         [first].into_iter().chain(join).chain([last]).collect()
     }

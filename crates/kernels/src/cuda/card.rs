@@ -23,7 +23,7 @@ pub trait Executor: Debug + Send + Sync {
     /// Sets bytes to zero.
     fn clear(&self, place: Place, bytes: usize) -> Result<()>;
     /// Waits until all that was given is done.
-    fn synchronise(&self) -> Result<()>;
+    fn synchronize(&self) -> Result<()>;
     /// What it is called.
     fn name(&self) -> String;
     /// Bytes of its memory that are taken.
@@ -65,7 +65,7 @@ impl Drop for Inner {
     /// Nothing that was launched still runs when its kernels are unloaded.
     fn drop(&mut self) {
         // what failed before was told where it was asked for
-        let _ = self.executor.synchronise();
+        let _ = self.executor.synchronize();
     }
 }
 
@@ -106,8 +106,8 @@ impl Card {
     }
 
     /// Waits until all that was launched is done.
-    pub fn synchronise(&self) -> Result<()> {
-        self.0.executor.synchronise()
+    pub fn synchronize(&self) -> Result<()> {
+        self.0.executor.synchronize()
     }
 
     /// What it is called.

@@ -66,7 +66,7 @@ fn check_driver() -> std::result::Result<(), (String, String)> {
         compiler::version().map_err(|error| ("NVRTC's version".to_string(), error.to_string()))?;
     let expected = || format!("a driver for CUDA {major} or newer, as the NVRTC that was found is");
     let mut version = 0;
-    // SAFETY: it is written before the call returns, and needs nothing to be initialised.
+    // SAFETY: it is written before the call returns, and needs nothing to be initialized.
     unsafe { sys::cuDriverGetVersion(&raw mut version) }
         .result()
         .map_err(|error| (expected(), told(&error)))?;
@@ -313,7 +313,7 @@ impl Executor for Gpu {
         unsafe { result::memset_d8_async(place.0, 0, bytes, self.stream.cu_stream()) }.map_err(wrong)
     }
 
-    fn synchronise(&self) -> Result<()> {
+    fn synchronize(&self) -> Result<()> {
         self.stream.synchronize().map_err(wrong)
     }
 
@@ -322,13 +322,13 @@ impl Executor for Gpu {
     }
 
     fn memory(&self) -> Result<usize> {
-        self.synchronise()?;
+        self.synchronize()?;
         let (free, total) = self.stream.context().mem_get_info().map_err(wrong)?;
         Ok(total - free)
     }
 
     fn memory_left(&self) -> Result<usize> {
-        self.synchronise()?;
+        self.synchronize()?;
         let (free, _) = self.stream.context().mem_get_info().map_err(wrong)?;
         Ok(free)
     }
@@ -377,7 +377,7 @@ impl Buffers {
         let buffer = || unsafe { Tensor::empty(values.max(1), candle_core::DType::F32, &gpu.device) };
         let on_gpu = (0..BUFFERS).map(|_| buffer()).collect::<Result<_>>()?;
         // the buffers are there before another stream writes to them
-        gpu.synchronise()?;
+        gpu.synchronize()?;
         Ok(Self { stream: context.new_stream().map_err(wrong)?, pinned, on_gpu, next: 0 })
     }
 }

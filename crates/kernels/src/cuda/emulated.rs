@@ -128,7 +128,7 @@ impl Executor for OnHost {
         Ok(())
     }
 
-    fn synchronise(&self) -> candle_core::Result<()> {
+    fn synchronize(&self) -> candle_core::Result<()> {
         Ok(())
     }
 

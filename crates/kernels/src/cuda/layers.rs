@@ -8,11 +8,11 @@ use super::chain::{Chain, Kept, Slopes};
 use super::{Launch, Place, Storage, depthwise, planes, pool, splits};
 use crate::cpu::depthwise::DepthwiseShape;
 use crate::cpu::pool::Pool;
-use crate::{ChainKept, DepthwiseChain, Normalisation};
+use crate::{ChainKept, DepthwiseChain, Normalization};
 use space::Activation;
 
 /// A batch norm over rows of so many values.
-fn norm(with: &Normalisation, rows: usize, length: usize) -> Result<Norm> {
+fn norm(with: &Normalization, rows: usize, length: usize) -> Result<Norm> {
     let (gamma, beta) = (numbers(&with.gamma)?, numbers(&with.beta)?);
     Ok(Norm { rows, length, gamma, beta, epsilon: with.epsilon, activation: with.activation })
 }
@@ -30,7 +30,7 @@ fn maps(x: &Tensor) -> Result<(usize, usize)> {
 }
 
 /// Where the gradients of scale and shift are added.
-fn slopes(gradient: &Normalisation) -> Result<[Place; 2]> {
+fn slopes(gradient: &Normalization) -> Result<[Place; 2]> {
     Ok([numbers(&gradient.gamma)?, numbers(&gradient.beta)?])
 }
 
@@ -44,10 +44,10 @@ impl Card {
     }
 
     /// `act(batch norm of x) + addend` into `y`, with the batch's own statistics or given ones; those it took.
-    pub fn normalise(
+    pub fn normalize(
         &self,
         x: &Tensor,
-        with: &Normalisation,
+        with: &Normalization,
         addend: Option<&Tensor>,
         given: Option<&Tensor>,
         y: &Tensor,
@@ -65,11 +65,11 @@ impl Card {
     }
 
     /// The gradient of a batch norm's input into `dx`, which may be `dy`.
-    pub fn normalise_backward(
+    pub fn normalize_backward(
         &self,
         [x, dy, statistics]: [&Tensor; 3],
-        with: &Normalisation,
-        gradient: &Normalisation,
+        with: &Normalization,
+        gradient: &Normalization,
         dx: &Tensor,
     ) -> Result<()> {
         let ((count, length), x) = (rows(x)?, contiguous(x)?);
@@ -81,7 +81,7 @@ impl Card {
     }
 
     fn planned(&self, chain: &DepthwiseChain, shape: &DepthwiseShape) -> Result<Chain> {
-        let of = |with: &Normalisation, length| norm(with, shape.channels, length);
+        let of = |with: &Normalization, length| norm(with, shape.channels, length);
         let before = chain.before.as_ref().map(|before| of(before, shape.channel())).transpose()?;
         let after = of(&chain.after, shape.out_channel())?;
         Ok(Chain { shape: *shape, before, weight: numbers(&chain.weight)?, after })
@@ -143,7 +143,7 @@ impl Card {
         };
         let at = contiguous(&y)?.place;
         self.run(x.storage, [depthwise::forward(shape, x.place, read, planned.weight, at)])?;
-        let after = self.normalise(&y, &chain.after, None, given.map(|(_, after)| after), &y)?;
+        let after = self.normalize(&y, &chain.after, None, given.map(|(_, after)| after), &y)?;
         Ok((y, before, after))
     }
 

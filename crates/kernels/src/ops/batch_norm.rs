@@ -9,9 +9,9 @@ use crate::cpu::batch_norm::Affine;
 use crate::tensors::{update, with_views};
 use space::Activation;
 
-/// What a batch norm does after centring: scale, shift, activation.
+/// What a batch norm does after centering: scale, shift, activation.
 #[derive(Clone, Debug)]
-pub struct Normalisation {
+pub struct Normalization {
     /// Scale, `[C]`.
     pub gamma: Tensor,
     /// Shift, `[C]`.
@@ -22,7 +22,7 @@ pub struct Normalisation {
     pub activation: Activation,
 }
 
-impl Normalisation {
+impl Normalization {
     pub(super) fn affine<'a>(&self, gamma: &View<'a>, beta: &View<'a>) -> Result<Affine<'a>> {
         let (gamma, beta) = (gamma.contiguous()?, beta.contiguous()?);
         Ok(Affine { gamma, beta, epsilon: self.epsilon, activation: self.activation })
@@ -35,16 +35,16 @@ impl Kernels {
     ///
     /// # Errors
     /// If the shapes do not fit.
-    pub fn normalise(
+    pub fn normalize(
         &self,
         x: &Tensor,
-        with: &Normalisation,
+        with: &Normalization,
         addend: Option<&Tensor>,
     ) -> Result<(Tensor, Tensor)> {
-        same_shape("normalise", x, addend.unwrap_or(x))?;
+        same_shape("normalize", x, addend.unwrap_or(x))?;
         on_gpu!(self, Op::new("batch norm"), [x, x, x], card => {
             let y = card.alike(x)?;
-            let statistics = card.normalise(x, with, addend, None, &y)?;
+            let statistics = card.normalize(x, with, addend, None, &y)?;
             Ok((y, statistics))
         });
         let shapes = [x.shape().clone(), Shape::from((2, x.dim(0)?))];
@@ -60,24 +60,24 @@ impl Kernels {
         Ok((y, statistics))
     }
 
-    /// [`Kernels::normalise`] in place; gives the statistics.
+    /// [`Kernels::normalize`] in place; gives the statistics.
     ///
     /// # Errors
     /// If the shapes do not fit.
-    pub fn normalise_in_place(
+    pub fn normalize_in_place(
         &self,
         x: &Tensor,
-        with: &Normalisation,
+        with: &Normalization,
         addend: Option<&Tensor>,
     ) -> Result<Tensor> {
-        same_shape("normalise", x, addend.unwrap_or(x))?;
+        same_shape("normalize", x, addend.unwrap_or(x))?;
         let inputs = [&with.gamma, &with.beta, addend.unwrap_or(&with.beta)];
         let op = Op::new("batch norm in place");
-        on_gpu!(self, op, [x, x, x], card => card.normalise(x, with, addend, None, x));
+        on_gpu!(self, op, [x, x, x], card => card.normalize(x, with, addend, None, x));
         self.compute(op, inputs, (2, x.dim(0)?), |[gamma, beta, more], statistics| {
             let statistics = RefCell::new(statistics);
             let addend = addend.map(|_| more.contiguous()).transpose()?;
-            update("normalise_in_place", x, [], |mut x, _| {
+            update("normalize_in_place", x, [], |mut x, _| {
                 let affine = with.affine(&gamma, &beta)?;
                 let mut statistics = statistics.borrow_mut();
                 run!(self, batch_norm::forward_in_place(x.contiguous()?, affine, addend, &mut statistics));
@@ -86,21 +86,21 @@ impl Kernels {
         })
     }
 
-    /// [`Kernels::normalise_in_place`] with given statistics.
+    /// [`Kernels::normalize_in_place`] with given statistics.
     ///
     /// # Errors
     /// If the shapes do not fit.
-    pub fn normalise_with(
+    pub fn normalize_with(
         &self,
         x: &Tensor,
         statistics: &Tensor,
-        with: &Normalisation,
+        with: &Normalization,
         addend: Option<&Tensor>,
     ) -> Result<()> {
-        same_shape("normalise", x, addend.unwrap_or(x))?;
+        same_shape("normalize", x, addend.unwrap_or(x))?;
         let inputs = [statistics, addend.unwrap_or(statistics)];
         on_gpu!(self, Op::new("batch norm in place"), [x, x], card => {
-            card.normalise(x, with, addend, Some(statistics), x).map(drop)
+            card.normalize(x, with, addend, Some(statistics), x).map(drop)
         });
         self.update(Op::new("batch norm in place"), x, inputs, |mut x, views| {
             let statistics = views[0].contiguous()?;
@@ -113,25 +113,25 @@ impl Kernels {
         })
     }
 
-    /// The gradient of [`Kernels::normalise`]'s input; adds those of scale and shift to `gradient`.
+    /// The gradient of [`Kernels::normalize`]'s input; adds those of scale and shift to `gradient`.
     ///
     /// # Errors
     /// If the shapes do not fit.
-    pub fn normalise_backward(
+    pub fn normalize_backward(
         &self,
         x: &Tensor,
         dy: &Tensor,
         statistics: &Tensor,
-        with: &Normalisation,
-        gradient: &Normalisation,
+        with: &Normalization,
+        gradient: &Normalization,
     ) -> Result<Tensor> {
-        same_shape("normalise backward", x, dy)?;
+        same_shape("normalize backward", x, dy)?;
         let shapes = [x.shape().clone(), statistics.shape().clone()];
         let inputs = [x, dy, statistics, &with.gamma, &with.beta];
         let op = Op::new("batch norm backward");
         on_gpu!(self, op, [x, dy, x, dy, dy], card => {
             let dx = card.alike(x)?;
-            card.normalise_backward([x, dy, statistics], with, gradient, &dx)?;
+            card.normalize_backward([x, dy, statistics], with, gradient, &dx)?;
             Ok(dx)
         });
         let [dx, sums] = self.compute_many(op, inputs, shapes, |[x, dy, statistics, gamma, beta], out| {
@@ -144,27 +144,27 @@ impl Kernels {
         Ok(dx)
     }
 
-    /// [`Kernels::normalise_backward`] with the gradient in the place of `dy`.
+    /// [`Kernels::normalize_backward`] with the gradient in the place of `dy`.
     ///
     /// # Errors
     /// If the shapes do not fit.
-    pub fn normalise_backward_in_place(
+    pub fn normalize_backward_in_place(
         &self,
         x: &Tensor,
         dy: &Tensor,
         statistics: &Tensor,
-        with: &Normalisation,
-        gradient: &Normalisation,
+        with: &Normalization,
+        gradient: &Normalization,
     ) -> Result<()> {
-        same_shape("normalise backward", x, dy)?;
+        same_shape("normalize backward", x, dy)?;
         let inputs = [x, statistics, &with.gamma, &with.beta];
         let op = Op::new("batch norm backward");
         on_gpu!(self, op, [x, dy, x, dy, dy], card => {
-            card.normalise_backward([x, dy, statistics], with, gradient, dy)
+            card.normalize_backward([x, dy, statistics], with, gradient, dy)
         });
         let sums = self.compute(op, inputs, statistics.shape(), |[x, statistics, gamma, beta], sums| {
             let sums = RefCell::new(sums);
-            update("normalise_backward_in_place", dy, [], |mut dy, _| {
+            update("normalize_backward_in_place", dy, [], |mut dy, _| {
                 let (x, statistics) = (x.contiguous()?, statistics.contiguous()?);
                 let affine = with.affine(&gamma, &beta)?;
                 let mut sums = sums.borrow_mut();
@@ -176,7 +176,7 @@ impl Kernels {
     }
 
     /// Adds the gradients of scale and shift, `[2, C]`.
-    pub(super) fn add_sums(&self, gradient: &Normalisation, sums: &Tensor) -> Result<()> {
+    pub(super) fn add_sums(&self, gradient: &Normalization, sums: &Tensor) -> Result<()> {
         self.add_assign(&gradient.gamma, &sums.get(0)?)?;
         self.add_assign(&gradient.beta, &sums.get(1)?)
     }

@@ -3,7 +3,7 @@
 
 use candle_core::{Result, Shape, Tensor, bail};
 
-use super::{Kernels, Normalisation, Op, View, on_gpu, run};
+use super::{Kernels, Normalization, Op, View, on_gpu, run};
 use crate::cpu::chain::{Chain, Kept, Moments, Saved, Slopes};
 use crate::cpu::depthwise::DepthwiseShape;
 use space::Activation;
@@ -12,13 +12,13 @@ use space::Activation;
 /// same with gradients in the place of weights.
 pub struct DepthwiseChain {
     /// Before the convolution, where there is an expansion.
-    pub before: Option<Normalisation>,
+    pub before: Option<Normalization>,
     /// The convolution's weight, `[C, 1, k, k]`.
     pub weight: Tensor,
     /// The convolution's stride.
     pub stride: usize,
     /// After the convolution.
-    pub after: Normalisation,
+    pub after: Normalization,
     /// Whether the mean of each map of the output is wanted, for squeeze-and-excite.
     pub with_means: bool,
 }
@@ -116,7 +116,7 @@ impl Kernels {
     }
 
     /// Forward for which nothing is kept: the output, and the statistics, `[2, C]`, that the batch norms before and
-    /// after normalised with: the batch's own, or those that are `given`.
+    /// after normalized with: the batch's own, or those that are `given`.
     ///
     /// # Errors
     /// As [`Kernels::chain`].

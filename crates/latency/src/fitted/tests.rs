@@ -116,17 +116,17 @@ fn searched_networks_set_the_margin_and_others_judge_it() {
 #[test]
 fn no_judge_had_a_part_in_anything() {
     let mut made = Made::new(40, |sum, _| 1.1 * sum);
-    let learnt = made.searched(0, Part::Fit, 1.0);
+    let learned = made.searched(0, Part::Fit, 1.0);
     let judge = |row: &SearchedRow| SearchedRow { part: Part::Check, ..row.clone() };
     let mut fitted_to = made.searched(3, Part::Check, 1.0);
     fitted_to.arch = made.fit.networks[3].arch.clone();
     let (kept, broken) = (made.searched(1, Part::Check, 1.0), made.searched(2, Part::Check, 1.2));
-    made.fit.searched = vec![learnt.clone(), judge(&learnt), kept.clone(), kept, broken, fitted_to];
+    made.fit.searched = vec![learned.clone(), judge(&learned), kept.clone(), kept, broken, fitted_to];
     let validation = made.fit.validation();
     assert_eq!(
         (validation.limits, validation.limits_kept),
         (2, Some(0.5)),
-        "one twice, one learnt from, one fitted to"
+        "one twice, one learned from, one fitted to"
     );
     let [low, high] = validation.limits_kept_interval.expect("two");
     assert!(low > 0.09 && low < 0.1 && high > 0.9, "{low} {high}");

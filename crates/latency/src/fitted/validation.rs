@@ -64,7 +64,7 @@ pub struct Validation {
     pub limits_kept_interval: Option<[f64; 2]>,
 }
 
-/// How well the typical latency is predicted: nothing is demanded of it, for it is the neighbours'.
+/// How well the typical latency is predicted: nothing is demanded of it, for it is the neighbors'.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ValidationTypical {
@@ -151,17 +151,17 @@ impl SpaceFit {
 
     /// Level of the upper end: that of the searched sub-networks that set it, else of the judging ones.
     fn upper_level(&self, judges: usize) -> f64 {
-        let learnt = self.searched_ratios().len();
-        let n = if learnt > 0 { learnt } else { judges } as f64;
+        let learned = self.searched_ratios().len();
+        let n = if learned > 0 { learned } else { judges } as f64;
         rounded(CONFIDENCE.min(n / (n + 1.0)), DECIMALS)
     }
 
     /// Measurement over prediction of the distinct searched sub-networks to learn from.
     pub(super) fn searched_ratios(&self) -> Vec<f64> {
         let mut seen = BTreeSet::new();
-        let learnt =
+        let learned =
             self.searched.iter().filter(|row| row.part == Part::Fit && seen.insert(row.arch.clone()));
-        learnt.map(|row| row.took.us / row.predicted_us).collect()
+        learned.map(|row| row.took.us / row.predicted_us).collect()
     }
 
     /// What a prediction is multiplied by for the upper end of its interval; at least 1. A search finds what is predicted

@@ -1,7 +1,7 @@
 //! What a network takes, and what its scores mean: it lies beside the weights, so that no folder at hand decides it.
 
 use super::{Provenance, Supernet};
-use crate::data::{Catalogue, Dataset, Normalisation, Preprocess};
+use crate::data::{Catalogue, Dataset, Normalization, Preprocess};
 use crate::error::{Error, Result};
 
 /// What a supernet takes, and what its scores mean.
@@ -39,7 +39,7 @@ impl Interface {
 
 impl Supernet {
     /// The images as this supernet sees them, with labels in the order of its scores. A file that says nothing of it means
-    /// whole images as they are stored; they are normalised by the training images at hand, or where statistics of the
+    /// whole images as they are stored; they are normalized by the training images at hand, or where statistics of the
     /// authors' training are inherited by ImageNet's mean and deviation.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ impl Supernet {
             None if inherits_statistics && self.space.input_channels() == 3 => self.preprocess_alone()?,
             None => dataset.preprocess_unsaid(&self.space)?,
         })?;
-        self.interface.classes.as_ref().map_or(Ok(seen.clone()), |classes| seen.labelled_as(classes))
+        self.interface.classes.as_ref().map_or(Ok(seen.clone()), |classes| seen.labeled_as(classes))
     }
 
     /// Whether the classes of a data set are the supernet's, which can be told before its images are looked at.
@@ -66,13 +66,13 @@ impl Supernet {
     /// What happens to images where there is no data set.
     ///
     /// # Errors
-    /// If the file does not say it, and the network takes no colour images.
+    /// If the file does not say it, and the network takes no color images.
     pub fn preprocess_alone(&self) -> Result<Preprocess> {
         match (&self.interface.preprocess, self.space.input_channels()) {
             (Some(preprocess), _) => Ok(preprocess.clone()),
-            (None, 3) => Ok(Preprocess::unsaid(Normalisation::imagenet())),
+            (None, 3) => Ok(Preprocess::unsaid(Normalization::imagenet())),
             (None, channels) => Err(Error::invalid("images", "channels", 3, channels)
-                .and_then_do("say with --data which images the network takes, for their normalisation")),
+                .and_then_do("say with --data which images the network takes, for their normalization")),
         }
     }
 

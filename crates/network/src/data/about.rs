@@ -17,7 +17,7 @@ pub(super) const NAME: &str = "dataset.toml";
 pub(super) struct About {
     /// A short name, in place of the folder's.
     pub name: Option<String>,
-    /// Where the images come from and under which licence.
+    /// Where the images come from and under which license.
     pub source: Option<String>,
     /// Whether a mirrored image still shows its class.
     pub flip: Option<bool>,

@@ -1,4 +1,4 @@
-//! What a network sees of an image: a random crop with varied colours while it trains, what [`Preprocess`] says
+//! What a network sees of an image: a random crop with varied colors while it trains, what [`Preprocess`] says
 //! otherwise.
 //!
 //! Every random number comes from a generator that is passed in. Knows nothing of batches or labels.
@@ -54,7 +54,7 @@ pub struct Augmentation {
     pub flip: bool,
     /// Brightness is multiplied by 1 minus to 1 plus this.
     pub brightness: f32,
-    /// Colours are moved away from grey, or towards it, by a factor of 1 minus to 1 plus this.
+    /// Colors are moved away from grey, or towards it, by a factor of 1 minus to 1 plus this.
     pub saturation: f32,
     /// JPEGs are decoded at a half, a quarter or an eighth of their sides where the crop then still has at least so many
     /// times the pixels of the view along each side; 0 decodes them whole. (Evaluation always does.)
@@ -136,13 +136,13 @@ impl Augmentation {
     ///
     /// Where nothing is said: a crop of at least 16.8 / side of the area, .08 to .8 (torchvision's and OFA's .08 from 210
     /// pixels on; small images show one object that fills them, and a small crop cuts it off: .6 at 28 pixels is this
-    /// toolkit's choice); a flip where the data say that it is legal; for photographs in colour, which are image files,
+    /// toolkit's choice); a flip where the data say that it is legal; for photographs in color, which are image files,
     /// OFA's changes of brightness (32 / 255) and saturation (.5); JPEGs decoded at a fraction where the crop has twice the
     /// view's pixels then. Of arrays, whose rows are not like their columns, a crop of at least .8 of the width and all of the
     /// height, unless `min_area` or `ratio` is said: a spectrogram's bands stay where they are.
     ///
     /// # Errors
-    /// If colours are to be varied that are none.
+    /// If colors are to be varied that are none.
     pub fn for_dataset(dataset: &Dataset, settings: AugmentationSettings) -> Result<Self> {
         if dataset.train().kind() == PixelKind::Floats {
             return Self::for_arrays(dataset, settings);
@@ -171,7 +171,7 @@ impl Augmentation {
             if let Some(value) = value.filter(|value| *value != 0.0) {
                 let place = format!("data {}", dataset.name());
                 let field = format!("augmentation.{field}");
-                return Err(Error::invalid(place, field, "0 for arrays, which have no colours", value)
+                return Err(Error::invalid(place, field, "0 for arrays, which have no colors", value)
                     .and_then_do("leave it out of the recipe"));
             }
         }
@@ -207,7 +207,7 @@ impl Augmentation {
         }
     }
 
-    /// A random crop of `image`, resized to `resolution`, perhaps mirrored, its colours varied, normalised, written to
+    /// A random crop of `image`, resized to `resolution`, perhaps mirrored, its colors varied, normalized, written to
     /// `out`.
     ///
     /// # Shapes
@@ -259,12 +259,12 @@ impl Augmentation {
         let mirrored = self.flip && rng.random_bool(0.5);
         let lines = part.lines(resolution);
         draw(part.image, preprocess.filter, &lines, mirrored, out);
-        self.vary_colours(out, resolution, rng);
-        normalise(out, resolution, preprocess);
+        self.vary_colors(out, resolution, rng);
+        normalize(out, resolution, preprocess);
     }
 
     /// torchvision's ColorJitter with brightness and saturation, in random order; values stay in 0..=255.
-    fn vary_colours(&self, planes: &mut [f32], resolution: Extent, rng: &mut ChaCha8Rng) {
+    fn vary_colors(&self, planes: &mut [f32], resolution: Extent, rng: &mut ChaCha8Rng) {
         if self.brightness == 0.0 && self.saturation == 0.0 {
             return;
         }
@@ -297,7 +297,7 @@ impl Augmentation {
     }
 }
 
-/// What evaluation shows of an image at `resolution`, normalised, written to `out`. The image was turned and has the
+/// What evaluation shows of an image at `resolution`, normalized, written to `out`. The image was turned and has the
 /// channels of the network already.
 ///
 /// # Shapes
@@ -308,10 +308,10 @@ impl Augmentation {
 pub fn plain_view(image: Image<'_>, resolution: impl Into<Extent>, preprocess: &Preprocess, out: &mut [f32]) {
     let resolution = resolution.into();
     show(image, resolution, preprocess, out);
-    normalise(out, resolution, preprocess);
+    normalize(out, resolution, preprocess);
 }
 
-/// The same before it is normalised, in pixel units.
+/// The same before it is normalized, in pixel units.
 pub(super) fn show(image: Image<'_>, resolution: Extent, preprocess: &Preprocess, out: &mut [f32]) {
     let [height, width, _] = image.shape();
     let lines = shown(preprocess.resize, [height, width], resolution);
@@ -348,11 +348,11 @@ impl Part<'_> {
 }
 
 /// Pixel values to what the network expects: (value / 255 - mean) / std, of floats (value - mean) / std, channel by channel.
-pub(super) fn normalise(planes: &mut [f32], resolution: Extent, preprocess: &Preprocess) {
-    let (size, normalisation, unit) =
-        (resolution.plane(), &preprocess.normalisation, preprocess.values.unit());
-    assert_eq!(planes.len(), normalisation.channels() * size, "one mean and deviation a channel");
-    let statistics = normalisation.mean().iter().zip(normalisation.std());
+pub(super) fn normalize(planes: &mut [f32], resolution: Extent, preprocess: &Preprocess) {
+    let (size, normalization, unit) =
+        (resolution.plane(), &preprocess.normalization, preprocess.values.unit());
+    assert_eq!(planes.len(), normalization.channels() * size, "one mean and deviation a channel");
+    let statistics = normalization.mean().iter().zip(normalization.std());
     for (plane, (mean, std)) in planes.chunks_exact_mut(size).zip(statistics) {
         plane.iter_mut().for_each(|value| *value = (*value / unit - mean) / std);
     }

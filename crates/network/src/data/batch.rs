@@ -19,7 +19,7 @@ const MOST_SIDE: usize = 4096;
 /// Inputs with what the outputs for them are compared with; inputs lie on the CPU until they are brought elsewhere.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// Normalised images [N, C, H, W], f32.
+    /// Normalized images [N, C, H, W], f32.
     pub inputs: Tensor,
     /// The target of each input.
     pub targets: Targets,
@@ -44,7 +44,7 @@ impl Batch {
         self.targets.is_empty()
     }
 
-    /// Normalised values of the images `indices`, as `fill` writes them into the planes of each image, which have the
+    /// Normalized values of the images `indices`, as `fill` writes them into the planes of each image, which have the
     /// size that it is given.
     pub(super) fn of(
         set: &Images,

@@ -109,7 +109,7 @@ impl Catalogue {
     /// Whether the classes are those of a network, whatever their order.
     ///
     /// # Errors
-    /// As [`Dataset::labelled_as`].
+    /// As [`Dataset::labeled_as`].
     pub fn check_classes(&self, network: &[String]) -> Result<()> {
         classes::labels_for(self.name(), self.classes(), network).map(drop)
     }
@@ -155,16 +155,16 @@ impl Files {
         let Self { origin, classes, train, val, test, val_from, warnings } = self;
         let (place, mut notes) = (train.place.clone(), Notes { warnings, ..Notes::default() });
         let found = train.look(&classes, looking, &mut notes)?;
-        let channels = if found.are_colour() { 3 } else { 1 };
+        let channels = if found.are_color() { 3 } else { 1 };
         let (train, val) = match val {
             Some(val) => (found, val.look(&classes, looking, &mut notes)?),
             None => found.hold_out(&place, &classes)?,
         };
         let sums = train.sums();
-        let normalisation = sums.normalisation(channels, Grey::Rec601);
-        let normalisation =
-            normalisation.ok_or_else(|| Error::invalid(place.display(), "images", "some", "none"))?;
-        let preprocess = Preprocess::photographs(normalisation);
+        let normalization = sums.normalization(channels, Grey::Rec601);
+        let normalization =
+            normalization.ok_or_else(|| Error::invalid(place.display(), "images", "some", "none"))?;
+        let preprocess = Preprocess::photographs(normalization);
         let splits = [(Split::Train, &train), (Split::Val, &val)];
         let facts = Facts { sums: Some(sums), size: train.size(), hash: hash(&classes, origin.flip, splits) };
         let decoding = preprocess.decoding();

@@ -8,7 +8,7 @@ use space::SearchSpace;
 
 use super::catalogue::{Catalogue, no_test};
 use super::classes::{check_count, labels_for};
-use super::image_set::{ImageSet, Normalisation};
+use super::image_set::{ImageSet, Normalization};
 use super::images::Images;
 use super::look::{Listed, Notes, in_both, left_out};
 use super::looking::Looking;
@@ -97,7 +97,7 @@ impl Dataset {
         Catalogue::open(spec, dataset_toml)?.look()
     }
 
-    /// A data set of these splits; computes the normalisation from the training images, and the hash.
+    /// A data set of these splits; computes the normalization from the training images, and the hash.
     ///
     /// # Errors
     /// If the images are not all in memory and of one shape, or a label has no class name.
@@ -117,10 +117,10 @@ impl Dataset {
             }
         }
         let facts = Facts { sums: None, size: shape[0], hash: hash(&sets) };
-        let normalisation = Normalisation::of(train);
+        let normalization = Normalization::of(train);
         let preprocess = match train.kind() {
-            PixelKind::Bytes => Preprocess::whole(normalisation),
-            PixelKind::Floats => Preprocess::array(normalisation),
+            PixelKind::Bytes => Preprocess::whole(normalization),
+            PixelKind::Floats => Preprocess::array(normalization),
         };
         Self::assemble(origin, classes, splits, facts, preprocess)
     }
@@ -171,33 +171,33 @@ impl Dataset {
     /// # Errors
     /// If the channels that the space wants cannot be made of those of the images.
     pub fn preprocess_for(&self, space: &SearchSpace) -> Result<Preprocess> {
-        let normalisation = self.counted(space.input_channels(), Grey::Rec601)?;
+        let normalization = self.counted(space.input_channels(), Grey::Rec601)?;
         if self.train().kind() == PixelKind::Floats {
-            return Ok(Preprocess::array(normalisation));
+            return Ok(Preprocess::array(normalization));
         }
         let photographs = !self.train().in_memory() || space.name().starts_with("ofa-");
         Ok(if photographs {
-            Preprocess::photographs(normalisation)
+            Preprocess::photographs(normalization)
         } else {
-            Preprocess::whole(normalisation)
+            Preprocess::whole(normalization)
         })
     }
 
-    /// What a file of weights means that says nothing of it: the whole image as it is stored, normalised by the training
+    /// What a file of weights means that says nothing of it: the whole image as it is stored, normalized by the training
     /// images at hand.
     ///
     /// # Errors
     /// As [`Dataset::preprocess_for`].
     pub fn preprocess_unsaid(&self, space: &SearchSpace) -> Result<Preprocess> {
-        let normalisation = self.counted(space.input_channels(), Grey::Rec709)?;
+        let normalization = self.counted(space.input_channels(), Grey::Rec709)?;
         Ok(match self.train().kind() {
-            PixelKind::Bytes => Preprocess::unsaid(normalisation),
-            PixelKind::Floats => Preprocess::array(normalisation),
+            PixelKind::Bytes => Preprocess::unsaid(normalization),
+            PixelKind::Floats => Preprocess::array(normalization),
         })
     }
 
     /// Mean and deviation of the training images in so many channels.
-    fn counted(&self, channels: usize, grey: Grey) -> Result<Normalisation> {
+    fn counted(&self, channels: usize, grey: Grey) -> Result<Normalization> {
         let wrong = || {
             let expected = "1 or 3, or those of the images";
             Error::invalid(format!("data {}", self.name()), "channels", expected, channels)
@@ -205,9 +205,9 @@ impl Dataset {
         match (&self.splits.train, &self.facts.sums) {
             (Images::Pixels(set), _) => {
                 let set = set.with_channels(channels, grey).ok_or_else(wrong)?;
-                Ok(Normalisation::of(&set))
+                Ok(Normalization::of(&set))
             }
-            (Images::Files(_), Some(sums)) => sums.normalisation(channels, grey).ok_or_else(wrong),
+            (Images::Files(_), Some(sums)) => sums.normalization(channels, grey).ok_or_else(wrong),
             (Images::Files(_), None) => Err(wrong()),
         }
     }
@@ -242,7 +242,7 @@ impl Dataset {
     ///
     /// # Errors
     /// If the names are not the same, whatever their order.
-    pub fn labelled_as(&self, classes: &[String]) -> Result<Self> {
+    pub fn labeled_as(&self, classes: &[String]) -> Result<Self> {
         if self.classes == classes {
             return Ok(self.clone());
         }
@@ -414,9 +414,9 @@ impl Dataset {
         &self.preprocess
     }
 
-    /// Mean and deviation that they are normalised by.
-    pub fn normalisation(&self) -> &Normalisation {
-        &self.preprocess.normalisation
+    /// Mean and deviation that they are normalized by.
+    pub fn normalization(&self) -> &Normalization {
+        &self.preprocess.normalization
     }
 
     /// Channels of every image as a network sees it.
@@ -434,7 +434,7 @@ impl Dataset {
         self.origin.flip
     }
 
-    /// One line: where the images come from and under which licence.
+    /// One line: where the images come from and under which license.
     pub fn source(&self) -> &str {
         &self.origin.source
     }
@@ -450,7 +450,7 @@ impl Dataset {
     }
 
     /// Whether the images have the classes that a space is made for. (Channels follow the space: grey becomes three equal
-    /// ones, colours become grey.)
+    /// ones, colors become grey.)
     ///
     /// # Errors
     /// Says how many there are, and should be.

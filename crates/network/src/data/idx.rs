@@ -463,8 +463,8 @@ mod tests {
         assert_eq!((set.train().len(), set.val().len(), test.len()), (54_000, 6_000, 10_000));
         assert_eq!((set.size(), set.channels(), set.classes().len()), (28, 1, 10));
         // the published mean and deviation of all 60,000 are 0.2860 and 0.3530
-        assert!((set.normalisation().mean()[0] - 0.2860).abs() < 1e-3);
-        assert!((set.normalisation().std()[0] - 0.3530).abs() < 1e-3);
+        assert!((set.normalization().mean()[0] - 0.2860).abs() < 1e-3);
+        assert!((set.normalization().std()[0] - 0.3530).abs() < 1e-3);
         assert!((0..10).all(|class| test.labels().iter().filter(|label| **label == class).count() == 1000));
     }
 }

@@ -1,4 +1,4 @@
-//! One image file: png, jpeg, webp, bmp, tiff, gif or one of the portable maps (ppm and its kin), grey or colour, any size;
+//! One image file: png, jpeg, webp, bmp, tiff, gif or one of the portable maps (ppm and its kin), grey or color, any size;
 //! its content says which. A security boundary: a header may claim anything.
 
 use std::fs::File;
@@ -185,15 +185,15 @@ impl ImageFile {
     }
 
     /// Whether its pixels have more than a brightness.
-    pub fn is_colour(&self) -> bool {
+    pub fn is_color(&self) -> bool {
         self.image.color().has_color()
     }
 
-    /// Pixel values `[H, W, C]` of 8 bits: `channels` 1 for grey (colours by their brightness), 3 for colour (grey three
+    /// Pixel values `[H, W, C]` of 8 bits: `channels` 1 for grey (colors by their brightness), 3 for color (grey three
     /// times); transparency is left out. `None` for other numbers of channels.
     pub fn into_pixels(self, channels: usize, grey: Grey) -> Option<Vec<u8>> {
         match channels {
-            1 if !self.is_colour() || grey == Grey::Rec709 => Some(self.image.into_luma8().into_raw()),
+            1 if !self.is_color() || grey == Grey::Rec709 => Some(self.image.into_luma8().into_raw()),
             1 => Some(self.image.into_rgb8().pixels().map(|pixel| grey.of(pixel.0)).collect()),
             3 => Some(self.image.into_rgb8().into_raw()),
             _ => None,
@@ -250,38 +250,38 @@ mod tests {
         bytes.into_inner()
     }
 
-    fn colour() -> RgbImage {
+    fn color() -> RgbImage {
         RgbImage::from_fn(20, 12, |x, y| Rgb([(x * 12) as u8, (y * 20) as u8, 128]))
     }
 
     #[test]
-    fn grey_and_colour_in_both_formats() {
+    fn grey_and_color_in_both_formats() {
         let grey = GrayImage::from_fn(5, 7, |x, y| Luma([(x * 7 + y) as u8]));
         let file = ImageFile::from_bytes("x", &encoded(grey.clone(), ImageFormat::Png)).unwrap();
-        assert_eq!((file.size(), file.is_colour()), ([7, 5], false));
+        assert_eq!((file.size(), file.is_color()), ([7, 5], false));
         assert_eq!(file.clone().into_pixels(1, Grey::Rec601).unwrap(), grey.into_raw());
         assert_eq!(file.clone().into_pixels(3, Grey::Rec601).unwrap().len(), 105);
         assert!(file.into_pixels(2, Grey::Rec601).is_none());
         for format in [ImageFormat::Png, ImageFormat::Jpeg] {
-            let file = ImageFile::from_bytes("x", &encoded(colour(), format)).unwrap();
-            assert_eq!((file.size(), file.is_colour()), ([12, 20], true));
+            let file = ImageFile::from_bytes("x", &encoded(color(), format)).unwrap();
+            assert_eq!((file.size(), file.is_color()), ([12, 20], true));
         }
     }
 
     #[test]
     fn other_formats_are_told_by_their_content() {
-        let (colour, grey) = (colour(), GrayImage::from_fn(5, 7, |x, y| Luma([(x * 7 + y) as u8])));
+        let (color, grey) = (color(), GrayImage::from_fn(5, 7, |x, y| Luma([(x * 7 + y) as u8])));
         for format in [ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::Pnm] {
-            let bytes = encoded(colour.clone(), format);
+            let bytes = encoded(color.clone(), format);
             let file = ImageFile::from_bytes("x", &bytes).unwrap();
-            assert_eq!((file.size(), file.is_colour()), ([12, 20], true), "{format:?}");
-            assert_eq!(&file.into_pixels(3, Grey::Rec601).unwrap(), colour.as_raw(), "{format:?}");
+            assert_eq!((file.size(), file.is_color()), ([12, 20], true), "{format:?}");
+            assert_eq!(&file.into_pixels(3, Grey::Rec601).unwrap(), color.as_raw(), "{format:?}");
             let error = ImageFile::from_bytes("x", &bytes[..bytes.len() * 2 / 3]).unwrap_err().to_string();
             assert!(error.contains("x: content: expected a whole image"), "{format:?}: {error}");
         }
         for format in [ImageFormat::Tiff, ImageFormat::Pnm] {
             let file = ImageFile::from_bytes("x", &encoded(grey.clone(), format)).unwrap();
-            assert!(!file.is_colour(), "{format:?}");
+            assert!(!file.is_color(), "{format:?}");
             assert_eq!(&file.into_pixels(1, Grey::Rec601).unwrap(), grey.as_raw(), "{format:?}");
         }
         // portable maps by hand: two grey levels, and white and black, whose 1 is black
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn what_is_broken_is_said() {
-        let (png, jpeg) = (encoded(colour(), ImageFormat::Png), encoded(colour(), ImageFormat::Jpeg));
+        let (png, jpeg) = (encoded(color(), ImageFormat::Png), encoded(color(), ImageFormat::Jpeg));
         let mut huge = png.clone();
         huge[16..24].copy_from_slice(&[0x7f, 0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff]);
         let one = encoded(GrayImage::new(1, 9), ImageFormat::Png);
@@ -348,6 +348,6 @@ mod tests {
         for torn in 0..whole.len() {
             assert!(!has_end(&whole[..torn]), "{torn}");
         }
-        assert!(has_end(&encoded(colour(), ImageFormat::Jpeg)));
+        assert!(has_end(&encoded(color(), ImageFormat::Jpeg)));
     }
 }

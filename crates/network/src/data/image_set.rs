@@ -1,4 +1,4 @@
-//! Labelled images of one size in memory, and what is known of their pixels.
+//! Labeled images of one size in memory, and what is known of their pixels.
 //!
 //! Does not know where the images came from, nor what the classes are called.
 
@@ -49,7 +49,7 @@ impl<'a> Image<'a> {
     }
 }
 
-/// Labelled images of one size: a split of a data set. Never empty, every label below the number of classes.
+/// Labeled images of one size: a split of a data set. Never empty, every label below the number of classes.
 #[derive(Debug, Clone)]
 pub struct ImageSet {
     pixels: PixelBuffer,
@@ -129,8 +129,8 @@ impl ImageSet {
         (!labels.is_empty()).then_some(Self { pixels, labels, shape: self.shape })
     }
 
-    /// The same images with 1 channel or 3: a brightness is three equal colours, colours become their brightness. `None`
-    /// where a number is neither, or where values are no colours but floats.
+    /// The same images with 1 channel or 3: a brightness is three equal colors, colors become their brightness. `None`
+    /// where a number is neither, or where values are no colors but floats.
     pub(super) fn with_channels(&self, channels: usize, grey: Grey) -> Option<Self> {
         let [height, width, own] = self.shape;
         if own == channels {
@@ -183,7 +183,7 @@ fn check_shape(place: &str, pixels: usize, images: usize, shape: [usize; 3]) -> 
 /// of the value / 255.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "MeanAndStd")]
-pub struct Normalisation {
+pub struct Normalization {
     mean: Vec<f32>,
     std: Vec<f32>,
 }
@@ -196,7 +196,7 @@ struct MeanAndStd {
     std: Vec<f32>,
 }
 
-impl TryFrom<MeanAndStd> for Normalisation {
+impl TryFrom<MeanAndStd> for Normalization {
     type Error = Error;
 
     fn try_from(MeanAndStd { mean, std }: MeanAndStd) -> Result<Self> {
@@ -204,8 +204,8 @@ impl TryFrom<MeanAndStd> for Normalisation {
     }
 }
 
-impl Normalisation {
-    /// The normalisation with these means and standard deviations, one of each a channel.
+impl Normalization {
+    /// The normalization with these means and standard deviations, one of each a channel.
     ///
     /// # Errors
     /// If there are none, they are not equally many, or one is not finite, or a deviation is not positive.
@@ -280,7 +280,7 @@ fn mean_and_std(pixels: &[u8], channel: usize, channels: usize) -> (f32, f32) {
     let count = (pixels.len() / channels) as f64;
     let pixels = pixels.iter().skip(channel).step_by(channels).map(|pixel| u64::from(*pixel));
     let (sum, squares) = pixels.fold((0, 0), |(sum, squares), pixel| (sum + pixel, squares + pixel * pixel));
-    Normalisation::of_sums(count, sum as f64, squares as f64)
+    Normalization::of_sums(count, sum as f64, squares as f64)
 }
 
 #[cfg(test)]
@@ -317,8 +317,8 @@ mod tests {
     #[test]
     fn statistics_are_those_of_each_channel() {
         let set = ImageSet::new(vec![0, 7, 255, 7], vec![0], [1, 2, 2], 1).unwrap();
-        let found = Normalisation::of(&set);
-        assert_eq!(found, Normalisation::new(vec![0.5, 7.0 / 255.0], vec![0.5, 1.0 / 255.0]).unwrap());
+        let found = Normalization::of(&set);
+        assert_eq!(found, Normalization::new(vec![0.5, 7.0 / 255.0], vec![0.5, 1.0 / 255.0]).unwrap());
     }
 
     #[test]
@@ -329,8 +329,8 @@ mod tests {
         assert_eq!(set.pixels(1), Pixels::Floats(&[1e-3, 7.5, -60.0, 7.5]));
         assert_eq!(set.filter(|i| i == 1).unwrap().pixels(0), set.pixels(1));
         // numpy.array([-40, -20, 1e-3, -60]).mean(), .std(); a channel without variation
-        let expected = Normalisation::new(vec![-29.99975, 7.5], vec![22.361016, 1.0]).unwrap();
-        assert_eq!(Normalisation::of(&set), expected);
+        let expected = Normalization::new(vec![-29.99975, 7.5], vec![22.361016, 1.0]).unwrap();
+        assert_eq!(Normalization::of(&set), expected);
         assert!(set.with_channels(1, Grey::Rec601).is_none() && set.with_channels(2, Grey::Rec601).is_some());
         for bad in [f32::NAN, f32::INFINITY] {
             let message = refusal(ImageSet::of_floats(vec![0.0, bad], vec![0], [1, 2, 1], 1));
@@ -340,14 +340,14 @@ mod tests {
     }
 
     #[test]
-    fn a_normalisation_is_checked() {
+    fn a_normalization_is_checked() {
         for (mean, std, expected) in [
             (vec![], vec![], "channels"),
             (vec![0.1], vec![1.0, 1.0], "got 1 means and 2 deviations"),
             (vec![f32::NAN], vec![1.0], "mean: expected a finite number, got NaN"),
             (vec![0.1], vec![0.0], "std: expected a positive, finite number, got 0"),
         ] {
-            let message = refusal(Normalisation::new(mean, std));
+            let message = refusal(Normalization::new(mean, std));
             assert!(message.contains(expected), "{message}");
         }
     }

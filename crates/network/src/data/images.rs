@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use base::file;
 
-use super::augment::{normalise, show};
+use super::augment::{normalize, show};
 use super::image_file::{ImageFile, InTurn};
 use super::image_set::{Image, ImageSet};
 use super::pixels::{PixelKind, Pixels};
@@ -15,7 +15,7 @@ use super::room::Taken;
 use super::view_cache::ViewCache;
 use crate::error::{Error, Result};
 
-/// Labelled images of a split; never empty.
+/// Labeled images of a split; never empty.
 #[derive(Debug, Clone)]
 pub enum Images {
     /// Of one size, in memory.
@@ -24,7 +24,7 @@ pub enum Images {
     Files(ImageFiles),
 }
 
-/// Labelled image files.
+/// Labeled image files.
 #[derive(Debug, Clone)]
 pub struct ImageFiles {
     paths: Arc<Vec<PathBuf>>,
@@ -189,7 +189,7 @@ impl Images {
         matches!(self, Self::Pixels(_))
     }
 
-    /// What evaluation shows of image `i` at a resolution, normalised, written to `out` [C, rows, columns].
+    /// What evaluation shows of image `i` at a resolution, normalized, written to `out` [C, rows, columns].
     /// Views of files that are rounded to 8 bits are kept, as many as there is room for, and not decoded again.
     ///
     /// # Errors
@@ -214,7 +214,7 @@ impl Images {
                 }
             }
         }
-        normalise(out, resolution, preprocess);
+        normalize(out, resolution, preprocess);
         Ok(())
     }
 

@@ -25,7 +25,7 @@ const COARSEST_TIME: i64 = 2_000_000_000;
 /// What a look at an image told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ImageFacts {
-    pub colour: bool,
+    pub color: bool,
     /// Height and width, the right way up.
     pub size: [usize; 2],
     /// BLAKE3 of the file.
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     fn facts(pixel: u8) -> ImageFacts {
-        ImageFacts { colour: true, size: [1, 2], hash: [pixel; 32], sums: ImageSums::of_greys(&[pixel; 2]) }
+        ImageFacts { color: true, size: [1, 2], hash: [pixel; 32], sums: ImageSums::of_greys(&[pixel; 2]) }
     }
 
     /// A folder with files that were written an hour ago.

@@ -155,16 +155,16 @@ fn look(path: &Path) -> Result<ImageFacts> {
     let bytes = file::read(path)?;
     let how = InTurn { orient: Orient::Exif, fraction: |_| 1 };
     let image = ImageFile::from_bytes_in_turn(&path.display().to_string(), &bytes, how)?;
-    let (colour, size, _room) = (image.is_colour(), image.size(), image.room());
-    let pixels = image.into_pixels(if colour { 3 } else { 1 }, Grey::Rec601).unwrap_or_default();
-    let sums = if colour { ImageSums::of_colours(&pixels) } else { ImageSums::of_greys(&pixels) };
-    Ok(ImageFacts { colour, size, hash: *blake3::hash(&bytes).as_bytes(), sums })
+    let (color, size, _room) = (image.is_color(), image.size(), image.room());
+    let pixels = image.into_pixels(if color { 3 } else { 1 }, Grey::Rec601).unwrap_or_default();
+    let sums = if color { ImageSums::of_colors(&pixels) } else { ImageSums::of_greys(&pixels) };
+    Ok(ImageFacts { color, size, hash: *blake3::hash(&bytes).as_bytes(), sums })
 }
 
 impl Found {
-    /// Whether any image has colours.
-    pub fn are_colour(&self) -> bool {
-        self.images.iter().any(|image| image.facts.colour)
+    /// Whether any image has colors.
+    pub fn are_color(&self) -> bool {
+        self.images.iter().any(|image| image.facts.color)
     }
 
     /// Sums over all pixels.

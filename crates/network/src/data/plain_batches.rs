@@ -32,8 +32,8 @@ pub fn eval_batches<'a>(
 /// `images` training images drawn by `seed` without replacement, or all if there are fewer; unvaried, seen as evaluation
 /// sees images, `batch` at a time (0 counts as 1).
 ///
-/// For the statistics of batch normalisation; OFA takes 2,000 images in batches of 200 to evaluate (its
-/// `set_running_statistics`), as random crops with varied colours. Here they are what evaluation shows: objects in a random
+/// For the statistics of batch normalization; OFA takes 2,000 images in batches of 200 to evaluate (its
+/// `set_running_statistics`), as random crops with varied colors. Here they are what evaluation shows: objects in a random
 /// crop appear larger than in the middle square (Touvron et al. 2019, FixRes), so that statistics of crops are not those
 /// of the images to be classified; and nothing random need be stored to check an export. Validation and test images are
 /// never among them.
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(batches.iter().map(|(dims, ..)| dims[0]).collect::<Vec<_>>(), [10, 10, 3]);
         let labels: Vec<u32> = batches.iter().flat_map(|(_, labels, _)| labels.clone()).collect();
         assert_eq!(labels, set.labels());
-        let (mean, std) = (dataset.normalisation().mean()[0], dataset.normalisation().std()[0]);
+        let (mean, std) = (dataset.normalization().mean()[0], dataset.normalization().std()[0]);
         let first = set.load(0).unwrap();
         let pixels = first.image().unwrap().pixels().bytes().unwrap();
         let expected = pixels.iter().map(|pixel| (f32::from(*pixel) / 255.0 - mean) / std);

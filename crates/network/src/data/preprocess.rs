@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::image_set::Normalisation;
+use super::image_set::Normalization;
 use super::pixels::PixelKind;
 use crate::error::{Error, Result};
 
@@ -25,7 +25,7 @@ pub enum Orient {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Grey {
-    /// .299, .587 and .114 (ITU-R BT.601), in Pillow's whole numbers: 76, 150 and 29 for the pure colours.
+    /// .299, .587 and .114 (ITU-R BT.601), in Pillow's whole numbers: 76, 150 and 29 for the pure colors.
     Rec601,
     /// .2126, .7152 and .0722 (ITU-R BT.709).
     Rec709,
@@ -69,7 +69,7 @@ pub enum Filter {
 pub struct Preprocess {
     /// Which way up it is.
     pub orient: Orient,
-    /// How colours become grey, where the network takes one channel.
+    /// How colors become grey, where the network takes one channel.
     pub grey: Grey,
     /// What of it evaluation shows; training shows random crops.
     pub resize: Resize,
@@ -79,41 +79,42 @@ pub struct Preprocess {
     #[serde(default, skip_serializing_if = "PixelKind::is_bytes")]
     pub values: PixelKind,
     /// How values are shifted and scaled; as many channels as the network takes.
-    pub normalisation: Normalisation,
+    #[serde(rename = "normalisation")]
+    pub normalization: Normalization,
 }
 
 impl Preprocess {
     /// As torchvision evaluates photographs.
-    pub fn photographs(normalisation: Normalisation) -> Self {
+    pub fn photographs(normalization: Normalization) -> Self {
         Self {
             orient: Orient::Exif,
             grey: Grey::Rec601,
             resize: Resize::Middle(MIDDLE_SHARE),
             filter: Filter::BilinearRounded,
             values: PixelKind::Bytes,
-            normalisation,
+            normalization,
         }
     }
 
     /// The whole image, for small ones whose object fills them.
-    pub fn whole(normalisation: Normalisation) -> Self {
+    pub fn whole(normalization: Normalization) -> Self {
         let (resize, filter) = (Resize::Stretch, Filter::Bilinear);
-        Self { resize, filter, ..Self::photographs(normalisation) }
+        Self { resize, filter, ..Self::photographs(normalization) }
     }
 
     /// All of an array of floats.
-    pub fn array(normalisation: Normalisation) -> Self {
-        Self { orient: Orient::Stored, values: PixelKind::Floats, ..Self::whole(normalisation) }
+    pub fn array(normalization: Normalization) -> Self {
+        Self { orient: Orient::Stored, values: PixelKind::Floats, ..Self::whole(normalization) }
     }
 
     /// What files of weights mean that say nothing of it, since they were written before there was a word for it.
-    pub fn unsaid(normalisation: Normalisation) -> Self {
-        Self { orient: Orient::Stored, grey: Grey::Rec709, ..Self::whole(normalisation) }
+    pub fn unsaid(normalization: Normalization) -> Self {
+        Self { orient: Orient::Stored, grey: Grey::Rec709, ..Self::whole(normalization) }
     }
 
     /// Channels that the network takes.
     pub fn channels(&self) -> usize {
-        self.normalisation.channels()
+        self.normalization.channels()
     }
 
     pub(super) fn decoding(&self) -> Decoding {
@@ -151,38 +152,38 @@ mod tests {
 
     #[test]
     fn grey_is_pillows() {
-        // Image.new("RGB", (1, 1), colour).convert("L")
-        for (colour, grey) in [
+        // Image.new("RGB", (1, 1), color).convert("L")
+        for (color, grey) in [
             ([255, 0, 0], 76),
             ([0, 255, 0], 150),
             ([0, 0, 255], 29),
             ([255, 255, 255], 255),
             ([13, 200, 77], 130),
         ] {
-            assert_eq!(Grey::Rec601.of(colour), grey, "{colour:?}");
+            assert_eq!(Grey::Rec601.of(color), grey, "{color:?}");
         }
         assert_eq!([[255, 0, 0], [0, 255, 0], [0, 0, 255]].map(|c| Grey::Rec709.of(c)), [54, 182, 18]);
     }
 
     #[test]
     fn it_is_written_as_it_is_read() {
-        let said = Preprocess::photographs(Normalisation::imagenet());
+        let said = Preprocess::photographs(Normalization::imagenet());
         let text = serde_json::to_string(&said).unwrap();
         assert_eq!(
             text,
             r#"{"orient":"exif","grey":"rec601","resize":{"middle":0.875},"filter":"bilinear_rounded","normalisation":{"mean":[0.485,0.456,0.406],"std":[0.229,0.224,0.225]}}"#
         );
         assert_eq!(serde_json::from_str::<Preprocess>(&text).unwrap(), said);
-        let unsaid = Preprocess::unsaid(Normalisation::imagenet());
+        let unsaid = Preprocess::unsaid(Normalization::imagenet());
         let text = serde_json::to_string(&unsaid).unwrap();
         assert!(text.contains(r#""resize":"stretch","filter":"bilinear""#), "{text}");
         assert_eq!(serde_json::from_str::<Preprocess>(&text).unwrap(), unsaid);
         let broken = text.replace("0.229", "0");
         assert!(serde_json::from_str::<Preprocess>(&broken).unwrap_err().to_string().contains("positive"));
         assert!(Preprocess { resize: Resize::Middle(1.5), ..said.clone() }.check("x").is_err());
-        let array = Preprocess::array(Normalisation::imagenet());
+        let array = Preprocess::array(Normalization::imagenet());
         let text = serde_json::to_string(&array).unwrap();
-        assert!(text.contains(r#""filter":"bilinear","values":"floats","normalisation""#), "{text}");
+        assert!(text.contains(r#""filter":"bilinear","values":"floats","normalization""#), "{text}");
         assert_eq!(serde_json::from_str::<Preprocess>(&text).unwrap(), array);
         assert!(array.check("x").is_ok() && Preprocess { filter: said.filter, ..array }.check("x").is_err());
     }

@@ -120,9 +120,9 @@ impl Weight for i32 {
     }
 }
 
-/// How each output position along one axis is made of neighbouring input positions.
+/// How each output position along one axis is made of neighboring input positions.
 ///
-/// A triangle filter with half-pixel centres, as wide as the step from one output to the next where that is
+/// A triangle filter with half-pixel centers, as wide as the step from one output to the next where that is
 /// more than a pixel: bilinear when enlarging, an average when reducing (Pillow's `BILINEAR`). It does not
 /// look outside the crop: what remains of a filter at an edge is scaled to a sum of 1.
 #[derive(Debug)]
@@ -141,10 +141,10 @@ impl<W: Weight> Axis<W> {
         let support = scale.max(1.0);
         let (mut taps, mut weights) = (Vec::with_capacity(shown.len()), Vec::new());
         for output in shown.clone() {
-            let centre = offset + (output as f64 + 0.5) * scale;
-            let first = (centre - support + 0.5).floor().max(0.0) as usize;
-            let end = ((centre + support + 0.5).floor() as usize).min(*length);
-            let triangle = |i: usize| (1.0 - (i as f64 + 0.5 - centre).abs() / support).max(0.0);
+            let center = offset + (output as f64 + 0.5) * scale;
+            let first = (center - support + 0.5).floor().max(0.0) as usize;
+            let end = ((center + support + 0.5).floor() as usize).min(*length);
+            let triangle = |i: usize| (1.0 - (i as f64 + 0.5 - center).abs() / support).max(0.0);
             let sum: f64 = (first..end).map(triangle).sum();
             let offset = weights.len();
             weights.extend((first..end).map(|i| W::of(triangle(i), sum)));

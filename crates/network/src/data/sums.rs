@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::image_set::Normalisation;
+use super::image_set::Normalization;
 use super::preprocess::Grey;
 
 /// Red, green, blue, and the brightness by each rule.
@@ -16,8 +16,8 @@ pub(super) struct ImageSums {
 }
 
 impl ImageSums {
-    /// Of an image's pixels, colours side by side.
-    pub fn of_colours(pixels: &[u8]) -> Self {
+    /// Of an image's pixels, colors side by side.
+    pub fn of_colors(pixels: &[u8]) -> Self {
         let mut sums = [[0u64; 2]; KINDS];
         let (pixels, _) = pixels.as_chunks::<3>();
         let mut planes = [[0u8; BLOCK]; KINDS];
@@ -32,7 +32,7 @@ impl ImageSums {
         Self { pixels: pixels.len() as u64, sums }
     }
 
-    /// Of a grey image's pixels, whose brightness is also each of its colours.
+    /// Of a grey image's pixels, whose brightness is also each of its colors.
     pub fn of_greys(pixels: &[u8]) -> Self {
         let mut sums = [0u64; 2];
         pixels.chunks(BLOCK).for_each(|block| add(&mut sums, block));
@@ -67,18 +67,18 @@ impl ChannelSums {
     }
 
     /// Mean and deviation in 1 or 3 channels; `None` for other numbers, or without a pixel.
-    pub fn normalisation(&self, channels: usize, grey: Grey) -> Option<Normalisation> {
-        let [colours @ .., rec601, rec709] = &self.sums;
+    pub fn normalization(&self, channels: usize, grey: Grey) -> Option<Normalization> {
+        let [colors @ .., rec601, rec709] = &self.sums;
         let sums = match (channels, grey) {
             (1, Grey::Rec601) => std::slice::from_ref(rec601),
             (1, Grey::Rec709) => std::slice::from_ref(rec709),
-            (3, _) => colours,
+            (3, _) => colors,
             _ => return None,
         };
         let pixels = self.pixels as f64;
-        let of = |[sum, squares]: &[u128; 2]| Normalisation::of_sums(pixels, *sum as f64, *squares as f64);
+        let of = |[sum, squares]: &[u128; 2]| Normalization::of_sums(pixels, *sum as f64, *squares as f64);
         let (mean, std) = sums.iter().map(of).unzip();
-        Normalisation::new(mean, std).ok()
+        Normalization::new(mean, std).ok()
     }
 }
 
@@ -90,7 +90,7 @@ mod tests {
     fn blocks_add_up_to_what_pixels_do() {
         let pixels: Vec<u8> = (0..3 * (2 * BLOCK + 77)).map(|i| (i * i % 256) as u8).collect();
         let channel = |at: usize| pixels.iter().skip(at).step_by(3).map(|value| u64::from(*value));
-        let sums = ImageSums::of_colours(&pixels);
+        let sums = ImageSums::of_colors(&pixels);
         assert_eq!(sums.pixels, 2 * BLOCK as u64 + 77);
         for at in 0..3 {
             assert_eq!(

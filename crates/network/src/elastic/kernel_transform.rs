@@ -1,4 +1,4 @@
-//! Smaller depthwise kernels from larger ones: centre crop, then a learned matrix (Cai et al. 2020, section 3.2).
+//! Smaller depthwise kernels from larger ones: center crop, then a learned matrix (Cai et al. 2020, section 3.2).
 //!
 //! The crop to the next smaller size, flattened row by row, is multiplied by the layer's matrix, which all its
 //! channels share: `F' = crop M^T`. 7 to 3 goes through 5. The largest kernel is taken as it is.

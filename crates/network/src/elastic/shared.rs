@@ -63,7 +63,7 @@ pub fn shared_specs(space: &SearchSpace) -> Vec<WeightSpec> {
 }
 
 impl SharedWeights {
-    /// Fresh weights: He's normal initialisation over the fan-out for convolutions (`he_fout` in OFA), uniform
+    /// Fresh weights: He's normal initialization over the fan-out for convolutions (`he_fout` in OFA), uniform
     /// in +-1/sqrt(fan-in) for the linear layer, ones and zeros for batch norms, identities for the matrices.
     ///
     /// # Errors

@@ -1,9 +1,9 @@
-//! Batch normalisation (Ioffe and Szegedy 2015) with the activation that follows it.
+//! Batch normalization (Ioffe and Szegedy 2015) with the activation that follows it.
 
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use kernels::{Kernels, Normalisation};
+use kernels::{Kernels, Normalization};
 use space::Activation;
 
 use super::parameter::there;
@@ -17,8 +17,8 @@ pub type Statistics = BTreeMap<String, Tensor>;
 /// `act(gamma (x - mean) / sqrt(var + eps) + beta)` for each channel.
 pub struct BatchNorm {
     name: String,
-    with: Normalisation,
-    gradient: Option<Normalisation>,
+    with: Normalization,
+    gradient: Option<Normalization>,
     running: Option<Tensor>,
     kernels: Kernels,
 }
@@ -43,7 +43,7 @@ impl BatchNorm {
         Ok(Self { name: source.prefix(), with, gradient, running, kernels })
     }
 
-    /// The normalisation plus `addend`, where there is one.
+    /// The normalization plus `addend`, where there is one.
     ///
     /// # Shapes
     /// `[C, N, H, W]` in and out; the input may be written over where the pass keeps nothing.
@@ -52,14 +52,14 @@ impl BatchNorm {
     /// [`Error::Uncalibrated`] at inference without running statistics.
     pub fn forward(&self, x: Tensor, addend: Option<&Tensor>, pass: &mut Pass) -> Result<Tensor> {
         match pass {
-            Pass::Inference => self.kernels.normalise_with(&x, self.running()?, &self.with, addend)?,
-            Pass::BatchStatistics => drop(self.kernels.normalise_in_place(&x, &self.with, addend)?),
+            Pass::Inference => self.kernels.normalize_with(&x, self.running()?, &self.with, addend)?,
+            Pass::BatchStatistics => drop(self.kernels.normalize_in_place(&x, &self.with, addend)?),
             Pass::Calibration(seen) => {
-                let statistics = self.kernels.normalise_in_place(&x, &self.with, addend)?;
+                let statistics = self.kernels.normalize_in_place(&x, &self.with, addend)?;
                 seen.insert(self.name.clone(), statistics);
             }
             Pass::Training(tape) => {
-                let (y, statistics) = self.kernels.normalise(&x, &self.with, addend)?;
+                let (y, statistics) = self.kernels.normalize(&x, &self.with, addend)?;
                 tape.push(&x);
                 tape.push(&statistics);
                 return Ok(y);
@@ -74,7 +74,7 @@ impl BatchNorm {
     /// If the tape does not fit, or there are no gradients.
     pub fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<Tensor> {
         let (statistics, x) = (tape.pop()?, tape.pop()?);
-        self.kernels.normalise_backward_in_place(&x, &dy, &statistics, &self.with, self.gradient()?)?;
+        self.kernels.normalize_backward_in_place(&x, &dy, &statistics, &self.with, self.gradient()?)?;
         Ok(dy)
     }
 
@@ -84,21 +84,21 @@ impl BatchNorm {
     /// As that.
     pub fn backward_keeping(&self, dy: &Tensor, tape: &mut Tape) -> Result<Tensor> {
         let (statistics, x) = (tape.pop()?, tape.pop()?);
-        Ok(self.kernels.normalise_backward(&x, dy, &statistics, &self.with, self.gradient()?)?)
+        Ok(self.kernels.normalize_backward(&x, dy, &statistics, &self.with, self.gradient()?)?)
     }
 
     /// Scale, shift and activation.
-    pub(super) fn normalisation(&self) -> &Normalisation {
+    pub(super) fn normalization(&self) -> &Normalization {
         &self.with
     }
 
     /// Where the gradients of scale and shift are added.
-    fn gradient(&self) -> candle_core::Result<&Normalisation> {
+    fn gradient(&self) -> candle_core::Result<&Normalization> {
         there(self.gradient.as_ref())
     }
 
     /// The same, if there are gradients.
-    pub(super) fn find_gradient(&self) -> Option<&Normalisation> {
+    pub(super) fn find_gradient(&self) -> Option<&Normalization> {
         self.gradient.as_ref()
     }
 

@@ -55,10 +55,10 @@ impl Inner {
         let shape = (channels, 1, window.kernel, window.kernel);
         let weight = source.pp("conv").get(shape, "weight")?;
         let chain = DepthwiseChain {
-            before: before.as_ref().map(|norm| norm.normalisation().clone()),
+            before: before.as_ref().map(|norm| norm.normalization().clone()),
             weight: weight.value().clone(),
             stride: window.stride,
-            after: after.normalisation().clone(),
+            after: after.normalization().clone(),
             with_means,
         };
         let gradient = match (weight.find_gradient(), after.find_gradient()) {

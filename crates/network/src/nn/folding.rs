@@ -12,7 +12,7 @@ use crate::error::Result;
 
 /// What a batch norm multiplies the convolution before it by, and what it adds, `[C]` each. Folding is done on the CPU.
 fn scale_and_shift(norm: &BatchNorm) -> Result<(Tensor, Tensor)> {
-    let (with, running) = (norm.normalisation(), on_cpu(norm.running()?)?);
+    let (with, running) = (norm.normalization(), on_cpu(norm.running()?)?);
     let (mean, variance) = (running.get(0)?, running.get(1)?);
     let deviation = (variance + f64::from(with.epsilon))?.sqrt()?;
     let scale = (on_cpu(&with.gamma)? / deviation)?;
@@ -42,7 +42,7 @@ impl Product {
     pub fn folded(weight: &Tensor, norm: &BatchNorm, kernels: &Kernels) -> Result<Self> {
         let (scale, shift) = scale_and_shift(norm)?;
         let weight = on_cpu(weight)?.broadcast_mul(&scale.unsqueeze(1)?)?;
-        Self::new(&weight, shift, norm.normalisation().activation, kernels)
+        Self::new(&weight, shift, norm.normalization().activation, kernels)
     }
 
     /// A 1x1 convolution with its batch norm.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Shape, Tensor, bail};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
-use kernels::{Kernels, Normalisation};
+use kernels::{Kernels, Normalization};
 use space::{Activation, LayerSpec};
 
 use super::parameter::Parameter;
@@ -37,8 +37,8 @@ enum Operands {
 
 /// A batch norm's scale and shift, and where their gradients are added.
 pub(super) struct Affine {
-    pub with: Normalisation,
-    pub gradient: Option<Normalisation>,
+    pub with: Normalization,
+    pub gradient: Option<Normalization>,
 }
 
 impl<'a> Source<'a> {
@@ -119,7 +119,7 @@ impl<'a> Source<'a> {
     pub(super) fn affine(&self, channels: usize, activation: Activation) -> candle_core::Result<Affine> {
         let (gamma, beta) = (self.get(channels, "weight")?, self.get(channels, "bias")?);
         let epsilon = self.epsilon;
-        let of = |gamma: &Tensor, beta: &Tensor| Normalisation {
+        let of = |gamma: &Tensor, beta: &Tensor| Normalization {
             gamma: gamma.clone(),
             beta: beta.clone(),
             epsilon,

@@ -1,5 +1,5 @@
 //! The search by climbers: chains of random steps, where the objective has slopes (`anneal`), then climbers. Each
-//! goes from a sub-network to the best of its neighbours, of pairs of steps and of longer jumps, until nothing there is
+//! goes from a sub-network to the best of its neighbors, of pairs of steps and of longer jumps, until nothing there is
 //! better; then it starts anew from a mutation or a mixture of the best that were found (a memetic search, Moscato 1989,
 //! with Once-for-All's mutations and crossovers).
 //!
@@ -131,7 +131,7 @@ enum Stage<'a> {
     Starts(Vec<Vec<Index>>),
     Anneal(Box<Annealing<'a>>),
     Climb(Box<Climb<'a>>),
-    /// They look at the neighbours of what is on the front, until so many candidates were looked at.
+    /// They look at the neighbors of what is on the front, until so many candidates were looked at.
     Around {
         most: usize,
         seen: HashSet<u64>,
@@ -276,7 +276,7 @@ impl<'a> Climbers<'a> {
         Stage::Around { most: view.count() + self.camp.config.front_candidates, seen: HashSet::new() }
     }
 
-    /// Adds all neighbours of what is new on the front; whether there is any.
+    /// Adds all neighbors of what is new on the front; whether there is any.
     fn ask_around(&mut self, view: &View<'_>, rows: &mut Rows) -> bool {
         let Stage::Around { seen, .. } = &mut self.stage else { return false };
         let fresh = view.front().iter().filter(|point| seen.insert(hash(&point.row)));

@@ -1,4 +1,4 @@
-//! Steps from one network to its neighbours.
+//! Steps from one network to its neighbors.
 
 use super::{Genome, Index, Row};
 
@@ -109,7 +109,7 @@ impl Group {
     }
 }
 
-/// Parts genes into groups: neighbours at one place whose existence hangs on the same, as far as combinations are few.
+/// Parts genes into groups: neighbors at one place whose existence hangs on the same, as far as combinations are few.
 pub(super) fn groups(genes: &[super::Gene]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for (at, gene) in genes.iter().enumerate() {

@@ -3,7 +3,7 @@
 use base::random::rng_for;
 use candle_core::{DType, Device};
 use kernels::Kernels;
-use network::data::{Normalisation, Preprocess};
+use network::data::{Normalization, Preprocess};
 use network::model_folder::{Input, Origin, StatisticsOrigin, with_statistics};
 use network::nn::{Pass, Statistics};
 use prost::Message;
@@ -66,8 +66,8 @@ impl Sample {
             fine_tuned: Vec::new(),
         };
         let (mean, std) = (vec![0.5; channels], vec![0.25; channels]);
-        let normalisation = Normalisation::new(mean, std).expect("positive");
-        let input = Input::new(resolution, &Preprocess::photographs(normalisation));
+        let normalization = Normalization::new(mean, std).expect("positive");
+        let input = Input::new(resolution, &Preprocess::photographs(normalization));
         let classes = (0..space.classes()).map(|class| class.to_string()).collect();
         let tensors = random_weights(&layers, &mut rng);
         let model = ModelFolder::new((&space, &arch), tensors, input, classes, origin).expect("f32");

@@ -243,7 +243,7 @@ fn the_fast_state_is_found_or_its_absence_is_said() {
 
 #[test]
 fn a_machine_that_is_never_fast_says_so() {
-    // neighbours that change all the time, none of them away
+    // neighbors that change all the time, none of them away
     let mut never = Machine::random(3, 0.999_999, (1e-9, 1e-8), &[(1.2, 1.9)]);
     never.states.retain(|(_, level)| *level > 1.0);
     assert_eq!(accepted("never fast, nothing known", &never, &seconds(30)), 0.0);

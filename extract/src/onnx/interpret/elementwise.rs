@@ -104,7 +104,7 @@ fn pairs(call: &mut Call, function: impl Fn(f32, f32) -> f32) -> Result<Array> {
     Ok(Array { shape, values })
 }
 
-/// How far neighbours of each dimension lie apart; 0 for a size of 1, which serves for all.
+/// How far neighbors of each dimension lie apart; 0 for a size of 1, which serves for all.
 fn strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![0; shape.len()];
     let mut apart = 1;

@@ -157,7 +157,7 @@ impl FineTuner {
         Ok(())
     }
 
-    /// Saves the state, unless it is spoilt: the last good checkpoint must outlive it.
+    /// Saves the state, unless it is spoiled: the last good checkpoint must outlive it.
     pub(super) fn write_checkpoint(&mut self) -> Result<()> {
         let (weights, velocities) = (self.network.weights(), self.optimizer.velocities());
         if let Some(name) = weights.unsound()?.map_or_else(|| velocities.unsound(), |name| Ok(Some(name)))? {

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::train::recipe::Recipe;
 use crate::train::step::Student;
 
-/// A network of a file that teaches. Like every teacher here it normalises with the statistics of the batch, as in the
+/// A network of a file that teaches. Like every teacher here it normalizes with the statistics of the batch, as in the
 /// authors' code, so that it may see images at any resolution that a step draws.
 pub struct TeacherFile {
     space: SearchSpace,
@@ -130,12 +130,12 @@ impl TeacherFile {
             return Err(Error::invalid(place, "classes", expected, format!("{classes:?}"))
                 .and_then_do("give a teacher of the same classes, or start the run from it with --start"));
         }
-        let normalisation = &dataset.preprocess().normalisation;
-        let own = self.preprocess.as_ref().map(|preprocess| &preprocess.normalisation);
-        if let Some(own) = own.filter(|own| *own != normalisation) {
+        let normalization = &dataset.preprocess().normalization;
+        let own = self.preprocess.as_ref().map(|preprocess| &preprocess.normalization);
+        if let Some(own) = own.filter(|own| *own != normalization) {
             let said = |mean: &[f32], std: &[f32]| format!("mean {mean:?} and deviation {std:?}");
-            let expected = said(normalisation.mean(), normalisation.std());
-            return Err(Error::invalid(place, "normalisation", expected, said(own.mean(), own.std()))
+            let expected = said(normalization.mean(), normalization.std());
+            return Err(Error::invalid(place, "normalization", expected, said(own.mean(), own.std()))
                 .and_then_do("give a teacher that was trained on the same images"));
         }
         Ok(())

@@ -72,7 +72,7 @@ impl Trainer {
         }
     }
 
-    /// Saves the state, unless it is spoilt: the last good checkpoint must outlive it.
+    /// Saves the state, unless it is spoiled: the last good checkpoint must outlive it.
     pub(super) fn save(&mut self) -> Result<()> {
         self.check_sound()?;
         self.folder.sync_log()?;

@@ -9,7 +9,7 @@ use super::tile::{MAX_KERNEL, PHASE_MARGIN, Phase, Taps, correlate, tile, tile_l
 const MARGIN: usize = Line::LEN;
 
 /// A map inside a border of zeros. At stride 2 each row is split into its even and its odd columns, so that
-/// what one tap reads for neighbouring outputs lies side by side.
+/// what one tap reads for neighboring outputs lies side by side.
 struct Padded {
     lines: Vec<Line>,
     height: usize,

@@ -1,4 +1,4 @@
-// Batch normalisation with activation. A row is a channel: activations are [C, N, H, W].
+// Batch normalization with activation. A row is a channel: activations are [C, N, H, W].
 //
 // Long rows are shared by several blocks (`splits`), whose sums are added in order.
 
@@ -102,7 +102,7 @@ EXPORT(join_moments)
 
 // y = act(gamma * xhat + beta) + addend, which may be null; y may be x.
 template <int WIDTH, bool ADDEND>
-INLINE void normalised(Part part, Affine affine, const value_t *x, const value_t *addend, value_t *y) {
+INLINE void normalized(Part part, Affine affine, const value_t *x, const value_t *addend, value_t *y) {
     const value_t *from[1 + ADDEND];
     from[0] = x + part.start;
     if constexpr (ADDEND) from[1] = addend + part.start;
@@ -118,18 +118,18 @@ INLINE void normalised(Part part, Affine affine, const value_t *x, const value_t
     }
 }
 
-KERNEL normalise(const value_t *x, const float *stats, const float *gamma, const float *beta, const value_t *addend,
+KERNEL normalize(const value_t *x, const float *stats, const float *gamma, const float *beta, const value_t *addend,
                  value_t *y, long long rows, long long length, int splits, float epsilon, int activation) {
     Part part = part_of(length, splits);
     Affine affine = affine_of(stats, gamma, beta, rows, part.row, epsilon, activation);
     bool wide = part.length % WIDE == 0 && even(x) && even(addend) && even(y);
     if (addend) {
-        wide ? normalised<WIDE, true>(part, affine, x, addend, y) : normalised<1, true>(part, affine, x, addend, y);
+        wide ? normalized<WIDE, true>(part, affine, x, addend, y) : normalized<1, true>(part, affine, x, addend, y);
     } else {
-        wide ? normalised<WIDE, false>(part, affine, x, addend, y) : normalised<1, false>(part, affine, x, addend, y);
+        wide ? normalized<WIDE, false>(part, affine, x, addend, y) : normalized<1, false>(part, affine, x, addend, y);
     }
 }
-EXPORT(normalise)
+EXPORT(normalize)
 
 // Squeeze-and-excite after a batch norm: with its factors and the gradient of the means, one value a plane each, the
 // output's gradient is dy * factor + dmean / plane. Without one `factors` is null.
@@ -148,7 +148,7 @@ INLINE Excited excited(Excite excite, long long plane) {
     return excited;
 }
 
-// Calls `body(at, g, xhat)` for the values of a part of a row, WIDTH neighbours at once: g = dy * act'(z).
+// Calls `body(at, g, xhat)` for the values of a part of a row, WIDTH neighbors at once: g = dy * act'(z).
 template <int WIDTH, bool EXCITED, class Body>
 INLINE void slopes_of(Part part, Affine affine, Excite excite, const value_t *x, const value_t *dy, int thread,
                       Body body) {
@@ -191,7 +191,7 @@ INLINE void sum_slopes(Part part, Affine affine, Excite excite, const value_t *x
 
 // For each part of each row the sums of g * xhat and of g, where g = dy * act'(z), [splits][2][rows]: the gradients of
 // gamma and beta.
-KERNEL normalise_sums(const value_t *x, const value_t *dy, const float *stats, const float *gamma, const float *beta,
+KERNEL normalize_sums(const value_t *x, const value_t *dy, const float *stats, const float *gamma, const float *beta,
                       float *out, long long rows, long long length, int splits, float epsilon, int activation,
                       const value_t *factors, const value_t *dmeans, unsigned int plane) {
     SHARED float sums[2][THREADS];
@@ -211,7 +211,7 @@ KERNEL normalise_sums(const value_t *x, const value_t *dy, const float *stats, c
         if (thread < 2) out[(part.split * 2 + thread) * rows + part.row] = sums[thread][0];
     }
 }
-EXPORT(normalise_sums)
+EXPORT(normalize_sums)
 
 template <int WIDTH, bool EXCITED>
 INLINE void slopes_before(Part part, Affine affine, Excite excite, const value_t *x, const value_t *dy, value_t *dx,
@@ -231,7 +231,7 @@ INLINE void slopes_before(Part part, Affine affine, Excite excite, const value_t
 
 // dx = gamma / std * (g - (dbeta + xhat * dgamma) / length), `sums` being dgamma and dbeta, [2][rows], which are added to
 // `slopes_gamma` and `slopes_beta`; dx may be dy.
-KERNEL normalise_backward(const value_t *x, const value_t *dy, const float *stats, const float *gamma,
+KERNEL normalize_backward(const value_t *x, const value_t *dy, const float *stats, const float *gamma,
                           const float *beta, const float *sums, value_t *dx, long long rows, long long length,
                           int splits, float epsilon, int activation, const value_t *factors, const value_t *dmeans,
                           unsigned int plane, float *slopes_gamma, float *slopes_beta) {
@@ -256,7 +256,7 @@ KERNEL normalise_backward(const value_t *x, const value_t *dy, const float *stat
              : slopes_before<1, false>(part, affine, excite, x, dy, dx, products, slopes);
     }
 }
-EXPORT(normalise_backward)
+EXPORT(normalize_backward)
 
 template <int WIDTH> INLINE void sum_rows(Part part, const value_t *x, float (*sums)[THREADS]) {
     const value_t *const from[1] = {x + part.start};

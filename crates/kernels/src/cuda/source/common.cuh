@@ -66,7 +66,7 @@ INLINE float load(const value_t *from, long long at) { return from[at]; }
 INLINE void store(value_t *to, long long at, float value) { to[at] = value; }
 #endif
 
-// Neighbouring values as they lie in memory: one, or WIDE of them, which begin at a multiple of 16 bytes. Memory is kept
+// Neighboring values as they lie in memory: one, or WIDE of them, which begin at a multiple of 16 bytes. Memory is kept
 // busy by bytes under way: a thread that asks for 16 at once needs an eighth of the threads that ask for two.
 template <int WIDTH> struct Pack;
 template <> struct Pack<1> {
@@ -86,7 +86,7 @@ template <> struct Pack<WIDE> {
     }
 };
 
-// Stores neighbours at once: a place that is a multiple of so many values.
+// Stores neighbors at once: a place that is a multiple of so many values.
 template <int COUNT> INLINE void store_values(value_t *to, const float (&values)[COUNT]) {
     if constexpr (COUNT == 1) {
         store(to, 0, values[0]);
@@ -107,7 +107,7 @@ template <int COUNT> INLINE void store_values(value_t *to, const float (&values)
 // Whether an array may be read by packs; null may.
 INLINE bool even(const void *from) { return (unsigned long long)from % 16 == 0; }
 
-// Visits the values from `first` to before `last` of `INPUTS` arrays, WIDTH neighbours at a time: `body(at, packs)` gets
+// Visits the values from `first` to before `last` of `INPUTS` arrays, WIDTH neighbors at a time: `body(at, packs)` gets
 // those that begin at `at`, a pack of each array. Several packs are read before the first is used. Both ends are multiples
 // of WIDTH.
 template <int WIDTH, int INPUTS, class Body>

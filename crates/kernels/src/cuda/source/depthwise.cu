@@ -3,7 +3,7 @@
 // A block takes a rectangle of the output of some maps of one channel. It copies what that reads, zeros around it, to
 // shared memory, and each thread computes ROWS outputs in each of COLUMNS columns: a value that was read serves many of
 // a thread's outputs. Where rows are of a multiple of four values, a thread takes four columns, reads the rectangle 16
-// bytes at a time, and stores four values at once; else one, so that neighbouring threads store neighbours.
+// bytes at a time, and stores four values at once; else one, so that neighboring threads store neighbors.
 //
 // Where a batch norm with its activation stands before the convolution, it is applied to what is copied: what it gives is
 // never in memory, neither forward nor when the gradient of the weights needs it again.
@@ -136,7 +136,7 @@ INLINE Tile input_tile(float *to, Cut cut, Spot spot, int kernel, int stride) {
             cut.images - spot.first_image};
 }
 
-// Reads COUNT neighbours of shared memory, so many at a time, of which the first place is a multiple.
+// Reads COUNT neighbors of shared memory, so many at a time, of which the first place is a multiple.
 template <int COUNT, int TOGETHER> INLINE void read_line(const float *from, float (&line)[COUNT]) {
     static_assert(COUNT % TOGETHER == 0, "all of the line");
     UNROLL for (int i = 0; i < COUNT; i += TOGETHER) {

@@ -182,7 +182,7 @@ KERNEL add(value_t *y, const value_t *x, long long count) {
 }
 EXPORT(add)
 
-// Some of a tensor's values: up to four sizes, and how far apart neighbours are in each.
+// Some of a tensor's values: up to four sizes, and how far apart neighbors are in each.
 struct View {
     int sizes[4], strides[4];
 };

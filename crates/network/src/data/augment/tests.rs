@@ -1,7 +1,7 @@
 use base::random::rng_for;
 
 use super::*;
-use crate::data::Normalisation;
+use crate::data::Normalization;
 
 fn plain(min_area: f32) -> Augmentation {
     Augmentation {
@@ -16,16 +16,16 @@ fn plain(min_area: f32) -> Augmentation {
 }
 
 fn unchanged(channels: usize) -> Preprocess {
-    let normalisation = Normalisation::new(vec![0.0; channels], vec![1.0 / 255.0; channels]).unwrap();
-    Preprocess::whole(normalisation)
+    let normalization = Normalization::new(vec![0.0; channels], vec![1.0 / 255.0; channels]).unwrap();
+    Preprocess::whole(normalization)
 }
 
 #[test]
-fn views_are_normalised_by_channel() {
+fn views_are_normalized_by_channel() {
     let image = Image::new(&[0, 255, 51, 0, 255, 51], [1, 2, 3]).unwrap();
-    let normalisation = Normalisation::new(vec![0.0, 0.5, 0.2], vec![1.0, 0.25, 2.0]).unwrap();
+    let normalization = Normalization::new(vec![0.0, 0.5, 0.2], vec![1.0, 0.25, 2.0]).unwrap();
     let mut out = [f32::NAN; 3];
-    plain_view(image, 1, &Preprocess::whole(normalisation), &mut out);
+    plain_view(image, 1, &Preprocess::whole(normalization), &mut out);
     assert_eq!(out, [0.0, 2.0, 0.0]);
 }
 
@@ -77,7 +77,7 @@ fn half_of_the_views_are_mirrored() {
 }
 
 #[test]
-fn colours_vary_within_their_bounds() {
+fn colors_vary_within_their_bounds() {
     let image = Image::new(&[100, 60, 40], [1, 1, 3]).unwrap();
     let view = |augmentation: Augmentation, seed| {
         let mut out = [0.0f32; 3];

@@ -3,7 +3,7 @@ use space::preset;
 
 use super::*;
 use crate::data::images::Images;
-use crate::data::{Dataset, Filter, Normalisation, Orient, Preprocess, Resize, eval_batches};
+use crate::data::{Dataset, Filter, Normalization, Orient, Preprocess, Resize, eval_batches};
 
 /// A folder with `count` grey images of 8 x 6 in each class of each split, each another.
 fn folder(splits: &[&str], classes: &[&str], count: u32) -> tempfile::TempDir {
@@ -31,8 +31,8 @@ fn refusal(folder: &Path) -> String {
 #[test]
 fn a_folder_with_splits_is_read_as_it_lies() {
     let data = folder(&["train", "val", "test"], &["cat", "dog"], 3);
-    let colour = RgbImage::from_fn(20, 40, |_, _| Rgb([255, 0, 0]));
-    colour.save(data.path().join("train/dog/9.jpg")).unwrap();
+    let color = RgbImage::from_fn(20, 40, |_, _| Rgb([255, 0, 0]));
+    color.save(data.path().join("train/dog/9.jpg")).unwrap();
     let nested = data.path().join("train/cat/more");
     std::fs::create_dir(&nested).unwrap();
     std::fs::copy(data.path().join("train/cat/0000.png"), nested.join("a.PNG")).unwrap();
@@ -44,10 +44,10 @@ fn a_folder_with_splits_is_read_as_it_lies() {
     assert_eq!(
         (set.channels(), set.size(), set.flip()),
         (3, 6, true),
-        "one colour image makes three channels"
+        "one color image makes three channels"
     );
     assert!(set.skipped().is_empty());
-    let mean: Vec<f32> = set.normalisation().mean().to_vec();
+    let mean: Vec<f32> = set.normalization().mean().to_vec();
     assert!(mean[0] > mean[1] && (mean[1] - mean[2]).abs() < 1e-2, "a red image among grey ones: {mean:?}");
     let batches: Vec<_> =
         eval_batches(set.train(), set.preprocess(), 8, 3).map(|batch| batch.unwrap()).collect();
@@ -171,7 +171,7 @@ fn images_are_seen_the_way_up_that_their_exif_data_say() {
         std::fs::write(&at, turned_jpeg(&red_and_blue(), orientation)).unwrap();
         let set = opened(data.path()).unwrap();
         let set = set.seen_as(Preprocess { orient, ..set.preprocess().clone() }).unwrap();
-        // the largest image by far: the only one in colour
+        // the largest image by far: the only one in color
         let images = [set.train(), set.val()];
         let all = images.iter().flat_map(|images| (0..images.len()).map(|i| images.load(i).unwrap()));
         let loaded =
@@ -202,32 +202,32 @@ fn images_are_seen_the_way_up_that_their_exif_data_say() {
 fn the_space_decides_the_channels() {
     let data = folder(&["train"], &["a", "b"], 20);
     let grey_set = opened(data.path()).unwrap();
-    let [colour_space, grey_space] = ["ofa-mbv3-w1.0", "tiny"].map(|name| preset(name).expect("a preset"));
+    let [color_space, grey_space] = ["ofa-mbv3-w1.0", "tiny"].map(|name| preset(name).expect("a preset"));
     let seen = |set: &Dataset, space| set.seen_as(set.preprocess_for(space).unwrap()).unwrap();
-    let set = seen(&grey_set, &colour_space);
-    assert_eq!((set.channels(), set.normalisation().mean().len()), (3, 3));
+    let set = seen(&grey_set, &color_space);
+    assert_eq!((set.channels(), set.normalization().mean().len()), (3, 3));
     let loaded = set.train().load(0).unwrap();
     let pixels = loaded.image().unwrap().pixels().bytes().unwrap();
     assert!(pixels.as_chunks::<3>().0.iter().all(|[r, g, b]| r == g && g == b));
-    // colours become Rec. 601's grey, in the pixels and in mean and deviation
+    // colors become Rec. 601's grey, in the pixels and in mean and deviation
     for class in ["a", "b"] {
         for i in 0..20 {
             red_and_blue().save(data.path().join(format!("train/{class}/{i:04}.png"))).unwrap();
         }
     }
-    let colours = opened(data.path()).unwrap();
-    assert_eq!(colours.channels(), 3);
-    let set = seen(&colours, &grey_space);
+    let colors = opened(data.path()).unwrap();
+    assert_eq!(colors.channels(), 3);
+    let set = seen(&colors, &grey_space);
     let loaded = set.train().load(0).unwrap();
     let row = &loaded.image().unwrap().pixels().bytes().unwrap()[..16];
     assert_eq!((row[0], row[15], set.channels()), (76, 29, 1));
-    assert!((set.normalisation().mean()[0] - (76.0 + 29.0) / 510.0).abs() < 1e-6);
-    let unsaid = colours.seen_as(colours.preprocess_unsaid(&grey_space).unwrap()).unwrap();
+    assert!((set.normalization().mean()[0] - (76.0 + 29.0) / 510.0).abs() < 1e-6);
+    let unsaid = colors.seen_as(colors.preprocess_unsaid(&grey_space).unwrap()).unwrap();
     let loaded = unsaid.train().load(0).unwrap();
     assert_eq!(loaded.image().unwrap().pixels().bytes().unwrap()[..16], [[54; 8], [18; 8]].concat());
-    assert!((unsaid.normalisation().mean()[0] - 36.0 / 255.0).abs() < 1e-6);
-    let two = Normalisation::new(vec![0.0; 2], vec![1.0; 2]).unwrap();
-    let refused = colours.seen_as(Preprocess::whole(two)).unwrap_err().to_string();
+    assert!((unsaid.normalization().mean()[0] - 36.0 / 255.0).abs() < 1e-6);
+    let two = Normalization::new(vec![0.0; 2], vec![1.0; 2]).unwrap();
+    let refused = colors.seen_as(Preprocess::whole(two)).unwrap_err().to_string();
     assert!(refused.contains("channels: expected 2 for the network, or 1 or 3, got 3"), "{refused}");
 }
 
@@ -252,8 +252,8 @@ fn labels_follow_the_order_of_a_networks_classes() {
     let data = folder(&["train", "val", "test"], &names, 1);
     let set = opened(data.path()).unwrap();
     assert_eq!(set.classes()[..3], ["0", "1", "10"], "a folder's order is that of the text");
-    let labelled = set.labelled_as(&classes).unwrap();
-    assert_eq!(labelled.classes(), classes);
+    let labeled = set.labeled_as(&classes).unwrap();
+    assert_eq!(labeled.classes(), classes);
     let by_label = |images: &Images| {
         let mut found = vec![String::new(); 12];
         let Images::Files(_) = images else { panic!("in files") };
@@ -262,18 +262,18 @@ fn labels_follow_the_order_of_a_networks_classes() {
         }
         found
     };
-    assert_eq!(by_label(labelled.train()), classes);
-    assert_eq!(by_label(labelled.val()), classes);
-    assert_eq!(by_label(labelled.split(Split::Test).unwrap()), classes);
-    assert_eq!((labelled.hash(), labelled.train().len()), (set.hash(), 12));
+    assert_eq!(by_label(labeled.train()), classes);
+    assert_eq!(by_label(labeled.val()), classes);
+    assert_eq!(by_label(labeled.split(Split::Test).unwrap()), classes);
+    assert_eq!((labeled.hash(), labeled.train().len()), (set.hash(), 12));
     let mut others = classes.clone();
     others[3] = "cat".to_string();
-    let refused = set.labelled_as(&others).unwrap_err().to_string();
+    let refused = set.labeled_as(&others).unwrap_err().to_string();
     assert!(refused.contains("class 6: expected `cat` or another of its, got `3`"), "{refused}");
     let numbers = folder(&["train", "val"], &["cat", "dog"], 1);
-    let numbered = opened(numbers.path()).unwrap().labelled_as(&classes[..2]).unwrap();
+    let numbered = opened(numbers.path()).unwrap().labeled_as(&classes[..2]).unwrap();
     assert_eq!((numbered.train().labels(), numbered.classes()), (&[0, 1][..], &classes[..2]));
-    let refused = set.labelled_as(&others[1..]).unwrap_err().to_string();
+    let refused = set.labeled_as(&others[1..]).unwrap_err().to_string();
     assert!(refused.contains("classes: expected 11, got 12"), "{refused}");
 }
 
@@ -343,7 +343,7 @@ fn splits_are_known_by_the_names_in_use() {
 fn nothing_is_passed_over_in_silence() {
     let data = folder(&["train", "val"], &["a", "b"], 3);
     let at = |name: &str| data.path().join("train").join(name);
-    let colour = RgbImage::from_fn(20, 40, |x, y| Rgb([255, x as u8, y as u8]));
+    let color = RgbImage::from_fn(20, 40, |x, y| Rgb([255, x as u8, y as u8]));
     for (name, format) in [
         ("a/x.webp", ImageFormat::WebP),
         ("a/x.bmp", ImageFormat::Bmp),
@@ -353,7 +353,7 @@ fn nothing_is_passed_over_in_silence() {
         ("a/y.jpg", ImageFormat::Gif),
         ("b/none", ImageFormat::Png),
     ] {
-        colour.save_with_format(at(name), format).unwrap();
+        color.save_with_format(at(name), format).unwrap();
     }
     assert_eq!(opened(data.path()).unwrap().train().len(), 13);
     assert_eq!(opened(data.path()).unwrap().warnings(), [""; 0]);
@@ -447,7 +447,7 @@ fn two_ways_to_write_a_letter_are_one_class() {
     assert_eq!((set.train().labels(), set.val().labels()), (&[0, 0, 1][..], &[0, 1][..]));
     // as a network has it that was trained where names are written apart
     let network = ["dog".to_string(), apart.to_string()];
-    assert_eq!(set.labelled_as(&network).unwrap().train().labels(), [1, 1, 0]);
+    assert_eq!(set.labeled_as(&network).unwrap().train().labels(), [1, 1, 0]);
 }
 
 #[test]

@@ -8,9 +8,9 @@ use space::Extent;
 use super::*;
 use crate::data::augment::{Augmentation, Crop, Part, Wanted};
 use crate::data::image_file::{ImageFile, InTurn};
-use crate::data::{Grey, Image, Normalisation, Orient, Preprocess};
+use crate::data::{Grey, Image, Normalization, Orient, Preprocess};
 
-/// Waves and edges in three colours, as a photograph has them.
+/// Waves and edges in three colors, as a photograph has them.
 fn picture(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         let wave = |period: f64| ((f64::from(x) * 0.7 + f64::from(y)) / period).sin();
@@ -32,7 +32,7 @@ fn jpeg(image: &RgbImage, orientation: Orientation) -> Vec<u8> {
 }
 
 fn preprocess() -> Preprocess {
-    Preprocess::photographs(Normalisation::new(vec![0.0; 3], vec![1.0 / 255.0; 3]).unwrap())
+    Preprocess::photographs(Normalization::new(vec![0.0; 3], vec![1.0 / 255.0; 3]).unwrap())
 }
 
 fn varied(jpeg_oversampling: f32) -> Augmentation {

@@ -42,10 +42,10 @@ fn what_was_looked_at_once_is_known_the_second_time() {
     let place = data.path().join("train");
     let index = Index::open(looking.index(), &place, "train");
     let other = ImageFacts {
-        colour: true,
+        color: true,
         size: [40, 50],
         hash: [1; 32],
-        sums: ImageSums::of_colours(&[255, 0, 0, 255, 0, 0]),
+        sums: ImageSums::of_colors(&[255, 0, 0, 255, 0, 0]),
     };
     let paths: Vec<PathBuf> = (0..20).map(|i| place.join(format!("00000/{i:07}.png"))).collect();
     let files = paths.iter().map(|path| (path.as_path(), Stamp::of(path).expect("there"), &other));

@@ -57,7 +57,7 @@ fn a_folder_of_arrays_is_a_data_set() {
     // values as they are, mean and deviation theirs
     let of_train = values(set.train());
     let mean = of_train.iter().sum::<f32>() / of_train.len() as f32;
-    assert!((set.normalisation().mean()[0] - mean).abs() < 1e-5);
+    assert!((set.normalization().mean()[0] - mean).abs() < 1e-5);
     assert_eq!(set.preprocess().values, PixelKind::Floats);
 }
 
@@ -103,7 +103,7 @@ fn channels_come_first_in_files_and_last_in_pixels() {
     assert_eq!(set.channels(), 2);
     let Images::Pixels(images) = set.train() else { panic!("in memory") };
     assert_eq!(images.pixels(0).part(0, 4), Pixels::Floats(&[0.0, 6.0, 1.0, 7.0]));
-    assert_eq!(set.normalisation().mean(), [2.5, 8.5]);
+    assert_eq!(set.normalization().mean(), [2.5, 8.5]);
 }
 
 #[test]
@@ -163,9 +163,9 @@ fn training_keeps_all_rows_and_most_columns() {
     let said = AugmentationSettings { min_area: Some(0.5), ..AugmentationSettings::default() };
     assert_eq!(Augmentation::for_dataset(&set, said).expect("as images").min_width, None);
     let said = AugmentationSettings { brightness: Some(0.2), ..AugmentationSettings::default() };
-    let error = Augmentation::for_dataset(&set, said).expect_err("no colours").to_string();
+    let error = Augmentation::for_dataset(&set, said).expect_err("no colors").to_string();
     assert!(
-        error.contains("augmentation.brightness: expected 0 for arrays, which have no colours"),
+        error.contains("augmentation.brightness: expected 0 for arrays, which have no colors"),
         "{error}"
     );
 }
@@ -174,8 +174,8 @@ fn training_keeps_all_rows_and_most_columns() {
 #[test]
 fn views_of_floats_are_those_of_their_values() {
     let set = opened(&plain(&[])).expect("a data set");
-    let normalisation = crate::data::Normalisation::new(vec![-100.0], vec![2.0]).expect("positive");
-    let preprocess = Preprocess { normalisation, ..set.preprocess().clone() };
+    let normalization = crate::data::Normalization::new(vec![-100.0], vec![2.0]).expect("positive");
+    let preprocess = Preprocess { normalization, ..set.preprocess().clone() };
     let values = [-1000.25, 3e-3, 700.5, -0.5];
     let image = Image::of_floats(&values, [2, 2, 1]).expect("four values");
     let mut out = [0.0; 4];

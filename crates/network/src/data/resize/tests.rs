@@ -1,6 +1,6 @@
 use super::*;
 
-/// The values of `plain_view` before normalisation, in pixel units.
+/// The values of `plain_view` before normalization, in pixel units.
 fn resized(pixels: &[u8], shape: [usize; 3], resolution: usize) -> Vec<f32> {
     let mut out = vec![f32::NAN; shape[2] * resolution * resolution];
     let image = Image::new(pixels, shape).unwrap();

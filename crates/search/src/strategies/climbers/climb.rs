@@ -1,4 +1,4 @@
-//! Climbers side by side: each looks at its neighbours, then at several steps at once, and goes to the best of them, until
+//! Climbers side by side: each looks at its neighbors, then at several steps at once, and goes to the best of them, until
 //! nothing is better there; then another begins at a mutation or a mixture of where others ended.
 
 use std::cmp::Ordering;
@@ -21,13 +21,13 @@ use base::random::numbered_rng;
 
 use super::SEARCH;
 
-/// Steps and pairs of steps that a climber looks at by what it learnt somewhere else, and by what it learnt where it
+/// Steps and pairs of steps that a climber looks at by what it learned somewhere else, and by what it learned where it
 /// stands.
 const FEW_PAIRS: usize = 48;
 const MANY_PAIRS: usize = 160;
 /// Mutations and mixtures that are looked at for each climb; the best begins it.
 const VARIANTS: usize = 4;
-/// Most neighbours that are looked at; spaces with more choices show a random part of them.
+/// Most neighbors that are looked at; spaces with more choices show a random part of them.
 pub(super) const MOST_STEPS: usize = 2048;
 /// Rounds that a climber at each resolution gets before the best go on.
 const TRIAL_ROUNDS: usize = 2;
@@ -38,7 +38,7 @@ pub(super) struct Climber {
     pub row: Vec<Index>,
     pub merit: f32,
     worth: Worth,
-    /// Whether the worth was learnt somewhere else.
+    /// Whether the worth was learned somewhere else.
     stale: bool,
 }
 
@@ -129,8 +129,8 @@ impl Camp<'_> {
 enum Waiting {
     /// What they are worth where they begin.
     Begin,
-    /// What the neighbours are worth of those that know of no better place.
-    Neighbours(Vec<Steps>),
+    /// What the neighbors are worth of those that know of no better place.
+    Neighbors(Vec<Steps>),
     /// What several steps at once are worth: where the rows of each climber are.
     Further(Vec<Range<usize>>),
     /// What others are worth that might begin.
@@ -180,13 +180,13 @@ impl<'a> Climb<'a> {
             Waiting::Others(others) => others.iter().for_each(|climber| {
                 rows.push(&climber.row);
             }),
-            Waiting::Neighbours(_) => self.waiting = Waiting::Neighbours(self.neighbours(camp, rows)),
+            Waiting::Neighbors(_) => self.waiting = Waiting::Neighbors(self.neighbors(camp, rows)),
             Waiting::Further(_) => self.waiting = Waiting::Further(self.further(camp, rows)),
         }
     }
 
-    /// All neighbours of the climbers that know of no better place.
-    fn neighbours(&self, camp: &mut Camp<'_>, rows: &mut Rows) -> Vec<Steps> {
+    /// All neighbors of the climbers that know of no better place.
+    fn neighbors(&self, camp: &mut Camp<'_>, rows: &mut Rows) -> Vec<Steps> {
         let mut all = Vec::new();
         for climber in self.climbers.iter().filter(|climber| !climber.stale) {
             let mut steps = Steps::default();
@@ -232,7 +232,7 @@ impl<'a> Climb<'a> {
                 camp.anchors = self.climbers.clone();
                 self.next_round(camp, count)
             }
-            Waiting::Neighbours(steps) => {
+            Waiting::Neighbors(steps) => {
                 self.learn(camp, &merits, &steps);
                 self.waiting = Waiting::Further(Vec::new());
                 true
@@ -295,7 +295,7 @@ impl<'a> Climb<'a> {
 
     /// Begins another round, unless climbs are over.
     fn next_round(&mut self, camp: &mut Camp<'_>, count: usize) -> bool {
-        self.waiting = Waiting::Neighbours(Vec::new());
+        self.waiting = Waiting::Neighbors(Vec::new());
         if self.trials > 0 {
             if self.climbers.len() > camp.config.population {
                 return true;

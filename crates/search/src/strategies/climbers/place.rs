@@ -1,4 +1,4 @@
-//! Where to go from one sub-network: what each choice is worth there, learnt from its neighbours, and several steps at
+//! Where to go from one sub-network: what each choice is worth there, learned from its neighbors, and several steps at
 //! once that seem to gain most for what is left of the limits.
 //!
 //! Costs add up over the blocks, so what a step costs is known before it is made; what steps gain together is about the
@@ -30,11 +30,11 @@ impl Worth {
         Self { values: features.of_places().iter().map(sum).collect() }
     }
 
-    /// Learns from all neighbours of a sub-network. What a step gains by which genes come or go is the sum of what all its
+    /// Learns from all neighbors of a sub-network. What a step gains by which genes come or go is the sum of what all its
     /// changes do.
     pub fn learn(&mut self, places: &Places, from: f32, steps: &Steps, merits: &[f32]) {
         self.values.fill(0.0);
-        let mut learnt = vec![false; self.values.len()];
+        let mut learned = vec![false; self.values.len()];
         let mut order: Vec<usize> = (0..steps.steps.len()).collect();
         order.sort_by_key(|&at| steps.changes(steps.steps[at]).len());
         for at in order {
@@ -42,10 +42,10 @@ impl Worth {
             let places = || changes.iter().map(|change| places.of(change.group, change.to));
             let (mut rest, mut new) = (merits[at] - from, 0);
             for place in places() {
-                new += usize::from(!learnt[place]);
+                new += usize::from(!learned[place]);
                 rest -= self.values[place];
             }
-            for place in places().filter(|&place| !std::mem::replace(&mut learnt[place], true)) {
+            for place in places().filter(|&place| !std::mem::replace(&mut learned[place], true)) {
                 self.values[place] = rest / new as f32;
             }
         }

@@ -100,10 +100,10 @@ fn a_teacher_of_other_images_or_classes_is_refused() {
     let error = with(&turned).check_sees(&data).expect_err("another order").to_string();
     assert!(error.contains("classes: expected those of data digits, in their order"), "{error}");
     let mut shifted = seen;
-    let normalisation = network::data::Normalisation::new(vec![0.5], vec![0.5]).expect("numbers");
-    shifted.preprocess.iter_mut().for_each(|preprocess| preprocess.normalisation = normalisation.clone());
+    let normalization = network::data::Normalization::new(vec![0.5], vec![0.5]).expect("numbers");
+    shifted.preprocess.iter_mut().for_each(|preprocess| preprocess.normalization = normalization.clone());
     let error = with(&shifted).check_sees(&data).expect_err("another scale").to_string();
-    assert!(error.contains("normalisation: expected mean [") && error.contains("got mean [0.5]"), "{error}");
+    assert!(error.contains("normalization: expected mean [") && error.contains("got mean [0.5]"), "{error}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(super) struct Chain {
     /// The best that it, or who it was copied from, has been.
     pub best: (Vec<Index>, f32),
     pub ways: Arc<Ways>,
-    /// How much each step is favoured, and the sums of these so far.
+    /// How much each step is favored, and the sums of these so far.
     weights: Vec<f32>,
     sums: Vec<f32>,
 }
