@@ -128,7 +128,7 @@ fn a_corrupted_weight_fails_verification() {
     let at = pipeline();
     let export = "export --supernet run/supernet.safetensors --data digits --calibration-images 200";
     json("extract", at, &format!("{export} --arch smallest --out spoiled"));
-    let path = at.join("spoilt/model.safetensors");
+    let path = at.join("spoiled/model.safetensors");
     let good = std::fs::read(&path).expect("weights");
     for place in [good.len() - 1, good.len() / 2] {
         let mut bytes = good.clone();

@@ -183,7 +183,7 @@ mod tests {
         assert!(Preprocess { resize: Resize::Middle(1.5), ..said.clone() }.check("x").is_err());
         let array = Preprocess::array(Normalization::imagenet());
         let text = serde_json::to_string(&array).unwrap();
-        assert!(text.contains(r#""filter":"bilinear","values":"floats","normalization""#), "{text}");
+        assert!(text.contains(r#""filter":"bilinear","values":"floats","normalisation":"#), "{text}");
         assert_eq!(serde_json::from_str::<Preprocess>(&text).unwrap(), array);
         assert!(array.check("x").is_ok() && Preprocess { filter: said.filter, ..array }.check("x").is_err());
     }
