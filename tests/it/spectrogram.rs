@@ -127,6 +127,8 @@ fn spectrograms_go_all_the_way() {
     let export = format!("export {FROM} --calibration-images 96 --arch found.json --format onnx --out model");
     assert_eq!(json("extract", at, &export)["max_abs_difference"], 0.0);
     json("extract", at, &format!("verify model {FROM}"));
+    let own = json("supernet", at, &format!("eval {FROM} --arch model/config.json --split test"));
+    assert_eq!(own["results"][0]["arch"], found["best"]["arch"]);
     assert_predictions(at);
     json(
         "extract",

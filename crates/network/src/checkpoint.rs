@@ -317,8 +317,8 @@ impl Supernet {
     /// # Errors
     /// As [`Supernet::read`].
     pub fn from_bytes(place: &str, bytes: &[u8]) -> Result<Self> {
-        let Read { supernet, kind, state, .. } = read(place, bytes)?;
-        if kind == Kind::Checkpoint || !state.is_empty() {
+        let Read { supernet, kind, state, said } = read(place, bytes)?;
+        if kind == Kind::Checkpoint || !state.is_empty() || said.is_some() {
             return Err(Error::invalid(place, "kind", "a supernet", "a training's checkpoint")
                 .and_then_do("finish the training with `supernet train --resume`"));
         }

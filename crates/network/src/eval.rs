@@ -199,8 +199,9 @@ pub struct Evaluator<'a> {
 }
 
 impl<'a> Evaluator<'a> {
-    /// Judges sub-networks of a supernet whose weights lie where the kernels compute ([`Supernet::on`]), with the usual
-    /// calibration.
+    /// Evaluates sub-networks of a supernet whose weights lie where the kernels compute ([`Supernet::on`]), with the usual
+    /// calibration. The images are taken as they are: show them with
+    /// [`Supernet::see`](crate::checkpoint::Supernet::see) where the supernet sees others or names its classes otherwise.
     pub fn new(supernet: &'a Supernet, dataset: &'a Dataset, kernels: &Kernels) -> Self {
         let Supernet { space, weights, .. } = supernet;
         Self { space, weights, dataset, calibration: Calibration::default(), kernels: kernels.clone() }

@@ -15,7 +15,7 @@ use super::{Arch, SearchSpace, sampler};
 pub use super::ofa::{NET_CONFIG, RUN_CONFIG, net_config, run_config};
 
 /// Kind and known versions of `found.json` and `config.json`.
-const VERSIONS: [(&str, &[u32]); 2] = [("found", &[2, 3, 4]), ("model", &[1, 2, 3])];
+const VERSIONS: [(&str, &[u32]); 2] = [("found", &[2, 3, 4]), ("model", &[1, 2, 3, 4])];
 
 /// Reads a sub-network of `space` from what a user wrote: `largest`, `smallest`, `random:SEED`, the
 /// canonical text, or the path of a `found.json`, an exported `config.json`, or what PyTorch's `ofa` writes: a sample,

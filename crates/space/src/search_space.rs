@@ -232,7 +232,14 @@ impl SearchSpace {
     /// The row, whose resolution is the first whatever the sub-network's is.
     pub(crate) fn row_at_any_resolution(&self, arch: &Arch) -> Result<Vec<Index>> {
         let mut row = vec![0; self.genome.len()];
-        self.family.words().parse(&self.genome, arch.choices(), &format!("arch {arch}"), &mut row)?;
+        let words = self.family.words();
+        words.parse(&self.genome, arch.choices(), &format!("arch {arch}"), &mut row)?;
+        // numbers may be written in several ways, such as 3, +3 and 3e0: equal sub-networks have equal texts
+        let canonical = words.text(&self.genome, &row);
+        if canonical != arch.choices() {
+            let got = format!("`{}`", arch.choices());
+            return Err(Error::invalid(format!("arch {arch}"), "choices", format!("`{canonical}`"), got));
+        }
         Ok(row)
     }
 

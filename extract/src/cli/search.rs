@@ -99,7 +99,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let inputs = [Some(&arguments.estimator), arguments.latency_table.as_ref(), arguments.log.as_ref()];
     let inputs = inputs.into_iter().flatten();
     not_an_input(&arguments.out, &inputs.chain(arguments.validation.inputs()).collect::<Vec<_>>())?;
-    if arguments.log.as_ref() == Some(&arguments.out) {
+    if arguments.log.as_deref().is_some_and(|log| same_place(log, &arguments.out)) {
         anyhow::bail!("--log {}: expected another file than --out", arguments.out.display());
     }
     check_place(&arguments.out)?;
@@ -167,6 +167,16 @@ fn say_what_is_left(arguments: &Arguments, estimator: &AccuracyEstimator, found:
     }
 }
 
+/// Whether two paths are one file, be it there or not.
+fn same_place(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let absent = || Some(std::fs::canonicalize(folder).ok()?.join(path.file_name()?));
+        std::fs::canonicalize(path).ok().or_else(absent)
+    };
+    one == other || real(one).is_some_and(|one| Some(one) == real(other))
+}
+
 /// Of which problem estimates are, as far as the search itself goes.
 fn log_setting(
     problem: &Problem<'_>,
@@ -175,7 +185,8 @@ fn log_setting(
 ) -> anyhow::Result<LogSetting> {
     let setting = LogSetting::new(problem.index.space(), problem.config.seed)
         .with_metric(AccuracySearch::metric())
-        .with_input("estimator", estimator.hash()?);
+        .with_input("estimator", estimator.hash()?)
+        .with_input("kernels", kernels()?.name());
     Ok(match table {
         Some(table) => setting.with_input("latency_table", table.hash()),
         None => setting,

@@ -314,7 +314,9 @@ impl Plan {
         let mut networks = BTreeMap::new();
         for (place, line) in lines {
             let (arch, network) = network_of(&place, line, &keys)?;
-            networks.insert(arch, network);
+            if networks.insert(arch, network).is_some() {
+                return Err(Error::invalid(&place, "network", "each sub-network once", line).into());
+            }
         }
         let plan = Self::assembled(header, layers, networks);
         for layers in plan.networks.values() {

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::AtomicBool;
 
-use latency::{Conditions, LatencyTable, RowsLog};
+use base::timing::unix_seconds;
+use latency::{Conditions, LatencyTable, Record, RowsLog, Session};
 use space::SearchSpace;
 
 use super::campaign::{Bench, carry_out};
@@ -19,7 +20,7 @@ pub const NETWORKS: usize = 40;
 /// memory.
 ///
 /// # Errors
-/// If the budget ends before each layer was visited, or the engine fails.
+/// If the budget ends before each layer and each sub-network was visited, or the engine fails.
 pub fn measure_space(
     space: &SearchSpace,
     engine: &dyn Engine,
@@ -27,12 +28,15 @@ pub fn measure_space(
 ) -> Result<LatencyTable> {
     let plan = Plan::new(space, &engine.describe(), config, NETWORKS, None)?;
     let mut log = RowsLog::in_memory(plan.setting(&engine.device(), engine));
+    log.push(Record::Session(Session { unix_seconds: unix_seconds(), conditions: Conditions::now() }))?;
     let mut stopwatch = engine.stopwatch();
     let mut bench = Bench { engine, stopwatch: &mut *stopwatch, conditions: Conditions::now };
     let campaign = carry_out(&plan, &mut bench, &mut log, &mut |_| (), &AtomicBool::new(false))?;
-    if campaign.unmeasured_layers > 0 {
-        let got = format!("{} of {} not visited", campaign.unmeasured_layers, plan.layers.len());
-        let error = base::Error::invalid("measuring", "layers", "all visited within the budget", got);
+    let unmeasured = campaign.unmeasured_layers + campaign.unmeasured_networks;
+    if unmeasured > 0 {
+        let got = format!("{unmeasured} of {} not visited", plan.layers.len() + plan.networks.len());
+        let expected = "all visited within the budget";
+        let error = base::Error::invalid("measuring", "layers and sub-networks", expected, got);
         return Err(error.and_then_do("give it a longer budget").into());
     }
     Ok(LatencyTable::from_rows("measuring", log.rows(), plan.half_width, Some(space))?)

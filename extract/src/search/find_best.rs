@@ -16,13 +16,14 @@ use crate::error::Result;
 /// evaluates the 20 that it expects most of on validation images, and chooses by both.
 ///
 /// # Errors
-/// If no sub-network keeps the limits, the table lacks a layer, or the images do not fit.
+/// If no sub-network keeps the limits, the estimator knows nothing of a choice, the table lacks a layer, or the images do not fit.
 pub fn find_best(
     table: &LatencyTable,
     limits: &Limits,
     estimator: &AccuracyEstimator,
     evaluator: &Evaluator<'_>,
 ) -> Result<Validated> {
+    estimator.check_covers(evaluator.space)?;
     let index = &cost_index(evaluator.space, table, LatencyKind::Undisturbed)?;
     let (config, never) = (&SearchConfig::default(), &AtomicBool::new(false));
     let problem = Problem { index, limits, config, least_top1: None, stop: never };

@@ -160,6 +160,7 @@ impl SearchLog {
                 let got = format!("{} again", estimate.arch);
                 return Err(base::Error::invalid(place, "arch", ONCE, got).into());
             }
+            check_hits(&place, &estimate, &estimates)?;
             estimates.push(estimate);
         }
         Ok(Self { setting, estimates })
@@ -169,6 +170,19 @@ impl SearchLog {
     pub fn to_jsonl(&self) -> String {
         let lines = self.estimates.iter().map(|estimate| line_of(&Line::from(estimate)));
         std::iter::once(line_of(&Header::from(&self.setting))).chain(lines).collect()
+    }
+}
+
+/// Whether as many images were counted as for the sub-networks before it.
+fn check_hits(place: &str, estimate: &Estimate, before: &[Estimate]) -> Result<()> {
+    let images = |estimate: &Estimate| estimate.hits.as_ref().map(Vec::len);
+    match (images(estimate), before.first().map(images)) {
+        (own, Some(first)) if own != first => {
+            let expected = first.map_or_else(|| "none".to_string(), |first| format!("{first} images"));
+            let got = own.map_or_else(|| "none".to_string(), |own| format!("{own} images"));
+            Err(base::Error::invalid(place, "hits", format!("{expected}, as before"), got).into())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -258,7 +272,7 @@ pub struct LogFile {
     sync: Every,
 }
 
-/// How often the file is synced; a power cut loses no more than this.
+/// How often the file is synced while it grows; a power cut loses no more than this and the last line.
 const SYNC: Duration = Duration::from_secs(1);
 
 /// What to do about a file that is of no use.
@@ -269,6 +283,13 @@ const REFUSALS: Refusals<'_> = Refusals {
     foreign: "it holds something else than a search's log",
     next: NEXT,
 };
+
+impl Drop for LogFile {
+    fn drop(&mut self) {
+        // what was not synced yet; there is nobody to tell where that fails
+        let _ = self.file.sync();
+    }
+}
 
 impl LogFile {
     /// Starts a log, or goes on with one of the same setting. What a kill left after the last line's end is cut off.
@@ -304,7 +325,7 @@ impl LogFile {
         self.space.check(&arch).map_err(|error| error.in_place(place))?;
         let row = self.space.row(&arch)?;
         self.archive.append(&row, fidelity, &values)?;
-        if let Some(hits) = hits {
+        if let Some(hits) = hits.filter(|_| fidelity == Fidelity::FULL) {
             self.hits.insert(arch, hits);
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use base::random::rng_for;
 use network::checkpoint::{StartedFrom, Supernet};
-use network::data::{Dataset, Normalization, Preprocess, Resize};
+use network::data::{Dataset, Normalization, PixelKind, Preprocess, Resize};
 use network::elastic::SharedWeights;
 use space::SearchSpace;
 
@@ -79,10 +79,12 @@ impl Start {
             Self::Fresh => dataset.preprocess_for(space)?,
             Self::Supernet(given) => given.preprocess(dataset)?,
         };
-        let seen = dataset.seen_as(match resize {
+        let preprocess = match resize {
             Some(resize) => Preprocess { resize, ..preprocess },
             None => preprocess,
-        })?;
+        };
+        preprocess.check(&format!("data {}", dataset.name()))?;
+        let seen = dataset.seen_as(preprocess)?;
         let classes = self.given().and_then(|supernet| supernet.interface.classes.as_ref());
         Ok(classes.and_then(|classes| seen.labeled_as(classes).ok()).unwrap_or(seen))
     }
@@ -142,7 +144,9 @@ impl Given {
             None if self.supernet.is_imported() && space.input_channels() == 3 => {
                 Preprocess::photographs(Normalization::imagenet())
             }
-            None => dataset.preprocess_unsaid(space)?,
+            None if self.supernet.is_imported() => dataset.preprocess_unsaid(space)?,
+            // who trained before files said it saw images
+            None => Preprocess { values: PixelKind::Bytes, ..dataset.preprocess_unsaid(space)? },
         })
     }
 

@@ -5,7 +5,7 @@
 //! its last checkpoint ends with the same bytes.
 //!
 //! A checkpoint is written before the evaluations that end a phase, and a resumed run makes up for those that its log lacks. None
-//! is written once a weight or a velocity is no longer finite. The optimizer starts at rest in each phase, as in the authors'
+//! is written once a weight or what the optimizer remembers of one is no longer finite. The optimizer starts at rest in each phase, as in the authors'
 //! code. Losses are read when all of a step has been launched, the optimizer too: it is the only wait in a step.
 
 mod phase_ends;

@@ -1,7 +1,7 @@
 //! What a network takes, and what its scores mean: it lies beside the weights, so that no folder at hand decides it.
 
 use super::{Provenance, Supernet};
-use crate::data::{Catalogue, Dataset, Normalization, Preprocess};
+use crate::data::{Catalogue, Dataset, Normalization, PixelKind, Preprocess};
 use crate::error::{Error, Result};
 
 /// What a supernet takes, and what its scores mean.
@@ -49,7 +49,9 @@ impl Supernet {
         let seen = dataset.seen_as(match &self.interface.preprocess {
             Some(preprocess) => preprocess.clone(),
             None if inherits_statistics && self.space.input_channels() == 3 => self.preprocess_alone()?,
-            None => dataset.preprocess_unsaid(&self.space)?,
+            None if self.is_imported() => dataset.preprocess_unsaid(&self.space)?,
+            // who trained before files said it saw images
+            None => Preprocess { values: PixelKind::Bytes, ..dataset.preprocess_unsaid(&self.space)? },
         })?;
         self.interface.classes.as_ref().map_or(Ok(seen.clone()), |classes| seen.labeled_as(classes))
     }

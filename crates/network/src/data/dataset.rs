@@ -203,6 +203,7 @@ impl Dataset {
             Error::invalid(format!("data {}", self.name()), "channels", expected, channels)
         };
         match (&self.splits.train, &self.facts.sums) {
+            (Images::Pixels(set), _) if set.shape()[2] == channels => Ok(Normalization::of(set)),
             (Images::Pixels(set), _) => {
                 let set = set.with_channels(channels, grey).ok_or_else(wrong)?;
                 Ok(Normalization::of(&set))

@@ -124,9 +124,13 @@ impl Preprocess {
     /// Whether a file could say this; `place` names it in messages.
     ///
     /// # Errors
-    /// If the share shown is no share, or floats were to be rounded.
+    /// If the share shown is no share, or floats were to be cut or rounded.
     pub fn check(&self, place: &str) -> Result<()> {
         match self.resize {
+            Resize::Middle(_) if !self.values.is_bytes() => {
+                Err(Error::invalid(place, "preprocess.resize", "stretch for floats", "middle")
+                    .and_then_do("leave out --resize: all bands and frames of an array are shown"))
+            }
             Resize::Middle(share) if !(0.1..=1.0).contains(&share) => {
                 Err(Error::invalid(place, "preprocess.resize.middle", "a share from 0.1 to 1", share))
             }
@@ -185,6 +189,9 @@ mod tests {
         let text = serde_json::to_string(&array).unwrap();
         assert!(text.contains(r#""filter":"bilinear","values":"floats","normalisation":"#), "{text}");
         assert_eq!(serde_json::from_str::<Preprocess>(&text).unwrap(), array);
+        let cut =
+            Preprocess { resize: Resize::Middle(0.875), ..array.clone() }.check("x").unwrap_err().to_string();
+        assert!(cut.contains("preprocess.resize: expected stretch for floats, got middle"), "{cut}");
         assert!(array.check("x").is_ok() && Preprocess { filter: said.filter, ..array }.check("x").is_err());
     }
 }

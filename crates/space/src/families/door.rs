@@ -1,5 +1,7 @@
 //! The door of a space: what its fields must keep to, whatever its family.
 
+use std::collections::BTreeMap;
+
 use base::error::{Error, Result};
 
 use super::FamilyName;
@@ -39,14 +41,23 @@ impl Door<'_> {
     pub fn parameters(&self, space: &SearchSpace) -> Result<()> {
         let layers = space.lower(&largest(space))?;
         let weights = layers.iter().flat_map(LayerSpec::weights);
-        let sizes = weights.map(|weight| weight.shape.iter().map(|&size| size as u128).product::<u128>());
-        let parameters: u128 = sizes.sum();
-        if parameters > MOST_PARAMETERS {
-            let field = "parameters of the largest sub-network";
-            return Err(Error::invalid(self.place, field, format!("at most {MOST_PARAMETERS}"), parameters)
-                .and_then_do("make it narrower or shallower"));
+        self.few_enough(
+            "parameters of the largest sub-network",
+            weights.map(|weight| size(&weight.shape)).sum(),
+        )?;
+        if space.genome().is_elastic("operator") {
+            // weights of operators that are not the largest network's are shared too
+            self.few_enough("shared parameters of all operators", shared_parameters(space))?;
         }
         Ok(())
+    }
+
+    fn few_enough(&self, field: &str, parameters: u128) -> Result<()> {
+        if parameters <= MOST_PARAMETERS {
+            return Ok(());
+        }
+        Err(Error::invalid(self.place, field, format!("at most {MOST_PARAMETERS}"), parameters)
+            .and_then_do("make it narrower or shallower"))
     }
 
     pub fn share(&self, field: &str, value: f64, above: f64, below: f64) -> Result<()> {
@@ -111,4 +122,24 @@ impl Door<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// Values of a tensor.
+fn size(shape: &[usize]) -> u128 {
+    shape.iter().map(|&size| size as u128).product()
+}
+
+/// Parameters of the union over all networks: each weight of each slot as large as it is anywhere.
+fn shared_parameters(space: &SearchSpace) -> u128 {
+    let index = space.weights();
+    let mut shapes = BTreeMap::<String, Vec<usize>>::new();
+    for slot in index.slots() {
+        let name = slot.name.to_string();
+        for weight in index.layers_of(&name).flat_map(|layer| layer.weights()) {
+            let shape =
+                shapes.entry(format!("{name}.{}", weight.name)).or_insert_with(|| weight.shape.clone());
+            shape.iter_mut().zip(&weight.shape).for_each(|(most, other)| *most = (*most).max(*other));
+        }
+    }
+    shapes.values().map(|shape| size(shape)).sum()
 }

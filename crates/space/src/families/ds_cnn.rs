@@ -65,10 +65,14 @@ pub(super) fn check(file: &SpaceFile, door: &Door) -> Result<()> {
     door.belongs(family, "first_block", file.first_block.is_some(), false)?;
     door.belongs(family, "head", file.head.is_some(), false)?;
     door.belongs(family, "stem.depth", file.stem.depth.is_some(), false)?;
+    door.belongs(family, "operator", file.operator.is_some(), false)?;
+    door.belongs(family, "connection", file.connection.is_some(), false)?;
     check_expand(door, "expand", &file.expand)?;
     for (index, stage) in file.stages.iter().enumerate() {
         let field = |name: &str| format!("stages[{}].{name}", index + 1);
         door.belongs(family, &field("squeeze_excite"), stage.squeeze_excite, false)?;
+        door.belongs(family, &field("operator"), stage.operator.is_some(), false)?;
+        door.belongs(family, &field("connection"), stage.connection.is_some(), false)?;
         check_expand(door, &field("expand"), stage.expand.as_ref().unwrap_or(&file.expand))?;
     }
     Ok(())

@@ -482,6 +482,8 @@ mod tests {
             ("r8:i3e3,/c,c", "block: expected `i3e4`"),
             ("r8:-:i3e3,s/c,c", "block: expected `i3e4`"),
             ("r8:+:+:i3e3,s/c,c", "block: expected `i3e4`"),
+            ("r8:i+3e3,s/c,c", "choices: expected `i3e3,s/c,c`, got `i+3e3,s/c,c`"),
+            ("r8:i3e3e0,s/c,c", "choices: expected `i3e3,s/c,c`, got `i3e3e0,s/c,c`"),
             ("r9:i3e3,s/c,c", "resolution: expected one of 8, 12, got 9"),
         ] {
             let error = space().row(&text.parse().expect("an arch")).expect_err(text).to_string();
@@ -516,6 +518,10 @@ mod tests {
                 SearchSpace::from_toml("x.toml", &good.replacen(from, to, 1)).expect_err(to).to_string();
             assert!(error.starts_with("x.toml: ") && error.contains(field), "{to}: {error}");
         }
+        // the largest network is one of narrow inverted residuals; convolutions as wide as their stages are shared too
+        let vast = good.replace("[3, 6]", "[0.01]").replace("channels = 16\n", "channels = 16384\n");
+        let error = SearchSpace::from_toml("x.toml", &vast).expect_err("too large").to_string();
+        assert!(error.contains("shared parameters of all operators: expected at most"), "{error}");
         let tiny = preset("tiny").expect("a preset").to_toml();
         let error =
             SearchSpace::from_toml("x.toml", &format!("connection = [0]\n{tiny}")).expect_err("of another");

@@ -385,6 +385,9 @@ mod tests {
             ),
             ("stride = 1\n", "stride = 1\nexpand = [0.5]\n", "stages[1].expand: expected [1]"),
             ("[stem]", "[stem]\ndepth = [0, 1]", "stem.depth: expected none in family"),
+            ("[stem]", "[stem]\nconnection = [0]", "unknown field"),
+            ("width = [0.5, 1]", "width = [0.5, 1]\nconnection = [0]", "connection: expected none in family"),
+            ("stride = 1\n", "stride = 1\noperator = [\"conv\"]\n", "stages[1].operator: expected none"),
             ("width = [0.5, 1]", "width = [1, 0.5]", "width"),
         ];
         let good = good.replace("squeeze_excite = false\n", "");

@@ -95,6 +95,8 @@ impl Validation {
         let counted = [
             ("supernet", supernet.hash.clone()),
             ("data", dataset.hash().to_string()),
+            // those of --val-images are drawn with a constant seed, so that their number says which
+            ("val_images", dataset.val().len().to_string()),
             ("calibration", in_words(calibration)),
         ];
         let mut log = log.open(problem.index.space(), &counted)?;

@@ -109,4 +109,7 @@ fn malformed_plans_are_refused_with_the_line() {
         let error = Plan::from_jsonl("x", text.trim_end()).expect_err(to).to_string();
         assert!(error.contains(part), "{to}: {error}");
     }
+    let twice = good.replacen("\"networks\":1", "\"networks\":2", 1) + &last;
+    let error = Plan::from_jsonl("x", &twice).expect_err("the same twice").to_string();
+    assert!(error.contains("network: expected each sub-network once"), "{error}");
 }

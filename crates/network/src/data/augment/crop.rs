@@ -46,7 +46,8 @@ impl Crop {
 
     /// A crop of all rows and at least this part of the columns, uniform in its width.
     pub fn of_width([height, width]: [usize; 2], least: f32, rng: &mut ChaCha8Rng) -> Self {
-        let narrowest = ((f64::from(least) * width as f64).ceil() as usize).clamp(1, width);
+        // a share is an f32, which may be a little above what was said: that is no column more
+        let narrowest = ((f64::from(least) * width as f64 - 1e-4).ceil() as usize).clamp(1, width);
         let crop_width = rng.random_range(narrowest..=width);
         let left = rng.random_range(0..=width - crop_width);
         Self { top: 0, left, height, width: crop_width }
