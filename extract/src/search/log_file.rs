@@ -173,14 +173,13 @@ impl SearchLog {
     }
 }
 
-/// Whether as many images were counted as for the sub-networks before it.
+/// Whether as many images were counted as of the sub-networks before it.
 fn check_hits(place: &str, estimate: &Estimate, before: &[Estimate]) -> Result<()> {
     let images = |estimate: &Estimate| estimate.hits.as_ref().map(Vec::len);
-    match (images(estimate), before.first().map(images)) {
-        (own, Some(first)) if own != first => {
-            let expected = first.map_or_else(|| "none".to_string(), |first| format!("{first} images"));
-            let got = own.map_or_else(|| "none".to_string(), |own| format!("{own} images"));
-            Err(base::Error::invalid(place, "hits", format!("{expected}, as before"), got).into())
+    match (images(estimate), before.iter().find_map(images)) {
+        (Some(own), Some(first)) if own != first => {
+            let expected = format!("{first} images, as before");
+            Err(base::Error::invalid(place, "hits", expected, format!("{own} images")).into())
         }
         _ => Ok(()),
     }

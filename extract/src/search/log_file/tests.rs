@@ -147,6 +147,12 @@ fn malformed_logs_are_refused() {
     let good = include_str!("../../../../fuzz/seeds/search_log/log.jsonl");
     let log = SearchLog::from_bytes("x", good.as_bytes()).expect("good");
     assert_eq!((log.estimates.len(), log.to_jsonl().as_str()), (3, good));
+    // hits of other images
+    let counted = good.lines().find(|line| line.contains("\"hits\"")).expect("one that was counted");
+    let other = "{\"arch\":\"r8:k3e3/k3e3\",\"values\":[{\"mean\":0.5}],\"hits\":\"10\"}";
+    let error =
+        SearchLog::from_bytes("x", format!("{good}{other}\n").as_bytes()).expect_err(counted).to_string();
+    assert!(error.contains("hits: expected") && error.contains("as before, got 2 images"), "{error}");
     for (from, to, part) in [
         ("search-log", "found", "x: kind: expected search-log, got found"),
         ("\"version\":1", "\"version\":2", "version: expected 1, got 2"),
