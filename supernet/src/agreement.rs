@@ -160,14 +160,14 @@ fn outputs(space: &SearchSpace, arch: &Arch, kernels: &Kernels) -> Result<Output
     let sides = [IMAGES, space.input_channels(), arch.resolution.height, arch.resolution.width];
     let images = random("images", &sides, -2.0..2.0)?;
     let weights = SharedWeights::new(space, &mut rng_for("weights", 0, &[]))?.on(kernels)?;
-    let (gradients, pupil) =
+    let (gradients, student) =
         (Gradients::new(&weights)?, Student { space, weights: &weights, kernels: kernels.clone() });
 
-    let teacher = pupil.teach(&sampler::largest(space).at(arch.resolution), &images)?;
+    let teacher = student.teach(&sampler::largest(space).at(arch.resolution), &images)?;
     let labels: Vec<u32> = (0..IMAGES).map(|image| (image % space.classes()) as u32).collect();
     let target = Target { labels: &labels, smoothing: 0.1, teacher: Some(&teacher), class_weights: None };
     let dropout = dropout_mask(space, arch, IMAGES, 0, [0, 0])?;
-    let loss = pupil.learn(arch, &images, &target, dropout, &gradients)?.read()?;
+    let loss = student.learn(arch, &images, &target, dropout, &gradients)?.read()?;
     let touched = gradients.touched();
     let read = touched.iter().map(|name| flat(gradients.get(name)?));
     let all = read.collect::<Result<Vec<_>>>()?.concat();

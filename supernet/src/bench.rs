@@ -304,7 +304,7 @@ impl<'a> Runner<'a> {
             Mode::Train => self.learn(step, None),
             Mode::Shrink => {
                 let largest = sampler::largest(&self.setup.space).at(self.setup.resolution);
-                let teacher = self.pupil().teach(&largest, &self.batch.inputs)?;
+                let teacher = self.student().teach(&largest, &self.batch.inputs)?;
                 self.learn(step, Some(&teacher))
             }
             Mode::Infer => match &self.deployed {
@@ -325,7 +325,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    fn pupil(&self) -> Student<'_> {
+    fn student(&self) -> Student<'_> {
         Student { space: &self.setup.space, weights: &self.weights, kernels: self.setup.kernels.clone() }
     }
 
@@ -336,7 +336,13 @@ impl<'a> Runner<'a> {
         for index in 0..self.subnetworks() {
             let arch = self.arch(step, index);
             let dropout = dropout_mask(&self.setup.space, &arch, self.setup.batch, 0, [step, index])?;
-            losses.push(self.pupil().learn(&arch, &self.batch.inputs, &target, dropout, &self.gradients)?);
+            losses.push(self.student().learn(
+                &arch,
+                &self.batch.inputs,
+                &target,
+                dropout,
+                &self.gradients,
+            )?);
         }
         self.optimizer.step(&self.weights, &self.gradients, 1e-3)?;
         // as a training does, which looks at them when it has given the whole step away

@@ -77,8 +77,8 @@ fn extracted_equals_elastic_bit_for_bit() {
 
 /// Logits with the statistics of the batch.
 fn logits(space: &SearchSpace, weights: &SharedWeights, arch: &Arch) -> Tensor {
-    let pupil = Student { space, weights, kernels: Kernels::detect() };
-    pupil.teach(arch, &images(space, arch.resolution, 8)).expect("logits")
+    let student = Student { space, weights, kernels: Kernels::detect() };
+    student.teach(arch, &images(space, arch.resolution, 8)).expect("logits")
 }
 
 /// Weights that differ from others in every value, as training leaves them.
@@ -167,11 +167,11 @@ fn gradients_are_the_same_at_any_number_of_threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
         pool.install(|| {
             let gradients = Gradients::new(&weights).expect("zeros");
-            let pupil = Student { space: &space, weights: &weights, kernels: Kernels::detect() };
+            let student = Student { space: &space, weights: &weights, kernels: Kernels::detect() };
             let labels: Vec<u32> = (0..32).map(|label| label % 10).collect();
             let target = Target { labels: &labels, smoothing: 0.1, teacher: None, class_weights: None };
             let arch = sampler::largest(&space);
-            let loss = pupil
+            let loss = student
                 .learn(&arch, &images(&space, 28, 32), &target, None, &gradients)
                 .expect("a step")
                 .read()

@@ -310,7 +310,7 @@ impl Trainer {
 
     /// Sums the gradients of the step's sub-networks and returns each one's loss.
     fn learn(&self, phase: &PlannedPhase, step: u64, batch: &Batch) -> Result<Vec<(Arch, Loss)>> {
-        let pupil =
+        let student =
             Student { space: &self.space, weights: &self.weights, kernels: self.config.kernels.clone() };
         let archs = self.plan.archs(&self.space, phase, step)?;
         let mut teacher = self.soft_labels(phase, &batch.inputs)?;
@@ -321,10 +321,10 @@ impl Trainer {
             let place = [step, index as u64];
             let dropout = dropout_mask(&self.space, arch, batch.len(), self.config.seed, place)?;
             let target = Target { labels, smoothing, teacher: teacher.as_ref(), class_weights };
-            let loss = pupil.learn(arch, &batch.inputs, &target, dropout, &self.gradients)?;
+            let loss = student.learn(arch, &batch.inputs, &target, dropout, &self.gradients)?;
             losses.push((arch.clone(), loss));
             if index == 0 && phase.phase.teacher == Teacher::First {
-                teacher = Some(pupil.teach(arch, &batch.inputs)?);
+                teacher = Some(student.teach(arch, &batch.inputs)?);
             }
         }
         Ok(losses)

@@ -196,13 +196,13 @@ mod tests {
             let gradients = Gradients::new(&weights).expect("zeros");
             let mut optimizers =
                 [0, 1].map(|_| settings.at_rest(weights.arena(), 3e-5, &kernels).expect("at rest"));
-            let pupil = Student { space: &space, weights: &weights, kernels: kernels.clone() };
+            let student = Student { space: &space, weights: &weights, kernels: kernels.clone() };
             for step in 0..3 {
                 let images = uniform(&format!("images {step}"), &[IMAGES, 1, 8, 8]);
                 let target = Target { labels: &LABELS, smoothing: 0.1, teacher, class_weights: None };
                 let mask = || dropout_mask(&space, &arch, IMAGES, 1, [step, 0]).expect("a mask");
                 let losses = [
-                    pupil
+                    student
                         .learn(&arch, &images, &target, mask(), &gradients)
                         .and_then(|loss| loss.read())
                         .expect("it fits"),

@@ -162,8 +162,8 @@ impl TeacherFile {
         let resolution = Extent { height, width };
         match &self.weights {
             Weights::Shared(weights) => {
-                let pupil = Student { space: &self.space, weights, kernels: kernels.clone() };
-                pupil.teach(&self.arch.at(resolution), images)
+                let student = Student { space: &self.space, weights, kernels: kernels.clone() };
+                student.teach(&self.arch.at(resolution), images)
             }
             Weights::Own(arena) => {
                 let (layers, tensors) = (self.layers(resolution)?, arena.tensors());

@@ -227,10 +227,10 @@ fn the_first_network_of_a_step_teaches_the_others() {
     let resolution = trainer.plan.resolution(&trainer.space, step);
     let batch = trainer.loader().and_then(|loader| Ok(loader.batch_at(step, resolution)?)).expect("a batch");
     let losses = trainer.learn(phase, step, &batch).expect("it fits");
-    let pupil = Student { space: &trainer.space, weights: &trainer.weights, kernels: Kernels::detect() };
+    let student = Student { space: &trainer.space, weights: &trainer.weights, kernels: Kernels::detect() };
     assert_eq!(trainer.space.dropout(), 0.0, "training and teaching see the same");
     let logits: Vec<_> =
-        losses.iter().map(|(arch, _)| pupil.teach(arch, &batch.inputs).expect("logits")).collect();
+        losses.iter().map(|(arch, _)| student.teach(arch, &batch.inputs).expect("logits")).collect();
     let expected = [
         loss_by_hand(&logits[0], batch.targets.classes(), None),
         loss_by_hand(&logits[1], batch.targets.classes(), Some(&logits[0])),

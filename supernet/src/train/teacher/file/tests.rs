@@ -45,8 +45,8 @@ fn the_largest_network_of_a_supernet_teaches() {
     let teacher = TeacherFile::read(&path).expect("a supernet").on(&kernels).expect("room");
     assert_eq!((teacher.hash(), teacher.place()), (own.hash.as_str(), path.display().to_string().as_str()));
     let of_folder = TeacherFile::read(folder.path()).expect("a run's folder");
-    let pupil = Student { space: &space, weights: &own.weights, kernels: kernels.clone() };
-    let expected = pupil.teach(&sampler::largest(&space).at(8), &images()).expect("it fits");
+    let student = Student { space: &space, weights: &own.weights, kernels: kernels.clone() };
+    let expected = student.teach(&sampler::largest(&space).at(8), &images()).expect("it fits");
     for teacher in [teacher, of_folder] {
         assert_eq!(rows(&teacher.teach(&images(), &kernels).expect("it fits")), rows(&expected));
     }
