@@ -35,7 +35,7 @@ impl LineFile {
         Self::of(file.map_err(Error::io("write", path))?, path, refusals)
     }
 
-    /// The same of a file that is open to append to.
+    /// Takes over a file that is open for appending, and locks it as [`LineFile::open`] does.
     ///
     /// # Errors
     /// As [`LineFile::open`].

@@ -108,7 +108,7 @@ impl PixelBuffer {
         }
     }
 
-    /// Those of some places, each of which has so many values.
+    /// The values at some places, with so many values per place.
     pub fn gathered(&self, places: &[usize], size: usize) -> Self {
         fn of<T: Copy>(values: &[T], places: &[usize], size: usize) -> Vec<T> {
             let mut kept = Vec::with_capacity(places.len() * size);

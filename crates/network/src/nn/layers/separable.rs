@@ -77,7 +77,7 @@ pub(super) fn held(spec: &LayerSpec) -> Held {
         keeps_input: true,
         statistics: 2 * (spec.input.channels + spec.output.channels),
         forward: output,
-        // the 1x1 convolution's, which frees what it read, then the depthwise one's
+        // backward through the 1x1 convolution first, which frees its input, then through the depthwise one
         backward: (input + 2 * between + output + output.max(between)).max(2 * input + 2 * between),
         forgetting: between + output,
         patches: 0,
