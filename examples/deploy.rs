@@ -19,7 +19,8 @@ IMAGE   png, jpeg, or .npy with [C, H, W] floats, already normalized";
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut paths = std::env::args_os().skip(1).map(PathBuf::from);
-    let (folder, images) = (paths.next(), paths.collect::<Vec<_>>());
+    let folder = paths.next();
+    let images = paths.collect::<Vec<_>>();
     let Some(folder) = folder.filter(|_| !images.is_empty()) else {
         eprintln!("{USAGE}");
         return Ok(ExitCode::from(2));

@@ -112,7 +112,9 @@ mod tests {
     #[test]
     fn each_error_has_a_kind() {
         let arch = space::sampler::smallest(&space::preset("tiny").expect("a preset"));
-        let (limits, closest, got) = (String::new(), Box::new(arch), String::new());
+        let limits = String::new();
+        let closest = Box::new(arch);
+        let got = String::new();
         let accurate =
             Error::NotAccurate { least: 0.9, closest: closest.clone(), accuracy: 0.8, low: 0.7, high: 0.9 };
         for (error, expected) in [

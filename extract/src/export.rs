@@ -70,7 +70,8 @@ impl<'a> Request<'a> {
     /// The same with what a search expects of the sub-network, and what it was selected on.
     #[must_use]
     pub fn expecting(self, best: &Candidate, selected_on: Option<SelectedOn>) -> Self {
-        let (predicted_top1, predicted_latency_ms) = (Some(best.accuracy()), best.latency_ms());
+        let predicted_top1 = Some(best.accuracy());
+        let predicted_latency_ms = best.latency_ms();
         Self { predicted_top1, predicted_latency_ms, selected_on, ..self }
     }
 }
@@ -127,7 +128,8 @@ pub struct Exported {
 /// ([`Error::VerificationFailed`](crate::Error::VerificationFailed)); whatever was at `folder` is then still there.
 pub fn export(request: &Request, folder: &Path) -> Result<Exported> {
     check_destination(folder)?;
-    let (inherits, dataset) = (request.statistics.are_inherited(), request.statistics.dataset());
+    let inherits = request.statistics.are_inherited();
+    let dataset = request.statistics.dataset();
     let dataset = dataset.map(|dataset| request.supernet.see(dataset, inherits)).transpose()?;
     request.supernet.space.check(request.arch)?;
     formats::check_possible(&request.supernet.space, request.arch, request.formats)?;
@@ -158,7 +160,8 @@ pub fn check_destination(folder: &Path) -> Result<()> {
         return Ok(check_place(folder)?);
     }
     let refuse = |reason: String| {
-        let (path, next) = (folder.to_path_buf(), "choose another place".to_string());
+        let path = folder.to_path_buf();
+        let next = "choose another place".to_string();
         Err(base::Error::Occupied { path, reason, next }.into())
     };
     let entries = folder.read_dir().map_err(base::Error::io("open the folder", folder))?;
@@ -170,8 +173,10 @@ pub fn check_destination(folder: &Path) -> Result<()> {
     if let Some(other) = names.iter().find(|name| !replaceable.contains(&name.as_str())) {
         return refuse(format!("it is there and holds `{other}`, which is no part of an export"));
     }
-    let ours = |text: String| ModelConfig::from_json("config.json", &text).is_ok();
-    if names.is_empty() || std::fs::read_to_string(config_path(folder)).is_ok_and(ours) {
+    if names.is_empty()
+        || std::fs::read_to_string(config_path(folder))
+            .is_ok_and(|text: String| ModelConfig::from_json("config.json", &text).is_ok())
+    {
         return Ok(());
     }
     refuse("it is there and holds no earlier export".to_string())
@@ -203,9 +208,8 @@ fn assemble(request: &Request, dataset: Option<&Dataset>) -> Result<ModelFolder>
         fine_tuned: Vec::new(),
     };
     let tensors = with_statistics(subnet.tensors(), &statistics)?;
-    let numbered = || (0..space.classes()).map(|class| class.to_string()).collect();
     let known = supernet.classes().or(dataset.map(Dataset::classes)).map(<[String]>::to_vec);
-    let classes = known.unwrap_or_else(numbered);
+    let classes = known.unwrap_or_else(|| (0..space.classes()).map(|class| class.to_string()).collect());
     Ok(ModelFolder::new((space, arch), tensors, input, classes, origin)?)
 }
 
@@ -220,7 +224,8 @@ struct Gathered {
 /// `dataset` is what the supernet sees of the images that the request names.
 fn gather(request: &Request, dataset: Option<&Dataset>, subnet: &SubnetWeights) -> Result<Gathered> {
     let Request { supernet, arch, kernels, .. } = request;
-    let (space, weights) = (&supernet.space, &supernet.weights.on(kernels)?);
+    let space = &supernet.space;
+    let weights = &supernet.weights.on(kernels)?;
     let evaluator =
         |dataset, calibration| Evaluator { space, weights, dataset, calibration, kernels: kernels.clone() };
     match request.statistics {
@@ -237,7 +242,8 @@ fn gather(request: &Request, dataset: Option<&Dataset>, subnet: &SubnetWeights) 
                 data: dataset.identity(),
                 seed: calibration.seed,
             };
-            let (preprocess, accuracy) = (dataset.preprocess().clone(), Some(accuracy));
+            let preprocess = dataset.preprocess().clone();
+            let accuracy = Some(accuracy);
             Ok(Gathered { statistics, origin, preprocess, accuracy })
         }
         NormStatistics::Inherited { .. } => {
@@ -249,7 +255,8 @@ fn gather(request: &Request, dataset: Option<&Dataset>, subnet: &SubnetWeights) 
                     .evaluate(arch, Some(largest), Split::Val)
                     .map(|evaluation| evaluation.accuracy())
             });
-            let (statistics, origin) = (subnet.inherit(largest)?, StatisticsOrigin::Inherited);
+            let statistics = subnet.inherit(largest)?;
+            let origin = StatisticsOrigin::Inherited;
             Ok(Gathered { statistics, origin, preprocess, accuracy: accuracy.transpose()? })
         }
     }

@@ -106,8 +106,11 @@ fn graph(layers: &[LayerSpec], weights: &BTreeMap<String, Tensor>, epsilon: f32)
     for at in 0..layers.len() {
         check_inputs(layers, at)?;
         let layer = &layers[at];
-        let name = |input: &Option<usize>| input.map_or(INPUT.to_string(), |from| outputs[from].clone());
-        let inputs: Vec<String> = layer.inputs.iter().map(name).collect();
+        let inputs: Vec<String> = layer
+            .inputs
+            .iter()
+            .map(|input: &Option<usize>| input.map_or(INPUT.to_string(), |from| outputs[from].clone()))
+            .collect();
         layers::append(&mut graph, layer, &inputs, &LayerWeights::new(layer, weights, epsilon))?;
         outputs.push(graph.tip());
     }

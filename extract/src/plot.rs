@@ -144,7 +144,8 @@ fn draw(out: &mut String, panel: &Panel, left: f64, names: &[&str]) {
 
 /// Lines, numbers and names of the scales.
 fn grid(out: &mut String, panel: &Panel, left: f64, axes: &Axes) {
-    let (light, dark) = ("stroke=\"#e4e4e4\"", "stroke=\"#222\"");
+    let light = "stroke=\"#e4e4e4\"";
+    let dark = "stroke=\"#222\"";
     for tick in axes.across.ticks() {
         let x = axes.across.place(tick);
         line(out, (x, TOP), (x, TOP + PLOT.1), light);
@@ -178,8 +179,11 @@ fn draw_series(out: &mut String, series: &Series, axes: &Axes, color: &str) {
         }
     }
     if series.style == Style::Joined {
-        let corner = |point: &Point| place(point.at);
-        let path: Vec<String> = points.iter().map(corner).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let path: Vec<String> = points
+            .iter()
+            .map(|point: &Point| place(point.at))
+            .map(|(x, y)| format!("{x:.1},{y:.1}"))
+            .collect();
         let path = path.join(" ");
         let _ = writeln!(
             out,
@@ -200,7 +204,8 @@ fn marker(out: &mut String, (x, y): (f64, f64), style: Style, color: &str) {
 }
 
 fn legend(out: &mut String, panels: &[Panel], names: &[&str]) {
-    let (mut x, y) = (MARGIN, TOP + PLOT.1 + BOTTOM - 8.0);
+    let mut x = MARGIN;
+    let y = TOP + PLOT.1 + BOTTOM - 8.0;
     for name in names {
         let mut styles = panels.iter().flat_map(|panel| &panel.series).filter(|series| series.name == *name);
         let joined = styles.clone().any(|series| series.style == Style::Joined);

@@ -25,7 +25,8 @@ pub struct Classifier {
 /// # Errors
 /// If a folder cannot be read, or holds no image.
 pub fn images_at(paths: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<String>)> {
-    let (mut images, mut passed_over) = (Vec::new(), Vec::new());
+    let mut images = Vec::new();
+    let mut passed_over = Vec::new();
     for path in paths {
         if !path.is_dir() {
             images.push(path.clone());
@@ -105,11 +106,14 @@ impl Classifier {
         let total: f64 = weights.iter().sum();
         let mut order: Vec<usize> = (0..logits.len()).collect();
         order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
-        let score = |&index: &usize| Score {
-            class: self.model.config.classes[index].clone(),
-            probability: weights[index] / total,
-        };
-        order.iter().take(count).map(score).collect()
+        order
+            .iter()
+            .take(count)
+            .map(|&index: &usize| Score {
+                class: self.model.config.classes[index].clone(),
+                probability: weights[index] / total,
+            })
+            .collect()
     }
 
     /// An array as the network sees it, resized where it is of another size.

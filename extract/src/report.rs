@@ -77,8 +77,12 @@ pub fn table(reports: &[LayerReport]) -> String {
 
 /// The places that a layer reads: `3`, `1 4`, or `input`.
 fn inputs(report: &LayerReport) -> String {
-    let of = |input: &Option<usize>| input.map_or_else(|| "input".to_string(), |at| at.to_string());
-    report.inputs.iter().map(of).collect::<Vec<_>>().join(" ")
+    report
+        .inputs
+        .iter()
+        .map(|input: &Option<usize>| input.map_or_else(|| "input".to_string(), |at| at.to_string()))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[cfg(test)]

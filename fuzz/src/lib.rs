@@ -99,11 +99,12 @@ pub fn arch(bytes: &[u8]) {
 fn families() -> &'static [SearchSpace] {
     static SPACES: OnceLock<Vec<SearchSpace>> = OnceLock::new();
     SPACES.get_or_init(|| {
-        let at_lowest = |name: &str| {
-            let space = preset(name).expect("a preset");
-            space.at_resolutions(&space.resolutions()[..1]).expect("one of its own")
-        };
-        ["tiny", "tiny-choice", "ofa-proxyless-w1.0", "ofa-resnet50"].map(at_lowest).to_vec()
+        ["tiny", "tiny-choice", "ofa-proxyless-w1.0", "ofa-resnet50"]
+            .map(|name: &str| {
+                let space = preset(name).expect("a preset");
+                space.at_resolutions(&space.resolutions()[..1]).expect("one of its own")
+            })
+            .to_vec()
     })
 }
 
@@ -152,7 +153,8 @@ pub fn fine_tuning(bytes: &[u8]) {
 /// A `config.json`; what follows the first NUL is its `model.safetensors`.
 pub fn config(bytes: &[u8]) {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-    let (front, rest) = (&bytes[..end], bytes.get(end + 1..).unwrap_or_default());
+    let front = &bytes[..end];
+    let rest = bytes.get(end + 1..).unwrap_or_default();
     let Some(config) = text(front).and_then(|text| told(ModelConfig::from_json(PLACE, text))) else { return };
     if let Some(model) = told(ModelFolder::from_parts(config, PLACE, rest)) {
         model.preprocess().expect("it was checked");

@@ -41,7 +41,9 @@ fn turned(matrix: Matrix<'_>) -> Matrix<'_> {
 fn limits(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("limits");
     let side = 1024;
-    let (left, right, mut out) = (values(side * side), values(side * side), vec![0.0; side * side]);
+    let left = values(side * side);
+    let right = values(side * side);
+    let mut out = vec![0.0; side * side];
     group.throughput(Throughput::Elements((side * side * side) as u64));
     group.bench_function("product 1024", |bencher| {
         bencher.iter(|| {
@@ -86,8 +88,12 @@ fn pointwise(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pointwise");
     for (input, output, plane) in POINTWISE {
         let columns = IMAGES * plane;
-        let (w, x, dy) = (values(output * input), values(input * columns), values(output * columns));
-        let (w, x, dy) = (rows(&w, output, input), rows(&x, input, columns), rows(&dy, output, columns));
+        let w = values(output * input);
+        let x = values(input * columns);
+        let dy = values(output * columns);
+        let w = rows(&w, output, input);
+        let x = rows(&x, input, columns);
+        let dy = rows(&dy, output, columns);
         group.throughput(Throughput::Elements((input * output * columns) as u64));
         for (name, left, right, write) in [
             ("forward", w, x, Write::Replace),
@@ -136,9 +142,12 @@ fn depthwise(criterion: &mut Criterion) {
     for sizes in DEPTHWISE {
         let (shape, row, out_row) = shape(sizes);
         let (channels, side, kernel, stride) = sizes;
-        let (w, x, dy) =
-            (values(channels * kernel * kernel), values(channels * row), values(channels * out_row));
-        let (mut dw, mut dx, mut y) = (w.clone(), x.clone(), dy.clone());
+        let w = values(channels * kernel * kernel);
+        let x = values(channels * row);
+        let dy = values(channels * out_row);
+        let mut dw = w.clone();
+        let mut dx = x.clone();
+        let mut y = dy.clone();
         group.throughput(Throughput::Elements((channels * out_row * kernel * kernel) as u64));
         let name = |pass| BenchmarkId::new(pass, format!("{channels} @{side} k{kernel} s{stride}"));
         let isa = Isa::detect();
@@ -163,12 +172,15 @@ fn chains(criterion: &mut Criterion) {
     {
         let (shape, row, out_row) = shape(sizes);
         let (channels, side, kernel, stride) = sizes;
-        let (w, x, dy) =
-            (values(channels * kernel * kernel), values(channels * row), values(channels * out_row));
-        let (gamma, beta) = (vec![1.0; channels], vec![0.1; channels]);
+        let w = values(channels * kernel * kernel);
+        let x = values(channels * row);
+        let dy = values(channels * out_row);
+        let gamma = vec![1.0; channels];
+        let beta = vec![0.1; channels];
         let norm = Affine { gamma: &gamma, beta: &beta, epsilon: 1e-5, activation: Activation::HSwish };
         let chain = Chain { shape, before: Some(norm), weight: &w, after: norm };
-        let (mut convolved, mut output) = (dy.clone(), dy.clone());
+        let mut convolved = dy.clone();
+        let mut output = dy.clone();
         let [mut before, mut after] = [vec![0.0; 2 * channels], vec![0.0; 2 * channels]];
         let name = |pass| BenchmarkId::new(pass, format!("{channels} @{side} k{kernel} s{stride}"));
         group.throughput(Throughput::Bytes(4 * (x.len() + 2 * dy.len()) as u64));
@@ -186,7 +198,9 @@ fn chains(criterion: &mut Criterion) {
         });
         let saved =
             Saved { x: &x, before: &before, convolved: &convolved, after: &after, dy: &dy, excite: None };
-        let (mut dx, mut dw, mut sums) = (x.clone(), w.clone(), [before.clone(), after.clone()]);
+        let mut dx = x.clone();
+        let mut dw = w.clone();
+        let mut sums = [before.clone(), after.clone()];
         group.throughput(Throughput::Bytes(4 * (2 * x.len() + 2 * dy.len()) as u64));
         group.bench_function(name("backward"), |bencher| {
             bencher.iter(|| {
@@ -206,9 +220,13 @@ fn batch_norms(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("batch norm");
     for (channels, plane) in NORMS {
         let x = values(channels * IMAGES * plane);
-        let (gamma, beta, mut stats) = (vec![1.0; channels], vec![0.1; channels], vec![0.0; 2 * channels]);
+        let gamma = vec![1.0; channels];
+        let beta = vec![0.1; channels];
+        let mut stats = vec![0.0; 2 * channels];
         let affine = Affine { gamma: &gamma, beta: &beta, epsilon: 1e-5, activation: Activation::HSwish };
-        let (mut y, mut dx, mut sums) = (x.clone(), x.clone(), stats.clone());
+        let mut y = x.clone();
+        let mut dx = x.clone();
+        let mut sums = stats.clone();
         group.throughput(Throughput::Bytes(4 * 2 * x.len() as u64));
         group.bench_function(BenchmarkId::new("forward", format!("{channels} @{plane}")), |bencher| {
             bencher.iter(|| batch_norm::forward(Isa::detect(), &x, affine, None, &mut stats, &mut y));

@@ -61,7 +61,8 @@ pub fn of_layer(layer: &LayerSpec, kernels: &Kernels, expected: &Kernels) -> Res
 /// # Errors
 /// If the kernels refuse such layers, or they do not fit one another.
 pub fn of_layers(layers: &[LayerSpec], kernels: &Kernels, expected: &Kernels) -> Result<Differences> {
-    let (got, expected) = (outputs_of(layers, kernels)?, outputs_of(layers, expected)?);
+    let got = outputs_of(layers, kernels)?;
+    let expected = outputs_of(layers, expected)?;
     let what = ["output", "input's gradient", "weights' gradients"];
     let pairs = what.into_iter().zip(got.iter().zip(&expected));
     Ok(pairs.map(|(what, (got, expected))| (what, apart(got, expected))).collect())
@@ -81,11 +82,15 @@ pub fn diamond() -> Result<Vec<LayerSpec>> {
         ("conv1x1 8-8 relu @9x6", &[Some(3)]),
         ("sum3 8 @9x6", &[Some(4), Some(0), Some(3)]),
     ];
-    let spec = |(number, (key, inputs)): (usize, (&str, &[Option<usize>]))| {
-        let (name, inputs) = (format!("layers.{number}"), inputs.to_vec());
-        Ok(LayerSpec { name, slot: Some(number), inputs, ..key.parse::<LayerSpec>()? })
-    };
-    layers.into_iter().enumerate().map(spec).collect()
+    layers
+        .into_iter()
+        .enumerate()
+        .map(|(number, (key, inputs)): (usize, (&str, &[Option<usize>]))| {
+            let name = format!("layers.{number}");
+            let inputs = inputs.to_vec();
+            Ok(LayerSpec { name, slot: Some(number), inputs, ..key.parse::<LayerSpec>()? })
+        })
+        .collect()
 }
 
 fn outputs_of(layers: &[LayerSpec], kernels: &Kernels) -> Result<[Vec<f32>; 3]> {
@@ -94,7 +99,8 @@ fn outputs_of(layers: &[LayerSpec], kernels: &Kernels) -> Result<[Vec<f32>; 3]> 
         [only] => (only, only),
         [] => return Ok(Default::default()),
     };
-    let (mut weights, mut gradients) = (BTreeMap::new(), BTreeMap::new());
+    let mut weights = BTreeMap::new();
+    let mut gradients = BTreeMap::new();
     for spec in layers.iter().flat_map(LayerSpec::weights) {
         let fan_in: usize = spec.shape.iter().skip(1).product();
         let range = match spec.role {
@@ -145,7 +151,8 @@ pub fn of_network(
     kernels: &Kernels,
     expected: &Kernels,
 ) -> Result<Differences> {
-    let (got, expected) = (outputs(space, arch, kernels)?, outputs(space, arch, expected)?);
+    let got = outputs(space, arch, kernels)?;
+    let expected = outputs(space, arch, expected)?;
     Ok(vec![
         ("loss", f64::from((got.loss - expected.loss).abs() / expected.loss)),
         ("logits", apart(&got.deployed, &expected.deployed)),
@@ -160,8 +167,8 @@ fn outputs(space: &SearchSpace, arch: &Arch, kernels: &Kernels) -> Result<Output
     let sides = [IMAGES, space.input_channels(), arch.resolution.height, arch.resolution.width];
     let images = random("images", &sides, -2.0..2.0)?;
     let weights = SharedWeights::new(space, &mut rng_for("weights", 0, &[]))?.on(kernels)?;
-    let (gradients, student) =
-        (Gradients::new(&weights)?, Student { space, weights: &weights, kernels: kernels.clone() });
+    let gradients = Gradients::new(&weights)?;
+    let student = Student { space, weights: &weights, kernels: kernels.clone() };
 
     let teacher = student.teach(&sampler::largest(space).at(arch.resolution), &images)?;
     let labels: Vec<u32> = (0..IMAGES).map(|image| (image % space.classes()) as u32).collect();

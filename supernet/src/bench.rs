@@ -166,7 +166,8 @@ impl LoadBench {
 /// If the batch is larger than the set, or an image cannot be read.
 pub fn bench_loader(setup: &LoadBench, mut report: impl FnMut(usize)) -> Result<BenchReport> {
     let LoadBench { dataset, resolution, batch, steps, warmup } = setup;
-    let (config, resolution) = (setup.config()?, *resolution);
+    let config = setup.config()?;
+    let resolution = *resolution;
     let mut loader = TrainLoader::new(dataset.clone(), config, 0, move |_| resolution)?;
     let mut times = Vec::with_capacity(*steps);
     for step in 0..warmup + steps {
@@ -180,7 +181,8 @@ pub fn bench_loader(setup: &LoadBench, mut report: impl FnMut(usize)) -> Result<
     // batches of several workers come in bursts: only the sum says how many images a second
     let total_ms: f64 = times.iter().sum();
     let images_per_second = (batch * steps) as f64 / total_ms * 1e3;
-    let (step_ms, peak_rss_mb) = (Spread::of(&times), peak_rss_mb());
+    let step_ms = Spread::of(&times);
+    let peak_rss_mb = peak_rss_mb();
     Ok(BenchReport {
         step_ms,
         images_per_second,
@@ -199,7 +201,8 @@ pub fn bench_loader(setup: &LoadBench, mut report: impl FnMut(usize)) -> Result<
 pub fn bench_fed(setup: &Bench, load: &LoadBench, mut report: impl FnMut(usize)) -> Result<BenchReport> {
     let LoadBench { dataset, resolution, batch, .. } = load;
     dataset.check_fits(&setup.space)?;
-    let (config, side) = (load.config()?, *resolution);
+    let config = load.config()?;
+    let side = *resolution;
     let loader = TrainLoader::new(dataset.clone(), config, 0, move |_| side)?;
     let values = batch * setup.space.input_channels() * side.plane();
     let mut batches = Prefetcher::new(loader, &setup.kernels, values)?;

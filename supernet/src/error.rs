@@ -132,7 +132,9 @@ mod tests {
 
     #[test]
     fn each_error_has_a_kind() {
-        let (phase, what, archs) = ("full".to_string(), "the loss is NaN".to_string(), String::new());
+        let phase = "full".to_string();
+        let what = "the loss is NaN".to_string();
+        let archs = String::new();
         let diverged = Error::Diverged { step: 3, phase, what, archs, checkpoint: None, next: "" };
         let value = || base::Error::invalid("training", "memory", "1 GB", "2 GB");
         for (error, expected) in [

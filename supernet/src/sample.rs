@@ -39,7 +39,8 @@ impl Default for SampleConfig {
 pub fn sample(supernet: &Supernet, dataset: &Dataset, config: &SampleConfig) -> Result<AccuracyFile> {
     let SampleConfig { count, seed, calibration, kernels } = config;
     let dataset = &supernet.see(dataset, false)?;
-    let (space, weights) = (&supernet.space, &supernet.weights.on(kernels)?);
+    let space = &supernet.space;
+    let weights = &supernet.weights.on(kernels)?;
     let evaluator =
         Evaluator { space, weights, dataset, calibration: *calibration, kernels: kernels.clone() };
     let never = AtomicBool::new(false);
@@ -76,7 +77,8 @@ pub fn drawn(space: &SearchSpace, count: usize, seed: u64) -> Vec<Arch> {
 pub fn accuracy_row(evaluator: &Evaluator<'_>, arch: Arch, stop: &AtomicBool) -> Result<Option<AccuracyRow>> {
     let accuracy = evaluator.accuracy_unless(stop, &arch, Split::Val)?;
     Ok(accuracy.map(|accuracy| {
-        let (top1, n) = (accuracy.top1(), accuracy.n as u64);
+        let top1 = accuracy.top1();
+        let n = accuracy.n as u64;
         AccuracyRow { arch, top1, split: Split::Val, n }
     }))
 }

@@ -29,7 +29,8 @@ fn layers_by_themselves() {
     let precisions = [(Precision::F32, 1e-5), (Precision::Bf16, 0.1)];
     for (precision, bound) in precisions {
         let Some(gpu) = emulated_gpu(precision) else { return };
-        let (mut compared, mut worst) = (0, 0.0f64);
+        let mut compared = 0;
+        let mut worst = 0.0f64;
         for name in ["tiny", "tiny-resnet", "tiny-spectrogram", "fashion"] {
             let space = preset(name).expect("a preset");
             let archs = ["largest", "smallest", "random"].map(|arch| named(&space, arch, 3));
@@ -167,7 +168,8 @@ fn train(folder: &Path, kernels: &Kernels, steps: usize) -> (Outcome, Vec<f32>) 
 fn train_by(recipe: &Recipe, folder: &Path, kernels: &Kernels, steps: usize) -> (Outcome, Vec<f32>) {
     let config =
         TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), kernels: kernels.clone() };
-    let (space, dataset) = (preset("tiny").expect("a preset"), Dataset::open("digits").expect("embedded"));
+    let space = preset("tiny").expect("a preset");
+    let dataset = Dataset::open("digits").expect("embedded");
     let run = RunFolder::open(folder, true).expect("a folder");
     let mut trainer = Trainer::new(space, Arc::new(dataset), recipe, run, config).expect("it fits");
     let stop = AtomicBool::new(false);
@@ -187,7 +189,8 @@ fn trainings_by_adamw_follow_the_cpu() {
     let mut recipe = Recipe { optimizer, weight_decay: 0.01, ..Recipe::progressive().scaled(0.002) };
     recipe.phases.drain(1..recipe.phases.len() - 1);
     recipe.phases.iter_mut().for_each(|phase| phase.lr = 0.032);
-    let (cpu, all) = (Kernels::detect(), usize::MAX);
+    let cpu = Kernels::detect();
+    let all = usize::MAX;
     let (outcome, expected) = train_by(&recipe, &at("cpu"), &cpu, all);
     assert_eq!(outcome, Outcome::Finished);
     let third = expected.len() / 3;
@@ -207,7 +210,8 @@ fn trainings_follow_the_cpu_and_change_places() {
     let Some(gpu) = emulated_gpu(Precision::F32) else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
-    let (cpu, all) = (Kernels::detect(), usize::MAX);
+    let cpu = Kernels::detect();
+    let all = usize::MAX;
     let (outcome, expected) = train(&at("cpu"), &cpu, all);
     assert_eq!(outcome, Outcome::Finished);
     let (outcome, losses) = train(&at("gpu"), &gpu, all);

@@ -23,7 +23,8 @@ fn unbalanced(counts: [usize; 2]) -> Dataset {
     let digits = Dataset::open("digits").expect("embedded");
     let set = |split: Split, most: [usize; 2]| {
         let Images::Pixels(all) = digits.split(split).expect("there") else { panic!("in memory") };
-        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+        let mut pixels = Vec::new();
+        let mut labels = Vec::new();
         for (label, (digit, most)) in DIGITS.iter().zip(most).enumerate() {
             for image in (0..all.len()).filter(|image| all.label(*image) as usize == *digit).take(most) {
                 pixels.extend_from_slice(all.pixels(image).bytes().expect("bytes"));

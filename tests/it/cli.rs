@@ -105,7 +105,8 @@ fn the_main_job() {
 
     let plain =
         run("supernet", at, "eval --supernet run/supernet.safetensors --data digits --arch found.json");
-    let (out, err) = (String::from_utf8_lossy(&plain.stdout), String::from_utf8_lossy(&plain.stderr));
+    let out = String::from_utf8_lossy(&plain.stdout);
+    let err = String::from_utf8_lossy(&plain.stderr);
     assert!(out.starts_with("val top-1 "), "results on stdout: {out}");
     assert_eq!(err, "data digits: 1071 train, 362 val, 364 test images of 10 classes\n");
 
@@ -322,7 +323,8 @@ fn train_and_kill(at: &Path, signal: &str) -> Option<i32> {
         .stdout(Stdio::null())
         .spawn()
         .expect("a binary that starts");
-    let (log, before) = (at.join("killed/log.jsonl"), at.join("killed/checkpoint.safetensors"));
+    let log = at.join("killed/log.jsonl");
+    let before = at.join("killed/checkpoint.safetensors");
     let lines = || std::fs::read_to_string(&log).map_or(0, |text| text.lines().count());
     let start = lines();
     while child.try_wait().expect("a child").is_none() && (!before.exists() || lines() < start + 3) {

@@ -82,7 +82,8 @@ pub fn values(tensor: &Tensor) -> Vec<f32> {
 /// Compares relative to the largest expected value, plus a millionth for what is zero in exact arithmetic.
 pub fn assert_close(what: &str, got: &Tensor, expected: &Tensor, tolerance: f32) {
     assert_eq!(got.dims(), expected.dims(), "{what}");
-    let (got, expected) = (values(got), values(expected));
+    let got = values(got);
+    let expected = values(expected);
     let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
     for (index, (got, expected)) in got.iter().zip(&expected).enumerate() {
         let bound = tolerance * largest + 1e-6;

@@ -32,7 +32,8 @@ fn maps(name: &str, layer: space::FeatureMap) -> Tensor {
 fn as_a_graph(kernels: &Kernels) -> Outcome {
     let layers = diamond().expect("keys");
     let weights = zeros(&layers);
-    let (network, mut tape) = (network(&layers, &weights, kernels), Tape::new());
+    let network = network(&layers, &weights, kernels);
+    let mut tape = Tape::new();
     let x = maps("images", layers[0].input);
     let output = network.forward_maps(x, &mut Pass::Training(&mut tape)).expect("forward");
     let dy = maps("gradient", layers[5].output);
@@ -76,7 +77,8 @@ fn by_hand(kernels: &Kernels) -> Outcome {
 #[test]
 fn a_diamond_is_the_sum_by_hand_bit_for_bit() {
     for kernels in all_kernels() {
-        let (graph, hand) = (as_a_graph(&kernels), by_hand(&kernels));
+        let graph = as_a_graph(&kernels);
+        let hand = by_hand(&kernels);
         assert_eq!(values(&graph.output), values(&hand.output), "{kernels:?}");
         assert_eq!(values(&graph.input), values(&hand.input), "{kernels:?}");
         for (name, gradient) in &graph.weights {
@@ -109,7 +111,8 @@ fn a_diamond_is_the_same_on_every_path_and_folded() {
 fn the_gradient_of_a_diamond_is_its_slope() {
     let layers: Vec<LayerSpec> = diamond().expect("keys").into_iter().map(smooth).collect();
     let kernels = Kernels::reference();
-    let (weights, direction) = (zeros(&layers), maps("teacher", layers[0].input));
+    let weights = zeros(&layers);
+    let direction = maps("teacher", layers[0].input);
     let network = network(&layers, &weights, &kernels);
     let value = |distance: f64| {
         let moved = (&direction * distance).and_then(|step| maps("images", layers[0].input).add(&step));

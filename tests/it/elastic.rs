@@ -83,11 +83,14 @@ fn logits(space: &SearchSpace, weights: &SharedWeights, arch: &Arch) -> Tensor {
 
 /// Weights that differ from others in every value, as training leaves them.
 fn noisy(space: &SearchSpace, weights: &SharedWeights) -> SharedWeights {
-    let noisy = |(name, tensor): (&String, &Tensor)| {
-        let noise = (formula(name, tensor.dims()) * 0.3).expect("a number");
-        (name.clone(), (tensor + noise).expect("same shapes"))
-    };
-    let tensors = weights.tensors().iter().map(noisy).collect();
+    let tensors = weights
+        .tensors()
+        .iter()
+        .map(|(name, tensor): (&String, &Tensor)| {
+            let noise = (formula(name, tensor.dims()) * 0.3).expect("a number");
+            (name.clone(), (tensor + noise).expect("same shapes"))
+        })
+        .collect();
     SharedWeights::from_tensors(space, tensors, "test").expect("finite")
 }
 
@@ -138,15 +141,20 @@ fn sorting_channels_leaves_what_was_trained_as_it_was() {
             for (arch, before) in archs.iter().zip(&before) {
                 assert_close(&format!("{what}: {arch}"), &logits(space, &weights, arch), before, 1e-5);
             }
-            let moved = |name: &String| values(&weights.tensors()[name]) != values(&unsorted.tensors()[name]);
-            assert!(weights.tensors().keys().any(moved), "{what}: nothing was sorted");
+            assert!(
+                weights.tensors().keys().any(
+                    |name: &String| values(&weights.tensors()[name]) != values(&unsorted.tensors()[name])
+                ),
+                "{what}: nothing was sorted"
+            );
         }
     }
 }
 
 #[test]
 fn a_sort_minds_the_widths_of_its_own_stage_alone() {
-    let (space, mut weights) = (uneven(), weights(&uneven()));
+    let space = uneven();
+    let mut weights = weights(&uneven());
     let trained = space.restricted(&[("expand".to_string(), 1)].into());
     sort_channels(&space, &mut weights, &[trained]).expect("sorted");
     // of the first block's 96 channels the next phase uses 64, which must be the most important ones

@@ -17,7 +17,8 @@ use crate::cli::{fails, json, pipeline, run};
 
 /// The logits of all images of a split, and their labels.
 fn logits(supernet: &Supernet, dataset: &Dataset, split: Split) -> (Vec<Vec<f32>>, Vec<usize>) {
-    let (space, kernels) = (&supernet.space, Kernels::detect());
+    let space = &supernet.space;
+    let kernels = Kernels::detect();
     let dataset = &supernet.see(dataset, false).expect("the same images");
     let evaluator = Evaluator {
         space,
@@ -32,7 +33,8 @@ fn logits(supernet: &Supernet, dataset: &Dataset, split: Split) -> (Vec<Vec<f32>
     let statistics = evaluator.calibrate(&arch).expect("images");
     let network =
         Network::new(&layers, &subnet.calibrated(&statistics).expect("statistics")).expect("a network");
-    let (mut rows, mut labels) = (Vec::new(), Vec::new());
+    let mut rows = Vec::new();
+    let mut labels = Vec::new();
     for batch in
         eval_batches(dataset.split(split).expect("a split"), dataset.preprocess(), arch.resolution, 200)
     {
@@ -50,7 +52,8 @@ fn number(value: &Value) -> f64 {
 
 #[test]
 fn figures_are_those_of_a_count_by_brute_force() {
-    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let from = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let path = from.join("run/supernet.safetensors");
     let eval = format!("eval --supernet {} --data digits --split test", path.display());
     let document = json("supernet", folder.path(), &format!("{eval} --arch smallest --predictions p.csv"));
@@ -64,7 +67,9 @@ fn figures_are_those_of_a_count_by_brute_force() {
     assert_eq!((lines.len(), lines[0]), (n + 1, "image,label,predicted,probability"));
 
     let mut confusion = vec![vec![0u64; 10]; 10];
-    let (mut loss, mut found, mut among_five) = (0.0, 0, 0);
+    let mut loss = 0.0;
+    let mut found = 0;
+    let mut among_five = 0;
     for (index, (row, label)) in rows.iter().zip(&labels).enumerate() {
         // sorted from the highest score; a stable sort keeps the first of equal ones first
         let mut order: Vec<usize> = (0..10).collect();
@@ -138,7 +143,8 @@ fn files_and_classes_of_any_name_are_told() {
 
 #[test]
 fn an_export_and_a_search_count_on_as_few_images_as_are_asked_for() {
-    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let from = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let supernet = from.join("run/supernet.safetensors");
     let export = format!("export --supernet {} --arch smallest --data digits", supernet.display());
     let exported = json("extract", folder.path(), &format!("{export} --val-images 50 --out model"));

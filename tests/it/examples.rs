@@ -67,7 +67,8 @@ fn one_supernet_is_shipped_to_each_device() {
     if !ships() {
         return;
     }
-    let (at, extract) = (pipeline(), binary("extract"));
+    let at = pipeline();
+    let extract = binary("extract");
     for device in ["phone", "watch"] {
         std::fs::copy(at.join("table.json"), at.join(format!("{device}.json"))).expect("copied");
     }
@@ -80,7 +81,8 @@ fn one_supernet_is_shipped_to_each_device() {
     let nearest = said.split("nearest feasible limit is ").nth(1).and_then(|rest| rest.lines().next());
     let nearest = format!("watch.json@{}", nearest.expect("the limit to ask for"));
 
-    let (phone, devices) = (files(&at.join("ship")), ["phone.json@1s", nearest.as_str()]);
+    let phone = files(&at.join("ship"));
+    let devices = ["phone.json@1s", nearest.as_str()];
     let (code, said) = ship(SUPERNET, &devices);
     assert_eq!(code, Some(0), "{said}");
     assert_whole(at, "ship/watch");
@@ -109,7 +111,8 @@ fn nothing_broken_is_shipped() {
     if !ships() {
         return;
     }
-    let (at, extract) = (pipeline(), binary("extract"));
+    let at = pipeline();
+    let extract = binary("extract");
     std::fs::copy(at.join("table.json"), at.join("board.json")).expect("copied");
     let weights = std::fs::read(at.join(SUPERNET)).expect("weights");
     std::fs::write(at.join("torn.safetensors"), &weights[..weights.len() / 2]).expect("written");
@@ -278,8 +281,10 @@ fn a_program_of_ones_own_classifies() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     let predicted = json("extract", at, "predict deployed ones-own.png");
     let best = &predicted["predictions"][0]["top"][0];
-    let (class, share) = (best["class"].as_str(), best["probability"].as_f64());
-    let (class, share) = (class.expect("a name"), share.expect("a share"));
+    let class = best["class"].as_str();
+    let share = best["probability"].as_f64();
+    let class = class.expect("a name");
+    let share = share.expect("a share");
     let line = format!("ones-own.png  {class}  {:.2} %\n", 100.0 * share);
     assert_eq!(text(&output.stdout), line.repeat(2));
     for (arguments, code, part) in [

@@ -184,7 +184,8 @@ fn images(at: &Path, color: bool) {
         let folder = at.join("train").join(class);
         std::fs::create_dir_all(&folder).expect("made");
         for i in 0..60u32 {
-            let (width, height) = (12 + i % 7, 10 + i % 5);
+            let width = 12 + i % 7;
+            let height = 10 + i % 5;
             let path = folder.join(format!("{i:02}.{}", if i % 2 == 0 { "png" } else { "jpg" }));
             let value = |x: u32, y: u32| (shade + (x * 3 + y * 5 + i) % 30) as u8;
             if color {
@@ -292,7 +293,8 @@ pub(crate) fn interrupt(at: &Path, name: &str, line: &str, signal: &str, when: W
 #[test]
 #[cfg(unix)]
 fn signals_save_and_end_with_130() {
-    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let from = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     let path = |name: &str| from.join(name).display().to_string();
     let sample = format!(
@@ -334,7 +336,8 @@ fn signals_save_and_end_with_130() {
 
 #[test]
 fn limits_that_exclude_each_other_exit_3_with_what_is_enough() {
-    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let from = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let text = std::fs::read_to_string(from.join("table.json")).expect("a table");
     let table: Value = serde_json::from_str(&text).expect("JSON");
     let mut text = concat!(
@@ -361,7 +364,8 @@ fn limits_that_exclude_each_other_exit_3_with_what_is_enough() {
         let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         document["nearest_feasible"]["text"].as_str().expect("text").to_string()
     };
-    let (latency, params) = (nearest("--max-latency 0.001us"), nearest("--max-params 1"));
+    let latency = nearest("--max-latency 0.001us");
+    let params = nearest("--max-params 1");
     let both = format!("{search} --max-latency {latency} --max-params {params}");
     let output = run("extract", folder.path(), &both);
     let message = String::from_utf8_lossy(&output.stderr);
@@ -377,7 +381,8 @@ fn limits_that_exclude_each_other_exit_3_with_what_is_enough() {
     let factor = nearest["value"].as_f64().expect("a factor");
     let params: f64 = params.trim_end_matches('K').parse().expect("thousands");
     let latency: f64 = latency.trim_end_matches("us").parse().expect("microseconds");
-    let (latency, params) = (1.001 * factor * latency, 1.001 * factor * params);
+    let latency = 1.001 * factor * latency;
+    let params = 1.001 * factor * params;
     let enough = format!("{search} --max-latency {latency}us --max-params {params}k");
     let output = run("extract", folder.path(), &enough);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
@@ -385,7 +390,8 @@ fn limits_that_exclude_each_other_exit_3_with_what_is_enough() {
 
 #[test]
 fn what_is_not_ours_stays() {
-    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let from = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     for name in ["accuracy.jsonl", "table.json", "estimator.safetensors"] {
         std::fs::copy(from.join(name), at.join(name)).expect("copied");
@@ -453,7 +459,8 @@ fn a_finished_run_stays_as_it_is() {
 #[test]
 #[cfg(unix)]
 fn nobody_reading_the_messages_changes_no_exit_code() {
-    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let from = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let search = format!(
         "search --space tiny --estimator {0}/estimator.safetensors --latency-table {0}/table.json --out x.json",
         from.display()

@@ -98,7 +98,8 @@ fn logits_and_gradients_are_those_of_ofa() {
     for_each(|space, arch, golden| {
         let layers = space.lower(arch).expect("legal");
         let images = formula("images", &[3, 3, arch.resolution.height, arch.resolution.width]);
-        let (weights, zeros) = (formula_weights(&layers), zeros(&layers));
+        let weights = formula_weights(&layers);
+        let zeros = zeros(&layers);
         let values = network(space, &layers, weights, &zeros);
         let inference = values.forward(&images, Pass::Inference).expect("inference");
         assert_close("inference", &inference, &logits(&golden["inference"]), 1e-4);

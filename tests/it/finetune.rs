@@ -70,7 +70,8 @@ fn it_helps_and_the_folder_says_so() {
     assert_eq!((&again["before"], &again["after"]), (&tuned["before"], &tuned["after"]));
     assert_eq!(again["resumed_from_step"], losses.len());
     let plain = run("supernet", at, &format!("{finetune} --out tuned --resume --quiet"));
-    let (out, err) = (String::from_utf8_lossy(&plain.stdout), String::from_utf8_lossy(&plain.stderr));
+    let out = String::from_utf8_lossy(&plain.stdout);
+    let err = String::from_utf8_lossy(&plain.stderr);
     assert!(out.starts_with("before   val top-1 ") && out.ends_with("folder   tuned\n"), "{out}");
     assert!(err.is_empty(), "{err}");
 }

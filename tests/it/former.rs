@@ -68,7 +68,8 @@ fn a_former_model_sees_what_it_saw() {
     for index in 0..2 {
         for class in 0..2 {
             let logit = |document: &Value| document["predictions"][index]["logits"][class].as_f64();
-            let (expected, got) = (logit(&expected).expect("a number"), logit(&got).expect("a number"));
+            let expected = logit(&expected).expect("a number");
+            let got = logit(&got).expect("a number");
             assert!((expected - got).abs() < 1e-5, "{index}, {class}: {got} not {expected}");
         }
     }

@@ -31,7 +31,8 @@ fn sampling_gives_the_rows_of_the_command() {
 
 #[test]
 fn the_best_is_that_of_the_command_and_its_folder_judges_as_it_says() {
-    let (at, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let at = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let out = folder.path().join("found.json");
     let search =
         "search --space tiny --estimator estimator.safetensors --latency-table table.json --max-latency 1s";
@@ -40,7 +41,9 @@ fn the_best_is_that_of_the_command_and_its_folder_judges_as_it_says() {
         at,
         &format!("{search} --supernet run/supernet.safetensors --data digits --out {}", out.display()),
     );
-    let (supernet, dataset, kernels) = (supernet(), digits(), Kernels::detect());
+    let supernet = supernet();
+    let dataset = digits();
+    let kernels = Kernels::detect();
     let table = LatencyTable::read(&at.join("table.json")).expect("a table");
     let estimator = AccuracyEstimator::read(&at.join("estimator.safetensors")).expect("an estimator");
     let evaluator = Evaluator::new(&supernet, &dataset, &kernels);

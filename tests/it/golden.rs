@@ -58,7 +58,8 @@ fn check_block(layer: LayerSpec, prefix: &str) {
         [layers[0].input, layers[0].output].map(|map| [6, map.channels, map.height, map.width]);
     let swapped = |tensor: Tensor| tensor.transpose(0, 1).and_then(|t| t.contiguous()).expect("rank 4");
     for kernels in all_kernels() {
-        let (weights, zeros) = (formula_weights(&layers), zeros(&layers));
+        let weights = formula_weights(&layers);
+        let zeros = zeros(&layers);
         let values = network(&layers, &weights, &zeros, &kernels);
         let mut tape = Tape::new();
         let x = swapped(formula("images", &input));

@@ -22,7 +22,8 @@ fn broken(at: &Path, classes: &[&str]) {
 
 #[test]
 fn good_images_are_classified_and_bad_ones_named() {
-    let (at, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let at = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let export = "export --supernet run/supernet.safetensors --data digits --arch smallest";
     json("extract", at, &format!("{export} --out predict-model"));
     let model = at.join("predict-model").display().to_string();
@@ -53,7 +54,8 @@ fn good_images_are_classified_and_bad_ones_named() {
     );
     assert_eq!(document["error"], "2 of 5 images could not be classified");
     let output = run("extract", at, &format!("predict {model} photos --top 1"));
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let out = String::from_utf8_lossy(&output.stdout);
+    let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!((output.status.code(), out.lines().count()), (Some(1), 6), "{out}");
     assert!(err.contains("warning: passed over in photos: 1 file that is no image (1 .txt)"), "{err}");
     assert!(
@@ -67,7 +69,8 @@ fn good_images_are_classified_and_bad_ones_named() {
 
 #[test]
 fn what_is_wrong_is_told_before_any_image_is_decoded() {
-    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let from = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     broken(&at.join("two"), &["cat", "dog"]);
     let digits: Vec<String> = (0..10).map(|digit| digit.to_string()).collect();
@@ -138,7 +141,8 @@ fn what_is_wrong_is_told_before_any_image_is_decoded() {
 
 #[test]
 fn a_resume_says_where_nothing_is_resumed_and_refuses_a_lost_checkpoint() {
-    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let from = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     std::fs::create_dir(at.join("lost")).expect("made");
     for name in ["plan.json", "log.jsonl", "teacher.safetensors"] {

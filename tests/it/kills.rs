@@ -158,7 +158,8 @@ fn sample(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
 }
 
 fn measure(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
-    let (out, rows) = (at.join("table.json"), at.join("table.json.rows"));
+    let out = at.join("table.json");
+    let rows = at.join("table.json.rows");
     let visits = std::cell::Cell::new(0);
     let readable = || {
         there(std::slice::from_ref(&out)).for_each(|path| drop(LatencyTable::read(path).expect("whole")));
@@ -195,10 +196,15 @@ fn search(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
         found.to_json()
     };
     let wanted = found("wanted.json");
-    let readable = || there(&[at.join("found.json")]).for_each(|_| assert_eq!(found("found.json"), wanted));
     let line = format!("{search} --out found.json");
     let anew = || std::fs::remove_file(at.join("found.json")).expect("removed");
-    let victim = Victim { name: "extract", line, takes, readable: &readable, anew: &anew };
+    let victim = Victim {
+        name: "extract",
+        line,
+        takes,
+        readable: &|| there(&[at.join("found.json")]).for_each(|_| assert_eq!(found("found.json"), wanted)),
+        anew: &anew,
+    };
     let killed = kill(at, &victim, count, rng);
     json("extract", at, &victim.line);
     assert_eq!(found("found.json"), wanted);
@@ -215,13 +221,18 @@ fn export(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
         assert_eq!(read.tensors.len(), ModelFolder::read(&at.join("wanted")).expect("whole").tensors.len());
         assert!(bytes(&model.join("model.safetensors")) == wanted);
     };
-    let readable = || {
-        if model.exists() {
-            whole();
-        }
-    };
     let line = format!("{export} --out model");
-    let victim = Victim { name: "extract", line, takes, readable: &readable, anew: &|| () };
+    let victim = Victim {
+        name: "extract",
+        line,
+        takes,
+        readable: &|| {
+            if model.exists() {
+                whole();
+            }
+        },
+        anew: &|| (),
+    };
     let killed = kill(at, &victim, count, rng);
     json("extract", at, &victim.line);
     whole();
@@ -266,7 +277,9 @@ fn finetune(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
 #[cfg(unix)]
 fn nothing_is_lost_to_kills() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (at, mut rng, all) = (folder.path(), ChaCha8Rng::seed_from_u64(7), kills());
+    let at = folder.path();
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let all = kills();
     let share = |part: usize| (all * part).div_ceil(100);
     let killed = [
         ("train", train(at, share(35), &mut rng)),

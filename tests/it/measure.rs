@@ -99,7 +99,8 @@ fn the_device_s_program_says_what_is_wrong() {
 
 #[test]
 fn rows_of_any_tool_become_a_table_that_serves_a_search() {
-    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let from = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     let planned = format!("{MEASURE} --threads 4 --networks 0 --plan-only plan.jsonl");
     json("extract", at, &planned.replace("--resolutions 8 ", ""));
@@ -131,7 +132,8 @@ fn rows_of_any_tool_become_a_table_that_serves_a_search() {
 
 #[test]
 fn a_table_is_added_to_and_knows_its_networks() {
-    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let from = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     let measured =
         json("extract", at, &format!("{MEASURE} --threads 1 --networks 16 --limits 2 --out table.json"));

@@ -35,7 +35,8 @@ fn networks_of_each_family_run_as_ours_do() {
         for index in 0..count {
             let arch = sampler::random(&space, &mut rng_for("onnx", 1, &[index])).at(resolution);
             let layers = space.lower(&arch).expect("legal");
-            let (weights, epsilon) = (formula_weights(&layers), space.batch_norm_epsilon());
+            let weights = formula_weights(&layers);
+            let epsilon = space.batch_norm_epsilon();
             let bytes = model_for_any_batch(&layers, &weights, epsilon, Default::default()).expect("written");
             let model = OnnxModel::from_bytes("model.onnx", &bytes).expect("sound");
             let images = formula("images", &[batch, space.input_channels(), resolution, resolution]);
@@ -58,7 +59,8 @@ const SUPERNET: &str = "--supernet run/supernet.safetensors";
 
 /// Writes `model.onnx`, and its hash as if it had been exported so.
 fn put(folder: &Path, bytes: &[u8]) {
-    let (file, config) = (folder.join("model.onnx"), folder.join("config.json"));
+    let file = folder.join("model.onnx");
+    let config = folder.join("config.json");
     std::fs::write(&file, bytes).expect("written");
     let text = std::fs::read_to_string(&config).expect("a configuration");
     let mut document: Value = serde_json::from_str(&text).expect("JSON");
@@ -68,7 +70,8 @@ fn put(folder: &Path, bytes: &[u8]) {
 
 #[test]
 fn faults_in_model_onnx_fail_the_verification() {
-    let (at, verify) = (pipeline(), format!("verify graph {SUPERNET}"));
+    let at = pipeline();
+    let verify = format!("verify graph {SUPERNET}");
     let export =
         format!("export {SUPERNET} --data digits --calibration-images 200 --arch largest --out graph");
     let exported = json("extract", at, &format!("{export} --format onnx"));

@@ -19,12 +19,14 @@ fn bash(at: &Path, name: &str, line: &str) -> Option<Output> {
 
 #[test]
 fn pipes_are_read_wherever_a_file_is() {
-    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let from = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     let file = |name: &str| format!("<(cat {})", from.join(name).display());
     std::fs::write(at.join("tiny.toml"), crate::cli::run("supernet", at, "space tiny --toml").stdout)
         .expect("written");
-    let (table, estimator) = (file("table.json"), file("estimator.safetensors"));
+    let table = file("table.json");
+    let estimator = file("estimator.safetensors");
     let search = format!(
         "search --space <(cat tiny.toml) --estimator {estimator} --latency-table {table} --out found.json"
     );
@@ -56,7 +58,8 @@ fn pipes_are_read_wherever_a_file_is() {
 
 #[test]
 fn outputs_follow_links_and_the_umask_and_are_no_dash() {
-    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let from = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     std::fs::create_dir(at.join("elsewhere")).expect("made");
     for (link, target) in

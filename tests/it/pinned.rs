@@ -41,7 +41,8 @@ fn without_times(bytes: &[u8]) -> Vec<u8> {
     let Ok(text) = std::str::from_utf8(bytes) else { return bytes.to_vec() };
     let mut text = text.to_string();
     for field in ["\"unix_seconds\": ", "\"seconds\": "] {
-        let (mut kept, mut parts) = (String::new(), text.split(field));
+        let mut kept = String::new();
+        let mut parts = text.split(field);
         kept += parts.next().unwrap_or_default();
         for part in parts {
             kept += field;
@@ -172,7 +173,8 @@ fn fingerprints_texts_and_layers_of_every_preset() {
     let mut text = String::new();
     for name in preset_names() {
         let space = preset(name).expect("a preset");
-        let (mut archs, mut layers) = (String::new(), String::new());
+        let mut archs = String::new();
+        let mut layers = String::new();
         for arch in some(&space) {
             let specs = space.lower(&arch).expect("legal");
             let _ = writeln!(archs, "{arch} {:?}", cost(&specs));

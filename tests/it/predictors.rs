@@ -223,11 +223,13 @@ fn a_predictor_in_per_cent_is_converted() {
         }
         let last = |name: &str| ["4.weight", "4.bias", "layers.2.weight", "base_acc"].contains(&name);
         let times = |factor: f64| {
-            let scaled = |(name, tensor): (&String, &Tensor)| {
-                let tensor = if last(name) { (tensor * factor).expect("small") } else { tensor.clone() };
-                (name.clone(), tensor)
-            };
-            shares.iter().map(scaled).collect::<Tensors>()
+            shares
+                .iter()
+                .map(|(name, tensor): (&String, &Tensor)| {
+                    let tensor = if last(name) { (tensor * factor).expect("small") } else { tensor.clone() };
+                    (name.clone(), tensor)
+                })
+                .collect::<Tensors>()
         };
         let plain = import(&space, &shares, resolutions).expect("a predictor");
         let converted = import(&space, &times(100.0), resolutions).expect("a predictor");

@@ -46,7 +46,8 @@ fn flags_replace_batch_and_rate() {
         phases.iter().map(|phase| phase["scaled_lr"].as_f64().expect("a rate")).collect()
     };
     assert_eq!(plan(at, "smaller")["batch"], 32);
-    let (smaller, slower) = (rates("smaller"), rates("slower"));
+    let smaller = rates("smaller");
+    let slower = rates("slower");
     assert_eq!(smaller[0], 2.6 * 32.0 / 2048.0);
     for (one, other) in smaller.iter().zip(&slower) {
         assert!((other / one - 0.01 / smaller[0]).abs() < 1e-9, "{one} and {other}");
@@ -70,7 +71,8 @@ fn flags_replace_batch_and_rate() {
 
 #[test]
 fn a_set_smaller_than_the_batch_makes_it_smaller() {
-    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let from = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     let supernet = from.join("run/supernet.safetensors");
     let export =

@@ -190,7 +190,8 @@ fn a_kept_checkpoint_is_one_to_go_back_to() {
     let evaluations = || {
         log().lines().filter(|line| line.contains("\"evaluation\"")).map(str::to_string).collect::<Vec<_>>()
     };
-    let (supernet, evaluated) = (bytes("supernet.safetensors"), evaluations());
+    let supernet = bytes("supernet.safetensors");
+    let evaluated = evaluations();
     let last = bytes("checkpoints/3-depth-1.safetensors");
     std::fs::copy(kept("1-calm.safetensors"), at.join("run/checkpoint.safetensors")).expect("copied");
     assert!(bytes("checkpoints/3-depth-1.safetensors") == last, "a copy of its own");

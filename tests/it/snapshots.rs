@@ -222,15 +222,16 @@ fn failing() -> Vec<String> {
     let line = |tool: &str, line: &str| {
         format!("{tool} {line}").replace("TRAINED", trained).replace("SEARCH", SEARCH)
     };
-    let (supernet, extract) =
-        (supernet.map(|rest| line("supernet", rest)), extract.map(|rest| line("extract", rest)));
+    let supernet = supernet.map(|rest| line("supernet", rest));
+    let extract = extract.map(|rest| line("extract", rest));
     supernet.into_iter().chain(extract).collect()
 }
 
 #[test]
 fn every_error() {
     // a copy, so that what other tests make beside does not show
-    let (from, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let from = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     std::fs::create_dir(at.join("run")).expect("made");
     for name in [

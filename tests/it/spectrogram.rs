@@ -23,7 +23,8 @@ const CLASSES: [&str; 4] = ["down", "high", "low", "up"];
 
 /// Loudness in decibels: noise around -60, and 40 more where the class has its sound, somewhat later or higher each time.
 fn spectrogram(class: usize, name: &str) -> Vec<f32> {
-    let (shift, delay) = (4.0 * unit(name, 1_000_000), 8.0 * unit(name, 1_000_001));
+    let shift = 4.0 * unit(name, 1_000_000);
+    let delay = 8.0 * unit(name, 1_000_001);
     let sound = |frame: f64| {
         let along = (frame - delay) / FRAMES as f64;
         match class {
@@ -34,7 +35,8 @@ fn spectrogram(class: usize, name: &str) -> Vec<f32> {
         }
     };
     let value = |at: usize| {
-        let (band, frame) = ((at / FRAMES) as f64, (at % FRAMES) as f64);
+        let band = (at / FRAMES) as f64;
+        let frame = (at % FRAMES) as f64;
         let apart = (band - sound(frame) - shift) / 2.0;
         -60.0 + 12.0 * unit(name, at) + 40.0 * (-apart * apart).exp()
     };

@@ -62,7 +62,8 @@ fn top1(document: &Value) -> f64 {
 
 #[test]
 fn weights_for_other_classes_start_ahead() {
-    let (source, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let source = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     two_classes(at);
     let imported = source.join("run/supernet.safetensors");
@@ -110,7 +111,8 @@ fn weights_for_other_classes_start_ahead() {
 
 #[test]
 fn the_head_learns_with_all_else_frozen() {
-    let (source, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let source = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     two_classes(at);
     let start = source.join("run/supernet.safetensors");
@@ -167,7 +169,8 @@ impl Observer for Stopper<'_> {
 
 #[test]
 fn a_started_run_that_is_stopped_ends_with_the_same_bytes() {
-    let (source, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let source = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     two_classes(at);
     let start = Start::read(&source.join("run")).expect("a run's folder");
@@ -198,7 +201,8 @@ fn a_started_run_that_is_stopped_ends_with_the_same_bytes() {
 
 #[test]
 fn one_network_learns_other_classes_too() {
-    let (source, folder) = (pipeline(), tempfile::tempdir().expect("a folder"));
+    let source = pipeline();
+    let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     two_classes(at);
     let supernet = source.join("run/supernet.safetensors");

@@ -37,11 +37,13 @@ impl Observer for Stopper<'_> {
 fn train(folder: &Path, at: Option<u64>, in_evaluation: bool) -> (Outcome, u64) {
     let config =
         TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), kernels: Kernels::detect() };
-    let (space, dataset) = (preset("tiny").expect("a preset"), Dataset::open("digits").expect("embedded"));
+    let space = preset("tiny").expect("a preset");
+    let dataset = Dataset::open("digits").expect("embedded");
     let run = RunFolder::open(folder, true).expect("a folder");
     let recipe = Recipe::progressive().scaled(0.0007);
     let mut trainer = Trainer::new(space, Arc::new(dataset), &recipe, run, config).expect("it fits");
-    let (stop, steps) = (AtomicBool::new(false), trainer.plan().steps());
+    let stop = AtomicBool::new(false);
+    let steps = trainer.plan().steps();
     let outcome = trainer.run(&stop, &mut Stopper { stop: &stop, at, in_evaluation }).expect("no errors");
     (outcome, steps)
 }

@@ -143,7 +143,8 @@ fn a_validated_run_that_is_stopped_anywhere_ends_with_the_same_bytes() {
     for (patience, every) in [(2, 1), (20, 3)] {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
-        let (whole, parts) = (at("whole"), at("parts"));
+        let whole = at("whole");
+        let parts = at("parts");
         assert_eq!(train(&whole, &patient(patience), [None; 2]), Outcome::Finished);
         let number = |line: &Value| line["step"].as_u64();
         let ways =

@@ -92,7 +92,8 @@ fn bytes(path: &Path) -> Vec<u8> {
 
 /// The number of tensors, and the sum of their values' sizes.
 fn tensors<'a>(of: impl IntoIterator<Item = &'a Tensor>) -> String {
-    let (mut count, mut sum) = (0, 0.0);
+    let mut count = 0;
+    let mut sum = 0.0;
     for tensor in of {
         count += 1;
         sum += values(tensor).iter().map(|value| f64::from(value.abs())).sum::<f64>();
@@ -110,7 +111,8 @@ fn written(write: impl FnOnce(&Path)) -> Option<Vec<u8>> {
 
 fn weights(supernet: &Supernet) -> String {
     let Supernet { space, weights, interface, .. } = supernet;
-    let (space, tensors) = (space.fingerprint(), tensors(weights.tensors().values()));
+    let space = space.fingerprint();
+    let tensors = tensors(weights.tensors().values());
     format!("space {space}, {tensors}, sees {:?}, classes {:?}", interface.preprocess, interface.classes)
 }
 

@@ -238,8 +238,7 @@ fn remove_abandoned(folder: &Path, prefix: &str) {
             continue;
         }
         let lock = if path.is_dir() { path.join(staged::LOCK) } else { path.clone() };
-        let free = |file: File| file.try_lock().is_ok();
-        if OpenOptions::new().append(true).open(&lock).is_ok_and(free) {
+        if OpenOptions::new().append(true).open(&lock).is_ok_and(|file: File| file.try_lock().is_ok()) {
             let _ = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
         }
     }

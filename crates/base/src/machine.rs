@@ -29,8 +29,9 @@ fn cpu_model(cpuinfo: &str) -> Option<&str> {
 pub fn host() -> Option<String> {
     let name = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).ok()?;
     let name = name.trim();
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
-    (!name.is_empty() && name.chars().all(plain)).then(|| name.to_string())
+    (!name.is_empty()
+        && name.chars().all(|letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_'))
+    .then(|| name.to_string())
 }
 
 /// Whether the process was started to outlive its terminal, as by `nohup`: hangups are ignored then.

@@ -34,10 +34,14 @@ pub fn spearman(predicted: &[f64], measured: &[f64]) -> f64 {
 
 fn pearson(left: &[f64], right: &[f64]) -> f64 {
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    let (left_mean, right_mean) = (mean(left), mean(right));
-    let (mut both, mut lefts, mut rights) = (0.0, 0.0, 0.0);
+    let left_mean = mean(left);
+    let right_mean = mean(right);
+    let mut both = 0.0;
+    let mut lefts = 0.0;
+    let mut rights = 0.0;
     for (l, r) in left.iter().zip(right) {
-        let (l, r) = (l - left_mean, r - right_mean);
+        let l = l - left_mean;
+        let r = r - right_mean;
         both += l * r;
         lefts += l * l;
         rights += r * r;
@@ -62,8 +66,7 @@ fn ranks(values: &[f64]) -> Vec<f64> {
 /// vary.
 pub fn kendall(predicted: &[f64], measured: &[f64]) -> f64 {
     let mut pairs: Vec<(f64, f64)> = predicted.iter().copied().zip(measured.iter().copied()).collect();
-    let by_both = |a: &(f64, f64), b: &(f64, f64)| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1));
-    pairs.sort_unstable_by(by_both);
+    pairs.sort_unstable_by(|a: &(f64, f64), b: &(f64, f64)| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     let tied_left = tied(&pairs, |a, b| a.0 == b.0);
     let tied_both = tied(&pairs, |a, b| a == b);
     let mut right: Vec<f64> = pairs.iter().map(|pair| pair.1).collect();
@@ -93,7 +96,8 @@ fn sort_counting(values: &mut [f64], spare: &mut [f64]) -> u64 {
     let half = len / 2;
     let (left, right) = values.split_at_mut(half);
     let mut count = sort_counting(left, &mut spare[..half]) + sort_counting(right, &mut spare[half..]);
-    let (mut from_left, mut from_right) = (0, half);
+    let mut from_left = 0;
+    let mut from_right = half;
     for place in spare.iter_mut() {
         let take_right = from_left == half
             || (from_right < len && values[from_right].total_cmp(&values[from_left]) == Ordering::Less);
@@ -118,7 +122,8 @@ pub fn bootstrap(
     rng: &mut ChaCha8Rng,
 ) -> Estimate {
     let n = measured.len();
-    let (mut left, mut right) = (vec![0.0; n], vec![0.0; n]);
+    let mut left = vec![0.0; n];
+    let mut right = vec![0.0; n];
     let mut values = Vec::with_capacity(RESAMPLES);
     for _ in 0..RESAMPLES {
         for place in 0..n {
@@ -139,11 +144,14 @@ mod tests {
 
     /// By the definition: pairs in agreement minus pairs in disagreement, over the pairs not tied.
     fn kendall_by_definition(x: &[f64], y: &[f64]) -> f64 {
-        let (mut difference, mut lefts, mut rights) = (0.0, 0.0, 0.0);
+        let mut difference = 0.0;
+        let mut lefts = 0.0;
+        let mut rights = 0.0;
         for i in 0..x.len() {
             for j in 0..i {
                 let sign = |a: f64, b: f64| f64::from(i8::from(a > b) - i8::from(a < b));
-                let (left, right) = (sign(x[i], x[j]), sign(y[i], y[j]));
+                let left = sign(x[i], x[j]);
+                let right = sign(y[i], y[j]);
                 difference += left * right;
                 lefts += left * left;
                 rights += right * right;
@@ -159,7 +167,8 @@ mod tests {
             for _ in 0..20 {
                 let mut draw =
                     || (0..n).map(|_| f64::from(rng.random_range(0..values))).collect::<Vec<f64>>();
-                let (x, mut y) = (draw(), draw());
+                let x = draw();
+                let mut y = draw();
                 if n == 2 {
                     y = x.clone();
                 }
@@ -174,7 +183,8 @@ mod tests {
     /// scipy.stats: spearmanr([1,2,3,4,5],[5,6,7,8,7]) = 0.8207826816681233, kendalltau(...) = 0.7378647873726218
     #[test]
     fn known_values() {
-        let (x, y) = ([1.0, 2.0, 3.0, 4.0, 5.0], [5.0, 6.0, 7.0, 8.0, 7.0]);
+        let x = [1.0, 2.0, 3.0, 4.0, 5.0];
+        let y = [5.0, 6.0, 7.0, 8.0, 7.0];
         assert!((spearman(&x, &y) - 0.820_782_681_668_123_3).abs() < 1e-12);
         assert!((kendall(&x, &y) - 0.737_864_787_372_621_8).abs() < 1e-12);
         assert_eq!((kendall(&x, &[1.0; 5]), spearman(&[1.0; 5], &x)), (0.0, 0.0));

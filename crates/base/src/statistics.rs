@@ -45,7 +45,9 @@ pub fn median_interval(samples: &[f64], confidence: f64) -> Option<(f64, f64)> {
 /// The largest k with P(Binomial(n, 1/2) < k) <= (1 - confidence) / 2.
 fn interval_rank(n: usize, confidence: f64) -> Option<usize> {
     let tail = (1.0 - confidence) / 2.0;
-    let (mut log_probability, mut below, mut rank) = (-(n as f64) * std::f64::consts::LN_2, 0.0, 0);
+    let mut log_probability = -(n as f64) * std::f64::consts::LN_2;
+    let mut below = 0.0;
+    let mut rank = 0;
     while rank < n / 2 {
         below += log_probability.exp();
         if below > tail {
@@ -84,7 +86,8 @@ pub fn wilson(kept: usize, n: usize) -> [f64; 2] {
     if n == 0 {
         return [0.0, 1.0];
     }
-    let (n, share) = (n as f64, kept as f64 / n as f64);
+    let share = kept as f64 / n as f64;
+    let n = n as f64;
     let middle = (share + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
     let half = Z / (1.0 + Z * Z / n) * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
     [(middle - half).max(0.0), (middle + half).min(1.0)]

@@ -113,7 +113,8 @@ impl Spread {
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
     let place = share * last as f64;
-    let (below, above) = (place.floor() as usize, place.ceil() as usize);
+    let below = place.floor() as usize;
+    let above = place.ceil() as usize;
     sorted[below] + (sorted[above] - sorted[below]) * (place - below as f64)
 }
 

@@ -30,8 +30,9 @@ impl TypedValueParser for Form {
     }
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        let value = |format: DataFormat| PossibleValue::new(format.prefix).help(format.about);
-        Some(Box::new(DataFormat::all().map(value)))
+        Some(Box::new(
+            DataFormat::all().map(|format: DataFormat| PossibleValue::new(format.prefix).help(format.about)),
+        ))
     }
 }
 

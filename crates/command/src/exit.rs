@@ -29,10 +29,11 @@ pub fn exit_code(ended: Result<Ending, ErrorKind>) -> u8 {
 
 /// The kind of an error of the crates that both command lines stand on; a tool knows those of its own.
 pub fn kind_of(error: &anyhow::Error) -> ErrorKind {
-    let of_base = || error.downcast_ref().map(base::Error::kind);
-    let of_kernels = || error.downcast_ref().map(kernels::Error::kind);
     let of_network = error.downcast_ref().map(network::Error::kind);
-    of_network.or_else(of_base).or_else(of_kernels).unwrap_or(ErrorKind::Other)
+    of_network
+        .or_else(|| error.downcast_ref().map(base::Error::kind))
+        .or_else(|| error.downcast_ref().map(kernels::Error::kind))
+        .unwrap_or(ErrorKind::Other)
 }
 
 #[cfg(test)]

@@ -57,11 +57,10 @@ pub fn result_path() -> impl TypedValueParser<Value = PathBuf> {
 /// # Errors
 /// Names the input.
 pub fn not_an_input(out: &Path, inputs: &[&PathBuf]) -> anyhow::Result<()> {
-    let same = |input: &&&PathBuf| {
+    match inputs.iter().find(|input: &&&PathBuf| {
         let real = |path: &Path| std::fs::canonicalize(path).ok();
         real(out).is_some_and(|out| real(input) == Some(out))
-    };
-    match inputs.iter().find(same) {
+    }) {
         Some(input) => anyhow::bail!("--out {}: expected another file than the input {0}", input.display()),
         None => Ok(()),
     }

@@ -217,7 +217,8 @@ mod tests {
         let kept = Arc::new(Mutex::new(Vec::new()));
         let subscriber = Kept { lines: Lines { most, form }, told: kept.clone() };
         tracing::subscriber::with_default(subscriber, || {
-            let (left, path) = (3, "a \"b\".json");
+            let left = 3;
+            let path = "a \"b\".json";
             tracing::info!(left, share = 0.5, "{left} of {} {{}}", 7);
             tracing::warn!(path, "left out: {path}");
             tracing::error!("it failed");

@@ -94,13 +94,13 @@ impl Argument {
             Self::Place(Place(place)) => vec![*place],
             Self::Long(value) => vec![value.cast_unsigned()],
             Self::Float(value) => vec![u64::from(value.to_bits())],
-            Self::Ints(values) => {
-                let word = |pair: &[i32]| {
+            Self::Ints(values) => values
+                .chunks(2)
+                .map(|pair: &[i32]| {
                     let low = u64::from(pair[0].cast_unsigned());
                     low | u64::from(pair.get(1).map_or(0, |high| high.cast_unsigned())) << 32
-                };
-                values.chunks(2).map(word).collect()
-            }
+                })
+                .collect(),
         }
     }
 }

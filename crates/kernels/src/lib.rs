@@ -120,10 +120,9 @@ impl Kernels {
     /// # Errors
     /// If there is no such name, or this CPU lacks the instructions.
     pub fn named(name: &str) -> Result<Self> {
-        let wanted = |kernels: &Self| kernels.name() == name;
         let all =
             || Isa::available().into_iter().map(|isa| Self::on(Path::Cpu(isa))).chain([Self::reference()]);
-        all().find(wanted).ok_or_else(|| {
+        all().find(|kernels: &Self| kernels.name() == name).ok_or_else(|| {
             let usable: Vec<_> = all().map(|kernels| kernels.name()).collect();
             let expected = format!("one that this CPU has: {}", usable.join(", "));
             base::Error::invalid("kernels", "name", expected, name).into()
@@ -139,7 +138,8 @@ impl Kernels {
         return Ok(Self::on(Path::Cuda(cuda::device::open(index, precision)?)));
         #[cfg(not(feature = "cuda"))]
         {
-            let (place, wanted) = (format!("cuda:{index}"), format!("a build with CUDA, for {precision}"));
+            let place = format!("cuda:{index}");
+            let wanted = format!("a build with CUDA, for {precision}");
             let next = "build with `--features cuda` (README, \"On a GPU box\"), or compute on `cpu`";
             Err(base::Error::invalid("device", place, wanted, "one without").and_then_do(next).into())
         }

@@ -105,7 +105,9 @@ impl Kernels {
     /// written.
     fn record<T>(&self, op: Op, moved: usize, body: impl FnOnce() -> T) -> T {
         let Some(profile) = &self.profile else { return body() };
-        let (before, result, after) = (self.moment(), body(), self.moment());
+        let before = self.moment();
+        let result = body();
+        let after = self.moment();
         // without moments there is no time; why there are none comes again with what is asked of the GPU next
         if let (Ok(before), Ok(after)) = (before, after) {
             profile.add((self.layer, op.name), [before, after], op.macs as u64, moved as u64);

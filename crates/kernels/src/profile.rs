@@ -80,12 +80,14 @@ impl Profile {
     /// What was recorded, the dearest first.
     pub fn rows(&self) -> Vec<ProfileRow> {
         let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let row = |(&(layer, operation), part): (&Key, &mut Part)| {
-            let ms = part.ms();
-            let Part { calls, macs, bytes, .. } = *part;
-            ProfileRow { layer, operation, calls, ms, macs, bytes }
-        };
-        let mut rows: Vec<_> = parts.iter_mut().map(row).collect();
+        let mut rows: Vec<_> = parts
+            .iter_mut()
+            .map(|(&(layer, operation), part): (&Key, &mut Part)| {
+                let ms = part.ms();
+                let Part { calls, macs, bytes, .. } = *part;
+                ProfileRow { layer, operation, calls, ms, macs, bytes }
+            })
+            .collect();
         rows.sort_by(|a, b| b.ms.total_cmp(&a.ms));
         rows
     }
@@ -105,9 +107,11 @@ mod tests {
 
     #[test]
     fn calls_add_up_and_the_dearest_comes_first() {
-        let (profile, kernels) = (Profile::new(), Kernels::detect());
+        let profile = Profile::new();
+        let kernels = Kernels::detect();
         let moment = || kernels.moment().expect("a CPU's");
-        let (first, began) = (moment(), Stopwatch::start());
+        let first = moment();
+        let began = Stopwatch::start();
         while began.elapsed_ms() < 2.0 {}
         let second = moment();
         profile.add(("pointwise", "product"), [second, moment()], 10, 100);

@@ -17,7 +17,8 @@ pub mod depthwise {
     /// Calls `visit(place in x, place in w, place in y)` for every product of the convolution.
     fn for_each_product(shape: &DepthwiseShape, mut visit: impl FnMut(usize, usize, usize)) {
         let DepthwiseShape { channels, images, height, width, kernel, stride } = *shape;
-        let (out_height, out_width) = (shape.out_height(), shape.out_width());
+        let out_height = shape.out_height();
+        let out_width = shape.out_width();
         for map in 0..channels * images {
             let channel = map / images;
             for (oy, ox) in grid(out_height, out_width) {
@@ -130,7 +131,8 @@ pub mod batch_norm {
         let rows = stats.len() / 2;
         let row = x.len() / rows;
         for i in 0..rows {
-            let (mut gamma, mut beta) = (0.0, 0.0);
+            let mut gamma = 0.0;
+            let mut beta = 0.0;
             for at in i * row..(i + 1) * row {
                 let (g, xhat) = gradient(x, dy, at, stats, affine);
                 gamma += g * xhat;
@@ -341,13 +343,17 @@ pub mod dense {
     /// Calls `visit(place in x if inside, place in the patches)` for every value of some images' patches.
     fn for_each_value(shape: &PatchShape, of: Range<usize>, mut visit: impl FnMut(Option<usize>, usize)) {
         let PatchShape { channels, images, height, width, kernel, stride } = *shape;
-        let (out_height, out_width) = (shape.out_height(), shape.out_width());
+        let out_height = shape.out_height();
+        let out_width = shape.out_width();
         let plane = out_height * out_width;
         for at in 0..channels * kernel * kernel * of.len() * plane {
-            let (ox, oy, image) =
-                (at % out_width, at / out_width % out_height, of.start + at / plane % of.len());
+            let ox = at % out_width;
+            let oy = at / out_width % out_height;
+            let image = of.start + at / plane % of.len();
             let row = at / plane / of.len();
-            let (kx, ky, channel) = (row % kernel, row / kernel % kernel, row / kernel / kernel);
+            let kx = row % kernel;
+            let ky = row / kernel % kernel;
+            let channel = row / kernel / kernel;
             let iy = tapped(oy, ky, kernel, stride, height);
             let ix = tapped(ox, kx, kernel, stride, width);
             let map = channel * images + image;
@@ -391,7 +397,8 @@ pub mod pool {
     }
 
     fn for_each_window(pool: &Pool, windows: usize, mut visit: impl FnMut(usize, Vec<usize>)) {
-        let (height, width) = (pool.out_height(), pool.out_width());
+        let height = pool.out_height();
+        let width = pool.out_width();
         for at in 0..windows {
             visit(at, window(pool, at / width / height, at / width % height, at % width));
         }
@@ -507,14 +514,16 @@ mod tests {
     fn depthwise_gradients_are_differences() {
         for (height, width, kernel, stride) in [(5, 4, 3, 1), (7, 6, 5, 2), (2, 3, 7, 1), (1, 1, 7, 2)] {
             let shape = DepthwiseShape { channels: 3, images: 2, height, width, kernel, stride };
-            let (x, w) = (values(6 * height * width, 1), values(3 * kernel * kernel, 2));
+            let x = values(6 * height * width, 1);
+            let w = values(3 * kernel * kernel, 2);
             let dy = values(6 * shape.out_height() * shape.out_width(), 3);
             let loss = |x: &[f32], w: &[f32]| {
                 let mut y = vec![0.0; dy.len()];
                 depthwise::forward(&shape, x, w, &mut y);
                 dot(&y, &dy)
             };
-            let (mut dx, mut dw) = (vec![0.0; x.len()], vec![0.0; w.len()]);
+            let mut dx = vec![0.0; x.len()];
+            let mut dw = vec![0.0; w.len()];
             depthwise::backward_input(&shape, &dy, &w, &mut dx);
             depthwise::backward_weight(&shape, &x, &dy, &mut dw);
             check_differences(&x, &dx, |x| loss(x, &w));
@@ -525,17 +534,22 @@ mod tests {
     #[test]
     fn batch_norm_gradients_are_differences() {
         for activation in [Activation::None, Activation::HSwish, Activation::HSigmoid] {
-            let (rows, row) = (3, 40);
-            let (x, dy) = (values(rows * row, 1), values(rows * row, 2));
-            let (gamma, beta) = ([0.5, 0.7, -0.4], [0.1, -0.2, 0.3]);
+            let rows = 3;
+            let row = 40;
+            let x = values(rows * row, 1);
+            let dy = values(rows * row, 2);
+            let gamma = [0.5, 0.7, -0.4];
+            let beta = [0.1, -0.2, 0.3];
             let loss = |x: &[f32], gamma: &[f32], beta: &[f32]| {
-                let (mut stats, mut y) = (vec![0.0; 2 * rows], vec![0.0; x.len()]);
+                let mut stats = vec![0.0; 2 * rows];
+                let mut y = vec![0.0; x.len()];
                 let affine = Affine { gamma, beta, epsilon: 1e-5, activation };
                 batch_norm::forward(x, affine, None, &mut stats, &mut y);
                 dot(&y, &dy)
             };
             let affine = Affine { gamma: &gamma, beta: &beta, epsilon: 1e-5, activation };
-            let (mut stats, mut sums) = (vec![0.0; 2 * rows], vec![0.0; 2 * rows]);
+            let mut stats = vec![0.0; 2 * rows];
+            let mut sums = vec![0.0; 2 * rows];
             let mut dx = vec![0.0; x.len()];
             batch_norm::statistics(&x, &mut stats);
             batch_norm::backward(&x, &dy, &stats, affine, &mut sums, &mut dx);
@@ -554,10 +568,13 @@ pub mod matrix {
     pub fn add_rows(matrix: &[f32], terms: &[(u32, f32)], sums: &mut [f32]) {
         let width = sums.len();
         for (column, sum) in sums.iter_mut().enumerate() {
-            let term = |(row, factor): &(u32, f32)| {
-                f64::from(*factor) * f64::from(matrix[*row as usize * width + column])
-            };
-            *sum = (f64::from(*sum) + terms.iter().map(term).sum::<f64>()) as f32;
+            *sum = (f64::from(*sum)
+                + terms
+                    .iter()
+                    .map(|(row, factor): &(u32, f32)| {
+                        f64::from(*factor) * f64::from(matrix[*row as usize * width + column])
+                    })
+                    .sum::<f64>()) as f32;
         }
     }
 
@@ -565,13 +582,14 @@ pub mod matrix {
     pub fn product(left: Matrix, right: Matrix, destination: MatrixMut, write: Write) {
         for row in 0..left.rows {
             for column in 0..right.columns {
-                let term = |i: usize| {
-                    let left = left.values[row * left.row_stride + i * left.column_stride];
-                    let right = right.values[i * right.row_stride + column * right.column_stride];
-                    f64::from(left) * f64::from(right)
-                };
                 let out = &mut destination.values[row * destination.row_stride + column];
-                let sum: f64 = (0..left.columns).map(term).sum();
+                let sum: f64 = (0..left.columns)
+                    .map(|i: usize| {
+                        let left = left.values[row * left.row_stride + i * left.column_stride];
+                        let right = right.values[i * right.row_stride + column * right.column_stride];
+                        f64::from(left) * f64::from(right)
+                    })
+                    .sum();
                 *out = match write {
                     Write::Replace => sum as f32,
                     Write::Accumulate => (f64::from(*out) + sum) as f32,

@@ -196,9 +196,10 @@ pub fn fit(observations: &[Observation], layers: &[Features]) -> Result<Correcti
             break;
         }
         let correction = fit_form(form, observations)?;
-        let takes_time = |features: &Features| correction.of(features) >= 0.0;
         let networks = observations.iter().map(|observation| &observation.features);
-        if layers.iter().all(takes_time) && networks.into_iter().all(|network| correction.of(network) > 0.0) {
+        if layers.iter().all(|features: &Features| correction.of(features) >= 0.0)
+            && networks.into_iter().all(|network| correction.of(network) > 0.0)
+        {
             scored.push((correction, cross_validate(form, observations)?));
         }
     }
@@ -216,7 +217,8 @@ fn cross_validate(form: Form, observations: &[Observation]) -> Result<(f64, f64)
     let folds = FOLDS.min(observations.len()).max(1);
     let mut errors = Vec::with_capacity(observations.len());
     for fold in 0..folds {
-        let (mut rest, mut out) = (Vec::new(), Vec::new());
+        let mut rest = Vec::new();
+        let mut out = Vec::new();
         for (index, observation) in observations.iter().enumerate() {
             if index % folds == fold { out.push(*observation) } else { rest.push(*observation) }
         }
@@ -286,7 +288,8 @@ fn least_squares(columns: &[&[usize]], observations: &[Observation], weights: &[
     let share = |observation: &Observation, column: &[usize]| -> f64 {
         column.iter().map(|&feature| observation.features.0[feature]).sum::<f64>() / observation.measured_us
     };
-    let (mut matrix, mut right) = (vec![0.0; n * n], vec![0.0; n]);
+    let mut matrix = vec![0.0; n * n];
+    let mut right = vec![0.0; n];
     for (observation, weight) in observations.iter().zip(weights) {
         let row: Vec<f64> = columns.iter().map(|column| share(observation, column)).collect();
         for i in 0..n {
@@ -380,11 +383,14 @@ mod tests {
 
     #[test]
     fn networks_that_were_measured_badly_count_less() {
-        let truth = |features: &Features, rng: &mut ChaCha8Rng| {
-            let disturbed = if rng.random_bool(0.1) { 1.5 } else { 1.0 };
-            disturbed * apply([1.1, 1.1, 1.1, 0.0, 0.0, 0.0, 12.0], features)
-        };
-        let fitted = fit(&observations(60, 1, truth), &[]).expect("finite");
+        let fitted = fit(
+            &observations(60, 1, |features: &Features, rng: &mut ChaCha8Rng| {
+                let disturbed = if rng.random_bool(0.1) { 1.5 } else { 1.0 };
+                disturbed * apply([1.1, 1.1, 1.1, 0.0, 0.0, 0.0, 12.0], features)
+            }),
+            &[],
+        )
+        .expect("finite");
         let exact =
             |features: &Features, _: &mut ChaCha8Rng| apply([1.1, 1.1, 1.1, 0.0, 0.0, 0.0, 12.0], features);
         for unseen in observations(60, 2, exact) {

@@ -88,9 +88,11 @@ impl Conditions {
             .max_by(f64::total_cmp);
         let load = text("proc/loadavg").split(' ').next().and_then(|load| load.parse().ok());
         let known = |value: Option<f64>| value.filter(|value| value.is_finite());
-        let (frequency_mhz, temperature_c) = (known(frequency_mhz), known(temperature_c));
+        let frequency_mhz = known(frequency_mhz);
+        let temperature_c = known(temperature_c);
         let ticks = processor_ticks(&text("proc/stat"));
-        let (cpu_ticks, steal_ticks) = (ticks.map(|ticks| ticks[0]), ticks.map(|ticks| ticks[1]));
+        let cpu_ticks = ticks.map(|ticks| ticks[0]);
+        let steal_ticks = ticks.map(|ticks| ticks[1]);
         let load = known(load);
         Self { governor, frequency_mhz, affinity, temperature_c, load, cpu_ticks, steal_ticks }
     }

@@ -120,12 +120,14 @@ impl Evidence<'_> {
 
     /// The rows of all layers but for what one session measured.
     pub fn rows(&self, without: Option<&str>) -> BTreeMap<String, Row> {
-        let row = |(key, measured): (&String, &Vec<Measurement>)| {
-            let kept: Vec<Measurement> =
-                measured.iter().filter(|one| Some(one.session.as_str()) != without).cloned().collect();
-            Some((key.clone(), self.row(&kept)?))
-        };
-        self.layers.iter().filter_map(row).collect()
+        self.layers
+            .iter()
+            .filter_map(|(key, measured): (&String, &Vec<Measurement>)| {
+                let kept: Vec<Measurement> =
+                    measured.iter().filter(|one| Some(one.session.as_str()) != without).cloned().collect();
+                Some((key.clone(), self.row(&kept)?))
+            })
+            .collect()
     }
 }
 
@@ -223,11 +225,10 @@ impl SpaceFit {
         rows: &BTreeMap<String, Row>,
         took: impl Fn(&NetworkRow) -> Option<Row>,
     ) -> Result<Correction> {
-        let measured = |network: &&NetworkRow| network.part == Part::Fit;
         let all: Vec<(&NetworkRow, Row)> = self
             .networks
             .iter()
-            .filter(measured)
+            .filter(|network: &&NetworkRow| network.part == Part::Fit)
             .filter_map(|network| Some((network, took(network)?)))
             .collect();
         let accepted: Vec<_> = all.iter().filter(|(_, row)| row.accepted).copied().collect();
@@ -366,7 +367,8 @@ pub fn predicted(
     correction: &Correction,
 ) -> Result<(f64, f64)> {
     space.check(arch)?;
-    let (mut sum, mut predicted) = (0.0, correction.constant_us);
+    let mut sum = 0.0;
+    let mut predicted = correction.constant_us;
     for layer in space.lower(arch)? {
         let us = layer_us(rows, arch, &layer.key())?;
         sum += us;

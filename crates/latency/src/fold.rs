@@ -118,11 +118,14 @@ impl<'a> Part<'a> {
 
     fn folded(self, kept_us: Option<f64>) -> SessionFold<'a> {
         // readings that were waited for say nothing about how often the machine is fast
-        let reading = |visit: &&Visit| match (visit.arrival_us, visit.sentinel_us) {
-            (Some(arrival), _) => vec![arrival],
-            (None, pair) => pair.into_iter().flatten().collect(),
-        };
-        let readings: Vec<f64> = self.visits.iter().flat_map(reading).collect();
+        let readings: Vec<f64> = self
+            .visits
+            .iter()
+            .flat_map(|visit: &&Visit| match (visit.arrival_us, visit.sentinel_us) {
+                (Some(arrival), _) => vec![arrival],
+                (None, pair) => pair.into_iter().flatten().collect(),
+            })
+            .collect();
         let pace = Pace::of(&readings, kept_us);
         let mut observed: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for &visit in &self.visits {
@@ -130,7 +133,8 @@ impl<'a> Part<'a> {
             let state = known.map_or(State::Slow, |(readings, pace)| pace.state(readings));
             observed.entry(&visit.subject).or_default().push((visit, state));
         }
-        let (id, seconds) = (self.id(), self.ended + self.latest);
+        let id = self.id();
+        let seconds = self.ended + self.latest;
         SessionFold { id, begun: self.begun, conditions: self.conditions, pace, observed, seconds }
     }
 }
@@ -218,8 +222,11 @@ impl<'a> Folded<'a> {
 pub fn measurement(session: &str, visits: &[(&Visit, State)], asked: f64) -> Option<Measurement> {
     let watched = visits.iter().any(|(visit, _)| visit.sentinel_us.is_some());
     let in_place = matches!(visits.first()?.0.samples, Samples::InPlace(_));
-    let of_kind = |(visit, _): &&(&Visit, State)| matches!(visit.samples, Samples::InPlace(_)) == in_place;
-    let all: Vec<(&Visit, State)> = visits.iter().filter(of_kind).copied().collect();
+    let all: Vec<(&Visit, State)> = visits
+        .iter()
+        .filter(|(visit, _): &&(&Visit, State)| matches!(visit.samples, Samples::InPlace(_)) == in_place)
+        .copied()
+        .collect();
     let usual: Vec<(&Visit, State)> =
         all.iter().filter(|(_, state)| *state != State::Boosted).copied().collect();
     let counting = if usual.is_empty() { &all } else { &usual };
@@ -272,11 +279,13 @@ fn in_place_estimate(visits: &[(&Visit, State)]) -> Option<Estimate> {
     let layers = runs.first()?.0.first()?.len();
     let mut positions = Vec::with_capacity(layers);
     for layer in 0..layers {
-        let column = |(runs, fast): &(&[Vec<f64>], bool)| {
-            let samples: Vec<f64> = runs.iter().filter_map(|run| run.get(layer)).copied().collect();
-            (samples, *fast)
-        };
-        let columns: Vec<(Vec<f64>, bool)> = runs.iter().map(column).collect();
+        let columns: Vec<(Vec<f64>, bool)> = runs
+            .iter()
+            .map(|(runs, fast): &(&[Vec<f64>], bool)| {
+                let samples: Vec<f64> = runs.iter().filter_map(|run| run.get(layer)).copied().collect();
+                (samples, *fast)
+            })
+            .collect();
         let looks: Vec<Look<'_>> =
             columns.iter().map(|(samples, fast)| Look { samples, fast: *fast }).collect();
         positions.push(undisturbed::estimate(&looks)?);
@@ -285,7 +294,8 @@ fn in_place_estimate(visits: &[(&Visit, State)]) -> Option<Estimate> {
     // layers lie in memory apart from each other, so that their deviations are their own
     let squares: f64 = positions.iter().map(|position| (position.us * position.spread).powi(2)).sum();
     positions.sort_by_key(|position| std::cmp::Reverse(position.confirmed));
-    let (mut share, mut confirmed) = (0.0, 0);
+    let mut share = 0.0;
+    let mut confirmed = 0;
     for position in &positions {
         if share < CONFIRMED_SHARE {
             confirmed = position.confirmed;

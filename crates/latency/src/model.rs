@@ -79,7 +79,8 @@ impl<'a> LatencyModel<'a> {
     pub fn of_kind(table: &'a LatencyTable, space: &SearchSpace, kind: LatencyKind) -> Self {
         let fit = table.fit_of(space);
         let correction = fit.map_or(Correction::NONE, |fit| fit.correction);
-        let (mut factor, mut upper_factor) = (1.0, fit.map(SpaceFit::upper_factor));
+        let mut factor = 1.0;
+        let mut upper_factor = fit.map(SpaceFit::upper_factor);
         let kind = if table.is_undisturbed() { kind } else { LatencyKind::Typical };
         if kind == LatencyKind::Typical && table.is_undisturbed() {
             factor = fit.map_or_else(|| typical_factor(table), SpaceFit::typical_factor);

@@ -142,7 +142,8 @@ pub fn pool(measured: &[Measurement], is_comparable: impl Fn(&str) -> bool, aske
     } else {
         mean(|one| one.us)
     };
-    let (confirmed, visits) = (total as usize, all.iter().map(|one| one.visits).sum());
+    let confirmed = total as usize;
+    let visits = all.iter().map(|one| one.visits).sum();
     let spread = all.iter().map(|one| one.spread).fold(0.0, f64::max);
     let interval =
         if first.watched { Some(undisturbed::interval(us, confirmed, spread)) } else { around(us, &all) };

@@ -195,9 +195,10 @@ impl Rows {
                 return Err(Error::invalid(place, field, "at least 1", value));
             }
         }
-        let parse = |(index, line): (usize, &str)| record(&format!("{place}, line {}", index + 2), line);
         let written = lines.enumerate().filter(|(_, line)| !line.trim().is_empty());
-        let records = written.map(parse).collect::<Result<_>>()?;
+        let records = written
+            .map(|(index, line): (usize, &str)| record(&format!("{place}, line {}", index + 2), line))
+            .collect::<Result<_>>()?;
         Ok(Self { setting: Setting { device, engine, protocol, sentinel, plan }, records })
     }
 
@@ -228,7 +229,9 @@ fn record(place: &str, line: &str) -> Result<Record> {
     };
     let form = "{\"layer\" or \"network\", \"samples_us\"}";
     let line: Line = serde_json::from_str(line).map_err(|error| wrong("visit", form, &error))?;
-    let (session, conditions, space) = (line.session, line.conditions, line.space);
+    let session = line.session;
+    let conditions = line.conditions;
+    let space = line.space;
     let Line { layer, network, pass, again, inner, .. } = line;
     let subject = match (session, conditions, layer, network) {
         (Some(session), None, None, None) => return Ok(Record::Session(session)),
@@ -246,7 +249,8 @@ fn record(place: &str, line: &str) -> Result<Record> {
         (None, Some(in_place)) if matches!(subject, Subject::Network(_)) => Samples::InPlace(in_place),
         _ => return Err(wrong("visit", form, &"another field, or none, for samples")),
     };
-    let (inner, possible) = (inner.unwrap_or(1), |time: &f64| (LEAST_US..=MOST_US).contains(time));
+    let inner = inner.unwrap_or(1);
+    let possible = |time: &f64| (LEAST_US..=MOST_US).contains(time);
     if !(1..=MOST_RUNS).contains(&inner) || !samples.are_some_of(&possible) {
         let expected = "at least one, each of 1e-6 to 1e12 us, as many layers in each run, and 1 to 2^24 runs per sample";
         return Err(wrong("samples_us", expected, &format!("{inner} runs per sample, {samples:?}")));

@@ -143,7 +143,8 @@ impl LatencyTable {
     /// If a row's key is that of no layer, there are no layers, or a sub-network is not in the space.
     pub fn from_rows(place: &str, rows: &Rows, half_width: f64, space: Option<&SearchSpace>) -> Result<Self> {
         let setting = &rows.setting;
-        let (device, engine) = (setting.device.clone(), setting.engine.clone());
+        let device = setting.device.clone();
+        let engine = setting.engine.clone();
         let mut table = Self::empty(place, device, engine, &setting.protocol)?;
         table.half_width = half_width;
         table.add_rows(rows, space, None)?;

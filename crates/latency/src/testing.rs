@@ -14,7 +14,9 @@ pub const SENTINEL: &str = "product 64x64x64 f32";
 pub fn setting() -> Setting {
     let text = str::to_string;
     let device = DeviceFacts::this_machine(Some("made-up"));
-    let (engine, engine_version, dtype) = (text("fake"), text("1"), text("f32"));
+    let engine = text("fake");
+    let engine_version = text("1");
+    let dtype = text("f32");
     let engine = EngineFacts { engine, engine_version, threads: 1, dtype, batch: 1 };
     Setting { device, engine, protocol: text("none"), sentinel: text("sentinel"), plan: String::new() }
 }
@@ -52,6 +54,7 @@ pub fn made_up(space: &SearchSpace) -> LatencyTable {
 
 /// An engine that there is not.
 pub fn engine() -> EngineFacts {
-    let (engine, engine_version) = ("fake".to_string(), "1".to_string());
+    let engine = "fake".to_string();
+    let engine_version = "1".to_string();
     EngineFacts { engine, engine_version, threads: 1, dtype: "f32".to_string(), batch: 1 }
 }

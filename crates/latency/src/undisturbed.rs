@@ -159,9 +159,10 @@ pub fn estimate(looks: &[Look<'_>]) -> Option<Estimate> {
     if us.is_nan() {
         return None;
     }
-    let near = |sample: &f64| (sample / us - 1.0).abs() <= NEAR;
     let fast = || looks.iter().filter(|look| look.fast);
-    let confirmed = fast().filter(|look| look.samples.iter().any(near)).count();
+    let confirmed = fast()
+        .filter(|look| look.samples.iter().any(|sample: &f64| (sample / us - 1.0).abs() <= NEAR))
+        .count();
     let modes = fast().map(|look| (fast_mode(look.samples) / us).ln());
     let modes: Vec<f64> = modes.filter(|mode| mode.abs() <= FAST_VISIT).collect();
     let spread = if modes.len() >= LEAST_SPREAD_VISITS {

@@ -53,7 +53,8 @@ pub struct AccuracyHeader {
 impl AccuracyHeader {
     /// What rows of a supernet's sub-networks share.
     pub fn new(supernet: &Supernet, dataset: &Dataset, calibration: Calibration) -> Self {
-        let (space, hash) = (supernet.space.clone(), supernet.hash.clone());
+        let space = supernet.space.clone();
+        let hash = supernet.hash.clone();
         Self { space, supernet: hash, data: dataset.hash().to_string(), calibration }
     }
 
@@ -271,7 +272,8 @@ fn check_supernet(path: &Path, file: &AccuracyFile, space: &SearchSpace, superne
     if file.space == *space && file.supernet == supernet {
         return Ok(());
     }
-    let (theirs, name) = (&file.supernet, file.space.name());
+    let theirs = &file.supernet;
+    let name = file.space.name();
     Err(occupied(path, format!("it holds rows of supernet {theirs} (space {name})")))
 }
 
@@ -317,8 +319,10 @@ mod tests {
             seen.insert(sampler::random(&space, &mut rng));
         }
         let top1 = |index: usize| 0.5 + index as f64 / 1000.0;
-        let row = |(index, arch)| AccuracyRow { arch, top1: top1(index), split: Split::Val, n: 100 };
-        seen.into_iter().enumerate().map(row).collect()
+        seen.into_iter()
+            .enumerate()
+            .map(|(index, arch)| AccuracyRow { arch, top1: top1(index), split: Split::Val, n: 100 })
+            .collect()
     }
 
     #[test]

@@ -31,11 +31,13 @@ pub struct Part {
 impl Part {
     /// The weights of a static network.
     pub fn of_layers(layers: &[LayerSpec]) -> Vec<Self> {
-        let of = |layer: &LayerSpec| {
-            let of_classes = layer.operator == Operator::Classifier;
-            layer.weights().into_iter().map(move |spec| Self { spec, of_classes }).collect::<Vec<_>>()
-        };
-        layers.iter().flat_map(of).collect()
+        layers
+            .iter()
+            .flat_map(|layer: &LayerSpec| {
+                let of_classes = layer.operator == Operator::Classifier;
+                layer.weights().into_iter().map(move |spec| Self { spec, of_classes }).collect::<Vec<_>>()
+            })
+            .collect()
     }
 
     /// A weight of a layer that can stand in a slot, named after the slot.
@@ -78,7 +80,8 @@ impl Layout {
             let key = |part: &Part| (!part.spec.role.decays(), part.of_classes);
             key(a).cmp(&key(b)).then_with(|| a.spec.name.cmp(&b.spec.name))
         });
-        let (mut places, mut length) = (BTreeMap::new(), 0);
+        let mut places = BTreeMap::new();
+        let mut length = 0;
         for Part { spec, of_classes } in parts {
             let place = Place { begin: length, shape: spec.shape, role: spec.role, of_classes };
             length = place.with_gap().end;
@@ -294,7 +297,8 @@ mod tests {
         assert_eq!(layout.runs(["b.bias", "a.bn.weight"]), vec![64..96]);
         assert_eq!(layout.runs(["a.conv.weight", "b.bias"]), vec![0..48, 80..96]);
         assert_eq!(layout.runs(layout.names()), vec![0..96]);
-        let (sum, gaps) = (values(arena.values()).iter().sum::<f32>(), arena.run(&(93..96)).expect("inside"));
+        let sum = values(arena.values()).iter().sum::<f32>();
+        let gaps = arena.run(&(93..96)).expect("inside");
         let expected: f32 = tensors(1.0).values().flat_map(values).sum();
         assert_eq!((sum, values(&gaps)), (expected, vec![0.0; 3]));
         assert!(layout.decays("a.conv.weight") && !layout.decays("a.bn.weight"));
@@ -304,7 +308,8 @@ mod tests {
     #[test]
     fn writing_to_a_view_writes_to_the_row() {
         let arena = Arena::of(Arc::new(Layout::of(parts())), tensors(0.0), "x").expect("its tensors");
-        let (copy, zeros) = (arena.detached().expect("a copy"), arena.zeros_like().expect("zeros"));
+        let copy = arena.detached().expect("a copy");
+        let zeros = arena.zeros_like().expect("zeros");
         kernels::Kernels::detect().fill_zero(&arena.tensors()["b.weight"]).expect("contiguous");
         assert_eq!(values(&arena.run(&(48..64)).expect("inside")), vec![0.0; 16]);
         assert_eq!(values(&copy.tensors()["b.weight"]), values(&tensors(0.0)["b.weight"]));

@@ -151,7 +151,8 @@ impl Document {
             true => VERSION,
             false => UNSAID,
         };
-        let (space, optimizer) = (space.clone(), None);
+        let space = space.clone();
+        let optimizer = None;
         Self { kind, version, space, provenance, imported, preprocess, classes, optimizer }
     }
 
@@ -373,7 +374,9 @@ fn read(place: &str, bytes: &[u8]) -> Result<Read> {
     let file = tensor_file::from_bytes(place, bytes)?;
     let document = read_document(place, &file.document)?;
     document.check_version(place)?;
-    let (mut weights, mut state, mut running) = (BTreeMap::new(), Found::default(), BTreeMap::new());
+    let mut weights = BTreeMap::new();
+    let mut state = Found::default();
+    let mut running = BTreeMap::new();
     for (name, tensor) in file.tensors {
         match state.take(name, tensor) {
             Some((name, tensor)) if is_running(&name) => running.insert(name, tensor),

@@ -52,7 +52,8 @@ impl Accuracy {
 
     /// The 95 % interval of the share that the images are a sample of (Wilson 1927).
     pub fn interval(&self) -> [f64; 2] {
-        let (n, z) = (self.n.max(1) as f64, 1.959_964);
+        let n = self.n.max(1) as f64;
+        let z = 1.959_964;
         let center = self.top1() + z * z / (2.0 * n);
         let half = z * (self.top1() * (1.0 - self.top1()) / n + z * z / (4.0 * n * n)).sqrt();
         let scale = 1.0 + z * z / n;
@@ -351,8 +352,8 @@ mod tests {
 
     #[test]
     fn a_network_without_numbers_has_no_accuracy() {
-        let (space, dataset) =
-            (space::preset("tiny").expect("a preset"), Dataset::open("digits").expect("embedded"));
+        let space = space::preset("tiny").expect("a preset");
+        let dataset = Dataset::open("digits").expect("embedded");
         let arch = space::sampler::smallest(&space);
         for (norm, part) in [
             ("final_expand_layer", "network: logits of image 1: expected finite numbers, got "),

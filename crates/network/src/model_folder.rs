@@ -276,7 +276,8 @@ impl ModelFolder {
     /// # Errors
     /// If a file is missing, broken or of another version.
     pub fn open(folder: &Path) -> Result<Self> {
-        let (config, weights) = (config_path(folder), weights_path(folder));
+        let config = config_path(folder);
+        let weights = weights_path(folder);
         let text = file::read_text(&config)?;
         let config = ModelConfig::from_json(&config.display().to_string(), &text)?;
         let bytes = file::read(&weights)?;
@@ -293,7 +294,8 @@ impl ModelFolder {
         let weights: ModelDocument = document::read_one_of(place, &file.document, (KIND, VERSIONS), form)?;
         if (&weights.arch, &weights.space) != (&config.arch, &config.space) {
             let named = |arch: &Arch, space: &SearchSpace| format!("{arch} of space {}", space.name());
-            let (expected, got) = (named(&config.arch, &config.space), named(&weights.arch, &weights.space));
+            let expected = named(&config.arch, &config.space);
+            let got = named(&weights.arch, &weights.space);
             return Err(Error::invalid(place, "sub-network", expected, got)
                 .and_then_do("config.json belongs to other weights; export again"));
         }
@@ -362,7 +364,8 @@ impl ModelConfig {
         config.input.preprocess(place)?;
         if config.input.values.is_bytes() == (config.version == FLOATS_VERSION) {
             let field = format!("input.values in version {}", config.version);
-            let (floats, bytes) = ("floats", "no such field");
+            let floats = "floats";
+            let bytes = "no such field";
             let (expected, got) =
                 if config.version == FLOATS_VERSION { (floats, bytes) } else { (bytes, floats) };
             return Err(Error::invalid(place, field, expected, got));

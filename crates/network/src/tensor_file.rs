@@ -23,11 +23,10 @@ const KEY: &str = "once-for-all";
 /// If a tensor is not f32, the document is not JSON, or the file cannot be written; an old file is then still there.
 pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, document: &impl Serialize) -> Result<()> {
     let front = front(path, tensors, document)?;
-    let write = |file: &mut std::fs::File| {
+    Ok(write_atomically_with(path, |file: &mut std::fs::File| {
         file.write_all(&front)?;
         tensors.values().try_for_each(|tensor| file.write_all(&tensor.data()))
-    };
-    Ok(write_atomically_with(path, write)?)
+    })?)
 }
 
 /// The bytes that [`write()`] writes.

@@ -106,7 +106,8 @@ mod tests {
     fn the_front_is_what_no_other_beats() {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         for _ in 0..200 {
-            let (mut front, mut all) = (Front::default(), Vec::new());
+            let mut front = Front::default();
+            let mut all = Vec::new();
             for number in 0..rng.random_range(1..30) {
                 let merits = [f64::from(rng.random_range(0..8)) / 8.0, -f64::from(rng.random_range(1..8))];
                 front.enter(&[number % 4], merits, &[]);

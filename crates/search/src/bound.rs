@@ -43,13 +43,16 @@ impl Bound {
 
     /// The best bound of a resolution.
     pub fn of(prices: &Prices<'_>, resolution: usize) -> Self {
-        let is_sum = |(column, _): &(Column, f64)| column.quantity != Quantity::Memory;
-        let sums: Vec<_> = prices.limits().filter(is_sum).collect();
+        let sums: Vec<_> = prices
+            .limits()
+            .filter(|(column, _): &(Column, f64)| column.quantity != Quantity::Memory)
+            .collect();
         let mut best = Self { factor: 0.0, multipliers: Vec::new(), minimizers: Vec::new() };
         if sums.is_empty() {
             return best;
         }
-        let (mut planes, mut ceiling) = (Vec::new(), f64::INFINITY);
+        let mut planes = Vec::new();
+        let mut ceiling = f64::INFINITY;
         let mut multipliers = vec![1.0 / sums.len() as f64; sums.len()];
         while planes.len() < MOST_PLANES {
             let (value, genes) = least(prices, resolution, &multipliers);
@@ -98,11 +101,17 @@ fn weighted<'m>(
         sums.zip(shares).map(|((quantity, limit), share)| (*quantity, share / limit)).collect();
     let memory = priced.limits.iter().find(|(quantity, _)| *quantity == Quantity::Memory);
     let memory = memory.map_or(f64::INFINITY, |(_, limit)| *limit);
-    let of = |costs: &Costs| match costs.of(Quantity::Memory) > memory {
-        true => f64::INFINITY,
-        false => weights.iter().map(|(quantity, weight)| weight * costs.of(*quantity)).sum(),
-    };
-    priced.index.terms_at(resolution).iter().map(|term| term.map(of)).collect()
+    priced
+        .index
+        .terms_at(resolution)
+        .iter()
+        .map(|term| {
+            term.map(|costs: &Costs| match costs.of(Quantity::Memory) > memory {
+                true => f64::INFINITY,
+                false => weights.iter().map(|(quantity, weight)| weight * costs.of(*quantity)).sum(),
+            })
+        })
+        .collect()
 }
 
 /// Adds another index's term to that of the same genes.
@@ -114,7 +123,8 @@ fn add(term: &mut Table<f64>, other: &Table<f64>) {
 /// The multipliers with the greatest least weighted sum of the planes, and that sum: the value of a matrix game for the
 /// player who chooses rows (von Neumann), by the simplex method on the other player's side.
 fn game(planes: &[Vec<f64>]) -> (f64, Vec<f64>) {
-    let (rows, columns) = (planes[0].len(), planes.len());
+    let rows = planes[0].len();
+    let columns = planes.len();
     // all entries above 0: the value then is, and the game stays the same
     let lowest = planes.iter().flatten().fold(f64::INFINITY, |low, entry| low.min(*entry));
     let shift = 1.0 - lowest.min(1.0);

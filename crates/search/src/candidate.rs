@@ -74,7 +74,8 @@ impl Candidate {
 
     /// The expected accuracy, for whoever knows better.
     pub fn set_accuracy(&mut self, accuracy: f64, interval: Option<[f64; 2]>) {
-        let (low, high) = (interval.map(|ends| ends[0]), interval.map(|ends| ends[1]));
+        let low = interval.map(|ends| ends[0]);
+        let high = interval.map(|ends| ends[1]);
         let value = Value { mean: accuracy, low, high, extrapolated: false };
         self.values.insert(TOP1.to_string(), value);
     }

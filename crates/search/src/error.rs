@@ -66,9 +66,9 @@ impl Error {
         match self {
             Self::Base(error) => error.kind(),
             Self::Objective(error) => {
-                let of_base = || error.downcast_ref::<base::Error>().map(base::Error::kind);
                 let own = error.downcast_ref::<Self>().map(Self::kind);
-                own.or_else(of_base).unwrap_or(ErrorKind::Other)
+                own.or_else(|| error.downcast_ref::<base::Error>().map(base::Error::kind))
+                    .unwrap_or(ErrorKind::Other)
             }
             Self::Infeasible { .. } | Self::InfeasibleTogether { .. } => ErrorKind::Infeasible,
             Self::NotFound { .. } => ErrorKind::NoneFound,
@@ -96,7 +96,9 @@ mod tests {
     #[test]
     fn what_is_proved_is_told_from_what_was_not_found() {
         let arch = space::sampler::smallest(&space::preset("tiny").expect("a preset"));
-        let (limits, closest, got) = (String::new(), Box::new(arch.clone()), String::new());
+        let limits = String::new();
+        let closest = Box::new(arch.clone());
+        let got = String::new();
         let nearest = Nearest { quantity: "latency".into(), value: 1.0, text: "1us".into(), arch };
         let infeasible = Error::Infeasible { limit: "0.5us".into(), nearest: Box::new(nearest) };
         let of_objective = |error: base::Error| Error::Objective(Box::new(error));

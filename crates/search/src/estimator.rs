@@ -66,8 +66,10 @@ impl<'a> Predictor<'a> {
     /// As [`Predictor::top1`].
     pub fn new(space: &SearchSpace, objective: &'a dyn Objective, metric: Metric) -> Result<Self> {
         let theirs = objective.space();
-        let same = |theirs: SearchSpace| theirs.fingerprint() == space.fingerprint();
-        if !theirs.at_resolutions(space.resolutions()).is_ok_and(same) {
+        if !theirs
+            .at_resolutions(space.resolutions())
+            .is_ok_and(|theirs: SearchSpace| theirs.fingerprint() == space.fingerprint())
+        {
             let describe = |space: &SearchSpace| format!("{} ({})", space.name(), space.fingerprint());
             let error = base::Error::invalid("estimator", "space", describe(space), describe(theirs));
             return Err(error.and_then_do("fit an estimator to sub-networks of the searched space").into());
@@ -105,9 +107,11 @@ impl Estimator for Predictor<'_> {
         if rows.len() <= each {
             return self.predict(rows, 0..rows.len());
         }
-        let part = |start: usize| self.predict(rows, start..(start + each).min(rows.len()));
         let starts: Vec<usize> = (0..rows.len()).step_by(each).collect();
-        let parts = starts.into_par_iter().map(part).collect::<Result<Vec<_>>>()?;
+        let parts = starts
+            .into_par_iter()
+            .map(|start: usize| self.predict(rows, start..(start + each).min(rows.len())))
+            .collect::<Result<Vec<_>>>()?;
         Ok(parts.concat())
     }
 
@@ -127,11 +131,13 @@ impl Estimator for CostIndex {
     }
 
     fn estimate(&self, rows: &Rows, _fidelity: Fidelity, _stop: &AtomicBool) -> Result<Vec<Value>> {
-        let of = |row: &space::Row| {
-            let costs = self.costs_of(row);
-            self.quantities().iter().map(move |quantity| costs.value(*quantity))
-        };
-        Ok(rows.iter().flat_map(of).collect())
+        Ok(rows
+            .iter()
+            .flat_map(|row: &space::Row| {
+                let costs = self.costs_of(row);
+                self.quantities().iter().map(move |quantity| costs.value(*quantity))
+            })
+            .collect())
     }
 
     fn factored(&self) -> Option<&CostIndex> {

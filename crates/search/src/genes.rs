@@ -87,11 +87,12 @@ impl GeneFeatures {
         let mut of_places = Encoded::default();
         for group in genome.groups() {
             for combination in 0..group.combinations() {
-                let feature = |(gene, value): (usize, Index)| {
-                    let seen = order.iter().find(|seen| seen.gene == gene)?;
-                    Some(seen.features[usize::from(value)])
-                };
-                of_places.push(group.values(combination as Index).filter_map(feature));
+                of_places.push(group.values(combination as Index).filter_map(
+                    |(gene, value): (usize, Index)| {
+                        let seen = order.iter().find(|seen| seen.gene == gene)?;
+                        Some(seen.features[usize::from(value)])
+                    },
+                ));
             }
             // absent
             of_places.push([]);
@@ -111,23 +112,24 @@ impl GeneFeatures {
 
     /// The features of a row that are 1, in rising order.
     pub fn of<'a>(&'a self, row: &'a Row) -> impl Iterator<Item = u32> + 'a {
-        let exists = |seen: &&Seen| match &seen.only {
-            None => true,
-            Some((parent, among)) if seen.simple => among[usize::from(row[*parent])],
-            Some(_) => self.genome.exists(row, seen.gene),
-        };
-        self.order.iter().filter(exists).map(|seen| seen.features[usize::from(row[seen.gene])])
+        self.order
+            .iter()
+            .filter(|seen: &&Seen| match &seen.only {
+                None => true,
+                Some((parent, among)) if seen.simple => among[usize::from(row[*parent])],
+                Some(_) => self.genome.exists(row, seen.gene),
+            })
+            .map(|seen| seen.features[usize::from(row[seen.gene])])
     }
 }
 
 /// A number that two rows share only by a chance of 2^-64.
 pub(super) fn hash(row: &Row) -> u64 {
-    let step = |hash: u64, values: &[Index]| {
+    row.chunks(4).fold(0x243f_6a88_85a3_08d3, |hash: u64, values: &[Index]| {
         let packed = values.iter().fold(0, |packed, value| packed << 16 | u64::from(*value));
         let mixed = (hash ^ packed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         mixed ^ mixed >> 29
-    };
-    row.chunks(4).fold(0x243f_6a88_85a3_08d3, step)
+    })
 }
 
 /// Keys are hashes already.
@@ -190,7 +192,8 @@ mod tests {
     fn what_is_locked_stays() {
         let space = preset("tiny").expect("a preset");
         let row = space.row(&"r8:k3e3/k5e4,k7e6".parse().expect("an arch")).expect("legal");
-        let (mut all, mut free) = (Steps::default(), Steps::default());
+        let mut all = Steps::default();
+        let mut free = Steps::default();
         steps(&space, &row, &[], &mut all);
         // 8 for each of 3 blocks, 9 ways to grow, 1 to shrink
         assert_eq!(all.steps.len(), 24 + 9 + 1);

@@ -149,16 +149,23 @@ impl CostIndex {
             Costs { latency_us: constant.expected, latency_upper_us: constant.upper, ..Costs::default() };
         let index = space.index();
         let costs = index.factored(constant, |layer| layer_costs(layer, latencies))?;
-        let of_resolution = |value: &Index| -> Vec<Table<Costs>> {
-            costs.terms().iter().map(|term| term.sliced(RESOLUTION as Var, *value)).collect()
-        };
-        let at_resolutions: Vec<_> = space.genome().allowed(RESOLUTION).iter().map(of_resolution).collect();
+        let at_resolutions: Vec<_> = space
+            .genome()
+            .allowed(RESOLUTION)
+            .iter()
+            .map(|value: &Index| -> Vec<Table<Costs>> {
+                costs.terms().iter().map(|term| term.sliced(RESOLUTION as Var, *value)).collect()
+            })
+            .collect();
         let scopes = at_resolutions[0].iter().map(|term| term.vars.as_slice());
         let elimination = Elimination::new(space.genome(), scopes);
-        let known = |quantity: &Quantity| *quantity != Quantity::Latency || latencies.is_some();
-        let quantities: Vec<Quantity> = Quantity::ALL.into_iter().filter(known).collect();
+        let quantities: Vec<Quantity> = Quantity::ALL
+            .into_iter()
+            .filter(|quantity: &Quantity| *quantity != Quantity::Latency || latencies.is_some())
+            .collect();
         let metrics = quantities.iter().map(|quantity| metric(*quantity)).collect();
-        let (space, is_chain) = (space.clone(), index.is_chain());
+        let space = space.clone();
+        let is_chain = index.is_chain();
         Ok(Self { space, is_chain, quantities, metrics, costs, at_resolutions, elimination })
     }
 
@@ -256,22 +263,20 @@ impl CostIndex {
 
     /// [`CostIndex::least`] as a row.
     pub(super) fn least_row(&self, quantity: Quantity) -> (Vec<Index>, Costs) {
-        let of_resolution = |resolution: usize| {
+        let all = (0..self.resolutions()).map(|resolution: usize| {
             let row = self.least_at(resolution, quantity);
             let costs = self.costs_of(&row);
             (row, costs)
-        };
-        let all = (0..self.resolutions()).map(of_resolution);
+        });
         let least = all.min_by(|a, b| a.1.of(quantity).total_cmp(&b.1.of(quantity)));
         least.expect("a checked space has a resolution")
     }
 
     /// The row with the least of a quantity at one resolution.
     pub(super) fn least_at(&self, resolution: usize, quantity: Quantity) -> Vec<Index> {
-        let of = |costs: &Costs| costs.of(quantity);
         let together: fn(f64, f64) -> f64 =
             if quantity == Quantity::Memory { f64::max } else { |sum, more| sum + more };
-        self.least_by(resolution, &Aim { of: &of, together }).1
+        self.least_by(resolution, &Aim { of: &|costs: &Costs| costs.of(quantity), together }).1
     }
 
     /// The least value of an aim at one resolution, exactly, and a row that has it.
@@ -320,7 +325,8 @@ mod tests {
             for _ in 0..200 {
                 let arch = sampler::random(&space, &mut rng);
                 let layers = space.lower(&arch).expect("legal");
-                let (latency, exact) = (model.network(&layers).expect("covered"), cost(&layers));
+                let latency = model.network(&layers).expect("covered");
+                let exact = cost(&layers);
                 let costs = index.costs(&arch).expect("legal");
                 assert!((costs.latency_us / latency.us - 1.0).abs() < 1e-12, "{name}: {arch}");
                 assert!((costs.latency_upper_us / latency.high_us - 1.0).abs() < 1e-12, "{arch}");
@@ -373,7 +379,8 @@ mod tests {
             let us = row.us * (0.2 + f64::from(hash) / 64.0);
             (key.clone(), latency::Row { us, interval_us: Some([us, us]), ..*row })
         });
-        let (device, engine) = (table.device.clone(), table.engine.clone());
+        let device = table.device.clone();
+        let engine = table.engine.clone();
         let table =
             LatencyTable::new("x.json", device, engine, "none", rows.collect()).expect("checked numbers");
         let index = index_of(&space, &table);

@@ -92,12 +92,19 @@ impl Objective for SyntheticObjective {
     }
 
     fn predict_encoded(&self, encoded: &Encoded) -> Result<Vec<f32>> {
-        let gain = |feature: &u32| self.gains.get(*feature as usize).copied();
-        let value = |features: &[u32]| features.iter().map(gain).sum::<Option<f32>>();
-        encoded.iter().map(value).collect::<Option<_>>().ok_or_else(|| {
-            let expected = format!("below {}", self.gains.len());
-            base::Error::invalid("stand-in objective", "features", expected, "others").into()
-        })
+        encoded
+            .iter()
+            .map(|features: &[u32]| {
+                features
+                    .iter()
+                    .map(|feature: &u32| self.gains.get(*feature as usize).copied())
+                    .sum::<Option<f32>>()
+            })
+            .collect::<Option<_>>()
+            .ok_or_else(|| {
+                let expected = format!("below {}", self.gains.len());
+                base::Error::invalid("stand-in objective", "features", expected, "others").into()
+            })
     }
 }
 
@@ -113,7 +120,8 @@ mod tests {
             let ends = [sampler::smallest(&space), sampler::largest(&space)];
             let value =
                 |seed: u64| SyntheticObjective::new(&space, seed).predict(&ends).expect("of the space");
-            let (first, second) = (value(0), value(1));
+            let first = value(0);
+            let second = value(1);
             assert!(first[0] < first[1] && first[0] > 0.0 && first[1] < 1.0, "{name}: {first:?}");
             assert_ne!(first, second);
         }

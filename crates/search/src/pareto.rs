@@ -31,15 +31,14 @@ mod tests {
 
     #[test]
     fn only_what_nothing_beats_is_left() {
-        let candidate = |(latency, accuracy): (f64, f32)| {
+        let all = [(3.0, 0.75), (1.0, 0.5), (2.0, 0.5), (2.0, 0.625), (2.5, 0.5625), (3.0, 0.75), (4.0, 0.7)];
+        let points: Vec<_> = front(all.map(|(latency, accuracy): (f64, f32)| {
             let costs = Costs { latency_us: 1e3 * latency, ..Costs::default() };
             Candidate::new("r8:k3e3/k3e3".parse().expect("an arch"), accuracy, &costs)
-        };
-        let all = [(3.0, 0.75), (1.0, 0.5), (2.0, 0.5), (2.0, 0.625), (2.5, 0.5625), (3.0, 0.75), (4.0, 0.7)];
-        let points: Vec<_> = front(all.map(candidate))
-            .iter()
-            .map(|c| (c.latency_ms().expect("known"), c.accuracy()))
-            .collect();
+        }))
+        .iter()
+        .map(|c| (c.latency_ms().expect("known"), c.accuracy()))
+        .collect();
         assert_eq!(points, [(1.0, 0.5), (2.0, 0.625), (3.0, 0.75)]);
         assert!(front([]).is_empty());
     }

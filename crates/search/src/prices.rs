@@ -142,7 +142,8 @@ impl<'a> Prices<'a> {
         for (column, limit) in self.limits() {
             let (row, value) = self.least(column);
             if value > limit {
-                let (quantity, text) = (self.label(column), column.quantity.text(value));
+                let quantity = self.label(column);
+                let text = column.quantity.text(value);
                 let nearest = Box::new(Nearest { quantity, value, text, arch: self.space().arch(&row) });
                 return Err(Error::Infeasible { limit: amount(column.quantity, limit), nearest });
             }
@@ -152,10 +153,12 @@ impl<'a> Prices<'a> {
 
     /// What a row has of the quantities that are limited, for a message.
     pub fn describe(&self, row: &Row) -> String {
-        let one = |(column, _): (Column, f64)| {
-            format!("{} {}", self.label(column), column.quantity.text(self.of(column, row)))
-        };
-        self.limits().map(one).collect::<Vec<_>>().join(", ")
+        self.limits()
+            .map(|(column, _): (Column, f64)| {
+                format!("{} {}", self.label(column), column.quantity.text(self.of(column, row)))
+            })
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 

@@ -45,7 +45,9 @@ struct Sources<'a> {
 
 impl<'a> Sources<'a> {
     fn of(all: &[&'a dyn Estimator]) -> Self {
-        let (mut metrics, mut indices, mut estimators) = (Vec::new(), Vec::new(), Vec::new());
+        let mut metrics = Vec::new();
+        let mut indices = Vec::new();
+        let mut estimators = Vec::new();
         let mut estimated = 0;
         for estimator in all {
             let costs = estimator.factored();
@@ -205,10 +207,9 @@ impl<'a> Problem<'a> {
 
     /// Whether what estimators say of a row keeps the limits on it.
     pub(super) fn keeps_estimated(&self, row: &Row, estimated: &[Value]) -> bool {
-        let keeps = |(metric, bound): &(usize, f64)| {
+        self.limits.iter().all(|(metric, bound): &(usize, f64)| {
             self.metrics[*metric].0.keeps(&self.value(*metric, row, estimated), *bound)
-        };
-        self.limits.iter().all(keeps)
+        })
     }
 
     /// What a row is worth for each goal, the greater the better; 0 for a second goal that there is not.
@@ -238,8 +239,11 @@ impl<'a> Problem<'a> {
 
     /// The row as a candidate, with all metrics.
     pub(super) fn candidate(&self, row: &Row, estimated: &[Value]) -> Candidate {
-        let named = |at: usize| (self.metrics[at].0.name.clone(), self.value(at, row, estimated));
-        Candidate::of(self.space.arch(row), (0..self.metrics.len()).map(named))
+        Candidate::of(
+            self.space.arch(row),
+            (0..self.metrics.len())
+                .map(|at: usize| (self.metrics[at].0.name.clone(), self.value(at, row, estimated))),
+        )
     }
 
     /// The estimators whose values are not sums over few genes.

@@ -89,8 +89,11 @@ impl Quantity {
 
     /// An amount with a fitting unit and three decimals, rounded up, so that as a limit it allows the amount.
     pub fn text(self, amount: f64) -> String {
-        let decimal = |unit: &&Unit| !unit.0.contains('i') && unit.1 <= amount;
-        let (name, scale) = self.units().iter().rfind(decimal).unwrap_or(&self.units()[0]);
+        let (name, scale) = self
+            .units()
+            .iter()
+            .rfind(|unit: &&Unit| !unit.0.contains('i') && unit.1 <= amount)
+            .unwrap_or(&self.units()[0]);
         let decimals = if *scale == 1.0 && self != Self::Latency { 1.0 } else { 1e3 };
         let mut steps = (amount / scale * decimals).ceil();
         if steps / decimals * scale < amount {
@@ -114,8 +117,8 @@ impl fmt::Display for Quantity {
 /// A finite number, with underscores between digits if it has any.
 fn decimal(text: &str) -> Option<f64> {
     let digit = |at: Option<usize>| at.and_then(|at| text.as_bytes().get(at)).is_some_and(u8::is_ascii_digit);
-    let between = |(at, _): (usize, &str)| digit(at.checked_sub(1)) && digit(Some(at + 1));
-    if !text.match_indices('_').all(between) {
+    if !text.match_indices('_').all(|(at, _): (usize, &str)| digit(at.checked_sub(1)) && digit(Some(at + 1)))
+    {
         return None;
     }
     text.replace('_', "").parse().ok().filter(|number: &f64| number.is_finite())

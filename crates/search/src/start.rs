@@ -16,7 +16,9 @@ use crate::error::{Error, Nearest, Result};
 /// [`Error::InfeasibleTogether`] if the bound rules out every resolution, [`Error::NotFound`] if it does not and still
 /// nothing was found.
 pub(super) fn starts(prices: &Prices<'_>) -> Result<Vec<Vec<Index>>> {
-    let (mut bounds, mut starts, mut missed) = (Vec::new(), Vec::new(), Vec::new());
+    let mut bounds = Vec::new();
+    let mut starts = Vec::new();
+    let mut missed = Vec::new();
     for resolution in 0..prices.first().resolutions() {
         let bound = Bound::of(prices, resolution);
         let (violation, genes) = feasible(prices, resolution, &bound);
@@ -78,8 +80,12 @@ fn refusal(prices: &Prices<'_>, bounds: &[Bound], missed: &[Vec<Index>]) -> Erro
         let value = excess(closest);
         let text = format!("{:.4} times as large", (1e4 * value).ceil() / 1e4);
         let nearest = Box::new(Nearest { quantity: "all limits".to_string(), value, text, arch });
-        let share = |(column, share): &(Column, f64)| format!("{share:.2} {}", prices.label(*column));
-        let sum = weakest.multipliers.iter().map(share).collect::<Vec<_>>().join(" + ");
+        let sum = weakest
+            .multipliers
+            .iter()
+            .map(|(column, share): &(Column, f64)| format!("{share:.2} {}", prices.label(*column)))
+            .collect::<Vec<_>>()
+            .join(" + ");
         let of = if prices.limit_memory() { " of what keeps the memory" } else { "" };
         let weights = sum + of;
         return Error::InfeasibleTogether { limits, weights, factor: weakest.factor, nearest };
@@ -108,7 +114,8 @@ mod tests {
             (key.clone(), Row { us, interval_us: Some([us, 1.05 * us]), ..*row })
         };
         let rows = table.rows().iter().map(inverted).collect();
-        let (device, engine) = (table.device.clone(), table.engine.clone());
+        let device = table.device.clone();
+        let engine = table.engine.clone();
         let table =
             LatencyTable::new("conflicting.json", device, engine, "none", rows).expect("checked numbers");
         index_of(space, &table)
@@ -182,7 +189,8 @@ mod tests {
     #[test]
     fn on_a_conflicting_device_what_is_feasible_is_found_and_no_proof_is_wrong() {
         let space = preset("tiny").expect("a preset");
-        let (mut random, mut edge) = (Tally::default(), Tally::default());
+        let mut random = Tally::default();
+        let mut edge = Tally::default();
         for device in 0..5 {
             let index = conflicting(&space, device);
             let everything: Vec<Costs> =

@@ -98,10 +98,9 @@ pub fn assert_every_seed_finds_the_best(index: &CostIndex, objective: &dyn Objec
 pub fn exact_front(index: &CostIndex, objective: &dyn Objective) -> Vec<Candidate> {
     let everything = all(index);
     let values = objective.predict(&everything).expect("legal");
-    let candidate = |(arch, value): (&Arch, &f32)| {
+    pareto::front(everything.iter().zip(&values).map(|(arch, value): (&Arch, &f32)| {
         index.candidate(arch.clone(), *value, &index.costs(arch).expect("legal"))
-    };
-    pareto::front(everything.iter().zip(&values).map(candidate))
+    }))
 }
 
 /// What a search for a front under a loose limit finds.
@@ -126,9 +125,10 @@ pub fn ten_seeds_and_the_best(
     let accuracy = |config: SearchConfig| {
         climb(index, objective, limits, &config, &AtomicBool::new(false)).expect("feasible").best.accuracy()
     };
-    let of_seed = |seed: u64| accuracy(SearchConfig { seed, ..SearchConfig::default() });
-    let found: Vec<f64> = (0..10).map(of_seed).collect();
-    let (candidates, patience) = (2_000_000, usize::MAX);
+    let found: Vec<f64> =
+        (0..10).map(|seed: u64| accuracy(SearchConfig { seed, ..SearchConfig::default() })).collect();
+    let candidates = 2_000_000;
+    let patience = usize::MAX;
     let wide = accuracy(SearchConfig { seed: 1000, candidates, patience, ..SearchConfig::default() });
     let best = found.iter().copied().fold(wide, f64::max);
     (found, best)
@@ -229,9 +229,11 @@ mod of_tables {
 
     /// Limits on an index's quantities.
     pub(crate) fn priced<'a>(index: &'a CostIndex, limits: &[(Quantity, f64)]) -> Prices<'a> {
-        let on = |prices: Prices<'a>, &(quantity, most): &(Quantity, f64)| {
-            prices.within(Column { index: 0, quantity }, most)
-        };
-        limits.iter().fold(Prices::new(vec![index]), on)
+        limits.iter().fold(
+            Prices::new(vec![index]),
+            |prices: Prices<'a>, &(quantity, most): &(Quantity, f64)| {
+                prices.within(Column { index: 0, quantity }, most)
+            },
+        )
     }
 }

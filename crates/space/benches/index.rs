@@ -35,8 +35,11 @@ fn main() {
         criterion.bench_function(&format!("{name}: costs as terms"), |bench| {
             bench.iter(|| index.factored(Both::default(), both).expect("it cannot fail").terms().len())
         });
-        let at = |term: &Table<Both>| term.sliced(RESOLUTION as Var, 0).map(|both| both.0 as f64);
-        let sliced: Vec<Table<f64>> = costs.terms().iter().map(at).collect();
+        let sliced: Vec<Table<f64>> = costs
+            .terms()
+            .iter()
+            .map(|term: &Table<Both>| term.sliced(RESOLUTION as Var, 0).map(|both| both.0 as f64))
+            .collect();
         let elimination = Elimination::new(genome, sliced.iter().map(|term| term.vars.as_slice()));
         criterion.bench_function(&format!("{name}: least at a resolution"), |bench| {
             bench.iter(|| elimination.least(sliced.clone(), |sum, more| sum + more).0)

@@ -88,8 +88,7 @@ fn of_whole(part: &str) -> &str {
 
 fn compare_parts(a: &str, b: &str, of: fn(&str) -> &str) -> Ordering {
     let words = |text| -> Vec<Vec<Word>> {
-        let words_of_part = |part| of(part).split(',').flat_map(words_of).collect();
-        str::split(text, '/').map(words_of_part).collect()
+        str::split(text, '/').map(|part| of(part).split(',').flat_map(words_of).collect()).collect()
     };
     words(a).partial_cmp(&words(b)).unwrap_or(Ordering::Equal)
 }
@@ -139,11 +138,16 @@ impl FromStr for Arch {
             return Err(wrong("choices", choices));
         }
         // numbers as they are printed, so that equal sub-networks have equal texts
-        let number = |run: &str| match run.parse::<f64>() {
-            Ok(number) if run.starts_with(is_numeric) => number.to_string(),
-            _ => run.to_string(),
-        };
-        Ok(Self::new(resolution, runs(choices).into_iter().map(number).collect()))
+        Ok(Self::new(
+            resolution,
+            runs(choices)
+                .into_iter()
+                .map(|run: &str| match run.parse::<f64>() {
+                    Ok(number) if run.starts_with(is_numeric) => number.to_string(),
+                    _ => run.to_string(),
+                })
+                .collect(),
+        ))
     }
 }
 

@@ -82,7 +82,8 @@ struct FoundArch {
 }
 
 fn from_file(space: &SearchSpace, path: &Path) -> Result<Arch> {
-    let (place, text) = (path.display().to_string(), file::read_text(path)?);
+    let place = path.display().to_string();
+    let text = file::read_text(path)?;
     if !ofa_config::is_net_config(&text) {
         return from_json(space, &place, &text);
     }

@@ -27,8 +27,8 @@ pub fn cost(layers: &[LayerSpec]) -> Cost {
 
 /// The layers that make what a layer reads, each once, rising; `None` is the network's input.
 fn distinct_inputs(layers: &[LayerSpec], at: usize) -> Vec<Option<usize>> {
-    let before = |input: &Option<usize>| input.filter(|input| *input < at);
-    let mut inputs: Vec<Option<usize>> = layers[at].inputs.iter().map(before).collect();
+    let mut inputs: Vec<Option<usize>> =
+        layers[at].inputs.iter().map(|input: &Option<usize>| input.filter(|input| *input < at)).collect();
     inputs.sort_unstable();
     inputs.dedup();
     inputs
@@ -54,14 +54,18 @@ fn peak_values(layers: &[LayerSpec]) -> usize {
         }
     }
     let of = |from: Option<usize>| from.map_or(input, |from| made[from]);
-    let (mut live, mut peak) = (input.values, 0);
+    let mut live = input.values;
+    let mut peak = 0;
     for (at, (layer, read)) in layers.iter().zip(&inputs).enumerate() {
         let first = layer.inputs.first().copied().flatten().filter(|from| *from < at);
         let kept = of(first).last_reader > Some(at);
         let others = live - of(first).values;
         peak = peak.max(others + layer.operator.peak(layer.maps(), kept));
-        let read_last = |from: &&Option<usize>| of(**from).last_reader == Some(at);
-        let dropped: usize = read.iter().filter(read_last).map(|from| of(*from).values).sum();
+        let dropped: usize = read
+            .iter()
+            .filter(|from: &&Option<usize>| of(**from).last_reader == Some(at))
+            .map(|from| of(*from).values)
+            .sum();
         let kept_output = if made[at].last_reader.is_some() { made[at].values } else { 0 };
         live = live + kept_output - dropped;
     }
@@ -84,7 +88,8 @@ mod tests {
     #[test]
     fn ofa_mobilenet_v3_costs_are_exact() {
         let space = preset("ofa-mbv3-w1.0").expect("a preset");
-        let (largest, smallest) = (largest(&space), smallest(&space));
+        let largest = largest(&space);
+        let smallest = smallest(&space);
         for (side, large, small) in [
             (64, 50_822_016, 12_457_152),
             (128, 188_248_320, 41_476_224),
@@ -130,11 +135,13 @@ mod tests {
 
     /// A chain whose layers are then told to read others.
     fn graph(keys: &[&str], inputs: &[&[Option<usize>]]) -> Vec<LayerSpec> {
-        let layer = |(key, inputs): (&&str, &&[Option<usize>])| {
-            let layer: LayerSpec = key.parse().expect(key);
-            LayerSpec { inputs: inputs.to_vec(), ..layer }
-        };
-        keys.iter().zip(inputs).map(layer).collect()
+        keys.iter()
+            .zip(inputs)
+            .map(|(key, inputs): (&&str, &&[Option<usize>])| {
+                let layer: LayerSpec = key.parse().expect(key);
+                LayerSpec { inputs: inputs.to_vec(), ..layer }
+            })
+            .collect()
     }
 
     #[test]
@@ -166,7 +173,8 @@ mod tests {
                     let image = crate::FeatureMap { channels: 3, height: 5, width: 5 };
                     from.map_or(layers.first().map_or(image, |first| first.input), |from| layers[from].output)
                 };
-                let (input, mut output) = (map(inputs[0]), map(inputs[0]));
+                let input = map(inputs[0]);
+                let mut output = map(inputs[0]);
                 let operator = if of == 1 { Operator::MaxPool } else { Operator::Sum { of } };
                 output.channels = rng.random_range(1..100);
                 layers.push(LayerSpec { name: at.to_string(), slot: None, operator, input, output, inputs });
@@ -176,12 +184,16 @@ mod tests {
             let lives = |from: Option<usize>, at: usize| {
                 layers[at..].iter().any(|reader| reader.inputs.contains(&from))
             };
-            let values = |at: usize| {
-                let image = if lives(None, at) { layers[0].input.len() } else { 0 };
-                let before = (0..at).filter(|from| lives(Some(*from), at));
-                image + before.map(|from| layers[from].output.len()).sum::<usize>() + layers[at].output.len()
-            };
-            let expected = (0..count).map(values).max().expect("a layer");
+            let expected = (0..count)
+                .map(|at: usize| {
+                    let image = if lives(None, at) { layers[0].input.len() } else { 0 };
+                    let before = (0..at).filter(|from| lives(Some(*from), at));
+                    image
+                        + before.map(|from| layers[from].output.len()).sum::<usize>()
+                        + layers[at].output.len()
+                })
+                .max()
+                .expect("a layer");
             assert_eq!(cost(&layers).peak_activation_bytes, 4 * expected as u64, "{layers:?}");
         }
     }

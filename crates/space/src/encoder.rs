@@ -134,11 +134,10 @@ impl Encoder {
     /// The gene that a feature is of, and which of its values; `None` if there are not so many features.
     pub fn choice(&self, feature: usize) -> Option<(GeneId, Index)> {
         let genes = self.space.genome().genes();
-        let of = |gene: &GeneId| {
+        self.order.iter().find_map(|gene: &GeneId| {
             let value = feature.checked_sub(self.starts[*gene]?)?;
             (value < genes[*gene].values.len()).then_some((*gene, value as Index))
-        };
-        self.order.iter().find_map(of)
+        })
     }
 
     /// What a feature stands for in words, such as `stage 1, block 2, kernel 5`.

@@ -135,10 +135,10 @@ impl Genome {
 
     /// Whether the row is canonical and each of its values may be drawn.
     pub fn holds(&self, row: &Row) -> bool {
-        let fits = |gene: GeneId| {
-            if self.exists(row, gene) { self.allowed[gene].contains(&row[gene]) } else { row[gene] == 0 }
-        };
-        row.len() == self.len() && (0..self.len()).all(fits)
+        row.len() == self.len()
+            && (0..self.len()).all(|gene: GeneId| {
+                if self.exists(row, gene) { self.allowed[gene].contains(&row[gene]) } else { row[gene] == 0 }
+            })
     }
 
     /// The error for a value of a gene that may not be chosen.
@@ -179,7 +179,8 @@ impl Genome {
         let mut narrowed = self.allowed.clone();
         for (gene, allowed) in self.genes().iter().zip(&mut narrowed) {
             let Some(&most) = largest.get(gene.dimension.key) else { continue };
-            let (most, count) = (most.clamp(1, allowed.len()), allowed.len());
+            let most = most.clamp(1, allowed.len());
+            let count = allowed.len();
             match gene.largest_is_first() {
                 true => allowed.truncate(most),
                 false => drop(allowed.drain(..count - most)),
@@ -219,31 +220,43 @@ impl Genome {
     fn count_below(&self, gene: GeneId) -> BigUint {
         let below: Vec<_> =
             self.genes()[gene].children.iter().map(|child| (*child, self.count_below(*child))).collect();
-        let of = |value: &Index| -> BigUint {
-            let exist = |child: &&(GeneId, BigUint)| {
-                self.genes()[child.0].exists.as_ref().is_some_and(|(_, among)| among[usize::from(*value)])
-            };
-            below.iter().filter(exist).map(|(_, count)| count.clone()).product()
-        };
-        self.allowed[gene].iter().map(of).sum()
+        self.allowed[gene]
+            .iter()
+            .map(|value: &Index| -> BigUint {
+                below
+                    .iter()
+                    .filter(|child: &&(GeneId, BigUint)| {
+                        self.genes()[child.0]
+                            .exists
+                            .as_ref()
+                            .is_some_and(|(_, among)| among[usize::from(*value)])
+                    })
+                    .map(|(_, count)| count.clone())
+                    .product()
+            })
+            .sum()
     }
 
     /// All rows that can be drawn, in their order: for small genomes.
     pub fn all(&self) -> Vec<Vec<Index>> {
         let mut rows = vec![vec![0; self.len()]];
         for gene in 0..self.len() {
-            let grow = |row: Vec<Index>| -> Vec<Vec<Index>> {
-                if !self.exists(&row, gene) {
-                    return vec![row];
-                }
-                let with = |value: &Index| {
-                    let mut row = row.clone();
-                    row[gene] = *value;
-                    row
-                };
-                self.allowed[gene].iter().map(with).collect()
-            };
-            rows = rows.into_iter().flat_map(grow).collect();
+            rows = rows
+                .into_iter()
+                .flat_map(|row: Vec<Index>| -> Vec<Vec<Index>> {
+                    if !self.exists(&row, gene) {
+                        return vec![row];
+                    }
+                    self.allowed[gene]
+                        .iter()
+                        .map(|value: &Index| {
+                            let mut row = row.clone();
+                            row[gene] = *value;
+                            row
+                        })
+                        .collect()
+                })
+                .collect();
         }
         rows
     }
@@ -253,7 +266,8 @@ impl Genome {
         let mut row = vec![0; self.len()];
         for gene in 0..self.len() {
             if self.exists(&row, gene) {
-                let (allowed, choice) = (&self.allowed[gene], &self.genes()[gene]);
+                let allowed = &self.allowed[gene];
+                let choice = &self.genes()[gene];
                 let largest = end(choice.dimension) == End::Largest;
                 let first = largest == choice.largest_is_first();
                 row[gene] = if first { allowed[0] } else { allowed[allowed.len() - 1] };

@@ -116,7 +116,8 @@ impl SpaceIndex {
         for slot in &self.slots {
             for id in slot.table.known() {
                 let Some(Layer { operator, input, output }) = self.layer(id).cloned() else { continue };
-                let (name, number) = (slot.name.to_string(), slot.name.number);
+                let name = slot.name.to_string();
+                let number = slot.name.number;
                 let inputs = vec![None; operator.arity()];
                 let layer = LayerSpec { name, slot: number, operator, input, output, inputs };
                 specs[id as usize - 1].get_or_insert(layer);

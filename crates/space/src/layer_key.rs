@@ -44,7 +44,8 @@ fn parse(text: &str) -> Option<LayerSpec> {
     let input = FeatureMap::of(channels[0], extent);
     let output = FeatureMap::of(channels[1], operator.extent(extent));
     let slot = name.contains('.').then_some(0);
-    let (name, inputs) = (name.to_string(), vec![None; operator.arity()]);
+    let name = name.to_string();
+    let inputs = vec![None; operator.arity()];
     Some(LayerSpec { name, slot, operator, input, output, inputs })
 }
 
@@ -54,11 +55,16 @@ impl LayerSpec {
     /// # Errors
     /// As [`LayerSpec::graph`].
     pub fn chain(layers: Vec<Self>) -> Result<Vec<Self>> {
-        let joined = |(index, mut layer): (usize, Self)| {
-            layer.inputs = vec![index.checked_sub(1); layer.operator.arity()];
-            layer
-        };
-        Self::graph(layers.into_iter().enumerate().map(joined).collect())
+        Self::graph(
+            layers
+                .into_iter()
+                .enumerate()
+                .map(|(index, mut layer): (usize, Self)| {
+                    layer.inputs = vec![index.checked_sub(1); layer.operator.arity()];
+                    layer
+                })
+                .collect(),
+        )
     }
 
     /// Layers as a network in which each reads what its `inputs` say. Blocks and the convolutions of a stem are numbered as
@@ -87,8 +93,7 @@ impl LayerSpec {
 
     /// Whether each layer reads the one before it and nothing else, as [`LayerSpec::chain`] has it.
     pub fn is_chain(layers: &[Self]) -> bool {
-        let reads_last = |(at, layer): (usize, &Self)| layer.inputs == [at.checked_sub(1)];
-        layers.iter().enumerate().all(reads_last)
+        layers.iter().enumerate().all(|(at, layer): (usize, &Self)| layer.inputs == [at.checked_sub(1)])
     }
 }
 
@@ -172,7 +177,8 @@ mod tests {
         };
         let conv = "conv k3 4-4 relu @8x8";
         let diamond = |last: &[Option<usize>]| {
-            let (left, right) = (layer(conv, &[Some(0)]), layer(conv, &[Some(0)]));
+            let left = layer(conv, &[Some(0)]);
+            let right = layer(conv, &[Some(0)]);
             vec![layer(conv, &[None]), left, right, layer("sum2 4 @8x8", last), layer("sum2 4 @8x8", last)]
         };
         let graph = LayerSpec::graph(diamond(&[Some(1), Some(2)])).expect("fits");

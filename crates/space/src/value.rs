@@ -29,7 +29,8 @@ impl Ratio {
     /// `channels` times the ratio, rounded half to even as Python's `round` does.
     pub fn of(self, channels: usize) -> usize {
         let product = channels * self.0 as usize;
-        let (whole, rest) = (product / 100, product % 100);
+        let whole = product / 100;
+        let rest = product % 100;
         if rest > 50 || (rest == 50 && whole % 2 == 1) { whole + 1 } else { whole }
     }
 }

@@ -46,8 +46,9 @@ impl WeightRole {
     /// center, all else at the beginning.
     fn takes(self, dimensions: usize) -> Vec<Take> {
         let spatial = matches!(self, Self::Filters | Self::DepthwiseFilters);
-        let take = |dimension| if spatial && dimension >= 2 { Take::Center } else { Take::Leading };
-        (0..dimensions).map(take).collect()
+        (0..dimensions)
+            .map(|dimension| if spatial && dimension >= 2 { Take::Center } else { Take::Leading })
+            .collect()
     }
 }
 

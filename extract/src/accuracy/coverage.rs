@@ -53,9 +53,12 @@ impl Unseen {
         let genes = encoder.space().genome().genes();
         let mut names = Vec::new();
         for (at, gene) in encoder.unseen().enumerate() {
-            let unseen = |value: &Index| self.depths.contains(&(at, depth_of(encoder, gene, *value)));
             let values = 0..genes[gene].values.len() as Index;
-            names.extend(values.filter(unseen).map(|value| genes[gene].describe(value)));
+            names.extend(
+                values
+                    .filter(|value: &Index| self.depths.contains(&(at, depth_of(encoder, gene, *value))))
+                    .map(|value| genes[gene].describe(value)),
+            );
         }
         for feature in &self.features {
             let Some((gene, value)) = encoder.choice(*feature) else { continue };

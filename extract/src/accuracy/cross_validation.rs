@@ -84,8 +84,9 @@ pub(super) fn cross_validate(rows: &Rows, config: &FitConfig) -> Result<CrossVal
 fn folds(rows: usize, seed: u64) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..rows).collect();
     order.shuffle(&mut rng(seed, Purpose::Split));
-    let fold = |first: usize| order.iter().skip(first).step_by(FOLDS).copied().collect();
-    (0..FOLDS.min(rows)).map(fold).collect()
+    (0..FOLDS.min(rows))
+        .map(|first: usize| order.iter().skip(first).step_by(FOLDS).copied().collect())
+        .collect()
 }
 
 fn predict_folds(
@@ -96,9 +97,12 @@ fn predict_folds(
 ) -> Result<Vec<Predictions>> {
     let of_fold = |fold: &Vec<usize>| {
         let rest: Vec<usize> = folds.iter().filter(|other| *other != fold).flatten().copied().collect();
-        let (rest, unseen) = (rows.pick(&rest), rows.pick(fold));
-        let predict = |recipe: &Recipe| recipe.fit(&rest, config)?.predict(&unseen.active);
-        recipes.iter().map(predict).collect::<Result<Vec<_>>>()
+        let rest = rows.pick(&rest);
+        let unseen = rows.pick(fold);
+        recipes
+            .iter()
+            .map(|recipe: &Recipe| recipe.fit(&rest, config)?.predict(&unseen.active))
+            .collect::<Result<Vec<_>>>()
     };
     // one after the other: each product of a perceptron is work for all threads already
     let by_fold = folds.iter().map(of_fold).collect::<Result<Vec<_>>>()?;
@@ -117,10 +121,13 @@ struct Squares(Vec<Vec<f64>>);
 
 impl Squares {
     fn new(all: &[Predictions], targets: &[f64]) -> Self {
-        let of = |recipe: &Predictions| {
-            recipe.predicted.iter().zip(targets).map(|(p, m)| (p - m).powi(2)).collect()
-        };
-        Self(all.iter().map(of).collect())
+        Self(
+            all.iter()
+                .map(|recipe: &Predictions| {
+                    recipe.predicted.iter().zip(targets).map(|(p, m)| (p - m).powi(2)).collect()
+                })
+                .collect(),
+        )
     }
 
     fn best_linear(&self, rows: &[usize]) -> usize {
@@ -134,7 +141,8 @@ impl Squares {
     /// 3.4.3): a search looks for what a model is wrong about, and a perceptron can be wrong in more ways. The difference
     /// is taken row by row, for both models meet the same rows; the errors' own deviations would hide it.
     fn choose(&self, rows: &[usize]) -> usize {
-        let (linear, mlp) = (self.best_linear(rows), self.0.len() - 1);
+        let linear = self.best_linear(rows);
+        let mlp = self.0.len() - 1;
         let count = rows.len() as f64;
         let difference = |row: usize| self.0[linear][row] - self.0[mlp][row];
         let mean = rows.iter().map(|&row| difference(row)).sum::<f64>() / count;

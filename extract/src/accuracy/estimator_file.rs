@@ -175,7 +175,8 @@ impl AccuracyEstimator {
 fn check_fitted(place: &str, metadata: &Metadata, encoder: &Encoder) -> Result<()> {
     let Origin::Fitted(Fitted { report, unseen, .. }) = &metadata.origin else { return Ok(()) };
     if report.model != metadata.model {
-        let (expected, got) = (format!("{:?}", metadata.model), format!("{:?}", report.model));
+        let expected = format!("{:?}", metadata.model);
+        let got = format!("{:?}", report.model);
         return Err(Error::invalid(place, "report.model", expected, got).into());
     }
     Ok(unseen.as_ref().map_or(Ok(()), |unseen| unseen.check(place, encoder))?)

@@ -94,8 +94,10 @@ impl AccuracyEstimator {
 fn usable_rows<'a>(file: &'a AccuracyFile, encoder: &Encoder) -> Result<Usable<'a>> {
     let has = |split| file.rows.iter().any(|row| row.split == split);
     let split = if has(Split::Val) { Split::Val } else { Split::Train };
-    let (mut active, mut targets) = (Encoded::default(), Vec::new());
-    let (mut archs, mut images) = (Vec::new(), Vec::new());
+    let mut active = Encoded::default();
+    let mut targets = Vec::new();
+    let mut archs = Vec::new();
+    let mut images = Vec::new();
     for row in file.rows.iter().filter(|row| row.split == split) {
         encoder.append(&row.arch, &mut active)?;
         targets.push(row.top1);

@@ -17,7 +17,9 @@ pub(super) struct Linear {
 pub(super) fn ridge(active: &Encoded, targets: &[f64], len: usize, penalty: f64) -> Result<Linear> {
     let rows = targets.len() as f64;
     let mean_target = targets.iter().sum::<f64>() / rows;
-    let (mut products, mut sums, mut right) = (vec![0.0; len * len], vec![0.0; len], vec![0.0; len]);
+    let mut products = vec![0.0; len * len];
+    let mut sums = vec![0.0; len];
+    let mut right = vec![0.0; len];
     for (features, target) in active.iter().zip(targets) {
         for row in features.iter().map(|&feature| feature as usize) {
             sums[row] += 1.0;

@@ -84,16 +84,19 @@ impl Network {
         };
         let middle = layers[between.clone()].iter().map(pack).collect::<candle_core::Result<_>>()?;
         let transposed = |layer: &Dense| {
-            let (outputs, inputs) = (layer.outputs(), layer.inputs());
+            let outputs = layer.outputs();
+            let inputs = layer.inputs();
             let weight = Tensor::from_slice(&layer.weight, (outputs, inputs), &Device::Cpu)?;
             let bias = Tensor::zeros(inputs, DType::F32, &Device::Cpu)?;
             Ok(Middle { weight: kernels.pack(&weight.t()?.contiguous()?)?, bias })
         };
         let back = layers[..between.end].iter().map(transposed).collect::<candle_core::Result<_>>()?;
         let transposed = |layer: &Dense| {
-            let (inputs, outputs) = (layer.inputs(), layer.outputs());
-            let value = |place: usize| layer.weight[place % outputs * inputs + place / outputs];
-            (0..inputs * outputs).map(value).collect()
+            let inputs = layer.inputs();
+            let outputs = layer.outputs();
+            (0..inputs * outputs)
+                .map(|place: usize| layer.weight[place % outputs * inputs + place / outputs])
+                .collect()
         };
         let transposed = layers[..between.end].iter().map(transposed).collect();
         Ok(Self { layers, mean, transposed, middle, back, kernels: kernels.clone() })
@@ -201,8 +204,10 @@ impl Network {
     /// of columns, which is at least 2: a product with one column alone would be another kernel, whose sums have another
     /// order.
     fn hidden(&self, encoded: &Encoded, start: usize, count: usize) -> Result<(Tensor, usize)> {
-        let (width, rows) = (self.layers[0].outputs(), count.max(2));
-        let (mut hidden, mut terms) = (vec![0.0; rows * width], Vec::new());
+        let width = self.layers[0].outputs();
+        let rows = count.max(2);
+        let mut hidden = vec![0.0; rows * width];
+        let mut terms = Vec::new();
         for (index, sums) in hidden.chunks_exact_mut(width).take(count).enumerate() {
             self.first_layer(encoded.get(start + index), &mut terms, sums);
         }
@@ -250,8 +255,14 @@ mod tests {
 
     fn random(widths: &[usize], rng: &mut ChaCha8Rng) -> Network {
         let mut draw = |len: usize| (0..len).map(|_| rng.random_range(-0.5f32..0.5)).collect::<Vec<_>>();
-        let layer = |pair: &[usize]| Dense { weight: draw(pair[0] * pair[1]), bias: draw(pair[1]) };
-        Network::new(widths.windows(2).map(layer).collect(), 0.5).expect("sizes fit")
+        Network::new(
+            widths
+                .windows(2)
+                .map(|pair: &[usize]| Dense { weight: draw(pair[0] * pair[1]), bias: draw(pair[1]) })
+                .collect(),
+            0.5,
+        )
+        .expect("sizes fit")
     }
 
     fn inputs(network: &Network, features: &[u32]) -> Vec<f64> {

@@ -64,8 +64,12 @@ pub(super) struct HeldOutReport {
 impl From<HeldOutReport> for FitReport {
     fn from(old: HeldOutReport) -> Self {
         let HeldOutReport { model, n, split, rmse, spearman, kendall, .. } = old;
-        let (rmse_linear, rmse_mlp) = (old.inner_rmse_linear, old.inner_rmse_mlp);
-        let (folds, images, noise_floor, calibration) = (0, None, None, None);
+        let rmse_linear = old.inner_rmse_linear;
+        let rmse_mlp = old.inner_rmse_mlp;
+        let folds = 0;
+        let images = None;
+        let noise_floor = None;
+        let calibration = None;
         Self {
             model,
             n,
@@ -181,8 +185,10 @@ impl Calibration {
 
     fn of(predicted: &[f64], measured: &[f64]) -> Self {
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-        let (mean_predicted, mean_measured) = (mean(predicted), mean(measured));
-        let (mut products, mut squares) = (0.0, 0.0);
+        let mean_predicted = mean(predicted);
+        let mean_measured = mean(measured);
+        let mut products = 0.0;
+        let mut squares = 0.0;
         for (p, m) in predicted.iter().zip(measured) {
             products += (p - mean_predicted) * (m - mean_measured);
             squares += (p - mean_predicted).powi(2);

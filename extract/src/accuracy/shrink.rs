@@ -62,9 +62,11 @@ pub fn shrink(counted: &Counted<'_>) -> Shrunk {
     let believed = if spread.variance > 0.0 { (1.0 - noise / spread.variance).max(0.0) } else { 0.0 };
     // a predictor is about as wrong for a region as for a row of it
     let precision = count + error.filter(|error| *error > 0.0).map_or(0.0, |error| spread.variance / error);
-    let (offset, of_offset) = (mean(&differences) * count / precision, spread.variance / precision);
+    let offset = mean(&differences) * count / precision;
+    let of_offset = spread.variance / precision;
     let doubted = (1.0 - believed).powi(2);
-    let (mut accuracies, mut variances) = (Vec::new(), Vec::new());
+    let mut accuracies = Vec::new();
+    let mut variances = Vec::new();
     for ((top1, residual), distance) in top1.iter().zip(&residuals).zip(&distances) {
         let beside = residual - offset;
         accuracies.push(top1 - (1.0 - believed) * beside);
@@ -91,8 +93,10 @@ struct Line {
 
 impl Line {
     fn new(expected: &[f64], differences: &[f64], error: Option<f64>) -> Self {
-        let (mean_expected, mean_difference) = (mean(expected), mean(differences));
-        let (mut squares, mut products) = (0.0, 0.0);
+        let mean_expected = mean(expected);
+        let mean_difference = mean(differences);
+        let mut squares = 0.0;
+        let mut products = 0.0;
         for (expected, difference) in expected.iter().zip(differences) {
             squares += (expected - mean_expected).powi(2);
             products += (expected - mean_expected) * (difference - mean_difference);
@@ -115,7 +119,8 @@ struct Spread {
 
 impl Spread {
     fn of(values: &[f64], fitted: f64, error: Option<f64>) -> Self {
-        let (count, mean) = (values.len() as f64, mean(values));
+        let count = values.len() as f64;
+        let mean = mean(values);
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
         let (error, missing) = error.map_or((0.0, 0.0), |error| (error, (ENOUGH - count).max(0.0)));
         let degrees = (count - fitted).max(0.0) + missing;
@@ -134,7 +139,8 @@ pub fn variance_between(hits: &[&[bool]]) -> f64 {
     }
     let n = images as f64;
     let share = |hits: &[bool]| hits.iter().filter(|hit| **hit).count() as f64 / n;
-    let (mut sum, mut pairs) = (0.0, 0.0);
+    let mut sum = 0.0;
+    let mut pairs = 0.0;
     for (place, ours) in hits.iter().enumerate() {
         for theirs in &hits[..place] {
             let differ = ours.iter().zip(*theirs).filter(|(a, b)| a != b).count() as f64 / n;
@@ -168,8 +174,13 @@ mod tests {
     fn the_chosen_one_is_as_good_as_is_said() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         // predictor 40 points too high in the region, wrong by 30 for each, 20 of chance
-        let (bias, error, chance) = (0.004, 0.003, 0.002);
-        let (mut raw, mut counted, mut shrunk_excess, mut inside) = (0.0, 0.0, 0.0, 0);
+        let bias = 0.004;
+        let error = 0.003;
+        let chance = 0.002;
+        let mut raw = 0.0;
+        let mut counted = 0.0;
+        let mut shrunk_excess = 0.0;
+        let mut inside = 0;
         let rounds = 2000;
         for _ in 0..rounds {
             let truth: Vec<f64> = (0..20).map(|_| 0.9 + 0.002 * normal(&mut rng)).collect();
@@ -187,7 +198,9 @@ mod tests {
             });
             let best =
                 |values: &[f64]| (0..20).max_by(|&a, &b| values[a].total_cmp(&values[b])).expect("some");
-            let (by_predictor, by_count, by_both) = (best(&wrong), best(&top1), best(&accuracies));
+            let by_predictor = best(&wrong);
+            let by_count = best(&top1);
+            let by_both = best(&accuracies);
             raw += wrong[by_predictor] - truth[by_predictor];
             counted += top1[by_count] - truth[by_count];
             let off = accuracies[by_both] - truth[by_both];
@@ -203,14 +216,22 @@ mod tests {
 
     #[test]
     fn counts_without_chance_are_believed_and_mere_chance_is_not() {
-        let (expected, top1) = ([0.8, 0.9, 0.7, 0.85], [0.82, 0.89, 0.74, 0.8]);
+        let expected = [0.8, 0.9, 0.7, 0.85];
+        let top1 = [0.82, 0.89, 0.74, 0.8];
         let exact = shrink(&Counted { expected: &expected, top1: &top1, noise: 0.0, error: Some(1e-4) });
         assert_eq!(exact.weight, 1.0, "{exact:?}");
         assert!(exact.accuracies.iter().zip(top1).all(|(shrunk, top1)| (shrunk - top1).abs() < 1e-12));
         let chance = shrink(&Counted { expected: &expected, top1: &top1, noise: 1.0, error: Some(1e-4) });
         let line = |expected: f64| 0.8125 + chance.slope * (expected - 0.8125) + chance.offset;
-        let differs = |(a, b): (&f64, f64)| (a - line(b)).abs() > 1e-12;
-        assert!(chance.weight == 0.0 && !chance.accuracies.iter().zip(expected).any(differs), "{chance:?}");
+        assert!(
+            chance.weight == 0.0
+                && !chance
+                    .accuracies
+                    .iter()
+                    .zip(expected)
+                    .any(|(a, b): (&f64, f64)| (a - line(b)).abs() > 1e-12),
+            "{chance:?}"
+        );
         // one alone, of which nothing is known but its count
         let one = shrink(&Counted { expected: &[0.9], top1: &[0.8], noise: 1e-4, error: None });
         assert!((one.accuracies[0] - 0.8).abs() < 1e-12);
@@ -222,7 +243,8 @@ mod tests {
     #[test]
     fn exaggerated_differences_are_learned() {
         let mut rng = ChaCha8Rng::seed_from_u64(2);
-        let (mut slope, mut excess) = (0.0, 0.0);
+        let mut slope = 0.0;
+        let mut excess = 0.0;
         for _ in 0..1000 {
             let truth: Vec<f64> = (0..20).map(|_| 0.9 + 0.002 * normal(&mut rng)).collect();
             let expected: Vec<f64> = truth.iter().map(|truth| 0.93 + 4.0 * (truth - 0.9)).collect();
@@ -240,7 +262,8 @@ mod tests {
 
     #[test]
     fn images_that_all_classify_alike_say_nothing_about_the_better_one() {
-        let (first, second) = ([true, true, false, true], [true, true, false, false]);
+        let first = [true, true, false, true];
+        let second = [true, true, false, false];
         // they differ on one of four: (1/4 - 1/16) / 8
         assert!((variance_between(&[&first, &second]) - 0.1875 / 8.0).abs() < 1e-15);
         assert_eq!(variance_between(&[&first, &first, &first]), 0.0);

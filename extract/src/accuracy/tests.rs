@@ -46,7 +46,8 @@ fn space() -> SearchSpace {
 
 /// A perceptron that was never fitted: hills and valleys, at values of no meaning.
 pub(crate) fn never_fitted(space: &SearchSpace, seed: u64) -> AccuracyEstimator {
-    let (encoder, mut rng) = (Encoder::new(space), ChaCha8Rng::seed_from_u64(seed));
+    let encoder = Encoder::new(space);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut layer = |inputs: usize, outputs: usize, scale: f32| {
         let mut draw =
             |len: usize| (0..len).map(|_| scale * rng.random_range(-1.0f32..1.0)).collect::<Vec<_>>();
@@ -312,7 +313,8 @@ fn shuffled_accuracies_pass_no_more_often_than_the_level_says() {
     let passed = |rows: usize| {
         let file = made_up(&preset("tiny").expect("a preset"), rows, 0.0, 0.002);
         let passes = |run: &u64| {
-            let (mut shuffled, mut rng) = (file.clone(), ChaCha8Rng::seed_from_u64(1000 + run));
+            let mut shuffled = file.clone();
+            let mut rng = ChaCha8Rng::seed_from_u64(1000 + run);
             let mut top1: Vec<f64> = shuffled.rows.iter().map(|row| row.top1).collect();
             top1.shuffle(&mut rng);
             shuffled.rows.iter_mut().zip(top1).for_each(|(row, top1)| row.top1 = top1);

@@ -64,7 +64,8 @@ impl Trained {
     fn new(widths: &[usize], rng: &mut ChaCha8Rng) -> Result<Self> {
         let mut layers = Vec::new();
         for pair in widths.windows(2) {
-            let (inputs, outputs) = (pair[0], pair[1]);
+            let inputs = pair[0];
+            let outputs = pair[1];
             let bound = if outputs == 1 { 0.0 } else { 1.0 / (inputs as f32).sqrt() };
             let mut draw = |len: usize| -> Vec<f32> {
                 (0..len).map(|_| bound * rng.random_range(-1.0f32..1.0)).collect()
@@ -196,7 +197,8 @@ impl AdamW {
 
 impl AdamState {
     fn update(&mut self, gradient: &[f32], keep: f32, scale: f32, correction: f32) {
-        let (a, b) = (FIRST_DECAY as f32, SECOND_DECAY as f32);
+        let a = FIRST_DECAY as f32;
+        let b = SECOND_DECAY as f32;
         let moments = self.first.iter_mut().zip(&mut self.second);
         for ((value, (first, second)), g) in self.values.iter_mut().zip(moments).zip(gradient) {
             *first = a * *first + (1.0 - a) * g;

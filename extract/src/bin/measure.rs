@@ -67,7 +67,9 @@ fn main() -> ExitCode {
 }
 
 fn parse(words: &[String]) -> Option<Arguments> {
-    let (mut files, mut device_name, mut quiet) = (Vec::new(), None, false);
+    let mut files = Vec::new();
+    let mut device_name = None;
+    let mut quiet = false;
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -117,7 +119,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
             tell(&format!("round {round}: {finished} of {subjects} done\n"));
         }
     };
-    let (mut stopwatch, stop) = (MonotonicStopwatch::new(), AtomicBool::new(false));
+    let mut stopwatch = MonotonicStopwatch::new();
+    let stop = AtomicBool::new(false);
     let mut bench = Bench { engine: &engine, stopwatch: &mut stopwatch, conditions: Conditions::now };
     let campaign = carry_out(plan, &mut bench, &mut log, &mut progress, &stop)?;
     report(arguments, plan, &campaign);
@@ -135,7 +138,9 @@ fn report(arguments: &Arguments, plan: &Plan, campaign: &Campaign) {
     if !arguments.quiet {
         let known = plan.layers.values().any(|layer| layer.known);
         let missing = if known { " --missing" } else { "" };
-        let (rows, seconds, space) = (&arguments.rows, spent.as_secs_f64(), &plan.space);
+        let rows = &arguments.rows;
+        let seconds = spent.as_secs_f64();
+        let space = &plan.space;
         tell(&format!(
             "{seconds:.1} s; next, where extract is:\n  extract measure --space {space} --rows {rows} --out TABLE.json{missing}\n"
         ));

@@ -94,7 +94,8 @@ fn found(arch: &str, supernet: &Supernet) -> Option<Found> {
         );
         return None;
     }
-    let (theirs, ours) = (&found.supernet, &supernet.hash);
+    let theirs = &found.supernet;
+    let ours = &supernet.hash;
     warn!("{arch} was found for another supernet ({theirs}, not {ours}): what it expects is left out");
     None
 }
@@ -146,7 +147,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     }
     let exported = export(&request, &arguments.out)?;
     wrote(&arguments.out);
-    let (verification, origin) = (&exported.verification, &exported.model.config.origin);
+    let verification = &exported.verification;
+    let origin = &exported.model.config.origin;
     let folder = arguments.out.display().to_string();
     let mut document = json!({
         "folder": folder, "arch": arch, "inputs": verification.inputs,

@@ -50,7 +50,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     estimator.write(&arguments.out)?;
     wrote(&arguments.out);
     let names = estimator.unseen(estimator.space());
-    let (places, out) = (names.len(), arguments.out.display().to_string());
+    let places = names.len();
+    let out = arguments.out.display().to_string();
     if let Some(first) = names.first() {
         warn!(
             "no row has {first}{}: search refuses it without --extrapolate",

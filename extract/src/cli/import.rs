@@ -136,7 +136,8 @@ fn run_table(arguments: &Table) -> anyhow::Result<Ending> {
     let table = exchange::import(&place, &tables, device, engine)?;
     table.write(&arguments.out)?;
     wrote(&arguments.out);
-    let (entries, unconverged) = (table.rows().len(), table.unconverged());
+    let entries = table.rows().len();
+    let unconverged = table.unconverged();
     let document = json!({ "entries": entries, "unconverged": unconverged, "hash": table.hash() });
     output.print(&document, || format!("{entries} layers of {} files", tables.len()))?;
     Ok(Ending::Done)

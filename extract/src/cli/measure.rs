@@ -203,7 +203,8 @@ fn fold_rows(
         Some(table) => table,
         None => {
             let setting = &rows.setting;
-            let (device, engine) = (setting.device.clone(), setting.engine.clone());
+            let device = setting.device.clone();
+            let engine = setting.engine.clone();
             LatencyTable::empty(&out.display().to_string(), device, engine, &setting.protocol)?
         }
     };
@@ -245,7 +246,9 @@ fn summarize(
     space: &SearchSpace,
     seconds: Option<f64>,
 ) -> anyhow::Result<()> {
-    let (entries, unconverged, unaccepted) = (table.rows().len(), table.unconverged(), table.unaccepted());
+    let entries = table.rows().len();
+    let unconverged = table.unconverged();
+    let unaccepted = table.unaccepted();
     let missing = table.coverage(space)?.missing.len();
     let kind = if table.is_undisturbed() { "undisturbed" } else { "typical" };
     if unconverged > 0 {

@@ -63,7 +63,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         let mut panel = panel(&name, &file, latency(&file, table)?);
         panel.limit = limits.of(LATENCY).map(|us| us / 1e3);
         panel.series.extend(searched(found.as_ref(), Style::Joined, |found| {
-            let (latency, upper) = (found.latency_ms()?, found.latency_upper_ms()?);
+            let latency = found.latency_ms()?;
+            let upper = found.latency_upper_ms()?;
             Some((latency, Some((latency, upper))))
         }));
         panels.push(panel);
@@ -80,18 +81,23 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
 type Cost = (f64, Option<(f64, f64)>);
 
 fn macs(file: &AccuracyFile) -> anyhow::Result<Vec<Cost>> {
-    let of = |row: &AccuracyRow| Ok((cost(&file.space.lower(&row.arch)?).macs as f64 / 1e6, None));
-    file.rows.iter().map(of).collect()
+    file.rows
+        .iter()
+        .map(|row: &AccuracyRow| Ok((cost(&file.space.lower(&row.arch)?).macs as f64 / 1e6, None)))
+        .collect()
 }
 
 fn latency(file: &AccuracyFile, table: &LatencyTable) -> anyhow::Result<Vec<Cost>> {
     let model = LatencyModel::new(table, &file.space);
-    let of = |row: &AccuracyRow| {
-        let latency = model.network(&file.space.lower(&row.arch)?)?;
-        let (median, high) = (latency.us / 1e3, latency.high_us / 1e3);
-        Ok((median, Some((median, high))))
-    };
-    file.rows.iter().map(of).collect()
+    file.rows
+        .iter()
+        .map(|row: &AccuracyRow| {
+            let latency = model.network(&file.space.lower(&row.arch)?)?;
+            let median = latency.us / 1e3;
+            let high = latency.high_us / 1e3;
+            Ok((median, Some((median, high))))
+        })
+        .collect()
 }
 
 /// What was evaluated, a series for each resolution.
@@ -103,17 +109,25 @@ fn panel(x: &str, file: &AccuracyFile, costs: Vec<Cost>) -> Panel {
         let point = Point { at: (cost, 100.0 * row.top1), across, up: Some((100.0 * up[0], 100.0 * up[1])) };
         by_side.entry(row.arch.resolution).or_default().push(point);
     }
-    let series = |(side, points)| Series { name: format!("{side} x {side}"), points, style: Style::Dots };
     let split = file.rows.first().map_or_else(String::new, |row| format!("{} ", row.split));
     let y = format!("{split}top-1 [%]");
-    Panel { x: x.to_string(), y, limit: None, series: by_side.into_iter().map(series).collect() }
+    Panel {
+        x: x.to_string(),
+        y,
+        limit: None,
+        series: by_side
+            .into_iter()
+            .map(|(side, points)| Series { name: format!("{side} x {side}"), points, style: Style::Dots })
+            .collect(),
+    }
 }
 
 /// The interval of a candidate's accuracy in per cent, as far as a share of images can be: from 0 to 100 %.
 fn interval(candidate: &Candidate) -> Option<(f64, f64)> {
     let accuracy = candidate.accuracy();
     // a linear predictor may expect more than all, and an interval holds its point
-    let (low, high) = (candidate.accuracy_low()?.max(0.0), candidate.accuracy_high()?.min(1.0));
+    let low = candidate.accuracy_low()?.max(0.0);
+    let high = candidate.accuracy_high()?.min(1.0);
     Some((100.0 * low.min(accuracy), 100.0 * high.max(accuracy)))
 }
 

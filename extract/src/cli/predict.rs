@@ -38,7 +38,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let classifier = Classifier::load(&arguments.folder, &kernels()?)?;
     let (images, passed_over) = images_at(&arguments.images)?;
     passed_over.iter().for_each(|words| warn!("{words}"));
-    let (mut predictions, mut failed, mut text) = (Vec::new(), Vec::new(), String::new());
+    let mut predictions = Vec::new();
+    let mut failed = Vec::new();
+    let mut text = String::new();
     for path in &images {
         let image = path.display().to_string();
         let logits = match classifier.logits(path) {

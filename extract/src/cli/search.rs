@@ -171,8 +171,9 @@ fn say_what_is_left(arguments: &Arguments, estimator: &AccuracyEstimator, found:
 fn same_place(one: &Path, other: &Path) -> bool {
     let real = |path: &Path| {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let absent = || Some(std::fs::canonicalize(folder).ok()?.join(path.file_name()?));
-        std::fs::canonicalize(path).ok().or_else(absent)
+        std::fs::canonicalize(path)
+            .ok()
+            .or_else(|| Some(std::fs::canonicalize(folder).ok()?.join(path.file_name()?)))
     };
     one == other || real(one).is_some_and(|one| Some(one) == real(other))
 }
@@ -239,8 +240,10 @@ impl Logged<'_> {
     /// The log, of a problem for which these were read too.
     pub fn open(&self, space: &SearchSpace, inputs: &[(&str, String)]) -> anyhow::Result<Option<LogFile>> {
         let Some(path) = self.path else { return Ok(None) };
-        let with = |setting: LogSetting, (name, hash): &(&str, String)| setting.with_input(name, hash);
-        let setting = inputs.iter().fold(self.setting.clone(), with);
+        let setting =
+            inputs.iter().fold(self.setting.clone(), |setting: LogSetting, (name, hash): &(&str, String)| {
+                setting.with_input(name, hash)
+            });
         let log = LogFile::open(path, space, &setting)?;
         if let count @ 1.. = log.archive().entries().len() {
             info!(estimates = count, "going on with {count} estimates that were made already");
@@ -328,7 +331,8 @@ fn accuracy(best: &Candidate, found: &Found) -> String {
     match (best.accuracy_from, of_best) {
         (Some(AccuracyFrom::PredictorAndValidation), Some(counted)) => {
             let count = found.evaluated.len();
-            let (top1, n) = (per_cent(counted.top1), counted.n);
+            let top1 = per_cent(counted.top1);
+            let n = counted.n;
             line += &format!(
                 "\n              best of {count} evaluated: {top1:.2} % of {n} validation images, shrunk for the choice"
             );

@@ -48,8 +48,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let output = &arguments.common;
     let kernels = arguments.on.kernels(Precision::F32)?;
     let supernet = Supernet::read(&arguments.supernet)?;
-    let open = |data| open_data(output, (data, arguments.dataset_toml.as_deref()), &supernet);
-    let dataset = arguments.data.as_deref().map(open).transpose()?;
+    let dataset = arguments
+        .data
+        .as_deref()
+        .map(|data| open_data(output, (data, arguments.dataset_toml.as_deref()), &supernet))
+        .transpose()?;
     let runtime = arguments.onnxruntime.as_deref().map(open_runtime).transpose()?;
     let verification = verify(&arguments.folder, &supernet, dataset.as_ref(), &kernels, runtime.as_deref())?;
     let folder = arguments.folder.display().to_string();

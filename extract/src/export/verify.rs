@@ -70,7 +70,8 @@ pub fn verify(
         got: got.to_string(),
     };
     check_origin(&model.config, supernet, &failed)?;
-    let (config, space) = (&model.config, &supernet.space);
+    let config = &model.config;
+    let space = &supernet.space;
     let layers = space.lower(&config.arch)?;
     let subnet = SubnetWeights::new(space, &supernet.weights, &layers, &kernels.on_cpu())?;
     let statistics = compare_weights(&model, &subnet, &failed)?;
@@ -143,11 +144,13 @@ fn compare_logits(
 ) -> Result<(Verification, Vec<Vec<f32>>)> {
     let extracted = model.network(kernels)?;
     let folded = FoldedNetwork::new(&extracted)?;
-    let (mut folded_difference, mut inputs) = (0.0f32, 0);
+    let mut folded_difference = 0.0f32;
+    let mut inputs = 0;
     let mut known = Vec::with_capacity(batches.len());
     for images in batches {
         inputs += images.dim(0)?;
-        let (expected, got) = (logits(elastic, images)?, logits(&extracted, images)?);
+        let expected = logits(elastic, images)?;
+        let got = logits(&extracted, images)?;
         if let Some(index) = (0..expected.len()).find(|&i| expected[i].to_bits() != got[i].to_bits()) {
             let what = format!("logit {index} of a batch of {}", images.dim(0)?);
             return Err(failed(&what, &expected[index].to_string(), &got[index].to_string()));
@@ -233,7 +236,8 @@ fn compare_tensors(
     if got.dims() != expected.dims() {
         return Err(failed(name, &format!("{:?}", expected.dims()), &format!("{:?}", got.dims())));
     }
-    let (expected, got) = (values(expected)?, values(got)?);
+    let expected = values(expected)?;
+    let got = values(got)?;
     if let Some(index) = (0..expected.len()).find(|&i| expected[i].to_bits() != got[i].to_bits()) {
         let what = format!("{name}[{index}]");
         return Err(failed(&what, &expected[index].to_string(), &got[index].to_string()));
@@ -248,7 +252,8 @@ fn norms(layer: &LayerSpec) -> Vec<String> {
 
 /// Random images, and real ones where there are some.
 fn batches(model: &ModelFolder, dataset: Option<&Dataset>) -> Result<Vec<Tensor>> {
-    let (channels, resolution) = (model.config.input.channels, model.config.input.resolution);
+    let channels = model.config.input.channels;
+    let resolution = model.config.input.resolution;
     let mut batches = Vec::new();
     for count in BATCHES {
         let mut rng = rng_for("verification", 0, &[count as u64]);

@@ -40,7 +40,9 @@ pub struct Campaign {
 impl Plan {
     /// What the rows of this plan say at their beginning.
     pub fn setting(&self, device: &DeviceFacts, engine: &dyn Engine) -> Setting {
-        let (device, engine, sentinel) = (device.clone(), engine.describe(), self.sentinel.clone());
+        let device = device.clone();
+        let engine = engine.describe();
+        let sentinel = self.sentinel.clone();
         Setting { device, engine, protocol: self.config().describe(), sentinel, plan: self.id() }
     }
 }

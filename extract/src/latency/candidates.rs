@@ -59,7 +59,8 @@ pub fn stratified(costs: &[(Arch, f64)], count: usize) -> Vec<Arch> {
     let mut left: Vec<&(Arch, f64)> = costs.iter().collect();
     left.sort_by(|a, b| a.1.total_cmp(&b.1).then_with(|| a.0.cmp(&b.0)));
     let (Some(first), Some(last)) = (left.first(), left.last()) else { return Vec::new() };
-    let (low, width) = (first.1, (last.1 - first.1) / count.max(1) as f64);
+    let low = first.1;
+    let width = (last.1 - first.1) / count.max(1) as f64;
     let mut chosen = Vec::new();
     for stratum in 0..count.min(left.len()) {
         let middle = low + (stratum as f64 + 0.5) * width;

@@ -52,7 +52,8 @@ pub fn compare(
     stop: &AtomicBool,
 ) -> Result<Compared> {
     let Comparison { table, space, archs, config } = *comparison;
-    let (device, engine) = (table.device.clone(), bench.engine.describe());
+    let device = table.device.clone();
+    let engine = bench.engine.describe();
     table.check_same_setting(&device, &engine)?;
     let sentinel = bench.engine.sentinel()?.name().to_string();
     let config = MeasureConfig { kept_us: table.kept_us(&sentinel), ..config.clone() };

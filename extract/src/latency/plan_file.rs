@@ -217,11 +217,15 @@ impl Plan {
     /// # Errors
     /// If one does not fit what it reads.
     pub fn network(&self, layers: &[NetworkLayer]) -> base::Result<Vec<LayerSpec>> {
-        let spec = |NetworkLayer { key, inputs }: &NetworkLayer| LayerSpec {
-            inputs: inputs.clone(),
-            ..self.layers[key].spec.clone()
-        };
-        LayerSpec::graph(layers.iter().map(spec).collect())
+        LayerSpec::graph(
+            layers
+                .iter()
+                .map(|NetworkLayer { key, inputs }: &NetworkLayer| LayerSpec {
+                    inputs: inputs.clone(),
+                    ..self.layers[key].spec.clone()
+                })
+                .collect(),
+        )
     }
 
     /// The file's text.
@@ -248,15 +252,17 @@ impl Plan {
         let mut places = BTreeMap::new();
         for (place, (key, PlannedLayer { resolutions, known, .. })) in self.layers.iter().enumerate() {
             places.insert(key, place);
-            let (layer, resolutions, known) = (key.clone(), resolutions.clone(), *known);
+            let layer = key.clone();
+            let resolutions = resolutions.clone();
+            let known = *known;
             let wire = LayerLine { layer, resolutions, known };
             text += &(serde_json::to_string(&wire).expect("plain data") + "\n");
         }
         for (arch, layers) in &self.networks {
-            let inputs = || layers.iter().map(|layer| layer.inputs.clone()).collect();
             let wire = NetworkLine {
                 layers: layers.iter().map(|layer| places[&layer.key]).collect(),
-                inputs: (!is_chain(layers)).then(inputs),
+                inputs: (!is_chain(layers))
+                    .then(|| layers.iter().map(|layer| layer.inputs.clone()).collect()),
                 network: arch.clone(),
             };
             text += &(serde_json::to_string(&wire).expect("plain data") + "\n");
@@ -301,9 +307,9 @@ impl Plan {
                 .and_then_do("copy the file again")
                 .into());
         }
-        let numbered = |(index, line)| (format!("{place}, line {}", index + 2), line);
-        let mut lines = lines.enumerate().map(numbered);
-        let (mut layers, mut keys) = (BTreeMap::new(), Vec::new());
+        let mut lines = lines.enumerate().map(|(index, line)| (format!("{place}, line {}", index + 2), line));
+        let mut layers = BTreeMap::new();
+        let mut keys = Vec::new();
         for (place, line) in lines.by_ref().take(header.layers) {
             let (key, layer) = layer_of(&place, line)?;
             keys.push(key.clone());

@@ -111,8 +111,10 @@ impl<'a> Timer<'a> {
 
     /// Runs it until it is warm; the shortest run, in nanoseconds.
     fn warm_up(&mut self, run: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
-        let (start, most) = (self.elapsed_ns(), self.config.warm_up.as_nanos() as u64);
-        let (mut shortest, mut calls) = (u64::MAX, 0);
+        let start = self.elapsed_ns();
+        let most = self.config.warm_up.as_nanos() as u64;
+        let mut shortest = u64::MAX;
+        let mut calls = 0;
         while calls < WARM_UP_CALLS || self.elapsed_ns() - start < most {
             shortest = shortest.min(self.stopwatch.time(run)?);
             calls += 1;
@@ -134,7 +136,8 @@ impl<'a> Timer<'a> {
     /// Samples, in microseconds per run. The first one, whose caches the sentinel has filled, does not count.
     fn sample(&mut self, inner: u64, run: &mut dyn FnMut() -> Result<()>) -> Result<Vec<f64>> {
         self.time(inner, run)?;
-        let (start, visit) = (self.elapsed_ns(), self.config.visit.as_nanos() as u64);
+        let start = self.elapsed_ns();
+        let visit = self.config.visit.as_nanos() as u64;
         let mut samples = Vec::with_capacity(MOST_SAMPLES);
         loop {
             samples.push(significant(self.time(inner, run)? as f64 / inner as f64 / 1e3));
@@ -162,7 +165,8 @@ impl<'a> Timer<'a> {
         for index in 0..RUNS_IN_PLACE {
             let waited = watch.wait(self)?;
             let mut laps = Vec::with_capacity(visited.layers.len());
-            let (stopwatch, mut last) = (&mut *self.stopwatch, 0);
+            let stopwatch = &mut *self.stopwatch;
+            let mut last = 0;
             last += stopwatch.now();
             run(&mut || {
                 let now = stopwatch.now();
@@ -170,7 +174,8 @@ impl<'a> Timer<'a> {
                 last = now;
             })?;
             let after = watch.read(self)?.lowest;
-            let (samples, again) = (Samples::InPlace(vec![laps]), index > 0);
+            let samples = Samples::InPlace(vec![laps]);
+            let again = index > 0;
             self.write(visited, Line { inner: 1, samples, waited, after, again }, log)?;
         }
         Ok(())

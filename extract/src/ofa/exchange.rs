@@ -40,7 +40,8 @@ pub fn import(
 }
 
 fn pool(a: &OfaRow, b: &OfaRow) -> OfaRow {
-    let (na, nb) = (a.count as f64, b.count as f64);
+    let na = a.count as f64;
+    let nb = b.count as f64;
     let mean_ms = (na * a.mean_ms + nb * b.mean_ms) / (na + nb);
     let square = |row: &OfaRow| row.std_ms.powi(2) + (row.mean_ms - mean_ms).powi(2);
     let std_ms = ((na * square(a) + nb * square(b)) / (na + nb)).sqrt();
@@ -48,7 +49,8 @@ fn pool(a: &OfaRow, b: &OfaRow) -> OfaRow {
 }
 
 fn own_row(row: &OfaRow) -> Row {
-    let (mean, std) = (US_PER_MS * row.mean_ms, US_PER_MS * row.std_ms);
+    let mean = US_PER_MS * row.mean_ms;
+    let std = US_PER_MS * row.std_ms;
     let half = NORMAL_975 * std / (row.count as f64).sqrt();
     // one run is no interval
     let interval_us = (row.count > 1).then(|| {
@@ -80,7 +82,8 @@ pub fn export(table: &LatencyTable, space: &SearchSpace) -> Result<BTreeMap<Exte
         let mut rows = BTreeMap::new();
         for layer in space.at_resolutions(&[resolution])?.layers().values() {
             let row = table.layer(layer)?;
-            let (mean_ms, std_ms) = (row.us / US_PER_MS, row.mad_us / NORMAL_QUARTILE / US_PER_MS);
+            let mean_ms = row.us / US_PER_MS;
+            let std_ms = row.mad_us / NORMAL_QUARTILE / US_PER_MS;
             rows.insert(ofa_key(layer)?, OfaRow { count: row.samples as u64, mean_ms, std_ms });
         }
         tables.insert(resolution, OfaTable::new(&format!("resolution {resolution}"), rows)?);
@@ -122,11 +125,13 @@ mod tests {
     fn pooled_rows_are_those_of_all_runs() {
         let runs: [&[f64]; 2] = [&[1.0, 2.0, 3.0], &[5.0, 7.0]];
         let of = |runs: &[f64]| {
-            let (n, mean) = (runs.len() as f64, runs.iter().sum::<f64>() / runs.len() as f64);
+            let n = runs.len() as f64;
+            let mean = runs.iter().sum::<f64>() / runs.len() as f64;
             let variance = runs.iter().map(|run| (run - mean).powi(2)).sum::<f64>() / n;
             OfaRow { count: runs.len() as u64, mean_ms: mean, std_ms: variance.sqrt() }
         };
-        let (pooled, all) = (pool(&of(runs[0]), &of(runs[1])), of(&runs.concat()));
+        let pooled = pool(&of(runs[0]), &of(runs[1]));
+        let all = of(&runs.concat());
         assert_eq!(pooled.count, all.count);
         assert!((pooled.mean_ms - all.mean_ms).abs() < 1e-12 && (pooled.std_ms - all.std_ms).abs() < 1e-12);
         let row = own_row(&OfaRow { count: 4, mean_ms: 0.001, std_ms: 1.0 });

@@ -96,7 +96,8 @@ impl fmt::Display for Key<'_> {
         let Operator::MbConv(block) = operator else { return Ok(()) };
         let flag = u8::from;
         write!(f, "-expand:{}-kernel:{}-stride:{}", block.mid, block.kernel, block.stride)?;
-        let (skip, squeeze) = (flag(block.residual), flag(block.squeeze.is_some()));
+        let skip = flag(block.residual);
+        let squeeze = flag(block.squeeze.is_some());
         write!(f, "-idskip:{skip}-se:{squeeze}-hs:{}", flag(block.activation == Activation::HSwish))
     }
 }
@@ -139,7 +140,8 @@ pub fn layers_of(key: &str, form: KeyForm) -> Result<Vec<(LayerSpec, f64)>> {
 
 pub(super) fn parse_proxyless(key: &str) -> Checked<Vec<(LayerSpec, f64)>> {
     let mut fields = Fields::new(key);
-    let (kind, [height, width, input]) = (fields.kind, fields.sizes("input")?);
+    let kind = fields.kind;
+    let [height, width, input] = fields.sizes("input")?;
     let activation = PROXYLESS_ACTIVATION;
     let words = match kind {
         "Conv" => stem(&mut fields, [height, width, input], activation)?,
@@ -194,7 +196,8 @@ fn proxyless_block(fields: &mut Fields, input: usize) -> Checked<String> {
 
 pub(super) fn parse(key: &str) -> Checked<LayerSpec> {
     let mut fields = Fields::new(key);
-    let (kind, [height, width, input]) = (fields.kind, fields.sizes("input")?);
+    let kind = fields.kind;
+    let [height, width, input] = fields.sizes("input")?;
     let words = match kind {
         "Conv" => stem(&mut fields, [height, width, input], OUTER_ACTIVATION)?,
         "expanded_conv" => block(&mut fields, input)?,
@@ -470,7 +473,9 @@ mod tests {
             let key = match &layer.operator {
                 Operator::MbConv(block) => {
                     let ratio = block.mid / layer.input.channels;
-                    let (kernel, stride, skip) = (block.kernel, block.stride, u8::from(block.residual));
+                    let kernel = block.kernel;
+                    let stride = block.stride;
+                    let skip = u8::from(block.residual);
                     let sizes = format!("input:{}-output:{}", side(&layer.input), side(&layer.output));
                     format!(
                         "expanded_conv-{sizes}-expand:{ratio}-kernel:{kernel}-stride:{stride}-idskip:{skip}"

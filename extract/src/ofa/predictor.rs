@@ -38,7 +38,8 @@ impl OfaPredictor {
             return Ok(Self::Library);
         }
         let names: Vec<_> = tensors.keys().take(3).map(String::as_str).collect();
-        let (expected, got) = ("0.weight or layers.0.0.weight, as predictors of ofa have", names.join(", "));
+        let expected = "0.weight or layers.0.0.weight, as predictors of ofa have";
+        let got = names.join(", ");
         Err(Error::invalid(place, "tensors", expected, if got.is_empty() { "none" } else { &got }).into())
     }
 
@@ -54,8 +55,10 @@ impl OfaPredictor {
 
     /// Number of layers, the last included.
     fn layers(self, tensors: &BTreeMap<String, Tensor>) -> usize {
-        let hidden = |index: &usize| tensors.contains_key(&self.names(*index, usize::MAX).0);
-        (0..MOST_LAYERS).take_while(hidden).count() + usize::from(self == Self::Library)
+        (0..MOST_LAYERS)
+            .take_while(|index: &usize| tensors.contains_key(&self.names(*index, usize::MAX).0))
+            .count()
+            + usize::from(self == Self::Library)
     }
 }
 
@@ -123,7 +126,8 @@ fn known_resolutions(space: &SearchSpace, known: &[usize]) -> base::Result<Searc
     let sides = sides_of(space);
     let both: Vec<usize> = sides.iter().copied().filter(|side| known.contains(side)).collect();
     if both.is_empty() {
-        let (expected, got) = (format!("some of {sides:?}"), format!("{known:?}"));
+        let expected = format!("some of {sides:?}");
+        let got = format!("{known:?}");
         return Err(Error::invalid("predictor", "resolutions", expected, got));
     }
     space.at_resolutions(&both)
@@ -209,7 +213,8 @@ impl Columns {
             OfaPredictor::Library => resolutions.to_vec(),
         };
         let columns = Self { kind, family: space.family(), first_blocks, blocks, resolutions: known };
-        let (choices, sizes) = (columns.choices(), columns.resolutions.len());
+        let choices = columns.choices();
+        let sizes = columns.resolutions.len();
         if first.inputs() == choices + sizes {
             return Ok(columns);
         }
@@ -264,7 +269,8 @@ impl Columns {
     /// Behind the input sizes: whether the stem's second convolution is skipped or not, the widths of the stem's stages
     /// and of the others, the expand ratios of all blocks.
     fn of_resnet(&self, feature: Feature, first: usize) -> Option<Source> {
-        let (widths, stages) = (first + 2, self.first_blocks.len());
+        let widths = first + 2;
+        let stages = self.first_blocks.len();
         Some(match feature {
             Feature::Kernel { stage: 0, .. } => Source::Either(first + 1, first),
             Feature::Width { stage, width } => {
@@ -283,7 +289,8 @@ impl Columns {
     fn resolution(&self, side: usize) -> Option<usize> {
         match self.kind {
             OfaPredictor::Tutorial => {
-                let (first, last) = (TUTORIAL_RESOLUTIONS[0], *TUTORIAL_RESOLUTIONS.last()?);
+                let first = TUTORIAL_RESOLUTIONS[0];
+                let last = *TUTORIAL_RESOLUTIONS.last()?;
                 (first..=last).contains(&side).then(|| (side - first) / 16)
             }
             OfaPredictor::Library => place_of(&self.resolutions, &side),
@@ -306,8 +313,10 @@ impl Columns {
         let weight =
             rows.clone().flat_map(|row| sources.iter().map(move |source| value(row, source))).collect();
         let zeros = |row: &[f32]| -> f32 {
-            let zero = |source: &Source| if let Source::Either(_, zero) = source { row[*zero] } else { 0.0 };
-            sources.iter().map(zero).sum()
+            sources
+                .iter()
+                .map(|source: &Source| if let Source::Either(_, zero) = source { row[*zero] } else { 0.0 })
+                .sum()
         };
         let bias = rows.zip(&first.bias).map(|(row, bias)| bias + zeros(row)).collect();
         let layer: Dense = Dense { weight, bias };

@@ -33,8 +33,10 @@ impl AccuracyEstimator {
         resolutions: &[usize],
     ) -> Result<Self> {
         let state = StateDict::from_bytes(place, bytes)?;
-        let tensor = |name: &str| Ok((name.to_string(), state.tensor(name)?));
-        let tensors = state.names().map(tensor).collect::<Result<BTreeMap<_, _>>>()?;
+        let tensors = state
+            .names()
+            .map(|name: &str| Ok((name.to_string(), state.tensor(name)?)))
+            .collect::<Result<BTreeMap<_, _>>>()?;
         let file = PredictorFile { place, name, blake3: &state.hash(), tensors: &tensors };
         Self::import(space, file, resolutions)
     }

@@ -143,15 +143,20 @@ impl OfaTable {
                         one_line(&error.to_string(), 300),
                     )
                 })?;
-        let checked = |(key, row): (String, WireRow)| Ok((key.clone(), row.checked(place, &key)?));
-        Self::new(place, rows.into_iter().map(checked).collect::<Result<_>>()?)
+        Self::new(
+            place,
+            rows.into_iter()
+                .map(|(key, row): (String, WireRow)| Ok((key.clone(), row.checked(place, &key)?)))
+                .collect::<Result<_>>()?,
+        )
     }
 
     /// The table as YAML, byte for byte what PyYAML, in which OFA's tables are written, makes of the same numbers.
     pub fn to_yaml(&self) -> String {
         let mut text = String::new();
         for (key, OfaRow { count, mean_ms, std_ms }) in &self.rows {
-            let (mean, std) = (yaml_float(*mean_ms), yaml_float(*std_ms));
+            let mean = yaml_float(*mean_ms);
+            let std = yaml_float(*std_ms);
             writeln!(text, "{key}:\n  count: {count}\n  mean: {mean}\n  std: {std}")
                 .expect("a String takes all that is written");
         }

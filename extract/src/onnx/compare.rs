@@ -17,7 +17,8 @@ impl OnnxModel {
     /// With the first thing in which it differs.
     pub fn compare(&self, expected: &Self) -> Result<()> {
         for key in expected.properties.keys().chain(self.properties.keys()) {
-            let (expected, got) = (expected.properties.get(key), self.properties.get(key));
+            let expected = expected.properties.get(key);
+            let got = self.properties.get(key);
             if expected != got {
                 let field = format!("metadata_props: {key}");
                 return Err(invalid(&self.place, field, quoted(expected), quoted(got)));
@@ -31,7 +32,8 @@ impl OnnxModel {
             }
         }
         for index in 0..expected.nodes.len().max(self.nodes.len()) {
-            let (expected, got) = (expected.nodes.get(index), self.nodes.get(index));
+            let expected = expected.nodes.get(index);
+            let got = self.nodes.get(index);
             if !expected.zip(got).is_some_and(|(expected, got)| expected.has_edges_of(got)) {
                 return Err(invalid(
                     &self.place,
@@ -75,7 +77,8 @@ fn compare_attributes(
         attribute.map_or("none".to_string(), |attribute| format!("{attribute}"))
     }
     for key in expected.keys().chain(got.keys()) {
-        let (expected, got) = (expected.get(key), got.get(key));
+        let expected = expected.get(key);
+        let got = got.get(key);
         let equal = expected.zip(got).is_some_and(|(expected, got)| expected.equals(got));
         if !equal {
             return Err(invalid(place, key, text(expected), text(got)));
@@ -98,8 +101,12 @@ fn compare_initializers(
         if expected.shape != got.shape {
             return differs(name, format!("shape {:?}", expected.shape), format!("{:?}", got.shape));
         }
-        let different = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits();
-        if let Some(index) = expected.values.iter().zip(&got.values).position(different) {
+        if let Some(index) = expected
+            .values
+            .iter()
+            .zip(&got.values)
+            .position(|(a, b): (&f32, &f32)| a.to_bits() != b.to_bits())
+        {
             let [expected, got] = [expected, got].map(|array| value_text(array.values[index]));
             return differs(&format!("{name}[{index}]"), expected, got);
         }

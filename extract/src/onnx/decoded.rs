@@ -42,11 +42,14 @@ pub(super) enum Size {
 
 impl fmt::Display for Port {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let size = |size: &Size| match size {
-            Size::Fixed(size) => size.to_string(),
-            Size::Open(name) => name.clone(),
-        };
-        let sizes: Vec<_> = self.sizes.iter().map(size).collect();
+        let sizes: Vec<_> = self
+            .sizes
+            .iter()
+            .map(|size: &Size| match size {
+                Size::Fixed(size) => size.to_string(),
+                Size::Open(name) => name.clone(),
+            })
+            .collect();
         write!(formatter, "`{}` [{}]", self.name, sizes.join(", "))
     }
 }
@@ -107,11 +110,14 @@ impl OnnxModel {
 
     /// The shape of the input for a number of images, which is used wherever the file leaves a size open.
     pub fn input_shape(&self, batch: usize) -> Vec<usize> {
-        let size = |size: &Size| match size {
-            Size::Fixed(size) => *size,
-            Size::Open(_) => batch,
-        };
-        self.input.sizes.iter().map(size).collect()
+        self.input
+            .sizes
+            .iter()
+            .map(|size: &Size| match size {
+                Size::Fixed(size) => *size,
+                Size::Open(_) => batch,
+            })
+            .collect()
     }
 
     /// Whether every value is made once and before it is read; a graph with a cycle has no such order.
@@ -200,7 +206,8 @@ fn port(place: &str, field: &str, values: Vec<proto::Value>) -> Result<Port> {
 fn initializers(place: &str, tensors: Vec<proto::Tensor>) -> Result<BTreeMap<String, Array>> {
     let mut arrays = BTreeMap::new();
     for tensor in tensors {
-        let (name, array) = (tensor.name().to_string(), array(place, tensor)?);
+        let name = tensor.name().to_string();
+        let array = array(place, tensor)?;
         if name.is_empty() {
             return Err(invalid(place, "initializer", "a name", "none"));
         }

@@ -86,7 +86,6 @@ impl Graph {
             input: vec![value(INPUT, input)],
             output: vec![value(OUTPUT, output)],
         };
-        let property = |(key, value)| proto::Property { key: Some(key), value: Some(value) };
         let model = proto::Model {
             ir_version: Some(IR_VERSION),
             producer_name: Some(env!("CARGO_PKG_NAME").to_string()),
@@ -96,7 +95,10 @@ impl Graph {
                 domain: Some(String::new()),
                 version: Some(OPERATOR_SET),
             }],
-            metadata_props: properties.into_iter().map(property).collect(),
+            metadata_props: properties
+                .into_iter()
+                .map(|(key, value)| proto::Property { key: Some(key), value: Some(value) })
+                .collect(),
         };
         model.encode_to_vec()
     }
@@ -110,8 +112,12 @@ pub(super) struct Sizes(Vec<proto::Dimension>);
 
 impl Sizes {
     pub(super) fn fixed(sizes: &[usize]) -> Self {
-        let size = |&size: &usize| proto::Dimension { dim_value: Some(size as i64), dim_param: None };
-        Self(sizes.iter().map(size).collect())
+        Self(
+            sizes
+                .iter()
+                .map(|&size: &usize| proto::Dimension { dim_value: Some(size as i64), dim_param: None })
+                .collect(),
+        )
     }
 
     /// The same, whatever the first is.

@@ -37,16 +37,18 @@ impl OnnxModel {
         let last_uses = self.last_uses();
         for (index, node) in self.nodes.iter().enumerate() {
             let made = self.compute(node, &values, &mut limits)?;
-            let unused = |name: &&String| last_uses.get(name.as_str()) == Some(&index);
-            for name in node.inputs.iter().filter(unused) {
+            for name in
+                node.inputs.iter().filter(|name: &&String| last_uses.get(name.as_str()) == Some(&index))
+            {
                 if let Some(array) = values.remove(name.as_str()) {
                     limits.release(array.values.len());
                 }
             }
             values.insert(&node.output, made);
         }
-        let missing = || invalid(&self.place, &self.output.name, "a value that was made", "none");
-        let output = values.remove(self.output.name.as_str()).ok_or_else(missing)?;
+        let output = values
+            .remove(self.output.name.as_str())
+            .ok_or_else(|| invalid(&self.place, &self.output.name, "a value that was made", "none"))?;
         self.check_output(&open, &output)?;
         Ok(output.values)
     }

@@ -319,13 +319,18 @@ fn a_diamond_is_the_sum_of_its_sides() {
     assert_eq!(graph.node[5].input, ["sum.add1", INPUT]);
     assert_sound("diamond", &graph);
     let image = [-7.0f32, 0.0, 0.5, 1.0, 2.0, 3.0, -0.25, 10.0];
-    let by_hand = |x: &f32| {
-        let first = (2.0 * x - 1.0).max(0.0);
-        first + (0.5 * first + 3.0).max(0.0) + x
-    };
     let decoded = OnnxModel::from_bytes("x.onnx", &bytes).expect("a sound graph");
     let got = decoded.run(&[2, 1, 2, 2], &image).expect("run");
-    assert_eq!(got, image.iter().map(by_hand).collect::<Vec<_>>());
+    assert_eq!(
+        got,
+        image
+            .iter()
+            .map(|x: &f32| {
+                let first = (2.0 * x - 1.0).max(0.0);
+                first + (0.5 * first + 3.0).max(0.0) + x
+            })
+            .collect::<Vec<_>>()
+    );
     // another edge is another model
     layers[2].inputs = vec![Some(0), None, Some(1)];
     let other = model(&layers, &weights, 0.0, 2).expect("written");

@@ -44,7 +44,8 @@ impl<'a> LayerWeights<'a> {
         let gamma = self.get(&format!("{part}.bn.weight"))?;
         let mut beta = self.get(&format!("{part}.bn.bias"))?;
         let statistic = |name| self.values(&format!("{}{part}.bn.{name}", self.prefix), &gamma.shape);
-        let (mean, variance) = (statistic("running_mean")?, statistic("running_var")?);
+        let mean = statistic("running_mean")?;
+        let variance = statistic("running_var")?;
         let fan_in = weight.values.len() / gamma.values.len();
         for (channel, row) in weight.values.chunks_mut(fan_in).enumerate() {
             let scale = gamma.values[channel] / (variance[channel] + self.epsilon).sqrt();

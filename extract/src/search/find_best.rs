@@ -25,7 +25,8 @@ pub fn find_best(
 ) -> Result<Validated> {
     estimator.check_covers(evaluator.space)?;
     let index = &cost_index(evaluator.space, table, LatencyKind::Undisturbed)?;
-    let (config, never) = (&SearchConfig::default(), &AtomicBool::new(false));
+    let config = &SearchConfig::default();
+    let never = &AtomicBool::new(false);
     let problem = Problem { index, limits, config, least_top1: None, stop: never };
     let plan = ValidationPlan::default();
     search_validated(&problem, estimator, &plan, &mut |arch| {

@@ -226,10 +226,14 @@ impl Found {
         if let Some(share) = self.limit_kept.filter(|share| !(0.0..=1.0).contains(share)) {
             return Err(Error::invalid(place, "limit_kept", "a share from 0 to 1", share).into());
         }
-        let share = |evaluated: &&Evaluated| !(0.0..=1.0).contains(&evaluated.top1) || evaluated.n == 0;
-        match self.evaluated.iter().find(share) {
+        match self
+            .evaluated
+            .iter()
+            .find(|evaluated: &&Evaluated| !(0.0..=1.0).contains(&evaluated.top1) || evaluated.n == 0)
+        {
             Some(Evaluated { arch, top1, n, .. }) => {
-                let (expected, got) = ("a share of at least one image", format!("{top1} of {n}"));
+                let expected = "a share of at least one image";
+                let got = format!("{top1} of {n}");
                 Err(Error::invalid(place, arch, expected, got).into())
             }
             None => Ok(()),
@@ -294,10 +298,15 @@ mod tests {
         best.accuracy_from = Some(AccuracyFrom::PredictorAndValidation);
         let limits = Limits::on(LATENCY, 1500.0);
         let mut found = Found::new(&space, limits, 3, best.clone());
-        let (arch, round, expected, top1, n) = (best.arch.clone(), 1, 0.93, 0.91, 100);
+        let arch = best.arch.clone();
+        let round = 1;
+        let expected = 0.93;
+        let top1 = 0.91;
+        let n = 100;
         found.evaluated = vec![Evaluated { arch, round, expected, top1, n, accuracy: best.accuracy() }];
         (found.front, found.limit_kept, found.min_top1) = (vec![best], Some(0.75), Some(0.9));
-        let (split, how) = ("val".to_string(), "the best of 1".to_string());
+        let split = "val".to_string();
+        let how = "the best of 1".to_string();
         found.selected_on = Some(SelectedOn { split, n: 100, how });
         found.run.insert("seconds".to_string(), 0.5.into());
         found

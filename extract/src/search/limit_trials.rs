@@ -53,7 +53,8 @@ pub fn promised(
 ) -> Result<Vec<LimitTrial>> {
     let least = index.least(Quantity::Latency).1.latency_upper_us;
     let largest = index.costs(&sampler::largest(index.space())).expect("of the space").latency_upper_us;
-    let (mut found, mut seen) = (Vec::new(), wanted.spent.clone());
+    let mut found = Vec::new();
+    let mut seen = wanted.spent.clone();
     for step in 0..wanted.limits {
         let limit_us = least + (largest - least) * (step as f64 + 0.5) / wanted.limits as f64;
         let limits = Limits::on(LATENCY, limit_us);
@@ -81,10 +82,12 @@ pub fn promised(
 /// # Errors
 /// If one is not in the space.
 pub fn subjects(index: &CostIndex, promised: &[LimitTrial]) -> Result<Subjects> {
-    let subject = |LimitTrial { arch, .. }: &LimitTrial| {
-        Ok((Subject::Network(arch.clone()), index.space().lower(arch)?))
-    };
-    promised.iter().map(subject).collect()
+    promised
+        .iter()
+        .map(|LimitTrial { arch, .. }: &LimitTrial| {
+            Ok((Subject::Network(arch.clone()), index.space().lower(arch)?))
+        })
+        .collect()
 }
 
 /// What was measured of them: to learn from them how far a search's sub-networks exceed what is predicted for them, or to

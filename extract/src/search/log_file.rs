@@ -42,7 +42,8 @@ pub struct LogSetting {
 impl LogSetting {
     /// The setting of a search of a space; its metrics and inputs are added by name.
     pub fn new(space: &SearchSpace, seed: u64) -> Self {
-        let (name, space_fingerprint) = (space.name().to_string(), space.fingerprint());
+        let name = space.name().to_string();
+        let space_fingerprint = space.fingerprint();
         Self { space: name, space_fingerprint, seed, metrics: Vec::new(), inputs: BTreeMap::new() }
     }
 
@@ -64,8 +65,12 @@ impl LogSetting {
     fn difference(&self, found: &Self) -> Option<(String, String, String)> {
         let space = |setting: &Self| format!("{} ({})", setting.space, setting.space_fingerprint);
         let metrics = |setting: &Self| {
-            let form = |metric: &Metric| format!("{} ({})", metric.name, metric.unit);
-            setting.metrics.iter().map(form).collect::<Vec<_>>().join(", ")
+            setting
+                .metrics
+                .iter()
+                .map(|metric: &Metric| format!("{} ({})", metric.name, metric.unit))
+                .collect::<Vec<_>>()
+                .join(", ")
         };
         let own = [
             ("space", space(self), space(found)),
@@ -78,8 +83,8 @@ impl LogSetting {
         };
         let inputs =
             names.iter().map(|name| (name.as_str(), of(&self.inputs, name), of(&found.inputs, name)));
-        let differs = |(_, expected, got): &(&str, String, String)| expected != got;
-        let first = own.into_iter().chain(inputs).find(differs);
+        let first =
+            own.into_iter().chain(inputs).find(|(_, expected, got): &(&str, String, String)| expected != got);
         first.map(|(field, expected, got)| (field.to_string(), expected, got))
     }
 }
@@ -152,7 +157,8 @@ impl SearchLog {
         let form = "the header of a search's log in JSON";
         let header: Header = document::read(place, lines.next().unwrap_or(""), (KIND, VERSION), form)?;
         let setting = header.checked(place)?;
-        let (mut estimates, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut estimates = Vec::new();
+        let mut seen = BTreeSet::new();
         for (index, line) in lines.enumerate() {
             let place = format!("{place}, line {}", index + 2);
             let estimate = estimate(&place, line, setting.metrics.len())?;
@@ -202,20 +208,23 @@ impl Header {
 impl From<&LogSetting> for Header {
     fn from(setting: &LogSetting) -> Self {
         let LogSetting { space, space_fingerprint, seed, metrics, inputs } = setting.clone();
-        let line = |Metric { name, unit, better }: Metric| MetricLine { name, unit, better };
-        let metrics = metrics.into_iter().map(line).collect();
+        let metrics = metrics
+            .into_iter()
+            .map(|Metric { name, unit, better }: Metric| MetricLine { name, unit, better })
+            .collect();
         Self { kind: KIND.to_string(), version: VERSION, space, space_fingerprint, seed, metrics, inputs }
     }
 }
 
 impl From<&Estimate> for Line {
     fn from(Estimate { arch, fidelity, values, hits }: &Estimate) -> Self {
-        let letters = |hits: &Vec<bool>| hits.iter().map(|hit| if *hit { '1' } else { '0' }).collect();
         Self {
             arch: arch.clone(),
             fidelity: (*fidelity != Fidelity::FULL).then(|| fidelity.share()),
             values: values.iter().map(ValueForm::from).collect(),
-            hits: hits.as_ref().map(letters),
+            hits: hits
+                .as_ref()
+                .map(|hits: &Vec<bool>| hits.iter().map(|hit| if *hit { '1' } else { '0' }).collect()),
         }
     }
 }
@@ -235,12 +244,18 @@ fn estimate(place: &str, line: &str, metrics: usize) -> Result<Estimate> {
     if values.len() != metrics {
         return Err(wrong("values", &format!("as many as the header has metrics, {metrics}"), &values.len()));
     }
-    let letter = |letter: char| match letter {
-        '0' | '1' => Ok(letter == '1'),
-        other => Err(wrong("hits", "a 0 or 1 for each image", &other.escape_default())),
-    };
-    let hits =
-        line.hits.map(|letters| letters.chars().map(letter).collect::<Result<Vec<_>>>()).transpose()?;
+    let hits = line
+        .hits
+        .map(|letters| {
+            letters
+                .chars()
+                .map(|letter: char| match letter {
+                    '0' | '1' => Ok(letter == '1'),
+                    other => Err(wrong("hits", "a 0 or 1 for each image", &other.escape_default())),
+                })
+                .collect::<Result<Vec<_>>>()
+        })
+        .transpose()?;
     match &hits {
         Some(hits) if share_of(hits).is_none_or(|share| share != values[0].mean) => {
             let got = format!("{} of {}", hits.iter().filter(|hit| **hit).count(), hits.len());
@@ -349,7 +364,8 @@ impl LogFile {
             let place = self.file.path().display();
             return Err(base::Error::invalid(place, "hits", "at least one image", "none").into());
         };
-        let (values, hits) = (vec![Value::expected(share)], Some(hits.to_vec()));
+        let values = vec![Value::expected(share)];
+        let hits = Some(hits.to_vec());
         let estimate = Estimate { arch: arch.clone(), fidelity: Fidelity::FULL, values, hits };
         self.write(&self.space.row(arch)?, &estimate)?;
         // each took long
@@ -364,11 +380,16 @@ impl LogFile {
             return Err(base::Error::invalid(place(), "arch", ONCE, format!("{arch} again")));
         }
         if values.len() != self.metrics {
-            let (expected, got) = (format!("values of {} metrics", self.metrics), values.len());
+            let expected = format!("values of {} metrics", self.metrics);
+            let got = values.len();
             return Err(base::Error::invalid(place(), arch, expected, got));
         }
-        let ends = |value: &Value| [Some(value.mean), value.low, value.high];
-        if let Some(number) = values.iter().flat_map(ends).flatten().find(|number| !number.is_finite()) {
+        if let Some(number) = values
+            .iter()
+            .flat_map(|value: &Value| [Some(value.mean), value.low, value.high])
+            .flatten()
+            .find(|number| !number.is_finite())
+        {
             return Err(base::Error::invalid(place(), arch, "a finite number", number));
         }
         self.file.append(&line_of(&Line::from(estimate)))?;
@@ -382,7 +403,8 @@ impl Log for LogFile {
     }
 
     fn append(&mut self, row: &Row, fidelity: Fidelity, values: &[Value]) -> search::Result<()> {
-        let (arch, values) = (self.space.arch(row), values.to_vec());
+        let arch = self.space.arch(row);
+        let values = values.to_vec();
         let estimate = Estimate { arch, fidelity, values, hits: None };
         self.write(row, &estimate)?;
         self.archive.append(row, fidelity, &estimate.values)

@@ -49,7 +49,8 @@ fn an_error_of_the_estimator_passes_through_a_search() {
 fn on_a_rugged_objective_slopes_lead_every_seed_to_the_best() {
     let space = vast();
     let index = index_of(&space);
-    let (perceptron, limits) = (never_fitted(&space, 5), limit(&index, 0.7));
+    let perceptron = never_fitted(&space, 5);
+    let limits = limit(&index, 0.7);
     let find = |objective: &dyn Objective, seed: u64| {
         climb_from(&index, objective, &limits, seed).expect("feasible")
     };
@@ -70,7 +71,8 @@ fn on_a_rugged_objective_slopes_lead_every_seed_to_the_best() {
 #[ignore = "takes minutes: cargo test -p extract --lib rugged_objectives_at_length -- --ignored --nocapture"]
 fn rugged_objectives_at_length() {
     let space = vast();
-    let (index, perceptron) = (index_of(&space), never_fitted(&space, 5));
+    let index = index_of(&space);
+    let perceptron = never_fitted(&space, 5);
     for share in [0.3, 0.7] {
         for (way, objective) in [("slopes", &perceptron as &dyn Objective), ("none", &Opaque(&perceptron))] {
             let start = std::time::Instant::now();

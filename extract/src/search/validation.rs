@@ -107,7 +107,8 @@ impl Count {
     }
 
     fn row(&self) -> AccuracyRow {
-        let (arch, top1) = (self.candidate.arch.clone(), self.top1());
+        let arch = self.candidate.arch.clone();
+        let top1 = self.top1();
         AccuracyRow { arch, top1, split: Split::Val, n: self.hits.len() as u64 }
     }
 }
@@ -136,7 +137,8 @@ pub fn judge_by_predictor(
     }
     let Some(least) = least_top1 else { return Ok(()) };
     if report.best.accuracy_low().is_none() {
-        let (expected, got) = ("an estimator whose error is known", "an imported one");
+        let expected = "an estimator whose error is known";
+        let got = "an imported one";
         let error = base::Error::invalid("limit on top1", "estimator", expected, got);
         return Err(error
             .and_then_do("give --supernet and --data, so that what is found is evaluated")
@@ -178,7 +180,8 @@ fn chosen(candidates: &[Candidate], least: f64) -> Result<&Candidate> {
         return Ok(candidate);
     }
     let closest = candidates.iter().max_by(|a, b| low(a).total_cmp(&low(b))).expect("at least one candidate");
-    let (low, high) = (low(closest), closest.accuracy_high().unwrap_or(f64::INFINITY));
+    let low = low(closest);
+    let high = closest.accuracy_high().unwrap_or(f64::INFINITY);
     Err(Error::NotAccurate {
         least,
         closest: Box::new(closest.arch.clone()),
@@ -261,7 +264,8 @@ fn conclude(problem: &Problem<'_>, mut report: SearchReport, rounds: Vec<Round>)
     }
     let hits: Vec<&[bool]> = all(&rounds).map(|count| &count.hits[..]).collect();
     let noise = variance_between(&hits);
-    let (mut judged, mut offset) = (Vec::new(), 0.0);
+    let mut judged = Vec::new();
+    let mut offset = 0.0;
     for (number, round) in rounds.iter().enumerate().filter(|(_, round)| !round.counts.is_empty()) {
         let (of_round, its_offset) = judge_round(round, number + 1, noise);
         judged.extend(of_round);
@@ -290,14 +294,16 @@ fn judge_round(round: &Round, number: usize, noise: f64) -> (Vec<(Candidate, Eva
     let error = estimator.report().map(|report| report.rmse.value.powi(2));
     let shrunk = shrink(&Counted { expected: &expected, top1: &top1, noise, error });
     let one = |(place, count): (usize, &Count)| {
-        let (mut candidate, accuracy, n) =
-            (count.candidate.clone(), shrunk.accuracies[place], count.hits.len() as u64);
+        let mut candidate = count.candidate.clone();
+        let accuracy = shrunk.accuracies[place];
+        let n = count.hits.len() as u64;
         // of new images, which all of these share, there is a variance more
         let shared = (binomial(accuracy, n) - noise).max(0.0);
         let deviation = (shrunk.variances[place] + shared).sqrt();
         give(&mut candidate, accuracy, Some(deviation), AccuracyFrom::PredictorAndValidation);
         let [expected, top1] = [expected[place], top1[place]].map(|share| rounded(share, DECIMALS));
-        let (arch, accuracy) = (candidate.arch.clone(), candidate.accuracy());
+        let arch = candidate.arch.clone();
+        let accuracy = candidate.accuracy();
         (candidate, Evaluated { arch, round: number, expected, top1, n, accuracy })
     };
     (counts.iter().enumerate().map(one).collect(), shrunk.offset)

@@ -133,7 +133,8 @@ fn row(
     bound: f64,
 ) -> Result<bool> {
     let good = worst <= bound;
-    let (mark, precision) = (if good { "" } else { " **too far**" }, kernels.precision());
+    let mark = if good { "" } else { " **too far**" };
+    let precision = kernels.precision();
     let bound = if bound < f64::MAX { format!("{bound:.0e}") } else { "a number".to_string() };
     tell(out, &format!("| {what} | {precision} | {compared} | {worst:.1e}{mark} | {bound} |"))?;
     Ok(good)
@@ -214,7 +215,8 @@ fn bandwidths(out: &mut impl Write, kernels: &Kernels) -> Result<()> {
     let precision = kernels.precision();
     tell(out, &format!("\n{precision} kernels beside a copy, of whose speed {WANTED} is wanted\n"))?;
     tell(out, "| kernel | ms | GB/s | of copy's |\n|---|---|---|---|")?;
-    let (to, from) = (maps(kernels, 256, 56)?, maps(kernels, 256, 56)?);
+    let to = maps(kernels, 256, 56)?;
+    let from = maps(kernels, 256, 56)?;
     // the driver's copy: reads one, writes one
     let moved = 2.0 * bytes * from.elem_count() as f64;
     let copy = moved / time(kernels, || from.copy().map(drop))? / 1e6;
@@ -257,12 +259,14 @@ impl<W: Write> Rates<'_, W> {
     /// A depthwise convolution and what stands around it in a block, together and apart.
     fn chain(&mut self, (channels, side, kernel, stride): (usize, usize, usize, usize)) -> Result<()> {
         let kernels = self.kernels;
-        let (x, with) = (maps(kernels, channels, side)?, norm(kernels, channels)?);
+        let x = maps(kernels, channels, side)?;
+        let with = norm(kernels, channels)?;
         let weight = Tensor::ones((channels, 1, kernel, kernel), DType::F32, &Device::Cpu)?;
         let weight = (weight / (kernel * kernel) as f64)?.to_device(&kernels.device())?;
         let shift = Tensor::zeros(channels, DType::F32, &kernels.device())?;
         let size = format!("{channels} x {side} x {side}, k{kernel} s{stride}");
-        let (len, outputs) = (x.elem_count(), x.elem_count() / (stride * stride));
+        let len = x.elem_count();
+        let outputs = x.elem_count() / (stride * stride);
         // reads the input, writes the output; the shift in place after it reads and writes that
         self.time(&format!("depthwise and shift, {size}"), len + 3 * outputs, || {
             kernels.depthwise_activated(&x, (&weight, stride), &shift, Activation::None).map(drop)
@@ -272,7 +276,8 @@ impl<W: Write> Rates<'_, W> {
             kernels.normalize(&x, &with, None).map(drop)
         })?;
         let (_, statistics) = kernels.normalize(&x, &with, None)?;
-        let (dy, gradient) = (maps(kernels, channels, side)?, norm(kernels, channels)?);
+        let dy = maps(kernels, channels, side)?;
+        let gradient = norm(kernels, channels)?;
         // two kernels read x and dy, the second writes dx
         self.time(&format!("batch norm backward, {size}"), 5 * len, || {
             kernels.normalize_backward(&x, &dy, &statistics, &with, &gradient).map(drop)

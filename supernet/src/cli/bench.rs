@@ -175,7 +175,9 @@ impl Arguments {
         let fed = bench_fed(setup, &load, |_| bar.inc(1))?;
         bar.finish_and_clear();
         let of_batch = |report: &BenchReport| report.total_ms / self.steps as f64;
-        let (loading, computing, both) = (of_batch(&loaded), of_batch(&computed), of_batch(&fed));
+        let loading = of_batch(&loaded);
+        let computing = of_batch(&computed);
+        let both = of_batch(&fed);
         let limit = if loading > computing { "loader" } else { "computing" };
         let document = json!({
             "loading": loaded, "computing": computed, "both": fed, "limit": limit,

@@ -98,16 +98,15 @@ impl Arguments {
     fn document(&self, arch: &Arch, evaluation: &Evaluation, dataset: &Dataset) -> Value {
         let classes = dataset.classes();
         let accuracy = evaluation.accuracy();
-        let class = |(name, counted): (&String, Accuracy)| {
-            let top1 = (counted.n > 0).then(|| counted.top1());
-            json!({ "class": name, "n": counted.n, "correct": counted.correct, "top1": top1 })
-        };
         let mut document = json!({
             "arch": arch,
             "split": self.split,
             "n": accuracy.n,
             "interval": accuracy.interval(),
-            "per_class": classes.iter().zip(evaluation.per_class()).map(class).collect::<Vec<_>>(),
+            "per_class": classes.iter().zip(evaluation.per_class()).map(|(name, counted): (&String, Accuracy)| {
+            let top1 = (counted.n > 0).then(|| counted.top1());
+            json!({ "class": name, "n": counted.n, "correct": counted.correct, "top1": top1 })
+        }).collect::<Vec<_>>(),
             "confusion": evaluation.confusion(),
         });
         for metric in dataset.task().metrics() {
@@ -117,7 +116,8 @@ impl Arguments {
     }
 
     fn described(&self, arch: &Arch, evaluation: &Evaluation, dataset: &Dataset) -> String {
-        let (classes, headline) = (dataset.classes(), dataset.task().headline().words);
+        let classes = dataset.classes();
+        let headline = dataset.task().headline().words;
         let mut text = format!("{} {headline} {}  {arch}\n", self.split, evaluation.accuracy());
         text += &format!("    loss {:.4}", evaluation.loss());
         if let Some(top5) = evaluation.top5() {
@@ -127,7 +127,8 @@ impl Arguments {
         if let Some((class, counted)) =
             counted.min_by(|(_, one), (_, other)| one.top1().total_cmp(&other.top1()))
         {
-            let (name, share) = (&classes[class], 100.0 * counted.top1());
+            let name = &classes[class];
+            let share = 100.0 * counted.top1();
             text += &format!("; least accurate class {name}, {share:.1} % of {}", counted.n);
         }
         if let Some(most) = evaluation.most_confused() {
@@ -140,7 +141,8 @@ impl Arguments {
 
 /// One line an image, as RFC 4180 has it.
 fn predictions(evaluation: &Evaluation, dataset: &Dataset, split: Split) -> anyhow::Result<String> {
-    let (images, classes) = (dataset.split(split)?, dataset.classes());
+    let images = dataset.split(split)?;
+    let classes = dataset.classes();
     let mut text = "image,label,predicted,probability\n".to_string();
     for (index, judged) in evaluation.images.iter().enumerate() {
         let image = images.path(index).map_or_else(|| index.to_string(), |path| path.display().to_string());

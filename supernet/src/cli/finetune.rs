@@ -147,7 +147,8 @@ impl Arguments {
             tuner.write_events();
         }
         let mut progress = Steps::new(&self.common, batch);
-        let (done, steps) = (tuner.resumed().map_or(0, |resumed| resumed.from_step), tuner.plan().steps);
+        let done = tuner.resumed().map_or(0, |resumed| resumed.from_step);
+        let steps = tuner.plan().steps;
         progress.begin(steps, done);
         let outcome = tuner.run(&stop, &mut |line| match line {
             LogLine::Step(record) => progress.step(record),
@@ -169,7 +170,8 @@ impl Arguments {
             catalogue.check_classes(&model.config.classes)?;
         }
         self.check_out()?;
-        let (space, arch) = (&model.config.space, &model.config.arch);
+        let space = &model.config.space;
+        let arch = &model.config.arch;
         let taught_by = teacher.as_ref().map(|teacher| &teacher.space);
         let counts = catalogue.counts();
         let estimate = MemoryEstimate::of_fine_tuning(space, arch, taught_by, self.batch, counts)?;
@@ -192,7 +194,8 @@ impl Arguments {
 
     /// Prints what will be done with an estimate, and writes it down.
     fn announce(&self, tuner: &FineTuner, expected: u64) -> anyhow::Result<()> {
-        let (plan, resumed) = (tuner.plan(), tuner.resumed());
+        let plan = tuner.plan();
+        let resumed = tuner.resumed();
         tell_differences(resumed);
         let left = plan.steps - resumed.map_or(0, |resumed| resumed.from_step);
         if left == 0 {
@@ -223,7 +226,8 @@ impl Arguments {
             Outcome::Interrupted { step } => Some(step),
         };
         let folder = self.out.display().to_string();
-        let (before, after) = (tuner.before(), tuner.after());
+        let before = tuner.before();
+        let after = tuner.after();
         let mut document = progress.document(stopped, tuner.resumed());
         document.insert("folder".to_string(), json!(stopped.is_none().then_some(&folder)));
         document.insert("before".to_string(), json!(before.map(counted)));

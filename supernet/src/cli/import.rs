@@ -58,7 +58,8 @@ impl Arguments {
             matrices_identity: read.matrices_identity,
             key: self.key.clone(),
         };
-        let (entries, prefix) = (state.entries().clone(), state.prefix().to_string());
+        let entries = state.entries().clone();
+        let prefix = state.prefix().to_string();
         // the file's bytes are no longer needed: the written ones take their place in memory
         drop(state);
         // as the authors evaluate; in another number of channels their images are not known
@@ -67,7 +68,8 @@ impl Arguments {
             self.resize.map_or(preprocess.clone(), |shown| shown.of(preprocess))
         });
         let interface = Interface { preprocess, classes: None };
-        let (weights, statistics) = (&read.weights, read.statistics.as_ref());
+        let weights = &read.weights;
+        let statistics = read.statistics.as_ref();
         write_imported(&self.out, &space, &interface, weights, statistics, imported.clone())?;
         self.tell((space.name(), &read, &imported), (&entries, &prefix), watch.elapsed().as_secs_f64())?;
         Ok(Ending::Done)

@@ -77,7 +77,8 @@ impl Arguments {
             }
             bar.inc(1);
         }
-        let (resumed, rows) = (rows.len(), bar.position());
+        let resumed = rows.len();
+        let rows = bar.position();
         bar.finish_and_clear();
         let out = self.out.display().to_string();
         let document =

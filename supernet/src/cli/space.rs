@@ -53,7 +53,8 @@ impl Arguments {
 impl Arguments {
     /// One line for each sub-network: MMACs, parameters, bytes of activations, and the sub-network.
     fn costs_of(&self, space: &SearchSpace) -> anyhow::Result<Ending> {
-        let (mut text, mut documents) = (String::new(), Vec::new());
+        let mut text = String::new();
+        let mut documents = Vec::new();
         for arch in read_archs(space, &self.arch)? {
             let cost = cost(&space.lower(&arch)?);
             let Cost { macs, params, peak_activation_bytes } = cost;
@@ -80,23 +81,28 @@ fn costs(space: &SearchSpace) -> anyhow::Result<Vec<Ends>> {
         let cost = cost(&space.lower(&arch)?);
         Ok((arch, cost))
     };
-    let ends = |&resolution: &Extent| {
-        let smallest = at(sampler::smallest(space).at(resolution))?;
-        let largest = at(sampler::largest(space).at(resolution))?;
-        Ok(Ends { resolution, smallest, largest })
-    };
-    space.resolutions().iter().map(ends).collect()
+    space
+        .resolutions()
+        .iter()
+        .map(|&resolution: &Extent| {
+            let smallest = at(sampler::smallest(space).at(resolution))?;
+            let largest = at(sampler::largest(space).at(resolution))?;
+            Ok(Ends { resolution, smallest, largest })
+        })
+        .collect()
 }
 
 fn document(space: &SearchSpace, costs: &[Ends]) -> Value {
     let end = |pick: fn(&Ends) -> &(Arch, Cost)| {
-        let entry = |ends: &Ends| {
-            let (arch, cost) = pick(ends);
-            let mut value = serde_json::to_value(cost).unwrap_or_default();
-            value["arch"] = json!(arch);
-            (ends.resolution.to_string(), value)
-        };
-        costs.iter().map(entry).collect::<serde_json::Map<_, _>>()
+        costs
+            .iter()
+            .map(|ends: &Ends| {
+                let (arch, cost) = pick(ends);
+                let mut value = serde_json::to_value(cost).unwrap_or_default();
+                value["arch"] = json!(arch);
+                (ends.resolution.to_string(), value)
+            })
+            .collect::<serde_json::Map<_, _>>()
     };
     json!({
         "name": space.name(),

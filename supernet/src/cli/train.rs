@@ -301,7 +301,8 @@ impl Observer for Progress<'_> {
 
     fn validated(&mut self, record: &ValidationRecord) {
         let best = if record.is_best { ", the best so far" } else { "" };
-        let (step, top1) = (record.step, 100.0 * record.top1);
+        let step = record.step;
+        let top1 = 100.0 * record.top1;
         info!("  after {step} steps val top-1 {top1:.2} %{best}");
         self.validations.push(record.clone());
     }

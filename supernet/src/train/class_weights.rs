@@ -37,11 +37,13 @@ impl WeightRule {
         let mut counts = vec![0usize; dataset.classes().len()];
         labels.iter().for_each(|label| counts[*label as usize] += 1);
         let present = counts.iter().filter(|count| **count > 0).count();
-        let weight = |count: &usize| match *count {
-            0 => 1.0,
-            count => labels.len() as f64 / (present * count) as f64,
-        };
-        counts.iter().map(weight).collect()
+        counts
+            .iter()
+            .map(|count: &usize| match *count {
+                0 => 1.0,
+                count => labels.len() as f64 / (present * count) as f64,
+            })
+            .collect()
     }
 }
 
@@ -152,7 +154,8 @@ mod tests {
 
     #[test]
     fn scales_make_a_mean_a_weighted_one() {
-        let (weights, losses) = ([1.0, 4.0], [0.5, 2.0, 1.0]);
+        let weights = [1.0, 4.0];
+        let losses = [0.5, 2.0, 1.0];
         let scales = scales(&[0, 1, 0], &weights);
         let scaled = scales.iter().zip(losses).map(|(scale, loss)| scale * loss);
         let expected = (0.5 + 4.0 * 2.0 + 1.0) / 6.0;

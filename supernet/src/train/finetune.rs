@@ -209,7 +209,9 @@ impl FineTuner {
         }
         let ended = self.take_all_steps(stop, told);
         if let Err(Error::Diverged { step, phase, what, .. }) = &ended {
-            let (step, phase, what) = (*step, phase.clone(), what.clone());
+            let step = *step;
+            let phase = phase.clone();
+            let what = what.clone();
             self.folder.note_divergence(Divergence { step, phase, first_step: 0, what });
         }
         ended
@@ -238,7 +240,8 @@ impl FineTuner {
     fn learn(&self, step: u64, batch: &Batch) -> Result<Loss> {
         let space = &self.model.config.space;
         let teacher = self.soft_labels(&batch.inputs)?;
-        let (labels, smoothing) = (batch.targets.classes(), self.plan.label_smoothing);
+        let labels = batch.targets.classes();
+        let smoothing = self.plan.label_smoothing;
         let class_weights = self.plan.class_weights.as_deref();
         let target = Target { labels, smoothing, teacher: teacher.as_ref(), class_weights };
         let dropout = dropout_mask(space, &self.model.config.arch, batch.len(), self.plan.seed, [step, 0])?;
@@ -272,7 +275,8 @@ impl Learner for FineTuner {
     }
 
     fn take_step(&mut self, batch: &Batch, watch: &mut Stopwatch) -> Result<StepRecord> {
-        let (step, lr) = (self.step, self.plan.lr_of(self.step));
+        let step = self.step;
+        let lr = self.plan.lr_of(self.step);
         let loss = self.learn(step, batch)?;
         match step < self.plan.head_steps {
             true => self.network.step_head(&mut self.optimizer, lr)?,

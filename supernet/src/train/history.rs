@@ -124,7 +124,8 @@ fn behind(before: &Value, now: &Value, step: u64) -> Option<Difference> {
         return Some((OPTIMIZER.to_string(), kind_before.to_string(), kind_now.to_string()));
     }
     let phases = |plan: &Value| plan["phases"].as_array().cloned().unwrap_or_default();
-    let (mut old, mut new) = (phases(before), phases(now));
+    let mut old = phases(before);
+    let mut new = phases(now);
     old.retain(|phase| number(phase, "first_step") < step);
     new.truncate(old.len());
     let by_file = |phases: &[Value]| phases.iter().any(|phase| phase["teacher"] == "file");
@@ -186,11 +187,15 @@ pub(super) fn first_difference(field: &str, before: &Value, now: &Value) -> Opti
         }
         (Value::Array(old), Value::Array(new)) => {
             let pairs = old.iter().zip(new).enumerate();
-            let different = |(at, (old, new)): (usize, (&Value, &Value))| {
-                first_difference(&format!("{field}[{}]", at + 1), old, new)
-            };
-            let length = || (format!("length of {field}"), old.len().to_string(), new.len().to_string());
-            pairs.map(different).find_map(|found| found).or_else(|| (old.len() != new.len()).then(length))
+            pairs
+                .map(|(at, (old, new)): (usize, (&Value, &Value))| {
+                    first_difference(&format!("{field}[{}]", at + 1), old, new)
+                })
+                .find_map(|found| found)
+                .or_else(|| {
+                    (old.len() != new.len())
+                        .then(|| (format!("length of {field}"), old.len().to_string(), new.len().to_string()))
+                })
         }
         _ => (before != now).then(|| (field.to_string(), before.to_string(), now.to_string())),
     }
@@ -270,7 +275,9 @@ mod tests {
             plan.teacher = file.map(str::to_string);
             value_of(&plan)
         };
-        let (none, full, kernel) = (value_of(&plan(|_| {})), with(0, Some("a")), with(1, Some("a")));
+        let none = value_of(&plan(|_| {}));
+        let full = with(0, Some("a"));
+        let kernel = with(1, Some("a"));
         let field =
             |before: &Value, now: &Value, step: u64| behind(before, now, step).map(|(field, ..)| field);
         let teacher = || Some("plan.teacher".to_string());
@@ -288,11 +295,9 @@ mod tests {
     fn plans_follow_one_another_from_step_to_step() {
         let folder = tempfile::tempdir().expect("a folder");
         let run = RunFolder::open(folder.path(), true).expect("empty");
-        let (first, second, third) = (
-            plan(|_| {}),
-            plan(|recipe| recipe.phases[1].lr = 0.5),
-            plan(|recipe| recipe.phases[1].lr = 0.1),
-        );
+        let first = plan(|_| {});
+        let second = plan(|recipe| recipe.phases[1].lr = 0.5);
+        let third = plan(|recipe| recipe.phases[1].lr = 0.1);
         let take_up = |hash: &str, step: u64, plan: &Plan| History::taken_up(&run, (hash, step), plan);
         let nothing = serde_json::json!({});
         let (begun, told) = take_up(&first.hash(), 200, &first).expect("its own");

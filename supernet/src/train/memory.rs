@@ -101,10 +101,12 @@ impl MemoryEstimate {
         let remembered = optimizer.values_per_weight();
         let taught = teacher.map_or(0, |teacher| VALUE * teacher.values() as u64);
         // fresh tensors lie there until a checkpoint's take their place, and a file's bytes beside its tensors
-        let (fresh, checkpoint) = (2 + remembered, 1 + remembered);
+        let fresh = 2 + remembered;
+        let checkpoint = 1 + remembered;
         let reading = fresh + 2 * if resumed { checkpoint } else { 1 };
         let subject = Subject::new(footprint, space, &arch, batch);
-        let (weights, reading) = ((3 + remembered) * one + taught, reading * one + taught);
+        let weights = (3 + remembered) * one + taught;
+        let reading = reading * one + taught;
         Ok(Self { weights, reading, ..subject.estimate(images) })
     }
 
@@ -181,7 +183,8 @@ impl MemoryEstimate {
                 readable(self.step)
             ),
         };
-        let (weights, images) = (readable(self.weights), readable(self.images));
+        let weights = readable(self.weights);
+        let images = readable(self.images);
         format!("{passes}, {weights} for weights, gradients and the optimizer's state, {images} for images")
     }
 }
@@ -310,7 +313,8 @@ mod tests {
     #[test]
     fn a_fine_tuning_holds_one_network() {
         let space = preset("ofa-mbv3-w1.0").expect("a preset");
-        let (arch, teacher) = (sampler::smallest(&space), Some(&space));
+        let arch = sampler::smallest(&space);
+        let teacher = Some(&space);
         let of = |teacher| {
             MemoryEstimate::of_fine_tuning(&space, &arch, teacher, 32, FILES).expect("a checked space")
         };

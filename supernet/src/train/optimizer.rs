@@ -62,7 +62,8 @@ pub trait Optimizer: Send {
     /// # Errors
     /// If the gradients are another space's.
     fn step_head(&mut self, weights: &SharedWeights, gradients: &Gradients, lr: f32) -> Result<()> {
-        let (touched, arena) = (gradients.take_touched(), gradients.arena());
+        let touched = gradients.take_touched();
+        let arena = gradients.arena();
         let layout = arena.layout();
         let (head, rest): (Vec<&str>, Vec<&str>) =
             touched.iter().map(String::as_str).partition(|name| layout.is_of_classes(name));

@@ -41,7 +41,8 @@ impl Resumed {
 
     /// Notes in what this machine and this tool differ from those that wrote the checkpoint.
     pub(super) fn compared(mut self, folder: &RunFolder, kernels: &Kernels, tool: &str) -> Self {
-        let (cpu, now) = (machine::cpu(), kernels.name());
+        let cpu = machine::cpu();
+        let now = kernels.name();
         let before = folder.planned_cpu().filter(|before| *before != cpu);
         self.differences =
             before.iter().map(|before| format!("processor {before} before, {cpu} now")).collect();
@@ -82,7 +83,8 @@ pub(super) fn log_beginning(
         return folder.log(&LogLine::Resumed { resumed_from_step: *from_step, time });
     }
     for skipped in dataset.skipped() {
-        let (path, reason) = (skipped.path.clone(), skipped.reason.clone());
+        let path = skipped.path.clone();
+        let reason = skipped.reason.clone();
         folder.log(&LogLine::SkippedImage { path, reason })?;
     }
     Ok(())

@@ -95,7 +95,8 @@ pub fn dropout_mask(
     let mut rng = rng_for("dropout", seed, &place);
     let features = space.lower(arch)?.last().map_or(0, |classifier| classifier.input.channels);
     let kept = 1.0 / (1.0 - rate);
-    let draw = || if rng.random::<f32>() < rate { 0.0 } else { kept };
-    let mask: Vec<f32> = std::iter::repeat_with(draw).take(features * images).collect();
+    let mask: Vec<f32> = std::iter::repeat_with(|| if rng.random::<f32>() < rate { 0.0 } else { kept })
+        .take(features * images)
+        .collect();
     Ok(Some(Tensor::from_vec(mask, (features, images), &Device::Cpu)?))
 }

@@ -20,7 +20,9 @@ pub(super) fn tiny() -> SearchSpace {
 
 /// The smallest network of `tiny` with fresh weights, as an export would write it.
 pub(super) fn model() -> ModelFolder {
-    let (space, dataset, kernels) = (tiny(), digits(), Kernels::detect());
+    let space = tiny();
+    let dataset = digits();
+    let kernels = Kernels::detect();
     let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
     let arch = sampler::smallest(&space);
     let calibration = Calibration { images: 200, ..Calibration::default() };

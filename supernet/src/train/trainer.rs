@@ -178,7 +178,8 @@ impl Trainer {
             augmentation: self.plan.augmentation.unwrap_or_else(|| Augmentation::unsaid(&self.dataset)),
             sampling: self.plan.sampling,
         };
-        let (plan, space) = (self.plan.clone(), self.space.clone());
+        let plan = self.plan.clone();
+        let space = self.space.clone();
         Ok(TrainLoader::new(self.dataset.clone(), config, self.step, move |step| {
             plan.resolution(&space, step)
         })?)
@@ -193,7 +194,8 @@ impl Trainer {
         let ended = self.take_phases(stop, observer);
         if let Err(Error::Diverged { step, phase, what, .. }) = &ended {
             let first_step = self.plan.phase_at(*step).map_or(0, |(_, phase)| phase.first_step);
-            let (phase, what) = (phase.clone(), what.clone());
+            let phase = phase.clone();
+            let what = what.clone();
             self.folder.note_divergence(Divergence { step: *step, phase, first_step, what });
         }
         ended
@@ -314,7 +316,8 @@ impl Trainer {
             Student { space: &self.space, weights: &self.weights, kernels: self.config.kernels.clone() };
         let archs = self.plan.archs(&self.space, phase, step)?;
         let mut teacher = self.soft_labels(phase, &batch.inputs)?;
-        let (labels, smoothing) = (batch.targets.classes(), self.plan.label_smoothing);
+        let labels = batch.targets.classes();
+        let smoothing = self.plan.label_smoothing;
         let class_weights = self.plan.class_weights.as_deref();
         let mut losses = Vec::with_capacity(archs.len());
         for (index, arch) in archs.iter().enumerate() {

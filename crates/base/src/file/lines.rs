@@ -58,7 +58,8 @@ impl LineFile {
         refusals: Refusals<'_>,
     ) -> Result<()> {
         if whole == 0 && !header.as_bytes().starts_with(bytes) {
-            let (reason, next) = (refusals.foreign.to_string(), refusals.next.to_string());
+            let reason = refusals.foreign.to_string();
+            let next = refusals.next.to_string();
             return Err(Error::Occupied { path: self.path.clone(), reason, next });
         }
         self.file.set_len(whole as u64).map_err(Error::io("shorten", &self.path))?;

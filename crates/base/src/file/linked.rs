@@ -30,7 +30,8 @@ pub fn copy_atomically(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn link(from: &Path, to: &Path) -> std::io::Result<()> {
-    let (folder, prefix) = (folder_of(to), beside_prefix(to));
+    let folder = folder_of(to);
+    let prefix = beside_prefix(to);
     remove_abandoned(&folder, &prefix);
     let hidden = tempfile::Builder::new()
         .prefix(&prefix)

@@ -126,11 +126,10 @@ mod tests {
     /// What is left of a group with these files.
     fn left(version: Version, files: &[(&str, &str)]) -> Option<u64> {
         let group = Group { version, folder: PathBuf::from("/group") };
-        let text = |path: &Path| {
+        group.left(&|path: &Path| {
             let found = files.iter().find(|(name, _)| path == Path::new("/group").join(name));
             found.map(|(_, text)| text.to_string()).unwrap_or_default()
-        };
-        group.left(&text)
+        })
     }
 
     #[test]

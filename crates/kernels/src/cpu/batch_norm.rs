@@ -130,7 +130,9 @@ vectorised!(pub(super) fn moments_of(x: &[f32]) -> (f32, f32) = moments);
 /// the blocks are combined pairwise (Chan, Golub and LeVeque 1979).
 #[inline(always)]
 fn moments<T: Lanes>(x: &[f32]) -> (f32, f32) {
-    let (mut count, mut mean, mut squares) = (0.0f64, 0.0f64, 0.0f64);
+    let mut count = 0.0f64;
+    let mut mean = 0.0f64;
+    let mut squares = 0.0f64;
     for block in x.chunks(BLOCK) {
         let len = block.len() as f64;
         let [sum] = block_sums::<T, 1, 1>([block], [T::splat(0.0)], |[x]| [x]);
@@ -296,7 +298,8 @@ struct Slope {
 impl Slope {
     fn new(channel: Channel, (gamma, beta): (f32, f32), count: usize) -> Self {
         let count = count as f32;
-        let (offset, slope) = (-beta / count, -gamma * channel.inv_std / count);
+        let offset = -beta / count;
+        let slope = -gamma * channel.inv_std / count;
         Self { mean: channel.mean, scale: channel.scale, offset, slope }
     }
 
@@ -356,17 +359,20 @@ mod tests {
             let x: Vec<f32> = values(rows * row, 1).iter().map(|x| x + 20.0).collect();
             let mut expect = garbage(2 * rows);
             reference::statistics(&x, &mut expect);
-            let (gamma, beta) = (vec![1.0; rows], vec![0.0; rows]);
+            let gamma = vec![1.0; rows];
+            let beta = vec![0.0; rows];
             let affine = Affine { gamma: &gamma, beta: &beta, epsilon: 1e-5, activation: Activation::None };
-            let kernel = |isa| {
-                let mut stats = garbage(2 * rows);
-                forward_in_place(isa, &mut x.clone(), affine, None, &mut stats);
-                stats
-            };
-            on_every_isa(kernel, |isa, stats| {
-                assert_close(&stats[..rows], &expect[..rows], &("means", isa, rows, row));
-                assert_close(&stats[rows..], &expect[rows..], &("variances", isa, rows, row));
-            });
+            on_every_isa(
+                |isa| {
+                    let mut stats = garbage(2 * rows);
+                    forward_in_place(isa, &mut x.clone(), affine, None, &mut stats);
+                    stats
+                },
+                |isa, stats| {
+                    assert_close(&stats[..rows], &expect[..rows], &("means", isa, rows, row));
+                    assert_close(&stats[rows..], &expect[rows..], &("variances", isa, rows, row));
+                },
+            );
         }
     }
 
@@ -377,7 +383,8 @@ mod tests {
                 let mut expect = case.x.clone();
                 reference::apply_in_place(&mut expect, &case.stats, case.affine(), addend);
                 let kernel = |isa| {
-                    let (mut y, mut stats) = (garbage(case.x.len()), garbage(case.stats.len()));
+                    let mut y = garbage(case.x.len());
+                    let mut stats = garbage(case.stats.len());
                     forward(isa, &case.x, case.affine(), addend, &mut stats, &mut y);
                     let mut in_place = case.x.clone();
                     apply_in_place(isa, &mut in_place, &stats, case.affine(), addend);
@@ -397,12 +404,15 @@ mod tests {
     #[test]
     fn backward_agrees_with_the_reference() {
         for_each_case(|case, what| {
-            let (mut sums, mut dx) = (garbage(case.stats.len()), garbage(case.x.len()));
+            let mut sums = garbage(case.stats.len());
+            let mut dx = garbage(case.x.len());
             reference::backward(&case.x, &case.dy, &case.stats, case.affine(), &mut sums, &mut dx);
             let kernel = |isa| {
-                let (mut sums, mut dx) = (garbage(sums.len()), garbage(dx.len()));
+                let mut sums = garbage(sums.len());
+                let mut dx = garbage(dx.len());
                 backward(isa, &case.x, &case.dy, &case.stats, case.affine(), &mut sums, &mut dx);
-                let (mut again, mut in_place) = (garbage(sums.len()), case.dy.clone());
+                let mut again = garbage(sums.len());
+                let mut in_place = case.dy.clone();
                 backward_in_place(isa, &case.x, &mut in_place, &case.stats, case.affine(), &mut again);
                 assert_eq!((&sums, &dx), (&again, &in_place));
                 [sums, dx].concat()

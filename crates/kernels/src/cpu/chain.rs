@@ -118,7 +118,8 @@ pub fn forward(isa: Isa, chain: &Chain, x: &[f32], kept: Kept) {
 
 fn forward_group(isa: Isa, chain: &Chain, x: &[f32], group: Group) {
     let Chain { shape, before, weight, after } = chain;
-    let (row, out_row) = (shape.channel(), shape.out_channel());
+    let row = shape.channel();
+    let out_row = shape.out_channel();
     let size = chunk_channels(shape);
     with_scratch(if before.is_some() { size * row } else { 0 }, |scratch| {
         for start in (0..group.channels).step_by(size) {
@@ -201,7 +202,8 @@ fn forgetting_group(
     mut seen: [[&mut [f32]; 2]; 2],
 ) {
     let Chain { shape, before, weight, after } = chain;
-    let (row, out_row) = (shape.channel(), shape.out_channel());
+    let row = shape.channel();
+    let out_row = shape.out_channel();
     let size = chunk_channels(shape);
     let mut note = |which: usize, place: usize, (mean, variance): (f32, f32)| {
         if !seen[which][0].is_empty() {
@@ -337,7 +339,9 @@ pub fn backward(isa: Isa, chain: &Chain, saved: &Saved, slopes: Slopes) {
 
 fn backward_group(isa: Isa, chain: &Chain, saved: &Saved, group: SlopeGroup) {
     let Chain { shape, before, weight, after } = chain;
-    let (row, out_row, taps) = (shape.channel(), shape.out_channel(), shape.taps());
+    let row = shape.channel();
+    let out_row = shape.out_channel();
+    let taps = shape.taps();
     let size = chunk_channels(shape);
     let expanded = if before.is_some() { size * row } else { 0 };
     with_scratch(size * out_row + expanded, |scratch| {
@@ -390,7 +394,8 @@ fn differentiate_output(
     to: &mut [f32],
 ) -> (f32, f32) {
     let values = channel * shape.out_channel()..(channel + 1) * shape.out_channel();
-    let (x, dy) = (&saved.convolved[values.clone()], &saved.dy[values]);
+    let x = &saved.convolved[values.clone()];
+    let dy = &saved.dy[values];
     let Some((factor, dmean)) = saved.excite else { return differentiate(isa, x, dy, constants, to) };
     let planes = channel * shape.images..(channel + 1) * shape.images;
     excite_backward(isa, dy, &factor[planes.clone()], &dmean[planes], shape.out_plane(), to);
@@ -553,7 +558,8 @@ mod tests {
     #[test]
     fn folded_chains_agree_with_the_reference() {
         for_each_case(|case| {
-            let (shift, activation) = (&case.constants[1][..], Activation::Relu);
+            let shift = &case.constants[1][..];
+            let activation = Activation::Relu;
             let mut expect = garbage(case.dy.len());
             reference::forward_activated(
                 &case.shape,

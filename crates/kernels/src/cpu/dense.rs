@@ -83,11 +83,13 @@ fn hits(tap: usize, kernel: usize, stride: usize, len: usize) -> (Range<usize>, 
 /// `x` `[C, N, H, W]` to `out` `[C * k * k, n * Ho * Wo]`, rows in the order (c, ky, kx).
 pub fn patches(isa: Isa, shape: &PatchShape, images: Range<usize>, x: &[f32], out: &mut [f32]) {
     shape.check(&images, x.len(), out.len());
-    let (row, taps) = (images.len() * shape.out_plane(), shape.kernel * shape.kernel);
+    let row = images.len() * shape.out_plane();
+    let taps = shape.kernel * shape.kernel;
     let within = images.start * shape.plane()..images.end * shape.plane();
     for_each_group(out, row, 2 * row, |first, out| {
         for (i, out) in out.chunks_mut(row).enumerate() {
-            let (channel, tap) = ((first + i) / taps, (first + i) % taps);
+            let channel = (first + i) / taps;
+            let tap = (first + i) % taps;
             let x = &x[channel * shape.channel()..][within.clone()];
             gather_tap(isa, shape, tap, x, out);
         }
@@ -101,7 +103,8 @@ pub fn patches(isa: Isa, shape: &PatchShape, images: Range<usize>, x: &[f32], ou
 /// `patches` `[C * k * k, n * Ho * Wo]` to `dx` `[C, N, H, W]`.
 pub fn fold_patches(isa: Isa, shape: &PatchShape, images: Range<usize>, patches: &[f32], dx: &mut [f32]) {
     shape.check(&images, dx.len(), patches.len());
-    let (row, taps) = (images.len() * shape.out_plane(), shape.kernel * shape.kernel);
+    let row = images.len() * shape.out_plane();
+    let taps = shape.kernel * shape.kernel;
     let within = images.start * shape.plane()..images.end * shape.plane();
     let work = images.len() * shape.plane() + 2 * taps * row;
     for_each_group(dx, shape.channel(), work, |first, dx| {
@@ -120,7 +123,8 @@ vectorised!(fn scatter_tap(shape: &PatchShape, tap: usize, patches: &[f32], dx: 
 /// Adds one row of the patches to one channel.
 #[inline(always)]
 fn scatter_tap_on<T: Lanes>(shape: &PatchShape, tap: usize, patches: &[f32], dx: &mut [f32]) {
-    let (ky, kx) = (tap / shape.kernel, tap % shape.kernel);
+    let ky = tap / shape.kernel;
+    let kx = tap % shape.kernel;
     let (rows, top) = hits(ky, shape.kernel, shape.stride, shape.height);
     let (columns, left) = hits(kx, shape.kernel, shape.stride, shape.width);
     let width = shape.out_width();
@@ -145,10 +149,12 @@ vectorised!(fn gather_tap(shape: &PatchShape, tap: usize, x: &[f32], out: &mut [
 /// One row of the patches, from one channel.
 #[inline(always)]
 fn gather_tap_on<T: Lanes>(shape: &PatchShape, tap: usize, x: &[f32], out: &mut [f32]) {
-    let (ky, kx) = (tap / shape.kernel, tap % shape.kernel);
+    let ky = tap / shape.kernel;
+    let kx = tap % shape.kernel;
     let (rows, top) = hits(ky, shape.kernel, shape.stride, shape.height);
     let (columns, left) = hits(kx, shape.kernel, shape.stride, shape.width);
-    let (height, width) = (shape.out_height(), shape.out_width());
+    let height = shape.out_height();
+    let width = shape.out_width();
     let images = x.chunks(shape.height * shape.width);
     for (x, out) in images.zip(out.chunks_mut(height * width)) {
         for (y, out) in out.chunks_mut(width).enumerate() {
@@ -216,12 +222,14 @@ mod tests {
                 let len = shape.taps() * images.len() * shape.out_plane();
                 let mut expect = garbage(len);
                 reference::patches(&shape, images.clone(), &x, &mut expect);
-                let run = |isa| {
-                    let mut out = garbage(len);
-                    patches(isa, &shape, images.clone(), &x, &mut out);
-                    out
-                };
-                on_every_isa(run, |isa, out| assert_close(out, &expect, &(isa, shape)));
+                on_every_isa(
+                    |isa| {
+                        let mut out = garbage(len);
+                        patches(isa, &shape, images.clone(), &x, &mut out);
+                        out
+                    },
+                    |isa, out| assert_close(out, &expect, &(isa, shape)),
+                );
             }
         }
     }
@@ -237,12 +245,14 @@ mod tests {
                 let before = values(channels * shape.channel(), 3);
                 let mut expect = before.clone();
                 reference::fold_patches(&shape, images.clone(), &columns, &mut expect);
-                let run = |isa| {
-                    let mut dx = before.clone();
-                    fold_patches(isa, &shape, images.clone(), &columns, &mut dx);
-                    dx
-                };
-                on_every_isa(run, |isa, dx| assert_close(dx, &expect, &(isa, shape)));
+                on_every_isa(
+                    |isa| {
+                        let mut dx = before.clone();
+                        fold_patches(isa, &shape, images.clone(), &columns, &mut dx);
+                        dx
+                    },
+                    |isa, dx| assert_close(dx, &expect, &(isa, shape)),
+                );
             }
         }
     }

@@ -133,7 +133,8 @@ vectorised!(
 pub fn backward_input(isa: Isa, shape: &DepthwiseShape, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     shape.check(dx, w, dy);
     for_each_group(dx, shape.channel(), shape.work(), |first, dx| {
-        let (dy, w) = (&dy[first * shape.out_channel()..], &w[first * shape.taps()..]);
+        let dy = &dy[first * shape.out_channel()..];
+        let w = &w[first * shape.taps()..];
         backward_input_channels(isa, shape, dy, w, dx);
     });
 }
@@ -174,7 +175,8 @@ vectorised!(
 pub fn backward_weight(isa: Isa, shape: &DepthwiseShape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     shape.check(x, dw, dy);
     for_each_group(dw, shape.taps(), shape.work(), |first, dw| {
-        let (x, dy) = (&x[first * shape.channel()..], &dy[first * shape.out_channel()..]);
+        let x = &x[first * shape.channel()..];
+        let dy = &dy[first * shape.out_channel()..];
         backward_weight_channels(isa, shape, x, dy, dw);
     });
 }
@@ -279,12 +281,14 @@ mod tests {
             let Case { x, w, dy } = case(&shape);
             let mut expect = garbage(dy.len());
             reference::forward(&shape, &x, &w, &mut expect);
-            let kernel = |isa| {
-                let mut y = garbage(dy.len());
-                forward(isa, &shape, &x, &w, &mut y);
-                y
-            };
-            on_every_isa(kernel, |isa, y| assert_close(y, &expect, &(isa, shape)));
+            on_every_isa(
+                |isa| {
+                    let mut y = garbage(dy.len());
+                    forward(isa, &shape, &x, &w, &mut y);
+                    y
+                },
+                |isa, y| assert_close(y, &expect, &(isa, shape)),
+            );
         });
     }
 
@@ -294,12 +298,14 @@ mod tests {
             let Case { x, w, dy } = case(&shape);
             let mut expect = garbage(x.len());
             reference::backward_input(&shape, &dy, &w, &mut expect);
-            let kernel = |isa| {
-                let mut dx = garbage(x.len());
-                backward_input(isa, &shape, &dy, &w, &mut dx);
-                dx
-            };
-            on_every_isa(kernel, |isa, dx| assert_close(dx, &expect, &(isa, shape)));
+            on_every_isa(
+                |isa| {
+                    let mut dx = garbage(x.len());
+                    backward_input(isa, &shape, &dy, &w, &mut dx);
+                    dx
+                },
+                |isa, dx| assert_close(dx, &expect, &(isa, shape)),
+            );
         });
     }
 
@@ -309,12 +315,14 @@ mod tests {
             let Case { x, w, dy } = case(&shape);
             let mut expect = w.clone();
             reference::backward_weight(&shape, &x, &dy, &mut expect);
-            let kernel = |isa| {
-                let mut dw = w.clone();
-                backward_weight(isa, &shape, &x, &dy, &mut dw);
-                dw
-            };
-            on_every_isa(kernel, |isa, dw| assert_close(dw, &expect, &(isa, shape)));
+            on_every_isa(
+                |isa| {
+                    let mut dw = w.clone();
+                    backward_weight(isa, &shape, &x, &dy, &mut dw);
+                    dw
+                },
+                |isa, dw| assert_close(dw, &expect, &(isa, shape)),
+            );
         });
     }
 
@@ -323,12 +331,16 @@ mod tests {
         for (height, kernel, stride) in [(4, 7, 1), (14, 5, 1), (28, 3, 2)] {
             let shape = DepthwiseShape { channels: 65, images: 16, height, width: height, kernel, stride };
             let Case { x, w, dy } = case(&shape);
-            let (mut y, mut dx, mut dw) = (garbage(dy.len()), garbage(x.len()), w.clone());
+            let mut y = garbage(dy.len());
+            let mut dx = garbage(x.len());
+            let mut dw = w.clone();
             reference::forward(&shape, &x, &w, &mut y);
             reference::backward_input(&shape, &dy, &w, &mut dx);
             reference::backward_weight(&shape, &x, &dy, &mut dw);
             let kernel = |isa| {
-                let (mut y, mut dx, mut dw) = (garbage(dy.len()), garbage(x.len()), w.clone());
+                let mut y = garbage(dy.len());
+                let mut dx = garbage(x.len());
+                let mut dw = w.clone();
                 forward(isa, &shape, &x, &w, &mut y);
                 backward_input(isa, &shape, &dy, &w, &mut dx);
                 backward_weight(isa, &shape, &x, &dy, &mut dw);

@@ -120,7 +120,8 @@ vectorised!(
 fn excite_backward_on<T: Lanes>(dy: &[f32], s: &[f32], dmean: &[f32], plane: usize, dx: &mut [f32]) {
     let factor = 1.0 / plane as f32;
     for (((dy, dx), s), dmean) in dy.chunks(plane).zip(dx.chunks_mut(plane)).zip(s).zip(dmean) {
-        let (s, share) = (T::splat(*s), T::splat(dmean * factor));
+        let s = T::splat(*s);
+        let share = T::splat(dmean * factor);
         map([dy], dx, |[dy]: [T; 1]| dy.mul_add(s, share));
     }
 }
@@ -263,12 +264,14 @@ mod tests {
         for (planes, plane) in SIZES {
             let mut expect = garbage(len(planes, plane));
             expected(planes, plane, &mut expect);
-            let run = |isa| {
-                let mut out = garbage(expect.len());
-                kernel(isa, planes, plane, &mut out);
-                out
-            };
-            on_every_isa(run, |isa, out| assert_close(out, &expect, &(isa, planes, plane)));
+            on_every_isa(
+                |isa| {
+                    let mut out = garbage(expect.len());
+                    kernel(isa, planes, plane, &mut out);
+                    out
+                },
+                |isa, out| assert_close(out, &expect, &(isa, planes, plane)),
+            );
         }
     }
 
@@ -328,25 +331,31 @@ mod tests {
             let x = |rows, row| values(rows * row, 1).iter().map(|x| 5.0 * x + 1.0).collect::<Vec<f32>>();
             let dy = |rows, row| values(rows * row, 2);
             let bias = |rows| values(rows, 3);
-            let apply = |isa, rows, row, out: &mut [f32]| {
-                bias_activation(isa, &x(rows, row), Some(&bias(rows)), rows, activation, out);
-            };
-            check(ALL, apply, |rows, row, out| {
-                reference::bias_activation(&x(rows, row), Some(&bias(rows)), rows, activation, out);
-            });
-            let backward = |isa, rows, row, out: &mut [f32]| {
-                bias_activation_backward(isa, &x(rows, row), None, rows, activation, &dy(rows, row), out);
-            };
-            check(ALL, backward, |rows, row, out| {
-                reference::bias_activation_backward(
-                    &x(rows, row),
-                    None,
-                    rows,
-                    activation,
-                    &dy(rows, row),
-                    out,
-                );
-            });
+            check(
+                ALL,
+                |isa, rows, row, out: &mut [f32]| {
+                    bias_activation(isa, &x(rows, row), Some(&bias(rows)), rows, activation, out);
+                },
+                |rows, row, out| {
+                    reference::bias_activation(&x(rows, row), Some(&bias(rows)), rows, activation, out);
+                },
+            );
+            check(
+                ALL,
+                |isa, rows, row, out: &mut [f32]| {
+                    bias_activation_backward(isa, &x(rows, row), None, rows, activation, &dy(rows, row), out);
+                },
+                |rows, row, out| {
+                    reference::bias_activation_backward(
+                        &x(rows, row),
+                        None,
+                        rows,
+                        activation,
+                        &dy(rows, row),
+                        out,
+                    );
+                },
+            );
         }
     }
 

@@ -52,7 +52,8 @@ impl Pool {
     /// Calls `visit(output, first row, row after the last, first column, column after the last)` for each window.
     #[inline(always)]
     fn for_each_window(&self, mut visit: impl FnMut(usize, [usize; 4])) {
-        let (height, width) = (self.out_height(), self.out_width());
+        let height = self.out_height();
+        let width = self.out_width();
         for oy in 0..height {
             let (top, bottom) = self.span(oy, self.height);
             for ox in 0..width {
@@ -108,7 +109,8 @@ pub fn max_backward(_isa: Isa, pool: &Pool, x: &[f32], dy: &[f32], dx: &mut [f32
     pool.check(x.len(), dy.len());
     let [plane, out_plane] = pool.planes();
     pool.for_each_plane(dx, plane, |index, dx| {
-        let (x, dy) = (&x[index * plane..][..plane], &dy[index * out_plane..][..out_plane]);
+        let x = &x[index * plane..][..plane];
+        let dy = &dy[index * out_plane..][..out_plane];
         dx.fill(0.0);
         pool.for_each_window(|out, window| dx[pool.greatest(x, window)] += dy[out]);
     });
@@ -124,8 +126,10 @@ pub fn average(_isa: Isa, pool: &Pool, x: &[f32], y: &mut [f32]) {
     pool.for_each_plane(y, out_plane, |index, y| {
         let x = &x[index * plane..][..plane];
         pool.for_each_window(|out, [top, bottom, left, right]| {
-            let row = |y: usize| x[y * pool.width + left..y * pool.width + right].iter().sum::<f32>();
-            y[out] = (top..bottom).map(row).sum::<f32>() / ((bottom - top) * (right - left)) as f32;
+            y[out] = (top..bottom)
+                .map(|y: usize| x[y * pool.width + left..y * pool.width + right].iter().sum::<f32>())
+                .sum::<f32>()
+                / ((bottom - top) * (right - left)) as f32;
         });
     });
 }
@@ -180,12 +184,14 @@ mod tests {
             let len = planes * if backward { plane } else { out_plane };
             let mut expect = garbage(len);
             reference(&pool, &x, &dy, &mut expect);
-            let run = |isa| {
-                let mut out = garbage(len);
-                kernel(isa, &pool, &x, &dy, &mut out);
-                out
-            };
-            on_every_isa(run, |isa, out| assert_close(out, &expect, &(isa, pool)));
+            on_every_isa(
+                |isa| {
+                    let mut out = garbage(len);
+                    kernel(isa, &pool, &x, &dy, &mut out);
+                    out
+                },
+                |isa, out| assert_close(out, &expect, &(isa, pool)),
+            );
         }
     }
 

@@ -108,7 +108,8 @@ const MOST_TASKS: usize = 64;
 /// `destination (+)= left x right`.
 pub fn product(isa: Isa, left: Matrix, right: Matrix, mut destination: MatrixMut, write: Write) {
     assert_eq!(left.columns, right.rows, "inner dimensions");
-    let (m, n) = (left.rows, right.columns);
+    let m = left.rows;
+    let n = right.columns;
     assert!(left.fits() && right.fits(), "operands lie inside their slices");
     let out = destination.out(m, n, write);
     if m == 0 || n == 0 {
@@ -124,7 +125,8 @@ pub fn product(isa: Isa, left: Matrix, right: Matrix, mut destination: MatrixMut
 /// `destination (+)= left x right`, where `left` was packed once for many products; the bits are those of
 /// [`product`] where that packs.
 pub fn product_packed(left: &Packed, right: Matrix, mut destination: MatrixMut, write: Write) {
-    let (m, n) = (left.rows, right.columns);
+    let m = left.rows;
+    let n = right.columns;
     assert_eq!(left.inner, right.rows, "inner dimensions");
     assert!(right.fits(), "the operand lies inside its slice");
     let out = destination.out(m, n, write);
@@ -218,19 +220,22 @@ mod tests {
     }
 
     fn check([m, n, k]: [usize; 3], [left_rows, right_rows]: [bool; 2], write: Write) {
-        let (left, right) = (values((m + 2) * (k + 2), 1), values((k + 2) * (n + 2), 2));
+        let left = values((m + 2) * (k + 2), 1);
+        let right = values((k + 2) * (n + 2), 2);
         let left = matrix(&left, m, k, left_rows);
         let right = matrix(&right, k, n, right_rows);
         let stride = n + 3;
         let start = values(m * stride, 3);
         let mut expect = start.clone();
         reference::product(left, right, MatrixMut { values: &mut expect, row_stride: stride }, write);
-        let run = |isa| {
-            let mut out = start.clone();
-            product(isa, left, right, MatrixMut { values: &mut out, row_stride: stride }, write);
-            out
-        };
-        on_every_isa(run, |isa, out| assert_close(out, &expect, &(isa, m, n, k, left_rows, right_rows)));
+        on_every_isa(
+            |isa| {
+                let mut out = start.clone();
+                product(isa, left, right, MatrixMut { values: &mut out, row_stride: stride }, write);
+                out
+            },
+            |isa, out| assert_close(out, &expect, &(isa, m, n, k, left_rows, right_rows)),
+        );
     }
 
     #[test]
@@ -248,12 +253,15 @@ mod tests {
     #[test]
     fn a_packed_operand_changes_no_bit() {
         for (m, n, k) in [(38, 98, 70), (5, 3, 1500), (130, 1000, 40)] {
-            let (left, right) = (values((m + 2) * (k + 2), 1), values((k + 2) * (n + 2), 2));
-            let (left, right) = (matrix(&left, m, k, true), matrix(&right, k, n, true));
+            let left = values((m + 2) * (k + 2), 1);
+            let right = values((k + 2) * (n + 2), 2);
+            let left = matrix(&left, m, k, true);
+            let right = matrix(&right, k, n, true);
             let shift = values(m, 3);
             let write = Write::Activate { shift: &shift, activation: Activation::Relu };
             for isa in Isa::available() {
-                let (mut once, mut packed) = (vec![0.0; m * n], vec![0.0; m * n]);
+                let mut once = vec![0.0; m * n];
+                let mut packed = vec![0.0; m * n];
                 product(isa, left, right, MatrixMut { values: &mut once, row_stride: n }, write);
                 let destination = MatrixMut { values: &mut packed, row_stride: n };
                 product_packed(&Packed::new(isa, &left), right, destination, write);
@@ -264,8 +272,10 @@ mod tests {
 
     #[test]
     fn vectors_of_any_width_give_the_same_bits() {
-        let (left, right) = (values(40 * 72, 1), values(72 * 1000, 2));
-        let (left, right) = (matrix(&left, 38, 70, true), matrix(&right, 70, 998, true));
+        let left = values(40 * 72, 1);
+        let right = values(72 * 1000, 2);
+        let left = matrix(&left, 38, 70, true);
+        let right = matrix(&right, 70, 998, true);
         let run = |isa| {
             let mut out = vec![0.0; 38 * 998];
             product(isa, left, right, MatrixMut { values: &mut out, row_stride: 998 }, Write::Replace);

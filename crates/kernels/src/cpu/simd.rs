@@ -179,7 +179,8 @@ pub(super) fn map<T: Lanes, const I: usize>(inputs: [&[f32]; I], out: &mut [f32]
 /// `values[i] = f(values[i])`.
 #[inline(always)]
 pub(super) fn map_in_place<T: Lanes>(values: &mut [f32], f: impl Fn(T) -> T) {
-    let (out, len) = (values.as_mut_ptr(), values.len());
+    let out = values.as_mut_ptr();
+    let len = values.len();
     // SAFETY: the only input is `out` itself.
     unsafe { map_raw([out.cast_const()], out, len, |[value]| f(value)) }
 }
@@ -188,7 +189,8 @@ pub(super) fn map_in_place<T: Lanes>(values: &mut [f32], f: impl Fn(T) -> T) {
 #[inline(always)]
 pub(super) fn zip_in_place<T: Lanes>(values: &mut [f32], other: &[f32], f: impl Fn(T, T) -> T) {
     assert_eq!(values.len(), other.len());
-    let (out, len) = (values.as_mut_ptr(), values.len());
+    let out = values.as_mut_ptr();
+    let len = values.len();
     // SAFETY: equal lengths; the first input is `out` itself, the second is a shared slice.
     unsafe { map_raw([out.cast_const(), other.as_ptr()], out, len, |[value, other]| f(value, other)) }
 }
@@ -374,7 +376,8 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     fn interleave(self, odd: Self) -> (Self, Self) {
-        let (mut low, mut high) = (self, odd);
+        let mut low = self;
+        let mut high = odd;
         for i in 0..4 {
             (low.0[2 * i], low.0[2 * i + 1]) = (self.0[i], odd.0[i]);
             (high.0[2 * i], high.0[2 * i + 1]) = (self.0[i + 4], odd.0[i + 4]);
@@ -383,7 +386,8 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     fn deinterleave(self, high: Self) -> (Self, Self) {
-        let (mut even, mut odd) = (self, high);
+        let mut even = self;
+        let mut odd = high;
         for i in 0..4 {
             (even.0[i], odd.0[i]) = (self.0[2 * i], self.0[2 * i + 1]);
             (even.0[i + 4], odd.0[i + 4]) = (high.0[2 * i], high.0[2 * i + 1]);
@@ -417,7 +421,8 @@ mod tests {
         let mut out = vec![0.0; 2 * T::COUNT];
         // SAFETY: both buffers hold two vectors.
         unsafe {
-            let (low, high) = (T::load(values.as_ptr()), T::load(values.as_ptr().add(T::COUNT)));
+            let low = T::load(values.as_ptr());
+            let high = T::load(values.as_ptr().add(T::COUNT));
             let (even, odd) = low.deinterleave(high);
             even.store(out.as_mut_ptr());
             odd.store(out.as_mut_ptr().add(T::COUNT));
@@ -433,7 +438,8 @@ mod tests {
 
     #[inline(always)]
     fn turn<T: Lanes>(rows: usize, columns: usize) {
-        let (rows, columns) = (rows.min(T::COUNT), columns.min(T::COUNT));
+        let rows = rows.min(T::COUNT);
+        let columns = columns.min(T::COUNT);
         let source: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
         let mut target = vec![-1.0; rows * columns];
         let from: Vec<usize> = (0..rows).map(|i| i * columns).collect();

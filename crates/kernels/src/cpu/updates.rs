@@ -126,13 +126,18 @@ fn adapt_on<T: Lanes>(
     step: AdamWStep,
 ) {
     let AdamWStep { keep, first_share, second_keep, second_share, rate, root, epsilon } = step;
-    let (keep, first_share) = (T::splat(keep), T::splat(first_share));
-    let (second_keep, second_share) = (T::splat(second_keep), T::splat(second_share));
-    let (descent, root, epsilon) = (T::splat(-rate), T::splat(root), T::splat(epsilon));
+    let keep = T::splat(keep);
+    let first_share = T::splat(first_share);
+    let second_keep = T::splat(second_keep);
+    let second_share = T::splat(second_share);
+    let descent = T::splat(-rate);
+    let root = T::splat(root);
+    let epsilon = T::splat(epsilon);
     let moments = first.chunks_mut(T::COUNT).zip(second.chunks_mut(T::COUNT));
     let chunks = parameter.chunks_mut(T::COUNT).zip(gradient.chunks_mut(T::COUNT));
     for ((parameter, gradient), (first, second)) in chunks.zip(moments) {
-        let (count, zero) = (parameter.len(), T::splat(0.0));
+        let count = parameter.len();
+        let zero = T::splat(0.0);
         assert_eq!([count; 3], [gradient.len(), first.len(), second.len()]);
         // SAFETY: each of the four chunks has `count <= COUNT` values.
         unsafe {
@@ -157,11 +162,13 @@ vectorised!(
 
 #[inline(always)]
 fn update_on<T: Lanes>(parameter: &mut [f32], gradient: &mut [f32], velocity: &mut [f32], step: SgdStep) {
-    let (momentum, decay, descent) =
-        (T::splat(step.momentum), T::splat(step.weight_decay), T::splat(-step.lr));
+    let momentum = T::splat(step.momentum);
+    let decay = T::splat(step.weight_decay);
+    let descent = T::splat(-step.lr);
     let chunks = parameter.chunks_mut(T::COUNT).zip(velocity.chunks_mut(T::COUNT));
     for ((parameter, velocity), gradient) in chunks.zip(gradient.chunks_mut(T::COUNT)) {
-        let (count, zero) = (parameter.len(), T::splat(0.0));
+        let count = parameter.len();
+        let zero = T::splat(0.0);
         assert_eq!((count, count), (velocity.len(), gradient.len()));
         // SAFETY: each of the three chunks has `count <= COUNT` values.
         unsafe {
@@ -188,7 +195,8 @@ mod tests {
         for len in [1, 7, 16, 33, 100_003] {
             type Step<'a> = &'a dyn Fn(&mut [f32], &mut [f32], &mut [f32]);
             let run = |nesterov: Step| {
-                let (mut parameter, mut velocity) = (values(len, 1), vec![0.0; len]);
+                let mut parameter = values(len, 1);
+                let mut velocity = vec![0.0; len];
                 for seed in 2..5 {
                     let mut gradient = values(len, seed);
                     nesterov(&mut parameter, &mut gradient, &mut velocity);
@@ -197,8 +205,10 @@ mod tests {
                 [parameter, velocity].concat()
             };
             let expect = run(&|p, g, v| reference::nesterov(p, g, v, step));
-            let kernel = |isa| run(&|p, g, v| nesterov(isa, p, g, v, step));
-            on_every_isa(kernel, |isa, got| assert_close(got, &expect, &(isa, len)));
+            on_every_isa(
+                |isa| run(&|p, g, v| nesterov(isa, p, g, v, step)),
+                |isa, got| assert_close(got, &expect, &(isa, len)),
+            );
         }
     }
 
@@ -212,7 +222,8 @@ mod tests {
         // g = 0.51, v = 0.51, p = 1 - 0.1 * 0.969 = 0.9031
         // g = -0.240969, v = 0.218031, p = 0.9031 - 0.1 * (-0.0447411) = 0.90757411
         let step = SgdStep { lr: 0.1, momentum: 0.9, weight_decay: 0.01 };
-        let (mut parameter, mut velocity) = ([1.0], [0.0]);
+        let mut parameter = [1.0];
+        let mut velocity = [0.0];
         for (gradient, expect) in [(0.5, 0.9031), (-0.25, 0.907_574_1)] {
             nesterov(Isa::detect(), &mut parameter, &mut [gradient], &mut velocity, step);
             assert!((parameter[0] - expect).abs() < 1e-6, "{parameter:?}");
@@ -226,7 +237,9 @@ mod tests {
         for len in [1, 7, 16, 33, 100_003] {
             type Step<'a> = &'a dyn Fn(&mut [f32], &mut [f32], [&mut [f32]; 2], AdamWStep);
             let run = |adamw: Step| {
-                let (mut parameter, mut first, mut second) = (values(len, 1), vec![0.0; len], vec![0.0; len]);
+                let mut parameter = values(len, 1);
+                let mut first = vec![0.0; len];
+                let mut second = vec![0.0; len];
                 for count in 1..4 {
                     let mut gradient = values(len, 1 + count as u32);
                     let step = AdamWStep::new(ADAMW, 0.1, 0.01, count);
@@ -236,8 +249,10 @@ mod tests {
                 [parameter, first, second].concat()
             };
             let expect = run(&|p, g, moments, step| reference::adamw(p, g, moments, step));
-            let kernel = |isa| run(&|p, g, moments, step| adamw(isa, p, g, moments, step));
-            on_every_isa(kernel, |isa, got| assert_close(got, &expect, &(isa, len)));
+            on_every_isa(
+                |isa| run(&|p, g, moments, step| adamw(isa, p, g, moments, step)),
+                |isa, got| assert_close(got, &expect, &(isa, len)),
+            );
         }
     }
 
@@ -259,7 +274,9 @@ mod tests {
         ];
         let moments = [0.030_5, 0.098_999_99, -0.299_991, 0.000_327_562_77, 0.004_994_001_2, 0.009];
         for isa in Isa::available() {
-            let (mut parameter, mut first, mut second) = ([1.0, -0.5, 0.25], [0.0; 3], [0.0; 3]);
+            let mut parameter = [1.0, -0.5, 0.25];
+            let mut first = [0.0; 3];
+            let mut second = [0.0; 3];
             for (count, (mut gradient, expect)) in (1..).zip(steps) {
                 let step = AdamWStep::new(ADAMW, 0.1, 0.01, count);
                 adamw(isa, &mut parameter, &mut gradient, [&mut first, &mut second], step);

@@ -24,7 +24,8 @@ vectorised!(fn add_terms(matrix: &[f32], terms: &[(u32, f32)], sums: &mut [f32])
 
 #[inline(always)]
 fn add_terms_on<T: Lanes>(matrix: &[f32], terms: &[(u32, f32)], sums: &mut [f32]) {
-    let (width, mut at) = (sums.len(), 0);
+    let width = sums.len();
+    let mut at = 0;
     while at + GROUP * T::COUNT <= width {
         // SAFETY: `GROUP` vectors from `at` on are in `sums`, and in each row, whose number the caller has checked.
         unsafe {
@@ -33,7 +34,8 @@ fn add_terms_on<T: Lanes>(matrix: &[f32], terms: &[(u32, f32)], sums: &mut [f32]
                 *sum = T::load(sums.as_ptr().add(at + place * T::COUNT));
             }
             for (row, factor) in terms {
-                let (values, factor) = (matrix.as_ptr().add(*row as usize * width + at), T::splat(*factor));
+                let values = matrix.as_ptr().add(*row as usize * width + at);
+                let factor = T::splat(*factor);
                 for (place, sum) in group.iter_mut().enumerate() {
                     *sum = T::load(values.add(place * T::COUNT)).mul_add(factor, *sum);
                 }
@@ -45,7 +47,8 @@ fn add_terms_on<T: Lanes>(matrix: &[f32], terms: &[(u32, f32)], sums: &mut [f32]
         at += GROUP * T::COUNT;
     }
     while at < width {
-        let (count, zero) = (T::COUNT.min(width - at), T::splat(0.0));
+        let count = T::COUNT.min(width - at);
+        let zero = T::splat(0.0);
         // SAFETY: `count` values from `at` on are in `sums` and in each row, as above.
         unsafe {
             let mut sum = load_up_to(sums.as_ptr().add(at), count, zero);
@@ -68,19 +71,22 @@ mod tests {
     #[test]
     fn sums_are_those_of_the_reference() {
         for (rows, width) in [(1, 1), (3, 7), (5, 16), (9, 31), (20, 128), (40, 131), (400, 400)] {
-            let (matrix, start) = (values(rows * width, 1), values(width, 2));
+            let matrix = values(rows * width, 1);
+            let start = values(width, 2);
             for step in [1, 2, 7] {
                 let factors = values(rows, 3);
                 let terms: Vec<(u32, f32)> =
                     (0..rows).step_by(step).map(|row| (row as u32, factors[row])).collect();
                 let mut expected = start.clone();
                 reference::matrix::add_rows(&matrix, &terms, &mut expected);
-                let run = |isa| {
-                    let mut sums = start.clone();
-                    add(isa, &matrix, &terms, &mut sums);
-                    sums
-                };
-                on_every_isa(run, |isa, sums| assert_close(sums, &expected, &(isa, rows, width, step)));
+                on_every_isa(
+                    |isa| {
+                        let mut sums = start.clone();
+                        add(isa, &matrix, &terms, &mut sums);
+                        sums
+                    },
+                    |isa, sums| assert_close(sums, &expected, &(isa, rows, width, step)),
+                );
             }
         }
         for isa in Isa::available() {

@@ -39,7 +39,8 @@ impl Norm {
 
     /// Mean and biased variance of each row, `[2, rows]`.
     pub fn statistics(&self, x: Place, stats: Place, scratch: Place) -> Vec<Launch> {
-        let (splits, sizes) = (self.splits(), self.sizes());
+        let splits = self.splits();
+        let sizes = self.sizes();
         let to = if splits == 1 { stats } else { scratch };
         let mut launches = vec![self.launch("row_moments", &[x.into(), to.into()], &sizes[..3])];
         if splits > 1 {

@@ -12,7 +12,8 @@ use super::{COMMON, Storage};
 
 /// NVRTC's version, such as `(13, 0)`.
 pub fn version() -> Result<(i32, i32)> {
-    let (mut major, mut minor) = (0, 0);
+    let mut major = 0;
+    let mut minor = 0;
     // SAFETY: both are written before the call returns.
     match unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) }.result() {
         Ok(()) => Ok((major, minor)),

@@ -59,11 +59,13 @@ impl Cut {
         let width_part = |parts: usize| {
             if parts == 1 { part(width, 1) } else { width.div_ceil(parts).next_multiple_of(4) }
         };
-        let (mut across, mut along) = (1, 1);
+        let mut across = 1;
+        let mut along = 1;
         while !fits(part(height, across), width_part(along)) {
             if part(height, across) >= width_part(along) { across += 1 } else { along += 1 }
         }
-        let (rows, columns) = (part(height, across), width_part(along));
+        let rows = part(height, across);
+        let columns = width_part(along);
         let tiles = [height.div_ceil(rows), width.div_ceil(columns)];
         let mut most = TILE / reads(rows, columns);
         if pass == Pass::Weight {
@@ -165,7 +167,8 @@ pub fn backward_weight(
     dw: Place,
     scratch: Place,
 ) -> impl Iterator<Item = Launch> {
-    let (cut, splits) = (Cut::of(shape, Pass::Weight), weight_splits(shape));
+    let cut = Cut::of(shape, Pass::Weight);
+    let splits = weight_splits(shape);
     let to = if splits == 1 { dw } else { scratch };
     let mut arguments =
         vec![x.into(), dy.into(), to.into(), cut.argument(shape), long(shape.channels), int(splits)];

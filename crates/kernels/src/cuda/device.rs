@@ -167,8 +167,10 @@ impl Gpu {
             });
             joined.collect::<Result<_>>()
         })?;
-        let load = |(key, code)| Ok((key, stream.context().load_module(code).map_err(wrong)?));
-        let modules = compiled.into_iter().map(load).collect::<Result<_>>()?;
+        let modules = compiled
+            .into_iter()
+            .map(|(key, code)| Ok((key, stream.context().load_module(code).map_err(wrong)?)))
+            .collect::<Result<_>>()?;
         let device = Device::Cuda(cuda.clone());
         Ok(Self { device, cuda, stream, modules, functions: Mutex::default() })
     }
@@ -236,7 +238,8 @@ impl Executor for Gpu {
         let mut pointers: Vec<*mut c_void> =
             words.iter_mut().map(|words| words.as_mut_ptr().cast()).collect();
         self.stream.context().bind_to_thread().map_err(wrong)?;
-        let (grid, block) = ((blocks.cast_unsigned(), 1, 1), (THREADS as u32, 1, 1));
+        let grid = (blocks.cast_unsigned(), 1, 1);
+        let block = (THREADS as u32, 1, 1);
         // SAFETY: arguments are those that the kernel was planned with, each of its parameter's size; the driver copies them
         // before it returns. What they point to are tensors on this stream, of the sizes that the plan is for: freed
         // memory is given out again in the stream's order.
@@ -271,7 +274,8 @@ impl Executor for Gpu {
             (Precision::Tf32, Storage::F32) => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
             _ => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };
-        let (one, beta) = (1.0f32, if accumulate { 1.0f32 } else { 0.0 });
+        let one = 1.0f32;
+        let beta = if accumulate { 1.0f32 } else { 0.0 };
         let at = |place: Place| place.0 as *const c_void;
         let [rows, inner, columns] = [size(sizes[0])?, size(sizes[1])?, size(sizes[2])?];
         let leads = [size(left.lead)?, size(right.lead)?, size(lead)?];

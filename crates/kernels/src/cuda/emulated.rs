@@ -51,11 +51,14 @@ impl Host {
             write(&format!("{name}.cu"), text);
         }
         let libraries = std::thread::scope(|scope| {
-            let one = |(name, storage)| {
-                scope.spawn(move || ((name, storage), library(compiler, folder, name, storage)))
-            };
             let both = |name| [(name, Storage::F32), (name, Storage::Bf16)];
-            let threads: Vec<_> = SOURCES.iter().flat_map(|(name, _)| both(*name)).map(one).collect();
+            let threads: Vec<_> = SOURCES
+                .iter()
+                .flat_map(|(name, _)| both(*name))
+                .map(|(name, storage)| {
+                    scope.spawn(move || ((name, storage), library(compiler, folder, name, storage)))
+                })
+                .collect();
             threads.into_iter().map(|thread| thread.join().expect("compiled")).collect()
         });
         Self { libraries }
@@ -179,10 +182,12 @@ fn multiply(product: &Product) {
     let fetch = |operand: Operand, rows: usize, columns: usize| -> Vec<f64> {
         let Operand { place, lead, transposed } = operand;
         let at = |row, column| if transposed { column * lead + row } else { row * lead + column };
-        let value = |index| f64::from(read(product.given, place, at(index / columns, index % columns)));
-        (0..rows * columns).map(value).collect()
+        (0..rows * columns)
+            .map(|index| f64::from(read(product.given, place, at(index / columns, index % columns))))
+            .collect()
     };
-    let (left, right) = (fetch(left, rows, inner), fetch(right, inner, columns));
+    let left = fetch(left, rows, inner);
+    let right = fetch(right, inner, columns);
     let mut sums = vec![0.0; columns];
     for (row, factors) in left.chunks_exact(inner).enumerate() {
         sums.fill(0.0);

@@ -13,7 +13,8 @@ use space::Activation;
 
 /// A batch norm over rows of so many values.
 fn norm(with: &Normalization, rows: usize, length: usize) -> Result<Norm> {
-    let (gamma, beta) = (numbers(&with.gamma)?, numbers(&with.beta)?);
+    let gamma = numbers(&with.gamma)?;
+    let beta = numbers(&with.beta)?;
     Ok(Norm { rows, length, gamma, beta, epsilon: with.epsilon, activation: with.activation })
 }
 
@@ -52,7 +53,8 @@ impl Card {
         given: Option<&Tensor>,
         y: &Tensor,
     ) -> Result<Tensor> {
-        let ((count, length), x) = (rows(x)?, contiguous(x)?);
+        let (count, length) = rows(x)?;
+        let x = contiguous(x)?;
         let norm = norm(with, count, length)?;
         let statistics = match given {
             Some(given) => given.clone(),
@@ -72,11 +74,14 @@ impl Card {
         gradient: &Normalization,
         dx: &Tensor,
     ) -> Result<()> {
-        let ((count, length), x) = (rows(x)?, contiguous(x)?);
+        let (count, length) = rows(x)?;
+        let x = contiguous(x)?;
         let norm = norm(with, count, length)?;
-        let (sums, room) = (self.room(2 * count)?, self.room(norm.scratch())?);
+        let sums = self.room(2 * count)?;
+        let room = self.room(norm.scratch())?;
         let given = [x.place, kept_as(dy, x.storage)?, numbers(statistics)?];
-        let (sums, room) = ((numbers(&sums)?, slopes(gradient)?), numbers(&room)?);
+        let sums = (numbers(&sums)?, slopes(gradient)?);
+        let room = numbers(&room)?;
         self.run(x.storage, norm.backward(given, None, sums, kept_as(dx, x.storage)?, room))
     }
 
@@ -102,9 +107,10 @@ impl Card {
         let planned = self.planned(chain, shape)?;
         let statistics = || self.unfilled((2, shape.channels), Storage::F32);
         let before = chain.before.is_some().then(statistics).transpose()?;
-        let (after, room) = (statistics()?, self.room(planned.scratch())?);
-        let (convolved, output) =
-            (self.chain_output(shape, x.storage)?, self.chain_output(shape, x.storage)?);
+        let after = statistics()?;
+        let room = self.room(planned.scratch())?;
+        let convolved = self.chain_output(shape, x.storage)?;
+        let output = self.chain_output(shape, x.storage)?;
         let means = || self.unfilled((shape.channels, shape.images), x.storage);
         let means = chain.with_means.then(means).transpose()?;
         let kept = Kept {
@@ -161,7 +167,8 @@ impl Card {
         let at = |tensor: &Tensor| kept_as(tensor, storage);
         let dx = self.unfilled(x.shape(), storage)?;
         let inner = self.chain_output(shape, storage)?;
-        let (sums, room) = (self.room(2 * shape.channels)?, self.room(planned.scratch())?);
+        let sums = self.room(2 * shape.channels)?;
+        let room = self.room(planned.scratch())?;
         let was = Kept {
             before: kept.before.as_ref().map_or(Ok(Place(0)), numbers)?,
             convolved: at(&kept.convolved)?,
@@ -179,7 +186,8 @@ impl Card {
             Some((factor, dmean)) => Some([at(factor)?, at(dmean)?]),
             None => None,
         };
-        let (given, rooms) = ([at(dy)?, at(&inner)?], [numbers(&sums)?, numbers(&room)?]);
+        let given = [at(dy)?, at(&inner)?];
+        let rooms = [numbers(&sums)?, numbers(&room)?];
         self.run(storage, planned.backward(at(x)?, was, given, excite, to, rooms))?;
         Ok(dx)
     }
@@ -240,7 +248,8 @@ impl Card {
 
     /// [`Card::scale`] in place.
     pub fn scale_in_place(&self, x: &Tensor, factor: &Tensor) -> Result<()> {
-        let (sizes, at) = (maps(x)?, contiguous(x)?);
+        let sizes = maps(x)?;
+        let at = contiguous(x)?;
         self.run(at.storage, [planes::scale(at.place, kept_as(factor, at.storage)?, sizes, at.place)])
     }
 
@@ -257,7 +266,8 @@ impl Card {
         bias: Option<&Tensor>,
         activation: Activation,
     ) -> Result<Tensor> {
-        let (sizes, bias) = (rows(x)?, bias.map(numbers).transpose()?);
+        let sizes = rows(x)?;
+        let bias = bias.map(numbers).transpose()?;
         self.fill([x], x.shape(), |[x], y| planes::bias_activation(x, bias, sizes, activation, y))
     }
 
@@ -269,7 +279,8 @@ impl Card {
         activation: Activation,
         dy: &Tensor,
     ) -> Result<Tensor> {
-        let (sizes, bias) = (rows(x)?, bias.map(numbers).transpose()?);
+        let sizes = rows(x)?;
+        let bias = bias.map(numbers).transpose()?;
         self.fill([x, dy], x.shape(), |given, dx| {
             planes::bias_activation_backward(given, bias, sizes, activation, dx)
         })
@@ -277,7 +288,8 @@ impl Card {
 
     /// Adds the sum of each row to `destination`.
     pub fn add_row_sums(&self, destination: &Tensor, x: &Tensor) -> Result<()> {
-        let ((count, length), x) = (rows(x)?, contiguous(x)?);
+        let (count, length) = rows(x)?;
+        let x = contiguous(x)?;
         let room = self.room(splits(count, length) * count)?;
         let add = add_row_sums(x.place, (count, length), numbers(destination)?, numbers(&room)?);
         self.run(x.storage, add)

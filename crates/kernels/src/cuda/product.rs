@@ -43,7 +43,8 @@ struct Matrix {
 
 impl Matrix {
     fn of(tensor: &Tensor) -> Result<Self> {
-        let ((rows, columns), strides) = (tensor.dims2()?, tensor.stride());
+        let (rows, columns) = tensor.dims2()?;
+        let strides = tensor.stride();
         Ok(Self { spot: spot(tensor)?, sizes: [rows, columns], strides: [strides[0], strides[1]] })
     }
 
@@ -64,12 +65,15 @@ impl Matrix {
     }
 
     fn transposed(self) -> Self {
-        let ([rows, columns], [down, along]) = (self.sizes, self.strides);
+        let [rows, columns] = self.sizes;
+        let [down, along] = self.strides;
         Self { sizes: [columns, rows], strides: [along, down], ..self }
     }
 
     fn operand(&self) -> Result<Operand> {
-        let ([rows, columns], [down, along], place) = (self.sizes, self.strides, self.spot.place);
+        let [rows, columns] = self.sizes;
+        let [down, along] = self.strides;
+        let place = self.spot.place;
         if along == 1 || columns == 1 {
             return Ok(Operand { place, lead: down.max(columns), transposed: false });
         }
@@ -119,7 +123,8 @@ impl Card {
 
     /// `act(x + shift)` in place, the shift one value a row.
     pub fn activate(&self, x: &Tensor, shift: &Tensor, activation: Activation) -> Result<()> {
-        let (at, rows) = (contiguous(x)?, x.dim(0)?);
+        let at = contiguous(x)?;
+        let rows = x.dim(0)?;
         let sizes = (rows, x.elem_count() / rows.max(1));
         let launch = planes::bias_activation(at.place, Some(numbers(shift)?), sizes, activation, at.place);
         self.run(at.storage, [launch])
@@ -154,7 +159,8 @@ impl Card {
         dy: &Tensor,
         shape: &PatchShape,
     ) -> Result<()> {
-        let (out, at) = (Matrix::filters(destination)?, contiguous(dy)?);
+        let out = Matrix::filters(destination)?;
+        let at = contiguous(dy)?;
         self.for_each_patches(shape, x, |images, patches| {
             let dy = part(at, shape, &images, out.sizes[0]);
             self.multiply_matrices(dy, patches.transposed(), out, true)
@@ -168,9 +174,11 @@ impl Card {
         dy: &Tensor,
         shape: &PatchShape,
     ) -> Result<Tensor> {
-        let (filters, at) = (Matrix::filters(weight)?, contiguous(dy)?);
+        let filters = Matrix::filters(weight)?;
+        let at = contiguous(dy)?;
         let dx = self.unfilled((shape.channels, shape.images, shape.height, shape.width), at.storage)?;
-        let (to, room) = (contiguous(&dx)?, self.patches_room(shape, at.storage)?);
+        let to = contiguous(&dx)?;
+        let room = self.patches_room(shape, at.storage)?;
         for images in shape.groups(MOST_PATCHES) {
             let patches = columns(contiguous(&room)?, shape, &images);
             let dy = part(at, shape, &images, filters.sizes[0]);

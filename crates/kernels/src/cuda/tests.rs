@@ -88,18 +88,23 @@ fn depthwise_sizes(presets: &[&str]) -> BTreeSet<(usize, usize, usize)> {
 }
 
 fn check_depthwise(host: &Host, judge: &mut Judge, storage: Storage, shape: &DepthwiseShape) {
-    let (len, out) = (shape.channels * shape.channel(), shape.channels * shape.out_channel());
+    let len = shape.channels * shape.channel();
+    let out = shape.channels * shape.out_channel();
     let (mut x, x_read) = input(storage, len, 1);
     let (mut dy, dy_read) = input(storage, out, 2);
     let mut w = values(shape.channels * shape.taps(), 3);
-    let (mut y, mut dx) = (Values::garbage(storage, out), Values::garbage(storage, len));
+    let mut y = Values::garbage(storage, out);
+    let mut dx = Values::garbage(storage, len);
     let mut dw = values(w.len(), 4);
-    let (mut y_expected, mut dx_expected, mut dw_expected) = (vec![0.0; out], vec![0.0; len], dw.clone());
+    let mut y_expected = vec![0.0; out];
+    let mut dx_expected = vec![0.0; len];
+    let mut dw_expected = dw.clone();
     reference::depthwise::forward(shape, &x_read, &w, &mut y_expected);
     reference::depthwise::backward_input(shape, &dy_read, &w, &mut dx_expected);
     reference::depthwise::backward_weight(shape, &x_read, &dy_read, &mut dw_expected);
     let mut scratch = vec![f32::NAN; depthwise::weight_scratch(shape)];
-    let (at_w, at_scratch) = (place(&mut w), place(&mut scratch));
+    let at_w = place(&mut w);
+    let at_scratch = place(&mut scratch);
     host.run(storage, [depthwise::forward(shape, x.place(), None, at_w, y.place())]);
     host.run(storage, [depthwise::backward_input(shape, dy.place(), at_w, dx.place())]);
     let add = depthwise::backward_weight(shape, x.place(), None, dy.place(), place(&mut dw), at_scratch);
@@ -168,9 +173,10 @@ fn check_batch_norm(
     let shifted: Vec<f32> = values(rows * length, 1).iter().map(|value| 0.5 * value + 3.0).collect();
     let mut x = Values::new(storage, &shifted);
     let x_read = x.read();
-    let ((mut dy, dy_read), (mut addend, addend_read)) =
-        (input(storage, rows * length, 2), input(storage, rows * length, 3));
-    let (mut gamma, mut beta) = (values(rows, 4), values(rows, 5));
+    let (mut dy, dy_read) = input(storage, rows * length, 2);
+    let (mut addend, addend_read) = input(storage, rows * length, 3);
+    let mut gamma = values(rows, 4);
+    let mut beta = values(rows, 5);
     let norm =
         Norm { rows, length, gamma: place(&mut gamma), beta: place(&mut beta), epsilon: 1e-3, activation };
     let affine = Affine { gamma: &gamma, beta: &beta, epsilon: 1e-3, activation };
@@ -186,7 +192,8 @@ fn check_batch_norm(
     let slopes = [at_sums, super::Place(at_sums.0 + 4 * rows as u64)];
     let mut scratch = vec![f32::NAN; norm.scratch()];
     let mut y = Values::garbage(storage, rows * length);
-    let (at_stats, at_scratch) = (place(&mut stats), place(&mut scratch));
+    let at_stats = place(&mut stats);
+    let at_scratch = place(&mut scratch);
     host.run(storage, norm.statistics(x.place(), at_stats, at_scratch));
     host.run(storage, [norm.apply(x.place(), at_stats, Some(addend.place()), y.place())]);
     let at_dy = dy.place();
@@ -228,13 +235,16 @@ fn norm_constants(channels: usize, seed: u32) -> [Vec<f32>; 2] {
 }
 
 fn check_chain(host: &Host, judge: &mut Judge, shape: &DepthwiseShape, expansion: bool, excited: bool) {
-    let (case, channels) = ((*shape, expansion, excited), shape.channels);
-    let (len, out) = (channels * shape.channel(), channels * shape.out_channel());
-    let (mut x, mut dy) = (values(len, 1), values(out, 2));
+    let case = (*shape, expansion, excited);
+    let channels = shape.channels;
+    let len = channels * shape.channel();
+    let out = channels * shape.out_channel();
+    let mut x = values(len, 1);
+    let mut dy = values(out, 2);
     let mut weight = values(channels * shape.taps(), 3);
     let [mut factors, mut dmeans] = [4, 5].map(|seed| values(channels * shape.images, seed));
-    let ([mut gamma, mut beta], [mut gamma_after, mut beta_after]) =
-        (norm_constants(channels, 6), norm_constants(channels, 8));
+    let [mut gamma, mut beta] = norm_constants(channels, 6);
+    let [mut gamma_after, mut beta_after] = norm_constants(channels, 8);
     let activation = Activation::HSwish;
 
     let mut naive = NaiveChain::new(shape, expansion);
@@ -248,8 +258,10 @@ fn check_chain(host: &Host, judge: &mut Judge, shape: &DepthwiseShape, expansion
     naive.run(&chain, &x, &dy, excited.then_some((&factors, &dmeans)));
 
     let norm = |gamma, beta, length| Norm { rows: channels, length, gamma, beta, epsilon: 1e-3, activation };
-    let (at_gamma, at_beta) = (place(&mut gamma), place(&mut beta));
-    let (at_gamma_after, at_beta_after) = (place(&mut gamma_after), place(&mut beta_after));
+    let at_gamma = place(&mut gamma);
+    let at_beta = place(&mut beta);
+    let at_gamma_after = place(&mut gamma_after);
+    let at_beta_after = place(&mut beta_after);
     let launched = chain::Chain {
         shape: *shape,
         before: expansion.then(|| norm(at_gamma, at_beta, shape.channel())),
@@ -275,11 +287,14 @@ fn check_chain(host: &Host, judge: &mut Judge, shape: &DepthwiseShape, expansion
         weight: place(&mut got.slopes_weight),
         after: halves(&mut got.slopes_after),
     };
-    let (at_x, at_scratch) = (place(&mut x), place(&mut scratch));
+    let at_x = place(&mut x);
+    let at_scratch = place(&mut scratch);
     host.run(Storage::F32, launched.forward(at_x, kept, at_scratch));
     let excite = excited.then(|| [place(&mut factors), place(&mut dmeans)]);
-    let (mut inner, mut sums) = (vec![f32::NAN; dy.len()], vec![f32::NAN; 2 * channels]);
-    let (given, rooms) = ([place(&mut dy), place(&mut inner)], [place(&mut sums), at_scratch]);
+    let mut inner = vec![f32::NAN; dy.len()];
+    let mut sums = vec![f32::NAN; 2 * channels];
+    let given = [place(&mut dy), place(&mut inner)];
+    let rooms = [place(&mut sums), at_scratch];
     host.run(Storage::F32, launched.backward(at_x, kept, given, excite, slopes, rooms));
     for (got, expected) in got.all().into_iter().zip(naive.all()) {
         judge.close(Storage::F32, got, expected, &case);
@@ -405,10 +420,16 @@ fn planes_and_biases() {
     let mut judge = Judge::new("planes and biases");
     for (rows, plane) in [(1, 1), (7, 49), (8, 49), (64, 2), (130, 16), (3, 5000)] {
         for storage in BOTH {
-            let (case, len) = ((storage, rows, plane), rows * plane);
-            let ((mut x, xs), (mut dy, dys)) = (input(storage, len, 1), input(storage, len, 2));
-            let ((mut s, ss), (mut dmean, dmeans)) = (input(storage, rows, 3), input(storage, rows, 4));
-            let (x, dy, s, dmean) = (x.place(), dy.place(), s.place(), dmean.place());
+            let case = (storage, rows, plane);
+            let len = rows * plane;
+            let (mut x, xs) = input(storage, len, 1);
+            let (mut dy, dys) = input(storage, len, 2);
+            let (mut s, ss) = input(storage, rows, 3);
+            let (mut dmean, dmeans) = input(storage, rows, 4);
+            let x = x.place();
+            let dy = dy.place();
+            let s = s.place();
+            let dmean = dmean.place();
             let mut check = |len, launch: &dyn Fn(super::Place) -> Launch, expect: &dyn Fn(&mut [f32])| {
                 check_one(&mut judge, host, storage, len, launch, expect, &case);
             };
@@ -462,10 +483,8 @@ fn copies_of_views() {
         (&[], &[]),
     ];
     for (sizes, strides) in views {
-        let (count, furthest) = (
-            sizes.iter().product::<usize>(),
-            1 + sizes.iter().zip(strides).map(|(size, stride)| (size - 1) * stride).sum::<usize>(),
-        );
+        let count = sizes.iter().product::<usize>();
+        let furthest = 1 + sizes.iter().zip(strides).map(|(size, stride)| (size - 1) * stride).sum::<usize>();
         let view = planes::Strided { sizes, strides };
         let at = |mut index: usize| {
             let mut place = 0;
@@ -478,7 +497,8 @@ fn copies_of_views() {
         let given = values(furthest, 1);
         for from in BOTH {
             for to in BOTH {
-                let (mut x, mut y) = (Values::new(from, &given), Values::garbage(to, count));
+                let mut x = Values::new(from, &given);
+                let mut y = Values::garbage(to, count);
                 let read = x.read();
                 let expected: Vec<f32> = (0..count).map(|index| read[at(index)]).collect();
                 let expected = Values::new(to, &expected).read();
@@ -488,7 +508,8 @@ fn copies_of_views() {
                 judge.compared += 1;
             }
         }
-        let (mut sums, mut more) = (given.clone(), values(count, 2));
+        let mut sums = given.clone();
+        let mut more = values(count, 2);
         let mut expected = given;
         (0..count).for_each(|index| expected[at(index)] += more[index]);
         host.run(Storage::F32, [planes::add_to_view(place(&mut sums), &view, place(&mut more))]);
@@ -504,9 +525,12 @@ fn pools() {
         for (maps, height, width) in [(1, 1, 1), (3, 7, 4), (2, 16, 15), (2, 56, 56)] {
             for storage in BOTH {
                 let shape = Pool { height, width, side, stride, padding };
-                let (len, out) = (maps * height * width, maps * shape.out_height() * shape.out_width());
-                let ((mut x, xs), (mut dy, dys)) = (input(storage, len, 1), input(storage, out, 2));
-                let (x, dy) = (x.place(), dy.place());
+                let len = maps * height * width;
+                let out = maps * shape.out_height() * shape.out_width();
+                let (mut x, xs) = input(storage, len, 1);
+                let (mut dy, dys) = input(storage, out, 2);
+                let x = x.place();
+                let dy = dy.place();
                 let mut check =
                     |len, launch: &dyn Fn(super::Place) -> Launch, expect: &dyn Fn(&mut [f32])| {
                         check_one(&mut judge, host, storage, len, launch, expect, &(storage, shape, maps));
@@ -602,7 +626,8 @@ fn one_step_of_adamw() {
     };
     let mut tensors: Vec<[Vec<f32>; 4]> = lengths.iter().map(|len| fresh(*len)).collect();
     let mut expected = tensors.clone();
-    let (mut parameters, mut steps) = (Vec::new(), Vec::new());
+    let mut parameters = Vec::new();
+    let mut steps = Vec::new();
     for (index, (tensors, [p, g, m, v])) in tensors.iter_mut().zip(&mut expected).enumerate() {
         let weight_decay = if index % 2 == 0 { 3e-4 } else { 0.0 };
         // each has taken another number of steps
@@ -648,7 +673,8 @@ fn bfloat16_is_rounded_as_elsewhere() {
     let mut given: Vec<f32> = bits.chain(odd).map(f32::from_bits).collect();
     // x + bias at x = 0 stores the bias, rounded
     let rows = given.len();
-    let (mut x, mut y) = (Values::new(Storage::Bf16, &vec![0.0; rows]), Values::garbage(Storage::Bf16, rows));
+    let mut x = Values::new(Storage::Bf16, &vec![0.0; rows]);
+    let mut y = Values::garbage(Storage::Bf16, rows);
     let expected: Vec<u32> =
         given.iter().map(|value| half::bf16::from_f32(0.0 + *value).to_f32().to_bits()).collect();
     let bias = Some(place(&mut given));

@@ -30,10 +30,13 @@ impl Parameter {
 
 /// Which parts of which parameters the blocks of [`nesterov`] and [`adamw`] take, pairs as `struct Chunk` of the source.
 pub fn chunks(lengths: &[usize]) -> Vec<[i32; 2]> {
-    let of = |(parameter, length): (usize, &usize)| {
-        (0..length.div_ceil(CHUNK)).map(move |index| [parameter as i32, index as i32])
-    };
-    lengths.iter().enumerate().flat_map(of).collect()
+    lengths
+        .iter()
+        .enumerate()
+        .flat_map(|(parameter, length): (usize, &usize)| {
+            (0..length.div_ceil(CHUNK)).map(move |index| [parameter as i32, index as i32])
+        })
+        .collect()
 }
 
 /// Nesterov's step over all parameters at once: tables of [`Parameter`] and of [`chunks`] on the device.

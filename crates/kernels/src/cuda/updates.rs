@@ -42,7 +42,8 @@ impl Card {
 
     /// A contiguous copy of a view, kept as asked for.
     pub fn copy(&self, view: &Tensor, wanted: Storage) -> Result<Tensor> {
-        let (from, out) = (spot(view)?, self.unfilled(view.shape(), wanted)?);
+        let from = spot(view)?;
+        let out = self.unfilled(view.shape(), wanted)?;
         let (copying, storage) = planes::copying(from.storage, wanted);
         let launch = planes::copy(from.place, &strided(view)?, contiguous(&out)?.place, copying);
         self.run(storage, [launch])?;
@@ -57,11 +58,14 @@ impl Card {
         if let Some(other) = values.iter().find(|value| **value != 0.0 && **value != factor) {
             bail!("mask: expected zeros and {factor} alone, got {other}");
         }
-        let word = |values: &[f32]| {
-            values.iter().enumerate().fold(0, |word, (bit, value)| word | u32::from(*value != 0.0) << bit)
-        };
-        let words: Vec<u32> = values.chunks(32).map(word).collect();
-        let (bits, out) = (self.upload(&words)?, self.unfilled(mask.shape(), self.activations())?);
+        let words: Vec<u32> = values
+            .chunks(32)
+            .map(|values: &[f32]| {
+                values.iter().enumerate().fold(0, |word, (bit, value)| word | u32::from(*value != 0.0) << bit)
+            })
+            .collect();
+        let bits = self.upload(&words)?;
+        let out = self.unfilled(mask.shape(), self.activations())?;
         let launch = planes::mask(place(&bits)?, factor, contiguous(&out)?.place, values.len());
         self.run(self.activations(), [launch])?;
         Ok(out)
@@ -97,7 +101,8 @@ impl Card {
         for (Adapted { parameter, gradient, moments: [first, second], .. }, step) in adapted.iter().zip(steps)
         {
             let [value, gradient] = [numbers(parameter)?, numbers(gradient)?];
-            let (moments, length) = ([numbers(first)?, numbers(second)?], parameter.elem_count() as i64);
+            let moments = [numbers(first)?, numbers(second)?];
+            let length = parameter.elem_count() as i64;
             let adapted = training::Adapted { value, gradient, moments, length, step: *step };
             parameters.extend(adapted.words());
         }
@@ -120,7 +125,8 @@ impl Card {
             return Ok(());
         }
         let words: Vec<_> = chunks.iter().map(|[tensor, index]| pair(*tensor, *index)).collect();
-        let (table, words) = (self.upload(table)?, self.upload(&words)?);
+        let table = self.upload(table)?;
+        let words = self.upload(&words)?;
         self.run(storage, [plan(place(&table)?, place(&words)?, chunks.len())])
     }
 
@@ -140,17 +146,21 @@ impl Card {
         let room = |weight: &Tensor| weight.elem_count().next_multiple_of(64);
         let copies =
             self.unfilled(weights.iter().map(|weight| room(weight)).sum::<usize>().max(1), wanted)?;
-        let (at, mut begin) = (contiguous(&copies)?, 0);
-        let (mut table, mut operands) = (Vec::new(), Vec::with_capacity(weights.len()));
+        let at = contiguous(&copies)?;
+        let mut begin = 0;
+        let mut table = Vec::new();
+        let mut operands = Vec::with_capacity(weights.len());
         for weight in weights {
-            let (count, stride) = (weight.elem_count(), weight.stride());
+            let count = weight.elem_count();
+            let stride = weight.stride();
             let columns = count / weight.dim(0)?.max(1);
             let compact = weight.get(0)?.is_contiguous();
             let from = spot(weight)?;
             if !compact || from.storage != Storage::F32 {
                 bail!("operands: expected rows of f32, got strides {stride:?} for {:?}", weight.dims());
             }
-            let (to, stride) = (at.offset(begin), stride[0].max(columns));
+            let to = at.offset(begin);
+            let stride = stride[0].max(columns);
             table.extend(Weight { from: from.place, to, count, columns, stride }.words());
             operands.push(copies.narrow(0, begin, count)?.reshape(weight.shape())?);
             begin += room(weight);

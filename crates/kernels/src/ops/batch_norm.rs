@@ -24,7 +24,8 @@ pub struct Normalization {
 
 impl Normalization {
     pub(super) fn affine<'a>(&self, gamma: &View<'a>, beta: &View<'a>) -> Result<Affine<'a>> {
-        let (gamma, beta) = (gamma.contiguous()?, beta.contiguous()?);
+        let gamma = gamma.contiguous()?;
+        let beta = beta.contiguous()?;
         Ok(Affine { gamma, beta, epsilon: self.epsilon, activation: self.activation })
     }
 }
@@ -136,7 +137,9 @@ impl Kernels {
         });
         let [dx, sums] = self.compute_many(op, inputs, shapes, |[x, dy, statistics, gamma, beta], out| {
             let [dx, sums] = out;
-            let (x, dy, statistics) = (x.contiguous()?, dy.contiguous()?, statistics.contiguous()?);
+            let x = x.contiguous()?;
+            let dy = dy.contiguous()?;
+            let statistics = statistics.contiguous()?;
             run!(self, batch_norm::backward(x, dy, statistics, with.affine(&gamma, &beta)?, sums, dx));
             Ok(())
         })?;
@@ -165,7 +168,8 @@ impl Kernels {
         let sums = self.compute(op, inputs, statistics.shape(), |[x, statistics, gamma, beta], sums| {
             let sums = RefCell::new(sums);
             update("normalize_backward_in_place", dy, [], |mut dy, _| {
-                let (x, statistics) = (x.contiguous()?, statistics.contiguous()?);
+                let x = x.contiguous()?;
+                let statistics = statistics.contiguous()?;
                 let affine = with.affine(&gamma, &beta)?;
                 let mut sums = sums.borrow_mut();
                 run!(self, batch_norm::backward_in_place(x, dy.contiguous()?, statistics, affine, &mut sums));

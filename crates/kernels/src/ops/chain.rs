@@ -92,7 +92,8 @@ impl Kernels {
     /// If the shapes do not fit, or the kernel or the stride is not supported.
     pub fn chain(&self, chain: &DepthwiseChain, x: &Tensor) -> Result<(Tensor, Option<Tensor>, ChainKept)> {
         let shape = chain.shape(x)?;
-        let (channels, expands) = (shape.channels, chain.before.is_some());
+        let channels = shape.channels;
+        let expands = chain.before.is_some();
         let op = chain.op("norm, depthwise, norm", &shape, 1);
         on_gpu!(self, op, [x, x], card => card.chain(chain, &shape, x));
         let shapes = [
@@ -127,7 +128,8 @@ impl Kernels {
         given: Option<(Option<&Tensor>, &Tensor)>,
     ) -> Result<(Tensor, Option<Tensor>, Tensor)> {
         let shape = chain.shape(x)?;
-        let (channels, expands) = (shape.channels, chain.before.is_some());
+        let channels = shape.channels;
+        let expands = chain.before.is_some();
         let op = chain.op("norm, depthwise, norm", &shape, 1);
         on_gpu!(self, op, [x, x], card => card.chain_forgetting(chain, &shape, x, given));
         let shapes = [output(&shape), shape_if(expands, (2, channels)), Shape::from((2, channels))];
@@ -163,7 +165,8 @@ impl Kernels {
         gradient: &DepthwiseChain,
     ) -> Result<Tensor> {
         let shape = chain.shape(x)?;
-        let (channels, expands) = (shape.channels, chain.before.is_some());
+        let channels = shape.channels;
+        let expands = chain.before.is_some();
         if dy.shape() != &output(&shape) {
             bail!("depthwise backward: gradient {:?} for {shape:?}", dy.dims());
         }
@@ -238,7 +241,9 @@ impl Kernels {
         let op = Op::new("depthwise activated");
         on_gpu!(self, op, [x, x], card => card.depthwise_activated(x, (weight, &shape), shift, activation));
         self.compute(op, [x, weight, shift], output(&shape), |[x, weight, shift], y| {
-            let (x, weight, shift) = (x.contiguous()?, weight.contiguous()?, shift.contiguous()?);
+            let x = x.contiguous()?;
+            let weight = weight.contiguous()?;
+            let shift = shift.contiguous()?;
             run!(self, chain::forward_activated(&shape, x, weight, (shift, activation), y));
             Ok(())
         })

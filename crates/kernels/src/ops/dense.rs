@@ -99,7 +99,8 @@ impl Kernels {
         shift: &Tensor,
         activation: Activation,
     ) -> Result<Tensor> {
-        let (shape, (outputs, taps)) = (window.over(x.dims())?, weight.weight.dims2()?);
+        let shape = window.over(x.dims())?;
+        let (outputs, taps) = weight.weight.dims2()?;
         if taps != shape.taps() || shift.dims() != [outputs] {
             bail!("convolve_activated: {outputs}x{taps} on {:?} with shift {:?}", x.dims(), shift.dims());
         }
@@ -110,10 +111,8 @@ impl Kernels {
             Ok(y)
         });
         self.compute(op, [&weight.weight, x, shift], &maps_of(&shape, outputs), |[filters, x, shift], y| {
-            let (write, row_stride) = (
-                Write::Activate { shift: shift.contiguous()?, activation },
-                shape.images * shape.out_plane(),
-            );
+            let write = Write::Activate { shift: shift.contiguous()?, activation };
+            let row_stride = shape.images * shape.out_plane();
             let values = filters.contiguous()?;
             let filters = Matrix { values, rows: outputs, columns: taps, row_stride: taps, column_stride: 1 };
             self.for_each_patches(&shape, x.contiguous()?, |images, patches| {
@@ -142,7 +141,8 @@ impl Kernels {
         let op = Op::new("convolve backward input").macs(dy.elem_count() * shape.taps());
         on_gpu!(self, op, [weight, dy], card => card.convolve_backward_input(weight, dy, &shape));
         self.compute(op, [weight, dy], &maps, |[weight, dy], dx| {
-            let (weight, mut values) = (transposed(filters(&weight)?), room(&shape));
+            let weight = transposed(filters(&weight)?);
+            let mut values = room(&shape);
             for images in shape.groups(PATCH_VALUES) {
                 let dy = output(&shape, &images, outputs, dy.contiguous()?);
                 let values = &mut values[..shape.taps() * dy.columns];

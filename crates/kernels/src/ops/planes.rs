@@ -113,7 +113,8 @@ impl Kernels {
             x.shape(),
             |[x, bias_view, dy], dx| {
                 let bias = bias.map(|_| bias_view.contiguous()).transpose()?;
-                let (x, dy) = (x.contiguous()?, dy.contiguous()?);
+                let x = x.contiguous()?;
+                let dy = dy.contiguous()?;
                 run!(self, planes::bias_activation_backward(x, bias, rows, activation, dy, dx));
                 Ok(())
             },

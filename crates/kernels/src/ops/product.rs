@@ -61,7 +61,8 @@ impl Kernels {
     /// # Errors
     /// If the inner sizes differ.
     pub fn product(&self, left: &Tensor, right: &Tensor) -> Result<Tensor> {
-        let (m, n) = (left.dim(0)?, right.dim(1)?);
+        let m = left.dim(0)?;
+        let n = right.dim(1)?;
         let op = Op::new("product").macs(left.elem_count() * n);
         on_gpu!(self, op, [left, right], card => card.product(left, right));
         self.compute(op, [left, right], (m, n), |[left, right], out| {
@@ -99,7 +100,8 @@ impl Kernels {
         shift: &Tensor,
         activation: Activation,
     ) -> Result<Tensor> {
-        let ((m, k), n) = (left.weight.dims2()?, right.dim(1)?);
+        let (m, k) = left.weight.dims2()?;
+        let n = right.dim(1)?;
         if shift.dims() != [m] || right.dim(0)? != k {
             bail!("product_activated: {m}x{k} times {:?} with shift {:?}", right.dims(), shift.dims());
         }

@@ -67,7 +67,8 @@ impl Kernels {
         same_shape("add_to_view", destination, x)?;
         on_gpu!(self, Op::new("add to view"), [x, x, x], card => card.add_to_view(destination, x));
         self.update(Op::new("add to view"), destination, [x], |destination, views| {
-            let (dims, strides) = (destination.layout.dims(), destination.layout.stride());
+            let dims = destination.layout.dims();
+            let strides = destination.layout.stride();
             for (index, value) in views[0].contiguous()?.iter().enumerate() {
                 destination.values[place(index, dims, strides)] += value;
             }
@@ -121,8 +122,10 @@ impl Kernels {
             same_shape("nesterov", parameter, velocity)?;
         }
         // each of the three is read and written
-        let three = |moved: &Moved| super::bytes([moved.parameter, moved.gradient, moved.velocity]);
-        let bytes = 2 * moved.iter().map(three).sum::<usize>();
+        let bytes = 2 * moved
+            .iter()
+            .map(|moved: &Moved| super::bytes([moved.parameter, moved.gradient, moved.velocity]))
+            .sum::<usize>();
         self.record(Op::new("nesterov"), bytes, || {
             if let Path::Cuda(card) = &self.path {
                 return card.nesterov(moved, lr, momentum);
@@ -139,7 +142,8 @@ impl Kernels {
             update("nesterov", moved.gradient, [], |mut gradient, _| {
                 let gradient = RefCell::new(gradient.contiguous()?);
                 update("nesterov", moved.parameter, [], |mut parameter, _| {
-                    let (mut velocity, mut gradient) = (velocity.borrow_mut(), gradient.borrow_mut());
+                    let mut velocity = velocity.borrow_mut();
+                    let mut gradient = gradient.borrow_mut();
                     run!(
                         self,
                         updates::nesterov(parameter.contiguous()?, &mut gradient, &mut velocity, step)
@@ -181,8 +185,10 @@ impl Kernels {
                 update("adamw", adapted.gradient, [], |mut gradient, _| {
                     let gradient = RefCell::new(gradient.contiguous()?);
                     update("adamw", adapted.parameter, [], |mut parameter, _| {
-                        let (mut first, mut second) = (first.borrow_mut(), second.borrow_mut());
-                        let (mut gradient, moments) = (gradient.borrow_mut(), [&mut **first, &mut **second]);
+                        let mut first = first.borrow_mut();
+                        let mut second = second.borrow_mut();
+                        let mut gradient = gradient.borrow_mut();
+                        let moments = [&mut **first, &mut **second];
                         run!(self, updates::adamw(parameter.contiguous()?, &mut gradient, moments, step));
                         Ok(())
                     })

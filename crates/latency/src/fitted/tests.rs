@@ -35,7 +35,8 @@ struct Made {
 impl Made {
     fn new(n: usize, truth: impl Fn(f64, &mut ChaCha8Rng) -> f64) -> Self {
         let space = preset("fashion").expect("a preset");
-        let (table, fit) = (made_up(&space), SpaceFit::empty(&space));
+        let table = made_up(&space);
+        let fit = SpaceFit::empty(&space);
         let mut made = Self { space, table, fit, rng: ChaCha8Rng::seed_from_u64(1) };
         let new = made.add(n, "one", &truth);
         made.refit(&new);
@@ -77,7 +78,8 @@ impl Made {
 #[test]
 fn a_miss_that_all_networks_have_is_made_good() {
     let made = Made::new(120, |sum, rng| (1.1 * sum + 9.0) * rng.random_range(0.98..1.02));
-    let (fit, validation) = (&made.fit, made.fit.validation());
+    let fit = &made.fit;
+    let validation = made.fit.validation();
     assert_eq!((validation.n, validation.within_5pct, validation.within_10pct), (60, 1.0, 1.0));
     assert!(validation.mape < 0.015 && validation.mape_of_sums > 0.08, "{validation:?}");
     assert_eq!(
@@ -120,7 +122,8 @@ fn no_judge_had_a_part_in_anything() {
     let judge = |row: &SearchedRow| SearchedRow { part: Part::Check, ..row.clone() };
     let mut fitted_to = made.searched(3, Part::Check, 1.0);
     fitted_to.arch = made.fit.networks[3].arch.clone();
-    let (kept, broken) = (made.searched(1, Part::Check, 1.0), made.searched(2, Part::Check, 1.2));
+    let kept = made.searched(1, Part::Check, 1.0);
+    let broken = made.searched(2, Part::Check, 1.2);
     made.fit.searched = vec![learned.clone(), judge(&learned), kept.clone(), kept, broken, fitted_to];
     let validation = made.fit.validation();
     assert_eq!(

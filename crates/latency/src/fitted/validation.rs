@@ -99,11 +99,15 @@ impl SpaceFit {
 
     /// Searched sub-networks that judge the margin: distinct, and none that was fitted to or set it.
     pub fn searched_judges(&self) -> Vec<&SearchedRow> {
-        let (spent, mut seen) = (self.spent(), BTreeSet::new());
-        let fresh = |row: &&SearchedRow| {
-            row.part == Part::Check && !spent.contains(&row.arch) && seen.insert(row.arch.clone())
-        };
-        let judges: Vec<&SearchedRow> = self.searched.iter().filter(fresh).collect();
+        let spent = self.spent();
+        let mut seen = BTreeSet::new();
+        let judges: Vec<&SearchedRow> = self
+            .searched
+            .iter()
+            .filter(|row: &&SearchedRow| {
+                row.part == Part::Check && !spent.contains(&row.arch) && seen.insert(row.arch.clone())
+            })
+            .collect();
         let accepted: Vec<&SearchedRow> = judges.iter().filter(|row| row.took.accepted).copied().collect();
         if accepted.is_empty() { judges } else { accepted }
     }
@@ -193,7 +197,8 @@ impl SpaceFit {
 
     /// How well that fits the half that judges.
     pub fn validation_typical(&self) -> ValidationTypical {
-        let (judges, factor) = (self.judges(), self.typical_factor());
+        let judges = self.judges();
+        let factor = self.typical_factor();
         let ratios: Vec<f64> =
             judges.iter().map(|network| network.took.typical_us / (factor * network.predicted_us)).collect();
         let errors: Vec<f64> = ratios.iter().map(|ratio| (1.0 / ratio - 1.0).abs()).collect();

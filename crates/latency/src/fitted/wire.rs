@@ -25,7 +25,8 @@ pub(crate) struct SpaceWire {
 
 impl From<&SpaceFit> for SpaceWire {
     fn from(fit: &SpaceFit) -> Self {
-        let (validation, validation_typical) = (fit.validation(), fit.validation_typical());
+        let validation = fit.validation();
+        let validation_typical = fit.validation_typical();
         let SpaceFit { name, space, resolutions, correction, networks, searched } = fit.clone();
         Self { name, space, resolutions, correction, validation, validation_typical, networks, searched }
     }
@@ -38,8 +39,8 @@ impl SpaceWire {
             self;
         let fit = SpaceFit { name, space, resolutions, correction, networks, searched };
         fit.check(place)?;
-        let (expected, got) =
-            ((fit.validation(), fit.validation_typical()), (validation, validation_typical));
+        let expected = (fit.validation(), fit.validation_typical());
+        let got = (validation, validation_typical);
         if expected != got {
             let field = format!("validation of space {}", fit.name);
             return Err(Error::invalid(place, field, "what follows from the networks", "something else")

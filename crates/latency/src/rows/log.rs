@@ -63,7 +63,8 @@ impl RowsLog {
     ) -> Result<(Self, Option<PathBuf>)> {
         let (mut file, bytes) = LineFile::open(path, REFUSALS)?;
         let header = line_of(&Header::from(&setting));
-        let (mut whole, mut aside) = (whole_lines(&bytes), None);
+        let mut whole = whole_lines(&bytes);
+        let mut aside = None;
         let mut rows = Rows { setting, records: Vec::new() };
         if whole > 0 {
             let found = Rows::from_bytes(&path.display().to_string(), &bytes)?;
@@ -148,7 +149,8 @@ const REFUSALS: Refusals<'_> = Refusals {
 };
 
 fn occupied(path: &Path, reason: &str) -> Error {
-    let (reason, next) = (reason.to_string(), NEXT.to_string());
+    let reason = reason.to_string();
+    let next = NEXT.to_string();
     Error::Occupied { path: path.to_path_buf(), reason, next }
 }
 

@@ -3,15 +3,24 @@ use super::*;
 /// A visit of a subject, with the lowest readings of the sentinel around it.
 pub(crate) fn visit_of(subject: Subject, samples_us: &[f64], sentinel_us: Option<[f64; 2]>) -> Record {
     let samples = Samples::Whole(samples_us.to_vec());
-    let (space, again, inner, arrival_us, at_seconds) = (None, false, 1, None, None);
+    let space = None;
+    let again = false;
+    let inner = 1;
+    let arrival_us = None;
+    let at_seconds = None;
     Record::Visit(Visit { subject, space, again, inner, samples, arrival_us, sentinel_us, at_seconds })
 }
 
 fn of(protocol: &str) -> Setting {
     let text = str::to_string;
-    let (name, cpu, os, arch) = (text("board"), text("a76"), text("linux"), text("aarch64"));
+    let name = text("board");
+    let cpu = text("a76");
+    let os = text("linux");
+    let arch = text("aarch64");
     let device = DeviceFacts { name, cpu, os, arch, cores: 4 };
-    let (engine, engine_version, dtype) = (text("fake"), text("1"), text("f32"));
+    let engine = text("fake");
+    let engine_version = text("1");
+    let dtype = text("f32");
     let engine = EngineFacts { engine, engine_version, threads: 1, dtype, batch: 1 };
     Setting { device, engine, protocol: text(protocol), sentinel: text("pool 8 @2x2"), plan: text("none") }
 }
@@ -22,7 +31,8 @@ fn open(path: &Path, protocol: &str) -> Result<RowsLog> {
 
 fn visit(subject: Subject, samples_us: &[f64]) -> Record {
     let Record::Visit(visit) = visit_of(subject, samples_us, Some([1.0, 1.5])) else { unreachable!() };
-    let (again, at_seconds) = (samples_us.len() > 1, Some(0.25));
+    let again = samples_us.len() > 1;
+    let at_seconds = Some(0.25);
     Record::Visit(Visit { again, inner: 7, space: Some("print".to_string()), at_seconds, ..visit })
 }
 

@@ -132,7 +132,8 @@ impl LatencyTable {
         space: Option<&SearchSpace>,
         networks: Option<&BTreeSet<Arch>>,
     ) -> Result<(Added, BTreeSet<Arch>)> {
-        let (device, engine) = (&rows.setting.device, &rows.setting.engine);
+        let device = &rows.setting.device;
+        let engine = &rows.setting.engine;
         self.check_same_setting(device, engine)?;
         let assumed = self.check_space(rows, space)?;
         let folded = fold(rows, self.kept_us(&rows.setting.sentinel));
@@ -149,7 +150,8 @@ impl LatencyTable {
             of_layers.pool_rows()?;
             self.check_anchors(&self.changes(&of_layers))?;
         }
-        let (mut new, mut ids) = (BTreeSet::new(), Vec::new());
+        let mut ids = Vec::new();
+        let mut new = BTreeSet::new();
         for session in &folded {
             self.take_layers(session)?;
             if let Some(space) = space {
@@ -228,7 +230,8 @@ impl LatencyTable {
         }
         self.pool_rows()?;
         let comparable = self.comparable();
-        let (mut fits, mut stale) = (self.spaces.clone(), Vec::new());
+        let mut fits = self.spaces.clone();
+        let mut stale = Vec::new();
         for (fingerprint, fit) in &mut fits {
             let Some(space) = space_of(fit, fingerprint) else {
                 stale.push(fit.name.clone());
@@ -263,10 +266,12 @@ impl LatencyTable {
 
     /// The layers that both tables hold.
     pub fn changes(&self, other: &Self) -> Vec<RowChange> {
-        let change = |(key, before): (&String, &Row)| {
-            Some(RowChange { layer: key.clone(), before: *before, after: *other.rows.get(key)? })
-        };
-        self.rows.iter().filter_map(change).collect()
+        self.rows
+            .iter()
+            .filter_map(|(key, before): (&String, &Row)| {
+                Some(RowChange { layer: key.clone(), before: *before, after: *other.rows.get(key)? })
+            })
+            .collect()
     }
 
     /// Whether layers that two sessions both know well took the same.
@@ -315,7 +320,8 @@ impl LatencyTable {
                 "{cpu} ({os} {arch}, {cores} cores), {engine} {engine_version}, {threads} threads, {dtype}, batch {batch}"
             )
         };
-        let (expected, got) = (setting(&self.device, &self.engine), setting(device, engine));
+        let expected = setting(&self.device, &self.engine);
+        let got = setting(device, engine);
         Err(Error::invalid(&self.place, "setting", expected, got).and_then_do(
             "measure there with its flags, into a table of its own, or give --replace to lose this one",
         ))

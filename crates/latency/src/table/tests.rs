@@ -24,7 +24,8 @@ fn tables_round_trip_through_a_file() {
 
 #[test]
 fn networks_are_sums_and_a_missing_layer_is_named() {
-    let (tiny, fashion) = (preset("tiny").expect("a preset"), preset("fashion").expect("a preset"));
+    let tiny = preset("tiny").expect("a preset");
+    let fashion = preset("fashion").expect("a preset");
     let table = made_up(&tiny);
     let layers = tiny.lower(&sampler::largest(&tiny)).expect("legal");
     let model = LatencyModel::new(&table, &tiny);
@@ -236,7 +237,8 @@ fn typical_latencies_are_the_undisturbed_ones_times_a_factor() {
     let table = made_up(&space);
     let layers = space.lower(&sampler::largest(&space)).expect("legal");
     let of = |kind| LatencyModel::of_kind(&table, &space, kind).network(&layers).expect("covered");
-    let (undisturbed, typical) = (of(LatencyKind::Undisturbed), of(LatencyKind::Typical));
+    let undisturbed = of(LatencyKind::Undisturbed);
+    let typical = of(LatencyKind::Typical);
     assert!((typical.us / undisturbed.us - 1.5).abs() < 1e-9);
     assert!(typical.high_us > undisturbed.high_us);
 }

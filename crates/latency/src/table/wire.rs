@@ -212,10 +212,6 @@ fn read_old(place: &str, wire: OldWire) -> Result<LatencyTable> {
 
 pub(super) fn text(table: &LatencyTable) -> String {
     let engine = table.engine.clone();
-    let row = |(key, pooled): (&String, &Row)| {
-        let sessions = table.layers[key].clone();
-        (key.clone(), RowWire { pooled: *pooled, sessions })
-    };
     let wire = Wire {
         kind: KIND.to_string(),
         version: VERSION,
@@ -229,7 +225,14 @@ pub(super) fn text(table: &LatencyTable) -> String {
         half_width: table.half_width,
         sentinel: table.sentinel.clone(),
         sessions: table.sessions.clone(),
-        rows: table.rows.iter().map(row).collect(),
+        rows: table
+            .rows
+            .iter()
+            .map(|(key, pooled): (&String, &Row)| {
+                let sessions = table.layers[key].clone();
+                (key.clone(), RowWire { pooled: *pooled, sessions })
+            })
+            .collect(),
         spaces: table.spaces.iter().map(|(print, fit)| (print.clone(), fit.into())).collect(),
         run: table.run.clone(),
     };

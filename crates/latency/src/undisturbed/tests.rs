@@ -19,8 +19,8 @@ fn the_mode_is_what_lies_lowest_and_not_the_lucky_call() {
 
 #[test]
 fn a_fast_state_is_told_from_the_edge_of_a_slow_one() {
-    let slow = |i: usize| 120.0 + 0.05 * i as f64; // a hump that has no sharp lower edge
-    let hump: Vec<f64> = (0..1000).map(slow).collect();
+    // a hump that has no sharp lower edge
+    let hump: Vec<f64> = (0..1000).map(|i: usize| 120.0 + 0.05 * i as f64).collect();
     let fast: Vec<f64> = (0..60).map(|i| 100.0 + 0.05 * f64::from(i)).collect();
     let both = [&fast[..], &hump[..]].concat();
     let pace = Pace::of(&both, None).expect("readings");
@@ -52,7 +52,8 @@ fn a_fast_state_is_told_from_the_edge_of_a_slow_one() {
 
 #[test]
 fn confirmation_needs_the_sentinel_and_a_sample() {
-    let (fast, slow) = ([10.0, 10.1, 14.0], [14.0, 14.1, 15.0]);
+    let fast = [10.0, 10.1, 14.0];
+    let slow = [14.0, 14.1, 15.0];
     let looks = [
         Look { samples: &fast, fast: true },
         Look { samples: &fast, fast: false },
@@ -76,8 +77,8 @@ struct Simulated {
 
 /// A number of the standard normal distribution (Box & Muller 1958).
 fn normal(rng: &mut ChaCha8Rng) -> f64 {
-    let (radius, angle) =
-        (rng.random_range(f64::MIN_POSITIVE..1.0), rng.random_range(0.0..std::f64::consts::TAU));
+    let radius = rng.random_range(f64::MIN_POSITIVE..1.0);
+    let angle = rng.random_range(0.0..std::f64::consts::TAU);
     (-2.0 * radius.ln()).sqrt() * angle.cos()
 }
 
@@ -145,16 +146,20 @@ fn traces() -> Option<PathBuf> {
 }
 
 fn session(blob: &[u8], references: &[f64]) -> Visits {
-    let (mut visits, mut at) = (Vec::new(), 0);
+    let mut visits = Vec::new();
+    let mut at = 0;
     let short = |at: usize| f64::from(u16::from_le_bytes([blob[at], blob[at + 1]])) / 100.0;
     while at < blob.len() {
-        let (subject, count) = (usize::from(blob[at]), usize::from(blob[at + 1]));
-        let sample = |code: &u8| {
-            let code = f64::from(*code);
-            let log = if code < 150.0 { -0.08 + 0.002 * code } else { 0.22 + 0.01 * (code - 150.0) };
-            references[subject] * log.exp()
-        };
-        let samples = blob[at + 10..at + 10 + count].iter().map(sample).collect();
+        let subject = usize::from(blob[at]);
+        let count = usize::from(blob[at + 1]);
+        let samples = blob[at + 10..at + 10 + count]
+            .iter()
+            .map(|code: &u8| {
+                let code = f64::from(*code);
+                let log = if code < 150.0 { -0.08 + 0.002 * code } else { 0.22 + 0.01 * (code - 150.0) };
+                references[subject] * log.exp()
+            })
+            .collect();
         visits.push((subject, [short(at + 6), short(at + 8)], samples));
         at += 10 + count;
     }
@@ -172,13 +177,14 @@ fn play(visits: &Visits, subjects: usize, only_slow: bool) -> Vec<Option<f64>> {
             by[*subject].push(Look { samples, fast });
         }
     }
-    let accepted = |looks: Vec<Look<'_>>| {
-        (LEAST_VISITS..=looks.len()).find_map(|count| {
-            let found = estimate(&looks[..count])?;
-            is_accepted(count, found.confirmed).then_some(found.us)
+    by.into_iter()
+        .map(|looks: Vec<Look<'_>>| {
+            (LEAST_VISITS..=looks.len()).find_map(|count| {
+                let found = estimate(&looks[..count])?;
+                is_accepted(count, found.confirmed).then_some(found.us)
+            })
         })
-    };
-    by.into_iter().map(accepted).collect()
+        .collect()
 }
 
 fn quantile(sorted: &[f64], share: f64) -> f64 {
@@ -211,14 +217,15 @@ fn sessions_of_a_disturbed_machine_agree() {
         let mut apart = Vec::new();
         for (index, first) in found.iter().enumerate() {
             for second in &found[..index] {
-                let of_kind = |place: &usize| subjects[*place]["network"].as_bool() == Some(network);
-                let both =
-                    (0..references.len()).filter(of_kind).filter_map(|place| first[place].zip(second[place]));
+                let both = (0..references.len())
+                    .filter(|place: &usize| subjects[*place]["network"].as_bool() == Some(network))
+                    .filter_map(|place| first[place].zip(second[place]));
                 apart.extend(both.map(|(a, b)| (a / b).ln().abs()));
             }
         }
         apart.sort_by(f64::total_cmp);
-        let (median, high) = (quantile(&apart, 0.5), quantile(&apart, 0.95));
+        let median = quantile(&apart, 0.5);
+        let high = quantile(&apart, 0.95);
         let far = apart.iter().filter(|one| **one > 0.05).count();
         eprintln!("{what}: {} pairs, median {median:.4}, 95 % {high:.4}, {far} above 5 %", apart.len());
         assert!(median <= 0.01 && high <= 0.03 && 500 * far <= apart.len(), "{what}");

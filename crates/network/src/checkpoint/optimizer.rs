@@ -59,11 +59,10 @@ impl OptimizerState {
 
     /// The tensors by their names in a file.
     pub(super) fn named(&self) -> impl Iterator<Item = (String, Tensor)> {
-        let of_sort = |(sort, tensors): (&String, &BTreeMap<String, Tensor>)| {
+        self.tensors.iter().flat_map(|(sort, tensors): (&String, &BTreeMap<String, Tensor>)| {
             let sort = sort.clone();
             tensors.clone().into_iter().map(move |(name, tensor)| (format!("{sort}.{name}"), tensor))
-        };
-        self.tensors.iter().flat_map(of_sort)
+        })
     }
 }
 

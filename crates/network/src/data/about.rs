@@ -40,7 +40,8 @@ impl About {
             )
             .and_then_do("rename the classes there, or leave it out"));
         }
-        let (source, flip) = (self.source.unwrap_or(source), self.flip.unwrap_or(true));
+        let source = self.source.unwrap_or(source);
+        let flip = self.flip.unwrap_or(true);
         Ok(Origin { name, source, flip })
     }
 

@@ -101,7 +101,8 @@ impl AugmentationSettings {
     pub fn check(&self, place: &str) -> Result<()> {
         let [low, high] = self.ratio.unwrap_or(RATIO);
         let area = f64::from(self.min_area.unwrap_or(1.0));
-        let (brightness, saturation) = (self.brightness.unwrap_or(0.0), self.saturation.unwrap_or(0.0));
+        let brightness = self.brightness.unwrap_or(0.0);
+        let saturation = self.saturation.unwrap_or(0.0);
         for (field, value, least, most) in [
             ("min_area", area, 1e-4, 1.0),
             ("min_width", f64::from(self.min_width.unwrap_or(1.0)), 1e-4, 1.0),
@@ -244,13 +245,15 @@ impl Augmentation {
             return 1;
         }
         let sides = [(crop.height, resolution.height), (crop.width, resolution.width)];
-        let suffices = |fraction: &usize| {
-            sides.iter().all(|(side, outputs)| {
-                let needed = (f64::from(self.jpeg_oversampling) * *outputs as f64).max(1.0);
-                *side as f64 >= needed * *fraction as f64
+        FRACTIONS
+            .into_iter()
+            .find(|fraction: &usize| {
+                sides.iter().all(|(side, outputs)| {
+                    let needed = (f64::from(self.jpeg_oversampling) * *outputs as f64).max(1.0);
+                    *side as f64 >= needed * *fraction as f64
+                })
             })
-        };
-        FRACTIONS.into_iter().find(suffices).unwrap_or(1)
+            .unwrap_or(1)
     }
 
     /// What [`Augmentation::train_view`] shows once its crop is drawn.
@@ -269,7 +272,8 @@ impl Augmentation {
             return;
         }
         let mut factor = |width: f32| rng.random_range(1.0 - width..=1.0 + width);
-        let (brightness, saturation) = (factor(self.brightness), factor(self.saturation));
+        let brightness = factor(self.brightness);
+        let saturation = factor(self.saturation);
         let brighten = |planes: &mut [f32]| {
             planes.iter_mut().for_each(|value| *value = (*value * brightness).clamp(0.0, 255.0));
         };
@@ -349,8 +353,9 @@ impl Part<'_> {
 
 /// Pixel values to what the network expects: (value / 255 - mean) / std, of floats (value - mean) / std, channel by channel.
 pub(super) fn normalize(planes: &mut [f32], resolution: Extent, preprocess: &Preprocess) {
-    let (size, normalization, unit) =
-        (resolution.plane(), &preprocess.normalization, preprocess.values.unit());
+    let size = resolution.plane();
+    let normalization = &preprocess.normalization;
+    let unit = preprocess.values.unit();
     assert_eq!(planes.len(), normalization.channels() * size, "one mean and deviation a channel");
     let statistics = normalization.mean().iter().zip(normalization.std());
     for (plane, (mean, std)) in planes.chunks_exact_mut(size).zip(statistics) {

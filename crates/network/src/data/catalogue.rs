@@ -153,7 +153,8 @@ pub(super) fn no_test(name: &str) -> Error {
 impl Files {
     fn look(self, looking: &Looking) -> Result<Dataset> {
         let Self { origin, classes, train, val, test, val_from, warnings } = self;
-        let (place, mut notes) = (train.place.clone(), Notes { warnings, ..Notes::default() });
+        let place = train.place.clone();
+        let mut notes = Notes { warnings, ..Notes::default() };
         let found = train.look(&classes, looking, &mut notes)?;
         let channels = if found.are_color() { 3 } else { 1 };
         let (train, val) = match val {
@@ -168,7 +169,8 @@ impl Files {
         let splits = [(Split::Train, &train), (Split::Val, &val)];
         let facts = Facts { sums: Some(sums), size: train.size(), hash: hash(&classes, origin.flip, splits) };
         let decoding = preprocess.decoding();
-        let (train, val) = (train.into_images(decoding), val.into_images(decoding));
+        let train = train.into_images(decoding);
+        let val = val.into_images(decoding);
         notes.warnings.extend(in_both([(Split::Val, &val), (Split::Train, &train)]));
         let splits = Splits { train, val, test: None };
         Dataset::assemble(origin, classes, splits, facts, preprocess).map(|set| {

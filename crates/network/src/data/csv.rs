@@ -40,8 +40,11 @@ impl Table {
     pub fn columns<const N: usize>(&self, place: &str, names: [&str; N]) -> Result<[usize; N]> {
         let mut columns = [0; N];
         for (column, name) in columns.iter_mut().zip(names) {
-            let at = |field: &String| field.trim().eq_ignore_ascii_case(name);
-            *column = self.header.iter().position(at).ok_or_else(|| {
+            *column = self
+                .header
+                .iter()
+                .position(|field: &String| field.trim().eq_ignore_ascii_case(name))
+                .ok_or_else(|| {
                 let expected = format!("columns {}", names.join(", "));
                 Error::invalid(place, "header", expected, self.header.join(","))
             })?;
@@ -52,8 +55,11 @@ impl Table {
 
 /// All lines but empty ones.
 fn rows_of(place: &str, text: &str) -> Result<Vec<Row>> {
-    let (mut rows, mut fields, mut field) = (Vec::new(), Vec::new(), String::new());
-    let (mut line, mut begun) = (1, 1);
+    let mut rows = Vec::new();
+    let mut fields = Vec::new();
+    let mut field = String::new();
+    let mut line = 1;
+    let mut begun = 1;
     let wrong =
         |line, expected: &str, got: &str| Err(Error::invalid(place, format!("line {line}"), expected, got));
     let mut letters = text.chars().peekable();

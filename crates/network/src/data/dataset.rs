@@ -138,7 +138,8 @@ impl Dataset {
                 return Err(Error::invalid(&origin.name, format!("labels of {split}"), expected, label));
             }
         }
-        let (late_classes, flip_by_name) = (classes.clone(), origin.flip);
+        let late_classes = classes.clone();
+        let flip_by_name = origin.flip;
         let late_labels = (0..classes.len() as u32).collect();
         Ok(Self {
             origin,
@@ -218,7 +219,8 @@ impl Dataset {
     /// # Errors
     /// If its channels cannot be made of those of the images, or the values are of another kind.
     pub fn seen_as(&self, preprocess: Preprocess) -> Result<Self> {
-        let (place, decoding) = (format!("data {}", self.name()), preprocess.decoding());
+        let place = format!("data {}", self.name());
+        let decoding = preprocess.decoding();
         preprocess.check(&place)?;
         if preprocess.values != self.train().kind() {
             let expected = format!("{} for the network", preprocess.values);
@@ -300,7 +302,9 @@ impl Dataset {
     }
 
     fn summary(&self) -> String {
-        let (train, val, classes) = (self.train().len(), self.val().len(), self.classes.len());
+        let train = self.train().len();
+        let val = self.val().len();
+        let classes = self.classes.len();
         let from = if self.val_from.is_empty() { String::new() } else { format!(" ({})", self.val_from) };
         let looked_at = self.looked_at.get().map(|late| &late.images);
         let test = match (self.splits.test.as_ref().or(looked_at), &self.late_test) {
@@ -394,7 +398,8 @@ impl Dataset {
     }
 
     fn look_at_test(&self, late: &Late) -> Result<LateImages> {
-        let (classes, mut notes) = (&self.late_classes, Notes::default());
+        let classes = &self.late_classes;
+        let mut notes = Notes::default();
         let listed = match late {
             Late::Folder(folder) => {
                 folder::list_split((Split::Test, folder), Contents::Images, classes, &mut notes.warnings)?

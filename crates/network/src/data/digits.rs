@@ -46,12 +46,14 @@ pub(super) fn open() -> Result<Dataset> {
 /// For each image, how many of its class stand before it.
 fn places_in_class(labels: &[u32]) -> Vec<usize> {
     let mut seen = [0; CLASSES];
-    let mut place = |label: &u32| {
-        let count = &mut seen[*label as usize % CLASSES];
-        *count += 1;
-        *count - 1
-    };
-    labels.iter().map(&mut place).collect()
+    labels
+        .iter()
+        .map(&mut |label: &u32| {
+            let count = &mut seen[*label as usize % CLASSES];
+            *count += 1;
+            *count - 1
+        })
+        .collect()
 }
 
 fn unpack(compressed: &[u8]) -> Result<(Vec<u8>, Vec<u32>)> {

@@ -88,7 +88,8 @@ fn class_folders(folder: &Path) -> Result<ClassFolders> {
     let mut folders = ClassFolders::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io("open the folder", folder))? {
         let entry = entry.map_err(Error::io("read", folder))?;
-        let (name, path) = (entry.file_name(), entry.path());
+        let name = entry.file_name();
+        let path = entry.path();
         if name.to_string_lossy().starts_with('.') || !path.is_dir() {
             continue;
         }
@@ -124,7 +125,8 @@ fn files_by_class(
 ) -> Result<Vec<(PathBuf, u32)>> {
     let mut files = Vec::new();
     for (label, paths) in folders.values().enumerate() {
-        let (mut images, mut own) = (Vec::new(), PassedOver::of(over.contents()));
+        let mut images = Vec::new();
+        let mut own = PassedOver::of(over.contents());
         for path in paths {
             list_into(path, DEEPEST, &mut images, &mut own)?;
         }
@@ -135,7 +137,8 @@ fn files_by_class(
         files.extend(images.into_iter().map(|path| (path, label as u32)));
         over.add(own);
     }
-    let (mut beside, mut own) = (Vec::new(), PassedOver::of(over.contents()));
+    let mut beside = Vec::new();
+    let mut own = PassedOver::of(over.contents());
     for entry in shown_in(folder)? {
         if entry.kind != Kind::Folder {
             list_file(entry, &mut beside, &mut own);
@@ -243,7 +246,8 @@ pub struct ImagesIn {
 /// # Errors
 /// If a folder cannot be read.
 pub fn images_in(folder: &Path, also: &[&'static str]) -> Result<ImagesIn> {
-    let (mut images, mut over) = (Vec::new(), PassedOver::taking(also));
+    let mut images = Vec::new();
+    let mut over = PassedOver::taking(also);
     list_into(folder, DEEPEST, &mut images, &mut over)?;
     images.sort();
     Ok(ImagesIn { images, passed_over: over.in_words() })
@@ -253,11 +257,11 @@ pub fn images_in(folder: &Path, also: &[&'static str]) -> Result<ImagesIn> {
 fn files_below(folder: &Path) -> usize {
     let Ok(entries) = std::fs::read_dir(folder) else { return 1 };
     let seen = entries.flatten().filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
-    let count = |entry: std::fs::DirEntry| match entry.file_type() {
+    seen.map(|entry: std::fs::DirEntry| match entry.file_type() {
         Ok(kind) if kind.is_dir() => files_below(&entry.path()),
         _ => 1,
-    };
-    seen.map(count).sum()
+    })
+    .sum()
 }
 
 /// Whether a folder in `folder` is a link to one that it lies in, which would be looked into for ever.

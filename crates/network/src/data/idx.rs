@@ -60,8 +60,9 @@ pub(super) fn open(folder: &Path, about: impl Fn(&str) -> Result<About>) -> Resu
         }
     };
     let known = fashion.then(|| FASHION_CLASSES.map(str::to_owned).to_vec());
-    let numbers = || numbered_classes(train.labels.iter().max().map_or(0, |label| usize::from(*label) + 1));
-    let classes = about.classes.or(known).unwrap_or_else(numbers);
+    let classes = about.classes.or(known).unwrap_or_else(|| {
+        numbered_classes(train.labels.iter().max().map_or(0, |label| usize::from(*label) + 1))
+    });
     let source = about.source.unwrap_or_else(|| match fashion {
         true => FASHION_SOURCE.to_owned(),
         false => format!("IDX files in a folder {name}"),
@@ -104,7 +105,8 @@ struct Part {
 impl Part {
     /// The pair of files that start with `prefix`; `None` if neither is there.
     fn read(folder: &Path, prefix: &str) -> Result<Option<Self>> {
-        let (images, labels) = (find(folder, prefix, Kind::Images), find(folder, prefix, Kind::Labels));
+        let images = find(folder, prefix, Kind::Images);
+        let labels = find(folder, prefix, Kind::Labels);
         let (images_path, labels_path) = match (images, labels) {
             (None, None) => return Ok(None),
             (Some(images), Some(labels)) => (images, labels),
@@ -309,10 +311,12 @@ mod tests {
 
     #[test]
     fn both_spellings_and_both_packings_hold_the_same() {
-        let (i, l) = (images(20), labels(&[1; 20]));
+        let i = images(20);
+        let l = labels(&[1; 20]);
         let plain = [("train-images-idx3-ubyte", i.clone()), ("train-labels-idx1-ubyte", l.clone())];
         let dotted = [("train-images.idx3-ubyte.gz", gzip(&i)), ("train-labels.idx1-ubyte", gzip(&l))];
-        let (plain, dotted) = (open_files("set", &plain).unwrap(), open_files("set", &dotted).unwrap());
+        let plain = open_files("set", &plain).unwrap();
+        let dotted = open_files("set", &dotted).unwrap();
         assert_eq!(plain.hash(), dotted.hash());
         assert_eq!((plain.name(), plain.size(), plain.channels(), plain.flip()), ("set", 2, 1, false));
         assert_eq!(plain.classes(), ["0", "1"]);

@@ -231,8 +231,12 @@ fn has_end(bytes: &[u8]) -> bool {
         if marker == 0xda {
             // a scan's data: an FF in it is followed by 00, or by the number of a restart
             let data = bytes.get(at..).unwrap_or_default();
-            let marker = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xd0..=0xd7);
-            let Some(length) = data.windows(2).position(marker) else { return false };
+            let Some(length) = data
+                .windows(2)
+                .position(|pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xd0..=0xd7))
+            else {
+                return false;
+            };
             at += length;
         }
     }
@@ -270,7 +274,8 @@ mod tests {
 
     #[test]
     fn other_formats_are_told_by_their_content() {
-        let (color, grey) = (color(), GrayImage::from_fn(5, 7, |x, y| Luma([(x * 7 + y) as u8])));
+        let color = color();
+        let grey = GrayImage::from_fn(5, 7, |x, y| Luma([(x * 7 + y) as u8]));
         for format in [ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::Pnm] {
             let bytes = encoded(color.clone(), format);
             let file = ImageFile::from_bytes("x", &bytes).unwrap();
@@ -309,7 +314,8 @@ mod tests {
 
     #[test]
     fn what_is_broken_is_said() {
-        let (png, jpeg) = (encoded(color(), ImageFormat::Png), encoded(color(), ImageFormat::Jpeg));
+        let png = encoded(color(), ImageFormat::Png);
+        let jpeg = encoded(color(), ImageFormat::Jpeg);
         let mut huge = png.clone();
         huge[16..24].copy_from_slice(&[0x7f, 0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff]);
         let one = encoded(GrayImage::new(1, 9), ImageFormat::Png);

@@ -234,11 +234,12 @@ impl Normalization {
     /// A channel without any variation gets a deviation of one grey level, 1/255, instead of 0; of floats, of 1.
     pub fn of(set: &ImageSet) -> Self {
         let channels = set.shape[2];
-        let of_channel = |channel: usize| match set.pixels.view() {
-            Pixels::Bytes(bytes) => mean_and_std(bytes, channel, channels),
-            Pixels::Floats(values) => mean_and_std_of_floats(values, channel, channels),
-        };
-        let (mean, std) = (0..channels).map(of_channel).unzip();
+        let (mean, std) = (0..channels)
+            .map(|channel: usize| match set.pixels.view() {
+                Pixels::Bytes(bytes) => mean_and_std(bytes, channel, channels),
+                Pixels::Floats(values) => mean_and_std_of_floats(values, channel, channels),
+            })
+            .unzip();
         Self { mean, std }
     }
 

@@ -94,9 +94,12 @@ impl ImageFiles {
         let bytes = file::read(path)?;
         let how = InTurn { orient, fraction };
         let file = ImageFile::from_bytes_in_turn(&path.display().to_string(), &bytes, how)?;
-        let ([height, width], fraction, room) = (file.size(), file.fraction(), file.room());
-        let wrong = || Error::invalid(path.display(), "channels", "1 or 3", channels);
-        let pixels = file.into_pixels(channels, grey).ok_or_else(wrong)?;
+        let [height, width] = file.size();
+        let fraction = file.fraction();
+        let room = file.room();
+        let pixels = file
+            .into_pixels(channels, grey)
+            .ok_or_else(|| Error::invalid(path.display(), "channels", "1 or 3", channels))?;
         Ok(Loaded {
             pixels: LoadedPixels::Decoded(pixels),
             shape: [height, width, channels],

@@ -153,8 +153,12 @@ impl Index {
     /// What a file is known by: its path from the place on, so that a place may be named in several ways.
     fn name<'a>(&self, path: &'a Path) -> &'a [u8] {
         let below = path.strip_prefix(&self.place);
-        let beside = || path.strip_prefix(self.place.parent()?).ok();
-        below.ok().or_else(beside).unwrap_or(path).as_os_str().as_encoded_bytes()
+        below
+            .ok()
+            .or_else(|| path.strip_prefix(self.place.parent()?).ok())
+            .unwrap_or(path)
+            .as_os_str()
+            .as_encoded_bytes()
     }
 }
 
@@ -226,7 +230,8 @@ mod tests {
             [0, 1].map(|file| index.get(&paths[file], stamps[file]) == Some(&facts(pixel)))
         };
         let keep = |file: usize, pixel: u8, whole: bool| {
-            let (index, known) = (later(folder.path(), &place), facts(pixel));
+            let index = later(folder.path(), &place);
+            let known = facts(pixel);
             index.keep([(paths[file].as_path(), stamps[file], &known)].into_iter(), whole).expect("kept");
         };
         keep(0, 1, false);

@@ -10,12 +10,14 @@ pub(super) fn decode(bytes: &[u8], [height, width]: [usize; 2], fraction: usize)
     let mut decoder = Decoder::new(bytes);
     decoder.read_info().ok()?;
     let sides = [width, height].map(|side| u16::try_from(side.div_ceil(fraction)).ok());
-    let (scaled_width, scaled_height) = (sides[0]?, sides[1]?);
+    let scaled_width = sides[0]?;
+    let scaled_height = sides[1]?;
     if decoder.scale(scaled_width, scaled_height).ok()? != (scaled_width, scaled_height) {
         return None;
     }
     let pixels = decoder.decode().ok()?;
-    let (width, height) = (u32::from(scaled_width), u32::from(scaled_height));
+    let width = u32::from(scaled_width);
+    let height = u32::from(scaled_height);
     match decoder.info()?.pixel_format {
         PixelFormat::L8 => GrayImage::from_raw(width, height, pixels).map(DynamicImage::from),
         PixelFormat::RGB24 => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),

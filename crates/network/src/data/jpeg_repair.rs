@@ -11,7 +11,8 @@ pub(super) fn without_stray_bytes(bytes: &[u8]) -> Cow<'_, [u8]> {
     if stray.is_empty() {
         return Cow::Borrowed(bytes);
     }
-    let (mut kept, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    let mut kept = Vec::with_capacity(bytes.len());
+    let mut at = 0;
     for Range { start, end } in stray {
         kept.extend_from_slice(&bytes[at..start]);
         at = end;
@@ -22,7 +23,8 @@ pub(super) fn without_stray_bytes(bytes: &[u8]) -> Cow<'_, [u8]> {
 
 /// Where they stand, up to the end marker.
 fn stray_bytes(bytes: &[u8]) -> Vec<Range<usize>> {
-    let (mut stray, mut at) = (Vec::new(), 2);
+    let mut stray = Vec::new();
+    let mut at = 2;
     while let Some(start) = next_marker(bytes, at) {
         // any number of FF may stand before a marker
         if bytes[at..start].iter().any(|byte| *byte != 0xff) {
@@ -55,8 +57,11 @@ fn next_marker(bytes: &[u8], from: usize) -> Option<usize> {
 }
 
 fn end_of_scan(bytes: &[u8], from: usize) -> Option<usize> {
-    let ends = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0 | 0xd0..=0xd7);
-    bytes.get(from..)?.windows(2).position(ends).map(|place| from + place)
+    bytes
+        .get(from..)?
+        .windows(2)
+        .position(|pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0 | 0xd0..=0xd7))
+        .map(|place| from + place)
 }
 
 #[cfg(test)]
@@ -78,7 +83,8 @@ mod tests {
 
     /// Where segments begin, the first after the start of the image; the last is the scan.
     fn segments(bytes: &[u8]) -> Vec<usize> {
-        let (mut places, mut at) = (Vec::new(), 2);
+        let mut places = Vec::new();
+        let mut at = 2;
         loop {
             places.push(at);
             if bytes[at + 1] == 0xda {

@@ -29,7 +29,8 @@ pub struct ListedImage {
 
 /// The files that a list names.
 pub(super) fn read(path: &Path, about: impl Fn(&Path) -> Result<About>) -> Result<Files> {
-    let (place, text) = (path.display().to_string(), file::read_text(path)?);
+    let place = path.display().to_string();
+    let text = file::read_text(path)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let about = about(folder)?;
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
@@ -45,7 +46,9 @@ pub(super) fn read(path: &Path, about: impl Fn(&Path) -> Result<About>) -> Resul
     }
     let labels: BTreeMap<&String, u32> = classes.iter().copied().zip(0..).collect();
     let of = |split| of_split(split, &images, &labels, path);
-    let (train, val, test) = (of(Split::Train)?, of(Split::Val)?, of(Split::Test)?);
+    let train = of(Split::Train)?;
+    let val = of(Split::Val)?;
+    let test = of(Split::Test)?;
     let train = train.ok_or_else(|| Error::invalid(&place, "training images", "at least one", "none"))?;
     let val_from = match &val {
         Some(_) => "those that the list says".to_string(),
@@ -67,7 +70,8 @@ fn of_split(
     let mut files = Vec::new();
     for image in images.iter().filter(|image| image.split == split) {
         let label = labels.get(&image.class).ok_or_else(|| {
-            let (field, got) = (format!("line {}", image.line), format!("`{}`", image.class));
+            let field = format!("line {}", image.line);
+            let got = format!("`{}`", image.class);
             Error::invalid(&place, field, "a class that has training images", got)
                 .and_then_do("every split needs the same classes")
         })?;
@@ -104,7 +108,8 @@ pub fn list_from_text(place: &str, text: &str) -> Result<Vec<ListedImage>> {
             "" => Err(wrong(&format!("a {name}"), "none".to_string())),
             field => Ok(field.to_string()),
         };
-        let (path, class) = (PathBuf::from(field(path, "path")?), composed(&field(label, "label")?));
+        let path = PathBuf::from(field(path, "path")?);
+        let class = composed(&field(label, "label")?);
         let named = field(split, "split")?;
         let split =
             split_named(&named).ok_or_else(|| wrong("a split: train, val or test", format!("`{named}`")))?;

@@ -78,15 +78,16 @@ impl TrainLoader {
         let abandoned = Arc::new(AtomicBool::new(false));
         let start = |worker: usize| {
             let (sender, batches) = sync_channel(AHEAD);
-            let (own, resolution_of) = (Arc::clone(&stream), resolution_of.clone());
+            let own = Arc::clone(&stream);
+            let resolution_of = resolution_of.clone();
             let steps = (first_step + worker as u64..).step_by(workers);
-            let (threads, abandoned) = (threads.div_ceil(workers), Arc::clone(&abandoned));
-            let make = move || {
-                own.send_batches(steps, resolution_of, &Team { threads, abandoned: &abandoned }, &sender)
-            };
+            let threads = threads.div_ceil(workers);
+            let abandoned = Arc::clone(&abandoned);
             std::thread::Builder::new()
                 .name("batches".to_owned())
-                .spawn(make)
+                .spawn(move || {
+                    own.send_batches(steps, resolution_of, &Team { threads, abandoned: &abandoned }, &sender)
+                })
                 .map(|thread| Worker { batches, thread })
                 .map_err(|error| Error::invalid("loader", "worker", "a thread", error))
         };
@@ -181,7 +182,8 @@ impl Stream {
         let LoaderConfig { batch, seed, augmentation, .. } = &self.config;
         let order = self.order_of(step / self.steps_per_epoch);
         let start = (step % self.steps_per_epoch) as usize * batch;
-        let (set, preprocess) = (self.dataset.train(), self.dataset.preprocess());
+        let set = self.dataset.train();
+        let preprocess = self.dataset.preprocess();
         let indices = &order[start..start + batch];
         Batch::of(set, indices, resolution, |values, size| {
             let views = views(indices);
@@ -295,7 +297,8 @@ mod tests {
                 .flat_map(|step| loader.batch_at(step, 4).unwrap().targets.classes().to_vec())
                 .collect()
         };
-        let (first, second) = (epoch(0), epoch(1));
+        let first = epoch(0);
+        let second = epoch(1);
         assert_ne!(first, second);
         for mut labels in [first, second] {
             labels.sort_unstable();
@@ -306,7 +309,8 @@ mod tests {
 
     #[test]
     fn the_seed_and_the_step_change_what_is_seen() {
-        let (one, two) = (loader(23, 1, 0), loader(23, 2, 0));
+        let one = loader(23, 1, 0);
+        let two = loader(23, 2, 0);
         let views = |loader: &TrainLoader, step| {
             let (_, labels, values) = content(loader.batch_at(step, 4));
             let mut views: Vec<_> = labels.into_iter().zip(values.chunks(16).map(<[f32]>::to_vec)).collect();
@@ -328,8 +332,10 @@ mod tests {
 
     #[test]
     fn a_panic_in_the_worker_is_an_error() {
-        let resolution = |step| if step == 2 { panic!("no step {step}") } else { Extent::square(4) };
-        let mut loader = TrainLoader::new(dataset(), config(5, 0), 1, resolution).unwrap();
+        let mut loader = TrainLoader::new(dataset(), config(5, 0), 1, |step| {
+            if step == 2 { panic!("no step {step}") } else { Extent::square(4) }
+        })
+        .unwrap();
         loader.next().unwrap();
         let error = loader.next().unwrap_err().to_string();
         assert_eq!(error, "loader: batch of step 2: expected a batch, got a panic: no step 2");

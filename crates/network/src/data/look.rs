@@ -75,7 +75,8 @@ impl Listed {
     pub fn look(self, classes: &[String], looking: &Looking, notes: &mut Notes) -> Result<Found> {
         let looked = self.look_at_all(looking, notes);
         let total = self.files.len();
-        let (mut images, mut bad) = (Vec::with_capacity(total), Vec::new());
+        let mut images = Vec::with_capacity(total);
+        let mut bad = Vec::new();
         for ((path, label), (_, looked)) in self.files.into_iter().zip(looked) {
             match looked {
                 Ok(facts) => images.push(FoundImage { path, label, facts }),
@@ -105,7 +106,8 @@ impl Listed {
     /// Looks at those that the index does not know; keeps every so often, and in the end, what was found out.
     fn look_at_all(&self, looking: &Looking, notes: &mut Notes) -> Vec<Looked> {
         let index = Index::open(looking.index(), &self.place, &self.split.to_string());
-        let (done, fresh) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let done = AtomicUsize::new(0);
+        let fresh = AtomicUsize::new(0);
         let look_at = |(path, _): &(PathBuf, u32)| {
             let stamp = if index.is_kept() { Stamp::of(path) } else { None };
             let known = stamp.and_then(|stamp| index.get(path, stamp));
@@ -120,7 +122,9 @@ impl Listed {
             (stamp, facts)
         };
         let mut looked: Vec<Looked> = Vec::with_capacity(self.files.len());
-        let (begun, mut due, mut kept) = (Stopwatch::start(), Every::new(INDEX_EVERY), Ok(()));
+        let begun = Stopwatch::start();
+        let mut due = Every::new(INDEX_EVERY);
+        let mut kept = Ok(());
         for files in self.files.chunks(AT_ONCE) {
             looked.par_extend(files.par_iter().map(look_at));
             let last = looked.len() == self.files.len();
@@ -155,7 +159,9 @@ fn look(path: &Path) -> Result<ImageFacts> {
     let bytes = file::read(path)?;
     let how = InTurn { orient: Orient::Exif, fraction: |_| 1 };
     let image = ImageFile::from_bytes_in_turn(&path.display().to_string(), &bytes, how)?;
-    let (color, size, _room) = (image.is_color(), image.size(), image.room());
+    let color = image.is_color();
+    let size = image.size();
+    let _room = image.room();
     let pixels = image.into_pixels(if color { 3 } else { 1 }, Grey::Rec601).unwrap_or_default();
     let sums = if color { ImageSums::of_colors(&pixels) } else { ImageSums::of_greys(&pixels) };
     Ok(ImageFacts { color, size, hash: *blake3::hash(&bytes).as_bytes(), sums })
@@ -192,7 +198,8 @@ impl Found {
     pub fn hold_out(self, place: &Path, classes: &[String]) -> Result<(Self, Self)> {
         let labels: Vec<u32> = self.images.iter().map(|image| image.label).collect();
         let held_out = held_out("images", &labels, place, classes)?;
-        let (mut train, mut val) = (Vec::new(), Vec::new());
+        let mut train = Vec::new();
+        let mut val = Vec::new();
         for (image, held_out) in self.images.into_iter().zip(held_out) {
             if held_out { &mut val } else { &mut train }.push(image);
         }
@@ -215,12 +222,14 @@ pub(super) fn held_out(what: &str, labels: &[u32], place: &Path, classes: &[Stri
     let by_class: Vec<Vec<bool>> =
         counts.iter().enumerate().map(|(label, count)| drawn(label, *count)).collect();
     let mut at = vec![0; classes.len()];
-    let of_image = |label: &u32| {
-        let label = *label as usize;
-        at[label] += 1;
-        by_class[label][at[label] - 1]
-    };
-    Ok(labels.iter().map(of_image).collect())
+    Ok(labels
+        .iter()
+        .map(|label: &u32| {
+            let label = *label as usize;
+            at[label] += 1;
+            by_class[label][at[label] - 1]
+        })
+        .collect())
 }
 
 /// Which of a class's images are held out.

@@ -203,8 +203,7 @@ fn by_rows(values: &[f32], shape: &[usize]) -> Vec<f32> {
 /// Planes as pixels with their channels side by side.
 fn interleaved(planes: &[f32], channels: usize) -> Vec<f32> {
     let plane = planes.len() / channels;
-    let pixel = |at: usize| (0..channels).map(move |channel| planes[channel * plane + at]);
-    (0..plane).flat_map(pixel).collect()
+    (0..plane).flat_map(|at: usize| (0..channels).map(move |channel| planes[channel * plane + at])).collect()
 }
 
 /// Header text and data of a `.npy` file.

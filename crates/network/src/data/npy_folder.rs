@@ -24,12 +24,11 @@ const AT_ONCE: usize = 256;
 
 /// The data set in `folder`. Arrays are not mirrored where nothing else is said: time has a direction.
 pub(super) fn open(folder: &Path, about: impl Fn(&Path) -> Result<About>) -> Result<Dataset> {
-    let not_mirrored = |at: &Path| {
-        let about = about(at)?;
-        Ok(About { flip: about.flip.or(Some(false)), ..about })
-    };
     let Files { origin, classes, train, val, test, val_from, mut warnings } =
-        folder::list(folder, Contents::Arrays, not_mirrored)?;
+        folder::list(folder, Contents::Arrays, |at: &Path| {
+            let about = about(at)?;
+            Ok(About { flip: about.flip.or(Some(false)), ..about })
+        })?;
     let test = match test {
         Some(Late::Folder(test)) => {
             Some(folder::list_split((Split::Test, &test), Contents::Arrays, &classes, &mut warnings)?.files)
@@ -44,11 +43,12 @@ pub(super) fn open(folder: &Path, about: impl Fn(&Path) -> Result<About>) -> Res
         None => train.hold_out(&place, &classes)?,
     };
     let test = test.map(|test| reading.read(test)).transpose()?;
-    let (of_train, of_val) = ((Split::Train, &train), (Split::Val, &val));
+    let of_train = (Split::Train, &train);
+    let of_val = (Split::Val, &val);
     warnings.extend(in_both(of_val, of_train));
     if let Some(test) = &test {
-        let in_another = |others| in_both((Split::Test, test), others);
-        warnings.extend([of_train, of_val].into_iter().filter_map(in_another));
+        warnings
+            .extend([of_train, of_val].into_iter().filter_map(|others| in_both((Split::Test, test), others)));
     }
     let set = |arrays: Arrays| reading.set(arrays, classes.len());
     let splits = Splits {
@@ -120,7 +120,8 @@ fn maps([height, width, channels]: [usize; 3]) -> String {
 }
 
 fn read_file(path: &Path) -> Result<(Vec<f32>, [usize; 3], [u8; 32])> {
-    let (place, bytes) = (path.display().to_string(), file::read(path)?);
+    let place = path.display().to_string();
+    let bytes = file::read(path)?;
     let (values, shape) = NpyArray::from_bytes(&place, &bytes)?.into_image(&place)?;
     Ok((values, shape, *blake3::hash(&bytes).as_bytes()))
 }

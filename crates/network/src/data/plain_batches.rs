@@ -99,11 +99,13 @@ struct Ahead {
 impl Ahead {
     fn new(plain: Plain, batch: usize) -> Result<Self> {
         // as many as compute, which a thread of its own could not ask for
-        let (threads, abandoned) = (rayon::current_num_threads(), Arc::new(AtomicBool::new(false)));
+        let threads = rayon::current_num_threads();
+        let abandoned = Arc::new(AtomicBool::new(false));
         let (sender, batches) = sync_channel(0);
         let own = Arc::clone(&abandoned);
-        let make = move || send_batches(&plain, batch, &Team { threads, abandoned: &own }, &sender);
-        let thread = std::thread::Builder::new().name("images".to_owned()).spawn(make);
+        let thread = std::thread::Builder::new()
+            .name("images".to_owned())
+            .spawn(move || send_batches(&plain, batch, &Team { threads, abandoned: &own }, &sender));
         let thread = thread.map_err(|error| Error::invalid("loader", "worker", "a thread", error))?;
         Ok(Self { batches: Some(batches), thread: Some(thread), abandoned })
     }
@@ -163,7 +165,8 @@ mod tests {
         assert_eq!(batches.iter().map(|(dims, ..)| dims[0]).collect::<Vec<_>>(), [10, 10, 3]);
         let labels: Vec<u32> = batches.iter().flat_map(|(_, labels, _)| labels.clone()).collect();
         assert_eq!(labels, set.labels());
-        let (mean, std) = (dataset.normalization().mean()[0], dataset.normalization().std()[0]);
+        let mean = dataset.normalization().mean()[0];
+        let std = dataset.normalization().std()[0];
         let first = set.load(0).unwrap();
         let pixels = first.image().unwrap().pixels().bytes().unwrap();
         let expected = pixels.iter().map(|pixel| (f32::from(*pixel) / 255.0 - mean) / std);

@@ -98,7 +98,8 @@ impl Preprocess {
 
     /// The whole image, for small ones whose object fills them.
     pub fn whole(normalization: Normalization) -> Self {
-        let (resize, filter) = (Resize::Stretch, Filter::Bilinear);
+        let resize = Resize::Stretch;
+        let filter = Filter::Bilinear;
         Self { resize, filter, ..Self::photographs(normalization) }
     }
 

@@ -35,11 +35,12 @@ impl Lines {
 
     /// The same of an image of which only every so many-th pixel is there, `side` in all along this axis.
     pub fn of_fraction(all: &Self, fraction: usize, side: usize) -> Self {
-        let (begin, end) =
-            (all.start as f64 / fraction as f64, (all.start + all.length) as f64 / fraction as f64);
+        let begin = all.start as f64 / fraction as f64;
+        let end = (all.start + all.length) as f64 / fraction as f64;
         let start = (begin.floor() as usize).min(side - 1);
         let length = (end.ceil() as usize).min(side) - start;
-        let (offset, extent) = (begin - start as f64, end - begin);
+        let offset = begin - start as f64;
+        let extent = end - begin;
         Self { start, length, offset, extent, outputs: all.outputs, shown: all.shown.clone() }
     }
 }
@@ -139,7 +140,8 @@ impl<W: Weight> Axis<W> {
         let Lines { start, length, offset, extent, outputs, shown } = lines;
         let scale = *extent / *outputs as f64;
         let support = scale.max(1.0);
-        let (mut taps, mut weights) = (Vec::with_capacity(shown.len()), Vec::new());
+        let mut taps = Vec::with_capacity(shown.len());
+        let mut weights = Vec::new();
         for output in shown.clone() {
             let center = offset + (output as f64 + 0.5) * scale;
             let first = (center - support + 0.5).floor().max(0.0) as usize;

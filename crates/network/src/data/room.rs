@@ -99,10 +99,15 @@ mod tests {
     #[test]
     fn no_more_is_given_out_than_there_is() {
         let room = Room::of(100);
-        let (now, most, done) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        let now = AtomicUsize::new(0);
+        let most = AtomicUsize::new(0);
+        let done = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for thread in 0..8 {
-                let (room, now, most, done) = (&room, &now, &most, &done);
+                let room = &room;
+                let now = &now;
+                let most = &most;
+                let done = &done;
                 scope.spawn(move || {
                     for i in 0..200 {
                         let bytes = [10, 30, 60, 100, 250][(thread + i) % 5];

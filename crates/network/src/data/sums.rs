@@ -76,8 +76,10 @@ impl ChannelSums {
             _ => return None,
         };
         let pixels = self.pixels as f64;
-        let of = |[sum, squares]: &[u128; 2]| Normalization::of_sums(pixels, *sum as f64, *squares as f64);
-        let (mean, std) = sums.iter().map(of).unzip();
+        let (mean, std) = sums
+            .iter()
+            .map(|[sum, squares]: &[u128; 2]| Normalization::of_sums(pixels, *sum as f64, *squares as f64))
+            .unzip();
         Normalization::new(mean, std).ok()
     }
 }

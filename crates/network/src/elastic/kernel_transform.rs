@@ -26,7 +26,8 @@ pub(super) fn kernel_sizes(space: &SearchSpace) -> Vec<(String, Vec<usize>)> {
         let name = slot.name.to_string();
         let weights = index.layers_of(&name).flat_map(space::Layer::weights);
         for weight in weights.filter(|weight| weight.role == WeightRole::DepthwiseFilters) {
-            let (name, size) = (format!("{name}.{}", weight.name), weight.shape.last());
+            let name = format!("{name}.{}", weight.name);
+            let size = weight.shape.last();
             match found.iter_mut().find(|(entered, _)| *entered == name) {
                 Some((_, sizes)) => sizes.extend(size),
                 None => found.push((name, size.copied().into_iter().collect())),
@@ -44,11 +45,13 @@ pub(super) fn kernel_sizes(space: &SearchSpace) -> Vec<(String, Vec<usize>)> {
 /// The matrices of a space, in the order of its slots.
 pub(super) fn matrix_specs(space: &SearchSpace) -> Vec<WeightSpec> {
     let matrices = |(weight, sizes): (String, Vec<usize>)| {
-        let matrix = |pair: &[usize]| {
-            let name = matrix_name(&weight, pair[0], pair[1]);
-            WeightSpec::new(name, &[pair[1].pow(2); 2], WeightRole::KernelTransform)
-        };
-        sizes.windows(2).map(matrix).collect::<Vec<_>>()
+        sizes
+            .windows(2)
+            .map(|pair: &[usize]| {
+                let name = matrix_name(&weight, pair[0], pair[1]);
+                WeightSpec::new(name, &[pair[1].pow(2); 2], WeightRole::KernelTransform)
+            })
+            .collect::<Vec<_>>()
     };
     kernel_sizes(space).into_iter().flat_map(matrices).collect()
 }
@@ -76,7 +79,8 @@ impl KernelTransform {
         let mut current = shared.get(&self.weight)?.narrow(0, 0, self.channels)?;
         let mut steps = Vec::new();
         for pair in self.sizes.windows(2) {
-            let (from, to) = (pair[0], pair[1]);
+            let from = pair[0];
+            let to = pair[1];
             let crop = kernels.numbers(&square(&current, to)?)?.reshape((self.channels, to * to))?;
             let matrix = shared.get(&matrix_name(&self.weight, from, to))?;
             let kernel = kernels.product(&crop, &matrix.t()?)?; // [C, to to]
@@ -106,7 +110,8 @@ impl KernelTransform {
         let steps = self.steps(shared, &kernels)?;
         let mut d = dkernel.flatten_from(1)?; // [C, to to]
         for (index, pair) in self.sizes.windows(2).enumerate().rev() {
-            let (from, to) = (pair[0], pair[1]);
+            let from = pair[0];
+            let to = pair[1];
             let name = matrix_name(&self.weight, from, to);
             kernels.add_product(gradients.touch(&name)?, &d.t()?, &steps[index].0)?;
             let dcrop = kernels.product(&d, shared.get(&name)?)?.reshape((self.channels, 1, to, to))?;

@@ -147,7 +147,8 @@ mod tests {
         let wide = [vec![16, 24, 32, 40], vec![16, 24, 32, 40], vec![16, 24, 32], vec![16, 24, 32]];
         assert_eq!(widths_of(&resnet, 2, 2), wide);
         for space in [tiny, resnet] {
-            let (listed, mut rng) = (widths_of(&space, 9, 9), base::random::rng_for("widths", 1, &[]));
+            let listed = widths_of(&space, 9, 9);
+            let mut rng = base::random::rng_for("widths", 1, &[]);
             let mut met: BTreeMap<Option<usize>, BTreeSet<usize>> = BTreeMap::new();
             for _ in 0..500 {
                 for layer in space.lower(&sampler::random(&space, &mut rng)).expect("legal") {

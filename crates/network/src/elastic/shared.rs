@@ -184,11 +184,14 @@ impl SharedWeights {
 /// # Errors
 /// If a tensor cannot be made.
 pub fn fresh_classifier(parts: Vec<Part>, rng: &mut ChaCha8Rng) -> Result<Vec<(String, Tensor)>> {
-    let fresh = |Part { spec, .. }: Part| {
-        let tensor = Tensor::from_vec(initial(&spec, rng), spec.shape.as_slice(), &Device::Cpu)?;
-        Ok((spec.name, tensor))
-    };
-    parts.into_iter().filter(|part| part.of_classes).map(fresh).collect()
+    parts
+        .into_iter()
+        .filter(|part| part.of_classes)
+        .map(|Part { spec, .. }: Part| {
+            let tensor = Tensor::from_vec(initial(&spec, rng), spec.shape.as_slice(), &Device::Cpu)?;
+            Ok((spec.name, tensor))
+        })
+        .collect()
 }
 
 /// Whether every value of a tensor is a finite number.
@@ -203,7 +206,8 @@ pub(crate) fn check_finite(tensor: &Tensor, place: &str, name: &str) -> Result<(
 }
 
 fn initial(spec: &WeightSpec, rng: &mut ChaCha8Rng) -> Vec<f32> {
-    let (length, shape) = (spec.shape.iter().product(), &spec.shape);
+    let length = spec.shape.iter().product();
+    let shape = &spec.shape;
     match spec.role {
         WeightRole::NormScale(_) => vec![1.0; length],
         WeightRole::NormShift(_) | WeightRole::Bias => vec![0.0; length],
@@ -353,7 +357,8 @@ mod tests {
 
     #[test]
     fn tensors_of_another_space_are_refused() {
-        let (tiny, fashion) = (preset("tiny").expect("a preset"), preset("fashion").expect("a preset"));
+        let tiny = preset("tiny").expect("a preset");
+        let fashion = preset("fashion").expect("a preset");
         let weights = SharedWeights::new(&tiny, &mut rng_for("weights", 1, &[])).expect("weights");
         let error = SharedWeights::from_tensors(&fashion, weights.tensors().clone(), "x.safetensors");
         let error = error.err().expect("refused").to_string();

@@ -18,8 +18,7 @@ const RUNNING: [&str; 2] = ["running_mean", "running_var"];
 
 /// Names in a file of a batch norm's statistics, where this is its scale; none for other weights.
 pub(crate) fn running_names(spec: &WeightSpec) -> Vec<String> {
-    let names = |norm| RUNNING.map(|last| format!("{norm}.{last}")).to_vec();
-    spec.batch_norm().map(names).unwrap_or_default()
+    spec.batch_norm().map(|norm| RUNNING.map(|last| format!("{norm}.{last}")).to_vec()).unwrap_or_default()
 }
 
 /// Whether a tensor of this name in a file holds statistics.

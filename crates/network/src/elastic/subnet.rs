@@ -85,7 +85,8 @@ impl<'a> SubnetWeights<'a> {
         layers: &'a [LayerSpec],
         kernels: &Kernels,
     ) -> Result<Self> {
-        let (mut made, mut values) = (BTreeMap::new(), BTreeMap::new());
+        let mut made = BTreeMap::new();
+        let mut values = BTreeMap::new();
         for layer in layers {
             for weight in layer.weights() {
                 let name = shared_name(layer, &weight.name);
@@ -217,11 +218,13 @@ mod tests {
     #[test]
     fn blocks_are_gathered_and_their_gradients_added_back() {
         const NAME: &str = "classifier.linear.weight";
-        let (space, kernels) = (preset("tiny").expect("a preset"), Kernels::detect());
+        let space = preset("tiny").expect("a preset");
+        let kernels = Kernels::detect();
         let shared = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
         let gradients = Gradients::new(&shared).expect("zeros");
         let big = rows(shared.get(NAME).expect("there"));
-        let (half, part) = (big[0].len() / 2, big[0].len() / 2 - 3);
+        let half = big[0].len() / 2;
+        let part = big[0].len() / 2 - 3;
         let takes = vec![Take::Leading, Take::Blocks(2)];
         let weight = WeightSpec { takes, ..WeightSpec::new(NAME, &[7, 2 * part], WeightRole::Matrix) };
         let made = Made::of(&shared, NAME, &weight).expect("no view");

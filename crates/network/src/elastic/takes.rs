@@ -51,7 +51,8 @@ mod tests {
         let big = Tensor::arange(0.0f32, 24.0, &Device::Cpu)
             .and_then(|row| row.reshape((4, 6)))
             .expect("24 values");
-        let (name, role) = ("x".to_string(), WeightRole::Matrix);
+        let name = "x".to_string();
+        let role = WeightRole::Matrix;
         let weight = WeightSpec { name, shape: shape.to_vec(), role, takes: takes.to_vec() };
         let part = view(&big, &weight).and_then(|view| view.flatten_all()).expect("a part");
         assert_eq!(is_gathered(&weight), takes.iter().any(|take| matches!(take, Take::Blocks(_))));

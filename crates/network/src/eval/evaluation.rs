@@ -31,8 +31,11 @@ impl Judged {
             let expected = format!("below the network's {} classes", logits.len());
             Error::invalid("network", "label of an image", expected, label)
         })?;
-        let before = |(index, value): &(usize, &f32)| **value > own || (**value == own && *index < label);
-        let rank = logits.iter().enumerate().filter(before).count();
+        let rank = logits
+            .iter()
+            .enumerate()
+            .filter(|(index, value): &(usize, &f32)| **value > own || (**value == own && *index < label))
+            .count();
         let predicted = super::best(logits).expect("there are finite logits");
         let most = f64::from(logits[predicted]);
         let sum: f64 = logits.iter().map(|value| (f64::from(*value) - most).exp()).sum();

@@ -73,7 +73,8 @@ impl BatchNorm {
     /// # Errors
     /// If the tape does not fit, or there are no gradients.
     pub fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<Tensor> {
-        let (statistics, x) = (tape.pop()?, tape.pop()?);
+        let statistics = tape.pop()?;
+        let x = tape.pop()?;
         self.kernels.normalize_backward_in_place(&x, &dy, &statistics, &self.with, self.gradient()?)?;
         Ok(dy)
     }
@@ -83,7 +84,8 @@ impl BatchNorm {
     /// # Errors
     /// As that.
     pub fn backward_keeping(&self, dy: &Tensor, tape: &mut Tape) -> Result<Tensor> {
-        let (statistics, x) = (tape.pop()?, tape.pop()?);
+        let statistics = tape.pop()?;
+        let x = tape.pop()?;
         Ok(self.kernels.normalize_backward(&x, dy, &statistics, &self.with, self.gradient()?)?)
     }
 

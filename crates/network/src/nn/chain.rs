@@ -113,7 +113,8 @@ impl Inner {
     }
 
     fn pop(&self, tape: &mut Tape) -> Result<(Tensor, ChainKept)> {
-        let (after, convolved) = (tape.pop()?, tape.pop()?);
+        let after = tape.pop()?;
+        let convolved = tape.pop()?;
         let before = self.before.is_some().then(|| tape.pop()).transpose()?;
         Ok((tape.pop()?, ChainKept { before, convolved, after }))
     }

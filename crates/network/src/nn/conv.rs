@@ -129,7 +129,8 @@ impl Convolution for Dense {
     }
 
     fn backward(&self, dy: &Tensor, tape: &mut Tape) -> Result<Option<Tensor>> {
-        let (x, stride) = (tape.pop()?, self.window.stride);
+        let x = tape.pop()?;
+        let stride = self.window.stride;
         self.kernels.add_convolve_weight(self.weight.gradient()?, &x, dy, stride)?;
         if self.on_image {
             return Ok(None);

@@ -12,8 +12,10 @@ use crate::error::Result;
 
 /// What a batch norm multiplies the convolution before it by, and what it adds, `[C]` each. Folding is done on the CPU.
 fn scale_and_shift(norm: &BatchNorm) -> Result<(Tensor, Tensor)> {
-    let (with, running) = (norm.normalization(), on_cpu(norm.running()?)?);
-    let (mean, variance) = (running.get(0)?, running.get(1)?);
+    let with = norm.normalization();
+    let running = on_cpu(norm.running()?)?;
+    let mean = running.get(0)?;
+    let variance = running.get(1)?;
     let deviation = (variance + f64::from(with.epsilon))?.sqrt()?;
     let scale = (on_cpu(&with.gamma)? / deviation)?;
     let shift = (on_cpu(&with.beta)? - (&scale * mean)?)?;
@@ -100,7 +102,8 @@ pub(super) struct FoldedDepthwise {
 
 impl FoldedDepthwise {
     pub fn new(inner: &Inner, kernels: &Kernels) -> Result<Self> {
-        let ((_, chain, after), device) = (inner.parts(), kernels.device());
+        let (_, chain, after) = inner.parts();
+        let device = kernels.device();
         let (scale, shift) = scale_and_shift(after)?;
         let weight = on_cpu(&chain.weight)?.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?;
         Ok(Self {

@@ -96,14 +96,18 @@ impl Reads {
 
     /// Values that lie there while a layer runs forward, its inputs among them, and of which something holds.
     fn alive(&self, layer: usize, holds: impl Fn(usize) -> bool) -> usize {
-        let alive = |place: &usize| holds(*place) && self.last[*place].is_some_and(|last| last >= layer);
-        (0..=layer).filter(alive).map(|place| self.sizes[place]).sum()
+        (0..=layer)
+            .filter(|place: &usize| holds(*place) && self.last[*place].is_some_and(|last| last >= layer))
+            .map(|place| self.sizes[place])
+            .sum()
     }
 
     /// Values of the gradients that wait for earlier layers while a layer runs backward.
     fn gradients(&self, layer: usize) -> usize {
-        let waits = |place: &usize| self.last[*place].is_some_and(|last| last > layer);
-        (0..=layer).filter(waits).map(|place| self.sizes[place]).sum()
+        (0..=layer)
+            .filter(|place: &usize| self.last[*place].is_some_and(|last| last > layer))
+            .map(|place| self.sizes[place])
+            .sum()
     }
 }
 
@@ -131,7 +135,8 @@ pub(super) struct Held {
 impl Held {
     /// Convolution, batch norm, activation; `residual` adds the input, and keeps its gradient meanwhile.
     pub fn conv_norm(spec: &LayerSpec, kernel: usize, residual: bool) -> Self {
-        let (input, output) = (spec.input.len(), spec.output.len());
+        let input = spec.input.len();
+        let output = spec.output.len();
         let past = if residual { output } else { 0 };
         Self {
             inner: output,
@@ -149,7 +154,8 @@ impl Held {
 
     /// A pooling.
     pub fn pooled(spec: &LayerSpec) -> Self {
-        let (input, output) = (spec.input.len(), spec.output.len());
+        let input = spec.input.len();
+        let output = spec.output.len();
         Self {
             keeps_input: true,
             forward: output,

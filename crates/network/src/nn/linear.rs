@@ -23,7 +23,8 @@ impl Linear {
     /// # Errors
     /// If a weight is missing or has another shape.
     pub fn new(input: usize, output: usize, source: &Source) -> Result<Self> {
-        let (weight, bias) = (source.operand((output, input), "weight")?, source.get(output, "bias")?);
+        let weight = source.operand((output, input), "weight")?;
+        let bias = source.get(output, "bias")?;
         Ok(Self { weight, bias, activation: Activation::None, kernels: source.kernels() })
     }
 
@@ -58,7 +59,8 @@ impl Linear {
     /// # Errors
     /// If the tape does not fit.
     pub fn backward(&self, dy: &Tensor, tape: &mut Tape) -> Result<Tensor> {
-        let (y, x) = (tape.pop()?, tape.pop()?);
+        let y = tape.pop()?;
+        let x = tape.pop()?;
         let kernels = &self.kernels;
         let dy = kernels.bias_activation_backward(&y, Some(self.bias.value()), self.activation, dy)?;
         kernels.add_row_sums(self.bias.gradient()?, &dy)?;

@@ -117,7 +117,8 @@ impl<'a> Source<'a> {
 
     /// Asks for `weight` and `bias`, `[C]`, of a batch norm.
     pub(super) fn affine(&self, channels: usize, activation: Activation) -> candle_core::Result<Affine> {
-        let (gamma, beta) = (self.get(channels, "weight")?, self.get(channels, "bias")?);
+        let gamma = self.get(channels, "weight")?;
+        let beta = self.get(channels, "bias")?;
         let epsilon = self.epsilon;
         let of = |gamma: &Tensor, beta: &Tensor| Normalization {
             gamma: gamma.clone(),

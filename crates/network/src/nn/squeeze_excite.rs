@@ -60,7 +60,8 @@ impl SqueezeExcite {
     /// # Errors
     /// If the tape does not fit.
     pub fn backward(&self, dy: &Tensor, tape: &mut Tape) -> Result<Excited> {
-        let (factor, x) = (tape.pop()?, tape.pop()?);
+        let factor = tape.pop()?;
+        let x = tape.pop()?;
         let dfactor = self.kernels.scale_backward_factor(&x, dy)?; // [C, N]
         let dhidden = self.expand.backward(&dfactor, tape)?; // [squeeze, N]
         let dmean = self.reduce.backward(&dhidden, tape)?; // [C, N]

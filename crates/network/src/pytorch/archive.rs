@@ -33,7 +33,8 @@ pub(super) fn open_zip(place: &str, bytes: &[u8]) -> Result<Opened> {
     check_byte_order(place, bytes, entries.get(&format!("{root}byteorder")))?;
     let pickle = &bytes[entries[&format!("{root}data.pkl")].checked(place, bytes)?];
     let Unpickled { value, storages, .. } = pickle::run(place, pickle, bytes.len())?;
-    let (mut ranges, mut left) = (BTreeMap::new(), bytes.len());
+    let mut ranges = BTreeMap::new();
+    let mut left = bytes.len();
     for (key, storage) in storages {
         let name = format!("{root}data/{key}");
         let entry =
@@ -158,7 +159,8 @@ fn unpack(place: &str, bytes: &[u8], entries: &mut BTreeMap<String, Entry>) -> R
     };
     let mut unpacked = Vec::with_capacity(total);
     for entry in entries.values_mut() {
-        let (start, packed) = (unpacked.len(), &bytes[entry.range.clone()]);
+        let start = unpacked.len();
+        let packed = &bytes[entry.range.clone()];
         match entry.method {
             CompressionMethod::Stored => unpacked.extend_from_slice(packed),
             _ => inflate(place, entry, packed, &mut unpacked)?,

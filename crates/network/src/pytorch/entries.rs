@@ -20,7 +20,8 @@ pub(super) fn network<'v>(
     value: &'v Value,
     key: Option<&str>,
 ) -> Result<(Entries, Vec<(&'v str, &'v Value)>)> {
-    let (mut network, mut entries) = (value, Entries::default());
+    let mut network = value;
+    let mut entries = Entries::default();
     if let Some(key) = key {
         network = holder(value, key).ok_or_else(|| no_entry(place, value, key))?;
         entries.path.push(key.to_string());
@@ -59,18 +60,19 @@ fn holder<'v>(value: &'v Value, key: &str) -> Option<&'v Value> {
 /// Keys of the entries that are networks: dictionaries with a tensor in them, or in one of their usual entries.
 fn networks(value: &Value) -> Vec<String> {
     let Value::Dict(pairs) = value else { return Vec::new() };
-    let is_tensor = |(_, value): &(Value, Value)| matches!(value, Value::Tensor(_));
     let is_network = |mut value: &Value| {
         while let Some((_, inner)) = usual(value) {
             value = inner;
         }
-        matches!(value, Value::Dict(pairs) if pairs.iter().any(is_tensor))
+        matches!(value, Value::Dict(pairs) if pairs.iter().any(|(_, value): &(Value, Value)| matches!(value, Value::Tensor(_))))
     };
-    let key = |(key, value): &(Value, Value)| match key {
-        Value::Text(key) if is_network(value) => Some(key.to_string()),
-        _ => None,
-    };
-    pairs.iter().filter_map(key).collect()
+    pairs
+        .iter()
+        .filter_map(|(key, value): &(Value, Value)| match key {
+            Value::Text(key) if is_network(value) => Some(key.to_string()),
+            _ => None,
+        })
+        .collect()
 }
 
 fn listed(keys: &[String]) -> String {

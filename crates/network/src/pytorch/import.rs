@@ -57,7 +57,8 @@ pub fn import(space: &SearchSpace, state: &StateDict) -> Result<Import> {
     let mut wanted = wanted(space);
     let mut found = find(&wanted, state)?;
     let held = |kind| wanted.iter().any(|wanted| wanted.kind == kind && found.contains_key(&wanted.name));
-    let (matrices, statistics) = (held(Kind::Matrix), held(Kind::Statistic));
+    let matrices = held(Kind::Matrix);
+    let statistics = held(Kind::Statistic);
     let identities: Vec<Wanted> =
         wanted.extract_if(.., |wanted| wanted.kind == Kind::Matrix && !matrices).collect();
     wanted.retain(|wanted| wanted.kind != Kind::Statistic || statistics);

@@ -29,7 +29,8 @@ pub(super) struct Unpickled {
 pub(super) fn run(place: &str, bytes: &[u8], most: usize) -> Result<Unpickled> {
     let mut machine = Machine { place, bytes, most, ..Machine::default() };
     while !machine.step()? {}
-    let (top, length) = (machine.pop()?, machine.at);
+    let top = machine.pop()?;
+    let length = machine.at;
     let mut left = MOST_VALUES;
     let value = machine.value(top, DEEPEST, &mut left)?;
     Ok(Unpickled { value, storages: machine.storages, length })
@@ -281,8 +282,10 @@ impl Machine<'_> {
     }
 
     fn push_global_texts(&mut self) -> Result<()> {
-        let (name, module) = (self.pop()?, self.pop()?);
-        let (module, name) = (self.text(module)?, self.text(name)?);
+        let name = self.pop()?;
+        let module = self.pop()?;
+        let module = self.text(module)?;
+        let name = self.text(name)?;
         self.push_global(&module, &name)
     }
 
@@ -328,17 +331,20 @@ impl Machine<'_> {
             Node::List(items) => Value::List(items.iter().map(|id| inner(*id)).collect::<Result<_>>()?),
             Node::Set(items) => Value::Set(items.iter().map(|id| inner(*id)).collect::<Result<_>>()?),
             Node::Tuple(items) => Value::Tuple(items.iter().map(|id| inner(*id)).collect::<Result<_>>()?),
-            Node::Dict(entries) => {
-                let entry = |(key, value): &(Id, Id)| Ok((inner(*key)?, inner(*value)?));
-                Value::Dict(entries.iter().map(entry).collect::<Result<_>>()?)
-            }
+            Node::Dict(entries) => Value::Dict(
+                entries
+                    .iter()
+                    .map(|(key, value): &(Id, Id)| Ok((inner(*key)?, inner(*value)?)))
+                    .collect::<Result<_>>()?,
+            ),
             Node::Global(_) => return Err(self.wrong("plain values and tensors", "a function or class")),
             Node::Storage(_) => return Err(self.wrong("plain values and tensors", "a storage by itself")),
         })
     }
 
     fn reduce(&mut self) -> Result<()> {
-        let (arguments, function) = (self.pop()?, self.pop()?);
+        let arguments = self.pop()?;
+        let function = self.pop()?;
         let Node::Tuple(arguments) = &self.nodes[arguments] else {
             return Err(self.wrong("arguments in a tuple", "something else"));
         };

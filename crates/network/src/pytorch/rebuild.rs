@@ -149,7 +149,8 @@ impl Machine<'_> {
         if &*self.text(kind)? != "storage" {
             return Err(self.wrong("`storage`", "another text"));
         }
-        let (key, elements) = (self.text(key)?, self.count(elements)?);
+        let key = self.text(key)?;
+        let elements = self.count(elements)?;
         let whole = Storage { key: key.clone(), element, elements, start: 0, length: elements };
         let whole = self.known(Arc::new(whole))?;
         let storage = match view {
@@ -178,7 +179,8 @@ impl Machine<'_> {
         let &[_, start, length] = self.tuple(view)? else {
             return Err(self.wrong("a part of a storage by three values", "another number of them"));
         };
-        let (start, length) = (self.count(start)?, self.count(length)?);
+        let start = self.count(start)?;
+        let length = self.count(length)?;
         if start.checked_add(length).is_none_or(|end| end > whole.elements) {
             let got = format!("{length} from {start} on");
             return Err(self.wrong(format!("a part of {} elements", whole.elements), got));
@@ -195,7 +197,9 @@ pub(super) fn stored_tensor(machine: &Machine, arguments: &[Id]) -> Result<Store
     let Node::Storage(storage) = &machine.nodes[storage] else {
         return Err(machine.wrong("a tensor's storage", "something else"));
     };
-    let (offset, shape, strides) = (machine.count(offset)?, machine.counts(shape)?, machine.counts(strides)?);
+    let offset = machine.count(offset)?;
+    let shape = machine.counts(shape)?;
+    let strides = machine.counts(strides)?;
     if shape.len() != strides.len() {
         let got = format!("{} of {} dimensions", strides.len(), shape.len());
         return Err(machine.wrong("a stride for each dimension", got));

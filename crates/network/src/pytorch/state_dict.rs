@@ -100,12 +100,14 @@ impl<'a> StateDict<'a> {
     }
 
     fn from_safetensors(place: &str, bytes: Cow<'a, [u8]>) -> Result<Self> {
-        let broken = |error: safetensors::SafeTensorError| {
-            Error::invalid(place, "content", "a whole safetensors file", error)
-                .and_then_do("the file is cut off or no such file; get or save it again")
-        };
         let mut tensors = BTreeMap::new();
-        for (name, view) in SafeTensors::deserialize(&bytes).map_err(broken)?.iter() {
+        for (name, view) in SafeTensors::deserialize(&bytes)
+            .map_err(|error: safetensors::SafeTensorError| {
+                Error::invalid(place, "content", "a whole safetensors file", error)
+                    .and_then_do("the file is cut off or no such file; get or save it again")
+            })?
+            .iter()
+        {
             let element = element_of(view.dtype()).ok_or_else(|| {
                 Error::invalid(place, name, "numbers of 8 to 64 bits", format!("{:?}", view.dtype()))
             })?;
@@ -144,8 +146,11 @@ impl<'a> StateDict<'a> {
             return Err(Error::invalid(&self.place, "tensors", expected, total));
         }
         while let Some(wrapper) = self.wrapper() {
-            let stripped = |(name, tensor): (String, _)| (name[wrapper.len()..].to_string(), tensor);
-            self.tensors = self.tensors.into_iter().map(stripped).collect();
+            self.tensors = self
+                .tensors
+                .into_iter()
+                .map(|(name, tensor): (String, _)| (name[wrapper.len()..].to_string(), tensor))
+                .collect();
             self.prefix.push_str(&wrapper);
         }
         Ok(self)
@@ -158,8 +163,11 @@ impl<'a> StateDict<'a> {
         let (first, _) = names.next()?.split_once('.')?;
         let prefix = format!("{first}.");
         let rest: Option<Vec<&str>> = self.names().map(|name| name.strip_prefix(&prefix)).collect();
-        let numbered = |rest: &&str| rest.starts_with(|first: char| first.is_ascii_digit());
-        let wraps = WRAPPERS.contains(&first) || !rest.as_ref()?.iter().all(numbered);
+        let wraps = WRAPPERS.contains(&first)
+            || !rest
+                .as_ref()?
+                .iter()
+                .all(|rest: &&str| rest.starts_with(|first: char| first.is_ascii_digit()));
         (rest?.iter().all(|rest| !rest.is_empty()) && wraps).then_some(prefix)
     }
 

@@ -138,7 +138,8 @@ fn a_network_is_found_within_a_checkpoint() {
     assert!(refused(&network("weights", "w")).contains("object: expected tensors by name"));
     let file = network("state_dict", "w");
     let file = from_bytes("net.pth", file.as_slice()).expect("a checkpoint");
-    let (epoch, best) = (file.value().get("epoch"), file.value().get("best_acc"));
+    let epoch = file.value().get("epoch");
+    let best = file.value().get("best_acc");
     assert_eq!((epoch, best), (Some(&Value::Int(3)), Some(&Value::Float(0.5))));
     let Some(Value::Tensor(tensor)) = file.value().get("state_dict").and_then(|state| state.get("w")) else {
         panic!("a tensor");
@@ -235,7 +236,8 @@ fn tensors_beyond_their_storage_are_refused() {
 
 #[test]
 fn broken_archives_are_refused() {
-    let (pickle, values) = (good(), data());
+    let pickle = good();
+    let values = data();
     let whole = archive(&pickle);
     let at = whole.windows(values.len()).position(|part| part == values).expect("its data");
     let mut altered = whole.clone();
@@ -266,7 +268,8 @@ fn files_of_an_archive_that_lie_over_one_another_are_refused() {
     let content = vec![7; elements as usize];
     let mut file = zipped(&[("x/data.pkl", &pickle), ("x/data/0", &content), ("x/data/1", b"a")]);
     let entries: Vec<usize> = (0..file.len() - 4).filter(|at| &file[*at..*at + 4] == b"PK\x01\x02").collect();
-    let (first, second) = (entries[1], entries[2]);
+    let first = entries[1];
+    let second = entries[2];
     // checksum and sizes, then where the file lies
     for part in [16..28, 42..46] {
         file.copy_within(first + part.start..first + part.end, second + part.start);

@@ -35,8 +35,11 @@ impl Value {
     /// The entry of a dictionary under this text.
     pub fn get(&self, key: &str) -> Option<&Value> {
         let Self::Dict(entries) = self else { return None };
-        let named = |entry: &&(Value, Value)| matches!(&entry.0, Self::Text(text) if **text == *key);
-        entries.iter().rev().find(named).map(|(_, value)| value)
+        entries
+            .iter()
+            .rev()
+            .find(|entry: &&(Value, Value)| matches!(&entry.0, Self::Text(text) if **text == *key))
+            .map(|(_, value)| value)
     }
 }
 
@@ -160,7 +163,8 @@ impl StoredTensor {
 
     /// The values, of the bytes of the whole storage.
     pub(super) fn decode(&self, storage: &[u8]) -> Vec<f32> {
-        let (size, elements) = (self.element().size(), self.elements());
+        let size = self.element().size();
+        let elements = self.elements();
         if elements == 0 {
             return Vec::new();
         }
@@ -229,7 +233,8 @@ mod tests {
         let storage = Storage { key: "0".into(), element: ElementType::U8, elements: 6, start: 0, length: 6 };
         let storage = Arc::new(storage);
         let read = |shape: &[usize], strides: &[usize], offset| {
-            let (shape, strides) = (shape.to_vec(), strides.to_vec());
+            let shape = shape.to_vec();
+            let strides = strides.to_vec();
             StoredTensor { storage: storage.clone(), offset, shape, strides }.decode(&bytes)
         };
         assert_eq!(read(&[2, 3], &[3, 1], 0), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);

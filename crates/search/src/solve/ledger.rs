@@ -61,7 +61,8 @@ impl<'a> Ledger<'a> {
 
     pub fn scored<'s>(&'s self, rows: &'s Rows) -> Scored<'s> {
         let Self { problem, keys, values, asked: places, fresh, .. } = self;
-        let (each, fresh) = (problem.estimated(), fresh.len());
+        let each = problem.estimated();
+        let fresh = fresh.len();
         Scored { problem, rows, keys, values, each, places, fresh }
     }
 
@@ -96,7 +97,8 @@ impl<'a> Ledger<'a> {
         asked.clear();
         fresh.clear();
         for (at, row) in rows.iter().enumerate() {
-            let (key, next) = (fidelity.mixed_with(hash(row)), places.len());
+            let key = fidelity.mixed_with(hash(row));
+            let next = places.len();
             let place = *places.entry(key).or_insert(next);
             if place == next {
                 fresh.push(at);
@@ -160,17 +162,20 @@ impl<'a> Ledger<'a> {
 
     /// Enters the new rows that keep all limits.
     fn enter(&mut self, rows: &Rows, first: usize) {
-        let (problem, each) = (self.problem, self.problem.estimated());
+        let problem = self.problem;
+        let each = self.problem.estimated();
         let values = &self.values[first * each..];
         let of = |new: usize, row: usize| {
-            let (row, estimated) = (rows.get(row), &values[new * each..(new + 1) * each]);
+            let row = rows.get(row);
+            let estimated = &values[new * each..(new + 1) * each];
             problem.judged(row, estimated)
         };
         let fresh = self.fresh.par_iter().enumerate().with_min_len(COMPARED_AT_ONCE);
         let kept: Vec<_> = fresh.map(|(new, row)| of(new, *row)).collect();
         for (new, merits) in kept.into_iter().enumerate() {
             let Some(merits) = merits else { continue };
-            let (row, estimated) = (rows.get(self.fresh[new]), &values[new * each..(new + 1) * each]);
+            let row = rows.get(self.fresh[new]);
+            let estimated = &values[new * each..(new + 1) * each];
             if self.best.points().first().is_none_or(|best| merits[0] > best.merits[0]) {
                 self.trace.push((first + new + 1, merits[0]));
             }

@@ -198,7 +198,8 @@ impl<'a> Climbers<'a> {
             anchors: Vec::new(),
             begun: HashSet::new(),
         };
-        let (stage, seed) = (Stage::Starts(starts), problem.seed);
+        let stage = Stage::Starts(starts);
+        let seed = problem.seed;
         Ok(Self { prices, camp, stage, seed, tighter: None, exchange })
     }
 

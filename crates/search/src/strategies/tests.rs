@@ -20,13 +20,17 @@ impl Devices {
     fn new(space: &SearchSpace) -> Self {
         let table = made_up(space);
         let phone = index_of(space, &table).of_device("phone");
-        let inverted = |(key, row): (&String, &TableRow)| {
-            let byte = f64::from(blake3::hash(key.as_bytes()).as_bytes()[3]);
-            let us = 1e3 / row.us.powf(0.3 + byte / 512.0);
-            (key.clone(), TableRow { us, interval_us: Some([us, 1.02 * us]), ..*row })
-        };
-        let rows = table.rows().iter().map(inverted).collect();
-        let (device, engine) = (table.device.clone(), table.engine.clone());
+        let rows = table
+            .rows()
+            .iter()
+            .map(|(key, row): (&String, &TableRow)| {
+                let byte = f64::from(blake3::hash(key.as_bytes()).as_bytes()[3]);
+                let us = 1e3 / row.us.powf(0.3 + byte / 512.0);
+                (key.clone(), TableRow { us, interval_us: Some([us, 1.02 * us]), ..*row })
+            })
+            .collect();
+        let device = table.device.clone();
+        let engine = table.engine.clone();
         let table = LatencyTable::new("watch.json", device, engine, "none", rows).expect("checked numbers");
         Self { phone, watch: index_of(space, &table).of_device("watch").latency_alone() }
     }
@@ -43,13 +47,16 @@ struct Known {
 fn everything(devices: &Devices, objective: &dyn Objective) -> Vec<Known> {
     let archs = all(&devices.phone);
     let values = objective.predict(&archs).expect("legal");
-    let known = |(arch, top1): (Arch, f32)| Known {
-        phone: devices.phone.costs(&arch).expect("legal"),
-        watch: devices.watch.costs(&arch).expect("legal"),
-        arch,
-        top1,
-    };
-    archs.into_iter().zip(values).map(known).collect()
+    archs
+        .into_iter()
+        .zip(values)
+        .map(|(arch, top1): (Arch, f32)| Known {
+            phone: devices.phone.costs(&arch).expect("legal"),
+            watch: devices.watch.costs(&arch).expect("legal"),
+            arch,
+            top1,
+        })
+        .collect()
 }
 
 /// An amount so far between the least and the greatest.
@@ -66,7 +73,8 @@ fn climbers_on(problem: &Problem<'_>) -> Result<Outcome> {
 #[test]
 fn two_latencies_are_limited_at_once() {
     let space = small();
-    let (devices, objective) = (Devices::new(&space), SyntheticObjective::new(&space, 3));
+    let devices = Devices::new(&space);
+    let objective = SyntheticObjective::new(&space, 3);
     let predictor = Predictor::top1(&space, &objective).expect("the same space");
     let everything = everything(&devices, &objective);
     let mut feasible = 0;
@@ -75,12 +83,14 @@ fn two_latencies_are_limited_at_once() {
         let most_watch = between(everything.iter().map(|one| one.watch.latency_upper_us), watch);
         let limits = Limits::from([("latency@phone", most_phone), ("latency@watch", most_watch)]);
         let limits = limits.and("macs", 5e6);
-        let keeps = |one: &&Known| {
-            one.phone.latency_upper_us <= most_phone
-                && one.watch.latency_upper_us <= most_watch
-                && one.phone.macs <= 5_000_000
-        };
-        let kept: Vec<&Known> = everything.iter().filter(keeps).collect();
+        let kept: Vec<&Known> = everything
+            .iter()
+            .filter(|one: &&Known| {
+                one.phone.latency_upper_us <= most_phone
+                    && one.watch.latency_upper_us <= most_watch
+                    && one.phone.macs <= 5_000_000
+            })
+            .collect();
         let estimators: [&dyn Estimator; 3] = [&predictor, &devices.phone, &devices.watch];
         let problem =
             Problem::new(&space, &estimators, &["top1", "latency@phone"], &limits).expect("checked");
@@ -91,10 +101,12 @@ fn two_latencies_are_limited_at_once() {
                 continue;
             };
             feasible += 1;
-            let order = |a: &&&Known, b: &&&Known| {
-                a.top1.total_cmp(&b.top1).then(b.phone.latency_us.total_cmp(&a.phone.latency_us))
-            };
-            let best = kept.iter().max_by(order).expect("a search found one");
+            let best = kept
+                .iter()
+                .max_by(|a: &&&Known, b: &&&Known| {
+                    a.top1.total_cmp(&b.top1).then(b.phone.latency_us.total_cmp(&a.phone.latency_us))
+                })
+                .expect("a search found one");
             assert_eq!(outcome.best().expect("found").arch, best.arch, "{phone} {watch} {seed}");
             for candidate in outcome.top.iter().chain(&outcome.front) {
                 assert!(kept.iter().any(|one| one.arch == candidate.arch), "past a limit: {candidate:?}");
@@ -107,7 +119,8 @@ fn two_latencies_are_limited_at_once() {
 #[test]
 fn what_cannot_be_kept_on_one_of_two_devices_is_proved() {
     let space = small();
-    let (devices, objective) = (Devices::new(&space), SyntheticObjective::new(&space, 3));
+    let devices = Devices::new(&space);
+    let objective = SyntheticObjective::new(&space, 3);
     let predictor = Predictor::top1(&space, &objective).expect("the same space");
     let everything = everything(&devices, &objective);
     let least = |of: fn(&Known) -> f64| everything.iter().map(of).fold(f64::INFINITY, f64::min);
@@ -123,7 +136,8 @@ fn what_cannot_be_kept_on_one_of_two_devices_is_proved() {
         let Err(Error::Infeasible { nearest, .. }) = refused else { panic!("{refused:?}") };
         assert_eq!((nearest.quantity.as_str(), nearest.value), ("latency@watch", least_watch));
     }
-    let (phone, watch) = (1.01 * least_phone, 1.01 * least_watch);
+    let phone = 1.01 * least_phone;
+    let watch = 1.01 * least_watch;
     let together = Limits::from([("latency@phone", phone), ("latency@watch", watch)]);
     let factor = |one: &Known| (one.phone.latency_upper_us / phone).max(one.watch.latency_upper_us / watch);
     let best = everything.iter().map(factor).fold(f64::INFINITY, f64::min);
@@ -140,7 +154,8 @@ fn what_cannot_be_kept_on_one_of_two_devices_is_proved() {
 #[test]
 fn the_fastest_is_found_that_is_accurate_enough() {
     let space = small();
-    let (devices, objective) = (Devices::new(&space), SyntheticObjective::new(&space, 5));
+    let devices = Devices::new(&space);
+    let objective = SyntheticObjective::new(&space, 5);
     let predictor = Predictor::top1(&space, &objective).expect("the same space");
     let everything = everything(&devices, &objective);
     let estimators: [&dyn Estimator; 3] = [&predictor, &devices.phone, &devices.watch];
@@ -151,13 +166,16 @@ fn the_fastest_is_found_that_is_accurate_enough() {
             let watch = everything.iter().map(|one| one.watch.latency_upper_us);
             let most = if most.is_finite() { between(watch, most) } else { most };
             let least = between(everything.iter().map(|one| f64::from(one.top1)), share);
-            let of = |one: &Known| match goal {
-                "latency@phone" => one.phone.latency_us,
-                "latency@watch" => one.watch.latency_us,
-                _ => one.phone.macs as f64,
-            };
             let keeps = |one: &&Known| f64::from(one.top1) >= least && one.watch.latency_upper_us <= most;
-            let best = everything.iter().filter(keeps).map(of).fold(f64::INFINITY, f64::min);
+            let best = everything
+                .iter()
+                .filter(keeps)
+                .map(|one: &Known| match goal {
+                    "latency@phone" => one.phone.latency_us,
+                    "latency@watch" => one.watch.latency_us,
+                    _ => one.phone.macs as f64,
+                })
+                .fold(f64::INFINITY, f64::min);
             let mut limits = Limits::on("top1", least);
             if most.is_finite() {
                 limits = limits.and("latency@watch", most);
@@ -181,7 +199,8 @@ fn the_fastest_is_found_that_is_accurate_enough() {
 #[test]
 fn costs_alone_are_a_problem_too() {
     let space = small();
-    let (devices, objective) = (Devices::new(&space), SyntheticObjective::new(&space, 5));
+    let devices = Devices::new(&space);
+    let objective = SyntheticObjective::new(&space, 5);
     let everything = everything(&devices, &objective);
     let most = between(everything.iter().map(|one| one.watch.latency_upper_us), 0.3);
     let kept = everything.iter().filter(|one| one.watch.latency_upper_us <= most);
@@ -221,7 +240,8 @@ impl Strategy for Everything {
 #[test]
 fn what_looks_at_everything_is_never_beaten() {
     let space = small();
-    let (devices, objective) = (Devices::new(&space), SyntheticObjective::new(&space, 1));
+    let devices = Devices::new(&space);
+    let objective = SyntheticObjective::new(&space, 1);
     let predictor = Predictor::top1(&space, &objective).expect("the same space");
     let everything = everything(&devices, &objective);
     let most = between(everything.iter().map(|one| one.phone.latency_upper_us), 0.4);
@@ -236,14 +256,16 @@ fn what_looks_at_everything_is_never_beaten() {
     let kept = everything.iter().filter(|one| one.phone.latency_upper_us <= most);
     let best = kept.clone().map(|one| one.top1).fold(0.0, f32::max);
     assert_eq!(exact.best().expect("found").accuracy(), base::document::rounded(f64::from(best), 9));
-    let beaten = |one: &&Known| {
-        let better = |other: &Known| {
-            let faster = other.phone.latency_us <= one.phone.latency_us;
-            faster && other.top1 >= one.top1 && (other.phone, other.top1) != (one.phone, one.top1)
-        };
-        !kept.clone().any(better)
-    };
-    let mut front: Vec<&Arch> = kept.clone().filter(beaten).map(|one| &one.arch).collect();
+    let mut front: Vec<&Arch> = kept
+        .clone()
+        .filter(|one: &&Known| {
+            !kept.clone().any(|other: &Known| {
+                let faster = other.phone.latency_us <= one.phone.latency_us;
+                faster && other.top1 >= one.top1 && (other.phone, other.top1) != (one.phone, one.top1)
+            })
+        })
+        .map(|one| &one.arch)
+        .collect();
     let mut found: Vec<&Arch> = exact.front.iter().map(|candidate| &candidate.arch).collect();
     front.sort();
     found.sort();
@@ -341,7 +363,8 @@ impl Strategy for Halving {
 #[test]
 fn a_strategy_may_look_less_closely_first() {
     let space = small();
-    let (devices, objective) = (Devices::new(&space), SyntheticObjective::new(&space, 1));
+    let devices = Devices::new(&space);
+    let objective = SyntheticObjective::new(&space, 1);
     let inner = Predictor::top1(&space, &objective).expect("the same space");
     let counting = Counting::new(inner, usize::MAX);
     let estimators: [&dyn Estimator; 2] = [&counting, &devices.phone];
@@ -359,11 +382,13 @@ fn a_strategy_may_look_less_closely_first() {
 #[test]
 fn problems_that_cannot_be_are_refused() {
     let space = small();
-    let (devices, objective) = (Devices::new(&space), SyntheticObjective::new(&space, 1));
+    let devices = Devices::new(&space);
+    let objective = SyntheticObjective::new(&space, 1);
     let predictor = Predictor::top1(&space, &objective).expect("the same space");
     let tiny = preset("tiny").expect("a preset");
     let other = Devices::new(&tiny);
-    let (phone, watch) = (&devices.phone as &dyn Estimator, &devices.watch as &dyn Estimator);
+    let phone = &devices.phone as &dyn Estimator;
+    let watch = &devices.watch as &dyn Estimator;
     let top1 = &predictor as &dyn Estimator;
     let none = Limits::default();
     for (estimators, goals, limits, part) in [

@@ -145,16 +145,21 @@ impl OperatorChoice {
 
 fn declare_stage(list: &mut Declaring, at: usize, choice: &ChoiceStage) -> StageGenes {
     let ChoiceStage { stage, operators, connections } = choice;
-    let (name, place) = (format!("s{}", at + 1), format!("stage {}", at + 1));
+    let name = format!("s{}", at + 1);
+    let place = format!("stage {}", at + 1);
     let mut block = |position: usize| {
         let named = |what: &str| format!("{name}.b{}.{what}", position + 1);
         let place = format!("{place}, block {}", position + 1);
-        let there = |operator: &BlockOperator| position > 0 || *operator != BlockOperator::Skip;
-        let operators: Vec<BlockOperator> = operators.iter().copied().filter(there).collect();
+        let operators: Vec<BlockOperator> = operators
+            .iter()
+            .copied()
+            .filter(|operator: &BlockOperator| position > 0 || *operator != BlockOperator::Skip)
+            .collect();
         let operator = list.choice(named("operator"), place.clone(), OPERATOR, &operators, None);
         let shape = operators.contains(&BlockOperator::MbConv).then(|| {
             let only = list.only(operator, |operator| operator == BlockOperator::MbConv);
-            let (kernels, expands) = (&stage.choices.kernel, &stage.choices.expand);
+            let kernels = &stage.choices.kernel;
+            let expands = &stage.choices.expand;
             let kernel = list.choice(named("kernel"), place.clone(), KERNEL, kernels, Some(&only));
             (kernel, list.choice(named("expand"), place.clone(), EXPAND, expands, Some(&only)))
         });
@@ -175,7 +180,8 @@ impl Family for OperatorChoice {
             stride,
             activation,
         });
-        let (mut number, mut channels) = (0, channels);
+        let mut number = 0;
+        let mut channels = channels;
         for (at, (ChoiceStage { stage, .. }, genes)) in self.pairs().enumerate() {
             let input = x.clone();
             for (position, genes) in genes.blocks.iter().enumerate() {
@@ -259,7 +265,8 @@ impl Place<'_> {
         (kernel, expand): (Choice<usize>, Choice<Ratio>),
     ) -> Port {
         let Self { stage, stride, number, channels, .. } = *self;
-        let (kernel, expand) = (b.of(kernel), b.of(expand));
+        let kernel = b.of(kernel);
+        let expand = b.of(expand);
         let name = SlotName::numbered("mbconv", number);
         b.push(name, &[x], fixed(stage.channels), x.through(stride), |t| {
             let mid = inner_channels(t.get(&expand), channels);
@@ -285,12 +292,15 @@ impl Words for OperatorChoice {
             (BlockOperator::Conv, _) => "c".to_string(),
             _ => "s".to_string(),
         };
-        let stage = |genes: &StageGenes| {
-            let connected = if genome.get(row, genes.connection) > 0 { "+:" } else { "" };
-            let blocks: Vec<String> = genes.blocks.iter().map(block).collect();
-            format!("{connected}{}", blocks.join(","))
-        };
-        self.genes.iter().map(stage).collect::<Vec<_>>().join("/")
+        self.genes
+            .iter()
+            .map(|genes: &StageGenes| {
+                let connected = if genome.get(row, genes.connection) > 0 { "+:" } else { "" };
+                let blocks: Vec<String> = genes.blocks.iter().map(block).collect();
+                format!("{connected}{}", blocks.join(","))
+            })
+            .collect::<Vec<_>>()
+            .join("/")
     }
 
     fn parse(&self, genome: &Genome, text: &str, place: &str, row: &mut Row) -> Result<()> {
@@ -304,7 +314,8 @@ impl Words for OperatorChoice {
             genome.choose(row, genes.connection, connections, place)?;
             let blocks: Vec<&str> = list.split(',').collect();
             if blocks.len() != genes.blocks.len() {
-                let (field, expected) = (format!("number of blocks of stage {}", at + 1), genes.blocks.len());
+                let field = format!("number of blocks of stage {}", at + 1);
+                let expected = genes.blocks.len();
                 return Err(Error::invalid(place, field, expected, blocks.len()));
             }
             for (text, genes) in blocks.into_iter().zip(&genes.blocks) {
@@ -448,7 +459,8 @@ mod tests {
 
     #[test]
     fn the_ends_are_large_and_small() {
-        let (largest, smallest) = (sampler::largest(&space()), sampler::smallest(&space()));
+        let largest = sampler::largest(&space());
+        let smallest = sampler::smallest(&space());
         assert_eq!(largest.to_string(), "r12:+:i5e6,i5e6/+:i5e6,i5e6");
         assert_eq!(smallest.to_string(), "r8:c,s/c,s");
         let params = |arch: &Arch| cost(&space().lower(arch).expect("legal")).params;

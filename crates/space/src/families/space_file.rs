@@ -145,7 +145,9 @@ impl SpaceFile {
     }
 
     fn choices(&self) -> Choices {
-        let (kernel, expand, depth) = (self.kernel.clone(), self.expand.clone(), self.depth.clone());
+        let kernel = self.kernel.clone();
+        let expand = self.expand.clone();
+        let depth = self.depth.clone();
         Choices { kernel, expand, depth, width: self.widths() }
     }
 
@@ -164,7 +166,8 @@ impl SpaceFile {
         if family == FamilyName::DsCnn {
             return ds_cnn::check(self, door);
         }
-        let (resnet, mixes) = (family == FamilyName::ResNetD, family == FamilyName::MobileNetV3);
+        let resnet = family == FamilyName::ResNetD;
+        let mixes = family == FamilyName::MobileNetV3;
         let chooses = family == FamilyName::OperatorChoice;
         door.belongs(family, "first_block", self.first_block.is_some(), !resnet && !chooses)?;
         door.belongs(family, "head", self.head.is_some(), !resnet && !chooses)?;
@@ -210,10 +213,12 @@ impl SpaceFile {
                 OperatorChoice::declare(&self.name, sizes, &self.resolutions, stem, stages);
             return self.checked(door, Arc::new(family), genome);
         }
-        let (first_block, head) = (self.checked_first_block(door)?, self.checked_head(door)?);
+        let first_block = self.checked_first_block(door)?;
+        let head = self.checked_head(door)?;
         let input = first_block.map_or(stem.channels, |first| first.channels);
         let (stages, genome) = Stages::declare(&self.name, input, &self.resolutions, stages);
-        let (input_channels, classes) = (self.input_channels, self.classes);
+        let input_channels = self.input_channels;
+        let classes = self.classes;
         let ends = Ends { resolution: stages.resolution, input_channels, classes };
         let family: Arc<dyn Family> = match self.family {
             FamilyName::ResNetD => Arc::new(ResNetD { ends, stem, stages }),
@@ -251,10 +256,12 @@ impl SpaceFile {
 
     fn checked_head(&self, door: &Door) -> Result<Option<Head>> {
         let Some(head) = &self.head else { return Ok(None) };
-        let features = |channels| self.widened(door, "head.feature_channels", channels);
         Ok(Some(Head {
             expand_channels: self.widened(door, "head.expand_channels", head.expand_channels)?,
-            feature_channels: head.feature_channels.map(features).transpose()?,
+            feature_channels: head
+                .feature_channels
+                .map(|channels| self.widened(door, "head.feature_channels", channels))
+                .transpose()?,
             activation: head.activation,
         }))
     }
@@ -271,7 +278,8 @@ impl SpaceFile {
         let stage = |depth: &[usize], channels: &dyn Fn(Ratio) -> usize| {
             let widths = self.widths();
             let by_width = widths.iter().map(|&width| (width, channels(width))).collect();
-            let (kernel, expand) = (vec![3], vec![Ratio::whole(1)]);
+            let kernel = vec![3];
+            let expand = vec![Ratio::whole(1)];
             let choices = Choices { kernel, expand, depth: depth.to_vec(), width: widths };
             elastic(by_width, 1, self.stem.activation, choices)
         };
@@ -304,7 +312,8 @@ impl SpaceFile {
         let by_width: Vec<_> = by_width.collect();
         let squeeze_excite = stage.squeeze_excite;
         if by_width.is_empty() {
-            let (stride, activation) = (stage.stride, stage.activation);
+            let stride = stage.stride;
+            let activation = stage.activation;
             return Ok(Stage {
                 channels,
                 channels_by_width: by_width,
@@ -407,11 +416,12 @@ mod tests {
     fn spaces_of_too_many_choices_are_refused() {
         let good = preset("tiny").expect("a preset").to_toml();
         let replaced = |text: &str, key: &str, list: &[String]| -> String {
-            let line = |line: &str| match line.starts_with(&format!("{key} = ")) {
-                true => format!("{key} = [{}]\n", list.join(", ")),
-                false => format!("{line}\n"),
-            };
-            text.lines().map(line).collect()
+            text.lines()
+                .map(|line: &str| match line.starts_with(&format!("{key} = ")) {
+                    true => format!("{key} = [{}]\n", list.join(", ")),
+                    false => format!("{line}\n"),
+                })
+                .collect()
         };
         let sides = |count: usize| (4..4 + count).map(|side| side.to_string()).collect::<Vec<_>>();
         let rectangles =
@@ -425,7 +435,8 @@ mod tests {
         let told = error(&replaced(&good, "expand", &ratios(1..=5000)));
         assert!(told.contains("expand (number of choices): expected 1 to 4096, got 5000"), "{told}");
 
-        let (wide, many) = (replaced(&good, "expand", &ratios(301..=400)), sides(2000));
+        let wide = replaced(&good, "expand", &ratios(301..=400));
+        let many = sides(2000);
         let told = error(&replaced(&wide, "resolutions", &many));
         assert!(told.contains("over all blocks: expected at most 4194304, got"), "{told}");
         let space = SearchSpace::from_toml("x.toml", &replaced(&wide, "resolutions", &many[..100]));

@@ -146,7 +146,8 @@ impl Stages {
         let mut genes: Vec<StageGenes> =
             stages.iter().enumerate().map(|(at, stage)| declare_stage(&mut list, at, stage)).collect();
         for (at, (stage, genes)) in stages.iter().zip(&mut genes).enumerate() {
-            let (name, place) = (format!("s{}.width", at + 1), format!("stage {}", at + 1));
+            let name = format!("s{}.width", at + 1);
+            let place = format!("stage {}", at + 1);
             let widths = &stage.choices.width;
             genes.width = (!widths.is_empty()).then(|| list.choice(name, place, WIDTH, widths, None));
         }
@@ -155,17 +156,22 @@ impl Stages {
 
     /// The blocks and widths of a row.
     pub fn blocks(&self, genome: &Genome, row: &Row) -> Blocks {
-        let stage = |genes: &StageGenes| {
-            let there = &genes.blocks[..genome.get(row, genes.depth)];
-            let block = |genes: &BlockGenes| Block {
-                kernel: genome.get(row, genes.kernel),
-                expand: genome.get(row, genes.expand),
-            };
-            there.iter().map(block).collect()
-        };
         let widths = self.genes.iter().filter_map(|genes| genes.width);
         Blocks {
-            stages: self.genes.iter().map(stage).collect(),
+            stages: self
+                .genes
+                .iter()
+                .map(|genes: &StageGenes| {
+                    let there = &genes.blocks[..genome.get(row, genes.depth)];
+                    there
+                        .iter()
+                        .map(|genes: &BlockGenes| Block {
+                            kernel: genome.get(row, genes.kernel),
+                            expand: genome.get(row, genes.expand),
+                        })
+                        .collect()
+                })
+                .collect(),
             widths: widths.map(|width| genome.get(row, width)).collect(),
         }
     }
@@ -239,7 +245,8 @@ impl Words for Stages {
                 stage.activation
             );
             if let Some(block) = genes.blocks.first() {
-                let (kernel, expand) = (list(block.kernel.gene()), list(block.expand.gene()));
+                let kernel = list(block.kernel.gene());
+                let expand = list(block.expand.gene());
                 line += &format!("; kernel {kernel}; expand {expand}");
             }
             line += &format!("; depth {}", list(genes.depth.gene()));
@@ -253,7 +260,8 @@ impl Words for Stages {
 }
 
 fn declare_stage(list: &mut Declaring, at: usize, stage: &Stage) -> StageGenes {
-    let (name, place) = (format!("s{}", at + 1), format!("stage {}", at + 1));
+    let name = format!("s{}", at + 1);
+    let place = format!("stage {}", at + 1);
     let depth = list.choice(format!("{name}.depth"), place.clone(), DEPTH, &stage.choices.depth, None);
     let mut block = |position: usize| {
         let there = list.only(depth, |depth: usize| depth > position);
@@ -334,7 +342,8 @@ impl FromStr for Blocks {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let (mut blocks, mut widths) = (Vec::new(), Vec::new());
+        let mut blocks = Vec::new();
+        let mut widths = Vec::new();
         for stage in text.split('/') {
             let (width, list) =
                 stage.split_once(':').map_or((None, stage), |(width, list)| (Some(width), list));

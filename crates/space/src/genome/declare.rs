@@ -85,7 +85,8 @@ impl Declaring {
             }
         }
         let exists = exists.map(|only| (only.parent, only.among.clone()));
-        let (children, last_below) = (Vec::new(), gene);
+        let children = Vec::new();
+        let last_below = gene;
         self.genes.push(Gene { name, dimension, place, values, exists, upward, children, last_below });
         Choice { gene, of: PhantomData }
     }

@@ -114,12 +114,11 @@ pub(super) fn groups(genes: &[super::Gene]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for (at, gene) in genes.iter().enumerate() {
         let size = gene.values.len();
-        let together = |group: &&mut Group| {
+        match groups.last_mut().filter(|group: &&mut Group| {
             let first = &genes[group.first];
             let same = !gene.place.is_empty() && (&first.place, &first.exists) == (&gene.place, &gene.exists);
             same && group.combinations() * size <= MOST_COMBINATIONS
-        };
-        match groups.last_mut().filter(together) {
+        }) {
             Some(group) => {
                 group.sizes.push(size);
                 group.spans.iter_mut().for_each(|span| *span *= size);
@@ -127,7 +126,9 @@ pub(super) fn groups(genes: &[super::Gene]) -> Vec<Group> {
                 group.last_below = group.last_below.max(gene.last_below);
             }
             None => {
-                let (sizes, spans, last_below) = (vec![size], vec![1], gene.last_below);
+                let sizes = vec![size];
+                let spans = vec![1];
+                let last_below = gene.last_below;
                 groups.push(Group { first: at, sizes, spans, last_below });
             }
         }
@@ -162,7 +163,8 @@ impl Genome {
                 continue;
             }
             let from = group.read(row);
-            let (first, last) = (group.first as u16, group.last_below.max(group.genes().end - 1) as u16);
+            let first = group.first as u16;
+            let last = group.last_below.max(group.genes().end - 1) as u16;
             for &to in self.combinations(number as u16).iter().filter(|to| **to != from) {
                 let change = Change { group: number as u16, from, to };
                 below.clear();
@@ -226,8 +228,10 @@ pub(super) fn combinations(groups: &[Group], allowed: &[Vec<Index>]) -> Vec<Vec<
     let of = |group: &Group| {
         let mut all: Vec<Index> = vec![0];
         for (gene, size) in group.genes().zip(&group.sizes) {
-            let with = |code: Index| allowed[gene].iter().map(move |value| code * *size as Index + value);
-            all = all.into_iter().flat_map(with).collect();
+            all = all
+                .into_iter()
+                .flat_map(|code: Index| allowed[gene].iter().map(move |value| code * *size as Index + value))
+                .collect();
         }
         all
     };

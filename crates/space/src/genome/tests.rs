@@ -71,7 +71,9 @@ fn steps_are_all_there_and_fit_together() {
     assert_eq!(steps.steps.len(), 24 + 9 + 1 + 1);
     on_every_preset(|space, rows, _| {
         for row in rows.iter().take(4) {
-            let (genome, mut steps, mut seen) = (space.genome(), Steps::default(), BTreeSet::new());
+            let genome = space.genome();
+            let mut steps = Steps::default();
+            let mut seen = BTreeSet::new();
             genome.steps(row, |group| group.first != 0, &mut steps);
             for (index, step) in steps.steps.iter().enumerate() {
                 let mut one = row.clone();
@@ -85,7 +87,8 @@ fn steps_are_all_there_and_fit_together() {
                     assert!([group.read(&one), ABSENT].contains(&change.to));
                 }
                 for other in steps.steps[..index].iter().filter(|other| other.is_apart(*step)) {
-                    let (mut two, mut turned) = (one.clone(), row.clone());
+                    let mut two = one.clone();
+                    let mut turned = row.clone();
                     steps.apply(genome, *other, &mut two);
                     steps.apply(genome, *other, &mut turned);
                     steps.apply(genome, *step, &mut turned);
@@ -101,7 +104,8 @@ fn children_are_legal_and_the_way_ends_at_the_anchor() {
     on_every_preset(|space, rows, rng| {
         let genome = space.genome();
         for pair in rows.windows(2) {
-            let (mut mutant, mut child) = (pair[0].clone(), pair[0].clone());
+            let mut mutant = pair[0].clone();
+            let mut child = pair[0].clone();
             genome.mutate(&mut mutant, 0.3, rng);
             genome.cross(&mut child, &pair[1], rng);
             assert!(genome.holds(&mutant) && genome.holds(&child));
@@ -113,7 +117,8 @@ fn children_are_legal_and_the_way_ends_at_the_anchor() {
                     assert!([pair[0][gene], pair[1][gene]].contains(&child[gene]), "from one or the other");
                 }
             }
-            let (mut still, mut way) = (mutant.clone(), mutant.clone());
+            let mut still = mutant.clone();
+            let mut way = mutant.clone();
             genome.toward(&mut still, &pair[1], rng, |_| true);
             genome.toward(&mut way, &pair[1], rng, |row| {
                 assert!(genome.holds(row));
@@ -152,7 +157,8 @@ fn what_may_not_be_chosen_is_named() {
 #[test]
 fn of_names_the_first_is_the_largest() {
     let mut list = Declaring::new();
-    let (names, dimension) = (["wide", "narrow", "none"], Dimension::named("operator"));
+    let names = ["wide", "narrow", "none"];
+    let dimension = Dimension::named("operator");
     let operator = list.choice("operator".into(), String::new(), dimension, &names, None);
     let genome = list.finish();
     for (most, expected) in [(0, &names[..1]), (1, &names[..1]), (2, &names[..2]), (9, &names[..])] {

@@ -39,11 +39,16 @@ impl SpaceIndex {
         cost: impl FnMut(&LayerSpec) -> Result<T, E>,
     ) -> Result<Factored<T>, E> {
         let costs = self.specs().iter().map(cost).collect::<Result<Vec<T>, E>>()?;
-        let of = |id: &u32| match *id {
-            0 | UNKNOWN => T::default(),
-            id => costs[id as usize - 1],
-        };
-        let mut terms: Vec<Table<T>> = self.slots.iter().map(|slot| slot.table.map(of)).collect();
+        let mut terms: Vec<Table<T>> = self
+            .slots
+            .iter()
+            .map(|slot| {
+                slot.table.map(|id: &u32| match *id {
+                    0 | UNKNOWN => T::default(),
+                    id => costs[id as usize - 1],
+                })
+            })
+            .collect();
         terms.push(Table { vars: Vec::new(), sizes: Vec::new(), cells: vec![constant] });
         terms.sort_by_key(|term| std::cmp::Reverse(term.vars.len()));
         let mut kept: Vec<Table<T>> = Vec::new();
@@ -69,11 +74,13 @@ fn absorb<T: Join>(big: &mut Table<T>, small: &Table<T>) {
 
 /// By how much the cell of a table over `vars` moves with a step of each of `others`; 0 for those that it has not.
 fn strides_in(vars: &[Var], sizes: &[usize], others: &[Var]) -> Vec<usize> {
-    let stride = |other: &Var| {
-        let at = vars.iter().position(|own| own == other);
-        at.map_or(0, |at| sizes[at + 1..].iter().product())
-    };
-    others.iter().map(stride).collect()
+    others
+        .iter()
+        .map(|other: &Var| {
+            let at = vars.iter().position(|own| own == other);
+            at.map_or(0, |at| sizes[at + 1..].iter().product())
+        })
+        .collect()
 }
 
 /// Goes through all combinations of digits, the last the fastest, and keeps the cell of a table that some of them are of.
@@ -183,12 +190,14 @@ impl<T: Join> ChangesFrom<'_, T> {
                 }
             }
         }
-        let added = |(term, by): &(u32, i64)| {
-            let from = self.cells[*term as usize];
-            let to = (from as i64 + by) as usize;
-            of(&self.costs.cells[to]) - of(&self.costs.cells[from])
-        };
-        self.moved.iter().map(added).sum()
+        self.moved
+            .iter()
+            .map(|(term, by): &(u32, i64)| {
+                let from = self.cells[*term as usize];
+                let to = (from as i64 + by) as usize;
+                of(&self.costs.cells[to]) - of(&self.costs.cells[from])
+            })
+            .sum()
     }
 }
 
@@ -225,8 +234,11 @@ impl Elimination {
         let mut left: Vec<Var> = (0..genome.len() as Var).collect();
         let mut rounds = Vec::with_capacity(left.len());
         while !left.is_empty() {
-            let cells = |var: &Var| together(&open, *var).iter().map(|var| size(var) as f64).product::<f64>();
-            let smallest = left.iter().map(cells).enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
+            let smallest = left
+                .iter()
+                .map(|var: &Var| together(&open, *var).iter().map(|var| size(var) as f64).product::<f64>())
+                .enumerate()
+                .min_by(|a, b| a.1.total_cmp(&b.1));
             let var = left.remove(smallest.expect("it is not empty").0);
             let mut others = together(&open, var);
             others.retain(|other| *other != var);
@@ -236,7 +248,8 @@ impl Elimination {
                 let sizes: Vec<usize> = scope.iter().map(size).collect();
                 (place, strides_in(&scope, &sizes, &[var])[0], strides_in(&scope, &sizes, &others))
             });
-            let (gene, allowed) = (var as usize, genome.allowed(var as usize).to_vec());
+            let gene = var as usize;
+            let allowed = genome.allowed(var as usize).to_vec();
             let sizes = others.iter().map(size).collect();
             rounds.push(Round { gene, allowed, terms: terms.collect(), others: others.clone(), sizes });
             open = without;
@@ -271,16 +284,21 @@ impl Round {
     /// For each combination of the other genes' values the least over this one's, and which value has it.
     fn eliminate(&self, cells: &[Vec<f64>], join: &impl Fn(f64, f64) -> f64) -> (Vec<f64>, Vec<Index>) {
         let count: usize = self.sizes.iter().product();
-        let (mut least, mut choice) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut least = Vec::with_capacity(count);
+        let mut choice = Vec::with_capacity(count);
         let mut walks: Vec<Walk<'_>> =
             self.terms.iter().map(|(_, _, strides)| Walk::new(&self.sizes, strides)).collect();
         for _ in 0..count {
             let mut best = (f64::INFINITY, self.allowed[0]);
             for &value in &self.allowed {
-                let own = |((place, stride, _), walk): (&(usize, usize, Vec<usize>), &Walk<'_>)| {
-                    cells[*place][walk.at + usize::from(value) * stride]
-                };
-                let together = self.terms.iter().zip(&walks).map(own).fold(0.0, join);
+                let together = self
+                    .terms
+                    .iter()
+                    .zip(&walks)
+                    .map(|((place, stride, _), walk): (&(usize, usize, Vec<usize>), &Walk<'_>)| {
+                        cells[*place][walk.at + usize::from(value) * stride]
+                    })
+                    .fold(0.0, join);
                 if together < best.0 {
                     best = (together, value);
                 }
@@ -323,18 +341,22 @@ mod tests {
     }
 
     fn factored(space: &SearchSpace) -> Factored<Both> {
-        let of = |layer: &LayerSpec| {
-            let cost = cost(std::slice::from_ref(layer));
-            Ok::<_, Infallible>(Both(cost.macs, cost.peak_activation_bytes))
-        };
-        space.index().factored(Both(1000, 0), of).expect("it cannot fail")
+        space
+            .index()
+            .factored(Both(1000, 0), |layer: &LayerSpec| {
+                let cost = cost(std::slice::from_ref(layer));
+                Ok::<_, Infallible>(Both(cost.macs, cost.peak_activation_bytes))
+            })
+            .expect("it cannot fail")
     }
 
     #[test]
     fn terms_are_what_lowering_says_and_changes_what_they_change() {
         for name in preset_names() {
             let space = preset(name).expect("a preset");
-            let (costs, mut steps, chains) = (factored(&space), Steps::default(), space.index().is_chain());
+            let costs = factored(&space);
+            let mut steps = Steps::default();
+            let chains = space.index().is_chain();
             let mut rng = ChaCha8Rng::seed_from_u64(6);
             for _ in 0..200 {
                 let row = space.genome().random(&mut rng);
@@ -367,11 +389,13 @@ mod tests {
             let all = space.genome().all();
             for seed in 0..20 {
                 let mut rng = ChaCha8Rng::seed_from_u64(seed);
-                let mut price = |_: &LayerSpec| {
-                    let price: u64 = rng.random_range(1..1000);
-                    Ok::<_, Infallible>(Both(price, price))
-                };
-                let costs = space.index().factored(Both::default(), &mut price).expect("it cannot fail");
+                let costs = space
+                    .index()
+                    .factored(Both::default(), &mut |_: &LayerSpec| {
+                        let price: u64 = rng.random_range(1..1000);
+                        Ok::<_, Infallible>(Both(price, price))
+                    })
+                    .expect("it cannot fail");
                 let scopes = costs.terms().iter().map(|term| term.vars.as_slice());
                 let elimination = Elimination::new(space.genome(), scopes);
                 let sums = costs.terms().iter().map(|term| term.map(|both| both.0 as f64)).collect();

@@ -39,7 +39,8 @@ pub(super) fn slots(space: &SearchSpace) -> Filled {
         (0..space.genome().len()).map(|gene| space.genome().allowed(gene)[0]).collect();
     space.genome().make_canonical(&mut first);
     let nodes = space.build(&first, None);
-    let (mut tables, mut chains) = (filler.start(&nodes), is_chain(&nodes));
+    let mut tables = filler.start(&nodes);
+    let mut chains = is_chain(&nodes);
     while let Some(target) = tables.iter().position(|table| !table.is_full()) {
         let row = filler.aim(&tables, target);
         let nodes = space.build(&row, None);
@@ -50,9 +51,11 @@ pub(super) fn slots(space: &SearchSpace) -> Filled {
     for table in &mut tables {
         filler.copy_to_other_rows(&mut table.table);
     }
-    let (mut slots, mut layers) = (Vec::with_capacity(nodes.len()), Layers::default());
+    let mut slots = Vec::with_capacity(nodes.len());
+    let mut layers = Layers::default();
     for (node, pair) in nodes.iter().zip(tables.chunks_exact(2)) {
-        let (what, extents) = (pair[0].table.clone().minimal(), pair[1].table.clone().minimal());
+        let what = pair[0].table.clone().minimal();
+        let extents = pair[1].table.clone().minimal();
         let table = filler.product(&what, &extents, &mut layers);
         slots.push(Slot { name: node.slot, table: table.minimal() });
     }
@@ -168,8 +171,11 @@ impl<'a> Filler<'a> {
                 }
             }
         }
-        let value = |(gene, value): (usize, &Option<Index>)| value.unwrap_or(self.genome.allowed(gene)[0]);
-        let mut row: Vec<Index> = chosen.iter().enumerate().map(value).collect();
+        let mut row: Vec<Index> = chosen
+            .iter()
+            .enumerate()
+            .map(|(gene, value): (usize, &Option<Index>)| value.unwrap_or(self.genome.allowed(gene)[0]))
+            .collect();
         self.genome.make_canonical(&mut row);
         row
     }
@@ -243,7 +249,8 @@ impl<'a> Filler<'a> {
         let id = *layers.numbers.entry((what, extents)).or_insert(next);
         if id == next {
             let [input, output] = self.extents.things[extents as usize];
-            let (input, output) = (FeatureMap::of(*from, input), FeatureMap::of(*to, output));
+            let input = FeatureMap::of(*from, input);
+            let output = FeatureMap::of(*to, output);
             layers.layers.push(Layer { operator: operator.clone(), input, output });
         }
         id

@@ -57,7 +57,8 @@ impl<T: Clone + PartialEq> Table<T> {
     #[must_use]
     pub fn sliced(&self, var: Var, value: Index) -> Self {
         let Some(at) = self.vars.iter().position(|own| *own == var) else { return self.clone() };
-        let (stride, size) = (self.strides()[at], self.sizes[at]);
+        let stride = self.strides()[at];
+        let size = self.sizes[at];
         let keeps = |cell: usize| cell / stride % size == usize::from(value);
         let cells = (0..self.cells.len()).filter(|cell| keeps(*cell)).map(|cell| self.cells[cell].clone());
         let mut sliced = Self { vars: self.vars.clone(), sizes: self.sizes.clone(), cells: cells.collect() };
@@ -79,7 +80,8 @@ impl Table<u32> {
     /// The same without the genes that no known cell cares about.
     pub(super) fn minimal(mut self) -> Self {
         for at in (0..self.vars.len()).rev() {
-            let (stride, size) = (self.strides()[at], self.sizes[at]);
+            let stride = self.strides()[at];
+            let size = self.sizes[at];
             let bases: Vec<usize> =
                 (0..self.cells.len()).filter(|cell| (cell / stride).is_multiple_of(size)).collect();
             let merged = |base: &usize| {

@@ -42,7 +42,8 @@ fn the_index_has_every_layer_of_every_network() {
 fn what_a_layer_depends_on_is_true() {
     for name in preset_names() {
         let space = preset(name).expect("a preset");
-        let (genome, index) = (space.genome(), space.index());
+        let genome = space.genome();
+        let index = space.index();
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         let mut steps = Steps::default();
         for _ in 0..1000 {
@@ -63,7 +64,8 @@ fn what_a_layer_depends_on_is_true() {
                 let nodes = space.build(row, None);
                 nodes.into_iter().map(|node| (node.what.value, node.extents.value)).collect()
             };
-            let (before, after) = (keys(&row), keys(&other));
+            let before = keys(&row);
+            let after = keys(&other);
             let mut some = false;
             for ((slot, before), after) in index.slots().iter().zip(&before).zip(&after) {
                 let depends = slot.table.vars.iter().any(|var| changed.contains(var));
@@ -152,7 +154,8 @@ struct Diamond {
 
 impl Family for Diamond {
     fn build(&self, b: &mut Builder<'_>) {
-        let (activation, kernel) = (Activation::Relu, b.of(self.kernel));
+        let activation = Activation::Relu;
+        let kernel = b.of(self.kernel);
         let image = b.input(1, self.stages.resolution);
         let extent = image.extent.clone();
         let x = b.push(SlotName::one("stem"), &[&image], fixed(4), extent.clone(), |_| Operator::Stem {
@@ -200,7 +203,9 @@ fn a_diamond_says_what_it_reads_and_is_priced_by_lowering() {
         // while the last convolution runs: what it reads (8), what it makes (4), and what waits for the sum (4)
         let plane = layers[0].input.plane() as u64;
         assert_eq!(cost(&layers).peak_activation_bytes, 4 * 16 * plane);
-        let alone = |layer: &LayerSpec| cost(&[layer.alone()]).peak_activation_bytes;
-        assert_eq!(layers.iter().map(alone).max(), Some(4 * 12 * plane));
+        assert_eq!(
+            layers.iter().map(|layer: &LayerSpec| cost(&[layer.alone()]).peak_activation_bytes).max(),
+            Some(4 * 12 * plane)
+        );
     }
 }

@@ -76,8 +76,8 @@ pub(crate) fn from_text(
 ) -> Result<Arch> {
     let config: Value = serde_json::from_str(text)
         .map_err(|error| Error::invalid(place, "text", "a net.config of ofa in JSON", error))?;
-    let (class, name) =
-        (class_of(space).map_err(|error| error.in_place(place))?, config.get("name").unwrap_or(&Value::Null));
+    let class = class_of(space).map_err(|error| error.in_place(place))?;
+    let name = config.get("name").unwrap_or(&Value::Null);
     if name != class {
         let expected = format!("{class}, the family of space {}", space.name());
         return Err(Error::invalid(place, "name", expected, compare::shown(name))

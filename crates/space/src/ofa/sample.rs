@@ -46,7 +46,8 @@ pub(crate) fn arch(space: &SearchSpace, place: &str, sample: &Value) -> Result<A
         None if fixed > 0 => vec![all[fixed].choices.max_kernel(); slots],
         _ => sample.list("ks", slots, whole)?,
     };
-    let (mut slot, mut stages) = (0, Vec::new());
+    let mut slot = 0;
+    let mut stages = Vec::new();
     for (index, (stage, &depth)) in all.iter().zip(&depths).enumerate() {
         if index < fixed {
             stages.push(vec![Block { kernel: stage.choices.max_kernel(), expand: Ratio::whole(1) }; depth]);
@@ -94,10 +95,12 @@ impl Sample<'_> {
         if items.len() != length {
             return Err(self.wrong(key, expected(), items.len()));
         }
-        let read = |value: &Value| {
-            item(value).ok_or_else(|| self.wrong(key, format!("{} numbers", expected()), value))
-        };
-        items.iter().map(read).collect()
+        items
+            .iter()
+            .map(|value: &Value| {
+                item(value).ok_or_else(|| self.wrong(key, format!("{} numbers", expected()), value))
+            })
+            .collect()
     }
 
     /// The image size, by itself or as a list of one.
@@ -117,12 +120,15 @@ impl Sample<'_> {
     fn depths(&self) -> Result<Vec<usize>> {
         let stages = self.stages;
         let listed = self.list("d", stages.len(), whole)?;
-        let depth = |(stage, &depth): (&Stage, &usize)| match stage.choices.depth.as_slice() {
-            [only] => Ok(*only),
-            [.., most] if depth > *most => Err(self.wrong("d", format!("at most {most}"), depth)),
-            _ => Ok(depth),
-        };
-        stages.iter().zip(&listed).map(depth).collect()
+        stages
+            .iter()
+            .zip(&listed)
+            .map(|(stage, &depth): (&Stage, &usize)| match stage.choices.depth.as_slice() {
+                [only] => Ok(*only),
+                [.., most] if depth > *most => Err(self.wrong("d", format!("at most {most}"), depth)),
+                _ => Ok(depth),
+            })
+            .collect()
     }
 
     /// A ResNet's depths: one for the stem, and how many blocks each stage has beyond its fewest.
@@ -145,14 +151,17 @@ impl Sample<'_> {
     fn widths(&self) -> Result<Vec<Ratio>> {
         let stages = self.stages;
         let listed = self.list("w", stages.len(), whole)?;
-        let width = |(stage, &index): (&Stage, &usize)| {
-            let widths = &stage.channels_by_width;
-            let (ratio, _) = widths
-                .get(index)
-                .ok_or_else(|| self.wrong("w", format!("indices below {}", widths.len()), index))?;
-            Ok(stage.canonical(*ratio))
-        };
-        stages.iter().zip(&listed).map(width).collect()
+        stages
+            .iter()
+            .zip(&listed)
+            .map(|(stage, &index): (&Stage, &usize)| {
+                let widths = &stage.channels_by_width;
+                let (ratio, _) = widths
+                    .get(index)
+                    .ok_or_else(|| self.wrong("w", format!("indices below {}", widths.len()), index))?;
+                Ok(stage.canonical(*ratio))
+            })
+            .collect()
     }
 }
 
@@ -184,7 +193,10 @@ mod tests {
     #[test]
     fn what_a_sample_lacks_is_named() {
         let space = preset("tiny").expect("a preset");
-        let (ks, e, d, r) = (r#""ks": [5, 7, 3, 7]"#, r#""e": [4, 6, 6, 3]"#, r#""d": [1, 2]"#, r#""r": 12"#);
+        let ks = r#""ks": [5, 7, 3, 7]"#;
+        let e = r#""e": [4, 6, 6, 3]"#;
+        let d = r#""d": [1, 2]"#;
+        let r = r#""r": 12"#;
         for (fields, part) in [
             (
                 [ks, e, d, r#""x": 1"#],
@@ -252,7 +264,8 @@ mod tests {
             assert!(error.contains(part), "{error}");
         }
         let proxyless = preset("ofa-proxyless-w1.3").expect("a preset");
-        let (k, e) = (["5"; 21].join(","), ["4"; 21].join(","));
+        let k = ["5"; 21].join(",");
+        let e = ["4"; 21].join(",");
         let text = format!(r#"{{"ks": [{k}], "e": [{e}], "d": [2,3,4,2,2,4], "r": 160}}"#);
         let arch = from_json(&proxyless, "x.json", &text).expect("a sample");
         assert_eq!(

@@ -31,7 +31,9 @@ impl Form for Bottleneck {
     }
 
     fn weights(&self, maps: Maps, list: &mut WeightList) {
-        let (input, output, mid) = (maps.input.channels, maps.output.channels, self.mid);
+        let input = maps.input.channels;
+        let output = maps.output.channels;
+        let mid = self.mid;
         list.conv_norm("conv1", [mid, input, 1, 1]);
         list.conv_norm("conv2", [mid, mid, self.kernel, self.kernel]);
         list.conv_norm("conv3", [output, mid, 1, 1]);
@@ -51,8 +53,10 @@ impl Form for Bottleneck {
 
     /// The input lives until the shortcut has been computed.
     fn peak(&self, maps: Maps, kept: bool) -> usize {
-        let (input, output) = (maps.input.len(), maps.output.len());
-        let (reduced, mid) = (self.mid * maps.input.plane(), self.mid * maps.output.plane());
+        let input = maps.input.len();
+        let output = maps.output.len();
+        let reduced = self.mid * maps.input.plane();
+        let mid = self.mid * maps.output.plane();
         let pooled = if self.stride > 1 { maps.input.channels * maps.output.plane() } else { 0 };
         let kept = if kept { input } else { 0 };
         let shortcut = match (self.downsample, pooled) {
@@ -100,7 +104,8 @@ impl Form for Bottleneck {
 pub(super) fn read(key: &[&str]) -> Option<Parsed> {
     let ["bottleneck", kernel, stride, channels, activation, flags @ ..] = key else { return None };
     let [input, mid, output] = words::channel_list(channels)?;
-    let (kernel, stride) = (words::kernel(kernel)?, words::stride(stride)?);
+    let kernel = words::kernel(kernel)?;
+    let stride = words::stride(stride)?;
     let downsample = words::flag(flags, "down")?;
     let activation = words::activation(activation)?;
     let block = Bottleneck { kernel, stride, mid, activation, downsample };

@@ -43,7 +43,8 @@ pub(super) fn read(key: &[&str]) -> Option<Parsed> {
     };
     let [channels, activation, flags @ ..] = rest else { return None };
     let [input, output] = words::channel_list(channels)?;
-    let (kernel, activation) = (words::kernel(kernel)?, words::activation(activation)?);
+    let kernel = words::kernel(kernel)?;
+    let activation = words::activation(activation)?;
     let residual = words::flag(flags, "skip")?;
     let operator = Operator::Conv { kernel, stride, activation, residual };
     let parsed = Parsed { name: "input_stem.0", operator, channels: [input, output] };

@@ -60,9 +60,11 @@ impl Form for MbConv {
 
     /// The input is dropped after the expansion unless it is added in the end.
     fn peak(&self, maps: Maps, kept: bool) -> usize {
-        let (input, output) = (maps.input.len(), maps.output.len());
+        let input = maps.input.len();
+        let output = maps.output.len();
         let kept = if self.residual || kept { input } else { 0 };
-        let (before, after) = (self.mid * maps.input.plane(), self.mid * maps.output.plane());
+        let before = self.mid * maps.input.plane();
+        let after = self.mid * maps.output.plane();
         let expansion = if self.expansion { input + before } else { 0 };
         let depthwise = if self.expansion { kept + before + after } else { input + after };
         expansion.max(depthwise).max(kept + after + output)

@@ -41,7 +41,9 @@ impl Form for Separable {
 
     /// The input is dropped after the depthwise convolution.
     fn peak(&self, maps: Maps, kept: bool) -> usize {
-        let (input, between, output) = (maps.input.len(), between(maps).len(), maps.output.len());
+        let input = maps.input.len();
+        let between = between(maps).len();
+        let output = maps.output.len();
         let kept = if kept { input } else { 0 };
         (input + between).max(kept + between + output)
     }
@@ -76,7 +78,9 @@ mod tests {
         let cost = crate::cost(std::slice::from_ref(&layer));
         assert_eq!(cost.macs, (16 * 25 + 24 * 16) * 10 * 26);
         assert_eq!(cost.params, 16 * 25 + 2 * 16 + 24 * 16 + 2 * 24);
-        let (input, between, output) = (16 * 20 * 51, 16 * 10 * 26, 24 * 10 * 26);
+        let input = 16 * 20 * 51;
+        let between = 16 * 10 * 26;
+        let output = 24 * 10 * 26;
         assert_eq!(cost.peak_activation_bytes, 4 * (input + between).max(between + output));
         let names: Vec<String> = layer.weights().into_iter().map(|weight| weight.name).collect();
         assert_eq!(names[0], "blocks.0.depthwise.conv.weight");

@@ -76,7 +76,8 @@ fn open_log(out: &Path, plan: &Plan, device: &DeviceFacts, engine: &dyn Engine) 
     let path = PathBuf::from(name);
     let (log, aside) = RowsLog::open_or_set_aside(&path, plan.setting(device, engine), session)?;
     if let Some(aside) = aside {
-        let (path, aside) = (path.display(), aside.display());
+        let path = path.display();
+        let aside = aside.display();
         info!(
             "{path} held samples taken with other flags: they are kept in {aside}, and `--rows {aside}` adds them to a table"
         );
@@ -112,13 +113,20 @@ impl Here<'_> {
         let mut config = self.plan.config();
         config.budget = config.budget.mul_f64(STATE_SHARE);
         let bar = self.output.plain_bar(anchors.len() as u64);
-        let mut progress = |progress: extract::latency::Progress<'_>| show(&bar, &progress);
         let config = extract::latency::MeasureConfig { spread: 0.0, ..config };
-        bench.measure((&anchors, None), &config, log, &mut progress, self.stop)?;
+        bench.measure(
+            (&anchors, None),
+            &config,
+            log,
+            &mut |progress: extract::latency::Progress<'_>| show(&bar, &progress),
+            self.stop,
+        )?;
         bar.finish_and_clear();
         let folded = Folded::new(log.rows(), self.plan.kept_us, self.plan.half_width);
-        let known = |subject: &&Subject| folded.row(subject).is_some_and(|row| row.accepted);
-        let accepted = anchors.keys().filter(known).count();
+        let accepted = anchors
+            .keys()
+            .filter(|subject: &&Subject| folded.row(subject).is_some_and(|row| row.accepted))
+            .count();
         if accepted < LEAST_ANCHORS {
             let pace = folded.sessions.last().and_then(|session| session.pace);
             let readings = pace.map_or_else(String::new, |pace| {

@@ -49,10 +49,14 @@ pub fn search_limits(
         let budget = left.max(Duration::from_secs_f64(SECONDS_EACH * found.len() as f64));
         let config = MeasureConfig { budget, spread: 0.0, ..here.plan.config() };
         let bar = here.output.plain_bar(found.len() as u64);
-        let mut progress = |progress: extract::latency::Progress<'_>| show(&bar, &progress);
         let fingerprint = here.plan.fingerprint.as_str();
-        let measured =
-            bench.measure((&subjects, Some(fingerprint)), &config, log, &mut progress, here.stop)?;
+        let measured = bench.measure(
+            (&subjects, Some(fingerprint)),
+            &config,
+            log,
+            &mut |progress: extract::latency::Progress<'_>| show(&bar, &progress),
+            here.stop,
+        )?;
         bar.finish_and_clear();
         if measured.unaccepted > 0 {
             let lost = measured.unaccepted;
@@ -80,10 +84,9 @@ fn enter(
     let networks: BTreeSet<Arch> = here.plan.networks.keys().cloned().collect();
     table.add_rows(log.rows(), Some(here.space), Some(&networks))?;
     if let Some(mut fit) = table.fit_of(here.space).cloned() {
-        let kept = |row: &extract::latency::SearchedRow| {
+        fit.searched.retain(|row: &extract::latency::SearchedRow| {
             !rows.iter().any(|new| new.arch == row.arch && new.part == row.part)
-        };
-        fit.searched.retain(kept);
+        });
         fit.searched.extend(rows);
         table.set_fit(here.space, fit);
         table.refit()?;

@@ -100,8 +100,10 @@ pub fn describe_validation(validation: &Validation, typical: Option<&ValidationT
         let _ = write!(text, "; sessions differ by {:.1} %", per_cent(repeatability));
     }
     if let (Some(kept), Some([from, to])) = (validation.limits_kept, validation.limits_kept_interval) {
-        let (limits, count) = (validation.limits, (kept * validation.limits as f64).round());
-        let (from, to) = (per_cent(from), per_cent(to));
+        let limits = validation.limits;
+        let count = (kept * validation.limits as f64).round();
+        let from = per_cent(from);
+        let to = per_cent(to);
         let _ = write!(
             text,
             "; {count} of {limits} distinct searched sub-networks kept their limit ({from:.0} to {to:.0} %)"
@@ -133,24 +135,24 @@ pub fn describe_fit(fit: &SpaceFit) -> String {
 
 /// The table as JSON for scripts.
 pub fn document(table: &LatencyTable) -> Value {
-    let fit = |fit: &SpaceFit| {
-        json!({
-            "space": fit.name, "resolutions": fit.resolutions, "correction": fit.correction,
-            "validation": fit.validation(), "validation_typical": fit.validation_typical(),
-        })
-    };
     let kind = if table.is_undisturbed() { "undisturbed" } else { "typical" };
     json!({
         "entries": table.rows().len(), "unconverged": table.unconverged(), "unaccepted": table.unaccepted(),
         "device": table.device, "engine": table.engine, "hash": table.hash(), "latency": kind,
         "sentinel": table.sentinel, "sessions": table.sessions(), "rows": table.rows(),
-        "spaces": table.fits().map(fit).collect::<Vec<_>>(), "validation": null,
+        "spaces": table.fits().map(|fit: &SpaceFit| {
+        json!({
+            "space": fit.name, "resolutions": fit.resolutions, "correction": fit.correction,
+            "validation": fit.validation(), "validation_typical": fit.validation_typical(),
+        })
+    }).collect::<Vec<_>>(), "validation": null,
     })
 }
 
 /// The whole table in words.
 pub fn describe(table: &LatencyTable, coverage: Option<&Coverage>) -> String {
-    let (device, engine) = (&table.device, &table.engine);
+    let device = &table.device;
+    let engine = &table.engine;
     let mut text = format!(
         "device    {} ({}, {} {}, {} cores)\nengine    {} {}, {} threads, {}, batch {}\nprotocol  {}\nentries   {}, of which {} unconverged, {} of these too badly known to count\n",
         device.name,

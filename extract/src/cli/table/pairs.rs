@@ -93,7 +93,8 @@ const LISTED: usize = 20;
 impl Diff {
     fn run(&self) -> anyhow::Result<Ending> {
         let output = &self.common;
-        let (first, second) = (LatencyTable::read(&self.first)?, LatencyTable::read(&self.second)?);
+        let first = LatencyTable::read(&self.first)?;
+        let second = LatencyTable::read(&self.second)?;
         if let Err(error) = first.check_same_setting(&second.device, &second.engine) {
             warn!("{error}");
         }
@@ -102,7 +103,8 @@ impl Diff {
         let only = |a: &LatencyTable, b: &LatencyTable| {
             a.rows().keys().filter(|key| !b.rows().contains_key(*key)).cloned().collect::<Vec<_>>()
         };
-        let (only_first, only_second) = (only(&first, &second), only(&second, &first));
+        let only_first = only(&first, &second);
+        let only_second = only(&second, &first);
         let mut ratios: Vec<f64> = changes.iter().map(RowChange::ratio).collect();
         ratios.sort_by(f64::total_cmp);
         let at = |share: f64| {
@@ -128,7 +130,8 @@ impl Diff {
             );
         }
         for change in changes.iter().take(LISTED) {
-            let (before, after) = (change.before.us, change.after.us);
+            let before = change.before.us;
+            let after = change.after.us;
             let mark =
                 if change.before.accepted && change.after.accepted { "" } else { "  (one does not count)" };
             let _ = write!(

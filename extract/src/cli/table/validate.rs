@@ -82,8 +82,10 @@ fn judged(compared: &Compared) -> (Vec<&NetworkRow>, Validation) {
 fn typical(table: &LatencyTable, space: &SearchSpace, judges: &[&NetworkRow]) -> serde_json::Value {
     let Some(fit) = table.fit_of(space) else { return serde_json::Value::Null };
     let factor = fit.typical_factor();
-    let ratio = |network: &&NetworkRow| (factor * network.predicted_us / network.took.typical_us - 1.0).abs();
-    let errors: Vec<f64> = judges.iter().map(ratio).collect();
+    let errors: Vec<f64> = judges
+        .iter()
+        .map(|network: &&NetworkRow| (factor * network.predicted_us / network.took.typical_us - 1.0).abs())
+        .collect();
     let n = errors.len().max(1) as f64;
     let within = |bound: f64| errors.iter().filter(|error| **error <= bound).count() as f64 / n;
     json!({
@@ -105,16 +107,22 @@ fn measured(
     let engine = &*arguments.engine.open(&kernels, threads, table.engine.batch)?;
     let device = DeviceFacts::this_machine(Some(&table.device.name)).computing_on(kernels.gpu(), false);
     table.check_same_setting(&device, &engine.describe())?;
-    let (mut stopwatch, stop) = (engine.stopwatch(), stop_flag()?);
+    let mut stopwatch = engine.stopwatch();
+    let stop = stop_flag()?;
     let mut bench = Bench { engine, stopwatch: stopwatch.as_mut(), conditions: Conditions::now };
     let bar = output.plain_bar(archs.len() as u64);
-    let mut progress = |progress: Progress<'_>| show(&bar, &progress);
     let usual = (SECONDS_EACH * archs.len() as f64).max(LEAST_SECONDS);
     let budget = arguments.budget.map_or(Duration::from_secs_f64(usual), Duration::from_secs);
     let config = MeasureConfig { half_width: table.half_width, budget, ..MeasureConfig::default() };
     let session = Session { unix_seconds: unix_seconds(), conditions: Conditions::now() };
     let comparison = Comparison { table, space, archs: &archs, config: &config };
-    let compared = compare(&comparison, session, &mut bench, &mut progress, &stop)?;
+    let compared = compare(
+        &comparison,
+        session,
+        &mut bench,
+        &mut |progress: Progress<'_>| show(&bar, &progress),
+        &stop,
+    )?;
     bar.finish_and_clear();
     if compared.networks.len() < archs.len() {
         info!("{} sub-networks were not measured", archs.len() - compared.networks.len());
@@ -124,8 +132,11 @@ fn measured(
 
 /// Those that were named, and random ones.
 fn archs(arguments: &Arguments, space: &SearchSpace) -> anyhow::Result<Vec<Arch>> {
-    let read = |text: &String| arch_file::read(space, text);
-    let mut archs = arguments.arch.iter().map(read).collect::<base::Result<Vec<_>>>()?;
+    let mut archs = arguments
+        .arch
+        .iter()
+        .map(|text: &String| arch_file::read(space, text))
+        .collect::<base::Result<Vec<_>>>()?;
     let mut rng = rng_for("validation", arguments.seed, &[]);
     archs.extend((0..arguments.validate).map(|_| sampler::random(space, &mut rng)));
     archs.sort();
@@ -139,8 +150,10 @@ fn describe_networks(networks: &[NetworkRow], validation: &Validation) -> String
         "predicted ms", "measured ms", "error", "typical ms", "confirmed"
     );
     for network in networks {
-        let (predicted, measured) = (network.predicted_us / 1e3, network.took.us / 1e3);
-        let (error, typical) = (100.0 * network.relative_error(), network.took.typical_us / 1e3);
+        let predicted = network.predicted_us / 1e3;
+        let measured = network.took.us / 1e3;
+        let error = 100.0 * network.relative_error();
+        let typical = network.took.typical_us / 1e3;
         let mark = if network.took.accepted { "" } else { "  (does not count)" };
         // writing to a string cannot fail
         let _ = writeln!(

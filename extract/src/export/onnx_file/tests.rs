@@ -30,7 +30,8 @@ fn random(shape: &[usize], center: f32, spread: f32, rng: &mut ChaCha8Rng) -> Te
 
 /// Weights that keep activations of ordinary size, statistics included.
 fn random_weights(layers: &[LayerSpec], rng: &mut ChaCha8Rng) -> BTreeMap<String, Tensor> {
-    let (mut tensors, mut statistics) = (BTreeMap::new(), Statistics::new());
+    let mut tensors = BTreeMap::new();
+    let mut statistics = Statistics::new();
     for weight in layers.iter().flat_map(LayerSpec::weights) {
         let shape = &weight.shape;
         let (center, spread) = match weight.role {
@@ -50,7 +51,8 @@ fn random_weights(layers: &[LayerSpec], rng: &mut ChaCha8Rng) -> BTreeMap<String
 
 impl Sample {
     fn new(space: &str, resolution: usize) -> Self {
-        let (name, space) = (space, preset(space).expect("a preset"));
+        let name = space;
+        let space = preset(space).expect("a preset");
         let mut rng = rng_for(name, 0, &[]);
         let arch = sampler::random(&space, &mut rng).at(resolution);
         let layers = space.lower(&arch).expect("legal");
@@ -65,7 +67,8 @@ impl Sample {
             measured: None,
             fine_tuned: Vec::new(),
         };
-        let (mean, std) = (vec![0.5; channels], vec![0.25; channels]);
+        let mean = vec![0.5; channels];
+        let std = vec![0.25; channels];
         let normalization = Normalization::new(mean, std).expect("positive");
         let input = Input::new(resolution, &Preprocess::photographs(normalization));
         let classes = (0..space.classes()).map(|class| class.to_string()).collect();
@@ -98,8 +101,8 @@ impl Sample {
 fn a_large_network_is_interpreted_on_the_first_images_only() {
     let case = Sample::new("tiny", 8);
     let file = OnnxFile::from_bytes(Path::new("x"), &case.model, case.bytes.clone()).expect("sound");
-    let (batches, logits) =
-        ([case.images.clone(), case.images.clone()], [case.logits.clone(), case.logits.clone()]);
+    let batches = [case.images.clone(), case.images.clone()];
+    let logits = [case.logits.clone(), case.logits.clone()];
     for (macs, inputs) in [(0, 4), (MOST_MACS / 4, 4), (MOST_MACS / 4 + 1, 2), (u64::MAX, 2)] {
         let verification = file.verify(Path::new("x"), &batches, macs, &logits, None).expect("equal");
         assert_eq!(verification.inputs, inputs, "{macs}");
@@ -302,7 +305,8 @@ fn assert_every_fault_is_found(space: &str, resolution: usize, times: u64) -> [u
     let sound = sample.verify(&sample.bytes).expect("as it was written");
     assert!(sound.max_relative_difference < 1e-5 && sound.inputs == 2 && sound.weights > 10, "{sound:?}");
     assert!(!sample.is_seen_by_running(&sample.bytes));
-    let (mut made, mut seen) = (0, 0);
+    let mut made = 0;
+    let mut seen = 0;
     for (kind, (what, fault)) in FAULTS.into_iter().enumerate() {
         for index in 0..times {
             let mut rng = rng_for("faults", index, &[kind as u64]);
@@ -353,7 +357,8 @@ fn a_zero_with_a_sign_is_another_number() {
         model.tensors.insert(name, zeros);
         model
     };
-    let (positive, negative) = (with(0.0), contents(&with(-0.0)).expect("written"));
+    let positive = with(0.0);
+    let negative = contents(&with(-0.0)).expect("written");
     let folder = Path::new("f");
     let error = OnnxFile::from_bytes(folder, &positive, negative).err().expect("refused").to_string();
     assert!(error.ends_with("expected 0.0 (0x00000000), got -0.0 (0x80000000)"), "{error}");

@@ -24,7 +24,8 @@ impl Machine {
     /// States of random lengths from `shortest` to `longest` seconds, a share of the time at one of the levels.
     fn random(seed: u64, disturbed: f64, lengths: (f64, f64), levels: &[(f64, f64)]) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let (mut states, mut end) = (Vec::new(), 0.0);
+        let mut states = Vec::new();
+        let mut end = 0.0;
         while end < 400.0 {
             let length = (rng.random_range(lengths.0.ln()..lengths.1.ln())).exp();
             let (low, high) = levels[rng.random_range(0..levels.len())];
@@ -145,24 +146,30 @@ fn run_with(
     log: &mut RowsLog,
     stop_after: usize,
 ) -> Outcome {
-    let (stop, mut visits) = (AtomicBool::new(false), 0);
-    let mut progress = |_: Progress<'_>| {
-        visits += 1;
-        stop.store(visits == stop_after, Ordering::Relaxed);
-    };
-    let mut sentinel = || {
-        engine.pass(SENTINEL_NS);
-        Ok(())
-    };
+    let stop = AtomicBool::new(false);
+    let mut visits = 0;
     let conditions = Conditions::default;
     let instruments = Instruments {
         engine: &engine,
         stopwatch: &mut FakeClock(&engine),
-        sentinel: &mut sentinel,
+        sentinel: &mut || {
+            engine.pass(SENTINEL_NS);
+            Ok(())
+        },
         conditions,
     };
-    let measured = measure((subjects, Some("print")), instruments, config, log, &mut progress, &stop)
-        .expect("no errors");
+    let measured = measure(
+        (subjects, Some("print")),
+        instruments,
+        config,
+        log,
+        &mut |_: Progress<'_>| {
+            visits += 1;
+            stop.store(visits == stop_after, Ordering::Relaxed);
+        },
+        &stop,
+    )
+    .expect("no errors");
     let folded = Folded::new(log.rows(), config.kept_us, config.half_width);
     let rows = subjects.keys().filter_map(|subject| Some((subject.clone(), folded.row(subject)?))).collect();
     let met = !folded.comparable.is_empty();
@@ -319,7 +326,8 @@ fn half_of_the_time_at_most_is_spent_waiting() {
 
 #[test]
 fn what_was_sampled_before_a_kill_counts_and_the_least_visited_come_first() {
-    let (machine, config) = (Machine::steady(1.0), seconds(20));
+    let machine = Machine::steady(1.0);
+    let config = seconds(20);
     let mut log = RowsLog::in_memory(setting());
     let first = run_with(FakeEngine::new(&machine), &layers(), &config, &mut log, 100);
     assert!(first.measured.interrupted && first.visited.len() == 100);
@@ -350,11 +358,11 @@ fn an_engine_error_ends_it() {
     }
     let machine = Machine::steady(1.0);
     let engine = FakeEngine::new(&machine);
-    let mut watched = || Ok(());
     let conditions = Conditions::default;
     let instruments =
-        Instruments { engine: &engine, stopwatch: &mut Broken, sentinel: &mut watched, conditions };
-    let (stop, config) = (AtomicBool::new(false), MeasureConfig::default());
+        Instruments { engine: &engine, stopwatch: &mut Broken, sentinel: &mut || Ok(()), conditions };
+    let stop = AtomicBool::new(false);
+    let config = MeasureConfig::default();
     let mut log = RowsLog::in_memory(setting());
     assert!(measure((&layers(), None), instruments, &config, &mut log, &mut |_| (), &stop).is_err());
 }

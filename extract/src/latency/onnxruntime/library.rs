@@ -60,8 +60,8 @@ fn find(place: &Path) -> Result<PathBuf> {
     if !real.is_dir() {
         return Ok(real);
     }
-    let (stem, pattern) =
-        (format!("{DLL_PREFIX}onnxruntime."), format!("{DLL_PREFIX}onnxruntime{DLL_SUFFIX}"));
+    let stem = format!("{DLL_PREFIX}onnxruntime.");
+    let pattern = format!("{DLL_PREFIX}onnxruntime{DLL_SUFFIX}");
     let entries = real.read_dir().map_err(base::Error::io("open the folder", place))?;
     let mut found: Vec<PathBuf> = entries
         .flatten()

@@ -28,7 +28,8 @@ pub(in crate::onnx) enum Attribute {
 impl Node {
     pub(super) fn new(place: &str, node: proto::Node) -> Result<Self> {
         let proto::Node { input, output, name, op_type, attribute } = node;
-        let (name, operator) = (name.unwrap_or_default(), op_type.unwrap_or_default());
+        let name = name.unwrap_or_default();
+        let operator = op_type.unwrap_or_default();
         let [output] = <[String; 1]>::try_from(output).map_err(|output| {
             invalid(&place_of(place, &name, &operator), "output", "one value", output.len())
         })?;
@@ -37,7 +38,8 @@ impl Node {
         }
         let mut attributes = BTreeMap::new();
         for attribute in attribute {
-            let (key, place) = (attribute.name().to_string(), place_of(place, &name, &operator));
+            let key = attribute.name().to_string();
+            let place = place_of(place, &name, &operator);
             if attributes.insert(key.clone(), Attribute::new(&place, &key, attribute)?).is_some() {
                 return Err(invalid(&place, key, "one attribute of this name", "several"));
             }

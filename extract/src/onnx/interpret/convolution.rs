@@ -11,7 +11,9 @@ use crate::error::Result;
 /// `[N, M, H', W']`.
 pub(super) fn conv(call: &mut Call) -> Result<Array> {
     call.takes(3, &["kernel_shape", "strides", "pads", "dilations", "group"])?;
-    let (input, weight, bias) = (call.input(0)?, call.input(1)?, call.optional(2));
+    let input = call.input(0)?;
+    let weight = call.input(1)?;
+    let bias = call.optional(2);
     let [images, channels, height, width] = call.sizes(input)?;
     let [filters, fan_in, rows, columns] = call.sizes(weight)?;
     let groups = groups(call, channels, [filters, fan_in])?;
@@ -32,7 +34,8 @@ pub(super) fn conv(call: &mut Call) -> Result<Array> {
     let plane = height * width;
     let per_group = filters / groups;
     values.par_chunks_mut(out_height * out_width).enumerate().for_each(|(index, output)| {
-        let (image, filter) = (index / filters, index % filters);
+        let image = index / filters;
+        let filter = index % filters;
         output.fill(bias.map_or(0.0, |bias| bias.values[filter]));
         let first = image * channels + filter / per_group * fan_in;
         let inputs = input.values[first * plane..(first + fan_in) * plane].chunks(plane);
@@ -48,13 +51,15 @@ pub(super) fn conv(call: &mut Call) -> Result<Array> {
 /// The number of groups: each reads as many channels as a filter has, and makes as many filters as the others.
 fn groups(call: &Call, channels: usize, [filters, fan_in]: [usize; 2]) -> Result<usize> {
     let group = call.int("group", 1)?;
-    let fits = |&groups: &usize| {
-        groups > 0 && filters.is_multiple_of(groups) && fan_in.checked_mul(groups) == Some(channels)
-    };
-    usize::try_from(group).ok().filter(fits).ok_or_else(|| {
-        let expected = format!("one that makes {filters} filters of {fan_in} channels read {channels}");
-        call.wrong("group", expected, group)
-    })
+    usize::try_from(group)
+        .ok()
+        .filter(|&groups: &usize| {
+            groups > 0 && filters.is_multiple_of(groups) && fan_in.checked_mul(groups) == Some(channels)
+        })
+        .ok_or_else(|| {
+            let expected = format!("one that makes {filters} filters of {fan_in} channels read {channels}");
+            call.wrong("group", expected, group)
+        })
 }
 
 /// Sizes of the maps that are read and made.
@@ -65,10 +70,13 @@ struct Maps {
 
 /// Adds one input map, filtered by one kernel, to an output map.
 fn add_filtered(window: &Window, maps: &Maps, (input, kernel): (&[f32], &[f32]), output: &mut [f32]) {
-    let ([height, width], [out_height, out_width]) = (maps.size, maps.output);
-    let ([row_stride, stride], [top, left]) = (window.strides, window.before);
+    let [height, width] = maps.size;
+    let [out_height, out_width] = maps.output;
+    let [row_stride, stride] = window.strides;
+    let [top, left] = window.before;
     for (index, &weight) in kernel.iter().enumerate() {
-        let (row, column) = (index / window.kernel[1], index % window.kernel[1]);
+        let row = index / window.kernel[1];
+        let column = index % window.kernel[1];
         let columns = window.places(1, column, width, out_width);
         if columns.is_empty() {
             continue; // all of them in the padding

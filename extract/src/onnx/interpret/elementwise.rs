@@ -13,7 +13,8 @@ pub(super) fn relu(call: &mut Call) -> Result<Array> {
 /// `Clip`: `min(max(x, lowest), highest)`, where each bound may be left out.
 pub(super) fn clip(call: &mut Call) -> Result<Array> {
     call.takes(3, &[])?;
-    let (lowest, highest) = (bound(call, 1, f32::MIN)?, bound(call, 2, f32::MAX)?);
+    let lowest = bound(call, 1, f32::MIN)?;
+    let highest = bound(call, 2, f32::MAX)?;
     map(call, |x| {
         let raised = if x < lowest { lowest } else { x };
         if raised > highest { highest } else { raised }
@@ -32,7 +33,8 @@ fn bound(call: &Call, index: usize, default: f32) -> Result<f32> {
 /// `HardSigmoid`: `max(0, min(1, alpha x + beta))`.
 pub(super) fn hard_sigmoid(call: &mut Call) -> Result<Array> {
     call.takes(1, &["alpha", "beta"])?;
-    let (alpha, beta) = (call.float("alpha", 0.2)?, call.float("beta", 0.5)?);
+    let alpha = call.float("alpha", 0.2)?;
+    let beta = call.float("beta", 0.5)?;
     map(call, |x| ramp(alpha * x + beta))
 }
 
@@ -76,7 +78,8 @@ pub(super) fn mul(call: &mut Call) -> Result<Array> {
 /// serves for any other.
 fn pairs(call: &mut Call, function: impl Fn(f32, f32) -> f32) -> Result<Array> {
     call.takes(2, &[])?;
-    let (a, b) = (call.input(0)?, call.input(1)?);
+    let a = call.input(0)?;
+    let b = call.input(1)?;
     let rank = a.shape.len().max(b.shape.len());
     let [from_a, from_b] = [a, b].map(|array| {
         let mut shape = vec![1; rank - array.shape.len()];
@@ -96,7 +99,8 @@ fn pairs(call: &mut Call, function: impl Fn(f32, f32) -> f32) -> Result<Array> {
     let row = shape.last().copied().unwrap_or(1);
     let [step_a, step_b] = [&strides_a, &strides_b].map(|strides| strides.last().copied().unwrap_or(0));
     for (index, made) in values.chunks_mut(row).enumerate() {
-        let (first_a, first_b) = (offset(index, &shape, &strides_a), offset(index, &shape, &strides_b));
+        let first_a = offset(index, &shape, &strides_a);
+        let first_b = offset(index, &shape, &strides_b);
         for (column, made) in made.iter_mut().enumerate() {
             *made = function(a.values[first_a + column * step_a], b.values[first_b + column * step_b]);
         }

@@ -8,7 +8,8 @@ use crate::error::Result;
 pub(super) fn flatten(call: &mut Call) -> Result<Array> {
     call.takes(1, &["axis"])?;
     let input = call.input(0)?;
-    let (axis, rank) = (call.int("axis", 1)?, input.shape.len() as i64);
+    let axis = call.int("axis", 1)?;
+    let rank = input.shape.len() as i64;
     if axis < -rank || axis > rank {
         return Err(call.wrong("axis", format!("-{rank} to {rank}"), axis));
     }
@@ -43,17 +44,20 @@ impl<'a> Matrix<'a> {
 /// `Gemm`: `alpha A B + beta C`, with `C` broadcast to `[rows of A, columns of B]`.
 pub(super) fn gemm(call: &mut Call) -> Result<Array> {
     call.takes(3, &["alpha", "beta", "transA", "transB"])?;
-    let (alpha, beta) = (call.float("alpha", 1.0)?, call.float("beta", 1.0)?);
+    let alpha = call.float("alpha", 1.0)?;
+    let beta = call.float("beta", 1.0)?;
     let a = Matrix::new(call, call.input(0)?, call.switch("transA", false)?)?;
     let b = Matrix::new(call, call.input(1)?, call.switch("transB", false)?)?;
-    let ([rows, inner], [other, columns]) = (a.size, b.size);
+    let [rows, inner] = a.size;
+    let [other, columns] = b.size;
     if inner != other {
         return Err(call.wrong("B", format!("{inner} rows, as A has columns"), other));
     }
     let shift = Shift::new(call, [rows, columns])?;
     let mut values = call.room(&[rows, columns], inner)?;
     for (index, made) in values.iter_mut().enumerate() {
-        let (row, column) = (index / columns, index % columns);
+        let row = index / columns;
+        let column = index % columns;
         let product: f32 = (0..inner).map(|k| a.at(row, k) * b.at(k, column)).sum();
         *made = alpha * product + shift.as_ref().map_or(0.0, |shift| beta * shift.at(row, column));
     }

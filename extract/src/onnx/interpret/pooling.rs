@@ -13,8 +13,12 @@ pub(super) fn max_pool(call: &mut Call) -> Result<Array> {
     call.switch("storage_order", false)?; // of the indices, which are not asked for
     let window = Window::of_pooling(call)?;
     // not `max`, which would drop a NaN
-    let larger = |most: f32, value: f32| if value > most || value.is_nan() { value } else { most };
-    pool(call, &window, |values, _| values.fold(f32::NEG_INFINITY, larger))
+    pool(call, &window, |values, _| {
+        values.fold(
+            f32::NEG_INFINITY,
+            |most: f32, value: f32| if value > most || value.is_nan() { value } else { most },
+        )
+    })
 }
 
 /// `AveragePool` in two dimensions: the mean of the values of the map that a window covers, or with
@@ -48,8 +52,10 @@ fn pool(
     let planes = values.par_chunks_mut(output[0] * output[1]).zip(input.values.par_chunks(height * width));
     planes.for_each(|(made, map)| {
         for (index, made) in made.iter_mut().enumerate() {
-            let (y, x) = (index / output[1], index % output[1]);
-            let (rows, columns) = (window.covered(0, y, height), window.covered(1, x, width));
+            let y = index / output[1];
+            let x = index % output[1];
+            let rows = window.covered(0, y, height);
+            let columns = window.covered(1, x, width);
             let with_pads = window.covered_with_pads(0, y, height) * window.covered_with_pads(1, x, width);
             let inside = rows.len() * columns.len();
             let mut read = rows.flat_map(|row| map[row * width..][columns.clone()].iter().copied());

@@ -19,8 +19,9 @@ fn graph(
     let mut graph = Graph::new();
     let mut names = vec!["input".to_string()];
     for (index, values) in inputs.iter().enumerate().skip(1) {
-        let constant = |(shape, values): &Values| graph.constant(format!("constant{index}"), shape, values);
-        names.push(values.as_ref().map_or_else(String::new, constant));
+        names.push(values.as_ref().map_or_else(String::new, |(shape, values): &Values| {
+            graph.constant(format!("constant{index}"), shape, values)
+        }));
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     graph.node("node".to_string(), operator, &names, attributes);
@@ -184,13 +185,16 @@ fn convolved(
     };
     let mut made = Vec::new();
     for index in 0..shape.iter().product() {
-        let (column, row) = (index % shape[3], index / shape[3] % shape[2]);
-        let (filter, image) =
-            (index / shape[3] / shape[2] % shape[1], index / shape[3] / shape[2] / shape[1]);
+        let column = index % shape[3];
+        let row = index / shape[3] % shape[2];
+        let filter = index / shape[3] / shape[2] % shape[1];
+        let image = index / shape[3] / shape[2] / shape[1];
         let mut sum = 0.0f64;
         for tap in 0..filters[1] * filters[2] * filters[3] {
-            let (channel, ky) = (tap / filters[3] / filters[2], tap / filters[3] % filters[2]);
-            let (y, x_) = (row * strides[0] + ky, column * strides[1] + tap % filters[3]);
+            let channel = tap / filters[3] / filters[2];
+            let ky = tap / filters[3] % filters[2];
+            let y = row * strides[0] + ky;
+            let x_ = column * strides[1] + tap % filters[3];
             if y < pads[0] || x_ < pads[1] || y - pads[0] >= input[2] || x_ - pads[1] >= input[3] {
                 continue;
             }
@@ -228,7 +232,8 @@ fn convolutions_are_those_of_the_specification() {
         ([1, 1, 4, 4], [1, 1, 1, 2], [3, 2], [0, 4, 0, 4], 1),
     ];
     for (input, weight, strides, pads, group) in cases {
-        let (x, w) = (drawn(&input, &mut rng), drawn(&weight, &mut rng));
+        let x = drawn(&input, &mut rng);
+        let w = drawn(&weight, &mut rng);
         let (shape, expected) = convolved((&input, &x), (&weight, &w), (strides, pads, group));
         let attributes = || vec![ints("strides", &strides), ints("pads", &pads), int("group", group)];
         let inputs = [Some((&input[..], &x[..])), Some((&weight[..], &w[..]))];

@@ -59,7 +59,8 @@ impl Window {
     pub(super) fn output(&self, call: &Call, map: [usize; 2]) -> Result<[usize; 2]> {
         let mut output = [0; 2];
         for axis in 0..2 {
-            let (size, stride) = (map[axis] + self.before[axis] + self.behind[axis], self.strides[axis]);
+            let size = map[axis] + self.before[axis] + self.behind[axis];
+            let stride = self.strides[axis];
             let Some(room) = size.checked_sub(self.kernel[axis]) else {
                 let expected = format!("a map of at least {:?} with its pads", self.kernel);
                 return Err(call.wrong("input", expected, format!("{map:?}")));
@@ -79,7 +80,8 @@ impl Window {
 
     /// The part of the padded map that the window covers, counted in places.
     pub(super) fn covered_with_pads(&self, axis: usize, place: usize, size: usize) -> usize {
-        let (start, padded) = (place * self.strides[axis], size + self.before[axis] + self.behind[axis]);
+        let start = place * self.strides[axis];
+        let padded = size + self.before[axis] + self.behind[axis];
         (start + self.kernel[axis]).min(padded).saturating_sub(start)
     }
 
@@ -91,7 +93,8 @@ impl Window {
         size: usize,
         output: usize,
     ) -> std::ops::Range<usize> {
-        let (before, stride) = (self.before[axis], self.strides[axis]);
+        let before = self.before[axis];
+        let stride = self.strides[axis];
         // place * stride + offset - before lies in 0..size
         let first = before.saturating_sub(offset).div_ceil(stride);
         let end = (size + before).saturating_sub(offset).div_ceil(stride).min(output);

@@ -17,7 +17,8 @@ pub(super) struct Conv {
 }
 
 pub(super) fn append(graph: &mut Graph, name: &str, conv: &Conv, weights: &LayerWeights) -> Result<()> {
-    let (input, window) = (graph.tip(), Window { kernel: conv.kernel, stride: conv.stride, groups: 1 });
+    let input = graph.tip();
+    let window = Window { kernel: conv.kernel, stride: conv.stride, groups: 1 };
     let part = if conv.residual { ".conv" } else { "" };
     convolution(graph, format!("{name}.conv"), &window, weights.folded(part)?);
     activate(graph, name, conv.activation);

@@ -63,7 +63,8 @@ pub(super) fn weighted<const N: usize>(
 
 /// The activation after `<part>`.
 pub(super) fn activate(graph: &mut Graph, part: &str, activation: Activation) {
-    let (name, tip) = (format!("{part}.{activation}"), graph.tip());
+    let name = format!("{part}.{activation}");
+    let tip = graph.tip();
     match activation {
         Activation::None => {}
         Activation::Relu => graph.node(name, "Relu", &[&tip], Vec::new()),

@@ -63,8 +63,9 @@ impl OlderCandidate {
             }
             (None, None) => {}
             (latency, upper) => {
-                let ms = |ms: Option<f64>| ms.map_or("no".to_string(), |ms| ms.to_string());
-                let (expected, got) = ("a latency with its upper value", [latency, upper].map(ms));
+                let expected = "a latency with its upper value";
+                let got =
+                    [latency, upper].map(|ms: Option<f64>| ms.map_or("no".to_string(), |ms| ms.to_string()));
                 let got = format!("{} ms and {} ms", got[0], got[1]);
                 return Err(Error::invalid(place, &self.arch, expected, got).into());
             }
@@ -98,7 +99,9 @@ pub(super) fn newer(place: &str, text: &str, form: &str) -> Result<Found> {
         return Err(Error::invalid(place, "metrics", "none before version 4", "some").into());
     }
     let mut take = |name: &str| fields.remove(name).unwrap_or_default();
-    let (limits, best, front) = (take("limits"), take("best"), take("front"));
+    let limits = take("limits");
+    let best = take("best");
+    let front = take("front");
     let limits: OlderLimits = serde_json::from_value(limits).map_err(unreadable)?;
     let best: OlderCandidate = serde_json::from_value(best).map_err(unreadable)?;
     let front: Vec<OlderCandidate> = serde_json::from_value(front).map_err(unreadable)?;

@@ -72,7 +72,8 @@ fn in_parts_with_a_file_it_is_the_same_search() {
 
 #[test]
 fn a_log_is_read_as_it_was_written() {
-    let (folder, space) = (tempfile::tempdir().expect("a folder"), small());
+    let folder = tempfile::tempdir().expect("a folder");
+    let space = small();
     let path = folder.path().join("search.jsonl");
     let values = [
         Value { mean: 0.1 + 0.2, low: Some(-0.0), high: None, extrapolated: true },
@@ -101,7 +102,8 @@ fn a_log_is_read_as_it_was_written() {
 
 #[test]
 fn the_log_of_another_problem_is_refused() {
-    let (folder, space) = (tempfile::tempdir().expect("a folder"), small());
+    let folder = tempfile::tempdir().expect("a folder");
+    let space = small();
     let path = folder.path().join("search.jsonl");
     drop(LogFile::open(&path, &space, &setting(&space)).expect("new"));
     let other = preset("tiny").expect("a preset");
@@ -126,7 +128,8 @@ fn the_log_of_another_problem_is_refused() {
 
 #[test]
 fn values_that_cannot_be_kept_are_refused() {
-    let (folder, space) = (tempfile::tempdir().expect("a folder"), small());
+    let folder = tempfile::tempdir().expect("a folder");
+    let space = small();
     let path = folder.path().join("search.jsonl");
     let mut log = LogFile::open(&path, &space, &setting(&space)).expect("new");
     let row = space.genome().all().remove(0);

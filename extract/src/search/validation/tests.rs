@@ -40,11 +40,13 @@ impl World {
         let truth = self.truth(arch);
         let seed = blake3::hash(arch.to_string().as_bytes()).as_bytes()[..8].try_into().expect("8 bytes");
         let mut rng = ChaCha8Rng::seed_from_u64(u64::from_le_bytes(seed));
-        let hit = |hardness: &f64| {
-            let own = rng.random_range(0.0..1.0);
-            if rng.random_bool(0.3) { own < truth } else { *hardness < truth }
-        };
-        self.hardness.iter().map(hit).collect()
+        self.hardness
+            .iter()
+            .map(|hardness: &f64| {
+                let own = rng.random_range(0.0..1.0);
+                if rng.random_bool(0.3) { own < truth } else { *hardness < truth }
+            })
+            .collect()
     }
 
     fn top1(&self, arch: &Arch) -> f64 {
@@ -110,7 +112,11 @@ fn assert_not_dominated(report: &SearchReport) {
 
 #[test]
 fn the_expected_accuracy_of_a_winner_is_what_it_has() {
-    let (mut by_predictor, mut by_count, mut by_both, mut inside, mut worlds) = (0.0, 0.0, 0.0, 0, 0.0);
+    let mut by_predictor = 0.0;
+    let mut by_count = 0.0;
+    let mut by_both = 0.0;
+    let mut inside = 0;
+    let mut worlds = 0.0;
     on_worlds(24, 0.6, |world, _, estimator, problem| {
         let report = search(&problem, estimator);
         by_predictor += report.best.accuracy() - world.truth(&report.best.arch);
@@ -124,8 +130,8 @@ fn the_expected_accuracy_of_a_winner_is_what_it_has() {
         by_count += most.top1 - world.truth(&most.arch);
         let truth = world.truth(&report.best.arch);
         by_both += report.best.accuracy() - truth;
-        let (low, high) =
-            (report.best.accuracy_low().expect("known"), report.best.accuracy_high().expect("known"));
+        let low = report.best.accuracy_low().expect("known");
+        let high = report.best.accuracy_high().expect("known");
         inside += usize::from((low..=high).contains(&truth));
         assert_eq!(report.best.accuracy_from, Some(AccuracyFrom::PredictorAndValidation));
         assert_not_dominated(&report);
@@ -142,18 +148,18 @@ fn the_expected_accuracy_of_a_winner_is_what_it_has() {
 
 #[test]
 fn rounds_learn_and_evaluate_nothing_twice() {
-    let (mut first, mut last) = (0.0, 0.0);
+    let mut first = 0.0;
+    let mut last = 0.0;
     on_worlds(6, 0.6, |world, rows, estimator, problem| {
         let mut evaluated = BTreeSet::new();
-        let mut evaluate = |arch: &Arch| {
-            assert!(evaluated.insert(arch.clone()), "{arch} again");
-            Ok(Some(world.hits(arch)))
-        };
         let once =
             search_validated(&problem, estimator, &plan(1, None), &mut |arch| Ok(Some(world.hits(arch))));
         first += world.truth(&once.expect("feasible").report.best.arch);
-        let validated =
-            search_validated(&problem, estimator, &plan(3, Some(rows)), &mut evaluate).expect("feasible");
+        let validated = search_validated(&problem, estimator, &plan(3, Some(rows)), &mut |arch: &Arch| {
+            assert!(evaluated.insert(arch.clone()), "{arch} again");
+            Ok(Some(world.hits(arch)))
+        })
+        .expect("feasible");
         last += world.truth(&validated.report.best.arch);
         assert_eq!((validated.evaluated.len(), validated.rounds), (60, 3));
         assert!(validated.evaluated.iter().map(|one| one.round).collect::<BTreeSet<_>>().len() == 3);
@@ -180,8 +186,8 @@ fn predictions_above_1_keep_their_order() {
         judge_by_predictor(&mut report, &estimator, None).expect("shares");
         assert_not_dominated(&report);
         assert!(raw > 1.0 && report.front.len() > 2, "{raw}: {:?}", report.front);
-        let (low, high) =
-            (report.best.accuracy_low().expect("known"), report.best.accuracy_high().expect("known"));
+        let low = report.best.accuracy_low().expect("known");
+        let high = report.best.accuracy_high().expect("known");
         assert!(low < report.best.accuracy() && report.best.accuracy() < high);
     });
 }
@@ -213,12 +219,11 @@ fn what_is_stopped_is_judged_by_what_was_evaluated() {
     on_worlds(1, 0.6, |world, _, estimator, problem| {
         for evaluations in [0, 1, 7] {
             let mut left = evaluations;
-            let mut evaluate = |arch: &Arch| {
+            let validated = search_validated(&problem, estimator, &plan(1, None), &mut |arch: &Arch| {
                 left -= 1;
                 Ok((left >= 0).then(|| world.hits(arch)))
-            };
-            let validated =
-                search_validated(&problem, estimator, &plan(1, None), &mut evaluate).expect("feasible");
+            })
+            .expect("feasible");
             assert!(validated.report.interrupted);
             assert_eq!(validated.evaluated.len(), evaluations as usize);
             let from = validated.report.best.accuracy_from.expect("judged");

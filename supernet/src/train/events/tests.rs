@@ -14,7 +14,8 @@ type Point = (u64, String, f32);
 
 /// The bytes of a variable-length number, and the number.
 fn varint(bytes: &mut &[u8]) -> u64 {
-    let (mut value, mut shift) = (0, 0);
+    let mut value = 0;
+    let mut shift = 0;
     loop {
         let (byte, rest) = bytes.split_first().expect("a byte");
         *bytes = rest;
@@ -76,7 +77,8 @@ fn scalar(value: &[u8]) -> (String, f32) {
 }
 
 fn points(event: &[u8]) -> Vec<Point> {
-    let (mut step, mut found) = (0, Vec::new());
+    let mut step = 0;
+    let mut found = Vec::new();
     for (number, value) in fields(event) {
         match number {
             1 => assert!(f64::from_bits(eight(&value)) > 1.7e9, "a time"),
@@ -93,7 +95,8 @@ fn points(event: &[u8]) -> Vec<Point> {
 /// All points of a file, whose frames and checksums are looked at.
 fn read(path: &Path) -> Vec<Point> {
     let bytes = std::fs::read(path).expect("a file");
-    let (mut rest, mut found) = (bytes.as_slice(), Vec::new());
+    let mut rest = bytes.as_slice();
+    let mut found = Vec::new();
     while !rest.is_empty() {
         let length = take(&mut rest, 8);
         assert_eq!(crc32c(length), unmasked(four(take(&mut rest, 4))));
@@ -117,7 +120,9 @@ fn step(step: u64) -> LogLine {
 
 fn evaluation(step: u64, arch: &str) -> LogLine {
     let accuracy = Accuracy { correct: 3, n: 4 };
-    let (phase, arch, split) = ("full".to_string(), arch.parse().expect("an arch"), "val".to_string());
+    let phase = "full".to_string();
+    let arch = arch.parse().expect("an arch");
+    let split = "val".to_string();
     LogLine::Evaluation { step, phase, arch, split, top1: accuracy.top1(), accuracy }
 }
 
@@ -150,7 +155,8 @@ fn what_is_logged_is_read_back() {
         is_best: true,
         subnetworks: Vec::new(),
     });
-    let (largest, smallest) = (evaluation(1, "r12:k5e2"), evaluation(1, "r12:k3e1"));
+    let largest = evaluation(1, "r12:k5e2");
+    let smallest = evaluation(1, "r12:k3e1");
     for line in [step(0), validation, largest, smallest, LogLine::Checkpoint { step: 1 }] {
         events.add(&line);
     }

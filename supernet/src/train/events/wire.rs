@@ -81,8 +81,7 @@ fn masked_crc32c(bytes: &[u8]) -> u32 {
 
 /// CRC-32C (Castagnoli 1993), bit by bit reflected: a step's record has a hundred bytes, so one table of bytes does.
 pub(super) fn crc32c(bytes: &[u8]) -> u32 {
-    let update = |crc: u32, byte: &u8| (crc >> 8) ^ REMAINDERS[usize::from(crc as u8 ^ byte)];
-    !bytes.iter().fold(!0, update)
+    !bytes.iter().fold(!0, |crc: u32, byte: &u8| (crc >> 8) ^ REMAINDERS[usize::from(crc as u8 ^ byte)])
 }
 
 /// The remainder of each byte.

@@ -160,8 +160,8 @@ impl FineTunePlan {
             *settings;
         let images = dataset.train().len();
         if images < batch {
-            let (place, wanted) =
-                (format!("data {}", dataset.name()), format!("at least a batch of {batch}"));
+            let place = format!("data {}", dataset.name());
+            let wanted = format!("at least a batch of {batch}");
             return Err(Error::invalid(place, "training images", wanted, images)
                 .and_then_do("choose a smaller batch"));
         }

@@ -67,7 +67,8 @@ impl FineTuner {
 
     /// Accuracy on the `val` split; `None` if `stop` was set.
     fn count(&self, network: &Network, stop: &AtomicBool) -> Result<Option<Accuracy>> {
-        let (set, resolution) = (self.dataset.val(), self.model.config.arch.resolution);
+        let set = self.dataset.val();
+        let resolution = self.model.config.arch.resolution;
         let batches = eval_batches(set, self.dataset.preprocess(), resolution, Calibration::default().batch);
         let counted = accuracy(network, batches.take_while(|_| !Self::stopped(stop)))?;
         Ok((!Self::stopped(stop)).then_some(counted))

@@ -75,7 +75,8 @@ impl FineTuneCheckpoint {
         let Document { tool, arch, space, kernels, plan, step, .. } = document;
         let layers = space.lower(&arch).map_err(|error| error.in_place(place))?;
         let count = file.tensors.len();
-        let (mut weights, mut velocities) = (BTreeMap::new(), BTreeMap::new());
+        let mut weights = BTreeMap::new();
+        let mut velocities = BTreeMap::new();
         for (name, tensor) in file.tensors {
             match name.strip_prefix(VELOCITY) {
                 Some(name) => velocities.insert(name.to_string(), tensor),
@@ -139,9 +140,11 @@ impl FineTuner {
             return Err(self.folder.other_plan(&self.plan));
         }
         let FineTuneCheckpoint { tool, kernels, step, weights, velocities, .. } = checkpoint;
-        let (config, now) = (&self.model.config, self.config.kernels.clone());
+        let config = &self.model.config;
+        let now = self.config.kernels.clone();
         self.network = StaticNetwork::new((&config.space, &config.arch), weights, &now)?;
-        let (momentum, decay) = (self.plan.momentum, self.plan.weight_decay);
+        let momentum = self.plan.momentum;
+        let decay = self.plan.weight_decay;
         let optimizer = Nesterov::new(self.network.weights(), momentum, decay, &now)?;
         self.optimizer = optimizer.moving(velocities)?;
         self.step = step;
@@ -159,7 +162,8 @@ impl FineTuner {
 
     /// Saves the state, unless it is spoiled: the last good checkpoint must outlive it.
     pub(super) fn write_checkpoint(&mut self) -> Result<()> {
-        let (weights, velocities) = (self.network.weights(), self.optimizer.velocities());
+        let weights = self.network.weights();
+        let velocities = self.optimizer.velocities();
         if let Some(name) = weights.unsound()?.map_or_else(|| velocities.unsound(), |name| Ok(Some(name)))? {
             let step = self.step.saturating_sub(1);
             return Err(self.diverged(step, format!("{name} is no longer finite")));
@@ -200,7 +204,8 @@ impl FineTuner {
     }
 
     pub(super) fn diverged(&self, step: u64, what: String) -> Error {
-        let (phase, archs) = (PHASE.to_string(), self.model.config.arch.to_string());
+        let phase = PHASE.to_string();
+        let archs = self.model.config.arch.to_string();
         let next = "give a lower learning rate (--lr) and another folder: this one can only be gone on with at the same rate, \
                     from its checkpoint";
         Error::Diverged { step, phase, what, archs, checkpoint: self.saved, next }

@@ -225,7 +225,8 @@ mod tests {
     fn the_gradient_is_the_slope_with_a_teacher_and_without() {
         let (space, arch) = one_network("tiny");
         let weights = SharedWeights::new(&space, &mut rng_for("weights", 2, &[])).expect("weights");
-        let (images, logits) = (uniform("images", &[IMAGES, 1, 8, 8]), uniform("teacher", &[IMAGES, 10]));
+        let images = uniform("images", &[IMAGES, 1, 8, 8]);
+        let logits = uniform("teacher", &[IMAGES, 10]);
         for teacher in [None, Some(&logits)] {
             let target = Target { labels: &LABELS, smoothing: 0.1, teacher, class_weights: None };
             let of = |tensors: &BTreeMap<String, Tensor>| {
@@ -234,8 +235,13 @@ mod tests {
             };
             let network = of(weights.tensors());
             network.learn(&images, &target, None).expect("it fits");
-            let square = |tensor: &Tensor| values(tensor).iter().map(|g| f64::from(*g).powi(2)).sum::<f64>();
-            let norm = network.gradients.tensors().values().map(square).sum::<f64>().sqrt();
+            let norm = network
+                .gradients
+                .tensors()
+                .values()
+                .map(|tensor: &Tensor| values(tensor).iter().map(|g| f64::from(*g).powi(2)).sum::<f64>())
+                .sum::<f64>()
+                .sqrt();
             let loss_at = |distance: f64| {
                 let moved = weights.tensors().iter().map(|(name, weight)| {
                     let along =

@@ -212,7 +212,8 @@ fn a_checkpoint_of_another_kind_or_network_is_refused() {
     let file = network::tensor_file::read(&path).expect("whole");
     let document: serde_json::Value = serde_json::from_str(&file.document).expect("JSON");
     let altered = |change: &dyn Fn(&mut serde_json::Value, &mut BTreeMap<String, Tensor>)| {
-        let (mut document, mut tensors) = (document.clone(), file.tensors.clone());
+        let mut document = document.clone();
+        let mut tensors = file.tensors.clone();
         change(&mut document, &mut tensors);
         let bytes = network::tensor_file::to_bytes(Path::new("x"), &tensors, &document).expect("bytes");
         FineTuneCheckpoint::from_bytes("x", &bytes).err().expect("refused").to_string()

@@ -78,7 +78,8 @@ fn a_log_is_cut_where_it_lies() {
 #[cfg(unix)]
 fn a_log_that_is_a_link_stays_one() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (path, target) = (folder.path().join("log.jsonl"), folder.path().join("elsewhere"));
+    let path = folder.path().join("log.jsonl");
+    let target = folder.path().join("elsewhere");
     std::os::unix::fs::symlink("elsewhere", &path).expect("a link");
     assert_eq!(cut(&path, 1).expect("a link to nothing"), []);
     std::fs::write(&target, format!("{}{}", step(0), step(1))).expect("written");
@@ -102,7 +103,8 @@ fn the_beginning_ends_at_the_first_step() {
 
 /// What was done before: all is read, and what is kept is written anew. Broken lines went wherever they stood.
 fn former(log: &str, steps: u64) -> (String, Vec<LogLine>) {
-    let (mut kept, mut last) = (String::new(), Vec::new());
+    let mut kept = String::new();
+    let mut last = Vec::new();
     for text in log.split_inclusive('\n') {
         let line = parsed(text.as_bytes());
         if let Some(line) = line.filter(|line| text.ends_with('\n') && line.steps_taken() <= steps) {
@@ -117,7 +119,8 @@ fn former(log: &str, steps: u64) -> (String, Vec<LogLine>) {
 fn lines() -> impl Strategy<Value = String> {
     let kinds = proptest::collection::vec((0..6_u8, 0..2000_usize, any::<bool>()), 0..80);
     (kinds, "[a-z{}\":\n]{0,40}").prop_map(|(kinds, torn)| {
-        let (mut log, mut taken) = (String::new(), 0);
+        let mut log = String::new();
+        let mut taken = 0;
         for (kind, size, windows) in kinds {
             let text = match kind {
                 0 => line(&LogLine::Resumed { resumed_from_step: taken, time: size as u64 }),

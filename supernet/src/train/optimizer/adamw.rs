@@ -60,11 +60,13 @@ impl AdamW {
             let count = self.steps.get(name).copied().unwrap_or_default() + 1;
             groups.entry((layout.decays(name), count)).or_default().push(name);
         }
-        let of_group = |((decays, count), names): ((bool, u64), Vec<&str>)| {
-            let weight_decay = if decays { self.weight_decay } else { 0.0 };
-            layout.runs(names).into_iter().map(move |run| Alike { run, weight_decay, count })
-        };
-        groups.into_iter().flat_map(of_group).collect()
+        groups
+            .into_iter()
+            .flat_map(|((decays, count), names): ((bool, u64), Vec<&str>)| {
+                let weight_decay = if decays { self.weight_decay } else { 0.0 };
+                layout.runs(names).into_iter().map(move |run| Alike { run, weight_decay, count })
+            })
+            .collect()
     }
 
     /// The values of a run: the weights, their gradients, both moments.

@@ -37,19 +37,22 @@ fn moving(arena: &Arena, step: u64) -> Vec<&str> {
 
 /// Weights after some steps, the last of them by an optimizer that was saved and restored after `restored_after`.
 fn trained(settings: OptimizerSettings, restored_after: Option<u64>) -> (Vec<u32>, OptimizerState) {
-    let (weights, kernels) = (weights(), Kernels::detect());
+    let weights = weights();
+    let kernels = Kernels::detect();
     let at_rest = || settings.at_rest(weights.arena(), 0.01, &kernels).expect("room");
     let mut optimizer = at_rest();
     for step in 0..6 {
         let gradients = gradients(&weights, step);
         let names = moving(weights.arena(), step);
         optimizer.move_weights(weights.arena(), &gradients, &names, 0.01).expect("its own");
-        let zeroed = |name: &&str| {
-            let values =
-                gradients.get(name).expect("a gradient").flatten_all().and_then(|g| g.to_vec1::<f32>());
-            values.expect("f32").iter().all(|value| *value == 0.0)
-        };
-        assert!(names.iter().all(zeroed), "{step}");
+        assert!(
+            names.iter().all(|name: &&str| {
+                let values =
+                    gradients.get(name).expect("a gradient").flatten_all().and_then(|g| g.to_vec1::<f32>());
+                values.expect("f32").iter().all(|value| *value == 0.0)
+            }),
+            "{step}"
+        );
         if restored_after == Some(step) {
             let state = optimizer.state().expect("on the CPU");
             optimizer = at_rest();
@@ -126,7 +129,8 @@ fn a_weight_that_rests_keeps_its_own_count() {
 #[test]
 fn the_head_moves_alone() {
     for settings in [NESTEROV, ADAMW] {
-        let (weights, kernels) = (weights(), Kernels::detect());
+        let weights = weights();
+        let kernels = Kernels::detect();
         let gradients = Gradients::new(&weights).expect("zeros");
         let before: BTreeMap<String, Vec<f32>> =
             weights.tensors().iter().map(|(n, t)| (n.clone(), flat(t))).collect();
@@ -152,7 +156,8 @@ fn flat(tensor: &Tensor) -> Vec<f32> {
 
 #[test]
 fn the_state_of_another_optimizer_is_refused() {
-    let (weights, kernels) = (weights(), Kernels::detect());
+    let weights = weights();
+    let kernels = Kernels::detect();
     let [mut nesterov, mut adamw] =
         [NESTEROV, ADAMW].map(|settings| settings.at_rest(weights.arena(), 0.0, &kernels).expect("room"));
     let states = [&nesterov, &adamw].map(|optimizer| optimizer.state().expect("on the CPU"));
@@ -170,7 +175,8 @@ fn the_state_of_another_optimizer_is_refused() {
 
 #[test]
 fn numbers_that_are_not_finite_are_found_in_every_arena() {
-    let (weights, kernels) = (weights(), Kernels::detect());
+    let weights = weights();
+    let kernels = Kernels::detect();
     for (settings, sort) in [(NESTEROV, "velocity"), (ADAMW, "first_moment"), (ADAMW, "second_moment")] {
         let mut optimizer = settings.at_rest(weights.arena(), 0.0, &kernels).expect("room");
         let mut state = optimizer.state().expect("on the CPU");

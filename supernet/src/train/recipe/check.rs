@@ -30,8 +30,9 @@ impl Recipe {
         self.augmentation.check(place)?;
         within(place, "number of phases", self.phases.len() as f64, [1.0, 1000.0])?;
         for (index, phase) in self.phases.iter().enumerate() {
-            let field = |name: &str| format!("phases[{}] ({}).{name}", index + 1, phase.name);
-            phase.check(place, version, field)?;
+            phase.check(place, version, |name: &str| {
+                format!("phases[{}] ({}).{name}", index + 1, phase.name)
+            })?;
         }
         self.check_order(place)?;
         self.check_teachers(place)

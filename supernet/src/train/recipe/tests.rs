@@ -22,7 +22,9 @@ fn files_of_version_1_mean_what_they_meant() {
     let mut progressive = Recipe::progressive();
     progressive.phases.truncate(recipe.phases.len());
     assert_eq!(recipe, progressive);
-    let (full, kernel, widest) = (&recipe.phases[0], &recipe.phases[1], &recipe.phases[7]);
+    let full = &recipe.phases[0];
+    let kernel = &recipe.phases[1];
+    let widest = &recipe.phases[7];
     assert_eq!((&full.draw[..], &full.teacher), (&[Draw::Random(1)][..], &Teacher::None));
     assert_eq!((kernel.teacher.clone(), kernel.warmup_epochs), (Teacher::Phase("full".to_string()), 5.0));
     assert_eq!((&widest.draw[..], widest.sort_channels), (&[Draw::Random(4)][..], false));
@@ -41,8 +43,10 @@ fn files_of_version_2_say_draws_and_teachers() {
         (&[Draw::Largest, Draw::Random(2), Draw::Smallest][..], &Teacher::First, true),
     ];
     assert_eq!(said, expected);
-    let allowed = |phase: usize| ["kernel", "depth"].map(|kind| recipe.phases[phase].allowed.most(kind));
-    assert_eq!([0, 1, 2].map(allowed), [[1, 1], [9, 1], [9, 9]]);
+    assert_eq!(
+        [0, 1, 2].map(|phase: usize| ["kernel", "depth"].map(|kind| recipe.phases[phase].allowed.most(kind))),
+        [[1, 1], [9, 1], [9, 9]]
+    );
     let text = toml::to_string(&recipe).expect("plain data");
     assert_eq!(Recipe::from_toml("text", &text).expect("own text"), recipe);
 }
@@ -122,11 +126,10 @@ fn phases_allow_the_largest_choices() {
     let space = preset("fashion").expect("a preset");
     let allowed = Allowed::new(&[("depth", 2), ("expand", 3)]).of(&space);
     let genome = allowed.genome();
-    let values = |name: &str| {
+    let of_first = ["s1.b1.kernel", "s1.depth", "s1.b1.expand"].map(|name: &str| {
         let gene = genome.find(name).expect("a gene");
         genome.values_of(gene).map(|value| value.to_string()).collect::<Vec<_>>().join(" ")
-    };
-    let of_first = ["s1.b1.kernel", "s1.depth", "s1.b1.expand"].map(values);
+    });
     assert_eq!(of_first, ["7", "3 4", "3 4 6"].map(String::from));
     assert_eq!(genome.allowed(space::RESOLUTION), space.genome().allowed(space::RESOLUTION));
 }

@@ -122,8 +122,11 @@ const MOST_CHARACTERS: usize = 40;
 
 /// `3-depth-1.safetensors`: what no file system has anything against.
 fn name_of(number: usize, phase: &str) -> String {
-    let safe = |letter: char| if letter.is_alphanumeric() || letter == '_' { letter } else { '-' };
-    let name: String = phase.chars().take(MOST_CHARACTERS).map(safe).collect();
+    let name: String = phase
+        .chars()
+        .take(MOST_CHARACTERS)
+        .map(|letter: char| if letter.is_alphanumeric() || letter == '_' { letter } else { '-' })
+        .collect();
     format!("{number}-{name}.safetensors")
 }
 
@@ -168,7 +171,8 @@ mod tests {
             run.log(&LogLine::Checkpoint { step }).expect("written");
         }
         assert_eq!(run.divergence().expect("a log"), None);
-        let (phase, what) = ("full".to_string(), "the loss is NaN".to_string());
+        let phase = "full".to_string();
+        let what = "the loss is NaN".to_string();
         let seen = Divergence { step: 7, phase, first_step: 0, what };
         run.note_divergence(seen.clone());
         assert_eq!(run.divergence().expect("a log"), Some(seen));

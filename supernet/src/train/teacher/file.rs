@@ -71,8 +71,10 @@ impl TeacherFile {
 
     fn of_supernet(supernet: Supernet, place: String) -> Self {
         let Supernet { space, weights, interface, hash, .. } = supernet;
-        let (arch, weights) = (sampler::largest(&space), Weights::Shared(weights));
-        let (preprocess, classes) = (interface.preprocess, interface.classes);
+        let arch = sampler::largest(&space);
+        let weights = Weights::Shared(weights);
+        let preprocess = interface.preprocess;
+        let classes = interface.classes;
         Self { space, arch, weights, preprocess, classes, hash, place }
     }
 
@@ -84,7 +86,9 @@ impl TeacherFile {
         let layout = Layout::of(parts);
         tensors.retain(|name, _| layout.names().any(|weight| weight == name));
         let weights = Weights::Own(Arena::of(Arc::new(layout), tensors, &place)?);
-        let (space, arch, classes) = (config.space, config.arch, Some(config.classes));
+        let space = config.space;
+        let arch = config.arch;
+        let classes = Some(config.classes);
         Ok(Self { space, arch, weights, preprocess, classes, hash: config.model_hash, place })
     }
 
@@ -114,8 +118,7 @@ impl TeacherFile {
                     .and_then_do("give a teacher of the images and classes that are trained on"));
             }
         }
-        let layers = |resolution: &Extent| self.layers(*resolution).map(drop);
-        space.resolutions().iter().try_for_each(layers)
+        space.resolutions().iter().try_for_each(|resolution: &Extent| self.layers(*resolution).map(drop))
     }
 
     /// Whether it was trained on images as a run sees them, for classes in the run's order, as far as it says so.
@@ -166,7 +169,8 @@ impl TeacherFile {
                 student.teach(&self.arch.at(resolution), images)
             }
             Weights::Own(arena) => {
-                let (layers, tensors) = (self.layers(resolution)?, arena.tensors());
+                let layers = self.layers(resolution)?;
+                let tensors = arena.tensors();
                 let builder = MapSource::builder(tensors.clone());
                 let source = Source::new(builder, kernels, self.space.batch_norm_epsilon())
                     .with_operands(operands(tensors, &layers, kernels)?);

@@ -183,8 +183,8 @@ fn check_fit(space: &SearchSpace, dataset: &Dataset, recipe: &Recipe) -> Result<
     dataset.check_fits(space)?;
     let images = dataset.train().len();
     if images < recipe.batch {
-        let (place, wanted) =
-            (format!("data {}", dataset.name()), format!("at least a batch of {}", recipe.batch));
+        let place = format!("data {}", dataset.name());
+        let wanted = format!("at least a batch of {}", recipe.batch);
         return Err(
             Error::invalid(place, "training images", wanted, images).and_then_do("take a smaller batch")
         );

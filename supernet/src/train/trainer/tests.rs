@@ -60,7 +60,8 @@ impl Observer for Losses<'_> {
 fn go_on(at: &Path, recipe: &Recipe, teacher: Option<&Path>, steps: usize) -> Result<(Outcome, Vec<f32>)> {
     let config =
         TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), kernels: Kernels::detect() };
-    let (space, dataset) = (preset("tiny").expect("a preset"), Arc::new(digits()));
+    let space = preset("tiny").expect("a preset");
+    let dataset = Arc::new(digits());
     let teacher = TeacherFile::for_recipe(teacher, recipe)?;
     let task = TrainTask { space, dataset, recipe, start: &Start::Fresh, teacher };
     let mut trainer = Trainer::of(task, RunFolder::open(at, true)?, config)?;
@@ -206,7 +207,8 @@ fn log_softmax(row: &[f32]) -> Vec<f64> {
 /// Mean over the images of the cross-entropy with smoothed labels, and with the teacher's probabilities.
 fn loss_by_hand(logits: &Tensor, labels: &[u32], teacher: Option<&Tensor>) -> f64 {
     let rows = |tensor: &Tensor| tensor.to_vec2::<f32>().expect("logits");
-    let (own, teacher) = (rows(logits), teacher.map(rows));
+    let own = rows(logits);
+    let teacher = teacher.map(rows);
     let mut total = 0.0;
     for (image, label) in labels.iter().enumerate() {
         let log = log_softmax(&own[image]);

@@ -79,7 +79,8 @@ impl Trainer {
 
     /// Ends a phase before its last step: the run is then where the next one begins.
     pub(super) fn end_early(&mut self, index: usize, told: &mut dyn FnMut(&LogLine)) -> Result<()> {
-        let (step, next_step) = (self.step, self.plan.phases[index].end());
+        let step = self.step;
+        let next_step = self.plan.phases[index].end();
         let phase = self.plan.phases[index].phase.name.clone();
         let best_step = self.best_step().unwrap_or(step);
         let line = LogLine::EndedEarly(EarlyEnd { step, phase, best_step, next_step });

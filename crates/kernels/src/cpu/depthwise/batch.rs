@@ -41,10 +41,11 @@ impl Pixels {
     /// on the left and `right` ones on the right.
     fn new<T: Lanes>((height, width): (usize, usize), margin: (usize, usize), right: usize) -> Self {
         let pitch = (margin.1 + width + right) * T::COUNT;
-        let place = |i: usize| (i / width + margin.0) * pitch + (i % width + margin.1) * T::COUNT;
         Self {
             lines: Line::zeros((height + 2 * margin.0) * pitch),
-            places: (0..height * width).map(place).collect(),
+            places: (0..height * width)
+                .map(|i: usize| (i / width + margin.0) * pitch + (i % width + margin.1) * T::COUNT)
+                .collect(),
             images: (0..T::COUNT).map(|image| image * height * width).collect(),
             height,
             width,
@@ -175,7 +176,8 @@ fn forward_row<T: Lanes, const K: usize, const S: usize>(
 /// The gradient of the input at stride 2; the channels are those of `dx`.
 #[inline(always)]
 pub(super) fn backward_input<T: Lanes>(shape: &DepthwiseShape, dy: &[f32], w: &[f32], dx: &mut [f32]) {
-    let (kernel, size) = (shape.kernel, (shape.out_height(), shape.out_width()));
+    let kernel = shape.kernel;
+    let size = (shape.out_height(), shape.out_width());
     let mut inputs = Pixels::new::<T>(size, (PHASE_MARGIN, PHASE_MARGIN), PHASE_MARGIN);
     let mut outputs = Pixels::new::<T>((shape.height, shape.width), (0, 0), 0);
     let pitch = inputs.pitch;
@@ -205,7 +207,8 @@ pub(super) fn backward_input<T: Lanes>(shape: &DepthwiseShape, dy: &[f32], w: &[
 
 /// The taps that reach inputs of one parity of rows and one of columns.
 fn parity_taps(pitch: usize, kernel: usize, row: usize, column: usize, w: &[f32]) -> Taps {
-    let (rows, columns) = (Phase::new(kernel, row), Phase::new(kernel, column));
+    let rows = Phase::new(kernel, row);
+    let columns = Phase::new(kernel, column);
     Taps::new((rows.count, columns.count), |i| i * pitch, |i, j| w[rows.tap(i) * kernel + columns.tap(j)])
 }
 
@@ -254,7 +257,8 @@ pub(super) fn backward_weight<T: Lanes, const K: usize, const S: usize>(
     dy: &[f32],
     dw: &mut [f32],
 ) {
-    let (padding, reach) = (K / 2, (K - 1) / S);
+    let padding = K / 2;
+    let reach = (K - 1) / S;
     let mut inputs = Pixels::new::<T>((shape.height, shape.width), (padding, padding), padding + S);
     let mut gradients = Pixels::new::<T>((shape.out_height(), shape.out_width()), (0, reach), reach + 1);
     let channels = x.chunks(shape.channel()).zip(dy.chunks(shape.out_channel()));
@@ -307,7 +311,8 @@ fn add_block<T: Lanes, const K: usize, const B: usize, const S: usize>(
     assert!(inputs.margin == (K / 2, K / 2) && gradients.margin == (0, (K - 1) / S));
     assert!(inputs.width.div_ceil(S) == gradients.width && inputs.height.div_ceil(S) == gradients.height);
     // Groups of S input pixels, from the first that holds one of the map to the last.
-    let (first, last) = (K / 2 / S, (inputs.width + K / 2 - 1) / S);
+    let first = K / 2 / S;
+    let last = (inputs.width + K / 2 - 1) / S;
     let mut block = [[T::splat(0.0); K]; B];
     for y in 0..gradients.height {
         let top = S * y + ky;

@@ -53,7 +53,8 @@ impl Padded {
         for y in 0..self.height {
             for x in (0..self.width.div_ceil(S)).step_by(T::COUNT) {
                 let left = self.width - S * x;
-                let (low, high) = (left.min(T::COUNT), left.saturating_sub(T::COUNT).min(T::COUNT));
+                let low = left.min(T::COUNT);
+                let high = left.saturating_sub(T::COUNT).min(T::COUNT);
                 // SAFETY: `low + high <= left` values are left in row `y` of the map, the second ones are
                 // read only if there are any; both targets lie in row `top + y`, whose parts are rounded up
                 // to vectors.
@@ -86,8 +87,7 @@ pub(super) fn forward<T: Lanes, const K: usize, const S: usize>(
     y: &mut [f32],
 ) {
     let mut padded = Padded::new::<S>((shape.height, shape.width), K / 2, K / 2);
-    let offset = |kx| padded.column::<S>(kx as isize - (K / 2) as isize);
-    let offsets: [usize; K] = std::array::from_fn(offset);
+    let offsets: [usize; K] = std::array::from_fn(|kx| padded.column::<S>(kx as isize - (K / 2) as isize));
     let channels = y.chunks_mut(shape.out_channel()).zip(x.chunks(shape.channel()));
     for ((y, x), w) in channels.zip(w.chunks(K * K)) {
         let taps = Taps::new((K, K), |kx| offsets[kx], |kx, ky| w[ky * K + kx]);
@@ -198,7 +198,8 @@ pub(super) fn backward_input<T: Lanes>(shape: &DepthwiseShape, dy: &[f32], w: &[
 
 /// The taps that reach inputs of one parity of rows and one of columns.
 fn parity_taps(padded: &Padded, kernel: usize, row: usize, column: usize, w: &[f32]) -> Taps {
-    let (rows, columns) = (Phase::new(kernel, row), Phase::new(kernel, column));
+    let rows = Phase::new(kernel, row);
+    let columns = Phase::new(kernel, column);
     Taps::new(
         (columns.count, rows.count),
         |i| padded.column::<1>(columns.start + i as isize),
@@ -215,7 +216,8 @@ fn sweep_parity<T: Lanes, const K: usize>(
     dx: &mut [f32],
     shape: &DepthwiseShape,
 ) {
-    let (height, width) = ((shape.height + 1 - parity) / 2, shape.width);
+    let height = (shape.height + 1 - parity) / 2;
+    let width = shape.width;
     assert!(dx.len() == shape.plane() && padded.top == PHASE_MARGIN);
     assert!(padded.width == width.div_ceil(2) && padded.height == shape.height.div_ceil(2));
     let top = PHASE_MARGIN.wrapping_add_signed(start);
@@ -332,7 +334,8 @@ fn add_block<T: Lanes, const K: usize, const B: usize, const S: usize>(
     let offsets: [usize; B] =
         std::array::from_fn(|b| inputs.column::<S>((kx + b) as isize - (K / 2) as isize));
     // Groups of S input rows, from the first that holds one of the map to the last.
-    let (first, last) = (K / 2 / S, (inputs.height + K / 2 - 1) / S);
+    let first = K / 2 / S;
+    let last = (inputs.height + K / 2 - 1) / S;
     let mut block = [[T::splat(0.0); K]; B];
     for x in (0..gradients.width).step_by(T::COUNT) {
         // SAFETY: rows up to `S * last + S - 1` are in the border of `inputs`, rows `first - reach` to `last`

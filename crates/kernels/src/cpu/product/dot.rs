@@ -30,7 +30,9 @@ const GROUP_ROWS: usize = 24;
 
 /// Whether this scheme can be used, and is the faster one.
 pub(super) fn suits(left: &Matrix, right: &Matrix) -> bool {
-    let (m, n, k) = (left.rows, right.columns, left.columns);
+    let m = left.rows;
+    let n = right.columns;
+    let k = left.columns;
     let contiguous = left.column_stride == 1 && (right.row_stride == 1 || k == 1);
     // Packing costs `m + n` loads and stores and the shuffles between them for `m * n` multiply-adds.
     contiguous && (n == 1 || k >= SHORTEST && m * n < 150 * (m + n))
@@ -63,7 +65,9 @@ impl Rows<'_> {
 
 /// `out (+)= left x right`.
 pub(super) fn product(isa: Isa, left: &Matrix, right: &Matrix, out: Out, write: Write) {
-    let (m, n, k) = (left.rows, right.columns, left.columns);
+    let m = left.rows;
+    let n = right.columns;
+    let k = left.columns;
     let left = Rows { values: left.values, count: m, stride: left.row_stride, length: k };
     let right = Rows { values: right.values, count: n, stride: right.column_stride, length: k };
     // The smaller operand is copied and read again and again; sums are `[part][larger][smaller]`.
@@ -90,7 +94,9 @@ pub(super) fn product(isa: Isa, left: &Matrix, right: &Matrix, out: Out, write: 
 
 /// The sums of each part of the inner dimension, `[part][large][small]`.
 fn in_parts(isa: Isa, large: Rows, small: Rows, sums: &mut [f32]) {
-    let (m, n, k) = (large.count, small.count, large.length);
+    let m = large.count;
+    let n = small.count;
+    let k = large.length;
     let parts = sums.len() / (m * n);
     let length = k.div_ceil(parts);
     let tasks = (m * n * k / TASK_MACS).clamp(1, MOST_TASKS);
@@ -171,7 +177,8 @@ fn dots_on<T: Lanes>(
                 // SAFETY: both operands were copied, `length` values a row; those of `larges` from `count` on are
                 // older ones. `sums` holds n values for each row.
                 unsafe {
-                    let (left, right) = (larges.as_ptr(), smalls.as_ptr().add(column * length));
+                    let left = larges.as_ptr();
+                    let right = smalls.as_ptr().add(column * length);
                     let place = (sums.as_mut_ptr().add((row - rows.start) * n + column), n, count);
                     let columns = tile_columns::<T>(n - column);
                     match columns {

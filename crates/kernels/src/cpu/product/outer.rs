@@ -62,7 +62,8 @@ pub(super) fn product(isa: Isa, left: &Matrix, right: &Matrix, out: Out, write: 
 
 /// `out (+)= left x right` with a left operand of `m` rows that [`pack_rows`] has packed.
 pub(super) fn product_packed(isa: Isa, packed: &[f32], m: usize, right: &Matrix, out: Out, write: Write) {
-    let (n, k) = (right.columns, right.rows);
+    let n = right.columns;
+    let k = right.rows;
     let lanes = tile_vectors(isa) * isa.lanes();
     let cut = Cut::of(m, n, k, isa);
     let task = |index: usize| {
@@ -152,7 +153,8 @@ fn blocks<T: Lanes, const R: usize>(
         let ends = Ends { is_first: first == 0, is_last: inner.end == k };
         pack_right::<T>(right, inner.clone(), columns.clone(), panels, scratch);
         for row in rows.clone().step_by(R) {
-            let (shift, rows) = (shifts::<R>(row, write), R.min(rows.end - row));
+            let shift = shifts::<R>(row, write);
+            let rows = R.min(rows.end - row);
             for panel in 0..panels.count {
                 let vectors = panels.vectors(panel);
                 let column = vectors.start * T::COUNT;

@@ -148,7 +148,8 @@ fn turn<T: Lanes>(rows: &Matrix, inner: Range<usize>, to: &mut [f32], pitch: usi
 /// Copies a vector's lanes of rows of the left operand, from `row` on, to `[column][lanes]`; missing rows are zero.
 #[inline(always)]
 pub(super) fn pack_left<T: Lanes>(left: &Matrix, row: usize, packed: &mut [f32]) {
-    let (rows, inner) = (T::COUNT.min(left.rows - row), left.columns);
+    let rows = T::COUNT.min(left.rows - row);
+    let inner = left.columns;
     assert!(left.fits() && packed.len() == T::COUNT * inner);
     if left.row_stride == 1 && left.column_stride != 1 {
         for column in 0..inner {

@@ -140,8 +140,10 @@ impl Lanes for Avx512 {
         // SAFETY: see the module.
         unsafe {
             for row in (0..16).step_by(4) {
-                let (r0, r1) = (square[row].0, square[row + 1].0);
-                let (r2, r3) = (square[row + 2].0, square[row + 3].0);
+                let r0 = square[row].0;
+                let r1 = square[row + 1].0;
+                let r2 = square[row + 2].0;
+                let r3 = square[row + 3].0;
                 let a = _mm512_castps_pd(_mm512_unpacklo_ps(r0, r1));
                 let b = _mm512_castps_pd(_mm512_unpackhi_ps(r0, r1));
                 let c = _mm512_castps_pd(_mm512_unpacklo_ps(r2, r3));
@@ -152,12 +154,16 @@ impl Lanes for Avx512 {
                 fours[row + 3] = Self(_mm512_castpd_ps(_mm512_unpackhi_pd(b, d)));
             }
             for column in 0..4 {
-                let (a, b) = (fours[column].0, fours[column + 4].0);
-                let (c, d) = (fours[column + 8].0, fours[column + 12].0);
-                let (ab, cd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(c, d));
+                let a = fours[column].0;
+                let b = fours[column + 4].0;
+                let c = fours[column + 8].0;
+                let d = fours[column + 12].0;
+                let ab = _mm512_shuffle_f32x4::<0x88>(a, b);
+                let cd = _mm512_shuffle_f32x4::<0x88>(c, d);
                 out[column] = Self(_mm512_shuffle_f32x4::<0x88>(ab, cd));
                 out[column + 8] = Self(_mm512_shuffle_f32x4::<0xdd>(ab, cd));
-                let (ab, cd) = (_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(c, d));
+                let ab = _mm512_shuffle_f32x4::<0xdd>(a, b);
+                let cd = _mm512_shuffle_f32x4::<0xdd>(c, d);
                 out[column + 4] = Self(_mm512_shuffle_f32x4::<0x88>(ab, cd));
                 out[column + 12] = Self(_mm512_shuffle_f32x4::<0xdd>(ab, cd));
             }
@@ -276,7 +282,8 @@ impl Lanes for Avx2 {
     fn interleave(self, odd: Self) -> (Self, Self) {
         // SAFETY: see the module.
         unsafe {
-            let (low, high) = (_mm256_unpacklo_ps(self.0, odd.0), _mm256_unpackhi_ps(self.0, odd.0));
+            let low = _mm256_unpacklo_ps(self.0, odd.0);
+            let high = _mm256_unpackhi_ps(self.0, odd.0);
             (Self(_mm256_permute2f128_ps::<0x20>(low, high)), Self(_mm256_permute2f128_ps::<0x31>(low, high)))
         }
     }
@@ -304,17 +311,22 @@ impl Lanes for Avx2 {
         // SAFETY: see the module.
         unsafe {
             for row in [0, 4] {
-                let (a, b) = (square[row].0, square[row + 1].0);
-                let (c, d) = (square[row + 2].0, square[row + 3].0);
-                let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+                let a = square[row].0;
+                let b = square[row + 1].0;
+                let c = square[row + 2].0;
+                let d = square[row + 3].0;
+                let ab = _mm256_unpacklo_ps(a, b);
+                let cd = _mm256_unpacklo_ps(c, d);
                 fours[row] = Self(_mm256_shuffle_ps::<0x44>(ab, cd));
                 fours[row + 1] = Self(_mm256_shuffle_ps::<0xee>(ab, cd));
-                let (ab, cd) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+                let ab = _mm256_unpackhi_ps(a, b);
+                let cd = _mm256_unpackhi_ps(c, d);
                 fours[row + 2] = Self(_mm256_shuffle_ps::<0x44>(ab, cd));
                 fours[row + 3] = Self(_mm256_shuffle_ps::<0xee>(ab, cd));
             }
             for column in 0..4 {
-                let (a, b) = (fours[column].0, fours[column + 4].0);
+                let a = fours[column].0;
+                let b = fours[column + 4].0;
                 out[column] = Self(_mm256_permute2f128_ps::<0x20>(a, b));
                 out[column + 4] = Self(_mm256_permute2f128_ps::<0x31>(a, b));
             }

@@ -18,7 +18,8 @@ fn losses_and_their_gradients() {
             let mut labels: Vec<u32> = (0..images).map(|image| (image * 7 % classes) as u32).collect();
             let (losses, gradient) =
                 by_definition(&logits, &labels, with_teacher.then_some(&teacher), classes);
-            let (mut got, mut slopes) = (vec![f32::NAN; images], vec![f32::NAN; images * classes]);
+            let mut got = vec![f32::NAN; images];
+            let mut slopes = vec![f32::NAN; images * classes];
             let launch = training::cross_entropy(
                 [place(&mut logits), place(&mut labels)],
                 [with_teacher.then(|| place(&mut teacher)), None],
@@ -41,8 +42,11 @@ fn losses_and_their_gradients() {
             );
             host.run(Storage::F32, [launch]);
             let scaled = |values: &[f32], row: usize| -> Vec<f32> {
-                let scale = |(index, value): (usize, &f32)| scales[index / row] * value;
-                values.iter().enumerate().map(scale).collect()
+                values
+                    .iter()
+                    .enumerate()
+                    .map(|(index, value): (usize, &f32)| scales[index / row] * value)
+                    .collect()
             };
             judge.close(Storage::F32, &got, &scaled(&losses, 1), &case);
             judge.close(Storage::F32, &slopes, &scaled(&gradient, classes), &case);
@@ -61,11 +65,13 @@ fn by_definition(
         let powers: Vec<f64> = row.iter().map(|value| f64::from(*value).exp()).collect();
         powers.iter().map(|power| power / powers.iter().sum::<f64>()).collect()
     };
-    let (mut losses, mut gradient) = (Vec::new(), Vec::new());
+    let mut losses = Vec::new();
+    let mut gradient = Vec::new();
     for (image, row) in logits.chunks(classes).enumerate() {
         let probabilities = softmax(row);
         let soft = teacher.map(|teacher| softmax(&teacher[image * classes..][..classes]));
-        let (mut loss, weight) = (0.0, if teacher.is_some() { 2.0 } else { 1.0 });
+        let mut loss = 0.0;
+        let weight = if teacher.is_some() { 2.0 } else { 1.0 };
         for (class, probability) in probabilities.iter().enumerate() {
             let hard = 0.1 / classes as f64 + if class == labels[image] as usize { 0.9 } else { 0.0 };
             let wanted = hard + soft.as_ref().map_or(0.0, |soft| soft[class]);
@@ -83,8 +89,9 @@ fn masks_go_as_bits() {
     for precision in [Precision::F32, Precision::Bf16] {
         let Some(kernels) = crate::emulated_gpu(precision) else { return };
         for (rows, columns) in [(1, 1), (3, 31), (4, 8), (1280, 7)] {
-            let kept = |index: usize| if index * 7 % 10 < 3 { 0.0 } else { 1.25f32 };
-            let values: Vec<f32> = (0..rows * columns).map(kept).collect();
+            let values: Vec<f32> = (0..rows * columns)
+                .map(|index: usize| if index * 7 % 10 < 3 { 0.0 } else { 1.25f32 })
+                .collect();
             let mask = Tensor::from_slice(&values, (rows, columns), &Device::Cpu).expect("a tensor");
             let got = kernels.mask(&mask).and_then(|mask| kernels.numbers(&mask)).expect("a mask");
             assert_eq!(got.dims(), mask.dims());

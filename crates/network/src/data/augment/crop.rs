@@ -56,7 +56,8 @@ impl Crop {
     pub fn central([height, width]: [usize; 2], [narrow, wide]: [f64; 2]) -> Self {
         let crop_height = (width as f64 / narrow).round().clamp(1.0, height as f64) as usize;
         let crop_width = (height as f64 * wide).round().clamp(1.0, width as f64) as usize;
-        let (top, left) = ((height - crop_height) / 2, (width - crop_width) / 2);
+        let top = (height - crop_height) / 2;
+        let left = (width - crop_width) / 2;
         Self { top, left, height: crop_height, width: crop_width }
     }
 }

@@ -85,7 +85,8 @@ fn colors_vary_within_their_bounds() {
         out
     };
     let grey = 100.0 * 0.299 + 60.0 * 0.587 + 40.0 * 0.114;
-    let (mut brightness, mut saturation) = ([f32::MAX, 0.0f32], [f32::MAX, 0.0f32]);
+    let mut brightness = [f32::MAX, 0.0f32];
+    let mut saturation = [f32::MAX, 0.0f32];
     let seen = |range: &mut [f32; 2], value: f32| *range = [range[0].min(value), range[1].max(value)];
     for seed in 0..500 {
         let brighter = view(Augmentation { brightness: 0.25, ..plain(1.0) }, seed);

@@ -41,7 +41,8 @@ pub(super) fn find(folder: &Path, split: Split) -> Result<Option<LabelList>> {
         let got = format!("{} and {}", other.display(), path.display());
         return Err(Error::invalid(folder.display(), "lists of labels", "one", got).and_then_do("remove one"));
     }
-    let (place, text) = (path.display().to_string(), file::read_text(&path)?);
+    let place = path.display().to_string();
+    let text = file::read_text(&path)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let rows = match name.as_str() {
         LABELS => of_columns(&place, &text, ["path", "label"])?,
@@ -83,7 +84,8 @@ fn of_tabs(place: &str, text: &str) -> Result<Vec<(usize, String, String)>> {
 impl LabelList {
     /// The images with their labels, by label and path; what the list does not name is counted.
     pub fn files(self, classes: &[String], over: &mut PassedOver) -> Result<Vec<(PathBuf, u32)>> {
-        let (mut images, mut own) = (Vec::new(), PassedOver::default());
+        let mut images = Vec::new();
+        let mut own = PassedOver::default();
         list_into(&self.folder, DEEPEST, &mut images, &mut own)?;
         own.forget(&self.path);
         over.add(own);
@@ -126,7 +128,8 @@ impl LabelList {
 
 /// Says what is expected where images lie in one folder and nothing says their classes.
 pub(super) fn refuse_without(folder: &Path) -> Result<()> {
-    let (mut images, mut over) = (Vec::new(), PassedOver::default());
+    let mut images = Vec::new();
+    let mut over = PassedOver::default();
     list_into(folder, 0, &mut images, &mut over)?;
     let beside = folder.parent().map(|parent| parent.join(GROUND_TRUTH));
     let truth = [Some(folder.join(GROUND_TRUTH)), beside].into_iter().flatten().any(|path| path.is_file());

@@ -31,10 +31,12 @@ impl SplitFolders {
     /// # Errors
     /// If there is none of training images, two for one split, or a file in the place of one.
     pub fn find(folder: &Path) -> Result<Self> {
-        let (mut splits, mut others) = ([Vec::new(), Vec::new(), Vec::new()], Vec::new());
+        let mut splits = [Vec::new(), Vec::new(), Vec::new()];
+        let mut others = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(Error::io("open the folder", folder))? {
             let entry = entry.map_err(Error::io("read", folder))?;
-            let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let path = entry.path();
             let lower = name.to_lowercase();
             let split = [&TRAIN[..], &VAL, &TEST].iter().position(|names| names.contains(&lower.as_str()));
             match split {

@@ -75,7 +75,8 @@ fn without_val_a_tenth_of_each_class_is_held_out() {
 
 #[test]
 fn the_hash_is_of_the_contents() {
-    let (one, two) = (folder(&["train"], &["a", "b"], 20), folder(&["train"], &["a", "b"], 20));
+    let one = folder(&["train"], &["a", "b"], 20);
+    let two = folder(&["train"], &["a", "b"], 20);
     let hash = |folder: &tempfile::TempDir| opened(folder.path()).unwrap().hash().to_string();
     assert_eq!(hash(&one), hash(&two), "wherever it lies");
     GrayImage::new(8, 6).save(two.path().join("train/b/0000.png")).unwrap();
@@ -434,7 +435,8 @@ fn images_that_are_in_two_splits_are_named() {
 
 #[test]
 fn two_ways_to_write_a_letter_are_one_class() {
-    let (composed, apart) = ("caf\u{e9}", "cafe\u{301}");
+    let composed = "caf\u{e9}";
+    let apart = "cafe\u{301}";
     let data = tempfile::tempdir().unwrap();
     for (i, at) in ["train/1", "train/2", "val/2"].iter().enumerate() {
         let at = at.replace('1', composed).replace('2', apart);

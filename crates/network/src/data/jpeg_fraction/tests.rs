@@ -36,7 +36,8 @@ fn preprocess() -> Preprocess {
 }
 
 fn varied(jpeg_oversampling: f32) -> Augmentation {
-    let (ratio, flip) = ([0.75, 1.33], true);
+    let ratio = [0.75, 1.33];
+    let flip = true;
     Augmentation {
         min_area: 0.3,
         ratio,
@@ -50,13 +51,15 @@ fn varied(jpeg_oversampling: f32) -> Augmentation {
 
 /// What training shows at 32 pixels of an image's bytes, and the fraction that it was decoded at.
 fn view(bytes: &[u8], augmentation: &Augmentation, seed: u64) -> (Vec<f32>, usize) {
-    let (mut rng, mut crop) = (rng_for("view", seed, &[]), Crop::default());
+    let mut rng = rng_for("view", seed, &[]);
+    let mut crop = Crop::default();
     let fraction = |size| {
         crop = augmentation.crop(size, Extent::square(32), &mut rng);
         augmentation.fraction(crop, Extent::square(32))
     };
     let file = ImageFile::from_bytes_in_turn("x", bytes, InTurn { orient: Orient::Exif, fraction }).unwrap();
-    let ([height, width], fraction) = (file.size(), file.fraction());
+    let [height, width] = file.size();
+    let fraction = file.fraction();
     let pixels = file.into_pixels(3, Grey::Rec601).unwrap();
     let image = Image::new(&pixels, [height, width, 3]).unwrap();
     let mut out = vec![0.0; 3 * 32 * 32];

@@ -29,7 +29,8 @@ fn open(folder: &Path, looking: &Looking) -> Dataset {
 
 #[test]
 fn what_was_looked_at_once_is_known_the_second_time() {
-    let (data, cache) = (tree(2, 20), tempfile::tempdir().expect("a folder"));
+    let data = tree(2, 20);
+    let cache = tempfile::tempdir().expect("a folder");
     let looking = Looking::default().with_index_in(Some(cache.path().join("made/when/needed")));
     let kept = || std::fs::read_dir(cache.path().join("made/when/needed")).map_or(0, Iterator::count);
     open(data.path(), &looking.clone().keeping_from(Duration::from_secs(3600)));
@@ -63,21 +64,32 @@ fn what_was_looked_at_once_is_known_the_second_time() {
 
 #[test]
 fn an_index_that_cannot_be_kept_is_told_once() {
-    let (data, cache) = (tree(1, 20), tempfile::tempdir().expect("a folder"));
+    let data = tree(1, 20);
+    let cache = tempfile::tempdir().expect("a folder");
     let file = cache.path().join("a file");
     std::fs::write(&file, "").expect("written");
     let set = open(data.path(), &Looking::default().with_index_in(Some(file)));
     let warnings = set.warnings();
-    let told = |warning: &&String| warning.starts_with("what was found out about the images is not kept: ");
-    assert_eq!(warnings.iter().filter(told).count(), 1, "{warnings:?}");
+    assert_eq!(
+        warnings
+            .iter()
+            .filter(
+                |warning: &&String| warning.starts_with("what was found out about the images is not kept: ")
+            )
+            .count(),
+        1,
+        "{warnings:?}"
+    );
 }
 
 #[test]
 fn each_image_is_told_of() {
     let data = tree(2, 30);
-    let (calls, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new([0; 2])));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(Mutex::new([0; 2]));
     let looking = Looking::default().telling({
-        let (calls, most) = (Arc::clone(&calls), Arc::clone(&most));
+        let calls = Arc::clone(&calls);
+        let most = Arc::clone(&most);
         move |done, of| {
             calls.fetch_add(1, Ordering::Relaxed);
             let mut most = most.lock().expect("no panic");
@@ -92,11 +104,13 @@ fn each_image_is_told_of() {
 #[test]
 #[ignore = "prints the table of docs/BENCHMARKS.md; makes 200,000 files"]
 fn two_hundred_thousand_images_open_in_seconds() {
-    let (data, cache) = (tree(1000, 200), tempfile::tempdir().expect("a folder"));
+    let data = tree(1000, 200);
+    let cache = tempfile::tempdir().expect("a folder");
     std::thread::sleep(Duration::from_millis(2100));
     let looking = Looking::default().with_index_in(Some(cache.path().to_path_buf()));
     for what in ["first", "second"] {
-        let (before, watch) = (peak_rss_mb().unwrap_or_default(), Stopwatch::start());
+        let before = peak_rss_mb().unwrap_or_default();
+        let watch = Stopwatch::start();
         let set = open(data.path(), &looking);
         println!(
             "{what}: {:.2} s, peak memory {:.0} MB (before {before:.0} MB), {} images",

@@ -73,8 +73,10 @@ fn splits_of_their_own_are_read_and_doubles_told_of() {
         ("train/up/.hidden.npy", b"?".to_vec()),
     ]))
     .expect("a data set");
-    let count = |split| set.split(split).expect("there").len();
-    assert_eq!([Split::Train, Split::Val, Split::Test].map(count), [8, 2, 2]);
+    assert_eq!(
+        [Split::Train, Split::Val, Split::Test].map(|split| set.split(split).expect("there").len()),
+        [8, 2, 2]
+    );
     let warnings = set.warnings().join("\n");
     for part in [
         "passed over in train: 2 files that are no arrays (1 .png, 1 .txt)",

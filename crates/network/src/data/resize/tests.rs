@@ -21,7 +21,8 @@ fn resizing_to_the_same_size_is_exact() {
         let pixels: Vec<u8> = (0..side * side * channels).map(|i| (i * 37) as u8).collect();
         let out = resized(&pixels, shape, side);
         for (i, pixel) in pixels.iter().enumerate() {
-            let (position, channel) = (i / channels, i % channels);
+            let position = i / channels;
+            let channel = i % channels;
             assert_eq!(out[channel * side * side + position], f32::from(*pixel));
         }
     }
@@ -44,10 +45,8 @@ fn a_constant_stays_constant() {
 /// ```
 #[test]
 fn resizing_agrees_with_pillow() {
-    let (small, smaller) = (
-        [42.986, 79.678, 131.5, 78.786, 108.278, 123.643, 51.786, 111.056, 129.786],
-        [81.913, 139.189, 134.689, 130.985],
-    );
+    let small = [42.986, 79.678, 131.5, 78.786, 108.278, 123.643, 51.786, 111.056, 129.786];
+    let smaller = [81.913, 139.189, 134.689, 130.985];
     for (height, width, resolution, expected) in [(4, 5, 3, &small[..]), (8, 8, 2, &smaller[..])] {
         let pixels: Vec<u8> = (0..height * width).map(|i| (i * i * 13 % 256) as u8).collect();
         let out = resized(&pixels, [height, width, 1], resolution);

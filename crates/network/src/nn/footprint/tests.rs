@@ -61,12 +61,15 @@ fn the_tape_is_as_large_as_it_is_said() {
 
 /// Layers by key, each with what it reads.
 fn graph(layers: &[(&str, &[Option<usize>])]) -> Vec<LayerSpec> {
-    let spec = |(number, (key, inputs)): (usize, &(&str, &[Option<usize>]))| LayerSpec {
-        name: format!("layers.{number}"),
-        inputs: inputs.to_vec(),
-        ..key.parse().expect("a key")
-    };
-    layers.iter().enumerate().map(spec).collect()
+    layers
+        .iter()
+        .enumerate()
+        .map(|(number, (key, inputs)): (usize, &(&str, &[Option<usize>]))| LayerSpec {
+            name: format!("layers.{number}"),
+            inputs: inputs.to_vec(),
+            ..key.parse().expect("a key")
+        })
+        .collect()
 }
 
 #[test]
@@ -98,7 +101,8 @@ fn outputs_and_gradients_that_wait_are_held() {
         ("sum2 2 @6x6", &[Some(1), Some(0)]),
     ]);
     let footprint = Footprint::of(&layers);
-    let (input, map) = (36, 72);
+    let input = 36;
+    let map = 72;
     // each convolution keeps its input and what its batch norm reads
     assert_eq!(footprint.tape, input + map + map + map);
     // at the sum: both of its inputs and its output

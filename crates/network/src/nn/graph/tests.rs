@@ -49,7 +49,8 @@ fn diamond() -> Vec<LayerSpec> {
 
 #[test]
 fn every_layer_reads_its_inputs() {
-    let (graph, kernels) = (Graph::new(&diamond()).expect("a graph"), Kernels::reference());
+    let graph = Graph::new(&diamond()).expect("a graph");
+    let kernels = Kernels::reference();
     let output = graph.forward(number(1.0), |index, inputs| {
         // a doubles, b adds 10, c triples
         Ok(match index {
@@ -77,7 +78,8 @@ impl Drop for Output<'_> {
 
 #[test]
 fn an_output_is_dropped_after_its_last_reader() {
-    let (graph, dropped) = (Graph::new(&diamond()).expect("a graph"), RefCell::default());
+    let graph = Graph::new(&diamond()).expect("a graph");
+    let dropped = RefCell::default();
     let output = |name| Output { name, dropped: &dropped };
     let mut before = Vec::new();
     let last = graph.forward(output("input"), |index, _| {
@@ -92,7 +94,8 @@ fn an_output_is_dropped_after_its_last_reader() {
 
 #[test]
 fn a_gradient_is_the_sum_of_what_readers_give_and_its_own() {
-    let (graph, kernels) = (Graph::new(&diamond()).expect("a graph"), Kernels::reference());
+    let graph = Graph::new(&diamond()).expect("a graph");
+    let kernels = Kernels::reference();
     let mut seen = Vec::new();
     let input = graph.backward(number(1.0), &kernels, |index, dy| {
         seen.push((index, value(&dy)));

@@ -34,15 +34,17 @@ impl Bottleneck {
     /// Asks for `conv1.*`, `conv2.*`, `conv3.*` and, where the shortcut changes sizes, `downsample.*`.
     pub fn new(block: &space::Bottleneck, spec: &LayerSpec, source: &Source) -> Result<Self> {
         let &space::Bottleneck { kernel, stride, mid, activation, downsample } = block;
-        let (input, output) = (spec.input.channels, spec.output.channels);
-        let shortcut = || Downsample::new([input, output], stride, &source.pp("downsample"));
+        let input = spec.input.channels;
+        let output = spec.output.channels;
         let within = source.pp("conv2");
         let dense = Dense::new([mid, mid], Window { kernel, stride }, &within.pp("conv"))?;
         Ok(Self {
             reduction: ConvNorm::pointwise(input, mid, activation, &source.pp("conv1"))?,
             dense: ConvNorm::new(dense, mid, activation, &within)?,
             expansion: ConvNorm::pointwise(mid, output, Activation::None, &source.pp("conv3"))?,
-            downsample: downsample.then(shortcut).transpose()?,
+            downsample: downsample
+                .then(|| Downsample::new([input, output], stride, &source.pp("downsample")))
+                .transpose()?,
             activation,
             kernels: source.kernels().for_layer("residual"),
         })
@@ -153,8 +155,10 @@ impl FoldedLayer for Folded {
 
 /// What passes over a bottleneck hold.
 pub(super) fn held(block: &space::Bottleneck, spec: &LayerSpec) -> Held {
-    let (input, output) = (spec.input.len(), spec.output.len());
-    let (mid_in, mid_out) = (block.mid * spec.input.plane(), block.mid * spec.output.plane());
+    let input = spec.input.len();
+    let output = spec.output.len();
+    let mid_in = block.mid * spec.input.plane();
+    let mid_out = block.mid * spec.output.plane();
     let pooled = match block.downsample && block.stride > 1 {
         true => spec.input.channels * spec.output.plane(),
         false => 0,

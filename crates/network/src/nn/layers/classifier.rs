@@ -55,7 +55,8 @@ impl Layer for Classifier {
 
 /// What passes over it hold: the product before the bias, dropout's mask, and what dropout leaves of the input, are kept.
 pub(super) fn held(spec: &LayerSpec) -> Held {
-    let (input, output) = (spec.input.len(), spec.output.len());
+    let input = spec.input.len();
+    let output = spec.output.len();
     Held {
         inner: input + output,
         forward: output,

@@ -27,7 +27,8 @@ impl Conv {
             return Err(Error::invalid("layer", &spec.name, "a convolution", spec.key()));
         };
         let source = if residual { &source.pp("conv") } else { source };
-        let (channels, window) = ([spec.output.channels, spec.input.channels], Window { kernel, stride });
+        let channels = [spec.output.channels, spec.input.channels];
+        let window = Window { kernel, stride };
         let convolution = Dense::new(channels, window, &source.pp("conv"))?;
         let convolution = ConvNorm::new(convolution, spec.output.channels, activation, source)?;
         Ok(Self { convolution, residual, kernels: source.kernels().for_layer("residual") })

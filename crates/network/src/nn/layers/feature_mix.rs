@@ -52,7 +52,8 @@ impl Layer for FeatureMix {
 
 /// What passes over it hold: the output before its activation is kept.
 pub(super) fn held(spec: &LayerSpec) -> Held {
-    let (input, output) = (spec.input.len(), spec.output.len());
+    let input = spec.input.len();
+    let output = spec.output.len();
     Held {
         inner: output,
         keeps_input: true,

@@ -18,7 +18,8 @@ pub(in super::super) struct HeadConv(ConvNorm<Pointwise>);
 impl HeadConv {
     /// Asks for `conv.weight`, `[O, I, 1, 1]`, and `bn.*`, `[O]`.
     pub fn new(activation: Activation, spec: &LayerSpec, source: &Source) -> Result<Self> {
-        let (input, output) = (spec.input.channels, spec.output.channels);
+        let input = spec.input.channels;
+        let output = spec.output.channels;
         Ok(Self(ConvNorm::pointwise(input, output, activation, source)?))
     }
 }

@@ -29,7 +29,9 @@ impl MbConv {
     /// Asks for `conv.inverted_bottleneck.*`, `conv.depth_conv.*` and `conv.point_linear.*`.
     pub fn new(block: &space::MbConv, spec: &LayerSpec, source: &Source) -> Result<Self> {
         let source = source.pp("conv");
-        let (input, output, mid) = (spec.input.channels, spec.output.channels, block.mid);
+        let input = spec.input.channels;
+        let output = spec.output.channels;
+        let mid = block.mid;
         let depthwise = Depthwise {
             channels: mid,
             window: Window { kernel: block.kernel, stride: block.stride },
@@ -37,12 +39,16 @@ impl MbConv {
             with_means: block.squeeze.is_some(),
         };
         let before = block.expansion.then(|| source.pp("inverted_bottleneck"));
-        let expansion = || Pointwise::new(input, mid, &source.pp("inverted_bottleneck").pp("conv"));
-        let squeeze = |squeeze| SqueezeExcite::new(mid, squeeze, &source.pp("depth_conv").pp("se"));
         Ok(Self {
-            expansion: block.expansion.then(expansion).transpose()?,
+            expansion: block
+                .expansion
+                .then(|| Pointwise::new(input, mid, &source.pp("inverted_bottleneck").pp("conv")))
+                .transpose()?,
             inner: Inner::new(&depthwise, before.as_ref(), &source.pp("depth_conv"))?,
-            squeeze_excite: block.squeeze.map(squeeze).transpose()?,
+            squeeze_excite: block
+                .squeeze
+                .map(|squeeze| SqueezeExcite::new(mid, squeeze, &source.pp("depth_conv").pp("se")))
+                .transpose()?,
             projection: ConvNorm::pointwise(mid, output, Activation::None, &source.pp("point_linear"))?,
             residual: block.residual,
             kernels: source.kernels().for_layer("residual"),
@@ -152,8 +158,10 @@ impl FoldedLayer for Folded {
 
 /// What passes over a block hold.
 pub(super) fn held(block: &space::MbConv, spec: &LayerSpec) -> Held {
-    let (input, output) = (spec.input.len(), spec.output.len());
-    let (mid_in, mid_out) = (block.mid * spec.input.plane(), block.mid * spec.output.plane());
+    let input = spec.input.len();
+    let output = spec.output.len();
+    let mid_in = block.mid * spec.input.plane();
+    let mid_out = block.mid * spec.output.plane();
     let expanded = if block.expansion { mid_in } else { 0 };
     // means, both products, the factors, and the scaled maps
     let excited = block.squeeze.map_or(0, |squeeze| 3 * block.mid + 2 * squeeze + mid_out);

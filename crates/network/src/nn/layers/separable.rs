@@ -24,7 +24,8 @@ impl Separable {
     /// Asks for `depthwise.*` and `pointwise.*`: `conv.weight` and `bn.*` each.
     pub fn new(block: &space::Separable, spec: &LayerSpec, source: &Source) -> Result<Self> {
         let &space::Separable { kernel, stride, activation } = block;
-        let (input, output) = (spec.input.channels, spec.output.channels);
+        let input = spec.input.channels;
+        let output = spec.output.channels;
         let window = Window { kernel, stride };
         let depthwise = Depthwise { channels: input, window, activation, with_means: false };
         Ok(Self {
@@ -70,7 +71,8 @@ impl FoldedLayer for Folded {
 /// What passes over it hold: what the depthwise convolution makes is kept before its batch norm and after its activation,
 /// what the 1x1 convolution makes before its batch norm.
 pub(super) fn held(spec: &LayerSpec) -> Held {
-    let (input, output) = (spec.input.len(), spec.output.len());
+    let input = spec.input.len();
+    let output = spec.output.len();
     let between = spec.input.channels * spec.output.plane();
     Held {
         inner: 2 * between + output,

@@ -21,7 +21,8 @@ impl Stem {
         let Operator::Stem { kernel, stride, activation } = spec.operator else {
             return Err(Error::invalid("layer", &spec.name, "a stem", spec.key()));
         };
-        let (channels, window) = ([spec.output.channels, spec.input.channels], Window { kernel, stride });
+        let channels = [spec.output.channels, spec.input.channels];
+        let window = Window { kernel, stride };
         let convolution = Dense::on_image(channels, window, &source.pp("conv"))?;
         Ok(Self(ConvNorm::new(convolution, spec.output.channels, activation, source)?))
     }

@@ -24,7 +24,8 @@ fn packed(content: &[u8], method: u16) -> Vec<u8> {
 /// A zip archive, byte by byte as PyTorch writes one: with records of zip64 that the end record does not need, and with
 /// zeros for checksums if those are switched off.
 fn torch_zip(members: &[Member], checksums: bool) -> Vec<u8> {
-    let (mut file, mut directory) = (Vec::new(), Vec::new());
+    let mut file = Vec::new();
+    let mut directory = Vec::new();
     for (name, content, method) in members {
         let packed = packed(content, *method);
         let crc = if checksums { crc32fast::hash(content) } else { 0 };
@@ -42,7 +43,8 @@ fn torch_zip(members: &[Member], checksums: bool) -> Vec<u8> {
         file.extend(name.bytes());
         file.extend(packed);
     }
-    let (start, count) = (file.len(), members.len());
+    let start = file.len();
+    let count = members.len();
     file.extend(&directory);
     let zip64 = file.len() as u64;
     file.extend(b"PK\x06\x06");
@@ -76,7 +78,8 @@ fn a_folder_may_have_a_name_of_any_length() {
 
 #[test]
 fn archives_without_checksums_are_read() {
-    let (pickle, values_of_w) = (good(), data());
+    let pickle = good();
+    let values_of_w = data();
     let members: [Member; 2] = [("x/data.pkl", &pickle, STORED), ("x/data/0", &values_of_w, STORED)];
     let mut file = torch_zip(&members, false);
     assert_eq!(values(&file, "w"), SIX);
@@ -88,7 +91,8 @@ fn archives_without_checksums_are_read() {
 
 #[test]
 fn archives_that_were_compressed_again_are_read() {
-    let (pickle, values_of_w) = (good(), data());
+    let pickle = good();
+    let values_of_w = data();
     for [first, second] in [[DEFLATED, DEFLATED], [STORED, DEFLATED], [DEFLATED, STORED]] {
         let members: [Member; 2] = [("x/data.pkl", &pickle, first), ("x/data/0", &values_of_w, second)];
         for checksums in [true, false] {
@@ -128,8 +132,10 @@ fn an_archive_does_not_grow_without_bounds() {
 
 /// A dictionary of tensors with these names.
 fn network(pickle: Pickle, names: &[&str]) -> Pickle {
-    let tensor = |pickle: Pickle, name: &&str| pickle.text(name).tensor(6, 0, &[6], &[1]);
-    names.iter().fold(pickle.then(b"}("), tensor).then(b"u")
+    names
+        .iter()
+        .fold(pickle.then(b"}("), |pickle: Pickle, name: &&str| pickle.text(name).tensor(6, 0, &[6], &[1]))
+        .then(b"u")
 }
 
 #[test]

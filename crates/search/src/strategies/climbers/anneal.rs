@@ -91,7 +91,9 @@ struct Group {
 impl Group {
     fn new(setting: &Setting<'_>, chains: Vec<Chain>, rng: ChaCha8Rng) -> Self {
         let proposals = Rows::new(setting.prices.genome().len());
-        let (movers, encoded, ways) = (Vec::new(), Encoded::default(), ByHash::default());
+        let movers = Vec::new();
+        let encoded = Encoded::default();
+        let ways = ByHash::default();
         Self { chains, rng, proposals, movers, encoded, ways, proposed: 0 }
     }
 
@@ -132,7 +134,8 @@ impl Group {
     ) -> Result<()> {
         let mut moved = Vec::with_capacity(self.movers.len());
         for (&at, place) in self.movers.iter().zip(places) {
-            let (merit, chain) = (setting.aim.merit(&setting.prices, scored, place), &mut self.chains[at]);
+            let merit = setting.aim.merit(&setting.prices, scored, place);
+            let chain = &mut self.chains[at];
             let rise = f64::from(merit - chain.merit);
             if rise >= 0.0 || self.rng.random::<f64>() < (rise / temperature).exp() {
                 chain.row.copy_from_slice(scored.rows.get(place));
@@ -225,11 +228,12 @@ impl<'a> Annealing<'a> {
         let setting = Setting { prices: prices.clone(), aim, predictor };
         let Some(states) = begin(&setting, scored, &mut rng)? else { return Ok(None) };
         let Some(unit) = unit(&states) else { return Ok(None) };
-        let group = |group: u64| {
-            let begun = states.iter().cycle().skip(group as usize * size % states.len()).take(size);
-            Group::new(&setting, begun.cloned().collect(), generator(seed, 1 + group))
-        };
-        let groups = (0..GROUPS).map(group).collect();
+        let groups = (0..GROUPS)
+            .map(|group: u64| {
+                let begun = states.iter().cycle().skip(group as usize * size % states.len()).take(size);
+                Group::new(&setting, begun.cloned().collect(), generator(seed, 1 + group))
+            })
+            .collect();
         let schedule = Schedule { rounds, unit };
         let mut annealing = Self { setting, groups, schedule, rng, phase: 0, round: 0, before: 0 };
         annealing.begin_phase();
@@ -237,7 +241,8 @@ impl<'a> Annealing<'a> {
     }
 
     fn begin_phase(&mut self) {
-        let (setting, temperature) = (&self.setting, self.schedule.temperature(self.phase, 0));
+        let setting = &self.setting;
+        let temperature = self.schedule.temperature(self.phase, 0);
         self.groups.par_iter_mut().for_each(|group| group.begin(setting, temperature));
     }
 
@@ -326,9 +331,13 @@ fn begin(setting: &Setting<'_>, scored: &Scored<'_>, rng: &mut ChaCha8Rng) -> Re
     if slopes.clone().all(|slopes| Some(slopes) == last) {
         return Ok(None);
     }
-    let chain = |(at, slopes): (usize, &[f32])| {
-        let row = scored.rows.get(at);
-        Chain::new(row.to_vec(), aim.merit(prices, scored, at), setting.ways(row, slopes))
-    };
-    Ok(Some(slopes.enumerate().map(chain).collect()))
+    Ok(Some(
+        slopes
+            .enumerate()
+            .map(|(at, slopes): (usize, &[f32])| {
+                let row = scored.rows.get(at);
+                Chain::new(row.to_vec(), aim.merit(prices, scored, at), setting.ways(row, slopes))
+            })
+            .collect(),
+    ))
 }

@@ -75,9 +75,10 @@ impl Camp<'_> {
 
     /// Enters where a climb ended, if it is new and among the best.
     fn end(&mut self, prices: &Prices<'_>, climber: Climber) {
-        let (ours, ends) = ((climber.merit, &climber.row[..]), &self.ends);
-        let before = |end: &Climber| self.order(prices, (end.merit, &end.row), ours).is_lt();
-        let place = ends.partition_point(before);
+        let ours = (climber.merit, &climber.row[..]);
+        let ends = &self.ends;
+        let place =
+            ends.partition_point(|end: &Climber| self.order(prices, (end.merit, &end.row), ours).is_lt());
         if ends.get(place).is_none_or(|end| end.row != climber.row) {
             self.ends.insert(place, climber);
             self.ends.truncate(self.config.parents);
@@ -92,7 +93,8 @@ impl Camp<'_> {
         for _ in 0..wanted * VARIANTS {
             drawn.push(self.drawn(genome));
         }
-        let (seed, places) = (self.rng.random::<u64>(), &self.places);
+        let seed = self.rng.random::<u64>();
+        let places = &self.places;
         let repaired = |(place, (row, parent)): (usize, (Vec<Index>, Climber))| {
             let locked: Vec<bool> =
                 row.iter().zip(&parent.row).map(|(ours, theirs)| ours != theirs).collect();
@@ -113,7 +115,8 @@ impl Camp<'_> {
     fn drawn(&mut self, genome: &Genome) -> (Vec<Index>, Climber) {
         let from = if self.ends.is_empty() { &self.anchors } else { &self.ends };
         let [parent, other] = [(); 2].map(|()| &from[self.rng.random_range(0..from.len())]);
-        let (mut row, mutated) = (parent.row.clone(), self.rng.random_bool(self.config.mutated));
+        let mut row = parent.row.clone();
+        let mutated = self.rng.random_bool(self.config.mutated);
         if self.ends.is_empty() {
             genome.mutate(&mut row, 1.0, &mut self.rng);
         } else if parent.row == other.row || mutated {
@@ -158,10 +161,12 @@ impl<'a> Climb<'a> {
     pub fn new(camp: &mut Camp<'_>, prices: &Prices<'a>, starts: Vec<Vec<Index>>, most: usize) -> Self {
         camp.ends.clear();
         let worth = Worth::new(&camp.places);
-        let start = |row| Climber { row, merit: 0.0, worth: worth.clone(), stale: false };
         Self {
             prices: prices.clone(),
-            climbers: starts.into_iter().map(start).collect(),
+            climbers: starts
+                .into_iter()
+                .map(|row| Climber { row, merit: 0.0, worth: worth.clone(), stale: false })
+                .collect(),
             waiting: Waiting::Begin,
             most,
             trials: TRIAL_ROUNDS,
@@ -205,7 +210,8 @@ impl<'a> Climb<'a> {
 
     /// Several steps at once; where the rows of each climber are.
     fn further(&self, camp: &Camp<'_>, rows: &mut Rows) -> Vec<Range<usize>> {
-        let (prices, places) = (&self.prices, &camp.places);
+        let prices = &self.prices;
+        let places = &camp.places;
         let proposed = |climber: &Climber| {
             let mut rows = Rows::new(prices.genome().len());
             Place { prices, places, row: &climber.row, worth: &climber.worth }

@@ -26,8 +26,13 @@ impl Worth {
 
     /// What each value adds by the objective's slopes, more or less; `sign` is -1 where less is better.
     pub fn of_slopes(features: &GeneFeatures, slopes: &[f32], sign: f32) -> Self {
-        let sum = |features: &[u32]| sign * features.iter().map(|at| slopes[*at as usize]).sum::<f32>();
-        Self { values: features.of_places().iter().map(sum).collect() }
+        Self {
+            values: features
+                .of_places()
+                .iter()
+                .map(|features: &[u32]| sign * features.iter().map(|at| slopes[*at as usize]).sum::<f32>())
+                .collect(),
+        }
     }
 
     /// Learns from all neighbors of a sub-network. What a step gains by which genes come or go is the sum of what all its
@@ -40,7 +45,8 @@ impl Worth {
         for at in order {
             let changes = steps.changes(steps.steps[at]);
             let places = || changes.iter().map(|change| places.of(change.group, change.to));
-            let (mut rest, mut new) = (merits[at] - from, 0);
+            let mut rest = merits[at] - from;
+            let mut new = 0;
             for place in places() {
                 new += usize::from(!learned[place]);
                 rest -= self.values[place];
@@ -89,10 +95,9 @@ impl Room {
     /// Whether steps that cost so much together seem to fit; the exact costs are asked for when they are made. Memory
     /// is the greatest of the blocks' and no sum, so it is left to that.
     pub fn holds(&self, costs: impl Fn(usize) -> f32) -> bool {
-        let fits = |(place, (column, _)): (usize, &(Column, f64))| {
+        self.limited.iter().enumerate().all(|(place, (column, _)): (usize, &(Column, f64))| {
             column.quantity == Quantity::Memory || costs(place) <= self.left[place]
-        };
-        self.limited.iter().enumerate().all(fits)
+        })
     }
 }
 
@@ -239,8 +244,12 @@ impl Jumps {
 
     /// Tries prices from the one at which nothing is worth its cost downwards.
     fn lower_prices(&mut self, ways: &[Way], room: &Room) {
-        let ratio = |step: &Way| if step.cost == 0.0 { 0.0 } else { (step.gain / step.cost).abs() };
-        let (mut low, mut high) = (0.0, 1.01 * ways.iter().map(ratio).fold(f32::MIN_POSITIVE, f32::max));
+        let mut low = 0.0;
+        let mut high = 1.01
+            * ways
+                .iter()
+                .map(|step: &Way| if step.cost == 0.0 { 0.0 } else { (step.gain / step.cost).abs() })
+                .fold(f32::MIN_POSITIVE, f32::max);
         // what saves most, where nothing fits
         self.choose(ways, high);
         let unset = self.found.iter_mut().zip(&self.prices).filter(|(_, price)| price.is_infinite());

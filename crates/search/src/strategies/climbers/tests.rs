@@ -59,11 +59,13 @@ fn limits_that_cannot_be_kept_are_told_apart() {
         Row { us, interval_us: Some([us, us]), ..*row }
     };
     let rows = table.rows().iter().map(|(key, row)| (key.clone(), inverted(row))).collect();
-    let (device, engine) = (table.device.clone(), table.engine.clone());
+    let device = table.device.clone();
+    let engine = table.engine.clone();
     let table = LatencyTable::new("inverted.json", device, engine, "none", rows).expect("checked numbers");
     let index = index_of(&small(), &table);
     let least = |quantity| index.least(quantity).1.of(quantity);
-    let (latency, macs) = (least(Quantity::Latency), least(Quantity::Macs));
+    let latency = least(Quantity::Latency);
+    let macs = least(Quantity::Macs);
     for (limits, alone) in [
         (Limits::on(LATENCY, latency), true),
         (Limits::on("macs", macs), true),
@@ -106,7 +108,8 @@ fn work_is_bounded_by_the_number_of_candidates() {
     };
     let round = 8 * 300;
     // annealing may end before its share is spent, climbs alone do not
-    let (annealed, climbed) = (spent(&rugged), spent(&Opaque(&rugged)));
+    let annealed = spent(&rugged);
+    let climbed = spent(&Opaque(&rugged));
     assert!(annealed < 3000 + round, "{annealed}");
     assert!((3000..3000 + round).contains(&climbed), "{climbed}");
 }
@@ -135,7 +138,8 @@ struct Rugged {
 
 impl Rugged {
     fn new(space: &SearchSpace, seed: u64, strength: f32) -> Self {
-        let (encoder, additive) = (Encoder::new(space), SyntheticObjective::new(space, seed));
+        let encoder = Encoder::new(space);
+        let additive = SyntheticObjective::new(space, seed);
         let mut single = Encoded::default();
         (0..encoder.len() as u32).for_each(|feature| single.push([feature]));
         let gains = additive.predict_encoded(&single).expect("its features");
@@ -168,7 +172,8 @@ impl Objective for Rugged {
 
     fn slopes(&self, encoded: &Encoded) -> Result<Option<Vec<f32>>> {
         let row = |features: &[u32]| {
-            let (mut slopes, mut on) = (self.gains.clone(), vec![0.0; self.gains.len()]);
+            let mut slopes = self.gains.clone();
+            let mut on = vec![0.0; self.gains.len()];
             features.iter().for_each(|feature| on[*feature as usize] = 1.0);
             for (left, right, gain) in &self.pairs {
                 slopes[*left] += gain * on[*right];
@@ -226,7 +231,8 @@ fn coarse(space: &SearchSpace, units: f64) -> CostIndex {
         Row { us, interval_us: Some([us, us]), ..*row }
     };
     let rows = table.rows().iter().map(|(key, row)| (key.clone(), whole(row))).collect();
-    let (device, engine) = (table.device.clone(), table.engine.clone());
+    let device = table.device.clone();
+    let engine = table.engine.clone();
     let table = LatencyTable::new("coarse.json", device, engine, "none", rows).expect("checked numbers");
     index_of(space, &table)
 }
@@ -325,10 +331,11 @@ fn what_adds_up_is_found_as_by_dynamic_programming() {
 fn the_front_of_tiny_is_the_exact_one() {
     let tiny = preset("tiny").expect("a preset");
     let index = index_of(&tiny, &made_up_table(&tiny));
-    let rugged = |(seed, strength)| Rugged::new(&tiny, seed, strength);
-    let landscapes = [(0, 0.0), (1, 0.5), (2, 1.0), (3, 2.0)].map(rugged);
+    let landscapes =
+        [(0, 0.0), (1, 0.5), (2, 1.0), (3, 2.0)].map(|(seed, strength)| Rugged::new(&tiny, seed, strength));
     for (number, objective) in landscapes.iter().enumerate() {
-        let (exact, found) = (exact_front(&index, objective), found_front(&index, objective));
+        let exact = exact_front(&index, objective);
+        let found = found_front(&index, objective);
         let missed = exact.iter().filter(|point| !found.contains(point)).count();
         assert!(
             missed == 0 && found.len() == exact.len(),

@@ -57,12 +57,15 @@ impl<'a> Field<'a> {
     fn list(&self, key: &str) -> Result<Vec<Field<'a>>> {
         let list = self.of(key);
         let items = list.value.as_array().ok_or_else(|| list.wrong("a list"))?;
-        let item = |(index, value): (usize, &'a Value)| Field {
-            place: self.place,
-            path: format!("{key}.{index}"),
-            value,
-        };
-        Ok(items.iter().enumerate().map(item).collect())
+        Ok(items
+            .iter()
+            .enumerate()
+            .map(|(index, value): (usize, &'a Value)| Field {
+                place: self.place,
+                path: format!("{key}.{index}"),
+                value,
+            })
+            .collect())
     }
 
     fn number(&self, key: &str) -> Result<usize> {
@@ -73,7 +76,8 @@ impl<'a> Field<'a> {
 
     /// Output channels, which must be some that the stage can have.
     fn channels_of(&self, stage: &Stage) -> Result<usize> {
-        let (channels, possible) = (self.number("out_channels")?, possible_channels(stage));
+        let channels = self.number("out_channels")?;
+        let possible = possible_channels(stage);
         if possible.contains(&channels) {
             return Ok(channels);
         }
@@ -164,9 +168,12 @@ fn stem(stages: &[Stage], config: &Field) -> Result<(Vec<Vec<Block>>, Vec<usize>
 
 /// The width of each stage; of equal networks the one that is canonical.
 fn widths(stages: &[Stage], channels: &[usize]) -> Vec<Ratio> {
-    let width = |(stage, channels): (&Stage, &usize)| {
-        let listed = stage.channels_by_width.iter().find(|(_, other)| other == channels);
-        listed.map(|(ratio, _)| stage.canonical(*ratio))
-    };
-    stages.iter().zip(channels).filter_map(width).collect()
+    stages
+        .iter()
+        .zip(channels)
+        .filter_map(|(stage, channels): (&Stage, &usize)| {
+            let listed = stage.channels_by_width.iter().find(|(_, other)| other == channels);
+            listed.map(|(ratio, _)| stage.canonical(*ratio))
+        })
+        .collect()
 }

@@ -37,7 +37,8 @@ fn a_config_of_another_network_is_refused_with_block_and_field() {
         let config = net_config(&space, &sampler::largest(&space)).expect("a form");
         (space, config)
     };
-    let (inverted, resnet) = (largest("ofa-mbv3-w1.0"), largest("ofa-resnet50"));
+    let inverted = largest("ofa-mbv3-w1.0");
+    let resnet = largest("ofa-resnet50");
     for ((space, config), at, value, part) in [
         (&inverted, "/name", json!("ProxylessNASNets"), "name: expected MobileNetV3, the family of space"),
         (&inverted, "/bn/eps", json!(1e-3), "bn.eps: expected 0.00001 (space ofa-mbv3-w1.0), got 0.001"),

@@ -39,7 +39,8 @@ fn rows(logits: &Tensor) -> Vec<Vec<f32>> {
 #[test]
 fn the_largest_network_of_a_supernet_teaches() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (space, kernels) = (tiny(), Kernels::detect());
+    let space = tiny();
+    let kernels = Kernels::detect();
     let path = supernet(folder.path(), &space, &Interface::of(&digits()));
     let own = Supernet::read(&path).expect("whole");
     let teacher = TeacherFile::read(&path).expect("a supernet").on(&kernels).expect("room");
@@ -55,7 +56,8 @@ fn the_largest_network_of_a_supernet_teaches() {
 #[test]
 fn an_exported_network_teaches_with_the_statistics_of_the_batch() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (space, kernels) = (tiny(), Kernels::detect());
+    let space = tiny();
+    let kernels = Kernels::detect();
     let model = model();
     model.write(folder.path()).expect("written");
     let teacher = TeacherFile::read(folder.path()).expect("a model").on(&kernels).expect("room");
@@ -79,7 +81,8 @@ fn an_exported_network_teaches_with_the_statistics_of_the_batch() {
 #[test]
 fn a_teacher_of_other_images_or_classes_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (space, data) = (tiny(), digits());
+    let space = tiny();
+    let data = digits();
     let with = |interface: &Interface| {
         TeacherFile::read(&supernet(folder.path(), &space, interface)).expect("a supernet")
     };

@@ -31,7 +31,9 @@ pub(super) struct Chain {
 impl Chain {
     /// A chain that begins at a sub-network, without weights yet.
     pub fn new(row: Vec<Index>, merit: f32, ways: Arc<Ways>) -> Self {
-        let (best, weights, sums) = ((row.clone(), merit), Vec::new(), Vec::new());
+        let best = (row.clone(), merit);
+        let weights = Vec::new();
+        let sums = Vec::new();
         Self { row, merit, best, ways, weights, sums }
     }
 
@@ -87,15 +89,21 @@ impl Chain {
     ) -> bool {
         let Some(first) = self.draw(rng) else { return false };
         self.ways.steps.apply(genome, first.step, next);
-        let (mut changed, mut costs, room) = ([Some(first.step), None, None], first.costs, &self.ways.room);
+        let mut changed = [Some(first.step), None, None];
+        let mut costs = first.costs;
+        let room = &self.ways.room;
         for changes in 1..=REPAIRS {
             if room.holds(|place| costs[place]) {
                 return true;
             }
             let apart = |step: &Way| changed.iter().flatten().all(|other| step.step.is_apart(*other));
-            let fits = |step: &Way| room.holds(|place| costs[place] + step.costs[place]) && apart(step);
-            let saves = |step: &Way| step.cost < 0.0 && apart(step);
-            let Some(other) = self.draw_of(fits, suiting, rng).or_else(|| self.draw_of(saves, suiting, rng))
+            let Some(other) = self
+                .draw_of(
+                    |step: &Way| room.holds(|place| costs[place] + step.costs[place]) && apart(step),
+                    suiting,
+                    rng,
+                )
+                .or_else(|| self.draw_of(|step: &Way| step.cost < 0.0 && apart(step), suiting, rng))
             else {
                 return false;
             };
@@ -111,8 +119,8 @@ impl Chain {
 /// resampling), from where a share between 0 and 1 says.
 pub(super) fn draw_anew(chains: &mut [&mut Chain], colder: f64, offset: f64) {
     let highest = chains.iter().map(|chain| f64::from(chain.merit)).fold(f64::MIN, f64::max);
-    let weight = |chain: &&mut Chain| (colder * (f64::from(chain.merit) - highest)).exp();
-    let weights: Vec<f64> = chains.iter().map(weight).collect();
+    let weights: Vec<f64> =
+        chains.iter().map(|chain: &&mut Chain| (colder * (f64::from(chain.merit) - highest)).exp()).collect();
     let copies = copies(&weights, offset);
     let mut lost: Vec<usize> = (0..copies.len()).filter(|at| copies[*at] == 0).collect();
     for (from, copies) in copies.into_iter().enumerate() {
@@ -125,8 +133,11 @@ pub(super) fn draw_anew(chains: &mut [&mut Chain], colder: f64, offset: f64) {
 
 /// How often each is drawn, in as many draws as there are weights: within 1 of what the weights ask for.
 fn copies(weights: &[f64], offset: f64) -> Vec<usize> {
-    let (sum, count) = (weights.iter().sum::<f64>(), weights.len());
-    let (mut copies, mut at, mut end) = (vec![0; count], 0, weights[0]);
+    let sum = weights.iter().sum::<f64>();
+    let count = weights.len();
+    let mut copies = vec![0; count];
+    let mut at = 0;
+    let mut end = weights[0];
     for draw in 0..count {
         let place = (draw as f64 + offset) / count as f64 * sum;
         while end < place && at + 1 < count {
