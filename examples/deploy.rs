@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use extract::predict::Classifier;
-use kernels::Kernels;
+use kernels::Backend;
 
 const USAGE: &str = "usage: deploy FOLDER IMAGE...
 
@@ -25,7 +25,7 @@ fn main() -> anyhow::Result<ExitCode> {
         eprintln!("{USAGE}");
         return Ok(ExitCode::from(2));
     };
-    let classifier = Classifier::load(&folder, &Kernels::detect())?;
+    let classifier = Classifier::load(&folder, &Backend::detect())?;
     for image in &images {
         println!("{}", classify(&classifier, image)?);
     }

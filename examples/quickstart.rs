@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use extract::{AccuracyEstimator, Exported, FitConfig, LATENCY, LatencyTable, Limits, MeasureConfig};
 use extract::{NativeEngine, NormStatistics, Request, export, find_best, measure_network, measure_space};
-use supernet::{Dataset, Evaluator, Kernels, OnPhase, PlannedPhase, Recipe, SampleConfig, Split};
+use supernet::{Backend, Dataset, Evaluator, OnPhase, PlannedPhase, Recipe, SampleConfig, Split};
 use supernet::{preset, sample, sampler, train};
 
 #[global_allocator]
@@ -27,8 +27,8 @@ fn quickstart() -> anyhow::Result<()> {
     let supernet = train(&space, &dataset, &recipe, &folder.join("run"), &mut printer)?;
 
     println!("measuring this machine");
-    let kernels = Kernels::detect();
-    let engine = NativeEngine::new(&kernels, 1, 1); // one thread, one image at once
+    let backend = Backend::detect();
+    let engine = NativeEngine::new(&backend, 1, 1); // one thread, one image at once
     let table = measure_space(&space, &engine, &MeasureConfig::within(Duration::from_secs(20)))?;
     table.write(&folder.join("table.json"))?;
 
@@ -38,7 +38,7 @@ fn quickstart() -> anyhow::Result<()> {
 
     println!("searching, exporting and verifying\n");
     let limit_us = 0.5 * table.latency(&space, &sampler::largest(&space))?.high_us;
-    let evaluator = Evaluator::new(&supernet, &dataset, &kernels);
+    let evaluator = Evaluator::new(&supernet, &dataset, &backend);
     let found = find_best(&table, &Limits::on(LATENCY, limit_us), &estimator, &evaluator)?;
     let best = &found.report.best;
     let request = Request::new(&supernet, &best.arch, NormStatistics::calibrated(&dataset));
@@ -50,11 +50,11 @@ fn quickstart() -> anyhow::Result<()> {
 
 /// What the exported network was expected to do, and what it does.
 fn report(exported: &Exported, dataset: &Dataset, table: &LatencyTable, limit_us: f64) -> anyhow::Result<()> {
-    let kernels = Kernels::detect();
-    let engine = NativeEngine::new(&kernels, 1, 1);
+    let backend = Backend::detect();
+    let engine = NativeEngine::new(&backend, 1, 1);
     let config = &exported.model.config;
-    let val = exported.model.evaluate(dataset, Split::Val, &kernels)?.accuracy().top1();
-    let test = exported.model.evaluate(dataset, Split::Test, &kernels)?;
+    let val = exported.model.evaluate(dataset, Split::Val, &backend)?.accuracy().top1();
+    let test = exported.model.evaluate(dataset, Split::Test, &backend)?;
     let within = MeasureConfig::within(Duration::from_secs(5));
     let took = measure_network(table, &config.space, &config.arch, &engine, &within)?.took;
     let expected = config.origin.predicted_top1.unwrap_or_default();

@@ -16,18 +16,18 @@ pub mod shrink;
 mod train;
 mod unit;
 
-use kernels::Kernels;
+use kernels::Backend;
 use serde::{Deserialize, Serialize};
 use space::{Arch, SearchSpace};
 
 use crate::error::Result;
 pub use coverage::Unseen;
 pub use fit::FitConfig;
-pub use imported::{Imported, OfaPredictor};
+pub use imported::{ImportedPredictor, OfaPredictor};
 pub(crate) use perceptron::Dense;
 use perceptron::Network;
-pub use rank::Estimate;
-pub use report::{Calibration, FitReport, Trust, WEAK_SPEARMAN, noise_floor};
+pub use rank::IntervalEstimate;
+pub use report::{AccuracyCalibration, FitReport, Trust, WEAK_SPEARMAN, noise_floor};
 use search::Objective;
 use space::{Encoded, Encoder};
 pub use train::MlpConfig;
@@ -36,7 +36,7 @@ pub(crate) use unit::in_shares;
 /// Which model an estimator is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Model {
+pub enum ModelKind {
     /// A weight for each feature.
     Linear,
     /// A multi-layer perceptron.
@@ -46,11 +46,11 @@ pub enum Model {
 /// Where an estimator comes from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Origin {
+pub enum EstimatorOrigin {
     /// Fitted to sub-networks that were evaluated.
     Fitted(Fitted),
     /// Taken over from another program.
-    Imported(Imported),
+    Imported(ImportedPredictor),
 }
 
 /// What is known of an estimator that was fitted here.
@@ -71,8 +71,8 @@ pub struct Fitted {
 pub struct AccuracyEstimator {
     encoder: Encoder,
     network: Network,
-    model: Model,
-    origin: Origin,
+    model: ModelKind,
+    origin: EstimatorOrigin,
 }
 
 /// Most layers that an estimator may have.
@@ -80,16 +80,16 @@ pub(crate) const MOST_LAYERS: usize = 16;
 
 impl AccuracyEstimator {
     /// The estimator that another program's perceptron is.
-    pub(crate) fn imported(encoder: Encoder, network: Network, imported: Imported) -> Self {
-        Self { encoder, network, model: Model::Mlp, origin: Origin::Imported(imported) }
+    pub(crate) fn imported(encoder: Encoder, network: Network, imported: ImportedPredictor) -> Self {
+        Self { encoder, network, model: ModelKind::Mlp, origin: EstimatorOrigin::Imported(imported) }
     }
 
     /// The same estimator, its predictions computed with other kernels; they differ by rounding.
     ///
     /// # Errors
     /// If the kernels cannot pack its weights.
-    pub fn with_kernels(self, kernels: &Kernels) -> Result<Self> {
-        Ok(Self { network: self.network.with_kernels(kernels)?, ..self })
+    pub fn with_backend(self, backend: &Backend) -> Result<Self> {
+        Ok(Self { network: self.network.with_backend(backend)?, ..self })
     }
 
     /// The space whose sub-networks it knows.
@@ -103,28 +103,28 @@ impl AccuracyEstimator {
     }
 
     /// Which model it is.
-    pub fn model(&self) -> Model {
+    pub fn model(&self) -> ModelKind {
         self.model
     }
 
     /// Where it comes from.
-    pub fn origin(&self) -> &Origin {
+    pub fn origin(&self) -> &EstimatorOrigin {
         &self.origin
     }
 
     /// How good it is on rows that it was not fitted to; `None` where that is not known.
     pub fn report(&self) -> Option<&FitReport> {
         match &self.origin {
-            Origin::Fitted(fitted) => Some(&fitted.report),
-            Origin::Imported(_) => None,
+            EstimatorOrigin::Fitted(fitted) => Some(&fitted.report),
+            EstimatorOrigin::Imported(_) => None,
         }
     }
 
     /// Hash of the supernet whose sub-networks were evaluated; `None` where it is not known.
     pub fn supernet(&self) -> Option<&str> {
         match &self.origin {
-            Origin::Fitted(fitted) => Some(&fitted.supernet),
-            Origin::Imported(_) => None,
+            EstimatorOrigin::Fitted(fitted) => Some(&fitted.supernet),
+            EstimatorOrigin::Imported(_) => None,
         }
     }
 
@@ -132,7 +132,9 @@ impl AccuracyEstimator {
     /// None where that is not known.
     pub fn unseen(&self, space: &SearchSpace) -> Vec<String> {
         match &self.origin {
-            Origin::Fitted(Fitted { unseen: Some(unseen), .. }) => unseen.names(&self.encoder, space),
+            EstimatorOrigin::Fitted(Fitted { unseen: Some(unseen), .. }) => {
+                unseen.names(&self.encoder, space)
+            }
             _ => Vec::new(),
         }
     }

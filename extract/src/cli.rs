@@ -29,7 +29,7 @@ use command::{
 use serde_json::json;
 use tracing::error;
 
-use kernels::{Kernels, Precision};
+use kernels::{Backend, Precision};
 use network::checkpoint::Supernet;
 use network::data::{Catalogue, Dataset};
 
@@ -123,15 +123,15 @@ struct OnDevice {
 
 impl OnDevice {
     /// The device's kernels; on a CPU those that the environment asks for, else the fastest.
-    fn kernels(&self, precision: Precision) -> anyhow::Result<Kernels> {
-        let chosen = Kernels::on_device(&self.device, precision)?;
+    fn backend(&self, precision: Precision) -> anyhow::Result<Backend> {
+        let chosen = Backend::on_device(&self.device, precision)?;
         with_environment(chosen)
     }
 }
 
 /// The kernels that the environment asks for, else the fastest.
-fn kernels() -> anyhow::Result<Kernels> {
-    with_environment(Kernels::detect())
+fn backend() -> anyhow::Result<Backend> {
+    with_environment(Backend::detect())
 }
 
 /// Runs the command that was asked for.

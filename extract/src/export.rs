@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use base::file::{StagedFolder, check_place, write_atomically};
-use kernels::Kernels;
+use kernels::Backend;
 use network::checkpoint::Supernet;
 use network::data::{Dataset, Preprocess, Split};
 use network::elastic::SubnetWeights;
 use network::eval::{Accuracy, Calibration, Evaluator};
 use network::model_folder::{
-    Input, MeasuredAccuracy, ModelConfig, ModelFolder, Origin, SelectedOn, StatisticsOrigin, config_path,
-    with_statistics,
+    Input, MeasuredAccuracy, ModelConfig, ModelFolder, ModelOrigin, SelectedOn, StatisticsOrigin,
+    config_path, with_statistics,
 };
 use network::nn::Statistics;
 use search::Candidate;
@@ -38,7 +38,7 @@ pub struct Request<'a> {
     /// Where its batch norms' statistics come from.
     pub statistics: NormStatistics<'a>,
     /// What computes.
-    pub kernels: Kernels,
+    pub backend: Backend,
     /// Share of images that a search expects to be right.
     pub predicted_top1: Option<f64>,
     /// Latency that a search expects, in milliseconds.
@@ -58,7 +58,7 @@ impl<'a> Request<'a> {
             supernet,
             arch,
             statistics,
-            kernels: Kernels::detect(),
+            backend: Backend::detect(),
             predicted_top1: None,
             predicted_latency_ms: None,
             selected_on: None,
@@ -143,7 +143,7 @@ pub fn export(request: &Request, folder: &Path) -> Result<Exported> {
     for (name, bytes) in &files {
         write_atomically(&staged.path().join(name), bytes)?;
     }
-    let verification = verify(&staged.path(), request.supernet, dataset.as_ref(), &request.kernels, None)?;
+    let verification = verify(&staged.path(), request.supernet, dataset.as_ref(), &request.backend, None)?;
     staged.put_in_place()?;
     Ok(Exported { model, verification })
 }
@@ -184,11 +184,11 @@ pub fn check_destination(folder: &Path) -> Result<()> {
 
 /// Gathers or inherits the statistics, copies the weights out, and counts the accuracy.
 fn assemble(request: &Request, dataset: Option<&Dataset>) -> Result<ModelFolder> {
-    let Request { supernet, arch, kernels, .. } = request;
+    let Request { supernet, arch, backend, .. } = request;
     let space = &supernet.space;
     let layers = space.lower(arch)?;
     // weights come out of the CPU, whatever computes with them: a check on another machine makes the same
-    let subnet = SubnetWeights::new(space, &supernet.weights, &layers, &kernels.on_cpu())?;
+    let subnet = SubnetWeights::new(space, &supernet.weights, &layers, &backend.on_cpu())?;
     let Gathered { statistics, origin, preprocess, accuracy } = gather(request, dataset, &subnet)?;
     let input = Input::new(arch.resolution, &preprocess);
     let measured = accuracy.map(|accuracy| MeasuredAccuracy {
@@ -197,9 +197,9 @@ fn assemble(request: &Request, dataset: Option<&Dataset>) -> Result<ModelFolder>
         split: Split::Val.to_string(),
         selected_on: request.selected_on.clone().filter(|selected| selected.split == Split::Val.to_string()),
     });
-    let origin = Origin {
+    let origin = ModelOrigin {
         tool: env!("CARGO_PKG_VERSION").to_string(),
-        kernels: kernels.name().to_string(),
+        backend: backend.name().to_string(),
         supernet: supernet.hash.clone(),
         statistics: origin,
         predicted_top1: request.predicted_top1,
@@ -223,17 +223,17 @@ struct Gathered {
 
 /// `dataset` is what the supernet sees of the images that the request names.
 fn gather(request: &Request, dataset: Option<&Dataset>, subnet: &SubnetWeights) -> Result<Gathered> {
-    let Request { supernet, arch, kernels, .. } = request;
+    let Request { supernet, arch, backend, .. } = request;
     let space = &supernet.space;
-    let weights = &supernet.weights.on(kernels)?;
+    let weights = &supernet.weights.on(backend)?;
     let evaluator =
-        |dataset, calibration| Evaluator { space, weights, dataset, calibration, kernels: kernels.clone() };
+        |dataset, calibration| Evaluator { space, weights, dataset, calibration, backend: backend.clone() };
     match request.statistics {
         NormStatistics::Calibrated { dataset: given, calibration } => {
             let dataset = dataset.unwrap_or(given);
             let evaluator = evaluator(dataset, calibration);
             let statistics = evaluator.calibrate(arch)?;
-            let source = subnet.calibrated_for(&statistics, kernels)?;
+            let source = subnet.calibrated_for(&statistics, backend)?;
             let accuracy = evaluator
                 .accuracy_of(subnet.layers(), &source, arch.resolution, Split::Val)
                 .map_err(|error| error.in_place(format!("arch {arch}")))?;

@@ -1,7 +1,7 @@
 //! How long a network takes on a device: measured layer by layer, kept in a table, summed, and corrected by what whole
 //! sub-networks take.
 //!
-//! [`Plan`] says what is to be measured, [`carry_out`] measures it into rows; what becomes of rows is the business of the
+//! [`MeasurePlan`] says what is to be measured, [`run_plan`] measures it into rows; what becomes of rows is the business of the
 //! crate `latency`, all of which is here too: [`LatencyTable::from_rows`] folds them into a table, and a [`LatencyModel`] is
 //! what the table says of one space. [`measure_space`] is all of that at once.
 
@@ -22,21 +22,21 @@ mod whole_space;
 
 pub use latency::{
     Added, Between, Conditions, Coverage, DeviceFacts, EngineFacts, Folded, Latency, LatencyKind,
-    LatencyModel, LatencyTable, Measurement, NetworkRow, Record, Row, RowChange, Rows, RowsLog, Samples,
-    SearchedRow, Session, SessionFacts, SessionFold, Setting, SpaceFit, Subject, Validation,
+    LatencyModel, LatencyTable, LatencyValidation, Measurement, NetworkRow, Record, Row, RowChange, Rows,
+    RowsLog, Samples, SearchedRow, Session, SessionFacts, SessionFold, Setting, SpaceFit, Subject,
     ValidationTypical, Visit, Watched,
 };
 pub use latency::{correction, facts, fitted, fold, row, rows, table, undisturbed};
 
-pub use campaign::{Bench, Campaign, carry_out};
+pub use campaign::{Campaign, MeasureContext, run_plan};
 pub use candidates::stratified;
 pub use clock::{EventStopwatch, MonotonicStopwatch, stopwatch_of};
 pub use compare::{Compared, Comparison, compare, measure_network};
-pub use engine::{Engine, Stopwatch};
+pub use engine::{Engine, RunTimer};
 pub use measure::{Instruments, MeasureConfig, Measured, Progress, Subjects, measure};
 pub use native::NativeEngine;
 #[cfg(feature = "onnxruntime")]
 pub use onnxruntime::OnnxRuntimeEngine;
-pub use plan_file::{NetworkLayer, Plan, PlannedLayer};
+pub use plan_file::{MeasurePlan, NetworkLayer, PlannedLayer};
 pub use sentinel::{GPU_SENTINEL, SENTINEL, Sentinel};
 pub use whole_space::{NETWORKS, measure_space};

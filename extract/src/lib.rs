@@ -41,11 +41,11 @@ pub use error::{Error, Result};
 
 // what is needed first
 pub use self::latency::{LatencyTable, MeasureConfig, NativeEngine, measure_network, measure_space};
-pub use self::search::{Found, LATENCY, Limits, Validated, find_best};
+pub use self::search::{Found, LATENCY, Limits, ValidatedSearch, find_best};
 pub use accuracy::{AccuracyEstimator, FitConfig};
 pub use base::ErrorKind;
 pub use export::{Exported, NormStatistics, Request, export, verify};
-pub use kernels::Kernels;
+pub use kernels::Backend;
 pub use network::accuracy_file;
 pub use network::checkpoint::Supernet;
 pub use network::data::{Dataset, Split};

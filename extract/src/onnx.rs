@@ -20,7 +20,7 @@ use space::{FeatureMap, LayerSpec, Operator};
 
 use crate::error::Result;
 pub use decoded::OnnxModel;
-use graph::{Graph, Sizes};
+use graph::{GraphProto, Sizes};
 use weights::LayerWeights;
 
 /// Name of a model's only input.
@@ -100,8 +100,8 @@ pub trait OnnxRuntime {
     fn run_model(&self, model: &[u8], inputs: &[Tensor]) -> Result<Vec<Vec<f32>>>;
 }
 
-fn graph(layers: &[LayerSpec], weights: &BTreeMap<String, Tensor>, epsilon: f32) -> Result<Graph> {
-    let mut graph = Graph::new();
+fn graph(layers: &[LayerSpec], weights: &BTreeMap<String, Tensor>, epsilon: f32) -> Result<GraphProto> {
+    let mut graph = GraphProto::new();
     let mut outputs: Vec<String> = Vec::with_capacity(layers.len());
     for at in 0..layers.len() {
         check_inputs(layers, at)?;

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 /// A point with what is known of how far off it can be.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Point {
+pub struct PlotPoint {
     /// Its place, in the units of the panel's axes.
     pub at: (f64, f64),
     /// The ends of its interval to the right and left.
@@ -32,7 +32,7 @@ pub struct Series {
     /// What the legend calls it; series of one name share a color over all panels.
     pub name: String,
     /// Where they are.
-    pub points: Vec<Point>,
+    pub points: Vec<PlotPoint>,
     /// How they are drawn.
     pub style: Style,
 }
@@ -104,9 +104,9 @@ struct Axes {
 impl Axes {
     /// Scales that hold all points with their intervals.
     fn of(panel: &Panel, left: f64) -> Self {
-        let points: Vec<Point> = panel.series.iter().flat_map(|series| finite(&series.points)).collect();
-        let held = |at: fn(&Point) -> f64, ends: fn(&Point) -> Option<(f64, f64)>| {
-            let both = |point: &Point| ends(point).map_or([at(point); 2], |(low, high)| [low, high]);
+        let points: Vec<PlotPoint> = panel.series.iter().flat_map(|series| finite(&series.points)).collect();
+        let held = |at: fn(&PlotPoint) -> f64, ends: fn(&PlotPoint) -> Option<(f64, f64)>| {
+            let both = |point: &PlotPoint| ends(point).map_or([at(point); 2], |(low, high)| [low, high]);
             let all: Vec<f64> =
                 points.iter().flat_map(|point| [both(point), [at(point); 2]]).flatten().collect();
             all.into_iter()
@@ -121,10 +121,11 @@ impl Axes {
 }
 
 /// The points whose numbers are all finite.
-fn finite(points: &[Point]) -> impl Iterator<Item = Point> + '_ {
+fn finite(points: &[PlotPoint]) -> impl Iterator<Item = PlotPoint> + '_ {
     let whole = |(a, b): (f64, f64)| a.is_finite() && b.is_finite();
-    let is_finite =
-        move |point: &Point| whole(point.at) && point.across.is_none_or(whole) && point.up.is_none_or(whole);
+    let is_finite = move |point: &PlotPoint| {
+        whole(point.at) && point.across.is_none_or(whole) && point.up.is_none_or(whole)
+    };
     points.iter().copied().filter(is_finite)
 }
 
@@ -165,12 +166,12 @@ fn grid(out: &mut String, panel: &Panel, left: f64, axes: &Axes) {
 }
 
 fn draw_series(out: &mut String, series: &Series, axes: &Axes, color: &str) {
-    let points: Vec<Point> = finite(&series.points).collect();
+    let points: Vec<PlotPoint> = finite(&series.points).collect();
     let place = |(x, y): (f64, f64)| (axes.across.place(x), axes.up.place(y));
     // the intervals of dots and of a front, which are many, are pale
     let opacity = if series.style == Style::Rings { ".9" } else { ".25" };
     let bar = format!("stroke=\"{color}\" stroke-opacity=\"{opacity}\"");
-    for Point { at: (x, y), across, up } in &points {
+    for PlotPoint { at: (x, y), across, up } in &points {
         if let Some((low, high)) = across {
             line(out, place((*low, *y)), place((*high, *y)), &bar);
         }
@@ -181,7 +182,7 @@ fn draw_series(out: &mut String, series: &Series, axes: &Axes, color: &str) {
     if series.style == Style::Joined {
         let path: Vec<String> = points
             .iter()
-            .map(|point: &Point| place(point.at))
+            .map(|point: &PlotPoint| place(point.at))
             .map(|(x, y)| format!("{x:.1},{y:.1}"))
             .collect();
         let path = path.join(" ");
@@ -300,7 +301,7 @@ mod tests {
     use super::*;
 
     fn panel(points: &[(f64, f64)], style: Style) -> Panel {
-        let points = points.iter().map(|at| Point { at: *at, ..Point::default() }).collect();
+        let points = points.iter().map(|at| PlotPoint { at: *at, ..PlotPoint::default() }).collect();
         let series = vec![Series { name: "a < b".to_string(), points, style }];
         Panel { x: "MACs & more".to_string(), y: "top-1 [%]".to_string(), limit: None, series }
     }

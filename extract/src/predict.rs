@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use base::Error;
 use base::file;
 use candle_core::{Device, Tensor};
-use kernels::Kernels;
+use kernels::Backend;
 use network::data::{Image, ImageFile, NpyArray, PixelKind, Preprocess, images_in, plain_view};
 use network::model_folder::ModelFolder;
 use network::nn::FoldedNetwork;
@@ -58,9 +58,9 @@ impl Classifier {
     ///
     /// # Errors
     /// If a file of it is missing, broken, or changed since the export.
-    pub fn load(folder: &Path, kernels: &Kernels) -> Result<Self> {
+    pub fn load(folder: &Path, backend: &Backend) -> Result<Self> {
         let model = ModelFolder::read(folder)?;
-        let network = FoldedNetwork::new(&model.network(kernels)?)?;
+        let network = FoldedNetwork::new(&model.network(backend)?)?;
         Ok(Self { model, network })
     }
 

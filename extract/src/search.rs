@@ -20,7 +20,9 @@ pub use find_best::find_best;
 pub use found::{Found, LatencyFrom};
 pub use limit_trials::{LimitTrial, Wanted, promised, searched, subjects};
 pub use log_file::{LogFile, LogSetting, SearchLog};
-pub use validation::{Evaluated, Problem, Validated, ValidationPlan, judge_by_predictor, search_validated};
+pub use validation::{
+    Evaluated, ValidatedSearch, ValidationPlan, ValidationProblem, judge_by_predictor, search_validated,
+};
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 use std::sync::OnceLock;
 
 use extract::accuracy::AccuracyEstimator;
-use extract::latency::{LatencyTable, Plan, Rows};
+use extract::latency::{LatencyTable, MeasurePlan, Rows};
 use extract::ofa::table::{OfaTable, ofa_key};
 use extract::onnx::OnnxModel;
 use extract::search::{Found, SearchLog};
@@ -159,7 +159,7 @@ pub fn config(bytes: &[u8]) {
     if let Some(model) = told(ModelFolder::from_parts(config, PLACE, rest)) {
         model.preprocess().expect("it was checked");
         if told(model.check_weights(PLACE)).is_some() {
-            model.network(&kernels::Kernels::reference()).expect("its weights were checked");
+            model.network(&kernels::Backend::reference()).expect("its weights were checked");
         }
     }
 }
@@ -193,9 +193,9 @@ pub fn onnx(bytes: &[u8]) {
 
 /// What a device is to measure.
 pub fn plan(bytes: &[u8]) {
-    let Some(plan) = text(bytes).and_then(|text| told(Plan::from_jsonl(PLACE, text))) else { return };
+    let Some(plan) = text(bytes).and_then(|text| told(MeasurePlan::from_jsonl(PLACE, text))) else { return };
     let written = plan.to_jsonl();
-    assert_eq!(told(Plan::from_jsonl(PLACE, &written)).map(|again| again.to_jsonl()), Some(written));
+    assert_eq!(told(MeasurePlan::from_jsonl(PLACE, &written)).map(|again| again.to_jsonl()), Some(written));
 }
 
 /// What a device measured.

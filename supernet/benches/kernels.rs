@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kernels::cpu::batch_norm::{self, Affine};
-use kernels::cpu::chain::{self, Chain, Kept, Saved, Slopes};
+use kernels::cpu::chain::{self, ChainSlices, GradientSlices, KeptSlices, Saved};
 use kernels::cpu::depthwise::{self, DepthwiseShape};
 use kernels::cpu::product::{Matrix, MatrixMut, Write, product};
 use kernels::cpu::{Activation, Isa, planes};
@@ -178,7 +178,7 @@ fn chains(criterion: &mut Criterion) {
         let gamma = vec![1.0; channels];
         let beta = vec![0.1; channels];
         let norm = Affine { gamma: &gamma, beta: &beta, epsilon: 1e-5, activation: Activation::HSwish };
-        let chain = Chain { shape, before: Some(norm), weight: &w, after: norm };
+        let chain = ChainSlices { shape, before: Some(norm), weight: &w, after: norm };
         let mut convolved = dy.clone();
         let mut output = dy.clone();
         let [mut before, mut after] = [vec![0.0; 2 * channels], vec![0.0; 2 * channels]];
@@ -186,7 +186,7 @@ fn chains(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(4 * (x.len() + 2 * dy.len()) as u64));
         group.bench_function(name("forward"), |bencher| {
             bencher.iter(|| {
-                let kept = Kept {
+                let kept = KeptSlices {
                     before: &mut before,
                     convolved: &mut convolved,
                     after: &mut after,
@@ -205,7 +205,7 @@ fn chains(criterion: &mut Criterion) {
         group.bench_function(name("backward"), |bencher| {
             bencher.iter(|| {
                 let [before, after] = sums.each_mut().map(Vec::as_mut_slice);
-                let slopes = Slopes { dx: &mut dx, before, weight: &mut dw, after };
+                let slopes = GradientSlices { dx: &mut dx, before, weight: &mut dw, after };
                 chain::backward(Isa::detect(), &chain, &saved, slopes);
             });
         });

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use kernels::Kernels;
+use kernels::Backend;
 use space::{preset, sampler};
-use supernet::bench::{Bench, Mode, Runner, Subject};
+use supernet::bench::{Bench, BenchSubject, Mode, Runner};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -16,18 +16,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn steps(criterion: &mut Criterion) {
     let space = preset("ofa-mbv3-w1.0").expect("a preset");
     let [largest, smallest] =
-        [sampler::largest, sampler::smallest].map(|pick| Subject::Fixed(vec![pick(&space)]));
+        [sampler::largest, sampler::smallest].map(|pick| BenchSubject::Fixed(vec![pick(&space)]));
     let mut group = criterion.benchmark_group("step");
     for (name, mode, subject, resolution, batch) in [
         ("train largest", Mode::Train, largest.clone(), 64, 32),
         ("train smallest", Mode::Train, smallest, 64, 32),
-        ("train uniform", Mode::Train, Subject::Uniform, 64, 32),
+        ("train uniform", Mode::Train, BenchSubject::Uniform, 64, 32),
         ("train largest", Mode::Train, largest.clone(), 128, 16),
-        ("shrink", Mode::Shrink, Subject::Uniform, 64, 32),
+        ("shrink", Mode::Shrink, BenchSubject::Uniform, 64, 32),
         ("calibrate largest", Mode::Calibrate, largest.clone(), 128, 100),
         ("infer largest", Mode::Infer, largest, 224, 1),
     ] {
-        let kernels = Kernels::detect();
+        let backend = Backend::detect();
         let setup = Bench {
             space: space.clone(),
             subject,
@@ -36,7 +36,7 @@ fn steps(criterion: &mut Criterion) {
             steps: 0,
             warmup: 0,
             mode,
-            kernels,
+            backend,
             profile: None,
         };
         let mut runner = Runner::new(&setup).expect("a legal setup");

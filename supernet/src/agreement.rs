@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use base::random::rng_for;
 use candle_core::{Device, Tensor};
-use kernels::Kernels;
+use kernels::Backend;
 use network::elastic::{Gradients, SharedWeights, SubnetWeights};
 use network::nn::{FoldedNetwork, MapSource, Network, Pass, Source, Statistics, Tape};
 use rand::Rng;
@@ -52,16 +52,16 @@ fn random(name: &str, shape: &[usize], range: std::ops::Range<f32>) -> Result<Te
 ///
 /// # Errors
 /// If the kernels refuse such a layer.
-pub fn of_layer(layer: &LayerSpec, kernels: &Kernels, expected: &Kernels) -> Result<Differences> {
-    of_layers(&[layer.alone()], kernels, expected)
+pub fn of_layer(layer: &LayerSpec, backend: &Backend, expected: &Backend) -> Result<Differences> {
+    of_layers(&[layer.alone()], backend, expected)
 }
 
 /// As [`of_layer`], of layers that read one another.
 ///
 /// # Errors
 /// If the kernels refuse such layers, or they do not fit one another.
-pub fn of_layers(layers: &[LayerSpec], kernels: &Kernels, expected: &Kernels) -> Result<Differences> {
-    let got = outputs_of(layers, kernels)?;
+pub fn of_layers(layers: &[LayerSpec], backend: &Backend, expected: &Backend) -> Result<Differences> {
+    let got = outputs_of(layers, backend)?;
     let expected = outputs_of(layers, expected)?;
     let what = ["output", "input's gradient", "weights' gradients"];
     let pairs = what.into_iter().zip(got.iter().zip(&expected));
@@ -93,7 +93,7 @@ pub fn diamond() -> Result<Vec<LayerSpec>> {
         .collect()
 }
 
-fn outputs_of(layers: &[LayerSpec], kernels: &Kernels) -> Result<[Vec<f32>; 3]> {
+fn outputs_of(layers: &[LayerSpec], backend: &Backend) -> Result<[Vec<f32>; 3]> {
     let (first, last) = match layers {
         [first, .., last] => (first, last),
         [only] => (only, only),
@@ -111,15 +111,15 @@ fn outputs_of(layers: &[LayerSpec], kernels: &Kernels) -> Result<[Vec<f32>; 3]> 
                 -bound..bound
             }
         };
-        let zeros = Tensor::zeros(spec.shape.as_slice(), candle_core::DType::F32, &kernels.device())?;
+        let zeros = Tensor::zeros(spec.shape.as_slice(), candle_core::DType::F32, &backend.device())?;
         gradients.insert(spec.name.clone(), zeros);
         weights.insert(spec.name.clone(), random(&spec.name, &spec.shape, range)?);
     }
-    let source = Source::new(MapSource::builder(weights), kernels, EPSILON).with_gradients(gradients.clone());
+    let source = Source::new(MapSource::builder(weights), backend, EPSILON).with_gradients(gradients.clone());
     let network = Network::new(layers, &source)?;
     let maps = |name, map: &FeatureMap| {
         let maps = random(name, &[map.channels, IMAGES, map.height, map.width], -1.0..1.0)?;
-        Ok::<_, crate::Error>(kernels.activations(&maps)?)
+        Ok::<_, crate::Error>(backend.activations(&maps)?)
     };
     let mut tape = Tape::new();
     let y = network.forward_maps(maps("input", &first.input)?, &mut Pass::Training(&mut tape))?;
@@ -148,10 +148,10 @@ struct Outputs {
 pub fn of_network(
     space: &SearchSpace,
     arch: &Arch,
-    kernels: &Kernels,
-    expected: &Kernels,
+    backend: &Backend,
+    expected: &Backend,
 ) -> Result<Differences> {
-    let got = outputs(space, arch, kernels)?;
+    let got = outputs(space, arch, backend)?;
     let expected = outputs(space, arch, expected)?;
     Ok(vec![
         ("loss", f64::from((got.loss - expected.loss).abs() / expected.loss)),
@@ -163,12 +163,12 @@ pub fn of_network(
     ])
 }
 
-fn outputs(space: &SearchSpace, arch: &Arch, kernels: &Kernels) -> Result<Outputs> {
+fn outputs(space: &SearchSpace, arch: &Arch, backend: &Backend) -> Result<Outputs> {
     let sides = [IMAGES, space.input_channels(), arch.resolution.height, arch.resolution.width];
     let images = random("images", &sides, -2.0..2.0)?;
-    let weights = SharedWeights::new(space, &mut rng_for("weights", 0, &[]))?.on(kernels)?;
+    let weights = SharedWeights::new(space, &mut rng_for("weights", 0, &[]))?.on(backend)?;
     let gradients = Gradients::new(&weights)?;
-    let student = Student { space, weights: &weights, kernels: kernels.clone() };
+    let student = Student { space, weights: &weights, backend: backend.clone() };
 
     let teacher = student.teach(&sampler::largest(space).at(arch.resolution), &images)?;
     let labels: Vec<u32> = (0..IMAGES).map(|image| (image % space.classes()) as u32).collect();
@@ -178,11 +178,11 @@ fn outputs(space: &SearchSpace, arch: &Arch, kernels: &Kernels) -> Result<Output
     let touched = gradients.touched();
     let read = touched.iter().map(|name| flat(gradients.get(name)?));
     let all = read.collect::<Result<Vec<_>>>()?.concat();
-    Nesterov::new(weights.arena(), 0.9, 3e-5, kernels)?.step(&weights, &gradients, 0.01)?;
+    Nesterov::new(weights.arena(), 0.9, 3e-5, backend)?.step(&weights, &gradients, 0.01)?;
     let moved = weights.tensors().values().map(flat).collect::<Result<Vec<_>>>()?.concat();
 
     let layers = space.lower(arch)?;
-    let subnet = SubnetWeights::new(space, &weights, &layers, kernels)?;
+    let subnet = SubnetWeights::new(space, &weights, &layers, backend)?;
     let mut statistics = Statistics::new();
     Network::new(&layers, &subnet.values()?)?.forward(&images, Pass::Calibration(&mut statistics))?;
     let network = Network::new(&layers, &subnet.calibrated(&statistics)?)?;

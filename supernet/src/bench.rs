@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base::random::rng_for;
 use base::timing::{Spread, Stopwatch, peak_rss_mb};
 use candle_core::{Device, Tensor};
-use kernels::{Kernels, Profile, ProfileRow};
+use kernels::{Backend, Profile, ProfileRow};
 use network::data::{
     Augmentation, AugmentationSettings, Batch, Dataset, LoaderConfig, Sampling, Targets, TrainLoader,
 };
@@ -34,7 +34,7 @@ pub enum Mode {
 
 /// Which sub-network a step trains.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Subject {
+pub enum BenchSubject {
     /// These, one after the other and again from the first.
     Fixed(Vec<Arch>),
     /// Another one each step, each gene drawn by itself.
@@ -47,7 +47,7 @@ pub struct Bench {
     /// The space.
     pub space: SearchSpace,
     /// Which sub-networks.
-    pub subject: Subject,
+    pub subject: BenchSubject,
     /// Side of the images.
     pub resolution: Extent,
     /// Images a step.
@@ -59,7 +59,7 @@ pub struct Bench {
     /// What a step is.
     pub mode: Mode,
     /// What computes.
-    pub kernels: Kernels,
+    pub backend: Backend,
     /// What the kernels record into, if anything.
     pub profile: Option<Profile>,
 }
@@ -102,7 +102,7 @@ pub fn bench(setup: &Bench, mut report: impl FnMut(usize)) -> Result<BenchReport
             profile.clear();
         }
         if step == setup.warmup {
-            launched = setup.kernels.launches();
+            launched = setup.backend.launches();
         }
         let watch = Stopwatch::start();
         runner.step(step as u64)?;
@@ -111,7 +111,7 @@ pub fn bench(setup: &Bench, mut report: impl FnMut(usize)) -> Result<BenchReport
         }
         report(step);
     }
-    let counts = launched.zip(setup.kernels.launches());
+    let counts = launched.zip(setup.backend.launches());
     let per_step = |index: usize| {
         counts
             .map_or(0.0, |(before, after)| (after[index] - before[index]) as f64 / setup.steps.max(1) as f64)
@@ -121,7 +121,7 @@ pub fn bench(setup: &Bench, mut report: impl FnMut(usize)) -> Result<BenchReport
     let images_per_second = runner.images_per_step() as f64 / step_ms.median * 1e3;
     let profile = setup.profile.as_ref().map(Profile::rows);
     let total_ms = times.iter().sum();
-    let gpu_memory_mb = setup.kernels.gpu_memory_mb();
+    let gpu_memory_mb = setup.backend.gpu_memory_mb();
     let peak_rss_mb = peak_rss_mb();
     Ok(BenchReport {
         step_ms,
@@ -205,7 +205,7 @@ pub fn bench_fed(setup: &Bench, load: &LoadBench, mut report: impl FnMut(usize))
     let side = *resolution;
     let loader = TrainLoader::new(dataset.clone(), config, 0, move |_| side)?;
     let values = batch * setup.space.input_channels() * side.plane();
-    let mut batches = Prefetcher::new(loader, &setup.kernels, values)?;
+    let mut batches = Prefetcher::new(loader, &setup.backend, values)?;
     let mut runner = Runner::new(setup)?;
     let mut times = Vec::with_capacity(setup.steps);
     for step in 0..setup.warmup + setup.steps {
@@ -225,7 +225,7 @@ pub fn bench_fed(setup: &Bench, load: &LoadBench, mut report: impl FnMut(usize))
         peak_rss_mb: peak_rss_mb(),
         total_ms,
         launches_per_step: None,
-        gpu_memory_mb: setup.kernels.gpu_memory_mb(),
+        gpu_memory_mb: setup.backend.gpu_memory_mb(),
         profile: None,
     })
 }
@@ -247,16 +247,16 @@ impl<'a> Runner<'a> {
     /// If the sub-network is not in the space.
     pub fn new(setup: &'a Bench) -> Result<Self> {
         let Bench { space, batch, resolution, .. } = setup;
-        let weights = SharedWeights::new(space, &mut rng_for("weights", 0, &[]))?.on(&setup.kernels)?;
+        let weights = SharedWeights::new(space, &mut rng_for("weights", 0, &[]))?.on(&setup.backend)?;
         let mut rng = rng_for("bench", 0, &[]);
         let shape = (*batch, space.input_channels(), resolution.height, resolution.width);
         let length = shape.0 * shape.1 * shape.2 * shape.3;
         let images: Vec<f32> = (0..length).map(|_| rng.random_range(-2.0..2.0)).collect();
-        let images = Tensor::from_vec(images, shape, &Device::Cpu)?.to_device(&setup.kernels.device())?;
+        let images = Tensor::from_vec(images, shape, &Device::Cpu)?.to_device(&setup.backend.device())?;
         let classes = (0..*batch).map(|_| rng.random_range(0..space.classes() as u32)).collect();
         let batch = Batch { inputs: images, targets: Targets::Classes(classes) };
         let gradients = Gradients::new(&weights)?;
-        let optimizer = Nesterov::new(weights.arena(), 0.9, 3e-5, &setup.kernels)?;
+        let optimizer = Nesterov::new(weights.arena(), 0.9, 3e-5, &setup.backend)?;
         let mut runner = Self { setup, weights, gradients, optimizer, batch, deployed: None };
         if setup.mode == Mode::Infer {
             runner.deployed = Some(runner.deployed_network()?);
@@ -266,9 +266,9 @@ impl<'a> Runner<'a> {
 
     /// The sub-network as it is deployed: its statistics fixed and folded into its weights.
     fn deployed_network(&self) -> Result<FoldedNetwork> {
-        let Bench { space, kernels, .. } = self.setup;
+        let Bench { space, backend, .. } = self.setup;
         let layers = space.lower(&self.arch(0, 0))?;
-        let subnet = SubnetWeights::new(space, &self.weights, &layers, kernels)?;
+        let subnet = SubnetWeights::new(space, &self.weights, &layers, backend)?;
         let mut statistics = Statistics::new();
         let network = Network::new(&layers, &subnet.values()?)?;
         network.forward(&self.batch.inputs, Pass::Calibration(&mut statistics))?;
@@ -277,11 +277,11 @@ impl<'a> Runner<'a> {
 
     fn arch(&self, step: u64, index: u64) -> Arch {
         match &self.setup.subject {
-            Subject::Fixed(archs) => {
+            BenchSubject::Fixed(archs) => {
                 let index = (step * self.subnetworks() + index) as usize % archs.len().max(1);
                 archs[index].at(self.setup.resolution)
             }
-            Subject::Uniform => {
+            BenchSubject::Uniform => {
                 let mut rng = rng_for("bench sub-networks", 0, &[step, index]);
                 sampler::random(&self.setup.space, &mut rng).at(self.setup.resolution)
             }
@@ -313,14 +313,14 @@ impl<'a> Runner<'a> {
             Mode::Infer => match &self.deployed {
                 Some(network) => {
                     network.forward(&self.batch.inputs)?;
-                    Ok(self.setup.kernels.synchronize()?)
+                    Ok(self.setup.backend.synchronize()?)
                 }
                 None => Ok(()),
             },
             Mode::Calibrate => {
                 let layers = self.setup.space.lower(&self.arch(step, 0))?;
                 let subnet =
-                    SubnetWeights::new(&self.setup.space, &self.weights, &layers, &self.setup.kernels)?;
+                    SubnetWeights::new(&self.setup.space, &self.weights, &layers, &self.setup.backend)?;
                 let network = Network::new(&layers, &subnet.values()?)?;
                 calibrate(&network, std::iter::once(Ok(self.batch.clone())))?;
                 Ok(())
@@ -329,7 +329,7 @@ impl<'a> Runner<'a> {
     }
 
     fn student(&self) -> Student<'_> {
-        Student { space: &self.setup.space, weights: &self.weights, kernels: self.setup.kernels.clone() }
+        Student { space: &self.setup.space, weights: &self.weights, backend: self.setup.backend.clone() }
     }
 
     fn learn(&mut self, step: u64, teacher: Option<&Tensor>) -> Result<()> {
@@ -350,6 +350,6 @@ impl<'a> Runner<'a> {
         self.optimizer.step(&self.weights, &self.gradients, 1e-3)?;
         // as a training does, which looks at them when it has given the whole step away
         losses.iter().try_for_each(|loss| loss.read().map(drop))?;
-        Ok(self.setup.kernels.synchronize()?)
+        Ok(self.setup.backend.synchronize()?)
     }
 }

@@ -33,10 +33,12 @@ pub use space;
 
 // what is needed first
 pub use base::ErrorKind;
-pub use kernels::Kernels;
+pub use kernels::Backend;
 pub use network::checkpoint::Supernet;
 pub use network::data::{Dataset, Split};
 pub use network::eval::{Accuracy, Evaluator};
 pub use sample::{SampleConfig, accuracy_row, drawn, sample};
 pub use space::{Arch, SearchSpace, preset, sampler};
-pub use train::{Observer, OnPhase, Outcome, PlannedPhase, Recipe, RunFolder, TrainConfig, Trainer, train};
+pub use train::{
+    Observer, OnPhase, PlannedPhase, Recipe, RunFolder, RunOutcome, TrainConfig, Trainer, train,
+};

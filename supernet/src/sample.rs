@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 
 use base::random::rng_for;
-use kernels::Kernels;
+use kernels::Backend;
 use network::accuracy_file::{AccuracyFile, AccuracyHeader, AccuracyRow};
 use network::checkpoint::Supernet;
 use network::data::{Dataset, Split};
@@ -23,12 +23,12 @@ pub struct SampleConfig {
     /// How each is calibrated.
     pub calibration: Calibration,
     /// What computes: the CPU's fastest kernels.
-    pub kernels: Kernels,
+    pub backend: Backend,
 }
 
 impl Default for SampleConfig {
     fn default() -> Self {
-        Self { count: 300, seed: 0, calibration: Calibration::default(), kernels: Kernels::detect() }
+        Self { count: 300, seed: 0, calibration: Calibration::default(), backend: Backend::detect() }
     }
 }
 
@@ -37,12 +37,12 @@ impl Default for SampleConfig {
 /// # Errors
 /// If the images do not fit the supernet, or a sub-network has no accuracy.
 pub fn sample(supernet: &Supernet, dataset: &Dataset, config: &SampleConfig) -> Result<AccuracyFile> {
-    let SampleConfig { count, seed, calibration, kernels } = config;
+    let SampleConfig { count, seed, calibration, backend } = config;
     let dataset = &supernet.see(dataset, false)?;
     let space = &supernet.space;
-    let weights = &supernet.weights.on(kernels)?;
+    let weights = &supernet.weights.on(backend)?;
     let evaluator =
-        Evaluator { space, weights, dataset, calibration: *calibration, kernels: kernels.clone() };
+        Evaluator { space, weights, dataset, calibration: *calibration, backend: backend.clone() };
     let never = AtomicBool::new(false);
     let mut rows = Vec::new();
     for arch in drawn(space, *count, *seed) {

@@ -9,14 +9,15 @@ use std::time::Duration;
 use candle_core::Tensor;
 
 use base::random::rng_for;
-use kernels::{Kernels, Precision, emulated_gpu};
+use kernels::{Backend, Precision, emulated_gpu};
 use network::checkpoint::{Checkpoint, Supernet};
 use network::data::Dataset;
 use network::eval::Accuracy;
 use space::{Arch, SearchSpace, preset, sampler};
 use supernet::agreement::{apart, diamond, of_layer, of_layers, of_network};
 use supernet::train::{
-    Observer, OptimizerSettings, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer,
+    Observer, OptimizerSettings, PlannedPhase, Recipe, RunFolder, RunOutcome, StepRecord, TrainConfig,
+    Trainer,
 };
 
 fn flat(tensor: &Tensor) -> Vec<f32> {
@@ -37,7 +38,7 @@ fn layers_by_themselves() {
             let layers = archs.iter().flat_map(|arch| space.lower(arch).expect("legal"));
             let layers: BTreeMap<_, _> = layers.map(|layer| (layer.key(), layer)).collect();
             for (key, layer) in layers {
-                for (what, apart) in of_layer(&layer, &gpu, &Kernels::detect()).expect("it runs") {
+                for (what, apart) in of_layer(&layer, &gpu, &Backend::detect()).expect("it runs") {
                     assert!(apart <= bound, "{key}: {what} {apart:.1e} apart, at most {bound:.0e} wanted");
                     (compared, worst) = (compared + 1, worst.max(apart));
                 }
@@ -52,7 +53,7 @@ fn layers_by_themselves() {
 fn a_diamond_of_layers() {
     for (precision, bound) in [(Precision::F32, 1e-5), (Precision::Bf16, 0.1)] {
         let Some(gpu) = emulated_gpu(precision) else { return };
-        for (what, apart) in of_layers(&diamond().expect("keys"), &gpu, &Kernels::detect()).expect("it runs")
+        for (what, apart) in of_layers(&diamond().expect("keys"), &gpu, &Backend::detect()).expect("it runs")
         {
             println!("diamond, {precision}: {what} {apart:.1e} apart");
             assert!(apart <= bound, "{precision}: {what} {apart:.1e} apart, at most {bound:.0e} wanted");
@@ -87,11 +88,11 @@ const RANDOM: u64 = 3;
 /// What is too far apart of a sub-network; the greatest differences of those that are near enough are noted.
 fn too_far(
     (space, arch): (&SearchSpace, &Arch),
-    gpu: &Kernels,
+    gpu: &Backend,
     bounds: [f64; 6],
     worst: &mut [f64; 6],
 ) -> Option<String> {
-    let differences = of_network(space, arch, gpu, &Kernels::detect()).expect("it runs");
+    let differences = of_network(space, arch, gpu, &Backend::detect()).expect("it runs");
     for ((what, apart), bound) in differences.iter().zip(bounds) {
         if *apart > bound || apart.is_nan() {
             return Some(format!("{arch}: {what} {apart:.1e} apart, at most {bound:.0e} wanted"));
@@ -158,16 +159,16 @@ impl Observer for Losses<'_> {
     fn evaluated(&mut self, _: &Arch, _: Accuracy) {}
 }
 
-fn train(folder: &Path, kernels: &Kernels, steps: usize) -> (Outcome, Vec<f32>) {
+fn train(folder: &Path, backend: &Backend, steps: usize) -> (RunOutcome, Vec<f32>) {
     let mut recipe = Recipe::progressive().scaled(0.002);
     // the whole network, then all that shrinks
     recipe.phases.drain(1..recipe.phases.len() - 1);
-    train_by(&recipe, folder, kernels, steps)
+    train_by(&recipe, folder, backend, steps)
 }
 
-fn train_by(recipe: &Recipe, folder: &Path, kernels: &Kernels, steps: usize) -> (Outcome, Vec<f32>) {
+fn train_by(recipe: &Recipe, folder: &Path, backend: &Backend, steps: usize) -> (RunOutcome, Vec<f32>) {
     let config =
-        TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), kernels: kernels.clone() };
+        TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), backend: backend.clone() };
     let space = preset("tiny").expect("a preset");
     let dataset = Dataset::open("digits").expect("embedded");
     let run = RunFolder::open(folder, true).expect("a folder");
@@ -189,14 +190,14 @@ fn trainings_by_adamw_follow_the_cpu() {
     let mut recipe = Recipe { optimizer, weight_decay: 0.01, ..Recipe::progressive().scaled(0.002) };
     recipe.phases.drain(1..recipe.phases.len() - 1);
     recipe.phases.iter_mut().for_each(|phase| phase.lr = 0.032);
-    let cpu = Kernels::detect();
+    let cpu = Backend::detect();
     let all = usize::MAX;
     let (outcome, expected) = train_by(&recipe, &at("cpu"), &cpu, all);
-    assert_eq!(outcome, Outcome::Finished);
+    assert_eq!(outcome, RunOutcome::Finished);
     let third = expected.len() / 3;
     let mut losses = Vec::new();
-    for (kernels, steps) in [(gpu.clone(), third), (cpu, third), (gpu, all)] {
-        losses.extend(train_by(&recipe, &at("changing"), &kernels, steps).1);
+    for (backend, steps) in [(gpu.clone(), third), (cpu, third), (gpu, all)] {
+        losses.extend(train_by(&recipe, &at("changing"), &backend, steps).1);
     }
     let apart = losses.iter().zip(&expected).map(|(loss, expected)| (loss - expected).abs() / expected);
     let worst = apart.fold(0.0f32, f32::max);
@@ -210,16 +211,16 @@ fn trainings_follow_the_cpu_and_change_places() {
     let Some(gpu) = emulated_gpu(Precision::F32) else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
-    let cpu = Kernels::detect();
+    let cpu = Backend::detect();
     let all = usize::MAX;
     let (outcome, expected) = train(&at("cpu"), &cpu, all);
-    assert_eq!(outcome, Outcome::Finished);
+    assert_eq!(outcome, RunOutcome::Finished);
     let (outcome, losses) = train(&at("gpu"), &gpu, all);
-    assert_eq!((outcome, losses.len()), (Outcome::Finished, expected.len()));
+    assert_eq!((outcome, losses.len()), (RunOutcome::Finished, expected.len()));
     let third = expected.len() / 3;
     let mut changing = Vec::new();
-    for (kernels, steps) in [(cpu.clone(), third), (gpu, third), (cpu, all)] {
-        changing.extend(train(&at("changing"), &kernels, steps).1);
+    for (backend, steps) in [(cpu.clone(), third), (gpu, third), (cpu, all)] {
+        changing.extend(train(&at("changing"), &backend, steps).1);
     }
     let mut worst = 0.0f32;
     for (step, expected) in expected.iter().enumerate() {
@@ -244,5 +245,5 @@ fn trainings_follow_the_cpu_and_change_places() {
         assert!((loss - expected).abs() / expected < 0.05, "{loss} for {expected} in bfloat16");
     }
     let kept = Checkpoint::read(&at("changing").join("checkpoint.safetensors")).expect("a checkpoint");
-    assert!(kept.training.kernels.contains("cuda-f32"), "{}", kept.training.kernels);
+    assert!(kept.training.backend.contains("cuda-f32"), "{}", kept.training.backend);
 }

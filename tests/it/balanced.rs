@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kernels::Kernels;
+use kernels::Backend;
 use network::checkpoint::Supernet;
-use network::data::{Dataset, ImageSet, Images, Origin, Split, Splits};
+use network::data::{Dataset, DatasetOrigin, ImageSet, Images, Split, Splits};
 use network::eval::{Accuracy, Calibration, Evaluator};
 use space::{Arch, SearchSpace, preset, sampler};
-use supernet::train::{Observer, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
+use supernet::train::{
+    Observer, PlannedPhase, Recipe, RunFolder, RunOutcome, StepRecord, TrainConfig, Trainer,
+};
 
 use crate::cli::{fails, json, pipeline};
 use crate::common::short_recipe;
@@ -33,7 +35,7 @@ fn unbalanced(counts: [usize; 2]) -> Dataset {
         }
         Images::from(ImageSet::new(pixels, labels, [8, 8, 1], 2).expect("a set"))
     };
-    let origin = Origin { name: "unbalanced".to_string(), source: String::new(), flip: false };
+    let origin = DatasetOrigin { name: "unbalanced".to_string(), source: String::new(), flip: false };
     let all = [usize::MAX; 2];
     let splits = Splits { train: set(Split::Train, counts), val: set(Split::Test, all), test: None };
     Dataset::new(origin, ["common", "rare"].map(str::to_string).to_vec(), splits).expect("a data set")
@@ -62,12 +64,12 @@ impl Observer for Stopper<'_> {
 }
 
 /// Trains the largest network alone, with these fields in the recipe.
-fn train(folder: &Path, fields: &str, stop_at: Option<u64>) -> Outcome {
+fn train(folder: &Path, fields: &str, stop_at: Option<u64>) -> RunOutcome {
     let recipe = short_recipe(6.0, &[("full", 0.05, 1, 1)]);
     let recipe = recipe.replacen("batch = 64", &format!("batch = 16\n{fields}"), 1);
     let recipe = Recipe::from_toml("balanced", &recipe).expect("a recipe");
     let config =
-        TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), kernels: Kernels::detect() };
+        TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), backend: Backend::detect() };
     let run = RunFolder::open(folder, true).expect("a folder");
     let dataset = Arc::new(unbalanced([100, 10]));
     let mut trainer = Trainer::new(two_classes(), dataset, &recipe, run, config).expect("it fits");
@@ -84,7 +86,7 @@ fn recall(folder: &Path) -> f64 {
         weights: &supernet.weights,
         dataset: &dataset,
         calibration: Calibration::default(),
-        kernels: Kernels::detect(),
+        backend: Backend::detect(),
     };
     let judged = evaluator.evaluate(&sampler::largest(&supernet.space), None, Split::Val).expect("it fits");
     judged.per_class()[1].top1()
@@ -95,7 +97,7 @@ fn a_rare_class_is_found_more_often_where_classes_are_balanced() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
     let of = |name: &str, fields: &str| {
-        assert_eq!(train(&at(name), fields, None), Outcome::Finished);
+        assert_eq!(train(&at(name), fields, None), RunOutcome::Finished);
         recall(&at(name))
     };
     let plain = of("plain", "");
@@ -117,11 +119,11 @@ fn a_balanced_run_that_is_stopped_ends_with_the_same_bytes() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
     let fields = "sampling = \"balanced\"\nclass_weights = { rare = 3.0, common = 1.0 }";
-    assert_eq!(train(&at("whole"), fields, None), Outcome::Finished);
+    assert_eq!(train(&at("whole"), fields, None), RunOutcome::Finished);
     for stop_at in [0, 5, 6, 20] {
-        assert_eq!(train(&at("parts"), fields, Some(stop_at)), Outcome::Interrupted { step: stop_at + 1 });
+        assert_eq!(train(&at("parts"), fields, Some(stop_at)), RunOutcome::Interrupted { step: stop_at + 1 });
     }
-    assert_eq!(train(&at("parts"), fields, None), Outcome::Finished);
+    assert_eq!(train(&at("parts"), fields, None), RunOutcome::Finished);
     let bytes = |run: &str| std::fs::read(at(run).join("supernet.safetensors")).expect("weights");
     assert!(bytes("whole") == bytes("parts"));
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use kernels::Kernels;
+use kernels::Backend;
 use space::LayerSpec;
 
 /// A value in [-1, 1) that depends on the name and the index alone; `tests/golden/make_golden.py` has the same.
@@ -64,9 +64,9 @@ pub fn short_recipe(epochs: f64, phases: &[(&str, f64, usize, usize)]) -> String
 }
 
 /// Every path of the kernels that this processor has.
-pub fn all_kernels() -> Vec<Kernels> {
+pub fn all_backends() -> Vec<Backend> {
     let names = ["avx512", "avx2", "portable", "reference"];
-    names.into_iter().filter_map(|name| Kernels::named(name).ok()).collect()
+    names.into_iter().filter_map(|name| Backend::named(name).ok()).collect()
 }
 
 /// Zeros for every weight of layers.

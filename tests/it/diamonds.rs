@@ -3,25 +3,25 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use kernels::Kernels;
+use kernels::Backend;
 use network::nn::{FoldedNetwork, MapSource, Network, Pass, Source, Statistics, Tape};
 use space::{LayerSpec, Operator};
 use supernet::agreement::diamond;
 
-use crate::common::{all_kernels, assert_close, formula, formula_weights, values, zeros};
+use crate::common::{all_backends, assert_close, formula, formula_weights, values, zeros};
 
 const IMAGES: usize = 3;
 const EPSILON: f32 = 1e-5;
 
 /// What a diamond makes, and the gradients of its input and of its weights.
-struct Outcome {
+struct RunOutcome {
     output: Tensor,
     input: Tensor,
     weights: BTreeMap<String, Tensor>,
 }
 
-fn network(layers: &[LayerSpec], gradients: &BTreeMap<String, Tensor>, kernels: &Kernels) -> Network {
-    let source = Source::new(MapSource::builder(formula_weights(layers)), kernels, EPSILON);
+fn network(layers: &[LayerSpec], gradients: &BTreeMap<String, Tensor>, backend: &Backend) -> Network {
+    let source = Source::new(MapSource::builder(formula_weights(layers)), backend, EPSILON);
     Network::new(layers, &source.with_gradients(gradients.clone())).expect("all weights are there")
 }
 
@@ -29,20 +29,20 @@ fn maps(name: &str, layer: space::FeatureMap) -> Tensor {
     formula(name, &[layer.channels, IMAGES, layer.height, layer.width])
 }
 
-fn as_a_graph(kernels: &Kernels) -> Outcome {
+fn as_a_graph(backend: &Backend) -> RunOutcome {
     let layers = diamond().expect("keys");
     let weights = zeros(&layers);
-    let network = network(&layers, &weights, kernels);
+    let network = network(&layers, &weights, backend);
     let mut tape = Tape::new();
     let x = maps("images", layers[0].input);
     let output = network.forward_maps(x, &mut Pass::Training(&mut tape)).expect("forward");
     let dy = maps("gradient", layers[5].output);
     let input = network.backward_maps(dy, &mut tape).expect("backward").expect("a convolution gives it");
-    Outcome { output, input, weights }
+    RunOutcome { output, input, weights }
 }
 
 /// The same, each layer a network by itself, and the sums written out.
-fn by_hand(kernels: &Kernels) -> Outcome {
+fn by_hand(backend: &Backend) -> RunOutcome {
     let layers = diamond().expect("keys");
     let weights = zeros(&layers);
     let alone: Vec<Option<Network>> = layers
@@ -50,7 +50,7 @@ fn by_hand(kernels: &Kernels) -> Outcome {
         .map(|layer| {
             let layer = LayerSpec { inputs: vec![None], ..layer.clone() };
             let is_sum = matches!(layer.operator, Operator::Sum { .. });
-            (!is_sum).then(|| network(&[layer], &weights, kernels))
+            (!is_sum).then(|| network(&[layer], &weights, backend))
         })
         .collect();
     let mut tapes: Vec<Tape> = layers.iter().map(|_| Tape::new()).collect();
@@ -71,34 +71,34 @@ fn by_hand(kernels: &Kernels) -> Outcome {
     let dd = plus(&dy, &backward(4, &dy));
     let da = plus(&dy, &backward(2, &dd));
     let da = plus(&da, &backward(1, &dd));
-    Outcome { output, input: backward(0, &da), weights }
+    RunOutcome { output, input: backward(0, &da), weights }
 }
 
 #[test]
 fn a_diamond_is_the_sum_by_hand_bit_for_bit() {
-    for kernels in all_kernels() {
-        let graph = as_a_graph(&kernels);
-        let hand = by_hand(&kernels);
-        assert_eq!(values(&graph.output), values(&hand.output), "{kernels:?}");
-        assert_eq!(values(&graph.input), values(&hand.input), "{kernels:?}");
+    for backend in all_backends() {
+        let graph = as_a_graph(&backend);
+        let hand = by_hand(&backend);
+        assert_eq!(values(&graph.output), values(&hand.output), "{backend:?}");
+        assert_eq!(values(&graph.input), values(&hand.input), "{backend:?}");
         for (name, gradient) in &graph.weights {
-            assert_eq!(values(gradient), values(&hand.weights[name]), "{kernels:?}: {name}");
+            assert_eq!(values(gradient), values(&hand.weights[name]), "{backend:?}: {name}");
         }
     }
 }
 
 #[test]
 fn a_diamond_is_the_same_on_every_path_and_folded() {
-    let expected = as_a_graph(&Kernels::reference());
+    let expected = as_a_graph(&Backend::reference());
     let layers = diamond().expect("keys");
-    for kernels in all_kernels() {
-        let got = as_a_graph(&kernels);
+    for backend in all_backends() {
+        let got = as_a_graph(&backend);
         assert_close("output", &got.output, &expected.output, 1e-5);
         assert_close("input gradient", &got.input, &expected.input, 1e-4);
         for (name, gradient) in &got.weights {
             assert_close(name, gradient, &expected.weights[name], 1e-4);
         }
-        let calibrated = network(&layers, &zeros(&layers), &kernels);
+        let calibrated = network(&layers, &zeros(&layers), &backend);
         let deployed = calibrated.forward_maps(maps("images", layers[0].input), &mut Pass::Inference);
         let folded = FoldedNetwork::new(&calibrated).expect("it has statistics");
         let folded = folded.forward_maps(maps("images", layers[0].input)).expect("inference");
@@ -110,10 +110,10 @@ fn a_diamond_is_the_same_on_every_path_and_folded() {
 #[test]
 fn the_gradient_of_a_diamond_is_its_slope() {
     let layers: Vec<LayerSpec> = diamond().expect("keys").into_iter().map(smooth).collect();
-    let kernels = Kernels::reference();
+    let backend = Backend::reference();
     let weights = zeros(&layers);
     let direction = maps("teacher", layers[0].input);
-    let network = network(&layers, &weights, &kernels);
+    let network = network(&layers, &weights, &backend);
     let value = |distance: f64| {
         let moved = (&direction * distance).and_then(|step| maps("images", layers[0].input).add(&step));
         let mut statistics = Statistics::new();

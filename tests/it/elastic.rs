@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use base::random::rng_for;
 use candle_core::Tensor;
-use kernels::Kernels;
+use kernels::Backend;
 use network::elastic::{Gradients, SharedWeights, SubnetWeights, sort_channels};
 use network::nn::{MapSource, Network, Pass, Source, Statistics};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use space::{Arch, Extent, SearchSpace, preset, sampler};
-use supernet::train::{Plan, Recipe, Student, Target};
+use supernet::train::{Recipe, Student, Target, TrainingPlan};
 
 use crate::common::{assert_close, formula, values};
 
@@ -25,9 +25,9 @@ fn images(space: &SearchSpace, resolution: impl Into<Extent>, count: usize) -> T
 
 /// Logits of the elastic view and of the same weights copied out, each with the same statistics.
 fn both(space: &SearchSpace, weights: &SharedWeights, arch: &Arch, images: &Tensor) -> [Vec<f32>; 2] {
-    let kernels = Kernels::detect();
+    let backend = Backend::detect();
     let layers = space.lower(arch).expect("legal");
-    let subnet = SubnetWeights::new(space, weights, &layers, &kernels).expect("views");
+    let subnet = SubnetWeights::new(space, weights, &layers, &backend).expect("views");
     let mut statistics = Statistics::new();
     let network = Network::new(&layers, &subnet.values().expect("views")).expect("a network");
     network.forward(images, Pass::Calibration(&mut statistics)).expect("forward");
@@ -43,7 +43,7 @@ fn both(space: &SearchSpace, weights: &SharedWeights, arch: &Arch, images: &Tens
         copied.insert(format!("{name}.running_mean"), tensor.get(0).expect("two rows"));
         copied.insert(format!("{name}.running_var"), tensor.get(1).expect("two rows"));
     }
-    let source = Source::new(MapSource::builder(copied), &kernels, space.batch_norm_epsilon());
+    let source = Source::new(MapSource::builder(copied), &backend, space.batch_norm_epsilon());
     let extracted = Network::new(&layers, &source).expect("a network");
     [elastic, extracted].map(|network| values(&network.forward(images, Pass::Inference).expect("forward")))
 }
@@ -77,7 +77,7 @@ fn extracted_equals_elastic_bit_for_bit() {
 
 /// Logits with the statistics of the batch.
 fn logits(space: &SearchSpace, weights: &SharedWeights, arch: &Arch) -> Tensor {
-    let student = Student { space, weights, kernels: Kernels::detect() };
+    let student = Student { space, weights, backend: Backend::detect() };
     student.teach(arch, &images(space, arch.resolution, 8)).expect("logits")
 }
 
@@ -129,7 +129,7 @@ fn sorting_channels_leaves_what_was_trained_as_it_was() {
         for phase in &mut recipe.phases[1..] {
             phase.sort_channels = true;
         }
-        let plan = Plan::new(&recipe, 1, 1);
+        let plan = TrainingPlan::new(&recipe, 1, 1);
         for index in 1..plan.phases.len() {
             let what = format!("{} before {}", space.name(), plan.phases[index].phase.name);
             let trained = plan.trained_before(space, index);
@@ -175,7 +175,7 @@ fn gradients_are_the_same_at_any_number_of_threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
         pool.install(|| {
             let gradients = Gradients::new(&weights).expect("zeros");
-            let student = Student { space: &space, weights: &weights, kernels: Kernels::detect() };
+            let student = Student { space: &space, weights: &weights, backend: Backend::detect() };
             let labels: Vec<u32> = (0..32).map(|label| label % 10).collect();
             let target = Target { labels: &labels, smoothing: 0.1, teacher: None, class_weights: None };
             let arch = sampler::largest(&space);

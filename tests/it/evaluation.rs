@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use image::{GrayImage, Luma};
-use kernels::Kernels;
+use kernels::Backend;
 use network::checkpoint::Supernet;
 use network::data::{Dataset, Split, eval_batches};
 use network::elastic::SubnetWeights;
@@ -18,18 +18,18 @@ use crate::cli::{fails, json, pipeline, run};
 /// The logits of all images of a split, and their labels.
 fn logits(supernet: &Supernet, dataset: &Dataset, split: Split) -> (Vec<Vec<f32>>, Vec<usize>) {
     let space = &supernet.space;
-    let kernels = Kernels::detect();
+    let backend = Backend::detect();
     let dataset = &supernet.see(dataset, false).expect("the same images");
     let evaluator = Evaluator {
         space,
         weights: &supernet.weights,
         dataset,
         calibration: Calibration::default(),
-        kernels: kernels.clone(),
+        backend: backend.clone(),
     };
     let arch = sampler::smallest(space);
     let layers = space.lower(&arch).expect("legal");
-    let subnet = SubnetWeights::new(space, &supernet.weights, &layers, &kernels).expect("weights");
+    let subnet = SubnetWeights::new(space, &supernet.weights, &layers, &backend).expect("weights");
     let statistics = evaluator.calibrate(&arch).expect("images");
     let network =
         Network::new(&layers, &subnet.calibrated(&statistics).expect("statistics")).expect("a network");

@@ -106,9 +106,9 @@ fn a_folder_in_use_is_refused() {
 #[test]
 fn other_kernels_go_on_with_a_run_and_are_named() {
     let folder = tempfile::tempdir().expect("a folder");
-    let with = |kernels: &str, line: &str| {
+    let with = |backend: &str, line: &str| {
         let command = &mut Command::new(binary("supernet"));
-        command.current_dir(folder.path()).env("ONCE_FOR_ALL_KERNELS", kernels).args(line.split_whitespace());
+        command.current_dir(folder.path()).env("ONCE_FOR_ALL_KERNELS", backend).args(line.split_whitespace());
         command.stdin(Stdio::null()).output().expect("a binary that starts")
     };
     let line = "train --space tiny --data digits --scale 0.004 --out run --resume";

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
-use kernels::Kernels;
+use kernels::Backend;
 use network::elastic::SharedWeights;
 use network::nn::{FoldedNetwork, MapSource, Network, Pass, Source, Tape};
 use rand::SeedableRng;
@@ -49,7 +49,7 @@ fn network(
     tensors: BTreeMap<String, Tensor>,
     gradients: &BTreeMap<String, Tensor>,
 ) -> Network {
-    let source = Source::new(MapSource::builder(tensors), &Kernels::detect(), space.batch_norm_epsilon());
+    let source = Source::new(MapSource::builder(tensors), &Backend::detect(), space.batch_norm_epsilon());
     Network::new(layers, &source.with_gradients(gradients.clone())).expect("all weights are there")
 }
 

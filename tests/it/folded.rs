@@ -1,7 +1,7 @@
 //! Folding batch norms into the weights changes a network by rounding alone, on every path of kernels.
 
 use base::random::rng_for;
-use kernels::{Isa, Kernels};
+use kernels::{Backend, Isa};
 use network::nn::{FoldedNetwork, MapSource, Network, Pass, Source};
 use space::{preset, sampler};
 
@@ -10,15 +10,15 @@ use crate::common::{assert_close, formula, formula_weights};
 /// Relative to the largest logit.
 const TOLERANCE: f32 = 1e-5;
 
-fn paths() -> Vec<Kernels> {
-    let mut paths = vec![Kernels::reference()];
+fn paths() -> Vec<Backend> {
+    let mut paths = vec![Backend::reference()];
     for isa in Isa::available() {
         let name = match isa {
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
             Isa::Portable => "portable",
         };
-        paths.push(Kernels::named(name).expect("this CPU has it"));
+        paths.push(Backend::named(name).expect("this CPU has it"));
     }
     paths
 }
@@ -34,17 +34,17 @@ fn folded_networks_agree_with_unfolded_ones() {
             let arch = sampler::random(&space, &mut rng_for("folded", 3, &[index])).at(resolution);
             let layers = space.lower(&arch).expect("legal");
             let images = formula("images", &[images, space.input_channels(), resolution, resolution]);
-            for kernels in paths() {
-                if kernels == Kernels::reference() && name.starts_with("ofa") {
+            for backend in paths() {
+                if backend == Backend::reference() && name.starts_with("ofa") {
                     continue; // seconds of naive loops, and the small spaces have every kind of layer
                 }
                 let builder = MapSource::builder(formula_weights(&layers));
-                let source = Source::new(builder, &kernels, space.batch_norm_epsilon());
+                let source = Source::new(builder, &backend, space.batch_norm_epsilon());
                 let network = Network::new(&layers, &source).expect("a network");
                 let expected = network.forward(&images, Pass::Inference).expect("forward");
                 let folded = FoldedNetwork::new(&network).expect("calibrated");
                 let got = folded.forward(&images).expect("forward");
-                assert_close(&format!("{arch} on {}", kernels.name()), &got, &expected, TOLERANCE);
+                assert_close(&format!("{arch} on {}", backend.name()), &got, &expected, TOLERANCE);
             }
         }
     }
@@ -56,7 +56,7 @@ fn an_uncalibrated_network_is_not_folded() {
     let layers = space.lower(&sampler::smallest(&space)).expect("legal");
     let mut weights = formula_weights(&layers);
     weights.retain(|name, _| !name.contains("running"));
-    let source = Source::new(MapSource::builder(weights), &Kernels::detect(), space.batch_norm_epsilon());
+    let source = Source::new(MapSource::builder(weights), &Backend::detect(), space.batch_norm_epsilon());
     let network = Network::new(&layers, &source).expect("a network");
     let error = FoldedNetwork::new(&network).err().expect("refused").to_string();
     assert!(error.contains("first_conv.bn"), "{error}");

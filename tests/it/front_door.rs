@@ -7,7 +7,7 @@ use extract::{
     accuracy_file, export, find_best,
 };
 use network::eval::Calibration;
-use supernet::{Dataset, Evaluator, Kernels, SampleConfig, Split, Supernet, sample};
+use supernet::{Backend, Dataset, Evaluator, SampleConfig, Split, Supernet, sample};
 
 use crate::cli::{json, pipeline};
 
@@ -43,10 +43,10 @@ fn the_best_is_that_of_the_command_and_its_folder_judges_as_it_says() {
     );
     let supernet = supernet();
     let dataset = digits();
-    let kernels = Kernels::detect();
+    let backend = Backend::detect();
     let table = LatencyTable::read(&at.join("table.json")).expect("a table");
     let estimator = AccuracyEstimator::read(&at.join("estimator.safetensors")).expect("an estimator");
-    let evaluator = Evaluator::new(&supernet, &dataset, &kernels);
+    let evaluator = Evaluator::new(&supernet, &dataset, &backend);
     let find = |limit_us| find_best(&table, &Limits::on(LATENCY, limit_us), &estimator, &evaluator);
     let found = find(1e6).expect("far from the limit");
     let best = &found.report.best;
@@ -65,7 +65,7 @@ fn the_best_is_that_of_the_command_and_its_folder_judges_as_it_says() {
         (Some(best.accuracy()), best.latency_ms())
     );
     let measured = origin.measured.as_ref().expect("counted");
-    let evaluation = model.evaluate(&dataset, Split::Val, &kernels).expect("its images");
+    let evaluation = model.evaluate(&dataset, Split::Val, &backend).expect("its images");
     assert_eq!((evaluation.accuracy().top1(), evaluation.images.len()), (measured.top1, measured.n));
     assert!(evaluation.labels().eq(evaluation.images.iter().map(|image| image.label)));
     let right = evaluation.predicted().zip(evaluation.labels()).filter(|(one, other)| one == other).count();

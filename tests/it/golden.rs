@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{Device, Tensor};
-use kernels::Kernels;
+use kernels::Backend;
 use network::nn::{MapSource, Network, Pass, Source, Statistics, Tape};
 use space::{Activation, Arch, FeatureMap, LayerSpec, MbConv, Operator, SearchSpace};
 
-use crate::common::{all_kernels, assert_close, formula, formula_weights, unit, zeros};
+use crate::common::{all_backends, assert_close, formula, formula_weights, unit, zeros};
 
 const EPSILON: f32 = 1e-5;
 
@@ -20,9 +20,9 @@ fn network(
     layers: &[LayerSpec],
     tensors: &BTreeMap<String, Tensor>,
     gradients: &BTreeMap<String, Tensor>,
-    kernels: &Kernels,
+    backend: &Backend,
 ) -> Network {
-    let source = Source::new(MapSource::builder(tensors.clone()), kernels, EPSILON);
+    let source = Source::new(MapSource::builder(tensors.clone()), backend, EPSILON);
     Network::new(layers, &source.with_gradients(gradients.clone())).expect("all weights are there")
 }
 
@@ -57,10 +57,10 @@ fn check_block(layer: LayerSpec, prefix: &str) {
     let [input, output] =
         [layers[0].input, layers[0].output].map(|map| [6, map.channels, map.height, map.width]);
     let swapped = |tensor: Tensor| tensor.transpose(0, 1).and_then(|t| t.contiguous()).expect("rank 4");
-    for kernels in all_kernels() {
+    for backend in all_backends() {
         let weights = formula_weights(&layers);
         let zeros = zeros(&layers);
-        let values = network(&layers, &weights, &zeros, &kernels);
+        let values = network(&layers, &weights, &zeros, &backend);
         let mut tape = Tape::new();
         let x = swapped(formula("images", &input));
         let y = values.forward_maps(x, &mut Pass::Training(&mut tape)).expect("forward");
@@ -130,9 +130,9 @@ fn whole_network() {
     let images = formula("images", &[5, 1, 14, 14]);
     let labels: Vec<u32> = (0..5).collect();
     let teacher = formula("teacher", &[5, 10]);
-    for kernels in all_kernels() {
+    for backend in all_backends() {
         let zeros = zeros(&layers);
-        let values = network(&layers, &weights, &zeros, &kernels);
+        let values = network(&layers, &weights, &zeros, &backend);
 
         let eval = values.forward(&images, Pass::Inference).expect("inference");
         assert_close("eval logits", &eval, &golden["eval_logits"], 1e-4);
@@ -160,7 +160,7 @@ fn whole_network() {
             teacher: Some(&teacher),
             class_weights: None,
         };
-        let (loss, gradient) = supernet::train::loss(&logits, &target, &kernels).expect("a loss");
+        let (loss, gradient) = supernet::train::loss(&logits, &target, &backend).expect("a loss");
         let loss = loss.read().expect("known on a CPU");
         assert_close("loss", &Tensor::new(&[loss], &Device::Cpu).expect("a number"), &golden["loss"], 1e-5);
         values.backward(&gradient, tape).expect("backward");

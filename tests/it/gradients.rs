@@ -2,7 +2,7 @@
 
 use base::random::rng_for;
 use candle_core::Tensor;
-use kernels::Kernels;
+use kernels::Backend;
 use network::elastic::{Gradients, SharedWeights, SubnetWeights};
 use network::nn::{Network, Pass, Tape};
 use space::{Arch, SearchSpace, preset};
@@ -28,14 +28,14 @@ struct Problem {
     space: SearchSpace,
     arch: Arch,
     images: Tensor,
-    kernels: Kernels,
+    backend: Backend,
 }
 
 impl Problem {
     /// A smooth function of the logits: a weighted sum.
     fn value(&self, weights: &SharedWeights) -> f64 {
         let layers = self.space.lower(&self.arch).expect("legal");
-        let subnet = SubnetWeights::new(&self.space, weights, &layers, &self.kernels).expect("views");
+        let subnet = SubnetWeights::new(&self.space, weights, &layers, &self.backend).expect("views");
         let network = Network::new(&layers, &subnet.values().expect("views")).expect("a network");
         let logits = network.forward(&self.images, Pass::BatchStatistics).expect("forward");
         values(&logits)
@@ -47,7 +47,7 @@ impl Problem {
 
     fn gradients(&self, weights: &SharedWeights) -> Gradients {
         let layers = self.space.lower(&self.arch).expect("legal");
-        let subnet = SubnetWeights::new(&self.space, weights, &layers, &self.kernels).expect("views");
+        let subnet = SubnetWeights::new(&self.space, weights, &layers, &self.backend).expect("views");
         let gradients = Gradients::new(weights).expect("zeros");
         let views = subnet.gradients(&gradients).expect("views");
         let network = Network::new(&layers, &views.source().expect("views")).expect("a network");
@@ -68,13 +68,13 @@ fn smooth_space(name: &str) -> SearchSpace {
 }
 
 /// Moves all of a tensor along one direction and compares the change with the gradient's projection.
-fn check(kernels: &Kernels, space: &str, arch: &str) {
+fn check(backend: &Backend, space: &str, arch: &str) {
     let space = smooth_space(space);
     let arch: Arch = arch.parse().expect("an arch");
     let problem = Problem {
         images: formula("images", &[6, 1, arch.resolution.height, arch.resolution.width]),
         arch,
-        kernels: kernels.clone(),
+        backend: backend.clone(),
         space,
     };
     let weights = lively_weights(&problem.space);
@@ -115,31 +115,31 @@ fn check(kernels: &Kernels, space: &str, arch: &str) {
 
 #[test]
 fn elastic_gradients_are_the_slopes() {
-    for kernels in [Kernels::detect(), Kernels::reference()] {
-        check(&kernels, "tiny", "r12:k3e4,k5e3/k7e6,k3e3");
+    for backend in [Backend::detect(), Backend::reference()] {
+        check(&backend, "tiny", "r12:k3e4,k5e3/k7e6,k3e3");
     }
 }
 
 #[test]
 fn elastic_gradients_of_separable_blocks_are_the_slopes() {
-    for kernels in [Kernels::detect(), Kernels::reference()] {
-        check(&kernels, "tiny-spectrogram", "r13x21:w0.5:k3e1,k5e1/w1:k5e1/w0.5:k3e1,k3e1");
-        check(&kernels, "tiny-spectrogram", "r10x7:w1:k5e1/w0.5:k3e1,k5e1/w1:k3e1");
+    for backend in [Backend::detect(), Backend::reference()] {
+        check(&backend, "tiny-spectrogram", "r13x21:w0.5:k3e1,k5e1/w1:k5e1/w0.5:k3e1,k3e1");
+        check(&backend, "tiny-spectrogram", "r10x7:w1:k5e1/w0.5:k3e1,k5e1/w1:k3e1");
     }
 }
 
 #[test]
 fn elastic_gradients_of_a_resnet_are_the_slopes() {
-    for kernels in [Kernels::detect(), Kernels::reference()] {
-        check(&kernels, "tiny-resnet", "r12:w0.5:/w0.75:k3e1/w0.75:k3e0.25/w0.5:k3e0.5,k3e0.25");
-        check(&kernels, "tiny-resnet", "r12:w1:k3e1/w1:k3e1/w1:k3e0.5,k3e0.5/w1:k3e0.25,k3e0.5");
+    for backend in [Backend::detect(), Backend::reference()] {
+        check(&backend, "tiny-resnet", "r12:w0.5:/w0.75:k3e1/w0.75:k3e0.25/w0.5:k3e0.5,k3e0.25");
+        check(&backend, "tiny-resnet", "r12:w1:k3e1/w1:k3e1/w1:k3e0.5,k3e0.5/w1:k3e0.25,k3e0.5");
     }
 }
 
 #[test]
 fn gradients_past_connections_and_through_each_operator_are_the_slopes() {
-    for kernels in [Kernels::detect(), Kernels::reference()] {
-        check(&kernels, "tiny-choice", "r12:+:i3e6,c/+:c,i3e3");
-        check(&kernels, "tiny-choice", "r12:c,s/+:i5e6,c");
+    for backend in [Backend::detect(), Backend::reference()] {
+        check(&backend, "tiny-choice", "r12:+:i3e6,c/+:c,i3e3");
+        check(&backend, "tiny-choice", "r12:c,s/+:i5e6,c");
     }
 }

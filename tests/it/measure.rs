@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use extract::latency::{LatencyTable, Plan, Rows};
+use extract::latency::{LatencyTable, MeasurePlan, Rows};
 use serde_json::Value;
 
 use super::cli::{binary, fails, json, pipeline, run};
@@ -20,7 +20,7 @@ fn a_plan_goes_to_a_device_and_rows_come_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     let planned = json("extract", at, &format!("{MEASURE} --threads 1 --networks 16 --plan-only plan.jsonl"));
-    let plan = Plan::read(&at.join("plan.jsonl")).expect("a plan");
+    let plan = MeasurePlan::read(&at.join("plan.jsonl")).expect("a plan");
     assert_eq!(planned["layers"], plan.layers.len());
     assert_eq!((plan.networks.len(), plan.threads, plan.half_width), (16, 1, 0.5));
 
@@ -104,7 +104,7 @@ fn rows_of_any_tool_become_a_table_that_serves_a_search() {
     let at = folder.path();
     let planned = format!("{MEASURE} --threads 4 --networks 0 --plan-only plan.jsonl");
     json("extract", at, &planned.replace("--resolutions 8 ", ""));
-    let plan = Plan::read(&at.join("plan.jsonl")).expect("a plan");
+    let plan = MeasurePlan::read(&at.join("plan.jsonl")).expect("a plan");
     let mut text = concat!(
         "{\"kind\":\"latency-rows\",\"version\":1,\"device\":{\"name\":\"phone\"},\"engine\":{\"engine\":\"tflite\",",
         "\"engine_version\":\"2.17\",\"threads\":4,\"dtype\":\"f32\",\"batch\":1}}\n"
@@ -234,7 +234,7 @@ pub(crate) fn rows_of(at: &Path, space: &str, name: &str, factor: f64) {
         "\"engine_version\":\"2.17\",\"threads\":4,\"dtype\":\"f32\",\"batch\":1}}\n"
     )
     .to_string();
-    for key in Plan::read(&at.join("plan.jsonl")).expect("a plan").layers.keys() {
+    for key in MeasurePlan::read(&at.join("plan.jsonl")).expect("a plan").layers.keys() {
         let us = factor * (10 + key.len()) as f64;
         text += &format!("{{\"layer\":\"{key}\",\"samples_us\":[{us},{us},{us},{us},{us},{us}]}}\n");
     }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use extract::latency::{Engine, NativeEngine, OnnxRuntimeEngine};
-use kernels::Kernels;
+use kernels::Backend;
 use space::{Arch, SearchSpace, cost, preset, sampler};
 
 /// A line of this process's status, in bytes.
@@ -38,7 +38,7 @@ fn taken(engine: &dyn Engine, space: &SearchSpace, arch: &Arch) -> (u64, u64) {
 #[ignore = "by itself: MALLOC_MMAP_THRESHOLD_=4096 MALLOC_MMAP_MAX_=1000000 MALLOC_TRIM_THRESHOLD_=0 MALLOC_TOP_PAD_=0 \
             cargo test --test it memory_beside_engines -- --ignored --nocapture"]
 fn memory_beside_engines() {
-    let native = NativeEngine::new(&Kernels::detect(), 1, 1);
+    let native = NativeEngine::new(&Backend::detect(), 1, 1);
     // the library's path
     let library = std::env::var_os("ONNXRUNTIME").map(PathBuf::from);
     let onnxruntime = library.map(|path| OnnxRuntimeEngine::new(&path, 1, 1).expect("the library"));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use base::random::rng_for;
 use extract::onnx::{OnnxModel, model_for_any_batch};
-use kernels::Kernels;
+use kernels::Backend;
 use network::nn::{MapSource, Network, Pass, Source};
 use serde_json::Value;
 use space::{preset, sampler};
@@ -42,7 +42,7 @@ fn networks_of_each_family_run_as_ours_do() {
             let images = formula("images", &[batch, space.input_channels(), resolution, resolution]);
             assert_eq!(model.input_shape(batch), images.dims());
             let got = model.run(images.dims(), &values(&images)).expect("run");
-            let source = Source::new(MapSource::builder(weights), &Kernels::detect(), epsilon);
+            let source = Source::new(MapSource::builder(weights), &Backend::detect(), epsilon);
             let network = Network::new(&layers, &source).expect("a network");
             let expected = values(&network.forward(&images, Pass::Inference).expect("forward"));
             assert_eq!(got.len(), expected.len(), "{name}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use extract::accuracy::{AccuracyEstimator, OfaPredictor, Origin};
+use extract::accuracy::{AccuracyEstimator, EstimatorOrigin, OfaPredictor};
 use extract::ofa::PredictorFile;
 use serde_json::Value;
 use space::{Arch, SearchSpace, arch_file, preset};
@@ -92,7 +92,7 @@ fn where_a_predictor_comes_from_is_kept() {
     assert_eq!(estimator.space().resolutions(), [128, 160, 192, 224]);
     let read = AccuracyEstimator::from_bytes("x", &estimator.to_bytes().expect("bytes")).expect("own bytes");
     assert_eq!(read.to_bytes().expect("bytes"), estimator.to_bytes().expect("bytes"));
-    let Origin::Imported(imported) = read.origin() else { panic!("{:?}", read.origin()) };
+    let EstimatorOrigin::Imported(imported) = read.origin() else { panic!("{:?}", read.origin()) };
     assert_eq!(
         (imported.kind, &imported.file[..], &imported.blake3[..]),
         (OfaPredictor::Library, "x.pth", "abc")
@@ -234,7 +234,7 @@ fn a_predictor_in_per_cent_is_converted() {
         let plain = import(&space, &shares, resolutions).expect("a predictor");
         let converted = import(&space, &times(100.0), resolutions).expect("a predictor");
         let of = |estimator: &AccuracyEstimator| match estimator.origin() {
-            Origin::Imported(imported) => imported.per_cent,
+            EstimatorOrigin::Imported(imported) => imported.per_cent,
             other => panic!("{other:?}"),
         };
         assert_eq!((of(&plain), of(&converted)), (false, true), "{name}");

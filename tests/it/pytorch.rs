@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use base::random::rng_for;
 use network::elastic::SharedWeights;
-use network::pytorch::{self, Container, StateDict, Value};
+use network::pytorch::{self, Container, PickleValue, StateDict};
 use proptest::prelude::*;
 use space::SearchSpace;
 
@@ -77,12 +77,12 @@ fn what_lies_beside_the_network_is_read_too() {
         let file = pytorch::read(&golden(file)).expect("a checkpoint");
         assert_eq!(file.container(), container);
         let get = |key: &str| file.value().get(key).expect("an entry");
-        assert_eq!((get("epoch"), get("best_acc")), (&Value::Int(3), &Value::Float(0.5)));
-        assert_eq!(get("name"), &Value::Text("net".into()));
-        assert_eq!(get("size"), &Value::Tuple(vec![Value::Int(4), Value::Int(6)]));
-        let Some(Value::List(groups)) = get("optimizer").get("param_groups") else { panic!("a list") };
-        assert_eq!(groups[0].get("lr"), Some(&Value::Float(0.1)));
-        assert_eq!(groups[0].get("params"), Some(&Value::List(vec![Value::Int(0)])));
+        assert_eq!((get("epoch"), get("best_acc")), (&PickleValue::Int(3), &PickleValue::Float(0.5)));
+        assert_eq!(get("name"), &PickleValue::Text("net".into()));
+        assert_eq!(get("size"), &PickleValue::Tuple(vec![PickleValue::Int(4), PickleValue::Int(6)]));
+        let Some(PickleValue::List(groups)) = get("optimizer").get("param_groups") else { panic!("a list") };
+        assert_eq!(groups[0].get("lr"), Some(&PickleValue::Float(0.1)));
+        assert_eq!(groups[0].get("params"), Some(&PickleValue::List(vec![PickleValue::Int(0)])));
     }
 }
 

@@ -6,13 +6,13 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use extract::accuracy::AccuracyEstimator;
-use kernels::Kernels;
+use kernels::Backend;
 use network::nn::{FoldedNetwork, MapSource, Network, Pass, Source, Tape};
 use serde_json::Value;
 use space::{Extent, LayerSpec, preset};
 
 use crate::cli::{fails, json};
-use crate::common::{all_kernels, assert_close, formula, formula_weights, unit, values, zeros};
+use crate::common::{all_backends, assert_close, formula, formula_weights, unit, values, zeros};
 use crate::examples::{assert_logits, logits, python_with, run_script};
 
 const BANDS: usize = 40;
@@ -212,10 +212,10 @@ fn extents_are_halved_upwards() {
 }
 
 /// What a layer makes of some maps, and the gradients of these and of its weights, by their names.
-fn outcome(layer: &LayerSpec, weights: &Weights, kernels: &Kernels) -> (Tensor, Tensor, Weights) {
+fn outcome(layer: &LayerSpec, weights: &Weights, backend: &Backend) -> (Tensor, Tensor, Weights) {
     let layers = std::slice::from_ref(layer);
     let gradients = zeros(layers);
-    let source = Source::new(MapSource::builder(weights.clone()), kernels, 1e-5);
+    let source = Source::new(MapSource::builder(weights.clone()), backend, 1e-5);
     let network = Network::new(layers, &source.with_gradients(gradients.clone())).expect("all weights");
     let mut tape = Tape::new();
     let y =
@@ -236,19 +236,19 @@ fn a_separable_block_is_an_inverted_residual_without_expansion() {
     let renamed = |name: &str| {
         name.replace(".depthwise", ".conv.depth_conv").replace(".pointwise", ".conv.point_linear")
     };
-    for (kernels, (kernel, stride)) in all_kernels().iter().flat_map(|k| [(3, 1), (5, 2)].map(|w| (k, w))) {
+    for (backend, (kernel, stride)) in all_backends().iter().flat_map(|k| [(3, 1), (5, 2)].map(|w| (k, w))) {
         let separable: LayerSpec =
             format!("sepconv k{kernel} s{stride} 8-12 none @13x7").parse().expect("a key");
         let inverted: LayerSpec =
             format!("mbconv k{kernel} s{stride} 8-8-12 none e1 @13x7").parse().expect("a key");
         let weights = formula_weights(std::slice::from_ref(&separable));
         let other = weights.iter().map(|(name, weight)| (renamed(name), weight.clone())).collect();
-        let (y, dx, gradients) = outcome(&separable, &weights, kernels);
-        let (expected, expected_dx, others) = outcome(&inverted, &other, kernels);
-        assert_eq!(values(&y), values(&expected), "{kernels:?}: {separable}");
-        assert_eq!(values(&dx), values(&expected_dx), "{kernels:?}: {separable}");
+        let (y, dx, gradients) = outcome(&separable, &weights, backend);
+        let (expected, expected_dx, others) = outcome(&inverted, &other, backend);
+        assert_eq!(values(&y), values(&expected), "{backend:?}: {separable}");
+        assert_eq!(values(&dx), values(&expected_dx), "{backend:?}: {separable}");
         for (name, gradient) in &gradients {
-            assert_eq!(values(gradient), values(&others[&renamed(name)]), "{kernels:?}: {name}");
+            assert_eq!(values(gradient), values(&others[&renamed(name)]), "{backend:?}: {name}");
         }
     }
 }
@@ -259,15 +259,15 @@ fn a_separable_block_is_the_same_on_every_path_and_folded() {
     for key in ["sepconv k3 s2 16-24 relu @20x51", "sepconv k5 s1 6-10 h_swish @5x13"] {
         let layer: LayerSpec = key.parse().expect("a key");
         let weights = formula_weights(std::slice::from_ref(&layer));
-        let (expected, expected_dx, others) = outcome(&layer, &weights, &Kernels::reference());
-        for kernels in all_kernels() {
-            let (y, dx, gradients) = outcome(&layer, &weights, &kernels);
+        let (expected, expected_dx, others) = outcome(&layer, &weights, &Backend::reference());
+        for backend in all_backends() {
+            let (y, dx, gradients) = outcome(&layer, &weights, &backend);
             assert_close(key, &y, &expected, 1e-5);
             assert_close(key, &dx, &expected_dx, 1e-4);
             for (name, gradient) in &gradients {
                 assert_close(name, gradient, &others[name], 1e-4);
             }
-            let source = Source::new(MapSource::builder(weights.clone()), &kernels, 1e-5);
+            let source = Source::new(MapSource::builder(weights.clone()), &backend, 1e-5);
             let network = Network::new(std::slice::from_ref(&layer), &source).expect("all weights");
             let deployed = network.forward_maps(maps("images", layer.input), &mut Pass::Inference);
             let folded = FoldedNetwork::new(&network).expect("it has statistics");

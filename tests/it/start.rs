@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use image::GrayImage;
-use kernels::Kernels;
+use kernels::Backend;
 use network::checkpoint::{Provenance, Supernet};
 use network::data::{Dataset, Images, Split};
 use network::eval::Accuracy;
@@ -14,7 +14,7 @@ use network::model_folder::ModelFolder;
 use serde_json::Value;
 use space::Arch;
 use supernet::train::{
-    Observer, Outcome, PlannedPhase, Recipe, RunFolder, Start, StepRecord, TrainConfig, TrainTask, Trainer,
+    Observer, PlannedPhase, Recipe, RunFolder, RunOutcome, Start, StepRecord, TrainConfig, TrainTask, Trainer,
 };
 
 use crate::cli::{fails, json, pipeline};
@@ -178,7 +178,7 @@ fn a_started_run_that_is_stopped_ends_with_the_same_bytes() {
     let recipe = Recipe::from_toml("start", &recipe(Some(0.2), 0.2, 0.2, 0.01)).expect("a recipe");
     let train = |run: &str, stop_at: Option<u64>| {
         let config =
-            TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), kernels: Kernels::detect() };
+            TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), backend: Backend::detect() };
         let folder = RunFolder::open(&at.join(run), true).expect("a folder");
         let space = start.space_for(None, dataset.classes().len()).expect("its own");
         let seen = start.see(&dataset, &space, None).expect("channels that fit");
@@ -188,11 +188,11 @@ fn a_started_run_that_is_stopped_ends_with_the_same_bytes() {
         let stop = AtomicBool::new(false);
         trainer.run(&stop, &mut Stopper { stop: &stop, at: stop_at }).expect("no errors")
     };
-    assert_eq!(train("whole", None), Outcome::Finished);
+    assert_eq!(train("whole", None), RunOutcome::Finished);
     for stop_at in [1, 4, 6, 11] {
-        assert_eq!(train("parts", Some(stop_at)), Outcome::Interrupted { step: stop_at + 1 });
+        assert_eq!(train("parts", Some(stop_at)), RunOutcome::Interrupted { step: stop_at + 1 });
     }
-    assert_eq!(train("parts", None), Outcome::Finished);
+    assert_eq!(train("parts", None), RunOutcome::Finished);
     let bytes = |run: &str, file: &str| std::fs::read(at.join(run).join(file)).expect("weights");
     for file in ["supernet.safetensors", "teacher.safetensors"] {
         assert!(bytes("whole", file) == bytes("parts", file), "{file}");

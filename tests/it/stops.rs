@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kernels::Kernels;
+use kernels::Backend;
 use network::data::Dataset;
 use network::eval::Accuracy;
 use space::{Arch, preset};
-use supernet::train::{Observer, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer};
+use supernet::train::{
+    Observer, PlannedPhase, Recipe, RunFolder, RunOutcome, StepRecord, TrainConfig, Trainer,
+};
 
 /// Sets the flag after a step, in an evaluation, or when a phase begins.
 struct Stopper<'a> {
@@ -34,9 +36,9 @@ impl Observer for Stopper<'_> {
     }
 }
 
-fn train(folder: &Path, at: Option<u64>, in_evaluation: bool) -> (Outcome, u64) {
+fn train(folder: &Path, at: Option<u64>, in_evaluation: bool) -> (RunOutcome, u64) {
     let config =
-        TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), kernels: Kernels::detect() };
+        TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), backend: Backend::detect() };
     let space = preset("tiny").expect("a preset");
     let dataset = Dataset::open("digits").expect("embedded");
     let run = RunFolder::open(folder, true).expect("a folder");
@@ -53,7 +55,7 @@ fn stopping_after_any_step_or_evaluation_changes_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
     let (outcome, steps) = train(&at("whole"), None, false);
-    assert_eq!(outcome, Outcome::Finished);
+    assert_eq!(outcome, RunOutcome::Finished);
     let read = |run: &str| std::fs::read(at(run).join("supernet.safetensors")).expect("weights");
     let evaluations = |run: &str| {
         let log = std::fs::read_to_string(at(run).join("log.jsonl")).expect("a log");
@@ -64,13 +66,13 @@ fn stopping_after_any_step_or_evaluation_changes_nothing() {
     };
     for step in 0..steps {
         let run = format!("stopped{step}");
-        assert_eq!(train(&at(&run), Some(step), false).0, Outcome::Interrupted { step: step + 1 });
-        assert_eq!(train(&at(&run), None, false).0, Outcome::Finished);
+        assert_eq!(train(&at(&run), Some(step), false).0, RunOutcome::Interrupted { step: step + 1 });
+        assert_eq!(train(&at(&run), None, false).0, RunOutcome::Finished);
         assert!(read(&run) == read("whole"), "stopped after step {step}");
         assert_eq!(evaluations(&run), evaluations("whole"), "stopped after step {step}");
     }
     // stopped in an evaluation, again and again until there is none left
-    while train(&at("evaluated"), Some(0), true).0 != Outcome::Finished {}
+    while train(&at("evaluated"), Some(0), true).0 != RunOutcome::Finished {}
     assert!(read("evaluated") == read("whole"));
     assert_eq!(evaluations("evaluated"), evaluations("whole"));
 }

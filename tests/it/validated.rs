@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kernels::Kernels;
+use kernels::Backend;
 use network::data::Dataset;
 use network::eval::Accuracy;
 use serde_json::Value;
 use space::{Arch, preset};
 use supernet::train::{
-    Observer, Outcome, PlannedPhase, Recipe, RunFolder, StepRecord, TrainConfig, Trainer, ValidationRecord,
+    Observer, PlannedPhase, Recipe, RunFolder, RunOutcome, StepRecord, TrainConfig, Trainer, ValidationRecord,
 };
 
 use crate::cli::json;
@@ -61,8 +61,8 @@ impl Observer for Stopper<'_> {
     }
 }
 
-fn train(folder: &Path, recipe: &str, [step, validation]: [Option<u64>; 2]) -> Outcome {
-    let config = TrainConfig { seed: 1, checkpoint_every: Duration::ZERO, kernels: Kernels::detect() };
+fn train(folder: &Path, recipe: &str, [step, validation]: [Option<u64>; 2]) -> RunOutcome {
+    let config = TrainConfig { seed: 1, checkpoint_every: Duration::ZERO, backend: Backend::detect() };
     let recipe = Recipe::from_toml("validated", recipe).expect("a recipe");
     let dataset = Arc::new(Dataset::open("digits").expect("embedded"));
     let run = RunFolder::open(folder, true).expect("a folder");
@@ -96,7 +96,7 @@ fn files(folder: &Path) -> Vec<String> {
 fn a_phase_ends_with_the_weights_of_its_best_validation() {
     let folder = tempfile::tempdir().expect("a folder");
     let whole = |recipe: String| recipe.replacen("images = 300\n", "", 1);
-    assert_eq!(train(folder.path(), &whole(recipe()), [None; 2]), Outcome::Finished);
+    assert_eq!(train(folder.path(), &whole(recipe()), [None; 2]), RunOutcome::Finished);
     let validations = lines(folder.path(), &["validation"]);
     let steps: Vec<_> = validations.iter().filter_map(|line| line["step"].as_u64()).collect();
     assert_eq!(steps, [4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 50]);
@@ -128,7 +128,7 @@ fn a_phase_ends_with_the_weights_of_its_best_validation() {
 #[test]
 fn a_phase_without_a_better_validation_ends_early() {
     let folder = tempfile::tempdir().expect("a folder");
-    assert_eq!(train(folder.path(), &patient(2), [None; 2]), Outcome::Finished);
+    assert_eq!(train(folder.path(), &patient(2), [None; 2]), RunOutcome::Finished);
     let early = lines(folder.path(), &["ended_early"]);
     let first = &early[0];
     assert_eq!((&first["phase"], &first["step"]), (&"still".into(), &12.into()));
@@ -145,7 +145,7 @@ fn a_validated_run_that_is_stopped_anywhere_ends_with_the_same_bytes() {
         let at = |name: &str| folder.path().join(name);
         let whole = at("whole");
         let parts = at("parts");
-        assert_eq!(train(&whole, &patient(patience), [None; 2]), Outcome::Finished);
+        assert_eq!(train(&whole, &patient(patience), [None; 2]), RunOutcome::Finished);
         let number = |line: &Value| line["step"].as_u64();
         let ways =
             lines(&whole, &["step", "validation"]).into_iter().map(|line| match line["event"] == "step" {
@@ -153,9 +153,9 @@ fn a_validated_run_that_is_stopped_anywhere_ends_with_the_same_bytes() {
                 false => [None, number(&line)],
             });
         for way in ways.step_by(every) {
-            assert_ne!(train(&parts, &patient(patience), way), Outcome::Finished, "{way:?}");
+            assert_ne!(train(&parts, &patient(patience), way), RunOutcome::Finished, "{way:?}");
         }
-        assert_eq!(train(&parts, &patient(patience), [None; 2]), Outcome::Finished);
+        assert_eq!(train(&parts, &patient(patience), [None; 2]), RunOutcome::Finished);
         let bytes = |run: &str, file: &str| std::fs::read(at(run).join(file)).expect("weights");
         for file in ["supernet.safetensors", "teacher.safetensors", "checkpoint.safetensors"] {
             assert!(bytes("whole", file) == bytes("parts", file), "{file}, patience {patience}");

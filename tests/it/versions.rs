@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use extract::accuracy::AccuracyEstimator;
-use extract::latency::{LatencyTable, Plan, Rows};
+use extract::latency::{LatencyTable, MeasurePlan, Rows};
 use network::accuracy_file::{self, AccuracyHeader};
 use network::checkpoint::{self, Checkpoint, Kind, Provenance, Supernet};
 use network::model_folder::{ModelConfig, ModelFolder, config_path, weights_path};
@@ -196,7 +196,7 @@ fn estimator(path: &Path) -> Read {
 }
 
 fn plan(path: &Path) -> Read {
-    let plan = Plan::read(path).expect("a plan");
+    let plan = MeasurePlan::read(path).expect("a plan");
     let networks = plan.networks.values().map(|layers| cost(&plan.network(layers).expect("it fits")).macs);
     let meaning = format!(
         "{} layers, sub-networks of {:?} MACs, id {}",

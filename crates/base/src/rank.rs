@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// A value with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Estimate {
+pub struct IntervalEstimate {
     /// The value on the rows as they are.
     pub value: f64,
     /// Lower end of the interval.
@@ -120,7 +120,7 @@ pub fn bootstrap(
     measured: &[f64],
     statistic: fn(&[f64], &[f64]) -> f64,
     rng: &mut ChaCha8Rng,
-) -> Estimate {
+) -> IntervalEstimate {
     let n = measured.len();
     let mut left = vec![0.0; n];
     let mut right = vec![0.0; n];
@@ -134,7 +134,11 @@ pub fn bootstrap(
     }
     values.sort_by(f64::total_cmp);
     let tail = RESAMPLES / 40; // 2.5 % at either end
-    Estimate { value: statistic(predicted, measured), low: values[tail], high: values[RESAMPLES - 1 - tail] }
+    IntervalEstimate {
+        value: statistic(predicted, measured),
+        low: values[tail],
+        high: values[RESAMPLES - 1 - tail],
+    }
 }
 
 #[cfg(test)]

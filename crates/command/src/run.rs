@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::anyhow;
-use kernels::Kernels;
+use kernels::Backend;
 
 use crate::exit::INTERRUPTED;
 
@@ -60,10 +60,10 @@ pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
 ///
 /// # Errors
 /// If the environment asks for kernels that there are not.
-pub fn with_environment(kernels: Kernels) -> anyhow::Result<Kernels> {
+pub fn with_environment(backend: Backend) -> anyhow::Result<Backend> {
     match std::env::var("ONCE_FOR_ALL_KERNELS") {
-        Ok(name) if kernels.gpu().is_none() => Kernels::named(&name)
+        Ok(name) if backend.gpu().is_none() => Backend::named(&name)
             .map_err(|error| anyhow!("environment variable ONCE_FOR_ALL_KERNELS: {error}")),
-        _ => Ok(kernels),
+        _ => Ok(backend),
     }
 }

@@ -9,7 +9,6 @@
 //! not; which of the two depends on sizes.
 
 mod batch_norm;
-mod card;
 mod chain;
 #[cfg(feature = "cuda")]
 mod compiler;
@@ -19,6 +18,7 @@ mod depthwise;
 pub mod device;
 #[cfg(any(test, feature = "emulated-gpu"))]
 mod emulated;
+mod gpu;
 mod layers;
 mod planes;
 mod pool;
@@ -28,11 +28,11 @@ mod tests;
 mod training;
 mod updates;
 
-pub use card::{Card, Mark, Ring};
+pub use gpu::{DeviceEvent, DeviceStaging, Gpu};
 #[cfg(any(test, feature = "emulated-gpu"))]
 pub use {
-    card::Executor,
     emulated::emulated_gpu,
+    gpu::Executor,
     product::{Operand, Product},
 };
 
@@ -67,7 +67,7 @@ const LEAST_PART: usize = 4096;
 
 /// How activations are kept in memory; the arithmetic is in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Storage {
+pub enum ActivationStorage {
     F32,
     Bf16,
 }

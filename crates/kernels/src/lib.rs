@@ -19,9 +19,12 @@ pub use cpu::updates::AdamWConstants;
 #[cfg(any(test, feature = "emulated-gpu"))]
 pub use cuda::emulated_gpu;
 pub use error::{Error, Result};
-pub use ops::{Adapted, ChainKept, CrossEntropy, DepthwiseChain, Moved, Normalization, PackedWeight, Window};
+pub use ops::{
+    AdamWParameter, BatchNormAffine, ChainKept, CrossEntropy, DepthwiseChain, NesterovParameter,
+    PackedWeight, Window,
+};
 pub use profile::{Profile, ProfileRow};
-pub use staging::{Moment, SpeedProbe, StagingBuffers};
+pub use staging::{Event, SpeedProbe, StagingBuffers};
 
 use candle_core::Device;
 
@@ -68,23 +71,23 @@ impl std::fmt::Display for Precision {
 
 /// Which implementation computes, for which kind of layer; a value that layers carry.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Kernels {
-    path: Path,
+pub struct Backend {
+    implementation: Implementation,
     layer: &'static str,
     profile: Option<Profile>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Path {
+enum Implementation {
     Reference,
     Cpu(Isa),
     #[cfg_attr(not(any(test, feature = "cuda", feature = "emulated-gpu")), expect(dead_code))]
-    Cuda(cuda::Card),
+    Cuda(cuda::Gpu),
 }
 
-impl Kernels {
-    fn on(path: Path) -> Self {
-        Self { path, layer: "", profile: None }
+impl Backend {
+    fn on(implementation: Implementation) -> Self {
+        Self { implementation, layer: "", profile: None }
     }
 
     /// The same, recording each call.
@@ -107,12 +110,12 @@ impl Kernels {
 
     /// The fastest that this machine's CPU has.
     pub fn detect() -> Self {
-        Self::on(Path::Cpu(Isa::detect()))
+        Self::on(Implementation::Cpu(Isa::detect()))
     }
 
     /// Naive loops with sums in double precision, to compare with.
     pub fn reference() -> Self {
-        Self::on(Path::Reference)
+        Self::on(Implementation::Reference)
     }
 
     /// The kernels by name: `avx512`, `avx2`, `portable` or `reference`.
@@ -120,10 +123,14 @@ impl Kernels {
     /// # Errors
     /// If there is no such name, or this CPU lacks the instructions.
     pub fn named(name: &str) -> Result<Self> {
-        let all =
-            || Isa::available().into_iter().map(|isa| Self::on(Path::Cpu(isa))).chain([Self::reference()]);
-        all().find(|kernels: &Self| kernels.name() == name).ok_or_else(|| {
-            let usable: Vec<_> = all().map(|kernels| kernels.name()).collect();
+        let all = || {
+            Isa::available()
+                .into_iter()
+                .map(|isa| Self::on(Implementation::Cpu(isa)))
+                .chain([Self::reference()])
+        };
+        all().find(|backend: &Self| backend.name() == name).ok_or_else(|| {
+            let usable: Vec<_> = all().map(|backend| backend.name()).collect();
             let expected = format!("one that this CPU has: {}", usable.join(", "));
             base::Error::invalid("kernels", "name", expected, name).into()
         })
@@ -135,7 +142,7 @@ impl Kernels {
     /// If this build has no CUDA, the machine no driver or no such GPU, or the kernels do not compile for it.
     pub fn cuda(index: usize, precision: Precision) -> Result<Self> {
         #[cfg(feature = "cuda")]
-        return Ok(Self::on(Path::Cuda(cuda::device::open(index, precision)?)));
+        return Ok(Self::on(Implementation::Cuda(cuda::device::open(index, precision)?)));
         #[cfg(not(feature = "cuda"))]
         {
             let place = format!("cuda:{index}");
@@ -145,7 +152,7 @@ impl Kernels {
         }
     }
 
-    /// Those of a device by name: `cpu`, the fastest there are, or `cuda:N`, as [`Kernels::cuda`].
+    /// Those of a device by name: `cpu`, the fastest there are, or `cuda:N`, as [`Backend::cuda`].
     ///
     /// # Errors
     /// If there is no such device, or a CPU is to compute in anything but f32.
@@ -166,8 +173,8 @@ impl Kernels {
 
     /// Where the tensors that they compute on lie.
     pub fn device(&self) -> Device {
-        if let Path::Cuda(card) = &self.path {
-            return card.device().clone();
+        if let Implementation::Cuda(gpu) = &self.implementation {
+            return gpu.device().clone();
         }
         Device::Cpu
     }
@@ -175,8 +182,8 @@ impl Kernels {
     /// The same on the CPU: in the place of a GPU's, the fastest.
     #[must_use]
     pub fn on_cpu(&self) -> Self {
-        if let Path::Cuda(_) = &self.path {
-            return Self { path: Path::Cpu(Isa::detect()), ..self.clone() };
+        if let Implementation::Cuda(_) = &self.implementation {
+            return Self { implementation: Implementation::Cpu(Isa::detect()), ..self.clone() };
         }
         self.clone()
     }
@@ -186,24 +193,24 @@ impl Kernels {
     /// # Errors
     /// If something that was begun failed.
     pub fn synchronize(&self) -> Result<()> {
-        if let Path::Cuda(card) = &self.path {
-            card.synchronize()?;
+        if let Implementation::Cuda(gpu) = &self.implementation {
+            gpu.synchronize()?;
         }
         Ok(())
     }
 
     /// The GPU's name, such as `NVIDIA H100 80GB HBM3`; `None` on a CPU.
     pub fn gpu(&self) -> Option<String> {
-        if let Path::Cuda(card) = &self.path {
-            return Some(card.name());
+        if let Implementation::Cuda(gpu) = &self.implementation {
+            return Some(gpu.name());
         }
         None
     }
 
     /// What a GPU computes with; f32 on a CPU.
     pub fn precision(&self) -> Precision {
-        if let Path::Cuda(card) = &self.path {
-            return card.precision();
+        if let Implementation::Cuda(gpu) = &self.implementation {
+            return gpu.precision();
         }
         Precision::F32
     }
@@ -211,40 +218,40 @@ impl Kernels {
     /// Memory of a GPU that is taken, in megabytes (10^6 bytes): by this process, which keeps what it once had, and by
     /// others. `None` on a CPU, or if it cannot be told.
     pub fn gpu_memory_mb(&self) -> Option<f64> {
-        if let Path::Cuda(card) = &self.path {
-            return card.memory().ok().map(|bytes| bytes as f64 / 1e6);
+        if let Implementation::Cuda(gpu) = &self.implementation {
+            return gpu.memory().ok().map(|bytes| bytes as f64 / 1e6);
         }
         None
     }
 
     /// Bytes of a GPU's memory that are not taken; `None` on a CPU, or if it cannot be told.
     pub fn gpu_memory_left(&self) -> Option<u64> {
-        if let Path::Cuda(card) = &self.path {
-            return card.memory_left().ok().map(|bytes| bytes as u64);
+        if let Implementation::Cuda(gpu) = &self.implementation {
+            return gpu.memory_left().ok().map(|bytes| bytes as u64);
         }
         None
     }
 
     /// Kernels and products that a GPU was given so far; `None` on a CPU.
     pub fn launches(&self) -> Option<[u64; 2]> {
-        if let Path::Cuda(card) = &self.path {
-            return Some(card.launches());
+        if let Implementation::Cuda(gpu) = &self.implementation {
+            return Some(gpu.launches());
         }
         None
     }
 
     /// Its name, as it stands in provenance and messages.
     pub fn name(&self) -> &'static str {
-        match &self.path {
-            Path::Cuda(card) => match card.precision() {
+        match &self.implementation {
+            Implementation::Cuda(gpu) => match gpu.precision() {
                 Precision::F32 => "cuda-f32",
                 Precision::Tf32 => "cuda-tf32",
                 Precision::Bf16 => "cuda-bf16",
             },
-            Path::Reference => "reference",
-            Path::Cpu(Isa::Avx512) => "avx512",
-            Path::Cpu(Isa::Avx2) => "avx2",
-            Path::Cpu(Isa::Portable) => "portable",
+            Implementation::Reference => "reference",
+            Implementation::Cpu(Isa::Avx512) => "avx512",
+            Implementation::Cpu(Isa::Avx2) => "avx2",
+            Implementation::Cpu(Isa::Portable) => "portable",
         }
     }
 }
@@ -255,9 +262,9 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        assert_eq!(Kernels::named("reference").expect("always there"), Kernels::reference());
-        assert_eq!(Kernels::named("portable").expect("always there").name(), "portable");
-        let error = Kernels::named("avx1024").expect_err("no such thing").to_string();
+        assert_eq!(Backend::named("reference").expect("always there"), Backend::reference());
+        assert_eq!(Backend::named("portable").expect("always there").name(), "portable");
+        let error = Backend::named("avx1024").expect_err("no such thing").to_string();
         assert!(error.contains("portable, reference"), "{error}");
     }
 }

@@ -16,21 +16,21 @@ use candle_core::{Result, Shape, Tensor, bail};
 
 use super::cuda;
 use super::tensors::{self, Destination, View};
-use super::{Kernels, Path, cpu, reference};
+use super::{Backend, Implementation, cpu, reference};
 
-pub use batch_norm::Normalization;
+pub use batch_norm::BatchNormAffine;
 pub use chain::{ChainKept, DepthwiseChain};
 pub use dense::Window;
 pub use product::PackedWeight;
-pub use updates::{Adapted, CrossEntropy, Moved};
+pub use updates::{AdamWParameter, CrossEntropy, NesterovParameter};
 
-/// Calls a slice kernel on the path that `$self` names.
+/// Calls a slice kernel with the implementation that `$self` names.
 macro_rules! run {
     ($self:expr, $module:ident :: $function:ident ( $($argument:expr),* $(,)? )) => {
-        match &$self.path {
-            $crate::Path::Reference => $crate::reference::$module::$function($($argument),*),
-            $crate::Path::Cpu(isa) => $crate::cpu::$module::$function(*isa, $($argument),*),
-            $crate::Path::Cuda(_) => unreachable!("a GPU has taken this already"),
+        match &$self.implementation {
+            $crate::Implementation::Reference => $crate::reference::$module::$function($($argument),*),
+            $crate::Implementation::Cpu(isa) => $crate::cpu::$module::$function(*isa, $($argument),*),
+            $crate::Implementation::Cuda(_) => unreachable!("a GPU has taken this already"),
         }
     };
 }
@@ -38,8 +38,8 @@ use run;
 
 /// Returns what a GPU makes of it, where `$self` is one: `on_gpu!(self, op, [tensors it touches], card => call)`.
 macro_rules! on_gpu {
-    ($self:expr, $op:expr, $tensors:expr, $card:ident => $call:expr) => {
-        if let $crate::Path::Cuda($card) = &$self.path {
+    ($self:expr, $op:expr, $tensors:expr, $gpu:ident => $call:expr) => {
+        if let $crate::Implementation::Cuda($gpu) = &$self.implementation {
             return $self.record($op, $crate::ops::bytes($tensors), || $call);
         }
     };
@@ -63,7 +63,7 @@ impl Op {
     }
 }
 
-impl Kernels {
+impl Backend {
     /// A new tensor of `shape` that `compute` fills from the inputs' values.
     fn compute<const N: usize>(
         &self,
@@ -77,7 +77,7 @@ impl Kernels {
         self.record(op, moved, || tensors::compute(inputs, shape, compute))
     }
 
-    /// [`Kernels::compute`] with several outputs.
+    /// [`Backend::compute`] with several outputs.
     fn compute_many<const N: usize, const M: usize>(
         &self,
         op: Op,

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
-use super::staging::Moment;
+use super::staging::Event;
 
-/// A record of kernel calls, shared by every copy of the [`super::Kernels`] that it was given to.
+/// A record of kernel calls, shared by every copy of the [`super::Backend`] that it was given to.
 #[derive(Clone, Debug, Default)]
 pub struct Profile(Arc<Mutex<BTreeMap<Key, Part>>>);
 
@@ -22,7 +22,7 @@ struct Part {
     calls: u64,
     ms: f64,
     /// Calls that a GPU may not have reached yet, from when to when.
-    pending: Vec<[Moment; 2]>,
+    pending: Vec<[Event; 2]>,
     macs: u64,
     bytes: u64,
 }
@@ -60,7 +60,7 @@ impl Profile {
         Self::default()
     }
 
-    pub(super) fn add(&self, key: Key, from_to: [Moment; 2], macs: u64, bytes: u64) {
+    pub(super) fn add(&self, key: Key, from_to: [Event; 2], macs: u64, bytes: u64) {
         let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let part = parts.entry(key).or_default();
         part.calls += 1;
@@ -102,14 +102,14 @@ impl PartialEq for Profile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Kernels;
+    use crate::Backend;
     use base::timing::Stopwatch;
 
     #[test]
     fn calls_add_up_and_the_dearest_comes_first() {
         let profile = Profile::new();
-        let kernels = Kernels::detect();
-        let moment = || kernels.moment().expect("a CPU's");
+        let backend = Backend::detect();
+        let moment = || backend.moment().expect("a CPU's");
         let first = moment();
         let began = Stopwatch::start();
         while began.elapsed_ms() < 2.0 {}

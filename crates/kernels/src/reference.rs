@@ -152,12 +152,12 @@ pub mod batch_norm {
 /// The chain of batch norm, depthwise convolution, batch norm, one kernel after the other.
 pub mod chain {
     use super::{batch_norm, depthwise, planes};
-    use crate::cpu::chain::{Chain, Kept, Moments, Saved, Slopes};
+    use crate::cpu::chain::{ChainSlices, GradientSlices, KeptSlices, Moments, Saved};
     use crate::cpu::depthwise::DepthwiseShape;
     use space::Activation;
 
     /// Everything kept.
-    pub fn forward(chain: &Chain, x: &[f32], kept: Kept) {
+    pub fn forward(chain: &ChainSlices, x: &[f32], kept: KeptSlices) {
         let mut input = x.to_vec();
         if let Some(before) = chain.before {
             batch_norm::forward_in_place(&mut input, before, None, kept.before);
@@ -169,7 +169,7 @@ pub mod chain {
 
     /// Nothing kept.
     pub fn forward_forgetting(
-        chain: &Chain,
+        chain: &ChainSlices,
         x: &[f32],
         moments: Moments,
         [seen_before, seen_after]: [&mut [f32]; 2],
@@ -214,7 +214,7 @@ pub mod chain {
     }
 
     /// All gradients.
-    pub fn backward(chain: &Chain, saved: &Saved, slopes: Slopes) {
+    pub fn backward(chain: &ChainSlices, saved: &Saved, slopes: GradientSlices) {
         let mut dy = saved.dy.to_vec();
         if let Some((factor, dmean)) = saved.excite {
             let plane = chain.shape.out_height() * chain.shape.out_width();

@@ -3,14 +3,14 @@
 
 use candle_core::Tensor;
 
-use super::Kernels;
-use super::{Path, cuda};
+use super::Backend;
+use super::{Implementation, cuda};
 use crate::error::Result;
 use base::timing::Stopwatch;
 
 /// Brings batches to where the kernels compute. To a GPU they go by buffers of their own, while it computes with others.
 pub struct StagingBuffers {
-    ring: Option<Box<dyn cuda::Ring>>,
+    ring: Option<Box<dyn cuda::DeviceStaging>>,
 }
 
 impl StagingBuffers {
@@ -18,9 +18,9 @@ impl StagingBuffers {
     ///
     /// # Errors
     /// If there is no room for them.
-    pub fn new(kernels: &Kernels, values: usize) -> Result<Self> {
-        Ok(match &kernels.path {
-            Path::Cuda(card) => Self { ring: Some(card.ring(values)?) },
+    pub fn new(backend: &Backend, values: usize) -> Result<Self> {
+        Ok(match &backend.implementation {
+            Implementation::Cuda(gpu) => Self { ring: Some(gpu.ring(values)?) },
             _ => Self { ring: None },
         })
     }
@@ -42,7 +42,7 @@ impl StagingBuffers {
 /// Work for a GPU whose time its clock alone decides, as what measures on one watches it by.
 #[derive(Debug)]
 pub struct SpeedProbe {
-    on: (cuda::Card, Tensor),
+    on: (cuda::Gpu, Tensor),
 }
 
 /// Multiply-adds of a [`SpeedProbe`], one after the other: of four clocks each, about a sixth of a millisecond.
@@ -56,11 +56,11 @@ impl SpeedProbe {
     ///
     /// # Errors
     /// If the GPU has no room for a few numbers.
-    pub fn new(kernels: &Kernels) -> Result<Option<Self>> {
-        if let Path::Cuda(card) = &kernels.path {
+    pub fn new(backend: &Backend) -> Result<Option<Self>> {
+        if let Implementation::Cuda(gpu) = &backend.implementation {
             let values = vec![0.5f32; cuda::THREADS];
-            let values = Tensor::from_vec(values, cuda::THREADS, card.device())?;
-            return Ok(Some(Self { on: (card.clone(), values) }));
+            let values = Tensor::from_vec(values, cuda::THREADS, gpu.device())?;
+            return Ok(Some(Self { on: (gpu.clone(), values) }));
         }
         Ok(None)
     }
@@ -70,35 +70,35 @@ impl SpeedProbe {
     /// # Errors
     /// If it is not taken.
     pub fn run(&self) -> Result<()> {
-        let (card, values) = &self.on;
-        Ok(card.chain_of_products(values, STEPS)?)
+        let (gpu, values) = &self.on;
+        Ok(gpu.chain_of_products(values, STEPS)?)
     }
 }
 
 /// A moment in what the kernels do: on a GPU an event, which is reached when all before it is done.
 #[derive(Debug)]
-pub struct Moment(Clock);
+pub struct Event(Clock);
 
 #[derive(Debug)]
 enum Clock {
     Cpu(Stopwatch),
-    Gpu(Box<dyn cuda::Mark>),
+    Gpu(Box<dyn cuda::DeviceEvent>),
 }
 
-impl Kernels {
+impl Backend {
     /// The moment at which all that was begun so far is done.
     ///
     /// # Errors
     /// If something that was begun failed.
-    pub fn moment(&self) -> Result<Moment> {
-        if let Path::Cuda(card) = &self.path {
-            return Ok(Moment(Clock::Gpu(card.mark()?)));
+    pub fn moment(&self) -> Result<Event> {
+        if let Implementation::Cuda(gpu) = &self.implementation {
+            return Ok(Event(Clock::Gpu(gpu.mark()?)));
         }
-        Ok(Moment(Clock::Cpu(Stopwatch::start())))
+        Ok(Event(Clock::Cpu(Stopwatch::start())))
     }
 }
 
-impl Moment {
+impl Event {
     /// Whether it was there when it was asked for: a CPU's.
     pub(super) fn has_come(&self) -> bool {
         matches!(self.0, Clock::Cpu(_))

@@ -13,7 +13,7 @@ use base::document::rounded;
 use serde::{Deserialize, Serialize};
 use space::{Arch, Extent, SearchSpace};
 
-pub use validation::{Between, Validation, ValidationTypical, of as validation_of};
+pub use validation::{Between, LatencyValidation, ValidationTypical, of as validation_of};
 
 use super::correction::{Correction, Features, Observation, fit};
 use super::row::{DECIMALS, GIVEN, Measurement, Row, pool};

@@ -16,7 +16,7 @@ pub mod testing;
 pub mod undisturbed;
 
 pub use facts::{Conditions, DeviceFacts, EngineFacts};
-pub use fitted::{Between, NetworkRow, SearchedRow, SpaceFit, Validation, ValidationTypical};
+pub use fitted::{Between, LatencyValidation, NetworkRow, SearchedRow, SpaceFit, ValidationTypical};
 pub use fold::{Folded, SessionFacts, SessionFold, fold};
 pub use model::{Latency, LatencyKind, LatencyModel};
 pub use row::{Measurement, Row};

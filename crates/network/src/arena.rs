@@ -21,14 +21,14 @@ const ALIGNED: usize = 16;
 
 /// A weight of a network, and what it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct ArenaPart {
     /// Name, shape and role.
     pub spec: WeightSpec,
     /// Whether it depends on the classes: a new task replaces it.
     pub of_classes: bool,
 }
 
-impl Part {
+impl ArenaPart {
     /// The weights of a static network.
     pub fn of_layers(layers: &[LayerSpec]) -> Vec<Self> {
         layers
@@ -75,14 +75,14 @@ impl Place {
 
 impl Layout {
     /// The layout of some weights, whatever their order.
-    pub fn of(mut parts: Vec<Part>) -> Self {
+    pub fn of(mut parts: Vec<ArenaPart>) -> Self {
         parts.sort_by(|a, b| {
-            let key = |part: &Part| (!part.spec.role.decays(), part.of_classes);
+            let key = |part: &ArenaPart| (!part.spec.role.decays(), part.of_classes);
             key(a).cmp(&key(b)).then_with(|| a.spec.name.cmp(&b.spec.name))
         });
         let mut places = BTreeMap::new();
         let mut length = 0;
-        for Part { spec, of_classes } in parts {
+        for ArenaPart { spec, of_classes } in parts {
             let place = Place { begin: length, shape: spec.shape, role: spec.role, of_classes };
             length = place.with_gap().end;
             places.insert(spec.name, place);
@@ -255,13 +255,13 @@ mod tests {
     use super::*;
     use space::Norm;
 
-    fn part(name: &str, shape: &[usize], role: WeightRole, of_classes: bool) -> Part {
+    fn part(name: &str, shape: &[usize], role: WeightRole, of_classes: bool) -> ArenaPart {
         let takes = vec![space::Take::Leading; shape.len()];
         let spec = WeightSpec { name: name.to_string(), shape: shape.to_vec(), role, takes };
-        Part { spec, of_classes }
+        ArenaPart { spec, of_classes }
     }
 
-    fn parts() -> Vec<Part> {
+    fn parts() -> Vec<ArenaPart> {
         vec![
             part("b.bias", &[3], WeightRole::Bias, true),
             part("b.weight", &[3, 5], WeightRole::Matrix, true),
@@ -271,7 +271,7 @@ mod tests {
     }
 
     fn tensors(from: f32) -> BTreeMap<String, Tensor> {
-        let of = |part: Part| {
+        let of = |part: ArenaPart| {
             let count = part.spec.shape.iter().product::<usize>();
             let values: Vec<f32> = (0..count).map(|index| from + index as f32).collect();
             let tensor =
@@ -310,7 +310,7 @@ mod tests {
         let arena = Arena::of(Arc::new(Layout::of(parts())), tensors(0.0), "x").expect("its tensors");
         let copy = arena.detached().expect("a copy");
         let zeros = arena.zeros_like().expect("zeros");
-        kernels::Kernels::detect().fill_zero(&arena.tensors()["b.weight"]).expect("contiguous");
+        kernels::Backend::detect().fill_zero(&arena.tensors()["b.weight"]).expect("contiguous");
         assert_eq!(values(&arena.run(&(48..64)).expect("inside")), vec![0.0; 16]);
         assert_eq!(values(&copy.tensors()["b.weight"]), values(&tensors(0.0)["b.weight"]));
         assert_eq!(values(zeros.values()), vec![0.0; 96]);

@@ -15,13 +15,13 @@ use std::path::Path;
 use base::document::check_one_of;
 use base::file;
 use candle_core::Device;
-use kernels::Kernels;
+use kernels::Backend;
 use serde::{Deserialize, Serialize};
 use space::SearchSpace;
 
 pub use interface::Interface;
 pub use optimizer::{ADAMW, NESTEROV, OptimizerState};
-pub use validated::{BestValidation, Validated};
+pub use validated::{BestValidation, ValidationProgress};
 
 use crate::data::{Dataset, Preprocess};
 use crate::elastic::{SharedWeights, is_running, statistics_from_tensors, statistics_to_tensors};
@@ -59,7 +59,7 @@ pub enum Provenance {
     /// They were trained with this toolkit.
     Trained(Training),
     /// They were trained with another, and read from its file.
-    Imported(Imported),
+    Imported(ImportSource),
 }
 
 /// What weights were trained with.
@@ -69,7 +69,8 @@ pub struct Training {
     /// Version of the tool that wrote the file.
     pub tool: String,
     /// Kernels that computed the weights; other kernels round differently.
-    pub kernels: String,
+    #[serde(rename = "kernels")]
+    pub backend: String,
     /// Seed of everything random.
     pub seed: u64,
     /// Name and hash of the training data.
@@ -85,7 +86,7 @@ pub struct Training {
     pub start: Option<StartedFrom>,
     /// What validations within the phase have found; in checkpoints of runs that have such.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub validation: Option<Validated>,
+    pub validation: Option<ValidationProgress>,
 }
 
 /// Weights that a run began with.
@@ -101,7 +102,7 @@ pub struct StartedFrom {
 /// What weights were read from. Seed, data and steps of their training are not known.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Imported {
+pub struct ImportSource {
     /// Version of the tool that read the file.
     pub tool: String,
     /// The file's name, without its folder.
@@ -129,7 +130,7 @@ struct Document {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     provenance: Option<Training>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    imported: Option<Imported>,
+    imported: Option<ImportSource>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     preprocess: Option<Preprocess>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -200,8 +201,8 @@ impl Supernet {
     ///
     /// # Errors
     /// If there is no room for them.
-    pub fn on(self, kernels: &Kernels) -> Result<Self> {
-        Ok(Self { weights: self.weights.on(kernels)?, ..self })
+    pub fn on(self, backend: &Backend) -> Result<Self> {
+        Ok(Self { weights: self.weights.on(backend)?, ..self })
     }
 }
 
@@ -241,7 +242,7 @@ pub fn write_imported(
     interface: &Interface,
     weights: &SharedWeights,
     statistics: Option<&Statistics>,
-    imported: Imported,
+    imported: ImportSource,
 ) -> Result<()> {
     let mut tensors = weights.arena().on(&Device::Cpu)?.tensors().clone();
     if let Some(statistics) = statistics {
@@ -422,7 +423,7 @@ mod tests {
     pub(super) fn training() -> Training {
         Training {
             tool: "0.1.0".to_string(),
-            kernels: "reference".to_string(),
+            backend: "reference".to_string(),
             seed: 7,
             data: "digits".to_string(),
             plan: "p".to_string(),
@@ -503,7 +504,7 @@ mod tests {
                 statistics.insert(norm.to_string(), values.expect("a tensor"));
             }
         }
-        let imported = Imported {
+        let imported = ImportSource {
             tool: "0.1.0".to_string(),
             file: "net.pth".to_string(),
             blake3: "0".repeat(64),

@@ -113,7 +113,7 @@ pub struct Splits {
 
 /// What is to be known of a data set beside its images.
 #[derive(Debug, Clone)]
-pub struct Origin {
+pub struct DatasetOrigin {
     /// A short name.
     pub name: String,
     /// One line: where the images come from and under which license.
@@ -164,7 +164,7 @@ mod tests {
     }
 
     fn dataset(val: Images) -> Result<Dataset> {
-        let origin = Origin { name: "one".to_owned(), source: String::new(), flip: false };
+        let origin = DatasetOrigin { name: "one".to_owned(), source: String::new(), flip: false };
         Dataset::new(origin, numbered_classes(2), Splits { train: set([2, 2, 1], 0), val, test: None })
     }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Device, Tensor};
-use kernels::Kernels;
+use kernels::Backend;
 use serde::{Deserialize, Serialize};
 use space::{Arch, Extent, SearchSpace};
 
@@ -150,7 +150,7 @@ fn each_batch(
     mut batches: impl Iterator<Item = Result<Batch>> + Send,
     mut visit: impl FnMut(&Batch) -> Result<()>,
 ) -> Result<()> {
-    if network.kernels().gpu().is_none() {
+    if network.backend().gpu().is_none() {
         return batches.try_for_each(|batch| visit(&batch?));
     }
     let (sender, made) = std::sync::mpsc::sync_channel(1);
@@ -196,16 +196,16 @@ pub struct Evaluator<'a> {
     /// How to calibrate.
     pub calibration: Calibration,
     /// What computes.
-    pub kernels: Kernels,
+    pub backend: Backend,
 }
 
 impl<'a> Evaluator<'a> {
     /// Evaluates sub-networks of a supernet whose weights lie where the kernels compute ([`Supernet::on`]), with the usual
     /// calibration. The images are taken as they are: show them with
     /// [`Supernet::see`](crate::checkpoint::Supernet::see) where the supernet sees others or names its classes otherwise.
-    pub fn new(supernet: &'a Supernet, dataset: &'a Dataset, kernels: &Kernels) -> Self {
+    pub fn new(supernet: &'a Supernet, dataset: &'a Dataset, backend: &Backend) -> Self {
         let Supernet { space, weights, .. } = supernet;
-        Self { space, weights, dataset, calibration: Calibration::default(), kernels: kernels.clone() }
+        Self { space, weights, dataset, calibration: Calibration::default(), backend: backend.clone() }
     }
 
     /// The same with another calibration.
@@ -226,7 +226,7 @@ impl Evaluator<'_> {
 
     fn calibrate_unless(&self, stop: &AtomicBool, arch: &Arch) -> Result<Statistics> {
         let layers = self.space.lower(arch)?;
-        let subnet = SubnetWeights::new(self.space, self.weights, &layers, &self.kernels)?;
+        let subnet = SubnetWeights::new(self.space, self.weights, &layers, &self.backend)?;
         let network = Network::new(&layers, &subnet.values()?)?;
         let Calibration { images, batch, seed } = self.calibration;
         let batches = calibration_batches(self.dataset, images, batch, arch.resolution, seed);
@@ -265,7 +265,7 @@ impl Evaluator<'_> {
             return Ok(None);
         }
         let layers = self.space.lower(arch)?;
-        let subnet = SubnetWeights::new(self.space, self.weights, &layers, &self.kernels)?;
+        let subnet = SubnetWeights::new(self.space, self.weights, &layers, &self.backend)?;
         let network = Network::new(&layers, &subnet.calibrated(&statistics)?)?;
         let batches = self.batches(arch.resolution, split)?.take_while(|_| !stopped());
         let hits = hits(&network, batches).map_err(|error| error.in_place(format!("arch {arch}")))?;
@@ -279,7 +279,7 @@ impl Evaluator<'_> {
     /// If the data set lacks the split or does not fit the space.
     pub fn evaluate(&self, arch: &Arch, largest: Option<&Statistics>, split: Split) -> Result<Evaluation> {
         let layers = self.space.lower(arch)?;
-        let subnet = SubnetWeights::new(self.space, self.weights, &layers, &self.kernels)?;
+        let subnet = SubnetWeights::new(self.space, self.weights, &layers, &self.backend)?;
         let statistics = match largest {
             Some(largest) => subnet.inherit(largest)?,
             None => self.calibrate(arch)?,
@@ -361,9 +361,9 @@ mod tests {
         ] {
             let weights = exploded(&space, norm);
             let calibration = Calibration { images: 100, batch: 50, seed: 0 };
-            let kernels = Kernels::detect();
+            let backend = Backend::detect();
             let evaluator =
-                Evaluator { space: &space, weights: &weights, dataset: &dataset, calibration, kernels };
+                Evaluator { space: &space, weights: &weights, dataset: &dataset, calibration, backend };
             let refused = |result: Result<Accuracy>| result.expect_err("no accuracy").to_string();
             let error = refused(evaluator.accuracy(&arch, Split::Val));
             assert!(error.starts_with(&format!("arch {arch}: {part}")), "{error}");

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use base::document;
 use base::file::{self, write_atomically};
 use candle_core::Tensor;
-use kernels::Kernels;
+use kernels::Backend;
 use serde::{Deserialize, Serialize};
 use space::{Arch, Extent, LayerSpec, SearchSpace};
 
-pub use origin::{FineTuned, FineTunedFrom, MeasuredAccuracy, Origin, SelectedOn, StatisticsOrigin};
+pub use origin::{FineTuned, FineTunedFrom, MeasuredAccuracy, ModelOrigin, SelectedOn, StatisticsOrigin};
 
 use crate::data::{Dataset, Filter, Grey, Normalization, Orient, PixelKind, Preprocess, Resize};
 use crate::elastic::{running_names, statistics_to_tensors};
@@ -130,7 +130,7 @@ pub struct ModelConfig {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, String>,
     /// Where it comes from.
-    pub origin: Origin,
+    pub origin: ModelOrigin,
     /// What may differ between equal exports, such as dates; no hash covers it.
     pub run: BTreeMap<String, serde_json::Value>,
 }
@@ -177,7 +177,7 @@ impl ModelFolder {
         tensors: BTreeMap<String, Tensor>,
         input: Input,
         classes: Vec<String>,
-        origin: Origin,
+        origin: ModelOrigin,
     ) -> Result<Self> {
         let mut folder = Self {
             config: ModelConfig {
@@ -307,10 +307,10 @@ impl ModelFolder {
     ///
     /// # Errors
     /// If a weight is missing or has another shape than the sub-network's.
-    pub fn network(&self, kernels: &Kernels) -> Result<Network> {
+    pub fn network(&self, backend: &Backend) -> Result<Network> {
         let layers = self.config.space.lower(&self.config.arch)?;
         let builder = MapSource::builder(self.tensors.clone());
-        Network::new(&layers, &Source::new(builder, kernels, self.config.space.batch_norm_epsilon()))
+        Network::new(&layers, &Source::new(builder, backend, self.config.space.batch_norm_epsilon()))
     }
 
     /// What happens to an image before the network sees it.
@@ -390,7 +390,7 @@ impl ModelConfig {
 }
 
 /// The version that a network of this input and origin is written in.
-fn version_of(input: &Input, origin: &Origin) -> u32 {
+fn version_of(input: &Input, origin: &ModelOrigin) -> u32 {
     if !input.values.is_bytes() {
         return FLOATS_VERSION;
     }

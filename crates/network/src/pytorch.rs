@@ -25,7 +25,7 @@ use base::file;
 pub use container::Container;
 pub use import::{Import, import};
 pub use state_dict::{Entries, StateDict};
-pub use value::{ElementType, Storage, StoredTensor, Value};
+pub use value::{ElementType, PickleValue, Storage, StoredTensor};
 
 use crate::error::Result;
 use crate::foreign;
@@ -35,7 +35,7 @@ pub struct TorchFile<'a> {
     place: String,
     content: Content<'a>,
     container: Container,
-    value: Value,
+    value: PickleValue,
     /// Where in the content's data each storage lies.
     storages: BTreeMap<Arc<str>, Range<usize>>,
 }
@@ -94,7 +94,7 @@ impl TorchFile<'_> {
     }
 
     /// The object that was saved.
-    pub fn value(&self) -> &Value {
+    pub fn value(&self) -> &PickleValue {
         &self.value
     }
 

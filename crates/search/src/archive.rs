@@ -2,37 +2,37 @@
 
 use std::cmp::Ordering;
 
-use space::{Index, Row};
+use space::{GeneRow, Index};
 
-use super::metric::Value;
+use super::metric::MetricValue;
 
 /// Sub-networks that are retained: ten rounds of twenty.
 pub const TOP: usize = 200;
 
 /// A sub-network that keeps all limits.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Point {
+pub struct ArchivedPoint {
     /// Its genes.
     pub row: Vec<Index>,
     /// What estimators say of it.
-    pub(super) estimated: Vec<Value>,
+    pub(super) estimated: Vec<MetricValue>,
     /// What it is worth for each goal, the greater the better.
     pub merits: [f64; 2],
 }
 
 /// The best of all that were entered, each entered once.
 #[derive(Debug, Default)]
-pub(super) struct Best(Vec<Point>);
+pub(super) struct Best(Vec<ArchivedPoint>);
 
 impl Best {
     /// Best first.
-    pub fn points(&self) -> &[Point] {
+    pub fn points(&self) -> &[ArchivedPoint] {
         &self.0
     }
 
     /// Retains a row if it is among the best: by the first goal, then by the second, then by the genes' own order.
-    pub fn enter(&mut self, row: &Row, merits: [f64; 2], estimated: &[Value]) {
-        let order = |point: &Point| {
+    pub fn enter(&mut self, row: &GeneRow, merits: [f64; 2], estimated: &[MetricValue]) {
+        let order = |point: &ArchivedPoint| {
             let first = merits[0].total_cmp(&point.merits[0]);
             let second = merits[1].total_cmp(&point.merits[1]);
             first.then(second).then_with(|| point.row[..].cmp(row))
@@ -41,24 +41,24 @@ impl Best {
             return;
         }
         let place = self.0.partition_point(|point| order(point) != Ordering::Greater);
-        self.0.insert(place, Point { row: row.to_vec(), estimated: estimated.to_vec(), merits });
+        self.0.insert(place, ArchivedPoint { row: row.to_vec(), estimated: estimated.to_vec(), merits });
         self.0.truncate(TOP);
     }
 }
 
 /// What nothing that was entered is better than: by the second goal, best first, and so by the first, worst first.
 #[derive(Debug, Default)]
-pub(super) struct Front(Vec<Point>);
+pub(super) struct Front(Vec<ArchivedPoint>);
 
 impl Front {
     /// In order.
-    pub fn points(&self) -> &[Point] {
+    pub fn points(&self) -> &[ArchivedPoint] {
         &self.0
     }
 
     /// Enters a row unless another is better, and drops what it is better than; of equals it retains the row that comes
     /// first.
-    pub fn enter(&mut self, row: &Row, merits: [f64; 2], estimated: &[Value]) {
+    pub fn enter(&mut self, row: &GeneRow, merits: [f64; 2], estimated: &[MetricValue]) {
         let [first, second] = merits;
         let end = self.0.partition_point(|point| point.merits[1] >= second);
         if let Some(before) = end.checked_sub(1).map(|before| &self.0[before]) {
@@ -69,7 +69,7 @@ impl Front {
         }
         let start = self.0[..end].partition_point(|point| point.merits[1] > second);
         let beaten = self.0[end..].iter().take_while(|point| point.merits[0] <= first).count();
-        let point = Point { row: row.to_vec(), estimated: estimated.to_vec(), merits };
+        let point = ArchivedPoint { row: row.to_vec(), estimated: estimated.to_vec(), merits };
         self.0.splice(start..end + beaten, [point]);
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use space::Arch;
 
 use super::index::Costs;
-use super::metric::{LATENCY, TOP1, Value};
+use super::metric::{LATENCY, MetricValue, TOP1};
 
 /// What an expected accuracy is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub struct Candidate {
     /// The sub-network.
     pub arch: Arch,
     /// What is expected of it, by metric: shares, microseconds, counts and bytes.
-    pub values: BTreeMap<String, Value>,
+    pub values: BTreeMap<String, MetricValue>,
     /// What its accuracy is from, where that is known.
     pub accuracy_from: Option<AccuracyFrom>,
 }
@@ -38,13 +38,13 @@ const DECIMALS_OF_MICROSECONDS: i32 = 6;
 impl Candidate {
     /// A sub-network with what a predictor says of it, and its costs.
     pub fn new(arch: Arch, accuracy: f32, costs: &Costs) -> Self {
-        let top1 = (TOP1.to_string(), Value::expected(f64::from(accuracy)));
+        let top1 = (TOP1.to_string(), MetricValue::expected(f64::from(accuracy)));
         let costs = costs.all().map(|(quantity, value)| (quantity.metric().to_string(), value));
         Self::of(arch, costs.into_iter().chain([top1]))
     }
 
     /// A sub-network with its values, rounded to what files hold.
-    pub fn of(arch: Arch, values: impl IntoIterator<Item = (String, Value)>) -> Self {
+    pub fn of(arch: Arch, values: impl IntoIterator<Item = (String, MetricValue)>) -> Self {
         let values = values.into_iter().map(|(name, value)| {
             let value = rounded_value(&name, &value);
             (name, value)
@@ -76,7 +76,7 @@ impl Candidate {
     pub fn set_accuracy(&mut self, accuracy: f64, interval: Option<[f64; 2]>) {
         let low = interval.map(|ends| ends[0]);
         let high = interval.map(|ends| ends[1]);
-        let value = Value { mean: accuracy, low, high, extrapolated: false };
+        let value = MetricValue { mean: accuracy, low, high, extrapolated: false };
         self.values.insert(TOP1.to_string(), value);
     }
 
@@ -100,11 +100,11 @@ fn milliseconds(us: f64) -> f64 {
     rounded(us / 1e3, DECIMALS)
 }
 
-fn rounded_value(name: &str, value: &Value) -> Value {
+fn rounded_value(name: &str, value: &MetricValue) -> MetricValue {
     if value.is_exact() {
         return *value;
     }
     let decimals = if name.starts_with(LATENCY) { DECIMALS_OF_MICROSECONDS } else { DECIMALS };
     let round = |number: f64| rounded(number, decimals);
-    Value { mean: round(value.mean), low: value.low.map(round), high: value.high.map(round), ..*value }
+    MetricValue { mean: round(value.mean), low: value.low.map(round), high: value.high.map(round), ..*value }
 }

@@ -7,9 +7,9 @@ use space::{Encoded, SearchSpace};
 
 use super::genes::GeneFeatures;
 use super::index::CostIndex;
-use super::metric::{Better, Fidelity, Metric, TOP1, Value};
+use super::metric::{Better, Fidelity, Metric, MetricValue, TOP1};
 use super::objective::Objective;
-use super::rows::Rows;
+use super::rows::GeneRows;
 use crate::error::Result;
 
 /// Says what sub-networks' metrics are.
@@ -27,7 +27,7 @@ pub trait Estimator: Sync {
     ///
     /// # Errors
     /// If a row cannot be estimated.
-    fn estimate(&self, rows: &Rows, fidelity: Fidelity, stop: &AtomicBool) -> Result<Vec<Value>>;
+    fn estimate(&self, rows: &GeneRows, fidelity: Fidelity, stop: &AtomicBool) -> Result<Vec<MetricValue>>;
 
     /// The costs behind it, where its values are sums and maxima of terms over few genes: they have exact minima, and a
     /// strategy may ask them what a change adds. What is factored costs nothing and is not kept.
@@ -89,11 +89,11 @@ impl<'a> Predictor<'a> {
         self.objective.slopes(encoded)
     }
 
-    fn predict(&self, rows: &Rows, places: std::ops::Range<usize>) -> Result<Vec<Value>> {
+    fn predict(&self, rows: &GeneRows, places: std::ops::Range<usize>) -> Result<Vec<MetricValue>> {
         let mut encoded = Encoded::default();
         places.for_each(|at| encoded.push(self.features.of(rows.get(at))));
         let values = self.objective.predict_encoded(&encoded)?;
-        Ok(values.into_iter().map(|value| Value::expected(f64::from(value))).collect())
+        Ok(values.into_iter().map(|value| MetricValue::expected(f64::from(value))).collect())
     }
 }
 
@@ -102,7 +102,7 @@ impl Estimator for Predictor<'_> {
         &self.metrics
     }
 
-    fn estimate(&self, rows: &Rows, _fidelity: Fidelity, _stop: &AtomicBool) -> Result<Vec<Value>> {
+    fn estimate(&self, rows: &GeneRows, _fidelity: Fidelity, _stop: &AtomicBool) -> Result<Vec<MetricValue>> {
         let each = rows.len().div_ceil(rayon::current_num_threads()).max(LEAST_ROWS);
         if rows.len() <= each {
             return self.predict(rows, 0..rows.len());
@@ -130,10 +130,10 @@ impl Estimator for CostIndex {
         0.0
     }
 
-    fn estimate(&self, rows: &Rows, _fidelity: Fidelity, _stop: &AtomicBool) -> Result<Vec<Value>> {
+    fn estimate(&self, rows: &GeneRows, _fidelity: Fidelity, _stop: &AtomicBool) -> Result<Vec<MetricValue>> {
         Ok(rows
             .iter()
-            .flat_map(|row: &space::Row| {
+            .flat_map(|row: &space::GeneRow| {
                 let costs = self.costs_of(row);
                 self.quantities().iter().map(move |quantity| costs.value(*quantity))
             })

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use space::{ABSENT, Encoded, Encoder, Genome, Group, Index, Row, SearchSpace, Step, Steps};
+use space::{ABSENT, Encoded, Encoder, GeneRow, Genome, Group, Index, SearchSpace, Step, Steps};
 
 /// The steps of a search: any group of genes but the resolution takes other values, and no gene in `locked` is in a group that
 /// changes.
-pub(super) fn steps(space: &SearchSpace, row: &Row, locked: &[bool], steps: &mut Steps) {
+pub(super) fn steps(space: &SearchSpace, row: &GeneRow, locked: &[bool], steps: &mut Steps) {
     let genome = space.genome();
     let is_locked = |group: &Group| group.genes().any(|gene| locked.get(gene).copied().unwrap_or(false));
     genome.steps(row, |group| group.first != space::RESOLUTION && !is_locked(group), steps);
@@ -111,7 +111,7 @@ impl GeneFeatures {
     }
 
     /// The features of a row that are 1, in rising order.
-    pub fn of<'a>(&'a self, row: &'a Row) -> impl Iterator<Item = u32> + 'a {
+    pub fn of<'a>(&'a self, row: &'a GeneRow) -> impl Iterator<Item = u32> + 'a {
         self.order
             .iter()
             .filter(|seen: &&Seen| match &seen.only {
@@ -124,7 +124,7 @@ impl GeneFeatures {
 }
 
 /// A number that two rows share only by a chance of 2^-64.
-pub(super) fn hash(row: &Row) -> u64 {
+pub(super) fn hash(row: &GeneRow) -> u64 {
     row.chunks(4).fold(0x243f_6a88_85a3_08d3, |hash: u64, values: &[Index]| {
         let packed = values.iter().fold(0, |packed, value| packed << 16 | u64::from(*value));
         let mixed = (hash ^ packed).wrapping_mul(0x9e37_79b9_7f4a_7c15);

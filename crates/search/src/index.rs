@@ -7,12 +7,12 @@
 //! that wait would be over all the choices that decide who reads them; rows are priced by their layers instead.
 
 use space::{
-    Arch, ChangesFrom, Elimination, Factored, Genome, Index, Join, LayerSpec, RESOLUTION, Row, SearchSpace,
-    Table, Var, cost,
+    Arch, ChangesFrom, Elimination, Factored, GeneRow, Genome, Index, Join, LayerSpec, RESOLUTION,
+    SearchSpace, Table, Var, cost,
 };
 
 use super::candidate::Candidate;
-use super::metric::{Better, LATENCY, Metric, Value};
+use super::metric::{Better, LATENCY, Metric, MetricValue};
 use super::quantity::Quantity;
 use crate::error::Result;
 
@@ -51,17 +51,17 @@ impl Costs {
     }
 
     /// The value of a quantity: of latency what is expected and the upper end, of all others what it is.
-    pub(crate) fn value(&self, quantity: Quantity) -> Value {
+    pub(crate) fn value(&self, quantity: Quantity) -> MetricValue {
         match quantity {
             Quantity::Latency => {
-                Value { high: Some(self.latency_upper_us), ..Value::expected(self.latency_us) }
+                MetricValue { high: Some(self.latency_upper_us), ..MetricValue::expected(self.latency_us) }
             }
-            exact => Value::exact(self.of(exact)),
+            exact => MetricValue::exact(self.of(exact)),
         }
     }
 
     /// The values of all quantities.
-    pub(crate) fn all(&self) -> [(Quantity, Value); Quantity::ALL.len()] {
+    pub(crate) fn all(&self) -> [(Quantity, MetricValue); Quantity::ALL.len()] {
         Quantity::ALL.map(|quantity| (quantity, self.value(quantity)))
     }
 }
@@ -241,7 +241,7 @@ impl CostIndex {
     }
 
     /// The costs of a row.
-    pub(super) fn costs_of(&self, row: &Row) -> Costs {
+    pub(super) fn costs_of(&self, row: &GeneRow) -> Costs {
         let mut costs = self.costs.of(row);
         if !self.is_chain {
             costs.peak_activation_bytes = cost(&self.space.lower_row(row)).peak_activation_bytes;
@@ -250,7 +250,7 @@ impl CostIndex {
     }
 
     /// The row as a place to go from, for what steps add to a quantity that is a sum of layers: all but memory.
-    pub(super) fn from(&self, row: &Row) -> ChangesFrom<'_, Costs> {
+    pub(super) fn from(&self, row: &GeneRow) -> ChangesFrom<'_, Costs> {
         self.costs.from(row)
     }
 

@@ -25,17 +25,17 @@ pub mod strategies;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use archive::{Point, TOP};
+pub use archive::{ArchivedPoint, TOP};
 pub use candidate::{AccuracyFrom, Candidate};
 pub use error::{Error, Nearest, Result};
 pub use estimator::{Estimator, Predictor};
 pub use index::{CostIndex, Costs, Latencies, Microseconds};
 pub use log::{Archive, Log};
-pub use metric::{Better, Fidelity, LATENCY, Limits, Metric, TOP1, Value};
+pub use metric::{Better, Fidelity, LATENCY, Limits, Metric, MetricValue, TOP1};
 pub use objective::{Objective, SyntheticObjective};
 pub use problem::Problem;
 pub use quantity::Quantity;
-pub use rows::Rows;
+pub use rows::GeneRows;
 pub use solve::{Ended, Outcome, Proof, Scored, Strategy, View, solve};
 pub use strategies::climbers::{AccuracySearch, Climbers, SearchConfig, SearchReport, climb};
 pub use strategies::random::Random;

@@ -48,7 +48,7 @@ impl Metric {
 
     /// Whether a value keeps a limit: the end of its interval that is the worse one, or the expected value where no
     /// interval is known.
-    pub fn keeps(&self, value: &Value, limit: f64) -> bool {
+    pub fn keeps(&self, value: &MetricValue, limit: f64) -> bool {
         match self.better {
             Better::Higher => value.low.unwrap_or(value.mean) >= limit,
             Better::Lower => value.high.unwrap_or(value.mean) <= limit,
@@ -58,7 +58,7 @@ impl Metric {
 
 /// What is expected of a metric, in its unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Value {
+pub struct MetricValue {
     /// The expected value.
     pub mean: f64,
     /// The lower end of its interval, where that is known.
@@ -69,7 +69,7 @@ pub struct Value {
     pub extrapolated: bool,
 }
 
-impl Value {
+impl MetricValue {
     /// A value that is known for certain, such as a count.
     pub fn exact(mean: f64) -> Self {
         Self { mean, low: Some(mean), high: Some(mean), extrapolated: false }
@@ -175,14 +175,14 @@ mod tests {
 
     #[test]
     fn a_limit_is_compared_with_the_worse_end() {
-        let value = Value { mean: 0.5, low: Some(0.4), high: Some(0.7), extrapolated: false };
+        let value = MetricValue { mean: 0.5, low: Some(0.4), high: Some(0.7), extrapolated: false };
         for (better, value, limit, kept) in [
             (Better::Higher, value, 0.4, true),
             (Better::Higher, value, 0.45, false),
             (Better::Lower, value, 0.7, true),
             (Better::Lower, value, 0.6, false),
-            (Better::Lower, Value::expected(0.5), 0.5, true),
-            (Better::Higher, Value::exact(0.5), 0.6, false),
+            (Better::Lower, MetricValue::expected(0.5), 0.5, true),
+            (Better::Higher, MetricValue::exact(0.5), 0.6, false),
         ] {
             let metric = Metric::new("x", "1", better);
             assert_eq!(metric.keeps(&value, limit), kept, "{better:?} {value:?} {limit}");

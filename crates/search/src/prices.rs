@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use space::{Genome, Index, Row, SearchSpace};
+use space::{GeneRow, Genome, Index, SearchSpace};
 
 use super::index::{CostIndex, Costs};
 use super::quantity::{Quantity, amount};
@@ -17,7 +17,7 @@ pub(super) struct Priced<'a> {
 }
 
 impl Priced<'_> {
-    fn keeps(&self, row: &Row) -> bool {
+    fn keeps(&self, row: &GeneRow) -> bool {
         self.limits.is_empty() || self.keeps_costs(&self.index.costs_of(row))
     }
 
@@ -26,7 +26,7 @@ impl Priced<'_> {
     }
 
     /// The costs of what is limited, as shares of the limits.
-    fn shares(&self, row: &Row) -> impl Iterator<Item = f64> + '_ {
+    fn shares(&self, row: &GeneRow) -> impl Iterator<Item = f64> + '_ {
         let costs = self.index.costs_of(row);
         self.limits.iter().map(move |(quantity, limit)| costs.of(*quantity) / limit)
     }
@@ -70,12 +70,12 @@ impl<'a> Prices<'a> {
     }
 
     /// The value of a column that a limit is compared with.
-    pub fn of(&self, column: Column, row: &Row) -> f64 {
+    pub fn of(&self, column: Column, row: &GeneRow) -> f64 {
         self.0[column.index].index.costs_of(row).of(column.quantity)
     }
 
     /// What is expected of a column.
-    pub fn mean(&self, column: Column, row: &Row) -> f64 {
+    pub fn mean(&self, column: Column, row: &GeneRow) -> f64 {
         self.0[column.index].index.costs_of(row).value(column.quantity).mean
     }
 
@@ -110,22 +110,22 @@ impl<'a> Prices<'a> {
     }
 
     /// Whether a row keeps all limits.
-    pub fn keeps(&self, row: &Row) -> bool {
+    pub fn keeps(&self, row: &GeneRow) -> bool {
         self.0.iter().all(|priced| priced.keeps(row))
     }
 
     /// Whether a row does whose first index's costs are known.
-    pub fn keeps_with(&self, first: &Costs, row: &Row) -> bool {
+    pub fn keeps_with(&self, first: &Costs, row: &GeneRow) -> bool {
         self.0[0].keeps_costs(first) && self.0[1..].iter().all(|priced| priced.keeps(row))
     }
 
     /// By how much a row breaks the limits: the sum of the shares by which each is exceeded; 0 if all are kept.
-    pub fn violation(&self, row: &Row) -> f64 {
+    pub fn violation(&self, row: &GeneRow) -> f64 {
         self.0.iter().flat_map(|priced| priced.shares(row)).map(|share| (share - 1.0).max(0.0)).sum()
     }
 
     /// What all limits have to be multiplied by for a row to keep them.
-    pub fn factor(&self, row: &Row) -> f64 {
+    pub fn factor(&self, row: &GeneRow) -> f64 {
         self.0.iter().flat_map(|priced| priced.shares(row)).fold(0.0, f64::max)
     }
 
@@ -152,7 +152,7 @@ impl<'a> Prices<'a> {
     }
 
     /// What a row has of the quantities that are limited, for a message.
-    pub fn describe(&self, row: &Row) -> String {
+    pub fn describe(&self, row: &GeneRow) -> String {
         self.limits()
             .map(|(column, _): (Column, f64)| {
                 format!("{} {}", self.label(column), column.quantity.text(self.of(column, row)))

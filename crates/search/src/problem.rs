@@ -1,11 +1,11 @@
 //! What is searched for: a space, who knows what of its sub-networks, goals, limits, a budget and a seed.
 
-use space::{Genome, Row, SearchSpace};
+use space::{GeneRow, Genome, SearchSpace};
 
 use super::candidate::Candidate;
 use super::estimator::{Estimator, Predictor};
 use super::index::{CostIndex, Costs};
-use super::metric::{Better, Fidelity, Limits, Metric, Value};
+use super::metric::{Better, Fidelity, Limits, Metric, MetricValue};
 use super::prices::{Column, Prices};
 use crate::error::Result;
 
@@ -190,12 +190,12 @@ impl<'a> Problem<'a> {
     }
 
     /// Whether a row keeps the limits on costs.
-    pub fn keeps_costs(&self, row: &Row) -> bool {
+    pub fn keeps_costs(&self, row: &GeneRow) -> bool {
         self.prices.keeps(row)
     }
 
     /// The value of a metric for a row; `estimated` is what estimators say of it.
-    pub fn value(&self, metric: usize, row: &Row, estimated: &[Value]) -> Value {
+    pub fn value(&self, metric: usize, row: &GeneRow, estimated: &[MetricValue]) -> MetricValue {
         match self.metrics[metric].1 {
             Source::Estimated(at) => estimated[at],
             Source::Priced(Column { index, quantity }) => {
@@ -206,19 +206,19 @@ impl<'a> Problem<'a> {
     }
 
     /// Whether what estimators say of a row keeps the limits on it.
-    pub(super) fn keeps_estimated(&self, row: &Row, estimated: &[Value]) -> bool {
+    pub(super) fn keeps_estimated(&self, row: &GeneRow, estimated: &[MetricValue]) -> bool {
         self.limits.iter().all(|(metric, bound): &(usize, f64)| {
             self.metrics[*metric].0.keeps(&self.value(*metric, row, estimated), *bound)
         })
     }
 
     /// What a row is worth for each goal, the greater the better; 0 for a second goal that there is not.
-    pub(super) fn merits(&self, row: &Row, estimated: &[Value]) -> [f64; MOST_GOALS] {
+    pub(super) fn merits(&self, row: &GeneRow, estimated: &[MetricValue]) -> [f64; MOST_GOALS] {
         self.merits_with(&self.prices.first().costs_of(row), row, estimated)
     }
 
     /// The same of a row whose first index's costs are known.
-    fn merits_with(&self, first: &Costs, row: &Row, estimated: &[Value]) -> [f64; MOST_GOALS] {
+    fn merits_with(&self, first: &Costs, row: &GeneRow, estimated: &[MetricValue]) -> [f64; MOST_GOALS] {
         let merit = |goal: &usize| {
             let (metric, source) = &self.metrics[*goal];
             let value = match source {
@@ -231,14 +231,14 @@ impl<'a> Problem<'a> {
     }
 
     /// What a row is worth for each goal, if it keeps all limits.
-    pub(super) fn judged(&self, row: &Row, estimated: &[Value]) -> Option<[f64; MOST_GOALS]> {
+    pub(super) fn judged(&self, row: &GeneRow, estimated: &[MetricValue]) -> Option<[f64; MOST_GOALS]> {
         let first = self.prices.first().costs_of(row);
         let kept = self.prices.keeps_with(&first, row) && self.keeps_estimated(row, estimated);
         kept.then(|| self.merits_with(&first, row, estimated))
     }
 
     /// The row as a candidate, with all metrics.
-    pub(super) fn candidate(&self, row: &Row, estimated: &[Value]) -> Candidate {
+    pub(super) fn candidate(&self, row: &GeneRow, estimated: &[MetricValue]) -> Candidate {
         Candidate::of(
             self.space.arch(row),
             (0..self.metrics.len())

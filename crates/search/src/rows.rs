@@ -1,16 +1,16 @@
 //! Rows of genes, one behind the other.
 
-use space::{Index, Row};
+use space::{GeneRow, Index};
 
 /// Sub-networks as rows of genes, all of one space.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rows {
+pub struct GeneRows {
     genes: Vec<Index>,
     /// Genes of a row.
     width: usize,
 }
 
-impl Rows {
+impl GeneRows {
     /// No rows yet, of so many genes each.
     pub fn new(width: usize) -> Self {
         Self { genes: Vec::new(), width }
@@ -32,7 +32,7 @@ impl Rows {
     }
 
     /// Adds a copy of a row, for the caller to change.
-    pub fn push(&mut self, genes: &Row) -> &mut Row {
+    pub fn push(&mut self, genes: &GeneRow) -> &mut GeneRow {
         let start = self.genes.len();
         self.genes.extend_from_slice(genes);
         &mut self.genes[start..]
@@ -49,12 +49,12 @@ impl Rows {
     }
 
     /// One row.
-    pub fn get(&self, row: usize) -> &Row {
+    pub fn get(&self, row: usize) -> &GeneRow {
         &self.genes[row * self.width..(row + 1) * self.width]
     }
 
     /// All rows, in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Row> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &GeneRow> {
         self.genes.chunks_exact(self.width)
     }
 }

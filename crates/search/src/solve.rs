@@ -11,12 +11,12 @@ mod ledger;
 
 use std::sync::atomic::{self, AtomicBool};
 
-use super::archive::Point;
+use super::archive::ArchivedPoint;
 use super::candidate::Candidate;
 use super::log::Log;
-use super::metric::{Fidelity, Value};
+use super::metric::{Fidelity, MetricValue};
 use super::problem::Problem;
-use super::rows::Rows;
+use super::rows::GeneRows;
 use crate::error::Result;
 use ledger::Ledger;
 
@@ -29,7 +29,7 @@ pub trait Strategy {
     ///
     /// # Errors
     /// If a predictor that it asks by itself fails.
-    fn ask(&mut self, view: &View<'_>, rows: &mut Rows) -> Result<Fidelity>;
+    fn ask(&mut self, view: &View<'_>, rows: &mut GeneRows) -> Result<Fidelity>;
 
     /// Learns what was asked for.
     ///
@@ -52,19 +52,19 @@ pub enum Proof {
 
 /// What a strategy sees of the search so far; not how much of the budget is left.
 pub struct View<'s> {
-    best: &'s [Point],
-    front: &'s [Point],
+    best: &'s [ArchivedPoint],
+    front: &'s [ArchivedPoint],
     count: usize,
 }
 
 impl View<'_> {
     /// The best that keep all limits, best first.
-    pub fn best(&self) -> &[Point] {
+    pub fn best(&self) -> &[ArchivedPoint] {
         self.best
     }
 
     /// What nothing that keeps all limits is better than for both goals: by the second, best first.
-    pub fn front(&self) -> &[Point] {
+    pub fn front(&self) -> &[ArchivedPoint] {
         self.front
     }
 
@@ -78,9 +78,9 @@ impl View<'_> {
 pub struct Scored<'s> {
     problem: &'s Problem<'s>,
     /// The rows.
-    pub rows: &'s Rows,
+    pub rows: &'s GeneRows,
     keys: &'s [u64],
-    values: &'s [Value],
+    values: &'s [MetricValue],
     /// How many values there are of a row, and where each row's lie.
     each: usize,
     places: &'s [usize],
@@ -95,13 +95,13 @@ impl Scored<'_> {
     }
 
     /// What estimators say of a row: the values of all their metrics but those of factored costs.
-    pub fn estimated(&self, row: usize) -> &[Value] {
+    pub fn estimated(&self, row: usize) -> &[MetricValue] {
         let start = self.places[row] * self.each;
         &self.values[start..start + self.each]
     }
 
     /// The value of a metric for a row.
-    pub fn value(&self, row: usize, metric: usize) -> Value {
+    pub fn value(&self, row: usize, metric: usize) -> MetricValue {
         self.problem.value(metric, self.rows.get(row), self.estimated(row))
     }
 
@@ -166,7 +166,7 @@ pub fn solve(
 ) -> Result<Outcome> {
     problem.prices().check_each()?;
     let mut ledger = Ledger::new(problem);
-    let mut rows = Rows::new(problem.genome().len());
+    let mut rows = GeneRows::new(problem.genome().len());
     let ended = loop {
         if let Some(proof) = strategy.finished() {
             break Ended::Finished(proof);

@@ -9,11 +9,11 @@ use crate::candidate::Candidate;
 use crate::error::Result;
 use crate::estimator::{Estimator, Predictor};
 use crate::index::{CostIndex, Costs};
-use crate::metric::{Fidelity, LATENCY, Limits, Metric, Value};
+use crate::metric::{Fidelity, LATENCY, Limits, Metric, MetricValue};
 use crate::objective::Objective;
 use crate::pareto;
 use crate::quantity::Quantity;
-use crate::rows::Rows;
+use crate::rows::GeneRows;
 use crate::strategies::climbers::{SearchConfig, SearchReport, climb};
 
 /// 800 sub-networks: few enough to try them all.
@@ -175,7 +175,7 @@ impl Estimator for Counting<'_> {
         fidelity.share()
     }
 
-    fn estimate(&self, rows: &Rows, fidelity: Fidelity, stop: &AtomicBool) -> Result<Vec<Value>> {
+    fn estimate(&self, rows: &GeneRows, fidelity: Fidelity, stop: &AtomicBool) -> Result<Vec<MetricValue>> {
         let mut values = self.inner.estimate(rows, fidelity, stop)?;
         let before = self.estimated();
         if before + values.len() > self.most {

@@ -6,7 +6,7 @@
 //! values folds away: the first block of a stage is always there. Channels and extent are traced apart.
 
 use crate::feature_map::FeatureMap;
-use crate::genome::{Choice, Genome, Row};
+use crate::genome::{Choice, GeneRow, Genome};
 use crate::layer::LayerSpec;
 use crate::operators::{Maps, Operator};
 use crate::trace::{Trace, Traced, fixed, traced};
@@ -146,7 +146,7 @@ impl Node {
 #[derive(Debug)]
 pub struct Builder<'a> {
     genome: &'a Genome,
-    row: &'a Row,
+    row: &'a GeneRow,
     /// In place of the resolution that the row has.
     resolution: Option<Extent>,
     guard: Traced<bool>,
@@ -155,7 +155,7 @@ pub struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     /// Builds the network of a row; its input has `resolution` in place of the row's, where one is given.
-    pub(crate) fn new(genome: &'a Genome, row: &'a Row, resolution: Option<Extent>) -> Self {
+    pub(crate) fn new(genome: &'a Genome, row: &'a GeneRow, resolution: Option<Extent>) -> Self {
         Self { genome, row, resolution, guard: fixed(true), nodes: Vec::new() }
     }
 

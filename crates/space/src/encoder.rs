@@ -3,7 +3,7 @@
 use base::error::{Error, Result};
 
 use crate::arch::Arch;
-use crate::genome::{GeneId, Index, Row};
+use crate::genome::{GeneId, GeneRow, Index};
 use crate::search_space::SearchSpace;
 use crate::value::Value;
 
@@ -120,7 +120,7 @@ impl Encoder {
     }
 
     /// The features of a row that are 1, in rising order.
-    pub fn of_row<'a>(&'a self, row: &'a Row) -> impl Iterator<Item = usize> + 'a {
+    pub fn of_row<'a>(&'a self, row: &'a GeneRow) -> impl Iterator<Item = usize> + 'a {
         let there = self.order.iter().filter(|gene| self.space.genome().exists(row, **gene));
         there.filter_map(|gene| Some(self.starts[*gene]? + usize::from(row[*gene])))
     }

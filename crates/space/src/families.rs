@@ -14,7 +14,7 @@ use base::error::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::builder::Builder;
-use crate::genome::{Choice, Dimension, GeneId, Genome, Row};
+use crate::genome::{Choice, Dimension, GeneId, GeneRow, Genome};
 use crate::value::Extent;
 use stages::Stages;
 
@@ -90,13 +90,13 @@ pub(crate) trait Family: Debug + Send + Sync {
 /// What the choices of a family are called, in files and for people. Only a text that somebody wrote can be wrong.
 pub(crate) trait Words {
     /// What a row's sub-network is called, its resolution left out.
-    fn text(&self, genome: &Genome, row: &Row) -> String;
+    fn text(&self, genome: &Genome, row: &GeneRow) -> String;
 
     /// The row that a text names; `row` has its resolution already. `place` is for messages.
     ///
     /// # Errors
     /// If the text is no text of this family, or names a value that may not be chosen.
-    fn parse(&self, genome: &Genome, text: &str, place: &str, row: &mut Row) -> Result<()>;
+    fn parse(&self, genome: &Genome, text: &str, place: &str, row: &mut GeneRow) -> Result<()>;
 
     /// The genes that predictors see, in the order of their features.
     fn features(&self) -> Vec<GeneId>;

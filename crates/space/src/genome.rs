@@ -25,7 +25,7 @@ pub use steps::{ABSENT, Change, Group, Step, Steps};
 pub type Index = u16;
 
 /// One network: an index for each gene of its genome.
-pub type Row = [Index];
+pub type GeneRow = [Index];
 
 /// A gene's place in its genome.
 pub type GeneId = usize;
@@ -108,24 +108,24 @@ impl Genome {
     }
 
     /// What a row says of a choice; what its first value says, where it does not exist.
-    pub fn get<T: Readable>(&self, row: &Row, choice: Choice<T>) -> T {
+    pub fn get<T: Readable>(&self, row: &GeneRow, choice: Choice<T>) -> T {
         let value = self.genes()[choice.gene()].values[usize::from(row[choice.gene()])];
         T::read(value).expect("a choice is read as it was declared")
     }
 
     /// A gene's value in a row; `None` where the gene does not exist.
-    pub fn value(&self, row: &Row, gene: GeneId) -> Option<Value> {
+    pub fn value(&self, row: &GeneRow, gene: GeneId) -> Option<Value> {
         self.exists(row, gene).then(|| self.genes()[gene].values[usize::from(row[gene])])
     }
 
     /// Whether a gene exists in a row.
-    pub fn exists(&self, row: &Row, gene: GeneId) -> bool {
+    pub fn exists(&self, row: &GeneRow, gene: GeneId) -> bool {
         let Some((parent, among)) = &self.genes()[gene].exists else { return true };
         among[usize::from(row[*parent])] && self.exists(row, *parent)
     }
 
     /// Sets genes that do not exist to 0.
-    pub fn make_canonical(&self, row: &mut Row) {
+    pub fn make_canonical(&self, row: &mut GeneRow) {
         for gene in 0..self.len() {
             if row[gene] != 0 && !self.exists(row, gene) {
                 row[gene] = 0;
@@ -134,7 +134,7 @@ impl Genome {
     }
 
     /// Whether the row is canonical and each of its values may be drawn.
-    pub fn holds(&self, row: &Row) -> bool {
+    pub fn holds(&self, row: &GeneRow) -> bool {
         row.len() == self.len()
             && (0..self.len()).all(|gene: GeneId| {
                 if self.exists(row, gene) { self.allowed[gene].contains(&row[gene]) } else { row[gene] == 0 }
@@ -155,7 +155,7 @@ impl Genome {
     /// Sets a gene of a row to a value that may be drawn; `place` says whose it is in messages.
     pub(crate) fn choose<T: Readable>(
         &self,
-        row: &mut Row,
+        row: &mut GeneRow,
         choice: Choice<T>,
         value: T,
         place: &str,
@@ -295,7 +295,7 @@ impl Genome {
     }
 
     /// Redraws each group of genes with the given probability; what comes to exist is drawn.
-    pub fn mutate(&self, row: &mut Row, probability: f64, rng: &mut impl Rng) {
+    pub fn mutate(&self, row: &mut GeneRow, probability: f64, rng: &mut impl Rng) {
         let before = row.to_vec();
         for group in self.groups() {
             if !self.exists(row, group.first) {
@@ -308,13 +308,13 @@ impl Genome {
 
     /// Takes each group of genes from the row or the other, with a probability of a half; what only one of them has comes
     /// from that one.
-    pub fn mix(&self, row: &mut Row, other: &Row, rng: &mut impl Rng) {
+    pub fn mix(&self, row: &mut GeneRow, other: &GeneRow, rng: &mut impl Rng) {
         self.take_parts(self.groups().iter().map(Group::genes), row, other, rng);
     }
 
     /// Takes each gene from the row or the other, with a probability of a half; what only one of them has comes from that
     /// one.
-    pub fn cross(&self, row: &mut Row, other: &Row, rng: &mut impl Rng) {
+    pub fn cross(&self, row: &mut GeneRow, other: &GeneRow, rng: &mut impl Rng) {
         self.take_parts((0..self.len()).map(|gene| gene..gene + 1), row, other, rng);
     }
 
@@ -322,8 +322,8 @@ impl Genome {
     fn take_parts(
         &self,
         parts: impl Iterator<Item = Range<GeneId>>,
-        row: &mut Row,
-        other: &Row,
+        row: &mut GeneRow,
+        other: &GeneRow,
         rng: &mut impl Rng,
     ) {
         let ours = row.to_vec();
@@ -339,7 +339,13 @@ impl Genome {
 
     /// Takes over genes of `anchor`, in random order, until `keeps` is content; the last step is `anchor` itself, so the
     /// work is bounded by the number of genes.
-    pub fn toward(&self, row: &mut Row, anchor: &Row, rng: &mut impl Rng, keeps: impl Fn(&Row) -> bool) {
+    pub fn toward(
+        &self,
+        row: &mut GeneRow,
+        anchor: &GeneRow,
+        rng: &mut impl Rng,
+        keeps: impl Fn(&GeneRow) -> bool,
+    ) {
         let mut order: Vec<GeneId> = (0..self.len()).collect();
         order.shuffle(rng);
         for gene in order {

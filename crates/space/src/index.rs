@@ -7,7 +7,7 @@ mod table;
 use std::collections::BTreeMap;
 
 use crate::builder::{Layer, SlotName};
-use crate::genome::{Genome, Index, Row};
+use crate::genome::{GeneRow, Genome, Index};
 use crate::layer::LayerSpec;
 use crate::search_space::SearchSpace;
 use fill::Filled;
@@ -78,7 +78,7 @@ impl SpaceIndex {
     }
 
     /// The layer in a slot of a row's network.
-    pub fn at(&self, slot: &Slot, row: &Row) -> Option<&Layer> {
+    pub fn at(&self, slot: &Slot, row: &GeneRow) -> Option<&Layer> {
         self.layer(slot.table.cells[slot.table.at(row)])
     }
 

@@ -12,7 +12,7 @@ use crate::arch::Arch;
 use crate::builder::{Builder, Node, layers};
 use crate::families::space_file::{SpaceFile, VERSION};
 use crate::families::{Family, FamilyName};
-use crate::genome::{GeneId, Genome, Index, Row};
+use crate::genome::{GeneId, GeneRow, Genome, Index};
 use crate::index::SpaceIndex;
 use crate::layer::LayerSpec;
 use crate::value::{Extent, Value};
@@ -247,7 +247,7 @@ impl SearchSpace {
     ///
     /// # Panics
     /// If the row is not of the space's genome.
-    pub fn arch(&self, row: &Row) -> Arch {
+    pub fn arch(&self, row: &GeneRow) -> Arch {
         let Some(Value::Extent(resolution)) = self.genome.value(row, RESOLUTION) else {
             unreachable!("every space declares its resolution first");
         };
@@ -272,12 +272,12 @@ impl SearchSpace {
     }
 
     /// The layers of a row's sub-network.
-    pub fn lower_row(&self, row: &Row) -> Vec<LayerSpec> {
+    pub fn lower_row(&self, row: &GeneRow) -> Vec<LayerSpec> {
         layers(self.build(row, None))
     }
 
     /// Each slot as a row's network has it; its input has `resolution` in place of the row's, where one is given.
-    pub(crate) fn build(&self, row: &Row, resolution: Option<Extent>) -> Vec<Node> {
+    pub(crate) fn build(&self, row: &GeneRow, resolution: Option<Extent>) -> Vec<Node> {
         let mut builder = Builder::new(&self.genome, row, resolution);
         self.family.build(&mut builder);
         builder.finish()

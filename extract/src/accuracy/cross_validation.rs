@@ -2,7 +2,7 @@
 
 use rand::seq::SliceRandom;
 
-use super::Model;
+use super::ModelKind;
 use super::fit::{FitConfig, Rows, fit_linear, fit_mlp};
 use super::perceptron::Network;
 use super::rank::rmse;
@@ -22,10 +22,10 @@ pub(super) enum Recipe {
 }
 
 impl Recipe {
-    pub fn model(self) -> Model {
+    pub fn model(self) -> ModelKind {
         match self {
-            Self::Linear(_) => Model::Linear,
-            Self::Mlp => Model::Mlp,
+            Self::Linear(_) => ModelKind::Linear,
+            Self::Mlp => ModelKind::Mlp,
         }
     }
 

@@ -13,7 +13,7 @@ use space::{Encoder, SearchSpace};
 
 use super::perceptron::{Dense, Network};
 use super::report::HeldOutReport;
-use super::{AccuracyEstimator, Fitted, Imported, MOST_LAYERS, Model, Origin};
+use super::{AccuracyEstimator, EstimatorOrigin, Fitted, ImportedPredictor, MOST_LAYERS, ModelKind};
 use crate::error::Result;
 
 /// The one metadata key.
@@ -32,9 +32,9 @@ const FITTED_VERSION: u32 = 1;
 struct Metadata {
     kind: String,
     version: u32,
-    model: Model,
+    model: ModelKind,
     space: SearchSpace,
-    origin: Origin,
+    origin: EstimatorOrigin,
 }
 
 /// Version 2.
@@ -44,7 +44,7 @@ struct HeldOutMetadata {
     kind: String,
     #[serde(rename = "version")]
     _version: u32,
-    model: Model,
+    model: ModelKind,
     space: SearchSpace,
     origin: HeldOutOrigin,
 }
@@ -53,7 +53,7 @@ struct HeldOutMetadata {
 #[serde(rename_all = "lowercase")]
 enum HeldOutOrigin {
     Fitted(HeldOutFitted),
-    Imported(Imported),
+    Imported(ImportedPredictor),
 }
 
 #[derive(Deserialize)]
@@ -68,9 +68,9 @@ impl From<HeldOutMetadata> for Metadata {
         let HeldOutMetadata { kind, model, space, origin, .. } = old;
         let origin = match origin {
             HeldOutOrigin::Fitted(HeldOutFitted { report, supernet }) => {
-                Origin::Fitted(Fitted { report: report.into(), supernet, unseen: None })
+                EstimatorOrigin::Fitted(Fitted { report: report.into(), supernet, unseen: None })
             }
-            HeldOutOrigin::Imported(imported) => Origin::Imported(imported),
+            HeldOutOrigin::Imported(imported) => EstimatorOrigin::Imported(imported),
         };
         Self { kind, version: VERSION, model, space, origin }
     }
@@ -83,7 +83,7 @@ struct FittedMetadata {
     kind: String,
     #[serde(rename = "version")]
     _version: u32,
-    model: Model,
+    model: ModelKind,
     space: SearchSpace,
     report: HeldOutReport,
     supernet: String,
@@ -92,7 +92,7 @@ struct FittedMetadata {
 impl From<FittedMetadata> for Metadata {
     fn from(old: FittedMetadata) -> Self {
         let FittedMetadata { kind, model, space, report, supernet, .. } = old;
-        let origin = Origin::Fitted(Fitted { report: report.into(), supernet, unseen: None });
+        let origin = EstimatorOrigin::Fitted(Fitted { report: report.into(), supernet, unseen: None });
         Self { kind, version: VERSION, model, space, origin }
     }
 }
@@ -155,7 +155,7 @@ impl AccuracyEstimator {
         let encoder = Encoder::new(&metadata.space);
         let (layers, mean) = read_layers(place, &tensors, encoder.len())?;
         check_fitted(place, &metadata, &encoder)?;
-        if (layers.len() == 1) != (metadata.model == Model::Linear) {
+        if (layers.len() == 1) != (metadata.model == ModelKind::Linear) {
             let expected = "one layer of a linear model, several of an mlp";
             return Err(Error::invalid(place, "number of layers", expected, layers.len()).into());
         }
@@ -173,7 +173,7 @@ impl AccuracyEstimator {
 }
 
 fn check_fitted(place: &str, metadata: &Metadata, encoder: &Encoder) -> Result<()> {
-    let Origin::Fitted(Fitted { report, unseen, .. }) = &metadata.origin else { return Ok(()) };
+    let EstimatorOrigin::Fitted(Fitted { report, unseen, .. }) = &metadata.origin else { return Ok(()) };
     if report.model != metadata.model {
         let expected = format!("{:?}", metadata.model);
         let got = format!("{:?}", report.model);

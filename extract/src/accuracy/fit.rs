@@ -1,6 +1,6 @@
 //! From evaluated sub-networks to an estimator.
 
-use kernels::Kernels;
+use kernels::Backend;
 use network::accuracy_file::AccuracyFile;
 use network::data::Split;
 use space::{Arch, Encoded, Encoder};
@@ -11,7 +11,7 @@ use super::linear::ridge;
 use super::perceptron::{Dense, Network};
 use super::report::{Judged, evaluate};
 use super::train::{self, MlpConfig};
-use super::{AccuracyEstimator, Fitted, Origin};
+use super::{AccuracyEstimator, EstimatorOrigin, Fitted};
 use crate::error::Result;
 
 /// How an estimator is fitted.
@@ -24,13 +24,13 @@ pub struct FitConfig {
     /// The perceptron.
     pub mlp: MlpConfig,
     /// What predictions are computed with.
-    pub kernels: Kernels,
+    pub backend: Backend,
 }
 
 impl Default for FitConfig {
     fn default() -> Self {
         let penalties = vec![0.01, 0.1, 1.0, 10.0, 100.0];
-        Self { seed: 0, penalties, mlp: MlpConfig::default(), kernels: Kernels::detect() }
+        Self { seed: 0, penalties, mlp: MlpConfig::default(), backend: Backend::detect() }
     }
 }
 
@@ -86,7 +86,7 @@ impl AccuracyEstimator {
         let report = evaluate(&judged, config.seed);
         let network = recipe.fit(&rows, config)?;
         let unseen = Some(Unseen::of(&encoder, archs.into_iter(), &rows.active));
-        let origin = Origin::Fitted(Fitted { report, supernet: file.supernet.clone(), unseen });
+        let origin = EstimatorOrigin::Fitted(Fitted { report, supernet: file.supernet.clone(), unseen });
         Ok(Self { encoder, network, model, origin })
     }
 }
@@ -120,5 +120,5 @@ pub(super) fn fit_linear(rows: &Rows, penalty: f64) -> Result<Network> {
 
 pub(super) fn fit_mlp(rows: &Rows, config: &FitConfig) -> Result<Network> {
     train::fit_mlp(&rows.active, &rows.targets, rows.len, &config.mlp, config.seed)?
-        .with_kernels(&config.kernels)
+        .with_backend(&config.backend)
 }

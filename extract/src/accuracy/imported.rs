@@ -26,7 +26,7 @@ impl fmt::Display for OfaPredictor {
 /// Where an imported estimator comes from. Nothing is known of the rows that it was fitted to, nor of its error.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Imported {
+pub struct ImportedPredictor {
     /// Which predictor it is.
     pub kind: OfaPredictor,
     /// Name of the file, without its folders.

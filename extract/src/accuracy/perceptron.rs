@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use kernels::{Kernels, PackedWeight};
+use kernels::{Backend, PackedWeight};
 use rayon::prelude::*;
 use space::{Activation, Encoded};
 
@@ -55,7 +55,7 @@ pub(crate) struct Network {
     middle: Arc<[Middle]>,
     /// The way back, for slopes: the transposed weights of the layers between, and the first layer's, `[inputs, outputs]`.
     back: Arc<[Middle]>,
-    kernels: Kernels,
+    backend: Backend,
 }
 
 impl fmt::Debug for Network {
@@ -67,20 +67,20 @@ impl fmt::Debug for Network {
 impl Network {
     /// Takes layers whose sizes fit one another and whose last has one output; for the fastest kernels.
     pub fn new(layers: Vec<Dense>, mean: f32) -> Result<Self> {
-        Self::on(layers, mean, &Kernels::detect())
+        Self::on(layers, mean, &Backend::detect())
     }
 
     /// The same network for other kernels.
-    pub fn with_kernels(self, kernels: &Kernels) -> Result<Self> {
-        if *kernels == self.kernels { Ok(self) } else { Self::on(self.layers, self.mean, kernels) }
+    pub fn with_backend(self, backend: &Backend) -> Result<Self> {
+        if *backend == self.backend { Ok(self) } else { Self::on(self.layers, self.mean, backend) }
     }
 
-    fn on(layers: Vec<Dense>, mean: f32, kernels: &Kernels) -> Result<Self> {
+    fn on(layers: Vec<Dense>, mean: f32, backend: &Backend) -> Result<Self> {
         let between = 1..layers.len().max(2) - 1;
         let pack = |layer: &Dense| {
             let weight = Tensor::from_slice(&layer.weight, (layer.outputs(), layer.inputs()), &Device::Cpu)?;
             let bias = Tensor::from_slice(&layer.bias, layer.outputs(), &Device::Cpu)?;
-            Ok(Middle { weight: kernels.pack(&weight)?, bias })
+            Ok(Middle { weight: backend.pack(&weight)?, bias })
         };
         let middle = layers[between.clone()].iter().map(pack).collect::<candle_core::Result<_>>()?;
         let transposed = |layer: &Dense| {
@@ -88,7 +88,7 @@ impl Network {
             let inputs = layer.inputs();
             let weight = Tensor::from_slice(&layer.weight, (outputs, inputs), &Device::Cpu)?;
             let bias = Tensor::zeros(inputs, DType::F32, &Device::Cpu)?;
-            Ok(Middle { weight: kernels.pack(&weight.t()?.contiguous()?)?, bias })
+            Ok(Middle { weight: backend.pack(&weight.t()?.contiguous()?)?, bias })
         };
         let back = layers[..between.end].iter().map(transposed).collect::<candle_core::Result<_>>()?;
         let transposed = |layer: &Dense| {
@@ -99,7 +99,7 @@ impl Network {
                 .collect()
         };
         let transposed = layers[..between.end].iter().map(transposed).collect();
-        Ok(Self { layers, mean, transposed, middle, back, kernels: kernels.clone() })
+        Ok(Self { layers, mean, transposed, middle, back, backend: backend.clone() })
     }
 
     /// One output for each sub-network.
@@ -155,7 +155,7 @@ impl Network {
         let mut active = vec![hidden];
         for Middle { weight, bias } in self.middle.iter() {
             let before = active.last().expect("it began with one");
-            active.push(self.kernels.product_activated(weight, before, bias, Activation::Relu)?);
+            active.push(self.backend.product_activated(weight, before, bias, Activation::Relu)?);
         }
         let mut back: Option<Vec<f32>> = None;
         for (layer, active) in self.back.iter().zip(&active).rev() {
@@ -168,7 +168,7 @@ impl Network {
                 .zip(&active)
                 .for_each(|(slope, value)| *slope = if *value > 0.0 { *slope } else { 0.0 });
             let slope = Tensor::from_vec(slope, (active.len() / rows, rows), &Device::Cpu)?;
-            let to = self.kernels.product_activated(&layer.weight, &slope, &layer.bias, Activation::None)?;
+            let to = self.backend.product_activated(&layer.weight, &slope, &layer.bias, Activation::None)?;
             back = Some(to.contiguous()?.flatten_all()?.to_vec1()?);
         }
         let back = back.expect("at least one layer before the last");
@@ -185,7 +185,7 @@ impl Network {
         let mut terms: Vec<(u32, f32)> = features.iter().map(|feature| (*feature, 1.0)).collect();
         for (layer, transposed) in hidden.iter().zip(self.transposed.iter()) {
             let mut sums = layer.bias.clone();
-            self.kernels.add_rows(transposed, &terms, &mut sums);
+            self.backend.add_rows(transposed, &terms, &mut sums);
             let units = sums.iter().enumerate().filter(|(_, sum)| **sum > 0.0);
             terms = units.map(|(unit, sum)| (unit as u32, *sum)).collect();
             active.push(terms.clone());
@@ -195,7 +195,7 @@ impl Network {
             let terms: Vec<(u32, f32)> =
                 active.iter().map(|(unit, _)| (*unit, slope[*unit as usize])).collect();
             slope = vec![0.0; layer.inputs()];
-            self.kernels.add_rows(&layer.weight, &terms, &mut slope);
+            self.backend.add_rows(&layer.weight, &terms, &mut slope);
         }
         slopes.copy_from_slice(&slope);
     }
@@ -228,7 +228,7 @@ impl Network {
         };
         let (mut hidden, rows) = self.hidden(encoded, start, outputs.len())?;
         for Middle { weight, bias } in self.middle.iter() {
-            hidden = self.kernels.product_activated(weight, &hidden, bias, Activation::Relu)?;
+            hidden = self.backend.product_activated(weight, &hidden, bias, Activation::Relu)?;
         }
         let hidden: Vec<f32> = hidden.contiguous()?.flatten_all()?.to_vec1()?;
         for (row, weight) in hidden.chunks_exact(rows).zip(&last.weight) {
@@ -243,7 +243,7 @@ impl Network {
         terms.clear();
         terms.extend(features.iter().map(|feature| (*feature, 1.0)));
         sums.copy_from_slice(&self.layers[0].bias);
-        self.kernels.add_rows(&self.transposed[0], terms, sums);
+        self.backend.add_rows(&self.transposed[0], terms, sums);
     }
 }
 
@@ -296,8 +296,8 @@ mod tests {
             }
             let together = network.predict(&active).expect("sizes fit");
             assert_eq!(together.len(), active.len());
-            let naive = network.clone().with_kernels(&Kernels::reference()).expect("the same sizes");
-            assert_eq!(naive.kernels, Kernels::reference());
+            let naive = network.clone().with_backend(&Backend::reference()).expect("the same sizes");
+            assert_eq!(naive.backend, Backend::reference());
             for (naive, fast) in naive.predict(&active).expect("sizes fit").iter().zip(&together) {
                 assert!((naive - fast).abs() < 1e-4 * fast.abs().max(1.0));
             }

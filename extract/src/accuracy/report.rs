@@ -6,8 +6,8 @@ use network::data::Split;
 use network::model_folder::SelectedOn;
 use serde::{Deserialize, Serialize};
 
-use super::Model;
-use super::rank::{Estimate, bootstrap, kendall, rmse, spearman};
+use super::ModelKind;
+use super::rank::{IntervalEstimate, bootstrap, kendall, rmse, spearman};
 use crate::error::Result;
 use crate::rng::{Purpose, rng};
 
@@ -16,7 +16,7 @@ use crate::rng::{Purpose, rng};
 #[serde(deny_unknown_fields)]
 pub struct FitReport {
     /// The model that cross-validation chose.
-    pub model: Model,
+    pub model: ModelKind,
     /// Number of rows.
     pub n: usize,
     /// Parts that the rows were cut into, each predicted by what was fitted to the others; 0 in files of older versions,
@@ -28,11 +28,11 @@ pub struct FitReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<u64>,
     /// Root mean squared error of the accuracy, as a share.
-    pub rmse: Estimate,
+    pub rmse: IntervalEstimate,
     /// Spearman's rank correlation.
-    pub spearman: Estimate,
+    pub spearman: IntervalEstimate,
     /// Kendall's tau-b.
-    pub kendall: Estimate,
+    pub kendall: IntervalEstimate,
     /// Binomial standard deviation of the rows, as [`noise_floor`] says; `None` in files of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise_floor: Option<f64>,
@@ -42,21 +42,21 @@ pub struct FitReport {
     pub rmse_mlp: f64,
     /// How measured accuracies depend on predicted ones; `None` in files of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub calibration: Option<Calibration>,
+    pub calibration: Option<AccuracyCalibration>,
 }
 
 /// The form of [`FitReport`] in estimators of versions 1 and 2.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HeldOutReport {
-    model: Model,
+    model: ModelKind,
     n: usize,
     #[serde(rename = "held_out")]
     _held_out: usize,
     split: Split,
-    rmse: Estimate,
-    spearman: Estimate,
-    kendall: Estimate,
+    rmse: IntervalEstimate,
+    spearman: IntervalEstimate,
+    kendall: IntervalEstimate,
     inner_rmse_linear: f64,
     inner_rmse_mlp: f64,
 }
@@ -124,7 +124,7 @@ impl FitReport {
         if self.trust() != Trust::None {
             return Ok(());
         }
-        let Estimate { value, low, high } = self.spearman;
+        let IntervalEstimate { value, low, high } = self.spearman;
         let got = format!("{value:.3} ({low:.3} to {high:.3}) from {} rows", self.n);
         let error =
             Error::invalid(place, "rank correlation of cross-validated predictions", "above 0 at 95 %", got);
@@ -134,7 +134,7 @@ impl FitReport {
 
     /// The words of a warning, where the estimator's order says little or nothing.
     pub fn warning(&self) -> Option<String> {
-        let Estimate { value, low, high } = self.spearman;
+        let IntervalEstimate { value, low, high } = self.spearman;
         let range = format!("{value:.2} ({low:.2} to {high:.2})");
         match self.trust() {
             Trust::Sound => None,
@@ -170,16 +170,16 @@ impl FitReport {
 /// search are the highest.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Calibration {
+pub struct AccuracyCalibration {
     /// Mean of the predictions.
     pub mean_predicted: f64,
     /// Mean of the measured accuracies.
     pub mean_measured: f64,
-    /// Slope; in use at least [`Calibration::LEAST_SLOPE`] and at most 1.
+    /// Slope; in use at least [`AccuracyCalibration::LEAST_SLOPE`] and at most 1.
     pub slope: f64,
 }
 
-impl Calibration {
+impl AccuracyCalibration {
     /// Keeps the order of predictions where the slope is 0 or less.
     pub const LEAST_SLOPE: f64 = 0.1;
 
@@ -209,9 +209,9 @@ impl Calibration {
 /// Decimals of the numbers in a report.
 const DECIMALS: i32 = 9;
 
-fn rounded_estimate(Estimate { value, low, high }: Estimate) -> Estimate {
+fn rounded_estimate(IntervalEstimate { value, low, high }: IntervalEstimate) -> IntervalEstimate {
     let [value, low, high] = [value, low, high].map(|value| rounded(value, DECIMALS));
-    Estimate { value, low, high }
+    IntervalEstimate { value, low, high }
 }
 
 /// Standard deviation of accuracies that were counted on so many images each, for the images' sake alone: the root of the
@@ -231,7 +231,7 @@ pub(super) struct Judged<'a> {
     pub split: Split,
     pub folds: usize,
     /// The chosen model, and the errors of both.
-    pub model: Model,
+    pub model: ModelKind,
     pub rmse_linear: f64,
     pub rmse_mlp: f64,
 }
@@ -254,7 +254,7 @@ pub(super) fn evaluate(judged: &Judged<'_>, seed: u64) -> FitReport {
         noise_floor: Some(rounded(noise_floor(rows), DECIMALS)),
         rmse_linear: rounded(judged.rmse_linear, DECIMALS),
         rmse_mlp: rounded(judged.rmse_mlp, DECIMALS),
-        calibration: Some(Calibration::of(predicted, measured)),
+        calibration: Some(AccuracyCalibration::of(predicted, measured)),
     }
 }
 
@@ -273,12 +273,12 @@ mod tests {
     #[test]
     fn a_calibration_shrinks_and_keeps_the_order() {
         let predicted = [0.1, 0.2, 0.3, 0.4];
-        for (slope, used) in [(0.5, 0.5), (2.0, 1.0), (-1.0, Calibration::LEAST_SLOPE), (1.0, 1.0)] {
+        for (slope, used) in [(0.5, 0.5), (2.0, 1.0), (-1.0, AccuracyCalibration::LEAST_SLOPE), (1.0, 1.0)] {
             let measured = predicted.map(|p| 0.7 + slope * (p - 0.25));
-            let calibration = Calibration::of(&predicted, &measured);
+            let calibration = AccuracyCalibration::of(&predicted, &measured);
             assert!((calibration.slope - slope).abs() < 1e-8, "{calibration:?}");
             assert!((calibration.apply(1.25) - (0.7 + used)).abs() < 1e-8, "{calibration:?}");
         }
-        assert_eq!(Calibration::of(&[0.5; 3], &[0.1, 0.2, 0.3]).slope, 0.0);
+        assert_eq!(AccuracyCalibration::of(&[0.5; 3], &[0.1, 0.2, 0.3]).slope, 0.0);
     }
 }

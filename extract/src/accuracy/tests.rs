@@ -57,7 +57,7 @@ pub(crate) fn never_fitted(space: &SearchSpace, seed: u64) -> AccuracyEstimator 
     let layers =
         vec![layer(encoder.len(), 96, 1.0), layer(96, 96, 0.25), layer(96, 96, 0.25), layer(96, 1, 0.02)];
     let network = Network::new(layers, 0.7).expect("sizes fit");
-    let imported = Imported {
+    let imported = ImportedPredictor {
         kind: OfaPredictor::Tutorial,
         file: "none".to_string(),
         blake3: "none".to_string(),
@@ -88,7 +88,7 @@ fn what_does_not_add_up_needs_the_perceptron() {
     let file = made_up(&space(), 1000, 0.02, 0.0005);
     let config = FitConfig { mlp: MlpConfig { width: 100, ..MlpConfig::default() }, ..FitConfig::default() };
     let estimator = AccuracyEstimator::fit(&file, &config).expect("enough rows");
-    assert_eq!(estimator.model(), Model::Mlp, "{:?}", estimator.report());
+    assert_eq!(estimator.model(), ModelKind::Mlp, "{:?}", estimator.report());
 }
 
 #[test]
@@ -113,16 +113,16 @@ fn the_same_rows_and_seed_give_the_same_bytes_at_any_thread_count() {
 fn estimators_round_trip_through_a_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("estimator.safetensors");
-    for (curve, model) in [(0.0, Model::Linear), (0.02, Model::Mlp)] {
+    for (curve, model) in [(0.0, ModelKind::Linear), (0.02, ModelKind::Mlp)] {
         let mut estimator =
             AccuracyEstimator::fit(&made_up(&space(), 200, curve, 0.0), &quick()).expect("rows");
         let mut active = Encoded::default();
         [[0], [1]].into_iter().for_each(|row| active.push(row));
         let rows = Rows { active, targets: vec![0.5, 0.7], len: estimator.encoder.len() };
-        let recipe = if model == Model::Mlp { Recipe::Mlp } else { Recipe::Linear(1.0) };
+        let recipe = if model == ModelKind::Mlp { Recipe::Mlp } else { Recipe::Linear(1.0) };
         estimator.network = recipe.fit(&rows, &quick()).expect("a model of the wanted kind");
         estimator.model = model;
-        let Origin::Fitted(fitted) = &mut estimator.origin else { panic!("it was fitted") };
+        let EstimatorOrigin::Fitted(fitted) = &mut estimator.origin else { panic!("it was fitted") };
         fitted.report.model = model;
         estimator.write(&path).expect("writable");
         let read = AccuracyEstimator::read(&path).expect("own file");
@@ -213,7 +213,7 @@ fn what_ranks_nothing_is_refused_and_what_ranks_little_is_warned_of() {
     assert!(passed <= 4, "{passed} of 40");
     let constant = report_of(|rows| rows.iter_mut().for_each(|row| row.top1 = 0.97));
     assert_eq!(constant.trust(), Trust::None);
-    let weak = FitReport { spearman: Estimate { value: 0.25, low: 0.1, high: 0.4 }, ..sound };
+    let weak = FitReport { spearman: IntervalEstimate { value: 0.25, low: 0.1, high: 0.4 }, ..sound };
     assert!(weak.warning().is_some_and(|words| words.contains("weakly: Spearman 0.25 (0.10 to 0.40)")));
     weak.check_ranks("x").expect("above chance");
 }

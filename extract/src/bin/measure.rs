@@ -12,10 +12,10 @@ use base::Error;
 use base::timing::unix_seconds;
 use extract::Result;
 use extract::latency::{
-    Bench, Campaign, Conditions, DeviceFacts, MonotonicStopwatch, NativeEngine, Plan, Progress, RowsLog,
-    Session, carry_out,
+    Campaign, Conditions, DeviceFacts, MeasureContext, MeasurePlan, MonotonicStopwatch, NativeEngine,
+    Progress, RowsLog, Session, run_plan,
 };
-use kernels::Kernels;
+use kernels::Backend;
 
 // as a deployed program has it: the allocator decides where buffers come to lie
 #[global_allocator]
@@ -97,17 +97,17 @@ fn said(text: &str) -> ExitCode {
 
 /// Whether all was measured.
 fn run(arguments: &Arguments) -> Result<bool> {
-    let plan = Plan::read(Path::new(&arguments.plan))?;
+    let plan = MeasurePlan::read(Path::new(&arguments.plan))?;
     if plan.engine != "native" {
         let error = Error::invalid(&arguments.plan, "engine", "native, which this program has", &plan.engine);
         return Err(error.and_then_do("plan for --engine native").into());
     }
     let plan = &plan;
-    let kernels = match std::env::var("ONCE_FOR_ALL_KERNELS") {
-        Ok(name) => Kernels::named(&name)?,
-        Err(_) => Kernels::detect(),
+    let backend = match std::env::var("ONCE_FOR_ALL_KERNELS") {
+        Ok(name) => Backend::named(&name)?,
+        Err(_) => Backend::detect(),
     };
-    let engine = NativeEngine::new(&kernels, plan.threads, plan.batch);
+    let engine = NativeEngine::new(&backend, plan.threads, plan.batch);
     let device = DeviceFacts::this_machine(arguments.device_name.as_deref());
     let session = Session { unix_seconds: unix_seconds(), conditions: Conditions::now() };
     let mut log = RowsLog::open(Path::new(&arguments.rows), plan.setting(&device, &engine), session)?;
@@ -121,13 +121,14 @@ fn run(arguments: &Arguments) -> Result<bool> {
     };
     let mut stopwatch = MonotonicStopwatch::new();
     let stop = AtomicBool::new(false);
-    let mut bench = Bench { engine: &engine, stopwatch: &mut stopwatch, conditions: Conditions::now };
-    let campaign = carry_out(plan, &mut bench, &mut log, &mut progress, &stop)?;
+    let mut bench =
+        MeasureContext { engine: &engine, stopwatch: &mut stopwatch, conditions: Conditions::now };
+    let campaign = run_plan(plan, &mut bench, &mut log, &mut progress, &stop)?;
     report(arguments, plan, &campaign);
     Ok(campaign.unfinished == 0)
 }
 
-fn report(arguments: &Arguments, plan: &Plan, campaign: &Campaign) {
+fn report(arguments: &Arguments, plan: &MeasurePlan, campaign: &Campaign) {
     let Campaign { unfinished, spent, .. } = campaign;
     if *unfinished > 0 {
         tell(&format!(

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use extract::latency::{Engine, NativeEngine, Progress, Subject};
-use kernels::Kernels;
+use kernels::Backend;
 
 /// What `--engine` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,10 +29,10 @@ impl FromStr for EngineChoice {
 
 impl EngineChoice {
     /// The engine, with so many threads of its own, for so many images at once.
-    pub fn open(&self, kernels: &Kernels, threads: usize, batch: usize) -> anyhow::Result<Box<dyn Engine>> {
+    pub fn open(&self, backend: &Backend, threads: usize, batch: usize) -> anyhow::Result<Box<dyn Engine>> {
         match self {
-            Self::Native => Ok(Box::new(NativeEngine::new(kernels, threads, batch))),
-            Self::OnnxRuntime(_) if kernels.gpu().is_some() => {
+            Self::Native => Ok(Box::new(NativeEngine::new(backend, threads, batch))),
+            Self::OnnxRuntime(_) if backend.gpu().is_some() => {
                 anyhow::bail!("--engine: expected native with --device cuda, for ours is what runs there")
             }
             Self::OnnxRuntime(library) => open_onnxruntime(library, threads, batch),

@@ -125,7 +125,7 @@ fn statistics<'a>(arguments: &Arguments, dataset: Option<&'a Dataset>) -> NormSt
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let output = &arguments.common;
-    let kernels = arguments.on.kernels(Precision::F32)?;
+    let backend = arguments.on.backend(Precision::F32)?;
     let supernet = Supernet::read(&arguments.supernet)?;
     let arch = arch_file::read(&supernet.space, &arguments.arch)?;
     warn_of_interrupted([&arguments.arch]);
@@ -141,7 +141,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let found = found(&arguments.arch, &supernet);
     let run = BTreeMap::from([("unix_seconds".to_string(), json!(unix_seconds()))]);
     let plain = Request::new(&supernet, &arch, statistics(arguments, dataset.as_ref()));
-    let mut request = Request { kernels, formats: &formats, run, ..plain };
+    let mut request = Request { backend, formats: &formats, run, ..plain };
     if let Some(Found { best, selected_on, .. }) = &found {
         request = request.expecting(best, selected_on.clone());
     }

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use base::timing::Stopwatch;
 use command::{Common, Ending, not_an_input, result_path, wrote};
-use extract::accuracy::{AccuracyEstimator, Estimate, FitConfig, FitReport, Model};
+use extract::accuracy::{AccuracyEstimator, FitConfig, FitReport, IntervalEstimate, ModelKind};
 use network::accuracy_file;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::kernels;
+use super::backend;
 
 /// Fit an accuracy estimator, chosen and judged by cross-validation
 #[derive(clap::Args)]
@@ -37,7 +37,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let file = accuracy_file::read(&arguments.accuracy)?;
     info!("{} rows of space {}", file.rows.len(), file.space.name());
     let started = Stopwatch::start();
-    let config = FitConfig { seed: arguments.seed, kernels: kernels()?, ..FitConfig::default() };
+    let config = FitConfig { seed: arguments.seed, backend: backend()?, ..FitConfig::default() };
     let estimator = AccuracyEstimator::fit(&file, &config)?;
     let seconds = started.elapsed_ms().round() / 1e3;
     let report = estimator.report().expect("it was fitted just now");
@@ -63,7 +63,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
 }
 
 fn document(report: &FitReport, unseen: &[String], seconds: f64, out: &str) -> Value {
-    let interval = |estimate: Estimate| [estimate.low, estimate.high];
+    let interval = |estimate: IntervalEstimate| [estimate.low, estimate.high];
     json!({
         "model": report.model, "n": report.n, "folds": report.folds, "split": report.split,
         "rmse": report.rmse.value, "rmse_interval": interval(report.rmse),
@@ -77,12 +77,13 @@ fn document(report: &FitReport, unseen: &[String], seconds: f64, out: &str) -> V
 
 fn describe(report: &FitReport) -> String {
     let model = match report.model {
-        Model::Linear => "linear (ridge regression)",
-        Model::Mlp => "multi-layer perceptron",
+        ModelKind::Linear => "linear (ridge regression)",
+        ModelKind::Mlp => "multi-layer perceptron",
     };
-    let line = |name: &str, scale: f64, unit: &str, Estimate { value, low, high }: Estimate| {
-        format!("{name:<12} {:.3}{unit}  [{:.3}, {:.3}]", scale * value, scale * low, scale * high)
-    };
+    let line =
+        |name: &str, scale: f64, unit: &str, IntervalEstimate { value, low, high }: IntervalEstimate| {
+            format!("{name:<12} {:.3}{unit}  [{:.3}, {:.3}]", scale * value, scale * low, scale * high)
+        };
     let floor = report.noise_floor.map_or_else(String::new, |floor| {
         let images = report.images.unwrap_or_default();
         format!("\nnoise floor  {:.3} %  (binomial deviation of a row, of {images} images)", 100.0 * floor)

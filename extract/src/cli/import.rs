@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use extract::accuracy::{AccuracyEstimator, Imported, Origin};
+use extract::accuracy::{AccuracyEstimator, EstimatorOrigin, ImportedPredictor};
 use extract::latency::{DeviceFacts, EngineFacts};
 use extract::ofa::exchange;
 use extract::ofa::table::OfaTable;
@@ -102,7 +102,9 @@ fn run_predictor(arguments: &Predictor) -> anyhow::Result<Ending> {
 }
 
 fn describe(estimator: &AccuracyEstimator) -> String {
-    let Origin::Imported(Imported { kind, file, blake3, resolutions, per_cent }) = estimator.origin() else {
+    let EstimatorOrigin::Imported(ImportedPredictor { kind, file, blake3, resolutions, per_cent }) =
+        estimator.origin()
+    else {
         return String::new();
     };
     let sizes: Vec<_> = resolutions.iter().map(usize::to_string).collect();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use command::{Common, Ending, not_an_input, result_path, wrote};
 use extract::latency::fitted::LEAST_NETWORKS;
-use extract::latency::{EngineFacts, LatencyTable, MeasureConfig, NETWORKS, Plan, Rows};
+use extract::latency::{EngineFacts, LatencyTable, MeasureConfig, MeasurePlan, NETWORKS, Rows};
 use kernels::Precision;
 use serde_json::json;
 use space::{Extent, SearchSpace};
@@ -147,10 +147,10 @@ fn plan(
     space: &SearchSpace,
     engine: &EngineFacts,
     present: Option<&LatencyTable>,
-) -> anyhow::Result<Plan> {
+) -> anyhow::Result<MeasurePlan> {
     let networks = arguments.networks as usize;
     let known = present.filter(|_| arguments.missing);
-    let mut plan = Plan::new(space, engine, &config(arguments, 0), networks, known)?;
+    let mut plan = MeasurePlan::new(space, engine, &config(arguments, 0), networks, known)?;
     let subjects = plan.subjects()?.len();
     plan.budget = config(arguments, subjects).budget;
     plan.kept_us = present.and_then(|table| table.kept_us(&plan.sentinel));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use base::file::write_atomically;
 use extract::latency::{LatencyModel, LatencyTable};
-use extract::plot::{Panel, Point, Series, Style, svg};
+use extract::plot::{Panel, PlotPoint, Series, Style, svg};
 use extract::search::{Candidate, Found, LATENCY, Limits};
 use network::accuracy_file::{self, AccuracyFile, AccuracyRow};
 use network::eval::Accuracy;
@@ -102,11 +102,12 @@ fn latency(file: &AccuracyFile, table: &LatencyTable) -> anyhow::Result<Vec<Cost
 
 /// What was evaluated, a series for each resolution.
 fn panel(x: &str, file: &AccuracyFile, costs: Vec<Cost>) -> Panel {
-    let mut by_side: BTreeMap<Extent, Vec<Point>> = BTreeMap::new();
+    let mut by_side: BTreeMap<Extent, Vec<PlotPoint>> = BTreeMap::new();
     for (row, (cost, across)) in file.rows.iter().zip(costs) {
         let correct = (row.top1 * row.n as f64).round() as usize;
         let up = Accuracy { correct, n: row.n as usize }.interval();
-        let point = Point { at: (cost, 100.0 * row.top1), across, up: Some((100.0 * up[0], 100.0 * up[1])) };
+        let point =
+            PlotPoint { at: (cost, 100.0 * row.top1), across, up: Some((100.0 * up[0], 100.0 * up[1])) };
         by_side.entry(row.arch.resolution).or_default().push(point);
     }
     let split = file.rows.first().map_or_else(String::new, |row| format!("{} ", row.split));
@@ -139,11 +140,11 @@ fn searched(
 ) -> impl Iterator<Item = Series> {
     let point = |candidate: &Candidate| {
         let (cost, across) = of(candidate)?;
-        Some(Point { at: (cost, 100.0 * candidate.accuracy()), across, up: interval(candidate) })
+        Some(PlotPoint { at: (cost, 100.0 * candidate.accuracy()), across, up: interval(candidate) })
     };
     let mut series = Vec::new();
     if let Some(found) = found {
-        let mut points: Vec<Point> = found.front.iter().filter_map(point).collect();
+        let mut points: Vec<PlotPoint> = found.front.iter().filter_map(point).collect();
         points.sort_by(|a, b| a.at.0.total_cmp(&b.at.0));
         if !points.is_empty() {
             series.push(Series {
@@ -152,7 +153,7 @@ fn searched(
                 style: front,
             });
         }
-        let points: Vec<Point> = point(&found.best).into_iter().collect();
+        let points: Vec<PlotPoint> = point(&found.best).into_iter().collect();
         if !points.is_empty() {
             series.push(Series { name: "found, as expected".to_string(), points, style: Style::Rings });
         }

@@ -8,7 +8,7 @@ use extract::predict::{Classifier, images_at};
 use serde_json::json;
 use tracing::{error, warn};
 
-use super::kernels;
+use super::backend;
 
 /// Classify images with an exported model
 #[derive(clap::Args)]
@@ -35,7 +35,7 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let output = &arguments.common;
-    let classifier = Classifier::load(&arguments.folder, &kernels()?)?;
+    let classifier = Classifier::load(&arguments.folder, &backend()?)?;
     let (images, passed_over) = images_at(&arguments.images)?;
     passed_over.iter().for_each(|words| warn!("{words}"));
     let mut predictions = Vec::new();

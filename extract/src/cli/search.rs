@@ -13,7 +13,7 @@ use extract::accuracy::{AccuracyEstimator, FitReport};
 use extract::latency::{LatencyKind, LatencyModel, LatencyTable};
 use extract::search::{
     AccuracyFrom, AccuracySearch, Candidate, Evaluated, Found, LATENCY, LatencyFrom, Limits, LogFile,
-    LogSetting, Problem, Quantity, SearchConfig, SearchReport, Validated, cost_index,
+    LogSetting, Quantity, SearchConfig, SearchReport, ValidatedSearch, ValidationProblem, cost_index,
     cost_index_without_latency, judge_by_predictor,
 };
 use network::model_folder::SelectedOn;
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use space::{Extent, SearchSpace};
 use tracing::{info, warn};
 
-use super::kernels;
+use super::backend;
 use super::table::space_at;
 
 /// Find the sub-network with the highest expected accuracy under all limits at once
@@ -65,7 +65,7 @@ pub struct Arguments {
     #[arg(long, requires = "latency_table")]
     front: bool,
     #[command(flatten)]
-    validation: validation::Validation,
+    validation: validation::ValidationFlags,
     /// Keep what is estimated of each sub-network, or counted with --supernet, in this file: after an interruption the same
     /// command goes on with it
     #[arg(long, value_name = "FILE", value_parser = result_path())]
@@ -104,7 +104,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     }
     check_place(&arguments.out)?;
     let space = space_at(&arguments.space, &arguments.resolutions)?;
-    let estimator = AccuracyEstimator::read(&arguments.estimator)?.with_kernels(&kernels()?)?;
+    let estimator = AccuracyEstimator::read(&arguments.estimator)?.with_backend(&backend()?)?;
     check_estimator(arguments, &estimator, &space)?;
     let table = arguments.latency_table.as_deref().map(LatencyTable::read).transpose()?;
     let limits = limits(arguments);
@@ -115,7 +115,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         None => cost_index_without_latency(&space)?,
     };
     let least_top1 = arguments.validation.least;
-    let problem = Problem { index: &index, limits: &limits, config: &config, least_top1, stop: &stop };
+    let problem =
+        ValidationProblem { index: &index, limits: &limits, config: &config, least_top1, stop: &stop };
     let setting = log_setting(&problem, &estimator, table.as_ref())?;
     let started = Stopwatch::start();
     let Searched { report, evaluated, selected_on, supernet } =
@@ -180,14 +181,14 @@ fn same_place(one: &Path, other: &Path) -> bool {
 
 /// Of which problem estimates are, as far as the search itself goes.
 fn log_setting(
-    problem: &Problem<'_>,
+    problem: &ValidationProblem<'_>,
     estimator: &AccuracyEstimator,
     table: Option<&LatencyTable>,
 ) -> anyhow::Result<LogSetting> {
     let setting = LogSetting::new(problem.index.space(), problem.config.seed)
         .with_metric(AccuracySearch::metric())
         .with_input("estimator", estimator.hash()?)
-        .with_input("kernels", kernels()?.name());
+        .with_input("kernels", backend()?.name());
     Ok(match table {
         Some(table) => setting.with_input("latency_table", table.hash()),
         None => setting,
@@ -206,7 +207,7 @@ struct Searched {
 /// Searches, and evaluates what is found where weights and images were given.
 fn searched(
     arguments: &Arguments,
-    problem: &Problem<'_>,
+    problem: &ValidationProblem<'_>,
     estimator: &AccuracyEstimator,
     setting: LogSetting,
 ) -> anyhow::Result<Searched> {
@@ -215,10 +216,10 @@ fn searched(
     let by_predictor = || estimator.report().and_then(FitReport::selected_on);
     if let Some((validated, supernet)) = validation.search(common, problem, estimator, &log)? {
         let selected_on = validated.selected_on().or_else(by_predictor);
-        let Validated { report, evaluated, .. } = validated;
+        let ValidatedSearch { report, evaluated, .. } = validated;
         return Ok(Searched { report, evaluated, selected_on, supernet });
     }
-    let Problem { index, limits, config, least_top1, stop } = *problem;
+    let ValidationProblem { index, limits, config, least_top1, stop } = *problem;
     let search = AccuracySearch { index, objective: estimator, limits, config, stop };
     let report = match log.open(index.space(), &[])? {
         Some(mut log) => search.run(&mut log),

@@ -46,7 +46,7 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let output = &arguments.common;
-    let kernels = arguments.on.kernels(Precision::F32)?;
+    let backend = arguments.on.backend(Precision::F32)?;
     let supernet = Supernet::read(&arguments.supernet)?;
     let dataset = arguments
         .data
@@ -54,7 +54,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         .map(|data| open_data(output, (data, arguments.dataset_toml.as_deref()), &supernet))
         .transpose()?;
     let runtime = arguments.onnxruntime.as_deref().map(open_runtime).transpose()?;
-    let verification = verify(&arguments.folder, &supernet, dataset.as_ref(), &kernels, runtime.as_deref())?;
+    let verification = verify(&arguments.folder, &supernet, dataset.as_ref(), &backend, runtime.as_deref())?;
     let folder = arguments.folder.display().to_string();
     let mut document = json!(verification);
     document["folder"] = json!(folder);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use base::random::rng_for;
 use candle_core::{Device, Tensor};
-use kernels::Kernels;
+use kernels::Backend;
 use network::checkpoint::Supernet;
 use network::data::{Dataset, eval_batches};
 use network::elastic::SubnetWeights;
@@ -59,7 +59,7 @@ pub fn verify(
     folder: &Path,
     supernet: &Supernet,
     dataset: Option<&Dataset>,
-    kernels: &Kernels,
+    backend: &Backend,
     runtime: Option<&dyn OnnxRuntime>,
 ) -> Result<Verification> {
     let model = ModelFolder::open(folder)?;
@@ -73,7 +73,7 @@ pub fn verify(
     let config = &model.config;
     let space = &supernet.space;
     let layers = space.lower(&config.arch)?;
-    let subnet = SubnetWeights::new(space, &supernet.weights, &layers, &kernels.on_cpu())?;
+    let subnet = SubnetWeights::new(space, &supernet.weights, &layers, &backend.on_cpu())?;
     let statistics = compare_weights(&model, &subnet, &failed)?;
     if config.origin.statistics == StatisticsOrigin::Inherited {
         compare_inherited(&statistics, supernet, &subnet, &failed)?;
@@ -88,9 +88,9 @@ pub fn verify(
         let error = base::Error::invalid(folder.display(), "files", ONNX_MODEL, "none");
         return Err(error.and_then_do("export with --format onnx").into());
     }
-    let elastic = Network::new(&layers, &supernet_source(&subnet, &statistics, kernels)?)?;
+    let elastic = Network::new(&layers, &supernet_source(&subnet, &statistics, backend)?)?;
     let batches = batches(&model, dataset)?;
-    let (mut verification, logits) = compare_logits(&model, &elastic, &batches, kernels, &failed)?;
+    let (mut verification, logits) = compare_logits(&model, &elastic, &batches, backend, &failed)?;
     if let Some(onnx) = onnx {
         verification.onnx = Some(onnx.verify(folder, &batches, cost(&layers).macs, &logits, runtime)?);
     }
@@ -102,10 +102,10 @@ pub fn verify(
 fn supernet_source(
     subnet: &SubnetWeights,
     statistics: &Statistics,
-    kernels: &Kernels,
+    backend: &Backend,
 ) -> Result<Source<'static>> {
-    Ok(match kernels.gpu() {
-        Some(_) => subnet.calibrated_for(statistics, kernels)?,
+    Ok(match backend.gpu() {
+        Some(_) => subnet.calibrated_for(statistics, backend)?,
         None => subnet.calibrated(statistics)?,
     })
 }
@@ -139,10 +139,10 @@ fn compare_logits(
     model: &ModelFolder,
     elastic: &Network,
     batches: &[Tensor],
-    kernels: &Kernels,
+    backend: &Backend,
     failed: &impl Fn(&str, &str, &str) -> Error,
 ) -> Result<(Verification, Vec<Vec<f32>>)> {
-    let extracted = model.network(kernels)?;
+    let extracted = model.network(backend)?;
     let folded = FoldedNetwork::new(&extracted)?;
     let mut folded_difference = 0.0f32;
     let mut inputs = 0;
@@ -178,7 +178,7 @@ fn compare_with_reference(
     got: &[f32],
     failed: &impl Fn(&str, &str, &str) -> Error,
 ) -> Result<f32> {
-    let apart = difference(&logits(&model.network(&Kernels::reference())?, images)?, got);
+    let apart = difference(&logits(&model.network(&Backend::reference())?, images)?, got);
     if apart > REFERENCE_TOLERANCE || apart.is_nan() {
         let expected = format!("within {REFERENCE_TOLERANCE} of the reference kernels");
         return Err(failed("logits", &expected, &apart.to_string()));

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use latency::{Conditions, DeviceFacts, RowsLog, Setting, Subject};
 
-use super::engine::{Engine, Stopwatch};
+use super::engine::{Engine, RunTimer};
 use super::measure::{Instruments, Measured, Progress, Subjects, measure};
-use super::plan_file::Plan;
+use super::plan_file::MeasurePlan;
 use crate::error::Result;
 
 /// What measures, and what is looked at beside.
-pub struct Bench<'a> {
+pub struct MeasureContext<'a> {
     /// Runs layers.
     pub engine: &'a dyn Engine,
     /// Times them.
-    pub stopwatch: &'a mut dyn Stopwatch,
+    pub stopwatch: &'a mut dyn RunTimer,
     /// What the operating system tells of the machine.
     pub conditions: fn() -> Conditions,
 }
@@ -37,7 +37,7 @@ pub struct Campaign {
     pub interrupted: bool,
 }
 
-impl Plan {
+impl MeasurePlan {
     /// What the rows of this plan say at their beginning.
     pub fn setting(&self, device: &DeviceFacts, engine: &dyn Engine) -> Setting {
         let device = device.clone();
@@ -47,7 +47,7 @@ impl Plan {
     }
 }
 
-impl Bench<'_> {
+impl MeasureContext<'_> {
     /// Measures subjects with the engine's own sentinel; otherwise as [`measure`].
     ///
     /// # Errors
@@ -75,9 +75,9 @@ impl Bench<'_> {
 ///
 /// # Errors
 /// Passes on what the engine and the log say.
-pub fn carry_out(
-    plan: &Plan,
-    bench: &mut Bench<'_>,
+pub fn run_plan(
+    plan: &MeasurePlan,
+    bench: &mut MeasureContext<'_>,
     log: &mut RowsLog,
     progress: &mut dyn FnMut(Progress<'_>),
     stop: &AtomicBool,

@@ -1,12 +1,12 @@
-//! The monotonic clock and a GPU's events, each as a [`Stopwatch`].
+//! The monotonic clock and a GPU's events, each as a [`RunTimer`].
 
 use base::timing;
-use kernels::Kernels;
+use kernels::Backend;
 
-use super::engine::Stopwatch;
+use super::engine::RunTimer;
 use crate::error::Result;
 
-/// A [`Stopwatch`] on the monotonic clock.
+/// A [`RunTimer`] on the monotonic clock.
 pub struct MonotonicStopwatch {
     tick: u64,
     /// What reading the clock adds to a time, in nanoseconds.
@@ -39,7 +39,7 @@ impl Default for MonotonicStopwatch {
     }
 }
 
-impl Stopwatch for MonotonicStopwatch {
+impl RunTimer for MonotonicStopwatch {
     fn time(&mut self, run: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
         let watch = timing::Stopwatch::start();
         run()?;
@@ -55,25 +55,25 @@ impl Stopwatch for MonotonicStopwatch {
     }
 }
 
-/// A [`Stopwatch`] on a GPU's events: from when it has done what it was given before to when it has done what it was
+/// A [`RunTimer`] on a GPU's events: from when it has done what it was given before to when it has done what it was
 /// given meanwhile.
 pub struct EventStopwatch {
-    kernels: Kernels,
+    backend: Backend,
     made: timing::Stopwatch,
 }
 
 impl EventStopwatch {
     /// Events of the GPU of these kernels.
-    pub fn new(kernels: &Kernels) -> Self {
-        Self { kernels: kernels.clone(), made: timing::Stopwatch::start() }
+    pub fn new(backend: &Backend) -> Self {
+        Self { backend: backend.clone(), made: timing::Stopwatch::start() }
     }
 }
 
-impl Stopwatch for EventStopwatch {
+impl RunTimer for EventStopwatch {
     fn time(&mut self, run: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
-        let before = self.kernels.moment()?;
+        let before = self.backend.moment()?;
         run()?;
-        let ms = self.kernels.moment()?.ms_since(&before)?;
+        let ms = self.backend.moment()?.ms_since(&before)?;
         Ok((ms.max(0.0) * 1e6) as u64)
     }
 
@@ -88,9 +88,9 @@ impl Stopwatch for EventStopwatch {
 }
 
 /// What times these kernels: a GPU's events, or the clock.
-pub fn stopwatch_of(kernels: &Kernels) -> Box<dyn Stopwatch> {
-    match kernels.gpu() {
-        Some(_) => Box::new(EventStopwatch::new(kernels)),
+pub fn stopwatch_of(backend: &Backend) -> Box<dyn RunTimer> {
+    match backend.gpu() {
+        Some(_) => Box::new(EventStopwatch::new(backend)),
         None => Box::new(MonotonicStopwatch::new()),
     }
 }

@@ -9,7 +9,7 @@ use latency::{
 };
 use space::{Arch, SearchSpace};
 
-use super::campaign::Bench;
+use super::campaign::MeasureContext;
 use super::engine::Engine;
 use super::measure::{MeasureConfig, Progress, Subjects};
 use crate::error::Result;
@@ -47,7 +47,7 @@ pub struct Compared {
 pub fn compare(
     comparison: &Comparison<'_>,
     session: Session,
-    bench: &mut Bench<'_>,
+    bench: &mut MeasureContext<'_>,
     progress: &mut dyn FnMut(Progress<'_>),
     stop: &AtomicBool,
 ) -> Result<Compared> {
@@ -83,7 +83,7 @@ pub fn measure_network(
 ) -> Result<NetworkRow> {
     let comparison = Comparison { table, space, archs: std::slice::from_ref(arch), config };
     let mut stopwatch = engine.stopwatch();
-    let mut bench = Bench { engine, stopwatch: &mut *stopwatch, conditions: Conditions::now };
+    let mut bench = MeasureContext { engine, stopwatch: &mut *stopwatch, conditions: Conditions::now };
     let never = AtomicBool::new(false);
     let compared = compare(&comparison, Session::default(), &mut bench, &mut |_| (), &never)?;
     compared.networks.into_iter().next().ok_or_else(|| {

@@ -24,7 +24,7 @@ pub trait Engine: Sync {
     }
 
     /// What times it: by default the monotonic clock.
-    fn stopwatch(&self) -> Box<dyn Stopwatch> {
+    fn stopwatch(&self) -> Box<dyn RunTimer> {
         Box::new(MonotonicStopwatch::new())
     }
 
@@ -60,7 +60,7 @@ pub trait Engine: Sync {
 }
 
 /// The only way in which measuring sees time.
-pub trait Stopwatch: Send {
+pub trait RunTimer: Send {
     /// Calls `run` once and returns how long that took, in nanoseconds.
     ///
     /// # Errors

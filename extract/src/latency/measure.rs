@@ -1,4 +1,4 @@
-//! The protocol of measuring: what when, how often, and when to stop. Sees time only through a [`Stopwatch`].
+//! The protocol of measuring: what when, how often, and when to stop. Sees time only through a [`RunTimer`].
 //!
 //! Every visit prepares its subject afresh, so that a table averages over where its buffers happen to lie, and memory
 //! stays that of one subject. All unfinished subjects are visited once a round, layers and sub-networks alike, in random
@@ -13,7 +13,7 @@ use latency::{Conditions, Folded, Record, Row, Rows, RowsLog, Samples, Subject, 
 use rand::seq::SliceRandom;
 use space::LayerSpec;
 
-use super::engine::{Engine, Stopwatch};
+use super::engine::{Engine, RunTimer};
 use super::timer::{Timer, Visited, Watch};
 use crate::error::Result;
 use crate::rng::{Purpose, rng};
@@ -126,7 +126,7 @@ pub struct Instruments<'a> {
     /// Runs them.
     pub engine: &'a dyn Engine,
     /// Times them.
-    pub stopwatch: &'a mut dyn Stopwatch,
+    pub stopwatch: &'a mut dyn RunTimer,
     /// Tells how fast the machine is: runs once what takes the same time whenever the machine is as fast.
     pub sentinel: &'a mut (dyn FnMut() -> Result<()> + Send),
     /// What the operating system tells of the machine.

@@ -1,13 +1,13 @@
 //! Our own inference as an engine.
 
 use candle_core::Tensor;
-use kernels::Kernels;
+use kernels::Backend;
 use latency::{DeviceFacts, EngineFacts};
 use network::nn::{FoldedNetwork, MapSource, Source};
 use space::LayerSpec;
 
 use super::clock::stopwatch_of;
-use super::engine::{Engine, Run, Stepped, Stopwatch};
+use super::engine::{Engine, Run, RunTimer, Stepped};
 use super::sentinel::{GPU_ENGINE, Sentinel};
 use super::weights::{EPSILON, INPUT_RANGE, random, random_weights};
 use crate::error::Result;
@@ -16,50 +16,50 @@ use crate::error::Result;
 ///
 /// Threads are those of the rayon pool that it is called on; [`Engine::isolated`] makes one.
 pub struct NativeEngine {
-    kernels: Kernels,
+    backend: Backend,
     threads: usize,
     batch: usize,
 }
 
 impl NativeEngine {
     /// An engine with these kernels on a pool of so many threads, for so many images at once.
-    pub fn new(kernels: &Kernels, threads: usize, batch: usize) -> Self {
-        Self { kernels: kernels.clone(), threads, batch }
+    pub fn new(backend: &Backend, threads: usize, batch: usize) -> Self {
+        Self { backend: backend.clone(), threads, batch }
     }
 
     /// The layers with random weights, and an input.
     fn network(&self, layers: &[LayerSpec]) -> Result<(FoldedNetwork, Tensor)> {
-        let source = Source::new(MapSource::builder(random_weights(layers)?), &self.kernels, EPSILON);
+        let source = Source::new(MapSource::builder(random_weights(layers)?), &self.backend, EPSILON);
         let network = FoldedNetwork::from_source(layers, source)?;
         let input = layers.first().map_or([1; 4], |layer| {
             let map = layer.input;
             [map.channels, self.batch, map.height, map.width]
         });
-        Ok((network, self.kernels.activations(&random(&input, INPUT_RANGE, "input")?)?))
+        Ok((network, self.backend.activations(&random(&input, INPUT_RANGE, "input")?)?))
     }
 }
 
 impl Engine for NativeEngine {
     fn describe(&self) -> EngineFacts {
         EngineFacts {
-            engine: if self.kernels.gpu().is_some() { GPU_ENGINE } else { "native" }.to_string(),
-            engine_version: format!("{} {}", env!("CARGO_PKG_VERSION"), self.kernels.name()),
+            engine: if self.backend.gpu().is_some() { GPU_ENGINE } else { "native" }.to_string(),
+            engine_version: format!("{} {}", env!("CARGO_PKG_VERSION"), self.backend.name()),
             threads: self.threads,
-            dtype: self.kernels.precision().to_string(),
+            dtype: self.backend.precision().to_string(),
             batch: self.batch,
         }
     }
 
     fn device(&self) -> DeviceFacts {
-        DeviceFacts::this_machine(None).computing_on(self.kernels.gpu(), true)
+        DeviceFacts::this_machine(None).computing_on(self.backend.gpu(), true)
     }
 
-    fn stopwatch(&self) -> Box<dyn Stopwatch> {
-        stopwatch_of(&self.kernels)
+    fn stopwatch(&self) -> Box<dyn RunTimer> {
+        stopwatch_of(&self.backend)
     }
 
     fn sentinel(&self) -> Result<Sentinel> {
-        Sentinel::of(&self.kernels)
+        Sentinel::of(&self.backend)
     }
 
     /// On threads of their own, for the allocator keeps what it has for each thread.
@@ -84,7 +84,7 @@ impl Engine for NativeEngine {
 
     /// On a CPU only: a GPU is given a whole network's work before the first layer is done.
     fn prepare_stepped(&self, layers: &[LayerSpec]) -> Result<Option<Stepped<'_>>> {
-        if self.kernels.gpu().is_some() {
+        if self.backend.gpu().is_some() {
             return Ok(None);
         }
         let (network, input) = self.network(layers)?;
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn every_layer_and_every_network_of_a_space_runs() {
         let space = preset("tiny").expect("a preset");
-        let engine = NativeEngine::new(&Kernels::detect(), 1, 2);
+        let engine = NativeEngine::new(&Backend::detect(), 1, 2);
         for layer in space.layers().values() {
             let mut run = engine.prepare(std::slice::from_ref(layer)).expect("prepared");
             run().expect("first");

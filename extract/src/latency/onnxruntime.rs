@@ -133,7 +133,7 @@ mod tests {
     use std::path::PathBuf;
     use std::sync::Once;
 
-    use kernels::Kernels;
+    use kernels::Backend;
     use network::nn::{FoldedNetwork, MapSource, Network, Source};
     use space::{preset, sampler};
 
@@ -188,7 +188,7 @@ mod tests {
     /// What our own inference makes of the layers, `[N, C', H', W']`.
     fn ours(layers: &[LayerSpec], input: &Tensor) -> Vec<f32> {
         let builder = MapSource::builder(random_weights(layers).expect("weights"));
-        let source = Source::new(builder, &Kernels::detect(), EPSILON);
+        let source = Source::new(builder, &Backend::detect(), EPSILON);
         let network = FoldedNetwork::new(&Network::new(layers, &source).expect("a network")).expect("folded");
         let transposed = |tensor: &Tensor| tensor.transpose(0, 1).and_then(|tensor| tensor.contiguous());
         let maps = network.forward_maps(transposed(input).expect("maps")).expect("forward");

@@ -65,7 +65,7 @@ fn is_chain(layers: &[NetworkLayer]) -> bool {
 
 /// What is to be measured of a space, with what.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct MeasurePlan {
     /// Name of the space.
     pub space: String,
     /// [`SearchSpace::fingerprint_at_any_resolution`] of the space.
@@ -139,7 +139,7 @@ struct NetworkLine {
     network: Arch,
 }
 
-impl Plan {
+impl MeasurePlan {
     /// The plan for a space: all its layers, those that `known` has only if they are among its anchors, and so many
     /// sub-networks.
     ///
@@ -289,7 +289,7 @@ impl Plan {
     /// Reads a file's text; `place` names it in messages.
     ///
     /// # Errors
-    /// As [`Plan::read`].
+    /// As [`MeasurePlan::read`].
     pub fn from_jsonl(place: &str, text: &str) -> Result<Self> {
         let mut lines = text.lines();
         let first = lines.next().unwrap_or("");

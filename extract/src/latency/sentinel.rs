@@ -10,7 +10,7 @@
 
 use std::hint::black_box;
 
-use kernels::{Kernels, SpeedProbe};
+use kernels::{Backend, SpeedProbe};
 
 use crate::error::Result;
 
@@ -57,8 +57,8 @@ impl Sentinel {
     ///
     /// # Errors
     /// If a GPU has no room for it.
-    pub fn of(kernels: &Kernels) -> Result<Self> {
-        Ok(SpeedProbe::new(kernels)?.map_or_else(Self::new, |metronome| Self(Work::Gpu(metronome))))
+    pub fn of(backend: &Backend) -> Result<Self> {
+        Ok(SpeedProbe::new(backend)?.map_or_else(Self::new, |metronome| Self(Work::Gpu(metronome))))
     }
 
     /// Its name in plans, rows and tables.

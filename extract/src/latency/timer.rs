@@ -10,13 +10,13 @@ use latency::undisturbed::NEAR;
 use latency::{Record, RowsLog, Samples, Subject, Visit};
 use space::LayerSpec;
 
-use super::engine::{Engine, Run, Stepped, Stopwatch};
+use super::engine::{Engine, Run, RunTimer, Stepped};
 use super::measure::MeasureConfig;
 use crate::error::Result;
 
 /// Times runs, and knows how long it has been doing so.
 pub(super) struct Timer<'a> {
-    stopwatch: &'a mut dyn Stopwatch,
+    stopwatch: &'a mut dyn RunTimer,
     config: &'a MeasureConfig,
     began_ns: u64,
     waited_ns: u64,
@@ -49,7 +49,7 @@ enum Prepared<'e> {
 }
 
 impl<'a> Timer<'a> {
-    pub fn new(stopwatch: &'a mut dyn Stopwatch, config: &'a MeasureConfig) -> Self {
+    pub fn new(stopwatch: &'a mut dyn RunTimer, config: &'a MeasureConfig) -> Self {
         let began_ns = stopwatch.now();
         Self { stopwatch, config, began_ns, waited_ns: 0 }
     }

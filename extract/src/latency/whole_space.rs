@@ -6,10 +6,10 @@ use base::timing::unix_seconds;
 use latency::{Conditions, LatencyTable, Record, RowsLog, Session};
 use space::SearchSpace;
 
-use super::campaign::{Bench, carry_out};
+use super::campaign::{MeasureContext, run_plan};
 use super::engine::Engine;
 use super::measure::MeasureConfig;
-use super::plan_file::Plan;
+use super::plan_file::MeasurePlan;
 use crate::error::Result;
 
 /// Whole sub-networks of a space that are measured beside its layers: half of them to fit what sums of layers miss, half to
@@ -26,12 +26,12 @@ pub fn measure_space(
     engine: &dyn Engine,
     config: &MeasureConfig,
 ) -> Result<LatencyTable> {
-    let plan = Plan::new(space, &engine.describe(), config, NETWORKS, None)?;
+    let plan = MeasurePlan::new(space, &engine.describe(), config, NETWORKS, None)?;
     let mut log = RowsLog::in_memory(plan.setting(&engine.device(), engine));
     log.push(Record::Session(Session { unix_seconds: unix_seconds(), conditions: Conditions::now() }))?;
     let mut stopwatch = engine.stopwatch();
-    let mut bench = Bench { engine, stopwatch: &mut *stopwatch, conditions: Conditions::now };
-    let campaign = carry_out(&plan, &mut bench, &mut log, &mut |_| (), &AtomicBool::new(false))?;
+    let mut bench = MeasureContext { engine, stopwatch: &mut *stopwatch, conditions: Conditions::now };
+    let campaign = run_plan(&plan, &mut bench, &mut log, &mut |_| (), &AtomicBool::new(false))?;
     let unmeasured = campaign.unmeasured_layers + campaign.unmeasured_networks;
     if unmeasured > 0 {
         let got = format!("{unmeasured} of {} not visited", plan.layers.len() + plan.networks.len());
@@ -48,7 +48,7 @@ mod tests {
 
     use super::*;
     use crate::latency::{NativeEngine, measure_network};
-    use kernels::Kernels;
+    use kernels::Backend;
     use space::{preset, sampler};
 
     fn config(budget: u64) -> MeasureConfig {
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn a_space_and_a_network_are_measured_or_the_budget_is_named() {
         let space = preset("tiny").expect("a preset");
-        let engine = NativeEngine::new(&Kernels::detect(), 1, 1);
+        let engine = NativeEngine::new(&Backend::detect(), 1, 1);
         let error = measure_space(&space, &engine, &config(0)).expect_err("no time").to_string();
         assert!(error.contains("not visited; give it a longer budget"), "{error}");
         let table = measure_space(&space, &engine, &config(60_000)).expect("measured");

@@ -8,7 +8,7 @@ use base::Error;
 use candle_core::{DType, Tensor};
 use space::{Encoder, FamilyName, Gene, Ratio, Readable, SearchSpace, Value};
 
-use crate::accuracy::{AccuracyEstimator, Dense, Imported, MOST_LAYERS, OfaPredictor, in_shares};
+use crate::accuracy::{AccuracyEstimator, Dense, ImportedPredictor, MOST_LAYERS, OfaPredictor, in_shares};
 use crate::error::Result;
 
 /// Kernels of which each block has a one-hot choice, in the order of the columns: the package's default.
@@ -104,7 +104,7 @@ impl AccuracyEstimator {
             OfaPredictor::Library => read(&file, "base_acc", &[Some(1)])?.1[0],
         };
         let (network, per_cent) = in_shares(layers, mean, &encoder, file.place)?;
-        let imported = Imported {
+        let imported = ImportedPredictor {
             kind,
             file: file.name.to_string(),
             blake3: file.blake3.to_string(),

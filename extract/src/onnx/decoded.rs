@@ -13,7 +13,7 @@ use prost::Message;
 use super::graph::{IR_VERSION, OPERATOR_SET};
 use super::proto;
 use crate::error::{Error, Result};
-pub(super) use node::{Attribute, Node};
+pub(super) use node::{AttributeProto, NodeProto};
 
 /// A decoded ONNX file. Its nodes stand in an order in which they can run, and every name is made once.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct OnnxModel {
     pub(super) input: Port,
     pub(super) output: Port,
     pub(super) initializers: BTreeMap<String, Array>,
-    pub(super) nodes: Vec<Node>,
+    pub(super) nodes: Vec<NodeProto>,
 }
 
 /// The graph's input or output: its name and its sizes.
@@ -79,20 +79,21 @@ impl OnnxModel {
     /// or fields, a constant whose size is not its shape's, a name that is made twice or read before it is made.
     pub fn from_bytes(place: &str, bytes: &[u8]) -> Result<Self> {
         let whole = "a whole ONNX file";
-        let file = proto::Model::decode(bytes).map_err(|error| invalid(place, "content", whole, error))?;
+        let file =
+            proto::ModelProto::decode(bytes).map_err(|error| invalid(place, "content", whole, error))?;
         if file.graph.is_none() {
             return Err(invalid(place, "content", whole, "one without a graph"));
         }
         check_canonical(place, &file, bytes)?;
         check_versions(place, &file)?;
-        let proto::Graph { node, initializer, input, output, .. } = file.graph.unwrap_or_default();
+        let proto::GraphProto { node, initializer, input, output, .. } = file.graph.unwrap_or_default();
         let model = Self {
             place: place.to_string(),
             properties: properties(place, file.metadata_props)?,
             input: port(place, "input", input)?,
             output: port(place, "output", output)?,
             initializers: initializers(place, initializer)?,
-            nodes: node.into_iter().map(|node| Node::new(place, node)).collect::<Result<_>>()?,
+            nodes: node.into_iter().map(|node| NodeProto::new(place, node)).collect::<Result<_>>()?,
         };
         model.check_names()?;
         Ok(model)
@@ -148,7 +149,7 @@ impl OnnxModel {
 }
 
 /// Whether the messages, written again, are the file's bytes.
-fn check_canonical(place: &str, file: &proto::Model, bytes: &[u8]) -> Result<()> {
+fn check_canonical(place: &str, file: &proto::ModelProto, bytes: &[u8]) -> Result<()> {
     let again = file.encode_to_vec();
     if again == bytes {
         return Ok(());
@@ -158,7 +159,7 @@ fn check_canonical(place: &str, file: &proto::Model, bytes: &[u8]) -> Result<()>
     Err(invalid(place, "content", "only fields that are written here, in their order", got))
 }
 
-fn check_versions(place: &str, file: &proto::Model) -> Result<()> {
+fn check_versions(place: &str, file: &proto::ModelProto) -> Result<()> {
     if file.ir_version != Some(IR_VERSION) {
         let got = file.ir_version.map_or("none".to_string(), |version| version.to_string());
         return Err(invalid(place, "ir_version", IR_VERSION, got));
@@ -183,8 +184,8 @@ fn properties(place: &str, pairs: Vec<proto::Property>) -> Result<BTreeMap<Strin
 }
 
 /// The graph's only input or output.
-fn port(place: &str, field: &str, values: Vec<proto::Value>) -> Result<Port> {
-    let [value] = <[proto::Value; 1]>::try_from(values)
+fn port(place: &str, field: &str, values: Vec<proto::ValueInfoProto>) -> Result<Port> {
+    let [value] = <[proto::ValueInfoProto; 1]>::try_from(values)
         .map_err(|values| invalid(place, field, "one value", values.len()))?;
     let name = value.name().to_string();
     if name.is_empty() {
@@ -194,7 +195,7 @@ fn port(place: &str, field: &str, values: Vec<proto::Value>) -> Result<Port> {
     let tensor = tensor.ok_or_else(|| invalid(place, &name, "a tensor", "another type"))?;
     check_type(place, &name, tensor.elem_type)?;
     let shape = tensor.shape.ok_or_else(|| invalid(place, &name, "a shape", "none"))?;
-    let size = |dimension: proto::Dimension| match (dimension.dim_value, dimension.dim_param) {
+    let size = |dimension: proto::DimensionProto| match (dimension.dim_value, dimension.dim_param) {
         (Some(size), None) => Ok(Size::Fixed(positive(place, &name, size)?)),
         (None, Some(open)) if !open.is_empty() => Ok(Size::Open(open)),
         other => Err(invalid(place, &name, "a size or the name of an open one", format!("{other:?}"))),

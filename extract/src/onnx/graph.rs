@@ -18,14 +18,14 @@ pub(super) const INPUT: &str = "input";
 /// Name of the graph's output.
 pub(super) const OUTPUT: &str = "output";
 
-/// Nodes and constants; [`Graph::tip`] is what the next layer reads.
-pub(super) struct Graph {
-    nodes: Vec<proto::Node>,
+/// Nodes and constants; [`GraphProto::tip`] is what the next layer reads.
+pub(super) struct GraphProto {
+    nodes: Vec<proto::NodeProto>,
     constants: Vec<proto::Tensor>,
     tip: String,
 }
 
-impl Graph {
+impl GraphProto {
     pub(super) fn new() -> Self {
         Self { nodes: Vec::new(), constants: Vec::new(), tip: INPUT.to_string() }
     }
@@ -62,9 +62,9 @@ impl Graph {
         name: String,
         operator: &str,
         inputs: &[&str],
-        attributes: Vec<proto::Attribute>,
+        attributes: Vec<proto::AttributeProto>,
     ) {
-        self.nodes.push(proto::Node {
+        self.nodes.push(proto::NodeProto {
             input: inputs.iter().map(ToString::to_string).collect(),
             output: vec![name.clone()],
             name: Some(name.clone()),
@@ -79,19 +79,19 @@ impl Graph {
         if let Some(made) = self.nodes.last_mut().and_then(|node| node.output.first_mut()) {
             *made = OUTPUT.to_string();
         }
-        let graph = proto::Graph {
+        let graph = proto::GraphProto {
             node: self.nodes,
             name: Some("network".to_string()),
             initializer: self.constants,
             input: vec![value(INPUT, input)],
             output: vec![value(OUTPUT, output)],
         };
-        let model = proto::Model {
+        let model = proto::ModelProto {
             ir_version: Some(IR_VERSION),
             producer_name: Some(env!("CARGO_PKG_NAME").to_string()),
             producer_version: Some(env!("CARGO_PKG_VERSION").to_string()),
             graph: Some(graph),
-            opset_import: vec![proto::OperatorSet {
+            opset_import: vec![proto::OperatorSetProto {
                 domain: Some(String::new()),
                 version: Some(OPERATOR_SET),
             }],
@@ -108,14 +108,14 @@ impl Graph {
 pub(super) type Properties = BTreeMap<String, String>;
 
 /// The sizes of a value; the first may be open, and then has a name.
-pub(super) struct Sizes(Vec<proto::Dimension>);
+pub(super) struct Sizes(Vec<proto::DimensionProto>);
 
 impl Sizes {
     pub(super) fn fixed(sizes: &[usize]) -> Self {
         Self(
             sizes
                 .iter()
-                .map(|&size: &usize| proto::Dimension { dim_value: Some(size as i64), dim_param: None })
+                .map(|&size: &usize| proto::DimensionProto { dim_value: Some(size as i64), dim_param: None })
                 .collect(),
         )
     }
@@ -123,37 +123,37 @@ impl Sizes {
     /// The same, whatever the first is.
     pub(super) fn with_open_first(mut self, name: &str) -> Self {
         if let Some(first) = self.0.first_mut() {
-            *first = proto::Dimension { dim_value: None, dim_param: Some(name.to_string()) };
+            *first = proto::DimensionProto { dim_value: None, dim_param: Some(name.to_string()) };
         }
         self
     }
 }
 
-fn value(name: &str, sizes: Sizes) -> proto::Value {
+fn value(name: &str, sizes: Sizes) -> proto::ValueInfoProto {
     let shape = proto::TensorShape { dim: sizes.0 };
     let tensor = proto::TensorType { elem_type: Some(proto::NumberType::Float as i32), shape: Some(shape) };
-    proto::Value {
+    proto::ValueInfoProto {
         name: Some(name.to_string()),
         r#type: Some(proto::ValueType { tensor_type: Some(tensor) }),
     }
 }
 
 /// An attribute that is one whole number.
-pub(super) fn int(name: &str, value: usize) -> proto::Attribute {
-    proto::Attribute { i: Some(value as i64), ..attribute(name, proto::AttributeKind::Int) }
+pub(super) fn int(name: &str, value: usize) -> proto::AttributeProto {
+    proto::AttributeProto { i: Some(value as i64), ..attribute(name, proto::AttributeKind::Int) }
 }
 
 /// An attribute that is a list of whole numbers.
-pub(super) fn ints(name: &str, values: &[usize]) -> proto::Attribute {
+pub(super) fn ints(name: &str, values: &[usize]) -> proto::AttributeProto {
     let ints = values.iter().map(|&value| value as i64).collect();
-    proto::Attribute { ints, ..attribute(name, proto::AttributeKind::Ints) }
+    proto::AttributeProto { ints, ..attribute(name, proto::AttributeKind::Ints) }
 }
 
 /// An attribute that is one number.
-pub(super) fn float(name: &str, value: f32) -> proto::Attribute {
-    proto::Attribute { f: Some(value), ..attribute(name, proto::AttributeKind::Float) }
+pub(super) fn float(name: &str, value: f32) -> proto::AttributeProto {
+    proto::AttributeProto { f: Some(value), ..attribute(name, proto::AttributeKind::Float) }
 }
 
-fn attribute(name: &str, kind: proto::AttributeKind) -> proto::Attribute {
-    proto::Attribute { name: Some(name.to_string()), kind: Some(kind as i32), ..Default::default() }
+fn attribute(name: &str, kind: proto::AttributeKind) -> proto::AttributeProto {
+    proto::AttributeProto { name: Some(name.to_string()), kind: Some(kind as i32), ..Default::default() }
 }

@@ -14,7 +14,7 @@ mod window;
 
 use std::collections::HashMap;
 
-use super::decoded::{Array, Node, OnnxModel, Port, Size, elements, invalid};
+use super::decoded::{Array, NodeProto, OnnxModel, Port, Size, elements, invalid};
 use crate::error::Result;
 use call::{Call, Limits};
 
@@ -74,7 +74,7 @@ impl OnnxModel {
         last
     }
 
-    fn compute(&self, node: &Node, values: &HashMap<&str, Array>, limits: &mut Limits) -> Result<Array> {
+    fn compute(&self, node: &NodeProto, values: &HashMap<&str, Array>, limits: &mut Limits) -> Result<Array> {
         let find = |name: &str| values.get(name).or_else(|| self.initializers.get(name));
         let inputs = node.inputs.iter().map(|name| find(name)).collect();
         let mut call = Call::new(node.place(&self.place), &node.attributes, inputs, limits);

@@ -4,7 +4,7 @@
 
 /// A file: one graph and the operator set that its nodes are of.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Model {
+pub struct ModelProto {
     #[prost(int64, optional, tag = "1")]
     pub ir_version: Option<i64>,
     #[prost(string, optional, tag = "2")]
@@ -12,9 +12,9 @@ pub struct Model {
     #[prost(string, optional, tag = "3")]
     pub producer_version: Option<String>,
     #[prost(message, optional, tag = "7")]
-    pub graph: Option<Graph>,
+    pub graph: Option<GraphProto>,
     #[prost(message, repeated, tag = "8")]
-    pub opset_import: Vec<OperatorSet>,
+    pub opset_import: Vec<OperatorSetProto>,
     #[prost(message, repeated, tag = "14")]
     pub metadata_props: Vec<Property>,
 }
@@ -30,7 +30,7 @@ pub struct Property {
 
 /// A version of a set of operators; ONNX's own have an empty domain.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct OperatorSet {
+pub struct OperatorSetProto {
     #[prost(string, optional, tag = "1")]
     pub domain: Option<String>,
     #[prost(int64, optional, tag = "2")]
@@ -39,22 +39,22 @@ pub struct OperatorSet {
 
 /// Nodes in an order in which they can run, and the constants that they read.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Graph {
+pub struct GraphProto {
     #[prost(message, repeated, tag = "1")]
-    pub node: Vec<Node>,
+    pub node: Vec<NodeProto>,
     #[prost(string, optional, tag = "2")]
     pub name: Option<String>,
     #[prost(message, repeated, tag = "5")]
     pub initializer: Vec<Tensor>,
     #[prost(message, repeated, tag = "11")]
-    pub input: Vec<Value>,
+    pub input: Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "12")]
-    pub output: Vec<Value>,
+    pub output: Vec<ValueInfoProto>,
 }
 
 /// One operator: names of what it reads and of what it makes.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Node {
+pub struct NodeProto {
     #[prost(string, repeated, tag = "1")]
     pub input: Vec<String>,
     #[prost(string, repeated, tag = "2")]
@@ -64,12 +64,12 @@ pub struct Node {
     #[prost(string, optional, tag = "4")]
     pub op_type: Option<String>,
     #[prost(message, repeated, tag = "5")]
-    pub attribute: Vec<Attribute>,
+    pub attribute: Vec<AttributeProto>,
 }
 
 /// A named constant of a node; `kind` says which of the fields holds it.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Attribute {
+pub struct AttributeProto {
     #[prost(string, optional, tag = "1")]
     pub name: Option<String>,
     #[prost(float, optional, tag = "2")]
@@ -115,7 +115,7 @@ pub struct Tensor {
 
 /// Name and type of what goes into or comes out of a graph.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Value {
+pub struct ValueInfoProto {
     #[prost(string, optional, tag = "1")]
     pub name: Option<String>,
     #[prost(message, optional, tag = "2")]
@@ -142,12 +142,12 @@ pub struct TensorType {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TensorShape {
     #[prost(message, repeated, tag = "1")]
-    pub dim: Vec<Dimension>,
+    pub dim: Vec<DimensionProto>,
 }
 
 /// One size, or the name of one that is open.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Dimension {
+pub struct DimensionProto {
     #[prost(int64, optional, tag = "1")]
     pub dim_value: Option<i64>,
     #[prost(string, optional, tag = "2")]

@@ -19,9 +19,9 @@ fn quarters(layers: &[LayerSpec]) -> BTreeMap<String, Tensor> {
     tensors
 }
 
-fn decoded(layers: &[LayerSpec], batch: usize) -> proto::Graph {
+fn decoded(layers: &[LayerSpec], batch: usize) -> proto::GraphProto {
     let bytes = model(layers, &quarters(layers), 1e-5, batch).expect("written");
-    let model = proto::Model::decode(bytes.as_slice()).expect("a message");
+    let model = proto::ModelProto::decode(bytes.as_slice()).expect("a message");
     assert_eq!((model.ir_version(), model.opset_import[0].version()), (8, 17));
     model.graph.expect("a graph")
 }
@@ -47,24 +47,24 @@ fn block(activation: Activation) -> LayerSpec {
     layer(Operator::MbConv(block), [8, 14], [8, 14])
 }
 
-fn operators(graph: &proto::Graph) -> Vec<&str> {
-    graph.node.iter().map(proto::Node::op_type).collect()
+fn operators(graph: &proto::GraphProto) -> Vec<&str> {
+    graph.node.iter().map(proto::NodeProto::op_type).collect()
 }
 
-fn sizes(value: &proto::Value) -> Vec<i64> {
+fn sizes(value: &proto::ValueInfoProto) -> Vec<i64> {
     let tensor = value.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref()).expect("a tensor");
     let shape = tensor.shape.as_ref().expect("a shape");
-    shape.dim.iter().map(proto::Dimension::dim_value).collect()
+    shape.dim.iter().map(proto::DimensionProto::dim_value).collect()
 }
 
-fn constant(graph: &proto::Graph, name: &str) -> (Vec<i64>, Vec<f32>) {
+fn constant(graph: &proto::GraphProto, name: &str) -> (Vec<i64>, Vec<f32>) {
     let tensor = graph.initializer.iter().find(|tensor| tensor.name() == name).expect(name);
     let values = tensor.raw_data().chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four")));
     (tensor.dims.clone(), values.collect())
 }
 
 /// Each node reads what there is by then; no name is made twice; constants have as many values as their shapes say.
-fn assert_sound(what: &str, graph: &proto::Graph) {
+fn assert_sound(what: &str, graph: &proto::GraphProto) {
     let mut known = vec![INPUT];
     for tensor in &graph.initializer {
         let (shape, values) = constant(graph, tensor.name());
@@ -162,7 +162,7 @@ fn operators_of_each_kind_of_layer() {
 fn attributes_of_a_block() {
     let graph = decoded(&[block(Activation::HSwish)], 1);
     let node = |name: &str| graph.node.iter().find(|node| node.name() == name).expect("a node");
-    let attribute = |node: &proto::Node, name: &str| {
+    let attribute = |node: &proto::NodeProto, name: &str| {
         node.attribute.iter().find(|attribute| attribute.name() == name).cloned().expect("an attribute")
     };
     let depthwise = node("some.layer.depth_conv.conv");
@@ -202,7 +202,7 @@ fn a_model_for_any_batch_says_what_it_is() {
     let properties = BTreeMap::from([("arch".to_string(), "r8:k3e3/k3e3".to_string())]);
     let bytes = model_for_any_batch(&layers, &BTreeMap::new(), 1e-5, properties.clone()).expect("written");
     assert_eq!(OnnxModel::from_bytes("x.onnx", &bytes).expect("read").properties(), &properties);
-    let graph = proto::Model::decode(bytes.as_slice()).expect("a message").graph.expect("a graph");
+    let graph = proto::ModelProto::decode(bytes.as_slice()).expect("a message").graph.expect("a graph");
     for value in [&graph.input[0], &graph.output[0]] {
         let tensor = value.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref()).expect("a tensor");
         let first = &tensor.shape.as_ref().expect("a shape").dim[0];
@@ -233,7 +233,7 @@ fn a_batch_norm_is_multiplied_into_the_convolution_before_it() {
         .into_iter()
         .collect();
     let bytes = model(&layers, &weights, 1.0, 1).expect("written");
-    let graph = proto::Model::decode(bytes.as_slice()).expect("a message").graph.expect("a graph");
+    let graph = proto::ModelProto::decode(bytes.as_slice()).expect("a message").graph.expect("a graph");
     // 3 / sqrt(3 + 1) = 1.5
     assert_eq!(constant(&graph, "some.layer.conv.weight"), (vec![1, 2, 1, 1], vec![3.0, -6.0]));
     assert_eq!(constant(&graph, "some.layer.conv.bias"), (vec![1], vec![0.25])); // 1 - 0.5 * 1.5
@@ -313,7 +313,7 @@ fn a_diamond_is_the_sum_of_its_sides() {
         }
     }
     let bytes = model(&layers, &weights, 0.0, 2).expect("written");
-    let graph = proto::Model::decode(bytes.as_slice()).expect("a message").graph.expect("a graph");
+    let graph = proto::ModelProto::decode(bytes.as_slice()).expect("a message").graph.expect("a graph");
     assert_eq!(operators(&graph), ["Conv", "Relu", "Conv", "Relu", "Add", "Add"]);
     assert_eq!(graph.node[4].input, ["first.relu", "second.relu"]);
     assert_eq!(graph.node[5].input, ["sum.add1", INPUT]);

@@ -8,7 +8,7 @@ use network::eval::Evaluator;
 use search::{Limits, SearchConfig};
 
 use super::costs::cost_index;
-use super::validation::{Problem, Validated, ValidationPlan, search_validated};
+use super::validation::{ValidatedSearch, ValidationPlan, ValidationProblem, search_validated};
 use crate::accuracy::AccuracyEstimator;
 use crate::error::Result;
 
@@ -22,12 +22,12 @@ pub fn find_best(
     limits: &Limits,
     estimator: &AccuracyEstimator,
     evaluator: &Evaluator<'_>,
-) -> Result<Validated> {
+) -> Result<ValidatedSearch> {
     estimator.check_covers(evaluator.space)?;
     let index = &cost_index(evaluator.space, table, LatencyKind::Undisturbed)?;
     let config = &SearchConfig::default();
     let never = &AtomicBool::new(false);
-    let problem = Problem { index, limits, config, least_top1: None, stop: never };
+    let problem = ValidationProblem { index, limits, config, least_top1: None, stop: never };
     let plan = ValidationPlan::default();
     search_validated(&problem, estimator, &plan, &mut |arch| {
         Ok(evaluator.hits_unless(never, arch, Split::Val)?)

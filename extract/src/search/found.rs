@@ -13,7 +13,7 @@ use base::document::{self, sorted};
 use base::file::{self, write_atomically};
 use latency::{EngineFacts, LatencyKind, LatencyTable};
 use network::model_folder::SelectedOn;
-use search::{Better, Candidate, LATENCY, Limits, TOP1, Value};
+use search::{Better, Candidate, LATENCY, Limits, MetricValue, TOP1};
 use serde::{Deserialize, Serialize};
 use space::SearchSpace;
 
@@ -264,8 +264,8 @@ impl Found {
 }
 
 /// What is expected of a value instead, where it cannot be.
-fn refusal(name: &str, value: &Value) -> Option<&'static str> {
-    let Value { mean, low, high, .. } = value;
+fn refusal(name: &str, value: &MetricValue) -> Option<&'static str> {
+    let MetricValue { mean, low, high, .. } = value;
     let numbers = mean.is_finite() && low.is_none_or(f64::is_finite) && high.is_none_or(f64::is_finite);
     let within = low.is_none_or(|low| low <= *mean) && high.is_none_or(|high| high >= *mean);
     if !numbers || !within {

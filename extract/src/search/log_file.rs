@@ -10,9 +10,9 @@ use std::time::Duration;
 use base::document;
 use base::file::{self, LineFile, Refusals, whole_lines};
 use base::timing::Every;
-use search::{Archive, Better, Fidelity, Log, Metric, Value};
+use search::{Archive, Better, Fidelity, Log, Metric, MetricValue};
 use serde::{Deserialize, Serialize};
-use space::{Arch, Row, SearchSpace};
+use space::{Arch, GeneRow, SearchSpace};
 
 use super::value_form::ValueForm;
 use crate::error::{Error, Result};
@@ -91,13 +91,13 @@ impl LogSetting {
 
 /// What was estimated of a sub-network.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Estimate {
+pub struct LoggedEstimate {
     /// The sub-network.
     pub arch: Arch,
     /// How closely it was looked at.
     pub fidelity: Fidelity,
     /// A value of each metric.
-    pub values: Vec<Value>,
+    pub values: Vec<MetricValue>,
     /// Whether each image's class was found, where images were counted; the first value is then their share.
     pub hits: Option<Vec<bool>>,
 }
@@ -108,7 +108,7 @@ pub struct SearchLog {
     /// Of which problem the values are.
     pub setting: LogSetting,
     /// Line by line.
-    pub estimates: Vec<Estimate>,
+    pub estimates: Vec<LoggedEstimate>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -180,8 +180,8 @@ impl SearchLog {
 }
 
 /// Whether as many images were counted as of the sub-networks before it.
-fn check_hits(place: &str, estimate: &Estimate, before: &[Estimate]) -> Result<()> {
-    let images = |estimate: &Estimate| estimate.hits.as_ref().map(Vec::len);
+fn check_hits(place: &str, estimate: &LoggedEstimate, before: &[LoggedEstimate]) -> Result<()> {
+    let images = |estimate: &LoggedEstimate| estimate.hits.as_ref().map(Vec::len);
     match (images(estimate), before.iter().find_map(images)) {
         (Some(own), Some(first)) if own != first => {
             let expected = format!("{first} images, as before");
@@ -216,8 +216,8 @@ impl From<&LogSetting> for Header {
     }
 }
 
-impl From<&Estimate> for Line {
-    fn from(Estimate { arch, fidelity, values, hits }: &Estimate) -> Self {
+impl From<&LoggedEstimate> for Line {
+    fn from(LoggedEstimate { arch, fidelity, values, hits }: &LoggedEstimate) -> Self {
         Self {
             arch: arch.clone(),
             fidelity: (*fidelity != Fidelity::FULL).then(|| fidelity.share()),
@@ -229,7 +229,7 @@ impl From<&Estimate> for Line {
     }
 }
 
-fn estimate(place: &str, line: &str, metrics: usize) -> Result<Estimate> {
+fn estimate(place: &str, line: &str, metrics: usize) -> Result<LoggedEstimate> {
     let wrong = |field: &str, expected: &str, got: &dyn std::fmt::Display| -> Error {
         base::Error::invalid(place, field, expected, got).into()
     };
@@ -240,7 +240,7 @@ fn estimate(place: &str, line: &str, metrics: usize) -> Result<Estimate> {
     if fidelity.share() != share {
         return Err(wrong("fidelity", "a share of at most 1 in thousandths", &share));
     }
-    let values: Vec<Value> = line.values.into_iter().map(Value::from).collect();
+    let values: Vec<MetricValue> = line.values.into_iter().map(MetricValue::from).collect();
     if values.len() != metrics {
         return Err(wrong("values", &format!("as many as the header has metrics, {metrics}"), &values.len()));
     }
@@ -261,7 +261,7 @@ fn estimate(place: &str, line: &str, metrics: usize) -> Result<Estimate> {
             let got = format!("{} of {}", hits.iter().filter(|hit| **hit).count(), hits.len());
             Err(wrong("hits", &format!("the share {} of at least one image", values[0].mean), &got))
         }
-        _ => Ok(Estimate { arch: line.arch, fidelity, values, hits }),
+        _ => Ok(LoggedEstimate { arch: line.arch, fidelity, values, hits }),
     }
 }
 
@@ -334,8 +334,8 @@ impl LogFile {
         Ok(log)
     }
 
-    fn remember(&mut self, place: &str, estimate: Estimate) -> Result<()> {
-        let Estimate { arch, fidelity, values, hits } = estimate;
+    fn remember(&mut self, place: &str, estimate: LoggedEstimate) -> Result<()> {
+        let LoggedEstimate { arch, fidelity, values, hits } = estimate;
         self.space.check(&arch).map_err(|error| error.in_place(place))?;
         let row = self.space.row(&arch)?;
         self.archive.append(&row, fidelity, &values)?;
@@ -364,18 +364,18 @@ impl LogFile {
             let place = self.file.path().display();
             return Err(base::Error::invalid(place, "hits", "at least one image", "none").into());
         };
-        let values = vec![Value::expected(share)];
+        let values = vec![MetricValue::expected(share)];
         let hits = Some(hits.to_vec());
-        let estimate = Estimate { arch: arch.clone(), fidelity: Fidelity::FULL, values, hits };
+        let estimate = LoggedEstimate { arch: arch.clone(), fidelity: Fidelity::FULL, values, hits };
         self.write(&self.space.row(arch)?, &estimate)?;
         // each took long
         self.file.sync()?;
         self.remember("a search's log", estimate)
     }
 
-    fn write(&mut self, row: &Row, estimate: &Estimate) -> base::Result<()> {
+    fn write(&mut self, row: &GeneRow, estimate: &LoggedEstimate) -> base::Result<()> {
         let place = || self.file.path().display();
-        let Estimate { arch, fidelity, values, .. } = estimate;
+        let LoggedEstimate { arch, fidelity, values, .. } = estimate;
         if self.archive.known(row, *fidelity).is_some() {
             return Err(base::Error::invalid(place(), "arch", ONCE, format!("{arch} again")));
         }
@@ -386,7 +386,7 @@ impl LogFile {
         }
         if let Some(number) = values
             .iter()
-            .flat_map(|value: &Value| [Some(value.mean), value.low, value.high])
+            .flat_map(|value: &MetricValue| [Some(value.mean), value.low, value.high])
             .flatten()
             .find(|number| !number.is_finite())
         {
@@ -398,14 +398,14 @@ impl LogFile {
 }
 
 impl Log for LogFile {
-    fn known(&self, row: &Row, fidelity: Fidelity) -> Option<&[Value]> {
+    fn known(&self, row: &GeneRow, fidelity: Fidelity) -> Option<&[MetricValue]> {
         self.archive.known(row, fidelity)
     }
 
-    fn append(&mut self, row: &Row, fidelity: Fidelity, values: &[Value]) -> search::Result<()> {
+    fn append(&mut self, row: &GeneRow, fidelity: Fidelity, values: &[MetricValue]) -> search::Result<()> {
         let arch = self.space.arch(row);
         let values = values.to_vec();
-        let estimate = Estimate { arch, fidelity, values, hits: None };
+        let estimate = LoggedEstimate { arch, fidelity, values, hits: None };
         self.write(row, &estimate)?;
         self.archive.append(row, fidelity, &estimate.values)
     }

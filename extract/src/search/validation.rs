@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 
 /// What is searched, and how.
 #[derive(Clone, Copy)]
-pub struct Problem<'a> {
+pub struct ValidationProblem<'a> {
     /// Costs of the space's sub-networks.
     pub index: &'a CostIndex,
     /// What they must keep.
@@ -72,7 +72,7 @@ pub struct Evaluated {
 
 /// What came of a search whose best were evaluated.
 #[derive(Clone, Debug)]
-pub struct Validated {
+pub struct ValidatedSearch {
     /// The last search, its best candidate that of the highest expected accuracy of all that were evaluated.
     pub report: SearchReport,
     /// All that were evaluated, best first.
@@ -81,7 +81,7 @@ pub struct Validated {
     pub rounds: usize,
 }
 
-impl Validated {
+impl ValidatedSearch {
     /// What the best sub-network was selected on: the images that were counted; `None` where nothing was evaluated.
     pub fn selected_on(&self) -> Option<SelectedOn> {
         let Self { evaluated, rounds, .. } = self;
@@ -197,11 +197,11 @@ fn chosen(candidates: &[Candidate], least: f64) -> Result<&Candidate> {
 /// As [`climb`]; if rounds are to follow one another without the estimator's rows; if no evaluated one's interval reaches
 /// `least_top1`; or as `evaluate`.
 pub fn search_validated(
-    problem: &Problem<'_>,
+    problem: &ValidationProblem<'_>,
     estimator: &AccuracyEstimator,
     plan: &ValidationPlan<'_>,
     evaluate: &mut Evaluate<'_>,
-) -> Result<Validated> {
+) -> Result<ValidatedSearch> {
     if plan.rounds > 1 && plan.rows.is_none() {
         let error =
             base::Error::invalid("search", "rows", "those of the estimator, for several rounds", "none");
@@ -213,7 +213,7 @@ pub fn search_validated(
             None => estimator.clone(),
             Some(_) => refitted(plan, &rounds)?,
         };
-        let Problem { index, limits, config, stop, .. } = *problem;
+        let ValidationProblem { index, limits, config, stop, .. } = *problem;
         let mut report = climb(index, &estimator, limits, config, stop)?;
         check_shares(&report)?;
         let known: BTreeSet<&Arch> = all(&rounds).map(|count| &count.candidate.arch).collect();
@@ -255,12 +255,16 @@ fn count(candidates: Vec<Candidate>, evaluate: &mut Evaluate<'_>) -> Result<(Vec
 }
 
 /// Chooses by predictions and counts, and gives the front what was learned.
-fn conclude(problem: &Problem<'_>, mut report: SearchReport, rounds: Vec<Round>) -> Result<Validated> {
+fn conclude(
+    problem: &ValidationProblem<'_>,
+    mut report: SearchReport,
+    rounds: Vec<Round>,
+) -> Result<ValidatedSearch> {
     let last = rounds.last().expect("at least one round was made");
     if all(&rounds).next().is_none() {
         let estimator = last.estimator.clone();
         judge_by_predictor(&mut report, &estimator, problem.least_top1)?;
-        return Ok(Validated { report, evaluated: Vec::new(), rounds: 0 });
+        return Ok(ValidatedSearch { report, evaluated: Vec::new(), rounds: 0 });
     }
     let hits: Vec<&[bool]> = all(&rounds).map(|count| &count.hits[..]).collect();
     let noise = variance_between(&hits);
@@ -282,7 +286,7 @@ fn conclude(problem: &Problem<'_>, mut report: SearchReport, rounds: Vec<Round>)
     report.front = front(&report, &candidates, &last.estimator, offset);
     report.top = candidates;
     let rounds = rounds.iter().filter(|round| !round.counts.is_empty()).count();
-    Ok(Validated { report, evaluated, rounds })
+    Ok(ValidatedSearch { report, evaluated, rounds })
 }
 
 /// The evaluated of a round, each with what is to be expected of it; and what the predictor is wrong by for all of them.

@@ -1,6 +1,6 @@
 //! The form in which files hold what is expected of a metric.
 
-use search::Value;
+use search::MetricValue;
 use serde::{Deserialize, Serialize};
 
 /// A number where the value is known for certain, an integer where it is a count.
@@ -27,9 +27,9 @@ pub(super) struct Expected {
 /// Integers below this are the same in 64 bits with a point and without.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-impl From<&Value> for ValueForm {
-    fn from(value: &Value) -> Self {
-        let Value { mean, low, high, extrapolated } = *value;
+impl From<&MetricValue> for ValueForm {
+    fn from(value: &MetricValue) -> Self {
+        let MetricValue { mean, low, high, extrapolated } = *value;
         if !value.is_exact() {
             return Self::Expected(Expected { mean, low, high, extrapolated });
         }
@@ -38,7 +38,7 @@ impl From<&Value> for ValueForm {
     }
 }
 
-impl From<ValueForm> for Value {
+impl From<ValueForm> for MetricValue {
     fn from(value: ValueForm) -> Self {
         match value {
             ValueForm::Count(count) => Self::exact(count as f64),
@@ -56,11 +56,13 @@ mod tests {
 
     #[test]
     fn values_come_back_bit_by_bit() {
-        let expected = |mean| Value { mean, low: Some(mean - 0.1), high: None, extrapolated: true };
+        let expected = |mean| MetricValue { mean, low: Some(mean - 0.1), high: None, extrapolated: true };
         let numbers = [0.0, -0.0, 1.0, 1e16, 0.1 + 0.2, f64::MIN_POSITIVE, 1e300, -7.0];
-        for value in numbers.into_iter().flat_map(|x| [Value::exact(x), Value::expected(x), expected(x)]) {
+        for value in
+            numbers.into_iter().flat_map(|x| [MetricValue::exact(x), MetricValue::expected(x), expected(x)])
+        {
             let text = serde_json::to_string(&ValueForm::from(&value)).expect("a number");
-            let again: Value = serde_json::from_str::<ValueForm>(&text).expect("own text").into();
+            let again: MetricValue = serde_json::from_str::<ValueForm>(&text).expect("own text").into();
             assert_eq!(again.mean.to_bits(), value.mean.to_bits(), "{text}");
             assert_eq!(again, value, "{text}");
         }

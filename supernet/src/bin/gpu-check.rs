@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use base::random::rng_for;
 use candle_core::{DType, Device, Tensor};
-use kernels::{DepthwiseChain, Kernels, Normalization, Precision};
+use kernels::{Backend, BatchNormAffine, DepthwiseChain, Precision};
 use space::{Activation, Arch, LayerSpec, SearchSpace, preset, sampler};
 use supernet::Result;
 use supernet::agreement::{Differences, diamond, of_layer, of_layers, of_network};
@@ -92,35 +92,35 @@ fn tell(out: &mut impl Write, line: &str) -> Result<()> {
 
 fn check(device: &str, spaces: &[String], out: &mut impl Write) -> Result<bool> {
     let asked = |name: &str| spaces.is_empty() || spaces.iter().any(|space| space == name);
-    let all = Precision::ALL.map(|precision| Kernels::on_device(device, precision));
-    let all: Vec<Kernels> = all.into_iter().collect::<Result<_, kernels::Error>>()?;
+    let all = Precision::ALL.map(|precision| Backend::on_device(device, precision));
+    let all: Vec<Backend> = all.into_iter().collect::<Result<_, kernels::Error>>()?;
     tell(out, &format!("{}\n", all[0].gpu().unwrap_or_default()))?;
     tell(out, "| what | precision | compared | worst difference | at most |\n|---|---|---|---|---|")?;
     let mut good = true;
-    for kernels in &all {
-        let bounds = bounds(kernels.precision());
+    for backend in &all {
+        let bounds = bounds(backend.precision());
         for name in SPACES.into_iter().filter(|name| asked(name)) {
-            let [outputs, gradients] = compare_layers(&preset(name)?, kernels)?;
-            good &= row(out, &format!("layers of {name}"), kernels, outputs, bounds.outputs)?;
-            good &= row(out, &format!("their gradients, {name}"), kernels, gradients, bounds.gradients)?;
+            let [outputs, gradients] = compare_layers(&preset(name)?, backend)?;
+            good &= row(out, &format!("layers of {name}"), backend, outputs, bounds.outputs)?;
+            good &= row(out, &format!("their gradients, {name}"), backend, gradients, bounds.gradients)?;
         }
         let all = [("tiny", 12), ("tiny-resnet", 32), ("fashion", 28), ("ofa-mbv3-w1.0", 128)];
         for (name, resolution) in all.into_iter().filter(|(name, _)| asked(name)) {
             let space = preset(name)?;
             for arch in [sampler::largest(&space), sampler::smallest(&space), random(&space, 3)] {
                 let arch = arch.at(resolution);
-                let differences = of_network(&space, &arch, kernels, &Kernels::detect())?;
+                let differences = of_network(&space, &arch, backend, &Backend::detect())?;
                 for (what, apart) in differences {
                     let named = bounds.networks.iter().find(|(name, _)| *name == what);
                     // not infinity: what is no number is infinitely far
                     let bound = named.map_or(f64::MAX, |(_, bound)| *bound);
-                    good &= row(out, &format!("{name} {arch}: {what}"), kernels, (1, apart), bound)?;
+                    good &= row(out, &format!("{name} {arch}: {what}"), backend, (1, apart), bound)?;
                 }
             }
         }
     }
-    for kernels in all.iter().filter(|kernels| spaces.is_empty() && kernels.precision() != Precision::Tf32) {
-        bandwidths(out, kernels)?;
+    for backend in all.iter().filter(|backend| spaces.is_empty() && backend.precision() != Precision::Tf32) {
+        bandwidths(out, backend)?;
     }
     Ok(good)
 }
@@ -128,13 +128,13 @@ fn check(device: &str, spaces: &[String], out: &mut impl Write) -> Result<bool> 
 fn row(
     out: &mut impl Write,
     what: &str,
-    kernels: &Kernels,
+    backend: &Backend,
     (compared, worst): (usize, f64),
     bound: f64,
 ) -> Result<bool> {
     let good = worst <= bound;
     let mark = if good { "" } else { " **too far**" };
-    let precision = kernels.precision();
+    let precision = backend.precision();
     let bound = if bound < f64::MAX { format!("{bound:.0e}") } else { "a number".to_string() };
     tell(out, &format!("| {what} | {precision} | {compared} | {worst:.1e}{mark} | {bound} |"))?;
     Ok(good)
@@ -146,7 +146,7 @@ fn random(space: &SearchSpace, seed: u64) -> Arch {
 
 /// Every layer of the largest, the smallest and some other sub-networks at the least and the greatest resolution: how many
 /// outputs were compared and how far apart the worst was, and the same of gradients.
-fn compare_layers(space: &SearchSpace, kernels: &Kernels) -> Result<[(usize, f64); 2]> {
+fn compare_layers(space: &SearchSpace, backend: &Backend) -> Result<[(usize, f64); 2]> {
     let mut layers: BTreeMap<String, LayerSpec> = BTreeMap::new();
     let archs = [sampler::largest(space), sampler::smallest(space), random(space, 0), random(space, 1)];
     let ends = [space.resolutions().iter().min(), space.resolutions().iter().max()];
@@ -157,9 +157,9 @@ fn compare_layers(space: &SearchSpace, kernels: &Kernels) -> Result<[(usize, f64
     }
     let mut all = [(0, 0.0f64); 2];
     for layer in layers.values() {
-        note(&mut all, of_layer(layer, kernels, &Kernels::detect())?);
+        note(&mut all, of_layer(layer, backend, &Backend::detect())?);
     }
-    note(&mut all, of_layers(&diamond()?, kernels, &Kernels::detect())?);
+    note(&mut all, of_layers(&diamond()?, backend, &Backend::detect())?);
     Ok(all)
 }
 
@@ -172,15 +172,15 @@ fn note(all: &mut [(usize, f64); 2], differences: Differences) {
 }
 
 /// Median milliseconds of a call, by the GPU's events around ten of them.
-fn time(kernels: &Kernels, mut call: impl FnMut() -> candle_core::Result<()>) -> Result<f64> {
+fn time(backend: &Backend, mut call: impl FnMut() -> candle_core::Result<()>) -> Result<f64> {
     const CALLS: usize = 10;
     let mut times = Vec::new();
     for round in 0..12 {
-        let before = kernels.moment()?;
+        let before = backend.moment()?;
         for _ in 0..CALLS {
             call()?;
         }
-        let ms = kernels.moment()?.ms_since(&before)? / CALLS as f64;
+        let ms = backend.moment()?.ms_since(&before)? / CALLS as f64;
         if round >= 2 {
             times.push(ms);
         }
@@ -202,7 +202,7 @@ const WANTED: f64 = 0.7;
 /// A table of what kernels move at least in a second, beside a copy.
 struct Rates<'a, W: Write> {
     out: &'a mut W,
-    kernels: &'a Kernels,
+    backend: &'a Backend,
     /// Bytes of a value.
     bytes: f64,
     /// What a copy moves, in GB/s.
@@ -210,36 +210,36 @@ struct Rates<'a, W: Write> {
 }
 
 /// What kernels move at least in a second, beside a copy.
-fn bandwidths(out: &mut impl Write, kernels: &Kernels) -> Result<()> {
-    let bytes = if kernels.precision() == Precision::Bf16 { 2.0 } else { 4.0 };
-    let precision = kernels.precision();
+fn bandwidths(out: &mut impl Write, backend: &Backend) -> Result<()> {
+    let bytes = if backend.precision() == Precision::Bf16 { 2.0 } else { 4.0 };
+    let precision = backend.precision();
     tell(out, &format!("\n{precision} kernels beside a copy, of whose speed {WANTED} is wanted\n"))?;
     tell(out, "| kernel | ms | GB/s | of copy's |\n|---|---|---|---|")?;
-    let to = maps(kernels, 256, 56)?;
-    let from = maps(kernels, 256, 56)?;
+    let to = maps(backend, 256, 56)?;
+    let from = maps(backend, 256, 56)?;
     // the driver's copy: reads one, writes one
     let moved = 2.0 * bytes * from.elem_count() as f64;
-    let copy = moved / time(kernels, || from.copy().map(drop))? / 1e6;
+    let copy = moved / time(backend, || from.copy().map(drop))? / 1e6;
     tell(out, &format!("| copy | | {copy:.0} | 1.00 |"))?;
-    let mut rates = Rates { out, kernels, bytes, copy };
+    let mut rates = Rates { out, backend, bytes, copy };
     // reads two, writes one
-    rates.time("y += x, 256 x 56 x 56", 3 * from.elem_count(), || kernels.add_assign(&to, &from))?;
+    rates.time("y += x, 256 x 56 x 56", 3 * from.elem_count(), || backend.add_assign(&to, &from))?;
     CHAINS.into_iter().try_for_each(|chain| rates.chain(chain))
 }
 
 /// As many images as it takes, some numbers again and again.
-fn maps(kernels: &Kernels, channels: usize, side: usize) -> Result<Tensor> {
+fn maps(backend: &Backend, channels: usize, side: usize) -> Result<Tensor> {
     let images = VALUES.div_ceil(channels * side * side).next_multiple_of(8);
     let values = Tensor::rand(-1.0f32, 1.0, 1 << 16, &Device::Cpu)?.to_vec1::<f32>()?;
     let values = values.into_iter().cycle().take(channels * images * side * side).collect();
     let values = Tensor::from_vec::<_, f32>(values, (channels, images, side, side), &Device::Cpu)?;
-    Ok(kernels.activations(&values)?)
+    Ok(backend.activations(&values)?)
 }
 
-fn norm(kernels: &Kernels, channels: usize) -> Result<Normalization> {
-    let gamma = Tensor::ones(channels, DType::F32, &Device::Cpu)?.to_device(&kernels.device())?;
-    let beta = Tensor::zeros(channels, DType::F32, &kernels.device())?;
-    Ok(Normalization { gamma, beta, epsilon: 1e-3, activation: Activation::HSwish })
+fn norm(backend: &Backend, channels: usize) -> Result<BatchNormAffine> {
+    let gamma = Tensor::ones(channels, DType::F32, &Device::Cpu)?.to_device(&backend.device())?;
+    let beta = Tensor::zeros(channels, DType::F32, &backend.device())?;
+    Ok(BatchNormAffine { gamma, beta, epsilon: 1e-3, activation: Activation::HSwish })
 }
 
 impl<W: Write> Rates<'_, W> {
@@ -250,7 +250,7 @@ impl<W: Write> Rates<'_, W> {
         values: usize,
         call: impl FnMut() -> candle_core::Result<()>,
     ) -> Result<()> {
-        let ms = time(self.kernels, call)?;
+        let ms = time(self.backend, call)?;
         let rate = self.bytes * values as f64 / ms / 1e6;
         let mark = if rate < WANTED * self.copy { " (below)" } else { "" };
         tell(self.out, &format!("| {name} | {ms:.3} | {rate:.0} | {:.2}{mark} |", rate / self.copy))
@@ -258,31 +258,31 @@ impl<W: Write> Rates<'_, W> {
 
     /// A depthwise convolution and what stands around it in a block, together and apart.
     fn chain(&mut self, (channels, side, kernel, stride): (usize, usize, usize, usize)) -> Result<()> {
-        let kernels = self.kernels;
-        let x = maps(kernels, channels, side)?;
-        let with = norm(kernels, channels)?;
+        let backend = self.backend;
+        let x = maps(backend, channels, side)?;
+        let with = norm(backend, channels)?;
         let weight = Tensor::ones((channels, 1, kernel, kernel), DType::F32, &Device::Cpu)?;
-        let weight = (weight / (kernel * kernel) as f64)?.to_device(&kernels.device())?;
-        let shift = Tensor::zeros(channels, DType::F32, &kernels.device())?;
+        let weight = (weight / (kernel * kernel) as f64)?.to_device(&backend.device())?;
+        let shift = Tensor::zeros(channels, DType::F32, &backend.device())?;
         let size = format!("{channels} x {side} x {side}, k{kernel} s{stride}");
         let len = x.elem_count();
         let outputs = x.elem_count() / (stride * stride);
         // reads the input, writes the output; the shift in place after it reads and writes that
         self.time(&format!("depthwise and shift, {size}"), len + 3 * outputs, || {
-            kernels.depthwise_activated(&x, (&weight, stride), &shift, Activation::None).map(drop)
+            backend.depthwise_activated(&x, (&weight, stride), &shift, Activation::None).map(drop)
         })?;
         // statistics read it once, normalizing reads and writes it
         self.time(&format!("batch norm forward, {size}"), 3 * len, || {
-            kernels.normalize(&x, &with, None).map(drop)
+            backend.normalize(&x, &with, None).map(drop)
         })?;
-        let (_, statistics) = kernels.normalize(&x, &with, None)?;
-        let dy = maps(kernels, channels, side)?;
-        let gradient = norm(kernels, channels)?;
+        let (_, statistics) = backend.normalize(&x, &with, None)?;
+        let dy = maps(backend, channels, side)?;
+        let gradient = norm(backend, channels)?;
         // two kernels read x and dy, the second writes dx
         self.time(&format!("batch norm backward, {size}"), 5 * len, || {
-            kernels.normalize_backward(&x, &dy, &statistics, &with, &gradient).map(drop)
+            backend.normalize_backward(&x, &dy, &statistics, &with, &gradient).map(drop)
         })?;
-        let chain = |norm: &Normalization, weight: Tensor| DepthwiseChain {
+        let chain = |norm: &BatchNormAffine, weight: Tensor| DepthwiseChain {
             before: Some(norm.clone()),
             weight,
             stride,
@@ -292,13 +292,13 @@ impl<W: Write> Rates<'_, W> {
         let (chain, into) = (chain(&with, weight.clone()), chain(&gradient, weight.zeros_like()?));
         // statistics and convolution read x; the convolution's output is written, read twice, and written normalized
         self.time(&format!("chain forward, {size}"), 2 * len + 4 * outputs, || {
-            kernels.chain(&chain, &x).map(drop)
+            backend.chain(&chain, &x).map(drop)
         })?;
-        let (y, _, kept) = kernels.chain(&chain, &x)?;
+        let (y, _, kept) = backend.chain(&chain, &x)?;
         // behind the convolution five passes over its output; then the weights' gradient reads x and dy, the input's dy,
         // and the batch norm before it makes six more over x and dx
         self.time(&format!("chain backward, {size}"), 7 * len + 7 * outputs, || {
-            kernels.chain_backward(&chain, (&x, &kept), &y, None, &into).map(drop)
+            backend.chain_backward(&chain, (&x, &kept), &y, None, &into).map(drop)
         })
     }
 }

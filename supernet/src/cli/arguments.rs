@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use command::{Common, data_form, data_help, look_at, with_environment};
-use kernels::{Kernels, Precision};
+use kernels::{Backend, Precision};
 use network::checkpoint::Supernet;
 use network::data::{Catalogue, Dataset, MIDDLE_SHARE, Preprocess, Resize};
 use tracing::{info, warn};
@@ -101,7 +101,7 @@ pub struct Compute {
 
 impl Compute {
     /// The kernels of the device; on a CPU those that the environment asks for, else the fastest.
-    pub fn kernels(&self) -> anyhow::Result<Kernels> {
-        with_environment(Kernels::on_device(&self.device, self.precision)?)
+    pub fn backend(&self) -> anyhow::Result<Backend> {
+        with_environment(Backend::on_device(&self.device, self.precision)?)
     }
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use base::timing::Spread;
 use command::{Common, Ending, data_form, data_help, read_archs, within};
-use kernels::Kernels;
+use kernels::Backend;
 use serde_json::json;
 use space::Extent;
-use supernet::bench::{Bench, BenchReport, LoadBench, Mode, Subject, bench, bench_fed, bench_loader};
+use supernet::bench::{Bench, BenchReport, BenchSubject, LoadBench, Mode, bench, bench_fed, bench_loader};
 
 use super::arguments::{Compute, Data};
 use super::profile::{recorded, table};
@@ -87,7 +87,7 @@ fn resolution(text: &str) -> Result<Extent, String> {
 
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
-        let kernels = self.compute.kernels()?;
+        let backend = self.compute.backend()?;
         if self.batch * self.resolution.plane() > MOST_PIXELS {
             anyhow::bail!("--batch and --resolution: expected at most {MOST_PIXELS} pixels a step");
         }
@@ -97,8 +97,8 @@ impl Arguments {
         };
         let space = space::open(space)?;
         let subject = match self.arch.as_slice() {
-            [uniform] if uniform == "uniform" => Subject::Uniform,
-            texts => Subject::Fixed(read_archs(&space, texts)?),
+            [uniform] if uniform == "uniform" => BenchSubject::Uniform,
+            texts => BenchSubject::Fixed(read_archs(&space, texts)?),
         };
         let mode = match self.mode {
             ModeName::Train => Mode::Train,
@@ -106,7 +106,7 @@ impl Arguments {
             ModeName::Infer => Mode::Infer,
             ModeName::Calibrate => Mode::Calibrate,
         };
-        let (kernels, profile) = recorded(&kernels, self.profile);
+        let (backend, profile) = recorded(&backend, self.profile);
         let Self { resolution, batch, steps, warmup, .. } = *self;
         let setup = Bench {
             space,
@@ -116,7 +116,7 @@ impl Arguments {
             steps,
             warmup,
             mode,
-            kernels: kernels.clone(),
+            backend: backend.clone(),
             profile,
         };
         if self.data.is_some() {
@@ -126,15 +126,15 @@ impl Arguments {
         let report = bench(&setup, |_| bar.inc(1))?;
         bar.finish_and_clear();
         let mut document = json!(report);
-        document["kernels"] = json!(kernels.name());
+        document["kernels"] = json!(backend.name());
         document["threads"] = json!(rayon::current_num_threads());
-        document["gpu"] = json!(kernels.gpu());
+        document["gpu"] = json!(backend.gpu());
         self.common.print(&document, || {
             let profile = report
                 .profile
                 .as_ref()
                 .map_or_else(String::new, |rows| format!("{}\n", table(rows, steps, report.total_ms)));
-            format!("{profile}{}, {}", in_words(&report), computed_by(&kernels))
+            format!("{profile}{}, {}", in_words(&report), computed_by(&backend))
         })?;
         Ok(Ending::Done)
     }
@@ -181,10 +181,10 @@ impl Arguments {
         let limit = if loading > computing { "loader" } else { "computing" };
         let document = json!({
             "loading": loaded, "computing": computed, "both": fed, "limit": limit,
-            "kernels": setup.kernels.name(), "gpu": setup.kernels.gpu(), "threads": rayon::current_num_threads(),
+            "kernels": setup.backend.name(), "gpu": setup.backend.gpu(), "threads": rayon::current_num_threads(),
         });
         self.common.print(&document, || {
-            let by = computed_by(&setup.kernels);
+            let by = computed_by(&setup.backend);
             format!(
                 "{loading:.1} ms a batch loaded, {computing:.1} ms a step computed, {both:.1} ms both at once: \
                  the limit is {limit}, {by}",
@@ -208,9 +208,9 @@ fn in_words(report: &BenchReport) -> String {
     )
 }
 
-fn computed_by(kernels: &Kernels) -> String {
-    let name = kernels.name();
-    match kernels.gpu() {
+fn computed_by(backend: &Backend) -> String {
+    let name = backend.name();
+    match backend.gpu() {
         Some(gpu) => format!("{name} kernels on {gpu}"),
         None => format!("{name} kernels, {} threads", rayon::current_num_threads()),
     }

@@ -52,8 +52,8 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         self.check_predictions()?;
-        let kernels = self.compute.kernels()?;
-        let supernet = Supernet::read(&self.supernet)?.on(&kernels)?;
+        let backend = self.compute.backend()?;
+        let supernet = Supernet::read(&self.supernet)?.on(&backend)?;
         let archs = read_archs(&supernet.space, &self.arch)?;
         let inherited = self.inherit_bn.then(|| supernet.statistics()).transpose()?;
         let catalogue = self.data.list_for(&supernet)?;
@@ -66,7 +66,7 @@ impl Arguments {
             info!("{count} test images");
         }
         warn_of(&dataset.warnings()[known..]);
-        let evaluator = Evaluator::new(&supernet, &dataset, &kernels);
+        let evaluator = Evaluator::new(&supernet, &dataset, &backend);
         let mut results = Vec::new();
         for arch in &archs {
             let evaluation = evaluator.evaluate(arch, inherited, self.split)?;

@@ -5,21 +5,21 @@ use std::time::Duration;
 
 use base::timing::{peak_rss_mb, unix_seconds};
 use command::{Common, Ending, duration, grouped, result_path, stop_flag, within};
-use kernels::Kernels;
+use kernels::Backend;
 use network::checkpoint::Supernet;
 use network::data::{Sampling, Split};
 use network::eval::Accuracy;
 use network::model_folder::ModelFolder;
 use serde_json::{Value, json};
 use supernet::train::{
-    FineTuneSettings, FineTuneTask, FineTuner, LogLine, MemoryEstimate, Outcome, RunFolder, TrainConfig,
+    FineTuneSettings, FineTuneTask, FineTuner, LogLine, MemoryEstimate, RunFolder, RunOutcome, TrainConfig,
     WeightRule, open_fine_tune_folder,
 };
 use tracing::{info, warn};
 
 use super::arguments::{Compute, Data, smaller_batch};
 use super::memory::{self, Room};
-use super::progress::{Steps, interrupted, tell_beginning, tell_differences};
+use super::progress::{StepBar, interrupted, tell_beginning, tell_differences};
 
 /// Train an exported network further, into a folder of the same kind
 #[derive(clap::Args)]
@@ -121,8 +121,8 @@ struct Begun {
 
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
-        let kernels = self.compute.kernels()?;
-        let Begun { task, folder, expected } = self.begin(&kernels)?;
+        let backend = self.compute.backend()?;
+        let Begun { task, folder, expected } = self.begin(&backend)?;
         let batch = smaller_batch(self.batch, &task.dataset);
         let settings = FineTuneSettings {
             epochs: self.epochs,
@@ -136,7 +136,7 @@ impl Arguments {
         let config = TrainConfig {
             seed: self.seed,
             checkpoint_every: Duration::from_secs(self.checkpoint_seconds),
-            kernels,
+            backend,
         };
         // only now: while images are looked through there is nothing to save, and Ctrl-C ends the process at once
         let stop = stop_flag()?;
@@ -146,7 +146,7 @@ impl Arguments {
         if self.tensorboard {
             tuner.write_events();
         }
-        let mut progress = Steps::new(&self.common, batch);
+        let mut progress = StepBar::new(&self.common, batch);
         let done = tuner.resumed().map_or(0, |resumed| resumed.from_step);
         let steps = tuner.plan().steps;
         progress.begin(steps, done);
@@ -162,7 +162,7 @@ impl Arguments {
     }
 
     /// Everything that is read, and the folder, which is made before images are looked through.
-    fn begin(&self, kernels: &Kernels) -> anyhow::Result<Begun> {
+    fn begin(&self, backend: &Backend) -> anyhow::Result<Begun> {
         let model = ModelFolder::read(&self.model)?;
         let teacher = self.teacher.as_deref().map(Supernet::read).transpose()?;
         let catalogue = self.data.list()?;
@@ -175,7 +175,7 @@ impl Arguments {
         let taught_by = teacher.as_ref().map(|teacher| &teacher.space);
         let counts = catalogue.counts();
         let estimate = MemoryEstimate::of_fine_tuning(space, arch, taught_by, self.batch, counts)?;
-        let expected = self.room.check(&estimate, kernels)?;
+        let expected = self.room.check(&estimate, backend)?;
         let folder = open_fine_tune_folder(&self.out, self.resume)?;
         let dataset = self.data.look(&self.common, catalogue)?;
         if teacher.as_ref().is_some_and(|teacher| teacher.trained_on(&dataset) == Some(false)) {
@@ -220,10 +220,10 @@ impl Arguments {
         Ok(tuner.folder().write_plan(plan, &run)?)
     }
 
-    fn conclude(&self, tuner: &FineTuner, outcome: Outcome, progress: &Steps) -> anyhow::Result<Ending> {
+    fn conclude(&self, tuner: &FineTuner, outcome: RunOutcome, progress: &StepBar) -> anyhow::Result<Ending> {
         let stopped = match outcome {
-            Outcome::Finished => None,
-            Outcome::Interrupted { step } => Some(step),
+            RunOutcome::Finished => None,
+            RunOutcome::Interrupted { step } => Some(step),
         };
         let folder = self.out.display().to_string();
         let before = tuner.before();

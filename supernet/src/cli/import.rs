@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use base::timing::{Stopwatch, peak_rss_mb};
 use command::{Common, Ending, grouped, result_path};
-use network::checkpoint::{Imported, Interface, write_imported};
+use network::checkpoint::{ImportSource, Interface, write_imported};
 use network::data::{Normalization, Preprocess};
 use network::pytorch::{Entries, Import, StateDict, import};
 use serde_json::json;
@@ -49,7 +49,7 @@ impl Arguments {
         not_the_input(&self.out, &self.file)?;
         let state = StateDict::read(&self.file, self.key.as_deref())?;
         let read = import(&space, &state)?;
-        let imported = Imported {
+        let imported = ImportSource {
             tool: env!("CARGO_PKG_VERSION").to_string(),
             file: self.file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             blake3: state.hash(),
@@ -77,7 +77,7 @@ impl Arguments {
 
     fn tell(
         &self,
-        (space, read, imported): (&str, &Import, &Imported),
+        (space, read, imported): (&str, &Import, &ImportSource),
         (entries, prefix): (&Entries, &str),
         seconds: f64,
     ) -> anyhow::Result<()> {

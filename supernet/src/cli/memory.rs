@@ -1,7 +1,7 @@
 //! Whether there is room for what a run will take.
 
 use base::machine::{memory_held, memory_left};
-use kernels::Kernels;
+use kernels::Backend;
 use supernet::train::{MemoryEstimate, readable};
 
 use tracing::warn;
@@ -19,10 +19,10 @@ impl Room {
     ///
     /// # Errors
     /// If more is needed than there is. Where the system does not tell how much that is, nothing is refused.
-    pub fn check(&self, estimate: &MemoryEstimate, kernels: &Kernels) -> anyhow::Result<u64> {
-        let estimate = estimate.computed_in(kernels.precision());
-        let (held, left) = match kernels.gpu() {
-            Some(_) => (0, kernels.gpu_memory_left()),
+    pub fn check(&self, estimate: &MemoryEstimate, backend: &Backend) -> anyhow::Result<u64> {
+        let estimate = estimate.computed_in(backend.precision());
+        let (held, left) = match backend.gpu() {
+            Some(_) => (0, backend.gpu_memory_left()),
             None => (memory_held().unwrap_or_default(), memory_left()),
         };
         if let Some(Err(error)) = left.map(|left| estimate.check(held, left)) {

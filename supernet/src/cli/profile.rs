@@ -1,11 +1,11 @@
 //! The table that `--profile` prints.
 
-use kernels::{Kernels, Profile, ProfileRow};
+use kernels::{Backend, Profile, ProfileRow};
 
 /// The kernels, recorded where `wanted`, and the record.
-pub fn recorded(kernels: &Kernels, wanted: bool) -> (Kernels, Option<Profile>) {
+pub fn recorded(backend: &Backend, wanted: bool) -> (Backend, Option<Profile>) {
     let profile = wanted.then(Profile::new);
-    (profile.clone().map_or(kernels.clone(), |profile| kernels.profiled(profile)), profile)
+    (profile.clone().map_or(backend.clone(), |profile| backend.profiled(profile)), profile)
 }
 
 /// What each kernel took of the steps, which lasted `total_ms` together.

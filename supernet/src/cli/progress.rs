@@ -12,7 +12,7 @@ use tracing::{info, warn};
 const RECENT: usize = 20;
 
 /// A bar of steps, and the time that each took.
-pub struct Steps<'a> {
+pub struct StepBar<'a> {
     common: &'a Common,
     bar: ProgressBar,
     /// Milliseconds a step.
@@ -20,7 +20,7 @@ pub struct Steps<'a> {
     batch: usize,
 }
 
-impl<'a> Steps<'a> {
+impl<'a> StepBar<'a> {
     /// No bar yet; steps are of so many images.
     pub fn new(common: &'a Common, batch: usize) -> Self {
         Self { common, bar: ProgressBar::hidden(), times: Vec::new(), batch }

@@ -48,8 +48,8 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
-        let kernels = self.compute.kernels()?;
-        let supernet = Supernet::read(&self.supernet)?.on(&kernels)?;
+        let backend = self.compute.backend()?;
+        let supernet = Supernet::read(&self.supernet)?.on(&backend)?;
         let catalogue = self.data.list_for(&supernet)?;
         check_appendable(&self.out, &supernet.space, &supernet.hash)?;
         let dataset = self.data.look_for(&self.common, catalogue, &supernet, false)?;
@@ -58,7 +58,7 @@ impl Arguments {
         let calibration = Calibration { images: self.calibration_images, ..Calibration::default() };
         let header = AccuracyHeader::new(&supernet, &dataset, calibration);
         let (mut writer, rows) = Writer::resume(&self.out, &header)?;
-        let evaluator = Evaluator::new(&supernet, &dataset, &kernels).calibrating(calibration);
+        let evaluator = Evaluator::new(&supernet, &dataset, &backend).calibrating(calibration);
         let known: BTreeSet<Arch> = rows.iter().map(|row| row.arch.clone()).collect();
         let bar = self.common.bar(self.count as u64, "{bar:30} {pos}/{len} sub-networks  {msg}  ETA {eta}");
         let mut interrupted = false;

@@ -8,13 +8,13 @@ use std::time::Duration;
 use anyhow::Context;
 use base::timing::{peak_rss_mb, unix_seconds};
 use command::{Common, Ending, duration, grouped, result_path, stop_flag, within};
-use kernels::{Kernels, Profile, ProfileRow};
+use kernels::{Backend, Profile, ProfileRow};
 use network::data::{Catalogue, Dataset};
 use network::eval::Accuracy;
 use serde_json::{Value, json};
 use space::{Arch, SearchSpace};
 use supernet::train::{
-    EarlyEnd, MemoryEstimate, Observer, Outcome, PlannedPhase, Recipe, RunFolder, SpaceTraining, Start,
+    EarlyEnd, MemoryEstimate, Observer, PlannedPhase, Recipe, RunFolder, RunOutcome, SpaceTraining, Start,
     StepRecord, TeacherFile, TrainConfig, TrainTask, Trainer, ValidationRecord,
 };
 use tracing::info;
@@ -22,7 +22,7 @@ use tracing::info;
 use super::arguments::{Compute, Data, Shown, smaller_batch};
 use super::memory::{self, Room};
 use super::profile::{recorded, table};
-use super::progress::{Steps, interrupted, tell_beginning, tell_differences};
+use super::progress::{StepBar, interrupted, tell_beginning, tell_differences};
 use super::recipe;
 
 /// Train the weights that all sub-networks of a space share
@@ -120,7 +120,7 @@ fn rate(text: &str) -> Result<f64, String> {
 
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
-        let kernels = self.compute.kernels()?;
+        let backend = self.compute.backend()?;
         let space = self.space.as_deref().map(space::open).transpose()?;
         let start = self.start.as_deref().map_or(Ok(Start::Fresh), Start::read)?;
         let recipe = self.recipe()?;
@@ -131,16 +131,16 @@ impl Arguments {
         catalogue.check_fits(&space)?;
         let teacher = TeacherFile::for_recipe(self.teacher.as_deref(), &recipe).context("--teacher")?;
         teacher.iter().try_for_each(|teacher| teacher.check_fits(&space))?;
-        let expected = self.check_room(&space, &recipe, &catalogue, teacher.as_ref(), &kernels)?;
+        let expected = self.check_room(&space, &recipe, &catalogue, teacher.as_ref(), &backend)?;
         // before images are looked through, which may take minutes
         let folder = RunFolder::open(&self.out, self.resume)?;
         let dataset = self.data.look(&self.common, catalogue)?;
         let recipe = self.suited(recipe, &dataset)?;
         // only now: while images are looked through there is nothing to save, and Ctrl-C ends the process at once
         let stop = stop_flag()?;
-        let (kernels, profile) = recorded(&kernels, self.profile);
+        let (backend, profile) = recorded(&backend, self.profile);
         let checkpoint_every = Duration::from_secs(self.checkpoint_seconds);
-        let config = TrainConfig { seed: self.seed, checkpoint_every, kernels };
+        let config = TrainConfig { seed: self.seed, checkpoint_every, backend };
         let seen = start.see(&dataset, &space, self.resize.map(Shown::resize))?;
         let task = TrainTask { space, dataset: Arc::new(seen), recipe: &recipe, start: &start, teacher };
         let mut trainer = Trainer::of(task, folder, config)?;
@@ -156,7 +156,7 @@ impl Arguments {
         if self.tensorboard {
             trainer.write_events();
         }
-        let steps = Steps::new(&self.common, trainer.plan().batch);
+        let steps = StepBar::new(&self.common, trainer.plan().batch);
         let mut progress = Progress { steps, validations: Vec::new() };
         profile.iter().for_each(Profile::clear);
         let outcome = trainer.run(&stop, &mut progress)?;
@@ -175,13 +175,13 @@ impl Arguments {
         recipe: &Recipe,
         catalogue: &Catalogue,
         teacher: Option<&TeacherFile>,
-        kernels: &Kernels,
+        backend: &Backend,
     ) -> anyhow::Result<u64> {
         let batch = self.batch.unwrap_or(recipe.batch);
         let resumed = self.resume && self.out.join("checkpoint.safetensors").exists();
         let training = SpaceTraining { space, optimizer: recipe.optimizer, teacher, batch, resumed };
         let estimate = MemoryEstimate::of_training(&training, catalogue.counts())?;
-        self.room.check(&estimate, kernels)
+        self.room.check(&estimate, backend)
     }
 
     fn recipe(&self) -> anyhow::Result<Recipe> {
@@ -255,14 +255,14 @@ impl Arguments {
     fn conclude(
         &self,
         trainer: &Trainer,
-        outcome: Outcome,
+        outcome: RunOutcome,
         progress: &Progress,
         profile: Option<Vec<ProfileRow>>,
     ) -> anyhow::Result<Ending> {
         let supernet = trainer.folder().supernet();
         let stopped = match outcome {
-            Outcome::Finished => None,
-            Outcome::Interrupted { step } => Some(step),
+            RunOutcome::Finished => None,
+            RunOutcome::Interrupted { step } => Some(step),
         };
         let mut document = progress.steps.document(stopped, trainer.resumed());
         if trainer.plan().validation.is_some() {
@@ -281,7 +281,7 @@ impl Arguments {
 
 /// One bar a phase.
 struct Progress<'a> {
-    steps: Steps<'a>,
+    steps: StepBar<'a>,
     validations: Vec<ValidationRecord>,
 }
 

@@ -107,7 +107,7 @@ pub(super) fn scales(labels: &[u32], weights: &[f64]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use network::data::{ImageSet, Images, Origin, Splits};
+    use network::data::{DatasetOrigin, ImageSet, Images, Splits};
 
     /// Six images of `cat`, two of `dog`, none of `emu`.
     fn dataset() -> Dataset {
@@ -115,7 +115,7 @@ mod tests {
             let pixels = vec![7; labels.len() * 16];
             Images::from(ImageSet::new(pixels, labels, [4, 4, 1], 3).expect("a set"))
         };
-        let origin = Origin { name: "animals".to_string(), source: String::new(), flip: true };
+        let origin = DatasetOrigin { name: "animals".to_string(), source: String::new(), flip: true };
         let splits = Splits { train: set(vec![0, 0, 1, 0, 0, 1, 0, 0]), val: set(vec![0]), test: None };
         let classes = ["cat", "dog", "emu"].map(str::to_string).to_vec();
         Dataset::new(origin, classes, splits).expect("a data set")

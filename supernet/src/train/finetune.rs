@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use base::random::rng_for;
 use base::timing::Stopwatch;
 use candle_core::Tensor;
-use network::arena::Part;
+use network::arena::ArenaPart;
 use network::checkpoint::Supernet;
 use network::data::{Augmentation, Batch, Dataset, LoaderConfig, TrainLoader};
 use network::elastic::fresh_classifier;
@@ -37,7 +37,7 @@ use super::resumed::{Resumed, log_beginning};
 use super::run_folder::RunFolder;
 use super::step::{Student, dropout_mask, most_loss};
 use super::steps::{Learner, Pace, Taken, take_steps};
-use super::trainer::{Outcome, TrainConfig};
+use super::trainer::{RunOutcome, TrainConfig};
 use crate::error::{Error, Result};
 
 /// What the log calls the one phase.
@@ -60,7 +60,7 @@ impl FineTuneTask {
         let config = &mut model.config;
         config.classes = dataset.classes().to_vec();
         config.space = config.space.with_classes(config.classes.len())?;
-        let parts = Part::of_layers(&config.space.lower(&config.arch)?);
+        let parts = ArenaPart::of_layers(&config.space.lower(&config.arch)?);
         model.tensors.extend(fresh_classifier(parts, &mut rng_for("classifier", seed, &[]))?);
         Ok(Self { model, dataset, teacher })
     }
@@ -120,10 +120,10 @@ impl FineTuner {
         let plan = FineTunePlan::new(&task, settings, config.seed, folder.planned().as_ref())?;
         let FineTuneTask { model, dataset, teacher } = task;
         let dataset = model.see(&dataset)?;
-        let teacher = teacher.map(|teacher| teacher.on(&config.kernels)).transpose()?;
+        let teacher = teacher.map(|teacher| teacher.on(&config.backend)).transpose()?;
         let dataset = Arc::new(dataset);
-        let network = StaticNetwork::of_model(&model, &config.kernels)?;
-        let optimizer = Nesterov::new(network.weights(), plan.momentum, plan.weight_decay, &config.kernels)?;
+        let network = StaticNetwork::of_model(&model, &config.backend)?;
+        let optimizer = Nesterov::new(network.weights(), plan.momentum, plan.weight_decay, &config.backend)?;
         let mut tuner = Self {
             model,
             dataset,
@@ -179,7 +179,7 @@ impl FineTuner {
     /// If a step fails.
     pub fn time_step(&self) -> Result<f64> {
         let batch = self.loader()?.batch_at(self.step, self.model.config.arch.resolution)?;
-        let batch = batch.on(&self.config.kernels)?;
+        let batch = batch.on(&self.config.backend)?;
         let learn = || self.learn(self.step, &batch)?.read();
         learn()?;
         let watch = Stopwatch::start();
@@ -203,9 +203,9 @@ impl FineTuner {
     /// # Errors
     /// If the numbers can no longer be mended ([`Error::Diverged`]), an image or a file cannot be read or written; the
     /// last good checkpoint is then still there.
-    pub fn run(&mut self, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<Outcome> {
+    pub fn run(&mut self, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<RunOutcome> {
         if self.after.is_some() {
-            return Ok(Outcome::Finished);
+            return Ok(RunOutcome::Finished);
         }
         let ended = self.take_all_steps(stop, told);
         if let Err(Error::Diverged { step, phase, what, .. }) = &ended {
@@ -217,13 +217,13 @@ impl FineTuner {
         ended
     }
 
-    fn take_all_steps(&mut self, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<Outcome> {
+    fn take_all_steps(&mut self, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<RunOutcome> {
         log_beginning(&mut self.folder, self.resumed.as_ref(), &self.dataset)?;
         let mut done = self.count_before(stop, told)? && !Self::stopped(stop);
         if done && self.step < self.plan.steps {
             let side = self.model.config.arch.resolution;
             let values = self.plan.batch * self.model.config.space.input_channels() * side.plane();
-            let mut batches = Prefetcher::new(self.loader()?, &self.config.kernels, values)?;
+            let mut batches = Prefetcher::new(self.loader()?, &self.config.backend, values)?;
             let pace = Pace { steps: 0..self.plan.steps, every: self.config.checkpoint_every, stop };
             done = take_steps(self, &pace, &mut batches, told)? == Taken::All;
             if done {
@@ -231,9 +231,9 @@ impl FineTuner {
             }
         }
         if done && self.finish(stop, told)? {
-            return Ok(Outcome::Finished);
+            return Ok(RunOutcome::Finished);
         }
-        Ok(Outcome::Interrupted { step: self.step })
+        Ok(RunOutcome::Interrupted { step: self.step })
     }
 
     /// Adds the gradients of a step and returns its loss.
@@ -260,7 +260,7 @@ impl FineTuner {
     /// The logits of the teacher's largest network, on the images that the model sees.
     fn soft_labels(&self, images: &Tensor) -> Result<Option<Tensor>> {
         let Some(Supernet { space, weights, .. }) = &self.teacher else { return Ok(None) };
-        let teacher = Student { space, weights, kernels: self.config.kernels.clone() };
+        let teacher = Student { space, weights, backend: self.config.backend.clone() };
         teacher.teach(&sampler::largest(space).at(images.dim(3)?), images).map(Some)
     }
 

@@ -5,7 +5,7 @@ use network::checkpoint::NESTEROV;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::plan::{Plan, hash_of};
+use super::plan::{TrainingPlan, hash_of};
 use super::run_folder::RunFolder;
 use crate::error::Result;
 
@@ -25,7 +25,7 @@ pub(super) type Difference = (String, String, String);
 
 impl History {
     /// Of a run that begins.
-    pub(super) fn new(plan: &Plan) -> Self {
+    pub(super) fn new(plan: &TrainingPlan) -> Self {
         Self(vec![Begun { from_step: 0, plan: value_of(plan) }])
     }
 
@@ -61,7 +61,7 @@ impl History {
     pub(super) fn taken_up(
         folder: &RunFolder,
         (made_under, step): (&str, u64),
-        plan: &Plan,
+        plan: &TrainingPlan,
     ) -> Result<(Self, Option<String>)> {
         if plan.hash() == made_under {
             return Ok((Self::new(plan), None));
@@ -96,7 +96,7 @@ impl History {
     }
 }
 
-fn value_of(plan: &Plan) -> Value {
+fn value_of(plan: &TrainingPlan) -> Value {
     serde_json::to_value(plan).expect("plain data")
 }
 
@@ -216,10 +216,10 @@ mod tests {
         Allowed::new(&[("kernel", most), ("depth", 1), ("expand", 1)])
     }
 
-    fn plan(change: impl FnOnce(&mut Recipe)) -> Plan {
+    fn plan(change: impl FnOnce(&mut Recipe)) -> TrainingPlan {
         let mut recipe = recipe();
         change(&mut recipe);
-        Plan::new(&recipe, 10, 1)
+        TrainingPlan::new(&recipe, 10, 1)
     }
 
     fn field(step: u64, change: impl FnOnce(&mut Recipe)) -> Option<String> {
@@ -298,7 +298,8 @@ mod tests {
         let first = plan(|_| {});
         let second = plan(|recipe| recipe.phases[1].lr = 0.5);
         let third = plan(|recipe| recipe.phases[1].lr = 0.1);
-        let take_up = |hash: &str, step: u64, plan: &Plan| History::taken_up(&run, (hash, step), plan);
+        let take_up =
+            |hash: &str, step: u64, plan: &TrainingPlan| History::taken_up(&run, (hash, step), plan);
         let nothing = serde_json::json!({});
         let (begun, told) = take_up(&first.hash(), 200, &first).expect("its own");
         assert_eq!((begun.hash(), told), (first.hash(), None));

@@ -1,7 +1,7 @@
 //! Cross-entropy with smoothed labels and soft targets, and its gradient in closed form.
 
 use candle_core::{Device, Tensor};
-use kernels::{CrossEntropy, Kernels};
+use kernels::{Backend, CrossEntropy};
 
 use super::class_weights::scales;
 use crate::error::{Error, Result};
@@ -55,7 +55,7 @@ impl Loss {
 ///
 /// # Errors
 /// If the sizes do not fit or a label is not a class.
-pub fn loss(logits: &Tensor, target: &Target, kernels: &Kernels) -> Result<(Loss, Tensor)> {
+pub fn loss(logits: &Tensor, target: &Target, backend: &Backend) -> Result<(Loss, Tensor)> {
     let (images, classes) = logits.dims2()?;
     let sizes = [target.labels.len(), target.teacher.map_or(images, |teacher| teacher.dims()[0])];
     if sizes != [images, images] {
@@ -77,7 +77,7 @@ pub fn loss(logits: &Tensor, target: &Target, kernels: &Kernels) -> Result<(Loss
     let rounded: Option<Vec<f32>> =
         scales.as_ref().map(|scales| scales.iter().map(|scale| *scale as f32).collect());
     if let Some(CrossEntropy { losses, gradient }) =
-        kernels.cross_entropy(logits, labels, teacher, smoothing, rounded.as_deref())?
+        backend.cross_entropy(logits, labels, teacher, smoothing, rounded.as_deref())?
     {
         return Ok((Loss(Value::Pending(losses)), gradient));
     }
@@ -129,7 +129,7 @@ mod tests {
             let target = Target { labels: &[2, 0], smoothing: 0.1, teacher, class_weights };
             let value = |logits: &[f32]| {
                 let logits = Tensor::from_slice(logits, (2, 3), &Device::Cpu).expect("a tensor");
-                let (loss, gradient) = loss(&logits, &target, &Kernels::detect()).expect("sizes fit");
+                let (loss, gradient) = loss(&logits, &target, &Backend::detect()).expect("sizes fit");
                 (loss.read().expect("known"), gradient)
             };
             let gradient = value(&logits).1.flatten_all().and_then(|g| g.to_vec1::<f32>()).expect("f32");
@@ -156,17 +156,17 @@ mod tests {
         let logits = logits.expect("a tensor");
         let weights = [0.5, 1.0, 4.0];
         let target = Target { labels: &[2, 0], smoothing: 0.0, teacher: None, class_weights: Some(&weights) };
-        let (got, _) = loss(&logits, &target, &Kernels::detect()).expect("sizes fit");
+        let (got, _) = loss(&logits, &target, &Backend::detect()).expect("sizes fit");
         assert!((f64::from(got.read().expect("known")) - expected).abs() < 1e-6);
         let short = Target { class_weights: Some(&weights[..2]), ..target };
-        assert!(loss(&logits, &short, &Kernels::detect()).is_err());
+        assert!(loss(&logits, &short, &Backend::detect()).is_err());
     }
 
     #[test]
     fn a_huge_gap_stays_finite() {
         let logits = Tensor::new(&[[500.0f32, -500.0]], &Device::Cpu).expect("a tensor");
         let target = Target { labels: &[1], smoothing: 0.0, teacher: None, class_weights: None };
-        let (loss, _) = loss(&logits, &target, &Kernels::detect()).expect("sizes fit");
+        let (loss, _) = loss(&logits, &target, &Backend::detect()).expect("sizes fit");
         assert_eq!(loss.read().expect("known"), 1000.0);
     }
 
@@ -175,7 +175,7 @@ mod tests {
         let logits = Tensor::zeros((2, 3), candle_core::DType::F32, &Device::Cpu).expect("a tensor");
         for labels in [&[0u32][..], &[0, 3]] {
             let target = Target { labels, smoothing: 0.0, teacher: None, class_weights: None };
-            assert!(loss(&logits, &target, &Kernels::detect()).is_err());
+            assert!(loss(&logits, &target, &Backend::detect()).is_err());
         }
     }
 }

@@ -6,7 +6,7 @@ mod nesterov;
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
-use kernels::{AdamWConstants, Kernels};
+use kernels::{AdamWConstants, Backend};
 use network::arena::Arena;
 use network::checkpoint::{ADAMW, NESTEROV, OptimizerState};
 use network::elastic::{Gradients, SharedWeights};
@@ -38,7 +38,7 @@ pub trait Optimizer: Send {
     fn restore(&mut self, state: OptimizerState) -> Result<()>;
 
     /// What computes.
-    fn kernels(&self) -> &Kernels;
+    fn backend(&self) -> &Backend;
 
     /// One step on weights by name, each with its gradient, which is zero after it. Other weights rest.
     ///
@@ -68,7 +68,7 @@ pub trait Optimizer: Send {
         let (head, rest): (Vec<&str>, Vec<&str>) =
             touched.iter().map(String::as_str).partition(|name| layout.is_of_classes(name));
         for run in layout.runs(rest) {
-            self.kernels().fill_zero(&arena.run(&run)?)?;
+            self.backend().fill_zero(&arena.run(&run)?)?;
         }
         self.move_weights(weights.arena(), arena, &head, lr)
     }
@@ -99,8 +99,8 @@ pub trait Optimizer: Send {
 }
 
 /// An arena of these tensors, laid out as `like`, where the kernels compute.
-fn restored(like: &Arena, tensors: BTreeMap<String, Tensor>, sort: &str, kernels: &Kernels) -> Result<Arena> {
-    Ok(Arena::of(like.layout().clone(), tensors, sort)?.on(&kernels.device())?)
+fn restored(like: &Arena, tensors: BTreeMap<String, Tensor>, sort: &str, backend: &Backend) -> Result<Arena> {
+    Ok(Arena::of(like.layout().clone(), tensors, sort)?.on(&backend.device())?)
 }
 
 /// Which optimizer, and what it is given beside learning rate and weight decay.
@@ -152,13 +152,13 @@ impl OptimizerSettings {
         &self,
         weights: &Arena,
         weight_decay: f32,
-        kernels: &Kernels,
+        backend: &Backend,
     ) -> Result<Box<dyn Optimizer>> {
         Ok(match *self {
-            Self::Nesterov { momentum } => Box::new(Nesterov::new(weights, momentum, weight_decay, kernels)?),
+            Self::Nesterov { momentum } => Box::new(Nesterov::new(weights, momentum, weight_decay, backend)?),
             Self::AdamW { beta1, beta2, epsilon } => {
                 let constants = AdamWConstants { beta1, beta2, epsilon };
-                Box::new(AdamW::new(weights, constants, weight_decay, kernels)?)
+                Box::new(AdamW::new(weights, constants, weight_decay, backend)?)
             }
         })
     }

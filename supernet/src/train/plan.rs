@@ -123,7 +123,7 @@ pub(super) fn hash_of(plan: &impl Serialize) -> String {
 
 /// All that decides what a run computes, but for the weights' first values.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Plan {
+pub struct TrainingPlan {
     /// The recipe's name.
     pub recipe: String,
     /// Seed of everything random.
@@ -161,7 +161,7 @@ pub struct Plan {
     pub phases: Vec<PlannedPhase>,
 }
 
-impl Plan {
+impl TrainingPlan {
     /// Lays a recipe, suited to its space, out over an epoch of `steps_per_epoch` steps; a phase of some epochs has at least one step.
     pub fn new(recipe: &Recipe, steps_per_epoch: u64, seed: u64) -> Self {
         let steps_of = |epochs: f64| (epochs * steps_per_epoch as f64).round() as u64;
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn phases_follow_one_another() {
-        let plan = Plan::new(&recipe().scaled(0.1), 10, 1);
+        let plan = TrainingPlan::new(&recipe().scaled(0.1), 10, 1);
         assert_eq!(
             plan.phases.iter().map(|phase| phase.steps).collect::<Vec<_>>(),
             [180, 125, 25, 125, 25, 125]
@@ -265,13 +265,13 @@ mod tests {
         assert_eq!(plan.steps(), 605);
         assert_eq!(plan.phase_at(180).map(|(index, _)| index), Some(1));
         assert_eq!(plan.phase_at(605), None);
-        assert_eq!(Plan::new(&recipe().scaled(1e-9), 10, 1).steps(), 6, "at least a step each");
+        assert_eq!(TrainingPlan::new(&recipe().scaled(1e-9), 10, 1).steps(), 6, "at least a step each");
     }
 
     /// As plans of builds of before draws and teachers said it; their hash lies in checkpoints.
     #[test]
     fn a_phase_is_written_as_it_always_was() {
-        let plan = Plan::new(&recipe(), 10, 1);
+        let plan = TrainingPlan::new(&recipe(), 10, 1);
         let expected = serde_json::json!({
             "allowed": { "depth": 2, "expand": 1, "kernel": 9 }, "distill": true, "epochs": 25.0, "first_step": 3050,
             "lr": 0.08, "name": "depth 1", "scaled_lr": 0.0025, "sort_channels": false, "steps": 250, "subnetworks": 2,
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn learning_rate_rises_and_falls() {
-        let plan = Plan::new(&recipe(), 10, 1);
+        let plan = TrainingPlan::new(&recipe(), 10, 1);
         let kernel = &plan.phases[1];
         let top = 0.96 * 64.0 / 2048.0;
         assert!((f64::from(kernel.lr(kernel.first_step)) - top / 50.0).abs() < 1e-9);
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn sub_networks_depend_on_seed_and_step_alone() {
         let space = preset("fashion").expect("a preset");
-        let plan = Plan::new(&recipe(), 10, 3);
+        let plan = TrainingPlan::new(&recipe(), 10, 3);
         let last = &plan.phases[5];
         let draw = |step| plan.archs(&space, last, step).expect("something to choose");
         assert_eq!(draw(last.first_step), draw(last.first_step));
@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn trained_spaces_grow_with_the_phases() {
         let space = preset("fashion").expect("a preset");
-        let plan = Plan::new(&recipe(), 10, 3);
+        let plan = TrainingPlan::new(&recipe(), 10, 3);
         let ratios = |phase| {
             let trained = plan.trained_before(&space, phase);
             let last = trained.last().expect("an earlier phase").clone();

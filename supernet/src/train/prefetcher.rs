@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
 use candle_core::Device;
-use kernels::{Kernels, StagingBuffers};
+use kernels::{Backend, StagingBuffers};
 use network::data::{Batch, TrainLoader};
 
 use crate::error::{Error, Result};
@@ -28,11 +28,11 @@ impl Prefetcher {
     ///
     /// # Errors
     /// If a GPU has no room for them.
-    pub fn new(mut loader: TrainLoader, kernels: &Kernels, values: usize) -> Result<Self> {
-        if kernels.launches().is_none() && matches!(kernels.device(), Device::Cpu) {
+    pub fn new(mut loader: TrainLoader, backend: &Backend, values: usize) -> Result<Self> {
+        if backend.launches().is_none() && matches!(backend.device(), Device::Cpu) {
             return Ok(Self(Way::Direct(Box::new(loader))));
         }
-        let mut feed = StagingBuffers::new(kernels, values)?;
+        let mut feed = StagingBuffers::new(backend, values)?;
         let (sender, receiver) = sync_channel(WAITING);
         let thread = std::thread::Builder::new().name("batches to the GPU".to_string()).spawn(move || {
             loop {

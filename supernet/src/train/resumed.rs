@@ -1,7 +1,7 @@
 //! What a resumed run knows of before, and how a run begins its part of the log.
 
 use base::machine;
-use kernels::Kernels;
+use kernels::Backend;
 use network::data::Dataset;
 use space::Arch;
 
@@ -19,7 +19,7 @@ pub struct Resumed {
     /// What the steps to come are planned otherwise than those before were, in words.
     pub other_plan: Option<String>,
     /// Kernels that computed the weights so far.
-    kernels: String,
+    backend: String,
     /// Sub-networks whose evaluation after the last step is in the log already.
     pub(super) evaluated: Vec<Arch>,
     /// Lines of the log that were written after as many steps as the run is taken up with.
@@ -28,26 +28,26 @@ pub struct Resumed {
 
 impl Resumed {
     /// A run taken up at a step, whose weights these kernels computed.
-    pub(super) fn new(from_step: u64, kernels: &str) -> Self {
+    pub(super) fn new(from_step: u64, backend: &str) -> Self {
         Self {
             from_step,
             differences: Vec::new(),
             other_plan: None,
-            kernels: kernels.to_string(),
+            backend: backend.to_string(),
             evaluated: Vec::new(),
             happened: Vec::new(),
         }
     }
 
     /// Notes in what this machine and this tool differ from those that wrote the checkpoint.
-    pub(super) fn compared(mut self, folder: &RunFolder, kernels: &Kernels, tool: &str) -> Self {
+    pub(super) fn compared(mut self, folder: &RunFolder, backend: &Backend, tool: &str) -> Self {
         let cpu = machine::cpu();
-        let now = kernels.name();
+        let now = backend.name();
         let before = folder.planned_cpu().filter(|before| *before != cpu);
         self.differences =
             before.iter().map(|before| format!("processor {before} before, {cpu} now")).collect();
         if !self.ends_with(now) {
-            self.differences.push(format!("kernels {} before, {now} now", self.kernels));
+            self.differences.push(format!("kernels {} before, {now} now", self.backend));
         }
         let version = env!("CARGO_PKG_VERSION");
         if tool != version {
@@ -57,16 +57,16 @@ impl Resumed {
     }
 
     /// Whether these kernels computed the last part of the weights.
-    fn ends_with(&self, kernels: &str) -> bool {
-        self.kernels.rsplit(", then ").next() == Some(kernels)
+    fn ends_with(&self, backend: &str) -> bool {
+        self.backend.rsplit(", then ").next() == Some(backend)
     }
 
     /// All kernels that computed a run's weights, in order: `avx2, then avx512`.
-    pub(super) fn kernels(resumed: Option<&Self>, now: &Kernels) -> String {
+    pub(super) fn backend(resumed: Option<&Self>, now: &Backend) -> String {
         let now = now.name();
         match resumed {
-            Some(resumed) if resumed.ends_with(now) => resumed.kernels.clone(),
-            Some(Self { kernels, .. }) => format!("{kernels}, then {now}"),
+            Some(resumed) if resumed.ends_with(now) => resumed.backend.clone(),
+            Some(Self { backend, .. }) => format!("{backend}, then {now}"),
             None => now.to_string(),
         }
     }

@@ -2,7 +2,7 @@
 
 use base::random::rng_for;
 use candle_core::{Device, Tensor};
-use kernels::Kernels;
+use kernels::Backend;
 use network::elastic::{Gradients, SharedWeights, SubnetWeights};
 use network::nn::{Network, Pass, Tape};
 use rand::Rng;
@@ -19,7 +19,7 @@ pub struct Student<'a> {
     /// The weights.
     pub weights: &'a SharedWeights,
     /// What computes.
-    pub kernels: Kernels,
+    pub backend: Backend,
 }
 
 impl Student<'_> {
@@ -36,9 +36,9 @@ impl Student<'_> {
         gradients: &Gradients,
     ) -> Result<Loss> {
         let layers = self.space.lower(arch)?;
-        let subnet = SubnetWeights::new(self.space, self.weights, &layers, &self.kernels)?;
+        let subnet = SubnetWeights::new(self.space, self.weights, &layers, &self.backend)?;
         let views = subnet.gradients(gradients)?;
-        let loss = learn(&Network::new(&layers, &views.source()?)?, &self.kernels, images, target, dropout)?;
+        let loss = learn(&Network::new(&layers, &views.source()?)?, &self.backend, images, target, dropout)?;
         views.finish()?;
         Ok(loss)
     }
@@ -49,7 +49,7 @@ impl Student<'_> {
     /// If the images do not fit the space.
     pub fn teach(&self, arch: &Arch, images: &Tensor) -> Result<Tensor> {
         let layers = self.space.lower(arch)?;
-        let subnet = SubnetWeights::new(self.space, self.weights, &layers, &self.kernels)?;
+        let subnet = SubnetWeights::new(self.space, self.weights, &layers, &self.backend)?;
         Ok(Network::new(&layers, &subnet.values()?)?.forward(images, Pass::BatchStatistics)?)
     }
 }
@@ -57,15 +57,15 @@ impl Student<'_> {
 /// Adds the gradients of a network where its source has them; returns the loss.
 pub(super) fn learn(
     network: &Network,
-    kernels: &Kernels,
+    backend: &Backend,
     images: &Tensor,
     target: &Target,
     dropout: Option<Tensor>,
 ) -> Result<Loss> {
-    let dropout = dropout.map(|mask| kernels.mask(&mask)).transpose()?;
+    let dropout = dropout.map(|mask| backend.mask(&mask)).transpose()?;
     let mut tape = dropout.map_or_else(Tape::new, Tape::with_dropout);
     let logits = network.forward(images, Pass::Training(&mut tape))?; // [N, classes]
-    let (loss, dlogits) = loss(&logits, target, kernels)?;
+    let (loss, dlogits) = loss(&logits, target, backend)?;
     network.backward(&dlogits, tape)?;
     Ok(loss)
 }

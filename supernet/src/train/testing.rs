@@ -1,11 +1,11 @@
 //! What tests of trainings share.
 
 use base::random::rng_for;
-use kernels::Kernels;
+use kernels::Backend;
 use network::data::Dataset;
 use network::elastic::{SharedWeights, SubnetWeights};
 use network::eval::{Calibration, Evaluator};
-use network::model_folder::{Input, ModelFolder, Origin, StatisticsOrigin, with_statistics};
+use network::model_folder::{Input, ModelFolder, ModelOrigin, StatisticsOrigin, with_statistics};
 use space::{SearchSpace, preset, sampler};
 
 /// The embedded data set.
@@ -22,7 +22,7 @@ pub(super) fn tiny() -> SearchSpace {
 pub(super) fn model() -> ModelFolder {
     let space = tiny();
     let dataset = digits();
-    let kernels = Kernels::detect();
+    let backend = Backend::detect();
     let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
     let arch = sampler::smallest(&space);
     let calibration = Calibration { images: 200, ..Calibration::default() };
@@ -31,16 +31,16 @@ pub(super) fn model() -> ModelFolder {
         weights: &weights,
         dataset: &dataset,
         calibration,
-        kernels: kernels.clone(),
+        backend: backend.clone(),
     };
     let statistics = evaluator.calibrate(&arch).expect("it fits");
     let layers = space.lower(&arch).expect("in the space");
-    let subnet = SubnetWeights::new(&space, &weights, &layers, &kernels).expect("its space");
+    let subnet = SubnetWeights::new(&space, &weights, &layers, &backend).expect("its space");
     let tensors = with_statistics(subnet.tensors(), &statistics).expect("copies");
     let input = Input::new(arch.resolution, dataset.preprocess());
-    let origin = Origin {
+    let origin = ModelOrigin {
         tool: "0.0.1".to_string(),
-        kernels: "reference".to_string(),
+        backend: "reference".to_string(),
         supernet: "its hash".to_string(),
         statistics: StatisticsOrigin::Calibrated { images: 200, data: dataset.identity(), seed: 0 },
         predicted_top1: Some(0.5),

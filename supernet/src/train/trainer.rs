@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use base::timing::Stopwatch;
 use candle_core::Tensor;
-use kernels::Kernels;
-use network::checkpoint::{self, Interface, Kind, StartedFrom, Supernet, Validated};
+use kernels::Backend;
+use network::checkpoint::{self, Interface, Kind, StartedFrom, Supernet, ValidationProgress};
 use network::data::{Augmentation, Batch, Dataset, LoaderConfig, TrainLoader};
 use network::elastic::{Gradients, SharedWeights, sort_channels};
 use space::{Arch, Extent, SearchSpace, sampler};
@@ -36,7 +36,7 @@ use super::history::History;
 use super::loss::{Loss, Target};
 use super::observer::{Observer, tell};
 use super::optimizer::Optimizer;
-use super::plan::{Plan, PlannedPhase};
+use super::plan::{PlannedPhase, TrainingPlan};
 use super::prefetcher::Prefetcher;
 use super::record::{Divergence, LogLine, StepRecord};
 use super::resumed::{Resumed, log_beginning};
@@ -54,12 +54,12 @@ pub struct TrainConfig {
     /// Time between checkpoints within a phase.
     pub checkpoint_every: Duration,
     /// What computes.
-    pub kernels: Kernels,
+    pub backend: Backend,
 }
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RunOutcome {
     /// All steps are taken and the supernet is written.
     Finished,
     /// It was asked to stop; the state is saved.
@@ -73,7 +73,7 @@ pub enum Outcome {
 pub struct Trainer {
     space: SearchSpace,
     dataset: Arc<Dataset>,
-    plan: Plan,
+    plan: TrainingPlan,
     /// Under which plans the steps so far were taken, the one that is followed at the end.
     history: History,
     config: TrainConfig,
@@ -101,7 +101,7 @@ pub struct Trainer {
     /// Whether the checkpoint at the end of each phase is kept for good.
     keeps_checkpoints: bool,
     /// What validations within the phase have found, where there are such.
-    validated: Option<Validated>,
+    validated: Option<ValidationProgress>,
     /// Steps of the best validation that the checkpoint in the folder knows of.
     saved_best: Option<u64>,
     /// Images of validations within a phase.
@@ -110,7 +110,7 @@ pub struct Trainer {
 
 impl Trainer {
     /// What will be done.
-    pub fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &TrainingPlan {
         &self.plan
     }
 
@@ -156,7 +156,7 @@ impl Trainer {
         for phase in self.plan.phases.iter().take_while(|_| !stop.load(Ordering::Relaxed)) {
             let step = phase.first_step;
             let batch =
-                loader.batch_at(step, self.plan.resolution(&self.space, step))?.on(&self.config.kernels)?;
+                loader.batch_at(step, self.plan.resolution(&self.space, step))?.on(&self.config.backend)?;
             // what the losses are is no matter here: phases to come are tried on weights that are not theirs yet
             let learn =
                 || self.learn(phase, step, &batch)?.iter().try_for_each(|(_, loss)| loss.read().map(drop));
@@ -167,7 +167,7 @@ impl Trainer {
             learn()?;
             times.push(watch.elapsed_ms());
         }
-        self.gradients.clear(&self.config.kernels)?;
+        self.gradients.clear(&self.config.backend)?;
         Ok(times)
     }
 
@@ -190,7 +190,7 @@ impl Trainer {
     /// # Errors
     /// If the numbers can no longer be mended ([`Error::Diverged`]), an image or a file cannot be read or written; the
     /// last good checkpoint is then still there.
-    pub fn run(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Outcome> {
+    pub fn run(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<RunOutcome> {
         let ended = self.take_phases(stop, observer);
         if let Err(Error::Diverged { step, phase, what, .. }) = &ended {
             let first_step = self.plan.phase_at(*step).map_or(0, |(_, phase)| phase.first_step);
@@ -201,7 +201,7 @@ impl Trainer {
         ended
     }
 
-    fn take_phases(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Outcome> {
+    fn take_phases(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<RunOutcome> {
         // a checkpoint of a plan that is not written down could only be gone on with under the same
         if self.folder.history().as_ref() != Some(&self.history) {
             self.write_plan(&serde_json::json!({}))?;
@@ -215,7 +215,7 @@ impl Trainer {
                 false => self.leave(index, stop, observer)?,
             };
             if !done {
-                return Ok(Outcome::Interrupted { step: self.step });
+                return Ok(RunOutcome::Interrupted { step: self.step });
             }
         }
         self.exchange.broadcast(&self.weights)?;
@@ -224,7 +224,7 @@ impl Trainer {
             let phase = phase.clone();
             if stop.load(Ordering::Relaxed) {
                 self.save()?;
-                return Ok(Outcome::Interrupted { step: self.step });
+                return Ok(RunOutcome::Interrupted { step: self.step });
             }
             if self.step == phase.first_step {
                 self.enter(index, &phase)?;
@@ -239,7 +239,7 @@ impl Trainer {
                 batches = self.batches()?;
             }
             if taken == Taken::Stopped || !self.leave(index, stop, observer)? {
-                return Ok(Outcome::Interrupted { step: self.step });
+                return Ok(RunOutcome::Interrupted { step: self.step });
             }
         }
         self.forget_other_best()?;
@@ -250,14 +250,14 @@ impl Trainer {
         if !self.keeps_checkpoints {
             self.folder.forget_phase_end()?;
         }
-        Ok(Outcome::Finished)
+        Ok(RunOutcome::Finished)
     }
 
     /// Batches from the next step on.
     fn batches(&self) -> Result<Prefetcher> {
         let side = self.space.greatest_resolution();
         let values = self.plan.batch * self.space.input_channels() * side.plane();
-        Prefetcher::new(self.loader()?, &self.config.kernels, values)
+        Prefetcher::new(self.loader()?, &self.config.backend, values)
     }
 
     fn write_weights(&self, path: &Path, kind: Kind) -> Result<()> {
@@ -283,8 +283,8 @@ impl Trainer {
 
     /// The optimizer as it is when a phase begins.
     fn resting(&self) -> Result<Box<dyn Optimizer>> {
-        let Plan { optimizer, weight_decay, .. } = self.plan;
-        optimizer.at_rest(self.weights.arena(), weight_decay, &self.config.kernels)
+        let TrainingPlan { optimizer, weight_decay, .. } = self.plan;
+        optimizer.at_rest(self.weights.arena(), weight_decay, &self.config.backend)
     }
 
     fn take_step(
@@ -313,7 +313,7 @@ impl Trainer {
     /// Sums the gradients of the step's sub-networks and returns each one's loss.
     fn learn(&self, phase: &PlannedPhase, step: u64, batch: &Batch) -> Result<Vec<(Arch, Loss)>> {
         let student =
-            Student { space: &self.space, weights: &self.weights, kernels: self.config.kernels.clone() };
+            Student { space: &self.space, weights: &self.weights, backend: self.config.backend.clone() };
         let archs = self.plan.archs(&self.space, phase, step)?;
         let mut teacher = self.soft_labels(phase, &batch.inputs)?;
         let labels = batch.targets.classes();
@@ -349,7 +349,7 @@ impl Trainer {
     /// The logits of a teacher that is not of the step.
     fn soft_labels(&self, phase: &PlannedPhase, images: &Tensor) -> Result<Option<Tensor>> {
         match (&phase.phase.teacher, &self.teacher_file) {
-            (Teacher::File, Some(teacher)) => teacher.teach(images, &self.config.kernels).map(Some),
+            (Teacher::File, Some(teacher)) => teacher.teach(images, &self.config.backend).map(Some),
             (Teacher::Phase(_), _) => self.largest_labels(images).map(Some),
             _ => Ok(None),
         }
@@ -358,7 +358,7 @@ impl Trainer {
     /// The logits of the run's own teacher; before there is one (in a timing) the network that will become it answers.
     fn largest_labels(&self, images: &Tensor) -> Result<Tensor> {
         let weights = self.teacher.as_ref().map_or(&self.weights, |teacher| &teacher.weights);
-        let teacher = Student { space: &self.space, weights, kernels: self.config.kernels.clone() };
+        let teacher = Student { space: &self.space, weights, backend: self.config.backend.clone() };
         let largest = sampler::largest(&self.space).at(images.dim(3)?);
         teacher.teach(&largest, images)
     }

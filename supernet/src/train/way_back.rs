@@ -3,7 +3,7 @@
 
 use network::checkpoint::Checkpoint;
 
-use super::plan::Plan;
+use super::plan::TrainingPlan;
 use super::record::Divergence;
 use super::run_folder::RunFolder;
 use crate::error::Result;
@@ -72,7 +72,7 @@ impl WayBack {
     }
 
     /// What is said of it: `step` steps are taken, under `plan` what follows.
-    pub(super) fn in_words(&self, plan: &Plan, step: u64) -> String {
+    pub(super) fn in_words(&self, plan: &TrainingPlan, step: u64) -> String {
         let Divergence { step: at, phase, .. } = &self.divergence;
         let ended = plan.phases.iter().find(|phase| phase.end() == step);
         let from = match (self.to, ended) {

@@ -19,7 +19,7 @@ use super::{Activation, Isa, SERIAL_WORK, for_each_group, group_rows};
 
 /// The chain's constants.
 #[derive(Clone, Copy, Debug)]
-pub struct Chain<'a> {
+pub struct ChainSlices<'a> {
     /// The depthwise convolution's maps.
     pub shape: DepthwiseShape,
     /// Batch norm and activation before it, where the block has an expansion.
@@ -31,7 +31,7 @@ pub struct Chain<'a> {
 }
 
 /// What a training pass keeps and gives: everything is written.
-pub struct Kept<'a> {
+pub struct KeptSlices<'a> {
     /// Statistics of the batch norm before, `[2 C]`, or empty.
     pub before: &'a mut [f32],
     /// The depthwise convolution's output, `[C, N, Ho, Wo]`.
@@ -57,7 +57,7 @@ fn pieces(data: &mut [f32], piece: usize, count: usize) -> Vec<&mut [f32]> {
     data.chunks_mut(piece).collect()
 }
 
-/// One group of channels of [`Kept`].
+/// One group of channels of [`KeptSlices`].
 struct Group<'a> {
     first: usize,
     channels: usize,
@@ -86,9 +86,9 @@ fn group_channels(shape: &DepthwiseShape, passes: usize) -> usize {
 /// Forward with the batch's own statistics; what backward needs is kept.
 ///
 /// # Shapes
-/// `x` `[C, N, H, W]`; see [`Kept`].
-pub fn forward(isa: Isa, chain: &Chain, x: &[f32], kept: Kept) {
-    let Chain { shape, before, .. } = chain;
+/// `x` `[C, N, H, W]`; see [`KeptSlices`].
+pub fn forward(isa: Isa, chain: &ChainSlices, x: &[f32], kept: KeptSlices) {
+    let ChainSlices { shape, before, .. } = chain;
     let channels = shape.channels;
     let statistics = if before.is_some() { 2 * channels } else { 0 };
     assert_eq!(x.len(), channels * shape.channel());
@@ -116,8 +116,8 @@ pub fn forward(isa: Isa, chain: &Chain, x: &[f32], kept: Kept) {
     for_each(groups.collect(), |group| forward_group(isa, chain, x, group));
 }
 
-fn forward_group(isa: Isa, chain: &Chain, x: &[f32], group: Group) {
-    let Chain { shape, before, weight, after } = chain;
+fn forward_group(isa: Isa, chain: &ChainSlices, x: &[f32], group: Group) {
+    let ChainSlices { shape, before, weight, after } = chain;
     let row = shape.channel();
     let out_row = shape.out_channel();
     let size = chunk_channels(shape);
@@ -166,7 +166,7 @@ pub enum Moments<'a> {
 /// `x` `[C, N, H, W]` to `output` `[C, N, Ho, Wo]`; `seen` `[2 C]` of the batch norms before (or empty) and after.
 pub fn forward_forgetting(
     isa: Isa,
-    chain: &Chain,
+    chain: &ChainSlices,
     x: &[f32],
     moments: Moments,
     seen: [&mut [f32]; 2],
@@ -195,13 +195,13 @@ pub fn forward_forgetting(
 
 fn forgetting_group(
     isa: Isa,
-    chain: &Chain,
+    chain: &ChainSlices,
     x: &[f32],
     moments: Moments,
     (first, output): (usize, &mut [f32]),
     mut seen: [[&mut [f32]; 2]; 2],
 ) {
-    let Chain { shape, before, weight, after } = chain;
+    let ChainSlices { shape, before, weight, after } = chain;
     let row = shape.channel();
     let out_row = shape.out_channel();
     let size = chunk_channels(shape);
@@ -271,11 +271,11 @@ pub fn forward_activated(
 pub struct Saved<'a> {
     /// The chain's input, `[C, N, H, W]`.
     pub x: &'a [f32],
-    /// As in [`Kept`].
+    /// As in [`KeptSlices`].
     pub before: &'a [f32],
-    /// As in [`Kept`].
+    /// As in [`KeptSlices`].
     pub convolved: &'a [f32],
-    /// As in [`Kept`].
+    /// As in [`KeptSlices`].
     pub after: &'a [f32],
     /// Gradient of the chain's output, `[C, N, Ho, Wo]`.
     pub dy: &'a [f32],
@@ -285,7 +285,7 @@ pub struct Saved<'a> {
 }
 
 /// The gradients: everything is written.
-pub struct Slopes<'a> {
+pub struct GradientSlices<'a> {
     /// Of the chain's input, `[C, N, H, W]`.
     pub dx: &'a mut [f32],
     /// Of gamma, then of beta of the batch norm before, `[2 C]`, or empty.
@@ -296,7 +296,7 @@ pub struct Slopes<'a> {
     pub after: &'a mut [f32],
 }
 
-/// One group of channels of [`Slopes`].
+/// One group of channels of [`GradientSlices`].
 struct SlopeGroup<'a> {
     first: usize,
     channels: usize,
@@ -309,8 +309,8 @@ struct SlopeGroup<'a> {
 /// All gradients of [`forward`].
 ///
 /// # Shapes
-/// See [`Saved`] and [`Slopes`].
-pub fn backward(isa: Isa, chain: &Chain, saved: &Saved, slopes: Slopes) {
+/// See [`Saved`] and [`GradientSlices`].
+pub fn backward(isa: Isa, chain: &ChainSlices, saved: &Saved, slopes: GradientSlices) {
     let shape = &chain.shape;
     let channels = shape.channels;
     let values = (channels * shape.channel(), channels * shape.out_channel());
@@ -337,8 +337,8 @@ pub fn backward(isa: Isa, chain: &Chain, saved: &Saved, slopes: Slopes) {
     for_each(groups.collect(), |group| backward_group(isa, chain, saved, group));
 }
 
-fn backward_group(isa: Isa, chain: &Chain, saved: &Saved, group: SlopeGroup) {
-    let Chain { shape, before, weight, after } = chain;
+fn backward_group(isa: Isa, chain: &ChainSlices, saved: &Saved, group: SlopeGroup) {
+    let ChainSlices { shape, before, weight, after } = chain;
     let row = shape.channel();
     let out_row = shape.out_channel();
     let taps = shape.taps();
@@ -446,7 +446,7 @@ mod tests {
             }
         }
 
-        fn chain(&self) -> Chain<'_> {
+        fn chain(&self) -> ChainSlices<'_> {
             let affine = |which: usize| Affine {
                 gamma: &self.constants[which],
                 beta: &self.constants[which + 1],
@@ -454,7 +454,7 @@ mod tests {
                 activation: Activation::HSwish,
             };
             let before = self.expands.then(|| affine(0));
-            Chain { shape: self.shape, before, weight: &self.weight, after: affine(2) }
+            ChainSlices { shape: self.shape, before, weight: &self.weight, after: affine(2) }
         }
 
         /// The lengths of what a training pass keeps.
@@ -464,10 +464,10 @@ mod tests {
             [before, self.dy.len(), 2 * channels, self.dy.len(), channels * self.shape.images]
         }
 
-        fn forward(&self, run: impl Fn(&Chain, &[f32], Kept)) -> [Vec<f32>; 5] {
+        fn forward(&self, run: impl Fn(&ChainSlices, &[f32], KeptSlices)) -> [Vec<f32>; 5] {
             let mut out = self.lengths().map(garbage);
             let [before, convolved, after, output, means] = out.each_mut().map(Vec::as_mut_slice);
-            run(&self.chain(), &self.x, Kept { before, convolved, after, output, means });
+            run(&self.chain(), &self.x, KeptSlices { before, convolved, after, output, means });
             out
         }
 
@@ -475,7 +475,7 @@ mod tests {
             &self,
             kept: &[Vec<f32>; 5],
             excited: bool,
-            run: impl Fn(&Chain, &Saved, Slopes),
+            run: impl Fn(&ChainSlices, &Saved, GradientSlices),
         ) -> [Vec<f32>; 4] {
             let channels = self.shape.channels;
             let before = if self.expands { 2 * channels } else { 0 };
@@ -489,7 +489,7 @@ mod tests {
                 dy: &self.dy,
                 excite: excited.then_some((&self.factors[0], &self.factors[1])),
             };
-            run(&self.chain(), &saved, Slopes { dx, before, weight, after });
+            run(&self.chain(), &saved, GradientSlices { dx, before, weight, after });
             out
         }
     }

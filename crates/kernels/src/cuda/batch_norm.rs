@@ -4,7 +4,7 @@ use super::{Activation, Argument, Launch, Place, add_splits, int, long, number, 
 
 /// Rows and what a batch norm does to them.
 #[derive(Clone, Copy, Debug)]
-pub struct Norm {
+pub struct BatchNormLaunches {
     /// Channels.
     pub rows: usize,
     /// Values of each.
@@ -19,12 +19,12 @@ pub struct Norm {
     pub activation: Activation,
 }
 
-impl Norm {
+impl BatchNormLaunches {
     fn splits(&self) -> usize {
         splits(self.rows, self.length)
     }
 
-    /// Values of f32 that [`Norm::statistics`] and [`Norm::backward`] work in.
+    /// Values of f32 that [`BatchNormLaunches::statistics`] and [`BatchNormLaunches::backward`] work in.
     pub fn scratch(&self) -> usize {
         2 * self.splits() * self.rows
     }

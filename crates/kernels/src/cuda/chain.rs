@@ -3,27 +3,27 @@
 //!
 //! The first batch norm is applied where the convolution reads, so the activated expansion is never in memory.
 
-use super::batch_norm::{Excite, Norm};
+use super::batch_norm::{BatchNormLaunches, Excite};
 use super::depthwise::{self, Before};
 use super::{Launch, Place, planes};
 use crate::cpu::depthwise::DepthwiseShape;
 
 /// The chain's constants.
 #[derive(Clone, Copy, Debug)]
-pub struct Chain {
+pub struct ChainLaunches {
     /// The convolution's maps.
     pub shape: DepthwiseShape,
     /// Before it, where the block has an expansion.
-    pub before: Option<Norm>,
+    pub before: Option<BatchNormLaunches>,
     /// Its weight, `[C, k * k]`.
     pub weight: Place,
     /// After it.
-    pub after: Norm,
+    pub after: BatchNormLaunches,
 }
 
 /// Where forward leaves what backward needs, and its output.
 #[derive(Clone, Copy, Debug)]
-pub struct Kept {
+pub struct KeptPlaces {
     /// Statistics of the batch norm before, `[2, C]`.
     pub before: Place,
     /// The convolution's output.
@@ -38,7 +38,7 @@ pub struct Kept {
 
 /// Where backward leaves the gradients.
 #[derive(Clone, Copy, Debug)]
-pub struct Slopes {
+pub struct GradientPlaces {
     /// Of the chain's input.
     pub dx: Place,
     /// Of gamma and beta before, `[C]` each, added to what is there, as the others are.
@@ -49,14 +49,14 @@ pub struct Slopes {
     pub after: [Place; 2],
 }
 
-impl Chain {
+impl ChainLaunches {
     fn out_planes(&self) -> (usize, usize) {
         (self.shape.channels * self.shape.images, self.shape.out_height() * self.shape.out_width())
     }
 
     /// Values of f32 that either pass works in.
     pub fn scratch(&self) -> usize {
-        let norms = self.before.iter().chain([&self.after]).map(Norm::scratch);
+        let norms = self.before.iter().chain([&self.after]).map(BatchNormLaunches::scratch);
         norms.chain([depthwise::weight_scratch(&self.shape)]).max().unwrap_or(0)
     }
 
@@ -65,7 +65,7 @@ impl Chain {
     }
 
     /// Forward with the batch's own statistics.
-    pub fn forward(&self, x: Place, kept: Kept, scratch: Place) -> Vec<Launch> {
+    pub fn forward(&self, x: Place, kept: KeptPlaces, scratch: Place) -> Vec<Launch> {
         let mut launches = Vec::new();
         if let Some(before) = &self.before {
             launches.extend(before.statistics(x, kept.before, scratch));
@@ -88,10 +88,10 @@ impl Chain {
     pub fn backward(
         &self,
         x: Place,
-        kept: Kept,
+        kept: KeptPlaces,
         [dy, inner]: [Place; 2],
         excite: Option<[Place; 2]>,
-        slopes: Slopes,
+        slopes: GradientPlaces,
         [sums, scratch]: [Place; 2],
     ) -> Vec<Launch> {
         let Self { shape, before, weight, after } = self;

@@ -8,7 +8,7 @@ use std::ffi::{CStr, CString};
 use candle_core::cuda_backend::cudarc::nvrtc::{Ptx, result, sys};
 use candle_core::{Result, bail};
 
-use super::{COMMON, Storage};
+use super::{ActivationStorage, COMMON};
 
 /// NVRTC's version, such as `(13, 0)`.
 pub fn version() -> Result<(i32, i32)> {
@@ -22,14 +22,14 @@ pub fn version() -> Result<(i32, i32)> {
 }
 
 /// A source of kernels for activations kept like this, compiled for an architecture such as `sm_90`.
-pub fn compile(name: &str, text: &str, storage: Storage, architecture: &str) -> Result<Ptx> {
+pub fn compile(name: &str, text: &str, storage: ActivationStorage, architecture: &str) -> Result<Ptx> {
     let failed = |error: result::NvrtcError, log: &str| {
         candle_core::Error::msg(format!("{name}.cu does not compile for {architecture}: {error}{log}"))
     };
     let whole =
         CString::new(text.replace("#include \"common.cuh\"", COMMON)).map_err(candle_core::Error::wrap)?;
     let mut options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_string()];
-    if storage == Storage::Bf16 {
+    if storage == ActivationStorage::Bf16 {
         options.push("--define-macro=BF16".to_string());
     }
     let program = Program(result::create_program(&whole, None).map_err(|error| failed(error, ""))?);

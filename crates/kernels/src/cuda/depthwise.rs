@@ -1,6 +1,6 @@
 //! Depthwise convolutions, cut into rectangles that a block's shared memory holds.
 
-use super::batch_norm::Norm;
+use super::batch_norm::BatchNormLaunches;
 use super::{Activation, Argument, BUSY, Launch, Place, add_splits, i32_of, int, long, number};
 use crate::cpu::depthwise::DepthwiseShape;
 
@@ -105,7 +105,7 @@ fn launch(name: &str, shape: &DepthwiseShape, blocks: usize, arguments: Vec<Argu
 }
 
 /// A batch norm with its activation before a convolution, and its statistics.
-pub type Before = Option<(Norm, Place)>;
+pub type Before = Option<(BatchNormLaunches, Place)>;
 
 /// `struct Before` of the source, as arguments.
 fn before_arguments(before: Before) -> [Argument; 6] {

@@ -13,9 +13,9 @@ use candle_core::cuda_backend::cudarc::driver::{
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice};
 use candle_core::{Device, Result, Tensor, bail};
 
-use super::card::{Card, Executor, Mark, Ring, place};
+use super::gpu::{DeviceEvent, DeviceStaging, Executor, Gpu, place};
 use super::product::{Operand, Product};
-use super::{Launch, Place, SOURCES, Storage, THREADS, compiler};
+use super::{ActivationStorage, Launch, Place, SOURCES, THREADS, compiler};
 use crate::Precision;
 use base::Error;
 
@@ -36,7 +36,7 @@ pub(super) fn address(storage: &mut CudaStorage) -> Result<(u64, usize)> {
 ///
 /// # Errors
 /// If there is no driver, no such GPU, or the kernels do not compile for it.
-pub fn open(index: usize, precision: Precision) -> crate::error::Result<Card> {
+pub fn open(index: usize, precision: Precision) -> crate::error::Result<Gpu> {
     let refused =
         |expected: String, got: String| Error::invalid("device", format!("cuda:{index}"), expected, got);
     load_libraries().map_err(|(library, error)| {
@@ -57,7 +57,7 @@ pub fn open(index: usize, precision: Precision) -> crate::error::Result<Card> {
     }
     let executor = Gpu::new(index, precision)
         .map_err(|error| refused("kernels for this GPU".to_string(), error.to_string()))?;
-    Ok(Card::new(Box::new(executor), precision))
+    Ok(Gpu::new(Box::new(executor), precision))
 }
 
 /// A driver of the compiler's major version takes its code, whatever the minor ones; else what was expected and found.
@@ -135,8 +135,8 @@ struct Gpu {
     cuda: CudaDevice,
     stream: Arc<CudaStream>,
     /// Sources, compiled and loaded.
-    modules: HashMap<(Storage, &'static str), Arc<CudaModule>>,
-    functions: Mutex<HashMap<(Storage, String), CudaFunction>>,
+    modules: HashMap<(ActivationStorage, &'static str), Arc<CudaModule>>,
+    functions: Mutex<HashMap<(ActivationStorage, String), CudaFunction>>,
 }
 
 impl Gpu {
@@ -147,9 +147,9 @@ impl Gpu {
         let stream = cuda.cuda_stream();
         keep_memory(stream.context())?;
         keep_sums_exact(&cuda)?;
-        let kinds: &[Storage] = match precision {
-            Precision::F32 | Precision::Tf32 => &[Storage::F32],
-            Precision::Bf16 => &[Storage::F32, Storage::Bf16],
+        let kinds: &[ActivationStorage] = match precision {
+            Precision::F32 | Precision::Tf32 => &[ActivationStorage::F32],
+            Precision::Bf16 => &[ActivationStorage::F32, ActivationStorage::Bf16],
         };
         let architecture = architecture(stream.context())?;
         let compiled: Vec<_> = std::thread::scope(|scope| {
@@ -175,7 +175,7 @@ impl Gpu {
         Ok(Self { device, cuda, stream, modules, functions: Mutex::default() })
     }
 
-    fn function(&self, storage: Storage, launch: &Launch) -> Result<CudaFunction> {
+    fn function(&self, storage: ActivationStorage, launch: &Launch) -> Result<CudaFunction> {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (storage, launch.kernel.clone());
         if let Some(function) = functions.get(&key) {
@@ -229,7 +229,7 @@ impl Executor for Gpu {
         &self.device
     }
 
-    fn launch(&self, storage: Storage, launch: &Launch) -> Result<()> {
+    fn launch(&self, storage: ActivationStorage, launch: &Launch) -> Result<()> {
         let function = self.function(storage, launch)?;
         let Ok(blocks) = i32::try_from(launch.blocks) else {
             bail!("{}: {} blocks; take a smaller batch", launch.kernel, launch.blocks)
@@ -263,15 +263,17 @@ impl Executor for Gpu {
             Err(_) => bail!("a product of {sizes:?}: take a smaller batch"),
         };
         let kind = |storage| match storage {
-            Storage::F32 => blas::cudaDataType::CUDA_R_32F,
-            Storage::Bf16 => blas::cudaDataType::CUDA_R_16BF,
+            ActivationStorage::F32 => blas::cudaDataType::CUDA_R_32F,
+            ActivationStorage::Bf16 => blas::cudaDataType::CUDA_R_16BF,
         };
         let turned = |operand: Operand| match operand.transposed {
             true => blas::cublasOperation_t::CUBLAS_OP_T,
             false => blas::cublasOperation_t::CUBLAS_OP_N,
         };
         let compute = match (precision, given) {
-            (Precision::Tf32, Storage::F32) => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
+            (Precision::Tf32, ActivationStorage::F32) => {
+                blas::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
+            }
             _ => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };
         let one = 1.0f32;
@@ -337,13 +339,13 @@ impl Executor for Gpu {
         Ok(free)
     }
 
-    fn mark(&self) -> Result<Box<dyn Mark>> {
+    fn mark(&self) -> Result<Box<dyn DeviceEvent>> {
         let flags = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
         let event = self.stream.record_event(flags).map_err(wrong)?;
         Ok(Box::new(Event(event)))
     }
 
-    fn ring(&self, values: usize) -> Result<Box<dyn Ring>> {
+    fn ring(&self, values: usize) -> Result<Box<dyn DeviceStaging>> {
         Ok(Box::new(Buffers::new(self, values)?))
     }
 }
@@ -352,8 +354,8 @@ impl Executor for Gpu {
 #[derive(Debug)]
 struct Event(CudaEvent);
 
-impl Mark for Event {
-    fn ms_since(&self, earlier: &dyn Mark) -> Result<f64> {
+impl DeviceEvent for Event {
+    fn ms_since(&self, earlier: &dyn DeviceEvent) -> Result<f64> {
         let Some(earlier) = (earlier as &dyn Any).downcast_ref::<Self>() else {
             bail!("a moment of another device")
         };
@@ -386,7 +388,7 @@ impl Buffers {
     }
 }
 
-impl Ring for Buffers {
+impl DeviceStaging for Buffers {
     fn fill(&mut self, values: &[f32]) -> Result<Tensor> {
         if values.len() > self.pinned.len() {
             bail!("a batch of {} values for buffers of {}", values.len(), self.pinned.len());

@@ -11,15 +11,16 @@ use candle_core::{Device, Tensor};
 use libloading::Library;
 
 use super::{
-    Argument, COMMON, Card, Executor, Launch, Mark, Operand, Place, Product, Ring, SOURCES, Storage,
+    ActivationStorage, Argument, COMMON, DeviceEvent, DeviceStaging, Executor, Gpu, Launch, Operand, Place,
+    Product, SOURCES,
 };
-use crate::{Kernels, Path as KernelPath, Precision};
+use crate::{Backend, Implementation, Precision};
 use base::timing::Stopwatch;
 
 /// All sources for both kinds of storage, as libraries of this process.
 #[derive(Debug)]
 pub struct Host {
-    libraries: HashMap<(&'static str, Storage), Library>,
+    libraries: HashMap<(&'static str, ActivationStorage), Library>,
 }
 
 /// The part of CUDA C that the sources use.
@@ -51,7 +52,7 @@ impl Host {
             write(&format!("{name}.cu"), text);
         }
         let libraries = std::thread::scope(|scope| {
-            let both = |name| [(name, Storage::F32), (name, Storage::Bf16)];
+            let both = |name| [(name, ActivationStorage::F32), (name, ActivationStorage::Bf16)];
             let threads: Vec<_> = SOURCES
                 .iter()
                 .flat_map(|(name, _)| both(*name))
@@ -65,7 +66,7 @@ impl Host {
     }
 
     /// Runs a kernel.
-    pub fn launch(&self, storage: Storage, launch: &Launch) {
+    pub fn launch(&self, storage: ActivationStorage, launch: &Launch) {
         let library = &self.libraries[&(launch.module, storage)];
         let name = format!("host_{}", launch.kernel);
         let mut values: Vec<Vec<u64>> = launch.arguments.iter().map(Argument::words).collect();
@@ -82,7 +83,7 @@ impl Host {
     }
 }
 
-fn library(compiler: &str, folder: &Path, name: &str, storage: Storage) -> Library {
+fn library(compiler: &str, folder: &Path, name: &str, storage: ActivationStorage) -> Library {
     let out = folder.join(format!("{name}-{storage:?}.so"));
     let mut command = Command::new(compiler);
     command.args(["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function"]);
@@ -91,7 +92,7 @@ fn library(compiler: &str, folder: &Path, name: &str, storage: Storage) -> Libra
         .arg(folder.join(format!("{name}.cu")))
         .arg("-o")
         .arg(&out);
-    if storage == Storage::Bf16 {
+    if storage == ActivationStorage::Bf16 {
         command.arg("-DBF16");
     }
     let done = command.output().expect("the compiler runs");
@@ -102,9 +103,9 @@ fn library(compiler: &str, folder: &Path, name: &str, storage: Storage) -> Libra
 
 /// Kernels that run on the host what a GPU would be given, on tensors of the CPU. `None`, and a word why, where there is no
 /// C++ compiler.
-pub fn emulated_gpu(precision: Precision) -> Option<Kernels> {
+pub fn emulated_gpu(precision: Precision) -> Option<Backend> {
     let executor = OnHost(Host::get()?);
-    Some(Kernels::on(KernelPath::Cuda(Card::new(Box::new(executor), precision))))
+    Some(Backend::on(Implementation::Cuda(Gpu::new(Box::new(executor), precision))))
 }
 
 #[derive(Debug)]
@@ -115,7 +116,7 @@ impl Executor for OnHost {
         &Device::Cpu
     }
 
-    fn launch(&self, storage: Storage, launch: &Launch) -> candle_core::Result<()> {
+    fn launch(&self, storage: ActivationStorage, launch: &Launch) -> candle_core::Result<()> {
         self.0.launch(storage, launch);
         Ok(())
     }
@@ -147,11 +148,11 @@ impl Executor for OnHost {
         Ok(usize::MAX)
     }
 
-    fn mark(&self) -> candle_core::Result<Box<dyn Mark>> {
+    fn mark(&self) -> candle_core::Result<Box<dyn DeviceEvent>> {
         Ok(Box::new(Now(Stopwatch::start())))
     }
 
-    fn ring(&self, values: usize) -> candle_core::Result<Box<dyn Ring>> {
+    fn ring(&self, values: usize) -> candle_core::Result<Box<dyn DeviceStaging>> {
         Ok(Box::new(Copies(values)))
     }
 }
@@ -159,8 +160,8 @@ impl Executor for OnHost {
 #[derive(Debug)]
 struct Now(Stopwatch);
 
-impl Mark for Now {
-    fn ms_since(&self, earlier: &dyn Mark) -> candle_core::Result<f64> {
+impl DeviceEvent for Now {
+    fn ms_since(&self, earlier: &dyn DeviceEvent) -> candle_core::Result<f64> {
         let earlier = (earlier as &dyn Any).downcast_ref::<Self>().expect("a mark of the host");
         Ok(earlier.0.elapsed_ms() - self.0.elapsed_ms())
     }
@@ -169,7 +170,7 @@ impl Mark for Now {
 /// Copies, each in memory of its own.
 struct Copies(usize);
 
-impl Ring for Copies {
+impl DeviceStaging for Copies {
     fn fill(&mut self, values: &[f32]) -> candle_core::Result<Tensor> {
         assert!(values.len() <= self.0);
         Tensor::from_slice(values, values.len(), &Device::Cpu)
@@ -202,22 +203,22 @@ fn multiply(product: &Product) {
     }
 }
 
-fn read(storage: Storage, place: Place, at: usize) -> f32 {
+fn read(storage: ActivationStorage, place: Place, at: usize) -> f32 {
     // SAFETY: places are of tensors of the CPU, of the sizes that the product was planned for.
     unsafe {
         match storage {
-            Storage::F32 => *(place.0 as *const f32).add(at),
-            Storage::Bf16 => (*(place.0 as *const half::bf16).add(at)).to_f32(),
+            ActivationStorage::F32 => *(place.0 as *const f32).add(at),
+            ActivationStorage::Bf16 => (*(place.0 as *const half::bf16).add(at)).to_f32(),
         }
     }
 }
 
-fn write(storage: Storage, place: Place, at: usize, value: f32) {
+fn write(storage: ActivationStorage, place: Place, at: usize, value: f32) {
     // SAFETY: as in `read`; the result is written by nobody else meanwhile.
     unsafe {
         match storage {
-            Storage::F32 => *(place.0 as *mut f32).add(at) = value,
-            Storage::Bf16 => *(place.0 as *mut half::bf16).add(at) = half::bf16::from_f32(value),
+            ActivationStorage::F32 => *(place.0 as *mut f32).add(at) = value,
+            ActivationStorage::Bf16 => *(place.0 as *mut half::bf16).add(at) = half::bf16::from_f32(value),
         }
     }
 }

@@ -2,20 +2,20 @@
 
 use candle_core::{Result, Tensor};
 
-use super::batch_norm::{Norm, add_row_sums};
-use super::card::{Card, contiguous, kept_as, numbers};
-use super::chain::{Chain, Kept, Slopes};
-use super::{Launch, Place, Storage, depthwise, planes, pool, splits};
+use super::batch_norm::{BatchNormLaunches, add_row_sums};
+use super::chain::{ChainLaunches, GradientPlaces, KeptPlaces};
+use super::gpu::{Gpu, contiguous, kept_as, numbers};
+use super::{ActivationStorage, Launch, Place, depthwise, planes, pool, splits};
 use crate::cpu::depthwise::DepthwiseShape;
 use crate::cpu::pool::Pool;
-use crate::{ChainKept, DepthwiseChain, Normalization};
+use crate::{BatchNormAffine, ChainKept, DepthwiseChain};
 use space::Activation;
 
 /// A batch norm over rows of so many values.
-fn norm(with: &Normalization, rows: usize, length: usize) -> Result<Norm> {
+fn norm(with: &BatchNormAffine, rows: usize, length: usize) -> Result<BatchNormLaunches> {
     let gamma = numbers(&with.gamma)?;
     let beta = numbers(&with.beta)?;
-    Ok(Norm { rows, length, gamma, beta, epsilon: with.epsilon, activation: with.activation })
+    Ok(BatchNormLaunches { rows, length, gamma, beta, epsilon: with.epsilon, activation: with.activation })
 }
 
 /// Rows of a tensor `[R, …]` and their length.
@@ -31,14 +31,14 @@ fn maps(x: &Tensor) -> Result<(usize, usize)> {
 }
 
 /// Where the gradients of scale and shift are added.
-fn slopes(gradient: &Normalization) -> Result<[Place; 2]> {
+fn slopes(gradient: &BatchNormAffine) -> Result<[Place; 2]> {
     Ok([numbers(&gradient.gamma)?, numbers(&gradient.beta)?])
 }
 
-impl Card {
+impl Gpu {
     /// Mean and biased variance of each row, `[2, R]`.
-    fn statistics(&self, norm: &Norm, x: Place, storage: Storage) -> Result<Tensor> {
-        let statistics = self.unfilled((2, norm.rows), Storage::F32)?;
+    fn statistics(&self, norm: &BatchNormLaunches, x: Place, storage: ActivationStorage) -> Result<Tensor> {
+        let statistics = self.unfilled((2, norm.rows), ActivationStorage::F32)?;
         let room = self.room(norm.scratch())?;
         self.run(storage, norm.statistics(x, numbers(&statistics)?, numbers(&room)?))?;
         Ok(statistics)
@@ -48,7 +48,7 @@ impl Card {
     pub fn normalize(
         &self,
         x: &Tensor,
-        with: &Normalization,
+        with: &BatchNormAffine,
         addend: Option<&Tensor>,
         given: Option<&Tensor>,
         y: &Tensor,
@@ -70,8 +70,8 @@ impl Card {
     pub fn normalize_backward(
         &self,
         [x, dy, statistics]: [&Tensor; 3],
-        with: &Normalization,
-        gradient: &Normalization,
+        with: &BatchNormAffine,
+        gradient: &BatchNormAffine,
         dx: &Tensor,
     ) -> Result<()> {
         let (count, length) = rows(x)?;
@@ -85,14 +85,14 @@ impl Card {
         self.run(x.storage, norm.backward(given, None, sums, kept_as(dx, x.storage)?, room))
     }
 
-    fn planned(&self, chain: &DepthwiseChain, shape: &DepthwiseShape) -> Result<Chain> {
-        let of = |with: &Normalization, length| norm(with, shape.channels, length);
+    fn planned(&self, chain: &DepthwiseChain, shape: &DepthwiseShape) -> Result<ChainLaunches> {
+        let of = |with: &BatchNormAffine, length| norm(with, shape.channels, length);
         let before = chain.before.as_ref().map(|before| of(before, shape.channel())).transpose()?;
         let after = of(&chain.after, shape.out_channel())?;
-        Ok(Chain { shape: *shape, before, weight: numbers(&chain.weight)?, after })
+        Ok(ChainLaunches { shape: *shape, before, weight: numbers(&chain.weight)?, after })
     }
 
-    fn chain_output(&self, shape: &DepthwiseShape, storage: Storage) -> Result<Tensor> {
+    fn chain_output(&self, shape: &DepthwiseShape, storage: ActivationStorage) -> Result<Tensor> {
         self.unfilled((shape.channels, shape.images, shape.out_height(), shape.out_width()), storage)
     }
 
@@ -105,7 +105,7 @@ impl Card {
     ) -> Result<(Tensor, Option<Tensor>, ChainKept)> {
         let x = contiguous(x)?;
         let planned = self.planned(chain, shape)?;
-        let statistics = || self.unfilled((2, shape.channels), Storage::F32);
+        let statistics = || self.unfilled((2, shape.channels), ActivationStorage::F32);
         let before = chain.before.is_some().then(statistics).transpose()?;
         let after = statistics()?;
         let room = self.room(planned.scratch())?;
@@ -113,7 +113,7 @@ impl Card {
         let output = self.chain_output(shape, x.storage)?;
         let means = || self.unfilled((shape.channels, shape.images), x.storage);
         let means = chain.with_means.then(means).transpose()?;
-        let kept = Kept {
+        let kept = KeptPlaces {
             before: before.as_ref().map_or(Ok(Place(0)), numbers)?,
             convolved: contiguous(&convolved)?.place,
             after: numbers(&after)?,
@@ -163,20 +163,20 @@ impl Card {
         gradient: &DepthwiseChain,
     ) -> Result<Tensor> {
         let planned = self.planned(chain, shape)?;
-        let storage = Storage::of(x)?;
+        let storage = ActivationStorage::of(x)?;
         let at = |tensor: &Tensor| kept_as(tensor, storage);
         let dx = self.unfilled(x.shape(), storage)?;
         let inner = self.chain_output(shape, storage)?;
         let sums = self.room(2 * shape.channels)?;
         let room = self.room(planned.scratch())?;
-        let was = Kept {
+        let was = KeptPlaces {
             before: kept.before.as_ref().map_or(Ok(Place(0)), numbers)?,
             convolved: at(&kept.convolved)?,
             after: numbers(&kept.after)?,
             output: Place(0),
             means: None,
         };
-        let to = Slopes {
+        let to = GradientPlaces {
             dx: at(&dx)?,
             before: gradient.before.as_ref().map_or(Ok([Place(0); 2]), slopes)?,
             weight: numbers(&gradient.weight)?,
@@ -215,7 +215,7 @@ impl Card {
         shape: impl Into<candle_core::Shape>,
         plan: impl FnOnce([Place; N], Place) -> Launch,
     ) -> Result<Tensor> {
-        let storage = Storage::of(inputs[0])?;
+        let storage = ActivationStorage::of(inputs[0])?;
         let out = self.unfilled(shape, storage)?;
         let mut places = [Place(0); N];
         for (place, input) in places.iter_mut().zip(inputs) {
@@ -246,7 +246,7 @@ impl Card {
         self.fill([x, factor], x.shape(), |[x, factor], y| planes::scale(x, factor, sizes, y))
     }
 
-    /// [`Card::scale`] in place.
+    /// [`Gpu::scale`] in place.
     pub fn scale_in_place(&self, x: &Tensor, factor: &Tensor) -> Result<()> {
         let sizes = maps(x)?;
         let at = contiguous(x)?;

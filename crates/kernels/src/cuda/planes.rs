@@ -1,6 +1,6 @@
 //! Planes: means, scales, biases, sums of maps, and pixels.
 
-use super::{Activation, Argument, Launch, Place, Storage, THREADS, int, long, number};
+use super::{Activation, ActivationStorage, Argument, Launch, Place, THREADS, int, long, number};
 
 /// Values that a block of an elementwise kernel takes, `EACH_BLOCK` in the source.
 pub const EACH_BLOCK: usize = 16 * THREADS;
@@ -93,12 +93,14 @@ pub enum Copying {
 }
 
 /// How to copy from one storage to another, and whose sources do it: they know one kind of activations at a time.
-pub fn copying(from: Storage, to: Storage) -> (Copying, Storage) {
+pub fn copying(from: ActivationStorage, to: ActivationStorage) -> (Copying, ActivationStorage) {
     match (from, to) {
-        (Storage::F32, Storage::F32) => (Copying::Numbers, Storage::F32),
-        (Storage::F32, Storage::Bf16) => (Copying::ToActivations, Storage::Bf16),
-        (Storage::Bf16, Storage::F32) => (Copying::ToNumbers, Storage::Bf16),
-        (Storage::Bf16, Storage::Bf16) => (Copying::Activations, Storage::Bf16),
+        (ActivationStorage::F32, ActivationStorage::F32) => (Copying::Numbers, ActivationStorage::F32),
+        (ActivationStorage::F32, ActivationStorage::Bf16) => {
+            (Copying::ToActivations, ActivationStorage::Bf16)
+        }
+        (ActivationStorage::Bf16, ActivationStorage::F32) => (Copying::ToNumbers, ActivationStorage::Bf16),
+        (ActivationStorage::Bf16, ActivationStorage::Bf16) => (Copying::Activations, ActivationStorage::Bf16),
     }
 }
 

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor, bail};
 
-use super::card::{Card, Spot, contiguous, numbers, spot};
-use super::{Place, Storage, dense, planes};
+use super::gpu::{Gpu, Spot, contiguous, numbers, spot};
+use super::{ActivationStorage, Place, dense, planes};
 use crate::cpu::dense::PatchShape;
 use space::Activation;
 
@@ -28,9 +28,9 @@ pub struct Product {
     pub out: (Place, usize),
     pub accumulate: bool,
     /// How operands are kept.
-    pub given: Storage,
+    pub given: ActivationStorage,
     /// How the result is kept.
-    pub wanted: Storage,
+    pub wanted: ActivationStorage,
 }
 
 /// A matrix that a product reads or writes.
@@ -84,7 +84,7 @@ impl Matrix {
     }
 }
 
-impl Card {
+impl Gpu {
     fn multiply_matrices(&self, left: Matrix, right: Matrix, out: Matrix, accumulate: bool) -> Result<()> {
         let [rows, inner] = left.sizes;
         let columns = right.sizes[1];
@@ -111,7 +111,7 @@ impl Card {
 
     /// `left x right`, kept as `right` is.
     pub fn product(&self, left: &Tensor, right: &Tensor) -> Result<Tensor> {
-        let out = self.unfilled((left.dim(0)?, right.dim(1)?), Storage::of(right)?)?;
+        let out = self.unfilled((left.dim(0)?, right.dim(1)?), ActivationStorage::of(right)?)?;
         self.multiply_matrices(Matrix::of(left)?, Matrix::of(right)?, Matrix::of(&out)?, false)?;
         Ok(out)
     }
@@ -135,15 +135,17 @@ impl Card {
         self.convolve_filters(Matrix::filters(weight)?, x, shape)
     }
 
-    /// [`Card::convolve`] with filters `[O, I k k]`.
+    /// [`Gpu::convolve`] with filters `[O, I k k]`.
     pub fn convolve_rows(&self, filters: &Tensor, x: &Tensor, shape: &PatchShape) -> Result<Tensor> {
         self.convolve_filters(Matrix::of(filters)?, x, shape)
     }
 
     fn convolve_filters(&self, filters: Matrix, x: &Tensor, shape: &PatchShape) -> Result<Tensor> {
         let outputs = filters.sizes[0];
-        let y =
-            self.unfilled((outputs, shape.images, shape.out_height(), shape.out_width()), Storage::of(x)?)?;
+        let y = self.unfilled(
+            (outputs, shape.images, shape.out_height(), shape.out_width()),
+            ActivationStorage::of(x)?,
+        )?;
         let at = contiguous(&y)?;
         self.for_each_patches(shape, x, |images, patches| {
             self.multiply_matrices(filters, patches, part(at, shape, &images, outputs), false)
@@ -205,7 +207,7 @@ impl Card {
     }
 
     /// Room for the patches of the largest group.
-    fn patches_room(&self, shape: &PatchShape, storage: Storage) -> Result<Tensor> {
+    fn patches_room(&self, shape: &PatchShape, storage: ActivationStorage) -> Result<Tensor> {
         let most = shape.groups(MOST_PATCHES).map(|images| images.len()).max().unwrap_or(0);
         self.unfilled((most * shape.taps() * shape.out_plane()).max(1), storage)
     }

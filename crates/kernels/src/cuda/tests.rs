@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 use host::{Host, Values, place};
 
-use super::batch_norm::{Norm, add_row_sums};
-use super::{Launch, Storage, chain, dense, depthwise, planes, pool, splits, training};
+use super::batch_norm::{BatchNormLaunches, add_row_sums};
+use super::{ActivationStorage, Launch, chain, dense, depthwise, planes, pool, splits, training};
 use crate::cpu;
 use crate::cpu::batch_norm::Affine;
 use crate::cpu::dense::PatchShape;
@@ -19,15 +19,15 @@ use crate::cpu::updates::{AdamWConstants, AdamWStep, SgdStep};
 use crate::reference;
 use space::{Activation, Operator, preset, sampler};
 
-const BOTH: [Storage; 2] = [Storage::F32, Storage::Bf16];
+const BOTH: [ActivationStorage; 2] = [ActivationStorage::F32, ActivationStorage::Bf16];
 const ACTIVATIONS: [Activation; 5] =
     [Activation::None, Activation::Relu, Activation::Relu6, Activation::HSwish, Activation::HSigmoid];
 
 /// How far results may be apart, relative to the greatest: some roundings of f32, or one of bfloat16 each.
-fn tolerance(storage: Storage) -> f32 {
+fn tolerance(storage: ActivationStorage) -> f32 {
     match storage {
-        Storage::F32 => 1e-5,
-        Storage::Bf16 => 1.0 / 256.0,
+        ActivationStorage::F32 => 1e-5,
+        ActivationStorage::Bf16 => 1.0 / 256.0,
     }
 }
 
@@ -44,13 +44,19 @@ impl Judge {
     }
 
     #[track_caller]
-    fn close(&mut self, storage: Storage, got: &[f32], expected: &[f32], case: &dyn std::fmt::Debug) {
+    fn close(
+        &mut self,
+        storage: ActivationStorage,
+        got: &[f32],
+        expected: &[f32],
+        case: &dyn std::fmt::Debug,
+    ) {
         assert_eq!(got.len(), expected.len());
         let greatest = expected.iter().fold(1e-3f32, |greatest, value| greatest.max(value.abs()));
         for (at, (got, expected)) in got.iter().zip(expected).enumerate() {
             let apart = (got - expected).abs() / greatest;
             assert!(apart <= tolerance(storage), "{case:?}: at {at} got {got}, expected {expected}");
-            let worst = &mut self.worst[usize::from(storage == Storage::Bf16)];
+            let worst = &mut self.worst[usize::from(storage == ActivationStorage::Bf16)];
             *worst = worst.max(apart);
         }
         self.compared += 1;
@@ -65,7 +71,7 @@ impl Drop for Judge {
 }
 
 /// Values as the storage keeps them, and a copy.
-fn input(storage: Storage, len: usize, seed: u32) -> (Values, Vec<f32>) {
+fn input(storage: ActivationStorage, len: usize, seed: u32) -> (Values, Vec<f32>) {
     let kept = Values::new(storage, &values(len, seed));
     let read = kept.read();
     (kept, read)
@@ -87,7 +93,7 @@ fn depthwise_sizes(presets: &[&str]) -> BTreeSet<(usize, usize, usize)> {
     sizes
 }
 
-fn check_depthwise(host: &Host, judge: &mut Judge, storage: Storage, shape: &DepthwiseShape) {
+fn check_depthwise(host: &Host, judge: &mut Judge, storage: ActivationStorage, shape: &DepthwiseShape) {
     let len = shape.channels * shape.channel();
     let out = shape.channels * shape.out_channel();
     let (mut x, x_read) = input(storage, len, 1);
@@ -112,7 +118,7 @@ fn check_depthwise(host: &Host, judge: &mut Judge, storage: Storage, shape: &Dep
     judge.close(storage, &y.read(), &y_expected, shape);
     judge.close(storage, &dx.read(), &dx_expected, shape);
     // sums are kept in f32 for either storage
-    judge.close(Storage::F32, &dw, &dw_expected, shape);
+    judge.close(ActivationStorage::F32, &dw, &dw_expected, shape);
 }
 
 #[test]
@@ -137,7 +143,9 @@ fn depthwise_of_many_small_and_of_odd_maps() {
     let odd = [(1, 3, 9, 5), (3, 1, 1, 30), (1, 1, 33, 2), (2, 1, 90, 91), (300, 2, 3, 5)];
     for (channels, images, height, width) in small.into_iter().chain(odd) {
         for kernel in [3, 5, 7] {
-            for (stride, storage) in [(1, Storage::F32), (2, Storage::F32), (2, Storage::Bf16)] {
+            for (stride, storage) in
+                [(1, ActivationStorage::F32), (2, ActivationStorage::F32), (2, ActivationStorage::Bf16)]
+            {
                 let shape = DepthwiseShape { channels, images, height, width, kernel, stride };
                 check_depthwise(host, &mut judge, storage, &shape);
             }
@@ -164,7 +172,7 @@ fn batch_norms() {
 fn check_batch_norm(
     host: &Host,
     judge: &mut Judge,
-    storage: Storage,
+    storage: ActivationStorage,
     (rows, length): (usize, usize),
     activation: Activation,
 ) {
@@ -177,8 +185,14 @@ fn check_batch_norm(
     let (mut addend, addend_read) = input(storage, rows * length, 3);
     let mut gamma = values(rows, 4);
     let mut beta = values(rows, 5);
-    let norm =
-        Norm { rows, length, gamma: place(&mut gamma), beta: place(&mut beta), epsilon: 1e-3, activation };
+    let norm = BatchNormLaunches {
+        rows,
+        length,
+        gamma: place(&mut gamma),
+        beta: place(&mut beta),
+        epsilon: 1e-3,
+        activation,
+    };
     let affine = Affine { gamma: &gamma, beta: &beta, epsilon: 1e-3, activation };
     let mut expected = (vec![0.0; 2 * rows], x_read.clone(), vec![0.0; 2 * rows], dy_read);
     reference::batch_norm::forward_in_place(&mut expected.1, affine, Some(&addend_read), &mut expected.0);
@@ -199,10 +213,10 @@ fn check_batch_norm(
     let at_dy = dy.place();
     let given = [x.place(), at_dy, at_stats];
     host.run(storage, norm.backward(given, None, (place(&mut room), slopes), at_dy, at_scratch));
-    judge.close(Storage::F32, &stats, &expected.0, &case);
+    judge.close(ActivationStorage::F32, &stats, &expected.0, &case);
     judge.close(storage, &y.read(), &expected.1, &case);
     // at a corner of the activation a rounding of z turns a slope on or off: one value of a sum
-    judge.close(Storage::F32, &sums, &expected.2, &case);
+    judge.close(ActivationStorage::F32, &sums, &expected.2, &case);
     judge.close(storage, &dy.read(), &expected.3, &case);
 }
 
@@ -249,7 +263,7 @@ fn check_chain(host: &Host, judge: &mut Judge, shape: &DepthwiseShape, expansion
 
     let mut naive = NaiveChain::new(shape, expansion);
     let affine = |gamma, beta| Affine { gamma, beta, epsilon: 1e-3, activation };
-    let chain = cpu::chain::Chain {
+    let chain = cpu::chain::ChainSlices {
         shape: *shape,
         before: expansion.then_some(affine(&gamma, &beta)),
         weight: &weight,
@@ -257,12 +271,19 @@ fn check_chain(host: &Host, judge: &mut Judge, shape: &DepthwiseShape, expansion
     };
     naive.run(&chain, &x, &dy, excited.then_some((&factors, &dmeans)));
 
-    let norm = |gamma, beta, length| Norm { rows: channels, length, gamma, beta, epsilon: 1e-3, activation };
+    let norm = |gamma, beta, length| BatchNormLaunches {
+        rows: channels,
+        length,
+        gamma,
+        beta,
+        epsilon: 1e-3,
+        activation,
+    };
     let at_gamma = place(&mut gamma);
     let at_beta = place(&mut beta);
     let at_gamma_after = place(&mut gamma_after);
     let at_beta_after = place(&mut beta_after);
-    let launched = chain::Chain {
+    let launched = chain::ChainLaunches {
         shape: *shape,
         before: expansion.then(|| norm(at_gamma, at_beta, shape.channel())),
         weight: place(&mut weight),
@@ -270,7 +291,7 @@ fn check_chain(host: &Host, judge: &mut Judge, shape: &DepthwiseShape, expansion
     };
     let mut got = NaiveChain::new(shape, expansion);
     let mut scratch = vec![f32::NAN; launched.scratch()];
-    let kept = chain::Kept {
+    let kept = chain::KeptPlaces {
         before: place(&mut got.before),
         convolved: place(&mut got.convolved),
         after: place(&mut got.after),
@@ -281,7 +302,7 @@ fn check_chain(host: &Host, judge: &mut Judge, shape: &DepthwiseShape, expansion
         let (gamma, beta) = values.split_at_mut(values.len() / 2);
         [place(gamma), place(beta)]
     };
-    let slopes = chain::Slopes {
+    let slopes = chain::GradientPlaces {
         dx: place(&mut got.dx),
         before: halves(&mut got.slopes_before),
         weight: place(&mut got.slopes_weight),
@@ -289,15 +310,15 @@ fn check_chain(host: &Host, judge: &mut Judge, shape: &DepthwiseShape, expansion
     };
     let at_x = place(&mut x);
     let at_scratch = place(&mut scratch);
-    host.run(Storage::F32, launched.forward(at_x, kept, at_scratch));
+    host.run(ActivationStorage::F32, launched.forward(at_x, kept, at_scratch));
     let excite = excited.then(|| [place(&mut factors), place(&mut dmeans)]);
     let mut inner = vec![f32::NAN; dy.len()];
     let mut sums = vec![f32::NAN; 2 * channels];
     let given = [place(&mut dy), place(&mut inner)];
     let rooms = [place(&mut sums), at_scratch];
-    host.run(Storage::F32, launched.backward(at_x, kept, given, excite, slopes, rooms));
+    host.run(ActivationStorage::F32, launched.backward(at_x, kept, given, excite, slopes, rooms));
     for (got, expected) in got.all().into_iter().zip(naive.all()) {
-        judge.close(Storage::F32, got, expected, &case);
+        judge.close(ActivationStorage::F32, got, expected, &case);
     }
 }
 
@@ -333,13 +354,13 @@ impl NaiveChain {
 
     fn run(
         &mut self,
-        chain: &cpu::chain::Chain,
+        chain: &cpu::chain::ChainSlices,
         x: &[f32],
         dy: &[f32],
         excite: Option<(&Vec<f32>, &Vec<f32>)>,
     ) {
-        use cpu::chain::{Kept, Saved, Slopes};
-        let kept = Kept {
+        use cpu::chain::{GradientSlices, KeptSlices, Saved};
+        let kept = KeptSlices {
             before: &mut self.before,
             convolved: &mut self.convolved,
             after: &mut self.after,
@@ -355,7 +376,7 @@ impl NaiveChain {
             dy,
             excite: excite.map(|(factors, dmeans)| (&factors[..], &dmeans[..])),
         };
-        let slopes = Slopes {
+        let slopes = GradientSlices {
             dx: &mut self.dx,
             before: &mut self.slopes_before,
             weight: &mut self.slopes_weight,
@@ -392,7 +413,7 @@ fn sums_of_rows() {
             let mut scratch = vec![f32::NAN; splits(rows, length) * rows];
             let add = add_row_sums(x.place(), (rows, length), place(&mut out), place(&mut scratch));
             host.run(storage, add);
-            judge.close(Storage::F32, &out, &expected, &(storage, rows, length));
+            judge.close(ActivationStorage::F32, &out, &expected, &(storage, rows, length));
         }
     }
 }
@@ -401,7 +422,7 @@ fn sums_of_rows() {
 fn check_one(
     judge: &mut Judge,
     host: &Host,
-    storage: Storage,
+    storage: ActivationStorage,
     len: usize,
     launch: impl FnOnce(super::Place) -> Launch,
     expect: impl FnOnce(&mut [f32]),
@@ -512,8 +533,8 @@ fn copies_of_views() {
         let mut more = values(count, 2);
         let mut expected = given;
         (0..count).for_each(|index| expected[at(index)] += more[index]);
-        host.run(Storage::F32, [planes::add_to_view(place(&mut sums), &view, place(&mut more))]);
-        judge.close(Storage::F32, &sums, &expected, &view);
+        host.run(ActivationStorage::F32, [planes::add_to_view(place(&mut sums), &view, place(&mut more))]);
+        judge.close(ActivationStorage::F32, &sums, &expected, &view);
     }
 }
 
@@ -608,9 +629,9 @@ fn one_step_of_all_parameters() {
     let count = chunks.len();
     let launch =
         training::nesterov(place(&mut parameters), place(&mut chunks), count, step.lr, step.momentum);
-    host.run(Storage::F32, [launch]);
+    host.run(ActivationStorage::F32, [launch]);
     for (got, expected) in tensors.iter().flatten().zip(expected.iter().flatten()) {
-        judge.close(Storage::F32, got, expected, &"nesterov");
+        judge.close(ActivationStorage::F32, got, expected, &"nesterov");
     }
 }
 
@@ -642,9 +663,9 @@ fn one_step_of_adamw() {
     let mut chunks = training::chunks(&lengths);
     let count = chunks.len();
     let launch = training::adamw(place(&mut parameters), place(&mut chunks), count, steps[0]);
-    host.run(Storage::F32, [launch]);
+    host.run(ActivationStorage::F32, [launch]);
     for (got, expected) in tensors.iter().flatten().zip(expected.iter().flatten()) {
-        judge.close(Storage::F32, got, expected, &"adamw");
+        judge.close(ActivationStorage::F32, got, expected, &"adamw");
     }
 }
 
@@ -673,13 +694,13 @@ fn bfloat16_is_rounded_as_elsewhere() {
     let mut given: Vec<f32> = bits.chain(odd).map(f32::from_bits).collect();
     // x + bias at x = 0 stores the bias, rounded
     let rows = given.len();
-    let mut x = Values::new(Storage::Bf16, &vec![0.0; rows]);
-    let mut y = Values::garbage(Storage::Bf16, rows);
+    let mut x = Values::new(ActivationStorage::Bf16, &vec![0.0; rows]);
+    let mut y = Values::garbage(ActivationStorage::Bf16, rows);
     let expected: Vec<u32> =
         given.iter().map(|value| half::bf16::from_f32(0.0 + *value).to_f32().to_bits()).collect();
     let bias = Some(place(&mut given));
     let launch = planes::bias_activation(x.place(), bias, (rows, 1), Activation::None, y.place());
-    host.run(Storage::Bf16, [launch]);
+    host.run(ActivationStorage::Bf16, [launch]);
     let got: Vec<u32> = y.read().iter().map(|value| value.to_bits()).collect();
     let is_nan = |bits: u32| f32::from_bits(bits).is_nan();
     for (got, expected) in got.into_iter().zip(expected) {

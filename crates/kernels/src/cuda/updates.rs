@@ -2,14 +2,14 @@
 
 use candle_core::{Result, Tensor, bail};
 
-use super::card::{Card, contiguous, kept_as, numbers, place, spot};
+use super::gpu::{Gpu, contiguous, kept_as, numbers, place, spot};
 use super::planes::{self, Strided};
 use super::training::{self, Parameter, Weight, pair};
-use super::{Launch, Place, Storage, THREADS, int};
+use super::{ActivationStorage, Launch, Place, THREADS, int};
 use crate::cpu::updates::AdamWStep;
-use crate::{Adapted, Moved};
+use crate::{AdamWParameter, NesterovParameter};
 
-impl Card {
+impl Gpu {
     /// `destination += x`.
     pub fn add_assign(&self, destination: &Tensor, x: &Tensor) -> Result<()> {
         let to = contiguous(destination)?;
@@ -19,16 +19,16 @@ impl Card {
     /// `destination += x`, any view, all f32.
     pub fn add_to_view(&self, destination: &Tensor, x: &Tensor) -> Result<()> {
         let to = spot(destination)?;
-        if to.storage != Storage::F32 {
+        if to.storage != ActivationStorage::F32 {
             bail!("add_to_view: expected f32 values, got {:?}", to.storage);
         }
         let view = strided(destination)?;
-        self.run(Storage::F32, [planes::add_to_view(to.place, &view, numbers(x)?)])
+        self.run(ActivationStorage::F32, [planes::add_to_view(to.place, &view, numbers(x)?)])
     }
 
-    /// [`Card::copy`] where there is something to change.
-    pub fn kept(&self, view: &Tensor, wanted: Storage) -> Result<Tensor> {
-        if view.is_contiguous() && Storage::of(view)? == wanted {
+    /// [`Gpu::copy`] where there is something to change.
+    pub fn kept(&self, view: &Tensor, wanted: ActivationStorage) -> Result<Tensor> {
+        if view.is_contiguous() && ActivationStorage::of(view)? == wanted {
             Ok(view.clone())
         } else {
             self.copy(view, wanted)
@@ -37,11 +37,11 @@ impl Card {
 
     /// A contiguous copy of a tensor, kept as it is.
     pub fn duplicate(&self, x: &Tensor) -> Result<Tensor> {
-        self.copy(x, Storage::of(x)?)
+        self.copy(x, ActivationStorage::of(x)?)
     }
 
     /// A contiguous copy of a view, kept as asked for.
-    pub fn copy(&self, view: &Tensor, wanted: Storage) -> Result<Tensor> {
+    pub fn copy(&self, view: &Tensor, wanted: ActivationStorage) -> Result<Tensor> {
         let from = spot(view)?;
         let out = self.unfilled(view.shape(), wanted)?;
         let (copying, storage) = planes::copying(from.storage, wanted);
@@ -76,29 +76,33 @@ impl Card {
         if values.elem_count() != THREADS {
             bail!("chain: expected {THREADS} values, got {:?}", values.dims());
         }
-        self.run(Storage::F32, [Launch::new("clock", "chain", 1, [numbers(values)?.into(), int(steps)])])
+        self.run(
+            ActivationStorage::F32,
+            [Launch::new("clock", "chain", 1, [numbers(values)?.into(), int(steps)])],
+        )
     }
 
     /// One step of Nesterov's on all parameters; their gradients are zero after it.
-    pub fn nesterov(&self, moved: &[Moved], lr: f32, momentum: f32) -> Result<()> {
+    pub fn nesterov(&self, moved: &[NesterovParameter], lr: f32, momentum: f32) -> Result<()> {
         let mut parameters = Vec::with_capacity(moved.len() * Parameter::WORDS);
-        for Moved { parameter, gradient, velocity, weight_decay } in moved {
+        for NesterovParameter { parameter, gradient, velocity, weight_decay } in moved {
             let [value, gradient, velocity] = [numbers(parameter)?, numbers(gradient)?, numbers(velocity)?];
             let length = parameter.elem_count() as i64;
             let parameter = Parameter { value, gradient, velocity, length, weight_decay: *weight_decay };
             parameters.extend(parameter.words());
         }
         let lengths: Vec<_> = moved.iter().map(|moved| moved.parameter.elem_count()).collect();
-        self.run_chunks(Storage::F32, &parameters, &lengths, |parameters, chunks, count| {
+        self.run_chunks(ActivationStorage::F32, &parameters, &lengths, |parameters, chunks, count| {
             training::nesterov(parameters, chunks, count, lr, momentum)
         })
     }
 
     /// One step of AdamW on all parameters, each by the constants of its own; their gradients are zero after it.
-    pub fn adamw(&self, adapted: &[Adapted], steps: &[AdamWStep]) -> Result<()> {
+    pub fn adamw(&self, adapted: &[AdamWParameter], steps: &[AdamWStep]) -> Result<()> {
         let Some(shared) = steps.first() else { return Ok(()) };
         let mut parameters = Vec::with_capacity(adapted.len() * training::Adapted::WORDS);
-        for (Adapted { parameter, gradient, moments: [first, second], .. }, step) in adapted.iter().zip(steps)
+        for (AdamWParameter { parameter, gradient, moments: [first, second], .. }, step) in
+            adapted.iter().zip(steps)
         {
             let [value, gradient] = [numbers(parameter)?, numbers(gradient)?];
             let moments = [numbers(first)?, numbers(second)?];
@@ -107,7 +111,7 @@ impl Card {
             parameters.extend(adapted.words());
         }
         let lengths: Vec<_> = adapted.iter().map(|adapted| adapted.parameter.elem_count()).collect();
-        self.run_chunks(Storage::F32, &parameters, &lengths, |parameters, chunks, count| {
+        self.run_chunks(ActivationStorage::F32, &parameters, &lengths, |parameters, chunks, count| {
             training::adamw(parameters, chunks, count, *shared)
         })
     }
@@ -115,7 +119,7 @@ impl Card {
     /// One launch over the chunks of tensors of these lengths, each described by some words of `table`.
     fn run_chunks(
         &self,
-        storage: Storage,
+        storage: ActivationStorage,
         table: &[i64],
         lengths: &[usize],
         plan: impl FnOnce(Place, Place, usize) -> Launch,
@@ -132,14 +136,14 @@ impl Card {
 
     /// Whether products read a weight as it is.
     pub fn is_operand(&self, weight: &Tensor) -> Result<bool> {
-        Ok(Storage::of(weight)? == self.activations())
+        Ok(ActivationStorage::of(weight)? == self.activations())
     }
 
     /// Weights as products read them: f32 as they are, else copies, all made by one launch. Each is rows of contiguous
     /// values.
     pub fn operands(&self, weights: &[&Tensor]) -> Result<Vec<Tensor>> {
         let wanted = self.activations();
-        if wanted == Storage::F32 {
+        if wanted == ActivationStorage::F32 {
             return Ok(weights.iter().map(|weight| (*weight).clone()).collect());
         }
         // each begins where any vector of the GPU's may
@@ -156,7 +160,7 @@ impl Card {
             let columns = count / weight.dim(0)?.max(1);
             let compact = weight.get(0)?.is_contiguous();
             let from = spot(weight)?;
-            if !compact || from.storage != Storage::F32 {
+            if !compact || from.storage != ActivationStorage::F32 {
                 bail!("operands: expected rows of f32, got strides {stride:?} for {:?}", weight.dims());
             }
             let to = at.offset(begin);
@@ -181,14 +185,17 @@ impl Card {
         scales: Option<&[f32]>,
     ) -> Result<(Tensor, Tensor)> {
         let (images, classes) = logits.dims2()?;
-        let losses = self.unfilled(images, Storage::F32)?;
-        let gradient = self.unfilled((images, classes), Storage::F32)?;
+        let losses = self.unfilled(images, ActivationStorage::F32)?;
+        let gradient = self.unfilled((images, classes), ActivationStorage::F32)?;
         let labels = self.upload(labels)?;
         let given = [numbers(logits)?, place(&labels)?];
         let scales = scales.map(|scales| self.upload(scales)).transpose()?;
         let beside = [teacher.map(numbers).transpose()?, scales.as_ref().map(place).transpose()?];
         let to = [numbers(&losses)?, numbers(&gradient)?];
-        self.run(Storage::F32, [training::cross_entropy(given, beside, to, [images, classes], smoothing)])?;
+        self.run(
+            ActivationStorage::F32,
+            [training::cross_entropy(given, beside, to, [images, classes], smoothing)],
+        )?;
         Ok((losses, gradient))
     }
 }

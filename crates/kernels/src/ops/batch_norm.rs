@@ -4,14 +4,14 @@ use std::cell::RefCell;
 
 use candle_core::{Result, Shape, Tensor};
 
-use super::{Kernels, Op, View, on_gpu, run, same_shape};
+use super::{Backend, Op, View, on_gpu, run, same_shape};
 use crate::cpu::batch_norm::Affine;
 use crate::tensors::{update, with_views};
 use space::Activation;
 
 /// What a batch norm does after centering: scale, shift, activation.
 #[derive(Clone, Debug)]
-pub struct Normalization {
+pub struct BatchNormAffine {
     /// Scale, `[C]`.
     pub gamma: Tensor,
     /// Shift, `[C]`.
@@ -22,7 +22,7 @@ pub struct Normalization {
     pub activation: Activation,
 }
 
-impl Normalization {
+impl BatchNormAffine {
     pub(super) fn affine<'a>(&self, gamma: &View<'a>, beta: &View<'a>) -> Result<Affine<'a>> {
         let gamma = gamma.contiguous()?;
         let beta = beta.contiguous()?;
@@ -30,7 +30,7 @@ impl Normalization {
     }
 }
 
-impl Kernels {
+impl Backend {
     /// `act(gamma (x - mean) / sqrt(var + eps) + beta) + addend` with the batch's own mean and biased variance; gives
     /// that, of the shape of `x`, and the statistics, `[2, C]`.
     ///
@@ -39,13 +39,13 @@ impl Kernels {
     pub fn normalize(
         &self,
         x: &Tensor,
-        with: &Normalization,
+        with: &BatchNormAffine,
         addend: Option<&Tensor>,
     ) -> Result<(Tensor, Tensor)> {
         same_shape("normalize", x, addend.unwrap_or(x))?;
-        on_gpu!(self, Op::new("batch norm"), [x, x, x], card => {
-            let y = card.alike(x)?;
-            let statistics = card.normalize(x, with, addend, None, &y)?;
+        on_gpu!(self, Op::new("batch norm"), [x, x, x], gpu => {
+            let y = gpu.alike(x)?;
+            let statistics = gpu.normalize(x, with, addend, None, &y)?;
             Ok((y, statistics))
         });
         let shapes = [x.shape().clone(), Shape::from((2, x.dim(0)?))];
@@ -61,20 +61,20 @@ impl Kernels {
         Ok((y, statistics))
     }
 
-    /// [`Kernels::normalize`] in place; gives the statistics.
+    /// [`Backend::normalize`] in place; gives the statistics.
     ///
     /// # Errors
     /// If the shapes do not fit.
     pub fn normalize_in_place(
         &self,
         x: &Tensor,
-        with: &Normalization,
+        with: &BatchNormAffine,
         addend: Option<&Tensor>,
     ) -> Result<Tensor> {
         same_shape("normalize", x, addend.unwrap_or(x))?;
         let inputs = [&with.gamma, &with.beta, addend.unwrap_or(&with.beta)];
         let op = Op::new("batch norm in place");
-        on_gpu!(self, op, [x, x, x], card => card.normalize(x, with, addend, None, x));
+        on_gpu!(self, op, [x, x, x], gpu => gpu.normalize(x, with, addend, None, x));
         self.compute(op, inputs, (2, x.dim(0)?), |[gamma, beta, more], statistics| {
             let statistics = RefCell::new(statistics);
             let addend = addend.map(|_| more.contiguous()).transpose()?;
@@ -87,7 +87,7 @@ impl Kernels {
         })
     }
 
-    /// [`Kernels::normalize_in_place`] with given statistics.
+    /// [`Backend::normalize_in_place`] with given statistics.
     ///
     /// # Errors
     /// If the shapes do not fit.
@@ -95,13 +95,13 @@ impl Kernels {
         &self,
         x: &Tensor,
         statistics: &Tensor,
-        with: &Normalization,
+        with: &BatchNormAffine,
         addend: Option<&Tensor>,
     ) -> Result<()> {
         same_shape("normalize", x, addend.unwrap_or(x))?;
         let inputs = [statistics, addend.unwrap_or(statistics)];
-        on_gpu!(self, Op::new("batch norm in place"), [x, x], card => {
-            card.normalize(x, with, addend, Some(statistics), x).map(drop)
+        on_gpu!(self, Op::new("batch norm in place"), [x, x], gpu => {
+            gpu.normalize(x, with, addend, Some(statistics), x).map(drop)
         });
         self.update(Op::new("batch norm in place"), x, inputs, |mut x, views| {
             let statistics = views[0].contiguous()?;
@@ -114,7 +114,7 @@ impl Kernels {
         })
     }
 
-    /// The gradient of [`Kernels::normalize`]'s input; adds those of scale and shift to `gradient`.
+    /// The gradient of [`Backend::normalize`]'s input; adds those of scale and shift to `gradient`.
     ///
     /// # Errors
     /// If the shapes do not fit.
@@ -123,16 +123,16 @@ impl Kernels {
         x: &Tensor,
         dy: &Tensor,
         statistics: &Tensor,
-        with: &Normalization,
-        gradient: &Normalization,
+        with: &BatchNormAffine,
+        gradient: &BatchNormAffine,
     ) -> Result<Tensor> {
         same_shape("normalize backward", x, dy)?;
         let shapes = [x.shape().clone(), statistics.shape().clone()];
         let inputs = [x, dy, statistics, &with.gamma, &with.beta];
         let op = Op::new("batch norm backward");
-        on_gpu!(self, op, [x, dy, x, dy, dy], card => {
-            let dx = card.alike(x)?;
-            card.normalize_backward([x, dy, statistics], with, gradient, &dx)?;
+        on_gpu!(self, op, [x, dy, x, dy, dy], gpu => {
+            let dx = gpu.alike(x)?;
+            gpu.normalize_backward([x, dy, statistics], with, gradient, &dx)?;
             Ok(dx)
         });
         let [dx, sums] = self.compute_many(op, inputs, shapes, |[x, dy, statistics, gamma, beta], out| {
@@ -147,7 +147,7 @@ impl Kernels {
         Ok(dx)
     }
 
-    /// [`Kernels::normalize_backward`] with the gradient in the place of `dy`.
+    /// [`Backend::normalize_backward`] with the gradient in the place of `dy`.
     ///
     /// # Errors
     /// If the shapes do not fit.
@@ -156,14 +156,14 @@ impl Kernels {
         x: &Tensor,
         dy: &Tensor,
         statistics: &Tensor,
-        with: &Normalization,
-        gradient: &Normalization,
+        with: &BatchNormAffine,
+        gradient: &BatchNormAffine,
     ) -> Result<()> {
         same_shape("normalize backward", x, dy)?;
         let inputs = [x, statistics, &with.gamma, &with.beta];
         let op = Op::new("batch norm backward");
-        on_gpu!(self, op, [x, dy, x, dy, dy], card => {
-            card.normalize_backward([x, dy, statistics], with, gradient, dy)
+        on_gpu!(self, op, [x, dy, x, dy, dy], gpu => {
+            gpu.normalize_backward([x, dy, statistics], with, gradient, dy)
         });
         let sums = self.compute(op, inputs, statistics.shape(), |[x, statistics, gamma, beta], sums| {
             let sums = RefCell::new(sums);
@@ -180,7 +180,7 @@ impl Kernels {
     }
 
     /// Adds the gradients of scale and shift, `[2, C]`.
-    pub(super) fn add_sums(&self, gradient: &Normalization, sums: &Tensor) -> Result<()> {
+    pub(super) fn add_sums(&self, gradient: &BatchNormAffine, sums: &Tensor) -> Result<()> {
         self.add_assign(&gradient.gamma, &sums.get(0)?)?;
         self.add_assign(&gradient.beta, &sums.get(1)?)
     }

@@ -3,8 +3,8 @@
 
 use candle_core::{Result, Shape, Tensor, bail};
 
-use super::{Kernels, Normalization, Op, View, on_gpu, run};
-use crate::cpu::chain::{Chain, Kept, Moments, Saved, Slopes};
+use super::{Backend, BatchNormAffine, Op, View, on_gpu, run};
+use crate::cpu::chain::{ChainSlices, GradientSlices, KeptSlices, Moments, Saved};
 use crate::cpu::depthwise::DepthwiseShape;
 use space::Activation;
 
@@ -12,13 +12,13 @@ use space::Activation;
 /// same with gradients in the place of weights.
 pub struct DepthwiseChain {
     /// Before the convolution, where there is an expansion.
-    pub before: Option<Normalization>,
+    pub before: Option<BatchNormAffine>,
     /// The convolution's weight, `[C, 1, k, k]`.
     pub weight: Tensor,
     /// The convolution's stride.
     pub stride: usize,
     /// After the convolution.
-    pub after: Normalization,
+    pub after: BatchNormAffine,
     /// Whether the mean of each map of the output is wanted, for squeeze-and-excite.
     pub with_means: bool,
 }
@@ -46,11 +46,11 @@ impl DepthwiseChain {
     }
 
     /// The chain over the values of [`DepthwiseChain::constants`].
-    fn over<'a>(&self, shape: DepthwiseShape, constants: [View<'a>; 5]) -> Result<Chain<'a>> {
+    fn over<'a>(&self, shape: DepthwiseShape, constants: [View<'a>; 5]) -> Result<ChainSlices<'a>> {
         let [gamma, beta, weight, after_gamma, after_beta] = constants;
         let before = self.before.as_ref().map(|before| before.affine(&gamma, &beta)).transpose()?;
         let after = self.after.affine(&after_gamma, &after_beta)?;
-        Ok(Chain { shape, before, weight: weight.contiguous()?, after })
+        Ok(ChainSlices { shape, before, weight: weight.contiguous()?, after })
     }
 
     fn op(&self, name: &'static str, shape: &DepthwiseShape, passes: usize) -> Op {
@@ -81,7 +81,7 @@ fn shape_if(wanted: bool, shape: impl Into<Shape>) -> Shape {
     if wanted { shape.into() } else { Shape::from(0) }
 }
 
-impl Kernels {
+impl Backend {
     /// Forward with the batch's own statistics: the output, the mean of each of its maps `[C, N]` where wanted, and
     /// what backward needs.
     ///
@@ -95,7 +95,7 @@ impl Kernels {
         let channels = shape.channels;
         let expands = chain.before.is_some();
         let op = chain.op("norm, depthwise, norm", &shape, 1);
-        on_gpu!(self, op, [x, x], card => card.chain(chain, &shape, x));
+        on_gpu!(self, op, [x, x], gpu => gpu.chain(chain, &shape, x));
         let shapes = [
             shape_if(expands, (2, channels)),
             output(&shape),
@@ -108,7 +108,7 @@ impl Kernels {
         let [before, convolved, after, output, means] =
             self.compute_many(op, inputs, shapes, |[x, constants @ ..], out| {
                 let [before, convolved, after, output, means] = out;
-                let kept = Kept { before, convolved, after, output, means };
+                let kept = KeptSlices { before, convolved, after, output, means };
                 run!(self, chain::forward(&chain.over(shape, constants)?, x.contiguous()?, kept));
                 Ok(())
             })?;
@@ -120,7 +120,7 @@ impl Kernels {
     /// after normalized with: the batch's own, or those that are `given`.
     ///
     /// # Errors
-    /// As [`Kernels::chain`].
+    /// As [`Backend::chain`].
     pub fn chain_forgetting(
         &self,
         chain: &DepthwiseChain,
@@ -131,7 +131,7 @@ impl Kernels {
         let channels = shape.channels;
         let expands = chain.before.is_some();
         let op = chain.op("norm, depthwise, norm", &shape, 1);
-        on_gpu!(self, op, [x, x], card => card.chain_forgetting(chain, &shape, x, given));
+        on_gpu!(self, op, [x, x], gpu => gpu.chain_forgetting(chain, &shape, x, given));
         let shapes = [output(&shape), shape_if(expands, (2, channels)), Shape::from((2, channels))];
         let [gamma, beta, weight, after_gamma, after_beta] = chain.constants();
         let (given_before, given_after) = given.unwrap_or((None, after_beta));
@@ -151,7 +151,7 @@ impl Kernels {
         Ok((output, expands.then_some(before), after))
     }
 
-    /// The gradient of [`Kernels::chain`]'s input; adds those of its weights to `gradient`. Where squeeze-and-excite
+    /// The gradient of [`Backend::chain`]'s input; adds those of its weights to `gradient`. Where squeeze-and-excite
     /// follows, `excite` holds its factors and the gradient of the means, `[C, N]` each.
     ///
     /// # Errors
@@ -171,8 +171,8 @@ impl Kernels {
             bail!("depthwise backward: gradient {:?} for {shape:?}", dy.dims());
         }
         let op = chain.op("norm, depthwise, norm backward", &shape, 2);
-        on_gpu!(self, op, [x, x, dy, dy], card => {
-            card.chain_backward((chain, &shape), (x, kept), dy, excite, gradient)
+        on_gpu!(self, op, [x, x, dy, dy], gpu => {
+            gpu.chain_backward((chain, &shape), (x, kept), dy, excite, gradient)
         });
         let shapes = [
             x.shape().clone(),
@@ -211,7 +211,7 @@ impl Kernels {
                 },
             };
             let [dx, before, weight, after] = out;
-            run!(self, chain::backward(&slices, &saved, Slopes { dx, before, weight, after }));
+            run!(self, chain::backward(&slices, &saved, GradientSlices { dx, before, weight, after }));
             Ok(())
         })?;
         if let Some(gradient) = &gradient.before {
@@ -226,7 +226,7 @@ impl Kernels {
     /// into the weights.
     ///
     /// # Errors
-    /// As [`Kernels::chain`].
+    /// As [`Backend::chain`].
     pub fn depthwise_activated(
         &self,
         x: &Tensor,
@@ -239,7 +239,7 @@ impl Kernels {
             bail!("depthwise_activated: shift {:?} for {} channels", shift.dims(), shape.channels);
         }
         let op = Op::new("depthwise activated");
-        on_gpu!(self, op, [x, x], card => card.depthwise_activated(x, (weight, &shape), shift, activation));
+        on_gpu!(self, op, [x, x], gpu => gpu.depthwise_activated(x, (weight, &shape), shift, activation));
         self.compute(op, [x, weight, shift], output(&shape), |[x, weight, shift], y| {
             let x = x.contiguous()?;
             let weight = weight.contiguous()?;

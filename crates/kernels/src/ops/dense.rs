@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::{Result, Tensor, bail};
 
 use super::product::{filter_rows, filters};
-use super::{Kernels, Op, PackedWeight, on_gpu, run};
+use super::{Backend, Op, PackedWeight, on_gpu, run};
 use crate::cpu::dense::PatchShape;
 use crate::cpu::product::{Matrix, MatrixMut, Write};
 use crate::tensors::unfilled;
@@ -51,7 +51,7 @@ fn transposed(matrix: Matrix<'_>) -> Matrix<'_> {
     Matrix { values, rows: columns, columns: rows, row_stride: column_stride, column_stride: row_stride }
 }
 
-impl Kernels {
+impl Backend {
     /// Calls `visit` with each group of images and its patches.
     fn for_each_patches(
         &self,
@@ -76,7 +76,7 @@ impl Kernels {
     pub fn convolve(&self, weight: &Tensor, x: &Tensor, stride: usize) -> Result<Tensor> {
         let (shape, outputs) = fitting(weight.dims(), x.dims(), stride)?;
         let op = Op::new("convolve").macs(outputs * shape.taps() * shape.images * shape.out_plane());
-        on_gpu!(self, op, [weight, x], card => card.convolve(weight, x, &shape));
+        on_gpu!(self, op, [weight, x], gpu => gpu.convolve(weight, x, &shape));
         self.compute(op, [weight, x], &maps_of(&shape, outputs), |[weight, x], y| {
             let weight = filters(&weight)?;
             let row_stride = shape.images * shape.out_plane();
@@ -105,9 +105,9 @@ impl Kernels {
             bail!("convolve_activated: {outputs}x{taps} on {:?} with shift {:?}", x.dims(), shift.dims());
         }
         let op = Op::new("convolve activated").macs(outputs * taps * shape.images * shape.out_plane());
-        on_gpu!(self, op, [&weight.weight, x], card => {
-            let y = card.convolve_rows(&weight.weight, x, &shape)?;
-            card.activate(&y, shift, activation)?;
+        on_gpu!(self, op, [&weight.weight, x], gpu => {
+            let y = gpu.convolve_rows(&weight.weight, x, &shape)?;
+            gpu.activate(&y, shift, activation)?;
             Ok(y)
         });
         self.compute(op, [&weight.weight, x, shift], &maps_of(&shape, outputs), |[filters, x, shift], y| {
@@ -122,7 +122,7 @@ impl Kernels {
         })
     }
 
-    /// The gradient of [`Kernels::convolve`]'s input, whose maps are `height` x `width`.
+    /// The gradient of [`Backend::convolve`]'s input, whose maps are `height` x `width`.
     ///
     /// # Errors
     /// If the shapes do not fit.
@@ -139,7 +139,7 @@ impl Kernels {
             bail!("convolve_backward_input: {:?} for {maps:?} at stride {stride}", dy.dims());
         }
         let op = Op::new("convolve backward input").macs(dy.elem_count() * shape.taps());
-        on_gpu!(self, op, [weight, dy], card => card.convolve_backward_input(weight, dy, &shape));
+        on_gpu!(self, op, [weight, dy], gpu => gpu.convolve_backward_input(weight, dy, &shape));
         self.compute(op, [weight, dy], &maps, |[weight, dy], dx| {
             let weight = transposed(filters(&weight)?);
             let mut values = room(&shape);
@@ -154,7 +154,7 @@ impl Kernels {
         })
     }
 
-    /// Adds the gradient of [`Kernels::convolve`]'s weight to `destination`, which may be the leading channels of a
+    /// Adds the gradient of [`Backend::convolve`]'s weight to `destination`, which may be the leading channels of a
     /// larger one.
     ///
     /// # Errors
@@ -171,7 +171,7 @@ impl Kernels {
             bail!("add_convolve_weight: {:?} for {:?} at stride {stride}", dy.dims(), x.dims());
         }
         let op = Op::new("add convolve weight").macs(dy.elem_count() * shape.taps());
-        on_gpu!(self, op, [x, dy], card => card.add_convolve_weight(destination, x, dy, &shape));
+        on_gpu!(self, op, [x, dy], gpu => gpu.add_convolve_weight(destination, x, dy, &shape));
         self.update(op, destination, [x, dy], |destination, views| {
             let (_, _, row_stride) = filter_rows(destination.layout)?;
             let dy = views[1].contiguous()?;

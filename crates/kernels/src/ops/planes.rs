@@ -2,30 +2,30 @@
 
 use candle_core::{Result, Tensor, bail};
 
-use super::{Kernels, Op, bias_rows, on_gpu, run, same_shape};
+use super::{Backend, Op, bias_rows, on_gpu, run, same_shape};
 use space::Activation;
 
-impl Kernels {
+impl Backend {
     /// Mean of each map: `[C, N, H, W] -> [C, N]`.
     ///
     /// # Errors
     /// If the tensor is not contiguous.
     pub fn mean(&self, x: &Tensor) -> Result<Tensor> {
         let (channels, images, height, width) = x.dims4()?;
-        on_gpu!(self, Op::new("mean"), [x], card => card.mean(x));
+        on_gpu!(self, Op::new("mean"), [x], gpu => gpu.mean(x));
         self.compute(Op::new("mean"), [x], (channels, images), |[x], out| {
             run!(self, planes::mean(x.contiguous()?, height * width, out));
             Ok(())
         })
     }
 
-    /// The gradient of [`Kernels::mean`]'s input: `[C, N] -> [C, N, H, W]`.
+    /// The gradient of [`Backend::mean`]'s input: `[C, N] -> [C, N, H, W]`.
     ///
     /// # Errors
     /// If the tensor is not contiguous.
     pub fn mean_backward(&self, dy: &Tensor, (height, width): (usize, usize)) -> Result<Tensor> {
         let (channels, images) = dy.dims2()?;
-        on_gpu!(self, Op::new("mean backward"), [dy], card => card.mean_backward(dy, (height, width)));
+        on_gpu!(self, Op::new("mean backward"), [dy], gpu => gpu.mean_backward(dy, (height, width)));
         self.compute(Op::new("mean backward"), [dy], (channels, images, height, width), |[dy], dx| {
             run!(self, planes::mean_backward(dy.contiguous()?, height * width, dx));
             Ok(())
@@ -38,34 +38,34 @@ impl Kernels {
     /// If the shapes do not fit.
     pub fn scale(&self, x: &Tensor, factor: &Tensor) -> Result<Tensor> {
         let plane = plane_of(x, factor)?;
-        on_gpu!(self, Op::new("scale"), [x, x], card => card.scale(x, factor));
+        on_gpu!(self, Op::new("scale"), [x, x], gpu => gpu.scale(x, factor));
         self.compute(Op::new("scale"), [x, factor], x.shape(), |[x, factor], y| {
             run!(self, planes::scale(x.contiguous()?, factor.contiguous()?, plane, y));
             Ok(())
         })
     }
 
-    /// [`Kernels::scale`] in place.
+    /// [`Backend::scale`] in place.
     ///
     /// # Errors
     /// If the shapes do not fit.
     pub fn scale_in_place(&self, x: &Tensor, factor: &Tensor) -> Result<()> {
         let plane = plane_of(x, factor)?;
-        on_gpu!(self, Op::new("scale in place"), [x, x], card => card.scale_in_place(x, factor));
+        on_gpu!(self, Op::new("scale in place"), [x, x], gpu => gpu.scale_in_place(x, factor));
         self.update(Op::new("scale in place"), x, [factor], |mut x, views| {
             run!(self, planes::scale_in_place(x.contiguous()?, views[0].contiguous()?, plane));
             Ok(())
         })
     }
 
-    /// The gradient of [`Kernels::scale`]'s factor: `[C, N]`.
+    /// The gradient of [`Backend::scale`]'s factor: `[C, N]`.
     ///
     /// # Errors
     /// If the shapes do not fit.
     pub fn scale_backward_factor(&self, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
         same_shape("scale backward", x, dy)?;
         let (channels, images, height, width) = x.dims4()?;
-        on_gpu!(self, Op::new("scale backward factor"), [x, dy], card => card.scale_backward_factor(x, dy));
+        on_gpu!(self, Op::new("scale backward factor"), [x, dy], gpu => gpu.scale_backward_factor(x, dy));
         self.compute(Op::new("scale backward factor"), [x, dy], (channels, images), |[x, dy], out| {
             run!(self, planes::scale_backward_scale(x.contiguous()?, dy.contiguous()?, height * width, out));
             Ok(())
@@ -83,7 +83,7 @@ impl Kernels {
         activation: Activation,
     ) -> Result<Tensor> {
         let rows = bias_rows(x, bias)?;
-        on_gpu!(self, Op::new("bias activation"), [x, x], card => card.bias_activation(x, bias, activation));
+        on_gpu!(self, Op::new("bias activation"), [x, x], gpu => gpu.bias_activation(x, bias, activation));
         self.compute(Op::new("bias activation"), [x, bias.unwrap_or(x)], x.shape(), |[x, bias_view], y| {
             let bias = bias.map(|_| bias_view.contiguous()).transpose()?;
             run!(self, planes::bias_activation(x.contiguous()?, bias, rows, activation, y));
@@ -91,7 +91,7 @@ impl Kernels {
         })
     }
 
-    /// The gradient of [`Kernels::bias_activation`]'s input.
+    /// The gradient of [`Backend::bias_activation`]'s input.
     ///
     /// # Errors
     /// If the shapes do not fit.
@@ -104,8 +104,8 @@ impl Kernels {
     ) -> Result<Tensor> {
         let rows = bias_rows(x, bias)?;
         same_shape("bias_activation backward", x, dy)?;
-        on_gpu!(self, Op::new("bias activation backward"), [x, dy, x], card => {
-            card.bias_activation_backward(x, bias, activation, dy)
+        on_gpu!(self, Op::new("bias activation backward"), [x, dy, x], gpu => {
+            gpu.bias_activation_backward(x, bias, activation, dy)
         });
         self.compute(
             Op::new("bias activation backward"),
@@ -127,7 +127,7 @@ impl Kernels {
     /// If the shapes do not fit.
     pub fn add_row_sums(&self, destination: &Tensor, x: &Tensor) -> Result<()> {
         let rows = bias_rows(x, Some(destination))?;
-        on_gpu!(self, Op::new("add row sums"), [x], card => card.add_row_sums(destination, x));
+        on_gpu!(self, Op::new("add row sums"), [x], gpu => gpu.add_row_sums(destination, x));
         self.update(Op::new("add row sums"), destination, [x], |mut destination, views| {
             run!(self, planes::row_sums(views[0].contiguous()?, rows, destination.contiguous()?));
             Ok(())

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor, bail};
 
-use super::{Kernels, Op, on_gpu, run};
+use super::{Backend, Op, on_gpu, run};
 use crate::cpu::pool::Pool;
 
 /// The pooling of maps `[C, N, H, W]`.
@@ -18,21 +18,21 @@ fn pool_of(maps: &[usize], [side, stride, padding]: [usize; 3]) -> Result<(Pool,
 /// Side, stride and padding of a ResNet's pooling.
 const MAX_POOL: [usize; 3] = [3, 2, 1];
 
-impl Kernels {
+impl Backend {
     /// Greatest of 3 x 3, stride 2, padding 1: `[C, N, H, W] -> [C, N, H/2, W/2]`, rounded up.
     ///
     /// # Errors
     /// If the tensor is not contiguous.
     pub fn max_pool(&self, x: &Tensor) -> Result<Tensor> {
         let (pool, maps) = pool_of(x.dims(), MAX_POOL)?;
-        on_gpu!(self, Op::new("max pool"), [x], card => card.max_pool(x, &pool, &maps));
+        on_gpu!(self, Op::new("max pool"), [x], gpu => gpu.max_pool(x, &pool, &maps));
         self.compute(Op::new("max pool"), [x], &maps, |[x], y| {
             run!(self, pool::max(&pool, x.contiguous()?, y));
             Ok(())
         })
     }
 
-    /// The gradient of [`Kernels::max_pool`]'s input.
+    /// The gradient of [`Backend::max_pool`]'s input.
     ///
     /// # Errors
     /// If the shapes do not fit.
@@ -41,7 +41,7 @@ impl Kernels {
         if dy.dims() != maps {
             bail!("max_pool_backward: {:?} for {:?}", dy.dims(), x.dims());
         }
-        on_gpu!(self, Op::new("max pool backward"), [x, dy], card => card.max_pool_backward(x, dy, &pool));
+        on_gpu!(self, Op::new("max pool backward"), [x, dy], gpu => gpu.max_pool_backward(x, dy, &pool));
         self.compute(Op::new("max pool backward"), [x, dy], x.shape(), |[x, dy], dx| {
             run!(self, pool::max_backward(&pool, x.contiguous()?, dy.contiguous()?, dx));
             Ok(())
@@ -54,14 +54,14 @@ impl Kernels {
     /// If the tensor is not contiguous.
     pub fn average_pool(&self, x: &Tensor, stride: usize) -> Result<Tensor> {
         let (pool, maps) = pool_of(x.dims(), [stride, stride, 0])?;
-        on_gpu!(self, Op::new("average pool"), [x], card => card.average_pool(x, &pool, &maps));
+        on_gpu!(self, Op::new("average pool"), [x], gpu => gpu.average_pool(x, &pool, &maps));
         self.compute(Op::new("average pool"), [x], &maps, |[x], y| {
             run!(self, pool::average(&pool, x.contiguous()?, y));
             Ok(())
         })
     }
 
-    /// The gradient of [`Kernels::average_pool`]'s input, whose maps are `height` x `width`.
+    /// The gradient of [`Backend::average_pool`]'s input, whose maps are `height` x `width`.
     ///
     /// # Errors
     /// If the shapes do not fit.
@@ -76,8 +76,8 @@ impl Kernels {
         if dy.dims() != maps {
             bail!("average_pool_backward: {:?} for {input:?} at stride {stride}", dy.dims());
         }
-        on_gpu!(self, Op::new("average pool backward"), [dy], card => {
-            card.average_pool_backward(dy, &pool, &input)
+        on_gpu!(self, Op::new("average pool backward"), [dy], gpu => {
+            gpu.average_pool_backward(dy, &pool, &input)
         });
         self.compute(Op::new("average pool backward"), [dy], &input, |[dy], dx| {
             run!(self, pool::average_backward(&pool, dy.contiguous()?, dx));

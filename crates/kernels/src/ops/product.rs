@@ -2,7 +2,7 @@
 
 use candle_core::{Layout, Result, Tensor, bail};
 
-use super::{Kernels, Op, Path, View, cpu, on_gpu, reference};
+use super::{Backend, Implementation, Op, View, cpu, on_gpu, reference};
 use crate::cpu::product::{Matrix, MatrixMut, Packed, Write};
 use crate::tensors::with_views;
 use space::Activation;
@@ -37,7 +37,7 @@ pub struct PackedWeight {
     packed: Option<Packed>,
 }
 
-impl Kernels {
+impl Backend {
     pub(super) fn product_into(
         &self,
         left: Matrix,
@@ -48,10 +48,10 @@ impl Kernels {
         if left.columns != right.rows {
             bail!("product: {}x{} times {}x{}", left.rows, left.columns, right.rows, right.columns);
         }
-        match &self.path {
-            Path::Reference => reference::matrix::product(left, right, out, write),
-            Path::Cpu(isa) => cpu::product::product(*isa, left, right, out, write),
-            Path::Cuda(_) => unreachable!("a GPU has taken this already"),
+        match &self.implementation {
+            Implementation::Reference => reference::matrix::product(left, right, out, write),
+            Implementation::Cpu(isa) => cpu::product::product(*isa, left, right, out, write),
+            Implementation::Cuda(_) => unreachable!("a GPU has taken this already"),
         }
         Ok(())
     }
@@ -64,7 +64,7 @@ impl Kernels {
         let m = left.dim(0)?;
         let n = right.dim(1)?;
         let op = Op::new("product").macs(left.elem_count() * n);
-        on_gpu!(self, op, [left, right], card => card.product(left, right));
+        on_gpu!(self, op, [left, right], gpu => gpu.product(left, right));
         self.compute(op, [left, right], (m, n), |[left, right], out| {
             let out = MatrixMut { values: out, row_stride: n };
             self.product_into(matrix(&left)?, matrix(&right)?, out, Write::Replace)
@@ -76,14 +76,14 @@ impl Kernels {
     /// # Errors
     /// If it is no matrix of f32.
     pub fn pack(&self, weight: &Tensor) -> Result<PackedWeight> {
-        if let Path::Cuda(card) = &self.path {
-            return Ok(PackedWeight { weight: card.copy(weight, card.activations())?, packed: None });
+        if let Implementation::Cuda(gpu) = &self.implementation {
+            return Ok(PackedWeight { weight: gpu.copy(weight, gpu.activations())?, packed: None });
         }
         let packed = with_views([weight], |[weight]| {
-            Ok(match &self.path {
-                Path::Reference => None,
-                Path::Cpu(isa) => Some(Packed::new(*isa, &matrix(&weight)?)),
-                Path::Cuda(_) => None,
+            Ok(match &self.implementation {
+                Implementation::Reference => None,
+                Implementation::Cpu(isa) => Some(Packed::new(*isa, &matrix(&weight)?)),
+                Implementation::Cuda(_) => None,
             })
         })?;
         Ok(PackedWeight { weight: weight.clone(), packed })
@@ -106,9 +106,9 @@ impl Kernels {
             bail!("product_activated: {m}x{k} times {:?} with shift {:?}", right.dims(), shift.dims());
         }
         let op = Op::new("product activated").macs(m * k * n);
-        on_gpu!(self, op, [&left.weight, right], card => {
-            let y = card.product(&left.weight, right)?;
-            card.activate(&y, shift, activation)?;
+        on_gpu!(self, op, [&left.weight, right], gpu => {
+            let y = gpu.product(&left.weight, right)?;
+            gpu.activate(&y, shift, activation)?;
             Ok(y)
         });
         self.compute(op, [&left.weight, right, shift], (m, n), |[weight, right, shift], out| {
@@ -141,10 +141,10 @@ impl Kernels {
     /// # Panics
     /// If a row is not in the matrix.
     pub fn add_rows(&self, matrix: &[f32], terms: &[(u32, f32)], sums: &mut [f32]) {
-        match &self.path {
-            Path::Reference => reference::matrix::add_rows(matrix, terms, sums),
-            Path::Cpu(isa) => cpu::weighted_rows::add(*isa, matrix, terms, sums),
-            Path::Cuda(_) => cpu::weighted_rows::add(cpu::Isa::detect(), matrix, terms, sums),
+        match &self.implementation {
+            Implementation::Reference => reference::matrix::add_rows(matrix, terms, sums),
+            Implementation::Cpu(isa) => cpu::weighted_rows::add(*isa, matrix, terms, sums),
+            Implementation::Cuda(_) => cpu::weighted_rows::add(cpu::Isa::detect(), matrix, terms, sums),
         }
     }
 
@@ -158,7 +158,7 @@ impl Kernels {
             bail!("add_product: destination {:?} for a product {sizes:?}", destination.layout());
         }
         let op = Op::new("add product").macs(left.elem_count() * sizes.1);
-        on_gpu!(self, op, [destination, left, right], card => card.add_product(destination, left, right));
+        on_gpu!(self, op, [destination, left, right], gpu => gpu.add_product(destination, left, right));
         self.update(op, destination, [left, right], |destination, views| {
             let row_stride = destination.layout.stride()[0].max(sizes.1);
             let out = MatrixMut { values: destination.values, row_stride };

@@ -4,14 +4,14 @@ use std::cell::RefCell;
 
 use candle_core::{Result, Tensor, bail};
 
-use super::{Kernels, Op, on_gpu, run, same_shape};
-use super::{Path, cuda};
+use super::{Backend, Op, on_gpu, run, same_shape};
+use super::{Implementation, cuda};
 use crate::cpu::updates::{AdamWConstants, AdamWStep, SgdStep};
 use crate::tensors::update;
 
 /// A parameter that the optimizer moves, with what belongs to it: contiguous tensors of one shape.
 #[derive(Clone, Copy, Debug)]
-pub struct Moved<'a> {
+pub struct NesterovParameter<'a> {
     /// The parameter.
     pub parameter: &'a Tensor,
     /// Its gradient, set to zero by the step.
@@ -24,7 +24,7 @@ pub struct Moved<'a> {
 
 /// A parameter that AdamW moves, with what belongs to it: contiguous tensors of one shape.
 #[derive(Clone, Copy, Debug)]
-pub struct Adapted<'a> {
+pub struct AdamWParameter<'a> {
     /// The parameter.
     pub parameter: &'a Tensor,
     /// Its gradient, set to zero by the step.
@@ -45,14 +45,14 @@ pub struct CrossEntropy {
     pub gradient: Tensor,
 }
 
-impl Kernels {
+impl Backend {
     /// `destination += x`, both contiguous and of one shape.
     ///
     /// # Errors
     /// If the shapes differ.
     pub fn add_assign(&self, destination: &Tensor, x: &Tensor) -> Result<()> {
         same_shape("add_assign", destination, x)?;
-        on_gpu!(self, Op::new("add assign"), [destination, x, x], card => card.add_assign(destination, x));
+        on_gpu!(self, Op::new("add assign"), [destination, x, x], gpu => gpu.add_assign(destination, x));
         self.update(Op::new("add assign"), destination, [x], |mut destination, views| {
             run!(self, planes::add_assign(destination.contiguous()?, views[0].contiguous()?));
             Ok(())
@@ -65,7 +65,7 @@ impl Kernels {
     /// If the shapes differ.
     pub fn add_to_view(&self, destination: &Tensor, x: &Tensor) -> Result<()> {
         same_shape("add_to_view", destination, x)?;
-        on_gpu!(self, Op::new("add to view"), [x, x, x], card => card.add_to_view(destination, x));
+        on_gpu!(self, Op::new("add to view"), [x, x, x], gpu => gpu.add_to_view(destination, x));
         self.update(Op::new("add to view"), destination, [x], |destination, views| {
             let dims = destination.layout.dims();
             let strides = destination.layout.stride();
@@ -81,7 +81,7 @@ impl Kernels {
     /// # Errors
     /// If there is no room for it.
     pub fn duplicate(&self, x: &Tensor) -> Result<Tensor> {
-        on_gpu!(self, Op::new("duplicate"), [x, x], card => card.duplicate(x));
+        on_gpu!(self, Op::new("duplicate"), [x, x], gpu => gpu.duplicate(x));
         self.compute(Op::new("duplicate"), [x], x.shape(), |[x], copy| {
             copy.copy_from_slice(x.contiguous()?);
             Ok(())
@@ -104,7 +104,7 @@ impl Kernels {
     /// # Errors
     /// If it is not contiguous.
     pub fn fill_zero(&self, destination: &Tensor) -> Result<()> {
-        on_gpu!(self, Op::new("fill zero"), [destination], card => card.clear(destination));
+        on_gpu!(self, Op::new("fill zero"), [destination], gpu => gpu.clear(destination));
         self.update(Op::new("fill zero"), destination, [], |mut destination, _| {
             destination.contiguous()?.fill(0.0);
             Ok(())
@@ -116,19 +116,19 @@ impl Kernels {
     ///
     /// # Errors
     /// If shapes differ.
-    pub fn nesterov(&self, moved: &[Moved], lr: f32, momentum: f32) -> Result<()> {
-        for Moved { parameter, gradient, velocity, .. } in moved {
+    pub fn nesterov(&self, moved: &[NesterovParameter], lr: f32, momentum: f32) -> Result<()> {
+        for NesterovParameter { parameter, gradient, velocity, .. } in moved {
             same_shape("nesterov", parameter, gradient)?;
             same_shape("nesterov", parameter, velocity)?;
         }
         // each of the three is read and written
         let bytes = 2 * moved
             .iter()
-            .map(|moved: &Moved| super::bytes([moved.parameter, moved.gradient, moved.velocity]))
+            .map(|moved: &NesterovParameter| super::bytes([moved.parameter, moved.gradient, moved.velocity]))
             .sum::<usize>();
         self.record(Op::new("nesterov"), bytes, || {
-            if let Path::Cuda(card) = &self.path {
-                return card.nesterov(moved, lr, momentum);
+            if let Implementation::Cuda(gpu) = &self.implementation {
+                return gpu.nesterov(moved, lr, momentum);
             }
             moved.iter().try_for_each(|moved| {
                 self.move_one(moved, SgdStep { lr, momentum, weight_decay: moved.weight_decay })
@@ -136,7 +136,7 @@ impl Kernels {
         })
     }
 
-    fn move_one(&self, moved: &Moved, step: SgdStep) -> Result<()> {
+    fn move_one(&self, moved: &NesterovParameter, step: SgdStep) -> Result<()> {
         update("nesterov", moved.velocity, [], |mut velocity, _| {
             let velocity = RefCell::new(velocity.contiguous()?);
             update("nesterov", moved.gradient, [], |mut gradient, _| {
@@ -158,25 +158,26 @@ impl Kernels {
     ///
     /// # Errors
     /// If shapes differ.
-    pub fn adamw(&self, adapted: &[Adapted], lr: f32, constants: AdamWConstants) -> Result<()> {
-        for Adapted { parameter, gradient, moments: [first, second], .. } in adapted {
+    pub fn adamw(&self, adapted: &[AdamWParameter], lr: f32, constants: AdamWConstants) -> Result<()> {
+        for AdamWParameter { parameter, gradient, moments: [first, second], .. } in adapted {
             [gradient, first, second].iter().try_for_each(|other| same_shape("adamw", parameter, other))?;
         }
         let steps = adapted.iter().map(|one| AdamWStep::new(constants, lr, one.weight_decay, one.count));
         let steps: Vec<AdamWStep> = steps.collect();
         // each of the four is read and written
-        let four =
-            |one: &Adapted| super::bytes([one.parameter, one.gradient, one.moments[0], one.moments[1]]);
+        let four = |one: &AdamWParameter| {
+            super::bytes([one.parameter, one.gradient, one.moments[0], one.moments[1]])
+        };
         let bytes = 2 * adapted.iter().map(four).sum::<usize>();
         self.record(Op::new("adamw"), bytes, || {
-            if let Path::Cuda(card) = &self.path {
-                return card.adamw(adapted, &steps);
+            if let Implementation::Cuda(gpu) = &self.implementation {
+                return gpu.adamw(adapted, &steps);
             }
             adapted.iter().zip(&steps).try_for_each(|(adapted, step)| self.adapt_one(adapted, *step))
         })
     }
 
-    fn adapt_one(&self, adapted: &Adapted, step: AdamWStep) -> Result<()> {
+    fn adapt_one(&self, adapted: &AdamWParameter, step: AdamWStep) -> Result<()> {
         let [first, second] = adapted.moments;
         update("adamw", first, [], |mut first, _| {
             let first = RefCell::new(first.contiguous()?);
@@ -216,8 +217,8 @@ impl Kernels {
         if [labels.len(), scaled] != [logits.dim(0)?; 2] {
             bail!("cross_entropy: {} labels and {scaled} scales for {:?}", labels.len(), logits.dims());
         }
-        on_gpu!(self, Op::new("cross entropy"), [logits, logits], card => {
-            let (losses, gradient) = card.cross_entropy(logits, labels, teacher, smoothing, scales)?;
+        on_gpu!(self, Op::new("cross entropy"), [logits, logits], gpu => {
+            let (losses, gradient) = gpu.cross_entropy(logits, labels, teacher, smoothing, scales)?;
             Ok(Some(CrossEntropy { losses, gradient }))
         });
         let _ = (smoothing, scales);
@@ -230,9 +231,9 @@ impl Kernels {
     /// # Errors
     /// If the values are neither f32 nor activations.
     pub fn activations(&self, view: &Tensor) -> Result<Tensor> {
-        on_gpu!(self, Op::new("activations"), [view, view], card => {
-            let view = &view.to_device(card.device())?;
-            card.kept(view, card.activations())
+        on_gpu!(self, Op::new("activations"), [view, view], gpu => {
+            let view = &view.to_device(gpu.device())?;
+            gpu.kept(view, gpu.activations())
         });
         view.contiguous()
     }
@@ -242,7 +243,7 @@ impl Kernels {
     /// # Errors
     /// If there are other numbers in it.
     pub fn mask(&self, mask: &Tensor) -> Result<Tensor> {
-        on_gpu!(self, Op::new("mask"), [mask, mask], card => card.mask(mask));
+        on_gpu!(self, Op::new("mask"), [mask, mask], gpu => gpu.mask(mask));
         mask.contiguous()
     }
 
@@ -252,17 +253,17 @@ impl Kernels {
     /// # Errors
     /// If they are not, or do not lie where the kernels compute.
     pub fn operands(&self, weights: &[&Tensor]) -> Result<Vec<Tensor>> {
-        on_gpu!(self, Op::new("operands"), weights, card => card.operands(weights));
+        on_gpu!(self, Op::new("operands"), weights, gpu => gpu.operands(weights));
         Ok(weights.iter().map(|weight| (*weight).clone()).collect())
     }
 
-    /// [`Kernels::operands`] of one weight.
+    /// [`Backend::operands`] of one weight.
     ///
     /// # Errors
     /// As those.
     pub fn operand(&self, weight: &Tensor) -> Result<Tensor> {
-        if let Path::Cuda(card) = &self.path
-            && card.is_operand(weight)?
+        if let Implementation::Cuda(gpu) = &self.implementation
+            && gpu.is_operand(weight)?
         {
             return Ok(weight.clone());
         }
@@ -275,7 +276,7 @@ impl Kernels {
     /// # Errors
     /// If the values are neither f32 nor activations.
     pub fn numbers(&self, view: &Tensor) -> Result<Tensor> {
-        on_gpu!(self, Op::new("numbers"), [view, view], card => card.kept(view, cuda::Storage::F32));
+        on_gpu!(self, Op::new("numbers"), [view, view], gpu => gpu.kept(view, cuda::ActivationStorage::F32));
         view.contiguous()
     }
 }

@@ -24,7 +24,7 @@ pub enum Between {
 /// How well predictions of the undisturbed latency fit sub-networks that had no part in them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Validation {
+pub struct LatencyValidation {
     /// Number of sub-networks.
     pub n: usize,
     /// Number of those that do not count, because too few visits confirm what they took.
@@ -35,7 +35,7 @@ pub struct Validation {
     pub within_5pct: f64,
     /// Share whose prediction is within 10 % of the measurement.
     pub within_10pct: f64,
-    /// Share whose prediction is within 5 % or twice [`Validation::repeatability`], whichever is more.
+    /// Share whose prediction is within 5 % or twice [`LatencyValidation::repeatability`], whichever is more.
     pub within_noise: f64,
     /// Mean absolute error relative to the measurement.
     pub mape: f64,
@@ -113,7 +113,7 @@ impl SpaceFit {
     }
 
     /// How well the predictions fit the half that judges.
-    pub fn validation(&self) -> Validation {
+    pub fn validation(&self) -> LatencyValidation {
         let judges = self.judges();
         let unaccepted = self.networks.iter().filter(|network| !network.took.accepted).count();
         let (between, ratios) = self.residuals(&judges);
@@ -123,7 +123,7 @@ impl SpaceFit {
         let share = rounded(kept as f64 / searched.len().max(1) as f64, DECIMALS);
         let wilson = stats::wilson(kept, searched.len()).map(|end| rounded(end, DECIMALS));
         let n = ratios.len();
-        Validation {
+        LatencyValidation {
             unaccepted,
             between,
             residual_band: band(ratios),
@@ -234,7 +234,7 @@ fn share(errors: &[f64], bound: f64) -> f64 {
 }
 
 /// Of sub-networks that judge; without those that were searched for, and with the interval of one session.
-pub fn of(networks: &[&NetworkRow]) -> Validation {
+pub fn of(networks: &[&NetworkRow]) -> LatencyValidation {
     let errors: Vec<f64> = networks.iter().map(|network| network.relative_error().abs()).collect();
     let of_sums: Vec<f64> =
         networks.iter().map(|network| (network.sum_us / network.took.us - 1.0).abs()).collect();
@@ -246,7 +246,7 @@ pub fn of(networks: &[&NetworkRow]) -> Validation {
     let repeatability = (!twice.is_empty()).then(|| rounded(stats::median(&twice), DECIMALS));
     let ratios: Vec<f64> =
         predicted.iter().zip(&measured).map(|(predicted, measured)| measured / predicted).collect();
-    Validation {
+    LatencyValidation {
         n: networks.len(),
         unaccepted: networks.iter().filter(|network| !network.took.accepted).count(),
         sessions: sessions.len(),

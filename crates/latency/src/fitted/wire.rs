@@ -5,7 +5,7 @@ use base::Result;
 use serde::{Deserialize, Serialize};
 use space::{Extent, SearchSpace};
 
-use super::{NetworkRow, SearchedRow, SpaceFit, Validation, ValidationTypical};
+use super::{LatencyValidation, NetworkRow, SearchedRow, SpaceFit, ValidationTypical};
 use crate::correction::Correction;
 
 #[derive(Serialize, Deserialize)]
@@ -17,7 +17,7 @@ pub(crate) struct SpaceWire {
     resolutions: Vec<Extent>,
     correction: Correction,
     /// Both follow from the lists; for a reader.
-    validation: Validation,
+    validation: LatencyValidation,
     validation_typical: ValidationTypical,
     networks: Vec<NetworkRow>,
     searched: Vec<SearchedRow>,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The validations of a phase so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Validated {
+pub struct ValidationProgress {
     /// Steps that were taken at the last one; 0 before there was one.
     pub step: u64,
     /// The best of the phase, if there was one.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use base::file;
 use serde::Deserialize;
 
-use super::Origin;
+use super::DatasetOrigin;
 use crate::error::{Error, Result};
 
 /// The file's name in the data set's folder.
@@ -30,7 +30,7 @@ pub(super) struct About {
 
 impl About {
     /// What is known of image files, whose classes have names already; natural images may be mirrored.
-    pub fn into_origin(self, name: String, source: String) -> Result<Origin> {
+    pub fn into_origin(self, name: String, source: String) -> Result<DatasetOrigin> {
         if let (Some(_), Some(path)) = (&self.classes, &self.path) {
             return Err(Error::invalid(
                 path.display(),
@@ -42,7 +42,7 @@ impl About {
         }
         let source = self.source.unwrap_or(source);
         let flip = self.flip.unwrap_or(true);
-        Ok(Origin { name, source, flip })
+        Ok(DatasetOrigin { name, source, flip })
     }
 
     /// What `file` says, or `dataset.toml` in the folder, if there is one.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
-use kernels::Kernels;
+use kernels::Backend;
 
 use super::images::Images;
 use super::task::Targets;
@@ -35,8 +35,8 @@ impl Batch {
     ///
     /// # Errors
     /// If there is no room for it.
-    pub fn on(self, kernels: &Kernels) -> Result<Self> {
-        Ok(Self { inputs: self.inputs.to_device(&kernels.device())?, ..self })
+    pub fn on(self, backend: &Backend) -> Result<Self> {
+        Ok(Self { inputs: self.inputs.to_device(&backend.device())?, ..self })
     }
 
     /// Whether there is no input; no function of this crate returns such a batch.

@@ -9,7 +9,7 @@ use super::dataset::{Dataset, Facts, Late};
 use super::look::{Listed, Notes, hash, in_both};
 use super::looking::Looking;
 use super::preprocess::{Grey, Preprocess};
-use super::{Origin, Split, Splits, classes, formats};
+use super::{DatasetOrigin, Split, Splits, classes, formats};
 use crate::error::{Error, Result};
 
 /// How many images a data set has, as far as that is known before they are looked at.
@@ -48,7 +48,7 @@ impl Kind {
 /// Image files by split.
 #[derive(Debug)]
 pub(super) struct Files {
-    pub origin: Origin,
+    pub origin: DatasetOrigin,
     pub classes: Vec<String>,
     pub train: Listed,
     /// Without them a tenth of each class of train is held out.

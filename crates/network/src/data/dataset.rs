@@ -17,7 +17,7 @@ use super::pixels::{PixelKind, Pixels};
 use super::preprocess::{Grey, Preprocess};
 use super::sums::ChannelSums;
 use super::task::Task;
-use super::{Origin, Skipped, Split, Splits, folder};
+use super::{DatasetOrigin, Skipped, Split, Splits, folder};
 use crate::error::{Error, Result};
 
 /// What was counted over the images.
@@ -34,7 +34,7 @@ pub(super) struct Facts {
 /// the images.
 #[derive(Debug, Clone)]
 pub struct Dataset {
-    origin: Origin,
+    origin: DatasetOrigin,
     classes: Vec<String>,
     splits: Splits,
     facts: Facts,
@@ -101,7 +101,7 @@ impl Dataset {
     ///
     /// # Errors
     /// If the images are not all in memory and of one shape, or a label has no class name.
-    pub fn new(origin: Origin, classes: Vec<String>, splits: Splits) -> Result<Self> {
+    pub fn new(origin: DatasetOrigin, classes: Vec<String>, splits: Splits) -> Result<Self> {
         let sets = splits.in_memory(&origin.name)?;
         let (_, train) = sets[0];
         let shape = train.shape();
@@ -126,7 +126,7 @@ impl Dataset {
     }
 
     pub(super) fn assemble(
-        origin: Origin,
+        origin: DatasetOrigin,
         classes: Vec<String>,
         splits: Splits,
         facts: Facts,

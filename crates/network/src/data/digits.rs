@@ -12,7 +12,7 @@
 use std::io::Read;
 
 use super::image_set::ImageSet;
-use super::{Dataset, Origin, Splits, numbered_classes};
+use super::{Dataset, DatasetOrigin, Splits, numbered_classes};
 use crate::error::{Error, Result};
 
 const COMPRESSED: &[u8] = include_bytes!("digits.bin.gz");
@@ -39,7 +39,7 @@ pub(super) fn open() -> Result<Dataset> {
         val: part("val", |place| place == 1)?.into(),
         test: Some(part("test", |place| place == 0)?.into()),
     };
-    let origin = Origin { name: "digits".to_owned(), source: SOURCE.to_owned(), flip: false };
+    let origin = DatasetOrigin { name: "digits".to_owned(), source: SOURCE.to_owned(), flip: false };
     Dataset::new(origin, numbered_classes(CLASSES), splits)
 }
 

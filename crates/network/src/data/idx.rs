@@ -12,7 +12,7 @@ use base::random::{permutation, rng_for};
 
 use super::about::{About, NAME};
 use super::image_set::ImageSet;
-use super::{Dataset, Origin, Splits, numbered_classes};
+use super::{Dataset, DatasetOrigin, Splits, numbered_classes};
 use crate::error::{Error, Result};
 
 const IMAGES_MAGIC: u32 = 0x0000_0803;
@@ -73,7 +73,7 @@ pub(super) fn open(folder: &Path, about: impl Fn(&str) -> Result<About>) -> Resu
     let test = test.map(|part| part.into_set(classes.len())).transpose()?;
     let (train, val) = split(folder, &all)?;
     let splits = Splits { train: train.into(), val: val.into(), test: test.map(Into::into) };
-    let set = Dataset::new(Origin { name, source, flip }, classes, splits)?;
+    let set = Dataset::new(DatasetOrigin { name, source, flip }, classes, splits)?;
     Ok(set.told_by(told_by, by_name).with_val_from("a fixed tenth of train"))
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Batch, Dataset, ImageSet, Images, Origin, Splits, numbered_classes};
+use super::{Batch, Dataset, DatasetOrigin, ImageSet, Images, Splits, numbered_classes};
 use crate::error::Result;
 
 /// 23 training images of 4 x 4 pixels; image i has label i.
@@ -11,7 +11,7 @@ pub(super) fn dataset() -> Arc<Dataset> {
         let pixels = (0..count * 16).map(|i| (i * i % 251) as u8).collect();
         Images::from(ImageSet::new(pixels, (0..count).collect(), [4, 4, 1], 23).unwrap())
     };
-    let origin = Origin { name: "small".to_owned(), source: String::new(), flip: true };
+    let origin = DatasetOrigin { name: "small".to_owned(), source: String::new(), flip: true };
     let splits = Splits { train: set(23), val: set(1), test: None };
     Arc::new(Dataset::new(origin, numbered_classes(23), splits).unwrap())
 }

@@ -4,7 +4,7 @@
 //! channels share: `F' = crop M^T`. 7 to 3 goes through 5. The largest kernel is taken as it is.
 
 use candle_core::Tensor;
-use kernels::Kernels;
+use kernels::Backend;
 use space::{SearchSpace, WeightRole, WeightSpec};
 
 use super::shared::{Gradients, SharedWeights};
@@ -75,15 +75,15 @@ impl KernelTransform {
     }
 
     /// Each step's crop, flattened, and the kernel that it gives, `[C, k k]`.
-    fn steps(&self, shared: &SharedWeights, kernels: &Kernels) -> Result<Vec<(Tensor, Tensor)>> {
+    fn steps(&self, shared: &SharedWeights, backend: &Backend) -> Result<Vec<(Tensor, Tensor)>> {
         let mut current = shared.get(&self.weight)?.narrow(0, 0, self.channels)?;
         let mut steps = Vec::new();
         for pair in self.sizes.windows(2) {
             let from = pair[0];
             let to = pair[1];
-            let crop = kernels.numbers(&square(&current, to)?)?.reshape((self.channels, to * to))?;
+            let crop = backend.numbers(&square(&current, to)?)?.reshape((self.channels, to * to))?;
             let matrix = shared.get(&matrix_name(&self.weight, from, to))?;
-            let kernel = kernels.product(&crop, &matrix.t()?)?; // [C, to to]
+            let kernel = backend.product(&crop, &matrix.t()?)?; // [C, to to]
             current = kernel.reshape((self.channels, 1, to, to))?;
             steps.push((crop, kernel));
         }
@@ -91,8 +91,8 @@ impl KernelTransform {
     }
 
     /// The transformed kernel, `[C, 1, k, k]`.
-    pub fn forward(&self, shared: &SharedWeights, kernels: &Kernels) -> Result<Tensor> {
-        let steps = self.steps(shared, &kernels.for_layer("kernel transform"))?;
+    pub fn forward(&self, shared: &SharedWeights, backend: &Backend) -> Result<Tensor> {
+        let steps = self.steps(shared, &backend.for_layer("kernel transform"))?;
         let (_, kernel) = steps.last().expect("a transform has a step");
         let size = *self.sizes.last().expect("a transform has sizes");
         Ok(kernel.reshape((self.channels, 1, size, size))?)
@@ -104,23 +104,23 @@ impl KernelTransform {
         dkernel: &Tensor,
         shared: &SharedWeights,
         gradients: &Gradients,
-        kernels: &Kernels,
+        backend: &Backend,
     ) -> Result<()> {
-        let kernels = kernels.for_layer("kernel transform");
-        let steps = self.steps(shared, &kernels)?;
+        let backend = backend.for_layer("kernel transform");
+        let steps = self.steps(shared, &backend)?;
         let mut d = dkernel.flatten_from(1)?; // [C, to to]
         for (index, pair) in self.sizes.windows(2).enumerate().rev() {
             let from = pair[0];
             let to = pair[1];
             let name = matrix_name(&self.weight, from, to);
-            kernels.add_product(gradients.touch(&name)?, &d.t()?, &steps[index].0)?;
-            let dcrop = kernels.product(&d, shared.get(&name)?)?.reshape((self.channels, 1, to, to))?;
+            backend.add_product(gradients.touch(&name)?, &d.t()?, &steps[index].0)?;
+            let dcrop = backend.product(&d, shared.get(&name)?)?.reshape((self.channels, 1, to, to))?;
             let dcurrent = if index == 0 {
                 gradients.touch(&self.weight)?.narrow(0, 0, self.channels)?
             } else {
                 Tensor::zeros((self.channels, 1, from, from), candle_core::DType::F32, dcrop.device())?
             };
-            kernels.add_to_view(&square(&dcurrent, to)?, &dcrop)?;
+            backend.add_to_view(&square(&dcurrent, to)?, &dcrop)?;
             d = dcurrent.flatten_from(1)?;
         }
         Ok(())

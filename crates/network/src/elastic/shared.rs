@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use kernels::Kernels;
+use kernels::Backend;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use space::{SearchSpace, WeightRole, WeightSpec};
 
 use super::kernel_transform::{kernel_sizes, matrix_specs};
-use crate::arena::{Arena, Layout, Part, infinite};
+use crate::arena::{Arena, ArenaPart, Layout, infinite};
 use crate::error::{Error, Result};
 
 /// All trainable tensors of a supernet by name: of each place for a layer the union over all networks that have one there,
@@ -29,25 +29,25 @@ pub struct SharedWeights {
 }
 
 /// The shared tensors of a space, in the order in which fresh values are drawn.
-pub fn shared_parts(space: &SearchSpace) -> Vec<Part> {
+pub fn shared_parts(space: &SearchSpace) -> Vec<ArenaPart> {
     let index = space.weights();
     let mut parts = Vec::new();
     for slot in index.slots() {
         let name = slot.name.to_string();
-        let mut union: Vec<Part> = Vec::new();
+        let mut union: Vec<ArenaPart> = Vec::new();
         for layer in index.layers_of(&name) {
             for spec in layer.weights() {
-                enter(&mut union, Part::of_slot(&name, layer, spec));
+                enter(&mut union, ArenaPart::of_slot(&name, layer, spec));
             }
         }
         parts.append(&mut union);
     }
-    parts.extend(matrix_specs(space).into_iter().map(|spec| Part { spec, of_classes: false }));
+    parts.extend(matrix_specs(space).into_iter().map(|spec| ArenaPart { spec, of_classes: false }));
     parts
 }
 
 /// Enters a weight among those of its slot; one that is there already is as large as the larger in each dimension.
-fn enter(union: &mut Vec<Part>, part: Part) {
+fn enter(union: &mut Vec<ArenaPart>, part: ArenaPart) {
     match union.iter_mut().find(|entered| entered.spec.name == part.spec.name) {
         Some(entered) => {
             let sizes = entered.spec.shape.iter_mut().zip(&part.spec.shape);
@@ -71,7 +71,7 @@ impl SharedWeights {
     pub fn new(space: &SearchSpace, rng: &mut ChaCha8Rng) -> Result<Self> {
         let parts = shared_parts(space);
         let mut tensors = BTreeMap::new();
-        for Part { spec, .. } in &parts {
+        for ArenaPart { spec, .. } in &parts {
             let tensor = Tensor::from_vec(initial(spec, rng), spec.shape.as_slice(), &Device::Cpu)?;
             tensors.insert(spec.name.clone(), tensor);
         }
@@ -80,7 +80,7 @@ impl SharedWeights {
 
     fn over(
         space: &SearchSpace,
-        parts: Vec<Part>,
+        parts: Vec<ArenaPart>,
         tensors: BTreeMap<String, Tensor>,
         place: &str,
     ) -> Result<Self> {
@@ -94,7 +94,7 @@ impl SharedWeights {
     /// Names the tensor; `place` says whose it is.
     pub fn from_tensors(space: &SearchSpace, tensors: BTreeMap<String, Tensor>, place: &str) -> Result<Self> {
         let parts = shared_parts(space);
-        for Part { spec: WeightSpec { name, shape, .. }, .. } in &parts {
+        for ArenaPart { spec: WeightSpec { name, shape, .. }, .. } in &parts {
             let wanted = || format!("a tensor {shape:?} for space {}", space.name());
             let tensor = tensors.get(name).ok_or_else(|| Error::invalid(place, name, wanted(), "none"))?;
             if tensor.dims() != shape.as_slice() {
@@ -149,8 +149,8 @@ impl SharedWeights {
     ///
     /// # Errors
     /// If there is no room for them.
-    pub fn on(&self, kernels: &Kernels) -> Result<Self> {
-        self.with(self.arena.on(&kernels.device())?)
+    pub fn on(&self, backend: &Backend) -> Result<Self> {
+        self.with(self.arena.on(&backend.device())?)
     }
 
     /// A copy that shares no memory.
@@ -183,11 +183,11 @@ impl SharedWeights {
 ///
 /// # Errors
 /// If a tensor cannot be made.
-pub fn fresh_classifier(parts: Vec<Part>, rng: &mut ChaCha8Rng) -> Result<Vec<(String, Tensor)>> {
+pub fn fresh_classifier(parts: Vec<ArenaPart>, rng: &mut ChaCha8Rng) -> Result<Vec<(String, Tensor)>> {
     parts
         .into_iter()
         .filter(|part| part.of_classes)
-        .map(|Part { spec, .. }: Part| {
+        .map(|ArenaPart { spec, .. }: ArenaPart| {
             let tensor = Tensor::from_vec(initial(&spec, rng), spec.shape.as_slice(), &Device::Cpu)?;
             Ok((spec.name, tensor))
         })
@@ -279,10 +279,10 @@ impl Gradients {
     ///
     /// # Errors
     /// If a tensor cannot be written.
-    pub fn clear(&self, kernels: &Kernels) -> Result<()> {
+    pub fn clear(&self, backend: &Backend) -> Result<()> {
         let touched = self.take_touched();
         for run in self.arena.layout().runs(touched.iter().map(String::as_str)) {
-            kernels.fill_zero(&self.arena.run(&run)?)?;
+            backend.fill_zero(&self.arena.run(&run)?)?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
-use kernels::Kernels;
+use kernels::Backend;
 use space::{LayerSpec, SearchSpace, WeightSpec};
 
 use super::kernel_transform::KernelTransform;
@@ -21,7 +21,7 @@ pub struct SubnetWeights<'a> {
     /// The weights that are no views, by their names in the static network.
     made: BTreeMap<String, Made>,
     values: BTreeMap<String, Tensor>,
-    kernels: Kernels,
+    backend: Backend,
     epsilon: f32,
 }
 
@@ -42,11 +42,11 @@ impl Made {
     }
 
     /// The weight, in memory of its own.
-    fn forward(&self, shared: &SharedWeights, kernels: &Kernels) -> Result<Tensor> {
+    fn forward(&self, shared: &SharedWeights, backend: &Backend) -> Result<Tensor> {
         match self {
-            Self::Transformed(transform) => transform.forward(shared, kernels),
+            Self::Transformed(transform) => transform.forward(shared, backend),
             Self::Gathered(name, weight) => {
-                Ok(kernels.numbers(&view(shared.get(name)?, weight)?)?.reshape(weight.shape.as_slice())?)
+                Ok(backend.numbers(&view(shared.get(name)?, weight)?)?.reshape(weight.shape.as_slice())?)
             }
         }
     }
@@ -57,13 +57,13 @@ impl Made {
         gradient: &Tensor,
         shared: &SharedWeights,
         gradients: &Gradients,
-        kernels: &Kernels,
+        backend: &Backend,
     ) -> Result<()> {
         match self {
-            Self::Transformed(transform) => transform.backward(gradient, shared, gradients, kernels),
+            Self::Transformed(transform) => transform.backward(gradient, shared, gradients, backend),
             Self::Gathered(name, weight) => {
                 let part = view(gradients.touch(name)?, weight)?;
-                Ok(kernels.add_to_view(&part, &gradient.reshape(part.dims())?)?)
+                Ok(backend.add_to_view(&part, &gradient.reshape(part.dims())?)?)
             }
         }
     }
@@ -83,7 +83,7 @@ impl<'a> SubnetWeights<'a> {
         space: &SearchSpace,
         shared: &'a SharedWeights,
         layers: &'a [LayerSpec],
-        kernels: &Kernels,
+        backend: &Backend,
     ) -> Result<Self> {
         let mut made = BTreeMap::new();
         let mut values = BTreeMap::new();
@@ -92,7 +92,7 @@ impl<'a> SubnetWeights<'a> {
                 let name = shared_name(layer, &weight.name);
                 let value = match Made::of(shared, &name, &weight) {
                     Some(how) => {
-                        let value = how.forward(shared, kernels)?;
+                        let value = how.forward(shared, backend)?;
                         made.insert(weight.name.clone(), how);
                         value
                     }
@@ -102,7 +102,7 @@ impl<'a> SubnetWeights<'a> {
             }
         }
         let epsilon = space.batch_norm_epsilon();
-        Ok(Self { shared, layers, made, values, kernels: kernels.clone(), epsilon })
+        Ok(Self { shared, layers, made, values, backend: backend.clone(), epsilon })
     }
 
     /// A source that answers with compact copies of the weights and with the running statistics of every batch norm, for
@@ -110,12 +110,12 @@ impl<'a> SubnetWeights<'a> {
     ///
     /// # Errors
     /// If statistics are not `[2, C]`, or there is no room for the copies.
-    pub fn calibrated_for(&self, statistics: &Statistics, kernels: &Kernels) -> Result<Source<'static>> {
+    pub fn calibrated_for(&self, statistics: &Statistics, backend: &Backend) -> Result<Source<'static>> {
         let mut tensors = statistics_to_tensors(statistics)?;
         for (name, weight) in &self.values {
             tensors.insert(name.clone(), weight.contiguous()?);
         }
-        Ok(Source::new(MapSource::builder(tensors), kernels, self.epsilon))
+        Ok(Source::new(MapSource::builder(tensors), backend, self.epsilon))
     }
 
     /// The sub-network's layers.
@@ -133,7 +133,7 @@ impl<'a> SubnetWeights<'a> {
     /// # Errors
     /// If there is no room for the operands.
     pub fn values(&self) -> Result<Source<'static>> {
-        let operands = operands(&self.values, self.layers, &self.kernels)?;
+        let operands = operands(&self.values, self.layers, &self.backend)?;
         Ok(self.source(MapSource::builder(self.values.clone())).with_operands(operands))
     }
 
@@ -148,7 +148,7 @@ impl<'a> SubnetWeights<'a> {
     }
 
     fn source(&self, builder: VarBuilder<'static>) -> Source<'static> {
-        Source::new(builder, &self.kernels, self.epsilon)
+        Source::new(builder, &self.backend, self.epsilon)
     }
 
     /// Where backward adds: views of the shared gradients, and temporaries for weights that are no views.
@@ -163,7 +163,7 @@ impl<'a> SubnetWeights<'a> {
         for layer in self.layers {
             for weight in layer.weights() {
                 let tensor = if self.made.contains_key(&weight.name) {
-                    Tensor::zeros(weight.shape.as_slice(), DType::F32, &self.kernels.device())?
+                    Tensor::zeros(weight.shape.as_slice(), DType::F32, &self.backend.device())?
                 } else {
                     view(gradients.touch(&shared_name(layer, &weight.name))?, &weight)?
                 };
@@ -195,9 +195,9 @@ impl SubnetGradients<'_> {
     /// # Errors
     /// If a product fails.
     pub fn finish(self) -> Result<()> {
-        let SubnetWeights { shared, made, kernels, .. } = self.subnet;
+        let SubnetWeights { shared, made, backend, .. } = self.subnet;
         for (name, how) in made {
-            how.backward(&self.tensors[name], shared, self.gradients, kernels)?;
+            how.backward(&self.tensors[name], shared, self.gradients, backend)?;
         }
         Ok(())
     }
@@ -219,7 +219,7 @@ mod tests {
     fn blocks_are_gathered_and_their_gradients_added_back() {
         const NAME: &str = "classifier.linear.weight";
         let space = preset("tiny").expect("a preset");
-        let kernels = Kernels::detect();
+        let backend = Backend::detect();
         let shared = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
         let gradients = Gradients::new(&shared).expect("zeros");
         let big = rows(shared.get(NAME).expect("there"));
@@ -230,11 +230,11 @@ mod tests {
         let made = Made::of(&shared, NAME, &weight).expect("no view");
         let expected: Vec<Vec<f32>> =
             big[..7].iter().map(|row| [&row[..part], &row[half..half + part]].concat()).collect();
-        assert_eq!(rows(&made.forward(&shared, &kernels).expect("gathered")), expected);
+        assert_eq!(rows(&made.forward(&shared, &backend).expect("gathered")), expected);
 
         let gradient = Tensor::ones((7, 2 * part), DType::F32, &candle_core::Device::Cpu).expect("ones");
         for _ in 0..2 {
-            made.backward(&gradient, &shared, &gradients, &kernels).expect("added");
+            made.backward(&gradient, &shared, &gradients, &backend).expect("added");
         }
         assert_eq!(gradients.touched(), [NAME]);
         for (row, values) in rows(gradients.get(NAME).expect("there")).iter().enumerate() {

@@ -1,6 +1,6 @@
 //! What an exported network says of the images of a split: nothing else than its folder and the images is needed.
 
-use kernels::Kernels;
+use kernels::Backend;
 
 use super::ModelFolder;
 use crate::data::{Dataset, Split, eval_batches};
@@ -15,11 +15,11 @@ impl ModelFolder {
     ///
     /// # Errors
     /// If the data set lacks the split, its classes are not the network's, or its images do not fit.
-    pub fn evaluate(&self, dataset: &Dataset, split: Split, kernels: &Kernels) -> Result<Evaluation> {
+    pub fn evaluate(&self, dataset: &Dataset, split: Split, backend: &Backend) -> Result<Evaluation> {
         let dataset = self.see(dataset)?;
         let images = dataset.split(split)?;
         let batches = eval_batches(images, dataset.preprocess(), self.config.input.resolution, BATCH);
-        let images = judged(&self.network(kernels)?, batches)?;
+        let images = judged(&self.network(backend)?, batches)?;
         Ok(Evaluation { classes: self.config.classes.len(), images })
     }
 }

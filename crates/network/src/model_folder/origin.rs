@@ -65,11 +65,12 @@ pub enum StatisticsOrigin {
 /// Where the network comes from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Origin {
+pub struct ModelOrigin {
     /// Version of the tool that wrote the folder.
     pub tool: String,
     /// Kernels that computed the statistics.
-    pub kernels: String,
+    #[serde(rename = "kernels")]
+    pub backend: String,
     /// blake3 of the supernet's file.
     pub supernet: String,
     /// Where the batch norms' statistics come from.
@@ -94,7 +95,8 @@ pub struct FineTuned {
     /// Version of the tool that trained.
     pub tool: String,
     /// Kernels that computed the weights.
-    pub kernels: String,
+    #[serde(rename = "kernels")]
+    pub backend: String,
     /// Name and hash of the training data.
     pub data: String,
     /// Hash of the plan, which holds all that follows and what the optimizer was set to.
@@ -116,7 +118,7 @@ pub struct FineTuned {
     pub new_head: bool,
 }
 
-/// What a fine-tuning began with, and what it replaced in [`Origin`].
+/// What a fine-tuning began with, and what it replaced in [`ModelOrigin`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FineTunedFrom {
@@ -125,11 +127,12 @@ pub struct FineTunedFrom {
     /// Version of the tool that wrote it.
     pub tool: String,
     /// Kernels that computed its statistics.
-    pub kernels: String,
+    #[serde(rename = "kernels")]
+    pub backend: String,
     /// Where its batch norms' statistics came from.
     pub statistics: StatisticsOrigin,
     /// Accuracy as counted when it was written.
     pub measured: Option<MeasuredAccuracy>,
-    /// Accuracy as counted before the first step, on the images of [`Origin::measured`].
+    /// Accuracy as counted before the first step, on the images of [`ModelOrigin::measured`].
     pub counted: MeasuredAccuracy,
 }

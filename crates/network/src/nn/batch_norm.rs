@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use kernels::{Kernels, Normalization};
+use kernels::{Backend, BatchNormAffine};
 use space::Activation;
 
 use super::parameter::there;
@@ -17,10 +17,10 @@ pub type Statistics = BTreeMap<String, Tensor>;
 /// `act(gamma (x - mean) / sqrt(var + eps) + beta)` for each channel.
 pub struct BatchNorm {
     name: String,
-    with: Normalization,
-    gradient: Option<Normalization>,
+    with: BatchNormAffine,
+    gradient: Option<BatchNormAffine>,
     running: Option<Tensor>,
-    kernels: Kernels,
+    backend: Backend,
 }
 
 impl BatchNorm {
@@ -35,12 +35,12 @@ impl BatchNorm {
         let running = match (mean, variance) {
             (Some(mean), Some(variance)) => {
                 // as they come, from the CPU as a rule, then where the kernels compute
-                Some(Tensor::stack(&[mean, variance], 0)?.to_device(&source.kernels().device())?)
+                Some(Tensor::stack(&[mean, variance], 0)?.to_device(&source.backend().device())?)
             }
             _ => None,
         };
-        let kernels = source.kernels().for_layer("batch norm");
-        Ok(Self { name: source.prefix(), with, gradient, running, kernels })
+        let backend = source.backend().for_layer("batch norm");
+        Ok(Self { name: source.prefix(), with, gradient, running, backend })
     }
 
     /// The normalization plus `addend`, where there is one.
@@ -52,14 +52,14 @@ impl BatchNorm {
     /// [`Error::Uncalibrated`] at inference without running statistics.
     pub fn forward(&self, x: Tensor, addend: Option<&Tensor>, pass: &mut Pass) -> Result<Tensor> {
         match pass {
-            Pass::Inference => self.kernels.normalize_with(&x, self.running()?, &self.with, addend)?,
-            Pass::BatchStatistics => drop(self.kernels.normalize_in_place(&x, &self.with, addend)?),
+            Pass::Inference => self.backend.normalize_with(&x, self.running()?, &self.with, addend)?,
+            Pass::BatchStatistics => drop(self.backend.normalize_in_place(&x, &self.with, addend)?),
             Pass::Calibration(seen) => {
-                let statistics = self.kernels.normalize_in_place(&x, &self.with, addend)?;
+                let statistics = self.backend.normalize_in_place(&x, &self.with, addend)?;
                 seen.insert(self.name.clone(), statistics);
             }
             Pass::Training(tape) => {
-                let (y, statistics) = self.kernels.normalize(&x, &self.with, addend)?;
+                let (y, statistics) = self.backend.normalize(&x, &self.with, addend)?;
                 tape.push(&x);
                 tape.push(&statistics);
                 return Ok(y);
@@ -75,7 +75,7 @@ impl BatchNorm {
     pub fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<Tensor> {
         let statistics = tape.pop()?;
         let x = tape.pop()?;
-        self.kernels.normalize_backward_in_place(&x, &dy, &statistics, &self.with, self.gradient()?)?;
+        self.backend.normalize_backward_in_place(&x, &dy, &statistics, &self.with, self.gradient()?)?;
         Ok(dy)
     }
 
@@ -86,21 +86,21 @@ impl BatchNorm {
     pub fn backward_keeping(&self, dy: &Tensor, tape: &mut Tape) -> Result<Tensor> {
         let statistics = tape.pop()?;
         let x = tape.pop()?;
-        Ok(self.kernels.normalize_backward(&x, dy, &statistics, &self.with, self.gradient()?)?)
+        Ok(self.backend.normalize_backward(&x, dy, &statistics, &self.with, self.gradient()?)?)
     }
 
     /// Scale, shift and activation.
-    pub(super) fn normalization(&self) -> &Normalization {
+    pub(super) fn normalization(&self) -> &BatchNormAffine {
         &self.with
     }
 
     /// Where the gradients of scale and shift are added.
-    fn gradient(&self) -> candle_core::Result<&Normalization> {
+    fn gradient(&self) -> candle_core::Result<&BatchNormAffine> {
         there(self.gradient.as_ref())
     }
 
     /// The same, if there are gradients.
-    pub(super) fn find_gradient(&self) -> Option<&Normalization> {
+    pub(super) fn find_gradient(&self) -> Option<&BatchNormAffine> {
         self.gradient.as_ref()
     }
 

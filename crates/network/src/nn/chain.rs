@@ -1,7 +1,7 @@
 //! The inside of a block with a depthwise convolution: what happens to each channel by itself.
 
 use candle_core::Tensor;
-use kernels::{ChainKept, DepthwiseChain, Kernels, Window};
+use kernels::{Backend, ChainKept, DepthwiseChain, Window};
 use space::Activation;
 
 use super::batch_norm::BatchNorm;
@@ -11,13 +11,13 @@ use super::source::Source;
 use crate::error::Result;
 
 /// Batch norm and activation of the expansion, depthwise convolution with padding k/2, batch norm and activation.
-pub struct Inner {
+pub struct ChainLayer {
     before: Option<BatchNorm>,
     after: BatchNorm,
     chain: DepthwiseChain,
     /// The chain with gradients in the place of weights.
     gradient: Option<DepthwiseChain>,
-    kernels: Kernels,
+    backend: Backend,
 }
 
 /// The depthwise convolution of a block, and what follows it.
@@ -41,7 +41,7 @@ pub struct Excited {
     pub dmean: Tensor,
 }
 
-impl Inner {
+impl ChainLayer {
     /// Asks `source` for `conv.weight`, `[C, 1, k, k]`, and `bn.*`; `before` for the `bn.*` of what makes the input, where
     /// that has no batch norm yet.
     ///
@@ -70,7 +70,7 @@ impl Inner {
             }),
             _ => None,
         };
-        Ok(Self { before, after, chain, gradient, kernels: source.kernels().for_layer("depthwise") })
+        Ok(Self { before, after, chain, gradient, backend: source.backend().for_layer("depthwise") })
     }
 
     /// The output, and the mean of each of its maps, `[C, N]`, where squeeze-and-excite follows.
@@ -83,7 +83,7 @@ impl Inner {
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<(Tensor, Option<Tensor>)> {
         let given = match pass {
             Pass::Training(tape) => {
-                let (y, means, kept) = self.kernels.chain(&self.chain, x)?;
+                let (y, means, kept) = self.backend.chain(&self.chain, x)?;
                 self.push(x, &kept, tape);
                 return Ok((y, means));
             }
@@ -93,7 +93,7 @@ impl Inner {
             }
             _ => None,
         };
-        let (y, before, after) = self.kernels.chain_forgetting(&self.chain, x, given)?;
+        let (y, before, after) = self.backend.chain_forgetting(&self.chain, x, given)?;
         if let Pass::Calibration(seen) = pass {
             for (norm, statistics) in [(self.before.as_ref(), before), (Some(&self.after), Some(after))] {
                 if let (Some(norm), Some(statistics)) = (norm, statistics) {
@@ -101,7 +101,7 @@ impl Inner {
                 }
             }
         }
-        let means = self.chain.with_means.then(|| self.kernels.mean(&y)).transpose()?;
+        let means = self.chain.with_means.then(|| self.backend.mean(&y)).transpose()?;
         Ok((y, means))
     }
 
@@ -128,7 +128,7 @@ impl Inner {
         let (x, kept) = self.pop(tape)?;
         let gradient = there(self.gradient.as_ref())?;
         let excite = excited.map(|excited| (&excited.factor, &excited.dmean));
-        Ok(self.kernels.chain_backward(&self.chain, (&x, &kept), dy, excite, gradient)?)
+        Ok(self.backend.chain_backward(&self.chain, (&x, &kept), dy, excite, gradient)?)
     }
 
     /// The batch norms before and after, and what lies between them.

@@ -1,7 +1,7 @@
 //! Convolutions without bias, and each with the batch norm after it.
 
 use candle_core::{Tensor, bail};
-use kernels::{Kernels, Window};
+use kernels::{Backend, Window};
 use space::Activation;
 
 use super::batch_norm::BatchNorm;
@@ -31,7 +31,7 @@ pub trait Convolution {
 /// 1x1 convolution: one matrix product `W[O, I] x X[I, N H W]`.
 pub struct Pointwise {
     weight: Parameter, // [O, I]
-    kernels: Kernels,
+    backend: Backend,
 }
 
 impl Pointwise {
@@ -42,7 +42,7 @@ impl Pointwise {
     pub fn new(input: usize, output: usize, source: &Source) -> Result<Self> {
         let weight = source.operand((output, input, 1, 1), "weight")?;
         let weight = weight.seen(|weight| weight.squeeze(3)?.squeeze(2))?;
-        Ok(Self { weight, kernels: source.kernels().for_layer(Self::NAME) })
+        Ok(Self { weight, backend: source.backend().for_layer(Self::NAME) })
     }
 }
 
@@ -54,11 +54,11 @@ impl Pointwise {
     pub fn backward_adding(&self, dy: &Tensor, tape: &mut Tape, skip: &Tensor) -> Result<()> {
         let dy = dy.flatten_from(1)?; // [O, N H W]
         self.add_gradient(&dy, &tape.pop()?)?;
-        Ok(self.kernels.add_product(&skip.flatten_from(1)?, &self.weight.operand().t()?, &dy)?)
+        Ok(self.backend.add_product(&skip.flatten_from(1)?, &self.weight.operand().t()?, &dy)?)
     }
 
     fn add_gradient(&self, dy: &Tensor, x: &Tensor) -> Result<()> {
-        Ok(self.kernels.add_product(self.weight.gradient()?, dy, &x.flatten_from(1)?.t()?)?)
+        Ok(self.backend.add_product(self.weight.gradient()?, dy, &x.flatten_from(1)?.t()?)?)
     }
 
     /// The weight, `[O, I]`.
@@ -73,7 +73,7 @@ impl Convolution for Pointwise {
     fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         pass.save(x);
         let (_, images, height, width) = x.dims4()?;
-        let y = self.kernels.product(self.weight.operand(), &x.flatten_from(1)?)?; // [O, N H W]
+        let y = self.backend.product(self.weight.operand(), &x.flatten_from(1)?)?; // [O, N H W]
         Ok(y.reshape((y.dim(0)?, images, height, width))?)
     }
 
@@ -81,7 +81,7 @@ impl Convolution for Pointwise {
         let x = tape.pop()?;
         let dy = dy.flatten_from(1)?; // [O, N H W]
         self.add_gradient(&dy, &x)?;
-        let dx = self.kernels.product(&self.weight.operand().t()?, &dy)?;
+        let dx = self.backend.product(&self.weight.operand().t()?, &dy)?;
         Ok(Some(dx.reshape(x.shape())?))
     }
 }
@@ -92,7 +92,7 @@ pub struct Dense {
     window: Window,
     /// The image's gradient is nobody's.
     on_image: bool,
-    kernels: Kernels,
+    backend: Backend,
 }
 
 impl Dense {
@@ -102,7 +102,7 @@ impl Dense {
     /// If it is missing or has another shape.
     pub fn new([output, input]: [usize; 2], window: Window, source: &Source) -> Result<Self> {
         let weight = source.operand((output, input, window.kernel, window.kernel), "weight")?;
-        Ok(Self { weight, window, on_image: false, kernels: source.kernels().for_layer(Self::NAME) })
+        Ok(Self { weight, window, on_image: false, backend: source.backend().for_layer(Self::NAME) })
     }
 
     /// A convolution on the image, whose gradient nobody asks for.
@@ -110,8 +110,8 @@ impl Dense {
     /// # Errors
     /// As [`Dense::new`].
     pub fn on_image(channels: [usize; 2], window: Window, source: &Source) -> Result<Self> {
-        let kernels = source.kernels().for_layer("stem");
-        Ok(Self { on_image: true, kernels, ..Self::new(channels, window, source)? })
+        let backend = source.backend().for_layer("stem");
+        Ok(Self { on_image: true, backend, ..Self::new(channels, window, source)? })
     }
 
     /// The weight, `[O, I, k, k]`, and what it looks through.
@@ -125,18 +125,18 @@ impl Convolution for Dense {
 
     fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         pass.save(x);
-        Ok(self.kernels.convolve(self.weight.operand(), x, self.window.stride)?)
+        Ok(self.backend.convolve(self.weight.operand(), x, self.window.stride)?)
     }
 
     fn backward(&self, dy: &Tensor, tape: &mut Tape) -> Result<Option<Tensor>> {
         let x = tape.pop()?;
         let stride = self.window.stride;
-        self.kernels.add_convolve_weight(self.weight.gradient()?, &x, dy, stride)?;
+        self.backend.add_convolve_weight(self.weight.gradient()?, &x, dy, stride)?;
         if self.on_image {
             return Ok(None);
         }
         let (_, _, height, width) = x.dims4()?;
-        Ok(Some(self.kernels.convolve_backward_input(self.weight.operand(), dy, stride, (height, width))?))
+        Ok(Some(self.backend.convolve_backward_input(self.weight.operand(), dy, stride, (height, width))?))
     }
 }
 

@@ -8,7 +8,7 @@
 //! engine use this one.
 
 use candle_core::Tensor;
-use kernels::Kernels;
+use kernels::Backend;
 use space::LayerSpec;
 
 use super::graph::Graph;
@@ -21,7 +21,7 @@ use crate::error::Result;
 pub struct FoldedNetwork {
     layers: Vec<Box<dyn FoldedLayer>>,
     graph: Graph,
-    kernels: Kernels,
+    backend: Backend,
 }
 
 impl FoldedNetwork {
@@ -39,9 +39,9 @@ impl FoldedNetwork {
     /// # Errors
     /// [`crate::Error::Uncalibrated`] where a batch norm has none.
     pub fn new(network: &Network) -> Result<Self> {
-        let (layers, graph, kernels) = network.parts();
-        let layers = layers.iter().map(|layer| layer.fold(kernels)).collect::<Result<_>>()?;
-        Ok(Self { layers, graph: graph.clone(), kernels: kernels.clone() })
+        let (layers, graph, backend) = network.parts();
+        let layers = layers.iter().map(|layer| layer.fold(backend)).collect::<Result<_>>()?;
+        Ok(Self { layers, graph: graph.clone(), backend: backend.clone() })
     }
 
     /// Class scores of images.
@@ -52,9 +52,9 @@ impl FoldedNetwork {
     /// # Errors
     /// If the shapes do not fit.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        let x = self.kernels.activations(&images.transpose(0, 1)?)?; // [C, N, H, W]
+        let x = self.backend.activations(&images.transpose(0, 1)?)?; // [C, N, H, W]
         let logits = self.forward_maps(x)?; // [classes, N, 1, 1]
-        Ok(self.kernels.numbers(&logits.flatten_from(1)?.t()?)?) // [N, classes]
+        Ok(self.backend.numbers(&logits.flatten_from(1)?.t()?)?) // [N, classes]
     }
 
     /// Runs the layers on channel-major maps: what a layer by itself is measured with.
@@ -78,7 +78,7 @@ impl FoldedNetwork {
             if index > 0 {
                 done();
             }
-            self.layers[index].forward(inputs, &self.kernels)
+            self.layers[index].forward(inputs, &self.backend)
         })?;
         if !self.layers.is_empty() {
             done();

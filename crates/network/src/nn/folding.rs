@@ -1,11 +1,11 @@
 //! Batch norms multiplied into the convolutions before them, and products that compute an activation as they are written.
 
 use candle_core::{Device, Tensor};
-use kernels::{Kernels, PackedWeight, Window};
+use kernels::{Backend, PackedWeight, Window};
 use space::Activation;
 
 use super::batch_norm::BatchNorm;
-use super::chain::Inner;
+use super::chain::ChainLayer;
 use super::conv::{ConvNorm, Dense, Pointwise};
 use super::linear::Linear;
 use crate::error::Result;
@@ -34,40 +34,40 @@ pub(super) struct Product {
 }
 
 impl Product {
-    pub fn new(weight: &Tensor, shift: Tensor, activation: Activation, kernels: &Kernels) -> Result<Self> {
-        let device = kernels.device();
-        let weight = kernels.pack(&weight.to_device(&device)?)?;
+    pub fn new(weight: &Tensor, shift: Tensor, activation: Activation, backend: &Backend) -> Result<Self> {
+        let device = backend.device();
+        let weight = backend.pack(&weight.to_device(&device)?)?;
         Ok(Self { weight, shift: shift.to_device(&device)?, activation })
     }
 
     /// A convolution's weight `[O, I]` with the batch norm after it.
-    pub fn folded(weight: &Tensor, norm: &BatchNorm, kernels: &Kernels) -> Result<Self> {
+    pub fn folded(weight: &Tensor, norm: &BatchNorm, backend: &Backend) -> Result<Self> {
         let (scale, shift) = scale_and_shift(norm)?;
         let weight = on_cpu(weight)?.broadcast_mul(&scale.unsqueeze(1)?)?;
-        Self::new(&weight, shift, norm.normalization().activation, kernels)
+        Self::new(&weight, shift, norm.normalization().activation, backend)
     }
 
     /// A 1x1 convolution with its batch norm.
-    pub fn pointwise(conv: &ConvNorm<Pointwise>, kernels: &Kernels) -> Result<Self> {
+    pub fn pointwise(conv: &ConvNorm<Pointwise>, backend: &Backend) -> Result<Self> {
         let (convolution, norm) = conv.parts();
-        Self::folded(convolution.weight(), norm, kernels)
+        Self::folded(convolution.weight(), norm, backend)
     }
 
     /// A linear layer.
-    pub fn linear(linear: &Linear, kernels: &Kernels) -> Result<Self> {
+    pub fn linear(linear: &Linear, backend: &Backend) -> Result<Self> {
         let (weight, bias, activation) = linear.parts();
-        Self::new(weight, bias.clone(), activation, kernels)
+        Self::new(weight, bias.clone(), activation, backend)
     }
 
     /// `[I, N] -> [O, N]`.
-    pub fn features(&self, x: &Tensor, kernels: &Kernels) -> Result<Tensor> {
-        Ok(kernels.product_activated(&self.weight, x, &self.shift, self.activation)?)
+    pub fn features(&self, x: &Tensor, backend: &Backend) -> Result<Tensor> {
+        Ok(backend.product_activated(&self.weight, x, &self.shift, self.activation)?)
     }
 
     /// `[I, N, H, W] -> [O, N, H, W]`.
-    pub fn maps(&self, x: &Tensor, kernels: &Kernels) -> Result<Tensor> {
+    pub fn maps(&self, x: &Tensor, backend: &Backend) -> Result<Tensor> {
         let (_, images, height, width) = x.dims4()?;
-        let y = self.features(&x.flatten_from(1)?, kernels)?; // [O, N H W]
+        let y = self.features(&x.flatten_from(1)?, backend)?; // [O, N H W]
         Ok(y.reshape(((), images, height, width))?)
     }
 }
@@ -79,16 +79,16 @@ pub(super) struct FoldedDense {
 }
 
 impl FoldedDense {
-    pub fn new(conv: &ConvNorm<Dense>, kernels: &Kernels) -> Result<Self> {
+    pub fn new(conv: &ConvNorm<Dense>, backend: &Backend) -> Result<Self> {
         let (convolution, norm) = conv.parts();
         let (weight, window) = convolution.parts();
-        Ok(Self { filters: Product::folded(&on_cpu(weight)?.flatten_from(1)?, norm, kernels)?, window })
+        Ok(Self { filters: Product::folded(&on_cpu(weight)?.flatten_from(1)?, norm, backend)?, window })
     }
 
     /// `[I, N, H, W] -> [O, N, H/s, W/s]`.
-    pub fn maps(&self, x: &Tensor, kernels: &Kernels) -> Result<Tensor> {
+    pub fn maps(&self, x: &Tensor, backend: &Backend) -> Result<Tensor> {
         let Product { weight, shift, activation } = &self.filters;
-        Ok(kernels.convolve_activated(weight, x, self.window, shift, *activation)?)
+        Ok(backend.convolve_activated(weight, x, self.window, shift, *activation)?)
     }
 }
 
@@ -101,9 +101,9 @@ pub(super) struct FoldedDepthwise {
 }
 
 impl FoldedDepthwise {
-    pub fn new(inner: &Inner, kernels: &Kernels) -> Result<Self> {
+    pub fn new(inner: &ChainLayer, backend: &Backend) -> Result<Self> {
         let (_, chain, after) = inner.parts();
-        let device = kernels.device();
+        let device = backend.device();
         let (scale, shift) = scale_and_shift(after)?;
         let weight = on_cpu(&chain.weight)?.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?;
         Ok(Self {
@@ -115,7 +115,7 @@ impl FoldedDepthwise {
     }
 
     /// `[C, N, H, W] -> [C, N, H/s, W/s]`.
-    pub fn maps(&self, x: &Tensor, kernels: &Kernels) -> Result<Tensor> {
-        Ok(kernels.depthwise_activated(x, (&self.weight, self.stride), &self.shift, self.activation)?)
+    pub fn maps(&self, x: &Tensor, backend: &Backend) -> Result<Tensor> {
+        Ok(backend.depthwise_activated(x, (&self.weight, self.stride), &self.shift, self.activation)?)
     }
 }

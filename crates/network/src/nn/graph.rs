@@ -4,7 +4,7 @@
 //! the order in which layers go backward, the last layer first.
 
 use candle_core::Tensor;
-use kernels::Kernels;
+use kernels::Backend;
 use space::{FeatureMap, LayerSpec};
 
 use crate::error::{Error, Result};
@@ -98,7 +98,7 @@ impl Graph {
     pub fn backward(
         &self,
         dy: Tensor,
-        kernels: &Kernels,
+        backend: &Backend,
         mut run: impl FnMut(usize, Tensor) -> Result<InputGradients>,
     ) -> Result<Option<Tensor>> {
         let mut gradients: Vec<Option<Tensor>> = vec![None; self.inputs.len() + 1];
@@ -110,8 +110,8 @@ impl Graph {
                 dy.ok_or_else(|| Error::invalid(format!("layer {index}"), "gradient", expected, "none"))?;
             match run(index, dy)? {
                 InputGradients::One(None) => {}
-                InputGradients::One(Some(gradient)) => add(&mut gradients[places[0]], gradient, kernels)?,
-                InputGradients::Same(gradient) => share(&mut gradients, places, gradient, kernels)?,
+                InputGradients::One(Some(gradient)) => add(&mut gradients[places[0]], gradient, backend)?,
+                InputGradients::Same(gradient) => share(&mut gradients, places, gradient, backend)?,
             }
         }
         Ok(gradients.swap_remove(0))
@@ -119,9 +119,9 @@ impl Graph {
 }
 
 /// Adds to a sum that owns its memory; whatever reads it next may write over it.
-fn add(sum: &mut Option<Tensor>, gradient: Tensor, kernels: &Kernels) -> Result<()> {
+fn add(sum: &mut Option<Tensor>, gradient: Tensor, backend: &Backend) -> Result<()> {
     match sum {
-        Some(sum) => kernels.add_assign(sum, &gradient)?,
+        Some(sum) => backend.add_assign(sum, &gradient)?,
         None => *sum = Some(gradient),
     }
     Ok(())
@@ -132,16 +132,16 @@ fn share(
     gradients: &mut [Option<Tensor>],
     places: &[usize],
     gradient: Tensor,
-    kernels: &Kernels,
+    backend: &Backend,
 ) -> Result<()> {
     let [others @ .., last] = places else { return Ok(()) };
     for &place in others {
         match &gradients[place] {
-            Some(sum) => kernels.add_assign(sum, &gradient)?,
-            None => gradients[place] = Some(kernels.duplicate(&gradient)?),
+            Some(sum) => backend.add_assign(sum, &gradient)?,
+            None => gradients[place] = Some(backend.duplicate(&gradient)?),
         }
     }
-    add(&mut gradients[*last], gradient, kernels)
+    add(&mut gradients[*last], gradient, backend)
 }
 
 fn text(map: FeatureMap) -> String {

@@ -14,7 +14,7 @@ mod stem;
 mod sum;
 
 use candle_core::Tensor;
-use kernels::Kernels;
+use kernels::Backend;
 use space::{LayerSpec, Operator};
 
 use super::folding::{FoldedDense, Product};
@@ -46,7 +46,7 @@ pub(super) trait Layer: Send + Sync {
     ///
     /// # Errors
     /// If a batch norm has no running statistics.
-    fn fold(&self, kernels: &Kernels) -> Result<Box<dyn FoldedLayer>>;
+    fn fold(&self, backend: &Backend) -> Result<Box<dyn FoldedLayer>>;
 }
 
 /// An operator for inference alone.
@@ -58,7 +58,7 @@ pub(super) trait FoldedLayer: Send + Sync {
     ///
     /// # Errors
     /// If the shapes do not fit.
-    fn forward(&self, inputs: &[&Tensor], kernels: &Kernels) -> Result<Tensor>;
+    fn forward(&self, inputs: &[&Tensor], backend: &Backend) -> Result<Tensor>;
 }
 
 /// The layer that a specification says, with weights from a source.
@@ -103,13 +103,13 @@ fn only<'a>(inputs: &[&'a Tensor]) -> &'a Tensor {
 }
 
 impl FoldedLayer for FoldedDense {
-    fn forward(&self, inputs: &[&Tensor], kernels: &Kernels) -> Result<Tensor> {
-        self.maps(only(inputs), kernels)
+    fn forward(&self, inputs: &[&Tensor], backend: &Backend) -> Result<Tensor> {
+        self.maps(only(inputs), backend)
     }
 }
 
 impl FoldedLayer for Product {
-    fn forward(&self, inputs: &[&Tensor], kernels: &Kernels) -> Result<Tensor> {
-        self.maps(only(inputs), kernels)
+    fn forward(&self, inputs: &[&Tensor], backend: &Backend) -> Result<Tensor> {
+        self.maps(only(inputs), backend)
     }
 }

@@ -1,7 +1,7 @@
 //! A product with bias and activation on features `[C, N]`.
 
 use candle_core::Tensor;
-use kernels::Kernels;
+use kernels::Backend;
 use space::Activation;
 
 use super::parameter::Parameter;
@@ -14,7 +14,7 @@ pub struct Linear {
     weight: Parameter, // [O, I]
     bias: Parameter,   // [O]
     activation: Activation,
-    kernels: Kernels,
+    backend: Backend,
 }
 
 impl Linear {
@@ -25,7 +25,7 @@ impl Linear {
     pub fn new(input: usize, output: usize, source: &Source) -> Result<Self> {
         let weight = source.operand((output, input), "weight")?;
         let bias = source.get(output, "bias")?;
-        Ok(Self { weight, bias, activation: Activation::None, kernels: source.kernels() })
+        Ok(Self { weight, bias, activation: Activation::None, backend: source.backend() })
     }
 
     /// Asks for the weight as a 1x1 convolution's, `[O, I, 1, 1]`, and `bias`, `[O]`.
@@ -35,7 +35,7 @@ impl Linear {
     pub fn pointwise(input: usize, output: usize, activation: Activation, source: &Source) -> Result<Self> {
         let weight = source.operand((output, input, 1, 1), "weight")?;
         let weight = weight.seen(|weight| weight.squeeze(3)?.squeeze(2))?;
-        Ok(Self { weight, bias: source.get(output, "bias")?, activation, kernels: source.kernels() })
+        Ok(Self { weight, bias: source.get(output, "bias")?, activation, backend: source.backend() })
     }
 
     /// Weight, bias and activation.
@@ -48,10 +48,10 @@ impl Linear {
     /// # Errors
     /// If the shapes do not fit.
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let y = self.kernels.product(self.weight.operand(), x)?; // [O, N]
+        let y = self.backend.product(self.weight.operand(), x)?; // [O, N]
         pass.save(x);
         pass.save(&y);
-        Ok(self.kernels.bias_activation(&y, Some(self.bias.value()), self.activation)?)
+        Ok(self.backend.bias_activation(&y, Some(self.bias.value()), self.activation)?)
     }
 
     /// Adds the weights' gradients; returns the input's, `[I, N]`.
@@ -61,10 +61,10 @@ impl Linear {
     pub fn backward(&self, dy: &Tensor, tape: &mut Tape) -> Result<Tensor> {
         let y = tape.pop()?;
         let x = tape.pop()?;
-        let kernels = &self.kernels;
-        let dy = kernels.bias_activation_backward(&y, Some(self.bias.value()), self.activation, dy)?;
-        kernels.add_row_sums(self.bias.gradient()?, &dy)?;
-        kernels.add_product(self.weight.gradient()?, &dy, &x.t()?)?;
-        Ok(kernels.product(&self.weight.operand().t()?, &dy)?)
+        let backend = &self.backend;
+        let dy = backend.bias_activation_backward(&y, Some(self.bias.value()), self.activation, dy)?;
+        backend.add_row_sums(self.bias.gradient()?, &dy)?;
+        backend.add_product(self.weight.gradient()?, &dy, &x.t()?)?;
+        Ok(backend.product(&self.weight.operand().t()?, &dy)?)
     }
 }

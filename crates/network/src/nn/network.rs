@@ -1,7 +1,7 @@
 //! A static network: layers that read one another, run forward, and in reverse.
 
 use candle_core::Tensor;
-use kernels::Kernels;
+use kernels::Backend;
 use space::LayerSpec;
 
 use super::graph::Graph;
@@ -14,7 +14,7 @@ use crate::error::Result;
 pub struct Network {
     layers: Vec<Box<dyn Layer>>,
     graph: Graph,
-    kernels: Kernels,
+    backend: Backend,
 }
 
 impl Network {
@@ -25,16 +25,16 @@ impl Network {
     pub fn new(layers: &[LayerSpec], source: &Source) -> Result<Self> {
         let graph = Graph::new(layers)?;
         let layers = layers.iter().map(|layer| layers::layer(layer, source)).collect::<Result<_>>()?;
-        Ok(Self { layers, graph, kernels: source.kernels().for_layer("pool") })
+        Ok(Self { layers, graph, backend: source.backend().for_layer("pool") })
     }
 
     /// Its layers, which of them read which, and what computes.
-    pub(super) fn parts(&self) -> (&[Box<dyn Layer>], &Graph, &Kernels) {
-        (&self.layers, &self.graph, &self.kernels)
+    pub(super) fn parts(&self) -> (&[Box<dyn Layer>], &Graph, &Backend) {
+        (&self.layers, &self.graph, &self.backend)
     }
 
-    pub(crate) fn kernels(&self) -> Kernels {
-        self.kernels.clone()
+    pub(crate) fn backend(&self) -> Backend {
+        self.backend.clone()
     }
 
     /// Class scores of images.
@@ -45,9 +45,9 @@ impl Network {
     /// # Errors
     /// If the shapes do not fit, or at inference without running statistics.
     pub fn forward(&self, images: &Tensor, mut pass: Pass) -> Result<Tensor> {
-        let x = self.kernels.activations(&images.transpose(0, 1)?)?; // [C, N, H, W]
+        let x = self.backend.activations(&images.transpose(0, 1)?)?; // [C, N, H, W]
         let logits = self.forward_maps(x, &mut pass)?; // [classes, N, 1, 1]
-        Ok(self.kernels.numbers(&logits.flatten_from(1)?.t()?)?) // [N, classes]
+        Ok(self.backend.numbers(&logits.flatten_from(1)?.t()?)?) // [N, classes]
     }
 
     /// Runs the layers on channel-major maps: what a layer by itself is measured with.
@@ -69,7 +69,7 @@ impl Network {
     /// # Errors
     /// If the tape does not fit, or the network was built without gradients.
     pub fn backward(&self, dlogits: &Tensor, mut tape: Tape) -> Result<()> {
-        let dlogits = self.kernels.activations(&dlogits.t()?)?.unsqueeze(2)?.unsqueeze(3)?; // [classes, N, 1, 1]
+        let dlogits = self.backend.activations(&dlogits.t()?)?.unsqueeze(2)?.unsqueeze(3)?; // [classes, N, 1, 1]
         self.backward_maps(dlogits, &mut tape)?;
         Ok(())
     }
@@ -80,6 +80,6 @@ impl Network {
     /// # Errors
     /// As [`Network::backward`].
     pub fn backward_maps(&self, dy: Tensor, tape: &mut Tape) -> Result<Option<Tensor>> {
-        self.graph.backward(dy, &self.kernels, |index, dy| self.layers[index].backward(dy, tape))
+        self.graph.backward(dy, &self.backend, |index, dy| self.layers[index].backward(dy, tape))
     }
 }

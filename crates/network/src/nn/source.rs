@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Shape, Tensor, bail};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
-use kernels::{Kernels, Normalization};
+use kernels::{Backend, BatchNormAffine};
 use space::{Activation, LayerSpec};
 
 use super::parameter::Parameter;
@@ -20,7 +20,7 @@ pub struct Source<'a> {
     weights: VarBuilder<'a>,
     operands: Operands,
     gradients: Option<Tensors>,
-    kernels: Kernels,
+    backend: Backend,
     epsilon: f32,
 }
 
@@ -37,14 +37,14 @@ enum Operands {
 
 /// A batch norm's scale and shift, and where their gradients are added.
 pub(super) struct Affine {
-    pub with: Normalization,
-    pub gradient: Option<Normalization>,
+    pub with: BatchNormAffine,
+    pub gradient: Option<BatchNormAffine>,
 }
 
 impl<'a> Source<'a> {
     /// Weights from `weights`; `epsilon` is added to the variance in batch norms.
-    pub fn new(weights: VarBuilder<'a>, kernels: &Kernels, epsilon: f32) -> Self {
-        Self { weights, operands: Operands::OneByOne, gradients: None, kernels: kernels.clone(), epsilon }
+    pub fn new(weights: VarBuilder<'a>, backend: &Backend, epsilon: f32) -> Self {
+        Self { weights, operands: Operands::OneByOne, gradients: None, backend: backend.clone(), epsilon }
     }
 
     /// The source whose operands were made before, by [`operands`].
@@ -74,13 +74,13 @@ impl<'a> Source<'a> {
 
     /// The source whose kernels' calls are recorded as this kind of layer's.
     pub(super) fn for_layer(&self, layer: &'static str) -> Self {
-        Self { kernels: self.kernels.for_layer(layer), ..self.clone() }
+        Self { backend: self.backend.for_layer(layer), ..self.clone() }
     }
 
     /// A weight of this shape, where the kernels compute.
     pub(super) fn get(&self, shape: impl Into<Shape>, name: &str) -> candle_core::Result<Parameter> {
         let shape = shape.into();
-        let value = self.weights.get(shape.clone(), name)?.to_device(&self.kernels.device())?;
+        let value = self.weights.get(shape.clone(), name)?.to_device(&self.backend.device())?;
         let Some(gradients) = &self.gradients else { return Ok(Parameter::new(value)) };
         let gradient = answer(gradients, &self.full_name(name), &shape)?;
         Ok(Parameter::new(value).with_gradient(Some(gradient)))
@@ -90,7 +90,7 @@ impl<'a> Source<'a> {
     pub(super) fn operand(&self, shape: impl Into<Shape>, name: &str) -> candle_core::Result<Parameter> {
         let weight = self.get(shape, name)?;
         let operand = match &self.operands {
-            Operands::OneByOne => Some(self.kernels.operand(weight.value())?),
+            Operands::OneByOne => Some(self.backend.operand(weight.value())?),
             Operands::Made(made) => made.get(&self.full_name(name)).cloned(),
             Operands::Weights => None,
         };
@@ -111,8 +111,8 @@ impl<'a> Source<'a> {
         format!("{}.{name}", self.weights.prefix())
     }
 
-    pub(super) fn kernels(&self) -> Kernels {
-        self.kernels.clone()
+    pub(super) fn backend(&self) -> Backend {
+        self.backend.clone()
     }
 
     /// Asks for `weight` and `bias`, `[C]`, of a batch norm.
@@ -120,7 +120,7 @@ impl<'a> Source<'a> {
         let gamma = self.get(channels, "weight")?;
         let beta = self.get(channels, "bias")?;
         let epsilon = self.epsilon;
-        let of = |gamma: &Tensor, beta: &Tensor| Normalization {
+        let of = |gamma: &Tensor, beta: &Tensor| BatchNormAffine {
             gamma: gamma.clone(),
             beta: beta.clone(),
             epsilon,
@@ -141,13 +141,13 @@ impl<'a> Source<'a> {
 pub fn operands(
     tensors: &BTreeMap<String, Tensor>,
     layers: &[LayerSpec],
-    kernels: &Kernels,
+    backend: &Backend,
 ) -> candle_core::Result<BTreeMap<String, Tensor>> {
     let weights = layers.iter().flat_map(LayerSpec::weights).filter(|weight| weight.role.is_operand());
     // one that is missing is told of by the layer that asks for it
     let found = weights.filter_map(|weight| Some((tensors.get(&weight.name)?, weight.name)));
     let (given, names): (Vec<&Tensor>, Vec<String>) = found.unzip();
-    Ok(names.into_iter().zip(kernels.operands(&given)?).collect())
+    Ok(names.into_iter().zip(backend.operands(&given)?).collect())
 }
 
 /// Tensors by name that answer for a network's weights; a wrong shape or a missing name is an error.

@@ -1,7 +1,7 @@
 //! Squeeze-and-excite (Hu et al. 2018) with a hard sigmoid, as MobileNetV3 has it.
 
 use candle_core::Tensor;
-use kernels::Kernels;
+use kernels::Backend;
 use space::Activation;
 
 use super::chain::Excited;
@@ -14,7 +14,7 @@ use crate::error::Result;
 pub struct SqueezeExcite {
     reduce: Linear,
     expand: Linear,
-    kernels: Kernels,
+    backend: Backend,
 }
 
 impl SqueezeExcite {
@@ -27,7 +27,7 @@ impl SqueezeExcite {
         Ok(Self {
             reduce: Linear::pointwise(channels, squeeze, Activation::Relu, &source.pp("reduce"))?,
             expand: Linear::pointwise(squeeze, channels, Activation::HSigmoid, &source.pp("expand"))?,
-            kernels: source.kernels().for_layer("squeeze-excite"),
+            backend: source.backend().for_layer("squeeze-excite"),
         })
     }
 
@@ -47,12 +47,12 @@ impl SqueezeExcite {
         let hidden = self.reduce.forward(means, pass)?; // [squeeze, N]
         let factor = self.expand.forward(&hidden, pass)?; // [C, N]
         if pass.forgets() {
-            self.kernels.scale_in_place(&x, &factor)?;
+            self.backend.scale_in_place(&x, &factor)?;
             return Ok(x);
         }
         pass.save(&x);
         pass.save(&factor);
-        Ok(self.kernels.scale(&x, &factor)?)
+        Ok(self.backend.scale(&x, &factor)?)
     }
 
     /// Adds the weights' gradients; returns what the gradient of the input is made of.
@@ -62,7 +62,7 @@ impl SqueezeExcite {
     pub fn backward(&self, dy: &Tensor, tape: &mut Tape) -> Result<Excited> {
         let factor = tape.pop()?;
         let x = tape.pop()?;
-        let dfactor = self.kernels.scale_backward_factor(&x, dy)?; // [C, N]
+        let dfactor = self.backend.scale_backward_factor(&x, dy)?; // [C, N]
         let dhidden = self.expand.backward(&dfactor, tape)?; // [squeeze, N]
         let dmean = self.reduce.backward(&dhidden, tape)?; // [C, N]
         Ok(Excited { factor, dmean })

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::pickle::{self, Unpickled};
-use super::value::{Storage, Value};
+use super::value::{PickleValue, Storage};
 use crate::error::{Error, Result};
 
 /// What `torch.save` writes around pickle and data.
@@ -36,7 +36,7 @@ impl fmt::Display for Container {
 
 /// An object, and where in the file each storage lies; where in `unpacked`, if there is such.
 pub(super) struct Opened {
-    pub value: Value,
+    pub value: PickleValue,
     pub storages: BTreeMap<Arc<str>, Range<usize>>,
     /// The files of an archive that was compressed, one after another.
     pub unpacked: Option<Vec<u8>>,
@@ -73,12 +73,12 @@ pub(super) fn open_legacy(place: &str, bytes: &[u8]) -> Result<Opened> {
     let foreign = |error: Error| error.and_then_do("give a file that torch.save wrote, or safetensors");
     for (field, expected) in [("magic number", MAGIC), ("protocol", PROTOCOL)] {
         let value = next().map_err(foreign)?.value;
-        if value != Value::Int(expected) {
+        if value != PickleValue::Int(expected) {
             return Err(foreign(Error::invalid(place, field, format!("{expected:#x}"), "another value")));
         }
     }
     let system = next()?.value;
-    if system.get("little_endian") == Some(&Value::Bool(false)) {
+    if system.get("little_endian") == Some(&PickleValue::Bool(false)) {
         return Err(Error::invalid(place, "byte order", "little-endian data", "big-endian")
             .and_then_do("save it again on a little-endian machine"));
     }
@@ -93,15 +93,15 @@ fn legacy_storages(
     bytes: &[u8],
     mut at: usize,
     object: &Unpickled,
-    keys: &Value,
+    keys: &PickleValue,
 ) -> Result<BTreeMap<Arc<str>, Range<usize>>> {
     let wrong = |field: &str, expected: &str, got: String| Error::invalid(place, field, expected, got);
-    let Value::List(keys) = keys else {
+    let PickleValue::List(keys) = keys else {
         return Err(wrong("storages", "a list of keys", "something else".to_string()));
     };
     let mut ranges = BTreeMap::new();
     for key in keys {
-        let Value::Text(key) = key else {
+        let PickleValue::Text(key) = key else {
             return Err(wrong("storages", "keys as texts", "something else".to_string()));
         };
         let field = format!("storage {key}");

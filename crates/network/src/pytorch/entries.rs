@@ -1,7 +1,7 @@
 //! Where in the object of a checkpoint its network is.
 
 use super::state_dict::Entries;
-use super::value::Value;
+use super::value::PickleValue;
 use crate::error::{Error, Result};
 
 /// Where a checkpoint keeps its network: the first of these entries that is there.
@@ -17,9 +17,9 @@ const LISTED: usize = 8;
 /// If there is no network; lists the entries that may be one.
 pub(super) fn network<'v>(
     place: &str,
-    value: &'v Value,
+    value: &'v PickleValue,
     key: Option<&str>,
-) -> Result<(Entries, Vec<(&'v str, &'v Value)>)> {
+) -> Result<(Entries, Vec<(&'v str, &'v PickleValue)>)> {
     let mut network = value;
     let mut entries = Entries::default();
     if let Some(key) = key {
@@ -33,43 +33,43 @@ pub(super) fn network<'v>(
         entries.path.push(entry.to_string());
         network = inner;
     }
-    let Value::Dict(pairs) = network else { return Err(no_network(place, network, "no dictionary")) };
+    let PickleValue::Dict(pairs) = network else { return Err(no_network(place, network, "no dictionary")) };
     let mut named = Vec::with_capacity(pairs.len());
     for (key, value) in pairs {
-        let Value::Text(name) = key else {
+        let PickleValue::Text(name) = key else {
             return Err(no_network(place, network, "a dictionary of other keys"));
         };
         named.push((&**name, value));
     }
-    if !named.iter().any(|(_, value)| matches!(value, Value::Tensor(_))) {
+    if !named.iter().any(|(_, value)| matches!(value, PickleValue::Tensor(_))) {
         return Err(no_network(place, network, "a dictionary without tensors"));
     }
     Ok((entries, named))
 }
 
 /// The first of the usual entries that may hold a network.
-fn usual(value: &Value) -> Option<(&'static str, &Value)> {
+fn usual(value: &PickleValue) -> Option<(&'static str, &PickleValue)> {
     ENTRIES.iter().find_map(|entry| Some((*entry, holder(value, entry)?)))
 }
 
 /// An entry of a dictionary that is one as well.
-fn holder<'v>(value: &'v Value, key: &str) -> Option<&'v Value> {
-    value.get(key).filter(|inner| matches!(inner, Value::Dict(_)))
+fn holder<'v>(value: &'v PickleValue, key: &str) -> Option<&'v PickleValue> {
+    value.get(key).filter(|inner| matches!(inner, PickleValue::Dict(_)))
 }
 
 /// Keys of the entries that are networks: dictionaries with a tensor in them, or in one of their usual entries.
-fn networks(value: &Value) -> Vec<String> {
-    let Value::Dict(pairs) = value else { return Vec::new() };
-    let is_network = |mut value: &Value| {
+fn networks(value: &PickleValue) -> Vec<String> {
+    let PickleValue::Dict(pairs) = value else { return Vec::new() };
+    let is_network = |mut value: &PickleValue| {
         while let Some((_, inner)) = usual(value) {
             value = inner;
         }
-        matches!(value, Value::Dict(pairs) if pairs.iter().any(|(_, value): &(Value, Value)| matches!(value, Value::Tensor(_))))
+        matches!(value, PickleValue::Dict(pairs) if pairs.iter().any(|(_, value): &(PickleValue, PickleValue)| matches!(value, PickleValue::Tensor(_))))
     };
     pairs
         .iter()
-        .filter_map(|(key, value): &(Value, Value)| match key {
-            Value::Text(key) if is_network(value) => Some(key.to_string()),
+        .filter_map(|(key, value): &(PickleValue, PickleValue)| match key {
+            PickleValue::Text(key) if is_network(value) => Some(key.to_string()),
             _ => None,
         })
         .collect()
@@ -80,7 +80,7 @@ fn listed(keys: &[String]) -> String {
     format!("{}{more}", keys[..keys.len().min(LISTED)].join(", "))
 }
 
-fn no_network(place: &str, value: &Value, got: &str) -> Error {
+fn no_network(place: &str, value: &PickleValue, got: &str) -> Error {
     let expected = format!("tensors by name, by themselves or in an entry {}", ENTRIES.join(", "));
     let error = Error::invalid(place, "object", expected, got);
     match networks(value).as_slice() {
@@ -89,7 +89,7 @@ fn no_network(place: &str, value: &Value, got: &str) -> Error {
     }
 }
 
-fn no_entry(place: &str, value: &Value, key: &str) -> Error {
+fn no_entry(place: &str, value: &PickleValue, key: &str) -> Error {
     let keys = networks(value);
     let expected = format!("an entry {key} that holds a network");
     let got = match keys.as_slice() {

@@ -7,7 +7,7 @@ use space::{SearchSpace, WeightRole};
 
 use super::StateDict;
 use super::ofa_names::spellings;
-use crate::arena::Part;
+use crate::arena::ArenaPart;
 use crate::elastic::{SharedWeights, running_names, shared_parts, statistics_from_tensors};
 use crate::error::{Error, Result};
 use crate::nn::Statistics;
@@ -86,7 +86,7 @@ pub fn import(space: &SearchSpace, state: &StateDict) -> Result<Import> {
 
 fn wanted(space: &SearchSpace) -> Vec<Wanted> {
     let mut wanted = Vec::new();
-    for Part { spec, of_classes } in shared_parts(space) {
+    for ArenaPart { spec, of_classes } in shared_parts(space) {
         for name in running_names(&spec) {
             let shape = spec.shape.clone();
             wanted.push(Wanted { name, shape, kind: Kind::Statistic, of_classes });

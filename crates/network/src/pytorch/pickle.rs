@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::rebuild::{Global, stored_tensor};
-use super::value::{Storage, Value};
+use super::value::{PickleValue, Storage};
 use crate::error::{Error, Result};
 
 /// Values that a pickle may make; a checkpoint of a thousand tensors makes some ten thousand.
@@ -18,7 +18,7 @@ const DEEPEST: usize = 64;
 /// An object and the storages that its tensors look into.
 pub(super) struct Unpickled {
     /// The object.
-    pub value: Value,
+    pub value: PickleValue,
     /// The storages by key.
     pub storages: BTreeMap<Arc<str>, Arc<Storage>>,
     /// Bytes that the pickle took.
@@ -41,7 +41,7 @@ pub(super) type Id = usize;
 
 /// A value while the program runs.
 pub(super) enum Node {
-    Plain(Value),
+    Plain(PickleValue),
     List(Vec<Id>),
     Set(Vec<Id>),
     Tuple(Vec<Id>),
@@ -180,13 +180,13 @@ impl Machine<'_> {
 
     fn push_number(&mut self, code: u8) -> Result<()> {
         let value = match code {
-            b'N' => Value::None,
-            0x88 | 0x89 => Value::Bool(code == 0x88),
-            b'J' => Value::Int(i128::from(self.number::<4>()? as u32 as i32)),
-            b'K' => Value::Int(i128::from(self.number::<1>()?)),
-            b'M' => Value::Int(i128::from(self.number::<2>()?)),
-            b'G' => Value::Float(f64::from_bits(self.number::<8>()?.swap_bytes())),
-            _ => Value::Int(self.long()?),
+            b'N' => PickleValue::None,
+            0x88 | 0x89 => PickleValue::Bool(code == 0x88),
+            b'J' => PickleValue::Int(i128::from(self.number::<4>()? as u32 as i32)),
+            b'K' => PickleValue::Int(i128::from(self.number::<1>()?)),
+            b'M' => PickleValue::Int(i128::from(self.number::<2>()?)),
+            b'G' => PickleValue::Float(f64::from_bits(self.number::<8>()?.swap_bytes())),
+            _ => PickleValue::Int(self.long()?),
         };
         self.push(Node::Plain(value))
     }
@@ -208,12 +208,12 @@ impl Machine<'_> {
         let length = usize::try_from(self.number::<N>()?).unwrap_or(usize::MAX);
         let text = std::str::from_utf8(self.take(length)?).ok().map(Arc::from);
         let text = text.ok_or_else(|| self.wrong("text in UTF-8", "other bytes"))?;
-        self.push(Node::Plain(Value::Text(text)))
+        self.push(Node::Plain(PickleValue::Text(text)))
     }
 
     fn push_bytes<const N: usize>(&mut self) -> Result<()> {
         let length = usize::try_from(self.number::<N>()?).unwrap_or(usize::MAX);
-        let bytes = Value::Bytes(Arc::from(self.take(length)?));
+        let bytes = PickleValue::Bytes(Arc::from(self.take(length)?));
         self.push(Node::Plain(bytes))
     }
 
@@ -296,14 +296,14 @@ impl Machine<'_> {
             self.wrong("names that a checkpoint of tensors needs", got).and_then_do(advice)
         })?;
         match known {
-            Global::Type(name) => self.push(Node::Plain(Value::Text(Arc::from(name)))),
+            Global::Type(name) => self.push(Node::Plain(PickleValue::Text(Arc::from(name)))),
             known => self.push(Node::Global(known)),
         }
     }
 
     pub(super) fn text(&self, id: Id) -> Result<Arc<str>> {
         match &self.nodes[id] {
-            Node::Plain(Value::Text(text)) => Ok(text.clone()),
+            Node::Plain(PickleValue::Text(text)) => Ok(text.clone()),
             _ => Err(self.wrong("a text", "something else")),
         }
     }
@@ -319,7 +319,7 @@ impl Machine<'_> {
     }
 
     /// The tree of a value; `left` bounds its size, for shared values stand in it as often as they are named.
-    fn value(&self, id: Id, depth: usize, left: &mut usize) -> Result<Value> {
+    fn value(&self, id: Id, depth: usize, left: &mut usize) -> Result<PickleValue> {
         if depth == 0 || *left == 0 {
             let expected = format!("at most {MOST_VALUES} values, at most {DEEPEST} deep in one another");
             return Err(self.wrong(expected, "more"));
@@ -328,10 +328,12 @@ impl Machine<'_> {
         let mut inner = |id: Id| self.value(id, depth - 1, left);
         Ok(match &self.nodes[id] {
             Node::Plain(value) => value.clone(),
-            Node::List(items) => Value::List(items.iter().map(|id| inner(*id)).collect::<Result<_>>()?),
-            Node::Set(items) => Value::Set(items.iter().map(|id| inner(*id)).collect::<Result<_>>()?),
-            Node::Tuple(items) => Value::Tuple(items.iter().map(|id| inner(*id)).collect::<Result<_>>()?),
-            Node::Dict(entries) => Value::Dict(
+            Node::List(items) => PickleValue::List(items.iter().map(|id| inner(*id)).collect::<Result<_>>()?),
+            Node::Set(items) => PickleValue::Set(items.iter().map(|id| inner(*id)).collect::<Result<_>>()?),
+            Node::Tuple(items) => {
+                PickleValue::Tuple(items.iter().map(|id| inner(*id)).collect::<Result<_>>()?)
+            }
+            Node::Dict(entries) => PickleValue::Dict(
                 entries
                     .iter()
                     .map(|(key, value): &(Id, Id)| Ok((inner(*key)?, inner(*value)?)))
@@ -356,7 +358,7 @@ impl Machine<'_> {
             }
             (Node::Global(Global::Tensor), arguments) => {
                 let tensor = Arc::new(stored_tensor(self, arguments)?);
-                self.push(Node::Plain(Value::Tensor(tensor)))
+                self.push(Node::Plain(PickleValue::Tensor(tensor)))
             }
             (Node::Global(Global::Set), arguments) => {
                 let items = self.set_items(arguments)?;
@@ -365,9 +367,9 @@ impl Machine<'_> {
             (Node::Global(Global::Complex), &[_, _]) => self.push(Node::Tuple(arguments)),
             (Node::Global(Global::Encode), &[text, _]) => {
                 let bytes = self.latin1(text)?;
-                self.push(Node::Plain(Value::Bytes(bytes)))
+                self.push(Node::Plain(PickleValue::Bytes(bytes)))
             }
-            (Node::Global(Global::Bytes), []) => self.push(Node::Plain(Value::Bytes(Arc::from([])))),
+            (Node::Global(Global::Bytes), []) => self.push(Node::Plain(PickleValue::Bytes(Arc::from([])))),
             (Node::Global(Global::Bytes), &[bytes]) if self.is_bytes(bytes) => self.push_again(bytes),
             _ => Err(self.wrong("a call that a checkpoint of tensors needs", "another")),
         }

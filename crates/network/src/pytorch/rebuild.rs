@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::pickle::{Id, Machine, Node};
-use super::value::{ElementType, Storage, StoredTensor, Value};
+use super::value::{ElementType, PickleValue, Storage, StoredTensor};
 use crate::error::Result;
 
 /// Dimensions that a tensor may have.
@@ -114,13 +114,13 @@ impl Machine<'_> {
     }
 
     pub(super) fn is_bytes(&self, id: Id) -> bool {
-        matches!(self.nodes[id], Node::Plain(Value::Bytes(_)))
+        matches!(self.nodes[id], Node::Plain(PickleValue::Bytes(_)))
     }
 
     /// A whole number that counts something.
     pub(super) fn count(&self, id: Id) -> Result<usize> {
         match &self.nodes[id] {
-            Node::Plain(Value::Int(number)) => {
+            Node::Plain(PickleValue::Int(number)) => {
                 usize::try_from(*number).map_err(|_| self.wrong("a count", number))
             }
             _ => Err(self.wrong("a count", "something else")),
@@ -173,7 +173,7 @@ impl Machine<'_> {
 
     /// What `(key, start, length)` means of a storage; `None` is all of it.
     fn part(&self, whole: &Arc<Storage>, view: Id) -> Result<Arc<Storage>> {
-        if matches!(self.nodes[view], Node::Plain(Value::None)) {
+        if matches!(self.nodes[view], Node::Plain(PickleValue::None)) {
             return Ok(whole.clone());
         }
         let &[_, start, length] = self.tuple(view)? else {

@@ -11,7 +11,7 @@ use candle_core::{Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors};
 
 use super::container::Container;
-use super::value::{ElementType, Storage, StoredTensor, Value};
+use super::value::{ElementType, PickleValue, Storage, StoredTensor};
 use super::{Content, TorchFile, entries, from_bytes};
 use crate::error::{Error, Result};
 
@@ -88,7 +88,7 @@ impl<'a> StateDict<'a> {
         let mut tensors = BTreeMap::new();
         let (entries, named) = entries::network(&place, &value, key)?;
         for (name, value) in named {
-            let Value::Tensor(tensor) = value else {
+            let PickleValue::Tensor(tensor) = value else {
                 return Err(Error::invalid(place, name, "a tensor", "something else"));
             };
             let range = storages[&tensor.storage.key].clone();

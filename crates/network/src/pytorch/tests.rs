@@ -140,8 +140,9 @@ fn a_network_is_found_within_a_checkpoint() {
     let file = from_bytes("net.pth", file.as_slice()).expect("a checkpoint");
     let epoch = file.value().get("epoch");
     let best = file.value().get("best_acc");
-    assert_eq!((epoch, best), (Some(&Value::Int(3)), Some(&Value::Float(0.5))));
-    let Some(Value::Tensor(tensor)) = file.value().get("state_dict").and_then(|state| state.get("w")) else {
+    assert_eq!((epoch, best), (Some(&PickleValue::Int(3)), Some(&PickleValue::Float(0.5))));
+    let Some(PickleValue::Tensor(tensor)) = file.value().get("state_dict").and_then(|state| state.get("w"))
+    else {
         panic!("a tensor");
     };
     assert_eq!((tensor.shape(), tensor.element()), (&[6][..], ElementType::F32));

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 /// A value of a checkpoint.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub enum PickleValue {
     /// `None`.
     None,
     /// `True` or `False`.
@@ -20,25 +20,27 @@ pub enum Value {
     /// Bytes.
     Bytes(Arc<[u8]>),
     /// A list.
-    List(Vec<Value>),
+    List(Vec<PickleValue>),
     /// A set, in the order of the file.
-    Set(Vec<Value>),
+    Set(Vec<PickleValue>),
     /// A tuple, the size of a tensor, or the two parts of a complex number.
-    Tuple(Vec<Value>),
+    Tuple(Vec<PickleValue>),
     /// A dictionary, in its order; of equal keys the last counts.
-    Dict(Vec<(Value, Value)>),
+    Dict(Vec<(PickleValue, PickleValue)>),
     /// A tensor or a parameter.
     Tensor(Arc<StoredTensor>),
 }
 
-impl Value {
+impl PickleValue {
     /// The entry of a dictionary under this text.
-    pub fn get(&self, key: &str) -> Option<&Value> {
+    pub fn get(&self, key: &str) -> Option<&PickleValue> {
         let Self::Dict(entries) = self else { return None };
         entries
             .iter()
             .rev()
-            .find(|entry: &&(Value, Value)| matches!(&entry.0, Self::Text(text) if **text == *key))
+            .find(
+                |entry: &&(PickleValue, PickleValue)| matches!(&entry.0, Self::Text(text) if **text == *key),
+            )
             .map(|(_, value)| value)
     }
 }

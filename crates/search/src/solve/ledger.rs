@@ -6,20 +6,20 @@ use std::sync::atomic::AtomicBool;
 use rayon::prelude::*;
 
 use super::{Ended, Outcome, Scored, View};
-use crate::archive::{Best, Front, Point};
+use crate::archive::{ArchivedPoint, Best, Front};
 use crate::error::Result;
 use crate::genes::{ByHash, hash};
 use crate::log::Log;
-use crate::metric::{Fidelity, Value};
+use crate::metric::{Fidelity, MetricValue};
 use crate::problem::Problem;
-use crate::rows::Rows;
+use crate::rows::GeneRows;
 
 /// All that was looked at.
 pub(super) struct Ledger<'a> {
     problem: &'a Problem<'a>,
     /// Where each row's values lie.
     places: ByHash<usize>,
-    values: Vec<Value>,
+    values: Vec<MetricValue>,
     best: Best,
     front: Front,
     pub spent: f64,
@@ -29,11 +29,11 @@ pub(super) struct Ledger<'a> {
     asked: Vec<usize>,
     fresh: Vec<usize>,
     /// Rows that no log knows.
-    unknown: Rows,
+    unknown: GeneRows,
 }
 
 /// How many values an estimator says of a row, and the values.
-type Part = (usize, Vec<Value>);
+type Part = (usize, Vec<MetricValue>);
 
 /// Rows that one thread compares with the limits at a time.
 const COMPARED_AT_ONCE: usize = 256;
@@ -51,7 +51,7 @@ impl<'a> Ledger<'a> {
             keys: Vec::new(),
             asked: Vec::new(),
             fresh: Vec::new(),
-            unknown: Rows::new(problem.genome().len()),
+            unknown: GeneRows::new(problem.genome().len()),
         }
     }
 
@@ -59,7 +59,7 @@ impl<'a> Ledger<'a> {
         View { best: self.best.points(), front: self.front.points(), count: self.places.len() }
     }
 
-    pub fn scored<'s>(&'s self, rows: &'s Rows) -> Scored<'s> {
+    pub fn scored<'s>(&'s self, rows: &'s GeneRows) -> Scored<'s> {
         let Self { problem, keys, values, asked: places, fresh, .. } = self;
         let each = problem.estimated();
         let fresh = fresh.len();
@@ -69,7 +69,7 @@ impl<'a> Ledger<'a> {
     /// Looks at each row, once; `false` if it was told to stop before it had looked at all.
     pub fn look(
         &mut self,
-        rows: &Rows,
+        rows: &GeneRows,
         fidelity: Fidelity,
         log: &mut dyn Log,
         stop: &AtomicBool,
@@ -91,7 +91,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// Finds where the rows' values lie, and gives those a place that are new.
-    fn find(&mut self, rows: &Rows, fidelity: Fidelity) {
+    fn find(&mut self, rows: &GeneRows, fidelity: Fidelity) {
         let Self { places, keys, asked, fresh, .. } = self;
         keys.clear();
         asked.clear();
@@ -111,14 +111,14 @@ impl<'a> Ledger<'a> {
     /// Adds the values of the rows that are new, from the log or the estimators; of how many.
     fn estimate(
         &mut self,
-        rows: &Rows,
+        rows: &GeneRows,
         fidelity: Fidelity,
         log: &mut dyn Log,
         stop: &AtomicBool,
     ) -> Result<usize> {
         let each = self.problem.estimated();
         // a log of another problem has other values
-        let fits = |values: &&[Value]| values.len() == each;
+        let fits = |values: &&[MetricValue]| values.len() == each;
         self.unknown.clear();
         for &at in self.fresh.iter().filter(|at| log.known(rows.get(**at), fidelity).filter(fits).is_none()) {
             self.unknown.push(rows.get(at));
@@ -161,7 +161,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// Enters the new rows that keep all limits.
-    fn enter(&mut self, rows: &Rows, first: usize) {
+    fn enter(&mut self, rows: &GeneRows, first: usize) {
         let problem = self.problem;
         let each = self.problem.estimated();
         let values = &self.values[first * each..];
@@ -185,7 +185,7 @@ impl<'a> Ledger<'a> {
     }
 
     pub fn outcome(self, ended: Ended) -> Outcome {
-        let candidates = |points: &[Point]| {
+        let candidates = |points: &[ArchivedPoint]| {
             points.iter().map(|point| self.problem.candidate(&point.row, &point.estimated)).collect()
         };
         Outcome {

@@ -32,7 +32,7 @@ use crate::objective::Objective;
 use crate::pareto;
 use crate::prices::{Column, Prices};
 use crate::problem::{Problem, Source};
-use crate::rows::Rows;
+use crate::rows::GeneRows;
 use crate::solve::{Ended, Outcome, Proof, Scored, Strategy, View, solve};
 use crate::start;
 use aim::Aim;
@@ -278,7 +278,7 @@ impl<'a> Climbers<'a> {
     }
 
     /// Adds all neighbors of what is new on the front; whether there is any.
-    fn ask_around(&mut self, view: &View<'_>, rows: &mut Rows) -> bool {
+    fn ask_around(&mut self, view: &View<'_>, rows: &mut GeneRows) -> bool {
         let Stage::Around { seen, .. } = &mut self.stage else { return false };
         let fresh = view.front().iter().filter(|point| seen.insert(hash(&point.row)));
         let mut steps = Steps::default();
@@ -299,7 +299,7 @@ fn refused_limits(problem: &Problem<'_>) -> Error {
 }
 
 impl Strategy for Climbers<'_> {
-    fn ask(&mut self, view: &View<'_>, rows: &mut Rows) -> Result<Fidelity> {
+    fn ask(&mut self, view: &View<'_>, rows: &mut GeneRows) -> Result<Fidelity> {
         match &mut self.stage {
             Stage::Starts(starts) => starts.iter().for_each(|row| {
                 rows.push(row);

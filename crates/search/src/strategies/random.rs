@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::error::Result;
 use crate::metric::Fidelity;
 use crate::problem::Problem;
-use crate::rows::Rows;
+use crate::rows::GeneRows;
 use crate::solve::{Proof, Scored, Strategy, View};
 
 /// Stream of its random numbers.
@@ -31,7 +31,7 @@ impl<'a> Random<'a> {
 }
 
 impl Strategy for Random<'_> {
-    fn ask(&mut self, _view: &View<'_>, rows: &mut Rows) -> Result<Fidelity> {
+    fn ask(&mut self, _view: &View<'_>, rows: &mut GeneRows) -> Result<Fidelity> {
         for _ in 0..BATCH.min(self.left) {
             let mut row = self.problem.genome().random(&mut self.rng);
             for _ in 1..TRIES {

@@ -220,7 +220,7 @@ struct Everything {
 }
 
 impl Strategy for Everything {
-    fn ask(&mut self, _view: &View<'_>, rows: &mut Rows) -> Result<Fidelity> {
+    fn ask(&mut self, _view: &View<'_>, rows: &mut GeneRows) -> Result<Fidelity> {
         let from = self.left.len().saturating_sub(100);
         self.left.drain(from..).for_each(|row| {
             rows.push(&row);
@@ -338,7 +338,7 @@ struct Halving {
 }
 
 impl Strategy for Halving {
-    fn ask(&mut self, _view: &View<'_>, rows: &mut Rows) -> Result<Fidelity> {
+    fn ask(&mut self, _view: &View<'_>, rows: &mut GeneRows) -> Result<Fidelity> {
         self.rows.iter().for_each(|row| {
             rows.push(row);
         });

@@ -19,7 +19,7 @@ use super::stages::{EXPAND, KERNEL, RESOLUTION, Stage, Stem};
 use super::{Ends, Family, Words};
 use crate::activation::Activation;
 use crate::builder::{Builder, Port, SlotName};
-use crate::genome::{Choice, Declaring, Dimension, GeneId, Genome, Row};
+use crate::genome::{Choice, Declaring, Dimension, GeneId, GeneRow, Genome};
 use crate::layer::{LayerSpec, inner_channels};
 use crate::operators::{MbConv, Operator};
 use crate::trace::fixed;
@@ -284,7 +284,7 @@ impl Place<'_> {
 }
 
 impl Words for OperatorChoice {
-    fn text(&self, genome: &Genome, row: &Row) -> String {
+    fn text(&self, genome: &Genome, row: &GeneRow) -> String {
         let block = |genes: &BlockGenes| match (genome.get(row, genes.operator), genes.shape) {
             (BlockOperator::MbConv, Some((kernel, expand))) => {
                 format!("i{}e{}", genome.get(row, kernel), genome.get(row, expand))
@@ -303,7 +303,7 @@ impl Words for OperatorChoice {
             .join("/")
     }
 
-    fn parse(&self, genome: &Genome, text: &str, place: &str, row: &mut Row) -> Result<()> {
+    fn parse(&self, genome: &Genome, text: &str, place: &str, row: &mut GeneRow) -> Result<()> {
         let parts: Vec<&str> = text.split('/').collect();
         if parts.len() != self.stages.len() {
             let expected = format!("{} (space {})", self.stages.len(), self.space);
@@ -368,7 +368,13 @@ impl Words for OperatorChoice {
 }
 
 /// Writes what a text names into a block's genes.
-fn parse_block(genome: &Genome, text: &str, place: &str, genes: &BlockGenes, row: &mut Row) -> Result<()> {
+fn parse_block(
+    genome: &Genome,
+    text: &str,
+    place: &str,
+    genes: &BlockGenes,
+    row: &mut GeneRow,
+) -> Result<()> {
     let wrong = || {
         let expected = "`i3e4` (kernel 3, expand ratio 4), `c` (convolution) or `s` (skipped)";
         Error::invalid(place, "block", expected, format!("`{text}`"))

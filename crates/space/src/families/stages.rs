@@ -7,7 +7,7 @@ use base::error::{Error, Result};
 
 use super::Words;
 use crate::activation::Activation;
-use crate::genome::{Choice, Declaring, Dimension, GeneId, Genome, Index, Row};
+use crate::genome::{Choice, Declaring, Dimension, GeneId, GeneRow, Genome, Index};
 use crate::value::{Extent, Ratio};
 
 pub(super) const RESOLUTION: Dimension = Dimension::named("resolution");
@@ -155,7 +155,7 @@ impl Stages {
     }
 
     /// The blocks and widths of a row.
-    pub fn blocks(&self, genome: &Genome, row: &Row) -> Blocks {
+    pub fn blocks(&self, genome: &Genome, row: &GeneRow) -> Blocks {
         let widths = self.genes.iter().filter_map(|genes| genes.width);
         Blocks {
             stages: self
@@ -208,11 +208,11 @@ impl Stages {
 }
 
 impl Words for Stages {
-    fn text(&self, genome: &Genome, row: &Row) -> String {
+    fn text(&self, genome: &Genome, row: &GeneRow) -> String {
         self.blocks(genome, row).to_string()
     }
 
-    fn parse(&self, genome: &Genome, text: &str, place: &str, row: &mut Row) -> Result<()> {
+    fn parse(&self, genome: &Genome, text: &str, place: &str, row: &mut GeneRow) -> Result<()> {
         self.write(genome, &text.parse()?, place, row)
     }
 

@@ -1,6 +1,6 @@
 //! Steps from one network to its neighbors.
 
-use super::{Genome, Index, Row};
+use super::{GeneRow, Genome, Index};
 
 /// Stands for the combination of a group of genes that does not exist.
 pub const ABSENT: Index = Index::MAX;
@@ -49,7 +49,7 @@ impl Steps {
     }
 
     /// Makes a step, from the row that it is a step from, or from that row after steps apart from it.
-    pub fn apply(&self, genome: &Genome, step: Step, row: &mut Row) {
+    pub fn apply(&self, genome: &Genome, step: Step, row: &mut GeneRow) {
         for change in self.changes(step) {
             genome.group(change.group).write(change.to, row);
         }
@@ -89,7 +89,7 @@ impl Group {
     }
 
     /// The combination that a row has, if the group exists there: its values as digits, the first the highest.
-    pub fn read(&self, row: &Row) -> Index {
+    pub fn read(&self, row: &GeneRow) -> Index {
         let digits = self.sizes.iter().zip(&row[self.genes()]);
         digits.fold(0, |code, (size, value)| code * *size as Index + value)
     }
@@ -104,7 +104,7 @@ impl Group {
         })
     }
 
-    fn write(&self, combination: Index, row: &mut Row) {
+    fn write(&self, combination: Index, row: &mut GeneRow) {
         self.values(combination).for_each(|(gene, value)| row[gene] = value);
     }
 }
@@ -154,7 +154,7 @@ impl Genome {
 
     /// All steps that change one group of a row for which `chosen`. Where groups come to exist, they all take the same of
     /// their combinations, and there is a step for each.
-    pub fn steps(&self, row: &Row, chosen: impl Fn(&Group) -> bool, steps: &mut Steps) {
+    pub fn steps(&self, row: &GeneRow, chosen: impl Fn(&Group) -> bool, steps: &mut Steps) {
         steps.steps.clear();
         steps.changes.clear();
         let mut below = Vec::new();
@@ -182,7 +182,7 @@ impl Genome {
     }
 
     /// Enters that a group comes or goes, and what comes and goes with it.
-    fn come(&self, row: &Row, coming: Coming, kind: usize, changes: &mut Vec<Change>) {
+    fn come(&self, row: &GeneRow, coming: Coming, kind: usize, changes: &mut Vec<Change>) {
         let combinations = self.combinations(coming.group);
         let to = if coming.comes { combinations[kind.min(combinations.len() - 1)] } else { ABSENT };
         let change = Change { group: coming.group, from: coming.from, to };
@@ -193,7 +193,7 @@ impl Genome {
     }
 
     /// Which groups whose existence hangs directly on a changed one come or go with it.
-    fn below(&self, row: &Row, change: Change, below: &mut Vec<Coming>) {
+    fn below(&self, row: &GeneRow, change: Change, below: &mut Vec<Coming>) {
         let group = self.group(change.group);
         if !group.has_below() {
             return;

@@ -1,7 +1,7 @@
 //! Costs of a space's networks as terms over few choices each, and their exact minima.
 
 use super::{SpaceIndex, Table, table::UNKNOWN};
-use crate::genome::{ABSENT, Change, Genome, Index, Row};
+use crate::genome::{ABSENT, Change, GeneRow, Genome, Index};
 use crate::layer::LayerSpec;
 use crate::trace::Var;
 
@@ -143,7 +143,7 @@ impl<T: Join> Factored<T> {
     }
 
     /// The cells of a row, by term.
-    fn cells_of<'a>(&'a self, row: &'a Row) -> impl Iterator<Item = usize> + 'a {
+    fn cells_of<'a>(&'a self, row: &'a GeneRow) -> impl Iterator<Item = usize> + 'a {
         let mut begin = 0;
         self.places.iter().map(move |(start, end)| {
             let steps = &self.steps[begin..*end as usize];
@@ -154,12 +154,12 @@ impl<T: Join> Factored<T> {
     }
 
     /// The cost of a row's network.
-    pub fn of(&self, row: &Row) -> T {
+    pub fn of(&self, row: &GeneRow) -> T {
         self.cells_of(row).fold(T::default(), |sum, cell| sum.join(self.cells[cell]))
     }
 
     /// The row as a place to go from: what changes of it add is asked of that.
-    pub fn from<'a>(&'a self, row: &Row) -> ChangesFrom<'a, T> {
+    pub fn from<'a>(&'a self, row: &GeneRow) -> ChangesFrom<'a, T> {
         ChangesFrom { costs: self, cells: self.cells_of(row).collect(), moved: Vec::new() }
     }
 }

@@ -11,7 +11,7 @@ use super::table::{Table, UNKNOWN};
 use super::{LayerId, Slot};
 use crate::builder::{Layer, Node, is_chain};
 use crate::feature_map::FeatureMap;
-use crate::genome::{Genome, Index, Row};
+use crate::genome::{GeneRow, Genome, Index};
 use crate::operators::Operator;
 use crate::search_space::SearchSpace;
 use crate::trace::{Var, VarSet};
@@ -181,7 +181,7 @@ impl<'a> Filler<'a> {
     }
 
     /// Enters what one network shows.
-    fn note(&mut self, tables: &mut [Filling], nodes: &[Node], row: &Row) {
+    fn note(&mut self, tables: &mut [Filling], nodes: &[Node], row: &GeneRow) {
         for (node, pair) in nodes.iter().zip(tables.chunks_exact_mut(2)) {
             let what = self.whats.of(&node.what.value);
             self.enter(&mut pair[0], &node.what.depends, row, what);
@@ -190,7 +190,7 @@ impl<'a> Filler<'a> {
         }
     }
 
-    fn enter(&self, filling: &mut Filling, depends: &VarSet, row: &Row, seen: u32) {
+    fn enter(&self, filling: &mut Filling, depends: &VarSet, row: &GeneRow, seen: u32) {
         if !depends.is_subset(&filling.scope) {
             let mut scope = filling.scope.clone();
             scope.extend(depends);

@@ -1,6 +1,6 @@
 //! A value for each combination of a few choices.
 
-use crate::genome::{Index, Row};
+use crate::genome::{GeneRow, Index};
 use crate::trace::Var;
 
 /// A cell for each combination of values of some genes, the first gene outermost.
@@ -42,7 +42,7 @@ impl<T: Clone + PartialEq> Table<T> {
     }
 
     /// The cell of a row.
-    pub fn at(&self, row: &Row) -> usize {
+    pub fn at(&self, row: &GeneRow) -> usize {
         let pairs = self.vars.iter().zip(&self.sizes);
         pairs.fold(0, |cell, (var, size)| cell * size + usize::from(row[*var as usize]))
     }

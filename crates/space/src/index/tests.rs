@@ -60,7 +60,7 @@ fn what_a_layer_depends_on_is_true() {
                 })
                 .map(|gene| gene as u32)
                 .collect();
-            let keys = |row: &Row| -> Vec<_> {
+            let keys = |row: &GeneRow| -> Vec<_> {
                 let nodes = space.build(row, None);
                 nodes.into_iter().map(|node| (node.what.value, node.extents.value)).collect()
             };

@@ -7,8 +7,8 @@ use std::time::Duration;
 use base::timing::unix_seconds;
 use command::{Common, Ending, stop_flag, wrote};
 use extract::latency::{
-    Bench, Campaign, Conditions, DeviceFacts, Engine, Folded, LatencyTable, Plan, RowsLog, Session, Subject,
-    Subjects, carry_out,
+    Campaign, Conditions, DeviceFacts, Engine, Folded, LatencyTable, MeasureContext, MeasurePlan, RowsLog,
+    Session, Subject, Subjects, run_plan,
 };
 use serde_json::json;
 use space::SearchSpace;
@@ -23,7 +23,7 @@ pub struct Here<'a> {
     pub arguments: &'a Arguments,
     pub output: &'a Common,
     pub space: &'a SearchSpace,
-    pub plan: &'a Plan,
+    pub plan: &'a MeasurePlan,
     pub stop: &'a AtomicBool,
 }
 
@@ -34,24 +34,24 @@ pub fn measure(
     (present, out): (Option<LatencyTable>, &Path),
 ) -> anyhow::Result<Ending> {
     let stop = stop_flag()?;
-    let kernels = arguments.on.kernels(arguments.dtype)?;
+    let backend = arguments.on.backend(arguments.dtype)?;
     let engine =
-        &*arguments.engine.open(&kernels, rayon::current_num_threads(), usize::from(arguments.batch))?;
+        &*arguments.engine.open(&backend, rayon::current_num_threads(), usize::from(arguments.batch))?;
     let device = DeviceFacts::this_machine(arguments.device_name.as_deref())
-        .computing_on(kernels.gpu(), arguments.device_name.is_none());
+        .computing_on(backend.gpu(), arguments.device_name.is_none());
     if let Some(table) = &present {
         table.check_same_setting(&device, &engine.describe())?;
     }
     let plan = plan(arguments, space, &engine.describe(), present.as_ref())?;
     let mut log = open_log(out, &plan, &device, engine)?;
     let mut stopwatch = engine.stopwatch();
-    let mut bench = Bench { engine, stopwatch: stopwatch.as_mut(), conditions: Conditions::now };
+    let mut bench = MeasureContext { engine, stopwatch: stopwatch.as_mut(), conditions: Conditions::now };
     let here = Here { arguments, output, space, plan: &plan, stop: &stop };
     if let Some(table) = &present {
         here.check_state(table, &mut bench, &mut log)?;
     }
     let bar = output.plain_bar(plan.layers.len() as u64);
-    let campaign = carry_out(&plan, &mut bench, &mut log, &mut |progress| show(&bar, &progress), &stop)?;
+    let campaign = run_plan(&plan, &mut bench, &mut log, &mut |progress| show(&bar, &progress), &stop)?;
     bar.finish_and_clear();
     let mut table = match present {
         Some(table) => table,
@@ -69,7 +69,12 @@ pub fn measure(
 }
 
 /// What is sampled goes to a file beside the table, where a run that was killed may have left some.
-fn open_log(out: &Path, plan: &Plan, device: &DeviceFacts, engine: &dyn Engine) -> anyhow::Result<RowsLog> {
+fn open_log(
+    out: &Path,
+    plan: &MeasurePlan,
+    device: &DeviceFacts,
+    engine: &dyn Engine,
+) -> anyhow::Result<RowsLog> {
     let mut name = out.as_os_str().to_os_string();
     name.push(".rows");
     let session = Session { unix_seconds: unix_seconds(), conditions: Conditions::now() };
@@ -99,7 +104,7 @@ impl Here<'_> {
     fn check_state(
         &self,
         table: &LatencyTable,
-        bench: &mut Bench<'_>,
+        bench: &mut MeasureContext<'_>,
         log: &mut RowsLog,
     ) -> anyhow::Result<()> {
         let keys = table.anchors(10);
@@ -151,7 +156,7 @@ impl Here<'_> {
     fn finish(
         &self,
         table: &mut LatencyTable,
-        bench: &mut Bench<'_>,
+        bench: &mut MeasureContext<'_>,
         mut log: RowsLog,
         campaign: &Campaign,
         out: &Path,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use extract::accuracy::AccuracyEstimator;
 use extract::latency::fitted::Part;
-use extract::latency::{Bench, Folded, LatencyKind, LatencyTable, MeasureConfig, RowsLog};
+use extract::latency::{Folded, LatencyKind, LatencyTable, MeasureConfig, MeasureContext, RowsLog};
 use extract::search::{
     LimitTrial, Objective, SyntheticObjective, Wanted, cost_index, promised, searched, subjects,
 };
@@ -34,7 +34,7 @@ pub fn search_limits(
     here: &Here<'_>,
     table: &mut LatencyTable,
     before: Duration,
-    (bench, log): (&mut Bench<'_>, &mut RowsLog),
+    (bench, log): (&mut MeasureContext<'_>, &mut RowsLog),
 ) -> anyhow::Result<Searched> {
     let mut all = Searched { spent: Duration::ZERO, interrupted: false };
     if table.fit_of(here.space).is_none() {

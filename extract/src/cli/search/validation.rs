@@ -5,18 +5,18 @@ use std::sync::atomic::AtomicBool;
 
 use command::{Common, ValImages, data_form, data_help};
 use extract::accuracy::AccuracyEstimator;
-use extract::search::{LogFile, Problem, Validated, ValidationPlan, search_validated};
+use extract::search::{LogFile, ValidatedSearch, ValidationPlan, ValidationProblem, search_validated};
 use network::accuracy_file::{self, AccuracyFile};
 use network::checkpoint::Supernet;
 use network::data::{Dataset, Split};
 use network::eval::{Calibration, Evaluator};
 use space::Arch;
 
-use super::super::{kernels, open_data};
+use super::super::{backend, open_data};
 use super::Logged;
 
 #[derive(clap::Args)]
-pub struct Validation {
+pub struct ValidationFlags {
     /// Evaluate the 20 best of what is found on validation images and choose by that: the trained weights
     #[arg(long, value_name = "FILE", requires = "data")]
     supernet: Option<PathBuf>,
@@ -67,7 +67,7 @@ fn least(text: &str) -> Result<f64, String> {
     }
 }
 
-impl Validation {
+impl ValidationFlags {
     /// The files that are read.
     pub fn inputs(&self) -> impl Iterator<Item = &PathBuf> {
         self.supernet.iter().chain(&self.accuracy)
@@ -77,19 +77,19 @@ impl Validation {
     pub fn search(
         &self,
         output: &Common,
-        problem: &Problem<'_>,
+        problem: &ValidationProblem<'_>,
         estimator: &AccuracyEstimator,
         log: &Logged<'_>,
-    ) -> anyhow::Result<Option<(Validated, String)>> {
+    ) -> anyhow::Result<Option<(ValidatedSearch, String)>> {
         let (Some(supernet), Some(data)) = (&self.supernet, &self.data) else { return Ok(None) };
-        let kernels = kernels()?;
-        let supernet = Supernet::read(supernet)?.on(&kernels)?;
+        let backend = backend()?;
+        let supernet = Supernet::read(supernet)?.on(&backend)?;
         check_supernet(estimator, &supernet)?;
         let dataset = open_data(output, (data, self.dataset_toml.as_deref()), &supernet)?;
         let dataset = self.val_images.of(supernet.see(&dataset, false)?);
         let rows = self.rows(&supernet, &dataset)?;
         let calibration = rows.as_ref().map_or_else(Calibration::default, |rows| rows.calibration);
-        let evaluator = Evaluator::new(&supernet, &dataset, &kernels).calibrating(calibration);
+        let evaluator = Evaluator::new(&supernet, &dataset, &backend).calibrating(calibration);
         let rounds = usize::from(self.rounds);
         let plan = ValidationPlan { rounds, rows: rows.as_ref(), ..ValidationPlan::default() };
         let counted = [

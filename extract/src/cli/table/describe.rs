@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use extract::latency::correction::Form;
 use extract::latency::fitted::Between;
-use extract::latency::{Coverage, EngineFacts, LatencyTable, SpaceFit, Validation, ValidationTypical};
+use extract::latency::{Coverage, EngineFacts, LatencyTable, LatencyValidation, SpaceFit, ValidationTypical};
 use serde_json::{Value, json};
 
 fn per_cent(share: f64) -> f64 {
@@ -74,7 +74,7 @@ fn conditions(noted: &Value) -> String {
 }
 
 /// How well predictions fit, in words.
-pub fn describe_validation(validation: &Validation, typical: Option<&ValidationTypical>) -> String {
+pub fn describe_validation(validation: &LatencyValidation, typical: Option<&ValidationTypical>) -> String {
     let mut text = format!(
         "{} sub-networks: mean error {:.1} % (of plain sums {:.1} %), {:.0} % within 5 %, {:.0} % within 10 %, Spearman {:.3}, Kendall {:.3}",
         validation.n,

@@ -9,8 +9,8 @@ use base::timing::unix_seconds;
 use command::{Common, Ending, stop_flag, warn_of_interrupted};
 use extract::latency::fitted::{Between, validation_of};
 use extract::latency::{
-    Bench, Compared, Comparison, Conditions, DeviceFacts, LatencyTable, MeasureConfig, NetworkRow, Progress,
-    Session, Validation, compare,
+    Compared, Comparison, Conditions, DeviceFacts, LatencyTable, LatencyValidation, MeasureConfig,
+    MeasureContext, NetworkRow, Progress, Session, compare,
 };
 use serde_json::json;
 use space::{Arch, SearchSpace, arch_file, sampler};
@@ -68,13 +68,14 @@ fn add(
 }
 
 /// Sub-networks whose measurement counts; all, where none does.
-fn judged(compared: &Compared) -> (Vec<&NetworkRow>, Validation) {
+fn judged(compared: &Compared) -> (Vec<&NetworkRow>, LatencyValidation) {
     let all: Vec<&NetworkRow> = compared.networks.iter().collect();
     let accepted: Vec<&NetworkRow> = all.iter().filter(|network| network.took.accepted).copied().collect();
     let lost = all.len() - accepted.len();
     let judges = if accepted.is_empty() { all } else { accepted };
     // the table is of other sessions than these measurements
-    let validation = Validation { unaccepted: lost, between: Between::Sessions, ..validation_of(&judges) };
+    let validation =
+        LatencyValidation { unaccepted: lost, between: Between::Sessions, ..validation_of(&judges) };
     (judges, validation)
 }
 
@@ -102,14 +103,14 @@ fn measured(
 ) -> anyhow::Result<Compared> {
     let archs = archs(arguments, space)?;
     warn_of_interrupted(&arguments.arch);
-    let kernels = arguments.on.kernels(table.engine.dtype.parse().unwrap_or_default())?;
+    let backend = arguments.on.backend(table.engine.dtype.parse().unwrap_or_default())?;
     let threads = arguments.common.threads.map_or(table.engine.threads, usize::from);
-    let engine = &*arguments.engine.open(&kernels, threads, table.engine.batch)?;
-    let device = DeviceFacts::this_machine(Some(&table.device.name)).computing_on(kernels.gpu(), false);
+    let engine = &*arguments.engine.open(&backend, threads, table.engine.batch)?;
+    let device = DeviceFacts::this_machine(Some(&table.device.name)).computing_on(backend.gpu(), false);
     table.check_same_setting(&device, &engine.describe())?;
     let mut stopwatch = engine.stopwatch();
     let stop = stop_flag()?;
-    let mut bench = Bench { engine, stopwatch: stopwatch.as_mut(), conditions: Conditions::now };
+    let mut bench = MeasureContext { engine, stopwatch: stopwatch.as_mut(), conditions: Conditions::now };
     let bar = output.plain_bar(archs.len() as u64);
     let usual = (SECONDS_EACH * archs.len() as f64).max(LEAST_SECONDS);
     let budget = arguments.budget.map_or(Duration::from_secs_f64(usual), Duration::from_secs);
@@ -144,7 +145,7 @@ fn archs(arguments: &Arguments, space: &SearchSpace) -> anyhow::Result<Vec<Arch>
     Ok(archs)
 }
 
-fn describe_networks(networks: &[NetworkRow], validation: &Validation) -> String {
+fn describe_networks(networks: &[NetworkRow], validation: &LatencyValidation) -> String {
     let mut text = format!(
         "{:>12} {:>12} {:>8} {:>12} {:>9}  sub-network\n",
         "predicted ms", "measured ms", "error", "typical ms", "confirmed"

@@ -2,9 +2,9 @@
 
 use base::random::rng_for;
 use candle_core::{DType, Device};
-use kernels::Kernels;
+use kernels::Backend;
 use network::data::{Normalization, Preprocess};
-use network::model_folder::{Input, Origin, StatisticsOrigin, with_statistics};
+use network::model_folder::{Input, ModelOrigin, StatisticsOrigin, with_statistics};
 use network::nn::{Pass, Statistics};
 use prost::Message;
 use rand::Rng;
@@ -57,9 +57,9 @@ impl Sample {
         let arch = sampler::random(&space, &mut rng).at(resolution);
         let layers = space.lower(&arch).expect("legal");
         let channels = space.input_channels();
-        let origin = Origin {
+        let origin = ModelOrigin {
             tool: "0".to_string(),
-            kernels: "none".to_string(),
+            backend: "none".to_string(),
             supernet: "none".to_string(),
             statistics: StatisticsOrigin::Inherited,
             predicted_top1: None,
@@ -75,7 +75,7 @@ impl Sample {
         let tensors = random_weights(&layers, &mut rng);
         let model = ModelFolder::new((&space, &arch), tensors, input, classes, origin).expect("f32");
         let images = random(&[2, channels, resolution, resolution], 0.0, 1.0, &mut rng);
-        let network = model.network(&Kernels::detect()).expect("whole");
+        let network = model.network(&Backend::detect()).expect("whole");
         let logits = values(&network.forward(&images, Pass::Inference).expect("forward")).expect("f32");
         let bytes = contents(&model).expect("written");
         Self { model, bytes, images, logits }
@@ -128,8 +128,8 @@ const FAULTS: [(&str, Fault); 12] = [
 ];
 
 /// The file with a change of its graph.
-fn with_graph(bytes: &[u8], change: impl FnOnce(&mut proto::Graph)) -> Vec<u8> {
-    let mut file = proto::Model::decode(bytes).expect("sound");
+fn with_graph(bytes: &[u8], change: impl FnOnce(&mut proto::GraphProto)) -> Vec<u8> {
+    let mut file = proto::ModelProto::decode(bytes).expect("sound");
     change(file.graph.as_mut().expect("a graph"));
     file.encode_to_vec()
 }
@@ -218,7 +218,8 @@ fn change_size(bytes: &[u8], rng: &mut ChaCha8Rng) -> Vec<u8> {
                 let tensor =
                     value.r#type.as_mut().and_then(|kind| kind.tensor_type.as_mut()).expect("a tensor");
                 let dimension = pick(&mut tensor.shape.as_mut().expect("a shape").dim, rng);
-                *dimension = proto::Dimension { dim_value: Some(rng.random_range(-2..9)), dim_param: None };
+                *dimension =
+                    proto::DimensionProto { dim_value: Some(rng.random_range(-2..9)), dim_param: None };
                 return;
             }
             _ => &mut pick(&mut graph.initializer, rng).dims,
@@ -266,7 +267,7 @@ fn change_initializer(bytes: &[u8], rng: &mut ChaCha8Rng) -> Vec<u8> {
 }
 
 fn change_property(bytes: &[u8], rng: &mut ChaCha8Rng) -> Vec<u8> {
-    let mut file = proto::Model::decode(bytes).expect("sound");
+    let mut file = proto::ModelProto::decode(bytes).expect("sound");
     let index = rng.random_range(0..file.metadata_props.len());
     match rng.random_range(0..4) {
         0 => drop(file.metadata_props.remove(index)),
@@ -278,7 +279,7 @@ fn change_property(bytes: &[u8], rng: &mut ChaCha8Rng) -> Vec<u8> {
 }
 
 fn change_model(bytes: &[u8], rng: &mut ChaCha8Rng) -> Vec<u8> {
-    let mut file = proto::Model::decode(bytes).expect("sound");
+    let mut file = proto::ModelProto::decode(bytes).expect("sound");
     match rng.random_range(0..4) {
         0 => file.ir_version = Some(rng.random_range(0..8)),
         1 => file.opset_import[0].version = Some(rng.random_range(0..17)),
@@ -291,7 +292,7 @@ fn change_model(bytes: &[u8], rng: &mut ChaCha8Rng) -> Vec<u8> {
 /// Whether two files differ in nothing but what no reader obeys: who wrote them and the graph's name.
 fn means_the_same(a: &[u8], b: &[u8]) -> bool {
     let plain = |bytes: &[u8]| {
-        let mut file = proto::Model::decode(bytes).ok().filter(|file| file.encode_to_vec() == bytes)?;
+        let mut file = proto::ModelProto::decode(bytes).ok().filter(|file| file.encode_to_vec() == bytes)?;
         (file.producer_name, file.producer_version) = (None, None);
         file.graph.as_mut()?.name = None;
         Some(file)

@@ -107,7 +107,7 @@ impl Engine for FakeEngine<'_> {
 
 struct FakeClock<'a>(&'a FakeEngine<'a>);
 
-impl Stopwatch for FakeClock<'_> {
+impl RunTimer for FakeClock<'_> {
     fn time(&mut self, run: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
         let before = self.0.now();
         run()?;
@@ -345,7 +345,7 @@ fn what_was_sampled_before_a_kill_counts_and_the_least_visited_come_first() {
 #[test]
 fn an_engine_error_ends_it() {
     struct Broken;
-    impl Stopwatch for Broken {
+    impl RunTimer for Broken {
         fn time(&mut self, _: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
             Err(base::Error::invalid("clock", "time", "some", "none").into())
         }

@@ -4,15 +4,15 @@ use super::*;
 use latency::testing::{made_up, setting};
 use space::preset;
 
-fn plan(networks: usize) -> Plan {
+fn plan(networks: usize) -> MeasurePlan {
     let space = preset("fashion").expect("a preset").at_resolutions(&[20, 28]).expect("listed");
-    Plan::new(&space, &setting().engine, &MeasureConfig::default(), networks, None).expect("a plan")
+    MeasurePlan::new(&space, &setting().engine, &MeasureConfig::default(), networks, None).expect("a plan")
 }
 
 #[test]
 fn plans_round_trip_and_say_what_is_where() {
     let plan = plan(4);
-    let again = Plan::from_jsonl("x", &plan.to_jsonl()).expect("own text");
+    let again = MeasurePlan::from_jsonl("x", &plan.to_jsonl()).expect("own text");
     assert_eq!(again.to_jsonl(), plan.to_jsonl());
     assert_eq!((again.layers.len(), again.networks.len()), (plan.layers.len(), 4));
     assert_eq!(again.config(), plan.config());
@@ -30,22 +30,24 @@ fn plans_round_trip_and_say_what_is_where() {
 fn what_a_table_has_is_not_measured_again_but_for_anchors() {
     let space = preset("tiny").expect("a preset");
     let table = made_up(&space);
-    let new = |known| Plan::new(&space, &table.engine, &MeasureConfig::default(), 2, known).expect("a plan");
+    let new =
+        |known| MeasurePlan::new(&space, &table.engine, &MeasureConfig::default(), 2, known).expect("a plan");
     let plan = new(Some(&table));
     let again: Vec<&String> =
         plan.layers.iter().filter(|(_, layer)| !layer.known).map(|(key, _)| key).collect();
     assert_eq!(again.len(), ANCHORS);
     assert_eq!(plan.kept_us, table.kept_us(&plan.sentinel));
-    assert_eq!(Plan::from_jsonl("x", &plan.to_jsonl()).expect("own text").to_jsonl(), plan.to_jsonl());
+    assert_eq!(MeasurePlan::from_jsonl("x", &plan.to_jsonl()).expect("own text").to_jsonl(), plan.to_jsonl());
     assert_eq!(plan.id(), new(None).id(), "what was measured meanwhile makes no other plan");
     // into a table of another space: its anchors come along
     let other = preset("fashion").expect("a preset");
-    let plan = Plan::new(&other, &table.engine, &MeasureConfig::default(), 2, Some(&table)).expect("a plan");
+    let plan =
+        MeasurePlan::new(&other, &table.engine, &MeasureConfig::default(), 2, Some(&table)).expect("a plan");
     assert_eq!(plan.layers.values().filter(|layer| layer.resolutions.is_empty()).count(), ANCHORS);
 }
 
 /// The plan with a network in which a block's output is added to its input.
-fn with_a_graph() -> Plan {
+fn with_a_graph() -> MeasurePlan {
     let mut plan = plan(1);
     let spec = |key: &str| key.parse::<LayerSpec>().expect("a key");
     let keys = ["stem k3 s1 1-4 relu @8x8", "conv k3 4-4 relu @8x8", "sum2 4 @8x8"];
@@ -65,7 +67,7 @@ fn a_graph_is_planned_as_it_is() {
     let plan = with_a_graph();
     let text = plan.to_jsonl();
     assert!(text.contains("\"version\":3") && text.contains("\"inputs\":[[null],[0],[0,1]]"), "{text}");
-    let again = Plan::from_jsonl("x", &text).expect("own text");
+    let again = MeasurePlan::from_jsonl("x", &text).expect("own text");
     assert_eq!(again.to_jsonl(), text);
     let subjects = again.subjects().expect("a graph");
     let (_, network) =
@@ -81,7 +83,7 @@ fn a_graph_is_planned_as_it_is() {
         ("[[null],[0],[0,1]]", "[[null],[0],[0]]", "to have 2 inputs, got 1"),
         ("[[null],[0],[0,1]]", "[[null],[0],[0,-1]]", "network: expected {"),
     ] {
-        let error = Plan::from_jsonl("x", &text.replacen(from, to, 1)).expect_err(to).to_string();
+        let error = MeasurePlan::from_jsonl("x", &text.replacen(from, to, 1)).expect_err(to).to_string();
         assert!(error.contains(part), "{to}: {error}");
     }
 }
@@ -106,10 +108,10 @@ fn malformed_plans_are_refused_with_the_line() {
         ("\"layers\":[", "\"layers\":[0,", "network: layer 2: expected what"),
     ] {
         let text = good.replacen(from, to, 1);
-        let error = Plan::from_jsonl("x", text.trim_end()).expect_err(to).to_string();
+        let error = MeasurePlan::from_jsonl("x", text.trim_end()).expect_err(to).to_string();
         assert!(error.contains(part), "{to}: {error}");
     }
     let twice = good.replacen("\"networks\":1", "\"networks\":2", 1) + &last;
-    let error = Plan::from_jsonl("x", &twice).expect_err("the same twice").to_string();
+    let error = MeasurePlan::from_jsonl("x", &twice).expect_err("the same twice").to_string();
     assert!(error.contains("network: expected each sub-network once"), "{error}");
 }

@@ -9,25 +9,25 @@ use crate::error::Result;
 
 /// One operator, by the names of its inputs and of its output. An empty name stands for an optional input left out.
 #[derive(Clone, Debug)]
-pub(in crate::onnx) struct Node {
+pub(in crate::onnx) struct NodeProto {
     pub(in crate::onnx) name: String,
     pub(in crate::onnx) operator: String,
     pub(in crate::onnx) inputs: Vec<String>,
     pub(in crate::onnx) output: String,
-    pub(in crate::onnx) attributes: BTreeMap<String, Attribute>,
+    pub(in crate::onnx) attributes: BTreeMap<String, AttributeProto>,
 }
 
 /// The value of an attribute.
 #[derive(Clone, Debug)]
-pub(in crate::onnx) enum Attribute {
+pub(in crate::onnx) enum AttributeProto {
     Int(i64),
     Float(f32),
     Ints(Vec<i64>),
 }
 
-impl Node {
-    pub(super) fn new(place: &str, node: proto::Node) -> Result<Self> {
-        let proto::Node { input, output, name, op_type, attribute } = node;
+impl NodeProto {
+    pub(super) fn new(place: &str, node: proto::NodeProto) -> Result<Self> {
+        let proto::NodeProto { input, output, name, op_type, attribute } = node;
         let name = name.unwrap_or_default();
         let operator = op_type.unwrap_or_default();
         let [output] = <[String; 1]>::try_from(output).map_err(|output| {
@@ -40,7 +40,7 @@ impl Node {
         for attribute in attribute {
             let key = attribute.name().to_string();
             let place = place_of(place, &name, &operator);
-            if attributes.insert(key.clone(), Attribute::new(&place, &key, attribute)?).is_some() {
+            if attributes.insert(key.clone(), AttributeProto::new(&place, &key, attribute)?).is_some() {
                 return Err(invalid(&place, key, "one attribute of this name", "several"));
             }
         }
@@ -57,10 +57,10 @@ fn place_of(file: &str, name: &str, operator: &str) -> String {
     format!("{file}: node `{name}` ({operator})")
 }
 
-impl Attribute {
+impl AttributeProto {
     /// The field that the attribute's kind names; the others must be absent.
-    fn new(place: &str, key: &str, attribute: proto::Attribute) -> Result<Self> {
-        let proto::Attribute { f, i, ints, kind, .. } = attribute;
+    fn new(place: &str, key: &str, attribute: proto::AttributeProto) -> Result<Self> {
+        let proto::AttributeProto { f, i, ints, kind, .. } = attribute;
         let kind = kind.and_then(|kind| proto::AttributeKind::try_from(kind).ok());
         match (kind, f, i, ints.is_empty()) {
             (Some(proto::AttributeKind::Float), Some(value), None, true) => Ok(Self::Float(value)),
@@ -86,7 +86,7 @@ impl Attribute {
     }
 }
 
-impl fmt::Display for Attribute {
+impl fmt::Display for AttributeProto {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Int(value) => write!(formatter, "{value}"),

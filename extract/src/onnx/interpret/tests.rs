@@ -3,7 +3,7 @@ use prost::Message;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::graph::{Graph, Sizes, float, int, ints};
+use super::super::graph::{GraphProto, Sizes, float, int, ints};
 use super::super::proto;
 use super::*;
 
@@ -12,11 +12,11 @@ type Values<'a> = (&'a [usize], &'a [f32]);
 /// A graph of one node, whose first input is the graph's; no shape stands for an input that is left out.
 fn graph(
     operator: &str,
-    attributes: Vec<proto::Attribute>,
+    attributes: Vec<proto::AttributeProto>,
     inputs: &[Option<Values>],
     output: &[usize],
 ) -> OnnxModel {
-    let mut graph = Graph::new();
+    let mut graph = GraphProto::new();
     let mut names = vec!["input".to_string()];
     for (index, values) in inputs.iter().enumerate().skip(1) {
         names.push(values.as_ref().map_or_else(String::new, |(shape, values): &Values| {
@@ -32,7 +32,7 @@ fn graph(
 
 fn check(
     operator: &str,
-    attributes: Vec<proto::Attribute>,
+    attributes: Vec<proto::AttributeProto>,
     inputs: &[Option<Values>],
     (shape, expected): Values,
 ) {
@@ -115,7 +115,7 @@ fn matrices() {
     check("Gemm", vec![int("transA", 1)], &[Some(columns), Some(b)], (&[2, 2], &[4.0, 5.0, 10.0, 11.0]));
     let values = counted(&[2, 3, 4]);
     let x: Values = (&[2, 3, 4], &values);
-    let axis = |axis: i64| vec![proto::Attribute { i: Some(axis), ..int("axis", 0) }];
+    let axis = |axis: i64| vec![proto::AttributeProto { i: Some(axis), ..int("axis", 0) }];
     let shapes: [(i64, [usize; 2]); 5] =
         [(0, [1, 24]), (1, [2, 12]), (2, [6, 4]), (3, [24, 1]), (-1, [6, 4])];
     for (at, shape) in shapes {
@@ -135,7 +135,7 @@ fn pools() {
         &[Some((&[2, 1, 2], &[1.0, 3.0, 5.0, 9.0]))],
         (&[2, 1, 1], &[2.0, 7.0]),
     );
-    let two = |more: Vec<proto::Attribute>| [vec![ints("kernel_shape", &[2; 2])], more].concat();
+    let two = |more: Vec<proto::AttributeProto>| [vec![ints("kernel_shape", &[2; 2])], more].concat();
     let strided = || ints("strides", &[2; 2]);
     check("MaxPool", two(vec![]), &[Some(x)], (&[1, 1, 2, 2], &[5.0, 6.0, 8.0, 9.0]));
     check("MaxPool", two(vec![strided()]), &[Some(x)], (&[1, 1, 1, 1], &[5.0]));
@@ -249,9 +249,11 @@ fn what_an_operator_does_not_take_is_refused_by_name() {
     let x = Some((&[1usize, 1, 3, 3][..], &nine[..]));
     let of = |shape: &'static [usize]| Some((shape, &[1.0f32; 16][..shape.iter().product()]));
     let kernel = |size: usize| ints("kernel_shape", &[size; 2]);
-    let odd =
-        |attribute: proto::Attribute, values: &[i64]| proto::Attribute { ints: values.to_vec(), ..attribute };
-    type Case<'a> = (&'a str, Vec<proto::Attribute>, Vec<Option<Values<'a>>>, &'a str);
+    let odd = |attribute: proto::AttributeProto, values: &[i64]| proto::AttributeProto {
+        ints: values.to_vec(),
+        ..attribute
+    };
+    type Case<'a> = (&'a str, Vec<proto::AttributeProto>, Vec<Option<Values<'a>>>, &'a str);
     let cases: [Case; 24] = [
         ("Sin", vec![], vec![x], "(Sin): operator: expected one of those that are written here, got Sin"),
         ("Relu", vec![], vec![x, x], "(Relu): inputs: expected at most 1, got 2"),
@@ -346,7 +348,7 @@ fn shapes_are_those_that_the_file_declares() {
     assert_eq!(said(&[1, 2], &[0.0]), "x.onnx: input: expected values of shape [1, 2], got 1 values");
     assert_eq!(said(&[1, 2], &[0.0; 2]), "x.onnx: output: expected `output` [1, 3], got shape [1, 2]");
     // an open size is one size wherever its name stands
-    let mut graph = Graph::new();
+    let mut graph = GraphProto::new();
     graph.node("sum".to_string(), "Flatten", &["input"], vec![int("axis", 0)]);
     let sizes = [Sizes::fixed(&[1, 1]), Sizes::fixed(&[1, 2])].map(|sizes| sizes.with_open_first("N"));
     let bytes = graph.into_file(sizes, Default::default());
@@ -359,16 +361,16 @@ fn shapes_are_those_that_the_file_declares() {
 #[test]
 fn files_that_are_not_written_here_are_refused() {
     let whole = || {
-        let mut graph = Graph::new();
+        let mut graph = GraphProto::new();
         let weight = graph.constant("w".to_string(), &[2], &[1.0, 2.0]);
         graph.node("a".to_string(), "Add", &["input", &weight], vec![]);
         graph.node("b".to_string(), "HardSigmoid", &["a"], vec![float("alpha", 0.1)]);
         let bytes = graph.into_file([Sizes::fixed(&[2]), Sizes::fixed(&[2])], Default::default());
-        proto::Model::decode(bytes.as_slice()).expect("a message")
+        proto::ModelProto::decode(bytes.as_slice()).expect("a message")
     };
-    let read = |file: &proto::Model| OnnxModel::from_bytes("x.onnx", &file.encode_to_vec());
+    let read = |file: &proto::ModelProto| OnnxModel::from_bytes("x.onnx", &file.encode_to_vec());
     read(&whole()).expect("sound");
-    type Fault = fn(&mut proto::Model, &mut proto::Graph);
+    type Fault = fn(&mut proto::ModelProto, &mut proto::GraphProto);
     let cases: [(Fault, &str); 21] = [
         (|file, _| file.ir_version = None, "ir_version: expected 8, got none"),
         (|file, _| file.ir_version = Some(9), "ir_version: expected 8, got 9"),
@@ -446,7 +448,7 @@ fn files_that_are_not_written_here_are_refused() {
 #[test]
 fn a_small_file_asks_for_little() {
     // each node doubles the map by its padding
-    let mut graph = Graph::new();
+    let mut graph = GraphProto::new();
     let mut tip = "input".to_string();
     let weight = graph.constant("w".to_string(), &[1, 1, 1, 1], &[1.0]);
     for index in 0..40 {

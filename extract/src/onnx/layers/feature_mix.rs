@@ -4,11 +4,11 @@ use space::Activation;
 
 use super::nodes::{Window, activate, convolution};
 use crate::error::Result;
-use crate::onnx::graph::Graph;
+use crate::onnx::graph::GraphProto;
 use crate::onnx::weights::LayerWeights;
 
 pub(super) fn append(
-    graph: &mut Graph,
+    graph: &mut GraphProto,
     name: &str,
     activation: Activation,
     weights: &LayerWeights,

@@ -4,10 +4,15 @@ use space::{Activation, MbConv};
 
 use super::nodes::{Window, activate, add, convolution, mean};
 use crate::error::Result;
-use crate::onnx::graph::Graph;
+use crate::onnx::graph::GraphProto;
 use crate::onnx::weights::LayerWeights;
 
-pub(super) fn append(graph: &mut Graph, name: &str, block: &MbConv, weights: &LayerWeights) -> Result<()> {
+pub(super) fn append(
+    graph: &mut GraphProto,
+    name: &str,
+    block: &MbConv,
+    weights: &LayerWeights,
+) -> Result<()> {
     let input = graph.tip();
     if block.expansion {
         let part = format!("{name}.inverted_bottleneck");
@@ -31,7 +36,7 @@ pub(super) fn append(graph: &mut Graph, name: &str, block: &MbConv, weights: &La
 }
 
 /// The tip, each of its channels times `h_sigmoid(expand(relu(reduce(mean))))`.
-fn squeeze_excite(graph: &mut Graph, name: &str, weights: &LayerWeights) -> Result<()> {
+fn squeeze_excite(graph: &mut GraphProto, name: &str, weights: &LayerWeights) -> Result<()> {
     let maps = graph.tip();
     mean(graph, format!("{name}.mean"));
     for (part, activation) in [("reduce", Activation::Relu), ("expand", Activation::HSigmoid)] {

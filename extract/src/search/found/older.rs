@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use base::Error;
 use base::document::{self, rounded};
-use search::{AccuracyFrom, Candidate, LATENCY, Limits, TOP1, Value};
+use search::{AccuracyFrom, Candidate, LATENCY, Limits, MetricValue, TOP1};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::Serializer;
@@ -41,13 +41,13 @@ struct OlderCandidate {
 
 impl OlderCandidate {
     fn newer(self, place: &str) -> Result<Candidate> {
-        let accuracy = Value {
+        let accuracy = MetricValue {
             mean: self.accuracy,
             low: self.accuracy_low,
             high: self.accuracy_high,
             extrapolated: false,
         };
-        let count = |count: u64| Value::exact(count as f64);
+        let count = |count: u64| MetricValue::exact(count as f64);
         let mut values = BTreeMap::from([
             (TOP1.to_string(), accuracy),
             ("macs".to_string(), count(self.macs)),
@@ -58,7 +58,7 @@ impl OlderCandidate {
         let us = |ms: f64| rounded(1e3 * ms, 6);
         match (self.latency_ms, self.latency_upper_ms) {
             (Some(mean), Some(upper)) => {
-                let latency = Value { high: Some(us(upper)), ..Value::expected(us(mean)) };
+                let latency = MetricValue { high: Some(us(upper)), ..MetricValue::expected(us(mean)) };
                 values.insert(LATENCY.to_string(), latency);
             }
             (None, None) => {}

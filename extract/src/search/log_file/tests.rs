@@ -76,9 +76,9 @@ fn a_log_is_read_as_it_was_written() {
     let space = small();
     let path = folder.path().join("search.jsonl");
     let values = [
-        Value { mean: 0.1 + 0.2, low: Some(-0.0), high: None, extrapolated: true },
-        Value::exact(7.0),
-        Value::expected(f64::MIN_POSITIVE),
+        MetricValue { mean: 0.1 + 0.2, low: Some(-0.0), high: None, extrapolated: true },
+        MetricValue::exact(7.0),
+        MetricValue::expected(f64::MIN_POSITIVE),
     ];
     let rows = space.genome().all();
     let mut log = LogFile::open(&path, &space, &setting(&space)).expect("new");
@@ -133,13 +133,13 @@ fn values_that_cannot_be_kept_are_refused() {
     let path = folder.path().join("search.jsonl");
     let mut log = LogFile::open(&path, &space, &setting(&space)).expect("new");
     let row = space.genome().all().remove(0);
-    for values in [&[][..], &[Value::expected(f64::NAN)], &[Value::exact(f64::INFINITY)]] {
+    for values in [&[][..], &[MetricValue::expected(f64::NAN)], &[MetricValue::exact(f64::INFINITY)]] {
         assert!(log.append(&row, Fidelity::FULL, values).is_err(), "{values:?}");
     }
     assert!(log.append_hits(&sampler::largest(&space), &[]).is_err());
     assert!(log.archive().entries().is_empty());
-    log.append(&row, Fidelity::FULL, &[Value::exact(0.5)]).expect("new");
-    let error = log.append(&row, Fidelity::FULL, &[Value::exact(0.6)]).expect_err("again").to_string();
+    log.append(&row, Fidelity::FULL, &[MetricValue::exact(0.5)]).expect("new");
+    let error = log.append(&row, Fidelity::FULL, &[MetricValue::exact(0.6)]).expect_err("again").to_string();
     assert!(error.contains("expected each sub-network once for each fidelity"), "{error}");
     let held = LogFile::open(&path, &space, &setting(&space)).expect_err("held").to_string();
     assert!(held.contains("another process is searching with it"), "{held}");

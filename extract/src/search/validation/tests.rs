@@ -73,7 +73,7 @@ impl World {
 fn on_worlds(
     worlds: u64,
     share: f64,
-    mut check: impl FnMut(&World, &AccuracyFile, &AccuracyEstimator, Problem<'_>),
+    mut check: impl FnMut(&World, &AccuracyFile, &AccuracyEstimator, ValidationProblem<'_>),
 ) {
     let space = preset("tiny").expect("a preset");
     let index = cost_index(&space, &made_up_table(&space), LatencyKind::Undisturbed).expect("covered");
@@ -85,8 +85,13 @@ fn on_worlds(
         let rows = world.rows(100);
         let estimator = AccuracyEstimator::fit(&rows, &quick()).expect("rows");
         let config = SearchConfig { seed, candidates: 3000, front_limits: 2, ..SearchConfig::default() };
-        let problem =
-            Problem { index: &index, limits: &limits, config: &config, least_top1: None, stop: &stop };
+        let problem = ValidationProblem {
+            index: &index,
+            limits: &limits,
+            config: &config,
+            least_top1: None,
+            stop: &stop,
+        };
         check(&world, &rows, &estimator, problem);
     }
 }
@@ -95,7 +100,7 @@ fn plan(rounds: usize, rows: Option<&AccuracyFile>) -> ValidationPlan<'_> {
     ValidationPlan { candidates: 20, rounds, rows, fit: quick() }
 }
 
-fn search(problem: &Problem<'_>, estimator: &AccuracyEstimator) -> SearchReport {
+fn search(problem: &ValidationProblem<'_>, estimator: &AccuracyEstimator) -> SearchReport {
     climb(problem.index, estimator, problem.limits, problem.config, problem.stop).expect("feasible")
 }
 
@@ -122,7 +127,7 @@ fn the_expected_accuracy_of_a_winner_is_what_it_has() {
         by_predictor += report.best.accuracy() - world.truth(&report.best.arch);
         let validated =
             search_validated(&problem, estimator, &plan(1, None), &mut |arch| Ok(Some(world.hits(arch))));
-        let Validated { report, evaluated, rounds } = validated.expect("feasible");
+        let ValidatedSearch { report, evaluated, rounds } = validated.expect("feasible");
         assert_eq!((evaluated.len(), rounds), (20, 1));
         let archs: BTreeSet<_> = evaluated.iter().map(|evaluated| &evaluated.arch).collect();
         assert_eq!(archs.len(), 20, "distinct");
@@ -198,11 +203,13 @@ fn a_limit_on_accuracy_is_kept_by_the_lower_end() {
         let mut evaluate = |arch: &Arch| Ok(Some(world.hits(arch)));
         let free = search_validated(&problem, estimator, &plan(1, None), &mut evaluate).expect("feasible");
         let low = free.report.best.accuracy_low().expect("known");
-        let kept = Problem { least_top1: Some(low), ..problem };
+        let kept = ValidationProblem { least_top1: Some(low), ..problem };
         let again = search_validated(&kept, estimator, &plan(1, None), &mut evaluate).expect("kept");
         assert_eq!(again.report.best, free.report.best);
-        let broken =
-            Problem { least_top1: Some(free.report.best.accuracy_high().expect("known")), ..problem };
+        let broken = ValidationProblem {
+            least_top1: Some(free.report.best.accuracy_high().expect("known")),
+            ..problem
+        };
         let error =
             search_validated(&broken, estimator, &plan(1, None), &mut evaluate).expect_err("none keeps it");
         assert!(matches!(&error, Error::NotAccurate { low, .. } if *low < 0.96), "{error}");

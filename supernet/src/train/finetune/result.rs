@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use network::data::{Split, calibration_batches, eval_batches};
 use network::eval::{Accuracy, Calibration, accuracy, calibrate};
 use network::model_folder::{
-    FineTuned, FineTunedFrom, MeasuredAccuracy, ModelConfig, ModelFolder, Origin, StatisticsOrigin,
+    FineTuned, FineTunedFrom, MeasuredAccuracy, ModelConfig, ModelFolder, ModelOrigin, StatisticsOrigin,
     with_statistics,
 };
 use network::nn::Network;
@@ -21,7 +21,7 @@ impl FineTuner {
     /// Counts how accurate the model is as its folder has it, unless the log says; whether it was done before `stop`.
     pub(super) fn count_before(&mut self, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<bool> {
         if self.before.is_none() {
-            let network = self.model.network(&self.config.kernels)?;
+            let network = self.model.network(&self.config.backend)?;
             self.before = self.count(&network, stop)?;
             if let Some(accuracy) = self.before {
                 self.log_accuracy(0, accuracy, told)?;
@@ -34,7 +34,7 @@ impl FineTuner {
     pub(super) fn finish(&mut self, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<bool> {
         let Some(tensors) = self.calibrated(stop)? else { return Ok(false) };
         let mut model = self.fine_tuned(tensors)?;
-        let Some(after) = self.count(&model.network(&self.config.kernels)?, stop)? else { return Ok(false) };
+        let Some(after) = self.count(&model.network(&self.config.backend)?, stop)? else { return Ok(false) };
         if self.resumed.as_ref().is_none_or(|resumed| resumed.evaluated.is_empty()) {
             self.log_accuracy(self.step, after, told)?;
         }
@@ -93,9 +93,9 @@ impl FineTuner {
         let calibration = Calibration::default();
         let mut fine_tuned = origin.fine_tuned.clone();
         fine_tuned.push(self.provenance(origin));
-        let origin = Origin {
+        let origin = ModelOrigin {
             tool: env!("CARGO_PKG_VERSION").to_string(),
-            kernels: self.config.kernels.name().to_string(),
+            backend: self.config.backend.name().to_string(),
             statistics: StatisticsOrigin::Calibrated {
                 images: calibration.images.min(self.dataset.train().len()),
                 data: self.dataset.identity(),
@@ -109,19 +109,19 @@ impl FineTuner {
     }
 
     /// What this run adds to the model's history.
-    fn provenance(&self, before: &Origin) -> FineTuned {
+    fn provenance(&self, before: &ModelOrigin) -> FineTuned {
         let counted = self.before.expect("counted before the first step");
         FineTuned {
             from: FineTunedFrom {
                 model: self.plan.model.clone(),
                 tool: before.tool.clone(),
-                kernels: before.kernels.clone(),
+                backend: before.backend.clone(),
                 statistics: before.statistics.clone(),
                 measured: before.measured.clone(),
                 counted: MeasuredAccuracy::of(counted, Split::Val),
             },
             tool: env!("CARGO_PKG_VERSION").to_string(),
-            kernels: self.kernels(),
+            backend: self.backend(),
             data: self.dataset.identity(),
             plan: self.plan.hash(),
             seed: self.plan.seed,

@@ -33,7 +33,8 @@ struct Document {
     tool: String,
     arch: Arch,
     space: SearchSpace,
-    kernels: String,
+    #[serde(rename = "kernels")]
+    backend: String,
     plan: String,
     step: u64,
 }
@@ -43,7 +44,7 @@ pub struct FineTuneCheckpoint {
     /// Version of the tool that wrote it.
     pub tool: String,
     /// Kernels that computed the weights.
-    pub kernels: String,
+    pub backend: String,
     /// Hash of the plan.
     pub plan: String,
     /// The next step.
@@ -72,7 +73,7 @@ impl FineTuneCheckpoint {
         let file = tensor_file::from_bytes(place, bytes)?;
         let form = "the metadata of a fine-tuning's checkpoint";
         let document: Document = document::read(place, &file.document, (KIND, VERSION), form)?;
-        let Document { tool, arch, space, kernels, plan, step, .. } = document;
+        let Document { tool, arch, space, backend, plan, step, .. } = document;
         let layers = space.lower(&arch).map_err(|error| error.in_place(place))?;
         let count = file.tensors.len();
         let mut weights = BTreeMap::new();
@@ -89,7 +90,7 @@ impl FineTuneCheckpoint {
             let expected = weights.len() + velocities.len();
             return Err(Error::invalid(place, "number of tensors", expected, count));
         }
-        Ok(Self { tool, kernels, plan, step, weights, velocities })
+        Ok(Self { tool, backend, plan, step, weights, velocities })
     }
 }
 
@@ -128,7 +129,7 @@ impl FineTuner {
             )));
         };
         self.step = self.plan.steps;
-        self.resumed = Some(Resumed::new(self.step, &last.kernels));
+        self.resumed = Some(Resumed::new(self.step, &last.backend));
         self.before = Some(last.from.counted.accuracy());
         self.after = Some(measured.accuracy());
         self.remove_checkpoint()
@@ -139,9 +140,9 @@ impl FineTuner {
         if checkpoint.plan != self.plan.hash() {
             return Err(self.folder.other_plan(&self.plan));
         }
-        let FineTuneCheckpoint { tool, kernels, step, weights, velocities, .. } = checkpoint;
+        let FineTuneCheckpoint { tool, backend, step, weights, velocities, .. } = checkpoint;
         let config = &self.model.config;
-        let now = self.config.kernels.clone();
+        let now = self.config.backend.clone();
         self.network = StaticNetwork::new((&config.space, &config.arch), weights, &now)?;
         let momentum = self.plan.momentum;
         let decay = self.plan.weight_decay;
@@ -149,7 +150,7 @@ impl FineTuner {
         self.optimizer = optimizer.moving(velocities)?;
         self.step = step;
         self.saved = Some(step);
-        let mut resumed = Resumed::new(step, &kernels);
+        let mut resumed = Resumed::new(step, &backend);
         let happened = self.folder.cut_log(step)?;
         self.before = self.folder.log_before_steps()?.iter().find_map(|line| line.accuracy_at(0));
         resumed.evaluated = happened.into_iter().filter_map(|line| line.evaluated_at(step)).collect();
@@ -175,7 +176,7 @@ impl FineTuner {
             tool: env!("CARGO_PKG_VERSION").to_string(),
             arch: self.model.config.arch.clone(),
             space: self.model.config.space.clone(),
-            kernels: self.kernels(),
+            backend: self.backend(),
             plan: self.plan.hash(),
             step: self.step,
         };
@@ -199,8 +200,8 @@ impl FineTuner {
     }
 
     /// All kernels that computed the weights.
-    pub(super) fn kernels(&self) -> String {
-        Resumed::kernels(self.resumed.as_ref(), &self.config.kernels)
+    pub(super) fn backend(&self) -> String {
+        Resumed::backend(self.resumed.as_ref(), &self.config.backend)
     }
 
     pub(super) fn diverged(&self, step: u64, what: String) -> Error {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use kernels::Kernels;
-use network::arena::{Arena, Layout, Part};
+use kernels::Backend;
+use network::arena::{Arena, ArenaPart, Layout};
 use network::model_folder::ModelFolder;
 use network::nn::{MapSource, Network, Source, operands};
 use space::{Arch, LayerSpec, SearchSpace};
@@ -21,7 +21,7 @@ pub struct StaticNetwork {
     epsilon: f32,
     weights: Arena,
     gradients: Arena,
-    kernels: Kernels,
+    backend: Backend,
 }
 
 /// Those of `tensors` that are trained in the network; all must be there in their shapes.
@@ -52,22 +52,22 @@ impl StaticNetwork {
     pub fn new(
         (space, arch): (&SearchSpace, &Arch),
         weights: BTreeMap<String, Tensor>,
-        kernels: &Kernels,
+        backend: &Backend,
     ) -> Result<Self> {
         let layers = space.lower(arch)?;
         let weights = trained(&layers, weights, "network")?;
-        let layout = Arc::new(Layout::of(Part::of_layers(&layers)));
-        let weights = Arena::of(layout, weights, "network")?.on(&kernels.device())?;
+        let layout = Arc::new(Layout::of(ArenaPart::of_layers(&layers)));
+        let weights = Arena::of(layout, weights, "network")?.on(&backend.device())?;
         let gradients = weights.zeros_like()?;
-        Ok(Self { layers, epsilon: space.batch_norm_epsilon(), weights, gradients, kernels: kernels.clone() })
+        Ok(Self { layers, epsilon: space.batch_norm_epsilon(), weights, gradients, backend: backend.clone() })
     }
 
     /// A model's network over copies of its weights.
     ///
     /// # Errors
     /// If a tensor cannot be copied.
-    pub fn of_model(model: &ModelFolder, kernels: &Kernels) -> Result<Self> {
-        Self::new((&model.config.space, &model.config.arch), model.tensors.clone(), kernels)
+    pub fn of_model(model: &ModelFolder, backend: &Backend) -> Result<Self> {
+        Self::new((&model.config.space, &model.config.arch), model.tensors.clone(), backend)
     }
 
     /// The weights, without statistics.
@@ -86,7 +86,7 @@ impl StaticNetwork {
     /// If the images do not fit.
     pub fn learn(&self, images: &Tensor, target: &Target, dropout: Option<Tensor>) -> Result<Loss> {
         let source = self.source()?.with_gradients(self.gradients.tensors().clone());
-        learn(&Network::new(&self.layers, &source)?, &self.kernels, images, target, dropout)
+        learn(&Network::new(&self.layers, &source)?, &self.backend, images, target, dropout)
     }
 
     /// One step on every weight; the gradients are zero after it.
@@ -114,7 +114,7 @@ impl StaticNetwork {
     /// # Errors
     /// If a tensor cannot be written.
     pub fn clear(&self) -> Result<()> {
-        Ok(self.kernels.fill_zero(self.gradients.values())?)
+        Ok(self.backend.fill_zero(self.gradients.values())?)
     }
 
     /// The network without statistics, for passes that use the batch's own.
@@ -128,9 +128,9 @@ impl StaticNetwork {
     /// The weights with their operands.
     fn source(&self) -> Result<Source<'static>> {
         let tensors = self.weights.tensors();
-        let operands = operands(tensors, &self.layers, &self.kernels)?;
+        let operands = operands(tensors, &self.layers, &self.backend)?;
         let builder = MapSource::builder(tensors.clone());
-        Ok(Source::new(builder, &self.kernels, self.epsilon).with_operands(operands))
+        Ok(Source::new(builder, &self.backend, self.epsilon).with_operands(operands))
     }
 }
 
@@ -187,16 +187,16 @@ mod tests {
 
     fn assert_steps_are_the_supernets(preset: &str, settings: OptimizerSettings) {
         let (space, arch) = one_network(preset);
-        let kernels = Kernels::detect();
+        let backend = Backend::detect();
         let logits = uniform("teacher", &[IMAGES, 10]);
         for teacher in [None, Some(&logits)] {
             let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
             let copies = weights.tensors().clone();
-            let network = StaticNetwork::new((&space, &arch), copies, &kernels).expect("the same names");
+            let network = StaticNetwork::new((&space, &arch), copies, &backend).expect("the same names");
             let gradients = Gradients::new(&weights).expect("zeros");
             let mut optimizers =
-                [0, 1].map(|_| settings.at_rest(weights.arena(), 3e-5, &kernels).expect("at rest"));
-            let student = Student { space: &space, weights: &weights, kernels: kernels.clone() };
+                [0, 1].map(|_| settings.at_rest(weights.arena(), 3e-5, &backend).expect("at rest"));
+            let student = Student { space: &space, weights: &weights, backend: backend.clone() };
             for step in 0..3 {
                 let images = uniform(&format!("images {step}"), &[IMAGES, 1, 8, 8]);
                 let target = Target { labels: &LABELS, smoothing: 0.1, teacher, class_weights: None };
@@ -230,7 +230,7 @@ mod tests {
         for teacher in [None, Some(&logits)] {
             let target = Target { labels: &LABELS, smoothing: 0.1, teacher, class_weights: None };
             let of = |tensors: &BTreeMap<String, Tensor>| {
-                StaticNetwork::new((&space, &arch), tensors.clone(), &Kernels::reference())
+                StaticNetwork::new((&space, &arch), tensors.clone(), &Backend::reference())
                     .expect("a network")
             };
             let network = of(weights.tensors());
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn weights_of_another_network_are_refused() {
         let (space, arch) = one_network("tiny");
-        let error = StaticNetwork::new((&space, &arch), BTreeMap::new(), &Kernels::reference());
+        let error = StaticNetwork::new((&space, &arch), BTreeMap::new(), &Backend::reference());
         let error = error.err().expect("refused").to_string();
         assert!(error.starts_with("network: ") && error.ends_with("got none"), "{error}");
     }

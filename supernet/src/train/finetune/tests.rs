@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base::random::rng_for;
-use kernels::Kernels;
+use kernels::Backend;
 use network::checkpoint::{self, Interface, Kind, Training};
 use network::elastic::SharedWeights;
 use space::{SearchSpace, preset};
@@ -16,7 +16,7 @@ fn teacher(at: &Path, space: &SearchSpace) -> Supernet {
     let weights = SharedWeights::new(space, &mut rng_for("weights", 9, &[])).expect("weights");
     let training = Training {
         tool: String::new(),
-        kernels: String::new(),
+        backend: String::new(),
         seed: 0,
         data: digits().identity(),
         plan: String::new(),
@@ -38,13 +38,13 @@ fn settings() -> FineTuneSettings {
 
 fn tuner(folder: &Path, resume: bool, model: ModelFolder, settings: &FineTuneSettings) -> Result<FineTuner> {
     let config =
-        TrainConfig { seed: 4, checkpoint_every: Duration::from_secs(3600), kernels: Kernels::detect() };
+        TrainConfig { seed: 4, checkpoint_every: Duration::from_secs(3600), backend: Backend::detect() };
     let task = FineTuneTask { model, dataset: digits(), teacher: None };
     FineTuner::new(task, settings, open_fine_tune_folder(folder, resume)?, config)
 }
 
 /// Runs in a folder, and stops after the step `at`, or in the last evaluation.
-fn run(folder: &Path, at: Option<u64>) -> Outcome {
+fn run(folder: &Path, at: Option<u64>) -> RunOutcome {
     let mut tuner = tuner(folder, true, model(), &settings()).expect("it fits");
     let stop = AtomicBool::new(false);
     let outcome = tuner.run(&stop, &mut |line| {
@@ -64,7 +64,7 @@ fn bytes(folder: &Path) -> Vec<u8> {
 fn stopping_after_any_step_changes_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
-    assert_eq!(run(&at("whole"), None), Outcome::Finished);
+    assert_eq!(run(&at("whole"), None), RunOutcome::Finished);
     let events = |name: &str| {
         let log = std::fs::read_to_string(at(name).join("log.jsonl")).expect("a log");
         log.lines().filter(|line| line.contains("\"evaluation\"")).map(str::to_string).collect::<Vec<_>>()
@@ -72,8 +72,8 @@ fn stopping_after_any_step_changes_nothing() {
     assert_eq!(events("whole").len(), 2, "before and after");
     for step in 0..=6 {
         let name = format!("stopped{step}");
-        assert_eq!(run(&at(&name), Some(step)), Outcome::Interrupted { step });
-        assert_eq!(run(&at(&name), None), Outcome::Finished);
+        assert_eq!(run(&at(&name), Some(step)), RunOutcome::Interrupted { step });
+        assert_eq!(run(&at(&name), None), RunOutcome::Finished);
         assert!(bytes(&at(&name)) == bytes(&at("whole")), "stopped after {step} steps");
         assert_eq!(events(&name), events("whole"), "stopped after {step} steps");
     }
@@ -95,7 +95,7 @@ fn the_folder_says_what_it_is_and_may_be_fine_tuned_again() {
         ("0.0.1", &model().config.model_hash)
     );
     assert_eq!(origin.measured.as_ref().map(|measured| measured.n), Some(digits().val().len()));
-    let network = once.network(&Kernels::detect()).expect("calibrated");
+    let network = once.network(&Backend::detect()).expect("calibrated");
     let batches =
         network::data::eval_batches(digits().val(), digits().preprocess(), 8, 200).collect::<Vec<_>>();
     let counted = network::eval::accuracy(&network, batches.into_iter()).expect("it fits");
@@ -124,7 +124,7 @@ fn a_used_folder_goes_on_only_with_the_same_plan() {
     assert!(refused(false, &settings()).contains("--resume"));
     let other = FineTuneSettings { lr: Some(0.2), ..settings() };
     for at_end in [false, true] {
-        assert_eq!(run(at, (!at_end).then_some(3)) == Outcome::Finished, at_end);
+        assert_eq!(run(at, (!at_end).then_some(3)) == RunOutcome::Finished, at_end);
         assert!(
             refused(true, &other).contains("plan.lr: expected 0.1, got 0.2"),
             "{}",
@@ -133,7 +133,10 @@ fn a_used_folder_goes_on_only_with_the_same_plan() {
     }
     let before = bytes(at);
     let mut finished = tuner(at, true, model(), &settings()).expect("the same plan");
-    assert_eq!(finished.run(&AtomicBool::new(true), &mut |_| ()).expect("nothing to do"), Outcome::Finished);
+    assert_eq!(
+        finished.run(&AtomicBool::new(true), &mut |_| ()).expect("nothing to do"),
+        RunOutcome::Finished
+    );
     assert!(finished.before().is_some() && finished.after().is_some() && bytes(at) == before);
     std::fs::remove_file(at.join("plan.json")).expect("removed");
     drop(finished);
@@ -181,7 +184,7 @@ fn a_teacher_changes_the_plan_and_the_steps() {
         };
         let at = folder.path().join(name);
         let config =
-            TrainConfig { seed: 4, checkpoint_every: Duration::from_secs(3600), kernels: Kernels::detect() };
+            TrainConfig { seed: 4, checkpoint_every: Duration::from_secs(3600), backend: Backend::detect() };
         let run = open_fine_tune_folder(&at, false).expect("new");
         let mut tuner = FineTuner::new(task, &settings(), run, config).expect("it fits");
         tuner.run(&AtomicBool::new(false), &mut |_| ()).expect("no errors");

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use candle_core::Tensor;
-use kernels::{AdamWConstants, Adapted, Kernels};
+use kernels::{AdamWConstants, AdamWParameter, Backend};
 use network::arena::Arena;
 use network::checkpoint::{ADAMW, OptimizerState};
 
@@ -26,7 +26,7 @@ pub struct AdamW {
     steps: BTreeMap<String, u64>,
     constants: AdamWConstants,
     weight_decay: f32,
-    kernels: Kernels,
+    backend: Backend,
 }
 
 /// Weights that lie in a row, decay alike and have taken as many steps.
@@ -45,11 +45,11 @@ impl AdamW {
         weights: &Arena,
         constants: AdamWConstants,
         weight_decay: f32,
-        kernels: &Kernels,
+        backend: &Backend,
     ) -> Result<Self> {
         let [first, second] = [weights.zeros_like()?, weights.zeros_like()?];
         let steps = weights.layout().names().map(|name| (name.to_string(), 0)).collect();
-        Ok(Self { first, second, steps, constants, weight_decay, kernels: kernels.for_layer("optimizer") })
+        Ok(Self { first, second, steps, constants, weight_decay, backend: backend.for_layer("optimizer") })
     }
 
     /// The weights of these names in few runs, each with the number of the step that it is to take.
@@ -93,28 +93,29 @@ impl Optimizer for AdamW {
         if let Some(name) = self.steps.keys().find(|name| !state.steps.contains_key(*name)) {
             return Err(Error::invalid("optimizer", format!("steps.{name}"), "a number of steps", "none"));
         }
-        self.first = restored(&self.first, first, FIRST, &self.kernels)?;
-        self.second = restored(&self.second, second, SECOND, &self.kernels)?;
+        self.first = restored(&self.first, first, FIRST, &self.backend)?;
+        self.second = restored(&self.second, second, SECOND, &self.backend)?;
         self.steps = state.steps;
         Ok(())
     }
 
-    fn kernels(&self) -> &Kernels {
-        &self.kernels
+    fn backend(&self) -> &Backend {
+        &self.backend
     }
 
     fn move_weights(&mut self, weights: &Arena, gradients: &Arena, names: &[&str], lr: f32) -> Result<()> {
         let alike = self.alike(names);
         let parts = alike.iter().map(|alike| self.run(weights, gradients, &alike.run));
         let parts = parts.collect::<Result<Vec<_>>>()?;
-        let adapted = parts.iter().zip(&alike).map(|([parameter, gradient, first, second], alike)| Adapted {
-            parameter,
-            gradient,
-            moments: [first, second],
-            weight_decay: alike.weight_decay,
-            count: alike.count,
-        });
-        self.kernels.adamw(&adapted.collect::<Vec<_>>(), lr, self.constants)?;
+        let adapted =
+            parts.iter().zip(&alike).map(|([parameter, gradient, first, second], alike)| AdamWParameter {
+                parameter,
+                gradient,
+                moments: [first, second],
+                weight_decay: alike.weight_decay,
+                count: alike.count,
+            });
+        self.backend.adamw(&adapted.collect::<Vec<_>>(), lr, self.constants)?;
         for &name in names {
             if let Some(steps) = self.steps.get_mut(name) {
                 *steps += 1;

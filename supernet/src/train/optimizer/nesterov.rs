@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use candle_core::Tensor;
-use kernels::{Kernels, Moved};
+use kernels::{Backend, NesterovParameter};
 use network::arena::Arena;
 use network::checkpoint::{NESTEROV, OptimizerState};
 
@@ -19,7 +19,7 @@ pub struct Nesterov {
     velocities: Arena,
     momentum: f32,
     weight_decay: f32,
-    kernels: Kernels,
+    backend: Backend,
 }
 
 impl Nesterov {
@@ -27,9 +27,9 @@ impl Nesterov {
     ///
     /// # Errors
     /// If there is no room for its state.
-    pub fn new(weights: &Arena, momentum: f32, weight_decay: f32, kernels: &Kernels) -> Result<Self> {
+    pub fn new(weights: &Arena, momentum: f32, weight_decay: f32, backend: &Backend) -> Result<Self> {
         let velocities = weights.zeros_like()?;
-        Ok(Self { velocities, momentum, weight_decay, kernels: kernels.for_layer("optimizer") })
+        Ok(Self { velocities, momentum, weight_decay, backend: backend.for_layer("optimizer") })
     }
 
     /// The optimizer with these velocities, one for each weight, moved to where the kernels compute.
@@ -37,7 +37,7 @@ impl Nesterov {
     /// # Errors
     /// If they are those of other weights, or there is no room for them.
     pub fn moving(self, velocities: BTreeMap<String, Tensor>) -> Result<Self> {
-        let velocities = restored(&self.velocities, velocities, "velocities", &self.kernels)?;
+        let velocities = restored(&self.velocities, velocities, "velocities", &self.backend)?;
         Ok(Self { velocities, ..self })
     }
 
@@ -62,12 +62,12 @@ impl Optimizer for Nesterov {
     }
 
     fn restore(&mut self, mut state: OptimizerState) -> Result<()> {
-        self.velocities = restored(&self.velocities, state.take(VELOCITY)?, "velocities", &self.kernels)?;
+        self.velocities = restored(&self.velocities, state.take(VELOCITY)?, "velocities", &self.backend)?;
         Ok(())
     }
 
-    fn kernels(&self) -> &Kernels {
-        &self.kernels
+    fn backend(&self) -> &Backend {
+        &self.backend
     }
 
     fn move_weights(&mut self, weights: &Arena, gradients: &Arena, names: &[&str], lr: f32) -> Result<()> {
@@ -77,15 +77,15 @@ impl Optimizer for Nesterov {
         let runs = decaying.chain(layout.runs(others).into_iter().map(|run| (run, 0.0)));
         let parts = runs.map(|(run, decay)| Ok((self.run(weights, gradients, &run)?, decay)));
         let parts = parts.collect::<Result<Vec<_>>>()?;
-        let moved: Vec<Moved> = parts
+        let moved: Vec<NesterovParameter> = parts
             .iter()
-            .map(|([parameter, gradient, velocity], weight_decay)| Moved {
+            .map(|([parameter, gradient, velocity], weight_decay)| NesterovParameter {
                 parameter,
                 gradient,
                 velocity,
                 weight_decay: *weight_decay,
             })
             .collect();
-        Ok(self.kernels.nesterov(&moved, lr, self.momentum)?)
+        Ok(self.backend.nesterov(&moved, lr, self.momentum)?)
     }
 }

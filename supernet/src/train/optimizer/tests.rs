@@ -38,8 +38,8 @@ fn moving(arena: &Arena, step: u64) -> Vec<&str> {
 /// Weights after some steps, the last of them by an optimizer that was saved and restored after `restored_after`.
 fn trained(settings: OptimizerSettings, restored_after: Option<u64>) -> (Vec<u32>, OptimizerState) {
     let weights = weights();
-    let kernels = Kernels::detect();
-    let at_rest = || settings.at_rest(weights.arena(), 0.01, &kernels).expect("room");
+    let backend = Backend::detect();
+    let at_rest = || settings.at_rest(weights.arena(), 0.01, &backend).expect("room");
     let mut optimizer = at_rest();
     for step in 0..6 {
         let gradients = gradients(&weights, step);
@@ -94,7 +94,7 @@ fn a_weight_that_rests_keeps_its_own_count() {
     };
     let arena = |tensors| Arena::of(weights.arena().layout().clone(), tensors, "x").expect("the same names");
     let ones = arena(full(1.0));
-    let mut adamw = ADAMW.at_rest(&ones, 0.01, &Kernels::detect()).expect("room");
+    let mut adamw = ADAMW.at_rest(&ones, 0.01, &Backend::detect()).expect("room");
     let steps = [
         ([Some(0.5), None], [0.899_000_05, 1.0], [1, 0]),
         ([Some(-0.25), None], [0.871_467_35, 1.0], [2, 0]),
@@ -130,16 +130,16 @@ fn a_weight_that_rests_keeps_its_own_count() {
 fn the_head_moves_alone() {
     for settings in [NESTEROV, ADAMW] {
         let weights = weights();
-        let kernels = Kernels::detect();
+        let backend = Backend::detect();
         let gradients = Gradients::new(&weights).expect("zeros");
         let before: BTreeMap<String, Vec<f32>> =
             weights.tensors().iter().map(|(n, t)| (n.clone(), flat(t))).collect();
         let names = ["classifier.linear.bias", "first_conv.bn.weight"];
         for name in names {
             let gradient = gradients.touch(name).expect("a weight");
-            kernels.add_assign(gradient, &gradient.ones_like().expect("ones")).expect("one shape");
+            backend.add_assign(gradient, &gradient.ones_like().expect("ones")).expect("one shape");
         }
-        let mut optimizer = settings.at_rest(weights.arena(), 0.01, &kernels).expect("room");
+        let mut optimizer = settings.at_rest(weights.arena(), 0.01, &backend).expect("room");
         optimizer.step_head(&weights, &gradients, 0.1).expect("its own");
         for (name, tensor) in weights.tensors() {
             let moved = flat(tensor) != before[name];
@@ -157,9 +157,9 @@ fn flat(tensor: &Tensor) -> Vec<f32> {
 #[test]
 fn the_state_of_another_optimizer_is_refused() {
     let weights = weights();
-    let kernels = Kernels::detect();
+    let backend = Backend::detect();
     let [mut nesterov, mut adamw] =
-        [NESTEROV, ADAMW].map(|settings| settings.at_rest(weights.arena(), 0.0, &kernels).expect("room"));
+        [NESTEROV, ADAMW].map(|settings| settings.at_rest(weights.arena(), 0.0, &backend).expect("room"));
     let states = [&nesterov, &adamw].map(|optimizer| optimizer.state().expect("on the CPU"));
     let error = adamw.restore(states[0].clone()).expect_err("another's").to_string();
     assert!(
@@ -176,9 +176,9 @@ fn the_state_of_another_optimizer_is_refused() {
 #[test]
 fn numbers_that_are_not_finite_are_found_in_every_arena() {
     let weights = weights();
-    let kernels = Kernels::detect();
+    let backend = Backend::detect();
     for (settings, sort) in [(NESTEROV, "velocity"), (ADAMW, "first_moment"), (ADAMW, "second_moment")] {
-        let mut optimizer = settings.at_rest(weights.arena(), 0.0, &kernels).expect("room");
+        let mut optimizer = settings.at_rest(weights.arena(), 0.0, &backend).expect("room");
         let mut state = optimizer.state().expect("on the CPU");
         let tensors = state.tensors.get_mut(sort).expect("a sort");
         let bias = Tensor::full(f32::INFINITY, 10, &Device::Cpu).expect("a tensor");

@@ -75,7 +75,7 @@ fn each_version_has_its_own_fields() {
 fn batch_and_rate_can_be_chosen() {
     let recipe = Recipe::progressive();
     let phases = |recipe: &Recipe| {
-        let plan = crate::train::Plan::new(recipe, 10, 1);
+        let plan = crate::train::TrainingPlan::new(recipe, 10, 1);
         plan.phases.iter().map(|phase| phase.scaled_lr).collect::<Vec<_>>()
     };
     let close =
@@ -200,7 +200,7 @@ fn an_optimizer_is_a_momentum_or_a_table() {
         assert_eq!(text.contains("[optimizer]"), expected.kind() == "adamw", "{text}");
     }
     // a plan says what it always said of momentum, and names another optimizer
-    let plan = |recipe: &Recipe| serde_json::json!(crate::train::Plan::new(recipe, 10, 1));
+    let plan = |recipe: &Recipe| serde_json::json!(crate::train::TrainingPlan::new(recipe, 10, 1));
     let old = plan(&Recipe::from_toml("r.toml", VERSION_2).expect("a recipe"));
     assert_eq!((&old["momentum"], old.get("optimizer")), (&serde_json::json!(0.9f32), None));
     let new = plan(&with(VERSION_2, "[optimizer]\nkind = \"adamw\"", "").expect("a recipe"));
@@ -238,7 +238,7 @@ fn a_file_may_teach_every_phase() {
     let text = VERSION_2.replacen("draw = [\"largest\"]", "draw = [\"largest\"]\nteacher = \"file\"", 1);
     let recipe = Recipe::from_toml("r.toml", &text).expect("a recipe");
     assert_eq!(recipe.phases[0].teacher, Teacher::File);
-    let plan = serde_json::json!(crate::train::Plan::new(&recipe, 10, 1));
+    let plan = serde_json::json!(crate::train::TrainingPlan::new(&recipe, 10, 1));
     let phase = &plan["phases"][0];
     assert_eq!((&phase["distill"], &phase["teacher"]), (&true.into(), &"file".into()));
     assert_eq!(

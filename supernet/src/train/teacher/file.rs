@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use kernels::Kernels;
-use network::arena::{Arena, Layout, Part};
+use kernels::Backend;
+use network::arena::{Arena, ArenaPart, Layout};
 use network::checkpoint::Supernet;
 use network::data::{Dataset, Preprocess};
 use network::elastic::SharedWeights;
@@ -81,7 +81,7 @@ impl TeacherFile {
     fn of_model(model: ModelFolder, place: String) -> Result<Self> {
         let preprocess = Some(model.preprocess()?);
         let ModelFolder { config, mut tensors } = model;
-        let parts = Part::of_layers(&config.space.lower(&config.arch)?);
+        let parts = ArenaPart::of_layers(&config.space.lower(&config.arch)?);
         // what is left are statistics, which the batch's take the place of
         let layout = Layout::of(parts);
         tensors.retain(|name, _| layout.names().any(|weight| weight == name));
@@ -148,10 +148,10 @@ impl TeacherFile {
     ///
     /// # Errors
     /// If there is no room for them.
-    pub fn on(self, kernels: &Kernels) -> Result<Self> {
+    pub fn on(self, backend: &Backend) -> Result<Self> {
         let weights = match self.weights {
-            Weights::Shared(weights) => Weights::Shared(weights.on(kernels)?),
-            Weights::Own(arena) => Weights::Own(arena.on(&kernels.device())?),
+            Weights::Shared(weights) => Weights::Shared(weights.on(backend)?),
+            Weights::Own(arena) => Weights::Own(arena.on(&backend.device())?),
         };
         Ok(Self { weights, ..self })
     }
@@ -160,20 +160,20 @@ impl TeacherFile {
     ///
     /// # Errors
     /// If the images do not fit it, or its weights lie elsewhere than where the kernels compute.
-    pub fn teach(&self, images: &Tensor, kernels: &Kernels) -> Result<Tensor> {
+    pub fn teach(&self, images: &Tensor, backend: &Backend) -> Result<Tensor> {
         let (_, _, height, width) = images.dims4()?;
         let resolution = Extent { height, width };
         match &self.weights {
             Weights::Shared(weights) => {
-                let student = Student { space: &self.space, weights, kernels: kernels.clone() };
+                let student = Student { space: &self.space, weights, backend: backend.clone() };
                 student.teach(&self.arch.at(resolution), images)
             }
             Weights::Own(arena) => {
                 let layers = self.layers(resolution)?;
                 let tensors = arena.tensors();
                 let builder = MapSource::builder(tensors.clone());
-                let source = Source::new(builder, kernels, self.space.batch_norm_epsilon())
-                    .with_operands(operands(tensors, &layers, kernels)?);
+                let source = Source::new(builder, backend, self.space.batch_norm_epsilon())
+                    .with_operands(operands(tensors, &layers, backend)?);
                 Ok(Network::new(&layers, &source)?.forward(images, Pass::BatchStatistics)?)
             }
         }

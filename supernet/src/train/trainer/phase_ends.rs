@@ -28,7 +28,7 @@ impl Trainer {
         if index == self.plan.teaching() && self.teacher.is_none() {
             let path = self.folder.teacher();
             self.write_weights(&path, Kind::Teacher)?;
-            self.teacher = Some(Supernet::read(&path)?.on(&self.config.kernels)?);
+            self.teacher = Some(Supernet::read(&path)?.on(&self.config.backend)?);
         }
         self.save()?;
         self.conclude(index, stop, observer)
@@ -97,7 +97,7 @@ impl Trainer {
             weights: &self.weights,
             dataset,
             calibration: Calibration::default(),
-            kernels: self.config.kernels.unrecorded(),
+            backend: self.config.backend.unrecorded(),
         };
         evaluator.accuracy_unless(stop, arch, Split::Val).map_err(|error| match error {
             network::Error::NoAccuracy { field, got, .. } => {
@@ -118,14 +118,14 @@ mod tests {
     use candle_core::{Device, Tensor};
 
     use super::*;
-    use crate::train::{Outcome, Recipe, RunFolder, TrainConfig};
-    use kernels::Kernels;
+    use crate::train::{Recipe, RunFolder, RunOutcome, TrainConfig};
+    use kernels::Backend;
     use network::elastic::SharedWeights;
     use space::preset;
 
     fn trainer(at: &Path) -> Trainer {
         let config =
-            TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), kernels: Kernels::detect() };
+            TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), backend: Backend::detect() };
         let dataset = Arc::new(Dataset::open("digits").expect("embedded"));
         let recipe = Recipe::progressive().scaled(0.0007);
         let folder = RunFolder::open(at, true).expect("a folder");
@@ -151,6 +151,6 @@ mod tests {
         let mut second = trainer(folder.path());
         let told = format!("the run diverged at step {last} of phase full; it begins anew");
         assert_eq!((second.went_back(), second.step), (Some(told.as_str()), 0));
-        assert_eq!(second.run(&stop, &mut ()).expect("sound"), Outcome::Finished);
+        assert_eq!(second.run(&stop, &mut ()).expect("sound"), RunOutcome::Finished);
     }
 }

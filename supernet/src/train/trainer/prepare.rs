@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use network::checkpoint::{Interface, Validated};
+use network::checkpoint::{Interface, ValidationProgress};
 use network::data::{Augmentation, Dataset};
 use network::elastic::Gradients;
 use space::SearchSpace;
@@ -11,7 +11,7 @@ use super::{TrainConfig, Trainer};
 use crate::error::{Error, Result};
 use crate::train::exchange::{Alone, Exchange};
 use crate::train::history::History;
-use crate::train::plan::Plan;
+use crate::train::plan::TrainingPlan;
 use crate::train::recipe::Recipe;
 use crate::train::run_folder::RunFolder;
 use crate::train::start::Start;
@@ -62,7 +62,7 @@ impl Trainer {
         let first = start.weights(&space, &dataset, config.seed)?;
         check_fit(&space, &dataset, recipe)?;
         let steps_per_epoch = (dataset.train().len() / recipe.batch) as u64;
-        let mut plan = Plan::new(&recipe.suited_to(&space), steps_per_epoch, config.seed);
+        let mut plan = TrainingPlan::new(&recipe.suited_to(&space), steps_per_epoch, config.seed);
         plan.start = first.from.as_ref().map(|from| from.weights.clone());
         let (saved, way_back) = WayBack::taken_up(&folder)?;
         let goes_on_unsaid =
@@ -83,9 +83,9 @@ impl Trainer {
         plan.teacher = teacher_file.as_ref().map(|teacher| teacher.hash().to_string());
         plan.class_weights =
             recipe.class_weights.as_ref().map(|weights| weights.weights(&dataset)).transpose()?;
-        let weights = first.weights.on(&config.kernels)?;
-        let teacher_file = teacher_file.map(|teacher| teacher.on(&config.kernels)).transpose()?;
-        let optimizer = plan.optimizer.at_rest(weights.arena(), plan.weight_decay, &config.kernels)?;
+        let weights = first.weights.on(&config.backend)?;
+        let teacher_file = teacher_file.map(|teacher| teacher.on(&config.backend)).transpose()?;
+        let optimizer = plan.optimizer.at_rest(weights.arena(), plan.weight_decay, &config.backend)?;
         let gradients = Gradients::new(&weights)?;
         let data = saved.as_ref().map_or_else(|| dataset.identity(), |saved| saved.training.data.clone());
         let images = plan.validation.and_then(|validation| validation.settings.images);
@@ -95,7 +95,7 @@ impl Trainer {
             space,
             dataset,
             validation_set,
-            validated: plan.validation.map(|_| Validated::default()),
+            validated: plan.validation.map(|_| ValidationProgress::default()),
             saved_best: None,
             history: History::new(&plan),
             plan,

@@ -39,20 +39,20 @@ impl Trainer {
             History::taken_up(&self.folder, (&training.plan, training.step), &self.plan)?;
         self.history = history;
         if let Some(hash) = &training.teacher {
-            self.teacher = Some(read_teacher(&self.folder.teacher(), hash)?.on(&self.config.kernels)?);
+            self.teacher = Some(read_teacher(&self.folder.teacher(), hash)?.on(&self.config.backend)?);
         }
         self.validated = training.validation.or(self.validated);
         self.saved_best = self.best_step();
         self.step = training.step;
         self.saved = Some(self.step);
-        let resumed = Resumed::new(self.step, &training.kernels);
+        let resumed = Resumed::new(self.step, &training.backend);
         let mut resumed = match self.step < self.plan.steps() {
-            true => resumed.compared(&self.folder, &self.config.kernels, &training.tool),
+            true => resumed.compared(&self.folder, &self.config.backend, &training.tool),
             false => resumed,
         };
         resumed.other_plan = other_plan;
         self.resumed = Some(resumed);
-        self.weights = supernet.weights.on(&self.config.kernels)?;
+        self.weights = supernet.weights.on(&self.config.backend)?;
         self.optimizer = self.resting()?;
         self.optimizer.restore(optimizer).map_err(|error| error.in_place(place))?;
         Ok(())
@@ -61,7 +61,7 @@ impl Trainer {
     pub(super) fn training(&self) -> Training {
         Training {
             tool: env!("CARGO_PKG_VERSION").to_string(),
-            kernels: Resumed::kernels(self.resumed.as_ref(), &self.config.kernels),
+            backend: Resumed::backend(self.resumed.as_ref(), &self.config.backend),
             seed: self.config.seed,
             data: self.data.clone(),
             plan: self.history.hash(),

@@ -21,7 +21,7 @@ fn recipe(lr: f64) -> Recipe {
 
 fn trainer(at: &Path, recipe: &Recipe) -> Trainer {
     let config =
-        TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), kernels: Kernels::detect() };
+        TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), backend: Backend::detect() };
     let dataset = Arc::new(Dataset::open("digits").expect("embedded"));
     let folder = RunFolder::open(at, false).expect("a folder");
     Trainer::new(preset("tiny").expect("a preset"), dataset, recipe, folder, config).expect("it fits")
@@ -57,9 +57,9 @@ impl Observer for Losses<'_> {
 }
 
 /// Goes on with a run, or begins it, for so many steps; the losses of those.
-fn go_on(at: &Path, recipe: &Recipe, teacher: Option<&Path>, steps: usize) -> Result<(Outcome, Vec<f32>)> {
+fn go_on(at: &Path, recipe: &Recipe, teacher: Option<&Path>, steps: usize) -> Result<(RunOutcome, Vec<f32>)> {
     let config =
-        TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), kernels: Kernels::detect() };
+        TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), backend: Backend::detect() };
     let space = preset("tiny").expect("a preset");
     let dataset = Arc::new(digits());
     let teacher = TeacherFile::for_recipe(teacher, recipe)?;
@@ -82,11 +82,11 @@ fn assert_stops_change_nothing(recipe: &Recipe, teacher: Option<&Path>, stops: &
     for steps in stops {
         let (outcome, seen) = go_on(&parts, recipe, teacher, *steps).expect("sound");
         losses.extend(seen);
-        assert_eq!(outcome, Outcome::Interrupted { step: losses.len() as u64 });
+        assert_eq!(outcome, RunOutcome::Interrupted { step: losses.len() as u64 });
     }
     let (rest, seen) = go_on(&parts, recipe, teacher, ALL).expect("sound");
     losses.extend(seen);
-    assert_eq!((outcome, rest), (Outcome::Finished, Outcome::Finished));
+    assert_eq!((outcome, rest), (RunOutcome::Finished, RunOutcome::Finished));
     assert_eq!(losses, expected);
     for file in ["supernet.safetensors", "teacher.safetensors", "checkpoint.safetensors"] {
         let bytes = |at: &Path| std::fs::read(at.join(file)).expect("a file");
@@ -167,7 +167,7 @@ impl Exchange for Twins {
         self.sums.fetch_add(1, Ordering::Relaxed);
         for name in gradients.touched() {
             let gradient = gradients.get(&name)?;
-            Kernels::detect().add_assign(gradient, &gradient.copy()?)?;
+            Backend::detect().add_assign(gradient, &gradient.copy()?)?;
         }
         Ok(())
     }
@@ -187,7 +187,7 @@ fn twins_at_half_the_rate_train_as_one_does_alone() {
     let mut together = trainer(&folder.path().join("twins"), &recipe(0.05)).exchanging(twins.clone());
     let mut alone = trainer(&folder.path().join("alone"), &recipe(0.1));
     for trainer in [&mut together, &mut alone] {
-        assert_eq!(trainer.run(&stop, &mut ()).expect("sound"), Outcome::Finished);
+        assert_eq!(trainer.run(&stop, &mut ()).expect("sound"), RunOutcome::Finished);
     }
     let steps = alone.plan().steps() as usize;
     let counts = [&twins.sums, &twins.broadcasts].map(|count| count.load(Ordering::Relaxed));
@@ -229,7 +229,7 @@ fn the_first_network_of_a_step_teaches_the_others() {
     let resolution = trainer.plan.resolution(&trainer.space, step);
     let batch = trainer.loader().and_then(|loader| Ok(loader.batch_at(step, resolution)?)).expect("a batch");
     let losses = trainer.learn(phase, step, &batch).expect("it fits");
-    let student = Student { space: &trainer.space, weights: &trainer.weights, kernels: Kernels::detect() };
+    let student = Student { space: &trainer.space, weights: &trainer.weights, backend: Backend::detect() };
     assert_eq!(trainer.space.dropout(), 0.0, "training and teaching see the same");
     let logits: Vec<_> =
         losses.iter().map(|(arch, _)| student.teach(arch, &batch.inputs).expect("logits")).collect();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use network::checkpoint::{BestValidation, Kind, Provenance, Supernet, Validated};
+use network::checkpoint::{BestValidation, Kind, Provenance, Supernet, ValidationProgress};
 
 use super::Trainer;
 use crate::error::{Error, Result};
@@ -46,7 +46,7 @@ impl Trainer {
         let correct = subnetworks.iter().map(|subnetwork| subnetwork.accuracy.correct).sum();
         let phase = &self.plan.phases[index];
         let is_end = self.step == phase.end();
-        let Validated { best, not_better, .. } = self.validated.unwrap_or_default();
+        let ValidationProgress { best, not_better, .. } = self.validated.unwrap_or_default();
         let is_best = best.is_none_or(|best| correct > best.correct || is_end && correct == best.correct);
         let top1 =
             subnetworks.iter().map(|subnetwork| subnetwork.top1).sum::<f64>() / subnetworks.len() as f64;
@@ -56,9 +56,9 @@ impl Trainer {
         self.validated = Some(match is_best {
             true => {
                 let best = Some(BestValidation { step: self.step, correct });
-                Validated { step: self.step, best, not_better: 0 }
+                ValidationProgress { step: self.step, best, not_better: 0 }
             }
-            false => Validated { step: self.step, best, not_better: not_better + 1 },
+            false => ValidationProgress { step: self.step, best, not_better: not_better + 1 },
         });
         if is_best && !is_end {
             self.write_weights(&self.folder.best(self.step), Kind::Supernet)?;
@@ -89,7 +89,7 @@ impl Trainer {
         }
         told(&line);
         self.step = next_step;
-        self.validated = self.validated.map(|validated| Validated { step: next_step, ..validated });
+        self.validated = self.validated.map(|validated| ValidationProgress { step: next_step, ..validated });
         Ok(())
     }
 
@@ -109,9 +109,9 @@ impl Trainer {
         }
         if let Some(best) = self.best_step().filter(|best| *best != self.step) {
             let supernet = read_best(self.folder.best(best), best)?;
-            self.weights = supernet.weights.on(&self.config.kernels)?;
+            self.weights = supernet.weights.on(&self.config.backend)?;
         }
-        self.validated = Some(Validated { step: self.step, ..Validated::default() });
+        self.validated = Some(ValidationProgress { step: self.step, ..ValidationProgress::default() });
         Ok(true)
     }
 

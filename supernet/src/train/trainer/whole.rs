@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use kernels::Kernels;
+use kernels::Backend;
 use network::checkpoint::Supernet;
 use network::data::Dataset;
 use space::SearchSpace;
@@ -19,7 +19,7 @@ use crate::train::run_folder::RunFolder;
 /// Seed 0, a checkpoint every five minutes, the CPU's fastest kernels.
 impl Default for TrainConfig {
     fn default() -> Self {
-        Self { seed: 0, checkpoint_every: Duration::from_secs(300), kernels: Kernels::detect() }
+        Self { seed: 0, checkpoint_every: Duration::from_secs(300), backend: Backend::detect() }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Buffers of either kind of storage, and kernels run on them one after the other.
 
 pub use crate::cuda::emulated::Host;
-use crate::cuda::{Launch, Place, Storage};
+use crate::cuda::{ActivationStorage, Launch, Place};
 
 impl Host {
     /// Runs kernels one after the other.
-    pub fn run(&self, storage: Storage, launches: impl IntoIterator<Item = Launch>) {
+    pub fn run(&self, storage: ActivationStorage, launches: impl IntoIterator<Item = Launch>) {
         for launch in launches {
             self.launch(storage, &launch);
         }
@@ -20,15 +20,17 @@ pub enum Values {
 
 impl Values {
     /// Keeps `values`, rounded where they must be.
-    pub fn new(storage: Storage, values: &[f32]) -> Self {
+    pub fn new(storage: ActivationStorage, values: &[f32]) -> Self {
         match storage {
-            Storage::F32 => Self::F32(values.to_vec()),
-            Storage::Bf16 => Self::Bf16(values.iter().map(|value| half::bf16::from_f32(*value)).collect()),
+            ActivationStorage::F32 => Self::F32(values.to_vec()),
+            ActivationStorage::Bf16 => {
+                Self::Bf16(values.iter().map(|value| half::bf16::from_f32(*value)).collect())
+            }
         }
     }
 
     /// So many that no kernel wrote yet.
-    pub fn garbage(storage: Storage, len: usize) -> Self {
+    pub fn garbage(storage: ActivationStorage, len: usize) -> Self {
         Self::new(storage, &vec![f32::NAN; len])
     }
 

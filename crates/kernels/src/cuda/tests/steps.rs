@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::host::{Host, place};
-use super::{Judge, Storage, training};
+use super::{ActivationStorage, Judge, training};
 use crate::Precision;
 use crate::cpu::testing::values;
 
@@ -27,10 +27,10 @@ fn losses_and_their_gradients() {
                 [images, classes],
                 0.1,
             );
-            host.run(Storage::F32, [launch]);
+            host.run(ActivationStorage::F32, [launch]);
             let case = (images, classes, with_teacher);
-            judge.close(Storage::F32, &got, &losses, &case);
-            judge.close(Storage::F32, &slopes, &gradient, &case);
+            judge.close(ActivationStorage::F32, &got, &losses, &case);
+            judge.close(ActivationStorage::F32, &slopes, &gradient, &case);
             // with a scale for each image, of losses and rows alike
             let mut scales: Vec<f32> = (0..images).map(|image| 0.5 + image as f32).collect();
             let launch = training::cross_entropy(
@@ -40,7 +40,7 @@ fn losses_and_their_gradients() {
                 [images, classes],
                 0.1,
             );
-            host.run(Storage::F32, [launch]);
+            host.run(ActivationStorage::F32, [launch]);
             let scaled = |values: &[f32], row: usize| -> Vec<f32> {
                 values
                     .iter()
@@ -48,8 +48,8 @@ fn losses_and_their_gradients() {
                     .map(|(index, value): (usize, &f32)| scales[index / row] * value)
                     .collect()
             };
-            judge.close(Storage::F32, &got, &scaled(&losses, 1), &case);
-            judge.close(Storage::F32, &slopes, &scaled(&gradient, classes), &case);
+            judge.close(ActivationStorage::F32, &got, &scaled(&losses, 1), &case);
+            judge.close(ActivationStorage::F32, &slopes, &scaled(&gradient, classes), &case);
         }
     }
 }
@@ -87,18 +87,18 @@ fn by_definition(
 #[test]
 fn masks_go_as_bits() {
     for precision in [Precision::F32, Precision::Bf16] {
-        let Some(kernels) = crate::emulated_gpu(precision) else { return };
+        let Some(backend) = crate::emulated_gpu(precision) else { return };
         for (rows, columns) in [(1, 1), (3, 31), (4, 8), (1280, 7)] {
             let values: Vec<f32> = (0..rows * columns)
                 .map(|index: usize| if index * 7 % 10 < 3 { 0.0 } else { 1.25f32 })
                 .collect();
             let mask = Tensor::from_slice(&values, (rows, columns), &Device::Cpu).expect("a tensor");
-            let got = kernels.mask(&mask).and_then(|mask| kernels.numbers(&mask)).expect("a mask");
+            let got = backend.mask(&mask).and_then(|mask| backend.numbers(&mask)).expect("a mask");
             assert_eq!(got.dims(), mask.dims());
             assert_eq!(got.flatten_all().and_then(|got| got.to_vec1::<f32>()).expect("f32"), values);
         }
         let other = Tensor::new(&[0.0f32, 1.25, 2.0], &Device::Cpu).expect("a tensor");
-        let error = kernels.mask(&other).expect_err("two numbers beside zero").to_string();
+        let error = backend.mask(&other).expect_err("two numbers beside zero").to_string();
         assert!(error.contains("zeros and 1.25 alone, got 2"), "{error}");
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use kernels::Kernels;
+use kernels::Backend;
 use space::{Arch, SearchSpace, preset, sampler};
 
 use super::*;
@@ -27,7 +27,7 @@ fn kept_by(layers: &[LayerSpec], images: usize) -> usize {
     let weights = layers.iter().flat_map(LayerSpec::weights);
     let ones = |shape: &[usize]| Tensor::ones(shape, DType::F32, &Device::Cpu).expect("a tensor");
     let weights = weights.map(|weight| (weight.name, ones(&weight.shape))).collect();
-    let source = Source::new(MapSource::builder(weights), &Kernels::detect(), 1e-5);
+    let source = Source::new(MapSource::builder(weights), &Backend::detect(), 1e-5);
     let network = Network::new(layers, &source).expect("all weights");
     let input = layers[0].input;
     let mut tape = Tape::with_dropout(ones(&[layers.last().expect("a classifier").input.channels, images]));

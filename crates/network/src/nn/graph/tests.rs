@@ -1,7 +1,7 @@
 use std::cell::RefCell;
 
 use candle_core::{Device, Tensor};
-use kernels::Kernels;
+use kernels::Backend;
 use space::{Activation, FeatureMap, LayerSpec, Operator};
 
 use super::{Graph, InputGradients};
@@ -50,14 +50,14 @@ fn diamond() -> Vec<LayerSpec> {
 #[test]
 fn every_layer_reads_its_inputs() {
     let graph = Graph::new(&diamond()).expect("a graph");
-    let kernels = Kernels::reference();
+    let backend = Backend::reference();
     let output = graph.forward(number(1.0), |index, inputs| {
         // a doubles, b adds 10, c triples
         Ok(match index {
             0 => (inputs[0] * 2.0)?,
             1 => (inputs[0] + 10.0)?,
             2 => (inputs[0] * 3.0)?,
-            _ => kernels.sum(inputs)?,
+            _ => backend.sum(inputs)?,
         })
     });
     // (2 + 10) + 6, and 2, and 1
@@ -95,16 +95,16 @@ fn an_output_is_dropped_after_its_last_reader() {
 #[test]
 fn a_gradient_is_the_sum_of_what_readers_give_and_its_own() {
     let graph = Graph::new(&diamond()).expect("a graph");
-    let kernels = Kernels::reference();
+    let backend = Backend::reference();
     let mut seen = Vec::new();
-    let input = graph.backward(number(1.0), &kernels, |index, dy| {
+    let input = graph.backward(number(1.0), &backend, |index, dy| {
         seen.push((index, value(&dy)));
         Ok(match index {
             3 | 4 => InputGradients::Same(dy),
             // writes over what it was given, as layers do
             index => {
                 let given = value(&dy);
-                kernels.fill_zero(&dy)?;
+                backend.fill_zero(&dy)?;
                 let factor = [2.0, 1.0, 3.0][index];
                 InputGradients::One(Some(number(factor * given)))
             }

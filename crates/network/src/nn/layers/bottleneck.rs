@@ -1,7 +1,7 @@
 //! The residual bottleneck (He et al. 2016), its shortcut averaged where it shrinks (variant D of He et al. 2019).
 
 use candle_core::Tensor;
-use kernels::{Kernels, Window};
+use kernels::{Backend, Window};
 use space::{Activation, LayerSpec};
 
 use super::super::conv::{ConvNorm, Dense, Pointwise, given};
@@ -20,14 +20,14 @@ pub(in super::super) struct Bottleneck {
     expansion: ConvNorm<Pointwise>,
     downsample: Option<Downsample>,
     activation: Activation,
-    kernels: Kernels,
+    backend: Backend,
 }
 
 /// A shortcut that changes sizes: mean over `stride x stride`, 1x1 convolution, batch norm.
 struct Downsample {
     stride: usize,
     convolution: ConvNorm<Pointwise>,
-    kernels: Kernels,
+    backend: Backend,
 }
 
 impl Bottleneck {
@@ -46,7 +46,7 @@ impl Bottleneck {
                 .then(|| Downsample::new([input, output], stride, &source.pp("downsample")))
                 .transpose()?,
             activation,
-            kernels: source.kernels().for_layer("residual"),
+            backend: source.backend().for_layer("residual"),
         })
     }
 }
@@ -60,12 +60,12 @@ impl Layer for Bottleneck {
         let inner = self.dense.forward(&inner, None, pass)?; // [mid, N, H/s, W/s]
         let sum = self.expansion.forward(&inner, Some(shortcut.as_ref().unwrap_or(x)), pass)?;
         pass.save(&sum);
-        Ok(self.kernels.bias_activation(&sum, None, self.activation)?) // [C', N, H/s, W/s]
+        Ok(self.backend.bias_activation(&sum, None, self.activation)?) // [C', N, H/s, W/s]
     }
 
     fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
         let sum = tape.pop()?;
-        let dy = self.kernels.bias_activation_backward(&sum, None, self.activation, &dy)?;
+        let dy = self.backend.bias_activation_backward(&sum, None, self.activation, &dy)?;
         let d = given(self.expansion.backward_keeping(&dy, tape)?)?;
         let d = given(self.dense.backward(d, tape)?)?;
         let d = given(self.reduction.backward(d, tape)?)?;
@@ -73,26 +73,26 @@ impl Layer for Bottleneck {
             Some(downsample) => downsample.backward(dy, tape, &d)?,
             None => dy,
         };
-        self.kernels.add_assign(&d, &past)?;
+        self.backend.add_assign(&d, &past)?;
         Ok(InputGradients::One(Some(d)))
     }
 
-    fn fold(&self, kernels: &Kernels) -> Result<Box<dyn FoldedLayer>> {
-        Ok(Box::new(Folded::new(self, kernels)?))
+    fn fold(&self, backend: &Backend) -> Result<Box<dyn FoldedLayer>> {
+        Ok(Box::new(Folded::new(self, backend)?))
     }
 }
 
 impl Downsample {
     fn new([input, output]: [usize; 2], stride: usize, source: &Source) -> Result<Self> {
         let convolution = ConvNorm::pointwise(input, output, Activation::None, source)?;
-        Ok(Self { stride, convolution, kernels: source.kernels().for_layer("pool") })
+        Ok(Self { stride, convolution, backend: source.backend().for_layer("pool") })
     }
 
     fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         if self.stride == 1 {
             return self.convolution.forward(x, None, pass);
         }
-        self.convolution.forward(&self.kernels.average_pool(x, self.stride)?, None, pass)
+        self.convolution.forward(&self.backend.average_pool(x, self.stride)?, None, pass)
     }
 
     /// `like` has the input's shape.
@@ -102,7 +102,7 @@ impl Downsample {
         if self.stride == 1 {
             return Ok(d);
         }
-        Ok(self.kernels.average_pool_backward(&d, self.stride, (height, width))?)
+        Ok(self.backend.average_pool_backward(&d, self.stride, (height, width))?)
     }
 }
 
@@ -117,17 +117,17 @@ struct Folded {
 }
 
 impl Folded {
-    fn new(block: &Bottleneck, kernels: &Kernels) -> Result<Self> {
+    fn new(block: &Bottleneck, backend: &Backend) -> Result<Self> {
         let downsample = match &block.downsample {
             Some(Downsample { stride, convolution, .. }) => {
-                Some((Product::pointwise(convolution, kernels)?, *stride))
+                Some((Product::pointwise(convolution, backend)?, *stride))
             }
             None => None,
         };
         Ok(Self {
-            reduction: Product::pointwise(&block.reduction, kernels)?,
-            dense: FoldedDense::new(&block.dense, kernels)?,
-            expansion: Product::pointwise(&block.expansion, kernels)?,
+            reduction: Product::pointwise(&block.reduction, backend)?,
+            dense: FoldedDense::new(&block.dense, backend)?,
+            expansion: Product::pointwise(&block.expansion, backend)?,
             downsample,
             activation: block.activation,
         })
@@ -136,20 +136,20 @@ impl Folded {
 
 impl FoldedLayer for Folded {
     /// `[C, N, H, W] -> [C', N, H/s, W/s]`.
-    fn forward(&self, inputs: &[&Tensor], kernels: &Kernels) -> Result<Tensor> {
+    fn forward(&self, inputs: &[&Tensor], backend: &Backend) -> Result<Tensor> {
         let x = only(inputs);
-        let inner = self.reduction.maps(x, kernels)?; // [mid, N, H, W]
-        let inner = self.dense.maps(&inner, kernels)?; // [mid, N, H/s, W/s]
-        let y = self.expansion.maps(&inner, kernels)?; // [C', N, H/s, W/s]
+        let inner = self.reduction.maps(x, backend)?; // [mid, N, H, W]
+        let inner = self.dense.maps(&inner, backend)?; // [mid, N, H/s, W/s]
+        let y = self.expansion.maps(&inner, backend)?; // [C', N, H/s, W/s]
         match &self.downsample {
-            Some((convolution, 1)) => kernels.add_assign(&y, &convolution.maps(x, kernels)?)?,
+            Some((convolution, 1)) => backend.add_assign(&y, &convolution.maps(x, backend)?)?,
             Some((convolution, stride)) => {
-                let shortcut = convolution.maps(&kernels.average_pool(x, *stride)?, kernels)?;
-                kernels.add_assign(&y, &shortcut)?;
+                let shortcut = convolution.maps(&backend.average_pool(x, *stride)?, backend)?;
+                backend.add_assign(&y, &shortcut)?;
             }
-            None => kernels.add_assign(&y, x)?,
+            None => backend.add_assign(&y, x)?,
         }
-        Ok(kernels.bias_activation(&y, None, self.activation)?)
+        Ok(backend.bias_activation(&y, None, self.activation)?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The linear layer with bias, after dropout in training.
 
 use candle_core::Tensor;
-use kernels::Kernels;
+use kernels::Backend;
 use space::LayerSpec;
 
 use super::super::folding::Product;
@@ -16,7 +16,7 @@ use crate::error::Result;
 /// `W (mask x) + b`.
 pub(in super::super) struct Classifier {
     linear: Linear,
-    kernels: Kernels,
+    backend: Backend,
 }
 
 impl Classifier {
@@ -24,7 +24,7 @@ impl Classifier {
     pub fn new(spec: &LayerSpec, source: &Source) -> Result<Self> {
         let within = source.pp("linear").for_layer("linear");
         let linear = Linear::new(spec.input.channels, spec.output.channels, &within)?;
-        Ok(Self { linear, kernels: source.kernels().for_layer("pool") })
+        Ok(Self { linear, backend: source.backend().for_layer("pool") })
     }
 }
 
@@ -33,7 +33,7 @@ impl Layer for Classifier {
     fn forward(&self, inputs: &[&Tensor], pass: &mut Pass) -> Result<Tensor> {
         let mask = if let Pass::Training(tape) = &*pass { tape.dropout() } else { None };
         let features = match mask {
-            Some(mask) => self.kernels.scale(only(inputs), mask)?,
+            Some(mask) => self.backend.scale(only(inputs), mask)?,
             None => only(inputs).clone(),
         };
         Ok(self.linear.forward(&features.flatten_from(1)?, pass)?.unsqueeze(2)?.unsqueeze(3)?)
@@ -43,13 +43,13 @@ impl Layer for Classifier {
         let d = self.linear.backward(&dy.flatten_from(1)?, tape)?; // [C, N]
         let d = d.unsqueeze(2)?.unsqueeze(3)?;
         Ok(InputGradients::One(Some(match tape.dropout() {
-            Some(mask) => self.kernels.scale(&d, mask)?,
+            Some(mask) => self.backend.scale(&d, mask)?,
             None => d,
         })))
     }
 
-    fn fold(&self, kernels: &Kernels) -> Result<Box<dyn FoldedLayer>> {
-        Ok(Box::new(Product::linear(&self.linear, kernels)?))
+    fn fold(&self, backend: &Backend) -> Result<Box<dyn FoldedLayer>> {
+        Ok(Box::new(Product::linear(&self.linear, backend)?))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Dense convolution on maps, batch norm, activation, and the input added to them where it is residual.
 
 use candle_core::Tensor;
-use kernels::{Kernels, Window};
+use kernels::{Backend, Window};
 use space::{LayerSpec, Operator};
 
 use super::super::conv::{ConvNorm, Dense, given};
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 pub(in super::super) struct Conv {
     convolution: ConvNorm<Dense>,
     residual: bool,
-    kernels: Kernels,
+    backend: Backend,
 }
 
 impl Conv {
@@ -31,7 +31,7 @@ impl Conv {
         let window = Window { kernel, stride };
         let convolution = Dense::new(channels, window, &source.pp("conv"))?;
         let convolution = ConvNorm::new(convolution, spec.output.channels, activation, source)?;
-        Ok(Self { convolution, residual, kernels: source.kernels().for_layer("residual") })
+        Ok(Self { convolution, residual, backend: source.backend().for_layer("residual") })
     }
 }
 
@@ -47,12 +47,12 @@ impl Layer for Conv {
             return Ok(InputGradients::One(self.convolution.backward(dy, tape)?));
         }
         let d = given(self.convolution.backward_keeping(&dy, tape)?)?;
-        self.kernels.add_assign(&d, &dy)?;
+        self.backend.add_assign(&d, &dy)?;
         Ok(InputGradients::One(Some(d)))
     }
 
-    fn fold(&self, kernels: &Kernels) -> Result<Box<dyn FoldedLayer>> {
-        let convolution = FoldedDense::new(&self.convolution, kernels)?;
+    fn fold(&self, backend: &Backend) -> Result<Box<dyn FoldedLayer>> {
+        let convolution = FoldedDense::new(&self.convolution, backend)?;
         Ok(if self.residual { Box::new(Residual(convolution)) } else { Box::new(convolution) })
     }
 }
@@ -60,10 +60,10 @@ impl Layer for Conv {
 struct Residual(FoldedDense);
 
 impl FoldedLayer for Residual {
-    fn forward(&self, inputs: &[&Tensor], kernels: &Kernels) -> Result<Tensor> {
+    fn forward(&self, inputs: &[&Tensor], backend: &Backend) -> Result<Tensor> {
         let x = only(inputs);
-        let y = self.0.maps(x, kernels)?;
-        kernels.add_assign(&y, x)?;
+        let y = self.0.maps(x, backend)?;
+        backend.add_assign(&y, x)?;
         Ok(y)
     }
 }

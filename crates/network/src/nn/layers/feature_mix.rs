@@ -1,7 +1,7 @@
 //! 1x1 convolution on pooled features without bias or batch norm, then the activation.
 
 use candle_core::{DType, Device, Tensor};
-use kernels::Kernels;
+use kernels::Backend;
 use space::{Activation, LayerSpec};
 
 use super::super::conv::{Convolution, Pointwise};
@@ -17,7 +17,7 @@ use crate::error::Result;
 pub(in super::super) struct FeatureMix {
     convolution: Pointwise,
     activation: Activation,
-    kernels: Kernels,
+    backend: Backend,
 }
 
 impl FeatureMix {
@@ -25,7 +25,7 @@ impl FeatureMix {
     pub fn new(activation: Activation, spec: &LayerSpec, source: &Source) -> Result<Self> {
         let source = source.for_layer("linear");
         let convolution = Pointwise::new(spec.input.channels, spec.output.channels, &source.pp("conv"))?;
-        Ok(Self { convolution, activation, kernels: source.kernels() })
+        Ok(Self { convolution, activation, backend: source.backend() })
     }
 }
 
@@ -34,19 +34,19 @@ impl Layer for FeatureMix {
     fn forward(&self, inputs: &[&Tensor], pass: &mut Pass) -> Result<Tensor> {
         let y = self.convolution.forward(only(inputs), pass)?;
         pass.save(&y);
-        Ok(self.kernels.bias_activation(&y, None, self.activation)?)
+        Ok(self.backend.bias_activation(&y, None, self.activation)?)
     }
 
     fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
         let y = tape.pop()?;
-        let dy = self.kernels.bias_activation_backward(&y, None, self.activation, &dy)?;
+        let dy = self.backend.bias_activation_backward(&y, None, self.activation, &dy)?;
         Ok(InputGradients::One(self.convolution.backward(&dy, tape)?))
     }
 
-    fn fold(&self, kernels: &Kernels) -> Result<Box<dyn FoldedLayer>> {
+    fn fold(&self, backend: &Backend) -> Result<Box<dyn FoldedLayer>> {
         let weight = self.convolution.weight();
         let shift = Tensor::zeros(weight.dim(0)?, DType::F32, &Device::Cpu)?;
-        Ok(Box::new(Product::new(weight, shift, self.activation, kernels)?))
+        Ok(Box::new(Product::new(weight, shift, self.activation, backend)?))
     }
 }
 

@@ -1,7 +1,7 @@
 //! 1x1 convolution, batch norm, activation, before the pooling.
 
 use candle_core::Tensor;
-use kernels::Kernels;
+use kernels::Backend;
 use space::{Activation, LayerSpec};
 
 use super::super::conv::{ConvNorm, Pointwise};
@@ -34,7 +34,7 @@ impl Layer for HeadConv {
         Ok(InputGradients::One(self.0.backward(dy, tape)?))
     }
 
-    fn fold(&self, kernels: &Kernels) -> Result<Box<dyn FoldedLayer>> {
-        Ok(Box::new(Product::pointwise(&self.0, kernels)?))
+    fn fold(&self, backend: &Backend) -> Result<Box<dyn FoldedLayer>> {
+        Ok(Box::new(Product::pointwise(&self.0, backend)?))
     }
 }

@@ -1,7 +1,7 @@
 //! The greatest of 3 x 3, stride 2, padding 1.
 
 use candle_core::Tensor;
-use kernels::Kernels;
+use kernels::Backend;
 
 use super::super::graph::InputGradients;
 use super::super::pass::{Pass, Tape};
@@ -10,11 +10,11 @@ use super::{FoldedLayer, Layer, only};
 use crate::error::Result;
 
 /// Max pooling; of equal values the first counts.
-pub(in super::super) struct MaxPool(Kernels);
+pub(in super::super) struct MaxPool(Backend);
 
 impl MaxPool {
     pub fn new(source: &Source) -> Self {
-        Self(source.kernels().for_layer("pool"))
+        Self(source.backend().for_layer("pool"))
     }
 }
 
@@ -29,7 +29,7 @@ impl Layer for MaxPool {
         Ok(InputGradients::One(Some(self.0.max_pool_backward(&tape.pop()?, &dy)?)))
     }
 
-    fn fold(&self, _: &Kernels) -> Result<Box<dyn FoldedLayer>> {
+    fn fold(&self, _: &Backend) -> Result<Box<dyn FoldedLayer>> {
         Ok(Box::new(Folded))
     }
 }
@@ -37,7 +37,7 @@ impl Layer for MaxPool {
 struct Folded;
 
 impl FoldedLayer for Folded {
-    fn forward(&self, inputs: &[&Tensor], kernels: &Kernels) -> Result<Tensor> {
-        Ok(kernels.max_pool(only(inputs))?)
+    fn forward(&self, inputs: &[&Tensor], backend: &Backend) -> Result<Tensor> {
+        Ok(backend.max_pool(only(inputs))?)
     }
 }

@@ -1,10 +1,10 @@
 //! The inverted residual block (Sandler et al. 2018; Howard et al. 2019).
 
 use candle_core::Tensor;
-use kernels::{Kernels, Window};
+use kernels::{Backend, Window};
 use space::{Activation, LayerSpec};
 
-use super::super::chain::{Depthwise, Inner};
+use super::super::chain::{ChainLayer, Depthwise};
 use super::super::conv::{ConvNorm, Convolution, Pointwise, given};
 use super::super::folding::{FoldedDepthwise, Product};
 use super::super::footprint::Held;
@@ -18,11 +18,11 @@ use crate::error::Result;
 /// `x (+) projection(squeeze_excite(depthwise(expansion(x))))`.
 pub(in super::super) struct MbConv {
     expansion: Option<Pointwise>,
-    inner: Inner,
+    inner: ChainLayer,
     squeeze_excite: Option<SqueezeExcite>,
     projection: ConvNorm<Pointwise>,
     residual: bool,
-    kernels: Kernels,
+    backend: Backend,
 }
 
 impl MbConv {
@@ -44,14 +44,14 @@ impl MbConv {
                 .expansion
                 .then(|| Pointwise::new(input, mid, &source.pp("inverted_bottleneck").pp("conv")))
                 .transpose()?,
-            inner: Inner::new(&depthwise, before.as_ref(), &source.pp("depth_conv"))?,
+            inner: ChainLayer::new(&depthwise, before.as_ref(), &source.pp("depth_conv"))?,
             squeeze_excite: block
                 .squeeze
                 .map(|squeeze| SqueezeExcite::new(mid, squeeze, &source.pp("depth_conv").pp("se")))
                 .transpose()?,
             projection: ConvNorm::pointwise(mid, output, Activation::None, &source.pp("point_linear"))?,
             residual: block.residual,
-            kernels: source.kernels().for_layer("residual"),
+            backend: source.backend().for_layer("residual"),
         })
     }
 
@@ -89,7 +89,7 @@ impl Layer for MbConv {
             }
             Some(expansion) => given(expansion.backward(&d, tape)?)?,
             None if self.residual => {
-                self.kernels.add_assign(&dy, &d)?;
+                self.backend.add_assign(&dy, &d)?;
                 dy
             }
             None => d,
@@ -97,8 +97,8 @@ impl Layer for MbConv {
         Ok(InputGradients::One(Some(dx)))
     }
 
-    fn fold(&self, kernels: &Kernels) -> Result<Box<dyn FoldedLayer>> {
-        Ok(Box::new(Folded::new(self, kernels)?))
+    fn fold(&self, backend: &Backend) -> Result<Box<dyn FoldedLayer>> {
+        Ok(Box::new(Folded::new(self, backend)?))
     }
 }
 
@@ -112,24 +112,24 @@ struct Folded {
 }
 
 impl Folded {
-    fn new(block: &MbConv, kernels: &Kernels) -> Result<Self> {
+    fn new(block: &MbConv, backend: &Backend) -> Result<Self> {
         let (before, ..) = block.inner.parts();
         let expansion = match (&block.expansion, before) {
-            (Some(convolution), Some(norm)) => Some(Product::folded(convolution.weight(), norm, kernels)?),
+            (Some(convolution), Some(norm)) => Some(Product::folded(convolution.weight(), norm, backend)?),
             _ => None,
         };
         let squeeze_excite = match &block.squeeze_excite {
             Some(squeeze_excite) => {
                 let [reduce, expand] = squeeze_excite.parts();
-                Some([Product::linear(reduce, kernels)?, Product::linear(expand, kernels)?])
+                Some([Product::linear(reduce, backend)?, Product::linear(expand, backend)?])
             }
             None => None,
         };
         Ok(Self {
             expansion,
-            depthwise: FoldedDepthwise::new(&block.inner, kernels)?,
+            depthwise: FoldedDepthwise::new(&block.inner, backend)?,
             squeeze_excite,
-            projection: Product::pointwise(&block.projection, kernels)?,
+            projection: Product::pointwise(&block.projection, backend)?,
             residual: block.residual,
         })
     }
@@ -137,20 +137,20 @@ impl Folded {
 
 impl FoldedLayer for Folded {
     /// `[C, N, H, W] -> [C', N, H/s, W/s]`.
-    fn forward(&self, inputs: &[&Tensor], kernels: &Kernels) -> Result<Tensor> {
+    fn forward(&self, inputs: &[&Tensor], backend: &Backend) -> Result<Tensor> {
         let x = only(inputs);
         let expanded = match &self.expansion {
-            Some(expansion) => &expansion.maps(x, kernels)?, // [mid, N, H, W]
+            Some(expansion) => &expansion.maps(x, backend)?, // [mid, N, H, W]
             None => x,
         };
-        let inner = self.depthwise.maps(expanded, kernels)?; // [mid, N, H/s, W/s]
+        let inner = self.depthwise.maps(expanded, backend)?; // [mid, N, H/s, W/s]
         if let Some([reduce, expand]) = &self.squeeze_excite {
-            let hidden = reduce.features(&kernels.mean(&inner)?, kernels)?; // [squeeze, N]
-            kernels.scale_in_place(&inner, &expand.features(&hidden, kernels)?)?;
+            let hidden = reduce.features(&backend.mean(&inner)?, backend)?; // [squeeze, N]
+            backend.scale_in_place(&inner, &expand.features(&hidden, backend)?)?;
         }
-        let y = self.projection.maps(&inner, kernels)?; // [C', N, H/s, W/s]
+        let y = self.projection.maps(&inner, backend)?; // [C', N, H/s, W/s]
         if self.residual {
-            kernels.add_assign(&y, x)?;
+            backend.add_assign(&y, x)?;
         }
         Ok(y)
     }

@@ -1,7 +1,7 @@
 //! The mean over each map.
 
 use candle_core::Tensor;
-use kernels::Kernels;
+use kernels::Backend;
 
 use super::super::graph::InputGradients;
 use super::super::pass::{Pass, Tape};
@@ -10,11 +10,11 @@ use super::{FoldedLayer, Layer, only};
 use crate::error::Result;
 
 /// Global average pooling.
-pub(in super::super) struct Pool(Kernels);
+pub(in super::super) struct Pool(Backend);
 
 impl Pool {
     pub fn new(source: &Source) -> Self {
-        Self(source.kernels().for_layer("pool"))
+        Self(source.backend().for_layer("pool"))
     }
 }
 
@@ -30,19 +30,19 @@ impl Layer for Pool {
         Ok(InputGradients::One(Some(self.0.mean_backward(&dy.flatten_from(1)?, (height, width))?)))
     }
 
-    fn fold(&self, _: &Kernels) -> Result<Box<dyn FoldedLayer>> {
+    fn fold(&self, _: &Backend) -> Result<Box<dyn FoldedLayer>> {
         Ok(Box::new(Folded))
     }
 }
 
-fn mean(x: &Tensor, kernels: &Kernels) -> Result<Tensor> {
-    Ok(kernels.mean(x)?.unsqueeze(2)?.unsqueeze(3)?)
+fn mean(x: &Tensor, backend: &Backend) -> Result<Tensor> {
+    Ok(backend.mean(x)?.unsqueeze(2)?.unsqueeze(3)?)
 }
 
 struct Folded;
 
 impl FoldedLayer for Folded {
-    fn forward(&self, inputs: &[&Tensor], kernels: &Kernels) -> Result<Tensor> {
-        mean(only(inputs), kernels)
+    fn forward(&self, inputs: &[&Tensor], backend: &Backend) -> Result<Tensor> {
+        mean(only(inputs), backend)
     }
 }

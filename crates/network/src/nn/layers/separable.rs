@@ -1,10 +1,10 @@
 //! The depthwise-separable block (Howard et al. 2017).
 
 use candle_core::Tensor;
-use kernels::{Kernels, Window};
+use kernels::{Backend, Window};
 use space::LayerSpec;
 
-use super::super::chain::{Depthwise, Inner};
+use super::super::chain::{ChainLayer, Depthwise};
 use super::super::conv::{ConvNorm, Pointwise, given};
 use super::super::folding::{FoldedDepthwise, Product};
 use super::super::footprint::Held;
@@ -16,7 +16,7 @@ use crate::error::Result;
 
 /// `pointwise(depthwise(x))`, each with its batch norm and the activation.
 pub(in super::super) struct Separable {
-    depthwise: Inner,
+    depthwise: ChainLayer,
     pointwise: ConvNorm<Pointwise>,
 }
 
@@ -29,7 +29,7 @@ impl Separable {
         let window = Window { kernel, stride };
         let depthwise = Depthwise { channels: input, window, activation, with_means: false };
         Ok(Self {
-            depthwise: Inner::new(&depthwise, None, &source.pp("depthwise"))?,
+            depthwise: ChainLayer::new(&depthwise, None, &source.pp("depthwise"))?,
             pointwise: ConvNorm::pointwise(input, output, activation, &source.pp("pointwise"))?,
         })
     }
@@ -47,10 +47,10 @@ impl Layer for Separable {
         Ok(InputGradients::One(Some(self.depthwise.backward(&d, None, tape)?)))
     }
 
-    fn fold(&self, kernels: &Kernels) -> Result<Box<dyn FoldedLayer>> {
+    fn fold(&self, backend: &Backend) -> Result<Box<dyn FoldedLayer>> {
         Ok(Box::new(Folded {
-            depthwise: FoldedDepthwise::new(&self.depthwise, kernels)?,
-            pointwise: Product::pointwise(&self.pointwise, kernels)?,
+            depthwise: FoldedDepthwise::new(&self.depthwise, backend)?,
+            pointwise: Product::pointwise(&self.pointwise, backend)?,
         }))
     }
 }
@@ -63,8 +63,8 @@ struct Folded {
 
 impl FoldedLayer for Folded {
     /// `[C, N, H, W] -> [C', N, H/s, W/s]`.
-    fn forward(&self, inputs: &[&Tensor], kernels: &Kernels) -> Result<Tensor> {
-        self.pointwise.maps(&self.depthwise.maps(only(inputs), kernels)?, kernels)
+    fn forward(&self, inputs: &[&Tensor], backend: &Backend) -> Result<Tensor> {
+        self.pointwise.maps(&self.depthwise.maps(only(inputs), backend)?, backend)
     }
 }
 

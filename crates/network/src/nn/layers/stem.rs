@@ -1,7 +1,7 @@
 //! The first layer: dense convolution on the image, batch norm, activation.
 
 use candle_core::Tensor;
-use kernels::{Kernels, Window};
+use kernels::{Backend, Window};
 use space::{LayerSpec, Operator};
 
 use super::super::conv::{ConvNorm, Dense};
@@ -38,7 +38,7 @@ impl Layer for Stem {
         Ok(InputGradients::One(self.0.backward(dy, tape)?))
     }
 
-    fn fold(&self, kernels: &Kernels) -> Result<Box<dyn FoldedLayer>> {
-        Ok(Box::new(FoldedDense::new(&self.0, kernels)?))
+    fn fold(&self, backend: &Backend) -> Result<Box<dyn FoldedLayer>> {
+        Ok(Box::new(FoldedDense::new(&self.0, backend)?))
     }
 }

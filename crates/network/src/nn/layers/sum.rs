@@ -1,7 +1,7 @@
 //! The sum of several layers' outputs: where paths meet.
 
 use candle_core::Tensor;
-use kernels::Kernels;
+use kernels::Backend;
 use space::LayerSpec;
 
 use super::super::footprint::Held;
@@ -12,11 +12,11 @@ use super::{FoldedLayer, Layer};
 use crate::error::Result;
 
 /// `x + y + …`, added in the order of the inputs.
-pub(in super::super) struct Sum(Kernels);
+pub(in super::super) struct Sum(Backend);
 
 impl Sum {
     pub fn new(source: &Source) -> Self {
-        Self(source.kernels().for_layer("sum"))
+        Self(source.backend().for_layer("sum"))
     }
 }
 
@@ -30,7 +30,7 @@ impl Layer for Sum {
         Ok(InputGradients::Same(dy))
     }
 
-    fn fold(&self, _: &Kernels) -> Result<Box<dyn FoldedLayer>> {
+    fn fold(&self, _: &Backend) -> Result<Box<dyn FoldedLayer>> {
         Ok(Box::new(Folded))
     }
 }
@@ -38,8 +38,8 @@ impl Layer for Sum {
 struct Folded;
 
 impl FoldedLayer for Folded {
-    fn forward(&self, inputs: &[&Tensor], kernels: &Kernels) -> Result<Tensor> {
-        Ok(kernels.sum(inputs)?)
+    fn forward(&self, inputs: &[&Tensor], backend: &Backend) -> Result<Tensor> {
+        Ok(backend.sum(inputs)?)
     }
 }
 

@@ -206,7 +206,7 @@ fn one_of_several_networks_can_be_chosen() {
 }
 
 /// The value under `x` beside a network.
-fn beside(value: Pickle) -> crate::Result<Value> {
+fn beside(value: Pickle) -> crate::Result<PickleValue> {
     let pickle = network(value.then(b"s").text("state_dict"), &["w"]).then(b"s").end();
     let file = archive(&pickle);
     let file = from_bytes("net.pth", file.as_slice())?;
@@ -219,8 +219,8 @@ fn x() -> Pickle {
 
 #[test]
 fn plain_values_beside_a_network_are_read() {
-    let text = |text: &str| Value::Text(text.into());
-    let bytes = |bytes: &[u8]| Value::Bytes(bytes.into());
+    let text = |text: &str| PickleValue::Text(text.into());
+    let bytes = |bytes: &[u8]| PickleValue::Bytes(bytes.into());
     let encoded = |pickle: Pickle, letters: &str| {
         pickle.global("_codecs", "encode").text(letters).text("latin1").then([0x86]).then(b"R")
     };
@@ -228,12 +228,12 @@ fn plain_values_beside_a_network_are_read() {
         // as protocol 2 writes them, which is PyTorch's
         (
             x().global("__builtin__", "set").then(b"]").text("a").then(b"a").then([0x85]).then(b"R"),
-            Value::Set(vec![text("a")]),
+            PickleValue::Set(vec![text("a")]),
         ),
-        (x().global("__builtin__", "set").then(b")R"), Value::Set(Vec::new())),
+        (x().global("__builtin__", "set").then(b")R"), PickleValue::Set(Vec::new())),
         (
             x().global("__builtin__", "frozenset").then(b"]K\x01a").then([0x85]).then(b"R"),
-            Value::Set(vec![Value::Int(1)]),
+            PickleValue::Set(vec![PickleValue::Int(1)]),
         ),
         (x().global("torch", "float16"), text("torch.float16")),
         (x().global("torch", "bfloat16"), text("torch.bfloat16")),
@@ -248,15 +248,15 @@ fn plain_values_beside_a_network_are_read() {
                 .then(2f64.to_be_bytes())
                 .then([0x86])
                 .then(b"R"),
-            Value::Tuple(vec![Value::Float(1.0), Value::Float(2.0)]),
+            PickleValue::Tuple(vec![PickleValue::Float(1.0), PickleValue::Float(2.0)]),
         ),
         // as later ones do
-        (x().then([0x8f]).then(b"(").text("a").then([0x90]), Value::Set(vec![text("a")])),
-        (x().then(b"(K\x01").then([0x91]), Value::Set(vec![Value::Int(1)])),
+        (x().then([0x8f]).then(b"(").text("a").then([0x90]), PickleValue::Set(vec![text("a")])),
+        (x().then(b"(K\x01").then([0x91]), PickleValue::Set(vec![PickleValue::Int(1)])),
         (x().then(b"C\x03ab\xff"), bytes(b"ab\xff")),
         (x().then(b"B\x01\0\0\0a"), bytes(b"a")),
         (x().then([0x96]).then(2u64.to_le_bytes()).then(b"xy"), bytes(b"xy")),
-        (x().global("builtins", "set").then(b")R"), Value::Set(Vec::new())),
+        (x().global("builtins", "set").then(b")R"), PickleValue::Set(Vec::new())),
     ];
     for (pickle, expected) in table {
         assert_eq!(beside(pickle).expect("plain"), expected);

@@ -16,7 +16,7 @@ use base::random::numbered_rng;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use space::{Encoded, Index, Row};
+use space::{Encoded, GeneRow, Index};
 
 use super::aim::Aim;
 use super::place::{Place, Ways, Worth};
@@ -24,7 +24,7 @@ use crate::error::Result;
 use crate::estimator::Predictor;
 use crate::genes::ByHash;
 use crate::prices::Prices;
-use crate::rows::Rows;
+use crate::rows::GeneRows;
 use crate::solve::Scored;
 use chain::{Chain, draw_anew};
 
@@ -62,7 +62,7 @@ struct Setting<'a> {
 
 impl Setting<'_> {
     /// The steps from a sub-network.
-    fn ways(&self, row: &Row, slopes: &[f32]) -> Arc<Ways> {
+    fn ways(&self, row: &GeneRow, slopes: &[f32]) -> Arc<Ways> {
         let features = self.predictor.features();
         let worth = Worth::of_slopes(features, slopes, self.aim.sign);
         Arc::new(Place { prices: &self.prices, places: features.places(), row, worth: &worth }.ways(&[]))
@@ -79,7 +79,7 @@ struct Group {
     chains: Vec<Chain>,
     rng: ChaCha8Rng,
     /// Where the chains that have a proposal would go, and which chains these are.
-    proposals: Rows,
+    proposals: GeneRows,
     movers: Vec<usize>,
     encoded: Encoded,
     /// Where chains have been since the last draw.
@@ -90,7 +90,7 @@ struct Group {
 
 impl Group {
     fn new(setting: &Setting<'_>, chains: Vec<Chain>, rng: ChaCha8Rng) -> Self {
-        let proposals = Rows::new(setting.prices.genome().len());
+        let proposals = GeneRows::new(setting.prices.genome().len());
         let movers = Vec::new();
         let encoded = Encoded::default();
         let ways = ByHash::default();
@@ -247,7 +247,7 @@ impl<'a> Annealing<'a> {
     }
 
     /// Adds what all chains propose.
-    pub fn ask(&mut self, count: usize, rows: &mut Rows) {
+    pub fn ask(&mut self, count: usize, rows: &mut GeneRows) {
         if self.round == 0 {
             self.before = count;
         }

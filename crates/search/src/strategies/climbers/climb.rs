@@ -8,14 +8,14 @@ use std::ops::Range;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use space::{Genome, Index, Row, Steps};
+use space::{GeneRow, Genome, Index, Steps};
 
 use super::SearchConfig;
 use super::aim::Aim;
 use super::place::{Place, Worth};
 use crate::genes::{self, Places, hash};
 use crate::prices::{Column, Prices};
-use crate::rows::Rows;
+use crate::rows::GeneRows;
 use crate::solve::Scored;
 use base::random::numbered_rng;
 
@@ -60,8 +60,8 @@ pub(super) struct Camp<'a> {
 
 impl Camp<'_> {
     /// Best first: merit, then the tie's cost, then the genes' own order, so that no two are equal.
-    fn order(&self, prices: &Prices<'_>, ours: (f32, &Row), theirs: (f32, &Row)) -> Ordering {
-        let tie = |row: &Row| self.tie.map_or(0.0, |column| prices.mean(column, row));
+    fn order(&self, prices: &Prices<'_>, ours: (f32, &GeneRow), theirs: (f32, &GeneRow)) -> Ordering {
+        let tie = |row: &GeneRow| self.tie.map_or(0.0, |column| prices.mean(column, row));
         theirs
             .0
             .total_cmp(&ours.0)
@@ -177,7 +177,7 @@ impl<'a> Climb<'a> {
     }
 
     /// Adds the rows that climbers want to know of.
-    pub fn ask(&mut self, camp: &mut Camp<'_>, rows: &mut Rows) {
+    pub fn ask(&mut self, camp: &mut Camp<'_>, rows: &mut GeneRows) {
         match &mut self.waiting {
             Waiting::Begin => self.climbers.iter().for_each(|climber| {
                 rows.push(&climber.row);
@@ -191,7 +191,7 @@ impl<'a> Climb<'a> {
     }
 
     /// All neighbors of the climbers that know of no better place.
-    fn neighbors(&self, camp: &mut Camp<'_>, rows: &mut Rows) -> Vec<Steps> {
+    fn neighbors(&self, camp: &mut Camp<'_>, rows: &mut GeneRows) -> Vec<Steps> {
         let mut all = Vec::new();
         for climber in self.climbers.iter().filter(|climber| !climber.stale) {
             let mut steps = Steps::default();
@@ -209,16 +209,16 @@ impl<'a> Climb<'a> {
     }
 
     /// Several steps at once; where the rows of each climber are.
-    fn further(&self, camp: &Camp<'_>, rows: &mut Rows) -> Vec<Range<usize>> {
+    fn further(&self, camp: &Camp<'_>, rows: &mut GeneRows) -> Vec<Range<usize>> {
         let prices = &self.prices;
         let places = &camp.places;
         let proposed = |climber: &Climber| {
-            let mut rows = Rows::new(prices.genome().len());
+            let mut rows = GeneRows::new(prices.genome().len());
             Place { prices, places, row: &climber.row, worth: &climber.worth }
                 .propose(if climber.stale { FEW_PAIRS } else { MANY_PAIRS }, &mut rows);
             rows
         };
-        let proposed: Vec<Rows> = self.climbers.par_iter().map(proposed).collect();
+        let proposed: Vec<GeneRows> = self.climbers.par_iter().map(proposed).collect();
         let mut found = Vec::with_capacity(self.climbers.len());
         for proposed in proposed {
             let start = rows.len();
@@ -267,7 +267,7 @@ impl<'a> Climb<'a> {
     }
 
     /// One step of each climber; those for whom nothing is better are ends and do not come back.
-    fn go(&mut self, camp: &mut Camp<'_>, rows: &Rows, merits: &[f32], places: Vec<Range<usize>>) {
+    fn go(&mut self, camp: &mut Camp<'_>, rows: &GeneRows, merits: &[f32], places: Vec<Range<usize>>) {
         let climbers = std::mem::take(&mut self.climbers);
         for (climber, places) in climbers.into_iter().zip(places) {
             let candidates = places.map(|place| (merits[place], rows.get(place)));

@@ -4,14 +4,14 @@
 //! Costs add up over the blocks, so what a step costs is known before it is made; what steps gain together is about the
 //! sum of what they gain alone, and only the most promising sums are looked at.
 
-use space::{Change, Index, Row, Step, Steps};
+use space::{Change, GeneRow, Index, Step, Steps};
 
 use crate::genes::{self, GeneFeatures, Places};
 use crate::index::Costs;
 use crate::prices::{Column, Prices};
 use crate::problem::MOST_LIMITED;
 use crate::quantity::Quantity;
-use crate::rows::Rows;
+use crate::rows::GeneRows;
 
 /// What each gene's values are worth around one sub-network, compared with the values it has.
 #[derive(Clone, Debug, Default)]
@@ -105,7 +105,7 @@ impl Room {
 pub(super) struct Place<'a> {
     pub prices: &'a Prices<'a>,
     pub places: &'a Places,
-    pub row: &'a Row,
+    pub row: &'a GeneRow,
     pub worth: &'a Worth,
 }
 
@@ -160,7 +160,7 @@ impl Place<'_> {
 
     /// Adds to `rows` where the `most` most promising single steps and pairs lead, and some jumps: all that keep the
     /// limits.
-    pub fn propose(&self, most: usize, rows: &mut Rows) {
+    pub fn propose(&self, most: usize, rows: &mut GeneRows) {
         let genome = self.prices.genome();
         let Ways { ways, steps, room } = self.ways(&[]);
         let mut add = |chosen: &[usize]| {

@@ -241,7 +241,7 @@ fn coarse(space: &SearchSpace, units: f64) -> CostIndex {
 fn best_sums(index: &CostIndex, objective: &Rugged, most: usize) -> Vec<f64> {
     let genome = index.genome();
     let features = GeneFeatures::new(index.space(), objective.encoder()).expect("the same");
-    let of = |row: &space::Row| {
+    let of = |row: &space::GeneRow| {
         let gains = features.of(row).map(|feature| f64::from(objective.gains[feature as usize]));
         (index.costs_of(row).latency_upper_us.round() as usize, 0.4 + gains.sum::<f64>())
     };

@@ -13,7 +13,7 @@ fn supernet(at: &Path, space: &SearchSpace, interface: &Interface) -> PathBuf {
     let weights = SharedWeights::new(space, &mut rng_for("weights", 9, &[])).expect("weights");
     let training = Training {
         tool: String::new(),
-        kernels: String::new(),
+        backend: String::new(),
         seed: 0,
         data: digits().identity(),
         plan: String::new(),
@@ -40,16 +40,16 @@ fn rows(logits: &Tensor) -> Vec<Vec<f32>> {
 fn the_largest_network_of_a_supernet_teaches() {
     let folder = tempfile::tempdir().expect("a folder");
     let space = tiny();
-    let kernels = Kernels::detect();
+    let backend = Backend::detect();
     let path = supernet(folder.path(), &space, &Interface::of(&digits()));
     let own = Supernet::read(&path).expect("whole");
-    let teacher = TeacherFile::read(&path).expect("a supernet").on(&kernels).expect("room");
+    let teacher = TeacherFile::read(&path).expect("a supernet").on(&backend).expect("room");
     assert_eq!((teacher.hash(), teacher.place()), (own.hash.as_str(), path.display().to_string().as_str()));
     let of_folder = TeacherFile::read(folder.path()).expect("a run's folder");
-    let student = Student { space: &space, weights: &own.weights, kernels: kernels.clone() };
+    let student = Student { space: &space, weights: &own.weights, backend: backend.clone() };
     let expected = student.teach(&sampler::largest(&space).at(8), &images()).expect("it fits");
     for teacher in [teacher, of_folder] {
-        assert_eq!(rows(&teacher.teach(&images(), &kernels).expect("it fits")), rows(&expected));
+        assert_eq!(rows(&teacher.teach(&images(), &backend).expect("it fits")), rows(&expected));
     }
 }
 
@@ -57,18 +57,18 @@ fn the_largest_network_of_a_supernet_teaches() {
 fn an_exported_network_teaches_with_the_statistics_of_the_batch() {
     let folder = tempfile::tempdir().expect("a folder");
     let space = tiny();
-    let kernels = Kernels::detect();
+    let backend = Backend::detect();
     let model = model();
     model.write(folder.path()).expect("written");
-    let teacher = TeacherFile::read(folder.path()).expect("a model").on(&kernels).expect("room");
+    let teacher = TeacherFile::read(folder.path()).expect("a model").on(&backend).expect("room");
     assert_eq!(teacher.hash(), model.config.model_hash);
     // the export is of weights drawn from seed 1
     let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
     let layers = space.lower(&sampler::smallest(&space).at(8)).expect("legal");
-    let subnet = SubnetWeights::new(&space, &weights, &layers, &kernels).expect("its space");
+    let subnet = SubnetWeights::new(&space, &weights, &layers, &backend).expect("its space");
     let network = Network::new(&layers, &subnet.values().expect("views")).expect("a network");
     let expected = network.forward(&images(), Pass::BatchStatistics).expect("it fits");
-    let got = teacher.teach(&images(), &kernels).expect("it fits");
+    let got = teacher.teach(&images(), &backend).expect("it fits");
     for (got, expected) in rows(&got).concat().iter().zip(rows(&expected).concat()) {
         assert!((got - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{got}, expected {expected}");
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use space::{Genome, Index, Row};
+use space::{GeneRow, Genome, Index};
 
 use crate::strategies::climbers::place::{Way, Ways};
 
@@ -83,7 +83,7 @@ impl Chain {
     pub fn propose(
         &self,
         genome: &Genome,
-        next: &mut Row,
+        next: &mut GeneRow,
         suiting: &mut Vec<(f32, usize)>,
         rng: &mut ChaCha8Rng,
     ) -> bool {

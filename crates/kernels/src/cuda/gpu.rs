@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Shape, Tensor, bail};
 
 use super::product::Product;
-use super::{Launch, Place, Storage};
+use super::{ActivationStorage, Launch, Place};
 use crate::Precision;
 
 /// What runs kernels and products on memory of its own, one after the other in the order they were given.
@@ -17,7 +17,7 @@ pub trait Executor: Debug + Send + Sync {
     /// Where its tensors lie.
     fn device(&self) -> &Device;
     /// Runs a kernel.
-    fn launch(&self, storage: Storage, launch: &Launch) -> Result<()>;
+    fn launch(&self, storage: ActivationStorage, launch: &Launch) -> Result<()>;
     /// Multiplies matrices.
     fn multiply(&self, product: &Product, precision: Precision) -> Result<()>;
     /// Sets bytes to zero.
@@ -31,19 +31,19 @@ pub trait Executor: Debug + Send + Sync {
     /// Bytes of its memory that are not.
     fn memory_left(&self) -> Result<usize>;
     /// A moment after what was given so far.
-    fn mark(&self) -> Result<Box<dyn Mark>>;
+    fn mark(&self) -> Result<Box<dyn DeviceEvent>>;
     /// A ring of buffers for batches of up to so many values.
-    fn ring(&self, values: usize) -> Result<Box<dyn Ring>>;
+    fn ring(&self, values: usize) -> Result<Box<dyn DeviceStaging>>;
 }
 
 /// A moment in what an [`Executor`] does.
-pub trait Mark: Any + Debug + Send {
+pub trait DeviceEvent: Any + Debug + Send {
     /// Milliseconds since an earlier moment; waits until this one has come.
-    fn ms_since(&self, earlier: &dyn Mark) -> Result<f64>;
+    fn ms_since(&self, earlier: &dyn DeviceEvent) -> Result<f64>;
 }
 
 /// Buffers where a card computes, filled while it computes with others.
-pub trait Ring: Send {
+pub trait DeviceStaging: Send {
     /// The values in a buffer, in one row. The buffer is filled again after two more batches: whoever took the one before
     /// must be done with it.
     fn fill(&mut self, values: &[f32]) -> Result<Tensor>;
@@ -51,7 +51,7 @@ pub trait Ring: Send {
 
 /// A GPU to compute on, with a precision; every copy is the same GPU.
 #[derive(Clone, Debug)]
-pub struct Card(Arc<Inner>);
+pub struct Gpu(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -69,18 +69,18 @@ impl Drop for Inner {
     }
 }
 
-impl PartialEq for Card {
+impl PartialEq for Gpu {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl Eq for Card {}
+impl Eq for Gpu {}
 
 /// A tensor has fewer values than this: kernels count with 32 bits.
 const MOST_VALUES: usize = 1 << 31;
 
-impl Card {
+impl Gpu {
     /// A card whose work `executor` does.
     pub fn new(executor: Box<dyn Executor>, precision: Precision) -> Self {
         let inner = Inner { executor, precision, launched: AtomicU64::new(0), multiplied: AtomicU64::new(0) };
@@ -98,10 +98,10 @@ impl Card {
     }
 
     /// How activations are kept.
-    pub fn activations(&self) -> Storage {
+    pub fn activations(&self) -> ActivationStorage {
         match self.0.precision {
-            Precision::F32 | Precision::Tf32 => Storage::F32,
-            Precision::Bf16 => Storage::Bf16,
+            Precision::F32 | Precision::Tf32 => ActivationStorage::F32,
+            Precision::Bf16 => ActivationStorage::Bf16,
         }
     }
 
@@ -126,12 +126,12 @@ impl Card {
     }
 
     /// A moment after what was launched so far.
-    pub fn mark(&self) -> Result<Box<dyn Mark>> {
+    pub fn mark(&self) -> Result<Box<dyn DeviceEvent>> {
         self.0.executor.mark()
     }
 
     /// Buffers for batches of up to so many values.
-    pub fn ring(&self, values: usize) -> Result<Box<dyn Ring>> {
+    pub fn ring(&self, values: usize) -> Result<Box<dyn DeviceStaging>> {
         self.0.executor.ring(values)
     }
 
@@ -141,7 +141,11 @@ impl Card {
     }
 
     /// Runs kernels one after the other.
-    pub(super) fn run(&self, storage: Storage, launches: impl IntoIterator<Item = Launch>) -> Result<()> {
+    pub(super) fn run(
+        &self,
+        storage: ActivationStorage,
+        launches: impl IntoIterator<Item = Launch>,
+    ) -> Result<()> {
         for launch in launches {
             if launch.blocks > 0 {
                 self.0.launched.fetch_add(1, Ordering::Relaxed);
@@ -167,7 +171,7 @@ impl Card {
     }
 
     /// A tensor for a kernel to fill.
-    pub(super) fn unfilled(&self, shape: impl Into<Shape>, storage: Storage) -> Result<Tensor> {
+    pub(super) fn unfilled(&self, shape: impl Into<Shape>, storage: ActivationStorage) -> Result<Tensor> {
         let shape = shape.into();
         if shape.elem_count() >= MOST_VALUES {
             bail!(
@@ -182,12 +186,12 @@ impl Card {
 
     /// A tensor for a kernel to fill, of another's shape and kind.
     pub fn alike(&self, x: &Tensor) -> Result<Tensor> {
-        self.unfilled(x.shape(), Storage::of(x)?)
+        self.unfilled(x.shape(), ActivationStorage::of(x)?)
     }
 
     /// Room that kernels work in, of at least one value.
     pub(super) fn room(&self, values: usize) -> Result<Tensor> {
-        self.unfilled(values.max(1), Storage::F32)
+        self.unfilled(values.max(1), ActivationStorage::F32)
     }
 
     /// Values on the card.
@@ -196,7 +200,7 @@ impl Card {
     }
 }
 
-impl Storage {
+impl ActivationStorage {
     pub(super) fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,
@@ -222,7 +226,7 @@ impl Storage {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spot {
     pub place: Place,
-    pub storage: Storage,
+    pub storage: ActivationStorage,
 }
 
 impl Spot {
@@ -240,7 +244,7 @@ pub(super) fn place(tensor: &Tensor) -> Result<Place> {
 }
 
 pub(super) fn spot(tensor: &Tensor) -> Result<Spot> {
-    Ok(Spot { place: place(tensor)?, storage: Storage::of(tensor)? })
+    Ok(Spot { place: place(tensor)?, storage: ActivationStorage::of(tensor)? })
 }
 
 /// [`spot`] of a tensor without gaps.
@@ -252,7 +256,7 @@ pub(super) fn contiguous(tensor: &Tensor) -> Result<Spot> {
 }
 
 /// [`contiguous`], and kept like this.
-pub(super) fn kept_as(tensor: &Tensor, storage: Storage) -> Result<Place> {
+pub(super) fn kept_as(tensor: &Tensor, storage: ActivationStorage) -> Result<Place> {
     let spot = contiguous(tensor)?;
     if spot.storage != storage {
         bail!("expected {storage:?} values, got {:?} for {:?}", spot.storage, tensor.dims());
@@ -262,7 +266,7 @@ pub(super) fn kept_as(tensor: &Tensor, storage: Storage) -> Result<Place> {
 
 /// [`kept_as`] f32: statistics, weights that are not multiplied, gradients of weights.
 pub(super) fn numbers(tensor: &Tensor) -> Result<Place> {
-    kept_as(tensor, Storage::F32)
+    kept_as(tensor, ActivationStorage::F32)
 }
 
 /// Asks a tensor's storage for its address: as an in-place operation, which may write there.
