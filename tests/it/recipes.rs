@@ -24,7 +24,7 @@ fn what_recipe_prints_is_what_train_reads() {
     let document = json("supernet", at, "recipe mine.toml");
     assert_eq!((&document["batch"], &document["phases"][0]["lr"]), (&64.into(), &2.6.into()));
     let said = String::from_utf8(run("supernet", at, "recipe progressive").stdout).expect("text");
-    assert!(said.contains("progressive: 64 images a step") && said.lines().count() == 13, "{said}");
+    assert!(said.contains("progressive: 64 images per step") && said.lines().count() == 13, "{said}");
     let train = "train --space tiny --data digits --scale 0.001";
     json("supernet", at, &format!("{train} --out built"));
     json("supernet", at, &format!("{train} --recipe mine.toml --out read"));
