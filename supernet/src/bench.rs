@@ -92,7 +92,7 @@ const SHRINK_SUBNETWORKS: usize = 4;
 /// Times whole steps on random images.
 ///
 /// # Errors
-/// If the sub-network is not in the space, or `report` says so.
+/// If the sub-network is not in the space, or a step fails.
 pub fn bench(setup: &Bench, mut report: impl FnMut(usize)) -> Result<BenchReport> {
     let mut runner = Runner::new(setup)?;
     let mut times = Vec::with_capacity(setup.steps);
@@ -197,7 +197,7 @@ pub fn bench_loader(setup: &LoadBench, mut report: impl FnMut(usize)) -> Result<
 /// Times steps on real images as in training, which are loaded and copied to the device meanwhile.
 ///
 /// # Errors
-/// If data and space do not fit, or `report` says so.
+/// If data and space do not fit, or a step fails.
 pub fn bench_fed(setup: &Bench, load: &LoadBench, mut report: impl FnMut(usize)) -> Result<BenchReport> {
     let LoadBench { dataset, resolution, batch, .. } = load;
     dataset.check_fits(&setup.space)?;

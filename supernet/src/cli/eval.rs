@@ -147,10 +147,10 @@ fn predictions(evaluation: &Evaluation, dataset: &Dataset, split: Split) -> anyh
     let images = dataset.split(split)?;
     let classes = dataset.classes();
     let mut text = "image,label,predicted,probability\n".to_string();
-    for (index, judged) in evaluation.images.iter().enumerate() {
+    for (index, result) in evaluation.images.iter().enumerate() {
         let image = images.path(index).map_or_else(|| index.to_string(), |path| path.display().to_string());
-        let [label, predicted] = [judged.label, judged.predicted].map(|class| field(&classes[class]));
-        text += &format!("{},{label},{predicted},{:.6}\n", field(&image), judged.probability);
+        let [label, predicted] = [result.label, result.predicted].map(|class| field(&classes[class]));
+        text += &format!("{},{label},{predicted},{:.6}\n", field(&image), result.probability);
     }
     Ok(text)
 }

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_come_may_change_and_what_was_may_not() {
+    fn later_steps_may_change_and_earlier_ones_may_not() {
         let lower = |phase: usize| move |recipe: &mut Recipe| recipe.phases[phase].lr /= 2.0;
         let longer = |phase: usize| move |recipe: &mut Recipe| recipe.phases[phase].epochs *= 2.0;
         let said = |text: &str| Some(text.to_string());

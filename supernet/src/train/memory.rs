@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_optimizer_remembers_is_counted() {
+    fn the_state_of_the_optimizer_is_counted() {
         let space = preset("ofa-mbv3-w1.0").expect("a preset");
         let adamw = OptimizerSettings::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
         let of = |optimizer, resumed| {
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_with_figures() {
+    fn a_run_that_does_not_fit_is_refused_with_figures() {
         let estimate = estimate("ofa-mbv3-w1.0", 256);
         let total = estimate.total();
         assert!(estimate.check(0, total).is_ok());

@@ -51,7 +51,7 @@ impl Allowed {
         space.restricted(&dimensions.map(|of| (of.key.to_string(), self.most(of.key))).collect())
     }
 
-    /// Whether it allows no more than `before`, or more of a kind in which the space has a choice.
+    /// Whether it allows nothing more than `before`, or more of a kind in which the space has a choice.
     fn adds_to(&self, before: &Self, space: &SearchSpace) -> bool {
         let kinds: BTreeSet<&String> = self.0.keys().chain(before.0.keys()).collect();
         let mut more = kinds.into_iter().filter(|kind| self.most(kind) > before.most(kind)).peekable();

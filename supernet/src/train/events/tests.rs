@@ -144,7 +144,7 @@ fn checksums_are_those_of_the_standard() {
 }
 
 #[test]
-fn what_is_logged_is_read_back() {
+fn logged_points_are_read_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path().join("tensorboard");
     let mut events = Events::new(at.clone(), points_of(Some("r12:k5e2")));

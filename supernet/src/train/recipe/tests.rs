@@ -200,7 +200,7 @@ fn an_optimizer_is_a_momentum_or_a_table() {
         assert_eq!(Recipe::from_toml("text", &text).expect("own text"), recipe);
         assert_eq!(text.contains("[optimizer]"), expected.kind() == "adamw", "{text}");
     }
-    // a plan says what it always said of momentum, and names another optimizer
+    // a plan keeps the field momentum, and names another optimizer
     let plan = |recipe: &Recipe| serde_json::json!(crate::train::TrainingPlan::new(recipe, 10, 1));
     let old = plan(&Recipe::from_toml("r.toml", VERSION_2).expect("a recipe"));
     assert_eq!((&old["momentum"], old.get("optimizer")), (&serde_json::json!(0.9f32), None));

@@ -8,7 +8,7 @@ use space::preset;
 use super::*;
 use crate::train::testing::{digits, model, tiny};
 
-/// A supernet of fresh weights that says what it sees.
+/// A supernet of fresh weights with this interface.
 fn supernet(at: &Path, space: &SearchSpace, interface: &Interface) -> PathBuf {
     let weights = SharedWeights::new(space, &mut rng_for("weights", 9, &[])).expect("weights");
     let training = Training {
