@@ -23,7 +23,7 @@ use base::ErrorKind;
 use base::document::printed;
 use clap::{Parser, Subcommand};
 use command::{
-    Common, Ending, WRONG_USAGE, exit_code, kind_of, look_at, on_pool, print_lines, tell_events,
+    Common, Ending, WRONG_USAGE, exit_code, kind_of, log_events, look_at, on_pool, print_lines,
     with_environment,
 };
 use serde_json::json;
@@ -147,7 +147,7 @@ pub fn main() -> ExitCode {
     let json = cli.command.common().is_some_and(|common| common.json);
     let threads = cli.command.common().and_then(|common| common.threads);
     let quiet = cli.command.common().is_some_and(|common| common.quiet);
-    let ended = tell_events(quiet).and_then(|()| on_pool(threads, || cli.command.run()));
+    let ended = log_events(quiet).and_then(|()| on_pool(threads, || cli.command.run()));
     ExitCode::from(exit_code(ended.map_err(|error| report(&error, json))))
 }
 

@@ -1,4 +1,4 @@
-//! Each kernel by itself, on shapes of `ofa-mbv3-w1.0` at 64 px and batch 32.
+//! Benchmarks of single kernels, on shapes of `ofa-mbv3-w1.0` at 64 px and batch 32.
 //!
 //! `cargo bench -p supernet --bench kernels -- FILTER`. Throughput of products and convolutions is in
 //! multiply-accumulates (2 FLOP each), of everything else in bytes read and written.
@@ -17,7 +17,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const IMAGES: usize = 32;
 
-/// Values around zero that are all different.
+/// Different values around zero.
 fn values(length: usize) -> Vec<f32> {
     (0..length).map(|index| ((index * 7919) % 1009) as f32 / 504.5 - 1.0).collect()
 }
@@ -36,8 +36,7 @@ fn turned(matrix: Matrix<'_>) -> Matrix<'_> {
     }
 }
 
-/// What the others are measured against: the product that does nothing but multiply, and a copy that does nothing
-/// but move.
+/// Upper limits for the other kernels: a product that only multiplies, and a sum that only moves memory.
 fn limits(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("limits");
     let side = 1024;
@@ -131,7 +130,9 @@ const DEPTHWISE: [(usize, usize, usize, usize); 14] = [
     (960, 2, 7, 1),
 ];
 
-fn shape((channels, side, kernel, stride): (usize, usize, usize, usize)) -> (DepthwiseShape, usize, usize) {
+/// The shape of a depthwise convolution, and the values of a row of its input and output.
+fn shape(sizes: (usize, usize, usize, usize)) -> (DepthwiseShape, usize, usize) {
+    let (channels, side, kernel, stride) = sizes;
     let shape = DepthwiseShape { channels, images: IMAGES, height: side, width: side, kernel, stride };
     let row = IMAGES * side * side;
     (shape, row, IMAGES * shape.out_height() * shape.out_width())

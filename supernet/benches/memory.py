@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""How far is the memory that a run is expected to take from what it takes?
+"""Compares the expected memory of training runs with their peak.
 
     BIN=target/release python supernet/benches/memory.py [few | many]
 
-Trains the presets `tiny` and `fashion` on the digits, and `ofa-mbv3-w1.0` and `ofa-resnet50`, each with one resolution of its
-own, on generated images: a step of the largest network alone, one with a teacher and two sub-networks, and what ends a phase.
-With `few` images (40 to train with) steps take most of it, with `many` (250) evaluation does, whose batches are of 200. Prints a
-row for each: the estimate (`run.estimated_memory_mb` of plan.json), the peak of the process, and their ratio.
+Trains the presets `tiny` and `fashion` on the digits, and `ofa-mbv3-w1.0` and `ofa-resnet50`, each at a single resolution, on
+generated images: one step of the largest network, one step with a teacher and two sub-networks, and the end of each phase.
+With `few` images (40 to train with) the steps take most memory; with `many` (250) evaluation does, in batches of 200. Prints
+one row per run: the estimate (`run.estimated_memory_mb` of plan.json), the peak of the process, and their ratio.
 """
 
 import json
@@ -86,7 +86,7 @@ def main():
         at = Path(folder)
         (at / "recipe.toml").write_text(RECIPE)
         images(at / "images", 40 if few else 250)
-        print("| space | images a step | expected | peak | expected / peak |\n|---|---|---|---|---|")
+        print("| space | images per step | expected | peak | expected / peak |\n|---|---|---|---|---|")
         if few:
             for name in ("tiny", "fashion"):
                 for batch in (64, 1024):

@@ -1,4 +1,4 @@
-//! Whole steps of `ofa-mbv3-w1.0`: what `supernet bench` times, kept an eye on by criterion.
+//! Benchmarks of whole steps of `ofa-mbv3-w1.0`, as in `supernet bench`, by criterion.
 //!
 //! `cargo bench -p supernet --bench steps -- FILTER`. Throughput is in images; in `shrink` each image counts four
 //! times.

@@ -1,7 +1,7 @@
-//! How far two implementations of the kernels are apart: on layers, on whole networks, on a step and an inference.
+//! Differences between two backends: on layers, whole networks, a training step and an inference.
 //!
-//! Differences are lengths of difference vectors over the lengths of what was expected, so that a single rounding at a
-//! corner of an activation counts little, and what is wrong in kind is 1 or more.
+//! A difference is the length of the difference vector over the length of the expected vector, so that a single
+//! rounding at a corner of an activation counts little, and a wrong result is 1 or more.
 
 use std::collections::BTreeMap;
 
@@ -16,16 +16,16 @@ use space::{Arch, FeatureMap, LayerSpec, SearchSpace, WeightRole, sampler};
 use crate::error::Result;
 use crate::train::{Nesterov, Optimizer, Student, Target, dropout_mask};
 
-/// What was compared, and how far apart it was.
+/// Relative differences, by the name of the compared value.
 pub type Differences = Vec<(&'static str, f64)>;
 
-/// Images that are computed with.
+/// Images per network.
 const IMAGES: usize = 4;
 
 /// Added to variances.
 const EPSILON: f32 = 1e-3;
 
-/// Length of the difference relative to that of what is expected; infinite where something is no number.
+/// Length of the difference relative to the expected length; infinite if a value is not a number.
 pub fn apart(got: &[f32], expected: &[f32]) -> f64 {
     let length = |values: &mut dyn Iterator<Item = f32>| {
         values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt()
@@ -36,7 +36,7 @@ pub fn apart(got: &[f32], expected: &[f32]) -> f64 {
 }
 
 fn flat(tensor: &Tensor) -> Result<Vec<f32>> {
-    // turned to f32 on the CPU: on a GPU that would be a kernel of candle's, and only ours are compared
+    // converted to f32 on the CPU: on a GPU that would be a kernel of candle, and only our kernels are compared
     let here = tensor.to_device(&Device::Cpu)?;
     Ok(here.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?)
 }
@@ -47,8 +47,8 @@ fn random(name: &str, shape: &[usize], range: std::ops::Range<f32>) -> Result<Te
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
 }
 
-/// A layer by itself with random weights: the differences of its output in training, of its input's gradient where it
-/// has one, and of its weights' gradients together.
+/// A single layer with random weights: the differences of its output in training, of its input's gradient if it has
+/// one, and of its weights' gradients together.
 ///
 /// # Errors
 /// If the kernels refuse such a layer.
@@ -56,7 +56,7 @@ pub fn of_layer(layer: &LayerSpec, backend: &Backend, expected: &Backend) -> Res
     of_layers(&[layer.alone()], backend, expected)
 }
 
-/// As [`of_layer`], of layers that read one another.
+/// As [`of_layer`], for layers that read one another.
 ///
 /// # Errors
 /// If the kernels refuse such layers, or they do not fit one another.
@@ -68,8 +68,8 @@ pub fn of_layers(layers: &[LayerSpec], backend: &Backend, expected: &Backend) ->
     Ok(pairs.map(|(what, (got, expected))| (what, apart(got, expected))).collect())
 }
 
-/// A diamond, and paths past it: a dense convolution, a block and a bottleneck that read it, the sum of both, a 1x1
-/// convolution of the sum, and the sum of that, of the first, and of the diamond.
+/// A diamond of layers, and paths past it: a dense convolution, a block and a bottleneck that read it, the sum of
+/// both, a 1x1 convolution of the sum, and the sum of that, of the first, and of the diamond.
 ///
 /// # Errors
 /// Never: the keys are those of layers.
@@ -82,15 +82,13 @@ pub fn diamond() -> Result<Vec<LayerSpec>> {
         ("conv1x1 8-8 relu @9x6", &[Some(3)]),
         ("sum3 8 @9x6", &[Some(4), Some(0), Some(3)]),
     ];
-    layers
-        .into_iter()
-        .enumerate()
-        .map(|(number, (key, inputs)): (usize, (&str, &[Option<usize>]))| {
-            let name = format!("layers.{number}");
-            let inputs = inputs.to_vec();
-            Ok(LayerSpec { name, slot: Some(number), inputs, ..key.parse::<LayerSpec>()? })
-        })
-        .collect()
+    let mut diamond = Vec::new();
+    for (number, (key, inputs)) in layers.into_iter().enumerate() {
+        let name = format!("layers.{number}");
+        let inputs = inputs.to_vec();
+        diamond.push(LayerSpec { name, slot: Some(number), inputs, ..key.parse::<LayerSpec>()? });
+    }
+    Ok(diamond)
 }
 
 fn outputs_of(layers: &[LayerSpec], backend: &Backend) -> Result<[Vec<f32>; 3]> {
@@ -130,7 +128,7 @@ fn outputs_of(layers: &[LayerSpec], backend: &Backend) -> Result<[Vec<f32>; 3]> 
     Ok([output, dx, all])
 }
 
-/// All that a step and an inference of one sub-network give.
+/// Results of a step and an inference of one sub-network.
 struct Outputs {
     loss: f32,
     deployed: Vec<f32>,
@@ -140,8 +138,8 @@ struct Outputs {
     moved: Vec<f32>,
 }
 
-/// A sub-network on seeded weights and images: the differences of a step (with a teacher and dropout), of the weights after
-/// it, and of inference with statistics gathered then.
+/// A sub-network on seeded weights and images: the differences of a step (with a teacher and dropout), of the weights
+/// after it, and of inference with statistics gathered after it.
 ///
 /// # Errors
 /// If the sub-network is not in the space, or the kernels refuse it.

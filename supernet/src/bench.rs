@@ -1,4 +1,4 @@
-//! Whole steps, timed: what a training or an inference costs on this machine.
+//! Timing of whole steps of training or inference on this machine.
 
 use std::sync::Arc;
 
@@ -19,69 +19,69 @@ use space::{Arch, Extent, SearchSpace, sampler};
 use crate::error::Result;
 use crate::train::{Nesterov, Optimizer, Prefetcher, Student, Target, dropout_mask};
 
-/// What a step is.
+/// Kind of step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// One sub-network: forward, loss, backward, optimizer, gradients back to zero.
     Train,
     /// A teacher's forward, then four random sub-networks as in [`Mode::Train`] with one optimizer step.
     Shrink,
-    /// Forward as it is deployed: batch norms folded into the weights.
+    /// Forward as deployed: batch norms folded into the weights.
     Infer,
     /// Forward with the batch's statistics gathered.
     Calibrate,
 }
 
-/// Which sub-network a step trains.
+/// The sub-networks of the steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BenchSubject {
-    /// These, one after the other and again from the first.
+    /// These, in turn.
     Fixed(Vec<Arch>),
-    /// Another one each step, each gene drawn by itself.
+    /// A new one in each step, each gene drawn independently.
     Uniform,
 }
 
-/// What to time.
+/// Settings of a benchmark.
 #[derive(Clone, Debug)]
 pub struct Bench {
     /// The space.
     pub space: SearchSpace,
-    /// Which sub-networks.
+    /// The sub-networks.
     pub subject: BenchSubject,
     /// Side of the images.
     pub resolution: Extent,
-    /// Images a step.
+    /// Images per step.
     pub batch: usize,
-    /// Steps that are timed.
+    /// Timed steps.
     pub steps: usize,
-    /// Steps before, not timed.
+    /// Steps before them, not timed.
     pub warmup: usize,
-    /// What a step is.
+    /// Kind of step.
     pub mode: Mode,
-    /// What computes.
+    /// The backend that computes.
     pub backend: Backend,
-    /// What the kernels record into, if anything.
+    /// The record of kernel times, if any.
     pub profile: Option<Profile>,
 }
 
-/// What it took.
+/// Results of a benchmark.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BenchReport {
-    /// Milliseconds a step.
+    /// Milliseconds per step.
     pub step_ms: Spread,
-    /// Images a second at the median; each image counts once a sub-network in [`Mode::Shrink`].
+    /// Images per second at the median; in [`Mode::Shrink`] each image counts once per sub-network.
     pub images_per_second: f64,
-    /// Most memory that the process has held, in megabytes, where the system tells.
+    /// Peak memory of the process in megabytes, if the system reports it.
     pub peak_rss_mb: Option<f64>,
-    /// Milliseconds of all timed steps together.
+    /// Total milliseconds of the timed steps.
     pub total_ms: f64,
-    /// Kernels and products that a GPU was given for each step.
+    /// Kernels and products launched on a GPU per step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub launches_per_step: Option<[f64; 2]>,
-    /// Memory of the GPU that is taken after the steps, in megabytes.
+    /// Used memory of the GPU after the steps, in megabytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu_memory_mb: Option<f64>,
-    /// What each kernel took of them, where the steps were recorded.
+    /// Time of each kernel, if the steps were recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<Vec<ProfileRow>>,
 }
@@ -92,7 +92,7 @@ const SHRINK_SUBNETWORKS: usize = 4;
 /// Times whole steps on random images.
 ///
 /// # Errors
-/// If the sub-network is not in the space, or `report` says so.
+/// If the sub-network is not in the space, or a step fails.
 pub fn bench(setup: &Bench, mut report: impl FnMut(usize)) -> Result<BenchReport> {
     let mut runner = Runner::new(setup)?;
     let mut times = Vec::with_capacity(setup.steps);
@@ -134,18 +134,18 @@ pub fn bench(setup: &Bench, mut report: impl FnMut(usize)) -> Result<BenchReport
     })
 }
 
-/// What to load.
+/// Settings of a benchmark of the loader.
 #[derive(Clone, Debug)]
 pub struct LoadBench {
-    /// Where the images come from.
+    /// The images.
     pub dataset: Arc<Dataset>,
     /// Side of the images after augmentation.
     pub resolution: Extent,
-    /// Images a batch.
+    /// Images per batch.
     pub batch: usize,
-    /// Batches that are timed.
+    /// Timed batches.
     pub steps: usize,
-    /// Batches before, not timed.
+    /// Batches before them, not timed.
     pub warmup: usize,
 }
 
@@ -160,7 +160,7 @@ impl LoadBench {
     }
 }
 
-/// Times the making of training batches alone, by as many workers as a training has.
+/// Times the loader of training batches alone, with as many workers as in training.
 ///
 /// # Errors
 /// If the batch is larger than the set, or an image cannot be read.
@@ -178,7 +178,7 @@ pub fn bench_loader(setup: &LoadBench, mut report: impl FnMut(usize)) -> Result<
         }
         report(step);
     }
-    // batches of several workers come in bursts: only the sum says how many images a second
+    // batches of several workers come in bursts: only the sum gives images per second
     let total_ms: f64 = times.iter().sum();
     let images_per_second = (batch * steps) as f64 / total_ms * 1e3;
     let step_ms = Spread::of(&times);
@@ -194,10 +194,10 @@ pub fn bench_loader(setup: &LoadBench, mut report: impl FnMut(usize)) -> Result<
     })
 }
 
-/// Times steps on real images as a training takes them, loaded and brought to where they are computed with meanwhile.
+/// Times steps on real images as in training, which are loaded and copied to the device meanwhile.
 ///
 /// # Errors
-/// If data and space do not fit, or `report` says so.
+/// If data and space do not fit, or a step fails.
 pub fn bench_fed(setup: &Bench, load: &LoadBench, mut report: impl FnMut(usize)) -> Result<BenchReport> {
     let LoadBench { dataset, resolution, batch, .. } = load;
     dataset.check_fits(&setup.space)?;
@@ -230,7 +230,7 @@ pub fn bench_fed(setup: &Bench, load: &LoadBench, mut report: impl FnMut(usize))
     })
 }
 
-/// Takes one step after the other.
+/// Takes steps, one after the other.
 pub struct Runner<'a> {
     setup: &'a Bench,
     weights: SharedWeights,
@@ -264,7 +264,7 @@ impl<'a> Runner<'a> {
         Ok(runner)
     }
 
-    /// The sub-network as it is deployed: its statistics fixed and folded into its weights.
+    /// The sub-network as deployed: its statistics fixed and folded into its weights.
     fn deployed_network(&self) -> Result<FoldedNetwork> {
         let Bench { space, backend, .. } = self.setup;
         let layers = space.lower(&self.arch(0, 0))?;
@@ -288,12 +288,12 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Sub-networks that a step trains.
+    /// Number of sub-networks that a step trains.
     fn subnetworks(&self) -> u64 {
         if self.setup.mode == Mode::Shrink { SHRINK_SUBNETWORKS as u64 } else { 1 }
     }
 
-    /// Images that a step works on; each counts once a sub-network.
+    /// Images of a step; each counts once per sub-network.
     pub fn images_per_step(&self) -> usize {
         self.setup.batch * self.subnetworks() as usize
     }
@@ -348,7 +348,7 @@ impl<'a> Runner<'a> {
             )?);
         }
         self.optimizer.step(&self.weights, &self.gradients, 1e-3)?;
-        // as a training does, which looks at them when it has given the whole step away
+        // losses are read after the whole step is launched, as in training
         losses.iter().try_for_each(|loss| loss.read().map(drop))?;
         Ok(self.setup.backend.synchronize()?)
     }

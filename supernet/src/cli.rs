@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand};
 
 use base::ErrorKind;
 use base::document::printed;
-use command::{Common, Ending, exit_code, kind_of, on_pool, print_lines, tell_events};
+use command::{Common, Ending, exit_code, kind_of, log_events, on_pool, print_lines};
 use serde_json::json;
 use tracing::error;
 
@@ -57,15 +57,15 @@ pub fn main() -> ExitCode {
     let json = arguments.command.common().is_some_and(|common| common.json);
     let threads = arguments.command.common().and_then(|common| common.threads);
     let quiet = arguments.command.common().is_some_and(|common| common.quiet);
-    let ended = tell_events(quiet).and_then(|()| on_pool(threads, || arguments.command.run()));
+    let ended = log_events(quiet).and_then(|()| on_pool(threads, || arguments.command.run()));
     ExitCode::from(exit_code(ended.map_err(|error| report(&error, json))))
 }
 
-/// Prints an error to stderr, and to stdout what scripts read of it; its kind.
+/// Prints an error to stderr, and for scripts to stdout; returns its kind.
 fn report(error: &anyhow::Error, json: bool) -> ErrorKind {
     error!("{error:#}");
     if json {
-        // a reader that has closed the pipe has the exit code
+        // a reader that has closed the pipe still gets the exit code
         let _ = print_lines(&printed(&json!({ "error": format!("{error:#}") })));
     }
     let own = error.downcast_ref().map(supernet::Error::kind);

@@ -1,4 +1,4 @@
-//! The one error type of the crate: what its own steps can meet, around what can be wrong with a file or a value.
+//! The error type of the crate: failures of training, and errors of files, values and networks.
 
 use std::path::Path;
 
@@ -7,14 +7,14 @@ use base::ErrorKind;
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong in training, evaluating or describing a supernet.
+/// An error in training, evaluating or describing a supernet.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file or a value.
+    /// An error of a file or a value.
     #[error(transparent)]
     Base(#[from] base::Error),
-    /// Training produced numbers that no further step can mend.
+    /// Training diverged: no further step can recover.
     #[error(
         "step {step} (phase {phase}): {what} with {archs}; {}; {next}",
         kept(.checkpoint)
@@ -24,19 +24,19 @@ pub enum Error {
         step: u64,
         /// The phase's name.
         phase: String,
-        /// What is wrong: the loss or the weight that was seen.
+        /// The bad loss or weight, in words.
         what: String,
         /// The sub-networks of the step.
         archs: String,
-        /// Steps that the last good checkpoint holds, if there is one.
+        /// Steps taken at the last good checkpoint, if there is one.
         checkpoint: Option<u64>,
-        /// What to do about it.
+        /// The advice.
         next: &'static str,
     },
-    /// Memory has no room for what is about to begin.
+    /// A run does not fit into memory.
     #[error(transparent)]
     NoRoom(base::Error),
-    /// A network's numbers, or the kernels.
+    /// An error of a network or of the kernels.
     #[error(transparent)]
     Network(network::Error),
 }
@@ -70,8 +70,8 @@ fn kept(checkpoint: &Option<u64>) -> String {
 }
 
 impl Error {
-    /// What kind of error it is: [`Error::Diverged`] is [`ErrorKind::NotFinite`], [`Error::NoRoom`] is
-    /// [`ErrorKind::OutOfMemory`], the others are of the kind of what they hold.
+    /// Kind of the error: [`Error::Diverged`] is [`ErrorKind::NotFinite`], [`Error::NoRoom`] is
+    /// [`ErrorKind::OutOfMemory`], the others have the kind of the error inside.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Base(error) => error.kind(),
@@ -103,7 +103,7 @@ impl Error {
         self.with(|error| error.or_do(advice))
     }
 
-    /// [`base::Error::in_place`], also of what the networks' crate names a place of.
+    /// [`base::Error::in_place`], also for errors of the network crate.
     #[must_use]
     pub fn in_place(self, outer: impl std::fmt::Display) -> Self {
         match self {

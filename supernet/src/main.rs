@@ -6,7 +6,7 @@ mod cli;
 
 use std::process::ExitCode;
 
-/// Activations are 10 MB buffers that come and go with each layer: kept, not given back to the system, they
+/// Activations are 10 MB buffers that come and go with each layer: retained instead of returned to the system, they
 /// cost no page faults.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

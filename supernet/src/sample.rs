@@ -1,4 +1,4 @@
-//! Accuracies of random sub-networks on validation images: what an accuracy estimator is fitted to.
+//! Accuracies of random sub-networks on validation images: the data of an accuracy estimator.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
@@ -13,16 +13,16 @@ use space::{Arch, SearchSpace, sampler};
 
 use crate::error::Result;
 
-/// How many sub-networks are drawn, and how they are evaluated.
+/// Number of sub-networks to draw, and settings of their evaluation.
 #[derive(Clone, Debug)]
 pub struct SampleConfig {
-    /// Sub-networks: 300.
+    /// Number of sub-networks: 300.
     pub count: usize,
-    /// Seed that draws them.
+    /// Seed of the draws.
     pub seed: u64,
-    /// How each is calibrated.
+    /// Calibration of each sub-network.
     pub calibration: Calibration,
-    /// What computes: the CPU's fastest kernels.
+    /// The backend: the CPU's fastest.
     pub backend: Backend,
 }
 
@@ -32,7 +32,7 @@ impl Default for SampleConfig {
     }
 }
 
-/// Evaluates random sub-networks on validation images, which are shown as the supernet sees them; the rows are in memory.
+/// Evaluates random sub-networks on validation images, preprocessed as for the supernet; the rows are in memory.
 ///
 /// # Errors
 /// If the images do not fit the supernet, or a sub-network has no accuracy.
@@ -51,14 +51,14 @@ pub fn sample(supernet: &Supernet, dataset: &Dataset, config: &SampleConfig) -> 
     Ok(AccuracyHeader::new(supernet, dataset, *calibration).with_rows(rows))
 }
 
-/// Different sub-networks, the largest and the smallest first: they bound what can be expected.
+/// Distinct sub-networks, the largest and the smallest first, which bound the costs.
 pub fn drawn(space: &SearchSpace, count: usize, seed: u64) -> Vec<Arch> {
     let mut rng = rng_for("accuracy rows", seed, &[]);
     let mut seen = BTreeSet::new();
     let mut drawn = Vec::new();
     let ends = [sampler::largest(space), sampler::smallest(space)];
     let randoms = std::iter::repeat_with(|| sampler::random(space, &mut rng));
-    // A space may hold fewer networks than asked for: the tries are bounded.
+    // a space may have fewer sub-networks than requested: the tries are bounded
     for arch in ends.into_iter().chain(randoms).take(count.saturating_mul(100)) {
         if drawn.len() == count {
             break;

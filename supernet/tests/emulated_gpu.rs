@@ -1,4 +1,4 @@
-//! Whole networks and whole trainings with what a GPU would be given, run on the host, beside the CPU's kernels.
+//! Compares whole networks and trainings on an emulated GPU, whose kernels run on the host, with the CPU's kernels.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,7 +24,7 @@ fn flat(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().and_then(|flat| flat.to_vec1()).expect("f32")
 }
 
-/// Every layer of the small spaces' sub-networks, forward and backward.
+/// Compares every layer of the small spaces' sub-networks, forward and backward.
 #[test]
 fn layers_by_themselves() {
     let precisions = [(Precision::F32, 1e-5), (Precision::Bf16, 0.1)];
@@ -39,7 +39,7 @@ fn layers_by_themselves() {
             let layers: BTreeMap<_, _> = layers.map(|layer| (layer.key(), layer)).collect();
             for (key, layer) in layers {
                 for (what, apart) in of_layer(&layer, &gpu, &Backend::detect()).expect("it runs") {
-                    assert!(apart <= bound, "{key}: {what} {apart:.1e} apart, at most {bound:.0e} wanted");
+                    assert!(apart <= bound, "{key}: {what} {apart:.1e} apart, expected at most {bound:.0e}");
                     (compared, worst) = (compared + 1, worst.max(apart));
                 }
             }
@@ -56,20 +56,21 @@ fn a_diamond_of_layers() {
         for (what, apart) in of_layers(&diamond().expect("keys"), &gpu, &Backend::detect()).expect("it runs")
         {
             println!("diamond, {precision}: {what} {apart:.1e} apart");
-            assert!(apart <= bound, "{precision}: {what} {apart:.1e} apart, at most {bound:.0e} wanted");
+            assert!(apart <= bound, "{precision}: {what} {apart:.1e} apart, expected at most {bound:.0e}");
         }
     }
 }
 
-/// The families, as small as they come, and the larger ones at a small resolution: sub-networks whose gradients no
-/// rounding turns at a corner of an activation, as an input that is a millionth larger can.
+/// The smallest space of each family, and the larger spaces at a small resolution: sub-networks whose gradients do
+/// not change by a rounding at a corner of an activation, as an input that is larger by a millionth can cause.
 const CASES: [(&str, usize, &[&str]); 7] = [
     ("tiny", 12, &["largest", "random"]),
     ("tiny-resnet", 16, &["largest", "random"]),
     ("tiny-spectrogram", 21, &["largest", "random"]),
     ("fashion", 28, &["largest", "random"]),
     ("ofa-mbv3-w1.0", 64, &["smallest"]),
-    // at 64 px statistics of a deep one are of a few values, and a rounding on some processor moves its logits by 2 %
+    // at 64 px a deep network's statistics are of few values, and a rounding on some processor changes its logits by
+    // 2 %
     ("ofa-mbv3-w1.0", 128, &["random"]),
     ("ofa-proxyless-w1.3", 64, &["smallest"]),
 ];
@@ -82,12 +83,13 @@ fn named(space: &SearchSpace, name: &str, seed: u64) -> Arch {
     }
 }
 
-/// Random sub-networks that stand for one: a rounding turns one of them at a corner on some processor, not most.
+/// Random sub-networks per case, of which one may fail: on some processor a rounding changes one of them at a corner.
 const RANDOM: u64 = 3;
 
-/// What is too far apart of a sub-network; the greatest differences of those that are near enough are noted.
+/// The first difference of a sub-network beyond its bound; if there is none, updates `worst` with the differences.
 fn too_far(
-    (space, arch): (&SearchSpace, &Arch),
+    space: &SearchSpace,
+    arch: &Arch,
     gpu: &Backend,
     bounds: [f64; 6],
     worst: &mut [f64; 6],
@@ -95,7 +97,7 @@ fn too_far(
     let differences = of_network(space, arch, gpu, &Backend::detect()).expect("it runs");
     for ((what, apart), bound) in differences.iter().zip(bounds) {
         if *apart > bound || apart.is_nan() {
-            return Some(format!("{arch}: {what} {apart:.1e} apart, at most {bound:.0e} wanted"));
+            return Some(format!("{arch}: {what} {apart:.1e} apart, expected at most {bound:.0e}"));
         }
     }
     for (worst, (_, apart)) in worst.iter_mut().zip(differences) {
@@ -114,9 +116,11 @@ fn compare(precision: Precision, cases: &[(&str, usize, &[&str])], bounds: [f64;
             let seeds = if random { 3..3 + RANDOM } else { 3..4 };
             let archs = seeds.map(|seed| named(&space, which, seed).at(resolution));
             let faults: Vec<String> =
-                archs.filter_map(|arch| too_far((&space, &arch), &gpu, bounds, &mut worst)).collect();
+                archs.filter_map(|arch| too_far(&space, &arch, &gpu, bounds, &mut worst)).collect();
             assert!(faults.len() <= usize::from(random), "{name} {which}: {faults:?}");
-            faults.iter().for_each(|fault| println!("at a corner: {name} {fault}"));
+            for fault in faults {
+                println!("at a corner: {name} {fault}");
+            }
         }
     }
     println!(
@@ -131,7 +135,7 @@ fn whole_networks_in_f32() {
     compare(Precision::F32, &CASES, [1e-6, 1e-3, 1e-3, 1e-4, 1e-4, 1e-6]);
 }
 
-/// bfloat16 has 8 bits of mantissa, and a network rounds at every layer; what is wrong in kind is 1 apart or more.
+/// bfloat16 has 8 bits of mantissa, and a network rounds at every layer; a wrong result is 1 apart or more.
 #[test]
 fn whole_networks_in_bfloat16() {
     let shallow: Vec<_> = CASES.into_iter().filter(|(name, ..)| ["tiny", "fashion"].contains(name)).collect();
@@ -179,8 +183,8 @@ fn train_by(recipe: &Recipe, folder: &Path, backend: &Backend, steps: usize) -> 
     (outcome, losses.seen)
 }
 
-/// The same by AdamW, whose state goes from one to the other and back; weights of a slope near 0 are moved either way by a
-/// rounding, unless epsilon is above it.
+/// Training by AdamW, whose state goes from one backend to the other and back. Rounding moves weights with a slope
+/// near 0 either way, unless epsilon is above the slope.
 #[test]
 fn trainings_by_adamw_follow_the_cpu() {
     let Some(gpu) = emulated_gpu(Precision::F32) else { return };

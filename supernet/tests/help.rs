@@ -1,5 +1,5 @@
-//! The program starts and names its commands. (Having this test here also makes `cargo test` build it, which the workspace's
-//! own tests run; those read the help of every command.)
+//! The program starts and names its commands. (This test also makes `cargo test` build the program, which the
+//! workspace's own tests run; those read the help of every command.)
 
 use std::process::Command;
 

@@ -92,7 +92,7 @@ fn outputs_follow_links_and_the_umask_and_are_no_dash() {
         ),
     ] {
         let message = fails(name, at, &line, 2);
-        assert!(message.contains("standard output has the command's own words"), "{message}");
+        assert!(message.contains("standard output has the command's own text"), "{message}");
     }
     assert_eq!(std::fs::read_dir(at).expect("a folder").count(), before);
 }

@@ -1,15 +1,15 @@
-//! `--data`: one reader and one help text for all commands that take it.
+//! `--data`: one parser and one help text for all commands.
 
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use network::data::DataFormat;
 
-/// A reader of a data set's form. It takes any text, since what is wrong with one is told when the data set is opened; shells
+/// A parser of a data set's form. It accepts any text, since errors are reported when the data set is opened; shells
 /// complete it from the table of formats.
 pub fn data_form() -> impl TypedValueParser<Value = String> {
     Form(StringValueParser::new())
 }
 
-/// The help for a flag that takes a data set: what it is for, then all forms.
+/// The help of a flag for a data set: its purpose, then all forms.
 pub fn data_help(what: &str) -> String {
     format!("{what}: {}", DataFormat::help())
 }

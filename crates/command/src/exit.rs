@@ -1,10 +1,10 @@
-//! Exit codes, as scripts know them: the one place that decides them.
+//! Exit codes for scripts, decided in one place.
 
 use base::ErrorKind;
 
 use crate::run::Ending;
 
-/// The command line asks for what there is not.
+/// The command line is invalid.
 pub const WRONG_USAGE: u8 = 2;
 
 /// Stopped by a signal, with the state saved.
@@ -15,7 +15,7 @@ const FAILED: u8 = 1;
 const INFEASIBLE: u8 = 3;
 const VERIFICATION_FAILED: u8 = 4;
 
-/// The exit code of a command: by how it ended, or of one that failed by the kind of its error.
+/// The exit code of a command: by its ending, or by the kind of its error.
 pub fn exit_code(ended: Result<Ending, ErrorKind>) -> u8 {
     match ended {
         Ok(Ending::Done) => DONE,
@@ -27,7 +27,7 @@ pub fn exit_code(ended: Result<Ending, ErrorKind>) -> u8 {
     }
 }
 
-/// The kind of an error of the crates that both command lines stand on; a tool knows those of its own.
+/// The kind of an error of the crates that both command lines use; a tool handles its own errors.
 pub fn kind_of(error: &anyhow::Error) -> ErrorKind {
     let of_network = error.downcast_ref().map(network::Error::kind);
     of_network
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_is_found_under_what_is_said_of_it() {
+    fn a_kind_is_found_under_its_context() {
         let value = || base::Error::invalid("x", "y", 1, 2);
         let said: anyhow::Result<()> = Err(value()).context("--lr");
         assert_eq!(kind_of(&said.expect_err("an error")), ErrorKind::Invalid);

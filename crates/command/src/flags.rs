@@ -1,4 +1,4 @@
-//! Flags that several commands have, and how they are read.
+//! Flags that several commands share, and their parsers.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ pub struct Common {
     /// One JSON document on stdout, nothing else there
     #[arg(long)]
     pub json: bool,
-    /// No progress and no messages but errors
+    /// No progress, and no messages except errors
     #[arg(long)]
     pub quiet: bool,
     /// Threads to compute with [default: all]
@@ -21,16 +21,16 @@ pub struct Common {
     pub threads: Option<u16>,
 }
 
-/// How many validation images are counted on.
+/// Number of validation images.
 #[derive(Args)]
 pub struct ValImages {
-    /// Count on at most so many validation images, drawn with a constant seed [default: all]
+    /// Evaluate on at most N validation images, drawn with a constant seed [default: all]
     #[arg(long, value_name = "N", requires = "data", value_parser = within(1..=1_000_000_000))]
     pub val_images: Option<usize>,
 }
 
 impl ValImages {
-    /// The data set with as many.
+    /// The data set with at most this number of validation images.
     pub fn of(&self, dataset: Dataset) -> Dataset {
         match self.val_images {
             Some(most) => dataset.with_val_images(most),
@@ -39,29 +39,29 @@ impl ValImages {
     }
 }
 
-/// A reader of whole numbers within bounds.
+/// A parser of whole numbers within bounds.
 pub fn within(bounds: RangeInclusive<u64>) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(bounds)
 }
 
-/// A reader of the path of a result. A lone dash is none: standard output has the command's own words.
+/// A parser of the path of a result. A lone dash is refused: standard output is for the command's own text.
 pub fn result_path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| match path.as_os_str() == "-" {
-        true => Err("a path is needed, for standard output has the command's own words; /dev/stdout, or ./- for a file of that name"),
+        true => Err("expected a path, for standard output has the command's own text; give /dev/stdout, or ./- for a file of that name"),
         false => Ok(path),
     })
 }
 
-/// Refuses an output that would take an input's place.
+/// Refuses an output that would overwrite an input.
 ///
 /// # Errors
-/// Names the input.
+/// If it would; the error names the input.
 pub fn not_an_input(out: &Path, inputs: &[&PathBuf]) -> anyhow::Result<()> {
-    match inputs.iter().find(|input: &&&PathBuf| {
-        let real = |path: &Path| std::fs::canonicalize(path).ok();
-        real(out).is_some_and(|out| real(input) == Some(out))
-    }) {
-        Some(input) => anyhow::bail!("--out {}: expected another file than the input {0}", input.display()),
-        None => Ok(()),
+    let Ok(out) = std::fs::canonicalize(out) else { return Ok(()) };
+    for input in inputs {
+        if std::fs::canonicalize(input).is_ok_and(|input| input == out) {
+            anyhow::bail!("--out {}: expected another file than the input {0}", input.display());
+        }
     }
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! A bar while a command looks at its images.
+//! Looking through a command's images, with a progress bar.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use tracing::info;
 use crate::flags::Common;
 use crate::output::warn_of;
 
-/// Looking at images for less than this leaves no index.
+/// If looking takes less than this, no index is written.
 const WORTH_KEEPING: Duration = Duration::from_secs(1);
 
-/// Looks at the images of a data set; says how many there are, and which are left out.
+/// Looks through the images of a data set; reports how many there are, and which are left out.
 ///
 /// # Errors
 /// If images cannot be used.
@@ -21,7 +21,7 @@ pub fn look_at(common: &Common, catalogue: Catalogue) -> anyhow::Result<Dataset>
     let looking = Looking::default().with_index_in(machine::cache_folder());
     let looking = looking.keeping_from(WORTH_KEEPING).telling(move |done, of| {
         if done == 1 {
-            // of this split; another may have been looked at before
+            // the bar of this split; another split may have come before
             bar.reset();
             bar.set_length(of as u64);
         }

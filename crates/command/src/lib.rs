@@ -1,6 +1,7 @@
-//! What the command lines share: flags, output, logs, signals, threads, kernels by the environment, and what shells want to know.
+//! Shared parts of the command lines: flags, output, logs, signals, threads, the backend by the environment, shell
+//! completion and manual pages.
 //!
-//! Only command lines use it: it prints, reads the environment, and sets up the process.
+//! Only command lines use this crate: it prints, reads the environment, and sets up the process.
 
 #![forbid(unsafe_code)]
 
@@ -17,7 +18,7 @@ pub use data::{data_form, data_help};
 pub use exit::{WRONG_USAGE, exit_code, kind_of};
 pub use flags::{Common, ValImages, not_an_input, result_path, within};
 pub use images::look_at;
-pub use log::tell_events;
+pub use log::log_events;
 pub use output::{
     duration, grouped, print_lines, print_message, read_archs, warn_of, warn_of_interrupted, wrote,
 };

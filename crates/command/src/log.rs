@@ -1,4 +1,4 @@
-//! Logs: the events of `tracing` that libraries and commands tell, a line each on stderr.
+//! Logs: `tracing` events of libraries and commands, one line per event on stderr.
 //!
 //! A line is the event's message, with `warning: ` or `error: ` before it. Progress bars make room for it.
 
@@ -15,17 +15,17 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::output::print_message;
 
-/// Asks for logs in another form.
+/// Environment variable for the form of logs.
 const VARIABLE: &str = "ONCE_FOR_ALL_LOG";
 
-/// The crates whose events are told; others' are theirs to tell.
+/// The crates whose events are logged; those of other crates are not.
 const TARGETS: [&str; 9] =
     ["base", "space", "kernels", "latency", "search", "network", "command", "supernet", "extract"];
 
-/// How an event is written.
+/// The form of an event's line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
-    /// Its message, for people.
+    /// The message, for people.
     Text,
     /// A JSON object with all of its fields, for programs.
     Json,
@@ -41,26 +41,26 @@ impl Form {
     }
 }
 
-/// Tells events from now on: errors alone if `quiet`, else notes and warnings too.
+/// Logs events from now on: only errors if `quiet`, else notes and warnings too.
 ///
 /// # Errors
-/// If the environment asks for a form that there is not; events are then told as text.
-pub fn tell_events(quiet: bool) -> anyhow::Result<()> {
-    let asked = std::env::var(VARIABLE).ok();
-    let form = asked.as_deref().map_or(Some(Form::Text), Form::named);
+/// If the environment names an unknown form; events are then logged as text.
+pub fn log_events(quiet: bool) -> anyhow::Result<()> {
+    let requested = std::env::var(VARIABLE).ok();
+    let form = requested.as_deref().map_or(Some(Form::Text), Form::named);
     let lines =
         Lines { most: if quiet { Level::ERROR } else { Level::INFO }, form: form.unwrap_or(Form::Text) };
-    // only a second command in one process finds another there, which tells events as well
+    // only a second command in one process finds a subscriber here, which logs events too
     let _ = tracing::subscriber::set_global_default(lines);
-    match (form, asked) {
-        (None, Some(asked)) => {
-            Err(anyhow!("environment variable {VARIABLE}: expected text or json, got {asked}"))
+    match (form, requested) {
+        (None, Some(requested)) => {
+            Err(anyhow!("environment variable {VARIABLE}: expected text or json, got {requested}"))
         }
         _ => Ok(()),
     }
 }
 
-/// The bar that is drawn, if one is.
+/// The bar that is shown, if any.
 static BAR: Mutex<Option<WeakProgressBar>> = Mutex::new(None);
 
 /// From now on lines are written above this bar.
@@ -74,7 +74,7 @@ fn bar() -> Option<ProgressBar> {
 
 /// Writes a line for each event.
 struct Lines {
-    /// The least urgent level that is told.
+    /// The least urgent level that is logged.
     most: Level,
     form: Form,
 }
@@ -97,7 +97,7 @@ impl Subscriber for Lines {
         }
     }
 
-    // nothing here has a span
+    // nothing uses spans
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
         Id::from_u64(1)
@@ -133,7 +133,7 @@ fn line_of(event: &Event<'_>, form: Form) -> String {
     }
 }
 
-/// What an event says.
+/// The fields of an event.
 #[derive(Default)]
 struct Fields {
     message: String,
@@ -185,10 +185,10 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    /// Keeps what [`Lines`] would print.
+    /// Collects the lines that [`Lines`] would print.
     struct Kept {
         lines: Lines,
-        told: Arc<Mutex<Vec<String>>>,
+        lines_seen: Arc<Mutex<Vec<String>>>,
     }
 
     impl Subscriber for Kept {
@@ -197,7 +197,7 @@ mod tests {
         }
 
         fn event(&self, event: &Event<'_>) {
-            self.told.lock().expect("one thread").push(line_of(event, self.lines.form));
+            self.lines_seen.lock().expect("one thread").push(line_of(event, self.lines.form));
         }
 
         fn new_span(&self, span: &Attributes<'_>) -> Id {
@@ -213,16 +213,16 @@ mod tests {
         fn exit(&self, _: &Id) {}
     }
 
-    fn told(most: Level, form: Form) -> Vec<String> {
+    fn logged(most: Level, form: Form) -> Vec<String> {
         let kept = Arc::new(Mutex::new(Vec::new()));
-        let subscriber = Kept { lines: Lines { most, form }, told: kept.clone() };
+        let subscriber = Kept { lines: Lines { most, form }, lines_seen: kept.clone() };
         tracing::subscriber::with_default(subscriber, || {
             let left = 3;
             let path = "a \"b\".json";
             tracing::info!(left, share = 0.5, "{left} of {} {{}}", 7);
             tracing::warn!(path, "left out: {path}");
             tracing::error!("it failed");
-            tracing::debug!("not told");
+            tracing::debug!("not logged");
             tracing::info!(target: "ort::session", "another's");
         });
         kept.lock().expect("one thread").clone()
@@ -231,13 +231,13 @@ mod tests {
     #[test]
     fn a_line_is_the_message_after_its_level() {
         let lines = ["3 of 7 {}", "warning: left out: a \"b\".json", "error: it failed"];
-        assert_eq!(told(Level::INFO, Form::Text), lines);
-        assert_eq!(told(Level::ERROR, Form::Text), &lines[2..]);
+        assert_eq!(logged(Level::INFO, Form::Text), lines);
+        assert_eq!(logged(Level::ERROR, Form::Text), &lines[2..]);
     }
 
     #[test]
     fn json_has_all_fields() {
-        let lines = told(Level::INFO, Form::Json);
+        let lines = logged(Level::INFO, Form::Json);
         let objects: Vec<Value> =
             lines.iter().map(|line| serde_json::from_str(line).expect("an object a line")).collect();
         assert_eq!(objects.len(), 3);

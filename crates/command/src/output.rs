@@ -1,4 +1,4 @@
-//! Where a command's words go: results to stdout, progress and logs to stderr.
+//! A command's output: results to stdout, progress and logs to stderr.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -14,8 +14,7 @@ use crate::flags::Common;
 use crate::log::make_room;
 
 impl Common {
-    /// Prints a result: the one JSON document, or the text for people. A reader that has seen enough and closed the pipe is
-    /// no error.
+    /// Prints a result: the one JSON document, or the text for people. A reader that has closed the pipe is no error.
     ///
     /// # Errors
     /// If stdout cannot be written to.
@@ -23,7 +22,7 @@ impl Common {
         print_lines(&if self.json { printed(json) } else { text() })
     }
 
-    /// A bar on stderr with this template; hidden where nobody looks at a terminal.
+    /// A bar on stderr with this template; hidden if stderr is not a terminal.
     pub fn bar(&self, length: u64, template: &str) -> ProgressBar {
         if self.quiet {
             return ProgressBar::hidden();
@@ -32,7 +31,7 @@ impl Common {
         shown(ProgressBar::new(length).with_style(style))
     }
 
-    /// A plain bar of so many steps.
+    /// A plain bar of `steps` steps.
     pub fn plain_bar(&self, steps: u64) -> ProgressBar {
         if self.quiet { ProgressBar::hidden() } else { shown(ProgressBar::new(steps)) }
     }
@@ -46,32 +45,34 @@ fn shown(bar: ProgressBar) -> ProgressBar {
 
 /// Warns of several things: images that are left out, files that are passed over.
 pub fn warn_of(warnings: &[String]) {
-    warnings.iter().for_each(|warning| warn!("{warning}"));
+    for warning in warnings {
+        warn!("{warning}");
+    }
 }
 
-/// Says which file was written.
+/// Reports which file was written.
 pub fn wrote(path: &Path) {
     info!(path = %path.display(), "wrote {}", path.display());
 }
 
-/// Reads the sub-networks that a user wrote; warns of files of interrupted searches.
+/// Parses sub-networks given by a user; warns of files of interrupted searches.
 ///
 /// # Errors
-/// If one of them is none, or not of the space.
+/// If a text is not a sub-network, or not one of the space.
 pub fn read_archs(space: &SearchSpace, texts: &[String]) -> anyhow::Result<Vec<Arch>> {
     let archs = texts.iter().map(|text| arch_file::read(space, text)).collect::<Result<_, _>>()?;
     warn_of_interrupted(texts);
     Ok(archs)
 }
 
-/// Warns of each path among these texts at which an interrupted search wrote its best sub-network until then.
+/// Warns of each path among these texts that holds the best sub-network of an interrupted search.
 pub fn warn_of_interrupted<'a>(texts: impl IntoIterator<Item = &'a String>) {
     for text in texts.into_iter().filter(|text| arch_file::is_interrupted(text)) {
         warn!(path = %text, "{text}: {}", arch_file::INTERRUPTED);
     }
 }
 
-/// Writes a line to stderr; where nobody reads it any more, the work goes on.
+/// Writes a line to stderr; a closed stderr does not stop the work.
 pub fn print_message(text: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
@@ -87,7 +88,7 @@ pub fn print_lines(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// A count with thousands set apart: `7,664,760`.
+/// A count with separated thousands: `7,664,760`.
 pub fn grouped(count: impl ToString) -> String {
     let digits = count.to_string();
     let mut grouped = String::new();

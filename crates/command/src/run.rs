@@ -1,4 +1,4 @@
-//! How a command is run: its threads, its signals, its kernels.
+//! Running a command: threads, signals, and the backend by the environment.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,15 +11,15 @@ use crate::exit::INTERRUPTED;
 /// How a command ended, if it did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// All is done.
+    /// Everything is done.
     Done,
-    /// What could be done is done, and what failed is said.
+    /// Some parts failed, and their errors are reported; the rest is done.
     Partly,
     /// Stopped by a signal, with the state saved.
     Interrupted,
 }
 
-/// Runs a command on the one thread pool, set up with so many threads, or as many as there are cores.
+/// Runs a command on the global thread pool, with `threads` threads or as many as there are cores.
 ///
 /// # Errors
 /// The command's own errors, and one if threads cannot be started.
@@ -38,8 +38,8 @@ pub fn on_pool(
     ending
 }
 
-/// A flag that Ctrl-C, SIGTERM and the loss of the terminal set; a second signal ends the process at once, but for a hangup,
-/// which shell and system may both send. Under `nohup` there are no hangups.
+/// A flag that Ctrl-C, SIGTERM and the loss of the terminal set; a second signal ends the process at once, except a
+/// hangup, which shell and system may both send. Under `nohup` there are no hangups.
 ///
 /// # Errors
 /// If a signal cannot be caught.
@@ -56,10 +56,10 @@ pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-/// These kernels, or on a CPU those that the environment asks for.
+/// This backend, or on a CPU the one that the environment names.
 ///
 /// # Errors
-/// If the environment asks for kernels that there are not.
+/// If the environment names an unknown backend.
 pub fn with_environment(backend: Backend) -> anyhow::Result<Backend> {
     match std::env::var("ONCE_FOR_ALL_KERNELS") {
         Ok(name) if backend.gpu().is_none() => Backend::named(&name)

@@ -1,4 +1,4 @@
-//! What shells and manuals want to know of a command line.
+//! Shell completion and manual pages of a command line.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use clap_complete::Shell;
 use crate::output::print_lines;
 use crate::run::Ending;
 
-/// The commands `completion` and `man` of a tool, whose name stands in their examples.
+/// The commands `completion` and `man` of a tool, whose name their examples use.
 #[macro_export]
 macro_rules! shell_commands {
     ($tool:literal) => {
@@ -23,11 +23,11 @@ macro_rules! shell_commands {
             shell: $crate::Shell,
         }
 
-        /// Write manual pages, one a command, into a folder
+        /// Write manual pages, one per command, into a folder
         #[derive(clap::Args)]
         #[command(after_help = concat!("Example:\n  ", $tool, " man ~/.local/share/man/man1"))]
         pub struct Man {
-            /// Where the pages go; made where it is not there
+            /// Folder of the pages; created if needed
             #[arg(value_name = "FOLDER")]
             folder: std::path::PathBuf,
         }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times `supernet bench` beside PyTorch (the `ofa` package) and ONNX Runtime on this machine.
+"""Times `supernet bench` next to PyTorch (the `ofa` package) and ONNX Runtime on this machine.
 
     pip install torch ofa onnx onnxruntime
     cargo build --release -p supernet

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times the loading of a folder of images beside torchvision's: decoded, cropped, mirrored, resized, normalized.
+"""Times the loading of a folder of images next to torchvision's: decoded, cropped, mirrored, resized, normalized.
 
     pip install torch torchvision
     cargo build --release -p supernet
@@ -7,7 +7,7 @@
 
 Without a folder, 600 jpegs of 500 x 375 pixels are made from a seed. Machines drift, so the two take turns, and a ratio
 is always of neighbors in time. torchvision runs as its training examples do: ImageFolder, RandomResizedCrop(224),
-RandomHorizontalFlip, ToTensor, Normalize, a DataLoader with workers that stay.
+RandomHorizontalFlip, ToTensor, Normalize, a DataLoader with persistent workers.
 """
 
 import argparse

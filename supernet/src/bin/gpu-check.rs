@@ -1,6 +1,6 @@
-//! `gpu-check [cuda:N [SPACE ...]]`: whether a GPU computes what the CPU does, and how near its kernels come to its
-//! memory's speed; with names of spaces only the former, and of these alone. Prints Markdown; exit code 1 if something is
-//! further apart than it may be.
+//! `gpu-check [cuda:N [SPACE ...]]`: compares a GPU's results with the CPU's, and its kernels' speed with that of its
+//! memory; with names of spaces, only the results of these spaces. Prints Markdown; exit code 1 if a difference is
+//! above its bound.
 
 #![forbid(unsafe_code)]
 
@@ -15,18 +15,18 @@ use space::{Activation, Arch, LayerSpec, SearchSpace, preset, sampler};
 use supernet::Result;
 use supernet::agreement::{Differences, diamond, of_layer, of_layers, of_network};
 
-/// How far results may be from the CPU's.
+/// Largest accepted differences from the CPU.
 struct Bounds {
     /// Outputs of single layers.
     outputs: f64,
-    /// Their gradients: a value that rounding moves over a corner of an activation changes them at once.
+    /// Gradients of single layers: a value that rounding moves over a corner of an activation changes them abruptly.
     gradients: f64,
-    /// Of networks, by what is compared; what is not named need only be numbers.
+    /// Values of networks, by name; values without a bound need only be numbers.
     networks: &'static [(&'static str, f64)],
 }
 
-/// TF32 and bfloat16 keep 10 and 7 bits of a product's operands. What is wrong in kind is about 1 apart. Of networks, what
-/// stands behind many batch norms over few values is not judged where roundings are coarse.
+/// TF32 and bfloat16 keep 10 and 7 bits of a product's operands. A wrong result is about 1 apart. In networks with
+/// coarse rounding, values behind many batch norms over few values have no bound.
 fn bounds(precision: Precision) -> Bounds {
     match precision {
         Precision::F32 => Bounds {
@@ -79,42 +79,43 @@ const SPACES: [&str; 6] =
 fn usage() -> String {
     format!(
         "usage: gpu-check [cuda:N [SPACE ...]]\n\nCompares layers and networks on a GPU with the CPU, and its kernels' \
-         speed with a copy's.\nWith names of spaces ({}) only their layers and networks.\nExit code: 0 all is as near as \
-         it may be; 1 something is not, or failed; 2 wrong usage.\n",
+         speed with a copy's.\nWith names of spaces ({}) only their layers and networks.\nExit code: 0 all differences \
+         are within bounds; 1 one is not, or a check failed; 2 wrong usage.\n",
         SPACES.join(", ")
     )
 }
 
-/// A line of what is printed.
-fn tell(out: &mut impl Write, line: &str) -> Result<()> {
+/// Prints a line.
+fn print(out: &mut impl Write, line: &str) -> Result<()> {
     writeln!(out, "{line}").map_err(supernet::Error::io("write", std::path::Path::new("standard output")))
 }
 
 fn check(device: &str, spaces: &[String], out: &mut impl Write) -> Result<bool> {
-    let asked = |name: &str| spaces.is_empty() || spaces.iter().any(|space| space == name);
+    let requested = |name: &str| spaces.is_empty() || spaces.iter().any(|space| space == name);
     let all = Precision::ALL.map(|precision| Backend::on_device(device, precision));
     let all: Vec<Backend> = all.into_iter().collect::<Result<_, kernels::Error>>()?;
-    tell(out, &format!("{}\n", all[0].gpu().unwrap_or_default()))?;
-    tell(out, "| what | precision | compared | worst difference | at most |\n|---|---|---|---|---|")?;
+    print(out, &format!("{}\n", all[0].gpu().unwrap_or_default()))?;
+    print(out, "| value | precision | compared | worst difference | at most |\n|---|---|---|---|---|")?;
     let mut good = true;
     for backend in &all {
         let bounds = bounds(backend.precision());
-        for name in SPACES.into_iter().filter(|name| asked(name)) {
+        for name in SPACES.into_iter().filter(|name| requested(name)) {
             let [outputs, gradients] = compare_layers(&preset(name)?, backend)?;
-            good &= row(out, &format!("layers of {name}"), backend, outputs, bounds.outputs)?;
-            good &= row(out, &format!("their gradients, {name}"), backend, gradients, bounds.gradients)?;
+            good &= row(out, &format!("layers of {name}"), backend, &outputs, bounds.outputs)?;
+            good &= row(out, &format!("their gradients, {name}"), backend, &gradients, bounds.gradients)?;
         }
         let all = [("tiny", 12), ("tiny-resnet", 32), ("fashion", 28), ("ofa-mbv3-w1.0", 128)];
-        for (name, resolution) in all.into_iter().filter(|(name, _)| asked(name)) {
+        for (name, resolution) in all.into_iter().filter(|(name, _)| requested(name)) {
             let space = preset(name)?;
             for arch in [sampler::largest(&space), sampler::smallest(&space), random(&space, 3)] {
                 let arch = arch.at(resolution);
                 let differences = of_network(&space, &arch, backend, &Backend::detect())?;
                 for (what, apart) in differences {
                     let named = bounds.networks.iter().find(|(name, _)| *name == what);
-                    // not infinity: what is no number is infinitely far
+                    // not infinity: a value that is not a number is infinitely far
                     let bound = named.map_or(f64::MAX, |(_, bound)| *bound);
-                    good &= row(out, &format!("{name} {arch}: {what}"), backend, (1, apart), bound)?;
+                    let only = Compared { count: 1, worst: apart };
+                    good &= row(out, &format!("{name} {arch}: {what}"), backend, &only, bound)?;
                 }
             }
         }
@@ -125,18 +126,23 @@ fn check(device: &str, spaces: &[String], out: &mut impl Write) -> Result<bool> 
     Ok(good)
 }
 
-fn row(
-    out: &mut impl Write,
-    what: &str,
-    backend: &Backend,
-    (compared, worst): (usize, f64),
-    bound: f64,
-) -> Result<bool> {
+/// Values that were compared.
+#[derive(Clone, Copy, Default)]
+struct Compared {
+    /// Number of values.
+    count: usize,
+    /// The largest difference.
+    worst: f64,
+}
+
+/// Prints a row of the table; whether the largest difference is within its bound.
+fn row(out: &mut impl Write, what: &str, backend: &Backend, compared: &Compared, bound: f64) -> Result<bool> {
+    let Compared { count, worst } = *compared;
     let good = worst <= bound;
     let mark = if good { "" } else { " **too far**" };
     let precision = backend.precision();
     let bound = if bound < f64::MAX { format!("{bound:.0e}") } else { "a number".to_string() };
-    tell(out, &format!("| {what} | {precision} | {compared} | {worst:.1e}{mark} | {bound} |"))?;
+    print(out, &format!("| {what} | {precision} | {count} | {worst:.1e}{mark} | {bound} |"))?;
     Ok(good)
 }
 
@@ -144,9 +150,9 @@ fn random(space: &SearchSpace, seed: u64) -> Arch {
     sampler::random(space, &mut rng_for("gpu check", seed, &[]))
 }
 
-/// Every layer of the largest, the smallest and some other sub-networks at the least and the greatest resolution: how many
-/// outputs were compared and how far apart the worst was, and the same of gradients.
-fn compare_layers(space: &SearchSpace, backend: &Backend) -> Result<[(usize, f64); 2]> {
+/// Compares every layer of the largest, the smallest and some other sub-networks at the lowest and the highest
+/// resolution: outputs, then gradients.
+fn compare_layers(space: &SearchSpace, backend: &Backend) -> Result<[Compared; 2]> {
     let mut layers: BTreeMap<String, LayerSpec> = BTreeMap::new();
     let archs = [sampler::largest(space), sampler::smallest(space), random(space, 0), random(space, 1)];
     let ends = [space.resolutions().iter().min(), space.resolutions().iter().max()];
@@ -155,7 +161,7 @@ fn compare_layers(space: &SearchSpace, backend: &Backend) -> Result<[(usize, f64
             layers.extend(space.lower(&arch.at(*resolution))?.into_iter().map(|layer| (layer.key(), layer)));
         }
     }
-    let mut all = [(0, 0.0f64); 2];
+    let mut all = [Compared::default(); 2];
     for layer in layers.values() {
         note(&mut all, of_layer(layer, backend, &Backend::detect())?);
     }
@@ -163,11 +169,12 @@ fn compare_layers(space: &SearchSpace, backend: &Backend) -> Result<[(usize, f64
     Ok(all)
 }
 
-/// Enters differences of outputs, then those of gradients.
-fn note(all: &mut [(usize, f64); 2], differences: Differences) {
+/// Adds differences to those of outputs, or to those of gradients.
+fn note(all: &mut [Compared; 2], differences: Differences) {
     for (what, apart) in differences {
-        let (compared, worst) = &mut all[usize::from(what != "output")];
-        (*compared, *worst) = (*compared + 1, worst.max(apart));
+        let compared = &mut all[usize::from(what != "output")];
+        compared.count += 1;
+        compared.worst = compared.worst.max(apart);
     }
 }
 
@@ -189,45 +196,64 @@ fn time(backend: &Backend, mut call: impl FnMut() -> candle_core::Result<()>) ->
     Ok(times[times.len() / 2])
 }
 
-/// Channels, side, kernel and stride of some of `ofa-mbv3-w1.0`'s chains at 224 pixels.
-const CHAINS: [(usize, usize, usize, usize); 5] =
-    [(16, 112, 3, 1), (96, 112, 7, 2), (144, 56, 7, 1), (480, 14, 7, 1), (960, 7, 7, 1)];
+/// Some depthwise chains of `ofa-mbv3-w1.0` at 224 pixels.
+const CHAINS: [ChainSize; 5] = [
+    ChainSize { channels: 16, side: 112, kernel: 3, stride: 1 },
+    ChainSize { channels: 96, side: 112, kernel: 7, stride: 2 },
+    ChainSize { channels: 144, side: 56, kernel: 7, stride: 1 },
+    ChainSize { channels: 480, side: 14, kernel: 7, stride: 1 },
+    ChainSize { channels: 960, side: 7, kernel: 7, stride: 1 },
+];
 
-/// Values of the maps that are timed, at least: more than a GPU's cache holds.
+/// The size of a depthwise chain and its input.
+struct ChainSize {
+    channels: usize,
+    side: usize,
+    kernel: usize,
+    stride: usize,
+}
+
+/// Least number of values of timed maps: more than a GPU's cache holds.
 const VALUES: usize = 1 << 26;
 
-/// What a kernel is to reach of a copy's speed.
-const WANTED: f64 = 0.7;
+/// Target share of a copy's speed.
+const TARGET: f64 = 0.7;
 
-/// A table of what kernels move at least in a second, beside a copy.
+/// A table of the memory rates of kernels, compared with a copy.
 struct Rates<'a, W: Write> {
     out: &'a mut W,
     backend: &'a Backend,
     /// Bytes of a value.
     bytes: f64,
-    /// What a copy moves, in GB/s.
+    /// Rate of a copy, GB/s.
     copy: f64,
 }
 
-/// What kernels move at least in a second, beside a copy.
+/// Prints the memory rates of kernels, compared with a copy.
 fn bandwidths(out: &mut impl Write, backend: &Backend) -> Result<()> {
     let bytes = if backend.precision() == Precision::Bf16 { 2.0 } else { 4.0 };
     let precision = backend.precision();
-    tell(out, &format!("\n{precision} kernels beside a copy, of whose speed {WANTED} is wanted\n"))?;
-    tell(out, "| kernel | ms | GB/s | of copy's |\n|---|---|---|---|")?;
+    print(
+        out,
+        &format!("\n{precision} kernels compared with a copy; the target is {TARGET} of its speed\n"),
+    )?;
+    print(out, "| kernel | ms | GB/s | of copy's |\n|---|---|---|---|")?;
     let to = maps(backend, 256, 56)?;
     let from = maps(backend, 256, 56)?;
     // the driver's copy: reads one, writes one
     let moved = 2.0 * bytes * from.elem_count() as f64;
     let copy = moved / time(backend, || from.copy().map(drop))? / 1e6;
-    tell(out, &format!("| copy | | {copy:.0} | 1.00 |"))?;
+    print(out, &format!("| copy | | {copy:.0} | 1.00 |"))?;
     let mut rates = Rates { out, backend, bytes, copy };
     // reads two, writes one
     rates.time("y += x, 256 x 56 x 56", 3 * from.elem_count(), || backend.add_assign(&to, &from))?;
-    CHAINS.into_iter().try_for_each(|chain| rates.chain(chain))
+    for size in &CHAINS {
+        rates.chain(size)?;
+    }
+    Ok(())
 }
 
-/// As many images as it takes, some numbers again and again.
+/// Maps of at least [`VALUES`] values, which repeat some random numbers.
 fn maps(backend: &Backend, channels: usize, side: usize) -> Result<Tensor> {
     let images = VALUES.div_ceil(channels * side * side).next_multiple_of(8);
     let values = Tensor::rand(-1.0f32, 1.0, 1 << 16, &Device::Cpu)?.to_vec1::<f32>()?;
@@ -243,7 +269,7 @@ fn norm(backend: &Backend, channels: usize) -> Result<BatchNormAffine> {
 }
 
 impl<W: Write> Rates<'_, W> {
-    /// A row: a call that reads and writes so many values.
+    /// Prints the row of a call that reads and writes `values` values.
     fn time(
         &mut self,
         name: &str,
@@ -252,12 +278,13 @@ impl<W: Write> Rates<'_, W> {
     ) -> Result<()> {
         let ms = time(self.backend, call)?;
         let rate = self.bytes * values as f64 / ms / 1e6;
-        let mark = if rate < WANTED * self.copy { " (below)" } else { "" };
-        tell(self.out, &format!("| {name} | {ms:.3} | {rate:.0} | {:.2}{mark} |", rate / self.copy))
+        let mark = if rate < TARGET * self.copy { " (below)" } else { "" };
+        print(self.out, &format!("| {name} | {ms:.3} | {rate:.0} | {:.2}{mark} |", rate / self.copy))
     }
 
-    /// A depthwise convolution and what stands around it in a block, together and apart.
-    fn chain(&mut self, (channels, side, kernel, stride): (usize, usize, usize, usize)) -> Result<()> {
+    /// Times a depthwise convolution and its batch norms, together and apart.
+    fn chain(&mut self, size: &ChainSize) -> Result<()> {
+        let ChainSize { channels, side, kernel, stride } = *size;
         let backend = self.backend;
         let x = maps(backend, channels, side)?;
         let with = norm(backend, channels)?;
@@ -267,7 +294,7 @@ impl<W: Write> Rates<'_, W> {
         let size = format!("{channels} x {side} x {side}, k{kernel} s{stride}");
         let len = x.elem_count();
         let outputs = x.elem_count() / (stride * stride);
-        // reads the input, writes the output; the shift in place after it reads and writes that
+        // reads the input, writes the output; the in-place shift after it reads and writes that
         self.time(&format!("depthwise and shift, {size}"), len + 3 * outputs, || {
             backend.depthwise_activated(&x, (&weight, stride), &shift, Activation::None).map(drop)
         })?;
@@ -289,7 +316,8 @@ impl<W: Write> Rates<'_, W> {
             after: norm.clone(),
             with_means: false,
         };
-        let (chain, into) = (chain(&with, weight.clone()), chain(&gradient, weight.zeros_like()?));
+        let into = chain(&gradient, weight.zeros_like()?);
+        let chain = chain(&with, weight.clone());
         // statistics and convolution read x; the convolution's output is written, read twice, and written normalized
         self.time(&format!("chain forward, {size}"), 2 * len + 4 * outputs, || {
             backend.chain(&chain, &x).map(drop)

@@ -1,4 +1,4 @@
-//! `supernet bench`: what a step costs on this machine.
+//! `supernet bench`: the time of a step on this machine.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::profile::{recorded, table};
 fn timed_help() -> String {
     let timed = data_help("Time the loading of training images, decoded and augmented");
     format!(
-        "{timed}. With --space also steps on random images and steps on these, and say which of the two is the limit"
+        "{timed}. With --space also time steps on random images and steps on these, and name the bottleneck"
     )
 }
 
@@ -34,27 +34,27 @@ pub struct Arguments {
     // its help comes from the table of formats
     #[arg(long, conflicts_with = "profile", value_parser = data_form(), help = timed_help(), hide_possible_values = true)]
     data: Option<String>,
-    /// As for `eval`, taken in turn; or `uniform` for another random sub-network each step
+    /// Sub-networks as for `eval`, used in turn; or `uniform` for a new random sub-network in each step
     #[arg(long, default_value = "largest", num_args = 1..)]
     arch: Vec<String>,
     /// Side of the images, or height and width such as 40x101
     #[arg(long, value_name = "R", value_parser = resolution)]
     resolution: Extent,
-    /// Images a step
+    /// Images per step
     #[arg(long, value_name = "N", value_parser = within(1..=65_536))]
     batch: usize,
-    /// Steps that are timed
+    /// Timed steps
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = within(1..=1_000_000))]
     steps: usize,
-    /// Steps before, not timed
+    /// Steps before them, not timed
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = within(0..=1_000_000))]
     warmup: usize,
-    /// What a step is: train (one sub-network), shrink (teacher and four), infer, or calibrate
+    /// Kind of step: train (one sub-network), shrink (teacher and four), infer, or calibrate
     #[arg(long, default_value = "train")]
     mode: ModeName,
     #[command(flatten)]
     compute: Compute,
-    /// Print what each kind of layer took in each kernel
+    /// Print the time of each kind of layer in each kernel
     #[arg(long)]
     profile: bool,
     #[command(flatten)]
@@ -69,7 +69,7 @@ enum ModeName {
     Calibrate,
 }
 
-/// Pixels of a step's images: more are a slip of the hand, and no memory holds their activations.
+/// Most pixels of a step's images: more are a typing error, and no memory holds their activations.
 const MOST_PIXELS: usize = 1 << 30;
 
 /// Greatest side of the images.
@@ -89,11 +89,11 @@ impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let backend = self.compute.backend()?;
         if self.batch * self.resolution.plane() > MOST_PIXELS {
-            anyhow::bail!("--batch and --resolution: expected at most {MOST_PIXELS} pixels a step");
+            anyhow::bail!("--batch and --resolution: expected at most {MOST_PIXELS} pixels per step");
         }
         let Some(space) = &self.space else {
             let report = self.load()?;
-            return self.tell_loaded(&report);
+            return self.print_loaded(&report);
         };
         let space = space::open(space)?;
         let subject = match self.arch.as_slice() {
@@ -155,7 +155,7 @@ impl Arguments {
         Ok(report)
     }
 
-    fn tell_loaded(&self, report: &BenchReport) -> anyhow::Result<Ending> {
+    fn print_loaded(&self, report: &BenchReport) -> anyhow::Result<Ending> {
         let mut document = json!(report);
         document["threads"] = json!(rayon::current_num_threads());
         self.common.print(&document, || {
@@ -165,7 +165,7 @@ impl Arguments {
         Ok(Ending::Done)
     }
 
-    /// Times the loader by itself, steps by themselves, and steps as a training takes them.
+    /// Times the loader by itself, steps by themselves, and steps fed by the loader as in a training.
     fn compare(&self, setup: &Bench) -> anyhow::Result<Ending> {
         let load = self.load_setup()?;
         let bar =
@@ -186,9 +186,9 @@ impl Arguments {
         self.common.print(&document, || {
             let by = computed_by(&setup.backend);
             format!(
-                "{loading:.1} ms a batch loaded, {computing:.1} ms a step computed, {both:.1} ms both at once: \
-                 the limit is {limit}, {by}",
-                limit = if limit == "loader" { "the loader" } else { "what computes" }
+                "{loading:.1} ms per batch loaded, {computing:.1} ms per step computed, {both:.1} ms both at once: \
+                 the bottleneck is {limit}, {by}",
+                limit = if limit == "loader" { "the loader" } else { "the computation" }
             )
         })?;
         Ok(Ending::Done)
@@ -201,10 +201,10 @@ fn in_words(report: &BenchReport) -> String {
     let memory = report.peak_rss_mb.map_or_else(String::new, |mb| format!(", peak memory {mb:.0} MB"));
     let of_gpu = report.gpu_memory_mb.map_or_else(String::new, |mb| format!(", {mb:.0} MB of the GPU's"));
     let launches = report.launches_per_step.map_or_else(String::new, |[kernels, products]| {
-        format!(", {kernels:.0} kernels and {products:.0} products a step")
+        format!(", {kernels:.0} kernels and {products:.0} products per step")
     });
     format!(
-        "{median:.1} ms a step (10 % to 90 %: {p10:.1} to {p90:.1}), {rate:.1} images/s{memory}{of_gpu}{launches}"
+        "{median:.1} ms per step (10 % to 90 %: {p10:.1} to {p90:.1}), {rate:.1} images/s{memory}{of_gpu}{launches}"
     )
 }
 

@@ -8,21 +8,22 @@ use base::file::write_atomically;
 use command::{Common, Ending, ValImages, print_lines, read_archs, result_path, warn_of};
 use network::checkpoint::Supernet;
 use network::data::{Dataset, Split};
-use network::eval::{Accuracy, Evaluation, Evaluator};
+use network::eval::{Evaluation, Evaluator};
 use serde_json::{Value, json};
 use space::Arch;
 use tracing::info;
 
 use super::arguments::{Compute, Data};
 
-/// Evaluate sub-networks: calibrate batch norms on training images, then top-1 on a split, loss, top-5, each class
+/// Evaluate sub-networks: calibrate batch norms on training images, then measure top-1, loss, top-5 and each class on
+/// a split
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   supernet eval --supernet run/supernet.safetensors --data digits --arch largest --arch random:1 --split test
   supernet eval --supernet run/supernet.safetensors --data digits --arch largest --predictions predictions.csv
 
-With --json: loss, top5 (where there are more than five classes), per_class, and confusion, a row for each class and a
-column for each that its images were taken for.")]
+With --json: loss, top5 (if there are more than five classes), per_class, and confusion, with a row
+per class and a column per predicted class.")]
 pub struct Arguments {
     /// The trained weights
     #[arg(long, value_name = "FILE")]
@@ -34,13 +35,13 @@ pub struct Arguments {
     /// `largest`, `smallest`, `random:SEED`, canonical text, or a file that holds a sub-network; may be repeated
     #[arg(long, required = true, num_args = 1..)]
     arch: Vec<String>,
-    /// Which images to count on: `val`, `test` or `train`
+    /// Images to evaluate on: `val`, `test` or `train`
     #[arg(long, default_value = "val")]
     split: Split,
-    /// Take the batch norms' statistics that lie in an imported supernet instead of calibrating
+    /// Use the batch norm statistics of an imported supernet instead of calibrating
     #[arg(long)]
     inherit_bn: bool,
-    /// Write what the one sub-network says of each image: its file or number, label, predicted class, probability
+    /// Write the sub-network's prediction for each image: file or number, label, predicted class, probability
     #[arg(long, value_name = "FILE.csv", value_parser = result_path())]
     predictions: Option<PathBuf>,
     #[command(flatten)]
@@ -85,7 +86,7 @@ impl Arguments {
         Ok(Ending::Done)
     }
 
-    /// What cannot be done is said before anything is read.
+    /// Refuses predictions that cannot be written, before anything is read.
     fn check_predictions(&self) -> anyhow::Result<()> {
         let Some(path) = &self.predictions else { return Ok(()) };
         ensure!(self.arch.len() == 1, "--predictions: expected one --arch, got {}", self.arch.len());
@@ -96,17 +97,19 @@ impl Arguments {
     }
 
     fn document(&self, arch: &Arch, evaluation: &Evaluation, dataset: &Dataset) -> Value {
-        let classes = dataset.classes();
+        let mut per_class = Vec::new();
+        for (name, counted) in dataset.classes().iter().zip(evaluation.per_class()) {
+            let top1 = (counted.n > 0).then(|| counted.top1());
+            per_class
+                .push(json!({ "class": name, "n": counted.n, "correct": counted.correct, "top1": top1 }));
+        }
         let accuracy = evaluation.accuracy();
         let mut document = json!({
             "arch": arch,
             "split": self.split,
             "n": accuracy.n,
             "interval": accuracy.interval(),
-            "per_class": classes.iter().zip(evaluation.per_class()).map(|(name, counted): (&String, Accuracy)| {
-            let top1 = (counted.n > 0).then(|| counted.top1());
-            json!({ "class": name, "n": counted.n, "correct": counted.correct, "top1": top1 })
-        }).collect::<Vec<_>>(),
+            "per_class": per_class,
             "confusion": evaluation.confusion(),
         });
         for metric in dataset.task().metrics() {
@@ -139,15 +142,15 @@ impl Arguments {
     }
 }
 
-/// One line an image, as RFC 4180 has it.
+/// One line per image, as in RFC 4180.
 fn predictions(evaluation: &Evaluation, dataset: &Dataset, split: Split) -> anyhow::Result<String> {
     let images = dataset.split(split)?;
     let classes = dataset.classes();
     let mut text = "image,label,predicted,probability\n".to_string();
-    for (index, judged) in evaluation.images.iter().enumerate() {
+    for (index, result) in evaluation.images.iter().enumerate() {
         let image = images.path(index).map_or_else(|| index.to_string(), |path| path.display().to_string());
-        let [label, predicted] = [judged.label, judged.predicted].map(|class| field(&classes[class]));
-        text += &format!("{},{label},{predicted},{:.6}\n", field(&image), judged.probability);
+        let [label, predicted] = [result.label, result.predicted].map(|class| field(&classes[class]));
+        text += &format!("{},{label},{predicted},{:.6}\n", field(&image), result.probability);
     }
     Ok(text)
 }

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use super::arguments::{Compute, Data, smaller_batch};
 use super::memory::{self, Room};
-use super::progress::{StepBar, interrupted, tell_beginning, tell_differences};
+use super::progress::{StepBar, interrupted, report_beginning, report_differences};
 
 /// Train an exported network further, into a folder of the same kind
 #[derive(clap::Args)]
@@ -30,35 +30,35 @@ use super::progress::{StepBar, interrupted, tell_beginning, tell_differences};
   supernet finetune model --new-head --data folder:images --out mine
 
 The learning rate rises over the first twenty-fifth of the steps and then falls along a cosine to 0.
-In the end batch norms are calibrated afresh on training images, and top-1 is counted on val.")]
+At the end, batch norms are recalibrated on training images, and top-1 is measured on val.")]
 pub struct Arguments {
-    /// The exported network: what `extract export` or `supernet finetune` wrote
+    /// The exported network, written by `extract export` or `supernet finetune`
     #[arg(value_name = "FOLDER")]
     model: PathBuf,
     #[command(flatten)]
     data: Data,
-    /// Folder for plan, log and checkpoints, and in the end for the fine-tuned network
+    /// Folder for plan, log and checkpoints, and at the end for the fine-tuned network
     #[arg(long, value_name = "FOLDER2", value_parser = result_path())]
     out: PathBuf,
-    /// A supernet or teacher file whose largest network teaches besides the labels
+    /// A supernet or teacher file whose largest network teaches in addition to the labels
     #[arg(long, value_name = "FILE")]
     teacher: Option<PathBuf>,
-    /// Make a new classifier for the classes of the images; it is trained first, a tenth of the steps, all else frozen
+    /// Make a new classifier for the classes of the images; the first tenth of the steps trains it alone
     #[arg(long)]
     new_head: bool,
     /// Passes over the training images
     #[arg(long, default_value_t = FineTuneSettings::default().epochs, value_name = "F")]
     epochs: f64,
-    /// Learning rate after warm-up [default: 0.24 for 2,048 images a step, in proportion to the batch]
+    /// Learning rate after warm-up [default: 0.24 for 2,048 images per step, in proportion to the batch]
     #[arg(long, value_name = "F")]
     lr: Option<f64>,
-    /// Images a step
+    /// Images per step
     #[arg(long, default_value_t = FineTuneSettings::default().batch, value_name = "N", value_parser = within(1..=1_000_000))]
     batch: usize,
-    /// Show each image once an epoch (`shuffled`), or images of each class equally often (`balanced`)
+    /// Show each image once per epoch (`shuffled`), or images of each class equally often (`balanced`)
     #[arg(long, default_value = "shuffled", value_name = "shuffled|balanced")]
     sampling: Sampled,
-    /// Weigh images in the loss so that all classes count as much
+    /// Weigh images in the loss so that all classes count equally
     #[arg(long, value_name = "balanced")]
     class_weights: Option<Weighed>,
     /// Seed of batches, augmentation and dropout
@@ -67,10 +67,10 @@ pub struct Arguments {
     /// Save the state this often
     #[arg(long, default_value_t = 300, value_name = "N")]
     checkpoint_seconds: u64,
-    /// Go on with the run in the folder
+    /// Continue the run in the folder
     #[arg(long)]
     resume: bool,
-    /// Write losses, rates and accuracies for TensorBoard too, into the folder `tensorboard` of --out
+    /// Also write losses, rates and accuracies for TensorBoard, into the folder `tensorboard` of --out
     #[arg(long)]
     tensorboard: bool,
     #[command(flatten)]
@@ -81,7 +81,7 @@ pub struct Arguments {
     pub common: Common,
 }
 
-/// How often an epoch shows which images.
+/// Sampling of the images in an epoch.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Sampled {
     Shuffled,
@@ -111,11 +111,11 @@ impl Weighed {
     }
 }
 
-/// What a fine-tuning begins with.
+/// The inputs of a fine-tuning.
 struct Begun {
     task: FineTuneTask,
     folder: RunFolder,
-    /// Bytes of memory that it will take.
+    /// Expected memory in bytes.
     expected: u64,
 }
 
@@ -141,7 +141,7 @@ impl Arguments {
         // only now: while images are looked through there is nothing to save, and Ctrl-C ends the process at once
         let stop = stop_flag()?;
         let mut tuner = FineTuner::new(task, &settings, folder, config)?;
-        tell_beginning(&self.out, self.resume, tuner.resumed());
+        report_beginning(&self.out, self.resume, tuner.resumed());
         self.announce(&tuner, expected)?;
         if self.tensorboard {
             tuner.write_events();
@@ -161,7 +161,7 @@ impl Arguments {
         self.conclude(&tuner, outcome, &progress)
     }
 
-    /// Everything that is read, and the folder, which is made before images are looked through.
+    /// Reads all inputs, and opens the folder before images are looked through.
     fn begin(&self, backend: &Backend) -> anyhow::Result<Begun> {
         let model = ModelFolder::read(&self.model)?;
         let teacher = self.teacher.as_deref().map(Supernet::read).transpose()?;
@@ -184,7 +184,7 @@ impl Arguments {
         Ok(Begun { task: FineTuneTask { model, dataset, teacher }, folder, expected })
     }
 
-    /// The network itself must not be overwritten.
+    /// Refuses to overwrite the network itself.
     fn check_out(&self) -> anyhow::Result<()> {
         if std::fs::canonicalize(&self.out).ok() == Some(std::fs::canonicalize(&self.model)?) {
             anyhow::bail!("--out {}: expected another folder than the network's", self.out.display());
@@ -192,11 +192,11 @@ impl Arguments {
         Ok(())
     }
 
-    /// Prints what will be done with an estimate, and writes it down.
+    /// Prints the plan with an estimate of time and memory, and writes it to plan.json.
     fn announce(&self, tuner: &FineTuner, expected: u64) -> anyhow::Result<()> {
         let plan = tuner.plan();
         let resumed = tuner.resumed();
-        tell_differences(resumed);
+        report_differences(resumed);
         let left = plan.steps - resumed.map_or(0, |resumed| resumed.from_step);
         if left == 0 {
             return Ok(());
@@ -243,7 +243,7 @@ impl Arguments {
     }
 }
 
-/// An accuracy as `supernet eval` writes it.
+/// An accuracy in the form of `supernet eval`.
 fn counted(accuracy: Accuracy) -> Value {
     json!({
         "split": Split::Val,

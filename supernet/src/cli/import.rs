@@ -1,4 +1,4 @@
-//! `supernet import`: a supernet of PyTorch's `ofa` package as one of ours.
+//! `supernet import`: reads a supernet of PyTorch's `ofa` package.
 
 use std::path::{Path, PathBuf};
 
@@ -17,28 +17,40 @@ use super::arguments::Shown;
   supernet import ofa_mbv3_d234_e346_k357_w1.0 --space ofa-mbv3-w1.0 --out supernet.safetensors
   extract export --supernet supernet.safetensors --arch random:1 --inherit-bn --out model
 
-FILE is what torch.save wrote, zipped or before PyTorch 1.6, or safetensors with the same names.
-What wraps the network (DataParallel, torch.compile, a trainer) is stripped from the names.
-Nothing in it is executed.")]
+FILE is written by torch.save, zipped or before PyTorch 1.6, or safetensors with the same names.
+Prefixes of wrappers (DataParallel, torch.compile, a trainer) are stripped from the names.
+Nothing in the file is executed.")]
 pub struct Arguments {
-    /// The file
+    /// The file of weights
     #[arg(value_name = "FILE.pth")]
     file: PathBuf,
     /// The space that the weights were trained in: a preset's name or a TOML file
     #[arg(long)]
     space: String,
-    /// Entry of a checkpoint that holds the network, such as state_dict_ema [default: the first that is usual]
+    /// Entry of a checkpoint that holds the network, such as state_dict_ema [default: the first usual name]
     #[arg(long, value_name = "NAME")]
     key: Option<String>,
-    /// What evaluation shows of an image: its `middle` square, or all of it (`stretch`) [default: middle, as the authors
-    /// evaluate]
+    /// Part of an image used in evaluation: its `middle` square, or all of it (`stretch`) [default: middle, as the
+    /// authors evaluate]
     #[arg(long, value_name = "middle|stretch")]
     resize: Option<Shown>,
-    /// The supernet
+    /// File of the supernet
     #[arg(long, value_name = "FILE", value_parser = result_path())]
     out: PathBuf,
     #[command(flatten)]
     pub common: Common,
+}
+
+/// A finished import, as it is reported.
+struct Imported<'a> {
+    space: &'a str,
+    read: &'a Import,
+    source: &'a ImportSource,
+    /// The entry of the checkpoint that holds the network.
+    entries: &'a Entries,
+    /// Prefix that was stripped from every name.
+    prefix: &'a str,
+    seconds: f64,
 }
 
 impl Arguments {
@@ -60,9 +72,9 @@ impl Arguments {
         };
         let entries = state.entries().clone();
         let prefix = state.prefix().to_string();
-        // the file's bytes are no longer needed: the written ones take their place in memory
+        // the file's bytes are no longer needed, and the written bytes need their memory
         drop(state);
-        // as the authors evaluate; in another number of channels their images are not known
+        // as the authors evaluate; for other numbers of channels the authors' images are unknown
         let preprocess = (space.input_channels() == 3).then(|| {
             let preprocess = Preprocess::photographs(Normalization::imagenet());
             self.resize.map_or(preprocess.clone(), |shown| shown.of(preprocess))
@@ -71,22 +83,27 @@ impl Arguments {
         let weights = &read.weights;
         let statistics = read.statistics.as_ref();
         write_imported(&self.out, &space, &interface, weights, statistics, imported.clone())?;
-        self.tell((space.name(), &read, &imported), (&entries, &prefix), watch.elapsed().as_secs_f64())?;
+        let space = space.name();
+        let seconds = watch.elapsed().as_secs_f64();
+        self.print(&Imported {
+            space,
+            read: &read,
+            source: &imported,
+            entries: &entries,
+            prefix: &prefix,
+            seconds,
+        })?;
         Ok(Ending::Done)
     }
 
-    fn tell(
-        &self,
-        (space, read, imported): (&str, &Import, &ImportSource),
-        (entries, prefix): (&Entries, &str),
-        seconds: f64,
-    ) -> anyhow::Result<()> {
+    fn print(&self, imported: &Imported) -> anyhow::Result<()> {
+        let Imported { space, read, source, entries, prefix, seconds } = *imported;
         let weights = read.weights.tensors();
         let parameters: usize = weights.values().map(|tensor| tensor.elem_count()).sum();
         let norms = read.statistics.as_ref().map_or(0, |statistics| statistics.len());
         let out = self.out.display().to_string();
         let document = json!({
-            "file": imported.file, "blake3": imported.blake3, "container": imported.container, "space": space,
+            "file": source.file, "blake3": source.blake3, "container": source.container, "space": space,
             "entry": entries.path.join("."), "other_networks": entries.others, "prefix": prefix,
             "tensors": weights.len(), "parameters": parameters, "statistics": norms, "dropped": read.dropped,
             "matrices_read": read.matrices_read, "matrices_identity": read.matrices_identity,
@@ -105,8 +122,8 @@ impl Arguments {
             format!(
                 "read        {} ({})\n{}space       {space}\ntensors     {} with {} parameters\nmatrices    {matrices}\n\
                  statistics  {statistics}\nleft out    {} counters of batches\nsupernet    {out}, after {seconds:.2} s",
-                imported.file,
-                imported.container,
+                source.file,
+                source.container,
                 network_lines(entries, prefix),
                 weights.len(),
                 grouped(parameters),
@@ -116,7 +133,7 @@ impl Arguments {
     }
 }
 
-/// What was chosen in a checkpoint and left out of the names; nothing, where there was nothing to choose and to leave out.
+/// The entry chosen in a checkpoint and the prefix stripped from names; empty if there is neither.
 fn network_lines(entries: &Entries, prefix: &str) -> String {
     let mut lines = String::new();
     if !entries.path.is_empty() {
@@ -132,14 +149,14 @@ fn network_lines(entries: &Entries, prefix: &str) -> String {
     lines
 }
 
-/// Asks for pages of the usual size from here on, if it can be had: of huge ones the allocator would use a part, which costs
-/// as much memory again as a small file.
+/// Requests pages of the usual size from here on, where possible: of huge pages the allocator would use a part, which
+/// costs as much memory again as a small file.
 fn plain_pages() {
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
-/// Refuses an output that would take the input's place.
+/// Refuses an output that would overwrite the input.
 fn not_the_input(out: &Path, input: &Path) -> anyhow::Result<()> {
     let real = |path: &Path| std::fs::canonicalize(path).ok();
     if real(out).is_some_and(|out| real(input) == Some(out)) {

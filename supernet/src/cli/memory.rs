@@ -1,4 +1,4 @@
-//! Whether there is room for what a run will take.
+//! The check that a run fits into memory.
 
 use base::machine::{memory_held, memory_left};
 use kernels::Backend;
@@ -6,19 +6,19 @@ use supernet::train::{MemoryEstimate, readable};
 
 use tracing::warn;
 
-/// How much is taken where it is computed.
+/// The flag that overrides the check.
 #[derive(clap::Args)]
 pub struct Room {
-    /// Begin although the memory that is expected to be needed is more than there is
+    /// Start even if the expected memory exceeds what is available
     #[arg(long)]
     force: bool,
 }
 
 impl Room {
-    /// Refuses a run that will not fit, or where it is forced warns of it; returns the bytes that it will take in all.
+    /// Refuses a run that does not fit, or with --force warns; returns its total memory in bytes.
     ///
     /// # Errors
-    /// If more is needed than there is. Where the system does not tell how much that is, nothing is refused.
+    /// If the run needs more memory than is available. If the system does not report that, nothing is refused.
     pub fn check(&self, estimate: &MemoryEstimate, backend: &Backend) -> anyhow::Result<u64> {
         let estimate = estimate.computed_in(backend.precision());
         let (held, left) = match backend.gpu() {
@@ -35,7 +35,7 @@ impl Room {
     }
 }
 
-/// What a run will take, beside other figures.
+/// The expected memory of a run in words.
 pub fn in_words(bytes: u64) -> String {
     format!("about {} of memory", readable(bytes))
 }

@@ -2,13 +2,13 @@
 
 use kernels::{Backend, Profile, ProfileRow};
 
-/// The kernels, recorded where `wanted`, and the record.
-pub fn recorded(backend: &Backend, wanted: bool) -> (Backend, Option<Profile>) {
-    let profile = wanted.then(Profile::new);
+/// The backend, recorded if `record` is true, and the record.
+pub fn recorded(backend: &Backend, record: bool) -> (Backend, Option<Profile>) {
+    let profile = record.then(Profile::new);
     (profile.clone().map_or(backend.clone(), |profile| backend.profiled(profile)), profile)
 }
 
-/// What each kernel took of the steps, which lasted `total_ms` together.
+/// A table of each kernel's time in the steps, which took `total_ms` together.
 pub fn table(rows: &[ProfileRow], steps: usize, total_ms: f64) -> String {
     let mut lines = vec![format!(
         "{:<15} {:<29} {:>10} {:>9} {:>7} {:>8} {:>7}",

@@ -1,4 +1,4 @@
-//! What commands that take steps tell of them.
+//! Progress and messages of commands that take steps.
 
 use std::path::Path;
 
@@ -8,20 +8,20 @@ use serde_json::{Map, Value, json};
 use supernet::train::{Resumed, StepRecord};
 use tracing::{info, warn};
 
-/// Steps that the rate on the bar is the mean of.
+/// Number of recent steps that the rate on the bar averages.
 const RECENT: usize = 20;
 
 /// A bar of steps, and the time that each took.
 pub struct StepBar<'a> {
     common: &'a Common,
     bar: ProgressBar,
-    /// Milliseconds a step.
+    /// Milliseconds of each step.
     pub times: Vec<f64>,
     batch: usize,
 }
 
 impl<'a> StepBar<'a> {
-    /// No bar yet; steps are of so many images.
+    /// No bar yet; each step has `batch` images.
     pub fn new(common: &'a Common, batch: usize) -> Self {
         Self { common, bar: ProgressBar::hidden(), times: Vec::new(), batch }
     }
@@ -43,7 +43,7 @@ impl<'a> StepBar<'a> {
         self.bar.inc(1);
     }
 
-    /// What `--json` says of a run: whether and where it ended, and how fast it was.
+    /// The fields of `--json` for a run: whether and where it ended, and how fast it was.
     pub fn document(&self, interrupted: Option<u64>, resumed: Option<&Resumed>) -> Map<String, Value> {
         let step_ms = Spread::of(&self.times);
         let images_per_second =
@@ -60,8 +60,8 @@ impl<'a> StepBar<'a> {
     }
 }
 
-/// Says in what plan, machine and tool differ from those of the steps before.
-pub fn tell_differences(resumed: Option<&Resumed>) {
+/// Reports how plan, machine and tool differ from those of the earlier steps.
+pub fn report_differences(resumed: Option<&Resumed>) {
     if let Some(Resumed { from_step, other_plan: Some(other), .. }) = resumed {
         info!("note: from step {from_step} on under another plan: {other}");
     }
@@ -70,15 +70,15 @@ pub fn tell_differences(resumed: Option<&Resumed>) {
     }
 }
 
-/// Says that a run begins where there was nothing to resume.
-pub fn tell_beginning(out: &Path, resume: bool, resumed: Option<&Resumed>) {
+/// Reports that a run begins because there was nothing to resume.
+pub fn report_beginning(out: &Path, resume: bool, resumed: Option<&Resumed>) {
     if resume && resumed.is_none() {
         let out = out.display();
         info!("nothing to resume in {out}: no checkpoint was written yet; the run begins at step 0");
     }
 }
 
-/// What is said of a run that was stopped.
+/// The message of a run that was stopped.
 pub fn interrupted(step: u64, steps: u64) -> String {
-    format!("interrupted; {step} of {steps} steps are saved, go on with --resume")
+    format!("interrupted; {step} of {steps} steps are saved, continue with --resume")
 }

@@ -1,4 +1,4 @@
-//! `supernet recipe`: what a recipe does, phase by phase.
+//! `supernet recipe`: the phases of a recipe.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use space::KINDS;
 use supernet::train::{Draw, OptimizerSettings, Recipe, Teacher};
 
-/// Show a recipe of training: the phases that `train --recipe` goes through
+/// Show a training recipe: the phases of `train --recipe`
 #[derive(clap::Args)]
 #[command(after_help = after_help())]
 pub struct Arguments {
@@ -18,7 +18,7 @@ pub struct Arguments {
     /// Print the names of the recipes
     #[arg(long)]
     list: bool,
-    /// Print the recipe as TOML, the form in which your own can be given
+    /// Print the recipe as TOML, the format of your own recipes
     #[arg(long, conflicts_with = "json")]
     toml: bool,
     #[command(flatten)]
@@ -28,7 +28,7 @@ pub struct Arguments {
 fn after_help() -> String {
     let mut text = "Example:
   supernet recipe progressive
-  supernet recipe progressive --toml > mine.toml     # a start for a recipe of your own
+  supernet recipe progressive --toml > mine.toml     # to start your own recipe
   supernet train --space tiny --data digits --out run --recipe mine.toml
 
 Recipes that come with the tool:"
@@ -39,7 +39,7 @@ Recipes that come with the tool:"
     text
 }
 
-/// What can be given as a recipe: names between backticks, and a file.
+/// The accepted recipes: names in backticks, or a file.
 pub fn forms(file: &str) -> String {
     let names: Vec<_> = Recipe::names().map(|name| format!("`{name}`")).collect();
     format!("{} or {file}", names.join(", "))
@@ -68,13 +68,13 @@ impl Arguments {
 
 fn described(recipe: &Recipe) -> String {
     let Recipe { name, batch, lr_batch, optimizer, .. } = recipe;
-    // what most recipes are for is not said
+    // the usual optimizer is not mentioned
     let optimizer = match optimizer {
         OptimizerSettings::Nesterov { .. } => String::new(),
         OptimizerSettings::AdamW { .. } => format!("; optimizer {}", optimizer.kind()),
     };
     let mut text = format!(
-        "{name}: {batch} images a step; rates are for {lr_batch} images a step and follow the batch{optimizer}\n\
+        "{name}: {batch} images per step; rates are for {lr_batch} images per step and scale with the batch{optimizer}\n\
          {:<14} {:>7} {:>7} {:>7} {:>12}  {}\n",
         "phase", "epochs", "warm-up", "lr", "sub-networks", "the largest choices of"
     );

@@ -1,4 +1,4 @@
-//! `supernet sample`: the data set that accuracy is predicted from.
+//! `supernet sample`: the accuracies that an estimator is fitted to.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use super::arguments::{Compute, Data};
 #[command(after_help = "Example:
   supernet sample --supernet run/supernet.safetensors --data digits --count 300 --seed 1 --out accuracy.jsonl
 
-A file that is there already is gone on with: rows that it has are not measured again.")]
+An existing file is continued: its rows are not measured again.")]
 pub struct Arguments {
     /// The trained weights
     #[arg(long, value_name = "FILE")]
@@ -28,16 +28,16 @@ pub struct Arguments {
     data: Data,
     #[command(flatten)]
     val_images: ValImages,
-    /// Sub-networks in all
+    /// Total number of sub-networks
     #[arg(long, value_name = "N", value_parser = within(1..=1_000_000_000))]
     count: usize,
-    /// Seed that draws them
+    /// Seed of the sub-networks
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Training images to calibrate each with
+    /// Training images to calibrate each sub-network with
     #[arg(long, default_value_t = Calibration::default().images, value_name = "N", value_parser = within(1..=1_000_000_000))]
     calibration_images: usize,
-    /// Where the rows go
+    /// File of the rows
     #[arg(long, value_name = "FILE", value_parser = result_path())]
     out: PathBuf,
     #[command(flatten)]

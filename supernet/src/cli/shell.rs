@@ -1,3 +1,3 @@
-//! What shells and manuals want to know of the commands.
+//! Shell completion and manual pages of the commands.
 
 command::shell_commands!("supernet");

@@ -1,9 +1,9 @@
-//! `supernet space`: what a space holds.
+//! `supernet space`: the choices, sub-networks and costs of a space.
 
 use std::fmt::Write;
 
 use command::{Common, Ending, grouped, print_lines, read_archs};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use space::{Arch, Cost, Extent, SearchSpace, cost, preset_names, sampler};
 
 /// Describe a search space: choices, number of sub-networks, costs of the smallest and the largest
@@ -11,7 +11,7 @@ use space::{Arch, Cost, Extent, SearchSpace, cost, preset_names, sampler};
 #[command(after_help = "Example:
   supernet space ofa-mbv3-w1.0
   supernet space tiny --arch random:1 r8:k3e3/k3e3
-  supernet space tiny --toml > mine.toml     # a start for a space of your own")]
+  supernet space tiny --toml > mine.toml     # to start your own space")]
 pub struct Arguments {
     /// A preset's name or a TOML file
     #[arg(value_name = "SPACE", required_unless_present = "list")]
@@ -19,10 +19,10 @@ pub struct Arguments {
     /// Print the names of the presets
     #[arg(long)]
     list: bool,
-    /// Print the space as TOML, the form in which your own can be given
+    /// Print the space as TOML, the format of your own spaces
     #[arg(long, conflicts_with = "json")]
     toml: bool,
-    /// Print what these sub-networks cost: `random:SEED`, canonical text, a file, …
+    /// Print the costs of these sub-networks: `random:SEED`, canonical text, a file, …
     #[arg(long, num_args = 1.., conflicts_with = "toml")]
     arch: Vec<String>,
     #[command(flatten)]
@@ -48,9 +48,7 @@ impl Arguments {
         self.common.print(&document(&space, &costs), || text(&space, &costs))?;
         Ok(Ending::Done)
     }
-}
 
-impl Arguments {
     /// One line for each sub-network: MMACs, parameters, bytes of activations, and the sub-network.
     fn costs_of(&self, space: &SearchSpace) -> anyhow::Result<Ending> {
         let mut text = String::new();
@@ -77,40 +75,41 @@ struct Ends {
 }
 
 fn costs(space: &SearchSpace) -> anyhow::Result<Vec<Ends>> {
-    let at = |arch: Arch| -> anyhow::Result<(Arch, Cost)> {
-        let cost = cost(&space.lower(&arch)?);
-        Ok((arch, cost))
-    };
-    space
-        .resolutions()
-        .iter()
-        .map(|&resolution: &Extent| {
-            let smallest = at(sampler::smallest(space).at(resolution))?;
-            let largest = at(sampler::largest(space).at(resolution))?;
-            Ok(Ends { resolution, smallest, largest })
-        })
-        .collect()
+    let mut costs = Vec::new();
+    for &resolution in space.resolutions() {
+        let smallest = with_cost(space, sampler::smallest(space).at(resolution))?;
+        let largest = with_cost(space, sampler::largest(space).at(resolution))?;
+        costs.push(Ends { resolution, smallest, largest });
+    }
+    Ok(costs)
+}
+
+fn with_cost(space: &SearchSpace, arch: Arch) -> anyhow::Result<(Arch, Cost)> {
+    let cost = cost(&space.lower(&arch)?);
+    Ok((arch, cost))
 }
 
 fn document(space: &SearchSpace, costs: &[Ends]) -> Value {
-    let end = |pick: fn(&Ends) -> &(Arch, Cost)| {
-        costs
-            .iter()
-            .map(|ends: &Ends| {
-                let (arch, cost) = pick(ends);
-                let mut value = serde_json::to_value(cost).unwrap_or_default();
-                value["arch"] = json!(arch);
-                (ends.resolution.to_string(), value)
-            })
-            .collect::<serde_json::Map<_, _>>()
-    };
+    let mut smallest = Map::new();
+    let mut largest = Map::new();
+    for ends in costs {
+        smallest.insert(ends.resolution.to_string(), cost_document(&ends.smallest));
+        largest.insert(ends.resolution.to_string(), cost_document(&ends.largest));
+    }
     json!({
         "name": space.name(),
         "subnetworks": space.subnetworks().to_string(),
         "resolutions": space.resolutions(),
-        "smallest": end(|ends| &ends.smallest),
-        "largest": end(|ends| &ends.largest),
+        "smallest": smallest,
+        "largest": largest,
     })
+}
+
+fn cost_document(end: &(Arch, Cost)) -> Value {
+    let (arch, cost) = end;
+    let mut document = json!(cost);
+    document["arch"] = json!(arch);
+    document
 }
 
 fn text(space: &SearchSpace, costs: &[Ends]) -> String {

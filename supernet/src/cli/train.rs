@@ -22,7 +22,7 @@ use tracing::info;
 use super::arguments::{Compute, Data, Shown, smaller_batch};
 use super::memory::{self, Room};
 use super::profile::{recorded, table};
-use super::progress::{StepBar, interrupted, tell_beginning, tell_differences};
+use super::progress::{StepBar, interrupted, report_beginning, report_differences};
 use super::recipe;
 
 /// Train the weights that all sub-networks of a space share
@@ -33,17 +33,17 @@ use super::recipe;
   supernet train --space tiny --data folder:images --out mine --batch 32 --lr 0.02
   supernet train --start imported.safetensors --data folder:images --out mine --scale 0.1")]
 pub struct Arguments {
-    /// A preset's name or a TOML file; with --start it may be left out
+    /// A preset's name or a TOML file; optional with --start
     #[arg(long, required_unless_present = "start")]
     space: Option<String>,
-    /// Begin with these weights: an imported supernet, a teacher, an earlier run's file or folder. For other classes than
-    /// theirs a new classifier is made, and trained first with all else frozen
+    /// Start from these weights: an imported supernet, a teacher, an earlier run's file or folder. If the classes
+    /// differ from theirs, a new classifier is made, and trained first with all else frozen
     #[arg(long, value_name = "FILE")]
     start: Option<PathBuf>,
     #[command(flatten)]
     data: Data,
-    /// What evaluation shows of an image: its `middle` square, or all of it (`stretch`) [default: middle for image files
-    /// and the ofa spaces]
+    /// Part of an image used in evaluation: its `middle` square, or all of it (`stretch`) [default: middle for image
+    /// files and the ofa spaces]
     #[arg(long, value_name = "middle|stretch")]
     resize: Option<Shown>,
     /// Folder for plan, log, checkpoints and the finished supernet
@@ -52,15 +52,15 @@ pub struct Arguments {
     // its help comes from the table of recipes
     #[arg(long, default_value = default_recipe(), help = recipe_help())]
     recipe: String,
-    /// The network that teaches the recipe's phases with `teacher = "file"`: a supernet, whose largest network teaches, or an
+    /// The teacher of the recipe's phases with `teacher = "file"`: a supernet, whose largest network teaches, or an
     /// exported folder, of the same classes
     #[arg(long, value_name = "FILE")]
     teacher: Option<PathBuf>,
-    /// Images a step, in place of the recipe's; its learning rates follow in proportion
+    /// Images per step, instead of the recipe's; its learning rates scale in proportion
     #[arg(long, value_name = "N", value_parser = within(1..=1_000_000))]
     batch: Option<usize>,
-    /// Learning rate of the first phase that trains the whole network, after warm-up, at the batch that is used; it replaces
-    /// the recipe's, and those of the other phases change in proportion
+    /// Learning rate of the first phase that trains the whole network, after warm-up, at the batch size used; it
+    /// replaces the recipe's, and those of the other phases scale in proportion
     #[arg(long, value_name = "F", value_parser = rate)]
     lr: Option<f64>,
     /// Multiply the epochs of every phase
@@ -78,14 +78,14 @@ pub struct Arguments {
     /// RUN/checkpoint.safetensors and use --resume
     #[arg(long)]
     keep_checkpoints: bool,
-    /// Go on with the run in the folder. Rates, epochs and phases to come may be others than before; what lies behind the
-    /// checkpoint may not
+    /// Continue the run in the folder. Rates, epochs and phases after the checkpoint may differ from those of before;
+    /// those before the checkpoint may not
     #[arg(long)]
     resume: bool,
-    /// Write losses, rates and accuracies for TensorBoard too, into the folder `tensorboard` of --out
+    /// Also write losses, rates and accuracies for TensorBoard, into the folder `tensorboard` of --out
     #[arg(long)]
     tensorboard: bool,
-    /// Print, at the end, what each kind of layer took in each kernel
+    /// Print, at the end, the time of each kind of layer in each kernel
     #[arg(long)]
     profile: bool,
     #[command(flatten)]
@@ -94,7 +94,7 @@ pub struct Arguments {
     pub common: Common,
 }
 
-/// The first of the table.
+/// The first recipe of the table.
 fn default_recipe() -> &'static str {
     Recipe::names().next().unwrap_or_default()
 }
@@ -102,10 +102,10 @@ fn default_recipe() -> &'static str {
 fn recipe_help() -> String {
     let name = default_recipe();
     let forms = recipe::forms("a TOML file");
-    format!("{forms} (`supernet recipe {name} --toml` is a start for one of your own)")
+    format!("{forms} (`supernet recipe {name} --toml` prints one to start from)")
 }
 
-/// Beyond this an epoch's steps could no longer be counted.
+/// Largest factor; with more, the steps could no longer be counted.
 const MOST_SCALE: f64 = 1e6;
 
 fn scale(text: &str) -> Result<f64, String> {
@@ -124,7 +124,7 @@ impl Arguments {
         let space = self.space.as_deref().map(space::open).transpose()?;
         let start = self.start.as_deref().map_or(Ok(Start::Fresh), Start::read)?;
         let recipe = self.recipe()?;
-        // a rate that cannot be is told before anything is made
+        // an impossible rate is refused before anything is created
         self.rated(recipe.with_batch(self.batch.unwrap_or(recipe.batch)))?;
         let catalogue = self.data.list()?;
         let space = start.space_for(space, catalogue.classes().len())?;
@@ -149,8 +149,8 @@ impl Arguments {
             trainer = trainer.keeping_checkpoints();
         }
         match trainer.went_back() {
-            Some(told) => info!("{told}"),
-            None => tell_beginning(&self.out, self.resume, trainer.resumed()),
+            Some(message) => info!("{message}"),
+            None => report_beginning(&self.out, self.resume, trainer.resumed()),
         }
         self.announce(&trainer, &stop, expected)?;
         if self.tensorboard {
@@ -168,7 +168,7 @@ impl Arguments {
         self.conclude(&trainer, outcome, &progress, profile)
     }
 
-    /// Refuses a run that memory has no room for; the bytes that it will take.
+    /// Refuses a run that does not fit into memory; returns its bytes.
     fn check_room(
         &self,
         space: &SearchSpace,
@@ -187,31 +187,31 @@ impl Arguments {
     fn recipe(&self) -> anyhow::Result<Recipe> {
         let known = Recipe::names().any(|name| name == self.recipe);
         if !known {
-            // what is no file is told apart from what is no recipe
+            // an unreadable file and an invalid recipe get different errors
             let forms = recipe::forms("the path of a TOML file");
             Recipe::text_of(&self.recipe).with_context(|| format!("--recipe: give {forms}"))?;
         }
         Ok(Recipe::open(&self.recipe)?.scaled(self.scale))
     }
 
-    /// The recipe with batch and rate as the flags say, and no larger a batch than there are images.
+    /// The recipe with the batch and learning rate of the flags; the batch has at most all images.
     fn suited(&self, recipe: Recipe, dataset: &Dataset) -> anyhow::Result<Recipe> {
-        let wanted = self.batch.unwrap_or(recipe.batch);
-        self.rated(recipe.with_batch(smaller_batch(wanted, dataset)))
+        let batch = self.batch.unwrap_or(recipe.batch);
+        self.rated(recipe.with_batch(smaller_batch(batch, dataset)))
     }
 
     fn rated(&self, recipe: Recipe) -> anyhow::Result<Recipe> {
         let Some(lr) = self.lr else { return Ok(recipe) };
-        // as the trainer does, so that the rate is that of the phases as they are trained
+        // adapted as by the trainer, so that the rate is that of the trained phases
         let recipe = if self.start.is_some() { recipe.starting(true) } else { recipe.from_scratch() };
         recipe.with_lr(lr).context("--lr")
     }
 
-    /// Prints the plan with an estimate, and writes it down.
+    /// Prints the plan with an estimate of time and memory, and writes it to plan.json.
     fn announce(&self, trainer: &Trainer, stop: &AtomicBool, expected: u64) -> anyhow::Result<()> {
         let plan = trainer.plan();
         let done = trainer.resumed().map_or(0, |resumed| resumed.from_step);
-        tell_differences(trainer.resumed());
+        report_differences(trainer.resumed());
         if done >= plan.steps() {
             return Ok(());
         }
@@ -279,7 +279,7 @@ impl Arguments {
     }
 }
 
-/// One bar a phase.
+/// One bar per phase.
 struct Progress<'a> {
     steps: StepBar<'a>,
     validations: Vec<ValidationRecord>,
@@ -311,7 +311,7 @@ impl Observer for Progress<'_> {
         let EarlyEnd { step, phase, best_step, next_step } = end;
         info!(
             "phase {phase} ends early, after step {step}: no validation since step {best_step} was better; its weights are \
-             taken, and the run goes on at step {next_step}"
+             taken, and the run continues at step {next_step}"
         );
     }
 }

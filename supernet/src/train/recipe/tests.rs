@@ -2,7 +2,8 @@ use space::preset;
 
 use super::*;
 
-/// `progressive` as builds of before version 2 had it, without the phases of later families, and a recipe of version 2 with all that is new in it.
+/// `progressive` of builds older than version 2, without the phases of later families, and a recipe of version 2 with
+/// all of its new fields.
 const VERSION_1: &str = include_str!("golden/version-1.toml");
 const VERSION_2: &str = include_str!("golden/version-2.toml");
 
@@ -86,7 +87,7 @@ fn batch_and_rate_can_be_chosen() {
     let rates = phases(&chosen);
     close(rates[0], 0.01);
     close(rates[1], 0.01 * 0.96 / 2.6);
-    // weights to start from: the rate that was asked for is no less for it, and the head's follows
+    // weights to start from: the given rate is not lowered, and the head's follows
     let starting = recipe.starting(true).with_lr(0.01).expect("in range").starting(true);
     close(phases(&starting)[1], 0.01);
     close(phases(&starting)[0], 0.01 * 2.6 / 0.24);
@@ -199,7 +200,7 @@ fn an_optimizer_is_a_momentum_or_a_table() {
         assert_eq!(Recipe::from_toml("text", &text).expect("own text"), recipe);
         assert_eq!(text.contains("[optimizer]"), expected.kind() == "adamw", "{text}");
     }
-    // a plan says what it always said of momentum, and names another optimizer
+    // a plan keeps the field momentum, and names another optimizer
     let plan = |recipe: &Recipe| serde_json::json!(crate::train::TrainingPlan::new(recipe, 10, 1));
     let old = plan(&Recipe::from_toml("r.toml", VERSION_2).expect("a recipe"));
     assert_eq!((&old["momentum"], old.get("optimizer")), (&serde_json::json!(0.9f32), None));
@@ -248,7 +249,7 @@ fn a_file_may_teach_every_phase() {
     let taught =
         VERSION_2.replacen("draw = [\"largest\"]", "draw = [\"largest\"]\nteacher = { phase = \"full\" }", 1);
     let error = Recipe::from_toml("r.toml", &taught).expect_err("itself").to_string();
-    assert!(error.contains("the largest network alone, without a teacher but a file's"), "{error}");
+    assert!(error.contains("the largest network alone, with a file as teacher or none"), "{error}");
 }
 
 #[test]
