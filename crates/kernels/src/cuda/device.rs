@@ -22,7 +22,7 @@ use base::Error;
 /// Where a storage's values begin, and how many bytes each has.
 pub(super) fn address(storage: &mut CudaStorage) -> Result<(u64, usize)> {
     let stream = storage.device.cuda_stream();
-    // all work is on one stream, so that there is nothing to wait for
+    // all work is on one stream, so there is nothing to wait for
     Ok(match &mut storage.slice {
         CudaStorageSlice::F32(slice) => (slice.device_ptr_mut(&stream).0, 4),
         CudaStorageSlice::BF16(slice) => (slice.device_ptr_mut(&stream).0, 2),
@@ -60,7 +60,8 @@ pub fn open(index: usize, precision: Precision) -> crate::error::Result<Gpu> {
     Ok(Gpu::new(Box::new(executor), precision))
 }
 
-/// A driver of the compiler's major version takes its code, whatever the minor ones; else what was expected and found.
+/// Checks that the driver's major version is at least the compiler's: such a driver loads its code, whatever the minor
+/// versions. The error holds what was expected and what was found.
 fn check_driver() -> std::result::Result<(), (String, String)> {
     let (major, _) =
         compiler::version().map_err(|error| ("NVRTC's version".to_string(), error.to_string()))?;
@@ -82,7 +83,7 @@ fn told(error: &DriverError) -> String {
     [name, text].into_iter().flatten().collect::<Vec<_>>().join(": ")
 }
 
-/// What CUDA's part of the program calls, most wanted first, each by the names it has had.
+/// CUDA's libraries, the most important first, each by the names that it has had.
 #[cfg(target_os = "linux")]
 const LIBRARIES: [(&str, &[&str]); 5] = [
     ("driver", &["libcuda.so.1"]),
@@ -190,7 +191,7 @@ impl Gpu {
     }
 }
 
-/// Memory that was freed stays with the process: every step wants the same again.
+/// Retains freed memory in the process: every step needs the same amount again.
 fn keep_memory(context: &CudaContext) -> Result<()> {
     context.bind_to_thread().map_err(wrong)?;
     if !context.has_async_alloc() {
@@ -214,7 +215,7 @@ fn keep_sums_exact(cuda: &CudaDevice) -> Result<()> {
         .map_err(|error| candle_core::Error::msg(format!("cuBLAS: {error:?}")))
 }
 
-/// What the compiler of kernels calls the GPU, such as `sm_90`.
+/// The compiler's name of the GPU's architecture, such as `sm_90`.
 fn architecture(context: &CudaContext) -> Result<String> {
     let (major, minor) = context.compute_capability().map_err(wrong)?;
     Ok(format!("sm_{major}{minor}"))
@@ -379,9 +380,11 @@ impl Buffers {
         let context = gpu.stream.context();
         // SAFETY: what is read of it was written before, see `fill`.
         let pinned = unsafe { context.alloc_pinned::<f32>(values.max(1)) }.map_err(wrong)?;
-        // SAFETY: every bit pattern is a number, and `fill` writes what it hands out.
-        let buffer = || unsafe { Tensor::empty(values.max(1), candle_core::DType::F32, &gpu.device) };
-        let on_gpu = (0..BUFFERS).map(|_| buffer()).collect::<Result<_>>()?;
+        let mut on_gpu = Vec::with_capacity(BUFFERS);
+        for _ in 0..BUFFERS {
+            // SAFETY: every bit pattern is a number, and `fill` writes what it hands out.
+            on_gpu.push(unsafe { Tensor::empty(values.max(1), candle_core::DType::F32, &gpu.device) }?);
+        }
         // the buffers are there before another stream writes to them
         gpu.synchronize()?;
         Ok(Self { stream: context.new_stream().map_err(wrong)?, pinned, on_gpu, next: 0 })
@@ -398,7 +401,7 @@ impl DeviceStaging for Buffers {
         self.stream.context().bind_to_thread().map_err(wrong)?;
         let pinned = &mut self.pinned.as_mut_slice().map_err(wrong)?[..values.len()];
         pinned.copy_from_slice(values);
-        // SAFETY: the buffer has so many values, its last user is done (see `Ring::fill`), and the page-locked memory is
+        // SAFETY: the buffer has so many values, its last user is done (see [`DeviceStaging`]), and the page-locked memory is
         // not written again before the copy is done.
         unsafe { result::memcpy_htod_async(place(buffer)?.0, pinned, self.stream.cu_stream()) }
             .map_err(wrong)?;

@@ -1,4 +1,4 @@
-//! What a step does beside its layers: the loss, the dropout mask.
+//! A step's work outside of layers: the loss, the dropout mask.
 
 use candle_core::{Device, Tensor};
 
@@ -20,27 +20,24 @@ fn losses_and_their_gradients() {
                 by_definition(&logits, &labels, with_teacher.then_some(&teacher), classes);
             let mut got = vec![f32::NAN; images];
             let mut slopes = vec![f32::NAN; images * classes];
-            let launch = training::cross_entropy(
-                [place(&mut logits), place(&mut labels)],
-                [with_teacher.then(|| place(&mut teacher)), None],
-                [place(&mut got), place(&mut slopes)],
-                [images, classes],
-                0.1,
-            );
-            host.run(ActivationStorage::F32, [launch]);
+            let unscaled = training::CrossEntropyLaunch {
+                logits: place(&mut logits),
+                labels: place(&mut labels),
+                teacher: with_teacher.then(|| place(&mut teacher)),
+                scales: None,
+                losses: place(&mut got),
+                gradient: place(&mut slopes),
+                images,
+                classes,
+            };
+            host.run(ActivationStorage::F32, [training::cross_entropy(&unscaled, 0.1)]);
             let case = (images, classes, with_teacher);
             judge.close(ActivationStorage::F32, &got, &losses, &case);
             judge.close(ActivationStorage::F32, &slopes, &gradient, &case);
             // with a scale for each image, of losses and rows alike
             let mut scales: Vec<f32> = (0..images).map(|image| 0.5 + image as f32).collect();
-            let launch = training::cross_entropy(
-                [place(&mut logits), place(&mut labels)],
-                [with_teacher.then(|| place(&mut teacher)), Some(place(&mut scales))],
-                [place(&mut got), place(&mut slopes)],
-                [images, classes],
-                0.1,
-            );
-            host.run(ActivationStorage::F32, [launch]);
+            let places = training::CrossEntropyLaunch { scales: Some(place(&mut scales)), ..unscaled };
+            host.run(ActivationStorage::F32, [training::cross_entropy(&places, 0.1)]);
             let scaled = |values: &[f32], row: usize| -> Vec<f32> {
                 values
                     .iter()
@@ -83,7 +80,7 @@ fn by_definition(
     (losses, gradient)
 }
 
-/// Masks go as bits and come out as they were; what is no mask is refused.
+/// Masks are copied as bits and read back unchanged; other values are refused.
 #[test]
 fn masks_go_as_bits() {
     for precision in [Precision::F32, Precision::Bf16] {
