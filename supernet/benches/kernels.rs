@@ -36,8 +36,7 @@ fn turned(matrix: Matrix<'_>) -> Matrix<'_> {
     }
 }
 
-/// What the others are measured against: the product that does nothing but multiply, and a copy that does nothing
-/// but move.
+/// Limits to compare the other benchmarks with: a product that only multiplies, and an addition that only moves memory.
 fn limits(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("limits");
     let side = 1024;

@@ -338,20 +338,20 @@ mod tests {
         write_atomically(&at("new"), b"x").expect("written");
         assert_eq!(mode(&at("new")), mode(&at("usual")));
         std::fs::create_dir(at("model")).expect("made");
-        for wanted in [0o600, 0o664, 0o444] {
-            let wanted_mode = || std::fs::Permissions::from_mode(wanted);
-            std::fs::set_permissions(at("usual"), wanted_mode()).expect("set");
+        for expected in [0o600, 0o664, 0o444] {
+            let permissions = || std::fs::Permissions::from_mode(expected);
+            std::fs::set_permissions(at("usual"), permissions()).expect("set");
             write_atomically(&at("usual"), b"y").expect("written");
-            assert_eq!((mode(&at("usual")), read(&at("usual")).expect("a file")), (wanted, b"y".to_vec()));
+            assert_eq!((mode(&at("usual")), read(&at("usual")).expect("a file")), (expected, b"y".to_vec()));
             std::fs::write(at("model/file"), "").expect("written");
-            std::fs::set_permissions(at("model/file"), wanted_mode()).expect("set");
-            std::fs::set_permissions(at("model"), std::fs::Permissions::from_mode(wanted | 0o300))
+            std::fs::set_permissions(at("model/file"), permissions()).expect("set");
+            std::fs::set_permissions(at("model"), std::fs::Permissions::from_mode(expected | 0o300))
                 .expect("set");
-            let staged = StagedFolder::beside(&at("model")).expect("a folder");
+            let staged = StagedFolder::next_to(&at("model")).expect("a folder");
             std::fs::write(staged.path().join("file"), "new").expect("written");
             staged.put_in_place().expect("renamed");
-            assert_eq!(mode(&at("model")), wanted | 0o300);
-            assert_eq!(mode(&at("model/file")), wanted);
+            assert_eq!(mode(&at("model")), expected | 0o300);
+            assert_eq!(mode(&at("model/file")), expected);
             std::fs::set_permissions(at("model/file"), std::fs::Permissions::from_mode(0o644)).expect("set");
         }
     }
@@ -369,7 +369,7 @@ mod tests {
             symlink(target, at(link)).expect("a link");
         }
         write_atomically(&at("file"), b"x").expect("written");
-        StagedFolder::beside(&at("model")).expect("a folder").put_in_place().expect("renamed");
+        StagedFolder::next_to(&at("model")).expect("a folder").put_in_place().expect("renamed");
         assert_eq!(names(&at("elsewhere")), ["file", "model"]);
         let error = write_atomically(&at("lost"), b"x").expect_err("no folder").to_string();
         assert!(error.contains("lost: cannot write"), "{error}");

@@ -109,15 +109,15 @@ impl Argument {
             Self::Place(Place(place)) => vec![*place],
             Self::Long(value) => vec![value.cast_unsigned()],
             Self::Float(value) => vec![u64::from(value.to_bits())],
-            Self::Ints(values) => values
-                .chunks(2)
-                .map(|pair: &[i32]| {
-                    let low = u64::from(pair[0].cast_unsigned());
-                    low | u64::from(pair.get(1).map_or(0, |high| high.cast_unsigned())) << 32
-                })
-                .collect(),
+            Self::Ints(values) => values.chunks(2).map(word_of).collect(),
         }
     }
+}
+
+/// One or two integers in a word, the first in the lower half.
+fn word_of(pair: &[i32]) -> u64 {
+    let low = u64::from(pair[0].cast_unsigned());
+    low | u64::from(pair.get(1).map_or(0, |high| high.cast_unsigned())) << 32
 }
 
 impl From<Place> for Argument {

@@ -80,14 +80,12 @@ impl Profile {
     /// The records, the slowest first.
     pub fn rows(&self) -> Vec<ProfileRow> {
         let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rows: Vec<_> = parts
-            .iter_mut()
-            .map(|(&(layer, operation), part): (&Key, &mut Part)| {
-                let ms = part.ms();
-                let Part { calls, macs, bytes, .. } = *part;
-                ProfileRow { layer, operation, calls, ms, macs, bytes }
-            })
-            .collect();
+        let mut rows = Vec::with_capacity(parts.len());
+        for (&(layer, operation), part) in parts.iter_mut() {
+            let ms = part.ms();
+            let Part { calls, macs, bytes, .. } = *part;
+            rows.push(ProfileRow { layer, operation, calls, ms, macs, bytes });
+        }
         rows.sort_by(|a, b| b.ms.total_cmp(&a.ms));
         rows
     }

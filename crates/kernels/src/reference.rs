@@ -551,13 +551,9 @@ pub mod matrix {
     pub fn add_rows(matrix: &[f32], terms: &[(u32, f32)], sums: &mut [f32]) {
         let width = sums.len();
         for (column, sum) in sums.iter_mut().enumerate() {
-            *sum = (f64::from(*sum)
-                + terms
-                    .iter()
-                    .map(|(row, factor): &(u32, f32)| {
-                        f64::from(*factor) * f64::from(matrix[*row as usize * width + column])
-                    })
-                    .sum::<f64>()) as f32;
+            let value = |row: u32| matrix[row as usize * width + column];
+            let products = terms.iter().map(|&(row, factor)| f64::from(factor) * f64::from(value(row)));
+            *sum = (f64::from(*sum) + products.sum::<f64>()) as f32;
         }
     }
 
@@ -566,13 +562,12 @@ pub mod matrix {
         for row in 0..left.rows {
             for column in 0..right.columns {
                 let out = &mut destination.values[row * destination.row_stride + column];
-                let sum: f64 = (0..left.columns)
-                    .map(|i: usize| {
-                        let left = left.values[row * left.row_stride + i * left.column_stride];
-                        let right = right.values[i * right.row_stride + column * right.column_stride];
-                        f64::from(left) * f64::from(right)
-                    })
-                    .sum();
+                let products = (0..left.columns).map(|i| {
+                    let left = left.values[row * left.row_stride + i * left.column_stride];
+                    let right = right.values[i * right.row_stride + column * right.column_stride];
+                    f64::from(left) * f64::from(right)
+                });
+                let sum: f64 = products.sum();
                 *out = match write {
                     Write::Replace => sum as f32,
                     Write::Accumulate => (f64::from(*out) + sum) as f32,

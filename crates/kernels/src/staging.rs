@@ -111,7 +111,7 @@ impl Event {
         match (&self.0, &earlier.0) {
             (Clock::Cpu(now), Clock::Cpu(earlier)) => Ok(now.ms_since(earlier)),
             (Clock::Gpu(now), Clock::Gpu(earlier)) => Ok(now.ms_since(earlier.as_ref())?),
-            _ => Err(base::Error::invalid("timing", "moments", "two of the same kernels", "others").into()),
+            _ => Err(base::Error::invalid("timing", "events", "two of the same kernels", "others").into()),
         }
     }
 }

@@ -54,7 +54,7 @@ mod tests {
             write_atomically(&at("a"), b"first").expect("written");
             for _ in 0..2 {
                 place(&at("a"), &at("b")).expect("linked, or copied");
-                assert_eq!(names(folder.path()), ["a", "b"], "and nothing beside them");
+                assert_eq!(names(folder.path()), ["a", "b"], "and nothing else");
             }
             write_atomically(&at("a"), b"second").expect("written");
             assert_eq!(read(&at("b")).expect("a file"), b"first");

@@ -170,7 +170,7 @@ mod tests {
             with(kind).expect("copied");
             assert_eq!(std::fs::read_to_string(&target).expect("a file"), "new");
         }
-        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing is left beside");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing else is left");
     }
 
     #[test]

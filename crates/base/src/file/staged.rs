@@ -22,8 +22,8 @@ impl StagedFolder {
     ///
     /// # Errors
     /// If the parent folder cannot be written.
-    pub fn beside(target: &Path) -> Result<Self> {
-        let failed = |error| Error::io("create a folder beside", target)(error);
+    pub fn next_to(target: &Path) -> Result<Self> {
+        let failed = |error| Error::io("create a folder next to", target)(error);
         let target = followed(target);
         let parent = folder_of(&target);
         std::fs::metadata(&parent).map_err(failed)?;
@@ -137,13 +137,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let target = folder.path().join("model");
         for content in ["first", "second"] {
-            let staged = StagedFolder::beside(&target).expect("a folder");
+            let staged = StagedFolder::next_to(&target).expect("a folder");
             std::fs::write(staged.path().join("file"), content).expect("written");
             staged.put_in_place().expect("renamed");
             assert_eq!(std::fs::read_to_string(target.join("file")).expect("a file"), content);
             assert_eq!(names(folder.path()), ["model"]);
         }
-        drop(StagedFolder::beside(&target).expect("a folder"));
+        drop(StagedFolder::next_to(&target).expect("a folder"));
         assert_eq!(names(folder.path()), ["model"]);
     }
 

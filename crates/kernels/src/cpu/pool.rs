@@ -126,10 +126,9 @@ pub fn average(_isa: Isa, pool: &Pool, x: &[f32], y: &mut [f32]) {
     pool.for_each_plane(y, out_plane, |index, y| {
         let x = &x[index * plane..][..plane];
         pool.for_each_window(|out, [top, bottom, left, right]| {
-            y[out] = (top..bottom)
-                .map(|y: usize| x[y * pool.width + left..y * pool.width + right].iter().sum::<f32>())
-                .sum::<f32>()
-                / ((bottom - top) * (right - left)) as f32;
+            let rows = (top..bottom).map(|y| &x[y * pool.width + left..y * pool.width + right]);
+            let sum = rows.map(|row| row.iter().sum::<f32>()).sum::<f32>();
+            y[out] = sum / ((bottom - top) * (right - left)) as f32;
         });
     });
 }

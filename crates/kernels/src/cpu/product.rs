@@ -80,14 +80,14 @@ impl MatrixMut<'_> {
     }
 }
 
-/// What happens to the values in the destination.
+/// How a product is written to its destination.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Write<'a> {
-    /// They are garbage.
+    /// The product replaces values that may be garbage.
     Replace,
-    /// The product is added to them.
+    /// The product is added to the values.
     Accumulate,
-    /// They are garbage; the product plus one value per row goes through an activation.
+    /// `act(product + shift)` replaces values that may be garbage.
     Activate {
         /// One value per row.
         shift: &'a [f32],

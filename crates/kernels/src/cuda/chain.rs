@@ -60,7 +60,7 @@ pub struct OutputGradientPlaces {
 
 /// Memory that backward works in.
 #[derive(Clone, Copy, Debug)]
-pub struct Rooms {
+pub struct ChainRooms {
     /// The gradient of the convolution's output; may be that of the chain's output.
     pub inner: Place,
     /// `[2, C]`.
@@ -82,8 +82,8 @@ impl ChainLaunches {
     }
 
     /// The convolution's input, from the chain's and the statistics before.
-    fn input(&self, x: Place, stats: Place) -> depthwise::Input {
-        depthwise::Input { x, before: self.before.map(|before| (before, stats)) }
+    fn input(&self, x: Place, stats: Place) -> depthwise::ConvolutionInput {
+        depthwise::ConvolutionInput { x, before: self.before.map(|before| (before, stats)) }
     }
 
     /// Forward with the batch's own statistics.
@@ -107,10 +107,10 @@ impl ChainLaunches {
         kept: KeptPlaces,
         output: OutputGradientPlaces,
         slopes: GradientPlaces,
-        rooms: Rooms,
+        rooms: ChainRooms,
     ) -> Vec<Launch> {
         let Self { shape, before, weight, after } = self;
-        let Rooms { inner, sums, scratch } = rooms;
+        let ChainRooms { inner, sums, scratch } = rooms;
         let plane = self.out_planes().length;
         let places = BatchNormBackwardPlaces {
             x: kept.convolved,

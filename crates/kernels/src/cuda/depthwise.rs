@@ -127,13 +127,13 @@ fn before_arguments(before: Before) -> [Argument; 6] {
 
 /// The input of a convolution: x, or x after a batch norm.
 #[derive(Clone, Copy, Debug)]
-pub struct Input {
+pub struct ConvolutionInput {
     pub x: Place,
     pub before: Before,
 }
 
 /// y = input convolved with w.
-pub fn forward(shape: &DepthwiseShape, input: Input, w: Place, y: Place) -> Launch {
+pub fn forward(shape: &DepthwiseShape, input: ConvolutionInput, w: Place, y: Place) -> Launch {
     convolution(shape, [input.x, w, y], input.before, false)
 }
 
@@ -171,7 +171,7 @@ pub fn weight_scratch(shape: &DepthwiseShape) -> usize {
 /// Adds dw.
 pub fn backward_weight(
     shape: &DepthwiseShape,
-    input: Input,
+    input: ConvolutionInput,
     dy: Place,
     dw: Place,
     scratch: Place,

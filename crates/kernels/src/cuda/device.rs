@@ -48,7 +48,7 @@ pub fn open(index: usize, precision: Precision) -> crate::error::Result<Gpu> {
     })?;
     let found = result::init().and_then(|()| CudaContext::device_count());
     let count = found.map_err(|error| {
-        refused("a GPU that the driver can use".to_string(), told(&error))
+        refused("a GPU that the driver can use".to_string(), text_of(&error))
             .and_then_do("see what `nvidia-smi` says, or compute on `cpu`")
     })?;
     if index >= count.cast_unsigned() as usize {
@@ -70,14 +70,14 @@ fn check_driver() -> std::result::Result<(), (String, String)> {
     // SAFETY: it is written before the call returns, and needs nothing to be initialized.
     unsafe { sys::cuDriverGetVersion(&raw mut version) }
         .result()
-        .map_err(|error| (expected(), told(&error)))?;
+        .map_err(|error| (expected(), text_of(&error)))?;
     if version / 1000 < major {
         return Err((expected(), format!("one for CUDA {}.{}", version / 1000, version % 1000 / 10)));
     }
     Ok(())
 }
 
-fn told(error: &DriverError) -> String {
+fn text_of(error: &DriverError) -> String {
     let name = error.error_name().map(|name| name.to_string_lossy().into_owned());
     let text = error.error_string().map(|text| text.to_string_lossy().into_owned());
     [name, text].into_iter().flatten().collect::<Vec<_>>().join(": ")
@@ -154,9 +154,9 @@ impl Gpu {
         };
         let architecture = architecture(stream.context())?;
         let compiled: Vec<_> = std::thread::scope(|scope| {
-            let wanted = kinds.iter().flat_map(|kind| SOURCES.map(|source| (*kind, source)));
+            let sources = kinds.iter().flat_map(|kind| SOURCES.map(|source| (*kind, source)));
             let architecture = &architecture;
-            let threads: Vec<_> = wanted
+            let threads: Vec<_> = sources
                 .map(|(kind, (name, text))| {
                     scope
                         .spawn(move || Ok(((kind, name), compiler::compile(name, text, kind, architecture)?)))
@@ -164,7 +164,7 @@ impl Gpu {
                 .collect();
             let joined = threads.into_iter().map(|thread| match thread.join() {
                 Ok(compiled) => compiled,
-                Err(_) => bail!("the compiler of kernels gave up"),
+                Err(_) => bail!("the compiler of the kernels panicked"),
             });
             joined.collect::<Result<_>>()
         })?;
@@ -222,7 +222,7 @@ fn architecture(context: &CudaContext) -> Result<String> {
 }
 
 fn wrong(error: DriverError) -> candle_core::Error {
-    candle_core::Error::msg(format!("the GPU: {}", told(&error)))
+    candle_core::Error::msg(format!("the GPU: {}", text_of(&error)))
 }
 
 impl Executor for Gpu {
@@ -242,7 +242,7 @@ impl Executor for Gpu {
         let grid = (blocks.cast_unsigned(), 1, 1);
         let block = (THREADS as u32, 1, 1);
         // SAFETY: arguments are those that the kernel was planned with, each of its parameter's size; the driver copies them
-        // before it returns. What they point to are tensors on this stream, of the sizes that the plan is for: freed
+        // before it returns. They point to tensors on this stream, of the sizes that the plan is for: freed
         // memory is given out again in the stream's order.
         let launched = unsafe {
             result::launch_kernel(
@@ -258,7 +258,7 @@ impl Executor for Gpu {
     }
 
     fn multiply(&self, product: &Product, precision: Precision) -> Result<()> {
-        let Product { sizes, left, right, out: (out, lead), accumulate, given, wanted } = *product;
+        let Product { sizes, left, right, out: (out, lead), accumulate, given, output } = *product;
         let size = |value: usize| match i32::try_from(value) {
             Ok(value) => Ok(value),
             Err(_) => bail!("a product of {sizes:?}: take a smaller batch"),
@@ -284,8 +284,7 @@ impl Executor for Gpu {
         let leads = [size(left.lead)?, size(right.lead)?, size(lead)?];
         self.stream.context().bind_to_thread().map_err(wrong)?;
         let handle = self.cuda.cublas_handle();
-        // cuBLAS counts columns first: what it takes for a matrix is ours transposed, so that it is asked for
-        // out' = right' x left'.
+        // cuBLAS is column-major: it reads our matrices as their transposes, and computes out' = right' x left'.
         // SAFETY: places are of tensors on this stream, of the sizes and leads that the product was planned for; the
         // factors are read before the call returns.
         let done = unsafe {
@@ -305,7 +304,7 @@ impl Executor for Gpu {
                 leads[0],
                 (&raw const beta).cast(),
                 out.0 as *mut c_void,
-                kind(wanted),
+                kind(output),
                 leads[2],
                 compute,
                 blas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
@@ -358,7 +357,7 @@ struct Event(CudaEvent);
 impl DeviceEvent for Event {
     fn ms_since(&self, earlier: &dyn DeviceEvent) -> Result<f64> {
         let Some(earlier) = (earlier as &dyn Any).downcast_ref::<Self>() else {
-            bail!("a moment of another device")
+            bail!("an event of another device")
         };
         earlier.0.elapsed_ms(&self.0).map(f64::from).map_err(wrong)
     }

@@ -200,8 +200,8 @@ fn multiply(product: &Product) {
         }
         for (column, sum) in sums.iter().enumerate() {
             let at = row * lead + column;
-            let there = if product.accumulate { f64::from(read(product.wanted, out, at)) } else { 0.0 };
-            write(product.wanted, out, at, (there + sum) as f32);
+            let there = if product.accumulate { f64::from(read(product.output, out, at)) } else { 0.0 };
+            write(product.output, out, at, (there + sum) as f32);
         }
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::batch_norm::{BatchNormBackwardPlaces, BatchNormLaunches, add_row_sums};
-use super::chain::{ChainLaunches, GradientPlaces, KeptPlaces, OutputGradientPlaces, Rooms};
+use super::chain::{ChainLaunches, ChainRooms, GradientPlaces, KeptPlaces, OutputGradientPlaces};
 use super::gpu::{Gpu, contiguous, kept_as, numbers};
 use super::planes::BiasLaunches;
 use super::{ActivationStorage, Launch, Place, RowSizes, depthwise, planes, pool, splits};
@@ -158,7 +158,7 @@ impl Gpu {
             _ => None,
         };
         let at = contiguous(&y)?.place;
-        let input = depthwise::Input { x: x.place, before: read };
+        let input = depthwise::ConvolutionInput { x: x.place, before: read };
         self.run(x.storage, [depthwise::forward(shape, input, planned.weight, at)])?;
         let after = self.normalize(&y, &chain.after, None, given.map(|(_, after)| after), &y)?;
         Ok((y, before, after))
@@ -199,7 +199,7 @@ impl Gpu {
             None => None,
         };
         let output = OutputGradientPlaces { dy: at(output_gradient.dy)?, excite };
-        let rooms = Rooms { inner: at(&inner)?, sums: numbers(&sums)?, scratch: numbers(&room)? };
+        let rooms = ChainRooms { inner: at(&inner)?, sums: numbers(&sums)?, scratch: numbers(&room)? };
         self.run(storage, planned.backward(at(x)?, was, output, to, rooms))?;
         Ok(dx)
     }
@@ -215,7 +215,7 @@ impl Gpu {
     ) -> Result<Tensor> {
         let x = contiguous(x)?;
         let y = self.chain_output(shape, x.storage)?;
-        let input = depthwise::Input { x: x.place, before: None };
+        let input = depthwise::ConvolutionInput { x: x.place, before: None };
         let convolve = depthwise::forward(shape, input, numbers(weight)?, contiguous(&y)?.place);
         self.run(x.storage, [convolve])?;
         self.activate(&y, shift, activation)?;

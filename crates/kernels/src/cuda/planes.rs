@@ -70,7 +70,7 @@ impl BiasLaunches {
     }
 }
 
-/// out = the factor where a bit of `bits`, 32 a word, is set, else 0.
+/// out = the factor where a bit of `bits`, 32 per word, is set, else 0.
 pub fn mask(bits: Place, factor: f32, out: Place, count: usize) -> Launch {
     each("mask", count, &[bits.into(), out.into()], &[factor.into()])
 }

@@ -30,7 +30,7 @@ pub struct Product {
     /// Storage of the operands.
     pub given: ActivationStorage,
     /// Storage of the result.
-    pub wanted: ActivationStorage,
+    pub output: ActivationStorage,
 }
 
 /// A matrix that a product reads or writes.
@@ -105,7 +105,7 @@ impl Gpu {
             out: (kept.place, kept.lead),
             accumulate,
             given: left.spot.storage,
-            wanted: out.spot.storage,
+            output: out.spot.storage,
         })
     }
 

@@ -115,7 +115,7 @@ fn check_depthwise(host: &Host, judge: &mut Judge, storage: ActivationStorage, s
     let mut scratch = vec![f32::NAN; depthwise::weight_scratch(shape)];
     let at_w = place(&mut w);
     let at_scratch = place(&mut scratch);
-    let given = depthwise::Input { x: x.place(), before: None };
+    let given = depthwise::ConvolutionInput { x: x.place(), before: None };
     host.run(storage, [depthwise::forward(shape, given, at_w, y.place())]);
     host.run(storage, [depthwise::backward_input(shape, dy.place(), at_w, dx.place())]);
     let add = depthwise::backward_weight(shape, given, dy.place(), place(&mut dw), at_scratch);
@@ -336,7 +336,7 @@ fn check_chain(host: &Host, judge: &mut Judge, shape: &DepthwiseShape, expansion
         dy: place(&mut given.dy),
         excite: excited.then(|| [place(&mut given.factors), place(&mut given.dmeans)]),
     };
-    let rooms = chain::Rooms { inner: place(&mut inner), sums: place(&mut sums), scratch: at_scratch };
+    let rooms = chain::ChainRooms { inner: place(&mut inner), sums: place(&mut sums), scratch: at_scratch };
     host.run(ActivationStorage::F32, launched.backward(at_x, kept, output, slopes, rooms));
     for (got, expected) in got.all().into_iter().zip(naive.all()) {
         judge.close(ActivationStorage::F32, got, expected, &case);

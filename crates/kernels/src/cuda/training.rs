@@ -30,13 +30,13 @@ impl Parameter {
 
 /// The parts of parameters that the blocks of [`nesterov`] and [`adamw`] take, pairs as `struct Chunk` of the source.
 pub fn chunks(lengths: &[usize]) -> Vec<[i32; 2]> {
-    lengths
-        .iter()
-        .enumerate()
-        .flat_map(|(parameter, length): (usize, &usize)| {
-            (0..length.div_ceil(CHUNK)).map(move |index| [parameter as i32, index as i32])
-        })
-        .collect()
+    let mut chunks = Vec::new();
+    for (parameter, length) in lengths.iter().enumerate() {
+        for index in 0..length.div_ceil(CHUNK) {
+            chunks.push([parameter as i32, index as i32]);
+        }
+    }
+    chunks
 }
 
 /// Nesterov's step over all parameters at once: tables of [`Parameter`] and of [`chunks`] on the device.
@@ -108,7 +108,7 @@ pub fn take_weights(weights: Place, chunks: Place, count: usize) -> Launch {
 
 /// Places and sizes of a cross-entropy, all values f32.
 #[derive(Clone, Copy, Debug)]
-pub struct CrossEntropyLaunch {
+pub struct CrossEntropyPlaces {
     /// `[N, classes]`.
     pub logits: Place,
     /// `[N]`.
@@ -128,8 +128,8 @@ pub struct CrossEntropyLaunch {
 
 /// Each image's cross-entropy, and the gradient of the mean at the logits; both multiplied by the image's scale, if there
 /// are scales.
-pub fn cross_entropy(places: &CrossEntropyLaunch, smoothing: f32) -> Launch {
-    let &CrossEntropyLaunch { logits, labels, teacher, scales, losses, gradient, images, classes } = places;
+pub fn cross_entropy(places: &CrossEntropyPlaces, smoothing: f32) -> Launch {
+    let &CrossEntropyPlaces { logits, labels, teacher, scales, losses, gradient, images, classes } = places;
     let mut arguments: Vec<Argument> = [logits, labels].map(Argument::from).into();
     arguments.extend([teacher.into(), scales.into(), losses.into(), gradient.into()]);
     arguments.extend([int(images), int(classes), smoothing.into()]);

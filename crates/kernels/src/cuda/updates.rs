@@ -27,11 +27,11 @@ impl Gpu {
     }
 
     /// [`Gpu::copy`], if there is something to change.
-    pub fn kept(&self, view: &Tensor, wanted: ActivationStorage) -> Result<Tensor> {
-        if view.is_contiguous() && ActivationStorage::of(view)? == wanted {
+    pub fn kept(&self, view: &Tensor, target: ActivationStorage) -> Result<Tensor> {
+        if view.is_contiguous() && ActivationStorage::of(view)? == target {
             Ok(view.clone())
         } else {
-            self.copy(view, wanted)
+            self.copy(view, target)
         }
     }
 
@@ -41,10 +41,10 @@ impl Gpu {
     }
 
     /// A contiguous copy of a view, in the given storage.
-    pub fn copy(&self, view: &Tensor, wanted: ActivationStorage) -> Result<Tensor> {
+    pub fn copy(&self, view: &Tensor, target: ActivationStorage) -> Result<Tensor> {
         let from = spot(view)?;
-        let out = self.unfilled(view.shape(), wanted)?;
-        let (copying, storage) = planes::copying(from.storage, wanted);
+        let out = self.unfilled(view.shape(), target)?;
+        let (copying, storage) = planes::copying(from.storage, target);
         let launch = planes::copy(from.place, &strided(view)?, contiguous(&out)?.place, copying);
         self.run(storage, [launch])?;
         Ok(out)
@@ -58,12 +58,14 @@ impl Gpu {
         if let Some(other) = values.iter().find(|value| **value != 0.0 && **value != factor) {
             bail!("mask: expected zeros and {factor} alone, got {other}");
         }
-        let words: Vec<u32> = values
-            .chunks(32)
-            .map(|values: &[f32]| {
-                values.iter().enumerate().fold(0, |word, (bit, value)| word | u32::from(*value != 0.0) << bit)
-            })
-            .collect();
+        let mut words = Vec::with_capacity(values.len().div_ceil(32));
+        for values in values.chunks(32) {
+            let mut word = 0;
+            for (bit, value) in values.iter().enumerate() {
+                word |= u32::from(*value != 0.0) << bit;
+            }
+            words.push(word);
+        }
         let bits = self.upload(&words)?;
         let out = self.unfilled(mask.shape(), self.activations())?;
         let launch = planes::mask(place(&bits)?, factor, contiguous(&out)?.place, values.len());
@@ -142,14 +144,14 @@ impl Gpu {
     /// Operands of products: the weights themselves for f32, else copies, all made by one launch. Each weight is rows of
     /// contiguous values.
     pub fn operands(&self, weights: &[&Tensor]) -> Result<Vec<Tensor>> {
-        let wanted = self.activations();
-        if wanted == ActivationStorage::F32 {
+        let target = self.activations();
+        if target == ActivationStorage::F32 {
             return Ok(weights.iter().map(|weight| (*weight).clone()).collect());
         }
         // each begins where the GPU's longest vector may begin
         let room = |weight: &Tensor| weight.elem_count().next_multiple_of(64);
         let copies =
-            self.unfilled(weights.iter().map(|weight| room(weight)).sum::<usize>().max(1), wanted)?;
+            self.unfilled(weights.iter().map(|weight| room(weight)).sum::<usize>().max(1), target)?;
         let at = contiguous(&copies)?;
         let mut begin = 0;
         let mut table = Vec::new();
@@ -170,7 +172,7 @@ impl Gpu {
             begin += room(weight);
         }
         let lengths: Vec<_> = weights.iter().map(|weight| weight.elem_count()).collect();
-        self.run_chunks(wanted, &table, &lengths, training::take_weights)?;
+        self.run_chunks(target, &table, &lengths, training::take_weights)?;
         Ok(operands)
     }
 
@@ -189,7 +191,7 @@ impl Gpu {
         let gradient = self.unfilled((images, classes), ActivationStorage::F32)?;
         let labels = self.upload(labels)?;
         let scales = scales.map(|scales| self.upload(scales)).transpose()?;
-        let places = training::CrossEntropyLaunch {
+        let places = training::CrossEntropyPlaces {
             logits: numbers(logits)?,
             labels: place(&labels)?,
             teacher: teacher.map(numbers).transpose()?,

@@ -117,15 +117,13 @@ impl Backend {
     /// # Errors
     /// If shapes differ.
     pub fn nesterov(&self, moved: &[NesterovParameter], lr: f32, momentum: f32) -> Result<()> {
-        for NesterovParameter { parameter, gradient, velocity, .. } in moved {
+        let mut bytes = 0;
+        for &NesterovParameter { parameter, gradient, velocity, .. } in moved {
             same_shape("nesterov", parameter, gradient)?;
             same_shape("nesterov", parameter, velocity)?;
+            // each of the three is read and written
+            bytes += 2 * super::bytes([parameter, gradient, velocity]);
         }
-        // each of the three is read and written
-        let bytes = 2 * moved
-            .iter()
-            .map(|moved: &NesterovParameter| super::bytes([moved.parameter, moved.gradient, moved.velocity]))
-            .sum::<usize>();
         self.record(Op::new("nesterov"), bytes, || {
             if let Implementation::Cuda(gpu) = &self.implementation {
                 return gpu.nesterov(moved, lr, momentum);
@@ -159,16 +157,16 @@ impl Backend {
     /// # Errors
     /// If shapes differ.
     pub fn adamw(&self, adapted: &[AdamWParameter], lr: f32, constants: AdamWConstants) -> Result<()> {
-        for AdamWParameter { parameter, gradient, moments: [first, second], .. } in adapted {
-            [gradient, first, second].iter().try_for_each(|other| same_shape("adamw", parameter, other))?;
+        let mut bytes = 0;
+        for &AdamWParameter { parameter, gradient, moments: [first, second], .. } in adapted {
+            for other in [gradient, first, second] {
+                same_shape("adamw", parameter, other)?;
+            }
+            // each of the four is read and written
+            bytes += 2 * super::bytes([parameter, gradient, first, second]);
         }
         let steps = adapted.iter().map(|one| AdamWStep::new(constants, lr, one.weight_decay, one.count));
         let steps: Vec<AdamWStep> = steps.collect();
-        // each of the four is read and written
-        let four = |one: &AdamWParameter| {
-            super::bytes([one.parameter, one.gradient, one.moments[0], one.moments[1]])
-        };
-        let bytes = 2 * adapted.iter().map(four).sum::<usize>();
         self.record(Op::new("adamw"), bytes, || {
             if let Implementation::Cuda(gpu) = &self.implementation {
                 return gpu.adamw(adapted, &steps);

@@ -16,7 +16,7 @@ const PART: usize = 2048;
 const SHORTEST: usize = 1024;
 
 /// Values of the smaller operand that are copied into the level 2 cache at once, or nearly into the level 1 cache where a
-/// tile is so small that it reads a value for every two multiply-adds. In their operand, rows are often a power of two apart,
+/// tile is so small that it reads a value for every two multiply-adds. In the operand, rows are often a power of two apart,
 /// and would evict each other.
 const fn slab(isa: Isa) -> usize {
     if matches!(isa, Isa::Avx2) { 1 << 14 } else { 3 << 15 }
@@ -114,8 +114,8 @@ fn in_parts(isa: Isa, large: Rows, small: Rows, sums: &mut [f32]) {
     // Steps that a vector of any width divides, so that copies begin on lines of their own.
     let step = (slab(isa) / n.max(1)).clamp(256, PART).next_multiple_of(16);
     let run = |(rows, inner, sums): (Range<usize>, Range<usize>, &mut [f32])| {
-        let part = Part { large, small, rows, inner, step };
-        with_scratch((n + ROWS) * step, |scratch| dots(isa, &part, scratch, sums));
+        let task = DotTask { large, small, rows, inner, step };
+        with_scratch((n + ROWS) * step, |scratch| dots(isa, &task, scratch, sums));
     };
     if m * n * k < SERIAL_MACS {
         pieces.into_iter().for_each(run);
@@ -125,7 +125,7 @@ fn in_parts(isa: Isa, large: Rows, small: Rows, sums: &mut [f32]) {
 }
 
 /// The products of some rows of the larger operand with the smaller one, over part of the inner dimension.
-struct Part<'a> {
+struct DotTask<'a> {
     large: Rows<'a>,
     small: Rows<'a>,
     /// Of `large`.
@@ -136,15 +136,15 @@ struct Part<'a> {
     step: usize,
 }
 
-vectorised!(fn dots(part: &Part, scratch: &mut [f32], sums: &mut [f32]) = dots_on);
+vectorised!(fn dots(task: &DotTask, scratch: &mut [f32], sums: &mut [f32]) = dots_on);
 
-/// Adds a part's products to `sums`, `[rows][small]`.
+/// Adds the products of a task to `sums`, `[rows][small]`.
 #[inline(always)]
-fn dots_on<T: Lanes>(part: &Part, scratch: &mut [f32], sums: &mut [f32]) {
-    let &Part { large, small, ref rows, ref inner, step } = part;
+fn dots_on<T: Lanes>(task: &DotTask, scratch: &mut [f32], sums: &mut [f32]) {
+    let &DotTask { large, small, ref rows, ref inner, step } = task;
     let n = small.count;
     if n == 1 {
-        return with_vector::<T>(part, sums);
+        return with_vector::<T>(task, sums);
     }
     assert!(large.fits() && small.fits() && rows.end <= large.count);
     assert!(inner.end <= large.length && inner.end <= small.length);
@@ -176,7 +176,7 @@ fn dots_on<T: Lanes>(part: &Part, scratch: &mut [f32], sums: &mut [f32]) {
                     break;
                 }
                 let ahead = [0, 1].map(|i| ahead(large, row + ROWS + (2 * tile + i) % ROWS, start));
-                // SAFETY: both operands were copied, `length` values a row; those of `larges` from `count` on are
+                // SAFETY: both operands were copied, `length` values per row; those of `larges` from `count` on are
                 // older ones. `sums` holds n values for each row.
                 unsafe {
                     let left = larges.as_ptr();
@@ -200,8 +200,8 @@ fn dots_on<T: Lanes>(part: &Part, scratch: &mut [f32], sums: &mut [f32]) {
 
 /// [`dots_on`] for a single column: every row is read once, where it lies.
 #[inline(always)]
-fn with_vector<T: Lanes>(part: &Part, sums: &mut [f32]) {
-    let &Part { large, small, ref rows, ref inner, .. } = part;
+fn with_vector<T: Lanes>(task: &DotTask, sums: &mut [f32]) {
+    let &DotTask { large, small, ref rows, ref inner, .. } = task;
     assert!(large.fits() && small.fits() && rows.end <= large.count && sums.len() == rows.len());
     assert!(inner.end <= large.length && inner.end <= small.length && small.count == 1);
     for (first, sums) in rows.clone().step_by(ROWS).zip(sums.chunks_mut(ROWS)) {

@@ -20,7 +20,7 @@ fn losses_and_their_gradients() {
                 by_definition(&logits, &labels, with_teacher.then_some(&teacher), classes);
             let mut got = vec![f32::NAN; images];
             let mut slopes = vec![f32::NAN; images * classes];
-            let unscaled = training::CrossEntropyLaunch {
+            let unscaled = training::CrossEntropyPlaces {
                 logits: place(&mut logits),
                 labels: place(&mut labels),
                 teacher: with_teacher.then(|| place(&mut teacher)),
@@ -36,14 +36,10 @@ fn losses_and_their_gradients() {
             judge.close(ActivationStorage::F32, &slopes, &gradient, &case);
             // with a scale for each image, of losses and rows alike
             let mut scales: Vec<f32> = (0..images).map(|image| 0.5 + image as f32).collect();
-            let places = training::CrossEntropyLaunch { scales: Some(place(&mut scales)), ..unscaled };
+            let places = training::CrossEntropyPlaces { scales: Some(place(&mut scales)), ..unscaled };
             host.run(ActivationStorage::F32, [training::cross_entropy(&places, 0.1)]);
             let scaled = |values: &[f32], row: usize| -> Vec<f32> {
-                values
-                    .iter()
-                    .enumerate()
-                    .map(|(index, value): (usize, &f32)| scales[index / row] * value)
-                    .collect()
+                values.iter().enumerate().map(|(index, value)| scales[index / row] * value).collect()
             };
             judge.close(ActivationStorage::F32, &got, &scaled(&losses, 1), &case);
             judge.close(ActivationStorage::F32, &slopes, &scaled(&gradient, classes), &case);
@@ -71,9 +67,9 @@ fn by_definition(
         let weight = if teacher.is_some() { 2.0 } else { 1.0 };
         for (class, probability) in probabilities.iter().enumerate() {
             let hard = 0.1 / classes as f64 + if class == labels[image] as usize { 0.9 } else { 0.0 };
-            let wanted = hard + soft.as_ref().map_or(0.0, |soft| soft[class]);
-            loss -= wanted * probability.ln();
-            gradient.push(((weight * probability - wanted) / labels.len() as f64) as f32);
+            let target = hard + soft.as_ref().map_or(0.0, |soft| soft[class]);
+            loss -= target * probability.ln();
+            gradient.push(((weight * probability - target) / labels.len() as f64) as f32);
         }
         losses.push(loss as f32);
     }
@@ -95,7 +91,7 @@ fn masks_go_as_bits() {
             assert_eq!(got.flatten_all().and_then(|got| got.to_vec1::<f32>()).expect("f32"), values);
         }
         let other = Tensor::new(&[0.0f32, 1.25, 2.0], &Device::Cpu).expect("a tensor");
-        let error = backend.mask(&other).expect_err("two numbers beside zero").to_string();
+        let error = backend.mask(&other).expect_err("two numbers other than zero").to_string();
         assert!(error.contains("zeros and 1.25 alone, got 2"), "{error}");
     }
 }
