@@ -138,7 +138,7 @@ pub fn export(request: &Request, folder: &Path) -> Result<Exported> {
     let files = formats::contents(&model, request.formats)?;
     let hash = |bytes: &Vec<u8>| blake3::hash(bytes).to_hex().to_string();
     model.config.files = files.iter().map(|(name, bytes)| (name.to_string(), hash(bytes))).collect();
-    let staged = StagedFolder::beside(folder)?;
+    let staged = StagedFolder::next_to(folder)?;
     model.write(&staged.path())?;
     for (name, bytes) in &files {
         write_atomically(&staged.path().join(name), bytes)?;

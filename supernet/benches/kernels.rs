@@ -6,7 +6,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use kernels::cpu::batch_norm::{self, Affine};
+use kernels::cpu::batch_norm::{self, Affine, BatchNormSlices, NormalizedSlices};
 use kernels::cpu::chain::{self, ChainSlices, GradientSlices, KeptSlices, Saved};
 use kernels::cpu::depthwise::{self, DepthwiseShape};
 use kernels::cpu::product::{Matrix, MatrixMut, Write, product};
@@ -36,7 +36,7 @@ fn turned(matrix: Matrix<'_>) -> Matrix<'_> {
     }
 }
 
-/// Upper limits for the other kernels: a product that only multiplies, and a sum that only moves memory.
+/// Limits to compare the other benchmarks with: a product that only multiplies, and an addition that only moves memory.
 fn limits(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("limits");
     let side = 1024;
@@ -130,9 +130,7 @@ const DEPTHWISE: [(usize, usize, usize, usize); 14] = [
     (960, 2, 7, 1),
 ];
 
-/// The shape of a depthwise convolution, and the values of a row of its input and output.
-fn shape(sizes: (usize, usize, usize, usize)) -> (DepthwiseShape, usize, usize) {
-    let (channels, side, kernel, stride) = sizes;
+fn shape(channels: usize, side: usize, kernel: usize, stride: usize) -> (DepthwiseShape, usize, usize) {
     let shape = DepthwiseShape { channels, images: IMAGES, height: side, width: side, kernel, stride };
     let row = IMAGES * side * side;
     (shape, row, IMAGES * shape.out_height() * shape.out_width())
@@ -140,9 +138,8 @@ fn shape(sizes: (usize, usize, usize, usize)) -> (DepthwiseShape, usize, usize) 
 
 fn depthwise(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("depthwise");
-    for sizes in DEPTHWISE {
-        let (shape, row, out_row) = shape(sizes);
-        let (channels, side, kernel, stride) = sizes;
+    for (channels, side, kernel, stride) in DEPTHWISE {
+        let (shape, row, out_row) = shape(channels, side, kernel, stride);
         let w = values(channels * kernel * kernel);
         let x = values(channels * row);
         let dy = values(channels * out_row);
@@ -168,11 +165,10 @@ fn depthwise(criterion: &mut Criterion) {
 /// The depthwise convolution with its batch norms, channel by channel.
 fn chains(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("chain");
-    for sizes in
+    for (channels, side, kernel, stride) in
         [(96, 32, 7, 2), (144, 16, 7, 1), (240, 8, 7, 1), (480, 4, 7, 1), (960, 2, 7, 1), (144, 16, 3, 1)]
     {
-        let (shape, row, out_row) = shape(sizes);
-        let (channels, side, kernel, stride) = sizes;
+        let (shape, row, out_row) = shape(channels, side, kernel, stride);
         let w = values(channels * kernel * kernel);
         let x = values(channels * row);
         let dy = values(channels * out_row);
@@ -230,12 +226,16 @@ fn batch_norms(criterion: &mut Criterion) {
         let mut sums = stats.clone();
         group.throughput(Throughput::Bytes(4 * 2 * x.len() as u64));
         group.bench_function(BenchmarkId::new("forward", format!("{channels} @{plane}")), |bencher| {
-            bencher.iter(|| batch_norm::forward(Isa::detect(), &x, affine, None, &mut stats, &mut y));
+            bencher.iter(|| {
+                let to = NormalizedSlices { stats: &mut stats, y: &mut y };
+                batch_norm::forward(Isa::detect(), &x, affine, None, to);
+            });
         });
         group.throughput(Throughput::Bytes(4 * 3 * x.len() as u64));
         group.bench_function(BenchmarkId::new("backward", format!("{channels} @{plane}")), |bencher| {
             bencher.iter(|| {
-                batch_norm::backward(Isa::detect(), &x, &y, &stats, affine, &mut sums, &mut dx);
+                let forward = BatchNormSlices { x: &x, stats: &stats, affine };
+                batch_norm::backward(Isa::detect(), forward, &y, &mut sums, &mut dx);
                 black_box(&dx);
             });
         });

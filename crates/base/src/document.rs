@@ -1,4 +1,4 @@
-//! The door of every JSON document: kind and version first, each key once.
+//! Readers of JSON and TOML documents: kind and version are checked first, and each key occurs once.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,27 +10,23 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// Reads a document of one kind and version; `form` says in words what it should be, `place` whose it is.
+/// Reads a document of one kind and version; for errors, `form` describes it in words and `place` is its file.
 ///
 /// # Errors
-/// If it is no JSON, of another kind or version, or a field is missing, unknown or wrong.
-pub fn read<T: DeserializeOwned>(
-    place: &str,
-    text: &str,
-    (kind, version): (&str, u32),
-    form: &str,
-) -> Result<T> {
-    read_one_of(place, text, (kind, &[version]), form)
+/// If it is not JSON, is of another kind or version, or a field is missing, unknown or wrong.
+pub fn read<T: DeserializeOwned>(place: &str, text: &str, kind: &str, version: u32, form: &str) -> Result<T> {
+    read_one_of(place, text, kind, &[version], form)
 }
 
-/// Reads a document of one kind and one of some versions, the newest last.
+/// Reads a document of one kind and one of `versions`, the newest last.
 ///
 /// # Errors
 /// As [`read`].
 pub fn read_one_of<T: DeserializeOwned>(
     place: &str,
     text: &str,
-    (kind, versions): (&str, &[u32]),
+    kind: &str,
+    versions: &[u32],
     form: &str,
 ) -> Result<T> {
     #[derive(Deserialize)]
@@ -48,19 +44,19 @@ pub fn read_one_of<T: DeserializeOwned>(
     serde_json::from_str(text).map_err(unreadable)
 }
 
-/// Reads a TOML text of one version; `form` says in words what it should be, `place` whose it is.
+/// Reads a TOML text of one version; for errors, `form` describes it in words and `place` is its file.
 ///
 /// # Errors
-/// If it is no TOML, of another version, or a field is missing, unknown or wrong.
+/// If it is not TOML, is of another version, or a field is missing, unknown or wrong.
 pub fn read_toml<T: DeserializeOwned>(place: &str, text: &str, version: u32, form: &str) -> Result<T> {
     toml_version(place, text, &[version], form)?;
     of_toml(place, text, form)
 }
 
-/// The version that a TOML text says, one of these, the newest last; for forms that differ from version to version.
+/// The version of a TOML text, one of `versions`, the newest last; for forms that differ between versions.
 ///
 /// # Errors
-/// If it is no TOML, or of another version.
+/// If it is not TOML, or is of another version.
 pub fn toml_version(place: &str, text: &str, versions: &[u32], form: &str) -> Result<u32> {
     #[derive(Deserialize)]
     struct Front {
@@ -77,20 +73,20 @@ fn of_toml<T: DeserializeOwned>(place: &str, text: &str, form: &str) -> Result<T
     toml::from_str(without_mark(text)).map_err(unreadable)
 }
 
-/// A text without the byte order mark before it, which some editors write and no parser takes.
+/// A text without its byte order mark, which some editors write and no parser accepts.
 pub fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// A JSON value in which no object has a key twice; for forms that differ too much for one type.
+/// A JSON value in which no object has the same key twice; for forms that differ too much for one type.
 ///
 /// # Errors
-/// Where the text is no JSON, or names the key.
+/// If the text is not JSON, or an object has the same key twice; the error names the key.
 pub fn value_of(text: &str) -> serde_json::Result<Value> {
     serde_json::from_str::<Once>(text).map(|once| once.0)
 }
 
-/// A value as it was checked.
+/// A JSON value in which no object has the same key twice.
 struct Once(Value);
 
 impl<'de> Deserialize<'de> for Once {
@@ -160,10 +156,10 @@ fn once_each<'de, A: MapAccess<'de>, V: Deserialize<'de>>(
     Ok(map)
 }
 
-/// Whether a document is of the version that this code reads.
+/// Checks that a document has the version that this code reads.
 ///
 /// # Errors
-/// Says what to do about an older and about a newer one.
+/// If it has another one; the error says what to do about an older and about a newer version.
 pub fn check_version(place: &str, got: u32, expected: u32) -> Result<()> {
     let advice = match got.cmp(&expected) {
         std::cmp::Ordering::Equal => return Ok(()),
@@ -173,7 +169,7 @@ pub fn check_version(place: &str, got: u32, expected: u32) -> Result<()> {
     Err(Error::invalid(place, "version", expected, got).and_then_do(advice))
 }
 
-/// Whether a document is of one of the versions that this code reads, the newest last.
+/// Checks that a document has one of the versions that this code reads, the newest last.
 ///
 /// # Errors
 /// As [`check_version`], which compares with the newest.
@@ -184,10 +180,10 @@ pub fn check_one_of(place: &str, got: u32, versions: &[u32]) -> Result<()> {
     }
 }
 
-/// Reads a map and refuses a key that stands in it twice; for serde's `deserialize_with`.
+/// Reads a map in which each key occurs once; for serde's `deserialize_with`.
 ///
 /// # Errors
-/// Names the key.
+/// If a key occurs twice; the error names it.
 pub fn each_key_once<'de, D: Deserializer<'de>, V: Deserialize<'de>>(
     deserializer: D,
 ) -> std::result::Result<BTreeMap<String, V>, D::Error> {
@@ -208,8 +204,7 @@ pub fn each_key_once<'de, D: Deserializer<'de>, V: Deserialize<'de>>(
     deserializer.deserialize_map(Map(PhantomData))
 }
 
-/// The value to so many decimals: what a file keeps, short enough that every reader of JSON gets it back
-/// exactly.
+/// The value rounded to `decimals`, for files: short enough that every reader of JSON gets it back exactly.
 pub fn rounded(value: f64, decimals: i32) -> f64 {
     let scale = 10f64.powi(decimals);
     (value * scale).round() / scale
@@ -218,7 +213,7 @@ pub fn rounded(value: f64, decimals: i32) -> f64 {
 /// Version of the documents that commands print.
 const PRINTED: u64 = 1;
 
-/// What a command prints with `--json`: one line, an object with its `version`, unless it says one itself.
+/// The output of a command with `--json`: one line, an object, with a `version` added unless it has one.
 pub fn printed(value: &Value) -> String {
     let mut value = value.clone();
     if let Some(object) = value.as_object_mut() {
@@ -227,7 +222,7 @@ pub fn printed(value: &Value) -> String {
     value.to_string()
 }
 
-/// The value with the keys of all objects in it sorted, whatever order serialization left them in.
+/// The value with the keys of all its objects sorted.
 pub fn sorted(value: Value) -> Value {
     match value {
         Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
@@ -258,7 +253,7 @@ mod tests {
     }
 
     fn rows(text: &str) -> Result<Rows> {
-        read("x.json", text, ("rows", 2), "rows in JSON")
+        read("x.json", text, "rows", 2, "rows in JSON")
     }
 
     #[test]
@@ -298,8 +293,10 @@ mod tests {
 
     #[test]
     fn some_versions_may_be_read() {
-        let of = |version: u32| format!("{{\"kind\":\"rows\",\"version\":{version},\"rows\":{{}}}}");
-        let read = |version| read_one_of::<Rows>("x.json", &of(version), ("rows", &[2, 3]), "rows in JSON");
+        let read = |version: u32| {
+            let text = format!("{{\"kind\":\"rows\",\"version\":{version},\"rows\":{{}}}}");
+            read_one_of::<Rows>("x.json", &text, "rows", &[2, 3], "rows in JSON")
+        };
         assert!(read(2).is_ok() && read(3).is_ok());
         for (version, advice) in [(1, "older"), (4, "newer")] {
             let error = read(version).expect_err("unknown").to_string();

@@ -1,4 +1,4 @@
-//! What goes wrong with a file or a value: where, what was expected, what was found, what to do.
+//! Errors of files and values: the place, the expected value, the value found, the next step.
 
 mod kind;
 
@@ -6,21 +6,21 @@ use std::path::{Path, PathBuf};
 
 pub use kind::ErrorKind;
 
-/// Result of what deals with files and values.
+/// Result of functions on files and values.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong with a file or a value.
+/// An error of a file or a value.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be read or written.
     #[error("{path}: cannot {action}: {cause}")]
     Io {
-        /// What was being done: `read`, `write`, `create the folder`, …
+        /// The failed action: `read`, `write`, `create the folder`, …
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The operating system's answer.
+        /// The operating system's error.
         cause: std::io::Error,
     },
     /// A value from a file, a flag or a caller breaks a promise.
@@ -28,13 +28,13 @@ pub enum Error {
     Invalid {
         /// The file, flag or type that holds the value.
         place: String,
-        /// Which part of it.
+        /// The part of the place that holds it.
         field: String,
-        /// What would have been right.
+        /// A description of right values.
         expected: String,
-        /// What is there.
+        /// The value found.
         got: String,
-        /// What to do about it; may be empty.
+        /// The next step for the user; may be empty.
         next: String,
     },
     /// A used run folder, a locked one, or a file that must not be overwritten.
@@ -42,9 +42,9 @@ pub enum Error {
     Occupied {
         /// The folder or file.
         path: PathBuf,
-        /// Why it cannot be used.
+        /// Why the path cannot be used.
         reason: String,
-        /// What to do about it.
+        /// The next step for the user.
         next: String,
     },
 }
@@ -54,7 +54,7 @@ fn next_step(next: &str) -> String {
 }
 
 impl Error {
-    /// What kind of error it is: [`Error::Io`] by the operating system's answer, the others as they are called.
+    /// The kind of the error: by the operating system's error for [`Error::Io`], by the variant for the others.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Io { cause, .. } => cause.kind().into(),
@@ -85,16 +85,16 @@ impl Error {
         }
     }
 
-    /// Says what the reader can do about an [`Error::Invalid`] that says nothing of it yet.
+    /// Adds a next step to an [`Error::Invalid`] that has none yet.
     #[must_use]
     pub fn or_do(self, advice: impl ToString) -> Self {
         match self {
             Self::Invalid { ref next, .. } if next.is_empty() => self.and_then_do(advice),
-            told => told,
+            other => other,
         }
     }
 
-    /// Says in which file the value of an [`Error::Invalid`] stands, before the place that it names itself.
+    /// Puts the name of a file before the place of an [`Error::Invalid`].
     #[must_use]
     pub fn in_place(mut self, outer: impl std::fmt::Display) -> Self {
         if let Self::Invalid { place, .. } = &mut self {
@@ -103,7 +103,7 @@ impl Error {
         self
     }
 
-    /// Says what the reader can do about an [`Error::Invalid`]; other variants carry their own advice.
+    /// Sets the next step of an [`Error::Invalid`]; other variants carry their own advice.
     #[must_use]
     pub fn and_then_do(mut self, advice: impl ToString) -> Self {
         if let Self::Invalid { next, .. } = &mut self {

@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all, and locks that end with the process that holds them.
 //!
-//! What is being written lies beside its place under a hidden name and is locked. A process that is killed leaves it
-//! behind unlocked; whoever writes the same name next removes it.
+//! A file in the making lies next to its place under a hidden name and is locked. A killed process leaves it behind
+//! unlocked; the next writer of the same name removes it.
 
 mod lines;
 mod linked;
@@ -22,17 +22,17 @@ pub use staged::StagedFolder;
 use crate::error::{Error, Result};
 use place::{Replaced, folder_of, put, sync_folder};
 
-/// Writes a file beside its place, syncs it, and renames it into place. Links are followed, to what is not there yet too;
-/// what is no regular file, as a pipe, is written into. A new file has the mode that the umask leaves, another that of the
-/// file it replaces, and its owner where that is permitted.
+/// Writes a file next to its place, syncs it, and renames it into place. Links are followed, even to missing targets; a
+/// target that is not a regular file, such as a pipe, is written into. A new file gets the umask's mode, a replacement the
+/// mode of the file it replaces, and its owner where that is permitted.
 ///
 /// # Errors
-/// If the folder cannot be written, synced, or is full; an old file is then still there.
+/// If the folder cannot be written or synced, or is full; an old file then remains.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomically_with(path, |file| file.write_all(bytes))
 }
 
-/// The same, piece by piece: `write` writes the content, and may be asked to do so again.
+/// [`write_atomically`] with content that `write` writes; it may be called more than once.
 ///
 /// # Errors
 /// As [`write_atomically`].
@@ -52,10 +52,11 @@ pub fn write_atomically_with(path: &Path, write: impl Fn(&mut File) -> std::io::
     sync_folder(&folder)
 }
 
-/// How often something is begun that another process's tidying up may disturb.
+/// How often a write is tried that another process's cleaning up may disturb.
 const TRIES: usize = 5;
 
-/// Does what another writer of the same name may disturb, for it may take what is not locked yet for abandoned.
+/// Repeats an attempt that another writer of the same name may disturb: it may take a file that is not locked yet for
+/// abandoned.
 fn undisturbed<T>(mut attempt: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
     for _ in 1..TRIES {
         match attempt() {
@@ -75,7 +76,7 @@ fn write_beside(
     remove_abandoned(folder, &prefix);
     let replaced = Replaced::at(target);
     let mut file = replaced.as_private().prefix(&prefix).tempfile_in(folder)?;
-    // where locks are not to be had, only the tidying up is lost
+    // without locks, only cleaning up is lost
     let _ = file.as_file().try_lock();
     write(file.as_file_mut())?;
     replaced.give_to(file.as_file())?;
@@ -88,7 +89,7 @@ pub fn is_input(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| !found.is_dir())
 }
 
-/// Reads a whole file, or a pipe to its end. A pipe gives its bytes once: they are kept for whoever reads it again.
+/// Reads a whole file, or a pipe to its end. A pipe yields its bytes once: they are stored for later readers.
 ///
 /// # Errors
 /// If it cannot be read, or is a device, which has no end.
@@ -111,10 +112,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 /// The bytes of a pipe.
 type Content = Arc<[u8]>;
 
-/// What pipes gave, by device and inode.
+/// The bytes of pipes, by device and inode.
 static PIPES: Mutex<BTreeMap<(u64, u64), Content>> = Mutex::new(BTreeMap::new());
 
-/// Which pipe it is, if it is one.
+/// Device and inode of a pipe; `None` for other files.
 #[cfg(unix)]
 fn pipe(found: &std::fs::Metadata) -> Option<(u64, u64)> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -126,10 +127,10 @@ fn pipe(_: &std::fs::Metadata) -> Option<(u64, u64)> {
     None
 }
 
-/// Whether a file can lie there, as far as that can be told before it is written: what takes long begins with this.
+/// Checks that a file can be written at a path, as far as possible before writing: for the beginning of long work.
 ///
 /// # Errors
-/// If its folder is not there, is none or cannot be written, or a folder has its name.
+/// If its folder does not exist, is not a folder or cannot be written, or a folder has its name.
 pub fn check_place(path: &Path) -> Result<()> {
     let failed = |error| Error::io("write", path)(error);
     if path.is_dir() {
@@ -143,7 +144,7 @@ pub fn check_place(path: &Path) -> Result<()> {
     if !std::fs::metadata(&folder).map_err(failed)?.is_dir() {
         return Err(failed(ErrorKind::NotADirectory.into()));
     }
-    // no rights, a read-only mount, a full disk: what all of them have in common is that this fails
+    // missing rights, a read-only mount and a full disk all make this fail
     tempfile::Builder::new().prefix(&beside_prefix(&target)).tempfile_in(&folder).map_err(failed)?;
     Ok(())
 }
@@ -151,10 +152,10 @@ pub fn check_place(path: &Path) -> Result<()> {
 /// U+FEFF in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Reads a whole file of text; a byte order mark before it, as some editors write one, is no part of it.
+/// Reads a whole text file, without the byte order mark that some editors write.
 ///
 /// # Errors
-/// As [`read`]; or if it is no UTF-8.
+/// As [`read`]; or if it is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
     let mut bytes = read(path)?;
     if bytes.starts_with(BYTE_ORDER_MARK) {
@@ -185,10 +186,10 @@ fn is_device(_: std::fs::FileType) -> bool {
     false
 }
 
-/// Locks a file for this process, making it where it is not there; the lock ends with the value.
+/// Locks a file for this process and creates it if it does not exist; the lock ends with the value.
 ///
 /// # Errors
-/// If another process holds it (`what` it does, what to do `next`), or the file cannot be opened.
+/// If another process holds it (`what` it does, and the `next` step for the user), or the file cannot be opened.
 pub fn lock(path: &Path, place: &Path, what: &str, next: &str) -> Result<File> {
     let file = open_lock(path).map_err(Error::io("write", path))?;
     hold(&file, path, place, what, next)?;
@@ -215,13 +216,13 @@ fn open_lock(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-/// What is beside a path while it is being written is called so and some random letters.
+/// Beginning of the name of a file in the making; random letters follow.
 fn beside_prefix(path: &Path) -> String {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     format!(".{name}.partial-")
 }
 
-/// Syncs the folder that a file lies in, so that a new file's name outlives a power cut, where the system can.
+/// Syncs a file's folder, if the system can, so that a new file's name outlives a power cut.
 ///
 /// # Errors
 /// If the disk refuses.
@@ -229,7 +230,7 @@ pub fn sync_folder_of(path: &Path) -> Result<()> {
     sync_folder(&folder_of(path))
 }
 
-/// Removes what processes that live no more have left; tidiness alone, so that no failure is reported.
+/// Removes files that ended processes left behind; failures are not reported, since nothing depends on it.
 fn remove_abandoned(folder: &Path, prefix: &str) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
@@ -272,11 +273,10 @@ mod tests {
     }
 
     pub(super) fn names(folder: &Path) -> Vec<String> {
-        let name = |entry: std::io::Result<std::fs::DirEntry>| entry.expect("an entry").file_name();
-        let mut names: Vec<_> = std::fs::read_dir(folder)
-            .expect("a folder")
-            .map(|entry| name(entry).to_string_lossy().into_owned())
-            .collect();
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            names.push(entry.expect("an entry").file_name().to_string_lossy().into_owned());
+        }
         names.sort();
         names
     }
@@ -338,20 +338,20 @@ mod tests {
         write_atomically(&at("new"), b"x").expect("written");
         assert_eq!(mode(&at("new")), mode(&at("usual")));
         std::fs::create_dir(at("model")).expect("made");
-        for wanted in [0o600, 0o664, 0o444] {
-            let wanted_mode = || std::fs::Permissions::from_mode(wanted);
-            std::fs::set_permissions(at("usual"), wanted_mode()).expect("set");
+        for expected in [0o600, 0o664, 0o444] {
+            let permissions = || std::fs::Permissions::from_mode(expected);
+            std::fs::set_permissions(at("usual"), permissions()).expect("set");
             write_atomically(&at("usual"), b"y").expect("written");
-            assert_eq!((mode(&at("usual")), read(&at("usual")).expect("a file")), (wanted, b"y".to_vec()));
+            assert_eq!((mode(&at("usual")), read(&at("usual")).expect("a file")), (expected, b"y".to_vec()));
             std::fs::write(at("model/file"), "").expect("written");
-            std::fs::set_permissions(at("model/file"), wanted_mode()).expect("set");
-            std::fs::set_permissions(at("model"), std::fs::Permissions::from_mode(wanted | 0o300))
+            std::fs::set_permissions(at("model/file"), permissions()).expect("set");
+            std::fs::set_permissions(at("model"), std::fs::Permissions::from_mode(expected | 0o300))
                 .expect("set");
-            let staged = StagedFolder::beside(&at("model")).expect("a folder");
+            let staged = StagedFolder::next_to(&at("model")).expect("a folder");
             std::fs::write(staged.path().join("file"), "new").expect("written");
             staged.put_in_place().expect("renamed");
-            assert_eq!(mode(&at("model")), wanted | 0o300);
-            assert_eq!(mode(&at("model/file")), wanted);
+            assert_eq!(mode(&at("model")), expected | 0o300);
+            assert_eq!(mode(&at("model/file")), expected);
             std::fs::set_permissions(at("model/file"), std::fs::Permissions::from_mode(0o644)).expect("set");
         }
     }
@@ -369,7 +369,7 @@ mod tests {
             symlink(target, at(link)).expect("a link");
         }
         write_atomically(&at("file"), b"x").expect("written");
-        StagedFolder::beside(&at("model")).expect("a folder").put_in_place().expect("renamed");
+        StagedFolder::next_to(&at("model")).expect("a folder").put_in_place().expect("renamed");
         assert_eq!(names(&at("elsewhere")), ["file", "model"]);
         let error = write_atomically(&at("lost"), b"x").expect_err("no folder").to_string();
         assert!(error.contains("lost: cannot write"), "{error}");

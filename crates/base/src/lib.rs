@@ -1,5 +1,5 @@
-//! What the once-for-all toolkit stands on: errors that say what to do, files that appear whole or not at all, JSON documents,
-//! random streams, the one clock, and what the machine tells. Knows nothing of networks.
+//! The base of the once-for-all toolkit: errors that say what to do, files that appear whole or not at all, JSON documents,
+//! random streams, the one clock, and properties of the machine. Knows nothing of networks.
 
 #![forbid(unsafe_code)]
 

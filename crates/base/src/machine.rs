@@ -1,4 +1,4 @@
-//! What the operating system tells of the machine.
+//! Properties of the machine, as the operating system reports them.
 
 mod memory;
 
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 pub use memory::{memory_held, memory_left};
 
-/// The processor's model, as the operating system gives it; `unknown` where it does not.
+/// The processor's model as the operating system reports it, else `unknown`.
 pub fn cpu() -> String {
     let cpuinfo = std::fs::read_to_string(Path::new("/proc/cpuinfo")).unwrap_or_default();
     cpu_model(&cpuinfo).unwrap_or("unknown").to_string()
@@ -25,7 +25,7 @@ fn cpu_model(cpuinfo: &str) -> Option<&str> {
     })
 }
 
-/// The machine's name in its network, where the operating system gives one that a file's name may hold.
+/// The machine's network name, if the operating system reports one that is allowed in a file name.
 pub fn host() -> Option<String> {
     let name = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).ok()?;
     let name = name.trim();
@@ -34,20 +34,20 @@ pub fn host() -> Option<String> {
     .then(|| name.to_string())
 }
 
-/// Whether the process was started to outlive its terminal, as by `nohup`: hangups are ignored then.
+/// Whether the process ignores hangups, because it was started to outlive its terminal, as by `nohup`.
 pub fn ignores_hangups() -> bool {
     ignores_first_signal(&std::fs::read_to_string(Path::new("/proc/self/status")).unwrap_or_default())
 }
 
-/// Whether the text of Linux's `/proc/self/status` has signal 1, the hangup, among those that are ignored.
+/// Whether the text of Linux's `/proc/self/status` lists signal 1, the hangup, as ignored.
 fn ignores_first_signal(status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
-/// The folder that keeps what can be found out again: `ONCE_FOR_ALL_CACHE`, else a folder `once-for-all` in the one that
-/// the system has for it (`XDG_CACHE_HOME`, `~/.cache`, on a Mac `~/Library/Caches`, on Windows `LOCALAPPDATA`). `None`
-/// where the variable is empty, or nothing says where.
+/// The folder for caches: `ONCE_FOR_ALL_CACHE`, else a folder `once-for-all` in the system's cache folder
+/// (`XDG_CACHE_HOME`, `~/.cache`, on a Mac `~/Library/Caches`, on Windows `LOCALAPPDATA`). `None` if
+/// the variable is empty, or no variable names a folder.
 pub fn cache_folder() -> Option<PathBuf> {
     cache_folder_of(|name| std::env::var_os(name))
 }

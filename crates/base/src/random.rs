@@ -1,14 +1,14 @@
-//! Where every random number of the crate comes from: a generator named by its purpose, a seed and numbers.
+//! Generators of all random numbers, each named by its purpose, a seed and numbers.
 //!
-//! Two purposes never share a stream, and a stream depends on nothing but its name, so that what a step
-//! samples and sees is a pure function of (seed, step). Knows nothing of what the numbers are used for.
+//! Two purposes never share a stream, and a stream depends on nothing but its name, so the samples and images
+//! of a step are a pure function of (seed, step). Knows nothing of what the numbers are used for.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-/// The generator for `purpose`, a user's `seed` and the `numbers` (an epoch, a step, an image) that tell its
-/// uses apart.
+/// The generator for `purpose`, a user's `seed` and the `numbers` (an epoch, a step, an image) that
+/// distinguish its uses.
 ///
 /// The 32 bytes of ChaCha8's key are the BLAKE3 hash of the purpose, the seed and the numbers; purpose and
 /// numbers are preceded by their length, so that no two names run together.
@@ -26,8 +26,8 @@ pub fn rng_for(purpose: &str, seed: u64, numbers: &[u64]) -> ChaCha8Rng {
 
 /// The generator of a numbered stream under a user's `seed`: ChaCha8 with the seed as `rand` expands it, and the stream's number.
 ///
-/// Searches and fits draw by it, whose results for a seed outlive versions; anything new takes [`rng_for`]. The numbers are
-/// 1 to 7, each given away once in the workspace.
+/// Searches and fits draw from it, since their results for a seed must not change between versions; new code uses
+/// [`rng_for`]. The numbers are 1 to 7, each used once in the workspace.
 pub fn numbered_rng(seed: u64, stream: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(stream);

@@ -1,4 +1,4 @@
-//! How well predictions agree with measurements: error, rank correlations, and how sure one can be of each.
+//! Agreement of predictions with measurements: error, rank correlations, and their confidence intervals.
 
 use std::cmp::Ordering;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IntervalEstimate {
-    /// The value on the rows as they are.
+    /// The value on all rows.
     pub value: f64,
     /// Lower end of the interval.
     pub low: f64,
@@ -87,7 +87,7 @@ fn tied<T>(sorted: &[T], equal: impl FnMut(&T, &T) -> bool) -> f64 {
     sorted.chunk_by(equal).map(|run| choose_two(run.len())).sum()
 }
 
-/// Merge sort that counts how many pairs stood in falling order.
+/// Merge sort that counts the pairs in descending order.
 fn sort_counting(values: &mut [f64], spare: &mut [f64]) -> u64 {
     let len = values.len();
     if len < 2 {
@@ -114,7 +114,7 @@ fn sort_counting(values: &mut [f64], spare: &mut [f64]) -> u64 {
     count
 }
 
-/// What `statistic` says of the rows, with a percentile bootstrap interval over resampled rows (Efron 1979).
+/// `statistic` of the rows, with a percentile bootstrap interval over resampled rows (Efron 1979).
 pub fn bootstrap(
     predicted: &[f64],
     measured: &[f64],

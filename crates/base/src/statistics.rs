@@ -1,9 +1,9 @@
-//! The statistics of measuring, as functions of numbers: each choice is small and named. Knows no clock.
+//! Statistics of measurements, as small functions of numbers. Knows no clock.
 
 /// Level of every interval in a table.
 pub const CONFIDENCE: f64 = 0.95;
 
-/// The normal distribution's quartile: what makes the MAD comparable with a standard deviation.
+/// The normal distribution's quartile, which makes the MAD comparable with a standard deviation.
 pub const NORMAL_QUARTILE: f64 = 0.674_489_750_196_081_7;
 
 /// Sorts by value.
@@ -35,7 +35,7 @@ pub fn mad(samples: &[f64]) -> f64 {
 
 /// The median's interval from order statistics: sample k from either end, with the largest k for which the
 /// interval holds the true median with probability `confidence` at least, whatever the distribution is
-/// (David & Nagaraja 2003, section 7.1). `None` where even all samples are too few.
+/// (David & Nagaraja 2003, section 7.1). `None` if even all samples are too few.
 pub fn median_interval(samples: &[f64], confidence: f64) -> Option<(f64, f64)> {
     let sorted = sorted(samples);
     let rank = interval_rank(sorted.len(), confidence)?;
@@ -67,20 +67,20 @@ pub fn deviation(samples: &[f64]) -> f64 {
     if n > 1.0 { (squares / (n - 1.0)).sqrt() } else { 0.0 }
 }
 
-/// What independent observations there are: samples of one visit share its buffers' places in memory and its moment,
-/// so each visit counts once, by its median; of one visit alone, as other tools may give, every sample does.
+/// The independent observations: samples of one visit share its buffers' places in memory and its time, so each visit
+/// counts once, by its median; if there is only one visit, as from other tools, every sample counts.
 fn observations(visits: &[Vec<f64>]) -> Vec<f64> {
     if visits.len() == 1 { visits.concat() } else { visits.iter().map(|visit| median(visit)).collect() }
 }
 
-/// The median of what visits sampled, and its 95 % interval; `None` where they are too few for one.
+/// The median over visits, and its 95 % interval, which is `None` if there are too few.
 pub fn median_of_visits(visits: &[Vec<f64>]) -> (f64, Option<[f64; 2]>) {
     let observations = observations(visits);
     let interval = median_interval(&observations, CONFIDENCE).map(|(low, high)| [low, high]);
     (median(&observations), interval)
 }
 
-/// Wilson's interval of a share of which `kept` of `n` were seen (Wilson 1927), at 95 %.
+/// Wilson's 95 % interval of a proportion of which `kept` of `n` were seen (Wilson 1927).
 pub fn wilson(kept: usize, n: usize) -> [f64; 2] {
     const Z: f64 = 1.959_964;
     if n == 0 {

@@ -1,6 +1,6 @@
-//! The only clock: how long something took, medians and spread, when to save.
+//! The only clock: stopwatches, medians and spread, intervals for saving.
 //!
-//! What is read here is reported and logged; it never reaches a weight, a choice or a hash.
+//! Times are reported and logged; they never reach a weight, a choice or a hash.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -28,7 +28,7 @@ impl Stopwatch {
         self.elapsed().as_secs_f64() * 1e3
     }
 
-    /// Milliseconds from another's start to this one's.
+    /// Milliseconds from the start of another stopwatch to the start of this one.
     pub fn ms_since(&self, earlier: &Self) -> f64 {
         (self.start - earlier.start).as_secs_f64() * 1e3
     }
@@ -47,7 +47,7 @@ pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Nanoseconds from 1970 to a time that a file has; below 0 for one before. `None` some 292 years from then.
+/// Nanoseconds from 1970 to a file's time; negative before 1970. `None` more than about 292 years from then.
 pub fn nanoseconds(time: SystemTime) -> Option<i64> {
     let whole = |duration: Duration| i64::try_from(duration.as_nanos()).ok();
     match time.duration_since(UNIX_EPOCH) {
@@ -66,7 +66,7 @@ pub fn unix_time() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// Says when an interval has passed.
+/// Reports when an interval has passed.
 #[derive(Clone, Copy, Debug)]
 pub struct Every {
     interval: Duration,
@@ -118,7 +118,7 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted[below] + (sorted[above] - sorted[below]) * (place - below as f64)
 }
 
-/// Most memory that this process has held so far, in megabytes (10^6 bytes), where the system tells.
+/// Most memory that this process has held so far, in megabytes (10^6 bytes), if the system reports it.
 pub fn peak_rss_mb() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -1,8 +1,8 @@
 //! f32 kernels for the CPU: functions over slices, forward and backward.
 //!
-//! Activations are channel-major, `[C, N, H, W]` contiguous. Every function takes the instruction set it
-//! shall use and gives the same bits at any number of threads: what is summed together depends on sizes
-//! alone, and threads share no sum. Outputs are overwritten without being read, unless the function says
+//! Activations are channel-major, `[C, N, H, W]` contiguous. Every function takes the instruction set to
+//! use and computes the same bits at any number of threads: how sums are cut depends on sizes alone, and
+//! threads share no sum. Outputs are overwritten without being read, unless the function says
 //! that it accumulates. Knows nothing of tensors, layers or architectures.
 
 mod activation;
@@ -24,9 +24,9 @@ pub use space::Activation;
 /// The instruction set a kernel runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// AVX-512 F: 16 values a vector, 32 registers.
+    /// AVX-512 F: 16 values per vector, 32 registers.
     Avx512,
-    /// AVX2 with FMA: 8 values a vector, 16 registers.
+    /// AVX2 with FMA: 8 values per vector, 16 registers.
     Avx2,
     /// Plain Rust, for any CPU.
     Portable,
@@ -62,7 +62,7 @@ impl Isa {
         if self == Self::Avx512 { 16 } else { 8 }
     }
 
-    /// `self` where this CPU has it, else [`Isa::Portable`]: what makes calling a kernel sound.
+    /// `self` if this CPU has it, else [`Isa::Portable`]. This makes calling a kernel sound.
     fn or_portable(self) -> Self {
         if self.is_available() { self } else { Self::Portable }
     }
@@ -72,7 +72,7 @@ impl Isa {
 /// another thread costs some microseconds, more than the small layers of a batch of one take.
 const SERIAL_WORK: usize = 1 << 16;
 
-/// Work of one task at least: about 3 microseconds in cache and 10 from memory, well above the price of
+/// Least work of one task: about 3 microseconds in cache and 10 from memory, well above the price of
 /// handing it over.
 const TASK_WORK: usize = 1 << 15;
 
@@ -86,23 +86,24 @@ fn for_each_group(data: &mut [f32], row: usize, work: usize, body: impl Fn(usize
     data.par_chunks_mut(group * row).enumerate().for_each(|(i, rows)| body(i * group, rows));
 }
 
-/// [`for_each_group`] over `rows` rows of three outputs: `data.0`, whose rows hold `data.1` values, and two of one
-/// value a row that lie one after the other in `pairs`.
+/// [`for_each_group`] over the rows of three outputs: `data`, and two of one value per row that lie one after the other
+/// in `pairs`.
 fn for_each_rows(
-    rows: usize,
+    data: &mut [f32],
     work: usize,
-    data: (&mut [f32], usize),
     pairs: &mut [f32],
     body: impl Fn(usize, &mut [f32], &mut [f32], &mut [f32]) + Send + Sync,
 ) {
-    assert_eq!((data.0.len(), pairs.len()), (rows * data.1, 2 * rows));
+    let rows = pairs.len() / 2;
+    let row = data.len().checked_div(rows).unwrap_or(0);
+    assert_eq!((data.len(), pairs.len()), (rows * row, 2 * rows));
     let (left, right) = pairs.split_at_mut(rows);
     if rows * work <= SERIAL_WORK {
-        return body(0, data.0, left, right);
+        return body(0, data, left, right);
     }
     let group = group_rows(work);
     let small = left.par_chunks_mut(group).zip(right.par_chunks_mut(group));
-    let groups = data.0.par_chunks_mut(group * data.1).zip(small).enumerate();
+    let groups = data.par_chunks_mut(group * row).zip(small).enumerate();
     groups.for_each(|(i, (data, (left, right)))| body(i * group, data, left, right));
 }
 

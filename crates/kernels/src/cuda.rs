@@ -1,12 +1,12 @@
 //! The kernels in CUDA C (`source/`), and how each is launched: pure functions from sizes to launches.
 //!
 //! The texts compile for a GPU, and as C++ for the host, where threads of a block are loops. Launches are planned here
-//! for both, so that what the tests run on the host is all but the hardware. How work is cut depends on sizes alone, and
-//! so does every sum's order: no atomics, the same bits on every GPU of one kind.
+//! for both, so the tests on the host cover everything but the hardware. How work is cut and the order of every sum depend
+//! on sizes alone: no atomics, the same bits on every GPU of one kind.
 //!
-//! candle's own CUDA kernels have no part in a step: every copy, cast and sum is one of these. A kernel that moves memory reads
-//! 16 bytes per thread several times before it uses the first, where rows allow it, and single values eight times where they do
-//! not; which of the two depends on sizes.
+//! A step uses none of candle's own CUDA kernels: every copy, cast and sum is one of these. A kernel that moves memory starts
+//! several reads of 16 bytes per thread before it uses the first, where rows allow it, else eight reads of single values; sizes
+//! decide which.
 
 mod batch_norm;
 mod chain;
@@ -38,8 +38,8 @@ pub use {
 
 use space::Activation;
 
-/// A file of kernels by name.
-/// The depthwise ones are compiled side by side, one size of kernel each: together they take as long as all the rest twice.
+/// Files of kernels by name.
+/// The depthwise ones are compiled in parallel, one kernel size each: together they take twice as long as all others.
 pub const SOURCES: [(&str, &str); 9] = [
     ("batch_norm", include_str!("cuda/source/batch_norm.cu")),
     ("clock", include_str!("cuda/source/clock.cu")),
@@ -52,30 +52,45 @@ pub const SOURCES: [(&str, &str); 9] = [
     ("training", include_str!("cuda/source/training.cu")),
 ];
 
-/// What all of them include.
+/// The header that all sources include.
 pub const COMMON: &str = include_str!("cuda/source/common.cuh");
 
-/// Threads of a block, in every kernel.
+/// Threads per block, in every kernel.
 pub const THREADS: usize = 256;
 
-/// Blocks that keep the largest GPU busy: two for each of 132 multiprocessors. Sums over less than so many rows are shared
-/// out to several blocks each.
+/// Blocks that keep the largest GPU busy: two for each of 132 multiprocessors. Sums over fewer rows are
+/// split over several blocks each.
 const BUSY: usize = 264;
 
-/// Values that fewer blocks than [`BUSY`] are worth: a block reads so many at least.
+/// Least values that a block reads, even if that leaves fewer blocks than [`BUSY`].
 const LEAST_PART: usize = 4096;
 
-/// How activations are kept in memory; the arithmetic is in f32.
+/// The number type of activations in memory; the arithmetic is in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ActivationStorage {
     F32,
     Bf16,
 }
 
-/// Where values lie on a device; 0 is nowhere.
+/// An address on a device; 0 is nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Place(pub u64);
+
+/// Sizes of rows that lie one after the other: of channels, or of planes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowSizes {
+    pub rows: usize,
+    /// Values of each row.
+    pub length: usize,
+}
+
+impl RowSizes {
+    /// Values of all rows.
+    fn count(self) -> usize {
+        self.rows * self.length
+    }
+}
 
 /// One argument of a kernel.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,21 +103,21 @@ pub enum Argument {
 }
 
 impl Argument {
-    /// Its bytes in words, as a driver reads them.
+    /// The argument's bytes in words, as a driver reads them.
     fn words(&self) -> Vec<u64> {
         match self {
             Self::Place(Place(place)) => vec![*place],
             Self::Long(value) => vec![value.cast_unsigned()],
             Self::Float(value) => vec![u64::from(value.to_bits())],
-            Self::Ints(values) => values
-                .chunks(2)
-                .map(|pair: &[i32]| {
-                    let low = u64::from(pair[0].cast_unsigned());
-                    low | u64::from(pair.get(1).map_or(0, |high| high.cast_unsigned())) << 32
-                })
-                .collect(),
+            Self::Ints(values) => values.chunks(2).map(word_of).collect(),
         }
     }
+}
+
+/// One or two integers in a word, the first in the lower half.
+fn word_of(pair: &[i32]) -> u64 {
+    let low = u64::from(pair[0].cast_unsigned());
+    low | u64::from(pair.get(1).map_or(0, |high| high.cast_unsigned())) << 32
 }
 
 impl From<Place> for Argument {
@@ -172,7 +187,7 @@ impl Launch {
     }
 }
 
-/// Adds `splits` partial sums of `count` values each, in order, into `out` or onto what is there.
+/// Adds `splits` partial sums of `count` values each, in order, and writes them to `out` or adds them to it.
 fn add_splits(partials: Place, out: Place, count: usize, splits: usize, accumulate: bool) -> Launch {
     let arguments = [partials.into(), out.into(), long(count), int(splits), int(usize::from(accumulate))];
     Launch::new("planes", "add_splits", count.div_ceil(THREADS), arguments)

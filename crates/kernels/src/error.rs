@@ -1,11 +1,11 @@
-//! What can go wrong where numbers are computed.
+//! The error of the kernels.
 
 use base::ErrorKind;
 
-/// Result of what is done with kernels.
+/// Result of an operation of the kernels.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What the kernels refuse, or the tensor library.
+/// A value that the kernels refuse, or an error of the tensor library.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -17,7 +17,7 @@ pub enum Error {
     Candle(candle_core::Error),
 }
 
-// not by `#[from]`, which would make it its own cause and say it twice
+// not by `#[from]`, which would make the error its own cause and print it twice
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         Self::Candle(error)
@@ -25,8 +25,8 @@ impl From<candle_core::Error> for Error {
 }
 
 impl Error {
-    /// What kind of error it is. Of the tensor library's errors a GPU without room is [`ErrorKind::OutOfMemory`], what else
-    /// fails there [`ErrorKind::Device`], and a refused operation [`ErrorKind::Other`].
+    /// The kind of the error. Of the tensor library's errors, a GPU without free memory is [`ErrorKind::OutOfMemory`], any
+    /// other failure of a GPU [`ErrorKind::Device`], and a refused operation [`ErrorKind::Other`].
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Base(error) => error.kind(),
@@ -43,16 +43,16 @@ impl Error {
     }
 }
 
-/// What stands in the texts of a GPU's errors, its driver's and its libraries'.
+/// Texts by which the errors of a GPU, its driver and its libraries are recognized.
 const DEVICE: [&str; 5] = ["the GPU: ", "CUDA_ERROR", "CUBLAS_STATUS", "cuBLAS: ", "NVRTC: "];
 
-/// The code of a GPU whose memory has no room, where the text has one.
+/// The code of a GPU without free memory, if the text has one.
 fn full(text: &str) -> Option<&'static str> {
     let codes = ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"];
     codes.into_iter().find(|code| text.contains(code))
 }
 
-/// What can be done about it is said of the one refusal that a user can mend.
+/// The text of an error, with advice for the one that a user can fix.
 fn explained(error: &candle_core::Error) -> String {
     let text = error.to_string();
     match full(&text) {
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gpu_that_fails_is_told_from_a_refused_operation() {
+    fn a_failed_gpu_differs_from_a_refused_operation() {
         for (text, expected) in [
             ("the GPU: CUDA_ERROR_OUT_OF_MEMORY: out of memory", ErrorKind::OutOfMemory),
             ("cuBLAS: CUBLAS_STATUS_ALLOC_FAILED", ErrorKind::OutOfMemory),

@@ -20,15 +20,15 @@ pub use cpu::updates::AdamWConstants;
 pub use cuda::emulated_gpu;
 pub use error::{Error, Result};
 pub use ops::{
-    AdamWParameter, BatchNormAffine, ChainKept, CrossEntropy, DepthwiseChain, NesterovParameter,
-    PackedWeight, Window,
+    AdamWParameter, BatchNormAffine, ChainKept, ChainOutputGradient, CrossEntropy, DepthwiseChain,
+    ExciteBackward, NesterovParameter, PackedWeight, Window,
 };
 pub use profile::{Profile, ProfileRow};
 pub use staging::{Event, SpeedProbe, StagingBuffers};
 
 use candle_core::Device;
 
-/// What a GPU computes with. Statistics, weights and their gradients are f32 whatever it is.
+/// The number type of a GPU's activations and products. Statistics, weights and their gradients are f32 in any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// Everything in f32, products too.
@@ -41,10 +41,10 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// All of them.
+    /// All precisions.
     pub const ALL: [Self; 3] = [Self::F32, Self::Tf32, Self::Bf16];
 
-    /// Its name: `f32`, `tf32` or `bf16`.
+    /// `f32`, `tf32` or `bf16`.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -69,7 +69,7 @@ impl std::fmt::Display for Precision {
     }
 }
 
-/// Which implementation computes, for which kind of layer; a value that layers carry.
+/// The implementation that computes, and the kind of layer that it computes for; a value that layers carry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backend {
     implementation: Implementation,
@@ -90,25 +90,25 @@ impl Backend {
         Self { implementation, layer: "", profile: None }
     }
 
-    /// The same, recording each call.
+    /// This backend, recording each call.
     #[must_use]
     pub fn profiled(&self, profile: Profile) -> Self {
         Self { profile: Some(profile), ..self.clone() }
     }
 
-    /// The same, recording nothing.
+    /// This backend, recording nothing.
     #[must_use]
     pub fn unrecorded(&self) -> Self {
         Self { profile: None, ..self.clone() }
     }
 
-    /// The same, its calls recorded as this kind of layer's.
+    /// This backend, its calls recorded under this kind of layer.
     #[must_use]
     pub fn for_layer(&self, layer: &'static str) -> Self {
         Self { layer, ..self.clone() }
     }
 
-    /// The fastest that this machine's CPU has.
+    /// The fastest instruction set of this machine's CPU.
     pub fn detect() -> Self {
         Self::on(Implementation::Cpu(Isa::detect()))
     }
@@ -118,7 +118,7 @@ impl Backend {
         Self::on(Implementation::Reference)
     }
 
-    /// The kernels by name: `avx512`, `avx2`, `portable` or `reference`.
+    /// The CPU's kernels by name: `avx512`, `avx2`, `portable` or `reference`.
     ///
     /// # Errors
     /// If there is no such name, or this CPU lacks the instructions.
@@ -136,7 +136,7 @@ impl Backend {
         })
     }
 
-    /// Those of an NVIDIA GPU, the `index`-th that the driver tells of; they compute on tensors that lie there.
+    /// The kernels of an NVIDIA GPU, the `index`-th that the driver lists; they compute on tensors in its memory.
     ///
     /// # Errors
     /// If this build has no CUDA, the machine no driver or no such GPU, or the kernels do not compile for it.
@@ -146,13 +146,13 @@ impl Backend {
         #[cfg(not(feature = "cuda"))]
         {
             let place = format!("cuda:{index}");
-            let wanted = format!("a build with CUDA, for {precision}");
+            let expected = format!("a build with CUDA, for {precision}");
             let next = "build with `--features cuda` (README, \"On a GPU box\"), or compute on `cpu`";
-            Err(base::Error::invalid("device", place, wanted, "one without").and_then_do(next).into())
+            Err(base::Error::invalid("device", place, expected, "one without").and_then_do(next).into())
         }
     }
 
-    /// Those of a device by name: `cpu`, the fastest there are, or `cuda:N`, as [`Backend::cuda`].
+    /// The kernels of a device by name: `cpu`, as [`Backend::detect`], or `cuda:N`, as [`Backend::cuda`].
     ///
     /// # Errors
     /// If there is no such device, or a CPU is to compute in anything but f32.
@@ -171,7 +171,7 @@ impl Backend {
         }
     }
 
-    /// Where the tensors that they compute on lie.
+    /// The device of the tensors that the kernels compute on.
     pub fn device(&self) -> Device {
         if let Implementation::Cuda(gpu) = &self.implementation {
             return gpu.device().clone();
@@ -179,7 +179,7 @@ impl Backend {
         Device::Cpu
     }
 
-    /// The same on the CPU: in the place of a GPU's, the fastest.
+    /// This backend if it computes on the CPU; for a GPU, the CPU's fastest kernels.
     #[must_use]
     pub fn on_cpu(&self) -> Self {
         if let Implementation::Cuda(_) = &self.implementation {
@@ -188,10 +188,10 @@ impl Backend {
         self.clone()
     }
 
-    /// Waits until all that was begun is done; only a GPU is ever behind.
+    /// Waits until all work in flight is done; only a GPU has any.
     ///
     /// # Errors
-    /// If something that was begun failed.
+    /// If some of that work failed.
     pub fn synchronize(&self) -> Result<()> {
         if let Implementation::Cuda(gpu) = &self.implementation {
             gpu.synchronize()?;
@@ -207,7 +207,7 @@ impl Backend {
         None
     }
 
-    /// What a GPU computes with; f32 on a CPU.
+    /// The GPU's precision; f32 on a CPU.
     pub fn precision(&self) -> Precision {
         if let Implementation::Cuda(gpu) = &self.implementation {
             return gpu.precision();
@@ -215,8 +215,8 @@ impl Backend {
         Precision::F32
     }
 
-    /// Memory of a GPU that is taken, in megabytes (10^6 bytes): by this process, which keeps what it once had, and by
-    /// others. `None` on a CPU, or if it cannot be told.
+    /// A GPU's memory in use, in megabytes (10^6 bytes): by this process, which never returns any, and by others. `None`
+    /// on a CPU, or if the driver does not report it.
     pub fn gpu_memory_mb(&self) -> Option<f64> {
         if let Implementation::Cuda(gpu) = &self.implementation {
             return gpu.memory().ok().map(|bytes| bytes as f64 / 1e6);
@@ -224,7 +224,7 @@ impl Backend {
         None
     }
 
-    /// Bytes of a GPU's memory that are not taken; `None` on a CPU, or if it cannot be told.
+    /// Free bytes of a GPU's memory; `None` on a CPU, or if the driver does not report them.
     pub fn gpu_memory_left(&self) -> Option<u64> {
         if let Implementation::Cuda(gpu) = &self.implementation {
             return gpu.memory_left().ok().map(|bytes| bytes as u64);
@@ -232,7 +232,7 @@ impl Backend {
         None
     }
 
-    /// Kernels and products that a GPU was given so far; `None` on a CPU.
+    /// Numbers of kernels and of products launched so far; `None` on a CPU.
     pub fn launches(&self) -> Option<[u64; 2]> {
         if let Implementation::Cuda(gpu) = &self.implementation {
             return Some(gpu.launches());
@@ -240,7 +240,7 @@ impl Backend {
         None
     }
 
-    /// Its name, as it stands in provenance and messages.
+    /// The backend's name in provenance and messages.
     pub fn name(&self) -> &'static str {
         match &self.implementation {
             Implementation::Cuda(gpu) => match gpu.precision() {

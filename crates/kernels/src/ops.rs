@@ -1,8 +1,7 @@
-//! The kernels as methods on tensors: shapes checked, then handed to the implementation, and timed where a profile
-//! asks for it.
+//! The kernels as methods on tensors: they check shapes, call the implementation, and time it if there is a profile.
 //!
-//! The CPU's work on f32 tensors in its memory; those of a GPU on tensors there, f32 or, activations, bfloat16. A tensor
-//! elsewhere is an error that names its device.
+//! The CPU's kernels compute on f32 tensors in its memory, a GPU's on tensors in the GPU's memory, where activations may be
+//! bfloat16. A tensor elsewhere is an error that names its device.
 
 mod batch_norm;
 mod chain;
@@ -19,7 +18,8 @@ use super::tensors::{self, Destination, View};
 use super::{Backend, Implementation, cpu, reference};
 
 pub use batch_norm::BatchNormAffine;
-pub use chain::{ChainKept, DepthwiseChain};
+pub(crate) use batch_norm::BatchNormBackward;
+pub use chain::{ChainKept, ChainOutputGradient, DepthwiseChain, ExciteBackward};
 pub use dense::Window;
 pub use product::PackedWeight;
 pub use updates::{AdamWParameter, CrossEntropy, NesterovParameter};
@@ -36,7 +36,7 @@ macro_rules! run {
 }
 use run;
 
-/// Returns what a GPU makes of it, where `$self` is one: `on_gpu!(self, op, [tensors it touches], card => call)`.
+/// Returns the result of `$call` if `$self` is a GPU: `on_gpu!(self, op, [tensors read or written], gpu => call)`.
 macro_rules! on_gpu {
     ($self:expr, $op:expr, $tensors:expr, $gpu:ident => $call:expr) => {
         if let $crate::Implementation::Cuda($gpu) = &$self.implementation {
@@ -46,7 +46,7 @@ macro_rules! on_gpu {
 }
 use on_gpu;
 
-/// An operation's name, and how much it multiplies.
+/// An operation's name and its multiply-accumulates.
 #[derive(Clone, Copy)]
 struct Op {
     name: &'static str,
@@ -101,14 +101,14 @@ impl Backend {
         self.record(op, moved, || tensors::update(op.name, destination, inputs, write))
     }
 
-    /// Runs `body`; with a profile, times it, on a GPU by its events and without waiting. `moved` are the bytes read and
-    /// written.
+    /// Runs `body`; with a profile, times it, on a GPU by events and without waiting. `moved` is the number of bytes read
+    /// and written.
     fn record<T>(&self, op: Op, moved: usize, body: impl FnOnce() -> T) -> T {
         let Some(profile) = &self.profile else { return body() };
         let before = self.moment();
         let result = body();
         let after = self.moment();
-        // without moments there is no time; why there are none comes again with what is asked of the GPU next
+        // without events there is no time; the GPU's next operation reports the error that prevented them
         if let (Ok(before), Ok(after)) = (before, after) {
             profile.add((self.layer, op.name), [before, after], op.macs as u64, moved as u64);
         }

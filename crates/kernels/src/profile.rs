@@ -1,4 +1,4 @@
-//! Where the time goes: what each kernel took, by the kind of layer that called it.
+//! The time that each kernel took, by the kind of layer that called it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use super::staging::Event;
 #[derive(Clone, Debug, Default)]
 pub struct Profile(Arc<Mutex<BTreeMap<Key, Part>>>);
 
-/// Calls that wait to be asked how long they took, at most: of each a GPU keeps two events.
+/// Most calls whose time has not been read yet: a GPU retains two events for each.
 const MOST_PENDING: usize = 4096;
 
 /// Layer, then operation.
@@ -21,14 +21,14 @@ type Key = (&'static str, &'static str);
 struct Part {
     calls: u64,
     ms: f64,
-    /// Calls that a GPU may not have reached yet, from when to when.
+    /// Start and end of calls that a GPU may not have finished.
     pending: Vec<[Event; 2]>,
     macs: u64,
     bytes: u64,
 }
 
 impl Part {
-    /// Milliseconds of all calls; waits for those that are pending. What failed has no time.
+    /// Milliseconds of all calls; waits for the pending ones. A failed call counts 0.
     fn ms(&mut self) -> f64 {
         for [before, after] in self.pending.drain(..) {
             self.ms += after.ms_since(&before).unwrap_or(0.0);
@@ -37,7 +37,7 @@ impl Part {
     }
 }
 
-/// What one kind of layer spent in one operation.
+/// One kind of layer's calls of one operation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProfileRow {
     /// The kind of layer, such as `pointwise`.
@@ -50,7 +50,7 @@ pub struct ProfileRow {
     pub ms: f64,
     /// Multiply-accumulates in all, of products and convolutions.
     pub macs: u64,
-    /// Bytes of inputs and outputs in all: what had to be moved at least, were nothing in a cache.
+    /// Bytes of inputs and outputs in all: the least that is moved if nothing is in a cache.
     pub bytes: u64,
 }
 
@@ -72,22 +72,20 @@ impl Profile {
         part.bytes += bytes;
     }
 
-    /// Forgets everything, as after the steps that warm up.
+    /// Removes all records, as after warm-up steps.
     pub fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// What was recorded, the dearest first.
+    /// The records, the slowest first.
     pub fn rows(&self) -> Vec<ProfileRow> {
         let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rows: Vec<_> = parts
-            .iter_mut()
-            .map(|(&(layer, operation), part): (&Key, &mut Part)| {
-                let ms = part.ms();
-                let Part { calls, macs, bytes, .. } = *part;
-                ProfileRow { layer, operation, calls, ms, macs, bytes }
-            })
-            .collect();
+        let mut rows = Vec::with_capacity(parts.len());
+        for (&(layer, operation), part) in parts.iter_mut() {
+            let ms = part.ms();
+            let Part { calls, macs, bytes, .. } = *part;
+            rows.push(ProfileRow { layer, operation, calls, ms, macs, bytes });
+        }
         rows.sort_by(|a, b| b.ms.total_cmp(&a.ms));
         rows
     }
@@ -106,7 +104,7 @@ mod tests {
     use base::timing::Stopwatch;
 
     #[test]
-    fn calls_add_up_and_the_dearest_comes_first() {
+    fn calls_add_up_and_the_slowest_comes_first() {
         let profile = Profile::new();
         let backend = Backend::detect();
         let moment = || backend.moment().expect("a CPU's");

@@ -1,7 +1,7 @@
 //! The definition of every CPU kernel: plain loops over single values, sums in f64.
 //!
-//! Same functions and shapes as in [`super::cpu`], without the instruction set, one module for each of its
-//! modules. Slow on purpose: nothing here is worth reading for its speed, everything for what it computes.
+//! The functions and shapes are those of [`super::cpu`], without the instruction set, one module for each of its
+//! modules. Slow on purpose: it defines results, not speed.
 
 /// Where tap `tap` of the output at `out` reads along an axis of `len` values, if inside of it; the padding
 /// is `kernel / 2`.
@@ -71,7 +71,7 @@ pub mod depthwise {
 
 /// Batch normalization with activation.
 pub mod batch_norm {
-    use crate::cpu::batch_norm::Affine;
+    use crate::cpu::batch_norm::{Affine, BatchNormSlices, NormalizedSlices};
 
     /// Mean and biased variance of each row.
     pub fn statistics(x: &[f32], stats: &mut [f32]) {
@@ -95,9 +95,9 @@ pub mod batch_norm {
     }
 
     /// y = act(gamma * xhat + beta) + addend, with the batch's own statistics.
-    pub fn forward(x: &[f32], affine: Affine, addend: Option<&[f32]>, stats: &mut [f32], y: &mut [f32]) {
-        y.copy_from_slice(x);
-        forward_in_place(y, affine, addend, stats);
+    pub fn forward(x: &[f32], affine: Affine, addend: Option<&[f32]>, to: NormalizedSlices) {
+        to.y.copy_from_slice(x);
+        forward_in_place(to.y, affine, addend, to.stats);
     }
 
     /// [`forward`] in the place of `x`.
@@ -115,32 +115,34 @@ pub mod batch_norm {
     }
 
     /// (g, xhat) at place `at`, where g = dy * act'(z).
-    fn gradient(x: &[f32], dy: &[f32], at: usize, stats: &[f32], affine: Affine) -> (f64, f64) {
+    fn gradient(forward: BatchNormSlices, dy: &[f32], at: usize) -> (f64, f64) {
+        let BatchNormSlices { x, stats, affine } = forward;
         let (xhat, z) = normalized(x, at, stats, affine);
         (f64::from(dy[at]) * f64::from(affine.activation.derivative(z as f32)), xhat)
     }
 
     /// The gradients of gamma, then those of beta, and dx = gamma / std * (g - (dbeta + xhat * dgamma) / M).
-    pub fn backward(x: &[f32], dy: &[f32], stats: &[f32], affine: Affine, sums: &mut [f32], dx: &mut [f32]) {
+    pub fn backward(forward: BatchNormSlices, dy: &[f32], sums: &mut [f32], dx: &mut [f32]) {
         dx.copy_from_slice(dy);
-        backward_in_place(x, dx, stats, affine, sums);
+        backward_in_place(forward, dx, sums);
     }
 
     /// [`backward`] with dx in the place of `dy`.
-    pub fn backward_in_place(x: &[f32], dy: &mut [f32], stats: &[f32], affine: Affine, sums: &mut [f32]) {
+    pub fn backward_in_place(forward: BatchNormSlices, dy: &mut [f32], sums: &mut [f32]) {
+        let BatchNormSlices { x, stats, affine } = forward;
         let rows = stats.len() / 2;
         let row = x.len() / rows;
         for i in 0..rows {
             let mut gamma = 0.0;
             let mut beta = 0.0;
             for at in i * row..(i + 1) * row {
-                let (g, xhat) = gradient(x, dy, at, stats, affine);
+                let (g, xhat) = gradient(forward, dy, at);
                 gamma += g * xhat;
                 beta += g;
             }
             let std = (f64::from(stats[rows + i]) + f64::from(affine.epsilon)).sqrt();
             for at in i * row..(i + 1) * row {
-                let (g, xhat) = gradient(x, dy, at, stats, affine);
+                let (g, xhat) = gradient(forward, dy, at);
                 dy[at] = (f64::from(affine.gamma[i]) / std * (g - (beta + xhat * gamma) / row as f64)) as f32;
             }
             sums[i] = gamma as f32;
@@ -152,61 +154,54 @@ pub mod batch_norm {
 /// The chain of batch norm, depthwise convolution, batch norm, one kernel after the other.
 pub mod chain {
     use super::{batch_norm, depthwise, planes};
-    use crate::cpu::chain::{ChainSlices, GradientSlices, KeptSlices, Moments, Saved};
-    use crate::cpu::depthwise::DepthwiseShape;
-    use space::Activation;
+    use crate::cpu::batch_norm::{Affine, BatchNormSlices, NormalizedSlices};
+    use crate::cpu::chain::{
+        ChainSlices, FoldedSlices, GradientSlices, KeptSlices, Moments, OutputSlices, Saved,
+    };
 
-    /// Everything kept.
+    /// Forward for training.
     pub fn forward(chain: &ChainSlices, x: &[f32], kept: KeptSlices) {
         let mut input = x.to_vec();
         if let Some(before) = chain.before {
             batch_norm::forward_in_place(&mut input, before, None, kept.before);
         }
         depthwise::forward(&chain.shape, &input, chain.weight, kept.convolved);
-        batch_norm::forward(kept.convolved, chain.after, None, kept.after, kept.output);
+        let to = NormalizedSlices { stats: kept.after, y: &mut *kept.output };
+        batch_norm::forward(kept.convolved, chain.after, None, to);
         planes::mean(kept.output, chain.shape.out_height() * chain.shape.out_width(), kept.means);
     }
 
-    /// Nothing kept.
-    pub fn forward_forgetting(
-        chain: &ChainSlices,
-        x: &[f32],
-        moments: Moments,
-        [seen_before, seen_after]: [&mut [f32]; 2],
-        output: &mut [f32],
-    ) {
-        let normalize = |x: &mut [f32], affine, given: Option<&[f32]>, seen: &mut [f32]| {
-            let mut stats = vec![0.0; 2 * chain.shape.channels];
-            match given {
-                Some(given) => stats.copy_from_slice(given),
-                None => batch_norm::statistics(x, &mut stats),
-            }
-            batch_norm::apply_in_place(x, &stats, affine, None);
-            if !seen.is_empty() {
-                seen.copy_from_slice(&stats);
-            }
-        };
+    /// Forward that retains nothing for backward.
+    pub fn forward_forgetting(chain: &ChainSlices, x: &[f32], moments: Moments, to: OutputSlices) {
         let [given_before, given_after] = match moments {
             Moments::OfBatch => [None, None],
             Moments::Given(before, after) => [Some(before), Some(after)],
         };
         let mut input = x.to_vec();
         if let Some(before) = chain.before {
-            normalize(&mut input, before, given_before, seen_before);
+            normalize(&mut input, before, given_before, to.before);
         }
-        depthwise::forward(&chain.shape, &input, chain.weight, output);
-        normalize(output, chain.after, given_after, seen_after);
+        depthwise::forward(&chain.shape, &input, chain.weight, to.output);
+        normalize(to.output, chain.after, given_after, to.after);
+    }
+
+    /// Normalizes `x` in place, with given statistics or its own, and copies them to `seen` if that is not empty.
+    fn normalize(x: &mut [f32], affine: Affine, given: Option<&[f32]>, seen: &mut [f32]) {
+        let mut stats = vec![0.0; 2 * affine.gamma.len()];
+        match given {
+            Some(given) => stats.copy_from_slice(given),
+            None => batch_norm::statistics(x, &mut stats),
+        }
+        batch_norm::apply_in_place(x, &stats, affine, None);
+        if !seen.is_empty() {
+            seen.copy_from_slice(&stats);
+        }
     }
 
     /// Convolution, shift, activation.
-    pub fn forward_activated(
-        shape: &DepthwiseShape,
-        x: &[f32],
-        weight: &[f32],
-        (shift, activation): (&[f32], Activation),
-        y: &mut [f32],
-    ) {
-        depthwise::forward(shape, x, weight, y);
+    pub fn forward_activated(chain: &FoldedSlices, x: &[f32], y: &mut [f32]) {
+        let FoldedSlices { shape, weight, shift, activation } = *chain;
+        depthwise::forward(&shape, x, weight, y);
         let row = y.len() / shape.channels;
         for (at, y) in y.iter_mut().enumerate() {
             *y = activation.apply(*y + shift[at / row]);
@@ -220,7 +215,8 @@ pub mod chain {
             let plane = chain.shape.out_height() * chain.shape.out_width();
             planes::scale_backward_input(saved.dy, factor, dmean, plane, &mut dy);
         }
-        batch_norm::backward_in_place(saved.convolved, &mut dy, saved.after, chain.after, slopes.after);
+        let after = BatchNormSlices { x: saved.convolved, stats: saved.after, affine: chain.after };
+        batch_norm::backward_in_place(after, &mut dy, slopes.after);
         let mut input = saved.x.to_vec();
         if let Some(before) = chain.before {
             batch_norm::apply_in_place(&mut input, saved.before, before, None);
@@ -229,14 +225,15 @@ pub mod chain {
         depthwise::backward_weight(&chain.shape, &input, &dy, slopes.weight);
         depthwise::backward_input(&chain.shape, &dy, chain.weight, slopes.dx);
         if let Some(before) = chain.before {
-            batch_norm::backward_in_place(saved.x, slopes.dx, saved.before, before, slopes.before);
+            let before = BatchNormSlices { x: saved.x, stats: saved.before, affine: before };
+            batch_norm::backward_in_place(before, slopes.dx, slopes.before);
         }
     }
 }
 
 /// Planes and rows.
 pub mod planes {
-    use space::Activation;
+    use crate::cpu::planes::BiasActivation;
 
     /// The sum of `f` over the `len` values from `start` on.
     fn sum(start: usize, len: usize, f: impl Fn(usize) -> f32) -> f64 {
@@ -291,27 +288,16 @@ pub mod planes {
     }
 
     /// y = act(x + bias).
-    pub fn bias_activation(
-        x: &[f32],
-        bias: Option<&[f32]>,
-        rows: usize,
-        activation: Activation,
-        y: &mut [f32],
-    ) {
+    pub fn bias_activation(x: &[f32], with: BiasActivation, y: &mut [f32]) {
+        let BiasActivation { rows, bias, activation } = with;
         for (at, y) in y.iter_mut().enumerate() {
             *y = activation.apply(x[at] + bias_at(bias, at, x.len(), rows));
         }
     }
 
     /// dx = dy * act'(x + bias).
-    pub fn bias_activation_backward(
-        x: &[f32],
-        bias: Option<&[f32]>,
-        rows: usize,
-        activation: Activation,
-        dy: &[f32],
-        dx: &mut [f32],
-    ) {
+    pub fn bias_activation_backward(x: &[f32], with: BiasActivation, dy: &[f32], dx: &mut [f32]) {
+        let BiasActivation { rows, bias, activation } = with;
         for (at, dx) in dx.iter_mut().enumerate() {
             *dx = dy[at] * activation.derivative(x[at] + bias_at(bias, at, x.len(), rows));
         }
@@ -412,18 +398,18 @@ pub mod pool {
             .expect("a window holds a value")
     }
 
-    /// y = greatest of each window.
+    /// y = maximum of each window.
     pub fn max(pool: &Pool, x: &[f32], y: &mut [f32]) {
         for_each_window(pool, y.len(), |at, window| y[at] = x[greatest(x, &window)]);
     }
 
-    /// dx: each dy at the first of its window's greatest.
+    /// dx: each dy at the first maximum of its window.
     pub fn max_backward(pool: &Pool, x: &[f32], dy: &[f32], dx: &mut [f32]) {
         dx.fill(0.0);
         for_each_window(pool, dy.len(), |at, window| dx[greatest(x, &window)] += dy[at]);
     }
 
-    /// y = mean of what there is of each window.
+    /// y = mean of each window's values inside the map.
     pub fn average(pool: &Pool, x: &[f32], y: &mut [f32]) {
         for_each_window(pool, y.len(), |at, window| {
             let sum: f64 = window.iter().map(|&from| f64::from(x[from])).sum();
@@ -458,12 +444,8 @@ pub mod updates {
 
     /// p *= keep; m += first_share * (g - m); v = second_keep * v + second_share * g^2;
     /// p -= rate * m / (sqrt(v) / root + eps); then g = 0.
-    pub fn adamw(
-        parameter: &mut [f32],
-        gradient: &mut [f32],
-        [first, second]: [&mut [f32]; 2],
-        step: AdamWStep,
-    ) {
+    pub fn adamw(parameter: &mut [f32], gradient: &mut [f32], moments: [&mut [f32]; 2], step: AdamWStep) {
+        let [first, second] = moments;
         let [keep, first_share, second_keep] = [step.keep, step.first_share, step.second_keep].map(f64::from);
         let [second_share, rate, root, epsilon] =
             [step.second_share, step.rate, step.root, step.epsilon].map(f64::from);
@@ -482,7 +464,7 @@ pub mod updates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::batch_norm::Affine;
+    use crate::cpu::batch_norm::{Affine, BatchNormSlices, NormalizedSlices};
     use crate::cpu::depthwise::DepthwiseShape;
     use space::Activation;
 
@@ -544,7 +526,7 @@ mod tests {
                 let mut stats = vec![0.0; 2 * rows];
                 let mut y = vec![0.0; x.len()];
                 let affine = Affine { gamma, beta, epsilon: 1e-5, activation };
-                batch_norm::forward(x, affine, None, &mut stats, &mut y);
+                batch_norm::forward(x, affine, None, NormalizedSlices { stats: &mut stats, y: &mut y });
                 dot(&y, &dy)
             };
             let affine = Affine { gamma: &gamma, beta: &beta, epsilon: 1e-5, activation };
@@ -552,7 +534,8 @@ mod tests {
             let mut sums = vec![0.0; 2 * rows];
             let mut dx = vec![0.0; x.len()];
             batch_norm::statistics(&x, &mut stats);
-            batch_norm::backward(&x, &dy, &stats, affine, &mut sums, &mut dx);
+            let forward = BatchNormSlices { x: &x, stats: &stats, affine };
+            batch_norm::backward(forward, &dy, &mut sums, &mut dx);
             check_differences(&x, &dx, |x| loss(x, &gamma, &beta));
             check_differences(&gamma, &sums[..rows], |gamma| loss(&x, gamma, &beta));
             check_differences(&beta, &sums[rows..], |beta| loss(&x, &gamma, beta));
@@ -568,13 +551,9 @@ pub mod matrix {
     pub fn add_rows(matrix: &[f32], terms: &[(u32, f32)], sums: &mut [f32]) {
         let width = sums.len();
         for (column, sum) in sums.iter_mut().enumerate() {
-            *sum = (f64::from(*sum)
-                + terms
-                    .iter()
-                    .map(|(row, factor): &(u32, f32)| {
-                        f64::from(*factor) * f64::from(matrix[*row as usize * width + column])
-                    })
-                    .sum::<f64>()) as f32;
+            let value = |row: u32| matrix[row as usize * width + column];
+            let products = terms.iter().map(|&(row, factor)| f64::from(factor) * f64::from(value(row)));
+            *sum = (f64::from(*sum) + products.sum::<f64>()) as f32;
         }
     }
 
@@ -583,13 +562,12 @@ pub mod matrix {
         for row in 0..left.rows {
             for column in 0..right.columns {
                 let out = &mut destination.values[row * destination.row_stride + column];
-                let sum: f64 = (0..left.columns)
-                    .map(|i: usize| {
-                        let left = left.values[row * left.row_stride + i * left.column_stride];
-                        let right = right.values[i * right.row_stride + column * right.column_stride];
-                        f64::from(left) * f64::from(right)
-                    })
-                    .sum();
+                let products = (0..left.columns).map(|i| {
+                    let left = left.values[row * left.row_stride + i * left.column_stride];
+                    let right = right.values[i * right.row_stride + column * right.column_stride];
+                    f64::from(left) * f64::from(right)
+                });
+                let sum: f64 = products.sum();
                 *out = match write {
                     Write::Replace => sum as f32,
                     Write::Accumulate => (f64::from(*out) + sum) as f32,

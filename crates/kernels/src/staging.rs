@@ -1,5 +1,4 @@
-//! Between the CPU and where the kernels compute: batches that go there, moments in what is done there, and what tells how
-//! fast it is done.
+//! Between the CPU and the kernels' device: staging buffers for batches, events, and a probe of the device's speed.
 
 use candle_core::Tensor;
 
@@ -8,7 +7,7 @@ use super::{Implementation, cuda};
 use crate::error::Result;
 use base::timing::Stopwatch;
 
-/// Brings batches to where the kernels compute. To a GPU they go by buffers of their own, while it computes with others.
+/// Copies batches to the kernels' device: to a GPU through a ring of buffers, while it computes with other batches.
 pub struct StagingBuffers {
     ring: Option<Box<dyn cuda::DeviceStaging>>,
 }
@@ -17,7 +16,7 @@ impl StagingBuffers {
     /// Buffers for batches of up to `values` numbers.
     ///
     /// # Errors
-    /// If there is no room for them.
+    /// If there is no memory for them.
     pub fn new(backend: &Backend, values: usize) -> Result<Self> {
         Ok(match &backend.implementation {
             Implementation::Cuda(gpu) => Self { ring: Some(gpu.ring(values)?) },
@@ -25,11 +24,11 @@ impl StagingBuffers {
         })
     }
 
-    /// A batch that lies where the kernels compute. Its memory may be another batch's after two more were brought: whoever
-    /// computes with one must be done with the one before.
+    /// The batch on the kernels' device. Its memory may be reused after two more batches were copied: whoever computes
+    /// with one must be done with the one before.
     ///
     /// # Errors
-    /// If the batch is no f32 tensor on the CPU, has too many values, or the copy fails.
+    /// If the batch is not an f32 tensor on the CPU, has too many values, or the copy fails.
     pub fn bring(&mut self, batch: &Tensor) -> Result<Tensor> {
         if let Some(ring) = &mut self.ring {
             let flat = super::tensors::with_views([batch], |[view]| ring.fill(view.contiguous()?))?;
@@ -39,7 +38,7 @@ impl StagingBuffers {
     }
 }
 
-/// Work for a GPU whose time its clock alone decides, as what measures on one watches it by.
+/// Work for a GPU whose time depends on the GPU's clock alone; measurements watch the clock by it.
 #[derive(Debug)]
 pub struct SpeedProbe {
     on: (cuda::Gpu, Tensor),
@@ -49,13 +48,13 @@ pub struct SpeedProbe {
 const STEPS: usize = 65_536;
 
 impl SpeedProbe {
-    /// What the work is called.
+    /// Name of the work.
     pub const NAME: &str = "chain of 65536 multiply-adds on the GPU";
 
-    /// The work of the GPU that these kernels compute on; `None` on a CPU.
+    /// The work for this backend's GPU; `None` on a CPU.
     ///
     /// # Errors
-    /// If the GPU has no room for a few numbers.
+    /// If the GPU has no memory for a few numbers.
     pub fn new(backend: &Backend) -> Result<Option<Self>> {
         if let Implementation::Cuda(gpu) = &backend.implementation {
             let values = vec![0.5f32; cuda::THREADS];
@@ -65,17 +64,17 @@ impl SpeedProbe {
         Ok(None)
     }
 
-    /// Gives the GPU the work once.
+    /// Launches the work once.
     ///
     /// # Errors
-    /// If it is not taken.
+    /// If the launch fails.
     pub fn run(&self) -> Result<()> {
         let (gpu, values) = &self.on;
         Ok(gpu.chain_of_products(values, STEPS)?)
     }
 }
 
-/// A moment in what the kernels do: on a GPU an event, which is reached when all before it is done.
+/// A point in the kernels' work: on a GPU, reached when all work before it is done.
 #[derive(Debug)]
 pub struct Event(Clock);
 
@@ -86,10 +85,10 @@ enum Clock {
 }
 
 impl Backend {
-    /// The moment at which all that was begun so far is done.
+    /// The event that all work launched so far is done.
     ///
     /// # Errors
-    /// If something that was begun failed.
+    /// If some of that work failed.
     pub fn moment(&self) -> Result<Event> {
         if let Implementation::Cuda(gpu) = &self.implementation {
             return Ok(Event(Clock::Gpu(gpu.mark()?)));
@@ -99,12 +98,12 @@ impl Backend {
 }
 
 impl Event {
-    /// Whether it was there when it was asked for: a CPU's.
+    /// Whether it was reached when it was made: a CPU's is.
     pub(super) fn has_come(&self) -> bool {
         matches!(self.0, Clock::Cpu(_))
     }
 
-    /// Milliseconds since an earlier moment of the same kernels; waits for this one.
+    /// Milliseconds since an earlier event of the same kernels; waits for this one.
     ///
     /// # Errors
     /// If something before it failed.
@@ -112,7 +111,7 @@ impl Event {
         match (&self.0, &earlier.0) {
             (Clock::Cpu(now), Clock::Cpu(earlier)) => Ok(now.ms_since(earlier)),
             (Clock::Gpu(now), Clock::Gpu(earlier)) => Ok(now.ms_since(earlier.as_ref())?),
-            _ => Err(base::Error::invalid("timing", "moments", "two of the same kernels", "others").into()),
+            _ => Err(base::Error::invalid("timing", "events", "two of the same kernels", "others").into()),
         }
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn with_views<const N: usize, T>(
         };
         views.push(View::of(storage, layout)?);
     }
-    let Ok(views) = views.try_into() else { unreachable!("one view a tensor") };
+    let Ok(views) = views.try_into() else { unreachable!("one view per tensor") };
     read(views)
 }
 
@@ -77,7 +77,7 @@ pub(super) fn compute_many<const N: usize, const M: usize>(
     for (output, shape) in outputs.into_iter().zip(shapes) {
         tensors.push(Tensor::from_vec(output, shape, &Device::Cpu)?);
     }
-    let Ok(tensors) = tensors.try_into() else { unreachable!("one tensor a shape") };
+    let Ok(tensors) = tensors.try_into() else { unreachable!("one tensor per shape") };
     Ok(tensors)
 }
 
@@ -92,7 +92,7 @@ pub(super) fn unfilled(length: usize) -> Vec<f32> {
     unsafe { Vec::from_raw_parts(values.as_mut_ptr().cast::<f32>(), length, values.capacity()) }
 }
 
-/// Where an in-place operation writes: the values from the first element on, with sizes and strides.
+/// The destination of an in-place operation: the values from the first element on, with sizes and strides.
 pub(super) struct Destination<'a> {
     pub values: &'a mut [f32],
     pub layout: &'a Layout,
@@ -109,7 +109,7 @@ impl Destination<'_> {
     }
 }
 
-/// A function that writes into its first tensor, as candle's in-place operations.
+/// A function that writes into its first tensor, as an in-place operation of candle.
 struct Update<F> {
     name: &'static str,
     write: F,

@@ -188,7 +188,7 @@ impl Rows {
         let mut lines = text.lines();
         let first = lines.next().unwrap_or("");
         let form = "the header of latency rows in JSON";
-        let header: Header = document::read_one_of(place, first, (KIND, &VERSIONS), form)?;
+        let header: Header = document::read_one_of(place, first, KIND, &VERSIONS, form)?;
         let Header { device, engine, protocol, sentinel, plan, .. } = header;
         for (field, value) in [("threads", engine.threads), ("batch", engine.batch)] {
             if value == 0 {

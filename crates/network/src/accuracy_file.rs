@@ -131,7 +131,7 @@ fn parse(place: &str, text: &str) -> Result<AccuracyFile> {
 fn parse_header(place: &str, line: &str) -> Result<AccuracyHeader> {
     let place = format!("{place}, line 1");
     let form = "a header {\"kind\":\"accuracy\", …}";
-    let wire: WireHeader = document::read(&place, line, (KIND, VERSION), form)?;
+    let wire: WireHeader = document::read(&place, line, KIND, VERSION, form)?;
     let WireHeader { space, supernet, data, calibration, .. } = wire;
     Ok(AccuracyHeader { space, supernet, data, calibration })
 }
@@ -214,7 +214,7 @@ impl Writer {
         let (mut file, bytes) = LineFile::of(file, path, REFUSALS)?;
         let whole = whole_lines(&bytes);
         let rows = rows_of(path, &bytes[..whole], header)?;
-        file.go_on((&bytes, whole), &header_line(header), REFUSALS)?;
+        file.go_on(&bytes, whole, &header_line(header), REFUSALS)?;
         let seen = rows.iter().map(|row| (row.arch.clone(), row.split)).collect();
         Ok((Self { file, space: header.space.clone(), seen }, rows))
     }

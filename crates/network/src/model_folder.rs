@@ -291,7 +291,7 @@ impl ModelFolder {
     pub fn from_parts(config: ModelConfig, place: &str, bytes: &[u8]) -> Result<Self> {
         let file = tensor_file::from_bytes(place, bytes)?;
         let form = "the metadata of a model's weights";
-        let weights: ModelDocument = document::read_one_of(place, &file.document, (KIND, VERSIONS), form)?;
+        let weights: ModelDocument = document::read_one_of(place, &file.document, KIND, VERSIONS, form)?;
         if (&weights.arch, &weights.space) != (&config.arch, &config.space) {
             let named = |arch: &Arch, space: &SearchSpace| format!("{arch} of space {}", space.name());
             let expected = named(&config.arch, &config.space);
@@ -338,8 +338,8 @@ impl ModelConfig {
     pub fn from_json(place: &str, text: &str) -> Result<Self> {
         let advice = "give a folder that `extract export` wrote";
         let form = "a model's configuration in JSON";
-        let config: Self = document::read_one_of(place, text, (KIND, VERSIONS), form)
-            .map_err(|error| error.or_do(advice))?;
+        let config: Self =
+            document::read_one_of(place, text, KIND, VERSIONS, form).map_err(|error| error.or_do(advice))?;
         let fine_tuned = &config.origin.fine_tuned;
         check_form(place, config.version, "origin.fine_tuned", !fine_tuned.is_empty())?;
         config.space.check(&config.arch).map_err(|error| error.in_place(place))?;

@@ -198,12 +198,12 @@ fn read_metadata(place: &str, text: &str) -> Result<Metadata> {
     }
     match serde_json::from_str::<Front>(text).map(|front| front.version) {
         Ok(FITTED_VERSION) => {
-            Ok(document::read::<FittedMetadata>(place, text, (KIND, FITTED_VERSION), FORM)?.into())
+            Ok(document::read::<FittedMetadata>(place, text, KIND, FITTED_VERSION, FORM)?.into())
         }
         Ok(HELD_OUT_VERSION) => {
-            Ok(document::read::<HeldOutMetadata>(place, text, (KIND, HELD_OUT_VERSION), FORM)?.into())
+            Ok(document::read::<HeldOutMetadata>(place, text, KIND, HELD_OUT_VERSION, FORM)?.into())
         }
-        _ => Ok(document::read(place, text, (KIND, VERSION), FORM)?),
+        _ => Ok(document::read(place, text, KIND, VERSION, FORM)?),
     }
 }
 

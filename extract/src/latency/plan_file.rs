@@ -296,7 +296,8 @@ impl MeasurePlan {
         let header: Header = document::read_one_of(
             place,
             first,
-            (KIND, &[CHAINS, VERSION]),
+            KIND,
+            &[CHAINS, VERSION],
             "the header of a latency plan in JSON",
         )?;
         check_header(place, &header)?;

@@ -213,7 +213,7 @@ impl Found {
         let front: Option<Front> = serde_json::from_str(document::without_mark(text)).ok();
         let found: Self = match front {
             Some(Front { version }) if version < VERSION => older::newer(place, text, form)?,
-            _ => document::read_one_of(place, text, (KIND, VERSIONS), form)?,
+            _ => document::read_one_of(place, text, KIND, VERSIONS, form)?,
         };
         found.check_numbers(place)?;
         Ok(found)

@@ -155,7 +155,7 @@ impl SearchLog {
             .map_err(|error| base::Error::invalid(place, "text", "UTF-8", error))?;
         let mut lines = text.lines();
         let form = "the header of a search's log in JSON";
-        let header: Header = document::read(place, lines.next().unwrap_or(""), (KIND, VERSION), form)?;
+        let header: Header = document::read(place, lines.next().unwrap_or(""), KIND, VERSION, form)?;
         let setting = header.checked(place)?;
         let mut estimates = Vec::new();
         let mut seen = BTreeSet::new();
@@ -330,7 +330,7 @@ impl LogFile {
             }
             found.estimates.into_iter().try_for_each(|estimate| log.remember(&place, estimate))?;
         }
-        log.file.go_on((&bytes, whole), &line_of(&Header::from(setting)), REFUSALS)?;
+        log.file.go_on(&bytes, whole, &line_of(&Header::from(setting)), REFUSALS)?;
         Ok(log)
     }
 

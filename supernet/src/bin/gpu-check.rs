@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use base::random::rng_for;
 use candle_core::{DType, Device, Tensor};
-use kernels::{Backend, BatchNormAffine, DepthwiseChain, Precision};
+use kernels::{Backend, BatchNormAffine, ChainOutputGradient, DepthwiseChain, Precision};
 use space::{Activation, Arch, LayerSpec, SearchSpace, preset, sampler};
 use supernet::Result;
 use supernet::agreement::{Differences, diamond, of_layer, of_layers, of_network};
@@ -296,7 +296,7 @@ impl<W: Write> Rates<'_, W> {
         let outputs = x.elem_count() / (stride * stride);
         // reads the input, writes the output; the in-place shift after it reads and writes that
         self.time(&format!("depthwise and shift, {size}"), len + 3 * outputs, || {
-            backend.depthwise_activated(&x, (&weight, stride), &shift, Activation::None).map(drop)
+            backend.depthwise_activated(&x, &weight, stride, &shift, Activation::None).map(drop)
         })?;
         // statistics read it once, normalizing reads and writes it
         self.time(&format!("batch norm forward, {size}"), 3 * len, || {
@@ -323,10 +323,11 @@ impl<W: Write> Rates<'_, W> {
             backend.chain(&chain, &x).map(drop)
         })?;
         let (y, _, kept) = backend.chain(&chain, &x)?;
+        let gradient_of_output = ChainOutputGradient { dy: &y, excite: None };
         // behind the convolution five passes over its output; then the weights' gradient reads x and dy, the input's dy,
         // and the batch norm before it makes six more over x and dx
         self.time(&format!("chain backward, {size}"), 7 * len + 7 * outputs, || {
-            backend.chain_backward(&chain, (&x, &kept), &y, None, &into).map(drop)
+            backend.chain_backward(&chain, &x, &kept, &gradient_of_output, &into).map(drop)
         })
     }
 }

@@ -1,16 +1,16 @@
-//! What kind of error it is: what a caller can decide by, where the text is for people.
+//! Kinds of errors: callers decide by the kind, people read the text.
 
 use std::io;
 
-/// The kind of an error; every crate's error type has a method `kind` that gives it.
+/// The kind of an error; every crate's error type has a method `kind` that returns it.
 ///
-/// That something was stopped is no error: functions that can be stopped return it as a result.
+/// Being stopped is no error: functions that can be stopped return it as a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A file or folder is not there.
+    /// A file or folder does not exist.
     NotFound,
-    /// A file or folder is there, and cannot be read or written.
+    /// A file or folder exists, and cannot be read or written.
     Io,
     /// A value from a file, a flag or a caller breaks a promise.
     Invalid,
@@ -24,7 +24,7 @@ pub enum ErrorKind {
     VerificationFailed,
     /// Numbers have left the range of f32: a training diverged, or a network has no accuracy.
     NotFinite,
-    /// Memory has no room: the GPU's, or the machine's for what is about to begin.
+    /// Out of memory: the GPU's, or the machine's for the work about to begin.
     OutOfMemory,
     /// A GPU, its driver or its libraries failed.
     Device,

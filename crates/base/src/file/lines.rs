@@ -14,19 +14,19 @@ pub struct LineFile {
     path: PathBuf,
 }
 
-/// What is said where a file cannot be used.
+/// Parts of the error of a file that cannot be used.
 #[derive(Clone, Copy, Debug)]
 pub struct Refusals<'a> {
-    /// What another process does that holds it.
+    /// The reason, if another process holds the file.
     pub held: &'a str,
-    /// What it holds instead.
+    /// The reason, if the file holds something else.
     pub foreign: &'a str,
-    /// What to do about a file that holds something else.
+    /// The next step, if the file holds something else.
     pub next: &'a str,
 }
 
 impl LineFile {
-    /// Opens a file to append to, and makes one where there is none; with the bytes that it holds.
+    /// Opens a file to append to, or creates it; also returns the bytes that it holds.
     ///
     /// # Errors
     /// If another process holds it, or it cannot be written or read.
@@ -46,17 +46,12 @@ impl LineFile {
         Ok((Self { file, path: path.to_path_buf() }, bytes))
     }
 
-    /// Goes on after the first `whole` of the bytes that the file holds, its whole lines; what follows is torn and cut off.
-    /// A file without whole lines begins with `header`.
+    /// Continues after the first `whole` of the file's `bytes`, its whole lines; cuts off a torn line after them. A file
+    /// without whole lines begins with `header`.
     ///
     /// # Errors
     /// If a file without whole lines holds something else than the beginning of the header, or it cannot be written.
-    pub fn go_on(
-        &mut self,
-        (bytes, whole): (&[u8], usize),
-        header: &str,
-        refusals: Refusals<'_>,
-    ) -> Result<()> {
+    pub fn go_on(&mut self, bytes: &[u8], whole: usize, header: &str, refusals: Refusals<'_>) -> Result<()> {
         if whole == 0 && !header.as_bytes().starts_with(bytes) {
             let reason = refusals.foreign.to_string();
             let next = refusals.next.to_string();
@@ -71,7 +66,7 @@ impl LineFile {
         Ok(())
     }
 
-    /// Appends a line, its end included.
+    /// Appends a line, which includes its line end.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -79,21 +74,21 @@ impl LineFile {
         self.file.write_all(line.as_bytes()).map_err(Error::io("write", &self.path))
     }
 
-    /// Waits until the disk has all lines.
+    /// Syncs all lines to the disk.
     ///
     /// # Errors
-    /// If it refuses them.
+    /// If the disk refuses them.
     pub fn sync(&mut self) -> Result<()> {
         self.file.sync_data().map_err(Error::io("write", &self.path))
     }
 
-    /// Where it lies.
+    /// The file's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// Where the last line that has its end ends.
+/// Length of the whole lines at the beginning.
 pub fn whole_lines(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1)
 }
@@ -109,7 +104,7 @@ mod tests {
     fn begun(path: &Path) -> Result<LineFile> {
         let (mut file, bytes) = LineFile::open(path, REFUSALS)?;
         let whole = whole_lines(&bytes);
-        file.go_on((&bytes, whole), HEADER, REFUSALS)?;
+        file.go_on(&bytes, whole, HEADER, REFUSALS)?;
         Ok(file)
     }
 

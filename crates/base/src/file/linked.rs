@@ -1,4 +1,4 @@
-//! A second place for a file whose content is to outlast the next file of its name.
+//! A second place for a file, whose content then outlasts the next file of its name.
 
 use std::fs::File;
 use std::path::Path;
@@ -7,8 +7,8 @@ use super::place::{folder_of, followed, sync_folder};
 use super::{beside_prefix, remove_abandoned, write_atomically_with};
 use crate::error::{Error, Result};
 
-/// Puts the content of `from` at `to` as well: as a hard link where the file system has those, else as a copy. It is whole
-/// there, or what was there before still is. A file that is renamed onto `from` later leaves `to` as it is; a program that
+/// Puts the content of `from` at `to` as well: as a hard link where the file system has those, else as a copy. It appears
+/// whole, or the old file at `to` remains. A file that is renamed onto `from` later leaves `to` as it is; a program that
 /// writes into `from` changes both.
 ///
 /// # Errors
@@ -54,7 +54,7 @@ mod tests {
             write_atomically(&at("a"), b"first").expect("written");
             for _ in 0..2 {
                 place(&at("a"), &at("b")).expect("linked, or copied");
-                assert_eq!(names(folder.path()), ["a", "b"], "and nothing beside them");
+                assert_eq!(names(folder.path()), ["a", "b"], "and nothing else");
             }
             write_atomically(&at("a"), b"second").expect("written");
             assert_eq!(read(&at("b")).expect("a file"), b"first");

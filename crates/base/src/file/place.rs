@@ -1,4 +1,4 @@
-//! Where a file comes to lie: links, what is replaced there, modes, and the folder that has its name.
+//! The place of a file: links to it, the file replaced there, modes, and the folder that has its name.
 
 use std::fs::File;
 use std::io::{Error as IoError, ErrorKind, Result as IoResult, Seek, Write};
@@ -8,10 +8,10 @@ use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 
-/// Links in a row, beyond which they are taken for a circle.
+/// Most links in a row: more are taken for a cycle.
 const MOST_LINKS: usize = 40;
 
-/// The place that a path leads to through links, there or not.
+/// The place that a path leads to through links, whether it exists or not.
 pub fn followed(path: &Path) -> PathBuf {
     let mut place = path.to_path_buf();
     for _ in 0..MOST_LINKS {
@@ -19,7 +19,7 @@ pub fn followed(path: &Path) -> PathBuf {
             return real;
         }
         match std::fs::read_link(&place) {
-            // one that is not relative takes the place of all before it
+            // an absolute target replaces the whole path
             Ok(target) => place = folder_of(&place).join(target),
             Err(_) => return place,
         }
@@ -46,7 +46,7 @@ pub(super) fn sync_folder(folder: &Path) -> Result<()> {
     .map_err(Error::io("sync the folder", folder))
 }
 
-/// What a file system says that has no such thing as syncing a folder is no failure.
+/// Ignores the error of file systems that cannot sync folders.
 fn unless_unsupported(synced: IoResult<()>) -> IoResult<()> {
     match synced {
         Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
@@ -54,7 +54,7 @@ fn unless_unsupported(synced: IoResult<()>) -> IoResult<()> {
     }
 }
 
-/// A folder to sync; none where folders cannot be opened, or this one may be written but not listed.
+/// A folder to sync; none if folders cannot be opened, or this one may be written but not listed.
 #[cfg(unix)]
 fn open_folder(folder: &Path) -> IoResult<Option<File>> {
     match File::open(folder) {
@@ -68,8 +68,8 @@ fn open_folder(_: &Path) -> IoResult<Option<File>> {
     Ok(None)
 }
 
-/// Gives a finished file its name. Where the system does not rename onto it (a file that is mounted by itself, a layer of
-/// an overlay), it is written into.
+/// Renames a finished file into place. If the system cannot rename onto the target (a file mounted by itself, a layer of
+/// an overlay), the target is written into.
 pub(super) fn put(file: NamedTempFile, target: &Path) -> IoResult<()> {
     put_by(file, target, |file, target| {
         file.persist(target).map(drop).map_err(|error| (error.file, error.error))
@@ -97,17 +97,17 @@ fn put_by(
     }
 }
 
-/// Mode and owner of what is replaced, if something is.
+/// Mode and owner of the replaced file or folder, if there is one.
 pub(super) struct Replaced(#[cfg_attr(not(unix), allow(dead_code))] Option<std::fs::Metadata>);
 
 #[cfg(unix)]
 impl Replaced {
-    /// What lies there now.
+    /// Reads them from a path.
     pub(super) fn at(path: &Path) -> Self {
         Self(std::fs::metadata(path).ok())
     }
 
-    /// How what takes its place is made: private until it has its mode, new files as the umask leaves them.
+    /// Options to open the replacement with: private until it has its mode; new files by the umask.
     pub(super) fn as_private(&self) -> tempfile::Builder<'static, 'static> {
         use std::os::unix::fs::PermissionsExt;
         let mut builder = tempfile::Builder::new();
@@ -117,7 +117,7 @@ impl Replaced {
         builder
     }
 
-    /// Gives mode and owner to what takes its place; of the owner what is permitted.
+    /// Sets mode and owner of the replacement; of the owner as much as is permitted.
     pub(super) fn give_to(&self, file: &File) -> IoResult<()> {
         use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
         let Some(old) = &self.0 else { return Ok(()) };
@@ -128,7 +128,7 @@ impl Replaced {
             && old.gid() != new.gid()
             && fchown(file, None, Some(old.gid())).is_err()
         {
-            // what was granted to a group is not granted to another
+            // rights of one group must not pass to another
             mode = mode & !0o070 | (mode & 0o007) << 3;
         }
         file.set_permissions(std::fs::Permissions::from_mode(mode))
@@ -170,7 +170,7 @@ mod tests {
             with(kind).expect("copied");
             assert_eq!(std::fs::read_to_string(&target).expect("a file"), "new");
         }
-        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing is left beside");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing else is left");
     }
 
     #[test]

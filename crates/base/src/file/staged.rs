@@ -10,7 +10,7 @@ use super::place::{Replaced, folder_of, followed, sync_folder};
 use super::{beside_prefix, open_lock, remove_abandoned, undisturbed};
 use crate::error::{Error, Result};
 
-/// A folder that is being filled beside its place; it vanishes unless it is put there.
+/// A folder in the making, next to its place; it is removed on drop unless it was put there.
 pub struct StagedFolder {
     target: PathBuf,
     staged: TempDir,
@@ -18,12 +18,12 @@ pub struct StagedFolder {
 }
 
 impl StagedFolder {
-    /// Makes the folder, beside `target`.
+    /// Creates the folder, next to `target`.
     ///
     /// # Errors
     /// If the parent folder cannot be written.
-    pub fn beside(target: &Path) -> Result<Self> {
-        let failed = |error| Error::io("create a folder beside", target)(error);
+    pub fn next_to(target: &Path) -> Result<Self> {
+        let failed = |error| Error::io("create a folder next to", target)(error);
         let target = followed(target);
         let parent = folder_of(&target);
         std::fs::metadata(&parent).map_err(failed)?;
@@ -45,10 +45,10 @@ impl StagedFolder {
         self.staged.path().join(CONTENT)
     }
 
-    /// Gives the folder its name; a folder of that name is replaced, whose modes and owners it and its files get.
+    /// Renames the folder into place; it replaces a folder of that name, whose modes and owners it and its files get.
     ///
     /// # Errors
-    /// If it cannot be renamed or synced; what was there is then still there.
+    /// If it cannot be renamed or synced; an old folder then remains.
     pub fn put_in_place(self) -> Result<()> {
         let failed = |error| Error::io("rename to", &self.target)(error);
         if self.target.exists() {
@@ -70,7 +70,7 @@ impl StagedFolder {
 
 /// Name of the lock in a staged folder.
 pub(super) const LOCK: &str = "lock";
-/// Name of what is being staged in it.
+/// Name of the content in a staged folder.
 const CONTENT: &str = "content";
 
 /// Swaps two folders in one step, so that a kill never leaves the target's name without a folder.
@@ -86,11 +86,11 @@ fn exchange(new: &Path, target: &Path, old: &Path) -> std::io::Result<()> {
     replace(new, target, old)
 }
 
-/// Two steps where one is not to be had; the old folder comes back if the second fails.
+/// Replaces a folder in two steps where one is not possible; the old folder is restored if the second fails.
 fn replace(new: &Path, target: &Path, old: &Path) -> std::io::Result<()> {
     move_folder(target, old, |from, to| std::fs::rename(from, to))?;
     std::fs::rename(new, target).inspect_err(|_| {
-        // if that fails too, the first error says where
+        // if that fails too, the first error names the path
         let _ = move_folder(old, target, |from, to| std::fs::rename(from, to));
     })
 }
@@ -137,13 +137,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let target = folder.path().join("model");
         for content in ["first", "second"] {
-            let staged = StagedFolder::beside(&target).expect("a folder");
+            let staged = StagedFolder::next_to(&target).expect("a folder");
             std::fs::write(staged.path().join("file"), content).expect("written");
             staged.put_in_place().expect("renamed");
             assert_eq!(std::fs::read_to_string(target.join("file")).expect("a file"), content);
             assert_eq!(names(folder.path()), ["model"]);
         }
-        drop(StagedFolder::beside(&target).expect("a folder"));
+        drop(StagedFolder::next_to(&target).expect("a folder"));
         assert_eq!(names(folder.path()), ["model"]);
     }
 

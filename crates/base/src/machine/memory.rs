@@ -1,9 +1,9 @@
-//! How much memory a process may still take, by what Linux says of the machine and of its control groups.
+//! The memory that a process may still allocate, by Linux's reports on the machine and its control groups.
 
 use std::path::{Path, PathBuf};
 
-/// Bytes that this process may still take before the system has none left or a control group's limit is met; `None` where the
-/// system does not tell.
+/// Bytes that this process may still allocate before the system has none left or a control group's limit is reached; `None`
+/// if the system does not report them.
 pub fn memory_left() -> Option<u64> {
     let of_machine = available(&read(Path::new("/proc/meminfo")));
     let groups = groups(&read(Path::new("/proc/self/cgroup")));
@@ -11,7 +11,7 @@ pub fn memory_left() -> Option<u64> {
     of_machine.into_iter().chain(of_groups).min()
 }
 
-/// Bytes of memory that this process holds now, where the system tells.
+/// Bytes of memory that this process holds now, if the system reports them.
 pub fn memory_held() -> Option<u64> {
     kibibytes(&read(Path::new("/proc/self/status")), "VmRSS:")
 }
@@ -20,7 +20,7 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// What `/proc/meminfo` says can be had without swapping.
+/// Bytes that can be allocated without swapping, from the text of `/proc/meminfo`.
 fn available(meminfo: &str) -> Option<u64> {
     kibibytes(meminfo, "MemAvailable:")
 }
@@ -46,8 +46,8 @@ struct Group {
     folder: PathBuf,
 }
 
-/// The control groups that `/proc/self/cgroup` names, each with all that it lies within: a limit of any of them counts.
-/// Within a container the root stands for the container's own group, whose path outside means nothing there.
+/// The control groups that `/proc/self/cgroup` names, each with its ancestors: a limit of any of them counts. Within a
+/// container the root is the container's own group, whose outside path means nothing there.
 fn groups(cgroup: &str) -> Vec<Group> {
     let mut found = Vec::new();
     for line in cgroup.lines() {
@@ -66,7 +66,7 @@ fn groups(cgroup: &str) -> Vec<Group> {
 }
 
 impl Group {
-    /// Bytes up to the group's limit, where it has one. `read` gives a file's text, none where there is no file.
+    /// Bytes left up to the group's limit, if it has one. `read` returns a file's text, or none if there is no file.
     fn left(&self, read: &dyn Fn(&Path) -> String) -> Option<u64> {
         let (limit, used, cache) = match self.version {
             Version::Two => ("memory.max", "memory.current", ["inactive_file", "active_file"]),
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(folders("nothing of the kind\n\n"), [""; 0]);
     }
 
-    /// What is left of a group with these files.
+    /// Bytes left of a group with these files.
     fn left(version: Version, files: &[(&str, &str)]) -> Option<u64> {
         let group = Group { version, folder: PathBuf::from("/group") };
         group.left(&|path: &Path| {
@@ -144,7 +144,7 @@ mod tests {
         let one =
             [("memory.limit_in_bytes", "1000\n"), ("memory.usage_in_bytes", "900\n"), ("memory.stat", stat)];
         assert_eq!(left(Version::One, &one), Some(300));
-        // no limit is a number so large that the machine's memory is less
+        // "no limit" is a number larger than the machine's memory
         let none = [("memory.limit_in_bytes", "9223372036854771712\n"), ("memory.usage_in_bytes", "900\n")];
         assert!(left(Version::One, &none) > Some(1 << 60));
     }

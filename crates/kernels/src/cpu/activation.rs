@@ -1,6 +1,6 @@
 //! Activations and their derivatives on vectors.
 //!
-//! A type for each, so that a kernel's inner loop is compiled for its activation and holds no branch.
+//! Each activation is a type, so that a kernel's inner loop is compiled for its activation and holds no branch.
 
 use super::simd::Lanes;
 

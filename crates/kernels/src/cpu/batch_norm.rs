@@ -1,15 +1,15 @@
 //! Batch normalization with the activation that follows it.
 //!
 //! A row holds the M = N*H*W values of one channel. Statistics are `[2 * rows]`: the means, then the biased
-//! variances. Forward keeps nothing for backward but its input: z = gamma * (x - mean) / sqrt(var + eps) +
-//! beta is computed again there, which is cheaper than to store and to load it. A row is normalized, or
+//! variances. Forward retains nothing but its input for backward, which computes z = gamma * (x - mean) /
+//! sqrt(var + eps) + beta again: that is cheaper than storing and loading it. A row is normalized, or
 //! differentiated, right after its sums were taken, while it is in the cache.
 
 use super::activation::{Apply, with_activation};
 use super::simd::{BLOCK, Lanes, block_sums, map, map_in_place, sums, vectorised, zip_in_place};
 use super::{Activation, Isa, for_each_group, for_each_rows};
 
-/// What follows the normalization: scale and shift a channel (`[rows]` each), then the activation.
+/// The scale and shift of each channel (`[rows]` each) after the normalization, then the activation.
 #[derive(Clone, Copy, Debug)]
 pub struct Affine<'a> {
     /// Scale of each channel.
@@ -23,8 +23,9 @@ pub struct Affine<'a> {
 }
 
 impl Affine<'_> {
-    /// The constants of row `row`, whose values have this mean and variance.
-    pub(super) fn channel(&self, row: usize, (mean, variance): (f32, f32)) -> Channel {
+    /// The constants of row `row`, whose values have these moments.
+    pub(super) fn channel(&self, row: usize, moments: RowMoments) -> Channel {
+        let RowMoments { mean, variance } = moments;
         let inv_std = 1.0 / (variance + self.epsilon).sqrt();
         let scale = self.gamma[row] * inv_std;
         Channel { mean, inv_std, scale, beta: self.beta[row], activation: self.activation }
@@ -59,31 +60,60 @@ impl Channel {
     }
 }
 
+/// Mean and biased variance of one row.
+#[derive(Clone, Copy)]
+pub(super) struct RowMoments {
+    pub mean: f32,
+    pub variance: f32,
+}
+
 /// Mean and variance of row `row` in statistics.
-pub(super) fn moments_in(stats: &[f32], row: usize) -> (f32, f32) {
-    (stats[row], stats[stats.len() / 2 + row])
+pub(super) fn moments_in(stats: &[f32], row: usize) -> RowMoments {
+    RowMoments { mean: stats[row], variance: stats[stats.len() / 2 + row] }
+}
+
+/// The outputs of [`forward`].
+pub struct NormalizedSlices<'a> {
+    /// Means, then biased variances of the rows, `[2 * rows]`.
+    pub stats: &'a mut [f32],
+    /// The output, `[rows, M]`.
+    pub y: &'a mut [f32],
+}
+
+/// A batch norm's forward, as its backward reads it.
+#[derive(Clone, Copy)]
+pub struct BatchNormSlices<'a> {
+    /// The input, `[rows, M]`.
+    pub x: &'a [f32],
+    /// Means, then biased variances of the rows, `[2 * rows]`.
+    pub stats: &'a [f32],
+    /// Scale, shift and activation.
+    pub affine: Affine<'a>,
+}
+
+/// The gradients of one row's scale and shift.
+#[derive(Clone, Copy)]
+pub(super) struct RowGradients {
+    pub gamma: f32,
+    pub beta: f32,
 }
 
 /// y = act(gamma * (x - mean) / sqrt(var + eps) + beta) + addend, where mean and variance are those of the row.
 ///
 /// # Shapes
-/// `x`, `addend` and `y` `[rows, M]`; `stats` `[2 * rows]`, written too.
-pub fn forward(
-    isa: Isa,
-    x: &[f32],
-    affine: Affine,
-    addend: Option<&[f32]>,
-    stats: &mut [f32],
-    y: &mut [f32],
-) {
+/// `x` and `addend` `[rows, M]`; see [`NormalizedSlices`].
+pub fn forward(isa: Isa, x: &[f32], affine: Affine, addend: Option<&[f32]>, to: NormalizedSlices) {
+    let NormalizedSlices { stats, y } = to;
     assert_eq!(x.len(), y.len());
     assert!(addend.is_none_or(|addend| addend.len() == y.len()));
     let row = affine.row_len(x, stats);
-    for_each_rows(stats.len() / 2, 4 * row, (y, row), stats, |first, y, means, variances| {
+    for_each_rows(y, 4 * row, stats, |first, y, means, variances| {
         for (i, y) in y.chunks_mut(row).enumerate() {
             let at = (first + i) * row..(first + i + 1) * row;
-            (means[i], variances[i]) = moments_of(isa, &x[at.clone()]);
-            let channel = affine.channel(first + i, (means[i], variances[i]));
+            let moments = moments_of(isa, &x[at.clone()]);
+            means[i] = moments.mean;
+            variances[i] = moments.variance;
+            let channel = affine.channel(first + i, moments);
             match addend {
                 Some(addend) => apply_and_add(isa, &x[at.clone()], channel, &addend[at], y),
                 None => apply_row(isa, &x[at], channel, y),
@@ -96,16 +126,18 @@ pub fn forward(
 pub fn forward_in_place(isa: Isa, x: &mut [f32], affine: Affine, addend: Option<&[f32]>, stats: &mut [f32]) {
     assert!(addend.is_none_or(|addend| addend.len() == x.len()));
     let row = affine.row_len(x, stats);
-    for_each_rows(stats.len() / 2, 3 * row, (x, row), stats, |first, x, means, variances| {
+    for_each_rows(x, 3 * row, stats, |first, x, means, variances| {
         for (i, x) in x.chunks_mut(row).enumerate() {
-            (means[i], variances[i]) = moments_of(isa, x);
-            let channel = affine.channel(first + i, (means[i], variances[i]));
+            let moments = moments_of(isa, x);
+            means[i] = moments.mean;
+            variances[i] = moments.variance;
+            let channel = affine.channel(first + i, moments);
             finish_in_place(isa, x, channel, addend.map(|addend| &addend[(first + i) * row..][..row]));
         }
     });
 }
 
-/// [`forward_in_place`] with statistics that are given.
+/// [`forward_in_place`] with given statistics.
 pub fn apply_in_place(isa: Isa, x: &mut [f32], stats: &[f32], affine: Affine, addend: Option<&[f32]>) {
     assert!(addend.is_none_or(|addend| addend.len() == x.len()));
     let row = affine.row_len(x, stats);
@@ -124,12 +156,12 @@ fn finish_in_place(isa: Isa, x: &mut [f32], channel: Channel, addend: Option<&[f
     }
 }
 
-vectorised!(pub(super) fn moments_of(x: &[f32]) -> (f32, f32) = moments);
+vectorised!(pub(super) fn moments_of(x: &[f32]) -> RowMoments = moments);
 
 /// Mean and biased variance in one pass over memory: two passes over each block while it is in cache, then
 /// the blocks are combined pairwise (Chan, Golub and LeVeque 1979).
 #[inline(always)]
-fn moments<T: Lanes>(x: &[f32]) -> (f32, f32) {
+fn moments<T: Lanes>(x: &[f32]) -> RowMoments {
     let mut count = 0.0f64;
     let mut mean = 0.0f64;
     let mut squares = 0.0f64;
@@ -151,7 +183,7 @@ fn moments<T: Lanes>(x: &[f32]) -> (f32, f32) {
         squares += block_squares + step * step * count * len / total;
         count = total;
     }
-    (mean as f32, (squares / count).max(0.0) as f32)
+    RowMoments { mean: mean as f32, variance: (squares / count).max(0.0) as f32 }
 }
 
 vectorised!(pub(super) fn apply_row(x: &[f32], channel: Channel, y: &mut [f32]) = apply_row_on);
@@ -192,81 +224,84 @@ fn apply_and_add_in_place_on<T: Lanes>(x: &mut [f32], channel: Channel, addend: 
 /// are those of x itself: dx = gamma / sqrt(var + eps) * (g - (dbeta + xhat * dgamma) / M).
 ///
 /// # Shapes
-/// `x`, `dy`, `dx` `[rows, M]`; `stats` `[2 * rows]`; `sums` `[2 * rows]`: of gamma, then of beta.
-pub fn backward(
-    isa: Isa,
-    x: &[f32],
-    dy: &[f32],
-    stats: &[f32],
-    affine: Affine,
-    sums: &mut [f32],
-    dx: &mut [f32],
-) {
+/// `dy` and `dx` `[rows, M]`; `sums` `[2 * rows]`: of gamma, then of beta; see [`BatchNormSlices`].
+pub fn backward(isa: Isa, forward: BatchNormSlices, dy: &[f32], sums: &mut [f32], dx: &mut [f32]) {
+    let BatchNormSlices { x, stats, affine } = forward;
     assert_eq!((x.len(), x.len()), (dy.len(), dx.len()));
     assert_eq!(stats.len(), sums.len());
     let row = affine.row_len(x, stats);
-    for_each_rows(stats.len() / 2, 5 * row, (dx, row), sums, |first, dx, gammas, betas| {
+    for_each_rows(dx, 5 * row, sums, |first, dx, gammas, betas| {
         for (i, dx) in dx.chunks_mut(row).enumerate() {
             let at = (first + i) * row..(first + i + 1) * row;
             let channel = affine.channel(first + i, moments_in(stats, first + i));
-            (gammas[i], betas[i]) = differentiate(isa, &x[at.clone()], &dy[at], channel, dx);
+            let gradients = differentiate(isa, &x[at.clone()], &dy[at], channel, dx);
+            gammas[i] = gradients.gamma;
+            betas[i] = gradients.beta;
         }
     });
 }
 
 /// [`backward`] with the gradient of x in the place of `dy`.
-pub fn backward_in_place(
-    isa: Isa,
-    x: &[f32],
-    dy: &mut [f32],
-    stats: &[f32],
-    affine: Affine,
-    sums: &mut [f32],
-) {
+pub fn backward_in_place(isa: Isa, forward: BatchNormSlices, dy: &mut [f32], sums: &mut [f32]) {
+    let BatchNormSlices { x, stats, affine } = forward;
     assert_eq!(x.len(), dy.len());
     assert_eq!(stats.len(), sums.len());
     let row = affine.row_len(x, stats);
-    for_each_rows(stats.len() / 2, 4 * row, (dy, row), sums, |first, dy, gammas, betas| {
+    for_each_rows(dy, 4 * row, sums, |first, dy, gammas, betas| {
         for (i, dy) in dy.chunks_mut(row).enumerate() {
             let channel = affine.channel(first + i, moments_in(stats, first + i));
             let x = &x[(first + i) * row..][..row];
-            (gammas[i], betas[i]) = differentiate_in_place(isa, x, dy, channel);
+            let gradients = differentiate_in_place(isa, x, dy, channel);
+            gammas[i] = gradients.gamma;
+            betas[i] = gradients.beta;
         }
     });
 }
 
 /// One row of [`backward`]; returns the gradients of gamma and beta.
-pub(super) fn differentiate(isa: Isa, x: &[f32], dy: &[f32], channel: Channel, dx: &mut [f32]) -> (f32, f32) {
+pub(super) fn differentiate(
+    isa: Isa,
+    x: &[f32],
+    dy: &[f32],
+    channel: Channel,
+    dx: &mut [f32],
+) -> RowGradients {
     let gradients = row_gradients(isa, x, dy, channel);
     row_backward(isa, x, dy, channel, gradients, dx);
     gradients
 }
 
 /// One row of [`backward_in_place`]; returns the gradients of gamma and beta.
-pub(super) fn differentiate_in_place(isa: Isa, x: &[f32], dy: &mut [f32], channel: Channel) -> (f32, f32) {
+pub(super) fn differentiate_in_place(isa: Isa, x: &[f32], dy: &mut [f32], channel: Channel) -> RowGradients {
     let gradients = row_gradients(isa, x, dy, channel);
     row_backward_in_place(isa, x, dy, channel, gradients);
     gradients
 }
 
-vectorised!(fn row_gradients(x: &[f32], dy: &[f32], channel: Channel) -> (f32, f32) = row_gradients_on);
+vectorised!(fn row_gradients(x: &[f32], dy: &[f32], channel: Channel) -> RowGradients = row_gradients_on);
 
 #[inline(always)]
-fn row_gradients_on<T: Lanes>(x: &[f32], dy: &[f32], channel: Channel) -> (f32, f32) {
+fn row_gradients_on<T: Lanes>(x: &[f32], dy: &[f32], channel: Channel) -> RowGradients {
     let [gamma, beta] = with_activation!(channel.activation, A => sums([x, dy], |[x, dy]: [T; 2]| {
         let g = dy.mul(A::derivative(channel.normalize(x)));
         [g.mul(x.sub(T::splat(channel.mean))), g]
     }));
-    ((gamma * f64::from(channel.inv_std)) as f32, beta as f32)
+    RowGradients { gamma: (gamma * f64::from(channel.inv_std)) as f32, beta: beta as f32 }
 }
 
 vectorised!(
-    fn row_backward(x: &[f32], dy: &[f32], channel: Channel, gradients: (f32, f32), dx: &mut [f32]) =
+    fn row_backward(x: &[f32], dy: &[f32], channel: Channel, gradients: RowGradients, dx: &mut [f32]) =
         row_backward_on
 );
 
 #[inline(always)]
-fn row_backward_on<T: Lanes>(x: &[f32], dy: &[f32], channel: Channel, gradients: (f32, f32), dx: &mut [f32]) {
+fn row_backward_on<T: Lanes>(
+    x: &[f32],
+    dy: &[f32],
+    channel: Channel,
+    gradients: RowGradients,
+    dx: &mut [f32],
+) {
     let slope = Slope::new(channel, gradients, x.len());
     with_activation!(channel.activation, A => {
         map([x, dy], dx, |[x, dy]: [T; 2]| slope.gradient(x, dy.mul(A::derivative(channel.normalize(x)))))
@@ -274,12 +309,12 @@ fn row_backward_on<T: Lanes>(x: &[f32], dy: &[f32], channel: Channel, gradients:
 }
 
 vectorised!(
-    fn row_backward_in_place(x: &[f32], dy: &mut [f32], channel: Channel, gradients: (f32, f32)) =
+    fn row_backward_in_place(x: &[f32], dy: &mut [f32], channel: Channel, gradients: RowGradients) =
         row_backward_in_place_on
 );
 
 #[inline(always)]
-fn row_backward_in_place_on<T: Lanes>(x: &[f32], dy: &mut [f32], channel: Channel, gradients: (f32, f32)) {
+fn row_backward_in_place_on<T: Lanes>(x: &[f32], dy: &mut [f32], channel: Channel, gradients: RowGradients) {
     let slope = Slope::new(channel, gradients, x.len());
     with_activation!(channel.activation, A => {
         zip_in_place(dy, x, |dy: T, x| slope.gradient(x, dy.mul(A::derivative(channel.normalize(x)))))
@@ -296,7 +331,8 @@ struct Slope {
 }
 
 impl Slope {
-    fn new(channel: Channel, (gamma, beta): (f32, f32), count: usize) -> Self {
+    fn new(channel: Channel, gradients: RowGradients, count: usize) -> Self {
+        let RowGradients { gamma, beta } = gradients;
         let count = count as f32;
         let offset = -beta / count;
         let slope = -gamma * channel.inv_std / count;
@@ -341,6 +377,10 @@ mod tests {
         fn affine(&self) -> Affine<'_> {
             Affine { gamma: &self.gamma, beta: &self.beta, epsilon: 1e-5, activation: self.activation }
         }
+
+        fn slices(&self) -> BatchNormSlices<'_> {
+            BatchNormSlices { x: &self.x, stats: &self.stats, affine: self.affine() }
+        }
     }
 
     fn for_each_case(check: impl Fn(&Case, (usize, usize, Activation))) {
@@ -376,26 +416,44 @@ mod tests {
         }
     }
 
+    /// The output of [`forward`], which the functions in place must equal.
+    fn every_forward(isa: Isa, case: &Case, addend: Option<&[f32]>) -> Vec<f32> {
+        let mut y = garbage(case.x.len());
+        let mut stats = garbage(case.stats.len());
+        let to = NormalizedSlices { stats: &mut stats, y: &mut y };
+        forward(isa, &case.x, case.affine(), addend, to);
+        let mut in_place = case.x.clone();
+        apply_in_place(isa, &mut in_place, &stats, case.affine(), addend);
+        assert_eq!(y, in_place);
+        in_place.copy_from_slice(&case.x);
+        forward_in_place(isa, &mut in_place, case.affine(), addend, &mut stats);
+        assert_eq!(y, in_place);
+        y
+    }
+
+    /// The sums of [`backward`], then its gradient; the function in place must equal them.
+    fn every_backward(isa: Isa, case: &Case) -> Vec<f32> {
+        let mut sums = garbage(case.stats.len());
+        let mut dx = garbage(case.x.len());
+        backward(isa, case.slices(), &case.dy, &mut sums, &mut dx);
+        let mut again = garbage(sums.len());
+        let mut in_place = case.dy.clone();
+        backward_in_place(isa, case.slices(), &mut in_place, &mut again);
+        assert_eq!((&sums, &dx), (&again, &in_place));
+        [sums, dx].concat()
+    }
+
     #[test]
     fn forward_agrees_with_the_reference() {
         for_each_case(|case, what| {
             for addend in [None, Some(&case.dy[..])] {
                 let mut expect = case.x.clone();
                 reference::apply_in_place(&mut expect, &case.stats, case.affine(), addend);
-                let kernel = |isa| {
-                    let mut y = garbage(case.x.len());
-                    let mut stats = garbage(case.stats.len());
-                    forward(isa, &case.x, case.affine(), addend, &mut stats, &mut y);
-                    let mut in_place = case.x.clone();
-                    apply_in_place(isa, &mut in_place, &stats, case.affine(), addend);
-                    assert_eq!(y, in_place);
-                    in_place.copy_from_slice(&case.x);
-                    forward_in_place(isa, &mut in_place, case.affine(), addend, &mut stats);
-                    assert_eq!(y, in_place);
-                    y
-                };
                 if case.x.len() > case.stats.len() {
-                    on_every_isa(kernel, |isa, y| assert_close(y, &expect, &(isa, what)));
+                    on_every_isa(
+                        |isa| every_forward(isa, case, addend),
+                        |isa, y| assert_close(y, &expect, &(isa, what)),
+                    );
                 }
             }
         });
@@ -406,25 +464,18 @@ mod tests {
         for_each_case(|case, what| {
             let mut sums = garbage(case.stats.len());
             let mut dx = garbage(case.x.len());
-            reference::backward(&case.x, &case.dy, &case.stats, case.affine(), &mut sums, &mut dx);
-            let kernel = |isa| {
-                let mut sums = garbage(sums.len());
-                let mut dx = garbage(dx.len());
-                backward(isa, &case.x, &case.dy, &case.stats, case.affine(), &mut sums, &mut dx);
-                let mut again = garbage(sums.len());
-                let mut in_place = case.dy.clone();
-                backward_in_place(isa, &case.x, &mut in_place, &case.stats, case.affine(), &mut again);
-                assert_eq!((&sums, &dx), (&again, &in_place));
-                [sums, dx].concat()
-            };
-            on_every_isa(kernel, |isa, got| {
-                let (got_sums, got_dx) = got.split_at(sums.len());
-                assert_close(got_sums, &sums, &("sums", isa, what));
-                // With one or two values a row the gradient is 0 but for rounding.
-                if case.x.len() > case.stats.len() {
-                    assert_close(got_dx, &dx, &("dx", isa, what));
-                }
-            });
+            reference::backward(case.slices(), &case.dy, &mut sums, &mut dx);
+            on_every_isa(
+                |isa| every_backward(isa, case),
+                |isa, got| {
+                    let (got_sums, got_dx) = got.split_at(sums.len());
+                    assert_close(got_sums, &sums, &("sums", isa, what));
+                    // With one or two values per row the gradient is 0 but for rounding.
+                    if case.x.len() > case.stats.len() {
+                        assert_close(got_dx, &dx, &("dx", isa, what));
+                    }
+                },
+            );
         });
     }
 }

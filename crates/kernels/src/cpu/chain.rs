@@ -1,16 +1,16 @@
-//! What an inverted residual block does channel by channel, between its two matrix products: batch norm and
-//! activation, depthwise convolution, batch norm and activation, mean of each map; and all of it backward.
+//! The depthwise middle of an inverted residual block, between its two matrix products: batch norm and activation,
+//! depthwise convolution, batch norm and activation, mean of each map; and the backward of all of it.
 //!
 //! Each channel goes through the whole chain while it is in the cache, so that memory is read and written once
-//! where kernel after kernel would read it five times; and threads are told once, not five times.
+//! where kernel after kernel would read it five times; and work is handed to threads once, not five times.
 //!
-//! The activated expansion is not kept for backward, but computed again there: that costs less than reading it back.
+//! Backward computes the activated expansion again: that costs less than storing it and reading it back.
 
 use rayon::prelude::*;
 
 use super::batch_norm::{
-    Affine, Channel, apply_row, apply_row_in_place, differentiate, differentiate_in_place, moments_in,
-    moments_of,
+    Affine, RowGradients, RowMoments, apply_row, apply_row_in_place, differentiate, differentiate_in_place,
+    moments_in, moments_of,
 };
 use super::depthwise::{DepthwiseShape, backward_input_channels, backward_weight_channels, forward_channels};
 use super::planes::{activate_in_place, excite_backward, plane_sums};
@@ -30,7 +30,7 @@ pub struct ChainSlices<'a> {
     pub after: Affine<'a>,
 }
 
-/// What a training pass keeps and gives: everything is written.
+/// Outputs of a training pass, and what its backward reads. Every value is written.
 pub struct KeptSlices<'a> {
     /// Statistics of the batch norm before, `[2 C]`, or empty.
     pub before: &'a mut [f32],
@@ -40,7 +40,7 @@ pub struct KeptSlices<'a> {
     pub after: &'a mut [f32],
     /// The chain's output, `[C, N, Ho, Wo]`.
     pub output: &'a mut [f32],
-    /// Mean of each map of the output, `[C, N]`, or empty where nobody asks.
+    /// Mean of each map of the output, `[C, N]`, or empty: not computed.
     pub means: &'a mut [f32],
 }
 
@@ -77,13 +77,13 @@ fn for_each<T: Send>(groups: Vec<T>, body: impl Fn(T) + Send + Sync) {
     }
 }
 
-/// Channels of a task.
+/// Channels per task.
 fn group_channels(shape: &DepthwiseShape, passes: usize) -> usize {
     let work = shape.work() + passes * (shape.channel() + shape.out_channel());
     if shape.channels * work <= SERIAL_WORK { shape.channels.max(1) } else { group_rows(work) }
 }
 
-/// Forward with the batch's own statistics; what backward needs is kept.
+/// Forward with the batch's own statistics, for training.
 ///
 /// # Shapes
 /// `x` `[C, N, H, W]`; see [`KeptSlices`].
@@ -129,7 +129,8 @@ fn forward_group(isa: Isa, chain: &ChainSlices, x: &[f32], group: Group) {
             if let Some(before) = before {
                 for (i, (x, to)) in input.chunks(row).zip(scratch.chunks_mut(row)).enumerate() {
                     let moments = moments_of(isa, x);
-                    (group.before[0][start + i], group.before[1][start + i]) = moments;
+                    group.before[0][start + i] = moments.mean;
+                    group.before[1][start + i] = moments.variance;
                     apply_row(isa, x, before.channel(channels.start + i, moments), to);
                 }
                 input = scratch;
@@ -139,7 +140,8 @@ fn forward_group(isa: Isa, chain: &ChainSlices, x: &[f32], group: Group) {
             for (i, channel) in channels.enumerate() {
                 let convolved = &convolved[i * out_row..][..out_row];
                 let moments = moments_of(isa, convolved);
-                (group.after[0][start + i], group.after[1][start + i]) = moments;
+                group.after[0][start + i] = moments.mean;
+                group.after[1][start + i] = moments.variance;
                 let output = &mut group.output[(start + i) * out_row..][..out_row];
                 apply_row(isa, convolved, after.channel(channel, moments), output);
                 if !group.means.is_empty() {
@@ -156,60 +158,67 @@ fn forward_group(isa: Isa, chain: &ChainSlices, x: &[f32], group: Group) {
 pub enum Moments<'a> {
     /// The batch's own.
     OfBatch,
-    /// These, `[2 C]` of the batch norms before and after; those before empty where there is none.
+    /// Given ones of the batch norms before and after, `[2 C]` each; without a batch norm before, its own are empty.
     Given(&'a [f32], &'a [f32]),
 }
 
-/// Forward for which nothing is kept but the output and, where `seen` is not empty, the statistics used.
+/// Outputs of a pass that keeps nothing for backward.
+pub struct OutputSlices<'a> {
+    /// Statistics that the batch norm before normalized with, `[2 C]`, or empty: not written.
+    pub before: &'a mut [f32],
+    /// Statistics that the batch norm after normalized with, `[2 C]`, or empty: not written.
+    pub after: &'a mut [f32],
+    /// The chain's output, `[C, N, Ho, Wo]`.
+    pub output: &'a mut [f32],
+}
+
+/// One group of channels of [`OutputSlices`].
+struct OutputGroup<'a> {
+    first: usize,
+    before: [&'a mut [f32]; 2],
+    after: [&'a mut [f32]; 2],
+    output: &'a mut [f32],
+}
+
+/// Forward that keeps nothing for backward.
 ///
 /// # Shapes
-/// `x` `[C, N, H, W]` to `output` `[C, N, Ho, Wo]`; `seen` `[2 C]` of the batch norms before (or empty) and after.
-pub fn forward_forgetting(
-    isa: Isa,
-    chain: &ChainSlices,
-    x: &[f32],
-    moments: Moments,
-    seen: [&mut [f32]; 2],
-    output: &mut [f32],
-) {
+/// `x` `[C, N, H, W]`; see [`OutputSlices`].
+pub fn forward_forgetting(isa: Isa, chain: &ChainSlices, x: &[f32], moments: Moments, to: OutputSlices) {
     let shape = &chain.shape;
     let channels = shape.channels;
-    assert_eq!((x.len(), output.len()), (channels * shape.channel(), channels * shape.out_channel()));
-    assert!(seen.iter().all(|seen| seen.is_empty() || seen.len() == 2 * channels));
+    assert_eq!((x.len(), to.output.len()), (channels * shape.channel(), channels * shape.out_channel()));
+    assert!([&to.before, &to.after].iter().all(|seen| seen.is_empty() || seen.len() == 2 * channels));
     let size = group_channels(shape, 2);
     let count = channels.div_ceil(size);
-    let [mut before, mut after] = seen.map(|seen| {
+    let [mut before, mut after] = [to.before, to.after].map(|seen| {
         let (means, variances) = seen.split_at_mut(seen.len() / 2);
         [pieces(means, size, count).into_iter(), pieces(variances, size, count).into_iter()]
     });
-    let groups = pieces(output, size * shape.out_channel(), count).into_iter().enumerate();
-    let groups = groups.map(|(index, output)| {
-        let seen = [&mut before, &mut after]
-            .map(|halves| halves.each_mut().map(|half| half.next().unwrap_or_default()));
-        (index * size, output, seen)
+    let groups = pieces(to.output, size * shape.out_channel(), count).into_iter().enumerate();
+    let groups = groups.map(|(index, output)| OutputGroup {
+        first: index * size,
+        before: before.each_mut().map(|half| half.next().unwrap_or_default()),
+        after: after.each_mut().map(|half| half.next().unwrap_or_default()),
+        output,
     });
-    for_each(groups.collect(), |(first, output, seen)| {
-        forgetting_group(isa, chain, x, moments, (first, output), seen);
-    });
+    for_each(groups.collect(), |group| forgetting_group(isa, chain, x, moments, group));
 }
 
-fn forgetting_group(
-    isa: Isa,
-    chain: &ChainSlices,
-    x: &[f32],
-    moments: Moments,
-    (first, output): (usize, &mut [f32]),
-    mut seen: [[&mut [f32]; 2]; 2],
-) {
+/// Writes the moments of one row to the means and the variances, unless these are empty.
+fn note(halves: &mut [&mut [f32]; 2], row: usize, moments: RowMoments) {
+    if !halves[0].is_empty() {
+        halves[0][row] = moments.mean;
+        halves[1][row] = moments.variance;
+    }
+}
+
+fn forgetting_group(isa: Isa, chain: &ChainSlices, x: &[f32], moments: Moments, group: OutputGroup) {
     let ChainSlices { shape, before, weight, after } = chain;
+    let OutputGroup { first, before: mut seen_before, after: mut seen_after, output } = group;
     let row = shape.channel();
     let out_row = shape.out_channel();
     let size = chunk_channels(shape);
-    let mut note = |which: usize, place: usize, (mean, variance): (f32, f32)| {
-        if !seen[which][0].is_empty() {
-            (seen[which][0][place], seen[which][1][place]) = (mean, variance);
-        }
-    };
     with_scratch(if before.is_some() { size * row } else { 0 }, |scratch| {
         for (index, output) in output.chunks_mut(size * out_row).enumerate() {
             let start = index * size;
@@ -221,7 +230,7 @@ fn forgetting_group(
                         Moments::OfBatch => moments_of(isa, x),
                         Moments::Given(before, _) => moments_in(before, channels.start + i),
                     };
-                    note(0, start + i, found);
+                    note(&mut seen_before, start + i, found);
                     apply_row(isa, x, before.channel(channels.start + i, found), to);
                 }
                 input = scratch;
@@ -232,33 +241,40 @@ fn forgetting_group(
                     Moments::OfBatch => moments_of(isa, output),
                     Moments::Given(_, after) => moments_in(after, channels.start + i),
                 };
-                note(1, start + i, found);
+                note(&mut seen_after, start + i, found);
                 apply_row_in_place(isa, output, after.channel(channels.start + i, found));
             }
         }
     });
 }
 
-/// y = act(x convolved with weight + shift): a chain whose statistics were folded into its weights.
+/// A depthwise convolution that a batch norm was folded into, and its activation.
+#[derive(Clone, Copy, Debug)]
+pub struct FoldedSlices<'a> {
+    /// The depthwise convolution's maps.
+    pub shape: DepthwiseShape,
+    /// The depthwise convolution's weight, `[C, k * k]`.
+    pub weight: &'a [f32],
+    /// Added to the convolution's output, `[C]`.
+    pub shift: &'a [f32],
+    /// Applied last.
+    pub activation: Activation,
+}
+
+/// y = act(x convolved with weight + shift).
 ///
 /// # Shapes
-/// `x` `[C, N, H, W]`, `weight` `[C, k * k]`, `shift` `[C]` to `y` `[C, N, Ho, Wo]`.
-pub fn forward_activated(
-    isa: Isa,
-    shape: &DepthwiseShape,
-    x: &[f32],
-    weight: &[f32],
-    (shift, activation): (&[f32], Activation),
-    y: &mut [f32],
-) {
+/// `x` `[C, N, H, W]` to `y` `[C, N, Ho, Wo]`.
+pub fn forward_activated(isa: Isa, chain: &FoldedSlices, x: &[f32], y: &mut [f32]) {
+    let FoldedSlices { shape, weight, shift, activation } = *chain;
     let out_row = shape.out_channel();
     assert_eq!((x.len(), y.len()), (shape.channels * shape.channel(), shape.channels * out_row));
     assert_eq!((weight.len(), shift.len()), (shape.channels * shape.taps(), shape.channels));
-    let chunk = chunk_channels(shape);
+    let chunk = chunk_channels(&shape);
     for_each_group(y, out_row, shape.work() + out_row, |first, y| {
         for (index, y) in y.chunks_mut(chunk * out_row).enumerate() {
             let first = first + index * chunk;
-            forward_channels(isa, shape, &x[first * shape.channel()..], &weight[first * shape.taps()..], y);
+            forward_channels(isa, &shape, &x[first * shape.channel()..], &weight[first * shape.taps()..], y);
             for (y, shift) in y.chunks_mut(out_row).zip(&shift[first..]) {
                 activate_in_place(isa, y, *shift, activation);
             }
@@ -266,7 +282,7 @@ pub fn forward_activated(
     });
 }
 
-/// What a training pass kept, and the gradient of its output.
+/// The inputs of backward: results of the training pass, and the gradient of its output.
 #[derive(Clone, Copy)]
 pub struct Saved<'a> {
     /// The chain's input, `[C, N, H, W]`.
@@ -284,7 +300,7 @@ pub struct Saved<'a> {
     pub excite: Option<(&'a [f32], &'a [f32])>,
 }
 
-/// The gradients: everything is written.
+/// The outputs of backward. Every value is written.
 pub struct GradientSlices<'a> {
     /// Of the chain's input, `[C, N, H, W]`.
     pub dx: &'a mut [f32],
@@ -338,7 +354,7 @@ pub fn backward(isa: Isa, chain: &ChainSlices, saved: &Saved, slopes: GradientSl
 }
 
 fn backward_group(isa: Isa, chain: &ChainSlices, saved: &Saved, group: SlopeGroup) {
-    let ChainSlices { shape, before, weight, after } = chain;
+    let ChainSlices { shape, before, weight, .. } = chain;
     let row = shape.channel();
     let out_row = shape.out_channel();
     let taps = shape.taps();
@@ -351,10 +367,9 @@ fn backward_group(isa: Isa, chain: &ChainSlices, saved: &Saved, group: SlopeGrou
             let channels = group.first + start..group.first + start + count;
             let dy = &mut dy[..count * out_row];
             for (i, dy) in dy.chunks_mut(out_row).enumerate() {
-                let channel = channels.start + i;
-                let constants = after.channel(channel, moments_in(saved.after, channel));
-                let sums = differentiate_output(isa, saved, shape, channel, constants, dy);
-                (group.after[0][start + i], group.after[1][start + i]) = sums;
+                let sums = differentiate_output(isa, chain, saved, channels.start + i, dy);
+                group.after[0][start + i] = sums.gamma;
+                group.after[1][start + i] = sums.beta;
             }
             let x = &saved.x[channels.start * row..channels.end * row];
             let constants = |before: &Affine, i| {
@@ -362,7 +377,7 @@ fn backward_group(isa: Isa, chain: &ChainSlices, saved: &Saved, group: SlopeGrou
             };
             let mut input = x;
             if let Some(before) = before {
-                // Computed once more: cheaper than to have kept it.
+                // Computed again: cheaper than storing it.
                 for (i, (x, to)) in x.chunks(row).zip(expanded.chunks_mut(row)).enumerate() {
                     apply_row(isa, x, constants(before, i), to);
                 }
@@ -376,23 +391,25 @@ fn backward_group(isa: Isa, chain: &ChainSlices, saved: &Saved, group: SlopeGrou
             if let Some(before) = before {
                 for (i, (dx, x)) in dx.chunks_mut(row).zip(x.chunks(row)).enumerate() {
                     let sums = differentiate_in_place(isa, x, dx, constants(before, i));
-                    (group.before[0][start + i], group.before[1][start + i]) = sums;
+                    group.before[0][start + i] = sums.gamma;
+                    group.before[1][start + i] = sums.beta;
                 }
             }
         }
     });
 }
 
-/// The gradient of one channel of the convolution's output, through squeeze-and-excite where there is one; returns
-/// those of gamma and beta.
+/// Writes the gradient of one channel of the convolution's output, through squeeze-and-excite where there is one; returns
+/// the gradients of gamma and beta.
 fn differentiate_output(
     isa: Isa,
+    chain: &ChainSlices,
     saved: &Saved,
-    shape: &DepthwiseShape,
     channel: usize,
-    constants: Channel,
     to: &mut [f32],
-) -> (f32, f32) {
+) -> RowGradients {
+    let shape = &chain.shape;
+    let constants = chain.after.channel(channel, moments_in(saved.after, channel));
     let values = channel * shape.out_channel()..(channel + 1) * shape.out_channel();
     let x = &saved.convolved[values.clone()];
     let dy = &saved.dy[values];
@@ -432,8 +449,8 @@ mod tests {
     }
 
     impl Case {
-        fn new([channels, images, height, kernel, stride]: [usize; 5], expands: bool) -> Self {
-            let shape = DepthwiseShape { channels, images, height, width: height, kernel, stride };
+        fn new(shape: DepthwiseShape, expands: bool) -> Self {
+            let DepthwiseShape { channels, images, .. } = shape;
             let scaled = |seed| values(channels, seed).iter().map(|gamma| gamma + 1.5).collect::<Vec<f32>>();
             Self {
                 shape,
@@ -457,7 +474,7 @@ mod tests {
             ChainSlices { shape: self.shape, before, weight: &self.weight, after: affine(2) }
         }
 
-        /// The lengths of what a training pass keeps.
+        /// The lengths of [`KeptSlices`].
         fn lengths(&self) -> [usize; 5] {
             let channels = self.shape.channels;
             let before = if self.expands { 2 * channels } else { 0 };
@@ -495,12 +512,15 @@ mod tests {
     }
 
     fn for_each_case(check: impl Fn(&Case)) {
-        for shape in SHAPES {
-            [true, false].into_iter().for_each(|expands| check(&Case::new(shape, expands)));
+        for [channels, images, height, kernel, stride] in SHAPES {
+            let shape = DepthwiseShape { channels, images, height, width: height, kernel, stride };
+            for expands in [true, false] {
+                check(&Case::new(shape, expands));
+            }
         }
     }
 
-    /// Compares part by part what [`on_every_isa`] takes as one.
+    /// Compares the parts of a result that [`on_every_isa`] takes as one slice.
     fn check_parts<const N: usize>(
         case: &Case,
         expect: &[Vec<f32>; N],
@@ -536,20 +556,13 @@ mod tests {
                 let mut seen = [garbage(before.len()), garbage(after.len())];
                 let mut got = garbage(output.len());
                 let [seen_before, seen_after] = seen.each_mut().map(Vec::as_mut_slice);
-                let of_batch = Moments::OfBatch;
-                forward_forgetting(
-                    isa,
-                    &case.chain(),
-                    &case.x,
-                    of_batch,
-                    [seen_before, seen_after],
-                    &mut got,
-                );
+                let to = OutputSlices { before: seen_before, after: seen_after, output: &mut got };
+                forward_forgetting(isa, &case.chain(), &case.x, Moments::OfBatch, to);
                 assert!(got == output && seen[0] == before && seen[1] == after, "{isa:?} {:?}", case.shape);
                 let mut given = garbage(output.len());
                 let moments = Moments::Given(&before, &after);
-                let nobody = [<&mut [f32]>::default(), <&mut [f32]>::default()];
-                forward_forgetting(isa, &case.chain(), &case.x, moments, nobody, &mut given);
+                let to = OutputSlices { before: &mut [], after: &mut [], output: &mut given };
+                forward_forgetting(isa, &case.chain(), &case.x, moments, to);
                 assert!(given == output, "{isa:?} {:?}", case.shape);
             }
         });
@@ -558,19 +571,17 @@ mod tests {
     #[test]
     fn folded_chains_agree_with_the_reference() {
         for_each_case(|case| {
-            let shift = &case.constants[1][..];
-            let activation = Activation::Relu;
+            let chain = FoldedSlices {
+                shape: case.shape,
+                weight: &case.weight,
+                shift: &case.constants[1],
+                activation: Activation::Relu,
+            };
             let mut expect = garbage(case.dy.len());
-            reference::forward_activated(
-                &case.shape,
-                &case.x,
-                &case.weight,
-                (shift, activation),
-                &mut expect,
-            );
+            reference::forward_activated(&chain, &case.x, &mut expect);
             check_parts(case, &[expect], |isa| {
                 let mut y = garbage(case.dy.len());
-                forward_activated(isa, &case.shape, &case.x, &case.weight, (shift, activation), &mut y);
+                forward_activated(isa, &chain, &case.x, &mut y);
                 [y]
             });
         });

@@ -1,6 +1,6 @@
 //! Patches for the dense k x k convolutions (stems, bottlenecks): im2col and its adjoint, for some images of a batch.
 //!
-//! A dense convolution is `W [O, C*k*k] x patches [C*k*k, N*Ho*Wo]`; the product is somebody else's.
+//! A dense convolution is `W [O, C*k*k] x patches [C*k*k, N*Ho*Wo]`; [`super::product`] multiplies.
 
 use super::simd::{Lanes, vectorised, zip_in_place};
 use super::{Isa, for_each_group};
@@ -44,8 +44,8 @@ impl PatchShape {
         self.channels * self.kernel * self.kernel
     }
 
-    /// Groups of images whose patches are made together, of `most` values unless one image has more: a function of sizes
-    /// alone.
+    /// Groups of images whose patches are made together, of at most `most` values unless one image has more: a function of
+    /// sizes alone.
     pub fn groups(&self, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let images = self.images;
         let group = (most / (self.taps() * self.out_plane()).max(1)).clamp(1, images.max(1));
@@ -241,7 +241,7 @@ mod tests {
             let shape = PatchShape { channels, images, height, width, kernel, stride };
             for images in [0..images, images - 1..images] {
                 let columns = values(shape.taps() * images.len() * shape.out_plane(), 2);
-                // what other images' maps hold stays
+                // other images' maps stay unchanged
                 let before = values(channels * shape.channel(), 3);
                 let mut expect = before.clone();
                 reference::fold_patches(&shape, images.clone(), &columns, &mut expect);

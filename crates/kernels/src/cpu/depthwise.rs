@@ -1,4 +1,4 @@
-//! Depthwise convolution: one k x k kernel a channel, forward and backward.
+//! Depthwise convolution: one k x k kernel per channel, forward and backward.
 //!
 //! Two schemes. `plane` copies a map with a zero border around it and computes tiles of several rows, a
 //! vector wide, so that each row is loaded once for all taps. Small maps leave most lanes of such a vector
@@ -337,22 +337,24 @@ mod tests {
             reference::forward(&shape, &x, &w, &mut y);
             reference::backward_input(&shape, &dy, &w, &mut dx);
             reference::backward_weight(&shape, &x, &dy, &mut dw);
-            let kernel = |isa| {
-                let mut y = garbage(dy.len());
-                let mut dx = garbage(x.len());
-                let mut dw = w.clone();
-                forward(isa, &shape, &x, &w, &mut y);
-                backward_input(isa, &shape, &dy, &w, &mut dx);
-                backward_weight(isa, &shape, &x, &dy, &mut dw);
-                [y, dx, dw].concat()
-            };
-            on_every_isa(kernel, |isa, got| {
-                let (got_y, rest) = got.split_at(y.len());
-                let (got_dx, got_dw) = rest.split_at(dx.len());
-                assert_close(got_y, &y, &("y", isa, shape));
-                assert_close(got_dx, &dx, &("dx", isa, shape));
-                assert_close(got_dw, &dw, &("dw", isa, shape));
-            });
+            on_every_isa(
+                |isa| {
+                    let mut y = garbage(dy.len());
+                    let mut dx = garbage(x.len());
+                    let mut dw = w.clone();
+                    forward(isa, &shape, &x, &w, &mut y);
+                    backward_input(isa, &shape, &dy, &w, &mut dx);
+                    backward_weight(isa, &shape, &x, &dy, &mut dw);
+                    [y, dx, dw].concat()
+                },
+                |isa, got| {
+                    let (got_y, rest) = got.split_at(y.len());
+                    let (got_dx, got_dw) = rest.split_at(dx.len());
+                    assert_close(got_y, &y, &("y", isa, shape));
+                    assert_close(got_dx, &dx, &("dx", isa, shape));
+                    assert_close(got_dw, &dw, &("dw", isa, shape));
+                },
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What works plane by plane or row by row: pooling, scaling, bias with activation, sums.
+//! Kernels that work plane by plane or row by row: means, scales, biases with activations, sums.
 //!
 //! A plane is the H*W values of one channel of one image; `[C, N]` of them lie one after the other. A row is
 //! the N*H*W values of one channel.
@@ -7,7 +7,7 @@ use super::activation::{Apply, with_activation};
 use super::simd::{Lanes, map, map_in_place, sums, vectorised, zip_in_place};
 use super::{Activation, Isa, for_each_group};
 
-/// Work of a plane beside its values: a call and the masks of its last vector, in units of values.
+/// Work of a plane in addition to its values: a call and the masks of its last vector, in units of values.
 const PLANE_WORK: usize = 32;
 
 /// The mean of each plane.
@@ -47,7 +47,7 @@ pub fn mean_backward(_isa: Isa, dy: &[f32], plane: usize, dx: &mut [f32]) {
     });
 }
 
-/// y = x * s, with one factor a plane.
+/// y = x * s, with one factor per plane.
 ///
 /// # Shapes
 /// `x` and `y` `[planes, plane]`, `s` `[planes]`.
@@ -126,18 +126,23 @@ fn excite_backward_on<T: Lanes>(dy: &[f32], s: &[f32], dmean: &[f32], plane: usi
     }
 }
 
-/// y = act(x + bias), with one bias a row; no bias is 0.
+/// A bias and an activation over rows.
+#[derive(Clone, Copy, Debug)]
+pub struct BiasActivation<'a> {
+    /// Number of rows.
+    pub rows: usize,
+    /// One value per row; no bias is 0.
+    pub bias: Option<&'a [f32]>,
+    /// Applied after it.
+    pub activation: Activation,
+}
+
+/// y = act(x + bias).
 ///
 /// # Shapes
-/// `x` and `y` `[rows, M]`, `bias` `[rows]`.
-pub fn bias_activation(
-    isa: Isa,
-    x: &[f32],
-    bias: Option<&[f32]>,
-    rows: usize,
-    activation: Activation,
-    y: &mut [f32],
-) {
+/// `x` and `y` `[rows, M]`.
+pub fn bias_activation(isa: Isa, x: &[f32], with: BiasActivation, y: &mut [f32]) {
+    let BiasActivation { rows, bias, activation } = with;
     let row = row_len(x, bias, rows);
     assert_eq!(x.len(), y.len());
     for_each_group(y, row, 2 * row, |first, y| {
@@ -177,16 +182,9 @@ fn activate_in_place_on<T: Lanes>(x: &mut [f32], bias: f32, activation: Activati
 /// The gradient of the input of [`bias_activation`]: dx = dy * act'(x + bias).
 ///
 /// # Shapes
-/// `x`, `dy`, `dx` `[rows, M]`, `bias` `[rows]`.
-pub fn bias_activation_backward(
-    isa: Isa,
-    x: &[f32],
-    bias: Option<&[f32]>,
-    rows: usize,
-    activation: Activation,
-    dy: &[f32],
-    dx: &mut [f32],
-) {
+/// `x`, `dy`, `dx` `[rows, M]`.
+pub fn bias_activation_backward(isa: Isa, x: &[f32], with: BiasActivation, dy: &[f32], dx: &mut [f32]) {
+    let BiasActivation { rows, bias, activation } = with;
     let row = row_len(x, bias, rows);
     assert_eq!((x.len(), x.len()), (dy.len(), dx.len()));
     for_each_group(dx, row, 3 * row, |first, dx| {
@@ -334,26 +332,23 @@ mod tests {
             check(
                 ALL,
                 |isa, rows, row, out: &mut [f32]| {
-                    bias_activation(isa, &x(rows, row), Some(&bias(rows)), rows, activation, out);
+                    let with = BiasActivation { rows, bias: Some(&bias(rows)), activation };
+                    bias_activation(isa, &x(rows, row), with, out);
                 },
                 |rows, row, out| {
-                    reference::bias_activation(&x(rows, row), Some(&bias(rows)), rows, activation, out);
+                    let with = BiasActivation { rows, bias: Some(&bias(rows)), activation };
+                    reference::bias_activation(&x(rows, row), with, out);
                 },
             );
             check(
                 ALL,
                 |isa, rows, row, out: &mut [f32]| {
-                    bias_activation_backward(isa, &x(rows, row), None, rows, activation, &dy(rows, row), out);
+                    let with = BiasActivation { rows, bias: None, activation };
+                    bias_activation_backward(isa, &x(rows, row), with, &dy(rows, row), out);
                 },
                 |rows, row, out| {
-                    reference::bias_activation_backward(
-                        &x(rows, row),
-                        None,
-                        rows,
-                        activation,
-                        &dy(rows, row),
-                        out,
-                    );
+                    let with = BiasActivation { rows, bias: None, activation };
+                    reference::bias_activation_backward(&x(rows, row), with, &dy(rows, row), out);
                 },
             );
         }

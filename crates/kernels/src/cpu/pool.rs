@@ -1,6 +1,6 @@
 //! Pooling over windows that move by their own stride: a ResNet's stem and its shortcuts.
 //!
-//! Few values, read once: what counts is that planes are shared out to threads.
+//! Each value is read once, so speed comes from spreading planes over threads.
 
 use super::{Isa, for_each_group};
 
@@ -116,7 +116,7 @@ pub fn max_backward(_isa: Isa, pool: &Pool, x: &[f32], dy: &[f32], dx: &mut [f32
     });
 }
 
-/// The mean of what there is of each window.
+/// The mean of each window's values inside the map.
 ///
 /// # Shapes
 /// `x` `[planes, H, W]` to `y` `[planes, Ho, Wo]`.
@@ -126,10 +126,9 @@ pub fn average(_isa: Isa, pool: &Pool, x: &[f32], y: &mut [f32]) {
     pool.for_each_plane(y, out_plane, |index, y| {
         let x = &x[index * plane..][..plane];
         pool.for_each_window(|out, [top, bottom, left, right]| {
-            y[out] = (top..bottom)
-                .map(|y: usize| x[y * pool.width + left..y * pool.width + right].iter().sum::<f32>())
-                .sum::<f32>()
-                / ((bottom - top) * (right - left)) as f32;
+            let rows = (top..bottom).map(|y| &x[y * pool.width + left..y * pool.width + right]);
+            let sum = rows.map(|row| row.iter().sum::<f32>()).sum::<f32>();
+            y[out] = sum / ((bottom - top) * (right - left)) as f32;
         });
     });
 }

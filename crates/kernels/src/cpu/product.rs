@@ -2,7 +2,7 @@
 //!
 //! Two schemes. `outer` packs both operands and computes tiles of the product, each step of the inner dimension
 //! adding one outer product: its bits depend on nothing but the operands. `dot` takes rows that are contiguous
-//! along a long inner dimension, as the gradient of a weight has them, and turns nothing.
+//! along a long inner dimension, as the gradient of a weight has them, and transposes nothing.
 //!
 //! A tile of sums with its operands leaves registers to spare on every instruction set. AVX2 has 16; where a tile filled them
 //! all, the compiler kept some in memory, which cost products up to half their speed.
@@ -49,7 +49,7 @@ impl Matrix<'_> {
 }
 
 /// Number of values from the first to the last element; `None` if no address space has as many. The checks before
-/// `unsafe` code stand on this number, so that it must not wrap around.
+/// `unsafe` code depend on this number, so it must not wrap around.
 fn span(rows: usize, columns: usize, row_stride: usize, column_stride: usize) -> Option<usize> {
     if rows == 0 || columns == 0 {
         return Some(0);
@@ -59,7 +59,7 @@ fn span(rows: usize, columns: usize, row_stride: usize, column_stride: usize) ->
     down.checked_add(across)?.checked_add(1)
 }
 
-/// Where a product goes: rows of contiguous columns.
+/// The destination of a product: rows of contiguous columns.
 pub struct MatrixMut<'a> {
     /// From the first element on.
     pub values: &'a mut [f32],
@@ -74,24 +74,24 @@ impl MatrixMut<'_> {
         assert!(span.is_some_and(|span| span <= self.values.len()), "the product fits");
         assert!(m <= 1 || n <= self.row_stride, "rows of the destination do not overlap");
         if let Write::Activate { shift, .. } = write {
-            assert_eq!(shift.len(), m, "one shift a row");
+            assert_eq!(shift.len(), m, "one shift per row");
         }
         Out { first: self.values.as_mut_ptr(), stride: self.row_stride }
     }
 }
 
-/// What happens to the values already there.
+/// How a product is written to its destination.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Write<'a> {
-    /// They are garbage.
+    /// The product replaces values that may be garbage.
     Replace,
-    /// The product is added to them.
+    /// The product is added to the values.
     Accumulate,
-    /// They are garbage; the product plus one value a row goes through an activation.
+    /// `act(product + shift)` replaces values that may be garbage.
     Activate {
-        /// One value a row.
+        /// One value per row.
         shift: &'a [f32],
-        /// What follows.
+        /// Applied last.
         activation: Activation,
     },
 }
@@ -131,7 +131,8 @@ pub fn product_packed(left: &Packed, right: Matrix, mut destination: MatrixMut, 
     assert!(right.fits(), "the operand lies inside its slice");
     let out = destination.out(m, n, write);
     if m > 0 && n > 0 {
-        outer::product_packed(left.isa, left.values(), m, &right, out, write);
+        let left = outer::PackedRows { isa: left.isa, values: left.values(), count: m };
+        outer::product_packed(left, &right, out, write);
     }
 }
 
@@ -219,7 +220,9 @@ mod tests {
         Matrix { values, rows, columns, row_stride, column_stride }
     }
 
-    fn check([m, n, k]: [usize; 3], [left_rows, right_rows]: [bool; 2], write: Write) {
+    fn check(sizes: [usize; 3], order: [bool; 2], write: Write) {
+        let [m, n, k] = sizes;
+        let [left_rows, right_rows] = order;
         let left = values((m + 2) * (k + 2), 1);
         let right = values((k + 2) * (n + 2), 2);
         let left = matrix(&left, m, k, left_rows);

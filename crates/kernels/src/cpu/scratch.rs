@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 
-/// Sixteen values on a cache line of their own: what scratch memory is made of, so that vectors in it do
-/// not straddle lines.
+/// Sixteen values on a cache line of their own. Scratch memory consists of these, so that vectors in it do not
+/// straddle lines.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Line(#[expect(dead_code, reason = "read and written through pointers")] [f32; Line::LEN]);
@@ -35,7 +35,7 @@ thread_local! {
 }
 
 /// Calls `body` with at least `len` values of this thread's scratch memory, on lines of their own. They hold
-/// what was last written there, by whomever.
+/// whatever was last written there.
 pub(super) fn with_scratch<T>(len: usize, body: impl FnOnce(&mut [f32]) -> T) -> T {
     // Taken out while in use: `body` may come here again, itself or by work that its thread steals meanwhile.
     let mut lines = KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();

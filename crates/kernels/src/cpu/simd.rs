@@ -5,8 +5,8 @@
 //! without any build flag. The types that implement [`Lanes`] are named by that macro alone, behind a check
 //! of the CPU, which is what makes their methods sound. Knows nothing of layers.
 //!
-//! Vectors are worked on in plain loops, not in closures for `array::map` and the like: what the compiler
-//! does not inline into the `#[target_feature]` function calls each instruction as a function.
+//! Vectors are worked on in plain loops, not in closures for `array::map` and the like: in a closure that the
+//! compiler does not inline into the `#[target_feature]` function, each instruction is a function call.
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -42,7 +42,7 @@ pub(super) trait Lanes: Copy {
     /// `count` values are writable at `to`.
     unsafe fn store_first(self, to: *mut f32, count: usize);
 
-    /// Asks for the cache line at `address` ahead of its use; does nothing else.
+    /// Prefetches the cache line at `address`; does nothing else.
     fn prefetch(address: *const f32);
     /// `self + other`.
     fn add(self, other: Self) -> Self;
@@ -115,8 +115,8 @@ pub(super) use vectorised;
 /// Values that are summed in f32 before the sum goes into an f64: long rows stay exact to f32 rounding.
 pub(super) const BLOCK: usize = 4096;
 
-/// Asks for the cache lines of `len` values from `values` on, ahead of their use; does nothing else, so that
-/// they need not exist.
+/// Prefetches the cache lines of `len` values from `values` on; does nothing else, so that they need not
+/// exist.
 #[inline(always)]
 pub(super) fn prefetch<T: Lanes>(values: *const f32, len: usize) {
     /// Values of a cache line.
@@ -277,7 +277,7 @@ pub(super) unsafe fn transpose<T: Lanes>(
     }
 }
 
-/// Eight lanes in plain Rust, for every machine; the compiler makes of it what the target offers.
+/// Eight lanes in plain Rust, for every machine; the compiler uses the instructions of the target.
 #[derive(Clone, Copy)]
 pub(super) struct Portable([f32; 8]);
 

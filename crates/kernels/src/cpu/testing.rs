@@ -1,25 +1,26 @@
-//! What the tests of the kernels share: made-up values, comparison, thread counts.
+//! Helpers of the kernels' tests: made-up values, comparison, thread counts.
 
 use super::Isa;
 
 /// `len` values in -1..1 from a xorshift generator.
 pub(crate) fn values(len: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761) | 1;
-    let mut next = || {
+    let mut values = Vec::with_capacity(len);
+    for _ in 0..len {
         state ^= state << 13;
         state ^= state >> 17;
         state ^= state << 5;
-        state as f32 / u32::MAX as f32 * 2.0 - 1.0
-    };
-    (0..len).map(|_| next()).collect()
+        values.push(state as f32 / u32::MAX as f32 * 2.0 - 1.0);
+    }
+    values
 }
 
-/// An output before it is written: reading it would show.
+/// An output before it is written: NaN, so that a test notices if it is read.
 pub(super) fn garbage(len: usize) -> Vec<f32> {
     vec![f32::NAN; len]
 }
 
-/// Equal to 1e-5 of the greatest value.
+/// Asserts equality up to 1e-5 of the greatest value.
 #[track_caller]
 pub(super) fn assert_close(got: &[f32], expect: &[f32], what: &dyn std::fmt::Debug) {
     assert_eq!(got.len(), expect.len());

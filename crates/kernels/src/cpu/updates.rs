@@ -32,7 +32,7 @@ pub fn nesterov(isa: Isa, parameter: &mut [f32], gradient: &mut [f32], velocity:
     chunks.for_each(|((parameter, velocity), gradient)| update(isa, parameter, gradient, velocity, step));
 }
 
-/// What AdamW is given beside its learning rate: `torch.optim.AdamW`'s arguments of the same meaning.
+/// AdamW's constants except learning rate and weight decay: `torch.optim.AdamW`'s `betas` and `eps`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWConstants {
     /// Share that the first moment keeps in a step.
@@ -46,7 +46,7 @@ pub struct AdamWConstants {
 /// The constants of one step of AdamW on parameters that have taken as many steps.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamWStep {
-    /// What a parameter is multiplied by first: 1 - lr * weight decay.
+    /// The factor of a parameter at the beginning: 1 - lr * weight decay.
     pub keep: f32,
     /// 1 - beta1.
     pub first_share: f32,
@@ -91,9 +91,10 @@ pub fn adamw(
     isa: Isa,
     parameter: &mut [f32],
     gradient: &mut [f32],
-    [first, second]: [&mut [f32]; 2],
+    moments: [&mut [f32]; 2],
     step: AdamWStep,
 ) {
+    let [first, second] = moments;
     assert_eq!([parameter.len(); 3], [gradient.len(), first.len(), second.len()]);
     /// Values of a task; a value is read four times and written four times.
     const CHUNK: usize = TASK_WORK / 8;

@@ -1,5 +1,5 @@
-//! A sum of rows of a matrix, each times a factor: a product with a vector of which only the values that are not zero
-//! are given. A layer behind a ReLU needs half of the work that a dense product does, and any number of columns.
+//! A sum of rows of a matrix, each times a factor: a product with a sparse vector. Behind a ReLU that is half of a dense
+//! product's work, for any number of columns.
 
 use super::Isa;
 use super::simd::{Lanes, load_up_to, store_up_to, vectorised};

@@ -1,13 +1,13 @@
 //! Batch norms over rows: a channel of `[C, N, H, W]` is a row.
 
-use super::{Activation, Argument, Launch, Place, add_splits, int, long, number, splits};
+use super::{Activation, Argument, Launch, Place, RowSizes, add_splits, int, long, number, splits};
 
-/// Rows and what a batch norm does to them.
+/// A batch norm over rows, and its activation.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchNormLaunches {
     /// Channels.
     pub rows: usize,
-    /// Values of each.
+    /// Values of each row.
     pub length: usize,
     /// Scale, `[rows]`.
     pub gamma: Place,
@@ -15,7 +15,7 @@ pub struct BatchNormLaunches {
     pub beta: Place,
     /// Added to the variance.
     pub epsilon: f32,
-    /// What follows.
+    /// Applied last.
     pub activation: Activation,
 }
 
@@ -58,16 +58,9 @@ impl BatchNormLaunches {
         self.launch("normalize", &[&places[..], &[addend.into(), y.into()]].concat(), &self.sizes())
     }
 
-    /// Adds the gradients of gamma and beta to `slopes`, `[rows]` each, and gives dx, which may be dy; works in `sums`,
-    /// `[2, rows]`.
-    pub fn backward(
-        &self,
-        [x, dy, stats]: [Place; 3],
-        excite: Option<Excite>,
-        (sums, slopes): (Place, [Place; 2]),
-        dx: Place,
-        scratch: Place,
-    ) -> Vec<Launch> {
+    /// The gradients of gamma, beta and x; works in `sums`, `[2, rows]`, and in `scratch`.
+    pub fn backward(&self, places: BatchNormBackwardPlaces, sums: Place, scratch: Place) -> Vec<Launch> {
+        let BatchNormBackwardPlaces { x, dy, stats, excite, slopes, dx } = places;
         let splits = self.splits();
         let [factors, dmeans] = [excite.map(|excite| excite.factors), excite.map(|excite| excite.dmeans)];
         let plane = excite.map_or(1, |excite| excite.plane);
@@ -84,10 +77,24 @@ impl BatchNormLaunches {
     }
 }
 
+/// Where a batch norm's backward reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchNormBackwardPlaces {
+    pub x: Place,
+    pub dy: Place,
+    /// Mean and biased variance of each row, `[2, rows]`.
+    pub stats: Place,
+    pub excite: Option<Excite>,
+    /// Where the gradients of gamma and beta are added, `[rows]` each.
+    pub slopes: [Place; 2],
+    /// May be `dy`.
+    pub dx: Place,
+}
+
 /// Squeeze-and-excite after a batch norm: its output's gradient is `dy * factor + dmean / plane`.
 #[derive(Clone, Copy, Debug)]
 pub struct Excite {
-    /// What each plane was multiplied with.
+    /// The factor of each plane.
     pub factors: Place,
     /// The gradient of each plane's mean.
     pub dmeans: Place,
@@ -95,13 +102,14 @@ pub struct Excite {
     pub plane: usize,
 }
 
-/// Adds the sum of each of `rows` rows of `length` values to `out`; `scratch` is `splits(rows, length) * rows` values.
+/// Adds the sum of each row to `out`; `scratch` is `splits(rows, length) * rows` values.
 pub fn add_row_sums(
     x: Place,
-    (rows, length): (usize, usize),
+    sizes: RowSizes,
     out: Place,
     scratch: Place,
-) -> impl Iterator<Item = Launch> {
+) -> impl Iterator<Item = Launch> + use<> {
+    let RowSizes { rows, length } = sizes;
     let splits = splits(rows, length);
     let to = if splits == 1 { out } else { scratch };
     let arguments = [x.into(), to.into(), long(rows), long(length), int(splits)];

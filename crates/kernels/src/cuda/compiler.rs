@@ -1,7 +1,7 @@
-//! CUDA C to a GPU's own code, by NVRTC.
+//! Compiles CUDA C to a GPU's own code, by NVRTC.
 //!
-//! Code and not PTX: PTX of a newer NVRTC than the driver is refused by it, code of the same major version is not, and
-//! nothing is left to compile when a kernel is launched first.
+//! Code and not PTX: a driver refuses PTX of a newer NVRTC, but not code of the same major version, and nothing is left to
+//! compile at a kernel's first launch.
 
 use std::ffi::{CStr, CString};
 

@@ -1,4 +1,4 @@
-//! Patches of dense convolutions; the product is somebody else's.
+//! Patches of dense convolutions; [`super::product`] multiplies.
 
 use std::ops::Range;
 

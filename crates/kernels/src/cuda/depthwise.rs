@@ -6,21 +6,21 @@ use crate::cpu::depthwise::DepthwiseShape;
 
 /// Values of the input that a block holds, `TILE` in the source.
 pub const TILE: usize = 6144;
-/// Values of the gradient beside them, `GRADIENT_TILE`.
+/// Values of the gradient next to them, `GRADIENT_TILE`.
 pub const GRADIENT_TILE: usize = 4096;
 
-/// Which maps are cut into rectangles, and what a rectangle reads.
+/// The maps that are cut into rectangles, and the values that a rectangle reads.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pass {
-    /// The output's; read is the input around it.
+    /// Cuts the output; reads the input around it.
     Forward,
-    /// The input's, at stride 2; read are the outputs that it reaches.
+    /// Cuts the input, at stride 2; reads the outputs that it reaches.
     Input,
-    /// The output's; read is the input around it, and the rectangle of the gradient.
+    /// Cuts the output; reads the input around it, and the gradient's rectangle.
     Weight,
 }
 
-/// Rectangles of `rows x columns`, and so many maps of a channel together.
+/// Rectangles of `rows x columns`, and `maps` maps of a channel together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cut {
     maps: usize,
@@ -50,9 +50,6 @@ impl Cut {
             Pass::Weight => rows * pitch(columns),
             Pass::Forward | Pass::Input => 0,
         };
-        let fits = |rows: usize, columns: usize| {
-            reads(rows, columns) <= TILE && gradient(rows, columns) <= GRADIENT_TILE
-        };
         // rectangles of the gradient of the input begin at even places, those that are cut across at places for packs
         let step = if pass == Pass::Input { 2 } else { 1 };
         let part = |len: usize, parts: usize| len.div_ceil(parts).next_multiple_of(step);
@@ -61,11 +58,17 @@ impl Cut {
         };
         let mut across = 1;
         let mut along = 1;
-        while !fits(part(height, across), width_part(along)) {
-            if part(height, across) >= width_part(along) { across += 1 } else { along += 1 }
+        let mut rows = part(height, across);
+        let mut columns = width_part(along);
+        while reads(rows, columns) > TILE || gradient(rows, columns) > GRADIENT_TILE {
+            if rows >= columns {
+                across += 1;
+                rows = part(height, across);
+            } else {
+                along += 1;
+                columns = width_part(along);
+            }
         }
-        let rows = part(height, across);
-        let columns = width_part(along);
         let tiles = [height.div_ceil(rows), width.div_ceil(columns)];
         let mut most = TILE / reads(rows, columns);
         if pass == Pass::Weight {
@@ -77,7 +80,7 @@ impl Cut {
         Self { maps, rows, columns, tiles }
     }
 
-    /// Rectangles of a channel, the maps of a group together.
+    /// Rectangles per channel, the maps of a group together.
     fn count(&self, images: usize) -> usize {
         images.div_ceil(self.maps) * self.tiles[0] * self.tiles[1]
     }
@@ -122,9 +125,16 @@ fn before_arguments(before: Before) -> [Argument; 6] {
     }
 }
 
-/// y = x convolved with w; or what `before` makes of x.
-pub fn forward(shape: &DepthwiseShape, x: Place, before: Before, w: Place, y: Place) -> Launch {
-    convolution(shape, [x, w, y], before, false)
+/// The input of a convolution: x, or x after a batch norm.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvolutionInput {
+    pub x: Place,
+    pub before: Before,
+}
+
+/// y = input convolved with w.
+pub fn forward(shape: &DepthwiseShape, input: ConvolutionInput, w: Place, y: Place) -> Launch {
+    convolution(shape, [input.x, w, y], input.before, false)
 }
 
 fn convolution(shape: &DepthwiseShape, places: [Place; 3], before: Before, flipped: bool) -> Launch {
@@ -158,11 +168,10 @@ pub fn weight_scratch(shape: &DepthwiseShape) -> usize {
     weight_splits(shape) * shape.channels * shape.taps()
 }
 
-/// Adds dw, from x or from what `before` makes of it.
+/// Adds dw.
 pub fn backward_weight(
     shape: &DepthwiseShape,
-    x: Place,
-    before: Before,
+    input: ConvolutionInput,
     dy: Place,
     dw: Place,
     scratch: Place,
@@ -171,8 +180,8 @@ pub fn backward_weight(
     let splits = weight_splits(shape);
     let to = if splits == 1 { dw } else { scratch };
     let mut arguments =
-        vec![x.into(), dy.into(), to.into(), cut.argument(shape), long(shape.channels), int(splits)];
-    arguments.extend(before_arguments(before));
+        vec![input.x.into(), dy.into(), to.into(), cut.argument(shape), long(shape.channels), int(splits)];
+    arguments.extend(before_arguments(input.before));
     let blocks = shape.channels * splits;
     let sums = launch("depthwise_weight", shape, blocks, arguments);
     let add = add_splits(scratch, dw, shape.channels * shape.taps(), splits, true);

@@ -22,7 +22,7 @@ use base::Error;
 /// Where a storage's values begin, and how many bytes each has.
 pub(super) fn address(storage: &mut CudaStorage) -> Result<(u64, usize)> {
     let stream = storage.device.cuda_stream();
-    // all work is on one stream, so that there is nothing to wait for
+    // all work is on one stream, so there is nothing to wait for
     Ok(match &mut storage.slice {
         CudaStorageSlice::F32(slice) => (slice.device_ptr_mut(&stream).0, 4),
         CudaStorageSlice::BF16(slice) => (slice.device_ptr_mut(&stream).0, 2),
@@ -48,7 +48,7 @@ pub fn open(index: usize, precision: Precision) -> crate::error::Result<Gpu> {
     })?;
     let found = result::init().and_then(|()| CudaContext::device_count());
     let count = found.map_err(|error| {
-        refused("a GPU that the driver can use".to_string(), told(&error))
+        refused("a GPU that the driver can use".to_string(), text_of(&error))
             .and_then_do("see what `nvidia-smi` says, or compute on `cpu`")
     })?;
     if index >= count.cast_unsigned() as usize {
@@ -60,7 +60,8 @@ pub fn open(index: usize, precision: Precision) -> crate::error::Result<Gpu> {
     Ok(Gpu::new(Box::new(executor), precision))
 }
 
-/// A driver of the compiler's major version takes its code, whatever the minor ones; else what was expected and found.
+/// Checks that the driver's major version is at least the compiler's: such a driver loads its code, whatever the minor
+/// versions. The error holds what was expected and what was found.
 fn check_driver() -> std::result::Result<(), (String, String)> {
     let (major, _) =
         compiler::version().map_err(|error| ("NVRTC's version".to_string(), error.to_string()))?;
@@ -69,20 +70,20 @@ fn check_driver() -> std::result::Result<(), (String, String)> {
     // SAFETY: it is written before the call returns, and needs nothing to be initialized.
     unsafe { sys::cuDriverGetVersion(&raw mut version) }
         .result()
-        .map_err(|error| (expected(), told(&error)))?;
+        .map_err(|error| (expected(), text_of(&error)))?;
     if version / 1000 < major {
         return Err((expected(), format!("one for CUDA {}.{}", version / 1000, version % 1000 / 10)));
     }
     Ok(())
 }
 
-fn told(error: &DriverError) -> String {
+fn text_of(error: &DriverError) -> String {
     let name = error.error_name().map(|name| name.to_string_lossy().into_owned());
     let text = error.error_string().map(|text| text.to_string_lossy().into_owned());
     [name, text].into_iter().flatten().collect::<Vec<_>>().join(": ")
 }
 
-/// What CUDA's part of the program calls, most wanted first, each by the names it has had.
+/// CUDA's libraries, the most important first, each by the names that it has had.
 #[cfg(target_os = "linux")]
 const LIBRARIES: [(&str, &[&str]); 5] = [
     ("driver", &["libcuda.so.1"]),
@@ -153,9 +154,9 @@ impl Gpu {
         };
         let architecture = architecture(stream.context())?;
         let compiled: Vec<_> = std::thread::scope(|scope| {
-            let wanted = kinds.iter().flat_map(|kind| SOURCES.map(|source| (*kind, source)));
+            let sources = kinds.iter().flat_map(|kind| SOURCES.map(|source| (*kind, source)));
             let architecture = &architecture;
-            let threads: Vec<_> = wanted
+            let threads: Vec<_> = sources
                 .map(|(kind, (name, text))| {
                     scope
                         .spawn(move || Ok(((kind, name), compiler::compile(name, text, kind, architecture)?)))
@@ -163,7 +164,7 @@ impl Gpu {
                 .collect();
             let joined = threads.into_iter().map(|thread| match thread.join() {
                 Ok(compiled) => compiled,
-                Err(_) => bail!("the compiler of kernels gave up"),
+                Err(_) => bail!("the compiler of the kernels panicked"),
             });
             joined.collect::<Result<_>>()
         })?;
@@ -190,7 +191,7 @@ impl Gpu {
     }
 }
 
-/// Memory that was freed stays with the process: every step wants the same again.
+/// Retains freed memory in the process: every step needs the same amount again.
 fn keep_memory(context: &CudaContext) -> Result<()> {
     context.bind_to_thread().map_err(wrong)?;
     if !context.has_async_alloc() {
@@ -214,14 +215,14 @@ fn keep_sums_exact(cuda: &CudaDevice) -> Result<()> {
         .map_err(|error| candle_core::Error::msg(format!("cuBLAS: {error:?}")))
 }
 
-/// What the compiler of kernels calls the GPU, such as `sm_90`.
+/// The compiler's name of the GPU's architecture, such as `sm_90`.
 fn architecture(context: &CudaContext) -> Result<String> {
     let (major, minor) = context.compute_capability().map_err(wrong)?;
     Ok(format!("sm_{major}{minor}"))
 }
 
 fn wrong(error: DriverError) -> candle_core::Error {
-    candle_core::Error::msg(format!("the GPU: {}", told(&error)))
+    candle_core::Error::msg(format!("the GPU: {}", text_of(&error)))
 }
 
 impl Executor for Gpu {
@@ -241,7 +242,7 @@ impl Executor for Gpu {
         let grid = (blocks.cast_unsigned(), 1, 1);
         let block = (THREADS as u32, 1, 1);
         // SAFETY: arguments are those that the kernel was planned with, each of its parameter's size; the driver copies them
-        // before it returns. What they point to are tensors on this stream, of the sizes that the plan is for: freed
+        // before it returns. They point to tensors on this stream, of the sizes that the plan is for: freed
         // memory is given out again in the stream's order.
         let launched = unsafe {
             result::launch_kernel(
@@ -257,7 +258,7 @@ impl Executor for Gpu {
     }
 
     fn multiply(&self, product: &Product, precision: Precision) -> Result<()> {
-        let Product { sizes, left, right, out: (out, lead), accumulate, given, wanted } = *product;
+        let Product { sizes, left, right, out: (out, lead), accumulate, given, output } = *product;
         let size = |value: usize| match i32::try_from(value) {
             Ok(value) => Ok(value),
             Err(_) => bail!("a product of {sizes:?}: take a smaller batch"),
@@ -283,8 +284,7 @@ impl Executor for Gpu {
         let leads = [size(left.lead)?, size(right.lead)?, size(lead)?];
         self.stream.context().bind_to_thread().map_err(wrong)?;
         let handle = self.cuda.cublas_handle();
-        // cuBLAS counts columns first: what it takes for a matrix is ours transposed, so that it is asked for
-        // out' = right' x left'.
+        // cuBLAS is column-major: it reads our matrices as their transposes, and computes out' = right' x left'.
         // SAFETY: places are of tensors on this stream, of the sizes and leads that the product was planned for; the
         // factors are read before the call returns.
         let done = unsafe {
@@ -304,7 +304,7 @@ impl Executor for Gpu {
                 leads[0],
                 (&raw const beta).cast(),
                 out.0 as *mut c_void,
-                kind(wanted),
+                kind(output),
                 leads[2],
                 compute,
                 blas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
@@ -357,7 +357,7 @@ struct Event(CudaEvent);
 impl DeviceEvent for Event {
     fn ms_since(&self, earlier: &dyn DeviceEvent) -> Result<f64> {
         let Some(earlier) = (earlier as &dyn Any).downcast_ref::<Self>() else {
-            bail!("a moment of another device")
+            bail!("an event of another device")
         };
         earlier.0.elapsed_ms(&self.0).map(f64::from).map_err(wrong)
     }
@@ -379,9 +379,11 @@ impl Buffers {
         let context = gpu.stream.context();
         // SAFETY: what is read of it was written before, see `fill`.
         let pinned = unsafe { context.alloc_pinned::<f32>(values.max(1)) }.map_err(wrong)?;
-        // SAFETY: every bit pattern is a number, and `fill` writes what it hands out.
-        let buffer = || unsafe { Tensor::empty(values.max(1), candle_core::DType::F32, &gpu.device) };
-        let on_gpu = (0..BUFFERS).map(|_| buffer()).collect::<Result<_>>()?;
+        let mut on_gpu = Vec::with_capacity(BUFFERS);
+        for _ in 0..BUFFERS {
+            // SAFETY: every bit pattern is a number, and `fill` writes what it hands out.
+            on_gpu.push(unsafe { Tensor::empty(values.max(1), candle_core::DType::F32, &gpu.device) }?);
+        }
         // the buffers are there before another stream writes to them
         gpu.synchronize()?;
         Ok(Self { stream: context.new_stream().map_err(wrong)?, pinned, on_gpu, next: 0 })
@@ -398,7 +400,7 @@ impl DeviceStaging for Buffers {
         self.stream.context().bind_to_thread().map_err(wrong)?;
         let pinned = &mut self.pinned.as_mut_slice().map_err(wrong)?[..values.len()];
         pinned.copy_from_slice(values);
-        // SAFETY: the buffer has so many values, its last user is done (see `Ring::fill`), and the page-locked memory is
+        // SAFETY: the buffer has so many values, its last user is done (see [`DeviceStaging`]), and the page-locked memory is
         // not written again before the copy is done.
         unsafe { result::memcpy_htod_async(place(buffer)?.0, pinned, self.stream.cu_stream()) }
             .map_err(wrong)?;

@@ -27,7 +27,7 @@ pub struct Host {
 const SHIM: &str = include_str!("source/host.hpp");
 
 impl Host {
-    /// Compiles the kernels once; `None`, and a word why, where there is no C++ compiler.
+    /// Compiles the kernels once; prints a line and returns `None` if there is no C++ compiler.
     pub fn get() -> Option<&'static Self> {
         static HOST: OnceLock<Option<Host>> = OnceLock::new();
         HOST.get_or_init(|| {
@@ -52,14 +52,14 @@ impl Host {
             write(&format!("{name}.cu"), text);
         }
         let libraries = std::thread::scope(|scope| {
-            let both = |name| [(name, ActivationStorage::F32), (name, ActivationStorage::Bf16)];
-            let threads: Vec<_> = SOURCES
-                .iter()
-                .flat_map(|(name, _)| both(*name))
-                .map(|(name, storage)| {
-                    scope.spawn(move || ((name, storage), library(compiler, folder, name, storage)))
-                })
-                .collect();
+            let mut threads = Vec::new();
+            for (name, _) in SOURCES {
+                for storage in [ActivationStorage::F32, ActivationStorage::Bf16] {
+                    threads.push(
+                        scope.spawn(move || ((name, storage), library(compiler, folder, name, storage))),
+                    );
+                }
+            }
             threads.into_iter().map(|thread| thread.join().expect("compiled")).collect()
         });
         Self { libraries }
@@ -101,8 +101,7 @@ fn library(compiler: &str, folder: &Path, name: &str, storage: ActivationStorage
     unsafe { Library::new(&out) }.expect("a library that was just made")
 }
 
-/// Kernels that run on the host what a GPU would be given, on tensors of the CPU. `None`, and a word why, where there is no
-/// C++ compiler.
+/// A GPU emulated on the host, with the CPU's tensors. Prints a line and returns `None` if there is no C++ compiler.
 pub fn emulated_gpu(precision: Precision) -> Option<Backend> {
     let executor = OnHost(Host::get()?);
     Some(Backend::on(Implementation::Cuda(Gpu::new(Box::new(executor), precision))))
@@ -177,15 +176,19 @@ impl DeviceStaging for Copies {
     }
 }
 
-/// What a library multiplies, by definition; sums in double precision.
+/// A library's product, by definition; sums in double precision.
 fn multiply(product: &Product) {
     let Product { sizes: [rows, inner, columns], left, right, out: (out, lead), .. } = *product;
-    let fetch = |operand: Operand, rows: usize, columns: usize| -> Vec<f64> {
+    let fetch = |operand: Operand, rows: usize, columns: usize| {
         let Operand { place, lead, transposed } = operand;
-        let at = |row, column| if transposed { column * lead + row } else { row * lead + column };
-        (0..rows * columns)
-            .map(|index| f64::from(read(product.given, place, at(index / columns, index % columns))))
-            .collect()
+        let mut values = Vec::with_capacity(rows * columns);
+        for row in 0..rows {
+            for column in 0..columns {
+                let at = if transposed { column * lead + row } else { row * lead + column };
+                values.push(f64::from(read(product.given, place, at)));
+            }
+        }
+        values
     };
     let left = fetch(left, rows, inner);
     let right = fetch(right, inner, columns);
@@ -197,8 +200,8 @@ fn multiply(product: &Product) {
         }
         for (column, sum) in sums.iter().enumerate() {
             let at = row * lead + column;
-            let there = if product.accumulate { f64::from(read(product.wanted, out, at)) } else { 0.0 };
-            write(product.wanted, out, at, (there + sum) as f32);
+            let there = if product.accumulate { f64::from(read(product.output, out, at)) } else { 0.0 };
+            write(product.output, out, at, (there + sum) as f32);
         }
     }
 }

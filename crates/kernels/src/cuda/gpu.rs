@@ -1,4 +1,4 @@
-//! A GPU as the operations see it: where tensors lie, what runs launches and products, and how activations are kept.
+//! A GPU as the operations see it: its tensors, an executor of launches and products, and the storage of activations.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -12,9 +12,9 @@ use super::product::Product;
 use super::{ActivationStorage, Launch, Place};
 use crate::Precision;
 
-/// What runs kernels and products on memory of its own, one after the other in the order they were given.
+/// Runs kernels and products on memory of its own, in the order in which they were launched.
 pub trait Executor: Debug + Send + Sync {
-    /// Where its tensors lie.
+    /// The device of its tensors.
     fn device(&self) -> &Device;
     /// Runs a kernel.
     fn launch(&self, storage: ActivationStorage, launch: &Launch) -> Result<()>;
@@ -22,30 +22,30 @@ pub trait Executor: Debug + Send + Sync {
     fn multiply(&self, product: &Product, precision: Precision) -> Result<()>;
     /// Sets bytes to zero.
     fn clear(&self, place: Place, bytes: usize) -> Result<()>;
-    /// Waits until all that was given is done.
+    /// Waits until all work in flight is done.
     fn synchronize(&self) -> Result<()>;
-    /// What it is called.
+    /// The GPU's name.
     fn name(&self) -> String;
-    /// Bytes of its memory that are taken.
+    /// Bytes of its memory in use.
     fn memory(&self) -> Result<usize>;
-    /// Bytes of its memory that are not.
+    /// Free bytes of its memory.
     fn memory_left(&self) -> Result<usize>;
-    /// A moment after what was given so far.
+    /// An event after all work launched so far.
     fn mark(&self) -> Result<Box<dyn DeviceEvent>>;
-    /// A ring of buffers for batches of up to so many values.
+    /// A ring of buffers for batches of up to `values` values.
     fn ring(&self, values: usize) -> Result<Box<dyn DeviceStaging>>;
 }
 
-/// A moment in what an [`Executor`] does.
+/// A point in the work of an [`Executor`].
 pub trait DeviceEvent: Any + Debug + Send {
-    /// Milliseconds since an earlier moment; waits until this one has come.
+    /// Milliseconds since an earlier event; waits for this one.
     fn ms_since(&self, earlier: &dyn DeviceEvent) -> Result<f64>;
 }
 
-/// Buffers where a card computes, filled while it computes with others.
+/// Buffers in a GPU's memory, each filled while it computes with others.
 pub trait DeviceStaging: Send {
-    /// The values in a buffer, in one row. The buffer is filled again after two more batches: whoever took the one before
-    /// must be done with it.
+    /// The values in a buffer, in one row. The buffer is filled again after two more batches: whoever
+    /// computes with one must be done with the one before.
     fn fill(&mut self, values: &[f32]) -> Result<Tensor>;
 }
 
@@ -62,9 +62,9 @@ struct Inner {
 }
 
 impl Drop for Inner {
-    /// Nothing that was launched still runs when its kernels are unloaded.
+    /// Waits, so that no launched kernel still runs when kernels are unloaded.
     fn drop(&mut self) {
-        // what failed before was told where it was asked for
+        // earlier failures were reported by the calls that waited for them
         let _ = self.executor.synchronize();
     }
 }
@@ -77,27 +77,27 @@ impl PartialEq for Gpu {
 
 impl Eq for Gpu {}
 
-/// A tensor has fewer values than this: kernels count with 32 bits.
+/// Tensors have fewer values than this: kernels count with 32 bits.
 const MOST_VALUES: usize = 1 << 31;
 
 impl Gpu {
-    /// A card whose work `executor` does.
+    /// A GPU whose work `executor` runs.
     pub fn new(executor: Box<dyn Executor>, precision: Precision) -> Self {
         let inner = Inner { executor, precision, launched: AtomicU64::new(0), multiplied: AtomicU64::new(0) };
         Self(Arc::new(inner))
     }
 
-    /// Where its tensors lie.
+    /// The device of its tensors.
     pub fn device(&self) -> &Device {
         self.0.executor.device()
     }
 
-    /// What it computes with.
+    /// The GPU's precision.
     pub fn precision(&self) -> Precision {
         self.0.precision
     }
 
-    /// How activations are kept.
+    /// The storage of activations.
     pub fn activations(&self) -> ActivationStorage {
         match self.0.precision {
             Precision::F32 | Precision::Tf32 => ActivationStorage::F32,
@@ -105,37 +105,37 @@ impl Gpu {
         }
     }
 
-    /// Waits until all that was launched is done.
+    /// Waits until all work in flight is done.
     pub fn synchronize(&self) -> Result<()> {
         self.0.executor.synchronize()
     }
 
-    /// What it is called.
+    /// The GPU's name.
     pub fn name(&self) -> String {
         self.0.executor.name()
     }
 
-    /// Bytes of its memory that are taken.
+    /// Bytes of its memory in use.
     pub fn memory(&self) -> Result<usize> {
         self.0.executor.memory()
     }
 
-    /// Bytes of its memory that are not taken.
+    /// Free bytes of its memory.
     pub fn memory_left(&self) -> Result<usize> {
         self.0.executor.memory_left()
     }
 
-    /// A moment after what was launched so far.
+    /// An event after all work launched so far.
     pub fn mark(&self) -> Result<Box<dyn DeviceEvent>> {
         self.0.executor.mark()
     }
 
-    /// Buffers for batches of up to so many values.
+    /// Buffers for batches of up to `values` values.
     pub fn ring(&self, values: usize) -> Result<Box<dyn DeviceStaging>> {
         self.0.executor.ring(values)
     }
 
-    /// Kernels and products that were launched so far.
+    /// Numbers of kernels and of products launched so far.
     pub fn launches(&self) -> [u64; 2] {
         [&self.0.launched, &self.0.multiplied].map(|count| count.load(Ordering::Relaxed))
     }
@@ -155,7 +155,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// Multiplies, unless there is nothing to.
+    /// Multiplies matrices, all of which must have values.
     pub(super) fn multiply(&self, product: &Product) -> Result<()> {
         if product.sizes.contains(&0) {
             bail!("product: a matrix without values, {:?}", product.sizes);
@@ -189,12 +189,12 @@ impl Gpu {
         self.unfilled(x.shape(), ActivationStorage::of(x)?)
     }
 
-    /// Room that kernels work in, of at least one value.
+    /// Scratch memory for kernels, of at least one value.
     pub(super) fn room(&self, values: usize) -> Result<Tensor> {
         self.unfilled(values.max(1), ActivationStorage::F32)
     }
 
-    /// Values on the card.
+    /// Copies values to the GPU.
     pub(super) fn upload<T: candle_core::WithDType>(&self, values: &[T]) -> Result<Tensor> {
         Tensor::from_slice(values, values.len(), self.device())
     }
@@ -208,7 +208,7 @@ impl ActivationStorage {
         }
     }
 
-    /// How a tensor's values are kept.
+    /// The storage of a tensor's values.
     pub(super) fn of(tensor: &Tensor) -> Result<Self> {
         match tensor.dtype() {
             DType::F32 => Ok(Self::F32),
@@ -222,7 +222,7 @@ impl ActivationStorage {
     }
 }
 
-/// Where a tensor lies, and how it is kept.
+/// The place and storage of a tensor.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spot {
     pub place: Place,
@@ -230,13 +230,13 @@ pub(super) struct Spot {
 }
 
 impl Spot {
-    /// So many values further on.
+    /// The place `values` values further on.
     pub fn offset(self, values: usize) -> Place {
         Place(self.place.0 + (values * self.storage.bytes()) as u64)
     }
 }
 
-/// Where the first value of a tensor lies, views among them.
+/// The place of a tensor's first value; the tensor may be a view.
 pub(super) fn place(tensor: &Tensor) -> Result<Place> {
     let found = Locate(Cell::new(Place(0)));
     tensor.inplace_op1(&found)?;
@@ -255,7 +255,7 @@ pub(super) fn contiguous(tensor: &Tensor) -> Result<Spot> {
     spot(tensor)
 }
 
-/// [`contiguous`], and kept like this.
+/// The place of a tensor without gaps in this storage.
 pub(super) fn kept_as(tensor: &Tensor, storage: ActivationStorage) -> Result<Place> {
     let spot = contiguous(tensor)?;
     if spot.storage != storage {
@@ -269,7 +269,7 @@ pub(super) fn numbers(tensor: &Tensor) -> Result<Place> {
     kept_as(tensor, ActivationStorage::F32)
 }
 
-/// Asks a tensor's storage for its address: as an in-place operation, which may write there.
+/// Reads the address of a tensor's storage, as an in-place operation, which may write there.
 struct Locate(Cell<Place>);
 
 impl InplaceOp1 for Locate {

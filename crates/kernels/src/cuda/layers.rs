@@ -1,33 +1,36 @@
-//! What lies between the products, on tensors: shapes were checked, places are looked up here.
+//! The operations between the products, on tensors whose shapes were checked: looks up places and runs launches.
 
 use candle_core::{Result, Tensor};
 
-use super::batch_norm::{BatchNormLaunches, add_row_sums};
-use super::chain::{ChainLaunches, GradientPlaces, KeptPlaces};
+use super::batch_norm::{BatchNormBackwardPlaces, BatchNormLaunches, add_row_sums};
+use super::chain::{ChainLaunches, ChainRooms, GradientPlaces, KeptPlaces, OutputGradientPlaces};
 use super::gpu::{Gpu, contiguous, kept_as, numbers};
-use super::{ActivationStorage, Launch, Place, depthwise, planes, pool, splits};
+use super::planes::BiasLaunches;
+use super::{ActivationStorage, Launch, Place, RowSizes, depthwise, planes, pool, splits};
 use crate::cpu::depthwise::DepthwiseShape;
 use crate::cpu::pool::Pool;
-use crate::{BatchNormAffine, ChainKept, DepthwiseChain};
+use crate::ops::BatchNormBackward;
+use crate::{BatchNormAffine, ChainKept, ChainOutputGradient, DepthwiseChain};
 use space::Activation;
 
-/// A batch norm over rows of so many values.
-fn norm(with: &BatchNormAffine, rows: usize, length: usize) -> Result<BatchNormLaunches> {
+/// A batch norm over rows of these sizes.
+fn norm(with: &BatchNormAffine, sizes: RowSizes) -> Result<BatchNormLaunches> {
+    let RowSizes { rows, length } = sizes;
     let gamma = numbers(&with.gamma)?;
     let beta = numbers(&with.beta)?;
     Ok(BatchNormLaunches { rows, length, gamma, beta, epsilon: with.epsilon, activation: with.activation })
 }
 
-/// Rows of a tensor `[R, …]` and their length.
-fn rows(x: &Tensor) -> Result<(usize, usize)> {
+/// Rows of a tensor `[R, …]`.
+fn rows(x: &Tensor) -> Result<RowSizes> {
     let rows = x.dim(0)?;
-    Ok((rows, x.elem_count() / rows.max(1)))
+    Ok(RowSizes { rows, length: x.elem_count() / rows.max(1) })
 }
 
-/// Maps of a tensor `[C, N, H, W]` and their length.
-fn maps(x: &Tensor) -> Result<(usize, usize)> {
+/// Maps of a tensor `[C, N, H, W]`.
+fn maps(x: &Tensor) -> Result<RowSizes> {
     let (channels, images, height, width) = x.dims4()?;
-    Ok((channels * images, height * width))
+    Ok(RowSizes { rows: channels * images, length: height * width })
 }
 
 /// Where the gradients of scale and shift are added.
@@ -44,7 +47,7 @@ impl Gpu {
         Ok(statistics)
     }
 
-    /// `act(batch norm of x) + addend` into `y`, with the batch's own statistics or given ones; those it took.
+    /// `act(batch norm of x) + addend` into `y`, with the batch's own statistics or `given` ones; returns the statistics.
     pub fn normalize(
         &self,
         x: &Tensor,
@@ -53,9 +56,9 @@ impl Gpu {
         given: Option<&Tensor>,
         y: &Tensor,
     ) -> Result<Tensor> {
-        let (count, length) = rows(x)?;
+        let sizes = rows(x)?;
         let x = contiguous(x)?;
-        let norm = norm(with, count, length)?;
+        let norm = norm(with, sizes)?;
         let statistics = match given {
             Some(given) => given.clone(),
             None => self.statistics(&norm, x.place, x.storage)?,
@@ -69,26 +72,33 @@ impl Gpu {
     /// The gradient of a batch norm's input into `dx`, which may be `dy`.
     pub fn normalize_backward(
         &self,
-        [x, dy, statistics]: [&Tensor; 3],
-        with: &BatchNormAffine,
+        given: &BatchNormBackward,
         gradient: &BatchNormAffine,
         dx: &Tensor,
     ) -> Result<()> {
-        let (count, length) = rows(x)?;
-        let x = contiguous(x)?;
-        let norm = norm(with, count, length)?;
-        let sums = self.room(2 * count)?;
+        let sizes = rows(given.x)?;
+        let x = contiguous(given.x)?;
+        let norm = norm(given.with, sizes)?;
+        let sums = self.room(2 * norm.rows)?;
         let room = self.room(norm.scratch())?;
-        let given = [x.place, kept_as(dy, x.storage)?, numbers(statistics)?];
-        let sums = (numbers(&sums)?, slopes(gradient)?);
-        let room = numbers(&room)?;
-        self.run(x.storage, norm.backward(given, None, sums, kept_as(dx, x.storage)?, room))
+        let places = BatchNormBackwardPlaces {
+            x: x.place,
+            dy: kept_as(given.dy, x.storage)?,
+            stats: numbers(given.statistics)?,
+            excite: None,
+            slopes: slopes(gradient)?,
+            dx: kept_as(dx, x.storage)?,
+        };
+        self.run(x.storage, norm.backward(places, numbers(&sums)?, numbers(&room)?))
     }
 
     fn planned(&self, chain: &DepthwiseChain, shape: &DepthwiseShape) -> Result<ChainLaunches> {
-        let of = |with: &BatchNormAffine, length| norm(with, shape.channels, length);
-        let before = chain.before.as_ref().map(|before| of(before, shape.channel())).transpose()?;
-        let after = of(&chain.after, shape.out_channel())?;
+        let rows = shape.channels;
+        let before = match &chain.before {
+            Some(before) => Some(norm(before, RowSizes { rows, length: shape.channel() })?),
+            None => None,
+        };
+        let after = norm(&chain.after, RowSizes { rows, length: shape.out_channel() })?;
         Ok(ChainLaunches { shape: *shape, before, weight: numbers(&chain.weight)?, after })
     }
 
@@ -96,7 +106,7 @@ impl Gpu {
         self.unfilled((shape.channels, shape.images, shape.out_height(), shape.out_width()), storage)
     }
 
-    /// A block's chain with the batch's own statistics, and what backward needs.
+    /// A block's chain with the batch's own statistics, and the results that backward reads.
     pub fn chain(
         &self,
         chain: &DepthwiseChain,
@@ -127,7 +137,7 @@ impl Gpu {
         Ok((output, means, ChainKept { before, convolved, after }))
     }
 
-    /// A chain for which nothing is kept: the output, and the statistics before and after.
+    /// A chain that retains nothing for backward: the output, and the statistics before and after.
     pub fn chain_forgetting(
         &self,
         chain: &DepthwiseChain,
@@ -148,20 +158,22 @@ impl Gpu {
             _ => None,
         };
         let at = contiguous(&y)?.place;
-        self.run(x.storage, [depthwise::forward(shape, x.place, read, planned.weight, at)])?;
+        let input = depthwise::ConvolutionInput { x: x.place, before: read };
+        self.run(x.storage, [depthwise::forward(shape, input, planned.weight, at)])?;
         let after = self.normalize(&y, &chain.after, None, given.map(|(_, after)| after), &y)?;
         Ok((y, before, after))
     }
 
-    /// The gradient of a chain's input; adds those of its weights to `gradient`.
+    /// The gradient of a chain's input; adds the gradients of its weights to `gradient`.
     pub fn chain_backward(
         &self,
-        (chain, shape): (&DepthwiseChain, &DepthwiseShape),
-        (x, kept): (&Tensor, &ChainKept),
-        dy: &Tensor,
-        excite: Option<(&Tensor, &Tensor)>,
+        chain: &DepthwiseChain,
+        x: &Tensor,
+        kept: &ChainKept,
+        output_gradient: &ChainOutputGradient,
         gradient: &DepthwiseChain,
     ) -> Result<Tensor> {
+        let shape = &chain.shape(x)?;
         let planned = self.planned(chain, shape)?;
         let storage = ActivationStorage::of(x)?;
         let at = |tensor: &Tensor| kept_as(tensor, storage);
@@ -182,13 +194,13 @@ impl Gpu {
             weight: numbers(&gradient.weight)?,
             after: slopes(&gradient.after)?,
         };
-        let excite = match excite {
-            Some((factor, dmean)) => Some([at(factor)?, at(dmean)?]),
+        let excite = match &output_gradient.excite {
+            Some(excite) => Some([at(excite.factor)?, at(excite.dmean)?]),
             None => None,
         };
-        let given = [at(dy)?, at(&inner)?];
-        let rooms = [numbers(&sums)?, numbers(&room)?];
-        self.run(storage, planned.backward(at(x)?, was, given, excite, to, rooms))?;
+        let output = OutputGradientPlaces { dy: at(output_gradient.dy)?, excite };
+        let rooms = ChainRooms { inner: at(&inner)?, sums: numbers(&sums)?, scratch: numbers(&room)? };
+        self.run(storage, planned.backward(at(x)?, was, output, to, rooms))?;
         Ok(dx)
     }
 
@@ -196,19 +208,21 @@ impl Gpu {
     pub fn depthwise_activated(
         &self,
         x: &Tensor,
-        (weight, shape): (&Tensor, &DepthwiseShape),
+        weight: &Tensor,
+        shape: &DepthwiseShape,
         shift: &Tensor,
         activation: Activation,
     ) -> Result<Tensor> {
         let x = contiguous(x)?;
         let y = self.chain_output(shape, x.storage)?;
-        let convolve = depthwise::forward(shape, x.place, None, numbers(weight)?, contiguous(&y)?.place);
+        let input = depthwise::ConvolutionInput { x: x.place, before: None };
+        let convolve = depthwise::forward(shape, input, numbers(weight)?, contiguous(&y)?.place);
         self.run(x.storage, [convolve])?;
         self.activate(&y, shift, activation)?;
         Ok(y)
     }
 
-    /// What one launch makes of inputs that are all activations.
+    /// The output of one launch on inputs that are all activations.
     fn fill<const N: usize>(
         &self,
         inputs: [&Tensor; N],
@@ -232,11 +246,11 @@ impl Gpu {
     }
 
     /// The gradient of the mean's input.
-    pub fn mean_backward(&self, dy: &Tensor, (height, width): (usize, usize)) -> Result<Tensor> {
+    pub fn mean_backward(&self, dy: &Tensor, height: usize, width: usize) -> Result<Tensor> {
         let (channels, images) = dy.dims2()?;
-        let sizes = (channels * images, height * width);
+        let sizes = RowSizes { rows: channels * images, length: height * width };
         self.fill([dy], (channels, images, height, width), |[dy], dx| {
-            planes::scale_backward_input(dy, [None, Some(dy)], sizes, dx)
+            planes::scale_backward_input(dy, None, Some(dy), sizes, dx)
         })
     }
 
@@ -267,11 +281,11 @@ impl Gpu {
         activation: Activation,
     ) -> Result<Tensor> {
         let sizes = rows(x)?;
-        let bias = bias.map(numbers).transpose()?;
-        self.fill([x], x.shape(), |[x], y| planes::bias_activation(x, bias, sizes, activation, y))
+        let launches = BiasLaunches { sizes, bias: bias.map(numbers).transpose()?, activation };
+        self.fill([x], x.shape(), |[x], y| launches.forward(x, y))
     }
 
-    /// Its gradient.
+    /// The gradient of [`Gpu::bias_activation`]'s input.
     pub fn bias_activation_backward(
         &self,
         x: &Tensor,
@@ -280,29 +294,27 @@ impl Gpu {
         dy: &Tensor,
     ) -> Result<Tensor> {
         let sizes = rows(x)?;
-        let bias = bias.map(numbers).transpose()?;
-        self.fill([x, dy], x.shape(), |given, dx| {
-            planes::bias_activation_backward(given, bias, sizes, activation, dx)
-        })
+        let launches = BiasLaunches { sizes, bias: bias.map(numbers).transpose()?, activation };
+        self.fill([x, dy], x.shape(), |[x, dy], dx| launches.backward(x, dy, dx))
     }
 
     /// Adds the sum of each row to `destination`.
     pub fn add_row_sums(&self, destination: &Tensor, x: &Tensor) -> Result<()> {
-        let (count, length) = rows(x)?;
+        let sizes = rows(x)?;
         let x = contiguous(x)?;
-        let room = self.room(splits(count, length) * count)?;
-        let add = add_row_sums(x.place, (count, length), numbers(destination)?, numbers(&room)?);
+        let room = self.room(splits(sizes.rows, sizes.length) * sizes.rows)?;
+        let add = add_row_sums(x.place, sizes, numbers(destination)?, numbers(&room)?);
         self.run(x.storage, add)
     }
 
-    /// Greatest of each window.
+    /// Maximum of each window.
     pub fn max_pool(&self, x: &Tensor, pool: &Pool, out: &[usize; 4]) -> Result<Tensor> {
         self.fill([x], out, |[x], y| pool::max(pool, out[0] * out[1], x, y))
     }
 
-    /// Its gradient.
+    /// The gradient of [`Gpu::max_pool`]'s input.
     pub fn max_pool_backward(&self, x: &Tensor, dy: &Tensor, pool: &Pool) -> Result<Tensor> {
-        let count = maps(x)?.0;
+        let count = maps(x)?.rows;
         self.fill([x, dy], x.shape(), |given, dx| pool::max_backward(pool, count, given, dx))
     }
 
@@ -311,7 +323,7 @@ impl Gpu {
         self.fill([x], out, |[x], y| pool::average(pool, out[0] * out[1], x, y))
     }
 
-    /// Its gradient, for an input of this shape.
+    /// The gradient of [`Gpu::average_pool`]'s input, which has this shape.
     pub fn average_pool_backward(&self, dy: &Tensor, pool: &Pool, input: &[usize; 4]) -> Result<Tensor> {
         self.fill([dy], input, |[dy], dx| pool::average_backward(pool, input[0] * input[1], dy, dx))
     }

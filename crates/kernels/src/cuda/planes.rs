@@ -1,10 +1,10 @@
 //! Planes: means, scales, biases, sums of maps, and pixels.
 
-use super::{Activation, ActivationStorage, Argument, Launch, Place, THREADS, int, long, number};
+use super::{Activation, ActivationStorage, Argument, Launch, Place, RowSizes, THREADS, int, long, number};
 
 /// Values that a block of an elementwise kernel takes, `EACH_BLOCK` in the source.
 pub const EACH_BLOCK: usize = 16 * THREADS;
-/// Planes that a block adds up.
+/// Planes that a block sums.
 pub const PLANES: usize = THREADS / 32;
 
 fn each(kernel: &str, count: usize, places: &[Argument], rest: &[Argument]) -> Launch {
@@ -13,63 +13,64 @@ fn each(kernel: &str, count: usize, places: &[Argument], rest: &[Argument]) -> L
     Launch::new("planes", kernel, count.div_ceil(EACH_BLOCK), arguments)
 }
 
-/// out = mean of each of `planes` planes.
-pub fn mean(x: Place, (planes, plane): (usize, usize), out: Place) -> Launch {
-    sums([x.into(), None.into(), out.into()], (planes, plane), 1.0 / plane as f32)
+/// out = mean of each plane.
+pub fn mean(x: Place, planes: RowSizes, out: Place) -> Launch {
+    sums([x.into(), None.into(), out.into()], planes, 1.0 / planes.length as f32)
 }
 
 /// ds = sum of dy * x over each plane: the gradient of a scale.
-pub fn scale_backward_scale(x: Place, dy: Place, (planes, plane): (usize, usize), ds: Place) -> Launch {
-    sums([x.into(), dy.into(), ds.into()], (planes, plane), 1.0)
+pub fn scale_backward_scale(x: Place, dy: Place, planes: RowSizes, ds: Place) -> Launch {
+    sums([x.into(), dy.into(), ds.into()], planes, 1.0)
 }
 
-fn sums(places: [Argument; 3], (planes, plane): (usize, usize), factor: f32) -> Launch {
+fn sums(places: [Argument; 3], planes: RowSizes, factor: f32) -> Launch {
     let mut arguments: Vec<_> = places.into();
-    arguments.extend([long(planes), int(plane), factor.into()]);
-    Launch::new("planes", "plane_sums", planes.div_ceil(PLANES), arguments)
+    arguments.extend([long(planes.rows), int(planes.length), factor.into()]);
+    Launch::new("planes", "plane_sums", planes.rows.div_ceil(PLANES), arguments)
 }
 
 /// y = x * s; y may be x.
-pub fn scale(x: Place, s: Place, (planes, plane): (usize, usize), y: Place) -> Launch {
-    each("scale", planes * plane, &[x.into(), s.into(), y.into()], &[int(plane)])
+pub fn scale(x: Place, s: Place, planes: RowSizes, y: Place) -> Launch {
+    each("scale", planes.count(), &[x.into(), s.into(), y.into()], &[int(planes.length)])
 }
 
-/// dx = dy * s + dmean / plane, either of which may be left out (what is left out of dy * s is all of it).
+/// dx = dy * s + dmean / plane; without `s` the first term is left out, without `dmean` the second.
 pub fn scale_backward_input(
     dy: Place,
-    [s, dmean]: [Option<Place>; 2],
-    (planes, plane): (usize, usize),
+    s: Option<Place>,
+    dmean: Option<Place>,
+    planes: RowSizes,
     dx: Place,
 ) -> Launch {
     let places = [dy.into(), s.into(), dmean.into(), dx.into()];
-    each("scale_backward", planes * plane, &places, &[int(plane)])
+    each("scale_backward", planes.count(), &places, &[int(planes.length)])
 }
 
-/// y = act(x + bias), a bias a row.
-pub fn bias_activation(
-    x: Place,
-    bias: Option<Place>,
-    (rows, length): (usize, usize),
-    activation: Activation,
-    y: Place,
-) -> Launch {
-    let rest = [int(length), number(activation)];
-    each("bias_activation", rows * length, &[x.into(), bias.into(), y.into()], &rest)
+/// A bias, one value per row, and an activation.
+#[derive(Clone, Copy, Debug)]
+pub struct BiasLaunches {
+    pub sizes: RowSizes,
+    /// `[rows]`; no bias is 0.
+    pub bias: Option<Place>,
+    pub activation: Activation,
 }
 
-/// dx = dy * act'(x + bias).
-pub fn bias_activation_backward(
-    [x, dy]: [Place; 2],
-    bias: Option<Place>,
-    (rows, length): (usize, usize),
-    activation: Activation,
-    dx: Place,
-) -> Launch {
-    let places = [x.into(), bias.into(), dy.into(), dx.into()];
-    each("bias_activation_backward", rows * length, &places, &[int(length), number(activation)])
+impl BiasLaunches {
+    /// y = act(x + bias).
+    pub fn forward(&self, x: Place, y: Place) -> Launch {
+        let rest = [int(self.sizes.length), number(self.activation)];
+        each("bias_activation", self.sizes.count(), &[x.into(), self.bias.into(), y.into()], &rest)
+    }
+
+    /// dx = dy * act'(x + bias).
+    pub fn backward(&self, x: Place, dy: Place, dx: Place) -> Launch {
+        let places = [x.into(), self.bias.into(), dy.into(), dx.into()];
+        let rest = [int(self.sizes.length), number(self.activation)];
+        each("bias_activation_backward", self.sizes.count(), &places, &rest)
+    }
 }
 
-/// out = the factor where a bit of `bits`, 32 a word, is set, else 0.
+/// out = the factor where a bit of `bits`, 32 per word, is set, else 0.
 pub fn mask(bits: Place, factor: f32, out: Place, count: usize) -> Launch {
     each("mask", count, &[bits.into(), out.into()], &[factor.into()])
 }
@@ -79,20 +80,21 @@ pub fn add(y: Place, x: Place, count: usize) -> Launch {
     each("add", count, &[y.into(), x.into()], &[])
 }
 
-/// What a copy makes of values.
+/// How a copy converts values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copying {
     /// Activations stay what they are.
     Activations,
     /// f32 stays f32.
     Numbers,
-    /// f32 becomes what activations are kept as.
+    /// f32 becomes activations.
     ToActivations,
     /// Activations become f32.
     ToNumbers,
 }
 
-/// How to copy from one storage to another, and whose sources do it: they know one kind of activations at a time.
+/// How to copy from one storage to another, and the storage whose sources do it: sources are compiled for one storage of
+/// activations.
 pub fn copying(from: ActivationStorage, to: ActivationStorage) -> (Copying, ActivationStorage) {
     match (from, to) {
         (ActivationStorage::F32, ActivationStorage::F32) => (Copying::Numbers, ActivationStorage::F32),

@@ -12,22 +12,22 @@ fn launch(kernel: &str, places: &[Place], pool: &Pool, count: usize) -> Launch {
     Launch::new("pool", kernel, count.div_ceil(THREADS), arguments)
 }
 
-/// Values of so many maps before and after.
+/// Values of all maps before and after the pooling.
 fn counts(pool: &Pool, maps: usize) -> [usize; 2] {
     [maps * pool.height * pool.width, maps * pool.out_height() * pool.out_width()]
 }
 
-/// y = greatest of each window.
+/// y = maximum of each window.
 pub fn max(pool: &Pool, maps: usize, x: Place, y: Place) -> Launch {
     launch("max_pool", &[x, y], pool, counts(pool, maps)[1])
 }
 
-/// dx: each dy at the first of its window's greatest.
+/// dx: each dy at the first maximum of its window.
 pub fn max_backward(pool: &Pool, maps: usize, [x, dy]: [Place; 2], dx: Place) -> Launch {
     launch("max_pool_backward", &[x, dy, dx], pool, counts(pool, maps)[0])
 }
 
-/// y = mean of what there is of each window.
+/// y = mean of each window's values inside the map.
 pub fn average(pool: &Pool, maps: usize, x: Place, y: Place) -> Launch {
     launch("average_pool", &[x, y], pool, counts(pool, maps)[1])
 }

@@ -1,11 +1,11 @@
-//! Matrix products as a library multiplies them, and dense convolutions on top of them.
+//! Matrix products by a library, and dense convolutions on top of them.
 
 use std::ops::Range;
 
 use candle_core::{Result, Tensor, bail};
 
 use super::gpu::{Gpu, Spot, contiguous, numbers, spot};
-use super::{ActivationStorage, Place, dense, planes};
+use super::{ActivationStorage, Place, RowSizes, dense, planes};
 use crate::cpu::dense::PatchShape;
 use space::Activation;
 
@@ -17,20 +17,20 @@ pub struct Operand {
     pub transposed: bool,
 }
 
-/// `out = left x right`, or added to what is there; all matrices row by row.
+/// `out = left x right`, or `out += left x right`; all matrices are row-major.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Product {
-    /// Rows of `left`, its columns, columns of `right`.
+    /// Rows of `left`, columns of `left`, columns of `right`.
     pub sizes: [usize; 3],
     pub left: Operand,
     pub right: Operand,
     /// The result, and how far apart its rows begin.
     pub out: (Place, usize),
     pub accumulate: bool,
-    /// How operands are kept.
+    /// Storage of the operands.
     pub given: ActivationStorage,
-    /// How the result is kept.
-    pub wanted: ActivationStorage,
+    /// Storage of the result.
+    pub output: ActivationStorage,
 }
 
 /// A matrix that a product reads or writes.
@@ -105,11 +105,11 @@ impl Gpu {
             out: (kept.place, kept.lead),
             accumulate,
             given: left.spot.storage,
-            wanted: out.spot.storage,
+            output: out.spot.storage,
         })
     }
 
-    /// `left x right`, kept as `right` is.
+    /// `left x right`, in the storage of `right`.
     pub fn product(&self, left: &Tensor, right: &Tensor) -> Result<Tensor> {
         let out = self.unfilled((left.dim(0)?, right.dim(1)?), ActivationStorage::of(right)?)?;
         self.multiply_matrices(Matrix::of(left)?, Matrix::of(right)?, Matrix::of(&out)?, false)?;
@@ -121,13 +121,13 @@ impl Gpu {
         self.multiply_matrices(Matrix::of(left)?, Matrix::of(right)?, Matrix::of(destination)?, true)
     }
 
-    /// `act(x + shift)` in place, the shift one value a row.
+    /// `act(x + shift)` in place, one shift per row.
     pub fn activate(&self, x: &Tensor, shift: &Tensor, activation: Activation) -> Result<()> {
         let at = contiguous(x)?;
         let rows = x.dim(0)?;
-        let sizes = (rows, x.elem_count() / rows.max(1));
-        let launch = planes::bias_activation(at.place, Some(numbers(shift)?), sizes, activation, at.place);
-        self.run(at.storage, [launch])
+        let sizes = RowSizes { rows, length: x.elem_count() / rows.max(1) };
+        let shift = planes::BiasLaunches { sizes, bias: Some(numbers(shift)?), activation };
+        self.run(at.storage, [shift.forward(at.place, at.place)])
     }
 
     /// Dense convolution: filters `[O, I, k, k]`, `x` `[I, N, H, W]`.
@@ -213,7 +213,7 @@ impl Gpu {
     }
 }
 
-/// Values of the patches that are made at a time, at most, unless one image has more: 256 MB of f32.
+/// Most values of the patches that are made at a time, unless one image has more: 256 MB of f32.
 const MOST_PATCHES: usize = 1 << 26;
 
 /// The patches of some images as a matrix.

@@ -1,4 +1,4 @@
-//! Every kernel, compiled for the host, beside the reference.
+//! Every kernel, compiled for the host and compared with the reference.
 
 mod host;
 mod steps;
@@ -7,12 +7,16 @@ use std::collections::BTreeSet;
 
 use host::{Host, Values, place};
 
-use super::batch_norm::{BatchNormLaunches, add_row_sums};
-use super::{ActivationStorage, Launch, chain, dense, depthwise, planes, pool, splits, training};
+use super::batch_norm::{BatchNormBackwardPlaces, BatchNormLaunches, add_row_sums};
+use super::planes::BiasLaunches;
+use super::{
+    ActivationStorage, Launch, Place, RowSizes, chain, dense, depthwise, planes, pool, splits, training,
+};
 use crate::cpu;
-use crate::cpu::batch_norm::Affine;
+use crate::cpu::batch_norm::{Affine, BatchNormSlices};
 use crate::cpu::dense::PatchShape;
 use crate::cpu::depthwise::DepthwiseShape;
+use crate::cpu::planes::BiasActivation;
 use crate::cpu::pool::Pool;
 use crate::cpu::testing::values;
 use crate::cpu::updates::{AdamWConstants, AdamWStep, SgdStep};
@@ -23,7 +27,7 @@ const BOTH: [ActivationStorage; 2] = [ActivationStorage::F32, ActivationStorage:
 const ACTIVATIONS: [Activation; 5] =
     [Activation::None, Activation::Relu, Activation::Relu6, Activation::HSwish, Activation::HSigmoid];
 
-/// How far results may be apart, relative to the greatest: some roundings of f32, or one of bfloat16 each.
+/// Largest difference of results, relative to the greatest: some roundings of f32, or one of bfloat16 each.
 fn tolerance(storage: ActivationStorage) -> f32 {
     match storage {
         ActivationStorage::F32 => 1e-5,
@@ -31,7 +35,7 @@ fn tolerance(storage: ActivationStorage) -> f32 {
     }
 }
 
-/// Compares and counts; says in the end what was seen.
+/// Compares results, counts comparisons, and prints both when dropped.
 struct Judge {
     what: &'static str,
     compared: usize,
@@ -70,7 +74,7 @@ impl Drop for Judge {
     }
 }
 
-/// Values as the storage keeps them, and a copy.
+/// Made-up values in a storage, and the values that it holds.
 fn input(storage: ActivationStorage, len: usize, seed: u32) -> (Values, Vec<f32>) {
     let kept = Values::new(storage, &values(len, seed));
     let read = kept.read();
@@ -111,9 +115,10 @@ fn check_depthwise(host: &Host, judge: &mut Judge, storage: ActivationStorage, s
     let mut scratch = vec![f32::NAN; depthwise::weight_scratch(shape)];
     let at_w = place(&mut w);
     let at_scratch = place(&mut scratch);
-    host.run(storage, [depthwise::forward(shape, x.place(), None, at_w, y.place())]);
+    let given = depthwise::ConvolutionInput { x: x.place(), before: None };
+    host.run(storage, [depthwise::forward(shape, given, at_w, y.place())]);
     host.run(storage, [depthwise::backward_input(shape, dy.place(), at_w, dx.place())]);
-    let add = depthwise::backward_weight(shape, x.place(), None, dy.place(), place(&mut dw), at_scratch);
+    let add = depthwise::backward_weight(shape, given, dy.place(), place(&mut dw), at_scratch);
     host.run(storage, add);
     judge.close(storage, &y.read(), &y_expected, shape);
     judge.close(storage, &dx.read(), &dx_expected, shape);
@@ -163,7 +168,7 @@ fn batch_norms() {
     for (rows, length) in ROWS {
         for activation in ACTIVATIONS {
             for storage in BOTH {
-                check_batch_norm(host, &mut judge, storage, (rows, length), activation);
+                check_batch_norm(host, &mut judge, storage, RowSizes { rows, length }, activation);
             }
         }
     }
@@ -173,9 +178,10 @@ fn check_batch_norm(
     host: &Host,
     judge: &mut Judge,
     storage: ActivationStorage,
-    (rows, length): (usize, usize),
+    sizes: RowSizes,
     activation: Activation,
 ) {
+    let RowSizes { rows, length } = sizes;
     let case = (storage, rows, length, activation);
     // means of some standard deviations: a sum of squares by itself would cancel
     let shifted: Vec<f32> = values(rows * length, 1).iter().map(|value| 0.5 * value + 3.0).collect();
@@ -196,14 +202,15 @@ fn check_batch_norm(
     let affine = Affine { gamma: &gamma, beta: &beta, epsilon: 1e-3, activation };
     let mut expected = (vec![0.0; 2 * rows], x_read.clone(), vec![0.0; 2 * rows], dy_read);
     reference::batch_norm::forward_in_place(&mut expected.1, affine, Some(&addend_read), &mut expected.0);
-    reference::batch_norm::backward_in_place(&x_read, &mut expected.3, &expected.0, affine, &mut expected.2);
+    let forward = BatchNormSlices { x: &x_read, stats: &expected.0, affine };
+    reference::batch_norm::backward_in_place(forward, &mut expected.3, &mut expected.2);
     let mut stats = vec![f32::NAN; 2 * rows];
     let mut room = stats.clone();
-    // gradients of gamma and beta are added to what is there
+    // gradients of gamma and beta are added to earlier ones
     let mut sums = values(2 * rows, 6);
     expected.2.iter_mut().zip(&sums).for_each(|(sum, there)| *sum += there);
     let at_sums = place(&mut sums);
-    let slopes = [at_sums, super::Place(at_sums.0 + 4 * rows as u64)];
+    let slopes = [at_sums, Place(at_sums.0 + 4 * rows as u64)];
     let mut scratch = vec![f32::NAN; norm.scratch()];
     let mut y = Values::garbage(storage, rows * length);
     let at_stats = place(&mut stats);
@@ -211,8 +218,9 @@ fn check_batch_norm(
     host.run(storage, norm.statistics(x.place(), at_stats, at_scratch));
     host.run(storage, [norm.apply(x.place(), at_stats, Some(addend.place()), y.place())]);
     let at_dy = dy.place();
-    let given = [x.place(), at_dy, at_stats];
-    host.run(storage, norm.backward(given, None, (place(&mut room), slopes), at_dy, at_scratch));
+    let places =
+        BatchNormBackwardPlaces { x: x.place(), dy: at_dy, stats: at_stats, excite: None, slopes, dx: at_dy };
+    host.run(storage, norm.backward(places, place(&mut room), at_scratch));
     judge.close(ActivationStorage::F32, &stats, &expected.0, &case);
     judge.close(storage, &y.read(), &expected.1, &case);
     // at a corner of the activation a rounding of z turns a slope on or off: one value of a sum
@@ -220,7 +228,7 @@ fn check_batch_norm(
     judge.close(storage, &dy.read(), &expected.3, &case);
 }
 
-/// The chain of a block beside the reference, with and without an expansion and squeeze-and-excite.
+/// The chain of a block compared with the reference, with and without an expansion and squeeze-and-excite.
 #[test]
 fn chains_of_blocks() {
     let Some(host) = Host::get() else { return };
@@ -248,81 +256,100 @@ fn norm_constants(channels: usize, seed: u32) -> [Vec<f32>; 2] {
     [gammas, values(channels, seed + 1)]
 }
 
+/// Made-up inputs of a chain.
+struct ChainInputs {
+    x: Vec<f32>,
+    dy: Vec<f32>,
+    weight: Vec<f32>,
+    factors: Vec<f32>,
+    dmeans: Vec<f32>,
+    /// Gammas and betas.
+    before: [Vec<f32>; 2],
+    /// Gammas and betas.
+    after: [Vec<f32>; 2],
+}
+
+impl ChainInputs {
+    const ACTIVATION: Activation = Activation::HSwish;
+
+    fn new(shape: &DepthwiseShape) -> Self {
+        let channels = shape.channels;
+        Self {
+            x: values(channels * shape.channel(), 1),
+            dy: values(channels * shape.out_channel(), 2),
+            weight: values(channels * shape.taps(), 3),
+            factors: values(channels * shape.images, 4),
+            dmeans: values(channels * shape.images, 5),
+            before: norm_constants(channels, 6),
+            after: norm_constants(channels, 8),
+        }
+    }
+
+    fn slices(&self, shape: &DepthwiseShape, expansion: bool) -> cpu::chain::ChainSlices<'_> {
+        let activation = Self::ACTIVATION;
+        let [before, after] = [&self.before, &self.after].map(|[gamma, beta]| Affine {
+            gamma,
+            beta,
+            epsilon: 1e-3,
+            activation,
+        });
+        let before = expansion.then_some(before);
+        cpu::chain::ChainSlices { shape: *shape, before, weight: &self.weight, after }
+    }
+
+    fn launches(&mut self, shape: &DepthwiseShape, expansion: bool) -> chain::ChainLaunches {
+        let norm = |[gamma, beta]: &mut [Vec<f32>; 2], length: usize| BatchNormLaunches {
+            rows: shape.channels,
+            length,
+            gamma: place(gamma),
+            beta: place(beta),
+            epsilon: 1e-3,
+            activation: Self::ACTIVATION,
+        };
+        chain::ChainLaunches {
+            shape: *shape,
+            before: expansion.then(|| norm(&mut self.before, shape.channel())),
+            weight: place(&mut self.weight),
+            after: norm(&mut self.after, shape.out_channel()),
+        }
+    }
+}
+
 fn check_chain(host: &Host, judge: &mut Judge, shape: &DepthwiseShape, expansion: bool, excited: bool) {
     let case = (*shape, expansion, excited);
-    let channels = shape.channels;
-    let len = channels * shape.channel();
-    let out = channels * shape.out_channel();
-    let mut x = values(len, 1);
-    let mut dy = values(out, 2);
-    let mut weight = values(channels * shape.taps(), 3);
-    let [mut factors, mut dmeans] = [4, 5].map(|seed| values(channels * shape.images, seed));
-    let [mut gamma, mut beta] = norm_constants(channels, 6);
-    let [mut gamma_after, mut beta_after] = norm_constants(channels, 8);
-    let activation = Activation::HSwish;
-
+    let mut given = ChainInputs::new(shape);
     let mut naive = NaiveChain::new(shape, expansion);
-    let affine = |gamma, beta| Affine { gamma, beta, epsilon: 1e-3, activation };
-    let chain = cpu::chain::ChainSlices {
-        shape: *shape,
-        before: expansion.then_some(affine(&gamma, &beta)),
-        weight: &weight,
-        after: affine(&gamma_after, &beta_after),
-    };
-    naive.run(&chain, &x, &dy, excited.then_some((&factors, &dmeans)));
+    let excite = excited.then_some((&given.factors, &given.dmeans));
+    naive.run(&given.slices(shape, expansion), &given.x, &given.dy, excite);
 
-    let norm = |gamma, beta, length| BatchNormLaunches {
-        rows: channels,
-        length,
-        gamma,
-        beta,
-        epsilon: 1e-3,
-        activation,
-    };
-    let at_gamma = place(&mut gamma);
-    let at_beta = place(&mut beta);
-    let at_gamma_after = place(&mut gamma_after);
-    let at_beta_after = place(&mut beta_after);
-    let launched = chain::ChainLaunches {
-        shape: *shape,
-        before: expansion.then(|| norm(at_gamma, at_beta, shape.channel())),
-        weight: place(&mut weight),
-        after: norm(at_gamma_after, at_beta_after, shape.out_channel()),
-    };
+    let launched = given.launches(shape, expansion);
     let mut got = NaiveChain::new(shape, expansion);
+    let kept = got.kept();
+    let slopes = got.gradients();
     let mut scratch = vec![f32::NAN; launched.scratch()];
-    let kept = chain::KeptPlaces {
-        before: place(&mut got.before),
-        convolved: place(&mut got.convolved),
-        after: place(&mut got.after),
-        output: place(&mut got.output),
-        means: Some(place(&mut got.means)),
-    };
-    let halves = |values: &mut [f32]| {
-        let (gamma, beta) = values.split_at_mut(values.len() / 2);
-        [place(gamma), place(beta)]
-    };
-    let slopes = chain::GradientPlaces {
-        dx: place(&mut got.dx),
-        before: halves(&mut got.slopes_before),
-        weight: place(&mut got.slopes_weight),
-        after: halves(&mut got.slopes_after),
-    };
-    let at_x = place(&mut x);
+    let mut inner = vec![f32::NAN; given.dy.len()];
+    let mut sums = vec![f32::NAN; 2 * shape.channels];
+    let at_x = place(&mut given.x);
     let at_scratch = place(&mut scratch);
     host.run(ActivationStorage::F32, launched.forward(at_x, kept, at_scratch));
-    let excite = excited.then(|| [place(&mut factors), place(&mut dmeans)]);
-    let mut inner = vec![f32::NAN; dy.len()];
-    let mut sums = vec![f32::NAN; 2 * channels];
-    let given = [place(&mut dy), place(&mut inner)];
-    let rooms = [place(&mut sums), at_scratch];
-    host.run(ActivationStorage::F32, launched.backward(at_x, kept, given, excite, slopes, rooms));
+    let output = chain::OutputGradientPlaces {
+        dy: place(&mut given.dy),
+        excite: excited.then(|| [place(&mut given.factors), place(&mut given.dmeans)]),
+    };
+    let rooms = chain::ChainRooms { inner: place(&mut inner), sums: place(&mut sums), scratch: at_scratch };
+    host.run(ActivationStorage::F32, launched.backward(at_x, kept, output, slopes, rooms));
     for (got, expected) in got.all().into_iter().zip(naive.all()) {
         judge.close(ActivationStorage::F32, got, expected, &case);
     }
 }
 
-/// All that a chain writes.
+/// The places of gammas and betas that lie one after the other.
+fn halves(values: &mut [f32]) -> [Place; 2] {
+    let (gamma, beta) = values.split_at_mut(values.len() / 2);
+    [place(gamma), place(beta)]
+}
+
+/// All outputs of a chain.
 struct NaiveChain {
     before: Vec<f32>,
     convolved: Vec<f32>,
@@ -385,6 +412,25 @@ impl NaiveChain {
         reference::chain::backward(chain, &saved, slopes);
     }
 
+    fn kept(&mut self) -> chain::KeptPlaces {
+        chain::KeptPlaces {
+            before: place(&mut self.before),
+            convolved: place(&mut self.convolved),
+            after: place(&mut self.after),
+            output: place(&mut self.output),
+            means: Some(place(&mut self.means)),
+        }
+    }
+
+    fn gradients(&mut self) -> chain::GradientPlaces {
+        chain::GradientPlaces {
+            dx: place(&mut self.dx),
+            before: halves(&mut self.slopes_before),
+            weight: place(&mut self.slopes_weight),
+            after: halves(&mut self.slopes_after),
+        }
+    }
+
     fn all(&self) -> [&[f32]; 9] {
         [
             &self.before,
@@ -411,35 +457,41 @@ fn sums_of_rows() {
             let mut expected = out.clone();
             reference::planes::row_sums(&read, rows, &mut expected);
             let mut scratch = vec![f32::NAN; splits(rows, length) * rows];
-            let add = add_row_sums(x.place(), (rows, length), place(&mut out), place(&mut scratch));
+            let sizes = RowSizes { rows, length };
+            let add = add_row_sums(x.place(), sizes, place(&mut out), place(&mut scratch));
             host.run(storage, add);
             judge.close(ActivationStorage::F32, &out, &expected, &(storage, rows, length));
         }
     }
 }
 
-/// Compares one launch with what the reference makes of a copy of garbage.
-fn check_one(
-    judge: &mut Judge,
-    host: &Host,
+/// Checks of single launches, all on activations of one storage.
+struct LaunchChecks<'a> {
+    judge: &'a mut Judge,
+    host: &'a Host,
     storage: ActivationStorage,
-    len: usize,
-    launch: impl FnOnce(super::Place) -> Launch,
-    expect: impl FnOnce(&mut [f32]),
-    case: &dyn std::fmt::Debug,
-) {
-    let mut out = Values::garbage(storage, len);
-    let mut expected = vec![0.0; len];
-    expect(&mut expected);
-    host.run(storage, [launch(out.place())]);
-    judge.close(storage, &out.read(), &expected, case);
+    case: &'a dyn std::fmt::Debug,
 }
 
+impl LaunchChecks<'_> {
+    /// Compares the `len` values that a launch leaves in garbage with the reference.
+    fn check(&mut self, len: usize, launch: impl FnOnce(Place) -> Launch, expect: impl FnOnce(&mut [f32])) {
+        let mut out = Values::garbage(self.storage, len);
+        let mut expected = vec![0.0; len];
+        expect(&mut expected);
+        self.host.run(self.storage, [launch(out.place())]);
+        self.judge.close(self.storage, &out.read(), &expected, self.case);
+    }
+}
+
+/// Planes and the values of each.
+const PLANES: [(usize, usize); 6] = [(1, 1), (7, 49), (8, 49), (64, 2), (130, 16), (3, 5000)];
+
 #[test]
-fn planes_and_biases() {
+fn planes_of_maps() {
     let Some(host) = Host::get() else { return };
-    let mut judge = Judge::new("planes and biases");
-    for (rows, plane) in [(1, 1), (7, 49), (8, 49), (64, 2), (130, 16), (3, 5000)] {
+    let mut judge = Judge::new("planes");
+    for (rows, plane) in PLANES {
         for storage in BOTH {
             let case = (storage, rows, plane);
             let len = rows * plane;
@@ -451,42 +503,74 @@ fn planes_and_biases() {
             let dy = dy.place();
             let s = s.place();
             let dmean = dmean.place();
-            let mut check = |len, launch: &dyn Fn(super::Place) -> Launch, expect: &dyn Fn(&mut [f32])| {
-                check_one(&mut judge, host, storage, len, launch, expect, &case);
-            };
-            let sizes = (rows, plane);
+            let mut checks = LaunchChecks { judge: &mut judge, host, storage, case: &case };
+            let sizes = RowSizes { rows, length: plane };
             use reference::planes as naive;
-            check(rows, &|out| planes::mean(x, sizes, out), &|out| naive::mean(&xs, plane, out));
-            check(rows, &|out| planes::scale_backward_scale(x, dy, sizes, out), &|out| {
-                naive::scale_backward_scale(&xs, &dys, plane, out);
-            });
-            check(len, &|out| planes::scale(x, s, sizes, out), &|out| naive::scale(&xs, &ss, plane, out));
-            check(len, &|out| planes::scale_backward_input(dy, [Some(s), Some(dmean)], sizes, out), &|out| {
-                naive::scale_backward_input(&dys, &ss, &dmeans, plane, out);
-            });
-            check(len, &|out| planes::scale_backward_input(dy, [None, Some(dmean)], sizes, out), &|out| {
-                naive::mean_backward(&dmeans, plane, out);
-            });
-            for activation in ACTIVATIONS {
-                let mut bias = values(rows, 5);
-                let at_bias = Some(place(&mut bias));
-                let given = Some(&bias[..]);
-                check(len, &|out| planes::bias_activation(x, at_bias, sizes, activation, out), &|out| {
-                    naive::bias_activation(&xs, given, rows, activation, out);
-                });
-                check(len, &|out| planes::bias_activation(x, None, sizes, activation, out), &|out| {
-                    naive::bias_activation(&xs, None, rows, activation, out);
-                });
-                check(
-                    len,
-                    &|out| planes::bias_activation_backward([x, dy], at_bias, sizes, activation, out),
-                    &|out| naive::bias_activation_backward(&xs, given, rows, activation, &dys, out),
-                );
-            }
+            checks.check(rows, |out| planes::mean(x, sizes, out), |out| naive::mean(&xs, plane, out));
+            checks.check(
+                rows,
+                |out| planes::scale_backward_scale(x, dy, sizes, out),
+                |out| naive::scale_backward_scale(&xs, &dys, plane, out),
+            );
+            checks.check(
+                len,
+                |out| planes::scale(x, s, sizes, out),
+                |out| naive::scale(&xs, &ss, plane, out),
+            );
+            checks.check(
+                len,
+                |out| planes::scale_backward_input(dy, Some(s), Some(dmean), sizes, out),
+                |out| naive::scale_backward_input(&dys, &ss, &dmeans, plane, out),
+            );
+            checks.check(
+                len,
+                |out| planes::scale_backward_input(dy, None, Some(dmean), sizes, out),
+                |out| naive::mean_backward(&dmeans, plane, out),
+            );
             let (mut y, mut expected) = input(storage, len, 6);
             reference::planes::add_assign(&mut expected, &xs);
             host.run(storage, [planes::add(y.place(), x, len)]);
             judge.close(storage, &y.read(), &expected, &case);
+        }
+    }
+}
+
+#[test]
+fn biases() {
+    let Some(host) = Host::get() else { return };
+    let mut judge = Judge::new("biases");
+    for (rows, length) in PLANES {
+        for storage in BOTH {
+            let case = (storage, rows, length);
+            let len = rows * length;
+            let (mut x, xs) = input(storage, len, 1);
+            let (mut dy, dys) = input(storage, len, 2);
+            let x = x.place();
+            let dy = dy.place();
+            let mut checks = LaunchChecks { judge: &mut judge, host, storage, case: &case };
+            let sizes = RowSizes { rows, length };
+            for activation in ACTIVATIONS {
+                let mut bias = values(rows, 5);
+                let unbiased = BiasLaunches { sizes, bias: None, activation };
+                let biased = BiasLaunches { bias: Some(place(&mut bias)), ..unbiased };
+                let expect_unbiased = BiasActivation { rows, bias: None, activation };
+                let expect_biased = BiasActivation { bias: Some(&bias), ..expect_unbiased };
+                checks.check(
+                    len,
+                    |out| biased.forward(x, out),
+                    |out| reference::planes::bias_activation(&xs, expect_biased, out),
+                );
+                checks.check(
+                    len,
+                    |out| unbiased.forward(x, out),
+                    |out| reference::planes::bias_activation(&xs, expect_unbiased, out),
+                );
+                checks.check(
+                    len,
+                    |out| biased.backward(x, dy, out),
+                    |out| reference::planes::bias_activation_backward(&xs, expect_biased, &dys, out),
+                );
+            }
         }
     }
 }
@@ -552,19 +636,21 @@ fn pools() {
                 let (mut dy, dys) = input(storage, out, 2);
                 let x = x.place();
                 let dy = dy.place();
-                let mut check =
-                    |len, launch: &dyn Fn(super::Place) -> Launch, expect: &dyn Fn(&mut [f32])| {
-                        check_one(&mut judge, host, storage, len, launch, expect, &(storage, shape, maps));
-                    };
+                let case = (storage, shape, maps);
+                let mut checks = LaunchChecks { judge: &mut judge, host, storage, case: &case };
                 use reference::pool as naive;
-                check(out, &|y| pool::max(&shape, maps, x, y), &|y| naive::max(&shape, &xs, y));
-                check(out, &|y| pool::average(&shape, maps, x, y), &|y| naive::average(&shape, &xs, y));
-                check(len, &|dx| pool::max_backward(&shape, maps, [x, dy], dx), &|dx| {
-                    naive::max_backward(&shape, &xs, &dys, dx);
-                });
-                check(len, &|dx| pool::average_backward(&shape, maps, dy, dx), &|dx| {
-                    naive::average_backward(&shape, &dys, dx);
-                });
+                checks.check(out, |y| pool::max(&shape, maps, x, y), |y| naive::max(&shape, &xs, y));
+                checks.check(out, |y| pool::average(&shape, maps, x, y), |y| naive::average(&shape, &xs, y));
+                checks.check(
+                    len,
+                    |dx| pool::max_backward(&shape, maps, [x, dy], dx),
+                    |dx| naive::max_backward(&shape, &xs, &dys, dx),
+                );
+                checks.check(
+                    len,
+                    |dx| pool::average_backward(&shape, maps, dy, dx),
+                    |dx| naive::average_backward(&shape, &dys, dx),
+                );
             }
         }
     }
@@ -584,16 +670,12 @@ fn patches_of_dense_convolutions() {
                 let (mut x, xs) = input(storage, channels * 3 * height * width, 1);
                 let len = shape.taps() * images.len() * shape.out_plane();
                 let at = x.place();
-                check_one(
-                    &mut judge,
-                    host,
-                    storage,
+                LaunchChecks { judge: &mut judge, host, storage, case: &case }.check(
                     len,
                     |out| dense::patches(&shape, images.clone(), at, out),
                     |out| reference::dense::patches(&shape, images.clone(), &xs, out),
-                    &case,
                 );
-                // other images' values stay what they were
+                // other images' values stay unchanged
                 let (mut slopes, read) = input(storage, len, 2);
                 let (mut dx, mut expected) = input(storage, xs.len(), 3);
                 reference::dense::fold_patches(&shape, images.clone(), &read, &mut expected);
@@ -641,17 +723,17 @@ fn one_step_of_adamw() {
     let mut judge = Judge::new("adamw");
     let lengths = [1, 5000, 0, 256, 8192];
     let constants = AdamWConstants { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
-    let fresh = |len: usize| {
+    let mut tensors: Vec<[Vec<f32>; 4]> = Vec::new();
+    for len in lengths {
         let [value, gradient, first, second] = [1, 2, 3, 4].map(|seed| values(len, seed));
-        [value, gradient, first, second.iter().map(|value| value.abs()).collect()]
-    };
-    let mut tensors: Vec<[Vec<f32>; 4]> = lengths.iter().map(|len| fresh(*len)).collect();
+        tensors.push([value, gradient, first, second.iter().map(|value| value.abs()).collect()]);
+    }
     let mut expected = tensors.clone();
     let mut parameters = Vec::new();
     let mut steps = Vec::new();
     for (index, (tensors, [p, g, m, v])) in tensors.iter_mut().zip(&mut expected).enumerate() {
         let weight_decay = if index % 2 == 0 { 3e-4 } else { 0.0 };
-        // each has taken another number of steps
+        // parameters differ in the number of steps taken
         let step = AdamWStep::new(constants, 0.05, weight_decay, 1 + index as u64 * 7);
         reference::updates::adamw(p, g, [m, v], step);
         let length = tensors[0].len() as i64;
@@ -669,7 +751,7 @@ fn one_step_of_adamw() {
     }
 }
 
-/// What source and plan both count with.
+/// Constants that sources and plans share.
 #[test]
 fn sources_and_plans_agree_on_sizes() {
     let defined = |text: &str, name: &str| -> usize {
@@ -685,7 +767,7 @@ fn sources_and_plans_agree_on_sizes() {
     assert_eq!(super::THREADS / defined(source("planes"), "TEAM"), planes::PLANES);
 }
 
-/// bfloat16 rounds to the nearest, to the even of two as near, and keeps what is no number.
+/// bfloat16 rounds to the nearest, to the even of two as near, and NaN stays NaN.
 #[test]
 fn bfloat16_is_rounded_as_elsewhere() {
     let Some(host) = Host::get() else { return };
@@ -698,9 +780,9 @@ fn bfloat16_is_rounded_as_elsewhere() {
     let mut y = Values::garbage(ActivationStorage::Bf16, rows);
     let expected: Vec<u32> =
         given.iter().map(|value| half::bf16::from_f32(0.0 + *value).to_f32().to_bits()).collect();
-    let bias = Some(place(&mut given));
-    let launch = planes::bias_activation(x.place(), bias, (rows, 1), Activation::None, y.place());
-    host.run(ActivationStorage::Bf16, [launch]);
+    let sizes = RowSizes { rows, length: 1 };
+    let bias = BiasLaunches { sizes, bias: Some(place(&mut given)), activation: Activation::None };
+    host.run(ActivationStorage::Bf16, [bias.forward(x.place(), y.place())]);
     let got: Vec<u32> = y.read().iter().map(|value| value.to_bits()).collect();
     let is_nan = |bits: u32| f32::from_bits(bits).is_nan();
     for (got, expected) in got.into_iter().zip(expected) {

@@ -3,7 +3,7 @@
 use super::{Argument, Launch, Place, i32_of, int};
 use crate::cpu::updates::AdamWStep;
 
-/// Values of a parameter that a block takes, `CHUNK` in the source.
+/// Values of a parameter per block, `CHUNK` in the source.
 pub const CHUNK: usize = 4096;
 
 /// One parameter tensor, as `struct Parameter` of the source.
@@ -28,15 +28,15 @@ impl Parameter {
     }
 }
 
-/// Which parts of which parameters the blocks of [`nesterov`] and [`adamw`] take, pairs as `struct Chunk` of the source.
+/// The parts of parameters that the blocks of [`nesterov`] and [`adamw`] take, pairs as `struct Chunk` of the source.
 pub fn chunks(lengths: &[usize]) -> Vec<[i32; 2]> {
-    lengths
-        .iter()
-        .enumerate()
-        .flat_map(|(parameter, length): (usize, &usize)| {
-            (0..length.div_ceil(CHUNK)).map(move |index| [parameter as i32, index as i32])
-        })
-        .collect()
+    let mut chunks = Vec::new();
+    for (parameter, length) in lengths.iter().enumerate() {
+        for index in 0..length.div_ceil(CHUNK) {
+            chunks.push([parameter as i32, index as i32]);
+        }
+    }
+    chunks
 }
 
 /// Nesterov's step over all parameters at once: tables of [`Parameter`] and of [`chunks`] on the device.
@@ -69,8 +69,8 @@ impl Adapted {
     }
 }
 
-/// AdamW's step over all parameters at once: tables of [`Adapted`] and of [`chunks`] on the device. What the steps of all
-/// parameters share is taken from `shared`.
+/// AdamW's step over all parameters at once: tables of [`Adapted`] and of [`chunks`] on the device. Constants
+/// that all parameters share are read from `shared`.
 pub fn adamw(parameters: Place, chunks: Place, count: usize, shared: AdamWStep) -> Launch {
     let AdamWStep { first_share, second_keep, second_share, epsilon, .. } = shared;
     let mut arguments: Vec<Argument> = vec![parameters.into(), chunks.into()];
@@ -78,7 +78,7 @@ pub fn adamw(parameters: Place, chunks: Place, count: usize, shared: AdamWStep) 
     Launch::new("training", "adamw", count, arguments)
 }
 
-/// A weight that products read, as `struct Weight` of the source.
+/// A weight and its operand, as `struct Weight` of the source.
 #[derive(Clone, Copy, Debug)]
 pub struct Weight {
     pub from: Place,
@@ -101,20 +101,35 @@ pub fn pair(first: i32, second: i32) -> i64 {
     i64::from(first.cast_unsigned()) | i64::from(second) << 32
 }
 
-/// Weights as activations are kept: tables of [`Weight`] and of [`chunks`] on the device.
+/// Copies weights to the storage of activations: tables of [`Weight`] and of [`chunks`] on the device.
 pub fn take_weights(weights: Place, chunks: Place, count: usize) -> Launch {
     Launch::new("training", "take_weights", count, [weights.into(), chunks.into()])
 }
 
-/// Each image's cross-entropy, and the gradient of their mean at the logits, all f32, `[N, classes]`; both multiplied by the
-/// image's scale, where there are scales `[N]`.
-pub fn cross_entropy(
-    [logits, labels]: [Place; 2],
-    [teacher, scales]: [Option<Place>; 2],
-    [losses, gradient]: [Place; 2],
-    [images, classes]: [usize; 2],
-    smoothing: f32,
-) -> Launch {
+/// Places and sizes of a cross-entropy, all values f32.
+#[derive(Clone, Copy, Debug)]
+pub struct CrossEntropyPlaces {
+    /// `[N, classes]`.
+    pub logits: Place,
+    /// `[N]`.
+    pub labels: Place,
+    /// A teacher's logits, `[N, classes]`.
+    pub teacher: Option<Place>,
+    /// Factor of each image, `[N]`.
+    pub scales: Option<Place>,
+    /// Each image's loss, written, `[N]`.
+    pub losses: Place,
+    /// The gradient of the logits, written, `[N, classes]`.
+    pub gradient: Place,
+    /// N.
+    pub images: usize,
+    pub classes: usize,
+}
+
+/// Each image's cross-entropy, and the gradient of the mean at the logits; both multiplied by the image's scale, if there
+/// are scales.
+pub fn cross_entropy(places: &CrossEntropyPlaces, smoothing: f32) -> Launch {
+    let &CrossEntropyPlaces { logits, labels, teacher, scales, losses, gradient, images, classes } = places;
     let mut arguments: Vec<Argument> = [logits, labels].map(Argument::from).into();
     arguments.extend([teacher.into(), scales.into(), losses.into(), gradient.into()]);
     arguments.extend([int(images), int(classes), smoothing.into()]);

@@ -1,4 +1,4 @@
-//! What writes into tensors that live on, what copies, and what a step does once: on tensors.
+//! Updates of long-lived tensors, copies, the optimizer's step and the loss, on tensors.
 
 use candle_core::{Result, Tensor, bail};
 
@@ -26,44 +26,46 @@ impl Gpu {
         self.run(ActivationStorage::F32, [planes::add_to_view(to.place, &view, numbers(x)?)])
     }
 
-    /// [`Gpu::copy`] where there is something to change.
-    pub fn kept(&self, view: &Tensor, wanted: ActivationStorage) -> Result<Tensor> {
-        if view.is_contiguous() && ActivationStorage::of(view)? == wanted {
+    /// [`Gpu::copy`], if there is something to change.
+    pub fn kept(&self, view: &Tensor, target: ActivationStorage) -> Result<Tensor> {
+        if view.is_contiguous() && ActivationStorage::of(view)? == target {
             Ok(view.clone())
         } else {
-            self.copy(view, wanted)
+            self.copy(view, target)
         }
     }
 
-    /// A contiguous copy of a tensor, kept as it is.
+    /// A contiguous copy of a tensor, in the same storage.
     pub fn duplicate(&self, x: &Tensor) -> Result<Tensor> {
         self.copy(x, ActivationStorage::of(x)?)
     }
 
-    /// A contiguous copy of a view, kept as asked for.
-    pub fn copy(&self, view: &Tensor, wanted: ActivationStorage) -> Result<Tensor> {
+    /// A contiguous copy of a view, in the given storage.
+    pub fn copy(&self, view: &Tensor, target: ActivationStorage) -> Result<Tensor> {
         let from = spot(view)?;
-        let out = self.unfilled(view.shape(), wanted)?;
-        let (copying, storage) = planes::copying(from.storage, wanted);
+        let out = self.unfilled(view.shape(), target)?;
+        let (copying, storage) = planes::copying(from.storage, target);
         let launch = planes::copy(from.place, &strided(view)?, contiguous(&out)?.place, copying);
         self.run(storage, [launch])?;
         Ok(out)
     }
 
-    /// A tensor on the CPU that holds zeros and one other number, as activations. It goes to the card as bits: 64 KB and
-    /// more from memory that is not page-locked would wait for all that was launched before.
+    /// A tensor on the CPU that holds zeros and one other number, as activations. It is copied to the GPU as bits:
+    /// a copy of 64 KB or more from memory that is not page-locked would wait for all work in flight.
     pub fn mask(&self, mask: &Tensor) -> Result<Tensor> {
         let values = mask.flatten_all()?.to_vec1::<f32>()?;
         let factor = values.iter().copied().find(|value| *value != 0.0).unwrap_or(0.0);
         if let Some(other) = values.iter().find(|value| **value != 0.0 && **value != factor) {
             bail!("mask: expected zeros and {factor} alone, got {other}");
         }
-        let words: Vec<u32> = values
-            .chunks(32)
-            .map(|values: &[f32]| {
-                values.iter().enumerate().fold(0, |word, (bit, value)| word | u32::from(*value != 0.0) << bit)
-            })
-            .collect();
+        let mut words = Vec::with_capacity(values.len().div_ceil(32));
+        for values in values.chunks(32) {
+            let mut word = 0;
+            for (bit, value) in values.iter().enumerate() {
+                word |= u32::from(*value != 0.0) << bit;
+            }
+            words.push(word);
+        }
         let bits = self.upload(&words)?;
         let out = self.unfilled(mask.shape(), self.activations())?;
         let launch = planes::mask(place(&bits)?, factor, contiguous(&out)?.place, values.len());
@@ -71,7 +73,7 @@ impl Gpu {
         Ok(out)
     }
 
-    /// Keeps one multiprocessor busy for a time that its clock alone decides; `values` are numbers for a block's threads.
+    /// Keeps one multiprocessor busy for a time that depends on its clock alone; `values` holds one number per thread.
     pub fn chain_of_products(&self, values: &Tensor, steps: usize) -> Result<()> {
         if values.elem_count() != THREADS {
             bail!("chain: expected {THREADS} values, got {:?}", values.dims());
@@ -134,22 +136,22 @@ impl Gpu {
         self.run(storage, [plan(place(&table)?, place(&words)?, chunks.len())])
     }
 
-    /// Whether products read a weight as it is.
+    /// Whether products read a weight unchanged.
     pub fn is_operand(&self, weight: &Tensor) -> Result<bool> {
         Ok(ActivationStorage::of(weight)? == self.activations())
     }
 
-    /// Weights as products read them: f32 as they are, else copies, all made by one launch. Each is rows of contiguous
-    /// values.
+    /// Operands of products: the weights themselves for f32, else copies, all made by one launch. Each weight is rows of
+    /// contiguous values.
     pub fn operands(&self, weights: &[&Tensor]) -> Result<Vec<Tensor>> {
-        let wanted = self.activations();
-        if wanted == ActivationStorage::F32 {
+        let target = self.activations();
+        if target == ActivationStorage::F32 {
             return Ok(weights.iter().map(|weight| (*weight).clone()).collect());
         }
-        // each begins where any vector of the GPU's may
+        // each begins where the GPU's longest vector may begin
         let room = |weight: &Tensor| weight.elem_count().next_multiple_of(64);
         let copies =
-            self.unfilled(weights.iter().map(|weight| room(weight)).sum::<usize>().max(1), wanted)?;
+            self.unfilled(weights.iter().map(|weight| room(weight)).sum::<usize>().max(1), target)?;
         let at = contiguous(&copies)?;
         let mut begin = 0;
         let mut table = Vec::new();
@@ -170,12 +172,12 @@ impl Gpu {
             begin += room(weight);
         }
         let lengths: Vec<_> = weights.iter().map(|weight| weight.elem_count()).collect();
-        self.run_chunks(wanted, &table, &lengths, training::take_weights)?;
+        self.run_chunks(target, &table, &lengths, training::take_weights)?;
         Ok(operands)
     }
 
-    /// Each image's loss `[N]` and the gradient of their mean `[N, classes]` at the logits, all f32, each multiplied by the
-    /// image's scale where there are scales.
+    /// Each image's loss `[N]` and the gradient of the mean loss `[N, classes]` at the logits, all f32, each multiplied by
+    /// the image's scale, if there are scales.
     pub fn cross_entropy(
         &self,
         logits: &Tensor,
@@ -188,14 +190,18 @@ impl Gpu {
         let losses = self.unfilled(images, ActivationStorage::F32)?;
         let gradient = self.unfilled((images, classes), ActivationStorage::F32)?;
         let labels = self.upload(labels)?;
-        let given = [numbers(logits)?, place(&labels)?];
         let scales = scales.map(|scales| self.upload(scales)).transpose()?;
-        let beside = [teacher.map(numbers).transpose()?, scales.as_ref().map(place).transpose()?];
-        let to = [numbers(&losses)?, numbers(&gradient)?];
-        self.run(
-            ActivationStorage::F32,
-            [training::cross_entropy(given, beside, to, [images, classes], smoothing)],
-        )?;
+        let places = training::CrossEntropyPlaces {
+            logits: numbers(logits)?,
+            labels: place(&labels)?,
+            teacher: teacher.map(numbers).transpose()?,
+            scales: scales.as_ref().map(place).transpose()?,
+            losses: numbers(&losses)?,
+            gradient: numbers(&gradient)?,
+            images,
+            classes,
+        };
+        self.run(ActivationStorage::F32, [training::cross_entropy(&places, smoothing)])?;
         Ok((losses, gradient))
     }
 }

@@ -5,11 +5,11 @@ use std::cell::RefCell;
 use candle_core::{Result, Shape, Tensor};
 
 use super::{Backend, Op, View, on_gpu, run, same_shape};
-use crate::cpu::batch_norm::Affine;
+use crate::cpu::batch_norm::{Affine, BatchNormSlices, NormalizedSlices};
 use crate::tensors::{update, with_views};
 use space::Activation;
 
-/// What a batch norm does after centering: scale, shift, activation.
+/// The scale, shift and activation of a batch norm.
 #[derive(Clone, Debug)]
 pub struct BatchNormAffine {
     /// Scale, `[C]`.
@@ -18,7 +18,7 @@ pub struct BatchNormAffine {
     pub beta: Tensor,
     /// Added to the variance.
     pub epsilon: f32,
-    /// What follows.
+    /// Applied last.
     pub activation: Activation,
 }
 
@@ -30,9 +30,21 @@ impl BatchNormAffine {
     }
 }
 
+/// The tensors that the gradient of a batch norm is computed from.
+pub(crate) struct BatchNormBackward<'a> {
+    /// The input.
+    pub x: &'a Tensor,
+    /// The gradient of the output.
+    pub dy: &'a Tensor,
+    /// Mean and biased variance of each row, `[2, C]`.
+    pub statistics: &'a Tensor,
+    /// The batch norm.
+    pub with: &'a BatchNormAffine,
+}
+
 impl Backend {
-    /// `act(gamma (x - mean) / sqrt(var + eps) + beta) + addend` with the batch's own mean and biased variance; gives
-    /// that, of the shape of `x`, and the statistics, `[2, C]`.
+    /// `act(gamma (x - mean) / sqrt(var + eps) + beta) + addend` with the batch's own mean and biased variance;
+    /// returns the result, of the shape of `x`, and the statistics, `[2, C]`.
     ///
     /// # Errors
     /// If the shapes do not fit.
@@ -55,13 +67,14 @@ impl Backend {
                 let [y, statistics] = outputs;
                 let addend = addend.map(|_| more.contiguous()).transpose()?;
                 let affine = with.affine(&gamma, &beta)?;
-                run!(self, batch_norm::forward(x.contiguous()?, affine, addend, statistics, y));
+                let to = NormalizedSlices { stats: statistics, y };
+                run!(self, batch_norm::forward(x.contiguous()?, affine, addend, to));
                 Ok(())
             })?;
         Ok((y, statistics))
     }
 
-    /// [`Backend::normalize`] in place; gives the statistics.
+    /// [`Backend::normalize`] in place; returns the statistics.
     ///
     /// # Errors
     /// If the shapes do not fit.
@@ -114,7 +127,8 @@ impl Backend {
         })
     }
 
-    /// The gradient of [`Backend::normalize`]'s input; adds those of scale and shift to `gradient`.
+    /// The gradient of [`Backend::normalize`]'s input; adds the gradients of scale and shift to
+    /// `gradient`.
     ///
     /// # Errors
     /// If the shapes do not fit.
@@ -132,15 +146,17 @@ impl Backend {
         let op = Op::new("batch norm backward");
         on_gpu!(self, op, [x, dy, x, dy, dy], gpu => {
             let dx = gpu.alike(x)?;
-            gpu.normalize_backward([x, dy, statistics], with, gradient, &dx)?;
+            gpu.normalize_backward(&BatchNormBackward { x, dy, statistics, with }, gradient, &dx)?;
             Ok(dx)
         });
         let [dx, sums] = self.compute_many(op, inputs, shapes, |[x, dy, statistics, gamma, beta], out| {
             let [dx, sums] = out;
-            let x = x.contiguous()?;
-            let dy = dy.contiguous()?;
-            let statistics = statistics.contiguous()?;
-            run!(self, batch_norm::backward(x, dy, statistics, with.affine(&gamma, &beta)?, sums, dx));
+            let forward = BatchNormSlices {
+                x: x.contiguous()?,
+                stats: statistics.contiguous()?,
+                affine: with.affine(&gamma, &beta)?,
+            };
+            run!(self, batch_norm::backward(forward, dy.contiguous()?, sums, dx));
             Ok(())
         })?;
         self.add_sums(gradient, &sums)?;
@@ -163,16 +179,18 @@ impl Backend {
         let inputs = [x, statistics, &with.gamma, &with.beta];
         let op = Op::new("batch norm backward");
         on_gpu!(self, op, [x, dy, x, dy, dy], gpu => {
-            gpu.normalize_backward([x, dy, statistics], with, gradient, dy)
+            gpu.normalize_backward(&BatchNormBackward { x, dy, statistics, with }, gradient, dy)
         });
         let sums = self.compute(op, inputs, statistics.shape(), |[x, statistics, gamma, beta], sums| {
             let sums = RefCell::new(sums);
             update("normalize_backward_in_place", dy, [], |mut dy, _| {
-                let x = x.contiguous()?;
-                let statistics = statistics.contiguous()?;
-                let affine = with.affine(&gamma, &beta)?;
+                let forward = BatchNormSlices {
+                    x: x.contiguous()?,
+                    stats: statistics.contiguous()?,
+                    affine: with.affine(&gamma, &beta)?,
+                };
                 let mut sums = sums.borrow_mut();
-                run!(self, batch_norm::backward_in_place(x, dy.contiguous()?, statistics, affine, &mut sums));
+                run!(self, batch_norm::backward_in_place(forward, dy.contiguous()?, &mut sums));
                 Ok(())
             })
         })?;

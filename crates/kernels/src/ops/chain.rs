@@ -1,15 +1,16 @@
-//! The channel by channel middle of an inverted residual block as one operation; see
-//! [`crate::cpu::chain`].
+//! The depthwise middle of an inverted residual block as one operation; see [`crate::cpu::chain`].
 
 use candle_core::{Result, Shape, Tensor, bail};
 
 use super::{Backend, BatchNormAffine, Op, View, on_gpu, run};
-use crate::cpu::chain::{ChainSlices, GradientSlices, KeptSlices, Moments, Saved};
+use crate::cpu::chain::{
+    ChainSlices, FoldedSlices, GradientSlices, KeptSlices, Moments, OutputSlices, Saved,
+};
 use crate::cpu::depthwise::DepthwiseShape;
 use space::Activation;
 
-/// Batch norm and activation, depthwise convolution with padding k/2, batch norm and activation. As gradients: the
-/// same with gradients in the place of weights.
+/// Batch norm and activation, depthwise convolution with padding k/2, batch norm and activation. Gradients of
+/// a chain are a `DepthwiseChain` that holds gradients in the place of weights.
 pub struct DepthwiseChain {
     /// Before the convolution, where there is an expansion.
     pub before: Option<BatchNormAffine>,
@@ -19,11 +20,11 @@ pub struct DepthwiseChain {
     pub stride: usize,
     /// After the convolution.
     pub after: BatchNormAffine,
-    /// Whether the mean of each map of the output is wanted, for squeeze-and-excite.
+    /// Whether to compute the mean of each map of the output, for squeeze-and-excite.
     pub with_means: bool,
 }
 
-/// What the chain's backward needs of its forward.
+/// The results of a chain's forward that its backward reads.
 pub struct ChainKept {
     /// Statistics of the batch norm before, `[2, C]`.
     pub before: Option<Tensor>,
@@ -33,13 +34,31 @@ pub struct ChainKept {
     pub after: Tensor,
 }
 
+/// The gradient of a chain's output, as [`Backend::chain_backward`] reads it.
+#[derive(Clone, Copy)]
+pub struct ChainOutputGradient<'a> {
+    /// Of the output, or, where squeeze-and-excite follows, of the output times its factors.
+    pub dy: &'a Tensor,
+    /// Squeeze-and-excite, where it follows.
+    pub excite: Option<ExciteBackward<'a>>,
+}
+
+/// Squeeze-and-excite, as the backward of the chain before it reads it.
+#[derive(Clone, Copy)]
+pub struct ExciteBackward<'a> {
+    /// The factor of each map, `[C, N]`.
+    pub factor: &'a Tensor,
+    /// The gradient of each map's mean, `[C, N]`.
+    pub dmean: &'a Tensor,
+}
+
 impl DepthwiseChain {
     /// The convolution's sizes for an input `[C, N, H, W]`.
-    fn shape(&self, x: &Tensor) -> Result<DepthwiseShape> {
+    pub(crate) fn shape(&self, x: &Tensor) -> Result<DepthwiseShape> {
         depthwise_shape(x, &self.weight, self.stride)
     }
 
-    /// What the kernel reads of the chain; where there is no batch norm before, the one after stands in for it.
+    /// The tensors that the kernel reads; without a batch norm before, the one after stands in for it.
     fn constants(&self) -> [&Tensor; 5] {
         let before = self.before.as_ref().unwrap_or(&self.after);
         [&before.gamma, &before.beta, &self.weight, &self.after.gamma, &self.after.beta]
@@ -76,14 +95,29 @@ fn output(shape: &DepthwiseShape) -> Shape {
     Shape::from((shape.channels, shape.images, shape.out_height(), shape.out_width()))
 }
 
-/// `shape` where `wanted`, else of no values.
-fn shape_if(wanted: bool, shape: impl Into<Shape>) -> Shape {
-    if wanted { shape.into() } else { Shape::from(0) }
+/// `shape` if it `is_needed`, else one of no values.
+fn shape_if(is_needed: bool, shape: impl Into<Shape>) -> Shape {
+    if is_needed { shape.into() } else { Shape::from(0) }
+}
+
+/// The slices that backward reads, from views of x, the statistics before, the convolution's output, the statistics after,
+/// dy, and the factors and mean gradients of squeeze-and-excite, which are read only if it follows.
+fn saved<'a>(views: &[View<'a>; 7], is_excited: bool) -> Result<Saved<'a>> {
+    let [x, before, convolved, after, dy, factor, dmean] = views;
+    let excite = if is_excited { Some((factor.contiguous()?, dmean.contiguous()?)) } else { None };
+    Ok(Saved {
+        x: x.contiguous()?,
+        before: before.contiguous()?,
+        convolved: convolved.contiguous()?,
+        after: after.contiguous()?,
+        dy: dy.contiguous()?,
+        excite,
+    })
 }
 
 impl Backend {
-    /// Forward with the batch's own statistics: the output, the mean of each of its maps `[C, N]` where wanted, and
-    /// what backward needs.
+    /// Forward with the batch's own statistics: the output, the mean of each of its maps `[C, N]` if the chain is
+    /// `with_means`, and the results that backward reads.
     ///
     /// # Shapes
     /// `[C, N, H, W] -> [C, N, H/s, W/s]`.
@@ -116,8 +150,8 @@ impl Backend {
         Ok((output, chain.with_means.then_some(means), kept))
     }
 
-    /// Forward for which nothing is kept: the output, and the statistics, `[2, C]`, that the batch norms before and
-    /// after normalized with: the batch's own, or those that are `given`.
+    /// Forward that retains nothing for backward: the output, and the statistics, `[2, C]`, that the batch norms before
+    /// and after normalized with: the batch's own, or the `given` ones.
     ///
     /// # Errors
     /// As [`Backend::chain`].
@@ -145,25 +179,26 @@ impl Backend {
                 None => Moments::OfBatch,
             };
             let [output, before, after] = out;
-            run!(self, chain::forward_forgetting(&slices, x.contiguous()?, moments, [before, after], output));
+            let to = OutputSlices { before, after, output };
+            run!(self, chain::forward_forgetting(&slices, x.contiguous()?, moments, to));
             Ok(())
         })?;
         Ok((output, expands.then_some(before), after))
     }
 
-    /// The gradient of [`Backend::chain`]'s input; adds those of its weights to `gradient`. Where squeeze-and-excite
-    /// follows, `excite` holds its factors and the gradient of the means, `[C, N]` each.
+    /// The gradient of [`Backend::chain`]'s input; adds the gradients of its weights to `gradient`.
     ///
     /// # Errors
     /// If the shapes do not fit.
     pub fn chain_backward(
         &self,
         chain: &DepthwiseChain,
-        (x, kept): (&Tensor, &ChainKept),
-        dy: &Tensor,
-        excite: Option<(&Tensor, &Tensor)>,
+        x: &Tensor,
+        kept: &ChainKept,
+        output_gradient: &ChainOutputGradient,
         gradient: &DepthwiseChain,
     ) -> Result<Tensor> {
+        let &ChainOutputGradient { dy, excite } = output_gradient;
         let shape = chain.shape(x)?;
         let channels = shape.channels;
         let expands = chain.before.is_some();
@@ -172,7 +207,7 @@ impl Backend {
         }
         let op = chain.op("norm, depthwise, norm backward", &shape, 2);
         on_gpu!(self, op, [x, x, dy, dy], gpu => {
-            gpu.chain_backward((chain, &shape), (x, kept), dy, excite, gradient)
+            gpu.chain_backward(chain, x, kept, output_gradient, gradient)
         });
         let shapes = [
             x.shape().clone(),
@@ -181,7 +216,8 @@ impl Backend {
             Shape::from((2, channels)),
         ];
         let [gamma, beta, weight, after_gamma, after_beta] = chain.constants();
-        let (factor, dmean) = excite.unwrap_or((after_beta, after_beta));
+        let ExciteBackward { factor, dmean } =
+            excite.unwrap_or(ExciteBackward { factor: after_beta, dmean: after_beta });
         let inputs = [
             x,
             kept.before.as_ref().unwrap_or(&kept.after),
@@ -197,19 +233,9 @@ impl Backend {
             after_beta,
         ];
         let [dx, before, weight, after] = self.compute_many(op, inputs, shapes, |views, out| {
-            let [x, stats_before, convolved, stats_after, dy, factor, dmean, constants @ ..] = views;
-            let slices = chain.over(shape, constants)?;
-            let saved = Saved {
-                x: x.contiguous()?,
-                before: stats_before.contiguous()?,
-                convolved: convolved.contiguous()?,
-                after: stats_after.contiguous()?,
-                dy: dy.contiguous()?,
-                excite: match excite {
-                    Some(_) => Some((factor.contiguous()?, dmean.contiguous()?)),
-                    None => None,
-                },
-            };
+            let [given @ .., gamma, beta, weight, after_gamma, after_beta] = views;
+            let slices = chain.over(shape, [gamma, beta, weight, after_gamma, after_beta])?;
+            let saved = saved(&given, excite.is_some())?;
             let [dx, before, weight, after] = out;
             run!(self, chain::backward(&slices, &saved, GradientSlices { dx, before, weight, after }));
             Ok(())
@@ -222,15 +248,16 @@ impl Backend {
         Ok(dx)
     }
 
-    /// `act(x convolved with weight + shift)`, the shift one value a channel: a chain after its statistics were folded
-    /// into the weights.
+    /// `act(x convolved with weight + shift)`, one shift per channel: a chain after its statistics were folded into the
+    /// weights.
     ///
     /// # Errors
     /// As [`Backend::chain`].
     pub fn depthwise_activated(
         &self,
         x: &Tensor,
-        (weight, stride): (&Tensor, usize),
+        weight: &Tensor,
+        stride: usize,
         shift: &Tensor,
         activation: Activation,
     ) -> Result<Tensor> {
@@ -239,12 +266,12 @@ impl Backend {
             bail!("depthwise_activated: shift {:?} for {} channels", shift.dims(), shape.channels);
         }
         let op = Op::new("depthwise activated");
-        on_gpu!(self, op, [x, x], gpu => gpu.depthwise_activated(x, (weight, &shape), shift, activation));
+        on_gpu!(self, op, [x, x], gpu => gpu.depthwise_activated(x, weight, &shape, shift, activation));
         self.compute(op, [x, weight, shift], output(&shape), |[x, weight, shift], y| {
-            let x = x.contiguous()?;
             let weight = weight.contiguous()?;
             let shift = shift.contiguous()?;
-            run!(self, chain::forward_activated(&shape, x, weight, (shift, activation), y));
+            let chain = FoldedSlices { shape, weight, shift, activation };
+            run!(self, chain::forward_activated(&chain, x.contiguous()?, y));
             Ok(())
         })
     }

@@ -11,10 +11,10 @@ use crate::cpu::product::{Matrix, MatrixMut, Write};
 use crate::tensors::unfilled;
 use space::Activation;
 
-/// Values of the patches that are made at a time, at most, unless one image has more: 4 MB stay in the cache.
+/// Most values of the patches that are made at a time, unless one image has more: 4 MB stay in the cache.
 const PATCH_VALUES: usize = 1 << 20;
 
-/// What a dense convolution looks through; padding is `kernel / 2`.
+/// Kernel and stride of a dense convolution; padding is `kernel / 2`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Side of the square kernel, odd.
@@ -131,7 +131,8 @@ impl Backend {
         weight: &Tensor,
         dy: &Tensor,
         stride: usize,
-        (height, width): (usize, usize),
+        height: usize,
+        width: usize,
     ) -> Result<Tensor> {
         let maps = [weight.dim(1)?, dy.dim(1)?, height, width];
         let (shape, outputs) = fitting(weight.dims(), &maps, stride)?;

@@ -1,8 +1,9 @@
-//! What works plane by plane or row by row.
+//! Operations plane by plane or row by row: means, scales, biases, sums.
 
 use candle_core::{Result, Tensor, bail};
 
 use super::{Backend, Op, bias_rows, on_gpu, run, same_shape};
+use crate::cpu::planes::BiasActivation;
 use space::Activation;
 
 impl Backend {
@@ -23,9 +24,9 @@ impl Backend {
     ///
     /// # Errors
     /// If the tensor is not contiguous.
-    pub fn mean_backward(&self, dy: &Tensor, (height, width): (usize, usize)) -> Result<Tensor> {
+    pub fn mean_backward(&self, dy: &Tensor, height: usize, width: usize) -> Result<Tensor> {
         let (channels, images) = dy.dims2()?;
-        on_gpu!(self, Op::new("mean backward"), [dy], gpu => gpu.mean_backward(dy, (height, width)));
+        on_gpu!(self, Op::new("mean backward"), [dy], gpu => gpu.mean_backward(dy, height, width));
         self.compute(Op::new("mean backward"), [dy], (channels, images, height, width), |[dy], dx| {
             run!(self, planes::mean_backward(dy.contiguous()?, height * width, dx));
             Ok(())
@@ -72,7 +73,7 @@ impl Backend {
         })
     }
 
-    /// `act(x + bias)`, the bias one value a row: `[R, M]`, `[R]`.
+    /// `act(x + bias)`, one bias per row: `[R, M]`, `[R]`.
     ///
     /// # Errors
     /// If the shapes do not fit.
@@ -86,7 +87,8 @@ impl Backend {
         on_gpu!(self, Op::new("bias activation"), [x, x], gpu => gpu.bias_activation(x, bias, activation));
         self.compute(Op::new("bias activation"), [x, bias.unwrap_or(x)], x.shape(), |[x, bias_view], y| {
             let bias = bias.map(|_| bias_view.contiguous()).transpose()?;
-            run!(self, planes::bias_activation(x.contiguous()?, bias, rows, activation, y));
+            let with = BiasActivation { rows, bias, activation };
+            run!(self, planes::bias_activation(x.contiguous()?, with, y));
             Ok(())
         })
     }
@@ -115,7 +117,8 @@ impl Backend {
                 let bias = bias.map(|_| bias_view.contiguous()).transpose()?;
                 let x = x.contiguous()?;
                 let dy = dy.contiguous()?;
-                run!(self, planes::bias_activation_backward(x, bias, rows, activation, dy, dx));
+                let with = BiasActivation { rows, bias, activation };
+                run!(self, planes::bias_activation_backward(x, with, dy, dx));
                 Ok(())
             },
         )

@@ -19,7 +19,7 @@ fn pool_of(maps: &[usize], [side, stride, padding]: [usize; 3]) -> Result<(Pool,
 const MAX_POOL: [usize; 3] = [3, 2, 1];
 
 impl Backend {
-    /// Greatest of 3 x 3, stride 2, padding 1: `[C, N, H, W] -> [C, N, H/2, W/2]`, rounded up.
+    /// Maximum over 3 x 3, stride 2, padding 1: `[C, N, H, W] -> [C, N, H/2, W/2]`, rounded up.
     ///
     /// # Errors
     /// If the tensor is not contiguous.
@@ -48,7 +48,10 @@ impl Backend {
         })
     }
 
-    /// Mean over `stride` x `stride`, at the edge of what there is: `[C, N, H, W] -> [C, N, H/s, W/s]`, rounded up.
+    /// Mean over `stride` x `stride`, at the edge over the values inside the map.
+    ///
+    /// # Shapes
+    /// `[C, N, H, W] -> [C, N, H/s, W/s]`, rounded up.
     ///
     /// # Errors
     /// If the tensor is not contiguous.
@@ -69,7 +72,8 @@ impl Backend {
         &self,
         dy: &Tensor,
         stride: usize,
-        (height, width): (usize, usize),
+        height: usize,
+        width: usize,
     ) -> Result<Tensor> {
         let input = [dy.dim(0)?, dy.dim(1)?, height, width];
         let (pool, maps) = pool_of(&input, [stride, stride, 0])?;

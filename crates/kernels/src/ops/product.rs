@@ -31,7 +31,7 @@ pub(super) fn filter_rows(layout: &Layout) -> Result<(usize, usize, usize)> {
     Ok((output, length, stride[0].max(length)))
 }
 
-/// A weight, and the same in the order in which products read it.
+/// A weight, and its operand: the weight in the order in which products read it.
 pub struct PackedWeight {
     pub(super) weight: Tensor,
     packed: Option<Packed>,
@@ -71,10 +71,10 @@ impl Backend {
         })
     }
 
-    /// A weight `[M, K]` made ready for many products.
+    /// Packs a weight `[M, K]` for many products.
     ///
     /// # Errors
-    /// If it is no matrix of f32.
+    /// If it is not a matrix of f32.
     pub fn pack(&self, weight: &Tensor) -> Result<PackedWeight> {
         if let Implementation::Cuda(gpu) = &self.implementation {
             return Ok(PackedWeight { weight: gpu.copy(weight, gpu.activations())?, packed: None });
@@ -89,7 +89,7 @@ impl Backend {
         Ok(PackedWeight { weight: weight.clone(), packed })
     }
 
-    /// `act(weight x right + shift)`: `[M, K] x [K, N] -> [M, N]`, the shift one value a row, `[M]`.
+    /// `act(weight x right + shift)`: `[M, K] x [K, N] -> [M, N]`, one shift per row, `[M]`.
     ///
     /// # Errors
     /// If the sizes do not fit.
@@ -118,7 +118,7 @@ impl Backend {
         })
     }
 
-    /// `weight` is the view of what was packed.
+    /// `weight` is the view of the packed weight.
     pub(super) fn packed_into(
         &self,
         left: &PackedWeight,

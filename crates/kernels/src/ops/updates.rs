@@ -1,4 +1,4 @@
-//! What writes into tensors that live on: sums, zeros, the optimizer's step.
+//! Operations that write into long-lived tensors: sums, zeros, the optimizer's step; and copies.
 
 use std::cell::RefCell;
 
@@ -9,35 +9,35 @@ use super::{Implementation, cuda};
 use crate::cpu::updates::{AdamWConstants, AdamWStep, SgdStep};
 use crate::tensors::update;
 
-/// A parameter that the optimizer moves, with what belongs to it: contiguous tensors of one shape.
+/// A parameter of Nesterov's step, its gradient and its velocity: contiguous tensors of one shape.
 #[derive(Clone, Copy, Debug)]
 pub struct NesterovParameter<'a> {
     /// The parameter.
     pub parameter: &'a Tensor,
-    /// Its gradient, set to zero by the step.
+    /// The parameter's gradient, set to zero by the step.
     pub gradient: &'a Tensor,
-    /// Its velocity.
+    /// The parameter's velocity.
     pub velocity: &'a Tensor,
     /// Weight decay, added to the gradient.
     pub weight_decay: f32,
 }
 
-/// A parameter that AdamW moves, with what belongs to it: contiguous tensors of one shape.
+/// A parameter of AdamW's step, its gradient and its moments: contiguous tensors of one shape.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamWParameter<'a> {
     /// The parameter.
     pub parameter: &'a Tensor,
-    /// Its gradient, set to zero by the step.
+    /// The parameter's gradient, set to zero by the step.
     pub gradient: &'a Tensor,
-    /// Its first and its second moment.
+    /// The first and the second moment.
     pub moments: [&'a Tensor; 2],
-    /// Weight decay, taken off the parameter.
+    /// Weight decay, subtracted from the parameter.
     pub weight_decay: f32,
-    /// The number of this step, from 1 on, which the correction of the moments' bias counts.
+    /// The number of this step, from 1 on, for the bias correction of the moments.
     pub count: u64,
 }
 
-/// Each image's loss, where it was computed, and the gradient of their mean at the logits.
+/// Each image's loss, on the device that computed it, and the gradient of the mean loss at the logits.
 pub struct CrossEntropy {
     /// `[N]`.
     pub losses: Tensor,
@@ -76,7 +76,7 @@ impl Backend {
         })
     }
 
-    /// A contiguous copy of a tensor in memory of its own, kept as it is.
+    /// A contiguous copy of a tensor in memory of its own, in the same storage.
     ///
     /// # Errors
     /// If there is no room for it.
@@ -117,15 +117,13 @@ impl Backend {
     /// # Errors
     /// If shapes differ.
     pub fn nesterov(&self, moved: &[NesterovParameter], lr: f32, momentum: f32) -> Result<()> {
-        for NesterovParameter { parameter, gradient, velocity, .. } in moved {
+        let mut bytes = 0;
+        for &NesterovParameter { parameter, gradient, velocity, .. } in moved {
             same_shape("nesterov", parameter, gradient)?;
             same_shape("nesterov", parameter, velocity)?;
+            // each of the three is read and written
+            bytes += 2 * super::bytes([parameter, gradient, velocity]);
         }
-        // each of the three is read and written
-        let bytes = 2 * moved
-            .iter()
-            .map(|moved: &NesterovParameter| super::bytes([moved.parameter, moved.gradient, moved.velocity]))
-            .sum::<usize>();
         self.record(Op::new("nesterov"), bytes, || {
             if let Implementation::Cuda(gpu) = &self.implementation {
                 return gpu.nesterov(moved, lr, momentum);
@@ -159,16 +157,16 @@ impl Backend {
     /// # Errors
     /// If shapes differ.
     pub fn adamw(&self, adapted: &[AdamWParameter], lr: f32, constants: AdamWConstants) -> Result<()> {
-        for AdamWParameter { parameter, gradient, moments: [first, second], .. } in adapted {
-            [gradient, first, second].iter().try_for_each(|other| same_shape("adamw", parameter, other))?;
+        let mut bytes = 0;
+        for &AdamWParameter { parameter, gradient, moments: [first, second], .. } in adapted {
+            for other in [gradient, first, second] {
+                same_shape("adamw", parameter, other)?;
+            }
+            // each of the four is read and written
+            bytes += 2 * super::bytes([parameter, gradient, first, second]);
         }
         let steps = adapted.iter().map(|one| AdamWStep::new(constants, lr, one.weight_decay, one.count));
         let steps: Vec<AdamWStep> = steps.collect();
-        // each of the four is read and written
-        let four = |one: &AdamWParameter| {
-            super::bytes([one.parameter, one.gradient, one.moments[0], one.moments[1]])
-        };
-        let bytes = 2 * adapted.iter().map(four).sum::<usize>();
         self.record(Op::new("adamw"), bytes, || {
             if let Implementation::Cuda(gpu) = &self.implementation {
                 return gpu.adamw(adapted, &steps);
@@ -198,9 +196,9 @@ impl Backend {
         })
     }
 
-    /// Cross-entropy of logits `[N, classes]` with labels, smoothed, plus that with a teacher's logits, as a GPU
-    /// computes it in f32; `None` on a CPU, whose losses are summed in double precision by whoever asks. Labels must
-    /// be below the classes. Each image's loss and gradient are multiplied by its scale, where there are scales.
+    /// Cross-entropy of logits `[N, classes]` with labels, smoothed, plus the cross-entropy with a teacher's logits, as a
+    /// GPU computes it in f32; `None` on a CPU, where the caller sums losses in double precision. Labels must be below
+    /// the number of classes. Each image's loss and gradient are multiplied by its scale, where there are scales.
     ///
     /// # Errors
     /// If the shapes do not fit.
@@ -225,8 +223,8 @@ impl Backend {
         Ok(None)
     }
 
-    /// A contiguous copy of a view as activations are kept; where there is nothing to change, the same. Views of what
-    /// lies on the CPU go to where the kernels compute.
+    /// A contiguous copy of a view in the storage of activations, or the view itself if there is nothing to change. Views
+    /// on the CPU are copied to the kernels' device.
     ///
     /// # Errors
     /// If the values are neither f32 nor activations.
@@ -238,20 +236,20 @@ impl Backend {
         view.contiguous()
     }
 
-    /// A mask made on the CPU, of zeros and one other number, as activations where the kernels compute.
+    /// A mask made on the CPU, of zeros and one other number, as activations on the kernels' device.
     ///
     /// # Errors
-    /// If there are other numbers in it.
+    /// If the mask holds other numbers.
     pub fn mask(&self, mask: &Tensor) -> Result<Tensor> {
         on_gpu!(self, Op::new("mask"), [mask, mask], gpu => gpu.mask(mask));
         mask.contiguous()
     }
 
-    /// Weights as products read them: views of them where they read them as they are, which are f32 and rows of contiguous
-    /// values, or given to this before.
+    /// The operands of products for these weights: views, if products read the weights unchanged. The weights are f32 and
+    /// rows of contiguous values, or were returned by this method.
     ///
     /// # Errors
-    /// If they are not, or do not lie where the kernels compute.
+    /// If the weights are anything else, or not on the kernels' device.
     pub fn operands(&self, weights: &[&Tensor]) -> Result<Vec<Tensor>> {
         on_gpu!(self, Op::new("operands"), weights, gpu => gpu.operands(weights));
         Ok(weights.iter().map(|weight| (*weight).clone()).collect())
@@ -260,7 +258,7 @@ impl Backend {
     /// [`Backend::operands`] of one weight.
     ///
     /// # Errors
-    /// As those.
+    /// As [`Backend::operands`].
     pub fn operand(&self, weight: &Tensor) -> Result<Tensor> {
         if let Implementation::Cuda(gpu) = &self.implementation
             && gpu.is_operand(weight)?
@@ -271,7 +269,7 @@ impl Backend {
         Ok(operands.swap_remove(0))
     }
 
-    /// A contiguous copy of a view as f32; where there is nothing to change, the same.
+    /// A contiguous copy of a view as f32, or the view itself if there is nothing to change.
     ///
     /// # Errors
     /// If the values are neither f32 nor activations.

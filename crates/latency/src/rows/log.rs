@@ -78,7 +78,7 @@ impl RowsLog {
         }
         // of samples that were set aside nothing is kept, and nothing is wrong
         let kept = if aside.is_some() { &[] } else { &bytes[..] };
-        file.go_on((kept, whole), &header, REFUSALS)?;
+        file.go_on(kept, whole, &header, REFUSALS)?;
         let mut log = Self { rows, file: Some(file), sync: Every::new(SYNC) };
         if whole > 0 && bytes[whole - 1] != b'\n' {
             log.write("\n", true)?;

@@ -119,9 +119,9 @@ pub(super) fn read(place: &str, text: &str) -> Result<LatencyTable> {
         version: u32,
     }
     if serde_json::from_str::<Front>(text).is_ok_and(|front| front.version == OLD) {
-        return read_old(place, document::read(place, text, (KIND, OLD), FORM)?);
+        return read_old(place, document::read(place, text, KIND, OLD, FORM)?);
     }
-    let wire: Wire = document::read_one_of(place, text, (KIND, &[OLD, VERSION]), FORM)?;
+    let wire: Wire = document::read_one_of(place, text, KIND, &[OLD, VERSION], FORM)?;
     let engine = EngineFacts {
         engine: wire.engine,
         engine_version: wire.engine_version,

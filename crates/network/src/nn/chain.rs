@@ -1,7 +1,7 @@
 //! The inside of a block with a depthwise convolution: what happens to each channel by itself.
 
 use candle_core::Tensor;
-use kernels::{Backend, ChainKept, DepthwiseChain, Window};
+use kernels::{Backend, ChainKept, ChainOutputGradient, DepthwiseChain, ExciteBackward, Window};
 use space::Activation;
 
 use super::batch_norm::BatchNorm;
@@ -127,8 +127,9 @@ impl ChainLayer {
     pub fn backward(&self, dy: &Tensor, excited: Option<&Excited>, tape: &mut Tape) -> Result<Tensor> {
         let (x, kept) = self.pop(tape)?;
         let gradient = there(self.gradient.as_ref())?;
-        let excite = excited.map(|excited| (&excited.factor, &excited.dmean));
-        Ok(self.backend.chain_backward(&self.chain, (&x, &kept), dy, excite, gradient)?)
+        let excite = excited.map(|Excited { factor, dmean }| ExciteBackward { factor, dmean });
+        let output = ChainOutputGradient { dy, excite };
+        Ok(self.backend.chain_backward(&self.chain, &x, &kept, &output, gradient)?)
     }
 
     /// The batch norms before and after, and what lies between them.

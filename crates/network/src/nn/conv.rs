@@ -136,7 +136,7 @@ impl Convolution for Dense {
             return Ok(None);
         }
         let (_, _, height, width) = x.dims4()?;
-        Ok(Some(self.backend.convolve_backward_input(self.weight.operand(), dy, stride, (height, width))?))
+        Ok(Some(self.backend.convolve_backward_input(self.weight.operand(), dy, stride, height, width)?))
     }
 }
 

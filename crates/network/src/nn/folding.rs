@@ -116,6 +116,6 @@ impl FoldedDepthwise {
 
     /// `[C, N, H, W] -> [C, N, H/s, W/s]`.
     pub fn maps(&self, x: &Tensor, backend: &Backend) -> Result<Tensor> {
-        Ok(backend.depthwise_activated(x, (&self.weight, self.stride), &self.shift, self.activation)?)
+        Ok(backend.depthwise_activated(x, &self.weight, self.stride, &self.shift, self.activation)?)
     }
 }

@@ -89,7 +89,7 @@ impl OlderLimits {
 /// If it is not such a file.
 pub(super) fn newer(place: &str, text: &str, form: &str) -> Result<Found> {
     let unreadable = |error: serde_json::Error| Error::invalid(place, "text", form, error);
-    document::read_one_of::<IgnoredAny>(place, text, (KIND, VERSIONS), form)?;
+    document::read_one_of::<IgnoredAny>(place, text, KIND, VERSIONS, form)?;
     let mut fields: Map<String, Json> = match document::value_of(document::without_mark(text)) {
         Ok(Json::Object(fields)) => fields,
         Ok(_) => return Err(Error::invalid(place, "text", form, "something else").into()),

@@ -72,7 +72,7 @@ impl FineTuneCheckpoint {
     pub fn from_bytes(place: &str, bytes: &[u8]) -> Result<Self> {
         let file = tensor_file::from_bytes(place, bytes)?;
         let form = "the metadata of a fine-tuning's checkpoint";
-        let document: Document = document::read(place, &file.document, (KIND, VERSION), form)?;
+        let document: Document = document::read(place, &file.document, KIND, VERSION, form)?;
         let Document { tool, arch, space, backend, plan, step, .. } = document;
         let layers = space.lower(&arch).map_err(|error| error.in_place(place))?;
         let count = file.tensors.len();

@@ -11,8 +11,8 @@ use super::tile::{MAX_KERNEL, PHASE_MARGIN, Phase, Taps, correlate, tile, tile_l
 
 /// Whether this scheme is the faster one.
 pub(super) fn suits(isa: Isa, shape: &DepthwiseShape) -> bool {
-    // The largest map, in values: measured. Above, turning the maps costs more than full lanes gain, the
-    // later the more taps there are for each value that is turned.
+    // The largest map, in values: measured. Above it, transposing the maps costs more than full lanes gain; with
+    // more taps per transposed value that point comes later.
     let area = match (shape.kernel, shape.stride) {
         (7, 1) => 100,
         (7, _) => 256,
@@ -21,7 +21,7 @@ pub(super) fn suits(isa: Isa, shape: &DepthwiseShape) -> bool {
     shape.plane() <= area && 2 * shape.images >= isa.lanes()
 }
 
-/// The maps of up to `COUNT` images with a border of zeros: one vector a pixel.
+/// The maps of up to `COUNT` images with a border of zeros: one vector per pixel.
 struct Pixels {
     lines: Vec<Line>,
     /// Where each pixel of the map lies.
@@ -30,26 +30,45 @@ struct Pixels {
     images: Vec<usize>,
     height: usize,
     width: usize,
-    /// Zero pixels above, and left of the map.
-    margin: (usize, usize),
+    border: Border,
     /// Values from row to row.
     pitch: usize,
 }
 
+/// Zero pixels around a map.
+#[derive(Clone, Copy)]
+struct Border {
+    /// Rows above, and rows below.
+    rows: usize,
+    /// Columns on the left.
+    left: usize,
+    /// Columns on the right.
+    right: usize,
+}
+
+impl Border {
+    const NONE: Self = Self::even(0);
+
+    /// So many pixels on every side.
+    const fn even(pixels: usize) -> Self {
+        Self { rows: pixels, left: pixels, right: pixels }
+    }
+}
+
 impl Pixels {
-    /// For maps of `height` x `width` between `margin.0` rows of zeros above and below, `margin.1` columns
-    /// on the left and `right` ones on the right.
-    fn new<T: Lanes>((height, width): (usize, usize), margin: (usize, usize), right: usize) -> Self {
-        let pitch = (margin.1 + width + right) * T::COUNT;
+    /// For maps of `height` x `width`.
+    fn new<T: Lanes>(height: usize, width: usize, border: Border) -> Self {
+        let Border { rows, left, right } = border;
+        let pitch = (left + width + right) * T::COUNT;
         Self {
-            lines: Line::zeros((height + 2 * margin.0) * pitch),
+            lines: Line::zeros((height + 2 * rows) * pitch),
             places: (0..height * width)
-                .map(|i: usize| (i / width + margin.0) * pitch + (i % width + margin.1) * T::COUNT)
+                .map(|i: usize| (i / width + rows) * pitch + (i % width + left) * T::COUNT)
                 .collect(),
             images: (0..T::COUNT).map(|image| image * height * width).collect(),
             height,
             width,
-            margin,
+            border,
             pitch,
         }
     }
@@ -59,7 +78,7 @@ impl Pixels {
         self.lines.as_ptr().cast()
     }
 
-    /// Takes the maps of up to `COUNT` images; the lanes of missing ones are zero.
+    /// Copies the maps of up to `COUNT` images; the lanes of missing ones are zero.
     #[inline(always)]
     fn fill<T: Lanes>(&mut self, maps: &[f32]) {
         let plane = self.places.len();
@@ -76,8 +95,8 @@ impl Pixels {
         self.expect::<T>(&maps[maps.len()..]);
     }
 
-    /// Asks for the memory, from the beginning of `maps` on, that maps will be read from or written to: the
-    /// images' rows are too many and too short for the CPU to foresee.
+    /// Prefetches the memory from the beginning of `maps` on that maps will be read from or written to: the images' rows
+    /// are too many and too short for the CPU to predict.
     #[inline(always)]
     fn expect<T: Lanes>(&self, maps: &[f32]) {
         let plane = self.places.len();
@@ -86,7 +105,7 @@ impl Pixels {
         }
     }
 
-    /// Gives the maps of up to `COUNT` images.
+    /// Copies the maps of up to `COUNT` images to `maps`.
     #[inline(always)]
     fn read<T: Lanes>(&self, maps: &mut [f32]) {
         let plane = self.places.len();
@@ -102,9 +121,9 @@ impl Pixels {
 
     /// Sets the pixels `x, x + step, …` of row `y`.
     #[inline(always)]
-    fn set<T: Lanes, const R: usize>(&mut self, (y, x): (usize, usize), step: usize, values: [T; R]) {
+    fn set<T: Lanes, const R: usize>(&mut self, y: usize, x: usize, step: usize, values: [T; R]) {
         assert!(y < self.height && x + step * (R - 1) < self.width);
-        let place = (y + self.margin.0) * self.pitch + (x + self.margin.1) * T::COUNT;
+        let place = (y + self.border.rows) * self.pitch + (x + self.border.left) * T::COUNT;
         for (r, value) in values.into_iter().enumerate() {
             // SAFETY: the pixel is inside of the map, and each pixel is a vector of `lines`.
             unsafe {
@@ -123,13 +142,12 @@ pub(super) fn forward<T: Lanes, const K: usize, const S: usize>(
     w: &[f32],
     y: &mut [f32],
 ) {
-    let padding = K / 2;
-    let mut inputs = Pixels::new::<T>((shape.height, shape.width), (padding, padding), padding);
-    let mut outputs = Pixels::new::<T>((shape.out_height(), shape.out_width()), (0, 0), 0);
+    let mut inputs = Pixels::new::<T>(shape.height, shape.width, Border::even(K / 2));
+    let mut outputs = Pixels::new::<T>(shape.out_height(), shape.out_width(), Border::NONE);
     let pitch = inputs.pitch;
     let channels = y.chunks_mut(shape.out_channel()).zip(x.chunks(shape.channel()));
     for ((y, x), w) in channels.zip(w.chunks(K * K)) {
-        let taps = Taps::new((K, K), |ky| ky * pitch, |ky, kx| w[ky * K + kx]);
+        let taps = Taps::new(K, K, |ky| ky * pitch, |ky, kx| w[ky * K + kx]);
         let maps = y.chunks_mut(T::COUNT * shape.out_plane()).zip(x.chunks(T::COUNT * shape.plane()));
         for (y, x) in maps {
             inputs.fill::<T>(x);
@@ -152,7 +170,7 @@ fn forward_row<T: Lanes, const K: usize, const S: usize>(
 ) {
     let width = outputs.width;
     assert!(width == inputs.width.div_ceil(S) && y < inputs.height.div_ceil(S));
-    assert_eq!(inputs.margin, (K / 2, K / 2));
+    assert_eq!((inputs.border.rows, inputs.border.left), (K / 2, K / 2));
     // The rows of taps that hit the map.
     let hit = (K / 2).saturating_sub(S * y)..K.min(inputs.height + K / 2 - S * y);
     let mut x = 0;
@@ -163,10 +181,10 @@ fn forward_row<T: Lanes, const K: usize, const S: usize>(
         unsafe {
             let source = inputs.start().add(S * y * inputs.pitch + S * x * T::COUNT);
             match pixels {
-                8 => outputs.set((y, x), 1, tile::<T, K, 8, S>(source, T::COUNT, taps, hit.clone())),
-                4 => outputs.set((y, x), 1, tile::<T, K, 4, S>(source, T::COUNT, taps, hit.clone())),
-                2 => outputs.set((y, x), 1, tile::<T, K, 2, S>(source, T::COUNT, taps, hit.clone())),
-                _ => outputs.set((y, x), 1, tile::<T, K, 1, S>(source, T::COUNT, taps, hit.clone())),
+                8 => outputs.set(y, x, 1, tile::<T, K, 8, S>(source, T::COUNT, taps, hit.clone())),
+                4 => outputs.set(y, x, 1, tile::<T, K, 4, S>(source, T::COUNT, taps, hit.clone())),
+                2 => outputs.set(y, x, 1, tile::<T, K, 2, S>(source, T::COUNT, taps, hit.clone())),
+                _ => outputs.set(y, x, 1, tile::<T, K, 1, S>(source, T::COUNT, taps, hit.clone())),
             }
         }
         x += pixels;
@@ -177,26 +195,23 @@ fn forward_row<T: Lanes, const K: usize, const S: usize>(
 #[inline(always)]
 pub(super) fn backward_input<T: Lanes>(shape: &DepthwiseShape, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     let kernel = shape.kernel;
-    let size = (shape.out_height(), shape.out_width());
-    let mut inputs = Pixels::new::<T>(size, (PHASE_MARGIN, PHASE_MARGIN), PHASE_MARGIN);
-    let mut outputs = Pixels::new::<T>((shape.height, shape.width), (0, 0), 0);
+    let mut inputs = Pixels::new::<T>(shape.out_height(), shape.out_width(), Border::even(PHASE_MARGIN));
+    let mut outputs = Pixels::new::<T>(shape.height, shape.width, Border::NONE);
     let pitch = inputs.pitch;
     let channels = dx.chunks_mut(shape.channel()).zip(dy.chunks(shape.out_channel()));
     for ((dx, dy), w) in channels.zip(w.chunks(kernel * kernel)) {
-        let taps = [0, 1].map(|row| [0, 1].map(|column| parity_taps(pitch, kernel, row, column, w)));
+        let parities = [0, 1].map(|row| [0, 1].map(|column| parity_taps(pitch, kernel, row, column, w)));
         let maps = dx.chunks_mut(T::COUNT * shape.plane()).zip(dy.chunks(T::COUNT * shape.out_plane()));
         for (dx, dy) in maps {
             inputs.fill::<T>(dy);
             outputs.expect::<T>(dx);
             for row in 0..shape.height {
-                for (parity, taps) in taps[row % 2].iter().enumerate() {
-                    let phases = (Phase::new(kernel, row % 2), Phase::new(kernel, parity));
-                    let place = (row, parity);
-                    match phases.1.count {
-                        1 => backward_row::<T, 1>(&inputs, taps, place, phases, &mut outputs),
-                        2 => backward_row::<T, 2>(&inputs, taps, place, phases, &mut outputs),
-                        3 => backward_row::<T, 3>(&inputs, taps, place, phases, &mut outputs),
-                        _ => backward_row::<T, 4>(&inputs, taps, place, phases, &mut outputs),
+                for parity in &parities[row % 2] {
+                    match parity.columns.count {
+                        1 => backward_row::<T, 1>(&inputs, parity, row, &mut outputs),
+                        2 => backward_row::<T, 2>(&inputs, parity, row, &mut outputs),
+                        3 => backward_row::<T, 3>(&inputs, parity, row, &mut outputs),
+                        _ => backward_row::<T, 4>(&inputs, parity, row, &mut outputs),
                     }
                 }
             }
@@ -206,23 +221,33 @@ pub(super) fn backward_input<T: Lanes>(shape: &DepthwiseShape, dy: &[f32], w: &[
 }
 
 /// The taps that reach inputs of one parity of rows and one of columns.
-fn parity_taps(pitch: usize, kernel: usize, row: usize, column: usize, w: &[f32]) -> Taps {
+struct ParityTaps {
+    taps: Taps,
+    rows: Phase,
+    columns: Phase,
+    /// Parity of the columns.
+    column: usize,
+}
+
+fn parity_taps(pitch: usize, kernel: usize, row: usize, column: usize, w: &[f32]) -> ParityTaps {
     let rows = Phase::new(kernel, row);
     let columns = Phase::new(kernel, column);
-    Taps::new((rows.count, columns.count), |i| i * pitch, |i, j| w[rows.tap(i) * kernel + columns.tap(j)])
+    let weight = |i: usize, j: usize| w[rows.tap(i) * kernel + columns.tap(j)];
+    let taps = Taps::new(rows.count, columns.count, |i| i * pitch, weight);
+    ParityTaps { taps, rows, columns, column }
 }
 
 /// The pixels of one parity in row `y` of dx.
 #[inline(always)]
 fn backward_row<T: Lanes, const K: usize>(
     inputs: &Pixels,
-    taps: &Taps,
-    (y, parity): (usize, usize),
-    (rows, columns): (Phase, Phase),
+    parity: &ParityTaps,
+    y: usize,
     outputs: &mut Pixels,
 ) {
-    let width = (outputs.width + 1 - parity) / 2;
-    assert_eq!(inputs.margin, (PHASE_MARGIN, PHASE_MARGIN));
+    let ParityTaps { taps, rows, columns, column } = parity;
+    let width = (outputs.width + 1 - column) / 2;
+    assert_eq!((inputs.border.rows, inputs.border.left), (PHASE_MARGIN, PHASE_MARGIN));
     assert!(
         inputs.width == outputs.width.div_ceil(2) && y.div_ceil(2) <= inputs.height && columns.count == K
     );
@@ -234,15 +259,15 @@ fn backward_row<T: Lanes, const K: usize>(
     while x < width {
         let pixels = tile_len::<T, 1>(width, width - x);
         x = x.min(width - pixels);
-        let place = (y, 2 * x + parity);
+        let to = 2 * x + column;
         // SAFETY: `x + pixels <= width`, and a phase reaches at most `PHASE_MARGIN` pixels over the map.
         unsafe {
             let source = inputs.start().add(top * inputs.pitch + (left + x) * T::COUNT);
             match pixels {
-                8 => outputs.set(place, 2, tile::<T, K, 8, 1>(source, T::COUNT, taps, hit.clone())),
-                4 => outputs.set(place, 2, tile::<T, K, 4, 1>(source, T::COUNT, taps, hit.clone())),
-                2 => outputs.set(place, 2, tile::<T, K, 2, 1>(source, T::COUNT, taps, hit.clone())),
-                _ => outputs.set(place, 2, tile::<T, K, 1, 1>(source, T::COUNT, taps, hit.clone())),
+                8 => outputs.set(y, to, 2, tile::<T, K, 8, 1>(source, T::COUNT, taps, hit.clone())),
+                4 => outputs.set(y, to, 2, tile::<T, K, 4, 1>(source, T::COUNT, taps, hit.clone())),
+                2 => outputs.set(y, to, 2, tile::<T, K, 2, 1>(source, T::COUNT, taps, hit.clone())),
+                _ => outputs.set(y, to, 2, tile::<T, K, 1, 1>(source, T::COUNT, taps, hit.clone())),
             }
         }
         x += pixels;
@@ -259,8 +284,10 @@ pub(super) fn backward_weight<T: Lanes, const K: usize, const S: usize>(
 ) {
     let padding = K / 2;
     let reach = (K - 1) / S;
-    let mut inputs = Pixels::new::<T>((shape.height, shape.width), (padding, padding), padding + S);
-    let mut gradients = Pixels::new::<T>((shape.out_height(), shape.out_width()), (0, reach), reach + 1);
+    let border = Border { rows: padding, left: padding, right: padding + S };
+    let mut inputs = Pixels::new::<T>(shape.height, shape.width, border);
+    let border = Border { rows: 0, left: reach, right: reach + 1 };
+    let mut gradients = Pixels::new::<T>(shape.out_height(), shape.out_width(), border);
     let channels = x.chunks(shape.channel()).zip(dy.chunks(shape.out_channel()));
     for ((x, dy), dw) in channels.zip(dw.chunks_mut(K * K)) {
         let mut sums = [[T::splat(0.0); K]; MAX_KERNEL]; // [ky][kx]
@@ -308,7 +335,8 @@ fn add_block<T: Lanes, const K: usize, const B: usize, const S: usize>(
     ky: usize,
     sums: &mut [[T; K]; MAX_KERNEL],
 ) {
-    assert!(inputs.margin == (K / 2, K / 2) && gradients.margin == (0, (K - 1) / S));
+    assert_eq!((inputs.border.rows, inputs.border.left), (K / 2, K / 2));
+    assert_eq!((gradients.border.rows, gradients.border.left), (0, (K - 1) / S));
     assert!(inputs.width.div_ceil(S) == gradients.width && inputs.height.div_ceil(S) == gradients.height);
     // Groups of S input pixels, from the first that holds one of the map to the last.
     let first = K / 2 / S;
@@ -324,7 +352,7 @@ fn add_block<T: Lanes, const K: usize, const B: usize, const S: usize>(
         unsafe {
             let input = inputs.start().add(top * inputs.pitch + S * first * T::COUNT);
             let gradient =
-                gradients.start().add(y * gradients.pitch + (first + gradients.margin.1) * T::COUNT);
+                gradients.start().add(y * gradients.pitch + (first + gradients.border.left) * T::COUNT);
             correlate::<T, K, B, S>(
                 std::array::from_fn(|b| input.add(b * inputs.pitch)),
                 gradient,

@@ -9,7 +9,7 @@ use super::tile::{MAX_KERNEL, PHASE_MARGIN, Phase, Taps, correlate, tile, tile_l
 const MARGIN: usize = Line::LEN;
 
 /// A map inside a border of zeros. At stride 2 each row is split into its even and its odd columns, so that
-/// what one tap reads for neighboring outputs lies side by side.
+/// the values that one tap reads for neighboring outputs are neighbors.
 struct Padded {
     lines: Vec<Line>,
     height: usize,
@@ -24,7 +24,7 @@ struct Padded {
 
 impl Padded {
     /// A border for maps of `height` x `width`, with `top` and `bottom` zero rows, for reading at stride `S`.
-    fn new<const S: usize>((height, width): (usize, usize), top: usize, bottom: usize) -> Self {
+    fn new<const S: usize>(height: usize, width: usize, top: usize, bottom: usize) -> Self {
         let half = MARGIN + width.div_ceil(S).next_multiple_of(Line::LEN);
         let pitch = S * half;
         // The last row borrows no left margin from a next one; and a vector may begin anywhere in a margin.
@@ -37,14 +37,14 @@ impl Padded {
         self.lines.as_ptr().cast()
     }
 
-    /// Where in a row the column lies that is `shift` columns right of the one `S` times the lane.
+    /// The place in a row of the column `shift` columns right of column `S * lane`.
     fn column<const S: usize>(&self, shift: isize) -> usize {
         let stride = S as isize;
         let part = shift.rem_euclid(stride) as usize;
         part * self.half + MARGIN.wrapping_add_signed(shift.div_euclid(stride))
     }
 
-    /// Copies a map into the border. What lies beyond its width stays zero.
+    /// Copies a map into the border. Values beyond its width stay zero.
     #[inline(always)]
     fn fill<T: Lanes, const S: usize>(&mut self, map: &[f32]) {
         assert_eq!(map.len(), self.height * self.width);
@@ -86,11 +86,11 @@ pub(super) fn forward<T: Lanes, const K: usize, const S: usize>(
     w: &[f32],
     y: &mut [f32],
 ) {
-    let mut padded = Padded::new::<S>((shape.height, shape.width), K / 2, K / 2);
+    let mut padded = Padded::new::<S>(shape.height, shape.width, K / 2, K / 2);
     let offsets: [usize; K] = std::array::from_fn(|kx| padded.column::<S>(kx as isize - (K / 2) as isize));
     let channels = y.chunks_mut(shape.out_channel()).zip(x.chunks(shape.channel()));
     for ((y, x), w) in channels.zip(w.chunks(K * K)) {
-        let taps = Taps::new((K, K), |kx| offsets[kx], |kx, ky| w[ky * K + kx]);
+        let taps = Taps::new(K, K, |kx| offsets[kx], |kx, ky| w[ky * K + kx]);
         for (y, x) in y.chunks_mut(shape.out_plane()).zip(x.chunks(shape.plane())) {
             padded.fill::<T, S>(x);
             sweep::<T, K, S>(&padded, &taps, y, shape.out_width());
@@ -135,12 +135,12 @@ fn sweep_at<T: Lanes, const K: usize, const S: usize>(
         // vector at a column below `width` and any tap ends inside of the row's margins.
         unsafe {
             let source = padded.start().add(S * y * pitch);
-            let to = (out.as_mut_ptr().add(y * width), width);
+            let to = out.as_mut_ptr().add(y * width);
             match rows {
-                8 => sweep_rows::<T, K, 8, S>(source, pitch, taps, to),
-                4 => sweep_rows::<T, K, 4, S>(source, pitch, taps, to),
-                2 => sweep_rows::<T, K, 2, S>(source, pitch, taps, to),
-                _ => sweep_rows::<T, K, 1, S>(source, pitch, taps, to),
+                8 => sweep_rows::<T, K, 8, S>(source, pitch, taps, to, width),
+                4 => sweep_rows::<T, K, 4, S>(source, pitch, taps, to, width),
+                2 => sweep_rows::<T, K, 2, S>(source, pitch, taps, to, width),
+                _ => sweep_rows::<T, K, 1, S>(source, pitch, taps, to, width),
             }
         }
         y += rows;
@@ -156,7 +156,8 @@ unsafe fn sweep_rows<T: Lanes, const K: usize, const R: usize, const S: usize>(
     source: *const f32,
     pitch: usize,
     taps: &Taps,
-    (to, width): (*mut f32, usize),
+    to: *mut f32,
+    width: usize,
 ) {
     let mut x = 0;
     while x < width {
@@ -175,21 +176,18 @@ unsafe fn sweep_rows<T: Lanes, const K: usize, const R: usize, const S: usize>(
 /// The channels are those of `dx`.
 #[inline(always)]
 pub(super) fn backward_input<T: Lanes>(shape: &DepthwiseShape, dy: &[f32], w: &[f32], dx: &mut [f32]) {
-    let size = (shape.out_height(), shape.out_width());
-    let mut padded = Padded::new::<1>(size, PHASE_MARGIN, PHASE_MARGIN);
+    let mut padded = Padded::new::<1>(shape.out_height(), shape.out_width(), PHASE_MARGIN, PHASE_MARGIN);
     let channels = dx.chunks_mut(shape.channel()).zip(dy.chunks(shape.out_channel()));
     for ((dx, dy), w) in channels.zip(w.chunks(shape.taps())) {
         let taps = [0, 1].map(|row| [0, 1].map(|column| parity_taps(&padded, shape.kernel, row, column, w)));
         for (dx, dy) in dx.chunks_mut(shape.plane()).zip(dy.chunks(shape.out_plane())) {
             padded.fill::<T, 1>(dy);
             for (parity, taps) in taps.iter().enumerate() {
-                let phase = Phase::new(shape.kernel, parity);
-                let place = (parity, phase.start);
-                match phase.count {
-                    1 => sweep_parity::<T, 1>(&padded, place, taps, dx, shape),
-                    2 => sweep_parity::<T, 2>(&padded, place, taps, dx, shape),
-                    3 => sweep_parity::<T, 3>(&padded, place, taps, dx, shape),
-                    _ => sweep_parity::<T, 4>(&padded, place, taps, dx, shape),
+                match Phase::new(shape.kernel, parity).count {
+                    1 => sweep_parity::<T, 1>(&padded, parity, taps, dx, shape),
+                    2 => sweep_parity::<T, 2>(&padded, parity, taps, dx, shape),
+                    3 => sweep_parity::<T, 3>(&padded, parity, taps, dx, shape),
+                    _ => sweep_parity::<T, 4>(&padded, parity, taps, dx, shape),
                 }
             }
         }
@@ -201,17 +199,18 @@ fn parity_taps(padded: &Padded, kernel: usize, row: usize, column: usize, w: &[f
     let rows = Phase::new(kernel, row);
     let columns = Phase::new(kernel, column);
     Taps::new(
-        (columns.count, rows.count),
+        columns.count,
+        rows.count,
         |i| padded.column::<1>(columns.start + i as isize),
         |i, j| w[rows.tap(j) * kernel + columns.tap(i)],
     )
 }
 
-/// The rows of one parity of one map of `dx`, even and odd columns together; `start` is the phase's.
+/// The rows of one parity of one map of `dx`, even and odd columns together.
 #[inline(always)]
 fn sweep_parity<T: Lanes, const K: usize>(
     padded: &Padded,
-    (parity, start): (usize, isize),
+    parity: usize,
     taps: &[Taps; 2],
     dx: &mut [f32],
     shape: &DepthwiseShape,
@@ -220,7 +219,7 @@ fn sweep_parity<T: Lanes, const K: usize>(
     let width = shape.width;
     assert!(dx.len() == shape.plane() && padded.top == PHASE_MARGIN);
     assert!(padded.width == width.div_ceil(2) && padded.height == shape.height.div_ceil(2));
-    let top = PHASE_MARGIN.wrapping_add_signed(start);
+    let top = PHASE_MARGIN.wrapping_add_signed(Phase::new(shape.kernel, parity).start);
     let mut y = 0;
     while y < height {
         let rows = tile_len::<T, 1>(height, height - y);
@@ -229,12 +228,12 @@ fn sweep_parity<T: Lanes, const K: usize>(
         // `PHASE_MARGIN` rows over the map, and a vector with any tap ends in the row's margins.
         unsafe {
             let source = padded.start().add((top + y) * padded.pitch);
-            let to = (dx.as_mut_ptr().add((2 * y + parity) * width), width);
+            let to = dx.as_mut_ptr().add((2 * y + parity) * width);
             match rows {
-                8 => sweep_columns::<T, K, 8>(source, padded.pitch, taps, to),
-                4 => sweep_columns::<T, K, 4>(source, padded.pitch, taps, to),
-                2 => sweep_columns::<T, K, 2>(source, padded.pitch, taps, to),
-                _ => sweep_columns::<T, K, 1>(source, padded.pitch, taps, to),
+                8 => sweep_columns::<T, K, 8>(source, padded.pitch, taps, to, width),
+                4 => sweep_columns::<T, K, 4>(source, padded.pitch, taps, to, width),
+                2 => sweep_columns::<T, K, 2>(source, padded.pitch, taps, to, width),
+                _ => sweep_columns::<T, K, 1>(source, padded.pitch, taps, to, width),
             }
         }
         y += rows;
@@ -250,7 +249,8 @@ unsafe fn sweep_columns<T: Lanes, const K: usize, const R: usize>(
     source: *const f32,
     pitch: usize,
     taps: &[Taps; 2],
-    (to, width): (*mut f32, usize),
+    to: *mut f32,
+    width: usize,
 ) {
     let mut x = 0;
     while 2 * x < width {
@@ -281,8 +281,8 @@ pub(super) fn backward_weight<T: Lanes, const K: usize, const S: usize>(
     dw: &mut [f32],
 ) {
     let reach = (K - 1) / S;
-    let mut inputs = Padded::new::<S>((shape.height, shape.width), K / 2, S);
-    let mut gradients = Padded::new::<1>((shape.out_height(), shape.out_width()), reach, reach + 1);
+    let mut inputs = Padded::new::<S>(shape.height, shape.width, K / 2, S);
+    let mut gradients = Padded::new::<1>(shape.out_height(), shape.out_width(), reach, reach + 1);
     let channels = x.chunks(shape.channel()).zip(dy.chunks(shape.out_channel()));
     for ((x, dy), dw) in channels.zip(dw.chunks_mut(K * K)) {
         let mut sums = [[T::splat(0.0); K]; MAX_KERNEL]; // [kx][ky]

@@ -22,7 +22,8 @@ pub(super) struct Taps {
 impl Taps {
     /// `outer x inner` taps from their offsets and weights.
     pub(super) fn new(
-        (outer, inner): (usize, usize),
+        outer: usize,
+        inner: usize,
         offset: impl Fn(usize) -> usize,
         weight: impl Fn(usize, usize) -> f32,
     ) -> Self {

@@ -16,8 +16,8 @@ const PART: usize = 2048;
 const SHORTEST: usize = 1024;
 
 /// Values of the smaller operand that are copied into the level 2 cache at once, or nearly into the level 1 cache where a
-/// tile is so small that it reads a value for every two multiply-adds. Where they lie, rows are often a power of two apart,
-/// and would push each other out of it.
+/// tile is so small that it reads a value for every two multiply-adds. In the operand, rows are often a power of two apart,
+/// and would evict each other.
 const fn slab(isa: Isa) -> usize {
     if matches!(isa, Isa::Avx2) { 1 << 14 } else { 3 << 15 }
 }
@@ -114,9 +114,8 @@ fn in_parts(isa: Isa, large: Rows, small: Rows, sums: &mut [f32]) {
     // Steps that a vector of any width divides, so that copies begin on lines of their own.
     let step = (slab(isa) / n.max(1)).clamp(256, PART).next_multiple_of(16);
     let run = |(rows, inner, sums): (Range<usize>, Range<usize>, &mut [f32])| {
-        with_scratch((n + ROWS) * step, |scratch| {
-            dots(isa, large, small, [rows, inner], step, scratch, sums);
-        });
+        let task = DotTask { large, small, rows, inner, step };
+        with_scratch((n + ROWS) * step, |scratch| dots(isa, &task, scratch, sums));
     };
     if m * n * k < SERIAL_MACS {
         pieces.into_iter().for_each(run);
@@ -125,25 +124,27 @@ fn in_parts(isa: Isa, large: Rows, small: Rows, sums: &mut [f32]) {
     }
 }
 
-vectorised!(
-    fn dots(
-        large: Rows, small: Rows, place: [Range<usize>; 2], step: usize, scratch: &mut [f32], sums: &mut [f32],
-    ) = dots_on
-);
-
-/// Adds to `sums`, `[rows of large][small]`, over part of the inner dimension, `step` values at once.
-#[inline(always)]
-fn dots_on<T: Lanes>(
-    large: Rows,
-    small: Rows,
-    [rows, inner]: [Range<usize>; 2],
+/// The products of some rows of the larger operand with the smaller one, over part of the inner dimension.
+struct DotTask<'a> {
+    large: Rows<'a>,
+    small: Rows<'a>,
+    /// Of `large`.
+    rows: Range<usize>,
+    /// Places of either operand.
+    inner: Range<usize>,
+    /// Places that are copied at once.
     step: usize,
-    scratch: &mut [f32],
-    sums: &mut [f32],
-) {
+}
+
+vectorised!(fn dots(task: &DotTask, scratch: &mut [f32], sums: &mut [f32]) = dots_on);
+
+/// Adds the products of a task to `sums`, `[rows][small]`.
+#[inline(always)]
+fn dots_on<T: Lanes>(task: &DotTask, scratch: &mut [f32], sums: &mut [f32]) {
+    let &DotTask { large, small, ref rows, ref inner, step } = task;
     let n = small.count;
     if n == 1 {
-        return with_vector::<T>(large, small, [rows, inner], sums);
+        return with_vector::<T>(task, sums);
     }
     assert!(large.fits() && small.fits() && rows.end <= large.count);
     assert!(inner.end <= large.length && inner.end <= small.length);
@@ -159,7 +160,8 @@ fn dots_on<T: Lanes>(
             let count = tile_columns::<T>(n - column);
             copy_rows::<T>(
                 small,
-                [column..column + count, inner.clone()],
+                column..column + count,
+                inner.clone(),
                 &mut smalls[column * length..],
                 count,
             );
@@ -167,26 +169,27 @@ fn dots_on<T: Lanes>(
         }
         for row in rows.clone().step_by(ROWS) {
             let count = ROWS.min(rows.end - row);
-            copy_rows::<T>(large, [row..row + count, inner.clone()], larges, ROWS);
+            copy_rows::<T>(large, row..row + count, inner.clone(), larges, ROWS);
             let mut column = 0;
             for tile in 0.. {
                 if column >= n {
                     break;
                 }
                 let ahead = [0, 1].map(|i| ahead(large, row + ROWS + (2 * tile + i) % ROWS, start));
-                // SAFETY: both operands were copied, `length` values a row; those of `larges` from `count` on are
+                // SAFETY: both operands were copied, `length` values per row; those of `larges` from `count` on are
                 // older ones. `sums` holds n values for each row.
                 unsafe {
                     let left = larges.as_ptr();
                     let right = smalls.as_ptr().add(column * length);
-                    let place = (sums.as_mut_ptr().add((row - rows.start) * n + column), n, count);
+                    let to = sums.as_mut_ptr().add((row - rows.start) * n + column);
+                    let tile = DotTile { to, stride: n, rows: count };
                     let columns = tile_columns::<T>(n - column);
                     match columns {
-                        6 => add_dots::<T, 6>(left, right, length, ahead, place),
-                        4 => add_dots::<T, 4>(left, right, length, ahead, place),
-                        3 => add_dots::<T, 3>(left, right, length, ahead, place),
-                        2 => add_dots::<T, 2>(left, right, length, ahead, place),
-                        _ => add_dots::<T, 1>(left, right, length, ahead, place),
+                        6 => add_dots::<T, 6>(left, right, length, ahead, tile),
+                        4 => add_dots::<T, 4>(left, right, length, ahead, tile),
+                        3 => add_dots::<T, 3>(left, right, length, ahead, tile),
+                        2 => add_dots::<T, 2>(left, right, length, ahead, tile),
+                        _ => add_dots::<T, 1>(left, right, length, ahead, tile),
                     }
                     column += columns;
                 }
@@ -197,10 +200,11 @@ fn dots_on<T: Lanes>(
 
 /// [`dots_on`] for a single column: every row is read once, where it lies.
 #[inline(always)]
-fn with_vector<T: Lanes>(large: Rows, small: Rows, [rows, inner]: [Range<usize>; 2], sums: &mut [f32]) {
+fn with_vector<T: Lanes>(task: &DotTask, sums: &mut [f32]) {
+    let &DotTask { large, small, ref rows, ref inner, .. } = task;
     assert!(large.fits() && small.fits() && rows.end <= large.count && sums.len() == rows.len());
     assert!(inner.end <= large.length && inner.end <= small.length && small.count == 1);
-    for (first, sums) in rows.step_by(ROWS).zip(sums.chunks_mut(ROWS)) {
+    for (first, sums) in rows.clone().step_by(ROWS).zip(sums.chunks_mut(ROWS)) {
         let mut totals = [T::splat(0.0); ROWS];
         for at in inner.clone().step_by(T::COUNT) {
             let lanes = T::COUNT.min(inner.end - at);
@@ -220,7 +224,7 @@ fn with_vector<T: Lanes>(large: Rows, small: Rows, [rows, inner]: [Range<usize>;
     }
 }
 
-/// Where a row that will be copied next lies, to ask for it ahead.
+/// The address of a row that will be copied next, to prefetch it.
 fn ahead(large: Rows, row: usize, start: usize) -> *const f32 {
     let row = row.min(large.count - 1);
     large.values.as_ptr().wrapping_add(row * large.stride + start)
@@ -241,7 +245,7 @@ fn tile_columns<T: Lanes>(left: usize) -> usize {
 /// Copies places `inner` of up to `count` rows to `[vector][count]`, zeros up to a whole vector: one stream for all
 /// rows of a tile.
 #[inline(always)]
-fn copy_rows<T: Lanes>(from: Rows, [rows, inner]: [Range<usize>; 2], to: &mut [f32], count: usize) {
+fn copy_rows<T: Lanes>(from: Rows, rows: Range<usize>, inner: Range<usize>, to: &mut [f32], count: usize) {
     let length = inner.len();
     assert!(from.fits() && rows.end <= from.count && inner.end <= from.length && rows.len() <= count);
     assert!(length.next_multiple_of(T::COUNT) * count <= to.len());
@@ -257,8 +261,18 @@ fn copy_rows<T: Lanes>(from: Rows, [rows, inner]: [Range<usize>; 2], to: &mut [f
     }
 }
 
-/// Adds the products of [`ROWS`] rows with `C` columns, both as [`copy_rows`] leaves them, to
-/// `to[row * n + column]`, the first `count` rows; asks for the memory at `ahead` on the way.
+/// Where a tile of dot products is added.
+#[derive(Clone, Copy)]
+struct DotTile {
+    to: *mut f32,
+    /// Distance of rows.
+    stride: usize,
+    /// Number of rows, at most [`ROWS`].
+    rows: usize,
+}
+
+/// Adds the products of [`ROWS`] rows with `C` columns, both as [`copy_rows`] leaves them, to the rows of `tile`;
+/// prefetches the memory at `ahead`.
 ///
 /// # Safety
 /// `length` values, a whole number of vectors, are readable for each row and each column.
@@ -268,8 +282,9 @@ unsafe fn add_dots<T: Lanes, const C: usize>(
     columns: *const f32,
     length: usize,
     ahead: [*const f32; 2],
-    (to, n, count): (*mut f32, usize, usize),
+    tile: DotTile,
 ) {
+    let DotTile { to, stride, rows: count } = tile;
     // The four rows stay in registers and the columns come one by one: that leaves room for all sums.
     let mut sums = [[T::splat(0.0); ROWS]; C];
     for at in (0..length).step_by(T::COUNT) {
@@ -291,7 +306,7 @@ unsafe fn add_dots<T: Lanes, const C: usize>(
     for (c, sums) in sums.iter().enumerate() {
         for (r, sum) in sums.iter().enumerate().take(count) {
             // SAFETY: the caller's promise.
-            unsafe { *to.add(r * n + c) += sum.sum() };
+            unsafe { *to.add(r * stride + c) += sum.sum() };
         }
     }
 }

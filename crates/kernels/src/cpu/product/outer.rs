@@ -20,7 +20,7 @@ const INNER: usize = 1024;
 /// Values of the right operand that a task packs at once: a quarter of a level 2 cache of 1 MiB.
 const SLAB: usize = 1 << 16;
 
-/// Rows that share one packed right operand at least: below, packing costs more than some per cent.
+/// Fewest rows that share one packed right operand: with fewer, packing costs more than a few percent.
 const GROUP_ROWS: usize = 64;
 
 /// Vectors of a tile at most: with half a vector's lanes of rows they and the operands fill 32 registers, or 11 of 16. In
@@ -56,12 +56,23 @@ pub(super) fn product(isa: Isa, left: &Matrix, right: &Matrix, out: Out, write: 
     let isa = isa.or_portable();
     with_scratch(packed_len(isa, left.rows, left.columns), |packed| {
         pack_rows(isa, left, packed);
-        product_packed(isa, packed, left.rows, right, out, write);
+        product_packed(PackedRows { isa, values: packed, count: left.rows }, right, out, write);
     });
 }
 
-/// `out (+)= left x right` with a left operand of `m` rows that [`pack_rows`] has packed.
-pub(super) fn product_packed(isa: Isa, packed: &[f32], m: usize, right: &Matrix, out: Out, write: Write) {
+/// A left operand that [`pack_rows`] has packed.
+#[derive(Clone, Copy)]
+pub(super) struct PackedRows<'a> {
+    /// The instruction set that it was packed for.
+    pub isa: Isa,
+    pub values: &'a [f32],
+    /// Number of rows.
+    pub count: usize,
+}
+
+/// `out (+)= left x right`.
+pub(super) fn product_packed(left: PackedRows, right: &Matrix, out: Out, write: Write) {
+    let PackedRows { isa, values, count: m } = left;
     let n = right.columns;
     let k = right.rows;
     let lanes = tile_vectors(isa) * isa.lanes();
@@ -73,9 +84,8 @@ pub(super) fn product_packed(isa: Isa, packed: &[f32], m: usize, right: &Matrix,
         for first in columns.clone().step_by(wide) {
             let columns = first..columns.end.min(first + wide);
             let panels = Panels::new(columns.len(), isa.lanes(), tile_vectors(isa));
-            with_scratch(panels.len(k.min(INNER), isa.lanes()), |scratch| {
-                slab(isa, packed, right, [rows.clone(), columns], panels, scratch, (out, write));
-            });
+            let slab = Slab { left: values, right, rows: rows.clone(), columns, panels, out, write };
+            with_scratch(panels.len(k.min(INNER), isa.lanes()), |scratch| compute_slab(isa, &slab, scratch));
         }
     };
     let tasks = cut.rows * cut.columns;
@@ -103,44 +113,34 @@ pub(super) fn pack_rows(isa: Isa, left: &Matrix, packed: &mut [f32]) {
 
 vectorised!(fn pack_block(left: &Matrix, row: usize, packed: &mut [f32]) = pack_left);
 
-vectorised!(
-    fn slab(
-        left: &[f32],
-        right: &Matrix,
-        place: [Range<usize>; 2],
-        panels: Panels,
-        scratch: &mut [f32],
-        to: (Out, Write),
-    ) = slab_on
-);
-
 /// Some rows and columns of the product; the rows begin with a block of the packed left operand.
-#[inline(always)]
-fn slab_on<T: Lanes>(
-    left: &[f32],
-    right: &Matrix,
-    [rows, columns]: [Range<usize>; 2],
+struct Slab<'a> {
+    /// Packed by [`pack_rows`].
+    left: &'a [f32],
+    right: &'a Matrix<'a>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    /// How `columns` are packed.
     panels: Panels,
-    scratch: &mut [f32],
-    (out, write): (Out, Write),
-) {
+    out: Out,
+    write: Write<'a>,
+}
+
+vectorised!(fn compute_slab(slab: &Slab, scratch: &mut [f32]) = compute_slab_on);
+
+#[inline(always)]
+fn compute_slab_on<T: Lanes>(slab: &Slab, scratch: &mut [f32]) {
     if T::WIDE {
-        blocks::<T, 8>(left, right, [rows, columns], panels, scratch, (out, write));
+        compute_blocks::<T, 8>(slab, scratch);
     } else {
-        blocks::<T, 4>(left, right, [rows, columns], panels, scratch, (out, write));
+        compute_blocks::<T, 4>(slab, scratch);
     }
 }
 
-/// [`slab_on`] for blocks of `R` rows, half a vector's lanes.
+/// [`compute_slab`] by blocks of `R` rows, half a vector's lanes.
 #[inline(always)]
-fn blocks<T: Lanes, const R: usize>(
-    left: &[f32],
-    right: &Matrix,
-    [rows, columns]: [Range<usize>; 2],
-    panels: Panels,
-    scratch: &mut [f32],
-    (out, write): (Out, Write),
-) {
+fn compute_blocks<T: Lanes, const R: usize>(slab: &Slab, scratch: &mut [f32]) {
+    let &Slab { left, right, ref rows, ref columns, panels, out, write } = slab;
     let k = right.rows;
     assert!(
         2 * R == T::COUNT
@@ -188,7 +188,7 @@ fn blocks<T: Lanes, const R: usize>(
     }
 }
 
-/// What is added to each of `R` rows at the end.
+/// The shift of each of `R` rows.
 fn shifts<const R: usize>(row: usize, write: Write) -> [f32; R] {
     let mut shifts = [0.0; R];
     if let Write::Activate { shift, .. } = write {
@@ -204,7 +204,7 @@ struct Ends {
     is_last: bool,
 }
 
-/// Where a tile goes, and how.
+/// The destination of a tile, and how it is written.
 #[derive(Clone, Copy)]
 struct Tile<'a> {
     to: *mut f32,

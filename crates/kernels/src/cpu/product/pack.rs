@@ -18,7 +18,7 @@ pub(super) struct Panels {
 }
 
 impl Panels {
-    /// The panels of `columns` columns, for vectors of `lanes` and at most `most` of them a panel.
+    /// The panels of `columns` columns, for vectors of `lanes` and at most `most` of them per panel.
     pub(super) fn new(columns: usize, lanes: usize, most: usize) -> Self {
         let vectors = columns.div_ceil(lanes);
         Self { vectors, count: vectors.div_ceil(most) }
@@ -63,7 +63,7 @@ fn pack_rows<T: Lanes>(
     panels: Panels,
     packed: &mut [f32],
 ) {
-    /// Rows ahead whose memory is asked for: they are too far apart for the CPU to foresee.
+    /// Rows ahead that are prefetched: they are too far apart for the CPU to predict.
     const AHEAD: usize = 4;
     for (i, row) in inner.clone().enumerate() {
         // SAFETY: row and columns are in the matrix, which fits; the panels' vectors lie inside `packed`, whose

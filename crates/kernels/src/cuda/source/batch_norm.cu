@@ -131,14 +131,14 @@ KERNEL normalize(const value_t *x, const float *stats, const float *gamma, const
 }
 EXPORT(normalize)
 
-// Squeeze-and-excite after a batch norm: with its factors and the gradient of the means, one value a plane each, the
+// Squeeze-and-excite after a batch norm: with its factors and the gradient of the means, one value per plane each, the
 // output's gradient is dy * factor + dmean / plane. Without one `factors` is null.
 struct Excite {
     const value_t *factors, *dmeans;
     unsigned int plane;
 };
 
-// What the values of a row's plane are multiplied with, and what is added.
+// The factor of the values of a row's plane, and the value added to them.
 struct Excited {
     float factor, more;
 };

@@ -1,9 +1,9 @@
-// Work whose time tells the clock of a GPU's multiprocessors.
+// Work whose time shows the clock of a GPU's multiprocessors.
 
 #include "common.cuh"
 
-// Each thread multiplies and adds so many times, every time what came of it before: nothing but the clock decides how long
-// that takes.
+// Each thread multiplies and adds `steps` times, each time the result of the last: only the clock decides how long that
+// takes.
 KERNEL chain(float *values, int steps) {
     EACH_THREAD {
         float value = values[thread];

@@ -1,10 +1,10 @@
-// What every kernel stands on. All of it is CUDA C for nvrtc, and C++ for a host compiler, with which the kernels are
-// tested where there is no GPU.
+// The base of every kernel: CUDA C for nvrtc, and C++ for a host compiler, with which the kernels are tested where there
+// is no GPU.
 //
-// A kernel runs in blocks of THREADS threads. What lies between two barriers stands in EACH_THREAD { ... }: on the GPU
-// each thread runs its body once and waits for the others; on the host it is a loop over the threads of the block. What a
-// thread keeps from one such part to the next is PRIVATE, what it shares with its block is SHARED. So a barrier never
-// stands in a branch that threads take differently, and nothing depends on which thread is first.
+// A kernel runs in blocks of THREADS threads. Code between two barriers stands in EACH_THREAD { ... }: on the GPU
+// each thread runs its body once and waits for the others; on the host it is a loop over the threads of the block. Values
+// that a thread retains from one such part to the next are PRIVATE, values shared with its block are SHARED. So a barrier
+// never stands in a branch that threads take differently, and nothing depends on which thread is first.
 //
 // Sums are in f32 and in an order that depends on sizes alone, and on whether a tensor begins at a multiple of 16 bytes, as
 // those of an allocation do: no atomics.
@@ -14,7 +14,7 @@
 #ifdef __CUDACC__
 typedef unsigned short bits16;
 #define KERNEL extern "C" __global__ void __launch_bounds__(THREADS)
-// One of which a multiprocessor is to have room for so many blocks.
+// A kernel of which a multiprocessor must have room for `blocks` blocks.
 #define KERNEL_OF(blocks) extern "C" __global__ void __launch_bounds__(THREADS, blocks)
 #define INLINE static __device__ __forceinline__
 #define INLINE_MEMBER __device__ __forceinline__
@@ -41,7 +41,7 @@ INLINE void fetch16(const void *from, unsigned int *words) {
 INLINE void put16(void *to, const unsigned int *words) {
     *(uint4 *)to = make_uint4(words[0], words[1], words[2], words[3]);
 }
-// The same of eight bytes.
+// Eight bytes that begin at a multiple of eight.
 INLINE void fetch8(const void *from, unsigned int *words) {
     uint2 two = *(const uint2 *)from;
     words[0] = two.x, words[1] = two.y;
@@ -66,8 +66,8 @@ INLINE float load(const value_t *from, long long at) { return from[at]; }
 INLINE void store(value_t *to, long long at, float value) { to[at] = value; }
 #endif
 
-// Neighboring values as they lie in memory: one, or WIDE of them, which begin at a multiple of 16 bytes. Memory is kept
-// busy by bytes under way: a thread that asks for 16 at once needs an eighth of the threads that ask for two.
+// Neighboring values as they lie in memory: one, or WIDE of them, which begin at a multiple of 16 bytes. Bytes in
+// flight keep memory busy: reads of 16 bytes need an eighth of the threads that reads of two bytes need.
 template <int WIDTH> struct Pack;
 template <> struct Pack<1> {
     value_t only;
@@ -129,12 +129,12 @@ INLINE void stream(const value_t *const (&from)[INPUTS], unsigned int first, uns
 
 INLINE long long smaller(long long a, long long b) { return a < b ? a : b; }
 
-// Which of several equal spans a place is in, and how far it is to the next one: for a walk from value to value that
-// divides only where it begins.
+// The span, of several equal ones, that a place is in, and its distance to the next: for a walk from value to value that
+// divides only at its beginning.
 struct Walk {
     unsigned int span, left, size;
     INLINE_MEMBER Walk(unsigned int at, unsigned int size) : span(at / size), left(size - at % size), size(size) {}
-    // To the next value; whether it is in another span.
+    // Moves to the next value; returns whether it is in another span.
     INLINE_MEMBER bool next() {
         if (--left) return false;
         span++;
@@ -173,7 +173,7 @@ INLINE float slope(Activation activation, float z) {
     return activation.times ? bounded * activation.factor + z * here : here;
 }
 
-// What a batch norm and its activation do to the values of one row.
+// A batch norm and its activation on the values of one row.
 struct Affine {
     float mean, scale, gamma, beta;
     Activation activation;

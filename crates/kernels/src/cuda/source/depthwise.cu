@@ -1,18 +1,18 @@
-// Depthwise convolution of maps [C, N, H, W], one K x K kernel a channel, padding K / 2.
+// Depthwise convolution of maps [C, N, H, W], one K x K kernel per channel, padding K / 2.
 //
-// A block takes a rectangle of the output of some maps of one channel. It copies what that reads, zeros around it, to
-// shared memory, and each thread computes ROWS outputs in each of COLUMNS columns: a value that was read serves many of
+// A block takes a rectangle of the output of some maps of one channel. It copies the input that it reads, zeros around it,
+// to shared memory, and each thread computes ROWS outputs in each of COLUMNS columns: a value that was read serves many of
 // a thread's outputs. Where rows are of a multiple of four values, a thread takes four columns, reads the rectangle 16
 // bytes at a time, and stores four values at once; else one, so that neighboring threads store neighbors.
 //
-// Where a batch norm with its activation stands before the convolution, it is applied to what is copied: what it gives is
+// Where a batch norm with its activation stands before the convolution, it is applied to the copied values: its output is
 // never in memory, neither forward nor when the gradient of the weights needs it again.
 
 #include "common.cuh"
 
 // Values of the input that a block holds; the planner cuts rectangles that fit.
 #define TILE 6144
-// Values of the output's gradient that a block holds beside them.
+// Values of the output's gradient that a block holds next to them.
 #define GRADIENT_TILE 4096
 
 // Rows that a thread copies ahead of their use.
@@ -73,8 +73,8 @@ INLINE void clear(Tile tile, int thread) {
     for (int at = thread * 4; at < tile.maps * tile.rows * tile.pitch; at += THREADS * 4) put16(tile.to + at, zeros);
 }
 
-// Copies what lies in the maps, with `before` applied; `from` is the first map. Teams of threads take a row each; several
-// rows are under way before the first is used.
+// Copies values of the maps, with `before` applied; `from` is the first map. Teams of threads take a row each; several
+// rows are in flight before the first is used.
 INLINE void copy(Tile tile, const value_t *from, int thread, Before before, long long channel) {
     const int top = tile.y < 0 ? -tile.y : 0, side = tile.x < 0 ? -tile.x : 0;
     const int bottom = tile.y + tile.rows > tile.height ? tile.height - tile.y : tile.rows;
@@ -344,7 +344,7 @@ INLINE void backward_weight(const value_t *x, const value_t *dy, float *partials
 #define GIVEN                                                                                                          \
     Before { stats, gamma, beta, norm_channels, epsilon, activation }
 
-// While a block waits for what it copies, others compute: for a kernel of 7 three that keep a few constants in memory are
+// While a block waits for its copies, others compute: for a kernel of 7 three that keep a few constants in memory are
 // worth more than two that do not.
 #define DEPTHWISE(K, S, ROWS, BLOCKS)                                                                                  \
     KERNEL_OF(BLOCKS) depthwise_k##K##_s##S(const value_t *x, const float *w, value_t *y, Cut cut, int flipped,        \

@@ -42,7 +42,7 @@ INLINE unsigned int half_of(float value) {
     return value != value ? (bits >> 16) | 64 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
 INLINE unsigned int halves_of(float low, float high) { return half_of(low) | half_of(high) << 16; }
-// A GPU faults where several bytes are asked for at a place that is no multiple of as many; so does the host.
+// A GPU faults if several bytes are read at a place that is no multiple of their number; so does the host.
 INLINE void move(void *to, const void *from, size_t bytes, const void *place) {
     if (reinterpret_cast<uintptr_t>(place) % bytes != 0) {
         fprintf(stderr, "%zu bytes at once at a place that is no multiple of them\n", bytes);

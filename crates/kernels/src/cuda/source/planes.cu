@@ -1,4 +1,4 @@
-// Planes: what squeeze-and-excite, biases and shortcuts do to maps [C, N, H, W].
+// Planes: squeeze-and-excite, biases and shortcuts on maps [C, N, H, W].
 
 #include "common.cuh"
 
@@ -22,7 +22,7 @@ INLINE void sum_planes(const value_t *x, const value_t *other, long long planes,
         if (index < planes) {
             const value_t *from = x + index * plane, *second = TIMES ? other + index * plane : from;
             for (unsigned int at = thread % TEAM * WIDTH; at < plane; at += 2 * step) {
-                // two of each array are under way before the first is used
+                // two of each array are in flight before the first is used
                 Pack<WIDTH> packs[2][1 + TIMES];
                 UNROLL for (int j = 0; j < 2; j++) {
                     if (at + j * step < plane) {
@@ -78,7 +78,7 @@ EXPORT(plane_sums)
     }
 
 // For the block's values of `INPUTS` arrays `to[at] = body(of, values)`, where `of = look(n)` for the n-th of spans of
-// `span` values. What is written may lie where it was read.
+// `span` values. Outputs may be written over inputs.
 template <int WIDTH, int INPUTS, class Look, class Body>
 INLINE void map_values(const value_t *const (&from)[INPUTS], value_t *to, unsigned int count, unsigned int span,
                        Look look, Body body) {
@@ -112,7 +112,7 @@ INLINE void map(const value_t *const (&from)[INPUTS], value_t *to, long long cou
     }
 }
 
-// y = x * s, s one value a plane; y may be x.
+// y = x * s, s one value per plane; y may be x.
 KERNEL scale(const value_t *x, const value_t *s, value_t *y, long long count, unsigned int plane) {
     const value_t *const from[1] = {x};
     map(
@@ -121,12 +121,13 @@ KERNEL scale(const value_t *x, const value_t *s, value_t *y, long long count, un
 }
 EXPORT(scale)
 
-// The two that a plane's gradient is made of.
+// The two terms of a plane's gradient.
 struct Factors {
     float of_dy, more;
 };
 
-// dx = dy * s + dmean / plane, where s and dmean are one value a plane and either may be null: of s, nothing of dy is left.
+// dx = dy * s + dmean / plane, with s and dmean one value per plane. Without s the first term is left out, without dmean
+// the second.
 KERNEL scale_backward(const value_t *dy, const value_t *s, const value_t *dmean, value_t *dx, long long count,
                       unsigned int plane) {
     const float part = 1.0f / plane;
@@ -139,7 +140,7 @@ KERNEL scale_backward(const value_t *dy, const value_t *s, const value_t *dmean,
         map(from, dx, count, plane, look,
             [](Factors of, const float *values) { return values[0] * of.of_dy + of.more; });
     } else {
-        // dy is one value a plane then: it is `dmean`
+        // dy is one value per plane then: it is `dmean`
         EACH_VALUE(count, store(dx, at, look(at / plane).more);)
     }
 }
@@ -223,7 +224,7 @@ KERNEL add_to_view(float *y, const float *x, View view, long long count) {
 }
 EXPORT(add_to_view)
 
-// out[i] (+)= sum over splits of partials[split][i]: what blocks that shared a sum left, in order.
+// out[i] (+)= sum over splits of partials[split][i]: the sums of blocks that shared one, in order.
 KERNEL add_splits(const float *partials, float *out, long long count, int splits, int accumulate) {
     EACH_THREAD {
         long long at = BLOCK * THREADS + thread;

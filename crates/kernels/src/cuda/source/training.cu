@@ -1,11 +1,11 @@
-// What a step does beside the layers: the loss's gradient, and the optimizer over all parameters at once.
+// A step's work outside of layers: the loss's gradient, and the optimizer over all parameters at once.
 
 #include "common.cuh"
 
 // Values of a parameter that a block takes.
 #define CHUNK 4096
 
-// One parameter tensor with what belongs to it.
+// One parameter tensor with its gradient and velocity.
 struct Parameter {
     float *value, *gradient, *velocity;
     long long length;
@@ -64,7 +64,7 @@ KERNEL adamw(const Adapted *parameters, const Chunk *chunks, float first_share, 
 }
 EXPORT(adamw)
 
-// A weight that products read: rows of `columns` values, `stride` apart, and where they go without gaps.
+// A weight, rows of `columns` values, `stride` apart, and the place of its copy without gaps.
 struct Weight {
     const float *from;
     value_t *to;
@@ -87,7 +87,7 @@ KERNEL take_weights(const Weight *weights, const Chunk *chunks) {
 }
 EXPORT(take_weights)
 
-// The greatest of a row's logits, and the logarithm of the sum of exponentials of what they are below it, left in the
+// The greatest of a row's logits, and the logarithm of the sum of exponentials of their differences to it, left in the
 // first places of `shared` by all threads of the block.
 INLINE void log_sum(const float *row, int classes, float (*shared)[THREADS]) {
     PRIVATE(float, greatest, 1);
@@ -122,7 +122,7 @@ INLINE void log_sum(const float *row, int classes, float (*shared)[THREADS]) {
 
 // Cross-entropy of logits [N, classes] with smoothed labels, plus the soft cross-entropy with a teacher's logits where
 // there are any (both of weight 1): each image's loss, and the gradient of their mean. Both are multiplied by the image's
-// scale where there are scales. One block an image.
+// scale where there are scales. One block per image.
 KERNEL cross_entropy(const float *logits, const unsigned int *labels, const float *teacher, const float *scales,
                      float *losses, float *gradient, int images, int classes, float smoothing) {
     SHARED float sums[2][THREADS];

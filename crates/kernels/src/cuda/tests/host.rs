@@ -19,7 +19,7 @@ pub enum Values {
 }
 
 impl Values {
-    /// Keeps `values`, rounded where they must be.
+    /// Holds `values`, rounded to the storage.
     pub fn new(storage: ActivationStorage, values: &[f32]) -> Self {
         match storage {
             ActivationStorage::F32 => Self::F32(values.to_vec()),
@@ -29,12 +29,12 @@ impl Values {
         }
     }
 
-    /// So many that no kernel wrote yet.
+    /// `len` values that no kernel has written yet.
     pub fn garbage(storage: ActivationStorage, len: usize) -> Self {
         Self::new(storage, &vec![f32::NAN; len])
     }
 
-    /// Where they lie; kernels may write there.
+    /// The place of the values; kernels may write there.
     pub fn place(&mut self) -> Place {
         match self {
             Self::F32(values) => place(values),
@@ -42,7 +42,7 @@ impl Values {
         }
     }
 
-    /// What they are now.
+    /// The current values.
     pub fn read(&self) -> Vec<f32> {
         match self {
             Self::F32(values) => values.clone(),
@@ -51,7 +51,7 @@ impl Values {
     }
 }
 
-/// Where a slice lies.
+/// The place of a slice.
 pub fn place<T>(values: &mut [T]) -> Place {
     Place(values.as_mut_ptr() as u64)
 }

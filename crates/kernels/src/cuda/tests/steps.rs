@@ -1,4 +1,4 @@
-//! What a step does beside its layers: the loss, the dropout mask.
+//! A step's work outside of layers: the loss, the dropout mask.
 
 use candle_core::{Device, Tensor};
 
@@ -20,33 +20,26 @@ fn losses_and_their_gradients() {
                 by_definition(&logits, &labels, with_teacher.then_some(&teacher), classes);
             let mut got = vec![f32::NAN; images];
             let mut slopes = vec![f32::NAN; images * classes];
-            let launch = training::cross_entropy(
-                [place(&mut logits), place(&mut labels)],
-                [with_teacher.then(|| place(&mut teacher)), None],
-                [place(&mut got), place(&mut slopes)],
-                [images, classes],
-                0.1,
-            );
-            host.run(ActivationStorage::F32, [launch]);
+            let unscaled = training::CrossEntropyPlaces {
+                logits: place(&mut logits),
+                labels: place(&mut labels),
+                teacher: with_teacher.then(|| place(&mut teacher)),
+                scales: None,
+                losses: place(&mut got),
+                gradient: place(&mut slopes),
+                images,
+                classes,
+            };
+            host.run(ActivationStorage::F32, [training::cross_entropy(&unscaled, 0.1)]);
             let case = (images, classes, with_teacher);
             judge.close(ActivationStorage::F32, &got, &losses, &case);
             judge.close(ActivationStorage::F32, &slopes, &gradient, &case);
             // with a scale for each image, of losses and rows alike
             let mut scales: Vec<f32> = (0..images).map(|image| 0.5 + image as f32).collect();
-            let launch = training::cross_entropy(
-                [place(&mut logits), place(&mut labels)],
-                [with_teacher.then(|| place(&mut teacher)), Some(place(&mut scales))],
-                [place(&mut got), place(&mut slopes)],
-                [images, classes],
-                0.1,
-            );
-            host.run(ActivationStorage::F32, [launch]);
+            let places = training::CrossEntropyPlaces { scales: Some(place(&mut scales)), ..unscaled };
+            host.run(ActivationStorage::F32, [training::cross_entropy(&places, 0.1)]);
             let scaled = |values: &[f32], row: usize| -> Vec<f32> {
-                values
-                    .iter()
-                    .enumerate()
-                    .map(|(index, value): (usize, &f32)| scales[index / row] * value)
-                    .collect()
+                values.iter().enumerate().map(|(index, value)| scales[index / row] * value).collect()
             };
             judge.close(ActivationStorage::F32, &got, &scaled(&losses, 1), &case);
             judge.close(ActivationStorage::F32, &slopes, &scaled(&gradient, classes), &case);
@@ -74,16 +67,16 @@ fn by_definition(
         let weight = if teacher.is_some() { 2.0 } else { 1.0 };
         for (class, probability) in probabilities.iter().enumerate() {
             let hard = 0.1 / classes as f64 + if class == labels[image] as usize { 0.9 } else { 0.0 };
-            let wanted = hard + soft.as_ref().map_or(0.0, |soft| soft[class]);
-            loss -= wanted * probability.ln();
-            gradient.push(((weight * probability - wanted) / labels.len() as f64) as f32);
+            let target = hard + soft.as_ref().map_or(0.0, |soft| soft[class]);
+            loss -= target * probability.ln();
+            gradient.push(((weight * probability - target) / labels.len() as f64) as f32);
         }
         losses.push(loss as f32);
     }
     (losses, gradient)
 }
 
-/// Masks go as bits and come out as they were; what is no mask is refused.
+/// Masks are copied as bits and read back unchanged; other values are refused.
 #[test]
 fn masks_go_as_bits() {
     for precision in [Precision::F32, Precision::Bf16] {
@@ -98,7 +91,7 @@ fn masks_go_as_bits() {
             assert_eq!(got.flatten_all().and_then(|got| got.to_vec1::<f32>()).expect("f32"), values);
         }
         let other = Tensor::new(&[0.0f32, 1.25, 2.0], &Device::Cpu).expect("a tensor");
-        let error = backend.mask(&other).expect_err("two numbers beside zero").to_string();
+        let error = backend.mask(&other).expect_err("two numbers other than zero").to_string();
         assert!(error.contains("zeros and 1.25 alone, got 2"), "{error}");
     }
 }

@@ -102,7 +102,7 @@ impl Downsample {
         if self.stride == 1 {
             return Ok(d);
         }
-        Ok(self.backend.average_pool_backward(&d, self.stride, (height, width))?)
+        Ok(self.backend.average_pool_backward(&d, self.stride, height, width)?)
     }
 }
 

@@ -27,7 +27,7 @@ impl Layer for Pool {
 
     fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients> {
         let (_, _, height, width) = tape.pop()?.dims4()?;
-        Ok(InputGradients::One(Some(self.0.mean_backward(&dy.flatten_from(1)?, (height, width))?)))
+        Ok(InputGradients::One(Some(self.0.mean_backward(&dy.flatten_from(1)?, height, width)?)))
     }
 
     fn fold(&self, _: &Backend) -> Result<Box<dyn FoldedLayer>> {
