@@ -15,8 +15,8 @@ use network::data::{Dataset, Preprocess, Split};
 use network::elastic::SubnetWeights;
 use network::eval::{Accuracy, Calibration, Evaluator};
 use network::model_folder::{
-    Input, MeasuredAccuracy, ModelConfig, ModelFolder, ModelOrigin, SelectedOn, StatisticsOrigin,
-    config_path, with_statistics,
+    Input, MeasuredAccuracy, ModelConfig, ModelDescription, ModelFolder, ModelOrigin, SelectedOn,
+    StatisticsOrigin, config_path, with_statistics,
 };
 use network::nn::Statistics;
 use search::Candidate;
@@ -210,7 +210,7 @@ fn assemble(request: &Request, dataset: Option<&Dataset>) -> Result<ModelFolder>
     let tensors = with_statistics(subnet.tensors(), &statistics)?;
     let known = supernet.classes().or(dataset.map(Dataset::classes)).map(<[String]>::to_vec);
     let classes = known.unwrap_or_else(|| (0..space.classes()).map(|class| class.to_string()).collect());
-    Ok(ModelFolder::new((space, arch), tensors, input, classes, origin)?)
+    Ok(ModelFolder::new(ModelDescription { space, arch, input, classes, origin }, tensors)?)
 }
 
 /// Statistics, and what depends on where they come from.

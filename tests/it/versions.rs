@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use extract::accuracy::AccuracyEstimator;
 use extract::latency::{LatencyTable, MeasurePlan, Rows};
 use network::accuracy_file::{self, AccuracyHeader};
-use network::checkpoint::{self, Checkpoint, Kind, Provenance, Supernet};
+use network::checkpoint::{self, Checkpoint, DescribedWeights, Kind, Provenance, Supernet};
 use network::model_folder::{ModelConfig, ModelFolder, config_path, weights_path};
 use space::{cost, sampler};
 use supernet::train::FineTuneCheckpoint;
@@ -121,8 +121,8 @@ fn supernet(path: &Path) -> Read {
     let Provenance::Trained(training) = supernet.provenance.clone() else { panic!("it was trained") };
     let meaning = format!("{}, step {}, plan {}", weights(&supernet), training.step, &training.plan[..8]);
     let Supernet { space, weights, interface, .. } = &supernet;
-    let write =
-        |path: &Path| checkpoint::write_weights(path, Kind::Supernet, space, interface, weights, training);
+    let described = DescribedWeights { space, interface, weights };
+    let write = |path: &Path| checkpoint::write_weights(path, Kind::Supernet, described, training);
     Read { meaning, written: written(|path| write(path).expect("written")) }
 }
 
@@ -132,8 +132,8 @@ fn training(path: &Path) -> Read {
     let state = state.collect::<Vec<_>>().join(", ");
     let meaning = format!("{}, {} with {state}, step {}", weights(&supernet), optimizer.kind, training.step);
     let Supernet { space, weights, interface, .. } = &supernet;
-    let write =
-        |path: &Path| checkpoint::write_checkpoint(path, space, interface, weights, &optimizer, training);
+    let described = DescribedWeights { space, interface, weights };
+    let write = |path: &Path| checkpoint::write_checkpoint(path, described, &optimizer, training);
     Read { meaning, written: written(|path| write(path).expect("written")) }
 }
 

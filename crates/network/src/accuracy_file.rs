@@ -1,4 +1,4 @@
-//! The data set that `sample` writes and `fit` reads: one header line, then one evaluated sub-network a line.
+//! The data set that `sample` writes and `fit` reads: one header line, then one evaluated sub-network per line.
 //!
 //! Rows are appended one by one, so that an interrupted run loses at most the line it was writing. Knows
 //! nothing of how an accuracy is measured.
@@ -18,7 +18,7 @@ use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::eval::Calibration;
 
-/// What the header's `kind` says.
+/// The header's `kind`.
 const KIND: &str = "accuracy";
 /// Version of the form that this code writes and reads.
 const VERSION: u32 = 2;
@@ -37,7 +37,7 @@ pub struct AccuracyRow {
     pub n: u64,
 }
 
-/// What all rows of a file share.
+/// Facts that all rows of a file share.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AccuracyHeader {
     /// The space that the sub-networks lie in.
@@ -46,12 +46,12 @@ pub struct AccuracyHeader {
     pub supernet: String,
     /// Hash of the images that they were calibrated with and evaluated on.
     pub data: String,
-    /// How they were calibrated.
+    /// Calibration of the sub-networks.
     pub calibration: Calibration,
 }
 
 impl AccuracyHeader {
-    /// What rows of a supernet's sub-networks share.
+    /// The header for rows of a supernet's sub-networks.
     pub fn new(supernet: &Supernet, dataset: &Dataset, calibration: Calibration) -> Self {
         let space = supernet.space.clone();
         let hash = supernet.hash.clone();
@@ -74,7 +74,7 @@ pub struct AccuracyFile {
     pub supernet: String,
     /// Hash of the images that they were calibrated with and evaluated on.
     pub data: String,
-    /// How they were calibrated.
+    /// Calibration of the sub-networks.
     pub calibration: Calibration,
     /// The rows, in the order in which they were written.
     pub rows: Vec<AccuracyRow>,
@@ -277,7 +277,7 @@ fn check_supernet(path: &Path, file: &AccuracyFile, space: &SearchSpace, superne
     Err(occupied(path, format!("it holds rows of supernet {theirs} (space {name})")))
 }
 
-/// Whether rows of a supernet can be written to a file, as far as that can be told before images are looked at.
+/// Checks that rows of a supernet can be written to a file, as far as is known before images are read.
 ///
 /// # Errors
 /// If there is no folder for it, or it holds something else, or rows of another supernet.
@@ -318,11 +318,12 @@ mod tests {
         while seen.len() < count {
             seen.insert(sampler::random(&space, &mut rng));
         }
-        let top1 = |index: usize| 0.5 + index as f64 / 1000.0;
-        seen.into_iter()
-            .enumerate()
-            .map(|(index, arch)| AccuracyRow { arch, top1: top1(index), split: Split::Val, n: 100 })
-            .collect()
+        let mut rows = Vec::new();
+        for (index, arch) in seen.into_iter().enumerate() {
+            let top1 = 0.5 + index as f64 / 1000.0;
+            rows.push(AccuracyRow { arch, top1, split: Split::Val, n: 100 });
+        }
+        rows
     }
 
     #[test]

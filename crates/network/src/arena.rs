@@ -1,5 +1,5 @@
-//! A network's weights, their gradients or an optimizer's state, each as one row of values: what is done to all of them is
-//! done once.
+//! A network's weights, their gradients or an optimizer's state, each as one row of values, so that an
+//! operation on all of them is one call.
 //!
 //! Weights that decay come first, then those that do not; in each part the classifier's are last. So a step of the
 //! optimizer moves a few long runs. Files hold tensors by name and know nothing of this order.
@@ -16,10 +16,10 @@ use space::{Layer, LayerSpec, Operator, WeightRole, WeightSpec};
 
 use crate::error::{Error, Result};
 
-/// Each tensor begins at a multiple of so many values: 64 bytes, so that any load of a vector may be aligned.
+/// Each tensor begins at a multiple of this number of values: 64 bytes, so that any load of a vector may be aligned.
 const ALIGNED: usize = 16;
 
-/// A weight of a network, and what it belongs to.
+/// A weight of a network, and whether it belongs to the classifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArenaPart {
     /// Name, shape and role.
@@ -67,7 +67,7 @@ impl Place {
         self.begin..self.begin + self.shape.iter().product::<usize>()
     }
 
-    /// Its values and the gap after them.
+    /// The values and the gap after them.
     fn with_gap(&self) -> Range<usize> {
         self.begin..self.values().end.next_multiple_of(ALIGNED)
     }
@@ -271,14 +271,14 @@ mod tests {
     }
 
     fn tensors(from: f32) -> BTreeMap<String, Tensor> {
-        let of = |part: ArenaPart| {
-            let count = part.spec.shape.iter().product::<usize>();
+        let mut tensors = BTreeMap::new();
+        for ArenaPart { spec, .. } in parts() {
+            let count = spec.shape.iter().product::<usize>();
             let values: Vec<f32> = (0..count).map(|index| from + index as f32).collect();
-            let tensor =
-                Tensor::from_vec(values, part.spec.shape.as_slice(), &Device::Cpu).expect("a tensor");
-            (part.spec.name, tensor)
-        };
-        parts().into_iter().map(of).collect()
+            let tensor = Tensor::from_vec(values, spec.shape, &Device::Cpu).expect("a tensor");
+            tensors.insert(spec.name, tensor);
+        }
+        tensors
     }
 
     fn values(tensor: &Tensor) -> Vec<f32> {

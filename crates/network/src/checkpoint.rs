@@ -2,8 +2,8 @@
 //!
 //! A *supernet* holds the weights of every sub-network; a *teacher* is the same after the full phase; a
 //! *checkpoint* holds the optimizer's state and the next step besides. A supernet that was imported may hold
-//! statistics of its largest network's batch norms. The space lies in the file, so that whoever has the file needs
-//! nothing else.
+//! statistics of its largest network's batch norms. The space lies in the file, so that the file is enough by
+//! itself.
 
 mod interface;
 mod optimizer;
@@ -34,14 +34,14 @@ use optimizer::{Found, Said};
 /// Version of the form that names an optimizer, in checkpoints whose optimizer is not Nesterov's, or whose network takes
 /// floats, which older readers would take for pixels of 8 bits.
 const LATEST: u32 = 4;
-/// Version of the form that says what images the network takes.
+/// Version of the form with the network's preprocessing.
 const VERSION: u32 = 3;
-/// Version of files that do not say it.
+/// Version of files without it.
 const UNSAID: u32 = 2;
 /// All that this code reads; the first is of before there were imported supernets.
 const VERSIONS: &[u32] = &[1, UNSAID, VERSION, LATEST];
 
-/// What a file is.
+/// Kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -62,7 +62,7 @@ pub enum Provenance {
     Imported(ImportSource),
 }
 
-/// What weights were trained with.
+/// The training that made weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Training {
@@ -81,10 +81,10 @@ pub struct Training {
     pub step: u64,
     /// Hash of the teacher's file, once there is one.
     pub teacher: Option<String>,
-    /// What the run began with, where that was no fresh weights.
+    /// The weights that the run began with, unless they were fresh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<StartedFrom>,
-    /// What validations within the phase have found; in checkpoints of runs that have such.
+    /// Results of the validations within the phase; only in checkpoints of runs that validate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationProgress>,
 }
@@ -99,7 +99,7 @@ pub struct StartedFrom {
     pub fresh_classifier: bool,
 }
 
-/// What weights were read from. Seed, data and steps of their training are not known.
+/// The file of imported weights. Seed, data and steps of their training are not known.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImportSource {
@@ -109,13 +109,13 @@ pub struct ImportSource {
     pub file: String,
     /// blake3 of the file, in hexadecimal.
     pub blake3: String,
-    /// How the file is made.
+    /// Container of the file.
     pub container: Container,
     /// Kernel-transform matrices that the file held.
     pub matrices_read: usize,
     /// Matrices that are the identity, for the file held none.
     pub matrices_identity: usize,
-    /// Entry of the file that was asked for by name; `None` where the usual one was taken.
+    /// Entry of the file that was requested by name; `None` where the usual one was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }
@@ -182,7 +182,7 @@ impl Document {
 
 /// Weights with their space and their origin.
 pub struct Supernet {
-    /// What can be chosen.
+    /// The search space.
     pub space: SearchSpace,
     /// The shared weights.
     pub weights: SharedWeights,
@@ -190,14 +190,14 @@ pub struct Supernet {
     pub statistics: Option<Statistics>,
     /// Where they come from.
     pub provenance: Provenance,
-    /// What images it takes, and what its scores mean.
+    /// The images that it takes, and the meaning of its scores.
     pub interface: Interface,
     /// blake3 of the file, in hexadecimal.
     pub hash: String,
 }
 
 impl Supernet {
-    /// The same with its weights where these kernels compute.
+    /// The supernet with its weights on the device of this backend.
     ///
     /// # Errors
     /// If there is no room for them.
@@ -210,24 +210,29 @@ impl Supernet {
 pub struct Checkpoint {
     /// Weights as they are so far.
     pub supernet: Supernet,
-    /// What they are trained with, and the next step.
+    /// The training so far, and the next step.
     pub training: Training,
     /// The optimizer's state.
     pub optimizer: OptimizerState,
+}
+
+/// Shared weights to be written, with the space and the interface that their file names.
+#[derive(Clone, Copy)]
+pub struct DescribedWeights<'a> {
+    /// The search space.
+    pub space: &'a SearchSpace,
+    /// The images that the network takes, and its classes.
+    pub interface: &'a Interface,
+    /// The tensors.
+    pub weights: &'a SharedWeights,
 }
 
 /// Writes weights without training state.
 ///
 /// # Errors
 /// If the file cannot be written; an old one is then still there.
-pub fn write_weights(
-    path: &Path,
-    kind: Kind,
-    space: &SearchSpace,
-    interface: &Interface,
-    weights: &SharedWeights,
-    training: Training,
-) -> Result<()> {
+pub fn write_weights(path: &Path, kind: Kind, described: DescribedWeights, training: Training) -> Result<()> {
+    let DescribedWeights { space, interface, weights } = described;
     let document = Document::new(kind, space, Provenance::Trained(training), interface);
     tensor_file::write(path, weights.tensors(), &document)
 }
@@ -238,12 +243,11 @@ pub fn write_weights(
 /// If the file cannot be written; an old one is then still there.
 pub fn write_imported(
     path: &Path,
-    space: &SearchSpace,
-    interface: &Interface,
-    weights: &SharedWeights,
+    described: DescribedWeights,
     statistics: Option<&Statistics>,
     imported: ImportSource,
 ) -> Result<()> {
+    let DescribedWeights { space, interface, weights } = described;
     let mut tensors = weights.arena().on(&Device::Cpu)?.tensors().clone();
     if let Some(statistics) = statistics {
         tensors.extend(statistics_to_tensors(statistics)?);
@@ -258,12 +262,11 @@ pub fn write_imported(
 /// If the file cannot be written; an old one is then still there.
 pub fn write_checkpoint(
     path: &Path,
-    space: &SearchSpace,
-    interface: &Interface,
-    weights: &SharedWeights,
+    described: DescribedWeights,
     optimizer: &OptimizerState,
     training: Training,
 ) -> Result<()> {
+    let DescribedWeights { space, interface, weights } = described;
     let mut tensors = weights.arena().on(&Device::Cpu)?.tensors().clone();
     tensors.extend(optimizer.named());
     let document = Document::new(Kind::Checkpoint, space, Provenance::Trained(training), interface);
@@ -363,7 +366,7 @@ impl Checkpoint {
     }
 }
 
-/// What a file of any kind holds. The state of the optimizer is not checked.
+/// Content of a file of any kind. The state of the optimizer is not checked.
 struct Read {
     supernet: Supernet,
     kind: Kind,
@@ -450,8 +453,9 @@ mod tests {
         let space = preset("tiny").expect("a preset");
         let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
         let state = optimizer(weights.tensors());
-        write_checkpoint(&path, &space, &Interface::default(), &weights, &state, training())
-            .expect("written");
+        let interface = Interface::default();
+        let described = DescribedWeights { space: &space, interface: &interface, weights: &weights };
+        write_checkpoint(&path, described, &state, training()).expect("written");
         let mut file = tensor_file::read(&path).expect("whole");
         let mut document = serde_json::from_str(&file.document).expect("JSON");
         change(&mut document, &mut file.tensors);
@@ -466,8 +470,9 @@ mod tests {
         let state = at_rest(&weights);
         let seen = Interface::of(&Dataset::open("digits").expect("embedded"));
         let [plain, full] = ["plain", "full"].map(|name| folder.path().join(name));
-        write_weights(&plain, Kind::Supernet, &space, &seen, &weights, training()).expect("written");
-        write_checkpoint(&full, &space, &seen, &weights, &state, training()).expect("written");
+        let described = DescribedWeights { space: &space, interface: &seen, weights: &weights };
+        write_weights(&plain, Kind::Supernet, described, training()).expect("written");
+        write_checkpoint(&full, described, &state, training()).expect("written");
         let supernet = Supernet::read(&plain).expect("read");
         assert_eq!((&supernet.space, &supernet.provenance), (&space, &Provenance::Trained(training())));
         assert!(supernet.statistics().is_err());
@@ -513,9 +518,10 @@ mod tests {
             matrices_identity: 4,
             key: None,
         };
+        let interface = Interface::default();
+        let described = DescribedWeights { space: &space, interface: &interface, weights: &weights };
         let write = |statistics: Option<&Statistics>| {
-            write_imported(&path, &space, &Interface::default(), &weights, statistics, imported.clone())
-                .expect("written");
+            write_imported(&path, described, statistics, imported.clone()).expect("written");
             Supernet::read(&path)
         };
         let supernet = write(Some(&statistics)).expect("read");

@@ -69,11 +69,11 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
-    /// What weights and calibration see.
+    /// For weights and calibration.
     Train,
-    /// What choices are made by.
+    /// For choices.
     Val,
-    /// What a finished result is reported on, once.
+    /// For the finished result, reported once.
     Test,
 }
 
@@ -111,7 +111,7 @@ pub struct Splits {
     pub test: Option<Images>,
 }
 
-/// What is to be known of a data set beside its images.
+/// Facts of a data set next to its images.
 #[derive(Debug, Clone)]
 pub struct DatasetOrigin {
     /// A short name.
@@ -125,9 +125,9 @@ pub struct DatasetOrigin {
 /// An image that cannot be used and is left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// Its file.
+    /// The image's file.
     pub path: String,
-    /// What is wrong with it.
+    /// The reason.
     pub reason: String,
 }
 

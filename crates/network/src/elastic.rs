@@ -1,4 +1,4 @@
-//! Whose weights they are: the supernet's shared tensors, and the slices of them that make a sub-network.
+//! The owner of the weights: the supernet's shared tensors, and the slices of them that make a sub-network.
 //!
 //! The only module that narrows a weight.
 
@@ -8,6 +8,8 @@ mod shared;
 mod statistics;
 mod subnet;
 mod takes;
+#[cfg(test)]
+mod testing;
 
 pub use reorder::sort_channels;
 pub use shared::{Gradients, SharedWeights, fresh_classifier, shared_parts, shared_specs};

@@ -1,4 +1,4 @@
-//! What can go wrong with a network and its files: a file or a value, its numbers, or the kernels.
+//! Errors of networks and their files: a file or a value, numbers that are not finite, or the kernels.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use base::ErrorKind;
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong in reading, computing or evaluating a network.
+/// An error in reading, computing or evaluating a network.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -22,7 +22,7 @@ pub enum Error {
     NoAccuracy {
         /// The network.
         place: String,
-        /// Which of its numbers.
+        /// Name of the number.
         field: String,
         /// The first that is not finite.
         got: f32,
@@ -54,8 +54,8 @@ impl From<candle_core::Error> for Error {
 }
 
 impl Error {
-    /// What kind of error it is: [`Error::NoAccuracy`] is [`ErrorKind::NotFinite`], [`Error::Uncalibrated`] is
-    /// [`ErrorKind::Invalid`], the others are of the kind of what they hold.
+    /// Kind of the error: [`Error::NoAccuracy`] is [`ErrorKind::NotFinite`], [`Error::Uncalibrated`] is
+    /// [`ErrorKind::Invalid`], the others have the kind of the error that they hold.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Base(error) => error.kind(),

@@ -1,4 +1,4 @@
-//! What a sub-network is worth: statistics of its batch norms, then its accuracy.
+//! Evaluation of a sub-network: the statistics of its batch norms, then its accuracy.
 
 mod evaluation;
 
@@ -92,18 +92,19 @@ pub fn calibrate(
         }
         Ok(())
     })?;
-    let mean = |(name, sum): (String, Vec<f64>)| {
+    let mut means = Statistics::new();
+    for (name, sum) in sums {
         let values: Vec<f32> = sum.iter().map(|sum| (sum / images) as f32).collect();
         if let Some(value) = values.iter().find(|value| !value.is_finite()) {
             return Err(spoiled(format!("statistics of {name}"), value));
         }
         let channels = values.len() / 2;
-        Ok((name, Tensor::from_vec(values, (2, channels), &Device::Cpu)?))
-    };
-    sums.into_iter().map(mean).collect()
+        means.insert(name, Tensor::from_vec(values, (2, channels), &Device::Cpu)?);
+    }
+    Ok(means)
 }
 
-/// What is said of a network that has no accuracy, for its numbers have left the range of f32.
+/// The error of a network that has no accuracy, since its numbers have left the range of f32.
 fn spoiled(field: String, value: &f32) -> Error {
     Error::NoAccuracy { place: "network".to_string(), field, got: *value }
 }
@@ -113,8 +114,12 @@ fn spoiled(field: String, value: &f32) -> Error {
 /// # Errors
 /// If it is not calibrated, the images do not fit, or a logit is not finite.
 pub fn accuracy(network: &Network, batches: impl Iterator<Item = Result<Batch>> + Send) -> Result<Accuracy> {
-    let hits = hits(network, batches)?;
-    Ok(Accuracy { correct: hits.iter().filter(|hit| **hit).count(), n: hits.len() })
+    Ok(share(&hits(network, batches)?))
+}
+
+/// The share of hits.
+fn share(hits: &[bool]) -> Accuracy {
+    Accuracy { correct: hits.iter().filter(|hit| **hit).count(), n: hits.len() }
 }
 
 /// Whether a network at inference finds the class of each image, in order.
@@ -125,7 +130,7 @@ pub fn hits(network: &Network, batches: impl Iterator<Item = Result<Batch>> + Se
     Ok(judged(network, batches)?.iter().map(|image| image.rank == 0).collect())
 }
 
-/// What a network at inference says of each image, in order.
+/// A network's result for each image at inference, in order.
 ///
 /// # Errors
 /// As [`accuracy`], or if the label of an image is no class of the network.
@@ -193,9 +198,9 @@ pub struct Evaluator<'a> {
     /// Images to calibrate and to evaluate with, seen as the supernet sees them
     /// ([`Supernet::see`](crate::checkpoint::Supernet::see)).
     pub dataset: &'a Dataset,
-    /// How to calibrate.
+    /// Calibration settings.
     pub calibration: Calibration,
-    /// What computes.
+    /// Backend that computes.
     pub backend: Backend,
 }
 
@@ -208,7 +213,7 @@ impl<'a> Evaluator<'a> {
         Self { space, weights, dataset, calibration: Calibration::default(), backend: backend.clone() }
     }
 
-    /// The same with another calibration.
+    /// The evaluator with another calibration.
     #[must_use]
     pub fn calibrating(self, calibration: Calibration) -> Self {
         Self { calibration, ..self }
@@ -243,18 +248,16 @@ impl Evaluator<'_> {
         Ok(counted.expect("nothing asks it to stop"))
     }
 
-    /// The same, given up between two batches when `stop` is set; `None` then.
+    /// [`Evaluator::accuracy`], stopped between two batches when `stop` is set; `None` then.
     ///
     /// # Errors
     /// If the data set lacks the split or does not fit the space.
     pub fn accuracy_unless(&self, stop: &AtomicBool, arch: &Arch, split: Split) -> Result<Option<Accuracy>> {
-        let hits = self.hits_unless(stop, arch, split)?;
-        let count = |hits: &Vec<bool>| hits.iter().filter(|hit| **hit).count();
-        Ok(hits.map(|hits| Accuracy { correct: count(&hits), n: hits.len() }))
+        Ok(self.hits_unless(stop, arch, split)?.map(|hits| share(&hits)))
     }
 
-    /// Whether a sub-network finds the class of each image of a split, after calibration on training images; `None` when
-    /// `stop` is set meanwhile.
+    /// Whether a sub-network finds the class of each image of a split, after calibration on training images; `None` if
+    /// `stop` is set before the end.
     ///
     /// # Errors
     /// If the data set lacks the split or does not fit the space.
@@ -272,7 +275,7 @@ impl Evaluator<'_> {
         Ok((!stopped()).then_some(hits))
     }
 
-    /// What a sub-network says of each image of a split: after calibration on training images, or with these statistics
+    /// A sub-network's result for each image of a split: after calibration on training images, or with these statistics
     /// of an imported supernet's largest network where they reach.
     ///
     /// # Errors
@@ -364,8 +367,7 @@ mod tests {
             let backend = Backend::detect();
             let evaluator =
                 Evaluator { space: &space, weights: &weights, dataset: &dataset, calibration, backend };
-            let refused = |result: Result<Accuracy>| result.expect_err("no accuracy").to_string();
-            let error = refused(evaluator.accuracy(&arch, Split::Val));
+            let error = evaluator.accuracy(&arch, Split::Val).expect_err("no accuracy").to_string();
             assert!(error.starts_with(&format!("arch {arch}: {part}")), "{error}");
             assert!(error.contains("the network has no accuracy"), "{error}");
             assert!(evaluator.hits_unless(&AtomicBool::new(false), &arch, Split::Val).is_err());

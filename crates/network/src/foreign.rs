@@ -1,8 +1,8 @@
-//! What a file is that is not what was asked for: what downloads leave in place of weights and images, by its first bytes.
+//! Files that downloads leave in place of weights and images, recognized by their first bytes.
 
 use crate::error::{Error, Result};
 
-/// What the bytes are, and what to do about it.
+/// A description of the bytes, and advice.
 struct Foreign {
     what: &'static str,
     advice: &'static str,
@@ -47,7 +47,7 @@ fn recognize(bytes: &[u8]) -> Option<Foreign> {
 /// Refuses bytes that are a well-known something else than `expected`; `place` names them in the message.
 ///
 /// # Errors
-/// Says what they are.
+/// If the bytes are such a file; the error names it.
 pub(crate) fn refuse(place: &str, expected: &str, bytes: &[u8]) -> Result<()> {
     match recognize(bytes) {
         Some(Foreign { what, advice }) => {

@@ -1,5 +1,5 @@
-//! A network with weights: its layers forward and backward, the shared weights that sub-networks are views of, the data sets that
-//! it sees, the files that hold it, and how good it is. Knows nothing of training and search.
+//! A network with weights: its layers forward and backward, the shared weights that sub-networks are views of, its data
+//! sets, its files, and its evaluation. Knows nothing of training and search.
 
 #![forbid(unsafe_code)]
 

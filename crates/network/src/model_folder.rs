@@ -1,7 +1,7 @@
 //! An exported network on disk: `config.json` and `model.safetensors`. Loads without the supernet.
 //!
 //! The weights bear the names of the static networks in PyTorch's `ofa` package, batch norm statistics included;
-//! `config.json` says what they are, what images they take, and where they come from.
+//! `config.json` has their arch, their input and their origin.
 
 mod evaluate;
 mod origin;
@@ -24,20 +24,20 @@ use crate::error::{Error, Result};
 use crate::nn::{MapSource, Network, Source, Statistics};
 use crate::tensor_file;
 
-/// What the `kind` of both files says.
+/// The `kind` in both files.
 const KIND: &str = "model";
 /// Version of the form that an exported sub-network is written in.
 const VERSION: u32 = 1;
 /// Version of the form of a network that was fine-tuned since: it says so, which older readers must not miss.
 const FINE_TUNED_VERSION: u32 = 2;
-/// Version of the form of a network that says what happens to images before it sees them, fine-tuned or not.
+/// Version of the form with the preprocessing of images, fine-tuned or not.
 const SAID_VERSION: u32 = 3;
 /// Version of the form of a network that takes floats, which older readers would take for pixels of 8 bits.
 const FLOATS_VERSION: u32 = 4;
 /// All that this code reads.
 const VERSIONS: &[u32] = &[VERSION, FINE_TUNED_VERSION, SAID_VERSION, FLOATS_VERSION];
 
-/// What images the network takes.
+/// The images that the network takes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
@@ -49,19 +49,19 @@ pub struct Input {
     pub mean: Vec<f32>,
     /// Deviation of each channel, to divide by.
     pub std: Vec<f32>,
-    /// Which way up images are; this and the next three are there together, or none of them.
+    /// Orientation of images; this and the next three fields are all present or all absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orient: Option<Orient>,
-    /// How colors become grey.
+    /// Formula of grey.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grey: Option<Grey>,
-    /// What of an image is shown.
+    /// The shown part of an image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resize: Option<Resize>,
-    /// How it is resized.
+    /// Resampling filter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<Filter>,
-    /// What the values of an image are.
+    /// Kind of the values of an image.
     #[serde(default, skip_serializing_if = "PixelKind::is_bytes")]
     pub values: PixelKind,
 }
@@ -84,10 +84,10 @@ impl Input {
         }
     }
 
-    /// What happens to an image before the network sees it; `place` names the file.
+    /// The preprocessing of images; `place` names the file.
     ///
     /// # Errors
-    /// If mean and deviation are none, or some of what belongs together is missing.
+    /// If mean or deviation is invalid, or some of the fields that belong together are missing.
     pub fn preprocess(&self, place: &str) -> Result<Preprocess> {
         let normalization = Normalization::new(self.mean.clone(), self.std.clone());
         let normalization = normalization.map_err(|error| error.in_place(place))?;
@@ -120,7 +120,7 @@ pub struct ModelConfig {
     pub arch: Arch,
     /// The space that it is of.
     pub space: SearchSpace,
-    /// What images it takes.
+    /// The images that the network takes.
     pub input: Input,
     /// Names of the classes, in the order of the scores.
     pub classes: Vec<String>,
@@ -131,11 +131,11 @@ pub struct ModelConfig {
     pub files: BTreeMap<String, String>,
     /// Where it comes from.
     pub origin: ModelOrigin,
-    /// What may differ between equal exports, such as dates; no hash covers it.
+    /// Values that may differ between equal exports, such as dates; no hash covers them.
     pub run: BTreeMap<String, serde_json::Value>,
 }
 
-/// The document inside `model.safetensors`: enough to say what the file is without its folder.
+/// The document inside `model.safetensors`: enough to identify the file without its folder.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ModelDocument {
@@ -151,10 +151,24 @@ struct ModelDocument {
 
 /// An exported network.
 pub struct ModelFolder {
-    /// What `config.json` says.
+    /// Content of `config.json`.
     pub config: ModelConfig,
     /// The weights and statistics by name.
     pub tensors: BTreeMap<String, Tensor>,
+}
+
+/// All that `config.json` says of a network before it is written.
+pub struct ModelDescription<'a> {
+    /// The space that the network is of.
+    pub space: &'a SearchSpace,
+    /// The network's choices.
+    pub arch: &'a Arch,
+    /// The images that it takes.
+    pub input: Input,
+    /// Names of its classes.
+    pub classes: Vec<String>,
+    /// Where it comes from.
+    pub origin: ModelOrigin,
 }
 
 /// Path of the configuration in a folder.
@@ -172,13 +186,8 @@ impl ModelFolder {
     ///
     /// # Errors
     /// If a tensor is not f32.
-    pub fn new(
-        (space, arch): (&SearchSpace, &Arch),
-        tensors: BTreeMap<String, Tensor>,
-        input: Input,
-        classes: Vec<String>,
-        origin: ModelOrigin,
-    ) -> Result<Self> {
+    pub fn new(description: ModelDescription, tensors: BTreeMap<String, Tensor>) -> Result<Self> {
+        let ModelDescription { space, arch, input, classes, origin } = description;
         let mut folder = Self {
             config: ModelConfig {
                 kind: KIND.to_string(),
@@ -258,10 +267,9 @@ impl ModelFolder {
             if tensor.dims() != shape.as_slice() {
                 return Err(Error::invalid(place, name, expected(), format!("{:?}", tensor.dims())));
             }
-            let negative = |values: Vec<f32>| values.into_iter().find(|value| *value < 0.0);
-            if let (true, Some(value)) =
-                (name.ends_with("running_var"), negative(tensor.flatten_all()?.to_vec1::<f32>()?))
-            {
+            let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+            let negative = values.into_iter().find(|value| *value < 0.0);
+            if let Some(value) = negative.filter(|_| name.ends_with("running_var")) {
                 return Err(Error::invalid(place, name, "variances of at least 0", value));
             }
         }
@@ -271,7 +279,7 @@ impl ModelFolder {
         }
     }
 
-    /// Reads a folder without asking whether its weights were changed: for those who compare them.
+    /// Reads a folder without checking whether its weights were changed: for callers that compare them.
     ///
     /// # Errors
     /// If a file is missing, broken or of another version.
@@ -313,7 +321,7 @@ impl ModelFolder {
         Network::new(&layers, &Source::new(builder, backend, self.config.space.batch_norm_epsilon()))
     }
 
-    /// What happens to an image before the network sees it.
+    /// The preprocessing of images.
     ///
     /// # Errors
     /// Never for a folder that was read: it was checked.

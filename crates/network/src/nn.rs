@@ -1,11 +1,11 @@
 //! The maths of static layers, forward and backward, on tensors.
 //!
-//! A layer asks its [`Source`] for "name, shape" and never learns whose weights they are: views of a
-//! supernet, a file, or random values. It knows no list of choices and no maximum size. Inside the network
+//! A layer requests weights of its [`Source`] by name and shape, and does not know their origin: views of a supernet, a
+//! file, or random values. It knows no list of choices and no maximum size. Inside the network
 //! activations are channel-major, `[C, N, H, W]`.
 //!
 //! Layers read one another ([`space::LayerSpec::inputs`]), and each is a file of its operator's name. A weight is a
-//! `Parameter`: its values, its operand (what matrix products read), and where `backward` adds its gradient in place.
+//! `Parameter`: its values, its operand (read by matrix products), and the tensor that `backward` adds its gradient to.
 //!
 //! The gradient is explicit, a tape and a reverse list: candle's autograd is not used where the time goes.
 
@@ -23,6 +23,8 @@ mod parameter;
 mod pass;
 mod source;
 mod squeeze_excite;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use batch_norm::Statistics;
 pub use folded::FoldedNetwork;

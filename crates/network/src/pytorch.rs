@@ -1,4 +1,4 @@
-//! PyTorch's files: what `torch.save` writes, read without Python and without running anything that a file says; and
+//! PyTorch's files, as `torch.save` writes them, read without Python and without running a file's code; and
 //! the weights of the networks in PyTorch's `ofa` package, turned into a supernet of this toolkit.
 //!
 //! A file is a pickle (a program that builds an object) and raw data. [`TorchFile`] runs the few instructions that
@@ -40,7 +40,7 @@ pub struct TorchFile<'a> {
     storages: BTreeMap<Arc<str>, Range<usize>>,
 }
 
-/// A file's bytes, and what they are when they are unpacked, where they are compressed.
+/// A file's bytes, and, if they are compressed, the unpacked ones.
 struct Content<'a> {
     bytes: Cow<'a, [u8]>,
     unpacked: Option<Vec<u8>>,
@@ -88,7 +88,7 @@ pub fn state_dict(file: TorchFile<'_>) -> Result<StateDict<'_>> {
 }
 
 impl TorchFile<'_> {
-    /// How the file is made.
+    /// Container of the file.
     pub fn container(&self) -> Container {
         self.container
     }

@@ -43,7 +43,7 @@ pub fn to_bytes(
     Ok(bytes)
 }
 
-/// What stands before the tensors' values: the length of the header, and the header, to a multiple of 8 bytes.
+/// The bytes before the tensors' values: the length of the header, and the header, to a multiple of 8 bytes.
 fn front(path: &Path, tensors: &BTreeMap<String, Tensor>, document: &impl Serialize) -> Result<Vec<u8>> {
     let wrong = |error: String| Error::invalid(path.display(), "tensors", "writable tensors", error);
     let mut infos = Vec::with_capacity(tensors.len());
@@ -66,7 +66,7 @@ fn front(path: &Path, tensors: &BTreeMap<String, Tensor>, document: &impl Serial
     Ok([(header.len() as u64).to_le_bytes().as_slice(), &header].concat())
 }
 
-/// What [`read`] finds.
+/// Content of a file, as [`read`] returns it.
 pub struct TensorFile {
     /// Tensors by name.
     pub tensors: BTreeMap<String, Tensor>,

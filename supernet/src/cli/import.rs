@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use base::timing::{Stopwatch, peak_rss_mb};
 use command::{Common, Ending, grouped, result_path};
-use network::checkpoint::{ImportSource, Interface, write_imported};
+use network::checkpoint::{DescribedWeights, ImportSource, Interface, write_imported};
 use network::data::{Normalization, Preprocess};
 use network::pytorch::{Entries, Import, StateDict, import};
 use serde_json::json;
@@ -80,9 +80,8 @@ impl Arguments {
             self.resize.map_or(preprocess.clone(), |shown| shown.of(preprocess))
         });
         let interface = Interface { preprocess, classes: None };
-        let weights = &read.weights;
-        let statistics = read.statistics.as_ref();
-        write_imported(&self.out, &space, &interface, weights, statistics, imported.clone())?;
+        let described = DescribedWeights { space: &space, interface: &interface, weights: &read.weights };
+        write_imported(&self.out, described, read.statistics.as_ref(), imported.clone())?;
         let space = space.name();
         let seconds = watch.elapsed().as_secs_f64();
         self.print(&Imported {

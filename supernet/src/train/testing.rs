@@ -5,7 +5,9 @@ use kernels::Backend;
 use network::data::Dataset;
 use network::elastic::{SharedWeights, SubnetWeights};
 use network::eval::{Calibration, Evaluator};
-use network::model_folder::{Input, ModelFolder, ModelOrigin, StatisticsOrigin, with_statistics};
+use network::model_folder::{
+    Input, ModelDescription, ModelFolder, ModelOrigin, StatisticsOrigin, with_statistics,
+};
 use space::{SearchSpace, preset, sampler};
 
 /// The embedded data set.
@@ -48,5 +50,7 @@ pub(super) fn model() -> ModelFolder {
         measured: None,
         fine_tuned: Vec::new(),
     };
-    ModelFolder::new((&space, &arch), tensors, input, dataset.classes().to_vec(), origin).expect("f32")
+    let classes = dataset.classes().to_vec();
+    let description = ModelDescription { space: &space, arch: &arch, input, classes, origin };
+    ModelFolder::new(description, tensors).expect("f32")
 }

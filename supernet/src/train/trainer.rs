@@ -27,7 +27,9 @@ use std::time::Duration;
 use base::timing::Stopwatch;
 use candle_core::Tensor;
 use kernels::Backend;
-use network::checkpoint::{self, Interface, Kind, StartedFrom, Supernet, ValidationProgress};
+use network::checkpoint::{
+    self, DescribedWeights, Interface, Kind, StartedFrom, Supernet, ValidationProgress,
+};
 use network::data::{Augmentation, Batch, Dataset, LoaderConfig, TrainLoader};
 use network::elastic::{Gradients, SharedWeights, sort_channels};
 use space::{Arch, Extent, SearchSpace, sampler};
@@ -263,14 +265,9 @@ impl Trainer {
     }
 
     fn write_weights(&self, path: &Path, kind: Kind) -> Result<()> {
-        Ok(checkpoint::write_weights(
-            path,
-            kind,
-            &self.space,
-            &self.interface,
-            &self.weights,
-            self.training(),
-        )?)
+        let Self { space, interface, weights, .. } = self;
+        let described = DescribedWeights { space, interface, weights };
+        Ok(checkpoint::write_weights(path, kind, described, self.training())?)
     }
 
     /// Begins a phase: sorts channels if the phase says so, and resets the optimizer.

@@ -1,25 +1,25 @@
-//! What a network takes, and what its scores mean: it lies beside the weights, so that no folder at hand decides it.
+//! The images that a network takes and the meaning of its scores, stored with the weights so that no data folder decides them.
 
 use super::{Provenance, Supernet};
 use crate::data::{Catalogue, Dataset, Normalization, PixelKind, Preprocess};
 use crate::error::{Error, Result};
 
-/// What a supernet takes, and what its scores mean.
+/// The images that a supernet takes, and the meaning of its scores.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Interface {
-    /// What happens to an image before the network sees it; files of before 0.2 do not say.
+    /// Preprocessing of images; files written before 0.2 have none.
     pub preprocess: Option<Preprocess>,
     /// Names of the classes in the order of the scores; of imported weights they are not known.
     pub classes: Option<Vec<String>>,
 }
 
 impl Interface {
-    /// That of weights trained on a data set as it is seen.
+    /// The interface of weights trained on this data set.
     pub fn of(dataset: &Dataset) -> Self {
         Self { preprocess: Some(dataset.preprocess().clone()), classes: Some(dataset.classes().to_vec()) }
     }
 
-    /// Whether it is of so many channels and classes; `place` names the file.
+    /// Checks the numbers of channels and classes; `place` names the file.
     pub(super) fn check(&self, place: &str, channels: usize, classes: usize) -> Result<()> {
         if let Some(preprocess) = &self.preprocess {
             preprocess.check(place)?;
@@ -38,7 +38,7 @@ impl Interface {
 }
 
 impl Supernet {
-    /// The images as this supernet sees them, with labels in the order of its scores. A file that says nothing of it means
+    /// The images as this supernet sees them, with labels in the order of its scores. A file without preprocessing means
     /// whole images as they are stored; they are normalized by the training images at hand, or where statistics of the
     /// authors' training are inherited by ImageNet's mean and deviation.
     ///
@@ -56,7 +56,7 @@ impl Supernet {
         self.interface.classes.as_ref().map_or(Ok(seen.clone()), |classes| seen.labeled_as(classes))
     }
 
-    /// Whether the classes of a data set are the supernet's, which can be told before its images are looked at.
+    /// Whether the classes of a data set are the supernet's; known before its images are read.
     ///
     /// # Errors
     /// Says which class is missing, or how many there are.
@@ -65,7 +65,7 @@ impl Supernet {
         self.interface.classes.as_ref().map_or(Ok(()), |classes| catalogue.check_classes(classes))
     }
 
-    /// What happens to images where there is no data set.
+    /// Preprocessing of images where there is no data set.
     ///
     /// # Errors
     /// If the file does not say it, and the network takes no color images.

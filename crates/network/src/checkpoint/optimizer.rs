@@ -1,5 +1,5 @@
 //! State of an optimizer as a checkpoint holds it: tensors of the weights' shapes, and for some a number of steps per weight.
-//! What an optimizer makes of them is the trainer's to know.
+//! The trainer alone knows their meaning.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,9 @@ use space::SearchSpace;
 use crate::elastic::SharedWeights;
 use crate::error::{Error, Result};
 
-/// What stochastic gradient descent with Nesterov's momentum is called. A checkpoint that names no optimizer is its.
+/// Name of stochastic gradient descent with Nesterov's momentum. A checkpoint that names no optimizer was written by it.
 pub const NESTEROV: &str = "nesterov";
-/// What AdamW is called.
+/// Name of AdamW.
 pub const ADAMW: &str = "adamw";
 
 /// Tensors that each optimizer keeps of a weight; in a file they are called `velocity.NAME` and so on.
@@ -22,15 +22,15 @@ const OPTIMIZERS: [(&str, &[&str]); 2] =
 /// State of an optimizer between two steps.
 #[derive(Clone, Debug)]
 pub struct OptimizerState {
-    /// What the optimizer is called: `nesterov`, `adamw`.
+    /// Name of the optimizer: `nesterov`, `adamw`.
     pub kind: String,
-    /// By what they are (`velocity`, `first_moment`, …), the tensors of all weights.
+    /// The tensors of all weights, by sort (`velocity`, `first_moment`, …).
     pub tensors: BTreeMap<String, BTreeMap<String, Tensor>>,
-    /// How many steps each weight has taken; empty where the optimizer does not count them.
+    /// Number of steps that each weight has taken; empty where the optimizer does not count them.
     pub steps: BTreeMap<String, u64>,
 }
 
-/// What a document says of the optimizer; of Nesterov's nothing is said.
+/// The optimizer in a document; Nesterov's has no entry.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Said {
@@ -51,7 +51,7 @@ impl OptimizerState {
         })
     }
 
-    /// What the document says of it.
+    /// The document's entry.
     pub(super) fn said(&self) -> Option<Said> {
         let Self { kind, steps, .. } = self;
         (kind != NESTEROV).then(|| Said { kind: kind.clone(), steps: steps.clone() })
@@ -85,10 +85,10 @@ impl Found {
         self.0.is_empty()
     }
 
-    /// The state after so many steps of a training: all tensors of its optimizer, in the shapes of the weights, and no other's.
+    /// The state after `step` steps of a training: all tensors of its optimizer and no other's, in the weights' shapes.
     ///
     /// # Errors
-    /// Names what is wrong; `place` says whose it is.
+    /// Names the wrong field; `place` names the file.
     pub(super) fn checked(
         mut self,
         said: Option<Said>,
@@ -110,7 +110,7 @@ impl Found {
             tensors.insert((*sort).to_string(), checked.tensors().clone());
         }
         if let Some(sort) = self.0.keys().next() {
-            return Err(Error::invalid(place, sort, format!("no such tensors beside {kind}"), "some"));
+            return Err(Error::invalid(place, sort, format!("no such tensors next to {kind}"), "some"));
         }
         let state = OptimizerState { kind, tensors, steps };
         state.check_steps(step, place)?;
@@ -123,8 +123,8 @@ impl OptimizerState {
     /// A weight has taken at most as many steps as the training, and each is counted or none.
     fn check_steps(&self, step: u64, place: &str) -> Result<()> {
         let weights = self.tensors.values().next().filter(|_| self.kind != NESTEROV);
-        let names = || weights.iter().flat_map(|tensors| tensors.keys());
-        if let Some(name) = names().find(|name| !self.steps.contains_key(*name)) {
+        let mut names = weights.iter().flat_map(|tensors| tensors.keys());
+        if let Some(name) = names.find(|name| !self.steps.contains_key(*name)) {
             return Err(Error::invalid(
                 place,
                 format!("optimizer.steps.{name}"),
@@ -171,14 +171,16 @@ mod tests {
 
     /// A state of AdamW in which each weight has taken as many steps as it has dimensions.
     fn adamw(weights: &BTreeMap<String, Tensor>) -> OptimizerState {
-        let of = |value: f32| {
-            let full = |tensor: &Tensor| Tensor::full(value, tensor.dims(), &Device::Cpu).expect("a tensor");
-            weights.iter().map(|(name, tensor)| (name.clone(), full(tensor))).collect::<BTreeMap<_, _>>()
-        };
-        let tensors = [("first_moment", -0.5), ("second_moment", 0.25)];
+        let mut tensors: BTreeMap<String, BTreeMap<String, Tensor>> = BTreeMap::new();
+        for (sort, value) in [("first_moment", -0.5f32), ("second_moment", 0.25)] {
+            for (name, weight) in weights {
+                let full = Tensor::full(value, weight.dims(), &Device::Cpu).expect("a tensor");
+                tensors.entry(sort.to_string()).or_default().insert(name.clone(), full);
+            }
+        }
         OptimizerState {
             kind: ADAMW.to_string(),
-            tensors: tensors.map(|(sort, value)| (sort.to_string(), of(value))).into(),
+            tensors,
             steps: weights.iter().map(|(name, tensor)| (name.clone(), tensor.rank() as u64)).collect(),
         }
     }

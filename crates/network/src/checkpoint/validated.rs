@@ -1,4 +1,4 @@
-//! What a training knows of the validations within its phase.
+//! Results of the validations within a training's phase.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ pub struct ValidationProgress {
     /// The best of the phase, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best: Option<BestValidation>,
-    /// How many since the best were not better.
+    /// Number of validations since the best one.
     pub not_better: u64,
 }
 

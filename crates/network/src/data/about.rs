@@ -1,4 +1,4 @@
-//! `dataset.toml`: what images alone do not tell.
+//! `dataset.toml`: the facts of a data set that its images do not contain.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// The file's name in the data set's folder.
 pub(super) const NAME: &str = "dataset.toml";
 
-/// What the file says; all of it may be left out.
+/// Content of the file; every field is optional.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct About {
@@ -29,7 +29,7 @@ pub(super) struct About {
 }
 
 impl About {
-    /// What is known of image files, whose classes have names already; natural images may be mirrored.
+    /// Defaults of image files, whose classes have names already; natural images may be mirrored.
     pub fn into_origin(self, name: String, source: String) -> Result<DatasetOrigin> {
         if let (Some(_), Some(path)) = (&self.classes, &self.path) {
             return Err(Error::invalid(
@@ -45,7 +45,7 @@ impl About {
         Ok(DatasetOrigin { name, source, flip })
     }
 
-    /// What `file` says, or `dataset.toml` in the folder, if there is one.
+    /// Reads `file`, or `dataset.toml` in the folder if there is one.
     pub fn read(folder: &Path, file: Option<&Path>) -> Result<Self> {
         let path = file.map_or_else(|| folder.join(NAME), Path::to_path_buf);
         if file.is_none() && !path.is_file() {

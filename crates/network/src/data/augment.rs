@@ -1,5 +1,5 @@
-//! What a network sees of an image: a random crop with varied colors while it trains, what [`Preprocess`] says
-//! otherwise.
+//! The view of an image that a network gets: in training a random crop with varied colors, otherwise the one that
+//! [`Preprocess`] defines.
 //!
 //! Every random number comes from a generator that is passed in. Knows nothing of batches or labels.
 //!
@@ -20,18 +20,18 @@ use super::resize::{Lines, draw, shown};
 use crate::error::{Error, Result};
 pub(super) use crop::Crop;
 
-/// Its bounds of a crop's width / height.
+/// Bounds of a crop's width / height.
 const RATIO: [f64; 2] = [3.0 / 4.0, 4.0 / 3.0];
 /// The least area that it shows, the value of ImageNet training.
 const LEAST_AREA: f64 = 0.08;
 /// Side of images below which a small crop cuts off the one object that fills them, times the area to show: .6 at 28
 /// pixels, .08 from 210 on.
 const AREA_SIDE: f64 = 16.8;
-/// The most that is asked of a small image.
+/// The smallest area of a crop of a small image.
 const SMALL_AREA: f64 = 0.8;
 /// The least part of an array's columns that a crop shows.
 const LEAST_WIDTH: f32 = 0.8;
-/// How far the authors of once-for-all change brightness and saturation of photographs.
+/// Change of brightness and saturation of photographs by the authors of once-for-all.
 const JITTER: [f32; 2] = [32.0 / 255.0, 0.5];
 /// Pixels of a crop along a side for each of the view, below which a JPEG is not decoded at a fraction: twice as many leave
 /// the resizing as much to average as the fraction did.
@@ -39,7 +39,7 @@ const JPEG_OVERSAMPLING: f32 = 2.0;
 /// Fractions at which a JPEG can be decoded.
 const FRACTIONS: [usize; 3] = [8, 4, 2];
 
-/// How training images are varied.
+/// Variation of training images.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augmentation {
@@ -56,7 +56,7 @@ pub struct Augmentation {
     pub brightness: f32,
     /// Colors are moved away from grey, or towards it, by a factor of 1 minus to 1 plus this.
     pub saturation: f32,
-    /// JPEGs are decoded at a half, a quarter or an eighth of their sides where the crop then still has at least so many
+    /// JPEGs are decoded at a half, a quarter or an eighth of their sides where the crop then still has at least this many
     /// times the pixels of the view along each side; 0 decodes them whole. (Evaluation always does.)
     #[serde(default, skip_serializing_if = "is_zero")]
     pub jpeg_oversampling: f32,
@@ -66,7 +66,7 @@ fn is_zero(value: &f32) -> bool {
     *value == 0.0
 }
 
-/// What a recipe says of it; what it leaves out follows from the data.
+/// A recipe's settings; those left out follow from the data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AugmentationSettings {
@@ -122,8 +122,8 @@ impl AugmentationSettings {
 }
 
 impl AugmentationSettings {
-    /// What they mean for a run that was begun under a plan: one that does not say how JPEGs are decoded was begun when
-    /// all were decoded whole.
+    /// The settings for a run that was begun under a plan: one without a setting for JPEGs was begun when all were decoded
+    /// whole.
     #[must_use]
     pub fn as_begun(self, plan: Option<&serde_json::Value>) -> Self {
         let begun = plan.and_then(|plan| plan.get("augmentation")).filter(|begun| begun.is_object());
@@ -133,14 +133,14 @@ impl AugmentationSettings {
 }
 
 impl Augmentation {
-    /// What a recipe's settings come to on a data set.
+    /// A recipe's settings resolved for a data set.
     ///
-    /// Where nothing is said: a crop of at least 16.8 / side of the area, .08 to .8 (torchvision's and OFA's .08 from 210
+    /// By default: a crop of at least 16.8 / side of the area, .08 to .8 (torchvision's and OFA's .08 from 210
     /// pixels on; small images show one object that fills them, and a small crop cuts it off: .6 at 28 pixels is this
     /// toolkit's choice); a flip where the data say that it is legal; for photographs in color, which are image files,
     /// OFA's changes of brightness (32 / 255) and saturation (.5); JPEGs decoded at a fraction where the crop has twice the
     /// view's pixels then. Of arrays, whose rows are not like their columns, a crop of at least .8 of the width and all of the
-    /// height, unless `min_area` or `ratio` is said: a spectrogram's bands stay where they are.
+    /// height, unless `min_area` or `ratio` is set: a spectrogram's bands stay where they are.
     ///
     /// # Errors
     /// If colors are to be varied that are none.
@@ -166,7 +166,7 @@ impl Augmentation {
         })
     }
 
-    /// The same for arrays of floats.
+    /// The variation of arrays of floats.
     fn for_arrays(dataset: &Dataset, settings: AugmentationSettings) -> Result<Self> {
         for (field, value) in [("brightness", settings.brightness), ("saturation", settings.saturation)] {
             if let Some(value) = value.filter(|value| *value != 0.0) {
@@ -188,8 +188,8 @@ impl Augmentation {
         })
     }
 
-    /// What runs did whose plan does not say it: a crop that follows the size in three steps, and a flip where it was held
-    /// to be legal.
+    /// The variation of runs whose plan has none: a crop that follows the size in three steps, and a flip where it was taken
+    /// for legal.
     pub fn unsaid(dataset: &Dataset) -> Self {
         let min_area = match dataset.size() {
             64.. => 0.08,
@@ -256,7 +256,7 @@ impl Augmentation {
             .unwrap_or(1)
     }
 
-    /// What [`Augmentation::train_view`] shows once its crop is drawn.
+    /// Writes the view of [`Augmentation::train_view`] once its crop is drawn.
     pub(super) fn show(&self, part: &Part<'_>, wanted: &Wanted<'_>, rng: &mut ChaCha8Rng, out: &mut [f32]) {
         let Wanted { resolution, preprocess } = *wanted;
         let mirrored = self.flip && rng.random_bool(0.5);
@@ -301,8 +301,8 @@ impl Augmentation {
     }
 }
 
-/// What evaluation shows of an image at `resolution`, normalized, written to `out`. The image was turned and has the
-/// channels of the network already.
+/// Writes the evaluation view of an image at `resolution`, normalized, to `out`. The image was turned and has the channels
+/// of the network already.
 ///
 /// # Shapes
 /// `image` [H, W, C], `out` [C, rows, columns] of the resolution.
@@ -315,14 +315,14 @@ pub fn plain_view(image: Image<'_>, resolution: impl Into<Extent>, preprocess: &
     normalize(out, resolution, preprocess);
 }
 
-/// The same before it is normalized, in pixel units.
+/// The evaluation view before normalization, in pixel units.
 pub(super) fn show(image: Image<'_>, resolution: Extent, preprocess: &Preprocess, out: &mut [f32]) {
     let [height, width, _] = image.shape();
     let lines = shown(preprocess.resize, [height, width], resolution);
     draw(image, preprocess.filter, &lines, false, out);
 }
 
-/// How a part of an image is wanted.
+/// Resolution and preprocessing of a view.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted<'a> {
     pub resolution: Extent,
@@ -351,7 +351,7 @@ impl Part<'_> {
     }
 }
 
-/// Pixel values to what the network expects: (value / 255 - mean) / std, of floats (value - mean) / std, channel by channel.
+/// Normalizes pixel values for the network: (value / 255 - mean) / std, of floats (value - mean) / std, channel by channel.
 pub(super) fn normalize(planes: &mut [f32], resolution: Extent, preprocess: &Preprocess) {
     let size = resolution.plane();
     let normalization = &preprocess.normalization;

@@ -1,4 +1,4 @@
-//! A batch, and how several threads make one.
+//! A batch, and a team of threads that makes one.
 
 use space::Extent;
 use std::any::Any;
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// Largest side of an image that a network takes.
 const MOST_SIDE: usize = 4096;
 
-/// Inputs with what the outputs for them are compared with; inputs lie on the CPU until they are brought elsewhere.
+/// Inputs and their targets; inputs lie on the CPU until they are moved.
 #[derive(Debug, Clone)]
 pub struct Batch {
     /// Normalized images [N, C, H, W], f32.
@@ -26,12 +26,12 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// How many inputs there are.
+    /// Number of inputs.
     pub fn len(&self) -> usize {
         self.targets.len()
     }
 
-    /// The same where these kernels compute.
+    /// The batch on the device of this backend.
     ///
     /// # Errors
     /// If there is no room for it.
@@ -71,14 +71,13 @@ impl Batch {
 #[derive(Debug)]
 pub(super) struct Team<'a> {
     pub threads: usize,
-    /// Set where nobody waits for the batch any more.
+    /// Set when the batch is no longer needed.
     pub abandoned: &'a AtomicBool,
 }
 
 impl Team<'_> {
-    /// Fills the planes of each image of `indices`, each of so many values, by `view`, which is given the image's place in
-    /// `indices`. Of several errors that of the first
-    /// image counts, so that it is the same each time.
+    /// Fills the planes of each image of `indices`, `size` values each, by `view`, which gets the image's place in `indices`.
+    /// Of several errors the first image's counts, so that it is the same each time.
     pub fn fill(
         &self,
         values: &mut [f32],
@@ -88,14 +87,13 @@ impl Team<'_> {
     ) -> Result<()> {
         let images = Mutex::new(values.chunks_exact_mut(size).zip(indices).enumerate());
         let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
-        let lock_failed = || failed.lock().unwrap_or_else(PoisonError::into_inner);
         let work = || {
             while !self.abandoned.load(Ordering::Relaxed) {
                 let next = images.lock().unwrap_or_else(PoisonError::into_inner).next();
                 let Some((place, (planes, index))) = next else { return };
                 let viewed = caught(|| format!("image {index}"), || view(place, planes));
                 if let Err(error) = viewed {
-                    let mut failed = lock_failed();
+                    let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
                     if failed.as_ref().is_none_or(|(first, _)| place < *first) {
                         *failed = Some((place, error));
                     }
@@ -112,14 +110,14 @@ impl Team<'_> {
         match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some((_, error)) => Err(error),
             None if self.abandoned.load(Ordering::Relaxed) => {
-                Err(Error::invalid("loader", "batch", "someone who waits for it", "nobody"))
+                Err(Error::invalid("loader", "batch", "a receiver", "none"))
             }
             None => Ok(()),
         }
     }
 }
 
-/// What `make` returns; a panic in it becomes an error that names `what`.
+/// Runs `make`; a panic in it becomes an error that names `what`.
 pub(super) fn caught<T>(what: impl FnOnce() -> String, make: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| Err(panicked(what(), panic.as_ref())))
 }

@@ -1,5 +1,5 @@
-//! A data set before any image is decoded: its files are listed and its classes known, which is when a command can be
-//! told at once that they are the wrong ones.
+//! A data set before any image is decoded: its files are listed and its classes known, so that a command
+//! refuses wrong ones at once.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use super::preprocess::{Grey, Preprocess};
 use super::{DatasetOrigin, Split, Splits, classes, formats};
 use crate::error::{Error, Result};
 
-/// How many images a data set has, as far as that is known before they are looked at.
+/// Number of images of a data set, as far as it is known before they are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageCounts {
     /// Images to train with.
@@ -23,14 +23,14 @@ pub struct ImageCounts {
     pub in_memory: bool,
 }
 
-/// A data set whose images were not looked at yet.
+/// A data set whose images were not read yet.
 #[derive(Debug)]
 pub struct Catalogue(Kind);
 
-/// How far a data set is known before a look.
+/// The parts of a data set that are known before its images are read.
 #[derive(Debug)]
 pub(super) enum Kind {
-    /// In memory, which takes no time worth asking before.
+    /// In memory: reading it takes no time.
     Read(Box<Dataset>),
     Files(Box<Files>),
 }
@@ -84,7 +84,7 @@ impl Catalogue {
         }
     }
 
-    /// How many images there are, those that a look will leave out included.
+    /// Number of images, including those that reading will leave out.
     pub fn counts(&self) -> ImageCounts {
         match &self.0 {
             Kind::Read(dataset) => {
@@ -134,7 +134,7 @@ impl Catalogue {
         self.look_with(&Looking::default())
     }
 
-    /// The same, keeping what was found out, and telling how far it is.
+    /// Reads the images; keeps an index of the results, and reports progress.
     ///
     /// # Errors
     /// As [`Catalogue::look`].

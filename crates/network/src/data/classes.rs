@@ -1,4 +1,4 @@
-//! Names of classes: which are one, and which label each has for a network.
+//! Names of classes: when two are equal, and the label of each for a network.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use unicode_normalization::UnicodeNormalization;
 use super::numbered_classes;
 use crate::error::{Error, Result};
 
-/// A name with its letters and accents composed (Unicode's NFC), so that what a Mac and others write is one name.
+/// A name with its letters and accents composed (Unicode's NFC), so that the spellings of a Mac and of others are one name.
 pub(super) fn composed(name: &str) -> String {
     name.nfc().collect()
 }
@@ -33,19 +33,26 @@ pub(super) fn labels_for(data: &str, own: &[String], classes: &[String]) -> Resu
         return Ok((0..own.len() as u32).collect());
     }
     let at: BTreeMap<String, u32> = classes.iter().map(|class| composed(class)).zip(0..).collect();
-    let label = |(index, name): (usize, &String)| {
-        at.get(&composed(name)).copied().ok_or_else(|| {
+    let mut labels = Vec::with_capacity(own.len());
+    for (index, name) in own.iter().enumerate() {
+        let Some(&label) = at.get(&composed(name)) else {
             let missing = classes.iter().find(|class| !names(own).contains(&composed(class)));
             let expected =
                 missing.map_or("another".to_string(), |class| format!("`{class}` or another of its"));
-            Error::invalid(place(), format!("class {}", index + 1), expected, format!("`{name}`"))
-                .and_then_do("name the classes as the network does")
-        })
-    };
-    own.iter().enumerate().map(label).collect()
+            return Err(Error::invalid(
+                place(),
+                format!("class {}", index + 1),
+                expected,
+                format!("`{name}`"),
+            )
+            .and_then_do("name the classes as the network does"));
+        };
+        labels.push(label);
+    }
+    Ok(labels)
 }
 
-/// Whether a data set of so many classes can be one of a space.
+/// Checks that a data set of `classes` classes fits a space.
 ///
 /// # Errors
 /// Says how many there are, and should be.

@@ -1,4 +1,4 @@
-//! Lines of fields with commas between them, as spreadsheets write them (RFC 4180). Knows nothing of what they mean.
+//! Lines of fields with commas between them, as spreadsheets write them (RFC 4180). Knows nothing of their meaning.
 
 use crate::error::{Error, Result};
 

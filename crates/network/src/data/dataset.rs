@@ -1,4 +1,4 @@
-//! A data set as a whole: its splits, the names of its classes, and how a network sees its images.
+//! A data set as a whole: its splits, the names of its classes, and the preprocessing of its images.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -20,10 +20,10 @@ use super::task::Task;
 use super::{DatasetOrigin, Skipped, Split, Splits, folder};
 use crate::error::{Error, Result};
 
-/// What was counted over the images.
+/// Statistics of the images.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
-    /// Of training images in files; those of images in memory are counted when they are asked for.
+    /// Sums of training images in files; for images in memory they are computed on request.
     pub sums: Option<ChannelSums>,
     /// Height, or the usual shorter side where images differ.
     pub size: usize,
@@ -39,15 +39,15 @@ pub struct Dataset {
     splits: Splits,
     facts: Facts,
     preprocess: Preprocess,
-    /// What names and flip were taken from, in words.
+    /// Source of the names and of the flip, in words.
     told_by: String,
     /// Where validation images come from, in words.
     val_from: String,
-    /// Whether a flip was held to be legal by the folder's name, before the data were asked.
+    /// Whether the folder's name alone made a flip legal, before the data decided.
     flip_by_name: bool,
-    /// Where test images lie that are looked at only when they are asked for.
+    /// Place of test images that are read on request only.
     late_test: Option<Late>,
-    /// How they are looked at then.
+    /// Settings for reading them.
     looking: Looking,
     /// The classes by name as they were listed, and the label of each today.
     late_classes: Vec<String>,
@@ -57,14 +57,14 @@ pub struct Dataset {
     warnings: Vec<String>,
 }
 
-/// Test images that are looked at only when they are asked for.
+/// Test images that are read on request only.
 #[derive(Debug, Clone)]
 pub(super) enum Late {
     Folder(PathBuf),
     Files(Listed),
 }
 
-/// The same once they were asked for.
+/// Test images once they were read.
 #[derive(Debug, Clone)]
 struct LateImages {
     images: Images,
@@ -89,7 +89,7 @@ impl Dataset {
         Self::open_with(spec, None)
     }
 
-    /// The same, with what `dataset_toml` says of it in place of the `dataset.toml` that may lie in the folder.
+    /// Opens a data set with `dataset_toml` in place of the `dataset.toml` that may lie in the folder.
     ///
     /// # Errors
     /// As [`Dataset::open`].
@@ -160,13 +160,13 @@ impl Dataset {
         })
     }
 
-    /// What networks learn of the images.
+    /// The task that networks learn on the images.
     pub fn task(&self) -> Task {
         Task::Classify
     }
 
-    /// How images of this kind are best seen by a network of a space that is trained on them: photographs, which are
-    /// image files, and all images for the spaces of once-for-all as torchvision evaluates them; others whole. Mean and
+    /// The best preprocessing for a network of a space that is trained on these images: photographs, which are image files,
+    /// and all images for the spaces of once-for-all as torchvision evaluates them; others whole. Mean and
     /// deviation are those of the training images.
     ///
     /// # Errors
@@ -184,7 +184,7 @@ impl Dataset {
         })
     }
 
-    /// What a file of weights means that says nothing of it: the whole image as it is stored, normalized by the training
+    /// The preprocessing of a file of weights that has none: the whole image as it is stored, normalized by the training
     /// images at hand.
     ///
     /// # Errors
@@ -197,7 +197,7 @@ impl Dataset {
         })
     }
 
-    /// Mean and deviation of the training images in so many channels.
+    /// Mean and deviation of the training images converted to `channels` channels.
     fn counted(&self, channels: usize, grey: Grey) -> Result<Normalization> {
         let wrong = || {
             let expected = "1 or 3, or those of the images";
@@ -214,7 +214,7 @@ impl Dataset {
         }
     }
 
-    /// The same images as a network sees them that was made for this.
+    /// The same images with the preprocessing of a network.
     ///
     /// # Errors
     /// If its channels cannot be made of those of the images, or the values are of another kind.
@@ -266,7 +266,7 @@ impl Dataset {
         })
     }
 
-    /// The same with at most so many validation images, drawn with a constant seed: a quicker, coarser evaluation.
+    /// The data set with at most `most` validation images, drawn with a constant seed: a quicker, coarser evaluation.
     #[must_use]
     pub fn with_val_images(&self, most: usize) -> Self {
         let count = self.val().len();
@@ -288,8 +288,8 @@ impl Dataset {
         Self { val_from: val_from.into(), ..self }
     }
 
-    /// What it is, in a line or two: numbers of images and classes, where validation images come from, and what the names
-    /// of the classes and the flip were taken from.
+    /// A description in a line or two: numbers of images and classes, and the sources of validation images, of class
+    /// names and of the flip.
     pub fn in_words(&self) -> String {
         let told_by = match self.told_by.as_str() {
             "" => String::new(),
@@ -315,7 +315,7 @@ impl Dataset {
         format!("{train} train, {val} val{from}, {test} images of {classes} classes")
     }
 
-    /// What the names of the classes and the flip were taken from, in words; empty where the data set needs no telling.
+    /// Source of the class names and of the flip, in words; empty where it is obvious.
     pub fn names_and_flip_from(&self) -> &str {
         &self.told_by
     }
@@ -328,8 +328,8 @@ impl Dataset {
         Self { warnings, ..self }
     }
 
-    /// What to warn of: images that are left out, files that are passed over, images that are in two splits. Once test
-    /// images were asked for, what is to be said of them follows.
+    /// Warnings: images that are left out, files that are skipped, images that are in two splits. Once test
+    /// images were read, their warnings follow.
     pub fn warnings(&self) -> Vec<String> {
         let late = self.looked_at.get();
         let late = late.map(|late| left_out(&late.skipped).into_iter().chain(late.warnings.clone()));
@@ -345,7 +345,7 @@ impl Dataset {
         Self { skipped, ..self }
     }
 
-    /// Images that cannot be used and are left out: of training and validation, and of test once it was asked for.
+    /// Unusable images, which are left out: of training and validation, and of test once it was read.
     pub fn skipped(&self) -> Vec<&Skipped> {
         let late = self.looked_at.get().into_iter().flat_map(|late| &late.skipped);
         self.skipped.iter().chain(late).collect()
@@ -402,7 +402,7 @@ impl Dataset {
         let mut notes = Notes::default();
         let listed = match late {
             Late::Folder(folder) => {
-                folder::list_split((Split::Test, folder), Contents::Images, classes, &mut notes.warnings)?
+                folder::list_split(Split::Test, folder, Contents::Images, classes, &mut notes.warnings)?
             }
             Late::Files(listed) => listed.clone(),
         };
@@ -415,7 +415,7 @@ impl Dataset {
         Ok(LateImages { images, skipped, warnings })
     }
 
-    /// How a network sees the images.
+    /// Preprocessing of the images.
     pub fn preprocess(&self) -> &Preprocess {
         &self.preprocess
     }

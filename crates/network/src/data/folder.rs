@@ -25,7 +25,7 @@ const DEEPEST: usize = 8;
 /// The folders of each class, by its name: two where the name is written in two ways that are one in Unicode.
 type ClassFolders = BTreeMap<String, Vec<PathBuf>>;
 
-/// The files of the data set in `folder`. Natural images may be mirrored where nothing else is said.
+/// The files of the data set in `folder`. Natural images may be mirrored by default.
 pub(super) fn list(
     folder: &Path,
     contents: Contents,
@@ -45,9 +45,9 @@ pub(super) fn list(
             .and_then_do(splits::LAYOUT));
     }
     let mut warnings = found.warning();
-    let train = list_split((Split::Train, &found.train), contents, &classes, &mut warnings)?;
+    let train = list_split(Split::Train, &found.train, contents, &classes, &mut warnings)?;
     let val = found.val.as_deref();
-    let val = val.map(|val| list_split((Split::Val, val), contents, &classes, &mut warnings));
+    let val = val.map(|val| list_split(Split::Val, val, contents, &classes, &mut warnings));
     let name_of = |folder: &Path| idx::folder_name(folder);
     let val_from = match &found.val {
         Some(val) => format!("from {}/", name_of(val)),
@@ -57,9 +57,10 @@ pub(super) fn list(
     Ok(Files { origin, classes, train, val: val.transpose()?, test, val_from, warnings })
 }
 
-/// The files of a split; warns of what is passed over.
+/// The files of a split; warns of skipped ones.
 pub(super) fn list_split(
-    (split, folder): (Split, &Path),
+    split: Split,
+    folder: &Path,
     contents: Contents,
     classes: &[String],
     warnings: &mut Vec<String>,
@@ -83,7 +84,7 @@ pub(super) fn list_split(
     Ok(Listed { split, place: folder.to_path_buf(), files })
 }
 
-/// The folders in `folder`, by name; hidden ones are none of ours.
+/// The folders in `folder`, by name; hidden ones are ignored.
 fn class_folders(folder: &Path) -> Result<ClassFolders> {
     let mut folders = ClassFolders::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io("open the folder", folder))? {
@@ -158,7 +159,7 @@ fn empty(folder: &Path, over: &PassedOver) -> Error {
     Error::invalid(folder.display(), field, "at least one", got).and_then_do(advice)
 }
 
-/// Image files of a folder and those in it, so many folders deep; the others are counted. Hidden ones are none of ours.
+/// Image files of a folder and of those in it, to a limited depth; other files are counted. Hidden ones are ignored.
 fn list_into(folder: &Path, depth: usize, images: &mut Vec<PathBuf>, over: &mut PassedOver) -> Result<()> {
     for entry in shown_in(folder)? {
         let path = &entry.path;
@@ -172,13 +173,13 @@ fn list_into(folder: &Path, depth: usize, images: &mut Vec<PathBuf>, over: &mut 
     Ok(())
 }
 
-/// What lies in a folder.
+/// An entry of a folder.
 struct Entry {
     path: PathBuf,
     kind: Kind,
 }
 
-/// What it is; of a link, what it leads to.
+/// Kind of the entry; of a link, the kind of its target.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Folder,
@@ -199,7 +200,7 @@ impl Kind {
     }
 }
 
-/// What lies in a folder and is not hidden. Only links are asked for one by one: the folder tells what all else is.
+/// The entries of a folder that are not hidden. Only links need a call each: the folder has the kinds of all others.
 fn shown_in(folder: &Path) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io("open the folder", folder))? {
@@ -220,28 +221,28 @@ fn shown_in(folder: &Path) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Takes what is no folder for an image, or counts it.
+/// Takes an entry that is no folder for an image, or counts it.
 fn list_file(Entry { path, kind }: Entry, images: &mut Vec<PathBuf>, over: &mut PassedOver) {
     match kind {
         Kind::Dangling => over.dangling += 1,
-        // a file that cannot be read is told of when it is looked at
+        // a file that cannot be read is reported when its image is read
         Kind::File if over.takes(&path) => images.push(path),
         Kind::File => {}
         Kind::Folder | Kind::Other => over.no_files += 1,
     }
 }
 
-/// What lies in a folder and its folders.
+/// The files in a folder and its folders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImagesIn {
     /// Image files, by path.
     pub images: Vec<PathBuf>,
-    /// What else lies there, in words.
+    /// The other entries, in words.
     pub passed_over: Option<String>,
 }
 
-/// The image files in a folder and its folders, told from others as in a class's folder; files with an ending of `also`
-/// are taken too.
+/// The image files in a folder and its folders, recognized as in a class's folder; files with an ending of `also` are taken
+/// too.
 ///
 /// # Errors
 /// If a folder cannot be read.

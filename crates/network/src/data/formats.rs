@@ -1,5 +1,5 @@
-//! The forms in which a data set can be given, in one table: from it follow how one is recognized, help, errors and
-//! completion.
+//! The forms in which a data set can be given, in one table, from which recognition, help, errors and
+//! completion follow.
 
 use std::path::Path;
 
@@ -12,9 +12,9 @@ use crate::error::{Error, Result};
 /// A form in which a data set can be given.
 #[derive(Clone, Copy, Debug)]
 pub struct DataFormat {
-    /// What it begins with: `idx:`; all of it where there is no argument.
+    /// The prefix: `idx:`; the whole text where there is no argument.
     pub prefix: &'static str,
-    /// What stands behind that, in one word; empty where nothing does.
+    /// The argument after the prefix, in one word; empty where there is none.
     pub argument: &'static str,
     /// A few words of help.
     pub about: &'static str,
@@ -22,7 +22,7 @@ pub struct DataFormat {
     open: fn(&Path, Option<&Path>) -> Result<Kind>,
 }
 
-/// All of them. A format is a module and a line here.
+/// All formats. A format is a module and a line here.
 const FORMATS: [DataFormat; 5] = [
     DataFormat {
         prefix: "digits",
@@ -57,17 +57,17 @@ const FORMATS: [DataFormat; 5] = [
 ];
 
 impl DataFormat {
-    /// All of them.
+    /// All formats.
     pub fn all() -> impl Iterator<Item = Self> {
         FORMATS.into_iter()
     }
 
-    /// What users write: `idx:FOLDER`.
+    /// The form that users write: `idx:FOLDER`.
     pub fn form(&self) -> String {
         format!("{}{}", self.prefix, self.argument)
     }
 
-    /// What of `spec` is this format's argument, if it is of this format.
+    /// This format's argument in `spec`, if `spec` is of this format.
     fn argument_of<'a>(&self, spec: &'a str) -> Option<&'a str> {
         let rest = spec.strip_prefix(self.prefix)?;
         (rest.is_empty() == self.argument.is_empty()).then_some(rest)

@@ -1,8 +1,8 @@
 //! Files of MNIST's format (IDX), gzip or not: a security boundary, since a header may claim anything.
 //!
 //! A header is compared with the file's real length before anything is allocated for what it claims. Knows
-//! the format (<http://yann.lecun.com/exdb/mnist/>) and Fashion-MNIST's class names; nothing of what images
-//! are for.
+//! the format (<http://yann.lecun.com/exdb/mnist/>) and Fashion-MNIST's class names; nothing of the images'
+//! use.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, ErrorKind, Read, Seek};
@@ -21,7 +21,7 @@ const LABELS_MAGIC: u32 = 0x0000_0801;
 /// DEFLATE cannot do better than 258 bytes for two bits (zlib's technical details: 1032 to 1).
 const MOST_INFLATION: u64 = 1032;
 
-/// Which images are for validation is a property of the data set, so the seed is not the user's.
+/// The validation images are a property of the data set, so the seed is not the user's.
 pub(super) const VALIDATION_SEED: u64 = 0;
 
 /// blake3 of the labels of Fashion-MNIST's 60,000 training images, a byte each.
@@ -42,8 +42,8 @@ const FASHION_SOURCE: &str =
     "H. Xiao, K. Rasul, R. Vollgraf, \"Fashion-MNIST\", arXiv:1708.07747, Zalando Research, 2017, MIT";
 
 /// The data set in `folder`: `train-*` without a fixed tenth, that tenth as validation images, and `t10k-*`,
-/// if it is there, as test images. What the classes are called and whether a flip is legal is told by `about`, or known of
-/// the labels themselves; never by the folder's name.
+/// if it is there, as test images. Names of classes and the legality of a flip come from `about`, or from the labels
+/// themselves; never from the folder's name.
 pub(super) fn open(folder: &Path, about: impl Fn(&str) -> Result<About>) -> Result<Dataset> {
     std::fs::read_dir(folder).map_err(Error::io("open the folder", folder))?;
     let about = about(&folder.to_string_lossy())?;
@@ -94,7 +94,7 @@ fn split(folder: &Path, all: &ImageSet) -> Result<(ImageSet, ImageSet)> {
     })
 }
 
-/// What a pair of files holds.
+/// Content of a pair of files.
 struct Part {
     labels_path: PathBuf,
     pixels: Vec<u8>,
@@ -328,8 +328,10 @@ mod tests {
         let files = [("train-images-idx3-ubyte", images(40)), ("train-labels-idx1-ubyte", labels(&[0; 40]))];
         let set = open_files("set", &files).unwrap();
         assert_eq!((set.train().len(), set.val().len()), (36, 4));
-        let load = |set: &Images, i| set.load(i).unwrap().image().unwrap().pixels().bytes().unwrap().to_vec();
-        let pixels = |set: &Images| (0..set.len()).map(|i| load(set, i)).collect::<Vec<_>>();
+        let pixels = |set: &Images| -> Vec<Vec<u8>> {
+            let loaded = (0..set.len()).map(|i| set.load(i).unwrap());
+            loaded.map(|image| image.image().unwrap().pixels().bytes().unwrap().to_vec()).collect()
+        };
         let mut both = [pixels(set.train()), pixels(set.val())].concat();
         both.sort();
         both.dedup();

@@ -23,7 +23,7 @@ const SIDES: std::ops::RangeInclusive<u32> = 2..=16_384;
 /// bombs) would be .5 GB; a side of at most 16,384 needs no more than this for three channels of 8 bits.
 const MOST_BYTES: u64 = 3 * 16_384 * 16_384;
 
-/// What is read, by content; of what moves, the first frame.
+/// Formats that are read, recognized by content; of animations the first frame.
 const FORMATS: [ImageFormat; 7] = [
     ImageFormat::Png,
     ImageFormat::Jpeg,
@@ -34,10 +34,10 @@ const FORMATS: [ImageFormat; 7] = [
     ImageFormat::Pnm,
 ];
 
-/// The same for messages.
+/// The formats in messages.
 const KINDS: &str = "a png, jpeg, webp, bmp, tiff, gif or ppm image";
 
-/// Bytes that a format is told by.
+/// Number of bytes that identify a format.
 const START: u64 = 16;
 
 /// Whether a file begins as one of the formats does; one that cannot be read does not.
@@ -56,11 +56,11 @@ pub struct ImageFile {
     room: Taken,
 }
 
-/// How an image is decoded beside others.
+/// Settings for decoding an image next to others.
 pub(super) struct InTurn<F> {
     pub orient: Orient,
-    /// Is told height and width, the right way up, and says at which fraction of its sides a JPEG may be decoded: 1 for
-    /// whole, 2, 4 or 8.
+    /// From height and width, the right way up, the fraction of its sides at which a JPEG may be decoded: 1 for whole, 2,
+    /// 4 or 8.
     pub fraction: F,
 }
 
@@ -82,29 +82,18 @@ impl ImageFile {
         Self::decode(place, bytes, |_| 1, |_| Taken::nothing())
     }
 
-    /// The same, this way up, when there is room for it besides the images that other threads hold. Whoever holds one must
-    /// not ask for another.
+    /// [`ImageFile::from_bytes`] in a given orientation, as soon as there is room next to the images of other threads. A
+    /// thread that holds one must not request another.
     pub(super) fn from_bytes_in_turn(
         place: &str,
         bytes: &[u8],
         InTurn { orient, fraction }: InTurn<impl FnOnce([usize; 2]) -> usize>,
     ) -> Result<Self> {
-        let fraction_of = |stored: Stored| {
-            let Stored { size: [height, width], orientation } = stored;
-            let turned = orient == Orient::Exif && orientation != Orientation::NoTransforms;
-            let lies = turned && swaps_sides(orientation);
-            let mut fraction = fraction(if lies { [width, height] } else { [height, width] });
-            // else the sides' rests would lie at the other end once it is turned
-            while turned && (height % fraction != 0 || width % fraction != 0) {
-                fraction /= 2;
-            }
-            fraction
-        };
-        Ok(Self::decode(place, bytes, fraction_of, room::take)?.oriented(orient))
+        let image = Self::decode(place, bytes, |stored| stored.fraction(orient, fraction), room::take)?;
+        Ok(image.oriented(orient))
     }
 
-    /// `fraction` is asked for the fraction of its sides at which a JPEG is decoded, `take` for the bytes that the pixels
-    /// need.
+    /// `fraction` gives the fraction of its sides at which a JPEG is decoded, `take` the bytes that the pixels need.
     fn decode(
         place: &str,
         bytes: &[u8],
@@ -208,14 +197,29 @@ struct Stored {
     orientation: Orientation,
 }
 
+impl Stored {
+    /// The fraction to decode at: the one that `of` gives for the sides as they are shown, or a larger one.
+    fn fraction(self, orient: Orient, of: impl FnOnce([usize; 2]) -> usize) -> usize {
+        let Self { size: [height, width], orientation } = self;
+        let turned = orient == Orient::Exif && orientation != Orientation::NoTransforms;
+        let lies = turned && swaps_sides(orientation);
+        let mut fraction = of(if lies { [width, height] } else { [height, width] });
+        // else the sides' rests would lie at the other end once it is turned
+        while turned && (height % fraction != 0 || width % fraction != 0) {
+            fraction /= 2;
+        }
+        fraction
+    }
+}
+
 /// Whether height becomes width on the way to upright.
 fn swaps_sides(orientation: Orientation) -> bool {
     use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
     matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH)
 }
 
-/// Whether a jpeg goes on to its end marker; the decoder fills up what is missing without a word. Walks from segment to
-/// segment (ITU T.81, annex B), so that neither a thumbnail's end nor what is appended counts.
+/// Whether a jpeg goes on to its end marker; the decoder fills up missing parts silently. Walks from segment to segment (ITU
+/// T.81, annex B), so that neither a thumbnail's end nor appended bytes count.
 fn has_end(bytes: &[u8]) -> bool {
     let mut at = 2;
     while let Some(&[0xff, marker]) = bytes.get(at..at + 2) {

@@ -1,6 +1,6 @@
-//! Labeled images of one size in memory, and what is known of their pixels.
+//! Labeled images of one size in memory, with the kind and the statistics of their pixels.
 //!
-//! Does not know where the images came from, nor what the classes are called.
+//! Does not know where the images came from, nor the names of the classes.
 
 use serde::{Deserialize, Serialize};
 
@@ -84,7 +84,7 @@ impl ImageSet {
         Ok(Self { pixels, labels, shape })
     }
 
-    /// How many images there are; at least 1.
+    /// Number of images; at least 1.
     #[expect(clippy::len_without_is_empty, reason = "a set is never empty")]
     pub fn len(&self) -> usize {
         self.labels.len()
@@ -116,7 +116,7 @@ impl ImageSet {
         self.pixels.view()
     }
 
-    /// What its values are.
+    /// Kind of the pixels' values.
     pub fn kind(&self) -> PixelKind {
         self.pixels.view().kind()
     }
@@ -146,7 +146,7 @@ impl ImageSet {
         Some(Self { pixels, labels: self.labels.clone(), shape: [height, width, channels] })
     }
 
-    /// The same images with each label replaced by what it is in `labels`.
+    /// The same images with each label replaced by its entry in `labels`.
     pub(super) fn relabelled(&self, labels: &[u32]) -> Self {
         let labels = self.labels.iter().map(|label| labels[*label as usize]).collect();
         Self { labels, ..self.clone() }
@@ -188,7 +188,7 @@ pub struct Normalization {
     std: Vec<f32>,
 }
 
-/// The same before it is checked.
+/// A set of images before it is checked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct MeanAndStd {

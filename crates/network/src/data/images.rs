@@ -1,4 +1,4 @@
-//! The images of a split: pixels in memory, or files that are decoded when they are asked for.
+//! The images of a split: pixels in memory, or files that are decoded on request.
 
 use space::Extent;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ pub struct ImageFiles {
     views: Arc<ViewCache>,
 }
 
-/// One image that was asked for.
+/// One loaded image.
 #[derive(Debug, Clone)]
 pub struct Loaded<'a> {
     pixels: LoadedPixels<'a>,
@@ -44,7 +44,7 @@ pub struct Loaded<'a> {
     _room: Option<Taken>,
 }
 
-/// Its values: those in memory, or of a file that was decoded.
+/// The values of a loaded image: in memory, or of a decoded file.
 #[derive(Debug, Clone)]
 enum LoadedPixels<'a> {
     There(Pixels<'a>),
@@ -116,10 +116,10 @@ impl From<ImageSet> for Images {
 }
 
 impl Images {
-    /// The same images, decoded so; `views` says whether what was shown of them is shown again, so that it may be kept.
+    /// The same images with another decoding; `views` says whether evaluation views are shown again and may be cached.
     ///
     /// # Errors
-    /// If there are no such channels to be made of theirs.
+    /// If the images cannot be converted to these channels.
     pub(super) fn decoded_as(&self, place: &str, decoding: Decoding, views: bool) -> Result<Self> {
         let wrong = || {
             let expected = format!("{} for the network, or 1 or 3", decoding.channels);
@@ -138,7 +138,7 @@ impl Images {
         }
     }
 
-    /// The same images with each label replaced by what it is in `labels`.
+    /// The same images with each label replaced by its entry in `labels`.
     pub(super) fn relabelled(&self, labels: &[u32]) -> Self {
         match self {
             Self::Pixels(set) => set.relabelled(labels).into(),
@@ -149,7 +149,7 @@ impl Images {
         }
     }
 
-    /// How many images there are; at least 1.
+    /// Number of images; at least 1.
     #[expect(clippy::len_without_is_empty, reason = "a split is never empty")]
     pub fn len(&self) -> usize {
         self.labels().len()
@@ -171,7 +171,7 @@ impl Images {
         }
     }
 
-    /// What the values of every image are.
+    /// Kind of the values of every image.
     pub fn kind(&self) -> PixelKind {
         match self {
             Self::Pixels(set) => set.kind(),
@@ -192,8 +192,8 @@ impl Images {
         matches!(self, Self::Pixels(_))
     }
 
-    /// What evaluation shows of image `i` at a resolution, normalized, written to `out` [C, rows, columns].
-    /// Views of files that are rounded to 8 bits are kept, as many as there is room for, and not decoded again.
+    /// Writes the evaluation view of image `i` at a resolution, normalized, to `out` [C, rows, columns].
+    /// Views of files that are rounded to 8 bits are cached, as many as there is room for, and not decoded again.
     ///
     /// # Errors
     /// As [`Images::load`].
@@ -244,8 +244,8 @@ impl Images {
         self.load_at(i, |_| 1)
     }
 
-    /// The same, decoded at a fraction of its sides if it is a file of a kind that can be: `fraction` is told height and
-    /// width of the whole, once.
+    /// Loads image `i`, at a fraction of its sides if its format allows: `fraction` gets height and width of the whole,
+    /// once.
     pub(super) fn load_at(&self, i: usize, fraction: impl FnOnce([usize; 2]) -> usize) -> Result<Loaded<'_>> {
         match self {
             Self::Pixels(set) => {

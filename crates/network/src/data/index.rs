@@ -1,5 +1,5 @@
-//! What was found out about image files, kept from one command to the next: a data set that was looked at once opens in
-//! the time that it takes to list its files.
+//! An index of image files, kept from one command to the next: a data set that was read once opens in the time that it
+//! takes to list its files.
 //!
 //! A file counts as known while its size and its times are those of before. Knows nothing of labels or splits.
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::sums::ImageSums;
 use crate::error::Result;
 
-/// How an index begins. The number rises with every change to its form or to what is counted in an image.
+/// First bytes of an index. The number rises with every change to its form or to the statistics of an image.
 const HEAD: &[u8] = b"once-for-all images 1\n";
 
 /// Bytes of a BLAKE3 hash.
@@ -22,7 +22,7 @@ const HASH: usize = 32;
 /// change once more and look the same.
 const COARSEST_TIME: i64 = 2_000_000_000;
 
-/// What a look at an image told.
+/// The facts of an image that reading it gave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ImageFacts {
     pub color: bool,
@@ -33,19 +33,19 @@ pub(super) struct ImageFacts {
     pub sums: ImageSums,
 }
 
-/// What tells that a file is as it was.
+/// Signs that a file is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stamp {
     bytes: u64,
     /// Nanoseconds since 1970 when its content was written.
     modified: i64,
-    /// The same for anything about it, which a copy that keeps the time of its content does not keep; 0 where the system
-    /// does not tell.
+    /// Nanoseconds since 1970 when anything about it was changed: a copy does not preserve this time; 0 where the system has
+    /// none.
     changed: i64,
 }
 
 impl Stamp {
-    /// Of the file at a path, if it can be asked.
+    /// The stamp of the file at a path, if it can be read.
     pub fn of(path: &Path) -> Option<Self> {
         let found = std::fs::metadata(path).ok()?;
         let modified = nanoseconds(found.modified().ok()?)?;
@@ -70,7 +70,7 @@ fn changed(_: &std::fs::Metadata) -> i64 {
     0
 }
 
-/// One file: its path below the place of its data set, and what is known of it.
+/// One file: its path below the place of its data set, and its facts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry<Name, Facts> {
     name: Name,
@@ -78,10 +78,10 @@ struct Entry<Name, Facts> {
     facts: Facts,
 }
 
-/// What is known of the image files of one place.
+/// Known facts of the image files of one place.
 #[derive(Debug)]
 pub(super) struct Index {
-    /// Where it is kept, if it is.
+    /// Path of the index file, if there is one.
     path: Option<PathBuf>,
     place: PathBuf,
     /// By name.
@@ -91,8 +91,8 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// What `folder` keeps of the images of a place that `kind` tells from others of the same path; empty where there is
-    /// no such folder, or it keeps nothing that can be used.
+    /// The index in `folder` of the images of a place; `kind` distinguishes indexes of the same path. Empty where there is
+    /// no such folder, or no usable index in it.
     pub fn open(folder: Option<&Path>, place: &Path, kind: &str) -> Self {
         let real = std::fs::canonicalize(place).unwrap_or_else(|_| place.to_path_buf());
         let mut hasher = blake3::Hasher::new();
@@ -104,12 +104,12 @@ impl Index {
         Self { path, place: place.to_path_buf(), known, begun: unix_nanoseconds() }
     }
 
-    /// Whether it is kept anywhere.
+    /// Whether there is an index file.
     pub fn is_kept(&self) -> bool {
         self.path.is_some()
     }
 
-    /// What is known of the file at a path that has this stamp.
+    /// The facts of the file at a path, if it has this stamp.
     pub fn get(&self, path: &Path, stamp: Stamp) -> Option<&ImageFacts> {
         let name = self.name(path);
         let at = self.known.binary_search_by(|entry| entry.name.as_ref().cmp(name)).ok()?;
@@ -117,8 +117,8 @@ impl Index {
         (entry.stamp == stamp).then_some(&entry.facts)
     }
 
-    /// Keeps what is known of these files, in place of what was kept; where they are not the whole place yet, besides what
-    /// was kept of others.
+    /// Writes the facts of these files in place of the old index; where they are not the whole place yet, the entries of
+    /// other files stay.
     ///
     /// # Errors
     /// If the folder cannot be made, or written into.
@@ -133,8 +133,12 @@ impl Index {
             settled.map(|(path, stamp, facts)| Entry { name: self.name(path), stamp, facts }).collect();
         entries.sort_unstable_by_key(|entry| entry.name);
         if !whole {
-            let is_new = |name: &[u8]| entries.binary_search_by_key(&name, |entry| entry.name).is_ok();
-            let others: Vec<_> = self.known.iter().filter(|entry| !is_new(&entry.name)).collect();
+            let mut others = Vec::new();
+            for known in &self.known {
+                if entries.binary_search_by_key(&&*known.name, |entry| entry.name).is_err() {
+                    others.push(known);
+                }
+            }
             entries.extend(others.into_iter().map(|entry| Entry {
                 name: &*entry.name,
                 stamp: entry.stamp,
@@ -150,7 +154,7 @@ impl Index {
         Ok(write_atomically(path, &[HEAD, hash.as_bytes(), &body].concat())?)
     }
 
-    /// What a file is known by: its path from the place on, so that a place may be named in several ways.
+    /// Name of a file in the index: its path from the place on, so that a place may be named in several ways.
     fn name<'a>(&self, path: &'a Path) -> &'a [u8] {
         let below = path.strip_prefix(&self.place);
         below

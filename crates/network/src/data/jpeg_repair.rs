@@ -1,5 +1,5 @@
-//! JPEGs with bytes between their segments that belong to none, as some cameras and editors leave them. Other decoders pass
-//! them over; ours takes the file for cut off.
+//! JPEGs with bytes between their segments that belong to none, as some cameras and editors leave them. Other decoders skip
+//! them; ours takes the file for cut off.
 
 use std::borrow::Cow;
 use std::ops::Range;

@@ -1,7 +1,7 @@
 //! Training batches in order of step, prepared ahead by threads of their own.
 //!
-//! What a step sees is a pure function of (seed, step): the threads are there for speed alone. Knows nothing of
-//! networks; which resolution a step has is told by its caller.
+//! A step's images are a pure function of (seed, step): the threads are there for speed alone. Knows nothing of
+//! networks; the caller gives the resolution of a step.
 //!
 //! Commands run on a thread of rayon's pool, so decoding has threads of its own and never waits for that pool. Two workers make
 //! batches with all of them, so that a few batches are ready at any number of threads.
@@ -26,16 +26,16 @@ const WORKERS: usize = 2;
 /// Batches that wait for each worker's next: with the one in its hands two a worker, at any number of threads.
 const AHEAD: usize = 1;
 
-/// What a [`TrainLoader`] does with the training images.
+/// Settings of a [`TrainLoader`].
 #[derive(Debug, Clone)]
 pub struct LoaderConfig {
     /// Images a batch; at least 1, at most as many as the data set has.
     pub batch: usize,
     /// The seed of order and augmentation.
     pub seed: u64,
-    /// How the images are varied.
+    /// Variation of the images.
     pub augmentation: Augmentation,
-    /// How often an epoch shows which images.
+    /// Order and frequency of the images in an epoch.
     pub sampling: Sampling,
 }
 
@@ -61,7 +61,7 @@ struct Worker {
 
 impl TrainLoader {
     /// Starts to prepare the batches from `first_step` on, each at the resolution that `resolution_of(step)`
-    /// tells.
+    /// gives.
     ///
     /// # Errors
     /// If the batch is empty or larger than the set of training images.
@@ -73,29 +73,29 @@ impl TrainLoader {
     ) -> Result<Self> {
         let files = !dataset.train().in_memory();
         let threads = if files { rayon::current_num_threads() } else { 1 };
-        let workers = workers(!files);
+        let count = workers(!files);
         let stream = Arc::new(Stream::new(dataset, config)?);
         let abandoned = Arc::new(AtomicBool::new(false));
-        let start = |worker: usize| {
+        let mut workers = Vec::with_capacity(count);
+        for worker in 0..count {
             let (sender, batches) = sync_channel(AHEAD);
             let own = Arc::clone(&stream);
             let resolution_of = resolution_of.clone();
-            let steps = (first_step + worker as u64..).step_by(workers);
-            let threads = threads.div_ceil(workers);
+            let steps = (first_step + worker as u64..).step_by(count);
+            let threads = threads.div_ceil(count);
             let abandoned = Arc::clone(&abandoned);
-            std::thread::Builder::new()
+            let thread = std::thread::Builder::new()
                 .name("batches".to_owned())
                 .spawn(move || {
                     own.send_batches(steps, resolution_of, &Team { threads, abandoned: &abandoned }, &sender)
                 })
-                .map(|thread| Worker { batches, thread })
-                .map_err(|error| Error::invalid("loader", "worker", "a thread", error))
-        };
-        let workers = (0..workers).map(start).collect::<Result<_>>()?;
+                .map_err(|error| Error::invalid("loader", "worker", "a thread", error))?;
+            workers.push(Worker { batches, thread });
+        }
         Ok(Self { stream, abandoned, workers, turn: 0 })
     }
 
-    /// How many batches there are at once, at most: those that wait, one that each worker makes, and one that is used.
+    /// Greatest number of batches at once: those that wait, one that each worker makes, and one in use.
     pub fn most_batches(in_memory: bool) -> usize {
         workers(in_memory) * (AHEAD + 1) + 1
     }
@@ -139,7 +139,7 @@ impl TrainLoader {
         )
     }
 
-    /// How many steps see every image once (but those of the incomplete batch).
+    /// Number of steps that show every image once (but those of the incomplete batch).
     pub fn steps_per_epoch(&self) -> u64 {
         self.stream.steps_per_epoch
     }
@@ -151,7 +151,7 @@ impl Drop for TrainLoader {
     }
 }
 
-/// How many workers make batches in turns.
+/// Number of workers, which make batches in turn.
 fn workers(in_memory: bool) -> usize {
     if in_memory { 1 } else { WORKERS }
 }
@@ -162,7 +162,7 @@ struct Stream {
     dataset: Arc<Dataset>,
     config: LoaderConfig,
     steps_per_epoch: u64,
-    /// The order of the epoch asked for last, since it is asked for again and again.
+    /// The order of the last requested epoch, since it is requested again and again.
     order: Mutex<Option<(u64, Arc<Vec<usize>>)>>,
 }
 
@@ -216,7 +216,7 @@ impl Stream {
         }
     }
 
-    /// A worker's life: until nobody listens, or a batch fails.
+    /// Sends batches until the receiver is gone or a batch fails.
     fn send_batches(
         &self,
         steps: impl Iterator<Item = u64>,

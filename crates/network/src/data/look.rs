@@ -1,5 +1,5 @@
-//! Image files of a split, listed and then looked at one by one: what cannot be used is known, counted and left out
-//! before training begins, and what a step sees depends on the files alone.
+//! Image files of a split, listed and then read one by one: unusable ones are found, counted and left out before
+//! training begins, and a step's images depend on the files alone.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -25,10 +25,10 @@ const MOST_SKIPPED: f64 = 0.01;
 
 /// Images that a message names.
 const NAMED: usize = 3;
-/// Images that are looked at between two glances at the clock.
+/// Images that are read between two looks at the clock.
 const AT_ONCE: usize = 1024;
-/// Time between two writes of an index, so that what is stopped need not begin anew; and at least so many times what a
-/// write takes.
+/// Time between two writes of an index, so that a stopped command need not begin anew; and the least ratio of this time to
+/// a write's.
 const INDEX_EVERY: Duration = Duration::from_secs(30);
 const WRITES_APART: u32 = 20;
 
@@ -41,7 +41,7 @@ pub(super) struct Listed {
     pub files: Vec<(PathBuf, u32)>,
 }
 
-/// What is to be said once images were looked at.
+/// Messages for after the images were read.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     /// Images that cannot be used.
@@ -49,7 +49,7 @@ pub(super) struct Notes {
     pub warnings: Vec<String>,
 }
 
-/// A file once it was looked at, with the stamp that it had before.
+/// A file once it was read, with the stamp that it had before.
 type Looked = (Option<Stamp>, Result<ImageFacts>);
 
 #[derive(Debug, Clone)]
@@ -66,12 +66,12 @@ pub(super) struct Found {
 }
 
 impl Listed {
-    /// How many files each class has.
+    /// Number of files of each class.
     pub fn counts(&self, classes: usize) -> Vec<usize> {
         counts(self.files.iter().map(|(_, label)| *label), classes)
     }
 
-    /// Looks at every image; `notes` gets those that cannot be used, and what else is to be said.
+    /// Reads every image; `notes` gets the unusable ones, and other messages.
     pub fn look(self, classes: &[String], looking: &Looking, notes: &mut Notes) -> Result<Found> {
         let looked = self.look_at_all(looking, notes);
         let total = self.files.len();
@@ -108,25 +108,23 @@ impl Listed {
         let index = Index::open(looking.index(), &self.place, &self.split.to_string());
         let done = AtomicUsize::new(0);
         let fresh = AtomicUsize::new(0);
-        let look_at = |(path, _): &(PathBuf, u32)| {
-            let stamp = if index.is_kept() { Stamp::of(path) } else { None };
-            let known = stamp.and_then(|stamp| index.get(path, stamp));
-            let facts = known.map_or_else(
-                || {
-                    fresh.fetch_add(1, Ordering::Relaxed);
-                    look(path)
-                },
-                |facts| Ok(facts.clone()),
-            );
-            looking.tell(done.fetch_add(1, Ordering::Relaxed) + 1, self.files.len());
-            (stamp, facts)
-        };
         let mut looked: Vec<Looked> = Vec::with_capacity(self.files.len());
         let begun = Stopwatch::start();
         let mut due = Every::new(INDEX_EVERY);
         let mut kept = Ok(());
         for files in self.files.chunks(AT_ONCE) {
-            looked.par_extend(files.par_iter().map(look_at));
+            looked.par_extend(files.par_iter().map(|(path, _)| {
+                let stamp = if index.is_kept() { Stamp::of(path) } else { None };
+                let facts = match stamp.and_then(|stamp| index.get(path, stamp)) {
+                    Some(facts) => Ok(facts.clone()),
+                    None => {
+                        fresh.fetch_add(1, Ordering::Relaxed);
+                        look(path)
+                    }
+                };
+                looking.tell(done.fetch_add(1, Ordering::Relaxed) + 1, self.files.len());
+                (stamp, facts)
+            }));
             let last = looked.len() == self.files.len();
             let new = fresh.load(Ordering::Relaxed) > 0 && looking.is_worth_keeping(begun.elapsed());
             if new && kept.is_ok() && (last || due.due()) {
@@ -207,7 +205,7 @@ impl Found {
     }
 }
 
-/// Which images, or what else they are, are held out for validation: a tenth of each class, drawn with a constant seed.
+/// Marks the images (`what` in messages) held out for validation: a tenth of each class, drawn with a constant seed.
 ///
 /// # Errors
 /// If a class has too few.
@@ -232,7 +230,7 @@ pub(super) fn held_out(what: &str, labels: &[u32], place: &Path, classes: &[Stri
         .collect())
 }
 
-/// Which of a class's images are held out.
+/// Marks the held-out images of a class.
 fn drawn(label: usize, count: usize) -> Vec<bool> {
     let mut rng = rng_for("validation split", idx::VALIDATION_SEED, &[label as u64, count as u64]);
     let mut held_out = vec![false; count];
@@ -241,24 +239,30 @@ fn drawn(label: usize, count: usize) -> Vec<bool> {
     held_out
 }
 
-/// What to warn of where images of one split are, byte for byte, in another too.
+/// The warning that images of one split are, byte for byte, in another too.
 pub(super) fn in_both([one, other]: [(Split, &Images); 2]) -> Option<String> {
     let ((split, Images::Files(images)), (among, Images::Files(others))) = (one, other) else { return None };
-    doubled("image", (split, images.contents()), (among, others.contents()))
+    let images = Hashed { split, files: images.contents() };
+    doubled("image", images, Hashed { split: among, files: others.contents() })
 }
 
-/// What to warn of where files of one split are, byte for byte, in another too, each given with its hash; `what` they are, in
-/// one word.
+/// Files of a split, each with the hash of its content.
+pub(super) struct Hashed<F> {
+    pub split: Split,
+    pub files: F,
+}
+
+/// The warning that files of one split are, byte for byte, in another too; `what` names one of them.
 pub(super) fn doubled<'a>(
     what: &str,
-    (split, files): (Split, impl Iterator<Item = (&'a PathBuf, &'a [u8; 32])>),
-    (among, others): (Split, impl Iterator<Item = (&'a PathBuf, &'a [u8; 32])>),
+    of: Hashed<impl Iterator<Item = (&'a PathBuf, &'a [u8; 32])>>,
+    among: Hashed<impl Iterator<Item = (&'a PathBuf, &'a [u8; 32])>>,
 ) -> Option<String> {
     let mut known: HashMap<&[u8; 32], &PathBuf> = HashMap::new();
-    for (path, hash) in others {
+    for (path, hash) in among.files {
         known.entry(hash).or_insert(path);
     }
-    let mut shared = files.filter_map(|(path, hash)| Some((path, *known.get(hash)?)));
+    let mut shared = of.files.filter_map(|(path, hash)| Some((path, *known.get(hash)?)));
     let named: Vec<String> = shared
         .by_ref()
         .take(NAMED)
@@ -272,12 +276,14 @@ pub(super) fn doubled<'a>(
     let count = named.len() + rest;
     let files = if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") };
     Some(format!(
-        "{files} of {split} in {among} too, which makes accuracy look better than it is: {}{more}",
+        "{files} of {} in {} too, which makes accuracy look better than it is: {}{more}",
+        of.split,
+        among.split,
         named.join(", ")
     ))
 }
 
-/// What to warn of where images cannot be used.
+/// The warning that images cannot be used.
 pub(super) fn left_out(skipped: &[Skipped]) -> Option<String> {
     let named: Vec<&str> = skipped.iter().take(NAMED).map(|skipped| skipped.reason.as_str()).collect();
     let images = match skipped.len() {

@@ -1,14 +1,14 @@
-//! How image files are looked at: what is kept of it from command to command, and who is told how far it is.
+//! Settings for reading image files: the folder of the index, and the progress callback.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Who is told that so many images of so many were looked at; from any thread, in any order.
+/// Progress callback: images read, and images in all; from any thread, in any order.
 type Told = Arc<dyn Fn(usize, usize) + Send + Sync>;
 
-/// How image files are looked at. By default nothing is kept, and nobody is told.
+/// Settings for reading image files. By default there is no index and no progress report.
 #[derive(Clone, Default)]
 pub struct Looking {
     index: Option<PathBuf>,
@@ -17,20 +17,20 @@ pub struct Looking {
 }
 
 impl Looking {
-    /// Keeps in a folder what is found out about each image, and takes from there what is known of those that did not
-    /// change; `None` keeps nothing.
+    /// Keeps an index of the images in a folder, and takes the facts of unchanged images from there; `None` keeps no
+    /// index.
     #[must_use]
     pub fn with_index_in(self, folder: Option<PathBuf>) -> Self {
         Self { index: folder, ..self }
     }
 
-    /// The same, where looking takes at least this long: less need not leave a file.
+    /// The settings with an index that is written only where reading takes at least this long.
     #[must_use]
     pub fn keeping_from(self, worth_keeping: Duration) -> Self {
         Self { worth_keeping, ..self }
     }
 
-    /// Tells how many images of a split were looked at, of how many; from any thread, in any order.
+    /// Reports the number of images of a split that were read, and of all; from any thread, in any order.
     #[must_use]
     pub fn telling(self, told: impl Fn(usize, usize) + Send + Sync + 'static) -> Self {
         Self { told: Some(Arc::new(told)), ..self }

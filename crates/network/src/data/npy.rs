@@ -1,12 +1,12 @@
 //! numpy's `.npy` arrays (format 1 to 3): a security boundary, since a header may claim anything.
 //!
-//! Values become f32, in C order; what they are for is their reader's question.
+//! Values become f32, in C order; their meaning is the caller's.
 
 use half::f16;
 
 use crate::error::{Error, Result};
 
-/// How an array's elements are written.
+/// Number type of an array's elements.
 #[derive(Clone, Copy)]
 enum Element {
     U8,
@@ -63,7 +63,7 @@ pub struct NpyArray {
     floats: bool,
 }
 
-/// What a header says.
+/// Content of a header.
 struct Header {
     element: Element,
     columns_first: bool,
@@ -97,12 +97,12 @@ impl NpyArray {
         }
     }
 
-    /// Its shape.
+    /// The array's shape.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// Its values, in C order.
+    /// The values, in C order.
     pub fn values(&self) -> &[f32] {
         &self.values
     }

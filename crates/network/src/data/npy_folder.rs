@@ -1,7 +1,7 @@
 //! Folders of numpy arrays, one folder per class, laid out as folders of images are: `train/CLASS/NAME.npy`, optional `val/`
 //! and `test/` alike.
 //!
-//! All arrays have one shape and lie in memory as f32; one that cannot be used is an error, since nobody makes arrays by hand.
+//! All arrays have one shape and lie in memory as f32; an unusable one is an error, since arrays are not made by hand.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use super::catalogue::Files;
 use super::dataset::{Dataset, Late};
 use super::folder;
 use super::image_set::ImageSet;
-use super::look::{doubled, held_out};
+use super::look::{Hashed, doubled, held_out};
 use super::npy::{NpyArray, shown};
 use super::passed_over::Contents;
 use super::{Split, Splits};
@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 /// Arrays that are read together, by all threads: more of them would lie in memory twice.
 const AT_ONCE: usize = 256;
 
-/// The data set in `folder`. Arrays are not mirrored where nothing else is said: time has a direction.
+/// The data set in `folder`. Arrays are not mirrored by default: time has a direction.
 pub(super) fn open(folder: &Path, about: impl Fn(&Path) -> Result<About>) -> Result<Dataset> {
     let Files { origin, classes, train, val, test, val_from, mut warnings } =
         folder::list(folder, Contents::Arrays, |at: &Path| {
@@ -31,7 +31,7 @@ pub(super) fn open(folder: &Path, about: impl Fn(&Path) -> Result<About>) -> Res
         })?;
     let test = match test {
         Some(Late::Folder(test)) => {
-            Some(folder::list_split((Split::Test, &test), Contents::Arrays, &classes, &mut warnings)?.files)
+            Some(folder::list_split(Split::Test, &test, Contents::Arrays, &classes, &mut warnings)?.files)
         }
         _ => None,
     };
@@ -43,12 +43,10 @@ pub(super) fn open(folder: &Path, about: impl Fn(&Path) -> Result<About>) -> Res
         None => train.hold_out(&place, &classes)?,
     };
     let test = test.map(|test| reading.read(test)).transpose()?;
-    let of_train = (Split::Train, &train);
-    let of_val = (Split::Val, &val);
-    warnings.extend(in_both(of_val, of_train));
+    warnings.extend(doubled("array", val.hashed(Split::Val), train.hashed(Split::Train)));
     if let Some(test) = &test {
-        warnings
-            .extend([of_train, of_val].into_iter().filter_map(|others| in_both((Split::Test, test), others)));
+        warnings.extend(doubled("array", test.hashed(Split::Test), train.hashed(Split::Train)));
+        warnings.extend(doubled("array", test.hashed(Split::Test), val.hashed(Split::Val)));
     }
     let set = |arrays: Arrays| reading.set(arrays, classes.len());
     let splits = Splits {
@@ -67,12 +65,7 @@ struct Arrays {
     contents: Vec<(PathBuf, [u8; 32])>,
 }
 
-/// What to warn of where arrays of one split are in another too.
-fn in_both((split, arrays): (Split, &Arrays), (among, others): (Split, &Arrays)) -> Option<String> {
-    doubled("array", (split, arrays.contents()), (among, others.contents()))
-}
-
-/// What the first array has told of all others.
+/// The first array's path and shape, which all others must have.
 #[derive(Default)]
 struct Reading {
     first: Option<(PathBuf, [usize; 3])>,
@@ -127,8 +120,9 @@ fn read_file(path: &Path) -> Result<(Vec<f32>, [usize; 3], [u8; 32])> {
 }
 
 impl Arrays {
-    fn contents(&self) -> impl Iterator<Item = (&PathBuf, &[u8; 32])> {
-        self.contents.iter().map(|(path, hash)| (path, hash))
+    /// The files as those of a split.
+    fn hashed(&self, split: Split) -> Hashed<impl Iterator<Item = (&PathBuf, &[u8; 32])>> {
+        Hashed { split, files: self.contents.iter().map(|(path, hash)| (path, hash)) }
     }
 
     /// Validation arrays where there are none by themselves: a tenth of each class.

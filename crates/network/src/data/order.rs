@@ -1,4 +1,4 @@
-//! In which order an epoch shows the training images: a function of labels, seed and epoch.
+//! The order of the training images in an epoch: a function of labels, seed and epoch.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use base::random::{permutation, rng_for};
 
-/// How often an epoch shows which images.
+/// Frequency of each image in an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sampling {
@@ -19,7 +19,7 @@ pub enum Sampling {
 }
 
 impl Sampling {
-    /// Whether it is what is done where nothing is said.
+    /// Whether it is the default.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -60,8 +60,8 @@ fn balanced(labels: &[u32], draws: usize, seed: u64, epoch: u64) -> Vec<usize> {
     order
 }
 
-/// What tells the views of images in a batch apart, by their places in it: the image, and where it stands in the batch again,
-/// how often it stood there before.
+/// Numbers that distinguish the views of images in a batch, by their places in it: the image, and, where it is repeated,
+/// the number of its earlier places.
 pub(super) fn views(images: &[usize]) -> Vec<Vec<u64>> {
     let mut before: HashMap<usize, u64> = HashMap::new();
     let mut views = Vec::with_capacity(images.len());

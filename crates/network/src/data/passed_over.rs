@@ -1,11 +1,11 @@
-//! Files in a folder of images, or of arrays, that are none to be read: counted, so that none is passed over in silence.
+//! Files in a folder of images or arrays that are neither: counted, so that none is skipped in silence.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::image_file;
 
-/// Endings of image files; which format one is, its content tells.
+/// Endings of image files; the content decides the format.
 const ENDINGS: [&str; 16] = [
     "png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "tif", "tiff", "gif", "ppm", "pgm", "pbm",
     "pnm", "pam",
@@ -15,7 +15,7 @@ const ENDINGS: [&str; 16] = [
 const UNREAD: [&str; 13] =
     ["avif", "heic", "heif", "jxl", "jp2", "j2k", "svg", "psd", "exr", "tga", "ico", "dcm", "dng"];
 
-/// What a data set's folders hold.
+/// Kind of the files in a data set's folders.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Contents {
     /// Images of any format that is read.
@@ -26,7 +26,7 @@ pub(super) enum Contents {
 }
 
 impl Contents {
-    /// What is said of images, said of these.
+    /// A message about images, with this kind's word.
     fn said(self, words: &str) -> String {
         match self {
             Self::Images => words.to_string(),
@@ -49,7 +49,7 @@ pub(super) struct PassedOver {
     pub too_deep: usize,
     /// Pipes, devices, and links to a folder that they lie in.
     pub no_files: usize,
-    /// Images that lie beside the folders of classes.
+    /// Images that lie next to the folders of classes.
     pub outside: usize,
     /// Images that a list of labels does not name.
     pub unlisted: usize,
@@ -66,7 +66,7 @@ impl PassedOver {
         Self { contents, ..Self::default() }
     }
 
-    /// What is taken.
+    /// Kind of the files that are read.
     pub fn contents(&self) -> Contents {
         self.contents
     }
@@ -101,7 +101,7 @@ impl PassedOver {
         false
     }
 
-    /// Adds what was passed over elsewhere.
+    /// Adds the skipped files of another folder.
     pub fn add(&mut self, other: Self) {
         let Self { no_images, unread, dangling, too_deep, no_files, outside, unlisted, .. } = other;
         for (counts, more) in [(&mut self.no_images, no_images), (&mut self.unread, unread)] {
@@ -123,7 +123,7 @@ impl PassedOver {
         self.no_images.retain(|_, count| *count > 0);
     }
 
-    /// What is passed over, if anything is: `3 files that are no images (2 .txt, 1 without ending), 1 dangling link`.
+    /// The skipped files, if there are any: `3 files that are no images (2 .txt, 1 without ending), 1 dangling link`.
     pub fn in_words(&self) -> Option<String> {
         let kinds = |counts: &BTreeMap<String, usize>| {
             let each: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
@@ -138,8 +138,8 @@ impl PassedOver {
             (self.no_files, "pipe, device or link that leads back", "pipes, devices or links that lead back"),
             (
                 self.outside,
-                "image beside the folders of the classes",
-                "images beside the folders of the classes",
+                "image next to the folders of the classes",
+                "images next to the folders of the classes",
             ),
             (
                 self.unlisted,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What the values of pixels are.
+/// Kind of the values of pixels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PixelKind {
@@ -14,12 +14,12 @@ pub enum PixelKind {
 }
 
 impl PixelKind {
-    /// Whether they are bytes, which files of before there were others do not say.
+    /// Whether they are bytes, which older files do not state.
     pub fn is_bytes(&self) -> bool {
         *self == Self::Bytes
     }
 
-    /// What is 1 for a network.
+    /// The value that a network sees as 1.
     pub(super) fn unit(self) -> f32 {
         match self {
             Self::Bytes => 255.0,
@@ -63,7 +63,7 @@ impl<'a> Pixels<'a> {
         }
     }
 
-    /// How many there are.
+    /// Number of values.
     pub fn len(self) -> usize {
         match self {
             Self::Bytes(values) => values.len(),
@@ -76,7 +76,7 @@ impl<'a> Pixels<'a> {
         self.len() == 0
     }
 
-    /// What they are.
+    /// Kind of the values.
     pub fn kind(self) -> PixelKind {
         match self {
             Self::Bytes(_) => PixelKind::Bytes,
@@ -84,7 +84,7 @@ impl<'a> Pixels<'a> {
         }
     }
 
-    /// Those from a place on, so many of them.
+    /// The `count` values from `start` on.
     pub(super) fn part(self, start: usize, count: usize) -> Self {
         match self {
             Self::Bytes(values) => Self::Bytes(&values[start..start + count]),
@@ -93,7 +93,7 @@ impl<'a> Pixels<'a> {
     }
 }
 
-/// The same, owned.
+/// Owned values of pixels.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum PixelBuffer {
     Bytes(Vec<u8>),
@@ -108,7 +108,7 @@ impl PixelBuffer {
         }
     }
 
-    /// The values at some places, with so many values per place.
+    /// The values at some places, several per place.
     pub fn gathered(&self, places: &[usize], size: usize) -> Self {
         fn of<T: Copy>(values: &[T], places: &[usize], size: usize) -> Vec<T> {
             let mut kept = Vec::with_capacity(places.len() * size);

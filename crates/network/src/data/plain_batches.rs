@@ -16,7 +16,7 @@ use super::preprocess::Preprocess;
 use crate::error::{Error, Result};
 
 /// All images of `set` in order, unvaried, as `preprocess` says, `batch` at a time (0 counts as 1); the last batch may
-/// be smaller. Image files are decoded beside what is done with the batch before.
+/// be smaller. Image files are decoded while the batch before is in use.
 ///
 /// # Errors
 /// An item, which is then the last, if `resolution` is 0 or an image cannot be read.
@@ -33,7 +33,7 @@ pub fn eval_batches<'a>(
 /// sees images, `batch` at a time (0 counts as 1).
 ///
 /// For the statistics of batch normalization; OFA takes 2,000 images in batches of 200 to evaluate (its
-/// `set_running_statistics`), as random crops with varied colors. Here they are what evaluation shows: objects in a random
+/// `set_running_statistics`), as random crops with varied colors. Here they are the views of evaluation: objects in a random
 /// crop appear larger than in the middle square (Touvron et al. 2019, FixRes), so that statistics of crops are not those
 /// of the images to be classified; and nothing random need be stored to check an export. Validation and test images are
 /// never among them.

@@ -1,5 +1,5 @@
-//! How an image file becomes what a network sees, as data: it lies in every file of weights, so that evaluation,
-//! deployment and other programs do the same whatever folder is at hand.
+//! Preprocessing, from an image file to a network's input, as data: it lies in every file of weights, so that evaluation,
+//! deployment and other programs agree whatever folder is at hand.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// PyTorch's `ofa` have it.
 pub const MIDDLE_SHARE: f64 = 0.875;
 
-/// Which way up an image is.
+/// Orientation of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Orient {
@@ -21,7 +21,7 @@ pub enum Orient {
     Stored,
 }
 
-/// How one brightness is made of red, green and blue.
+/// Formula of brightness from red, green and blue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Grey {
@@ -42,7 +42,7 @@ impl Grey {
     }
 }
 
-/// What of an image evaluation shows.
+/// Part of an image that evaluation shows.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resize {
@@ -53,7 +53,7 @@ pub enum Resize {
     Middle(f64),
 }
 
-/// How pixels become fewer or more: a triangle (Pillow's `BILINEAR`, as wide as the step from one output to the next).
+/// Resampling filter: a triangle (Pillow's `BILINEAR`, as wide as the step from one output to the next).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Filter {
@@ -63,22 +63,22 @@ pub enum Filter {
     BilinearRounded,
 }
 
-/// What happens to an image before the network sees it.
+/// The steps from an image to the network's input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocess {
-    /// Which way up it is.
+    /// Orientation.
     pub orient: Orient,
-    /// How colors become grey, where the network takes one channel.
+    /// Formula of grey, where the network takes one channel.
     pub grey: Grey,
-    /// What of it evaluation shows; training shows random crops.
+    /// Part that evaluation shows; training shows random crops.
     pub resize: Resize,
-    /// How it is resized.
+    /// Resampling filter.
     pub filter: Filter,
-    /// What its values are. Of floats nothing is turned, made grey or rounded.
+    /// Kind of the values. Floats are not turned, made grey or rounded.
     #[serde(default, skip_serializing_if = "PixelKind::is_bytes")]
     pub values: PixelKind,
-    /// How values are shifted and scaled; as many channels as the network takes.
+    /// Shift and scale of the values; as many channels as the network takes.
     #[serde(rename = "normalisation")]
     pub normalization: Normalization,
 }
@@ -108,7 +108,7 @@ impl Preprocess {
         Self { orient: Orient::Stored, values: PixelKind::Floats, ..Self::whole(normalization) }
     }
 
-    /// What files of weights mean that say nothing of it, since they were written before there was a word for it.
+    /// The preprocessing of files of weights that were written before it had a field.
     pub fn unsaid(normalization: Normalization) -> Self {
         Self { orient: Orient::Stored, grey: Grey::Rec709, ..Self::whole(normalization) }
     }

@@ -1,6 +1,6 @@
-//! A part of an image, resized: the geometry of what is shown, and the arithmetic of Pillow's `BILINEAR`.
+//! A part of an image, resized: the geometry of the shown part, and the arithmetic of Pillow's `BILINEAR`.
 //!
-//! Knows nothing of networks or of what comes after; values stay in pixel units, bytes 0 to 255.
+//! Knows nothing of networks or later steps; values stay in pixel units, bytes 0 to 255.
 
 use std::ops::Range;
 
@@ -19,8 +19,8 @@ const BITS: u32 = 22;
 pub(super) struct Lines {
     pub start: usize,
     pub length: usize,
-    /// Where among these pixels what is shown begins, and how many pixels it takes: none and all of them, but of an image
-    /// that was decoded at a fraction.
+    /// Start of the shown part among these pixels, and its length in pixels: 0 and all of them, except of an image that was
+    /// decoded at a fraction.
     pub offset: f64,
     pub extent: f64,
     pub outputs: usize,
@@ -28,12 +28,12 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// All of what the pixels become.
+    /// All output positions of the pixels.
     pub fn all(start: usize, length: usize, outputs: usize) -> Self {
         Self { start, length, offset: 0.0, extent: length as f64, outputs, shown: 0..outputs }
     }
 
-    /// The same of an image of which only every so many-th pixel is there, `side` in all along this axis.
+    /// The lines on an image decoded at 1/`fraction` of its sides, of `side` pixels along this axis.
     pub fn of_fraction(all: &Self, fraction: usize, side: usize) -> Self {
         let begin = all.start as f64 / fraction as f64;
         let end = (all.start + all.length) as f64 / fraction as f64;
@@ -71,13 +71,8 @@ pub(super) fn shown(resize: Resize, [height, width]: [usize; 2], resolution: Ext
 ///
 /// # Panics
 /// If `out` does not have that size.
-pub(super) fn draw(
-    image: Image<'_>,
-    filter: Filter,
-    [rows, columns]: &[Lines; 2],
-    mirrored: bool,
-    out: &mut [f32],
-) {
+pub(super) fn draw(image: Image<'_>, filter: Filter, lines: &[Lines; 2], mirrored: bool, out: &mut [f32]) {
+    let [rows, columns] = lines;
     let shape = image.shape();
     match (image.pixels(), filter) {
         (Pixels::Bytes(pixels), Filter::Bilinear) => {
@@ -121,7 +116,7 @@ impl Weight for i32 {
     }
 }
 
-/// How each output position along one axis is made of neighboring input positions.
+/// Weights of the input positions that make each output position along one axis.
 ///
 /// A triangle filter with half-pixel centers, as wide as the step from one output to the next where that is
 /// more than a pixel: bilinear when enlarging, an average when reducing (Pillow's `BILINEAR`). It does not
@@ -189,7 +184,7 @@ fn resample<P: Pixel>(image: Raster<'_, P>, rows: &Axis<f32>, columns: &Axis<f32
     }
 }
 
-/// The same in whole numbers, rounded to 8 bits after the columns and after the rows.
+/// Resamples in whole numbers, rounded to 8 bits after the columns and after the rows.
 fn resample_rounded(image: Raster<'_, u8>, rows: &Axis<i32>, columns: &Axis<i32>, out: &mut [f32]) {
     const HALF: i32 = 1 << (BITS - 1);
     let rounded = |sum: i32| (sum >> BITS).clamp(0, 255);

@@ -3,15 +3,15 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Images that take fewer bytes do not ask: an image of 2.8 million pixels takes 16 MiB while it is decoded.
+/// Images that take fewer bytes need no permission: an image of 2.8 million pixels takes 16 MiB while it is decoded.
 const ASKED_FROM: usize = 16 << 20;
 
-/// Bytes for all images that ask: so much, and so much a thread, that photographs of 16 million pixels are decoded on all
+/// Bytes for all large images: a base, and an amount per thread, enough to decode photographs of 16 million pixels on all
 /// threads at once.
 const BYTES: usize = 1 << 30;
 const BYTES_A_THREAD: usize = 96 << 20;
 
-/// A number of bytes that is given out in the order of asking.
+/// A number of bytes that is given out in the order of requests.
 #[derive(Debug)]
 pub(super) struct Room {
     bytes: usize,
@@ -22,7 +22,7 @@ pub(super) struct Room {
 #[derive(Debug, Default)]
 struct State {
     taken: usize,
-    /// How many have asked, and whose turn it is.
+    /// Number of requests, and the one whose turn it is.
     asked: u64,
     turn: u64,
 }
@@ -46,8 +46,8 @@ struct Given {
     bytes: usize,
 }
 
-/// Takes room for an image that takes so many bytes while it is decoded; waits for others where there is too little. One
-/// that takes more than there is is decoded alone. Whoever holds some must not ask for more.
+/// Takes room for an image that needs `bytes` bytes while it is decoded; waits for others where there is too little. An
+/// image that needs more than all is decoded alone. A thread that holds room must not request more.
 pub(super) fn take(bytes: usize) -> Taken {
     static ROOM: OnceLock<Arc<Room>> = OnceLock::new();
     if bytes < ASKED_FROM {

@@ -1,4 +1,4 @@
-//! Sums over the pixels of images that are decoded one by one: mean and deviation in any channels come of them.
+//! Sums over the pixels of images that are decoded one by one: mean and deviation in any channels follow.
 
 use serde::{Deserialize, Serialize};
 

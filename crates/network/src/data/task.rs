@@ -1,8 +1,8 @@
-//! What a network is trained to do: its targets, its loss, and what it is judged by.
+//! The task of a network: its targets, its loss and its metric.
 
 use serde::{Deserialize, Serialize};
 
-/// What a network learns to say of its inputs.
+/// The task that a network learns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
@@ -11,19 +11,19 @@ pub enum Task {
     Classify,
 }
 
-/// How outputs are compared with targets in training.
+/// Comparison of outputs with targets in training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LossKind {
     /// Cross-entropy of a softmax over logits, with smoothed labels and soft targets.
     CrossEntropy,
 }
 
-/// A figure by which a network is judged.
+/// A metric of networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskMetric {
-    /// What files and JSON documents call it.
+    /// Name in files and JSON documents.
     pub name: &'static str,
-    /// What people call it.
+    /// Name in messages.
     pub words: &'static str,
     /// Whether more of it is better.
     pub more_is_better: bool,
@@ -37,27 +37,27 @@ const OF_CLASSES: [TaskMetric; 3] = [
 ];
 
 impl Task {
-    /// How outputs are compared with targets in training.
+    /// The loss in training.
     pub fn loss(self) -> LossKind {
         match self {
             Self::Classify => LossKind::CrossEntropy,
         }
     }
 
-    /// All that a network of this task is judged by, the headline first.
+    /// The metrics of this task, the headline first.
     pub fn metrics(self) -> &'static [TaskMetric] {
         match self {
             Self::Classify => &OF_CLASSES,
         }
     }
 
-    /// The metric that choices are made by and that stands for a network.
+    /// The metric of choices, and the one reported for a network.
     pub fn headline(self) -> TaskMetric {
         self.metrics()[0]
     }
 }
 
-/// What the outputs for a batch are compared with.
+/// Targets of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Targets {
     /// The class of each input.
@@ -72,7 +72,7 @@ impl Targets {
         }
     }
 
-    /// How many inputs they are for.
+    /// Number of inputs.
     pub fn len(&self) -> usize {
         match self {
             Self::Classes(classes) => classes.len(),

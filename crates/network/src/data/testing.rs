@@ -1,4 +1,4 @@
-//! A small data set, and batches to compare, for the tests of what makes them.
+//! A small data set and comparable batches, for tests.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What evaluation shows of image files, kept in memory: sub-networks that are judged one after the other see the same
+//! Evaluation views of image files, kept in memory: sub-networks that are evaluated one after the other see the same
 //! images, and decoding them takes longer than most networks do.
 
 use space::Extent;
@@ -21,7 +21,7 @@ pub(super) struct ViewCache {
 }
 
 impl ViewCache {
-    /// The view of an image at a resolution, if it was kept.
+    /// The view of an image at a resolution, if it is cached.
     pub fn get(&self, image: usize, resolution: Extent) -> Option<View> {
         // a panic cannot leave half a view behind: each is put in whole
         let views = self.views.read().unwrap_or_else(PoisonError::into_inner);

@@ -13,8 +13,8 @@ use crate::error::Result;
 
 /// Sorts the inner channels of every elastic block, and those inside its squeeze-and-excite, by importance.
 ///
-/// `trained` are the restrictions of `space` whose sub-networks were trained before. Each of them must compute what it
-/// did, so in each block channels stay between the inner widths that `trained` has in that block.
+/// `trained` are the restrictions of `space` whose sub-networks were trained before. Their outputs must not change, so in
+/// each block channels stay between the inner widths that `trained` has in that block.
 ///
 /// # Errors
 /// If the weights are another space's.
@@ -72,7 +72,7 @@ struct Sorting<'a> {
 }
 
 impl Sorting<'_> {
-    /// Sorts free channels of a slot by what the weight that reads them makes of each.
+    /// Sorts the free channels of a slot by their importance in the weight that reads them.
     fn sort(&mut self, slot: &str, free: &FreeChannels, bounds: &BTreeSet<usize>) -> Result<()> {
         let order = sorted(&column_norms(self.get(&format!("{slot}.{}", free.read_by))?)?, bounds);
         for (part, dimension) in &free.members {
@@ -93,7 +93,7 @@ impl Sorting<'_> {
     }
 }
 
-/// L1 norm of all that a weight `[O, I, k, k]` has for each of its inputs.
+/// L1 norm of a weight's values for each of its inputs: `[O, I, k, k] -> [I]`.
 fn column_norms(weight: &Tensor) -> Result<Vec<f64>> {
     let rows = weight.to_device(&Device::Cpu)?.flatten_from(2)?.to_vec3::<f32>()?; // [O, I, k k]
     let mut norms = vec![0.0; weight.dim(1)?];
@@ -105,7 +105,7 @@ fn column_norms(weight: &Tensor) -> Result<Vec<f64>> {
     Ok(norms)
 }
 
-/// Indices by falling importance, but each group (up to its bound) stays where it is; ties keep their order.
+/// Indices by falling importance within each group (up to its bound); groups stay in place, ties keep their order.
 fn sorted(importance: &[f64], bounds: &BTreeSet<usize>) -> Vec<u32> {
     let mut order: Vec<u32> = (0..importance.len() as u32).collect();
     let mut start = 0;
@@ -118,8 +118,80 @@ fn sorted(importance: &[f64], bounds: &BTreeSet<usize>) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
+    use kernels::Backend;
+    use space::{Arch, Bottleneck, MbConv, Operator, preset, sampler};
+
     use super::*;
-    use space::{Bottleneck, MbConv, Operator, preset, sampler};
+    use crate::elastic::SubnetWeights;
+    use crate::elastic::testing::lively;
+    use crate::nn::testing::{assert_close, noise, values};
+    use crate::nn::{Network, Pass};
+
+    /// Class scores of three images.
+    fn scores(space: &SearchSpace, shared: &SharedWeights, arch: &Arch) -> Vec<f32> {
+        let layers = space.lower(arch).expect("legal");
+        let backend = Backend::detect();
+        let subnet = SubnetWeights::new(space, shared, &layers, &backend).expect("its weights");
+        let network = Network::new(&layers, &subnet.values().expect("views")).expect("all weights");
+        let input = layers[0].input;
+        let images = noise("images", &[3, input.channels, input.height, input.width], 1.0, 0.0);
+        values(&network.forward(&images, Pass::BatchStatistics).expect("fitting shapes"))
+    }
+
+    /// Sorting leaves the largest network of the space, and those of restrictions that were trained before, what they were.
+    fn check_equal(name: &str, trained: &[(&str, usize)]) {
+        let space = preset(name).expect("a preset");
+        let allowed = trained.iter().map(|(kind, count)| (kind.to_string(), *count)).collect();
+        let restricted = space.restricted(&allowed);
+        let before = lively(&space);
+        let mut after = before.clone();
+        sort_channels(&space, &mut after, std::slice::from_ref(&restricted)).expect("its weights");
+        for arch in [sampler::largest(&space), sampler::smallest(&restricted)] {
+            let expected: Vec<f64> = scores(&space, &before, &arch).into_iter().map(f64::from).collect();
+            assert_close(&format!("{name}, {arch}"), &scores(&space, &after, &arch), &expected, 1e-4);
+        }
+    }
+
+    #[test]
+    fn networks_that_were_trained_compute_what_they_did() {
+        for name in ["tiny", "tiny-choice", "tiny-resnet"] {
+            check_equal(name, &[("expand", 1), ("width", 1)]);
+            check_equal(name, &[("expand", 2), ("width", 1)]);
+        }
+    }
+
+    #[test]
+    fn the_most_important_channels_come_first_and_move_together() {
+        let space = preset("tiny").expect("a preset");
+        let before = lively(&space);
+        let mut after = before.clone();
+        sort_channels(&space, &mut after, &[]).expect("its weights");
+        let get = |shared: &SharedWeights, part: &str| {
+            shared.get(&format!("blocks.1.conv.{part}")).expect("a shared tensor").clone()
+        };
+        let norms = |shared| column_norms(&get(shared, "point_linear.conv.weight")).expect("a matrix");
+        let importance = norms(&before);
+        let order = sorted(&importance, &[importance.len()].into());
+        assert!(norms(&after).is_sorted_by(|a, b| a >= b));
+        let smallest = sampler::smallest(&space);
+        assert_ne!(scores(&space, &before, &smallest), scores(&space, &after, &smallest));
+        for part in ["inverted_bottleneck.conv.weight", "depth_conv.conv.weight", "depth_conv.bn.bias"] {
+            let rows = |shared| -> Vec<Vec<f32>> {
+                let tensor = get(shared, part);
+                values(&tensor).chunks(tensor.elem_count() / tensor.dims()[0]).map(<[f32]>::to_vec).collect()
+            };
+            let old = rows(&before);
+            let moved: Vec<Vec<f32>> = order.iter().map(|&index| old[index as usize].clone()).collect();
+            assert_eq!(rows(&after), moved, "{part}");
+        }
+    }
+
+    #[test]
+    fn importance_is_the_sum_of_magnitudes_of_a_column() {
+        let weight = Tensor::new(&[[1.0f32, -2.0, 0.0], [-3.0, 0.5, 0.0]], &Device::Cpu).expect("a matrix");
+        let weight = weight.reshape((2, 3, 1, 1)).expect("filters");
+        assert_eq!(column_norms(&weight).expect("filters"), [4.0, 2.5, 0.0]);
+    }
 
     #[test]
     fn groups_keep_their_places() {
@@ -128,7 +200,7 @@ mod tests {
         assert_eq!(sorted(&importance, &[3, 6].into()), [1, 2, 0, 5, 3, 4]);
     }
 
-    /// The inner widths of each elastic block, of the sub-networks with so many of the largest ratios and widths.
+    /// The inner widths of each elastic block, of the sub-networks with the `expand` largest ratios and the `width` largest widths.
     fn widths_of(space: &SearchSpace, expand: usize, width: usize) -> Vec<Vec<usize>> {
         let largest = [("expand".to_string(), expand), ("width".to_string(), width)].into();
         let restricted = [space.restricted(&largest)];

@@ -1,6 +1,6 @@
-//! The supernet's weights at full size, and tensors of the same names and shapes beside them.
+//! The supernet's weights at full size, and gradients of the same names and shapes.
 //!
-//! Sorting channels makes new shared weights instead of changing these: views of the old ones stay what they were.
+//! Sorting channels makes new shared weights instead of changing these: views of the old ones keep their values.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,14 +17,14 @@ use super::kernel_transform::{kernel_sizes, matrix_specs};
 use crate::arena::{Arena, ArenaPart, Layout, infinite};
 use crate::error::{Error, Result};
 
-/// All trainable tensors of a supernet by name: of each place for a layer the union over all networks that have one there,
+/// All trainable tensors of a supernet by name: for each slot the union over all networks that have a layer there,
 /// and the matrices that turn a larger depthwise kernel into a smaller one.
 ///
 /// Cloning shares memory; [`SharedWeights::detached`] copies.
 #[derive(Clone)]
 pub struct SharedWeights {
     arena: Arena,
-    /// Of each depthwise weight its kernel sizes, falling, where there are several.
+    /// Kernel sizes of each depthwise weight that has several, in falling order.
     kernel_sizes: Arc<BTreeMap<String, Vec<usize>>>,
 }
 
@@ -46,7 +46,7 @@ pub fn shared_parts(space: &SearchSpace) -> Vec<ArenaPart> {
     parts
 }
 
-/// Enters a weight among those of its slot; one that is there already is as large as the larger in each dimension.
+/// Enters a weight of a slot; one of the same name grows to the larger size in each dimension.
 fn enter(union: &mut Vec<ArenaPart>, part: ArenaPart) {
     match union.iter_mut().find(|entered| entered.spec.name == part.spec.name) {
         Some(entered) => {
@@ -88,7 +88,7 @@ impl SharedWeights {
         Ok(Self { arena, kernel_sizes: Arc::new(kernel_sizes(space).into_iter().collect()) })
     }
 
-    /// Checks tensors from a file: every name there and no other, shapes as the space says, values finite.
+    /// Checks tensors from a file: every name of the space and no other, the space's shapes, finite values.
     ///
     /// # Errors
     /// Names the tensor; `place` says whose it is.
@@ -115,7 +115,7 @@ impl SharedWeights {
         Self::over(space, parts, tensors, place)
     }
 
-    /// The same weights with a fresh classifier, of as many classes as this space has; all else is that of the weights'
+    /// The same weights with a fresh classifier for the classes of `space`, which must otherwise equal the weights'
     /// space.
     ///
     /// # Errors
@@ -140,12 +140,12 @@ impl SharedWeights {
         self.arena.tensors()
     }
 
-    /// All of them in one row of values.
+    /// All weights in one row of values.
     pub fn arena(&self) -> &Arena {
         &self.arena
     }
 
-    /// The weights where these kernels compute; the same memory if they lie there.
+    /// The weights on the device of this backend; the same memory if they lie there.
     ///
     /// # Errors
     /// If there is no room for them.
@@ -173,7 +173,7 @@ impl SharedWeights {
         Ok(Self { arena, kernel_sizes: self.kernel_sizes.clone() })
     }
 
-    /// The kernel sizes of a depthwise weight, falling, where there are several.
+    /// The kernel sizes of a depthwise weight, in falling order, if it has several.
     pub(super) fn kernel_sizes(&self, name: &str) -> Option<&[usize]> {
         self.kernel_sizes.get(name).map(Vec::as_slice)
     }
@@ -227,7 +227,7 @@ fn initial(spec: &WeightSpec, rng: &mut ChaCha8Rng) -> Vec<f32> {
     }
 }
 
-/// Gradients of the shared weights, with a note of those that something was added to.
+/// Gradients of the shared weights, and the names of those that were added to.
 pub struct Gradients {
     arena: Arena,
     touched: RefCell<BTreeSet<String>>,
@@ -260,7 +260,7 @@ impl Gradients {
         found.ok_or_else(|| Error::invalid("gradients", name, "a tensor of this name", "none"))
     }
 
-    /// All of them in one row of values.
+    /// All gradients in one row of values.
     pub fn arena(&self) -> &Arena {
         &self.arena
     }
@@ -275,7 +275,7 @@ impl Gradients {
         std::mem::take(&mut self.touched.borrow_mut())
     }
 
-    /// Sets what was touched back to zero.
+    /// Sets the touched gradients back to zero.
     ///
     /// # Errors
     /// If a tensor cannot be written.
@@ -297,10 +297,8 @@ mod tests {
     #[test]
     fn ofa_supernet_has_its_parameters() {
         let space = preset("ofa-mbv3-w1.0").expect("a preset");
-        let count = |specs: &[WeightSpec]| {
-            specs.iter().map(|spec| spec.shape.iter().product::<usize>()).sum::<usize>()
-        };
-        assert_eq!(count(&shared_specs(&space)), 7_678_880);
+        let lengths = shared_specs(&space).into_iter().map(|spec| spec.shape.iter().product::<usize>());
+        assert_eq!(lengths.sum::<usize>(), 7_678_880);
     }
 
     /// A layer's weights under the names that they have in the supernet.
@@ -353,6 +351,76 @@ mod tests {
         let deviation = (draw(1).iter().map(|w| w * w).sum::<f32>() / draw(1).len() as f32).sqrt();
         let expected = (2.0f32 / (96 * 49) as f32).sqrt();
         assert!((deviation / expected - 1.0).abs() < 0.05, "{deviation} {expected}");
+    }
+
+    #[test]
+    fn fresh_values_follow_the_role() {
+        let mut rng = rng_for("weights", 1, &[]);
+        let mut fresh = |shape: &[usize], role| initial(&WeightSpec::new("x", shape, role), &mut rng);
+        let norm = space::Norm::Batch;
+        assert_eq!(fresh(&[2], WeightRole::NormScale(norm)), [1.0; 2]);
+        assert_eq!(fresh(&[2], WeightRole::NormShift(norm)), [0.0; 2]);
+        assert_eq!(fresh(&[2], WeightRole::Bias), [0.0; 2]);
+        assert_eq!(fresh(&[2, 2], WeightRole::KernelTransform), [1.0, 0.0, 0.0, 1.0]);
+        let matrix = fresh(&[50, 16], WeightRole::Matrix);
+        let bound = matrix.iter().fold(0.0f32, |bound, value| bound.max(value.abs()));
+        assert!(bound < 0.25 && bound > 0.24, "{bound}");
+        // the fan-out is 8 filters of 9 values, so the variance is 2 / 72
+        let filters = fresh(&[8, 100, 3, 3], WeightRole::Filters);
+        let variance = filters.iter().map(|value| value * value).sum::<f32>() / filters.len() as f32;
+        assert!((variance * 36.0 - 1.0).abs() < 0.05, "{variance}");
+    }
+
+    #[test]
+    fn a_fresh_classifier_replaces_that_alone() {
+        let space = preset("tiny").expect("a preset");
+        let before = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
+        let after =
+            before.with_fresh_classifier(&space, &mut rng_for("classifier", 1, &[])).expect("as large");
+        let flat = |tensor: &Tensor| -> Vec<f32> {
+            tensor.flatten_all().and_then(|flat| flat.to_vec1()).expect("f32 on the CPU")
+        };
+        for (name, tensor) in before.tensors() {
+            let same = flat(tensor) == flat(&after.tensors()[name]);
+            assert_eq!(same, name != "classifier.linear.weight", "{name}");
+        }
+    }
+
+    #[test]
+    fn gradients_know_what_was_touched_and_go_back_to_zero() {
+        let space = preset("tiny").expect("a preset");
+        let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
+        let gradients = Gradients::new(&weights).expect("zeros");
+        let backend = Backend::detect();
+        let name = "classifier.linear.bias";
+        let sum = || {
+            let tensor = gradients.get(name).expect("there");
+            tensor.sum_all().and_then(|sum| sum.to_scalar::<f32>()).expect("f32")
+        };
+        let ones = Tensor::ones(10, candle_core::DType::F32, &Device::Cpu).expect("a tensor");
+        backend.add_assign(gradients.touch(name).expect("there"), &ones).expect("same shapes");
+        assert_eq!((gradients.touched(), sum()), (vec![name.to_string()], 10.0));
+        gradients.clear(&backend).expect("writable");
+        assert_eq!((gradients.touched(), sum()), (Vec::new(), 0.0));
+        let error = gradients.get("x").expect_err("none").to_string();
+        assert!(error.contains("gradients: x: expected a tensor of this name, got none"), "{error}");
+        let error = weights.get("x").expect_err("none").to_string();
+        assert!(error.contains("supernet: x: expected a tensor of this name, got none"), "{error}");
+    }
+
+    #[test]
+    fn a_detached_copy_keeps_its_values() {
+        let space = preset("tiny").expect("a preset");
+        let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
+        let name = "first_conv.bn.weight";
+        let detached = weights.detached().expect("room");
+        let first = |weights: &SharedWeights| {
+            let tensor = weights.get(name).expect("there");
+            tensor.get(0).and_then(|value| value.to_scalar::<f32>()).expect("f32")
+        };
+        let clone = weights.clone();
+        Backend::detect().fill_zero(weights.get(name).expect("there")).expect("contiguous");
+        assert_eq!((first(&clone), first(&detached)), (0.0, 1.0));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Running statistics of the largest network's batch norms, and the part of them that a sub-network inherits.
 //!
-//! They are no shared weights: gathered for the largest network, they fit no other as well as statistics that are
-//! gathered for it. Whoever inherits them says so.
+//! They are not shared weights: statistics of the largest network fit no other as well as its own would. Whoever
+//! inherits them says so.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::nn::Statistics;
 /// Last parts of the names of a batch norm's statistics in a file, in the order of their rows in [`Statistics`].
 const RUNNING: [&str; 2] = ["running_mean", "running_var"];
 
-/// Names in a file of a batch norm's statistics, where this is its scale; none for other weights.
+/// Names in a file of the statistics of the batch norm whose scale this is; none for other weights.
 pub(crate) fn running_names(spec: &WeightSpec) -> Vec<String> {
     spec.batch_norm().map(|norm| RUNNING.map(|last| format!("{norm}.{last}")).to_vec()).unwrap_or_default()
 }
@@ -42,8 +42,7 @@ pub fn statistics_to_tensors(statistics: &Statistics) -> Result<BTreeMap<String,
     Ok(tensors)
 }
 
-/// Checks statistics from a file: those of every batch norm of the largest network and no others; `None` if there
-/// are none at all.
+/// Checks statistics from a file: of every batch norm of the largest network and no other; `None` if there are none.
 ///
 /// # Errors
 /// Names the tensor; `place` says whose it is.
@@ -108,5 +107,94 @@ impl SubnetWeights<'_> {
             }
         }
         Ok(inherited)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base::random::rng_for;
+    use kernels::Backend;
+    use space::{preset, sampler};
+
+    use super::*;
+    use crate::elastic::SharedWeights;
+    use crate::nn::testing::{noise, tensor, values};
+
+    const NORM: &str = "blocks.1.conv.depth_conv.bn";
+
+    /// Statistics of every batch norm of the largest network, each with values of its own.
+    fn statistics(space: &SearchSpace) -> Statistics {
+        let specs = shared_specs(space);
+        let norms = specs.iter().filter_map(|spec| Some((spec.batch_norm()?, spec.shape[0])));
+        norms.map(|(norm, channels)| (norm.to_string(), noise(norm, &[2, channels], 0.4, 1.0))).collect()
+    }
+
+    #[test]
+    fn they_come_back_from_their_tensors() {
+        let space = preset("tiny").expect("a preset");
+        let expected = statistics(&space);
+        let tensors = statistics_to_tensors(&expected).expect("two rows each");
+        assert_eq!(tensors.len(), 2 * expected.len());
+        assert!(tensors.keys().all(|name| is_running(name)));
+        assert_eq!(
+            values(&tensors[&format!("{NORM}.running_var")]),
+            values(&expected[NORM].get(1).expect("a row"))
+        );
+        let read = statistics_from_tensors(&space, tensors, "x").expect("all are there").expect("some");
+        assert_eq!(read.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        assert!(read.iter().all(|(norm, tensor)| values(tensor) == values(&expected[norm])));
+        assert!(statistics_from_tensors(&space, BTreeMap::new(), "x").expect("none is no error").is_none());
+    }
+
+    #[test]
+    fn tensors_that_are_no_statistics_of_the_space_are_refused() {
+        let space = preset("tiny").expect("a preset");
+        let tensors = statistics_to_tensors(&statistics(&space)).expect("two rows each");
+        let channels = tensors[&format!("{NORM}.running_var")].dims()[0];
+        let variances = |value: f32| {
+            let mut all = vec![1.0; channels];
+            all[channels - 1] = value;
+            tensor(&[channels], &all)
+        };
+        for (name, other, expected) in [
+            ("running_mean", None, format!("expected a tensor [{channels}] for space tiny, got none")),
+            (
+                "running_var",
+                Some(tensor(&[1], &[1.0])),
+                format!("expected a tensor [{channels}] for space tiny, got [1]"),
+            ),
+            ("running_var", Some(variances(f32::NAN)), "expected finite values, got NaN".to_string()),
+            ("running_var", Some(variances(-0.5)), "expected variances of at least 0, got -0.5".to_string()),
+            (
+                "running_max",
+                Some(variances(1.0)),
+                "expected no such tensor in space tiny, got one".to_string(),
+            ),
+        ] {
+            let name = format!("{NORM}.{name}");
+            let mut tensors = tensors.clone();
+            match other {
+                Some(other) => drop(tensors.insert(name.clone(), other)),
+                None => drop(tensors.remove(&name)),
+            }
+            let error = statistics_from_tensors(&space, tensors, "x").expect_err("refused").to_string();
+            assert!(error.starts_with(&format!("x: {name}: {expected}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_sub_network_inherits_the_leading_channels() {
+        let space = preset("tiny").expect("a preset");
+        let largest = statistics(&space);
+        let shared = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
+        let layers = space.lower(&sampler::smallest(&space)).expect("legal");
+        let subnet = SubnetWeights::new(&space, &shared, &layers, &Backend::detect()).expect("its weights");
+        let inherited = subnet.inherit(&largest).expect("all are there");
+        let rows: Vec<Vec<f32>> = inherited[NORM].to_vec2().expect("two rows");
+        let all: Vec<Vec<f32>> = largest[NORM].to_vec2().expect("two rows");
+        assert!(rows[0].len() < all[0].len());
+        assert_eq!(rows, all.iter().map(|row| row[..rows[0].len()].to_vec()).collect::<Vec<_>>());
+        let error = subnet.inherit(&Statistics::new()).expect_err("none").to_string();
+        assert!(error.contains("expected a batch norm's, got none"), "{error}");
     }
 }

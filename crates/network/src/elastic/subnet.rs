@@ -14,7 +14,7 @@ use super::takes::{is_gathered, view};
 use crate::error::Result;
 use crate::nn::{MapSource, Source, Statistics, operands};
 
-/// A sub-network's weights under the names of a static network: parts of the shared tensors, and what is made of them.
+/// A sub-network's weights under the names of a static network: parts of the shared tensors, and weights made from them.
 pub struct SubnetWeights<'a> {
     shared: &'a SharedWeights,
     layers: &'a [LayerSpec],
@@ -25,7 +25,7 @@ pub struct SubnetWeights<'a> {
     epsilon: f32,
 }
 
-/// How a weight that is no view comes out of a shared one.
+/// A weight that is not a view, and the way it is made from a shared one.
 enum Made {
     /// A smaller depthwise kernel.
     Transformed(KernelTransform),
@@ -51,7 +51,7 @@ impl Made {
         }
     }
 
-    /// Adds the gradient of the weight to that of what it was made of.
+    /// Adds the weight's gradient to the gradients of the tensors that it was made from.
     fn backward(
         &self,
         gradient: &Tensor,
@@ -69,7 +69,7 @@ impl Made {
     }
 }
 
-/// The name in the supernet of a layer's weight.
+/// A weight's name in the supernet.
 fn shared_name(layer: &LayerSpec, name: &str) -> String {
     format!("{}{}", layer.shared_name(), &name[layer.name.len()..])
 }
@@ -105,8 +105,8 @@ impl<'a> SubnetWeights<'a> {
         Ok(Self { shared, layers, made, values, backend: backend.clone(), epsilon })
     }
 
-    /// A source that answers with compact copies of the weights and with the running statistics of every batch norm, for
-    /// other kernels to compute with.
+    /// A source of compact copies of the weights and of the running statistics of every batch norm, for another
+    /// backend.
     ///
     /// # Errors
     /// If statistics are not `[2, C]`, or there is no room for the copies.
@@ -123,12 +123,12 @@ impl<'a> SubnetWeights<'a> {
         self.layers
     }
 
-    /// The weights by name; what had to be made is in memory of its own, everything else shares the supernet's.
+    /// The weights by name: views of the supernet's memory, but for made ones, which have their own.
     pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
         &self.values
     }
 
-    /// A source that answers with the weights and their operands.
+    /// A source of the weights and their operands.
     ///
     /// # Errors
     /// If there is no room for the operands.
@@ -137,7 +137,7 @@ impl<'a> SubnetWeights<'a> {
         Ok(self.source(MapSource::builder(self.values.clone())).with_operands(operands))
     }
 
-    /// A source that answers with the weights and with the running statistics of every batch norm.
+    /// A source of the weights and of the running statistics of every batch norm.
     ///
     /// # Errors
     /// If statistics are not `[2, C]`.
@@ -151,7 +151,7 @@ impl<'a> SubnetWeights<'a> {
         Source::new(builder, &self.backend, self.epsilon)
     }
 
-    /// Where backward adds: views of the shared gradients, and temporaries for weights that are no views.
+    /// The tensors that backward adds to: views of the shared gradients, and temporaries for weights that are not views.
     ///
     /// # Errors
     /// If the gradients are another space's.
@@ -182,7 +182,7 @@ pub struct SubnetGradients<'a> {
 }
 
 impl SubnetGradients<'_> {
-    /// A source that answers with the weights, their operands, and where their gradients are added.
+    /// A source of the weights, their operands and their gradients.
     ///
     /// # Errors
     /// If there is no room for the operands.
@@ -190,7 +190,7 @@ impl SubnetGradients<'_> {
         Ok(self.subnet.values()?.with_gradients(self.tensors.clone()))
     }
 
-    /// Adds the gradients of weights that are no views to those of what they were made of.
+    /// Adds the gradients of weights that are not views to those of the shared tensors.
     ///
     /// # Errors
     /// If a product fails.
@@ -206,12 +206,93 @@ impl SubnetGradients<'_> {
 #[cfg(test)]
 mod tests {
     use base::random::rng_for;
-    use space::{Take, WeightRole, preset};
+    use space::{Take, WeightRole, preset, sampler};
 
     use super::*;
+    use crate::elastic::testing::lively;
+    use crate::nn::testing::values;
 
     fn rows(tensor: &Tensor) -> Vec<Vec<f32>> {
         tensor.to_vec2().expect("a matrix")
+    }
+
+    /// Where each value of a weight lies in the shared tensor of this shape, in row-major order.
+    fn places(weight: &WeightSpec, big: &[usize]) -> Vec<usize> {
+        let mut places = vec![0];
+        for ((&length, take), &all) in weight.shape.iter().zip(&weight.takes).zip(big) {
+            let mut next = Vec::new();
+            for place in places {
+                for index in 0..length {
+                    let along = match *take {
+                        Take::Leading => index,
+                        Take::Center => all / 2 - length / 2 + index,
+                        Take::Blocks(blocks) => {
+                            let block = length / blocks;
+                            index / block * (all / blocks) + index % block
+                        }
+                    };
+                    next.push(place * all + along);
+                }
+            }
+            places = next;
+        }
+        places
+    }
+
+    #[test]
+    fn weights_are_the_parts_of_shared_ones_that_they_take() {
+        for name in ["tiny", "tiny-choice", "tiny-resnet", "tiny-spectrogram"] {
+            let space = preset(name).expect("a preset");
+            let shared = lively(&space);
+            let layers = space.lower(&sampler::smallest(&space)).expect("legal");
+            let subnet =
+                SubnetWeights::new(&space, &shared, &layers, &Backend::detect()).expect("its weights");
+            let mut narrowed = 0;
+            for layer in &layers {
+                for weight in layer.weights() {
+                    if matches!(subnet.made.get(&weight.name), Some(Made::Transformed(_))) {
+                        continue;
+                    }
+                    let big = shared.get(&shared_name(layer, &weight.name)).expect("a shared tensor");
+                    let all = values(big);
+                    let expected: Vec<f32> =
+                        places(&weight, big.dims()).into_iter().map(|place| all[place]).collect();
+                    let got = &subnet.tensors()[&weight.name];
+                    assert_eq!(
+                        (got.dims(), values(got)),
+                        (&weight.shape[..], expected),
+                        "{name}, {}",
+                        weight.name
+                    );
+                    narrowed += usize::from(big.dims() != weight.shape);
+                }
+            }
+            assert!(narrowed > 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn gradients_of_views_lie_in_the_shared_ones() {
+        let space = preset("tiny").expect("a preset");
+        let shared = lively(&space);
+        let layers = space.lower(&sampler::smallest(&space)).expect("legal");
+        let subnet = SubnetWeights::new(&space, &shared, &layers, &Backend::detect()).expect("its weights");
+        let gradients = Gradients::new(&shared).expect("zeros");
+        let parts = subnet.gradients(&gradients).expect("views");
+        for (name, part) in &parts.tensors {
+            let one = Tensor::ones(part.dims(), DType::F32, &candle_core::Device::Cpu).expect("ones");
+            Backend::detect().add_to_view(part, &one).unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        let bias = gradients.get("blocks.1.conv.depth_conv.bn.bias").expect("a gradient");
+        let taken = subnet.tensors()["blocks.1.conv.depth_conv.bn.bias"].elem_count();
+        let expected: Vec<f32> = (0..bias.elem_count()).map(|i| f32::from(u8::from(i < taken))).collect();
+        assert!(taken < expected.len());
+        assert_eq!(values(bias), expected);
+        // kernels of 3 are made from those of 7: their gradients come to the shared ones at the end
+        let kernels = gradients.get("blocks.1.conv.depth_conv.conv.weight").expect("a gradient");
+        assert!(values(kernels).iter().all(|value| *value == 0.0));
+        parts.finish().expect("fitting shapes");
+        assert!(values(kernels).iter().any(|value| *value != 0.0));
     }
 
     /// The classifier's matrix `[10, F]`, of which a weight takes the leading part of each half of its columns.

@@ -1,5 +1,5 @@
-//! How a smaller weight lies in the big one: along each dimension its leading part, its middle, or the leading part of each
-//! of some blocks.
+//! The place of a smaller weight in the big one: along each dimension the leading part, the middle, or the leading part of
+//! each of some blocks.
 
 use candle_core::{Result, Tensor};
 use space::{Take, WeightSpec};
@@ -9,13 +9,13 @@ pub(super) fn center(tensor: &Tensor, dimension: usize, length: usize) -> Result
     tensor.narrow(dimension, tensor.dim(dimension)? / 2 - length / 2, length)
 }
 
-/// Whether a weight is no view of the big one, but has to be gathered: blocks lie apart.
+/// Whether a weight has to be gathered instead of viewed: its blocks lie apart.
 pub(super) fn is_gathered(weight: &WeightSpec) -> bool {
     weight.takes.iter().any(|take| matches!(take, Take::Blocks(_)))
 }
 
-/// The part of a big contiguous tensor that a weight takes, as a view. A dimension of which it takes blocks is two there: the
-/// blocks, and the values of each.
+/// The part of a big contiguous tensor that a weight takes, as a view. A dimension of blocks becomes two: the blocks, and
+/// the values of each.
 pub(super) fn view(big: &Tensor, weight: &WeightSpec) -> Result<Tensor> {
     let mut split = Vec::with_capacity(weight.shape.len());
     for (&length, take) in big.dims().iter().zip(&weight.takes) {

@@ -1,4 +1,4 @@
-//! What a network says of each image of a split, and what follows from that.
+//! A network's results for the images of a split, and metrics of them.
 
 use serde::Serialize;
 
@@ -9,18 +9,18 @@ use crate::error::{Error, Result};
 /// Classes that may stand before an image's own so that it still counts as found.
 const TOP: usize = 5;
 
-/// What a network says of one image.
+/// A network's result for one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Judged {
-    /// Its class.
+    /// The image's class.
     pub label: usize,
     /// The class that scored highest; of equal ones the first.
     pub predicted: usize,
-    /// What the network takes for the probability of that.
+    /// The network's probability of that class.
     pub probability: f64,
     /// Cross-entropy with its class, in nats.
     pub loss: f64,
-    /// How many classes come before its own; of equal scores the first comes first.
+    /// Number of classes ranked before the image's own; of equal scores the first class ranks first.
     pub rank: usize,
 }
 
@@ -43,10 +43,10 @@ impl Judged {
     }
 }
 
-/// What a network says of the images of a split.
+/// A network's results for the images of a split.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
-    /// How many classes there are.
+    /// Number of classes.
     pub classes: usize,
     /// Each image, in order.
     pub images: Vec<Judged>,
@@ -57,9 +57,9 @@ pub struct Evaluation {
 pub struct Confusion {
     /// Their class.
     pub label: usize,
-    /// What they were taken for.
+    /// The predicted class.
     pub predicted: usize,
-    /// How many.
+    /// Number of such images.
     pub count: usize,
 }
 
@@ -113,7 +113,7 @@ impl Evaluation {
         counts
     }
 
-    /// How many images of each class (a row) were taken for each (a column).
+    /// Number of images of each class (row) predicted as each class (column).
     pub fn confusion(&self) -> Vec<Vec<usize>> {
         let mut counts = vec![vec![0; self.classes]; self.classes];
         self.images.iter().for_each(|image| counts[image.label][image.predicted] += 1);

@@ -1,4 +1,4 @@
-//! What an exported network says of the images of a split: nothing else than its folder and the images is needed.
+//! Evaluation of an exported network on a split, from its folder and the images alone.
 
 use kernels::Backend;
 
@@ -11,7 +11,7 @@ use crate::eval::{Evaluation, judged};
 const BATCH: usize = 200;
 
 impl ModelFolder {
-    /// What the network says of each image of a split, in order: its accuracy, and the class that each image is taken for.
+    /// The network's results for a split, in order of images: its accuracy, and the class predicted for each image.
     ///
     /// # Errors
     /// If the data set lacks the split, its classes are not the network's, or its images do not fit.

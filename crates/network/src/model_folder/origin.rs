@@ -1,11 +1,11 @@
-//! Where an exported network comes from, and what was done to it since.
+//! The origin of an exported network, and its changes since.
 
 use serde::{Deserialize, Serialize};
 
 use crate::data::Split;
 use crate::eval::Accuracy;
 
-/// How accurate the network is, as counted.
+/// The measured accuracy of the network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MeasuredAccuracy {
@@ -15,13 +15,13 @@ pub struct MeasuredAccuracy {
     pub n: usize,
     /// Split they are of.
     pub split: String,
-    /// What the network was selected by, where it was by images of that split: it then looks better on them than it is.
+    /// The selection that used images of that split, if any: the network then looks better on them than it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selected_on: Option<SelectedOn>,
 }
 
 impl MeasuredAccuracy {
-    /// What was counted on a split.
+    /// An accuracy measured on a split.
     pub fn of(accuracy: Accuracy, split: Split) -> Self {
         Self { top1: accuracy.top1(), n: accuracy.n, split: split.to_string(), selected_on: None }
     }
@@ -32,7 +32,7 @@ impl MeasuredAccuracy {
     }
 }
 
-/// What a search selected a network by.
+/// The criterion by which a search selected a network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SelectedOn {
@@ -40,7 +40,7 @@ pub struct SelectedOn {
     pub split: String,
     /// Number of images.
     pub n: u64,
-    /// How, in words.
+    /// The criterion in words.
     pub how: String,
 }
 
@@ -57,7 +57,7 @@ pub enum StatisticsOrigin {
         /// Seed that drew them.
         seed: u64,
     },
-    /// Those of the supernet's largest network, as they lie in its file, for the leading channels that the network
+    /// Statistics of the supernet's largest network, as they lie in its file, for the leading channels that the network
     /// has.
     Inherited,
 }
@@ -81,7 +81,7 @@ pub struct ModelOrigin {
     pub predicted_latency_ms: Option<f64>,
     /// Accuracy as counted after the export, or after the last fine-tuning.
     pub measured: Option<MeasuredAccuracy>,
-    /// What changed the weights since the export, in order; empty for a sub-network as the supernet has it.
+    /// Changes of the weights since the export, in order; empty for a sub-network with the supernet's weights.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fine_tuned: Vec<FineTuned>,
 }
@@ -90,7 +90,7 @@ pub struct ModelOrigin {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FineTuned {
-    /// What the model was before.
+    /// The model before.
     pub from: FineTunedFrom,
     /// Version of the tool that trained.
     pub tool: String,
@@ -99,13 +99,13 @@ pub struct FineTuned {
     pub backend: String,
     /// Name and hash of the training data.
     pub data: String,
-    /// Hash of the plan, which holds all that follows and what the optimizer was set to.
+    /// Hash of the plan, which holds all that follows and the optimizer's settings.
     pub plan: String,
     /// Seed of everything random.
     pub seed: u64,
     /// Passes over the training images.
     pub epochs: f64,
-    /// Images a step.
+    /// Images per step.
     pub batch: usize,
     /// Learning rate after warm-up.
     pub lr: f64,
@@ -118,7 +118,7 @@ pub struct FineTuned {
     pub new_head: bool,
 }
 
-/// What a fine-tuning began with, and what it replaced in [`ModelOrigin`].
+/// The start of a fine-tuning, and the values that it replaced in [`ModelOrigin`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FineTunedFrom {

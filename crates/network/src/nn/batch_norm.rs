@@ -24,7 +24,7 @@ pub struct BatchNorm {
 }
 
 impl BatchNorm {
-    /// Asks for `weight`, `bias`, `[C]`, and takes `running_mean` and `running_var` where they are.
+    /// Reads `weight`, `bias`, `[C]`, and, if present, `running_mean` and `running_var`.
     ///
     /// # Errors
     /// If a weight is missing or has another shape.
@@ -43,10 +43,10 @@ impl BatchNorm {
         Ok(Self { name: source.prefix(), with, gradient, running, backend })
     }
 
-    /// The normalization plus `addend`, where there is one.
+    /// The normalization plus `addend`, if there is one.
     ///
     /// # Shapes
-    /// `[C, N, H, W]` in and out; the input may be written over where the pass keeps nothing.
+    /// `[C, N, H, W]` in and out; the input may be overwritten where the pass saves nothing.
     ///
     /// # Errors
     /// [`Error::Uncalibrated`] at inference without running statistics.
@@ -68,7 +68,7 @@ impl BatchNorm {
         Ok(x)
     }
 
-    /// Adds the gradients of scale and shift, and returns the input's, in the place of `dy`.
+    /// Adds the gradients of scale and shift, and returns the input's, which overwrites `dy`.
     ///
     /// # Errors
     /// If the tape does not fit, or there are no gradients.
@@ -82,7 +82,7 @@ impl BatchNorm {
     /// [`BatchNorm::backward`] that leaves `dy` as it is.
     ///
     /// # Errors
-    /// As that.
+    /// As [`BatchNorm::backward`].
     pub fn backward_keeping(&self, dy: &Tensor, tape: &mut Tape) -> Result<Tensor> {
         let statistics = tape.pop()?;
         let x = tape.pop()?;
@@ -94,17 +94,17 @@ impl BatchNorm {
         &self.with
     }
 
-    /// Where the gradients of scale and shift are added.
+    /// The gradients of scale and shift, to add to.
     fn gradient(&self) -> candle_core::Result<&BatchNormAffine> {
         there(self.gradient.as_ref())
     }
 
-    /// The same, if there are gradients.
+    /// The gradients of scale and shift, if there are any.
     pub(super) fn find_gradient(&self) -> Option<&BatchNormAffine> {
         self.gradient.as_ref()
     }
 
-    /// Its name, such as `blocks.3.conv.depth_conv.bn`.
+    /// The full name, such as `blocks.3.conv.depth_conv.bn`.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -112,5 +112,66 @@ impl BatchNorm {
     /// The running statistics, `[2, C]`.
     pub(super) fn running(&self) -> Result<&Tensor> {
         self.running.as_ref().ok_or_else(|| Error::Uncalibrated { name: self.name.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::testing::{assert_close, source, tensor, values};
+
+    /// One channel: scale 2, shift 0.5, running mean 1 and variance 4; `statistics` says whether those are there.
+    fn norm(statistics: bool) -> BatchNorm {
+        let number = |value: f32| tensor(&[1], &[value]);
+        let mut tensors = vec![("bn.weight", number(2.0)), ("bn.bias", number(0.5))];
+        if statistics {
+            tensors.extend([("bn.running_mean", number(1.0)), ("bn.running_var", number(4.0))]);
+        }
+        BatchNorm::new(1, Activation::Relu, &source(&tensors).pp("bn")).expect("its weights")
+    }
+
+    fn x() -> Tensor {
+        tensor(&[1, 2, 1, 2], &[1.0, 2.0, 3.0, 6.0])
+    }
+
+    #[test]
+    fn each_pass_takes_its_statistics() {
+        // the batch's mean is 3, its biased variance 3.5
+        let of_batch = [1.0f64, 2.0, 3.0, 6.0].map(|x| (2.0 * (x - 3.0) / 3.5f64.sqrt() + 0.5).max(0.0));
+        let mut seen = Statistics::new();
+        for (mut pass, expected) in [
+            (Pass::Inference, [0.5, 1.5, 2.5, 5.5]),
+            (Pass::BatchStatistics, of_batch),
+            (Pass::Calibration(&mut seen), of_batch),
+            (Pass::Training(&mut Tape::new()), of_batch),
+        ] {
+            let y = norm(true).forward(x(), None, &mut pass).expect("running statistics");
+            assert_close("normalized", &values(&y), &expected, 1e-6);
+        }
+        assert_eq!(seen.keys().collect::<Vec<_>>(), ["bn"]);
+        assert_eq!(seen["bn"].dims(), [2, 1]);
+        assert_close("statistics", &values(&seen["bn"]), &[3.0, 3.5], 1e-6);
+    }
+
+    #[test]
+    fn the_addend_is_added_after_the_activation() {
+        let addend = tensor(&[1, 2, 1, 2], &[-10.0, 0.0, 1.0, 2.0]);
+        let y = norm(true).forward(x(), Some(&addend), &mut Pass::Inference).expect("running statistics");
+        assert_close("sum", &values(&y), &[-9.5, 1.5, 3.5, 7.5], 1e-6);
+    }
+
+    #[test]
+    fn without_running_statistics_there_is_no_inference() {
+        let error = norm(false).forward(x(), None, &mut Pass::Inference).expect_err("uncalibrated");
+        let expected = "bn: no running statistics for this sub-network; calibrate it first";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn without_gradients_there_is_no_backward() {
+        let mut tape = Tape::new();
+        let y = norm(true).forward(x(), None, &mut Pass::Training(&mut tape)).expect("a batch");
+        let error = norm(true).backward(y, &mut tape).expect_err("no gradients").to_string();
+        assert!(error.contains("expected a network with gradients"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! The inside of a block with a depthwise convolution: what happens to each channel by itself.
+//! The channel-by-channel part of a block: its depthwise convolution and the batch norms around it.
 
 use candle_core::Tensor;
 use kernels::{Backend, ChainKept, ChainOutputGradient, DepthwiseChain, ExciteBackward, Window};
@@ -15,12 +15,12 @@ pub struct ChainLayer {
     before: Option<BatchNorm>,
     after: BatchNorm,
     chain: DepthwiseChain,
-    /// The chain with gradients in the place of weights.
+    /// The chain with gradients in place of weights.
     gradient: Option<DepthwiseChain>,
     backend: Backend,
 }
 
-/// The depthwise convolution of a block, and what follows it.
+/// Settings of a block's depthwise convolution.
 pub struct Depthwise {
     /// Channels.
     pub channels: usize,
@@ -28,22 +28,21 @@ pub struct Depthwise {
     pub window: Window,
     /// Activation after each batch norm.
     pub activation: Activation,
-    /// Whether the means of its maps are asked for.
+    /// Whether the means of the output's maps are computed.
     pub with_means: bool,
 }
 
-/// Gradients that reach the inside through squeeze-and-excite: the factors, and the gradient of the means it read,
-/// `[C, N]` each.
+/// The gradient through squeeze-and-excite: its factors, and the gradient of the means that it read, `[C, N]` each.
 pub struct Excited {
-    /// What each map was scaled by.
+    /// The factor of each map.
     pub factor: Tensor,
     /// Gradient of each map's mean.
     pub dmean: Tensor,
 }
 
 impl ChainLayer {
-    /// Asks `source` for `conv.weight`, `[C, 1, k, k]`, and `bn.*`; `before` for the `bn.*` of what makes the input, where
-    /// that has no batch norm yet.
+    /// Reads `conv.weight`, `[C, 1, k, k]`, and `bn.*` from `source`, and from `before` the `bn.*` of the layer that makes the
+    /// input, where its batch norm is computed here.
     ///
     /// # Errors
     /// If a weight is missing or has another shape.
@@ -119,8 +118,8 @@ impl ChainLayer {
         Ok((tape.pop()?, ChainKept { before, convolved, after }))
     }
 
-    /// Adds the weights' gradients; returns the input's. `dy` is that of the output, or, where squeeze-and-excite
-    /// follows, that of what came out of it.
+    /// Adds the weights' gradients; returns the input's. `dy` is the gradient of the output, or, where squeeze-and-excite
+    /// follows, of its output.
     ///
     /// # Errors
     /// If the tape does not fit.
@@ -132,8 +131,79 @@ impl ChainLayer {
         Ok(self.backend.chain_backward(&self.chain, &x, &kept, &output, gradient)?)
     }
 
-    /// The batch norms before and after, and what lies between them.
+    /// The batch norm before, the chain, and the batch norm after.
     pub(super) fn parts(&self) -> (Option<&BatchNorm>, &DepthwiseChain, &BatchNorm) {
         (self.before.as_ref(), &self.chain, &self.after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::testing::{Maps, Naive, assert_close, noise, values};
+    use crate::nn::{MapSource, Statistics};
+
+    const CHANNELS: usize = 3;
+
+    /// Weights of a chain below `x.a` (what makes the input) and `x.b`, without those whose name ends with `left_out`.
+    fn tensors(left_out: &str) -> std::collections::BTreeMap<String, Tensor> {
+        let mut tensors = std::collections::BTreeMap::new();
+        for norm in ["x.a.bn", "x.b.bn"] {
+            for part in ["weight", "bias", "running_mean", "running_var"] {
+                let name = format!("{norm}.{part}");
+                tensors.insert(name.clone(), noise(&name, &[CHANNELS], 0.3, 1.0));
+            }
+        }
+        tensors.insert("x.b.conv.weight".to_string(), noise("filters", &[CHANNELS, 1, 3, 3], 1.0, 0.0));
+        tensors.retain(|name, _| !name.ends_with(left_out));
+        tensors
+    }
+
+    fn chain(left_out: &str, backend: &Backend) -> ChainLayer {
+        let source = Source::new(MapSource::builder(tensors(left_out)), backend, crate::nn::testing::EPSILON);
+        let source = source.pp("x");
+        let window = Window { kernel: 3, stride: 2 };
+        let depthwise =
+            Depthwise { channels: CHANNELS, window, activation: Activation::HSwish, with_means: true };
+        ChainLayer::new(&depthwise, Some(&source.pp("a")), &source.pp("b")).expect("its weights")
+    }
+
+    fn x() -> Tensor {
+        noise("maps", &[CHANNELS, 2, 5, 4], 1.5, 0.2)
+    }
+
+    #[test]
+    fn it_is_what_its_parts_compute_one_after_the_other() {
+        let naive = Naive::new("x", &tensors("none"));
+        for backend in [Backend::detect(), Backend::reference()] {
+            let mut seen = Statistics::new();
+            for (mut pass, naive) in [
+                (Pass::Inference, naive.clone()),
+                (Pass::BatchStatistics, naive.clone().with_batch_statistics()),
+                (Pass::Calibration(&mut seen), naive.clone().with_batch_statistics()),
+                (Pass::Training(&mut Tape::new()), naive.clone().with_batch_statistics()),
+            ] {
+                let (y, means) = chain("none", &backend).forward(&x(), &mut pass).expect("fitting shapes");
+                let expanded = naive.norm(&Maps::of(&x()), "a.bn", Activation::HSwish);
+                let expected = naive.conv_norm(&expanded, "b", 2, Activation::HSwish);
+                assert_eq!(y.dims(), expected.shape);
+                assert_close("output", &values(&y), &expected.values, 1e-5);
+                let means = means.expect("they are requested");
+                assert_close("means", &values(&means), &expected.mean().values, 1e-5);
+            }
+            // the first batch norm's are those of the input
+            assert_eq!(seen.keys().collect::<Vec<_>>(), ["x.a.bn", "x.b.bn"]);
+            let mean = values(&x().get(0).expect("a channel")).iter().sum::<f32>() / 40.0;
+            assert!((values(&seen["x.a.bn"])[0] - mean).abs() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn without_running_statistics_there_is_no_inference() {
+        for norm in ["x.a.bn", "x.b.bn"] {
+            let chain = chain(&format!("{norm}.running_var"), &Backend::detect());
+            let error = chain.forward(&x(), &mut Pass::Inference).expect_err("uncalibrated").to_string();
+            assert!(error.starts_with(&format!("{norm}: no running statistics")), "{error}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::pass::{Pass, Tape};
 use super::source::Source;
 use crate::error::Result;
 
-/// A convolution: what it computes forward, and what it gives back.
+/// A convolution, forward and backward.
 pub trait Convolution {
     /// `[C, N, H, W] -> [C', N, H', W']`.
     ///
@@ -18,13 +18,13 @@ pub trait Convolution {
     /// If the shapes do not fit.
     fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor>;
 
-    /// Adds the weight's gradient; returns the input's, or `None` where nobody needs it.
+    /// Adds the weight's gradient; returns the input's, or `None` for a convolution on the image.
     ///
     /// # Errors
     /// If the tape does not fit, or there are no gradients.
     fn backward(&self, dy: &Tensor, tape: &mut Tape) -> Result<Option<Tensor>>;
 
-    /// What the profile calls it.
+    /// Name in the profile.
     const NAME: &'static str;
 }
 
@@ -35,7 +35,7 @@ pub struct Pointwise {
 }
 
 impl Pointwise {
-    /// Asks for `weight`, `[O, I, 1, 1]`.
+    /// Reads `weight`, `[O, I, 1, 1]`.
     ///
     /// # Errors
     /// If it is missing or has another shape.
@@ -47,7 +47,7 @@ impl Pointwise {
 }
 
 impl Pointwise {
-    /// Adds the weight's gradient, and the input's to `skip`, the gradient that reaches the input past the convolution.
+    /// Adds the weight's gradient, and the input's to `skip`, the input's gradient from the path past the convolution.
     ///
     /// # Errors
     /// If the tape does not fit, or there are no gradients.
@@ -90,13 +90,13 @@ impl Convolution for Pointwise {
 pub struct Dense {
     weight: Parameter, // [O, I, k, k]
     window: Window,
-    /// The image's gradient is nobody's.
+    /// Whether the input is the image, whose gradient is not needed.
     on_image: bool,
     backend: Backend,
 }
 
 impl Dense {
-    /// A convolution on maps; asks for `weight`, `[O, I, k, k]`.
+    /// A convolution on maps; reads `weight`, `[O, I, k, k]`.
     ///
     /// # Errors
     /// If it is missing or has another shape.
@@ -105,7 +105,7 @@ impl Dense {
         Ok(Self { weight, window, on_image: false, backend: source.backend().for_layer(Self::NAME) })
     }
 
-    /// A convolution on the image, whose gradient nobody asks for.
+    /// A convolution on the image, whose gradient is not needed.
     ///
     /// # Errors
     /// As [`Dense::new`].
@@ -114,7 +114,7 @@ impl Dense {
         Ok(Self { on_image: true, backend, ..Self::new(channels, window, source)? })
     }
 
-    /// The weight, `[O, I, k, k]`, and what it looks through.
+    /// The weight, `[O, I, k, k]`, and its window.
     pub(super) fn parts(&self) -> (&Tensor, Window) {
         (self.weight.value(), self.window)
     }
@@ -147,7 +147,7 @@ pub struct ConvNorm<C> {
 }
 
 impl ConvNorm<Pointwise> {
-    /// Asks for `conv.weight`, `[O, I, 1, 1]`, and `bn.*`, `[O]`.
+    /// Reads `conv.weight`, `[O, I, 1, 1]`, and `bn.*`, `[O]`.
     ///
     /// # Errors
     /// If a weight is missing or has another shape.
@@ -166,7 +166,7 @@ impl<C: Convolution> ConvNorm<C> {
         Ok(Self { convolution, norm: BatchNorm::new(channels, activation, &source.pp("bn"))? })
     }
 
-    /// The convolution's batch norm plus `addend`, where there is one: `[C, N, H, W] -> [C', N, H', W']`.
+    /// The normalized convolution plus `addend`, if there is one: `[C, N, H, W] -> [C', N, H', W']`.
     ///
     /// # Errors
     /// If the shapes do not fit, or at inference without running statistics.
@@ -175,7 +175,7 @@ impl<C: Convolution> ConvNorm<C> {
         self.norm.forward(y, addend, pass)
     }
 
-    /// Adds the weights' gradients; returns the input's where the convolution gives one. Writes over `dy`.
+    /// Adds the weights' gradients; returns the input's where the convolution gives one. Overwrites `dy`.
     ///
     /// # Errors
     /// If the tape does not fit.
@@ -203,5 +203,57 @@ pub(super) fn given(gradient: Option<Tensor>) -> candle_core::Result<Tensor> {
     match gradient {
         Some(gradient) => Ok(gradient),
         None => bail!("no input gradient from a convolution that is not on the image"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::testing::{source, tensor, values};
+
+    /// A source with `weight` and a gradient of zeros for it, which is returned too.
+    fn weight(shape: &[usize], values: &[f32]) -> (Source<'static>, Tensor) {
+        let gradient = tensor(shape, &vec![0.0; values.len()]);
+        let gradients = [("x.weight".to_string(), gradient.clone())].into();
+        let source = source(&[("x.weight", tensor(shape, values))]).with_gradients(gradients);
+        (source.pp("x"), gradient)
+    }
+
+    #[test]
+    fn a_pointwise_convolution_adds_its_gradients() {
+        let (source, gradient) = weight(&[2, 2, 1, 1], &[1.0, 2.0, 3.0, 4.0]);
+        let convolution = Pointwise::new(2, 2, &source).expect("its weight");
+        let x = tensor(&[2, 1, 1, 2], &[1.0, 2.0, 10.0, 20.0]);
+        let mut tape = Tape::new();
+        let y = convolution.forward(&x, &mut Pass::Training(&mut tape)).expect("maps");
+        assert_eq!(values(&y), [21.0, 42.0, 43.0, 86.0]);
+        let dy = tensor(&[2, 1, 1, 2], &[1.0, 0.0, 0.0, 1.0]);
+        let skip = tensor(&[2, 1, 1, 2], &[100.0; 4]);
+        convolution.backward_adding(&dy, &mut tape, &skip).expect("a tape");
+        assert_eq!(values(&skip), [101.0, 103.0, 102.0, 104.0]);
+        assert_eq!(values(&gradient), [1.0, 10.0, 2.0, 20.0]);
+    }
+
+    #[test]
+    fn a_convolution_on_the_image_gives_no_input_gradient() {
+        let image = tensor(&[1, 1, 2, 2], &[1.0, 2.0, 3.0, 4.0]);
+        let dy = tensor(&[1, 1, 2, 2], &[1.0; 4]);
+        let window = Window { kernel: 1, stride: 1 };
+        for on_image in [true, false] {
+            let (source, gradient) = weight(&[1, 1, 1, 1], &[5.0]);
+            let new = if on_image { Dense::on_image } else { Dense::new };
+            let convolution = new([1, 1], window, &source).expect("its weight");
+            let mut tape = Tape::new();
+            let y = convolution.forward(&image, &mut Pass::Training(&mut tape)).expect("maps");
+            assert_eq!(values(&y), [5.0, 10.0, 15.0, 20.0]);
+            let dx = convolution.backward(&dy, &mut tape).expect("a tape");
+            assert_eq!(values(&gradient), [10.0]);
+            match given(dx) {
+                Ok(dx) => assert_eq!(values(&dx), [5.0; 4]),
+                Err(error) => {
+                    assert!(on_image && error.to_string().starts_with("no input gradient"), "{error}");
+                }
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Batch norms multiplied into the convolutions before them, and products that compute an activation as they are written.
+//! Batch norms multiplied into the convolutions before them, and products that apply the activation as they write.
 
 use candle_core::{Device, Tensor};
 use kernels::{Backend, PackedWeight, Window};
@@ -10,7 +10,7 @@ use super::conv::{ConvNorm, Dense, Pointwise};
 use super::linear::Linear;
 use crate::error::Result;
 
-/// What a batch norm multiplies the convolution before it by, and what it adds, `[C]` each. Folding is done on the CPU.
+/// The scale and the shift of a batch norm, `[C]` each. Folding happens on the CPU.
 fn scale_and_shift(norm: &BatchNorm) -> Result<(Tensor, Tensor)> {
     let with = norm.normalization();
     let running = on_cpu(norm.running()?)?;
@@ -117,5 +117,41 @@ impl FoldedDepthwise {
     /// `[C, N, H, W] -> [C, N, H/s, W/s]`.
     pub fn maps(&self, x: &Tensor, backend: &Backend) -> Result<Tensor> {
         Ok(backend.depthwise_activated(x, &self.weight, self.stride, &self.shift, self.activation)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::testing::{assert_close, source, tensor, values};
+
+    /// One channel: scale 3 over a deviation of 2, shift 1, mean 4.
+    fn tensors() -> Vec<(&'static str, Tensor)> {
+        let parts = [("bn.weight", 3.0), ("bn.bias", 1.0), ("bn.running_mean", 4.0), ("bn.running_var", 4.0)];
+        parts.map(|(name, value)| (name, tensor(&[1], &[value]))).to_vec()
+    }
+
+    #[test]
+    fn a_batch_norm_becomes_a_scale_and_a_shift() {
+        let norm = BatchNorm::new(1, Activation::Relu, &source(&tensors()).pp("bn")).expect("its weights");
+        let (scale, shift) = scale_and_shift(&norm).expect("running statistics");
+        assert_eq!((values(&scale), values(&shift)), (vec![1.5], vec![-5.0]));
+        let backend = Backend::detect();
+        let product = Product::folded(&tensor(&[1, 2], &[2.0, 4.0]), &norm, &backend).expect("a product");
+        // 1.5 (2 x + 4 y) - 5, then the ReLU
+        let y = product.features(&tensor(&[2, 2], &[1.0, 1.0, 1.0, 0.0]), &backend).expect("features");
+        assert_close("features", &values(&y), &[4.0, 0.0], 1e-6);
+        let maps = product.maps(&tensor(&[2, 1, 1, 2], &[1.0, 1.0, 1.0, 0.0]), &backend).expect("maps");
+        assert_eq!(maps.dims(), [1, 1, 1, 2]);
+        assert_eq!(values(&maps), values(&y));
+    }
+
+    #[test]
+    fn without_running_statistics_nothing_is_folded() {
+        let mut tensors = tensors();
+        tensors.truncate(2);
+        let norm = BatchNorm::new(1, Activation::None, &source(&tensors).pp("bn")).expect("its weights");
+        let error = scale_and_shift(&norm).expect_err("uncalibrated").to_string();
+        assert!(error.starts_with("bn: no running statistics"), "{error}");
     }
 }

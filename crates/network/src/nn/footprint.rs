@@ -1,4 +1,4 @@
-//! How much a pass over a list of layers holds at once, by the layers' sizes alone: what a step takes is known before
+//! The memory that a pass over a list of layers holds at once, by the layers' sizes alone: a step's need is known before
 //! anything is allocated.
 //!
 //! It follows `forward` and `backward` of each layer tensor by tensor, with a scope's end where Rust has it, and must be changed
@@ -8,26 +8,26 @@ use space::LayerSpec;
 
 use super::layers::held;
 
-/// What passes over some layers hold, in values of a tensor; for each image of a batch unless something else is said. The batch
-/// of images itself is not counted.
+/// Memory of passes over some layers, in values of a tensor per image of a batch, unless stated otherwise. The batch of
+/// images itself is not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
-    /// Kept by a training pass for its backward pass.
+    /// Saved by a training pass for its backward pass.
     pub tape: usize,
-    /// Kept besides, whatever the number of images: statistics of batch norms.
+    /// Also saved, whatever the number of images: statistics of batch norms.
     pub statistics: usize,
-    /// Held at most at once by a training pass, forward and backward, the tape included.
+    /// Peak of a training pass, forward and backward, the tape included.
     pub training: usize,
-    /// Held at most at once by a pass that keeps nothing: a teacher's, a calibration's, an evaluation's.
+    /// Peak of a pass that saves nothing: a teacher's, a calibration's, an evaluation's.
     pub forgetting: usize,
-    /// Held at most by the patches of one image under a dense kernel.
+    /// Peak of the patches of one image under a dense kernel.
     pub patches: usize,
-    /// Held at most by a thread that computes one channel of an inverted residual block.
+    /// Peak of a thread that computes one channel of an inverted residual block.
     pub scratch: usize,
 }
 
 impl Footprint {
-    /// What passes over these layers hold.
+    /// The footprint of these layers.
     pub fn of(layers: &[LayerSpec]) -> Self {
         let graph = Reads::of(layers);
         let mut sum = Self::default();
@@ -57,7 +57,7 @@ impl Footprint {
     }
 }
 
-/// Which layers read what others make: place 0 is the network's input, then the layers' outputs follow.
+/// The readers of each output: place 0 is the network's input, then the layers' outputs follow.
 struct Reads {
     /// The places that each layer reads, each once.
     inputs: Vec<Vec<usize>>,
@@ -89,12 +89,12 @@ impl Reads {
         reads
     }
 
-    /// Values of a layer's inputs of which something holds.
+    /// Values of the layer's inputs at places for which `holds` is true.
     fn values(&self, layer: usize, holds: impl Fn(usize) -> bool) -> usize {
         self.inputs[layer].iter().filter(|place| holds(**place)).map(|place| self.sizes[*place]).sum()
     }
 
-    /// Values that lie there while a layer runs forward, its inputs among them, and of which something holds.
+    /// Values alive while a layer runs forward, its inputs included, at places for which `holds` is true.
     fn alive(&self, layer: usize, holds: impl Fn(usize) -> bool) -> usize {
         (0..=layer)
             .filter(|place: &usize| holds(*place) && self.last[*place].is_some_and(|last| last >= layer))
@@ -111,29 +111,29 @@ impl Reads {
     }
 }
 
-/// What one layer holds, in values of a tensor.
+/// Memory of one layer, in values of a tensor.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Held {
-    /// On the tape, beside its inputs.
+    /// On the tape, next to its inputs.
     pub inner: usize,
     /// Whether its inputs are on the tape too.
     pub keeps_input: bool,
     /// On the tape whatever the number of images.
     pub statistics: usize,
-    /// Beside the tape and its inputs at the end of forward, the output included.
+    /// Next to the tape and its inputs at the end of forward, the output included.
     pub forward: usize,
-    /// At most in backward, beside the tape of the layers before: what it kept, its inputs included, and all gradients.
+    /// Peak in backward, next to the tape of the layers before: its saved tensors, its inputs included, and all gradients.
     pub backward: usize,
-    /// In a pass that keeps nothing, beside its inputs.
+    /// In a pass that saves nothing, next to its inputs.
     pub forgetting: usize,
     /// The patches of one image.
     pub patches: usize,
-    /// Of a thread that computes one channel.
+    /// The memory of a thread that computes one channel.
     pub scratch: usize,
 }
 
 impl Held {
-    /// Convolution, batch norm, activation; `residual` adds the input, and keeps its gradient meanwhile.
+    /// Convolution, batch norm, activation; `residual` adds the input, and holds its gradient until then.
     pub fn conv_norm(spec: &LayerSpec, kernel: usize, residual: bool) -> Self {
         let input = spec.input.len();
         let output = spec.output.len();
@@ -166,7 +166,7 @@ impl Held {
     }
 }
 
-/// Values under a kernel at all its places.
+/// Values under a kernel at all places of the output.
 pub(super) fn patches(channels: usize, kernel: usize, plane: usize) -> usize {
     channels * kernel * kernel * plane
 }

@@ -1,6 +1,6 @@
-//! Which layer reads what others make: outputs on their way forward, gradients on their way back.
+//! The graph of layers: outputs flow forward to their readers, gradients flow back.
 //!
-//! An output is dropped after its last reader, and a gradient is the sum of what its readers give. Gradients are added in
+//! An output is dropped after its last reader, and a gradient is the sum over its readers. Gradients are added in
 //! the order in which layers go backward, the last layer first.
 
 use candle_core::Tensor;
@@ -9,9 +9,9 @@ use space::{FeatureMap, LayerSpec};
 
 use crate::error::{Error, Result};
 
-/// What a layer gives backward.
+/// The gradients of a layer's inputs.
 pub(super) enum InputGradients {
-    /// The gradient of its only input; `None` from a layer on the image, whose gradient nobody asks for.
+    /// The gradient of its only input; `None` from a layer on the image, whose gradient is not needed.
     One(Option<Tensor>),
     /// The same gradient for each of its inputs.
     Same(Tensor),
@@ -20,9 +20,9 @@ pub(super) enum InputGradients {
 /// The inputs of each layer of a network, in the order in which layers run.
 #[derive(Clone)]
 pub(super) struct Graph {
-    /// Places of what each layer reads: 0 is the network's input, then the layers' outputs follow.
+    /// The places that each layer reads: 0 is the network's input, then the layers' outputs follow.
     inputs: Vec<Vec<usize>>,
-    /// How often each place is read.
+    /// Number of reads of each place.
     readers: Vec<usize>,
 }
 
@@ -30,8 +30,8 @@ impl Graph {
     /// The graph of some layers, the last of which makes the output.
     ///
     /// # Errors
-    /// If a layer has too many or too few inputs, reads a layer that does not run before it or a map of another size than it
-    /// is made for, or if one that is not the last is read by none.
+    /// If a layer has too many or too few inputs, reads a layer that does not run before it or a map of another size than its
+    /// input, or if no layer reads one that is not the last.
     pub fn new(layers: &[LayerSpec]) -> Result<Self> {
         let mut made: Vec<Option<FeatureMap>> = vec![None; layers.len() + 1];
         let mut readers = vec![0; layers.len() + 1];
@@ -68,11 +68,11 @@ impl Graph {
         }
     }
 
-    /// Runs each layer on its inputs; gives the last one's output, and the network's input where there are no layers. An
+    /// Runs each layer on its inputs; returns the last one's output, or the network's input where there are no layers. An
     /// output is dropped after its last reader.
     ///
     /// # Errors
-    /// Those of `run`.
+    /// The errors of `run`.
     pub fn forward<T>(&self, input: T, mut run: impl FnMut(usize, &[&T]) -> Result<T>) -> Result<T> {
         let mut left = self.readers.clone();
         let mut outputs = vec![Some(input)];
@@ -90,11 +90,11 @@ impl Graph {
         Ok(outputs.pop().flatten().expect("nobody reads the last output"))
     }
 
-    /// Runs each layer backward from the gradient of the last output, which may be written over; gives the gradient of the
+    /// Runs each layer backward from the gradient of the last output, which may be overwritten; returns the gradient of the
     /// network's input, if a layer gives one.
     ///
     /// # Errors
-    /// Those of `run`, or if a layer gives no gradient to one before it.
+    /// The errors of `run`, or if a layer gives no gradient to one before it.
     pub fn backward(
         &self,
         dy: Tensor,
@@ -118,7 +118,7 @@ impl Graph {
     }
 }
 
-/// Adds to a sum that owns its memory; whatever reads it next may write over it.
+/// Adds to a sum that owns its memory; its next reader may overwrite it.
 fn add(sum: &mut Option<Tensor>, gradient: Tensor, backend: &Backend) -> Result<()> {
     match sum {
         Some(sum) => backend.add_assign(sum, &gradient)?,
@@ -127,7 +127,7 @@ fn add(sum: &mut Option<Tensor>, gradient: Tensor, backend: &Backend) -> Result<
     Ok(())
 }
 
-/// Adds one gradient at several places. All but the last get copies, since each may be written over.
+/// Adds one gradient at several places. All but the last get copies, since each may be overwritten.
 fn share(
     gradients: &mut [Option<Tensor>],
     places: &[usize],

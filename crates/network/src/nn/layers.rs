@@ -1,5 +1,5 @@
-//! The operators as layers: forward, backward, folded for inference, and what passes hold of them. Each is a file of the
-//! operator's name.
+//! The operators as layers: forward, backward, folded for inference, and their memory. Each has a file of the operator's
+//! name.
 
 mod bottleneck;
 mod classifier;
@@ -26,7 +26,7 @@ use crate::error::Result;
 
 /// An operator with its weights.
 pub(super) trait Layer: Send + Sync {
-    /// Its output. Inputs are never written over.
+    /// Computes the output. Inputs are never overwritten.
     ///
     /// # Shapes
     /// `[C, N, H, W]` each.
@@ -35,14 +35,14 @@ pub(super) trait Layer: Send + Sync {
     /// If the shapes do not fit, or at inference without running statistics.
     fn forward(&self, inputs: &[&Tensor], pass: &mut Pass) -> Result<Tensor>;
 
-    /// Adds the gradients of its weights and gives those of its inputs. `dy`, that of its output, is its own: it may be
-    /// written over and given on.
+    /// Adds the gradients of its weights and returns its inputs' gradients. It owns `dy`, its output's gradient, and may
+    /// overwrite and return it.
     ///
     /// # Errors
     /// If the tape does not fit, or there are no gradients to add to.
     fn backward(&self, dy: Tensor, tape: &mut Tape) -> Result<InputGradients>;
 
-    /// The same for inference alone, batch norms multiplied into weights.
+    /// The layer for inference alone, batch norms multiplied into weights.
     ///
     /// # Errors
     /// If a batch norm has no running statistics.
@@ -51,7 +51,7 @@ pub(super) trait Layer: Send + Sync {
 
 /// An operator for inference alone.
 pub(super) trait FoldedLayer: Send + Sync {
-    /// Its output. Inputs are never written over.
+    /// Computes the output. Inputs are never overwritten.
     ///
     /// # Shapes
     /// `[C, N, H, W]` each.
@@ -61,7 +61,7 @@ pub(super) trait FoldedLayer: Send + Sync {
     fn forward(&self, inputs: &[&Tensor], backend: &Backend) -> Result<Tensor>;
 }
 
-/// The layer that a specification says, with weights from a source.
+/// The layer of a specification, with weights from a source.
 pub(super) fn layer(spec: &LayerSpec, source: &Source) -> Result<Box<dyn Layer>> {
     let source = &source.pp(&spec.name);
     Ok(match &spec.operator {
@@ -81,7 +81,7 @@ pub(super) fn layer(spec: &LayerSpec, source: &Source) -> Result<Box<dyn Layer>>
     })
 }
 
-/// What passes over a layer hold.
+/// The memory of passes over a layer.
 pub(super) fn held(spec: &LayerSpec) -> Held {
     match &spec.operator {
         Operator::Stem { kernel, .. } => Held::conv_norm(spec, *kernel, false),
@@ -97,7 +97,7 @@ pub(super) fn held(spec: &LayerSpec) -> Held {
     }
 }
 
-/// The input of a layer that has one; the graph has counted them.
+/// The input of a layer that has one; the graph has checked the count.
 fn only<'a>(inputs: &[&'a Tensor]) -> &'a Tensor {
     inputs[0]
 }

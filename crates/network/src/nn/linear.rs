@@ -18,7 +18,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Asks for `weight`, `[O, I]`, and `bias`, `[O]`.
+    /// Reads `weight`, `[O, I]`, and `bias`, `[O]`.
     ///
     /// # Errors
     /// If a weight is missing or has another shape.
@@ -28,7 +28,7 @@ impl Linear {
         Ok(Self { weight, bias, activation: Activation::None, backend: source.backend() })
     }
 
-    /// Asks for the weight as a 1x1 convolution's, `[O, I, 1, 1]`, and `bias`, `[O]`.
+    /// Reads the weight of a 1x1 convolution, `[O, I, 1, 1]`, and `bias`, `[O]`.
     ///
     /// # Errors
     /// If a weight is missing or has another shape.
@@ -66,5 +66,41 @@ impl Linear {
         backend.add_row_sums(self.bias.gradient()?, &dy)?;
         backend.add_product(self.weight.gradient()?, &dy, &x.t()?)?;
         Ok(backend.product(&self.weight.operand().t()?, &dy)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::testing::{source, tensor, values};
+
+    #[test]
+    fn outputs_and_gradients_are_those_of_a_product_with_bias() {
+        for shape in [&[2, 2][..], &[2, 2, 1, 1]] {
+            let zero = |shape: &[usize]| tensor(shape, &vec![0.0; shape.iter().product()]);
+            let gradients = [("x.weight".to_string(), zero(shape)), ("x.bias".to_string(), zero(&[2]))];
+            let gradients = std::collections::BTreeMap::from(gradients);
+            let weight = tensor(shape, &[1.0, 2.0, 3.0, 4.0]);
+            let source = source(&[("x.weight", weight), ("x.bias", tensor(&[2], &[0.5, -20.0]))]);
+            let source = source.with_gradients(gradients.clone()).pp("x");
+            let linear = match shape.len() {
+                2 => Linear::new(2, 2, &source),
+                _ => Linear::pointwise(2, 2, Activation::Relu, &source),
+            };
+            let linear = linear.expect("its weights");
+            let mut tape = Tape::new();
+            let x = tensor(&[2, 2], &[1.0, -1.0, 3.0, 5.0]);
+            let y = linear.forward(&x, &mut Pass::Training(&mut tape)).expect("features");
+            let dx = linear.backward(&tensor(&[2, 2], &[1.0; 4]), &mut tape).expect("a tape");
+            // the second output is negative for both images: nothing passes a ReLU
+            let (expected_y, expected_dx, expected_dw) = match shape.len() {
+                2 => ([7.5, 9.5, -5.0, -3.0], [4.0, 4.0, 6.0, 6.0], [0.0, 8.0, 0.0, 8.0]),
+                _ => ([7.5, 9.5, 0.0, 0.0], [1.0, 1.0, 2.0, 2.0], [0.0, 8.0, 0.0, 0.0]),
+            };
+            assert_eq!(values(&y), expected_y);
+            assert_eq!(values(&dx), expected_dx);
+            assert_eq!(values(&gradients["x.weight"]), expected_dw);
+            assert_eq!(values(&gradients["x.bias"]), [2.0, if shape.len() == 2 { 2.0 } else { 0.0 }]);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! A static network: layers that read one another, run forward, and in reverse.
+//! A static network: layers that read one another, run forward and backward.
 
 use candle_core::Tensor;
 use kernels::Backend;
@@ -10,7 +10,7 @@ use super::pass::{Pass, Tape};
 use super::source::Source;
 use crate::error::Result;
 
-/// A network with weights and, from a source that has them, where their gradients are added.
+/// A network with weights, and with gradients if its source has them.
 pub struct Network {
     layers: Vec<Box<dyn Layer>>,
     graph: Graph,
@@ -18,7 +18,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Builds the layers; `source` is asked for each weight by its full name and shape.
+    /// Builds the layers with weights that `source` gives by full name and shape.
     ///
     /// # Errors
     /// If a weight is missing or has another shape, or the layers do not fit one another.
@@ -28,7 +28,7 @@ impl Network {
         Ok(Self { layers, graph, backend: source.backend().for_layer("pool") })
     }
 
-    /// Its layers, which of them read which, and what computes.
+    /// The layers, their graph and the backend.
     pub(super) fn parts(&self) -> (&[Box<dyn Layer>], &Graph, &Backend) {
         (&self.layers, &self.graph, &self.backend)
     }
@@ -50,7 +50,7 @@ impl Network {
         Ok(self.backend.numbers(&logits.flatten_from(1)?.t()?)?) // [N, classes]
     }
 
-    /// Runs the layers on channel-major maps: what a layer by itself is measured with.
+    /// Runs the layers on channel-major maps; a single layer is measured with it.
     ///
     /// # Shapes
     /// `[C, N, H, W] -> [C', N, H', W']` of the network's input and its output.
@@ -61,7 +61,7 @@ impl Network {
         self.graph.forward(maps, |index, inputs| self.layers[index].forward(inputs, pass))
     }
 
-    /// Adds the gradients of every weight where the network's source has them.
+    /// Adds the gradient of every weight to the tensors of the network's source.
     ///
     /// # Shapes
     /// `dlogits` is `[N, classes]`: the loss's gradient at the logits of the training pass that made `tape`.
@@ -74,12 +74,92 @@ impl Network {
         Ok(())
     }
 
-    /// As [`Network::backward`], from the gradient of the last layer's maps, which may be written over; returns that of the
-    /// network's input, which a stem does not give.
+    /// As [`Network::backward`], from the gradient of the last layer's maps, which may be overwritten; returns the gradient of
+    /// the network's input, `None` after a stem.
     ///
     /// # Errors
     /// As [`Network::backward`].
     pub fn backward_maps(&self, dy: Tensor, tape: &mut Tape) -> Result<Option<Tensor>> {
         self.graph.backward(dy, &self.backend, |index, dy| self.layers[index].backward(dy, tape))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::MapSource;
+    use crate::nn::testing::{EPSILON, noise, weights, zeros_like};
+
+    fn specs(keys: &[&str]) -> Vec<LayerSpec> {
+        let layers = keys.iter().map(|key| key.parse().expect("a key")).collect();
+        LayerSpec::chain(layers).expect("they fit one another")
+    }
+
+    /// A network of these layers, with gradients of zeros if requested.
+    fn network(keys: &[&str], with_gradients: bool) -> Network {
+        let layers = specs(keys);
+        let weights = weights(&layers);
+        let gradients = zeros_like(&weights);
+        let mut source = Source::new(MapSource::builder(weights), &Backend::detect(), EPSILON);
+        if with_gradients {
+            source = source.with_gradients(gradients);
+        }
+        Network::new(&layers, &source).expect("all weights")
+    }
+
+    const SMALL: [&str; 3] = ["stem k3 s2 3-4 relu @6x4", "pool 4 @3x2", "linear 4-5 @1x1"];
+
+    #[test]
+    fn images_become_one_row_of_scores_each() {
+        let network = network(&SMALL, false);
+        let images = noise("images", &[2, 3, 6, 4], 1.0, 0.0);
+        let logits = network.forward(&images, Pass::Inference).expect("fitting shapes");
+        assert_eq!(logits.dims(), [2, 5]);
+        let second = images.narrow(0, 1, 1).expect("an image");
+        let alone = network.forward(&second, Pass::Inference).expect("fitting shapes");
+        let row = logits.get(1).and_then(|row| row.to_vec1::<f32>()).expect("scores");
+        let alone = alone.get(0).and_then(|row| row.to_vec1::<f32>()).expect("scores");
+        for (together, alone) in row.iter().zip(&alone) {
+            assert!((together - alone).abs() < 1e-6, "{row:?} {alone:?}");
+        }
+    }
+
+    #[test]
+    fn the_gradient_of_the_input_comes_from_layers_on_maps_alone() {
+        for (keys, input, expected) in
+            [(&SMALL[..], [3, 2, 6, 4], None), (&SMALL[1..], [4, 2, 3, 2], Some(vec![4, 2, 3, 2]))]
+        {
+            let network = network(keys, true);
+            let mut tape = Tape::new();
+            let maps = noise("maps", &input, 1.0, 0.0);
+            let y = network.forward_maps(maps, &mut Pass::Training(&mut tape)).expect("fitting shapes");
+            let dx = network.backward_maps(y, &mut tape).expect("a tape");
+            assert_eq!(dx.map(|dx| dx.dims().to_vec()), expected);
+        }
+    }
+
+    #[test]
+    fn backward_needs_gradients_and_a_tape() {
+        let images = noise("images", &[2, 3, 6, 4], 1.0, 0.0);
+        let dlogits = noise("gradient", &[2, 5], 1.0, 0.0);
+        let mut tape = Tape::new();
+        network(&SMALL, false).forward(&images, Pass::Training(&mut tape)).expect("fitting shapes");
+        for (network, tape, expected) in [
+            (network(&SMALL, false), tape, "expected a network with gradients"),
+            (network(&SMALL, true), Tape::new(), "the tape is empty"),
+        ] {
+            let error = network.backward(&dlogits, tape).expect_err("refused").to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_weight_is_named() {
+        let layers = specs(&SMALL);
+        let mut tensors = weights(&layers);
+        tensors.remove("first_conv.bn.bias");
+        let source = Source::new(MapSource::builder(tensors), &Backend::detect(), EPSILON);
+        let error = Network::new(&layers, &source).err().expect("refused").to_string();
+        assert!(error.contains("weight first_conv.bn.bias: expected"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! A weight as a layer holds it: its values, its operand, and where its gradient is added.
+//! A layer's weight: its values, its operand, and the tensor that its gradient is added to.
 
 use candle_core::{Result, Tensor, bail};
 
@@ -26,12 +26,12 @@ impl Parameter {
         Self { gradient, ..self }
     }
 
-    /// Its values, f32.
+    /// The values, f32.
     pub fn value(&self) -> &Tensor {
         &self.value
     }
 
-    /// What matrix products read: the values, or a copy of them in the number type of activations.
+    /// The operand of matrix products: the values, or a copy of them in the number type of activations.
     pub fn operand(&self) -> &Tensor {
         self.operand.as_ref().unwrap_or(&self.value)
     }
@@ -49,7 +49,7 @@ impl Parameter {
         self.gradient.as_ref()
     }
 
-    /// The weight seen in another shape: its values, its operand and its gradient alike.
+    /// The weight in another shape: its values, its operand and its gradient alike.
     pub(super) fn seen(self, change: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
         Ok(Self {
             value: change(&self.value)?,
@@ -64,5 +64,36 @@ pub(super) fn there<T>(gradient: Option<&T>) -> Result<&T> {
     match gradient {
         Some(gradient) => Ok(gradient),
         None => bail!("backward: expected a network with gradients, got one that was built without"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::testing::{tensor, values};
+
+    #[test]
+    fn values_are_the_operand_where_there_is_no_other() {
+        let weight = Parameter::new(tensor(&[2], &[1.0, 2.0]));
+        assert_eq!(values(weight.operand()), [1.0, 2.0]);
+        let weight = weight.with_operand(Some(tensor(&[2], &[3.0, 4.0])));
+        assert_eq!((values(weight.value()), values(weight.operand())), (vec![1.0, 2.0], vec![3.0, 4.0]));
+    }
+
+    #[test]
+    fn another_shape_is_seen_of_all_its_parts() {
+        let part = |from: f32| tensor(&[1, 2], &[from, from + 1.0]);
+        let weight = Parameter::new(part(1.0)).with_operand(Some(part(3.0))).with_gradient(Some(part(5.0)));
+        let weight = weight.seen(|weight| weight.squeeze(0)).expect("two values");
+        for seen in [weight.value(), weight.operand(), weight.gradient().expect("there")] {
+            assert_eq!(seen.dims(), [2]);
+        }
+        assert_eq!(values(weight.find_gradient().expect("there")), [5.0, 6.0]);
+    }
+
+    #[test]
+    fn a_missing_gradient_is_an_error() {
+        let error = Parameter::new(tensor(&[1], &[1.0])).gradient().expect_err("none").to_string();
+        assert!(error.contains("backward: expected a network with gradients"), "{error}");
     }
 }

@@ -1,22 +1,22 @@
-//! What a forward pass is for, and what backward needs of it.
+//! The purpose of a forward pass, and the tensors that it saves for backward.
 
 use candle_core::{Result, Tensor, bail};
 
 use super::batch_norm::Statistics;
 
-/// What a forward pass is for.
+/// Purpose of a forward pass.
 pub enum Pass<'a> {
     /// Deployed: batch norms use their running statistics.
     Inference,
-    /// Batch norms use the batch's own statistics; nothing is kept (a teacher).
+    /// Batch norms use the batch's own statistics; nothing is saved (a teacher).
     BatchStatistics,
-    /// As [`Pass::BatchStatistics`], and each batch norm's statistics are handed over (calibration).
+    /// As [`Pass::BatchStatistics`], and each batch norm's statistics are collected (calibration).
     Calibration(&'a mut Statistics),
-    /// Batch norms use the batch's own statistics, and what backward needs is kept.
+    /// Batch norms use the batch's own statistics, and tensors are saved for backward.
     Training(&'a mut Tape),
 }
 
-/// What a training pass keeps for backward: a stack of tensors, popped in reverse order.
+/// The tensors that a training pass saves for backward: a stack.
 #[derive(Default)]
 pub struct Tape {
     saved: Vec<Tensor>,
@@ -34,12 +34,12 @@ impl Tape {
         Self { dropout: Some(mask), ..Self::default() }
     }
 
-    /// Keeps a tensor; shares its memory.
+    /// Saves a tensor; shares its memory.
     pub(super) fn push(&mut self, tensor: &Tensor) {
         self.saved.push(tensor.clone());
     }
 
-    /// The tensor kept last.
+    /// The tensor saved last.
     pub(super) fn pop(&mut self) -> Result<Tensor> {
         match self.saved.pop() {
             Some(tensor) => Ok(tensor),
@@ -47,7 +47,7 @@ impl Tape {
         }
     }
 
-    /// All tensors that are kept, the last one last.
+    /// All saved tensors, oldest first.
     #[cfg(test)]
     pub(super) fn saved(&self) -> &[Tensor] {
         &self.saved
@@ -59,15 +59,49 @@ impl Tape {
 }
 
 impl Pass<'_> {
-    /// Keeps a tensor where the pass is for training.
+    /// Saves a tensor if the pass is for training.
     pub(super) fn save(&mut self, tensor: &Tensor) {
         if let Self::Training(tape) = self {
             tape.push(tensor);
         }
     }
 
-    /// Whether tensors may be written over: nothing of this pass is kept.
+    /// Whether tensors may be overwritten, since the pass saves nothing.
     pub(super) fn forgets(&self) -> bool {
         !matches!(self, Self::Training(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::testing::{tensor, values};
+
+    #[test]
+    fn a_tape_gives_the_last_first_and_then_nothing() {
+        let mut tape = Tape::new();
+        for value in [1.0, 2.0] {
+            Pass::Training(&mut tape).save(&tensor(&[1], &[value]));
+        }
+        assert_eq!(values(&tape.pop().expect("two are kept")), [2.0]);
+        assert_eq!(values(&tape.pop().expect("one is kept")), [1.0]);
+        let error = tape.pop().expect_err("empty").to_string();
+        assert!(error.contains("the tape is empty: backward was called twice"), "{error}");
+    }
+
+    #[test]
+    fn training_alone_keeps_tensors() {
+        let mut seen = Statistics::new();
+        for pass in [Pass::Inference, Pass::BatchStatistics, Pass::Calibration(&mut seen)] {
+            assert!(pass.forgets());
+        }
+        assert!(!Pass::Training(&mut Tape::new()).forgets());
+    }
+
+    #[test]
+    fn dropout_is_the_mask_that_was_given() {
+        assert!(Tape::new().dropout().is_none());
+        let tape = Tape::with_dropout(tensor(&[1], &[2.0]));
+        assert_eq!(values(tape.dropout().expect("a mask")), [2.0]);
     }
 }

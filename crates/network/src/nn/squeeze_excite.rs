@@ -18,7 +18,7 @@ pub struct SqueezeExcite {
 }
 
 impl SqueezeExcite {
-    /// Asks for `fc.reduce.*` and `fc.expand.*`.
+    /// Reads `fc.reduce.*` and `fc.expand.*`.
     ///
     /// # Errors
     /// If a weight is missing or has another shape.
@@ -36,10 +36,10 @@ impl SqueezeExcite {
         [&self.reduce, &self.expand]
     }
 
-    /// `x` scaled by factors that come of the mean of each of its maps, `[C, N]`.
+    /// `x` scaled by factors computed from the means of its maps, `[C, N]`.
     ///
     /// # Shapes
-    /// `[C, N, H, W]` in and out; the input may be written over where the pass keeps nothing.
+    /// `[C, N, H, W]` in and out; the input may be overwritten where the pass saves nothing.
     ///
     /// # Errors
     /// If the shapes do not fit.
@@ -55,7 +55,7 @@ impl SqueezeExcite {
         Ok(self.backend.scale(&x, &factor)?)
     }
 
-    /// Adds the weights' gradients; returns what the gradient of the input is made of.
+    /// Adds the weights' gradients; returns the parts of the input's gradient.
     ///
     /// # Errors
     /// If the tape does not fit.
@@ -66,5 +66,39 @@ impl SqueezeExcite {
         let dhidden = self.expand.backward(&dfactor, tape)?; // [squeeze, N]
         let dmean = self.reduce.backward(&dhidden, tape)?; // [C, N]
         Ok(Excited { factor, dmean })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::testing::{assert_close, source, tensor, values};
+
+    /// Two channels, squeezed to one: reduce adds them, expand gives 1 and -1 times the sum.
+    fn layer() -> SqueezeExcite {
+        let source = source(&[
+            ("fc.reduce.weight", tensor(&[1, 2, 1, 1], &[1.0, 1.0])),
+            ("fc.reduce.bias", tensor(&[1], &[0.0])),
+            ("fc.expand.weight", tensor(&[2, 1, 1, 1], &[1.0, -1.0])),
+            ("fc.expand.bias", tensor(&[2], &[0.0, 0.0])),
+        ]);
+        SqueezeExcite::new(2, 1, &source).expect("its weights")
+    }
+
+    #[test]
+    fn maps_are_scaled_by_factors_of_their_means() {
+        // means 0.5 and 1 of the first image: hidden 1.5, factors 4.5/6 and 1.5/6; of the second -3 and 1: relu gives 0, 3/6 each
+        let x = tensor(&[2, 2, 1, 2], &[0.0, 1.0, -4.0, -2.0, 2.0, 0.0, 1.0, 1.0]);
+        let means = tensor(&[2, 2], &[0.5, -3.0, 1.0, 1.0]);
+        let expected = [0.0, 0.75, -2.0, -1.0, 0.5, 0.0, 0.5, 0.5];
+        let mut tape = Tape::new();
+        let y = layer().forward(x.clone(), &means, &mut Pass::Training(&mut tape)).expect("maps");
+        assert_close("scaled", &values(&y), &expected, 1e-6);
+        assert_eq!(values(&x)[1], 1.0, "training does not overwrite the input");
+        let kept = tape.saved().last().expect("the factors");
+        assert_close("factors", &values(kept), &[0.75, 0.5, 0.25, 0.5], 1e-6);
+        let y = layer().forward(x.clone(), &means, &mut Pass::Inference).expect("maps");
+        assert_close("scaled", &values(&y), &expected, 1e-6);
+        assert_eq!(values(&x), values(&y), "inference overwrites it");
     }
 }

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// A zip's first bytes.
 pub(super) const ZIP: &[u8] = b"PK\x03\x04";
 
-/// How many times larger than its file an archive may become: weights hardly shrink, and a file that is nothing but
+/// Greatest ratio of an archive's unpacked size to its file: weights hardly shrink, and a file that is nothing but
 /// zeros could become a thousand times larger.
 const MOST_GROWTH: usize = 32;
 
@@ -93,7 +93,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Where its bytes lie, once they are what they were when they were written.
+    /// The place of the entry's bytes, once their checksum is checked.
     fn checked(&self, place: &str, bytes: &[u8]) -> Result<Range<usize>> {
         let crc32 = crc32fast::hash(&bytes[self.range.clone()]);
         if let Some(expected) = self.crc32.filter(|expected| *expected != crc32) {

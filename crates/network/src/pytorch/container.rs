@@ -1,4 +1,4 @@
-//! The two containers of `torch.save`, and the older of them: where in a file the pickles lie, and where each storage.
+//! The two containers of `torch.save`, and in the older one the places of the pickles and of each storage.
 //! The newer one is in `archive`.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use super::pickle::{self, Unpickled};
 use super::value::{PickleValue, Storage};
 use crate::error::{Error, Result};
 
-/// What `torch.save` writes around pickle and data.
+/// Container of `torch.save` around pickle and data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Container {
@@ -56,9 +56,9 @@ pub(super) fn check_length(place: &str, storage: &Storage, bytes: usize) -> Resu
     Ok(())
 }
 
-/// What the first of the legacy file's pickles says.
+/// The first pickle of the legacy file.
 const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
-/// What the second says: the protocol of the legacy file.
+/// The second pickle: the protocol of the legacy file.
 const PROTOCOL: i128 = 1001;
 
 /// Opens a legacy file: pickles of a magic number, the protocol, the system, the object and the storages' keys, then

@@ -1,4 +1,4 @@
-//! Where in the object of a checkpoint its network is.
+//! The entry of a checkpoint's object that holds its network.
 
 use super::state_dict::Entries;
 use super::value::PickleValue;
@@ -60,12 +60,6 @@ fn holder<'v>(value: &'v PickleValue, key: &str) -> Option<&'v PickleValue> {
 /// Keys of the entries that are networks: dictionaries with a tensor in them, or in one of their usual entries.
 fn networks(value: &PickleValue) -> Vec<String> {
     let PickleValue::Dict(pairs) = value else { return Vec::new() };
-    let is_network = |mut value: &PickleValue| {
-        while let Some((_, inner)) = usual(value) {
-            value = inner;
-        }
-        matches!(value, PickleValue::Dict(pairs) if pairs.iter().any(|(_, value): &(PickleValue, PickleValue)| matches!(value, PickleValue::Tensor(_))))
-    };
     pairs
         .iter()
         .filter_map(|(key, value): &(PickleValue, PickleValue)| match key {
@@ -73,6 +67,15 @@ fn networks(value: &PickleValue) -> Vec<String> {
             _ => None,
         })
         .collect()
+}
+
+/// Whether a dictionary, or the innermost of its usual entries, has a tensor in it.
+fn is_network(mut value: &PickleValue) -> bool {
+    while let Some((_, inner)) = usual(value) {
+        value = inner;
+    }
+    let PickleValue::Dict(pairs) = value else { return false };
+    pairs.iter().any(|(_, value)| matches!(value, PickleValue::Tensor(_)))
 }
 
 fn listed(keys: &[String]) -> String {

@@ -12,13 +12,13 @@ use crate::elastic::{SharedWeights, running_names, shared_parts, statistics_from
 use crate::error::{Error, Result};
 use crate::nn::Statistics;
 
-/// What PyTorch counts beside a batch norm's statistics, and nothing here needs.
+/// PyTorch's counter next to a batch norm's statistics, which nothing here needs.
 const COUNTER: &str = "num_batches_tracked";
 
 /// Names that a message lists at most.
 const LISTED: usize = 3;
 
-/// What a file held for a space.
+/// A file's content for a space.
 pub struct Import {
     /// The shared weights.
     pub weights: SharedWeights,
@@ -97,7 +97,7 @@ fn wanted(space: &SearchSpace) -> Vec<Wanted> {
     wanted
 }
 
-/// The file's name for each of ours that it has.
+/// The file's name for each of our names that it has.
 fn find(wanted: &[Wanted], state: &StateDict) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     for Wanted { name, .. } in wanted {

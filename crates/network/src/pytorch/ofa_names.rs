@@ -1,4 +1,4 @@
-//! How the networks of PyTorch's `ofa` package call their tensors, in several generations of it.
+//! The tensor names of PyTorch's `ofa` package, in its several generations.
 //!
 //! Ours are the names of its static networks today. Files have others for the same tensor: the convolution of a block
 //! was called `mobile_inverted_conv`, and an elastic layer holds a static one of the same name, so that the last part

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 
 /// Values that a pickle may make; a checkpoint of a thousand tensors makes some ten thousand.
 const MOST_VALUES: usize = 1 << 22;
-/// How deep values may lie in one another.
+/// Greatest depth of nested values.
 const DEEPEST: usize = 64;
 
 /// An object and the storages that its tensors look into.
@@ -136,7 +136,7 @@ impl Machine<'_> {
         Ok(taken)
     }
 
-    /// A little-endian number of so many bytes.
+    /// A little-endian number of `N` bytes.
     fn number<const N: usize>(&mut self) -> Result<u64> {
         let bytes = self.take(N)?;
         Ok(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
@@ -308,7 +308,7 @@ impl Machine<'_> {
         }
     }
 
-    /// The state of an object: hooks and versions beside the entries of a dictionary, which no tensor needs.
+    /// The state of an object: hooks and versions next to the entries of a dictionary, which no tensor needs.
     fn build(&mut self) -> Result<()> {
         self.pop()?;
         let target = self.top()?;

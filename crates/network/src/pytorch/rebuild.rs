@@ -1,4 +1,4 @@
-//! The names that a checkpoint of tensors needs, and what is made of their arguments.
+//! The functions that a checkpoint of tensors names, and their results.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::error::Result;
 /// Dimensions that a tensor may have.
 const MOST_DIMENSIONS: usize = 16;
 
-/// What a pickle may name.
+/// Names that a pickle may refer to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Global {
     OrderedDict,
@@ -135,7 +135,7 @@ impl Machine<'_> {
         items.iter().map(|item| self.count(*item)).collect()
     }
 
-    /// A storage by `("storage", type, key, device, elements)`; old files add what part of it is meant.
+    /// A storage by `("storage", type, key, device, elements)`; old files add a part of it.
     pub(super) fn push_storage(&mut self) -> Result<()> {
         let id = self.pop()?;
         let (kind, element, key, elements, view) = match *self.tuple(id)? {
@@ -171,7 +171,7 @@ impl Machine<'_> {
         }
     }
 
-    /// What `(key, start, length)` means of a storage; `None` is all of it.
+    /// The part `(key, start, length)` of a storage; `None` is all of it.
     fn part(&self, whole: &Arc<Storage>, view: Id) -> Result<Arc<Storage>> {
         if matches!(self.nodes[view], Node::Plain(PickleValue::None)) {
             return Ok(whole.clone());

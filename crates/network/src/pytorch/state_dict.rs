@@ -15,11 +15,10 @@ use super::value::{ElementType, PickleValue, Storage, StoredTensor};
 use super::{Content, TorchFile, entries, from_bytes};
 use crate::error::{Error, Result};
 
-/// What holds a network inside another module, each with the name that it gives to the network: `DataParallel`,
-/// `torch.compile`, and what people call theirs.
+/// Names that modules give to a network inside them: those of `DataParallel`, `torch.compile`, and usual ones of users.
 const WRAPPERS: [&str; 6] = ["module", "_orig_mod", "model", "backbone", "net", "network"];
 
-/// Tensors by name, read from the file's bytes when they are asked for.
+/// Tensors by name, read from the file's bytes on request.
 pub struct StateDict<'a> {
     place: String,
     content: Content<'a>,
@@ -34,7 +33,7 @@ pub struct StateDict<'a> {
 pub struct Entries {
     /// The keys that lead to it, outermost first; none where the object is the network itself.
     pub path: Vec<String>,
-    /// Keys of further networks beside it.
+    /// Keys of further networks next to it.
     pub others: Vec<String>,
 }
 
@@ -135,8 +134,8 @@ impl<'a> StateDict<'a> {
         .checked()
     }
 
-    /// The same without a prefix. All tensors together may have as many elements as the file has bytes: a few bytes can
-    /// claim to be seen as many tensors.
+    /// Takes off the common prefix of the names. All tensors together may have as many elements as the file has bytes: a few
+    /// bytes can claim to be many tensors.
     fn checked(mut self) -> Result<Self> {
         let elements = self.tensors.values().map(|(tensor, _)| tensor.elements());
         let total = elements.fold(0usize, usize::saturating_add);
@@ -176,7 +175,7 @@ impl<'a> StateDict<'a> {
         &self.place
     }
 
-    /// How the file is made.
+    /// Container of the file.
     pub fn container(&self) -> Container {
         self.container
     }
@@ -191,7 +190,7 @@ impl<'a> StateDict<'a> {
         &self.entries
     }
 
-    /// What stood before every name in the file and is left out, such as `module._orig_mod.`; may be empty.
+    /// The prefix of every name in the file, left out here, such as `module._orig_mod.`; may be empty.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -201,7 +200,7 @@ impl<'a> StateDict<'a> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// What is known of a tensor without reading it.
+    /// The facts of a tensor that are known without reading it.
     pub fn get(&self, name: &str) -> Option<&StoredTensor> {
         self.tensors.get(name).map(|(tensor, _)| &**tensor)
     }

@@ -1,4 +1,4 @@
-//! What a PyTorch file holds: plain values, and tensors as they lie in it.
+//! Content of a PyTorch file: plain values, and tensors as they are stored.
 
 use std::sync::Arc;
 
@@ -125,12 +125,12 @@ fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32
 /// A part of a file that several tensors may look into.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Storage {
-    /// What the file calls it.
+    /// Name in the file.
     pub(super) key: Arc<str>,
     pub(super) element: ElementType,
     /// Elements of all of it.
     pub(super) elements: usize,
-    /// Where in it the part begins that tensors are told of; 0 but for views in old files.
+    /// Offset in it of the part that tensors refer to; 0 but for views in old files.
     pub(super) start: usize,
     /// Elements of that part.
     pub(super) length: usize,

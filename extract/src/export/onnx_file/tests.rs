@@ -4,7 +4,7 @@ use base::random::rng_for;
 use candle_core::{DType, Device};
 use kernels::Backend;
 use network::data::{Normalization, Preprocess};
-use network::model_folder::{Input, ModelOrigin, StatisticsOrigin, with_statistics};
+use network::model_folder::{Input, ModelDescription, ModelOrigin, StatisticsOrigin, with_statistics};
 use network::nn::{Pass, Statistics};
 use prost::Message;
 use rand::Rng;
@@ -73,7 +73,8 @@ impl Sample {
         let input = Input::new(resolution, &Preprocess::photographs(normalization));
         let classes = (0..space.classes()).map(|class| class.to_string()).collect();
         let tensors = random_weights(&layers, &mut rng);
-        let model = ModelFolder::new((&space, &arch), tensors, input, classes, origin).expect("f32");
+        let description = ModelDescription { space: &space, arch: &arch, input, classes, origin };
+        let model = ModelFolder::new(description, tensors).expect("f32");
         let images = random(&[2, channels, resolution, resolution], 0.0, 1.0, &mut rng);
         let network = model.network(&Backend::detect()).expect("whole");
         let logits = values(&network.forward(&images, Pass::Inference).expect("forward")).expect("f32");

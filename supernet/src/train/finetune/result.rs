@@ -8,8 +8,8 @@ use candle_core::Tensor;
 use network::data::{Split, calibration_batches, eval_batches};
 use network::eval::{Accuracy, Calibration, accuracy, calibrate};
 use network::model_folder::{
-    FineTuned, FineTunedFrom, MeasuredAccuracy, ModelConfig, ModelFolder, ModelOrigin, StatisticsOrigin,
-    with_statistics,
+    FineTuned, FineTunedFrom, MeasuredAccuracy, ModelConfig, ModelDescription, ModelFolder, ModelOrigin,
+    StatisticsOrigin, with_statistics,
 };
 use network::nn::Network;
 
@@ -114,7 +114,9 @@ impl FineTuner {
             fine_tuned,
             ..origin.clone()
         };
-        Ok(ModelFolder::new((space, arch), tensors, input.clone(), classes.clone(), origin)?)
+        let input = input.clone();
+        let classes = classes.clone();
+        Ok(ModelFolder::new(ModelDescription { space, arch, input, classes, origin }, tensors)?)
     }
 
     /// The entry of this run in the model's history.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base::random::rng_for;
 use kernels::Backend;
-use network::checkpoint::{self, Interface, Kind, Training};
+use network::checkpoint::{self, DescribedWeights, Interface, Kind, Training};
 use network::elastic::SharedWeights;
 use space::{SearchSpace, preset};
 
@@ -26,8 +26,8 @@ fn teacher(at: &Path, space: &SearchSpace) -> Supernet {
         validation: None,
     };
     let path = at.join("teacher.safetensors");
-    checkpoint::write_weights(&path, Kind::Teacher, space, &Interface::default(), &weights, training)
-        .expect("written");
+    let described = DescribedWeights { space, interface: &Interface::default(), weights: &weights };
+    checkpoint::write_weights(&path, Kind::Teacher, described, training).expect("written");
     Supernet::read(&path).expect("read")
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use network::checkpoint::{self, Checkpoint, Interface, Provenance, Supernet, Training};
+use network::checkpoint::{self, Checkpoint, DescribedWeights, Interface, Provenance, Supernet, Training};
 use space::Arch;
 
 use super::Trainer;
@@ -76,7 +76,8 @@ impl Trainer {
         let path = self.folder.checkpoint();
         let Self { space, interface, weights, .. } = &*self;
         let training = Training { validation: self.validated, ..self.training() };
-        checkpoint::write_checkpoint(&path, space, interface, weights, &state, training)?;
+        let described = DescribedWeights { space, interface, weights };
+        checkpoint::write_checkpoint(&path, described, &state, training)?;
         self.saved = Some(self.step);
         self.folder.note_checkpoint(self.step)?;
         self.saved_best = self.best_step();

@@ -1,11 +1,11 @@
-//! Which part of an image training shows.
+//! The random crop of a training image.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::Augmentation;
 
-/// How often a crop is drawn (torchvision's RandomResizedCrop).
+/// Attempts to draw a crop (torchvision's RandomResizedCrop).
 const TRIES: usize = 10;
 
 /// A part of an image, in whole pixels.

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 const LABELS: &str = "labels.csv";
 /// Tiny ImageNet's: file, class and a box, with tabs between them.
 const ANNOTATIONS: &str = "val_annotations.txt";
-/// Numbers in an order that only the devkit's `meta.mat` tells.
+/// Numbers in an order that only the devkit's `meta.mat` defines.
 const GROUND_TRUTH: &str = "ILSVRC2012_validation_ground_truth.txt";
 
 /// A file that says the class of each image of a folder.
@@ -29,7 +29,7 @@ pub(super) struct LabelList {
     by_stem: bool,
 }
 
-/// The list beside the images of a split, if there is one.
+/// The list next to the images of a split, if there is one.
 pub(super) fn find(folder: &Path, split: Split) -> Result<Option<LabelList>> {
     let solution = format!("LOC_{split}_solution.csv");
     let candidates = [folder.join(LABELS), folder.join(ANNOTATIONS), folder.join(&solution)];
@@ -119,14 +119,14 @@ impl LabelList {
         Ok(files)
     }
 
-    /// What an image is known by.
+    /// The name that identifies an image.
     fn key(&self, path: &Path) -> String {
         let name = if self.by_stem { path.file_stem().map(Path::new) } else { None };
         name.unwrap_or_else(|| path.strip_prefix(&self.folder).unwrap_or(path)).to_string_lossy().into_owned()
     }
 }
 
-/// Says what is expected where images lie in one folder and nothing says their classes.
+/// The error of images that lie in one folder without a list of their classes.
 pub(super) fn refuse_without(folder: &Path) -> Result<()> {
     let mut images = Vec::new();
     let mut over = PassedOver::default();

@@ -1,10 +1,10 @@
-//! Which folder holds which split: by the names in use, in any case.
+//! The folders of the splits, found by their usual names in any case.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// How a folder of images is to look.
+/// Expected layout of a folder of images.
 pub(super) const LAYOUT: &str =
     "give a folder with train/CLASS/ and images in it, and optionally val/ and test/ alike";
 
@@ -77,7 +77,7 @@ impl SplitFolders {
         Ok(Self { train, val: one(val, "validation")?, test: one(test, "test")?, others })
     }
 
-    /// What to warn of: folders that are not looked into.
+    /// A warning of folders that are not read.
     pub fn warning(&self) -> Vec<String> {
         if self.others.is_empty() {
             return Vec::new();

@@ -369,7 +369,7 @@ fn nothing_is_passed_over_in_silence() {
     save(&deep.join("d/out.png"), 78);
     save(&deep.join("d/d/out.png"), 79);
     let expected = "3 files that are no images (2 .txt, 1 without ending), 1 image of a kind that is not read \
-                    (1 .avif), 2 files deeper than 8 folders, 1 image beside the folders of the classes";
+                    (1 .avif), 2 files deeper than 8 folders, 1 image next to the folders of the classes";
     let set = opened(data.path()).unwrap();
     assert_eq!(set.train().len(), 14);
     assert_eq!(set.warnings(), [format!("passed over in train: {expected}")]);
@@ -456,8 +456,7 @@ fn two_ways_to_write_a_letter_are_one_class() {
 fn validation_images_may_lie_flat_beside_a_list_of_their_classes() {
     let data = folder(&["train"], &["n01", "n02"], 3);
     let at = |name: &str| data.path().join(name);
-    let flat = |folder: &str| (0..4).for_each(|i| save(&at(&format!("{folder}/V_{i}.JPEG.png")), 50 + i));
-    flat("val");
+    (0..4).for_each(|i| save(&at(&format!("val/V_{i}.JPEG.png")), 50 + i));
     (0..4).for_each(|i| {
         std::fs::rename(at(&format!("val/V_{i}.JPEG.png")), at(&format!("val/V_{i}.JPEG"))).unwrap()
     });

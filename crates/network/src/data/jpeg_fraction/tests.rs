@@ -13,9 +13,11 @@ use crate::data::{Grey, Image, Normalization, Orient, Preprocess};
 /// Waves and edges in three colors, as a photograph has them.
 fn picture(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
-        let wave = |period: f64| ((f64::from(x) * 0.7 + f64::from(y)) / period).sin();
         let edge = if (x / 61 + y / 47) % 2 == 0 { 60.0 } else { -20.0 };
-        let value = |period: f64| (110.0 + 60.0 * wave(period) + edge).clamp(0.0, 255.0) as u8;
+        let value = |period: f64| {
+            let wave = ((f64::from(x) * 0.7 + f64::from(y)) / period).sin();
+            (110.0 + 60.0 * wave + edge).clamp(0.0, 255.0) as u8
+        };
         Rgb([value(90.0), value(53.0), value(200.0)])
     })
 }
@@ -93,10 +95,11 @@ fn a_view_of_a_fraction_is_that_of_the_whole() {
 
 #[test]
 fn a_fraction_leaves_as_many_pixels_as_the_recipe_says() {
-    let crop = |side| Crop { height: side, width: 2 * side, ..Crop::default() };
     let fractions = |oversampling: f32| {
-        [63, 64, 127, 128, 255, 256, 511, 512, 4000]
-            .map(|side| varied(oversampling).fraction(crop(side), Extent::square(32)))
+        [63, 64, 127, 128, 255, 256, 511, 512, 4000].map(|side| {
+            let crop = Crop { height: side, width: 2 * side, ..Crop::default() };
+            varied(oversampling).fraction(crop, Extent::square(32))
+        })
     };
     assert_eq!(fractions(1.0), [1, 2, 2, 4, 4, 8, 8, 8, 8]);
     assert_eq!(fractions(2.0), [1, 1, 1, 2, 2, 4, 4, 8, 8]);

@@ -48,7 +48,6 @@ fn without_val_a_tenth_is_held_out() {
 
 #[test]
 fn what_is_wrong_with_a_list_is_said_with_its_line() {
-    let refused = |rows: &str| opened(&data(4, rows)).unwrap_err().to_string();
     let list = "path,label,split\n0.png,a,train\n1.png,a,train\n";
     for (text, expected) in [
         ("path,label\n0.png,a\n".to_string(), "header: expected columns path, label, split, got path,label"),
@@ -63,7 +62,7 @@ fn what_is_wrong_with_a_list_is_said_with_its_line() {
         ("path,label,split\n0.png,a,val\n".to_string(), "training images: expected at least one, got none"),
         (format!("{list}9.png,a,val\n"), "9.png: cannot read"),
     ] {
-        let message = refused(&text);
+        let message = opened(&data(4, &text)).unwrap_err().to_string();
         assert!(message.contains("mine.csv: ") && message.contains(expected), "{expected}: {message}");
     }
     assert!(

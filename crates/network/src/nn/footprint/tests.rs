@@ -17,12 +17,12 @@ fn values(tensors: &[Tensor]) -> usize {
     sizes.values().sum()
 }
 
-/// What the tape of a training pass of a sub-network holds.
+/// Values on the tape of a sub-network's training pass.
 fn kept(space: &SearchSpace, arch: &Arch, images: usize) -> usize {
     kept_by(&space.lower(arch).expect("legal"), images)
 }
 
-/// What the tape of a training pass of some layers holds.
+/// Values on the tape of a training pass over some layers.
 fn kept_by(layers: &[LayerSpec], images: usize) -> usize {
     let weights = layers.iter().flat_map(LayerSpec::weights);
     let ones = |shape: &[usize]| Tensor::ones(shape, DType::F32, &Device::Cpu).expect("a tensor");

@@ -118,12 +118,11 @@ fn a_gradient_is_the_sum_of_what_readers_give_and_its_own() {
 #[test]
 fn layers_that_do_not_fit_are_refused() {
     let wider = FeatureMap { channels: 3, ..MAP };
-    let other = |layer: LayerSpec| LayerSpec { input: wider, ..layer };
     for (layers, part) in [
         (vec![one("a", Some(0))], "layer a: inputs: expected layers that run before it, got layer 0"),
         (vec![one("a", None), one("b", None)], "layer a: output: expected a layer that reads it, got none"),
         (
-            vec![one("a", None), other(one("b", Some(0)))],
+            vec![one("a", None), LayerSpec { input: wider, ..one("b", Some(0)) }],
             "layer b: inputs: expected a map of 3 channels, 3x3",
         ),
         (vec![layer("a", Operator::Sum { of: 2 }, &[None])], "layer a: inputs: expected 2 for sum2"),

@@ -31,7 +31,7 @@ struct Downsample {
 }
 
 impl Bottleneck {
-    /// Asks for `conv1.*`, `conv2.*`, `conv3.*` and, where the shortcut changes sizes, `downsample.*`.
+    /// Reads `conv1.*`, `conv2.*`, `conv3.*` and, where the shortcut changes sizes, `downsample.*`.
     pub fn new(block: &space::Bottleneck, spec: &LayerSpec, source: &Source) -> Result<Self> {
         let &space::Bottleneck { kernel, stride, mid, activation, downsample } = block;
         let input = spec.input.channels;
@@ -153,7 +153,7 @@ impl FoldedLayer for Folded {
     }
 }
 
-/// What passes over a bottleneck hold.
+/// The memory of passes over a bottleneck.
 pub(super) fn held(block: &space::Bottleneck, spec: &LayerSpec) -> Held {
     let input = spec.input.len();
     let output = spec.output.len();
@@ -180,5 +180,39 @@ pub(super) fn held(block: &space::Bottleneck, spec: &LayerSpec) -> Held {
         forgetting: (shortcut + pooled).max(shortcut + mid_in + mid_out + 2 * output),
         patches: patches(block.mid, block.kernel, spec.output.plane()),
         scratch: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use space::Activation::{self, HSwish, Relu};
+
+    use crate::nn::testing::{Maps, Naive, check};
+
+    /// The three convolutions of the main path.
+    fn main_path(naive: &Naive, x: &Maps, stride: usize, activation: Activation) -> Maps {
+        let inner = naive.conv_norm(x, "conv1", 1, activation);
+        let inner = naive.conv_norm(&inner, "conv2", stride, activation);
+        naive.conv_norm(&inner, "conv3", 1, Activation::None)
+    }
+
+    #[test]
+    fn its_input_is_added_before_the_last_activation() {
+        check("bottleneck k3 s1 4-2-4 h_swish @3x4", |naive, x| {
+            main_path(naive, &x[0], 1, HSwish).plus(&x[0]).activated(HSwish)
+        });
+    }
+
+    #[test]
+    fn a_shortcut_that_changes_sizes_is_averaged_then_convolved() {
+        for (key, stride) in
+            [("bottleneck k3 s1 3-2-4 relu down @3x3", 1), ("bottleneck k3 s2 3-2-4 relu down @4x6", 2)]
+        {
+            check(key, |naive, x| {
+                let pooled = x[0].average_pool(stride);
+                let shortcut = naive.conv_norm(&pooled, "downsample", 1, Activation::None);
+                main_path(naive, &x[0], stride, Relu).plus(&shortcut).activated(Relu)
+            });
+        }
     }
 }

@@ -20,7 +20,7 @@ pub(in super::super) struct Classifier {
 }
 
 impl Classifier {
-    /// Asks for `linear.weight`, `[O, I]`, and `linear.bias`, `[O]`.
+    /// Reads `linear.weight`, `[O, I]`, and `linear.bias`, `[O]`.
     pub fn new(spec: &LayerSpec, source: &Source) -> Result<Self> {
         let within = source.pp("linear").for_layer("linear");
         let linear = Linear::new(spec.input.channels, spec.output.channels, &within)?;
@@ -53,7 +53,7 @@ impl Layer for Classifier {
     }
 }
 
-/// What passes over it hold: the product before the bias, dropout's mask, and what dropout leaves of the input, are kept.
+/// The memory of passes over a classifier: the product before the bias and the input after dropout are saved.
 pub(super) fn held(spec: &LayerSpec) -> Held {
     let input = spec.input.len();
     let output = spec.output.len();
@@ -63,5 +63,41 @@ pub(super) fn held(spec: &LayerSpec) -> Held {
         backward: 2 * (input + output),
         forgetting: input + 2 * output,
         ..Held::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::nn::testing::{check, source, tensor, values};
+
+    use super::*;
+
+    #[test]
+    fn it_is_a_product_with_bias() {
+        check("linear 5-3 @1x1", |naive, x| naive.linear(&x[0], "linear"));
+    }
+
+    #[test]
+    fn dropout_scales_features_and_gradients_in_training_alone() {
+        let weight = ("linear.weight", tensor(&[1, 2], &[3.0, 5.0]));
+        let bias = ("linear.bias", tensor(&[1], &[0.5]));
+        let gradients = [&weight, &bias].map(|(name, _)| (name.to_string(), tensor(&[1], &[0.0])));
+        let mut gradients = std::collections::BTreeMap::from(gradients);
+        gradients.insert("linear.weight".to_string(), tensor(&[1, 2], &[0.0; 2]));
+        let source = source(&[weight, bias]).with_gradients(gradients.clone());
+        let spec = "linear 2-1 @1x1".parse().expect("a key");
+        let classifier = Classifier::new(&spec, &source).expect("its weights");
+        let x = tensor(&[2, 1, 1, 1], &[7.0, 11.0]);
+        let mut tape = Tape::with_dropout(tensor(&[2, 1], &[2.0, 0.0]));
+        let y = classifier.forward(&[&x], &mut Pass::Training(&mut tape)).expect("features");
+        assert_eq!(values(&y), [3.0 * 14.0 + 0.5]);
+        let dx = match classifier.backward(tensor(&[1, 1, 1, 1], &[1.0]), &mut tape).expect("a tape") {
+            InputGradients::One(Some(dx)) => values(&dx),
+            _ => panic!("it has one input"),
+        };
+        assert_eq!(dx, [6.0, 0.0]);
+        assert_eq!(values(&gradients["linear.weight"]), [14.0, 0.0]);
+        let y = classifier.forward(&[&x], &mut Pass::Inference).expect("features");
+        assert_eq!(values(&y), [21.0 + 55.0 + 0.5]);
     }
 }

@@ -21,7 +21,7 @@ pub(in super::super) struct Conv {
 }
 
 impl Conv {
-    /// Asks for `conv.weight`, `[O, I, k, k]`, and `bn.*`, `[O]`, one level further down where it is residual.
+    /// Reads `conv.weight`, `[O, I, k, k]`, and `bn.*`, `[O]`, one level further down where it is residual.
     pub fn new(spec: &LayerSpec, source: &Source) -> Result<Self> {
         let Operator::Conv { kernel, stride, activation, residual } = spec.operator else {
             return Err(Error::invalid("layer", &spec.name, "a convolution", spec.key()));
@@ -68,8 +68,36 @@ impl FoldedLayer for Residual {
     }
 }
 
-/// What passes over such a convolution hold; its patches are made whatever its kernel is.
+/// The memory of passes over a convolution; its patches are made whatever its kernel is.
 pub(super) fn held(kernel: usize, residual: bool, spec: &LayerSpec) -> Held {
     let patches = patches(spec.input.channels, kernel, spec.output.plane());
     Held { patches, ..Held::conv_norm(spec, kernel, residual) }
+}
+
+#[cfg(test)]
+mod tests {
+    use space::Activation;
+
+    use super::*;
+    use crate::nn::testing::{check, source};
+
+    #[test]
+    fn it_is_a_convolution_a_batch_norm_and_an_activation() {
+        check("conv k3 s2 3-4 relu @5x4", |naive, x| naive.conv_norm(&x[0], "", 2, Activation::Relu));
+        check("conv k1 3-2 none @4x3", |naive, x| naive.conv_norm(&x[0], "", 1, Activation::None));
+    }
+
+    #[test]
+    fn a_residual_one_adds_its_input_after_the_activation() {
+        check("conv k3 3-3 h_swish skip @4x5", |naive, x| {
+            naive.conv_norm(&x[0], "conv", 1, Activation::HSwish).plus(&x[0])
+        });
+    }
+
+    #[test]
+    fn another_operator_is_refused() {
+        let spec: LayerSpec = "pool 4 @3x3".parse().expect("a key");
+        let error = Conv::new(&spec, &source(&[])).err().expect("refused").to_string();
+        assert!(error.contains("expected a convolution, got pool 4 @3x3"), "{error}");
+    }
 }

@@ -21,7 +21,7 @@ pub(in super::super) struct FeatureMix {
 }
 
 impl FeatureMix {
-    /// Asks for `conv.weight`, `[O, I, 1, 1]`.
+    /// Reads `conv.weight`, `[O, I, 1, 1]`.
     pub fn new(activation: Activation, spec: &LayerSpec, source: &Source) -> Result<Self> {
         let source = source.for_layer("linear");
         let convolution = Pointwise::new(spec.input.channels, spec.output.channels, &source.pp("conv"))?;
@@ -50,7 +50,7 @@ impl Layer for FeatureMix {
     }
 }
 
-/// What passes over it hold: the output before its activation is kept.
+/// The memory of passes over the layer: the output before its activation is saved.
 pub(super) fn held(spec: &LayerSpec) -> Held {
     let input = spec.input.len();
     let output = spec.output.len();
@@ -61,5 +61,17 @@ pub(super) fn held(spec: &LayerSpec) -> Held {
         backward: 2 * (input + output),
         forgetting: input + 2 * output,
         ..Held::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use space::Activation;
+
+    use crate::nn::testing::check;
+
+    #[test]
+    fn it_is_a_product_without_a_batch_norm() {
+        check("mix 6-4 h_swish @1x1", |naive, x| naive.conv(&x[0], "conv", 1).activated(Activation::HSwish));
     }
 }

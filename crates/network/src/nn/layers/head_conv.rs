@@ -16,7 +16,7 @@ use crate::error::Result;
 pub(in super::super) struct HeadConv(ConvNorm<Pointwise>);
 
 impl HeadConv {
-    /// Asks for `conv.weight`, `[O, I, 1, 1]`, and `bn.*`, `[O]`.
+    /// Reads `conv.weight`, `[O, I, 1, 1]`, and `bn.*`, `[O]`.
     pub fn new(activation: Activation, spec: &LayerSpec, source: &Source) -> Result<Self> {
         let input = spec.input.channels;
         let output = spec.output.channels;
@@ -36,5 +36,17 @@ impl Layer for HeadConv {
 
     fn fold(&self, backend: &Backend) -> Result<Box<dyn FoldedLayer>> {
         Ok(Box::new(Product::pointwise(&self.0, backend)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use space::Activation;
+
+    use crate::nn::testing::check;
+
+    #[test]
+    fn it_is_a_product_a_batch_norm_and_an_activation() {
+        check("conv1x1 5-3 h_swish @3x4", |naive, x| naive.conv_norm(&x[0], "", 1, Activation::HSwish));
     }
 }

@@ -1,4 +1,4 @@
-//! The greatest of 3 x 3, stride 2, padding 1.
+//! Max pooling over 3 x 3, stride 2, padding 1.
 
 use candle_core::Tensor;
 use kernels::Backend;
@@ -39,5 +39,31 @@ struct Folded;
 impl FoldedLayer for Folded {
     fn forward(&self, inputs: &[&Tensor], backend: &Backend) -> Result<Tensor> {
         Ok(backend.max_pool(only(inputs))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::nn::testing::{check, source, tensor, values};
+
+    use super::*;
+
+    #[test]
+    fn it_is_the_greatest_of_each_window() {
+        check("maxpool 3 @6x4", |_, x| x[0].max_pool());
+        check("maxpool 2 @5x7", |_, x| x[0].max_pool());
+    }
+
+    #[test]
+    fn of_equal_values_the_first_gets_the_gradient() {
+        let pool = MaxPool::new(&source(&[]));
+        let x = tensor(&[1, 1, 2, 2], &[5.0; 4]);
+        let mut tape = Tape::new();
+        pool.forward(&[&x], &mut Pass::Training(&mut tape)).expect("maps");
+        let dx = match pool.backward(tensor(&[1, 1, 1, 1], &[3.0]), &mut tape).expect("a tape") {
+            InputGradients::One(Some(dx)) => values(&dx),
+            _ => panic!("it has one input"),
+        };
+        assert_eq!(dx, [3.0, 0.0, 0.0, 0.0]);
     }
 }

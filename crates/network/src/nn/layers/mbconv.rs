@@ -26,7 +26,7 @@ pub(in super::super) struct MbConv {
 }
 
 impl MbConv {
-    /// Asks for `conv.inverted_bottleneck.*`, `conv.depth_conv.*` and `conv.point_linear.*`.
+    /// Reads `conv.inverted_bottleneck.*`, `conv.depth_conv.*` and `conv.point_linear.*`.
     pub fn new(block: &space::MbConv, spec: &LayerSpec, source: &Source) -> Result<Self> {
         let source = source.pp("conv");
         let input = spec.input.channels;
@@ -55,7 +55,7 @@ impl MbConv {
         })
     }
 
-    /// The gradient before the projection, taken through squeeze-and-excite and the depthwise convolution.
+    /// The gradient of the projection's input, taken back through squeeze-and-excite and the depthwise convolution.
     fn backward_inner(&self, d: &Tensor, tape: &mut Tape) -> Result<Tensor> {
         let excited = match &self.squeeze_excite {
             Some(squeeze_excite) => Some(squeeze_excite.backward(d, tape)?),
@@ -156,7 +156,7 @@ impl FoldedLayer for Folded {
     }
 }
 
-/// What passes over a block hold.
+/// The memory of passes over a block.
 pub(super) fn held(block: &space::MbConv, spec: &LayerSpec) -> Held {
     let input = spec.input.len();
     let output = spec.output.len();
@@ -182,5 +182,47 @@ pub(super) fn held(block: &space::MbConv, spec: &LayerSpec) -> Held {
         forgetting: mid_out + expanded.max(output),
         patches: 0,
         scratch: spec.input.plane() + spec.output.plane(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use space::Activation::{self, HSigmoid, HSwish, Relu};
+
+    use crate::nn::testing::{Maps, Naive, check};
+
+    /// Expansion, depthwise convolution, squeeze-and-excite and projection, those that the block has.
+    fn block(naive: &Naive, x: &Maps, stride: usize, activation: Activation) -> Maps {
+        let has = |part: &str| naive.has(&format!("conv.{part}.weight"));
+        let mut y = x.clone();
+        if has("inverted_bottleneck.conv") {
+            y = naive.conv_norm(&y, "conv.inverted_bottleneck", 1, activation);
+        }
+        y = naive.conv_norm(&y, "conv.depth_conv", stride, activation);
+        if has("depth_conv.se.fc.reduce") {
+            let hidden = naive.linear(&y.mean(), "conv.depth_conv.se.fc.reduce").activated(Relu);
+            let factor = naive.linear(&hidden, "conv.depth_conv.se.fc.expand").activated(HSigmoid);
+            y = y.scaled(&factor);
+        }
+        naive.conv_norm(&y, "conv.point_linear", 1, Activation::None)
+    }
+
+    #[test]
+    fn each_form_of_the_block_is_what_its_key_says() {
+        check("mbconv k3 s1 3-6-4 relu @4x3", |naive, x| block(naive, &x[0], 1, Relu));
+        check("mbconv k5 s2 3-6-4 h_swish se3 @5x4", |naive, x| block(naive, &x[0], 2, HSwish));
+        check("mbconv k3 s1 4-4-3 relu e1 @3x4", |naive, x| block(naive, &x[0], 1, Relu));
+    }
+
+    #[test]
+    fn a_residual_one_adds_its_input() {
+        for key in [
+            "mbconv k3 s1 3-6-3 h_swish skip @4x3",
+            "mbconv k5 s1 3-6-3 h_swish se2 skip @3x4",
+            "mbconv k3 s1 4-4-4 h_swish e1 skip @3x3",
+            "mbconv k3 s1 4-4-4 h_swish e1 se2 skip @3x3",
+        ] {
+            check(key, |naive, x| block(naive, &x[0], 1, HSwish).plus(&x[0]));
+        }
     }
 }

@@ -46,3 +46,13 @@ impl FoldedLayer for Folded {
         mean(only(inputs), backend)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::nn::testing::check;
+
+    #[test]
+    fn it_is_the_mean_of_each_map() {
+        check("pool 3 @4x5", |_, x| x[0].mean());
+    }
+}

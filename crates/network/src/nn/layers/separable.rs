@@ -21,7 +21,7 @@ pub(in super::super) struct Separable {
 }
 
 impl Separable {
-    /// Asks for `depthwise.*` and `pointwise.*`: `conv.weight` and `bn.*` each.
+    /// Reads `depthwise.*` and `pointwise.*`: `conv.weight` and `bn.*` each.
     pub fn new(block: &space::Separable, spec: &LayerSpec, source: &Source) -> Result<Self> {
         let &space::Separable { kernel, stride, activation } = block;
         let input = spec.input.channels;
@@ -68,8 +68,8 @@ impl FoldedLayer for Folded {
     }
 }
 
-/// What passes over it hold: what the depthwise convolution makes is kept before its batch norm and after its activation,
-/// what the 1x1 convolution makes before its batch norm.
+/// The memory of passes over a block: the depthwise convolution's output is saved before its batch norm and after its
+/// activation, the 1x1 convolution's output before its batch norm.
 pub(super) fn held(spec: &LayerSpec) -> Held {
     let input = spec.input.len();
     let output = spec.output.len();
@@ -84,5 +84,22 @@ pub(super) fn held(spec: &LayerSpec) -> Held {
         forgetting: between + output,
         patches: 0,
         scratch: spec.input.plane() + spec.output.plane(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use space::Activation;
+
+    use crate::nn::testing::check;
+
+    #[test]
+    fn it_is_a_depthwise_and_a_pointwise_convolution() {
+        for (key, stride) in [("sepconv k3 s1 3-4 relu @4x5", 1), ("sepconv k5 s2 3-2 relu @5x4", 2)] {
+            check(key, |naive, x| {
+                let inner = naive.conv_norm(&x[0], "depthwise", stride, Activation::Relu);
+                naive.conv_norm(&inner, "pointwise", 1, Activation::Relu)
+            });
+        }
     }
 }

@@ -43,8 +43,19 @@ impl FoldedLayer for Folded {
     }
 }
 
-/// What passes over a sum hold: its output, and a gradient for each of its inputs.
+/// The memory of passes over a sum: its output, and a gradient for each of its inputs.
 pub(super) fn held(of: usize, spec: &LayerSpec) -> Held {
     let output = spec.output.len();
     Held { forward: output, backward: of * output, forgetting: output, ..Held::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::nn::testing::check;
+
+    #[test]
+    fn it_adds_all_its_inputs() {
+        check("sum2 3 @2x3", |_, x| x[0].plus(&x[1]));
+        check("sum4 2 @3x3", |_, x| x[0].plus(&x[1]).plus(&x[2]).plus(&x[3]));
+    }
 }

@@ -205,7 +205,7 @@ fn one_of_several_networks_can_be_chosen() {
     assert!(error.contains("safetensors, which have no entries; leave --key out"), "{error}");
 }
 
-/// The value under `x` beside a network.
+/// The value under `x` next to a network.
 fn beside(value: Pickle) -> crate::Result<PickleValue> {
     let pickle = network(value.then(b"s").text("state_dict"), &["w"]).then(b"s").end();
     let file = archive(&pickle);

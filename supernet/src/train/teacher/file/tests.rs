@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use base::random::rng_for;
-use network::checkpoint::{self, Interface, Kind, Training};
+use network::checkpoint::{self, DescribedWeights, Interface, Kind, Training};
 use network::elastic::SubnetWeights;
 use space::preset;
 
@@ -23,7 +23,8 @@ fn supernet(at: &Path, space: &SearchSpace, interface: &Interface) -> PathBuf {
         validation: None,
     };
     let path = at.join("supernet.safetensors");
-    checkpoint::write_weights(&path, Kind::Supernet, space, interface, &weights, training).expect("written");
+    let described = DescribedWeights { space, interface, weights: &weights };
+    checkpoint::write_weights(&path, Kind::Supernet, described, training).expect("written");
     path
 }
 
