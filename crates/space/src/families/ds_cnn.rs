@@ -8,7 +8,7 @@ use base::error::{Error, Result};
 
 use super::door::Door;
 use super::space_file::SpaceFile;
-use super::stages::{Stage, StageGenes, Stages, Stem};
+use super::stages::{BlockPlace, Stages, Stem};
 use super::{Ends, Family, Words};
 use crate::builder::{Builder, Port, SlotName};
 use crate::operators::{Operator, Separable};
@@ -38,7 +38,8 @@ impl Family for DsCnn {
         for (stage, genes) in self.stages.stages.iter().zip(&self.stages.genes) {
             for position in 0..genes.blocks.len() {
                 let exists = b.test(genes.depth, |depth| depth > position);
-                let block = b.when(&exists, |b| block(b, &x, (stage, genes), position, slot));
+                let place = BlockPlace { stage, genes, position, slot };
+                let block = b.when(&exists, |b| block(b, &x, place));
                 x = block.or(&x);
                 slot += 1;
             }
@@ -87,16 +88,11 @@ fn check_expand(door: &Door, field: &str, expand: &[Ratio]) -> Result<()> {
     Err(Error::invalid(door.place, field, "[1] in family \"ds-cnn\"", got))
 }
 
-/// One block, as if it were there.
-fn block(
-    b: &mut Builder<'_>,
-    x: &Port,
-    (stage, genes): (&Stage, &StageGenes),
-    position: usize,
-    slot: usize,
-) -> Port {
-    let kernel = b.of(genes.blocks[position].kernel);
-    let stride = if position == 0 { stage.stride } else { 1 };
+/// One block, as if it existed.
+fn block(b: &mut Builder<'_>, x: &Port, place: BlockPlace<'_>) -> Port {
+    let BlockPlace { stage, genes, slot, .. } = place;
+    let kernel = b.of(place.kernel());
+    let stride = place.stride();
     let width = genes.width.map(|width| b.of(width));
     let channels = traced(|t| stage.channels_at(width.as_ref().map(|width| t.get(width))));
     b.push(SlotName::numbered("blocks", slot), &[x], channels, x.through(stride), |t| {

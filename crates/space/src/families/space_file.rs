@@ -208,9 +208,7 @@ impl SpaceFile {
         door.cells(&self.resolutions, &stages)?;
         if self.family == FamilyName::OperatorChoice {
             let stages = self.choice_stages(door, stages)?;
-            let sizes = [self.input_channels, self.classes];
-            let (family, genome) =
-                OperatorChoice::declare(&self.name, sizes, &self.resolutions, stem, stages);
+            let (family, genome) = OperatorChoice::declare(&self, stem, stages);
             return self.checked(door, Arc::new(family), genome);
         }
         let first_block = self.checked_first_block(door)?;
@@ -239,13 +237,14 @@ impl SpaceFile {
 
     /// Stages with what their blocks can be: the space's lists where a stage has none of its own.
     fn choice_stages(&self, door: &Door, stages: Vec<Stage>) -> Result<Vec<ChoiceStage>> {
-        let pairs = self.stages.iter().zip(stages).enumerate();
-        let stage = |(index, (file, stage)): (usize, (&StageFile, Stage))| {
+        let mut checked = Vec::with_capacity(stages.len());
+        for (index, (file, stage)) in self.stages.iter().zip(stages).enumerate() {
             let operators = file.operator.clone().or_else(|| self.operator.clone()).unwrap_or_default();
             let connections = file.connection.clone().or_else(|| self.connection.clone()).unwrap_or_default();
-            ChoiceStage { stage, operators, connections }.checked(door, &format!("stages[{}]", index + 1))
-        };
-        pairs.map(stage).collect()
+            let stage = ChoiceStage { stage, operators, connections };
+            checked.push(stage.checked(door, &format!("stages[{}]", index + 1))?);
+        }
+        Ok(checked)
     }
 
     fn checked_first_block(&self, door: &Door) -> Result<Option<FirstBlock>> {

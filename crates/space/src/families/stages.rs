@@ -125,6 +125,32 @@ pub(crate) struct StageGenes {
     pub width: Option<Choice<Ratio>>,
 }
 
+/// One block's place in a network.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BlockPlace<'a> {
+    pub stage: &'a Stage,
+    pub genes: &'a StageGenes,
+    /// Its number within the stage.
+    pub position: usize,
+    /// Its number in the largest network.
+    pub slot: usize,
+}
+
+impl BlockPlace<'_> {
+    pub fn kernel(&self) -> Choice<usize> {
+        self.genes.blocks[self.position].kernel
+    }
+
+    pub fn expand(&self) -> Choice<Ratio> {
+        self.genes.blocks[self.position].expand
+    }
+
+    /// The stage's stride in its first block, 1 in the others.
+    pub fn stride(&self) -> usize {
+        if self.position == 0 { self.stage.stride } else { 1 }
+    }
+}
+
 /// All stages of a family with their genes.
 #[derive(Clone, Debug)]
 pub(crate) struct Stages {
@@ -157,23 +183,17 @@ impl Stages {
     /// The blocks and widths of a row.
     pub fn blocks(&self, genome: &Genome, row: &GeneRow) -> Blocks {
         let widths = self.genes.iter().filter_map(|genes| genes.width);
-        Blocks {
-            stages: self
-                .genes
-                .iter()
-                .map(|genes: &StageGenes| {
-                    let there = &genes.blocks[..genome.get(row, genes.depth)];
-                    there
-                        .iter()
-                        .map(|genes: &BlockGenes| Block {
-                            kernel: genome.get(row, genes.kernel),
-                            expand: genome.get(row, genes.expand),
-                        })
-                        .collect()
-                })
-                .collect(),
-            widths: widths.map(|width| genome.get(row, width)).collect(),
+        let widths = widths.map(|width| genome.get(row, width)).collect();
+        let mut stages = Vec::with_capacity(self.genes.len());
+        for genes in &self.genes {
+            let existing = genes.blocks[..genome.get(row, genes.depth)].iter();
+            let blocks = existing.map(|block| Block {
+                kernel: genome.get(row, block.kernel),
+                expand: genome.get(row, block.expand),
+            });
+            stages.push(blocks.collect());
         }
+        Blocks { stages, widths }
     }
 
     /// Writes blocks and widths into a row that has its resolution already.
@@ -235,7 +255,8 @@ impl Words for Stages {
         let list = |gene: GeneId| {
             genome.values_of(gene).map(|value| value.to_string()).collect::<Vec<_>>().join(" ")
         };
-        let line = |(at, (stage, genes)): (usize, (&Stage, &StageGenes))| {
+        let mut lines = Vec::with_capacity(self.stages.len());
+        for (at, (stage, genes)) in self.stages.iter().zip(&self.genes).enumerate() {
             let squeeze = if stage.squeeze_excite { ", squeeze-and-excite" } else { "" };
             let mut line = format!(
                 "stage {}: {} channels, stride {}, {}{squeeze}",
@@ -253,9 +274,9 @@ impl Words for Stages {
             if let Some(width) = genes.width {
                 line += &format!("; width {}", list(width.gene()));
             }
-            line
-        };
-        self.stages.iter().zip(&self.genes).enumerate().map(line).collect()
+            lines.push(line);
+        }
+        lines
     }
 }
 
@@ -263,15 +284,15 @@ fn declare_stage(list: &mut Declaring, at: usize, stage: &Stage) -> StageGenes {
     let name = format!("s{}", at + 1);
     let place = format!("stage {}", at + 1);
     let depth = list.choice(format!("{name}.depth"), place.clone(), DEPTH, &stage.choices.depth, None);
-    let mut block = |position: usize| {
+    let mut blocks = Vec::with_capacity(stage.choices.max_depth());
+    for position in 0..stage.choices.max_depth() {
         let there = list.only(depth, |depth: usize| depth > position);
         let named = |what: &str| format!("{name}.b{}.{what}", position + 1);
         let place = format!("{place}, block {}", position + 1);
         let kernel = list.choice(named("kernel"), place.clone(), KERNEL, &stage.choices.kernel, Some(&there));
         let expand = list.choice(named("expand"), place, EXPAND, &stage.choices.expand, Some(&there));
-        BlockGenes { kernel, expand }
-    };
-    let blocks = (0..stage.choices.max_depth()).map(&mut block).collect();
+        blocks.push(BlockGenes { kernel, expand });
+    }
     StageGenes { depth, blocks, width: None }
 }
 

@@ -138,18 +138,32 @@ impl<'a> Filler<'a> {
 
     /// Whether these values can be of one row that may be drawn.
     fn may_be(&self, vars: &[Var], values: &[Index]) -> bool {
-        let of = |gene: usize| vars.binary_search(&(gene as Var)).ok().map(|at| values[at]);
-        vars.iter().zip(values).all(|(var, value)| {
+        for (var, value) in vars.iter().zip(values) {
             let gene = *var as usize;
-            let mut at = &self.genome.genes()[gene].exists;
-            while let Some((parent, among)) = at {
-                if of(*parent).is_some_and(|value| !among[usize::from(value)]) {
-                    return *value == 0;
-                }
-                at = &self.genome.genes()[*parent].exists;
+            let may_be = if self.exists(gene, vars, values) {
+                self.genome.allowed(gene).contains(value)
+            } else {
+                *value == 0
+            };
+            if !may_be {
+                return false;
             }
-            self.genome.allowed(gene).contains(value)
-        })
+        }
+        true
+    }
+
+    /// Whether a gene exists, as far as these values decide it.
+    fn exists(&self, gene: usize, vars: &[Var], values: &[Index]) -> bool {
+        let mut condition = &self.genome.genes()[gene].exists;
+        while let Some((parent, among)) = condition {
+            if let Ok(at) = vars.binary_search(&(*parent as Var))
+                && !among[usize::from(values[at])]
+            {
+                return false;
+            }
+            condition = &self.genome.genes()[*parent].exists;
+        }
+        true
     }
 
     /// A row that fills an empty cell of the target, and of as many other tables as fit.
@@ -162,8 +176,8 @@ impl<'a> Filler<'a> {
                 let values = filling.table.values(cell);
                 let mut pairs = filling.table.vars.iter().zip(&values);
                 let fits =
-                    |(var, value): (&Var, &Index)| chosen[*var as usize].is_none_or(|own| own == *value);
-                if pairs.all(fits) && self.may_be(&filling.table.vars, &values) {
+                    pairs.all(|(var, value)| chosen[*var as usize].is_none_or(|chosen| chosen == *value));
+                if fits && self.may_be(&filling.table.vars, &values) {
                     for (var, value) in filling.table.vars.iter().zip(values) {
                         chosen[*var as usize] = Some(value);
                     }
@@ -235,15 +249,17 @@ impl<'a> Filler<'a> {
             for (var, value) in product.vars.iter().zip(product.values(cell)) {
                 row[*var as usize] = value;
             }
-            let pair = (what.cells[what.at(&row)], extents.cells[extents.at(&row)]);
-            if pair.0 != UNKNOWN && pair.1 != UNKNOWN {
-                product.cells[cell] = self.layer(pair, layers);
+            let operator = what.cells[what.at(&row)];
+            let sides = extents.cells[extents.at(&row)];
+            if operator != UNKNOWN && sides != UNKNOWN {
+                product.cells[cell] = self.layer(operator, sides, layers);
             }
         }
         product
     }
 
-    fn layer(&self, (what, extents): (u32, u32), layers: &mut Layers) -> LayerId {
+    /// The number of a layer, given those of its operator and of its extents; 0 if there is no layer.
+    fn layer(&self, what: u32, extents: u32, layers: &mut Layers) -> LayerId {
         let Some((operator, [from, to])) = &self.whats.things[what as usize] else { return 0 };
         let next = layers.layers.len() as LayerId + 1;
         let id = *layers.numbers.entry((what, extents)).or_insert(next);
