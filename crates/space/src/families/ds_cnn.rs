@@ -1,8 +1,7 @@
 //! DS-CNN (Zhang et al. 2017, "Hello Edge"): a stem, stages of depthwise-separable blocks of elastic width, a mean over all
 //! places, a classifier.
 //!
-//! Made for spectrograms, whose extents need be neither equal nor even. The paper's stem is 10 x 4 wide; kernels here are
-//! square.
+//! For spectrograms, whose extents need not be equal or even. The paper's stem is 10 x 4 wide; kernels here are square.
 
 use base::error::{Error, Result};
 
@@ -59,8 +58,8 @@ impl Family for DsCnn {
     }
 }
 
-/// Refuses what such a network has not: its blocks neither expand nor excite, and nothing stands between stem, stages and
-/// classifier.
+/// Refuses fields that such a network does not have: its blocks have no expansion and no squeeze-and-excite, and there
+/// is no layer between stem, stages and classifier.
 pub(super) fn check(file: &SpaceFile, door: &Door) -> Result<()> {
     let family = file.family;
     door.belongs(family, "first_block", file.first_block.is_some(), false)?;

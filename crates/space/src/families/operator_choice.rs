@@ -1,15 +1,15 @@
 //! Networks whose blocks choose their operator, in stages that may have a connection from their input to their output.
 //!
-//! A block is an inverted residual of some kernel and expand ratio, a plain 3x3 convolution, or skipped, which is no layer at
-//! all. The first block of a stage brings its channels and its stride, so it is never skipped. The weights of each operator of
-//! a block are of their own: `mbconv.4` and `conv.4` are the fifth block of the largest network, whichever stands there. A
+//! A block is an inverted residual of some kernel and expand ratio, a plain 3x3 convolution, or skipped, which is no
+//! layer at all. The first block of a stage sets its channels and its stride, so it is never skipped. Each operator of
+//! a block has its own weights: `mbconv.4` and `conv.4` both belong to the fifth block of the largest network. A
 //! connection adds a stage's input to its output; where the stage changes the shape, the input goes through a 1x1
-//! convolution of the stage's stride and a batch norm, `project.1`, which is there only with the connection.
+//! convolution of the stage's stride and a batch norm, `project.1`, which exists only with the connection.
 //!
-//! A network's text names the operators: `i3e4` is an inverted residual of kernel 3 and expand ratio 4, `c` a convolution, `s`
-//! a skipped block; a stage with a connection begins with `+:`. So `i3e4,s/+:c,i5e6` is two stages of two blocks, the second
-//! with a connection. Networks that skip other blocks are others even where they are of one shape, for they have the weights
-//! of other blocks.
+//! A network's text names the operators: `i3e4` is an inverted residual of kernel 3 and expand ratio 4, `c` a
+//! convolution, `s` a skipped block; a stage with a connection begins with `+:`. So `i3e4,s/+:c,i5e6` is two stages of
+//! two blocks, the second with a connection. Networks that skip different blocks are different even if their shapes are
+//! equal, for their weights differ.
 
 use base::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ pub(super) const CONNECTION: Dimension = Dimension::named("connection");
 /// Kernel of the plain convolution.
 const CONV_KERNEL: usize = 3;
 
-/// What a block can be, the largest first.
+/// The operators of a block, the largest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BlockOperator {
@@ -40,12 +40,12 @@ pub(crate) enum BlockOperator {
     MbConv,
     /// A plain 3x3 convolution, batch norm, activation.
     Conv,
-    /// No layer at all.
+    /// No layer.
     Skip,
 }
 
 impl BlockOperator {
-    /// All of them.
+    /// All operators.
     pub const ALL: [Self; 3] = [Self::MbConv, Self::Conv, Self::Skip];
 
     /// The name in files.
@@ -68,19 +68,19 @@ impl Readable for BlockOperator {
     }
 }
 
-/// A stage, and what can be chosen in it.
+/// A stage and its choices.
 #[derive(Clone, Debug)]
 pub(crate) struct ChoiceStage {
     /// Kernels and expand ratios of inverted residuals; its one depth is the number of blocks.
     pub stage: Stage,
-    /// What its blocks can be, in the order of [`BlockOperator::ALL`]; the first block is never skipped.
+    /// The operators of its blocks, in the order of [`BlockOperator::ALL`]; the first block is never skipped.
     pub operators: Vec<BlockOperator>,
     /// Numbers of connections: 0, 1, or either.
     pub connections: Vec<usize>,
 }
 
 impl ChoiceStage {
-    /// The stage, if what can be chosen in it makes sense.
+    /// The stage, if its choices make sense.
     pub(super) fn checked(self, door: &Door<'_>, place: &str) -> Result<Self> {
         door.within(&format!("{place}.depth (number of choices)"), self.stage.choices.depth.len(), 1, 1)?;
         door.rising(&format!("{place}.operator"), &self.operators)?;
@@ -223,14 +223,14 @@ impl OperatorChoice {
     }
 }
 
-/// Where a block stands.
+/// One block's place in a network.
 struct Place<'a> {
     stage: &'a Stage,
     genes: &'a BlockGenes,
     stride: usize,
     /// Its number in the largest network.
     number: usize,
-    /// Channels that it reads.
+    /// Input channels.
     channels: usize,
 }
 

@@ -1,8 +1,8 @@
 //! ResNet, variant D: a stem of two or three convolutions, stages of bottlenecks, all of elastic width.
 //!
-//! The stem is two stages of the sub-network, each of one kernel and one expand ratio, so that sampling, encoding, search and
-//! training need no special case for it. Width multipliers that give as many channels are one choice, the largest, so that equal
-//! networks are equal values.
+//! The stem is two stages of the sub-network, each of one kernel and one expand ratio, so that sampling, encoding,
+//! search and training need no special case for it. Of width multipliers that give equal channels only the largest is a
+//! choice, so that equal networks are equal values.
 
 use super::stages::{BlockPlace, Stage, StageGenes, Stages, Stem};
 use super::{Ends, Family, Words};
@@ -12,7 +12,7 @@ use crate::operators::{Bottleneck, Operator};
 use crate::trace::{Traced, fixed, traced};
 use crate::value::Extent;
 
-/// Stages that the stem is made of.
+/// Number of stages that form the stem.
 pub(crate) const STEM_STAGES: usize = 2;
 
 /// A network of bottlenecks.
@@ -20,7 +20,7 @@ pub(crate) const STEM_STAGES: usize = 2;
 pub(crate) struct ResNetD {
     pub ends: Ends,
     pub stem: Stem,
-    /// The stem's first; that one keeps the channels and adds its input, the second changes them.
+    /// The stem's two stages come first: one keeps the channels and adds its input, the next changes them.
     pub stages: Stages,
 }
 
@@ -105,7 +105,7 @@ fn width(b: &Builder<'_>, stage: &Stage, genes: &StageGenes) -> Traced<usize> {
     traced(|t| stage.channels_at(Some(t.get(&width))))
 }
 
-/// Whether a stage can begin with the plain shortcut. It is decided by what the stages can be, not by what was chosen: all
+/// Whether a stage can begin with the plain shortcut. All choices of the stages decide it, not the chosen ones: all
 /// sub-networks share the block's weights.
 fn same_channels(before: &Stage, stage: &Stage) -> bool {
     stage.stride == 1
