@@ -120,14 +120,15 @@ impl Evidence<'_> {
 
     /// The rows of all layers, without one session's measurements.
     pub fn rows(&self, without: Option<&str>) -> BTreeMap<String, Row> {
-        self.layers
-            .iter()
-            .filter_map(|(key, measured): (&String, &Vec<Measurement>)| {
-                let kept: Vec<Measurement> =
-                    measured.iter().filter(|one| Some(one.session.as_str()) != without).cloned().collect();
-                Some((key.clone(), self.row(&kept)?))
-            })
-            .collect()
+        let mut rows = BTreeMap::new();
+        for (key, measured) in self.layers {
+            let kept = measured.iter().filter(|one| Some(one.session.as_str()) != without);
+            let kept: Vec<Measurement> = kept.cloned().collect();
+            if let Some(row) = self.row(&kept) {
+                rows.insert(key.clone(), row);
+            }
+        }
+        rows
     }
 }
 

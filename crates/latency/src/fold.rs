@@ -279,13 +279,10 @@ fn in_place_estimate(visits: &[(&Visit, State)]) -> Option<Estimate> {
     let layers = runs.first()?.0.first()?.len();
     let mut positions = Vec::with_capacity(layers);
     for layer in 0..layers {
-        let columns: Vec<(Vec<f64>, bool)> = runs
-            .iter()
-            .map(|(runs, fast): &(&[Vec<f64>], bool)| {
-                let samples: Vec<f64> = runs.iter().filter_map(|run| run.get(layer)).copied().collect();
-                (samples, *fast)
-            })
-            .collect();
+        let mut columns: Vec<(Vec<f64>, bool)> = Vec::with_capacity(runs.len());
+        for (runs, fast) in &runs {
+            columns.push((runs.iter().filter_map(|run| run.get(layer)).copied().collect(), *fast));
+        }
         let looks: Vec<Look<'_>> =
             columns.iter().map(|(samples, fast)| Look { samples, fast: *fast }).collect();
         positions.push(undisturbed::estimate(&looks)?);

@@ -117,7 +117,7 @@ impl Measurement {
         if self.samples == 0 || self.visits == 0 || self.confirmed > self.visits {
             let got =
                 format!("{} samples of {} visits, {} confirmed", self.samples, self.visits, self.confirmed);
-            return Some(("samples", "at least one, of visits of which as many confirm at most", got));
+            return Some(("samples", "at least one, and no more confirming visits than visits", got));
         }
         None
     }

@@ -252,7 +252,7 @@ fn record(place: &str, line: &str) -> Result<Record> {
     let inner = inner.unwrap_or(1);
     let possible = |time: &f64| (LEAST_US..=MOST_US).contains(time);
     if !(1..=MOST_RUNS).contains(&inner) || !samples.are_some_of(&possible) {
-        let expected = "at least one, each of 1e-6 to 1e12 us, as many layers in each run, and 1 to 2^24 runs per sample";
+        let expected = "at least one, each of 1e-6 to 1e12 us, equally many layers in each run, and 1 to 2^24 runs per sample";
         return Err(wrong("samples_us", expected, &format!("{inner} runs per sample, {samples:?}")));
     }
     let readings = line.sentinel_us.iter().flatten().chain(&line.arrival_us);

@@ -19,7 +19,7 @@ pub enum Error {
     Objective(Box<dyn std::error::Error + Send + Sync>),
     /// One limit alone rules out every sub-network of the space.
     #[error(
-        "no sub-network keeps {} within {limit}: the least there is is {} ({}); ask for at least that",
+        "no sub-network keeps {} within {limit}: the lowest in this space is {} ({}); raise the limit at least to that",
         .nearest.quantity, .nearest.text, .nearest.arch
     )]
     Infeasible {
@@ -30,8 +30,8 @@ pub enum Error {
     },
     /// Each limit can be kept by some sub-network, but provably none keeps all of them.
     #[error(
-        "no sub-network keeps {limits} together, though each can be kept alone: as shares of the limits, {weights} would be at most 1, and is at least {factor:.4}; with all limits {} there is {}; ask for that, or relax one",
-        .nearest.text, .nearest.arch
+        "no sub-network keeps {limits} together, though each can be kept alone: as shares of the limits, {weights} would have to be at most 1, but is at least {factor:.4}; {} keeps limits {}; raise all limits to that, or relax one",
+        .nearest.arch, .nearest.text
     )]
     InfeasibleTogether {
         /// The limits, with their units.

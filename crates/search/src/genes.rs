@@ -87,12 +87,11 @@ impl GeneFeatures {
         let mut of_places = Encoded::default();
         for group in genome.groups() {
             for combination in 0..group.combinations() {
-                of_places.push(group.values(combination as Index).filter_map(
-                    |(gene, value): (usize, Index)| {
-                        let seen = order.iter().find(|seen| seen.gene == gene)?;
-                        Some(seen.features[usize::from(value)])
-                    },
-                ));
+                let features = group.values(combination as Index).filter_map(|(gene, value)| {
+                    let seen = order.iter().find(|seen| seen.gene == gene)?;
+                    Some(seen.features[usize::from(value)])
+                });
+                of_places.push(features);
             }
             // absent
             of_places.push([]);

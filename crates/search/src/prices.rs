@@ -153,12 +153,11 @@ impl<'a> Prices<'a> {
 
     /// The limited quantities of a row, for a message.
     pub fn describe(&self, row: &GeneRow) -> String {
-        self.limits()
-            .map(|(column, _): (Column, f64)| {
-                format!("{} {}", self.label(column), column.quantity.text(self.of(column, row)))
-            })
-            .collect::<Vec<_>>()
-            .join(", ")
+        let mut texts = Vec::new();
+        for (column, _) in self.limits() {
+            texts.push(format!("{} {}", self.label(column), column.quantity.text(self.of(column, row))));
+        }
+        texts.join(", ")
     }
 }
 

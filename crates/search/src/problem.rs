@@ -117,7 +117,7 @@ impl<'a> Problem<'a> {
         let mut names: Vec<&str> = self.metrics.iter().map(|(metric, _)| metric.name.as_str()).collect();
         names.sort_unstable();
         match names.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(refused("metrics", "each of one estimator", format!("{} of two", pair[0]))),
+            Some(pair) => Err(refused("metrics", "each from one estimator", format!("{} from two", pair[0]))),
             None => Ok(self),
         }
     }

@@ -6,7 +6,7 @@ use space::{Index, Step, Steps};
 
 use super::bound::Bound;
 use super::genes;
-use super::prices::{Column, Prices};
+use super::prices::Prices;
 use super::quantity::Quantity;
 use crate::error::{Error, Nearest, Result};
 
@@ -80,13 +80,10 @@ fn refusal(prices: &Prices<'_>, bounds: &[Bound], missed: &[Vec<Index>]) -> Erro
         let value = excess(closest);
         let text = format!("{:.4} times as large", (1e4 * value).ceil() / 1e4);
         let nearest = Box::new(Nearest { quantity: "all limits".to_string(), value, text, arch });
-        let sum = weakest
-            .multipliers
-            .iter()
-            .map(|(column, share): &(Column, f64)| format!("{share:.2} {}", prices.label(*column)))
-            .collect::<Vec<_>>()
-            .join(" + ");
-        let of = if prices.limit_memory() { " of what keeps the memory" } else { "" };
+        let multipliers = weakest.multipliers.iter();
+        let parts = multipliers.map(|(column, share)| format!("{share:.2} {}", prices.label(*column)));
+        let sum = parts.collect::<Vec<_>>().join(" + ");
+        let of = if prices.limit_memory() { " among sub-networks that keep the memory" } else { "" };
         let weights = sum + of;
         return Error::InfeasibleTogether { limits, weights, factor: weakest.factor, nearest };
     }

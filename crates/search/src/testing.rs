@@ -97,9 +97,10 @@ pub fn assert_every_seed_finds_the_best(index: &CostIndex, objective: &dyn Objec
 pub fn exact_front(index: &CostIndex, objective: &dyn Objective) -> Vec<Candidate> {
     let everything = all(index);
     let values = objective.predict(&everything).expect("legal");
-    pareto::front(everything.iter().zip(&values).map(|(arch, value): (&Arch, &f32)| {
-        index.candidate(arch.clone(), *value, &index.costs(arch).expect("legal"))
-    }))
+    let pairs = everything.iter().zip(&values);
+    pareto::front(
+        pairs.map(|(arch, value)| index.candidate(arch.clone(), *value, &index.costs(arch).expect("legal"))),
+    )
 }
 
 /// The front that a search under a loose limit finds.
@@ -146,7 +147,7 @@ impl Objective for Opaque<'_> {
     }
 }
 
-/// A predictor that counts what it estimates, is cheaper where it looks less closely, and stops the search after so many.
+/// A predictor that counts its estimates, is cheaper at lower fidelity, and stops the search after a number of them.
 pub struct Counting<'a> {
     inner: Predictor<'a>,
     estimated: AtomicUsize,

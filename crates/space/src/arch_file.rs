@@ -47,7 +47,7 @@ pub fn read(space: &SearchSpace, text: &str) -> Result<Arch> {
 
 /// The warning about a file for which [`is_interrupted`] holds.
 pub const INTERRUPTED: &str =
-    "the search that wrote it was interrupted; its sub-network is the best until then";
+    "the search that wrote it was interrupted; its sub-network is the best found until then";
 
 /// Whether a text for [`read`] is the path of a `found.json` of an interrupted search.
 pub fn is_interrupted(text: &str) -> bool {
@@ -120,8 +120,8 @@ pub fn from_json(space: &SearchSpace, place: &str, text: &str) -> Result<Arch> {
         Err(error) if !error.is_data() => Err(wrong(error.to_string())),
         Err(_) => {
             let value = value_of(text).map_err(|error| wrong(error.to_string()))?;
-            let sample = ofa_sample::find(&value)
-                .ok_or_else(|| wrong("JSON without a readable one of them".to_string()))?;
+            let sample =
+                ofa_sample::find(&value).ok_or_else(|| wrong("JSON without a readable one".to_string()))?;
             ofa_sample::arch(space, place, sample)
         }
     }

@@ -103,7 +103,7 @@ impl Maybe {
 /// The layer in a slot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Layer {
-    /// What it computes.
+    /// Operator.
     pub operator: Operator,
     /// First input.
     pub input: FeatureMap,

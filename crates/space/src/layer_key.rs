@@ -54,17 +54,11 @@ impl LayerSpec {
     ///
     /// # Errors
     /// As [`LayerSpec::graph`].
-    pub fn chain(layers: Vec<Self>) -> Result<Vec<Self>> {
-        Self::graph(
-            layers
-                .into_iter()
-                .enumerate()
-                .map(|(index, mut layer): (usize, Self)| {
-                    layer.inputs = vec![index.checked_sub(1); layer.operator.arity()];
-                    layer
-                })
-                .collect(),
-        )
+    pub fn chain(mut layers: Vec<Self>) -> Result<Vec<Self>> {
+        for (index, layer) in layers.iter_mut().enumerate() {
+            layer.inputs = vec![index.checked_sub(1); layer.operator.arity()];
+        }
+        Self::graph(layers)
     }
 
     /// Layers as a network, connected by their `inputs`. Blocks and the convolutions of a stem are numbered by

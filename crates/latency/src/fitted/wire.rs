@@ -43,8 +43,8 @@ impl SpaceWire {
         let got = (validation, validation_typical);
         if expected != got {
             let field = format!("validation of space {}", fit.name);
-            return Err(Error::invalid(place, field, "what follows from the networks", "something else")
-                .and_then_do("undo what was edited, or measure it again"));
+            return Err(Error::invalid(place, field, "the values computed from the networks", "others")
+                .and_then_do("undo the edit, or measure again"));
         }
         Ok(fit)
     }

@@ -36,7 +36,7 @@ impl RowsLog {
     /// If it has rows of another setting, is damaged, is locked by another process, or cannot be written.
     pub fn open(path: &Path, setting: Setting, session: Session) -> Result<Self> {
         let (log, _) = Self::begin(path, setting, session, |_| {
-            Err(occupied(path, "it holds rows of a measuring on another machine or with other flags"))
+            Err(occupied(path, "it holds rows measured on another machine or with other flags"))
         })?;
         Ok(log)
     }
@@ -136,11 +136,11 @@ fn set_aside(path: &Path, bytes: &[u8]) -> Result<PathBuf> {
         file::sync_folder_of(&copy)?;
         return Ok(copy);
     }
-    Err(occupied(path, "it and every numbered copy hold rows of other flags"))
+    Err(occupied(path, "it and every numbered copy hold rows measured with other flags"))
 }
 
 /// The decision about a file of other samples.
-const NEXT: &str = "finish that one with its flags, or move the file away";
+const NEXT: &str = "finish that run with its flags, or move the file away";
 
 const REFUSALS: Refusals<'_> = Refusals {
     held: "another process is measuring into it",

@@ -175,7 +175,7 @@ impl LatencyTable {
                     let field = format!("space of sub-network {arch}");
                     let expected = format!("{} ({expected})", space.name());
                     return Err(Error::invalid(&self.place, field, expected, other)
-                        .and_then_do("give --space the one that the rows were measured for"));
+                        .and_then_do("give --space the space for which the rows were measured"));
                 }
                 Some(_) => {}
                 None => {
@@ -266,12 +266,13 @@ impl LatencyTable {
 
     /// The layers that both tables have.
     pub fn changes(&self, other: &Self) -> Vec<RowChange> {
-        self.rows
-            .iter()
-            .filter_map(|(key, before): (&String, &Row)| {
-                Some(RowChange { layer: key.clone(), before: *before, after: *other.rows.get(key)? })
-            })
-            .collect()
+        let mut changes = Vec::new();
+        for (key, before) in &self.rows {
+            if let Some(after) = other.rows.get(key) {
+                changes.push(RowChange { layer: key.clone(), before: *before, after: *after });
+            }
+        }
+        changes
     }
 
     /// Checks that the latencies of layers that two sessions both know well agree.
@@ -286,12 +287,12 @@ impl LatencyTable {
             return Ok(());
         }
         let sum = |value: fn(&RowChange) -> f64| anchors.iter().map(|anchor| value(anchor)).sum::<f64>();
-        let field = format!("{} layers that both know", anchors.len());
-        let expected = format!("within 5 % of {:.1} us in all", sum(|anchor| anchor.before.us));
+        let field = format!("{} layers known to both", anchors.len());
+        let expected = format!("within 5 % of {:.1} us in total", sum(|anchor| anchor.before.us));
         let got =
             format!("{:.1} us, and {ratio:.3} times as long in the median", sum(|anchor| anchor.after.us));
         Err(Error::invalid(&self.place, field, expected, got)
-            .and_then_do("measure when the machine is as it was, or into a table of its own"))
+            .and_then_do("measure again when the machine is in its earlier state, or into a new table"))
     }
 
     /// Layers that show whether the machine is in a comparable state: well known ones, spread over the latencies.
@@ -323,7 +324,7 @@ impl LatencyTable {
         let expected = setting(&self.device, &self.engine);
         let got = setting(device, engine);
         Err(Error::invalid(&self.place, "setting", expected, got).and_then_do(
-            "measure there with its flags, into a table of its own, or give --replace to lose this one",
+            "measure on that device with the same flags, or into a new table, or give --replace to discard this one",
         ))
     }
 }

@@ -142,8 +142,8 @@ pub(super) fn read(place: &str, text: &str) -> Result<LatencyTable> {
     for (key, got) in pooled {
         if table.rows[&key] != got {
             let field = format!("row of \"{key}\"");
-            return Err(Error::invalid(place, field, "what follows from its sessions", "something else")
-                .and_then_do("undo what was edited, or measure it again"));
+            return Err(Error::invalid(place, field, "the values computed from its sessions", "others")
+                .and_then_do("undo the edit, or measure again"));
         }
     }
     for (fingerprint, fit) in wire.spaces {
@@ -168,7 +168,7 @@ fn check_sessions(table: &LatencyTable) -> Result<()> {
     for (key, measured) in &table.layers {
         if let Some(one) = measured.iter().find(|one| !table.sessions.contains_key(&one.session)) {
             let field = format!("session of \"{key}\"");
-            return Err(Error::invalid(place, field, "one that the table lists", &one.session));
+            return Err(Error::invalid(place, field, "a session of the table", &one.session));
         }
     }
     Ok(())

@@ -294,7 +294,7 @@ impl<'a> Climbers<'a> {
 }
 
 fn refused_limits(problem: &Problem<'_>) -> Error {
-    let expected = "limits on costs; and one on what a predictor expects where the goal is a cost";
+    let expected = "limits on costs, and one on a predicted metric if the goal is a cost";
     base::Error::invalid("search", "limits", expected, problem.limits_text()).into()
 }
 

@@ -393,7 +393,7 @@ fn problems_that_cannot_be_are_refused() {
     let none = Limits::default();
     for (estimators, goals, limits, part) in [
         (vec![top1], vec!["top1"], none.clone(), "estimators: expected one that has costs"),
-        (vec![top1, phone, phone], vec!["top1"], none.clone(), "latency@phone of two"),
+        (vec![top1, phone, phone], vec!["top1"], none.clone(), "latency@phone from two"),
         (vec![top1, phone], vec!["top5"], none.clone(), "metric: expected one of top1, latency@phone, macs"),
         (vec![top1, phone], vec!["top1"], Limits::on("latency@watch", 1.0), "got latency@watch"),
         (vec![top1, phone], vec![], none.clone(), "goals"),

@@ -115,26 +115,27 @@ pub(super) fn groups(genes: &[super::Gene]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for (at, gene) in genes.iter().enumerate() {
         let size = gene.values.len();
-        match groups.last_mut().filter(|group: &&mut Group| {
-            let first = &genes[group.first];
-            let same = !gene.place.is_empty() && (&first.place, &first.exists) == (&gene.place, &gene.exists);
-            same && group.combinations() * size <= MOST_COMBINATIONS
-        }) {
-            Some(group) => {
-                group.sizes.push(size);
-                group.spans.iter_mut().for_each(|span| *span *= size);
-                group.spans.push(1);
-                group.last_below = group.last_below.max(gene.last_below);
-            }
-            None => {
-                let sizes = vec![size];
-                let spans = vec![1];
-                let last_below = gene.last_below;
-                groups.push(Group { first: at, sizes, spans, last_below });
-            }
+        if let Some(group) = groups.last_mut()
+            && group.combinations() * size <= MOST_COMBINATIONS
+            && stand_together(&genes[group.first], gene)
+        {
+            group.sizes.push(size);
+            group.spans.iter_mut().for_each(|span| *span *= size);
+            group.spans.push(1);
+            group.last_below = group.last_below.max(gene.last_below);
+        } else {
+            let sizes = vec![size];
+            let spans = vec![1];
+            let last_below = gene.last_below;
+            groups.push(Group { first: at, sizes, spans, last_below });
         }
     }
     groups
+}
+
+/// Whether two genes are at one place and exist under the same condition.
+fn stand_together(first: &super::Gene, gene: &super::Gene) -> bool {
+    !gene.place.is_empty() && (&first.place, &first.exists) == (&gene.place, &gene.exists)
 }
 
 impl Genome {

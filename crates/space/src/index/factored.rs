@@ -294,14 +294,10 @@ impl Round {
         for _ in 0..count {
             let mut best = (f64::INFINITY, self.allowed[0]);
             for &value in &self.allowed {
-                let together = self
-                    .terms
-                    .iter()
-                    .zip(&walks)
-                    .map(|((place, stride, _), walk): (&(usize, usize, Vec<usize>), &Walk<'_>)| {
-                        cells[*place][walk.at + usize::from(value) * stride]
-                    })
-                    .fold(0.0, join);
+                let mut together = 0.0;
+                for ((place, stride, _), walk) in self.terms.iter().zip(&walks) {
+                    together = join(together, cells[*place][walk.at + usize::from(value) * stride]);
+                }
                 if together < best.0 {
                     best = (together, value);
                 }

@@ -185,11 +185,10 @@ impl<'a> Filler<'a> {
                 }
             }
         }
-        let mut row: Vec<Index> = chosen
-            .iter()
-            .enumerate()
-            .map(|(gene, value): (usize, &Option<Index>)| value.unwrap_or(self.genome.allowed(gene)[0]))
-            .collect();
+        let mut row = Vec::with_capacity(chosen.len());
+        for (gene, value) in chosen.into_iter().enumerate() {
+            row.push(value.unwrap_or(self.genome.allowed(gene)[0]));
+        }
         self.genome.make_canonical(&mut row);
         row
     }

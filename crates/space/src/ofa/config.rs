@@ -81,7 +81,7 @@ pub(crate) fn from_text(
     if name != class {
         let expected = format!("{class}, the family of space {}", space.name());
         return Err(Error::invalid(place, "name", expected, compare::shown(name))
-            .and_then_do("give the --space that the network is of"));
+            .and_then_do("give the network's space as --space"));
     }
     let resolution = match (resolution, space.resolutions()) {
         (Some(resolution), _) | (None, &[resolution]) => resolution,

@@ -120,15 +120,17 @@ impl Sample<'_> {
     fn depths(&self) -> Result<Vec<usize>> {
         let stages = self.stages;
         let listed = self.list("d", stages.len(), whole)?;
-        stages
-            .iter()
-            .zip(&listed)
-            .map(|(stage, &depth): (&Stage, &usize)| match stage.choices.depth.as_slice() {
-                [only] => Ok(*only),
-                [.., most] if depth > *most => Err(self.wrong("d", format!("at most {most}"), depth)),
-                _ => Ok(depth),
-            })
-            .collect()
+        let mut depths = Vec::with_capacity(stages.len());
+        for (stage, depth) in stages.iter().zip(listed) {
+            depths.push(match stage.choices.depth.as_slice() {
+                [only] => *only,
+                [.., most] if depth > *most => {
+                    return Err(self.wrong("d", format!("at most {most}"), depth));
+                }
+                _ => depth,
+            });
+        }
+        Ok(depths)
     }
 
     /// A ResNet's depths: one for the stem, and each stage's number of blocks beyond its fewest.
@@ -151,17 +153,15 @@ impl Sample<'_> {
     fn widths(&self) -> Result<Vec<Ratio>> {
         let stages = self.stages;
         let listed = self.list("w", stages.len(), whole)?;
-        stages
-            .iter()
-            .zip(&listed)
-            .map(|(stage, &index): (&Stage, &usize)| {
-                let widths = &stage.channels_by_width;
-                let (ratio, _) = widths
-                    .get(index)
-                    .ok_or_else(|| self.wrong("w", format!("indices below {}", widths.len()), index))?;
-                Ok(stage.canonical(*ratio))
-            })
-            .collect()
+        let mut chosen = Vec::with_capacity(stages.len());
+        for (stage, index) in stages.iter().zip(listed) {
+            let widths = &stage.channels_by_width;
+            let (ratio, _) = widths
+                .get(index)
+                .ok_or_else(|| self.wrong("w", format!("indices below {}", widths.len()), index))?;
+            chosen.push(stage.canonical(*ratio));
+        }
+        Ok(chosen)
     }
 }
 

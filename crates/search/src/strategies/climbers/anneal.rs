@@ -332,13 +332,11 @@ fn begin(setting: &Setting<'_>, scored: &Scored<'_>, rng: &mut ChaCha8Rng) -> Re
     if slopes.clone().all(|slopes| Some(slopes) == last) {
         return Ok(None);
     }
-    Ok(Some(
-        slopes
-            .enumerate()
-            .map(|(at, slopes): (usize, &[f32])| {
-                let row = scored.rows.get(at);
-                Chain::new(row.to_vec(), aim.merit(prices, scored, at), setting.ways(row, slopes))
-            })
-            .collect(),
-    ))
+    let mut chains = Vec::new();
+    for (at, slopes) in slopes.enumerate() {
+        let row = scored.rows.get(at);
+        let merit = aim.merit(prices, scored, at);
+        chains.push(Chain::new(row.to_vec(), merit, setting.ways(row, slopes)));
+    }
+    Ok(Some(chains))
 }

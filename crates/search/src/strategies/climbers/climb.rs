@@ -135,13 +135,13 @@ fn repaired(place: Place<'_>, parent: &GeneRow, seed: u64) -> Vec<Index> {
 
 /// The values that climbers are waiting for.
 enum Waiting {
-    /// Those of their starts.
+    /// Of the starts.
     Begin,
-    /// Those of the neighbors of climbers that know no better place.
+    /// Of the neighbors of climbers that know no better place.
     Neighbors(Vec<Steps>),
-    /// Those of several steps at once: the range of each climber's rows.
+    /// Of several steps at once: the range of each climber's rows.
     Further(Vec<Range<usize>>),
-    /// Those of possible new starts.
+    /// Of possible new starts.
     Others(Vec<Climber>),
 }
 

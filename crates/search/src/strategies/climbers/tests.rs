@@ -229,8 +229,11 @@ fn coarse(space: &SearchSpace, units: f64) -> CostIndex {
     let table = made_up_table(space);
     let largest = space.lower(&sampler::largest(space)).expect("legal");
     let sum: f64 = largest.iter().map(|layer| table.layer(layer).expect("covered").us).sum();
-    let whole = |us: f64| (us / sum * units).round().max(1.0);
-    let rows = table.rows().iter().map(|(key, row)| (key.clone(), row_of(whole(row.us), row))).collect();
+    let rows = table.rows().iter().map(|(key, row)| {
+        let whole = (row.us / sum * units).round().max(1.0);
+        (key.clone(), row_of(whole, row))
+    });
+    let rows = rows.collect();
     let device = table.device.clone();
     let engine = table.engine.clone();
     let table = LatencyTable::new("coarse.json", device, engine, "none", rows).expect("checked numbers");

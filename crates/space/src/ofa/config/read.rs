@@ -57,15 +57,11 @@ impl<'a> Field<'a> {
     fn list(&self, key: &str) -> Result<Vec<Field<'a>>> {
         let list = self.of(key);
         let items = list.value.as_array().ok_or_else(|| list.wrong("a list"))?;
-        Ok(items
-            .iter()
-            .enumerate()
-            .map(|(index, value): (usize, &'a Value)| Field {
-                place: self.place,
-                path: format!("{key}.{index}"),
-                value,
-            })
-            .collect())
+        let mut fields = Vec::with_capacity(items.len());
+        for (index, value) in items.iter().enumerate() {
+            fields.push(Field { place: self.place, path: format!("{key}.{index}"), value });
+        }
+        Ok(fields)
     }
 
     fn number(&self, key: &str) -> Result<usize> {
@@ -168,12 +164,10 @@ fn stem(stages: &[Stage], config: &Field) -> Result<(Vec<Vec<Block>>, Vec<usize>
 
 /// The width of each stage; the canonical one of equal networks.
 fn widths(stages: &[Stage], channels: &[usize]) -> Vec<Ratio> {
-    stages
-        .iter()
-        .zip(channels)
-        .filter_map(|(stage, channels): (&Stage, &usize)| {
-            let listed = stage.channels_by_width.iter().find(|(_, other)| other == channels);
-            listed.map(|(ratio, _)| stage.canonical(*ratio))
-        })
-        .collect()
+    let mut widths = Vec::new();
+    for (stage, channels) in stages.iter().zip(channels) {
+        let listed = stage.channels_by_width.iter().find(|(_, other)| other == channels);
+        widths.extend(listed.map(|(ratio, _)| stage.canonical(*ratio)));
+    }
+    widths
 }

@@ -147,11 +147,11 @@ fn the_resolution_is_that_of_the_file_beside_it() {
 fn what_ofa_cannot_build_is_not_written() {
     let tiny = preset("tiny").expect("a preset").to_toml();
     for (from, to, part) in [
-        ("expand = [3, 4, 6]", "expand = [1]", "blocks.1.expand_ratio: expected another than 1"),
+        ("expand = [3, 4, 6]", "expand = [1]", "blocks.1.expand_ratio: expected a value other than 1"),
         (
             "expand = [\n    3,\n    4,\n    6,\n]",
             "expand = [1]",
-            "blocks.1.expand_ratio: expected another than 1",
+            "blocks.1.expand_ratio: expected a value other than 1",
         ),
         ("stride = 2\nactivation = \"relu\"", "stride = 2\nactivation = \"none\"", "blocks.1.act_func"),
     ] {

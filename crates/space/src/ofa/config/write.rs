@@ -107,7 +107,12 @@ fn residual_block(layer: &LayerSpec, conv: Value, residual: bool) -> Value {
 fn mbconv(expand: Ratio, layer: &LayerSpec, block: &MbConv) -> Result<Value> {
     let mid = if block.expansion { json!(block.mid) } else { Value::Null };
     if block.expansion && expand == Ratio::whole(1) {
-        return Err(no_form(layer, "expand_ratio", "another than 1, at which ofa has no expansion", "1"));
+        return Err(no_form(
+            layer,
+            "expand_ratio",
+            "a value other than 1, for which ofa has no expansion",
+            "1",
+        ));
     }
     Ok(json!({
         "name": "MBConvLayer",
@@ -166,7 +171,9 @@ fn expand_ratios(space: &SearchSpace, arch: &Arch) -> Result<Vec<Ratio>> {
 /// The name of an activation inside a block.
 fn inner(layer: &LayerSpec, activation: Activation) -> Result<Value> {
     match name_of(activation) {
-        Value::Null => Err(no_form(layer, "act_func", "one, as ofa runs no block without", "none")),
+        Value::Null => {
+            Err(no_form(layer, "act_func", "an activation, which every block of ofa needs", "none"))
+        }
         name => Ok(name),
     }
 }
