@@ -153,7 +153,7 @@ fn a_table_is_added_to_and_knows_its_networks() {
     let message = String::from_utf8_lossy(&added.stderr).into_owned();
     if !added.status.success() {
         assert!(
-            message.contains("in a comparable state now") || message.contains("layers that both know"),
+            message.contains("in a comparable state now") || message.contains("layers known to both"),
             "{message}"
         );
         eprintln!("skipped: the machine is too disturbed: {message}");

@@ -1,11 +1,11 @@
-//! From layers to networks: what the sum of single layers misses, fitted to whole sub-networks.
+//! Corrects the sum of single layers to a whole network's latency, fitted to whole sub-networks.
 //!
-//! A layer that is repeated by itself finds its weights in the nearest cache and pays for one call each time; in a
-//! network it does not. A correction is additive over layers, so that it costs a search nothing.
+//! A layer that is repeated alone finds its weights in the nearest cache and pays for one call each time; in a network
+//! it does not. A correction is additive over layers, so that it costs a search nothing.
 //!
-//! So cost indices and their exact minima stay as they are. A correction gives no layer of the space less than nothing. Its form
-//! is chosen by cross-validation on the half that it is fitted to; the interval comes from the other half, each network predicted
-//! without the session that measured it, and assumes no distribution.
+//! Cost indices and their exact minima stay as they are. A correction gives no layer of the space a negative time. Its
+//! form is chosen by cross-validation on the half to which it is fitted; the interval comes from the other half, each
+//! network predicted without the session that measured it, and assumes no distribution.
 
 use serde::{Deserialize, Serialize};
 use space::{LayerSpec, Operator};
@@ -18,11 +18,11 @@ use base::statistics as stats;
 /// Number of features: time of blocks, of blocks with squeeze-and-excite and of other layers, number of layers, bytes
 /// of weights, bytes of maps, and 1.
 const FEATURES: usize = 7;
-/// Those that are times, whose factors are not negative.
+/// The features that are times, whose factors are not negative.
 const TIMES: usize = 3;
 const BYTES_PER_MB: f64 = 1e6;
 
-/// Which terms a correction has, from few to many.
+/// The terms of a correction, from few to many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
@@ -32,13 +32,13 @@ pub enum Form {
     Scale,
     /// One factor and a constant.
     Affine,
-    /// One factor, a time for each layer, and a constant.
+    /// One factor, a time per layer, and a constant.
     PerLayer,
     /// A factor for each kind of layer, and a constant.
     Kinds,
-    /// One factor, a time for each layer, for each byte of weights and of maps, and a constant.
+    /// One factor, a time per layer, per byte of weights and of maps, and a constant.
     Traffic,
-    /// All of these.
+    /// All of these terms.
     Full,
 }
 
@@ -46,7 +46,7 @@ impl Form {
     const ALL: [Self; 7] =
         [Self::Sum, Self::Scale, Self::Affine, Self::PerLayer, Self::Kinds, Self::Traffic, Self::Full];
 
-    /// For each unknown, the features that it multiplies.
+    /// The features that each unknown multiplies.
     fn columns(self) -> Vec<&'static [usize]> {
         match self {
             Self::Sum => vec![],
@@ -60,11 +60,11 @@ impl Form {
     }
 }
 
-/// What to add to, and multiply into, the sum of single layers.
+/// Factors and summands for the sum of single layers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Correction {
-    /// Which of the terms were fitted.
+    /// The form that was fitted.
     pub form: Form,
     /// Factor on blocks without squeeze-and-excite.
     pub block: f64,
@@ -72,22 +72,22 @@ pub struct Correction {
     pub squeeze_block: f64,
     /// Factor on all other layers.
     pub other: f64,
-    /// Microseconds for each layer.
+    /// Microseconds per layer.
     pub layer_us: f64,
-    /// Microseconds for each megabyte of weights in f32.
+    /// Microseconds per megabyte of weights in f32.
     pub weight_us_per_mb: f64,
-    /// Microseconds for each megabyte of a layer's input and output maps in f32.
+    /// Microseconds per megabyte of a layer's input and output maps in f32.
     pub map_us_per_mb: f64,
     /// Microseconds for the whole network.
     pub constant_us: f64,
 }
 
-/// What of a network a correction is a linear function of.
+/// The features of a network of which a correction is a linear function.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Features([f64; FEATURES]);
 
 impl Features {
-    /// Those of one layer; the constant is the network's.
+    /// The features of one layer; the constant is the network's.
     pub fn of(layer: &LayerSpec, median_us: f64) -> Self {
         let kind = match &layer.operator {
             Operator::MbConv(block) if block.squeeze.is_none() => 0,
@@ -109,7 +109,7 @@ impl Features {
         Self(features)
     }
 
-    /// Those of a network, from its layers and their medians.
+    /// The features of a network, from its layers and their medians.
     pub fn sum<'a>(layers: impl IntoIterator<Item = (&'a LayerSpec, f64)>) -> Self {
         let mut sum = Self::default();
         for (layer, median_us) in layers {
@@ -121,7 +121,7 @@ impl Features {
 }
 
 impl Correction {
-    /// The sum as it is.
+    /// The plain sum.
     pub const NONE: Self = Self {
         form: Form::Sum,
         block: 1.0,
@@ -152,8 +152,7 @@ impl Correction {
         all.iter().all(|term| term.is_finite()) && all[..TIMES].iter().all(|factor| *factor >= 0.0)
     }
 
-    /// What a layer adds to a network's time, in microseconds; never less than nothing where the layer was among those of
-    /// the fit.
+    /// A layer's contribution to a network's time, in microseconds; never negative for layers of the fit.
     pub fn layer(&self, layer: &LayerSpec, us: f64) -> f64 {
         self.of(&Features::of(layer, us))
     }
@@ -163,12 +162,12 @@ impl Correction {
     }
 }
 
-/// One network that was measured.
+/// One measured network.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Observation {
-    /// What it consists of.
+    /// Its features.
     pub features: Features,
-    /// What it took, in microseconds.
+    /// Its measured latency, in microseconds.
     pub measured_us: f64,
 }
 
@@ -176,16 +175,21 @@ impl Observation {
     fn error_of(&self, correction: &Correction) -> f64 {
         (correction.of(&self.features) / self.measured_us - 1.0).abs()
     }
+
+    /// The sum of a column's features, relative to the measurement.
+    fn share(&self, column: &[usize]) -> f64 {
+        column.iter().map(|&feature| self.features.0[feature]).sum::<f64>() / self.measured_us
+    }
 }
 
 /// Parts for cross-validation: 10 (Kohavi 1995).
 const FOLDS: usize = 10;
-/// Observations for each unknown, at least.
+/// Least number of observations per unknown.
 const PER_UNKNOWN: usize = 4;
 
 /// The correction with the fewest terms whose cross-validated mean relative error is within one standard error of the
-/// least one (Breiman et al. 1984, section 3.4.3). Minimizes squared relative errors; factors on times are not negative,
-/// and neither is what any of `layers` or of the observed networks takes.
+/// least one (Breiman et al. 1984, section 3.4.3). Minimizes squared relative errors; factors on times are not
+/// negative, and neither is the time of any of `layers` or of the observed networks.
 ///
 /// # Errors
 /// None for finite numbers.
@@ -231,12 +235,12 @@ fn cross_validate(form: Form, observations: &[Observation]) -> Result<(f64, f64)
 
 /// Rounds of reweighting; weights hardly change after five.
 const ROUNDS: usize = 6;
-/// Residuals beyond so many deviations count less: 95 % efficient where errors are normal (Holland & Welsch 1977).
+/// Residuals beyond this many deviations count less: 95 % efficient for normal errors (Holland & Welsch 1977).
 const HUBER: f64 = 1.345;
 /// Least deviation of relative errors, so that perfect fits have one.
 const LEAST_DEVIATION: f64 = 1e-4;
 
-/// Least squares of the relative error, in which networks that were measured badly count less (Huber 1964).
+/// Least squares of the relative error, in which networks with large errors count less (Huber 1964).
 fn fit_form(form: Form, observations: &[Observation]) -> Result<Correction> {
     let mut weights = vec![1.0; observations.len()];
     let mut correction = fit_weighted(form, observations, &weights)?;
@@ -250,17 +254,17 @@ fn fit_form(form: Form, observations: &[Observation]) -> Result<Correction> {
     Ok(correction)
 }
 
-/// Which time factors are 0 in the best correction with none below 0 is found by trying all possibilities, of which
-/// there are eight at most.
+/// Tries all possibilities, at most eight, of which time factors are 0 in the best correction without negative ones.
 fn fit_weighted(form: Form, observations: &[Observation], weights: &[f64]) -> Result<Correction> {
     let columns = form.columns();
     let bounded: Vec<usize> = (0..columns.len()).filter(|&column| columns[column][0] < TIMES).collect();
     let mut best: Option<(f64, Correction)> = None;
     for zeros in 0..1usize << bounded.len() {
-        let is_zero = |column: &usize| {
-            bounded.iter().position(|b| b == column).is_some_and(|bit| zeros >> bit & 1 == 1)
-        };
-        let kept: Vec<usize> = (0..columns.len()).filter(|column| !is_zero(column)).collect();
+        let kept = (0..columns.len()).filter(|column| {
+            let bit = bounded.iter().position(|bounded| bounded == column);
+            bit.is_none_or(|bit| zeros >> bit & 1 == 0)
+        });
+        let kept: Vec<usize> = kept.collect();
         let unknowns: Vec<_> = kept.iter().map(|&column| columns[column]).collect();
         let solved = least_squares(&unknowns, observations, weights)?;
         let mut terms = Correction::NONE.coefficients();
@@ -269,9 +273,9 @@ fn fit_weighted(form: Form, observations: &[Observation], weights: &[f64]) -> Re
             columns[*column].iter().for_each(|&feature| terms[feature] = value);
         }
         let correction = Correction::new(form, terms);
-        let square =
-            |(observation, weight): (&Observation, &f64)| weight * observation.error_of(&correction).powi(2);
-        let squares: f64 = observations.iter().zip(weights).map(square).sum();
+        let weighted = observations.iter().zip(weights);
+        let squares: f64 =
+            weighted.map(|(observation, weight)| weight * observation.error_of(&correction).powi(2)).sum();
         if correction.is_sound() && best.as_ref().is_none_or(|(least, _)| squares < *least) {
             best = Some((squares, correction));
         }
@@ -279,26 +283,23 @@ fn fit_weighted(form: Form, observations: &[Observation], weights: &[f64]) -> Re
     Ok(best.map_or(Correction::NONE, |(_, correction)| correction))
 }
 
-/// How strongly terms are drawn towards the plain sum, over their column's square: so weakly that only what the
-/// networks do not tell apart stays near it.
+/// Strength with which terms are drawn towards the plain sum, over their column's square: so weak that only terms that
+/// the networks do not determine stay near it.
 const RIDGE: f64 = 1e-5;
 
 fn least_squares(columns: &[&[usize]], observations: &[Observation], weights: &[f64]) -> Result<Vec<f64>> {
     let n = columns.len();
-    let share = |observation: &Observation, column: &[usize]| -> f64 {
-        column.iter().map(|&feature| observation.features.0[feature]).sum::<f64>() / observation.measured_us
-    };
     let mut matrix = vec![0.0; n * n];
     let mut right = vec![0.0; n];
     for (observation, weight) in observations.iter().zip(weights) {
-        let row: Vec<f64> = columns.iter().map(|column| share(observation, column)).collect();
+        let row: Vec<f64> = columns.iter().map(|column| observation.share(column)).collect();
         for i in 0..n {
             right[i] += weight * row[i];
             (0..n).for_each(|j| matrix[i * n + j] += weight * row[i] * row[j]);
         }
     }
     for i in 0..n {
-        // a column that is 0 everywhere, as of a kind that no network has, leaves its term at the sum's
+        // a column that is 0 everywhere, such as that of a kind that no network has, leaves its term at the sum's
         let strength = (RIDGE * matrix[i * n + i]).max(f64::MIN_POSITIVE.sqrt());
         matrix[i * n + i] += strength;
         right[i] += strength * f64::from(u8::from(columns[i][0] < TIMES));
@@ -313,7 +314,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
     use space::{preset, sampler};
 
-    /// Networks of `fashion` whose layers take what their MACs say; what a network takes is up to `truth`.
+    /// Networks of `fashion` whose layers' times follow from their MACs; `truth` gives the time of a network.
     fn observations(
         n: usize,
         seed: u64,
@@ -321,13 +322,17 @@ mod tests {
     ) -> Vec<Observation> {
         let space = preset("fashion").expect("a preset");
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut observe = |_| {
+        let mut observations = Vec::with_capacity(n);
+        for _ in 0..n {
             let layers = space.lower(&sampler::random(&space, &mut rng)).expect("legal");
-            let time = |layer: &LayerSpec| 1.0 + space::cost(std::slice::from_ref(layer)).macs as f64 / 2e4;
-            let features = Features::sum(layers.iter().map(|layer| (layer, time(layer))));
-            Observation { features, measured_us: truth(&features, &mut rng) }
-        };
-        (0..n).map(&mut observe).collect()
+            let timed = layers.iter().map(|layer| {
+                let macs = space::cost(std::slice::from_ref(layer)).macs as f64;
+                (layer, 1.0 + macs / 2e4)
+            });
+            let features = Features::sum(timed);
+            observations.push(Observation { features, measured_us: truth(&features, &mut rng) });
+        }
+        observations
     }
 
     fn apply(terms: [f64; FEATURES], features: &Features) -> f64 {
@@ -359,7 +364,7 @@ mod tests {
         }
     }
 
-    /// Factors below 0 are not to be had: the best without is found, as a search over a grid confirms.
+    /// No factor is below 0: the result is the best without such, as a search over a grid confirms.
     #[test]
     fn factors_are_not_negative_and_still_the_best() {
         let truth =
@@ -408,7 +413,7 @@ mod tests {
         assert_eq!(Correction::NONE.layer(&layers[0], 5.0), 5.0);
     }
 
-    /// What is fitted is what is used: a form that would give a layer less than nothing is not chosen.
+    /// A form that would give a layer a negative time is not chosen.
     #[test]
     fn no_layer_of_the_space_takes_less_than_nothing() {
         let truth =

@@ -1,16 +1,16 @@
-//! What a table says about the machine and the engine that it was measured with.
+//! Facts about the machine and the engine of a table.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// Facts of a device. What an external tool does not tell is empty, or 0.
+/// Facts of a device. Facts that an external tool does not report are empty, or 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceFacts {
-    /// What its owner calls it.
+    /// The owner's name for it.
     pub name: String,
-    /// Processor model as the operating system gives it.
+    /// Processor model, from the operating system.
     #[serde(default)]
     pub cpu: String,
     /// Operating system, such as `linux`.
@@ -24,22 +24,22 @@ pub struct DeviceFacts {
     pub cores: usize,
 }
 
-/// What a table says about the engine that ran the layers.
+/// The engine that ran the layers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineFacts {
-    /// Its name, such as `native`.
+    /// Name, such as `native`.
     pub engine: String,
-    /// Its version.
+    /// Version.
     pub engine_version: String,
-    /// Threads that it computes with.
+    /// Number of threads.
     pub threads: usize,
     /// Number type of the activations, such as `f32`.
     pub dtype: String,
-    /// Images at once.
+    /// Batch size.
     pub batch: usize,
 }
 
-/// What may change from one measuring to the next on the same device, where the operating system tells.
+/// Conditions that may change between sessions on one device, as far as the operating system reports them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conditions {
@@ -58,21 +58,21 @@ pub struct Conditions {
     /// Processes that were running or waiting to, on average over the last minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<f64>,
-    /// Time that all processors have been counted for since the machine started, in the system's ticks.
+    /// Processor time since the machine started, over all processors, in the system's ticks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_ticks: Option<u64>,
-    /// Time of that in which a virtual machine's processors waited while its host did something else.
+    /// The part of it in which a virtual machine's processors waited while the host did something else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steal_ticks: Option<u64>,
 }
 
 impl Conditions {
-    /// The conditions of this machine, now, as Linux tells them.
+    /// The present conditions of this machine, as Linux reports them.
     pub fn now() -> Self {
         Self::under(Path::new("/"))
     }
 
-    /// The same from the files under another root.
+    /// The conditions from the files under another root.
     fn under(root: &Path) -> Self {
         let text = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_default();
         let cpufreq = |file: &str| text(&format!("sys/devices/system/cpu/cpu0/cpufreq/{file}"));
@@ -82,10 +82,11 @@ impl Conditions {
             khz.map(|khz| khz / 1e3).or_else(|| field(&text("proc/cpuinfo"), "cpu MHz")?.parse().ok());
         let affinity = field(&text("proc/self/status"), "Cpus_allowed_list").map(str::to_string);
         let zones = std::fs::read_dir(root.join("sys/class/thermal")).into_iter().flatten().flatten();
-        let millidegrees = |zone: std::fs::DirEntry| std::fs::read_to_string(zone.path().join("temp")).ok();
-        let temperature_c = zones
-            .filter_map(|zone| Some(millidegrees(zone)?.trim().parse::<f64>().ok()? / 1e3))
-            .max_by(f64::total_cmp);
+        let temperatures_c = zones.filter_map(|zone| {
+            let millidegrees = std::fs::read_to_string(zone.path().join("temp")).ok()?;
+            Some(millidegrees.trim().parse::<f64>().ok()? / 1e3)
+        });
+        let temperature_c = temperatures_c.max_by(f64::total_cmp);
         let load = text("proc/loadavg").split(' ').next().and_then(|load| load.parse().ok());
         let known = |value: Option<f64>| value.filter(|value| value.is_finite());
         let frequency_mhz = known(frequency_mhz);
@@ -97,7 +98,7 @@ impl Conditions {
         Self { governor, frequency_mhz, affinity, temperature_c, load, cpu_ticks, steal_ticks }
     }
 
-    /// Share of the processors' time from `earlier` to these that a host took away.
+    /// Share of the processors' time since `earlier` that a host took away.
     pub fn steal_since(&self, earlier: &Self) -> Option<f64> {
         let all = self.cpu_ticks?.checked_sub(earlier.cpu_ticks?)?;
         let stolen = self.steal_ticks?.checked_sub(earlier.steal_ticks?)?;
@@ -120,7 +121,7 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 }
 
 impl DeviceFacts {
-    /// The machine that this runs on; without a name it is called by its processor.
+    /// The machine that this runs on; without a name, its processor's model is used.
     pub fn this_machine(name: Option<&str>) -> Self {
         let cpu = base::machine::cpu();
         Self {
@@ -132,8 +133,8 @@ impl DeviceFacts {
         }
     }
 
-    /// The same for what computes on this GPU, if it does: the GPU's name stands for the processor's, and, where
-    /// `named_by_it`, for the machine's.
+    /// The facts with the GPU's name, if there is one, in place of the processor's, and, if `named_by_it`, of the
+    /// machine's.
     #[must_use]
     pub fn computing_on(mut self, gpu: Option<String>, named_by_it: bool) -> Self {
         if let Some(gpu) = gpu {

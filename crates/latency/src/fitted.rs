@@ -1,5 +1,5 @@
-//! What whole sub-networks of one space took, next to what a table predicts for them: one half is fitted to, the other
-//! half judges.
+//! Measurements of whole sub-networks of one space, next to a table's predictions: one half fits the correction, the
+//! other half judges it.
 
 pub(super) mod old;
 mod validation;
@@ -18,7 +18,7 @@ pub use validation::{Between, LatencyValidation, ValidationTypical, of as valida
 use super::correction::{Correction, Features, Observation, fit};
 use super::row::{DECIMALS, GIVEN, Measurement, Row, pool};
 
-/// What a sub-network was used for.
+/// The use of a sub-network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Part {
@@ -28,11 +28,11 @@ pub enum Part {
     Check,
 }
 
-/// What a sub-network would have been predicted to take without one session's measurements, in microseconds.
+/// A sub-network's prediction without one session's measurements, in microseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeftOut {
-    /// The session that had no part in the prediction, and in which the sub-network was measured.
+    /// The session that was left out, and in which the sub-network was measured.
     pub session: String,
     /// The prediction.
     pub predicted_us: f64,
@@ -44,90 +44,91 @@ pub struct LeftOut {
 pub struct NetworkRow {
     /// The sub-network.
     pub arch: Arch,
-    /// What it was used for.
+    /// Its use.
     pub part: Part,
     /// Sum of its layers' latencies.
     pub sum_us: f64,
-    /// The sum, corrected.
+    /// The corrected sum.
     pub predicted_us: f64,
-    /// What it took, by all sessions together.
+    /// Its measurement over all sessions.
     pub took: Row,
-    /// What it took in each session.
+    /// Its measurement in each session.
     pub sessions: Vec<Measurement>,
-    /// Predictions without single sessions; empty where there is but one.
+    /// Predictions without single sessions; empty if there is only one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<LeftOut>,
 }
 
-/// One sub-network that a search found for a limit, in microseconds.
+/// One sub-network from a search with a limit, in microseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SearchedRow {
-    /// The limit that it was searched for.
+    /// The limit of the search.
     pub limit_us: f64,
     /// The sub-network.
     pub arch: Arch,
-    /// Whether the upper end of intervals is set by it, or it judges that.
+    /// Whether it sets the upper end of intervals, or judges that.
     pub part: Part,
-    /// What was predicted.
+    /// The prediction.
     pub predicted_us: f64,
-    /// What it took, by all sessions together.
+    /// Its measurement over all sessions.
     pub took: Row,
-    /// What it took in each session.
+    /// Its measurement in each session.
     pub sessions: Vec<Measurement>,
 }
 
-/// What a table knows of the sub-networks of one space.
+/// A table's data on the sub-networks of one space.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SpaceFit {
     /// The space's name.
     pub name: String,
-    /// The space at all resolutions at which sub-networks were measured; tables before version 3 do not hold it.
+    /// The space at all resolutions at which sub-networks were measured; absent in tables before version 3.
     pub space: Option<SearchSpace>,
-    /// Resolutions that the sub-networks were drawn from.
+    /// Resolutions of the sub-networks.
     pub resolutions: Vec<Extent>,
-    /// What makes the sum of its layers a network's latency.
+    /// The correction from the sum of the layers to a network's latency.
     pub correction: Correction,
     /// Sub-networks by rising sum.
     pub networks: Vec<NetworkRow>,
-    /// Sub-networks that searches found.
+    /// Sub-networks from searches.
     pub searched: Vec<SearchedRow>,
 }
 
-/// Least number of sub-networks that are divided into a half to fit and a half to judge.
+/// Least number of sub-networks that are split into a half to fit and a half to judge.
 pub const LEAST_NETWORKS: usize = 8;
-/// Level of the prediction interval whose upper end a limit is compared with.
+/// Level of the prediction interval whose upper end is compared with limits.
 const CONFIDENCE: f64 = 0.95;
 
-/// What sessions measured, from which rows follow.
+/// The sessions' measurements, from which rows follow.
 pub struct Evidence<'a> {
-    /// Of each layer.
+    /// The measurements of each layer.
     pub layers: &'a BTreeMap<String, Vec<Measurement>>,
     /// Sessions that met the fast state.
     pub comparable: &'a BTreeSet<String>,
-    /// How narrow intervals were asked to be.
+    /// The requested half-width of intervals.
     pub asked: f64,
 }
 
 impl Evidence<'_> {
-    /// What measurements say together.
+    /// The row of several measurements.
     pub fn row(&self, measured: &[Measurement]) -> Option<Row> {
         let row = pool(measured, |id| self.comparable.contains(id), self.asked)?;
-        // what another program gave stays as it gave it
+        // numbers from another program stay as they are
         let given = measured.first().filter(|one| measured.len() == 1 && one.session == GIVEN);
         Some(given.map_or(row, |one| Row { interval_us: one.interval_us, ..row }))
     }
 
-    /// The rows of all layers but for what one session measured.
+    /// The rows of all layers, without one session's measurements.
     pub fn rows(&self, without: Option<&str>) -> BTreeMap<String, Row> {
-        self.layers
-            .iter()
-            .filter_map(|(key, measured): (&String, &Vec<Measurement>)| {
-                let kept: Vec<Measurement> =
-                    measured.iter().filter(|one| Some(one.session.as_str()) != without).cloned().collect();
-                Some((key.clone(), self.row(&kept)?))
-            })
-            .collect()
+        let mut rows = BTreeMap::new();
+        for (key, measured) in self.layers {
+            let kept = measured.iter().filter(|one| Some(one.session.as_str()) != without);
+            let kept: Vec<Measurement> = kept.cloned().collect();
+            if let Some(row) = self.row(&kept) {
+                rows.insert(key.clone(), row);
+            }
+        }
+        rows
     }
 }
 
@@ -137,7 +138,7 @@ impl NetworkRow {
         self.predicted_us / self.took.us - 1.0
     }
 
-    /// What it took without one session, if others measured it.
+    /// Its latency without one session, if others measured it.
     fn took_without(&self, session: &str, evidence: &Evidence<'_>) -> Option<Row> {
         let kept: Vec<Measurement> =
             self.sessions.iter().filter(|one| one.session != session).cloned().collect();
@@ -146,7 +147,7 @@ impl NetworkRow {
 }
 
 impl SpaceFit {
-    /// An empty one for a space.
+    /// An empty fit for a space.
     pub fn empty(space: &SearchSpace) -> Self {
         Self {
             name: space.name().to_string(),
@@ -171,8 +172,8 @@ impl SpaceFit {
         Ok(())
     }
 
-    /// Adds what a session measured of a sub-network; what the same session had measured before is replaced. A new one
-    /// judges, unless it is dealt out when the fit is made again.
+    /// Adds a session's measurement of a sub-network; it replaces an earlier one of the same session. A new sub-network
+    /// judges, unless it is assigned when the fit is made again.
     pub fn add(&mut self, arch: &Arch, one: Measurement) {
         if let Some(network) = self.networks.iter_mut().find(|network| network.arch == *arch) {
             return insert(&mut network.sessions, one);
@@ -188,8 +189,8 @@ impl SpaceFit {
         });
     }
 
-    /// Fits the correction to the evidence, and predicts all sub-networks; `new` ones are dealt out, every other one by
-    /// rising sum. Where too few count to be fitted to, all are used.
+    /// Fits the correction to the evidence, and predicts all sub-networks; `new` ones are assigned to the two halves
+    /// alternately, by rising sum. If too few count for a fit, all are used.
     ///
     /// # Errors
     /// If one is not in the space, or a layer has no row.
@@ -218,7 +219,7 @@ impl SpaceFit {
         self.leave_sessions_out(space, evidence)
     }
 
-    /// The correction fitted to what `took` says of the sub-networks to fit to.
+    /// The correction fitted to the latencies in `took` of the sub-networks to fit to.
     fn fitted(
         &self,
         space: &SearchSpace,
@@ -242,7 +243,7 @@ impl SpaceFit {
             }
             observations.push(Observation { features: Features::sum(timed), measured_us: row.us });
         }
-        // no layer of the space may take less than nothing, those of no measured network either
+        // no layer of the space may have a negative time, even one that no measured network has
         let known = space.layers().into_iter();
         let layers = known.filter_map(|(key, spec)| Some(Features::of(&spec, rows.get(&key)?.us)));
         fit(&observations, &layers.collect::<Vec<_>>())
@@ -260,7 +261,7 @@ impl SpaceFit {
         Ok(())
     }
 
-    /// For each session predicts the sub-networks that it measured from all other sessions.
+    /// Predicts the sub-networks of each session from all other sessions.
     fn leave_sessions_out(&mut self, space: &SearchSpace, evidence: &Evidence<'_>) -> Result<()> {
         self.networks.iter_mut().for_each(|network| network.left_out.clear());
         let sessions: BTreeSet<String> = self
@@ -297,7 +298,7 @@ impl SpaceFit {
         Ok(())
     }
 
-    /// Whether there are sub-networks enough to correct and judge sums of layers.
+    /// Whether there are enough sub-networks to correct and judge sums of layers.
     pub fn is_enough(&self) -> bool {
         self.networks.len() >= LEAST_NETWORKS
     }
@@ -308,7 +309,7 @@ impl SpaceFit {
         self.networks.iter().map(|network| &network.arch).chain(learned).collect()
     }
 
-    /// Whether all numbers can be; `place` names the file in messages.
+    /// Checks that all numbers are possible; `place` names the file in messages.
     pub(super) fn check(&self, place: &str) -> Result<()> {
         let wrong =
             |field: String, got: String| Err(Error::invalid(place, field, "finite numbers above 0", got));
@@ -356,7 +357,7 @@ pub(super) fn insert(sessions: &mut Vec<Measurement>, one: Measurement) {
     sessions.sort_by(|a, b| a.session.cmp(&b.session));
 }
 
-/// The sum of a network's layers and the same corrected, in microseconds.
+/// The sum of a network's layers and the corrected sum, in microseconds.
 ///
 /// # Errors
 /// If it is not in the space, or a layer has no row.

@@ -1,4 +1,4 @@
-//! Rows become what each session says of each subject.
+//! Folds rows into each session's measurement of each subject.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,40 +12,40 @@ use super::row::{Measurement, Row, is_as_fast, pool};
 use super::rows::{Record, Rows, Samples, Session, Subject, Visit};
 use super::undisturbed::{self, Estimate, Look, Pace, State};
 
-/// What is known of a time of measuring.
+/// Facts of a session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SessionFacts {
-    /// The sentinel's fast time, in microseconds; absent where none was read.
+    /// The sentinel's fast time, in microseconds; absent if none was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sentinel_fast_us: Option<f64>,
-    /// Share of the sentinel's readings within 5 % of that.
+    /// Share of the sentinel's readings within 5 % of the fast time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fast_share: Option<f64>,
     /// Whether the fast state was met.
     pub met: bool,
-    /// Visits in all.
+    /// Total number of visits.
     pub visits: usize,
-    /// Seconds that it took, as far as is known.
+    /// Duration in seconds, as far as known.
     pub seconds: f64,
 }
 
-/// One time of measuring: what processes wrote of which each began within ten minutes of the end of the one before.
+/// One session: the records of processes each of which began within ten minutes of the end of the one before.
 pub struct SessionFold<'a> {
-    /// Says which it is: eight hexadecimal digits that follow from when it began, or from what it holds.
+    /// The id: eight hexadecimal digits that follow from its beginning, or from its content.
     pub id: String,
-    /// When the processes began, and in which conditions.
+    /// When the processes began, and under which conditions.
     pub begun: Vec<&'a Session>,
-    /// What the operating system told, in order.
+    /// The operating system's reports, in order.
     pub conditions: Vec<&'a Conditions>,
-    /// The sentinel's.
+    /// The sentinel's pace.
     pub pace: Option<Pace>,
-    /// Its visits by subject, each with what the sentinel said.
+    /// Its visits by subject, each with the sentinel's state.
     pub observed: BTreeMap<&'a Subject, Vec<(&'a Visit, State)>>,
     seconds: f64,
 }
 
-/// Processes of which the next begins so many seconds after the end of the one before are sessions of their own.
+/// Seconds between the end of a process and the beginning of the next from which they are separate sessions.
 const GAP_SECONDS: f64 = 600.0;
 
 /// The sessions in rows; `kept_us` is the sentinel's fast time in earlier ones, if it is known.
@@ -72,7 +72,7 @@ pub fn fold(rows: &Rows, kept_us: Option<f64>) -> Vec<SessionFold<'_>> {
     parts.into_iter().map(|part| part.folded(kept_us)).collect()
 }
 
-/// Lines of one session.
+/// Records of one session.
 #[derive(Default)]
 struct Part<'a> {
     begun: Vec<&'a Session>,
@@ -117,7 +117,7 @@ impl<'a> Part<'a> {
     }
 
     fn folded(self, kept_us: Option<f64>) -> SessionFold<'a> {
-        // readings that were waited for say nothing about how often the machine is fast
+        // readings that were waited for do not show how often the machine is fast
         let readings: Vec<f64> = self
             .visits
             .iter()
@@ -140,7 +140,7 @@ impl<'a> Part<'a> {
 }
 
 impl SessionFold<'_> {
-    /// What a table keeps of it.
+    /// The session's facts in a table.
     pub fn facts(&self) -> SessionFacts {
         let visits = self.observed.values().map(Vec::len).sum();
         SessionFacts {
@@ -152,13 +152,13 @@ impl SessionFold<'_> {
         }
     }
 
-    /// When it was, and what the operating system told: for a reader.
+    /// Its date and the operating system's reports, for a reader.
     pub fn circumstances(&self) -> serde_json::Value {
         let unix_seconds: Vec<u64> = self.begun.iter().map(|session| session.unix_seconds).collect();
         json!({ "id": self.id, "unix_seconds": unix_seconds, "conditions": self.conditions })
     }
 
-    /// What it says of each subject; `asked` is how narrow an interval is to be where no sentinel was read.
+    /// Its measurement of each subject; `asked` is the target half-width of intervals if no sentinel was read.
     pub fn measurements(&self, asked: f64) -> BTreeMap<Subject, Measurement> {
         let measured = self.observed.iter().filter_map(|(subject, visits)| {
             Some(((*subject).clone(), measurement(&self.id, visits, asked)?))
@@ -167,20 +167,20 @@ impl SessionFold<'_> {
     }
 }
 
-/// What all sessions of some rows say together.
+/// All sessions of some rows together.
 pub struct Folded<'a> {
     /// The sessions.
     pub sessions: Vec<SessionFold<'a>>,
-    /// What each measured, by subject.
+    /// The measurements of each, by subject.
     pub measured: BTreeMap<Subject, Vec<Measurement>>,
-    /// Those that met the fast state.
+    /// The sessions that met the fast state.
     pub comparable: BTreeSet<String>,
     asked: f64,
 }
 
 impl<'a> Folded<'a> {
-    /// The sessions in rows; `kept_us` is the sentinel's fast time in earlier ones, if it is known, `asked` how narrow an
-    /// interval is to be.
+    /// The sessions in rows; `kept_us` is the sentinel's fast time in earlier ones, if it is known, `asked` the target
+    /// half-width of intervals.
     pub fn new(rows: &'a Rows, kept_us: Option<f64>, asked: f64) -> Self {
         let sessions = fold(rows, kept_us);
         let mut measured: BTreeMap<Subject, Vec<Measurement>> = BTreeMap::new();
@@ -200,25 +200,25 @@ impl<'a> Folded<'a> {
         folded
     }
 
-    /// The sentinel's fast time in those that met the fast state, in microseconds.
+    /// The sentinel's fast time in the sessions that met the fast state, in microseconds.
     pub fn fast_us(&self) -> Option<f64> {
         let met = self.sessions.iter().filter_map(|session| session.pace).filter(|pace| pace.met);
         met.map(|pace| pace.fast_us).min_by(f64::total_cmp)
     }
 
-    /// What is known of a subject.
+    /// The row of a subject.
     pub fn row(&self, subject: &Subject) -> Option<Row> {
         pool(self.measured.get(subject)?, |id| self.comparable.contains(id), self.asked)
     }
 
-    /// Seconds of all sessions.
+    /// Total seconds of all sessions.
     pub fn seconds(&self) -> f64 {
         self.sessions.iter().map(|session| session.seconds).sum()
     }
 }
 
-/// The measurement that visits of one subject give; `None` if they hold no samples of one kind. Visits of a processor that
-/// was faster than usual for a moment have no part in the fast mode, unless there are no others.
+/// The measurement from visits of one subject; `None` if they hold no samples of one kind. Visits in which the
+/// processor was boosted for a moment have no part in the fast mode, unless there are no others.
 pub fn measurement(session: &str, visits: &[(&Visit, State)], asked: f64) -> Option<Measurement> {
     let watched = visits.iter().any(|(visit, _)| visit.sentinel_us.is_some());
     let in_place = matches!(visits.first()?.0.samples, Samples::InPlace(_));
@@ -265,11 +265,11 @@ fn whole_estimate(visits: &[(&Visit, State)]) -> Option<Estimate> {
     undisturbed::estimate(&looks.collect::<Vec<_>>())
 }
 
-/// Share of a network's time in layers that as many visits confirm at least.
+/// Least share of a network's time in layers with the network's number of confirming visits.
 const CONFIRMED_SHARE: f64 = 0.9;
 
-/// A network whose layers were timed in place: the fast mode of each layer, added up. As many visits confirm it as
-/// confirm layers that take nine tenths of its time.
+/// A network whose layers were timed in place: the sum of the fast modes of its layers. Its number of confirming visits
+/// is the one that layers with nine tenths of its time reach.
 fn in_place_estimate(visits: &[(&Visit, State)]) -> Option<Estimate> {
     let runs = visits.iter().filter_map(|(visit, state)| match &visit.samples {
         Samples::InPlace(runs) => Some((runs.as_slice(), *state == State::Fast)),
@@ -279,19 +279,16 @@ fn in_place_estimate(visits: &[(&Visit, State)]) -> Option<Estimate> {
     let layers = runs.first()?.0.first()?.len();
     let mut positions = Vec::with_capacity(layers);
     for layer in 0..layers {
-        let columns: Vec<(Vec<f64>, bool)> = runs
-            .iter()
-            .map(|(runs, fast): &(&[Vec<f64>], bool)| {
-                let samples: Vec<f64> = runs.iter().filter_map(|run| run.get(layer)).copied().collect();
-                (samples, *fast)
-            })
-            .collect();
+        let mut columns: Vec<(Vec<f64>, bool)> = Vec::with_capacity(runs.len());
+        for (runs, fast) in &runs {
+            columns.push((runs.iter().filter_map(|run| run.get(layer)).copied().collect(), *fast));
+        }
         let looks: Vec<Look<'_>> =
             columns.iter().map(|(samples, fast)| Look { samples, fast: *fast }).collect();
         positions.push(undisturbed::estimate(&looks)?);
     }
     let us: f64 = positions.iter().map(|position| position.us).sum();
-    // layers lie in memory apart from each other, so that their deviations are their own
+    // layers lie apart in memory, so that their deviations are independent
     let squares: f64 = positions.iter().map(|position| (position.us * position.spread).powi(2)).sum();
     positions.sort_by_key(|position| std::cmp::Reverse(position.confirmed));
     let mut share = 0.0;

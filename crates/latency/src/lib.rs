@@ -1,5 +1,5 @@
-//! What a latency table is and says: rows as they are measured, what counts of them, what sessions say together, what whole
-//! sub-networks correct, and what follows for a network of a space. Knows neither engines nor networks with weights.
+//! Latency tables: rows of raw measurements, which of them count, sessions and their combination, corrections from
+//! whole sub-networks, and predictions for the networks of a space. Knows neither engines nor networks with weights.
 
 #![forbid(unsafe_code)]
 

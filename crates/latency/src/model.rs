@@ -1,5 +1,5 @@
-//! What a table expects of the sub-networks of one space: the sum over their layers, corrected where whole
-//! sub-networks of the space were measured.
+//! A table's predictions for the sub-networks of one space: the sum over their layers, corrected if whole sub-networks
+//! of the space were measured.
 
 use base::Result;
 use base::statistics as stats;
@@ -10,14 +10,14 @@ use super::correction::Correction;
 use super::fitted::SpaceFit;
 use super::table::LatencyTable;
 
-/// Which latency is meant.
+/// A kind of latency.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LatencyKind {
-    /// What it takes while nothing shares the device: a property of the device.
+    /// The latency while nothing shares the device: a property of the device.
     #[default]
     Undisturbed,
-    /// What was met when the table was measured, its neighbors included.
+    /// The latency as met when the table was measured, with the device's neighbors.
     Typical,
 }
 
@@ -33,10 +33,9 @@ impl std::fmt::Display for LatencyKind {
 /// A latency, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Latency {
-    /// What is predicted.
+    /// The prediction.
     pub us: f64,
-    /// What it is at most: the upper end of the prediction interval of the space's validation; without one, of
-    /// the layers' intervals.
+    /// The upper end of the prediction interval of the space's validation; without one, of the layers' intervals.
     pub high_us: f64,
 }
 
@@ -47,20 +46,20 @@ impl Latency {
     }
 }
 
-/// A table as it looks from one space.
+/// A table read for one space.
 #[derive(Clone, Copy, Debug)]
 pub struct LatencyModel<'a> {
     table: &'a LatencyTable,
     fit: Option<&'a SpaceFit>,
     correction: Correction,
     kind: LatencyKind,
-    /// What makes an undisturbed latency the kind that is meant.
+    /// The factor from the undisturbed latency to the chosen kind.
     factor: f64,
     upper_factor: Option<f64>,
 }
 
 impl LatencyTable {
-    /// What a sub-network takes: as [`LatencyModel::new`] says.
+    /// A sub-network's latency, of the kind that [`LatencyModel::new`] chooses.
     ///
     /// # Errors
     /// If the sub-network is not in the space, or the table lacks one of its layers.
@@ -70,12 +69,12 @@ impl LatencyTable {
 }
 
 impl<'a> LatencyModel<'a> {
-    /// The undisturbed latencies of a space, or the typical ones where the table knows no others.
+    /// The undisturbed latencies of a space, or the typical ones if the table has no others.
     pub fn new(table: &'a LatencyTable, space: &SearchSpace) -> Self {
         Self::of_kind(table, space, LatencyKind::Undisturbed)
     }
 
-    /// The latencies of this kind; typical ones where the table knows no others.
+    /// The latencies of this kind; typical ones if the table has no others.
     pub fn of_kind(table: &'a LatencyTable, space: &SearchSpace, kind: LatencyKind) -> Self {
         let fit = table.fit_of(space);
         let correction = fit.map_or(Correction::NONE, |fit| fit.correction);
@@ -89,17 +88,17 @@ impl<'a> LatencyModel<'a> {
         Self { table, fit, correction, kind, factor, upper_factor }
     }
 
-    /// Which latency it is.
+    /// The kind of latency.
     pub fn kind(&self) -> LatencyKind {
         self.kind
     }
 
-    /// What the table knows of whole sub-networks of the space, if it does.
+    /// The table's fit for whole sub-networks of the space, if it has one.
     pub fn fit(&self) -> Option<&'a SpaceFit> {
         self.fit
     }
 
-    /// What one layer adds.
+    /// The contribution of one layer.
     ///
     /// # Errors
     /// If the table lacks it.
@@ -110,13 +109,13 @@ impl<'a> LatencyModel<'a> {
         Ok(Latency { us: self.factor * us, high_us })
     }
 
-    /// What every network has beside its layers.
+    /// The latency of every network in addition to its layers.
     pub fn constant(&self) -> Latency {
         let us = self.correction.constant_us;
         Latency { us: self.factor * us, high_us: self.upper_factor.unwrap_or(self.factor) * us }
     }
 
-    /// What a network takes.
+    /// A network's latency.
     ///
     /// # Errors
     /// Names the first layer that the table lacks.
@@ -128,14 +127,14 @@ impl<'a> LatencyModel<'a> {
         Ok(sum)
     }
 
-    /// How likely a network of which `predicted_us` is predicted keeps a limit; `None` where no sub-networks of the
-    /// space were measured, or typical latencies are meant: those are the neighbors'.
+    /// The probability that a network with this prediction keeps a limit; `None` if no sub-networks of the space were
+    /// measured, or for typical latencies, which depend on the neighbors.
     pub fn kept(&self, predicted_us: f64, limit_us: f64) -> Option<f64> {
         let undisturbed = self.factor == 1.0;
         self.fit.filter(|_| undisturbed).map(|fit| fit.kept(predicted_us, limit_us))
     }
 
-    /// What of a sub-network lies outside of what the fit saw, in words: its margin was not measured there.
+    /// Describes the properties of a sub-network outside the range of the fit: its margin was not measured there.
     pub fn extrapolated(&self, resolution: Extent, predicted_us: f64) -> Vec<String> {
         let Some(fit) = self.fit else { return Vec::new() };
         let mut outside = Vec::new();

@@ -1,22 +1,22 @@
-//! What sessions measured of one subject, and what they say together.
+//! Measurements of one subject by session, and their combination.
 
 use base::document::rounded;
 use serde::{Deserialize, Serialize};
 
 use super::undisturbed::{self, NEAR};
 
-/// What one session measured of a layer or a sub-network, in microseconds.
+/// One session's measurement of a layer or a sub-network, in microseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measurement {
     /// The session's id.
     pub session: String,
-    /// The fast mode of the samples; their median where no sentinel was read.
+    /// The fast mode of the samples; their median if no sentinel was read.
     pub us: f64,
-    /// Ends of the 95 % interval of `us`; absent where the samples are too few for one.
+    /// Ends of the 95 % interval of `us`; absent if the samples are too few for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval_us: Option<[f64; 2]>,
-    /// Median of all samples: what was met.
+    /// Median of all samples, disturbed or not.
     pub typical_us: f64,
     /// Median absolute deviation of the samples from that.
     pub mad_us: f64,
@@ -25,7 +25,7 @@ pub struct Measurement {
     pub spread: f64,
     /// Number of samples.
     pub samples: usize,
-    /// Visits that they are from.
+    /// Number of visits.
     pub visits: usize,
     /// Visits that confirm `us` by a sample near it and a fast reading of the sentinel.
     #[serde(default)]
@@ -36,57 +36,57 @@ pub struct Measurement {
     /// Whether it is the sum over layers that were timed one by one within the whole network.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_place: bool,
-    /// Where no sentinel was read: whether the interval is as narrow as was asked for.
+    /// If no sentinel was read: whether the interval is as narrow as requested.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub narrow: bool,
 }
 
-/// What all sessions say of a layer or a sub-network, in microseconds.
+/// The combination of all sessions for a layer or a sub-network, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Row {
-    /// The undisturbed latency; the typical one where no sentinel was read.
+    /// The undisturbed latency; the typical one if no sentinel was read.
     pub us: f64,
-    /// Ends of the 95 % interval of `us`; absent where the samples are too few for one.
+    /// Ends of the 95 % interval of `us`; absent if the samples are too few for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval_us: Option<[f64; 2]>,
-    /// Median of all samples: what was met.
+    /// Median of all samples, disturbed or not.
     pub typical_us: f64,
     /// Median absolute deviation of the samples from that.
     pub mad_us: f64,
     /// Number of samples.
     pub samples: usize,
-    /// Visits that they are from.
+    /// Number of visits.
     pub visits: usize,
-    /// Visits that confirm `us`.
+    /// Number of visits that confirm `us`.
     pub confirmed: usize,
     /// Whether `us` is the undisturbed latency.
     pub undisturbed: bool,
-    /// Whether it counts: enough visits confirm it, or its interval is narrow where no sentinel was read.
+    /// Whether it counts: enough visits confirm it, or its interval is narrow if no sentinel was read.
     pub accepted: bool,
-    /// Whether it is also known as well as was asked for.
+    /// Whether it also has the requested precision.
     pub converged: bool,
 }
 
 impl Row {
-    /// Whether a limit was kept; `None` where the machine was too disturbed to tell.
+    /// Whether a limit was kept; `None` if the machine was too disturbed to decide.
     pub fn keeps(&self, limit_us: f64) -> Option<bool> {
         self.accepted.then_some(self.us <= limit_us)
     }
 
-    /// The upper end of the interval; the latency itself where there is none.
+    /// The upper end of the interval; the latency itself if there is none.
     pub fn high_us(&self) -> f64 {
         self.interval_us.map_or(self.us, |interval| interval[1])
     }
 }
 
-/// Id of the session of rows that were given as they are.
+/// Id of the session of rows from another program.
 pub(super) const GIVEN: &str = "given";
 /// Decimals of times in microseconds: a picosecond.
 pub(super) const DECIMALS: i32 = 6;
 
 impl Measurement {
-    /// The same with times in whole picoseconds.
+    /// The measurement with times in whole picoseconds.
     #[must_use]
     pub fn rounded(mut self) -> Self {
         for value in [&mut self.us, &mut self.typical_us, &mut self.mad_us, &mut self.spread] {
@@ -96,7 +96,7 @@ impl Measurement {
         self
     }
 
-    /// What is wrong with its numbers, as field, expected and got.
+    /// The first impossible number, as field, expected and got.
     pub(super) fn fault(&self) -> Option<(&'static str, &'static str, String)> {
         let time = |value: f64| value.is_finite() && value > 0.0;
         for (field, value) in [("us", self.us), ("typical_us", self.typical_us)] {
@@ -117,14 +117,14 @@ impl Measurement {
         if self.samples == 0 || self.visits == 0 || self.confirmed > self.visits {
             let got =
                 format!("{} samples of {} visits, {} confirmed", self.samples, self.visits, self.confirmed);
-            return Some(("samples", "at least one, of visits of which as many confirm at most", got));
+            return Some(("samples", "at least one, and no more confirming visits than visits", got));
         }
         None
     }
 }
 
-/// What measurements say together; `is_comparable` tells whether a session met the fast state, as the table knows it.
-/// Sessions count by the visits that confirm them; where none does, the lowest stands, for it is nearest.
+/// The row of several measurements; `is_comparable` decides whether a session met the fast state, as the table knows
+/// it. Sessions count by the visits that confirm them; if none does, the lowest is used, for it is nearest.
 pub fn pool(measured: &[Measurement], is_comparable: impl Fn(&str) -> bool, asked: f64) -> Option<Row> {
     let watched: Vec<&Measurement> = measured.iter().filter(|one| one.watched).collect();
     let all = if watched.is_empty() { measured.iter().collect() } else { watched };
@@ -175,7 +175,7 @@ fn around(us: f64, all: &[&Measurement]) -> Option<[f64; 2]> {
     (!intervals.is_empty()).then_some([low, high])
 }
 
-/// Whether a session's sentinel was as fast as the fastest that the table knows.
+/// Whether a session's sentinel was as fast as the fastest in the table.
 pub fn is_as_fast(session_fast_us: f64, known_fast_us: f64) -> bool {
     session_fast_us <= (1.0 + NEAR) * known_fast_us
 }

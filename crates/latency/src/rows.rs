@@ -1,6 +1,6 @@
-//! `rows.jsonl`: what was sampled so far, one line per visit, so that a power cut loses the last second at most.
+//! `rows.jsonl`: all samples so far, one line per visit, so that a power cut loses the last second at most.
 //!
-//! The native engines write it while they measure; any other tool can write it too and have it folded into a table.
+//! The native engines write it while they measure; other tools can write it too, to have it folded into a table.
 
 mod log;
 
@@ -17,24 +17,24 @@ pub use log::RowsLog;
 
 use super::facts::{Conditions, DeviceFacts, EngineFacts};
 
-/// What the header's `kind` says.
+/// The header's `kind`.
 const KIND: &str = "latency-rows";
-/// Version of the form that this code writes; 1 is read too.
+/// Version of the format that this code writes; 1 is read too.
 const VERSION: u32 = 2;
 const VERSIONS: [u32; 2] = [1, VERSION];
 
-/// What must be the same for visits to belong together.
+/// The facts that visits must share to belong together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setting {
     /// The machine.
     pub device: DeviceFacts,
-    /// What ran the layers.
+    /// The engine that ran the layers.
     pub engine: EngineFacts,
-    /// How they were measured, for a reader.
+    /// The protocol of measurement, for a reader.
     pub protocol: String,
-    /// Name of what is measured again before and after samples are taken; empty where nothing is.
+    /// Name of the sentinel, which is measured before and after each visit; empty if there is none.
     pub sentinel: String,
-    /// The id of the plan that they are of; empty where there is none.
+    /// The id of the plan; empty if there is none.
     pub plan: String,
 }
 
@@ -53,20 +53,20 @@ struct Header {
     plan: String,
 }
 
-/// What was measured.
+/// The subject of a measurement.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
-    /// One layer by itself, by its key.
+    /// One layer alone, by its key.
     Layer(String),
     /// A whole sub-network.
     Network(Arch),
 }
 
 /// Greatest number of a pass, which lines of version 1 have: networks were measured in two passes, and searched ones in
-/// two more. It says nothing any more.
+/// two more. It has no meaning now.
 const LAST_PASS: u8 = 4;
 
-/// Times that can be: a picosecond to eleven days.
+/// Possible times: a picosecond to eleven days.
 pub const LEAST_US: f64 = 1e-6;
 const MOST_US: f64 = 1e12;
 /// Most runs in one sample.
@@ -77,26 +77,26 @@ pub const MOST_RUNS: u64 = 1 << 24;
 pub enum Samples {
     /// Of one run each.
     Whole(Vec<f64>),
-    /// Of a network's layers in place: for each run the time of each of its layers, in order.
+    /// Of a network's layers in place: for each run the time of each layer, in order.
     InPlace(Vec<Vec<f64>>),
 }
 
 /// Samples that were taken one after the other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Visit {
-    /// Of what.
+    /// The subject.
     pub subject: Subject,
-    /// [`SearchSpace::fingerprint_at_any_resolution`](space::SearchSpace::fingerprint_at_any_resolution) of the
-    /// space that a sub-network is of; other tools may leave it out.
+    /// [`SearchSpace::fingerprint_at_any_resolution`](space::SearchSpace::fingerprint_at_any_resolution) of a
+    /// sub-network's space; other tools may omit it.
     pub space: Option<String>,
-    /// Whether the subject was prepared for the line before, and not afresh.
+    /// Whether the subject was prepared for the previous line already.
     pub again: bool,
     /// Runs per sample.
     pub inner: u64,
-    /// What a run took.
+    /// The times of the samples.
     pub samples: Samples,
-    /// Microseconds per run of the sentinel when the visit began, before it waited for anything: how often the machine is
-    /// fast is told by these alone.
+    /// Microseconds per run of the sentinel when the visit began, before any waiting: only these show how often the
+    /// machine is fast.
     pub arrival_us: Option<f64>,
     /// Microseconds per run of the sentinel just before and just after: the lowest of a few runs each.
     pub sentinel_us: Option<[f64; 2]>,
@@ -111,7 +111,7 @@ pub struct Session {
     /// Seconds since 1970.
     #[serde(default)]
     pub unix_seconds: u64,
-    /// What the operating system tells.
+    /// The operating system's report.
     #[serde(default)]
     pub conditions: Conditions,
 }
@@ -121,9 +121,9 @@ pub struct Session {
 pub enum Record {
     /// A process began.
     Session(Session),
-    /// What the operating system told meanwhile or at the end.
+    /// The operating system's report meanwhile or at the end.
     Conditions(Conditions),
-    /// It visited something.
+    /// A visit.
     Visit(Visit),
 }
 
@@ -158,17 +158,17 @@ struct Line {
     at_seconds: Option<f64>,
 }
 
-/// A setting and all that was sampled in it, in order.
+/// A setting and all its records, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rows {
-    /// Of which machine and engine.
+    /// The machine and the engine.
     pub setting: Setting,
-    /// Line by line.
+    /// The records, one per line.
     pub records: Vec<Record>,
 }
 
 impl Rows {
-    /// Reads a file; what a power cut left after the last line's end is passed over.
+    /// Reads a file; a torn last line, as after a power cut, is skipped.
     ///
     /// # Errors
     /// If it cannot be read or is damaged.
@@ -202,7 +202,7 @@ impl Rows {
         Ok(Self { setting: Setting { device, engine, protocol, sentinel, plan }, records })
     }
 
-    /// The lines of samples, in order.
+    /// The visits, in order.
     pub fn visits(&self) -> impl Iterator<Item = &Visit> {
         self.records.iter().filter_map(|record| match record {
             Record::Visit(visit) => Some(visit),
@@ -211,11 +211,11 @@ impl Rows {
     }
 }
 
-/// What some systems' editors write before UTF-8.
+/// The mark that some systems' editors write before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Where the last line that was written as a whole ends. One without a line's end is whole if it is JSON: other tools may
-/// leave the end out, but a line that was torn is none.
+/// The end of the last whole line. A last line without a newline is whole if it is JSON: other tools may omit the
+/// newline, but a torn line is not JSON.
 fn whole_lines(bytes: &[u8]) -> usize {
     let ended = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
     let rest = bytes[ended..].strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes[ended..]);
@@ -252,7 +252,7 @@ fn record(place: &str, line: &str) -> Result<Record> {
     let inner = inner.unwrap_or(1);
     let possible = |time: &f64| (LEAST_US..=MOST_US).contains(time);
     if !(1..=MOST_RUNS).contains(&inner) || !samples.are_some_of(&possible) {
-        let expected = "at least one, each of 1e-6 to 1e12 us, as many layers in each run, and 1 to 2^24 runs per sample";
+        let expected = "at least one, each of 1e-6 to 1e12 us, equally many layers in each run, and 1 to 2^24 runs per sample";
         return Err(wrong("samples_us", expected, &format!("{inner} runs per sample, {samples:?}")));
     }
     let readings = line.sentinel_us.iter().flatten().chain(&line.arrival_us);
@@ -264,7 +264,7 @@ fn record(place: &str, line: &str) -> Result<Record> {
 }
 
 impl Samples {
-    /// Whether there is at least one, all are possible, and all runs have as many layers.
+    /// Whether there is at least one sample, all are possible, and all runs have equally many layers.
     fn are_some_of(&self, possible: &impl Fn(&f64) -> bool) -> bool {
         match self {
             Self::Whole(samples) => !samples.is_empty() && samples.iter().all(possible),
@@ -291,7 +291,7 @@ impl Samples {
         }
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

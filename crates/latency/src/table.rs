@@ -1,10 +1,10 @@
 //! The latency table: measured layers of one device, engine and thread count, as a file.
 //!
-//! Rows are keyed by layer, not by space, so that one table serves every space that it covers. What whole sub-networks
-//! took is kept for each space next to them. All are kept by session; a row is what its sessions say together.
+//! Rows are keyed by layer, not by space, so that one table serves every space that it covers. Next to them are
+//! measurements of whole sub-networks, by space. All are stored by session; a row is the combination of its sessions.
 //!
-//! A session's id follows from when it began, so rows that are added twice count once. Rows, fits and validation follow from the
-//! sessions; the table holds its spaces, so that a fit is made again when a layer changes.
+//! A session's id follows from its beginning, so rows that are added twice count once. Rows, fits and validation follow
+//! from the sessions; the table holds its spaces, so that a fit is made again when a layer changes.
 
 mod sessions;
 mod wire;
@@ -32,15 +32,15 @@ use super::rows::Rows;
 pub struct LatencyTable {
     /// The machine.
     pub device: DeviceFacts,
-    /// What ran the layers.
+    /// The engine that ran the layers.
     pub engine: EngineFacts,
-    /// How they were measured, for a reader.
+    /// The protocol of measurement, for a reader.
     pub protocol: String,
-    /// How well latencies were to be known: half of a 95 % interval over the latency.
+    /// The requested precision of latencies: half of a 95 % interval over the latency.
     pub half_width: f64,
-    /// When and by what: the only place for dates, left out of [`LatencyTable::hash`].
+    /// Date and program: the only place for dates, left out of [`LatencyTable::hash`].
     pub run: BTreeMap<String, Value>,
-    /// What told how fast the machine was.
+    /// The sentinel that showed how fast the machine was.
     pub sentinel: Option<Watched>,
     sessions: BTreeMap<String, SessionFacts>,
     layers: BTreeMap<String, Vec<Measurement>>,
@@ -48,38 +48,38 @@ pub struct LatencyTable {
     rows: BTreeMap<String, Row>,
     /// By the space's fingerprint at any resolution.
     spaces: BTreeMap<String, SpaceFit>,
-    /// Names the table in messages.
+    /// The table's name in messages.
     place: String,
 }
 
-/// A sentinel, by whose time the machine's state is told.
+/// A sentinel, whose time shows the machine's state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Watched {
     /// Its name.
     pub name: String,
-    /// Its fast time, in microseconds: the shortest of the sessions that met the fast state; absent where none did.
+    /// The fast time, in microseconds: the shortest of the sessions that met the fast state; absent if none did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fast_us: Option<f64>,
 }
 
-/// How much of a space a table holds.
+/// A table's coverage of a space.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Coverage {
     /// Number of distinct layers in the space.
     pub layers: usize,
-    /// Keys of those that the table lacks.
+    /// Keys of the layers that the table lacks.
     pub missing: Vec<String>,
 }
 
-/// How narrow intervals are asked to be where nothing else is said.
+/// The default target for half-widths of intervals.
 const HALF_WIDTH: f64 = 0.05;
 
 impl LatencyTable {
     /// A table without rows; `place` names it in messages.
     ///
     /// # Errors
-    /// If a number of the engine's is 0.
+    /// If a number of the engine is 0.
     pub fn empty(place: &str, device: DeviceFacts, engine: EngineFacts, protocol: &str) -> Result<Self> {
         check_setting(place, &engine)?;
         Ok(Self {
@@ -97,10 +97,10 @@ impl LatencyTable {
         })
     }
 
-    /// A table of rows of one session, as another program gives them, kept to a picosecond; `place` names it in messages.
+    /// A table of rows of one session, from another program, rounded to a picosecond; `place` names it in messages.
     ///
     /// # Errors
-    /// Names the row whose numbers cannot be.
+    /// Names the row with an impossible number.
     pub fn new(
         place: &str,
         device: DeviceFacts,
@@ -136,11 +136,11 @@ impl LatencyTable {
         Ok(table)
     }
 
-    /// A table of what rows hold; `place` names it in messages, `half_width` says how well a latency must be known.
-    /// Whole sub-networks of `space`, if there are some among the rows, become its correction and validation.
+    /// A table from rows; `place` names it in messages, `half_width` is the target precision. Whole sub-networks of
+    /// `space`, if there are some among the rows, become its correction and validation.
     ///
     /// # Errors
-    /// If a row's key is that of no layer, there are no layers, or a sub-network is not in the space.
+    /// If a row's key is not a layer's, there are no layers, or a sub-network is not in the space.
     pub fn from_rows(place: &str, rows: &Rows, half_width: f64, space: Option<&SearchSpace>) -> Result<Self> {
         let setting = &rows.setting;
         let device = setting.device.clone();
@@ -154,56 +154,57 @@ impl LatencyTable {
         Ok(table)
     }
 
-    /// The sentinel's fast time, if it is the one of this name.
+    /// The sentinel's fast time, if the sentinel has this name.
     pub fn kept_us(&self, sentinel: &str) -> Option<f64> {
         self.sentinel.as_ref().filter(|own| own.name == sentinel)?.fast_us
     }
 
-    /// What is known of whole sub-networks of a space, at whatever resolutions; `None` where they are too few to correct
-    /// and judge sums of layers.
+    /// The fit for whole sub-networks of a space, at any resolutions; `None` if they are too few to correct and judge
+    /// sums of layers.
     pub fn fit_of(&self, space: &SearchSpace) -> Option<&SpaceFit> {
         self.spaces.get(&space.fingerprint_at_any_resolution()).filter(|fit| fit.is_enough())
     }
 
-    /// Keeps what is known of whole sub-networks of a space.
+    /// Stores the fit for whole sub-networks of a space.
     pub fn set_fit(&mut self, space: &SearchSpace, fit: SpaceFit) {
         self.spaces.insert(space.fingerprint_at_any_resolution(), fit);
     }
 
-    /// What is known of whole sub-networks, by space.
+    /// The fits for whole sub-networks, by space.
     pub fn fits(&self) -> impl Iterator<Item = &SpaceFit> {
         self.spaces.values().filter(|fit| fit.is_enough())
     }
 
-    /// The sessions in which it was measured, by id.
+    /// Its sessions, by id.
     pub fn sessions(&self) -> &BTreeMap<String, SessionFacts> {
         &self.sessions
     }
 
-    /// Share of the time in which the machine was undisturbed, a mean over the sessions that tell; `None` where none does.
+    /// Share of the time in which the machine was undisturbed, a mean over the sessions that know it; `None` if none
+    /// does.
     pub fn fast_share(&self) -> Option<f64> {
         let shares: Vec<f64> = self.sessions.values().filter_map(|session| session.fast_share).collect();
         (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64)
     }
 
-    /// Whether its latencies are those of an undisturbed machine; typical ones otherwise, as other programs and earlier
-    /// versions measured them.
+    /// Whether its latencies are those of an undisturbed machine; else they are typical ones, as other programs and
+    /// earlier versions measured them.
     pub fn is_undisturbed(&self) -> bool {
         self.rows.values().any(|row| row.undisturbed)
     }
 
-    /// What its measurements are told together by.
+    /// The evidence from which measurements are combined.
     pub(super) fn evidence<'a>(&'a self, comparable: &'a BTreeSet<String>) -> Evidence<'a> {
         Evidence { layers: &self.layers, comparable, asked: self.half_width }
     }
 
-    /// Sessions that met the fast state, as the table knows it.
+    /// Sessions that met the fast state, by the table's fast time.
     pub(super) fn comparable(&self) -> BTreeSet<String> {
         let fast = self.sentinel.as_ref().and_then(|sentinel| sentinel.fast_us);
-        let as_fast = |facts: &SessionFacts| {
+        let comparable = self.sessions.iter().filter(|(_, facts)| {
             facts.met && facts.sentinel_fast_us.zip(fast).is_none_or(|(own, known)| is_as_fast(own, known))
-        };
-        self.sessions.iter().filter(|(_, facts)| as_fast(facts)).map(|(id, _)| id.clone()).collect()
+        });
+        comparable.map(|(id, _)| id.clone()).collect()
     }
 
     /// Works out the rows from the layers' measurements.
@@ -219,7 +220,7 @@ impl LatencyTable {
     /// Reads a table.
     ///
     /// # Errors
-    /// If the file cannot be read, is not a table of this version, or a row's numbers cannot be.
+    /// If the file cannot be read, is not a table of a known version, or a row has an impossible number.
     pub fn read(path: &Path) -> Result<Self> {
         let text = file::read_text(path)?;
         Self::from_json(&path.display().to_string(), &text)
@@ -257,17 +258,17 @@ impl LatencyTable {
         &self.rows
     }
 
-    /// Number of rows that do not count: no measurement of the undisturbed latency, or too few samples.
+    /// Number of rows that do not count: not measured in the undisturbed state, or with too few samples.
     pub fn unaccepted(&self) -> usize {
         self.rows.values().filter(|row| !row.accepted).count()
     }
 
-    /// Number of rows that are known less well than was asked for, those that do not count among them.
+    /// Number of rows below the requested precision, those that do not count included.
     pub fn unconverged(&self) -> usize {
         self.rows.values().filter(|row| !row.converged).count()
     }
 
-    /// What one layer takes.
+    /// The latency of one layer.
     ///
     /// # Errors
     /// If the table lacks it.
@@ -279,10 +280,10 @@ impl LatencyTable {
         })
     }
 
-    /// Which layers of a space the table lacks.
+    /// The table's coverage of a space's layers.
     ///
     /// # Errors
-    /// None for a checked space; passes on what lowering says.
+    /// None for a checked space; errors of lowering otherwise.
     pub fn coverage(&self, space: &SearchSpace) -> Result<Coverage> {
         let keys: Vec<String> = space.layers().into_keys().collect();
         let layers = keys.len();

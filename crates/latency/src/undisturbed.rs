@@ -1,45 +1,47 @@
-//! What a subject takes while nothing shares the core with it, told from samples of a machine that is disturbed most of
-//! the time. Knows no clock.
+//! Estimates a subject's latency while nothing shares the core with it, from samples of a machine that is disturbed
+//! most of the time. Knows no clock.
 //!
-//! A shared core has states that change within milliseconds to minutes: by itself, or beside a neighbor that makes it
-//! up to 1.6 times slower. The fast state is a property of the device and repeats; how often it is met is not. So the
+//! A shared core has states that change within milliseconds to minutes: alone, or next to a neighbor that makes it up
+//! to 1.6 times slower. The fast state is a property of the device and repeats; how often it is met is not. So the
 //! estimate is no median and no fixed quantile, which drift with that share, but the *fast mode*: the median of the
-//! samples that are at most 8 % above the .5 % quantile. It says nothing about whether the fast state was met at all (the
-//! lower edge of the slow state repeats just as well): a visit confirms it where a sentinel, read just before or after,
+//! samples that are at most 8 % above the .5 % quantile. It does not show whether the fast state was met at all (the
+//! lower edge of the slow state repeats just as well): a visit confirms it if a sentinel, read just before or after,
 //! took its own fast time.
 //!
-//! What counts is a function of the rows, evaluated anew in each round and after a kill. Nothing is decided by what a process
-//! remembers.
+//! Which estimates count is a function of the rows, evaluated anew in each round and after a kill; no state of a
+//! process has a part in it.
 
 use base::statistics as stats;
 
-/// The quantile that stands for the lowest samples; .1 to 1 % give the same within .2 %.
+/// The quantile that represents the lowest samples; .1 to 1 % give the same within .2 %.
 const LOW_QUANTILE: f64 = 0.005;
 /// Width of the mode above it; 6 to 10 % give the same within .2 %.
 const MODE_WIDTH: f64 = 0.08;
-/// How near to the estimate a sample, and to its fast time a reading of the sentinel, must be to confirm it.
+/// Greatest relative distance of a sample from the estimate, and of a reading of the sentinel from its fast time, that
+/// confirms it.
 pub const NEAR: f64 = 0.05;
 /// Least share of the sentinel's readings that must be near its fast time.
 const LEAST_SHARE: f64 = 0.04;
-/// Lower modes that fewer readings share are moments in which the processor is faster than usual; so many are passed over.
+/// Lower modes with a smaller share of the readings are moments in which the processor is boosted; up to this many are
+/// skipped.
 const MOST_BOOSTS: usize = 4;
 /// Half of the width of the sentinel's fast mode.
 const CORE: f64 = 0.025;
-/// Between the fast state and the slow one there is a gap, above the lower edge of the slow one there is none: readings of
-/// the mode are compared with those from 5 % to so far above it.
+/// There is a gap between the fast state and the slow one, but none above the lower edge of the slow one: readings of
+/// the mode are compared with those from 5 % to this far above it.
 const GAP_END: f64 = 0.1;
-/// Least ratio of those shares. In seven sessions of a disturbed machine it was 1.9 to 18, in the same without the fast
-/// readings .3 to .7; of readings spread evenly it is 1.
+/// Least ratio of those shares. In seven sessions of a disturbed machine it was 1.9 to 18, in the same sessions without
+/// the fast readings .3 to .7; for evenly spread readings it is 1.
 const LEAST_RATIO: f64 = 1.5;
 
-/// Visits that an estimate must be from.
+/// Least number of visits for an estimate.
 pub const LEAST_VISITS: usize = 20;
-/// Visits among these that must confirm it.
+/// Least number of visits among these that must confirm it.
 pub const LEAST_CONFIRMED: usize = 5;
-/// As many as are worth waiting for.
+/// Number of confirming visits from which more are not worth waiting for.
 pub const ENOUGH_CONFIRMED: usize = 8;
 
-/// The median of the samples that are at most 8 % above their .5 % quantile; NaN of none.
+/// The median of the samples that are at most 8 % above their .5 % quantile; NaN if there are none.
 pub fn fast_mode(samples: &[f64]) -> f64 {
     let mut samples = samples.to_vec();
     if samples.is_empty() {
@@ -51,21 +53,21 @@ pub fn fast_mode(samples: &[f64]) -> f64 {
     stats::median(&samples)
 }
 
-/// How fast a sentinel is when nothing disturbs the machine, and how often that was.
+/// The sentinel's time on an undisturbed machine, and how often that state was met.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
     /// The sentinel's fast time, in microseconds.
     pub fast_us: f64,
-    /// Share of its readings within 5 % of that.
+    /// Share of its readings within 5 % of the fast time.
     pub share: f64,
     /// Whether the fast state was met.
     pub met: bool,
 }
 
-/// What a reading of the sentinel says of the machine.
+/// The state of the machine, by a reading of the sentinel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Faster than usual, for a moment.
+    /// Boosted for a moment.
     Boosted,
     /// Undisturbed.
     Fast,
@@ -79,7 +81,7 @@ fn share(readings: &[f64], from: f64, to: f64) -> f64 {
 }
 
 impl Pace {
-    /// What readings of a sentinel say, all of one session; `kept_us` is its fast time in earlier ones, if it is known.
+    /// The sentinel's pace, from readings of one session; `kept_us` is its fast time in earlier ones, if it is known.
     /// `None` without readings.
     pub fn of(readings: &[f64], kept_us: Option<f64>) -> Option<Self> {
         if readings.is_empty() {
@@ -95,7 +97,8 @@ impl Pace {
         Some(Self { fast_us, share: near, met })
     }
 
-    /// What readings around a visit say: the most unusual of them counts for a boost, any for the fast state.
+    /// The state during a visit, by the readings around it: the most unusual of them counts for a boost, any for the
+    /// fast state.
     pub fn state(&self, readings_us: [f64; 2]) -> State {
         let lowest = readings_us[0].min(readings_us[1]);
         if self.met && lowest < (1.0 - NEAR) * self.fast_us {
@@ -108,7 +111,7 @@ impl Pace {
     }
 }
 
-/// The lowest mode that enough readings share: a processor may be faster than usual for moments.
+/// The lowest mode with enough readings: a processor may be boosted for moments.
 fn lowest_mode(readings: &[f64]) -> f64 {
     let lowest = fast_mode(readings);
     let mut mode = lowest;
@@ -131,11 +134,11 @@ fn lowest_mode(readings: &[f64]) -> f64 {
 pub struct Look<'a> {
     /// In microseconds.
     pub samples: &'a [f64],
-    /// Whether a reading of the sentinel was of the fast state.
+    /// Whether a reading of the sentinel shows the fast state.
     pub fast: bool,
 }
 
-/// What visits say of one subject.
+/// The estimate from all visits of one subject.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
     /// The fast mode, in microseconds.
@@ -146,9 +149,9 @@ pub struct Estimate {
     pub spread: f64,
 }
 
-/// Visits whose own mode is farther from the estimate are not of the fast state.
+/// Greatest relative distance of a visit's mode from the estimate in the fast state.
 const FAST_VISIT: f64 = 0.15;
-/// Visits that a spread must be from, and what stands for it where there are fewer.
+/// Least number of visits for a spread, and the spread for fewer.
 const LEAST_SPREAD_VISITS: usize = 3;
 const UNKNOWN_SPREAD: f64 = 0.02;
 
@@ -173,11 +176,11 @@ pub fn estimate(looks: &[Look<'_>]) -> Option<Estimate> {
     Some(Estimate { us, confirmed, spread })
 }
 
-/// How far estimates were from the true value in 19 of 20 cases, by the visits that confirmed them (4,284 parts of
-/// sessions, one machine); the last for all that are more.
+/// Relative error of estimates in 19 of 20 cases, by the number of confirming visits (4,284 parts of sessions, one
+/// machine); the last for all larger numbers.
 const ERRORS: [f64; 12] = [0.45, 0.08, 0.036, 0.025, 0.025, 0.025, 0.016, 0.016, 0.016, 0.016, 0.016, 0.012];
-/// Spreads of single visits that the interval must have room for: what remains covered when visiting ends as soon as
-/// enough visits confirm.
+/// Number of spreads of single visits that the interval must include, so that it still covers if visiting ends as soon
+/// as enough visits confirm.
 const SPREADS: f64 = 2.0;
 
 /// Half of the 95 % interval of an estimate, relative to it.
@@ -186,16 +189,16 @@ pub fn half_width(confirmed: usize, spread: f64) -> f64 {
     if confirmed == 0 { error } else { error.max(SPREADS * spread) }
 }
 
-/// The 95 % interval of an estimate, in microseconds. Without a visit that confirms it, it is of a slower state as likely
-/// as not: the true value may be far below, but not above.
+/// The 95 % interval of an estimate, in microseconds. Without a confirming visit it is as likely as not of a slower
+/// state: the true value may be far below, but not above.
 pub fn interval(us: f64, confirmed: usize, spread: f64) -> [f64; 2] {
     let half = half_width(confirmed, spread);
     let above = if confirmed == 0 { SPREADS * spread } else { half };
     [us / (1.0 + half), us * (1.0 + above)]
 }
 
-/// Whether visits suffice: for an estimate to count at all, or, with `confirmed` of at least [`ENOUGH_CONFIRMED`], to be
-/// left as it is.
+/// Whether visits suffice: for an estimate to count at all, or, with `confirmed` of at least [`ENOUGH_CONFIRMED`], to
+/// need no more.
 pub fn is_accepted(visits: usize, confirmed: usize) -> bool {
     visits >= LEAST_VISITS && confirmed >= LEAST_CONFIRMED
 }

@@ -1,4 +1,4 @@
-//! The best sub-networks that a search has looked at, and those that no other is better than for both goals.
+//! The best sub-networks of a search, and the front of its two goals.
 
 use std::cmp::Ordering;
 
@@ -6,7 +6,7 @@ use space::{GeneRow, Index};
 
 use super::metric::MetricValue;
 
-/// Sub-networks that are retained: ten rounds of twenty.
+/// Number of retained sub-networks: ten rounds of twenty.
 pub const TOP: usize = 200;
 
 /// A sub-network that keeps all limits.
@@ -14,13 +14,13 @@ pub const TOP: usize = 200;
 pub struct ArchivedPoint {
     /// Its genes.
     pub row: Vec<Index>,
-    /// What estimators say of it.
+    /// The values from estimators.
     pub(super) estimated: Vec<MetricValue>,
-    /// What it is worth for each goal, the greater the better.
+    /// Merits for the goals, the greater the better.
     pub merits: [f64; 2],
 }
 
-/// The best of all that were entered, each entered once.
+/// The best of all entered rows, each entered once.
 #[derive(Debug, Default)]
 pub(super) struct Best(Vec<ArchivedPoint>);
 
@@ -30,7 +30,7 @@ impl Best {
         &self.0
     }
 
-    /// Retains a row if it is among the best: by the first goal, then by the second, then by the genes' own order.
+    /// Retains a row if it is among the best: by the first goal, then the second, then the genes' order.
     pub fn enter(&mut self, row: &GeneRow, merits: [f64; 2], estimated: &[MetricValue]) {
         let order = |point: &ArchivedPoint| {
             let first = merits[0].total_cmp(&point.merits[0]);
@@ -46,18 +46,18 @@ impl Best {
     }
 }
 
-/// What nothing that was entered is better than: by the second goal, best first, and so by the first, worst first.
+/// The entered rows that no other is better than: by the second goal, best first, and so by the first, worst first.
 #[derive(Debug, Default)]
 pub(super) struct Front(Vec<ArchivedPoint>);
 
 impl Front {
-    /// In order.
+    /// The points in order.
     pub fn points(&self) -> &[ArchivedPoint] {
         &self.0
     }
 
-    /// Enters a row unless another is better, and drops what it is better than; of equals it retains the row that comes
-    /// first.
+    /// Enters a row unless another is better, and drops those that it is better than; of equal rows it retains the one
+    /// that comes first.
     pub fn enter(&mut self, row: &GeneRow, merits: [f64; 2], estimated: &[MetricValue]) {
         let [first, second] = merits;
         let end = self.0.partition_point(|point| point.merits[1] >= second);
@@ -113,13 +113,16 @@ mod tests {
                 front.enter(&[number % 4], merits, &[]);
                 all.push((merits, number % 4));
             }
-            let beaten = |(merits, row): &([f64; 2], Index)| {
-                all.iter().any(|(other, at)| {
+            let mut expected = Vec::new();
+            for (merits, row) in &all {
+                let beaten = all.iter().any(|(other, at)| {
                     let as_good = other[0] >= merits[0] && other[1] >= merits[1];
                     as_good && (other != merits || at < row)
-                })
-            };
-            let mut expected: Vec<_> = all.iter().filter(|one| !beaten(one)).cloned().collect();
+                });
+                if !beaten {
+                    expected.push((*merits, *row));
+                }
+            }
             expected.sort_by(|a, b| a.0[0].total_cmp(&b.0[0]));
             expected.dedup();
             let found: Vec<_> = front.points().iter().map(|point| (point.merits, point.row[0])).collect();

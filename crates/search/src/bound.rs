@@ -1,11 +1,11 @@
-//! A lower bound on limits together: what every sub-network exceeds them by, at least.
+//! A lower bound on the factor by which every sub-network exceeds several limits together.
 //!
 //! For multipliers that are not negative and sum to 1, a sub-network that keeps all limits has a weighted sum of its
 //! costs, each as a share of its limit, of at most 1. The least weighted sum of all sub-networks is exact
-//! ([`CostIndex::least_of`]); where it is above 1, no sub-network keeps the limits (Lagrange's relaxation). The best
-//! multipliers are found by cutting planes: each minimizer is a plane above the bound, and the multipliers that are best
-//! by the planes so far are tried next (Kelley 1960). Memory is the greatest of the blocks' and no sum: what exceeds its
-//! limit is forbidden, which is exact too.
+//! ([`CostIndex::least_of`]); if it is above 1, no sub-network keeps the limits (Lagrange's relaxation). The best
+//! multipliers are found by cutting planes: each minimizer is a plane above the bound, and the best multipliers for the
+//! planes so far are tried next (Kelley 1960). Memory is the maximum over the blocks and not a sum: values above its
+//! limit are forbidden, which is exact too.
 
 use space::{Index, Table};
 
@@ -13,16 +13,16 @@ use super::index::Costs;
 use super::prices::{Column, Priced, Prices};
 use super::quantity::Quantity;
 
-/// What the bound says of one resolution.
+/// The bound at one resolution.
 #[derive(Clone, Debug)]
 pub(super) struct Bound {
     /// The least weighted sum of costs as shares of their limits; infinite if memory rules all out. Every sub-network
-    /// that keeps the memory has at least one cost that is so many times its limit.
+    /// that keeps the limit on memory has at least one cost of this many times its limit.
     pub factor: f64,
-    /// The multipliers that say so.
+    /// The multipliers that prove it.
     pub multipliers: Vec<(Column, f64)>,
-    /// The sub-networks with the least weighted sums that were met on the way: good places to look for one that keeps
-    /// the limits.
+    /// The sub-networks with the least weighted sums found on the way: good starting points for one that keeps the
+    /// limits.
     pub minimizers: Vec<Vec<Index>>,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Bound {
 const PROVED: f64 = 1.0 + 1e-9;
 /// Planes after which the bound is good enough; it is exact after about 10.
 const MOST_PLANES: usize = 64;
-/// How close the bound comes to the best that planes allow.
+/// Required distance between the bound and the best that the planes allow.
 const CLOSE: f64 = 1e-10;
 /// Steps of the simplex method; it takes about as many as there are planes.
 const MOST_PIVOTS: usize = 1000;
@@ -75,7 +75,8 @@ impl Bound {
     }
 }
 
-/// The least weighted sum of costs as shares of their limits, of what keeps the limit on memory, and who has it.
+/// The least weighted sum of costs as shares of their limits, among sub-networks that keep the limit on memory, with
+/// its row.
 fn least(prices: &Prices<'_>, resolution: usize, multipliers: &[f64]) -> (f64, Vec<Index>) {
     let mut shares = multipliers.iter();
     let mut terms: Option<Vec<Table<f64>>> = None;
@@ -114,18 +115,18 @@ fn weighted<'m>(
         .collect()
 }
 
-/// Adds another index's term to that of the same genes.
+/// Adds another index's term to the one over the same genes.
 fn add(term: &mut Table<f64>, other: &Table<f64>) {
     debug_assert_eq!((&term.vars, &term.sizes), (&other.vars, &other.sizes));
     term.cells.iter_mut().zip(&other.cells).for_each(|(cell, more)| *cell += more);
 }
 
 /// The multipliers with the greatest least weighted sum of the planes, and that sum: the value of a matrix game for the
-/// player who chooses rows (von Neumann), by the simplex method on the other player's side.
+/// player who chooses rows (von Neumann), by the simplex method for the other player.
 fn game(planes: &[Vec<f64>]) -> (f64, Vec<f64>) {
     let rows = planes[0].len();
     let columns = planes.len();
-    // all entries above 0: the value then is, and the game stays the same
+    // all entries above 0: then the value is too, and the game stays the same
     let lowest = planes.iter().flatten().fold(f64::INFINITY, |low, entry| low.min(*entry));
     let shift = 1.0 - lowest.min(1.0);
     let last = columns + rows;
@@ -136,7 +137,7 @@ fn game(planes: &[Vec<f64>]) -> (f64, Vec<f64>) {
         (tableau[row][columns + row], tableau[row][last]) = (1.0, 1.0);
     }
     tableau[rows][..columns].fill(-1.0);
-    // Bland's rule: the first column that improves, which all but never goes in circles
+    // Bland's rule: the first column that improves, which almost never cycles
     for _ in 0..MOST_PIVOTS {
         let Some(column) = (0..last).find(|column| tableau[rows][*column] < -1e-12) else { break };
         let ratio = |row: &usize| tableau[*row][last] / tableau[*row][column];

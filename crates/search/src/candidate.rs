@@ -1,4 +1,4 @@
-//! A sub-network with what is expected of it, by name.
+//! A sub-network with its expected metrics, by name.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use space::Arch;
 use super::index::Costs;
 use super::metric::{LATENCY, MetricValue, TOP1};
 
-/// What an expected accuracy is from.
+/// The source of an expected accuracy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AccuracyFrom {
     /// A predictor alone.
@@ -25,25 +25,25 @@ pub enum AccuracyFrom {
 pub struct Candidate {
     /// The sub-network.
     pub arch: Arch,
-    /// What is expected of it, by metric: shares, microseconds, counts and bytes.
+    /// The expected values, by metric: shares, microseconds, counts and bytes.
     pub values: BTreeMap<String, MetricValue>,
-    /// What its accuracy is from, where that is known.
+    /// The source of its accuracy, where known.
     pub accuracy_from: Option<AccuracyFrom>,
 }
 
-/// Decimals of values that are not known for certain; of microseconds so many that milliseconds have nine.
+/// Decimals of values with uncertainty; for microseconds enough that milliseconds have nine.
 const DECIMALS: i32 = 9;
 const DECIMALS_OF_MICROSECONDS: i32 = 6;
 
 impl Candidate {
-    /// A sub-network with what a predictor says of it, and its costs.
+    /// A sub-network with its predicted accuracy and its costs.
     pub fn new(arch: Arch, accuracy: f32, costs: &Costs) -> Self {
         let top1 = (TOP1.to_string(), MetricValue::expected(f64::from(accuracy)));
         let costs = costs.all().map(|(quantity, value)| (quantity.metric().to_string(), value));
         Self::of(arch, costs.into_iter().chain([top1]))
     }
 
-    /// A sub-network with its values, rounded to what files hold.
+    /// A sub-network with its values, rounded as in files.
     pub fn of(arch: Arch, values: impl IntoIterator<Item = (String, MetricValue)>) -> Self {
         let values = values.into_iter().map(|(name, value)| {
             let value = rounded_value(&name, &value);
@@ -57,7 +57,7 @@ impl Candidate {
         self.values.get(metric).map(|value| value.mean)
     }
 
-    /// The expected accuracy, as a share; not forced into 0..=1, so that an order stays.
+    /// The expected accuracy, as a share; not clamped to 0..=1, so that the order is preserved.
     pub fn accuracy(&self) -> f64 {
         self.mean(TOP1).unwrap_or_default()
     }
@@ -72,7 +72,7 @@ impl Candidate {
         self.values.get(TOP1)?.high
     }
 
-    /// The expected accuracy, for whoever knows better.
+    /// Replaces the expected accuracy by a better estimate.
     pub fn set_accuracy(&mut self, accuracy: f64, interval: Option<[f64; 2]>) {
         let low = interval.map(|ends| ends[0]);
         let high = interval.map(|ends| ends[1]);
@@ -85,12 +85,12 @@ impl Candidate {
         self.mean(LATENCY).map(milliseconds)
     }
 
-    /// The upper end of the latency's interval, in milliseconds: what a limit is compared with.
+    /// The upper end of the latency's interval, in milliseconds, which is compared with limits.
     pub fn latency_upper_ms(&self) -> Option<f64> {
         self.values.get(LATENCY)?.high.map(milliseconds)
     }
 
-    /// A count, 0 where it is not known.
+    /// A count; 0 where it is not known.
     pub fn count(&self, metric: &str) -> u64 {
         self.mean(metric).unwrap_or_default() as u64
     }

@@ -1,4 +1,4 @@
-//! What a search refuses or does not find.
+//! Errors of a search: refused problems, and limits that no sub-network keeps.
 
 use base::ErrorKind;
 use serde::Serialize;
@@ -7,41 +7,40 @@ use space::Arch;
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong in a search.
+/// An error of a search.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A value breaks a promise.
+    /// A value is invalid.
     #[error(transparent)]
     Base(#[from] base::Error),
-    /// What an objective says.
+    /// An error of an objective.
     #[error(transparent)]
     Objective(Box<dyn std::error::Error + Send + Sync>),
     /// One limit alone rules out every sub-network of the space.
     #[error(
-        "no sub-network keeps {} within {limit}: the least there is is {} ({}); ask for at least that",
+        "no sub-network keeps {} within {limit}: the lowest in this space is {} ({}); raise the limit at least to that",
         .nearest.quantity, .nearest.text, .nearest.arch
     )]
     Infeasible {
-        /// The limit as it was asked for, with its unit.
+        /// The limit as the user wrote it, with its unit.
         limit: String,
         /// The least value that any sub-network has.
         nearest: Box<Nearest>,
     },
-    /// Each limit can be kept by some sub-network, but it is proved that none keeps all of them.
+    /// Each limit can be kept by some sub-network, but provably none keeps all of them.
     #[error(
-        "no sub-network keeps {limits} together, though each can be kept alone: as shares of the limits, {weights} would be at most 1, and is at least {factor:.4}; with all limits {} there is {}; ask for that, or relax one",
-        .nearest.text, .nearest.arch
+        "no sub-network keeps {limits} together, though each can be kept alone: as shares of the limits, {weights} would have to be at most 1, but is at least {factor:.4}; {} keeps limits {}; raise all limits to that, or relax one",
+        .nearest.arch, .nearest.text
     )]
     InfeasibleTogether {
         /// The limits, with their units.
         limits: String,
         /// The weighted sum of the costs that proves it.
         weights: String,
-        /// The least that the sum is.
+        /// The least value of the sum.
         factor: f64,
-        /// What the limits have to be multiplied by for a sub-network that was met; there may be one for which less is
-        /// enough.
+        /// The factor for all limits with which a known sub-network keeps them; a lower one may suffice for another.
         nearest: Box<Nearest>,
     },
     /// Each limit can be kept by some sub-network, but none was found that keeps all of them.
@@ -59,9 +58,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// What kind of error it is: a proof that there is nothing to find is [`ErrorKind::Infeasible`], a search that found
-    /// nothing is [`ErrorKind::NoneFound`]. Whose an objective's error is only the objective knows: one of this crate's or of
-    /// `base` is of its own kind, another is [`ErrorKind::Other`].
+    /// The kind of error: a proof that no sub-network exists is [`ErrorKind::Infeasible`], a search that found none is
+    /// [`ErrorKind::NoneFound`]. An objective's error has its own kind if it is of this crate or of `base`, else
+    /// [`ErrorKind::Other`].
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Base(error) => error.kind(),
@@ -101,11 +100,11 @@ mod tests {
         let got = String::new();
         let nearest = Nearest { quantity: "latency".into(), value: 1.0, text: "1us".into(), arch };
         let infeasible = Error::Infeasible { limit: "0.5us".into(), nearest: Box::new(nearest) };
-        let of_objective = |error: base::Error| Error::Objective(Box::new(error));
+        let of_objective = Error::Objective(Box::new(base::Error::invalid("x", "y", 1, 2)));
         for (error, expected) in [
             (infeasible, ErrorKind::Infeasible),
             (Error::NotFound { limits, closest, got }, ErrorKind::NoneFound),
-            (of_objective(base::Error::invalid("x", "y", 1, 2)), ErrorKind::Invalid),
+            (of_objective, ErrorKind::Invalid),
             (Error::Objective("a word".into()), ErrorKind::Other),
         ] {
             assert_eq!(error.kind(), expected, "{error}");

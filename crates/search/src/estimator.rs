@@ -1,4 +1,4 @@
-//! Who says what a sub-network's metrics are: an estimator, and one that is a predictor of features.
+//! Estimators of sub-networks' metrics, and predictors that read features.
 
 use std::sync::atomic::AtomicBool;
 
@@ -12,30 +12,30 @@ use super::objective::Objective;
 use super::rows::GeneRows;
 use crate::error::Result;
 
-/// Says what sub-networks' metrics are.
+/// Estimates metrics of sub-networks.
 pub trait Estimator: Sync {
-    /// What it knows, in the order of its values.
+    /// The metrics, in the order of the values.
     fn metrics(&self) -> &[Metric];
 
-    /// What one row costs of a search's budget, in any unit that all estimators of a problem share.
+    /// The cost of one row in a search's budget, in a unit that all estimators of a problem share.
     fn price(&self, _fidelity: Fidelity) -> f64 {
         1.0
     }
 
-    /// The values of each row's metrics, one row behind the other; they do not depend on which other rows are asked for
-    /// with it. Where `stop` is set meanwhile, those of the first rows are enough.
+    /// The values of each row's metrics, one row after the other; they do not depend on the other rows of the call. If
+    /// `stop` is set meanwhile, the values of the first rows suffice.
     ///
     /// # Errors
     /// If a row cannot be estimated.
     fn estimate(&self, rows: &GeneRows, fidelity: Fidelity, stop: &AtomicBool) -> Result<Vec<MetricValue>>;
 
-    /// The costs behind it, where its values are sums and maxima of terms over few genes: they have exact minima, and a
-    /// strategy may ask them what a change adds. What is factored costs nothing and is not kept.
+    /// The cost index, if the values are sums and maxima of terms over few genes: these have exact minima, and a
+    /// strategy can query the cost of a change. Factored costs use no budget and are not stored.
     fn factored(&self) -> Option<&CostIndex> {
         None
     }
 
-    /// The predictor behind it, where it is one of features and may have slopes.
+    /// The predictor, if there is one that reads features and may have slopes.
     fn relaxed(&self) -> Option<&Predictor<'_>> {
         None
     }
@@ -48,19 +48,19 @@ pub struct Predictor<'a> {
     metrics: [Metric; 1],
 }
 
-/// Rows that a thread predicts at least; fewer are not worth handing over.
+/// Least number of rows per thread; fewer are not worth another thread.
 const LEAST_ROWS: usize = 24;
 
 impl<'a> Predictor<'a> {
-    /// The accuracies that an objective expects of a space's sub-networks.
+    /// Estimates accuracy with an objective of the space.
     ///
     /// # Errors
-    /// If the objective is of another space; the searched one may be some of its resolutions only.
+    /// If the objective is of another space; the searched one may have only some of its resolutions.
     pub fn top1(space: &SearchSpace, objective: &'a dyn Objective) -> Result<Self> {
         Self::new(space, objective, Metric::new(TOP1, "share", Better::Higher))
     }
 
-    /// An objective's values as a metric.
+    /// Estimates a metric with an objective.
     ///
     /// # Errors
     /// As [`Predictor::top1`].
@@ -79,12 +79,12 @@ impl<'a> Predictor<'a> {
         Ok(Self { objective, features, metrics: [metric] })
     }
 
-    /// What the objective sees of rows.
+    /// The features of rows.
     pub(crate) fn features(&self) -> &GeneFeatures {
         &self.features
     }
 
-    /// The derivatives of the objective's value by its features, one row of them for each row; `None` where there are none.
+    /// The derivatives of the objective's value by its features, one row of them per row; `None` if there are none.
     pub(crate) fn slopes(&self, encoded: &Encoded) -> Result<Option<Vec<f32>>> {
         self.objective.slopes(encoded)
     }
@@ -120,7 +120,7 @@ impl Estimator for Predictor<'_> {
     }
 }
 
-/// Sums of layers' costs as an estimator, for whoever does not ask the index itself.
+/// Sums of layers' costs as an estimator, for callers that do not use the index itself.
 impl Estimator for CostIndex {
     fn metrics(&self) -> &[Metric] {
         Self::metrics(self)

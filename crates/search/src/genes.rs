@@ -1,12 +1,12 @@
-//! What a search knows of rows: which features a predictor sees of them, where worths lie, a number for each.
+//! Tables over a search's genes: the features of each value, places for worths, and hashes of rows.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use space::{ABSENT, Encoded, Encoder, GeneRow, Genome, Group, Index, SearchSpace, Step, Steps};
 
-/// The steps of a search: any group of genes but the resolution takes other values, and no gene in `locked` is in a group that
-/// changes.
+/// The steps of a search: any group of genes but the resolution takes other values, and no changed group contains a
+/// gene in `locked`.
 pub(super) fn steps(space: &SearchSpace, row: &GeneRow, locked: &[bool], steps: &mut Steps) {
     let genome = space.genome();
     let is_locked = |group: &Group| group.genes().any(|gene| locked.get(gene).copied().unwrap_or(false));
@@ -19,7 +19,7 @@ pub(super) fn steps(space: &SearchSpace, row: &GeneRow, locked: &[bool], steps: 
     }
 }
 
-/// Where each group's combinations lie in a list of all groups'; each group has a place for being absent, too.
+/// The offset of each group's combinations in a list over all groups; each group has a place for being absent, too.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
     starts: Vec<usize>,
@@ -39,7 +39,7 @@ impl Places {
         self.starts[self.starts.len() - 1]
     }
 
-    /// The place of a group's combination, or of its being absent.
+    /// The place of a group's combination, or of its absence.
     pub fn of(&self, group: u16, combination: Index) -> usize {
         let group = usize::from(group);
         match combination {
@@ -54,7 +54,7 @@ impl Places {
 pub(super) struct GeneFeatures {
     genome: Genome,
     places: Places,
-    /// Genes that have features, in the order of these.
+    /// Genes that have features, in the order of their features.
     order: Vec<Seen>,
     of_places: Encoded,
 }
@@ -63,16 +63,16 @@ pub(super) struct GeneFeatures {
 #[derive(Clone, Debug)]
 struct Seen {
     gene: usize,
-    /// By value.
+    /// The feature of each value.
     features: Vec<u32>,
-    /// The gene that decides alone whether it exists, and by which values.
+    /// The gene that decides whether it exists, and by which values.
     only: Option<(usize, Vec<bool>)>,
     /// Whether that gene always exists, or there is none.
     simple: bool,
 }
 
 impl GeneFeatures {
-    /// The features of a space's genes as `encoder`'s space has them; `None` if a value is not among its own.
+    /// The features of a space's genes in `encoder`'s space; `None` if that one lacks a value.
     pub fn new(space: &SearchSpace, encoder: &Encoder) -> Option<Self> {
         let genome = space.genome().clone();
         let mut order = Vec::new();
@@ -87,12 +87,11 @@ impl GeneFeatures {
         let mut of_places = Encoded::default();
         for group in genome.groups() {
             for combination in 0..group.combinations() {
-                of_places.push(group.values(combination as Index).filter_map(
-                    |(gene, value): (usize, Index)| {
-                        let seen = order.iter().find(|seen| seen.gene == gene)?;
-                        Some(seen.features[usize::from(value)])
-                    },
-                ));
+                let features = group.values(combination as Index).filter_map(|(gene, value)| {
+                    let seen = order.iter().find(|seen| seen.gene == gene)?;
+                    Some(seen.features[usize::from(value)])
+                });
+                of_places.push(features);
             }
             // absent
             of_places.push([]);
@@ -100,7 +99,7 @@ impl GeneFeatures {
         Some(Self { places: Places::new(&genome), genome, order, of_places })
     }
 
-    /// Where combinations lie.
+    /// The places of combinations.
     pub fn places(&self) -> &Places {
         &self.places
     }
@@ -123,7 +122,7 @@ impl GeneFeatures {
     }
 }
 
-/// A number that two rows share only by a chance of 2^-64.
+/// A hash of a row; two rows share it with a chance of 2^-64.
 pub(super) fn hash(row: &GeneRow) -> u64 {
     row.chunks(4).fold(0x243f_6a88_85a3_08d3, |hash: u64, values: &[Index]| {
         let packed = values.iter().fold(0, |packed, value| packed << 16 | u64::from(*value));

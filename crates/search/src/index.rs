@@ -1,10 +1,10 @@
-//! Costs of any sub-network as a few additions: everything that does not depend on the candidate is looked up
-//! once.
+//! Costs of any sub-network as a few additions: everything that does not depend on the candidate is looked up once.
 //!
 //! Each layer depends on few choices ([`space::SpaceIndex`]), so the sums are exact, not estimates.
 //!
-//! An index prices each layer by itself, so its peak memory is exact for chains only. For other networks tables of the outputs
-//! that wait would be over all the choices that decide who reads them; rows are priced by their layers instead.
+//! An index prices each layer alone, so its peak memory is exact for chains only. In other networks outputs wait, and
+//! tables of them would be over all choices that decide which layers read them; there rows are priced by their layers
+//! instead.
 
 use space::{
     Arch, ChangesFrom, Elimination, Factored, GeneRow, Genome, Index, Join, LayerSpec, RESOLUTION,
@@ -16,7 +16,7 @@ use super::metric::{Better, LATENCY, Metric, MetricValue};
 use super::quantity::Quantity;
 use crate::error::Result;
 
-/// What is known of a sub-network without running it.
+/// Costs of a sub-network that are known without running it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Costs {
     /// Expected latency, in microseconds; 0 where an index has no latency table.
@@ -27,7 +27,7 @@ pub struct Costs {
     pub macs: u64,
     /// Trainable parameters.
     pub params: u64,
-    /// Bytes of the activations that live at once, at most, in f32 at batch 1.
+    /// Most bytes of activations that live at once, in f32 at batch 1.
     pub peak_activation_bytes: u64,
 }
 
@@ -40,7 +40,7 @@ impl Costs {
         self.peak_activation_bytes = self.peak_activation_bytes.max(layer.peak_activation_bytes);
     }
 
-    /// What a limit on `quantity` is compared with: the latency's upper value.
+    /// The value that is compared with a limit on `quantity`: the latency's upper value.
     pub fn of(&self, quantity: Quantity) -> f64 {
         match quantity {
             Quantity::Latency => self.latency_upper_us,
@@ -50,7 +50,7 @@ impl Costs {
         }
     }
 
-    /// The value of a quantity: of latency what is expected and the upper end, of all others what it is.
+    /// The value of a quantity: for the latency expected and upper value, for the others the exact one.
     pub(crate) fn value(&self, quantity: Quantity) -> MetricValue {
         match quantity {
             Quantity::Latency => {
@@ -73,21 +73,21 @@ impl Join for Costs {
     }
 }
 
-/// A value to minimize: of each part of the costs, and how two come together.
+/// A value to minimize: that of each part of the costs, and the combination of two values.
 struct Aim<'a> {
-    /// Infinite for what must not be chosen.
+    /// Infinite for parts that must not be chosen.
     of: &'a dyn Fn(&Costs) -> f64,
-    /// Grows with both.
+    /// Monotonic in both arguments.
     together: fn(f64, f64) -> f64,
 }
 
-/// Costs of every layer in every place of a space, with latencies or without.
+/// Costs of every layer in every slot of a space, with latencies or without.
 #[derive(Clone, Debug)]
 pub struct CostIndex {
     space: SearchSpace,
     /// Whether its terms give memory exactly; else they give a lower bound, and rows are priced by their layers.
     is_chain: bool,
-    /// What of the costs it answers for, and the metrics' names.
+    /// The costs that it reports, with the metrics' names.
     quantities: Vec<Quantity>,
     metrics: Vec<Metric>,
     costs: Factored<Costs>,
@@ -99,21 +99,21 @@ pub struct CostIndex {
 /// A latency of a layer or of a sub-network, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Microseconds {
-    /// What is expected.
+    /// The expected value.
     pub expected: f64,
-    /// The upper end of its interval: what a limit is compared with.
+    /// The upper end of its interval, which is compared with limits.
     pub upper: f64,
 }
 
-/// Who knows what layers take: a latency table, as it looks from the searched space.
+/// A source of layers' latencies: a latency table, read for the searched space.
 pub trait Latencies {
-    /// What one layer adds.
+    /// The contribution of one layer.
     ///
     /// # Errors
     /// If it is not known.
     fn layer(&self, layer: &LayerSpec) -> Result<Microseconds>;
 
-    /// What every network has beside its layers.
+    /// The latency of every network in addition to its layers.
     fn constant(&self) -> Microseconds;
 }
 
@@ -139,10 +139,10 @@ fn layer_costs(layer: &LayerSpec, latencies: Option<&dyn Latencies>) -> Result<C
 }
 
 impl CostIndex {
-    /// Looks up every layer of the space once. Without latencies these are 0, and none can be limited.
+    /// Looks up every layer of the space once. Without a source all latencies are 0, and none can be limited.
     ///
     /// # Errors
-    /// As the latencies.
+    /// An error of the latencies.
     pub fn new(space: &SearchSpace, latencies: Option<&dyn Latencies>) -> Result<Self> {
         let constant = latencies.map(Latencies::constant).unwrap_or_default();
         let constant =
@@ -169,7 +169,7 @@ impl CostIndex {
         Ok(Self { space, is_chain, quantities, metrics, costs, at_resolutions, elimination })
     }
 
-    /// The same costs, of which the latency is that of one of several devices: `latency@NAME`.
+    /// The same costs, with the latency named as that of one of several devices: `latency@NAME`.
     #[must_use]
     pub fn of_device(mut self, name: &str) -> Self {
         let latencies = self.metrics.iter_mut().zip(&self.quantities);
@@ -179,7 +179,7 @@ impl CostIndex {
         self
     }
 
-    /// The same costs without the metrics that every index of the space has: for the second device and those after it.
+    /// The same costs without the metrics that every index of the space has: for all devices but the first.
     #[must_use]
     pub fn latency_alone(mut self) -> Self {
         self.quantities.retain(|quantity| *quantity == Quantity::Latency);
@@ -187,7 +187,7 @@ impl CostIndex {
         self
     }
 
-    /// The metrics that it answers for.
+    /// The metrics that it reports.
     pub fn metrics(&self) -> &[Metric] {
         &self.metrics
     }
@@ -206,17 +206,17 @@ impl CostIndex {
         }
     }
 
-    /// The space whose sub-networks it knows.
+    /// The searched space.
     pub fn space(&self) -> &SearchSpace {
         &self.space
     }
 
-    /// Whether a latency table is part of it.
+    /// Whether it includes a latency table.
     pub fn has_latency(&self) -> bool {
         self.quantities.contains(&Quantity::Latency)
     }
 
-    /// A sub-network with what is expected of it.
+    /// A sub-network with its expected metrics.
     pub fn candidate(&self, arch: Arch, accuracy: f32, costs: &Costs) -> Candidate {
         let mut candidate = Candidate::new(arch, accuracy, costs);
         if !self.has_latency() {
@@ -249,13 +249,14 @@ impl CostIndex {
         costs
     }
 
-    /// The row as a place to go from, for what steps add to a quantity that is a sum of layers: all but memory.
+    /// The row as a starting point, from which steps are priced in quantities that are sums over layers: all but
+    /// memory.
     pub(super) fn from(&self, row: &GeneRow) -> ChangesFrom<'_, Costs> {
         self.costs.from(row)
     }
 
-    /// The sub-network with the least of a quantity, and its costs. It is exact, but for the memory of networks that are no
-    /// chains: there it is the least by the lower bound that layers by themselves give.
+    /// The sub-network with the least of a quantity, and its costs. Exact, except for the memory of networks that are
+    /// no chains: there it is the least by the lower bound from single layers.
     pub fn least(&self, quantity: Quantity) -> (Arch, Costs) {
         let (row, costs) = self.least_row(quantity);
         (self.space.arch(&row), costs)

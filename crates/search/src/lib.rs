@@ -1,6 +1,6 @@
-//! How to look for the best sub-network that keeps limits: metrics and who estimates them, costs as sums over genes, limits and
-//! proofs that they cannot be kept, a loop that asks strategies, fronts. Knows genes and numbers only: no weights, no files, no
-//! clock.
+//! The search for the best sub-network within limits: metrics and their estimators, costs as sums over genes, limits
+//! and proofs that they cannot be kept, the loop that runs strategies, fronts. Knows genes and numbers only: no
+//! weights, no files, no clock.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! What was estimated, so that a search that was interrupted can go on: told by whoever owns a file, or in memory.
+//! Logs of estimates, so that an interrupted search can go on: in memory, or in the caller's file.
 
 use std::collections::HashMap;
 
@@ -7,19 +7,19 @@ use space::{GeneRow, Index};
 use super::metric::{Fidelity, MetricValue};
 use crate::error::Result;
 
-/// Remembers what was estimated, so that a search that was interrupted can go on.
+/// Stores estimates, so that an interrupted search can go on.
 pub trait Log {
-    /// What was estimated of a row before.
+    /// The stored estimates of a row.
     fn known(&self, row: &GeneRow, fidelity: Fidelity) -> Option<&[MetricValue]>;
 
-    /// Adds what was estimated of a row.
+    /// Stores the estimates of a row.
     ///
     /// # Errors
-    /// If it cannot be kept.
+    /// If they cannot be stored.
     fn append(&mut self, row: &GeneRow, fidelity: Fidelity, values: &[MetricValue]) -> Result<()>;
 }
 
-/// Remembers nothing.
+/// Stores nothing.
 impl Log for () {
     fn known(&self, _row: &GeneRow, _fidelity: Fidelity) -> Option<&[MetricValue]> {
         None
@@ -38,7 +38,7 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// What was estimated, in order.
+    /// The estimates, in order.
     pub fn entries(&self) -> &[(Vec<Index>, Fidelity, Vec<MetricValue>)] {
         &self.entries
     }

@@ -1,4 +1,4 @@
-//! What is known of a sub-network by name: metrics, their values, and limits on them.
+//! Metrics of sub-networks by name, their values, and limits on them.
 
 use std::collections::BTreeMap;
 
@@ -6,27 +6,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 
-/// The metric that objectives expect: the share of images that are classified right.
+/// The metric of objectives: the share of images that are classified correctly.
 pub const TOP1: &str = "top1";
-/// The name of a latency, or its beginning where there are several.
+/// The name of a latency, or its prefix where there are several.
 pub const LATENCY: &str = "latency";
 
 /// Which of two values is the better one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Better {
-    /// The greater one, as of accuracies.
+    /// The greater value, as for accuracies.
     Higher,
-    /// The lesser one, as of latencies.
+    /// The lower value, as for latencies.
     Lower,
 }
 
-/// Something that a sub-network has a value of.
+/// A quantity that every sub-network has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metric {
     /// The name, such as `top1`, `macs`, or `latency@phone` where several devices have a latency.
     pub name: String,
-    /// The unit of its values, such as `us`; `share` for what is from 0 to 1, `1` for a count.
+    /// The unit of its values, such as `us`; `share` for values from 0 to 1, `1` for a count.
     pub unit: String,
     /// Which of two values is the better one.
     pub better: Better,
@@ -38,7 +38,7 @@ impl Metric {
         Self { name: name.into(), unit: unit.to_string(), better }
     }
 
-    /// By how much the metric adds to an order in which the greater is the better.
+    /// The metric's sign in an order in which the greater is the better.
     pub(crate) fn merit(&self, value: f64) -> f64 {
         match self.better {
             Better::Higher => value,
@@ -46,8 +46,7 @@ impl Metric {
         }
     }
 
-    /// Whether a value keeps a limit: the end of its interval that is the worse one, or the expected value where no
-    /// interval is known.
+    /// Whether a value keeps a limit: the worse end of its interval, or the expected value if no interval is known.
     pub fn keeps(&self, value: &MetricValue, limit: f64) -> bool {
         match self.better {
             Better::Higher => value.low.unwrap_or(value.mean) >= limit,
@@ -56,45 +55,45 @@ impl Metric {
     }
 }
 
-/// What is expected of a metric, in its unit.
+/// The expected value of a metric, in its unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct MetricValue {
     /// The expected value.
     pub mean: f64,
-    /// The lower end of its interval, where that is known.
+    /// The lower end of its interval, if known.
     pub low: Option<f64>,
-    /// The upper end of its interval, where that is known.
+    /// The upper end of its interval, if known.
     pub high: Option<f64>,
-    /// Whether it lies outside of what the interval was measured for.
+    /// Whether it lies outside of the range for which the interval was measured.
     pub extrapolated: bool,
 }
 
 impl MetricValue {
-    /// A value that is known for certain, such as a count.
+    /// An exact value, such as a count.
     pub fn exact(mean: f64) -> Self {
         Self { mean, low: Some(mean), high: Some(mean), extrapolated: false }
     }
 
-    /// A value whose interval is not known.
+    /// A value without an interval.
     pub fn expected(mean: f64) -> Self {
         Self { mean, ..Self::default() }
     }
 
-    /// Whether it is known for certain.
+    /// Whether it is exact.
     pub fn is_exact(&self) -> bool {
         self.low == Some(self.mean) && self.high == Some(self.mean) && !self.extrapolated
     }
 }
 
-/// How closely an estimator looks, in thousandths: 1,000 is all that it can do, such as all images.
+/// How thoroughly an estimator evaluates, in thousandths: 1,000 is everything, such as all images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fidelity(u16);
 
 impl Fidelity {
-    /// All that an estimator can do.
+    /// Full fidelity.
     pub const FULL: Self = Self(1000);
 
-    /// A share of it, at least a thousandth and at most all.
+    /// A share of full fidelity, at least a thousandth and at most all.
     pub fn of_share(share: f64) -> Self {
         Self((1e3 * share).round().clamp(1.0, 1e3) as u16)
     }
@@ -109,14 +108,13 @@ impl Fidelity {
         self.0
     }
 
-    /// Keys of one fidelity differ from those of another; those of the full one stay as they are.
+    /// Makes the key of a fidelity differ from those of others; the full one leaves it as it is.
     pub(crate) fn mixed_with(self, key: u64) -> u64 {
         key ^ u64::from(Self::FULL.0 - self.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
 
-/// A limit on each of some metrics, in their units: of what is better lower at most so much, of what is better higher at
-/// least so much.
+/// Limits on metrics, in their units: an upper bound where lower is better, a lower bound where higher is better.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Limits(BTreeMap<String, f64>);
 
@@ -126,7 +124,7 @@ impl Limits {
         Self::default().and(metric, bound)
     }
 
-    /// One more limit; it takes the place of one on the same metric.
+    /// Adds a limit; it replaces one on the same metric.
     #[must_use]
     pub fn and(mut self, metric: impl Into<String>, bound: f64) -> Self {
         self.0.insert(metric.into(), bound);
@@ -143,7 +141,7 @@ impl Limits {
         self.0.iter().map(|(name, bound)| (name.as_str(), *bound))
     }
 
-    /// Refuses what is no number above 0.
+    /// Refuses limits that are not numbers above 0.
     ///
     /// # Errors
     /// Names the first such limit.

@@ -1,4 +1,4 @@
-//! What a search looks for: the accuracy that an estimator expects, or a synthetic one in its place.
+//! The value that a search maximizes: the accuracy that an estimator expects, or a synthetic one in its place.
 
 use base::random::rng_for;
 use rand::Rng;
@@ -6,22 +6,22 @@ use space::{Arch, Encoded, Encoder, RESOLUTION, SearchSpace};
 
 use crate::error::Result;
 
-/// What is to be as great as possible.
+/// The value to maximize.
 pub trait Objective: Sync {
-    /// How it is told of the sub-networks that it knows.
+    /// The encoder of the sub-networks that it knows.
     fn encoder(&self) -> &Encoder;
 
-    /// A value for each sub-network, the greater the better; it does not depend on which others are asked for with it.
+    /// A value for each sub-network, the greater the better; it does not depend on the other sub-networks of the call.
     ///
     /// # Errors
-    /// If a feature is none of the encoder's.
+    /// If a feature is not one of the encoder's.
     fn predict_encoded(&self, encoded: &Encoded) -> Result<Vec<f32>>;
 
-    /// About what each feature would add to each sub-network's value: its derivatives, one row of all the encoder's
-    /// features for each sub-network; `None` where there are none, and a search looks at neighbors instead.
+    /// Approximately the change of each sub-network's value per feature: its derivatives, one row over all the
+    /// encoder's features per sub-network; `None` if there are none, and a search evaluates neighbors instead.
     ///
     /// # Errors
-    /// If a feature is none of the encoder's.
+    /// If a feature is not one of the encoder's.
     fn slopes(&self, _encoded: &Encoded) -> Result<Option<Vec<f32>>> {
         Ok(None)
     }
@@ -31,7 +31,7 @@ pub trait Objective: Sync {
         self.encoder().space()
     }
 
-    /// [`Objective::predict_encoded`] of sub-networks as they are.
+    /// [`Objective::predict_encoded`] for sub-networks by name.
     ///
     /// # Errors
     /// If a sub-network is not in the space.
@@ -42,11 +42,11 @@ pub trait Objective: Sync {
     }
 }
 
-/// Stands in for an estimator where there is none, to find sub-networks as a search would: the larger every choice, the
-/// better, by amounts that depend on a seed.
+/// A synthetic objective for use without an estimator: the larger every choice, the better, by amounts that depend on a
+/// seed.
 pub struct SyntheticObjective {
     encoder: Encoder,
-    /// For each feature of the encoder.
+    /// The gain of each feature of the encoder.
     gains: Vec<f32>,
 }
 
@@ -55,19 +55,11 @@ impl SyntheticObjective {
     pub fn new(space: &SearchSpace, seed: u64) -> Self {
         let mut rng = rng_for("stand-in objective", seed, &[]);
         let mut gains = Vec::new();
-        // what a choice is worth grows with it, ever more slowly; a block is worth something by itself
-        let mut rising = |first: f32, count: usize| {
-            let mut gain = first;
-            let mut rising = Vec::with_capacity(count);
-            for index in 0..count {
-                rising.push(gain);
-                gain += rng.random_range(0.5..1.5) / (index + 1) as f32;
-            }
-            rising
-        };
         for id in space.features() {
             let gene = &space.genome().genes()[id];
-            let mut of_gene = rising(if id == RESOLUTION { 0.0 } else { 1.0 }, gene.values.len());
+            // a block has a gain of its own
+            let first = if id == RESOLUTION { 0.0 } else { 1.0 };
+            let mut of_gene = rising_gains(first, gene.values.len(), &mut rng);
             if gene.largest_is_first() {
                 of_gene.reverse();
             }
@@ -79,8 +71,19 @@ impl SyntheticObjective {
     }
 }
 
-/// Keeps values of the largest spaces below 1, where accuracies are.
+/// Keeps values of the largest spaces below 1, as accuracies are.
 const SCALE: f32 = 0.004;
+
+/// Gains of the values of one gene: each is larger than the one before, by less and less.
+fn rising_gains(first: f32, count: usize, rng: &mut impl Rng) -> Vec<f32> {
+    let mut gain = first;
+    let mut rising = Vec::with_capacity(count);
+    for index in 0..count {
+        rising.push(gain);
+        gain += rng.random_range(0.5..1.5) / (index + 1) as f32;
+    }
+    rising
+}
 
 impl Objective for SyntheticObjective {
     fn encoder(&self) -> &Encoder {

@@ -1,4 +1,4 @@
-//! Which candidates no other is better than in both accuracy and latency.
+//! The candidates that no other is better than in both accuracy and latency.
 
 use super::candidate::Candidate;
 use super::metric::LATENCY;
@@ -6,7 +6,7 @@ use super::metric::LATENCY;
 /// The front of accuracy against median latency, fastest first: each candidate is more accurate than every
 /// faster one.
 pub fn front(candidates: impl IntoIterator<Item = Candidate>) -> Vec<Candidate> {
-    // without a table all are as fast, and the front is the most accurate one
+    // without a table all are equally fast, and the front is the most accurate one
     let latency = |candidate: &Candidate| candidate.mean(LATENCY).unwrap_or(0.0);
     let mut sorted: Vec<Candidate> = candidates.into_iter().collect();
     sorted.sort_by(|a, b| {

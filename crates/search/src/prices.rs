@@ -1,4 +1,4 @@
-//! Limits on costs that are sums and maxima over few genes: what a search never passes, looked up a row at a time.
+//! Limits on costs that are sums and maxima over few genes, checked row by row.
 
 use std::fmt;
 
@@ -25,14 +25,14 @@ impl Priced<'_> {
         self.limits.iter().all(|(quantity, limit)| costs.of(*quantity) <= *limit)
     }
 
-    /// The costs of what is limited, as shares of the limits.
+    /// The limited costs, as shares of the limits.
     fn shares(&self, row: &GeneRow) -> impl Iterator<Item = f64> + '_ {
         let costs = self.index.costs_of(row);
         self.limits.iter().map(move |(quantity, limit)| costs.of(*quantity) / limit)
     }
 }
 
-/// Where a cost stands: which index, and which of its quantities.
+/// The place of a cost: which index, and which of its quantities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Column {
     pub index: usize,
@@ -54,7 +54,7 @@ impl<'a> Prices<'a> {
         self.0.iter()
     }
 
-    /// The first index, for what all have in common.
+    /// The first index, for facts that all share.
     pub fn first(&self) -> &'a CostIndex {
         self.0[0].index
     }
@@ -69,12 +69,12 @@ impl<'a> Prices<'a> {
         self.first().genome()
     }
 
-    /// The value of a column that a limit is compared with.
+    /// The value of a column that is compared with a limit.
     pub fn of(&self, column: Column, row: &GeneRow) -> f64 {
         self.0[column.index].index.costs_of(row).of(column.quantity)
     }
 
-    /// What is expected of a column.
+    /// The expected value of a column.
     pub fn mean(&self, column: Column, row: &GeneRow) -> f64 {
         self.0[column.index].index.costs_of(row).value(column.quantity).mean
     }
@@ -85,7 +85,7 @@ impl<'a> Prices<'a> {
         (row, costs.of(column.quantity))
     }
 
-    /// The same with a limit on a column, in the place of one that there may be.
+    /// The same prices with a limit on a column, in place of an existing one.
     #[must_use]
     pub fn within(&self, column: Column, most: f64) -> Self {
         let mut all = self.clone();
@@ -99,8 +99,8 @@ impl<'a> Prices<'a> {
     /// All limits.
     pub fn limits(&self) -> impl Iterator<Item = (Column, f64)> + '_ {
         self.0.iter().enumerate().flat_map(|(index, priced)| {
-            let column = move |quantity| Column { index, quantity };
-            priced.limits.iter().map(move |(quantity, limit)| (column(*quantity), *limit))
+            let limits = priced.limits.iter();
+            limits.map(move |(quantity, limit)| (Column { index, quantity: *quantity }, *limit))
         })
     }
 
@@ -114,17 +114,17 @@ impl<'a> Prices<'a> {
         self.0.iter().all(|priced| priced.keeps(row))
     }
 
-    /// Whether a row does whose first index's costs are known.
+    /// Whether a row keeps all limits, given its costs in the first index.
     pub fn keeps_with(&self, first: &Costs, row: &GeneRow) -> bool {
         self.0[0].keeps_costs(first) && self.0[1..].iter().all(|priced| priced.keeps(row))
     }
 
-    /// By how much a row breaks the limits: the sum of the shares by which each is exceeded; 0 if all are kept.
+    /// The violation of the limits: the sum of the shares by which each is exceeded; 0 if all are kept.
     pub fn violation(&self, row: &GeneRow) -> f64 {
         self.0.iter().flat_map(|priced| priced.shares(row)).map(|share| (share - 1.0).max(0.0)).sum()
     }
 
-    /// What all limits have to be multiplied by for a row to keep them.
+    /// The factor for all limits with which a row keeps them.
     pub fn factor(&self, row: &GeneRow) -> f64 {
         self.0.iter().flat_map(|priced| priced.shares(row)).fold(0.0, f64::max)
     }
@@ -134,7 +134,7 @@ impl<'a> Prices<'a> {
         self.0[column.index].index.label(column.quantity)
     }
 
-    /// Whether each limit is kept by some sub-network, exactly.
+    /// Checks exactly that each limit alone is kept by some sub-network.
     ///
     /// # Errors
     /// [`Error::Infeasible`] with the least value of the first quantity whose limit none keeps.
@@ -151,14 +151,13 @@ impl<'a> Prices<'a> {
         Ok(())
     }
 
-    /// What a row has of the quantities that are limited, for a message.
+    /// The limited quantities of a row, for a message.
     pub fn describe(&self, row: &GeneRow) -> String {
-        self.limits()
-            .map(|(column, _): (Column, f64)| {
-                format!("{} {}", self.label(column), column.quantity.text(self.of(column, row)))
-            })
-            .collect::<Vec<_>>()
-            .join(", ")
+        let mut texts = Vec::new();
+        for (column, _) in self.limits() {
+            texts.push(format!("{} {}", self.label(column), column.quantity.text(self.of(column, row))));
+        }
+        texts.join(", ")
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is searched for: a space, who knows what of its sub-networks, goals, limits, a budget and a seed.
+//! A search problem: a space, estimators, goals, limits, a budget and a seed.
 
 use space::{GeneRow, Genome, SearchSpace};
 
@@ -9,37 +9,37 @@ use super::metric::{Better, Fidelity, Limits, Metric, MetricValue};
 use super::prices::{Column, Prices};
 use crate::error::Result;
 
-/// Who knows a metric.
+/// The source of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// It is a sum or a maximum over few genes.
+    /// An index: a sum or a maximum over few genes.
     Priced(Column),
-    /// An estimator says it: its place among all values that estimators say of a row.
+    /// An estimator: the place among all estimated values of a row.
     Estimated(usize),
 }
 
-/// A checked problem: each metric has one name and one source, goals and limits are on metrics that are known.
+/// A checked problem: each metric has one name and one source, and goals and limits are on known metrics.
 #[derive(Clone)]
 pub struct Problem<'a> {
     space: &'a SearchSpace,
-    /// Those whose values are not sums over few genes.
+    /// The estimators whose values are not sums over few genes.
     estimators: Vec<&'a dyn Estimator>,
     metrics: Vec<(Metric, Source)>,
     goals: Vec<usize>,
-    /// Limits on what estimators say; those on costs are in the prices.
+    /// Limits on estimated values; those on costs are in the prices.
     limits: Vec<(usize, f64)>,
     prices: Prices<'a>,
-    /// What estimates may cost together, by the estimators' prices; unlimited unless it is set.
+    /// Upper bound on the cost of all estimates, in the estimators' unit; unlimited unless set.
     pub budget: f64,
     /// Decides every random choice.
     pub seed: u64,
 }
 
-/// What estimators know together.
+/// The estimators' metrics and indices.
 struct Sources<'a> {
     metrics: Vec<(Metric, Source)>,
     indices: Vec<&'a CostIndex>,
-    /// Those that have no index.
+    /// The estimators that have no index.
     estimators: Vec<&'a dyn Estimator>,
 }
 
@@ -70,9 +70,9 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// Goals that a problem may have: one to optimize, and one that breaks ties and is the front's other side.
+/// Most goals of a problem: one to optimize, and one that breaks ties and is the front's other side.
 const MOST_GOALS: usize = 2;
-/// Limits on costs that a problem may have.
+/// Most limits on costs.
 pub(super) const MOST_LIMITED: usize = 6;
 
 fn refused(field: &str, expected: &str, got: impl std::fmt::Display) -> crate::Error {
@@ -80,12 +80,12 @@ fn refused(field: &str, expected: &str, got: impl std::fmt::Display) -> crate::E
 }
 
 impl<'a> Problem<'a> {
-    /// A problem without an end to its budget, of seed 0. The first goal is optimized; a second one breaks ties, and
-    /// the front is of both.
+    /// A problem with an unlimited budget and seed 0. The first goal is optimized; a second one breaks ties, and the
+    /// front is of both.
     ///
     /// # Errors
-    /// If two estimators know the same metric, none has costs that are factored, one is of another space, a goal or a limit
-    /// is on a metric that is not known, or there are too many of them.
+    /// If two estimators have the same metric, none has factored costs, one is of another space, a goal or a limit is
+    /// on an unknown metric, or there are too many of them.
     pub fn new(
         space: &'a SearchSpace,
         estimators: &[&'a dyn Estimator],
@@ -117,7 +117,7 @@ impl<'a> Problem<'a> {
         let mut names: Vec<&str> = self.metrics.iter().map(|(metric, _)| metric.name.as_str()).collect();
         names.sort_unstable();
         match names.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(refused("metrics", "each of one estimator", format!("{} of two", pair[0]))),
+            Some(pair) => Err(refused("metrics", "each from one estimator", format!("{} from two", pair[0]))),
             None => Ok(self),
         }
     }
@@ -125,7 +125,7 @@ impl<'a> Problem<'a> {
     /// The place of a metric.
     ///
     /// # Errors
-    /// If no estimator knows it.
+    /// If no estimator has it.
     pub fn find(&self, name: &str) -> Result<usize> {
         self.metrics.iter().position(|(metric, _)| metric.name == name).ok_or_else(|| {
             let known: Vec<&str> = self.metrics.iter().map(|(metric, _)| metric.name.as_str()).collect();
@@ -157,13 +157,13 @@ impl<'a> Problem<'a> {
         }
     }
 
-    /// The same problem under another seed.
+    /// The problem with another seed.
     #[must_use]
     pub fn with_seed(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
 
-    /// The same problem, of which estimates may cost no more than so much.
+    /// The problem with an upper bound on the cost of estimates.
     #[must_use]
     pub fn with_budget(self, budget: f64) -> Self {
         Self { budget, ..self }
@@ -194,7 +194,7 @@ impl<'a> Problem<'a> {
         self.prices.keeps(row)
     }
 
-    /// The value of a metric for a row; `estimated` is what estimators say of it.
+    /// The value of a metric for a row; `estimated` has the estimators' values.
     pub fn value(&self, metric: usize, row: &GeneRow, estimated: &[MetricValue]) -> MetricValue {
         match self.metrics[metric].1 {
             Source::Estimated(at) => estimated[at],
@@ -205,19 +205,19 @@ impl<'a> Problem<'a> {
         }
     }
 
-    /// Whether what estimators say of a row keeps the limits on it.
+    /// Whether the estimated values of a row keep their limits.
     pub(super) fn keeps_estimated(&self, row: &GeneRow, estimated: &[MetricValue]) -> bool {
         self.limits.iter().all(|(metric, bound): &(usize, f64)| {
             self.metrics[*metric].0.keeps(&self.value(*metric, row, estimated), *bound)
         })
     }
 
-    /// What a row is worth for each goal, the greater the better; 0 for a second goal that there is not.
+    /// A row's merits for the goals, the greater the better; 0 for an absent second goal.
     pub(super) fn merits(&self, row: &GeneRow, estimated: &[MetricValue]) -> [f64; MOST_GOALS] {
         self.merits_with(&self.prices.first().costs_of(row), row, estimated)
     }
 
-    /// The same of a row whose first index's costs are known.
+    /// A row's merits, given its costs in the first index.
     fn merits_with(&self, first: &Costs, row: &GeneRow, estimated: &[MetricValue]) -> [f64; MOST_GOALS] {
         let merit = |goal: &usize| {
             let (metric, source) = &self.metrics[*goal];
@@ -230,7 +230,7 @@ impl<'a> Problem<'a> {
         [merit(&self.goals[0]), self.goals.get(1).map_or(0.0, merit)]
     }
 
-    /// What a row is worth for each goal, if it keeps all limits.
+    /// A row's merits for the goals, if it keeps all limits.
     pub(super) fn judged(&self, row: &GeneRow, estimated: &[MetricValue]) -> Option<[f64; MOST_GOALS]> {
         let first = self.prices.first().costs_of(row);
         let kept = self.prices.keeps_with(&first, row) && self.keeps_estimated(row, estimated);
@@ -251,12 +251,12 @@ impl<'a> Problem<'a> {
         &self.estimators
     }
 
-    /// How many values these say of a row.
+    /// Number of values from these per row.
     pub(super) fn estimated(&self) -> usize {
         self.estimators.iter().map(|estimator| estimator.metrics().len()).sum()
     }
 
-    /// What a row costs of the budget.
+    /// The cost of a row in the budget.
     pub(super) fn price(&self, fidelity: Fidelity) -> f64 {
         self.estimators.iter().map(|estimator| estimator.price(fidelity)).sum()
     }
@@ -266,13 +266,13 @@ impl<'a> Problem<'a> {
         &self.prices
     }
 
-    /// Who knows a goal, and which of its values is the better.
+    /// The source of a goal, and its better direction.
     pub(super) fn source(&self, goal: usize) -> Option<(Source, Better)> {
         let (metric, source) = &self.metrics[*self.goals.get(goal)?];
         Some((*source, metric.better))
     }
 
-    /// The limits on what estimators say: which value, which of two is the better, the limit.
+    /// The limits on estimated values: the value's place, its better direction, the limit.
     pub(super) fn estimated_limits(&self) -> impl ExactSizeIterator<Item = (usize, Better, f64)> + '_ {
         self.limits.iter().map(|(metric, bound)| match &self.metrics[*metric] {
             (metric, Source::Estimated(at)) => (*at, metric.better, *bound),
@@ -280,7 +280,7 @@ impl<'a> Problem<'a> {
         })
     }
 
-    /// The predictor that says a value, where it is one of features.
+    /// The predictor of a value, if it is one that reads features.
     pub(super) fn predictor(&self, estimated: usize) -> Option<&'a Predictor<'a>> {
         let mut first = 0;
         for estimator in &self.estimators {

@@ -5,7 +5,7 @@ use std::fmt;
 use super::metric::LATENCY;
 use crate::error::Result;
 
-/// What can be limited.
+/// A quantity that can be limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Quantity {
     /// Latency, in microseconds.
@@ -18,11 +18,11 @@ pub enum Quantity {
     Memory,
 }
 
-/// A unit's name and how many of the quantity's own units it is.
+/// A unit's name and its factor in the quantity's own unit.
 type Unit = (&'static str, f64);
 
 impl Quantity {
-    /// All of them, in the order in which they are reported.
+    /// All quantities, in the order in which they are reported.
     pub const ALL: [Self; 4] = [Self::Latency, Self::Macs, Self::Params, Self::Memory];
 
     /// The metric's name.
@@ -52,33 +52,33 @@ impl Quantity {
         }
     }
 
-    /// How many of its own units one of a name is. Times are told apart by their letters' case (`ms`); of the others
-    /// `m` is a million as `M` is. A micro is written as `u` or as either of Unicode's signs for it, and plain numbers
-    /// are bytes where memory is meant.
+    /// The factor of a unit. For times the case of the letters matters (`ms`); for the others `m` is a million like
+    /// `M`. A micro is written as `u` or as either of Unicode's signs for it, and plain numbers are bytes for memory.
     fn scale(self, unit: &str) -> Option<f64> {
         let name = match (self, unit) {
             (Self::Latency, "\u{b5}s" | "\u{3bc}s") => "us",
             (Self::Memory, "") => "B",
             _ => unit,
         };
-        let same = |known: &str| match self {
-            Self::Latency => known == name,
-            _ => known.eq_ignore_ascii_case(name),
+        let mut units = self.units().iter();
+        let unit = match self {
+            Self::Latency => units.find(|(known, _)| *known == name),
+            _ => units.find(|(known, _)| known.eq_ignore_ascii_case(name)),
         };
-        self.units().iter().find(|(known, _)| same(known)).map(|(_, scale)| *scale)
+        unit.map(|(_, scale)| *scale)
     }
 
     /// Reads an amount with its unit, such as `12ms`, `200M`, `500_000` or `4MB`.
     ///
     /// # Errors
-    /// If it is no number above 0, or has none of the quantity's units.
+    /// If it is not a number above 0 with one of the quantity's units.
     pub fn parse(self, text: &str) -> Result<f64> {
         let amount = |(split, _)| {
             let (number, unit) = text.split_at(split);
             Some(decimal(number.trim())? * self.scale(unit.trim())?)
         };
         let whole = std::iter::once((text.len(), ' '));
-        // the number is the longest beginning that is one, for `5e6` has a letter of its own
+        // the number is the longest prefix that is one, for `5e6` contains a letter
         let found = whole.chain(text.char_indices().rev()).find_map(amount);
         found.filter(|amount| amount.is_finite() && *amount > 0.0).ok_or_else(|| {
             let units: Vec<_> = self.units().iter().map(|(name, _)| format!("12{name}")).collect();
@@ -114,7 +114,7 @@ impl fmt::Display for Quantity {
     }
 }
 
-/// A finite number, with underscores between digits if it has any.
+/// Reads a finite number, possibly with underscores between digits.
 fn decimal(text: &str) -> Option<f64> {
     let digit = |at: Option<usize>| at.and_then(|at| text.as_bytes().get(at)).is_some_and(u8::is_ascii_digit);
     if !text.match_indices('_').all(|(at, _): (usize, &str)| digit(at.checked_sub(1)) && digit(Some(at + 1)))
@@ -124,7 +124,7 @@ fn decimal(text: &str) -> Option<f64> {
     text.replace('_', "").parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// An amount as it was asked for, not rounded up.
+/// An amount as the user wrote it, not rounded up.
 pub(super) fn amount(quantity: Quantity, value: f64) -> String {
     let (name, scale) = quantity
         .units()

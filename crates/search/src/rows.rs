@@ -1,4 +1,4 @@
-//! Rows of genes, one behind the other.
+//! Rows of genes in one vector.
 
 use space::{GeneRow, Index};
 
@@ -6,12 +6,12 @@ use space::{GeneRow, Index};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GeneRows {
     genes: Vec<Index>,
-    /// Genes of a row.
+    /// Genes per row.
     width: usize,
 }
 
 impl GeneRows {
-    /// No rows yet, of so many genes each.
+    /// Empty rows, with a number of genes each.
     pub fn new(width: usize) -> Self {
         Self { genes: Vec::new(), width }
     }
@@ -21,12 +21,12 @@ impl GeneRows {
         self.genes.len() / self.width
     }
 
-    /// Whether there are none.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.genes.is_empty()
     }
 
-    /// Forgets all rows.
+    /// Removes all rows.
     pub fn clear(&mut self) {
         self.genes.clear();
     }
@@ -43,7 +43,7 @@ impl GeneRows {
         self.genes.extend_from_slice(&other.genes);
     }
 
-    /// Takes the last row back.
+    /// Removes the last row.
     pub fn pop(&mut self) {
         self.genes.truncate(self.genes.len() - self.width);
     }

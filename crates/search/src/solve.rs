@@ -1,11 +1,11 @@
-//! The one loop of every search: a strategy asks for sub-networks and is told of them. The loop looks at each once, keeps
-//! the budget, the log, the best and the front, and says why it ended.
+//! The loop of every search: a strategy requests sub-networks and receives their values. The loop evaluates each once,
+//! maintains the budget, the log, the best and the front, and reports why it ended.
 //!
-//! Knows nothing of how a strategy chooses.
+//! It does not know how a strategy chooses.
 //!
-//! A strategy sees nothing of time, threads and the rest of the budget, so that a search that goes on asks for the same rows
-//! again, is told of them from the log, and ends as if it had never stopped. Costs are not stored: they are a few additions, and
-//! limits on them are kept before anything is estimated.
+//! A strategy sees no time, no threads and not the rest of the budget, so a resumed search requests the same rows
+//! again, receives them from the log, and ends as if it had never stopped. Costs are not stored: they are a few
+//! additions, and limits on them are checked before anything is estimated.
 
 mod ledger;
 
@@ -20,18 +20,18 @@ use super::rows::GeneRows;
 use crate::error::Result;
 use ledger::Ledger;
 
-/// Chooses which sub-networks to look at.
+/// Chooses which sub-networks to evaluate.
 ///
-/// The same seed has to give the same rows, at any number of threads: a strategy sees nothing of time, threads and what is
-/// left of the budget. A search that goes on asks for all rows again and is told of them from the log.
+/// The same seed must give the same rows, at any number of threads: a strategy sees no time, no threads and not the
+/// rest of the budget. A resumed search requests all rows again and receives them from the log.
 pub trait Strategy {
-    /// Adds the rows that it would like to know more of, and says how closely to look. No rows are told of as well.
+    /// Adds the requested rows, and returns their fidelity. An empty request is answered as well.
     ///
     /// # Errors
-    /// If a predictor that it asks by itself fails.
+    /// If a predictor that it calls itself fails.
     fn ask(&mut self, view: &View<'_>, rows: &mut GeneRows) -> Result<Fidelity>;
 
-    /// Learns what was asked for.
+    /// Receives the values of the requested rows.
     ///
     /// # Errors
     /// As [`Strategy::ask`].
@@ -41,16 +41,16 @@ pub trait Strategy {
     fn finished(&self) -> Option<Proof>;
 }
 
-/// What it proves that a strategy ended.
+/// The meaning of a strategy's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// Nothing: it looked for long and found nothing better.
+    /// No proof: a long search found nothing better.
     None,
-    /// That no sub-network is better than the best.
+    /// Proof that no sub-network is better than the best.
     Best,
 }
 
-/// What a strategy sees of the search so far; not how much of the budget is left.
+/// The state of the search that a strategy sees; not the rest of the budget.
 pub struct View<'s> {
     best: &'s [ArchivedPoint],
     front: &'s [ArchivedPoint],
@@ -58,43 +58,43 @@ pub struct View<'s> {
 }
 
 impl View<'_> {
-    /// The best that keep all limits, best first.
+    /// The best rows that keep all limits, best first.
     pub fn best(&self) -> &[ArchivedPoint] {
         self.best
     }
 
-    /// What nothing that keeps all limits is better than for both goals: by the second, best first.
+    /// The front of rows that keep all limits, over both goals: by the second, best first.
     pub fn front(&self) -> &[ArchivedPoint] {
         self.front
     }
 
-    /// Number of different sub-networks that were looked at.
+    /// Number of distinct sub-networks that were evaluated.
     pub fn count(&self) -> usize {
         self.count
     }
 }
 
-/// What is known of the rows that were asked for.
+/// The values of the requested rows.
 pub struct Scored<'s> {
     problem: &'s Problem<'s>,
     /// The rows.
     pub rows: &'s GeneRows,
     keys: &'s [u64],
     values: &'s [MetricValue],
-    /// How many values there are of a row, and where each row's lie.
+    /// Number of values per row, and the place of each row's values.
     each: usize,
     places: &'s [usize],
-    /// How many of them had not been looked at before.
+    /// Number of rows that had not been evaluated before.
     pub fresh: usize,
 }
 
 impl Scored<'_> {
-    /// A number for a row, which two share only by a chance of 2^-64.
+    /// A hash of a row; two rows share it with a chance of 2^-64.
     pub fn key(&self, row: usize) -> u64 {
         self.keys[row]
     }
 
-    /// What estimators say of a row: the values of all their metrics but those of factored costs.
+    /// The estimated values of a row: all metrics but factored costs.
     pub fn estimated(&self, row: usize) -> &[MetricValue] {
         let start = self.places[row] * self.each;
         &self.values[start..start + self.each]
@@ -105,7 +105,7 @@ impl Scored<'_> {
         self.problem.value(metric, self.rows.get(row), self.estimated(row))
     }
 
-    /// What a row is worth for each goal, the greater the better.
+    /// A row's merits for the goals, the greater the better.
     pub fn merits(&self, row: usize) -> [f64; 2] {
         self.problem.merits(self.rows.get(row), self.estimated(row))
     }
@@ -120,44 +120,43 @@ impl Scored<'_> {
 /// Why a search ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The strategy was finished.
+    /// The strategy finished.
     Finished(Proof),
     /// The budget was spent.
     Budget,
-    /// It was told to stop.
+    /// It was stopped.
     Stopped,
 }
 
-/// What came of a search.
+/// The result of a search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// The best that keep all limits, best first: [`TOP`](super::TOP) of them where there are so many; empty if none was met.
+    /// The best rows that keep all limits, best first, at most [`TOP`](super::TOP); empty if none was found.
     pub top: Vec<Candidate>,
-    /// What nothing that was met and keeps all limits is better than for both goals: by the second, best first.
+    /// The front of rows that keep all limits, over both goals: by the second, best first.
     pub front: Vec<Candidate>,
-    /// Number of different sub-networks that were looked at.
+    /// Number of distinct sub-networks that were evaluated.
     pub count: usize,
-    /// What the estimates cost.
+    /// The cost of the estimates.
     pub spent: f64,
-    /// The merit of the best for the first goal, each time it rose: after how many sub-networks, and to what.
+    /// Each rise of the best merit for the first goal: after how many sub-networks, and its new value.
     pub trace: Vec<(usize, f64)>,
     /// Why it ended.
     pub ended: Ended,
 }
 
 impl Outcome {
-    /// The best that was met.
+    /// The best row.
     pub fn best(&self) -> Option<&Candidate> {
         self.top.first()
     }
 }
 
-/// Searches until the strategy is finished, the budget is spent, or `stop` is set; what was asked for first is looked at in
-/// any case.
+/// Searches until the strategy finishes, the budget is spent, or `stop` is set; the first request is always evaluated.
 ///
 /// # Errors
-/// [`crate::Error::Infeasible`] if one limit on a cost alone rules everything out; or as the strategy, the estimators and
-/// the log.
+/// [`crate::Error::Infeasible`] if one limit on a cost alone rules everything out, or an error of the strategy, the
+/// estimators or the log.
 pub fn solve(
     problem: &Problem<'_>,
     strategy: &mut dyn Strategy,

@@ -1,4 +1,4 @@
-//! Where a search begins: something that keeps all limits, or a proof that nothing does.
+//! The beginning of a search: sub-networks that keep all limits, or a proof that none does.
 //!
 //! Knows nothing of accuracies.
 
@@ -6,14 +6,14 @@ use space::{Index, Step, Steps};
 
 use super::bound::Bound;
 use super::genes;
-use super::prices::{Column, Prices};
+use super::prices::Prices;
 use super::quantity::Quantity;
 use crate::error::{Error, Nearest, Result};
 
-/// A sub-network at each resolution that keeps all limits, where there is one to be found.
+/// A sub-network at each resolution that keeps all limits, where one is found.
 ///
 /// # Errors
-/// [`Error::InfeasibleTogether`] if the bound rules out every resolution, [`Error::NotFound`] if it does not and still
+/// [`Error::InfeasibleTogether`] if the bound rules out every resolution, [`Error::NotFound`] if it does not and
 /// nothing was found.
 pub(super) fn starts(prices: &Prices<'_>) -> Result<Vec<Vec<Index>>> {
     let mut bounds = Vec::new();
@@ -32,8 +32,8 @@ pub(super) fn starts(prices: &Prices<'_>) -> Result<Vec<Vec<Index>>> {
     if starts.is_empty() { Err(refusal(prices, &bounds, &missed)) } else { Ok(starts) }
 }
 
-/// What breaks the limits least at a resolution, by steepest descent from the bound's minimizers and from the one with
-/// the least of each quantity.
+/// The row that breaks the limits least at a resolution, by steepest descent from the bound's minimizers and from the
+/// row with the least of each quantity.
 fn feasible(prices: &Prices<'_>, resolution: usize, bound: &Bound) -> (f64, Vec<Index>) {
     let limited =
         prices.iter().flat_map(|priced| priced.limits.iter().map(|(quantity, _)| (priced.index, *quantity)));
@@ -68,7 +68,7 @@ fn descend(prices: &Prices<'_>, mut row: Vec<Index>) -> (f64, Vec<Index>) {
     (least, row)
 }
 
-/// Says that the limits cannot be kept, or that nothing was found that keeps them, with what comes closest.
+/// The error that the limits cannot be kept, or that nothing was found, with the closest row.
 fn refusal(prices: &Prices<'_>, bounds: &[Bound], missed: &[Vec<Index>]) -> Error {
     let excess = |genes: &Vec<Index>| prices.factor(genes);
     let closest = missed.iter().min_by(|a, b| excess(a).total_cmp(&excess(b)).then_with(|| a.cmp(b)));
@@ -80,13 +80,10 @@ fn refusal(prices: &Prices<'_>, bounds: &[Bound], missed: &[Vec<Index>]) -> Erro
         let value = excess(closest);
         let text = format!("{:.4} times as large", (1e4 * value).ceil() / 1e4);
         let nearest = Box::new(Nearest { quantity: "all limits".to_string(), value, text, arch });
-        let sum = weakest
-            .multipliers
-            .iter()
-            .map(|(column, share): &(Column, f64)| format!("{share:.2} {}", prices.label(*column)))
-            .collect::<Vec<_>>()
-            .join(" + ");
-        let of = if prices.limit_memory() { " of what keeps the memory" } else { "" };
+        let multipliers = weakest.multipliers.iter();
+        let parts = multipliers.map(|(column, share)| format!("{share:.2} {}", prices.label(*column)));
+        let sum = parts.collect::<Vec<_>>().join(" + ");
+        let of = if prices.limit_memory() { " among sub-networks that keep the memory" } else { "" };
         let weights = sum + of;
         return Error::InfeasibleTogether { limits, weights, factor: weakest.factor, nearest };
     }
@@ -95,6 +92,8 @@ fn refusal(prices: &Prices<'_>, bounds: &[Bound], missed: &[Vec<Index>]) -> Erro
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::index::{CostIndex, Costs};
     use crate::testing::{all, index_of, priced};
@@ -104,16 +103,16 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
     use space::{SearchSpace, preset, sampler};
 
-    /// A device on which big layers are the fast ones, more or less.
+    /// A device on which big layers tend to be the fast ones.
     fn conflicting(space: &SearchSpace, seed: u64) -> CostIndex {
         let table = made_up(space);
-        let inverted = |(key, row): (&String, &Row)| {
+        let mut rows = BTreeMap::new();
+        for (key, row) in table.rows() {
             let mut rng =
                 ChaCha8Rng::seed_from_u64(seed ^ u64::from(blake3::hash(key.as_bytes()).as_bytes()[0]));
             let us = 1e3 / row.us.powf(rng.random_range(0.3..1.0));
-            (key.clone(), Row { us, interval_us: Some([us, 1.05 * us]), ..*row })
-        };
-        let rows = table.rows().iter().map(inverted).collect();
+            rows.insert(key.clone(), Row { us, interval_us: Some([us, 1.05 * us]), ..*row });
+        }
         let device = table.device.clone();
         let engine = table.engine.clone();
         let table =
@@ -131,12 +130,12 @@ mod tests {
         priced(index, &limited.collect::<Vec<_>>())
     }
 
-    /// What all limits have to be multiplied by for costs to keep them.
+    /// The factor for all limits with which costs keep them.
     fn factor(prices: &Prices<'_>, costs: &Costs) -> f64 {
         prices.limits().map(|(column, limit)| costs.of(column.quantity) / limit).fold(0.0, f64::max)
     }
 
-    /// What was tried, and what came of it.
+    /// Counts of attempts and results.
     #[derive(Debug, Default)]
     struct Tally {
         feasible: usize,
@@ -171,12 +170,14 @@ mod tests {
         }
     }
 
-    /// All costs, and the place of one that no other is better than in each limited quantity.
+    /// Whether costs are at most the limits, and below one of them.
+    fn beats(costs: &Costs, prices: &Prices<'_>) -> bool {
+        prices.limits().all(|(column, value)| costs.of(column.quantity) <= value)
+            && prices.limits().any(|(column, value)| costs.of(column.quantity) < value)
+    }
+
+    /// The place of costs that no other is better than in each limited quantity.
     fn on_the_edge(index: &CostIndex, everything: &[Costs], which: usize, rng: &mut ChaCha8Rng) -> usize {
-        let beats = |a: &Costs, b: &Prices<'_>| {
-            b.limits().all(|(column, value)| a.of(column.quantity) <= value)
-                && b.limits().any(|(column, value)| a.of(column.quantity) < value)
-        };
         let mut at = rng.random_range(0..everything.len());
         while let Some(better) =
             everything.iter().position(|costs| beats(costs, &limits(index, &everything[at], 1.0, which)))

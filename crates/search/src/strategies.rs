@@ -1,4 +1,4 @@
-//! Ways to choose what to look at, each behind [`Strategy`](crate::Strategy).
+//! Search strategies, each behind [`Strategy`](crate::Strategy).
 
 pub mod climbers;
 pub mod random;

@@ -1,5 +1,4 @@
-//! Small spaces, limits, and all sub-networks of a space by brute force, for tests here and of crates that search with this
-//! one.
+//! Small spaces, limits, and all sub-networks of a space by brute force, for tests of this crate and of its users.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -51,7 +50,7 @@ pub fn limit(index: &CostIndex, share: f64) -> Limits {
     Limits::on(LATENCY, least + share * (most - least))
 }
 
-/// What climbers find for a seed, with the default settings.
+/// The result of climbers for a seed, with the default settings.
 ///
 /// # Errors
 /// As [`climb`].
@@ -98,12 +97,13 @@ pub fn assert_every_seed_finds_the_best(index: &CostIndex, objective: &dyn Objec
 pub fn exact_front(index: &CostIndex, objective: &dyn Objective) -> Vec<Candidate> {
     let everything = all(index);
     let values = objective.predict(&everything).expect("legal");
-    pareto::front(everything.iter().zip(&values).map(|(arch, value): (&Arch, &f32)| {
-        index.candidate(arch.clone(), *value, &index.costs(arch).expect("legal"))
-    }))
+    let pairs = everything.iter().zip(&values);
+    pareto::front(
+        pairs.map(|(arch, value)| index.candidate(arch.clone(), *value, &index.costs(arch).expect("legal"))),
+    )
 }
 
-/// What a search for a front under a loose limit finds.
+/// The front that a search under a loose limit finds.
 ///
 /// # Panics
 /// If the objective is of another space.
@@ -113,7 +113,7 @@ pub fn found_front(index: &CostIndex, objective: &dyn Objective) -> Vec<Candidat
     climb(index, objective, &limits, &config, &AtomicBool::new(false)).expect("feasible").front
 }
 
-/// What each of ten seeds finds, and the best that is known: by all of them and by one with a wide budget.
+/// The fronts of ten seeds, and the best known front: over all of them and one with a wide budget.
 ///
 /// # Panics
 /// If the limits cannot be kept.
@@ -147,7 +147,7 @@ impl Objective for Opaque<'_> {
     }
 }
 
-/// A predictor that counts what it estimates, is cheaper where it looks less closely, and stops the search after so many.
+/// A predictor that counts its estimates, is cheaper at lower fidelity, and stops the search after a number of them.
 pub struct Counting<'a> {
     inner: Predictor<'a>,
     estimated: AtomicUsize,

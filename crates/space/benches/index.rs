@@ -1,4 +1,4 @@
-//! Times of what follows from a list of choices: the index of a space's layers, the cost of a row, exact minima, steps.
+//! Times everything derived from a list of choices: the index of a space's layers, a row's cost, exact minima, steps.
 
 use std::convert::Infallible;
 use std::hint::black_box;

@@ -1,4 +1,4 @@
-//! The activations of the search spaces: what they compute and what their derivatives are.
+//! The activations of the search spaces, with their derivatives.
 //!
 //! Values one at a time, in plain Rust: the definition the vector kernels are tested against.
 
@@ -21,7 +21,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// All of them, in the order of the enum.
+    /// All activations, in the order of the enum.
     pub const ALL: [Self; 5] = [Self::None, Self::Relu, Self::Relu6, Self::HSwish, Self::HSigmoid];
 
     /// The activation of `z`. A NaN stays one, so that a diverged training shows in its loss.

@@ -1,7 +1,7 @@
 //! A sub-network by its name: ordered, hashable, with one canonical text.
 //!
-//! It is a text with an order, not a row with its space: measured rows, tables and plans hold sub-networks of several spaces,
-//! and of spaces that a reader does not have. A space is asked once, at its door, for the meaning of a text.
+//! It is a text with an order, not a row with its space: measured rows, tables and plans hold sub-networks of several
+//! spaces, some of which a reader does not have. Only a space interprets the text.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -13,12 +13,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::value::Extent;
 
-/// One sub-network: the resolution of its input, and what was chosen, as text.
+/// One sub-network: the resolution of its input, and its choices as text.
 ///
 /// The text names the resolution, then the choices as the space's family writes them: `r28:k3e4,k5e6/k7e3,k3e3`, or
 /// `r224:w0.8:/w1:k3e1/w0.65:k3e0.2,k3e0.35` where widths are elastic. Equal sub-networks have equal texts, so texts stand
-/// in files of all kinds, beside sub-networks of other spaces and of spaces that the reader does not know. What a text
-/// means, and whether it lies in a space, is [`SearchSpace::row`]'s to say.
+/// in files of all kinds, next to sub-networks of other spaces, known to the reader or not. [`SearchSpace::row`]
+/// interprets a text and checks that it lies in a space.
 ///
 /// [`SearchSpace::row`]: crate::SearchSpace::row
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -33,13 +33,13 @@ impl Arch {
         Self { resolution, choices: choices.into() }
     }
 
-    /// The same sub-network at another input resolution.
+    /// The sub-network at another input resolution.
     #[must_use]
     pub fn at(&self, resolution: impl Into<Extent>) -> Self {
         Self { resolution: resolution.into(), choices: self.choices.clone() }
     }
 
-    /// What was chosen besides the resolution.
+    /// The choices besides the resolution.
     pub fn choices(&self) -> &str {
         &self.choices
     }
@@ -57,9 +57,9 @@ impl fmt::Debug for Arch {
     }
 }
 
-/// By resolution, then part by part: parts are parted by `/`, what belongs to a part as a whole ends with `:` and counts
-/// after all parts, and items are parted by commas. A part that begins like another and ends comes first; numbers are
-/// compared as numbers.
+/// By resolution, then part by part: `/` separates parts, the choices of a part as a whole end with `:` and are
+/// compared after all parts, and commas separate items. A part that is the beginning of another comes first; numbers
+/// are compared as numbers.
 impl Ord for Arch {
     fn cmp(&self, other: &Self) -> Ordering {
         self.resolution
@@ -81,7 +81,7 @@ fn items(part: &str) -> &str {
     part.split_once(':').map_or(part, |(_, items)| items)
 }
 
-/// What belongs to a part as a whole.
+/// The choices of a part as a whole.
 fn of_whole(part: &str) -> &str {
     part.split_once(':').map_or("", |(whole, _)| whole)
 }
@@ -105,11 +105,17 @@ fn is_numeric(character: char) -> bool {
 }
 
 fn words_of(item: &str) -> Vec<Word<'_>> {
-    let number = |run: &str| run.parse().ok().filter(|_| run.starts_with(is_numeric));
-    runs(item).into_iter().map(|run| number(run).map_or(Word::Text(run), Word::Number)).collect()
+    runs(item).into_iter().map(word_of).collect()
 }
 
-/// Runs of digits and points, and what stands between them.
+fn word_of(run: &str) -> Word<'_> {
+    match run.parse() {
+        Ok(number) if run.starts_with(is_numeric) => Word::Number(number),
+        _ => Word::Text(run),
+    }
+}
+
+/// Runs of digits and points, and the text between them.
 fn runs(text: &str) -> Vec<&str> {
     let mut runs = Vec::new();
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! Every written form of a sub-network: words, canonical text, and the files that hold one.
+//! Reads sub-networks in every written form: words, canonical text, and files.
 
 use std::path::Path;
 
@@ -17,9 +17,9 @@ pub use super::ofa::{NET_CONFIG, RUN_CONFIG, net_config, run_config};
 /// Kind and known versions of `found.json` and `config.json`.
 const VERSIONS: [(&str, &[u32]); 2] = [("found", &[2, 3, 4]), ("model", &[1, 2, 3, 4])];
 
-/// Reads a sub-network of `space` from what a user wrote: `largest`, `smallest`, `random:SEED`, the
-/// canonical text, or the path of a `found.json`, an exported `config.json`, or what PyTorch's `ofa` writes: a sample,
-/// or a `net.config`, for which a `run.config` beside it gives the resolution.
+/// Reads a sub-network of `space` from a user's text: `largest`, `smallest`, `random:SEED`, the canonical text, or the
+/// path of a `found.json`, an exported `config.json`, or a file of PyTorch's `ofa`: a sample, or a `net.config`, for
+/// which a `run.config` next to it gives the resolution.
 ///
 /// # Errors
 /// If the text has none of these forms, the file cannot be read, or the sub-network is not in the space.
@@ -45,11 +45,11 @@ pub fn read(space: &SearchSpace, text: &str) -> Result<Arch> {
     Ok(arch)
 }
 
-/// What is to be said of a file for which [`is_interrupted`] holds.
+/// The warning about a file for which [`is_interrupted`] holds.
 pub const INTERRUPTED: &str =
-    "the search that wrote it was interrupted; its sub-network is the best until then";
+    "the search that wrote it was interrupted; its sub-network is the best found until then";
 
-/// Whether a text as [`read`] takes it is the path of a `found.json` of a search that was interrupted.
+/// Whether a text for [`read`] is the path of a `found.json` of an interrupted search.
 pub fn is_interrupted(text: &str) -> bool {
     #[derive(Deserialize)]
     struct Mark {
@@ -68,7 +68,7 @@ fn random(space: &SearchSpace, seed: &str) -> Result<Arch> {
     Ok(sampler::random(space, &mut ChaCha8Rng::seed_from_u64(seed)))
 }
 
-/// Our own files that hold a sub-network, told apart by their keys.
+/// The toolkit's files that hold a sub-network, distinguished by their keys.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum ArchFile {
@@ -88,12 +88,15 @@ fn from_file(space: &SearchSpace, path: &Path) -> Result<Arch> {
         return from_json(space, &place, &text);
     }
     let run = path.with_file_name(RUN_CONFIG);
-    let size = |run: &Path| ofa_config::image_size(&run.display().to_string(), &file::read_text(run)?);
-    let resolution = run.is_file().then(|| size(&run)).transpose()?;
+    let resolution = if run.is_file() {
+        Some(ofa_config::image_size(&run.display().to_string(), &file::read_text(&run)?)?)
+    } else {
+        None
+    };
     ofa_config::from_text(space, &place, &text, resolution)
 }
 
-/// Reads the text of a file that holds a sub-network, which may yet lie outside the space; `place` names it in
+/// Reads a sub-network from a file's text, without checking that it lies in the space; `place` names the file in
 /// messages.
 ///
 /// # Errors
@@ -117,14 +120,14 @@ pub fn from_json(space: &SearchSpace, place: &str, text: &str) -> Result<Arch> {
         Err(error) if !error.is_data() => Err(wrong(error.to_string())),
         Err(_) => {
             let value = value_of(text).map_err(|error| wrong(error.to_string()))?;
-            let sample = ofa_sample::find(&value)
-                .ok_or_else(|| wrong("JSON without a readable one of them".to_string()))?;
+            let sample =
+                ofa_sample::find(&value).ok_or_else(|| wrong("JSON without a readable one".to_string()))?;
             ofa_sample::arch(space, place, sample)
         }
     }
 }
 
-/// Where a file says what it is, as our own do, its version must be one that is known.
+/// If a file states its kind, its version must be known. The toolkit's own files state it.
 fn check_front(place: &str, text: &str) -> Result<()> {
     #[derive(Deserialize)]
     struct Front {

@@ -1,9 +1,9 @@
-//! How a family says its layers, so that each of them knows which choices it depends on.
+//! Builds the layers of a family, and records which choices each depends on.
 //!
-//! Five rules, without which dependence is false or useless. What is traced is opaque, and opened in a closure only. Each
-//! slot is visited in every network, for absence depends on choices as well. Two sides of equal size are joined without the
+//! Five rules keep dependence true and small. Traced values are opaque, and opened in a closure only. Each slot is
+//! visited in every network, for absence depends on choices as well. Two sides of equal size are joined without the
 //! condition that chooses between them: a block does not depend on the depths before it. A condition that holds for all
-//! values folds away: the first block of a stage is always there. Channels and extent are traced apart.
+//! values folds away: the first block of a stage always exists. Channels and extent are traced separately.
 
 use crate::feature_map::FeatureMap;
 use crate::genome::{Choice, GeneRow, Genome};
@@ -13,12 +13,12 @@ use crate::trace::{Trace, Traced, fixed, traced};
 use crate::value::{Extent, Readable};
 use crate::weight::WeightSpec;
 
-/// The name of a place for a layer, which its shared weights have too: `classifier`, or `blocks.5` of a numbered list.
+/// The name of a layer's slot, and of its shared weights: `classifier`, or `blocks.5` of a numbered list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlotName {
-    /// The layer's name, or its list's.
+    /// The name of the layer or of its list.
     pub name: &'static str,
-    /// Its number in the list.
+    /// The layer's number in the list.
     pub number: Option<usize>,
 }
 
@@ -33,7 +33,7 @@ impl SlotName {
         Self { name, number: Some(number) }
     }
 
-    /// Whether this is its text.
+    /// Whether `text` is this name.
     pub fn is(self, text: &str) -> bool {
         let Some(rest) = text.strip_prefix(self.name) else { return false };
         match self.number {
@@ -53,7 +53,8 @@ impl std::fmt::Display for SlotName {
 /// The output of a layer, or the input of the network.
 #[derive(Clone, Debug)]
 pub struct Port {
-    /// Which node makes it in this network; `None`: the input. It is not traced, so families cannot see it; no key has it.
+    /// The node that makes it in this network; `None`: the input. It is not traced, so families cannot see it; no key
+    /// has it.
     node: Option<usize>,
     /// Number of channels.
     pub channels: Traced<usize>,
@@ -62,13 +63,13 @@ pub struct Port {
 }
 
 impl Port {
-    /// Its extent after a stride.
+    /// The port's extent after a stride.
     pub fn through(&self, stride: usize) -> Traced<Extent> {
         traced(|t| t.get(&self.extent).through(stride))
     }
 }
 
-/// A port that may not be there.
+/// A port that may not exist.
 #[derive(Clone, Debug)]
 pub struct Maybe {
     exists: Traced<bool>,
@@ -76,8 +77,7 @@ pub struct Maybe {
 }
 
 impl Maybe {
-    /// The port, or `other` where it is not there. Where both are of one size it does not matter which it is, so the size
-    /// does not depend on the condition.
+    /// The port, or `other` where it does not exist. If both have one size, that size does not depend on the condition.
     pub fn or(self, other: &Port) -> Port {
         fn select<T: Copy + PartialEq>(
             exists: &Traced<bool>,
@@ -100,41 +100,41 @@ impl Maybe {
     }
 }
 
-/// What stands in a slot.
+/// The layer in a slot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Layer {
-    /// What it computes.
+    /// Operator.
     pub operator: Operator,
-    /// What it reads first.
+    /// First input.
     pub input: FeatureMap,
-    /// What it makes.
+    /// Output.
     pub output: FeatureMap,
 }
 
 impl Layer {
-    /// Its trainable weights, in forward order, by the part of their names below the layer's, such as
+    /// The layer's trainable weights, in forward order, by the part of their names below the layer's, such as
     /// `conv.point_linear.bn.weight`.
     pub fn weights(&self) -> Vec<WeightSpec> {
         self.operator.weights(Maps { input: self.input, output: self.output })
     }
 }
 
-/// A slot as one network has it.
+/// A slot in one network.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Its name.
+    /// The slot's name.
     pub slot: SlotName,
-    /// The operator, and channels of its first input and its output; `None` where it is not there. Any network with the
-    /// values here that this depends on has the same here, or none as well.
+    /// The operator, and channels of its first input and its output; `None` where it does not exist. It is equal in any
+    /// two networks with equal values of the choices that it depends on.
     pub(crate) what: Traced<Option<(Operator, [usize; 2])>>,
-    /// The extents of its first input and its output, whether it is there or not.
+    /// The extents of its first input and its output, whether it exists or not.
     pub(crate) extents: Traced<[Extent; 2]>,
-    /// Nodes that it reads; `None` is the input of the network.
+    /// The nodes that it reads; `None` is the input of the network.
     inputs: Vec<Option<usize>>,
 }
 
 impl Node {
-    /// What stands there.
+    /// The layer in the slot.
     fn layer(&self) -> Option<Layer> {
         let (operator, [from, to]) = self.what.value.clone()?;
         let [input, output] = self.extents.value;
@@ -147,14 +147,14 @@ impl Node {
 pub struct Builder<'a> {
     genome: &'a Genome,
     row: &'a GeneRow,
-    /// In place of the resolution that the row has.
+    /// Replaces the row's resolution.
     resolution: Option<Extent>,
     guard: Traced<bool>,
     nodes: Vec<Node>,
 }
 
 impl<'a> Builder<'a> {
-    /// Builds the network of a row; its input has `resolution` in place of the row's, where one is given.
+    /// Builds the network of a row; `resolution`, if given, replaces the row's.
     pub(crate) fn new(genome: &'a Genome, row: &'a GeneRow, resolution: Option<Extent>) -> Self {
         Self { genome, row, resolution, guard: fixed(true), nodes: Vec::new() }
     }
@@ -164,13 +164,13 @@ impl<'a> Builder<'a> {
         self.nodes
     }
 
-    /// What was chosen.
+    /// The value of a choice.
     pub fn of<T: Readable>(&self, choice: Choice<T>) -> Traced<T> {
         let depends = self.genome.upward(choice.gene()).clone();
         Traced { value: self.genome.get(self.row, choice), depends }
     }
 
-    /// Whether what was chosen is so. What holds for all values holds without the choice.
+    /// Whether a choice's value passes the test. A test that all values pass does not depend on the choice.
     pub fn test<T: Readable>(&self, choice: Choice<T>, holds: impl Fn(T) -> bool) -> Traced<bool> {
         let values = self.genome.genes()[choice.gene()].values.iter();
         let mut all = values.map(|value| T::read(*value).is_some_and(&holds));
@@ -191,7 +191,8 @@ impl<'a> Builder<'a> {
         Port { node: None, channels: fixed(channels), extent }
     }
 
-    /// What `body` builds exists where `exists` holds. It runs in any case, so that each slot is visited in each network.
+    /// Runs `body`; its layers exist where `exists` holds. It runs in any case, so that each slot is visited in each
+    /// network.
     pub fn when(&mut self, exists: &Traced<bool>, body: impl FnOnce(&mut Self) -> Port) -> Maybe {
         let inside = traced(|t| t.get(&self.guard) && t.get(exists));
         let outside = std::mem::replace(&mut self.guard, inside);
@@ -200,8 +201,8 @@ impl<'a> Builder<'a> {
         Maybe { exists: exists.clone(), port }
     }
 
-    /// What `body` builds for each value that can be chosen, each of which exists where its value is chosen; gives the port
-    /// of the one that is chosen. Ports of one size do not depend on the choice.
+    /// Runs `body` for each value of a choice; its layers exist where that value is chosen. Returns the port of the
+    /// chosen value. Ports of one size do not depend on the choice.
     pub fn one_of<T: Readable>(
         &mut self,
         choice: Choice<T>,
@@ -214,14 +215,14 @@ impl<'a> Builder<'a> {
             let exists = self.test(choice, |other| other == value);
             alternatives.push(self.when(&exists, |b| body(b, value)));
         }
-        // the last needs no condition: it is what is chosen where no other is
+        // the last value needs no condition: it is chosen where no other is
         let last = alternatives.pop().map(|last| last.port);
         let chosen = alternatives.into_iter().rev().fold(last, |rest, one| rest.map(|rest| one.or(&rest)));
         chosen.expect("a choice has a value")
     }
 
-    /// Adds a layer that reads `inputs` and makes so many channels of such an extent. It depends on the sizes of what it
-    /// reads and makes, and on all that `operator` opens.
+    /// Adds a layer with the given inputs, channels and extent. It depends on the sizes of its inputs and output, and
+    /// on all values that `operator` opens.
     pub fn push(
         &mut self,
         slot: SlotName,
@@ -249,7 +250,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Whether each layer that is there reads the one before it and nothing else.
+/// Whether each existing layer reads the one before it and nothing else.
 pub(crate) fn is_chain(nodes: &[Node]) -> bool {
     let mut before = None;
     for (at, node) in nodes.iter().enumerate() {
@@ -264,7 +265,7 @@ pub(crate) fn is_chain(nodes: &[Node]) -> bool {
     true
 }
 
-/// The layers that are there, in the order in which they run; those of a numbered list are numbered as they stand.
+/// The existing layers, in the order in which they run; those of a numbered list are numbered by position.
 pub(crate) fn layers(nodes: Vec<Node>) -> Vec<LayerSpec> {
     let mut places = Vec::with_capacity(nodes.len());
     let mut layers: Vec<LayerSpec> = Vec::with_capacity(nodes.len());

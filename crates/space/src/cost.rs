@@ -1,4 +1,4 @@
-//! What a list of layers costs: multiply-accumulates, parameters, peak activation memory.
+//! Costs of a list of layers: multiply-accumulates, parameters, peak activation memory.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,13 +11,13 @@ pub struct Cost {
     pub macs: u64,
     /// Trainable parameters, batch norms included.
     pub params: u64,
-    /// Bytes of the activations that live at once, at most, in f32 at batch 1: an operator's input and
-    /// output, and the block's input where it is added at the end; batch norm and activation work in place.
+    /// Most bytes of activations that live at once, in f32 at batch 1: an operator's input and output, and the block's
+    /// input where it is added at the end; batch norm and activation work in place.
     pub peak_activation_bytes: u64,
 }
 
-/// The costs of a network. What a layer reads that does not stand before it in the list is the network's input, so that
-/// a part of a network has costs as well.
+/// The costs of a network. An input that no earlier layer of the list makes is the network's input, so that a part of a
+/// network has costs as well.
 pub fn cost(layers: &[LayerSpec]) -> Cost {
     let macs = layers.iter().map(|layer| layer.operator.macs(layer.maps()) as u64).sum();
     let weights = layers.iter().flat_map(LayerSpec::weights);
@@ -25,7 +25,7 @@ pub fn cost(layers: &[LayerSpec]) -> Cost {
     Cost { macs, params, peak_activation_bytes: 4 * peak_values(layers) as u64 }
 }
 
-/// The layers that make what a layer reads, each once, rising; `None` is the network's input.
+/// The layers that make a layer's inputs, each once, rising; `None` is the network's input.
 fn distinct_inputs(layers: &[LayerSpec], at: usize) -> Vec<Option<usize>> {
     let mut inputs: Vec<Option<usize>> =
         layers[at].inputs.iter().map(|input: &Option<usize>| input.filter(|input| *input < at)).collect();
@@ -34,7 +34,7 @@ fn distinct_inputs(layers: &[LayerSpec], at: usize) -> Vec<Option<usize>> {
     inputs
 }
 
-/// What one layer of a list makes, or the list's input.
+/// The output of one layer of a list, or the list's input.
 #[derive(Clone, Copy)]
 struct Made {
     values: usize,
@@ -42,7 +42,7 @@ struct Made {
     last_reader: Option<usize>,
 }
 
-/// Values that live at once, at most: an output lives until its last reader has run, and the input of a network as well.
+/// Most values that live at once: an output lives until its last reader has run, and the input of a network as well.
 fn peak_values(layers: &[LayerSpec]) -> usize {
     let inputs: Vec<_> = (0..layers.len()).map(|at| distinct_inputs(layers, at)).collect();
     let mut input = Made { values: layers.first().map_or(0, |layer| layer.input.len()), last_reader: None };
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(cost(&layers[3..4]).peak_activation_bytes, 4 * (16 * 16 + 48 * 16 + 48 * 16));
     }
 
-    /// A chain whose layers are then told to read others.
+    /// A chain whose layers then get other inputs.
     fn graph(keys: &[&str], inputs: &[&[Option<usize>]]) -> Vec<LayerSpec> {
         keys.iter()
             .zip(inputs)
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(peak([None, Some(1)]), 4 * (2 * 24 * 64 + 2 * 64));
     }
 
-    /// Random graphs against the sum over all maps that somebody reads later, for each layer anew.
+    /// Compares random graphs with the sum over all maps that a later layer reads, computed anew for each layer.
     #[test]
     fn the_peak_is_that_of_brute_force() {
         let mut rng = ChaCha8Rng::seed_from_u64(7);
@@ -166,9 +166,9 @@ mod tests {
             let count: usize = rng.random_range(1..9);
             let mut layers: Vec<LayerSpec> = Vec::new();
             for at in 0..count {
-                let before = |rng: &mut ChaCha8Rng| rng.random_range(0..=at).checked_sub(1);
                 let of = rng.random_range(1..4);
-                let inputs: Vec<Option<usize>> = (0..of).map(|_| before(&mut rng)).collect();
+                let inputs: Vec<Option<usize>> =
+                    (0..of).map(|_| rng.random_range(0..=at).checked_sub(1)).collect();
                 let map = |from: Option<usize>| {
                     let image = crate::FeatureMap { channels: 3, height: 5, width: 5 };
                     from.map_or(layers.first().map_or(image, |first| first.input), |from| layers[from].output)

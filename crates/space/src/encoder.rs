@@ -1,4 +1,4 @@
-//! Sub-networks as numbers of fixed length, for what learns from them. Knows no weight and no accuracy.
+//! Encodes sub-networks as vectors of fixed length for predictors. Knows no weight and no accuracy.
 
 use base::error::{Error, Result};
 
@@ -14,17 +14,17 @@ pub struct Encoder {
     space: SearchSpace,
     /// The genes that have features, in order.
     order: Vec<GeneId>,
-    /// By gene, its first feature.
+    /// The first feature of each gene.
     starts: Vec<Option<usize>>,
     len: usize,
 }
 
-/// Sub-networks as the features that are 1, one list behind the other in one vector: a batch is filled again and again
-/// without an allocation for each of them.
+/// Sub-networks as lists of the features that are 1, all lists in one vector: a batch is refilled without an allocation
+/// per sub-network.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Encoded {
     features: Vec<u32>,
-    /// Where each list ends.
+    /// The end of each list.
     ends: Vec<usize>,
 }
 
@@ -34,35 +34,35 @@ impl Encoded {
         self.ends.len()
     }
 
-    /// Whether there is none.
+    /// Whether the batch is empty.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// Forgets all of them, but not the memory.
+    /// Removes all sub-networks, but keeps the memory.
     pub fn clear(&mut self) {
         self.features.clear();
         self.ends.clear();
     }
 
-    /// Adds one, as the features that are 1, in rising order.
+    /// Adds a sub-network, given the features that are 1, in rising order.
     pub fn push(&mut self, features: impl IntoIterator<Item = u32>) {
         self.features.extend(features);
         self.ends.push(self.features.len());
     }
 
-    /// The features of all, one list behind the other.
+    /// The features of all sub-networks, one list after the other.
     pub fn features(&self) -> &[u32] {
         &self.features
     }
 
-    /// The features of one.
+    /// The features of one sub-network.
     pub fn get(&self, index: usize) -> &[u32] {
         let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.features[start..self.ends[index]]
     }
 
-    /// The features of each.
+    /// The features of each sub-network.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u32]> {
         (0..self.len()).map(|index| self.get(index))
     }
@@ -91,7 +91,7 @@ impl Encoder {
         self.len
     }
 
-    /// Whether nothing is seen of a sub-network; never in a space whose resolution is seen.
+    /// Whether there are no features; never in a space whose resolution has one.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -99,7 +99,7 @@ impl Encoder {
     /// Writes the features of a sub-network, all of them 0 or 1.
     ///
     /// # Errors
-    /// If the sub-network is not in the space, or `features` has not [`Encoder::len`] places.
+    /// If the sub-network is not in the space, or the length of `features` is not [`Encoder::len`].
     pub fn encode_into(&self, arch: &Arch, features: &mut [f32]) -> Result<()> {
         if features.len() != self.len() {
             return Err(Error::invalid("encoder", "number of features", self.len(), features.len()));
@@ -112,7 +112,7 @@ impl Encoder {
     /// Adds a sub-network to a list of encoded ones.
     ///
     /// # Errors
-    /// If the sub-network is not in the space; the list is then as it was.
+    /// If the sub-network is not in the space; the list then stays as it was.
     pub fn append(&self, arch: &Arch, encoded: &mut Encoded) -> Result<()> {
         let row = self.space.row(arch)?;
         encoded.push(self.of_row(&row).map(|feature| feature as u32));
@@ -131,7 +131,7 @@ impl Encoder {
         Some(self.starts[gene]? + listed.iter().position(|own| *own == value)?)
     }
 
-    /// The gene that a feature is of, and which of its values; `None` if there are not so many features.
+    /// The gene of a feature, and which of its values; `None` if there are not so many features.
     pub fn choice(&self, feature: usize) -> Option<(GeneId, Index)> {
         let genes = self.space.genome().genes();
         self.order.iter().find_map(|gene: &GeneId| {
@@ -140,13 +140,13 @@ impl Encoder {
         })
     }
 
-    /// What a feature stands for in words, such as `stage 1, block 2, kernel 5`.
+    /// A feature in words, such as `stage 1, block 2, kernel 5`.
     pub fn describe(&self, feature: usize) -> Option<String> {
         let (gene, value) = self.choice(feature)?;
         Some(self.space.genome().genes()[gene].describe(value))
     }
 
-    /// The genes that predictors do not see, in order: depths, which the blocks that are there tell.
+    /// The genes without features, in order: depths, which follow from the blocks that exist.
     pub fn unseen(&self) -> impl Iterator<Item = GeneId> + '_ {
         (0..self.starts.len()).filter(|gene| self.starts[*gene].is_none())
     }

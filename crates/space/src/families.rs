@@ -55,7 +55,7 @@ pub const KINDS: [Dimension; 6] = [
     operator_choice::CONNECTION,
 ];
 
-/// What every network has: an input whose resolution is the first choice, and classes.
+/// The input, whose resolution is the first choice, and the classes, which every network has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ends {
     /// Side or sides of the input.
@@ -73,34 +73,34 @@ impl fmt::Display for FamilyName {
     }
 }
 
-/// One way to build networks of choices. All of it was checked when it was declared, so nothing here fails.
+/// One way to build networks of choices. Everything was checked when it was declared, so nothing here fails.
 pub(crate) trait Family: Debug + Send + Sync {
     /// Pushes each slot, in the order in which layers run.
     fn build(&self, b: &mut Builder<'_>);
 
-    /// What its choices are called.
+    /// The names of its choices.
     fn words(&self) -> &dyn Words;
 
-    /// Its stages, where they have the choices that the formats of OFA speak of: kernels, expand ratios, depths, widths.
+    /// Its stages, where they have the choices of OFA's formats: kernels, expand ratios, depths, widths.
     fn stages(&self) -> Option<&Stages> {
         None
     }
 }
 
-/// What the choices of a family are called, in files and for people. Only a text that somebody wrote can be wrong.
+/// The names of a family's choices, in files and for people. Only a text that somebody wrote can be wrong.
 pub(crate) trait Words {
-    /// What a row's sub-network is called, its resolution left out.
+    /// The text of a row's sub-network, without the resolution.
     fn text(&self, genome: &Genome, row: &GeneRow) -> String;
 
-    /// The row that a text names; `row` has its resolution already. `place` is for messages.
+    /// Reads a text into `row`, which has its resolution already. `place` is for messages.
     ///
     /// # Errors
-    /// If the text is no text of this family, or names a value that may not be chosen.
+    /// If the text is not of this family, or names a value that may not be chosen.
     fn parse(&self, genome: &Genome, text: &str, place: &str, row: &mut GeneRow) -> Result<()>;
 
-    /// The genes that predictors see, in the order of their features.
+    /// The genes with features for predictors, in the order of their features.
     fn features(&self) -> Vec<GeneId>;
 
-    /// What its networks are like, a line for each part, for people.
+    /// A description of its networks for people, one line per part.
     fn describe(&self, genome: &Genome) -> Vec<String>;
 }

@@ -1,8 +1,8 @@
-//! Sizes of what flows between layers.
+//! Sizes of the maps between layers.
 
 use crate::value::Extent;
 
-/// Channels, height and width of what flows between layers, for one image.
+/// Channels, height and width of a map between layers, for one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FeatureMap {
     /// Number of channels.
@@ -14,7 +14,7 @@ pub struct FeatureMap {
 }
 
 impl FeatureMap {
-    /// So many channels of such an extent.
+    /// The given number of channels of the given extent.
     pub fn of(channels: usize, extent: Extent) -> Self {
         Self { channels, height: extent.height, width: extent.width }
     }
@@ -29,7 +29,7 @@ impl FeatureMap {
         self.channels * self.plane()
     }
 
-    /// Whether the map holds nothing.
+    /// Whether the map is empty.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }

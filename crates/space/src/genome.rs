@@ -1,4 +1,4 @@
-//! The list of choices: what can be chosen, when a choice exists, and all that follows from the list alone.
+//! The list of choices, when each exists, and everything that follows from the list alone.
 
 mod declare;
 mod gene;
@@ -20,7 +20,7 @@ pub use declare::{Choice, Declaring, Only};
 pub use gene::{Dimension, Gene};
 pub use steps::{ABSENT, Change, Group, Step, Steps};
 
-/// A value's place in its gene's list. An absent gene's is 0, so that equal networks are equal rows and tables need no
+/// A value's place in its gene's list. An absent gene has 0, so that equal networks are equal rows and tables need no
 /// branch.
 pub type Index = u16;
 
@@ -37,13 +37,13 @@ pub type GeneId = usize;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Genome {
     lists: Arc<Lists>,
-    /// Of each gene, the values that may be drawn, rising.
+    /// The values of each gene that may be drawn, rising.
     allowed: Vec<Vec<Index>>,
-    /// Of each group, the combinations of these, rising.
+    /// The combinations of these for each group, rising.
     combinations: Arc<Vec<Vec<Index>>>,
 }
 
-/// What does not change from phase to phase.
+/// The parts that do not change from phase to phase.
 #[derive(Debug, PartialEq)]
 struct Lists {
     genes: Vec<Gene>,
@@ -65,7 +65,7 @@ impl Genome {
         Self { lists, allowed, combinations }
     }
 
-    /// The genes, in order; what a gene's existence hangs on stands before it.
+    /// The genes, in order; a gene comes after those that decide its existence.
     pub fn genes(&self) -> &[Gene] {
         &self.lists.genes
     }
@@ -90,7 +90,7 @@ impl Genome {
         self.genes().iter().position(|gene| gene.name == name)
     }
 
-    /// The kinds of choice there are, in the order of their first genes.
+    /// The kinds of choice, in the order of their first genes.
     pub fn dimensions(&self) -> Vec<Dimension> {
         let mut found = Vec::new();
         for gene in self.genes() {
@@ -107,7 +107,7 @@ impl Genome {
         of.into_iter().any(|(_, allowed)| allowed.len() > 1)
     }
 
-    /// What a row says of a choice; what its first value says, where it does not exist.
+    /// A choice's value in a row; the first value if it does not exist.
     pub fn get<T: Readable>(&self, row: &GeneRow, choice: Choice<T>) -> T {
         let value = self.genes()[choice.gene()].values[usize::from(row[choice.gene()])];
         T::read(value).expect("a choice is read as it was declared")
@@ -152,7 +152,7 @@ impl Genome {
         self.allowed[gene].iter().map(move |index| self.genes()[gene].values[usize::from(*index)])
     }
 
-    /// Sets a gene of a row to a value that may be drawn; `place` says whose it is in messages.
+    /// Sets a gene of a row to a value that may be drawn; `place` names the source in messages.
     pub(crate) fn choose<T: Readable>(
         &self,
         row: &mut GeneRow,
@@ -166,14 +166,14 @@ impl Genome {
         Ok(())
     }
 
-    /// Where a value stands in a gene's list, if it may be drawn.
+    /// A value's place in a gene's list, if it may be drawn.
     pub fn index_of(&self, gene: GeneId, value: Value) -> Option<Index> {
         let listed = self.allowed[gene].iter();
         listed.copied().find(|index| self.genes()[gene].values[usize::from(*index)] == value)
     }
 
-    /// The genome with only the largest so many values of some kinds of choice, at least one of each; its rows are rows of
-    /// this one. Of names, which have no order of their own, the first so many stay.
+    /// The genome restricted to the given number of largest values of some kinds of choice, at least one of each; its
+    /// rows are rows of this one. Names have no order of their own, so the first ones stay.
     #[must_use]
     pub fn restricted(&self, largest: &BTreeMap<String, usize>) -> Self {
         let mut narrowed = self.allowed.clone();
@@ -197,7 +197,8 @@ impl Genome {
         Self::new(self.lists.clone(), narrowed)
     }
 
-    /// The genome with what another one with the same lists allows, of the genes for which `of` holds.
+    /// The genome restricted, for the genes for which `of` holds, to the values that another one with the same lists
+    /// allows.
     pub(crate) fn allowing_as(&self, other: &Self, of: impl Fn(GeneId) -> bool) -> Self {
         let allowed = (0..self.len()).map(|gene| {
             let from = if of(gene) { other } else { self };
@@ -212,7 +213,7 @@ impl Genome {
         roots.map(|gene| self.count_below(gene)).product()
     }
 
-    /// How many there are for one value of a gene that always exists.
+    /// The number of networks for one value of a gene that always exists.
     pub fn count_at(&self, gene: GeneId) -> BigUint {
         self.fixed(gene, self.allowed[gene][0]).count()
     }
@@ -237,7 +238,7 @@ impl Genome {
             .sum()
     }
 
-    /// All rows that can be drawn, in their order: for small genomes.
+    /// All rows that can be drawn, in their order; for small genomes.
     pub fn all(&self) -> Vec<Vec<Index>> {
         let mut rows = vec![vec![0; self.len()]];
         for gene in 0..self.len() {
@@ -261,7 +262,7 @@ impl Genome {
         rows
     }
 
-    /// The row whose choices all lie at one end, which may be another for each kind of choice.
+    /// The row whose choices all lie at one end, which may differ by kind of choice.
     pub fn corner(&self, end: impl Fn(Dimension) -> End) -> Vec<Index> {
         let mut row = vec![0; self.len()];
         for gene in 0..self.len() {
@@ -276,10 +277,10 @@ impl Genome {
         row
     }
 
-    /// Draws each gene by itself and uniformly, in their order, absent ones without a draw.
+    /// Draws each gene independently and uniformly, in their order; absent genes take no random number.
     ///
-    /// This is what Once-for-All trains with; it is not uniform over networks, for a deep stage has more variants than a
-    /// shallow one.
+    /// Once-for-All trains with this distribution; it is not uniform over networks, for a deep stage has more variants
+    /// than a shallow one.
     pub fn random(&self, rng: &mut impl Rng) -> Vec<Index> {
         let mut row = vec![0; self.len()];
         for gene in 0..self.len() {
@@ -294,7 +295,7 @@ impl Genome {
         *self.allowed[gene].choose(rng).expect("a gene has values")
     }
 
-    /// Redraws each group of genes with the given probability; what comes to exist is drawn.
+    /// Redraws each group of genes with the given probability, and draws the genes that come to exist.
     pub fn mutate(&self, row: &mut GeneRow, probability: f64, rng: &mut impl Rng) {
         let before = row.to_vec();
         for group in self.groups() {
@@ -306,14 +307,14 @@ impl Genome {
         }
     }
 
-    /// Takes each group of genes from the row or the other, with a probability of a half; what only one of them has comes
-    /// from that one.
+    /// Takes each group of genes from the row or the other, with probability one half; a group that only one of them
+    /// has comes from that one.
     pub fn mix(&self, row: &mut GeneRow, other: &GeneRow, rng: &mut impl Rng) {
         self.take_parts(self.groups().iter().map(Group::genes), row, other, rng);
     }
 
-    /// Takes each gene from the row or the other, with a probability of a half; what only one of them has comes from that
-    /// one.
+    /// Takes each gene from the row or the other, with probability one half; a gene that only one of them has comes
+    /// from that one.
     pub fn cross(&self, row: &mut GeneRow, other: &GeneRow, rng: &mut impl Rng) {
         self.take_parts((0..self.len()).map(|gene| gene..gene + 1), row, other, rng);
     }
@@ -337,8 +338,8 @@ impl Genome {
         }
     }
 
-    /// Takes over genes of `anchor`, in random order, until `keeps` is content; the last step is `anchor` itself, so the
-    /// work is bounded by the number of genes.
+    /// Copies genes of `anchor`, in random order, until `keeps` accepts the row; the last step is `anchor` itself, so
+    /// the work is bounded by the number of genes.
     pub fn toward(
         &self,
         row: &mut GeneRow,
@@ -352,7 +353,7 @@ impl Genome {
             if keeps(row) {
                 return;
             }
-            // what its existence hangs on comes along, and with it what that brings into being
+            // with a gene come those that its existence depends on, and all that these bring into existence
             let before = row.to_vec();
             for up in self.genes()[gene].upward.iter() {
                 row[up as usize] = anchor[up as usize];
@@ -366,7 +367,7 @@ impl Genome {
         }
     }
 
-    /// Itself and all genes that a gene's existence hangs on.
+    /// A gene and all genes that its existence depends on.
     pub(crate) fn upward(&self, gene: GeneId) -> &VarSet {
         &self.genes()[gene].upward
     }

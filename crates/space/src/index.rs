@@ -1,4 +1,4 @@
-//! What `depends` gives: every layer of a space once, and which networks have which.
+//! Every layer of a space once, and the choices that decide which network has which.
 
 mod factored;
 mod fill;
@@ -7,7 +7,7 @@ mod table;
 use std::collections::BTreeMap;
 
 use crate::builder::{Layer, SlotName};
-use crate::genome::{GeneRow, Genome, Index};
+use crate::genome::{GeneRow, Genome};
 use crate::layer::LayerSpec;
 use crate::search_space::SearchSpace;
 use fill::Filled;
@@ -15,20 +15,20 @@ use fill::Filled;
 pub use factored::{ChangesFrom, Elimination, Factored, Join};
 pub use table::Table;
 
-/// A layer's number, which counts from 1; 0 stands for none.
+/// A layer's number, which counts from 1; 0 means no layer.
 pub type LayerId = u32;
 
-/// A place for a layer, and which layer stands there in which networks.
+/// A slot, and its layer in each network.
 #[derive(Clone, Debug)]
 pub struct Slot {
-    /// Its name.
+    /// The slot's name.
     pub name: SlotName,
-    /// By the choices that decide it: 0 where it is absent, else the layer's number.
+    /// Over the choices that decide it: 0 where it is absent, else the layer's number.
     pub table: Table<LayerId>,
 }
 
-/// Every layer of a space, and which networks have which: found by building as many networks as it takes to see all that
-/// each slot depends on.
+/// Every layer of a space, and which networks have it: found by building networks until all dependences of each slot
+/// are known.
 #[derive(Clone, Debug)]
 pub struct SpaceIndex {
     genome: Genome,
@@ -39,13 +39,13 @@ pub struct SpaceIndex {
 }
 
 impl SpaceIndex {
-    /// Builds networks of the space, of those that may be drawn, until each slot is known.
+    /// Builds networks that may be drawn from the space until each slot is known.
     pub(crate) fn new(space: &SearchSpace) -> Self {
         let Filled { slots, layers, builds, chains } = fill::slots(space);
         Self { genome: space.genome().clone(), slots, layers, builds, chains }
     }
 
-    /// The list of choices that its tables are over.
+    /// The list of choices of the tables.
     pub fn genome(&self) -> &Genome {
         &self.genome
     }
@@ -71,8 +71,8 @@ impl SpaceIndex {
     }
 
     /// Whether every network that was built is a chain, in which each layer reads the one before it. In other networks
-    /// outputs wait while layers run that do not read them; no slot's table knows of that, so a maximum over slots is
-    /// only a lower bound of their peak memory, and [`cost`](crate::cost) of their layers is exact.
+    /// outputs wait while layers run that do not read them. The tables of slots do not show this, so a maximum over
+    /// slots is only a lower bound of the peak memory, and [`cost`](crate::cost) of the layers is exact.
     pub fn is_chain(&self) -> bool {
         self.chains
     }
@@ -82,12 +82,12 @@ impl SpaceIndex {
         self.layer(slot.table.cells[slot.table.at(row)])
     }
 
-    /// The slot of this name, which its shared weights have too.
+    /// The slot of this name, which is also that of its shared weights.
     pub fn slot(&self, name: &str) -> Option<&Slot> {
         self.slots.iter().find(|slot| slot.name.is(name))
     }
 
-    /// The layers that can stand in the slot of this name, by rising number.
+    /// The layers that the slot of this name can have, by rising number.
     pub fn layers_of(&self, name: &str) -> impl Iterator<Item = &Layer> {
         let mut ids: Vec<LayerId> =
             self.slot(name).map_or_else(Vec::new, |slot| slot.table.known().collect());
@@ -96,21 +96,22 @@ impl SpaceIndex {
         ids.into_iter().filter_map(|id| self.layer(id))
     }
 
-    /// The layers that can stand in a slot of the networks of a genome with the same lists, of which less may be drawn.
+    /// The layers that a slot can have in the networks of a genome with the same lists and fewer values that may be
+    /// drawn.
     pub fn layers_within<'a>(
         &'a self,
         slot: &'a Slot,
         genome: &'a Genome,
     ) -> impl Iterator<Item = &'a Layer> {
-        let may = |values: &[Index]| {
-            let pairs = slot.table.vars.iter().zip(values);
-            pairs.into_iter().all(|(gene, value)| genome.allowed(*gene as usize).contains(value))
-        };
-        let cells = slot.table.cells.iter().enumerate();
-        cells.filter(move |(cell, _)| may(&slot.table.values(*cell))).filter_map(|(_, id)| self.layer(*id))
+        let allowed = slot.table.cells.iter().enumerate().filter(|(cell, _)| {
+            let values = slot.table.values(*cell);
+            let mut pairs = slot.table.vars.iter().zip(&values);
+            pairs.all(|(gene, value)| genome.allowed(*gene as usize).contains(value))
+        });
+        allowed.filter_map(|(_, id)| self.layer(*id))
     }
 
-    /// All layers by rising number, each by itself: named as its slot, each of its inputs the network's.
+    /// All layers by rising number, each alone: named as its slot, each of its inputs the network's.
     pub fn specs(&self) -> Vec<LayerSpec> {
         let mut specs: Vec<Option<LayerSpec>> = vec![None; self.layers.len()];
         for slot in &self.slots {
@@ -126,7 +127,7 @@ impl SpaceIndex {
         specs.into_iter().flatten().collect()
     }
 
-    /// Every layer once, by latency key; a name and a slot are those of a network that has it, and each input is the
+    /// Every layer once, by latency key; its name and slot are those in some network that has it, and each input is the
     /// network's.
     pub fn by_key(&self) -> BTreeMap<String, LayerSpec> {
         let mut found = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Layers with everything concrete: what they compute and read, the names and shapes of their weights, their latency keys.
+//! Concrete layers: their operators and inputs, the names and shapes of their weights, their latency keys.
 //!
 //! Channel rounding is defined here and used by the families.
 
@@ -16,25 +16,25 @@ pub fn make_divisible(value: f64, divisor: usize) -> usize {
     if (rounded as f64) < 0.9 * value { rounded + divisor } else { rounded }
 }
 
-/// Inner channels of a block whose expand ratio is of so many channels.
+/// Inner channels of a block, given the channels that its expand ratio multiplies.
 pub(crate) fn inner_channels(expand: Ratio, channels: usize) -> usize {
     make_divisible(expand.of(channels) as f64, 8)
 }
 
-/// One layer with everything concrete: sizes, strides, channels, and which layers it reads.
+/// One concrete layer: sizes, strides, channels, and which layers it reads.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LayerSpec {
-    /// Prefix of its weights' names in a static network, such as `blocks.3`; blocks are numbered as they stand.
+    /// Prefix of its weights' names in a static network, such as `blocks.3`; blocks are numbered by position.
     pub name: String,
     /// Its number in the largest network of the space, where layers are numbered (blocks, the stem's convolutions).
     pub slot: Option<usize>,
-    /// What it computes.
+    /// Operator.
     pub operator: Operator,
-    /// What it reads.
+    /// First input.
     pub input: FeatureMap,
-    /// What it makes.
+    /// Output.
     pub output: FeatureMap,
-    /// Of each of its inputs, in order, the index of the layer that makes it; `None` is the network's input. Never empty.
+    /// The index of the layer that makes each of its inputs, in order; `None` is the network's input. Never empty.
     pub inputs: Vec<Option<usize>>,
 }
 
@@ -60,7 +60,7 @@ impl LayerSpec {
         weights
     }
 
-    /// The same layer by itself: each of its inputs is the network's.
+    /// The layer alone: each of its inputs is the network's.
     #[must_use]
     pub fn alone(&self) -> Self {
         Self { inputs: vec![None; self.inputs.len()], ..self.clone() }
@@ -71,7 +71,7 @@ impl LayerSpec {
         make_divisible((mid / 4) as f64, 8)
     }
 
-    /// Key of its latency: all that decides how long it takes, and nothing else.
+    /// Key of its latency: everything that decides how long it takes, and nothing else.
     pub fn key(&self) -> String {
         self.to_string()
     }

@@ -1,4 +1,4 @@
-//! Layers from their keys: what a plan for a device lists, and what a latency table's rows are called by.
+//! Reads layers from latency keys, the names of layers in plans for devices and in latency tables.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ const MOST_SIDE: usize = 4096;
 /// Most values in a map or a weight: 1 GiB of f32.
 const MOST_VALUES: usize = 1 << 28;
 
-/// The layer that a key names, by itself: its block's number is 0 and each of its inputs is the network's.
+/// The layer that a key names, alone: its block's number is 0 and each of its inputs is the network's.
 impl FromStr for LayerSpec {
     type Err = Error;
 
@@ -50,29 +50,23 @@ fn parse(text: &str) -> Option<LayerSpec> {
 }
 
 impl LayerSpec {
-    /// Layers one after the other as a network, each of which reads the one before.
+    /// Layers in sequence as a network, each of which reads the one before.
     ///
     /// # Errors
     /// As [`LayerSpec::graph`].
-    pub fn chain(layers: Vec<Self>) -> Result<Vec<Self>> {
-        Self::graph(
-            layers
-                .into_iter()
-                .enumerate()
-                .map(|(index, mut layer): (usize, Self)| {
-                    layer.inputs = vec![index.checked_sub(1); layer.operator.arity()];
-                    layer
-                })
-                .collect(),
-        )
+    pub fn chain(mut layers: Vec<Self>) -> Result<Vec<Self>> {
+        for (index, layer) in layers.iter_mut().enumerate() {
+            layer.inputs = vec![index.checked_sub(1); layer.operator.arity()];
+        }
+        Self::graph(layers)
     }
 
-    /// Layers as a network in which each reads what its `inputs` say. Blocks and the convolutions of a stem are numbered as
-    /// they stand, so that no two layers have weights of one name.
+    /// Layers as a network, connected by their `inputs`. Blocks and the convolutions of a stem are numbered by
+    /// position, so that no two layers have weights of one name.
     ///
     /// # Errors
-    /// Names the first layer that reads more or fewer outputs than its operator takes, one that is not before it, or one of
-    /// another size.
+    /// Names the first layer whose number of inputs is not its operator's, or with an input that does not come before
+    /// it, or of another size.
     pub fn graph(layers: Vec<Self>) -> Result<Vec<Self>> {
         let mut graph = Vec::<Self>::with_capacity(layers.len());
         let mut numbers = BTreeMap::<String, usize>::new();
@@ -91,13 +85,13 @@ impl LayerSpec {
         Ok(graph)
     }
 
-    /// Whether each layer reads the one before it and nothing else, as [`LayerSpec::chain`] has it.
+    /// Whether each layer reads the one before it and nothing else, as in [`LayerSpec::chain`].
     pub fn is_chain(layers: &[Self]) -> bool {
         layers.iter().enumerate().all(|(at, layer): (usize, &Self)| layer.inputs == [at.checked_sub(1)])
     }
 }
 
-/// Whether a layer can follow these, as it says what it reads.
+/// Checks that a layer, with its inputs, can follow these.
 fn check_inputs(layer: &LayerSpec, before: &[LayerSpec]) -> Result<()> {
     let place = format!("layer {}", before.len() + 1);
     let wrong = |expected: String, got: String| Err(Error::invalid("network", &place, expected, got));
@@ -108,13 +102,13 @@ fn check_inputs(layer: &LayerSpec, before: &[LayerSpec]) -> Result<()> {
     for &input in &layer.inputs {
         match input.map(|index| before.get(index)) {
             Some(Some(read)) if read.output != layer.input => {
-                return wrong(format!("what \"{read}\" makes"), format!("\"{layer}\""));
+                return wrong(format!("the output of \"{read}\""), format!("\"{layer}\""));
             }
             Some(None) => {
                 return wrong("inputs from layers before it".to_string(), format!("{:?}", layer.inputs));
             }
             None if before.first().is_some_and(|first| first.input != layer.input) => {
-                let expected = format!("what \"{}\" reads, as the network's input", before[0]);
+                let expected = format!("the input of \"{}\", as the network's input", before[0]);
                 return wrong(expected, format!("\"{layer}\""));
             }
             _ => {}
@@ -189,7 +183,10 @@ mod tests {
         for (layers, part) in [
             (diamond(&[Some(1)]), "layer 4: expected \"sum2 4 @8x8\" to have 2 inputs, got 1"),
             (diamond(&[Some(1), Some(3)]), "layer 4: expected inputs from layers before it"),
-            (vec![layer(conv, &[None]), layer("pool 5 @8x8", &[Some(0)])], "layer 2: expected what \"conv"),
+            (
+                vec![layer(conv, &[None]), layer("pool 5 @8x8", &[Some(0)])],
+                "layer 2: expected the output of \"conv",
+            ),
             (vec![layer(conv, &[None]), layer("pool 5 @8x8", &[None])], "as the network's input, got \"pool"),
         ] {
             let error = LayerSpec::graph(layers).expect_err(part).to_string();
@@ -247,7 +244,7 @@ mod tests {
             error
                 .expect_err("9 is not 8")
                 .to_string()
-                .contains("layer 2: expected what \"pool 8 @4x4\" makes")
+                .contains("layer 2: expected the output of \"pool 8 @4x4\"")
         );
     }
 }

@@ -1,7 +1,7 @@
-//! What can be chosen: search spaces, their lists of choices, sub-networks by name, and their layers.
+//! Search spaces: their lists of choices, sub-networks by name, and layers.
 //!
-//! There is one list of choices, the [`Genome`], and every layer says which of them it depends on; [`SpaceIndex`] holds
-//! what follows from that. Knows no tensor, no clock, and no randomness that is not passed in.
+//! There is one list of choices, the [`Genome`], and every layer records which of them it depends on; [`SpaceIndex`] is
+//! derived from that. Knows no tensor, no clock, and no randomness that is not passed in.
 
 #![forbid(unsafe_code)]
 

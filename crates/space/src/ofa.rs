@@ -1,4 +1,4 @@
-//! Sub-networks as PyTorch's `ofa` writes them: samples, and the configs of its classes.
+//! Sub-networks in the formats of PyTorch's `ofa`: samples, and the configs of its classes.
 
 pub(crate) mod config;
 pub(crate) mod sample;
@@ -13,7 +13,7 @@ use crate::value::{Extent, Ratio};
 pub use config::{NET_CONFIG, RUN_CONFIG, net_config, run_config};
 
 impl SearchSpace {
-    /// The stages that the formats speak of.
+    /// The stages that the formats describe.
     fn ofa_stages(&self) -> Result<&Stages> {
         let stages = self.structure().stages();
         stages.ok_or_else(|| self.is_not_of_ofa())
@@ -31,7 +31,7 @@ impl SearchSpace {
     }
 }
 
-/// The sub-network of these blocks and widths, not checked yet.
+/// The sub-network of these blocks and widths, not yet checked.
 fn arch_of(resolution: Extent, stages: Vec<Vec<Block>>, widths: Vec<Ratio>) -> Arch {
     Arch::new(resolution, Blocks { stages, widths }.to_string())
 }

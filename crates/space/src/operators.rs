@@ -1,6 +1,6 @@
-//! What layers compute. Each operator is a file of its own: its key, written and read, its weights, its costs.
+//! The operators of layers. Each has its own file: its key, read and written, its weights, its costs.
 //!
-//! [`Operator`] is the door. It, [`Operator::ask`] and [`READERS`] list all operators, and nothing else here does.
+//! Only [`Operator`], [`Operator::ask`] and [`READERS`] list all operators.
 
 mod bottleneck;
 mod classifier;
@@ -30,7 +30,7 @@ pub(crate) use words::number;
 /// Most channels, inner ones included.
 const MOST_CHANNELS: usize = 65_536;
 
-/// What a layer computes.
+/// The operator of a layer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operator {
     /// Dense convolution on the image, batch norm, activation.
@@ -57,7 +57,7 @@ pub enum Operator {
         /// Whether the input is added to the output.
         residual: bool,
     },
-    /// Greatest of 3 x 3, stride 2, padding 1.
+    /// Maximum over 3 x 3, stride 2, padding 1.
     MaxPool,
     /// A residual bottleneck.
     Bottleneck(Bottleneck),
@@ -82,15 +82,15 @@ pub enum Operator {
     },
 }
 
-/// Sizes of what an operator reads, which are those of each of its inputs, and of what it makes.
+/// Sizes of an operator's inputs, which are all equal, and of its output.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Maps {
     pub input: FeatureMap,
     pub output: FeatureMap,
 }
 
-/// The answers that each operator's file gives. The defaults are those of an operator with one input, no weights and no
-/// multiply-accumulates that keeps the extent and needs no memory beside its input and output.
+/// The questions that each operator's file answers. The defaults are those of an operator with one input, no weights
+/// and no multiply-accumulates that keeps the extent and needs no memory besides its input and output.
 trait Form {
     /// The key up to the input's extent, such as `conv k3 8-16 relu`.
     fn key(&self, maps: Maps) -> String;
@@ -103,13 +103,13 @@ trait Form {
         0
     }
 
-    /// Values that live at once while it runs, its first input and its output included. The input lives to the end where
-    /// `kept` says so, and else until its last use in here.
+    /// Most values that live at once while it runs, its first input and its output included. If `kept`, the input lives
+    /// to the end, else until its last use inside the operator.
     fn peak(&self, maps: Maps, _kept: bool) -> usize {
         maps.input.len() + maps.output.len()
     }
 
-    /// Values of the largest map inside, its input and its output left out.
+    /// Values of the largest map inside, without its input and its output.
     fn widest(&self, _input: FeatureMap) -> usize {
         0
     }
@@ -130,10 +130,10 @@ trait Form {
     }
 }
 
-/// A key's words up to the input's extent, as one operator reads them; `None` if they are not its own.
+/// Reads an operator from a key's words up to the input's extent; `None` if they are another operator's.
 type Reader = fn(&[&str]) -> Option<Parsed>;
 
-/// Who reads keys.
+/// The readers of keys.
 const READERS: [Reader; 11] = [
     stem::read,
     mbconv::read,
@@ -148,9 +148,9 @@ const READERS: [Reader; 11] = [
     sum::read,
 ];
 
-/// What a key names.
+/// The contents of a key.
 pub(crate) struct Parsed {
-    /// The name of such a layer by itself; of a list, with the number 0.
+    /// The name of such a layer alone; in a list, with the number 0.
     pub name: &'static str,
     /// The operator.
     pub operator: Operator,
@@ -159,7 +159,7 @@ pub(crate) struct Parsed {
 }
 
 impl Operator {
-    /// Hands the operator's own file to `question`.
+    /// Calls `question` with the operator's own file.
     fn ask<T>(&self, question: impl FnOnce(&dyn Form) -> T) -> T {
         match *self {
             Self::Stem { kernel, stride, activation } => question(&stem::Stem { kernel, stride, activation }),
@@ -210,8 +210,8 @@ impl Operator {
         self.ask(|form| form.macs(maps))
     }
 
-    /// Values that live at once while it runs, at most, its first input and its output included; `kept` says whether the
-    /// input outlives it.
+    /// Most values that live at once while it runs, its first input and its output included; `kept` if the input
+    /// outlives the operator.
     pub(crate) fn peak(&self, maps: Maps, kept: bool) -> usize {
         self.ask(|form| form.peak(maps, kept))
     }

@@ -1,4 +1,4 @@
-//! The spaces that come with the toolkit, and the users' own.
+//! The spaces that come with the toolkit, and users' own.
 
 use std::path::Path;
 
@@ -42,10 +42,10 @@ pub fn preset(name: &str) -> Result<SearchSpace> {
     SearchSpace::from_toml(&format!("preset {name}"), text)
 }
 
-/// A space as users give it: a preset's name, or the path of a TOML file.
+/// Reads a user's space: a preset's name, or the path of a TOML file.
 ///
 /// # Errors
-/// If it is neither, or the file is no space.
+/// If it is neither, or the file is not a valid space.
 pub fn open(text: &str) -> Result<SearchSpace> {
     let path = Path::new(text);
     if preset_names().any(|name| name == text) || !file::is_input(path) {

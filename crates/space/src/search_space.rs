@@ -1,4 +1,4 @@
-//! A family of networks as checked data: all that is fixed, and the list of what can be chosen.
+//! A checked search space: its fixed sizes and its list of choices.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -33,7 +33,7 @@ pub struct SearchSpace {
     file: SpaceFile,
     family: Arc<dyn Family>,
     genome: Genome,
-    /// What its weights follow from, made when it is first asked for.
+    /// The index for weights, made at first use.
     weights: OnceLock<Arc<SpaceIndex>>,
 }
 
@@ -63,12 +63,12 @@ impl SearchSpace {
         toml::to_string(&self.file).expect("a checked space is plain data")
     }
 
-    /// Its name.
+    /// The space's name.
     pub fn name(&self) -> &str {
         &self.file.name
     }
 
-    /// What the structure of its networks is called.
+    /// The name of its networks' structure.
     pub fn family(&self) -> FamilyName {
         self.file.family
     }
@@ -88,13 +88,13 @@ impl SearchSpace {
         &self.file.resolutions
     }
 
-    /// The resolution with the most places, which memory is for.
+    /// The resolution with the most places, which decides memory.
     pub fn greatest_resolution(&self) -> Extent {
         let listed = self.resolutions().iter().copied();
         listed.max_by_key(|resolution| resolution.plane()).expect("a checked space has a resolution")
     }
 
-    /// Added to the variance in batch norms.
+    /// The constant added to the variance in batch norms.
     pub fn batch_norm_epsilon(&self) -> f32 {
         self.file.batch_norm_epsilon
     }
@@ -104,17 +104,17 @@ impl SearchSpace {
         self.file.dropout
     }
 
-    /// What can be chosen.
+    /// The list of choices.
     pub fn genome(&self) -> &Genome {
         &self.genome
     }
 
-    /// The genes that predictors see, in the order of their features.
+    /// The genes with features for predictors, in the order of their features.
     pub fn features(&self) -> Vec<GeneId> {
         self.family.words().features()
     }
 
-    /// What its networks are like, a line each, for people.
+    /// A description of its networks for people, in lines.
     pub fn describe(&self) -> Vec<String> {
         self.family.words().describe(&self.genome)
     }
@@ -124,14 +124,14 @@ impl SearchSpace {
         self.genome.count_at(RESOLUTION)
     }
 
-    /// Sixteen hexadecimal digits that two spaces share only if everything in them is equal but the name.
+    /// Sixteen hexadecimal digits that two spaces share only if they are equal in everything but the name.
     pub fn fingerprint(&self) -> String {
         let mut file = self.file.clone();
         file.name = String::new();
         fingerprint_of(&file)
     }
 
-    /// The same of a space whose resolutions may differ too.
+    /// The fingerprint without the resolutions, which may differ too.
     pub fn fingerprint_at_any_resolution(&self) -> String {
         let mut file = self.file.clone();
         file.name = String::new();
@@ -139,17 +139,17 @@ impl SearchSpace {
         fingerprint_of(&file)
     }
 
-    /// The same space with so many classes.
+    /// The space with another number of classes.
     ///
     /// # Errors
-    /// If there may not be so many.
+    /// If that number is not allowed.
     pub fn with_classes(&self, classes: usize) -> Result<Self> {
         let mut file = self.file.clone();
         file.classes = classes;
         file.check(&format!("space {}", self.name()))
     }
 
-    /// The space with only so many of the largest choices of some kinds; its sub-networks lie in this space as well.
+    /// The space restricted to a number of largest choices of some kinds; its sub-networks lie in this space as well.
     #[must_use]
     pub fn restricted(&self, largest: &BTreeMap<String, usize>) -> Self {
         self.narrowed(self.genome.restricted(largest))
@@ -167,10 +167,10 @@ impl SearchSpace {
         Ok(whole.narrowed(whole.genome.allowing_as(&self.genome, |gene| gene != RESOLUTION)))
     }
 
-    /// The space with only these of its input resolutions; its sub-networks lie in this space as well.
+    /// The space restricted to some of its input resolutions; its sub-networks lie in this space as well.
     ///
     /// # Errors
-    /// If there is none, or one that the space does not list.
+    /// If the list is empty, or has a resolution that the space does not list.
     pub fn at_resolutions<R: Into<Extent> + Copy>(&self, resolutions: &[R]) -> Result<Self> {
         let resolutions: Vec<Extent> = resolutions.iter().map(|resolution| (*resolution).into()).collect();
         if resolutions.is_empty() {
@@ -184,7 +184,7 @@ impl SearchSpace {
         self.with_resolutions(listed.filter(|listed| resolutions.contains(listed)).collect())
     }
 
-    /// The space with the input resolutions of `other` as well: the smallest in which the sub-networks of both lie, if
+    /// The space with the input resolutions of `other` added: the smallest that contains the sub-networks of both, if
     /// they differ in resolutions only.
     ///
     /// # Errors
@@ -199,7 +199,7 @@ impl SearchSpace {
     /// Whether the sub-network lies in this space.
     ///
     /// # Errors
-    /// Says the stage, the block and the choice that do not.
+    /// Names the stage, the block and the choice that do not.
     pub fn check(&self, arch: &Arch) -> Result<()> {
         self.row(arch).map(drop)
     }
@@ -207,7 +207,7 @@ impl SearchSpace {
     /// Whether inputs of this resolution are among the space's.
     ///
     /// # Errors
-    /// Lists the resolutions there are.
+    /// Lists the space's resolutions.
     pub fn check_resolution(&self, resolution: Extent) -> Result<()> {
         if self.resolutions().contains(&resolution) {
             return Ok(());
@@ -218,7 +218,7 @@ impl SearchSpace {
     /// The sub-network as a row of the space's genome.
     ///
     /// # Errors
-    /// If it does not lie in this space: says the choice that does not.
+    /// If it does not lie in this space; names the choice that does not.
     pub fn row(&self, arch: &Arch) -> Result<Vec<Index>> {
         let mut row = self.row_at_any_resolution(arch)?;
         let index = self.genome.index_of(RESOLUTION, Value::Extent(arch.resolution));
@@ -229,7 +229,7 @@ impl SearchSpace {
         Ok(row)
     }
 
-    /// The row, whose resolution is the first whatever the sub-network's is.
+    /// The sub-network's row, but at the first resolution.
     pub(crate) fn row_at_any_resolution(&self, arch: &Arch) -> Result<Vec<Index>> {
         let mut row = vec![0; self.genome.len()];
         let words = self.family.words();
@@ -256,8 +256,8 @@ impl SearchSpace {
 
     /// The layers of a sub-network, in the order in which they run.
     ///
-    /// Any resolution will do, for a network of convolutions takes inputs of any size; whether it is one that
-    /// the space lists is [`SearchSpace::check`]'s question.
+    /// Any resolution will do, for a network of convolutions takes inputs of any size; [`SearchSpace::check`] checks
+    /// that the space lists it.
     ///
     /// # Errors
     /// If a choice is not among the space's.
@@ -276,7 +276,7 @@ impl SearchSpace {
         layers(self.build(row, None))
     }
 
-    /// Each slot as a row's network has it; its input has `resolution` in place of the row's, where one is given.
+    /// Each slot in a row's network; `resolution`, if given, replaces the row's.
     pub(crate) fn build(&self, row: &GeneRow, resolution: Option<Extent>) -> Vec<Node> {
         let mut builder = Builder::new(&self.genome, row, resolution);
         self.family.build(&mut builder);
@@ -288,13 +288,13 @@ impl SearchSpace {
         SpaceIndex::new(self)
     }
 
-    /// Every layer of its sub-networks once, by latency key: what has to be measured for the space. A name and a
-    /// slot are those of a network that has the layer, and each of its inputs is the network's.
+    /// Every layer of its sub-networks once, by latency key: the layers to measure for the space. Name and slot are
+    /// those in some network that has the layer, and each of its inputs is the network's.
     pub fn layers(&self) -> BTreeMap<String, LayerSpec> {
         self.index().by_key()
     }
 
-    /// The same at one resolution only, which is all that weights depend on; it is made once.
+    /// The index at one resolution only, which is enough for weights; it is made once.
     pub fn weights(&self) -> &SpaceIndex {
         self.weights.get_or_init(|| {
             let last = *self.genome.allowed(RESOLUTION).last().expect("a resolution");

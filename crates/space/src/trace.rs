@@ -36,16 +36,16 @@ impl VarSet {
     }
 }
 
-/// A value that only [`Trace::get`] opens, which notes what it depends on.
+/// A value that only [`Trace::get`] opens, which records the dependence.
 ///
-/// It has no `PartialEq` and no `Deref`: what is compared without a trace would be a dependence that nobody notes.
+/// It has no `PartialEq` and no `Deref`: a comparison without a trace would be an unrecorded dependence.
 #[derive(Clone, Debug)]
 pub struct Traced<T> {
     pub(crate) value: T,
     pub(crate) depends: VarSet,
 }
 
-/// Where the dependences of the values that are opened are gathered.
+/// Collects the dependences of opened values.
 #[derive(Debug, Default)]
 pub struct Trace(VarSet);
 
@@ -57,8 +57,8 @@ impl Trace {
     }
 }
 
-/// A value computed from traced ones; depends on all that was opened. It is a `Fn`, so that nothing opened can be carried
-/// out of it.
+/// A value computed from traced ones; depends on all values that were opened. It is a `Fn`, so that no opened value can
+/// leave it.
 pub fn traced<T>(compute: impl Fn(&mut Trace) -> T) -> Traced<T> {
     let mut trace = Trace::default();
     let value = compute(&mut trace);

@@ -1,4 +1,4 @@
-//! What a choice can be: counts, ratios, names and extents.
+//! The values of choices: counts, ratios, names and extents.
 
 use std::fmt;
 use std::str::FromStr;
@@ -72,7 +72,7 @@ impl<'de> Deserialize<'de> for Ratio {
     }
 }
 
-/// Height and width of a map or an input, in pixels (or whatever its rows and columns are).
+/// Height and width of a map or an input, in pixels (or other units of its rows and columns).
 ///
 /// A square is written as its side, `28`, anything else as `40x101`, height first; in files a square is a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,7 +89,7 @@ impl Extent {
         Self { height: side, width: side }
     }
 
-    /// A single place: what pooling leaves.
+    /// A single place, as after pooling.
     pub const ONE: Self = Self::square(1);
 
     /// Number of places.
@@ -97,7 +97,7 @@ impl Extent {
         self.height * self.width
     }
 
-    /// What a convolution with padding `kernel / 2` makes of it: both sides divided by the stride, rounded up.
+    /// The extent after a convolution with padding `kernel / 2`: both sides divided by the stride, rounded up.
     #[must_use]
     pub fn through(self, stride: usize) -> Self {
         Self { height: self.height.div_ceil(stride), width: self.width.div_ceil(stride) }
@@ -111,7 +111,7 @@ impl From<usize> for Extent {
     }
 }
 
-/// Equal to a number where it is the square of that side.
+/// Equal to a number if it is the square of that side.
 impl PartialEq<usize> for Extent {
     fn eq(&self, side: &usize) -> bool {
         *self == Self::square(*side)
@@ -132,8 +132,8 @@ impl FromStr for Extent {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || Error::invalid("extent", "value", "a side such as 28, or HEIGHTxWIDTH", text);
-        let side = |text: &str| text.parse().map_err(|_| wrong());
+        let expected = "a side such as 28, or HEIGHTxWIDTH";
+        let side = |side: &str| side.parse().map_err(|_| Error::invalid("extent", "value", expected, text));
         match text.split_once('x') {
             None => side(text).map(Self::square),
             Some((height, width)) => Ok(Self { height: side(height)?, width: side(width)? }),
@@ -162,13 +162,15 @@ impl<'de> Deserialize<'de> for Extent {
             }
 
             fn visit_u64<E: serde::de::Error>(self, side: u64) -> Result<Extent, E> {
-                let wrong = || E::invalid_value(serde::de::Unexpected::Unsigned(side), &self);
-                usize::try_from(side).map(Extent::square).map_err(|_| wrong())
+                usize::try_from(side)
+                    .map(Extent::square)
+                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Unsigned(side), &self))
             }
 
             fn visit_i64<E: serde::de::Error>(self, side: i64) -> Result<Extent, E> {
-                let wrong = || E::invalid_value(serde::de::Unexpected::Signed(side), &self);
-                usize::try_from(side).map(Extent::square).map_err(|_| wrong())
+                usize::try_from(side)
+                    .map(Extent::square)
+                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Signed(side), &self))
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Extent, E> {
@@ -193,7 +195,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// Whether values of its kind have an order, so that one can speak of the largest few.
+    /// Whether values of this kind have an order, so that there are largest ones.
     pub fn is_ordered(self) -> bool {
         !matches!(self, Self::Name(_))
     }
@@ -210,11 +212,11 @@ impl fmt::Display for Value {
     }
 }
 
-/// A type that values of one kind are read as and made of.
+/// A type that converts to and from values of one kind.
 pub trait Readable: Copy + PartialEq {
-    /// What the value says; `None` if it is of another kind.
+    /// Reads a value; `None` if it is of another kind.
     fn read(value: Value) -> Option<Self>;
-    /// The value that says it.
+    /// Makes the value.
     fn value(self) -> Value;
 }
 

@@ -9,7 +9,7 @@ pub enum Norm {
     Layer,
 }
 
-/// A weight's role, which decides its initial value, whether it decays, and whether products read it.
+/// A weight's role, which decides its initial value, whether it decays, and whether it is an operand of products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WeightRole {
     /// Filters of a convolution, `[O, I, k, k]`; initially He's normal values over the fan-out.
@@ -42,8 +42,8 @@ impl WeightRole {
         matches!(self, Self::Filters | Self::Matrix)
     }
 
-    /// How a smaller weight of this role lies in a big one, dimension by dimension: kernels of convolutions around the
-    /// center, all else at the beginning.
+    /// The place of a smaller weight of this role in a big one, per dimension: kernels of convolutions around the center,
+    /// all else at the beginning.
     fn takes(self, dimensions: usize) -> Vec<Take> {
         let spatial = matches!(self, Self::Filters | Self::DepthwiseFilters);
         (0..dimensions)
@@ -52,14 +52,14 @@ impl WeightRole {
     }
 }
 
-/// How the smaller of two weights lies in the big one, in one dimension.
+/// The place of a smaller weight in a big one, in one dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Take {
     /// At the beginning.
     Leading,
     /// Around the center.
     Center,
-    /// In the leading part of each of so many equal blocks.
+    /// In the leading part of each of this many equal blocks.
     Blocks(usize),
 }
 
@@ -70,14 +70,14 @@ pub struct WeightSpec {
     pub name: String,
     /// Shape, such as `[out, in, 1, 1]`.
     pub shape: Vec<usize>,
-    /// Its role.
+    /// Role.
     pub role: WeightRole,
-    /// How a smaller one lies in it, one for each dimension.
+    /// The place of a smaller weight in it, per dimension.
     pub takes: Vec<Take>,
 }
 
 impl WeightSpec {
-    /// A weight of which smaller ones are taken as its role has it.
+    /// A weight in which smaller ones have the place that its role decides.
     pub fn new(name: impl Into<String>, shape: &[usize], role: WeightRole) -> Self {
         Self { name: name.into(), shape: shape.to_vec(), role, takes: role.takes(shape.len()) }
     }
@@ -87,7 +87,7 @@ impl WeightSpec {
         self.shape.iter().product()
     }
 
-    /// Whether it holds nothing.
+    /// Whether it has no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -103,7 +103,7 @@ impl WeightSpec {
     }
 }
 
-/// Weights as an operator lists them, by the part of their names below the layer's.
+/// An operator's weights, by the part of their names below the layer's.
 #[derive(Default)]
 pub(crate) struct WeightList(Vec<WeightSpec>);
 

@@ -1,4 +1,4 @@
-//! What a table's file of version 2 said of the sub-networks of one space: medians, of one session.
+//! Sub-networks of one space in a table's file of version 2: medians, of one session.
 
 use base::Result;
 use serde::Deserialize;
@@ -15,7 +15,7 @@ pub(crate) struct OldSpace {
     name: String,
     resolutions: Vec<Extent>,
     correction: Correction,
-    /// Judged by other rules.
+    /// Assigned by the rules of that version.
     #[serde(rename = "validation")]
     _validation: Value,
     networks: Vec<OldNetwork>,
@@ -44,7 +44,7 @@ struct OldSearched {
     measured_us: f64,
 }
 
-/// A median of which no more is known.
+/// A measurement of which only the median is known.
 fn measurement(session: &str, us: f64, visits: usize) -> Measurement {
     Measurement {
         session: session.to_string(),
@@ -62,40 +62,46 @@ fn measurement(session: &str, us: f64, visits: usize) -> Measurement {
     }
 }
 
+impl OldNetwork {
+    fn checked(self, session: &str) -> NetworkRow {
+        let us = self.second_us.map_or(self.first_us, |second| 0.5 * (self.first_us + second));
+        let one = measurement(session, us, if self.second_us.is_some() { 6 } else { 3 });
+        NetworkRow {
+            arch: self.arch,
+            part: self.part,
+            sum_us: self.sum_us,
+            predicted_us: self.predicted_us,
+            took: super::Row { accepted: true, ..unpooled(&one) },
+            sessions: vec![one],
+            left_out: Vec::new(),
+        }
+    }
+}
+
+impl OldSearched {
+    fn checked(self, session: &str) -> SearchedRow {
+        let one = measurement(session, self.measured_us, 3);
+        SearchedRow {
+            limit_us: self.limit_us,
+            arch: self.arch,
+            part: self.part,
+            predicted_us: self.predicted_us,
+            took: super::Row { accepted: true, ..unpooled(&one) },
+            sessions: vec![one],
+        }
+    }
+}
+
 impl OldSpace {
-    /// The same as it is known now; `place` names the file.
+    /// The fit in the present form; `place` names the file.
     pub fn checked(self, place: &str, session: &str) -> Result<SpaceFit> {
-        let network = |old: OldNetwork| {
-            let us = old.second_us.map_or(old.first_us, |second| 0.5 * (old.first_us + second));
-            let one = measurement(session, us, if old.second_us.is_some() { 6 } else { 3 });
-            NetworkRow {
-                arch: old.arch,
-                part: old.part,
-                sum_us: old.sum_us,
-                predicted_us: old.predicted_us,
-                took: super::Row { accepted: true, ..unpooled(&one) },
-                sessions: vec![one],
-                left_out: Vec::new(),
-            }
-        };
-        let searched = |old: OldSearched| {
-            let one = measurement(session, old.measured_us, 3);
-            SearchedRow {
-                limit_us: old.limit_us,
-                arch: old.arch,
-                part: old.part,
-                predicted_us: old.predicted_us,
-                took: super::Row { accepted: true, ..unpooled(&one) },
-                sessions: vec![one],
-            }
-        };
         let fit = SpaceFit {
             name: self.name,
             space: None,
             resolutions: self.resolutions,
             correction: self.correction,
-            networks: self.networks.into_iter().map(network).collect(),
-            searched: self.searched.into_iter().map(searched).collect(),
+            networks: self.networks.into_iter().map(|network| network.checked(session)).collect(),
+            searched: self.searched.into_iter().map(|searched| searched.checked(session)).collect(),
         };
         fit.check(place)?;
         Ok(fit)

@@ -6,7 +6,7 @@ use super::*;
 use crate::table::LatencyTable;
 use crate::testing::made_up;
 
-/// What a session measured of something.
+/// A session's measurement.
 pub(crate) fn measured(session: &str, us: f64) -> Measurement {
     Measurement {
         session: session.to_string(),
@@ -24,7 +24,7 @@ pub(crate) fn measured(session: &str, us: f64) -> Measurement {
     }
 }
 
-/// What is known of networks that take what `truth` makes of their sums.
+/// A fit of networks whose latency is `truth` of their sum.
 struct Made {
     space: SearchSpace,
     table: LatencyTable,
@@ -104,8 +104,11 @@ fn a_miss_that_all_networks_have_is_made_good() {
 fn searched_networks_set_the_margin_and_others_judge_it() {
     let mut made = Made::new(120, |sum, rng| (1.1 * sum + 9.0) * rng.random_range(0.98..1.02));
     // searches found networks that take 4 % more than predicted, and two of forty even more
-    let ratio = |index: usize| if index < 2 { 1.2 + 0.01 * index as f64 } else { 1.04 };
-    made.fit.searched = (0..40).map(|index| made.searched(index, Part::Fit, ratio(index))).collect();
+    for index in 0..40 {
+        let ratio = if index < 2 { 1.2 + 0.01 * index as f64 } else { 1.04 };
+        let searched = made.searched(index, Part::Fit, ratio);
+        made.fit.searched.push(searched);
+    }
     assert_eq!((made.fit.upper_factor(), made.fit.validation().limits), (1.2, 0), "rank 39 of 40");
     made.fit.searched.remove(0);
     assert_eq!(made.fit.upper_factor(), 1.04, "rank 38 of 39");
@@ -119,12 +122,12 @@ fn searched_networks_set_the_margin_and_others_judge_it() {
 fn no_judge_had_a_part_in_anything() {
     let mut made = Made::new(40, |sum, _| 1.1 * sum);
     let learned = made.searched(0, Part::Fit, 1.0);
-    let judge = |row: &SearchedRow| SearchedRow { part: Part::Check, ..row.clone() };
+    let judge = SearchedRow { part: Part::Check, ..learned.clone() };
     let mut fitted_to = made.searched(3, Part::Check, 1.0);
     fitted_to.arch = made.fit.networks[3].arch.clone();
     let kept = made.searched(1, Part::Check, 1.0);
     let broken = made.searched(2, Part::Check, 1.2);
-    made.fit.searched = vec![learned.clone(), judge(&learned), kept.clone(), kept, broken, fitted_to];
+    made.fit.searched = vec![learned, judge, kept.clone(), kept, broken, fitted_to];
     let validation = made.fit.validation();
     assert_eq!(
         (validation.limits, validation.limits_kept),
@@ -133,7 +136,7 @@ fn no_judge_had_a_part_in_anything() {
     );
     let [low, high] = validation.limits_kept_interval.expect("two");
     assert!(low > 0.09 && low < 0.1 && high > 0.9, "{low} {high}");
-    // what is not confirmed is no measurement
+    // an unconfirmed value is no measurement
     made.fit.searched[4].took.accepted = false;
     assert_eq!(made.fit.validation().limits_kept, Some(1.0));
 }
@@ -172,7 +175,7 @@ fn the_band_is_that_of_sessions_that_had_no_part() {
 #[test]
 fn what_is_not_confirmed_has_no_part() {
     let mut made = Made::new(60, |sum, _| 1.1 * sum);
-    // a third was only met in the slow state
+    // a third network was only measured in the slow state
     for network in made.fit.networks.iter_mut().step_by(3) {
         let one = &mut network.sessions[0];
         (one.us, one.confirmed) = (1.4 * one.us, 0);

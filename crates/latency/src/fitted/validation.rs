@@ -1,4 +1,4 @@
-//! How well a table predicts sub-networks that had no part in its predictions.
+//! Compares a table's predictions with sub-networks that had no part in them.
 
 use std::collections::BTreeSet;
 
@@ -10,24 +10,24 @@ use serde::{Deserialize, Serialize};
 use super::{CONFIDENCE, NetworkRow, Part, SearchedRow, SpaceFit};
 use crate::row::DECIMALS;
 
-/// What the differences between measurements of the same sub-network are between.
+/// The source of the differences between measurements of the same sub-network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Between {
     /// Sessions.
     #[serde(rename = "sessions")]
     Sessions,
-    /// Predictions and measurements of one session: nothing is known of another one.
+    /// Predictions and measurements of one session: nothing is known about another one.
     #[serde(rename = "one session")]
     OneSession,
 }
 
-/// How well predictions of the undisturbed latency fit sub-networks that had no part in them.
+/// The fit of predictions of the undisturbed latency to sub-networks that had no part in them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LatencyValidation {
     /// Number of sub-networks.
     pub n: usize,
-    /// Number of those that do not count, because too few visits confirm what they took.
+    /// Number of sub-networks that do not count, because too few visits confirm their latency.
     pub unaccepted: usize,
     /// Number of sessions in which they were measured.
     pub sessions: usize,
@@ -48,29 +48,29 @@ pub struct LatencyValidation {
     /// Median difference of a network's measurements in different sessions, relative to their mean; absent where each was
     /// measured in one.
     pub repeatability: Option<f64>,
-    /// What the interval below is of: predictions from other sessions than the measurement's, or from the same.
+    /// The kind of the interval below: predictions from other sessions than the measurement's, or from the same.
     pub between: Between,
     /// Measurement over prediction: the ends of the prediction interval.
     pub residual_band: [f64; 2],
-    /// Level of that interval: .95, or what there are networks enough for.
+    /// Level of that interval: .95, or the highest for which there are enough networks.
     pub band_level: f64,
-    /// Level of the upper end with which a limit is compared: .95, or what there are networks enough for.
+    /// Level of the upper end that is compared with limits: .95, or the highest for which there are enough networks.
     pub upper_level: f64,
-    /// Number of distinct sub-networks that were searched for a limit, measured, and had no part in anything else.
+    /// Number of distinct sub-networks that were searched with a limit, measured, and had no other part.
     pub limits: usize,
-    /// Share of these that kept it; absent where there are none.
+    /// Share of these that kept it; absent if there are none.
     pub limits_kept: Option<f64>,
     /// Wilson's 95 % interval of that share.
     pub limits_kept_interval: Option<[f64; 2]>,
 }
 
-/// How well the typical latency is predicted: nothing is demanded of it, for it is the neighbors'.
+/// The fit of predictions of the typical latency: it has no target, for it depends on the neighbors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ValidationTypical {
     /// Number of sub-networks.
     pub n: usize,
-    /// What the undisturbed latency is multiplied by.
+    /// The factor on the undisturbed latency.
     pub factor: f64,
     /// Share whose prediction is within 5 % of the measurement.
     pub within_5pct: f64,
@@ -87,17 +87,17 @@ pub struct ValidationTypical {
 }
 
 impl SpaceFit {
-    /// Sub-networks that judge, and whose measurement counts.
+    /// Judging sub-networks whose measurement counts.
     fn judges(&self) -> Vec<&NetworkRow> {
         let judges: Vec<&NetworkRow> =
             self.networks.iter().filter(|network| network.part == Part::Check).collect();
         let accepted: Vec<&NetworkRow> =
             judges.iter().filter(|network| network.took.accepted).copied().collect();
-        // a table that never met the fast state says what it can
+        // a table that never met the fast state uses what it has
         if accepted.is_empty() { judges } else { accepted }
     }
 
-    /// Searched sub-networks that judge the margin: distinct, and none that was fitted to or set it.
+    /// Searched sub-networks that judge the margin: distinct, without those that fitted or set it.
     pub fn searched_judges(&self) -> Vec<&SearchedRow> {
         let spent = self.spent();
         let mut seen = BTreeSet::new();
@@ -112,7 +112,7 @@ impl SpaceFit {
         if accepted.is_empty() { judges } else { accepted }
     }
 
-    /// How well the predictions fit the half that judges.
+    /// The fit of the predictions to the judging half.
     pub fn validation(&self) -> LatencyValidation {
         let judges = self.judges();
         let unaccepted = self.networks.iter().filter(|network| !network.took.accepted).count();
@@ -136,7 +136,7 @@ impl SpaceFit {
         }
     }
 
-    /// Measurement over prediction of the networks that judge: by sessions that had no part in the prediction, where there
+    /// Measurement over prediction of the judging networks: by sessions that had no part in the prediction, if there
     /// are some.
     fn residuals(&self, judges: &[&NetworkRow]) -> (Between, Vec<f64>) {
         let mut left_out = Vec::new();
@@ -153,7 +153,7 @@ impl SpaceFit {
         (Between::Sessions, left_out)
     }
 
-    /// Level of the upper end: that of the searched sub-networks that set it, else of the judging ones.
+    /// Level of the upper end: of the searched sub-networks that set it, else of the judging ones.
     fn upper_level(&self, judges: usize) -> f64 {
         let learned = self.searched_ratios().len();
         let n = if learned > 0 { learned } else { judges } as f64;
@@ -168,17 +168,17 @@ impl SpaceFit {
         learned.map(|row| row.took.us / row.predicted_us).collect()
     }
 
-    /// What a prediction is multiplied by for the upper end of its interval; at least 1. A search finds what is predicted
-    /// to take less than it does, so where searched sub-networks were measured to learn that, the interval is as wide as
-    /// 95 % of them need.
+    /// The factor on a prediction for the upper end of its interval; at least 1. Searches favor networks whose
+    /// predictions are too low, so if searched sub-networks were measured to learn this, the interval is as wide as 95
+    /// % of them need.
     pub fn upper_factor(&self) -> f64 {
         let of_random = self.validation().residual_band[1].max(1.0);
         of_random.max(quantile(self.searched_ratios()).unwrap_or(1.0))
     }
 
-    /// How likely a network that a search found with this prediction keeps a limit: the share of the searched
-    /// sub-networks to learn from that would, were their measurements as far from their predictions; of the judging ones,
-    /// where none were searched for. One more that does not is counted among them.
+    /// The probability that a network from a search with this prediction keeps a limit: the share of the searched
+    /// sub-networks to learn from that would, were their measurements as far from their predictions; of the judging
+    /// ones, if there are no searched ones. One more that does not is counted among them.
     pub fn kept(&self, predicted_us: f64, limit_us: f64) -> f64 {
         let mut ratios = self.searched_ratios();
         if ratios.is_empty() {
@@ -188,14 +188,14 @@ impl SpaceFit {
         kept as f64 / (ratios.len() + 1) as f64
     }
 
-    /// What makes an undisturbed latency a typical one: the median ratio over the sub-networks to fit to.
+    /// The factor from undisturbed to typical latency: the median ratio over the sub-networks to fit to.
     pub fn typical_factor(&self) -> f64 {
         let fitted = self.networks.iter().filter(|network| network.part == Part::Fit);
         let ratios: Vec<f64> = fitted.map(|network| network.took.typical_us / network.predicted_us).collect();
         if ratios.is_empty() { 1.0 } else { rounded(stats::median(&ratios), DECIMALS) }
     }
 
-    /// How well that fits the half that judges.
+    /// The fit of that factor to the judging half.
     pub fn validation_typical(&self) -> ValidationTypical {
         let judges = self.judges();
         let factor = self.typical_factor();
@@ -233,7 +233,7 @@ fn share(errors: &[f64], bound: f64) -> f64 {
     rounded(within as f64 / errors.len().max(1) as f64, DECIMALS)
 }
 
-/// Of sub-networks that judge; without those that were searched for, and with the interval of one session.
+/// The validation by judging sub-networks, without searched ones, and with the interval of one session.
 pub fn of(networks: &[&NetworkRow]) -> LatencyValidation {
     let errors: Vec<f64> = networks.iter().map(|network| network.relative_error().abs()).collect();
     let of_sums: Vec<f64> =
@@ -268,8 +268,8 @@ pub fn of(networks: &[&NetworkRow]) -> LatencyValidation {
     }
 }
 
-/// The greatest difference of what sessions measured of a network, relative to their mean; of those that some visit
-/// confirms.
+/// The greatest difference between sessions' measurements of a network, relative to their mean; only measurements that
+/// some visit confirms.
 fn difference(network: &NetworkRow) -> Option<f64> {
     let confirmed = network.sessions.iter().filter(|one| one.confirmed > 0);
     let times: Vec<f64> = confirmed.map(|one| one.us).collect();
@@ -278,13 +278,13 @@ fn difference(network: &NetworkRow) -> Option<f64> {
     (times.len() > 1).then(|| (high - low) / (0.5 * (high + low)))
 }
 
-/// Level of the interval between order statistics of so many.
+/// Level of the interval between order statistics of this many.
 fn band_level(n: usize) -> f64 {
     rounded(CONFIDENCE.min((n as f64 - 1.0).max(0.0) / (n as f64 + 1.0)), DECIMALS)
 }
 
-/// The prediction interval of exchangeable ratios (split conformal: Vovk et al. 2005, section 2.2): order statistics
-/// of rank `(n + 1) (1 +- level) / 2`; of too few the least and the greatest.
+/// The prediction interval of exchangeable ratios (split conformal: Vovk et al. 2005, section 2.2): order statistics of
+/// rank `(n + 1) (1 +- level) / 2`; for too few the least and the greatest.
 fn band(mut ratios: Vec<f64>) -> [f64; 2] {
     ratios.sort_by(f64::total_cmp);
     let Some(last) = ratios.len().checked_sub(1) else { return [1.0, 1.0] };
@@ -293,8 +293,8 @@ fn band(mut ratios: Vec<f64>) -> [f64; 2] {
     [ratios[outside], ratios[last - outside]].map(|ratio| rounded(ratio, DECIMALS))
 }
 
-/// The upper end that 95 % of exchangeable ratios keep (split conformal, one-sided: rank `(n + 1) .95`); the greatest of
-/// too few, `None` of none.
+/// The upper end that 95 % of exchangeable ratios keep (split conformal, one-sided: rank `(n + 1) .95`); the greatest
+/// if there are too few, `None` if there are none.
 fn quantile(mut ratios: Vec<f64>) -> Option<f64> {
     ratios.sort_by(f64::total_cmp);
     let rank = (CONFIDENCE * (ratios.len() + 1) as f64).ceil() as usize;

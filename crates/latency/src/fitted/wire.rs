@@ -1,4 +1,4 @@
-//! What a table's file says of the sub-networks of one space.
+//! Sub-networks of one space in a table's file.
 
 use base::Error;
 use base::Result;
@@ -33,7 +33,7 @@ impl From<&SpaceFit> for SpaceWire {
 }
 
 impl SpaceWire {
-    /// What is known, if the numbers can be and the validation follows from the lists; `place` names the file.
+    /// The fit, if its numbers are possible and the validation follows from the lists; `place` names the file.
     pub fn checked(self, place: &str) -> Result<SpaceFit> {
         let Self { name, space, resolutions, correction, validation, validation_typical, networks, searched } =
             self;
@@ -43,8 +43,8 @@ impl SpaceWire {
         let got = (validation, validation_typical);
         if expected != got {
             let field = format!("validation of space {}", fit.name);
-            return Err(Error::invalid(place, field, "what follows from the networks", "something else")
-                .and_then_do("undo what was edited, or measure it again"));
+            return Err(Error::invalid(place, field, "the values computed from the networks", "others")
+                .and_then_do("undo the edit, or measure again"));
         }
         Ok(fit)
     }

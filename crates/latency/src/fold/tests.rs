@@ -59,16 +59,17 @@ fn rows_of_other_tools_are_typical() {
     assert_eq!(fold(&rows, None)[0].id.len(), 8);
 }
 
-/// Twenty-four visits of which a third meets the fast state, in which a run takes 10 us; else it takes 14.
+/// Twenty-four visits of which a third meets the fast state, with 10 us per run instead of 14.
 fn disturbed(sentinel_sees_it: bool) -> Rows {
-    let visit = |index: usize| {
+    let mut records = Vec::new();
+    for index in 0..24_usize {
         let fast = index.is_multiple_of(3);
         let samples: Vec<f64> =
             (0..20).map(|i| if fast && i < 10 { 10.0 + 0.01 * i as f64 } else { 14.0 }).collect();
         let sentinel = if fast && sentinel_sees_it { 100.0 } else { 140.0 + index as f64 };
-        visit_of(layer("a"), &samples, Some([150.0, sentinel]))
-    };
-    Rows { setting: setting(), records: (0..24).map(visit).collect() }
+        records.push(visit_of(layer("a"), &samples, Some([150.0, sentinel])));
+    }
+    Rows { setting: setting(), records }
 }
 
 #[test]
@@ -82,7 +83,7 @@ fn what_is_confirmed_counts() {
     assert_eq!((one.visits, one.confirmed, one.samples, one.watched), (24, 8, 480, true));
     let row = Folded::new(&rows, None, 0.05).row(&layer("a")).expect("measured");
     assert!(row.accepted && row.converged, "{row:?}");
-    // the same samples, but the sentinel never is as fast as it is known to be
+    // the same samples, but the sentinel is never as fast as its known fast time
     let rows = disturbed(false);
     let folded = Folded::new(&rows, Some(100.0), 0.05);
     assert!(!folded.sessions[0].facts().met && folded.comparable.is_empty());
@@ -96,11 +97,12 @@ fn what_is_confirmed_counts() {
 fn layers_in_place_are_estimated_one_by_one() {
     let arch = Subject::Network("r8:k3e3".parse().expect("an arch"));
     // no run meets the fast state as a whole: the first layer does in even runs, the second in odd ones
-    let run = |index: usize| {
+    let mut records = Vec::new();
+    for index in 0..40_usize {
         let slow = |is: bool| if is { 1.5 } else { 1.0 };
         let odd = index % 2 == 1;
         let samples = Samples::InPlace(vec![vec![1000.0 * slow(odd), 3000.0 * slow(!odd)]]);
-        Record::Visit(Visit {
+        records.push(Record::Visit(Visit {
             subject: arch.clone(),
             space: None,
             again: !index.is_multiple_of(4),
@@ -109,17 +111,17 @@ fn layers_in_place_are_estimated_one_by_one() {
             arrival_us: None,
             sentinel_us: Some([100.0, 150.0]),
             at_seconds: None,
-        })
-    };
-    let rows = Rows { setting: setting(), records: (0..40).map(run).collect() };
+        }));
+    }
+    let rows = Rows { setting: setting(), records };
     let one = fold(&rows, Some(100.0))[0].measurements(0.05)[&arch].clone();
     assert!(one.in_place && (one.us - 4000.0).abs() < 1e-6, "{one:?}");
     assert!((one.typical_us - 5000.0).abs() < 501.0, "whole runs take more: {one:?}");
     assert_eq!((one.visits, one.confirmed), (40, 20));
 }
 
-/// Two sessions of a shared machine, 23 minutes apart, while others compiled on it: nine layers and five sub-networks of
-/// `micro` in 24 visits each, nine samples of each visit, written by `measure`.
+/// Two sessions on a shared machine, 23 minutes apart, while others compiled on it: nine layers and five sub-networks
+/// of `micro` in 24 visits each, nine samples per visit, written by `measure`.
 #[test]
 fn two_sessions_of_a_shared_machine_agree() {
     let rows = Rows::from_bytes("traces", include_bytes!("traces.jsonl")).expect("own rows");
@@ -138,9 +140,11 @@ fn two_sessions_of_a_shared_machine_agree() {
         first.keys().all(|subject| folded.row(subject).is_some_and(|row| row.accepted && row.visits == 48))
     );
     // without the visits of the fast state nothing counts, however well the rest agrees
-    let fast = |visit: &Visit| visit.sentinel_us.is_some_and(|pair| pair[0].min(pair[1]) < 108.0);
-    let slow = |record: &Record| !matches!(record, Record::Visit(visit) if fast(visit));
-    let left: Vec<Record> = rows.records.iter().filter(|record| slow(record)).cloned().collect();
+    let slow = rows.records.iter().filter(|record| match record {
+        Record::Visit(visit) => visit.sentinel_us.is_none_or(|pair| pair[0].min(pair[1]) >= 108.0),
+        _ => true,
+    });
+    let left: Vec<Record> = slow.cloned().collect();
     let folded_slow = Rows { setting: rows.setting.clone(), records: left };
     let folded = Folded::new(&folded_slow, Some(103.0), 0.05);
     assert!(first.keys().all(|subject| folded.row(subject).is_none_or(|row| !row.accepted)));

@@ -1,4 +1,4 @@
-//! Rows that grow while a process measures, and the file that holds them.
+//! Rows that grow while a process measures, and their file.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{Header, Line, Record, Rows, Session, Setting, whole_lines};
 
-/// Rows that grow, and with them a file, if there is one, which is locked against other processes.
+/// Growing rows, with a file, if there is one, that is locked against other processes.
 pub struct RowsLog {
     rows: Rows,
     file: Option<LineFile>,
@@ -29,14 +29,14 @@ impl RowsLog {
         Self { rows: Rows { setting, records: Vec::new() }, file: None, sync: Every::new(SYNC) }
     }
 
-    /// Starts a file, or goes on with one of the same setting, and notes that a session begins. What a kill left after
-    /// the last line's end is cut off.
+    /// Starts a file, or continues one of the same setting, and records that a process begins. A torn last line, as
+    /// after a kill, is cut off.
     ///
     /// # Errors
-    /// If it holds rows of another setting, is damaged, another process holds it, or it cannot be written.
+    /// If it has rows of another setting, is damaged, is locked by another process, or cannot be written.
     pub fn open(path: &Path, setting: Setting, session: Session) -> Result<Self> {
         let (log, _) = Self::begin(path, setting, session, |_| {
-            Err(occupied(path, "it holds rows of a measuring on another machine or with other flags"))
+            Err(occupied(path, "it holds rows measured on another machine or with other flags"))
         })?;
         Ok(log)
     }
@@ -45,7 +45,7 @@ impl RowsLog {
     /// file starts anew. Returns the path of that copy.
     ///
     /// # Errors
-    /// If it is damaged, another process holds it, or one of the two files cannot be written.
+    /// If it is damaged, is locked by another process, or one of the two files cannot be written.
     pub fn open_or_set_aside(
         path: &Path,
         setting: Setting,
@@ -71,12 +71,12 @@ impl RowsLog {
             if found.setting == rows.setting {
                 rows = found;
             } else {
-                // copied, not renamed: the lock is one of this file, which stays where it is
+                // copied, not renamed: the lock belongs to this file, which stays in place
                 aside = Some(other(&bytes)?);
                 whole = 0;
             }
         }
-        // of samples that were set aside nothing is kept, and nothing is wrong
+        // samples that were set aside are not kept, and are no error
         let kept = if aside.is_some() { &[] } else { &bytes[..] };
         file.go_on(kept, whole, &header, REFUSALS)?;
         let mut log = Self { rows, file: Some(file), sync: Every::new(SYNC) };
@@ -87,12 +87,12 @@ impl RowsLog {
         Ok((log, aside))
     }
 
-    /// All so far.
+    /// All rows so far.
     pub fn rows(&self) -> &Rows {
         &self.rows
     }
 
-    /// Appends a record. A file is synced once a second, and when it is no visit.
+    /// Appends a record. A file is synced once a second, and after every record that is no visit.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -103,7 +103,7 @@ impl RowsLog {
         Ok(())
     }
 
-    /// Removes the file, if there is one: its samples stand in a table now.
+    /// Removes the file, if there is one, once its samples are in a table.
     ///
     /// # Errors
     /// If it cannot be removed.
@@ -136,11 +136,11 @@ fn set_aside(path: &Path, bytes: &[u8]) -> Result<PathBuf> {
         file::sync_folder_of(&copy)?;
         return Ok(copy);
     }
-    Err(occupied(path, "it and every numbered copy hold rows of other flags"))
+    Err(occupied(path, "it and every numbered copy hold rows measured with other flags"))
 }
 
-/// What to do about a file of other samples.
-const NEXT: &str = "finish that one with its flags, or move the file away";
+/// The decision about a file of other samples.
+const NEXT: &str = "finish that run with its flags, or move the file away";
 
 const REFUSALS: Refusals<'_> = Refusals {
     held: "another process is measuring into it",

@@ -134,7 +134,7 @@ fn other_settings_and_damage_are_refused() {
         assert_eq!(std::fs::read_to_string(&path).expect("still there"), text, "nothing is lost");
         error
     };
-    assert!(refused(&header, "other").contains("with other flags; finish that one"));
+    assert!(refused(&header, "other").contains("with other flags; finish that run"));
     for (text, part) in [
         ("nonsense".to_string(), "something else than rows"),
         (header.replace("\"version\":2", "\"version\":3"), "version: expected 2, got 3"),
@@ -149,7 +149,7 @@ fn other_settings_and_damage_are_refused() {
         (format!("{header}{{\"layer\":\"a\",\"layers_us\":[[1]]}}\n"), "line 3: visit"),
         (
             format!("{header}{{\"network\":\"r8:k3e3\",\"layers_us\":[[1],[1,2]]}}\n"),
-            "as many layers in each run",
+            "equally many layers in each run",
         ),
         (format!("{header}{{\"layer\":\" \",\"samples_us\":[1]}}\n"), "line 3: visit"),
         (format!("{header}{{\"layer\":\"a\",\"inner\":0,\"samples_us\":[1]}}\n"), "2^24 runs"),

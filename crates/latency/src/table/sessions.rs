@@ -1,4 +1,4 @@
-//! Adding to a table what further sessions measured, and comparing two tables.
+//! Adds further sessions to a table, and compares two tables.
 
 use std::collections::BTreeSet;
 
@@ -17,30 +17,30 @@ use crate::row::Row;
 use crate::rows::{Rows, Subject};
 use crate::undisturbed::NEAR;
 
-/// What became of rows that were added.
+/// The result of adding rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Added {
     /// Ids of the sessions.
     pub sessions: Vec<String>,
-    /// Sub-networks whose lines did not say of which space they are; it was taken for granted.
+    /// Sub-networks whose lines do not name their space, which was assumed.
     pub assumed: usize,
     /// Names of spaces whose layers changed and that could not be fitted again, because the table does not hold them.
     pub stale: Vec<String>,
 }
 
-/// A layer that two tables hold, in microseconds.
+/// A layer that two tables have, in microseconds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RowChange {
     /// The layer.
     pub layer: String,
-    /// What the one says.
+    /// The row in the first table.
     pub before: Row,
-    /// What the other says.
+    /// The row in the second table.
     pub after: Row,
 }
 
 impl RowChange {
-    /// What the other says over what the one says.
+    /// The second latency over the first.
     pub fn ratio(&self) -> f64 {
         self.after.us / self.before.us
     }
@@ -50,17 +50,17 @@ impl RowChange {
     }
 }
 
-/// Layers that must be known in two sessions to tell whether the machine was in a comparable state.
+/// Least number of layers known in two sessions that shows whether the machine was in a comparable state.
 const LEAST_ANCHORS: usize = 3;
 
 impl LatencyTable {
-    /// Adds the sessions of rows of the same setting: what one had added before is replaced, and spaces whose layers change
-    /// are fitted again. Only sub-networks among `networks` are taken, all without it; new ones are dealt out to fit and to
-    /// judge.
+    /// Adds the sessions of rows of the same setting: they replace earlier ones of the same id, and spaces whose layers
+    /// change are fitted again. Only sub-networks among `networks` are taken, or all without it; new ones are assigned
+    /// to fit and to judge.
     ///
     /// # Errors
-    /// As [`LatencyTable::from_rows`]; or if device or engine differ, sub-networks are of another space, or layers that
-    /// both know differ by more than 5 %. The table is then as it was.
+    /// As [`LatencyTable::from_rows`]; or if device or engine differ, sub-networks are of another space, or layers
+    /// known to both differ by more than 5 %. The table is then unchanged.
     pub fn add_rows(
         &mut self,
         rows: &Rows,
@@ -74,7 +74,7 @@ impl LatencyTable {
         })
     }
 
-    /// The same for sub-networks that only judge: none of the new ones is fitted to.
+    /// Adds rows whose new sub-networks only judge: none of them is fitted to.
     ///
     /// # Errors
     /// As [`LatencyTable::add_rows`].
@@ -86,7 +86,7 @@ impl LatencyTable {
         })
     }
 
-    /// Adds what another table of the same setting holds.
+    /// Adds the sessions of another table of the same setting.
     ///
     /// # Errors
     /// As [`LatencyTable::add_rows`].
@@ -117,7 +117,7 @@ impl LatencyTable {
         })
     }
 
-    /// Does something to a copy, which takes the table's place if it went well.
+    /// Applies a change to a copy, which replaces the table on success.
     fn changed<T>(&mut self, change: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let mut copy = self.clone();
         let done = change(&mut copy)?;
@@ -125,7 +125,7 @@ impl LatencyTable {
         Ok(done)
     }
 
-    /// Takes the sessions in; which sub-networks are new.
+    /// Adds the sessions; returns the new sub-networks.
     fn take(
         &mut self,
         rows: &Rows,
@@ -163,7 +163,7 @@ impl LatencyTable {
         Ok((Added { sessions: ids, assumed, stale: Vec::new() }, new))
     }
 
-    /// Whether sub-networks among rows are of the space; how many do not say.
+    /// Checks that sub-networks among rows are of the space; returns the number of those that do not name one.
     fn check_space(&self, rows: &Rows, space: Option<&SearchSpace>) -> Result<usize> {
         let Some(space) = space else { return Ok(0) };
         let expected = space.fingerprint_at_any_resolution();
@@ -175,7 +175,7 @@ impl LatencyTable {
                     let field = format!("space of sub-network {arch}");
                     let expected = format!("{} ({expected})", space.name());
                     return Err(Error::invalid(&self.place, field, expected, other)
-                        .and_then_do("give --space the one that the rows were measured for"));
+                        .and_then_do("give --space the space for which the rows were measured"));
                 }
                 Some(_) => {}
                 None => {
@@ -220,8 +220,8 @@ impl LatencyTable {
         Ok(())
     }
 
-    /// Works out what follows from the sessions: the sentinel's fast time, rows, and all fits; `dealt` are new
-    /// sub-networks of a space, to fit and to judge.
+    /// Derives everything from the sessions: the sentinel's fast time, rows, and all fits; `dealt` are new sub-networks
+    /// of a space, to fit and to judge.
     fn finish(&mut self, dealt: Option<(&SearchSpace, &BTreeSet<Arch>)>) -> Result<Added> {
         let met = self.sessions.values().filter(|facts| facts.met);
         let fast_us = met.filter_map(|facts| facts.sentinel_fast_us).min_by(f64::total_cmp);
@@ -246,7 +246,7 @@ impl LatencyTable {
         Ok(Added { sessions: Vec::new(), assumed: 0, stale })
     }
 
-    /// Fits a space again after something was entered in its fit.
+    /// Fits a space again after its fit was extended.
     ///
     /// # Errors
     /// If a layer of a sub-network has no row.
@@ -254,7 +254,7 @@ impl LatencyTable {
         self.finish(None).map(|_| ())
     }
 
-    /// When and in which conditions sessions were, for a reader; of equal ids the later counts.
+    /// Dates and conditions of sessions, for a reader; of equal ids the later counts.
     fn note(&mut self, told: Vec<Value>) {
         let sessions = self.run.entry("sessions".to_string()).or_insert_with(|| Value::Array(Vec::new()));
         let Value::Array(sessions) = sessions else { return };
@@ -264,17 +264,18 @@ impl LatencyTable {
         }
     }
 
-    /// The layers that both tables hold.
+    /// The layers that both tables have.
     pub fn changes(&self, other: &Self) -> Vec<RowChange> {
-        self.rows
-            .iter()
-            .filter_map(|(key, before): (&String, &Row)| {
-                Some(RowChange { layer: key.clone(), before: *before, after: *other.rows.get(key)? })
-            })
-            .collect()
+        let mut changes = Vec::new();
+        for (key, before) in &self.rows {
+            if let Some(after) = other.rows.get(key) {
+                changes.push(RowChange { layer: key.clone(), before: *before, after: *after });
+            }
+        }
+        changes
     }
 
-    /// Whether layers that two sessions both know well took the same.
+    /// Checks that the latencies of layers that two sessions both know well agree.
     fn check_anchors(&self, changes: &[RowChange]) -> Result<()> {
         let anchors: Vec<&RowChange> =
             changes.iter().filter(|change| change.counts() && change.before.undisturbed).collect();
@@ -286,28 +287,28 @@ impl LatencyTable {
             return Ok(());
         }
         let sum = |value: fn(&RowChange) -> f64| anchors.iter().map(|anchor| value(anchor)).sum::<f64>();
-        let field = format!("{} layers that both know", anchors.len());
-        let expected = format!("within 5 % of {:.1} us in all", sum(|anchor| anchor.before.us));
+        let field = format!("{} layers known to both", anchors.len());
+        let expected = format!("within 5 % of {:.1} us in total", sum(|anchor| anchor.before.us));
         let got =
             format!("{:.1} us, and {ratio:.3} times as long in the median", sum(|anchor| anchor.after.us));
         Err(Error::invalid(&self.place, field, expected, got)
-            .and_then_do("measure when the machine is as it was, or into a table of its own"))
+            .and_then_do("measure again when the machine is in its earlier state, or into a new table"))
     }
 
-    /// Layers by which it is told whether the machine is in a comparable state: well known ones, spread over the latencies.
+    /// Layers that show whether the machine is in a comparable state: well known ones, spread over the latencies.
     pub fn anchors(&self, count: usize) -> Vec<String> {
         let mut known: Vec<(&String, &Row)> =
             self.rows.iter().filter(|(_, row)| row.accepted && row.undisturbed).collect();
         known.sort_by(|a, b| a.1.us.total_cmp(&b.1.us).then_with(|| a.0.cmp(b.0)));
         let step = known.len() as f64 / count.min(known.len()).max(1) as f64;
-        let place = |index: usize| ((index as f64 + 0.5) * step) as usize;
-        (0..count.min(known.len())).filter_map(|index| Some(known.get(place(index))?.0.clone())).collect()
+        let places = (0..count.min(known.len())).map(|index| ((index as f64 + 0.5) * step) as usize);
+        places.filter_map(|place| Some(known.get(place)?.0.clone())).collect()
     }
 
-    /// Whether times measured on `device` with `engine` may stand in this table.
+    /// Checks that times measured on `device` with `engine` may be added to this table.
     ///
     /// # Errors
-    /// Says what differs; the device's name may.
+    /// Names the differences; the device's name may differ.
     pub fn check_same_setting(&self, device: &DeviceFacts, engine: &EngineFacts) -> Result<()> {
         let renamed = DeviceFacts { name: self.device.name.clone(), ..device.clone() };
         if renamed == self.device && *engine == self.engine {
@@ -323,19 +324,19 @@ impl LatencyTable {
         let expected = setting(&self.device, &self.engine);
         let got = setting(device, engine);
         Err(Error::invalid(&self.place, "setting", expected, got).and_then_do(
-            "measure there with its flags, into a table of its own, or give --replace to lose this one",
+            "measure on that device with the same flags, or into a new table, or give --replace to discard this one",
         ))
     }
 }
 
-/// The space of a fit, at all resolutions that it needs; a preset, where an old table does not hold it.
+/// The space of a fit, at all resolutions that it needs; a preset if an old table does not hold it.
 fn space_of(fit: &SpaceFit, fingerprint: &str) -> Option<SearchSpace> {
     let preset =
         || preset(&fit.name).ok().filter(|space| space.fingerprint_at_any_resolution() == fingerprint);
     fit.space.clone().or_else(preset)
 }
 
-/// Adds to what is known of a space's sub-networks what another table knows; parts stay as they are here.
+/// Merges another table's fit for a space; uses stay as they are here.
 fn join(own: &mut SpaceFit, other: &SpaceFit) -> Result<()> {
     let resolutions: BTreeSet<Extent> = own.resolutions.iter().chain(&other.resolutions).copied().collect();
     own.resolutions = resolutions.into_iter().collect();

@@ -43,8 +43,8 @@ fn networks_are_sums_and_a_missing_layer_is_named() {
     }
 }
 
-/// Twenty visits of each layer of `tiny`, and of networks that take 1.2 times the sum and 3 us, in a session that began at
-/// this time; everything takes `factor` times as long, the sentinel too.
+/// Twenty visits of each layer of `tiny`, and of networks that take 1.2 times the sum and 3 us, in a session that began
+/// at this time; all times, the sentinel's too, are multiplied by `factor`.
 struct MadeRows {
     unix_seconds: u64,
     networks: usize,
@@ -146,7 +146,7 @@ fn sessions_are_pooled_and_nothing_is_lost() {
     assert_eq!((fit.networks.len(), fit.validation().sessions), (fit.spent().len(), 2));
     assert!(fit.networks.len() > 55, "those of both sessions");
     assert_eq!(fit.validation().between, crate::Between::Sessions);
-    // a disturbed session changes nothing but what was met
+    // a disturbed session changes only the typical latency
     let slow = MadeRows { factor: 1.4, sentinel_us: 8.0, ..made_rows(9000, 0) };
     let known = table.rows().clone();
     table.add_rows(&slow.rows(), Some(&space), None).expect("of no weight");
@@ -154,7 +154,7 @@ fn sessions_are_pooled_and_nothing_is_lost() {
         assert_eq!((row.us, row.confirmed), (known[key].us, known[key].confirmed), "{key}");
         assert!(row.typical_us > known[key].typical_us, "{key}");
     }
-    // one that is faster than all before makes them disturbed
+    // a session that is faster than all before makes those disturbed
     let fast = MadeRows { factor: 1.0, sentinel_us: 4.0, ..made_rows(20_000, 0) };
     table.add_rows(&fast.rows(), Some(&space), None).expect("comparable");
     assert_eq!(table.sentinel.as_ref().and_then(|own| own.fast_us), Some(4.0));
@@ -265,7 +265,7 @@ fn what_no_fit_saw_is_told() {
     );
 }
 
-/// A table of version 2, as it was written before undisturbed latencies were told from typical ones.
+/// A table of version 2, as written before undisturbed latencies were separated from typical ones.
 const OLD: &str = r#"{ "kind": "latency-table", "version": 2, "device": { "name": "old" }, "engine": "native",
   "engine_version": "0.1.0 avx2", "threads": 1, "dtype": "f32", "batch": 1, "protocol": "medians",
   "sentinel": { "name": "product 64x64x64 f32", "usual_us": 127.0 },

@@ -1,4 +1,4 @@
-//! The table's file: version 3, and version 2, which knew medians of one session.
+//! The table's file: version 3, and version 2, which had medians of one session.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +16,13 @@ use crate::fitted::wire::SpaceWire;
 use crate::fold::SessionFacts;
 use crate::row::{Measurement, Row};
 
-/// What the file's `kind` says.
+/// The file's `kind`.
 const KIND: &str = "latency-table";
-/// Version of the form that this code writes.
+/// Version of the format that this code writes.
 const VERSION: u32 = 3;
-/// The form before it.
+/// The version before it.
 const OLD: u32 = 2;
-/// What it is, for messages.
+/// The format's name in messages.
 const FORM: &str = "a latency table in JSON";
 
 #[derive(Serialize, Deserialize)]
@@ -50,7 +50,7 @@ struct Wire {
     run: BTreeMap<String, Value>,
 }
 
-/// A row with what it follows from.
+/// A row with its measurements.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RowWire {
@@ -87,7 +87,7 @@ struct OldWire {
 #[serde(deny_unknown_fields)]
 struct OldWatched {
     name: String,
-    /// Its lower quartile, which tells nothing of its fast time.
+    /// Its lower quartile, which is no estimate of its fast time.
     #[serde(rename = "usual_us")]
     _usual_us: f64,
 }
@@ -110,7 +110,7 @@ struct OldRow {
     converged: bool,
 }
 
-/// Id of the session of which tables of version 2 are.
+/// Id of the session of tables of version 2.
 const OLD_SESSION: &str = "earlier";
 
 pub(super) fn read(place: &str, text: &str) -> Result<LatencyTable> {
@@ -142,8 +142,8 @@ pub(super) fn read(place: &str, text: &str) -> Result<LatencyTable> {
     for (key, got) in pooled {
         if table.rows[&key] != got {
             let field = format!("row of \"{key}\"");
-            return Err(Error::invalid(place, field, "what follows from its sessions", "something else")
-                .and_then_do("undo what was edited, or measure it again"));
+            return Err(Error::invalid(place, field, "the values computed from its sessions", "others")
+                .and_then_do("undo the edit, or measure again"));
         }
     }
     for (fingerprint, fit) in wire.spaces {
@@ -168,13 +168,30 @@ fn check_sessions(table: &LatencyTable) -> Result<()> {
     for (key, measured) in &table.layers {
         if let Some(one) = measured.iter().find(|one| !table.sessions.contains_key(&one.session)) {
             let field = format!("session of \"{key}\"");
-            return Err(Error::invalid(place, field, "one that the table lists", &one.session));
+            return Err(Error::invalid(place, field, "a session of the table", &one.session));
         }
     }
     Ok(())
 }
 
-/// An old table is typical, and of one session.
+impl From<OldRow> for Row {
+    fn from(old: OldRow) -> Self {
+        Self {
+            us: old.median_us,
+            interval_us: Some([old.low_us, old.high_us]),
+            typical_us: old.median_us,
+            mad_us: old.mad_us,
+            samples: old.samples,
+            visits: old.visits.max(1),
+            confirmed: 0,
+            undisturbed: false,
+            accepted: old.converged,
+            converged: old.converged,
+        }
+    }
+}
+
+/// An old table has typical latencies of one session.
 fn read_old(place: &str, wire: OldWire) -> Result<LatencyTable> {
     let engine = EngineFacts {
         engine: wire.engine,
@@ -183,19 +200,7 @@ fn read_old(place: &str, wire: OldWire) -> Result<LatencyTable> {
         dtype: wire.dtype,
         batch: wire.batch,
     };
-    let row = |old: OldRow| Row {
-        us: old.median_us,
-        interval_us: Some([old.low_us, old.high_us]),
-        typical_us: old.median_us,
-        mad_us: old.mad_us,
-        samples: old.samples,
-        visits: old.visits.max(1),
-        confirmed: 0,
-        undisturbed: false,
-        accepted: old.converged,
-        converged: old.converged,
-    };
-    let rows = wire.rows.into_iter().map(|(key, old)| (key, row(old))).collect();
+    let rows = wire.rows.into_iter().map(|(key, old)| (key, Row::from(old))).collect();
     let mut table = LatencyTable::new(place, wire.device, engine, &wire.protocol, rows)?;
     let facts = table.sessions.pop_first().map(|(_, facts)| facts);
     table.sessions.extend(facts.map(|facts| (OLD_SESSION.to_string(), facts)));

@@ -31,12 +31,12 @@ fn a_fast_state_is_told_from_the_edge_of_a_slow_one() {
     );
     let never = Pace::of(&hump, None).expect("readings");
     assert!(!never.met && never.state([120.0; 2]) == State::Slow, "{never:?}");
-    // an earlier session tells what fast is
+    // an earlier session gives the fast time
     let known = Pace::of(&hump, Some(100.0)).expect("readings");
     assert!(!known.met && known.fast_us == 100.0, "{known:?}");
     assert!(Pace::of(&vec![120.0; 500], Some(119.0)).expect("readings").met);
     assert!(!Pace::of(&vec![140.0; 500], Some(119.0)).expect("readings").met);
-    // a processor that is faster for moments is not to be waited for
+    // no one should wait for a processor that is boosted for moments
     let boosted = [&[94.0; 20][..], &vec![100.0; 800], &vec![140.0; 180]].concat();
     assert_eq!(Pace::of(&boosted, None).map(|pace| (pace.fast_us, pace.met)), Some((100.0, true)));
     let boosted = [&[80.0; 30][..], &vec![100.0; 970]].concat();
@@ -45,7 +45,7 @@ fn a_fast_state_is_told_from_the_edge_of_a_slow_one() {
         Some(100.0),
         "3 % of the time a fifth faster"
     );
-    // a steady machine is fast all the time; of none nothing is known
+    // a steady machine is always fast; without readings nothing is known
     assert!(Pace::of(&vec![120.0; 500], None).expect("readings").met);
     assert_eq!(Pace::of(&[], Some(3.0)), None);
 }
@@ -68,7 +68,7 @@ fn confirmation_needs_the_sentinel_and_a_sample() {
     assert!(half_width(8, 0.02) == 0.04 && half_width(0, 0.3) == 0.45);
 }
 
-/// A machine whose visits have buffers elsewhere each time.
+/// A machine whose visits have buffers at another place each time.
 struct Simulated {
     fast_share: f64,
     of_visits: f64,
@@ -96,8 +96,8 @@ impl Simulated {
         estimate(&looks).expect("samples")
     }
 
-    /// Share of runs, each ended as soon as enough visits confirm it, whose interval holds what infinitely many visits
-    /// give.
+    /// Share of runs, each ended as soon as enough visits confirm it, whose interval contains the result of infinitely
+    /// many visits.
     fn coverage(&self, runs: usize) -> f64 {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
         let many: Vec<_> = (0..4000).map(|_| self.visit(&mut rng)).collect();
@@ -132,7 +132,7 @@ fn intervals_hold_although_visiting_ends_when_they_look_good() {
     }
 }
 
-/// What the traces of a disturbed machine hold of a session: subject, sentinel before and after, samples, visit by visit.
+/// A session in the traces of a disturbed machine: subject, sentinel before and after, samples, visit by visit.
 type Visits = Vec<(usize, [f64; 2], Vec<f64>)>;
 
 /// The folder of the traces, which are no part of the project.

@@ -1,4 +1,4 @@
-//! All that a search has looked at, each once, with what it cost, the best and the front.
+//! All evaluated rows of a search, each once, with their cost, the best and the front.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -14,28 +14,28 @@ use crate::metric::{Fidelity, MetricValue};
 use crate::problem::Problem;
 use crate::rows::GeneRows;
 
-/// All that was looked at.
+/// All evaluated rows.
 pub(super) struct Ledger<'a> {
     problem: &'a Problem<'a>,
-    /// Where each row's values lie.
+    /// The place of each row's values.
     places: ByHash<usize>,
     values: Vec<MetricValue>,
     best: Best,
     front: Front,
     pub spent: f64,
     trace: Vec<(usize, f64)>,
-    /// Of the rows that were asked for last: their keys, where their values lie, which of them are new.
+    /// For the last request: the rows' keys, the places of their values, and which are new.
     keys: Vec<u64>,
     asked: Vec<usize>,
     fresh: Vec<usize>,
-    /// Rows that no log knows.
+    /// Rows that are not in the log.
     unknown: GeneRows,
 }
 
-/// How many values an estimator says of a row, and the values.
+/// An estimator's number of values per row, and the values.
 type Part = (usize, Vec<MetricValue>);
 
-/// Rows that one thread compares with the limits at a time.
+/// Rows that one thread compares with the limits in one piece.
 const COMPARED_AT_ONCE: usize = 256;
 
 impl<'a> Ledger<'a> {
@@ -66,7 +66,7 @@ impl<'a> Ledger<'a> {
         Scored { problem, rows, keys, values, each, places, fresh }
     }
 
-    /// Looks at each row, once; `false` if it was told to stop before it had looked at all.
+    /// Evaluates each row once; `false` if it was stopped before the last.
     pub fn look(
         &mut self,
         rows: &GeneRows,
@@ -90,7 +90,7 @@ impl<'a> Ledger<'a> {
         Ok(whole)
     }
 
-    /// Finds where the rows' values lie, and gives those a place that are new.
+    /// Finds the places of the rows' values, and adds places for new rows.
     fn find(&mut self, rows: &GeneRows, fidelity: Fidelity) {
         let Self { places, keys, asked, fresh, .. } = self;
         keys.clear();
@@ -108,7 +108,7 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// Adds the values of the rows that are new, from the log or the estimators; of how many.
+    /// Adds the values of the new rows, from the log or the estimators; returns their number.
     fn estimate(
         &mut self,
         rows: &GeneRows,
@@ -143,8 +143,8 @@ impl<'a> Ledger<'a> {
         Ok(self.fresh.len())
     }
 
-    /// What each estimator says of the rows that no log knows, with how many values it says of a row; of how many rows all of
-    /// them did.
+    /// Each estimator's values of the rows that are not in the log, with its number of values per row; and the number
+    /// of rows that all of them estimated.
     fn estimate_unknown(&self, fidelity: Fidelity, stop: &AtomicBool) -> Result<(Vec<Part>, usize)> {
         let mut estimated = self.unknown.len();
         let mut parts = Vec::with_capacity(self.problem.estimators().len());
@@ -165,13 +165,12 @@ impl<'a> Ledger<'a> {
         let problem = self.problem;
         let each = self.problem.estimated();
         let values = &self.values[first * each..];
-        let of = |new: usize, row: usize| {
-            let row = rows.get(row);
-            let estimated = &values[new * each..(new + 1) * each];
-            problem.judged(row, estimated)
-        };
         let fresh = self.fresh.par_iter().enumerate().with_min_len(COMPARED_AT_ONCE);
-        let kept: Vec<_> = fresh.map(|(new, row)| of(new, *row)).collect();
+        let kept = fresh.map(|(new, row)| {
+            let estimated = &values[new * each..(new + 1) * each];
+            problem.judged(rows.get(*row), estimated)
+        });
+        let kept: Vec<_> = kept.collect();
         for (new, merits) in kept.into_iter().enumerate() {
             let Some(merits) = merits else { continue };
             let row = rows.get(self.fresh[new]);

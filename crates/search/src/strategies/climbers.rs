@@ -1,13 +1,13 @@
-//! The search by climbers: chains of random steps, where the objective has slopes (`anneal`), then climbers. Each
+//! The search by climbers: first chains of random steps, if the objective has slopes (`anneal`), then climbers. Each
 //! goes from a sub-network to the best of its neighbors, of pairs of steps and of longer jumps, until nothing there is
-//! better; then it starts anew from a mutation or a mixture of the best that were found (a memetic search, Moscato 1989,
-//! with Once-for-All's mutations and crossovers).
+//! better; then it restarts from a mutation or a mixture of the best results (a memetic search, Moscato 1989, with
+//! Once-for-All's mutations and crossovers).
 //!
-//! What is found keeps the limits: a start that does not is changed where it costs most for what it gains, else led
-//! towards a feasible one gene by gene, instead of being drawn again. Work is bounded by a number of candidates. What is
-//! found depends on the seed and the inputs alone, not on time or threads.
+//! All results keep the limits: a start that does not is changed where it costs most per gain, else moved towards a
+//! feasible one gene by gene, instead of being drawn again. Work is bounded by a number of candidates. The result
+//! depends on the seed and the inputs alone, not on time or threads.
 //!
-//! Costs are minimized under a limit on what is predicted by the same climbs: `exchange`.
+//! To minimize a cost under a limit on a predicted metric, the same climbs are used: `exchange`.
 
 mod aim;
 mod anneal;
@@ -43,32 +43,32 @@ use exchange::Exchange;
 /// Stream of its random numbers.
 const SEARCH: u64 = 6;
 
-/// How candidates are made.
+/// Settings of the search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchConfig {
     /// Decides every random choice.
     pub seed: u64,
-    /// Sub-networks that climb side by side: 8, so that a round of them is work for several threads.
+    /// Sub-networks that climb concurrently: 8, so that a round of them is work for several threads.
     pub population: usize,
-    /// Candidates after which no further round begins: 60,000; Once-for-All's search looks at 50,000 (500 generations of
-    /// 100, Cai et al. 2020).
+    /// Candidates after which no further round begins: 60,000; Once-for-All's search evaluates 50,000 (500 generations
+    /// of 100, Cai et al. 2020).
     pub candidates: usize,
-    /// Share of those by annealing, before the climbs, where the objective has slopes: .9. The rest is for the climbs, also
-    /// where annealing ends before its share is spent.
+    /// Share of the candidates for annealing, before the climbs, if the objective has slopes: .9. The climbs get the
+    /// rest, also if annealing ends before its share is spent.
     pub annealed: f64,
-    /// Ends of climbs, the best ones, that others begin at: 16.
+    /// Number of best ends of climbs from which others start: 16.
     pub parents: usize,
-    /// Share of those by mutation, the others by crossover: .5 (Cai et al. 2020).
+    /// Share of starts by mutation, the others are by crossover: .5 (Cai et al. 2020).
     pub mutated: f64,
     /// Probability with which a mutation redraws a gene: .3. It is not .1 as in a search without climbs, for a climb from
     /// near an end leads back to it.
     pub gene_probability: f64,
     /// Climbs without a better candidate after which a search ends.
     pub patience: usize,
-    /// Further latency limits, evenly spaced between the least latency and the limit, that are searched for
-    /// the front; 0 for none.
+    /// Further latency limits, evenly spaced between the least latency and the limit, that are searched for the front;
+    /// 0 for none.
     pub front_limits: usize,
-    /// Most candidates for each of those.
+    /// Most candidates for each of these limits.
     pub front_candidates: usize,
 }
 
@@ -110,28 +110,28 @@ impl SearchConfig {
     }
 }
 
-/// What a search found.
+/// The result of a search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchReport {
     /// The candidate with the highest expected accuracy; of equals the fastest.
     pub best: Candidate,
-    /// Number of different sub-networks whose accuracy was predicted.
+    /// Number of distinct sub-networks whose accuracy was predicted.
     pub candidates: u64,
-    /// What nothing seen is better than in both accuracy and latency, fastest first.
+    /// The front of accuracy and latency over all evaluated sub-networks, fastest first.
     pub front: Vec<Candidate>,
-    /// The candidates with the highest expected accuracies, best first: [`TOP`](crate::TOP) of them where there are so many.
+    /// The candidates with the highest expected accuracies, best first, at most [`TOP`](crate::TOP).
     pub top: Vec<Candidate>,
     /// Whether `stop` ended it.
     pub interrupted: bool,
 }
 
-/// What climbers are at.
+/// The current phase.
 enum Stage<'a> {
-    /// They look where they start.
+    /// Evaluates the starts.
     Starts(Vec<Vec<Index>>),
     Anneal(Box<Annealing<'a>>),
     Climb(Box<Climb<'a>>),
-    /// They look at the neighbors of what is on the front, until so many candidates were looked at.
+    /// Evaluates the neighbors of the front, up to a number of candidates.
     Around {
         most: usize,
         seen: HashSet<u64>,
@@ -139,12 +139,12 @@ enum Stage<'a> {
     Done,
 }
 
-/// Further limits that a front is searched under.
+/// Further limits under which a front is searched.
 struct Tighter {
     column: Column,
     least: f64,
     highest: f64,
-    /// Which of them is next; they begin with the loosest.
+    /// The next limit; the loosest comes first.
     step: usize,
 }
 
@@ -159,12 +159,12 @@ pub struct Climbers<'a> {
 }
 
 impl<'a> Climbers<'a> {
-    /// Climbers for a problem whose goal is anything under limits on costs, or a cost under limits on costs and one on what
-    /// a predictor expects.
+    /// Climbers for a problem whose goal is any metric under limits on costs, or a cost under limits on costs and one
+    /// on a predicted metric.
     ///
     /// # Errors
-    /// [`Error::InfeasibleTogether`] if limits on costs are proved to rule everything out together, [`Error::NotFound`] if
-    /// nothing was found that keeps them; if there are other limits, or a setting that cannot be.
+    /// [`Error::InfeasibleTogether`] if limits on costs provably rule everything out together, [`Error::NotFound`] if
+    /// nothing was found that keeps them; or if there are other limits, or an invalid setting.
     pub fn new(problem: &Problem<'a>, config: &SearchConfig) -> Result<Self> {
         config.check()?;
         let prices = problem.prices().clone();
@@ -203,7 +203,7 @@ impl<'a> Climbers<'a> {
         Ok(Self { prices, camp, stage, seed, tighter: None, exchange })
     }
 
-    /// Anneals from the starts, or climbs if that cannot be.
+    /// Anneals from the starts, or climbs if annealing is not possible.
     fn begin(&mut self, starts: Vec<Vec<Index>>, scored: &Scored<'_>, count: usize) -> Result<Stage<'a>> {
         if let Some(exchange) = &mut self.exchange {
             let most = count + exchange.candidates(&self.camp.config);
@@ -221,7 +221,7 @@ impl<'a> Climbers<'a> {
         Stage::Climb(Box::new(Climb::new(&mut self.camp, prices, starts, most)))
     }
 
-    /// Climbs from the best that chains met, with what annealing has left for that, at least.
+    /// Climbs from the best rows of the chains, with at least the candidates that annealing left.
     fn climb_on(&mut self, mut met: Vec<Vec<Index>>, count: usize) -> Stage<'a> {
         let config = &self.camp.config;
         met.truncate(config.population);
@@ -230,7 +230,7 @@ impl<'a> Climbers<'a> {
         self.climb(&self.prices.clone(), met, most)
     }
 
-    /// What follows on climbs.
+    /// The phase after climbs.
     fn after_climbs(&mut self, view: &View<'_>) -> Result<Stage<'a>> {
         if let Some(exchange) = &mut self.exchange {
             let next = exchange.next(&self.prices, view);
@@ -255,7 +255,7 @@ impl<'a> Climbers<'a> {
         let mut starts: Vec<_> =
             seen.take(self.camp.config.population).map(|point| point.row.clone()).collect();
         if starts.is_empty() {
-            // tighter still is not to be had together with the other limits
+            // an even tighter limit cannot be kept together with the other limits
             let Ok(feasible) = start::starts(&prices) else { return Ok(self.around(view)) };
             starts = feasible;
         }
@@ -271,13 +271,13 @@ impl<'a> Climbers<'a> {
         Some(Tighter { column, least, highest, step: self.camp.config.front_limits })
     }
 
-    /// Looks around the front with the candidates of one more limit: tight limits lie closer together than those that
-    /// were searched.
+    /// Evaluates neighbors of the front with the candidates of one more limit: tight limits lie closer together than
+    /// those that were searched.
     fn around(&self, view: &View<'_>) -> Stage<'a> {
         Stage::Around { most: view.count() + self.camp.config.front_candidates, seen: HashSet::new() }
     }
 
-    /// Adds all neighbors of what is new on the front; whether there is any.
+    /// Adds all neighbors of new points of the front; returns whether there are any.
     fn ask_around(&mut self, view: &View<'_>, rows: &mut GeneRows) -> bool {
         let Stage::Around { seen, .. } = &mut self.stage else { return false };
         let fresh = view.front().iter().filter(|point| seen.insert(hash(&point.row)));
@@ -294,7 +294,7 @@ impl<'a> Climbers<'a> {
 }
 
 fn refused_limits(problem: &Problem<'_>) -> Error {
-    let expected = "limits on costs; and one on what a predictor expects where the goal is a cost";
+    let expected = "limits on costs, and one on a predicted metric if the goal is a cost";
     base::Error::invalid("search", "limits", expected, problem.limits_text()).into()
 }
 
@@ -347,34 +347,34 @@ impl Strategy for Climbers<'_> {
     }
 }
 
-/// A search of an index's space by climbers, for the highest accuracy that an objective expects under limits; of equals for
-/// the fastest.
+/// A search of an index's space by climbers, for the highest accuracy that an objective expects under limits; of equals
+/// for the fastest.
 #[derive(Clone, Copy)]
 pub struct AccuracySearch<'a> {
     /// Costs of the space's sub-networks.
     pub index: &'a CostIndex,
-    /// What expects their accuracies.
+    /// Predicts their accuracies.
     pub objective: &'a dyn Objective,
-    /// What they must keep.
+    /// Limits on the result.
     pub limits: &'a Limits,
-    /// How candidates are made.
+    /// Settings of the search.
     pub config: &'a SearchConfig,
-    /// Ends it when set; it then returns what was best until then.
+    /// Ends the search when set; it then returns the best so far.
     pub stop: &'a AtomicBool,
 }
 
 impl AccuracySearch<'_> {
-    /// The metric that the objective says.
+    /// The objective's metric.
     pub fn metric() -> Metric {
         Metric::new(TOP1, "share", Better::Higher)
     }
 
-    /// Searches, and keeps what the objective says in a log. What the log knows already is not asked for.
+    /// Searches, and stores the objective's values in a log. Values that the log has already are not computed again.
     ///
     /// # Errors
-    /// [`Error::Infeasible`] if one limit alone rules everything out; [`Error::InfeasibleTogether`] if several together are
-    /// proved to; [`Error::NotFound`] if nothing was found that keeps all; if the objective is of another space; or if the
-    /// log cannot be kept.
+    /// [`Error::Infeasible`] if one limit alone rules everything out; [`Error::InfeasibleTogether`] if several together
+    /// provably do; [`Error::NotFound`] if nothing was found that keeps all; if the objective is of another space; or
+    /// if the log cannot be written.
     pub fn run(&self, log: &mut dyn Log) -> Result<SearchReport> {
         let Self { index, objective, limits, config, stop } = *self;
         let predictor = Predictor::new(index.space(), objective, Self::metric())?;

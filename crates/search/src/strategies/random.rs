@@ -1,4 +1,4 @@
-//! Random sub-networks: what every other strategy has to be better than.
+//! Random sub-networks, the baseline of every other strategy.
 
 use base::random::numbered_rng;
 use rand_chacha::ChaCha8Rng;
@@ -11,12 +11,12 @@ use crate::solve::{Proof, Scored, Strategy, View};
 
 /// Stream of its random numbers.
 const RANDOM: u64 = 8;
-/// Sub-networks of a batch.
+/// Sub-networks per batch.
 const BATCH: usize = 64;
-/// Rows that are drawn for each that keeps the limits on costs, before one is taken that does not.
+/// Draws for a row that keeps the limits on costs, before one is taken that does not.
 const TRIES: usize = 100;
 
-/// Draws sub-networks that keep the limits on costs, until so many were asked for.
+/// Draws a number of sub-networks that keep the limits on costs.
 pub struct Random<'a> {
     problem: &'a Problem<'a>,
     rng: ChaCha8Rng,
@@ -24,7 +24,7 @@ pub struct Random<'a> {
 }
 
 impl<'a> Random<'a> {
-    /// So many draws, of the problem's seed.
+    /// A number of draws, of the problem's seed.
     pub fn new(problem: &'a Problem<'a>, draws: usize) -> Self {
         Self { problem, rng: numbered_rng(problem.seed, RANDOM), left: draws }
     }

@@ -1,4 +1,4 @@
-//! Every strategy against all sub-networks of a space, under one limit or several, whole and in parts.
+//! Compares every strategy with all sub-networks of a space, under one limit or several, whole and in parts.
 
 use std::sync::atomic::AtomicBool;
 
@@ -36,7 +36,7 @@ impl Devices {
     }
 }
 
-/// All sub-networks with what is known of them, by no search.
+/// All sub-networks with their metrics, by no search.
 struct Known {
     arch: Arch,
     top1: f32,
@@ -59,7 +59,7 @@ fn everything(devices: &Devices, objective: &dyn Objective) -> Vec<Known> {
         .collect()
 }
 
-/// An amount so far between the least and the greatest.
+/// An amount at a share between the least and the greatest.
 fn between(values: impl Iterator<Item = f64> + Clone, share: f64) -> f64 {
     let least = values.clone().fold(f64::INFINITY, f64::min);
     least + share * (values.fold(0.0, f64::max) - least)
@@ -214,7 +214,7 @@ fn costs_alone_are_a_problem_too() {
     assert_eq!(outcome.spent, 0.0, "sums cost nothing");
 }
 
-/// Asks for all sub-networks, and proves by that.
+/// Requests all sub-networks, which proves the best.
 struct Everything {
     left: Vec<Vec<Index>>,
 }
@@ -330,7 +330,7 @@ fn in_parts_and_at_any_number_of_threads_it_is_the_same_search() {
     }
 }
 
-/// Looks at all a little, and at the best of these closely.
+/// Evaluates all at low fidelity, and the best of these at full fidelity.
 struct Halving {
     rows: Vec<Vec<Index>>,
     fidelity: Fidelity,
@@ -393,7 +393,7 @@ fn problems_that_cannot_be_are_refused() {
     let none = Limits::default();
     for (estimators, goals, limits, part) in [
         (vec![top1], vec!["top1"], none.clone(), "estimators: expected one that has costs"),
-        (vec![top1, phone, phone], vec!["top1"], none.clone(), "latency@phone of two"),
+        (vec![top1, phone, phone], vec!["top1"], none.clone(), "latency@phone from two"),
         (vec![top1, phone], vec!["top5"], none.clone(), "metric: expected one of top1, latency@phone, macs"),
         (vec![top1, phone], vec!["top1"], Limits::on("latency@watch", 1.0), "got latency@watch"),
         (vec![top1, phone], vec![], none.clone(), "goals"),

@@ -1,4 +1,4 @@
-//! The door of a space: what its fields must keep to, whatever its family.
+//! Checks the fields of a space, whatever its family.
 
 use std::collections::BTreeMap;
 
@@ -17,15 +17,15 @@ pub(super) const LARGEST: usize = 65_536;
 /// Most values that a list of choices may have: more than there are whole resolutions.
 const MOST_CHOICES: usize = 4096;
 
-/// Most cells that the tables of one layer of each block may have, over all that decides the layer: 16 MB a layer.
+/// Most cells of the tables of one layer of each block, over all choices that decide the layer: 16 MB per layer.
 const MOST_CELLS: u128 = 1 << 22;
 
 /// Most parameters that the largest sub-network may have: 4 GB of f32.
 const MOST_PARAMETERS: u128 = 1 << 30;
 
-/// What checks the fields of one space.
+/// Checks the fields of one space.
 pub(super) struct Door<'a> {
-    /// Names the space in messages.
+    /// The space's name in messages.
     pub place: &'a str,
 }
 
@@ -37,7 +37,7 @@ impl Door<'_> {
         Err(Error::invalid(self.place, field, format!("{least} to {most}"), value))
     }
 
-    /// A network whose weights no memory holds is a mistake, and better found here than by an allocation.
+    /// A network too large for any memory is a mistake, and better found here than by an allocation.
     pub fn parameters(&self, space: &SearchSpace) -> Result<()> {
         let layers = space.lower(&largest(space))?;
         let weights = layers.iter().flat_map(LayerSpec::weights);
@@ -75,8 +75,8 @@ impl Door<'_> {
         self.within(&format!("{field} (number of choices)"), list.len(), 1, MOST_CHOICES)
     }
 
-    /// Tables over more choices than memory holds are a mistake, too. A layer is decided by the resolution, its block's
-    /// choices, its stage's depth, and the widths of its stage and the one before.
+    /// Tables too large for memory are a mistake, too. A layer is decided by the resolution, its block's choices, its
+    /// stage's depth, and the widths of its stage and the one before.
     pub fn cells(&self, resolutions: &[Extent], stages: &[Stage]) -> Result<()> {
         let mut widths_before = 1;
         let mut cells = 0;
@@ -113,7 +113,7 @@ impl Door<'_> {
         Ok(())
     }
 
-    /// A field that the space's family has, or has not.
+    /// Checks that a field is given if the family has it, and not otherwise.
     pub fn belongs(&self, family: FamilyName, field: &str, given: bool, belongs: bool) -> Result<()> {
         let name = format!("\"{family}\"");
         match (given, belongs) {
@@ -124,12 +124,12 @@ impl Door<'_> {
     }
 }
 
-/// Values of a tensor.
+/// Number of values in a tensor.
 fn size(shape: &[usize]) -> u128 {
     shape.iter().map(|&size| size as u128).product()
 }
 
-/// Parameters of the union over all networks: each weight of each slot as large as it is anywhere.
+/// Parameters of the union over all networks: each weight of each slot at its largest size anywhere.
 fn shared_parameters(space: &SearchSpace) -> u128 {
     let index = space.weights();
     let mut shapes = BTreeMap::<String, Vec<usize>>::new();

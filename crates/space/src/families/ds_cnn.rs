@@ -1,14 +1,13 @@
 //! DS-CNN (Zhang et al. 2017, "Hello Edge"): a stem, stages of depthwise-separable blocks of elastic width, a mean over all
 //! places, a classifier.
 //!
-//! Made for spectrograms, whose extents need be neither equal nor even. The paper's stem is 10 x 4 wide; kernels here are
-//! square.
+//! For spectrograms, whose extents need not be equal or even. The paper's stem is 10 x 4 wide; kernels here are square.
 
 use base::error::{Error, Result};
 
 use super::door::Door;
 use super::space_file::SpaceFile;
-use super::stages::{Stage, StageGenes, Stages, Stem};
+use super::stages::{BlockPlace, Stages, Stem};
 use super::{Ends, Family, Words};
 use crate::builder::{Builder, Port, SlotName};
 use crate::operators::{Operator, Separable};
@@ -38,7 +37,8 @@ impl Family for DsCnn {
         for (stage, genes) in self.stages.stages.iter().zip(&self.stages.genes) {
             for position in 0..genes.blocks.len() {
                 let exists = b.test(genes.depth, |depth| depth > position);
-                let block = b.when(&exists, |b| block(b, &x, (stage, genes), position, slot));
+                let place = BlockPlace { stage, genes, position, slot };
+                let block = b.when(&exists, |b| block(b, &x, place));
                 x = block.or(&x);
                 slot += 1;
             }
@@ -58,8 +58,8 @@ impl Family for DsCnn {
     }
 }
 
-/// Refuses what such a network has not: its blocks neither expand nor excite, and nothing stands between stem, stages and
-/// classifier.
+/// Refuses fields that such a network does not have: its blocks have no expansion and no squeeze-and-excite, and there
+/// is no layer between stem, stages and classifier.
 pub(super) fn check(file: &SpaceFile, door: &Door) -> Result<()> {
     let family = file.family;
     door.belongs(family, "first_block", file.first_block.is_some(), false)?;
@@ -87,16 +87,11 @@ fn check_expand(door: &Door, field: &str, expand: &[Ratio]) -> Result<()> {
     Err(Error::invalid(door.place, field, "[1] in family \"ds-cnn\"", got))
 }
 
-/// One block, as if it were there.
-fn block(
-    b: &mut Builder<'_>,
-    x: &Port,
-    (stage, genes): (&Stage, &StageGenes),
-    position: usize,
-    slot: usize,
-) -> Port {
-    let kernel = b.of(genes.blocks[position].kernel);
-    let stride = if position == 0 { stage.stride } else { 1 };
+/// One block, as if it existed.
+fn block(b: &mut Builder<'_>, x: &Port, place: BlockPlace<'_>) -> Port {
+    let BlockPlace { stage, genes, slot, .. } = place;
+    let kernel = b.of(place.kernel());
+    let stride = place.stride();
     let width = genes.width.map(|width| b.of(width));
     let channels = traced(|t| stage.channels_at(width.as_ref().map(|width| t.get(width))));
     b.push(SlotName::numbered("blocks", slot), &[x], channels, x.through(stride), |t| {

@@ -1,6 +1,6 @@
 //! MobileNetV3 and ProxylessNAS: a stem, one block that is not elastic, stages of inverted residuals, a head.
 
-use super::stages::{FirstBlock, Head, Stage, StageGenes, Stages, Stem};
+use super::stages::{BlockPlace, FirstBlock, Head, Stages, Stem};
 use super::{Ends, Family, Words};
 use crate::builder::{Builder, Port, SlotName};
 use crate::layer::{LayerSpec, inner_channels};
@@ -33,7 +33,8 @@ impl Family for InvertedResidual {
         for (stage, genes) in self.stages.stages.iter().zip(&self.stages.genes) {
             for position in 0..genes.blocks.len() {
                 let exists = b.test(genes.depth, |depth| depth > position);
-                let block = b.when(&exists, |b| block(b, &x, stage, genes, position, slot));
+                let place = BlockPlace { stage, genes, position, slot };
+                let block = b.when(&exists, |b| block(b, &x, place));
                 x = block.or(&x);
                 slot += 1;
             }
@@ -95,18 +96,12 @@ impl InvertedResidual {
     }
 }
 
-/// One elastic block, as if it were there.
-fn block(
-    b: &mut Builder<'_>,
-    x: &Port,
-    stage: &Stage,
-    genes: &StageGenes,
-    position: usize,
-    slot: usize,
-) -> Port {
-    let kernel = b.of(genes.blocks[position].kernel);
-    let expand = b.of(genes.blocks[position].expand);
-    let stride = if position == 0 { stage.stride } else { 1 };
+/// One elastic block, as if it existed.
+fn block(b: &mut Builder<'_>, x: &Port, place: BlockPlace<'_>) -> Port {
+    let BlockPlace { stage, slot, .. } = place;
+    let kernel = b.of(place.kernel());
+    let expand = b.of(place.expand());
+    let stride = place.stride();
     b.push(SlotName::numbered("blocks", slot), &[x], fixed(stage.channels), x.through(stride), |t| {
         let channels = t.get(&x.channels);
         let mid = inner_channels(t.get(&expand), channels);

@@ -1,20 +1,21 @@
 //! Networks whose blocks choose their operator, in stages that may have a connection from their input to their output.
 //!
-//! A block is an inverted residual of some kernel and expand ratio, a plain 3x3 convolution, or skipped, which is no layer at
-//! all. The first block of a stage brings its channels and its stride, so it is never skipped. The weights of each operator of
-//! a block are of their own: `mbconv.4` and `conv.4` are the fifth block of the largest network, whichever stands there. A
+//! A block is an inverted residual of some kernel and expand ratio, a plain 3x3 convolution, or skipped, which is no
+//! layer at all. The first block of a stage sets its channels and its stride, so it is never skipped. Each operator of
+//! a block has its own weights: `mbconv.4` and `conv.4` both belong to the fifth block of the largest network. A
 //! connection adds a stage's input to its output; where the stage changes the shape, the input goes through a 1x1
-//! convolution of the stage's stride and a batch norm, `project.1`, which is there only with the connection.
+//! convolution of the stage's stride and a batch norm, `project.1`, which exists only with the connection.
 //!
-//! A network's text names the operators: `i3e4` is an inverted residual of kernel 3 and expand ratio 4, `c` a convolution, `s`
-//! a skipped block; a stage with a connection begins with `+:`. So `i3e4,s/+:c,i5e6` is two stages of two blocks, the second
-//! with a connection. Networks that skip other blocks are others even where they are of one shape, for they have the weights
-//! of other blocks.
+//! A network's text names the operators: `i3e4` is an inverted residual of kernel 3 and expand ratio 4, `c` a
+//! convolution, `s` a skipped block; a stage with a connection begins with `+:`. So `i3e4,s/+:c,i5e6` is two stages of
+//! two blocks, the second with a connection. Networks that skip different blocks are different even if their shapes are
+//! equal, for their weights differ.
 
 use base::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::door::Door;
+use super::space_file::SpaceFile;
 use super::stages::{EXPAND, KERNEL, RESOLUTION, Stage, Stem};
 use super::{Ends, Family, Words};
 use crate::activation::Activation;
@@ -31,7 +32,7 @@ pub(super) const CONNECTION: Dimension = Dimension::named("connection");
 /// Kernel of the plain convolution.
 const CONV_KERNEL: usize = 3;
 
-/// What a block can be, the largest first.
+/// The operators of a block, the largest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BlockOperator {
@@ -39,12 +40,12 @@ pub(crate) enum BlockOperator {
     MbConv,
     /// A plain 3x3 convolution, batch norm, activation.
     Conv,
-    /// No layer at all.
+    /// No layer.
     Skip,
 }
 
 impl BlockOperator {
-    /// All of them.
+    /// All operators.
     pub const ALL: [Self; 3] = [Self::MbConv, Self::Conv, Self::Skip];
 
     /// The name in files.
@@ -67,19 +68,19 @@ impl Readable for BlockOperator {
     }
 }
 
-/// A stage, and what can be chosen in it.
+/// A stage and its choices.
 #[derive(Clone, Debug)]
 pub(crate) struct ChoiceStage {
     /// Kernels and expand ratios of inverted residuals; its one depth is the number of blocks.
     pub stage: Stage,
-    /// What its blocks can be, in the order of [`BlockOperator::ALL`]; the first block is never skipped.
+    /// The operators of its blocks, in the order of [`BlockOperator::ALL`]; the first block is never skipped.
     pub operators: Vec<BlockOperator>,
     /// Numbers of connections: 0, 1, or either.
     pub connections: Vec<usize>,
 }
 
 impl ChoiceStage {
-    /// The stage, if what can be chosen in it makes sense.
+    /// The stage, if its choices make sense.
     pub(super) fn checked(self, door: &Door<'_>, place: &str) -> Result<Self> {
         door.within(&format!("{place}.depth (number of choices)"), self.stage.choices.depth.len(), 1, 1)?;
         door.rising(&format!("{place}.operator"), &self.operators)?;
@@ -122,20 +123,14 @@ pub(crate) struct OperatorChoice {
 }
 
 impl OperatorChoice {
-    /// Declares the resolution, then stage by stage what each block can be, and the connection.
-    pub fn declare(
-        space: &str,
-        [input_channels, classes]: [usize; 2],
-        resolutions: &[Extent],
-        stem: Stem,
-        stages: Vec<ChoiceStage>,
-    ) -> (Self, Genome) {
+    /// Declares the file's resolutions, then for each stage the choices of its blocks and its connection.
+    pub fn declare(file: &SpaceFile, stem: Stem, stages: Vec<ChoiceStage>) -> (Self, Genome) {
         let mut list = Declaring::new();
-        let resolution = list.choice("resolution".into(), String::new(), RESOLUTION, resolutions, None);
-        let ends = Ends { resolution, input_channels, classes };
+        let resolution = list.choice("resolution".into(), String::new(), RESOLUTION, &file.resolutions, None);
+        let ends = Ends { resolution, input_channels: file.input_channels, classes: file.classes };
         let genes =
             stages.iter().enumerate().map(|(at, stage)| declare_stage(&mut list, at, stage)).collect();
-        (Self { space: space.to_string(), ends, stem, stages, genes }, list.finish())
+        (Self { space: file.name.clone(), ends, stem, stages, genes }, list.finish())
     }
 
     fn pairs(&self) -> impl Iterator<Item = (&ChoiceStage, &StageGenes)> {
@@ -147,7 +142,8 @@ fn declare_stage(list: &mut Declaring, at: usize, choice: &ChoiceStage) -> Stage
     let ChoiceStage { stage, operators, connections } = choice;
     let name = format!("s{}", at + 1);
     let place = format!("stage {}", at + 1);
-    let mut block = |position: usize| {
+    let mut blocks = Vec::with_capacity(stage.choices.max_depth());
+    for position in 0..stage.choices.max_depth() {
         let named = |what: &str| format!("{name}.b{}.{what}", position + 1);
         let place = format!("{place}, block {}", position + 1);
         let operators: Vec<BlockOperator> = operators
@@ -163,9 +159,8 @@ fn declare_stage(list: &mut Declaring, at: usize, choice: &ChoiceStage) -> Stage
             let kernel = list.choice(named("kernel"), place.clone(), KERNEL, kernels, Some(&only));
             (kernel, list.choice(named("expand"), place.clone(), EXPAND, expands, Some(&only)))
         });
-        BlockGenes { operator, shape }
-    };
-    let blocks = (0..stage.choices.max_depth()).map(&mut block).collect();
+        blocks.push(BlockGenes { operator, shape });
+    }
     let connection = list.choice(format!("{name}.connection"), place, CONNECTION, connections, None);
     StageGenes { blocks, connection }
 }
@@ -228,14 +223,14 @@ impl OperatorChoice {
     }
 }
 
-/// Where a block stands.
+/// One block's place in a network.
 struct Place<'a> {
     stage: &'a Stage,
     genes: &'a BlockGenes,
     stride: usize,
     /// Its number in the largest network.
     number: usize,
-    /// Channels that it reads.
+    /// Input channels.
     channels: usize,
 }
 
@@ -244,7 +239,7 @@ impl Place<'_> {
     fn block(&self, b: &mut Builder<'_>, x: &Port) -> Port {
         let Self { stage, genes, stride, number, .. } = *self;
         b.one_of(genes.operator, |b, operator| match (operator, genes.shape) {
-            (BlockOperator::MbConv, Some(shape)) => self.inverted_residual(b, x, shape),
+            (BlockOperator::MbConv, Some((kernel, expand))) => self.inverted_residual(b, x, kernel, expand),
             (BlockOperator::Conv, _) => {
                 let name = SlotName::numbered("conv", number);
                 b.push(name, &[x], fixed(stage.channels), x.through(stride), |_| Operator::Conv {
@@ -262,7 +257,8 @@ impl Place<'_> {
         &self,
         b: &mut Builder<'_>,
         x: &Port,
-        (kernel, expand): (Choice<usize>, Choice<Ratio>),
+        kernel: Choice<usize>,
+        expand: Choice<Ratio>,
     ) -> Port {
         let Self { stage, stride, number, channels, .. } = *self;
         let kernel = b.of(kernel);
@@ -285,22 +281,14 @@ impl Place<'_> {
 
 impl Words for OperatorChoice {
     fn text(&self, genome: &Genome, row: &GeneRow) -> String {
-        let block = |genes: &BlockGenes| match (genome.get(row, genes.operator), genes.shape) {
-            (BlockOperator::MbConv, Some((kernel, expand))) => {
-                format!("i{}e{}", genome.get(row, kernel), genome.get(row, expand))
-            }
-            (BlockOperator::Conv, _) => "c".to_string(),
-            _ => "s".to_string(),
-        };
-        self.genes
-            .iter()
-            .map(|genes: &StageGenes| {
-                let connected = if genome.get(row, genes.connection) > 0 { "+:" } else { "" };
-                let blocks: Vec<String> = genes.blocks.iter().map(block).collect();
-                format!("{connected}{}", blocks.join(","))
-            })
-            .collect::<Vec<_>>()
-            .join("/")
+        let mut stages = Vec::with_capacity(self.genes.len());
+        for genes in &self.genes {
+            let connected = if genome.get(row, genes.connection) > 0 { "+:" } else { "" };
+            let blocks: Vec<String> =
+                genes.blocks.iter().map(|genes| block_text(genome, row, genes)).collect();
+            stages.push(format!("{connected}{}", blocks.join(",")));
+        }
+        stages.join("/")
     }
 
     fn parse(&self, genome: &Genome, text: &str, place: &str, row: &mut GeneRow) -> Result<()> {
@@ -343,7 +331,8 @@ impl Words for OperatorChoice {
         let list = |gene: GeneId| {
             genome.values_of(gene).map(|value| value.to_string()).collect::<Vec<_>>().join(" ")
         };
-        let line = |(at, (ChoiceStage { stage, .. }, genes)): (usize, (&ChoiceStage, &StageGenes))| {
+        let mut lines = Vec::with_capacity(self.stages.len());
+        for (at, (ChoiceStage { stage, .. }, genes)) in self.pairs().enumerate() {
             let blocks = genes.blocks.len();
             let squeeze = if stage.squeeze_excite { ", squeeze-and-excite" } else { "" };
             let mut line = format!(
@@ -361,13 +350,24 @@ impl Words for OperatorChoice {
             if let Some((kernel, expand)) = genes.blocks.first().and_then(|block| block.shape) {
                 line += &format!("; mbconv: kernel {}, expand {}", list(kernel.gene()), list(expand.gene()));
             }
-            line
-        };
-        self.pairs().enumerate().map(line).collect()
+            lines.push(line);
+        }
+        lines
     }
 }
 
-/// Writes what a text names into a block's genes.
+/// A block's text: `i3e4` (inverted residual, kernel 3, expand ratio 4), `c` (convolution) or `s` (skipped).
+fn block_text(genome: &Genome, row: &GeneRow, genes: &BlockGenes) -> String {
+    match (genome.get(row, genes.operator), genes.shape) {
+        (BlockOperator::MbConv, Some((kernel, expand))) => {
+            format!("i{}e{}", genome.get(row, kernel), genome.get(row, expand))
+        }
+        (BlockOperator::Conv, _) => "c".to_string(),
+        _ => "s".to_string(),
+    }
+}
+
+/// Reads a block's text into its genes.
 fn parse_block(
     genome: &Genome,
     text: &str,

@@ -1,10 +1,10 @@
 //! ResNet, variant D: a stem of two or three convolutions, stages of bottlenecks, all of elastic width.
 //!
-//! The stem is two stages of the sub-network, each of one kernel and one expand ratio, so that sampling, encoding, search and
-//! training need no special case for it. Width multipliers that give as many channels are one choice, the largest, so that equal
-//! networks are equal values.
+//! The stem is two stages of the sub-network, each of one kernel and one expand ratio, so that sampling, encoding,
+//! search and training need no special case for it. Of width multipliers that give equal channels only the largest is a
+//! choice, so that equal networks are equal values.
 
-use super::stages::{Stage, StageGenes, Stages, Stem};
+use super::stages::{BlockPlace, Stage, StageGenes, Stages, Stem};
 use super::{Ends, Family, Words};
 use crate::builder::{Builder, Port, SlotName};
 use crate::layer::inner_channels;
@@ -12,7 +12,7 @@ use crate::operators::{Bottleneck, Operator};
 use crate::trace::{Traced, fixed, traced};
 use crate::value::Extent;
 
-/// Stages that the stem is made of.
+/// Number of stages that form the stem.
 pub(crate) const STEM_STAGES: usize = 2;
 
 /// A network of bottlenecks.
@@ -20,7 +20,7 @@ pub(crate) const STEM_STAGES: usize = 2;
 pub(crate) struct ResNetD {
     pub ends: Ends,
     pub stem: Stem,
-    /// The stem's first; that one keeps the channels and adds its input, the second changes them.
+    /// The stem's two stages come first: one keeps the channels and adds its input, the next changes them.
     pub stages: Stages,
 }
 
@@ -34,10 +34,11 @@ impl Family for ResNetD {
         let mut slot = 0;
         let pairs = self.stages.stages[STEM_STAGES - 1..].iter().zip(&self.stages.stages[STEM_STAGES..]);
         for ((before, stage), genes) in pairs.zip(&self.stages.genes[STEM_STAGES..]) {
-            let place = Bottlenecks { stage, genes, same: same_channels(before, stage) };
+            let same = same_channels(before, stage);
             for position in 0..genes.blocks.len() {
                 let exists = b.test(genes.depth, |depth| depth > position);
-                let block = b.when(&exists, |b| place.block(b, &x, position, slot));
+                let place = BlockPlace { stage, genes, position, slot };
+                let block = b.when(&exists, |b| block(b, &x, place, position == 0 && !same));
                 x = block.or(&x);
                 slot += 1;
             }
@@ -104,7 +105,7 @@ fn width(b: &Builder<'_>, stage: &Stage, genes: &StageGenes) -> Traced<usize> {
     traced(|t| stage.channels_at(Some(t.get(&width))))
 }
 
-/// Whether a stage can begin with the plain shortcut. It is decided by what the stages can be, not by what was chosen: all
+/// Whether a stage can begin with the plain shortcut. All choices of the stages decide it, not the chosen ones: all
 /// sub-networks share the block's weights.
 fn same_channels(before: &Stage, stage: &Stage) -> bool {
     stage.stride == 1
@@ -113,30 +114,20 @@ fn same_channels(before: &Stage, stage: &Stage) -> bool {
         && stage.channels_by_width.len() <= 1
 }
 
-/// The blocks of one stage.
-struct Bottlenecks<'a> {
-    stage: &'a Stage,
-    genes: &'a StageGenes,
-    /// Whether it may begin with the plain shortcut.
-    same: bool,
-}
-
-impl Bottlenecks<'_> {
-    /// One block, as if it were there.
-    fn block(&self, b: &mut Builder<'_>, x: &Port, position: usize, slot: usize) -> Port {
-        let Self { stage, genes, same } = self;
-        let stride = if position == 0 { stage.stride } else { 1 };
-        let kernel = b.of(genes.blocks[position].kernel);
-        let expand = b.of(genes.blocks[position].expand);
-        let channels = width(b, stage, genes);
-        b.push(SlotName::numbered("blocks", slot), &[x], channels.clone(), x.through(stride), |t| {
-            Operator::Bottleneck(Bottleneck {
-                kernel: t.get(&kernel),
-                stride,
-                mid: inner_channels(t.get(&expand), t.get(&channels)),
-                activation: stage.activation,
-                downsample: position == 0 && !same,
-            })
+/// One block, as if it existed. `downsample`: its shortcut is a pooling and a convolution.
+fn block(b: &mut Builder<'_>, x: &Port, place: BlockPlace<'_>, downsample: bool) -> Port {
+    let BlockPlace { stage, genes, slot, .. } = place;
+    let stride = place.stride();
+    let kernel = b.of(place.kernel());
+    let expand = b.of(place.expand());
+    let channels = width(b, stage, genes);
+    b.push(SlotName::numbered("blocks", slot), &[x], channels.clone(), x.through(stride), |t| {
+        Operator::Bottleneck(Bottleneck {
+            kernel: t.get(&kernel),
+            stride,
+            mid: inner_channels(t.get(&expand), t.get(&channels)),
+            activation: stage.activation,
+            downsample,
         })
-    }
+    })
 }

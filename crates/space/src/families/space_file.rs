@@ -1,4 +1,4 @@
-//! The written form of a space, and the door at which it is checked.
+//! Reads, checks and writes search spaces as TOML.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::layer::make_divisible;
 use crate::search_space::SearchSpace;
 use crate::value::{Extent, Ratio};
 
-/// Version of the form that this code writes and reads.
+/// Version of the format that this code writes and reads.
 pub(crate) const VERSION: u32 = 1;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,13 +35,13 @@ pub(crate) struct SpaceFile {
     pub kernel: Vec<usize>,
     pub expand: Vec<Ratio>,
     pub depth: Vec<usize>,
-    /// Multipliers of each stage's width that can be chosen; a ResNet's only.
+    /// Multipliers of each stage's width that can be chosen; only for a ResNet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<Vec<Ratio>>,
-    /// What a block can be; an operator choice's only.
+    /// Operators of a block; only for an operator choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator: Option<Vec<BlockOperator>>,
-    /// Whether a stage has a connection past it: 0, 1 or either; an operator choice's only.
+    /// Whether a stage has a connection past it: 0, 1 or either; only for an operator choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<Vec<usize>>,
     /// PyTorch's default, which OFA's MobileNetV3 keeps.
@@ -64,7 +64,7 @@ pub(crate) struct StemFile {
     pub channels: usize,
     pub stride: usize,
     pub activation: Activation,
-    /// Numbers of convolutions between its first and its last, 0 or 1; a ResNet's only.
+    /// Numbers of convolutions between the stem's first and last, 0 or 1; only for a ResNet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth: Option<Vec<usize>>,
 }
@@ -84,7 +84,7 @@ pub(crate) struct StageFile {
     pub activation: Activation,
     #[serde(default)]
     pub squeeze_excite: bool,
-    /// Where it differs from the space's.
+    /// Given where it differs from the space's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<Vec<usize>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -151,7 +151,7 @@ impl SpaceFile {
         Choices { kernel, expand, depth, width: self.widths() }
     }
 
-    /// The width multipliers of every stage; a ResNet has one at least.
+    /// The width multipliers of every stage; a ResNet has at least one.
     fn widths(&self) -> Vec<Ratio> {
         let all = || vec![Ratio::whole(1)];
         if self.family == FamilyName::DsCnn {
@@ -160,7 +160,7 @@ impl SpaceFile {
         if self.family == FamilyName::ResNetD { self.width.clone().unwrap_or_else(all) } else { Vec::new() }
     }
 
-    /// Refuses fields of another family: a network that is half of each would be none.
+    /// Refuses fields of another family: no network is half of each.
     fn check_family(&self, door: &Door) -> Result<()> {
         let family = self.family;
         if family == FamilyName::DsCnn {
@@ -208,9 +208,7 @@ impl SpaceFile {
         door.cells(&self.resolutions, &stages)?;
         if self.family == FamilyName::OperatorChoice {
             let stages = self.choice_stages(door, stages)?;
-            let sizes = [self.input_channels, self.classes];
-            let (family, genome) =
-                OperatorChoice::declare(&self.name, sizes, &self.resolutions, stem, stages);
+            let (family, genome) = OperatorChoice::declare(&self, stem, stages);
             return self.checked(door, Arc::new(family), genome);
         }
         let first_block = self.checked_first_block(door)?;
@@ -237,15 +235,16 @@ impl SpaceFile {
         Ok(space)
     }
 
-    /// Stages with what their blocks can be: the space's lists where a stage has none of its own.
+    /// Stages with the choices of their blocks: the space's lists where a stage has none of its own.
     fn choice_stages(&self, door: &Door, stages: Vec<Stage>) -> Result<Vec<ChoiceStage>> {
-        let pairs = self.stages.iter().zip(stages).enumerate();
-        let stage = |(index, (file, stage)): (usize, (&StageFile, Stage))| {
+        let mut checked = Vec::with_capacity(stages.len());
+        for (index, (file, stage)) in self.stages.iter().zip(stages).enumerate() {
             let operators = file.operator.clone().or_else(|| self.operator.clone()).unwrap_or_default();
             let connections = file.connection.clone().or_else(|| self.connection.clone()).unwrap_or_default();
-            ChoiceStage { stage, operators, connections }.checked(door, &format!("stages[{}]", index + 1))
-        };
-        pairs.map(stage).collect()
+            let stage = ChoiceStage { stage, operators, connections };
+            checked.push(stage.checked(door, &format!("stages[{}]", index + 1))?);
+        }
+        Ok(checked)
     }
 
     fn checked_first_block(&self, door: &Door) -> Result<Option<FirstBlock>> {
@@ -327,7 +326,7 @@ impl SpaceFile {
     }
 }
 
-/// A stage whose width can be chosen; of widths that give as many channels only the largest is a choice.
+/// A stage whose width can be chosen; of widths that give equal channels only the largest is a choice.
 fn elastic(
     channels_by_width: Vec<(Ratio, usize)>,
     stride: usize,
@@ -403,7 +402,7 @@ mod tests {
         check_refused(&good, &table);
     }
 
-    /// Refusals of a text with one part replaced by another, each by the field.
+    /// Errors for a text with one part replaced by another, each by its field.
     fn check_refused(good: &str, table: &[(&str, &str, &str)]) {
         for &(from, to, field) in table {
             assert!(good.contains(from), "{from} in\n{good}");
@@ -441,7 +440,7 @@ mod tests {
         assert!(told.contains("over all blocks: expected at most 4194304, got"), "{told}");
         let space = SearchSpace::from_toml("x.toml", &replaced(&wide, "resolutions", &many[..100]));
         assert_eq!(space.expect("few enough").resolutions().len(), 100);
-        // two that are small enough may be too many together
+        // two numbers that are each small enough may be too large together
         let space = |list: &[String]| SearchSpace::from_toml("x.toml", &replaced(&good, "resolutions", list));
         let all = sides(4093);
         let tall = (4..100).map(|height| format!("\"{height}x4096\"")).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! Stages of blocks: what the families of convolutional networks share. Choices, their genes, their text.
+//! Stages of blocks, which the families of convolutional networks share: their choices, genes and text.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,7 +16,7 @@ pub(super) const KERNEL: Dimension = Dimension::named("kernel");
 pub(super) const EXPAND: Dimension = Dimension { key: "expand", words: "expand ratio" };
 pub(super) const WIDTH: Dimension = Dimension::named("width");
 
-/// What the blocks of a stage can be; each list is sorted, without doubles, and not empty.
+/// The choices of a stage's blocks; each list is sorted, without doubles, and not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Choices {
     /// Sides of the depthwise kernel.
@@ -25,7 +25,7 @@ pub(crate) struct Choices {
     pub expand: Vec<Ratio>,
     /// Numbers of blocks.
     pub depth: Vec<usize>,
-    /// Width multipliers; none at all where the width is not elastic.
+    /// Width multipliers; empty where the width is not elastic.
     pub width: Vec<Ratio>,
 }
 
@@ -69,9 +69,9 @@ pub(crate) struct FirstBlock {
 /// Blocks of one width, of which the first may halve the map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stage {
-    /// Output channels of the widest, the space's width multiplier applied.
+    /// Output channels at the largest width, the space's width multiplier applied.
     pub channels: usize,
-    /// Output channels at each width multiplier that the space lists, rising; none where the width is not elastic.
+    /// Output channels at each width multiplier of the space, rising; empty where the width is not elastic.
     pub channels_by_width: Vec<(Ratio, usize)>,
     /// Stride of the first block.
     pub stride: usize,
@@ -79,18 +79,18 @@ pub(crate) struct Stage {
     pub activation: Activation,
     /// Whether the blocks have squeeze-and-excite.
     pub squeeze_excite: bool,
-    /// What can be chosen.
+    /// Its choices.
     pub choices: Choices,
 }
 
 impl Stage {
-    /// Output channels at a chosen width multiplier; of the widest, where there is none.
+    /// Output channels at a chosen width multiplier; at the largest if there is none.
     pub fn channels_at(&self, width: Option<Ratio>) -> usize {
         let listed = self.channels_by_width.iter().find(|(ratio, _)| Some(*ratio) == width);
         listed.map_or(self.channels, |(_, channels)| *channels)
     }
 
-    /// The largest multiplier that gives as many channels: of equal networks it is the one that is chosen.
+    /// The largest multiplier that gives as many channels: the one that stands for all equal networks.
     pub fn canonical(&self, width: Ratio) -> Ratio {
         let channels = self.channels_at(Some(width));
         let equals = self.channels_by_width.iter().filter(|(_, other)| *other == channels);
@@ -98,14 +98,14 @@ impl Stage {
     }
 }
 
-/// What follows the stages.
+/// The layers between the stages and the classifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     /// Channels of the convolution before the pooling, width multiplier applied.
     pub expand_channels: usize,
-    /// Channels of the one after it, width multiplier applied; `None` where there is none.
+    /// Channels of the convolution after it, width multiplier applied; `None` where there is none.
     pub feature_channels: Option<usize>,
-    /// Activation of both.
+    /// Activation of both convolutions.
     pub activation: Activation,
 }
 
@@ -121,8 +121,34 @@ pub(crate) struct BlockGenes {
 pub(crate) struct StageGenes {
     pub depth: Choice<usize>,
     pub blocks: Vec<BlockGenes>,
-    /// Where the width can be chosen.
+    /// The width, where it can be chosen.
     pub width: Option<Choice<Ratio>>,
+}
+
+/// One block's place in a network.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BlockPlace<'a> {
+    pub stage: &'a Stage,
+    pub genes: &'a StageGenes,
+    /// Its number within the stage.
+    pub position: usize,
+    /// Its number in the largest network.
+    pub slot: usize,
+}
+
+impl BlockPlace<'_> {
+    pub fn kernel(&self) -> Choice<usize> {
+        self.genes.blocks[self.position].kernel
+    }
+
+    pub fn expand(&self) -> Choice<Ratio> {
+        self.genes.blocks[self.position].expand
+    }
+
+    /// The stage's stride in its first block, 1 in the others.
+    pub fn stride(&self) -> usize {
+        if self.position == 0 { self.stage.stride } else { 1 }
+    }
 }
 
 /// All stages of a family with their genes.
@@ -130,7 +156,7 @@ pub(crate) struct StageGenes {
 pub(crate) struct Stages {
     /// The space's name, for messages.
     space: String,
-    /// Channels before the first.
+    /// Channels before the first stage.
     pub input: usize,
     pub resolution: Choice<Extent>,
     pub stages: Vec<Stage>,
@@ -138,8 +164,8 @@ pub(crate) struct Stages {
 }
 
 impl Stages {
-    /// Declares the resolution, then stage by stage the depth and what each block can be, then the widths: the order in
-    /// which training has always drawn them.
+    /// Declares the resolution, then for each stage its depth and the choices of its blocks, then the widths: the order
+    /// in which training has always drawn them.
     pub fn declare(space: &str, input: usize, resolutions: &[Extent], stages: Vec<Stage>) -> (Self, Genome) {
         let mut list = Declaring::new();
         let resolution = list.choice("resolution".into(), String::new(), RESOLUTION, resolutions, None);
@@ -157,29 +183,23 @@ impl Stages {
     /// The blocks and widths of a row.
     pub fn blocks(&self, genome: &Genome, row: &GeneRow) -> Blocks {
         let widths = self.genes.iter().filter_map(|genes| genes.width);
-        Blocks {
-            stages: self
-                .genes
-                .iter()
-                .map(|genes: &StageGenes| {
-                    let there = &genes.blocks[..genome.get(row, genes.depth)];
-                    there
-                        .iter()
-                        .map(|genes: &BlockGenes| Block {
-                            kernel: genome.get(row, genes.kernel),
-                            expand: genome.get(row, genes.expand),
-                        })
-                        .collect()
-                })
-                .collect(),
-            widths: widths.map(|width| genome.get(row, width)).collect(),
+        let widths = widths.map(|width| genome.get(row, width)).collect();
+        let mut stages = Vec::with_capacity(self.genes.len());
+        for genes in &self.genes {
+            let existing = genes.blocks[..genome.get(row, genes.depth)].iter();
+            let blocks = existing.map(|block| Block {
+                kernel: genome.get(row, block.kernel),
+                expand: genome.get(row, block.expand),
+            });
+            stages.push(blocks.collect());
         }
+        Blocks { stages, widths }
     }
 
     /// Writes blocks and widths into a row that has its resolution already.
     ///
     /// # Errors
-    /// Says the stage, the block and the choice that is not among those that may be drawn; `place` says whose it is.
+    /// Names the stage, the block and the choice that may not be drawn; `place` names the source.
     pub fn write(&self, genome: &Genome, blocks: &Blocks, place: &str, row: &mut [Index]) -> Result<()> {
         let expected = |count: usize| format!("{count} (space {})", self.space);
         if blocks.stages.len() != self.stages.len() {
@@ -216,8 +236,8 @@ impl Words for Stages {
         self.write(genome, &text.parse()?, place, row)
     }
 
-    /// Genes by stage: its width, then kernel and expand ratio of each block; last the resolution. Depths are told by the
-    /// blocks that are there (Cai et al. 2020, section 3.4).
+    /// Genes by stage: its width, then kernel and expand ratio of each block; last the resolution. Depths follow from
+    /// the blocks that exist (Cai et al. 2020, section 3.4).
     fn features(&self) -> Vec<GeneId> {
         let mut order = Vec::new();
         for stage in &self.genes {
@@ -230,12 +250,13 @@ impl Words for Stages {
         order
     }
 
-    /// A line for each stage: what is fixed, and what can be chosen.
+    /// One line per stage: its fixed sizes and its choices.
     fn describe(&self, genome: &Genome) -> Vec<String> {
         let list = |gene: GeneId| {
             genome.values_of(gene).map(|value| value.to_string()).collect::<Vec<_>>().join(" ")
         };
-        let line = |(at, (stage, genes)): (usize, (&Stage, &StageGenes))| {
+        let mut lines = Vec::with_capacity(self.stages.len());
+        for (at, (stage, genes)) in self.stages.iter().zip(&self.genes).enumerate() {
             let squeeze = if stage.squeeze_excite { ", squeeze-and-excite" } else { "" };
             let mut line = format!(
                 "stage {}: {} channels, stride {}, {}{squeeze}",
@@ -253,9 +274,9 @@ impl Words for Stages {
             if let Some(width) = genes.width {
                 line += &format!("; width {}", list(width.gene()));
             }
-            line
-        };
-        self.stages.iter().zip(&self.genes).enumerate().map(line).collect()
+            lines.push(line);
+        }
+        lines
     }
 }
 
@@ -263,15 +284,15 @@ fn declare_stage(list: &mut Declaring, at: usize, stage: &Stage) -> StageGenes {
     let name = format!("s{}", at + 1);
     let place = format!("stage {}", at + 1);
     let depth = list.choice(format!("{name}.depth"), place.clone(), DEPTH, &stage.choices.depth, None);
-    let mut block = |position: usize| {
+    let mut blocks = Vec::with_capacity(stage.choices.max_depth());
+    for position in 0..stage.choices.max_depth() {
         let there = list.only(depth, |depth: usize| depth > position);
         let named = |what: &str| format!("{name}.b{}.{what}", position + 1);
         let place = format!("{place}, block {}", position + 1);
         let kernel = list.choice(named("kernel"), place.clone(), KERNEL, &stage.choices.kernel, Some(&there));
         let expand = list.choice(named("expand"), place, EXPAND, &stage.choices.expand, Some(&there));
-        BlockGenes { kernel, expand }
-    };
-    let blocks = (0..stage.choices.max_depth()).map(&mut block).collect();
+        blocks.push(BlockGenes { kernel, expand });
+    }
     StageGenes { depth, blocks, width: None }
 }
 
@@ -292,7 +313,7 @@ pub(crate) struct Block {
 pub(crate) struct Blocks {
     /// The blocks of each stage, in order.
     pub stages: Vec<Vec<Block>>,
-    /// The width multiplier of each stage; none at all where the space is not elastic in them.
+    /// The width multiplier of each stage; empty where the space is not elastic in them.
     pub widths: Vec<Ratio>,
 }
 
@@ -330,7 +351,7 @@ impl FromStr for Block {
     }
 }
 
-/// The blocks of a stage, which may be none: whether a stage can be so shallow is the space's to say.
+/// The blocks of a stage, possibly none: the space decides whether a stage can be so shallow.
 fn blocks_of(text: &str) -> Result<Vec<Block>> {
     if text.is_empty() {
         return Ok(Vec::new());

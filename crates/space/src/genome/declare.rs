@@ -1,4 +1,4 @@
-//! How a family says its choices.
+//! Declares the choices of a family.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use super::{Dimension, Gene, GeneId, Genome, Index, Lists, steps};
 use crate::trace::{Var, VarSet};
 use crate::value::{Readable, Value};
 
-/// A gene as the family that declared it holds it: its place, and what its values are read as.
+/// A declared gene as its family holds it: its place, and the type of its values.
 pub struct Choice<T> {
     gene: GeneId,
     of: PhantomData<fn() -> T>,
 }
 
 impl<T> Choice<T> {
-    /// Its place in the genome.
+    /// The gene's place in the genome.
     pub fn gene(self) -> GeneId {
         self.gene
     }
@@ -34,7 +34,7 @@ impl<T> std::fmt::Debug for Choice<T> {
     }
 }
 
-/// On what the existence of a gene hangs: an earlier gene, and which of its values (by index) let it exist.
+/// The condition for a gene to exist: an earlier gene, and which of its values (by index) let it exist.
 #[derive(Clone, Debug)]
 pub struct Only {
     parent: GeneId,
@@ -53,10 +53,10 @@ impl Declaring {
         Self::default()
     }
 
-    /// A gene with these values, at a place in words, under a name of its own; with `only`, it exists only there.
+    /// Adds a gene with these values, at a place in words, under a unique name; with `only`, it exists only there.
     ///
     /// # Panics
-    /// If there are no values, they do not rise, or the name is taken: a family checks its fields before.
+    /// If there are no values, they do not rise, or the name is taken: a family checks its fields first.
     pub fn choice<T: Readable>(
         &mut self,
         name: String,
@@ -72,7 +72,7 @@ impl Declaring {
         let many = values.len() >= usize::from(Index::MAX);
         let taken = self.genes.iter().any(|other| other.name == name);
         assert!(!values.is_empty() && rising && !many && !taken, "gene {name}: {values:?}");
-        // what lets it exist in any case is no condition
+        // a condition that all values meet is no condition
         let exists = only.filter(|only| !only.among.iter().all(|among| *among));
         let mut upward = VarSet::one(gene as Var);
         if let Some(only) = exists {
@@ -98,7 +98,7 @@ impl Declaring {
         Only { parent: choice.gene, among }
     }
 
-    /// The list, of which every value may be drawn.
+    /// The genome, every value of which may be drawn.
     pub fn finish(self) -> Genome {
         let allowed = self.genes.iter().map(|gene| (0..gene.values.len() as Index).collect()).collect();
         let groups = steps::groups(&self.genes);

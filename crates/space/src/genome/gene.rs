@@ -1,15 +1,15 @@
-//! One choice, and what kind of choice it is.
+//! One choice and its kind.
 
 use super::{GeneId, Index};
 use crate::trace::VarSet;
 use crate::value::Value;
 
-/// What phases and messages call a kind of choice.
+/// The names of a kind of choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Dimension {
-    /// Its key in recipes and features: `expand`.
+    /// Key in recipes and features: `expand`.
     pub key: &'static str,
-    /// What it is called in a sentence: `expand ratio`.
+    /// Words in a sentence: `expand ratio`.
     pub words: &'static str,
 }
 
@@ -23,33 +23,32 @@ impl Dimension {
 /// One choice.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gene {
-    /// Its name, such as `s1.b2.kernel`, which no other gene has.
+    /// A unique name, such as `s1.b2.kernel`.
     pub name: String,
-    /// Which kind of choice it is.
+    /// The kind of choice.
     pub dimension: Dimension,
-    /// Where it stands, in words: `stage 1, block 2`; empty for a choice of the whole network.
+    /// The place in words: `stage 1, block 2`; empty for a choice of the whole network.
     pub place: String,
-    /// All its values: rising, or names, of which the largest network has the first.
+    /// All values: rising, or names, of which the largest network has the first.
     pub values: Vec<Value>,
     /// The earlier gene that decides whether it exists, and by which of its values (by index); `None` if it always does.
     pub exists: Option<(GeneId, Vec<bool>)>,
-    /// Itself and all genes that its existence hangs on.
+    /// This gene and all genes that its existence depends on.
     pub(super) upward: VarSet,
-    /// Genes whose existence hangs on it directly.
+    /// Genes whose existence depends on it directly.
     pub(super) children: Vec<GeneId>,
-    /// The last gene that hangs on it, directly or not; itself if none does.
+    /// The last gene that depends on it, directly or not; itself if none does.
     pub(super) last_below: GeneId,
 }
 
 impl Gene {
-    /// What one of its values is called in a list of choices: `stage 1, block 2, kernel 5`.
+    /// A value in a list of choices: `stage 1, block 2, kernel 5`.
     pub fn describe(&self, value: Index) -> String {
         let comma = if self.place.is_empty() { "" } else { ", " };
         format!("{}{comma}{} {}", self.place, self.dimension.key, self.values[usize::from(value)])
     }
 
-    /// Whether the first of its values is that of the largest network: a family lists names so, for they have no order of
-    /// their own.
+    /// Whether the largest network has the first value: a family lists names so, for they have no order of their own.
     pub fn largest_is_first(&self) -> bool {
         self.values.first().is_some_and(|value| !value.is_ordered())
     }

@@ -5,36 +5,36 @@ use super::{GeneRow, Genome, Index};
 /// Stands for the combination of a group of genes that does not exist.
 pub const ABSENT: Index = Index::MAX;
 
-/// What a step does to one group of genes.
+/// The change of one group of genes in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The group.
     pub group: u16,
     /// Its combination of values before; [`ABSENT`] if it comes to exist.
     pub from: Index,
-    /// Its combination after; [`ABSENT`] if it exists no more.
+    /// Its combination after; [`ABSENT`] if it ceases to exist.
     pub to: Index,
 }
 
-/// One step: a group of genes takes other values, and with it groups come to exist or exist no more.
+/// One step: a group of genes takes other values, which makes other groups come to exist or cease to exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Where its changes begin and end in [`Steps`].
+    /// The range of its changes in [`Steps`].
     changes: (u32, u32),
     /// The first gene of the group that takes other values.
     pub first: u16,
-    /// The last gene of the group, or whose existence hangs on it.
+    /// The last gene of the group, or of those whose existence depends on it.
     pub last: u16,
 }
 
 impl Step {
-    /// Whether the two can be made one after the other, in either order.
+    /// Whether two steps can be made one after the other, in either order.
     pub fn is_apart(self, other: Self) -> bool {
         self.last < other.first || other.last < self.first
     }
 }
 
-/// Steps from one row, and what each of them changes.
+/// Steps from one row, with their changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Steps {
     /// The steps.
@@ -43,12 +43,12 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// What a step changes: the group that it is about, then what comes or goes with it.
+    /// The changes of a step: first its own group, then the groups that come or go with it.
     pub fn changes(&self, step: Step) -> &[Change] {
         &self.changes[step.changes.0 as usize..step.changes.1 as usize]
     }
 
-    /// Makes a step, from the row that it is a step from, or from that row after steps apart from it.
+    /// Applies a step to the row that it starts from, or to that row after steps apart from it.
     pub fn apply(&self, genome: &Genome, step: Step, row: &mut GeneRow) {
         for change in self.changes(step) {
             genome.group(change.group).write(change.to, row);
@@ -63,13 +63,13 @@ pub struct Group {
     pub first: usize,
     /// How many values each of its genes has.
     sizes: Vec<usize>,
-    /// The last gene whose existence hangs on it, or its own last.
+    /// The last gene whose existence depends on it, or its own last.
     last_below: usize,
-    /// How far a step up in each value lies in a combination.
+    /// The distance in a combination's number between neighboring values of each gene.
     spans: Vec<usize>,
 }
 
-/// Most combinations of a group; genes that have more stand alone.
+/// Most combinations of a group; a place with more has one group per gene.
 const MOST_COMBINATIONS: usize = 64;
 
 impl Group {
@@ -83,7 +83,7 @@ impl Group {
         self.sizes.iter().product()
     }
 
-    /// Whether the existence of others hangs on it.
+    /// Whether the existence of others depends on it.
     fn has_below(&self) -> bool {
         self.last_below >= self.genes().end
     }
@@ -109,31 +109,33 @@ impl Group {
     }
 }
 
-/// Parts genes into groups: neighbors at one place whose existence hangs on the same, as far as combinations are few.
+/// Splits genes into groups: neighbors at one place whose existence depends on the same genes, as long as combinations
+/// are few.
 pub(super) fn groups(genes: &[super::Gene]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for (at, gene) in genes.iter().enumerate() {
         let size = gene.values.len();
-        match groups.last_mut().filter(|group: &&mut Group| {
-            let first = &genes[group.first];
-            let same = !gene.place.is_empty() && (&first.place, &first.exists) == (&gene.place, &gene.exists);
-            same && group.combinations() * size <= MOST_COMBINATIONS
-        }) {
-            Some(group) => {
-                group.sizes.push(size);
-                group.spans.iter_mut().for_each(|span| *span *= size);
-                group.spans.push(1);
-                group.last_below = group.last_below.max(gene.last_below);
-            }
-            None => {
-                let sizes = vec![size];
-                let spans = vec![1];
-                let last_below = gene.last_below;
-                groups.push(Group { first: at, sizes, spans, last_below });
-            }
+        if let Some(group) = groups.last_mut()
+            && group.combinations() * size <= MOST_COMBINATIONS
+            && stand_together(&genes[group.first], gene)
+        {
+            group.sizes.push(size);
+            group.spans.iter_mut().for_each(|span| *span *= size);
+            group.spans.push(1);
+            group.last_below = group.last_below.max(gene.last_below);
+        } else {
+            let sizes = vec![size];
+            let spans = vec![1];
+            let last_below = gene.last_below;
+            groups.push(Group { first: at, sizes, spans, last_below });
         }
     }
     groups
+}
+
+/// Whether two genes are at one place and exist under the same condition.
+fn stand_together(first: &super::Gene, gene: &super::Gene) -> bool {
+    !gene.place.is_empty() && (&first.place, &first.exists) == (&gene.place, &gene.exists)
 }
 
 impl Genome {
@@ -152,8 +154,8 @@ impl Genome {
         &self.combinations[usize::from(group)]
     }
 
-    /// All steps that change one group of a row for which `chosen`. Where groups come to exist, they all take the same of
-    /// their combinations, and there is a step for each.
+    /// All steps that change one group of a row for which `chosen` holds. Groups that come to exist all take the same
+    /// combination, and there is one step for each.
     pub fn steps(&self, row: &GeneRow, chosen: impl Fn(&Group) -> bool, steps: &mut Steps) {
         steps.steps.clear();
         steps.changes.clear();
@@ -181,7 +183,7 @@ impl Genome {
         }
     }
 
-    /// Enters that a group comes or goes, and what comes and goes with it.
+    /// Records that a group comes or goes, and the groups that come and go with it.
     fn come(&self, row: &GeneRow, coming: Coming, kind: usize, changes: &mut Vec<Change>) {
         let combinations = self.combinations(coming.group);
         let to = if coming.comes { combinations[kind.min(combinations.len() - 1)] } else { ABSENT };
@@ -192,7 +194,7 @@ impl Genome {
         below.into_iter().for_each(|coming| self.come(row, coming, 0, changes));
     }
 
-    /// Which groups whose existence hangs directly on a changed one come or go with it.
+    /// The groups, among those that depend directly on a changed one, that come or go with it.
     fn below(&self, row: &GeneRow, change: Change, below: &mut Vec<Coming>) {
         let group = self.group(change.group);
         if !group.has_below() {
@@ -214,26 +216,28 @@ impl Genome {
     }
 }
 
-/// A group that comes to exist or exists no more.
+/// A group that comes to exist or ceases to exist.
 #[derive(Clone, Copy)]
 struct Coming {
     group: u16,
-    /// What it was; [`ABSENT`] if it comes.
+    /// Its combination before; [`ABSENT`] if it comes.
     from: Index,
     comes: bool,
 }
 
-/// Of each group, the combinations of values that are allowed, rising.
+/// The allowed combinations of each group, rising.
 pub(super) fn combinations(groups: &[Group], allowed: &[Vec<Index>]) -> Vec<Vec<Index>> {
-    let of = |group: &Group| {
-        let mut all: Vec<Index> = vec![0];
+    let mut combinations = Vec::with_capacity(groups.len());
+    for group in groups {
+        let mut codes: Vec<Index> = vec![0];
         for (gene, size) in group.genes().zip(&group.sizes) {
-            all = all
-                .into_iter()
-                .flat_map(|code: Index| allowed[gene].iter().map(move |value| code * *size as Index + value))
-                .collect();
+            let mut longer = Vec::with_capacity(codes.len() * allowed[gene].len());
+            for code in codes {
+                longer.extend(allowed[gene].iter().map(|value| code * *size as Index + value));
+            }
+            codes = longer;
         }
-        all
-    };
-    groups.iter().map(of).collect()
+        combinations.push(codes);
+    }
+    combinations
 }

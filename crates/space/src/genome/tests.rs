@@ -45,10 +45,11 @@ fn counts_are_those_of_an_enumeration() {
 #[test]
 fn restricted_rows_are_rows_of_the_whole() {
     on_every_preset(|space, _, rng| {
-        let most = |key: &str| if ["kernel", "width"].contains(&key) { 2 } else { 1 };
         let keys = space.genome().dimensions().into_iter().map(|dimension| dimension.key);
         let elastic = keys.filter(|key| *key != "resolution");
-        let narrowed = space.restricted(&elastic.map(|key| (key.to_string(), most(key))).collect());
+        let most =
+            elastic.map(|key| (key.to_string(), if ["kernel", "width"].contains(&key) { 2 } else { 1 }));
+        let narrowed = space.restricted(&most.collect());
         assert!(narrowed.subnetworks() < space.subnetworks());
         assert_eq!(sampler::largest(&narrowed), sampler::largest(space));
         for _ in 0..50 {

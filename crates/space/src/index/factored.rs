@@ -5,34 +5,34 @@ use crate::genome::{ABSENT, Change, GeneRow, Genome, Index};
 use crate::layer::LayerSpec;
 use crate::trace::Var;
 
-/// A cost of several quantities; layers' costs come together in any order: sums and maxima.
+/// A cost of several quantities; layers' costs are combined in any order: sums and maxima.
 pub trait Join: Copy + Default + PartialEq {
-    /// Both together. The default is nothing.
+    /// The combined cost. The default is no cost.
     #[must_use]
     fn join(self, other: Self) -> Self;
 }
 
-/// The costs of a space's networks: of each, what the cells of all terms come to.
+/// The costs of a space's networks: each is the combination of one cell per term.
 #[derive(Clone, Debug)]
 pub struct Factored<T> {
     terms: Vec<Table<T>>,
-    /// The cells of all terms, one behind the other.
+    /// The cells of all terms, one term after the other.
     cells: Vec<T>,
-    /// Of each term, where its cells begin, and where its genes end among all terms'.
+    /// For each term, where its cells begin, and where its genes end among those of all terms.
     places: Vec<(u32, u32)>,
-    /// Of each term, its genes with how many cells apart their values lie.
+    /// The genes of each term, with the distance in cells between their values.
     steps: Vec<(Var, u32)>,
-    /// By group of genes, the terms that it is in, with how far each of its combinations lies behind the first.
+    /// For each group of genes, the terms that it is in, with the offset of each of its combinations from the first.
     holders: Vec<Vec<(u32, Vec<u32>)>>,
 }
 
 impl SpaceIndex {
-    /// What layers cost as terms; `constant` is what every network has beside its layers. Terms whose genes another has
-    /// too are part of that one. Each layer is priced by itself: its peak memory in a network that is no chain may be
-    /// higher ([`SpaceIndex::is_chain`]).
+    /// Costs of layers as terms; `constant` is the cost that every network has besides its layers. A term whose genes
+    /// another term has too is merged into that one. Each layer is priced alone: its peak memory in a network that is
+    /// no chain may be higher ([`SpaceIndex::is_chain`]).
     ///
     /// # Errors
-    /// The first of `cost`.
+    /// The first error of `cost`.
     pub fn factored<T: Join, E>(
         &self,
         constant: T,
@@ -72,7 +72,8 @@ fn absorb<T: Join>(big: &mut Table<T>, small: &Table<T>) {
     }
 }
 
-/// By how much the cell of a table over `vars` moves with a step of each of `others`; 0 for those that it has not.
+/// The distance in cells, in a table over `vars`, between neighboring values of each of `others`; 0 for genes that it
+/// does not have.
 fn strides_in(vars: &[Var], sizes: &[usize], others: &[Var]) -> Vec<usize> {
     others
         .iter()
@@ -83,7 +84,7 @@ fn strides_in(vars: &[Var], sizes: &[usize], others: &[Var]) -> Vec<usize> {
         .collect()
 }
 
-/// Goes through all combinations of digits, the last the fastest, and keeps the cell of a table that some of them are of.
+/// Iterates over all combinations of digits, the last the fastest, and tracks the cell of a table over some of them.
 struct Walk<'a> {
     sizes: &'a [usize],
     strides: &'a [usize],
@@ -121,12 +122,13 @@ impl<T: Join> Factored<T> {
             let strides: Vec<(Var, u32)> =
                 term.vars.iter().zip(term.strides()).map(|(var, stride)| (*var, stride as u32)).collect();
             for (group, holders) in genome.groups().iter().zip(&mut holders) {
-                let stride = |gene: usize| strides.iter().find(|(var, _)| *var as usize == gene);
-                let offset = |combination: usize| -> u32 {
-                    let values = group.values(combination as Index);
-                    values.map(|(gene, value)| stride(gene).map_or(0, |own| own.1 * u32::from(value))).sum()
-                };
-                let offsets: Vec<u32> = (0..group.combinations()).map(offset).collect();
+                let mut offsets = vec![0; group.combinations()];
+                for (combination, offset) in offsets.iter_mut().enumerate() {
+                    for (gene, value) in group.values(combination as Index) {
+                        let stride = strides.iter().find(|(var, _)| *var as usize == gene);
+                        *offset += stride.map_or(0, |(_, stride)| stride * u32::from(value));
+                    }
+                }
                 if offsets.iter().any(|offset| *offset > 0) {
                     holders.push((at as u32, offsets));
                 }
@@ -158,7 +160,7 @@ impl<T: Join> Factored<T> {
         self.cells_of(row).fold(T::default(), |sum, cell| sum.join(self.cells[cell]))
     }
 
-    /// The row as a place to go from: what changes of it add is asked of that.
+    /// The row as a starting point, from which changes are priced.
     pub fn from<'a>(&'a self, row: &GeneRow) -> ChangesFrom<'a, T> {
         ChangesFrom { costs: self, cells: self.cells_of(row).collect(), moved: Vec::new() }
     }
@@ -174,7 +176,7 @@ pub struct ChangesFrom<'a, T> {
 }
 
 impl<T: Join> ChangesFrom<'_, T> {
-    /// By how much changes of the row add to a quantity that is a sum.
+    /// The change of a quantity that is a sum, for changes of the row.
     pub fn added(&mut self, changes: &[Change], of: impl Fn(&T) -> f64) -> f64 {
         self.moved.clear();
         for change in changes {
@@ -201,12 +203,12 @@ impl<T: Join> ChangesFrom<'_, T> {
     }
 }
 
-/// Finds the least of a sum or maximum of terms, exactly, by eliminating one gene after the other: of all terms that a
-/// gene is in, the least over its values is one term over the other genes (Bertele and Brioschi 1972).
+/// Finds the least of a sum or maximum of terms, exactly, by eliminating one gene after the other: all terms of a gene
+/// become one term over the other genes, the least over its values (Bertele and Brioschi 1972).
 #[derive(Clone, Debug)]
 pub struct Elimination {
     rounds: Vec<Round>,
-    /// The terms that are left in the end, which have one cell each.
+    /// The terms that remain at the end, with one cell each.
     left: Vec<usize>,
     genes: usize,
 }
@@ -217,16 +219,17 @@ struct Round {
     gene: usize,
     /// Its values that may be drawn.
     allowed: Vec<Index>,
-    /// The terms that it is in: their places among those given and those made before; how far apart its values lie; how far
-    /// those of each other gene lie apart.
+    /// The terms that it is in: their places among the given and the earlier new ones; the distance in cells between
+    /// its values; the same for each other gene.
     terms: Vec<(usize, usize, Vec<usize>)>,
-    /// The other genes of these terms, and how many values each has.
+    /// The other genes of these terms, and the number of values of each.
     others: Vec<Var>,
     sizes: Vec<usize>,
 }
 
 impl Elimination {
-    /// For terms over these genes, in this order: always the gene next whose elimination makes the smallest term.
+    /// Plans the elimination for terms over these genes, in this order: the next gene is always the one that makes the
+    /// smallest term.
     pub fn new<'a>(genome: &Genome, scopes: impl Iterator<Item = &'a [Var]>) -> Self {
         let size = |var: &Var| genome.genes()[*var as usize].values.len();
         let mut open: Vec<(usize, Vec<Var>)> = scopes.map(<[Var]>::to_vec).enumerate().collect();
@@ -259,8 +262,8 @@ impl Elimination {
         Self { rounds, left: open.into_iter().map(|(place, _)| place).collect(), genes: genome.len() }
     }
 
-    /// The least value of the terms together, and values that have it, one for each gene; of equals the first. The terms are
-    /// those whose genes were told, `join` grows with both.
+    /// The least value of all terms together, and the values that reach it, one per gene; the first of equals. The
+    /// terms have the genes of the plan; `join` is monotonic in both arguments.
     pub fn least(&self, terms: Vec<Table<f64>>, join: impl Fn(f64, f64) -> f64) -> (f64, Vec<Index>) {
         let mut cells: Vec<Vec<f64>> = terms.into_iter().map(|term| term.cells).collect();
         let mut choices: Vec<Vec<Index>> = Vec::with_capacity(self.rounds.len());
@@ -281,7 +284,7 @@ impl Elimination {
 }
 
 impl Round {
-    /// For each combination of the other genes' values the least over this one's, and which value has it.
+    /// For each combination of the other genes' values the least over this gene's, and which value has it.
     fn eliminate(&self, cells: &[Vec<f64>], join: &impl Fn(f64, f64) -> f64) -> (Vec<f64>, Vec<Index>) {
         let count: usize = self.sizes.iter().product();
         let mut least = Vec::with_capacity(count);
@@ -291,14 +294,10 @@ impl Round {
         for _ in 0..count {
             let mut best = (f64::INFINITY, self.allowed[0]);
             for &value in &self.allowed {
-                let together = self
-                    .terms
-                    .iter()
-                    .zip(&walks)
-                    .map(|((place, stride, _), walk): (&(usize, usize, Vec<usize>), &Walk<'_>)| {
-                        cells[*place][walk.at + usize::from(value) * stride]
-                    })
-                    .fold(0.0, join);
+                let mut together = 0.0;
+                for ((place, stride, _), walk) in self.terms.iter().zip(&walks) {
+                    together = join(together, cells[*place][walk.at + usize::from(value) * stride]);
+                }
                 if together < best.0 {
                     best = (together, value);
                 }
@@ -311,7 +310,7 @@ impl Round {
     }
 }
 
-/// All genes of the terms that one is in.
+/// All genes of the terms that contain a gene.
 fn together(scopes: &[(usize, Vec<Var>)], var: Var) -> Vec<Var> {
     let with = scopes.iter().filter(|(_, scope)| scope.contains(&var));
     let mut genes: Vec<Var> = with.flat_map(|(_, scope)| scope.iter().copied()).collect();
@@ -363,7 +362,7 @@ mod tests {
                 let whole = cost(&space.lower_row(&row));
                 let found = costs.of(&row);
                 assert_eq!(found.0, 1000 + whole.macs, "{name}");
-                // what waits for later readers is in no layer's table
+                // outputs that wait for later readers are in no layer's table
                 assert!(found.1 <= whole.peak_activation_bytes, "{name}");
                 assert!(!chains || found.1 == whole.peak_activation_bytes, "{name}");
                 space.genome().steps(&row, |_| true, &mut steps);
@@ -378,7 +377,7 @@ mod tests {
         }
     }
 
-    /// Every network of three small spaces, with random prices of layers, so that no order is that of sizes.
+    /// Every network of three small spaces, with random prices of layers, so that prices do not follow sizes.
     #[test]
     fn the_least_is_that_of_all_networks() {
         let tiny = preset("tiny").expect("a preset").to_toml();
@@ -419,7 +418,7 @@ mod tests {
         }
     }
 
-    /// What may not be drawn is not found, though it costs nothing.
+    /// A minimum never has a value that may not be drawn, even if it costs nothing.
     #[test]
     fn the_least_may_be_drawn() {
         let space = preset("tiny").expect("a preset");

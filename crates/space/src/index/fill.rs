@@ -1,8 +1,8 @@
-//! Fills the tables of an index: builds networks until no trace names a choice that its table lacks, and no cell is empty.
+//! Fills the tables of an index: builds networks until no trace names a choice that its table lacks, and no cell is
+//! empty.
 //!
-//! What a layer computes and the extents between which it does so are traced apart, and so are their tables: the one is
-//! usually over a block's choices, the other over the resolution, and it takes few networks to see all of each. The table
-//! of layers is their product.
+//! A layer's operator and its extents are traced separately, in two tables: one is usually over a block's choices, the
+//! other over the resolution, and few networks show all of each. The table of layers is their product.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -17,22 +17,22 @@ use crate::search_space::SearchSpace;
 use crate::trace::{Var, VarSet};
 use crate::value::Extent;
 
-/// Unfilled cells of a table that are tried for one that fits a network's other choices.
+/// Number of unfilled cells of a table that are tried for one that fits a network's other choices.
 const TRIED: usize = 16;
 
-/// What building networks gives.
+/// The result of building the networks.
 pub(super) struct Filled {
     /// The slots with their tables.
     pub slots: Vec<Slot>,
     /// All layers.
     pub layers: Vec<Layer>,
-    /// How many networks were built.
+    /// Number of networks built.
     pub builds: usize,
-    /// Whether all of these are chains.
+    /// Whether all these networks are chains.
     pub chains: bool,
 }
 
-/// Builds as many networks of a space as it takes to fill the tables of all slots.
+/// Builds networks of a space until the tables of all slots are full.
 pub(super) fn slots(space: &SearchSpace) -> Filled {
     let mut filler = Filler::new(space);
     let mut first: Vec<Index> =
@@ -62,9 +62,9 @@ pub(super) fn slots(space: &SearchSpace) -> Filled {
     Filled { slots, layers: layers.layers, builds: filler.builds, chains }
 }
 
-/// What a layer is, its extents left out; `None` where it is not there.
+/// A layer without its extents; `None` where it does not exist.
 type What = Option<(Operator, [usize; 2])>;
-/// Before and after a layer.
+/// Extents before and after a layer.
 type Extents = [Extent; 2];
 
 /// Distinct things, numbered.
@@ -125,7 +125,7 @@ impl<'a> Filler<'a> {
         Self { genome, sizes, whats: Numbers::new(), extents: Numbers::new(), builds: 0 }
     }
 
-    /// Two empty tables for each slot: what stands there, and its extents.
+    /// Two empty tables for each slot: its operator and its extents.
     fn start(&self, nodes: &[Node]) -> Vec<Filling> {
         let scopes = nodes.iter().flat_map(|node| [&node.what.depends, &node.extents.depends]);
         scopes.map(|scope| self.empty(scope.clone())).collect()
@@ -136,20 +136,34 @@ impl<'a> Filler<'a> {
         Filling { table, scope, next: 0 }
     }
 
-    /// Whether these values can be of one row that may be drawn.
+    /// Whether one row that may be drawn can have these values.
     fn may_be(&self, vars: &[Var], values: &[Index]) -> bool {
-        let of = |gene: usize| vars.binary_search(&(gene as Var)).ok().map(|at| values[at]);
-        vars.iter().zip(values).all(|(var, value)| {
+        for (var, value) in vars.iter().zip(values) {
             let gene = *var as usize;
-            let mut at = &self.genome.genes()[gene].exists;
-            while let Some((parent, among)) = at {
-                if of(*parent).is_some_and(|value| !among[usize::from(value)]) {
-                    return *value == 0;
-                }
-                at = &self.genome.genes()[*parent].exists;
+            let may_be = if self.exists(gene, vars, values) {
+                self.genome.allowed(gene).contains(value)
+            } else {
+                *value == 0
+            };
+            if !may_be {
+                return false;
             }
-            self.genome.allowed(gene).contains(value)
-        })
+        }
+        true
+    }
+
+    /// Whether a gene exists, as far as these values decide it.
+    fn exists(&self, gene: usize, vars: &[Var], values: &[Index]) -> bool {
+        let mut condition = &self.genome.genes()[gene].exists;
+        while let Some((parent, among)) = condition {
+            if let Ok(at) = vars.binary_search(&(*parent as Var))
+                && !among[usize::from(values[at])]
+            {
+                return false;
+            }
+            condition = &self.genome.genes()[*parent].exists;
+        }
+        true
     }
 
     /// A row that fills an empty cell of the target, and of as many other tables as fit.
@@ -162,8 +176,8 @@ impl<'a> Filler<'a> {
                 let values = filling.table.values(cell);
                 let mut pairs = filling.table.vars.iter().zip(&values);
                 let fits =
-                    |(var, value): (&Var, &Index)| chosen[*var as usize].is_none_or(|own| own == *value);
-                if pairs.all(fits) && self.may_be(&filling.table.vars, &values) {
+                    pairs.all(|(var, value)| chosen[*var as usize].is_none_or(|chosen| chosen == *value));
+                if fits && self.may_be(&filling.table.vars, &values) {
                     for (var, value) in filling.table.vars.iter().zip(values) {
                         chosen[*var as usize] = Some(value);
                     }
@@ -171,16 +185,15 @@ impl<'a> Filler<'a> {
                 }
             }
         }
-        let mut row: Vec<Index> = chosen
-            .iter()
-            .enumerate()
-            .map(|(gene, value): (usize, &Option<Index>)| value.unwrap_or(self.genome.allowed(gene)[0]))
-            .collect();
+        let mut row = Vec::with_capacity(chosen.len());
+        for (gene, value) in chosen.into_iter().enumerate() {
+            row.push(value.unwrap_or(self.genome.allowed(gene)[0]));
+        }
         self.genome.make_canonical(&mut row);
         row
     }
 
-    /// Enters what one network shows.
+    /// Enters the slots of one network.
     fn note(&mut self, tables: &mut [Filling], nodes: &[Node], row: &GeneRow) {
         for (node, pair) in nodes.iter().zip(tables.chunks_exact_mut(2)) {
             let what = self.whats.of(&node.what.value);
@@ -208,7 +221,7 @@ impl<'a> Filler<'a> {
         }
     }
 
-    /// Cells of rows that are not canonical are those of the network that they stand for.
+    /// Copies to the cell of a row that is not canonical the cell of its canonical row.
     fn copy_to_other_rows(&self, table: &mut Table<u32>) {
         let mut row = vec![0; self.sizes.len()];
         for cell in 0..table.cells.len() {
@@ -235,15 +248,17 @@ impl<'a> Filler<'a> {
             for (var, value) in product.vars.iter().zip(product.values(cell)) {
                 row[*var as usize] = value;
             }
-            let pair = (what.cells[what.at(&row)], extents.cells[extents.at(&row)]);
-            if pair.0 != UNKNOWN && pair.1 != UNKNOWN {
-                product.cells[cell] = self.layer(pair, layers);
+            let operator = what.cells[what.at(&row)];
+            let sides = extents.cells[extents.at(&row)];
+            if operator != UNKNOWN && sides != UNKNOWN {
+                product.cells[cell] = self.layer(operator, sides, layers);
             }
         }
         product
     }
 
-    fn layer(&self, (what, extents): (u32, u32), layers: &mut Layers) -> LayerId {
+    /// The number of a layer, given those of its operator and of its extents; 0 if there is no layer.
+    fn layer(&self, what: u32, extents: u32, layers: &mut Layers) -> LayerId {
         let Some((operator, [from, to])) = &self.whats.things[what as usize] else { return 0 };
         let next = layers.layers.len() as LayerId + 1;
         let id = *layers.numbers.entry((what, extents)).or_insert(next);

@@ -3,12 +3,12 @@
 use crate::genome::{GeneRow, Index};
 use crate::trace::Var;
 
-/// A cell for each combination of values of some genes, the first gene outermost.
+/// One cell for each combination of values of some genes, the first gene outermost.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table<T> {
     /// The genes, rising.
     pub vars: Vec<Var>,
-    /// How many values each has.
+    /// Number of values of each gene.
     pub sizes: Vec<usize>,
     /// The cells.
     pub cells: Vec<T>,
@@ -22,7 +22,7 @@ impl<T: Clone + PartialEq> Table<T> {
         Self { vars, sizes, cells }
     }
 
-    /// How many cells apart two values of each gene lie.
+    /// The distance in cells between neighboring values of each gene.
     pub fn strides(&self) -> Vec<usize> {
         let mut strides = vec![1; self.sizes.len()];
         for at in (1..self.sizes.len()).rev() {
@@ -31,7 +31,7 @@ impl<T: Clone + PartialEq> Table<T> {
         strides
     }
 
-    /// The values of the genes that a cell is for.
+    /// The values of the genes in a cell.
     pub fn values(&self, mut cell: usize) -> Vec<Index> {
         let mut values = vec![0; self.sizes.len()];
         for (value, size) in values.iter_mut().zip(&self.sizes).rev() {
@@ -47,20 +47,20 @@ impl<T: Clone + PartialEq> Table<T> {
         pairs.fold(0, |cell, (var, size)| cell * size + usize::from(row[*var as usize]))
     }
 
-    /// The same cells for other values.
+    /// The table with each cell replaced.
     pub fn map<U>(&self, of: impl FnMut(&T) -> U) -> Table<U> {
         let cells = self.cells.iter().map(of).collect();
         Table { vars: self.vars.clone(), sizes: self.sizes.clone(), cells }
     }
 
-    /// The cells that have one value of a gene.
+    /// The table restricted to one value of a gene.
     #[must_use]
     pub fn sliced(&self, var: Var, value: Index) -> Self {
         let Some(at) = self.vars.iter().position(|own| *own == var) else { return self.clone() };
         let stride = self.strides()[at];
         let size = self.sizes[at];
-        let keeps = |cell: usize| cell / stride % size == usize::from(value);
-        let cells = (0..self.cells.len()).filter(|cell| keeps(*cell)).map(|cell| self.cells[cell].clone());
+        let kept = (0..self.cells.len()).filter(|cell| cell / stride % size == usize::from(value));
+        let cells = kept.map(|cell| self.cells[cell].clone());
         let mut sliced = Self { vars: self.vars.clone(), sizes: self.sizes.clone(), cells: cells.collect() };
         sliced.vars.remove(at);
         sliced.sizes.remove(at);
@@ -68,7 +68,7 @@ impl<T: Clone + PartialEq> Table<T> {
     }
 }
 
-/// Stands for a cell that no network has, of those that may be drawn.
+/// Marks a cell that no network has, of those that may be drawn.
 pub(super) const UNKNOWN: u32 = u32::MAX;
 
 impl Table<u32> {
@@ -77,25 +77,32 @@ impl Table<u32> {
         self.cells.iter().copied().filter(|cell| *cell != UNKNOWN)
     }
 
-    /// The same without the genes that no known cell cares about.
+    /// The table without the genes on which no known cell depends.
     pub(super) fn minimal(mut self) -> Self {
         for at in (0..self.vars.len()).rev() {
-            let stride = self.strides()[at];
-            let size = self.sizes[at];
-            let bases: Vec<usize> =
-                (0..self.cells.len()).filter(|cell| (cell / stride).is_multiple_of(size)).collect();
-            let merged = |base: &usize| {
-                let mut along = (0..size).map(|value| self.cells[base + value * stride]);
-                let mut known = along.by_ref().filter(|cell| *cell != UNKNOWN);
-                let first = known.next().unwrap_or(UNKNOWN);
-                known.all(|cell| cell == first).then_some(first)
-            };
-            if let Some(cells) = bases.iter().map(merged).collect::<Option<Vec<u32>>>() {
+            if let Some(cells) = self.cells_without(at) {
                 self.cells = cells;
                 self.vars.remove(at);
                 self.sizes.remove(at);
             }
         }
         self
+    }
+
+    /// The cells without one gene; `None` if a known cell depends on it.
+    fn cells_without(&self, at: usize) -> Option<Vec<u32>> {
+        let stride = self.strides()[at];
+        let size = self.sizes[at];
+        let mut cells = Vec::with_capacity(self.cells.len() / size);
+        for base in (0..self.cells.len()).filter(|cell| (cell / stride).is_multiple_of(size)) {
+            let values = (0..size).map(|value| self.cells[base + value * stride]);
+            let mut known = values.filter(|cell| *cell != UNKNOWN);
+            let first = known.next().unwrap_or(UNKNOWN);
+            if known.any(|cell| cell != first) {
+                return None;
+            }
+            cells.push(first);
+        }
+        Some(cells)
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     Activation, Dimension, End, Extent, Operator, RESOLUTION, Steps, cost, preset, preset_names, sampler,
 };
 
-/// 1,000 networks of each preset: slots hold what lowering gives, and no others exist.
+/// 1,000 networks of each preset: slots hold the layers of lowering, and no others exist.
 #[test]
 fn the_index_has_every_layer_of_every_network() {
     for name in preset_names() {
@@ -37,7 +37,7 @@ fn the_index_has_every_layer_of_every_network() {
     }
 }
 
-/// 1,000 networks of each preset: a step changes no slot that does not depend on what it changes, and some that does.
+/// 1,000 networks of each preset: a step changes only slots that depend on its changes, and at least one.
 #[test]
 fn what_a_layer_depends_on_is_true() {
     for name in preset_names() {
@@ -200,7 +200,7 @@ fn a_diamond_says_what_it_reads_and_is_priced_by_lowering() {
         let names: Vec<_> = layers[0].weights().into_iter().map(|weight| weight.name).collect();
         let parts = index.layers_of("stem").next().expect("a layer").weights();
         assert_eq!(names, parts.iter().map(|part| format!("stem.{}", part.name)).collect::<Vec<_>>());
-        // while the last convolution runs: what it reads (8), what it makes (4), and what waits for the sum (4)
+        // while the last convolution runs: its input (8), its output (4), and the map that waits for the sum (4)
         let plane = layers[0].input.plane() as u64;
         assert_eq!(cost(&layers).peak_activation_bytes, 4 * 16 * plane);
         assert_eq!(

@@ -1,8 +1,8 @@
-//! The two files that PyTorch's `ofa` describes a network by: `net.config` layer by layer, `run.config` with the size
-//! of its images.
+//! The two files with which PyTorch's `ofa` describes a network: `net.config` layer by layer, `run.config` with the
+//! size of its images.
 //!
-//! A `net.config` is read by what tells one sub-network of a space from another, written again from that, and compared
-//! with what was written, field by field; so what is read is exactly the network that the package would build.
+//! From a `net.config` only the fields that distinguish sub-networks of a space are read. The config of the result is
+//! then compared with the given one, field by field; so the result is exactly the network that the package would build.
 
 mod compare;
 mod read;
@@ -21,10 +21,10 @@ pub use write::net_config;
 
 /// Name of the network's file in a folder.
 pub const NET_CONFIG: &str = "net.config";
-/// Name of the file beside it.
+/// Name of the run's file next to it.
 pub const RUN_CONFIG: &str = "run.config";
 
-/// What `run.config` holds of a sub-network: `{"image_size": 224}`.
+/// The part of `run.config` that describes a sub-network: `{"image_size": 224}`.
 pub fn run_config(arch: &Arch) -> Value {
     json!({ "image_size": arch.resolution })
 }
@@ -51,7 +51,7 @@ pub(crate) fn is_net_config(text: &str) -> bool {
         #[serde(rename = "classifier")]
         _classifier: IgnoredAny,
     }
-    // a list would be taken for the fields in their order
+    // a JSON list would be read as the fields in their order
     text.trim_start().starts_with('{') && serde_json::from_str::<Front>(text).is_ok()
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn image_size(place: &str, text: &str) -> Result<Extent> {
     Ok(run.image_size)
 }
 
-/// The sub-network of a `net.config` at the resolution of the `run.config` beside it; without one the space must have
+/// The sub-network of a `net.config` at the resolution of the `run.config` next to it; without one the space must have
 /// a single resolution.
 pub(crate) fn from_text(
     space: &SearchSpace,
@@ -81,7 +81,7 @@ pub(crate) fn from_text(
     if name != class {
         let expected = format!("{class}, the family of space {}", space.name());
         return Err(Error::invalid(place, "name", expected, compare::shown(name))
-            .and_then_do("give the --space that the network is of"));
+            .and_then_do("give the network's space as --space"));
     }
     let resolution = match (resolution, space.resolutions()) {
         (Some(resolution), _) | (None, &[resolution]) => resolution,

@@ -1,5 +1,5 @@
-//! The dictionaries that PyTorch's `ofa` samples and finds: kernels and expand ratios of every possible block, depth of
-//! every stage, and the image size.
+//! Reads the dictionaries of PyTorch's `ofa` for samples and search results: kernels and expand ratios of every
+//! possible block, depth of every stage, and the image size.
 //!
 //! A ResNet's has no kernels, but the index of each stage's width; the first depth is the stem's, where the greatest
 //! means that nothing is skipped, and the others count the blocks beyond the fewest.
@@ -12,8 +12,8 @@ use crate::families::STEM_STAGES;
 use crate::families::stages::{Block, Stage};
 use crate::{Arch, Extent, FamilyName, Ratio, SearchSpace};
 
-/// The dictionary in a JSON value: the value itself, under `arch`, or beside numbers in a list, as the package's search
-/// returns the best with its score.
+/// The dictionary in a JSON value: the value itself, under `arch`, or next to numbers in a list, as the package's
+/// search returns the best with its score.
 pub(crate) fn find(value: &Value) -> Option<&Value> {
     match value {
         Value::Object(map) if ["d", "e", "ks"].iter().any(|key| map.contains_key(*key)) => Some(value),
@@ -69,7 +69,7 @@ fn whole(value: &Value) -> Option<usize> {
         .or_else(|| float().map(|float| float as usize))
 }
 
-/// A dictionary with the space that it is to be of.
+/// A dictionary, with the space of its sub-network.
 struct Sample<'a> {
     space: &'a SearchSpace,
     stages: &'a [Stage],
@@ -82,12 +82,12 @@ impl Sample<'_> {
         Error::invalid(self.place, field, format!("{expected} (space {})", self.space.name()), got)
     }
 
-    /// What stands under a key; `None` where it is null too.
+    /// The value under a key; `None` for null too.
     fn get(&self, key: &str) -> Option<&Value> {
         self.value.get(key).filter(|value| !value.is_null())
     }
 
-    /// The list under a key, of so many items.
+    /// The list under a key, with the given number of items.
     fn list<T>(&self, key: &str, length: usize, item: impl Fn(&Value) -> Option<T>) -> Result<Vec<T>> {
         let expected = || format!("a list of {length}");
         let value = self.get(key).ok_or_else(|| self.wrong(key, expected(), "none"))?;
@@ -103,7 +103,7 @@ impl Sample<'_> {
             .collect()
     }
 
-    /// The image size, by itself or as a list of one.
+    /// The image size, alone or as a list of one.
     fn resolution(&self) -> Result<usize> {
         let expected = "the image size, as \"r\": 224 or \"image_size\": 224";
         let Some(value) = self.get("r").or_else(|| self.get("image_size")) else {
@@ -116,22 +116,24 @@ impl Sample<'_> {
         whole(one).ok_or_else(|| self.wrong("r", expected, value))
     }
 
-    /// Depths as they are; of a stage that cannot vary they do not count, as in `ofa` itself.
+    /// Depths as they are; of a stage with a single depth they are ignored, as in `ofa` itself.
     fn depths(&self) -> Result<Vec<usize>> {
         let stages = self.stages;
         let listed = self.list("d", stages.len(), whole)?;
-        stages
-            .iter()
-            .zip(&listed)
-            .map(|(stage, &depth): (&Stage, &usize)| match stage.choices.depth.as_slice() {
-                [only] => Ok(*only),
-                [.., most] if depth > *most => Err(self.wrong("d", format!("at most {most}"), depth)),
-                _ => Ok(depth),
-            })
-            .collect()
+        let mut depths = Vec::with_capacity(stages.len());
+        for (stage, depth) in stages.iter().zip(listed) {
+            depths.push(match stage.choices.depth.as_slice() {
+                [only] => *only,
+                [.., most] if depth > *most => {
+                    return Err(self.wrong("d", format!("at most {most}"), depth));
+                }
+                _ => depth,
+            });
+        }
+        Ok(depths)
     }
 
-    /// A ResNet's depths: one for the stem, and how many blocks each stage has beyond its fewest.
+    /// A ResNet's depths: one for the stem, and each stage's number of blocks beyond its fewest.
     fn resnet_depths(&self) -> Result<Vec<usize>> {
         let stages = self.stages;
         let listed = self.list("d", stages.len() - 1, whole)?;
@@ -147,21 +149,19 @@ impl Sample<'_> {
         Ok(depths)
     }
 
-    /// A ResNet's widths by their index; of equal networks the one that is canonical.
+    /// A ResNet's widths by their index; the canonical one of equal networks.
     fn widths(&self) -> Result<Vec<Ratio>> {
         let stages = self.stages;
         let listed = self.list("w", stages.len(), whole)?;
-        stages
-            .iter()
-            .zip(&listed)
-            .map(|(stage, &index): (&Stage, &usize)| {
-                let widths = &stage.channels_by_width;
-                let (ratio, _) = widths
-                    .get(index)
-                    .ok_or_else(|| self.wrong("w", format!("indices below {}", widths.len()), index))?;
-                Ok(stage.canonical(*ratio))
-            })
-            .collect()
+        let mut chosen = Vec::with_capacity(stages.len());
+        for (stage, index) in stages.iter().zip(listed) {
+            let widths = &stage.channels_by_width;
+            let (ratio, _) = widths
+                .get(index)
+                .ok_or_else(|| self.wrong("w", format!("indices below {}", widths.len()), index))?;
+            chosen.push(stage.canonical(*ratio));
+        }
+        Ok(chosen)
     }
 }
 
@@ -173,7 +173,6 @@ mod tests {
     #[test]
     fn samples_are_read_in_every_wrapping() {
         let space = preset("tiny").expect("a preset");
-        let read = |text: &str| from_json(&space, "x.json", text).map(|arch| arch.to_string());
         let sample = r#"{"ks": [5, 7, 3, 7], "e": [4, 6, 6, 3], "d": [1, 2], "r": [12], "wid": null}"#;
         for text in [
             sample.to_string(),
@@ -186,7 +185,8 @@ mod tests {
             r#"{"ks": [5, 7, 3, 7], "e": [4, 6, 6, 3], "d": [1, 2], "image_size": 12.0}"#.to_string(),
             format!("\u{feff}{sample}"),
         ] {
-            assert_eq!(read(&text).expect(&text), "r12:k5e4/k3e6,k7e3", "{text}");
+            let arch = from_json(&space, "x.json", &text).expect(&text);
+            assert_eq!(arch.to_string(), "r12:k5e4/k3e6,k7e3", "{text}");
         }
     }
 

@@ -17,8 +17,8 @@ pub struct Bottleneck {
     pub mid: usize,
     /// Activation after reduction, dense convolution and addition.
     pub activation: Activation,
-    /// Whether the shortcut is a mean over `stride x stride` (of what there is, at the edge) and a 1x1 convolution;
-    /// else it is the input.
+    /// Whether the shortcut is a mean over `stride x stride` (cropped at the edge) and a 1x1 convolution; else it is
+    /// the input.
     pub downsample: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Greatest of 3 x 3, stride 2, padding 1.
+//! Maximum over 3 x 3, stride 2, padding 1.
 
 use super::{Form, Maps, Operator, Parsed, words};
 use crate::value::Extent;

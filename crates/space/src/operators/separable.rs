@@ -1,4 +1,4 @@
-//! The depthwise-separable block (Howard et al. 2017), as DS-CNN has it (Zhang et al. 2017).
+//! The depthwise-separable block (Howard et al. 2017), as in DS-CNN (Zhang et al. 2017).
 
 use super::{Form, Maps, Operator, Parsed, words};
 use crate::activation::Activation;
@@ -8,7 +8,7 @@ use crate::weight::WeightList;
 
 /// Depthwise convolution, batch norm, activation, 1x1 convolution, batch norm, activation.
 ///
-/// The order of no channel is free in it: those between the two convolutions are those of the input.
+/// No channel's order is free in it: the channels between the two convolutions are those of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Separable {
     /// Side of the depthwise kernel.
@@ -19,7 +19,7 @@ pub struct Separable {
     pub activation: Activation,
 }
 
-/// What the depthwise convolution makes.
+/// The output of the depthwise convolution.
 fn between(Maps { input, output }: Maps) -> FeatureMap {
     FeatureMap { channels: input.channels, ..output }
 }

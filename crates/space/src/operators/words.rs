@@ -1,4 +1,4 @@
-//! The words that keys are made of, as they are read.
+//! Reads the words of latency keys.
 
 use super::MOST_CHANNELS;
 use crate::activation::Activation;
@@ -8,12 +8,12 @@ const MOST_KERNEL: usize = 31;
 /// Greatest stride.
 const MOST_STRIDE: usize = 2;
 
-/// A number from 1 on.
+/// A whole number of at least 1.
 pub(crate) fn number(text: &str, most: usize) -> Option<usize> {
     text.parse().ok().filter(|number| (1..=most).contains(number))
 }
 
-/// An odd side after `k`.
+/// An odd kernel side after `k`.
 pub(super) fn kernel(text: &str) -> Option<usize> {
     number(text.strip_prefix('k')?, MOST_KERNEL).filter(|kernel| kernel % 2 == 1)
 }
@@ -39,7 +39,7 @@ pub(super) fn activation(text: &str) -> Option<Activation> {
     Activation::ALL.into_iter().find(|activation| activation.name() == text)
 }
 
-/// Whether the one flag that may follow does.
+/// Whether the optional flag follows.
 pub(super) fn flag(flags: &[&str], name: &str) -> Option<bool> {
     match flags {
         [] => Some(false),

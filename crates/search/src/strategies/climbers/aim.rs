@@ -1,4 +1,4 @@
-//! What climbs go up: one metric under limits on costs.
+//! The target of climbs: one metric under limits on costs.
 
 use crate::estimator::Predictor;
 use crate::metric::Better;
@@ -6,13 +6,13 @@ use crate::prices::{Column, Prices};
 use crate::problem::{Problem, Source};
 use crate::solve::Scored;
 
-/// A metric that is to be as good as possible.
+/// A metric to optimize.
 #[derive(Clone, Copy)]
 pub(super) struct Aim<'a> {
     source: Source,
-    /// 1 where the greater value is the better one, else -1.
+    /// 1 if the greater value is the better one, else -1.
     pub sign: f32,
-    /// Who predicts it, where slopes may be had.
+    /// Its predictor, if it may have slopes.
     pub predictor: Option<&'a Predictor<'a>>,
 }
 
@@ -26,7 +26,7 @@ impl<'a> Aim<'a> {
         Self { source, sign: if better == Better::Higher { 1.0 } else { -1.0 }, predictor }
     }
 
-    /// What a row is worth, the greater the better.
+    /// A row's merit, the greater the better.
     pub fn merit(&self, prices: &Prices<'_>, scored: &Scored<'_>, row: usize) -> f32 {
         let value = match self.source {
             Source::Estimated(at) => scored.estimated(row)[at].mean,

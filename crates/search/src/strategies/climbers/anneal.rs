@@ -1,9 +1,9 @@
 //! Simulated annealing with informed proposals, for objectives that have slopes.
 //!
-//! A chain of random steps goes downwards as well, the less the colder it is (Kirkpatrick, Gelatt and Vecchi 1983). Slopes
-//! say about what each step gains, so that promising ones are proposed (Zanella 2020; Grathwohl et al. 2021), together with
-//! others that make room for them where the limits ask for that; the objective itself decides. Between phases chains are
-//! drawn anew, each by how much more probable it is at the colder temperature (population annealing, Hukushima and Iba
+//! A chain of random steps also accepts worse ones, the fewer the colder it is (Kirkpatrick, Gelatt and Vecchi 1983).
+//! Slopes estimate the gain of each step, so that promising ones are proposed (Zanella 2020; Grathwohl et al. 2021),
+//! together with others that make room for them within the limits; the objective itself decides. Between phases chains
+//! are resampled, each by its ratio of probabilities at the colder temperature (population annealing, Hukushima and Iba
 //! 2003), which is also how resolutions are chosen.
 
 mod chain;
@@ -30,30 +30,30 @@ use chain::{Chain, draw_anew};
 
 /// Stream of its random numbers.
 const ANNEALING: u64 = 7;
-/// Groups of chains, each of which one thread looks after between two draws.
+/// Groups of chains; one thread runs each between two resamplings.
 const GROUPS: u64 = 2;
-/// Chains of a group, at least and at most; what they propose is one product for a predictor. Fewer candidates are shared
-/// by fewer chains.
+/// Least and most chains per group; their proposals are one product for a predictor. With fewer candidates there are
+/// fewer chains.
 const CHAINS: [usize; 2] = [8, 48];
-/// Rounds that a chain should have, proposals all of them.
+/// Target number of rounds per chain, in proposals.
 const ROUNDS: usize = 500;
-/// Rounds in all, below which nothing is gained.
+/// Least number of rounds with which annealing gains anything.
 const LEAST_ROUNDS: usize = 100;
-/// Parts of the way, after each of which chains are drawn anew.
+/// Number of phases, after each of which chains are resampled.
 const PHASES: usize = 24;
-/// Share of a phase's proposals that must be new for another phase to follow: below it chains go to and fro between places
-/// that are known, and climbs from the best of these find the rest.
+/// Least share of new proposals in a phase for another to follow: below it chains go back and forth between known
+/// places, and climbs from the best of these find the rest.
 const LEAST_FRESH: f64 = 0.05;
-/// Places whose steps a group keeps at most: some 30 MB.
+/// Most places whose steps a group stores: some 30 MB.
 const MOST_WAYS: usize = 2048;
-/// The highest and the lowest temperature, as multiples of what steps gain or lose where chains begin (the root of the
-/// mean square).
+/// The highest and the lowest temperature, as multiples of the gains and losses of steps from the chains' starts (the
+/// root of the mean square).
 const HOT: f64 = 0.25;
 const COLD: f64 = 0.1;
-/// Proposals of a chain that are drawn until one keeps the limits.
+/// Draws of a chain's proposal until one keeps the limits.
 const TRIES: usize = 8;
 
-/// What chains go after, and what they keep.
+/// The chains' aim and limits.
 struct Setting<'a> {
     prices: Prices<'a>,
     aim: Aim<'a>,
@@ -69,22 +69,22 @@ impl Setting<'_> {
     }
 }
 
-/// The generator of a group, or of what is drawn for all, which is 0.
+/// The generator of a group; 0 is that of draws for all groups.
 fn generator(seed: u64, of: u64) -> ChaCha8Rng {
     numbered_rng(seed.wrapping_mul(GROUPS + 1).wrapping_add(of), ANNEALING)
 }
 
-/// Chains that one thread looks after.
+/// Chains that one thread runs.
 struct Group {
     chains: Vec<Chain>,
     rng: ChaCha8Rng,
-    /// Where the chains that have a proposal would go, and which chains these are.
+    /// The proposals, and the chains that have one.
     proposals: GeneRows,
     movers: Vec<usize>,
     encoded: Encoded,
-    /// Where chains have been since the last draw.
+    /// Where chains have been since the last resampling.
     ways: ByHash<Arc<Ways>>,
-    /// Proposals since the last draw.
+    /// Proposals since the last resampling.
     proposed: usize,
 }
 
@@ -111,11 +111,11 @@ impl Group {
         self.movers.clear();
         for (at, chain) in self.chains.iter().enumerate() {
             let next = self.proposals.push(&chain.row);
-            let mut kept = || {
+            let keeps = (0..TRIES).any(|_| {
                 next.copy_from_slice(&chain.row);
                 chain.propose(genome, next, &mut suiting, &mut self.rng) && setting.prices.keeps(next)
-            };
-            if (0..TRIES).any(|_| kept()) {
+            });
+            if keeps {
                 self.movers.push(at);
             } else {
                 self.proposals.pop();
@@ -124,7 +124,7 @@ impl Group {
         self.proposed += self.movers.len();
     }
 
-    /// Goes where the temperature allows; `places` is where the group's proposals stand among all.
+    /// Accepts proposals as the temperature allows; `places` is the range of the group's proposals among all.
     fn step(
         &mut self,
         setting: &Setting<'_>,
@@ -149,7 +149,7 @@ impl Group {
         self.learn(setting, &moved, temperature)
     }
 
-    /// Asks for the slopes where chains went, unless one of them was there lately.
+    /// Computes the slopes at new positions, except those that a chain of the group visited recently.
     fn learn(&mut self, setting: &Setting<'_>, moved: &[(usize, u64)], temperature: f64) -> Result<()> {
         self.encoded.clear();
         if self.ways.len() >= MOST_WAYS {
@@ -179,9 +179,9 @@ impl Group {
 
 /// Temperatures of all rounds.
 struct Schedule {
-    /// Rounds of a phase.
+    /// Rounds per phase.
     rounds: usize,
-    /// What steps gain or lose where chains begin.
+    /// The gains and losses of steps from the chains' starts.
     unit: f64,
 }
 
@@ -192,7 +192,7 @@ impl Schedule {
     }
 }
 
-/// Chains on their way down the temperatures.
+/// Chains with falling temperatures.
 pub(super) struct Annealing<'a> {
     setting: Setting<'a>,
     groups: Vec<Group>,
@@ -200,11 +200,12 @@ pub(super) struct Annealing<'a> {
     rng: ChaCha8Rng,
     phase: usize,
     round: usize,
-    /// Sub-networks that had been looked at when the phase began.
+    /// Number of sub-networks that had been evaluated when the phase began.
     before: usize,
 }
 
-/// How chains are laid out for so many candidates: chains of a group, and rounds of a phase; `None` if these are too few.
+/// The layout of chains for a number of candidates: chains per group, and rounds per phase; `None` if there are too
+/// few.
 fn layout(candidates: usize) -> Option<[usize; 2]> {
     let size = (candidates / (GROUPS as usize * ROUNDS)).clamp(CHAINS[0], CHAINS[1]);
     let rounds = candidates / (GROUPS as usize * size * PHASES);
@@ -212,8 +213,8 @@ fn layout(candidates: usize) -> Option<[usize; 2]> {
 }
 
 impl<'a> Annealing<'a> {
-    /// Chains at `starts`, as many at each, which were looked at: `scored` is of them. `None` if the candidates are too few
-    /// for that, or the aim has no slopes or the same ones everywhere, so that climbs find what is best.
+    /// Chains at the evaluated `starts`, equally many at each; `scored` has their values. `None` if the candidates are
+    /// too few for that, or the aim has no slopes or the same ones everywhere, so that climbs find the best.
     pub fn new(
         aim: Aim<'a>,
         prices: &Prices<'a>,
@@ -246,7 +247,7 @@ impl<'a> Annealing<'a> {
         self.groups.par_iter_mut().for_each(|group| group.begin(setting, temperature));
     }
 
-    /// Adds what all chains propose.
+    /// Adds the proposals of all chains.
     pub fn ask(&mut self, count: usize, rows: &mut GeneRows) {
         if self.round == 0 {
             self.before = count;
@@ -254,7 +255,7 @@ impl<'a> Annealing<'a> {
         self.groups.iter().for_each(|group| rows.extend(&group.proposals));
     }
 
-    /// Lets chains go; the best that each met, best first, once that was the last round.
+    /// Moves the chains; after the last round returns the best row of each, best first.
     pub fn tell(&mut self, count: usize, scored: &Scored<'_>) -> Result<Option<Vec<Vec<Index>>>> {
         let Self { setting, groups, schedule, phase, round, .. } = self;
         let temperatures = [0, 1].map(|later| schedule.temperature(*phase, *round + later));
@@ -278,7 +279,7 @@ impl<'a> Annealing<'a> {
         Ok(if proposes || self.next_phase(count) { None } else { Some(self.best()) })
     }
 
-    /// Draws chains anew and begins the next phase; `false` if there is none.
+    /// Resamples chains and begins the next phase; `false` if there is none.
     fn next_phase(&mut self, count: usize) -> bool {
         self.groups.iter_mut().for_each(|group| group.ways.clear());
         let proposed: usize = self.groups.iter_mut().map(|group| mem::take(&mut group.proposed)).sum();
@@ -298,7 +299,7 @@ impl<'a> Annealing<'a> {
         self.phase < PHASES
     }
 
-    /// The best that each chain met, best first.
+    /// The best row of each chain, best first.
     fn best(&mut self) -> Vec<Vec<Index>> {
         let chains = self.groups.drain(..).flat_map(|group| group.chains);
         let mut best: Vec<(Vec<Index>, f32)> = chains.map(|chain| chain.best).collect();
@@ -308,7 +309,7 @@ impl<'a> Annealing<'a> {
     }
 }
 
-/// What steps gain or lose from where chains begin: the root of the mean square; `None` if all gain nothing.
+/// The gains and losses of steps from the chains' starts: the root of the mean square; `None` if all gain nothing.
 fn unit(chains: &[Chain]) -> Option<f64> {
     let squares =
         chains.iter().flat_map(|chain| chain.ways.ways.iter().map(|step| f64::from(step.gain).powi(2)));
@@ -331,13 +332,11 @@ fn begin(setting: &Setting<'_>, scored: &Scored<'_>, rng: &mut ChaCha8Rng) -> Re
     if slopes.clone().all(|slopes| Some(slopes) == last) {
         return Ok(None);
     }
-    Ok(Some(
-        slopes
-            .enumerate()
-            .map(|(at, slopes): (usize, &[f32])| {
-                let row = scored.rows.get(at);
-                Chain::new(row.to_vec(), aim.merit(prices, scored, at), setting.ways(row, slopes))
-            })
-            .collect(),
-    ))
+    let mut chains = Vec::new();
+    for (at, slopes) in slopes.enumerate() {
+        let row = scored.rows.get(at);
+        let merit = aim.merit(prices, scored, at);
+        chains.push(Chain::new(row.to_vec(), merit, setting.ways(row, slopes)));
+    }
+    Ok(Some(chains))
 }

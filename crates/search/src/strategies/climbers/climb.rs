@@ -1,5 +1,5 @@
-//! Climbers side by side: each looks at its neighbors, then at several steps at once, and goes to the best of them, until
-//! nothing is better there; then another begins at a mutation or a mixture of where others ended.
+//! Concurrent climbers: each evaluates its neighbors, then several steps at once, and goes to the best of them, until
+//! nothing is better there; then another begins at a mutation or a mixture of the ends of others.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -21,45 +21,45 @@ use base::random::numbered_rng;
 
 use super::SEARCH;
 
-/// Steps and pairs of steps that a climber looks at by what it learned somewhere else, and by what it learned where it
+/// Steps and pairs of steps that a climber evaluates by worths learned elsewhere, and by worths learned where it
 /// stands.
 const FEW_PAIRS: usize = 48;
 const MANY_PAIRS: usize = 160;
-/// Mutations and mixtures that are looked at for each climb; the best begins it.
+/// Mutations and mixtures that are evaluated per climb; the best begins it.
 const VARIANTS: usize = 4;
-/// Most neighbors that are looked at; spaces with more choices show a random part of them.
+/// Most neighbors that are evaluated; larger spaces take a random part of them.
 pub(super) const MOST_STEPS: usize = 2048;
-/// Rounds that a climber at each resolution gets before the best go on.
+/// Rounds of the climbers at each resolution before only the best go on.
 const TRIAL_ROUNDS: usize = 2;
 
-/// A sub-network on its way up.
+/// One climber's position.
 #[derive(Clone, Debug)]
 pub(super) struct Climber {
     pub row: Vec<Index>,
     pub merit: f32,
     worth: Worth,
-    /// Whether the worth was learned somewhere else.
+    /// Whether the worth was learned elsewhere.
     stale: bool,
 }
 
-/// What all climbs of a search share.
+/// The state that all climbs of a search share.
 pub(super) struct Camp<'a> {
     pub config: SearchConfig,
     pub aim: Aim<'a>,
     pub places: Places,
     pub rng: ChaCha8Rng,
-    /// What breaks ties: the second goal's cost, where there is one.
+    /// The tie breaker: the second goal's cost, if there is one.
     pub tie: Option<Column>,
     /// Where climbs ended under the present limits, best first.
     pub ends: Vec<Climber>,
-    /// What is led back while there are none: something feasible at each resolution.
+    /// Feasible rows, one per resolution, that stand in for ends while there are none.
     pub anchors: Vec<Climber>,
-    /// Hashes of what climbs began at.
+    /// Hashes of the rows at which climbs began.
     pub begun: HashSet<u64>,
 }
 
 impl Camp<'_> {
-    /// Best first: merit, then the tie's cost, then the genes' own order, so that no two are equal.
+    /// Best first: merit, then the tie's cost, then the genes' order, so that no two are equal.
     fn order(&self, prices: &Prices<'_>, ours: (f32, &GeneRow), theirs: (f32, &GeneRow)) -> Ordering {
         let tie = |row: &GeneRow| self.tie.map_or(0.0, |column| prices.mean(column, row));
         theirs
@@ -73,7 +73,7 @@ impl Camp<'_> {
         climbers.sort_by(|a, b| self.order(prices, (a.merit, &a.row), (b.merit, &b.row)));
     }
 
-    /// Enters where a climb ended, if it is new and among the best.
+    /// Enters the end of a climb, if it is new and among the best.
     fn end(&mut self, prices: &Prices<'_>, climber: Climber) {
         let ours = (climber.merit, &climber.row[..]);
         let ends = &self.ends;
@@ -85,33 +85,26 @@ impl Camp<'_> {
         }
     }
 
-    /// So many places to begin at that were not begun at before: mutations of ends or mixtures of two, while there are
-    /// none random sub-networks, changed elsewhere until they are feasible. Fewer, where ten tries for each gave nothing.
-    fn others(&mut self, wanted: usize, prices: &Prices<'_>) -> Vec<Climber> {
+    /// Up to `count` new places to begin at: mutations of ends or mixtures of two, while there are none random
+    /// sub-networks, changed elsewhere until they are feasible. Fewer, if ten tries for each were not enough.
+    fn others(&mut self, count: usize, prices: &Prices<'_>) -> Vec<Climber> {
         let genome = prices.genome();
-        let mut drawn = Vec::with_capacity(wanted);
-        for _ in 0..wanted * VARIANTS {
+        let mut drawn = Vec::with_capacity(count);
+        for _ in 0..count * VARIANTS {
             drawn.push(self.drawn(genome));
         }
         let seed = self.rng.random::<u64>();
         let places = &self.places;
-        let repaired = |(place, (row, parent)): (usize, (Vec<Index>, Climber))| {
-            let locked: Vec<bool> =
-                row.iter().zip(&parent.row).map(|(ours, theirs)| ours != theirs).collect();
-            let place_from = Place { prices, places, row: &row, worth: &parent.worth };
-            let row = place_from.repaired(&locked).unwrap_or_else(|| {
-                let mut row = row.clone();
-                let mut rng = numbered_rng(seed.wrapping_add(place as u64), SEARCH);
-                genome.toward(&mut row, &parent.row, &mut rng, |row| prices.keeps(row));
-                row
-            });
+        let repaired = drawn.into_par_iter().enumerate().map(|(number, (row, parent))| {
+            let seed = seed.wrapping_add(number as u64);
+            let row = repaired(Place { prices, places, row: &row, worth: &parent.worth }, &parent.row, seed);
             Climber { row, stale: true, ..parent }
-        };
-        let all: Vec<Climber> = drawn.into_par_iter().enumerate().map(repaired).collect();
+        });
+        let all: Vec<Climber> = repaired.collect();
         all.into_iter().filter(|climber| self.begun.insert(hash(&climber.row))).collect()
     }
 
-    /// A mutation or a mixture, and what it was made of.
+    /// A mutation or a mixture, and its parent.
     fn drawn(&mut self, genome: &Genome) -> (Vec<Index>, Climber) {
         let from = if self.ends.is_empty() { &self.anchors } else { &self.ends };
         let [parent, other] = [(); 2].map(|()| &from[self.rng.random_range(0..from.len())]);
@@ -128,19 +121,31 @@ impl Camp<'_> {
     }
 }
 
-/// What climbers wait to be told.
+/// The row of a place, changed where it equals its parent until it keeps the limits; failing that, moved towards its
+/// parent.
+fn repaired(place: Place<'_>, parent: &GeneRow, seed: u64) -> Vec<Index> {
+    let locked: Vec<bool> = place.row.iter().zip(parent).map(|(ours, theirs)| ours != theirs).collect();
+    place.repaired(&locked).unwrap_or_else(|| {
+        let mut row = place.row.to_vec();
+        let mut rng = numbered_rng(seed, SEARCH);
+        place.prices.genome().toward(&mut row, parent, &mut rng, |row| place.prices.keeps(row));
+        row
+    })
+}
+
+/// The values that climbers are waiting for.
 enum Waiting {
-    /// What they are worth where they begin.
+    /// Of the starts.
     Begin,
-    /// What the neighbors are worth of those that know of no better place.
+    /// Of the neighbors of climbers that know no better place.
     Neighbors(Vec<Steps>),
-    /// What several steps at once are worth: where the rows of each climber are.
+    /// Of several steps at once: the range of each climber's rows.
     Further(Vec<Range<usize>>),
-    /// What others are worth that might begin.
+    /// Of possible new starts.
     Others(Vec<Climber>),
 }
 
-/// Climbs from starts, then from mixtures of the ends, until so many candidates were looked at or nothing better was found
+/// Climbs from starts, then from mixtures of the ends, up to a number of candidates or until nothing better was found
 /// for long.
 pub(super) struct Climb<'a> {
     prices: Prices<'a>,
@@ -148,10 +153,10 @@ pub(super) struct Climb<'a> {
     waiting: Waiting,
     /// Candidates after which no further round begins.
     most: usize,
-    /// Rounds that are left in which all climbers go on.
+    /// Remaining rounds in which all climbers go on.
     trials: usize,
     idle: usize,
-    /// The best end, and how many climbers there were, when the round began.
+    /// The best end, and the number of climbers, when the round began.
     best: Option<f32>,
     before: usize,
 }
@@ -176,7 +181,7 @@ impl<'a> Climb<'a> {
         }
     }
 
-    /// Adds the rows that climbers want to know of.
+    /// Adds the rows that climbers request.
     pub fn ask(&mut self, camp: &mut Camp<'_>, rows: &mut GeneRows) {
         match &mut self.waiting {
             Waiting::Begin => self.climbers.iter().for_each(|climber| {
@@ -190,7 +195,7 @@ impl<'a> Climb<'a> {
         }
     }
 
-    /// All neighbors of the climbers that know of no better place.
+    /// All neighbors of the climbers that know no better place.
     fn neighbors(&self, camp: &mut Camp<'_>, rows: &mut GeneRows) -> Vec<Steps> {
         let mut all = Vec::new();
         for climber in self.climbers.iter().filter(|climber| !climber.stale) {
@@ -208,7 +213,7 @@ impl<'a> Climb<'a> {
         all
     }
 
-    /// Several steps at once; where the rows of each climber are.
+    /// Adds several steps at once; returns the range of each climber's rows.
     fn further(&self, camp: &Camp<'_>, rows: &mut GeneRows) -> Vec<Range<usize>> {
         let prices = &self.prices;
         let places = &camp.places;
@@ -228,7 +233,8 @@ impl<'a> Climb<'a> {
         found
     }
 
-    /// Learns what was asked for; whether there is more to ask. `count` candidates were looked at so far.
+    /// Receives the requested values; returns whether there are further requests. `count` candidates were evaluated so
+    /// far.
     pub fn tell(&mut self, camp: &mut Camp<'_>, scored: &Scored<'_>, count: usize) -> bool {
         let merits: Vec<f32> =
             (0..scored.rows.len()).map(|row| camp.aim.merit(&self.prices, scored, row)).collect();
@@ -266,7 +272,7 @@ impl<'a> Climb<'a> {
         }
     }
 
-    /// One step of each climber; those for whom nothing is better are ends and do not come back.
+    /// One step of each climber; climbers for which nothing is better become ends and are removed.
     fn go(&mut self, camp: &mut Camp<'_>, rows: &GeneRows, merits: &[f32], places: Vec<Range<usize>>) {
         let climbers = std::mem::take(&mut self.climbers);
         for (climber, places) in climbers.into_iter().zip(places) {
@@ -283,7 +289,7 @@ impl<'a> Climb<'a> {
         }
     }
 
-    /// Puts others in the places of those that ended; whether there is more to ask.
+    /// Replaces climbers that ended by others; returns whether there are further requests.
     fn end_round(&mut self, camp: &mut Camp<'_>, count: usize) -> bool {
         if self.trials > 0 {
             self.trials -= 1;

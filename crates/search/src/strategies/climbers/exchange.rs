@@ -1,5 +1,5 @@
-//! A cost is minimized under a limit on what is predicted by climbs for the latter under limits on the former, between which
-//! the least that is known to be enough lies (bisection); then by one climb after the other just below the best.
+//! Minimizes a cost under a limit on a predicted metric: climbs optimize the metric under limits on the cost, between
+//! which the least sufficient cost lies (bisection); then one climb after the other runs just below the best.
 //!
 //! Costs are compared by the upper ends of their intervals, as limits are.
 
@@ -7,20 +7,20 @@ use super::SearchConfig;
 use crate::prices::{Column, Prices};
 use crate::solve::View;
 
-/// Limits that are tried between the least cost and the best that is known.
+/// Limits that are tried between the least cost and the best known one.
 const HALVINGS: usize = 10;
-/// How close the ends come, as a share of the upper one.
+/// Distance between the ends at which bisection stops, as a share of the upper one.
 const CLOSE: f64 = 1e-3;
-/// How far below the best another is looked for then, as a share.
+/// Distance of each further limit below the best, as a share.
 const BELOW: f64 = 1e-9;
 
-/// Where the least cost lies that is enough.
+/// The interval of the least sufficient cost.
 pub(super) struct Exchange {
-    /// The cost that is minimized.
+    /// The cost to minimize.
     pub column: Column,
-    /// No climb under a limit below this met what is wanted.
+    /// No climb under a limit below this reached the target.
     low: f64,
-    /// The best cost that is known to be enough.
+    /// The best cost that is known to suffice.
     high: f64,
     /// The limit of the last climb.
     tried: f64,

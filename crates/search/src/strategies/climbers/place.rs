@@ -1,8 +1,8 @@
-//! Where to go from one sub-network: what each choice is worth there, learned from its neighbors, and several steps at
-//! once that seem to gain most for what is left of the limits.
+//! Steps from one sub-network: the worth of each choice there, learned from its neighbors, and several steps at once
+//! that seem to gain most within the rest of the limits.
 //!
-//! Costs add up over the blocks, so what a step costs is known before it is made; what steps gain together is about the
-//! sum of what they gain alone, and only the most promising sums are looked at.
+//! Costs add up over the blocks, so a step's cost is known before it is made; the joint gain of steps is about the sum
+//! of their single gains, and only the most promising sums are evaluated.
 
 use space::{Change, GeneRow, Index, Step, Steps};
 
@@ -13,7 +13,7 @@ use crate::problem::MOST_LIMITED;
 use crate::quantity::Quantity;
 use crate::rows::GeneRows;
 
-/// What each gene's values are worth around one sub-network, compared with the values it has.
+/// The worth of each gene's values around one sub-network, compared with its own values.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Worth {
     values: Vec<f32>,
@@ -24,7 +24,7 @@ impl Worth {
         Self { values: vec![0.0; places.len()] }
     }
 
-    /// What each value adds by the objective's slopes, more or less; `sign` is -1 where less is better.
+    /// The approximate gain of each value by the objective's slopes; `sign` is -1 where less is better.
     pub fn of_slopes(features: &GeneFeatures, slopes: &[f32], sign: f32) -> Self {
         Self {
             values: features
@@ -35,8 +35,8 @@ impl Worth {
         }
     }
 
-    /// Learns from all neighbors of a sub-network. What a step gains by which genes come or go is the sum of what all its
-    /// changes do.
+    /// Learns from all neighbors of a sub-network. The gain of a step by which genes come or go is the sum over all its
+    /// changes.
     pub fn learn(&mut self, places: &Places, from: f32, steps: &Steps, merits: &[f32]) {
         self.values.fill(0.0);
         let mut learned = vec![false; self.values.len()];
@@ -57,25 +57,25 @@ impl Worth {
         }
     }
 
-    /// What changes seem to gain.
+    /// The estimated gain of changes.
     fn gain(&self, places: &Places, changes: &[Change]) -> f32 {
         let of = |group: u16, combination: Index| self.values[places.of(group, combination)];
         changes.iter().map(|change| of(change.group, change.to) - of(change.group, change.from)).sum()
     }
 }
 
-/// A step with what it gains and costs.
+/// A step with its gain and costs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Way {
     pub step: Step,
     pub gain: f32,
-    /// By how much each limited cost grows, as a share of its limit.
+    /// The increase of each limited cost, as a share of its limit.
     pub costs: [f32; MOST_LIMITED],
-    /// Their sum.
+    /// The sum of the costs.
     pub cost: f32,
 }
 
-/// What is limited, and how much of it is left, as shares of the limits.
+/// The limited columns, and how much of each limit is left, as shares of the limits.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
     limited: Vec<(Column, f64)>,
@@ -92,8 +92,8 @@ impl Room {
         Self { limited, left }
     }
 
-    /// Whether steps that cost so much together seem to fit; the exact costs are asked for when they are made. Memory
-    /// is the greatest of the blocks' and no sum, so it is left to that.
+    /// Whether steps with these joint costs seem to fit; the exact costs are computed when they are made. Memory is the
+    /// maximum over the blocks and not a sum, so it is checked only then.
     pub fn holds(&self, costs: impl Fn(usize) -> f32) -> bool {
         self.limited.iter().enumerate().all(|(place, (column, _)): (usize, &(Column, f64))| {
             column.quantity == Quantity::Memory || costs(place) <= self.left[place]
@@ -101,7 +101,7 @@ impl Room {
     }
 }
 
-/// A place to go from.
+/// A sub-network from which steps start.
 pub(super) struct Place<'a> {
     pub prices: &'a Prices<'a>,
     pub places: &'a Places,
@@ -109,25 +109,25 @@ pub(super) struct Place<'a> {
     pub worth: &'a Worth,
 }
 
-/// The steps from a place, with what is left of the limits there.
+/// The steps from a place, with the rest of the limits there.
 #[derive(Clone, Debug)]
 pub(super) struct Ways {
     pub ways: Vec<Way>,
-    /// What each of them changes.
+    /// The changes of each step.
     pub steps: Steps,
     pub room: Room,
 }
 
-/// Greatest numbers of steps that are made at once besides pairs; the last is all that fit.
+/// Largest numbers of steps that are made at once besides pairs; the last is all that fit.
 const JUMPS: [usize; 5] = [3, 4, 6, 10, usize::MAX];
-/// Prices of cost that jumps are tried at, each so much lower than the one before, and how often the range in which the
-/// longest jump begins to fit is halved then.
+/// Number of prices of cost that are tried for jumps, the ratio of each to the one before, and the number of halvings
+/// of the range in which the longest jump begins to fit.
 const PRICES: usize = 16;
 const FALL: f32 = 0.6;
 const HALVINGS: usize = 6;
 
 impl Place<'_> {
-    /// All steps but those that change one of the genes in `locked`.
+    /// All steps except those that change a gene in `locked`.
     pub fn ways(&self, locked: &[bool]) -> Ways {
         let genome = self.prices.genome();
         let mut steps = Steps::default();
@@ -136,7 +136,8 @@ impl Place<'_> {
         let room = Room::new(self.prices, &from);
         let mut row = self.row.to_vec();
         let mut changes_from: Vec<_> = self.prices.iter().map(|priced| priced.index.from(self.row)).collect();
-        let way = |step: &Step| {
+        let mut ways = Vec::with_capacity(steps.steps.len());
+        for step in &steps.steps {
             let changes = steps.changes(*step);
             let mut costs = [0.0; MOST_LIMITED];
             for (cost, (column, limit)) in costs.iter_mut().zip(&room.limited) {
@@ -152,14 +153,13 @@ impl Place<'_> {
             }
             let gain = self.worth.gain(self.places, changes);
             let cost = costs[..room.limited.len()].iter().sum();
-            Way { step: *step, gain, costs, cost }
-        };
-        let ways = steps.steps.iter().map(way).collect();
+            ways.push(Way { step: *step, gain, costs, cost });
+        }
         Ways { ways, steps, room }
     }
 
-    /// Adds to `rows` where the `most` most promising single steps and pairs lead, and some jumps: all that keep the
-    /// limits.
+    /// Adds to `rows` the ends of the `most` most promising single steps and pairs, and of some jumps: all that keep
+    /// the limits.
     pub fn propose(&self, most: usize, rows: &mut GeneRows) {
         let genome = self.prices.genome();
         let Ways { ways, steps, room } = self.ways(&[]);
@@ -192,7 +192,7 @@ impl Place<'_> {
     }
 }
 
-/// Single steps and pairs that seem to gain most, of those that seem to fit; a single one is paired with itself.
+/// Single steps and pairs that seem to gain most, among those that seem to fit; a single one is paired with itself.
 fn promising(ways: &[Way], room: &Room, most: usize) -> Vec<[usize; 2]> {
     let mut found: Vec<(f32, [usize; 2])> = Vec::new();
     for (left, a) in ways.iter().enumerate() {
@@ -215,12 +215,13 @@ fn promising(ways: &[Way], room: &Room, most: usize) -> Vec<[usize; 2]> {
     found.into_iter().map(|(_, pair)| pair).collect()
 }
 
-/// For each of [`JUMPS`] so many steps, apart from one another, that gain most for what is left: the best by gain less
-/// price times cost, at the lowest price at which they fit (Lagrange's relaxation). A price is tried once for all.
+/// For each of [`JUMPS`] up to that many steps, apart from one another, that gain most within the rest of the limits:
+/// the best by gain less price times cost, at the lowest price at which they fit (Lagrange's relaxation). A price is
+/// tried once for all.
 struct Jumps {
     found: [Vec<usize>; JUMPS.len()],
     prices: [f32; JUMPS.len()],
-    /// What is worth its price, best first, and what was chosen of it.
+    /// The steps that are worth their price, best first, and those chosen from them.
     worthy: Vec<(f32, usize)>,
     chosen: Vec<usize>,
     taken: Vec<bool>,
@@ -250,7 +251,7 @@ impl Jumps {
                 .iter()
                 .map(|step: &Way| if step.cost == 0.0 { 0.0 } else { (step.gain / step.cost).abs() })
                 .fold(f32::MIN_POSITIVE, f32::max);
-        // what saves most, where nothing fits
+        // the steps that save most, if none fits
         self.choose(ways, high);
         let unset = self.found.iter_mut().zip(&self.prices).filter(|(_, price)| price.is_infinite());
         unset.for_each(|(found, _)| found.clone_from(&self.chosen));
@@ -268,7 +269,7 @@ impl Jumps {
         }
     }
 
-    /// Enters the jumps that fit at a price lower than before; whether the longest does.
+    /// Enters the jumps that fit at a lower price than before; returns whether the longest does.
     fn try_price(&mut self, ways: &[Way], room: &Room, price: f32) -> bool {
         self.choose(ways, price);
         let mut fits = false;

@@ -13,6 +13,11 @@ use crate::{Quantity, SyntheticObjective};
 use rand::Rng;
 use rayon::prelude::*;
 
+/// A row with another latency, known exactly.
+fn row_of(us: f64, row: &Row) -> Row {
+    Row { us, interval_us: Some([us, us]), ..*row }
+}
+
 /// Costs by a made-up table, and a rugged landscape.
 fn parts(space: &SearchSpace) -> (CostIndex, Rugged) {
     (index_of(space, &made_up_table(space)), Rugged::new(space, 5, 0.5))
@@ -54,11 +59,7 @@ fn limits_that_cannot_be_kept_are_told_apart() {
 
     // on a device where big layers are the fast ones, the fastest network is not the smallest
     let table = made_up_table(&small());
-    let inverted = |row: &Row| {
-        let us = 1e3 / row.us;
-        Row { us, interval_us: Some([us, us]), ..*row }
-    };
-    let rows = table.rows().iter().map(|(key, row)| (key.clone(), inverted(row))).collect();
+    let rows = table.rows().iter().map(|(key, row)| (key.clone(), row_of(1e3 / row.us, row))).collect();
     let device = table.device.clone();
     let engine = table.engine.clone();
     let table = LatencyTable::new("inverted.json", device, engine, "none", rows).expect("checked numbers");
@@ -160,18 +161,20 @@ impl Objective for Rugged {
     }
 
     fn predict_encoded(&self, encoded: &Encoded) -> Result<Vec<f32>> {
-        let value = |features: &[u32]| {
+        let mut values = Vec::new();
+        for features in encoded.iter() {
             let mut on = vec![false; self.gains.len()];
             features.iter().for_each(|feature| on[*feature as usize] = true);
             let alone: f32 = features.iter().map(|feature| self.gains[*feature as usize]).sum();
             let pairs = self.pairs.iter().filter(|(left, right, _)| on[*left] && on[*right]);
-            0.4 + alone + pairs.map(|(_, _, gain)| gain).sum::<f32>()
-        };
-        Ok(encoded.iter().map(value).collect())
+            values.push(0.4 + alone + pairs.map(|(_, _, gain)| gain).sum::<f32>());
+        }
+        Ok(values)
     }
 
     fn slopes(&self, encoded: &Encoded) -> Result<Option<Vec<f32>>> {
-        let row = |features: &[u32]| {
+        let mut rows = Vec::new();
+        for features in encoded.iter() {
             let mut slopes = self.gains.clone();
             let mut on = vec![0.0; self.gains.len()];
             features.iter().for_each(|feature| on[*feature as usize] = 1.0);
@@ -179,9 +182,9 @@ impl Objective for Rugged {
                 slopes[*left] += gain * on[*right];
                 slopes[*right] += gain * on[*left];
             }
-            slopes
-        };
-        Ok(Some(encoded.iter().flat_map(row).collect()))
+            rows.extend(slopes);
+        }
+        Ok(Some(rows))
     }
 }
 
@@ -226,11 +229,11 @@ fn coarse(space: &SearchSpace, units: f64) -> CostIndex {
     let table = made_up_table(space);
     let largest = space.lower(&sampler::largest(space)).expect("legal");
     let sum: f64 = largest.iter().map(|layer| table.layer(layer).expect("covered").us).sum();
-    let whole = |row: &Row| {
-        let us = (row.us / sum * units).round().max(1.0);
-        Row { us, interval_us: Some([us, us]), ..*row }
-    };
-    let rows = table.rows().iter().map(|(key, row)| (key.clone(), whole(row))).collect();
+    let rows = table.rows().iter().map(|(key, row)| {
+        let whole = (row.us / sum * units).round().max(1.0);
+        (key.clone(), row_of(whole, row))
+    });
+    let rows = rows.collect();
     let device = table.device.clone();
     let engine = table.engine.clone();
     let table = LatencyTable::new("coarse.json", device, engine, "none", rows).expect("checked numbers");
@@ -245,7 +248,7 @@ fn best_sums(index: &CostIndex, objective: &Rugged, most: usize) -> Vec<f64> {
         let gains = features.of(row).map(|feature| f64::from(objective.gains[feature as usize]));
         (index.costs_of(row).latency_upper_us.round() as usize, 0.4 + gains.sum::<f64>())
     };
-    // what is added by going from one row to another, which costs as much or more
+    // the additional cost and gain of another row, which costs as much or more
     let added = |from: (usize, f64), to: (usize, f64)| (to.0 - from.0, to.1 - from.1);
     let all_with = |sums: &[f64], steps: &[(usize, f64)]| {
         let mut next = vec![f64::NEG_INFINITY; most + 1];

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::make_divisible;
 
-/// What a class takes where a field is not written (signatures of `ofa.utils.layers`).
+/// The defaults of each class (signatures of `ofa.utils.layers`).
 const DEFAULTS: [(&str, &str); 5] = [
     (
         "ConvLayer",
@@ -28,11 +28,11 @@ const DEFAULTS: [(&str, &str); 5] = [
     ),
 ];
 
-/// Names of older releases.
+/// Class names of older releases.
 const RENAMED: [(&str, &str); 2] =
     [("MobileInvertedResidualBlock", "ResidualBlock"), ("MBInvertedConvLayer", "MBConvLayer")];
 
-/// The same config with nothing left to a default, and without what plays no part outside of training.
+/// The config with all defaults written, and without fields that matter only in training.
 pub(super) fn normal(config: Value) -> Value {
     let mut config = layers(config);
     if let Some(norm) = config.get_mut("bn").and_then(Value::as_object_mut) {
@@ -80,7 +80,7 @@ fn layer(mut fields: Map<String, Value>) -> Map<String, Value> {
     fields
 }
 
-/// Some of the authors' files have channels of a shortcut as `[24]`.
+/// Some of the authors' files write channels of a shortcut as `[24]`.
 fn unlist(fields: &mut Map<String, Value>, key: &str) {
     if let Some([only]) = fields.get(key).and_then(|value| value.as_array()).map(Vec::as_slice) {
         let only = only.clone();
@@ -88,7 +88,7 @@ fn unlist(fields: &mut Map<String, Value>, key: &str) {
     }
 }
 
-/// The channels that the field and the ratio give as Python rounds.
+/// The channels from the field and the ratio, rounded as in Python.
 fn product(fields: &Map<String, Value>, key: &str) -> Option<f64> {
     let number = |key| fields.get(key).and_then(Value::as_f64);
     let channels = (number(key)? * number("expand_ratio")?).round_ties_even();
@@ -111,7 +111,7 @@ fn bottleneck(fields: &mut Map<String, Value>) {
     }
 }
 
-/// The path, the expected value and the other of the first field in which two configs in normal form differ.
+/// The path, the expected and the actual value of the first field in which two configs in normal form differ.
 pub(super) fn first_difference(expected: &Value, got: &Value) -> Option<(String, String, String)> {
     differ(String::new(), Some(expected), Some(got))
 }
@@ -136,7 +136,7 @@ fn differ(path: String, expected: Option<&Value>, got: Option<&Value>) -> Option
     }
 }
 
-/// Beside the inner channels a ratio says only whether there is an expansion: not if it is 1.
+/// Next to the inner channels a ratio means only whether there is an expansion: not if it is 1.
 fn expansion(
     path: String,
     expected: Option<&Value>,

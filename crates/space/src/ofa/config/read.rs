@@ -1,7 +1,7 @@
-//! What tells one sub-network from another, out of a `net.config`.
+//! Reads the choices of a sub-network from a `net.config`.
 //!
-//! Blocks are told apart by stride and channels; whatever else they say is for the comparison afterwards. Of two
-//! stages that nothing tells apart the first is filled first.
+//! Blocks are assigned to stages by stride and channels; all other fields are left to the comparison afterwards. Of two
+//! stages with equal stride and channels the first is filled first.
 
 use std::collections::BTreeSet;
 
@@ -15,10 +15,10 @@ use crate::layer::inner_channels;
 use crate::ofa::arch_of;
 use crate::{Arch, Extent, FamilyName, Ratio, SearchSpace};
 
-/// Most blocks in a stage: what a space may have.
+/// Most blocks in a stage of any space.
 const MOST_BLOCKS: usize = 64;
 
-/// The sub-network of a config in normal form, not checked yet.
+/// The sub-network of a config in normal form, not yet checked.
 pub(super) fn arch(space: &SearchSpace, place: &str, config: &Value, resolution: Extent) -> Result<Arch> {
     let config = Field { place, path: String::new(), value: config };
     let blocks = config.list("blocks")?;
@@ -37,7 +37,7 @@ pub(super) fn arch(space: &SearchSpace, place: &str, config: &Value, resolution:
     Ok(arch_of(resolution, stages, widths(all, &channels)))
 }
 
-/// A value in the config, with the path that it stands at.
+/// A value in the config, with its path.
 struct Field<'a> {
     place: &'a str,
     path: String,
@@ -57,15 +57,11 @@ impl<'a> Field<'a> {
     fn list(&self, key: &str) -> Result<Vec<Field<'a>>> {
         let list = self.of(key);
         let items = list.value.as_array().ok_or_else(|| list.wrong("a list"))?;
-        Ok(items
-            .iter()
-            .enumerate()
-            .map(|(index, value): (usize, &'a Value)| Field {
-                place: self.place,
-                path: format!("{key}.{index}"),
-                value,
-            })
-            .collect())
+        let mut fields = Vec::with_capacity(items.len());
+        for (index, value) in items.iter().enumerate() {
+            fields.push(Field { place: self.place, path: format!("{key}.{index}"), value });
+        }
+        Ok(fields)
     }
 
     fn number(&self, key: &str) -> Result<usize> {
@@ -91,20 +87,20 @@ fn possible_channels(stage: &Stage) -> BTreeSet<usize> {
     stage.channels_by_width.iter().map(|(_, channels)| *channels).chain([stage.channels]).collect()
 }
 
-/// What a stage of the config turned out to be.
+/// A stage of the config.
 struct Found {
     channels: usize,
     blocks: Vec<Block>,
 }
 
-/// Which channels a block's expand ratio is of.
+/// The channels that a block's expand ratio multiplies.
 #[derive(Clone, Copy)]
 enum Expands {
     Input,
     Output,
 }
 
-/// Gives the blocks to the stages in turn. What is too much for the last stage stays there, to be refused as a depth.
+/// Assigns the blocks to the stages in turn. Surplus blocks stay in the last stage, where their depth is refused.
 fn assign(stages: &[Stage], input: usize, blocks: &[Field], expands: Expands) -> Result<Vec<Found>> {
     let mut found: Vec<Found> = Vec::new();
     for block in blocks {
@@ -137,7 +133,7 @@ fn assign(stages: &[Stage], input: usize, blocks: &[Field], expands: Expands) ->
     Ok(found)
 }
 
-/// The expand ratio that gives as many inner channels; the one that is named, where several do.
+/// The expand ratio that gives these inner channels; the named one if several do.
 fn expand(stage: &Stage, block: &Field, of: usize) -> Result<Ratio> {
     let mid = block.number("mid_channels")?;
     let choices = &stage.choices.expand;
@@ -151,7 +147,7 @@ fn expand(stage: &Stage, block: &Field, of: usize) -> Result<Ratio> {
     })
 }
 
-/// The blocks and channels of a ResNet's stem: between its first and its last convolution there may be one more.
+/// The blocks and channels of a ResNet's stem, which may have one more convolution between its first and its last.
 fn stem(stages: &[Stage], config: &Field) -> Result<(Vec<Vec<Block>>, Vec<usize>)> {
     let stem = config.list("input_stem")?;
     let [first, between @ .., last] = stem.as_slice() else {
@@ -166,14 +162,12 @@ fn stem(stages: &[Stage], config: &Field) -> Result<(Vec<Vec<Block>>, Vec<usize>
     Ok((vec![blocks(inner, between.len()), blocks(outer, 1)], channels))
 }
 
-/// The width of each stage; of equal networks the one that is canonical.
+/// The width of each stage; the canonical one of equal networks.
 fn widths(stages: &[Stage], channels: &[usize]) -> Vec<Ratio> {
-    stages
-        .iter()
-        .zip(channels)
-        .filter_map(|(stage, channels): (&Stage, &usize)| {
-            let listed = stage.channels_by_width.iter().find(|(_, other)| other == channels);
-            listed.map(|(ratio, _)| stage.canonical(*ratio))
-        })
-        .collect()
+    let mut widths = Vec::new();
+    for (stage, channels) in stages.iter().zip(channels) {
+        let listed = stage.channels_by_width.iter().find(|(_, other)| other == channels);
+        widths.extend(listed.map(|(ratio, _)| stage.canonical(*ratio)));
+    }
+    widths
 }

@@ -30,80 +30,70 @@ fn what_is_written_is_read() {
     }
 }
 
+/// A space and the config of its largest sub-network.
+fn largest(name: &str) -> (SearchSpace, Value) {
+    let space = space(name);
+    let config = net_config(&space, &sampler::largest(&space)).expect("a form");
+    (space, config)
+}
+
+/// Checks that a config with one changed value is refused, and that the error has the given part.
+fn refused(space: &SearchSpace, config: &Value, at: &str, value: Value, part: &str) {
+    let mut altered = config.clone();
+    *altered.pointer_mut(at).expect(at) = value;
+    let error = read(space, &altered).expect_err(at).to_string();
+    assert!(error.starts_with("net.config: ") && error.contains(part), "{at}: {error}");
+}
+
 #[test]
 fn a_config_of_another_network_is_refused_with_block_and_field() {
-    let largest = |name: &str| {
-        let space = space(name);
-        let config = net_config(&space, &sampler::largest(&space)).expect("a form");
-        (space, config)
-    };
-    let inverted = largest("ofa-mbv3-w1.0");
-    let resnet = largest("ofa-resnet50");
-    for ((space, config), at, value, part) in [
-        (&inverted, "/name", json!("ProxylessNASNets"), "name: expected MobileNetV3, the family of space"),
-        (&inverted, "/bn/eps", json!(1e-3), "bn.eps: expected 0.00001 (space ofa-mbv3-w1.0), got 0.001"),
-        (&inverted, "/first_conv/out_channels", json!(24), "first_conv.out_channels: expected 16"),
-        (&inverted, "/first_conv/act_func", Value::Null, "first_conv.act_func: expected h_swish"),
-        (
-            &inverted,
-            "/blocks/2/conv/kernel_size",
-            json!(9),
-            "kernel of stage 1, block 2: expected one of 3, 5, 7",
-        ),
-        (
-            &inverted,
-            "/blocks/2/conv/mid_channels",
-            json!(80),
-            "blocks.2.conv.mid_channels: expected one of 72, 96",
-        ),
-        (
-            &inverted,
-            "/blocks/2/conv/mid_channels",
-            json!("72"),
-            "blocks.2.conv.mid_channels: expected a whole",
-        ),
-        (&inverted, "/blocks/2/conv/expand_ratio", json!(1), "blocks.2.conv.expand_ratio: expected 6"),
-        (&inverted, "/blocks/2/conv/in_channels", json!(32), "blocks.2.conv.in_channels: expected 24"),
-        (&inverted, "/blocks/2/conv/groups", json!(2), "blocks.2.conv.groups: expected none"),
-        (&inverted, "/blocks/2/conv/use_se", json!(true), "blocks.2.conv.use_se: expected false"),
-        (&inverted, "/blocks/2/shortcut", Value::Null, "blocks.2.shortcut: expected a IdentityLayer"),
-        (
-            &inverted,
-            "/blocks/5/conv/out_channels",
-            json!(48),
-            "blocks.5.conv.out_channels: expected 40, got 48",
-        ),
-        (&inverted, "/blocks/5/conv/stride", json!(1), "blocks.5.conv.stride: expected 2"),
-        (&inverted, "/blocks/0", Value::Null, "blocks.0: expected a ResidualBlock"),
-        (&inverted, "/blocks", json!([]), "depth of stage 1: expected one of 2, 3, 4, got 0"),
-        (&inverted, "/blocks", json!(7), "blocks: expected a list, got 7"),
-        (&inverted, "/classifier/out_features", json!(10), "classifier.out_features: expected 1000"),
-        (&inverted, "/feature_mix_layer/use_bn", json!(true), "feature_mix_layer.use_bn: expected false"),
-        (&resnet, "/input_stem", json!([]), "input_stem: expected a list of 2 or 3"),
-        (&resnet, "/input_stem/0/out_channels", json!(48), "input_stem.0.out_channels: expected 24 or 32"),
-        (&resnet, "/input_stem/1/shortcut", Value::Null, "input_stem.1.shortcut"),
-        (
-            &resnet,
-            "/blocks/0/downsample_mode",
-            json!("conv"),
-            "blocks.0.downsample_mode: expected avgpool_conv",
-        ),
-        (&resnet, "/blocks/1/out_channels", json!(208), "blocks.1.out_channels: expected 336"),
-        (&resnet, "/blocks/1/mid_channels", json!(1e300), "blocks.1.mid_channels: expected a whole number"),
+    let (space, config) = largest("ofa-mbv3-w1.0");
+    for (at, value, part) in [
+        ("/name", json!("ProxylessNASNets"), "name: expected MobileNetV3, the family of space"),
+        ("/bn/eps", json!(1e-3), "bn.eps: expected 0.00001 (space ofa-mbv3-w1.0), got 0.001"),
+        ("/first_conv/out_channels", json!(24), "first_conv.out_channels: expected 16"),
+        ("/first_conv/act_func", Value::Null, "first_conv.act_func: expected h_swish"),
+        ("/blocks/2/conv/kernel_size", json!(9), "kernel of stage 1, block 2: expected one of 3, 5, 7"),
+        ("/blocks/2/conv/mid_channels", json!(80), "blocks.2.conv.mid_channels: expected one of 72, 96"),
+        ("/blocks/2/conv/mid_channels", json!("72"), "blocks.2.conv.mid_channels: expected a whole"),
+        ("/blocks/2/conv/expand_ratio", json!(1), "blocks.2.conv.expand_ratio: expected 6"),
+        ("/blocks/2/conv/in_channels", json!(32), "blocks.2.conv.in_channels: expected 24"),
+        ("/blocks/2/conv/groups", json!(2), "blocks.2.conv.groups: expected none"),
+        ("/blocks/2/conv/use_se", json!(true), "blocks.2.conv.use_se: expected false"),
+        ("/blocks/2/shortcut", Value::Null, "blocks.2.shortcut: expected a IdentityLayer"),
+        ("/blocks/5/conv/out_channels", json!(48), "blocks.5.conv.out_channels: expected 40, got 48"),
+        ("/blocks/5/conv/stride", json!(1), "blocks.5.conv.stride: expected 2"),
+        ("/blocks/0", Value::Null, "blocks.0: expected a ResidualBlock"),
+        ("/blocks", json!([]), "depth of stage 1: expected one of 2, 3, 4, got 0"),
+        ("/blocks", json!(7), "blocks: expected a list, got 7"),
+        ("/classifier/out_features", json!(10), "classifier.out_features: expected 1000"),
+        ("/feature_mix_layer/use_bn", json!(true), "feature_mix_layer.use_bn: expected false"),
     ] {
-        let mut altered = config.clone();
-        *altered.pointer_mut(at).expect(at) = value;
-        let error = read(space, &altered).expect_err(at).to_string();
-        assert!(error.starts_with("net.config: ") && error.contains(part), "{at}: {error}");
+        refused(&space, &config, at, value, part);
     }
-    let (space, config) = &inverted;
+    let (space, config) = largest("ofa-resnet50");
+    for (at, value, part) in [
+        ("/input_stem", json!([]), "input_stem: expected a list of 2 or 3"),
+        ("/input_stem/0/out_channels", json!(48), "input_stem.0.out_channels: expected 24 or 32"),
+        ("/input_stem/1/shortcut", Value::Null, "input_stem.1.shortcut"),
+        ("/blocks/0/downsample_mode", json!("conv"), "blocks.0.downsample_mode: expected avgpool_conv"),
+        ("/blocks/1/out_channels", json!(208), "blocks.1.out_channels: expected 336"),
+        ("/blocks/1/mid_channels", json!(1e300), "blocks.1.mid_channels: expected a whole number"),
+    ] {
+        refused(&space, &config, at, value, part);
+    }
+}
+
+#[test]
+fn unknown_fields_and_surplus_blocks_are_refused() {
+    let (space, config) = largest("ofa-mbv3-w1.0");
     let mut more = config.clone();
     more["blocks"][3]["conv"]["gates"] = json!(2);
-    let error = read(space, &more).expect_err("unknown").to_string();
+    let error = read(&space, &more).expect_err("unknown").to_string();
     assert!(error.contains("blocks.3.conv.gates: expected none"), "{error}");
     let many = vec![config["blocks"][2].clone(); 200];
     more["blocks"] = json!(many);
-    let error = read(space, &more).expect_err("many").to_string();
+    let error = read(&space, &more).expect_err("many").to_string();
     assert!(error.contains("blocks.1.conv.mid_channels: expected one of 48, 64, 96, got 144"), "{error}");
 }
 
@@ -157,11 +147,11 @@ fn the_resolution_is_that_of_the_file_beside_it() {
 fn what_ofa_cannot_build_is_not_written() {
     let tiny = preset("tiny").expect("a preset").to_toml();
     for (from, to, part) in [
-        ("expand = [3, 4, 6]", "expand = [1]", "blocks.1.expand_ratio: expected another than 1"),
+        ("expand = [3, 4, 6]", "expand = [1]", "blocks.1.expand_ratio: expected a value other than 1"),
         (
             "expand = [\n    3,\n    4,\n    6,\n]",
             "expand = [1]",
-            "blocks.1.expand_ratio: expected another than 1",
+            "blocks.1.expand_ratio: expected a value other than 1",
         ),
         ("stride = 2\nactivation = \"relu\"", "stride = 2\nactivation = \"none\"", "blocks.1.act_func"),
     ] {

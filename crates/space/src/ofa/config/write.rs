@@ -1,4 +1,4 @@
-//! A sub-network as the classes of PyTorch's `ofa` build it, field by field.
+//! Writes a sub-network as the classes of PyTorch's `ofa` build it, field by field.
 
 use base::error::{Error, Result};
 use serde_json::{Map, Value, json};
@@ -7,15 +7,15 @@ use super::class_of;
 use crate::families::STEM_STAGES;
 use crate::{Activation, Arch, Bottleneck, FamilyName, LayerSpec, MbConv, Operator, Ratio, SearchSpace};
 
-/// PyTorch's default, and OFA's; it plays no part outside of training.
+/// PyTorch's default, and OFA's; it matters only in training.
 const BATCH_NORM_MOMENTUM: f64 = 0.1;
 
-/// A sub-network of `space` as the `net.config` of PyTorch's `ofa`: the class that it names builds the same network
-/// from it, whose weights bear the names of an exported folder.
+/// A sub-network of `space` as the `net.config` of PyTorch's `ofa`: the named class builds the same network from it,
+/// with the weight names of an exported folder.
 ///
 /// # Errors
-/// If the sub-network is not in the space, or the package has no form for it: it leaves out an expansion whose ratio
-/// is 1, cannot run a block without an activation, and averages shortcuts by what a block is, not by what the space is.
+/// If the sub-network is not in the space, or the package has no form for it: it leaves out an expansion whose ratio is
+/// 1, cannot run a block without an activation, and averages shortcuts by a block's fields, not by the space.
 pub fn net_config(space: &SearchSpace, arch: &Arch) -> Result<Value> {
     let mut config = Map::new();
     config.insert("name".to_string(), json!(class_of(space)?));
@@ -48,7 +48,7 @@ fn decimal(value: f32) -> f64 {
     value.to_string().parse().unwrap_or(f64::from(value))
 }
 
-/// What stands for a layer; nothing does for what the classes have anyway. The list is of the operators that they know.
+/// The config of a layer, without the fields that the classes have anyway. The list has the operators that they know.
 fn form(space: &SearchSpace, expand: Ratio, layer: &LayerSpec) -> Result<Option<Value>> {
     Ok(Some(match &layer.operator {
         Operator::Stem { kernel, stride, activation } => conv(layer, [*kernel, *stride], true, *activation),
@@ -107,7 +107,12 @@ fn residual_block(layer: &LayerSpec, conv: Value, residual: bool) -> Value {
 fn mbconv(expand: Ratio, layer: &LayerSpec, block: &MbConv) -> Result<Value> {
     let mid = if block.expansion { json!(block.mid) } else { Value::Null };
     if block.expansion && expand == Ratio::whole(1) {
-        return Err(no_form(layer, "expand_ratio", "another than 1, at which ofa has no expansion", "1"));
+        return Err(no_form(
+            layer,
+            "expand_ratio",
+            "a value other than 1, for which ofa has no expansion",
+            "1",
+        ));
     }
     Ok(json!({
         "name": "MBConvLayer",
@@ -166,7 +171,9 @@ fn expand_ratios(space: &SearchSpace, arch: &Arch) -> Result<Vec<Ratio>> {
 /// The name of an activation inside a block.
 fn inner(layer: &LayerSpec, activation: Activation) -> Result<Value> {
     match name_of(activation) {
-        Value::Null => Err(no_form(layer, "act_func", "one, as ofa runs no block without", "none")),
+        Value::Null => {
+            Err(no_form(layer, "act_func", "an activation, which every block of ofa needs", "none"))
+        }
         name => Ok(name),
     }
 }

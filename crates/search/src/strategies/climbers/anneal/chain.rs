@@ -1,4 +1,4 @@
-//! One chain of annealing: what it proposes, and how chains are drawn anew.
+//! One chain of annealing: its proposals, and the resampling of chains.
 
 use std::sync::Arc;
 
@@ -12,24 +12,24 @@ use crate::strategies::climbers::place::{Way, Ways};
 /// A proposal's weight is e to the power of this share of its gain over the temperature, at most of [`MOST_EXPONENT`].
 const BELIEF: f64 = 0.7;
 const MOST_EXPONENT: f32 = 60.0;
-/// Steps that may make room for another.
+/// Most steps that make room for another.
 const REPAIRS: usize = 2;
 
-/// A sub-network on its way.
+/// One chain's position.
 #[derive(Clone)]
 pub(super) struct Chain {
     pub row: Vec<Index>,
     pub merit: f32,
-    /// The best that it, or who it was copied from, has been.
+    /// The best row of the chain, or of the one that it was copied from.
     pub best: (Vec<Index>, f32),
     pub ways: Arc<Ways>,
-    /// How much each step is favored, and the sums of these so far.
+    /// The weight of each step, and their running sums.
     weights: Vec<f32>,
     sums: Vec<f32>,
 }
 
 impl Chain {
-    /// A chain that begins at a sub-network, without weights yet.
+    /// A chain that begins at a sub-network, not yet weighted.
     pub fn new(row: Vec<Index>, merit: f32, ways: Arc<Ways>) -> Self {
         let best = (row.clone(), merit);
         let weights = Vec::new();
@@ -37,7 +37,7 @@ impl Chain {
         Self { row, merit, best, ways, weights, sums }
     }
 
-    /// Weighs each step by what it gains at a temperature.
+    /// Weighs each step by its gain at a temperature.
     pub fn weigh(&mut self, temperature: f64) {
         let scale = (BELIEF / temperature) as f32;
         let mut sum = 0.0;
@@ -59,7 +59,7 @@ impl Chain {
         self.ways.ways.get(at.min(self.ways.ways.len() - 1)).copied()
     }
 
-    /// Draws one of the steps that `suits` allows, by its weight; `suiting` is room for these.
+    /// Draws one of the steps that `suits` allows, by its weight; `suiting` is a buffer for them.
     fn draw_of(
         &self,
         suits: impl Fn(&Way) -> bool,
@@ -79,7 +79,8 @@ impl Chain {
         suiting.get(at).or(suiting.last()).map(|(_, at)| self.ways.ways[*at])
     }
 
-    /// Makes a step, and others that make room for it; whether all fit then. `suiting` is as for [`Chain::draw_of`].
+    /// Makes a step, and others that make room for it; returns whether the result keeps the limits. `suiting` is a
+    /// buffer as in [`Chain::draw_of`].
     pub fn propose(
         &self,
         genome: &Genome,
@@ -115,8 +116,8 @@ impl Chain {
     }
 }
 
-/// Draws chains by how much more probable they are where temperatures' inverses differ by so much, evenly (systematic
-/// resampling), from where a share between 0 and 1 says.
+/// Draws chains by their ratio of probabilities for a difference of the temperatures' inverses, evenly (systematic
+/// resampling), from an offset between 0 and 1.
 pub(super) fn draw_anew(chains: &mut [&mut Chain], colder: f64, offset: f64) {
     let highest = chains.iter().map(|chain| f64::from(chain.merit)).fold(f64::MIN, f64::max);
     let weights: Vec<f64> =
@@ -131,7 +132,7 @@ pub(super) fn draw_anew(chains: &mut [&mut Chain], colder: f64, offset: f64) {
     }
 }
 
-/// How often each is drawn, in as many draws as there are weights: within 1 of what the weights ask for.
+/// How often each is drawn, in as many draws as there are weights: within 1 of the share of its weight.
 fn copies(weights: &[f64], offset: f64) -> Vec<usize> {
     let sum = weights.iter().sum::<f64>();
     let count = weights.len();
