@@ -184,13 +184,13 @@ fn search(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
         "search --space tiny --estimator {} --latency-table table.json --max-macs 700K --front",
         estimator.display()
     );
-    let takes = timed(at, "extract", &format!("{search} --out wanted.json"));
+    let takes = timed(at, "extract", &format!("{search} --out expected.json"));
     let found = |name: &str| {
         let mut found = Found::read(&at.join(name)).expect("whole");
         found.run.clear();
         found.to_json()
     };
-    let expected = found("wanted.json");
+    let expected = found("expected.json");
     let line = format!("{search} --out found.json");
     let restart = || std::fs::remove_file(at.join("found.json")).expect("removed");
     let victim = Victim {
@@ -207,13 +207,13 @@ fn search(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
 }
 
 fn export(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
-    let export = "export --supernet whole/supernet.safetensors --arch wanted.json --data digits --calibration-images 200";
-    let takes = timed(at, "extract", &format!("{export} --out wanted"));
-    let expected = read_bytes(at.join("wanted/model.safetensors"));
+    let export = "export --supernet whole/supernet.safetensors --arch expected.json --data digits --calibration-images 200";
+    let takes = timed(at, "extract", &format!("{export} --out expected"));
+    let expected = read_bytes(at.join("expected/model.safetensors"));
     let model = at.join("model");
     let whole = || {
         let read = ModelFolder::read(&model).expect("whole");
-        assert_eq!(read.tensors.len(), ModelFolder::read(&at.join("wanted")).expect("whole").tensors.len());
+        assert_eq!(read.tensors.len(), ModelFolder::read(&at.join("expected")).expect("whole").tensors.len());
         assert!(read_bytes(model.join("model.safetensors")) == expected);
     };
     let line = format!("{export} --out model");
@@ -238,7 +238,7 @@ fn export(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
 
 /// Fine-tunes the model that [`export`] wrote.
 fn finetune(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
-    let line = "finetune wanted --data digits --epochs 10 --batch 32";
+    let line = "finetune expected --data digits --epochs 10 --batch 32";
     let takes = timed(at, "supernet", &format!("{line} --out whole-tuned"));
     let expected = read_bytes(at.join("whole-tuned/model.safetensors"));
     let tuned = at.join("tuned");

@@ -85,9 +85,9 @@ fn a_set_smaller_than_the_batch_makes_it_smaller() {
         ("finetune model --data digits --epochs 1 --batch 2000", "tuned"),
     ] {
         let message = succeeds("supernet", at, &format!("{line} --out {run_folder}"));
-        let told =
+        let note =
             "note: digits has 1071 training images, fewer than a batch of 2000: steps are of 1071 images";
-        assert!(message.contains(told), "{message}");
+        assert!(message.contains(note), "{message}");
         assert_eq!(
             (&plan(at, run_folder)["batch"], &plan(at, run_folder)["steps_per_epoch"]),
             (&1071.into(), &1.into())

@@ -59,9 +59,9 @@ fn assert_past_is_fixed(at: &Path) {
 /// The phase that diverged is repeated with another rate, and the files record both plans.
 fn assert_goes_on_with_calm_phase(at: &Path, from_step: u64) {
     let message = succeeds("supernet", at, &format!("{TRAIN} --recipe calm.toml --out run --resume"));
-    let told =
+    let note =
         format!("from step {from_step} on under another plan: plan.phases[2].lr 1000.0 before, 0.02 now");
-    assert!(message.contains(&told), "{message}");
+    assert!(message.contains(&note), "{message}");
     let written = plan_of(&at.join("run"));
     assert_eq!((&written["earlier"][0]["from_step"], &written["from_step"]), (&0.into(), &from_step.into()));
     assert_eq!(written["earlier"][0]["plan"]["phases"][1]["lr"], 1000.0);
@@ -148,10 +148,10 @@ fn a_resume_after_a_divergence_goes_back_to_the_end_of_a_phase() {
         let message = stderr(&output);
         assert_eq!(output.status.success(), line.contains("calm"), "{message}");
         let step = &last["step"];
-        let told = format!(
+        let note = format!(
             "the run diverged at step {step} of phase wild; it goes on from the end of phase calm (step 16)"
         );
-        assert!(message.contains(&told), "{message}");
+        assert!(message.contains(&note), "{message}");
     }
     assert!(!log("run").contains("diverged") && !at.join("run/phase_end.safetensors").exists());
     let weights = |run: &str| {
