@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs what board/build.sh built under qemu (apt-get install qemu-user-static): a plan there and rows back into a table.
-# The times mean nothing there; that every layer and whole sub-networks run, that a kill is survived and that the table
-# is whole does; some six minutes. Needs `extract`, built for this machine: EXTRACT=target/release/extract.
+# Runs the program from board/build.sh under qemu (apt-get install qemu-user-static): from a plan to rows and a table.
+# Times under qemu mean nothing. The check is that every layer and whole sub-networks run, that the rows survive a kill,
+# and that the table is complete. It takes about six minutes. Needs `extract`, built for this machine: EXTRACT=target/release/extract.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,7 +10,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 board() { qemu-aarch64-static target/board/measure "$@"; }
 
-"$extract" measure --quiet --space fuzz/seeds/space/micro.toml --resolutions 8 --threads 1 --precision 50 --networks 8 --plan-only "$work/plan.jsonl"
+"$extract" measure --quiet --space fuzz/seeds/space/micro.toml --resolutions 8 --threads 1 --half-width 50 --networks 8 --plan-only "$work/plan.jsonl"
 # a power cut in the middle, and a torn last line
 timeout -s KILL 5 qemu-aarch64-static target/board/measure "$work/plan.jsonl" "$work/rows.jsonl" --quiet || true
 printf '{"layer":"mbc' >> "$work/rows.jsonl"

@@ -1,9 +1,9 @@
-//! An exported folder inside a program of your own: loads it once, then classifies images. Nothing else is needed, not
-//! the supernet, not its data.
+//! An exported folder in your own program: loads it once, then classifies images. Neither the supernet nor its data is
+//! needed.
 //!
-//! `cargo run --release --example deploy -- FOLDER IMAGE...`, where FOLDER is what `extract export` wrote, and an image
-//! is a png, a jpeg, or a `.npy` array that is normalized already, or, for a network that takes arrays, one like those of its
-//! training. Prints a line for each: image, class, probability.
+//! `cargo run --release --example deploy -- FOLDER IMAGE...`, where FOLDER comes from `extract export`, and an
+//! image is a png, a jpeg, or a normalized `.npy` array (for a network that takes arrays, one like those of its training).
+//! Prints one line per image: path, class, probability.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,8 +14,8 @@ use kernels::Backend;
 
 const USAGE: &str = "usage: deploy FOLDER IMAGE...
 
-FOLDER  what `extract export` wrote
-IMAGE   png, jpeg, or .npy with [C, H, W] floats, already normalized";
+FOLDER  folder from `extract export`
+IMAGE   png, jpeg, or .npy with [C, H, W] floats, normalized";
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut paths = std::env::args_os().skip(1).map(PathBuf::from);

@@ -1,4 +1,4 @@
-//! What an accuracy estimator expects of sub-networks, one a line: `expected ESTIMATOR < ARCHS`.
+//! Prints the predicted accuracy of each sub-network, one per line: `expected ESTIMATOR < ARCHS`.
 //!
 //! `tests/parity/ofa_predictor.py` compares these numbers with PyTorch's.
 

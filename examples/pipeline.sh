@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# One trained supernet to one verified folder for each device, ready to be shipped.
+# Exports one verified folder per device from one trained supernet.
 #
 # Usage: examples/pipeline.sh SUPERNET DATA ESTIMATOR SPACE OUT TABLE.json@LIMIT...
 #
 #   SUPERNET      the trained weights, such as run/supernet.safetensors
 #   DATA          images to calibrate with: digits, idx:FOLDER or folder:FOLDER
-#   ESTIMATOR     what `extract fit` wrote
+#   ESTIMATOR     estimator from `extract fit`
 #   SPACE         preset name or TOML file
 #   OUT           where the folders appear, each named after its table
-#   TABLE@LIMIT   a device: the table that `extract measure` wrote there, and its latency limit
+#   TABLE@LIMIT   a device: its table from `extract measure`, and its latency limit
 #
 # Example: examples/pipeline.sh run/supernet.safetensors digits estimator.safetensors tiny ship \
 #              phone.json@80us watch.json@2ms
 #
 # makes ship/phone and ship/watch: model.safetensors, config.json and SHA256SUMS, each folder compared bit for bit with
-# the supernet. It may be run again: a folder that is there is verified and left as it is, and one that is broken, or
-# holds another sub-network than is found now, is an error. A device whose limit no sub-network keeps is left out.
+# the supernet. It may be run again: an existing folder is verified and left as it is; a broken one, or
+# one with another sub-network than the search finds now, is an error. A device whose limit no sub-network keeps is left out.
 #
 # Exit codes are those of `extract`: 0 done, 1 failed, 2 wrong usage, 3 a device was left out and all others are
 # there, 4 verification failed, 130 interrupted. EXTRACT names the binary if it is not on PATH.
@@ -38,8 +38,8 @@ check() { # FOLDER
     (cd "$1" && sha256sum -c SHA256SUMS) >&2 || stop 4 "$1 is not what SHA256SUMS says; move it away to export again"
 }
 
-# Makes OUT/DEVICE of the sub-network that was found. It is complete before it has its name, so that a run that is
-# killed leaves nothing that a later run takes for finished.
+# Exports the found sub-network as OUT/DEVICE. The folder is renamed when it is complete, so that a killed run leaves
+# nothing that a later run takes for finished.
 ship() { # DEVICE
     local staged=$work/$1
     "$extract" export --supernet "$supernet" --arch "$work/found.json" --data "$data" --out "$staged" --quiet \

@@ -1,6 +1,6 @@
 //! The whole job on digits that come with the toolkit: train, measure, search, export, verify, classify.
 //!
-//! `cargo run --release --example quickstart` runs for 40 s, longer beside busy neighbors, and leaves its files in `target/quickstart`.
+//! `cargo run --release --example quickstart` runs for 40 s, longer on a busy machine, and leaves its files in `target/quickstart`.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -48,7 +48,7 @@ fn quickstart() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the exported network was expected to do, and what it does.
+/// Prints the accuracy and latency of the exported network, predicted and measured.
 fn report(exported: &Exported, dataset: &Dataset, table: &LatencyTable, limit_us: f64) -> anyhow::Result<()> {
     let backend = Backend::detect();
     let engine = NativeEngine::new(&backend, 1, 1);

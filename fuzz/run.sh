@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fuzzes every reader in turn: `fuzz/run.sh [SECONDS each, default 60]`. Needs a nightly toolchain and cargo-fuzz.
-# What is found lies in fuzz/artifacts; once mended, it moves to fuzz/regressions/READER, which the tests read.
+# Failing inputs are in fuzz/artifacts; after a fix, move them to fuzz/regressions/READER, which the tests read.
 set -euo pipefail
 cd "$(dirname "$0")"
 

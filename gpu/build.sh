@@ -3,7 +3,7 @@
 #
 #   gpu/build.sh [FOLDER]      puts supernet, extract, gpu-check and once-for-all-cuda.tar.xz into FOLDER (default target/gpu)
 #
-# The programs start on machines without CUDA too: they look for its libraries when a GPU is asked for, and say what is
+# The programs start on machines without CUDA too: they load its libraries when a GPU is requested, and report what is
 # missing. Needs cargo, a C++ compiler that nvcc takes (GCC up to 15) and, unless nvcc is on PATH, Python's pip and unzip,
 # with which CUDA's compiler is fetched from PyPI, 200 MB. CUDA_COMPUTE_CAP is the oldest GPU to run on: 80 (Ampere) by
 # default. Lints are errors here.
@@ -34,7 +34,7 @@ fi
 cuda=$(dirname "$(dirname "$(command -v nvcc)")")
 export CUDA_HOME="${CUDA_HOME:-$cuda}" NVCC="${NVCC:-$cuda/bin/nvcc}"
 
-# What the linker is given in the place of CUDA's libraries: nothing, but for the runtime, which is linked in.
+# The linker gets empty libraries in place of CUDA's, except for the runtime, which is linked statically.
 libraries=$out/link
 mkdir -p "$libraries"
 for name in cuda cublas cublasLt curand nvrtc; do
@@ -44,7 +44,7 @@ done
 runtime=$(find -L "$cuda" -name libcudart_static.a | head -1)
 [ -n "$runtime" ] || { echo "gpu/build.sh: no libcudart_static.a under $cuda" >&2; exit 1; }
 ln -sfn "$runtime" "$libraries/libcudart.a"
-# Calls into them are bound when they are first made, by what the program has loaded until then.
+# Calls are bound when they are first made, to the libraries that the program has loaded by then.
 export RUSTFLAGS="${RUSTFLAGS:-} -L native=$libraries -C relro-level=partial -C link-arg=-Wl,-z,lazy \
 -C link-arg=-Wl,--unresolved-symbols=ignore-all -C link-arg=-lrt -C link-arg=-ldl -C link-arg=-lpthread"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$out/build}"

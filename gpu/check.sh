@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Everything that wants a real GPU, in one go: `gpu/check.sh [FOLDER] [REPORT.md]`. FOLDER (default target/gpu) has
+# All checks that need a real GPU: `gpu/check.sh [FOLDER] [REPORT.md]`. FOLDER (default target/gpu) has
 # once-for-all-cuda.tar.xz as gpu/build.sh leaves it; nothing is built here. Writes a page for docs/BENCHMARKS.md to REPORT
 # (default gpu-report.md) as it goes, shows it, and fails if something is wrong.
 #
 # Needs NVIDIA's driver and CUDA 13's libraries: PyTorch's packages have them (and PyPI's nvidia-curand), and are found by
 # Python. The comparison needs PyTorch; compute-sanitizer and ncu are used where they are. CUDA_DEVICE (default cuda:0) is
 # the GPU; no setting of it is touched. PARTS="trainings pipeline" runs only these of the parts: layers, trainings,
-# pipeline, sanitizer, profile (reckoned at eight minutes together), peer (begins nothing after PEER_SECONDS, 420 by default;
+# pipeline, sanitizer, profile (about eight minutes together), peer (begins nothing after PEER_SECONDS, 420 by default;
 # CASES and PRECISIONS choose its rows, ROUNDS, 2 by default, are taken of each).
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -57,9 +57,9 @@ export LD_LIBRARY_PATH="$work/cuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -1)
 say "# ${gpu:-$device}" "" "Programs built without a GPU, $((size / 1000000)) MB packed. $(nproc) CPU cores."
 
-part layers "Layers and networks beside the CPU, and the kernels' bandwidth" gpu-check "$device"
+part layers "Layers and networks compared with the CPU, and the bandwidth of kernels" gpu-check "$device"
 
-# Steps that a run's log has.
+# The number of steps in the log of a run.
 taken() { cat "$1/log.jsonl" 2>/dev/null | grep -c '"event":"step"' || true; }
 losses() { python3 "$root/gpu/losses.py" "$@" --markdown; }
 trainings() (
@@ -74,7 +74,7 @@ trainings() (
         supernet $train --out $precision --device "$device" --precision $precision >&2
     done
     supernet $train --out again --device "$device" >&2
-    # from one to the other and back, each stopped after a third of the steps
+    # CPU, GPU, CPU: each is stopped after a third of the steps
     steps=$(taken cpu)
     for where in cpu "$device" cpu; do
         before=$(taken changing)
@@ -89,7 +89,7 @@ trainings() (
         [ "$where" != "$device" ] || [ "$(taken changing)" -lt "$steps" ]
     done
     # two CPUs part as far as this in the long run: roundings at the corners of activations grow (docs/BENCHMARKS.md)
-    echo "| run | steps | first 20 losses beside the CPU's, at most apart | means of the last quarter |"
+    echo "| run | steps | largest difference of the first 20 losses from the CPU's | means of the last quarter |"
     echo "|---|---|---|---|"
     losses f32-short cpu-short --early 5e-3
     losses tf32-short cpu-short --early 5e-2
@@ -122,12 +122,12 @@ sanitized() (
     bench="supernet bench --space ofa-mbv3-w1.0 --batch 8 --steps 1 --warmup 0 --device $device"
     check() {
         local tool=$1 more=$2
-        # of NVIDIA's own products nothing is to be learned; what its loader tries is no error of ours
+        # NVIDIA's own matrix products are not checked, nor the failed attempts of its loader
         compute-sanitizer --tool "$tool" --report-api-errors no --kernel-name-exclude kernel_substring=gemm \
             --kernel-name-exclude kernel_substring=nvjet --kernel-name-exclude kernel_substring=cutlass \
             --error-exitcode 9 $bench $more >"$work/sanitizer" 2>&1 || { tail -40 "$work/sanitizer" >&2; exit 1; }
-        # proof that it ran, and that it saw
-        grep -q 'ms per step' "$work/sanitizer" || { tail -40 "$work/sanitizer" >&2; exit 1; }
+        # the program must have run under the tool
+        grep -qE 'ms (a|per) step' "$work/sanitizer" || { tail -40 "$work/sanitizer" >&2; exit 1; }
         echo "- $tool, $more: $(grep -E 'SUMMARY' "$work/sanitizer" | tail -1 | sed 's/^=* *//')"
     }
     for tool in memcheck racecheck synccheck; do check $tool "--resolution 64 --precision bf16"; done
@@ -153,15 +153,15 @@ profiled() (
             --metrics gpu__time_duration.sum,dram__bytes.sum.per_second,dram__throughput.avg.pct_of_peak_sustained_elapsed \
             supernet bench --space ofa-mbv3-w1.0 --resolution 224 --batch 64 --steps 1 --warmup 0 --device "$device" \
             --precision $precision >&2 || { grep -a '^==' "$work/ncu.csv" >&2; exit 1; }
-        echo "The dearest kernels of a step at batch 64 by ncu, $precision:"
+        echo "The most expensive kernels of a step at batch 64 by ncu, $precision:"
         echo
         python3 "$root/gpu/dearest.py" "$work/ncu.csv"
         echo
     done
 )
-part profile "Where a step's time goes, and what the dearest kernels move" profiled
+part profile "Where a step's time goes, and the bandwidth of the most expensive kernels" profiled
 
-part peer "Beside PyTorch" python3 gpu/compare.py --supernet "$work/supernet" --device "$device" --rounds "${ROUNDS:-2}" \
+part peer "Comparison with PyTorch" python3 gpu/compare.py --supernet "$work/supernet" --device "$device" --rounds "${ROUNDS:-2}" \
     --budget "${PEER_SECONDS:-420}" ${CASES:+--cases $CASES} ${PRECISIONS:+--precisions $PRECISIONS}
 [ $failed = 0 ] || echo "gpu/check.sh: something failed, see $report" >&2
 exit $failed

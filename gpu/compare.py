@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times `supernet bench` beside PyTorch on one GPU.
+"""Compares the times of `supernet bench` and PyTorch on one GPU.
 
     python gpu/compare.py --supernet PATH [--device cuda:0] [--rounds 2] [--steps 20] [--cases NAME ...]
                           [--precisions bf16 tf32 f32] [--compiled] [--budget SECONDS] [--json FILE]
@@ -11,7 +11,7 @@ where there is no GPU.
 
 PyTorch runs its default layout, channels_last, and for the largest network a CUDA graph of the latter; with --compiled
 also torch.compile. The best of them in each round counts. In a round ours stands between them; a ratio is always of one
-round, and above 1 where ours is faster. Neither side's step reads its images anew.
+round, and above 1 where ours is faster. No step reads new images on either side.
 """
 
 import argparse
@@ -94,7 +94,7 @@ class Peer:
             sys.exit(f"gpu/peer.py does not begin; is PyTorch in {sys.executable}?")
 
     def line(self):
-        """What it says next; None if it says nothing."""
+        """The next line of the answer, or None."""
         ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
         line = self.process.stdout.readline() if ready else ""
         return json.loads(line) if line.startswith("{") else None
@@ -139,7 +139,7 @@ def ours(case, precision, arguments):
 
 
 def compare(peer, case, precision, arguments):
-    """Takes the rounds and prints their row. What failed once is not tried again."""
+    """Measures all rounds and prints their row. A variant that failed once is not tried again."""
     rounds, failures = [], {}
     variants = case.variants(arguments)
     for number in range(arguments.rounds):
@@ -153,8 +153,8 @@ def compare(peer, case, precision, arguments):
                 failures[who] = answer["failure"]
             else:
                 rounds[-1][who] = answer
-            told = failures.get(who) or f"{answer['ms']:.2f} ms"
-            print(f"{case.name} {precision}, round {number + 1}, {who}: {told}", file=sys.stderr, flush=True)
+            outcome = failures.get(who) or f"{answer['ms']:.2f} ms"
+            print(f"{case.name} {precision}, round {number + 1}, {who}: {outcome}", file=sys.stderr, flush=True)
     result = {"case": case.name, "precision": precision, "variants": variants, "rounds": rounds, "failures": failures}
     print(row(result), flush=True)
     return result
@@ -219,7 +219,7 @@ def main():
     print(f"{about['gpu']}, PyTorch {about['torch']}, CUDA {about['cuda']}, cuDNN {about['cudnn']}; medians of "
           f"{arguments.rounds} rounds of {arguments.steps} steps. Memory is what PyTorch's allocator reserved, and what "
           "is taken of the GPU after ours.\n\n"
-          "| case | precision | PyTorch best, ms | which | ours, ms | ratio (range) | our launches a step |"
+          "| case | precision | PyTorch best, ms | which | ours, ms | ratio (range) | our launches per step |"
           " memory theirs / ours, MB |\n|---|---|---|---|---|---|---|---|", flush=True)
     results, left = [], 0
     for precision in arguments.precisions:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The dearest kernels of a step, from `ncu --csv --print-units base`: their time and the memory bandwidth they reached."""
+"""The most expensive kernels of a step, from `ncu --csv --print-units base`: their time and the memory bandwidth they reached."""
 
 import csv
 import sys

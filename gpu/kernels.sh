@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Compiles every CUDA kernel for real GPUs, without one: `gpu/kernels.sh [ARCH ...]`, default sm_80 sm_90. Prints what each
-# takes of a multiprocessor, and fails on an error of the compiler or where a kernel keeps more in memory than a few
-# constants that should be in registers (spills over 80 bytes). Needs CUDA's nvcc, from 12.0 on, on PATH (PyPI's nvidia-cuda-nvcc, nvidia-nvvm,
+# Compiles every CUDA kernel for real GPUs, without one: `gpu/kernels.sh [ARCH ...]`, default sm_80 sm_90. Prints the
+# registers and shared memory of each, and fails on a compiler error or on spills over 80 bytes. Needs CUDA's nvcc, from 12.0 on, on PATH (PyPI's nvidia-cuda-nvcc, nvidia-nvvm,
 # nvidia-cuda-crt, nvidia-cuda-runtime and nvidia-cuda-cccl are enough).
 set -euo pipefail
 cd "$(dirname "$0")/../crates/kernels/src/cuda/source"

@@ -39,7 +39,7 @@ def main():
     if given.markdown:
         print(f"| {Path(given.run).name} | {len(got)} | {early:.1e} | {late:.1e} |")
     else:
-        print(f"{given.run} beside {given.reference}: {len(got)} steps, the first {steps} at most {early:.1e} apart, "
+        print(f"{given.run} and {given.reference}: {len(got)} steps, the first {steps} at most {early:.1e} apart, "
               f"means of the last {last} {late:.1e}", file=sys.stderr)
     # so that no number is too far
     if not (early <= given.early and late <= given.late):

@@ -3,7 +3,7 @@
 
 The network needs PyTorch alone. It computes what the `ofa` package's does (tests/parity/gpu_peer.py), with PyTorch's own
 activations in place of that package's, which are chains of elementwise operations: nobody who trains for speed keeps
-those. `python gpu/peer.py DEVICE` reads one measurement a line as JSON and answers in a line: PyTorch starts once, and
+those. `python gpu/peer.py DEVICE` reads one measurement per line as JSON and answers in one line: PyTorch starts once, and
 cuDNN tunes once for each shape.
 """
 
@@ -127,19 +127,19 @@ class Supernet(nn.Module):
 
 # ---------------------------------------------------------------- steps, timed
 
-def stepper(asked, device):
-    """A function that takes a step over some sub-networks."""
-    precision, variant, side = asked["precision"], asked["variant"], asked["resolution"]
+def stepper(case, device):
+    """A function that takes one step over some sub-networks."""
+    precision, variant, side = case["precision"], case["variant"], case["resolution"]
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "f32"
     torch.backends.cudnn.benchmark = True
     layout = torch.contiguous_format if variant == "default" else torch.channels_last
     net = Supernet().to(device, memory_format=layout).train()
     teacher = None
-    if asked["mode"] == "shrink":
+    if case["mode"] == "shrink":
         teacher = Supernet(dropout=0.0).to(device, memory_format=layout).train()
-    images = torch.randn(asked["batch"], 3, side, side).to(device, memory_format=layout)
-    labels = torch.randint(0, 1000, (asked["batch"],)).to(device)
+    images = torch.randn(case["batch"], 3, side, side).to(device, memory_format=layout)
+    labels = torch.randint(0, 1000, (case["batch"],)).to(device)
     optimizer = torch.optim.SGD(net.groups(), 7.5e-3, momentum=0.9, nesterov=True, fused=True)
     runs = [net]
 
@@ -185,12 +185,12 @@ def graphed(step, archs):
     return lambda _: graph.replay()
 
 
-def measure(asked, device):
+def measure(case, device):
     """The lower of the median step and of steps that are not waited for one by one: a training's overlap what Python does
     for the next."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    step, plan, warmup = stepper(asked, device), asked["plan"], asked["warmup"]
-    if asked["variant"] == "graph":
+    step, plan, warmup = stepper(case, device), case["plan"], case["warmup"]
+    if case["variant"] == "graph":
         step = graphed(step, plan[0])
     for archs in plan[:warmup]:
         step(archs)
@@ -233,7 +233,7 @@ def main():
             answer = measure(json.loads(line), device)
         except torch.OutOfMemoryError:
             answer = {"failure": "out of memory"}
-        except Exception as error:  # told, and the next measurement is taken
+        except Exception as error:  # reported, and the next measurement is taken
             answer = {"failure": f"{type(error).__name__}: {error}"[:300]}
         gc.collect()
         if device.type == "cuda":

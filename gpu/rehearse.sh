@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs a CUDA build on a machine without a GPU, with the stand-in for NVIDIA's driver (gpu/standin), and compares it with
 # the CPU: `gpu/rehearse.sh [FOLDER]`, FOLDER having supernet, extract and gpu-check as gpu/build.sh leaves them (default
-# target/gpu). Trainings, resumes from one to the other, evaluation, fine-tuning, export, measuring, and what is said where
-# there is no driver, no GPU or no memory. It proves what lies between the command line and the hardware; see
-# gpu/standin/driver.cpp for what it cannot.
+# target/gpu). Trainings, resumes on the other device, evaluation, fine-tuning, export, measuring, and the errors without
+# driver, GPU or memory. It tests everything between the command line and the hardware; gpu/standin/driver.cpp lists the
+# limits.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 programs=$(cd "${1:-target/gpu}" && pwd)
@@ -34,14 +34,14 @@ close gpu cpu --early 5e-3
 supernet $train --out bf16 --device cuda:0 --precision bf16 >/dev/null
 close bf16 cpu --early 0.05
 
-say "stopped, and gone on with elsewhere: CPU, GPU, CPU"
+say "stopped, and resumed elsewhere: CPU, GPU, CPU"
 mkdir changing
 train="train --space tiny --data digits --scale 0.02 --seed 3 --quiet"
 supernet $train --out whole >/dev/null
 steps=$(grep -c '"event":"step"' whole/log.jsonl)
-# Steps that the changing run's log has.
+# The number of steps in the log of the changing run.
 taken() { cat changing/log.jsonl 2>/dev/null | grep -c '"event":"step"' || true; }
-# A run that is asked to stop some steps further on, wherever it is then; fails if that is where it began, or the end.
+# Resumes the run and stops it some steps later; fails if it made no step or reached the end.
 stopped() {
     local before after process
     before=$(taken)
@@ -69,14 +69,14 @@ extract export --supernet $weights --arch smallest --data digits --out model --d
 extract verify model --supernet $weights --device cuda:0
 extract verify model --supernet $weights
 supernet finetune model --data digits --out tuned --epochs 1 --device cuda:0 --quiet >/dev/null
-extract measure --space tiny --threads 1 --networks 0 --precision 50 --batch 4 --device cuda:0 --dtype bf16 --out table.json
+extract measure --space tiny --threads 1 --networks 0 --half-width 50 --batch 4 --device cuda:0 --dtype bf16 --out table.json
 supernet bench --space ofa-mbv3-w1.0 --resolution 32 --batch 2 --steps 2 --warmup 1 --device cuda:0
 supernet bench --space ofa-mbv3-w1.0 --resolution 32 --batch 2 --steps 2 --warmup 1 --device cuda:0 --precision bf16
 supernet bench --space ofa-mbv3-w1.0 --resolution 32 --batch 2 --steps 1 --warmup 1 --device cuda:0 --mode shrink
 supernet bench --space ofa-mbv3-w1.0 --resolution 32 --batch 2 --steps 2 --warmup 1 --device cuda:0 --mode infer
 supernet bench --space tiny --data digits --resolution 12 --batch 32 --steps 5 --device cuda:0
 
-say "what cannot be"
+say "refusals"
 refused "a number below the count of GPUs" supernet $train --out no --device cuda:7
 refused "no CUDA-capable device" env STANDIN_DEVICES=0 LD_LIBRARY_PATH="$work/driver" "$programs/supernet" $train --out no --device cuda:0
 refused "CUDA's driver" env -u LD_LIBRARY_PATH "$programs/supernet" $train --out no --device cuda:0

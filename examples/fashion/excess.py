@@ -1,11 +1,11 @@
-"""How much more a search expects of its sub-networks than they have, on validation and on test images.
+"""Predicted minus measured accuracy of the best sub-networks of searches, on validation and on test images.
 
 python3 examples/fashion/excess.py RUN [--old EXTRACT] [--rounds] searches RUN for five latency limits with four seeds, by
-the predictor alone and with --supernet, evaluates what is found on both splits, and prints one row per way of choosing.
+the predictor alone and with --supernet, evaluates the results on both splits, and prints one row per way of choosing.
 RUN holds run/supernet.safetensors, accuracy.jsonl, estimator.safetensors and table.json (examples/fashion/run.sh makes
 them). With --old the binary of an older release searches too, with estimator-old.safetensors, which it has fitted; with
---rounds three rounds are made too. SUPERNET, EXTRACT and DATA name binaries and images as in run.sh. What was found
-stays in RUN and is not searched again.
+--rounds three rounds are made too. SUPERNET, EXTRACT and DATA name binaries and images as in run.sh. Results
+stay in RUN and are not searched again.
 """
 
 import argparse

@@ -4,7 +4,7 @@
 #
 # Usage: examples/fashion/run.sh OUT [SCALE]
 #
-# OUT      a folder for everything; a run that was interrupted goes on when it is started again
+# OUT      a folder for everything; start it again to resume an interrupted run
 # SCALE    of the recipe's epochs, default 0.25: about an hour and a half on two cores, all in all
 #
 # DATA names the images (default: idx:/usr/share/datasets/fashion-mnist, Debian's package dataset-fashion-mnist);

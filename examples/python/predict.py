@@ -1,9 +1,8 @@
 """Runs an exported folder with numpy alone: `python predict.py FOLDER IMAGE` prints the logits as JSON.
 
 IMAGE is a file that Pillow reads, or a .npy of [C, H, W] f32 that is normalized already; of a network for arrays, a .npy as
-its training had them. What the weights do not tell by their shapes, that is strides, activations and which layer reads
-which, comes from the space and the sub-network in config.json. One thing is left out
-that `extract predict` does: it refuses weights whose blake3 is not the one in config.json.
+its training had them. Strides, activations and the order of layers come from the space and the sub-network in
+config.json. Unlike `extract predict`, it does not compare the blake3 of the weights with config.json.
 """
 
 import itertools
@@ -25,14 +24,14 @@ ACTIVATIONS = {
 
 
 def patches(x, kernel, stride):
-    """What each output pixel sees, with padding kernel/2: [C, H, W] -> [C, H/stride, W/stride, kernel, kernel]."""
+    """The window of each output pixel, with padding kernel/2: [C, H, W] -> [C, H/stride, W/stride, kernel, kernel]."""
     pad = kernel // 2
     padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad)))
     return np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (1, 2))[:, ::stride, ::stride]
 
 
 class Network:
-    """What the families share."""
+    """Layers that the families share."""
 
     def __init__(self, folder, config):
         self.config, self.space = config, config["space"]

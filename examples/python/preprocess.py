@@ -1,10 +1,10 @@
-"""What `input` of config.json says happens to an image before the network sees it, with Pillow and numpy."""
+"""The preprocessing that `input` of config.json describes, with Pillow and numpy."""
 
 import math
 
 import numpy as np
 
-# what a folder means that does not say it, since it was exported before there was a word for it
+# defaults of folders that were exported before these fields existed
 UNSAID = {"orient": "stored", "grey": "rec709", "resize": "stretch", "filter": "bilinear"}
 REC709 = (0.2126, 0.7152, 0.0722, 0)
 

@@ -1,7 +1,7 @@
-//! Every reader of the toolkit over bytes that may be anything. A reader answers with a value or with an error that
-//! names the place; what it accepts, it must be able to write and to read again as the same.
+//! Every reader of the toolkit on arbitrary bytes. A reader returns a value or an error that names the place; an accepted
+//! value must be the same after writing and reading.
 //!
-//! The fuzz targets call these functions, and so does `tests/it/readers.rs` with inputs that were once trouble.
+//! The fuzz targets call these functions, and so does `tests/it/readers.rs` with the inputs of former bugs.
 
 use std::sync::OnceLock;
 
@@ -24,7 +24,7 @@ const PLACE: &str = "the input";
 /// A reader by name.
 pub type Reader = (&'static str, fn(&[u8]));
 
-/// All of them.
+/// All readers.
 pub const ALL: [Reader; 23] = [
     ("accuracy", accuracy),
     ("arch", arch),
@@ -51,13 +51,13 @@ pub const ALL: [Reader; 23] = [
     ("table", table),
 ];
 
-/// An error must say whose it is.
-fn told<T, E: std::fmt::Display>(read: Result<T, E>) -> Option<T> {
+/// The value that was read, if any. An error must name the place.
+fn checked<T, E: std::fmt::Display>(read: Result<T, E>) -> Option<T> {
     match read {
         Ok(value) => Some(value),
         Err(error) => {
             let message = error.to_string();
-            assert!(message.starts_with(PLACE), "names its place: {message}");
+            assert!(message.starts_with(PLACE), "expected the place first: {message}");
             None
         }
     }
@@ -69,9 +69,11 @@ fn text(bytes: &[u8]) -> Option<&str> {
 
 /// A search space in TOML.
 pub fn space(bytes: &[u8]) {
-    let Some(space) = text(bytes).and_then(|text| told(SearchSpace::from_toml(PLACE, text))) else { return };
-    assert_eq!(told(SearchSpace::from_toml(PLACE, &space.to_toml())), Some(space.clone()));
-    // what a checked space promises
+    let Some(space) = text(bytes).and_then(|text| checked(SearchSpace::from_toml(PLACE, text))) else {
+        return;
+    };
+    assert_eq!(checked(SearchSpace::from_toml(PLACE, &space.to_toml())), Some(space.clone()));
+    // promises of a checked space
     for arch in [sampler::largest(&space), sampler::smallest(&space)] {
         cost(&space.lower(&arch).expect("its own sub-network"));
     }
@@ -80,7 +82,7 @@ pub fn space(bytes: &[u8]) {
 
 /// A recipe in TOML.
 pub fn recipe(bytes: &[u8]) {
-    text(bytes).and_then(|text| told(Recipe::from_toml(PLACE, text)));
+    text(bytes).and_then(|text| checked(Recipe::from_toml(PLACE, text)));
 }
 
 /// A sub-network's canonical text.
@@ -95,7 +97,7 @@ pub fn arch(bytes: &[u8]) {
     }
 }
 
-/// Spaces of every family, at one resolution, with which a `net.config` needs no other file.
+/// Spaces of every family at one resolution, so that a `net.config` needs no other file.
 fn families() -> &'static [SearchSpace] {
     static SPACES: OnceLock<Vec<SearchSpace>> = OnceLock::new();
     SPACES.get_or_init(|| {
@@ -111,7 +113,7 @@ fn families() -> &'static [SearchSpace] {
 /// A JSON file that holds a sub-network.
 pub fn arch_json(bytes: &[u8]) {
     for space in families() {
-        let arch = text(bytes).and_then(|text| told(arch_file::from_json(space, PLACE, text)));
+        let arch = text(bytes).and_then(|text| checked(arch_file::from_json(space, PLACE, text)));
         if let Some(arch) = arch.filter(|arch| space.check(arch).is_ok()) {
             space.lower(&arch).expect("it was checked");
             if let Ok(config) = arch_file::net_config(space, &arch) {
@@ -127,27 +129,27 @@ pub fn arch_json(bytes: &[u8]) {
 
 /// A supernet.
 pub fn weights(bytes: &[u8]) {
-    told(Supernet::from_bytes(PLACE, bytes));
+    checked(Supernet::from_bytes(PLACE, bytes));
 }
 
-/// A file of PyTorch, or another tool's safetensors.
+/// A file of PyTorch, or safetensors of another tool.
 pub fn pytorch(bytes: &[u8]) {
-    let Some(state) = told(StateDict::from_bytes(PLACE, bytes)) else { return };
+    let Some(state) = checked(StateDict::from_bytes(PLACE, bytes)) else { return };
     for name in state.names() {
         let tensor = state.tensor(name).expect("its place in the file was checked");
         assert_eq!(tensor.dims(), state.get(name).expect("it was listed").shape());
     }
-    told(import(&preset("tiny").expect("a preset"), &state));
+    checked(import(&preset("tiny").expect("a preset"), &state));
 }
 
 /// A training's checkpoint.
 pub fn checkpoint(bytes: &[u8]) {
-    told(Checkpoint::from_bytes(PLACE, bytes));
+    checked(Checkpoint::from_bytes(PLACE, bytes));
 }
 
 /// A fine-tuning's checkpoint.
 pub fn fine_tuning(bytes: &[u8]) {
-    told(FineTuneCheckpoint::from_bytes(PLACE, bytes));
+    checked(FineTuneCheckpoint::from_bytes(PLACE, bytes));
 }
 
 /// A `config.json`; what follows the first NUL is its `model.safetensors`.
@@ -155,10 +157,12 @@ pub fn config(bytes: &[u8]) {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     let front = &bytes[..end];
     let rest = bytes.get(end + 1..).unwrap_or_default();
-    let Some(config) = text(front).and_then(|text| told(ModelConfig::from_json(PLACE, text))) else { return };
-    if let Some(model) = told(ModelFolder::from_parts(config, PLACE, rest)) {
+    let Some(config) = text(front).and_then(|text| checked(ModelConfig::from_json(PLACE, text))) else {
+        return;
+    };
+    if let Some(model) = checked(ModelFolder::from_parts(config, PLACE, rest)) {
         model.preprocess().expect("it was checked");
-        if told(model.check_weights(PLACE)).is_some() {
+        if checked(model.check_weights(PLACE)).is_some() {
             model.network(&kernels::Backend::reference()).expect("its weights were checked");
         }
     }
@@ -166,66 +170,73 @@ pub fn config(bytes: &[u8]) {
 
 /// A latency table.
 pub fn table(bytes: &[u8]) {
-    let Some(table) = text(bytes).and_then(|text| told(LatencyTable::from_json(PLACE, text))) else { return };
+    let Some(table) = text(bytes).and_then(|text| checked(LatencyTable::from_json(PLACE, text))) else {
+        return;
+    };
     let written = table.to_json();
-    assert_eq!(told(LatencyTable::from_json(PLACE, &written)).map(|again| again.to_json()), Some(written));
+    assert_eq!(checked(LatencyTable::from_json(PLACE, &written)).map(|again| again.to_json()), Some(written));
 }
 
 /// A latency table of PyTorch's `ofa`.
 pub fn ofa_table(bytes: &[u8]) {
-    let Some(table) = text(bytes).and_then(|text| told(OfaTable::from_yaml(PLACE, text))) else { return };
+    let Some(table) = text(bytes).and_then(|text| checked(OfaTable::from_yaml(PLACE, text))) else { return };
     for (key, (layer, _)) in table.rows().keys().zip(table.layers()) {
         assert_eq!(ofa_key(&layer).ok().as_ref(), Some(key));
     }
-    assert_eq!(told(OfaTable::from_yaml(PLACE, &table.to_yaml())), Some(table));
+    assert_eq!(checked(OfaTable::from_yaml(PLACE, &table.to_yaml())), Some(table));
 }
 
 /// An ONNX file, which is run too.
 pub fn onnx(bytes: &[u8]) {
-    let Some(model) = told(OnnxModel::from_bytes(PLACE, bytes)) else { return };
-    told(model.compare(&model)).expect("it equals itself");
+    let Some(model) = checked(OnnxModel::from_bytes(PLACE, bytes)) else { return };
+    checked(model.compare(&model)).expect("it equals itself");
     let shape = model.input_shape(2);
     let size = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
     if let Some(size) = size.filter(|&size| size <= 1024) {
-        told(model.run(&shape, &vec![0.5; size]));
+        checked(model.run(&shape, &vec![0.5; size]));
     }
 }
 
-/// What a device is to measure.
+/// A plan to measure.
 pub fn plan(bytes: &[u8]) {
-    let Some(plan) = text(bytes).and_then(|text| told(MeasurePlan::from_jsonl(PLACE, text))) else { return };
+    let Some(plan) = text(bytes).and_then(|text| checked(MeasurePlan::from_jsonl(PLACE, text))) else {
+        return;
+    };
     let written = plan.to_jsonl();
-    assert_eq!(told(MeasurePlan::from_jsonl(PLACE, &written)).map(|again| again.to_jsonl()), Some(written));
+    assert_eq!(
+        checked(MeasurePlan::from_jsonl(PLACE, &written)).map(|again| again.to_jsonl()),
+        Some(written)
+    );
 }
 
-/// What a device measured.
+/// Measured rows.
 pub fn rows(bytes: &[u8]) {
-    let Some(rows) = told(Rows::from_bytes(PLACE, bytes)) else { return };
+    let Some(rows) = checked(Rows::from_bytes(PLACE, bytes)) else { return };
     if let Ok(table) = LatencyTable::from_rows(PLACE, &rows, 0.03, None) {
         table.to_json();
     }
 }
 
-/// A search's result.
+/// The result of a search.
 pub fn found(bytes: &[u8]) {
-    let Some(found) = text(bytes).and_then(|text| told(Found::from_json(PLACE, text))) else { return };
-    assert_eq!(told(Found::from_json(PLACE, &found.to_json())), Some(found));
+    let Some(found) = text(bytes).and_then(|text| checked(Found::from_json(PLACE, text))) else { return };
+    assert_eq!(checked(Found::from_json(PLACE, &found.to_json())), Some(found));
 }
 
-/// What a search estimated.
+/// The log of a search.
 pub fn search_log(bytes: &[u8]) {
-    let Some(log) = told(SearchLog::from_bytes(PLACE, bytes)) else { return };
-    assert_eq!(told(SearchLog::from_bytes(PLACE, log.to_jsonl().as_bytes())), Some(log));
+    let Some(log) = checked(SearchLog::from_bytes(PLACE, bytes)) else { return };
+    assert_eq!(checked(SearchLog::from_bytes(PLACE, log.to_jsonl().as_bytes())), Some(log));
 }
 
 /// Rows of accuracies.
 pub fn accuracy(bytes: &[u8]) {
-    text(bytes).and_then(|text| told(accuracy_file::from_text(PLACE, text)));
+    text(bytes).and_then(|text| checked(accuracy_file::from_text(PLACE, text)));
 }
 
 /// An accuracy estimator.
 pub fn estimator(bytes: &[u8]) {
-    let Some(estimator) = told(AccuracyEstimator::from_bytes(PLACE, bytes)) else { return };
+    let Some(estimator) = checked(AccuracyEstimator::from_bytes(PLACE, bytes)) else { return };
     let largest = sampler::largest(estimator.space());
     estimator.predict(&[largest]).expect("a sub-network of its space");
 }
@@ -234,26 +245,26 @@ pub fn estimator(bytes: &[u8]) {
 pub fn predictor(bytes: &[u8]) {
     let space = preset("tiny").expect("a preset");
     let read = AccuracyEstimator::import_bytes(&space, (PLACE, "x.pth"), bytes, &[]);
-    let Some(imported) = told(read) else { return };
+    let Some(imported) = checked(read) else { return };
     let written = imported.to_bytes().expect("checked layers");
-    let again = told(AccuracyEstimator::from_bytes(PLACE, &written)).expect("own bytes");
+    let again = checked(AccuracyEstimator::from_bytes(PLACE, &written)).expect("own bytes");
     assert_eq!(again.to_bytes().expect("the same layers"), written);
     imported.predict(&[sampler::largest(imported.space())]).expect("a sub-network of its space");
 }
 
 /// An IDX file of labels or images.
 pub fn idx(bytes: &[u8]) {
-    if let Some(([count], values)) = told(idx_from_bytes::<1>(PLACE, bytes)) {
+    if let Some(([count], values)) = checked(idx_from_bytes::<1>(PLACE, bytes)) {
         assert_eq!(count, values.len());
     }
-    if let Some((sizes, values)) = told(idx_from_bytes::<3>(PLACE, bytes)) {
+    if let Some((sizes, values)) = checked(idx_from_bytes::<3>(PLACE, bytes)) {
         assert_eq!(sizes.iter().product::<usize>(), values.len());
     }
 }
 
 /// A list of images, their classes and splits.
 pub fn list(bytes: &[u8]) {
-    let Some(images) = told(list_from_text(PLACE, &String::from_utf8_lossy(bytes))) else { return };
+    let Some(images) = checked(list_from_text(PLACE, &String::from_utf8_lossy(bytes))) else { return };
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     let mut text = "path,label,split\n".to_string();
     for image in &images {
@@ -266,9 +277,9 @@ pub fn list(bytes: &[u8]) {
     assert_eq!(parts(again), parts(images));
 }
 
-/// An image of any format that is read.
+/// An image of any supported format.
 pub fn image(bytes: &[u8]) {
-    let Some(image) = told(ImageFile::from_bytes(PLACE, bytes)) else { return };
+    let Some(image) = checked(ImageFile::from_bytes(PLACE, bytes)) else { return };
     let [height, width] = image.size();
     assert_eq!(
         image.clone().oriented(Orient::Exif).into_pixels(1, Grey::Rec601).map(|pixels| pixels.len()),
@@ -279,13 +290,13 @@ pub fn image(bytes: &[u8]) {
 
 /// A numpy array, and as an image.
 pub fn npy(bytes: &[u8]) {
-    let Some(array) = told(NpyArray::from_bytes(PLACE, bytes)) else { return };
+    let Some(array) = checked(NpyArray::from_bytes(PLACE, bytes)) else { return };
     assert_eq!(array.values().len(), array.shape().iter().product::<usize>());
     assert!(array.values().iter().all(|value| value.is_finite()));
-    if let Some(values) = told(array.clone().into_floats(PLACE, [1, 2, 3])) {
+    if let Some(values) = checked(array.clone().into_floats(PLACE, [1, 2, 3])) {
         assert_eq!(values.len(), 6);
     }
-    if let Some((values, [height, width, channels])) = told(array.into_image(PLACE)) {
+    if let Some((values, [height, width, channels])) = checked(array.into_image(PLACE)) {
         assert!(values.len() == height * width * channels && !values.is_empty());
     }
 }

@@ -5,16 +5,16 @@
 // Device memory is host memory, every stream does its work at once, and kernels are this project's own texts compiled
 // for the host (see crates/kernels/src/cuda/source/host.hpp).
 //
-// It is stricter than a GPU: fresh memory is full of NaN, writes beside an allocation are found, copies must lie in one
+// It is stricter than a GPU: fresh memory is full of NaN, writes outside an allocation are found, copies must lie in one
 // allocation. What it cannot show: speed, host memory that is freed or changed while a copy of it is still going on,
 // missing waits between streams, host code that reads device memory, rounding of tensor cores, and CUDA C that only a
 // host compiler takes. Kernels of candle are not there: asking for one is an error that names it, and so is calling a
 // function that nothing here needed yet.
 //
 // Environment: STANDIN_DEVICES=0 (no device), STANDIN_MEMORY=bytes (the device's memory; 80e9 otherwise),
-// STANDIN_CHECK=1 (looks for stray writes after every kernel, not only at waits and frees), STANDIN_REPORT=1 (says at
-// exit what was done), STANDIN_IDLE=1 (kernels and products are taken and not computed: what is left of a step's time is
-// the host's), STANDIN_SOURCE (see nvrtc.cpp).
+// STANDIN_CHECK=1 (looks for stray writes after every kernel, not only at waits and frees), STANDIN_REPORT=1 (prints a
+// summary at exit), STANDIN_IDLE=1 (kernels and products are taken and not computed: the remaining time of a step is
+// that of the host), STANDIN_SOURCE (see nvrtc.cpp).
 
 #include "standin.hpp"
 

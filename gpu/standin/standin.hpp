@@ -1,4 +1,4 @@
-// What the stand-in's libraries have in common; driver.cpp says what the stand-in is.
+// Shared by the libraries of the stand-in, which driver.cpp describes.
 
 #pragma once
 #include <cstdarg>

@@ -1,10 +1,11 @@
-//! Whether an expected accuracy can be believed, on the command line: what is refused, warned of, evaluated and recorded.
+//! Expected accuracies on the command line: refusals, warnings, evaluation of the best, and records.
 
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::cli::{fails, json, pipeline, run};
+use crate::testing::commands::{assert_fails, fails, json, pipeline, run, stdout, succeeds};
+use crate::testing::files::{read_text, write_file};
 
 const TRAINED: &str = "--supernet run/supernet.safetensors --data digits";
 
@@ -12,13 +13,13 @@ fn search(estimator: &str) -> String {
     format!("search --space tiny --estimator {estimator} --latency-table table.json")
 }
 
-/// Writes the pipeline's rows after a change.
+/// Writes the shared rows of accuracies after a change.
 fn changed_rows(at: &Path, name: &str, change: impl Fn(Vec<Value>) -> Vec<Value>) {
-    let text = std::fs::read_to_string(at.join("accuracy.jsonl")).expect("rows");
+    let text = read_text(at.join("accuracy.jsonl"));
     let (header, rows) = text.split_once('\n').expect("a header");
     let rows = rows.lines().map(|line| serde_json::from_str(line).expect("a row")).collect();
     let rows: String = change(rows).iter().map(|row: &Value| format!("{row}\n")).collect();
-    std::fs::write(at.join(name), format!("{header}\n{rows}")).expect("written");
+    write_file(at.join(name), format!("{header}\n{rows}"));
 }
 
 fn share(value: &Value) -> f64 {
@@ -40,7 +41,7 @@ fn the_best_are_evaluated_and_the_export_says_so() {
         found["front"].as_array().and_then(|front| front.last()).expect("a front")["arch"],
         best["arch"]
     );
-    // the count is that of `eval`, and the search reads the test images as little as it does
+    // `eval` reads the file, and the export records the split
     let counted = json("supernet", at, &format!("eval {TRAINED} --arch validated.json"));
     assert_eq!(counted["results"][0]["arch"], best["arch"]);
     let exported = json("extract", at, &format!("export {TRAINED} --arch validated.json --out validated"));
@@ -52,7 +53,7 @@ fn the_best_are_evaluated_and_the_export_says_so() {
     assert_eq!(plain["best"]["accuracy_from"], "predictor");
     assert!(share(&plain["best"]["accuracy_low"]) < share(&plain["best"]["accuracy"]));
     let words = run("extract", at, &line);
-    let words = String::from_utf8_lossy(&words.stdout).into_owned();
+    let words = stdout(&words);
     assert!(words.contains("best of 20 evaluated: ") && words.contains("validation images"), "{words}");
 }
 
@@ -60,8 +61,7 @@ fn the_best_are_evaluated_and_the_export_says_so() {
 fn rounds_and_limits_on_accuracy_are_checked() {
     let at = pipeline();
     let line = format!("{} --out rounds.json {TRAINED}", search("estimator.safetensors"));
-    let message = fails("extract", at, &format!("{line} --rounds 2"), 1);
-    assert!(message.contains("--accuracy accuracy.jsonl"), "{message}");
+    assert_fails("extract", at, &format!("{line} --rounds 2"), 1, "--accuracy accuracy.jsonl");
     let found = json("extract", at, &format!("{line} --rounds 2 --accuracy accuracy.jsonl"));
     assert_eq!(found["evaluated"].as_array().map(Vec::len), Some(40));
     let line = format!("{} --out never.json {TRAINED} --min top1=1", search("estimator.safetensors"));
@@ -72,20 +72,18 @@ fn rounds_and_limits_on_accuracy_are_checked() {
     for wrong in ["--min top1=91", "--min loss=0.1", "--rounds 0", "--data digits", "--rounds 2"] {
         fails("extract", at, &format!("{} --out never.json {wrong}", search("estimator.safetensors")), 2);
     }
-    let text = std::fs::read_to_string(at.join("accuracy.jsonl")).expect("rows");
+    let text = read_text(at.join("accuracy.jsonl"));
     let (before, after) = text.split_once("\"supernet\":\"").expect("a hash");
-    std::fs::write(at.join("other-rows.jsonl"), format!("{before}\"supernet\":\"other{after}"))
-        .expect("written");
+    write_file(at.join("other-rows.jsonl"), format!("{before}\"supernet\":\"other{after}"));
     let line = format!("{} --out never.json {TRAINED} --rounds 2", search("estimator.safetensors"));
-    let message = fails("extract", at, &format!("{line} --accuracy other-rows.jsonl"), 1);
-    assert!(message.contains("other-rows.jsonl"), "{message}");
+    assert_fails("extract", at, &format!("{line} --accuracy other-rows.jsonl"), 1, "other-rows.jsonl");
 }
 
 #[test]
 fn an_estimator_that_ranks_nothing_is_refused_and_warned_of() {
     let at = pipeline();
     changed_rows(at, "shuffled.jsonl", |mut rows| {
-        // dealt out anew: as far from where they were as can be, and not in order
+        // permuted, far from their places and not in order
         let top1: Vec<Value> = rows.iter().map(|row| row["top1"].clone()).collect();
         let count = rows.len();
         rows.iter_mut()
@@ -98,9 +96,8 @@ fn an_estimator_that_ranks_nothing_is_refused_and_warned_of() {
     assert!(message.contains("expected above 0 at 95 %") && message.contains("--force"), "{message}");
     assert!(!at.join("shuffled.safetensors").exists());
     json("extract", at, &format!("{fit} --force"));
-    let output = run("extract", at, &format!("{} --out shuffled.json", search("shuffled.safetensors")));
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() && words.contains("no better than chance"), "{words}");
+    let words = succeeds("extract", at, &format!("{} --out shuffled.json", search("shuffled.safetensors")));
+    assert!(words.contains("no better than chance"), "{words}");
 }
 
 #[test]
@@ -123,12 +120,8 @@ fn choices_that_no_row_had_are_refused_unless_asked_for() {
         "{message}"
     );
     json("extract", at, &format!("{line} --resolutions 12"));
-    let output = run("extract", at, &format!("{line} --extrapolate"));
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        output.status.success() && words.contains("extrapolating: no row of the estimator has"),
-        "{words}"
-    );
+    let words = succeeds("extract", at, &format!("{line} --extrapolate"));
+    assert!(words.contains("extrapolating: no row of the estimator has"), "{words}");
 }
 
 #[test]

@@ -1,26 +1,23 @@
-//! Training on classes of unequal numbers: balanced sampling and weights of classes.
+//! Training on classes of unequal size: balanced sampling and class weights.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use kernels::Backend;
 use network::checkpoint::Supernet;
 use network::data::{Dataset, DatasetOrigin, ImageSet, Images, Split, Splits};
-use network::eval::{Accuracy, Calibration, Evaluator};
-use space::{Arch, SearchSpace, preset, sampler};
-use supernet::train::{
-    Observer, PlannedPhase, Recipe, RunFolder, RunOutcome, StepRecord, TrainConfig, Trainer,
-};
+use network::eval::{Calibration, Evaluator};
+use space::{SearchSpace, preset, sampler};
+use supernet::train::{Recipe, RunFolder, RunOutcome, Trainer};
 
-use crate::cli::{fails, json, pipeline};
-use crate::common::short_recipe;
+use crate::testing::commands::{fails, json, pipeline};
+use crate::testing::files::{plan_of, scratch, weights_of, write_file};
+use crate::testing::training::{StopAt, config_without_clock, short_recipe, train_until};
 
-/// The common class and the rare one, as digits that look alike.
+/// The digits of the common and of the rare class, which look alike.
 const DIGITS: [usize; 2] = [8, 3];
 
-/// Digits of two classes: so many of each for training, and all of the test split for validation.
+/// Digits of two classes, with these numbers for training, and all of the test split for validation.
 fn unbalanced(counts: [usize; 2]) -> Dataset {
     let digits = Dataset::open("digits").expect("embedded");
     let set = |split: Split, most: [usize; 2]| {
@@ -45,39 +42,19 @@ fn two_classes() -> SearchSpace {
     preset("tiny").and_then(|space| space.with_classes(2)).expect("a space")
 }
 
-/// Sets the flag after a step.
-struct Stopper<'a> {
-    stop: &'a AtomicBool,
-    at: Option<u64>,
-}
-
-impl Observer for Stopper<'_> {
-    fn phase(&mut self, _: &PlannedPhase, _: u64) {}
-
-    fn step(&mut self, record: &StepRecord) {
-        if Some(record.step) == self.at {
-            self.stop.store(true, Ordering::Relaxed);
-        }
-    }
-
-    fn evaluated(&mut self, _: &Arch, _: Accuracy) {}
-}
-
-/// Trains the largest network alone, with these fields in the recipe.
-fn train(folder: &Path, fields: &str, stop_at: Option<u64>) -> RunOutcome {
+/// Trains the largest network only, with these fields in the recipe.
+fn train(folder: &Path, fields: &str, stop_at: StopAt) -> RunOutcome {
     let recipe = short_recipe(6.0, &[("full", 0.05, 1, 1)]);
     let recipe = recipe.replacen("batch = 64", &format!("batch = 16\n{fields}"), 1);
     let recipe = Recipe::from_toml("balanced", &recipe).expect("a recipe");
-    let config =
-        TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), backend: Backend::detect() };
     let run = RunFolder::open(folder, true).expect("a folder");
     let dataset = Arc::new(unbalanced([100, 10]));
-    let mut trainer = Trainer::new(two_classes(), dataset, &recipe, run, config).expect("it fits");
-    let stop = AtomicBool::new(false);
-    trainer.run(&stop, &mut Stopper { stop: &stop, at: stop_at }).expect("no errors")
+    let mut trainer =
+        Trainer::new(two_classes(), dataset, &recipe, run, config_without_clock(2)).expect("it fits");
+    train_until(&mut trainer, stop_at)
 }
 
-/// The share of the rare images that are found.
+/// The recall of the rare class.
 fn recall(folder: &Path) -> f64 {
     let supernet = Supernet::read(&folder.join("supernet.safetensors")).expect("done");
     let dataset = unbalanced([100, 10]);
@@ -94,10 +71,10 @@ fn recall(folder: &Path) -> f64 {
 
 #[test]
 fn a_rare_class_is_found_more_often_where_classes_are_balanced() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = |name: &str| folder.path().join(name);
     let of = |name: &str, fields: &str| {
-        assert_eq!(train(&at(name), fields, None), RunOutcome::Finished);
+        assert_eq!(train(&at(name), fields, StopAt::Never), RunOutcome::Finished);
         recall(&at(name))
     };
     let plain = of("plain", "");
@@ -105,10 +82,7 @@ fn a_rare_class_is_found_more_often_where_classes_are_balanced() {
     let weighted = of("weighted", "class_weights = \"balanced\"");
     println!("recall of the rare class: {plain:.3}, sampled {sampled:.3}, weighted {weighted:.3}");
     assert!(sampled > plain + 0.1 && weighted > plain + 0.1, "{plain}, {sampled}, {weighted}");
-    let plan = |name: &str| -> serde_json::Value {
-        let text = std::fs::read_to_string(at(name).join("plan.json")).expect("a plan");
-        serde_json::from_str::<serde_json::Value>(&text).expect("JSON")["plan"].clone()
-    };
+    let plan = |name: &str| plan_of(&at(name))["plan"].clone();
     assert_eq!(plan("weighted")["class_weights"], serde_json::json!([0.55, 5.5]));
     assert_eq!(plan("sampled")["sampling"], "balanced");
     assert!(plan("plain").get("sampling").is_none() && plan("plain").get("class_weights").is_none());
@@ -116,16 +90,18 @@ fn a_rare_class_is_found_more_often_where_classes_are_balanced() {
 
 #[test]
 fn a_balanced_run_that_is_stopped_ends_with_the_same_bytes() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = |name: &str| folder.path().join(name);
     let fields = "sampling = \"balanced\"\nclass_weights = { rare = 3.0, common = 1.0 }";
-    assert_eq!(train(&at("whole"), fields, None), RunOutcome::Finished);
+    assert_eq!(train(&at("whole"), fields, StopAt::Never), RunOutcome::Finished);
     for stop_at in [0, 5, 6, 20] {
-        assert_eq!(train(&at("parts"), fields, Some(stop_at)), RunOutcome::Interrupted { step: stop_at + 1 });
+        assert_eq!(
+            train(&at("parts"), fields, StopAt::Step(stop_at)),
+            RunOutcome::Interrupted { step: stop_at + 1 }
+        );
     }
-    assert_eq!(train(&at("parts"), fields, None), RunOutcome::Finished);
-    let bytes = |run: &str| std::fs::read(at(run).join("supernet.safetensors")).expect("weights");
-    assert!(bytes("whole") == bytes("parts"));
+    assert_eq!(train(&at("parts"), fields, StopAt::Never), RunOutcome::Finished);
+    assert!(weights_of(&at("whole")) == weights_of(&at("parts")));
 }
 
 #[test]
@@ -137,8 +113,7 @@ fn finetune_balances_too_and_wrong_names_are_told() {
     let line =
         "finetune balanced-model --data digits --epochs 1 --sampling balanced --class-weights balanced";
     json("supernet", at, &format!("{line} --out balanced-tuned"));
-    let text = std::fs::read_to_string(at.join("balanced-tuned/plan.json")).expect("a plan");
-    let plan: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let plan = plan_of(&at.join("balanced-tuned"));
     assert_eq!(plan["plan"]["sampling"], "balanced");
     assert_eq!(plan["plan"]["class_weights"].as_array().map(Vec::len), Some(10));
     json("supernet", at, &format!("{line} --out balanced-tuned --resume"));
@@ -147,7 +122,7 @@ fn finetune_balances_too_and_wrong_names_are_told() {
         "[class_weights]\nzero = 2.0\n[[phases]]",
         1,
     );
-    std::fs::write(at.join("names.toml"), recipe).expect("written");
+    write_file(at.join("names.toml"), recipe);
     let train = "train --space tiny --data digits --recipe names.toml --out balanced-names";
     let message = fails("supernet", at, train, 1);
     assert!(

@@ -1,75 +1,14 @@
-//! The two command lines, as scripts use them: files, keys, exit codes.
+//! The two command lines as scripts use them: files, JSON keys, exit codes.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::path::Path;
 
 use serde_json::Value;
 
-/// The folder of this build's binaries; those of the other packages are built beside the tests.
-pub(crate) fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a running test has a path");
-    let folder = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
-    let path = folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
-    assert!(path.is_file(), "{} is built by `cargo test --workspace`", path.display());
-    path
-}
-
-pub(crate) fn run(name: &str, folder: &Path, line: &str) -> Output {
-    let command = &mut Command::new(binary(name));
-    command
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .args(line.split_whitespace())
-        .output()
-        .expect("a binary that starts")
-}
-
-/// Runs a command that must succeed, with `--json`, and returns its document.
-pub(crate) fn json(name: &str, folder: &Path, line: &str) -> Value {
-    let output = run(name, folder, &format!("{line} --json"));
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{name} {line}: {errors}");
-    let document: Value =
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{name} {line}: {error}"));
-    let lines = output.stdout.iter().filter(|byte| **byte == b'\n').count();
-    assert_eq!((lines, document["version"].is_u64()), (1, true), "{name} {line}: one line, with a version");
-    document
-}
-
-/// Runs a command that must fail with this code, and returns its message.
-pub(crate) fn fails(name: &str, folder: &Path, line: &str, code: i32) -> String {
-    let output = run(name, folder, line);
-    let message = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{name} {line}: {message}");
-    assert!(!message.contains("panicked"), "{message}");
-    message
-}
-
-const TRAIN: &str = "train --space tiny --data digits --seed 3 --scale 0.02";
-
-/// A trained supernet and all that follows from it, made once for all tests here.
-pub(crate) fn pipeline() -> &'static Path {
-    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
-    FOLDER
-        .get_or_init(|| {
-            let folder = tempfile::tempdir().expect("a folder");
-            let at = folder.path();
-            let trained = json("supernet", at, &format!("{TRAIN} --out run --profile"));
-            assert_eq!(trained["supernet"], "run/supernet.safetensors");
-            let profile = trained["profile"].as_array().expect("rows");
-            let layers = |layer: &str| profile.iter().filter(|row| row["layer"] == layer).count();
-            assert!(layers("pointwise") > 0 && layers("depthwise") > 0 && layers("optimizer") == 1, "{profile:?}");
-            assert!(trained["step_ms"]["median"].as_f64().expect("a number") > 0.0);
-            let sample = "sample --supernet run/supernet.safetensors --data digits --count 40 --calibration-images 200";
-            json("supernet", at, &format!("{sample} --out accuracy.jsonl"));
-            json("extract", at, "measure --space tiny --out table.json --threads 1 --half-width 20 --budget 20 --networks 0");
-            let fit = json("extract", at, "fit --accuracy accuracy.jsonl --out estimator.safetensors");
-            assert_eq!(fit["n"], 40);
-            folder
-        })
-        .path()
-}
+use crate::testing::commands::{
+    TRAIN, assert_fails, command, fails, json, pipeline, run, run_with_kernels, stderr, stdout,
+};
+use crate::testing::files::{log_of, read_bytes, read_text, weights_of, write_file};
+use crate::testing::signals::{signal_and_wait, start, wait_until};
 
 const SEARCH: &str = "search --space tiny --estimator estimator.safetensors --latency-table table.json";
 
@@ -89,7 +28,7 @@ fn the_main_job() {
     let exported = json("extract", at, &format!("{export} --out model"));
     assert_eq!(exported["max_abs_difference"], 0.0);
     json("extract", at, &format!("{export} --out model2 --threads 1"));
-    let bytes = |folder: &str| std::fs::read(at.join(folder).join("model.safetensors")).expect("weights");
+    let bytes = |folder: &str| read_bytes(at.join(folder).join("model.safetensors"));
     assert!(bytes("model") == bytes("model2"), "equal exports have equal bytes");
     let verified = json("extract", at, "verify model --supernet run/supernet.safetensors --data digits");
     assert!(verified["inputs"].as_u64().expect("a number") > 6);
@@ -105,8 +44,8 @@ fn the_main_job() {
 
     let plain =
         run("supernet", at, "eval --supernet run/supernet.safetensors --data digits --arch found.json");
-    let out = String::from_utf8_lossy(&plain.stdout);
-    let err = String::from_utf8_lossy(&plain.stderr);
+    let out = stdout(&plain);
+    let err = stderr(&plain);
     assert!(out.starts_with("val top-1 "), "results on stdout: {out}");
     assert_eq!(err, "data digits: 1071 train, 362 val, 364 test images of 10 classes\n");
 
@@ -130,17 +69,15 @@ fn a_corrupted_weight_fails_verification() {
     let export = "export --supernet run/supernet.safetensors --data digits --calibration-images 200";
     json("extract", at, &format!("{export} --arch smallest --out spoiled"));
     let path = at.join("spoiled/model.safetensors");
-    let good = std::fs::read(&path).expect("weights");
+    let good = read_bytes(&path);
     for place in [good.len() - 1, good.len() / 2] {
         let mut bytes = good.clone();
         bytes[place] ^= 1;
-        std::fs::write(&path, &bytes).expect("written");
-        let message = fails("extract", at, "verify spoiled --supernet run/supernet.safetensors", 4);
-        assert!(message.contains("spoiled"), "{message}");
-        let message = fails("extract", at, "predict spoiled nothing.png", 1);
-        assert!(message.contains("changed after the export"), "{message}");
+        write_file(&path, &bytes);
+        assert_fails("extract", at, "verify spoiled --supernet run/supernet.safetensors", 4, "spoiled");
+        assert_fails("extract", at, "predict spoiled nothing.png", 1, "changed after the export");
     }
-    std::fs::write(&path, &good[..good.len() - 5]).expect("written");
+    write_file(&path, &good[..good.len() - 5]);
     fails("extract", at, "verify spoiled --supernet run/supernet.safetensors", 1);
 }
 
@@ -154,22 +91,20 @@ fn forms_for_other_programs_are_part_of_the_export() {
     let verify = "verify forms --supernet run/supernet.safetensors";
     json("extract", at, verify);
     json("extract", at, &format!("{export} --arch forms/net.config --out again"));
-    let bytes = |folder: &str| std::fs::read(at.join(folder).join("model.safetensors")).expect("weights");
+    let bytes = |folder: &str| read_bytes(at.join(folder).join("model.safetensors"));
     assert!(bytes("forms") == bytes("again"), "net.config names the same sub-network");
     let named = json("supernet", at, "space tiny --arch forms/net.config");
     assert_eq!(named["archs"][0]["arch"], exported["arch"]);
     for file in ["model.onnx", "net.config", "run.config"] {
         let path = at.join("forms").join(file);
-        let good = std::fs::read(&path).expect("a file");
+        let good = read_bytes(&path);
         let mut bytes = good.clone();
         bytes[good.len() / 2] ^= 1;
-        std::fs::write(&path, &bytes).expect("written");
-        let message = fails("extract", at, verify, 4);
-        assert!(message.contains(&format!("blake3 of {file}")), "{message}");
+        write_file(&path, &bytes);
+        assert_fails("extract", at, verify, 4, &format!("blake3 of {file}"));
         std::fs::remove_file(&path).expect("removed");
-        let message = fails("extract", at, verify, 1);
-        assert!(message.contains(file), "{message}");
-        std::fs::write(&path, &good).expect("written");
+        assert_fails("extract", at, verify, 1, file);
+        write_file(&path, &good);
     }
     // an export without them takes the place of one with them
     json("extract", at, &format!("{export} --arch largest --out forms"));
@@ -233,8 +168,7 @@ fn messages_say_what_to_do() {
         ),
         ("extract", "nonsense", 2, "nonsense"),
     ] {
-        let message = fails(name, at, line, code);
-        assert!(message.contains(part), "{name} {line}: {message}");
+        assert_fails(name, at, line, code, part);
     }
 }
 
@@ -257,8 +191,7 @@ fn a_search_needs_a_table_only_for_latencies() {
         ("--front", "--latency-table <TABLE.json>"),
         ("--latency-table table.json --max-latency -1ms", "expected an amount above 0"),
     ] {
-        let message = fails("extract", at, &format!("{search} {limit}"), 2);
-        assert!(message.contains(part), "{limit}: {message}");
+        assert_fails("extract", at, &format!("{search} {limit}"), 2, part);
     }
 }
 
@@ -268,15 +201,10 @@ fn fit_and_search_compute_with_the_kernels_of_the_environment() {
     let fit = "fit --accuracy accuracy.jsonl --out kernels.safetensors";
     let search = "search --space tiny --estimator estimator.safetensors --out kernels.json";
     for line in [fit, search] {
-        let run = |kernels: &str| {
-            let command = &mut Command::new(binary("extract"));
-            command.current_dir(at).env("ONCE_FOR_ALL_KERNELS", kernels).args(line.split_whitespace());
-            command.output().expect("a binary that starts")
-        };
-        assert!(run("reference").status.success(), "{line}");
-        let refused = run("sse9");
+        assert!(run_with_kernels("extract", at, line, "reference").status.success(), "{line}");
+        let refused = run_with_kernels("extract", at, line, "sse9");
         assert_eq!(refused.status.code(), Some(1), "{line}");
-        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+        let message = stderr(&refused);
         assert!(message.contains("portable") && message.contains("sse9"), "{message}");
     }
 }
@@ -286,10 +214,8 @@ fn kernels_of_every_kind_agree_on_the_command_line() {
     let at = pipeline();
     let line = "eval --supernet run/supernet.safetensors --data digits --arch largest --json";
     let accuracy = |kernels: &str| {
-        let command = &mut Command::new(binary("supernet"));
-        command.current_dir(at).env("ONCE_FOR_ALL_KERNELS", kernels).args(line.split_whitespace());
-        let output = command.output().expect("a binary that starts");
-        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        let output = run_with_kernels("supernet", at, line, kernels);
+        let message = stderr(&output);
         if !output.status.success() {
             return Err(message);
         }
@@ -305,33 +231,24 @@ fn kernels_of_every_kind_agree_on_the_command_line() {
         }
     }
     let bench = "bench --space tiny --arch smallest largest --resolution 8 --batch 2 --steps 2 --json";
-    let command = &mut Command::new(binary("supernet"));
-    command.env("ONCE_FOR_ALL_KERNELS", "portable").args(bench.split_whitespace());
-    let output = command.output().expect("a binary that starts");
+    let output = run_with_kernels("supernet", at, bench, "portable");
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(document["kernels"], "portable", "the variable is heeded");
+    assert_eq!(document["kernels"], "portable", "the environment chooses the kernels");
     let message = accuracy("sse9").expect_err("no such kernels");
     assert!(message.contains("ONCE_FOR_ALL_KERNELS") && message.contains("portable"), "{message}");
 }
 
-/// Waits until the run has written a checkpoint within a phase, then kills it.
+/// Sends a signal to a run once it has written a checkpoint within a phase; the exit code.
+#[cfg(unix)]
 fn train_and_kill(at: &Path, signal: &str) -> Option<i32> {
     let line = format!("{TRAIN} --out killed --resume --checkpoint-seconds 0 --quiet --threads 1");
-    let mut child = Command::new(binary("supernet"))
-        .current_dir(at)
-        .args(line.split_whitespace())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("a binary that starts");
+    let mut child = start(command("supernet", at, &line));
     let log = at.join("killed/log.jsonl");
     let before = at.join("killed/checkpoint.safetensors");
     let lines = || std::fs::read_to_string(&log).map_or(0, |text| text.lines().count());
-    let start = lines();
-    while child.try_wait().expect("a child").is_none() && (!before.exists() || lines() < start + 3) {
-        std::thread::yield_now();
-    }
-    Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill");
-    child.wait().expect("a child").code()
+    let first = lines();
+    wait_until(&mut child, || before.exists() && lines() >= first + 3);
+    signal_and_wait(child, signal)
 }
 
 #[test]
@@ -342,84 +259,84 @@ fn a_killed_run_ends_with_the_same_bytes() {
     assert_eq!(train_and_kill(at, "-INT"), Some(130), "saved and said so");
     let trained = json("supernet", at, &format!("{TRAIN} --out killed --resume"));
     assert!(trained["resumed_from_step"].as_u64().expect("a step") > 0);
-    let bytes = |run: &str| std::fs::read(at.join(run).join("supernet.safetensors")).expect("weights");
-    assert!(bytes("killed") == bytes("run"), "resumed at other threads, equal bytes");
-    let log = std::fs::read_to_string(at.join("killed/log.jsonl")).expect("a log");
-    let steps = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("whole lines"));
-    let steps: Vec<u64> =
-        steps.filter(|line| line["event"] == "step").filter_map(|line| line["step"].as_u64()).collect();
+    let killed = at.join("killed");
+    assert!(weights_of(&killed) == weights_of(&at.join("run")), "resumed at other threads, equal bytes");
+    let log = log_of(&killed);
+    let steps = log.iter().filter(|line| line["event"] == "step");
+    let steps: Vec<u64> = steps.filter_map(|line| line["step"].as_u64()).collect();
     assert!(steps.windows(2).all(|pair| pair[0] + 1 == pair[1]), "each step once, in order");
 }
 
+/// JSON pointers to these keys of the document.
+fn pointers(keys: &[&str]) -> Vec<String> {
+    pointers_in("", keys)
+}
+
+/// JSON pointers to these keys of a part of the document.
+fn pointers_in(part: &str, keys: &[&str]) -> Vec<String> {
+    keys.iter().map(|key| format!("{part}/{key}")).collect()
+}
+
+/// Runs a command with `--json`, and checks that its document has these keys.
+fn assert_keys(name: &str, line: &str, keys: &[Vec<String>]) {
+    let document = json(name, pipeline(), line);
+    for key in keys.iter().flatten() {
+        assert!(document.pointer(key).is_some(), "{name} {line}: {key} in {document}");
+    }
+}
+
+const STEP_KEYS: [&str; 5] =
+    ["step_ms/median", "step_ms/p10", "step_ms/p90", "images_per_second", "peak_rss_mb"];
+
 #[test]
 fn documents_have_the_keys_that_scripts_rely_on() {
-    let at = pipeline();
-    let trained = "--supernet run/supernet.safetensors --data digits";
-    let cost = ["arch", "macs", "params", "peak_activation_bytes"];
-    let costs = |end: &str| cost.map(|key| format!("/{end}/8/{key}"));
-    let flat = |keys: &[&str]| keys.iter().map(|key| format!("/{key}")).collect::<Vec<_>>();
-    let steps = flat(&["step_ms/median", "step_ms/p10", "step_ms/p90", "images_per_second", "peak_rss_mb"]);
-    let space =
-        [flat(&["name", "subnetworks"]), costs("largest").to_vec(), costs("smallest").to_vec()].concat();
-    let counted =
-        |when: &str| ["split", "n", "top1", "interval/1"].map(|key| format!("/{when}/{key}")).to_vec();
-    let verified = flat(&["max_abs_difference", "inputs", "folder"]);
-    let best = ["arch", "accuracy", "latency_ms", "latency_upper_ms", "macs", "params"];
-    let found = best.map(|key| format!("/best/{key}")).to_vec();
-    let found = [found, flat(&["candidates", "seconds", "front/0/arch", "nearest_feasible"])].concat();
-    for (name, line, keys) in [
-        ("supernet", "space tiny".to_string(), space),
-        ("supernet", "space tiny --arch largest".to_string(), cost.map(|key| format!("/archs/0/{key}")).to_vec()),
-        ("supernet", "bench --space tiny --resolution 8 --batch 2 --steps 2".to_string(), steps.clone()),
-        ("supernet", "bench --data digits --resolution 8 --batch 2 --steps 2".to_string(), steps.clone()),
-        (
-            "supernet",
-            format!("{TRAIN} --out keys"),
-            [steps.clone(), flat(&["resumed_from_step", "supernet", "finished"])].concat(),
-        ),
-        (
-            "supernet",
-            format!("eval {trained} --arch smallest"),
-            ["arch", "split", "n", "top1", "interval/1"].map(|key| format!("/results/0/{key}")).to_vec(),
-        ),
-        (
-            "extract",
-            "fit --accuracy accuracy.jsonl --out keys.safetensors".to_string(),
-            flat(&["rmse", "spearman", "kendall", "n"]),
-        ),
-        (
-            "extract",
-            "measure --space tiny --out keys.json --half-width 50 --budget 16 --networks 0".to_string(),
-            flat(&["entries", "unconverged", "finished"]),
-        ),
-        (
-            "extract",
-            "table table.json --space tiny".to_string(),
-            flat(&["entries", "unconverged", "coverage/missing", "validation"]),
-        ),
-        ("extract", format!("{SEARCH} --front --out keys-found.json"), found),
-        ("extract", format!("export {trained} --arch smallest --out keys-model"), verified.clone()),
-        ("extract", "verify keys-model --supernet run/supernet.safetensors".to_string(), verified),
-        (
-            "supernet",
-            "finetune keys-model --data digits --out keys-tuned --epochs 1".to_string(),
-            [steps, flat(&["resumed_from_step", "folder", "finished"]), counted("before"), counted("after")].concat(),
-        ),
-        (
-            "extract",
-            "plot --accuracy accuracy.jsonl --latency-table table.json --found keys-found.json --out keys.svg"
-                .to_string(),
-            flat(&["out", "points", "candidates"]),
-        ),
-    ] {
-        let document = json(name, at, &line);
-        for key in keys {
-            assert!(document.pointer(&key).is_some(), "{name} {line}: {key} in {document}");
-        }
-    }
-    let picture = std::fs::read_to_string(at.join("keys.svg")).expect("a picture");
+    assert_keys_of_supernet();
+    assert_keys_of_extract();
+    let finetune = "finetune keys-model --data digits --out keys-tuned --epochs 1";
+    let of_run = pointers(&["resumed_from_step", "folder", "finished"]);
+    let counted = ["/before", "/after"].map(|when| pointers_in(when, &["split", "n", "top1", "interval/1"]));
+    assert_keys("supernet", finetune, &[pointers(&STEP_KEYS), of_run, counted.concat()]);
+    let plot =
+        "plot --accuracy accuracy.jsonl --latency-table table.json --found keys-found.json --out keys.svg";
+    assert_keys("extract", plot, &[pointers(&["out", "points", "candidates"])]);
+    let picture = read_text(pipeline().join("keys.svg"));
     assert!(
         picture.starts_with("<svg") && picture.matches("<circle").count() > 80,
         "two panels of 40 points"
     );
+}
+
+fn assert_keys_of_supernet() {
+    let cost = ["arch", "macs", "params", "peak_activation_bytes"];
+    let ends = ["/largest/8", "/smallest/8"].map(|end| pointers_in(end, &cost));
+    assert_keys("supernet", "space tiny", &[pointers(&["name", "subnetworks"]), ends.concat()]);
+    assert_keys("supernet", "space tiny --arch largest", &[pointers_in("/archs/0", &cost)]);
+    let steps = pointers(&STEP_KEYS);
+    for images in ["--space tiny", "--data digits"] {
+        let bench = format!("bench {images} --resolution 8 --batch 2 --steps 2");
+        assert_keys("supernet", &bench, std::slice::from_ref(&steps));
+    }
+    let of_run = pointers(&["resumed_from_step", "supernet", "finished"]);
+    assert_keys("supernet", &format!("{TRAIN} --out keys"), &[steps, of_run]);
+    let eval = "eval --supernet run/supernet.safetensors --data digits --arch smallest";
+    let counted = pointers_in("/results/0", &["arch", "split", "n", "top1", "interval/1"]);
+    assert_keys("supernet", eval, &[counted]);
+}
+
+fn assert_keys_of_extract() {
+    let fit = "fit --accuracy accuracy.jsonl --out keys.safetensors";
+    assert_keys("extract", fit, &[pointers(&["rmse", "spearman", "kendall", "n"])]);
+    let measure = "measure --space tiny --out keys.json --half-width 50 --budget 16 --networks 0";
+    assert_keys("extract", measure, &[pointers(&["entries", "unconverged", "finished"])]);
+    let covered = pointers(&["entries", "unconverged", "coverage/missing", "validation"]);
+    assert_keys("extract", "table table.json --space tiny", &[covered]);
+    let best = ["arch", "accuracy", "latency_ms", "latency_upper_ms", "macs", "params"];
+    let whole = ["candidates", "seconds", "front/0/arch", "nearest_feasible"];
+    let search = format!("{SEARCH} --front --out keys-found.json");
+    assert_keys("extract", &search, &[pointers_in("/best", &best), pointers(&whole)]);
+    let trained = "--supernet run/supernet.safetensors --data digits";
+    let verified = pointers(&["max_abs_difference", "inputs", "folder"]);
+    let export = format!("export {trained} --arch smallest --out keys-model");
+    assert_keys("extract", &export, std::slice::from_ref(&verified));
+    assert_keys("extract", "verify keys-model --supernet run/supernet.safetensors", &[verified]);
 }

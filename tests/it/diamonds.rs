@@ -1,19 +1,21 @@
-//! Layers that read one another against the same sums by hand, forward and backward, on every kernel path.
+//! A network with branches and sums against the same sums by hand, forward and backward, on every backend.
 
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use kernels::Backend;
-use network::nn::{FoldedNetwork, MapSource, Network, Pass, Source, Statistics, Tape};
+use network::nn::{FoldedNetwork, Network, Pass, Statistics, Tape};
 use space::{LayerSpec, Operator};
 use supernet::agreement::diamond;
 
-use crate::common::{all_backends, assert_close, formula, formula_weights, values, zeros};
+use crate::testing::formula::{
+    all_backends, assert_close, formula, formula_weights, network_of, values, zeros,
+};
 
 const IMAGES: usize = 3;
 const EPSILON: f32 = 1e-5;
 
-/// What a diamond makes, and the gradients of its input and of its weights.
+/// The output of a diamond, and the gradients of its input and of its weights.
 struct RunOutcome {
     output: Tensor,
     input: Tensor,
@@ -21,8 +23,7 @@ struct RunOutcome {
 }
 
 fn network(layers: &[LayerSpec], gradients: &BTreeMap<String, Tensor>, backend: &Backend) -> Network {
-    let source = Source::new(MapSource::builder(formula_weights(layers)), backend, EPSILON);
-    Network::new(layers, &source.with_gradients(gradients.clone())).expect("all weights are there")
+    network_of(layers, formula_weights(layers), gradients, backend, EPSILON)
 }
 
 fn maps(name: &str, layer: space::FeatureMap) -> Tensor {
@@ -41,7 +42,7 @@ fn as_a_graph(backend: &Backend) -> RunOutcome {
     RunOutcome { output, input, weights }
 }
 
-/// The same, each layer a network by itself, and the sums written out.
+/// The diamond with each layer as a network by itself, and the sums written out.
 fn by_hand(backend: &Backend) -> RunOutcome {
     let layers = diamond().expect("keys");
     let weights = zeros(&layers);
@@ -106,7 +107,7 @@ fn a_diamond_is_the_same_on_every_path_and_folded() {
     }
 }
 
-/// A finite difference along a direction, of a smooth sum of the output, against the gradient of the input.
+/// Compares the gradient of the input with a finite difference of a smooth sum of the output.
 #[test]
 fn the_gradient_of_a_diamond_is_its_slope() {
     let layers: Vec<LayerSpec> = diamond().expect("keys").into_iter().map(smooth).collect();

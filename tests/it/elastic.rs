@@ -1,4 +1,4 @@
-//! Extracted equals elastic, sorting channels changes nothing, threads change no bit.
+//! Extracted networks equal elastic ones, sorting channels changes no logits, the number of threads changes no bit.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use space::{Arch, Extent, SearchSpace, preset, sampler};
 use supernet::train::{Recipe, Student, Target, TrainingPlan};
 
-use crate::common::{assert_close, formula, values};
+use crate::testing::formula::{assert_close, formula, values};
 
 fn weights(space: &SearchSpace) -> SharedWeights {
     SharedWeights::new(space, &mut rng_for("weights", 5, &[])).expect("weights")
@@ -23,7 +23,7 @@ fn images(space: &SearchSpace, resolution: impl Into<Extent>, count: usize) -> T
     formula("images", &[count, space.input_channels(), height, width])
 }
 
-/// Logits of the elastic view and of the same weights copied out, each with the same statistics.
+/// The logits of the elastic view and of copied weights, with the same statistics.
 fn both(space: &SearchSpace, weights: &SharedWeights, arch: &Arch, images: &Tensor) -> [Vec<f32>; 2] {
     let backend = Backend::detect();
     let layers = space.lower(arch).expect("legal");
@@ -81,7 +81,7 @@ fn logits(space: &SearchSpace, weights: &SharedWeights, arch: &Arch) -> Tensor {
     student.teach(arch, &images(space, arch.resolution, 8)).expect("logits")
 }
 
-/// Weights that differ from others in every value, as training leaves them.
+/// The weights with noise in every value, as after training.
 fn noisy(space: &SearchSpace, weights: &SharedWeights) -> SharedWeights {
     let tensors = weights
         .tensors()

@@ -1,4 +1,4 @@
-//! What `supernet eval` says beside top-1, and the file of predictions, against a count by brute force.
+//! Figures and predictions of `supernet eval` against a count by brute force.
 
 use std::path::Path;
 
@@ -13,9 +13,11 @@ use network::nn::{Network, Pass};
 use serde_json::Value;
 use space::sampler;
 
-use crate::cli::{fails, json, pipeline, run};
+use crate::testing::commands::{assert_fails, json, pipeline, run, stdout};
+use crate::testing::files::{read_bytes, read_text, scratch, write_file};
+use crate::testing::spaces::tiny_of_two_classes;
 
-/// The logits of all images of a split, and their labels.
+/// The logits and labels of all images of a split.
 fn logits(supernet: &Supernet, dataset: &Dataset, split: Split) -> (Vec<Vec<f32>>, Vec<usize>) {
     let space = &supernet.space;
     let backend = Backend::detect();
@@ -53,7 +55,7 @@ fn number(value: &Value) -> f64 {
 #[test]
 fn figures_are_those_of_a_count_by_brute_force() {
     let from = pipeline();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let path = from.join("run/supernet.safetensors");
     let eval = format!("eval --supernet {} --data digits --split test", path.display());
     let document = json("supernet", folder.path(), &format!("{eval} --arch smallest --predictions p.csv"));
@@ -62,7 +64,7 @@ fn figures_are_those_of_a_count_by_brute_force() {
     let (rows, labels) = logits(&supernet, &Dataset::open("digits").expect("embedded"), Split::Test);
     let n = rows.len();
     assert_eq!(result["n"], n);
-    let csv = std::fs::read_to_string(folder.path().join("p.csv")).expect("a file");
+    let csv = read_text(folder.path().join("p.csv"));
     let lines: Vec<&str> = csv.lines().collect();
     assert_eq!((lines.len(), lines[0]), (n + 1, "image,label,predicted,probability"));
 
@@ -96,14 +98,14 @@ fn figures_are_those_of_a_count_by_brute_force() {
         assert_eq!(number(&said["top1"]), row[class] as f64 / row.iter().sum::<u64>() as f64);
     }
     let said = run("supernet", folder.path(), &format!("{eval} --arch smallest"));
-    let text = String::from_utf8_lossy(&said.stdout);
+    let text = stdout(&said);
     assert!(
         text.starts_with("test top-1 ") && text.contains("\n    loss ") && text.contains(", top-5 "),
         "{text}"
     );
 }
 
-/// Twelve images each of two classes, whose folders have a comma and a quote in their names.
+/// Forty images of each of two classes, with a comma and quotes in the names of their folders.
 fn images(at: &Path) {
     for (class, shade) in [("a, b", 40u8), ("c \"d\"", 200)] {
         let folder = at.join("train").join(class);
@@ -117,40 +119,44 @@ fn images(at: &Path) {
 
 #[test]
 fn files_and_classes_of_any_name_are_told() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     images(&at.join("set"));
-    let space = String::from_utf8(run("supernet", at, "space tiny --toml").stdout).expect("text");
-    std::fs::write(at.join("two.toml"), space.replace("classes = 10", "classes = 2")).expect("written");
+    write_file(at.join("two.toml"), tiny_of_two_classes());
     json("supernet", at, "train --space two.toml --data folder:set --out run --scale 0.01");
     let eval = "eval --supernet run/supernet.safetensors --data folder:set";
     let document = json("supernet", at, &format!("{eval} --arch largest --predictions p.csv"));
     let result = &document["results"][0];
     assert_eq!(result["top5"], Value::Null, "two classes");
     assert_eq!(result["per_class"][1]["class"], "c \"d\"");
-    let csv = std::fs::read_to_string(at.join("p.csv")).expect("a file");
+    let csv = read_text(at.join("p.csv"));
     let first = csv.lines().nth(1).expect("an image");
     assert!(first.starts_with("\"set/train/a, b/") && first.contains(".png\",\"a, b\",\""), "{first}");
     assert!(csv.contains(",\"c \"\"d\"\"\","), "{csv}");
 
-    let message = fails("supernet", at, &format!("{eval} --arch largest smallest --predictions q.csv"), 1);
-    assert!(message.contains("--predictions: expected one --arch, got 2"), "{message}");
-    let before = std::fs::read(at.join("run/supernet.safetensors")).expect("a file");
+    assert_fails(
+        "supernet",
+        at,
+        &format!("{eval} --arch largest smallest --predictions q.csv"),
+        1,
+        "--predictions: expected one --arch, got 2",
+    );
+    let before = read_bytes(at.join("run/supernet.safetensors"));
     let over = format!("{eval} --arch largest --predictions run/supernet.safetensors");
-    assert!(fails("supernet", at, &over, 1).contains("expected another file than the input"));
-    assert!(std::fs::read(at.join("run/supernet.safetensors")).expect("a file") == before);
+    assert_fails("supernet", at, &over, 1, "expected another file than the input");
+    assert!(read_bytes(at.join("run/supernet.safetensors")) == before);
 }
 
 #[test]
 fn an_export_and_a_search_count_on_as_few_images_as_are_asked_for() {
     let from = pipeline();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let supernet = from.join("run/supernet.safetensors");
     let export = format!("export --supernet {} --arch smallest --data digits", supernet.display());
     let exported = json("extract", folder.path(), &format!("{export} --val-images 50 --out model"));
     assert_eq!(exported["measured"]["n"], 50);
     let all = json("extract", folder.path(), &format!("{export} --val-images 1000 --out all"));
-    assert_eq!(all["measured"]["n"], 362, "no more than there are");
+    assert_eq!(all["measured"]["n"], 362, "at most all images");
     let estimator = from.join("estimator.safetensors");
     let search = format!("search --space tiny --estimator {} --max-macs 600K", estimator.display());
     let found = json(

@@ -1,35 +1,25 @@
-//! The examples, run as a user runs them, on a small supernet.
+//! The examples, run as users run them, on a small supernet.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::SystemTime;
 
-use base::random::rng_for;
-use rand::Rng;
-use serde_json::Value;
+use crate::testing::commands::{binary, json, pipeline, run, stderr, stdout};
+use crate::testing::files::{read_bytes, write_file};
+use crate::testing::python::{assert_logits, example, logits, python_with, run_script, side_of, write_npy};
 
-use crate::cli::{binary, json, pipeline, run};
-
-fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Runs pipeline.sh on the shared supernet or another, and returns its exit code with what it said.
+/// Runs pipeline.sh on a supernet; its exit code, and standard output with standard error.
 fn ship(at: &Path, extract: &Path, supernet: &str, out: &str, devices: &[&str]) -> (Option<i32>, String) {
     let command = &mut Command::new("bash");
     command.current_dir(at).env("EXTRACT", extract).arg(example("pipeline.sh"));
     let output =
         command.args([supernet, "digits", "estimator.safetensors", "tiny", out]).args(devices).output();
     let output = output.expect("bash");
-    (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    (output.status.code(), stdout(&output) + &stderr(&output))
 }
 
-/// Each file under a folder, with its bytes and when it was written.
+/// The files under a folder, with their bytes and times of modification.
 fn files(folder: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder).expect("a folder") {
@@ -38,19 +28,19 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
             found.extend(files(&path));
         } else {
             let written = path.metadata().and_then(|facts| facts.modified()).expect("facts");
-            let bytes = std::fs::read(&path).expect("readable");
+            let bytes = read_bytes(&path);
             found.insert(path, (bytes, written));
         }
     }
     found
 }
 
-/// A shipped folder verifies, and its sums hold.
+/// Checks that a shipped folder verifies, and that its checksums hold.
 fn assert_whole(at: &Path, folder: &str) {
     json("extract", at, &format!("verify {folder} --supernet run/supernet.safetensors"));
     let sums = Command::new("sha256sum").args(["-c", "SHA256SUMS"]).current_dir(at.join(folder)).output();
     let sums = sums.expect("sha256sum");
-    assert!(sums.status.success() && text(&sums.stdout).lines().count() == 2, "{}", text(&sums.stdout));
+    assert!(sums.status.success() && stdout(&sums).lines().count() == 2, "{}", stdout(&sums));
 }
 
 const SUPERNET: &str = "run/supernet.safetensors";
@@ -79,7 +69,7 @@ fn one_supernet_is_shipped_to_each_device() {
     assert_whole(at, "ship/phone");
     assert!(!at.join("ship/watch").exists());
     let nearest = said.split("nearest feasible limit is ").nth(1).and_then(|rest| rest.lines().next());
-    let nearest = format!("watch.json@{}", nearest.expect("the limit to ask for"));
+    let nearest = format!("watch.json@{}", nearest.expect("a feasible limit"));
 
     let phone = files(&at.join("ship"));
     let devices = ["phone.json@1s", nearest.as_str()];
@@ -87,7 +77,7 @@ fn one_supernet_is_shipped_to_each_device() {
     assert_eq!(code, Some(0), "{said}");
     assert_whole(at, "ship/watch");
     let both = files(&at.join("ship"));
-    assert_eq!(both.len(), 6, "three files a device, and nothing else");
+    assert_eq!(both.len(), 6, "three files per device, and nothing else");
     assert!(phone.iter().all(|(path, file)| both.get(path) == Some(file)), "the first is left as it is");
 
     assert_eq!(ship(SUPERNET, &devices).0, Some(0));
@@ -114,8 +104,8 @@ fn nothing_broken_is_shipped() {
     let at = pipeline();
     let extract = binary("extract");
     std::fs::copy(at.join("table.json"), at.join("board.json")).expect("copied");
-    let weights = std::fs::read(at.join(SUPERNET)).expect("weights");
-    std::fs::write(at.join("torn.safetensors"), &weights[..weights.len() / 2]).expect("written");
+    let weights = read_bytes(at.join(SUPERNET));
+    write_file(at.join("torn.safetensors"), &weights[..weights.len() / 2]);
     let (code, said) = ship(at, &extract, "torn.safetensors", "broken", &["board.json@1s"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(files(&at.join("broken")).is_empty());
@@ -124,22 +114,22 @@ fn nothing_broken_is_shipped() {
     for (file, part) in [("model.safetensors", "does not verify"), ("SHA256SUMS", "not what SHA256SUMS says")]
     {
         let path = at.join("broken/board").join(file);
-        let good = std::fs::read(&path).expect("readable");
+        let good = read_bytes(&path);
         let mut bytes = good.clone();
         bytes[good.len() - 2] ^= 1; // in the last weight, in the last name
-        std::fs::write(&path, &bytes).expect("written");
+        write_file(&path, &bytes);
         let (code, said) = ship(at, &extract, SUPERNET, "broken", &["board.json@1s"]);
         assert_eq!(code, Some(4), "{file}: {said}");
         assert!(said.contains(part), "{said}");
-        std::fs::write(&path, &good).expect("written");
+        write_file(&path, &good);
     }
-    // codes that only a stand-in gives at will
+    // exit codes of `extract` that only a stand-in returns at will
     for (failing, code) in [("search", 130), ("export", 130), ("export", 4), ("verify", 4)] {
         let stand_in = at.join("stand-in");
         let real = extract.display();
         let script =
             format!("#!/bin/sh\nif [ \"$1\" = {failing} ]; then exit {code}; fi\nexec '{real}' \"$@\"\n");
-        std::fs::write(&stand_in, script).expect("written");
+        write_file(&stand_in, script);
         assert!(Command::new("chmod").arg("+x").arg(&stand_in).status().expect("chmod").success());
         let out = format!("{failing}-{code}");
         let (got, said) = ship(at, &stand_in, SUPERNET, &out, &["board.json@1s"]);
@@ -148,84 +138,37 @@ fn nothing_broken_is_shipped() {
     }
 }
 
-/// A Python that can run predict.py: the one that the environment names, which then must, or `python3` if it can.
+/// A Python that can run predict.py. The one that the environment names must be able to.
 fn python() -> Option<String> {
     let python = python_with("predict.py", "numpy, safetensors");
     assert!(python.is_some() || std::env::var("ONCE_FOR_ALL_PYTHON").is_err(), "it cannot run predict.py");
     python
 }
 
-/// The Python that the environment names, or `python3`, if it has what a script imports.
-pub(crate) fn python_with(script: &str, modules: &str) -> Option<String> {
-    let name = std::env::var("ONCE_FOR_ALL_PYTHON").unwrap_or_else(|_| "python3".to_string());
-    let reason = match Command::new(&name).args(["-c", &format!("import {modules}")]).output() {
-        Ok(output) if output.status.success() => return Some(name),
-        Ok(output) => text(&output.stderr),
-        Err(error) => error.to_string(),
-    };
-    println!("skipped: {name} cannot run {script}: {reason}");
-    None
-}
-
-/// A `.npy` file of random values, `[1, side, side]`.
-pub(crate) fn write_npy(path: &Path, side: u64) {
-    let mut rng = rng_for("predict.py", 0, &[side]);
-    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': (1, {side}, {side}), }}\n");
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend((header.len() as u16).to_le_bytes());
-    bytes.extend(header.as_bytes());
-    bytes.extend((0..side * side).flat_map(|_| rng.random_range(-2.0f32..2.0).to_le_bytes()));
-    std::fs::write(path, bytes).expect("written");
-}
-
-pub(crate) fn logits(list: &Value) -> Vec<f64> {
-    list.as_array().expect("a list").iter().map(|logit| logit.as_f64().expect("a number")).collect()
-}
-
 #[test]
 fn numpy_computes_the_same_logits() {
     let (Some(python), at) = (python(), pipeline()) else { return };
     // Strides on odd sizes, squeeze-and-excite with either activation, a first block without a residual.
-    let tiny = text(&run("supernet", at, "space tiny --toml").stdout);
+    let tiny = stdout(&run("supernet", at, "space tiny --toml"));
     let odd = tiny.replace("[8, 12]", "[9, 13]").replace("excite = false", "excite = true");
     let odd = odd.replacen("stride = 1", "stride = 2", 1).replacen("\"tiny\"", "\"odd\"", 1);
     let odd = odd.replace(
         "[first_block]\nchannels = 16\nactivation = \"relu\"",
         "[first_block]\nchannels = 24\nactivation = \"relu6\"",
     );
-    std::fs::write(at.join("odd.toml"), odd).expect("written");
+    write_file(at.join("odd.toml"), odd);
     json("supernet", at, "train --space odd.toml --data digits --scale 0.0001 --out odd");
-    for (case, (run, arch)) in
-        [("run", "largest"), ("run", "r8:k5e4/k3e3,k7e6"), ("odd", "r13:k3e6,k5e3/k7e4,k3e6")]
-            .into_iter()
-            .enumerate()
+    for (case, run, arch) in
+        [(0, "run", "largest"), (1, "run", "r8:k5e4/k3e3,k7e6"), (2, "odd", "r13:k3e6,k5e3/k7e4,k3e6")]
     {
         let export = format!("export --supernet {run}/supernet.safetensors --arch {arch} --data digits");
         let exported = json("extract", at, &format!("{export} --out numpy{case}"));
         let arch = exported["arch"].as_str().expect("canonical text");
-        let side = arch[1..].split(':').next().and_then(|side| side.parse().ok()).expect("a resolution");
-        write_npy(&at.join("random.npy"), side);
+        write_npy(&at.join("random.npy"), side_of(arch));
         let predicted = json("extract", at, &format!("predict numpy{case} random.npy --logits"));
         let expected = logits(&predicted["predictions"][0]["logits"]);
         let got = run_script(at, &python, "predict.py", &[&format!("numpy{case}"), "random.npy"]);
         assert_logits(arch, &got, &expected);
-    }
-}
-
-/// What a script makes of a folder and an image.
-pub(crate) fn run_script(at: &Path, python: &str, script: &str, arguments: &[&str; 2]) -> Vec<f64> {
-    let command = &mut Command::new(python);
-    command.current_dir(at).arg(example("python").join(script)).args(arguments);
-    let output = command.output().expect("Python");
-    assert!(output.status.success(), "{script}: {}", text(&output.stderr));
-    logits(&serde_json::from_slice(&output.stdout).expect("JSON"))
-}
-
-pub(crate) fn assert_logits(what: &str, got: &[f64], expected: &[f64]) {
-    let largest = expected.iter().fold(0.0f64, |largest, logit| largest.max(logit.abs()));
-    assert_eq!(got.len(), expected.len());
-    for (got, expected) in got.iter().zip(expected) {
-        assert!((got - expected).abs() <= 1e-4 * largest, "{what}: {got} not {expected}");
     }
 }
 
@@ -243,11 +186,8 @@ fn other_runtimes_compute_the_same_logits() {
     for arch in ["largest", "r8:k5e4/k3e3,k7e6"] {
         let export = format!("export --supernet run/supernet.safetensors --arch {arch} --data digits");
         let exported = json("extract", at, &format!("{export} --format ofa,onnx --out elsewhere"));
-        let resolution = exported["arch"].as_str().and_then(|arch| arch[1..].split(':').next());
-        write_npy(
-            &at.join("random.npy"),
-            resolution.and_then(|side| side.parse().ok()).expect("a resolution"),
-        );
+        let arch = exported["arch"].as_str().expect("canonical text");
+        write_npy(&at.join("random.npy"), side_of(arch));
         let predicted = json("extract", at, "predict elsewhere random.npy --logits");
         let expected = logits(&predicted["predictions"][0]["logits"]);
         for (script, python) in &runtimes {
@@ -278,15 +218,13 @@ fn a_program_of_ones_own_classifies() {
         Command::new(&program).current_dir(at).args(arguments).output().expect("a binary that starts")
     };
     let output = deploy(&["deployed", "ones-own.png", "ones-own.png"]);
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(output.status.success(), "{}", stderr(&output));
     let predicted = json("extract", at, "predict deployed ones-own.png");
     let best = &predicted["predictions"][0]["top"][0];
-    let class = best["class"].as_str();
-    let share = best["probability"].as_f64();
-    let class = class.expect("a name");
-    let share = share.expect("a share");
+    let class = best["class"].as_str().expect("a name");
+    let share = best["probability"].as_f64().expect("a share");
     let line = format!("ones-own.png  {class}  {:.2} %\n", 100.0 * share);
-    assert_eq!(text(&output.stdout), line.repeat(2));
+    assert_eq!(stdout(&output), line.repeat(2));
     for (arguments, code, part) in [
         (&[][..], 2, "usage: deploy FOLDER IMAGE"),
         (&["deployed"], 2, "usage"),
@@ -294,7 +232,7 @@ fn a_program_of_ones_own_classifies() {
         (&["deployed", "table.json"], 1, "table.json"),
     ] {
         let output = deploy(arguments);
-        assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
-        assert!(text(&output.stderr).contains(part), "{}", text(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
     }
 }

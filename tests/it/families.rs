@@ -5,25 +5,25 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor};
 use kernels::Backend;
 use network::elastic::SharedWeights;
-use network::nn::{FoldedNetwork, MapSource, Network, Pass, Source, Tape};
+use network::nn::{FoldedNetwork, Pass, Tape};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
-use space::{Arch, LayerSpec, SearchSpace, arch_file, cost, preset, sampler};
+use space::{Arch, SearchSpace, arch_file, cost, preset, sampler};
 
-use crate::common::{assert_close, formula, formula_weights, unit, values, zeros};
+use crate::testing::formula::{assert_close, formula, formula_weights, network_of, unit, values, zeros};
 
 fn golden() -> Value {
     serde_json::from_str(include_str!("../golden/families.json")).expect("golden numbers")
 }
 
-/// The preset with as many classes as the golden networks have.
+/// The preset with the ten classes of the golden networks.
 fn space(name: &str) -> SearchSpace {
     let text = preset(name).expect("a preset").to_toml().replace("classes = 1000", "classes = 10");
     SearchSpace::from_toml(name, &text).expect("a space")
 }
 
-/// The spaces, and each of their golden sub-networks.
+/// Checks each golden sub-network of each space.
 fn for_each(mut check: impl FnMut(&SearchSpace, &Arch, &Value)) {
     for (name, entry) in golden().as_object().expect("spaces") {
         let space = space(name);
@@ -43,16 +43,6 @@ fn logits(value: &Value) -> Tensor {
     Tensor::from_vec(numbers, (3, 10), &Device::Cpu).expect("3 images, 10 classes")
 }
 
-fn network(
-    space: &SearchSpace,
-    layers: &[LayerSpec],
-    tensors: BTreeMap<String, Tensor>,
-    gradients: &BTreeMap<String, Tensor>,
-) -> Network {
-    let source = Source::new(MapSource::builder(tensors), &Backend::detect(), space.batch_norm_epsilon());
-    Network::new(layers, &source.with_gradients(gradients.clone())).expect("all weights are there")
-}
-
 #[test]
 fn macs_parameters_and_tensors_are_exact() {
     for (name, entry) in golden().as_object().expect("spaces") {
@@ -67,7 +57,7 @@ fn macs_parameters_and_tensors_are_exact() {
         let weights = SharedWeights::new(&space, &mut ChaCha8Rng::seed_from_u64(0)).expect("weights");
         let sizes = weights.tensors().values().map(Tensor::elem_count);
         assert_eq!(entry["parameters"], sizes.sum::<usize>(), "{name}");
-        // a batch norm's two statistics are no weights here
+        // the two statistics of a batch norm are not weights here
         let norms = weights.tensors().keys().filter(|name| name.ends_with(".bn.weight")).count();
         assert_eq!(entry["tensors_without_counts"], weights.tensors().len() + 2 * norms, "{name}");
         assert_eq!(entry["tensors"], weights.tensors().len() + 3 * norms, "{name}");
@@ -78,7 +68,7 @@ fn macs_parameters_and_tensors_are_exact() {
     });
 }
 
-/// The counts that are published for 1,000 classes.
+/// The published counts, for 1,000 classes.
 #[test]
 fn the_published_supernets_have_their_parameters() {
     for (name, parameters) in [
@@ -100,7 +90,7 @@ fn logits_and_gradients_are_those_of_ofa() {
         let images = formula("images", &[3, 3, arch.resolution.height, arch.resolution.width]);
         let weights = formula_weights(&layers);
         let zeros = zeros(&layers);
-        let values = network(space, &layers, weights, &zeros);
+        let values = network_of(&layers, weights, &zeros, &Backend::detect(), space.batch_norm_epsilon());
         let inference = values.forward(&images, Pass::Inference).expect("inference");
         assert_close("inference", &inference, &logits(&golden["inference"]), 1e-4);
         let folded = FoldedNetwork::new(&values).expect("folded").forward(&images).expect("inference");
@@ -117,7 +107,7 @@ fn logits_and_gradients_are_those_of_ofa() {
     });
 }
 
-/// Compares along the golden direction, to a part of the norm.
+/// Compares projections on the golden direction, relative to the norm.
 fn check_gradients(gradients: &BTreeMap<String, Tensor>, golden: &Value, tolerance: f64) {
     assert_eq!(golden.as_object().expect("names").len(), gradients.len());
     for (name, gradient) in gradients {

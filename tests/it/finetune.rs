@@ -1,22 +1,18 @@
-//! Fine-tuning of an exported network on the command line: it helps, says what it is, and outlives kills.
+//! Fine-tuning of an exported network on the command line: accuracy, the folder, resumes after kills.
 
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::cli::{fails, json, pipeline, run};
-use crate::failures::{When, interrupt};
+use crate::testing::commands::{assert_fails, fails, json, pipeline, run, stderr, stdout};
+use crate::testing::files::{log_of, read_bytes, read_json};
+use crate::testing::signals::{When, interrupt};
 
-/// Exports the smallest sub-network of the pipeline's supernet under this name.
+/// Exports the smallest sub-network of the shared supernet under this name; the folder, and the document.
 fn export(name: &str) -> (&'static Path, Value) {
     let at = pipeline();
     let export = "export --supernet run/supernet.safetensors --data digits --arch smallest";
     (at, json("extract", at, &format!("{export} --out {name}")))
-}
-
-fn log(at: &Path, folder: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(at.join(folder).join("log.jsonl")).expect("a log");
-    text.lines().map(|line| serde_json::from_str(line).expect("whole lines")).collect()
 }
 
 fn number(value: &Value) -> f64 {
@@ -34,7 +30,7 @@ fn it_helps_and_the_folder_says_so() {
     let [before, after] = ["before", "after"].map(|when| number(&tuned[when]["top1"]));
     assert!(after >= before, "{tuned}");
     assert!(number(&tuned["after"]["interval"][0]) < after && after < number(&tuned["after"]["interval"][1]));
-    let losses: Vec<f64> = log(at, "tuned")
+    let losses: Vec<f64> = log_of(&at.join("tuned"))
         .iter()
         .filter(|line| line["event"] == "step")
         .map(|line| number(&line["loss"]))
@@ -58,20 +54,20 @@ fn it_helps_and_the_folder_says_so() {
     json("extract", at, "predict tuned tuned.png");
     let eval = "eval --supernet run/supernet.safetensors --data digits --arch tuned/config.json";
     assert_eq!(json("supernet", at, eval)["results"][0]["arch"], exported["arch"]);
-    let message = fails(
+    assert_fails(
         "extract",
         at,
         "export --supernet run/supernet.safetensors --data digits --arch smallest --out tuned",
         1,
+        "which is no part of an export",
     );
-    assert!(message.contains("which is no part of an export"), "{message}");
 
     let again = json("supernet", at, &format!("{finetune} --out tuned --resume"));
     assert_eq!((&again["before"], &again["after"]), (&tuned["before"], &tuned["after"]));
     assert_eq!(again["resumed_from_step"], losses.len());
     let plain = run("supernet", at, &format!("{finetune} --out tuned --resume --quiet"));
-    let out = String::from_utf8_lossy(&plain.stdout);
-    let err = String::from_utf8_lossy(&plain.stderr);
+    let out = stdout(&plain);
+    let err = stderr(&plain);
     assert!(out.starts_with("before   val top-1 ") && out.ends_with("folder   tuned\n"), "{out}");
     assert!(err.is_empty(), "{err}");
 }
@@ -89,23 +85,20 @@ fn a_killed_fine_tuning_ends_with_the_same_bytes() {
         let grown = When::Changed("kill-tuned/log.jsonl");
         assert_eq!(interrupt(at, "supernet", &killed, signal, grown), Some(130), "saved and said so");
     }
-    let message = fails("supernet", at, &format!("{finetune} --out kill-tuned"), 1);
-    assert!(message.contains("add --resume to continue it"), "{message}");
+    assert_fails("supernet", at, &format!("{finetune} --out kill-tuned"), 1, "add --resume to continue it");
     let other = killed.replace("--seed 3", "--seed 4");
-    let message = fails("supernet", at, &other, 1);
-    assert!(message.contains("plan.seed: expected 3, got 4; resume with the flags"), "{message}");
+    assert_fails("supernet", at, &other, 1, "plan.seed: expected 3, got 4; resume with the flags");
     let tuned = json("supernet", at, &format!("{finetune} --out kill-tuned --resume"));
     assert!(number(&tuned["resumed_from_step"]) > 0.0);
-    let bytes = |folder: &str| std::fs::read(at.join(folder).join("model.safetensors")).expect("weights");
+    let bytes = |folder: &str| read_bytes(at.join(folder).join("model.safetensors"));
     assert!(bytes("kill-tuned") == bytes("kill-whole"), "resumed at other threads, equal bytes");
     let config = |folder: &str| {
-        let text = std::fs::read_to_string(at.join(folder).join("config.json")).expect("a file");
-        let mut config: Value = serde_json::from_str(&text).expect("JSON");
+        let mut config = read_json(at.join(folder).join("config.json"));
         config["run"] = Value::Null;
         config
     };
     assert_eq!(config("kill-tuned"), config("kill-whole"));
-    let steps = log(at, "kill-tuned").into_iter().filter(|line| line["event"] == "step");
+    let steps = log_of(&at.join("kill-tuned")).into_iter().filter(|line| line["event"] == "step");
     let steps: Vec<u64> = steps.filter_map(|line| line["step"].as_u64()).collect();
     assert_eq!(steps, (0..40 * (1071 / 32)).collect::<Vec<u64>>(), "each step once, in order");
 }

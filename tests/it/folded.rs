@@ -1,27 +1,14 @@
-//! Folding batch norms into the weights changes a network by rounding alone, on every path of kernels.
+//! Folding batch norms into the weights changes a network by no more than rounding, on every backend.
 
 use base::random::rng_for;
-use kernels::{Backend, Isa};
+use kernels::Backend;
 use network::nn::{FoldedNetwork, MapSource, Network, Pass, Source};
 use space::{preset, sampler};
 
-use crate::common::{assert_close, formula, formula_weights};
+use crate::testing::formula::{all_backends, assert_close, formula, formula_weights};
 
 /// Relative to the largest logit.
 const TOLERANCE: f32 = 1e-5;
-
-fn paths() -> Vec<Backend> {
-    let mut paths = vec![Backend::reference()];
-    for isa in Isa::available() {
-        let name = match isa {
-            Isa::Avx512 => "avx512",
-            Isa::Avx2 => "avx2",
-            Isa::Portable => "portable",
-        };
-        paths.push(Backend::named(name).expect("this CPU has it"));
-    }
-    paths
-}
 
 #[test]
 fn folded_networks_agree_with_unfolded_ones() {
@@ -34,7 +21,7 @@ fn folded_networks_agree_with_unfolded_ones() {
             let arch = sampler::random(&space, &mut rng_for("folded", 3, &[index])).at(resolution);
             let layers = space.lower(&arch).expect("legal");
             let images = formula("images", &[images, space.input_channels(), resolution, resolution]);
-            for backend in paths() {
+            for backend in all_backends() {
                 if backend == Backend::reference() && name.starts_with("ofa") {
                     continue; // seconds of naive loops, and the small spaces have every kind of layer
                 }

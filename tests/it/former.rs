@@ -1,16 +1,16 @@
-//! Files of former versions are read and mean what they meant. `former/` holds what a build of before weights said what
-//! images they take wrote, on the reference kernels: a run of twelve of its 24 steps, the supernet that it ends with, a
-//! network exported from that, and the logits it gives. Its images are of color, not square, and one lies on its side.
+//! Files of former versions keep their meaning. `former/` was written by a build from before weights recorded their
+//! preprocessing, on the reference kernels: a run of 12 of its 24 steps, its final supernet, a network exported from that,
+//! and its logits. The images are in color, not square, and one lies on its side.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use network::checkpoint::Supernet;
 use network::model_folder::ModelFolder;
 use serde_json::Value;
 
-use crate::cli::binary;
-use crate::common::values;
+use crate::testing::commands::{run_with_kernels, stderr};
+use crate::testing::files::{read_json, scratch};
+use crate::testing::formula::values;
 
 /// A copy of the files to work in.
 fn files() -> tempfile::TempDir {
@@ -26,16 +26,15 @@ fn files() -> tempfile::TempDir {
             }
         }
     }
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     copy(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/former"), folder.path());
     folder
 }
 
+/// Runs a command that must succeed on the reference kernels, and returns its document.
 fn json(name: &str, folder: &Path, line: &str) -> Value {
-    let mut command = Command::new(binary(name));
-    command.current_dir(folder).env("ONCE_FOR_ALL_KERNELS", "reference");
-    let output = command.args(line.split_whitespace()).arg("--json").output().expect("a binary that starts");
-    let errors = String::from_utf8_lossy(&output.stderr);
+    let output = run_with_kernels(name, folder, &format!("{line} --json"), "reference");
+    let errors = stderr(&output);
     assert!(output.status.success(), "{name} {line}: {errors}");
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{name} {line}: {error}"))
 }
@@ -62,8 +61,7 @@ fn a_former_run_goes_on_as_it_began() {
 fn a_former_model_sees_what_it_saw() {
     let folder = files();
     let at = folder.path();
-    let expected = std::fs::read_to_string(at.join("predicted.json")).expect("a file");
-    let expected: Value = serde_json::from_str(&expected).expect("JSON");
+    let expected = read_json(at.join("predicted.json"));
     let got = json("extract", at, "predict model turned.jpg images/val/cold/00.png --logits");
     for index in 0..2 {
         for class in 0..2 {

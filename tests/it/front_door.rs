@@ -1,4 +1,4 @@
-//! The libraries' functions with the usual settings do what the command lines do.
+//! The functions of the libraries, with default settings, do the same as the command lines.
 
 use std::path::Path;
 
@@ -9,7 +9,8 @@ use extract::{
 use network::eval::Calibration;
 use supernet::{Backend, Dataset, Evaluator, SampleConfig, Split, Supernet, sample};
 
-use crate::cli::{json, pipeline};
+use crate::testing::commands::{json, pipeline};
+use crate::testing::files::scratch;
 
 fn supernet() -> Supernet {
     Supernet::read(&pipeline().join("run/supernet.safetensors")).expect("a supernet")
@@ -32,7 +33,7 @@ fn sampling_gives_the_rows_of_the_command() {
 #[test]
 fn the_best_is_that_of_the_command_and_its_folder_judges_as_it_says() {
     let at = pipeline();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let out = folder.path().join("found.json");
     let search =
         "search --space tiny --estimator estimator.safetensors --latency-table table.json --max-latency 1s";

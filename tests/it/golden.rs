@@ -1,13 +1,14 @@
-//! One block and one small network against PyTorch; `tests/golden/README.md` says how the numbers were made.
+//! Blocks and a small network against PyTorch; `tests/golden/README.md` says how the numbers were made.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use candle_core::{Device, Tensor};
-use kernels::Backend;
-use network::nn::{MapSource, Network, Pass, Source, Statistics, Tape};
+use network::nn::{Pass, Statistics, Tape};
 use space::{Activation, Arch, FeatureMap, LayerSpec, MbConv, Operator, SearchSpace};
 
-use crate::common::{all_backends, assert_close, formula, formula_weights, unit, zeros};
+use crate::testing::formula::{
+    all_backends, assert_close, formula, formula_weights, network_of, unit, values, zeros,
+};
 
 const EPSILON: f32 = 1e-5;
 
@@ -16,39 +17,22 @@ fn golden(file: &str) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(path, &Device::Cpu).expect("golden numbers")
 }
 
-fn network(
-    layers: &[LayerSpec],
-    tensors: &BTreeMap<String, Tensor>,
-    gradients: &BTreeMap<String, Tensor>,
-    backend: &Backend,
-) -> Network {
-    let source = Source::new(MapSource::builder(tensors.clone()), backend, EPSILON);
-    Network::new(layers, &source.with_gradients(gradients.clone())).expect("all weights are there")
-}
-
 #[test]
 fn the_formula_is_that_of_the_script() {
     assert_eq!(unit("images", 0), 0.281_620_144_844_055_2);
     let weight = formula("blocks.0.conv.inverted_bottleneck.conv.weight", &[64, 16, 1, 1]);
-    assert_eq!(crate::common::values(&weight)[1023].to_bits(), 0xbe9b_bb08);
+    assert_eq!(values(&weight)[1023].to_bits(), 0xbe9b_bb08);
     let scale = formula("blocks.0.conv.depth_conv.bn.weight", &[64]);
-    assert_eq!(crate::common::values(&scale)[7].to_bits(), 0x3f7d_c6c2);
+    assert_eq!(values(&scale)[7].to_bits(), 0x3f7d_c6c2);
 }
 
-fn block(
-    index: usize,
-    operator: MbConv,
-    [input, output]: [usize; 2],
-    [side, out_side]: [usize; 2],
-) -> LayerSpec {
-    LayerSpec {
-        name: format!("blocks.{index}"),
-        slot: None,
-        operator: Operator::MbConv(operator),
-        input: FeatureMap { channels: input, height: side, width: side },
-        output: FeatureMap { channels: output, height: out_side, width: out_side },
-        inputs: vec![None],
-    }
+fn block(index: usize, operator: MbConv, input: FeatureMap, output: FeatureMap) -> LayerSpec {
+    let operator = Operator::MbConv(operator);
+    LayerSpec { name: format!("blocks.{index}"), slot: None, operator, input, output, inputs: vec![None] }
+}
+
+fn square(channels: usize, side: usize) -> FeatureMap {
+    FeatureMap { channels, height: side, width: side }
 }
 
 fn check_block(layer: LayerSpec, prefix: &str) {
@@ -60,7 +44,7 @@ fn check_block(layer: LayerSpec, prefix: &str) {
     for backend in all_backends() {
         let weights = formula_weights(&layers);
         let zeros = zeros(&layers);
-        let values = network(&layers, &weights, &zeros, &backend);
+        let values = network_of(&layers, weights, &zeros, &backend, EPSILON);
         let mut tape = Tape::new();
         let x = swapped(formula("images", &input));
         let y = values.forward_maps(x, &mut Pass::Training(&mut tape)).expect("forward");
@@ -85,7 +69,7 @@ fn residual_block_with_squeeze_excite() {
         squeeze: Some(16),
         residual: true,
     };
-    check_block(block(0, operator, [16, 16], [9, 9]), "");
+    check_block(block(0, operator, square(16, 9), square(16, 9)), "");
 }
 
 #[test]
@@ -99,10 +83,10 @@ fn strided_block() {
         squeeze: None,
         residual: false,
     };
-    check_block(block(1, operator, [16, 24], [9, 5]), "second.");
+    check_block(block(1, operator, square(16, 9), square(24, 5)), "second.");
 }
 
-/// The space that the golden network lies in.
+/// The space of the golden network.
 fn golden_space() -> SearchSpace {
     let stage = |channels, activation, squeeze| {
         format!(
@@ -132,7 +116,7 @@ fn whole_network() {
     let teacher = formula("teacher", &[5, 10]);
     for backend in all_backends() {
         let zeros = zeros(&layers);
-        let values = network(&layers, &weights, &zeros, &backend);
+        let values = network_of(&layers, weights.clone(), &zeros, &backend, EPSILON);
 
         let eval = values.forward(&images, Pass::Inference).expect("inference");
         assert_close("eval logits", &eval, &golden["eval_logits"], 1e-4);

@@ -1,4 +1,4 @@
-//! The whole network's gradient, through elastic weights, against finite differences.
+//! Gradients of whole networks through elastic weights, against finite differences.
 
 use base::random::rng_for;
 use candle_core::Tensor;
@@ -7,9 +7,9 @@ use network::elastic::{Gradients, SharedWeights, SubnetWeights};
 use network::nn::{Network, Pass, Tape};
 use space::{Arch, SearchSpace, preset};
 
-use crate::common::{formula, unit, values};
+use crate::testing::formula::{formula, unit, values};
 
-/// Shared weights whose every value counts: matrices are not identities, norms not ones.
+/// Shared weights in which every value matters: matrices are not identities, batch norms not ones.
 fn lively_weights(space: &SearchSpace) -> SharedWeights {
     let weights = SharedWeights::new(space, &mut rng_for("weights", 1, &[])).expect("weights");
     let mut tensors = weights.tensors().clone();
@@ -60,7 +60,7 @@ impl Problem {
     }
 }
 
-/// A preset without activations, whose kinks would disturb finite differences.
+/// A preset without activations, because their kinks disturb finite differences.
 fn smooth_space(name: &str) -> SearchSpace {
     let text = preset(name).expect("a preset").to_toml();
     SearchSpace::from_toml("smooth", &text.replace("\"relu\"", "\"none\"").replace("\"h_swish\"", "\"none\""))
@@ -96,7 +96,7 @@ fn check(backend: &Backend, space: &str, arch: &str) {
             tensors.insert(name.clone(), (tensor + change).expect("same shapes"));
             problem.value(&SharedWeights::from_tensors(&problem.space, tensors, "test").expect("finite"))
         };
-        // a max pool's choices change with what stands before it: a small step meets few of those kinks, but some
+        // the choices of a max pool change with its input: a small step meets few of those kinks, but some
         let (step, relative, absolute) =
             if name.starts_with("input_stem") { (5e-4, 0.15, 0.012) } else { (2e-3, 0.02, 4e-3) };
         let measured = (moved(step) - moved(-step)) / (2.0 * step);

@@ -1,7 +1,6 @@
-//! A search that is interrupted in the middle writes what it has, marks it, and every command that reads it says so.
+//! An interrupted search writes its best result so far, marked as such, and every command that reads it warns.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use candle_core::{Device, Tensor};
@@ -10,35 +9,33 @@ use extract::ofa::PredictorFile;
 use extract::search::Found;
 use space::preset;
 
-use super::cli::{binary, json, pipeline, run};
 use super::predictors::wide_predictor;
 
-/// What the search may look at, annealed and climbed.
+use crate::testing::commands::{command, json, pipeline, run, stderr, succeeds};
+use crate::testing::files::{read_text, scratch, write_file};
+use crate::testing::signals::{signal_and_wait, start};
+
+/// The budget of the search in candidates, for annealing and climbing.
 const CANDIDATES: u64 = 60_000;
 
-/// Searches with naive loops, which takes minutes, and sends SIGINT after some time; the exit code.
+/// Searches on the reference kernels, which takes minutes, and sends SIGINT after some time; the exit code.
+#[cfg(unix)]
 fn search_and_interrupt(at: &Path, line: &str, after: Duration) -> Option<i32> {
-    let mut child = Command::new(binary("extract"))
-        .current_dir(at)
-        .env("ONCE_FOR_ALL_KERNELS", "reference")
-        .args(line.split_whitespace())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("a binary that starts");
+    let mut search = command("extract", at, line);
+    search.env("ONCE_FOR_ALL_KERNELS", "reference");
+    let child = start(search);
     std::thread::park_timeout(after);
-    Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
-    child.wait().expect("a child").code()
+    signal_and_wait(child, "-INT")
 }
 
 #[test]
 #[cfg(unix)]
 fn an_interrupted_search_is_marked_and_every_reader_says_so() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     let space = preset("ofa-mbv3-w1.2").expect("a preset");
     let mut tensors = wide_predictor(OfaPredictor::Tutorial, 128, 1000);
-    // what it predicts stays a share, however high a search climbs
+    // keeps predictions in 0..=1, however high a search climbs
     let last = (&tensors["4.weight"] * 0.02).expect("a small tensor");
     tensors.insert("4.weight".to_string(), last);
     tensors.insert("4.bias".to_string(), Tensor::new(&[0.5f32], &Device::Cpu).expect("a number"));
@@ -68,7 +65,7 @@ fn an_interrupted_search_is_marked_and_every_reader_says_so() {
 
     let words = |name: &str, line: &str| {
         let output = run(name, at, line);
-        String::from_utf8_lossy(&output.stderr).into_owned()
+        stderr(&output)
     };
     let warning = "found.json: the search that wrote it was interrupted";
     let costs = "space ofa-mbv3-w1.2 --arch found.json";
@@ -77,7 +74,7 @@ fn an_interrupted_search_is_marked_and_every_reader_says_so() {
     assert!(!words("supernet", "space ofa-mbv3-w1.2 --arch smallest").contains("interrupted"));
 }
 
-/// All other commands that take the file, with one of a space for which everything is at hand.
+/// All other commands that read the file, with a search in `tiny`.
 #[test]
 fn every_command_that_reads_an_interrupted_search_says_so() {
     let from = pipeline();
@@ -96,16 +93,14 @@ fn every_command_that_reads_an_interrupted_search_says_so() {
         ("supernet", "bench --space tiny --arch FOUND --resolution 8 --batch 2 --steps 1".to_string()),
     ] {
         for (file, expected) in [("half.json", true), ("whole.json", false)] {
-            let output = run(name, from, &line.replace("FOUND", file));
-            let words = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.success(), "{name} {line}: {words}");
+            let words = succeeds(name, from, &line.replace("FOUND", file));
             let says = words.contains(&format!("{file}: the search that wrote it was interrupted"));
             assert_eq!(says, expected, "{name} {line}: {words}");
         }
     }
 }
 
-/// What is estimated, and what is counted, both as a kill leaves it: some lines, and half of one.
+/// Logs of predictions and of evaluations as a kill leaves them: some lines, and half of one.
 #[test]
 fn a_search_goes_on_with_its_log() {
     let at = pipeline();
@@ -117,21 +112,21 @@ fn a_search_goes_on_with_its_log() {
             json("extract", at, &format!("{line} {more} {files}"));
             let mut found = Found::read(&at.join(format!("{name}-{part}.json"))).expect("own file");
             found.run.clear();
-            (found, std::fs::read_to_string(at.join(format!("{name}-{part}.jsonl"))).expect("text"))
+            (found, read_text(at.join(format!("{name}-{part}.jsonl"))))
         };
         let whole = search("whole");
         let lines: Vec<&str> = whole.1.split_inclusive('\n').collect();
         let half = &lines[..lines.len() / 2];
         assert!(half.len() > 5, "{name}: {}", whole.1);
         let torn = format!("{}{{\"arch\":\"r", half.concat());
-        std::fs::write(at.join(format!("{name}-parts.jsonl")), torn).expect("written");
+        write_file(at.join(format!("{name}-parts.jsonl")), torn);
         assert_eq!(search("parts"), whole, "{name}");
         assert_eq!(search("parts"), whole, "{name}: a full log answers");
     }
     let other =
         "search --space tiny --estimator estimator.safetensors --max-macs 600K --seed 1 --out other.json";
     let output = run("extract", at, &format!("{other} --log predicted-whole.jsonl"));
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    let words = stderr(&output);
     assert_eq!(output.status.code(), Some(1));
     assert!(words.contains("predicted-whole.jsonl: seed: expected 1, got 0"), "{words}");
 }

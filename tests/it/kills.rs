@@ -1,10 +1,11 @@
-//! Commands that are killed at any moment and started again: nothing lost but the row or step they were in, nothing
-//! unreadable, and the same bytes in the end.
+//! Commands that are killed at any moment and started again lose at most the row or step in flight, leave only readable
+//! files, and end with the same bytes.
 //!
-//! `ONCE_FOR_ALL_KILLS=100 cargo test --test it kills -- --nocapture` kills that often; without it, a few times.
+//! `ONCE_FOR_ALL_KILLS=100 cargo test --test it kills -- --nocapture` kills a hundred times; the default is ten.
+
+#![cfg(unix)]
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use extract::latency::LatencyTable;
@@ -17,49 +18,47 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use supernet::train::FineTuneCheckpoint;
 
-use crate::cli::{binary, json, pipeline};
+use crate::testing::commands::{command, json, pipeline};
+use crate::testing::files::{names_in, read_bytes, read_text, scratch};
+use crate::testing::signals::start;
 
-/// A command that is killed, how long it takes by itself, what must hold after each kill, and what makes it begin anew
-/// when it has ended before the kill came.
+/// A command that is killed.
 struct Victim<'a> {
     name: &'static str,
     line: String,
+    /// Its duration without a kill.
     takes: Duration,
-    readable: &'a dyn Fn(),
-    anew: &'a dyn Fn(),
+    /// Checks the files after a kill.
+    check: &'a dyn Fn(),
+    /// Prepares another start after the command ended before the kill.
+    restart: &'a dyn Fn(),
 }
 
-/// Kills in all, over the six commands.
+/// The number of kills of all six commands together.
 fn kills() -> usize {
-    let asked = std::env::var("ONCE_FOR_ALL_KILLS").ok();
-    asked.map_or(10, |asked| asked.parse().expect("ONCE_FOR_ALL_KILLS is a number"))
+    let requested = std::env::var("ONCE_FOR_ALL_KILLS").ok();
+    requested.map_or(10, |count| count.parse().expect("ONCE_FOR_ALL_KILLS is a number"))
 }
 
-fn start(folder: &Path, name: &str, line: &str) -> Child {
-    let command = &mut Command::new(binary(name));
-    let command = command.current_dir(folder).args(line.split_whitespace());
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a binary that starts")
-}
-
-/// Runs a command to its end; how long it took.
+/// Runs a command to its end, and returns the duration.
 fn timed(folder: &Path, name: &str, line: &str) -> Duration {
     let start = std::time::Instant::now();
     json(name, folder, line);
     start.elapsed()
 }
 
-/// Starts the command and kills it after a random time; whether it was still at work.
+/// Starts the command and kills it after a random time. True if it was still running.
 fn kill_once(folder: &Path, victim: &Victim, rng: &mut ChaCha8Rng) -> bool {
-    let mut child = start(folder, victim.name, &victim.line);
-    // waiting is what is tested here: the kill comes at a random moment of the command's life
+    let mut child = start(command(victim.name, folder, &victim.line));
+    // the wait is part of the test: the kill comes at a random moment
     std::thread::park_timeout(victim.takes.mul_f64(rng.random::<f64>()));
     child.kill().expect("a child");
     let killed = child.wait().expect("a child").code().is_none();
-    (victim.readable)();
+    (victim.check)();
     killed
 }
 
-/// Kills the command so often in its work.
+/// Kills the running command `count` times; the number of kills that hit it.
 fn kill(folder: &Path, victim: &Victim, count: usize, rng: &mut ChaCha8Rng) -> usize {
     let mut killed = 0;
     for _ in 0..10 * count {
@@ -68,29 +67,25 @@ fn kill(folder: &Path, victim: &Victim, count: usize, rng: &mut ChaCha8Rng) -> u
         }
         match kill_once(folder, victim, rng) {
             true => killed += 1,
-            false => (victim.anew)(),
+            false => (victim.restart)(),
         }
     }
     killed
 }
 
-fn bytes(path: &Path) -> Vec<u8> {
-    std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// The paths that are there.
+/// The paths that exist.
 fn there(paths: &[PathBuf]) -> impl Iterator<Item = &PathBuf> {
     paths.iter().filter(|path| path.exists())
 }
 
 const TRAIN: &str = "train --space tiny --data digits --seed 5 --scale 0.004";
 
-/// Runs of training that are killed this often each.
-const KILLS_A_RUN: usize = 5;
+/// Kills per training run.
+const KILLS_PER_RUN: usize = 5;
 
 fn train(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
     let takes = timed(at, "supernet", &format!("{TRAIN} --out whole"));
-    let wanted = bytes(&at.join("whole/supernet.safetensors"));
+    let expected = read_bytes(at.join("whole/supernet.safetensors"));
     let mut killed = 0;
     for index in 0..3 * count {
         if killed >= count {
@@ -98,20 +93,20 @@ fn train(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
         }
         let run = format!("run{index}");
         let file = |name: &str| at.join(&run).join(name);
-        let readable = || {
+        let check = || {
             there(&[file("checkpoint.safetensors")])
                 .for_each(|path| drop(Checkpoint::read(path).expect("whole")));
             let weights = [file("teacher.safetensors"), file("supernet.safetensors")];
             there(&weights).for_each(|path| drop(Supernet::read(path).expect("whole")));
             there(&[file("plan.json")])
-                .for_each(|path| drop(serde_json::from_slice::<Value>(&bytes(path)).expect("whole")));
+                .for_each(|path| drop(serde_json::from_slice::<Value>(&read_bytes(path)).expect("whole")));
         };
         let line = format!("{TRAIN} --out {run} --resume --checkpoint-seconds 0");
-        let victim = Victim { name: "supernet", line, takes, readable: &readable, anew: &|| () };
-        let most = KILLS_A_RUN.min(count - killed);
+        let victim = Victim { name: "supernet", line, takes, check: &check, restart: &|| () };
+        let most = KILLS_PER_RUN.min(count - killed);
         killed += (0..most).take_while(|_| kill_once(at, &victim, rng)).count();
         json("supernet", at, &format!("{TRAIN} --out {run} --resume"));
-        assert!(bytes(&file("supernet.safetensors")) == wanted, "{run} differs");
+        assert!(read_bytes(file("supernet.safetensors")) == expected, "{run} differs");
         assert_log_is_whole(&file("log.jsonl"), &at.join("whole/log.jsonl"));
         let left = std::fs::read_dir(at.join(&run)).expect("a folder").count();
         assert_eq!(left, 6, "plan, log, lock, checkpoint, teacher, supernet and nothing else");
@@ -119,10 +114,10 @@ fn train(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
     killed
 }
 
-/// The steps and evaluations of a killed run are those of an unbroken one, each once.
+/// Checks that a killed run logged the steps and evaluations of an uninterrupted one, each once.
 fn assert_log_is_whole(path: &Path, unbroken: &Path) {
     let events = |path: &Path| -> Vec<String> {
-        let text = std::fs::read_to_string(path).expect("a log");
+        let text = read_text(path);
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("whole lines"));
         let kept = lines.filter(|line| line["event"] != "resumed" && line["event"] != "checkpoint");
         kept.map(|line| format!("{} {} {} {}", line["event"], line["step"], line["arch"], line["loss"]))
@@ -137,22 +132,22 @@ fn sample(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
     let takes = timed(at, "supernet", &format!("{line} --out rows.jsonl"));
     let out = at.join("killed.jsonl");
     let lines = std::cell::Cell::new(0);
-    let readable = || {
-        let text = if out.exists() { std::fs::read_to_string(&out).expect("text") } else { String::new() };
+    let check = || {
+        let text = if out.exists() { read_text(&out) } else { String::new() };
         let whole = text.matches('\n').count();
         assert!(whole >= lines.get(), "no row is lost: {whole} of {}", lines.get());
         lines.set(whole);
     };
     let line = format!("{line} --out killed.jsonl");
-    let anew = || {
-        assert!(bytes(&out) == bytes(&at.join("rows.jsonl")), "rows differ");
+    let restart = || {
+        assert!(read_bytes(&out) == read_bytes(at.join("rows.jsonl")), "rows differ");
         std::fs::remove_file(&out).expect("removed");
         lines.set(0);
     };
-    let victim = Victim { name: "supernet", line, takes, readable: &readable, anew: &anew };
+    let victim = Victim { name: "supernet", line, takes, check: &check, restart: &restart };
     let killed = kill(at, &victim, count, rng);
     json("supernet", at, &victim.line);
-    assert!(bytes(&out) == bytes(&at.join("rows.jsonl")), "rows differ");
+    assert!(read_bytes(&out) == read_bytes(at.join("rows.jsonl")), "rows differ");
     accuracy_file::read(&out).expect("whole");
     killed
 }
@@ -161,20 +156,20 @@ fn measure(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
     let out = at.join("table.json");
     let rows = at.join("table.json.rows");
     let visits = std::cell::Cell::new(0);
-    let readable = || {
+    let check = || {
         there(std::slice::from_ref(&out)).for_each(|path| drop(LatencyTable::read(path).expect("whole")));
-        let text = if rows.exists() { std::fs::read_to_string(&rows).expect("text") } else { String::new() };
+        let text = if rows.exists() { read_text(&rows) } else { String::new() };
         assert!(out.exists() || text.matches('\n').count() >= visits.get(), "no visit is lost");
         visits.set(text.matches('\n').count());
     };
     let line = "measure --space tiny --out table.json --threads 1 --half-width 50 --budget 20 --networks 8 --replace".to_string();
     let takes = timed(at, "extract", &line);
     std::fs::remove_file(&out).expect("removed");
-    let anew = || {
+    let restart = || {
         let _ = std::fs::remove_file(&out);
         visits.set(0);
     };
-    let victim = Victim { name: "extract", line, takes, readable: &readable, anew: &anew };
+    let victim = Victim { name: "extract", line, takes, check: &check, restart: &restart };
     let killed = kill(at, &victim, count, rng);
     json("extract", at, &victim.line);
     let covered = json("extract", at, "table table.json --space tiny");
@@ -189,84 +184,83 @@ fn search(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
         "search --space tiny --estimator {} --latency-table table.json --max-macs 700K --front",
         estimator.display()
     );
-    let takes = timed(at, "extract", &format!("{search} --out wanted.json"));
+    let takes = timed(at, "extract", &format!("{search} --out expected.json"));
     let found = |name: &str| {
         let mut found = Found::read(&at.join(name)).expect("whole");
         found.run.clear();
         found.to_json()
     };
-    let wanted = found("wanted.json");
+    let expected = found("expected.json");
     let line = format!("{search} --out found.json");
-    let anew = || std::fs::remove_file(at.join("found.json")).expect("removed");
+    let restart = || std::fs::remove_file(at.join("found.json")).expect("removed");
     let victim = Victim {
         name: "extract",
         line,
         takes,
-        readable: &|| there(&[at.join("found.json")]).for_each(|_| assert_eq!(found("found.json"), wanted)),
-        anew: &anew,
+        check: &|| there(&[at.join("found.json")]).for_each(|_| assert_eq!(found("found.json"), expected)),
+        restart: &restart,
     };
     let killed = kill(at, &victim, count, rng);
     json("extract", at, &victim.line);
-    assert_eq!(found("found.json"), wanted);
+    assert_eq!(found("found.json"), expected);
     killed
 }
 
 fn export(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
-    let export = "export --supernet whole/supernet.safetensors --arch wanted.json --data digits --calibration-images 200";
-    let takes = timed(at, "extract", &format!("{export} --out wanted"));
-    let wanted = bytes(&at.join("wanted/model.safetensors"));
+    let export = "export --supernet whole/supernet.safetensors --arch expected.json --data digits --calibration-images 200";
+    let takes = timed(at, "extract", &format!("{export} --out expected"));
+    let expected = read_bytes(at.join("expected/model.safetensors"));
     let model = at.join("model");
     let whole = || {
         let read = ModelFolder::read(&model).expect("whole");
-        assert_eq!(read.tensors.len(), ModelFolder::read(&at.join("wanted")).expect("whole").tensors.len());
-        assert!(bytes(&model.join("model.safetensors")) == wanted);
+        assert_eq!(read.tensors.len(), ModelFolder::read(&at.join("expected")).expect("whole").tensors.len());
+        assert!(read_bytes(model.join("model.safetensors")) == expected);
     };
     let line = format!("{export} --out model");
     let victim = Victim {
         name: "extract",
         line,
         takes,
-        readable: &|| {
+        check: &|| {
             if model.exists() {
                 whole();
             }
         },
-        anew: &|| (),
+        restart: &|| (),
     };
     let killed = kill(at, &victim, count, rng);
     json("extract", at, &victim.line);
     whole();
-    let names = std::fs::read_dir(at).expect("a folder").map(|entry| entry.expect("an entry").file_name());
-    let left: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with(".model")).collect();
-    assert!(left.is_empty(), "what killed exports left is gone: {left:?}");
+    let left: Vec<_> = names_in(at).into_iter().filter(|name| name.starts_with(".model")).collect();
+    assert!(left.is_empty(), "leftovers of killed exports: {left:?}");
     killed
 }
 
-/// Of the model that [`export`] left.
+/// Fine-tunes the model that [`export`] wrote.
 fn finetune(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
-    let line = "finetune wanted --data digits --epochs 10 --batch 32";
+    let line = "finetune expected --data digits --epochs 10 --batch 32";
     let takes = timed(at, "supernet", &format!("{line} --out whole-tuned"));
-    let wanted = bytes(&at.join("whole-tuned/model.safetensors"));
+    let expected = read_bytes(at.join("whole-tuned/model.safetensors"));
     let tuned = at.join("tuned");
-    let readable = || {
+    let check = || {
         there(&[tuned.join("checkpoint.safetensors")])
             .for_each(|path| drop(FineTuneCheckpoint::read(path).expect("whole")));
         there(&[tuned.join("plan.json")])
-            .for_each(|path| drop(serde_json::from_slice::<Value>(&bytes(path)).expect("whole")));
+            .for_each(|path| drop(serde_json::from_slice::<Value>(&read_bytes(path)).expect("whole")));
         there(&[tuned.join("config.json")]).for_each(|_| drop(ModelFolder::read(&tuned).expect("whole")));
     };
     let finished = || {
-        assert!(bytes(&tuned.join("model.safetensors")) == wanted, "the model differs");
+        assert!(read_bytes(tuned.join("model.safetensors")) == expected, "the model differs");
         assert_log_is_whole(&tuned.join("log.jsonl"), &at.join("whole-tuned/log.jsonl"));
         let left = std::fs::read_dir(&tuned).expect("a folder").count();
         assert_eq!(left, 5, "plan, log, lock, configuration, weights and nothing else");
     };
-    let anew = || {
+    let restart = || {
         finished();
         std::fs::remove_dir_all(&tuned).expect("removed");
     };
     let line = format!("{line} --out tuned --resume --checkpoint-seconds 0");
-    let victim = Victim { name: "supernet", line, takes, readable: &readable, anew: &anew };
+    let victim = Victim { name: "supernet", line, takes, check: &check, restart: &restart };
     let killed = kill(at, &victim, count, rng);
     json("supernet", at, &victim.line);
     finished();
@@ -274,9 +268,8 @@ fn finetune(at: &Path, count: usize, rng: &mut ChaCha8Rng) -> usize {
 }
 
 #[test]
-#[cfg(unix)]
 fn nothing_is_lost_to_kills() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let all = kills();

@@ -1,11 +1,9 @@
-//! Tests across modules: numbers of PyTorch, equality of elastic and extracted networks, the two command lines, the
-//! examples.
+//! Tests across crates: comparison with PyTorch, elastic against extracted networks, the two command lines, the examples.
 
 mod accuracy;
 mod balanced;
 mod beforehand;
 mod cli;
-mod common;
 mod diamonds;
 mod elastic;
 mod evaluation;
@@ -43,6 +41,7 @@ mod spectrogram;
 mod start;
 mod stops;
 mod tables;
+mod testing;
 mod tidy;
 mod validated;
 mod versions;

@@ -1,4 +1,4 @@
-//! Latency tables from plan to search, on this machine and by way of files.
+//! Latency tables from plan to search, measured on this machine or by another program.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -6,9 +6,11 @@ use std::process::{Command, Output};
 use extract::latency::{LatencyTable, MeasurePlan, Rows};
 use serde_json::Value;
 
-use super::cli::{binary, fails, json, pipeline, run};
+use crate::testing::commands::{assert_fails, binary, fails, json, pipeline, run, stderr, stdout, succeeds};
+use crate::testing::files::{read_bytes, read_text, scratch, write_file};
+use crate::testing::tables::{phone_header, plan_for, write_phone_rows};
 
-/// The program for small devices, with a plan and rows.
+/// Runs the program for small devices.
 fn device(at: &Path, words: &[&str]) -> Output {
     Command::new(binary("measure")).current_dir(at).args(words).output().expect("a binary that starts")
 }
@@ -17,7 +19,7 @@ const MEASURE: &str = "measure --space tiny --resolutions 8 --half-width 50 --bu
 
 #[test]
 fn a_plan_goes_to_a_device_and_rows_come_back() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     let planned = json("extract", at, &format!("{MEASURE} --threads 1 --networks 16 --plan-only plan.jsonl"));
     let plan = MeasurePlan::read(&at.join("plan.jsonl")).expect("a plan");
@@ -25,8 +27,8 @@ fn a_plan_goes_to_a_device_and_rows_come_back() {
     assert_eq!((plan.networks.len(), plan.threads, plan.half_width), (16, 1, 0.5));
 
     let done = device(at, &["plan.jsonl", "rows.jsonl", "--device-name", "board"]);
-    let message = String::from_utf8_lossy(&done.stderr);
-    // beside other programs the time may be up before all is known well
+    let message = stderr(&done);
+    // on a busy machine the time may be up before all intervals are narrow enough
     let known = done.status.success() || message.contains("time is up");
     assert!(known && message.contains("extract measure --space tiny --rows rows.jsonl"), "{message}");
     let rows = Rows::read(&at.join("rows.jsonl")).expect("rows");
@@ -39,14 +41,14 @@ fn a_plan_goes_to_a_device_and_rows_come_back() {
     }
 
     // a power cut: the last line is torn, and the one before had just been written
-    let text = std::fs::read_to_string(at.join("rows.jsonl")).expect("text");
+    let text = read_text(at.join("rows.jsonl"));
     let lines: Vec<&str> = text.lines().collect();
-    std::fs::write(at.join("rows.jsonl"), lines[..100].join("\n") + "\n{\"netw").expect("written");
-    let cut = visits(&Rows::read(&at.join("rows.jsonl")).expect("the torn line is passed over"));
-    // beside other programs a budget may be spent before all is known
+    write_file(at.join("rows.jsonl"), lines[..100].join("\n") + "\n{\"netw");
+    let cut = visits(&Rows::read(&at.join("rows.jsonl")).expect("a torn line is skipped"));
+    // on a busy machine one budget may not be enough
     for _ in 0..5 {
         let done = device(at, &["plan.jsonl", "rows.jsonl", "--device-name", "board"]);
-        if !String::from_utf8_lossy(&done.stderr).contains("time is up") {
+        if !stderr(&done).contains("time is up") {
             break;
         }
     }
@@ -58,7 +60,7 @@ fn a_plan_goes_to_a_device_and_rows_come_back() {
     let table = LatencyTable::read(&at.join("board.json")).expect("a table");
     assert_eq!((table.device.name.as_str(), table.rows().len()), ("board", plan.layers.len()));
     let other = device(at, &["plan.jsonl", "rows.jsonl", "--device-name", "other"]);
-    let message = String::from_utf8_lossy(&other.stderr);
+    let message = stderr(&other);
     assert!(
         other.status.code() == Some(1) && message.contains("on another machine or with other flags"),
         "{message}"
@@ -67,19 +69,16 @@ fn a_plan_goes_to_a_device_and_rows_come_back() {
 
 #[test]
 fn the_device_s_program_says_what_is_wrong() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     let help = device(at, &["--help"]);
-    assert!(
-        help.status.success()
-            && String::from_utf8_lossy(&help.stdout).contains("measure PLAN.jsonl ROWS.jsonl")
-    );
+    assert!(help.status.success() && stdout(&help).contains("measure PLAN.jsonl ROWS.jsonl"));
     assert!(String::from_utf8_lossy(&device(at, &["--version"]).stdout).starts_with("measure 0."));
     json("extract", at, &format!("{MEASURE} --threads 1 --networks 0 --plan-only plan.jsonl"));
-    let text = std::fs::read_to_string(at.join("plan.jsonl")).expect("text");
-    std::fs::write(at.join("short.jsonl"), &text[..text.len() / 2]).expect("written");
-    std::fs::write(at.join("gpu.jsonl"), text.replace("\"native\"", "\"onnxruntime\"")).expect("written");
-    std::fs::write(at.join("something"), "else").expect("written");
+    let text = read_text(at.join("plan.jsonl"));
+    write_file(at.join("short.jsonl"), &text[..text.len() / 2]);
+    write_file(at.join("gpu.jsonl"), text.replace("\"native\"", "\"onnxruntime\""));
+    write_file(at.join("something"), "else");
     for (words, code, part) in [
         (&["plan.jsonl"][..], 2, "expected PLAN.jsonl and ROWS.jsonl"),
         (&["plan.jsonl", "rows.jsonl", "--fast"], 2, "Usage: measure"),
@@ -89,31 +88,24 @@ fn the_device_s_program_says_what_is_wrong() {
         (&["plan.jsonl", "something"], 1, "it holds something else than rows"),
     ] {
         let output = device(at, words);
-        let message = String::from_utf8_lossy(&output.stderr);
+        let message = stderr(&output);
         assert!(output.status.code() == Some(code) && message.contains(part), "{words:?}: {message}");
     }
-    assert_eq!(std::fs::read_to_string(at.join("something")).expect("still there"), "else");
-    let message = fails("extract", at, &format!("{MEASURE} --plan-only plan.jsonl"), 1);
-    assert!(message.contains("expected --threads"), "{message}");
+    assert_eq!(read_text(at.join("something")), "else");
+    assert_fails("extract", at, &format!("{MEASURE} --plan-only plan.jsonl"), 1, "expected --threads");
 }
 
 #[test]
 fn rows_of_any_tool_become_a_table_that_serves_a_search() {
     let from = pipeline();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
-    let planned = format!("{MEASURE} --threads 4 --networks 0 --plan-only plan.jsonl");
-    json("extract", at, &planned.replace("--resolutions 8 ", ""));
-    let plan = MeasurePlan::read(&at.join("plan.jsonl")).expect("a plan");
-    let mut text = concat!(
-        "{\"kind\":\"latency-rows\",\"version\":1,\"device\":{\"name\":\"phone\"},\"engine\":{\"engine\":\"tflite\",",
-        "\"engine_version\":\"2.17\",\"threads\":4,\"dtype\":\"f32\",\"batch\":1}}\n"
-    )
-    .to_string();
+    let plan = plan_for(at, "tiny");
+    let mut text = phone_header(1);
     for key in plan.layers.keys() {
         text += &format!("{{\"layer\":\"{key}\",\"samples_us\":[{0},{0}.5,{0}.25]}}\n", 10 + key.len());
     }
-    std::fs::write(at.join("phone.jsonl"), &text).expect("written");
+    write_file(at.join("phone.jsonl"), &text);
     let folded = json("extract", at, "measure --space tiny --rows phone.jsonl --out phone.json");
     assert_eq!((folded["missing"].as_u64(), &folded["validation"]), (Some(0), &Value::Null));
     let estimator = from.join("estimator.safetensors");
@@ -121,19 +113,22 @@ fn rows_of_any_tool_become_a_table_that_serves_a_search() {
         "search --space tiny --estimator {} --latency-table phone.json --max-latency 1s --out found.json",
         estimator.display()
     );
-    let found = run("extract", at, &search);
-    let message = String::from_utf8_lossy(&found.stderr);
-    assert!(found.status.success() && message.contains("plain sums of layers"), "{message}");
+    let message = succeeds("extract", at, &search);
+    assert!(message.contains("plain sums of layers"), "{message}");
     let typo = text.replacen("\"layer\":\"conv1x1", "\"layer\":\"conv1", 1);
-    std::fs::write(at.join("phone.jsonl"), typo).expect("written");
-    let message = fails("extract", at, "measure --space tiny --rows phone.jsonl --out new.json", 1);
-    assert!(message.contains("layer \"conv1 "), "{message}");
+    write_file(at.join("phone.jsonl"), typo);
+    assert_fails(
+        "extract",
+        at,
+        "measure --space tiny --rows phone.jsonl --out new.json",
+        1,
+        "layer \"conv1 ",
+    );
 }
 
 #[test]
 fn a_table_is_added_to_and_knows_its_networks() {
-    let from = pipeline();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     let measured =
         json("extract", at, &format!("{MEASURE} --threads 1 --networks 16 --limits 2 --out table.json"));
@@ -147,17 +142,26 @@ fn a_table_is_added_to_and_knows_its_networks() {
     let fits = before.fits().next().expect("fitted");
     let judges: Vec<_> = fits.searched_judges().iter().map(|row| row.arch.clone()).collect();
     assert!(judges.iter().all(|arch| !fits.spent().contains(arch)), "no judge had a part in anything");
+    let Some(table) = table_with_more(at, &before) else { return };
+    assert_search_uses(at);
+    assert_validation_is_added(at, &table);
+    let shown = run("extract", at, "table table.json --space tiny");
+    let text = stdout(&shown);
+    assert!(text.contains("sub-networks that had no part in it") && text.contains("sentinel"), "{text}");
+}
 
+/// Adds all layers and more networks to the table; `None` where the machine is too disturbed for that.
+fn table_with_more(at: &Path, before: &LatencyTable) -> Option<LatencyTable> {
     let more = "measure --space tiny --half-width 50 --budget 24 --threads 1 --networks 8 --out table.json --missing";
     let added = run("extract", at, more);
-    let message = String::from_utf8_lossy(&added.stderr).into_owned();
+    let message = stderr(&added);
     if !added.status.success() {
         assert!(
             message.contains("in a comparable state now") || message.contains("layers known to both"),
             "{message}"
         );
         eprintln!("skipped: the machine is too disturbed: {message}");
-        return;
+        return None;
     }
     let table = LatencyTable::read(&at.join("table.json")).expect("a table");
     assert!(table.rows().len() > before.rows().len());
@@ -165,10 +169,15 @@ fn a_table_is_added_to_and_knows_its_networks() {
         let now = table.rows()[key];
         assert!(now.visits >= row.visits && now.confirmed + 5 >= row.confirmed, "{key}: nothing is lost");
     }
+    let fits = before.fits().next().expect("fitted");
     let fit = table.fits().next().expect("fitted");
     assert!(fit.networks.len() > fits.networks.len() && fit.searched.len() == fits.searched.len());
+    Some(table)
+}
 
-    let estimator = from.join("estimator.safetensors");
+/// A search reads the table, and its result has an interval and a probability.
+fn assert_search_uses(at: &Path) {
+    let estimator = pipeline().join("estimator.safetensors");
     let line = format!(
         "search --space tiny --estimator {} --latency-table table.json --max-latency 1s --out found.json",
         estimator.display()
@@ -179,10 +188,12 @@ fn a_table_is_added_to_and_knows_its_networks() {
     assert!(found["limit_kept"].as_f64().is_some_and(|share| share > 0.4), "{found}");
     let one = json("extract", at, &format!("{line} --resolutions 8"));
     assert!(one["best"]["arch"].as_str().expect("text").starts_with("r8:"));
-    let message = fails("extract", at, &format!("{line} --resolutions 9"), 1);
-    assert!(message.contains("resolution"), "{message}");
+    assert_fails("extract", at, &format!("{line} --resolutions 9"), 1, "resolution");
+}
 
-    let bytes = || std::fs::read(at.join("table.json")).expect("a table");
+/// `table --validate` adds its sessions to the table unless `--no-add` forbids it.
+fn assert_validation_is_added(at: &Path, table: &LatencyTable) {
+    let bytes = || read_bytes(at.join("table.json"));
     let before = bytes();
     let check = "table table.json --space tiny --validate 6 --budget 8";
     let judged = json("extract", at, &format!("{check} --no-add"));
@@ -190,65 +201,39 @@ fn a_table_is_added_to_and_knows_its_networks() {
     let judged = json("extract", at, check);
     let sessions = LatencyTable::read(&at.join("table.json")).expect("a table").sessions().len();
     assert_eq!(sessions > table.sessions().len(), judged["met"] == true, "{judged}");
-
-    let shown = run("extract", at, "table table.json --space tiny");
-    let text = String::from_utf8_lossy(&shown.stdout);
-    assert!(text.contains("sub-networks that had no part in it") && text.contains("sentinel"), "{text}");
 }
 
 #[test]
 fn samples_of_other_flags_are_set_aside_and_named() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     let measure = "measure --space tiny --resolutions 8 --threads 1 --networks 0 --out table.json";
-    // a precision that no machine reaches in this time, so that samples are left
+    // a half-width that no machine reaches in this time, so that samples are left
     run("extract", at, &format!("{measure} --half-width 0.01 --budget 2"));
-    let left = std::fs::read(at.join("table.json.rows")).expect("samples are left");
+    let left = read_bytes(at.join("table.json.rows"));
     assert!(Rows::read(&at.join("table.json.rows")).expect("rows").visits().count() > 0);
     for flags in ["--half-width 50 --budget 4 --missing", "--half-width 49 --budget 4 --missing"] {
         let output = run("extract", at, &format!("{measure} {flags}"));
-        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        let message = stderr(&output);
         assert!(!message.contains("move the file away"), "{flags}: {message}");
         if flags.contains("50") {
             assert!(message.contains("they are kept in table.json.rows.1"), "{message}");
         }
-        assert!(std::fs::read(at.join("table.json.rows.1")).expect("kept") == left, "{flags}: every byte");
+        assert!(read_bytes(at.join("table.json.rows.1")) == left, "{flags}: every byte");
     }
     let folded =
         json("extract", at, "measure --space tiny --resolutions 8 --rows table.json.rows.1 --out b.json");
     assert!(folded["entries"].as_u64() > Some(0), "{folded}");
 }
 
-/// Rows of another tool for all layers of `tiny`, everything `factor` times as long.
-pub(crate) fn phone_rows(at: &Path, name: &str, factor: f64) {
-    rows_of(at, "tiny", name, factor);
-}
-
-/// The same for all layers of a space.
-pub(crate) fn rows_of(at: &Path, space: &str, name: &str, factor: f64) {
-    let plan = format!("{MEASURE} --threads 4 --networks 0 --plan-only plan.jsonl");
-    let plan = plan.replace("--resolutions 8 ", "").replace("--space tiny", &format!("--space {space}"));
-    json("extract", at, &plan);
-    let mut text = concat!(
-        "{\"kind\":\"latency-rows\",\"version\":2,\"device\":{\"name\":\"phone\"},\"engine\":{\"engine\":\"tflite\",",
-        "\"engine_version\":\"2.17\",\"threads\":4,\"dtype\":\"f32\",\"batch\":1}}\n"
-    )
-    .to_string();
-    for key in MeasurePlan::read(&at.join("plan.jsonl")).expect("a plan").layers.keys() {
-        let us = factor * (10 + key.len()) as f64;
-        text += &format!("{{\"layer\":\"{key}\",\"samples_us\":[{us},{us},{us},{us},{us},{us}]}}\n");
-    }
-    std::fs::write(at.join(name), text).expect("written");
-}
-
 #[test]
 fn tables_are_put_together_and_side_by_side() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     for (rows, table, factor) in
         [("a.jsonl", "a.json", 1.0), ("b.jsonl", "b.json", 1.02), ("c.jsonl", "c.json", 3.0)]
     {
-        phone_rows(at, rows, factor);
+        write_phone_rows(at, "tiny", rows, factor);
         json("extract", at, &format!("measure --space tiny --rows {rows} --out {table}"));
     }
     let both = json("extract", at, "table merge a.json b.json --out both.json");
@@ -263,42 +248,38 @@ fn tables_are_put_together_and_side_by_side() {
     assert_eq!(diff["layers"].as_array().expect("layers").len(), first.rows().len());
     assert!((diff["ratio"]["median"].as_f64().expect("a number") - 1.02).abs() < 1e-5, "{diff}");
     let shown = run("extract", at, "table diff a.json c.json");
-    assert!(String::from_utf8_lossy(&shown.stdout).contains("x 3.000"));
-    let message = fails("extract", at, "table merge a.json b.json --out a.json", 1);
-    assert!(message.contains("expected another file"), "{message}");
-    // into a table that is there: the session is pooled, and counts once however often it is added
+    assert!(stdout(&shown).contains("x 3.000"));
+    assert_fails("extract", at, "table merge a.json b.json --out a.json", 1, "expected another file");
+    // into an existing table: the session is pooled, and counts once however often it is added
     for _ in 0..2 {
         let pooled = json("extract", at, "measure --space tiny --rows b.jsonl --out a.json");
         assert_eq!(pooled["sessions"].as_object().expect("sessions").len(), 2);
     }
     assert_eq!(LatencyTable::read(&at.join("a.json")).expect("a table").rows(), table.rows());
-    // another engine's are refused, and nothing is lost
-    let text = std::fs::read_to_string(at.join("b.jsonl")).expect("text");
-    std::fs::write(at.join("b.jsonl"), text.replace("\"threads\":4", "\"threads\":2")).expect("written");
-    let before = std::fs::read(at.join("a.json")).expect("a table");
+    // rows of another engine are refused, and nothing is lost
+    let text = read_text(at.join("b.jsonl"));
+    write_file(at.join("b.jsonl"), text.replace("\"threads\":4", "\"threads\":2"));
+    let before = read_bytes(at.join("a.json"));
     let message = fails("extract", at, "measure --space tiny --rows b.jsonl --out a.json", 1);
     assert!(message.contains("2 threads") && message.contains("--replace"), "{message}");
-    assert_eq!(std::fs::read(at.join("a.json")).expect("a table"), before);
+    assert_eq!(read_bytes(at.join("a.json")), before);
     let replaced = json("extract", at, "measure --space tiny --rows b.jsonl --out a.json --replace");
     assert_eq!(replaced["sessions"].as_object().expect("sessions").len(), 1);
 }
 
 #[test]
 fn tables_of_ofa_come_in_and_go_out() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     let yaml = "Logits-input:1x1x64-output:10:\n  count: 40\n  mean: 0.5\n  std: 0.01\n";
-    std::fs::write(at.join("a.yaml"), yaml).expect("written");
-    std::fs::write(at.join("b.yaml"), yaml.replace("0.5", "0.7")).expect("written");
+    write_file(at.join("a.yaml"), yaml);
+    write_file(at.join("b.yaml"), yaml.replace("0.5", "0.7"));
     let imported = json("extract", at, "import table a.yaml b.yaml --out phone.json --device-name phone");
     assert_eq!(imported["entries"], 1);
     let table = LatencyTable::read(&at.join("phone.json")).expect("a table");
     let (key, row) = table.rows().first_key_value().expect("a row");
     assert_eq!((key.as_str(), row.us, row.samples), ("linear 64-10 @1x1", 600.0, 80));
-    let message = fails("extract", at, "import table a.yaml nothing.yaml --out x.json", 1);
-    assert!(message.contains("nothing.yaml"), "{message}");
-    let message = fails("extract", at, "import table a.yaml --out a.yaml", 1);
-    assert!(message.contains("expected another file"), "{message}");
-    let message = fails("extract", at, "table phone.json --space ofa-mbv3-w1.0 --export-ofa out", 1);
-    assert!(message.contains("a latency of"), "{message}");
+    assert_fails("extract", at, "import table a.yaml nothing.yaml --out x.json", 1, "nothing.yaml");
+    assert_fails("extract", at, "import table a.yaml --out a.yaml", 1, "expected another file");
+    assert_fails("extract", at, "table phone.json --space ofa-mbv3-w1.0 --export-ofa out", 1, "a latency of");
 }

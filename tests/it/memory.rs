@@ -1,6 +1,6 @@
-//! What engines take for activations, beside the peak that is computed and limited. The figures are in
-//! docs/BENCHMARKS.md. A process has one high-water mark, so the test runs by itself, with an allocator that gives back at
-//! once what is freed (glibc's, by its environment).
+//! Memory of the engines for activations, next to the computed peak. The figures are in docs/BENCHMARKS.md. A process has one
+//! high-water mark, so the test runs by itself, with an allocator that returns freed memory at once (glibc's, by its
+//! environment).
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use extract::latency::{Engine, NativeEngine, OnnxRuntimeEngine};
 use kernels::Backend;
 use space::{Arch, SearchSpace, cost, preset, sampler};
 
-/// A line of this process's status, in bytes.
+/// A field of this process's status, in bytes.
 fn status(name: &str) -> u64 {
     let text = fs::read_to_string("/proc/self/status").expect("Linux");
     let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("a known line");
@@ -17,8 +17,8 @@ fn status(name: &str) -> u64 {
     1024 * kilobytes
 }
 
-/// By how much the memory in use grows at most in three inferences, once what is kept from one to the next is there; and
-/// with that.
+/// The largest growth of memory in three inferences, in bytes: without and with the memory that is retained between
+/// inferences.
 fn taken(engine: &dyn Engine, space: &SearchSpace, arch: &Arch) -> (u64, u64) {
     let layers = space.lower(arch).expect("legal");
     let mut run = engine.prepare(&layers).expect("layers that it can run");
@@ -39,7 +39,6 @@ fn taken(engine: &dyn Engine, space: &SearchSpace, arch: &Arch) -> (u64, u64) {
             cargo test --test it memory_beside_engines -- --ignored --nocapture"]
 fn memory_beside_engines() {
     let native = NativeEngine::new(&Backend::detect(), 1, 1);
-    // the library's path
     let library = std::env::var_os("ONNXRUNTIME").map(PathBuf::from);
     let onnxruntime = library.map(|path| OnnxRuntimeEngine::new(&path, 1, 1).expect("the library"));
     let mb = |bytes: u64| bytes as f64 / 1e6;

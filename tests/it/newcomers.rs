@@ -1,5 +1,4 @@
-//! A family of networks that came last, from training to a verified folder: blocks that choose their operator, connections
-//! that may not be there, networks that are no chains.
+//! The family with a choice of operators and connections, whose networks are not chains, from training to a verified folder.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,19 +7,19 @@ use std::sync::OnceLock;
 use extract::accuracy::AccuracyEstimator;
 use extract::latency::{LatencyKind, LatencyTable};
 use extract::search::cost_index;
-use serde_json::Value;
 use space::{Arch, Cost, SearchSpace, cost, preset};
 
-use crate::cli::{json, run};
-use crate::examples::{assert_logits, logits, python_with, run_script, write_npy};
+use crate::testing::commands::{assert_fails, json};
+use crate::testing::files::{plan_of, scratch};
+use crate::testing::python::{assert_logits, logits, python_with, run_script, side_of, write_npy};
 
 const SUPERNET: &str = "--supernet run/supernet.safetensors --data digits";
 
-/// A trained supernet of the space, and accuracies of some of its networks.
+/// A folder with a trained supernet of the space, sampled accuracies, an estimator and a latency table.
 fn trained() -> &'static Path {
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = scratch();
         let at = folder.path();
         json("supernet", at, "train --space tiny-choice --data digits --seed 3 --scale 0.02 --out run");
         let sample = format!("sample {SUPERNET} --count 80 --calibration-images 200 --out accuracy.jsonl");
@@ -37,7 +36,7 @@ fn space() -> SearchSpace {
     preset("tiny-choice").expect("a preset")
 }
 
-/// Every network there is.
+/// Every sub-network of the space.
 fn all() -> Vec<Arch> {
     let space = space();
     space.genome().all().iter().map(|row| space.arch(row)).collect()
@@ -49,14 +48,13 @@ fn costs(arch: &Arch) -> Cost {
 
 #[test]
 fn phases_open_operators_and_connections_last() {
-    let log = std::fs::read_to_string(trained().join("run/plan.json")).expect("a plan");
-    let plan: Value = serde_json::from_str(&log).expect("JSON");
+    let plan = plan_of(&trained().join("run"));
     let phases = plan["plan"]["phases"].as_array().expect("phases").iter();
     let names: Vec<&str> = phases.map(|phase| phase["name"].as_str().expect("a name")).collect();
     assert_eq!(names, ["full", "kernel", "width 1", "width 2", "operator 1", "operator 2", "connection"]);
 }
 
-/// What a search under limits finds is the best of every network that keeps them.
+/// The result of a search under limits is the best of all sub-networks within them.
 #[test]
 fn a_search_finds_the_best_of_all() {
     let at = trained();
@@ -68,34 +66,28 @@ fn a_search_finds_the_best_of_all() {
     let latencies: Vec<f64> = latencies.collect();
     let half = latencies.iter().fold(0.0f64, |most, latency| most.max(*latency)) / 2.0;
     let accuracies = estimator.predict(&all).expect("of the space");
-    for (flags, keeps) in [
-        (
-            "--max-macs 300K".to_string(),
-            Box::new(|at: usize| costs(&all[at]).macs <= 300_000) as Box<dyn Fn(usize) -> bool>,
-        ),
-        (format!("--max-latency {half}us"), Box::new(|at: usize| latencies[at] <= half)),
-        (
-            "--max-memory 20KB --max-params 20K".to_string(),
-            Box::new(|at: usize| {
-                costs(&all[at]).peak_activation_bytes <= 20_000 && costs(&all[at]).params <= 20_000
-            }),
-        ),
-    ] {
-        let line = format!(
-            "search --space tiny-choice --estimator estimator.safetensors --latency-table table.json {flags}"
-        );
-        let found = json("extract", at, &format!("{line} --out found.json"));
+    let check = |flags: &str, kept: BTreeSet<usize>| {
+        let search =
+            "search --space tiny-choice --estimator estimator.safetensors --latency-table table.json";
+        let found = json("extract", at, &format!("{search} {flags} --out found.json"));
         let best: Arch = found["best"]["arch"].as_str().expect("text").parse().expect("an arch");
-        let kept: BTreeSet<usize> = (0..all.len()).filter(|at| keeps(*at)).collect();
         assert!(kept.len() > 10 && kept.len() < all.len(), "{flags}: {}", kept.len());
         let place = all.iter().position(|arch| *arch == best).expect("one of all");
-        let most = kept.iter().map(|at| accuracies[*at]).fold(0.0, f32::max);
+        let most = kept.iter().map(|place| accuracies[*place]).fold(0.0, f32::max);
         assert!(kept.contains(&place), "{flags}: {best}");
         assert_eq!(accuracies[place], most, "{flags}: {best} of {}", kept.len());
-    }
+    };
+    let within = |keeps: &dyn Fn(usize) -> bool| (0..all.len()).filter(|place| keeps(*place)).collect();
+    check("--max-macs 300K", within(&|place| costs(&all[place]).macs <= 300_000));
+    check(&format!("--max-latency {half}us"), within(&|place| latencies[place] <= half));
+    let small = within(&|place| {
+        let cost = costs(&all[place]);
+        cost.peak_activation_bytes <= 20_000 && cost.params <= 20_000
+    });
+    check("--max-memory 20KB --max-params 20K", small);
 }
 
-/// Every kind of network goes into a folder that verifies, and runs elsewhere.
+/// Networks of every kind are exported, verify, and run in Python.
 #[test]
 fn folders_verify_and_run_elsewhere() {
     let at = trained();
@@ -111,8 +103,7 @@ fn folders_verify_and_run_elsewhere() {
             "{arch}"
         );
         let text = exported["arch"].as_str().expect("text");
-        let side = text[1..].split(':').next().and_then(|side| side.parse().ok()).expect("a resolution");
-        write_npy(&at.join("random.npy"), side);
+        write_npy(&at.join("random.npy"), side_of(text));
         let predicted = json("extract", at, "predict model random.npy --logits");
         let expected = logits(&predicted["predictions"][0]["logits"]);
         for (script, python) in [("predict.py", &python), ("run_onnx.py", &onnx)] {
@@ -125,16 +116,10 @@ fn folders_verify_and_run_elsewhere() {
 #[test]
 fn it_is_told_what_it_lacks() {
     let at = trained();
-    let refused = |line: &str| {
-        let output = run("extract", at, line);
-        assert_eq!(output.status.code(), Some(1), "{line}");
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    };
-    let told = refused(&format!("export {SUPERNET} --arch smallest --format ofa --out theirs"));
-    assert!(
-        told.contains("family: expected one that PyTorch's ofa has") && !at.join("theirs").exists(),
-        "{told}"
-    );
-    let told = refused(&format!("export {SUPERNET} --arch r8:s,c/c,c --out none"));
-    assert!(told.contains("operator of stage 1, block 1: expected one of mbconv, conv, got skip"), "{told}");
+    let export = format!("export {SUPERNET} --arch smallest --format ofa --out theirs");
+    assert_fails("extract", at, &export, 1, "family: expected one that PyTorch's ofa has");
+    assert!(!at.join("theirs").exists());
+    let export = format!("export {SUPERNET} --arch r8:s,c/c,c --out none");
+    let words = "operator of stage 1, block 1: expected one of mbconv, conv, got skip";
+    assert_fails("extract", at, &export, 1, words);
 }

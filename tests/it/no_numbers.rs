@@ -1,4 +1,4 @@
-//! A supernet whose weights are finite and whose logits are not: no command may give it an accuracy.
+//! A supernet with finite weights and infinite logits: no command may report an accuracy for it.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,8 +8,9 @@ use candle_core::{Device, Tensor};
 use network::elastic::SharedWeights;
 use space::preset;
 
-use crate::cli::{fails, json};
-use crate::common::formula;
+use crate::testing::commands::{fails, json};
+use crate::testing::files::{read_text, scratch};
+use crate::testing::formula::formula;
 
 /// Imports a supernet of `tiny`, with statistics, whose last batch norm scales beyond the range of f32.
 fn exploded(at: &Path) {
@@ -33,7 +34,7 @@ fn exploded(at: &Path) {
 
 #[test]
 fn no_command_gives_an_accuracy_to_logits_that_are_no_numbers() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     exploded(at);
     let images = "--supernet supernet.safetensors --data digits";
@@ -51,7 +52,7 @@ fn no_command_gives_an_accuracy_to_logits_that_are_no_numbers() {
         );
         assert!(message.contains("the network has no accuracy") && !message.contains('%'), "{message}");
     }
-    let rows = std::fs::read_to_string(at.join("rows.jsonl")).expect("a file");
+    let rows = read_text(at.join("rows.jsonl"));
     assert_eq!(rows.lines().count(), 1, "the header alone: {rows}");
     assert!(!at.join("model").exists(), "nothing was exported");
 }

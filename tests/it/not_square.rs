@@ -1,10 +1,11 @@
-//! Inputs that are not square, from training to a verified folder and a prediction.
+//! Rectangular inputs, from training to a verified folder and a prediction.
 
 use image::GrayImage;
 use network::data::{Dataset, Images, Split};
 
-use crate::cli::{fails, json};
-use crate::measure::rows_of;
+use crate::testing::commands::{assert_fails, json};
+use crate::testing::files::{read_text, scratch, write_file};
+use crate::testing::tables::write_phone_rows;
 
 /// `tiny` at 8 x 12 and 12 x 10.
 fn wide() -> String {
@@ -17,15 +18,15 @@ fn wide() -> String {
 
 #[test]
 fn a_space_of_inputs_that_are_not_square_goes_all_the_way() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
-    std::fs::write(at.join("wide.toml"), wide()).expect("written");
+    write_file(at.join("wide.toml"), wide());
     json(
         "supernet",
         at,
         "train --space wide.toml --data digits --seed 1 --scale 0.001 --out run --threads 2",
     );
-    let log = std::fs::read_to_string(at.join("run/log.jsonl")).expect("a log");
+    let log = read_text(at.join("run/log.jsonl"));
     assert!(log.contains("\"resolution\":\"8x12\"") && log.contains("\"resolution\":\"12x10\""), "{log}");
     let eval = "eval --supernet run/supernet.safetensors --data digits";
     let judged = json("supernet", at, &format!("{eval} --arch smallest --arch r12x10:k5e4/k3e6,k7e3"));
@@ -33,7 +34,7 @@ fn a_space_of_inputs_that_are_not_square_goes_all_the_way() {
     assert_eq!(judged["results"][1]["arch"], "r12x10:k5e4/k3e6,k7e3");
     let from = "--supernet run/supernet.safetensors --data digits";
     json("supernet", at, &format!("sample {from} --count 25 --calibration-images 100 --out rows.jsonl"));
-    rows_of(at, "wide.toml", "phone.jsonl", 1.0);
+    write_phone_rows(at, "wide.toml", "phone.jsonl", 1.0);
     for line in [
         "fit --accuracy rows.jsonl --out estimator.safetensors",
         "measure --space wide.toml --rows phone.jsonl --out table.json",
@@ -44,7 +45,7 @@ fn a_space_of_inputs_that_are_not_square_goes_all_the_way() {
     ] {
         json("extract", at, line);
     }
-    let config = std::fs::read_to_string(at.join("model/config.json")).expect("a config");
+    let config = read_text(at.join("model/config.json"));
     assert!(config.contains("\"resolution\": \"12x10\""), "{config}");
     let digits = Dataset::open("digits").expect("embedded");
     let Images::Pixels(set) = digits.split(Split::Test).expect("there") else { panic!("in memory") };
@@ -53,6 +54,11 @@ fn a_space_of_inputs_that_are_not_square_goes_all_the_way() {
     let predicted = json("extract", at, "predict model digit.png --logits");
     let logits = predicted["predictions"][0]["logits"].as_array().map(Vec::len);
     assert_eq!(logits, Some(10), "{predicted}");
-    let error = fails("supernet", at, &format!("{eval} --arch r12x8:k3e3/k3e3"), 1);
-    assert!(error.contains("resolution: expected one of 8x12, 12x10, got 12x8"), "{error}");
+    assert_fails(
+        "supernet",
+        at,
+        &format!("{eval} --arch r12x8:k3e3/k3e3"),
+        1,
+        "resolution: expected one of 8x12, 12x10, got 12x8",
+    );
 }

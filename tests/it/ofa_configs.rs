@@ -1,4 +1,4 @@
-//! Networks as PyTorch's `ofa` describes them: what its own code writes, and what its authors published.
+//! Network descriptions of PyTorch's `ofa`: those that its code writes, and those that its authors published.
 
 use std::path::Path;
 
@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 use space::arch_file::{self, net_config, run_config};
 use space::{Arch, SearchSpace, preset};
 
-/// The same fields with the same values; those that one release has and another has not have the value that changes
-/// nothing.
+use crate::testing::files::read_json;
+use crate::testing::spaces::at_one_resolution;
+
+/// Checks for the same fields with the same values. Fields that only some releases have may hold their neutral value.
 fn assert_same(path: &str, ours: &Value, theirs: &Value) {
     match (ours, theirs) {
         (Value::Object(a), Value::Object(b)) => {
@@ -28,7 +30,7 @@ fn assert_same(path: &str, ours: &Value, theirs: &Value) {
             }
         }
         (Value::Number(a), Value::Number(b)) => {
-            // how often features are dropped in training is no part of a network
+            // the dropout rate of training is not part of a network
             assert!(a.as_f64() == b.as_f64() || path == "/classifier/dropout_rate", "{path}: {a} not {b}");
         }
         (Value::Number(number), Value::Array(list)) => {
@@ -43,14 +45,14 @@ fn assert_same(path: &str, ours: &Value, theirs: &Value) {
     }
 }
 
-/// `make_ofa_net_configs.py` recorded how the package describes its networks.
-/// Numbers of blocks of a sub-network's stages.
+/// The numbers of blocks of a sub-network's stages.
 fn depths_of(arch: &Arch) -> Vec<usize> {
     let blocks =
         |stage: &str| stage.rsplit(':').next().unwrap_or(stage).split(',').filter(|b| !b.is_empty()).count();
     arch.choices().split('/').map(blocks).collect()
 }
 
+/// `make_ofa_net_configs.py` recorded the descriptions by the package.
 #[test]
 fn our_configs_are_those_of_ofas_code() {
     let mut names = Vec::new();
@@ -67,7 +69,7 @@ fn our_configs_are_those_of_ofas_code() {
     assert_eq!(names, ["ofa-mbv3-w1.0", "ofa-proxyless-w1.3", "ofa-resnet50", "ofa-resnet50"]);
 }
 
-/// The published networks are data of others and no part of this repository.
+/// The published networks belong to others and are not part of this repository.
 #[test]
 fn published_networks_are_read_and_written() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/ofa");
@@ -92,23 +94,12 @@ fn published_networks_are_read_and_written() {
         if let Some(part) = refused {
             let error = read(&space).expect_err(network).to_string();
             assert!(error.contains("resolution: expected one of 160, ") && error.contains(part), "{error}");
-            space = with_resolution(&space, 260);
+            space = at_one_resolution(&space, 260);
         }
         let arch = read(&space).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(depths_of(&arch), depths, "{network}");
-        let theirs = |file: &str| -> Value {
-            let text = std::fs::read_to_string(folder.join(network).join(file)).expect("a text");
-            serde_json::from_str(&text).expect("JSON")
-        };
+        let theirs = |file: &str| read_json(folder.join(network).join(file));
         assert_same("", &net_config(&space, &arch).expect("a form"), &theirs("net.config"));
         assert_eq!(run_config(&arch), theirs("run.config"));
     }
-}
-
-/// The space at another resolution than those it lists.
-fn with_resolution(space: &SearchSpace, resolution: usize) -> SearchSpace {
-    let text = space.to_toml();
-    let (before, rest) = text.split_once("resolutions = [").expect("a list");
-    let (_, after) = rest.split_once(']').expect("its end");
-    SearchSpace::from_toml("x", &format!("{before}resolutions = [{resolution}]{after}")).expect("a space")
 }

@@ -1,19 +1,17 @@
-//! Latency tables of PyTorch's `ofa`: keys that its own code asks for, and the tables that its authors published.
+//! Latency tables of PyTorch's `ofa`: the keys that its code looks up, and the tables that its authors published.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use extract::ofa::table::{OfaTable, layer_of, ofa_key};
-use space::{LayerSpec, SearchSpace, preset};
+use space::{LayerSpec, preset};
+
+use crate::testing::files::read_text;
+use crate::testing::spaces::at_one_resolution;
 
 /// The distinct layers of a preset at one resolution.
 fn layers(name: &str, resolution: usize) -> Vec<LayerSpec> {
-    let space = preset(name).expect("a preset");
-    let text = space.to_toml();
-    let (before, rest) = text.split_once("resolutions = [").expect("a list");
-    let (_, after) = rest.split_once(']').expect("its end");
-    let text = format!("{before}resolutions = [{resolution}]{after}");
-    let space = SearchSpace::from_toml(name, &text).expect("a space");
+    let space = at_one_resolution(&preset(name).expect("a preset"), resolution);
     space.layers().into_values().collect()
 }
 
@@ -21,16 +19,16 @@ fn keys(layers: &[LayerSpec]) -> BTreeSet<String> {
     layers.iter().map(|layer| ofa_key(layer).unwrap_or_else(|error| panic!("{error}"))).collect()
 }
 
-/// `make_ofa_keys.py` recorded what the package asks for at 132.
+/// `make_ofa_keys.py` recorded the keys that the package looks up at 132 pixels.
 #[test]
 fn our_keys_are_those_that_ofas_code_asks_for() {
-    let asked = include_str!("../golden/ofa_keys.txt").lines().map(String::from).collect::<BTreeSet<_>>();
+    let expected = include_str!("../golden/ofa_keys.txt").lines().map(String::from).collect::<BTreeSet<_>>();
     let layers = layers("ofa-mbv3-w1.0", 132);
     assert_eq!(layers.len(), 96);
-    assert_eq!(keys(&layers), asked);
+    assert_eq!(keys(&layers), expected);
 }
 
-/// The published tables are data of others and no part of this repository.
+/// The published tables belong to others and are not part of this repository.
 #[test]
 fn published_tables_are_read_whole() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/ofa");
@@ -41,7 +39,7 @@ fn published_tables_are_read_whole() {
     for resolution in [160, 176, 192, 208, 224] {
         let path = folder.join(format!("note10_{resolution}_lookup_table.yaml"));
         let table = OfaTable::read(&path).unwrap_or_else(|error| panic!("{error}"));
-        let text = std::fs::read_to_string(&path).expect("a text");
+        let text = read_text(&path);
         assert_eq!(table.to_yaml(), text, "count, mean and std to the last digit");
         let layers = layers("ofa-mbv3-w1.2", resolution);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! `model.onnx`: run from its bytes it computes what the network computes, and `extract verify` finds faults in it.
+//! `model.onnx` computes the same as the network, and `extract verify` finds faults in it.
 
 use std::path::Path;
 
@@ -6,13 +6,13 @@ use base::random::rng_for;
 use extract::onnx::{OnnxModel, model_for_any_batch};
 use kernels::Backend;
 use network::nn::{MapSource, Network, Pass, Source};
-use serde_json::Value;
 use space::{preset, sampler};
 
-use crate::cli::{fails, json, pipeline, run};
-use crate::common::{formula, formula_weights, values};
+use crate::testing::commands::{assert_fails, fails, json, pipeline, run, stdout};
+use crate::testing::files::{read_bytes, read_json, write_file};
+use crate::testing::formula::{formula, formula_weights, values};
 
-/// Relative to the largest logit; what is seen is printed.
+/// Relative to the largest logit; the differences are printed.
 const TOLERANCE: f32 = 1e-5;
 
 #[test]
@@ -57,15 +57,14 @@ fn networks_of_each_family_run_as_ours_do() {
 
 const SUPERNET: &str = "--supernet run/supernet.safetensors";
 
-/// Writes `model.onnx`, and its hash as if it had been exported so.
+/// Writes `model.onnx` with its hash in `config.json`, as an export would.
 fn put(folder: &Path, bytes: &[u8]) {
     let file = folder.join("model.onnx");
     let config = folder.join("config.json");
-    std::fs::write(&file, bytes).expect("written");
-    let text = std::fs::read_to_string(&config).expect("a configuration");
-    let mut document: Value = serde_json::from_str(&text).expect("JSON");
+    write_file(&file, bytes);
+    let mut document = read_json(&config);
     document["files"]["model.onnx"] = network::tensor_file::hash(&file).expect("a hash").into();
-    std::fs::write(&config, document.to_string()).expect("written");
+    write_file(&config, document.to_string());
 }
 
 #[test]
@@ -77,7 +76,7 @@ fn faults_in_model_onnx_fail_the_verification() {
     let exported = json("extract", at, &format!("{export} --format onnx"));
     assert_eq!(exported["onnx"]["inputs"], exported["inputs"]);
     let folder = at.join("graph");
-    let good = std::fs::read(folder.join("model.onnx")).expect("a file");
+    let good = read_bytes(folder.join("model.onnx"));
     put(&folder, &good);
     let verified = json("extract", at, &verify);
     let onnx = &verified["onnx"];
@@ -98,16 +97,14 @@ fn faults_in_model_onnx_fail_the_verification() {
         (changed(&|bytes| bytes.extend([0x7a, 1, b'x'])), "expected only fields that are written here"),
     ] {
         put(&folder, &bytes);
-        let message = fails("extract", at, &verify, 4);
-        assert!(message.contains(said), "{message}");
+        assert_fails("extract", at, &verify, 4, said);
     }
     // a file that config.json does not list is compared all the same
     put(&folder, &good);
     json("extract", at, &format!("{export} --format safetensors"));
     assert!(json("extract", at, &verify).get("onnx").is_none());
-    let message = fails("extract", at, &format!("{verify} --onnxruntime nowhere"), 1);
-    assert!(message.contains("nowhere"), "{message}");
-    std::fs::write(folder.join("model.onnx"), &good[..middle]).expect("written");
+    assert_fails("extract", at, &format!("{verify} --onnxruntime nowhere"), 1, "nowhere");
+    write_file(folder.join("model.onnx"), &good[..middle]);
     fails("extract", at, &verify, 4);
 }
 
@@ -125,9 +122,14 @@ fn onnx_runtime_computes_the_same() {
     assert!(runtime["name"].as_str().is_some_and(|name| name.starts_with("onnxruntime 1.")), "{runtime}");
     assert!(runtime["max_relative_difference"].as_f64().is_some_and(|apart| apart < 1e-5), "{runtime}");
     let said = run("extract", at, &line);
-    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let said = stdout(&said);
     assert!(said.contains("model.onnx: ") && said.contains(", by onnxruntime 1."), "{said}");
     json("extract", at, &format!("{export} --out bare-graph"));
-    let message = fails("extract", at, &line.replace("run-graph", "bare-graph"), 1);
-    assert!(message.contains("expected model.onnx, got none; export with --format onnx"), "{message}");
+    assert_fails(
+        "extract",
+        at,
+        &line.replace("run-graph", "bare-graph"),
+        1,
+        "expected model.onnx, got none; export with --format onnx",
+    );
 }

@@ -1,13 +1,14 @@
-//! What paths may be: pipes as inputs, links and a dash as outputs; and what modes results have.
+//! Special paths: pipes as inputs, links and `-` as outputs; and the file modes of results.
 #![cfg(unix)]
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::cli::{binary, fails, json, pipeline};
+use crate::testing::commands::{assert_fails, binary, json, pipeline, run, stderr};
+use crate::testing::files::{read_text, scratch, write_file};
 
-/// A line of a shell that knows `<(…)`; `None` where there is none.
+/// Runs a line in bash, which has `<(…)`; `None` if bash is not installed.
 fn bash(at: &Path, name: &str, line: &str) -> Option<Output> {
     Command::new("bash")
         .arg("-c")
@@ -20,11 +21,10 @@ fn bash(at: &Path, name: &str, line: &str) -> Option<Output> {
 #[test]
 fn pipes_are_read_wherever_a_file_is() {
     let from = pipeline();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     let file = |name: &str| format!("<(cat {})", from.join(name).display());
-    std::fs::write(at.join("tiny.toml"), crate::cli::run("supernet", at, "space tiny --toml").stdout)
-        .expect("written");
+    write_file(at.join("tiny.toml"), run("supernet", at, "space tiny --toml").stdout);
     let table = file("table.json");
     let estimator = file("estimator.safetensors");
     let search = format!(
@@ -45,11 +45,11 @@ fn pipes_are_read_wherever_a_file_is() {
             eprintln!("skipped: no bash");
             return;
         };
-        let message = String::from_utf8_lossy(&output.stderr);
+        let message = stderr(&output);
         assert!(output.status.success(), "{name} {line}: {message}");
     }
     // what the search expects is read from the pipe again
-    let config = std::fs::read_to_string(at.join("model/config.json")).expect("a file");
+    let config = read_text(at.join("model/config.json"));
     assert!(
         config.contains("\"predicted_top1\": ") && !config.contains("\"predicted_top1\": null"),
         "{config}"
@@ -59,7 +59,7 @@ fn pipes_are_read_wherever_a_file_is() {
 #[test]
 fn outputs_follow_links_and_the_umask_and_are_no_dash() {
     let from = pipeline();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     std::fs::create_dir(at.join("elsewhere")).expect("made");
     for (link, target) in
@@ -73,7 +73,7 @@ fn outputs_follow_links_and_the_umask_and_are_no_dash() {
     let export = "export --supernet run/supernet.safetensors --data digits --arch smallest --out model";
     json("extract", at, export);
     let mode = |path: &str| std::fs::metadata(at.join(path)).expect(path).mode() & 0o777;
-    std::fs::write(at.join("usual"), "").expect("written");
+    write_file(at.join("usual"), "");
     for file in ["elsewhere/e", "elsewhere/run/supernet.safetensors", "elsewhere/model/config.json"] {
         assert_eq!(mode(file), mode("usual"), "{file}");
     }
@@ -91,8 +91,7 @@ fn outputs_follow_links_and_the_umask_and_are_no_dash() {
             "sample --supernet run/supernet.safetensors --data digits --count 2 --out -".to_string(),
         ),
     ] {
-        let message = fails(name, at, &line, 2);
-        assert!(message.contains("standard output has the command's own text"), "{message}");
+        assert_fails(name, at, &line, 2, "standard output has the command's own text");
     }
     assert_eq!(std::fs::read_dir(at).expect("a folder").count(), before);
 }

@@ -1,42 +1,37 @@
-//! What must not change when the code is put elsewhere: bytes of files, keys of layers and fingerprints of spaces, as hashes
-//! in `snapshots/pinned_*.snap`. Portable kernels, so that every processor makes the same.
+//! Bytes of files, keys of layers and fingerprints of spaces that a refactoring must not change, as hashes in
+//! `snapshots/pinned_*.snap`. Portable kernels give the same bytes on every processor.
 //!
-//! Where a change is meant, `INSTA_UPDATE=always cargo test --workspace --test it -- pinned` writes the new ones; the
+//! Where a change is intended, `INSTA_UPDATE=always cargo test --workspace --test it -- pinned` writes the new ones; the
 //! commit says why.
 
 use std::fmt::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use insta::{Settings, assert_snapshot};
+use insta::assert_snapshot;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use space::{Arch, SearchSpace, cost, preset, preset_names, sampler};
 
-use crate::cli::binary;
-use crate::measure::phone_rows;
+use crate::testing::commands::{run_with_kernels, stderr};
+use crate::testing::files::{scratch, write_file};
+use crate::testing::snapshot::settings;
+use crate::testing::tables::write_phone_rows;
 
 fn assert_pinned(name: &str, text: &str) {
-    let mut settings = Settings::clone_current();
-    settings.set_snapshot_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/snapshots"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| assert_snapshot!(format!("pinned_{name}"), text));
+    settings().bind(|| assert_snapshot!(format!("pinned_{name}"), text));
 }
 
+/// Runs a command that must succeed, on portable kernels.
 fn run(name: &str, at: &Path, line: &str) {
-    let mut command = Command::new(binary(name));
-    command.current_dir(at).env("ONCE_FOR_ALL_KERNELS", "portable").stdin(Stdio::null());
-    let output = command.args(line.split_whitespace()).output().expect("a binary that starts");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{name} {line}: {errors}");
+    let output = run_with_kernels(name, at, line, "portable");
+    assert!(output.status.success(), "{name} {line}: {}", stderr(&output));
 }
 
 fn hash(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex()[..32].to_string()
 }
 
-/// A file's bytes; where it says when or how long something was measured, without the number.
+/// The bytes of a file without its times of day and durations.
 fn without_times(bytes: &[u8]) -> Vec<u8> {
     let Ok(text) = std::str::from_utf8(bytes) else { return bytes.to_vec() };
     let mut text = text.to_string();
@@ -53,7 +48,7 @@ fn without_times(bytes: &[u8]) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// A line for each file: its hash, its name.
+/// One line per file: hash and name.
 fn hashes(at: &Path, files: &[&str]) -> String {
     let mut text = String::new();
     for file in files {
@@ -65,7 +60,7 @@ fn hashes(at: &Path, files: &[&str]) -> String {
 
 #[test]
 fn a_run_and_all_that_follows_from_it() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     // checkpoints within phases come by the clock
     run(
@@ -79,7 +74,7 @@ fn a_run_and_all_that_follows_from_it() {
         "sample --supernet run/supernet.safetensors --data digits --count 25 --calibration-images 200 --out rows.jsonl",
     );
     run("extract", at, "fit --accuracy rows.jsonl --out estimator.safetensors");
-    phone_rows(at, "phone.jsonl", 1.0);
+    write_phone_rows(at, "tiny", "phone.jsonl", 1.0);
     run("extract", at, "measure --space tiny --rows phone.jsonl --out table.json");
     let search = "search --space tiny --estimator estimator.safetensors --out";
     for (name, limits) in [
@@ -141,9 +136,9 @@ activation = "relu6"
 
 #[test]
 fn exported_folders_of_each_family() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
-    std::fs::write(at.join("small-proxyless.toml"), PROXYLESS).expect("written");
+    write_file(at.join("small-proxyless.toml"), PROXYLESS);
     let mut text = String::new();
     for space in ["tiny", "tiny-resnet", "small-proxyless.toml"] {
         let train = format!("train --space {space} --data digits --seed 1 --scale 0.0003 --out {space}-run");
@@ -161,7 +156,7 @@ fn exported_folders_of_each_family() {
     assert_pinned("exports", &text);
 }
 
-/// Random sub-networks of a space, both ends among them.
+/// Both ends of a space, and random sub-networks.
 fn some(space: &SearchSpace) -> Vec<Arch> {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let ends = [sampler::largest(space), sampler::smallest(space)];

@@ -1,4 +1,4 @@
-//! Accuracy predictors of PyTorch's `ofa`, imported: what the package itself predicts (`tests/golden/make_predictors.py`).
+//! Imported accuracy predictors of PyTorch's `ofa` against the package itself (`tests/golden/make_predictors.py`).
 
 use std::collections::BTreeMap;
 
@@ -8,21 +8,22 @@ use extract::ofa::PredictorFile;
 use serde_json::Value;
 use space::{Arch, SearchSpace, arch_file, preset};
 
-use crate::cli::{fails, json};
-use crate::common::formula;
+use crate::testing::commands::{assert_fails, json};
+use crate::testing::files::scratch;
+use crate::testing::formula::formula;
 
 const HIDDEN: usize = 24;
-/// The list of input sizes that the script's predictors of the library have.
+/// The input sizes of the script's predictors of the library.
 const SIZES: [usize; 4] = [192, 128, 224, 160];
 
 pub(crate) type Tensors = BTreeMap<String, Tensor>;
 
-/// The script's predictor with so many features.
+/// The script's predictor with this number of features.
 fn predictor(kind: OfaPredictor, features: usize) -> Tensors {
     wide_predictor(kind, features, HIDDEN)
 }
 
-/// A predictor of the package's form with so many features and hidden units, its weights by formula.
+/// A predictor in the form of the package with these numbers of features and hidden units, and weights by formula.
 pub(crate) fn wide_predictor(kind: OfaPredictor, features: usize, hidden: usize) -> Tensors {
     let parts = match kind {
         OfaPredictor::Tutorial => ["0", "2", "4"],
@@ -53,7 +54,7 @@ fn import(
     AccuracyEstimator::import(space, file, resolutions)
 }
 
-/// The spaces of the golden lines, with their predictors and how many features these have.
+/// The spaces of the golden lines, with the kind and the number of features of their predictors.
 const CASES: [(&str, OfaPredictor, usize); 4] = [
     ("ofa-mbv3-w1.2", OfaPredictor::Tutorial, 128),
     ("ofa-mbv3-w1.0", OfaPredictor::Library, 4 + 6 * 20),
@@ -101,75 +102,60 @@ fn where_a_predictor_comes_from_is_kept() {
     assert!(read.report().is_none() && read.supernet().is_none());
 }
 
+/// Checks that an import fails with these words.
+fn assert_refused(space: &str, tensors: &Tensors, resolutions: &[usize], words: &str) {
+    let space = preset(space).expect("a preset");
+    let error = import(&space, tensors, resolutions).expect_err(words).to_string();
+    assert!(error.contains(words), "{error}");
+}
+
 #[test]
 fn other_files_and_spaces_are_refused() {
-    let with = |change: &dyn Fn(&mut Tensors)| {
-        let mut tensors = predictor(OfaPredictor::Tutorial, 128);
-        change(&mut tensors);
-        tensors
-    };
-    let replaced = |name: &'static str, shape: &'static [usize]| {
-        with(&move |tensors| drop(tensors.insert(name.to_string(), formula(name, shape))))
-    };
-    let library = predictor(OfaPredictor::Library, 124);
-    let not_finite = with(&|tensors| {
-        let values = Tensor::new(&[f32::NAN], &Device::Cpu).expect("a number");
-        tensors.insert("4.bias".to_string(), values);
-    });
-    let whole = with(&|tensors| {
-        let zeros = Tensor::zeros(HIDDEN, DType::U32, &Device::Cpu).expect("a vector");
-        tensors.insert("2.bias".to_string(), zeros);
-    });
-    for (space, tensors, resolutions, message) in [
-        (
-            "ofa-mbv3-w1.2",
-            Tensors::new(),
-            &[][..],
-            "a/x.pth: tensors: expected 0.weight or layers.0.0.weight",
-        ),
-        (
-            "ofa-mbv3-w1.2",
-            replaced("0.weight", &[24, 120]),
-            &[],
-            "0.weight: expected F32 [24, 128], 8 of them",
-        ),
-        (
-            "ofa-mbv3-w1.2",
-            replaced("2.weight", &[24, 25]),
-            &[],
-            "2.weight: expected F32 [N, 24], got F32 [24, 25]",
-        ),
-        (
-            "ofa-mbv3-w1.2",
-            replaced("4.weight", &[2, 24]),
-            &[],
-            "4.weight: expected F32 [1, 24], got F32 [2, 24]",
-        ),
-        ("ofa-mbv3-w1.2", replaced("2.bias", &[24, 1]), &[], "2.bias: expected F32 [24], got F32 [24, 1]"),
-        (
-            "ofa-mbv3-w1.2",
-            replaced("x.bias", &[1]),
-            &[],
-            "tensors: expected those of 2 to 16 layers and no more",
-        ),
-        (
-            "ofa-mbv3-w1.2",
-            with(&|tensors| drop(tensors.remove("2.bias"))),
-            &[],
-            "and no more, got 0.bias, 0.weight",
-        ),
-        ("ofa-mbv3-w1.2", not_finite, &[], "4.bias: expected finite numbers, got NaN"),
-        ("ofa-mbv3-w1.2", whole, &[], "2.bias: expected F32 [24], got U32 [24]"),
-        ("ofa-resnet50", with(&|_| {}), &[], "family: expected mobilenet-v3"),
-        ("tiny", with(&|_| {}), &[], "space tiny: depths: expected 5 stages of at most 4"),
-        ("ofa-mbv3-w1.0", library.clone(), &[], "it knows 4 input sizes and does not say which"),
-        ("ofa-mbv3-w1.0", library.clone(), &[160, 192], "[24, 122], 2 of them input sizes"),
-        ("ofa-mbv3-w1.0", library, &[32, 64, 96, 112], "resolutions: expected some of [128"),
+    let tutorial = predictor(OfaPredictor::Tutorial, 128);
+    for (space, words) in [
+        ("ofa-resnet50", "family: expected mobilenet-v3"),
+        ("tiny", "space tiny: depths: expected 5 stages of at most 4"),
     ] {
-        let space = preset(space).expect("a preset");
-        let error = import(&space, &tensors, resolutions).expect_err(message).to_string();
-        assert!(error.contains(message), "{error}");
+        assert_refused(space, &tutorial, &[], words);
     }
+    let library = predictor(OfaPredictor::Library, 124);
+    for (resolutions, words) in [
+        (&[][..], "it knows 4 input sizes and does not say which"),
+        (&[160, 192], "[24, 122], 2 of them input sizes"),
+        (&[32, 64, 96, 112], "resolutions: expected some of [128"),
+    ] {
+        assert_refused("ofa-mbv3-w1.0", &library, resolutions, words);
+    }
+}
+
+#[test]
+fn tensors_of_other_shapes_and_types_are_refused() {
+    let space = "ofa-mbv3-w1.2";
+    let tutorial = predictor(OfaPredictor::Tutorial, 128);
+    let none = "a/x.pth: tensors: expected 0.weight or layers.0.0.weight";
+    assert_refused(space, &Tensors::new(), &[], none);
+    for (name, shape, words) in [
+        ("0.weight", &[24, 120][..], "0.weight: expected F32 [24, 128], 8 of them"),
+        ("2.weight", &[24, 25], "2.weight: expected F32 [N, 24], got F32 [24, 25]"),
+        ("4.weight", &[2, 24], "4.weight: expected F32 [1, 24], got F32 [2, 24]"),
+        ("2.bias", &[24, 1], "2.bias: expected F32 [24], got F32 [24, 1]"),
+        ("x.bias", &[1], "tensors: expected those of 2 to 16 layers and no more"),
+    ] {
+        let mut tensors = tutorial.clone();
+        tensors.insert(name.to_string(), formula(name, shape));
+        assert_refused(space, &tensors, &[], words);
+    }
+    let mut fewer = tutorial.clone();
+    fewer.remove("2.bias");
+    assert_refused(space, &fewer, &[], "and no more, got 0.bias, 0.weight");
+    let mut not_finite = tutorial.clone();
+    let nan = Tensor::new(&[f32::NAN], &Device::Cpu).expect("a number");
+    not_finite.insert("4.bias".to_string(), nan);
+    assert_refused(space, &not_finite, &[], "4.bias: expected finite numbers, got NaN");
+    let mut integers = tutorial;
+    let zeros = Tensor::zeros(HIDDEN, DType::U32, &Device::Cpu).expect("a vector");
+    integers.insert("2.bias".to_string(), zeros);
+    assert_refused(space, &integers, &[], "2.bias: expected F32 [24], got U32 [24]");
 }
 
 #[test]
@@ -194,14 +180,13 @@ fn choices_that_a_predictor_does_not_know_are_refused() {
 
 #[test]
 fn the_command_imports_a_file_and_says_what_it_is() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     let tensors: std::collections::HashMap<_, _> =
         predictor(OfaPredictor::Library, 124).into_iter().collect();
     candle_core::safetensors::save(&tensors, at.join("p.safetensors")).expect("writable");
     let import = "import predictor p.safetensors --space ofa-mbv3-w1.0 --out e.safetensors";
-    let error = fails("extract", at, import, 1);
-    assert!(error.contains("list its image_size_list in --resolutions"), "{error}");
+    assert_fails("extract", at, import, 1, "list its image_size_list in --resolutions");
     let document = json("extract", at, &format!("{import} --resolutions 192,128,224,160"));
     let imported = &document["origin"]["imported"];
     assert_eq!((&imported["kind"], &imported["file"]), (&"library".into(), &"p.safetensors".into()));
@@ -221,15 +206,14 @@ fn a_predictor_in_per_cent_is_converted() {
         if kind == OfaPredictor::Tutorial {
             shares.insert("4.bias".to_string(), Tensor::new(&[0.75f32], &Device::Cpu).expect("a number"));
         }
-        let last = |name: &str| ["4.weight", "4.bias", "layers.2.weight", "base_acc"].contains(&name);
         let times = |factor: f64| {
-            shares
-                .iter()
-                .map(|(name, tensor): (&String, &Tensor)| {
-                    let tensor = if last(name) { (tensor * factor).expect("small") } else { tensor.clone() };
-                    (name.clone(), tensor)
-                })
-                .collect::<Tensors>()
+            let mut tensors = shares.clone();
+            for name in ["4.weight", "4.bias", "layers.2.weight", "base_acc"] {
+                if let Some(tensor) = tensors.get_mut(name) {
+                    *tensor = (&*tensor * factor).expect("small");
+                }
+            }
+            tensors
         };
         let plain = import(&space, &shares, resolutions).expect("a predictor");
         let converted = import(&space, &times(100.0), resolutions).expect("a predictor");

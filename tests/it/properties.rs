@@ -1,4 +1,4 @@
-//! What is written is read again as the same, whatever it is.
+//! Random values of every file format are the same after writing and reading.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +11,8 @@ use proptest::prelude::*;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use space::{Arch, Ratio, SearchSpace, arch_file, preset, preset_names, sampler};
+
+use crate::testing::files::scratch;
 
 fn expand() -> impl Strategy<Value = Ratio> {
     (1u32..=10_000).prop_map(Ratio::hundredths)
@@ -132,8 +134,10 @@ proptest! {
         std_ms in prop::num::f64::POSITIVE | prop::num::f64::ZERO,
     ) {
         let row = OfaRow { count, mean_ms, std_ms: std_ms.abs() };
-        let key = |(height, width, channels)| format!("AvgPool2D-input:{height}x{width}x{channels}-output:1x1x{channels}");
-        let rows = sizes.into_iter().map(|size| (key(size), row)).collect();
+        let mut rows = BTreeMap::new();
+        for (height, width, channels) in sizes {
+            rows.insert(format!("AvgPool2D-input:{height}x{width}x{channels}-output:1x1x{channels}"), row);
+        }
         // a map of more values than a layer may have is refused
         let Ok(table) = OfaTable::new("t", rows) else { return Ok(()) };
         prop_assert_eq!(OfaTable::from_yaml("t", &table.to_yaml()).expect("own text"), table);
@@ -141,7 +145,7 @@ proptest! {
 
     #[test]
     fn accuracy_rows_round_trip(seeds in prop::collection::btree_set(any::<u64>(), 1..20), top1 in 0.0f64..=1.0) {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = scratch();
         let path = folder.path().join("rows.jsonl");
         let space = preset("fashion").expect("a preset");
         let header = AccuracyHeader {
@@ -151,10 +155,12 @@ proptest! {
             calibration: Calibration { images: 1, batch: 2, seed: 3 },
         };
         let (mut writer, _) = Writer::resume(&path, &header).expect("a new file");
-        let draw = |seed| sampler::random(&space, &mut ChaCha8Rng::seed_from_u64(seed));
-        let rows: Vec<_> =
-            seeds.into_iter().map(|seed| AccuracyRow { arch: draw(seed), top1, split: Split::Val, n: 7 }).collect();
-        rows.iter().for_each(|row| writer.append(row).expect("a new row"));
+        let mut rows = Vec::new();
+        for seed in seeds {
+            let arch = sampler::random(&space, &mut ChaCha8Rng::seed_from_u64(seed));
+            rows.push(AccuracyRow { arch, top1, split: Split::Val, n: 7 });
+            writer.append(&rows[rows.len() - 1]).expect("a new row");
+        }
         prop_assert_eq!(accuracy_file::read(&path).expect("own file").rows, rows);
     }
 

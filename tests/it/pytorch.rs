@@ -1,4 +1,4 @@
-//! Files that torch.save wrote (`tests/golden/make_pytorch.py`), and what may become of them on the way.
+//! Files of torch.save (`tests/golden/make_pytorch.py`), whole and altered.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,9 @@ use network::pytorch::{self, Container, PickleValue, StateDict};
 use proptest::prelude::*;
 use space::SearchSpace;
 
-use crate::cli::{fails, json};
-use crate::common::{formula, unit, values};
+use crate::testing::commands::{assert_fails, json, run, stdout};
+use crate::testing::files::{read_bytes, scratch, write_file};
+use crate::testing::formula::{formula, unit, values};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -20,7 +21,7 @@ const FILES: [(&str, Container); 2] =
     [("pytorch_zip.pth", Container::Zip), ("pytorch_legacy.pth", Container::Legacy)];
 
 /// The value that the script gives a tensor of this type.
-fn expected(name: &str, element: &str, index: usize) -> f32 {
+fn value_of(name: &str, element: &str, index: usize) -> f32 {
     let u = unit(name, index) as f32;
     let q = (64.0 * u).floor();
     match element {
@@ -48,7 +49,7 @@ fn every_type_and_view_is_read_as_torch_wrote_it() {
         ("scalar", &[]),
         ("empty", &[0, 3]),
     ];
-    let base = |row: usize, column: usize| expected("base", "f32", 6 * row + column);
+    let base = |row: usize, column: usize| value_of("base", "f32", 6 * row + column);
     for (file, container) in FILES {
         let state = StateDict::read(&golden(file), None).expect("a network");
         assert_eq!((state.container(), state.names().count()), (container, 16), "{file}");
@@ -56,17 +57,17 @@ fn every_type_and_view_is_read_as_torch_wrote_it() {
         for (name, shape) in table {
             assert_eq!(state.get(name).expect("listed").shape(), shape, "{file}: {name}");
             let element = if name == "scalar" { "f32" } else { name };
-            let wanted: Vec<f32> =
-                (0..shape.iter().product()).map(|index| expected(name, element, index)).collect();
-            assert_eq!(read(name), wanted, "{file}: {name}");
+            let expected: Vec<f32> =
+                (0..shape.iter().product()).map(|index| value_of(name, element, index)).collect();
+            assert_eq!(read(name), expected, "{file}: {name}");
         }
         let turned: Vec<f32> = (0..24).map(|index| base(index % 4, index / 4)).collect();
         assert_eq!(read("turned"), turned, "{file}");
         let part: Vec<f32> = (0..6).map(|index| base(1 + index / 3, 2 + index % 3)).collect();
         assert_eq!(read("part"), part, "{file}");
-        let repeated: Vec<f32> = (0..6).map(|index| expected("row", "f32", index % 3)).collect();
+        let repeated: Vec<f32> = (0..6).map(|index| value_of("row", "f32", index % 3)).collect();
         assert_eq!(read("repeated"), repeated, "{file}");
-        let parameter: Vec<f32> = (0..4).map(|index| expected("parameter", "f32", index)).collect();
+        let parameter: Vec<f32> = (0..4).map(|index| value_of("parameter", "f32", index)).collect();
         assert_eq!(read("parameter"), parameter, "{file}");
     }
 }
@@ -86,11 +87,11 @@ fn what_lies_beside_the_network_is_read_too() {
     }
 }
 
-/// The tiny space for images of so many channels, and a state dict of it with the names of an elastic network.
+/// Writes the tiny space for images of so many channels, and its state dict with the names of an elastic network.
 fn foreign_supernet(at: &Path, channels: usize) {
     let toml = space::preset("tiny").expect("a preset").to_toml();
     let toml = toml.replace("input_channels = 1", &format!("input_channels = {channels}"));
-    std::fs::write(at.join("space.toml"), &toml).expect("written");
+    write_file(at.join("space.toml"), &toml);
     let space = SearchSpace::from_toml("space.toml", &toml).expect("a space");
     let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
     let mut tensors = HashMap::new();
@@ -111,7 +112,7 @@ fn an_imported_supernet_is_evaluated_and_exported_with_its_statistics() {
     let import = "import net.safetensors --space space.toml --out supernet.safetensors";
     let export = "export --supernet supernet.safetensors --arch random:3 --inherit-bn --out model";
     for (channels, data) in [(1, "--data digits"), (3, "")] {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = scratch();
         let at = folder.path();
         foreign_supernet(at, channels);
         let said = json("supernet", at, import);
@@ -133,8 +134,7 @@ fn an_imported_supernet_is_evaluated_and_exported_with_its_statistics() {
         let eval = "eval --supernet supernet.safetensors --data digits --arch random:3 --inherit-bn";
         let top1 = json("supernet", at, eval)["results"][0]["top1"].clone();
         assert_eq!(top1, origin["measured"]["top1"], "the same statistics");
-        let message = fails("extract", at, export, 1);
-        assert!(message.contains("say with --data which images the network takes"), "{message}");
+        assert_fails("extract", at, export, 1, "say with --data which images the network takes");
         // the same sub-network, calibrated
         json("extract", at, &format!("{} {data}", export.replace("--inherit-bn", "")));
         assert!(
@@ -145,7 +145,7 @@ fn an_imported_supernet_is_evaluated_and_exported_with_its_statistics() {
 
 #[test]
 fn an_import_says_what_it_chose_and_stripped() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     foreign_supernet(at, 1);
     let tensors = candle_core::safetensors::load(at.join("net.safetensors"), &candle_core::Device::Cpu);
@@ -158,11 +158,16 @@ fn an_import_says_what_it_chose_and_stripped() {
     let import = "import wrapped.safetensors --space space.toml --out supernet.safetensors";
     let said = json("supernet", at, import);
     assert_eq!((&said["prefix"], &said["entry"]), (&"module._orig_mod.".into(), &"".into()));
-    let output = crate::cli::run("supernet", at, import);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let output = run("supernet", at, import);
+    let text = stdout(&output);
     assert!(text.contains("\nprefix      module._orig_mod. stripped from every name\n"), "{text}");
-    let message = fails("supernet", at, &format!("{import} --key state_dict_ema"), 1);
-    assert!(message.contains("safetensors, which have no entries; leave --key out"), "{message}");
+    assert_fails(
+        "supernet",
+        at,
+        &format!("{import} --key state_dict_ema"),
+        1,
+        "safetensors, which have no entries; leave --key out",
+    );
 }
 
 proptest! {
@@ -172,7 +177,7 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         end in prop::option::of(any::<prop::sample::Index>()),
     ) {
-        let mut bytes = std::fs::read(golden(FILES[which].0)).expect("a file");
+        let mut bytes = read_bytes(golden(FILES[which].0));
         for (at, byte) in changes {
             let at = at.index(bytes.len());
             bytes[at] = byte;

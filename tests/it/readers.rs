@@ -1,6 +1,8 @@
-//! Every reader over inputs that were once trouble, and over what a torn or altered file may be.
+//! Every reader on inputs of former bugs, and on torn and altered files.
 
 use std::path::{Path, PathBuf};
+
+use crate::testing::files::read_bytes;
 
 #[path = "../../fuzz/src/lib.rs"]
 #[allow(dead_code)]
@@ -17,7 +19,7 @@ fn inputs_that_were_trouble_are_none_any_more() {
     for (name, read) in fuzz::ALL {
         for path in inputs("regressions", name) {
             println!("{}", path.display());
-            read(&std::fs::read(path).expect("a file"));
+            read(&read_bytes(&path));
         }
     }
 }
@@ -28,7 +30,7 @@ fn torn_and_altered_files_are_errors_that_name_their_place() {
         let seeds = inputs("seeds", name);
         assert!(!seeds.is_empty(), "fuzz/seeds/{name}");
         for path in seeds {
-            let good = std::fs::read(path).expect("a file");
+            let good = read_bytes(&path);
             read(&good);
             let step = (good.len() / 60).max(1);
             for at in (0..good.len()).step_by(step) {

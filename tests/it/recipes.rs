@@ -1,25 +1,23 @@
-//! `supernet recipe`, and the flags that stand for fields of a recipe.
+//! `supernet recipe`, and the flags that replace fields of a recipe.
 
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::cli::{fails, json, pipeline, run};
+use crate::testing::commands::{assert_fails, fails, json, pipeline, run, succeeds};
+use crate::testing::files::{plan_of, read_bytes, scratch, weights_of, write_file};
 
 fn plan(at: &Path, run: &str) -> Value {
-    let file = at.join(run).join("plan.json");
-    let document: Value =
-        serde_json::from_str(&std::fs::read_to_string(file).expect("a plan")).expect("JSON");
-    document["plan"].clone()
+    plan_of(&at.join(run))["plan"].clone()
 }
 
 #[test]
 fn what_recipe_prints_is_what_train_reads() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     assert_eq!(json("supernet", at, "recipe --list")["recipes"], serde_json::json!(["progressive"]));
     let text = run("supernet", at, "recipe progressive --toml").stdout;
-    std::fs::write(at.join("mine.toml"), &text).expect("written");
+    write_file(at.join("mine.toml"), &text);
     assert!(run("supernet", at, "recipe mine.toml --toml").stdout == text);
     let document = json("supernet", at, "recipe mine.toml");
     assert_eq!((&document["batch"], &document["phases"][0]["lr"]), (&64.into(), &2.6.into()));
@@ -28,15 +26,19 @@ fn what_recipe_prints_is_what_train_reads() {
     let train = "train --space tiny --data digits --scale 0.001";
     json("supernet", at, &format!("{train} --out built"));
     json("supernet", at, &format!("{train} --recipe mine.toml --out read"));
-    let bytes = |run: &str| std::fs::read(at.join(run).join("supernet.safetensors")).expect("weights");
-    assert!(bytes("built") == bytes("read"));
-    let message = fails("supernet", at, "recipe nothing", 1);
-    assert!(message.contains("nothing: expected a recipe (progressive) or a TOML file"), "{message}");
+    assert!(weights_of(&at.join("built")) == weights_of(&at.join("read")));
+    assert_fails(
+        "supernet",
+        at,
+        "recipe nothing",
+        1,
+        "nothing: expected a recipe (progressive) or a TOML file",
+    );
 }
 
 #[test]
 fn flags_replace_batch_and_rate() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     let train = "train --space tiny --data digits --scale 0.001";
     json("supernet", at, &format!("{train} --batch 32 --out smaller"));
@@ -53,9 +55,9 @@ fn flags_replace_batch_and_rate() {
         assert!((other / one - 0.01 / smaller[0]).abs() < 1e-9, "{one} and {other}");
     }
     assert!((slower[0] - 0.01).abs() < 1e-12);
-    // the same flags go on
+    // the same flags resume
     json("supernet", at, &format!("{train} --batch 32 --lr 0.01 --out slower --resume"));
-    // weights to start from: the rate that is asked for is that of the whole network, in place of a fine-tuning's
+    // with weights to start from, the rate is still that of the whole network, not that of a fine-tuning
     let start = "train --start smaller --data digits --scale 0.001 --lr 0.3 --out started";
     json("supernet", at, start);
     assert!((rates("started")[0] - 0.3).abs() < 1e-12);
@@ -72,7 +74,7 @@ fn flags_replace_batch_and_rate() {
 #[test]
 fn a_set_smaller_than_the_batch_makes_it_smaller() {
     let from = pipeline();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     let supernet = from.join("run/supernet.safetensors");
     let export =
@@ -82,12 +84,10 @@ fn a_set_smaller_than_the_batch_makes_it_smaller() {
         ("train --space tiny --data digits --scale 0.001 --batch 2000", "run"),
         ("finetune model --data digits --epochs 1 --batch 2000", "tuned"),
     ] {
-        let output = run("supernet", at, &format!("{line} --out {run_folder}"));
-        let message = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{message}");
-        let told =
+        let message = succeeds("supernet", at, &format!("{line} --out {run_folder}"));
+        let note =
             "note: digits has 1071 training images, fewer than a batch of 2000: steps are of 1071 images";
-        assert!(message.contains(told), "{message}");
+        assert!(message.contains(note), "{message}");
         assert_eq!(
             (&plan(at, run_folder)["batch"], &plan(at, run_folder)["steps_per_epoch"]),
             (&1071.into(), &1.into())
@@ -95,10 +95,10 @@ fn a_set_smaller_than_the_batch_makes_it_smaller() {
     }
 }
 
-/// The file that a phase of the recipe asks for is given by a flag, and goes into the plan.
+/// A flag names the file of the teacher that a phase requires, and the plan records it.
 #[test]
 fn a_teacher_is_given_where_the_recipe_asks_for_one() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     let text = String::from_utf8(run("supernet", at, "recipe progressive --toml").stdout).expect("text");
     let taught = text.replacen("[[phases]]\n", "[[phases]]\nteacher = \"file\"\n", 1);
@@ -107,23 +107,26 @@ fn a_teacher_is_given_where_the_recipe_asks_for_one() {
         "[optimizer]\nkind = \"adamw\"\n\n[[phases]]",
         1,
     );
-    std::fs::write(at.join("taught.toml"), adamw).expect("written");
+    write_file(at.join("taught.toml"), adamw);
     let said = String::from_utf8(run("supernet", at, "recipe taught.toml").stdout).expect("text");
     assert!(said.contains("; optimizer adamw\n") && said.contains(", taught by a file\n"), "{said}");
     let train = "train --space tiny --data digits --scale 0.001 --lr 0.002";
     json("supernet", at, "train --space tiny --data digits --scale 0.001 --out first");
-    let message = fails("supernet", at, &format!("{train} --recipe taught.toml --out run"), 1);
-    assert!(message.contains("phases[1] (full).teacher: expected a teacher file, got none"), "{message}");
-    let message = fails("supernet", at, &format!("{train} --teacher first --out run"), 1);
-    assert!(message.contains("leave --teacher out"), "{message}");
+    assert_fails(
+        "supernet",
+        at,
+        &format!("{train} --recipe taught.toml --out run"),
+        1,
+        "phases[1] (full).teacher: expected a teacher file, got none",
+    );
+    assert_fails("supernet", at, &format!("{train} --teacher first --out run"), 1, "leave --teacher out");
     let taught = format!("{train} --recipe taught.toml --out run --teacher");
     json("supernet", at, &format!("{taught} first"));
-    let hash = blake3::hash(&std::fs::read(at.join("first/supernet.safetensors")).expect("weights"));
+    let hash = blake3::hash(&read_bytes(at.join("first/supernet.safetensors")));
     let plan = plan(at, "run");
     assert_eq!(plan["teacher"], hash.to_hex().as_str());
     assert_eq!((&plan["optimizer"]["kind"], plan.get("momentum")), (&"adamw".into(), None));
     let other = "first/teacher.safetensors";
-    let message = fails("supernet", at, &format!("{taught} {other} --resume"), 1);
-    assert!(message.contains("plan.teacher: expected \""), "{message}");
+    assert_fails("supernet", at, &format!("{taught} {other} --resume"), 1, "plan.teacher: expected \"");
     json("supernet", at, &format!("{taught} first --resume"));
 }

@@ -1,17 +1,19 @@
-//! What the two command lines say: every help text, and the errors that users meet.
+//! The texts of the two command lines: every help text, and the errors that users meet.
 //!
-//! `INSTA_UPDATE=always cargo test --test it snapshots` writes what they say now; read the difference before it is
-//! committed.
+//! `INSTA_UPDATE=always cargo test --test it snapshots` writes the texts of today; read the difference before
+//! it is committed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use insta::{Settings, assert_snapshot};
+use insta::assert_snapshot;
 
-use crate::cli::{binary, pipeline, run};
+use crate::testing::commands::{binary, pipeline, run};
+use crate::testing::files::{copy_files, read_bytes, read_text, scratch, write_file};
+use crate::testing::snapshot::settings;
 
-/// Every command of a tool and theirs, as the tools' own help names them; first the tool by itself.
+/// Every command and subcommand of a tool, as its help lists them, after the tool by itself.
 fn commands(name: &str, folder: &Path) -> Vec<String> {
     let mut known = vec![String::new()];
     let mut at = 0;
@@ -20,7 +22,7 @@ fn commands(name: &str, folder: &Path) -> Vec<String> {
         let help = String::from_utf8(output.stdout).expect("text");
         let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
         for line in listed.take_while(|line| !line.is_empty()) {
-            // what a line goes on with is indented further
+            // continued lines are indented further
             let inner = line.strip_prefix("  ").and_then(|line| line.split(' ').next());
             if let Some(inner) = inner.filter(|inner| !["", "help"].contains(inner)) {
                 known.push(format!("{command} {inner}").trim().to_string());
@@ -31,17 +33,9 @@ fn commands(name: &str, folder: &Path) -> Vec<String> {
     known
 }
 
-fn settings() -> Settings {
-    let mut settings = Settings::clone_current();
-    settings.set_snapshot_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/snapshots"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings
-}
-
 #[test]
 fn every_help_text() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     for (name, count) in [("supernet", 11), ("extract", 17)] {
         let mut text = String::new();
         let commands = commands(name, folder.path());
@@ -59,8 +53,8 @@ fn every_help_text() {
 
 /// Files that are broken in one way each.
 fn broken_files(at: &Path) {
-    let good = |name: &str| std::fs::read(at.join(name)).expect("a file");
-    let write = |name: &str, bytes: &[u8]| std::fs::write(at.join(name), bytes).expect("written");
+    let good = |name: &str| read_bytes(at.join(name));
+    let write = |name: &str, bytes: &[u8]| write_file(at.join(name), bytes);
     let weights = good("run/supernet.safetensors");
     write("torn.safetensors", &weights[..weights.len() / 2]);
     write("empty.safetensors", b"");
@@ -93,7 +87,7 @@ fn broken_files(at: &Path) {
     }
     write("recipe.toml", b"version = 1\nname = \"x\"\n");
     write("digit.gif", b"GIF89a...");
-    // the names of other classes than the digits'
+    // a class name that digits do not have
     let config = text("sound/config.json").replacen("\"2\",", "\"two\",", 1);
     std::fs::create_dir_all(at.join("two")).expect("made");
     write("two/config.json", config.as_bytes());
@@ -105,136 +99,139 @@ fn broken_files(at: &Path) {
     image::GrayImage::new(8, 8).save(folder.join("a.png")).expect("written");
 }
 
+const TRAINED: &str = "--supernet run/supernet.safetensors --data digits";
 const SEARCH: &str =
     "search --space tiny --estimator estimator.safetensors --latency-table table.json --out x.json";
 
-/// `TOOL ARGUMENTS`, each of which must fail.
+/// Arguments with which `supernet` must fail; `TRAINED` and `SEARCH` stand for [`TRAINED`] and [`SEARCH`].
+const FAILING_SUPERNET: &[&str] = &[
+    "space nothing",
+    "space unknown.toml",
+    "space even.toml",
+    "space vast.toml",
+    "train --space tiny --data digits --out run",
+    "train --space tiny --data digits --out run --resume",
+    "train --space tiny --data digits --out accuracy.jsonl/x",
+    "train --space tiny --data digits --out x --recipe nothing",
+    "train --space tiny --data digits --out x --recipe recipe.toml",
+    "train --space tiny --data digits --out x --scale 0",
+    "train --space tiny --data digits --out x --device cuda:0",
+    "train --space tiny --data mnist --out x",
+    "train --space tiny --data idx:nowhere --out x",
+    "train --space tiny --data idx:images --out x",
+    "train --space tiny --data folder:nowhere --out x",
+    "train --space tiny --data folder:images --out x",
+    "train --space ofa-mbv3-w1.0 --data digits --out x",
+    "train --space classes.toml --data digits --out x",
+    "train --space tiny",
+    "train --space tiny --data digits --out x --threads 0",
+    "eval --supernet nowhere.safetensors --data digits --arch largest",
+    "eval --supernet torn.safetensors --data digits --arch largest",
+    "eval --supernet empty.safetensors --data digits --arch largest",
+    "eval --supernet huge.safetensors --data digits --arch largest",
+    "eval --supernet table.json --data digits --arch largest",
+    "eval --supernet estimator.safetensors --data digits --arch largest",
+    "eval --supernet run/checkpoint.safetensors --data digits --arch largest",
+    "eval TRAINED --arch r9:k3e3/k3e3",
+    "eval TRAINED --arch r8:k9e3/k3e3",
+    "eval TRAINED --arch r8:k3e3",
+    "eval TRAINED --arch biggest",
+    "eval TRAINED --arch random:many",
+    "eval TRAINED --arch table.json",
+    "eval TRAINED --arch largest --split all",
+    "sample TRAINED --count 5 --out table.json",
+    "sample TRAINED --count 5 --out nowhere/rows.jsonl",
+    "finetune nowhere --data digits --out x",
+    "finetune run --data digits --out x",
+    "finetune sound --data mnist --out x",
+    "finetune sound --data digits --out ./sound",
+    "finetune sound --data digits --out run",
+    "finetune sound --data digits --out run --resume",
+    "finetune sound --data digits --out accuracy.jsonl/x",
+    "finetune sound --data digits --out x --teacher torn.safetensors",
+    "finetune sound --data digits --out x --teacher run/checkpoint.safetensors",
+    "finetune sound --data digits --out y --epochs 0",
+    "finetune sound --data digits --out y --lr nan",
+    "finetune sound --data digits --out x --batch 0",
+    "finetune two --data digits --out y",
+    "import nowhere.pth --space tiny --out x",
+    "import table.json --space tiny --out x",
+    "import run/supernet.safetensors --space fashion --out x",
+    "import run/supernet.safetensors --space tiny --out run/supernet.safetensors",
+    "eval TRAINED --arch largest --inherit-bn",
+    "bench --space tiny --resolution 8 --batch 0",
+    "bench --space tiny --resolution 8 --batch 2 --arch smaller",
+    "nonsense",
+    "",
+];
+
+/// Arguments with which `extract` must fail.
+const FAILING_EXTRACT: &[&str] = &[
+    "measure --space tiny --out nowhere/table.json",
+    "measure --space tiny --out older.json --missing",
+    "measure --space tiny --out x.json --half-width 0",
+    "measure --space tiny --out x.json --engine gpu",
+    "measure --space tiny --out x.json --engine onnxruntime:nowhere.so",
+    "measure --space tiny --out x.json --networks 3",
+    "measure --space tiny --out x.json --resolutions 9",
+    "measure --space tiny --out x.json --limits 2 --networks 0",
+    "measure --space tiny --plan-only x.jsonl",
+    "measure --space tiny --missing --plan-only x.jsonl --threads 1",
+    "measure --space tiny --rows accuracy.jsonl --out x.json",
+    "table table.json --space tiny --export-ofa table.json",
+    "import table table.json --out x.json",
+    "table newer.json",
+    "table older.json",
+    "table negative.json",
+    "table accuracy.jsonl",
+    "fit --accuracy nowhere.jsonl --out x",
+    "fit --accuracy doubtful.jsonl --out x",
+    "fit --accuracy twice.jsonl --out x",
+    "fit --accuracy few.jsonl --out x",
+    "fit --accuracy torn.jsonl --out x",
+    "fit --accuracy table.json --out x",
+    "SEARCH --max-latency 12",
+    "SEARCH --max-macs 1K",
+    "SEARCH --max-params 1K",
+    "search --space fashion --estimator estimator.safetensors --latency-table table.json --out x",
+    "search --space tiny --estimator run/supernet.safetensors --latency-table table.json --out x",
+    "search --space tiny --estimator estimator.safetensors --latency-table estimator.safetensors --out x",
+    "export TRAINED --arch smallest --out run",
+    "export TRAINED --arch smallest --out nowhere/model",
+    "export TRAINED --arch smallest --out x --calibration-images 0",
+    "export TRAINED --arch smallest --out x --format keras",
+    "export TRAINED --arch smallest --out inherited --inherit-bn",
+    "export --supernet run/supernet.safetensors --arch smallest --out x",
+    "verify nowhere --supernet run/supernet.safetensors",
+    "verify run --supernet run/supernet.safetensors",
+    "predict nowhere digit.png",
+    "predict sound digit.gif",
+    "predict sound digit.npy",
+    "predict sound nowhere.png",
+    "inspect nowhere",
+    "inspect table.json",
+    "man accuracy.jsonl/x",
+    "nonsense",
+    "",
+];
+
+/// `TOOL ARGUMENTS` of all that must fail.
 fn failing() -> Vec<String> {
-    let trained = "--supernet run/supernet.safetensors --data digits";
-    let supernet = [
-        "space nothing",
-        "space unknown.toml",
-        "space even.toml",
-        "space vast.toml",
-        "train --space tiny --data digits --out run",
-        "train --space tiny --data digits --out run --resume",
-        "train --space tiny --data digits --out accuracy.jsonl/x",
-        "train --space tiny --data digits --out x --recipe nothing",
-        "train --space tiny --data digits --out x --recipe recipe.toml",
-        "train --space tiny --data digits --out x --scale 0",
-        "train --space tiny --data digits --out x --device cuda:0",
-        "train --space tiny --data mnist --out x",
-        "train --space tiny --data idx:nowhere --out x",
-        "train --space tiny --data idx:images --out x",
-        "train --space tiny --data folder:nowhere --out x",
-        "train --space tiny --data folder:images --out x",
-        "train --space ofa-mbv3-w1.0 --data digits --out x",
-        "train --space classes.toml --data digits --out x",
-        "train --space tiny",
-        "train --space tiny --data digits --out x --threads 0",
-        "eval --supernet nowhere.safetensors --data digits --arch largest",
-        "eval --supernet torn.safetensors --data digits --arch largest",
-        "eval --supernet empty.safetensors --data digits --arch largest",
-        "eval --supernet huge.safetensors --data digits --arch largest",
-        "eval --supernet table.json --data digits --arch largest",
-        "eval --supernet estimator.safetensors --data digits --arch largest",
-        "eval --supernet run/checkpoint.safetensors --data digits --arch largest",
-        "eval TRAINED --arch r9:k3e3/k3e3",
-        "eval TRAINED --arch r8:k9e3/k3e3",
-        "eval TRAINED --arch r8:k3e3",
-        "eval TRAINED --arch biggest",
-        "eval TRAINED --arch random:many",
-        "eval TRAINED --arch table.json",
-        "eval TRAINED --arch largest --split all",
-        "sample TRAINED --count 5 --out table.json",
-        "sample TRAINED --count 5 --out nowhere/rows.jsonl",
-        "finetune nowhere --data digits --out x",
-        "finetune run --data digits --out x",
-        "finetune sound --data mnist --out x",
-        "finetune sound --data digits --out ./sound",
-        "finetune sound --data digits --out run",
-        "finetune sound --data digits --out run --resume",
-        "finetune sound --data digits --out accuracy.jsonl/x",
-        "finetune sound --data digits --out x --teacher torn.safetensors",
-        "finetune sound --data digits --out x --teacher run/checkpoint.safetensors",
-        "finetune sound --data digits --out y --epochs 0",
-        "finetune sound --data digits --out y --lr nan",
-        "finetune sound --data digits --out x --batch 0",
-        "finetune two --data digits --out y",
-        "import nowhere.pth --space tiny --out x",
-        "import table.json --space tiny --out x",
-        "import run/supernet.safetensors --space fashion --out x",
-        "import run/supernet.safetensors --space tiny --out run/supernet.safetensors",
-        "eval TRAINED --arch largest --inherit-bn",
-        "bench --space tiny --resolution 8 --batch 0",
-        "bench --space tiny --resolution 8 --batch 2 --arch smaller",
-        "nonsense",
-        "",
-    ];
-    let extract = [
-        "measure --space tiny --out nowhere/table.json",
-        "measure --space tiny --out older.json --missing",
-        "measure --space tiny --out x.json --half-width 0",
-        "measure --space tiny --out x.json --engine gpu",
-        "measure --space tiny --out x.json --engine onnxruntime:nowhere.so",
-        "measure --space tiny --out x.json --networks 3",
-        "measure --space tiny --out x.json --resolutions 9",
-        "measure --space tiny --out x.json --limits 2 --networks 0",
-        "measure --space tiny --plan-only x.jsonl",
-        "measure --space tiny --missing --plan-only x.jsonl --threads 1",
-        "measure --space tiny --rows accuracy.jsonl --out x.json",
-        "table table.json --space tiny --export-ofa table.json",
-        "import table table.json --out x.json",
-        "table newer.json",
-        "table older.json",
-        "table negative.json",
-        "table accuracy.jsonl",
-        "fit --accuracy nowhere.jsonl --out x",
-        "fit --accuracy doubtful.jsonl --out x",
-        "fit --accuracy twice.jsonl --out x",
-        "fit --accuracy few.jsonl --out x",
-        "fit --accuracy torn.jsonl --out x",
-        "fit --accuracy table.json --out x",
-        "SEARCH --max-latency 12",
-        "SEARCH --max-macs 1K",
-        "SEARCH --max-params 1K",
-        "search --space fashion --estimator estimator.safetensors --latency-table table.json --out x",
-        "search --space tiny --estimator run/supernet.safetensors --latency-table table.json --out x",
-        "search --space tiny --estimator estimator.safetensors --latency-table estimator.safetensors --out x",
-        "export TRAINED --arch smallest --out run",
-        "export TRAINED --arch smallest --out nowhere/model",
-        "export TRAINED --arch smallest --out x --calibration-images 0",
-        "export TRAINED --arch smallest --out x --format keras",
-        "export TRAINED --arch smallest --out inherited --inherit-bn",
-        "export --supernet run/supernet.safetensors --arch smallest --out x",
-        "verify nowhere --supernet run/supernet.safetensors",
-        "verify run --supernet run/supernet.safetensors",
-        "predict nowhere digit.png",
-        "predict sound digit.gif",
-        "predict sound digit.npy",
-        "predict sound nowhere.png",
-        "inspect nowhere",
-        "inspect table.json",
-        "man accuracy.jsonl/x",
-        "nonsense",
-        "",
-    ];
-    let line = |tool: &str, line: &str| {
-        format!("{tool} {line}").replace("TRAINED", trained).replace("SEARCH", SEARCH)
-    };
-    let supernet = supernet.map(|rest| line("supernet", rest));
-    let extract = extract.map(|rest| line("extract", rest));
-    supernet.into_iter().chain(extract).collect()
+    let mut lines = Vec::new();
+    for (tool, all) in [("supernet", FAILING_SUPERNET), ("extract", FAILING_EXTRACT)] {
+        for arguments in all {
+            lines.push(format!("{tool} {arguments}").replace("TRAINED", TRAINED).replace("SEARCH", SEARCH));
+        }
+    }
+    lines
 }
 
 #[test]
 fn every_error() {
-    // a copy, so that what other tests make beside does not show
-    let from = pipeline();
-    let folder = tempfile::tempdir().expect("a folder");
+    // a copy, so that the files of other tests do not show
+    let folder = scratch();
     let at = folder.path();
-    std::fs::create_dir(at.join("run")).expect("made");
-    for name in [
+    let names = [
         "run/supernet.safetensors",
         "run/checkpoint.safetensors",
         "run/teacher.safetensors",
@@ -243,9 +240,8 @@ fn every_error() {
         "accuracy.jsonl",
         "table.json",
         "estimator.safetensors",
-    ] {
-        std::fs::copy(from.join(name), at.join(name)).expect("copied");
-    }
+    ];
+    copy_files(pipeline(), at, &names);
     let export =
         "export --supernet run/supernet.safetensors --data digits --arch smallest --out sound --quiet";
     assert!(run("extract", at, export).status.success());
@@ -278,7 +274,7 @@ fn every_error() {
 
 #[test]
 fn shells_and_manuals_are_served() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     for name in ["supernet", "extract"] {
         for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
             let output = run(name, folder.path(), &format!("completion {shell}"));
@@ -289,7 +285,7 @@ fn shells_and_manuals_are_served() {
         assert!(run(name, folder.path(), &format!("man {}", man.display())).status.success());
         let pages = std::fs::read_dir(&man).expect("a folder").count();
         assert!(pages >= commands(name, folder.path()).len(), "{pages} pages");
-        let page = std::fs::read_to_string(man.join(format!("{name}.1"))).expect("the first page");
+        let page = read_text(man.join(format!("{name}.1")));
         assert!(page.contains(".SH NAME") && page.contains("completion"), "{page}");
     }
     assert!(binary("supernet").is_file());

@@ -1,5 +1,5 @@
-//! Arrays of floats that are wider than high, from `.npy` files to a verified folder and a prediction: depthwise-separable
-//! blocks on 40 bands and 101 frames.
+//! Spectrograms of 40 bands and 101 frames, from `.npy` files to a verified folder and a prediction, with
+//! depthwise-separable blocks.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,48 +11,45 @@ use network::nn::{FoldedNetwork, MapSource, Network, Pass, Source, Tape};
 use serde_json::Value;
 use space::{Extent, LayerSpec, preset};
 
-use crate::cli::{fails, json};
-use crate::common::{all_backends, assert_close, formula, formula_weights, unit, values, zeros};
-use crate::examples::{assert_logits, logits, python_with, run_script};
+use crate::testing::commands::{assert_fails, json};
+use crate::testing::files::{read_text, scratch, write_file};
+use crate::testing::formula::{
+    all_backends, assert_close, formula, formula_weights, network_of, unit, values, zeros,
+};
+use crate::testing::python::{assert_logits, logits, npy, python_with, run_script};
 
 const BANDS: usize = 40;
 const FRAMES: usize = 101;
 
-/// What is heard: a tone that rises, one that falls, a low and a high hum.
+/// A falling tone, a high hum, a low hum, a rising tone.
 const CLASSES: [&str; 4] = ["down", "high", "low", "up"];
 
-/// Loudness in decibels: noise around -60, and 40 more where the class has its sound, somewhat later or higher each time.
+/// Loudness in dB: noise around -60, and 40 more in the band of the class, with a delay and a shift that depend on the name.
 fn spectrogram(class: usize, name: &str) -> Vec<f32> {
     let shift = 4.0 * unit(name, 1_000_000);
     let delay = 8.0 * unit(name, 1_000_001);
-    let sound = |frame: f64| {
-        let along = (frame - delay) / FRAMES as f64;
-        match class {
-            0 => 32.0 - 24.0 * along,
-            1 => 30.0,
-            2 => 10.0,
-            _ => 8.0 + 24.0 * along,
-        }
-    };
-    let value = |at: usize| {
+    let mut values = Vec::new();
+    for at in 0..BANDS * FRAMES {
         let band = (at / FRAMES) as f64;
         let frame = (at % FRAMES) as f64;
-        let apart = (band - sound(frame) - shift) / 2.0;
-        -60.0 + 12.0 * unit(name, at) + 40.0 * (-apart * apart).exp()
-    };
-    (0..BANDS * FRAMES).map(|at| value(at) as f32).collect()
+        let apart = (band - band_of(class, frame - delay) - shift) / 2.0;
+        values.push((-60.0 + 12.0 * unit(name, at) + 40.0 * (-apart * apart).exp()) as f32);
+    }
+    values
 }
 
-fn npy(descr: &str, shape: &str, data: impl Iterator<Item = u8>) -> Vec<u8> {
-    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend((header.len() as u16).to_le_bytes());
-    bytes.extend(header.as_bytes());
-    bytes.extend(data);
-    bytes
+/// The band of a class's sound in a frame.
+fn band_of(class: usize, frame: f64) -> f64 {
+    let along = frame / FRAMES as f64;
+    match class {
+        0 => 32.0 - 24.0 * along,
+        1 => 30.0,
+        2 => 10.0,
+        _ => 8.0 + 24.0 * along,
+    }
 }
 
-/// Splits of so many arrays of each class; every other one is written with a channel, and as big-endian float64.
+/// Writes the splits; every other array has a channel axis, and is big-endian float64.
 fn write_data(at: &Path) {
     for (split, count) in [("train", 24), ("val", 12), ("test", 6)] {
         for (class, word) in CLASSES.iter().enumerate() {
@@ -66,24 +63,24 @@ fn write_data(at: &Path) {
                     let bytes = values.into_iter().flat_map(|value| f64::from(value).to_be_bytes());
                     npy(">f8", "(1, 40, 101)", bytes)
                 };
-                std::fs::write(folder.join(format!("{number:02}.npy")), bytes).expect("written");
+                write_file(folder.join(format!("{number:02}.npy")), bytes);
             }
         }
     }
 }
 
-/// The sub-network that is found is the best of all that keep the limit.
+/// Checks that the result of a search is the best of all sub-networks within the limit.
 fn assert_is_best(at: &Path, found: &Value, most_macs: u64) {
     let space = preset("tiny-spectrogram").expect("a preset");
     let rows = space.genome().all();
     assert_eq!(rows.len(), 1728);
-    let kept = |macs: u64| macs <= most_macs;
-    let archs: Vec<_> = rows
-        .iter()
-        .filter(|row| kept(space::cost(&space.lower_row(row)).macs as u64))
-        .map(|row| space.arch(row))
-        .collect();
-    assert!((100..1700).contains(&archs.len()), "{} keep the limit", archs.len());
+    let mut archs = Vec::new();
+    for row in &rows {
+        if space::cost(&space.lower_row(row)).macs as u64 <= most_macs {
+            archs.push(space.arch(row));
+        }
+    }
+    assert!((100..1700).contains(&archs.len()), "{} within the limit", archs.len());
     let estimator = AccuracyEstimator::read(&at.join("estimator.safetensors")).expect("an estimator");
     let predicted = estimator.predict(&archs).expect("of the space");
     let best = predicted.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -97,14 +94,14 @@ const FROM: &str = "--supernet run/supernet.safetensors --data npy:words";
 
 #[test]
 fn spectrograms_go_all_the_way() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     write_data(at);
     let train = format!("train --space tiny-spectrogram {DATA} --batch 24 --seed 1 --scale 0.1");
     json("supernet", at, &format!("{train} --out run --threads 2"));
-    let plan = std::fs::read_to_string(at.join("run/plan.json")).expect("a plan");
+    let plan = read_text(at.join("run/plan.json"));
     assert!(plan.contains("\"min_width\": 0.8") && plan.contains("\"flip\": false"), "{plan}");
-    let log = std::fs::read_to_string(at.join("run/log.jsonl")).expect("a log");
+    let log = read_text(at.join("run/log.jsonl"));
     assert!(log.contains("\"resolution\":\"40x101\""), "{log}");
 
     let judged = json("supernet", at, &format!("eval {FROM} --arch largest --arch smallest --split test"));
@@ -140,9 +137,9 @@ fn spectrograms_go_all_the_way() {
     assert_refusals(at);
 }
 
-/// What the exported network says of files, in this toolkit and in others where they are.
+/// Checks predictions of the exported network, in this toolkit and in Python where that is installed.
 fn assert_predictions(at: &Path) {
-    let config = std::fs::read_to_string(at.join("model/config.json")).expect("a config");
+    let config = read_text(at.join("model/config.json"));
     let config: Value = serde_json::from_str(&config).expect("JSON");
     let input = &config["input"];
     assert_eq!((&config["version"], &input["values"]), (&4.into(), &"floats".into()), "{config}");
@@ -179,21 +176,24 @@ fn assert_refusals(at: &Path) {
         ),
     ] {
         if let Some(bytes) = bytes {
-            std::fs::write(at.join(name), bytes).expect("written");
+            write_file(at.join(name), bytes);
         }
-        let error = fails("extract", at, &format!("predict model {name}"), 1);
-        assert!(error.contains(part), "{error}");
+        assert_fails("extract", at, &format!("predict model {name}"), 1, part);
     }
     // an array of another size is resized
     let small = npy("<f2", "(1, 2)", [0, 0xd4, 0, 0xd4].into_iter());
-    std::fs::write(at.join("small.npy"), small).expect("written");
+    write_file(at.join("small.npy"), small);
     json("extract", at, "predict model small.npy");
     let eval = "eval --supernet run/supernet.safetensors --arch largest --data";
-    let error = fails("supernet", at, &format!("{eval} digits"), 1);
-    assert!(error.contains("classes: expected"), "{error}");
-    std::fs::write(at.join("words/val/up/01.npy"), b"PNG").expect("written");
-    let error = fails("supernet", at, &format!("{eval} npy:words"), 1);
-    assert!(error.contains("val/up/01.npy: header: expected numpy's .npy format"), "{error}");
+    assert_fails("supernet", at, &format!("{eval} digits"), 1, "classes: expected");
+    write_file(at.join("words/val/up/01.npy"), b"PNG");
+    assert_fails(
+        "supernet",
+        at,
+        &format!("{eval} npy:words"),
+        1,
+        "val/up/01.npy: header: expected numpy's .npy format",
+    );
 }
 
 /// Odd extents are halved upwards at each stride, in the stem and in blocks.
@@ -211,12 +211,11 @@ fn extents_are_halved_upwards() {
     assert_eq!(space.greatest_resolution(), Extent { height: 40, width: 101 });
 }
 
-/// What a layer makes of some maps, and the gradients of these and of its weights, by their names.
+/// The output of a layer, the gradient of its input, and those of its weights by name.
 fn outcome(layer: &LayerSpec, weights: &Weights, backend: &Backend) -> (Tensor, Tensor, Weights) {
     let layers = std::slice::from_ref(layer);
     let gradients = zeros(layers);
-    let source = Source::new(MapSource::builder(weights.clone()), backend, 1e-5);
-    let network = Network::new(layers, &source.with_gradients(gradients.clone())).expect("all weights");
+    let network = network_of(layers, weights.clone(), &gradients, backend, 1e-5);
     let mut tape = Tape::new();
     let y =
         network.forward_maps(maps("images", layer.input), &mut Pass::Training(&mut tape)).expect("forward");
@@ -230,7 +229,7 @@ fn maps(name: &str, map: space::FeatureMap) -> Tensor {
     formula(name, &[map.channels, 3, map.height, map.width])
 }
 
-/// Without activations it is an inverted residual that does not expand, bit for bit, forward and backward.
+/// Without activations, a separable block equals an inverted residual without expansion bit for bit, forward and backward.
 #[test]
 fn a_separable_block_is_an_inverted_residual_without_expansion() {
     let renamed = |name: &str| {
@@ -253,7 +252,7 @@ fn a_separable_block_is_an_inverted_residual_without_expansion() {
     }
 }
 
-/// With activations it is on every path what the naive loops make of it, and folded what it is unfolded.
+/// With activations, every backend agrees with the reference, and folded with unfolded.
 #[test]
 fn a_separable_block_is_the_same_on_every_path_and_folded() {
     for key in ["sepconv k3 s2 16-24 relu @20x51", "sepconv k5 s1 6-10 h_swish @5x13"] {

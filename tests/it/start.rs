@@ -1,26 +1,22 @@
-//! Weights to start from: for the same classes or for others, a supernet or one network.
+//! Training that starts from the weights of a supernet or of one network, for the same classes or for others.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
+use candle_core::Tensor;
 use image::GrayImage;
-use kernels::Backend;
 use network::checkpoint::{Provenance, Supernet};
 use network::data::{Dataset, Images, Split};
-use network::eval::Accuracy;
 use network::model_folder::ModelFolder;
 use serde_json::Value;
-use space::Arch;
-use supernet::train::{
-    Observer, PlannedPhase, Recipe, RunFolder, RunOutcome, Start, StepRecord, TrainConfig, TrainTask, Trainer,
-};
+use supernet::train::{Recipe, RunFolder, RunOutcome, Start, TrainTask, Trainer};
 
-use crate::cli::{fails, json, pipeline};
-use crate::common::values;
+use crate::testing::commands::{assert_fails, fails, json, pipeline};
+use crate::testing::files::{log_of, read_bytes, scratch, write_file};
+use crate::testing::formula::values;
+use crate::testing::training::{StopAt, config_without_clock, train_until};
 
-/// Head, full network, then all sub-networks; in epochs.
+/// Phases of so many epochs: the head, the full network, all sub-networks.
 fn recipe(head: Option<f64>, full: f64, all: f64, lr: f64) -> String {
     let phase = |name: &str, epochs: f64, more: &str| {
         format!("[[phases]]\nname = \"{name}\"\nepochs = {epochs:?}\nwarmup_epochs = 0\n{more}\n")
@@ -38,7 +34,7 @@ fn recipe(head: Option<f64>, full: f64, all: f64, lr: f64) -> String {
     )
 }
 
-/// Two classes of digits as images in folders: with a closed round part, and of straight lines; 200 and 60 of each.
+/// Writes digits of two classes, round and straight, as images: 200 per class for training, 60 for validation.
 fn two_classes(at: &Path) {
     let digits = Dataset::open("digits").expect("embedded");
     for (split, source, count) in [("train", Split::Train, 200), ("val", Split::Test, 60)] {
@@ -63,13 +59,13 @@ fn top1(document: &Value) -> f64 {
 #[test]
 fn weights_for_other_classes_start_ahead() {
     let source = pipeline();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     two_classes(at);
     let imported = source.join("run/supernet.safetensors");
     let start = imported.display();
-    std::fs::write(at.join("start.toml"), recipe(Some(1.0), 1.0, 1.0, 0.01)).expect("written");
-    std::fs::write(at.join("scratch.toml"), recipe(None, 2.0, 1.0, 0.05)).expect("written");
+    write_file(at.join("start.toml"), recipe(Some(1.0), 1.0, 1.0, 0.01));
+    write_file(at.join("scratch.toml"), recipe(None, 2.0, 1.0, 0.05));
     json(
         "supernet",
         at,
@@ -78,14 +74,13 @@ fn weights_for_other_classes_start_ahead() {
     let trained = Supernet::read(&at.join("started/supernet.safetensors")).expect("written");
     let was = Supernet::read(&imported).expect("there");
     assert_eq!((trained.space.classes(), trained.space.name()), (2, "tiny"));
-    assert_eq!(trained.interface.preprocess, was.interface.preprocess, "it sees what it saw");
+    assert_eq!(trained.interface.preprocess, was.interface.preprocess, "the same preprocessing");
     assert_eq!(trained.classes().expect("named"), ["round", "straight"]);
     let Provenance::Trained(training) = &trained.provenance else { panic!("trained here") };
     let from = training.start.as_ref().expect("said");
     assert_eq!((&from.weights, from.fresh_classifier), (&was.hash, true));
     // as many steps from fresh weights
-    std::fs::write(at.join("two.toml"), was.space.to_toml().replace("classes = 10", "classes = 2"))
-        .expect("written");
+    write_file(at.join("two.toml"), was.space.to_toml().replace("classes = 10", "classes = 2"));
     json(
         "supernet",
         at,
@@ -96,12 +91,11 @@ fn weights_for_other_classes_start_ahead() {
         ["largest", "smallest"].map(|arch| top1(&json("supernet", at, &format!("{eval} --arch {arch}"))))
     });
     assert!(started[0] > scratch[0] && started[1] > scratch[1], "{started:?} and {scratch:?}");
-    // goes on with the same command, and a start from a run's folder is one from its supernet
+    // the same command resumes; the folder of a run stands for its supernet
     let again = format!("train --start {start} --data folder:two --recipe start.toml --out started --resume");
     json("supernet", at, &again);
     let other = again.replace(&format!("--start {start}"), "--space two.toml --resize stretch");
-    let refused = fails("supernet", at, &other, 1);
-    assert!(refused.contains("resume with the flags"), "{refused}");
+    assert_fails("supernet", at, &other, 1, "resume with the flags");
     json("supernet", at, "train --start started --data folder:two --scale 0.0001 --out further");
     let further = Supernet::read(&at.join("further/supernet.safetensors")).expect("written");
     let Provenance::Trained(training) = &further.provenance else { panic!("trained here") };
@@ -112,12 +106,12 @@ fn weights_for_other_classes_start_ahead() {
 #[test]
 fn the_head_learns_with_all_else_frozen() {
     let source = pipeline();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     two_classes(at);
     let start = source.join("run/supernet.safetensors");
     // the phases after the first move nothing
-    std::fs::write(at.join("head.toml"), recipe(Some(2.0), 0.01, 0.01, 0.0)).expect("written");
+    write_file(at.join("head.toml"), recipe(Some(2.0), 0.01, 0.01, 0.0));
     let train = format!("train --start {} --data folder:two --recipe head.toml", start.display());
     json("supernet", at, &format!("{train} --out run"));
     let [before, after] = [start, at.join("run/supernet.safetensors")]
@@ -130,7 +124,7 @@ fn the_head_learns_with_all_else_frozen() {
             moved += 1;
         } else if !name.contains("_matrix") {
             // sorted: the same values in another order
-            let sorted = |tensor| {
+            let sorted = |tensor: &Tensor| {
                 let mut values = values(tensor);
                 values.sort_by(f32::total_cmp);
                 values
@@ -139,10 +133,8 @@ fn the_head_learns_with_all_else_frozen() {
         }
     }
     assert_eq!(moved, 2);
-    let log = std::fs::read_to_string(at.join("run/log.jsonl")).expect("a log");
-    let losses: Vec<f64> = log
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).expect("whole lines"))
+    let losses: Vec<f64> = log_of(&at.join("run"))
+        .iter()
         .filter(|line| line["phase"] == "head" && line["event"] == "step")
         .map(|line| line["loss"].as_f64().expect("a number"))
         .collect();
@@ -150,50 +142,30 @@ fn the_head_learns_with_all_else_frozen() {
     assert!(losses.len() == 50 && mean(&losses[40..]) < 0.9 * mean(&losses[..5]), "{losses:?}");
 }
 
-struct Stopper<'a> {
-    stop: &'a AtomicBool,
-    at: Option<u64>,
-}
-
-impl Observer for Stopper<'_> {
-    fn phase(&mut self, _: &PlannedPhase, _: u64) {}
-
-    fn step(&mut self, record: &StepRecord) {
-        if Some(record.step) == self.at {
-            self.stop.store(true, Ordering::Relaxed);
-        }
-    }
-
-    fn evaluated(&mut self, _: &Arch, _: Accuracy) {}
-}
-
 #[test]
 fn a_started_run_that_is_stopped_ends_with_the_same_bytes() {
     let source = pipeline();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     two_classes(at);
     let start = Start::read(&source.join("run")).expect("a run's folder");
     let dataset = Dataset::open(&format!("folder:{}", at.join("two").display())).expect("a folder");
     let recipe = Recipe::from_toml("start", &recipe(Some(0.2), 0.2, 0.2, 0.01)).expect("a recipe");
-    let train = |run: &str, stop_at: Option<u64>| {
-        let config =
-            TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), backend: Backend::detect() };
+    let train = |run: &str, stop_at: StopAt| {
         let folder = RunFolder::open(&at.join(run), true).expect("a folder");
         let space = start.space_for(None, dataset.classes().len()).expect("its own");
         let seen = start.see(&dataset, &space, None).expect("channels that fit");
         let task =
             TrainTask { space, dataset: Arc::new(seen), recipe: &recipe, start: &start, teacher: None };
-        let mut trainer = Trainer::of(task, folder, config).expect("it fits");
-        let stop = AtomicBool::new(false);
-        trainer.run(&stop, &mut Stopper { stop: &stop, at: stop_at }).expect("no errors")
+        let mut trainer = Trainer::of(task, folder, config_without_clock(2)).expect("it fits");
+        train_until(&mut trainer, stop_at)
     };
-    assert_eq!(train("whole", None), RunOutcome::Finished);
+    assert_eq!(train("whole", StopAt::Never), RunOutcome::Finished);
     for stop_at in [1, 4, 6, 11] {
-        assert_eq!(train("parts", Some(stop_at)), RunOutcome::Interrupted { step: stop_at + 1 });
+        assert_eq!(train("parts", StopAt::Step(stop_at)), RunOutcome::Interrupted { step: stop_at + 1 });
     }
-    assert_eq!(train("parts", None), RunOutcome::Finished);
-    let bytes = |run: &str, file: &str| std::fs::read(at.join(run).join(file)).expect("weights");
+    assert_eq!(train("parts", StopAt::Never), RunOutcome::Finished);
+    let bytes = |run: &str, file: &str| read_bytes(at.join(run).join(file));
     for file in ["supernet.safetensors", "teacher.safetensors"] {
         assert!(bytes("whole", file) == bytes("parts", file), "{file}");
     }
@@ -202,7 +174,7 @@ fn a_started_run_that_is_stopped_ends_with_the_same_bytes() {
 #[test]
 fn one_network_learns_other_classes_too() {
     let source = pipeline();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
     two_classes(at);
     let supernet = source.join("run/supernet.safetensors");
@@ -226,9 +198,13 @@ fn one_network_learns_other_classes_too() {
     assert_eq!(predicted["predictions"][0]["top"].as_array().expect("scores").len(), 2);
     // the same command goes on; a finished one is trained further into another folder
     json("supernet", at, &format!("{finetune} --out tuned --resume"));
-    let refused =
-        fails("supernet", at, &format!("{finetune} --out tuned --resume").replace("epochs 4", "epochs 9"), 1);
-    assert!(refused.contains("it has finished: `supernet finetune tuned --out ANOTHER`"), "{refused}");
+    assert_fails(
+        "supernet",
+        at,
+        &format!("{finetune} --out tuned --resume").replace("epochs 4", "epochs 9"),
+        1,
+        "it has finished: `supernet finetune tuned --out ANOTHER`",
+    );
     json("supernet", at, "finetune tuned --data folder:two --epochs 1 --batch 16 --out further");
     let further = ModelFolder::read(&at.join("further")).expect("a model");
     assert_eq!(further.config.origin.fine_tuned.len(), 2);

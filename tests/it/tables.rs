@@ -1,14 +1,16 @@
-//! The latency tables that are shipped: all can be read, cover what they say, and keep what they promise.
+//! The shipped latency tables: all are readable, cover their spaces, and keep the promised accuracy.
 
 use std::path::Path;
 
 use extract::latency::{LatencyTable, SpaceFit};
 use space::preset;
 
+use crate::testing::files::read_text;
+
 #[test]
 fn every_shipped_table_is_whole_and_holds_on_whole_networks() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("latency-tables");
-    let listed = std::fs::read_to_string(folder.join("README.md")).expect("a list");
+    let listed = read_text(folder.join("README.md"));
     let mut tables = 0;
     for entry in std::fs::read_dir(&folder).expect("the folder") {
         let path = entry.expect("an entry").path();
@@ -34,7 +36,7 @@ fn every_shipped_table_is_whole_and_holds_on_whole_networks() {
     assert!(tables > 0);
 }
 
-/// A table of several sessions: each was judged by networks that others predicted.
+/// Checks a table of several sessions, each judged by networks that the others predicted.
 fn holds(name: &str, table: &LatencyTable, fit: &SpaceFit) {
     let validation = fit.validation();
     assert!(table.sessions().len() >= 3, "{name}: sessions");
@@ -43,7 +45,7 @@ fn holds(name: &str, table: &LatencyTable, fit: &SpaceFit) {
     assert!(validation.limits_kept.is_none_or(|share| share >= 0.9), "{name}: {validation:?}");
 }
 
-/// A table of version 2: medians of one session, as its own rules judged them.
+/// Checks a table of version 2, with medians of one session, judged by the rules of that version.
 fn held_in_one_session(name: &str, fit: &SpaceFit) {
     let validation = fit.validation();
     assert!(validation.n >= 60 && validation.sessions == 1, "{name}: {validation:?}");

@@ -1,6 +1,8 @@
-//! What the house forbids, checked on the sources.
+//! Rules for the sources: words that are forbidden in some places.
 
 use std::path::{Path, PathBuf};
+
+use crate::testing::files::read_text;
 
 fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
     for entry in std::fs::read_dir(folder).expect("a folder") {
@@ -12,8 +14,8 @@ fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
         if path.is_dir() {
             sources(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = std::fs::read_to_string(&path).expect("text");
-            // what follows the tests' module is a test
+            let text = read_text(&path);
+            // all that follows belongs to the tests
             let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_string();
             found.push((path, code));
         }
@@ -28,7 +30,7 @@ pub(crate) fn all(under: &Path) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// No file under `folder`, but for those whose path contains one of `except`, holds one of the words.
+/// Checks that no file under `folder` contains one of the words, except where the path contains one of `except`.
 fn absent(folder: &str, words: &[&str], except: &[&str]) {
     for (path, code) in all(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)) {
         let place = path.display().to_string();
@@ -47,7 +49,7 @@ fn some_words_stand_in_some_places_only() {
     absent("crates/network/src/elastic", &["CpuStorage"], &[]);
 }
 
-/// What is chosen is the families' to know, and what a kernel is the operators'.
+/// Only families know the choices, and only operators know kernels.
 #[test]
 fn nobody_asks_for_a_kernel_or_an_expand_ratio_by_name() {
     let words =

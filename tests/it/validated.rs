@@ -1,25 +1,23 @@
-//! Validation within phases: the best weights are those that a phase ends with, a phase without better ones ends early, and
-//! runs that are stopped or killed anywhere end with the same bytes.
+//! Validation within phases: a phase ends with its best weights, or early if none get better, and runs that are stopped or
+//! killed anywhere end with the same bytes.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kernels::Backend;
 use network::data::Dataset;
-use network::eval::Accuracy;
 use serde_json::Value;
-use space::{Arch, preset};
-use supernet::train::{
-    Observer, PlannedPhase, Recipe, RunFolder, RunOutcome, StepRecord, TrainConfig, Trainer, ValidationRecord,
-};
+use space::preset;
+use supernet::train::{Recipe, RunFolder, RunOutcome, TrainConfig, Trainer};
 
-use crate::cli::json;
-use crate::common::short_recipe;
+use crate::testing::commands::json;
+use crate::testing::files::{log_of, names_in, read_bytes, scratch, weights_of, write_file};
+use crate::testing::signals::{When, interrupt};
+use crate::testing::training::{StopAt, short_recipe, train_until};
 
-/// A phase of 16 steps and one of 34, validated every four steps. The first one's rate is 0, so that it ends early; the
-/// second one's rises until it spoils what it has learned.
+/// A phase of 16 steps and one of 34, validated every four steps. The learning rate of the first is 0, so that it ends
+/// early; that of the second rises until the network gets worse.
 fn recipe() -> String {
     let phases = short_recipe(1.0, &[("still", 0.0, 1, 1), ("rising", 1.5, 9, 9)]);
     let phases = phases.replacen(
@@ -36,67 +34,33 @@ fn patient(patience: u64) -> String {
     recipe().replacen("patience = 20", &format!("patience = {patience}"), 1)
 }
 
-/// Sets the flag after a step, or when the validation after so many steps is told.
-struct Stopper<'a> {
-    stop: &'a AtomicBool,
-    step: Option<u64>,
-    validation: Option<u64>,
-}
-
-impl Observer for Stopper<'_> {
-    fn phase(&mut self, _: &PlannedPhase, _: u64) {}
-
-    fn step(&mut self, record: &StepRecord) {
-        if Some(record.step) == self.step {
-            self.stop.store(true, Ordering::Relaxed);
-        }
-    }
-
-    fn evaluated(&mut self, _: &Arch, _: Accuracy) {}
-
-    fn validated(&mut self, record: &ValidationRecord) {
-        if Some(record.step) == self.validation {
-            self.stop.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-fn train(folder: &Path, recipe: &str, [step, validation]: [Option<u64>; 2]) -> RunOutcome {
+fn train(folder: &Path, recipe: &str, stop_at: StopAt) -> RunOutcome {
     let config = TrainConfig { seed: 1, checkpoint_every: Duration::ZERO, backend: Backend::detect() };
     let recipe = Recipe::from_toml("validated", recipe).expect("a recipe");
     let dataset = Arc::new(Dataset::open("digits").expect("embedded"));
     let run = RunFolder::open(folder, true).expect("a folder");
     let mut trainer =
         Trainer::new(preset("tiny").expect("a preset"), dataset, &recipe, run, config).expect("it fits");
-    let stop = AtomicBool::new(false);
-    trainer.run(&stop, &mut Stopper { stop: &stop, step, validation }).expect("no errors")
+    train_until(&mut trainer, stop_at)
 }
 
-/// The lines of the log of these events, with nothing in them that may differ.
+/// The log lines of these events, without durations.
 fn lines(folder: &Path, events: &[&str]) -> Vec<Value> {
-    let text = std::fs::read_to_string(folder.join("log.jsonl")).expect("a log");
-    let mut lines: Vec<Value> =
-        text.lines().map(|line| serde_json::from_str(line).expect("whole lines")).collect();
+    let mut lines = log_of(folder);
     lines.retain(|line| events.iter().any(|event| line["event"] == *event));
-    lines.iter_mut().for_each(|line| drop(line.as_object_mut().expect("an object").remove("ms")));
+    for line in &mut lines {
+        line.as_object_mut().expect("an object").remove("ms");
+    }
     lines
 }
 
 const ALL: [&str; 4] = ["step", "validation", "evaluation", "ended_early"];
 
-fn files(folder: &Path) -> Vec<String> {
-    let names = std::fs::read_dir(folder).expect("a folder");
-    let mut names: Vec<_> =
-        names.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
-}
-
 #[test]
 fn a_phase_ends_with_the_weights_of_its_best_validation() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let whole = |recipe: String| recipe.replacen("images = 300\n", "", 1);
-    assert_eq!(train(folder.path(), &whole(recipe()), [None; 2]), RunOutcome::Finished);
+    let folder = scratch();
+    let on_all_images = recipe().replacen("images = 300\n", "", 1);
+    assert_eq!(train(folder.path(), &on_all_images, StopAt::Never), RunOutcome::Finished);
     let validations = lines(folder.path(), &["validation"]);
     let steps: Vec<_> = validations.iter().filter_map(|line| line["step"].as_u64()).collect();
     assert_eq!(steps, [4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 50]);
@@ -118,7 +82,7 @@ fn a_phase_ends_with_the_weights_of_its_best_validation() {
         assert_eq!(counted, subnetworks.map(|subnetwork| subnetwork["correct"].clone()).collect::<Vec<_>>());
     }
     let left = ["checkpoint", "log", "plan", "run", "supernet", "teacher"];
-    let names = files(folder.path());
+    let names = names_in(folder.path());
     assert!(
         names.iter().zip(left).all(|(name, part)| name.starts_with(part)) && names.len() == 6,
         "{names:?}"
@@ -127,8 +91,8 @@ fn a_phase_ends_with_the_weights_of_its_best_validation() {
 
 #[test]
 fn a_phase_without_a_better_validation_ends_early() {
-    let folder = tempfile::tempdir().expect("a folder");
-    assert_eq!(train(folder.path(), &patient(2), [None; 2]), RunOutcome::Finished);
+    let folder = scratch();
+    assert_eq!(train(folder.path(), &patient(2), StopAt::Never), RunOutcome::Finished);
     let early = lines(folder.path(), &["ended_early"]);
     let first = &early[0];
     assert_eq!((&first["phase"], &first["step"]), (&"still".into(), &12.into()));
@@ -141,37 +105,32 @@ fn a_phase_without_a_better_validation_ends_early() {
 #[test]
 fn a_validated_run_that_is_stopped_anywhere_ends_with_the_same_bytes() {
     for (patience, every) in [(2, 1), (20, 3)] {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = scratch();
         let at = |name: &str| folder.path().join(name);
         let whole = at("whole");
         let parts = at("parts");
-        assert_eq!(train(&whole, &patient(patience), [None; 2]), RunOutcome::Finished);
-        let number = |line: &Value| line["step"].as_u64();
-        let ways =
-            lines(&whole, &["step", "validation"]).into_iter().map(|line| match line["event"] == "step" {
-                true => [number(&line), None],
-                false => [None, number(&line)],
-            });
-        for way in ways.step_by(every) {
-            assert_ne!(train(&parts, &patient(patience), way), RunOutcome::Finished, "{way:?}");
+        assert_eq!(train(&whole, &patient(patience), StopAt::Never), RunOutcome::Finished);
+        for line in lines(&whole, &["step", "validation"]).iter().step_by(every) {
+            let step = line["step"].as_u64().expect("a number");
+            let stop_at = if line["event"] == "step" { StopAt::Step(step) } else { StopAt::Validation(step) };
+            assert_ne!(train(&parts, &patient(patience), stop_at), RunOutcome::Finished, "{stop_at:?}");
         }
-        assert_eq!(train(&parts, &patient(patience), [None; 2]), RunOutcome::Finished);
-        let bytes = |run: &str, file: &str| std::fs::read(at(run).join(file)).expect("weights");
+        assert_eq!(train(&parts, &patient(patience), StopAt::Never), RunOutcome::Finished);
+        let bytes = |run: &str, file: &str| read_bytes(at(run).join(file));
         for file in ["supernet.safetensors", "teacher.safetensors", "checkpoint.safetensors"] {
             assert!(bytes("whole", file) == bytes("parts", file), "{file}, patience {patience}");
         }
         assert_eq!(lines(&whole, &ALL), lines(&parts, &ALL), "patience {patience}");
-        assert_eq!(files(&whole), files(&parts));
+        assert_eq!(names_in(&whole), names_in(&parts));
     }
 }
 
 #[test]
 #[cfg(unix)]
 fn a_validated_run_that_is_killed_ends_with_the_same_bytes() {
-    use crate::failures::{When, interrupt};
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let at = folder.path();
-    std::fs::write(at.join("recipe.toml"), patient(2)).expect("written");
+    write_file(at.join("recipe.toml"), patient(2));
     let train = "train --space tiny --data digits --recipe recipe.toml";
     let whole = json("supernet", at, &format!("{train} --out whole"));
     let validations = whole["validations"].as_array().expect("a list");
@@ -182,8 +141,7 @@ fn a_validated_run_that_is_killed_ends_with_the_same_bytes() {
         interrupt(at, "supernet", &go_on, signal, When::Changed("run/log.jsonl"));
     }
     json("supernet", at, &go_on);
-    let bytes = |run: &str| std::fs::read(at.join(run).join("supernet.safetensors")).expect("weights");
-    assert!(bytes("whole") == bytes("run"));
+    assert!(weights_of(&at.join("whole")) == weights_of(&at.join("run")));
     assert_eq!(lines(&at.join("whole"), &ALL), lines(&at.join("run"), &ALL));
-    assert_eq!(files(&at.join("whole")), files(&at.join("run")));
+    assert_eq!(names_in(&at.join("whole")), names_in(&at.join("run")));
 }

@@ -1,5 +1,6 @@
-//! Every version of every file that is read, from a file of that version: `fuzz/seeds/READER/version_N`. What each means is
-//! in `snapshots/versions.snap` (recipes and `found.json` have tests of their own); where a file is of a version that is written, writing it again gives its bytes.
+//! Every readable version of every file format, from a file of that version: `fuzz/seeds/READER/version_N`. The meaning of
+//! each is in `snapshots/versions.snap` (recipes and `found.json` have tests of their own); files of the versions that are
+//! still written have the same bytes when they are written again.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -13,9 +14,10 @@ use network::model_folder::{ModelConfig, ModelFolder, config_path, weights_path}
 use space::{cost, sampler};
 use supernet::train::FineTuneCheckpoint;
 
-use crate::common::values;
+use crate::testing::files::{read_bytes, scratch};
+use crate::testing::formula::values;
 
-/// What a file means, and its bytes as they are written today.
+/// The meaning of a file as text, and its bytes as they are written today.
 struct Read {
     meaning: String,
     written: Option<Vec<u8>>,
@@ -36,10 +38,10 @@ const READERS: [(&str, Reader); 9] = [
     ("table", table),
 ];
 
-/// Versions that are written today beside the newest: Nesterov's checkpoints, plans whose sub-networks are chains.
+/// Older versions that are still written: checkpoints of Nesterov's method, plans whose sub-networks are chains.
 const WRITTEN_TOO: [(&str, &str); 2] = [("checkpoint", "version_3"), ("plan", "version_2")];
 
-/// The files of a reader that are named after a version, in order.
+/// The files of a reader by version, sorted.
 fn versions(reader: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(reader);
     let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
@@ -62,7 +64,7 @@ fn every_version_means_what_it_meant_and_the_newest_is_written_as_it_was() {
             let _ = writeln!(text, "{name} {stem}: {meaning}");
             let is_written = path == newest || WRITTEN_TOO.contains(&(name, &stem));
             if let Some(written) = written.filter(|_| is_written) {
-                assert_same(&format!("{name} {stem}"), &bytes(path), &written);
+                assert_same(&format!("{name} {stem}"), &read_bytes(path), &written);
             }
         }
     }
@@ -71,7 +73,7 @@ fn every_version_means_what_it_meant_and_the_newest_is_written_as_it_was() {
     });
 }
 
-/// Compares what is written today with a file; says where they begin to differ.
+/// Compares a file with the bytes that are written today; the message shows the first difference.
 fn assert_same(name: &str, file: &[u8], written: &[u8]) {
     let equal = file.iter().zip(written).take_while(|(a, b)| a == b).count();
     let after = |bytes: &[u8]| {
@@ -86,10 +88,6 @@ fn assert_same(name: &str, file: &[u8], written: &[u8]) {
     );
 }
 
-fn bytes(path: &Path) -> Vec<u8> {
-    std::fs::read(path).expect("a file")
-}
-
 /// The number of tensors, and the sum of their values' sizes.
 fn tensors<'a>(of: impl IntoIterator<Item = &'a Tensor>) -> String {
     let mut count = 0;
@@ -101,12 +99,12 @@ fn tensors<'a>(of: impl IntoIterator<Item = &'a Tensor>) -> String {
     format!("{count} tensors of {sum:.4}")
 }
 
-/// A scratch file that the bytes are written to by the functions that write files.
+/// The bytes that a function writes to a scratch file.
 fn written(write: impl FnOnce(&Path)) -> Option<Vec<u8>> {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let path = folder.path().join("file");
     write(&path);
-    Some(bytes(&path))
+    Some(read_bytes(&path))
 }
 
 fn weights(supernet: &Supernet) -> String {
@@ -164,7 +162,7 @@ fn accuracy(path: &Path) -> Read {
 
 /// `config.json`, a NUL, `model.safetensors`.
 fn model(path: &Path) -> Read {
-    let file = bytes(path);
+    let file = read_bytes(path);
     let end = file.iter().position(|&byte| byte == 0).expect("two files in one");
     let config = std::str::from_utf8(&file[..end]).expect("text");
     let config = ModelConfig::from_json("config.json", config).expect("a config");
@@ -178,11 +176,11 @@ fn model(path: &Path) -> Read {
         classes.len(),
         origin.fine_tuned.len()
     );
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     model.write(folder.path()).expect("written");
-    let mut written = bytes(&config_path(folder.path()));
+    let mut written = read_bytes(config_path(folder.path()));
     written.push(0);
-    written.extend(bytes(&weights_path(folder.path())));
+    written.extend(read_bytes(weights_path(folder.path())));
     Read { meaning, written: Some(written) }
 }
 

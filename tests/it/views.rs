@@ -1,13 +1,14 @@
-//! What a network sees lies with its weights: the same through training, export, prediction, Python and ONNX, whatever the
-//! folder at hand says.
+//! Preprocessing belongs to the weights: it is the same in training, export, prediction, Python and ONNX, whatever the data
+//! folder says.
 
 use std::path::Path;
 
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use serde_json::Value;
 
-use crate::cli::{fails, json};
-use crate::examples::{assert_logits, logits, python_with, run_script};
+use crate::testing::commands::{assert_fails, fails, json};
+use crate::testing::files::{plan_of, read_json, scratch, write_file};
+use crate::testing::python::{assert_logits, logits, python_with, run_script};
 
 const SPACE: &str = r#"
 version = 1
@@ -54,7 +55,7 @@ fn picture(width: u32, height: u32, tint: u8) -> RgbImage {
     })
 }
 
-/// A folder of twelve pictures a class.
+/// Writes a folder of twelve pictures per class.
 fn folder(at: &Path, name: &str, classes: [&str; 2], tint: u8) {
     for (index, class) in classes.into_iter().enumerate() {
         let to = at.join(name).join("train").join(class);
@@ -84,7 +85,7 @@ fn turned_png(image: &RgbImage, orientation: u8) -> Vec<u8> {
     [&bytes[..header], &length, &chunk, &(!crc).to_be_bytes(), &bytes[header..]].concat()
 }
 
-/// The picture as it must be stored so that this orientation turns it back.
+/// The picture as stored so that this orientation restores it.
 fn stored(image: &RgbImage, orientation: u8) -> RgbImage {
     use image::imageops::{flip_horizontal, flip_vertical, rotate90, rotate180, rotate270};
     match orientation {
@@ -99,12 +100,12 @@ fn stored(image: &RgbImage, orientation: u8) -> RgbImage {
     }
 }
 
-/// A network trained on `images`, exported as `model`.
+/// A folder with a supernet trained on `images`, and its largest network exported as `model`.
 fn trained() -> tempfile::TempDir {
-    let folder_of = tempfile::tempdir().expect("a folder");
+    let folder_of = scratch();
     let at = folder_of.path();
-    std::fs::write(at.join("space.toml"), SPACE).expect("written");
-    std::fs::write(at.join("recipe.toml"), RECIPE).expect("written");
+    write_file(at.join("space.toml"), SPACE);
+    write_file(at.join("recipe.toml"), RECIPE);
     folder(at, "images", ["cat", "dog"], 0);
     json("supernet", at, "train --space space.toml --recipe recipe.toml --data folder:images --out run");
     export(at, "images", "model");
@@ -118,8 +119,7 @@ fn export(at: &Path, images: &str, out: &str) -> Value {
 }
 
 fn config(at: &Path, model: &str) -> Value {
-    let text = std::fs::read_to_string(at.join(model).join("config.json")).expect("a file");
-    serde_json::from_str(&text).expect("JSON")
+    read_json(at.join(model).join("config.json"))
 }
 
 fn predicted(at: &Path, image: &str) -> Vec<f64> {
@@ -136,9 +136,8 @@ fn what_is_seen_is_the_supernets_and_not_the_folders() {
         (&"exif".into(), &"rec601".into(), &"bilinear_rounded".into())
     );
     assert_eq!(input["resize"], serde_json::json!({ "middle": 0.875 }));
-    // what the recipe says, and what it leaves to the data
-    let plan = std::fs::read_to_string(at.join("run/plan.json")).expect("a plan");
-    let plan: Value = serde_json::from_str(&plan).expect("JSON");
+    // fields of the recipe, and defaults that come from the data
+    let plan = plan_of(&at.join("run"));
     let varied = &plan["plan"]["augmentation"];
     assert_eq!((&varied["min_area"], &varied["saturation"]), (&0.5.into(), &0.0.into()));
     assert_eq!(varied["flip"], true);
@@ -148,8 +147,13 @@ fn what_is_seen_is_the_supernets_and_not_the_folders() {
     assert_eq!(&export(at, "tinted", "tinted-model")["input"], input);
     folder(at, "renamed", ["ant", "bee"], 0);
     let eval = "eval --supernet run/supernet.safetensors --arch largest";
-    let refused = fails("supernet", at, &format!("{eval} --data folder:renamed"), 1);
-    assert!(refused.contains("class 1: expected `cat` or another of its, got `ant`"), "{refused}");
+    assert_fails(
+        "supernet",
+        at,
+        &format!("{eval} --data folder:renamed"),
+        1,
+        "class 1: expected `cat` or another of its, got `ant`",
+    );
     // all of it on request, and in the resume of such a run
     let train =
         "train --space space.toml --recipe recipe.toml --data folder:images --out stretched --resize stretch";
@@ -171,8 +175,7 @@ fn the_same_picture_gives_the_same_logits_whichever_way_it_is_stored() {
         picture.save(at.join("upright.png")).expect("written");
         let upright = predicted(at, "upright.png");
         for orientation in 1..=8 {
-            std::fs::write(at.join("turned.png"), turned_png(&stored(&picture, orientation), orientation))
-                .expect("written");
+            write_file(at.join("turned.png"), turned_png(&stored(&picture, orientation), orientation));
             assert_eq!(predicted(at, "turned.png"), upright, "{width} x {height}, orientation {orientation}");
         }
     }
@@ -189,7 +192,7 @@ fn python_sees_the_same_through_config_and_onnx() {
     let at = made.path();
     for (width, height, orientation) in [(40, 30, 1), (30, 40, 6), (70, 20, 3)] {
         let picture = picture(width, height, 0);
-        std::fs::write(at.join("picture.png"), turned_png(&picture, orientation)).expect("written");
+        write_file(at.join("picture.png"), turned_png(&picture, orientation));
         DynamicImage::from(picture).to_luma8().save(at.join("grey.png")).expect("written");
         for image in ["picture.png", "grey.png"] {
             let expected = predicted(at, image);

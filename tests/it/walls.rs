@@ -1,8 +1,9 @@
-//! Which crate may use which, and which module stands before which: ARCHITECTURE.md says it, and the sources keep it.
+//! Dependencies between crates and modules are those of ARCHITECTURE.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::testing::files::read_text;
 use crate::tidy::all;
 
 fn root() -> &'static Path {
@@ -10,10 +11,10 @@ fn root() -> &'static Path {
 }
 
 fn architecture() -> String {
-    std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("a text")
+    read_text(root().join("ARCHITECTURE.md"))
 }
 
-/// The lines of the block of ARCHITECTURE.md that begins with this line: a name, a colon, and what stands behind it.
+/// The `name: rest` lines of the block of ARCHITECTURE.md that begins with this line.
 fn block(first: &str) -> Vec<(String, String)> {
     let text = architecture();
     let lines = text.lines().skip_while(|line| *line != first).skip(1);
@@ -24,15 +25,14 @@ fn block(first: &str) -> Vec<(String, String)> {
     pairs
 }
 
-/// The crates of the workspace: what each may use of the others.
+/// The crates of the workspace, with the other crates that each may use.
 fn arrows() -> BTreeMap<String, BTreeSet<String>> {
-    let names = |text: &str| {
-        text.split([' ', ','])
-            .filter(|name| !name.is_empty() && *name != "nothing")
-            .map(str::to_string)
-            .collect()
-    };
-    block("``` crates").into_iter().map(|(name, uses)| (name, names(&uses))).collect()
+    let mut arrows = BTreeMap::new();
+    for (name, uses) in block("``` crates") {
+        let uses = uses.split([' ', ',']).filter(|used| !used.is_empty() && *used != "nothing");
+        arrows.insert(name, uses.map(str::to_string).collect());
+    }
+    arrows
 }
 
 fn folder_of(name: &str) -> PathBuf {
@@ -41,11 +41,11 @@ fn folder_of(name: &str) -> PathBuf {
 }
 
 fn manifest(name: &str) -> toml::Table {
-    let text = std::fs::read_to_string(folder_of(name).join("Cargo.toml")).expect("a manifest");
+    let text = read_text(folder_of(name).join("Cargo.toml"));
     text.parse().expect("TOML")
 }
 
-/// Everything that a crate is built with, on any system, but for its tests.
+/// The dependencies of a crate on any system, without those of its tests.
 fn dependencies(manifest: &toml::Table) -> BTreeSet<String> {
     let table = |value: &toml::Value| value.get("dependencies").and_then(|found| found.as_table().cloned());
     let own = manifest.get("dependencies").and_then(toml::Value::as_table).cloned();
@@ -69,7 +69,7 @@ fn crates_use_what_the_picture_shows() {
     }
 }
 
-/// Crates that know no tensor.
+/// Crates without tensors.
 const WITHOUT_TENSORS: [&str; 4] = ["base", "space", "search", "latency"];
 
 #[test]
@@ -83,12 +83,12 @@ fn what_knows_no_tensor_has_no_library_of_tensors() {
 #[test]
 fn unsafe_code_is_forbidden_by_the_compiler() {
     for name in arrows().keys().filter(|name| *name != "kernels") {
-        let lib = std::fs::read_to_string(folder_of(name).join("src/lib.rs")).expect("a text");
+        let lib = read_text(folder_of(name).join("src/lib.rs"));
         assert!(lib.contains("#![forbid(unsafe_code)]"), "{name}");
     }
 }
 
-/// The modules of each crate, by where they stand: those with a comma between them stand in one place.
+/// The modules of a crate from left to right; those that are separated by commas share a place.
 fn order(name: &str) -> Vec<Vec<String>> {
     let modules = block("``` modules").into_iter().find(|(known, _)| known == name);
     let (_, modules) = modules.unwrap_or_else(|| panic!("{name} has a line"));
