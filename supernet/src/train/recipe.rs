@@ -83,6 +83,16 @@ pub struct Phase {
     pub head_only: bool,
 }
 
+impl Phase {
+    /// Of a space with one network, a step trains that once, and no other network of the run can teach it.
+    fn train_alone(&mut self) {
+        self.draw = vec![Draw::Random(1)];
+        if matches!(self.teacher, Teacher::First | Teacher::Phase(_)) {
+            self.teacher = Teacher::None;
+        }
+    }
+}
+
 /// Phases and what they share. As data it is a file of the newest version.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(into = "file::File<file::SecondPhase>")]
@@ -243,7 +253,7 @@ impl Recipe {
     }
 
     /// The recipe without the phases that allow more only of what the space has no choice in: a kernel phase trains
-    /// nothing new where there is one kernel.
+    /// nothing new where there is one kernel. Where the space has one network, each step trains it once.
     #[must_use]
     pub fn suited_to(&self, space: &SearchSpace) -> Self {
         let mut suited = Self { phases: Vec::new(), ..self.clone() };
@@ -253,6 +263,9 @@ impl Recipe {
                 suited.phases.push(phase.clone());
             }
             before = Some(&phase.allowed);
+        }
+        if space.subnetworks() == 1u32.into() {
+            suited.phases.iter_mut().for_each(Phase::train_alone);
         }
         suited
     }
