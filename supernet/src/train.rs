@@ -1,5 +1,5 @@
-//! Progressive shrinking: recipe, plan, loss, optimizer, trainer, and the folder that a run leaves; and the fine-tuning
-//! of one exported network with the same parts.
+//! Training: progressive shrinking (recipe, plan, loss, optimizer, trainer, run folder), and the fine-tuning of one
+//! exported network with the same parts.
 
 mod class_weights;
 mod draw;

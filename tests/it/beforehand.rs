@@ -82,5 +82,5 @@ fn a_run_goes_on_where_tensorboard_has_no_place() {
     let output = run("supernet", at, &format!("{SMALL} --out run"));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
-    assert_eq!(errors.matches("warning: no more is written for TensorBoard").count(), 1, "{errors}");
+    assert_eq!(errors.matches("warning: TensorBoard events are no longer written").count(), 1, "{errors}");
 }

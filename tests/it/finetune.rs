@@ -90,7 +90,7 @@ fn a_killed_fine_tuning_ends_with_the_same_bytes() {
         assert_eq!(interrupt(at, "supernet", &killed, signal, grown), Some(130), "saved and said so");
     }
     let message = fails("supernet", at, &format!("{finetune} --out kill-tuned"), 1);
-    assert!(message.contains("add --resume to go on with it"), "{message}");
+    assert!(message.contains("add --resume to continue it"), "{message}");
     let other = killed.replace("--seed 3", "--seed 4");
     let message = fails("supernet", at, &other, 1);
     assert!(message.contains("plan.seed: expected 3, got 4; resume with the flags"), "{message}");

@@ -113,10 +113,7 @@ fn a_teacher_is_given_where_the_recipe_asks_for_one() {
     let train = "train --space tiny --data digits --scale 0.001 --lr 0.002";
     json("supernet", at, "train --space tiny --data digits --scale 0.001 --out first");
     let message = fails("supernet", at, &format!("{train} --recipe taught.toml --out run"), 1);
-    assert!(
-        message.contains("phases[1] (full).teacher: expected a file that teaches, got none"),
-        "{message}"
-    );
+    assert!(message.contains("phases[1] (full).teacher: expected a teacher file, got none"), "{message}");
     let message = fails("supernet", at, &format!("{train} --teacher first --out run"), 1);
     assert!(message.contains("leave --teacher out"), "{message}");
     let taught = format!("{train} --recipe taught.toml --out run --teacher");

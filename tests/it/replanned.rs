@@ -34,7 +34,7 @@ fn after_a_divergence_the_finished_phase_serves_on() {
         std::fs::write(at.join(format!("{name}.toml")), recipe(lr, more)).expect("written");
     }
     let message = fails("supernet", at, &format!("{TRAIN} --recipe wild.toml --out run"), 1);
-    assert!(message.contains("go on with --resume"), "{message}");
+    assert!(message.contains("continue with --resume"), "{message}");
     let kept = Checkpoint::read(&at.join("run/checkpoint.safetensors")).expect("sound").training;
     assert_eq!(kept.step, 16, "the end of the first phase");
     let copy = |to: &str| {
@@ -149,7 +149,7 @@ fn a_resume_after_a_divergence_goes_back_to_the_end_of_a_phase() {
         assert_eq!(output.status.success(), line.contains("calm"), "{message}");
         let step = &last["step"];
         let told = format!(
-            "the run diverged at step {step} of phase wild; it goes on from the end of phase calm (step 16)"
+            "the run diverged at step {step} of phase wild; it continues from the end of phase calm (step 16)"
         );
         assert!(message.contains(&told), "{message}");
     }
@@ -162,11 +162,11 @@ fn a_resume_after_a_divergence_goes_back_to_the_end_of_a_phase() {
 
     let wild_first = format!("{TRAIN} --recipe wild-first.toml --out first --checkpoint-seconds 0");
     let message = fails("supernet", at, &wild_first, 1);
-    assert!(message.contains("which begins anew"), "{message}");
+    assert!(message.contains("which starts over"), "{message}");
     assert!(at.join("first/checkpoint.safetensors").exists());
     let output = run("supernet", at, &format!("{TRAIN} --recipe calm.toml --out first --resume"));
     let message = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && message.contains("of phase calm; it begins anew"), "{message}");
+    assert!(output.status.success() && message.contains("of phase calm; it starts over"), "{message}");
     let bytes = |run: &str| std::fs::read(at.join(run).join("supernet.safetensors")).expect("weights");
     assert!(bytes("first") == bytes("whole"), "a plan of its own");
 }

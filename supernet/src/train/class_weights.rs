@@ -1,4 +1,4 @@
-//! How much the images of each class count in the loss.
+//! Weights of classes in the loss.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// The largest weight; beyond this one class would be all that counts.
+/// The largest weight; above it, a single class would dominate.
 const MOST: f64 = 1e6;
 /// Names of classes that a message lists.
 const LISTED: usize = 20;
@@ -16,7 +16,8 @@ const LISTED: usize = 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightRule {
-    /// n / (classes * n of the class), as scikit-learn's `class_weight="balanced"`: all classes count as much in all.
+    /// n / (classes * n of the class), as scikit-learn's `class_weight="balanced"`: all classes have the same total
+    /// weight.
     Balanced,
 }
 
@@ -31,11 +32,14 @@ pub enum ClassWeights {
 }
 
 impl WeightRule {
-    /// The weights, by label, for the training images of a data set. A class without one has weight 1, which counts nowhere.
+    /// The weights, by label, for the training images of a data set. A class without images has weight 1, which has
+    /// no effect.
     pub fn weights(self, dataset: &Dataset) -> Vec<f64> {
         let labels = dataset.train().labels();
         let mut counts = vec![0usize; dataset.classes().len()];
-        labels.iter().for_each(|label| counts[*label as usize] += 1);
+        for label in labels {
+            counts[*label as usize] += 1;
+        }
         let present = counts.iter().filter(|count| **count > 0).count();
         counts
             .iter()
@@ -48,7 +52,7 @@ impl WeightRule {
 }
 
 impl ClassWeights {
-    /// Checks what can be known without the data; `place` names the recipe in messages.
+    /// Checks all that needs no data; `place` names the recipe in messages.
     ///
     /// # Errors
     /// If a weight is not above 0, or too large.
@@ -96,8 +100,7 @@ fn listed(names: &[&String]) -> String {
     }
 }
 
-/// What each image's loss is multiplied by so that the mean over the images is `sum w l / sum w`, with the weight w of its
-/// label.
+/// Factor of each image's loss that makes the mean over the images `sum w l / sum w`, with the weight w of its label.
 pub(super) fn scales(labels: &[u32], weights: &[f64]) -> Vec<f64> {
     let of = |label: &u32| weights[*label as usize];
     let mean = labels.iter().map(of).sum::<f64>() / labels.len() as f64;

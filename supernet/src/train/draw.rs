@@ -1,4 +1,4 @@
-//! Which sub-networks a step trains: a function of seed and step alone.
+//! The sub-networks of a step: a function of seed and step alone.
 
 use base::random::rng_for;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ pub enum Draw {
 }
 
 impl Draw {
-    /// How many sub-networks these draws give.
+    /// Number of sub-networks that these draws give.
     pub fn count(draws: &[Self]) -> usize {
         let each = draws.iter().map(|draw| match draw {
             Self::Largest | Self::Smallest => 1,
@@ -27,8 +27,8 @@ impl Draw {
         each.fold(0, usize::saturating_add)
     }
 
-    /// The sub-networks of a step, in the order of the draws, at the largest resolution or one that was drawn with them: the
-    /// caller sets the step's.
+    /// The sub-networks of a step, in the order of the draws, at the largest or a random resolution: the caller sets
+    /// the step's.
     pub(super) fn archs(draws: &[Self], allowed: &SearchSpace, seed: u64, step: u64) -> Vec<Arch> {
         let mut rng = rng_for("sub-networks", seed, &[step]);
         let mut archs = Vec::with_capacity(Self::count(draws));

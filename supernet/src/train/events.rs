@@ -1,8 +1,8 @@
-//! What a run logs, in TensorBoard's form besides: losses, rates and accuracies as scalars.
+//! The log of a run as TensorBoard events: losses, learning rates and accuracies as scalars.
 //!
-//! The point of a log's line stands at the number of steps that were taken when it was written. Each process of a run writes a
-//! file of its own. It begins with a mark at which TensorBoard drops what an earlier one wrote from that step on, so that a
-//! curve is as the log is after a resume.
+//! The point of a log line is at the number of steps taken when it was written. Each process of a run writes its own
+//! file, which begins with a mark: TensorBoard drops points of earlier files from that step on, so that curves match
+//! the log after a resume.
 
 mod wire;
 
@@ -21,18 +21,20 @@ use super::record::LogLine;
 use crate::error::{Error, Result};
 use wire::{Event, SessionLog, Summary, Value, framed};
 
-/// How long a point may wait before others can read it.
+/// Longest time until a point is flushed to its file.
 const FLUSH: Duration = Duration::from_secs(10);
 
-/// What the points of a run are called, and made of.
+/// Names and values of a run's points.
 pub(super) struct Points {
-    /// Images a step.
+    /// Images per step.
     pub batch: usize,
-    /// The sub-network whose accuracies are those of the `largest`, others are of the `smallest`; `None` where there is but one.
+    /// The sub-network whose accuracies are called `largest`, those of any other `smallest`; `None` if there is only
+    /// one.
     pub largest: Option<Arch>,
 }
 
-/// The event files of a run, of which this process writes one. What fails is logged once, and ends it; the run goes on.
+/// The event file that this process writes for a run. The first failure is logged and ends the file; the run
+/// continues.
 pub(super) struct Events {
     folder: PathBuf,
     points: Points,
@@ -42,18 +44,18 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// Files in `folder`; nothing is made before the first line.
+    /// Events in `folder`; no file is made before the first line.
     pub(super) fn new(folder: PathBuf, points: Points) -> Self {
         Self { folder, points, file: None, failed: false }
     }
 
-    /// Writes the points of a line that is logged.
+    /// Writes the points of a log line.
     pub(super) fn add(&mut self, line: &LogLine) {
         let added = self.try_add(line);
         self.end_after(added);
     }
 
-    /// Lets others read all points so far.
+    /// Flushes all points so far to the file.
     pub(super) fn flush(&mut self) {
         let flushed = self.file.as_mut().map_or(Ok(()), EventFile::flush);
         self.end_after(flushed);
@@ -73,7 +75,7 @@ impl Events {
         }
         let summary = Some(Summary { value: values });
         file.write(&Event { summary, ..Event::at(unix_time(), line.steps_taken()) })?;
-        // an evaluation takes long and is waited for
+        // evaluations are rare, and users wait for them
         if matches!(line, LogLine::Evaluation { .. } | LogLine::Validation(_)) || file.flush.due() {
             file.flush()
         } else {
@@ -85,7 +87,7 @@ impl Events {
         let Err(error) = written else { return };
         self.file = None;
         self.failed = true;
-        warn!("no more is written for TensorBoard: {error}");
+        warn!("TensorBoard events are no longer written: {error}");
     }
 }
 
@@ -113,7 +115,7 @@ impl Points {
     }
 }
 
-/// The first step whose points are to come, where a log goes on with `line`: what is there already after a resume stays.
+/// The first step whose points are written anew, if a log continues with `line`: points before a resume stay.
 fn first_step(line: &LogLine) -> u64 {
     match line {
         LogLine::Resumed { resumed_from_step, .. } => resumed_from_step + 1,
@@ -121,7 +123,7 @@ fn first_step(line: &LogLine) -> u64 {
     }
 }
 
-/// A file of records, each an event.
+/// A file of records, one per event.
 struct EventFile {
     path: PathBuf,
     out: BufWriter<File>,
@@ -129,7 +131,7 @@ struct EventFile {
 }
 
 impl EventFile {
-    /// A new file, whose points replace those from `step` on of all files before.
+    /// A new file, whose points replace those of all earlier files from `step` on.
     fn begin(folder: &Path, step: u64) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
         let host = machine::host().unwrap_or_else(|| "run".to_string());

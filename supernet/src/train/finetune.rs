@@ -1,8 +1,8 @@
 //! Fine-tuning: one exported network trained further, from a model folder to a folder of the same kind.
 //!
-//! While it runs, its folder holds `plan.json`, `log.jsonl` and `checkpoint.safetensors`, as any run's; in the end
-//! `model.safetensors` and `config.json` appear (`result`) and the checkpoint goes. What a step sees is a function of seed
-//! and step, so that a run that was killed and resumed ends with the same bytes.
+//! During the run the folder holds `plan.json`, `log.jsonl` and `checkpoint.safetensors`, as in any training. At the
+//! end, `model.safetensors` and `config.json` replace the checkpoint (`result`). A step's images are a function of
+//! seed and step, so a run that was killed and resumed ends with the same bytes.
 
 mod plan;
 mod result;
@@ -40,21 +40,21 @@ use super::steps::{Learner, Pace, Taken, take_steps};
 use super::trainer::{RunOutcome, TrainConfig};
 use crate::error::{Error, Result};
 
-/// What the log calls the one phase.
+/// Name of the only phase in the log.
 const PHASE: &str = "fine-tune";
 
-/// What is fine-tuned, on what, and who teaches.
+/// The model, the images and the teacher of a fine-tuning.
 pub struct FineTuneTask {
     /// The exported network.
     pub model: ModelFolder,
-    /// Images of its classes.
+    /// Images of the model's classes.
     pub dataset: Dataset,
-    /// A supernet whose largest network teaches.
+    /// A supernet whose largest network is the teacher.
     pub teacher: Option<Supernet>,
 }
 
 impl FineTuneTask {
-    /// The model with a fresh classifier for the classes of the images; it keeps the hash of what it was made of.
+    /// Gives the model a fresh classifier for the images' classes; its hash stays that of the original weights.
     fn with_fresh_classifier(self, seed: u64) -> Result<Self> {
         let Self { mut model, dataset, teacher } = self;
         let config = &mut model.config;
@@ -66,7 +66,7 @@ impl FineTuneTask {
     }
 }
 
-/// A fine-tuning between two steps.
+/// A fine-tuning run, between two steps.
 pub struct FineTuner {
     model: ModelFolder,
     dataset: Arc<Dataset>,
@@ -78,19 +78,19 @@ pub struct FineTuner {
     optimizer: Nesterov,
     step: u64,
     resumed: Option<Resumed>,
-    /// Steps that the checkpoint in the folder holds.
+    /// Steps taken at the checkpoint in the folder.
     saved: Option<u64>,
-    /// Accuracy before the first step, once it is counted.
+    /// Accuracy before the first step, once measured.
     before: Option<Accuracy>,
-    /// Accuracy of the network in the folder, once it is there.
+    /// Accuracy of the fine-tuned network, once it is written.
     after: Option<Accuracy>,
 }
 
-/// Opens a folder for a fine-tuning; it is made where it is not there.
+/// Opens a folder for a fine-tuning, and creates it if needed.
 ///
 /// # Errors
-/// If it holds a model that no fine-tuning wrote there, is used and `resume` is false, another process holds it, or it
-/// cannot be written.
+/// If the folder holds a model that no fine-tuning wrote there, is used and `resume` is false, another process holds
+/// it, or it cannot be written.
 pub fn open_fine_tune_folder(path: &Path, resume: bool) -> Result<RunFolder> {
     let results = [config_path(path), weights_path(path)];
     if results.iter().any(|file| file.exists()) && !path.join("plan.json").exists() {
@@ -105,8 +105,8 @@ pub fn open_fine_tune_folder(path: &Path, resume: bool) -> Result<RunFolder> {
 }
 
 impl FineTuner {
-    /// Prepares a run: from its last checkpoint where the folder has one, else from the model's weights. Images are
-    /// seen as the model's `config.json` says, and labeled in the order of its classes.
+    /// Prepares a run: from the folder's last checkpoint if there is one, else from the model's weights. Images are
+    /// preprocessed as the model's `config.json` says, and labeled in the order of its classes.
     ///
     /// # Errors
     /// If data or teacher do not fit the model, a setting is out of range, or the folder holds another run.
@@ -139,31 +139,31 @@ impl FineTuner {
             before: None,
             after: None,
         };
-        tuner.take_up()?;
+        tuner.resume()?;
         Ok(tuner)
     }
 
-    /// What will be done.
+    /// The plan of the run.
     pub fn plan(&self) -> &FineTunePlan {
         &self.plan
     }
 
-    /// The run's folder, where the fine-tuned model will lie.
+    /// The run's folder, where the fine-tuned model is written.
     pub fn folder(&self) -> &RunFolder {
         &self.folder
     }
 
-    /// Writes what is logged for TensorBoard too, as [`Trainer::write_events`](super::Trainer::write_events) does.
+    /// Also writes the log as TensorBoard events, as [`Trainer::write_events`](super::Trainer::write_events) does.
     pub fn write_events(&mut self) {
         self.folder.write_events(Points { batch: self.plan.batch, largest: None });
     }
 
-    /// The state that was taken up, if there was one.
+    /// How the run was resumed, if it was.
     pub fn resumed(&self) -> Option<&Resumed> {
         self.resumed.as_ref()
     }
 
-    /// Accuracy on the `val` split before the first step, once it is counted: of the model as its folder has it.
+    /// Accuracy of the given model on the `val` split, once measured before the first step.
     pub fn before(&self) -> Option<Accuracy> {
         self.before
     }
@@ -173,7 +173,7 @@ impl FineTuner {
         self.after
     }
 
-    /// Milliseconds that one step takes now, from one try; changes nothing.
+    /// Milliseconds per step, timed on one step; the state does not change.
     ///
     /// # Errors
     /// If a step fails.
@@ -197,17 +197,17 @@ impl FineTuner {
         Ok(TrainLoader::new(self.dataset.clone(), config, self.step, move |_| resolution)?)
     }
 
-    /// Trains until all steps are taken and the model is written, or `stop` is set, whichever comes first; `told` is
-    /// given each step and evaluation as the log has it.
+    /// Trains until all steps are taken and the model is written, or `stop` is set, whichever comes first; `report`
+    /// receives each step and evaluation as a line of the log.
     ///
     /// # Errors
-    /// If the numbers can no longer be mended ([`Error::Diverged`]), an image or a file cannot be read or written; the
-    /// last good checkpoint is then still there.
-    pub fn run(&mut self, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<RunOutcome> {
+    /// If the run diverges ([`Error::Diverged`]), or an image or a file cannot be read or written; the last good
+    /// checkpoint then remains.
+    pub fn run(&mut self, stop: &AtomicBool, report: &mut dyn FnMut(&LogLine)) -> Result<RunOutcome> {
         if self.after.is_some() {
             return Ok(RunOutcome::Finished);
         }
-        let ended = self.take_all_steps(stop, told);
+        let ended = self.take_all_steps(stop, report);
         if let Err(Error::Diverged { step, phase, what, .. }) = &ended {
             let step = *step;
             let phase = phase.clone();
@@ -217,20 +217,20 @@ impl FineTuner {
         ended
     }
 
-    fn take_all_steps(&mut self, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<RunOutcome> {
+    fn take_all_steps(&mut self, stop: &AtomicBool, report: &mut dyn FnMut(&LogLine)) -> Result<RunOutcome> {
         log_beginning(&mut self.folder, self.resumed.as_ref(), &self.dataset)?;
-        let mut done = self.count_before(stop, told)? && !Self::stopped(stop);
+        let mut done = self.count_before(stop, report)? && !Self::stopped(stop);
         if done && self.step < self.plan.steps {
             let side = self.model.config.arch.resolution;
             let values = self.plan.batch * self.model.config.space.input_channels() * side.plane();
             let mut batches = Prefetcher::new(self.loader()?, &self.config.backend, values)?;
             let pace = Pace { steps: 0..self.plan.steps, every: self.config.checkpoint_every, stop };
-            done = take_steps(self, &pace, &mut batches, told)? == Taken::All;
+            done = take_steps(self, &pace, &mut batches, report)? == Taken::All;
             if done {
                 self.save()?;
             }
         }
-        if done && self.finish(stop, told)? {
+        if done && self.finish(stop, report)? {
             return Ok(RunOutcome::Finished);
         }
         Ok(RunOutcome::Interrupted { step: self.step })
@@ -257,7 +257,7 @@ impl FineTuner {
         Ok(loss)
     }
 
-    /// The logits of the teacher's largest network, on the images that the model sees.
+    /// The logits of the teacher's largest network, on the model's images.
     fn soft_labels(&self, images: &Tensor) -> Result<Option<Tensor>> {
         let Some(Supernet { space, weights, .. }) = &self.teacher else { return Ok(None) };
         let teacher = Student { space, weights, backend: self.config.backend.clone() };

@@ -1,5 +1,5 @@
-//! Under which plans the steps of a run were taken. What lies behind a checkpoint stays as it was; what lies before it may
-//! be planned anew.
+//! The plans under which a run's steps were taken. Steps before a checkpoint keep their plan; a resume may plan the
+//! steps after it differently.
 
 use network::checkpoint::NESTEROV;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use super::plan::{TrainingPlan, hash_of};
 use super::run_folder::RunFolder;
 use crate::error::Result;
 
-/// A plan, as `plan.json` holds it, and the step from which on it was followed.
+/// A plan, as in `plan.json`, and the first step under it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Begun {
     pub from_step: u64,
@@ -20,16 +20,21 @@ pub(super) struct Begun {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct History(Vec<Begun>);
 
-/// In what two plans differ: the field, and its two values.
-pub(super) type Difference = (String, String, String);
+/// A field in which two plans differ, and its values.
+#[derive(Debug, PartialEq)]
+pub(super) struct Difference {
+    pub field: String,
+    pub before: String,
+    pub now: String,
+}
 
 impl History {
-    /// Of a run that begins.
+    /// The history of a new run.
     pub(super) fn new(plan: &TrainingPlan) -> Self {
         Self(vec![Begun { from_step: 0, plan: value_of(plan) }])
     }
 
-    /// Of the parts of `plan.json`.
+    /// The history in `plan.json`, from its fields.
     pub(super) fn of(mut earlier: Vec<Begun>, from_step: u64, plan: Value) -> Self {
         earlier.push(Begun { from_step, plan });
         Self(earlier)
@@ -40,12 +45,12 @@ impl History {
         &self.0[..self.0.len() - 1]
     }
 
-    /// The plan that is followed, and from where on.
+    /// The current plan, and its first step.
     pub(super) fn last(&self) -> &Begun {
         self.0.last().expect("never empty")
     }
 
-    /// Of one plan its own; of several that of the list.
+    /// Hash of the only plan, or of the list of several.
     pub(super) fn hash(&self) -> String {
         match &self.0[..] {
             [only] => hash_of(&only.plan),
@@ -53,14 +58,15 @@ impl History {
         }
     }
 
-    /// The history of a run that is taken up after `step` steps with `plan`, and what is new in that, in words. The
-    /// checkpoint was made under plans of hash `made_under`.
+    /// The history of a run resumed after `step` steps with `plan`, and the change of plan in words, if there is one.
+    /// The checkpoint was written under plans with hash `made_under`.
     ///
     /// # Errors
-    /// If the plan has something else behind the checkpoint, or nothing is known of the plan of the steps behind.
-    pub(super) fn taken_up(
+    /// If the plan differs for steps before the checkpoint, or the plan of those steps is unknown.
+    pub(super) fn resumed(
         folder: &RunFolder,
-        (made_under, step): (&str, u64),
+        made_under: &str,
+        step: u64,
         plan: &TrainingPlan,
     ) -> Result<(Self, Option<String>)> {
         if plan.hash() == made_under {
@@ -81,10 +87,14 @@ impl History {
             let from_step = if history.0.is_empty() { 0 } else { step };
             history.0.push(Begun { from_step, plan: now });
         }
-        Ok((history, new.map(|(field, before, now)| format!("{field} {before} before, {now} now"))))
+        Ok((
+            history,
+            new.map(|Difference { field, before, now }| format!("{field} {before} before, {now} now")),
+        ))
     }
 
-    /// The first plans, which have this hash: the last may have been written down by a process that took no step under it.
+    /// The first plans, up to the one that gives this hash: a process may have written a later plan and taken no step
+    /// under it.
     fn ending_with(mut self, hash: &str) -> Option<Self> {
         while !self.0.is_empty() {
             if self.hash() == hash {
@@ -100,7 +110,7 @@ fn value_of(plan: &TrainingPlan) -> Value {
     serde_json::to_value(plan).expect("plain data")
 }
 
-/// Fields of a phase that the steps to come alone depend on, where it has begun and not ended.
+/// Fields that may change in a phase that has begun and not ended: only its remaining steps depend on them.
 const STILL_OPEN: [&str; 11] = [
     "name",
     "epochs",
@@ -115,13 +125,14 @@ const STILL_OPEN: [&str; 11] = [
     "teacher",
 ];
 
-/// In what the plan `now` is another than `before` for the steps behind step `step`. Phases that have ended are as they
-/// were. The one that has begun goes on with what its sub-networks are drawn from, under other rates and numbers of steps;
-/// it still has a step to take. The file that teaches is another only where it has taught and is to teach again.
+/// The first difference between the plans `before` and `now` that concerns steps before `step`. Phases that have
+/// ended must be equal. The phase that has begun must allow the same sub-networks and have a step left; its rates and
+/// numbers of steps may change. The teacher file must be equal if it has taught and will teach again.
 fn behind(before: &Value, now: &Value, step: u64) -> Option<Difference> {
     let [kind_before, kind_now] = [before, now].map(optimizer_of);
     if kind_before != kind_now {
-        return Some((OPTIMIZER.to_string(), kind_before.to_string(), kind_now.to_string()));
+        let [before, now] = [kind_before, kind_now].map(str::to_string);
+        return Some(Difference { field: OPTIMIZER.to_string(), before, now });
     }
     let phases = |plan: &Value| plan["phases"].as_array().cloned().unwrap_or_default();
     let mut old = phases(before);
@@ -133,7 +144,7 @@ fn behind(before: &Value, now: &Value, step: u64) -> Option<Difference> {
     let too_few = open_last(&mut old, &mut new, step);
     let taken = |plan: &Value, phases: Vec<Value>| {
         let mut plan = plan.clone();
-        // what the recipe is called decides nothing
+        // the recipe's name has no effect
         if let Some(fields) = plan.as_object_mut() {
             fields.remove("recipe");
             if !has_file {
@@ -146,19 +157,22 @@ fn behind(before: &Value, now: &Value, step: u64) -> Option<Difference> {
     first_difference("plan", &taken(before, old), &taken(now, new)).or(too_few)
 }
 
-/// Removes from the last of the phases that have begun, if it has not ended, what may change of it; says so if no step of
-/// it would be left.
+/// Removes the fields that may change from the last phase that has begun, unless it has ended. Returns a difference
+/// if it would have no step left.
 fn open_last(old: &mut [Value], new: &mut [Value], step: u64) -> Option<Difference> {
     let (index, last) = old.iter_mut().enumerate().next_back()?;
     let done = step - number(last, "first_step");
     let going_on = new.get_mut(index).filter(|_| done < number(last, "steps"))?;
     let left = number(going_on, "steps");
     for phase in [last, going_on].into_iter().filter_map(Value::as_object_mut) {
-        STILL_OPEN.iter().for_each(|field| drop(phase.remove(*field)));
+        for field in STILL_OPEN {
+            phase.remove(field);
+        }
     }
-    (left <= done).then(|| {
-        let expected = format!("more than the {done} that are taken");
-        (format!("plan.phases[{}].steps", index + 1), expected, left.to_string())
+    (left <= done).then(|| Difference {
+        field: format!("plan.phases[{}].steps", index + 1),
+        before: format!("more than the {done} already taken"),
+        now: left.to_string(),
     })
 }
 
@@ -169,7 +183,7 @@ fn number(phase: &Value, field: &str) -> u64 {
 /// The field of a plan that names the optimizer, if it is not Nesterov's.
 pub(super) const OPTIMIZER: &str = "plan.optimizer";
 
-/// What the optimizer of a plan is called.
+/// Kind of a plan's optimizer.
 fn optimizer_of(plan: &Value) -> &str {
     plan["optimizer"]["kind"].as_str().unwrap_or(NESTEROV)
 }
@@ -178,26 +192,34 @@ fn optimizer_of(plan: &Value) -> &str {
 pub(super) fn first_difference(field: &str, before: &Value, now: &Value) -> Option<Difference> {
     match (before, now) {
         (Value::Object(old), Value::Object(new)) => {
-            let of =
-                |map: &serde_json::Map<String, Value>, key: &str| map.get(key).cloned().unwrap_or_default();
             let added = new.keys().filter(|key| !old.contains_key(*key));
-            old.keys()
-                .chain(added)
-                .find_map(|key| first_difference(&format!("{field}.{key}"), &of(old, key), &of(new, key)))
+            for key in old.keys().chain(added) {
+                let [before, now] = [old, new].map(|fields| fields.get(key).unwrap_or(&Value::Null));
+                let found = first_difference(&format!("{field}.{key}"), before, now);
+                if found.is_some() {
+                    return found;
+                }
+            }
+            None
         }
         (Value::Array(old), Value::Array(new)) => {
-            let pairs = old.iter().zip(new).enumerate();
-            pairs
-                .map(|(at, (old, new)): (usize, (&Value, &Value))| {
-                    first_difference(&format!("{field}[{}]", at + 1), old, new)
-                })
-                .find_map(|found| found)
-                .or_else(|| {
-                    (old.len() != new.len())
-                        .then(|| (format!("length of {field}"), old.len().to_string(), new.len().to_string()))
-                })
+            for (at, (before, now)) in old.iter().zip(new).enumerate() {
+                let found = first_difference(&format!("{field}[{}]", at + 1), before, now);
+                if found.is_some() {
+                    return found;
+                }
+            }
+            (old.len() != new.len()).then(|| Difference {
+                field: format!("length of {field}"),
+                before: old.len().to_string(),
+                now: new.len().to_string(),
+            })
         }
-        _ => (before != now).then(|| (field.to_string(), before.to_string(), now.to_string())),
+        _ => (before != now).then(|| Difference {
+            field: field.to_string(),
+            before: before.to_string(),
+            now: now.to_string(),
+        }),
     }
 }
 
@@ -223,7 +245,7 @@ mod tests {
     }
 
     fn field(step: u64, change: impl FnOnce(&mut Recipe)) -> Option<String> {
-        behind(&value_of(&plan(|_| {})), &value_of(&plan(change)), step).map(|(field, ..)| field)
+        behind(&value_of(&plan(|_| {})), &value_of(&plan(change)), step).map(|difference| difference.field)
     }
 
     #[test]
@@ -246,8 +268,8 @@ mod tests {
         );
         assert_eq!(field(180, |recipe| recipe.phases[1].allowed = kernels(2)), None);
         assert_eq!(field(1, |recipe| recipe.batch = 32), said("plan.batch"));
-        let adamw = |beta1| OptimizerSettings::AdamW { beta1, beta2: 0.999, epsilon: 1e-8 };
-        assert_eq!(field(1, |recipe| recipe.optimizer = adamw(0.9)), said("plan.optimizer"));
+        let adamw = OptimizerSettings::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+        assert_eq!(field(1, |recipe| recipe.optimizer = adamw), said("plan.optimizer"));
         assert_eq!(field(1, |recipe| recipe.weight_decay = 0.0), said("plan.weight_decay"));
         assert_eq!(field(300, |recipe| recipe.name = "another".to_string()), None);
     }
@@ -260,7 +282,8 @@ mod tests {
             }))
         };
         let said = |field: &str, before: &str, now: &str| {
-            Some((field.to_string(), before.to_string(), now.to_string()))
+            let [field, before, now] = [field, before, now].map(str::to_string);
+            Some(Difference { field, before, now })
         };
         let nesterov = value_of(&plan(|_| {}));
         assert_eq!(behind(&nesterov, &adamw(0.9), 7), said("plan.optimizer", "nesterov", "adamw"));
@@ -278,8 +301,9 @@ mod tests {
         let none = value_of(&plan(|_| {}));
         let full = with(0, Some("a"));
         let kernel = with(1, Some("a"));
-        let field =
-            |before: &Value, now: &Value, step: u64| behind(before, now, step).map(|(field, ..)| field);
+        let field = |before: &Value, now: &Value, step: u64| {
+            behind(before, now, step).map(|difference| difference.field)
+        };
         let teacher = || Some("plan.teacher".to_string());
         for step in [1, 200] {
             assert_eq!(field(&full, &with(0, Some("b")), step), teacher(), "{step}");
@@ -298,29 +322,28 @@ mod tests {
         let first = plan(|_| {});
         let second = plan(|recipe| recipe.phases[1].lr = 0.5);
         let third = plan(|recipe| recipe.phases[1].lr = 0.1);
-        let take_up =
-            |hash: &str, step: u64, plan: &TrainingPlan| History::taken_up(&run, (hash, step), plan);
+        let resume = |hash: &str, step: u64, plan: &TrainingPlan| History::resumed(&run, hash, step, plan);
         let nothing = serde_json::json!({});
-        let (begun, told) = take_up(&first.hash(), 200, &first).expect("its own");
-        assert_eq!((begun.hash(), told), (first.hash(), None));
-        assert!(take_up(&first.hash(), 200, &second).is_err(), "no plan is written down");
+        let (begun, change) = resume(&first.hash(), 200, &first).expect("its own");
+        assert_eq!((begun.hash(), change), (first.hash(), None));
+        assert!(resume(&first.hash(), 200, &second).is_err(), "no plan is written down");
         run.write_history(&begun, &nothing).expect("written");
-        let (both, told) = take_up(&first.hash(), 200, &second).expect("the same behind");
-        assert_eq!(told.as_deref(), Some("plan.phases[2].lr 0.96 before, 0.5 now"));
+        let (both, change) = resume(&first.hash(), 200, &second).expect("the same behind");
+        assert_eq!(change.as_deref(), Some("plan.phases[2].lr 0.96 before, 0.5 now"));
         assert_ne!(both.hash(), second.hash());
         run.write_history(&both, &nothing).expect("written");
-        // killed before its first checkpoint: either plan goes on
-        assert_eq!(take_up(&first.hash(), 200, &first).expect("its own").0, begun);
-        assert_eq!(take_up(&first.hash(), 200, &second).expect("the same behind").0, both);
-        // after it: the second goes on without a word, a third takes the place of one that no step was taken under
-        assert_eq!(take_up(&both.hash(), 210, &second).expect("its own"), (both.clone(), None));
+        // killed before its first checkpoint: either plan continues
+        assert_eq!(resume(&first.hash(), 200, &first).expect("its own").0, begun);
+        assert_eq!(resume(&first.hash(), 200, &second).expect("the same behind").0, both);
+        // after it: the second plan continues unchanged, a third replaces one that no step was taken under
+        assert_eq!(resume(&both.hash(), 210, &second).expect("its own"), (both.clone(), None));
         let steps = |history: &History| {
             history.earlier().iter().chain([history.last()]).map(|begun| begun.from_step).collect::<Vec<_>>()
         };
-        assert_eq!(steps(&take_up(&both.hash(), 210, &third).expect("the same behind").0), [0, 200, 210]);
-        assert_eq!(steps(&take_up(&both.hash(), 200, &third).expect("the same behind").0), [0, 200]);
-        assert_eq!(steps(&take_up(&both.hash(), 0, &third).expect("nothing behind").0), [0]);
-        let error = take_up(&both.hash(), 305, &third).expect_err("it has ended").to_string();
+        assert_eq!(steps(&resume(&both.hash(), 210, &third).expect("the same behind").0), [0, 200, 210]);
+        assert_eq!(steps(&resume(&both.hash(), 200, &third).expect("the same behind").0), [0, 200]);
+        assert_eq!(steps(&resume(&both.hash(), 0, &third).expect("nothing behind").0), [0]);
+        let error = resume(&both.hash(), 305, &third).expect_err("it has ended").to_string();
         assert!(error.contains("plan.phases[2].lr: expected 0.5, got 0.1"), "{error}");
     }
 }

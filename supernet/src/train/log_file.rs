@@ -1,7 +1,7 @@
 //! `log.jsonl` as a file: read from its ends, and cut without reading the middle.
 //!
-//! Steps never fall within a log, so what a checkpoint does not hold is a tail, found from the end by blocks. A long run's log
-//! is hundreds of megabytes; a resume reads as much of it as the tail is long.
+//! Steps never decrease within a log, so the lines beyond a checkpoint are a tail, which is found from the end in
+//! blocks. A long run's log has hundreds of megabytes; a resume reads only about as much as the tail.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -19,8 +19,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// How the line of a step begins, as this tool writes it.
 const STEP: &[u8] = br#"{"event":"step""#;
 
-/// Cuts a log back to what had happened when `steps` steps were taken, and returns its last lines: those that were written
-/// when exactly so many were. Lines that cannot be read go with the tail that is cut, and stay before it. No log is an empty one.
+/// Cuts a log after the lines written when at most `steps` steps were taken, and returns the lines written at exactly
+/// `steps`. Unreadable lines are cut within the tail, and stay before it. A missing log counts as empty.
 ///
 /// # Errors
 /// If the log cannot be read or written.
@@ -57,7 +57,7 @@ pub(super) fn beginning(path: &Path) -> Result<Vec<LogLine>> {
     Ok(found)
 }
 
-/// The most steps that a line says a checkpoint was written after, if one says so.
+/// The highest step at which a line shows a checkpoint, if one does.
 ///
 /// # Errors
 /// If the log cannot be read.
@@ -67,17 +67,17 @@ pub(super) fn checkpoint_shown(path: &Path) -> Result<Option<u64>> {
         let file = File::open(path).map_err(Error::io("read", path))?;
         let mut lines = Lines::new(BufReader::new(file));
         while let Some(line) = lines.next().map_err(Error::io("read", path))? {
-            // nearly all lines are of steps, which say nothing of checkpoints
+            // nearly all lines are steps, which show no checkpoint
             if !line.starts_with(STEP) {
-                let told = parsed(line).filter(LogLine::shows_checkpoint);
-                shown = shown.max(told.map(|line| line.steps_taken()));
+                let found = parsed(line).filter(LogLine::shows_checkpoint);
+                shown = shown.max(found.map(|line| line.steps_taken()));
             }
         }
     }
     Ok(shown)
 }
 
-/// Cuts all of a log.
+/// Empties a log.
 ///
 /// # Errors
 /// If it cannot be written.
@@ -92,7 +92,7 @@ fn open(path: &Path) -> Result<File> {
     OpenOptions::new().read(true).write(true).open(path).map_err(Error::io("write", path))
 }
 
-/// Cuts a file that is longer, and waits for the disk.
+/// Cuts a longer file to `length`, and syncs it to disk.
 fn shorten(file: &File, length: u64) -> std::io::Result<()> {
     if file.metadata()?.len() > length {
         file.set_len(length)?;
@@ -101,21 +101,21 @@ fn shorten(file: &File, length: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-/// What is kept of a log.
+/// The part of a log to keep.
 #[derive(Debug, PartialEq)]
 struct Kept {
-    /// Its length, bytes.
+    /// Length in bytes.
     end: u64,
-    /// The lines of exactly so many steps, the oldest first.
+    /// The lines written at exactly `steps`, the oldest first.
     last: Vec<LogLine>,
 }
 
-/// What is kept of a log when `steps` steps were taken.
+/// The part of a log to keep when `steps` steps were taken.
 fn kept(log: &mut (impl Read + Seek), steps: u64) -> std::io::Result<Kept> {
     let mut lines = LinesBackward::new(log)?;
     let mut kept = Kept { end: 0, last: Vec::new() };
     while let Some(line) = lines.next()? {
-        // without its end a line is torn, whatever it says
+        // a line without a line end is torn, whatever it holds
         let whole = Some(line.text.as_slice()).filter(|text| text.ends_with(b"\n"));
         let Some(read) = whole.and_then(parsed) else { continue };
         let taken = read.steps_taken();
@@ -132,7 +132,7 @@ fn kept(log: &mut (impl Read + Seek), steps: u64) -> std::io::Result<Kept> {
     Ok(kept)
 }
 
-/// A line, where it is one of a log.
+/// The log line in these bytes, if they are one.
 fn parsed(line: &[u8]) -> Option<LogLine> {
     let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
     serde_json::from_str(&String::from_utf8_lossy(line)).ok()
@@ -162,7 +162,7 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
-/// A line with its end, and the byte that it begins at.
+/// A line with its end, and its first byte's position.
 struct Line {
     start: u64,
     text: Vec<u8>,
@@ -171,9 +171,9 @@ struct Line {
 /// Lines of a log from its end, read by blocks.
 struct LinesBackward<'a, R> {
     source: &'a mut R,
-    /// What was read and not given out yet.
+    /// Bytes read and not yet returned.
     held: Vec<u8>,
-    /// The byte that `held` begins at.
+    /// Position of the first byte of `held`.
     start: u64,
 }
 
@@ -183,7 +183,7 @@ impl<'a, R: Read + Seek> LinesBackward<'a, R> {
         Ok(Self { source, held: Vec::new(), start })
     }
 
-    /// The line before the one that was given out last.
+    /// The line before the last one returned.
     fn next(&mut self) -> std::io::Result<Option<Line>> {
         loop {
             let (_, before) = self.held.split_last().unwrap_or((&0, &[]));
@@ -199,7 +199,7 @@ impl<'a, R: Read + Seek> LinesBackward<'a, R> {
         }
     }
 
-    /// Reads what lies before, as much again as is held, so that a long line is gone through a few times only.
+    /// Reads the bytes before, as many as are held, so that a long line is searched only a few times.
     fn read_block(&mut self) -> std::io::Result<()> {
         let size = self.start.min(self.held.len().max(BLOCK) as u64);
         self.start -= size;

@@ -6,7 +6,7 @@ use kernels::{Backend, CrossEntropy};
 use super::class_weights::scales;
 use crate::error::{Error, Result};
 
-/// What logits are compared with.
+/// The target of a loss.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
     /// The class of each image.
@@ -15,7 +15,7 @@ pub struct Target<'a> {
     pub smoothing: f32,
     /// A teacher's logits `[N, classes]`; its soft cross-entropy is added with weight 1 (temperature 1).
     pub teacher: Option<&'a Tensor>,
-    /// What the images of each class count, by label; all as much where there are none.
+    /// Weight of each class, by label; `None` for equal weights.
     pub class_weights: Option<&'a [f64]>,
 }
 
@@ -26,7 +26,7 @@ pub struct Loss(Value);
 #[derive(Clone, Debug)]
 enum Value {
     Known(f32),
-    /// Each image's, on a GPU.
+    /// The loss of each image, on a GPU.
     Pending(Tensor),
 }
 
@@ -34,7 +34,7 @@ impl Loss {
     /// The loss; waits for a GPU that is still computing it.
     ///
     /// # Errors
-    /// If what it is computed from failed.
+    /// If the computation failed.
     pub fn read(&self) -> Result<f32> {
         match &self.0 {
             Value::Known(loss) => Ok(*loss),
@@ -92,12 +92,12 @@ pub fn loss(logits: &Tensor, target: &Target, backend: &Backend) -> Result<(Loss
         let scale = scales.as_ref().map_or(1.0, |scales| scales[image]);
         for (class, log_probability) in log_probabilities.iter().enumerate() {
             let hard = smoothing / classes as f64 + if class == label { 1.0 - smoothing } else { 0.0 };
-            let (wanted, weight) = match &soft {
+            let (probability, weight) = match &soft {
                 Some(soft) => (hard + soft[class].exp(), 2.0),
                 None => (hard, 1.0),
             };
-            total -= scale * wanted * log_probability;
-            gradient.push((scale * (weight * log_probability.exp() - wanted) / images as f64) as f32);
+            total -= scale * probability * log_probability;
+            gradient.push((scale * (weight * log_probability.exp() - probability) / images as f64) as f32);
         }
     }
     let gradient = Tensor::from_vec(gradient, (images, classes), &Device::Cpu)?;

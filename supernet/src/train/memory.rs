@@ -1,6 +1,6 @@
-//! How much memory a training will take, told before it begins.
+//! Estimate of the memory that a training takes, made before it begins.
 //!
-//! Counted are tensors, by the sizes of layers; docs/BENCHMARKS.md compares the sums with what runs took.
+//! The estimate counts tensors by the sizes of layers; docs/BENCHMARKS.md compares it with real runs.
 
 use kernels::Precision;
 use network::data::{ImageCounts, TrainLoader};
@@ -29,25 +29,26 @@ const PACKED: u64 = 2_000_000;
 /// Bytes of the patches that a dense convolution makes at a time, unless one image has more.
 const PATCHES: u64 = 4 << 20;
 
-/// Bytes that the allocator keeps of what was freed, beside a tenth of what passes hold: `supernet/benches/memory.py`.
+/// Bytes that the allocator retains after they are freed, next to a tenth of the passes' memory:
+/// `supernet/benches/memory.py`.
 const KEPT: u64 = 45_000_000;
 
-/// What a training takes at most beside what the process holds already, in bytes by what it is for.
+/// Peak memory of a training in addition to what the process holds already, in bytes by purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct MemoryEstimate {
-    /// Weights, gradients, what the optimizer remembers, and a teacher's weights.
+    /// Weights, gradients, the optimizer's state, and a teacher's weights.
     pub weights: u64,
-    /// All of them at the moment when files of weights are read, when no step is taken.
+    /// These and the files of weights while they are read, when no step is taken.
     pub reading: u64,
     /// Activations of a step of the largest network at the highest resolution.
     pub step: u64,
-    /// Activations when that network is calibrated and evaluated, whose batches are no step's.
+    /// Activations when that network is calibrated and evaluated, in batches of another size.
     pub evaluation: u64,
-    /// Batches that lie ready, images that are decoded, and views that are kept for evaluation.
+    /// Batches that are ready, images being decoded, and views retained for evaluation.
     pub images: u64,
     /// Working memory of the kernels.
     pub kernels: u64,
-    /// Images a step.
+    /// Images per step.
     pub batch: usize,
     /// Images evaluated at once.
     pub evaluated: usize,
@@ -55,7 +56,7 @@ pub struct MemoryEstimate {
     pub resolution: Extent,
 }
 
-/// What is trained, as far as passes depend on it.
+/// The parts of a training that the memory of passes depends on.
 struct Subject {
     footprint: Footprint,
     channels: usize,
@@ -63,23 +64,23 @@ struct Subject {
     batch: usize,
 }
 
-/// A training of all of a space, as far as memory depends on it.
+/// The parts of a supernet's training that memory depends on.
 pub struct SpaceTraining<'a> {
     /// The space.
     pub space: &'a SearchSpace,
-    /// What moves the weights.
+    /// The optimizer.
     pub optimizer: OptimizerSettings,
-    /// A file that teaches.
+    /// The teacher file, if any.
     pub teacher: Option<&'a TeacherFile>,
-    /// Images a step.
+    /// Images per step.
     pub batch: usize,
-    /// Whether it reads a checkpoint.
+    /// Whether the run reads a checkpoint.
     pub resumed: bool,
 }
 
 impl MemoryEstimate {
-    /// What a training takes. The weights of a file that teaches are counted although they may be held already: on a GPU
-    /// they are copies.
+    /// The memory of a supernet's training. A teacher file's weights are counted although they may be held already:
+    /// on a GPU they are copies.
     ///
     /// # Errors
     /// If a space cannot be lowered, which a checked one can.
@@ -87,7 +88,7 @@ impl MemoryEstimate {
         let SpaceTraining { space, optimizer, teacher, batch, resumed } = *training;
         let arch = sampler::largest(space).at(space.greatest_resolution());
         let mut footprint = Footprint::of(&space.lower(&arch)?);
-        // what is small in all else may look through a larger kernel
+        // a layer with a larger kernel may be smaller in all else
         let narrow = space.at_resolutions(&[arch.resolution])?;
         let alone = narrow.weights().specs().into_iter().map(|layer| Footprint::of(&[layer]).patches);
         footprint.patches = alone.max().unwrap_or(0).max(footprint.patches);
@@ -100,7 +101,7 @@ impl MemoryEstimate {
         let one = bytes_of(&shared_specs(space));
         let remembered = optimizer.values_per_weight();
         let taught = teacher.map_or(0, |teacher| VALUE * teacher.values() as u64);
-        // fresh tensors lie there until a checkpoint's take their place, and a file's bytes beside its tensors
+        // fresh tensors are held until a checkpoint's replace them, and a file's bytes next to its tensors
         let fresh = 2 + remembered;
         let checkpoint = 1 + remembered;
         let reading = fresh + 2 * if resumed { checkpoint } else { 1 };
@@ -110,7 +111,7 @@ impl MemoryEstimate {
         Ok(Self { weights, reading, ..subject.estimate(images) })
     }
 
-    /// What fine-tuning a network takes, whose weights and whose teacher's are held already.
+    /// The memory of fine-tuning a network, if its weights and its teacher's are held already.
     ///
     /// # Errors
     /// If a space cannot be lowered, which a checked one can.
@@ -132,7 +133,7 @@ impl MemoryEstimate {
         Ok(Self { weights: 3 * one, reading: 5 * one, ..subject.estimate(images) })
     }
 
-    /// The same for kernels of another precision: in bf16 activations take half, and weights that products read are copied.
+    /// The estimate for another precision: in bf16, activations take half, and the operands of products are copied.
     #[must_use]
     pub fn computed_in(self, precision: Precision) -> Self {
         match precision {
@@ -146,17 +147,17 @@ impl MemoryEstimate {
         }
     }
 
-    /// All of it, at the moment when it is most.
+    /// The total at its peak.
     pub fn total(&self) -> u64 {
         let passes = self.step.max(self.evaluation);
         let kept = KEPT + passes / 10;
         self.images + self.kernels + kept + (self.weights + passes).max(self.reading)
     }
 
-    /// Whether there is room for all of it. The process holds `held` bytes already, and may have `left` more.
+    /// Checks that there is room. The process holds `held` bytes already, and `left` more are available.
     ///
     /// # Errors
-    /// If not; says what takes how much.
+    /// If there is no room; the message lists the largest parts.
     pub fn check(&self, held: u64, left: u64) -> Result<()> {
         if self.total() <= left {
             return Ok(());
@@ -164,14 +165,14 @@ impl MemoryEstimate {
         let expected = format!("at most {} (available)", readable(held + left));
         let got = format!("about {} ({})", readable(held + self.total()), self.in_words());
         let next = match self.evaluation > self.step {
-            // its batches are what they are
+            // the batches of an evaluation have a fixed size
             true => "take lower resolutions, or --force",
             false => "lower --batch, or --force",
         };
         Err(Error::NoRoom(base::Error::invalid("training", "memory", expected, got).and_then_do(next)))
     }
 
-    /// What takes most of it: `1.8 GB for activations of a batch of 64 at 224 pixels, 124 MB for weights, …`.
+    /// The largest parts: `1.8 GB for activations of a batch of 64 at 224 pixels, 124 MB for weights, …`.
     pub fn in_words(&self) -> String {
         let Self { batch, evaluated, resolution, .. } = self;
         let passes = match self.evaluation > self.step {
@@ -194,14 +195,14 @@ impl Subject {
         Self { footprint, channels: space.input_channels(), resolution: arch.resolution, batch }
     }
 
-    /// The estimate but for the weights.
+    /// The estimate without the weights.
     fn estimate(&self, images: ImageCounts) -> MemoryEstimate {
         let Self { footprint, resolution, .. } = *self;
         let batch = self.batch.min(images.train);
         let evaluated = Calibration::default().batch.min(images.train.max(images.val));
         let image = (self.channels * resolution.plane()) as u64;
         let values = |count: usize, each: usize| VALUE * (count * each) as u64;
-        // of files the next batch is made meanwhile
+        // if images are files, the next batch is made meanwhile
         let made = if images.in_memory { 1 } else { 2 };
         let threads = rayon::current_num_threads() as u64;
         let scratch = values(batch.max(evaluated), footprint.scratch);
@@ -225,7 +226,7 @@ impl Subject {
     }
 }
 
-/// Bytes of the views of image files that are kept to calibrate and to evaluate with.
+/// Bytes of the views of image files that are retained for calibration and evaluation.
 fn views(image: u64, images: &ImageCounts) -> u64 {
     if images.in_memory {
         return 0;

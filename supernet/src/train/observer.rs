@@ -1,4 +1,4 @@
-//! Who is told what happens in a run.
+//! Observers of a run.
 
 use network::eval::Accuracy;
 use space::Arch;
@@ -6,9 +6,9 @@ use space::Arch;
 use super::plan::PlannedPhase;
 use super::record::{EarlyEnd, LogLine, StepRecord, ValidationRecord};
 
-/// Who is told what happens; by default nothing is done about it.
+/// Receives the events of a run; by default ignores them.
 pub trait Observer {
-    /// A phase begins, or is taken up again at `step`.
+    /// A phase begins, or is resumed at `step`.
     fn phase(&mut self, _phase: &PlannedPhase, _step: u64) {}
     /// A step was taken.
     fn step(&mut self, _record: &StepRecord) {}
@@ -16,11 +16,11 @@ pub trait Observer {
     fn evaluated(&mut self, _arch: &Arch, _accuracy: Accuracy) {}
     /// A phase was validated, within it or at its end.
     fn validated(&mut self, _record: &ValidationRecord) {}
-    /// A phase ended early, for no validation was better.
+    /// A phase ended early, because validation no longer improved.
     fn ended_early(&mut self, _end: &EarlyEnd) {}
 }
 
-/// Nobody.
+/// Ignores all events.
 impl Observer for () {}
 
 /// Calls a function when a phase begins, and does nothing else.
@@ -32,8 +32,8 @@ impl<F: FnMut(&PlannedPhase)> Observer for OnPhase<F> {
     }
 }
 
-/// Tells an observer what the log is told within a phase.
-pub(super) fn tell(observer: &mut dyn Observer, line: &LogLine) {
+/// Passes a log line from within a phase to an observer.
+pub(super) fn notify(observer: &mut dyn Observer, line: &LogLine) {
     match line {
         LogLine::Step(record) => observer.step(record),
         LogLine::Validation(record) => observer.validated(record),

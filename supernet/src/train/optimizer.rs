@@ -1,4 +1,4 @@
-//! What moves the weights by their gradients: a trait, and a module for each optimizer.
+//! Optimizers: the trait, the settings, and one module per optimizer.
 
 mod adamw;
 mod nesterov;
@@ -18,36 +18,36 @@ pub use nesterov::Nesterov;
 use super::recipe::within;
 use crate::error::{Error, Result};
 
-/// An optimizer of some weights, with what it remembers of each.
+/// An optimizer of some weights, with its state for each weight.
 pub trait Optimizer: Send {
-    /// What recipes and checkpoints call it.
+    /// Name of the optimizer in recipes and checkpoints.
     fn kind(&self) -> &'static str;
 
-    /// What it remembers, by what a checkpoint calls it: arenas laid out as the weights.
+    /// The state, by its names in a checkpoint: arenas laid out as the weights.
     fn arenas(&self) -> Vec<(&'static str, &Arena)>;
 
-    /// How many steps each weight has taken; empty where that decides nothing.
+    /// Number of steps that each weight has taken; empty if the optimizer does not use it.
     fn steps(&self) -> BTreeMap<String, u64> {
         BTreeMap::new()
     }
 
-    /// Takes up a state that [`Optimizer::state`] gave, moved to where the kernels compute.
+    /// Restores a state from [`Optimizer::state`], moved to the backend's device.
     ///
     /// # Errors
-    /// If it is another optimizer's or of other weights, or there is no room for it.
+    /// If the state is of another optimizer or of other weights, or there is no room for it.
     fn restore(&mut self, state: OptimizerState) -> Result<()>;
 
-    /// What computes.
+    /// The backend that computes.
     fn backend(&self) -> &Backend;
 
-    /// One step on weights by name, each with its gradient, which is zero after it. Other weights rest.
+    /// One step on the named weights, whose gradients are zero after it. Other weights stay.
     ///
     /// # Errors
     /// If weights or gradients are not laid out as the optimizer's own.
     fn move_weights(&mut self, weights: &Arena, gradients: &Arena, names: &[&str], lr: f32) -> Result<()>;
 
-    /// One step on every weight that some sub-network used; one used in part moves as a whole, the others rest. The
-    /// gradients are zero after it.
+    /// One step on every weight that some sub-network used; a weight used in part moves as a whole, unused weights
+    /// stay. The gradients are zero after it.
     ///
     /// # Errors
     /// If the gradients are another space's.
@@ -57,7 +57,7 @@ pub trait Optimizer: Send {
         self.move_weights(weights.arena(), gradients.arena(), &names, lr)
     }
 
-    /// One step on the classifier alone: all else rests, and its gradients are set back to zero.
+    /// One step on the classifier alone: all other weights stay, and their gradients are reset to zero.
     ///
     /// # Errors
     /// If the gradients are another space's.
@@ -84,10 +84,10 @@ pub trait Optimizer: Send {
         Ok(OptimizerState { kind: self.kind().to_string(), tensors, steps: self.steps() })
     }
 
-    /// Name of the first weight of which it remembers a number that is not finite.
+    /// Name of the first weight whose state has a number that is not finite.
     ///
     /// # Errors
-    /// If the state cannot be read: a GPU has failed, which says nothing of the numbers.
+    /// If the state cannot be read: a GPU has failed, which says nothing about the numbers.
     fn unsound(&self) -> Result<Option<&str>> {
         for (_, arena) in self.arenas() {
             if let Some(name) = arena.unsound()? {
@@ -98,27 +98,27 @@ pub trait Optimizer: Send {
     }
 }
 
-/// An arena of these tensors, laid out as `like`, where the kernels compute.
+/// An arena of these tensors, laid out as `like`, on the backend's device.
 fn restored(like: &Arena, tensors: BTreeMap<String, Tensor>, sort: &str, backend: &Backend) -> Result<Arena> {
     Ok(Arena::of(like.layout().clone(), tensors, sort)?.on(&backend.device())?)
 }
 
-/// Which optimizer, and what it is given beside learning rate and weight decay.
+/// Which optimizer, and its settings other than learning rate and weight decay.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum OptimizerSettings {
     /// Stochastic gradient descent with Nesterov's momentum.
     Nesterov {
-        /// Share of the velocity that stays in a step: 0.9 unless said (Cai et al. 2020, the authors' code).
+        /// Share of the velocity kept per step: 0.9 by default (Cai et al. 2020, the authors' code).
         #[serde(default = "momentum")]
         momentum: f32,
     },
     /// AdamW (Loshchilov & Hutter 2019), with the defaults of `torch.optim.AdamW`.
     AdamW {
-        /// Share that the first moment keeps in a step.
+        /// Share of the first moment kept per step.
         #[serde(default = "beta1")]
         beta1: f64,
-        /// Share that the second moment keeps in a step.
+        /// Share of the second moment kept per step.
         #[serde(default = "beta2")]
         beta2: f64,
         /// Added to the root of the second moment.
@@ -144,7 +144,7 @@ fn epsilon() -> f64 {
 }
 
 impl OptimizerSettings {
-    /// The optimizer of these weights, at rest.
+    /// A fresh optimizer of these weights.
     ///
     /// # Errors
     /// If there is no room for its state.
@@ -163,7 +163,7 @@ impl OptimizerSettings {
         })
     }
 
-    /// What recipes and checkpoints call it.
+    /// Name of the optimizer in recipes and checkpoints.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Nesterov { .. } => NESTEROV,
@@ -171,7 +171,7 @@ impl OptimizerSettings {
         }
     }
 
-    /// How many values it remembers of each weight.
+    /// Number of state values per weight.
     pub fn values_per_weight(&self) -> u64 {
         match self {
             Self::Nesterov { .. } => 1,
@@ -179,23 +179,23 @@ impl OptimizerSettings {
         }
     }
 
-    /// Whether they are in range; `place` names the recipe in messages.
+    /// Checks that the settings are in range; `place` names the recipe in messages.
     pub(super) fn check(&self, place: &str) -> Result<()> {
         match *self {
             Self::Nesterov { momentum } => within(place, "momentum", f64::from(momentum), [0.0, 0.9999]),
             Self::AdamW { beta1, beta2, epsilon } => {
                 within(place, "optimizer.beta1", beta1, [0.0, 0.9999])?;
                 within(place, "optimizer.beta2", beta2, [0.0, 0.999_999])?;
-                // an f32 above 0: where all gradients of a weight were 0 it is what is divided by
+                // an f32 above 0: it is the divisor where all gradients of a weight were 0
                 within(place, "optimizer.epsilon", epsilon, [1e-30, 1.0])
             }
         }
     }
 
-    /// The settings of a recipe that says a momentum, or has a table `optimizer`; `place` names it in messages.
+    /// The settings of a recipe with a field `momentum` or a table `optimizer`; `place` names the recipe in messages.
     ///
     /// # Errors
-    /// If it says both or neither.
+    /// If it has both or neither.
     pub(super) fn of_recipe(place: &str, momentum: Option<f32>, table: Option<Self>) -> Result<Self> {
         let expected = "a number, or a table [optimizer]";
         match (momentum, table) {
@@ -203,11 +203,11 @@ impl OptimizerSettings {
             (None, Some(table)) => Ok(table),
             (None, None) => Err(Error::invalid(place, "momentum", expected, "neither")),
             (Some(_), Some(_)) => Err(Error::invalid(place, "momentum", expected, "both")
-                .and_then_do("leave momentum out, or say it in the table of kind nesterov")),
+                .and_then_do("leave momentum out, or give it in the table of kind nesterov")),
         }
     }
 
-    /// What recipes say in the fields `momentum` and `optimizer`: of Nesterov's optimizer what they always did.
+    /// A recipe's fields `momentum` and `optimizer`: Nesterov's optimizer keeps the field it always had.
     pub(super) fn fields(self) -> (Option<f32>, Option<Self>) {
         match self {
             Self::Nesterov { momentum } => (Some(momentum), None),
@@ -215,7 +215,7 @@ impl OptimizerSettings {
         }
     }
 
-    /// Those fields, for a plan, which keeps its hash.
+    /// Serializes the fields for a plan, which so keeps its hash.
     pub(super) fn serialize_fields<S: Serializer>(
         &self,
         serializer: S,

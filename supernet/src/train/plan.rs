@@ -1,4 +1,4 @@
-//! What a run will do, step by step: a recipe on a data set of a certain size.
+//! The plan of a run in steps: a recipe applied to a data set of a given size.
 
 use std::f64::consts::PI;
 use std::fmt;
@@ -37,7 +37,7 @@ impl PlannedPhase {
         scheduled_lr(self.scaled_lr, step - self.first_step, self.warmup_steps, self.steps)
     }
 
-    /// How many sub-networks a step trains.
+    /// Number of sub-networks that a step trains.
     pub fn subnetworks(&self) -> usize {
         Draw::count(&self.phase.draw)
     }
@@ -55,8 +55,8 @@ impl fmt::Display for PlannedPhase {
     }
 }
 
-/// A phase as a plan's file and hash have it: what recipes of version 1 say in their fields, so that a plan keeps its hash,
-/// and what they cannot say in others.
+/// A phase as in a plan's file and hash: settings of version 1 stay in their fields, so that a plan keeps its hash,
+/// and newer settings are in other fields.
 #[derive(Serialize)]
 struct PhaseForm<'a> {
     name: &'a str,
@@ -104,7 +104,8 @@ impl Serialize for PlannedPhase {
     }
 }
 
-/// Learning rate of the step `within` `steps`: linear from zero up to `lr` in warm-up, then half a cosine down to zero.
+/// Learning rate of step `within` of `steps`: linear from zero up to `lr` in warm-up, then half a cosine down to
+/// zero.
 pub(super) fn scheduled_lr(lr: f64, within: u64, warmup_steps: u64, steps: u64) -> f32 {
     let scheduled = if within < warmup_steps {
         lr * (within + 1) as f64 / warmup_steps as f64
@@ -121,40 +122,40 @@ pub(super) fn hash_of(plan: &impl Serialize) -> String {
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
-/// All that decides what a run computes, but for the weights' first values.
+/// Everything that determines the result of a run, except the first values of the weights.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TrainingPlan {
     /// The recipe's name.
     pub recipe: String,
-    /// Seed of everything random.
+    /// Seed of all random draws.
     pub seed: u64,
-    /// Images a step.
+    /// Images per step.
     pub batch: usize,
-    /// Steps that make one pass over the training images.
+    /// Steps per pass over the training images.
     pub steps_per_epoch: u64,
-    /// What moves the weights by their gradients.
+    /// The optimizer and its settings.
     #[serde(flatten, serialize_with = "OptimizerSettings::serialize_fields")]
     pub optimizer: OptimizerSettings,
     /// Decay of kernels and matrices.
     pub weight_decay: f32,
     /// Label smoothing.
     pub label_smoothing: f32,
-    /// How often an epoch shows which images.
+    /// Sampling of the images in an epoch.
     #[serde(skip_serializing_if = "Sampling::is_default")]
     pub sampling: Sampling,
-    /// What the images of each class count in the loss, by label, where that differs.
+    /// Weight of each class in the loss, by label, if the weights differ.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<Vec<f64>>,
-    /// Validation within the phases, where there is any.
+    /// Validation within the phases, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<PlannedValidation>,
-    /// How images are varied; plans of before it was said have none.
+    /// Augmentation of the images; none in plans older than this field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augmentation: Option<Augmentation>,
-    /// blake3 of the file of weights that the run begins with, where it does not begin with fresh ones.
+    /// blake3 of the file of the first weights, unless they are fresh.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,
-    /// blake3 of the file that teaches, where one does.
+    /// blake3 of the teacher file, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher: Option<String>,
     /// The phases; those without a step are left out.
@@ -162,7 +163,7 @@ pub struct TrainingPlan {
 }
 
 impl TrainingPlan {
-    /// Lays a recipe, suited to its space, out over an epoch of `steps_per_epoch` steps; a phase of some epochs has at least one step.
+    /// Converts a recipe, suited to its space, to steps; a phase with any epochs has at least one step.
     pub fn new(recipe: &Recipe, steps_per_epoch: u64, seed: u64) -> Self {
         let steps_of = |epochs: f64| (epochs * steps_per_epoch as f64).round() as u64;
         let mut first_step = 0;
@@ -195,23 +196,17 @@ impl TrainingPlan {
         }
     }
 
-    /// The plan with images varied so.
-    #[must_use]
-    pub fn varying(self, augmentation: Augmentation) -> Self {
-        Self { augmentation: Some(augmentation), ..self }
-    }
-
     /// The phase whose network becomes the teacher: the first that trains all of it.
     pub fn teaching(&self) -> usize {
         self.phases.iter().position(|phase| !phase.phase.head_only).unwrap_or(0)
     }
 
-    /// Steps in all.
+    /// Total number of steps.
     pub fn steps(&self) -> u64 {
         self.phases.last().map_or(0, PlannedPhase::end)
     }
 
-    /// The phase that a step belongs to, and its number.
+    /// The phase that a step belongs to, and its index.
     pub fn phase_at(&self, step: u64) -> Option<(usize, &PlannedPhase)> {
         self.phases.iter().enumerate().find(|(_, phase)| step < phase.end())
     }
@@ -234,13 +229,12 @@ impl TrainingPlan {
         Ok(archs.into_iter().map(|arch| arch.at(resolution)).collect())
     }
 
-    /// What the phases before one allowed, as restrictions of the space: sorting channels must leave their sub-networks
-    /// as they are.
+    /// The spaces that the phases before one allowed: sorting channels must not change their sub-networks.
     pub fn trained_before(&self, space: &SearchSpace, phase: usize) -> Vec<SearchSpace> {
         self.phases[..phase].iter().map(|earlier| earlier.phase.allowed.of(space)).collect()
     }
 
-    /// Hash of all of it.
+    /// Hash of the plan.
     pub fn hash(&self) -> String {
         hash_of(self)
     }
@@ -268,7 +262,7 @@ mod tests {
         assert_eq!(TrainingPlan::new(&recipe().scaled(1e-9), 10, 1).steps(), 6, "at least a step each");
     }
 
-    /// As plans of builds of before draws and teachers said it; their hash lies in checkpoints.
+    /// As written by builds older than draws and teachers; checkpoints hold the hash.
     #[test]
     fn a_phase_is_written_as_it_always_was() {
         let plan = TrainingPlan::new(&recipe(), 10, 1);

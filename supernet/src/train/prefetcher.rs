@@ -1,4 +1,4 @@
-//! Batches on their way to where they are computed with.
+//! Prefetching of training batches to the device.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
@@ -9,7 +9,7 @@ use network::data::{Batch, TrainLoader};
 
 use crate::error::{Error, Result};
 
-/// Training batches in order of step. To a GPU the next ones are copied while it computes.
+/// Training batches in order of step. For a GPU, the next ones are copied while it computes.
 pub(crate) struct Prefetcher(Way);
 
 enum Way {
@@ -19,12 +19,12 @@ enum Way {
     Ahead { batches: Option<Receiver<Result<Batch>>>, thread: Option<JoinHandle<()>> },
 }
 
-/// Batches that wait on the GPU: with the one that is computed with and the one that is copied, as many as [`StagingBuffers`] keeps
-/// apart.
+/// Batches that wait on the GPU: with the batch in use and the batch being copied, as many as [`StagingBuffers`]
+/// holds.
 const WAITING: usize = 1;
 
 impl Prefetcher {
-    /// Batches of up to `values` numbers for these kernels.
+    /// Batches of up to `values` numbers for this backend.
     ///
     /// # Errors
     /// If a GPU has no room for them.
@@ -32,16 +32,16 @@ impl Prefetcher {
         if backend.launches().is_none() && matches!(backend.device(), Device::Cpu) {
             return Ok(Self(Way::Direct(Box::new(loader))));
         }
-        let mut feed = StagingBuffers::new(backend, values)?;
+        let mut staging = StagingBuffers::new(backend, values)?;
         let (sender, receiver) = sync_channel(WAITING);
         let thread = std::thread::Builder::new().name("batches to the GPU".to_string()).spawn(move || {
             loop {
-                let brought = loader
+                let batch = loader
                     .next()
                     .map_err(Error::from)
-                    .and_then(|batch| Ok(Batch { inputs: feed.bring(&batch.inputs)?, ..batch }));
-                // nobody waits for another: the training has ended
-                if sender.send(brought).is_err() {
+                    .and_then(|batch| Ok(Batch { inputs: staging.bring(&batch.inputs)?, ..batch }));
+                // the receiver is gone: the training has ended
+                if sender.send(batch).is_err() {
                     break;
                 }
             }
@@ -50,8 +50,7 @@ impl Prefetcher {
         Ok(Self(Way::Ahead { batches: Some(receiver), thread: Some(thread) }))
     }
 
-    /// The next batch, which lies where the kernels compute. What was given out before the last one must not be used any
-    /// more.
+    /// The next batch, on the backend's device. Batches before the latest must no longer be used.
     ///
     /// # Errors
     /// If an image cannot be read, or the copy fails.
@@ -71,7 +70,7 @@ impl Prefetcher {
 impl Drop for Prefetcher {
     fn drop(&mut self) {
         if let Way::Ahead { batches, thread } = &mut self.0 {
-            // a thread that waits to hand over a batch sees that nobody takes it
+            // a thread that waits to send a batch sees that the receiver is gone
             drop(batches.take());
             if let Some(thread) = thread.take() {
                 let _ = thread.join();

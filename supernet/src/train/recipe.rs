@@ -1,4 +1,4 @@
-//! A training recipe as data: phases in order, and what they share.
+//! A training recipe as data: phases in order, and their common settings.
 
 mod built_in;
 mod check;
@@ -21,29 +21,28 @@ use super::teacher::Teacher;
 use super::validation::ValidationSettings;
 use crate::error::{Error, Result};
 
-/// The rate at which trained weights are trained further, and the images a step that it is meant for (the last phase of
-/// Cai et al. 2020).
+/// Learning rate for weights that are trained already, and its batch size (the last phase of Cai et al. 2020).
 const FINE_TUNING_LR: f64 = 0.24;
 const FINE_TUNING_BATCH: f64 = 2048.0;
 
-/// How many of the largest choices a phase allows by dimension, such as `{ kernel = 3, depth = 1, expand = 1 }`. A dimension
-/// that is not named has its largest alone.
+/// Number of largest choices that a phase allows per dimension, such as `{ kernel = 3, depth = 1, expand = 1 }`. A
+/// dimension that is not named allows its largest choice alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Allowed(BTreeMap<String, usize>);
 
 impl Allowed {
-    /// So many of each kind.
+    /// Allows this many of the largest choices of each kind.
     pub fn new(largest: &[(&str, usize)]) -> Self {
         Self(largest.iter().map(|(kind, most)| (kind.to_string(), *most)).collect())
     }
 
-    /// How many of the largest of a kind.
+    /// Number of largest choices allowed of a kind.
     pub fn most(&self, kind: &str) -> usize {
         self.0.get(kind).copied().unwrap_or(1)
     }
 
-    /// The space with only these choices. Resolutions are drawn by themselves, so all of them stay.
+    /// The space with only these choices. Resolutions are drawn separately, so all of them stay.
     #[must_use]
     pub fn of(&self, space: &SearchSpace) -> SearchSpace {
         let genome = space.genome();
@@ -52,7 +51,7 @@ impl Allowed {
         space.restricted(&dimensions.map(|of| (of.key.to_string(), self.most(of.key))).collect())
     }
 
-    /// Whether it allows as much as `before`, or more of something that the space has a choice in.
+    /// Whether it allows no more than `before`, or more of a kind in which the space has a choice.
     fn adds_to(&self, before: &Self, space: &SearchSpace) -> bool {
         let kinds: BTreeSet<&String> = self.0.keys().chain(before.0.keys()).collect();
         let mut more = kinds.into_iter().filter(|kind| self.most(kind) > before.most(kind)).peekable();
@@ -63,23 +62,23 @@ impl Allowed {
 /// One phase of a recipe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Phase {
-    /// What it is called in plans and logs.
+    /// Name of the phase in plans and logs.
     pub name: String,
-    /// What sub-networks may be drawn.
+    /// The sub-networks that may be drawn.
     pub allowed: Allowed,
-    /// Which sub-networks a step trains, their gradients summed.
+    /// The sub-networks that a step trains, their gradients summed.
     pub draw: Vec<Draw>,
     /// Passes over the training images, warm-up not counted.
     pub epochs: f64,
     /// Passes over the training images with a rising learning rate, before the others.
     pub warmup_epochs: f64,
-    /// Learning rate after warm-up, for [`Recipe::lr_batch`] images a step.
+    /// Learning rate after warm-up, for [`Recipe::lr_batch`] images per step.
     pub lr: f64,
-    /// Who teaches besides the labels.
+    /// The teacher, in addition to the labels.
     pub teacher: Teacher,
     /// Whether inner channels are sorted by importance before the phase.
     pub sort_channels: bool,
-    /// Whether the classifier alone is trained, all else frozen: for weights to start from that get a fresh one.
+    /// Whether only the classifier is trained: for given first weights that get a fresh classifier.
     pub head_only: bool,
 }
 
@@ -93,29 +92,29 @@ impl Phase {
     }
 }
 
-/// Phases and what they share. As data it is a file of the newest version.
+/// Phases and their common settings. Serializes as a file of the newest version.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(into = "file::File<file::SecondPhase>")]
 pub struct Recipe {
-    /// What it is called.
+    /// Name of the recipe.
     pub name: String,
-    /// Images a step.
+    /// Images per step.
     pub batch: usize,
-    /// Images a step that the learning rates are meant for; they are scaled in proportion (Goyal et al. 2017).
+    /// Images per step of the learning rates, which are scaled in proportion (Goyal et al. 2017).
     pub lr_batch: usize,
-    /// What moves the weights by their gradients.
+    /// The optimizer and its settings.
     pub optimizer: OptimizerSettings,
     /// Decay of kernels and matrices; batch norms and biases do not decay.
     pub weight_decay: f32,
     /// Label smoothing.
     pub label_smoothing: f32,
-    /// How often an epoch shows which images.
+    /// Sampling of the images in an epoch.
     pub sampling: Sampling,
-    /// What the images of each class count in the loss; all as much where nothing is said.
+    /// Weight of each class in the loss; by default all are equal.
     pub class_weights: Option<ClassWeights>,
-    /// Validation within the phases, where there is any.
+    /// Validation within the phases, if any.
     pub validation: Option<ValidationSettings>,
-    /// How images are varied, where it does not follow from the data.
+    /// Augmentation of the images, where it does not follow from the data.
     pub augmentation: AugmentationSettings,
     /// The phases, in order.
     pub phases: Vec<Phase>,
@@ -138,7 +137,7 @@ impl Recipe {
         Self::built_in().map(|recipe| recipe.name)
     }
 
-    /// The TOML text of a recipe as users give it: its name, or the path of a file.
+    /// The TOML text of a recipe that is given by its name or by the path of a file.
     ///
     /// # Errors
     /// If it is neither, or the file cannot be read.
@@ -149,7 +148,7 @@ impl Recipe {
         }
     }
 
-    /// The recipe of that text.
+    /// Opens a recipe that is given by its name or by the path of a file.
     ///
     /// # Errors
     /// As [`Recipe::text_of`] and [`Recipe::from_toml`].
@@ -187,20 +186,20 @@ impl Recipe {
         scaled
     }
 
-    /// The recipe with so many images a step; its rates follow in proportion when a plan is made of it.
+    /// The recipe with this number of images per step; a plan scales its learning rates in proportion.
     #[must_use]
     pub fn with_batch(&self, batch: usize) -> Self {
         Self { batch, ..self.clone() }
     }
 
-    /// The recipe with this rate in the first phase that trains the whole network, as it is used after warm-up with the
-    /// recipe's batch, and those of the other phases scaled in proportion.
+    /// The recipe with this learning rate in the first phase that trains the whole network (after warm-up, at the
+    /// recipe's batch), and the rates of the other phases scaled in proportion.
     ///
     /// # Errors
-    /// If a rate is out of range then.
+    /// If a rate is then out of range.
     pub fn with_lr(&self, lr: f64) -> Result<Self> {
         let mut changed = self.clone();
-        let wanted = lr * self.lr_batch as f64 / self.batch as f64;
+        let target = lr * self.lr_batch as f64 / self.batch as f64;
         let before = self.phases.iter().find(|phase| !phase.head_only).map_or(0.0, |phase| phase.lr);
         if before <= 0.0 {
             return Err(Error::invalid(
@@ -212,16 +211,16 @@ impl Recipe {
             .and_then_do("give its phases rates in the recipe itself"));
         }
         for phase in &mut changed.phases {
-            phase.lr *= wanted / before;
+            phase.lr *= target / before;
         }
         changed.check(&format!("recipe {} with a rate of {lr}", self.name), file::VERSION)?;
         Ok(changed)
     }
 
-    /// The recipe for weights to start from: without a fresh classifier it has no phase that trains the classifier alone,
-    /// with one it begins with such a phase, a ninth as long as the next, at that phase's rate. What was trained before
-    /// learns at most as fast as in a fine-tuning (0.24 for 2,048 images), unless the recipe has a phase `head_only` of
-    /// its own and so was written for a start.
+    /// The recipe for given first weights. If their classifier is kept, phases that train the classifier alone are
+    /// left out; if it is fresh, the recipe begins with such a phase, a ninth as long as the next, at that phase's
+    /// rate. Trained weights learn at most at the rate of a fine-tuning (0.24 for 2,048 images), unless the recipe
+    /// has its own `head_only` phase and so was written for given weights.
     #[must_use]
     pub fn starting(&self, fresh_classifier: bool) -> Self {
         let mut starting = self.clone();
@@ -245,15 +244,15 @@ impl Recipe {
         starting
     }
 
-    /// The recipe for fresh weights: all of them are trained from the first step on.
+    /// The recipe for fresh weights, which are all trained from the first step on.
     #[must_use]
     pub fn from_scratch(&self) -> Self {
         let phases = self.phases.iter().filter(|phase| !phase.head_only).cloned().collect();
         Self { phases, ..self.clone() }
     }
 
-    /// The recipe without the phases that allow more only of what the space has no choice in: a kernel phase trains
-    /// nothing new where there is one kernel. Where the space has one network, each step trains it once.
+    /// The recipe without the phases that add only choices that the space lacks: a kernel phase trains nothing new in
+    /// a space of one kernel. In a space of one network, each step trains it once.
     #[must_use]
     pub fn suited_to(&self, space: &SearchSpace) -> Self {
         let mut suited = Self { phases: Vec::new(), ..self.clone() };

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use network::eval::Accuracy;
 use space::{Arch, Extent};
 
-/// What one optimizer step did.
+/// One optimizer step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
     /// The step, counted over the whole run from 0.
@@ -22,16 +22,16 @@ pub struct StepRecord {
     pub ms: f64,
 }
 
-/// What ended a run whose numbers no further step can mend.
+/// The divergence that ended a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Divergence {
-    /// The step in which it was seen, counted over the whole run from 0.
+    /// The step in which it was detected, counted over the whole run from 0.
     pub step: u64,
     /// The name of the step's phase.
     pub phase: String,
     /// The phase's first step.
     pub first_step: u64,
-    /// What was seen.
+    /// The value that shows it, in words.
     pub what: String,
 }
 
@@ -40,14 +40,14 @@ pub struct Divergence {
 pub struct SubnetValidation {
     /// The sub-network.
     pub arch: Arch,
-    /// Share of images whose class was found.
+    /// Share of images classified correctly.
     pub top1: f64,
     /// The counts behind it.
     #[serde(flatten)]
     pub accuracy: Accuracy,
 }
 
-/// What a validation within a phase found.
+/// The result of a validation within a phase.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ValidationRecord {
     /// Steps taken so far.
@@ -62,14 +62,14 @@ pub struct ValidationRecord {
     pub subnetworks: Vec<SubnetValidation>,
 }
 
-/// A phase that ended before its last step, for no validation was better.
+/// A phase that ended before its last step, because validation no longer improved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EarlyEnd {
     /// Steps taken so far.
     pub step: u64,
     /// The phase's name.
     pub phase: String,
-    /// Steps that were taken at its best validation.
+    /// Steps taken at its best validation.
     pub best_step: u64,
     /// The step at which the next phase begins.
     pub next_step: u64,
@@ -79,23 +79,23 @@ pub struct EarlyEnd {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum LogLine {
-    /// The run was taken up again.
+    /// The run was resumed.
     Resumed {
         /// The next step.
         resumed_from_step: u64,
         /// Seconds since 1970.
         time: u64,
     },
-    /// The first checkpoint since the run began or was taken up again was written.
+    /// The first checkpoint since the run began or was resumed was written.
     Checkpoint {
-        /// Steps that it holds.
+        /// Steps taken at the checkpoint.
         step: u64,
     },
     /// An image that cannot be used and is left out.
     SkippedImage {
-        /// Its file.
+        /// Path of the image.
         path: String,
-        /// What is wrong with it.
+        /// Why it cannot be used.
         reason: String,
     },
     /// A step.
@@ -110,7 +110,7 @@ pub enum LogLine {
         arch: Arch,
         /// Split of the images.
         split: String,
-        /// Share of images whose class was found.
+        /// Share of images classified correctly.
         top1: f64,
         /// The counts behind it.
         #[serde(flatten)]
@@ -125,7 +125,7 @@ pub enum LogLine {
 }
 
 impl LogLine {
-    /// The sub-network, if the line is an evaluation after so many steps.
+    /// The sub-network, if the line is an evaluation after `steps` steps.
     pub fn evaluated_at(self, steps: u64) -> Option<Arch> {
         match self {
             Self::Evaluation { step, arch, .. } if step == steps => Some(arch),
@@ -133,7 +133,7 @@ impl LogLine {
         }
     }
 
-    /// The accuracy, if the line is an evaluation after so many steps.
+    /// The accuracy, if the line is an evaluation after `steps` steps.
     pub fn accuracy_at(&self, steps: u64) -> Option<Accuracy> {
         match self {
             Self::Evaluation { step, accuracy, .. } if *step == steps => Some(*accuracy),
@@ -141,7 +141,7 @@ impl LogLine {
         }
     }
 
-    /// Steps that were taken when the line was written; lines beyond a checkpoint are cut at a resume.
+    /// Steps taken when the line was written; a resume cuts the lines beyond its checkpoint.
     pub fn steps_taken(&self) -> u64 {
         match self {
             Self::Resumed { resumed_from_step, .. } => *resumed_from_step,
@@ -150,12 +150,12 @@ impl LogLine {
             Self::Validation(record) => record.step,
             Self::EndedEarly(end) => end.step,
             Self::Evaluation { step, .. } | Self::Checkpoint { step } => *step,
-            // what comes after is another course: no resume keeps the line
+            // the steps after it take another course: no resume keeps the line
             Self::Diverged(_) => u64::MAX,
         }
     }
 
-    /// Whether a checkpoint was there when the line was written.
+    /// Whether a checkpoint existed when the line was written.
     pub fn shows_checkpoint(&self) -> bool {
         match self {
             Self::Resumed { .. } | Self::Checkpoint { .. } => true,

@@ -1,4 +1,4 @@
-//! What a resumed run knows of before, and how a run begins its part of the log.
+//! How a run was resumed, and the first log lines of a process.
 
 use base::machine;
 use kernels::Backend;
@@ -9,25 +9,25 @@ use super::record::LogLine;
 use super::run_folder::RunFolder;
 use crate::error::Result;
 
-/// What a run was taken up with.
+/// How a run was resumed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resumed {
     /// The next step.
     pub from_step: u64,
-    /// In what machine and tool differ from those that took the steps before, so that bits may.
+    /// Differences of machine and tool from those of the earlier steps, which may change bits.
     pub differences: Vec<String>,
-    /// What the steps to come are planned otherwise than those before were, in words.
+    /// The change of plan for the remaining steps, in words.
     pub other_plan: Option<String>,
     /// Kernels that computed the weights so far.
     backend: String,
     /// Sub-networks whose evaluation after the last step is in the log already.
     pub(super) evaluated: Vec<Arch>,
-    /// Lines of the log that were written after as many steps as the run is taken up with.
+    /// Log lines written at the step from which the run is resumed.
     pub(super) happened: Vec<LogLine>,
 }
 
 impl Resumed {
-    /// A run taken up at a step, whose weights these kernels computed.
+    /// A run resumed at a step, whose weights these kernels computed.
     pub(super) fn new(from_step: u64, backend: &str) -> Self {
         Self {
             from_step,
@@ -39,7 +39,7 @@ impl Resumed {
         }
     }
 
-    /// Notes in what this machine and this tool differ from those that wrote the checkpoint.
+    /// Notes how this machine and this tool differ from those that wrote the checkpoint.
     pub(super) fn compared(mut self, folder: &RunFolder, backend: &Backend, tool: &str) -> Self {
         let cpu = machine::cpu();
         let now = backend.name();
@@ -72,7 +72,7 @@ impl Resumed {
     }
 }
 
-/// The first lines of a run: that it was taken up again, or which images are left out.
+/// Logs the first lines of a process: that the run was resumed, or which images are left out.
 pub(super) fn log_beginning(
     folder: &mut RunFolder,
     resumed: Option<&Resumed>,

@@ -1,4 +1,4 @@
-//! The folder of a run: who may use it, and what lies where.
+//! The folder of a run: its lock, its files, and the log.
 
 mod phase_ends;
 
@@ -22,28 +22,28 @@ use crate::error::{Error, Result};
 pub struct RunFolder {
     path: PathBuf,
     log: Option<File>,
-    /// Whether the log says that there is a checkpoint.
+    /// Whether the log records that there is a checkpoint.
     checkpoint_noted: bool,
-    /// Where what is logged goes besides.
+    /// TensorBoard events, if they are written too.
     events: Option<Events>,
     _lock: File,
 }
 
 impl RunFolder {
-    /// Opens a folder for a run; it is made where it is not there.
+    /// Opens a folder for a run, and creates it if needed.
     ///
     /// # Errors
-    /// If it is used and `resume` is false, another process holds it, or it cannot be written.
+    /// If the folder is used and `resume` is false, another process holds it, or it cannot be written.
     pub fn open(path: &Path, resume: bool) -> Result<Self> {
         Self::open_for(path, resume, &["teacher.safetensors", "supernet.safetensors"])
     }
 
-    /// Opens a folder for a run that leaves `results` beside plan, log and checkpoint.
+    /// Opens a folder for a run that leaves `results` next to plan, log and checkpoint.
     ///
     /// # Errors
     /// As [`RunFolder::open`].
     pub(super) fn open_for(path: &Path, resume: bool, results: &[&str]) -> Result<Self> {
-        // a link may lead to what is not there yet
+        // a link may point to a folder that does not exist yet
         std::fs::create_dir_all(file::followed(path)).map_err(Error::io("create the folder", path))?;
         let busy = "another process is training in this folder";
         let lock =
@@ -56,45 +56,45 @@ impl RunFolder {
             return Err(base::Error::Occupied {
                 path: path.to_path_buf(),
                 reason: "the folder holds a run".to_string(),
-                next: "add --resume to go on with it, or choose another folder".to_string(),
+                next: "add --resume to continue it, or choose another folder".to_string(),
             }
             .into());
         }
         Ok(folder)
     }
 
-    /// The folder.
+    /// Path of the folder.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What will be done.
+    /// Path of the plan, `plan.json`.
     pub fn plan(&self) -> PathBuf {
         self.path.join("plan.json")
     }
 
-    /// One line a step or evaluation.
+    /// Path of the log, one line per step or evaluation.
     pub fn log_path(&self) -> PathBuf {
         self.path.join("log.jsonl")
     }
 
-    /// Weights and state of the last save.
+    /// Path of the checkpoint: weights and state at the last save.
     pub fn checkpoint(&self) -> PathBuf {
         self.path.join("checkpoint.safetensors")
     }
 
-    /// The largest network after the full phase.
+    /// Path of the teacher: the largest network after the full phase.
     pub fn teacher(&self) -> PathBuf {
         self.path.join("teacher.safetensors")
     }
 
-    /// The finished weights.
+    /// Path of the finished weights.
     pub fn supernet(&self) -> PathBuf {
         self.path.join("supernet.safetensors")
     }
 
-    /// From now on what is logged goes into TensorBoard's files too, in the folder `tensorboard`. The first failure to write
-    /// them is logged and their last; the run goes on.
+    /// From now on also writes the log as TensorBoard events, in the folder `tensorboard`. The first failure is
+    /// logged and ends these files; the run continues.
     pub(super) fn write_events(&mut self, points: Points) {
         self.events = Some(Events::new(self.path.join("tensorboard"), points));
     }
@@ -108,8 +108,8 @@ impl RunFolder {
         self.write_document(json!({ "version": 1, "hash": hash_of(plan), "plan": plan }), run)
     }
 
-    /// Writes `plan.json` of a run that may have followed several plans: the last one, and those before with the step from
-    /// which on each was followed.
+    /// Writes `plan.json` of a run that may have followed several plans: the last plan, and the earlier ones, each
+    /// with its first step.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -131,7 +131,7 @@ impl RunFolder {
         Ok(write_atomically(&self.plan(), text.as_bytes())?)
     }
 
-    /// The plans of the run, where `plan.json` says them.
+    /// The plans of the run, if `plan.json` has them.
     pub(super) fn history(&self) -> Option<History> {
         #[derive(Deserialize)]
         struct Written {
@@ -145,7 +145,7 @@ impl RunFolder {
         written.map(|Written { plan, earlier, from_step }| History::of(earlier, from_step, plan))
     }
 
-    /// The plan that was followed last, where `plan.json` says it.
+    /// The last plan of the run, if `plan.json` has it.
     pub(super) fn planned(&self) -> Option<Value> {
         self.history().map(|history| history.last().plan.clone())
     }
@@ -154,41 +154,40 @@ impl RunFolder {
         file::read_text(&self.plan()).unwrap_or_default()
     }
 
-    /// The processor that the run was last planned on, where `plan.json` says so.
+    /// The processor that the run was last planned on, if `plan.json` names it.
     pub fn planned_cpu(&self) -> Option<String> {
         let plan: Value = serde_json::from_str(&self.plan_text()).ok()?;
         plan.pointer("/run/cpu")?.as_str().map(str::to_string)
     }
 
-    /// What to say when a run is to be gone on with under another plan than its own.
+    /// The error of resuming a run under a plan that differs from its own.
     pub fn other_plan(&self, plan: &impl Serialize) -> Error {
         let started =
             serde_json::from_str::<Value>(&self.plan_text()).ok().and_then(|file| file.get("plan").cloned());
         let now = serde_json::to_value(plan).expect("plain data");
         let difference = started.and_then(|started| first_difference("plan", &started, &now));
-        self.differs(difference.unwrap_or_else(|| {
-            (
-                "plan".to_string(),
-                "the one that the checkpoint was made with".to_string(),
-                "another".to_string(),
-            )
+        self.differs(difference.unwrap_or_else(|| Difference {
+            field: "plan".to_string(),
+            before: "the one that the checkpoint was made with".to_string(),
+            now: "another".to_string(),
         }))
     }
 
-    /// What to say of a plan that differs so.
-    pub(super) fn differs(&self, (field, expected, got): Difference) -> Error {
+    /// The error of a plan with this difference.
+    pub(super) fn differs(&self, difference: Difference) -> Error {
+        let Difference { field, before, now } = difference;
         let advice = match field.as_str() {
             OPTIMIZER => {
-                "what one optimizer remembers serves no other: resume with the recipe the run was started with, or begin \
+                "the state of one optimizer is useless to another: resume with the recipe the run was started with, or begin \
                  another run with --start from this one's weights"
             }
             _ => "resume with the flags the run was started with, or choose another folder",
         };
-        Error::invalid(self.plan().display(), field, expected, got).and_then_do(advice)
+        Error::invalid(self.plan().display(), field, before, now).and_then_do(advice)
     }
 
-    /// Cuts the log back to what had happened when `steps` steps were taken, and returns what it says of that moment: its last
-    /// lines, those that were written when exactly so many steps were taken. A torn last line goes too.
+    /// Cuts the log after the lines written when at most `steps` steps were taken, and returns the lines written at
+    /// exactly `steps`. A torn last line is cut too.
     ///
     /// # Errors
     /// If it cannot be read or written.
@@ -197,7 +196,7 @@ impl RunFolder {
         log_file::cut(&self.log_path(), steps)
     }
 
-    /// What was logged before the first step.
+    /// The lines logged before the first step.
     ///
     /// # Errors
     /// If the log cannot be read.
@@ -205,10 +204,10 @@ impl RunFolder {
         log_file::beginning(&self.log_path())
     }
 
-    /// Forgets what a run logged that was killed before its first checkpoint.
+    /// Empties the log of a run that was killed before its first checkpoint.
     ///
     /// # Errors
-    /// If the log says that there was a checkpoint, or cannot be read or written.
+    /// If the log records a checkpoint, or cannot be read or written.
     pub fn empty_log(&mut self) -> Result<()> {
         self.log = None;
         let path = self.log_path();
@@ -220,7 +219,7 @@ impl RunFolder {
         log_file::empty(&path)
     }
 
-    /// Notes in the log that there is a checkpoint of so many steps, once for each time that the folder is opened.
+    /// Logs that there is a checkpoint after `step` steps, once each time the folder is opened.
     ///
     /// # Errors
     /// If the log cannot be written.
@@ -233,7 +232,7 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Makes what was logged outlast a power cut, as the checkpoint that follows does.
+    /// Syncs the log to disk, so that it survives a power cut like the checkpoint that follows.
     ///
     /// # Errors
     /// If the disk refuses.
@@ -296,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_that_the_log_tells_of_must_be_there() {
+    fn a_checkpoint_that_the_log_records_must_be_there() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut run = RunFolder::open(folder.path(), false).expect("empty");
         run.log(&step(0)).expect("written");
@@ -306,11 +305,11 @@ mod tests {
         run.note_checkpoint(2).expect("once is enough");
         let log = std::fs::read_to_string(run.log_path()).expect("a log");
         assert_eq!(log.matches("{\"event\":\"checkpoint\",\"step\":1}").count(), 1, "{log}");
-        let error = run.empty_log().expect_err("one is told of").to_string();
+        let error = run.empty_log().expect_err("one is recorded").to_string();
         assert!(error.contains("checkpoint.safetensors: file: expected the run's checkpoint"), "{error}");
         assert!(error.contains("one of 1 steps was written; put it back"), "{error}");
         assert_eq!(std::fs::read_to_string(run.log_path()).expect("a log"), log, "nothing is lost");
-        // files of before that line: an evaluation after the first phase, or a resume
+        // files older than that line: an evaluation after the first phase, or a resume
         let resumed = LogLine::Resumed { resumed_from_step: 7, time: 0 };
         assert!(resumed.shows_checkpoint() && !step(5).shows_checkpoint());
     }

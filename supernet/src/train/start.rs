@@ -1,4 +1,4 @@
-//! What a run begins with: fresh weights, or those of an imported supernet, an earlier run or a teacher; for the same
+//! The first weights of a run: fresh, or those of an imported supernet, an earlier run or a teacher, for the same
 //! classes or for others.
 
 use std::path::Path;
@@ -13,7 +13,7 @@ use space::{Arch, SearchSpace};
 use super::recipe::Recipe;
 use crate::error::{Error, Result};
 
-/// What a run begins with.
+/// The first weights of a run, as given.
 pub enum Start {
     /// Fresh weights, drawn from the seed.
     Fresh,
@@ -21,22 +21,23 @@ pub enum Start {
     Supernet(Box<Given>),
 }
 
-/// Weights that were read.
+/// Weights read from a file.
 pub struct Given {
     supernet: Supernet,
     /// Name of the file, for messages.
     place: String,
 }
 
-/// The first weights of a run, and what its files say of them.
+/// The first weights of a run, and their origin for its files.
 pub(super) struct First {
     pub weights: SharedWeights,
-    /// Where they are from, unless they are fresh.
+    /// Origin of the weights, unless they are fresh.
     pub from: Option<StartedFrom>,
 }
 
 impl Start {
-    /// Reads a supernet, a teacher or a checkpoint; of a run's folder its supernet, else its teacher, else its checkpoint.
+    /// Reads a supernet, a teacher or a checkpoint; from a run's folder its supernet, else its teacher, else its
+    /// checkpoint.
     ///
     /// # Errors
     /// If there is no such file, or it is broken.
@@ -67,8 +68,8 @@ impl Start {
         Ok(Self::Supernet(Box::new(Given { supernet, place })))
     }
 
-    /// The space of a run on images of so many classes: the one that is `given`, or that of the weights, with these classes.
-    /// From the space of the weights a given one may differ in classes and resolutions only.
+    /// The space of a run on images of `classes` classes: the `given` space, or that of the weights with this number
+    /// of classes. A given space may differ from that of the weights in classes and resolutions only.
     ///
     /// # Errors
     /// If the given space differs in something else, or there is neither.
@@ -83,8 +84,8 @@ impl Start {
         }
     }
 
-    /// The images as the supernet will see them: as given weights were trained to, or as is best for the space; with
-    /// `resize` in place of that, where there is one. Classes are labeled as the weights' are, where they are the same.
+    /// The images as the supernet sees them: preprocessed as for the given weights, or as suits the space; `resize`
+    /// overrides the resizing. If the classes are those of the weights, they are labeled in the weights' order.
     ///
     /// # Errors
     /// If the channels that the network takes cannot be made of those of the images.
@@ -103,7 +104,7 @@ impl Start {
         Ok(classes.and_then(|classes| seen.labeled_as(classes).ok()).unwrap_or(seen))
     }
 
-    /// The recipe as it is followed from here, for images that are seen by [`Start::see`].
+    /// The recipe adapted to this start, for images from [`Start::see`].
     pub(super) fn recipe(&self, recipe: &Recipe, dataset: &Dataset) -> Recipe {
         match self {
             Self::Fresh => recipe.from_scratch(),
@@ -111,7 +112,7 @@ impl Start {
         }
     }
 
-    /// The weights to begin with; given ones have a fresh classifier where the classes are others than theirs.
+    /// The first weights; given weights get a fresh classifier if the classes of the images differ from theirs.
     pub(super) fn weights(&self, space: &SearchSpace, dataset: &Dataset, seed: u64) -> Result<First> {
         let Self::Supernet(given) = self else {
             let weights = SharedWeights::new(space, &mut rng_for("weights", seed, &[]))?;
@@ -126,7 +127,7 @@ impl Start {
         Ok(First { weights, from: Some(from) })
     }
 
-    /// The supernet that was read, if one was.
+    /// The supernet that was read, if any.
     pub fn given(&self) -> Option<&Supernet> {
         match self {
             Self::Fresh => None,
@@ -139,18 +140,18 @@ impl Given {
     fn space_for(&self, given: Option<SearchSpace>, classes: usize) -> Result<SearchSpace> {
         let own = &self.supernet.space;
         let Some(given) = given else { return Ok(own.with_classes(classes)?) };
-        let wanted = own.with_classes(given.classes())?;
-        if wanted.fingerprint_at_any_resolution() == given.fingerprint_at_any_resolution() {
+        let adapted = own.with_classes(given.classes())?;
+        if adapted.fingerprint_at_any_resolution() == given.fingerprint_at_any_resolution() {
             return Ok(given);
         }
         let expected =
-            format!("the space of {}, {}, but for classes and resolutions", self.place, own.name());
+            format!("the space of {}, {}, except for classes and resolutions", self.place, own.name());
         let place = format!("space {}", given.name());
         Err(Error::invalid(place, "choices and sizes", expected, "others")
-            .and_then_do("leave out --space: then it is that of the weights"))
+            .and_then_do("leave out --space to use that of the weights"))
     }
 
-    /// How the weights were trained to see images.
+    /// The preprocessing that the weights were trained with.
     fn preprocess(&self, dataset: &Dataset) -> Result<Preprocess> {
         let space = &self.supernet.space;
         Ok(match &self.supernet.interface.preprocess {
@@ -159,12 +160,12 @@ impl Given {
                 Preprocess::photographs(Normalization::imagenet())
             }
             None if self.supernet.is_imported() => dataset.preprocess_unsaid(space)?,
-            // who trained before files said it saw images
+            // trainings older than this field used bytes
             None => Preprocess { values: PixelKind::Bytes, ..dataset.preprocess_unsaid(space)? },
         })
     }
 
-    /// Whether the classes of images that are seen by [`Start::see`] are the network's, so that its classifier stays.
+    /// Whether the images (from [`Start::see`]) have the network's classes, so that its classifier is kept.
     fn keeps_classifier(&self, dataset: &Dataset) -> bool {
         match &self.supernet.interface.classes {
             Some(classes) => dataset.classes() == classes,

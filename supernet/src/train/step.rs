@@ -1,4 +1,4 @@
-//! What one sub-network contributes to a step: forward, loss, backward into the shared gradients.
+//! The part of one sub-network in a step: forward, loss, backward into the shared gradients.
 
 use base::random::rng_for;
 use candle_core::{Device, Tensor};
@@ -11,14 +11,14 @@ use space::{Arch, SearchSpace};
 use super::loss::{Loss, Target, loss};
 use crate::error::Result;
 
-/// The shared weights of a space, and the kernels that compute with them.
+/// The shared weights of a space, and the backend that computes with them.
 #[derive(Clone)]
 pub struct Student<'a> {
-    /// What can be chosen.
+    /// The search space.
     pub space: &'a SearchSpace,
     /// The weights.
     pub weights: &'a SharedWeights,
-    /// What computes.
+    /// The backend that computes.
     pub backend: Backend,
 }
 
@@ -43,7 +43,7 @@ impl Student<'_> {
         Ok(loss)
     }
 
-    /// Logits of a sub-network that is not being trained, with the batch's own statistics: a teacher's.
+    /// Logits of a sub-network as a teacher: not trained, with the batch's own statistics.
     ///
     /// # Errors
     /// If the images do not fit the space.
@@ -70,14 +70,14 @@ pub(super) fn learn(
     Ok(loss)
 }
 
-/// A loss beyond this is taken for an explosion: 30 times that of guessing, twice over where a teacher adds its own.
-/// This toolkit's choice; healthy runs stay within a few times that of guessing.
+/// A loss above this counts as divergence: 30 times that of guessing, doubled because a teacher adds its own. This
+/// toolkit's choice; healthy runs stay within a few times that of guessing.
 pub(super) fn most_loss(classes: usize) -> f32 {
     60.0 * (classes.max(2) as f32).ln()
 }
 
-/// Zeros with the space's dropout rate, the rest scaled so that the mean stays: `[features, images]`, as many features
-/// as the sub-network's classifier reads.
+/// A mask `[features, images]` of zeros at the space's dropout rate, the rest scaled to keep the mean; as many
+/// features as the sub-network's classifier reads.
 ///
 /// # Errors
 /// If the tensor cannot be made.

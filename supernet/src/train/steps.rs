@@ -1,4 +1,4 @@
-//! Steps one after the other: batches in, lines of the log out, saved every so often and when asked to stop.
+//! The loop of steps: reads batches, writes log lines, and saves at intervals and when stopped.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,40 +12,40 @@ use super::record::{LogLine, StepRecord};
 use super::run_folder::RunFolder;
 use crate::error::Result;
 
-/// What is trained a step at a time, and can be saved between two.
+/// A training that advances step by step, and can be saved between steps.
 pub(super) trait Learner {
     /// The next step.
     fn next_step(&self) -> u64;
-    /// Takes it.
+    /// Takes the next step.
     fn take_step(&mut self, batch: &Batch, watch: &mut Stopwatch) -> Result<StepRecord>;
-    /// What is done between two steps, once for each of them.
-    fn pause(&mut self, _stop: &AtomicBool, _told: &mut dyn FnMut(&LogLine)) -> Result<Pause> {
+    /// Does the work between two steps, before each step but the first of a phase.
+    fn pause(&mut self, _stop: &AtomicBool, _report: &mut dyn FnMut(&LogLine)) -> Result<Pause> {
         Ok(Pause::Nothing)
     }
     /// Saves the state between two steps.
     fn save(&mut self) -> Result<()>;
-    /// Where the log lies.
+    /// The folder of the log.
     fn folder(&mut self) -> &mut RunFolder;
 }
 
-/// What was done between two steps.
+/// The result of the work between two steps.
 pub(super) enum Pause {
-    /// Nothing.
+    /// Nothing was due.
     Nothing,
-    /// What was due.
+    /// All that was due is done.
     Done,
-    /// What was due, which says that no further step of the phase is worth while.
+    /// All that was due is done, and no further step of the phase is worthwhile.
     Enough,
-    /// Not all that was due, for `stop` was set.
+    /// `stop` was set before all that was due was done.
     Stopped,
 }
 
-/// How steps came to an end.
+/// How the loop of steps ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// All are taken.
+    /// All steps are taken.
     All,
-    /// No further step is worth while.
+    /// No further step is worthwhile.
     Enough,
     /// `stop` was set; the state is saved.
     Stopped,
@@ -53,21 +53,21 @@ pub(super) enum Taken {
 
 /// Which steps, and when to save.
 pub(super) struct Pace<'a> {
-    /// All steps of a phase, those that are taken already included.
+    /// All steps of a phase, including those taken already.
     pub steps: Range<u64>,
     /// Time between two saves.
     pub every: Duration,
-    /// Asks to save and to end.
+    /// Set to save and stop.
     pub stop: &'a AtomicBool,
 }
 
-/// The steps that are left, and what is due between them; `stop` saves and ends them. At the first step nothing is saved:
-/// what was done on entering a phase would be done again on a resume.
+/// Takes the remaining steps, and does the work due between them; `stop` saves and ends the loop. Nothing is saved at
+/// the first step: a resume would repeat the work of entering a phase.
 pub(super) fn take_steps(
     learner: &mut impl Learner,
     pace: &Pace,
     batches: &mut Prefetcher,
-    told: &mut dyn FnMut(&LogLine),
+    report: &mut dyn FnMut(&LogLine),
 ) -> Result<Taken> {
     let mut save = Every::new(pace.every);
     let mut watch = Stopwatch::start();
@@ -75,7 +75,7 @@ pub(super) fn take_steps(
     while learner.next_step() < pace.steps.end {
         let begun = learner.next_step() > pace.steps.start;
         if begun {
-            let pause = learner.pause(pace.stop, told)?;
+            let pause = learner.pause(pace.stop, report)?;
             match pause {
                 Pause::Enough => return Ok(Taken::Enough),
                 // no part of the next step's time
@@ -86,7 +86,7 @@ pub(super) fn take_steps(
                 learner.save()?;
                 return Ok(Taken::Stopped);
             }
-            // only now, so that the state knows what was done between the steps
+            // only now, so that the saved state includes the work between the steps
             if learner.next_step() > taken_up && save.due() {
                 learner.save()?;
             }
@@ -94,7 +94,7 @@ pub(super) fn take_steps(
         let batch = match batches.next() {
             Ok(batch) => batch,
             Err(error) => {
-                // what was learned is kept, if it can be; why it ended is the batch
+                // progress is saved if possible; the error to report is the batch's
                 if begun {
                     let _ = learner.save();
                 }
@@ -104,7 +104,7 @@ pub(super) fn take_steps(
         let record = learner.take_step(&batch, &mut watch)?;
         let line = LogLine::Step(record);
         learner.folder().log(&line)?;
-        told(&line);
+        report(&line);
     }
     Ok(Taken::All)
 }

@@ -1,4 +1,4 @@
-//! Who teaches the sub-networks of a step, besides the labels.
+//! The teacher of a step's sub-networks, in addition to the labels.
 
 mod file;
 
@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 
 pub use file::TeacherFile;
 
-/// Whose logits are soft labels for a phase; their cross-entropy is added to that with the labels.
+/// The network whose logits are a phase's soft labels; their cross-entropy is added to that with the labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Teacher {
-    /// Nobody: there are the labels alone.
+    /// No teacher, labels only.
     #[default]
     None,
-    /// The largest network as it is after the phase of this name, which is the first that trains all of it (Cai et al. 2020).
+    /// The largest network after the phase of this name, the first that trains all of it (Cai et al. 2020).
     Phase(String),
-    /// The first network of each step, as it is then, for the others of the step: in-place distillation (Yu and Huang 2019).
+    /// The first network of each step, for the others of the step: in-place distillation (Yu and Huang 2019).
     First,
-    /// The network of a file, which whoever starts the run gives ([`TeacherFile`]).
+    /// A network from a file that is given at the start of the run ([`TeacherFile`]).
     File,
 }

@@ -1,4 +1,4 @@
-//! What tests of trainings share.
+//! Shared helpers of the tests of training.
 
 use base::random::rng_for;
 use kernels::Backend;

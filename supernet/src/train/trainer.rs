@@ -1,12 +1,14 @@
-//! The training loop: phases in order, a step at a time, saved as it goes (`state`); how one begins (`prepare`), what happens
-//! between phases (`phase_ends`), validation within them (`validation`), and a whole run with the usual settings (`whole`).
+//! The training loop: phases in order, one step at a time, with checkpoints (`state`); the start of a run
+//! (`prepare`), the end of a phase (`phase_ends`), validation within a phase (`validation`), and a run with default
+//! settings (`whole`).
 //!
-//! Everything a step samples and sees is a function of seed and step, so a run that was killed and resumed from
-//! its last checkpoint ends with the same bytes.
+//! A step's sub-networks and images are a function of seed and step, so a run that was killed and resumed from its
+//! last checkpoint ends with the same bytes.
 //!
-//! A checkpoint is written before the evaluations that end a phase, and a resumed run makes up for those that its log lacks. None
-//! is written once a weight or what the optimizer remembers of one is no longer finite. The optimizer starts at rest in each phase, as in the authors'
-//! code. Losses are read when all of a step has been launched, the optimizer too: it is the only wait in a step.
+//! A checkpoint is written before the evaluations that end a phase; a resumed run adds the evaluations that its log
+//! lacks. No checkpoint is written once a weight or an optimizer value is no longer finite. Each phase begins with a
+//! fresh optimizer, as in the authors' code. Losses are read after the whole step, optimizer included, is launched:
+//! reading them is the only wait in a step.
 
 mod phase_ends;
 mod prepare;
@@ -34,7 +36,7 @@ use super::events::Points;
 use super::exchange::Exchange;
 use super::history::History;
 use super::loss::{Loss, Target};
-use super::observer::{Observer, tell};
+use super::observer::{Observer, notify};
 use super::optimizer::Optimizer;
 use super::plan::{PlannedPhase, TrainingPlan};
 use super::prefetcher::Prefetcher;
@@ -46,14 +48,14 @@ use super::steps::{Learner, Pace, Pause, Taken, take_steps};
 use super::teacher::{Teacher, TeacherFile};
 use crate::error::{Error, Result};
 
-/// What a run needs besides space, data and recipe.
+/// Settings of a run other than space, data and recipe.
 #[derive(Clone, Debug)]
 pub struct TrainConfig {
-    /// Seed of everything random.
+    /// Seed of all random draws.
     pub seed: u64,
     /// Time between checkpoints within a phase.
     pub checkpoint_every: Duration,
-    /// What computes.
+    /// The backend that computes.
     pub backend: Backend,
 }
 
@@ -62,26 +64,26 @@ pub struct TrainConfig {
 pub enum RunOutcome {
     /// All steps are taken and the supernet is written.
     Finished,
-    /// It was asked to stop; the state is saved.
+    /// The run was stopped; the state is saved.
     Interrupted {
         /// The next step.
         step: u64,
     },
 }
 
-/// A training between two steps.
+/// A training run, between two steps.
 pub struct Trainer {
     space: SearchSpace,
     dataset: Arc<Dataset>,
     plan: TrainingPlan,
-    /// Under which plans the steps so far were taken, the one that is followed at the end.
+    /// The plans of the steps so far, the current one last.
     history: History,
     config: TrainConfig,
-    /// What the weights' files say of images and classes.
+    /// Preprocessing and classes, as written to files of weights.
     interface: Interface,
-    /// Name and hash of the images, as the first file of the run has them.
+    /// Name and hash of the images, as in the run's first file.
     data: String,
-    /// What it began with, where that was no fresh weights.
+    /// The weights that the run started from, unless they were fresh.
     started: Option<StartedFrom>,
     /// The processes that train together.
     exchange: Box<dyn Exchange + Send>,
@@ -90,32 +92,32 @@ pub struct Trainer {
     gradients: Gradients,
     optimizer: Box<dyn Optimizer>,
     teacher: Option<Supernet>,
-    /// Who teaches the phases that a file teaches.
+    /// The teacher of phases with `teacher = "file"`.
     teacher_file: Option<TeacherFile>,
     step: u64,
     resumed: Option<Resumed>,
-    /// From where it goes on after a divergence, in words.
+    /// Where the run continues after a divergence, in words.
     went_back: Option<String>,
-    /// Steps that the checkpoint in the folder holds.
+    /// Steps taken at the checkpoint in the folder.
     saved: Option<u64>,
-    /// Whether the checkpoint at the end of each phase is kept for good.
+    /// Whether the checkpoint at the end of each phase is kept permanently.
     keeps_checkpoints: bool,
-    /// What validations within the phase have found, where there are such.
+    /// Progress of validation within the phase, if phases are validated.
     validated: Option<ValidationProgress>,
-    /// Steps of the best validation that the checkpoint in the folder knows of.
+    /// Steps taken at the best validation that the checkpoint in the folder refers to.
     saved_best: Option<u64>,
     /// Images of validations within a phase.
     validation_set: Arc<Dataset>,
 }
 
 impl Trainer {
-    /// What will be done.
+    /// The plan of the run.
     pub fn plan(&self) -> &TrainingPlan {
         &self.plan
     }
 
-    /// Writes `plan.json`, with those plans under which earlier steps were taken; `run` holds what may differ between equal
-    /// runs, such as dates and estimates.
+    /// Writes `plan.json`, with the plans of earlier steps; `run` holds what may differ between equal runs, such as
+    /// dates and estimates.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -128,25 +130,25 @@ impl Trainer {
         &self.folder
     }
 
-    /// Writes what is logged for TensorBoard too, into the folder `tensorboard` of the run's. The first failure to write
-    /// there is logged and ends these files, not the run.
+    /// Also writes the log as TensorBoard events, to `tensorboard` in the run's folder. The first failure is logged
+    /// and ends these files, not the run.
     pub fn write_events(&mut self) {
         let largest = Some(sampler::largest(&self.space));
         self.folder.write_events(Points { batch: self.plan.batch, largest });
     }
 
-    /// The state that was taken up, if there was one.
+    /// How the run was resumed, if it was.
     pub fn resumed(&self) -> Option<&Resumed> {
         self.resumed.as_ref()
     }
 
-    /// From where the run goes on, in words, where it has diverged.
+    /// Where the run continues after a divergence, in words, if it diverged.
     pub fn went_back(&self) -> Option<&str> {
         self.went_back.as_deref()
     }
 
-    /// Milliseconds that one step of each phase takes now, from one try of each; changes nothing. Of fewer phases
-    /// if `stop` is set.
+    /// Milliseconds per step of each phase, timed on one step each; the state does not change. Setting `stop` leaves
+    /// out the remaining phases.
     ///
     /// # Errors
     /// If a step fails.
@@ -157,7 +159,7 @@ impl Trainer {
             let step = phase.first_step;
             let batch =
                 loader.batch_at(step, self.plan.resolution(&self.space, step))?.on(&self.config.backend)?;
-            // what the losses are is no matter here: phases to come are tried on weights that are not theirs yet
+            // the values of the losses do not matter here: later phases are timed on the weights of now
             let learn =
                 || self.learn(phase, step, &batch)?.iter().try_for_each(|(_, loss)| loss.read().map(drop));
             if times.is_empty() {
@@ -188,8 +190,8 @@ impl Trainer {
     /// Trains until all steps are taken or `stop` is set, whichever comes first.
     ///
     /// # Errors
-    /// If the numbers can no longer be mended ([`Error::Diverged`]), an image or a file cannot be read or written; the
-    /// last good checkpoint is then still there.
+    /// If the run diverges ([`Error::Diverged`]), or an image or a file cannot be read or written; the last good
+    /// checkpoint then remains.
     pub fn run(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<RunOutcome> {
         let ended = self.take_phases(stop, observer);
         if let Err(Error::Diverged { step, phase, what, .. }) = &ended {
@@ -202,7 +204,7 @@ impl Trainer {
     }
 
     fn take_phases(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<RunOutcome> {
-        // a checkpoint of a plan that is not written down could only be gone on with under the same
+        // a checkpoint whose plan is not in plan.json could only be resumed under that plan
         if self.folder.history().as_ref() != Some(&self.history) {
             self.write_plan(&serde_json::json!({}))?;
         }
@@ -233,9 +235,9 @@ impl Trainer {
             let pace =
                 Pace { steps: phase.first_step..phase.end(), every: self.config.checkpoint_every, stop };
             let learner = &mut InPhase { trainer: self, phase: &phase, index };
-            let taken = take_steps(learner, &pace, &mut batches, &mut |line| tell(observer, line))?;
+            let taken = take_steps(learner, &pace, &mut batches, &mut |line| notify(observer, line))?;
             if taken == Taken::Enough {
-                self.end_early(index, &mut |line| tell(observer, line))?;
+                self.end_early(index, &mut |line| notify(observer, line))?;
                 batches = self.batches()?;
             }
             if taken == Taken::Stopped || !self.leave(index, stop, observer)? {
@@ -271,7 +273,7 @@ impl Trainer {
         )?)
     }
 
-    /// Before the first step of a phase: the optimizer rests, and channels are sorted where the phase asks for it.
+    /// Begins a phase: sorts channels if the phase says so, and resets the optimizer.
     fn enter(&mut self, index: usize, phase: &PlannedPhase) -> Result<()> {
         if phase.phase.sort_channels {
             let trained = self.plan.trained_before(&self.space, index);
@@ -281,7 +283,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// The optimizer as it is when a phase begins.
+    /// A fresh optimizer, as at the start of each phase.
     fn resting(&self) -> Result<Box<dyn Optimizer>> {
         let TrainingPlan { optimizer, weight_decay, .. } = self.plan;
         optimizer.at_rest(self.weights.arena(), weight_decay, &self.config.backend)
@@ -301,7 +303,8 @@ impl Trainer {
             true => self.optimizer.step_head(&self.weights, &self.gradients, lr)?,
             false => self.optimizer.step(&self.weights, &self.gradients, lr)?,
         }
-        // read last: a GPU is given the whole step before it is asked for anything. What a bad loss has spoiled is not saved
+        // read last: the whole step is launched on a GPU before anything waits for it. Weights after a bad loss are
+        // not saved
         let loss = self.mean(step, &losses)?;
         self.step += 1;
         let (_, _, height, width) = batch.inputs.dims4()?;
@@ -346,7 +349,7 @@ impl Trainer {
         Ok(total / losses.len() as f32)
     }
 
-    /// The logits of a teacher that is not of the step.
+    /// Logits of a teacher from outside the step: a file, or an earlier phase.
     fn soft_labels(&self, phase: &PlannedPhase, images: &Tensor) -> Result<Option<Tensor>> {
         match (&phase.phase.teacher, &self.teacher_file) {
             (Teacher::File, Some(teacher)) => teacher.teach(images, &self.config.backend).map(Some),
@@ -355,7 +358,7 @@ impl Trainer {
         }
     }
 
-    /// The logits of the run's own teacher; before there is one (in a timing) the network that will become it answers.
+    /// Logits of the run's own teacher; before there is one (when timing), of the network that will become it.
     fn largest_labels(&self, images: &Tensor) -> Result<Tensor> {
         let weights = self.teacher.as_ref().map_or(&self.weights, |teacher| &teacher.weights);
         let teacher = Student { space: &self.space, weights, backend: self.config.backend.clone() };
@@ -364,7 +367,7 @@ impl Trainer {
     }
 }
 
-/// A trainer at work on one of its phases.
+/// A trainer within one of its phases.
 struct InPhase<'a> {
     trainer: &'a mut Trainer,
     phase: &'a PlannedPhase,
@@ -380,8 +383,8 @@ impl Learner for InPhase<'_> {
         self.trainer.take_step(self.phase, batch, watch)
     }
 
-    fn pause(&mut self, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<Pause> {
-        self.trainer.validate_if_due(self.index, stop, told)
+    fn pause(&mut self, stop: &AtomicBool, report: &mut dyn FnMut(&LogLine)) -> Result<Pause> {
+        self.trainer.validate_if_due(self.index, stop, report)
     }
 
     fn save(&mut self) -> Result<()> {

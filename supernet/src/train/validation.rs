@@ -1,20 +1,20 @@
-//! Validation within a phase as a recipe asks for it, and as a plan lays it out.
+//! Validation within a phase: the settings of a recipe, and the steps of a plan.
 
 use serde::{Deserialize, Serialize};
 
 use super::plan::PlannedPhase;
 use crate::error::{Error, Result};
 
-/// How often a phase is validated, on what, and how long a better validation is waited for.
+/// How often a phase is validated, on which images, and how long it may go without improvement.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ValidationSettings {
     /// Passes over the training images between two validations of a phase.
     pub every_epochs: f64,
-    /// Validation images, drawn with a constant seed; all where nothing is said.
+    /// Validation images, drawn with a constant seed; by default all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<usize>,
-    /// So many validations in a row without a better one end the phase; without it, it runs to its end.
+    /// Number of validations in a row without improvement that ends the phase; by default it runs to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patience: Option<u64>,
 }
@@ -44,7 +44,7 @@ impl ValidationSettings {
 /// Validation within a phase in steps.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlannedValidation {
-    /// As in the recipe.
+    /// Settings of the recipe.
     #[serde(flatten)]
     pub settings: ValidationSettings,
     /// Steps between two validations of a phase, at least one.
@@ -52,7 +52,7 @@ pub struct PlannedValidation {
 }
 
 impl PlannedValidation {
-    /// Lays settings out over an epoch of so many steps.
+    /// Converts settings to steps.
     pub(super) fn new(settings: ValidationSettings, steps_per_epoch: u64) -> Self {
         let every_steps = (settings.every_epochs * steps_per_epoch as f64).round() as u64;
         Self { settings, every_steps: every_steps.max(1) }

@@ -1,5 +1,5 @@
-//! From where a run goes on that has diverged. A checkpoint saved within the phase that did may be finite and worthless, so
-//! that the run goes back to where the phase began.
+//! Where a run continues after a divergence. A checkpoint saved within the diverged phase may be finite and
+//! worthless, so the run goes back to the start of the phase.
 
 use network::checkpoint::Checkpoint;
 
@@ -14,32 +14,32 @@ pub(super) struct WayBack {
     to: Place,
 }
 
-/// From where it goes on.
+/// Where the run continues.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Beginning,
     PhaseEnd,
-    /// The checkpoint, for it holds the end of a phase itself, or none was kept.
+    /// The checkpoint: it is the end of a phase itself, or none was kept.
     Checkpoint,
 }
 
 impl WayBack {
-    /// The state that a run is taken up with, if there is one, and the way back where its log tells of a divergence. Nothing
-    /// is changed yet.
+    /// The state to resume from, if there is one, and the way back if the log records a divergence. Nothing is
+    /// changed yet.
     ///
     /// # Errors
     /// If a file of the folder cannot be read.
-    pub(super) fn taken_up(folder: &RunFolder) -> Result<(Option<Checkpoint>, Option<Self>)> {
+    pub(super) fn find(folder: &RunFolder) -> Result<(Option<Checkpoint>, Option<Self>)> {
         let path = folder.checkpoint();
         let saved = path.exists().then(|| Checkpoint::read(&path)).transpose()?;
         let Some(divergence) = folder.divergence()? else { return Ok((saved, None)) };
         let first_step = divergence.first_step;
         let Some(checkpoint) = saved else {
-            let begins_anew = (first_step == 0).then_some(Self { divergence, to: Place::Beginning });
-            return Ok((None, begins_anew));
+            let starts_over = (first_step == 0).then_some(Self { divergence, to: Place::Beginning });
+            return Ok((None, starts_over));
         };
         if divergence.step + 1 < checkpoint.training.step {
-            // another checkpoint than that of the run that diverged was put there
+            // the checkpoint was replaced after the run diverged
             return Ok((Some(checkpoint), None));
         }
         if checkpoint.training.step <= first_step {
@@ -59,28 +59,30 @@ impl WayBack {
         Ok((Some(checkpoint), Some(Self { divergence, to: Place::Checkpoint })))
     }
 
-    /// Goes there: what the phase left behind is replaced or removed.
+    /// Goes back: replaces or removes the files of the phase.
     ///
     /// # Errors
-    /// If the folder cannot be written; the way back is then still known.
+    /// If the folder cannot be written; the way back can then still be found.
     pub(super) fn go(&self, folder: &mut RunFolder) -> Result<()> {
         match self.to {
-            Place::Beginning => folder.begin_anew(),
+            Place::Beginning => folder.start_over(),
             Place::PhaseEnd => folder.take_back_phase_end(),
             Place::Checkpoint => Ok(()),
         }
     }
 
-    /// What is said of it: `step` steps are taken, under `plan` what follows.
+    /// The way back in words; the run continues from step `step` of `plan`.
     pub(super) fn in_words(&self, plan: &TrainingPlan, step: u64) -> String {
         let Divergence { step: at, phase, .. } = &self.divergence;
         let ended = plan.phases.iter().find(|phase| phase.end() == step);
         let from = match (self.to, ended) {
-            (Place::Beginning, _) => "it begins anew".to_string(),
+            (Place::Beginning, _) => "it starts over".to_string(),
             (_, Some(ended)) => {
-                format!("it goes on from the end of phase {} (step {step})", ended.phase.name)
+                format!("it continues from the end of phase {} (step {step})", ended.phase.name)
             }
-            (_, None) => format!("the end of the phase before is not kept, so it goes on from step {step}"),
+            (_, None) => {
+                format!("the end of the previous phase was not kept, so it continues from step {step}")
+            }
         };
         format!("the run diverged at step {at} of phase {phase}; {from}")
     }

@@ -92,7 +92,7 @@ fn points(event: &[u8]) -> Vec<Point> {
     found.into_iter().map(|(tag, value)| (step, tag, value)).collect()
 }
 
-/// All points of a file, whose frames and checksums are looked at.
+/// All points of a file, after a check of frames and checksums.
 fn read(path: &Path) -> Vec<Point> {
     let bytes = std::fs::read(path).expect("a file");
     let mut rest = bytes.as_slice();
@@ -230,6 +230,9 @@ fn a_failure_is_logged_once() {
         events.flush();
     });
     let logged = logged.lock().expect("one thread");
-    assert!(logged.len() == 1 && logged[0].starts_with("no more is written for TensorBoard: "), "{logged:?}");
+    assert!(
+        logged.len() == 1 && logged[0].starts_with("TensorBoard events are no longer written: "),
+        "{logged:?}"
+    );
     assert!(logged[0].contains("tensorboard: cannot create the folder"), "{logged:?}");
 }

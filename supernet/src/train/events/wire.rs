@@ -1,8 +1,8 @@
-//! TensorBoard's form: the few fields of its messages that scalars need, and the records that a file is made of.
+//! TensorBoard's file format: the message fields that scalars need, and the records of a file.
 //!
 //! Source of numbers and names: `event.proto` and `summary.proto` of TensorFlow, and its `record_writer.cc`.
 
-/// One point in time: what is said of a step.
+/// An event at one step.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Event {
     /// Seconds since 1970.
@@ -10,7 +10,7 @@ pub(super) struct Event {
     pub wall_time: f64,
     #[prost(int64, tag = "2")]
     pub step: i64,
-    /// Of the first event of a file alone.
+    /// Only in the first event of a file.
     #[prost(string, optional, tag = "3")]
     pub file_version: Option<String>,
     #[prost(message, optional, tag = "5")]
@@ -29,10 +29,10 @@ pub(super) struct Summary {
 /// A scalar.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Value {
-    /// The curve that it is a point of.
+    /// Name of the curve.
     #[prost(string, tag = "1")]
     pub tag: String,
-    /// Written where it is 0 too.
+    /// Written even if it is 0.
     #[prost(float, optional, tag = "2")]
     pub simple_value: Option<f32>,
 }
@@ -45,7 +45,7 @@ pub(super) struct SessionLog {
 }
 
 impl Event {
-    /// An event that says nothing yet.
+    /// An event without content.
     pub(super) fn at(wall_time: f64, step: u64) -> Self {
         Self { wall_time, step: i64::try_from(step).unwrap_or(i64::MAX), ..Self::default() }
     }
@@ -59,11 +59,11 @@ impl Value {
 }
 
 impl SessionLog {
-    /// A process has begun: points of its event's step and later ones that are there are void.
+    /// A process has begun: earlier files' points at its event's step and later are void.
     pub(super) const START: i32 = 1;
 }
 
-/// A record: its length and the length's checksum, the bytes and theirs.
+/// A record: length, checksum of the length, bytes, checksum of the bytes.
 pub(super) fn framed(bytes: &[u8]) -> Vec<u8> {
     let length = (bytes.len() as u64).to_le_bytes();
     let mut record = Vec::with_capacity(bytes.len() + 16);
@@ -74,7 +74,7 @@ pub(super) fn framed(bytes: &[u8]) -> Vec<u8> {
     record
 }
 
-/// The checksum of a record, turned and shifted: that of bytes which hold a checksum would mean little.
+/// The masked checksum of a record, rotated and offset: a CRC of bytes that contain a CRC is weak.
 fn masked_crc32c(bytes: &[u8]) -> u32 {
     crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }

@@ -1,4 +1,4 @@
-//! What a fine-tuning will do: checked settings on a model and its data.
+//! The plan of a fine-tuning: checked settings for a model and its data.
 
 use network::data::{Augmentation, AugmentationSettings, Sampling};
 use network::model_folder::{Input, ModelConfig};
@@ -9,32 +9,32 @@ use crate::error::{Error, Result};
 use crate::train::class_weights::WeightRule;
 use crate::train::plan::{hash_of, scheduled_lr};
 
-/// Most passes over the images; beyond this steps could no longer be counted.
+/// Largest number of epochs; with more, steps could no longer be counted.
 const MOST_EPOCHS: f64 = 1e6;
-/// Batch that [`LR`] is meant for; the rate is scaled in proportion (Goyal et al. 2017).
+/// Batch size of [`LR`]; the rate is scaled in proportion (Goyal et al. 2017).
 const LR_BATCH: f64 = 2048.0;
-/// Learning rate of once-for-all's last phase (Cai et al. 2020, the authors' code). Of their fine-tuning only numbers of
-/// epochs are published, 25 and 75.
+/// Learning rate of once-for-all's last phase (Cai et al. 2020, the authors' code). For their fine-tuning, only the
+/// numbers of epochs are published: 25 and 75.
 const LR: f64 = 0.24;
 /// Learning rate of fresh weights: that of the authors' first phase.
 const FRESH_LR: f64 = 2.6;
 /// Share of the steps that trains a fresh classifier alone.
 const HEAD: f64 = 0.1;
-/// Share of the other steps that warms up: that of the same phase, 5 of 125 epochs.
+/// Share of the other steps used for warm-up: as in the same phase, 5 of 125 epochs.
 const WARMUP: f64 = 5.0 / 125.0;
 
 fn is_zero(steps: &u64) -> bool {
     *steps == 0
 }
 
-/// What can be chosen of a fine-tuning.
+/// Settings of a fine-tuning.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FineTuneSettings {
     /// Passes over the training images, warm-up included.
     pub epochs: f64,
-    /// Images a step.
+    /// Images per step.
     pub batch: usize,
-    /// Learning rate after warm-up; without one, 0.24 for 2,048 images, in proportion to the batch.
+    /// Learning rate after warm-up; by default 0.24 for 2,048 images, in proportion to the batch.
     pub lr: Option<f64>,
     /// Nesterov momentum.
     pub momentum: f32,
@@ -42,12 +42,12 @@ pub struct FineTuneSettings {
     pub weight_decay: f32,
     /// Label smoothing.
     pub label_smoothing: f32,
-    /// Whether the classifier is made afresh, for the classes of the images. It is then trained first with all else
-    /// frozen, a tenth of the steps, at the rate of fresh weights.
+    /// Whether to replace the classifier by a fresh one for the images' classes. It is then trained alone for the
+    /// first tenth of the steps, at the learning rate of fresh weights.
     pub new_head: bool,
-    /// How often an epoch shows which images.
+    /// Sampling of the images in an epoch.
     pub sampling: Sampling,
-    /// What the images of each class count in the loss; all as much where nothing is said.
+    /// Weight of each class in the loss; by default all are equal.
     pub class_weights: Option<WeightRule>,
 }
 
@@ -91,26 +91,26 @@ impl FineTuneSettings {
     }
 }
 
-/// All that decides what a fine-tuning computes.
+/// Everything that determines the result of a fine-tuning.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FineTunePlan {
-    /// blake3 of the weights that it begins with.
+    /// blake3 of the first weights.
     pub model: String,
-    /// What images the network takes.
+    /// Input of the network.
     pub input: Input,
     /// Hash of the training data.
     pub data: String,
     /// blake3 of the teacher's file, if there is one.
     pub teacher: Option<String>,
-    /// Seed of everything random.
+    /// Seed of all random draws.
     pub seed: u64,
     /// Passes over the training images.
     pub epochs: f64,
-    /// Images a step.
+    /// Images per step.
     pub batch: usize,
-    /// Steps that make one pass over the training images.
+    /// Steps per pass over the training images.
     pub steps_per_epoch: u64,
-    /// Steps in all, warm-up included; at least one.
+    /// Total number of steps, warm-up included; at least one.
     pub steps: u64,
     /// Steps of warm-up.
     pub warmup_steps: u64,
@@ -122,25 +122,25 @@ pub struct FineTunePlan {
     pub weight_decay: f32,
     /// Label smoothing.
     pub label_smoothing: f32,
-    /// Steps at the beginning in which a fresh classifier is trained alone; 0 where the model's is kept.
+    /// First steps, in which a fresh classifier is trained alone; 0 if the model's classifier is kept.
     #[serde(skip_serializing_if = "is_zero")]
     pub head_steps: u64,
-    /// Learning rate at the beginning of them.
+    /// Learning rate at the start of `head_steps`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head_lr: Option<f64>,
-    /// How often an epoch shows which images.
+    /// Sampling of the images in an epoch.
     #[serde(skip_serializing_if = "Sampling::is_default")]
     pub sampling: Sampling,
-    /// What the images of each class count in the loss, by label, where that differs.
+    /// Weight of each class in the loss, by label, if the weights differ.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<Vec<f64>>,
-    /// How images are varied; it is not said for a model that does not say what it sees.
+    /// Augmentation of the images; none for a model whose `config.json` does not say how images are oriented.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub augmentation: Option<Augmentation>,
 }
 
 impl FineTunePlan {
-    /// Lays settings out over the data; `begun` is the plan of a run that is gone on with.
+    /// Applies settings to the data; `begun` is the plan of a run to resume.
     ///
     /// # Errors
     /// If data or teacher do not fit the model, a setting is out of range, or a batch cannot be filled.
@@ -161,8 +161,8 @@ impl FineTunePlan {
         let images = dataset.train().len();
         if images < batch {
             let place = format!("data {}", dataset.name());
-            let wanted = format!("at least a batch of {batch}");
-            return Err(Error::invalid(place, "training images", wanted, images)
+            let expected = format!("at least a batch of {batch}");
+            return Err(Error::invalid(place, "training images", expected, images)
                 .and_then_do("choose a smaller batch"));
         }
         let said = model.config.input.orient.is_some();
@@ -205,13 +205,13 @@ impl FineTunePlan {
         }
     }
 
-    /// Hash of all of it.
+    /// Hash of the plan.
     pub fn hash(&self) -> String {
         hash_of(self)
     }
 }
 
-/// Whether the teacher's logits can be compared with the model's.
+/// Checks that the teacher's logits can be compared with the model's.
 fn check_teacher(model: &ModelConfig, teacher: &network::checkpoint::Supernet) -> Result<()> {
     let space = &teacher.space;
     let pairs = [

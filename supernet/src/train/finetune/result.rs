@@ -1,4 +1,4 @@
-//! What a fine-tuning counts and leaves: accuracy before and after, and the folder's two files.
+//! Results of a fine-tuning: accuracy before and after, and the folder's two files.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -18,27 +18,31 @@ use crate::error::Result;
 use crate::train::record::LogLine;
 
 impl FineTuner {
-    /// Counts how accurate the model is as its folder has it, unless the log says; whether it was done before `stop`.
-    pub(super) fn count_before(&mut self, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<bool> {
+    /// Measures the given model's accuracy, unless the log has it; false if `stop` was set first.
+    pub(super) fn count_before(
+        &mut self,
+        stop: &AtomicBool,
+        report: &mut dyn FnMut(&LogLine),
+    ) -> Result<bool> {
         if self.before.is_none() {
             let network = self.model.network(&self.config.backend)?;
             self.before = self.count(&network, stop)?;
             if let Some(accuracy) = self.before {
-                self.log_accuracy(0, accuracy, told)?;
+                self.log_accuracy(0, accuracy, report)?;
             }
         }
         Ok(self.before.is_some())
     }
 
-    /// Calibrates, counts, and writes the folder's files; whether all was done before `stop` was set.
-    pub(super) fn finish(&mut self, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<bool> {
+    /// Calibrates, measures accuracy, and writes the folder's files; false if `stop` was set first.
+    pub(super) fn finish(&mut self, stop: &AtomicBool, report: &mut dyn FnMut(&LogLine)) -> Result<bool> {
         let Some(tensors) = self.calibrated(stop)? else { return Ok(false) };
         let mut model = self.fine_tuned(tensors)?;
         let Some(after) = self.count(&model.network(&self.config.backend)?, stop)? else { return Ok(false) };
         if self.resumed.as_ref().is_none_or(|resumed| resumed.evaluated.is_empty()) {
-            self.log_accuracy(self.step, after, told)?;
+            self.log_accuracy(self.step, after, report)?;
         }
-        // what its architecture was selected by stays so
+        // the images by which its architecture was selected stay the same
         let before = model.config.origin.fine_tuned.last().and_then(|last| last.from.measured.as_ref());
         let selected_on = before.and_then(|measured| measured.selected_on.clone());
         let measured = MeasuredAccuracy { selected_on, ..MeasuredAccuracy::of(after, Split::Val) };
@@ -52,7 +56,7 @@ impl FineTuner {
         Ok(true)
     }
 
-    /// The weights with statistics gathered on training images, as an export gathers them; `None` if `stop` was set.
+    /// The weights with statistics gathered on training images, as in an export; `None` if `stop` was set.
     fn calibrated(&self, stop: &AtomicBool) -> Result<Option<BTreeMap<String, Tensor>>> {
         let Calibration { images, batch, seed } = Calibration::default();
         let resolution = self.model.config.arch.resolution;
@@ -74,7 +78,12 @@ impl FineTuner {
         Ok((!Self::stopped(stop)).then_some(counted))
     }
 
-    fn log_accuracy(&mut self, step: u64, accuracy: Accuracy, told: &mut dyn FnMut(&LogLine)) -> Result<()> {
+    fn log_accuracy(
+        &mut self,
+        step: u64,
+        accuracy: Accuracy,
+        report: &mut dyn FnMut(&LogLine),
+    ) -> Result<()> {
         let line = LogLine::Evaluation {
             step,
             phase: PHASE.to_string(),
@@ -83,11 +92,11 @@ impl FineTuner {
             top1: accuracy.top1(),
             accuracy,
         };
-        told(&line);
+        report(&line);
         self.folder.log(&line)
     }
 
-    /// The model to be written, not measured yet.
+    /// The model to write, without its measured accuracy.
     fn fine_tuned(&self, tensors: BTreeMap<String, Tensor>) -> Result<ModelFolder> {
         let ModelConfig { arch, space, input, classes, origin, .. } = &self.model.config;
         let calibration = Calibration::default();
@@ -108,7 +117,7 @@ impl FineTuner {
         Ok(ModelFolder::new((space, arch), tensors, input.clone(), classes.clone(), origin)?)
     }
 
-    /// What this run adds to the model's history.
+    /// The entry of this run in the model's history.
     fn provenance(&self, before: &ModelOrigin) -> FineTuned {
         let counted = self.before.expect("counted before the first step");
         FineTuned {

@@ -1,4 +1,4 @@
-//! What outlives the process: the checkpoint, and what a run is taken up with.
+//! Checkpoints of a fine-tuning: the file, saving, and resuming.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,9 +17,9 @@ use crate::error::{Error, Result};
 use crate::train::Nesterov;
 use crate::train::resumed::Resumed;
 
-/// What the `kind` of a checkpoint says.
+/// The `kind` of a checkpoint.
 const KIND: &str = "fine_tuning";
-/// Version of the form that this code writes and reads.
+/// Version of the format that this code writes and reads.
 const VERSION: u32 = 1;
 /// Prefix of the velocities' names.
 const VELOCITY: &str = "velocity.";
@@ -95,11 +95,11 @@ impl FineTuneCheckpoint {
 }
 
 impl FineTuner {
-    /// Takes up what the folder holds: a finished model, a checkpoint, or nothing.
-    pub(super) fn take_up(&mut self) -> Result<()> {
+    /// Resumes from what the folder holds: a finished model, a checkpoint, or nothing.
+    pub(super) fn resume(&mut self) -> Result<()> {
         let path = self.folder.path();
         if config_path(path).exists() {
-            return self.take_up_finished();
+            return self.resume_finished();
         }
         if self.folder.checkpoint().exists() {
             return self.restore();
@@ -116,8 +116,8 @@ impl FineTuner {
         self.folder.empty_log()
     }
 
-    /// A finished run is left as it is, but for a checkpoint that a kill left.
-    fn take_up_finished(&mut self) -> Result<()> {
+    /// Leaves a finished run as it is, except for the leftover checkpoint of a killed process.
+    fn resume_finished(&mut self) -> Result<()> {
         let path = self.folder.path();
         let written = ModelFolder::read(path)?;
         let origin = &written.config.origin;
@@ -143,7 +143,7 @@ impl FineTuner {
         let FineTuneCheckpoint { tool, backend, step, weights, velocities, .. } = checkpoint;
         let config = &self.model.config;
         let now = self.config.backend.clone();
-        self.network = StaticNetwork::new((&config.space, &config.arch), weights, &now)?;
+        self.network = StaticNetwork::new(&config.space, &config.arch, weights, &now)?;
         let momentum = self.plan.momentum;
         let decay = self.plan.weight_decay;
         let optimizer = Nesterov::new(self.network.weights(), momentum, decay, &now)?;
@@ -161,7 +161,7 @@ impl FineTuner {
         Ok(())
     }
 
-    /// Saves the state, unless it is spoiled: the last good checkpoint must outlive it.
+    /// Saves the state, unless a value is not finite: then the last good checkpoint must remain.
     pub(super) fn write_checkpoint(&mut self) -> Result<()> {
         let weights = self.network.weights();
         let velocities = self.optimizer.velocities();
@@ -190,7 +190,7 @@ impl FineTuner {
         self.folder.note_checkpoint(self.step)
     }
 
-    /// The checkpoint has served when the model is there.
+    /// Removes the checkpoint, which is no longer needed once the model is written.
     pub(super) fn remove_checkpoint(&self) -> Result<()> {
         let path = self.folder.checkpoint();
         if path.exists() {
@@ -207,7 +207,7 @@ impl FineTuner {
     pub(super) fn diverged(&self, step: u64, what: String) -> Error {
         let phase = PHASE.to_string();
         let archs = self.model.config.arch.to_string();
-        let next = "give a lower learning rate (--lr) and another folder: this one can only be gone on with at the same rate, \
+        let next = "give a lower learning rate (--lr) and another folder: this one can only be continued at the same rate, \
                     from its checkpoint";
         Error::Diverged { step, phase, what, archs, checkpoint: self.saved, next }
     }

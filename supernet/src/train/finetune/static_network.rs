@@ -1,4 +1,4 @@
-//! One static network in training: its own weights by name, and gradients of the same names.
+//! One static network in training: its weights and gradients by name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::train::Optimizer;
 use crate::train::loss::{Loss, Target};
 use crate::train::step::learn;
 
-/// A network whose weights are nobody else's.
+/// A network that shares its weights with no other.
 pub struct StaticNetwork {
     layers: Vec<LayerSpec>,
     epsilon: f32,
@@ -24,7 +24,7 @@ pub struct StaticNetwork {
     backend: Backend,
 }
 
-/// Those of `tensors` that are trained in the network; all must be there in their shapes.
+/// The tensors that the network trains; each must be present with its shape.
 pub(super) fn trained(
     layers: &[LayerSpec],
     mut tensors: BTreeMap<String, Tensor>,
@@ -50,7 +50,8 @@ impl StaticNetwork {
     /// # Errors
     /// If a weight is missing or has another shape.
     pub fn new(
-        (space, arch): (&SearchSpace, &Arch),
+        space: &SearchSpace,
+        arch: &Arch,
         weights: BTreeMap<String, Tensor>,
         backend: &Backend,
     ) -> Result<Self> {
@@ -67,7 +68,7 @@ impl StaticNetwork {
     /// # Errors
     /// If a tensor cannot be copied.
     pub fn of_model(model: &ModelFolder, backend: &Backend) -> Result<Self> {
-        Self::new((&model.config.space, &model.config.arch), model.tensors.clone(), backend)
+        Self::new(&model.config.space, &model.config.arch, model.tensors.clone(), backend)
     }
 
     /// The weights, without statistics.
@@ -75,7 +76,7 @@ impl StaticNetwork {
         &self.weights
     }
 
-    /// Its layers.
+    /// The layers.
     pub fn layers(&self) -> &[LayerSpec] {
         &self.layers
     }
@@ -98,7 +99,7 @@ impl StaticNetwork {
         optimizer.move_weights(&self.weights, &self.gradients, &names, lr)
     }
 
-    /// The same on the classifier alone; all else rests.
+    /// One step on the classifier alone; all other weights stay.
     ///
     /// # Errors
     /// If the optimizer is another network's.
@@ -179,9 +180,9 @@ mod tests {
     #[test]
     fn steps_are_the_supernets_where_the_network_is_all_there_is() {
         for settings in OPTIMIZERS {
-            ["tiny", "tiny-resnet"]
-                .into_iter()
-                .for_each(|preset| assert_steps_are_the_supernets(preset, settings));
+            for preset in ["tiny", "tiny-resnet"] {
+                assert_steps_are_the_supernets(preset, settings);
+            }
         }
     }
 
@@ -192,7 +193,7 @@ mod tests {
         for teacher in [None, Some(&logits)] {
             let weights = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
             let copies = weights.tensors().clone();
-            let network = StaticNetwork::new((&space, &arch), copies, &backend).expect("the same names");
+            let network = StaticNetwork::new(&space, &arch, copies, &backend).expect("the same names");
             let gradients = Gradients::new(&weights).expect("zeros");
             let mut optimizers =
                 [0, 1].map(|_| settings.at_rest(weights.arena(), 3e-5, &backend).expect("at rest"));
@@ -230,8 +231,7 @@ mod tests {
         for teacher in [None, Some(&logits)] {
             let target = Target { labels: &LABELS, smoothing: 0.1, teacher, class_weights: None };
             let of = |tensors: &BTreeMap<String, Tensor>| {
-                StaticNetwork::new((&space, &arch), tensors.clone(), &Backend::reference())
-                    .expect("a network")
+                StaticNetwork::new(&space, &arch, tensors.clone(), &Backend::reference()).expect("a network")
             };
             let network = of(weights.tensors());
             network.learn(&images, &target, None).expect("it fits");
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn weights_of_another_network_are_refused() {
         let (space, arch) = one_network("tiny");
-        let error = StaticNetwork::new((&space, &arch), BTreeMap::new(), &Backend::reference());
+        let error = StaticNetwork::new(&space, &arch, BTreeMap::new(), &Backend::reference());
         let error = error.err().expect("refused").to_string();
         assert!(error.starts_with("network: ") && error.ends_with("got none"), "{error}");
     }

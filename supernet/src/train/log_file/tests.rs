@@ -18,7 +18,7 @@ fn line(line: &LogLine) -> String {
     format!("{}\n", serde_json::to_string(line).expect("plain data"))
 }
 
-/// The length that is kept of a log and the steps that its last lines say.
+/// Checks the length kept of a log, and returns its last lines.
 fn check(log: &str, steps: u64, expected: &str) -> Vec<LogLine> {
     let kept = kept(&mut Cursor::new(log), steps).expect("bytes in memory");
     assert_eq!(&log[..kept.end as usize], expected, "of {log:?} after {steps} steps");
@@ -101,7 +101,7 @@ fn the_beginning_ends_at_the_first_step() {
     }
 }
 
-/// What was done before: all is read, and what is kept is written anew. Broken lines went wherever they stood.
+/// The former implementation: it read all lines and rewrote those to keep. It dropped broken lines everywhere.
 fn former(log: &str, steps: u64) -> (String, Vec<LogLine>) {
     let mut kept = String::new();
     let mut last = Vec::new();
@@ -115,7 +115,7 @@ fn former(log: &str, steps: u64) -> (String, Vec<LogLine>) {
     (kept, last)
 }
 
-/// One line and how many steps more are taken with it.
+/// Random logs: lines of steps, checkpoints and noise.
 fn lines() -> impl Strategy<Value = String> {
     let kinds = proptest::collection::vec((0..6_u8, 0..2000_usize, any::<bool>()), 0..80);
     (kinds, "[a-z{}\":\n]{0,40}").prop_map(|(kinds, torn)| {
@@ -148,7 +148,7 @@ proptest! {
     }
 }
 
-/// A file, and how many bytes were read of it.
+/// A file, and the number of bytes read from it.
 struct Counted {
     file: File,
     bytes: u64,

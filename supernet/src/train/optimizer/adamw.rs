@@ -1,8 +1,8 @@
-//! AdamW: steps by the first moment of the gradients over the root of the second, and weight decay apart from both.
+//! AdamW: steps by the first moment of the gradients over the root of the second, with decoupled weight decay.
 //!
-//! Moments begin at zero, and the correction of that counts the steps that a weight has taken itself, not those of the run:
-//! one that rests, for no sub-network of a step used it, is as PyTorch's parameter whose `grad` is `None`. Were the run's
-//! steps counted, a weight that is first used late in a phase would begin with steps many times too small.
+//! Moments begin at zero, and the bias correction counts the steps of each weight, not of the run: a weight that no
+//! sub-network of a step used is skipped, as in PyTorch a parameter whose `grad` is `None`. If the run's steps were
+//! counted, a weight first used late in a phase would begin with steps many times too small.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use network::checkpoint::{ADAMW, OptimizerState};
 use super::{Optimizer, restored};
 use crate::error::{Error, Result};
 
-/// What a checkpoint calls the moments.
+/// Names of the moments in a checkpoint.
 const FIRST: &str = "first_moment";
 const SECOND: &str = "second_moment";
 
@@ -29,7 +29,7 @@ pub struct AdamW {
     backend: Backend,
 }
 
-/// Weights that lie in a row, decay alike and have taken as many steps.
+/// Contiguous weights with the same decay and number of steps.
 struct Alike {
     run: Range<usize>,
     weight_decay: f32,
@@ -37,7 +37,7 @@ struct Alike {
 }
 
 impl AdamW {
-    /// An optimizer of these weights at rest.
+    /// A fresh optimizer of these weights.
     ///
     /// # Errors
     /// If there is no room for its state.
@@ -52,7 +52,7 @@ impl AdamW {
         Ok(Self { first, second, steps, constants, weight_decay, backend: backend.for_layer("optimizer") })
     }
 
-    /// The weights of these names in few runs, each with the number of the step that it is to take.
+    /// The named weights in few runs, each with the number of its next step.
     fn alike(&self, names: &[&str]) -> Vec<Alike> {
         let layout = self.first.layout();
         let mut groups: BTreeMap<(bool, u64), Vec<&str>> = BTreeMap::new();
@@ -60,13 +60,14 @@ impl AdamW {
             let count = self.steps.get(name).copied().unwrap_or_default() + 1;
             groups.entry((layout.decays(name), count)).or_default().push(name);
         }
-        groups
-            .into_iter()
-            .flat_map(|((decays, count), names): ((bool, u64), Vec<&str>)| {
-                let weight_decay = if decays { self.weight_decay } else { 0.0 };
-                layout.runs(names).into_iter().map(move |run| Alike { run, weight_decay, count })
-            })
-            .collect()
+        let mut alike = Vec::new();
+        for ((decays, count), names) in groups {
+            let weight_decay = if decays { self.weight_decay } else { 0.0 };
+            for run in layout.runs(names) {
+                alike.push(Alike { run, weight_decay, count });
+            }
+        }
+        alike
     }
 
     /// The values of a run: the weights, their gradients, both moments.

@@ -11,7 +11,7 @@ use network::checkpoint::{NESTEROV, OptimizerState};
 use super::{Optimizer, restored};
 use crate::error::Result;
 
-/// What a checkpoint calls the velocities.
+/// Name of the velocities in a checkpoint.
 const VELOCITY: &str = "velocity";
 
 /// Stochastic gradient descent with a velocity for each weight, as `torch.optim.SGD(nesterov=True)`.
@@ -23,7 +23,7 @@ pub struct Nesterov {
 }
 
 impl Nesterov {
-    /// An optimizer of these weights at rest.
+    /// A fresh optimizer of these weights.
     ///
     /// # Errors
     /// If there is no room for its state.
@@ -32,10 +32,10 @@ impl Nesterov {
         Ok(Self { velocities, momentum, weight_decay, backend: backend.for_layer("optimizer") })
     }
 
-    /// The optimizer with these velocities, one for each weight, moved to where the kernels compute.
+    /// The optimizer with these velocities, one per weight, moved to the backend's device.
     ///
     /// # Errors
-    /// If they are those of other weights, or there is no room for them.
+    /// If the velocities are of other weights, or there is no room for them.
     pub fn moving(self, velocities: BTreeMap<String, Tensor>) -> Result<Self> {
         let velocities = restored(&self.velocities, velocities, "velocities", &self.backend)?;
         Ok(Self { velocities, ..self })

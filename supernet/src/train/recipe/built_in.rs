@@ -11,7 +11,7 @@ pub struct BuiltIn {
     pub text: &'static str,
 }
 
-/// All of them, the default first. A recipe is a file in `recipes/` and a line here.
+/// All built-in recipes, the default first. A recipe is a file in `recipes/` and a line here.
 pub(super) const BUILT_IN: [BuiltIn; 1] = [BuiltIn {
     name: "progressive",
     about: "progressive shrinking (Cai et al. 2020): full network, kernels, depths, widths",

@@ -1,4 +1,4 @@
-//! What a recipe must keep to.
+//! Checks of a recipe: ranges, the order of phases, and teachers.
 
 use space::KINDS;
 
@@ -18,7 +18,7 @@ pub(in crate::train) fn within(place: &str, field: &str, value: f64, [low, high]
 }
 
 impl Recipe {
-    /// Checks all of it; `place` names the recipe in messages, which call fields as files of this version do.
+    /// Checks the recipe; `place` names it in messages, which name fields as files of this version do.
     pub(super) fn check(&self, place: &str, version: u32) -> Result<()> {
         within(place, "batch", self.batch as f64, [1.0, 1e6])?;
         within(place, "lr_batch", self.lr_batch as f64, [1.0, 1e6])?;
@@ -38,7 +38,8 @@ impl Recipe {
         self.check_teachers(place)
     }
 
-    /// Classifiers alone come first, then the largest network; who teaches them comes from elsewhere.
+    /// Phases that train the classifier alone come first, then the largest network; only a file may teach these
+    /// phases.
     fn check_order(&self, place: &str) -> Result<()> {
         let heads = self.phases.iter().take_while(|phase| phase.head_only).count();
         if heads == self.phases.len() || self.phases[heads..].iter().any(|phase| phase.head_only) {
@@ -49,20 +50,20 @@ impl Recipe {
             let field = format!("phases[{}]", index + 1);
             let taught = !matches!(phase.teacher, Teacher::None | Teacher::File);
             if taught || phase.allowed.0.values().any(|most| *most != 1) {
-                let expected = "the largest network alone, without a teacher but a file's";
+                let expected = "the largest network alone, with a file as teacher or none";
                 return Err(Error::invalid(place, field, expected, format!("{phase:?}")));
             }
         }
         let full = &self.phases[heads];
         if full.epochs + full.warmup_epochs <= 0.0 {
-            let advice = "it trains the teacher of the others; give it some";
+            let advice = "this phase trains the teacher of the others; give it epochs";
             let field = format!("phases[{}].epochs", heads + 1);
             return Err(Error::invalid(place, field, "above 0", 0).and_then_do(advice));
         }
         Ok(())
     }
 
-    /// The one phase whose network is kept teaches, and a step's first network somebody.
+    /// A teaching phase must be the one whose network is kept, and a teaching first network needs others in the step.
     fn check_teachers(&self, place: &str) -> Result<()> {
         let teaching = self.teaching().unwrap_or_default();
         for (index, phase) in self.phases.iter().enumerate() {

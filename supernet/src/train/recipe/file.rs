@@ -1,4 +1,4 @@
-//! The versions of a recipe's file.
+//! The versions of a recipe file.
 
 use base::document;
 use network::data::{AugmentationSettings, Sampling};
@@ -12,13 +12,13 @@ use crate::train::optimizer::OptimizerSettings;
 use crate::train::teacher::Teacher;
 use crate::train::validation::ValidationSettings;
 
-/// The version that is written, and all that are read.
+/// The version written, and the versions read.
 pub(super) const VERSION: u32 = 2;
 const VERSIONS: [u32; 2] = [1, VERSION];
 
 const FORM: &str = "a recipe in TOML";
 
-/// Reads a recipe, and says of which version the text is.
+/// Reads a recipe, and returns the version of the text.
 pub(super) fn read(place: &str, text: &str) -> Result<(Recipe, u32)> {
     let version = document::toml_version(place, text, &VERSIONS, FORM)?;
     let recipe = match version {
@@ -43,7 +43,7 @@ fn is_default(settings: &AugmentationSettings) -> bool {
     *settings == AugmentationSettings::default()
 }
 
-/// What all versions share; `P` is a phase.
+/// The fields of all versions; `P` is a phase.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File<P> {
@@ -68,7 +68,7 @@ pub(super) struct File<P> {
     phases: Vec<P>,
 }
 
-/// A phase of version 1: a number of random sub-networks, taught by the first whole phase or by nobody.
+/// A phase of version 1: a number of random sub-networks, taught by the first whole phase or not taught.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FirstPhase {

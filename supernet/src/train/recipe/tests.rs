@@ -2,7 +2,8 @@ use space::preset;
 
 use super::*;
 
-/// `progressive` as builds of before version 2 had it, without the phases of later families, and a recipe of version 2 with all that is new in it.
+/// `progressive` of builds older than version 2, without the phases of later families, and a recipe of version 2 with
+/// all of its new fields.
 const VERSION_1: &str = include_str!("golden/version-1.toml");
 const VERSION_2: &str = include_str!("golden/version-2.toml");
 
@@ -86,7 +87,7 @@ fn batch_and_rate_can_be_chosen() {
     let rates = phases(&chosen);
     close(rates[0], 0.01);
     close(rates[1], 0.01 * 0.96 / 2.6);
-    // weights to start from: the rate that was asked for is no less for it, and the head's follows
+    // weights to start from: the given rate is not lowered, and the head's follows
     let starting = recipe.starting(true).with_lr(0.01).expect("in range").starting(true);
     close(phases(&starting)[1], 0.01);
     close(phases(&starting)[0], 0.01 * 2.6 / 0.24);
@@ -248,7 +249,7 @@ fn a_file_may_teach_every_phase() {
     let taught =
         VERSION_2.replacen("draw = [\"largest\"]", "draw = [\"largest\"]\nteacher = { phase = \"full\" }", 1);
     let error = Recipe::from_toml("r.toml", &taught).expect_err("itself").to_string();
-    assert!(error.contains("the largest network alone, without a teacher but a file's"), "{error}");
+    assert!(error.contains("the largest network alone, with a file as teacher or none"), "{error}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What a run's folder keeps for a way back: the end of the last phase, and the line of a divergence.
+//! Files of a run's folder to go back to: the end of the last phase, the best weights, and the log line of a
+//! divergence.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -13,7 +14,7 @@ use crate::train::record::{Divergence, LogLine};
 /// Bytes at the end of a log that hold its last line.
 const LAST_LINE: u64 = 1 << 16;
 
-/// How the file of a phase's best weights so far begins and ends; the steps taken stand between.
+/// Prefix and suffix of the file of a phase's best weights; the number of steps stands between them.
 const BEST: &str = "best-";
 const WEIGHTS: &str = ".safetensors";
 
@@ -31,8 +32,8 @@ impl RunFolder {
         Ok(link_or_copy(&self.checkpoint(), &self.phase_end())?)
     }
 
-    /// Keeps the checkpoint for good, as the end of the phase of this number and name. It is a copy: whoever goes back to it
-    /// by hand copies it over the checkpoint, which must not be the same file.
+    /// Keeps the checkpoint permanently, as the end of the phase with this number and name. It is a copy, not a link:
+    /// a user goes back by copying it over the checkpoint, which must not be the same file.
     ///
     /// # Errors
     /// If it cannot be copied.
@@ -42,15 +43,15 @@ impl RunFolder {
         Ok(copy_atomically(&self.checkpoint(), &folder.join(name_of(number, phase)))?)
     }
 
-    /// Makes the kept end of a phase the checkpoint.
+    /// Makes the saved end of a phase the checkpoint.
     ///
     /// # Errors
-    /// If it cannot be linked or copied; the checkpoint is then as it was.
+    /// If it cannot be linked or copied; the checkpoint then stays as it was.
     pub(in crate::train) fn take_back_phase_end(&self) -> Result<()> {
         Ok(link_or_copy(&self.phase_end(), &self.checkpoint())?)
     }
 
-    /// Removes the kept end of a phase, if there is one.
+    /// Removes the saved end of a phase, if there is one.
     ///
     /// # Errors
     /// If it cannot be removed.
@@ -63,7 +64,7 @@ impl RunFolder {
         self.path.join(format!("{BEST}{step}{WEIGHTS}"))
     }
 
-    /// Removes the best weights of all validations but those after so many steps.
+    /// Removes the best weights of all validations except those after `steps`.
     ///
     /// # Errors
     /// If the folder cannot be read, or one of them cannot be removed.
@@ -81,19 +82,19 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Removes checkpoint and log, so that the run begins anew. The checkpoint goes first: while the log still tells of the
-    /// divergence, a resume knows why there is none.
+    /// Removes checkpoint and log, so that the run starts over. The checkpoint goes first: while the log still
+    /// records the divergence, a resume knows why there is no checkpoint.
     ///
     /// # Errors
     /// If one of them cannot be removed or written.
-    pub(in crate::train) fn begin_anew(&mut self) -> Result<()> {
+    pub(in crate::train) fn start_over(&mut self) -> Result<()> {
         remove(self.checkpoint())?;
         self.log = None;
         self.checkpoint_noted = false;
         Ok(write_atomically(&self.log_path(), b"")?)
     }
 
-    /// The divergence that ended the run, where the last line of the log tells of one.
+    /// The divergence that ended the run, if the last line of the log records one.
     ///
     /// # Errors
     /// If the log cannot be read.
@@ -111,16 +112,16 @@ impl RunFolder {
         })
     }
 
-    /// Notes in the log that the run has diverged. What cannot be written is lost: the error that ends the run matters more.
+    /// Logs that the run has diverged. A failure to write is ignored: the error that ends the run matters more.
     pub(in crate::train) fn note_divergence(&mut self, divergence: Divergence) {
         let _ = self.log(&LogLine::Diverged(divergence)).and_then(|()| self.sync_log());
     }
 }
 
-/// Characters of a phase's name that are part of a file's.
+/// Most characters of a phase's name in a file name.
 const MOST_CHARACTERS: usize = 40;
 
-/// `3-depth-1.safetensors`: what no file system has anything against.
+/// File name of a phase's checkpoint, valid on every file system: `3-depth-1.safetensors`.
 fn name_of(number: usize, phase: &str) -> String {
     let name: String = phase
         .chars()
@@ -183,7 +184,7 @@ mod tests {
         assert_eq!(run.divergence().expect("a torn line"), None);
         run.cut_log(5000).expect("cut");
         assert_eq!(run.divergence().expect("a log"), None);
-        run.begin_anew().expect("written");
+        run.start_over().expect("written");
         assert_eq!(std::fs::read(run.log_path()).expect("a log"), b"");
     }
 }

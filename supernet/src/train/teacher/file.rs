@@ -1,4 +1,4 @@
-//! A teacher that was trained before: the largest network of a supernet, or one that was exported, of any space.
+//! A teacher from a file: the largest network of a supernet, or an exported network, of any space.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::train::recipe::Recipe;
 use crate::train::step::Student;
 
-/// A network of a file that teaches. Like every teacher here it normalizes with the statistics of the batch, as in the
-/// authors' code, so that it may see images at any resolution that a step draws.
+/// A teacher network from a file. Like every teacher here it normalizes with the statistics of the batch, as in the
+/// authors' code, so that it takes images at any resolution that a step draws.
 pub struct TeacherFile {
     space: SearchSpace,
     arch: Arch,
@@ -30,25 +30,25 @@ pub struct TeacherFile {
     place: String,
 }
 
-/// Where its weights lie.
+/// The teacher's weights.
 enum Weights {
-    /// In a supernet.
+    /// Shared weights of a supernet.
     Shared(SharedWeights),
-    /// By themselves.
+    /// Weights of one exported network.
     Own(Arena),
 }
 
 impl TeacherFile {
-    /// Reads the file that a recipe's phases ask for, or nothing where there is neither.
+    /// Reads the teacher file of a recipe's phases; `None` if no phase has one and no path is given.
     ///
     /// # Errors
-    /// If a phase asks for one and none is given, none does and one is, or it cannot be read.
+    /// If a phase needs a file and none is given, a file is given that no phase needs, or it cannot be read.
     pub fn for_recipe(path: Option<&Path>, recipe: &Recipe) -> Result<Option<Self>> {
         recipe.check_teacher_file(path.map(|path| path.display().to_string()).as_deref())?;
         path.map(Self::read).transpose()
     }
 
-    /// Reads a supernet, a teacher, an exported folder, or of a run's folder its supernet, else its teacher.
+    /// Reads a supernet, a teacher or an exported folder; from a run's folder its supernet, else its teacher.
     ///
     /// # Errors
     /// If there is no such file, or it is broken or changed.
@@ -82,7 +82,7 @@ impl TeacherFile {
         let preprocess = Some(model.preprocess()?);
         let ModelFolder { config, mut tensors } = model;
         let parts = ArenaPart::of_layers(&config.space.lower(&config.arch)?);
-        // what is left are statistics, which the batch's take the place of
+        // the rest are statistics, which those of the batch replace
         let layout = Layout::of(parts);
         tensors.retain(|name, _| layout.names().any(|weight| weight == name));
         let weights = Weights::Own(Arena::of(Arc::new(layout), tensors, &place)?);
@@ -97,15 +97,15 @@ impl TeacherFile {
         &self.hash
     }
 
-    /// What messages call it: its path.
+    /// Path of the teacher, for messages.
     pub fn place(&self) -> &str {
         &self.place
     }
 
-    /// Whether its images and its scores are those of a space's networks, at every resolution.
+    /// Checks that the teacher takes a space's images at every resolution, and has its classes.
     ///
     /// # Errors
-    /// Says what differs.
+    /// If something differs, which the error names.
     pub fn check_fits(&self, space: &SearchSpace) -> Result<()> {
         let pairs = [
             ("channels", space.input_channels(), self.space.input_channels()),
@@ -121,10 +121,11 @@ impl TeacherFile {
         space.resolutions().iter().try_for_each(|resolution: &Extent| self.layers(*resolution).map(drop))
     }
 
-    /// Whether it was trained on images as a run sees them, for classes in the run's order, as far as it says so.
+    /// Checks that the teacher was trained on images preprocessed as in the run, with its classes in the run's order,
+    /// as far as its file says.
     ///
     /// # Errors
-    /// Says what differs.
+    /// If something differs, which the error names.
     pub fn check_sees(&self, dataset: &Dataset) -> Result<()> {
         let place = format!("teacher {}", self.place);
         if let Some(classes) = self.classes.as_deref().filter(|classes| *classes != dataset.classes()) {
@@ -144,7 +145,7 @@ impl TeacherFile {
         Ok(())
     }
 
-    /// The teacher with its weights where these kernels compute.
+    /// The teacher with its weights on the backend's device.
     ///
     /// # Errors
     /// If there is no room for them.
@@ -156,10 +157,10 @@ impl TeacherFile {
         Ok(Self { weights, ..self })
     }
 
-    /// Its logits `[N, classes]` for images `[N, C, H, W]`, with the batch's own statistics.
+    /// The teacher's logits `[N, classes]` for images `[N, C, H, W]`, with the batch's own statistics.
     ///
     /// # Errors
-    /// If the images do not fit it, or its weights lie elsewhere than where the kernels compute.
+    /// If the images do not fit it, or its weights are not on the backend's device.
     pub fn teach(&self, images: &Tensor, backend: &Backend) -> Result<Tensor> {
         let (_, _, height, width) = images.dims4()?;
         let resolution = Extent { height, width };
@@ -179,12 +180,12 @@ impl TeacherFile {
         }
     }
 
-    /// Its layers for images of a resolution.
+    /// The teacher's layers at a resolution.
     pub(in crate::train) fn layers(&self, resolution: Extent) -> Result<Vec<LayerSpec>> {
         Ok(self.space.lower(&self.arch.at(resolution))?)
     }
 
-    /// Values of its weights, all of a supernet's among them.
+    /// Number of weight values; for a supernet, of all its weights.
     pub(in crate::train) fn values(&self) -> usize {
         match &self.weights {
             Weights::Shared(weights) => weights.arena().values().elem_count(),
@@ -194,10 +195,10 @@ impl TeacherFile {
 }
 
 impl Recipe {
-    /// Whether a file that teaches is given (`given` is what messages call it) where a phase asks for one, and only there.
+    /// Checks that a teacher file is given if a phase needs one, and only then; `given` names the file in messages.
     ///
     /// # Errors
-    /// Names the phase, or the file.
+    /// If not; the error names the phase or the file.
     pub(in crate::train) fn check_teacher_file(&self, given: Option<&str>) -> Result<()> {
         let mut phases = self.phases.iter().enumerate();
         let asking = phases.find(|(_, phase)| phase.teacher == Teacher::File);
@@ -205,7 +206,7 @@ impl Recipe {
         match (asking, given) {
             (Some((index, phase)), None) => {
                 let field = format!("phases[{}] ({}).teacher", index + 1, phase.name);
-                Err(Error::invalid(place, field, "a file that teaches", "none").and_then_do(
+                Err(Error::invalid(place, field, "a teacher file", "none").and_then_do(
                     "give a supernet or an exported folder with --teacher, or change the phase's teacher",
                 ))
             }

@@ -1,4 +1,4 @@
-//! What happens between two phases: the teacher, the checkpoint, evaluations, and what is kept for a way back.
+//! The end of a phase: the teacher, the checkpoint, evaluations, and the copy to go back to after a divergence.
 
 use std::sync::atomic::AtomicBool;
 
@@ -7,13 +7,14 @@ use network::data::{Dataset, Split};
 use network::eval::{Accuracy, Calibration, Evaluator};
 use space::{Arch, sampler};
 
-use super::{Observer, Trainer, tell};
+use super::{Observer, Trainer, notify};
 use crate::error::Result;
 use crate::train::record::LogLine;
 
 impl Trainer {
-    /// After the last step of a phase: the weights of its best validation are taken, where it is validated, the network of the
-    /// first phase that trains all of it becomes the teacher, the state is saved, and the phase is concluded. Whether all was done before `stop` was set.
+    /// After the last step of a phase: takes the weights of its best validation (if phases are validated), makes the
+    /// network the teacher (after the first phase that trains all of it), saves the state, and concludes the phase.
+    /// False if `stop` was set first.
     pub(super) fn leave(
         &mut self,
         index: usize,
@@ -21,7 +22,7 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<bool> {
         self.check_sound()?;
-        if !self.settle(index, stop, &mut |line| tell(observer, line))? {
+        if !self.settle(index, stop, &mut |line| notify(observer, line))? {
             self.save()?;
             return Ok(false);
         }
@@ -34,8 +35,8 @@ impl Trainer {
         self.conclude(index, stop, observer)
     }
 
-    /// Evaluates a phase that has ended and is saved; then it is one that the run may go back to. Whether all was done
-    /// before `stop` was set.
+    /// Evaluates a phase that has ended and is saved, and keeps its checkpoint to go back to. False if `stop` was set
+    /// first.
     pub(super) fn conclude(
         &mut self,
         index: usize,
@@ -84,8 +85,8 @@ impl Trainer {
         Ok(true)
     }
 
-    /// Accuracy of a sub-network as it is now, on the validation images of `dataset`; `None` when `stop` is set meanwhile. One
-    /// that has none has diverged.
+    /// Current accuracy of a sub-network on the validation images of `dataset`; `None` if `stop` is set meanwhile. A
+    /// sub-network without an accuracy means that the run has diverged.
     pub(super) fn accuracy_unless(
         &self,
         stop: &AtomicBool,
@@ -149,8 +150,8 @@ mod tests {
         assert!(error.to_string().contains("an evaluation finds logits of image 1 of "), "{error}");
         drop(first);
         let mut second = trainer(folder.path());
-        let told = format!("the run diverged at step {last} of phase full; it begins anew");
-        assert_eq!((second.went_back(), second.step), (Some(told.as_str()), 0));
+        let message = format!("the run diverged at step {last} of phase full; it starts over");
+        assert_eq!((second.went_back(), second.step), (Some(message.as_str()), 0));
         assert_eq!(second.run(&stop, &mut ()).expect("sound"), RunOutcome::Finished);
     }
 }

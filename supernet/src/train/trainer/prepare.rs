@@ -1,8 +1,8 @@
-//! How a run begins: with fresh weights, with given ones, or where it was left.
+//! The start of a run: from fresh weights, from given weights, or from its last checkpoint.
 
 use std::sync::Arc;
 
-use network::checkpoint::{Interface, ValidationProgress};
+use network::checkpoint::{Checkpoint, Interface, ValidationProgress};
 use network::data::{Augmentation, Dataset};
 use network::elastic::Gradients;
 use space::SearchSpace;
@@ -18,18 +18,48 @@ use crate::train::start::Start;
 use crate::train::teacher::TeacherFile;
 use crate::train::way_back::WayBack;
 
-/// What is trained, on what, and how.
+/// The space, images, recipe, first weights and teacher of a run.
 pub struct TrainTask<'a> {
     /// The space of the supernet.
     pub space: SearchSpace,
-    /// The images as the supernet will see them ([`Start::see`]).
+    /// The images, preprocessed for the supernet ([`Start::see`]).
     pub dataset: Arc<Dataset>,
-    /// The recipe, which is followed as is right for the start and the space.
+    /// The recipe, which is adapted to the start and the space.
     pub recipe: &'a Recipe,
-    /// What the run begins with.
+    /// The first weights of the run.
     pub start: &'a Start,
-    /// Who teaches the recipe's phases that a file teaches.
+    /// The teacher of phases with `teacher = "file"`.
     pub teacher: Option<TeacherFile>,
+}
+
+/// The images of a run as its supernet sees them.
+struct RunImages {
+    dataset: Arc<Dataset>,
+    interface: Interface,
+    augmentation: Option<Augmentation>,
+}
+
+impl RunImages {
+    /// The images, seen as a run that is resumed from `saved` saw them, else as suits the space.
+    fn of(
+        dataset: Arc<Dataset>,
+        space: &SearchSpace,
+        recipe: &Recipe,
+        saved: Option<&Checkpoint>,
+        folder: &RunFolder,
+    ) -> Result<Self> {
+        if saved.is_some_and(|saved| saved.supernet.interface.preprocess.is_none()) {
+            // a run older than files with preprocessing continues as it began
+            let dataset = Arc::new(dataset.seen_as(dataset.preprocess_unsaid(space)?)?);
+            return Ok(Self { dataset, interface: Interface::default(), augmentation: None });
+        }
+        let dataset = with_channels_of(space, dataset)?;
+        let begun = saved.and_then(|_| folder.planned());
+        let augmentation = recipe.augmentation.as_begun(begun.as_ref());
+        let augmentation = Some(Augmentation::for_dataset(&dataset, augmentation)?);
+        let interface = Interface::of(&dataset);
+        Ok(Self { dataset, interface, augmentation })
+    }
 }
 
 impl Trainer {
@@ -47,9 +77,9 @@ impl Trainer {
         Self::of(TrainTask { space, dataset, recipe, start: &Start::Fresh, teacher: None }, folder, config)
     }
 
-    /// Prepares a run: from its last checkpoint where the folder has one, else from its start. One that has diverged goes
-    /// back to the end of the phase before. Where the classes of the images are others than those of given weights, the
-    /// classifier is made afresh and trained first, with all else frozen.
+    /// Prepares a run: from the folder's last checkpoint if there is one, else from its start. A run that has
+    /// diverged goes back to the end of the previous phase. If the classes of the images differ from those of given
+    /// weights, a fresh classifier is made and trained first, with all else frozen.
     ///
     /// # Errors
     /// If data, teacher and space do not fit, the space differs from given weights' in more than classes and resolutions, or the
@@ -64,21 +94,10 @@ impl Trainer {
         let steps_per_epoch = (dataset.train().len() / recipe.batch) as u64;
         let mut plan = TrainingPlan::new(&recipe.suited_to(&space), steps_per_epoch, config.seed);
         plan.start = first.from.as_ref().map(|from| from.weights.clone());
-        let (saved, way_back) = WayBack::taken_up(&folder)?;
-        let goes_on_unsaid =
-            saved.as_ref().is_some_and(|saved| saved.supernet.interface.preprocess.is_none());
-        let (dataset, interface) = match goes_on_unsaid {
-            // a run of before files said what they see goes on as it began
-            true => (Arc::new(dataset.seen_as(dataset.preprocess_unsaid(&space)?)?), Interface::default()),
-            false => {
-                let dataset = with_channels_of(&space, dataset)?;
-                let begun = saved.as_ref().and_then(|_| folder.planned());
-                let augmentation = recipe.augmentation.as_begun(begun.as_ref());
-                plan = plan.varying(Augmentation::for_dataset(&dataset, augmentation)?);
-                let interface = Interface::of(&dataset);
-                (dataset, interface)
-            }
-        };
+        let (saved, way_back) = WayBack::find(&folder)?;
+        let RunImages { dataset, interface, augmentation } =
+            RunImages::of(dataset, &space, recipe, saved.as_ref(), &folder)?;
+        plan.augmentation = augmentation;
         let teacher_file = ready(teacher, &space, &dataset)?;
         plan.teacher = teacher_file.as_ref().map(|teacher| teacher.hash().to_string());
         plan.class_weights =
@@ -116,37 +135,42 @@ impl Trainer {
             saved: None,
             keeps_checkpoints: false,
         };
+        trainer.resume(saved, way_back)?;
+        Ok(trainer)
+    }
+
+    /// Restores the checkpoint if there is one, goes back after a divergence, and prepares the log.
+    fn resume(&mut self, saved: Option<Checkpoint>, way_back: Option<WayBack>) -> Result<()> {
         if let Some(saved) = saved {
-            trainer.restore(saved)?;
-        } else if trainer.folder.supernet().exists() {
+            self.restore(saved)?;
+        } else if self.folder.supernet().exists() {
             return Err(base::Error::Occupied {
-                path: trainer.folder.supernet(),
+                path: self.folder.supernet(),
                 reason: "it is there, but the checkpoint that it came from is not".to_string(),
                 next: "put checkpoint.safetensors back, or choose another folder".to_string(),
             }
             .into());
         }
         if let Some(way_back) = way_back {
-            way_back.go(&mut trainer.folder)?;
-            trainer.went_back = Some(way_back.in_words(&trainer.plan, trainer.step));
+            way_back.go(&mut self.folder)?;
+            self.went_back = Some(way_back.in_words(&self.plan, self.step));
         }
-        trainer.begin_log()?;
-        Ok(trainer)
+        self.begin_log()
     }
 
-    /// The same, keeping the checkpoint at the end of each phase for good, in the folder `checkpoints`.
+    /// Keeps the checkpoint at the end of each phase permanently, in the folder `checkpoints`.
     #[must_use]
     pub fn keeping_checkpoints(self) -> Self {
         Self { keeps_checkpoints: true, ..self }
     }
 
-    /// The same as one of several processes that train together.
+    /// Makes the trainer one of several processes that train together.
     #[must_use]
     pub fn exchanging(self, exchange: impl Exchange + Send + 'static) -> Self {
         Self { exchange: Box::new(exchange), ..self }
     }
 
-    /// Cuts the log back to what the checkpoint holds, and notes what it knows; without a checkpoint it is emptied.
+    /// Cuts the log back to the checkpoint, and notes which evaluations it has; without a checkpoint empties the log.
     fn begin_log(&mut self) -> Result<()> {
         let Some(resumed) = &mut self.resumed else { return self.folder.empty_log() };
         let happened = self.folder.cut_log(self.step)?;
@@ -157,7 +181,7 @@ impl Trainer {
     }
 }
 
-/// A teacher that was found to fit.
+/// The teacher, after a check that it fits.
 fn ready(
     teacher: Option<TeacherFile>,
     space: &SearchSpace,
@@ -170,7 +194,7 @@ fn ready(
     Ok(teacher)
 }
 
-/// The data set as it is seen, or where that has other channels than the space, as it is best seen for the space.
+/// The data set as it is, or preprocessed for the space if its channels differ from the space's.
 fn with_channels_of(space: &SearchSpace, dataset: Arc<Dataset>) -> Result<Arc<Dataset>> {
     if dataset.channels() == space.input_channels() {
         return Ok(dataset);
@@ -178,15 +202,15 @@ fn with_channels_of(space: &SearchSpace, dataset: Arc<Dataset>) -> Result<Arc<Da
     Ok(Arc::new(dataset.seen_as(dataset.preprocess_for(space)?)?))
 }
 
-/// Whether the data fit the space, and a batch can be filled.
+/// Checks that the data fit the space, and fill a batch.
 fn check_fit(space: &SearchSpace, dataset: &Dataset, recipe: &Recipe) -> Result<()> {
     dataset.check_fits(space)?;
     let images = dataset.train().len();
     if images < recipe.batch {
         let place = format!("data {}", dataset.name());
-        let wanted = format!("at least a batch of {}", recipe.batch);
+        let expected = format!("at least a batch of {}", recipe.batch);
         return Err(
-            Error::invalid(place, "training images", wanted, images).and_then_do("take a smaller batch")
+            Error::invalid(place, "training images", expected, images).and_then_do("take a smaller batch")
         );
     }
     Ok(())

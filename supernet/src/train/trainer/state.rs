@@ -1,4 +1,4 @@
-//! What outlives the process: the checkpoint, and what it is checked against.
+//! Checkpoints of a supernet's training: saving, restoring, and their checks.
 
 use std::path::Path;
 
@@ -15,28 +15,24 @@ impl Trainer {
         let path = self.folder.checkpoint();
         let Checkpoint { supernet, training, optimizer } = saved;
         let place = path.display();
-        let differs = |field: &str, wanted: &str, got: &str| {
-            if wanted == got {
+        let check = |field: &str, expected: &str, got: &str| {
+            if expected == got {
                 return Ok(());
             }
-            Err(Error::invalid(&place, field, wanted, got)
+            Err(Error::invalid(&place, field, expected, got)
                 .and_then_do("resume with the flags the run was started with, or choose another folder"))
         };
-        differs("space", &supernet.space.fingerprint(), &self.space.fingerprint())?;
+        check("space", &supernet.space.fingerprint(), &self.space.fingerprint())?;
         if !training.trained_on(&self.dataset) {
-            differs("data", &training.data, &self.dataset.identity())?;
+            check("data", &training.data, &self.dataset.identity())?;
         }
         if supernet.interface != self.interface {
             let said = |interface: &Interface| serde_json::json!(interface.preprocess).to_string();
-            differs("preprocess", &said(&supernet.interface), &said(&self.interface))?;
-            differs(
-                "classes",
-                &format!("{:?}", supernet.classes()),
-                &format!("{:?}", self.interface.classes),
-            )?;
+            check("preprocess", &said(&supernet.interface), &said(&self.interface))?;
+            check("classes", &format!("{:?}", supernet.classes()), &format!("{:?}", self.interface.classes))?;
         }
         let (history, other_plan) =
-            History::taken_up(&self.folder, (&training.plan, training.step), &self.plan)?;
+            History::resumed(&self.folder, &training.plan, training.step, &self.plan)?;
         self.history = history;
         if let Some(hash) = &training.teacher {
             self.teacher = Some(read_teacher(&self.folder.teacher(), hash)?.on(&self.config.backend)?);
@@ -72,7 +68,7 @@ impl Trainer {
         }
     }
 
-    /// Saves the state, unless it is spoiled: the last good checkpoint must outlive it.
+    /// Saves the state, unless a value is not finite: then the last good checkpoint must remain.
     pub(super) fn save(&mut self) -> Result<()> {
         self.check_sound()?;
         self.folder.sync_log()?;
@@ -87,7 +83,7 @@ impl Trainer {
         self.forget_other_best()
     }
 
-    /// Whether all weights and all that the optimizer remembers are finite.
+    /// Checks that all weights and all of the optimizer's state are finite.
     pub(super) fn check_sound(&self) -> Result<()> {
         let weights = self.weights.arena();
         let bad = weights.unsound()?.map_or_else(|| self.optimizer.unsound(), |name| Ok(Some(name)))?;
@@ -96,7 +92,7 @@ impl Trainer {
         Err(self.diverged(step, format!("{name} is no longer finite"), self.archs_of(step)?))
     }
 
-    /// Whether the finished weights are there already, so that a resume leaves their file as it is.
+    /// Whether the finished weights are already written; a resume then leaves their file unchanged.
     pub(super) fn is_written(&self) -> bool {
         let path = self.folder.supernet();
         path.exists()
@@ -119,11 +115,11 @@ impl Trainer {
         let phase = at.map_or_else(String::new, |(_, phase)| phase.phase.name.clone());
         let next = match at {
             Some((0, _)) => {
-                "lower the phase's lr in the recipe (or --lr) and go on with --resume, which begins anew, or train in another \
+                "lower the phase's lr in the recipe (or --lr) and continue with --resume, which starts over, or train in another \
                  folder"
             }
             _ => {
-                "lower the phase's lr in the recipe and go on with --resume, which goes back to the end of the phase before, \
+                "lower the phase's lr in the recipe and continue with --resume, which goes back to the end of the previous phase, \
                  or train in another folder"
             }
         };

@@ -27,7 +27,7 @@ fn trainer(at: &Path, recipe: &Recipe) -> Trainer {
     Trainer::new(preset("tiny").expect("a preset"), dataset, recipe, folder, config).expect("it fits")
 }
 
-/// The same by AdamW, which takes other rates.
+/// The recipe with AdamW, which needs other learning rates.
 fn adamw(lr: f64) -> Recipe {
     let optimizer = OptimizerSettings::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
     Recipe { optimizer, weight_decay: 0.01, ..recipe(lr) }
@@ -56,7 +56,7 @@ impl Observer for Losses<'_> {
     }
 }
 
-/// Goes on with a run, or begins it, for so many steps; the losses of those.
+/// Starts or continues a run for `steps` steps; returns their losses.
 fn go_on(at: &Path, recipe: &Recipe, teacher: Option<&Path>, steps: usize) -> Result<(RunOutcome, Vec<f32>)> {
     let config =
         TrainConfig { seed: 2, checkpoint_every: Duration::from_secs(3600), backend: Backend::detect() };
@@ -73,7 +73,8 @@ fn go_on(at: &Path, recipe: &Recipe, teacher: Option<&Path>, steps: usize) -> Re
 
 const ALL: usize = usize::MAX;
 
-/// Whether a run ends with the bytes that it ends with when it is stopped after each of these numbers of steps.
+/// Checks that a run that is stopped after each of these numbers of steps ends with the same bytes as one that is
+/// not.
 fn assert_stops_change_nothing(recipe: &Recipe, teacher: Option<&Path>, stops: &[usize]) {
     let folder = tempfile::tempdir().expect("a folder");
     let [whole, parts] = ["whole", "parts"].map(|name| folder.path().join(name));
@@ -118,7 +119,7 @@ fn another_optimizer_cannot_go_on_with_a_run() {
     go_on(&at, &recipe(0.1), None, 2).expect("sound");
     let error = go_on(&at, &adamw(0.1), None, ALL).expect_err("another").to_string();
     assert!(
-        error.contains("plan.optimizer: expected nesterov, got adamw; what one optimizer remembers"),
+        error.contains("plan.optimizer: expected nesterov, got adamw; the state of one optimizer is useless"),
         "{error}"
     );
     assert!(error.contains("--start"), "{error}");
@@ -141,13 +142,13 @@ fn a_file_teaches_and_no_other_takes_its_place() {
     let error = go_on(&at("run"), &taught(), Some(&at("supernet")), ALL).expect_err("another").to_string();
     assert!(error.contains("plan.json: plan.teacher: expected \""), "{error}");
     let error = go_on(&at("run"), &taught(), None, ALL).expect_err("none").to_string();
-    assert!(error.contains("phases[1] (full).teacher: expected a file that teaches, got none"), "{error}");
+    assert!(error.contains("phases[1] (full).teacher: expected a teacher file, got none"), "{error}");
     let checkpoint = at("run").join("checkpoint.safetensors");
     assert!(TeacherFile::read(&checkpoint).is_err(), "a checkpoint is of no finished network");
     go_on(&at("run"), &taught(), Some(&at("model")), ALL).expect("its own");
 }
 
-/// As many processes that see the same images: each gradient counts twice.
+/// Two processes with the same images: each gradient counts twice.
 #[derive(Clone, Default)]
 struct Twins {
     sums: Arc<AtomicUsize>,

@@ -1,4 +1,4 @@
-//! Validation within a phase: the best weights so far are kept beside the run, and are those that the phase ends with.
+//! Validation within a phase: the best weights so far are saved in the run's folder, and the phase ends with them.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -11,19 +11,19 @@ use crate::train::record::{EarlyEnd, LogLine, SubnetValidation, ValidationRecord
 use crate::train::steps::Pause;
 
 impl Trainer {
-    /// Between two steps of a phase: validates it if that is due and not done.
+    /// Between two steps of a phase: validates it if a validation is due and not done.
     pub(super) fn validate_if_due(
         &mut self,
         index: usize,
         stop: &AtomicBool,
-        told: &mut dyn FnMut(&LogLine),
+        report: &mut dyn FnMut(&LogLine),
     ) -> Result<Pause> {
         let phase = &self.plan.phases[index];
         let is_due = self.plan.validation.is_some_and(|validation| validation.is_due(phase, self.step));
         if !is_due || self.validated.is_some_and(|validated| validated.step == self.step) {
             return Ok(Pause::Nothing);
         }
-        if !self.validate(index, stop, told)? {
+        if !self.validate(index, stop, report)? {
             return Ok(Pause::Stopped);
         }
         let patience = self.plan.validation.and_then(|validation| validation.settings.patience);
@@ -34,8 +34,13 @@ impl Trainer {
         })
     }
 
-    /// Validates a phase's largest and smallest sub-network; whether that was done before `stop` was set.
-    fn validate(&mut self, index: usize, stop: &AtomicBool, told: &mut dyn FnMut(&LogLine)) -> Result<bool> {
+    /// Validates a phase's largest and smallest sub-network; false if `stop` was set first.
+    fn validate(
+        &mut self,
+        index: usize,
+        stop: &AtomicBool,
+        report: &mut dyn FnMut(&LogLine),
+    ) -> Result<bool> {
         let mut subnetworks = Vec::new();
         for arch in self.outermost(index) {
             let Some(accuracy) = self.accuracy_unless(stop, &self.validation_set, &arch)? else {
@@ -67,18 +72,18 @@ impl Trainer {
         if !self.has_happened(|line| matches!(line, LogLine::Validation(_))) {
             self.folder.log(&line)?;
         }
-        told(&line);
+        report(&line);
         Ok(true)
     }
 
-    /// Whether the log has such a line of the step that the run was taken up at, which is done again now.
+    /// Whether the log already has such a line at this step, because the run was resumed here.
     fn has_happened(&self, is_such: fn(&LogLine) -> bool) -> bool {
         let resumed = self.resumed.as_ref().filter(|resumed| resumed.from_step == self.step);
         resumed.is_some_and(|resumed| resumed.happened.iter().any(is_such))
     }
 
-    /// Ends a phase before its last step: the run is then where the next one begins.
-    pub(super) fn end_early(&mut self, index: usize, told: &mut dyn FnMut(&LogLine)) -> Result<()> {
+    /// Ends a phase before its last step, and moves the run to the first step of the next phase.
+    pub(super) fn end_early(&mut self, index: usize, report: &mut dyn FnMut(&LogLine)) -> Result<()> {
         let step = self.step;
         let next_step = self.plan.phases[index].end();
         let phase = self.plan.phases[index].phase.name.clone();
@@ -87,24 +92,24 @@ impl Trainer {
         if !self.has_happened(|line| matches!(line, LogLine::EndedEarly(_))) {
             self.folder.log(&line)?;
         }
-        told(&line);
+        report(&line);
         self.step = next_step;
         self.validated = self.validated.map(|validated| ValidationProgress { step: next_step, ..validated });
         Ok(())
     }
 
-    /// At the end of a phase: takes the weights of its best validation, the end's among them. Whether the end was validated
-    /// before `stop` was set.
+    /// At the end of a phase: validates it and takes the weights of its best validation. False if `stop` was set
+    /// before the end was validated.
     pub(super) fn settle(
         &mut self,
         index: usize,
         stop: &AtomicBool,
-        told: &mut dyn FnMut(&LogLine),
+        report: &mut dyn FnMut(&LogLine),
     ) -> Result<bool> {
         if self.plan.validation.is_none() {
             return Ok(true);
         }
-        if let Pause::Stopped = self.validate_if_due(index, stop, told)? {
+        if let Pause::Stopped = self.validate_if_due(index, stop, report)? {
             return Ok(false);
         }
         if let Some(best) = self.best_step().filter(|best| *best != self.step) {
@@ -115,17 +120,17 @@ impl Trainer {
         Ok(true)
     }
 
-    /// Whether the phase that ends here, if it is validated, has got the weights of its best validation.
+    /// Whether the phase that ends here has the weights of its best validation, or is not validated.
     pub(super) fn is_settled(&self) -> bool {
         self.plan.validation.is_none() || self.validated.is_some_and(|validated| validated.step == self.step)
     }
 
-    /// Steps of the phase's best validation so far.
+    /// Steps taken at the phase's best validation so far.
     pub(super) fn best_step(&self) -> Option<u64> {
         self.validated.and_then(|validated| validated.best).map(|best| best.step)
     }
 
-    /// Removes the best weights of former validations, but for those that the checkpoint in the folder knows of.
+    /// Removes the best weights of earlier validations, except those that the checkpoint in the folder refers to.
     pub(super) fn forget_other_best(&self) -> Result<()> {
         match self.plan.validation {
             Some(_) => self.folder.keep_only_best([self.best_step(), self.saved_best]),

@@ -1,4 +1,4 @@
-//! A whole run with the usual settings, which nothing stops.
+//! A complete run with default settings.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ impl Default for TrainConfig {
     }
 }
 
-/// Trains a supernet from fresh weights, as [`TrainConfig::default`] says, in a folder that holds no run yet; `&mut ()`
-/// observes nothing.
+/// Trains a supernet from fresh weights with [`TrainConfig::default`], in a folder that holds no run yet. Pass `&mut
+/// ()` to observe nothing.
 ///
 /// # Errors
 /// If the folder is used, data and space do not fit, or as [`Trainer::run`].
@@ -42,7 +42,7 @@ pub fn train(
 }
 
 impl Trainer {
-    /// Trains until all steps are taken, and reads the supernet that was written.
+    /// Trains until all steps are taken, and reads the written supernet.
     ///
     /// # Errors
     /// As [`Trainer::run`].

@@ -110,7 +110,7 @@ fn a_teacher_of_other_images_or_classes_is_refused() {
 }
 
 #[test]
-fn what_is_no_teacher_is_told() {
+fn what_is_no_teacher_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let error = TeacherFile::read(folder.path()).err().expect("empty").to_string();
     assert!(
@@ -128,7 +128,7 @@ fn a_file_is_given_where_a_phase_asks_for_it_and_only_there() {
     assert!(error.contains("expected one for teacher.safetensors, got none; leave --teacher out"), "{error}");
     assert!(TeacherFile::for_recipe(None, &recipe).expect("neither").is_none());
     recipe.phases[1].teacher = Teacher::File;
-    let error = TeacherFile::for_recipe(None, &recipe).err().expect("one is asked for").to_string();
+    let error = TeacherFile::for_recipe(None, &recipe).err().expect("one is needed").to_string();
     assert!(error.contains("recipe progressive: phases[2] (kernel).teacher: expected a file"), "{error}");
     assert!(error.contains("with --teacher"), "{error}");
 }
