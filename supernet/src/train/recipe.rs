@@ -17,7 +17,7 @@ pub(super) use check::within;
 use super::class_weights::ClassWeights;
 use super::draw::Draw;
 use super::optimizer::OptimizerSettings;
-use super::teacher::Teacher;
+use super::teacher::{Distillation, Dropout, Teacher};
 use super::validation::ValidationSettings;
 use crate::error::{Error, Result};
 
@@ -74,8 +74,14 @@ pub struct Phase {
     pub warmup_epochs: f64,
     /// Learning rate after warm-up, for [`Recipe::lr_batch`] images per step.
     pub lr: f64,
+    /// Share of the rate below which it does not fall after warm-up: a constant tail. 0 has none.
+    pub lr_floor: f64,
     /// The teacher, in addition to the labels.
     pub teacher: Teacher,
+    /// What the networks that have a teacher learn from.
+    pub distillation: Distillation,
+    /// Which networks have dropout.
+    pub dropout: Dropout,
     /// Whether inner channels are sorted by importance before the phase.
     pub sort_channels: bool,
     /// Whether only the classifier is trained: for given first weights that get a fresh classifier.
