@@ -333,19 +333,20 @@ impl<'a> Runner<'a> {
     }
 
     fn learn(&mut self, step: u64, teacher: Option<&Tensor>) -> Result<()> {
-        let target =
-            Target { labels: self.batch.targets.classes(), smoothing: 0.1, teacher, class_weights: None };
+        let target = Target {
+            labels: self.batch.targets.classes(),
+            smoothing: 0.1,
+            teacher,
+            class_weights: None,
+            ..Default::default()
+        };
         let mut losses = Vec::new();
         for index in 0..self.subnetworks() {
             let arch = self.arch(step, index);
             let dropout = dropout_mask(&self.setup.space, &arch, self.setup.batch, 0, [step, index])?;
-            losses.push(self.student().learn(
-                &arch,
-                &self.batch.inputs,
-                &target,
-                dropout,
-                &self.gradients,
-            )?);
+            let images = &self.batch.inputs;
+            let learned = self.student().learn(&arch, images, &target, dropout, &self.gradients)?;
+            losses.push(learned.loss);
         }
         self.optimizer.step(&self.weights, &self.gradients, 1e-3)?;
         // losses are read after the whole step is launched, as in training

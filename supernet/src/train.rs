@@ -47,6 +47,6 @@ pub use resumed::Resumed;
 pub use run_folder::RunFolder;
 pub use start::{Given, Start};
 pub use step::{Student, dropout_mask};
-pub use teacher::{Teacher, TeacherFile};
+pub use teacher::{Distillation, Dropout, Teacher, TeacherFile};
 pub use trainer::{RunOutcome, TrainConfig, TrainTask, Trainer, train};
 pub use validation::{PlannedValidation, ValidationSettings};

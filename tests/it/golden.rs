@@ -143,6 +143,7 @@ fn whole_network() {
             smoothing: 0.1,
             teacher: Some(&teacher),
             class_weights: None,
+            ..Default::default()
         };
         let (loss, gradient) = supernet::train::loss(&logits, &target, &backend).expect("a loss");
         let loss = loss.read().expect("known on a CPU");

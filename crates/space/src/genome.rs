@@ -197,6 +197,11 @@ impl Genome {
         Self::new(self.lists.clone(), narrowed)
     }
 
+    /// The genome with every choice made as a row has it.
+    pub(crate) fn with_only(&self, row: &GeneRow) -> Self {
+        Self::new(self.lists.clone(), row.iter().map(|index| vec![*index]).collect())
+    }
+
     /// The genome restricted, for the genes for which `of` holds, to the values that another one with the same lists
     /// allows.
     pub(crate) fn allowing_as(&self, other: &Self, of: impl Fn(GeneId) -> bool) -> Self {

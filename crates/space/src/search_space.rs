@@ -149,6 +149,27 @@ impl SearchSpace {
         file.check(&format!("space {}", self.name()))
     }
 
+    /// The space that holds one sub-network alone, at its own resolution. Its weights are that network's: no larger ones, and
+    /// no matrices between kernel sizes.
+    ///
+    /// # Errors
+    /// If the sub-network does not lie in this space.
+    pub fn only(&self, arch: &Arch) -> Result<Self> {
+        self.check(arch)?;
+        let mut file = self.file.clone();
+        file.only = Some(arch.choices().to_string());
+        file.resolutions = vec![arch.resolution];
+        file.check(&format!("space {}", self.name()))
+    }
+
+    /// The space whose every choice is made; `place` says in messages where the choices were read.
+    pub(crate) fn narrowed_to(&self, choices: &str, place: &str) -> Result<Self> {
+        let mut row = vec![0; self.genome.len()];
+        self.family.words().parse(&self.genome, choices, place, &mut row)?;
+        let made = self.genome.with_only(&row);
+        Ok(self.narrowed(made.allowing_as(&self.genome, |gene| gene == RESOLUTION)))
+    }
+
     /// The space restricted to a number of largest choices of some kinds; its sub-networks lie in this space as well.
     #[must_use]
     pub fn restricted(&self, largest: &BTreeMap<String, usize>) -> Self {
@@ -325,5 +346,41 @@ impl TryFrom<SpaceFile> for SearchSpace {
 impl From<SearchSpace> for SpaceFile {
     fn from(space: SearchSpace) -> Self {
         space.file
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{preset, preset_names, sampler};
+
+    #[test]
+    fn a_space_of_one_network_holds_it_and_its_layers() {
+        for name in preset_names() {
+            let space = preset(name).expect("a preset");
+            for seed in 0..3 {
+                let arch = sampler::random(&space, &mut base::random::rng_for("only", seed, &[]));
+                let only = space.only(&arch).expect("it lies in the space");
+                assert_eq!(only.subnetworks(), 1u32.into(), "{name}");
+                assert_eq!(only.resolutions(), [arch.resolution]);
+                let ends = [sampler::largest(&only), sampler::smallest(&only)];
+                assert_eq!(ends, [arch.clone(), arch.clone()], "{name}");
+                let layers = only.lower(&arch).expect("its own");
+                assert_eq!(layers, space.lower(&arch).expect("its own"));
+                assert!(only.layers().len() <= layers.len(), "{name}");
+                let written = SearchSpace::from_toml("x.toml", &only.to_toml()).expect("its own text");
+                assert_eq!(written, only);
+                assert_ne!(only.fingerprint(), space.fingerprint());
+                assert_eq!(only.with_classes(7).expect("a number of classes").subnetworks(), 1u32.into());
+            }
+        }
+    }
+
+    #[test]
+    fn a_network_of_another_space_is_refused() {
+        let space = preset("tiny").expect("a preset");
+        let other = sampler::largest(&preset("fashion").expect("a preset"));
+        let error = space.only(&other).expect_err("another space's").to_string();
+        assert!(error.starts_with(&format!("arch {other}: ")), "{error}");
     }
 }

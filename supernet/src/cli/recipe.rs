@@ -6,7 +6,7 @@ use anyhow::Context;
 use command::{Common, Ending, print_lines};
 use serde_json::json;
 use space::KINDS;
-use supernet::train::{Draw, OptimizerSettings, Recipe, Teacher};
+use supernet::train::{Distillation, Draw, Dropout, OptimizerSettings, Recipe, Teacher};
 
 /// Show a training recipe: the phases of `train --recipe`
 #[derive(clap::Args)]
@@ -87,6 +87,9 @@ fn described(recipe: &Recipe) -> String {
             (matches!(phase.teacher, Teacher::Phase(_)), "taught"),
             (phase.teacher == Teacher::First, "taught by the first"),
             (phase.teacher == Teacher::File, "taught by a file"),
+            (phase.distillation == Distillation::Only, "without the labels where taught"),
+            (phase.dropout == Dropout::Largest, "dropout of the largest alone"),
+            (phase.lr_floor > 0.0, "a constant tail"),
             (phase.sort_channels, "sorted"),
             (phase.draw.contains(&Draw::Largest), "the largest always"),
             (phase.draw.contains(&Draw::Smallest), "the smallest always"),

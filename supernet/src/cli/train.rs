@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use base::timing::{peak_rss_mb, unix_seconds};
-use command::{Common, Ending, duration, grouped, result_path, stop_flag, within};
+use command::{Common, Ending, duration, grouped, read_archs, result_path, stop_flag, within};
 use kernels::{Backend, Profile, ProfileRow};
 use network::data::{Catalogue, Dataset};
 use network::eval::Accuracy;
@@ -40,6 +40,10 @@ pub struct Arguments {
     /// differ from theirs, a new classifier is made, and trained first with all else frozen
     #[arg(long, value_name = "FILE")]
     start: Option<PathBuf>,
+    /// Train one sub-network alone, with weights of its own, by the recipe's phases that train the whole network: the largest
+    /// network of the supernet that is written, and the only one. With --start, its weights are taken from there
+    #[arg(long, value_name = "ARCH")]
+    arch: Option<String>,
     #[command(flatten)]
     data: Data,
     /// Part of an image used in evaluation: its `middle` square, or all of it (`stretch`) [default: middle for image
@@ -121,8 +125,7 @@ fn rate(text: &str) -> Result<f64, String> {
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let backend = self.compute.backend()?;
-        let space = self.space.as_deref().map(space::open).transpose()?;
-        let start = self.start.as_deref().map_or(Ok(Start::Fresh), Start::read)?;
+        let (space, start) = self.space_and_start()?;
         let recipe = self.recipe()?;
         // an impossible rate is refused before anything is created
         self.rated(recipe.with_batch(self.batch.unwrap_or(recipe.batch)))?;
@@ -166,6 +169,18 @@ impl Arguments {
             info!("{}", table(rows, times.len(), times.iter().sum()));
         }
         self.conclude(&trainer, outcome, &progress, profile)
+    }
+
+    /// The space that is given, and the weights to begin with; with --arch both hold that sub-network alone.
+    fn space_and_start(&self) -> anyhow::Result<(Option<SearchSpace>, Start)> {
+        let space = self.space.as_deref().map(space::open).transpose()?;
+        let start = self.start.as_deref().map_or(Ok(Start::Fresh), Start::read)?;
+        let Some(text) = &self.arch else { return Ok((space, start)) };
+        let of = space.as_ref().or(start.given().map(|supernet| &supernet.space));
+        let of = of.expect("clap asks for a space or a start");
+        let arch = read_archs(of, std::slice::from_ref(text)).context("--arch")?.remove(0);
+        let space = space.map(|space| space.only(&arch)).transpose()?;
+        Ok((space, start.only(&arch)?))
     }
 
     /// Refuses a run that does not fit into memory; returns its bytes.

@@ -243,7 +243,8 @@ impl FineTuner {
         let labels = batch.targets.classes();
         let smoothing = self.plan.label_smoothing;
         let class_weights = self.plan.class_weights.as_deref();
-        let target = Target { labels, smoothing, teacher: teacher.as_ref(), class_weights };
+        let target =
+            Target { labels, smoothing, teacher: teacher.as_ref(), class_weights, ..Default::default() };
         let dropout = dropout_mask(space, &self.model.config.arch, batch.len(), self.plan.seed, [step, 0])?;
         self.network.learn(&batch.inputs, &target, dropout)
     }

@@ -4,19 +4,22 @@ use candle_core::{Device, Tensor};
 use kernels::{Backend, CrossEntropy};
 
 use super::class_weights::scales;
+use super::teacher::Distillation;
 use crate::error::{Error, Result};
 
 /// The target of a loss.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Target<'a> {
     /// The class of each image.
     pub labels: &'a [u32],
     /// Share of the probability that label smoothing spreads over all classes.
     pub smoothing: f32,
-    /// A teacher's logits `[N, classes]`; its soft cross-entropy is added with weight 1 (temperature 1).
+    /// A teacher's logits `[N, classes]`, at temperature 1.
     pub teacher: Option<&'a Tensor>,
     /// Weight of each class, by label; `None` for equal weights.
     pub class_weights: Option<&'a [f64]>,
+    /// How the teacher's logits and the labels count.
+    pub distillation: Distillation,
 }
 
 /// A mean loss over a batch, which a GPU may still be computing.
@@ -72,7 +75,12 @@ pub fn loss(logits: &Tensor, target: &Target, backend: &Backend) -> Result<(Loss
     if let Some(weights) = target.class_weights.filter(|weights| weights.len() != classes) {
         return Err(Error::invalid("loss", "class weights", classes, weights.len()));
     }
-    let Target { labels, smoothing, teacher, class_weights } = *target;
+    let Target { labels, smoothing, teacher, class_weights, distillation } = *target;
+    // without a teacher there is nothing but the labels to learn from
+    let hard_weight = match distillation {
+        Distillation::Only if teacher.is_some() => 0.0,
+        _ => 1.0,
+    };
     let scales = class_weights.map(|weights| scales(labels, weights));
     let rounded: Option<Vec<f32>> =
         scales.as_ref().map(|scales| scales.iter().map(|scale| *scale as f32).collect());
@@ -93,7 +101,7 @@ pub fn loss(logits: &Tensor, target: &Target, backend: &Backend) -> Result<(Loss
         for (class, log_probability) in log_probabilities.iter().enumerate() {
             let hard = smoothing / classes as f64 + if class == label { 1.0 - smoothing } else { 0.0 };
             let (probability, weight) = match &soft {
-                Some(soft) => (hard + soft[class].exp(), 2.0),
+                Some(soft) => (hard_weight * hard + soft[class].exp(), hard_weight + 1.0),
                 None => (hard, 1.0),
             };
             total -= scale * probability * log_probability;
@@ -120,13 +128,17 @@ mod tests {
         let logits = vec![0.3f32, -1.2, 2.0, 0.1, 0.0, -0.5];
         let teacher = Tensor::new(&[[1.0f32, 0.0, -1.0], [0.5, 2.0, 0.0]], &Device::Cpu).expect("a tensor");
         let weights = [0.5, 1.0, 4.0];
-        for (teacher, class_weights) in [
-            (None, None),
-            (Some(&teacher), None),
-            (None, Some(&weights[..])),
-            (Some(&teacher), Some(&weights[..])),
+        let added = Distillation::Added;
+        for (teacher, class_weights, distillation) in [
+            (None, None, added),
+            (None, None, Distillation::Only),
+            (Some(&teacher), None, added),
+            (Some(&teacher), None, Distillation::Only),
+            (None, Some(&weights[..]), added),
+            (Some(&teacher), Some(&weights[..]), added),
+            (Some(&teacher), Some(&weights[..]), Distillation::Only),
         ] {
-            let target = Target { labels: &[2, 0], smoothing: 0.1, teacher, class_weights };
+            let target = Target { labels: &[2, 0], smoothing: 0.1, teacher, class_weights, distillation };
             let value = |logits: &[f32]| {
                 let logits = Tensor::from_slice(logits, (2, 3), &Device::Cpu).expect("a tensor");
                 let (loss, gradient) = loss(&logits, &target, &Backend::detect()).expect("sizes fit");
@@ -145,6 +157,24 @@ mod tests {
         }
     }
 
+    /// Without the labels the loss is the teacher's alone: least where the logits are equal, whatever the labels are.
+    #[test]
+    fn a_teacher_alone_is_followed_whatever_the_labels_say() {
+        let logits = Tensor::new(&[[0.5f32, -1.0, 2.0]], &Device::Cpu).expect("a tensor");
+        for label in 0..3 {
+            let target = Target {
+                labels: &[label],
+                smoothing: 0.1,
+                teacher: Some(&logits),
+                class_weights: None,
+                distillation: Distillation::Only,
+            };
+            let (_, gradient) = loss(&logits, &target, &Backend::detect()).expect("sizes fit");
+            let gradient = gradient.to_vec2::<f32>().expect("f32");
+            assert!(gradient[0].iter().all(|slope| slope.abs() < 1e-7), "{gradient:?}");
+        }
+    }
+
     #[test]
     fn weights_of_classes_are_those_of_pytorch() {
         // logits = torch.tensor([[0.3, -1.2, 2.0], [0.1, 0.0, -0.5]]); weight = torch.tensor([0.5, 1.0, 4.0])
@@ -155,7 +185,13 @@ mod tests {
         let logits = Tensor::new(&rows.map(|row| row.map(|value| value as f32)), &Device::Cpu);
         let logits = logits.expect("a tensor");
         let weights = [0.5, 1.0, 4.0];
-        let target = Target { labels: &[2, 0], smoothing: 0.0, teacher: None, class_weights: Some(&weights) };
+        let target = Target {
+            labels: &[2, 0],
+            smoothing: 0.0,
+            teacher: None,
+            class_weights: Some(&weights),
+            ..Default::default()
+        };
         let (got, _) = loss(&logits, &target, &Backend::detect()).expect("sizes fit");
         assert!((f64::from(got.read().expect("known")) - expected).abs() < 1e-6);
         let short = Target { class_weights: Some(&weights[..2]), ..target };
@@ -165,7 +201,8 @@ mod tests {
     #[test]
     fn a_huge_gap_stays_finite() {
         let logits = Tensor::new(&[[500.0f32, -500.0]], &Device::Cpu).expect("a tensor");
-        let target = Target { labels: &[1], smoothing: 0.0, teacher: None, class_weights: None };
+        let target =
+            Target { labels: &[1], smoothing: 0.0, teacher: None, class_weights: None, ..Default::default() };
         let (loss, _) = loss(&logits, &target, &Backend::detect()).expect("sizes fit");
         assert_eq!(loss.read().expect("known"), 1000.0);
     }
@@ -174,7 +211,8 @@ mod tests {
     fn wrong_labels_are_refused() {
         let logits = Tensor::zeros((2, 3), candle_core::DType::F32, &Device::Cpu).expect("a tensor");
         for labels in [&[0u32][..], &[0, 3]] {
-            let target = Target { labels, smoothing: 0.0, teacher: None, class_weights: None };
+            let target =
+                Target { labels, smoothing: 0.0, teacher: None, class_weights: None, ..Default::default() };
             assert!(loss(&logits, &target, &Backend::detect()).is_err());
         }
     }

@@ -12,7 +12,7 @@ use space::{Arch, Extent, SearchSpace};
 use super::draw::Draw;
 use super::optimizer::OptimizerSettings;
 use super::recipe::{Allowed, Phase, Recipe};
-use super::teacher::Teacher;
+use super::teacher::{Distillation, Dropout, Teacher};
 use super::validation::PlannedValidation;
 use crate::error::Result;
 
@@ -32,9 +32,15 @@ pub struct PlannedPhase {
 }
 
 impl PlannedPhase {
-    /// Learning rate of a step of this phase: linear from zero in warm-up, then half a cosine down to zero.
+    /// Learning rate of a step of this phase: linear from zero in warm-up, then half a cosine down to zero, or to the
+    /// phase's floor, where it stays.
     pub fn lr(&self, step: u64) -> f32 {
-        scheduled_lr(self.scaled_lr, step - self.first_step, self.warmup_steps, self.steps)
+        let within = step - self.first_step;
+        let scheduled = scheduled_lr(self.scaled_lr, within, self.warmup_steps, self.steps);
+        match within < self.warmup_steps {
+            true => scheduled,
+            false => scheduled.max((self.phase.lr_floor * self.scaled_lr) as f32),
+        }
     }
 
     /// Number of sub-networks that a step trains.
@@ -69,7 +75,13 @@ struct PhaseForm<'a> {
     lr: f64,
     distill: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    lr_floor: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     teacher: Option<&'a Teacher>,
+    #[serde(skip_serializing_if = "Distillation::is_default")]
+    distillation: Distillation,
+    #[serde(skip_serializing_if = "Dropout::is_default")]
+    dropout: Dropout,
     sort_channels: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     head_only: bool,
@@ -92,6 +104,9 @@ impl Serialize for PlannedPhase {
             warmup_epochs: phase.warmup_epochs,
             lr: phase.lr,
             distill: phase.teacher != Teacher::None,
+            lr_floor: Some(phase.lr_floor).filter(|floor| *floor > 0.0),
+            distillation: phase.distillation,
+            dropout: phase.dropout,
             teacher: Some(&phase.teacher).filter(|teacher| matches!(teacher, Teacher::First | Teacher::File)),
             sort_channels: phase.sort_channels,
             head_only: phase.head_only,
@@ -289,6 +304,20 @@ mod tests {
         assert!((f64::from(kernel.lr(kernel.first_step)) - top / 50.0).abs() < 1e-9);
         assert!((f64::from(kernel.lr(kernel.first_step + 50)) - top).abs() < 1e-9);
         assert!(f64::from(kernel.lr(kernel.end() - 1)) < top * 1e-3);
+    }
+
+    #[test]
+    fn a_floor_is_a_constant_tail() {
+        let mut plan = TrainingPlan::new(&recipe(), 10, 1);
+        let kernel = &mut plan.phases[1];
+        let before: Vec<f32> = (0..kernel.steps).map(|step| kernel.lr(kernel.first_step + step)).collect();
+        kernel.phase.lr_floor = 0.05;
+        let floor = (0.05 * kernel.scaled_lr) as f32;
+        for (step, before) in before.into_iter().enumerate() {
+            let expected = if step < 50 { before } else { before.max(floor) };
+            assert_eq!(kernel.lr(kernel.first_step + step as u64), expected, "step {step}");
+        }
+        assert_eq!(kernel.lr(kernel.end() - 1), floor);
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(super) use check::within;
 use super::class_weights::ClassWeights;
 use super::draw::Draw;
 use super::optimizer::OptimizerSettings;
-use super::teacher::Teacher;
+use super::teacher::{Distillation, Dropout, Teacher};
 use super::validation::ValidationSettings;
 use crate::error::{Error, Result};
 
@@ -74,12 +74,28 @@ pub struct Phase {
     pub warmup_epochs: f64,
     /// Learning rate after warm-up, for [`Recipe::lr_batch`] images per step.
     pub lr: f64,
+    /// Share of the rate below which it does not fall after warm-up: a constant tail. 0 has none.
+    pub lr_floor: f64,
     /// The teacher, in addition to the labels.
     pub teacher: Teacher,
+    /// What the networks that have a teacher learn from.
+    pub distillation: Distillation,
+    /// Which networks have dropout.
+    pub dropout: Dropout,
     /// Whether inner channels are sorted by importance before the phase.
     pub sort_channels: bool,
     /// Whether only the classifier is trained: for given first weights that get a fresh classifier.
     pub head_only: bool,
+}
+
+impl Phase {
+    /// Of a space with one network, a step trains that once, and no other network of the run can teach it.
+    fn train_alone(&mut self) {
+        self.draw = vec![Draw::Random(1)];
+        if matches!(self.teacher, Teacher::First | Teacher::Phase(_)) {
+            self.teacher = Teacher::None;
+        }
+    }
 }
 
 /// Phases and their common settings. Serializes as a file of the newest version.
@@ -242,7 +258,7 @@ impl Recipe {
     }
 
     /// The recipe without the phases that add only choices that the space lacks: a kernel phase trains nothing new in
-    /// a space of one kernel.
+    /// a space of one kernel. In a space of one network, each step trains it once.
     #[must_use]
     pub fn suited_to(&self, space: &SearchSpace) -> Self {
         let mut suited = Self { phases: Vec::new(), ..self.clone() };
@@ -252,6 +268,9 @@ impl Recipe {
                 suited.phases.push(phase.clone());
             }
             before = Some(&phase.allowed);
+        }
+        if space.subnetworks() == 1u32.into() {
+            suited.phases.iter_mut().for_each(Phase::train_alone);
         }
         suited
     }

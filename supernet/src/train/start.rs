@@ -4,10 +4,11 @@
 use std::path::Path;
 
 use base::random::rng_for;
+use kernels::Backend;
 use network::checkpoint::{StartedFrom, Supernet};
 use network::data::{Dataset, Normalization, PixelKind, Preprocess, Resize};
 use network::elastic::SharedWeights;
-use space::SearchSpace;
+use space::{Arch, SearchSpace};
 
 use super::recipe::Recipe;
 use crate::error::{Error, Result};
@@ -52,6 +53,19 @@ impl Start {
         })?;
         let place = file.display().to_string();
         Ok(Self::Supernet(Box::new(Given { supernet: Supernet::read_any(&file)?, place })))
+    }
+
+    /// The start of a run that trains one sub-network alone: of given weights those of the sub-network.
+    ///
+    /// # Errors
+    /// If the sub-network does not lie in the weights' space.
+    pub fn only(self, arch: &Arch) -> Result<Self> {
+        let Self::Supernet(given) = self else { return Ok(Self::Fresh) };
+        let Given { supernet, place } = *given;
+        let weights = supernet.weights.only(&supernet.space, arch, &Backend::detect())?;
+        let space = supernet.space.only(arch)?;
+        let supernet = Supernet { space, weights, statistics: None, ..supernet };
+        Ok(Self::Supernet(Box::new(Given { supernet, place })))
     }
 
     /// The space of a run on images of `classes` classes: the `given` space, or that of the weights with this number

@@ -22,8 +22,17 @@ pub struct Student<'a> {
     pub backend: Backend,
 }
 
+/// The outcome of one network's training pass.
+#[derive(Clone, Debug)]
+pub struct Learned {
+    /// The loss.
+    pub loss: Loss,
+    /// The logits, `[N, classes]`.
+    pub logits: Tensor,
+}
+
 impl Student<'_> {
-    /// Adds a sub-network's gradients to `gradients` and returns its loss.
+    /// Adds a sub-network's gradients to `gradients`.
     ///
     /// # Errors
     /// If the images do not fit the space.
@@ -34,13 +43,14 @@ impl Student<'_> {
         target: &Target,
         dropout: Option<Tensor>,
         gradients: &Gradients,
-    ) -> Result<Loss> {
+    ) -> Result<Learned> {
         let layers = self.space.lower(arch)?;
         let subnet = SubnetWeights::new(self.space, self.weights, &layers, &self.backend)?;
         let views = subnet.gradients(gradients)?;
-        let loss = learn(&Network::new(&layers, &views.source()?)?, &self.backend, images, target, dropout)?;
+        let network = Network::new(&layers, &views.source()?)?;
+        let learned = learn(&network, &self.backend, images, target, dropout)?;
         views.finish()?;
-        Ok(loss)
+        Ok(learned)
     }
 
     /// Logits of a sub-network as a teacher: not trained, with the batch's own statistics.
@@ -54,20 +64,20 @@ impl Student<'_> {
     }
 }
 
-/// Adds the gradients of a network where its source has them; returns the loss.
+/// Adds the gradients of a network where its source has them.
 pub(super) fn learn(
     network: &Network,
     backend: &Backend,
     images: &Tensor,
     target: &Target,
     dropout: Option<Tensor>,
-) -> Result<Loss> {
+) -> Result<Learned> {
     let dropout = dropout.map(|mask| backend.mask(&mask)).transpose()?;
     let mut tape = dropout.map_or_else(Tape::new, Tape::with_dropout);
     let logits = network.forward(images, Pass::Training(&mut tape))?; // [N, classes]
     let (loss, dlogits) = loss(&logits, target, backend)?;
     network.backward(&dlogits, tape)?;
-    Ok(loss)
+    Ok(Learned { loss, logits })
 }
 
 /// A loss above this counts as divergence: 30 times that of guessing, doubled because a teacher adds its own. This

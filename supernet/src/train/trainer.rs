@@ -42,12 +42,13 @@ use super::observer::{Observer, notify};
 use super::optimizer::Optimizer;
 use super::plan::{PlannedPhase, TrainingPlan};
 use super::prefetcher::Prefetcher;
+use super::recipe::Phase;
 use super::record::{Divergence, LogLine, StepRecord};
 use super::resumed::{Resumed, log_beginning};
 use super::run_folder::RunFolder;
 use super::step::{Student, dropout_mask, most_loss};
 use super::steps::{Learner, Pace, Pause, Taken, take_steps};
-use super::teacher::{Teacher, TeacherFile};
+use super::teacher::{Dropout, Teacher, TeacherFile};
 use crate::error::{Error, Result};
 
 /// Settings of a run other than space, data and recipe.
@@ -320,14 +321,20 @@ impl Trainer {
         let smoothing = self.plan.label_smoothing;
         let class_weights = self.plan.class_weights.as_deref();
         let mut losses = Vec::with_capacity(archs.len());
+        let Phase { allowed, teacher: of_phase, dropout, .. } = &phase.phase;
+        let distillation = phase.phase.distillation;
+        let largest = sampler::largest(&allowed.of(&self.space));
         for (index, arch) in archs.iter().enumerate() {
             let place = [step, index as u64];
-            let dropout = dropout_mask(&self.space, arch, batch.len(), self.config.seed, place)?;
-            let target = Target { labels, smoothing, teacher: teacher.as_ref(), class_weights };
-            let loss = student.learn(arch, &batch.inputs, &target, dropout, &self.gradients)?;
-            losses.push((arch.clone(), loss));
-            if index == 0 && phase.phase.teacher == Teacher::First {
-                teacher = Some(student.teach(arch, &batch.inputs)?);
+            let mask = match dropout {
+                Dropout::Largest if arch.choices() != largest.choices() => None,
+                _ => dropout_mask(&self.space, arch, batch.len(), self.config.seed, place)?,
+            };
+            let target = Target { labels, smoothing, teacher: teacher.as_ref(), class_weights, distillation };
+            let learned = student.learn(arch, &batch.inputs, &target, mask, &self.gradients)?;
+            losses.push((arch.clone(), learned.loss));
+            if index == 0 && *of_phase == Teacher::First {
+                teacher = Some(learned.logits);
             }
         }
         Ok(losses)

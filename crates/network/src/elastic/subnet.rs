@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 use kernels::Backend;
-use space::{LayerSpec, SearchSpace, WeightSpec};
+use space::{Arch, LayerSpec, SearchSpace, WeightSpec};
 
 use super::kernel_transform::KernelTransform;
 use super::shared::{Gradients, SharedWeights};
@@ -72,6 +72,25 @@ impl Made {
 /// A weight's name in the supernet.
 fn shared_name(layer: &LayerSpec, name: &str) -> String {
     format!("{}{}", layer.shared_name(), &name[layer.name.len()..])
+}
+
+impl SharedWeights {
+    /// A copy of one sub-network's weights, as those of the space that holds it alone ([`SearchSpace::only`]).
+    ///
+    /// # Errors
+    /// If the sub-network does not lie in the space, or these weights are another space's.
+    pub fn only(&self, space: &SearchSpace, arch: &Arch, backend: &Backend) -> Result<Self> {
+        let layers = space.lower(arch)?;
+        let subnet = SubnetWeights::new(space, self, &layers, backend)?;
+        let mut tensors = BTreeMap::new();
+        for layer in &layers {
+            for weight in layer.weights() {
+                let value = subnet.values[&weight.name].force_contiguous()?;
+                tensors.insert(shared_name(layer, &weight.name), value);
+            }
+        }
+        Self::from_tensors(&space.only(arch)?, tensors, &format!("arch {arch}"))
+    }
 }
 
 impl<'a> SubnetWeights<'a> {
@@ -293,6 +312,31 @@ mod tests {
         assert!(values(kernels).iter().all(|value| *value == 0.0));
         parts.finish().expect("fitting shapes");
         assert!(values(kernels).iter().any(|value| *value != 0.0));
+    }
+
+    /// A sub-network's weights are the same tensors whether they are taken from the shared ones or have a space to themselves.
+    #[test]
+    fn weights_of_one_network_alone_are_those_of_the_sub_network() {
+        let backend = Backend::detect();
+        for name in ["tiny", "tiny-resnet", "tiny-choice", "tiny-spectrogram"] {
+            let space = preset(name).expect("a preset");
+            let shared = SharedWeights::new(&space, &mut rng_for("weights", 1, &[])).expect("weights");
+            for seed in 0..4 {
+                let arch = sampler::random(&space, &mut rng_for("arch", seed, &[]));
+                let layers = space.lower(&arch).expect("its own");
+                let alone = space.only(&arch).expect("its own");
+                let copied = shared.only(&space, &arch, &backend).expect("its own");
+                let taken = SubnetWeights::new(&space, &shared, &layers, &backend).expect("its own");
+                let again = SubnetWeights::new(&alone, &copied, &layers, &backend).expect("its own");
+                assert_eq!(taken.values.len(), copied.tensors().len(), "{name} {arch}");
+                for (weight, value) in &taken.values {
+                    let numbers = |tensor: &Tensor| {
+                        tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("f32")
+                    };
+                    assert_eq!(numbers(value), numbers(&again.values[weight]), "{name} {arch}: {weight}");
+                }
+            }
+        }
     }
 
     /// The classifier's matrix `[10, F]`, of which a weight takes the leading part of each half of its columns.

@@ -44,6 +44,9 @@ pub(crate) struct SpaceFile {
     /// Whether a stage has a connection past it: 0, 1 or either; only for an operator choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<Vec<usize>>,
+    /// The choices of the one sub-network that the space holds, if it holds one alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<String>,
     /// PyTorch's default, which OFA's MobileNetV3 keeps.
     #[serde(default = "default_epsilon")]
     pub batch_norm_epsilon: f32,
@@ -141,7 +144,12 @@ impl SpaceFile {
         door.within("number of stages", self.stages.len(), 1, 64)?;
         self.check_family(&door)?;
         door.choices("", &self.choices())?;
-        self.assemble(&door)
+        let only = self.only.clone();
+        let space = self.assemble(&door)?;
+        match only {
+            Some(choices) => space.narrowed_to(&choices, &format!("{place}: only")),
+            None => Ok(space),
+        }
     }
 
     fn choices(&self) -> Choices {
@@ -368,6 +376,8 @@ mod tests {
             ("dropout = 0.0", "dropout = 1.5", "dropout"),
             ("dropout = 0.0", "dropout = nan", "dropout"),
             ("name = \"tiny\"", "name = \"\"", "name"),
+            ("dropout = 0.0", "dropout = 0.0\nonly = \"k3e3\"", "only: stages: expected"),
+            ("dropout = 0.0", "dropout = 0.0\nonly = \"k3e9,k3e3/k3e3\"", "only: "),
             ("classes = 10", "clases = 10", "text"),
             (
                 "dropout = 0.0",

@@ -87,7 +87,8 @@ impl StaticNetwork {
     /// If the images do not fit.
     pub fn learn(&self, images: &Tensor, target: &Target, dropout: Option<Tensor>) -> Result<Loss> {
         let source = self.source()?.with_gradients(self.gradients.tensors().clone());
-        learn(&Network::new(&self.layers, &source)?, &self.backend, images, target, dropout)
+        let learned = learn(&Network::new(&self.layers, &source)?, &self.backend, images, target, dropout)?;
+        Ok(learned.loss)
     }
 
     /// One step on every weight; the gradients are zero after it.
@@ -200,12 +201,18 @@ mod tests {
             let student = Student { space: &space, weights: &weights, backend: backend.clone() };
             for step in 0..3 {
                 let images = uniform(&format!("images {step}"), &[IMAGES, 1, 8, 8]);
-                let target = Target { labels: &LABELS, smoothing: 0.1, teacher, class_weights: None };
+                let target = Target {
+                    labels: &LABELS,
+                    smoothing: 0.1,
+                    teacher,
+                    class_weights: None,
+                    ..Default::default()
+                };
                 let mask = || dropout_mask(&space, &arch, IMAGES, 1, [step, 0]).expect("a mask");
                 let losses = [
                     student
                         .learn(&arch, &images, &target, mask(), &gradients)
-                        .and_then(|loss| loss.read())
+                        .and_then(|learned| learned.loss.read())
                         .expect("it fits"),
                     network.learn(&images, &target, mask()).and_then(|loss| loss.read()).expect("it fits"),
                 ];
@@ -229,7 +236,13 @@ mod tests {
         let images = uniform("images", &[IMAGES, 1, 8, 8]);
         let logits = uniform("teacher", &[IMAGES, 10]);
         for teacher in [None, Some(&logits)] {
-            let target = Target { labels: &LABELS, smoothing: 0.1, teacher, class_weights: None };
+            let target = Target {
+                labels: &LABELS,
+                smoothing: 0.1,
+                teacher,
+                class_weights: None,
+                ..Default::default()
+            };
             let of = |tensors: &BTreeMap<String, Tensor>| {
                 StaticNetwork::new(&space, &arch, tensors.clone(), &Backend::reference()).expect("a network")
             };

@@ -12,11 +12,18 @@ pub struct BuiltIn {
 }
 
 /// All built-in recipes, the default first. A recipe is a file in `recipes/` and a line here.
-pub(super) const BUILT_IN: [BuiltIn; 1] = [BuiltIn {
-    name: "progressive",
-    about: "progressive shrinking (Cai et al. 2020): full network, kernels, depths, widths",
-    text: include_str!("../../../recipes/progressive.toml"),
-}];
+pub(super) const BUILT_IN: [BuiltIn; 2] = [
+    BuiltIn {
+        name: "progressive",
+        about: "progressive shrinking (Cai et al. 2020): full network, kernels, depths, widths",
+        text: include_str!("../../../recipes/progressive.toml"),
+    },
+    BuiltIn {
+        name: "sandwich",
+        about: "sandwich rule (Yu et al. 2020, BigNAS): one phase, the largest teaches smaller ones in each step",
+        text: include_str!("../../../recipes/sandwich.toml"),
+    },
+];
 
 /// The recipe of that name.
 pub(super) fn find(name: &str) -> Option<BuiltIn> {

@@ -38,8 +38,8 @@ impl Recipe {
         self.check_teachers(place)
     }
 
-    /// Phases that train the classifier alone come first, then the largest network; only a file may teach these
-    /// phases.
+    /// Phases that train the classifier alone come first, then the largest network, alone or first in each step; no other
+    /// phase may teach these.
     fn check_order(&self, place: &str) -> Result<()> {
         let heads = self.phases.iter().take_while(|phase| phase.head_only).count();
         if heads == self.phases.len() || self.phases[heads..].iter().any(|phase| phase.head_only) {
@@ -48,9 +48,15 @@ impl Recipe {
         }
         for (index, phase) in self.phases[..=heads].iter().enumerate() {
             let field = format!("phases[{}]", index + 1);
-            let taught = !matches!(phase.teacher, Teacher::None | Teacher::File);
-            if taught || phase.allowed.0.values().any(|most| *most != 1) {
-                let expected = "the largest network alone, with a file as teacher or none";
+            let alone = phase.allowed.0.values().all(|most| *most == 1);
+            let first = !phase.head_only && phase.draw.first() == Some(&Draw::Largest);
+            let taught = match phase.teacher {
+                Teacher::None | Teacher::File => false,
+                Teacher::First => !first,
+                Teacher::Phase(_) => true,
+            };
+            if taught || !(alone || first) {
+                let expected = "the largest network, alone or first in each step, taught by no phase";
                 return Err(Error::invalid(place, field, expected, format!("{phase:?}")));
             }
         }
@@ -89,6 +95,12 @@ impl Phase {
         within(place, &field("epochs"), self.epochs, [0.0, 1e6])?;
         within(place, &field("warmup_epochs"), self.warmup_epochs, [0.0, 1e6])?;
         within(place, &field("lr"), self.lr, [0.0, 1e3])?;
+        within(place, &field("lr_floor"), self.lr_floor, [0.0, 1.0])?;
+        if self.teacher == Teacher::None && !self.distillation.is_default() {
+            let advice = "give the phase a teacher, or leave distillation out";
+            return Err(Error::invalid(place, field("distillation"), "none without a teacher", "one")
+                .and_then_do(advice));
+        }
         let drawn = if version == 1 { "subnetworks" } else { "draw" };
         let count = Draw::count(&self.draw);
         within(place, &field(drawn), count as f64, [1.0, MOST_SUBNETWORKS as f64])?;

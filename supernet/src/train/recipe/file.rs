@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::train::class_weights::ClassWeights;
 use crate::train::draw::Draw;
 use crate::train::optimizer::OptimizerSettings;
-use crate::train::teacher::Teacher;
+use crate::train::teacher::{Distillation, Dropout, Teacher};
 use crate::train::validation::ValidationSettings;
 
 /// The version written, and the versions read.
@@ -37,6 +37,10 @@ pub(super) fn read(place: &str, text: &str) -> Result<(Recipe, u32)> {
         }
     };
     Ok((recipe, version))
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 fn is_default(settings: &AugmentationSettings) -> bool {
@@ -96,8 +100,14 @@ pub(super) struct SecondPhase {
     #[serde(default)]
     warmup_epochs: f64,
     lr: f64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    lr_floor: f64,
     #[serde(default)]
     teacher: Teacher,
+    #[serde(default, skip_serializing_if = "Distillation::is_default")]
+    distillation: Distillation,
+    #[serde(default, skip_serializing_if = "Dropout::is_default")]
+    dropout: Dropout,
     #[serde(default)]
     sort_channels: bool,
     #[serde(default)]
@@ -132,6 +142,9 @@ impl FirstPhase {
             epochs: self.epochs,
             warmup_epochs: self.warmup_epochs,
             lr: self.lr,
+            lr_floor: 0.0,
+            distillation: Distillation::default(),
+            dropout: Dropout::default(),
             teacher: if self.distill { Teacher::Phase(teaching.to_string()) } else { Teacher::None },
             sort_channels: self.sort_channels,
             head_only: self.head_only,
@@ -141,17 +154,39 @@ impl FirstPhase {
 
 impl From<SecondPhase> for Phase {
     fn from(phase: SecondPhase) -> Self {
-        let SecondPhase { name, allowed, draw, epochs, warmup_epochs, lr, teacher, sort_channels, head_only } =
-            phase;
-        Self { name, allowed, draw, epochs, warmup_epochs, lr, teacher, sort_channels, head_only }
+        Self {
+            name: phase.name,
+            allowed: phase.allowed,
+            draw: phase.draw,
+            epochs: phase.epochs,
+            warmup_epochs: phase.warmup_epochs,
+            lr: phase.lr,
+            lr_floor: phase.lr_floor,
+            teacher: phase.teacher,
+            distillation: phase.distillation,
+            dropout: phase.dropout,
+            sort_channels: phase.sort_channels,
+            head_only: phase.head_only,
+        }
     }
 }
 
 impl From<Phase> for SecondPhase {
     fn from(phase: Phase) -> Self {
-        let Phase { name, allowed, draw, epochs, warmup_epochs, lr, teacher, sort_channels, head_only } =
-            phase;
-        Self { name, allowed, draw, epochs, warmup_epochs, lr, teacher, sort_channels, head_only }
+        Self {
+            name: phase.name,
+            allowed: phase.allowed,
+            draw: phase.draw,
+            epochs: phase.epochs,
+            warmup_epochs: phase.warmup_epochs,
+            lr: phase.lr,
+            lr_floor: phase.lr_floor,
+            teacher: phase.teacher,
+            distillation: phase.distillation,
+            dropout: phase.dropout,
+            sort_channels: phase.sort_channels,
+            head_only: phase.head_only,
+        }
     }
 }
 
