@@ -10,7 +10,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 board() { qemu-aarch64-static target/board/measure "$@"; }
 
-"$extract" measure --quiet --space fuzz/seeds/space/micro.toml --resolutions 8 --threads 1 --precision 50 --networks 8 --plan-only "$work/plan.jsonl"
+"$extract" measure --quiet --space fuzz/seeds/space/micro.toml --resolutions 8 --threads 1 --half-width 50 --networks 8 --plan-only "$work/plan.jsonl"
 # a power cut in the middle, and a torn last line
 timeout -s KILL 5 qemu-aarch64-static target/board/measure "$work/plan.jsonl" "$work/rows.jsonl" --quiet || true
 printf '{"layer":"mbc' >> "$work/rows.jsonl"
