@@ -69,7 +69,7 @@ extract export --supernet $weights --arch smallest --data digits --out model --d
 extract verify model --supernet $weights --device cuda:0
 extract verify model --supernet $weights
 supernet finetune model --data digits --out tuned --epochs 1 --device cuda:0 --quiet >/dev/null
-extract measure --space tiny --threads 1 --networks 0 --half-width 50 --batch 4 --device cuda:0 --dtype bf16 --out table.json
+extract measure --space tiny --threads 1 --networks 0 --half-width 50 --batch 4 --device cuda:0 --precision bf16 --out table.json
 supernet bench --space ofa-mbv3-w1.0 --resolution 32 --batch 2 --steps 2 --warmup 1 --device cuda:0
 supernet bench --space ofa-mbv3-w1.0 --resolution 32 --batch 2 --steps 2 --warmup 1 --device cuda:0 --precision bf16
 supernet bench --space ofa-mbv3-w1.0 --resolution 32 --batch 2 --steps 1 --warmup 1 --device cuda:0 --mode shrink

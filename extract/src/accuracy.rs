@@ -1,4 +1,4 @@
-//! What accuracy a sub-network is expected to have, learned from those that were evaluated.
+//! Predicts a sub-network's accuracy from those that were evaluated.
 //!
 //! Two models compete on rows that neither was fitted to: a ridge regression, which is hard to beat with few rows,
 //! and the perceptron of Once-for-All. Knows nothing of how accuracies were measured.
@@ -33,7 +33,7 @@ use space::{Encoded, Encoder};
 pub use train::MlpConfig;
 pub(crate) use unit::in_shares;
 
-/// Which model an estimator is.
+/// The kinds of models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ModelKind {
@@ -53,11 +53,11 @@ pub enum EstimatorOrigin {
     Imported(ImportedPredictor),
 }
 
-/// What is known of an estimator that was fitted here.
+/// The origin of an estimator that was fitted by this toolkit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fitted {
-    /// How good it is on rows that it was not fitted to.
+    /// Errors on rows that it was not fitted to.
     pub report: FitReport,
     /// Hash of the supernet whose sub-networks were evaluated.
     pub supernet: String,
@@ -84,7 +84,7 @@ impl AccuracyEstimator {
         Self { encoder, network, model: ModelKind::Mlp, origin: EstimatorOrigin::Imported(imported) }
     }
 
-    /// The same estimator, its predictions computed with other kernels; they differ by rounding.
+    /// This estimator on another backend; its predictions differ by rounding.
     ///
     /// # Errors
     /// If the kernels cannot pack its weights.
@@ -97,12 +97,12 @@ impl AccuracyEstimator {
         self.encoder.space()
     }
 
-    /// How sub-networks are put to it.
+    /// The encoder of sub-networks.
     pub fn encoder(&self) -> &Encoder {
         &self.encoder
     }
 
-    /// Which model it is.
+    /// The kind of model.
     pub fn model(&self) -> ModelKind {
         self.model
     }
@@ -112,7 +112,7 @@ impl AccuracyEstimator {
         &self.origin
     }
 
-    /// How good it is on rows that it was not fitted to; `None` where that is not known.
+    /// Errors on rows that it was not fitted to; `None` if unknown.
     pub fn report(&self) -> Option<&FitReport> {
         match &self.origin {
             EstimatorOrigin::Fitted(fitted) => Some(&fitted.report),
@@ -147,14 +147,14 @@ impl AccuracyEstimator {
         coverage::refuse(&self.unseen(space))
     }
 
-    /// What is to be expected of a sub-network for which [`AccuracyEstimator::predict`] gives this much: of the highest
+    /// The expected accuracy of a sub-network for which [`AccuracyEstimator::predict`] gives this much: of the highest
     /// predictions less than they say, as far as cross-validated rows show it. The order of predictions stays.
     pub fn expected(&self, predicted: f64) -> f64 {
         self.report().map_or(predicted, |report| report.expected(predicted))
     }
 
     /// The expected accuracy of each sub-network, as a share; not forced into 0..=1. A prediction does not
-    /// depend on which others are asked for with it, nor on the number of threads.
+    /// depend on the others in the request, nor on the number of threads.
     ///
     /// # Errors
     /// If a sub-network is not in the space.

@@ -105,7 +105,8 @@ impl Command {
 /// supernet's are refused before any image is decoded.
 fn open_data(
     output: &Common,
-    (spec, dataset_toml): (&str, Option<&Path>),
+    spec: &str,
+    dataset_toml: Option<&Path>,
     supernet: &Supernet,
 ) -> anyhow::Result<Dataset> {
     let catalogue = Catalogue::open(spec, dataset_toml)?;
@@ -134,7 +135,7 @@ fn backend() -> anyhow::Result<Backend> {
     with_environment(Backend::detect())
 }
 
-/// Runs the command that was asked for.
+/// Runs the requested command.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -207,11 +208,8 @@ mod tests {
                 && parses(&format!("{bare} --max-macs 500_000 --max-params 5e6 --max-memory 4000000"))
         );
         assert!(!parses(&format!("{bare} --max-latency 1ms")) && !parses(&format!("{bare} --front")));
-        let refused = |amount: &str| {
-            let words = format!("{search} --max-latency {amount}");
-            Cli::try_parse_from(words.split_whitespace()).err().map(|error| error.to_string())
-        };
-        let negative = refused("-1ms").expect("below 0");
+        let words = format!("{search} --max-latency -1ms");
+        let negative = Cli::try_parse_from(words.split_whitespace()).err().expect("below 0").to_string();
         assert!(
             negative.contains("expected an amount above 0") && negative.contains("got -1ms"),
             "{negative}"

@@ -1,4 +1,4 @@
-//! The one error type of the crate: what its own steps can meet, around what networks and their files can.
+//! The crate's error type: the errors of its own steps, and those of networks and their files.
 
 use std::path::PathBuf;
 
@@ -8,14 +8,14 @@ use space::Arch;
 /// Result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong in measuring, estimating, searching and exporting.
+/// The errors of measuring, estimating, searching and exporting.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file, a value or a tensor operation; see the networks' own error type.
     #[error(transparent)]
     Network(Box<network::Error>),
-    /// What a search refuses or does not find.
+    /// An error of a search.
     #[error(transparent)]
     Search(search::Error),
     /// No sub-network was found whose accuracy reaches a limit for certain.
@@ -28,7 +28,7 @@ pub enum Error {
         least: f64,
         /// The sub-network whose interval's lower end is highest.
         closest: Box<Arch>,
-        /// Its expected accuracy.
+        /// The closest sub-network's expected accuracy.
         accuracy: f64,
         /// Lower end of the interval.
         low: f64,
@@ -40,7 +40,7 @@ pub enum Error {
     VerificationFailed {
         /// The exported folder.
         path: PathBuf,
-        /// What was compared.
+        /// The compared value's name.
         what: String,
         /// The supernet's value.
         expected: String,
@@ -50,7 +50,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What kind of error it is: [`Error::NotAccurate`] is [`ErrorKind::NoneFound`], [`Error::VerificationFailed`] is the kind
+    /// The kind of error: [`Error::NotAccurate`] is [`ErrorKind::NoneFound`], [`Error::VerificationFailed`] is the kind
     /// of its name, the others are of the kind of what they hold.
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -1,8 +1,12 @@
-//! From a supernet to a folder that is shipped: weights copied out, statistics gathered, everything verified
-//! before the folder has its name.
+//! Exports a sub-network into a folder: copies the weights, gathers the statistics, and verifies everything before the
+//! folder gets its name.
 
 mod formats;
 mod onnx_file;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -29,25 +33,25 @@ pub use verify::{Verification, verify};
 
 use crate::error::Result;
 
-/// What to export.
+/// An export's inputs.
 pub struct Request<'a> {
     /// The trained weights.
     pub supernet: &'a Supernet,
     /// The sub-network.
     pub arch: &'a Arch,
-    /// Where its batch norms' statistics come from.
+    /// The source of the batch norms' statistics.
     pub statistics: NormStatistics<'a>,
-    /// What computes.
+    /// The backend that computes statistics and accuracy.
     pub backend: Backend,
     /// Share of images that a search expects to be right.
     pub predicted_top1: Option<f64>,
     /// Latency that a search expects, in milliseconds.
     pub predicted_latency_ms: Option<f64>,
-    /// What a search selected it on, where it did.
+    /// The images that a search selected the sub-network on, if it did.
     pub selected_on: Option<SelectedOn>,
-    /// What to write for other programs, beside the folder's own two files.
+    /// Files to write for other programs, next to the folder's own two.
     pub formats: &'a [Format],
-    /// What goes into the configuration as it is, such as dates.
+    /// Facts that go into the configuration unchanged, such as dates.
     pub run: BTreeMap<String, Value>,
 }
 
@@ -67,7 +71,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The same with what a search expects of the sub-network, and what it was selected on.
+    /// Adds a search's expectations of the sub-network, and the images that it was selected on.
     #[must_use]
     pub fn expecting(self, best: &Candidate, selected_on: Option<SelectedOn>) -> Self {
         let predicted_top1 = Some(best.accuracy());
@@ -84,7 +88,7 @@ pub enum NormStatistics<'a> {
     Calibrated {
         /// The images.
         dataset: &'a Dataset,
-        /// How many, and how.
+        /// The number of images, and their order.
         calibration: Calibration,
     },
     /// The largest network's, as an imported supernet holds them.
@@ -112,7 +116,7 @@ impl<'a> NormStatistics<'a> {
     }
 }
 
-/// What an export wrote, and how it compares with the supernet.
+/// The exported folder, and its comparison with the supernet.
 pub struct Exported {
     /// The folder's content.
     pub model: ModelFolder,
@@ -136,8 +140,9 @@ pub fn export(request: &Request, folder: &Path) -> Result<Exported> {
     let mut model = assemble(request, dataset.as_ref())?;
     model.config.run = request.run.clone();
     let files = formats::contents(&model, request.formats)?;
-    let hash = |bytes: &Vec<u8>| blake3::hash(bytes).to_hex().to_string();
-    model.config.files = files.iter().map(|(name, bytes)| (name.to_string(), hash(bytes))).collect();
+    for (name, bytes) in &files {
+        model.config.files.insert(name.to_string(), blake3::hash(bytes).to_hex().to_string());
+    }
     let staged = StagedFolder::next_to(folder)?;
     model.write(&staged.path())?;
     for (name, bytes) in &files {
@@ -148,10 +153,10 @@ pub fn export(request: &Request, folder: &Path) -> Result<Exported> {
     Ok(Exported { model, verification })
 }
 
-/// What an earlier export may hold beside the files of its formats: its own, and sums that a pipeline made of them.
+/// Files of an earlier export next to those of its formats: its own, and a pipeline's sums of them.
 const REPLACEABLE: [&str; 3] = ["config.json", "model.safetensors", "SHA256SUMS"];
 
-/// Whether an export may take this place: only an earlier export by itself or an empty folder may be replaced.
+/// Checks that an export may take this place: only an earlier export or an empty folder may be replaced.
 ///
 /// # Errors
 /// If something else is there, or the folder to hold it is not.
@@ -213,7 +218,7 @@ fn assemble(request: &Request, dataset: Option<&Dataset>) -> Result<ModelFolder>
     Ok(ModelFolder::new(ModelDescription { space, arch, input, classes, origin }, tensors)?)
 }
 
-/// Statistics, and what depends on where they come from.
+/// The statistics, and the facts that depend on their source.
 struct Gathered {
     statistics: Statistics,
     origin: StatisticsOrigin,

@@ -1,5 +1,5 @@
-//! How long a network takes on a device: measured layer by layer, kept in a table, summed, and corrected by what whole
-//! sub-networks take.
+//! A network's latency on a device: measured layer by layer, stored in a table, summed, and corrected by measurements of
+//! whole sub-networks.
 //!
 //! [`MeasurePlan`] says what is to be measured, [`run_plan`] measures it into rows; what becomes of rows is the business of the
 //! crate `latency`, all of which is here too: [`LatencyTable::from_rows`] folds them into a table, and a [`LatencyModel`] is
@@ -33,7 +33,7 @@ pub use candidates::stratified;
 pub use clock::{EventStopwatch, MonotonicStopwatch, stopwatch_of};
 pub use compare::{Compared, Comparison, compare, measure_network};
 pub use engine::{Engine, RunTimer};
-pub use measure::{Instruments, MeasureConfig, Measured, Progress, Subjects, measure};
+pub use measure::{Instruments, MeasureConfig, MeasureTask, Measured, Progress, Subjects, measure};
 pub use native::NativeEngine;
 #[cfg(feature = "onnxruntime")]
 pub use onnxruntime::OnnxRuntimeEngine;

@@ -1,4 +1,4 @@
-//! Layers as an ONNX model, for runtimes that are not ours.
+//! Layers as an ONNX model, for other runtimes.
 //!
 //! Batch norms are multiplied into the convolutions before them. Knows nothing of how weights came to be, nor of
 //! who runs the model. An [`OnnxModel`] is such a file read again, to be compared and run.
@@ -49,8 +49,8 @@ pub fn shapes(layers: &[LayerSpec], batch: usize) -> [Vec<usize>; 2] {
 /// The bytes of an ONNX file (operator set 17, IR version 8) that computes the layers, each of its inputs: one layer by
 /// itself ([`LayerSpec::alone`]), or a network. The last layer's output is the model's.
 ///
-/// `weights` are asked for by the names and shapes of [`LayerSpec::weights`], and for `running_mean` and
-/// `running_var` beside the `weight` of each batch norm; `epsilon` is what batch norms add to variances. The number
+/// `weights` have the names and shapes of [`LayerSpec::weights`], with `running_mean` and `running_var` next to the
+/// `weight` of each batch norm; batch norms add `epsilon` to variances. The number
 /// of images is fixed to `batch`, since runtimes plan their memory by it. Without layers the model is one `Identity`:
 /// calling it costs what any call costs.
 ///
@@ -90,10 +90,10 @@ pub fn model_for_any_batch(
 
 /// A program that runs ONNX files.
 pub trait OnnxRuntime {
-    /// Its name and its version.
+    /// The runtime's name and version.
     fn describe(&self) -> String;
 
-    /// The model's outputs for these inputs, row by row.
+    /// Returns the model's outputs for these inputs, row by row.
     ///
     /// # Errors
     /// If it refuses the model.

@@ -1,4 +1,4 @@
-//! Scatter plots as SVG text: panels side by side, one color a series, one legend.
+//! Scatter plots as SVG text: panels side by side, one color per series, one legend.
 //!
 //! Knows nothing of networks; the same input gives the same bytes.
 
@@ -7,7 +7,7 @@ use std::fmt::Write;
 /// A point with what is known of how far off it can be.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PlotPoint {
-    /// Its place, in the units of the panel's axes.
+    /// The place, in the units of the panel's axes.
     pub at: (f64, f64),
     /// The ends of its interval to the right and left.
     pub across: Option<(f64, f64)>,
@@ -15,7 +15,7 @@ pub struct PlotPoint {
     pub up: Option<(f64, f64)>,
 }
 
-/// How a series is drawn.
+/// The markers of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// Dots.
@@ -29,24 +29,24 @@ pub enum Style {
 /// Points of one kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
-    /// What the legend calls it; series of one name share a color over all panels.
+    /// The name in the legend; series of one name share a color over all panels.
     pub name: String,
     /// Where they are.
     pub points: Vec<PlotPoint>,
-    /// How they are drawn.
+    /// The markers.
     pub style: Style,
 }
 
 /// One coordinate system.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Panel {
-    /// What runs to the right, with its unit.
+    /// The horizontal axis's label, with its unit.
     pub x: String,
-    /// What runs upwards, with its unit.
+    /// The vertical axis's label, with its unit.
     pub y: String,
     /// A limit on what runs to the right.
     pub limit: Option<f64>,
-    /// What is drawn, the last on top.
+    /// The series, the last on top.
     pub series: Vec<Series>,
 }
 
@@ -56,7 +56,7 @@ const MARGIN: f64 = 62.0;
 const TOP: f64 = 46.0;
 const BOTTOM: f64 = 58.0;
 
-/// Okabe and Ito's palette, told apart by the color-blind too.
+/// Okabe and Ito's palette, which the color-blind can distinguish too.
 const COLORS: [&str; 7] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999"];
 
 /// A picture of panels side by side under a title. Points that are not finite are left out.
@@ -106,9 +106,12 @@ impl Axes {
     fn of(panel: &Panel, left: f64) -> Self {
         let points: Vec<PlotPoint> = panel.series.iter().flat_map(|series| finite(&series.points)).collect();
         let held = |at: fn(&PlotPoint) -> f64, ends: fn(&PlotPoint) -> Option<(f64, f64)>| {
-            let both = |point: &PlotPoint| ends(point).map_or([at(point); 2], |(low, high)| [low, high]);
-            let all: Vec<f64> =
-                points.iter().flat_map(|point| [both(point), [at(point); 2]]).flatten().collect();
+            let mut all = Vec::with_capacity(4 * points.len());
+            for point in &points {
+                let at = at(point);
+                let (low, high) = ends(point).unwrap_or((at, at));
+                all.extend([low, high, at, at]);
+            }
             all.into_iter()
         };
         let limit = panel.limit.filter(|limit| limit.is_finite());
@@ -196,7 +199,8 @@ fn draw_series(out: &mut String, series: &Series, axes: &Axes, color: &str) {
     }
 }
 
-fn marker(out: &mut String, (x, y): (f64, f64), style: Style, color: &str) {
+fn marker(out: &mut String, at: (f64, f64), style: Style, color: &str) {
+    let (x, y) = at;
     let look = match style {
         Style::Rings => format!("r=\"5.5\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\""),
         Style::Dots | Style::Joined => format!("r=\"2.8\" fill=\"{color}\" fill-opacity=\".75\""),

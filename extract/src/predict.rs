@@ -64,7 +64,7 @@ impl Classifier {
         Ok(Self { model, network })
     }
 
-    /// What the folder's configuration says.
+    /// The folder's configuration.
     pub fn model(&self) -> &ModelFolder {
         &self.model
     }

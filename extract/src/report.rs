@@ -1,4 +1,4 @@
-//! A network layer by layer: what each reads and costs, and what a latency table says of it.
+//! A network layer by layer: each layer's inputs, costs and latency in a table.
 
 use std::fmt::Write;
 
@@ -21,7 +21,7 @@ pub struct LayerReport {
     pub macs: u64,
     /// Trainable parameters.
     pub params: u64,
-    /// Its undisturbed latency by itself, in microseconds, where there is a table.
+    /// The layer's undisturbed latency by itself, in microseconds, if there is a table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_us: Option<f64>,
 }

@@ -1,12 +1,12 @@
-//! The numbered streams that fits and measurings draw from; searches have the numbers 6 and 7.
+//! The numbered random streams of fits and measurements; searches have the numbers 6 and 7.
 
 use base::random::numbered_rng;
 use rand_chacha::ChaCha8Rng;
 
-/// What random numbers are used for; each purpose draws from a stream of its own.
+/// The purposes of random numbers; each draws from its own stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Purpose {
-    /// How rows are cut into folds.
+    /// The split of rows into folds.
     Split = 1,
     /// First weights of the estimator.
     Weights = 2,

@@ -1,5 +1,5 @@
-//! Finds the sub-network with the highest expected accuracy that keeps a device's limits: costs from a latency table, what the
-//! crate `search` finds, what whole sub-networks and validation images say of it, and the file of the result.
+//! Finds the sub-network with the highest expected accuracy that keeps a device's limits: costs from a latency table, the
+//! crate `search`, checks on whole sub-networks and validation images, and the file of the result.
 
 mod costs;
 mod find_best;
@@ -18,7 +18,7 @@ pub use search::{index, objective, pareto, quantity};
 pub use costs::{cost_index, cost_index_without_latency};
 pub use find_best::find_best;
 pub use found::{Found, LatencyFrom};
-pub use limit_trials::{LimitTrial, Wanted, promised, searched, subjects};
+pub use limit_trials::{LimitPlan, LimitTrial, promised, searched, subjects};
 pub use log_file::{LogFile, LogSetting, SearchLog};
 pub use validation::{
     Evaluated, ValidatedSearch, ValidationPlan, ValidationProblem, judge_by_predictor, search_validated,

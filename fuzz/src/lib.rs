@@ -244,7 +244,7 @@ pub fn estimator(bytes: &[u8]) {
 /// An accuracy predictor of PyTorch's `ofa`.
 pub fn predictor(bytes: &[u8]) {
     let space = preset("tiny").expect("a preset");
-    let read = AccuracyEstimator::import_bytes(&space, (PLACE, "x.pth"), bytes, &[]);
+    let read = AccuracyEstimator::import_bytes(&space, PLACE, "x.pth", bytes, &[]);
     let Some(imported) = checked(read) else { return };
     let written = imported.to_bytes().expect("checked layers");
     let again = checked(AccuracyEstimator::from_bytes(PLACE, &written)).expect("own bytes");

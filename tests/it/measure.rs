@@ -18,6 +18,31 @@ fn device(at: &Path, words: &[&str]) -> Output {
 const MEASURE: &str = "measure --space tiny --resolutions 8 --half-width 50 --budget 16";
 
 #[test]
+fn precision_is_the_number_type_and_a_number_still_the_half_width() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = folder.path();
+    let measure = "measure --space tiny --resolutions 8 --threads 1 --networks 0 --plan-only plan.jsonl";
+    let note = "note: --precision 20 means --half-width 20; --precision is the number type now\n";
+    for (flags, half_width, noted) in [
+        ("", 0.05, false),
+        ("--half-width 20", 0.2, false),
+        ("--precision f32 --half-width 20", 0.2, false),
+        ("--dtype f32 --half-width 20", 0.2, false),
+        ("--precision 20", 0.2, true),
+    ] {
+        let output = run("extract", at, &format!("{measure} {flags}"));
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(err.contains(note), noted, "{flags}: {err}");
+        let plan = MeasurePlan::read(&at.join("plan.jsonl")).expect("a plan");
+        assert_eq!(plan.half_width, half_width, "{flags}");
+    }
+    let refused = fails("extract", at, &format!("{measure} --precision 20 --half-width 20"), 1);
+    assert!(refused.contains("a second half-width"), "{refused}");
+    let refused = fails("extract", at, "measure --space tiny --out table.json --precision bf16 --quiet", 1);
+    assert!(refused.contains("f32 on `cpu`"), "{refused}");
+}
+
+#[test]
 fn a_plan_goes_to_a_device_and_rows_come_back() {
     let folder = scratch();
     let at = folder.path();

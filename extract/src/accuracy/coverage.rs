@@ -1,4 +1,4 @@
-//! Which choices of a space an estimator has seen in its rows.
+//! The choices of a space that an estimator has seen in its rows.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ pub struct Unseen {
 }
 
 impl Unseen {
-    /// What none of the rows has, which lie in the encoder's space.
+    /// The choices of the encoder's space that no row has.
     pub(super) fn of<'a>(encoder: &Encoder, archs: impl Iterator<Item = &'a Arch>, active: &Encoded) -> Self {
         let seen: BTreeSet<usize> = active.features().iter().map(|feature| *feature as usize).collect();
         let features = (0..encoder.len()).filter(|feature| !seen.contains(feature)).collect();
@@ -48,7 +48,7 @@ impl Unseen {
     }
 
     /// Names the choices that no row had and that `space` has: the encoder's at some of its resolutions. Blocks that
-    /// exist in depths only that no row had are not named beside these.
+    /// exist only in depths that no row had are not named in addition.
     pub fn names(&self, encoder: &Encoder, space: &SearchSpace) -> Vec<String> {
         let genes = encoder.space().genome().genes();
         let mut names = Vec::new();

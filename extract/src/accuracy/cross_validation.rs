@@ -1,4 +1,4 @@
-//! Which model predicts rows best that it was not fitted to.
+//! Chooses the model that predicts unseen rows best, by cross-validation.
 
 use rand::seq::SliceRandom;
 
@@ -37,7 +37,7 @@ impl Recipe {
     }
 }
 
-/// What cross-validation says.
+/// The result of cross-validation.
 pub(super) struct CrossValidated {
     /// The model that is to be fitted to all rows.
     pub recipe: Recipe,
@@ -95,25 +95,27 @@ fn predict_folds(
     recipes: &[Recipe],
     config: &FitConfig,
 ) -> Result<Vec<Predictions>> {
-    let of_fold = |fold: &Vec<usize>| {
+    // one after the other: each product of a perceptron is work for all threads already
+    let mut by_fold = Vec::with_capacity(folds.len());
+    for fold in folds {
         let rest: Vec<usize> = folds.iter().filter(|other| *other != fold).flatten().copied().collect();
         let rest = rows.pick(&rest);
         let unseen = rows.pick(fold);
-        recipes
-            .iter()
-            .map(|recipe: &Recipe| recipe.fit(&rest, config)?.predict(&unseen.active))
-            .collect::<Result<Vec<_>>>()
-    };
-    // one after the other: each product of a perceptron is work for all threads already
-    let by_fold = folds.iter().map(of_fold).collect::<Result<Vec<_>>>()?;
-    let of_recipe = |(place, recipe): (usize, &Recipe)| {
+        let mut outputs = Vec::with_capacity(recipes.len());
+        for recipe in recipes {
+            outputs.push(recipe.fit(&rest, config)?.predict(&unseen.active)?);
+        }
+        by_fold.push(outputs);
+    }
+    let mut predictions = Vec::with_capacity(recipes.len());
+    for (place, &recipe) in recipes.iter().enumerate() {
         let mut predicted = vec![0.0; rows.targets.len()];
         for (fold, outputs) in folds.iter().zip(&by_fold) {
             fold.iter().zip(&outputs[place]).for_each(|(&row, output)| predicted[row] = f64::from(*output));
         }
-        Predictions { recipe: *recipe, predicted }
-    };
-    Ok(recipes.iter().enumerate().map(of_recipe).collect())
+        predictions.push(Predictions { recipe, predicted });
+    }
+    Ok(predictions)
 }
 
 /// Squared errors by recipe and row; the last recipe is the perceptron.
@@ -171,10 +173,11 @@ mod tests {
     #[test]
     fn the_perceptron_must_be_better_by_more_than_chance() {
         let rows: Vec<usize> = (0..100).collect();
-        let noise = |row: usize| f64::from((row * 37 % 100) as u32) / 100.0 - 0.495;
+        let noise: Vec<f64> =
+            rows.iter().map(|&row| f64::from((row * 37 % 100) as u32) / 100.0 - 0.495).collect();
         for (gain, expected) in [(0.0, 1), (0.02, 1), (0.1, 2), (-0.1, 1)] {
             let linear = |base: f64| rows.iter().map(|_| base).collect::<Vec<_>>();
-            let mlp = rows.iter().map(|&row| 1.0 - gain + noise(row)).collect();
+            let mlp = noise.iter().map(|noise| 1.0 - gain + noise).collect();
             let squares = Squares(vec![linear(1.5), linear(1.0), mlp]);
             assert_eq!(squares.choose(&rows), expected, "{gain}");
         }

@@ -18,7 +18,7 @@ use crate::error::Result;
 
 /// The one metadata key.
 const METADATA: &str = "once-for-all";
-/// What the metadata's `kind` says.
+/// The metadata's `kind`.
 const KIND: &str = "estimator";
 /// Version of the form that this code writes and reads.
 const VERSION: u32 = 3;
@@ -119,9 +119,10 @@ impl AccuracyEstimator {
             tensors.push((format!("layers.{index}.bias"), vec![layer.outputs()], little_endian(&layer.bias)));
         }
         tensors.push(("mean".to_string(), vec![1], little_endian(&[self.network.mean])));
-        let view = |(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape, bytes)?));
-        let views = tensors.iter().map(|(name, shape, bytes)| view((name, shape.clone(), bytes)));
-        let views = views.collect::<std::result::Result<Vec<_>, _>>().map_err(refused)?;
+        let mut views = Vec::with_capacity(tensors.len());
+        for (name, shape, bytes) in &tensors {
+            views.push((name, TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(refused)?));
+        }
         Ok(safetensors::serialize(views, Some(metadata)).map_err(refused)?)
     }
 

@@ -1,4 +1,4 @@
-//! From evaluated sub-networks to an estimator.
+//! Fits an estimator to evaluated sub-networks.
 
 use kernels::Backend;
 use network::accuracy_file::AccuracyFile;
@@ -14,7 +14,7 @@ use super::train::{self, MlpConfig};
 use super::{AccuracyEstimator, EstimatorOrigin, Fitted};
 use crate::error::Result;
 
-/// How an estimator is fitted.
+/// The settings of a fit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FitConfig {
     /// Decides how rows are cut into folds, first weights and the order of rows.
@@ -23,7 +23,7 @@ pub struct FitConfig {
     pub penalties: Vec<f64>,
     /// The perceptron.
     pub mlp: MlpConfig,
-    /// What predictions are computed with.
+    /// The backend of predictions.
     pub backend: Backend,
 }
 
@@ -92,8 +92,8 @@ impl AccuracyEstimator {
 }
 
 fn usable_rows<'a>(file: &'a AccuracyFile, encoder: &Encoder) -> Result<Usable<'a>> {
-    let has = |split| file.rows.iter().any(|row| row.split == split);
-    let split = if has(Split::Val) { Split::Val } else { Split::Train };
+    let has_val = file.rows.iter().any(|row| row.split == Split::Val);
+    let split = if has_val { Split::Val } else { Split::Train };
     let mut active = Encoded::default();
     let mut targets = Vec::new();
     let mut archs = Vec::new();

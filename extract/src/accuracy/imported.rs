@@ -1,10 +1,10 @@
-//! What is known of an estimator that was taken over from another program.
+//! The origin of an estimator that was imported from another program.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Which of the package's predictors a file holds.
+/// The kinds of predictors of the package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OfaPredictor {
@@ -27,13 +27,13 @@ impl fmt::Display for OfaPredictor {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImportedPredictor {
-    /// Which predictor it is.
+    /// The kind of predictor.
     pub kind: OfaPredictor,
     /// Name of the file, without its folders.
     pub file: String,
     /// BLAKE3 of the file, in hexadecimal.
     pub blake3: String,
-    /// What the columns for input sizes stand for, in their order.
+    /// The input sizes of the columns for them, in order.
     pub resolutions: Vec<usize>,
     /// Whether it predicts per cent, so that the last layer was divided by 100.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

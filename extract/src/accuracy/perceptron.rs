@@ -70,19 +70,19 @@ impl Network {
         Self::on(layers, mean, &Backend::detect())
     }
 
-    /// The same network for other kernels.
+    /// This network on another backend.
     pub fn with_backend(self, backend: &Backend) -> Result<Self> {
         if *backend == self.backend { Ok(self) } else { Self::on(self.layers, self.mean, backend) }
     }
 
     fn on(layers: Vec<Dense>, mean: f32, backend: &Backend) -> Result<Self> {
         let between = 1..layers.len().max(2) - 1;
-        let pack = |layer: &Dense| {
+        let mut middle = Vec::new();
+        for layer in &layers[between.clone()] {
             let weight = Tensor::from_slice(&layer.weight, (layer.outputs(), layer.inputs()), &Device::Cpu)?;
             let bias = Tensor::from_slice(&layer.bias, layer.outputs(), &Device::Cpu)?;
-            Ok(Middle { weight: backend.pack(&weight)?, bias })
-        };
-        let middle = layers[between.clone()].iter().map(pack).collect::<candle_core::Result<_>>()?;
+            middle.push(Middle { weight: backend.pack(&weight)?, bias });
+        }
         let transposed = |layer: &Dense| {
             let outputs = layer.outputs();
             let inputs = layer.inputs();
@@ -99,7 +99,7 @@ impl Network {
                 .collect()
         };
         let transposed = layers[..between.end].iter().map(transposed).collect();
-        Ok(Self { layers, mean, transposed, middle, back, backend: backend.clone() })
+        Ok(Self { layers, mean, transposed, middle: middle.into(), back, backend: backend.clone() })
     }
 
     /// One output for each sub-network.
@@ -200,8 +200,8 @@ impl Network {
         slopes.copy_from_slice(&slope);
     }
 
-    /// What the first layer gives for so many sub-networks from `start` on, activated, `[outputs, columns]`, and the number
-    /// of columns, which is at least 2: a product with one column alone would be another kernel, whose sums have another
+    /// The first layer's activated output for `count` sub-networks from `start` on, `[outputs, columns]`, and the number
+    /// of columns, at least 2: a product with one column alone would be another kernel, whose sums have another
     /// order.
     fn hidden(&self, encoded: &Encoded, start: usize, count: usize) -> Result<(Tensor, usize)> {
         let width = self.layers[0].outputs();
@@ -273,13 +273,14 @@ mod tests {
 
     fn by_definition(network: &Network, mut values: Vec<f64>) -> f64 {
         for (index, layer) in network.layers.iter().enumerate() {
-            let row = |output: usize| {
+            let mut outputs = Vec::with_capacity(layer.outputs());
+            for output in 0..layer.outputs() {
                 let weights = &layer.weight[output * layer.inputs()..][..layer.inputs()];
                 let sum: f64 = weights.iter().zip(&values).map(|(w, x)| f64::from(*w) * x).sum();
                 let sum = sum + f64::from(layer.bias[output]);
-                if index + 1 < network.layers.len() { sum.max(0.0) } else { sum }
-            };
-            values = (0..layer.outputs()).map(row).collect();
+                outputs.push(if index + 1 < network.layers.len() { sum.max(0.0) } else { sum });
+            }
+            values = outputs;
         }
         values[0] + f64::from(network.mean)
     }

@@ -1,4 +1,4 @@
-//! How good a fitted estimator is on rows that it was not fitted to, and how far its predictions can be trusted.
+//! A fitted estimator's errors on unseen rows, and the trust that its predictions deserve.
 
 use base::Error;
 use base::document::rounded;
@@ -11,7 +11,7 @@ use super::rank::{IntervalEstimate, bootstrap, kendall, rmse, spearman};
 use crate::error::Result;
 use crate::rng::{Purpose, rng};
 
-/// How well an estimator predicts rows that had no part in making it.
+/// An estimator's errors on rows that it was not fitted to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FitReport {
@@ -22,7 +22,7 @@ pub struct FitReport {
     /// Parts that the rows were cut into, each predicted by what was fitted to the others; 0 in files of older versions,
     /// whose figures are of one fifth of the rows that was held out.
     pub folds: usize,
-    /// Which images the accuracies are of.
+    /// The split of the images that the accuracies are counted on.
     pub split: Split,
     /// Number of images of each row, the fewest where they differ; `None` in files of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,7 +40,7 @@ pub struct FitReport {
     pub rmse_linear: f64,
     /// Cross-validated error of the perceptron.
     pub rmse_mlp: f64,
-    /// How measured accuracies depend on predicted ones; `None` in files of older versions.
+    /// The regression of measured accuracies on predicted ones; `None` in files of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<AccuracyCalibration>,
 }
@@ -87,12 +87,12 @@ impl From<HeldOutReport> for FitReport {
     }
 }
 
-/// How far an estimator's order of sub-networks can be trusted.
+/// The trust that an estimator's order of sub-networks deserves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Its rank correlation is not above 0 at 95 %.
+    /// The rank correlation is not above 0 at 95 %.
     None,
-    /// Its rank correlation is above 0, but below [`WEAK_SPEARMAN`].
+    /// The rank correlation is above 0, but below [`WEAK_SPEARMAN`].
     Weak,
     /// Neither of these.
     Sound,
@@ -103,7 +103,7 @@ pub enum Trust {
 pub const WEAK_SPEARMAN: f64 = 0.3;
 
 impl FitReport {
-    /// How far the estimator's order can be trusted.
+    /// The trust that the estimator's order deserves.
     pub fn trust(&self) -> Trust {
         // a NaN is no correlation either
         if self.spearman.low.is_nan() || self.spearman.low <= 0.0 {
@@ -147,13 +147,13 @@ impl FitReport {
         }
     }
 
-    /// What a sub-network was selected on that was chosen by the predictor alone; `None` of files that do not say it.
+    /// The images behind a selection by the predictor alone; `None` for files that do not name them.
     pub fn selected_on(&self) -> Option<SelectedOn> {
         let how = format!("highest of a predictor that was fitted to {} sub-networks", self.n);
         Some(SelectedOn { split: self.split.to_string(), n: self.images?, how })
     }
 
-    /// What is expected of a sub-network for which the model predicts this much.
+    /// The expected accuracy of a sub-network for which the model predicts this much.
     pub fn expected(&self, predicted: f64) -> f64 {
         self.calibration.map_or(predicted, |calibration| calibration.apply(predicted))
     }
@@ -199,7 +199,7 @@ impl AccuracyCalibration {
         Self { mean_predicted, mean_measured, slope }
     }
 
-    /// What is to be expected of a prediction. An order of predictions stays, and so do their distances or they shrink.
+    /// The accuracy to expect after a prediction. Predictions stay in order; their distances stay or shrink.
     pub fn apply(&self, predicted: f64) -> f64 {
         let slope = self.slope.clamp(Self::LEAST_SLOPE, 1.0);
         self.mean_measured + slope * (predicted - self.mean_predicted)
@@ -223,7 +223,7 @@ pub fn noise_floor(rows: impl ExactSizeIterator<Item = (f64, u64)>) -> f64 {
     (variances / count).sqrt()
 }
 
-/// What a report is made of beside cross-validated predictions.
+/// The inputs of a report next to cross-validated predictions.
 pub(super) struct Judged<'a> {
     pub predicted: &'a [f64],
     pub measured: &'a [f64],

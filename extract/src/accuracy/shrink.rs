@@ -1,6 +1,6 @@
-//! What accuracy to expect of sub-networks that a search found and that were evaluated: neither what the predictor says,
-//! which the search chose them by, nor what was counted, of which the greatest is great by chance, but both, weighted by
-//! their variances (the normal-normal model of Efron and Morris 1975).
+//! The expected accuracy of sub-networks that a search found and that were evaluated: neither the prediction, by which the
+//! search chose them, nor the count, the greatest of which is great by chance, but both, weighted by their variances (the
+//! normal-normal model of Efron and Morris 1975).
 //!
 //! A count is a line through the predictor's values, plus what the predictor is wrong by for one of them, plus chance. The
 //! line is learned from all: a predictor that expects too much of a region, or exaggerates differences there, as one does
@@ -19,7 +19,7 @@ const ENOUGH: f64 = 5.0;
 /// nothing (0) and one that says all (1) is plausible.
 const SLOPE_DEVIATION: f64 = 1.0;
 
-/// What is known of sub-networks before and after they are evaluated.
+/// Predicted and counted accuracies of evaluated sub-networks.
 #[derive(Clone, Copy, Debug)]
 pub struct Counted<'a> {
     /// Accuracies that are expected of them.
@@ -32,10 +32,10 @@ pub struct Counted<'a> {
     pub error: Option<f64>,
 }
 
-/// What is expected of them afterwards.
+/// The accuracies expected after the evaluation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shrunk {
-    /// What the predictor is wrong by for all of them.
+    /// The predictor's error that all of them share.
     pub offset: f64,
     /// Slope of the line through the predictor's values.
     pub slope: f64,
@@ -68,10 +68,10 @@ pub fn shrink(counted: &Counted<'_>) -> Shrunk {
     let mut accuracies = Vec::new();
     let mut variances = Vec::new();
     for ((top1, residual), distance) in top1.iter().zip(&residuals).zip(&distances) {
-        let beside = residual - offset;
-        accuracies.push(top1 - (1.0 - believed) * beside);
+        let apart = residual - offset;
+        accuracies.push(top1 - (1.0 - believed) * apart);
         // the weight is an estimate too (Morris 1983, section 5)
-        let of_weight = 2.0 * beside.powi(2) / (spread.degrees - 2.0).max(1.0);
+        let of_weight = 2.0 * apart.powi(2) / (spread.degrees - 2.0).max(1.0);
         let of_line = of_offset + line.variance * distance.powi(2);
         variances.push(believed * noise.min(spread.variance) + doubted * (of_line + of_weight));
     }
@@ -82,12 +82,12 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
-/// How differences of counts and predictions change with predictions.
+/// The regression of the differences of counts and predictions on predictions.
 struct Line {
     mean_expected: f64,
     /// Slope of the differences: 0 where predictions are right, -1 where they say nothing.
     steepness: f64,
-    /// Its variance.
+    /// The variance of the slope.
     variance: f64,
 }
 
@@ -222,16 +222,11 @@ mod tests {
         assert_eq!(exact.weight, 1.0, "{exact:?}");
         assert!(exact.accuracies.iter().zip(top1).all(|(shrunk, top1)| (shrunk - top1).abs() < 1e-12));
         let chance = shrink(&Counted { expected: &expected, top1: &top1, noise: 1.0, error: Some(1e-4) });
-        let line = |expected: f64| 0.8125 + chance.slope * (expected - 0.8125) + chance.offset;
-        assert!(
-            chance.weight == 0.0
-                && !chance
-                    .accuracies
-                    .iter()
-                    .zip(expected)
-                    .any(|(a, b): (&f64, f64)| (a - line(b)).abs() > 1e-12),
-            "{chance:?}"
-        );
+        assert_eq!(chance.weight, 0.0, "{chance:?}");
+        for (accuracy, expected) in chance.accuracies.iter().zip(expected) {
+            let line = 0.8125 + chance.slope * (expected - 0.8125) + chance.offset;
+            assert!((accuracy - line).abs() <= 1e-12, "{chance:?}");
+        }
         // one alone, of which nothing is known but its count
         let one = shrink(&Counted { expected: &[0.9], top1: &[0.8], noise: 1e-4, error: None });
         assert!((one.accuracies[0] - 0.8).abs() < 1e-12);

@@ -23,14 +23,14 @@ pub(crate) fn made_up(space: &SearchSpace, count: usize, curve: f64, noise: f64)
     while archs.len() < count {
         archs.insert(sampler::random(space, &mut rng));
     }
-    let mut row = |arch: Arch| {
+    let mut rows = Vec::with_capacity(count);
+    for arch in archs {
         let row = space.row(&arch).expect("legal");
         let sum: f64 = encoder.of_row(&row).map(|feature| gains[feature]).sum();
         let jitter = noise * rng.random_range(-1.7..1.7);
         let top1 = (0.8 + sum + curve * (sum * 40.0).sin() + jitter).clamp(0.0, 1.0);
-        AccuracyRow { arch, top1, split: Split::Val, n: 6000 }
-    };
-    let rows = archs.into_iter().map(&mut row).collect();
+        rows.push(AccuracyRow { arch, top1, split: Split::Val, n: 6000 });
+    }
     AccuracyFile {
         space: space.clone(),
         supernet: "abc".to_string(),
@@ -120,7 +120,7 @@ fn estimators_round_trip_through_a_file() {
         [[0], [1]].into_iter().for_each(|row| active.push(row));
         let rows = Rows { active, targets: vec![0.5, 0.7], len: estimator.encoder.len() };
         let recipe = if model == ModelKind::Mlp { Recipe::Mlp } else { Recipe::Linear(1.0) };
-        estimator.network = recipe.fit(&rows, &quick()).expect("a model of the wanted kind");
+        estimator.network = recipe.fit(&rows, &quick()).expect("a model of this kind");
         estimator.model = model;
         let EstimatorOrigin::Fitted(fitted) = &mut estimator.origin else { panic!("it was fitted") };
         fitted.report.model = model;
@@ -310,7 +310,7 @@ fn estimators_of_older_versions_are_read() {
 #[test]
 fn shuffled_accuracies_pass_no_more_often_than_the_level_says() {
     const RUNS: u64 = 400;
-    let passed = |rows: usize| {
+    for rows in [40, 100] {
         let file = made_up(&preset("tiny").expect("a preset"), rows, 0.0, 0.002);
         let passes = |run: &u64| {
             let mut shuffled = file.clone();
@@ -322,10 +322,7 @@ fn shuffled_accuracies_pass_no_more_often_than_the_level_says() {
             let estimator = AccuracyEstimator::fit(&shuffled, &config).expect("enough rows");
             estimator.report().expect("fitted").check_ranks("x").is_ok()
         };
-        (0..RUNS).into_par_iter().filter(passes).count() as f64 / RUNS as f64
-    };
-    for rows in [40, 100] {
-        let share = passed(rows);
+        let share = (0..RUNS).into_par_iter().filter(passes).count() as f64 / RUNS as f64;
         println!("{rows} rows: {share:.4} of {RUNS} shuffled files pass");
         // three standard deviations of a share of 5 %
         let error = 3.0 * (0.05 * 0.95 / RUNS as f64).sqrt();

@@ -11,7 +11,7 @@ use super::perceptron::{Dense, Network};
 use crate::error::Result;
 use crate::rng::{Purpose, rng};
 
-/// How the perceptron is fitted.
+/// The settings of a fit of the perceptron.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MlpConfig {
     /// Width of the hidden layers: 400 (Cai et al. 2020).
@@ -131,9 +131,9 @@ pub(super) fn fit_mlp(
         let rate = 0.5 * config.learning_rate * (1.0 + (std::f64::consts::PI * progress).cos());
         let batch = order.next(config.batch);
         let features = dense(batch.iter().map(|&row| active.get(row)), len)?;
-        let wanted: Vec<f32> = batch.iter().map(|&row| ((targets[row] - mean) / scale) as f32).collect();
-        let wanted = Tensor::from_vec(wanted, (batch.len(), 1), &Device::Cpu)?;
-        let loss = (trained.forward(&features)? - wanted)?.sqr()?.mean_all()?;
+        let expected: Vec<f32> = batch.iter().map(|&row| ((targets[row] - mean) / scale) as f32).collect();
+        let expected = Tensor::from_vec(expected, (batch.len(), 1), &Device::Cpu)?;
+        let loss = (trained.forward(&features)? - expected)?.sqr()?.mean_all()?;
         optimizer.step(&loss.backward()?, rate)?;
     }
     trained.finish(mean, scale)

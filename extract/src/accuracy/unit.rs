@@ -1,4 +1,4 @@
-//! Whether another program's predictor says accuracies as shares or in per cent.
+//! Finds out whether another program's predictor gives accuracies as shares or in percent.
 
 use base::Error;
 use base::random::rng_for;
@@ -7,11 +7,11 @@ use space::{Encoded, Encoder, sampler};
 use super::perceptron::{Dense, Network};
 use crate::error::Result;
 
-/// Random sub-networks that are asked for.
+/// Random sub-networks to predict.
 const ASKED: usize = 256;
 /// A predictor may be wrong: so far beyond 0 and 1 its shares can lie, at the median of all.
 const SHARES: std::ops::RangeInclusive<f32> = -0.5..=1.5;
-/// What is no share and can be per cent.
+/// Values that are no shares and can be percent.
 const PER_CENT: std::ops::RangeInclusive<f32> = 1.5..=100.0;
 
 /// The network of these layers and of the constant that is added to their output, made to predict shares, and whether it

@@ -34,7 +34,7 @@ The environment variable ONCE_FOR_ALL_KERNELS (avx512, avx2, portable, reference
 Exit codes: 0 done, 1 failed or the plan's time is up before all is measured, 2 wrong usage.
 ";
 
-/// What the command line says.
+/// The command line's values.
 struct Arguments {
     plan: String,
     rows: String,
@@ -85,7 +85,7 @@ fn parse(words: &[String]) -> Option<Arguments> {
     Some(Arguments { plan, rows, device_name, quiet })
 }
 
-/// A message; where nobody reads it, the work goes on.
+/// Prints a message; the work goes on even if nobody reads it.
 fn tell(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
@@ -95,7 +95,7 @@ fn said(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Whether all was measured.
+/// Measures the plan; returns whether all of it was measured.
 fn run(arguments: &Arguments) -> Result<bool> {
     let plan = MeasurePlan::read(Path::new(&arguments.plan))?;
     if plan.engine != "native" {

@@ -1,4 +1,4 @@
-//! Which engine runs the layers, as the flags say.
+//! The latency engine that `--engine` names.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use extract::latency::{Engine, NativeEngine, Progress, Subject};
 use kernels::Backend;
 
-/// What `--engine` says.
+/// The value of `--engine`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineChoice {
     /// Our own inference.
@@ -57,7 +57,7 @@ fn open_onnxruntime(library: &std::path::Path, _: usize, _: usize) -> anyhow::Re
     )
 }
 
-/// Shows how far measuring has come.
+/// Shows the progress of measuring.
 pub fn show(bar: &command::ProgressBar, progress: &Progress<'_>) {
     bar.set_length(progress.subjects as u64);
     bar.set_position(progress.finished as u64);

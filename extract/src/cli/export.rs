@@ -46,8 +46,8 @@ pub struct Arguments {
     /// The folder that appears; an earlier export there is replaced
     #[arg(long, value_name = "FOLDER", value_parser = result_path())]
     out: PathBuf,
-    /// What to write, separated by commas; safetensors, which `extract predict` reads, is always written. ofa:
-    /// net.config and run.config beside it, for PyTorch's package; onnx: model.onnx
+    /// Formats to write, separated by commas; safetensors, which `extract predict` reads, is always written. ofa:
+    /// net.config and run.config next to it, for PyTorch's package; onnx: model.onnx
     #[arg(
         long,
         value_name = "FORMAT,…",
@@ -75,7 +75,7 @@ pub struct Arguments {
     pub common: Common,
 }
 
-/// What a search expected of the sub-network, where it is given as a `found.json` for this supernet.
+/// The search's result, if the sub-network is given as a `found.json` for this supernet.
 fn found(arch: &str, supernet: &Supernet) -> Option<Found> {
     let holds_found = base::file::read_text(Path::new(arch)).is_ok_and(|text| text.contains("\"found\""));
     let found = match Found::read(Path::new(arch)) {
@@ -107,7 +107,7 @@ fn open_dataset(
     supernet: &Supernet,
 ) -> anyhow::Result<Option<Dataset>> {
     let Some(data) = &arguments.data else { return Ok(None) };
-    let dataset = open_data(output, (data, arguments.dataset_toml.as_deref()), supernet)?;
+    let dataset = open_data(output, data, arguments.dataset_toml.as_deref(), supernet)?;
     if supernet.trained_on(&dataset) == Some(false) {
         warn!("the supernet was trained on other images than {}", dataset.name());
     }

@@ -32,7 +32,7 @@ enum What {
     after_help = "Example:\n  extract import predictor acc_predictor.pth --space ofa-mbv3-w1.2 --out estimator.safetensors"
 )]
 struct Predictor {
-    /// What torch.save wrote of it, or a safetensors file with the same names
+    /// The predictor as torch.save wrote it, or a safetensors file with the same names
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Preset name or TOML file of the space whose sub-networks it knows
@@ -60,10 +60,10 @@ struct Table {
     /// The table
     #[arg(long, value_name = "TABLE.json", value_parser = result_path())]
     out: PathBuf,
-    /// What to call the device
+    /// Name of the device
     #[arg(long, value_name = "NAME", default_value = "unknown")]
     device_name: String,
-    /// What ran the layers there
+    /// Engine that ran the layers there
     #[arg(long, value_name = "NAME", default_value = "unknown")]
     engine_name: String,
     /// Threads that it computed with there

@@ -1,5 +1,6 @@
-//! `extract measure`: plans what to time of a space, times it on this machine, and folds what was timed into a table.
+//! `extract measure`: plans a space's measurements, runs them on this machine, and folds the samples into a table.
 
+mod flags;
 mod here;
 mod limits;
 
@@ -14,6 +15,7 @@ use serde_json::json;
 use space::{Extent, SearchSpace};
 use tracing::{info, warn};
 
+use self::flags::{PrecisionFlag, percent};
 use super::OnDevice;
 use super::engine::EngineChoice;
 use super::table::{describe_fit, describe_machine, space_at};
@@ -33,14 +35,18 @@ pub struct Arguments {
     /// The table
     #[arg(long, value_name = "TABLE.json", value_parser = result_path(), required_unless_present = "plan_only")]
     out: Option<PathBuf>,
-    /// What runs the layers: native, or onnxruntime:LIB with its shared library
+    /// Engine that runs the layers: native, or onnxruntime:LIB with its shared library
     #[arg(long, default_value = "native")]
     engine: EngineChoice,
     #[command(flatten)]
     on: OnDevice,
-    /// What a GPU computes with: f32; tf32, which rounds what products read; or bf16, which keeps activations so too
-    #[arg(long, value_name = "f32|tf32|bf16", default_value_t = Precision::F32)]
-    dtype: Precision,
+    /// Number type on a GPU: f32; tf32, which rounds the operands of products; or bf16, which also stores activations
+    /// rounded
+    #[arg(long, value_name = "f32|tf32|bf16", default_value_t = PrecisionFlag::NumberType(Precision::F32))]
+    precision: PrecisionFlag,
+    /// The former name of --precision
+    #[arg(long, value_name = "f32|tf32|bf16", hide = true)]
+    dtype: Option<Precision>,
     /// Images at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: u16,
@@ -63,19 +69,19 @@ pub struct Arguments {
     /// limits are kept; 0 for none
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
     limits: u32,
-    /// What one of each five searches looks for; the others' stand-ins favor larger choices
+    /// Estimator of one in five searches; the other searches have synthetic objectives that favor larger choices
     #[arg(long, value_name = "FILE", requires = "limits")]
     estimator: Option<PathBuf>,
-    /// What to call this machine [default: its processor's name]
+    /// Name of this machine [default: its processor's name]
     #[arg(long, value_name = "NAME", value_parser = name)]
     device_name: Option<String>,
     /// Seconds after which no further visit is begun; visits are spread through half of it at least [default: .6 per layer
     /// and sub-network, at least 30]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=1_000_000_000))]
     budget: Option<u64>,
-    /// How well each latency must be known: half of its 95 % interval, in per cent
-    #[arg(long, alias = "precision", value_name = "PERCENT", default_value_t = 5.0, value_parser = per_cent)]
-    half_width: f64,
+    /// Target of each latency's uncertainty: half of its 95 % interval, in percent [default: 5]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    half_width: Option<f64>,
     /// Decides the order in which layers are visited
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -98,15 +104,10 @@ fn networks(text: &str) -> Result<u32, String> {
     value.ok_or_else(|| format!("0, or {LEAST_NETWORKS} to 10000"))
 }
 
-fn per_cent(text: &str) -> Result<f64, String> {
-    let value = text.parse::<f64>().ok().filter(|value| (0.01..=50.0).contains(value));
-    value.ok_or_else(|| "a number from 0.01 to 50".to_string())
-}
-
 pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
-    let output = &arguments.common;
     let space = space_at(&arguments.space, &arguments.resolutions)?;
     let out = arguments.out.as_deref();
+    flags::check(arguments)?;
     if arguments.limits > 0 && arguments.networks == 0 {
         anyhow::bail!(
             "--limits: expected --networks above 0, for a search needs to know how far off sums are"
@@ -123,25 +124,25 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         _ => None,
     };
     match (out, &arguments.plan_only, &arguments.rows) {
-        (_, Some(plan), _) => write_plan(arguments, output, &space, (present.as_ref(), plan)),
-        (Some(out), None, Some(rows)) => fold_rows(arguments, output, &space, (present, rows, out)),
-        (Some(out), None, None) => here::measure(arguments, output, &space, (present, out)),
+        (_, Some(plan), _) => write_plan(arguments, &space, present.as_ref(), plan),
+        (Some(out), None, Some(rows)) => fold_rows(arguments, &space, present, rows, out),
+        (Some(out), None, None) => here::measure(arguments, &space, present, out),
         (None, None, _) => unreachable!("--out is required"),
     }
 }
 
-/// How subjects are measured; the budget is that of `subjects` where none was given.
+/// The protocol; without `--budget` the time follows from the number of subjects.
 fn config(arguments: &Arguments, subjects: usize) -> MeasureConfig {
     let usual = (SECONDS_EACH * subjects as f64).max(LEAST_SECONDS);
     MeasureConfig {
-        half_width: arguments.half_width / 100.0,
+        half_width: flags::half_width(arguments),
         budget: arguments.budget.map_or(Duration::from_secs_f64(usual), Duration::from_secs),
         seed: arguments.seed,
         ..MeasureConfig::default()
     }
 }
 
-/// The plan for a space: with `--missing` without what the table knows well.
+/// The plan for a space; `--missing` leaves out the layers that the table knows well.
 fn plan(
     arguments: &Arguments,
     space: &SearchSpace,
@@ -157,12 +158,12 @@ fn plan(
     Ok(plan)
 }
 
-/// For another device, which opens its engine itself.
+/// Writes the plan for another device, which opens its engine itself.
 fn write_plan(
     arguments: &Arguments,
-    output: &Common,
     space: &SearchSpace,
-    (present, path): (Option<&LatencyTable>, &Path),
+    present: Option<&LatencyTable>,
+    path: &Path,
 ) -> anyhow::Result<Ending> {
     if arguments.on.device != "cpu" {
         anyhow::bail!("--plan-only: expected --device cpu, which the program for small devices has");
@@ -187,15 +188,18 @@ fn write_plan(
     let layers = plan.layers.values().filter(|layer| !layer.known).count();
     let networks = plan.networks.len();
     let document = json!({ "layers": layers, "networks": networks, "sentinel": plan.sentinel });
-    output.print(&document, || format!("{layers} layers and {networks} sub-networks to measure"))?;
+    arguments
+        .common
+        .print(&document, || format!("{layers} layers and {networks} sub-networks to measure"))?;
     Ok(Ending::Done)
 }
 
 fn fold_rows(
     arguments: &Arguments,
-    output: &Common,
     space: &SearchSpace,
-    (present, path, out): (Option<LatencyTable>, &PathBuf, &Path),
+    present: Option<LatencyTable>,
+    path: &PathBuf,
+    out: &Path,
 ) -> anyhow::Result<Ending> {
     not_an_input(out, &[path])?;
     let rows = Rows::read(path)?;
@@ -209,7 +213,7 @@ fn fold_rows(
         }
     };
     if table.rows().is_empty() {
-        table.half_width = arguments.half_width / 100.0;
+        table.half_width = flags::half_width(arguments);
     }
     let added = table.add_rows(&rows, Some(space), None)?;
     if table.rows().is_empty() {
@@ -228,7 +232,7 @@ fn fold_rows(
     }
     table.write(out)?;
     wrote(out);
-    summarize(output, &table, space, None)?;
+    summarize(&arguments.common, &table, space, None)?;
     Ok(Ending::Done)
 }
 
@@ -253,7 +257,7 @@ fn summarize(
     let kind = if table.is_undisturbed() { "undisturbed" } else { "typical" };
     if unconverged > 0 {
         info!(
-            "{unconverged} layers are known less well than asked for, {unaccepted} of them too badly to count; --missing tries them again"
+            "{unconverged} layers are known less well than requested, {unaccepted} of them too badly to count; --missing tries them again"
         );
     }
     if missing > 0 {
@@ -276,7 +280,7 @@ fn summarize(
     let time = seconds.map_or_else(String::new, |seconds| format!(" in {seconds:.1} s"));
     let batch = super::table::describe_batch(&table.engine);
     let mut text = format!(
-        "{entries} layers{time}: {kind} latencies{batch}, {unconverged} of them known less well than asked for"
+        "{entries} layers{time}: {kind} latencies{batch}, {unconverged} of them known less well than requested"
     );
     text += &format!("\n{}", describe_machine(table));
     if let Some(fit) = fit {

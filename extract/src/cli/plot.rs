@@ -29,7 +29,7 @@ pub struct Arguments {
     /// Draw the front of a search too (`extract search --front`), or what it found
     #[arg(long, value_name = "FILE")]
     found: Option<PathBuf>,
-    /// What stands above the picture [default: the space's name]
+    /// Title above the picture [default: the space's name]
     #[arg(long)]
     title: Option<String>,
     /// The picture
@@ -100,7 +100,7 @@ fn latency(file: &AccuracyFile, table: &LatencyTable) -> anyhow::Result<Vec<Cost
         .collect()
 }
 
-/// What was evaluated, a series for each resolution.
+/// The evaluated sub-networks, one series per resolution.
 fn panel(x: &str, file: &AccuracyFile, costs: Vec<Cost>) -> Panel {
     let mut by_side: BTreeMap<Extent, Vec<PlotPoint>> = BTreeMap::new();
     for (row, (cost, across)) in file.rows.iter().zip(costs) {
@@ -132,7 +132,7 @@ fn interval(candidate: &Candidate) -> Option<(f64, f64)> {
     Some((100.0 * low.min(accuracy), 100.0 * high.max(accuracy)))
 }
 
-/// What a search expects: its front, and what it chose.
+/// A search's expectations: its front, and the chosen sub-network.
 fn searched(
     found: Option<&Found>,
     front: Style,

@@ -39,7 +39,7 @@ pub struct Arguments {
     /// The estimator that `extract fit` wrote
     #[arg(long, value_name = "FILE")]
     estimator: PathBuf,
-    /// The table that `extract measure` wrote; needed where a latency is limited or a front is asked for
+    /// The table that `extract measure` wrote; needed for a latency limit or a front
     #[arg(long, value_name = "TABLE.json")]
     latency_table: Option<PathBuf>,
     /// Latency limit, such as 12ms or 850us; compared with the upper end of what the table expects
@@ -77,7 +77,7 @@ pub struct Arguments {
     pub common: Common,
 }
 
-/// Latency limits that a front is searched at, beside the one that was asked for.
+/// Latency limits that a front is searched at, next to the requested one.
 const FRONT_LIMITS: usize = 8;
 
 fn kind(text: &str) -> Result<LatencyKind, String> {
@@ -92,17 +92,22 @@ fn amount(quantity: Quantity) -> impl Fn(&str) -> Result<f64, String> + Clone + 
     move |text| quantity.parse(text).map_err(|error| error.to_string())
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
-    let output = &arguments.common;
-    let threads = rayon::current_num_threads();
-    let stop = stop_flag()?;
+/// Refuses an output in the place of an input, or where it cannot be written.
+fn check_paths(arguments: &Arguments) -> anyhow::Result<()> {
     let inputs = [Some(&arguments.estimator), arguments.latency_table.as_ref(), arguments.log.as_ref()];
     let inputs = inputs.into_iter().flatten();
     not_an_input(&arguments.out, &inputs.chain(arguments.validation.inputs()).collect::<Vec<_>>())?;
     if arguments.log.as_deref().is_some_and(|log| same_place(log, &arguments.out)) {
         anyhow::bail!("--log {}: expected another file than --out", arguments.out.display());
     }
-    check_place(&arguments.out)?;
+    Ok(check_place(&arguments.out)?)
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
+    let output = &arguments.common;
+    let threads = rayon::current_num_threads();
+    let stop = stop_flag()?;
+    check_paths(arguments)?;
     let space = space_at(&arguments.space, &arguments.resolutions)?;
     let estimator = AccuracyEstimator::read(&arguments.estimator)?.with_backend(&backend()?)?;
     check_estimator(arguments, &estimator, &space)?;
@@ -136,7 +141,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
         let best = &report.best;
         found.extrapolated =
             model.extrapolated(best.arch.resolution, 1e3 * best.latency_ms().unwrap_or_default());
-        about_table::say((table, model), &space, (arguments.latency, &found))?;
+        about_table::say(table, model, &space, arguments.latency, &found)?;
     }
     found.interrupted = report.interrupted;
     found.latency_table = table.as_ref().map(LatencyTable::hash);
@@ -195,7 +200,7 @@ fn log_setting(
     })
 }
 
-/// What was found, and what it was chosen by.
+/// The result, and the data that it was chosen by.
 struct Searched {
     report: SearchReport,
     evaluated: Vec<Evaluated>,
@@ -321,7 +326,7 @@ fn per_second(report: &SearchReport, seconds: f64) -> f64 {
     report.candidates as f64 / seconds.max(1e-3)
 }
 
-/// What is expected, as a share of images it is 100 % at most; and what it is from.
+/// The line of the expected accuracy, at most 100 %, and of its source.
 fn accuracy(best: &Candidate, found: &Found) -> String {
     let per_cent = |share: f64| 100.0 * share.clamp(0.0, 1.0);
     let mut line = format!("accuracy      {:.2} % expected", per_cent(best.accuracy()));

@@ -1,3 +1,3 @@
-//! What shells and manuals want to know of the commands.
+//! Completion for shells and manual pages.
 
 command::shell_commands!("extract");

@@ -53,7 +53,7 @@ pub struct Arguments {
     /// Decides which sub-networks are drawn
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// What runs them: native, or onnxruntime:LIB with its shared library
+    /// Engine that runs them: native, or onnxruntime:LIB with its shared library
     #[arg(long, default_value = "native")]
     engine: EngineChoice,
     #[command(flatten)]
@@ -88,7 +88,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let space = arguments.space.as_deref().map(|name| space_at(name, &arguments.resolutions)).transpose()?;
     match &space {
         Some(space) if arguments.validate > 0 || !arguments.arch.is_empty() => {
-            validate::validate(arguments, output, (table, path), space)
+            validate::validate(arguments, table, path, space)
         }
         _ => show(arguments, output, &table, space.as_ref()),
     }

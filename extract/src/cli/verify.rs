@@ -51,7 +51,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<Ending> {
     let dataset = arguments
         .data
         .as_deref()
-        .map(|data| open_data(output, (data, arguments.dataset_toml.as_deref()), &supernet))
+        .map(|data| open_data(output, data, arguments.dataset_toml.as_deref(), &supernet))
         .transpose()?;
     let runtime = arguments.onnxruntime.as_deref().map(open_runtime).transpose()?;
     let verification = verify(&arguments.folder, &supernet, dataset.as_ref(), &backend, runtime.as_deref())?;

@@ -1,4 +1,4 @@
-//! What an exported folder holds for programs that are not ours, beside its own two files.
+//! The files of an exported folder for other programs, next to `config.json` and `model.safetensors`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,7 +26,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// All of them.
+    /// Every format.
     pub const ALL: [Self; 2] = [Self::Ofa, Self::Onnx];
 
     /// The name on the command line.
@@ -37,7 +37,7 @@ impl Format {
         }
     }
 
-    /// Names of its files.
+    /// The names of the format's files.
     pub fn files(self) -> &'static [&'static str] {
         match self {
             Self::Ofa => &[NET_CONFIG, RUN_CONFIG],
@@ -46,7 +46,7 @@ impl Format {
     }
 }
 
-/// Whether the sub-network has these forms; asked before the long work.
+/// Checks before the long work that the sub-network can be written in these formats.
 pub(super) fn check_possible(space: &SearchSpace, arch: &Arch, formats: &[Format]) -> Result<()> {
     if formats.contains(&Format::Ofa) {
         net_config(space, arch)?;
@@ -97,4 +97,71 @@ pub(super) fn check(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::assemble;
+    use super::super::testing::{largest, request, supernet};
+    use super::*;
+
+    /// The assembled export of a preset's largest network.
+    fn model(name: &str) -> ModelFolder {
+        let supernet = supernet(name);
+        assemble(&request(&supernet, &largest(&supernet)), None).expect("it fits")
+    }
+
+    #[test]
+    fn each_format_has_its_own_name_and_files() {
+        for (format, name, files) in
+            [(Format::Ofa, "ofa", &["net.config", "run.config"][..]), (Format::Onnx, "onnx", &["model.onnx"])]
+        {
+            assert_eq!((format.name(), format.files()), (name, files));
+            let contents = contents(&model("tiny"), &[format]).expect("written");
+            assert_eq!(contents.keys().copied().collect::<Vec<_>>(), files);
+        }
+        assert!(contents(&model("tiny"), &[]).expect("none").is_empty());
+    }
+
+    #[test]
+    fn a_network_that_ofa_cannot_build_is_refused_before_the_work() {
+        for (name, formats, possible) in [
+            ("tiny", &Format::ALL[..], true),
+            ("tiny-spectrogram", &[Format::Onnx], true),
+            ("tiny-spectrogram", &[], true),
+            ("tiny-spectrogram", &Format::ALL, false),
+        ] {
+            let space = space::preset(name).expect("a preset");
+            let checked = check_possible(&space, &space::sampler::largest(&space), formats);
+            assert_eq!(checked.is_ok(), possible, "{name} {formats:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_changed_or_names_another_network_is_found() {
+        let at = tempfile::tempdir().expect("a folder");
+        let mut model = model("tiny");
+        let smallest = space::sampler::smallest(&model.config.space);
+        let other = json_bytes(&net_config(&model.config.space, &smallest).expect("of its family"));
+        let sound = contents(&model, &[Format::Ofa]).expect("written");
+        for (bytes, rehash, refused) in [
+            (&sound[NET_CONFIG], true, None),
+            (&other, false, Some("blake3 of net.config")),
+            (&other, true, Some("sub-network of net.config")),
+        ] {
+            std::fs::write(at.path().join(NET_CONFIG), bytes).expect("written");
+            let hashed = if rehash { bytes } else { &sound[NET_CONFIG] };
+            let hash = blake3::hash(hashed).to_hex().to_string();
+            model.config.files.insert(NET_CONFIG.to_string(), hash);
+            let failed = |what: &str, expected: &str, got: &str| Error::VerificationFailed {
+                path: at.path().to_path_buf(),
+                what: what.to_string(),
+                expected: expected.to_string(),
+                got: got.to_string(),
+            };
+            let error = check(at.path(), &model, &failed).err().map(|error| error.to_string());
+            let found = error.as_deref().zip(refused).map(|(error, part)| error.contains(part));
+            assert_eq!((error.is_some(), found), (refused.is_some(), refused.map(|_| true)), "{error:?}");
+        }
+    }
 }

@@ -1,5 +1,4 @@
-//! The `model.onnx` of an exported folder: what it holds, whether it holds it, and whether it computes what the folder's
-//! network computes.
+//! The `model.onnx` of an exported folder: its content, and the check that it computes the same as the folder's network.
 //!
 //! The file is decoded and compared with what is written for the folder's weights, number by number; then it is run from
 //! its own bytes, so that the comparison does not rest on the writer alone.
@@ -20,11 +19,11 @@ use super::verify::{difference, values};
 use crate::error::{Error, Result};
 use crate::onnx::{self, OnnxModel, OnnxRuntime};
 
-/// How far logits of `model.onnx` may be from the network's, relative to the largest of a batch: as far as those of the
+/// Largest accepted difference of the logits of `model.onnx`, relative to the largest of a batch: as for those of the
 /// folded network, for the weights are the same and only sums are taken in another order. Seen are 1e-7 to 1e-6.
 const TOLERANCE: f32 = 1e-4;
 
-/// What was compared of `model.onnx`.
+/// The report on `model.onnx`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct OnnxVerification {
     /// Weights and biases that were compared, bit for bit.
@@ -33,11 +32,11 @@ pub struct OnnxVerification {
     pub inputs: usize,
     /// Largest difference between a logit that the decoded file computes and the network's, relative to the largest.
     pub max_relative_difference: f32,
-    /// The same by a runtime, where one was given.
+    /// The comparison with a runtime, if one was given.
     pub runtime: Option<RuntimeVerification>,
 }
 
-/// What another runtime computes from `model.onnx`.
+/// The comparison with another runtime that runs `model.onnx`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RuntimeVerification {
     /// Name and version.
@@ -53,7 +52,7 @@ pub(super) fn contents(model: &ModelFolder) -> Result<Vec<u8>> {
     onnx::model_for_any_batch(&layers, &model.tensors, config.space.batch_norm_epsilon(), properties(model))
 }
 
-/// What the model says of itself: enough to prepare its images and to name its classes.
+/// The model's metadata: enough to prepare its images and to name its classes.
 fn properties(model: &ModelFolder) -> BTreeMap<String, String> {
     fn json(value: &impl Serialize) -> String {
         serde_json::to_string(value).expect("plain data")

@@ -1,4 +1,4 @@
-//! Is an exported folder the supernet's sub-network? Weights bit for bit, logits bit for bit at the same batch
+//! Checks that an exported folder is the supernet's sub-network: weights bit for bit, logits bit for bit at the same batch
 //! size, and one image through the reference kernels; `model.onnx` number by number and by running it; further files by
 //! their hashes and the sub-network they name.
 
@@ -20,7 +20,10 @@ use super::onnx_file::{OnnxFile, OnnxVerification};
 use crate::error::{Error, Result};
 use crate::onnx::OnnxRuntime;
 
-/// What was compared, and how far apart it was.
+#[cfg(test)]
+mod tests;
+
+/// A verification's report.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Verification {
     /// Largest difference of a logit between export and supernet; 0 where the check passed.
@@ -32,15 +35,15 @@ pub struct Verification {
     pub folded_difference: f32,
     /// Images that were compared.
     pub inputs: usize,
-    /// What was compared of `model.onnx`, where the folder has one.
+    /// The verification of `model.onnx`, if the folder has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub onnx: Option<OnnxVerification>,
 }
 
-/// How far the kernels may be from the reference, relative to the largest logit: some hundred roundings in f32.
+/// Largest accepted difference from the reference kernels, relative to the largest logit: about a hundred f32 roundings.
 const REFERENCE_TOLERANCE: f32 = 1e-3;
 
-/// How far folding may move a logit, relative to the largest: a batch norm's roundings are some 1e-7 each.
+/// Largest accepted change of a logit by folding, relative to the largest: a batch norm's roundings are about 1e-7 each.
 const FOLDED_TOLERANCE: f32 = 1e-4;
 
 /// Batch sizes of the random inputs.
@@ -110,7 +113,7 @@ fn supernet_source(
     })
 }
 
-/// Whether the folder says that it is of this supernet, and still as it was exported.
+/// Checks that the folder names this supernet, and was not fine-tuned since.
 fn check_origin(
     config: &ModelConfig,
     supernet: &Supernet,
@@ -171,7 +174,7 @@ fn compare_logits(
     Ok((verification, known))
 }
 
-/// How far the logits are from those of the reference kernels.
+/// The difference of the logits from those of the reference kernels.
 fn compare_with_reference(
     model: &ModelFolder,
     images: &Tensor,
@@ -186,7 +189,7 @@ fn compare_with_reference(
     Ok(apart)
 }
 
-/// Compares every weight, and returns the statistics, which the supernet does not have unless they are inherited.
+/// Compares every weight, and returns the statistics, which the supernet has only if they are inherited.
 fn compare_weights(
     model: &ModelFolder,
     subnet: &SubnetWeights,
@@ -226,7 +229,7 @@ fn compare_inherited(
     Ok(())
 }
 
-/// Whether two tensors are equal bit for bit.
+/// Checks that two tensors are equal bit for bit.
 fn compare_tensors(
     name: &str,
     expected: &Tensor,
@@ -250,7 +253,7 @@ fn norms(layer: &LayerSpec) -> Vec<String> {
     layer.weights().iter().filter_map(|weight| weight.batch_norm().map(str::to_string)).collect()
 }
 
-/// Random images, and real ones where there are some.
+/// Random images, and real ones if there is a data set.
 fn batches(model: &ModelFolder, dataset: Option<&Dataset>) -> Result<Vec<Tensor>> {
     let channels = model.config.input.channels;
     let resolution = model.config.input.resolution;

@@ -1,4 +1,4 @@
-//! A plan carried out: layers and whole sub-networks in the same rounds.
+//! Runs a plan: layers and whole sub-networks in the same rounds.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -6,21 +6,21 @@ use std::time::Duration;
 use latency::{Conditions, DeviceFacts, RowsLog, Setting, Subject};
 
 use super::engine::{Engine, RunTimer};
-use super::measure::{Instruments, Measured, Progress, Subjects, measure};
+use super::measure::{Instruments, MeasureTask, Measured, Progress, measure};
 use super::plan_file::MeasurePlan;
 use crate::error::Result;
 
-/// What measures, and what is looked at beside.
+/// The engine, the timer and the source of the machine's conditions.
 pub struct MeasureContext<'a> {
     /// Runs layers.
     pub engine: &'a dyn Engine,
     /// Times them.
     pub stopwatch: &'a mut dyn RunTimer,
-    /// What the operating system tells of the machine.
+    /// Reads the operating system's figures of the machine.
     pub conditions: fn() -> Conditions,
 }
 
-/// How far a plan was carried out.
+/// The result of running a plan.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Campaign {
     /// Layers that were not visited yet.
@@ -38,7 +38,7 @@ pub struct Campaign {
 }
 
 impl MeasurePlan {
-    /// What the rows of this plan say at their beginning.
+    /// The header of this plan's rows.
     pub fn setting(&self, device: &DeviceFacts, engine: &dyn Engine) -> Setting {
         let device = device.clone();
         let engine = engine.describe();
@@ -51,11 +51,10 @@ impl MeasureContext<'_> {
     /// Measures subjects with the engine's own sentinel; otherwise as [`measure`].
     ///
     /// # Errors
-    /// Passes on what the engine and the log say.
+    /// Returns the errors of the engine and the log.
     pub fn measure(
         &mut self,
-        (subjects, space): (&Subjects, Option<&str>),
-        config: &super::MeasureConfig,
+        task: MeasureTask<'_>,
         log: &mut RowsLog,
         progress: &mut dyn FnMut(Progress<'_>),
         stop: &AtomicBool,
@@ -67,14 +66,14 @@ impl MeasureContext<'_> {
             sentinel: &mut || sentinel.run(),
             conditions: self.conditions,
         };
-        measure((subjects, space), instruments, config, log, progress, stop)
+        measure(task, instruments, log, progress, stop)
     }
 }
 
 /// Measures what a plan lists and the log does not hold well enough yet.
 ///
 /// # Errors
-/// Passes on what the engine and the log say.
+/// Returns the errors of the engine and the log.
 pub fn run_plan(
     plan: &MeasurePlan,
     bench: &mut MeasureContext<'_>,
@@ -83,8 +82,8 @@ pub fn run_plan(
     stop: &AtomicBool,
 ) -> Result<Campaign> {
     let subjects = plan.subjects()?;
-    let measured =
-        bench.measure((&subjects, Some(&plan.fingerprint)), &plan.config(), log, progress, stop)?;
+    let task = MeasureTask { subjects: &subjects, space: Some(&plan.fingerprint), config: &plan.config() };
+    let measured = bench.measure(task, log, progress, stop)?;
     let layers = measured.unmeasured.iter().filter(|subject| matches!(subject, Subject::Layer(_))).count();
     Ok(Campaign {
         unmeasured_layers: layers,

@@ -1,4 +1,4 @@
-//! Which whole sub-networks to measure.
+//! Chooses the whole sub-networks to measure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -66,7 +66,7 @@ pub fn stratified(costs: &[(Arch, f64)], count: usize) -> Vec<Arch> {
         let middle = low + (stratum as f64 + 0.5) * width;
         let distance = |index: &usize| (left[*index].1 - middle).abs();
         let nearest = (0..left.len()).min_by(|a, b| distance(a).total_cmp(&distance(b)));
-        chosen.push(left.remove(nearest.expect("as many candidates as are asked for")).0.clone());
+        chosen.push(left.remove(nearest.expect("as many candidates as requested")).0.clone());
     }
     chosen
 }

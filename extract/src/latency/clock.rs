@@ -9,27 +9,29 @@ use crate::error::Result;
 /// A [`RunTimer`] on the monotonic clock.
 pub struct MonotonicStopwatch {
     tick: u64,
-    /// What reading the clock adds to a time, in nanoseconds.
+    /// The time that reading the clock adds, in nanoseconds.
     cost: u64,
     made: timing::Stopwatch,
 }
 
 impl MonotonicStopwatch {
-    /// Finds the clock's resolution, the least step that it was seen to take, and what reading it costs.
+    /// Finds the clock's resolution, its smallest observed step, and the time that reading it takes.
     pub fn new() -> Self {
-        let step = || {
-            let watch = timing::Stopwatch::start();
-            loop {
-                let step = watch.elapsed().as_nanos() as u64;
-                if step > 0 {
-                    return step;
-                }
-            }
-        };
-        let tick = (0..100).map(|_| step()).min().unwrap_or(1);
-        let nothing = || timing::Stopwatch::start().elapsed().as_nanos() as u64;
-        let cost = (0..1000).map(|_| nothing()).min().unwrap_or(0);
+        let tick = (0..100).map(|_| clock_step()).min().unwrap_or(1);
+        let readings = (0..1000).map(|_| timing::Stopwatch::start().elapsed().as_nanos() as u64);
+        let cost = readings.min().unwrap_or(0);
         Self { tick, cost, made: timing::Stopwatch::start() }
+    }
+}
+
+/// One step of the clock, in nanoseconds.
+fn clock_step() -> u64 {
+    let watch = timing::Stopwatch::start();
+    loop {
+        let step = watch.elapsed().as_nanos() as u64;
+        if step > 0 {
+            return step;
+        }
     }
 }
 
@@ -87,7 +89,7 @@ impl RunTimer for EventStopwatch {
     }
 }
 
-/// What times these kernels: a GPU's events, or the clock.
+/// The timer of a backend: a GPU's events, or the clock.
 pub fn stopwatch_of(backend: &Backend) -> Box<dyn RunTimer> {
     match backend.gpu() {
         Some(_) => Box::new(EventStopwatch::new(backend)),

@@ -1,4 +1,4 @@
-//! Whole sub-networks against what a table predicts for them, some time after it was made.
+//! Compares whole sub-networks with a table's predictions, some time after it was measured.
 
 use std::sync::atomic::AtomicBool;
 
@@ -11,29 +11,29 @@ use space::{Arch, SearchSpace};
 
 use super::campaign::MeasureContext;
 use super::engine::Engine;
-use super::measure::{MeasureConfig, Progress, Subjects};
+use super::measure::{MeasureConfig, MeasureTask, Progress, Subjects};
 use crate::error::Result;
 
-/// What is compared with what.
+/// The sub-networks to compare with a table.
 #[derive(Clone, Copy)]
 pub struct Comparison<'a> {
-    /// What predicts.
+    /// The table that predicts.
     pub table: &'a LatencyTable,
     /// The space of the sub-networks.
     pub space: &'a SearchSpace,
     /// The sub-networks, which are measured whole.
     pub archs: &'a [Arch],
-    /// How they are measured; the sentinel's fast time is the table's.
+    /// The protocol's settings; the sentinel's fast time is the table's.
     pub config: &'a MeasureConfig,
 }
 
-/// What came of a comparison.
+/// The result of a comparison.
 pub struct Compared {
     /// The sub-networks and what they took now, by rising sum of their layers.
     pub networks: Vec<NetworkRow>,
     /// Whether the machine was met undisturbed.
     pub met: bool,
-    /// What was sampled: a session that can be added to the table.
+    /// The samples: a session that can be added to the table.
     pub log: RowsLog,
     /// Whether `stop` ended it.
     pub interrupted: bool,
@@ -65,12 +65,13 @@ pub fn compare(
         subjects.insert(Subject::Network(arch.clone()), space.lower(arch)?);
     }
     let fingerprint = space.fingerprint_at_any_resolution();
-    let measured = bench.measure((&subjects, Some(&fingerprint)), &config, &mut log, progress, stop)?;
+    let task = MeasureTask { subjects: &subjects, space: Some(&fingerprint), config: &config };
+    let measured = bench.measure(task, &mut log, progress, stop)?;
     let (networks, met) = compared(comparison, &log)?;
     Ok(Compared { networks, met, log, interrupted: measured.interrupted })
 }
 
-/// Measures one whole sub-network with the engine's own clock, to see what it takes against what the table predicts.
+/// Measures one whole sub-network with the engine's own clock, next to the table's prediction.
 ///
 /// # Errors
 /// As [`compare`], or if the budget was spent before it was visited.

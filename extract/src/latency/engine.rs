@@ -1,4 +1,4 @@
-//! What runs layers and what times them, as traits, so that exact tests need neither a network nor a clock.
+//! The traits of engines and timers, so that exact tests need neither a network nor a clock.
 
 use latency::{DeviceFacts, EngineFacts};
 use space::LayerSpec;
@@ -15,15 +15,15 @@ pub type Stepped<'a> = Box<dyn FnMut(&mut dyn FnMut()) -> Result<()> + 'a>;
 
 /// Something that can run layers: one by itself, or a whole network's one after the other.
 pub trait Engine: Sync {
-    /// What the table is to say about it.
+    /// The engine's facts for the table.
     fn describe(&self) -> EngineFacts;
 
-    /// What computes, as the table is to say: by default this machine, called by its processor.
+    /// The device's facts for the table: by default this machine, named by its processor.
     fn device(&self) -> DeviceFacts {
         DeviceFacts::this_machine(None)
     }
 
-    /// What times it: by default the monotonic clock.
+    /// The engine's timer: by default the monotonic clock.
     fn stopwatch(&self) -> Box<dyn RunTimer> {
         Box::new(MonotonicStopwatch::new())
     }
@@ -34,7 +34,7 @@ pub trait Engine: Sync {
         visit();
     }
 
-    /// By what the speed of what computes is told: a layer on the CPU, unless it is another device.
+    /// The sentinel that shows the device's speed: by default a layer on the CPU.
     ///
     /// # Errors
     /// If that device has no room for it.

@@ -1,7 +1,7 @@
-//! The protocol of measuring: what when, how often, and when to stop. Sees time only through a [`RunTimer`].
+//! The protocol of measuring: the order of visits, their number, and when to stop. Sees time only through a [`RunTimer`].
 //!
 //! Every visit prepares its subject afresh, so that a table averages over where its buffers happen to lie, and memory
-//! stays that of one subject. All unfinished subjects are visited once a round, layers and sub-networks alike, in random
+//! stays that of one subject. All unfinished subjects are visited once per round, layers and sub-networks alike, in random
 //! order. A sentinel is read just before and after samples are taken; what counts of them is decided by
 //! [`undisturbed`] from all rows, anew each round and after a kill.
 
@@ -18,7 +18,7 @@ use super::timer::{Timer, Visited, Watch};
 use crate::error::Result;
 use crate::rng::{Purpose, rng};
 
-/// How subjects are measured.
+/// The protocol's settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MeasureConfig {
     /// Least length of one sample: a run shorter than this is repeated in an inner loop. 25 us, far shorter than the fast
@@ -26,7 +26,7 @@ pub struct MeasureConfig {
     pub sample: Duration,
     /// Least length of one sample in ticks of the clock: 500, so that its resolution is .2 %.
     pub sample_ticks: u64,
-    /// How long a subject is run before its samples count: 1 ms.
+    /// Time that a subject runs before its samples count: 1 ms.
     pub warm_up: Duration,
     /// Length of a visit's samples: 3 ms; something longer is run ten times.
     pub visit: Duration,
@@ -35,7 +35,7 @@ pub struct MeasureConfig {
     pub in_place_from: Duration,
     /// Visits after which a subject is left as it is: 150.
     pub most_visits: usize,
-    /// How well a latency must be known: half of its 95 % interval over itself; 5 %.
+    /// Target uncertainty of a latency: half of its 95 % interval over itself; 5 %.
     pub half_width: f64,
     /// Time after which no new visit begins.
     pub budget: Duration,
@@ -88,13 +88,13 @@ impl MeasureConfig {
     }
 }
 
-/// What is measured: layers of one subject, and the space that a sub-network is of.
+/// The layers of each subject.
 pub type Subjects = BTreeMap<Subject, Vec<LayerSpec>>;
 
-/// How far measuring has come; reported after each visit.
+/// The progress of measuring, reported after each visit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress<'a> {
-    /// What was visited.
+    /// The visited subject.
     pub subject: &'a Subject,
     /// The round, counted from 1.
     pub round: usize,
@@ -106,14 +106,14 @@ pub struct Progress<'a> {
     pub spent: Duration,
 }
 
-/// How far measuring came.
+/// The result of measuring.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Measured {
     /// Subjects that were never visited.
     pub unmeasured: Vec<Subject>,
-    /// How many do not count: too few visits, or too few that confirm them.
+    /// Number of subjects that do not count: too few visits, or too few that confirm them.
     pub unaccepted: usize,
-    /// How many would have been visited again, had the budget not been spent or `stop` been set.
+    /// Number of subjects that would have been visited again, had the budget not been spent or `stop` been set.
     pub unfinished: usize,
     /// Time that it took.
     pub spent: Duration,
@@ -121,35 +121,45 @@ pub struct Measured {
     pub interrupted: bool,
 }
 
-/// What runs and times the subjects, and what is looked at beside.
+/// The engine, the timer and the sources of the machine's conditions.
 pub struct Instruments<'a> {
     /// Runs them.
     pub engine: &'a dyn Engine,
     /// Times them.
     pub stopwatch: &'a mut dyn RunTimer,
-    /// Tells how fast the machine is: runs once what takes the same time whenever the machine is as fast.
+    /// Work that takes the same time whenever the machine is equally fast.
     pub sentinel: &'a mut (dyn FnMut() -> Result<()> + Send),
-    /// What the operating system tells of the machine.
+    /// Reads the operating system's figures of the machine.
     pub conditions: fn() -> Conditions,
 }
 
-/// Seconds after which the conditions are looked at again.
+/// Seconds after which the conditions are read again.
 const CONDITIONS_SECONDS: f64 = 5.0;
 
-/// Measures subjects until each is known well enough, the budget is spent, or `stop` is set; `space` is the fingerprint of
-/// the space that sub-networks are of. What the log holds already counts; what is sampled is appended to it. Those that
-/// were visited least come first.
+/// The subjects to measure, and the protocol.
+#[derive(Clone, Copy)]
+pub struct MeasureTask<'a> {
+    /// Layers and sub-networks.
+    pub subjects: &'a Subjects,
+    /// Fingerprint of the space of the sub-networks; `None` where there are only layers.
+    pub space: Option<&'a str>,
+    /// The protocol's settings.
+    pub config: &'a MeasureConfig,
+}
+
+/// Measures subjects until each is known well enough, the budget is spent, or `stop` is set. Samples that the log holds
+/// already count; new ones are appended to it. The least visited subjects come first.
 ///
 /// # Errors
-/// Passes on what the engine and the log say.
+/// Returns the errors of the engine and the log.
 pub fn measure(
-    (subjects, space): (&Subjects, Option<&str>),
+    task: MeasureTask<'_>,
     instruments: Instruments<'_>,
-    config: &MeasureConfig,
     log: &mut RowsLog,
     progress: &mut dyn FnMut(Progress<'_>),
     stop: &AtomicBool,
 ) -> Result<Measured> {
+    let MeasureTask { subjects, space, config } = task;
     let Instruments { engine, stopwatch, sentinel, conditions } = instruments;
     let mut timer = Timer::new(stopwatch, config);
     let mut watch = Watch::new(sentinel);
@@ -171,7 +181,7 @@ pub fn measure(
             if stop.load(Ordering::Relaxed) || spent >= config.budget {
                 let interrupted = stop.load(Ordering::Relaxed);
                 log.push(Record::Conditions(conditions()))?;
-                return Ok(outcome(subjects, log.rows(), config, (spent, interrupted)));
+                return Ok(outcome(&task, log.rows(), spent, interrupted));
             }
             if spent.as_secs_f64() >= looked_at + CONDITIONS_SECONDS {
                 looked_at = spent.as_secs_f64();
@@ -190,10 +200,10 @@ pub fn measure(
     if looked_at > 0.0 {
         log.push(Record::Conditions(conditions()))?;
     }
-    Ok(outcome(subjects, log.rows(), config, (spent, false)))
+    Ok(outcome(&task, log.rows(), spent, false))
 }
 
-/// What the rows say so far.
+/// The state of each subject, as of the rows so far.
 struct State {
     rows: BTreeMap<Subject, Row>,
     in_place: BTreeMap<Subject, bool>,
@@ -233,12 +243,8 @@ impl State {
     }
 }
 
-fn outcome(
-    subjects: &Subjects,
-    rows: &Rows,
-    config: &MeasureConfig,
-    (spent, interrupted): (Duration, bool),
-) -> Measured {
+fn outcome(task: &MeasureTask<'_>, rows: &Rows, spent: Duration, interrupted: bool) -> Measured {
+    let MeasureTask { subjects, config, .. } = *task;
     let state = State::of(rows, config);
     let unmeasured = subjects.keys().filter(|subject| state.visits(subject) == 0).cloned().collect();
     let unaccepted = subjects.keys().filter(|subject| !state.is_accepted(subject)).count();

@@ -1,4 +1,4 @@
-//! Our own inference as an engine.
+//! The toolkit's own inference as an engine.
 
 use candle_core::Tensor;
 use kernels::Backend;

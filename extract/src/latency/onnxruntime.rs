@@ -1,4 +1,4 @@
-//! ONNX Runtime as an engine, from a shared library that is loaded when it is asked for.
+//! ONNX Runtime as an engine, from a shared library that is loaded on demand.
 
 mod library;
 
@@ -96,14 +96,16 @@ impl onnx::OnnxRuntime for OnnxRuntimeEngine {
 
     fn run_model(&self, model: &[u8], inputs: &[Tensor]) -> Result<Vec<Vec<f32>>> {
         let mut session = self.load(model).map_err(refused("a model that it can load"))?;
-        let mut run = |input: &Tensor| -> ort::Result<Vec<f32>> {
-            let outputs = session.run(ort::inputs![onnx::INPUT => value(input)?])?;
-            let output =
-                outputs.get(onnx::OUTPUT).ok_or_else(|| ort::Error::new("no output of this name"))?;
-            Ok(output.try_extract_tensor::<f32>()?.1.to_vec())
-        };
-        inputs.iter().map(|input| run(input).map_err(refused("a model that it can run"))).collect()
+        let outputs = inputs.iter().map(|input| run_once(&mut session, input));
+        outputs.map(|output| output.map_err(refused("a model that it can run"))).collect()
     }
+}
+
+/// The model's output for one input.
+fn run_once(session: &mut Session, input: &Tensor) -> ort::Result<Vec<f32>> {
+    let outputs = session.run(ort::inputs![onnx::INPUT => value(input)?])?;
+    let output = outputs.get(onnx::OUTPUT).ok_or_else(|| ort::Error::new("no output of this name"))?;
+    Ok(output.try_extract_tensor::<f32>()?.1.to_vec())
 }
 
 fn value(tensor: &Tensor) -> ort::Result<ort::value::Tensor<f32>> {
@@ -185,7 +187,7 @@ mod tests {
         }
     }
 
-    /// What our own inference makes of the layers, `[N, C', H', W']`.
+    /// The native engine's output of the layers, `[N, C', H', W']`.
     fn ours(layers: &[LayerSpec], input: &Tensor) -> Vec<f32> {
         let builder = MapSource::builder(random_weights(layers).expect("weights"));
         let source = Source::new(builder, &Backend::detect(), EPSILON);

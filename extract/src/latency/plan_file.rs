@@ -1,7 +1,7 @@
-//! `plan.jsonl`: what a device is to measure, as a file that the small program on the device reads.
+//! `plan.jsonl`: the measurements that the small program on a device is to make.
 //!
-//! A header, a line for each layer, a line for each sub-network. A sub-network is a list of layers and of what each reads,
-//! so that the device needs to know nothing of spaces.
+//! A header, a line for each layer, a line for each sub-network. A sub-network is a list of layers and their inputs, so
+//! that the device needs to know nothing of spaces.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +19,7 @@ use super::measure::{MeasureConfig, Subjects};
 use super::sentinel::sentinel_of;
 use crate::error::Result;
 
-/// What the header's `kind` says.
+/// The header's `kind`.
 const KIND: &str = "latency-plan";
 /// Version of the form that says what layers read. It is written only where some sub-network is no chain, so that programs
 /// that are on devices already go on reading the plans of chains.
@@ -34,7 +34,7 @@ const MOST_SECONDS: f64 = 1e9;
 /// A layer that a plan lists.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlannedLayer {
-    /// What is run.
+    /// The layer to run.
     pub spec: LayerSpec,
     /// Resolutions of the space at which it occurs.
     pub resolutions: Vec<Extent>,
@@ -45,7 +45,7 @@ pub struct PlannedLayer {
 /// A layer of a planned sub-network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkLayer {
-    /// Its key.
+    /// The layer's key.
     pub key: String,
     /// Of each of its inputs, the index of the layer that makes it; `None` is the network's input.
     pub inputs: Vec<Option<usize>>,
@@ -63,7 +63,7 @@ fn is_chain(layers: &[NetworkLayer]) -> bool {
     layers.iter().enumerate().all(|(at, layer)| layer.inputs == [at.checked_sub(1)])
 }
 
-/// What is to be measured of a space, with what.
+/// The measurements of a space, and the engine to make them with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MeasurePlan {
     /// Name of the space.
@@ -80,13 +80,13 @@ pub struct MeasurePlan {
     pub dtype: String,
     /// Images at once.
     pub batch: usize,
-    /// How well each latency must be known: half of its 95 % interval over itself.
+    /// Target uncertainty of each latency: half of its 95 % interval over itself.
     pub half_width: f64,
     /// Time after which no new visit begins.
     pub budget: Duration,
     /// Decides the order of visits.
     pub seed: u64,
-    /// Name of what tells how fast the machine is.
+    /// Name of the sentinel, which shows how fast the machine is.
     pub sentinel: String,
     /// The sentinel's fast time in the table that is added to, in microseconds.
     pub kept_us: Option<f64>,
@@ -114,7 +114,7 @@ struct Header {
     sentinel: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kept_us: Option<f64>,
-    /// Number of lines of each kind, so that a file that was cut short is told.
+    /// Number of lines of each kind, so that a truncated file is detected.
     layers: usize,
     networks: usize,
 }
@@ -131,7 +131,7 @@ struct LayerLine {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NetworkLine {
-    /// What each of its layers reads, by the place in `layers`; absent where each reads the one before it.
+    /// The inputs of each layer, by the place in `layers`; absent where each reads the one before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     inputs: Option<Vec<Vec<Option<usize>>>>,
     /// Layers by their place in the file, counted from 0.

@@ -1,4 +1,4 @@
-//! The layer that every measuring is watched by: a pointwise convolution of 64 channels on an 8 x 8 map, in plain
+//! The layer that watches the machine's speed during every measurement: a pointwise convolution of 64 channels on an 8 x 8 map, in plain
 //! loops, on buffers that stay where they are; on a GPU a chain of multiply-adds, which its clock alone decides about.
 //!
 //! It is no layer of the engine that is measured: an engine's buffers may lie elsewhere each time, which alone changes a
@@ -14,10 +14,10 @@ use kernels::{Backend, SpeedProbe};
 
 use crate::error::Result;
 
-/// Its name in plans, rows and tables, where a CPU is measured.
+/// The CPU sentinel's name in plans, rows and tables.
 pub const SENTINEL: &str = "product 64x64x64 f32";
 
-/// Its name where a GPU is.
+/// The GPU sentinel's name.
 pub const GPU_SENTINEL: &str = SpeedProbe::NAME;
 
 /// Name of what an engine is watched by.
@@ -48,12 +48,12 @@ struct Layer {
 }
 
 impl Sentinel {
-    /// What a CPU is watched by.
+    /// The sentinel of a CPU.
     pub fn new() -> Self {
         Self(Work::Cpu(Layer::new()))
     }
 
-    /// What these kernels are watched by.
+    /// The sentinel of a backend.
     ///
     /// # Errors
     /// If a GPU has no room for it.
@@ -61,7 +61,7 @@ impl Sentinel {
         Ok(SpeedProbe::new(backend)?.map_or_else(Self::new, |metronome| Self(Work::Gpu(metronome))))
     }
 
-    /// Its name in plans, rows and tables.
+    /// The name in plans, rows and tables.
     pub fn name(&self) -> &'static str {
         match &self.0 {
             Work::Cpu(_) => SENTINEL,

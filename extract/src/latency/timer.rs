@@ -22,7 +22,7 @@ pub(super) struct Timer<'a> {
     waited_ns: u64,
 }
 
-/// What is visited.
+/// A subject to visit.
 pub(super) struct Visited<'a> {
     pub subject: &'a Subject,
     pub layers: &'a [LayerSpec],
@@ -42,7 +42,7 @@ const LONG_VISIT: u64 = 8;
 /// Runs of a network that is timed layer by layer, each a line of its own, for one preparation.
 const RUNS_IN_PLACE: usize = 4;
 
-/// How the run of a whole network is called.
+/// The name of a whole network's run.
 enum Prepared<'e> {
     Whole(Run<'e>),
     InPlace(Stepped<'e>),
@@ -196,7 +196,7 @@ impl<'a> Timer<'a> {
     }
 }
 
-/// What a visit adds to the log.
+/// The records that a visit adds to the log.
 struct Line {
     inner: u64,
     samples: Samples,
@@ -205,7 +205,7 @@ struct Line {
     again: bool,
 }
 
-/// What the sentinel took before a visit, in microseconds.
+/// The sentinel's time before a visit, in microseconds.
 #[derive(Clone, Copy)]
 struct Waited {
     /// When the visit arrived: whatever the machine did then.
@@ -232,7 +232,7 @@ fn significant(us: f64) -> f64 {
 pub(super) struct Watch<'a> {
     run: &'a mut (dyn FnMut() -> Result<()> + Send),
     inner: u64,
-    /// Its fast time, in microseconds, once that is known.
+    /// The sentinel's fast time, in microseconds, once known.
     pub fast_us: Option<f64>,
 }
 

@@ -1,4 +1,4 @@
-//! Random weights and inputs for what is being timed.
+//! Random weights and inputs of the layers being timed.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! A space measured as a whole: the plan made, carried out and folded into a table, with nothing to watch and nothing to stop.
+//! Measures a whole space: makes the plan, runs it and folds it into a table, without progress or a stop flag.
 
 use std::sync::atomic::AtomicBool;
 
@@ -12,7 +12,7 @@ use super::measure::MeasureConfig;
 use super::plan_file::MeasurePlan;
 use crate::error::Result;
 
-/// Whole sub-networks of a space that are measured beside its layers: half of them to fit what sums of layers miss, half to
+/// Whole sub-networks of a space that are measured with its layers: half of them to fit what sums of layers miss, half to
 /// judge.
 pub const NETWORKS: usize = 40;
 

@@ -1,4 +1,4 @@
-//! Tables of PyTorch's `ofa` as ours, and ours as those.
+//! Converts latency tables of PyTorch's `ofa` to ours, and back.
 
 use std::collections::BTreeMap;
 

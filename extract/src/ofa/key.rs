@@ -58,8 +58,8 @@ pub fn layer_of(key: &str) -> Result<LayerSpec> {
     Ok(parse(key)?)
 }
 
-/// What the keys of OFA's tables call an operator; `None` for those that its tables, which are of MobileNetV3 and
-/// ProxylessNAS alone, do not have.
+/// The operator's name in the keys of OFA's tables; `None` for operators that its tables, of MobileNetV3 and ProxylessNAS
+/// alone, do not have.
 fn kind_of(operator: &Operator) -> Option<&'static str> {
     match operator {
         Operator::Stem { .. } => Some("Conv"),
@@ -227,7 +227,7 @@ pub(super) fn parse(key: &str) -> Checked<LayerSpec> {
     Ok(layer)
 }
 
-/// OFA's stem always has stride 2; a key tells another by its sizes.
+/// OFA's stem always has stride 2; a key gives another by its sizes.
 fn stem(fields: &mut Fields, [height, width, input]: [usize; 3], activation: Activation) -> Checked<String> {
     let [out_height, out_width, output] = fields.sizes("output")?;
     let same = (out_height, out_width) == (height, width) && height * width > 1;

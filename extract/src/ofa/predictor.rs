@@ -1,4 +1,4 @@
-//! Predictors of PyTorch's `ofa` package as estimators: the same layers, the first one's columns in our encoder's order.
+//! Converts predictors of PyTorch's `ofa` package to estimators: the first layer's columns get our encoder's order.
 //!
 //! Knows the two feature orders that the package has; where the tensors come from is the caller's business.
 
@@ -67,7 +67,7 @@ impl OfaPredictor {
 pub struct PredictorFile<'a> {
     /// Names it in messages.
     pub place: &'a str,
-    /// Its name, without its folders.
+    /// The file's name, without its folders.
     pub name: &'a str,
     /// BLAKE3 of it, in hexadecimal.
     pub blake3: &'a str,
@@ -80,7 +80,7 @@ impl AccuracyEstimator {
     ///
     /// A library's predictor does not say which input sizes it knows: they are the space's where their number is, else
     /// `resolutions` must list them in the order of its `image_size_list`. Only those of them that the space has can be
-    /// asked for afterwards.
+    /// requested afterwards.
     ///
     /// One that predicts per cent, as its predictions of random sub-networks show, is made to predict shares.
     ///
@@ -92,7 +92,8 @@ impl AccuracyEstimator {
         let mut layers = read_layers(&file, kind)?;
         let in_file = |error: Error| error.in_place(file.place);
         let blocks = block_places(kind, space).map_err(in_file)?;
-        let columns = Columns::new((kind, blocks), space, &layers[0], &file, resolutions)?;
+        let columns = Columns::new(kind, blocks, space, resolutions);
+        columns.check_first_layer(file.place, &layers[0])?;
         let space = match kind {
             OfaPredictor::Tutorial => space.clone(),
             OfaPredictor::Library => known_resolutions(space, &columns.resolutions).map_err(in_file)?,
@@ -164,8 +165,8 @@ fn read_layers(file: &PredictorFile<'_>, kind: OfaPredictor) -> Result<Vec<Dense
 fn read(file: &PredictorFile<'_>, name: &str, expected: &[Option<usize>]) -> Result<(Vec<usize>, Vec<f32>)> {
     let sizes: Vec<_> =
         expected.iter().map(|size| size.map_or("N".to_string(), |size| size.to_string())).collect();
-    let wanted = format!("F32 [{}]", sizes.join(", "));
-    let wrong = |got: String| Error::invalid(file.place, name, &wanted, got);
+    let form = format!("F32 [{}]", sizes.join(", "));
+    let wrong = |got: String| Error::invalid(file.place, name, &form, got);
     let tensor = file.tensors.get(name).ok_or_else(|| wrong("none".to_string()))?;
     let shape = tensor.dims();
     let fits = shape.len() == expected.len()
@@ -190,9 +191,9 @@ struct Columns {
     resolutions: Vec<usize>,
 }
 
-/// What a feature of ours is made of.
+/// The predictor's columns that make up one of our features.
 enum Source {
-    /// The predictor does not look at it.
+    /// The predictor ignores the feature.
     Nothing,
     Column(usize),
     /// One column where it is 1, the other where it is 0.
@@ -200,29 +201,28 @@ enum Source {
 }
 
 impl Columns {
-    fn new(
-        (kind, (first_blocks, blocks)): (OfaPredictor, (Vec<usize>, usize)),
-        space: &SearchSpace,
-        first: &Dense,
-        file: &PredictorFile<'_>,
-        resolutions: &[usize],
-    ) -> Result<Self> {
+    fn new(kind: OfaPredictor, places: BlockPlaces, space: &SearchSpace, resolutions: &[usize]) -> Self {
         let known = match kind {
             OfaPredictor::Tutorial => TUTORIAL_RESOLUTIONS.to_vec(),
             OfaPredictor::Library if resolutions.is_empty() => sides_of(space),
             OfaPredictor::Library => resolutions.to_vec(),
         };
-        let columns = Self { kind, family: space.family(), first_blocks, blocks, resolutions: known };
-        let choices = columns.choices();
-        let sizes = columns.resolutions.len();
+        let BlockPlaces { first_blocks, blocks } = places;
+        Self { kind, family: space.family(), first_blocks, blocks, resolutions: known }
+    }
+
+    /// Checks that the first layer has as many columns; `place` names the file.
+    fn check_first_layer(&self, place: &str, first: &Dense) -> Result<()> {
+        let choices = self.choices();
+        let sizes = self.resolutions.len();
         if first.inputs() == choices + sizes {
-            return Ok(columns);
+            return Ok(());
         }
-        let name = kind.names(0, usize::MAX).0;
+        let name = self.kind.names(0, usize::MAX).0;
         let expected = format!("F32 [{}, {}], {sizes} of them input sizes", first.outputs(), choices + sizes);
         let got = format!("F32 [{}, {}]", first.outputs(), first.inputs());
-        let error = Error::invalid(file.place, name, expected, got);
-        Err(match (kind, first.inputs().checked_sub(choices)) {
+        let error = Error::invalid(place, name, expected, got);
+        Err(match (self.kind, first.inputs().checked_sub(choices)) {
             (OfaPredictor::Library, Some(sizes @ 1..)) => error.and_then_do(format!(
                 "it knows {sizes} input sizes and does not say which: list its image_size_list in --resolutions"
             )),
@@ -243,7 +243,7 @@ impl Columns {
         }
     }
 
-    /// What a feature is made of; `None` where the predictor does not know the choice.
+    /// The columns of a feature; `None` where the predictor does not know the choice.
     fn of(&self, feature: Feature) -> Option<Source> {
         let sizes = self.resolutions.len();
         let (first_choice, first_resolution) = match self.kind {
@@ -312,13 +312,14 @@ impl Columns {
         };
         let weight =
             rows.clone().flat_map(|row| sources.iter().map(move |source| value(row, source))).collect();
-        let zeros = |row: &[f32]| -> f32 {
-            sources
-                .iter()
-                .map(|source: &Source| if let Source::Either(_, zero) = source { row[*zero] } else { 0.0 })
-                .sum()
-        };
-        let bias = rows.zip(&first.bias).map(|(row, bias)| bias + zeros(row)).collect();
+        let mut bias = Vec::with_capacity(first.bias.len());
+        for (row, own) in rows.zip(&first.bias) {
+            let zeros = sources.iter().map(|source| match source {
+                Source::Either(_, zero) => row[*zero],
+                _ => 0.0,
+            });
+            bias.push(own + zeros.sum::<f32>());
+        }
         let layer: Dense = Dense { weight, bias };
         match layer.weight.iter().chain(&layer.bias).find(|value| !value.is_finite()) {
             Some(value) => Err(Error::invalid("first layer", "sums of columns", "finite numbers", value)),
@@ -344,7 +345,7 @@ impl Columns {
     }
 }
 
-/// What a feature stands for; stages and blocks are counted from 0.
+/// The meaning of a feature; stages and blocks are counted from 0.
 #[derive(Clone, Copy, Debug)]
 enum Feature {
     Kernel {
@@ -365,7 +366,7 @@ enum Feature {
     Resolution(usize),
 }
 
-/// What a feature of the encoder stands for; `None` for what these predictors have no word for.
+/// The meaning of an encoder's feature; `None` for features that these predictors do not have.
 fn feature_of(encoder: &Encoder, index: usize) -> Option<Feature> {
     let (gene, value) = encoder.choice(index)?;
     let gene = &encoder.space().genome().genes()[gene];
@@ -390,8 +391,15 @@ fn place_of<T: PartialEq>(choices: &[T], choice: &T) -> Option<usize> {
     choices.iter().position(|listed| listed == choice)
 }
 
-/// Place of each stage's first block among those that the predictor counts, and their number.
-fn block_places(kind: OfaPredictor, space: &SearchSpace) -> base::Result<(Vec<usize>, usize)> {
+/// The blocks that a predictor counts.
+struct BlockPlaces {
+    /// Place of each stage's first block.
+    first_blocks: Vec<usize>,
+    /// The number of blocks.
+    blocks: usize,
+}
+
+fn block_places(kind: OfaPredictor, space: &SearchSpace) -> base::Result<BlockPlaces> {
     let genes = space.genome().genes().iter().filter(|gene| gene.dimension.key == "depth");
     let deepest = |gene: &Gene| gene.values.last().and_then(|value| usize::read(*value)).unwrap_or(0);
     let depths: Vec<usize> = genes.map(deepest).collect();
@@ -410,31 +418,34 @@ fn block_places(kind: OfaPredictor, space: &SearchSpace) -> base::Result<(Vec<us
                     format!("{depths:?}"),
                 );
             }
-            Ok((even(blocks), stages * blocks))
+            Ok(BlockPlaces { first_blocks: even(blocks), blocks: stages * blocks })
         }
         (OfaPredictor::Tutorial, family) => wrong(
             "family",
             "mobilenet-v3, for which the tutorial's predictor is".to_string(),
             format!("{family:?}"),
         ),
-        (OfaPredictor::Library, FamilyName::MobileNetV3) => Ok((even(deepest), depths.len() * deepest)),
+        (OfaPredictor::Library, FamilyName::MobileNetV3) => {
+            Ok(BlockPlaces { first_blocks: even(deepest), blocks: depths.len() * deepest })
+        }
         (OfaPredictor::Library, FamilyName::ProxylessNas) if depths.last() != Some(&1) => {
             wrong("depths", "a last stage of one block".to_string(), format!("{depths:?}"))
         }
         (OfaPredictor::Library, FamilyName::ProxylessNas) => {
-            Ok((even(deepest), (depths.len() - 1) * deepest + 1))
+            let blocks = (depths.len() - 1) * deepest + 1;
+            Ok(BlockPlaces { first_blocks: even(deepest), blocks })
         }
         (OfaPredictor::Library, family) if family != FamilyName::ResNetD => {
             wrong("family", "one that PyTorch's ofa has".to_string(), format!("\"{family}\""))
         }
         (OfaPredictor::Library, _) => {
-            let mut places = vec![0; RESNET_STEM];
-            let mut end = 0;
+            let mut first_blocks = vec![0; RESNET_STEM];
+            let mut blocks = 0;
             for depth in &depths[RESNET_STEM..] {
-                places.push(end);
-                end += depth;
+                first_blocks.push(blocks);
+                blocks += depth;
             }
-            Ok((places, end))
+            Ok(BlockPlaces { first_blocks, blocks })
         }
     }
 }

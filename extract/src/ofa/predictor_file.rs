@@ -19,16 +19,17 @@ impl AccuracyEstimator {
     pub fn import_file(space: &SearchSpace, path: &Path, resolutions: &[usize]) -> Result<Self> {
         let bytes = file::read(path)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        Self::import_bytes(space, (&path.display().to_string(), &name), &bytes, resolutions)
+        Self::import_bytes(space, &path.display().to_string(), &name, &bytes, resolutions)
     }
 
-    /// The same of a file's bytes; `place` names them in messages, `name` in the estimator.
+    /// [`AccuracyEstimator::import_file`] from bytes; `place` names them in messages, `name` in the estimator.
     ///
     /// # Errors
     /// As [`AccuracyEstimator::import_file`].
     pub fn import_bytes(
         space: &SearchSpace,
-        (place, name): (&str, &str),
+        place: &str,
+        name: &str,
         bytes: &[u8],
         resolutions: &[usize],
     ) -> Result<Self> {

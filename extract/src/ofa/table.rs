@@ -1,4 +1,4 @@
-//! Latency tables as PyTorch's `ofa` package (Cai et al. 2020) reads them: YAML, one file a resolution.
+//! Latency tables as PyTorch's `ofa` package (Cai et al. 2020) reads them: YAML, one file per resolution.
 //!
 //! Each row is a layer's mean in milliseconds, its standard deviation and how many runs they are of. OFA's code takes a
 //! network's latency as the sum of the means. ProxylessNAS's tables, in which such files were first written, hold a
@@ -22,7 +22,7 @@ use crate::error::Result;
 /// Longest text that is read, in bytes: a thousand times a table of one resolution.
 const MOST_BYTES: usize = 16 << 20;
 
-/// What a table says of one layer.
+/// A table's figures of one layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OfaRow {
     /// Number of runs.
@@ -185,8 +185,9 @@ impl OfaTable {
     pub fn layers(&self) -> impl Iterator<Item = (LayerSpec, OfaRow)> + '_ {
         self.rows.iter().flat_map(|(key, row)| {
             let layers = layers_of(key, self.form).expect("its keys were checked");
-            let of = |share| OfaRow { mean_ms: share * row.mean_ms, std_ms: share * row.std_ms, ..*row };
-            layers.into_iter().map(move |(layer, share)| (layer, of(share)))
+            layers.into_iter().map(move |(layer, share)| {
+                (layer, OfaRow { mean_ms: share * row.mean_ms, std_ms: share * row.std_ms, ..*row })
+            })
         })
     }
 }
@@ -389,12 +390,12 @@ expanded_conv-input:7x7x192-output:7x7x320-expand:6-kernel:5-stride:1-idskip:0:
             let shown: String = to.chars().take(60).collect();
             let error =
                 OfaTable::from_yaml("x.yaml", &GOOD.replacen(from, to, 1)).expect_err(&shown).to_string();
-            let told = error.starts_with("x.yaml: ") && parts.iter().all(|part| error.contains(part));
-            assert!(told && error.len() < 1000 && error.lines().count() == 1, "{shown}: {error}");
+            let named = error.starts_with("x.yaml: ") && parts.iter().all(|part| error.contains(part));
+            assert!(named && error.len() < 1000 && error.lines().count() == 1, "{shown}: {error}");
         }
     }
 
-    /// What costs a careless reader its memory or its stack.
+    /// Files that exhaust a careless reader's memory or stack.
     #[test]
     fn nesting_and_aliases_are_refused_in_time() {
         let nested = "[".repeat(20_000);

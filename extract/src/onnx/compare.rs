@@ -1,4 +1,4 @@
-//! Whether a decoded model is the one that is written for a network: names, order, attributes, and every number bit for
+//! Checks that a decoded model is the one written for a network: names, order, attributes, and every number bit for
 //! bit, so that 0.0 and -0.0 differ and a NaN equals itself.
 //!
 //! Not compared: the program that wrote the file, the graph's name, and the order of its initializers, which change

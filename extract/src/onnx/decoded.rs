@@ -99,7 +99,7 @@ impl OnnxModel {
         Ok(model)
     }
 
-    /// What the model says of itself: its `metadata_props` by key.
+    /// The model's `metadata_props` by key.
     pub fn properties(&self) -> &BTreeMap<String, String> {
         &self.properties
     }
@@ -195,12 +195,17 @@ fn port(place: &str, field: &str, values: Vec<proto::ValueInfoProto>) -> Result<
     let tensor = tensor.ok_or_else(|| invalid(place, &name, "a tensor", "another type"))?;
     check_type(place, &name, tensor.elem_type)?;
     let shape = tensor.shape.ok_or_else(|| invalid(place, &name, "a shape", "none"))?;
-    let size = |dimension: proto::DimensionProto| match (dimension.dim_value, dimension.dim_param) {
-        (Some(size), None) => Ok(Size::Fixed(positive(place, &name, size)?)),
-        (None, Some(open)) if !open.is_empty() => Ok(Size::Open(open)),
-        other => Err(invalid(place, &name, "a size or the name of an open one", format!("{other:?}"))),
-    };
-    let sizes = shape.dim.into_iter().map(size).collect::<Result<_>>()?;
+    let mut sizes = Vec::with_capacity(shape.dim.len());
+    for dimension in shape.dim {
+        sizes.push(match (dimension.dim_value, dimension.dim_param) {
+            (Some(size), None) => Size::Fixed(positive(place, &name, size)?),
+            (None, Some(open)) if !open.is_empty() => Size::Open(open),
+            other => {
+                let got = format!("{other:?}");
+                return Err(invalid(place, &name, "a size or the name of an open one", got));
+            }
+        });
+    }
     Ok(Port { name, sizes })
 }
 

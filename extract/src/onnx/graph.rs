@@ -1,4 +1,4 @@
-//! A graph as it grows node by node, and the file that it becomes.
+//! Builds a graph node by node, and writes its file.
 //!
 //! Knows ONNX and nothing of layers: every node has one output, named as the node is.
 
@@ -104,7 +104,7 @@ impl GraphProto {
     }
 }
 
-/// What a model says of itself, by key.
+/// A model's metadata by key.
 pub(super) type Properties = BTreeMap<String, String>;
 
 /// The sizes of a value; the first may be open, and then has a name.
@@ -120,7 +120,7 @@ impl Sizes {
         )
     }
 
-    /// The same, whatever the first is.
+    /// The same sizes with any first one.
     pub(super) fn with_open_first(mut self, name: &str) -> Self {
         if let Some(first) = self.0.first_mut() {
             *first = proto::DimensionProto { dim_value: None, dim_param: Some(name.to_string()) };

@@ -19,7 +19,7 @@ use crate::error::Result;
 use call::{Call, Limits};
 
 impl OnnxModel {
-    /// What the model computes from an input, row by row.
+    /// The model's output for an input, row by row.
     ///
     /// # Errors
     /// With the node, where the input or a value has another shape than the file declares or an operator takes, where an
@@ -64,7 +64,7 @@ impl OnnxModel {
         Ok(())
     }
 
-    /// The last node that reads each value; the graph's output is kept to the end.
+    /// The last node that reads each value; the graph's output is retained to the end.
     fn last_uses(&self) -> HashMap<&str, usize> {
         let mut last = HashMap::new();
         for (index, node) in self.nodes.iter().enumerate() {
@@ -75,8 +75,10 @@ impl OnnxModel {
     }
 
     fn compute(&self, node: &NodeProto, values: &HashMap<&str, Array>, limits: &mut Limits) -> Result<Array> {
-        let find = |name: &str| values.get(name).or_else(|| self.initializers.get(name));
-        let inputs = node.inputs.iter().map(|name| find(name)).collect();
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for name in &node.inputs {
+            inputs.push(values.get(name.as_str()).or_else(|| self.initializers.get(name)));
+        }
         let mut call = Call::new(node.place(&self.place), &node.attributes, inputs, limits);
         match node.operator.as_str() {
             "Add" => elementwise::add(&mut call),

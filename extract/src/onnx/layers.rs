@@ -1,4 +1,4 @@
-//! What each layer is in ONNX's operators: a file for each operator.
+//! Translates each layer to ONNX's operators: one file per operator.
 
 mod bottleneck;
 mod classifier;

@@ -19,7 +19,7 @@ pub struct ModelProto {
     pub metadata_props: Vec<Property>,
 }
 
-/// What a model says of itself, a key and a text at a time.
+/// One entry of a model's metadata.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Property {
     #[prost(string, optional, tag = "1")]

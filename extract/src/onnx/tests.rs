@@ -225,14 +225,12 @@ fn a_batch_norm_is_multiplied_into_the_convolution_before_it() {
         ("bn.running_mean", &[1], &[0.5]),
         ("bn.running_var", &[1], &[3.0]),
     ];
-    let tensor = |shape: &[usize], values: &[f32]| {
-        Tensor::from_slice(values, shape, &Device::Cpu).expect("sizes agree")
-    };
-    let weights = weights
-        .map(|(name, shape, values)| (format!("some.layer.{name}"), tensor(shape, values)))
-        .into_iter()
-        .collect();
-    let bytes = model(&layers, &weights, 1.0, 1).expect("written");
+    let mut tensors = BTreeMap::new();
+    for (name, shape, values) in weights {
+        let tensor = Tensor::from_slice(values, shape, &Device::Cpu).expect("sizes agree");
+        tensors.insert(format!("some.layer.{name}"), tensor);
+    }
+    let bytes = model(&layers, &tensors, 1.0, 1).expect("written");
     let graph = proto::ModelProto::decode(bytes.as_slice()).expect("a message").graph.expect("a graph");
     // 3 / sqrt(3 + 1) = 1.5
     assert_eq!(constant(&graph, "some.layer.conv.weight"), (vec![1, 2, 1, 1], vec![3.0, -6.0]));

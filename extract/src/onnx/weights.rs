@@ -1,4 +1,4 @@
-//! The numbers that nodes are made with: weights by name, batch norms multiplied into what stands before them.
+//! The constants of nodes: weights by name, with batch norms multiplied into the layers before them.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The costs of a space's sub-networks, their latencies from a table.
+//! The costs of a space's sub-networks, with latencies from a table.
 
 use latency::{Latency, LatencyKind, LatencyModel, LatencyTable};
 use search::{CostIndex, Latencies, Microseconds};

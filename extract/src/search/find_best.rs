@@ -1,4 +1,4 @@
-//! A whole search with the usual settings, its best evaluated on validation images.
+//! A whole search with the usual settings; the best candidates are evaluated on validation images.
 
 use std::sync::atomic::AtomicBool;
 

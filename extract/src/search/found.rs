@@ -1,4 +1,4 @@
-//! `found.json`: what a search found, for what, and from which inputs.
+//! `found.json`: a search's result, its limits and its inputs.
 //!
 //! The supernet's crate reads `best.arch` from it wherever a sub-network can be given.
 
@@ -20,7 +20,7 @@ use space::SearchSpace;
 use super::validation::Evaluated;
 use crate::error::Result;
 
-/// What the file's `kind` says.
+/// The file's `kind`.
 const KIND: &str = "found";
 /// Version of the form that this code writes.
 const VERSION: u32 = 4;
@@ -28,7 +28,7 @@ const VERSION: u32 = 4;
 /// evaluated sub-networks, a search without a latency table nor an interrupted one.
 const VERSIONS: &[u32] = &[2, 3, VERSION];
 
-/// What a search found, and from which inputs. The file has these fields, and its kind and version.
+/// A search's result and its inputs. The file has these fields, and its kind and version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Found {
@@ -43,7 +43,7 @@ pub struct Found {
     /// The metrics that sub-networks have values of.
     #[serde(deserialize_with = "document::each_key_once")]
     pub metrics: BTreeMap<String, MetricForm>,
-    /// What the search was asked to keep.
+    /// The limits of the search.
     #[serde(with = "wire::limits")]
     pub limits: Limits,
     /// The seed of its random choices.
@@ -51,26 +51,26 @@ pub struct Found {
     /// The candidate with the highest expected accuracy.
     #[serde(with = "wire::candidate")]
     pub best: Candidate,
-    /// How likely `best` keeps the latency limit; absent without a limit, or where the table knows no whole sub-networks
+    /// The probability that `best` keeps the latency limit; absent without a limit, or where the table knows no whole sub-networks
     /// of the space.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_kept: Option<f64>,
-    /// Which latency it is, and what measured it; absent without a table, and in files of older versions.
+    /// The kind of latency and its source; absent without a table, and in files of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<LatencyFrom>,
-    /// What of `best` lies outside of what the table's margin was measured for.
+    /// The properties of `best` outside of the range that the table's margin was measured for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extrapolated: Vec<String>,
-    /// Accuracy against latency, fastest first; empty unless it was asked for.
+    /// Accuracy against latency, fastest first; empty unless requested.
     #[serde(with = "wire::candidates")]
     pub front: Vec<Candidate>,
-    /// Least accuracy that was asked for: what the lower end of the interval of `best` reaches.
+    /// Requested least accuracy: the lower end of the interval of `best` reaches it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_top1: Option<f64>,
     /// Sub-networks that were evaluated on validation images, best first; `best` is one of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evaluated: Vec<Evaluated>,
-    /// What `best` was selected on, where that is known.
+    /// The images that `best` was selected on, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selected_on: Option<SelectedOn>,
     /// BLAKE3 of the estimator's file, in hexadecimal.
@@ -95,7 +95,7 @@ pub struct Found {
 pub struct MetricForm {
     /// `us`, `B`, `share`, or `1` for a count.
     pub unit: String,
-    /// Which of two values is the better one.
+    /// Compares two values by which one is better.
     pub better: Better,
 }
 
@@ -117,7 +117,7 @@ fn is_latency(metric: &str) -> bool {
     metric == LATENCY || metric.strip_prefix(LATENCY).is_some_and(|rest| rest.starts_with('@'))
 }
 
-/// Which latency is stated, and what measured it.
+/// The kind of the stated latency, and its source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LatencyFrom {
@@ -125,12 +125,12 @@ pub struct LatencyFrom {
     pub kind: LatencyKind,
     /// The device's name.
     pub device: String,
-    /// What ran the layers, and with how many threads, which numbers and how many images at once.
+    /// The engine, with its threads, number type and batch size.
     pub engine: EngineFacts,
 }
 
 impl LatencyFrom {
-    /// What a table says of this kind of latency.
+    /// A table's source of this kind of latency.
     pub fn new(table: &LatencyTable, kind: LatencyKind) -> Self {
         Self { kind, device: table.device.name.clone(), engine: table.engine.clone() }
     }
@@ -263,7 +263,7 @@ impl Found {
     }
 }
 
-/// What is expected of a value instead, where it cannot be.
+/// The expected form of a value that is refused.
 fn refusal(name: &str, value: &MetricValue) -> Option<&'static str> {
     let MetricValue { mean, low, high, .. } = value;
     let numbers = mean.is_finite() && low.is_none_or(f64::is_finite) && high.is_none_or(f64::is_finite);

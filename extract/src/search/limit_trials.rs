@@ -1,4 +1,4 @@
-//! Whether limits are kept: sub-networks that searches find for them are measured.
+//! Checks that latency limits hold, by measuring sub-networks that searches find for them.
 //!
 //! A search looks for what a table predicts too little for, so its sub-networks are harder to be right about than random
 //! ones.
@@ -21,15 +21,15 @@ pub struct LimitTrial {
     pub limit_us: f64,
     /// The sub-network.
     pub arch: Arch,
-    /// What is predicted for it, in microseconds.
+    /// The predicted latency, in microseconds.
     pub predicted_us: f64,
 }
 
 /// Candidates of each search: what is found later differs little.
 const CANDIDATES: usize = 6000;
 
-/// Which limits are searched for, and what is of no use.
-pub struct Wanted<'a> {
+/// The number of limits and trials, and the sub-networks to leave out.
+pub struct LimitPlan<'a> {
     /// Latency limits, evenly spread between the least latency and the largest sub-network's.
     pub limits: usize,
     /// Sub-networks for each limit, all distinct.
@@ -40,30 +40,30 @@ pub struct Wanted<'a> {
     pub seed: u64,
 }
 
-/// Searches for latency limits with one objective after the other, until there are as many sub-networks as are wanted for
-/// each limit; fewer where the objectives find no others.
+/// Searches for latency limits with one objective after the other, until there are enough sub-networks for each limit;
+/// fewer if the objectives find no others.
 ///
 /// # Errors
 /// As [`climb`].
 pub fn promised(
     index: &CostIndex,
     objectives: &[&dyn Objective],
-    wanted: &Wanted<'_>,
+    plan: &LimitPlan<'_>,
     stop: &AtomicBool,
 ) -> Result<Vec<LimitTrial>> {
     let least = index.least(Quantity::Latency).1.latency_upper_us;
     let largest = index.costs(&sampler::largest(index.space())).expect("of the space").latency_upper_us;
     let mut found = Vec::new();
-    let mut seen = wanted.spent.clone();
-    for step in 0..wanted.limits {
-        let limit_us = least + (largest - least) * (step as f64 + 0.5) / wanted.limits as f64;
+    let mut seen = plan.spent.clone();
+    for step in 0..plan.limits {
+        let limit_us = least + (largest - least) * (step as f64 + 0.5) / plan.limits as f64;
         let limits = Limits::on(LATENCY, limit_us);
-        let mut left = wanted.each;
+        let mut left = plan.each;
         for (number, objective) in objectives.iter().enumerate() {
             if left == 0 || stop.load(Ordering::Relaxed) {
                 break;
             }
-            let seed = wanted.seed.wrapping_add((step * objectives.len() + number) as u64);
+            let seed = plan.seed.wrapping_add((step * objectives.len() + number) as u64);
             let config = SearchConfig { seed, candidates: CANDIDATES, ..SearchConfig::default() };
             let best = climb(index, *objective, &limits, &config, stop)?.best;
             if seen.insert(best.arch.clone()) {
@@ -82,28 +82,31 @@ pub fn promised(
 /// # Errors
 /// If one is not in the space.
 pub fn subjects(index: &CostIndex, promised: &[LimitTrial]) -> Result<Subjects> {
-    promised
-        .iter()
-        .map(|LimitTrial { arch, .. }: &LimitTrial| {
-            Ok((Subject::Network(arch.clone()), index.space().lower(arch)?))
-        })
-        .collect()
+    let mut subjects = Subjects::new();
+    for LimitTrial { arch, .. } in promised {
+        subjects.insert(Subject::Network(arch.clone()), index.space().lower(arch)?);
+    }
+    Ok(subjects)
 }
 
-/// What was measured of them: to learn from them how far a search's sub-networks exceed what is predicted for them, or to
-/// judge that. Those without a sample are left out.
+/// The measured rows of the trials: they set how far a search's sub-networks exceed their predictions, or judge that.
+/// Trials without a sample are left out.
 pub fn searched(promised: &[LimitTrial], part: Part, folded: &Folded<'_>) -> Vec<SearchedRow> {
     let rounded = |us: f64| base::document::rounded(us, 6);
-    let row = |LimitTrial { limit_us, arch, predicted_us }: &LimitTrial| {
+    let mut rows = Vec::new();
+    for LimitTrial { limit_us, arch, predicted_us } in promised {
         let subject = Subject::Network(arch.clone());
-        Some(SearchedRow {
+        let (Some(took), Some(sessions)) = (folded.row(&subject), folded.measured.get(&subject)) else {
+            continue;
+        };
+        rows.push(SearchedRow {
             limit_us: rounded(*limit_us),
             arch: arch.clone(),
             part,
             predicted_us: rounded(*predicted_us),
-            took: folded.row(&subject)?,
-            sessions: folded.measured.get(&subject)?.clone(),
-        })
-    };
-    promised.iter().filter_map(row).collect()
+            took,
+            sessions: sessions.clone(),
+        });
+    }
+    rows
 }

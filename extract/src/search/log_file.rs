@@ -1,7 +1,7 @@
-//! A search's log: what was estimated of which sub-network, line by line, so that a search that was interrupted goes on with
-//! it and estimates nothing twice.
+//! A search's log: the estimates of each sub-network, line by line, so that an interrupted search continues with it and
+//! estimates nothing twice.
 //!
-//! Knows nothing of who estimates: a header says of which problem the values are, and another problem's are refused.
+//! Knows nothing of estimators: a header names the problem of the values, and another problem's values are refused.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -17,14 +17,14 @@ use space::{Arch, GeneRow, SearchSpace};
 use super::value_form::ValueForm;
 use crate::error::{Error, Result};
 
-/// What the header's `kind` says.
+/// The header's `kind`.
 const KIND: &str = "search-log";
 /// Version of the form that this code writes and reads.
 const VERSION: u32 = 1;
-/// What is expected of lines.
+/// The expected form of lines.
 const ONCE: &str = "each sub-network once for each fidelity";
 
-/// What must be the same for values to answer a search's questions.
+/// The settings that must agree for a search to use a log's values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSetting {
     /// Name of the searched space.
@@ -33,7 +33,7 @@ pub struct LogSetting {
     pub space_fingerprint: String,
     /// The seed of the search's random choices.
     pub seed: u64,
-    /// What each line has a value of, in order.
+    /// The metrics of each line's values, in order.
     pub metrics: Vec<Metric>,
     /// Hashes of what was read, by what it is: `estimator`, `latency_table`, `supernet`.
     pub inputs: BTreeMap<String, String>,
@@ -89,12 +89,12 @@ impl LogSetting {
     }
 }
 
-/// What was estimated of a sub-network.
+/// The estimates of a sub-network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoggedEstimate {
     /// The sub-network.
     pub arch: Arch,
-    /// How closely it was looked at.
+    /// The fidelity of the estimates.
     pub fidelity: Fidelity,
     /// A value of each metric.
     pub values: Vec<MetricValue>,
@@ -286,10 +286,10 @@ pub struct LogFile {
     sync: Every,
 }
 
-/// How often the file is synced while it grows; a power cut loses no more than this and the last line.
+/// Time between syncs while the file grows; a power cut loses no more than this and the last line.
 const SYNC: Duration = Duration::from_secs(1);
 
-/// What to do about a file that is of no use.
+/// The next step for an unusable file.
 const NEXT: &str = "repeat the search that wrote it, or give the log another name";
 
 const REFUSALS: Refusals<'_> = Refusals {
@@ -345,7 +345,7 @@ impl LogFile {
         Ok(())
     }
 
-    /// What was estimated, in order.
+    /// The estimates, in order.
     pub fn archive(&self) -> &Archive {
         &self.archive
     }

@@ -1,4 +1,4 @@
-//! What a search found, judged: by the predictor's error, or by evaluating the best of it on validation images too.
+//! Judges a search's result by the predictor's error, or by also evaluating the best candidates on validation images.
 //!
 //! Knows nothing of weights or images: who evaluates says of each image whether its class was found.
 
@@ -17,14 +17,14 @@ use crate::accuracy::shrink::{Counted, NORMAL_95, binomial, shrink, variance_bet
 use crate::accuracy::{AccuracyEstimator, FitConfig};
 use crate::error::{Error, Result};
 
-/// What is searched, and how.
+/// The problem of a search.
 #[derive(Clone, Copy)]
 pub struct ValidationProblem<'a> {
     /// Costs of the space's sub-networks.
     pub index: &'a CostIndex,
-    /// What they must keep.
+    /// The limits of costs.
     pub limits: &'a Limits,
-    /// How candidates are made.
+    /// The settings of the search.
     pub config: &'a SearchConfig,
     /// Least accuracy that the lower end of the chosen one's interval must reach, if any.
     pub least_top1: Option<f64>,
@@ -32,7 +32,7 @@ pub struct ValidationProblem<'a> {
     pub stop: &'a AtomicBool,
 }
 
-/// How many are evaluated.
+/// The plan of evaluations.
 #[derive(Clone, Debug)]
 pub struct ValidationPlan<'a> {
     /// Sub-networks in each round: the best that were not evaluated before.
@@ -41,7 +41,7 @@ pub struct ValidationPlan<'a> {
     pub rounds: usize,
     /// The rows that the estimator was fitted to; needed for more than one round.
     pub rows: Option<&'a AccuracyFile>,
-    /// How it is fitted again.
+    /// The settings of fits between rounds.
     pub fit: FitConfig,
 }
 
@@ -66,11 +66,11 @@ pub struct Evaluated {
     pub top1: f64,
     /// Number of these images.
     pub n: u64,
-    /// What is to be expected of it, by both.
+    /// The expected accuracy, by prediction and count.
     pub accuracy: f64,
 }
 
-/// What came of a search whose best were evaluated.
+/// The result of a search whose best candidates were evaluated.
 #[derive(Clone, Debug)]
 pub struct ValidatedSearch {
     /// The last search, its best candidate that of the highest expected accuracy of all that were evaluated.
@@ -82,7 +82,7 @@ pub struct ValidatedSearch {
 }
 
 impl ValidatedSearch {
-    /// What the best sub-network was selected on: the images that were counted; `None` where nothing was evaluated.
+    /// The images that the best sub-network was selected on: those that were counted; `None` where nothing was evaluated.
     pub fn selected_on(&self) -> Option<SelectedOn> {
         let Self { evaluated, rounds, .. } = self;
         let n = evaluated.first()?.n;
@@ -92,7 +92,7 @@ impl ValidatedSearch {
     }
 }
 
-/// Says of each validation image whether a sub-network finds its class; `None` where it was told to stop.
+/// Says of each validation image whether a sub-network finds its class; `None` if it was stopped.
 pub type Evaluate<'a> = dyn FnMut(&Arch) -> Result<Option<Vec<bool>>> + 'a;
 
 /// One that was evaluated, with its images.
@@ -123,7 +123,7 @@ struct Round {
 /// fitted to, and the images'. Where the predictor was imported neither is known.
 ///
 /// # Errors
-/// If the lower end of the best one's interval is below `least_top1`, or not known though asked for; or if what the
+/// If the lower end of the best one's interval is below `least_top1`, or not known though requested; or if what the
 /// predictor says cannot be a share.
 pub fn judge_by_predictor(
     report: &mut SearchReport,
@@ -164,8 +164,9 @@ fn expect(candidate: &mut Candidate, estimator: &AccuracyEstimator, offset: f64)
 }
 
 fn give(candidate: &mut Candidate, accuracy: f64, deviation: Option<f64>, from: AccuracyFrom) {
-    let end = |side: f64, deviation: f64| rounded(accuracy + side * NORMAL_95 * deviation, DECIMALS);
-    let interval = deviation.map(|deviation| [-1.0, 1.0].map(|side| end(side, deviation)));
+    let interval = deviation.map(|deviation| {
+        [-1.0, 1.0].map(|side: f64| rounded(accuracy + side * NORMAL_95 * deviation, DECIMALS))
+    });
     candidate.set_accuracy(rounded(accuracy, DECIMALS), interval);
     candidate.accuracy_from = Some(from);
 }
@@ -242,7 +243,7 @@ fn refitted(plan: &ValidationPlan<'_>, rounds: &[Round]) -> Result<AccuracyEstim
     AccuracyEstimator::fit(&file, &plan.fit)
 }
 
-/// Evaluates candidates until told to stop; whether it was.
+/// Evaluates candidates until stopped; returns whether it was.
 fn count(candidates: Vec<Candidate>, evaluate: &mut Evaluate<'_>) -> Result<(Vec<Count>, bool)> {
     let mut counts = Vec::with_capacity(candidates.len());
     for candidate in candidates {
@@ -297,7 +298,8 @@ fn judge_round(round: &Round, number: usize, noise: f64) -> (Vec<(Candidate, Eva
     let top1: Vec<f64> = counts.iter().map(Count::top1).collect();
     let error = estimator.report().map(|report| report.rmse.value.powi(2));
     let shrunk = shrink(&Counted { expected: &expected, top1: &top1, noise, error });
-    let one = |(place, count): (usize, &Count)| {
+    let mut judged = Vec::with_capacity(counts.len());
+    for (place, count) in counts.iter().enumerate() {
         let mut candidate = count.candidate.clone();
         let accuracy = shrunk.accuracies[place];
         let n = count.hits.len() as u64;
@@ -308,9 +310,9 @@ fn judge_round(round: &Round, number: usize, noise: f64) -> (Vec<(Candidate, Eva
         let [expected, top1] = [expected[place], top1[place]].map(|share| rounded(share, DECIMALS));
         let arch = candidate.arch.clone();
         let accuracy = candidate.accuracy();
-        (candidate, Evaluated { arch, round: number, expected, top1, n, accuracy })
-    };
-    (counts.iter().enumerate().map(one).collect(), shrunk.offset)
+        judged.push((candidate, Evaluated { arch, round: number, expected, top1, n, accuracy }));
+    }
+    (judged, shrunk.offset)
 }
 
 /// The front as it is now expected: by counts where there are some, else by the predictor less what it was wrong by. Its

@@ -1,4 +1,4 @@
-//! The form in which files hold what is expected of a metric.
+//! The form in which files hold the expected value of a metric.
 
 use search::MetricValue;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! Measuring this machine: anchors, the plan, limits, the table.
+//! Measures this machine: anchors, the plan, limits, the table.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -7,18 +7,18 @@ use std::time::Duration;
 use base::timing::unix_seconds;
 use command::{Common, Ending, stop_flag, wrote};
 use extract::latency::{
-    Campaign, Conditions, DeviceFacts, Engine, Folded, LatencyTable, MeasureContext, MeasurePlan, RowsLog,
-    Session, Subject, Subjects, run_plan,
+    Campaign, Conditions, DeviceFacts, Engine, Folded, LatencyTable, MeasureConfig, MeasureContext,
+    MeasurePlan, MeasureTask, RowsLog, Session, Subject, Subjects, run_plan,
 };
 use serde_json::json;
 use space::SearchSpace;
 use tracing::info;
 
 use super::limits::search_limits;
-use super::{Arguments, plan, say_stale, summarize};
+use super::{Arguments, flags, plan, say_stale, summarize};
 use crate::cli::engine::show;
 
-/// What a measuring works with.
+/// The inputs of one run.
 pub struct Here<'a> {
     pub arguments: &'a Arguments,
     pub output: &'a Common,
@@ -29,12 +29,13 @@ pub struct Here<'a> {
 
 pub fn measure(
     arguments: &Arguments,
-    output: &Common,
     space: &SearchSpace,
-    (present, out): (Option<LatencyTable>, &Path),
+    present: Option<LatencyTable>,
+    out: &Path,
 ) -> anyhow::Result<Ending> {
+    let output = &arguments.common;
     let stop = stop_flag()?;
-    let backend = arguments.on.backend(arguments.dtype)?;
+    let backend = arguments.on.backend(flags::number_type(arguments))?;
     let engine =
         &*arguments.engine.open(&backend, rayon::current_num_threads(), usize::from(arguments.batch))?;
     let device = DeviceFacts::this_machine(arguments.device_name.as_deref())
@@ -68,7 +69,7 @@ pub fn measure(
     here.finish(&mut table, &mut bench, log, &campaign, out)
 }
 
-/// What is sampled goes to a file beside the table, where a run that was killed may have left some.
+/// Opens the file next to the table that takes the samples; a run that was killed may have left some in it.
 fn open_log(
     out: &Path,
     plan: &MeasurePlan,
@@ -84,7 +85,7 @@ fn open_log(
         let path = path.display();
         let aside = aside.display();
         info!(
-            "{path} held samples taken with other flags: they are kept in {aside}, and `--rows {aside}` adds them to a table"
+            "{path} held samples taken with other flags: they are retained in {aside}, and `--rows {aside}` adds them to a table"
         );
     }
     let lines = log.rows().visits().count();
@@ -118,14 +119,9 @@ impl Here<'_> {
         let mut config = self.plan.config();
         config.budget = config.budget.mul_f64(STATE_SHARE);
         let bar = self.output.plain_bar(anchors.len() as u64);
-        let config = extract::latency::MeasureConfig { spread: 0.0, ..config };
-        bench.measure(
-            (&anchors, None),
-            &config,
-            log,
-            &mut |progress: extract::latency::Progress<'_>| show(&bar, &progress),
-            self.stop,
-        )?;
+        let config = MeasureConfig { spread: 0.0, ..config };
+        let task = MeasureTask { subjects: &anchors, space: None, config: &config };
+        bench.measure(task, log, &mut |progress| show(&bar, &progress), self.stop)?;
         bar.finish_and_clear();
         let folded = Folded::new(log.rows(), self.plan.kept_us, self.plan.half_width);
         let accepted = anchors
@@ -184,7 +180,7 @@ impl Here<'_> {
         let mut spent = campaign.spent;
         let mut interrupted = campaign.interrupted;
         if !interrupted && campaign.unmeasured_layers == 0 && self.arguments.limits > 0 {
-            let searched = search_limits(self, table, spent, (bench, &mut log))?;
+            let searched = search_limits(self, table, spent, bench, &mut log)?;
             spent += searched.spent;
             interrupted = searched.interrupted;
         }

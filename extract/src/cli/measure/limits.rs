@@ -1,13 +1,15 @@
-//! Sub-networks that are searched for latency limits: some set the margin, others judge it.
+//! Searches sub-networks for latency limits: some set the margin, others judge it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use extract::accuracy::AccuracyEstimator;
 use extract::latency::fitted::Part;
-use extract::latency::{Folded, LatencyKind, LatencyTable, MeasureConfig, MeasureContext, RowsLog};
+use extract::latency::{
+    Folded, LatencyKind, LatencyTable, MeasureConfig, MeasureContext, MeasureTask, RowsLog,
+};
 use extract::search::{
-    LimitTrial, Objective, SyntheticObjective, Wanted, cost_index, promised, searched, subjects,
+    LimitPlan, LimitTrial, Objective, SyntheticObjective, cost_index, promised, searched, subjects,
 };
 use space::Arch;
 use tracing::info;
@@ -22,7 +24,7 @@ const OBJECTIVES: u64 = 60;
 /// Seconds for each sub-network.
 const SECONDS_EACH: f64 = 0.6;
 
-/// How far searching and measuring came.
+/// The time spent, and whether all was measured.
 pub struct Searched {
     pub spent: Duration,
     pub interrupted: bool,
@@ -34,7 +36,8 @@ pub fn search_limits(
     here: &Here<'_>,
     table: &mut LatencyTable,
     before: Duration,
-    (bench, log): (&mut MeasureContext<'_>, &mut RowsLog),
+    bench: &mut MeasureContext<'_>,
+    log: &mut RowsLog,
 ) -> anyhow::Result<Searched> {
     let mut all = Searched { spent: Duration::ZERO, interrupted: false };
     if table.fit_of(here.space).is_none() {
@@ -50,13 +53,8 @@ pub fn search_limits(
         let config = MeasureConfig { budget, spread: 0.0, ..here.plan.config() };
         let bar = here.output.plain_bar(found.len() as u64);
         let fingerprint = here.plan.fingerprint.as_str();
-        let measured = bench.measure(
-            (&subjects, Some(fingerprint)),
-            &config,
-            log,
-            &mut |progress: extract::latency::Progress<'_>| show(&bar, &progress),
-            here.stop,
-        )?;
+        let task = MeasureTask { subjects: &subjects, space: Some(fingerprint), config: &config };
+        let measured = bench.measure(task, log, &mut |progress| show(&bar, &progress), here.stop)?;
         bar.finish_and_clear();
         if measured.unaccepted > 0 {
             let lost = measured.unaccepted;
@@ -64,7 +62,7 @@ pub fn search_limits(
         }
         all.spent += measured.spent;
         all.interrupted |= measured.interrupted;
-        enter(here, table, (&found, part), log)?;
+        enter(here, table, &found, part, log)?;
         if all.interrupted {
             break;
         }
@@ -76,7 +74,8 @@ pub fn search_limits(
 fn enter(
     here: &Here<'_>,
     table: &mut LatencyTable,
-    (found, part): (&[LimitTrial], Part),
+    found: &[LimitTrial],
+    part: Part,
     log: &RowsLog,
 ) -> anyhow::Result<()> {
     let folded = Folded::new(log.rows(), here.plan.kept_us, here.plan.half_width);
@@ -94,7 +93,7 @@ fn enter(
     Ok(())
 }
 
-/// What searches find for the limits, with other objectives each round.
+/// The sub-networks that searches find for the limits, with other objectives in each round.
 fn found(here: &Here<'_>, table: &LatencyTable, round: u64) -> anyhow::Result<Vec<LimitTrial>> {
     let estimator = here.arguments.estimator.as_deref().map(AccuracyEstimator::read).transpose()?;
     let seeds = OBJECTIVES * round..OBJECTIVES * (round + 1);
@@ -111,6 +110,6 @@ fn found(here: &Here<'_>, table: &LatencyTable, round: u64) -> anyhow::Result<Ve
     }
     let limits = here.arguments.limits as usize;
     let seed = here.arguments.seed.wrapping_add(round);
-    let wanted = Wanted { limits, each: EACH, spent: &spent, seed };
-    Ok(promised(&index, &objectives, &wanted, here.stop)?)
+    let plan = LimitPlan { limits, each: EACH, spent: &spent, seed };
+    Ok(promised(&index, &objectives, &plan, here.stop)?)
 }

@@ -1,4 +1,4 @@
-//! What a search says of the latency table that it relies on.
+//! A search's messages about the latency table that it relies on.
 
 use base::timing::unix_seconds;
 use extract::latency::{LatencyKind, LatencyModel, LatencyTable};
@@ -10,16 +10,18 @@ use tracing::{info, warn};
 
 const SECONDS_PER_DAY: f64 = 86_400.0;
 
-/// Says who measured, how long ago, and what of it is uncertain.
+/// Reports the device, the table's age, and what is uncertain.
 pub fn say(
-    (table, model): (&LatencyTable, &LatencyModel<'_>),
+    table: &LatencyTable,
+    model: &LatencyModel<'_>,
     space: &SearchSpace,
-    (asked, found): (LatencyKind, &Found),
+    requested: LatencyKind,
+    found: &Found,
 ) -> anyhow::Result<()> {
     let engine = &table.engine;
     let measured = format!("latencies of {}, {} {}", table.device.name, engine.engine, engine.engine_version);
     info!("{measured}, {} sessions{}", table.sessions().len(), age(table));
-    if asked != model.kind() {
+    if requested != model.kind() {
         info!("note: the table knows {} latencies only", model.kind());
     }
     let rows: Vec<_> = space.layers().keys().filter_map(|key| table.rows().get(key)).collect();
@@ -27,7 +29,7 @@ pub fn say(
     let unaccepted = rows.iter().filter(|row| !row.accepted).count();
     if unconverged > 0 {
         warn!(
-            "{unconverged} of {} layers of the space are known less well than asked for, {unaccepted} of them too badly to count; extract measure --missing tries them again",
+            "{unconverged} of {} layers of the space are known less well than requested, {unaccepted} of them too badly to count; extract measure --missing tries them again",
             rows.len()
         );
     }
@@ -44,7 +46,7 @@ pub fn say(
     Ok(())
 }
 
-/// How long ago it was measured, where the table says when.
+/// The table's age, if it has a date.
 fn age(table: &LatencyTable) -> String {
     let Some(then) = table.run.get("unix_seconds").and_then(Value::as_u64) else { return String::new() };
     let days = unix_seconds().saturating_sub(then) as f64 / SECONDS_PER_DAY;

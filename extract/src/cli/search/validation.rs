@@ -1,4 +1,4 @@
-//! What `extract search` is told about evaluating what it finds.
+//! The flags of `extract search` that evaluate its best candidates.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -85,7 +85,7 @@ impl ValidationFlags {
         let backend = backend()?;
         let supernet = Supernet::read(supernet)?.on(&backend)?;
         check_supernet(estimator, &supernet)?;
-        let dataset = open_data(output, (data, self.dataset_toml.as_deref()), &supernet)?;
+        let dataset = open_data(output, data, self.dataset_toml.as_deref(), &supernet)?;
         let dataset = self.val_images.of(supernet.see(&dataset, false)?);
         let rows = self.rows(&supernet, &dataset)?;
         let calibration = rows.as_ref().map_or_else(Calibration::default, |rows| rows.calibration);

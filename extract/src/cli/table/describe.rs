@@ -1,4 +1,4 @@
-//! What a table says, in words and as JSON.
+//! Describes a table in words and as JSON.
 
 use std::fmt::Write;
 
@@ -11,12 +11,12 @@ fn per_cent(share: f64) -> f64 {
     100.0 * share
 }
 
-/// How many images at once, where it is not one.
+/// The batch size, if it is not one.
 pub fn describe_batch(engine: &EngineFacts) -> String {
     if engine.batch == 1 { String::new() } else { format!(" of a batch of {} images", engine.batch) }
 }
 
-/// How steady the machine was in each session, as the sentinel and the operating system tell.
+/// The machine's steadiness in each session, from the sentinel and the operating system.
 pub fn describe_machine(table: &LatencyTable) -> String {
     let noted = table.run.get("sessions").and_then(Value::as_array).cloned().unwrap_or_default();
     let mut lines = Vec::new();
@@ -73,7 +73,7 @@ fn conditions(noted: &Value) -> String {
     text
 }
 
-/// How well predictions fit, in words.
+/// The errors of predictions, in words.
 pub fn describe_validation(validation: &LatencyValidation, typical: Option<&ValidationTypical>) -> String {
     let mut text = format!(
         "{} sub-networks: mean error {:.1} % (of plain sums {:.1} %), {:.0} % within 5 %, {:.0} % within 10 %, Spearman {:.3}, Kendall {:.3}",
@@ -120,7 +120,7 @@ pub fn describe_validation(validation: &LatencyValidation, typical: Option<&Vali
     text
 }
 
-/// What a table knows of the sub-networks of a space, in words.
+/// A table's corrections for the sub-networks of a space, in words.
 pub fn describe_fit(fit: &SpaceFit) -> String {
     let terms = match fit.correction.form {
         Form::Sum => "the sum of layers".to_string(),
@@ -190,7 +190,7 @@ pub fn describe(table: &LatencyTable, coverage: Option<&Coverage>) -> String {
             .map_or_else(|| "none".to_string(), |[low, high]| format!("[{low:.3}, {high:.3}]"));
         let mark = match (row.converged, row.accepted) {
             (true, _) => "",
-            (false, true) => "  (less well known than asked for)",
+            (false, true) => "  (less well known than requested)",
             (false, false) => "  (too badly known to count)",
         };
         let _ = writeln!(

@@ -1,4 +1,4 @@
-//! Whole sub-networks of this machine against a table that was made before; then they are a session of it.
+//! Compares whole sub-networks measured on this machine with a table, and adds them to it as a session.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base::random::rng_for;
 use base::timing::unix_seconds;
-use command::{Common, Ending, stop_flag, warn_of_interrupted};
+use command::{Ending, stop_flag, warn_of_interrupted};
 use extract::latency::fitted::{Between, validation_of};
 use extract::latency::{
     Compared, Comparison, Conditions, DeviceFacts, LatencyTable, LatencyValidation, MeasureConfig,
@@ -26,11 +26,11 @@ const LEAST_SECONDS: f64 = 30.0;
 
 pub fn validate(
     arguments: &Arguments,
-    output: &Common,
-    (mut table, path): (LatencyTable, &Path),
+    mut table: LatencyTable,
+    path: &Path,
     space: &SearchSpace,
 ) -> anyhow::Result<Ending> {
-    let compared = measured(arguments, output, &table, space)?;
+    let compared = measured(arguments, &table, space)?;
     let (judges, validation) = judged(&compared);
     if !compared.met {
         warn!("the machine was never met undisturbed, so what was measured says nothing about the table");
@@ -42,15 +42,16 @@ pub fn validate(
     document["met"] = json!(compared.met);
     let text = describe_networks(&compared.networks, &validation);
     if !arguments.no_add && !compared.interrupted {
-        add((&mut table, path), &compared, space)?;
+        add(&mut table, path, &compared, space)?;
     }
-    output.print(&document, || text)?;
+    arguments.common.print(&document, || text)?;
     Ok(if compared.interrupted { Ending::Interrupted } else { Ending::Done })
 }
 
 /// The session becomes one of the table, unless the file may not be written.
 fn add(
-    (table, path): (&mut LatencyTable, &Path),
+    table: &mut LatencyTable,
+    path: &Path,
     compared: &Compared,
     space: &SearchSpace,
 ) -> anyhow::Result<()> {
@@ -67,7 +68,7 @@ fn add(
     Ok(())
 }
 
-/// Sub-networks whose measurement counts; all, where none does.
+/// The sub-networks whose measurement counts; all of them if none does.
 fn judged(compared: &Compared) -> (Vec<&NetworkRow>, LatencyValidation) {
     let all: Vec<&NetworkRow> = compared.networks.iter().collect();
     let accepted: Vec<&NetworkRow> = all.iter().filter(|network| network.took.accepted).copied().collect();
@@ -79,7 +80,7 @@ fn judged(compared: &Compared) -> (Vec<&NetworkRow>, LatencyValidation) {
     (judges, validation)
 }
 
-/// What was met next to what the table calls typical.
+/// The measured latencies against the table's typical ones.
 fn typical(table: &LatencyTable, space: &SearchSpace, judges: &[&NetworkRow]) -> serde_json::Value {
     let Some(fit) = table.fit_of(space) else { return serde_json::Value::Null };
     let factor = fit.typical_factor();
@@ -95,12 +96,7 @@ fn typical(table: &LatencyTable, space: &SearchSpace, judges: &[&NetworkRow]) ->
     })
 }
 
-fn measured(
-    arguments: &Arguments,
-    output: &Common,
-    table: &LatencyTable,
-    space: &SearchSpace,
-) -> anyhow::Result<Compared> {
+fn measured(arguments: &Arguments, table: &LatencyTable, space: &SearchSpace) -> anyhow::Result<Compared> {
     let archs = archs(arguments, space)?;
     warn_of_interrupted(&arguments.arch);
     let backend = arguments.on.backend(table.engine.dtype.parse().unwrap_or_default())?;
@@ -111,7 +107,7 @@ fn measured(
     let mut stopwatch = engine.stopwatch();
     let stop = stop_flag()?;
     let mut bench = MeasureContext { engine, stopwatch: stopwatch.as_mut(), conditions: Conditions::now };
-    let bar = output.plain_bar(archs.len() as u64);
+    let bar = arguments.common.plain_bar(archs.len() as u64);
     let usual = (SECONDS_EACH * archs.len() as f64).max(LEAST_SECONDS);
     let budget = arguments.budget.map_or(Duration::from_secs_f64(usual), Duration::from_secs);
     let config = MeasureConfig { half_width: table.half_width, budget, ..MeasureConfig::default() };
@@ -131,7 +127,7 @@ fn measured(
     Ok(compared)
 }
 
-/// Those that were named, and random ones.
+/// The named sub-networks, and random ones.
 fn archs(arguments: &Arguments, space: &SearchSpace) -> anyhow::Result<Vec<Arch>> {
     let mut archs = arguments
         .arch

@@ -10,7 +10,7 @@ use space::{Arch, preset, sampler};
 use super::*;
 use crate::latency::engine::{Run, Stepped};
 
-/// How much slower than undisturbed the machine is, as time goes by.
+/// The machine's slowdown over time.
 struct Machine {
     /// When each state ends, in nanoseconds, and its level.
     states: Vec<(u64, f64)>,
@@ -50,7 +50,7 @@ struct FakeEngine<'a> {
     now: AtomicU64,
     visited: Mutex<Vec<String>>,
     machine: &'a Machine,
-    /// How fast everything becomes slower, per second.
+    /// Slowdown per second.
     drift: f64,
 }
 
@@ -69,7 +69,7 @@ impl<'a> FakeEngine<'a> {
     }
 }
 
-/// What a layer takes undisturbed, in nanoseconds.
+/// A layer's undisturbed time, in nanoseconds.
 fn length(layer: &LayerSpec) -> f64 {
     20_000.0 + 200.0 * layer.key().len() as f64
 }
@@ -159,9 +159,8 @@ fn run_with(
         conditions,
     };
     let measured = measure(
-        (subjects, Some("print")),
+        MeasureTask { subjects, space: Some("print"), config },
         instruments,
-        config,
         log,
         &mut |_: Progress<'_>| {
             visits += 1;
@@ -254,7 +253,7 @@ fn a_machine_that_is_never_fast_says_so() {
     let mut never = Machine::random(3, 0.999_999, (1e-9, 1e-8), &[(1.2, 1.9)]);
     never.states.retain(|(_, level)| *level > 1.0);
     assert_eq!(accepted("never fast, nothing known", &never, &seconds(30)), 0.0);
-    // always as slow: nothing tells but an earlier session
+    // always as slow: only an earlier session shows it
     let kept = MeasureConfig { kept_us: Some(SENTINEL_NS / 1e3), ..seconds(30) };
     assert_eq!(accepted("never fast, fast time known", &Machine::steady(1.4), &kept), 0.0);
     let outcome = run(&Machine::steady(1.4), &kept);
@@ -364,5 +363,6 @@ fn an_engine_error_ends_it() {
     let stop = AtomicBool::new(false);
     let config = MeasureConfig::default();
     let mut log = RowsLog::in_memory(setting());
-    assert!(measure((&layers(), None), instruments, &config, &mut log, &mut |_| (), &stop).is_err());
+    let task = MeasureTask { subjects: &layers(), space: None, config: &config };
+    assert!(measure(task, instruments, &mut log, &mut |_| (), &stop).is_err());
 }

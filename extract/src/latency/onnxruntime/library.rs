@@ -1,4 +1,4 @@
-//! ONNX Runtime's shared library: found, loaded once in a process, asked for its version.
+//! ONNX Runtime's shared library: found, loaded once per process, and its version.
 
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::error::Error;
@@ -105,7 +105,7 @@ fn not_loaded(path: &Path, error: LoadDynamicError) -> base::Error {
     }
 }
 
-/// What the library says its version is, such as `1.32.0`.
+/// The library's version, such as `1.32.0`.
 ///
 /// There is no safe call that returns it. But a model of a file format that no version has is refused in a sentence
 /// that ends in the version; a library that says something else is described by how it was built.

@@ -49,10 +49,10 @@ fn what_a_table_has_is_not_measured_again_but_for_anchors() {
 /// The plan with a network in which a block's output is added to its input.
 fn with_a_graph() -> MeasurePlan {
     let mut plan = plan(1);
-    let spec = |key: &str| key.parse::<LayerSpec>().expect("a key");
     let keys = ["stem k3 s1 1-4 relu @8x8", "conv k3 4-4 relu @8x8", "sum2 4 @8x8"];
     for key in keys {
-        let layer = PlannedLayer { spec: spec(key), resolutions: vec![8.into()], known: false };
+        let spec: LayerSpec = key.parse().expect("a key");
+        let layer = PlannedLayer { spec, resolutions: vec![8.into()], known: false };
         plan.layers.insert(key.to_string(), layer);
     }
     let inputs = [vec![None], vec![Some(0)], vec![Some(0), Some(1)]];

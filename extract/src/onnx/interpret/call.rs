@@ -8,14 +8,14 @@ use crate::error::{Error, Result};
 /// The most values that may be alive at once, per value of the input: a wide layer on a grey image has some hundred.
 const LIVE_PER_INPUT: usize = 1 << 16;
 
-/// The most operations per value of the input beside one for each weight, which is what convolutions of maps that never
-/// grow take at most.
+/// The most operations per value of the input, plus one for each weight: convolutions of maps that never grow take no
+/// more.
 const OPERATIONS_PER_INPUT: usize = 1 << 20;
 
 /// Larger whole numbers in attributes are refused, so that no sum of sizes overflows.
 const LARGEST_INT: i64 = 1 << 16;
 
-/// What is left of memory and time. Both follow from the data that is there, so that a small file cannot ask for much.
+/// The memory and time that are left. Both follow from the data that is there, so that a small file cannot request much.
 pub(super) struct Limits {
     live: usize,
     operations: usize,
@@ -89,8 +89,11 @@ impl<'a> Call<'a> {
 
     /// The sizes of an input of `N` dimensions.
     pub(super) fn sizes<const N: usize>(&self, array: &Array) -> Result<[usize; N]> {
-        let got = || self.wrong("inputs", format!("{N} dimensions"), format!("shape {:?}", array.shape));
-        array.shape.as_slice().try_into().map_err(|_| got())
+        array
+            .shape
+            .as_slice()
+            .try_into()
+            .map_err(|_| self.wrong("inputs", format!("{N} dimensions"), format!("shape {:?}", array.shape)))
     }
 
     /// A whole number, or its default.

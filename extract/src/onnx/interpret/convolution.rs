@@ -42,7 +42,7 @@ pub(super) fn conv(call: &mut Call) -> Result<Array> {
         let size = rows * columns;
         let kernels = weight.values[filter * fan_in * size..(filter + 1) * fan_in * size].chunks(size);
         for (input, kernel) in inputs.zip(kernels) {
-            add_filtered(&window, &maps, (input, kernel), output);
+            add_filtered(&window, &maps, input, kernel, output);
         }
     });
     Ok(Array { shape, values })
@@ -69,7 +69,7 @@ struct Maps {
 }
 
 /// Adds one input map, filtered by one kernel, to an output map.
-fn add_filtered(window: &Window, maps: &Maps, (input, kernel): (&[f32], &[f32]), output: &mut [f32]) {
+fn add_filtered(window: &Window, maps: &Maps, input: &[f32], kernel: &[f32], output: &mut [f32]) {
     let [height, width] = maps.size;
     let [out_height, out_width] = maps.output;
     let [row_stride, stride] = window.strides;

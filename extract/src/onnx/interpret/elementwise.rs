@@ -1,4 +1,4 @@
-//! Operators that take each value by itself, and those that take pairs of them.
+//! Elementwise operators on one input or on pairs.
 
 use super::super::decoded::Array;
 use super::call::Call;
@@ -108,7 +108,7 @@ fn pairs(call: &mut Call, function: impl Fn(f32, f32) -> f32) -> Result<Array> {
     Ok(Array { shape, values })
 }
 
-/// How far neighbors of each dimension lie apart; 0 for a size of 1, which serves for all.
+/// The stride of each dimension; 0 for a size of 1, which is broadcast.
 fn strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![0; shape.len()];
     let mut apart = 1;

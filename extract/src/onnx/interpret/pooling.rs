@@ -10,7 +10,7 @@ use crate::error::Result;
 /// `MaxPool` in two dimensions; its padding is below every value.
 pub(super) fn max_pool(call: &mut Call) -> Result<Array> {
     call.takes(1, &[&ATTRIBUTES[..], &["storage_order"]].concat())?;
-    call.switch("storage_order", false)?; // of the indices, which are not asked for
+    call.switch("storage_order", false)?; // of the indices, which are not requested
     let window = Window::of_pooling(call)?;
     // not `max`, which would drop a NaN
     pool(call, &window, |values, _| {

@@ -1,4 +1,4 @@
-//! How convolutions and poolings move over a map.
+//! The windows that convolutions and poolings move over a map.
 
 use super::call::Call;
 use crate::error::Result;

@@ -38,7 +38,7 @@ pub(super) fn append(
     Ok(())
 }
 
-/// Means over squares beside one another; of one that is cut off at the edge, over what there is of it.
+/// Means over adjacent squares; a square that is cut off at the edge is averaged over its part inside.
 fn mean_of_squares(graph: &mut GraphProto, name: String, input: &str, side: usize) {
     let attributes = vec![
         ints("kernel_shape", &[side; 2]),

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::onnx::graph::GraphProto;
 use crate::onnx::weights::LayerWeights;
 
-/// What the operator says of itself.
+/// The operator's fields.
 pub(super) struct Conv {
     pub kernel: usize,
     pub stride: usize,

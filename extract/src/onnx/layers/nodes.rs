@@ -1,4 +1,4 @@
-//! Nodes that several layers are made of.
+//! Nodes that several layers use.
 
 use space::Activation;
 
@@ -6,7 +6,7 @@ use crate::onnx::graph::{GraphProto, float, int, ints};
 use crate::onnx::proto::AttributeProto;
 use crate::onnx::weights::Numbers;
 
-/// How a convolution moves over its input; its padding is `kernel / 2` on every side.
+/// A convolution's kernel, stride and groups; its padding is `kernel / 2` on every side.
 pub(super) struct Window {
     pub kernel: usize,
     pub stride: usize,
@@ -14,7 +14,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// That of a 1x1 convolution.
+    /// A 1x1 convolution.
     pub const POINT: Self = Self { kernel: 1, stride: 1, groups: 1 };
 }
 

@@ -22,7 +22,7 @@ fn index_of(space: &SearchSpace) -> CostIndex {
     cost_index(space, &made_up_table(space), LatencyKind::Undisturbed).expect("covered")
 }
 
-/// What a strategy finds with a log, where an interruption ends it after `most` estimates; and how many were made.
+/// A strategy's outcome with a log, interrupted after `most` estimates; and the number of estimates.
 fn solved(index: &CostIndex, name: &str, most: usize, log: &mut dyn Log) -> (Outcome, usize) {
     let objective = SyntheticObjective::new(index.space(), 2);
     let counting = Counting::new(Predictor::top1(index.space(), &objective).expect("the same space"), most);

@@ -15,7 +15,7 @@ const IMAGES: usize = 2000;
 struct World {
     encoder: Encoder,
     gains: Vec<f64>,
-    /// How hard each image is; all sub-networks meet the same.
+    /// The difficulty of each image; all sub-networks meet the same.
     hardness: Vec<f64>,
 }
 
