@@ -188,7 +188,8 @@ fn gradients_are_the_same_at_any_number_of_threads() {
             let loss = student
                 .learn(&arch, &images(&space, 28, 32), &target, None, &gradients)
                 .expect("a step")
-                .loss.read()
+                .loss
+                .read()
                 .expect("known");
             let all: Vec<f32> = gradients
                 .touched()

@@ -33,7 +33,13 @@ fn after_a_divergence_the_finished_phase_serves_on() {
     ] {
         write_file(at.join(format!("{name}.toml")), recipe(lr, more));
     }
-    assert_fails("supernet", at, &format!("{TRAIN} --recipe wild.toml --out run"), 1, "continue with --resume");
+    assert_fails(
+        "supernet",
+        at,
+        &format!("{TRAIN} --recipe wild.toml --out run"),
+        1,
+        "continue with --resume",
+    );
     let kept = Checkpoint::read(&at.join("run/checkpoint.safetensors")).expect("sound").training;
     assert_eq!(kept.step, 16, "the end of the first phase");
     let files = ["plan.json", "log.jsonl", "checkpoint.safetensors", "teacher.safetensors"];

@@ -1,4 +1,4 @@
-use network::model_folder::{FineTuned, FineTunedFrom, MeasuredAccuracy, ModelOrigin};
+use network::model_folder::{FineTuned, FineTunedFrom, MeasuredAccuracy, ModelDescription, ModelOrigin};
 use space::SearchSpace;
 
 use super::super::testing::{largest, request, supernet};
@@ -27,7 +27,8 @@ fn classifier(model: &ModelFolder) -> String {
 /// A folder of the same weights, of another space or origin.
 fn rebuilt(model: &ModelFolder, space: &SearchSpace, origin: ModelOrigin) -> ModelFolder {
     let ModelConfig { arch, input, classes, .. } = model.config.clone();
-    ModelFolder::new((space, &arch), model.tensors.clone(), input, classes, origin).expect("f32")
+    let description = ModelDescription { space, arch: &arch, input, classes, origin };
+    ModelFolder::new(description, model.tensors.clone()).expect("f32")
 }
 
 fn change_weight(model: &mut ModelFolder) {
