@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn weights_are_the_parts_of_shared_ones_that_they_take() {
-        for name in ["tiny", "tiny-choice", "tiny-resnet", "tiny-spectrogram"] {
+        for name in ["tiny", "tiny-resnet", "tiny-spectrogram"] {
             let space = preset(name).expect("a preset");
             let shared = lively(&space);
             let layers = space.lower(&sampler::smallest(&space)).expect("legal");

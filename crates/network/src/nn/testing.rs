@@ -88,7 +88,7 @@ pub(crate) fn assert_close(what: &str, got: &[f32], expected: &[f64], tolerance:
 
 /// Compares the layer of a key with its definition: with running statistics and with the batch's, folded, and its gradients
 /// with the definition's central differences.
-pub(in crate::nn) fn check(key: &str, definition: impl Fn(&Naive, &[Maps]) -> Maps) {
+pub(super) fn check(key: &str, definition: impl Fn(&Naive, &[Maps]) -> Maps) {
     for backend in [Backend::detect(), Backend::reference()] {
         let case = Case::new(key, backend);
         case.check_forward(&definition);
