@@ -77,7 +77,7 @@ fn a_failed_export_leaves_the_earlier_one() {
     for (request, part) in [
         (request(&sound, &foreign), "r40x101"),
         (request(&without, &arch), "leave out --inherit-bn"),
-        (request(&broken, &arch), "running_var: expected finite values, got NaN"),
+        (request(&broken, &arch), "expected finite values, got NaN"),
         (ofa, "ofa"),
     ] {
         let error = export(&request, &folder).err().expect(part).to_string();
