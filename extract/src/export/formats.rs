@@ -144,6 +144,7 @@ mod tests {
         let smallest = space::sampler::smallest(&model.config.space);
         let other = json_bytes(&net_config(&model.config.space, &smallest).expect("of its family"));
         let sound = contents(&model, &[Format::Ofa]).expect("written");
+        std::fs::write(at.path().join(RUN_CONFIG), &sound[RUN_CONFIG]).expect("written");
         for (bytes, rehash, refused) in [
             (&sound[NET_CONFIG], true, None),
             (&other, false, Some("blake3 of net.config")),
