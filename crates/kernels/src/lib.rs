@@ -21,7 +21,7 @@ pub use cuda::emulated_gpu;
 pub use error::{Error, Result};
 pub use ops::{
     AdamWParameter, BatchNormAffine, ChainKept, ChainOutputGradient, CrossEntropy, DepthwiseChain,
-    ExciteBackward, NesterovParameter, PackedWeight, Window,
+    ExciteBackward, HardLabels, NesterovParameter, PackedWeight, Window,
 };
 pub use profile::{Profile, ProfileRow};
 pub use staging::{Event, SpeedProbe, StagingBuffers};

@@ -22,7 +22,7 @@ pub(crate) use batch_norm::BatchNormBackward;
 pub use chain::{ChainKept, ChainOutputGradient, DepthwiseChain, ExciteBackward};
 pub use dense::Window;
 pub use product::PackedWeight;
-pub use updates::{AdamWParameter, CrossEntropy, NesterovParameter};
+pub use updates::{AdamWParameter, CrossEntropy, HardLabels, NesterovParameter};
 
 /// Calls a slice kernel with the implementation that `$self` names.
 macro_rules! run {

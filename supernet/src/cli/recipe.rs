@@ -88,6 +88,7 @@ fn described(recipe: &Recipe) -> String {
             (phase.teacher == Teacher::First, "taught by the first"),
             (phase.teacher == Teacher::File, "taught by a file"),
             (phase.distillation == Distillation::Only, "without the labels where taught"),
+            (phase.distillation == Distillation::Alpha, "taught by alpha-divergence alone"),
             (phase.dropout == Dropout::Largest, "dropout of the largest alone"),
             (phase.lr_floor > 0.0, "a constant tail"),
             (phase.sort_channels, "sorted"),

@@ -1,8 +1,11 @@
 //! Cross-entropy with smoothed labels and soft targets, and its gradient in closed form.
 
-use candle_core::{Device, Tensor};
-use kernels::{Backend, CrossEntropy};
+mod divergence;
 
+use candle_core::{Device, Tensor};
+use kernels::{Backend, CrossEntropy, HardLabels};
+
+use self::divergence::adaptive;
 use super::class_weights::scales;
 use super::teacher::Distillation;
 use crate::error::{Error, Result};
@@ -84,8 +87,12 @@ pub fn loss(logits: &Tensor, target: &Target, backend: &Backend) -> Result<(Loss
     let scales = class_weights.map(|weights| scales(labels, weights));
     let rounded: Option<Vec<f32>> =
         scales.as_ref().map(|scales| scales.iter().map(|scale| *scale as f32).collect());
+    if let (Distillation::Alpha, Some(teacher)) = (distillation, teacher) {
+        return divergence_loss(logits, teacher, scales.as_deref());
+    }
+    let hard = HardLabels { classes: labels, smoothing, weight: hard_weight as f32 };
     if let Some(CrossEntropy { losses, gradient }) =
-        backend.cross_entropy(logits, labels, teacher, smoothing, rounded.as_deref())?
+        backend.cross_entropy(logits, hard, teacher, rounded.as_deref())?
     {
         return Ok((Loss(Value::Pending(losses)), gradient));
     }
@@ -112,6 +119,22 @@ pub fn loss(logits: &Tensor, target: &Target, backend: &Backend) -> Result<(Loss
     Ok((Loss(Value::Known((total / images as f64) as f32)), gradient))
 }
 
+/// The mean divergence from the teacher, and its gradient. A GPU is waited for: its logits are read.
+fn divergence_loss(logits: &Tensor, teacher: &Tensor, scales: Option<&[f64]>) -> Result<(Loss, Tensor)> {
+    let (images, classes) = logits.dims2()?;
+    let teacher = teacher.to_vec2::<f32>()?;
+    let mut gradient = Vec::with_capacity(images * classes);
+    let mut total = 0.0;
+    for (image, row) in logits.to_vec2::<f32>()?.iter().enumerate() {
+        let scale = scales.map_or(1.0, |scales| scales[image]);
+        let (divergence, slopes) = adaptive(&log_softmax(row), &log_softmax(&teacher[image]));
+        total += scale * divergence;
+        gradient.extend(slopes.iter().map(|slope| (scale * slope / images as f64) as f32));
+    }
+    let gradient = Tensor::from_vec(gradient, (images, classes), &Device::Cpu)?.to_device(logits.device())?;
+    Ok((Loss(Value::Known((total / images as f64) as f32)), gradient))
+}
+
 fn log_softmax(row: &[f32]) -> Vec<f64> {
     let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let shifted = |value: &f32| f64::from(value - largest);
@@ -128,6 +151,7 @@ mod tests {
         let logits = vec![0.3f32, -1.2, 2.0, 0.1, 0.0, -0.5];
         let teacher = Tensor::new(&[[1.0f32, 0.0, -1.0], [0.5, 2.0, 0.0]], &Device::Cpu).expect("a tensor");
         let weights = [0.5, 1.0, 4.0];
+        let near = Tensor::new(&[[0.1f32, -1.0, 1.5], [0.5, 0.0, 0.0]], &Device::Cpu).expect("a tensor");
         let added = Distillation::Added;
         for (teacher, class_weights, distillation) in [
             (None, None, added),
@@ -137,6 +161,8 @@ mod tests {
             (None, Some(&weights[..]), added),
             (Some(&teacher), Some(&weights[..]), added),
             (Some(&teacher), Some(&weights[..]), Distillation::Only),
+            (Some(&near), None, Distillation::Alpha),
+            (Some(&near), Some(&weights[..]), Distillation::Alpha),
         ] {
             let target = Target { labels: &[2, 0], smoothing: 0.1, teacher, class_weights, distillation };
             let value = |logits: &[f32]| {

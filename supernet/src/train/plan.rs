@@ -155,6 +155,9 @@ pub struct TrainingPlan {
     pub weight_decay: f32,
     /// Label smoothing.
     pub label_smoothing: f32,
+    /// Greatest size of a component of the gradient in a step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gradient_clip: Option<f32>,
     /// Sampling of the images in an epoch.
     #[serde(skip_serializing_if = "Sampling::is_default")]
     pub sampling: Sampling,
@@ -201,6 +204,7 @@ impl TrainingPlan {
             optimizer: recipe.optimizer,
             weight_decay: recipe.weight_decay,
             label_smoothing: recipe.label_smoothing,
+            gradient_clip: recipe.gradient_clip,
             sampling: recipe.sampling,
             class_weights: None,
             validation: recipe.validation.map(|settings| PlannedValidation::new(settings, steps_per_epoch)),

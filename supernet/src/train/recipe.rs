@@ -114,6 +114,8 @@ pub struct Recipe {
     pub weight_decay: f32,
     /// Label smoothing.
     pub label_smoothing: f32,
+    /// Greatest size of a component of the gradient in a step; larger ones are clamped to it.
+    pub gradient_clip: Option<f32>,
     /// Sampling of the images in an epoch.
     pub sampling: Sampling,
     /// Weight of each class in the loss; by default all are equal.

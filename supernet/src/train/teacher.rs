@@ -15,6 +15,8 @@ pub enum Distillation {
     Added,
     /// The soft cross-entropy alone (Yu et al. 2020, BigNAS).
     Only,
+    /// The adaptive alpha-divergence from the teacher alone (Wang et al. 2021, AlphaNet).
+    Alpha,
 }
 
 impl Distillation {

@@ -297,6 +297,9 @@ impl Trainer {
         let lr = phase.lr(step);
         let losses = self.learn(phase, step, batch)?;
         self.exchange.sum(&self.gradients)?;
+        if let Some(most) = self.plan.gradient_clip {
+            self.config.backend.clamp(self.gradients.arena().values(), most)?;
+        }
         match phase.phase.head_only {
             true => self.optimizer.step_head(&self.weights, &self.gradients, lr)?,
             false => self.optimizer.step(&self.weights, &self.gradients, lr)?,

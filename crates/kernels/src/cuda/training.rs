@@ -126,12 +126,18 @@ pub struct CrossEntropyPlaces {
     pub classes: usize,
 }
 
+/// Clamps `count` values to at most `most` in size.
+pub fn clamp_values(values: Place, most: f32, count: usize) -> Launch {
+    let arguments = [values.into(), most.into(), Argument::Long(count as i64)];
+    Launch::new("training", "clamp_values", count.div_ceil(CHUNK), arguments)
+}
+
 /// Each image's cross-entropy, and the gradient of the mean at the logits; both multiplied by the image's scale, if there
-/// are scales.
-pub fn cross_entropy(places: &CrossEntropyPlaces, smoothing: f32) -> Launch {
+/// are scales. `hard` is the weight of the labels' part, beside 1 of the teacher's.
+pub fn cross_entropy(places: &CrossEntropyPlaces, smoothing: f32, hard: f32) -> Launch {
     let &CrossEntropyPlaces { logits, labels, teacher, scales, losses, gradient, images, classes } = places;
     let mut arguments: Vec<Argument> = [logits, labels].map(Argument::from).into();
     arguments.extend([teacher.into(), scales.into(), losses.into(), gradient.into()]);
-    arguments.extend([int(images), int(classes), smoothing.into()]);
+    arguments.extend([int(images), int(classes), smoothing.into(), hard.into()]);
     Launch::new("training", "cross_entropy", images, arguments)
 }

@@ -7,7 +7,7 @@ use super::planes::{self, Strided};
 use super::training::{self, Parameter, Weight, pair};
 use super::{ActivationStorage, Launch, Place, THREADS, int};
 use crate::cpu::updates::AdamWStep;
-use crate::{AdamWParameter, NesterovParameter};
+use crate::{AdamWParameter, HardLabels, NesterovParameter};
 
 impl Gpu {
     /// `destination += x`.
@@ -118,6 +118,12 @@ impl Gpu {
         })
     }
 
+    /// Clamps every value of a contiguous tensor.
+    pub fn clamp(&self, values: &Tensor, most: f32) -> Result<()> {
+        let launch = training::clamp_values(numbers(values)?, most, values.elem_count());
+        self.run(ActivationStorage::F32, [launch])
+    }
+
     /// One launch over the chunks of tensors of these lengths, each described by some words of `table`.
     fn run_chunks(
         &self,
@@ -181,11 +187,11 @@ impl Gpu {
     pub fn cross_entropy(
         &self,
         logits: &Tensor,
-        labels: &[u32],
+        labels: HardLabels<'_>,
         teacher: Option<&Tensor>,
-        smoothing: f32,
         scales: Option<&[f32]>,
     ) -> Result<(Tensor, Tensor)> {
+        let HardLabels { classes: labels, smoothing, weight } = labels;
         let (images, classes) = logits.dims2()?;
         let losses = self.unfilled(images, ActivationStorage::F32)?;
         let gradient = self.unfilled((images, classes), ActivationStorage::F32)?;
@@ -201,7 +207,7 @@ impl Gpu {
             images,
             classes,
         };
-        self.run(ActivationStorage::F32, [training::cross_entropy(&places, smoothing)])?;
+        self.run(ActivationStorage::F32, [training::cross_entropy(&places, smoothing, weight)])?;
         Ok((losses, gradient))
     }
 }

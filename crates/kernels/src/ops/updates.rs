@@ -37,6 +37,17 @@ pub struct AdamWParameter<'a> {
     pub count: u64,
 }
 
+/// Labels to learn from.
+#[derive(Clone, Copy, Debug)]
+pub struct HardLabels<'a> {
+    /// The class of each image.
+    pub classes: &'a [u32],
+    /// Share of the probability that label smoothing spreads over all classes.
+    pub smoothing: f32,
+    /// Weight of their cross-entropy, beside 1 of a teacher's.
+    pub weight: f32,
+}
+
 /// Each image's loss, on the device that computed it, and the gradient of the mean loss at the logits.
 pub struct CrossEntropy {
     /// `[N]`.
@@ -107,6 +118,18 @@ impl Backend {
         on_gpu!(self, Op::new("fill zero"), [destination], gpu => gpu.clear(destination));
         self.update(Op::new("fill zero"), destination, [], |mut destination, _| {
             destination.contiguous()?.fill(0.0);
+            Ok(())
+        })
+    }
+
+    /// Clamps every value of a contiguous tensor to at most `most` in size; what is not a number stays so.
+    ///
+    /// # Errors
+    /// If it is not contiguous.
+    pub fn clamp(&self, destination: &Tensor, most: f32) -> Result<()> {
+        on_gpu!(self, Op::new("clamp"), [destination, destination], gpu => gpu.clamp(destination, most));
+        self.update(Op::new("clamp"), destination, [], |mut destination, _| {
+            destination.contiguous()?.iter_mut().for_each(|value| *value = value.clamp(-most, most));
             Ok(())
         })
     }
@@ -205,21 +228,21 @@ impl Backend {
     pub fn cross_entropy(
         &self,
         logits: &Tensor,
-        labels: &[u32],
+        labels: HardLabels<'_>,
         teacher: Option<&Tensor>,
-        smoothing: f32,
         scales: Option<&[f32]>,
     ) -> Result<Option<CrossEntropy>> {
         same_shape("cross_entropy", logits, teacher.unwrap_or(logits))?;
-        let scaled = scales.map_or(labels.len(), <[f32]>::len);
-        if [labels.len(), scaled] != [logits.dim(0)?; 2] {
-            bail!("cross_entropy: {} labels and {scaled} scales for {:?}", labels.len(), logits.dims());
+        let count = labels.classes.len();
+        let scaled = scales.map_or(count, <[f32]>::len);
+        if [count, scaled] != [logits.dim(0)?; 2] {
+            bail!("cross_entropy: {count} labels and {scaled} scales for {:?}", logits.dims());
         }
         on_gpu!(self, Op::new("cross entropy"), [logits, logits], gpu => {
-            let (losses, gradient) = gpu.cross_entropy(logits, labels, teacher, smoothing, scales)?;
+            let (losses, gradient) = gpu.cross_entropy(logits, labels, teacher, scales)?;
             Ok(Some(CrossEntropy { losses, gradient }))
         });
-        let _ = (smoothing, scales);
+        let _ = scales;
         Ok(None)
     }
 

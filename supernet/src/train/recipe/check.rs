@@ -25,6 +25,9 @@ impl Recipe {
         self.optimizer.check(place)?;
         within(place, "weight_decay", f64::from(self.weight_decay), [0.0, 1.0])?;
         within(place, "label_smoothing", f64::from(self.label_smoothing), [0.0, 0.999])?;
+        if let Some(most) = self.gradient_clip {
+            within(place, "gradient_clip", f64::from(most), [1e-6, 1e6])?;
+        }
         self.class_weights.iter().try_for_each(|weights| weights.check(place))?;
         self.validation.iter().try_for_each(|validation| validation.check(place))?;
         self.augmentation.check(place)?;

@@ -60,6 +60,8 @@ pub(super) struct File<P> {
     weight_decay: f32,
     label_smoothing: f32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    gradient_clip: Option<f32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     optimizer: Option<OptimizerSettings>,
     #[serde(default, skip_serializing_if = "Sampling::is_default")]
     sampling: Sampling,
@@ -124,6 +126,7 @@ impl<P> File<P> {
             optimizer,
             weight_decay: self.weight_decay,
             label_smoothing: self.label_smoothing,
+            gradient_clip: self.gradient_clip,
             sampling: self.sampling,
             class_weights: self.class_weights,
             validation: self.validation,
@@ -201,6 +204,7 @@ impl From<Recipe> for File<SecondPhase> {
             momentum,
             weight_decay: recipe.weight_decay,
             label_smoothing: recipe.label_smoothing,
+            gradient_clip: recipe.gradient_clip,
             optimizer,
             sampling: recipe.sampling,
             class_weights: recipe.class_weights,

@@ -64,6 +64,17 @@ KERNEL adamw(const Adapted *parameters, const Chunk *chunks, float first_share, 
 }
 EXPORT(adamw)
 
+// Each value to the nearest one within [-most, most]; what is not a number stays so, to be found where losses are read.
+KERNEL clamp_values(float *values, float most, long long count) {
+    EACH_THREAD {
+        for (long long at = BLOCK * CHUNK + thread, end = smaller(BLOCK * CHUNK + CHUNK, count); at < end; at += THREADS) {
+            float value = values[at];
+            values[at] = value > most ? most : value < -most ? -most : value;
+        }
+    }
+}
+EXPORT(clamp_values)
+
 // A weight, rows of `columns` values, `stride` apart, and the place of its copy without gaps.
 struct Weight {
     const float *from;
@@ -120,11 +131,11 @@ INLINE void log_sum(const float *row, int classes, float (*shared)[THREADS]) {
     }
 }
 
-// Cross-entropy of logits [N, classes] with smoothed labels, plus the soft cross-entropy with a teacher's logits where
-// there are any (both of weight 1): each image's loss, and the gradient of their mean. Both are multiplied by the image's
+// Cross-entropy of logits [N, classes] with smoothed labels, of weight `hard`, plus the soft cross-entropy with a teacher's
+// logits, of weight 1, where there are any: each image's loss, and the gradient of their mean. Both are multiplied by the image's
 // scale where there are scales. One block per image.
 KERNEL cross_entropy(const float *logits, const unsigned int *labels, const float *teacher, const float *scales,
-                     float *losses, float *gradient, int images, int classes, float smoothing) {
+                     float *losses, float *gradient, int images, int classes, float smoothing, float hard) {
     SHARED float sums[2][THREADS];
     SHARED float soft[2][THREADS];
     const long long start = BLOCK * classes;
@@ -139,11 +150,11 @@ KERNEL cross_entropy(const float *logits, const unsigned int *labels, const floa
         float loss = 0.0f, scale = scales ? scales[BLOCK] : 1.0f;
         for (int i = thread; i < classes; i += THREADS) {
             float log_probability = logits[start + i] - MINE(base)[0];
-            float wanted = smoothing / classes + (i == (int)labels[BLOCK] ? 1.0f - smoothing : 0.0f);
-            float weight = 1.0f;
+            float wanted = hard * (smoothing / classes + (i == (int)labels[BLOCK] ? 1.0f - smoothing : 0.0f));
+            float weight = hard;
             if (teacher) {
                 wanted += expf(teacher[start + i] - MINE(base)[1]);
-                weight = 2.0f;
+                weight += 1.0f;
             }
             loss -= wanted * log_probability;
             gradient[start + i] = scale * (weight * expf(log_probability) - wanted) / images;

@@ -12,12 +12,12 @@ fn losses_and_their_gradients() {
     let Some(host) = Host::get() else { return };
     let mut judge = Judge::new("loss");
     for (images, classes) in [(1, 2), (3, 10), (4, 1000)] {
-        for with_teacher in [false, true] {
+        for (with_teacher, hard) in [(false, 1.0), (true, 1.0), (true, 0.0)] {
             let scaled = |seed| values(images * classes, seed).iter().map(|value| 8.0 * value).collect();
             let (mut logits, mut teacher): (Vec<f32>, Vec<f32>) = (scaled(1), scaled(2));
             let mut labels: Vec<u32> = (0..images).map(|image| (image * 7 % classes) as u32).collect();
             let (losses, gradient) =
-                by_definition(&logits, &labels, with_teacher.then_some(&teacher), classes);
+                by_definition(&logits, &labels, hard, with_teacher.then_some(&teacher), classes);
             let mut got = vec![f32::NAN; images];
             let mut slopes = vec![f32::NAN; images * classes];
             let unscaled = training::CrossEntropyPlaces {
@@ -30,14 +30,14 @@ fn losses_and_their_gradients() {
                 images,
                 classes,
             };
-            host.run(ActivationStorage::F32, [training::cross_entropy(&unscaled, 0.1)]);
-            let case = (images, classes, with_teacher);
+            host.run(ActivationStorage::F32, [training::cross_entropy(&unscaled, 0.1, hard)]);
+            let case = (images, classes, with_teacher, hard);
             judge.close(ActivationStorage::F32, &got, &losses, &case);
             judge.close(ActivationStorage::F32, &slopes, &gradient, &case);
             // with a scale for each image, of losses and rows alike
             let mut scales: Vec<f32> = (0..images).map(|image| 0.5 + image as f32).collect();
             let places = training::CrossEntropyPlaces { scales: Some(place(&mut scales)), ..unscaled };
-            host.run(ActivationStorage::F32, [training::cross_entropy(&places, 0.1)]);
+            host.run(ActivationStorage::F32, [training::cross_entropy(&places, 0.1, hard)]);
             let scaled = |values: &[f32], row: usize| -> Vec<f32> {
                 values.iter().enumerate().map(|(index, value)| scales[index / row] * value).collect()
             };
@@ -47,10 +47,24 @@ fn losses_and_their_gradients() {
     }
 }
 
-/// Losses and gradient with label smoothing of .1, in f64.
+#[test]
+fn values_are_clamped() {
+    let Some(host) = Host::get() else { return };
+    for count in [1, 300, 5000] {
+        let mut got = values(count, 3);
+        let expected: Vec<f32> = got.iter().map(|value| value.clamp(-0.3, 0.3)).collect();
+        got[0] = f32::NAN;
+        host.run(ActivationStorage::F32, [training::clamp_values(place(&mut got), 0.3, count)]);
+        assert!(got[0].is_nan(), "what is not a number is not hidden");
+        assert_eq!(got[1..], expected[1..]);
+    }
+}
+
+/// Losses and gradient with label smoothing of .1 and this weight of the labels, in f64.
 fn by_definition(
     logits: &[f32],
     labels: &[u32],
+    hard_weight: f32,
     teacher: Option<&Vec<f32>>,
     classes: usize,
 ) -> (Vec<f32>, Vec<f32>) {
@@ -64,10 +78,11 @@ fn by_definition(
         let probabilities = softmax(row);
         let soft = teacher.map(|teacher| softmax(&teacher[image * classes..][..classes]));
         let mut loss = 0.0;
-        let weight = if teacher.is_some() { 2.0 } else { 1.0 };
+        let hard_weight = f64::from(hard_weight);
+        let weight = hard_weight + if teacher.is_some() { 1.0 } else { 0.0 };
         for (class, probability) in probabilities.iter().enumerate() {
             let hard = 0.1 / classes as f64 + if class == labels[image] as usize { 0.9 } else { 0.0 };
-            let target = hard + soft.as_ref().map_or(0.0, |soft| soft[class]);
+            let target = hard_weight * hard + soft.as_ref().map_or(0.0, |soft| soft[class]);
             loss -= target * probability.ln();
             gradient.push(((weight * probability - target) / labels.len() as f64) as f32);
         }
