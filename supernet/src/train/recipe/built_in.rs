@@ -12,7 +12,7 @@ pub struct BuiltIn {
 }
 
 /// All built-in recipes, the default first. A recipe is a file in `recipes/` and a line here.
-pub(super) const BUILT_IN: [BuiltIn; 2] = [
+pub(super) const BUILT_IN: [BuiltIn; 3] = [
     BuiltIn {
         name: "progressive",
         about: "progressive shrinking (Cai et al. 2020): full network, kernels, depths, widths",
