@@ -15,7 +15,10 @@ fn plan(at: &Path, run: &str) -> Value {
 fn what_recipe_prints_is_what_train_reads() {
     let folder = scratch();
     let at = folder.path();
-    assert_eq!(json("supernet", at, "recipe --list")["recipes"], serde_json::json!(["progressive"]));
+    assert_eq!(
+        json("supernet", at, "recipe --list")["recipes"],
+        serde_json::json!(["progressive", "sandwich", "alphanet"])
+    );
     let text = run("supernet", at, "recipe progressive --toml").stdout;
     write_file(at.join("mine.toml"), &text);
     assert!(run("supernet", at, "recipe mine.toml --toml").stdout == text);

@@ -116,7 +116,10 @@ impl SearchSpace {
 
     /// A description of its networks for people, in lines.
     pub fn describe(&self) -> Vec<String> {
-        self.family.words().describe(&self.genome)
+        match &self.file.only {
+            Some(choices) => vec![format!("one sub-network alone: {choices}")],
+            None => self.family.words().describe(&self.genome),
+        }
     }
 
     /// Number of different sub-networks at one resolution, exactly.
@@ -167,7 +170,10 @@ impl SearchSpace {
         let mut row = vec![0; self.genome.len()];
         self.family.words().parse(&self.genome, choices, place, &mut row)?;
         let made = self.genome.with_only(&row);
-        Ok(self.narrowed(made.allowing_as(&self.genome, |gene| gene == RESOLUTION)))
+        let mut narrowed = self.narrowed(made.allowing_as(&self.genome, |gene| gene == RESOLUTION));
+        // numbers may be written in several ways; equal spaces are equal files
+        narrowed.file.only = Some(self.family.words().text(&self.genome, &row));
+        Ok(narrowed)
     }
 
     /// The space restricted to a number of largest choices of some kinds; its sub-networks lie in this space as well.
@@ -371,9 +377,21 @@ mod tests {
                 let written = SearchSpace::from_toml("x.toml", &only.to_toml()).expect("its own text");
                 assert_eq!(written, only);
                 assert_ne!(only.fingerprint(), space.fingerprint());
+                assert_eq!(only.describe(), [format!("one sub-network alone: {}", arch.choices())]);
                 assert_eq!(only.with_classes(7).expect("a number of classes").subnetworks(), 1u32.into());
             }
         }
+    }
+
+    #[test]
+    fn a_network_is_the_same_however_its_numbers_are_written() {
+        let space = preset("tiny").expect("a preset");
+        let only = space.only(&sampler::largest(&space)).expect("its own");
+        let text = only.to_toml();
+        let other = text.replacen("e6", "e6.0", 1);
+        assert_ne!(other, text);
+        let read = SearchSpace::from_toml("x.toml", &other).expect("the same network");
+        assert_eq!((read.fingerprint(), read.to_toml()), (only.fingerprint(), text));
     }
 
     #[test]

@@ -125,7 +125,7 @@ fn rate(text: &str) -> Result<f64, String> {
 impl Arguments {
     pub fn run(&self) -> anyhow::Result<Ending> {
         let backend = self.compute.backend()?;
-        let (space, start) = self.space_and_start()?;
+        let (space, start) = self.space_and_start(&backend)?;
         let recipe = self.recipe()?;
         // an impossible rate is refused before anything is created
         self.rated(recipe.with_batch(self.batch.unwrap_or(recipe.batch)))?;
@@ -172,15 +172,15 @@ impl Arguments {
     }
 
     /// The space that is given, and the weights to begin with; with --arch both hold that sub-network alone.
-    fn space_and_start(&self) -> anyhow::Result<(Option<SearchSpace>, Start)> {
+    fn space_and_start(&self, backend: &Backend) -> anyhow::Result<(Option<SearchSpace>, Start)> {
         let space = self.space.as_deref().map(space::open).transpose()?;
         let start = self.start.as_deref().map_or(Ok(Start::Fresh), Start::read)?;
         let Some(text) = &self.arch else { return Ok((space, start)) };
         let of = space.as_ref().or(start.given().map(|supernet| &supernet.space));
-        let of = of.expect("clap asks for a space or a start");
-        let arch = read_archs(of, std::slice::from_ref(text)).context("--arch")?.remove(0);
+        let of = of.expect("clap asks for a space or a start").clone();
+        let arch = read_archs(&of, std::slice::from_ref(text)).context("--arch")?.remove(0);
         let space = space.map(|space| space.only(&arch)).transpose()?;
-        Ok((space, start.only(&arch)?))
+        Ok((space, start.only(&of, &arch, backend)?))
     }
 
     /// Refuses a run that does not fit into memory; returns its bytes.

@@ -111,7 +111,7 @@ fn value_of(plan: &TrainingPlan) -> Value {
 }
 
 /// Fields that may change in a phase that has begun and not ended: only its remaining steps depend on them.
-const STILL_OPEN: [&str; 11] = [
+const STILL_OPEN: [&str; 14] = [
     "name",
     "epochs",
     "warmup_epochs",
@@ -123,6 +123,9 @@ const STILL_OPEN: [&str; 11] = [
     "draw",
     "distill",
     "teacher",
+    "lr_floor",
+    "distillation",
+    "dropout",
 ];
 
 /// The first difference between the plans `before` and `now` that concerns steps before `step`. Phases that have

@@ -51,6 +51,11 @@ impl Allowed {
         space.restricted(&dimensions.map(|of| (of.key.to_string(), self.most(of.key))).collect())
     }
 
+    /// Whether it allows the largest network alone.
+    fn allows_one(&self) -> bool {
+        self.0.values().all(|most| *most == 1)
+    }
+
     /// Whether it allows nothing more than `before`, or more of a kind in which the space has a choice.
     fn adds_to(&self, before: &Self, space: &SearchSpace) -> bool {
         let kinds: BTreeSet<&String> = self.0.keys().chain(before.0.keys()).collect();
@@ -91,9 +96,27 @@ pub struct Phase {
 impl Phase {
     /// Of a space with one network, a step trains that once, and no other network of the run can teach it.
     fn train_alone(&mut self) {
-        self.draw = vec![Draw::Random(1)];
-        if matches!(self.teacher, Teacher::First | Teacher::Phase(_)) {
+        if Draw::count(&self.draw) > 1 {
+            self.draw = vec![Draw::Random(1)];
+        }
+        if self.teacher == Teacher::First {
             self.teacher = Teacher::None;
+            self.distillation = Distillation::default();
+        }
+    }
+
+    /// The phase with the largest network alone; a file may still teach it.
+    fn of_the_largest(&self) -> Self {
+        if self.allowed.allows_one() && self.teacher != Teacher::First {
+            return self.clone();
+        }
+        let by_file = self.teacher == Teacher::File;
+        Self {
+            allowed: Allowed::default(),
+            draw: vec![Draw::Largest],
+            teacher: if by_file { Teacher::File } else { Teacher::None },
+            distillation: if by_file { self.distillation } else { Distillation::default() },
+            ..self.clone()
         }
     }
 }
@@ -242,7 +265,7 @@ impl Recipe {
                 epochs: full.epochs / 9.0,
                 warmup_epochs: 0.0,
                 head_only: true,
-                ..full.clone()
+                ..full.of_the_largest()
             };
             full.lr = full.lr.min(FINE_TUNING_LR * self.lr_batch as f64 / FINE_TUNING_BATCH);
             if fresh_classifier {

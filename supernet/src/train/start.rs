@@ -55,15 +55,19 @@ impl Start {
         Ok(Self::Supernet(Box::new(Given { supernet: Supernet::read_any(&file)?, place })))
     }
 
-    /// The start of a run that trains one sub-network alone: of given weights those of the sub-network.
+    /// The start of a run that trains one sub-network of `space` alone: of given weights those of the sub-network, made by
+    /// the kernels of `backend` on the CPU.
     ///
     /// # Errors
-    /// If the sub-network does not lie in the weights' space.
-    pub fn only(self, arch: &Arch) -> Result<Self> {
+    /// If the weights are of another space, classes and resolutions apart, or the sub-network does not lie in it.
+    pub fn only(self, space: &SearchSpace, arch: &Arch, backend: &Backend) -> Result<Self> {
+        self.space_for(Some(space.clone()), space.classes())?;
         let Self::Supernet(given) = self else { return Ok(Self::Fresh) };
         let Given { supernet, place } = *given;
-        let weights = supernet.weights.only(&supernet.space, arch, &Backend::detect())?;
-        let space = supernet.space.only(arch)?;
+        // a network takes inputs of any size, so that the weights' space need not list the resolution
+        let whole = supernet.space.at_resolutions_of(space)?;
+        let weights = supernet.weights.only(&whole, arch, &backend.on_cpu())?;
+        let space = whole.only(arch)?;
         let supernet = Supernet { space, weights, statistics: None, ..supernet };
         Ok(Self::Supernet(Box::new(Given { supernet, place })))
     }

@@ -24,6 +24,15 @@ impl Distillation {
     pub(super) fn is_default(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Its name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Only => "only",
+            Self::Alpha => "alpha",
+        }
+    }
 }
 
 /// Which networks of a step have dropout before the classifier.
@@ -44,7 +53,7 @@ impl Dropout {
     }
 }
 
-/// The network whose logits are a phase's soft labels; their cross-entropy is added to that with the labels.
+/// The network whose logits are a phase's soft labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Teacher {

@@ -8,7 +8,7 @@
 //! A checkpoint is written before the evaluations that end a phase; a resumed run adds the evaluations that its log
 //! lacks. No checkpoint is written once a weight or an optimizer value is no longer finite. Each phase begins with a
 //! fresh optimizer, as in the authors' code. Losses are read after the whole step, optimizer included, is launched:
-//! reading them is the only wait in a step.
+//! reading them is the only wait in a step, but for `distillation = "alpha"`, which reads logits.
 
 mod phase_ends;
 mod prepare;

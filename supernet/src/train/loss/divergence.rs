@@ -3,15 +3,20 @@
 //! With the probabilities p of the teacher and q of the student, `D_a = (sum q (p / q)^a - 1) / (a (a - 1))`. Its gradient at
 //! the student's logits is `(q sum w - w) / a` with `w = q (p / q)^a`. For a = 1 it is the Kullback-Leibler divergence of p
 //! from q, which forgives a student that is sure where the teacher is not; a = -1 is the one that punishes this. Of each image
-//! the larger of the two counts. The factors `(p / q)^a` are clipped, or one image could decide a step.
+//! the larger of the two counts. The factors `(p / q)^-1` are clipped, or one image could decide a step; those of a = 1 need
+//! no clipping, for their gradient is `q - p`.
 
-/// Greatest factor `(p / q)^a` that counts (Wang et al. 2021, section 3.3).
+/// Greatest factor `(p / q)^-1` that counts (Wang et al. 2021, section 3.3).
 const MOST_RATIO: f64 = 5.0;
 
 /// The divergence of one image and its gradient at the student's logits, of the log probabilities of both.
 pub(super) fn adaptive(student: &[f64], teacher: &[f64]) -> (f64, Vec<f64>) {
     let forgiving = kullback_leibler(student, teacher);
     let punishing = reversed(student, teacher);
+    if !(forgiving.0.is_finite() && punishing.0.is_finite()) {
+        // a comparison would hide it
+        return (f64::NAN, vec![f64::NAN; student.len()]);
+    }
     let (divergence, weights, alpha) = match forgiving.0 >= punishing.0 {
         true => (forgiving.0, forgiving.1, 1.0),
         false => (punishing.0, punishing.1, -1.0),
@@ -23,13 +28,8 @@ pub(super) fn adaptive(student: &[f64], teacher: &[f64]) -> (f64, Vec<f64>) {
 
 /// `D_1`, and `w` of each class.
 fn kullback_leibler(student: &[f64], teacher: &[f64]) -> (f64, Vec<f64>) {
-    let mut divergence = 0.0;
-    let mut weights = Vec::with_capacity(student.len());
-    for (log_q, log_p) in student.iter().zip(teacher) {
-        divergence += log_p.exp() * (log_p - log_q);
-        weights.push((log_q + (log_p - log_q).min(MOST_RATIO.ln())).exp());
-    }
-    (divergence, weights)
+    let terms = student.iter().zip(teacher).map(|(log_q, log_p)| log_p.exp() * (log_p - log_q));
+    (terms.sum(), teacher.iter().map(|log_p| log_p.exp()).collect())
 }
 
 /// `D_-1` with clipped factors, and `w` of each class.
@@ -96,6 +96,28 @@ mod tests {
                 let slope = (ends[0] - ends[1]) / 2e-5;
                 assert!((slope - gradient[index]).abs() < 1e-8, "{index}: {slope} {}", gradient[index]);
             }
+        }
+    }
+
+    /// A sure teacher pulls an unsure student with all its might: the gradient is `q - p`.
+    #[test]
+    fn the_forgiving_side_is_not_clipped() {
+        let student = log_softmax(&[0.0; 10]);
+        let mut logits = [0.0; 10];
+        logits[3] = 4.4;
+        let teacher = log_softmax(&logits);
+        let (divergence, gradient) = adaptive(&student, &teacher);
+        assert!(divergence > reversed(&student, &teacher).0, "the forgiving side is the larger");
+        for (slope, (log_q, log_p)) in gradient.iter().zip(student.iter().zip(&teacher)) {
+            assert!((slope - (log_q.exp() - log_p.exp())).abs() < 1e-12, "{gradient:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_number_stays_so() {
+        for (student, teacher) in [([f64::NAN, 0.0], [0.0, 0.0]), ([0.0, 0.0], [f64::NAN, 0.0])] {
+            let (divergence, gradient) = adaptive(&student, &teacher);
+            assert!(divergence.is_nan() && gradient.iter().all(|slope| slope.is_nan()));
         }
     }
 

@@ -26,7 +26,7 @@ impl Recipe {
         within(place, "weight_decay", f64::from(self.weight_decay), [0.0, 1.0])?;
         within(place, "label_smoothing", f64::from(self.label_smoothing), [0.0, 0.999])?;
         if let Some(most) = self.gradient_clip {
-            within(place, "gradient_clip", f64::from(most), [1e-6, 1e6])?;
+            within(place, "gradient_clip", f64::from(most), [0.001, 1e6])?;
         }
         self.class_weights.iter().try_for_each(|weights| weights.check(place))?;
         self.validation.iter().try_for_each(|validation| validation.check(place))?;
@@ -51,7 +51,7 @@ impl Recipe {
         }
         for (index, phase) in self.phases[..=heads].iter().enumerate() {
             let field = format!("phases[{}]", index + 1);
-            let alone = phase.allowed.0.values().all(|most| *most == 1);
+            let alone = phase.allowed.allows_one();
             let first = !phase.head_only && phase.draw.first() == Some(&Draw::Largest);
             let taught = match phase.teacher {
                 Teacher::None | Teacher::File => false,
@@ -101,7 +101,8 @@ impl Phase {
         within(place, &field("lr_floor"), self.lr_floor, [0.0, 1.0])?;
         if self.teacher == Teacher::None && !self.distillation.is_default() {
             let advice = "give the phase a teacher, or leave distillation out";
-            return Err(Error::invalid(place, field("distillation"), "none without a teacher", "one")
+            let got = self.distillation.name();
+            return Err(Error::invalid(place, field("distillation"), "none without a teacher", got)
                 .and_then_do(advice));
         }
         let drawn = if version == 1 { "subnetworks" } else { "draw" };

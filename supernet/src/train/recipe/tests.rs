@@ -249,7 +249,10 @@ fn a_file_may_teach_every_phase() {
     let taught =
         VERSION_2.replacen("draw = [\"largest\"]", "draw = [\"largest\"]\nteacher = { phase = \"full\" }", 1);
     let error = Recipe::from_toml("r.toml", &taught).expect_err("itself").to_string();
-    assert!(error.contains("the largest network alone, with a file as teacher or none"), "{error}");
+    assert!(
+        error.contains("the largest network, alone or first in each step, taught by no phase"),
+        "{error}"
+    );
 }
 
 #[test]
