@@ -1,6 +1,7 @@
 //! Tests across crates: comparison with PyTorch, elastic against extracted networks, the two command lines, the examples.
 
 mod accuracy;
+mod alone;
 mod balanced;
 mod beforehand;
 mod cli;

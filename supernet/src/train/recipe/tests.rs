@@ -271,3 +271,17 @@ fn broken_recipes_are_refused() {
         assert!(error.starts_with("r.toml: ") && error.contains(field), "{error}");
     }
 }
+
+/// A phase for a fresh classifier trains the largest network alone, whatever the phase after it draws.
+#[test]
+fn recipes_of_one_phase_begin_with_the_classifier_of_the_largest() {
+    for name in ["sandwich", "alphanet"] {
+        let recipe = Recipe::open(name).expect("built in");
+        let starting = recipe.starting(true).with_lr(0.01).expect("sound");
+        let [head, whole] = &starting.phases[..] else { panic!("two phases: {starting:?}") };
+        assert!(head.head_only && head.allowed.allows_one());
+        assert_eq!((&head.draw[..], &head.teacher), (&[Draw::Largest][..], &Teacher::None));
+        assert_eq!((&whole.draw, &whole.teacher), (&recipe.phases[0].draw, &Teacher::First));
+        assert_eq!(recipe.starting(false).phases.len(), 1);
+    }
+}
