@@ -64,8 +64,9 @@ pub struct Arguments {
         value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..)
     )]
     calibration_images: usize,
-    /// Use the batch norm statistics stored in an imported supernet (its largest network's) instead of calibrating.
-    /// Color images are then normalized as ImageNet's; without --data no accuracy is counted and classes are numbered
+    /// Use the batch norm statistics stored in an imported supernet (its largest network's) instead of
+    /// calibrating. Color images are then normalized as ImageNet's; without --data no accuracy is counted and
+    /// classes are numbered
     #[arg(long, conflicts_with = "calibration_images")]
     inherit_bn: bool,
     #[command(flatten)]

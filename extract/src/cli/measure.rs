@@ -65,7 +65,8 @@ pub struct Arguments {
     /// Whole sub-networks to measure: half of them to fit what sums of layers miss, half to judge; 0 for none
     #[arg(long, value_name = "N", default_value_t = NETWORKS as u32, value_parser = networks)]
     networks: u32,
-    /// Number of latency limits to search under, ten sub-networks each: half set the margin, half test it; 0 for none
+    /// Number of latency limits to search under, ten sub-networks each: half set the margin, half test it; 0
+    /// for none
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
     limits: u32,
     /// Estimator of one in five searches; the other searches have synthetic objectives that favor larger choices
@@ -74,8 +75,8 @@ pub struct Arguments {
     /// Name of this machine [default: its processor's name]
     #[arg(long, value_name = "NAME", value_parser = name)]
     device_name: Option<String>,
-    /// Seconds after which no further visit is begun; visits are spread through half of it at least [default: 0.6 per layer
-    /// and sub-network, at least 30]
+    /// Seconds after which no further visit is begun; visits are spread through half of it at least [default:
+    /// 0.6 per layer and sub-network, at least 30]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=1_000_000_000))]
     budget: Option<u64>,
     /// Target of each latency's uncertainty: half of its 95 % interval, in percent [default: 5]

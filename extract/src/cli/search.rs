@@ -66,7 +66,8 @@ pub struct Arguments {
     front: bool,
     #[command(flatten)]
     validation: validation::ValidationFlags,
-    /// Log every estimate and evaluation in this file; after an interruption the same command continues from it
+    /// Log every estimate and evaluation in this file; after an interruption the same command continues from
+    /// it
     #[arg(long, value_name = "FILE", value_parser = result_path())]
     log: Option<PathBuf>,
     /// Where to write what was found
@@ -172,7 +173,7 @@ fn say_what_is_left(arguments: &Arguments, estimator: &AccuracyEstimator, found:
     }
 }
 
-/// Whether two paths are one file, be it there or not.
+/// Whether two paths name the same file, which need not exist.
 fn same_place(one: &Path, other: &Path) -> bool {
     let real = |path: &Path| {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -183,7 +184,8 @@ fn same_place(one: &Path, other: &Path) -> bool {
     one == other || real(one).is_some_and(|one| Some(one) == real(other))
 }
 
-/// Of which problem estimates are, as far as the search itself goes.
+/// The problem that the logged estimates belong to: the inputs that the search itself uses, without those of
+/// evaluations.
 fn log_setting(
     problem: &ValidationProblem<'_>,
     estimator: &AccuracyEstimator,
