@@ -33,7 +33,8 @@ use kernels::{Backend, Precision};
 use network::checkpoint::Supernet;
 use network::data::{Catalogue, Dataset};
 
-/// Chooses a sub-network of a once-for-all supernet for a device.
+/// Measures a device's latencies, finds the best sub-network of a once-for-all network within limits, and
+/// exports it, verified.
 #[derive(Parser)]
 #[command(name = "extract", version, about, max_term_width = 100)]
 #[command(after_help = "Example, after `supernet train` and `supernet sample`:

@@ -1,4 +1,4 @@
-//! The numbered random streams of fits and measurements; searches have the numbers 6 and 7.
+//! The numbered random streams of fits and measurements; searches have the numbers 6 to 8.
 
 use base::random::numbered_rng;
 use rand_chacha::ChaCha8Rng;

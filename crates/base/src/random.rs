@@ -27,7 +27,7 @@ pub fn rng_for(purpose: &str, seed: u64, numbers: &[u64]) -> ChaCha8Rng {
 /// The generator of a numbered stream under a user's `seed`: ChaCha8 with the seed as `rand` expands it, and the stream's number.
 ///
 /// Searches and fits draw from it, since their results for a seed must not change between versions; new code uses
-/// [`rng_for`]. The numbers are 1 to 7, each used once in the workspace.
+/// [`rng_for`]. The numbers are 1 to 8, each used once in the workspace.
 pub fn numbered_rng(seed: u64, stream: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(stream);

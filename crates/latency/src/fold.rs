@@ -30,7 +30,8 @@ pub struct SessionFacts {
     pub seconds: f64,
 }
 
-/// One session: the records of processes each of which began within ten minutes of the end of the one before.
+/// One session: the records of consecutive processes, each of which began less than ten minutes after the
+/// previous one ended.
 pub struct SessionFold<'a> {
     /// The id: eight hexadecimal digits that follow from its beginning, or from its content.
     pub id: String,

@@ -35,7 +35,7 @@ impl Default for Calibration {
     }
 }
 
-/// Share of images whose class was found.
+/// Share of images that were classified correctly.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Accuracy {
     /// Images whose class scored highest.

@@ -1,11 +1,12 @@
-//! The expected accuracy of sub-networks that a search found and that were evaluated: neither the prediction, by which the
-//! search chose them, nor the count, the greatest of which is great by chance, but both, weighted by their variances (the
-//! normal-normal model of Efron and Morris 1975).
+//! The expected accuracy of sub-networks that a search found and that were then evaluated. The prediction is
+//! biased because the search maximized it, and the highest of the counted accuracies is partly luck. So the
+//! two are averaged, weighted by their variances (the normal-normal model of Efron and Morris 1975).
 //!
-//! A count is a line through the predictor's values, plus what the predictor is wrong by for one of them, plus chance. The
-//! line is learned from all: a predictor that expects too much of a region, or exaggerates differences there, as one does
-//! that adds up what saturates. What it is wrong by for one is shrunk. Of such figures the greatest needs no further
-//! correction: they are expectations given all that was seen.
+//! The model: a counted accuracy is a linear function of the prediction, plus an error of the predictor for
+//! this sub-network, plus chance. The line is fitted to all evaluated sub-networks; it corrects a predictor
+//! that is too optimistic about a region or exaggerates the differences in it, as one does that adds up
+//! saturating effects. The error for a single sub-network is shrunk. The highest of the results needs no
+//! further correction, since each is an expectation given all evaluations.
 
 /// Quantile of the normal distribution that leaves 2.5 % above it.
 pub const NORMAL_95: f64 = 1.959_964;

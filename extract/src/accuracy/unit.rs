@@ -9,9 +9,10 @@ use crate::error::Result;
 
 /// Random sub-networks to predict.
 const ASKED: usize = 256;
-/// A predictor may be wrong: so far beyond 0 and 1 its shares can lie, at the median of all.
+/// Medians of all predictions that are taken for shares. A predictor can be wrong, so they extend beyond 0
+/// and 1.
 const SHARES: std::ops::RangeInclusive<f32> = -0.5..=1.5;
-/// Values that are no shares and can be percent.
+/// Medians that are not shares and are taken for percent.
 const PER_CENT: std::ops::RangeInclusive<f32> = 1.5..=100.0;
 
 /// The network of these layers and of the constant that is added to their output, made to predict shares, and whether it

@@ -38,12 +38,12 @@ pub struct Arguments {
         hide_possible_values = true
     )]
     data: Option<String>,
-    /// What to know of the images beside themselves (flip, class names) [default: dataset.toml in their folder]
+    /// Facts about the images (flip, class names) [default: dataset.toml in their folder]
     #[arg(long, value_name = "FILE", requires = "data")]
     dataset_toml: Option<PathBuf>,
     #[command(flatten)]
     val_images: ValImages,
-    /// The folder that appears; an earlier export there is replaced
+    /// Folder to write; an earlier export there is replaced
     #[arg(long, value_name = "FOLDER", value_parser = result_path())]
     out: PathBuf,
     /// Formats to write, separated by commas; safetensors, which `extract predict` reads, is always written. ofa:
@@ -64,8 +64,8 @@ pub struct Arguments {
         value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..)
     )]
     calibration_images: usize,
-    /// Take the batch norms' statistics that lie in an imported supernet, those of its largest network, instead of
-    /// gathering them. Color images are then normalized as ImageNet's; without --data no accuracy is counted and
+    /// Use the batch norm statistics stored in an imported supernet (its largest network's) instead of
+    /// calibrating. Color images are then normalized as ImageNet's; without --data no accuracy is counted and
     /// classes are numbered
     #[arg(long, conflicts_with = "calibration_images")]
     inherit_bn: bool,

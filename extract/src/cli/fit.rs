@@ -21,10 +21,10 @@ pub struct Arguments {
     /// The estimator's file
     #[arg(long, value_name = "FILE", value_parser = result_path())]
     out: PathBuf,
-    /// Decides how rows are cut into folds, and first weights
+    /// Seed of the folds and the initial weights
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Write an estimator that ranks sub-networks no better than chance, too
+    /// Write the estimator even if it ranks no better than chance
     #[arg(long)]
     force: bool,
     #[command(flatten)]

@@ -26,7 +26,7 @@ enum What {
     Predictor(Predictor),
 }
 
-/// An accuracy predictor, of ofa.tutorial or of ofa.nas, into an estimator
+/// Convert an accuracy predictor of ofa.tutorial or ofa.nas to an estimator
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  extract import predictor acc_predictor.pth --space ofa-mbv3-w1.2 --out estimator.safetensors"
@@ -48,7 +48,7 @@ struct Predictor {
     common: Common,
 }
 
-/// Latency tables in YAML, one file a resolution, into one table
+/// Convert YAML latency tables, one file per resolution, to one table
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  extract import table note10_160_lookup_table.yaml note10_176_lookup_table.yaml --out note10.json"

@@ -22,7 +22,7 @@ pub struct Arguments {
     /// List the layers of an exported folder: what each reads, its costs
     #[arg(long)]
     layers: bool,
-    /// A table that says how long each layer takes by itself
+    /// Latency table, to list each layer's latency
     #[arg(long, value_name = "TABLE.json", requires = "layers")]
     latency_table: Option<PathBuf>,
     #[command(flatten)]

@@ -23,7 +23,7 @@ use super::table::{describe_fit, describe_machine, space_at};
 /// Measure every layer of a space on this machine, and some whole sub-networks, into a latency table
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  extract measure --space fashion --threads 1 --out table.json\n  extract measure --space fashion --threads 1 --plan-only plan.jsonl\n  extract measure --space fashion --rows rows.jsonl --out board.json\n\nWhat is sampled goes to TABLE.json.rows at once: after a kill or Ctrl-C the same command goes on with it.\nInto a table that is there: the new session is pooled with the others, or adds another space.\nFor another device: write a plan, run `measure plan.jsonl rows.jsonl` there, and fold the rows here."
+    after_help = "Example:\n  extract measure --space fashion --threads 1 --out table.json\n  extract measure --space fashion --threads 1 --plan-only plan.jsonl\n  extract measure --space fashion --rows rows.jsonl --out board.json\n\nSamples are saved in TABLE.json.rows at once; after a kill or Ctrl-C the same command continues.\nIf the table exists, the new session is added to it, even for another space.\nFor another device: write a plan, run `measure plan.jsonl rows.jsonl` there, and fold the rows here."
 )]
 pub struct Arguments {
     /// Preset name or TOML file
@@ -32,7 +32,7 @@ pub struct Arguments {
     /// Only these of the space's input resolutions
     #[arg(long, value_name = "PIXELS", value_delimiter = ',')]
     resolutions: Vec<Extent>,
-    /// The table
+    /// Latency table to write or extend
     #[arg(long, value_name = "TABLE.json", value_parser = result_path(), required_unless_present = "plan_only")]
     out: Option<PathBuf>,
     /// Engine that runs the layers: native, or onnxruntime:LIB with its shared library
@@ -47,7 +47,7 @@ pub struct Arguments {
     /// The former name of --precision
     #[arg(long, value_name = "f32|tf32|bf16", hide = true)]
     dtype: Option<Precision>,
-    /// Images at once
+    /// Images per inference
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: u16,
     /// Measure only what the table lacks or does not know well
@@ -59,14 +59,14 @@ pub struct Arguments {
     /// Write what is to be measured, and measure nothing here
     #[arg(long, value_name = "PLAN.jsonl", value_parser = result_path(), conflicts_with_all = ["rows", "limits"])]
     plan_only: Option<PathBuf>,
-    /// Fold what was measured elsewhere, and measure nothing here
+    /// Make the table from rows measured on another device; measure nothing here
     #[arg(long, value_name = "ROWS.jsonl", conflicts_with = "limits")]
     rows: Option<PathBuf>,
     /// Whole sub-networks to measure: half of them to fit what sums of layers miss, half to judge; 0 for none
     #[arg(long, value_name = "N", default_value_t = NETWORKS as u32, value_parser = networks)]
     networks: u32,
-    /// Latency limits to search sub-networks for, ten distinct ones each: half to set the margin, half to see whether
-    /// limits are kept; 0 for none
+    /// Number of latency limits to search under, ten sub-networks each: half set the margin, half test it; 0
+    /// for none
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1000))]
     limits: u32,
     /// Estimator of one in five searches; the other searches have synthetic objectives that favor larger choices
@@ -75,8 +75,8 @@ pub struct Arguments {
     /// Name of this machine [default: its processor's name]
     #[arg(long, value_name = "NAME", value_parser = name)]
     device_name: Option<String>,
-    /// Seconds after which no further visit is begun; visits are spread through half of it at least [default: .6 per layer
-    /// and sub-network, at least 30]
+    /// Seconds after which no further visit is begun; visits are spread through half of it at least [default:
+    /// 0.6 per layer and sub-network, at least 30]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=1_000_000_000))]
     budget: Option<u64>,
     /// Target of each latency's uncertainty: half of its 95 % interval, in percent [default: 5]

@@ -42,7 +42,7 @@ pub struct Arguments {
     /// The table that `extract measure` wrote; needed for a latency limit or a front
     #[arg(long, value_name = "TABLE.json")]
     latency_table: Option<PathBuf>,
-    /// Latency limit, such as 12ms or 850us; compared with the upper end of what the table expects
+    /// Latency limit, such as 12ms or 850us; compared with the upper end of the predicted interval
     #[arg(long, value_name = "TIME", requires = "latency_table", value_parser = amount(Quantity::Latency), allow_hyphen_values = true)]
     max_latency: Option<f64>,
     /// Limit on multiply-accumulates, such as 200M
@@ -54,8 +54,8 @@ pub struct Arguments {
     /// Limit on peak activation memory, such as 4MB
     #[arg(long, value_name = "BYTES", value_parser = amount(Quantity::Memory), allow_hyphen_values = true)]
     max_memory: Option<f64>,
-    /// Which latency is limited: undisturbed, what the device takes by itself; or typical, what was met when it was
-    /// measured, its neighbors included
+    /// Which latency is limited: undisturbed, with nothing else on the core; or typical, as observed,
+    /// neighbors included
     #[arg(long, value_name = "undisturbed|typical", default_value_t, requires = "latency_table", value_parser = kind)]
     latency: LatencyKind,
     /// Decides all random choices
@@ -66,8 +66,8 @@ pub struct Arguments {
     front: bool,
     #[command(flatten)]
     validation: validation::ValidationFlags,
-    /// Keep what is estimated of each sub-network, or counted with --supernet, in this file: after an interruption the same
-    /// command goes on with it
+    /// Log every estimate and evaluation in this file; after an interruption the same command continues from
+    /// it
     #[arg(long, value_name = "FILE", value_parser = result_path())]
     log: Option<PathBuf>,
     /// Where to write what was found
@@ -173,7 +173,7 @@ fn say_what_is_left(arguments: &Arguments, estimator: &AccuracyEstimator, found:
     }
 }
 
-/// Whether two paths are one file, be it there or not.
+/// Whether two paths name the same file, which need not exist.
 fn same_place(one: &Path, other: &Path) -> bool {
     let real = |path: &Path| {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -184,7 +184,8 @@ fn same_place(one: &Path, other: &Path) -> bool {
     one == other || real(one).is_some_and(|one| Some(one) == real(other))
 }
 
-/// Of which problem estimates are, as far as the search itself goes.
+/// The problem that the logged estimates belong to: the inputs that the search itself uses, without those of
+/// evaluations.
 fn log_setting(
     problem: &ValidationProblem<'_>,
     estimator: &AccuracyEstimator,

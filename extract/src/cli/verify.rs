@@ -32,7 +32,7 @@ pub struct Arguments {
         hide_possible_values = true
     )]
     data: Option<String>,
-    /// What to know of the images beside themselves (flip, class names) [default: dataset.toml in their folder]
+    /// Facts about the images (flip, class names) [default: dataset.toml in their folder]
     #[arg(long, value_name = "FILE", requires = "data")]
     dataset_toml: Option<PathBuf>,
     /// Run model.onnx with ONNX Runtime too: its shared library, or the folder that it lies in

@@ -27,13 +27,13 @@ pub struct Campaign {
     pub unmeasured_layers: usize,
     /// Sub-networks that were not visited yet.
     pub unmeasured_networks: usize,
-    /// Layers and sub-networks that do not count: too few visits confirm what they took.
+    /// Layers and sub-networks without a valid latency, because too few visits confirm it.
     pub unaccepted: usize,
-    /// Layers and sub-networks that would have been visited again, had there been time.
+    /// Layers and sub-networks that needed further visits when the measurement ended.
     pub unfinished: usize,
-    /// Time that it took.
+    /// Duration of the measurement.
     pub spent: Duration,
-    /// Whether `stop` ended it.
+    /// Whether `stop` ended the measurement.
     pub interrupted: bool,
 }
 

@@ -28,8 +28,9 @@ pub trait Engine: Sync {
         Box::new(MonotonicStopwatch::new())
     }
 
-    /// Calls `visit` where the engine's memory is as a program's that has just begun: what was allocated and freed
-    /// before decides where buffers come to lie, and with it a few per cent of the time. By default as it is.
+    /// Calls `visit` with the allocator in the state of a freshly started program. Earlier allocations decide
+    /// where buffers are placed, which changes latencies by a few per cent. By default, the memory is left as
+    /// it is.
     fn isolated(&self, visit: &mut (dyn FnMut() + Send)) {
         visit();
     }

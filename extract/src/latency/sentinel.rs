@@ -1,12 +1,14 @@
 //! The layer that watches the machine's speed during every measurement: a pointwise convolution of 64 channels on an 8 x 8 map, in plain
 //! loops, on buffers that stay where they are; on a GPU a chain of multiply-adds, which its clock alone decides about.
 //!
-//! It is no layer of the engine that is measured: an engine's buffers may lie elsewhere each time, which alone changes a
-//! layer's time by a fifth. What this one takes depends on the speed of the cores, and on nothing else that changes.
+//! It is not a layer of the measured engine: the placement of an engine's buffers varies, and that alone
+//! changes a layer's latency by a fifth. The sentinel's time depends on the speed of the cores and on nothing
+//! else that varies.
 //!
-//! The sentinel confirms and scales nothing: rows do not follow it, they slow down by its power of two to three. A visit waits for
-//! a fast reading, for half of the time at most. How often the machine is fast is told by the readings on arrival alone, since
-//! those that were waited for would say so of any state.
+//! The sentinel only confirms. No row is scaled by the sentinel: rows slow down by a power of two to three of
+//! its slowdown. A visit waits for a fast reading, for at most half of the time. The share of time in which
+//! the machine is fast comes from the readings on arrival alone, since a reading that was waited for is fast
+//! in any state.
 
 use std::hint::black_box;
 
@@ -20,7 +22,7 @@ pub const SENTINEL: &str = "product 64x64x64 f32";
 /// The GPU sentinel's name.
 pub const GPU_SENTINEL: &str = SpeedProbe::NAME;
 
-/// Name of what an engine is watched by.
+/// Name of the sentinel that is used with an engine.
 pub fn sentinel_of(engine: &str) -> &'static str {
     if engine == GPU_ENGINE { GPU_SENTINEL } else { SENTINEL }
 }

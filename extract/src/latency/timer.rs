@@ -1,7 +1,7 @@
 //! One visit: prepare, warm up, read the sentinel, sample, read it again.
 //!
-//! Each visit runs on threads of its own, whose part of the allocator is empty, as in a program that has just begun: networks that
-//! were measured in a heap that many others had used were up to 7 % off.
+//! Each visit runs on new threads, whose part of the allocator is empty, as in a freshly started program. In
+//! a heap that many other networks had used before, the measured latencies of networks were up to 7 % off.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::engine::{Engine, Run, RunTimer, Stepped};
 use super::measure::MeasureConfig;
 use crate::error::Result;
 
-/// Times runs, and knows how long it has been doing so.
+/// Times runs, and keeps track of the time since measuring began and of the time spent waiting.
 pub(super) struct Timer<'a> {
     stopwatch: &'a mut dyn RunTimer,
     config: &'a MeasureConfig,
@@ -37,9 +37,9 @@ const LEAST_SAMPLES: usize = 10;
 const MOST_SAMPLES: usize = 100;
 /// Calls that warm up at least.
 const WARM_UP_CALLS: usize = 3;
-/// A visit of something long ends after so many times its usual length.
+/// The visit of a slow subject ends after this many times the usual length of a visit.
 const LONG_VISIT: u64 = 8;
-/// Runs of a network that is timed layer by layer, each a line of its own, for one preparation.
+/// Runs per preparation of a network that is timed layer by layer; each run is a line in the rows.
 const RUNS_IN_PLACE: usize = 4;
 
 /// The name of a whole network's run.

@@ -12,16 +12,17 @@ use crate::error::Result;
 
 /// The normal distribution's 97.5 % quantile.
 const NORMAL_975: f64 = 1.959_963_984_540_054;
-/// Half of the mean's 95 % interval over the mean, up to which a row counts as known well: that of our own measuring.
+/// Greatest half of the mean's 95 % interval, as a share of the mean, at which a row counts as known well;
+/// the same as for our own measurements.
 const HALF_WIDTH: f64 = 0.03;
 const US_PER_MS: f64 = 1e3;
 const PROTOCOL: &str = "imported from tables of PyTorch's ofa: medians are means, intervals are the mean's, 1.96 standard errors, deviations are of a normal distribution; rows that several files have are pooled";
 
-/// Tables of one device, one a resolution, as one table of ours; `place` names it in messages. A layer that several
-/// of them hold gets the mean of all runs and the deviation around it.
+/// Converts the tables of one device, one per resolution, to one latency table; `place` names it in messages.
+/// A layer in several tables gets the mean of all runs and the deviation around it.
 ///
 /// # Errors
-/// If there are none, or numbers cannot be.
+/// If there are no tables, or if a number is impossible.
 pub fn import(
     place: &str,
     tables: &[OfaTable],

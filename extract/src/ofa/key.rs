@@ -34,7 +34,8 @@ const MOST_KERNEL: usize = 31;
 /// `expanded_conv-input:56x56x32-output:28x28x48-expand:96-kernel:5-stride:2-idskip:0-se:1-hs:0`.
 ///
 /// # Errors
-/// If OFA's tables do not have the layer's operator, or the key for such a layer means another one: [`layer_of`] the key would not give the layer back.
+/// If OFA's tables do not have the layer's operator, or if the key is ambiguous, so that [`layer_of`] the key
+/// returns a different layer.
 pub fn ofa_key(layer: &LayerSpec) -> Result<String> {
     let place = format!("layer \"{layer}\"");
     let expected = "a layer that a key of OFA's tables can mean";

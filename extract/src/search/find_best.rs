@@ -12,11 +12,13 @@ use super::validation::{ValidatedSearch, ValidationPlan, ValidationProblem, sear
 use crate::accuracy::AccuracyEstimator;
 use crate::error::Result;
 
-/// Finds the sub-network with the highest accuracy within the limits, latencies by the table: searches by the estimator, then
-/// evaluates the 20 that it expects most of on validation images, and chooses by both.
+/// Finds the sub-network with the highest accuracy within the limits, with latencies from the table: searches
+/// with the estimator, evaluates the 20 sub-networks with the highest predicted accuracy on validation
+/// images, and chooses by prediction and evaluation together.
 ///
 /// # Errors
-/// If no sub-network keeps the limits, the estimator knows nothing of a choice, the table lacks a layer, or the images do not fit.
+/// If no sub-network keeps the limits, no row of the estimator has one of the choices, the table lacks a
+/// layer, or the images do not fit.
 pub fn find_best(
     table: &LatencyTable,
     limits: &Limits,

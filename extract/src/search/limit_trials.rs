@@ -1,7 +1,7 @@
 //! Checks that latency limits hold, by measuring sub-networks that searches find for them.
 //!
-//! A search looks for what a table predicts too little for, so its sub-networks are harder to be right about than random
-//! ones.
+//! A search favors sub-networks whose latency the table underestimates, so the predictions for its results
+//! are less accurate than those for random sub-networks.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +25,7 @@ pub struct LimitTrial {
     pub predicted_us: f64,
 }
 
-/// Candidates of each search: what is found later differs little.
+/// Candidates of each search; with more, the results differ little.
 const CANDIDATES: usize = 6000;
 
 /// The number of limits and trials, and the sub-networks to leave out.

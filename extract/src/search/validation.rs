@@ -1,6 +1,7 @@
 //! Judges a search's result by the predictor's error, or by also evaluating the best candidates on validation images.
 //!
-//! Knows nothing of weights or images: who evaluates says of each image whether its class was found.
+//! Knows nothing of weights or images: the caller's evaluation reports, for each image, whether it was
+//! classified correctly.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;

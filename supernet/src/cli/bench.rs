@@ -46,7 +46,7 @@ pub struct Arguments {
     /// Timed steps
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = within(1..=1_000_000))]
     steps: usize,
-    /// Steps before them, not timed
+    /// Untimed steps first
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = within(0..=1_000_000))]
     warmup: usize,
     /// Kind of step: train (one sub-network), shrink (teacher and four), infer, or calibrate

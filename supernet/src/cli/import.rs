@@ -17,7 +17,7 @@ use super::arguments::Shown;
   supernet import ofa_mbv3_d234_e346_k357_w1.0 --space ofa-mbv3-w1.0 --out supernet.safetensors
   extract export --supernet supernet.safetensors --arch random:1 --inherit-bn --out model
 
-FILE is written by torch.save, zipped or before PyTorch 1.6, or safetensors with the same names.
+FILE.pth is a torch.save file (zip or pre-1.6 format) or a safetensors file.
 Prefixes of wrappers (DataParallel, torch.compile, a trainer) are stripped from the names.
 Nothing in the file is executed.")]
 pub struct Arguments {

@@ -37,7 +37,7 @@ pub struct Arguments {
     /// Training images to calibrate each sub-network with
     #[arg(long, default_value_t = Calibration::default().images, value_name = "N", value_parser = within(1..=1_000_000_000))]
     calibration_images: usize,
-    /// File of the rows
+    /// File to append the results to
     #[arg(long, value_name = "FILE", value_parser = result_path())]
     out: PathBuf,
     #[command(flatten)]

@@ -40,8 +40,8 @@ pub struct Arguments {
     /// differ from theirs, a new classifier is made, and trained first with all else frozen
     #[arg(long, value_name = "FILE")]
     start: Option<PathBuf>,
-    /// Train one sub-network alone, with weights of its own, by the recipe's phases that train the whole network: the largest
-    /// network of the supernet that is written, and the only one. With --start, its weights are taken from there
+    /// Train one sub-network alone: the resulting supernet contains only this network. With --start, its
+    /// initial weights come from there
     #[arg(long, value_name = "ARCH")]
     arch: Option<String>,
     #[command(flatten)]
@@ -56,8 +56,8 @@ pub struct Arguments {
     // its help comes from the table of recipes
     #[arg(long, default_value = default_recipe(), help = recipe_help())]
     recipe: String,
-    /// The teacher of the recipe's phases with `teacher = "file"`: a supernet, whose largest network teaches, or an
-    /// exported folder, of the same classes
+    /// Teacher for the recipe's phases with `teacher = "file"`: an exported folder, or a supernet whose
+    /// largest network teaches; same classes
     #[arg(long, value_name = "FILE")]
     teacher: Option<PathBuf>,
     /// Images per step, instead of the recipe's; its learning rates scale in proportion
@@ -82,8 +82,8 @@ pub struct Arguments {
     /// RUN/checkpoint.safetensors and use --resume
     #[arg(long)]
     keep_checkpoints: bool,
-    /// Continue the run in the folder. Rates, epochs and phases after the checkpoint may differ from those of before;
-    /// those before the checkpoint may not
+    /// Continue the run in the folder. Rates, epochs and phases after the checkpoint may be changed; earlier
+    /// ones may not
     #[arg(long)]
     resume: bool,
     /// Also write losses, rates and accuracies for TensorBoard, into the folder `tensorboard` of --out

@@ -19,7 +19,7 @@ pub(super) struct WayBack {
 enum Place {
     Beginning,
     PhaseEnd,
-    /// The checkpoint: it is the end of a phase itself, or none was kept.
+    /// At the checkpoint, because it is itself the end of a phase, or because no phase end was kept.
     Checkpoint,
 }
 

@@ -13,9 +13,11 @@ pub(super) fn composed(name: &str) -> String {
     name.nfc().collect()
 }
 
-/// The label, for a network with `classes` in the order of its scores, of each of `own`, a data set's classes.
+/// The network's label for each class of a data set: `classes` are the network's, in the order of its scores,
+/// and `own` the data set's.
 ///
-/// Where one of them has numbers for names, from 0 on in order, and the other has none of these, that order counts.
+/// Classes are matched by name. If one list is just numbers in order, from 0 on, and the other contains none
+/// of them, classes are matched by position.
 ///
 /// # Errors
 /// If the names are not the same, whatever their order.

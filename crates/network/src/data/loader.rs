@@ -23,13 +23,14 @@ use crate::error::{Error, Result};
 /// Workers that make batches of image files, in turns: while one waits for its last image the other goes on.
 const WORKERS: usize = 2;
 
-/// Batches that wait for each worker's next: with the one in its hands two a worker, at any number of threads.
+/// Finished batches that wait in each worker's queue. With the batch that it is making, each worker holds at
+/// most two, whatever the number of threads.
 const AHEAD: usize = 1;
 
 /// Settings of a [`TrainLoader`].
 #[derive(Debug, Clone)]
 pub struct LoaderConfig {
-    /// Images a batch; at least 1, at most as many as the data set has.
+    /// Images per batch: at least 1, at most the size of the data set.
     pub batch: usize,
     /// The seed of order and augmentation.
     pub seed: u64,
@@ -41,9 +42,9 @@ pub struct LoaderConfig {
 
 /// Training batches in order of step, without end. Dropping it stops its threads.
 ///
-/// Each epoch is a new order of the images ([`Sampling`]), cut into batches; the last, incomplete batch is dropped. Images
-/// in memory are prepared by one thread; image files by as many as compute. At most four batches are there at a time,
-/// besides the one that was given out.
+/// Each epoch is a new order of the images ([`Sampling`]), cut into batches; the last, incomplete batch is
+/// dropped. Images in memory are prepared by one thread, image files by as many threads as compute. At most
+/// four batches exist at a time, in addition to the one in use.
 #[derive(Debug)]
 pub struct TrainLoader {
     stream: Arc<Stream>,

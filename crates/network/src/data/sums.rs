@@ -8,7 +8,8 @@ use super::preprocess::Grey;
 /// Red, green, blue, and the brightness by each rule.
 const KINDS: usize = 5;
 
-/// Of one image, sums of values and of their squares; a side of at most 16,384 pixels keeps them far below 64 bits.
+/// Sums of one image's pixel values and of their squares. Since a side has at most 16,384 pixels, they stay
+/// far below 64 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ImageSums {
     pixels: u64,
@@ -16,7 +17,7 @@ pub(super) struct ImageSums {
 }
 
 impl ImageSums {
-    /// Of an image's pixels, colors side by side.
+    /// Sums of a color image's pixels, given as interleaved red, green and blue.
     pub fn of_colors(pixels: &[u8]) -> Self {
         let mut sums = [[0u64; 2]; KINDS];
         let (pixels, _) = pixels.as_chunks::<3>();
@@ -32,7 +33,7 @@ impl ImageSums {
         Self { pixels: pixels.len() as u64, sums }
     }
 
-    /// Of a grey image's pixels, whose brightness is also each of its colors.
+    /// Sums of a grey image's pixels; the value of a pixel counts as its red, green, blue and brightness.
     pub fn of_greys(pixels: &[u8]) -> Self {
         let mut sums = [0u64; 2];
         pixels.chunks(BLOCK).for_each(|block| add(&mut sums, block));

@@ -17,13 +17,13 @@ use super::Logged;
 
 #[derive(clap::Args)]
 pub struct ValidationFlags {
-    /// Evaluate the 20 best of what is found on validation images and choose by that: the trained weights
+    /// Trained weights: evaluate the 20 best candidates with them on validation images before choosing
     #[arg(long, value_name = "FILE", requires = "data")]
     supernet: Option<PathBuf>,
     // its help comes from the table of formats
     #[arg(long, requires = "supernet", value_parser = data_form(), help = evaluated_help(), hide_possible_values = true)]
     data: Option<String>,
-    /// What to know of the images beside themselves (flip, class names) [default: dataset.toml in their folder]
+    /// Facts about the images (flip, class names) [default: dataset.toml in their folder]
     #[arg(long, value_name = "FILE", requires = "data")]
     dataset_toml: Option<PathBuf>,
     #[command(flatten)]
@@ -43,7 +43,7 @@ pub struct ValidationFlags {
     /// Least accuracy, such as top1=0.91; compared with the lower end of the 95 % interval
     #[arg(long = "min", value_name = "METRIC=AMOUNT", value_parser = least)]
     pub least: Option<f64>,
-    /// Search choices too that none of the estimator's rows had
+    /// Also search choices that no row of the estimator has
     #[arg(long)]
     pub extrapolate: bool,
 }

@@ -25,7 +25,7 @@ pub struct Merge {
     /// Tables, of which the later ones are added to the first
     #[arg(value_name = "TABLE.json", num_args = 2.., required = true)]
     tables: Vec<PathBuf>,
-    /// The table of all
+    /// The merged table
     #[arg(long, value_name = "TABLE.json", value_parser = result_path())]
     out: PathBuf,
     #[command(flatten)]
@@ -35,10 +35,10 @@ pub struct Merge {
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  extract table diff monday.json tuesday.json")]
 pub struct Diff {
-    /// The one table
+    /// First table
     #[arg(value_name = "A.json")]
     first: PathBuf,
-    /// The other
+    /// Second table
     #[arg(value_name = "B.json")]
     second: PathBuf,
     #[command(flatten)]
