@@ -13,7 +13,7 @@ use crate::error::Result;
 /// The normal distribution's 97.5 % quantile.
 const NORMAL_975: f64 = 1.959_963_984_540_054;
 /// Greatest half of the mean's 95 % interval, as a share of the mean, at which a row counts as known well;
-/// the same as for our own measurements.
+/// our own measurements aim at 0.05.
 const HALF_WIDTH: f64 = 0.03;
 const US_PER_MS: f64 = 1e3;
 const PROTOCOL: &str = "imported from tables of PyTorch's ofa: medians are means, intervals are the mean's, 1.96 standard errors, deviations are of a normal distribution; rows that several files have are pooled";
