@@ -242,7 +242,7 @@ fn samples_of_other_flags_are_set_aside_and_named() {
         let message = stderr(&output);
         assert!(!message.contains("move the file away"), "{flags}: {message}");
         if flags.contains("50") {
-            assert!(message.contains("they are kept in table.json.rows.1"), "{message}");
+            assert!(message.contains("they are retained in table.json.rows.1"), "{message}");
         }
         assert!(read_bytes(at.join("table.json.rows.1")) == left, "{flags}: every byte");
     }

@@ -35,7 +35,7 @@ fn what_recipe_prints_is_what_train_reads() {
         at,
         "recipe nothing",
         1,
-        "nothing: expected a recipe (progressive) or a TOML file",
+        "nothing: expected a recipe (progressive, sandwich, alphanet) or a TOML file",
     );
 }
 

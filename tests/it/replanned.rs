@@ -140,7 +140,7 @@ fn a_resume_after_a_divergence_goes_back_to_the_end_of_a_phase() {
     assert!(!at.join("whole/phase_end.safetensors").exists(), "it has served");
 
     let wild = format!("{TRAIN} --recipe wild.toml --out run --checkpoint-seconds 0");
-    assert_fails("supernet", at, &wild, 1, "which goes back to the end of the phase before");
+    assert_fails("supernet", at, &wild, 1, "which goes back to the end of the previous phase");
     assert!(checkpoint("checkpoint.safetensors").step > 16, "saved in the phase that diverges");
     assert_eq!(checkpoint("phase_end.safetensors").step, 16);
     let last: Value = serde_json::from_str(log("run").lines().last().expect("a line")).expect("JSON");
