@@ -219,7 +219,7 @@ fn a_batch_norm_is_multiplied_into_the_convolution_before_it() {
     let operator = Operator::HeadConv { activation: Activation::Relu };
     let layers = [layer(operator, [2, 1], [1, 1])];
     let weights = [
-        ("conv.weight", &[1, 2, 1, 1][..], &[2.0, -4.0][..]),
+        ("conv.weight", &[1, 2, 1, 1][..], &[2.0f32, -4.0][..]),
         ("bn.weight", &[1], &[3.0]),
         ("bn.bias", &[1], &[1.0]),
         ("bn.running_mean", &[1], &[0.5]),

@@ -105,7 +105,7 @@ fn malformed_plans_are_refused_with_the_line() {
         (last.as_str(), "", &format!("{} lines", lines - 2)),
         (last.as_str(), "{}", &format!("line {lines}: network")),
         ("\"layers\":[", "\"layers\":[99999,", "places below"),
-        ("\"layers\":[", "\"layers\":[0,", "network: layer 2: expected what"),
+        ("\"layers\":[", "\"layers\":[0,", "network: layer 2: expected the output"),
     ] {
         let text = good.replacen(from, to, 1);
         let error = MeasurePlan::from_jsonl("x", text.trim_end()).expect_err(to).to_string();
