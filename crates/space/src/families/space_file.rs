@@ -376,7 +376,7 @@ mod tests {
             ("dropout = 0.0", "dropout = 1.5", "dropout"),
             ("dropout = 0.0", "dropout = nan", "dropout"),
             ("name = \"tiny\"", "name = \"\"", "name"),
-            ("dropout = 0.0", "dropout = 0.0\nonly = \"k3e3\"", "only: stages: expected"),
+            ("dropout = 0.0", "dropout = 0.0\nonly = \"k3e3\"", "only: number of stages: expected 2"),
             ("dropout = 0.0", "dropout = 0.0\nonly = \"k3e9,k3e3/k3e3\"", "only: "),
             ("classes = 10", "clases = 10", "text"),
             (

@@ -130,6 +130,9 @@ fn a_file_is_given_where_a_phase_asks_for_it_and_only_there() {
     assert!(TeacherFile::for_recipe(None, &recipe).expect("neither").is_none());
     recipe.phases[1].teacher = Teacher::File;
     let error = TeacherFile::for_recipe(None, &recipe).err().expect("one is needed").to_string();
-    assert!(error.contains("recipe progressive: phases[2] (kernel).teacher: expected a file"), "{error}");
+    assert!(
+        error.contains("recipe progressive: phases[2] (kernel).teacher: expected a teacher file"),
+        "{error}"
+    );
     assert!(error.contains("with --teacher"), "{error}");
 }
