@@ -1,15 +1,17 @@
 //! Trains a once-for-all network: one set of weights that serves every sub-network of a search space.
 //!
-//! ```no_run use std::{path::Path, sync::Arc}; use supernet::{Backend, Dataset, Evaluator, Recipe, SampleConfig,
-//! Split, preset, sample, sampler, train};
+//! ```no_run
+//! use std::{path::Path, sync::Arc};
+//! use supernet::{Backend, Dataset, Evaluator, Recipe, SampleConfig, Split, preset, sample, sampler, train};
 //!
 //! # fn main() -> supernet::Result<()> {
-//! let dataset = Arc::new(Dataset::open("digits")?); let supernet = train(&preset("tiny")?, &dataset,
-//! &Recipe::progressive(), Path::new("run"), &mut ())?; let evaluator = Evaluator::new(&supernet, &dataset,
-//! &Backend::detect()); let largest = evaluator.accuracy(&sampler::largest(&supernet.space), Split::Val)?; let
-//! smallest = evaluator.accuracy(&sampler::smallest(&supernet.space), Split::Val)?; assert!(largest.top1() > 0.9 &&
-//! smallest.top1() > 0.9); // one set of weights let rows = sample(&supernet, &dataset, &SampleConfig::default())?;
-//! // input of an accuracy estimator
+//! let dataset = Arc::new(Dataset::open("digits")?);
+//! let supernet = train(&preset("tiny")?, &dataset, &Recipe::progressive(), Path::new("run"), &mut ())?;
+//! let evaluator = Evaluator::new(&supernet, &dataset, &Backend::detect());
+//! let largest = evaluator.accuracy(&sampler::largest(&supernet.space), Split::Val)?;
+//! let smallest = evaluator.accuracy(&sampler::smallest(&supernet.space), Split::Val)?;
+//! assert!(largest.top1() > 0.9 && smallest.top1() > 0.9); // one set of weights
+//! let rows = sample(&supernet, &dataset, &SampleConfig::default())?; // the input of an accuracy estimator
 //! # Ok(()) }
 //! ```
 //!
