@@ -5,20 +5,21 @@
 //!
 //! ```no_run
 //! use std::path::Path;
-//! use extract::{AccuracyEstimator, Classifier, Dataset, FitConfig, Evaluator, Kernels, LATENCY, Limits, MeasureConfig};
+//! use extract::{AccuracyEstimator, Backend, Classifier, Dataset, Evaluator, FitConfig, LATENCY, Limits, MeasureConfig};
 //! use extract::{NativeEngine, NormStatistics, Request, Supernet, accuracy_file, export, find_best, measure_space};
 //!
 //! # fn main() -> extract::Result<()> {
-//! let (dataset, kernels) = (Dataset::open("digits")?, Kernels::detect());
+//! let dataset = Dataset::open("digits")?;
+//! let backend = Backend::detect();
 //! let supernet = Supernet::read(Path::new("run/supernet.safetensors"))?;
 //! let rows = accuracy_file::read(Path::new("accuracy.jsonl"))?;
 //! let estimator = AccuracyEstimator::fit(&rows, &FitConfig::default())?;
-//! let table = measure_space(&supernet.space, &NativeEngine::new(&kernels, 1, 1), &MeasureConfig::default())?;
-//! let evaluator = Evaluator::new(&supernet, &dataset, &kernels);
+//! let table = measure_space(&supernet.space, &NativeEngine::new(&backend, 1, 1), &MeasureConfig::default())?;
+//! let evaluator = Evaluator::new(&supernet, &dataset, &backend);
 //! let best = find_best(&table, &Limits::on(LATENCY, 150.0), &estimator, &evaluator)?.report.best; // microseconds
 //! let request = Request::new(&supernet, &best.arch, NormStatistics::calibrated(&dataset));
 //! export(&request, Path::new("model"))?; // proved equal to the supernet's sub-network
-//! let classifier = Classifier::load(Path::new("model"), &kernels)?;
+//! let classifier = Classifier::load(Path::new("model"), &backend)?;
 //! let logits = classifier.logits(Path::new("photo.png"))?;
 //! # Ok(()) }
 //! ```
