@@ -170,13 +170,7 @@ fn outputs(space: &SearchSpace, arch: &Arch, backend: &Backend) -> Result<Output
 
     let teacher = student.teach(&sampler::largest(space).at(arch.resolution), &images)?;
     let labels: Vec<u32> = (0..IMAGES).map(|image| (image % space.classes()) as u32).collect();
-    let target = Target {
-        labels: &labels,
-        smoothing: 0.1,
-        teacher: Some(&teacher),
-        class_weights: None,
-        ..Default::default()
-    };
+    let target = Target { labels: &labels, smoothing: 0.1, teacher: Some(&teacher), ..Default::default() };
     let dropout = dropout_mask(space, arch, IMAGES, 0, [0, 0])?;
     let loss = student.learn(arch, &images, &target, dropout, &gradients)?.loss.read()?;
     let touched = gradients.touched();

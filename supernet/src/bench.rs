@@ -333,13 +333,8 @@ impl<'a> Runner<'a> {
     }
 
     fn learn(&mut self, step: u64, teacher: Option<&Tensor>) -> Result<()> {
-        let target = Target {
-            labels: self.batch.targets.classes(),
-            smoothing: 0.1,
-            teacher,
-            class_weights: None,
-            ..Default::default()
-        };
+        let target =
+            Target { labels: self.batch.targets.classes(), smoothing: 0.1, teacher, ..Default::default() };
         let mut losses = Vec::new();
         for index in 0..self.subnetworks() {
             let arch = self.arch(step, index);

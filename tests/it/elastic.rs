@@ -177,13 +177,7 @@ fn gradients_are_the_same_at_any_number_of_threads() {
             let gradients = Gradients::new(&weights).expect("zeros");
             let student = Student { space: &space, weights: &weights, backend: Backend::detect() };
             let labels: Vec<u32> = (0..32).map(|label| label % 10).collect();
-            let target = Target {
-                labels: &labels,
-                smoothing: 0.1,
-                teacher: None,
-                class_weights: None,
-                ..Default::default()
-            };
+            let target = Target { labels: &labels, smoothing: 0.1, ..Default::default() };
             let arch = sampler::largest(&space);
             let loss = student
                 .learn(&arch, &images(&space, 28, 32), &target, None, &gradients)

@@ -142,7 +142,6 @@ fn whole_network() {
             labels: &labels,
             smoothing: 0.1,
             teacher: Some(&teacher),
-            class_weights: None,
             ..Default::default()
         };
         let (loss, gradient) = supernet::train::loss(&logits, &target, &backend).expect("a loss");

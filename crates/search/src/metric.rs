@@ -38,7 +38,7 @@ impl Metric {
         Self { name: name.into(), unit: unit.to_string(), better }
     }
 
-    /// The metric's sign in an order in which the greater is the better.
+    /// The value, negated where lower is better, so that the greater is the better.
     pub(crate) fn merit(&self, value: f64) -> f64 {
         match self.better {
             Better::Higher => value,

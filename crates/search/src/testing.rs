@@ -113,7 +113,8 @@ pub fn found_front(index: &CostIndex, objective: &dyn Objective) -> Vec<Candidat
     climb(index, objective, &limits, &config, &AtomicBool::new(false)).expect("feasible").front
 }
 
-/// The fronts of ten seeds, and the best known front: over all of them and one with a wide budget.
+/// The best accuracy that each of ten seeds finds, and the best known one: over all of them and one search with a wide
+/// budget.
 ///
 /// # Panics
 /// If the limits cannot be kept.

@@ -152,8 +152,8 @@ impl SearchSpace {
         file.check(&format!("space {}", self.name()))
     }
 
-    /// The space that holds one sub-network alone, at its own resolution. Its weights are that network's: no larger ones, and
-    /// no matrices between kernel sizes.
+    /// The space that holds one sub-network alone, at its own resolution. Its weights are that network's: no larger
+    /// ones, and no matrices between kernel sizes.
     ///
     /// # Errors
     /// If the sub-network does not lie in this space.

@@ -64,33 +64,46 @@ impl Allowed {
     }
 }
 
-/// One phase of a recipe.
-#[derive(Clone, Debug, PartialEq)]
+/// One phase of a recipe, as files of the newest version write it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Phase {
     /// Name of the phase in plans and logs.
     pub name: String,
     /// The sub-networks that may be drawn.
+    #[serde(default)]
     pub allowed: Allowed,
     /// The sub-networks that a step trains, their gradients summed.
     pub draw: Vec<Draw>,
     /// Passes over the training images, warm-up not counted.
     pub epochs: f64,
     /// Passes over the training images with a rising learning rate, before the others.
+    #[serde(default)]
     pub warmup_epochs: f64,
     /// Learning rate after warm-up, for [`Recipe::lr_batch`] images per step.
     pub lr: f64,
     /// Share of the rate below which it does not fall after warm-up: a constant tail. 0 has none.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub lr_floor: f64,
     /// The teacher, in addition to the labels.
+    #[serde(default)]
     pub teacher: Teacher,
     /// What the networks that have a teacher learn from.
+    #[serde(default, skip_serializing_if = "Distillation::is_default")]
     pub distillation: Distillation,
     /// Which networks have dropout.
+    #[serde(default, skip_serializing_if = "Dropout::is_default")]
     pub dropout: Dropout,
     /// Whether inner channels are sorted by importance before the phase.
+    #[serde(default)]
     pub sort_channels: bool,
     /// Whether only the classifier is trained: for given first weights that get a fresh classifier.
+    #[serde(default)]
     pub head_only: bool,
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 impl Phase {
@@ -123,7 +136,7 @@ impl Phase {
 
 /// Phases and their common settings. Serializes as a file of the newest version.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(into = "file::File<file::SecondPhase>")]
+#[serde(into = "file::File<Phase>")]
 pub struct Recipe {
     /// Name of the recipe.
     pub name: String,

@@ -271,7 +271,7 @@ impl Trainer {
         Ok(checkpoint::write_weights(path, kind, described, self.training())?)
     }
 
-    /// Begins a phase: sorts channels if the phase says so, and resets the optimizer.
+    /// Begins a phase: sorts channels where the phase has `sort_channels`, and resets the optimizer.
     fn enter(&mut self, index: usize, phase: &PlannedPhase) -> Result<()> {
         if phase.phase.sort_channels {
             let trained = self.plan.trained_before(&self.space, index);

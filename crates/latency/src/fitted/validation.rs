@@ -169,8 +169,8 @@ impl SpaceFit {
     }
 
     /// The factor on a prediction for the upper end of its interval; at least 1. Searches favor networks whose
-    /// predictions are too low, so if searched sub-networks were measured to learn this, the interval is as wide as 95
-    /// % of them need.
+    /// predictions are too low, so if searched sub-networks were measured to learn this, the interval is as wide as
+    /// 95 % of them need.
     pub fn upper_factor(&self) -> f64 {
         let of_random = self.validation().residual_band[1].max(1.0);
         of_random.max(quantile(self.searched_ratios()).unwrap_or(1.0))

@@ -139,7 +139,7 @@ fn set_aside(path: &Path, bytes: &[u8]) -> Result<PathBuf> {
     Err(occupied(path, "it and every numbered copy hold rows measured with other flags"))
 }
 
-/// The decision about a file of other samples.
+/// The next step that messages give for a file of other samples.
 const NEXT: &str = "finish that run with its flags, or move the file away";
 
 const REFUSALS: Refusals<'_> = Refusals {

@@ -1,7 +1,7 @@
 //! Running statistics of the largest network's batch norms, and the part of them that a sub-network inherits.
 //!
-//! They are not shared weights: statistics of the largest network fit no other as well as its own would. Whoever
-//! inherits them says so.
+//! They are not shared weights: statistics of the largest network fit no other as well as its own would. A
+//! file whose statistics are inherited records it.
 
 use std::collections::BTreeMap;
 

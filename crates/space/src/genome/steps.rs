@@ -69,7 +69,7 @@ pub struct Group {
     spans: Vec<usize>,
 }
 
-/// Most combinations of a group; a place with more has one group per gene.
+/// Most combinations of a group of several genes; a gene that would exceed it begins a new group.
 const MOST_COMBINATIONS: usize = 64;
 
 impl Group {

@@ -8,6 +8,6 @@ pub struct FreeChannels {
     /// The weight that reads them as its inputs, `[O, I, …]`: the L1 norm over each is the channel's importance (Cai et
     /// al. 2020).
     pub read_by: &'static str,
-    /// All weights with values for each channel, including this one, and the dimension of the channels.
+    /// All weights with values for each channel, including `read_by`, and the dimension of the channels.
     pub members: Vec<(&'static str, usize)>,
 }

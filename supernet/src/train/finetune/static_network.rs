@@ -201,13 +201,7 @@ mod tests {
             let student = Student { space: &space, weights: &weights, backend: backend.clone() };
             for step in 0..3 {
                 let images = uniform(&format!("images {step}"), &[IMAGES, 1, 8, 8]);
-                let target = Target {
-                    labels: &LABELS,
-                    smoothing: 0.1,
-                    teacher,
-                    class_weights: None,
-                    ..Default::default()
-                };
+                let target = Target { labels: &LABELS, smoothing: 0.1, teacher, ..Default::default() };
                 let mask = || dropout_mask(&space, &arch, IMAGES, 1, [step, 0]).expect("a mask");
                 let losses = [
                     student
@@ -236,13 +230,7 @@ mod tests {
         let images = uniform("images", &[IMAGES, 1, 8, 8]);
         let logits = uniform("teacher", &[IMAGES, 10]);
         for teacher in [None, Some(&logits)] {
-            let target = Target {
-                labels: &LABELS,
-                smoothing: 0.1,
-                teacher,
-                class_weights: None,
-                ..Default::default()
-            };
+            let target = Target { labels: &LABELS, smoothing: 0.1, teacher, ..Default::default() };
             let of = |tensors: &BTreeMap<String, Tensor>| {
                 StaticNetwork::new(&space, &arch, tensors.clone(), &Backend::reference()).expect("a network")
             };

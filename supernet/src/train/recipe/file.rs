@@ -32,15 +32,11 @@ pub(super) fn read(place: &str, text: &str) -> Result<(Recipe, u32)> {
             file.into_recipe(place, |phase| phase.into_phase(&teaching))?
         }
         _ => {
-            let file: File<SecondPhase> = document::read_toml(place, text, version, FORM)?;
-            file.into_recipe(place, Phase::from)?
+            let file: File<Phase> = document::read_toml(place, text, version, FORM)?;
+            file.into_recipe(place, |phase| phase)?
         }
     };
     Ok((recipe, version))
-}
-
-fn is_zero(value: &f64) -> bool {
-    *value == 0.0
 }
 
 fn is_default(settings: &AugmentationSettings) -> bool {
@@ -90,32 +86,6 @@ struct FirstPhase {
     head_only: bool,
 }
 
-/// A phase of version 2.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SecondPhase {
-    name: String,
-    #[serde(default)]
-    allowed: Allowed,
-    draw: Vec<Draw>,
-    epochs: f64,
-    #[serde(default)]
-    warmup_epochs: f64,
-    lr: f64,
-    #[serde(default, skip_serializing_if = "is_zero")]
-    lr_floor: f64,
-    #[serde(default)]
-    teacher: Teacher,
-    #[serde(default, skip_serializing_if = "Distillation::is_default")]
-    distillation: Distillation,
-    #[serde(default, skip_serializing_if = "Dropout::is_default")]
-    dropout: Dropout,
-    #[serde(default)]
-    sort_channels: bool,
-    #[serde(default)]
-    head_only: bool,
-}
-
 impl<P> File<P> {
     fn into_recipe(self, place: &str, phase: impl Fn(P) -> Phase) -> Result<Recipe> {
         let optimizer = OptimizerSettings::of_recipe(place, self.momentum, self.optimizer)?;
@@ -155,45 +125,7 @@ impl FirstPhase {
     }
 }
 
-impl From<SecondPhase> for Phase {
-    fn from(phase: SecondPhase) -> Self {
-        Self {
-            name: phase.name,
-            allowed: phase.allowed,
-            draw: phase.draw,
-            epochs: phase.epochs,
-            warmup_epochs: phase.warmup_epochs,
-            lr: phase.lr,
-            lr_floor: phase.lr_floor,
-            teacher: phase.teacher,
-            distillation: phase.distillation,
-            dropout: phase.dropout,
-            sort_channels: phase.sort_channels,
-            head_only: phase.head_only,
-        }
-    }
-}
-
-impl From<Phase> for SecondPhase {
-    fn from(phase: Phase) -> Self {
-        Self {
-            name: phase.name,
-            allowed: phase.allowed,
-            draw: phase.draw,
-            epochs: phase.epochs,
-            warmup_epochs: phase.warmup_epochs,
-            lr: phase.lr,
-            lr_floor: phase.lr_floor,
-            teacher: phase.teacher,
-            distillation: phase.distillation,
-            dropout: phase.dropout,
-            sort_channels: phase.sort_channels,
-            head_only: phase.head_only,
-        }
-    }
-}
-
-impl From<Recipe> for File<SecondPhase> {
+impl From<Recipe> for File<Phase> {
     fn from(recipe: Recipe) -> Self {
         let (momentum, optimizer) = recipe.optimizer.fields();
         Self {
@@ -210,7 +142,7 @@ impl From<Recipe> for File<SecondPhase> {
             class_weights: recipe.class_weights,
             validation: recipe.validation,
             augmentation: recipe.augmentation,
-            phases: recipe.phases.into_iter().map(SecondPhase::from).collect(),
+            phases: recipe.phases,
         }
     }
 }
